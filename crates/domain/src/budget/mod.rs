@@ -1,0 +1,239 @@
+//! Budgets: what may be spent by whom, in which window, and what happens on the way.
+//!
+//! [`Budget`] is also the JSON record of topic `spendfuse.budgets`, see [`record`]. The YAML file
+//! that people write is read elsewhere in this crate and becomes the same type.
+
+mod record;
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::money::Nanos;
+use crate::scope::{Filter, ScopeTemplate};
+use crate::time::UnixMillis;
+use crate::verdict::Verdict;
+use crate::window::WindowKind;
+
+pub use record::RecordError;
+
+/// A budget's name: `[a-z0-9][a-z0-9-]{0,62}`, and neither `heartbeat` nor `finding`.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(transparent)]
+pub struct BudgetId(String);
+
+impl BudgetId {
+    /// The id with this text, `None` where it breaks the rule above.
+    pub fn new(text: &str) -> Option<Self> {
+        let allowed = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
+        let first = *text.as_bytes().first()?;
+        let well_formed = text.len() <= 63
+            && allowed(first)
+            && text.bytes().all(|byte| allowed(byte) || byte == b'-');
+        let reserved = matches!(text, "heartbeat" | "finding");
+        (well_formed && !reserved).then(|| Self(text.to_owned()))
+    }
+
+    /// The id's text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for BudgetId {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.pad(&self.0)
+    }
+}
+
+/// How much may be spent in a window.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Limit {
+    /// Money.
+    Usd(Nanos),
+    /// All tokens, input and output.
+    Tokens(u64),
+    /// Model calls.
+    Calls(u64),
+}
+
+impl Limit {
+    /// The limit in its own unit: nano-dollars, tokens or calls.
+    pub fn amount(self) -> i128 {
+        match self {
+            Self::Usd(nanos) => nanos.get(),
+            Self::Tokens(count) | Self::Calls(count) => i128::from(count),
+        }
+    }
+}
+
+/// Spend that counts against limits of any kind.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Spend {
+    /// Money.
+    pub cost: Nanos,
+    /// All tokens.
+    pub tokens: u64,
+    /// Model calls.
+    pub calls: u64,
+}
+
+impl Spend {
+    /// Adds `other` to this spend.
+    pub fn add(&mut self, other: Self) {
+        self.cost += other.cost;
+        self.tokens += other.tokens;
+        self.calls += other.calls;
+    }
+
+    /// The part that counts against `limit`, in the limit's unit.
+    pub fn against(&self, limit: Limit) -> i128 {
+        match limit {
+            Limit::Usd(_) => self.cost.get(),
+            Limit::Tokens(_) => i128::from(self.tokens),
+            Limit::Calls(_) => i128::from(self.calls),
+        }
+    }
+}
+
+/// A share of a limit in hundredths of a percent: `at: 80` is 8000.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct BasisPoints(pub u32);
+
+impl BasisPoints {
+    /// The whole limit.
+    pub const FULL: Self = Self(10_000);
+
+    /// The smallest spend (in the limit's unit) that reaches this share of `limit`.
+    pub fn of(self, limit: i128) -> i128 {
+        let exact = limit * i128::from(self.0);
+        exact.div_euclid(10_000) + i128::from(exact.rem_euclid(10_000) != 0)
+    }
+}
+
+/// What a step of a budget does.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "do", content = "to")]
+pub enum Action {
+    /// Tell, but let calls through.
+    Warn,
+    /// Ask callers to use this cheaper model.
+    Downgrade(String),
+    /// Refuse calls.
+    Block,
+}
+
+impl Action {
+    /// The verdict of a scope that has reached this action's step.
+    pub fn verdict(&self) -> Verdict {
+        match self {
+            Self::Warn => Verdict::Warn,
+            Self::Downgrade(_) => Verdict::Downgrade,
+            Self::Block => Verdict::Block,
+        }
+    }
+}
+
+/// One step on the way to the limit and beyond.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Step {
+    /// The share of the limit at which it takes effect.
+    pub at: BasisPoints,
+    /// What it does.
+    pub action: Action,
+}
+
+/// What a guard does when its state is older than `stale_after`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum OnStale {
+    /// Decide by the last known state.
+    #[default]
+    Allow,
+    /// Refuse.
+    Block,
+    /// Let through until spent plus estimate exceed this much.
+    AllowUpTo(Nanos),
+}
+
+/// One budget.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Budget {
+    /// Its name.
+    pub id: BudgetId,
+    /// Whose spend counts.
+    pub scope: ScopeTemplate,
+    /// Which of it counts.
+    pub filter: Filter,
+    /// How much may be spent.
+    pub limit: Limit,
+    /// The period that it counts in.
+    pub window: WindowKind,
+    /// IANA time zone of the window's boundaries.
+    pub timezone: String,
+    /// Steps, ascending by share.
+    pub steps: Vec<Step>,
+    /// Behaviour of guards with old state.
+    pub on_stale: OnStale,
+    /// Whether spend at a ceiling price may block (`count_unpriced: block`); else it only warns.
+    pub unpriced_blocks: bool,
+    /// Lowest share of the limit from which states without a verdict are published.
+    pub publish_from: BasisPoints,
+    /// Text for the person whose call is refused.
+    pub message: Option<String>,
+    /// Where that person can get more.
+    pub help_url: Option<String>,
+    /// Since when this count runs: set by `budgets apply` when the budget is new or its scope,
+    /// `where`, window or timezone changed.
+    pub counted_from: UnixMillis,
+}
+
+impl Budget {
+    /// The strictest step that `spend` reaches; among equals the highest share.
+    pub fn reached(&self, spend: &Spend) -> Option<&Step> {
+        let limit = self.limit.amount();
+        let spent = spend.against(self.limit);
+        self.steps
+            .iter()
+            .filter(|step| spent >= step.at.of(limit))
+            .max_by_key(|step| (step.action.verdict(), step.at))
+    }
+
+    /// Whether both budgets count the same spend in the same windows, so that a change from one to
+    /// the other keeps what was counted.
+    pub fn counts_like(&self, other: &Self) -> bool {
+        self.scope == other.scope
+            && self.filter == other.filter
+            && self.window == other.window
+            && self.timezone == other.timezone
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_follow_the_rule() {
+        for good in ["a", "0", "cap-per-customer", &"x".repeat(63)] {
+            assert!(BudgetId::new(good).is_some(), "{good}");
+        }
+        for bad in [
+            "",
+            "-a",
+            "A",
+            "a_b",
+            "heartbeat",
+            "finding",
+            &"x".repeat(64),
+        ] {
+            assert!(BudgetId::new(bad).is_none(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_share_is_reached_at_its_exact_amount_rounded_up() {
+        assert_eq!(BasisPoints(8000).of(10), 8);
+        assert_eq!(BasisPoints(3333).of(10), 4);
+        assert_eq!(BasisPoints::FULL.of(0), 0);
+    }
+}

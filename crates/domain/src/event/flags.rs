@@ -1,0 +1,53 @@
+//! Marks on counted events: what was mended or is in doubt.
+
+/// A set of flags of one event. The names are those of column `flags`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Flags(pub u16);
+
+impl Flags {
+    /// `time` lay more than five minutes after the arrival; counted at arrival time.
+    pub const TIME_CLAMPED: Self = Self(1);
+    /// An over-long text was cut to a prefix and hash, or tags beyond the 16th were dropped.
+    pub const FIELD_TRUNCATED: Self = Self(1 << 1);
+    /// An optional field had the wrong type.
+    pub const FIELD_DROPPED: Self = Self(1 << 2);
+    /// Money had more than nine fraction digits.
+    pub const MONEY_ROUNDED: Self = Self(1 << 3);
+    /// A key that holds prompt text was removed.
+    pub const PROMPT_REMOVED: Self = Self(1 << 4);
+    /// The counts contradict their format; charged by the larger reading.
+    pub const DISPUTED: Self = Self(1 << 5);
+    /// No price known; charged at a ceiling.
+    pub const UNPRICED: Self = Self(1 << 6);
+    /// Several providers sell a model of this name; charged at the dearest.
+    pub const AMBIGUOUS_PRICE: Self = Self(1 << 7);
+
+    const NAMES: [(Self, &'static str); 8] = [
+        (Self::TIME_CLAMPED, "time_clamped"),
+        (Self::FIELD_TRUNCATED, "field_truncated"),
+        (Self::FIELD_DROPPED, "field_dropped"),
+        (Self::MONEY_ROUNDED, "money_rounded"),
+        (Self::PROMPT_REMOVED, "prompt_removed"),
+        (Self::DISPUTED, "disputed"),
+        (Self::UNPRICED, "unpriced"),
+        (Self::AMBIGUOUS_PRICE, "ambiguous_price"),
+    ];
+
+    /// Adds `other`.
+    pub fn insert(&mut self, other: Self) {
+        self.0 |= other.0;
+    }
+
+    /// Whether all of `other` are set.
+    pub fn contains(self, other: Self) -> bool {
+        self.0 & other.0 == other.0
+    }
+
+    /// The names of the flags that are set.
+    pub fn names(self) -> impl Iterator<Item = &'static str> {
+        Self::NAMES
+            .into_iter()
+            .filter(move |(flag, _)| self.contains(*flag))
+            .map(|(_, name)| name)
+    }
+}

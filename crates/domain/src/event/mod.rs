@@ -1,0 +1,148 @@
+//! Usage events as the pipeline sees them: decoded, mended, with disjoint token classes.
+//!
+//! Fields borrow from the bytes that they were read from; an absent text is the empty text, as in
+//! scopes.
+
+use std::borrow::Cow;
+
+use crate::identity::Identity;
+use crate::money::Nanos;
+use crate::scope::{Dimension, Dimensions};
+use crate::time::UnixMillis;
+use crate::tokens::TokenClasses;
+use crate::units::Units;
+
+mod flags;
+
+pub use flags::Flags;
+
+/// One accepted event.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Event<'a> {
+    /// Which billed response it is about.
+    pub identity: Identity,
+    /// Hash over what the event says (not over its bytes): two events with one identity and
+    /// different hashes are a conflict.
+    pub content: u32,
+    /// CloudEvents `source`.
+    pub source: Cow<'a, str>,
+    /// CloudEvents `id`.
+    pub id: Cow<'a, str>,
+    /// When it happened, by the sender's clock; clamped to the arrival where it lay in the future.
+    pub time: UnixMillis,
+    /// What was mended.
+    pub flags: Flags,
+    /// Against whom it counts.
+    pub attribution: Attribution<'a>,
+    /// What happened.
+    pub body: Body<'a>,
+}
+
+/// Who spent. Empty = absent; only `workspace` is always there.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub struct Attribution<'a> {
+    pub workspace: Cow<'a, str>,
+    pub customer: Cow<'a, str>,
+    pub feature: Cow<'a, str>,
+    pub user: Cow<'a, str>,
+    pub agent: Cow<'a, str>,
+    pub plan: Cow<'a, str>,
+    pub session: Cow<'a, str>,
+    pub root_session: Cow<'a, str>,
+    pub environment: Cow<'a, str>,
+    pub account: Cow<'a, str>,
+    /// The model as budgets and prices see it.
+    pub model: Cow<'a, str>,
+    pub provider: Cow<'a, str>,
+    /// Sorted by name, at most 16.
+    pub tags: Vec<(Cow<'a, str>, Cow<'a, str>)>,
+}
+
+impl Dimensions for Attribution<'_> {
+    fn value(&self, dimension: &Dimension) -> &str {
+        match dimension {
+            Dimension::Workspace => &self.workspace,
+            Dimension::Customer => &self.customer,
+            Dimension::Feature => &self.feature,
+            Dimension::User => &self.user,
+            Dimension::Agent => &self.agent,
+            Dimension::Model => &self.model,
+            Dimension::Provider => &self.provider,
+            Dimension::Environment => &self.environment,
+            Dimension::Account => &self.account,
+            Dimension::Plan => &self.plan,
+            Dimension::RootSession => &self.root_session,
+            Dimension::Session => &self.session,
+            Dimension::Tag(name) => self
+                .tags
+                .iter()
+                .find(|(tag, _)| tag == name)
+                .map_or("", |(_, value)| value),
+        }
+    }
+}
+
+/// The three types of event.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Body<'a> {
+    /// `spendfuse.usage`: a model call.
+    Usage(Call<'a>),
+    /// `spendfuse.revenue`: what a customer paid; may be negative.
+    Revenue(Nanos),
+    /// `spendfuse.session_end`: closes the session at once.
+    SessionEnd,
+}
+
+/// One model call.
+#[derive(Clone, Debug, Default, PartialEq)]
+#[allow(missing_docs)]
+pub struct Call<'a> {
+    /// `chat`, `completion`, `responses`, `generate_content`, `embeddings`, …; empty = chat.
+    pub operation: Cow<'a, str>,
+    /// `default`, `batch`, `flex`, `priority`; empty = default.
+    pub service_tier: Cow<'a, str>,
+    pub tokens: TokenClasses,
+    pub units: Units<'a>,
+    /// Tool calls that the model asked for in this step; absent = 0.
+    pub tool_calls: u32,
+    /// First 16 hex digits of the keyed fingerprint as a number; `None` = absent.
+    pub prompt_fingerprint: Option<u64>,
+    pub tool_fingerprint: Option<u64>,
+    pub call_id: Cow<'a, str>,
+    /// 1 for the first attempt; 0 = absent.
+    pub attempt: u32,
+    /// `ok`, `error`, …; empty = ok.
+    pub status: Cow<'a, str>,
+    pub latency_ms: Option<u32>,
+    /// What the app says it cost.
+    pub reported_cost: Option<Nanos>,
+    /// The model that was asked for, where the response names another.
+    pub request_model: Cow<'a, str>,
+    pub response_id: Cow<'a, str>,
+    pub trace_id: Cow<'a, str>,
+    pub span_id: Cow<'a, str>,
+    pub parent_span_id: Cow<'a, str>,
+    pub region: Cow<'a, str>,
+    pub api_key_id: Cow<'a, str>,
+}
+
+impl Event<'_> {
+    /// What decides the home partition: `root_session`, else `session`, else `None` (the identity
+    /// decides, see [`Event::home`]).
+    pub fn session_key(&self) -> Option<&str> {
+        let attribution = &self.attribution;
+        [&attribution.root_session, &attribution.session]
+            .into_iter()
+            .find(|key| !key.is_empty())
+            .map(|key| &**key)
+    }
+
+    /// The partition in which this event is counted, among `partitions`.
+    pub fn home(&self, partitions: u32) -> u32 {
+        match self.session_key() {
+            Some(key) => crate::routing::partition_of(key.as_bytes(), partitions),
+            None => crate::routing::partition_of(&self.identity.0.to_be_bytes(), partitions),
+        }
+    }
+}

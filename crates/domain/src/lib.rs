@@ -1,0 +1,34 @@
+//! The words of spendfuse as types: events, scopes, money, budgets, verdicts, findings.
+//!
+//! What goes in: bytes of usage events and of the budgets file. What comes out: typed values whose
+//! wrong states cannot be written down. No I/O, no clock; everything else in the workspace builds
+//! on this crate and on nothing below it.
+//!
+//! Start with [`event::Event`] (what was spent), [`scope`] (against whom it counts) and
+//! [`budget::Budget`] (what is allowed).
+
+pub mod budget;
+pub mod event;
+pub mod finding;
+pub mod identity;
+pub mod money;
+pub mod routing;
+pub mod row;
+pub mod scope;
+pub mod time;
+pub mod tokens;
+pub mod units;
+pub mod verdict;
+pub mod window;
+
+pub use budget::{Action, Budget, BudgetId, Limit, OnStale, Step};
+pub use event::{Attribution, Body, Call, Event, Flags};
+pub use finding::{Detector, Severity};
+pub use identity::Identity;
+pub use money::Nanos;
+pub use scope::{Dimension, Dimensions, Filter, ScopeTemplate};
+pub use time::UnixMillis;
+pub use tokens::TokenClasses;
+pub use units::{UnitKind, Units};
+pub use verdict::Verdict;
+pub use window::{Window, WindowKind};

@@ -1,0 +1,305 @@
+//! Dimensions of spend, scopes made of them, and the predicates of budgets.
+//!
+//! A scope's text form is `acme/customer=c-42/tags.team=growth`: the workspace first (`*` = all),
+//! then dimensions in a fixed order. Bytes outside `A–Z a–z 0–9 - . _ ~` become `%XX`.
+
+use std::fmt::Write as _;
+
+/// A property of a call that spend can be added up by. The order is the order of the text form.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[allow(missing_docs)]
+pub enum Dimension {
+    Workspace,
+    Customer,
+    Feature,
+    User,
+    Agent,
+    Model,
+    Provider,
+    Environment,
+    Account,
+    Plan,
+    RootSession,
+    Session,
+    /// A tag by its name, written `tags.NAME`.
+    Tag(String),
+}
+
+impl Dimension {
+    /// Every dimension but the tags.
+    pub const FIXED: [Self; 12] = [
+        Self::Workspace,
+        Self::Customer,
+        Self::Feature,
+        Self::User,
+        Self::Agent,
+        Self::Model,
+        Self::Provider,
+        Self::Environment,
+        Self::Account,
+        Self::Plan,
+        Self::RootSession,
+        Self::Session,
+    ];
+
+    /// The name in events, budgets and scope texts (`tags.team` for a tag).
+    pub fn name(&self) -> std::borrow::Cow<'_, str> {
+        std::borrow::Cow::Borrowed(match self {
+            Self::Workspace => "workspace",
+            Self::Customer => "customer",
+            Self::Feature => "feature",
+            Self::User => "user",
+            Self::Agent => "agent",
+            Self::Model => "model",
+            Self::Provider => "provider",
+            Self::Environment => "environment",
+            Self::Account => "account",
+            Self::Plan => "plan",
+            Self::RootSession => "root_session",
+            Self::Session => "session",
+            Self::Tag(tag) => return std::borrow::Cow::Owned(format!("tags.{tag}")),
+        })
+    }
+
+    /// The dimension with this name.
+    pub fn from_name(name: &str) -> Option<Self> {
+        if let Some(tag) = name.strip_prefix("tags.") {
+            return (!tag.is_empty()).then(|| Self::Tag(tag.to_owned()));
+        }
+        Self::FIXED
+            .into_iter()
+            .find(|dimension| dimension.name() == name)
+    }
+}
+
+/// Anything that has values for dimensions: an event, a check request.
+pub trait Dimensions {
+    /// The value of `dimension`; empty where it is absent.
+    fn value(&self, dimension: &Dimension) -> &str;
+}
+
+/// Writes scope texts part by part, in the order in which the parts are given.
+#[derive(Debug, Default)]
+pub struct ScopeText(String);
+
+impl ScopeText {
+    /// Begins with the workspace, or with `*` for a scope across all workspaces.
+    pub fn begin(workspace: Option<&str>) -> Self {
+        let mut text = Self(String::with_capacity(48));
+        match workspace {
+            Some(workspace) => text.escaped(workspace),
+            None => text.0.push('*'),
+        }
+        text
+    }
+
+    /// Adds `/dimension=value`.
+    pub fn part(&mut self, dimension: &Dimension, value: &str) {
+        self.0.push('/');
+        if let Dimension::Tag(tag) = dimension {
+            self.0.push_str("tags.");
+            self.escaped(tag);
+        } else {
+            self.0.push_str(&dimension.name());
+        }
+        self.0.push('=');
+        self.escaped(value);
+    }
+
+    /// The finished text.
+    pub fn finish(self) -> String {
+        self.0
+    }
+
+    fn escaped(&mut self, value: &str) {
+        for byte in value.bytes() {
+            if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~') {
+                self.0.push(char::from(byte));
+            } else {
+                write!(self.0, "%{byte:02X}").expect("writing to a String cannot fail");
+            }
+        }
+    }
+}
+
+/// The scope text of `values` over `dimensions`, which must be in their natural order; `None` where
+/// a value is absent, because spend without a customer belongs to no customer's scope.
+pub fn scope_text<D: Dimensions + ?Sized>(dimensions: &[Dimension], values: &D) -> Option<String> {
+    debug_assert!(dimensions.is_sorted());
+    let (has_workspace, rest) = match dimensions.first() {
+        Some(Dimension::Workspace) => (true, &dimensions[1..]),
+        _ => (false, dimensions),
+    };
+    let mut text = ScopeText::begin(has_workspace.then(|| values.value(&Dimension::Workspace)));
+    for dimension in rest {
+        let value = values.value(dimension);
+        if value.is_empty() {
+            return None;
+        }
+        text.part(dimension, value);
+    }
+    Some(text.finish())
+}
+
+/// What a budget says about one dimension of its scope.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Pattern {
+    /// `"*"`: one budget for each value.
+    Each,
+    /// Exactly this value.
+    Exactly(String),
+}
+
+/// A budget's scope: dimensions in their natural order, each exact or a template.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ScopeTemplate(pub Vec<(Dimension, Pattern)>);
+
+impl ScopeTemplate {
+    /// A template from parts in any order.
+    pub fn new(mut parts: Vec<(Dimension, Pattern)>) -> Self {
+        parts.sort();
+        Self(parts)
+    }
+
+    /// The scope shape: the dimensions without values, in their natural order.
+    pub fn shape(&self) -> Vec<Dimension> {
+        self.0
+            .iter()
+            .map(|(dimension, _)| dimension.clone())
+            .collect()
+    }
+
+    /// Whether the template has values for every dimension, so that it names a single scope.
+    pub fn is_single(&self) -> bool {
+        self.0
+            .iter()
+            .all(|(_, pattern)| matches!(pattern, Pattern::Exactly(_)))
+    }
+
+    /// Whether `values` lie in this scope: every exact value equal, every template dimension present.
+    pub fn covers<D: Dimensions + ?Sized>(&self, values: &D) -> bool {
+        self.0.iter().all(|(dimension, pattern)| {
+            let value = values.value(dimension);
+            match pattern {
+                Pattern::Each => !value.is_empty(),
+                Pattern::Exactly(exact) => value == exact,
+            }
+        })
+    }
+}
+
+/// A budget's `where`: every named dimension must have one of the listed values.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Filter(pub Vec<(Dimension, Vec<String>)>);
+
+/// How a request stands to a [`Filter`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FilterMatch {
+    /// Every condition holds.
+    Holds,
+    /// A condition contradicts the request.
+    Contradicts,
+    /// None contradicts, but the request lacks a field that one asks for.
+    Unknown,
+}
+
+impl Filter {
+    /// A filter from conditions in any order.
+    pub fn new(mut conditions: Vec<(Dimension, Vec<String>)>) -> Self {
+        for (_, values) in &mut conditions {
+            values.sort();
+            values.dedup();
+        }
+        conditions.sort();
+        Self(conditions)
+    }
+
+    /// Whether there is no condition.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Whether an event with these values is counted.
+    pub fn holds<D: Dimensions + ?Sized>(&self, values: &D) -> bool {
+        self.evaluate(values) == FilterMatch::Holds
+    }
+
+    /// How `values` stand to the conditions.
+    pub fn evaluate<D: Dimensions + ?Sized>(&self, values: &D) -> FilterMatch {
+        let mut result = FilterMatch::Holds;
+        for (dimension, allowed) in &self.0 {
+            let value = values.value(dimension);
+            if value.is_empty() {
+                result = FilterMatch::Unknown;
+            } else if !allowed.iter().any(|one| one == value) {
+                return FilterMatch::Contradicts;
+            }
+        }
+        result
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Values(Vec<(Dimension, &'static str)>);
+    impl Dimensions for Values {
+        fn value(&self, dimension: &Dimension) -> &str {
+            self.0
+                .iter()
+                .find(|(known, _)| known == dimension)
+                .map_or("", |(_, value)| value)
+        }
+    }
+
+    #[test]
+    fn scope_text_orders_and_escapes() {
+        let values = Values(vec![
+            (Dimension::Workspace, "acme"),
+            (Dimension::Customer, "c 4/2"),
+            (Dimension::Tag("team".into()), "größe"),
+        ]);
+        let shape = [
+            Dimension::Workspace,
+            Dimension::Customer,
+            Dimension::Tag("team".into()),
+        ];
+        assert_eq!(
+            scope_text(&shape, &values).unwrap(),
+            "acme/customer=c%204%2F2/tags.team=gr%C3%B6%C3%9Fe"
+        );
+        assert_eq!(scope_text(&[], &values).unwrap(), "*");
+        assert_eq!(
+            scope_text(&[Dimension::Customer], &values).unwrap(),
+            "*/customer=c%204%2F2"
+        );
+        assert_eq!(
+            scope_text(&[Dimension::Workspace, Dimension::User], &values),
+            None
+        );
+    }
+
+    #[test]
+    fn filter_tells_contradiction_from_ignorance() {
+        let values = Values(vec![(Dimension::Plan, "pro")]);
+        let plan = |name: &str| (Dimension::Plan, vec![name.to_owned()]);
+        let user = (Dimension::User, vec!["u".to_owned()]);
+        let evaluate = |conditions| Filter::new(conditions).evaluate(&values);
+        assert_eq!(evaluate(vec![plan("pro")]), FilterMatch::Holds);
+        assert_eq!(
+            evaluate(vec![plan("free"), user.clone()]),
+            FilterMatch::Contradicts
+        );
+        assert_eq!(evaluate(vec![plan("pro"), user]), FilterMatch::Unknown);
+    }
+
+    #[test]
+    fn dimension_names_round_trip() {
+        for dimension in Dimension::FIXED {
+            assert_eq!(Dimension::from_name(&dimension.name()), Some(dimension));
+        }
+        assert_eq!(Dimension::from_name("tags."), None);
+        assert_eq!(Dimension::from_name("colour"), None);
+    }
+}

@@ -1,0 +1,92 @@
+//! What is billed by count instead of by token: searches, images, seconds, pages.
+
+use std::borrow::Cow;
+
+use smallvec::SmallVec;
+
+/// A unit that providers bill by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[allow(missing_docs)]
+pub enum UnitKind {
+    WebSearchCalls,
+    Requests,
+    Images,
+    AudioSeconds,
+    VideoSeconds,
+    Pages,
+    Characters,
+    RerankUnits,
+}
+
+impl UnitKind {
+    /// Every unit, in the order of the contract.
+    pub const ALL: [Self; 8] = [
+        Self::WebSearchCalls,
+        Self::Requests,
+        Self::Images,
+        Self::AudioSeconds,
+        Self::VideoSeconds,
+        Self::Pages,
+        Self::Characters,
+        Self::RerankUnits,
+    ];
+
+    /// The name in events, price book and tables.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::WebSearchCalls => "web_search_calls",
+            Self::Requests => "requests",
+            Self::Images => "images",
+            Self::AudioSeconds => "audio_seconds",
+            Self::VideoSeconds => "video_seconds",
+            Self::Pages => "pages",
+            Self::Characters => "characters",
+            Self::RerankUnits => "rerank_units",
+        }
+    }
+
+    /// The unit with this name.
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|unit| unit.name() == name)
+    }
+}
+
+/// A number of units in billionths, so that `2.5` audio seconds are exact. At most 10⁹ units.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Quantity(pub u64);
+
+impl Quantity {
+    /// Billionths in one unit.
+    pub const ONE: u64 = 1_000_000_000;
+
+    /// `count` whole units.
+    pub const fn whole(count: u64) -> Self {
+        Self(count * Self::ONE)
+    }
+}
+
+/// The units of one call, each kind at most once, with the attributes a price may depend on.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Units<'a> {
+    /// Kinds and their quantities, without zeros.
+    pub entries: SmallVec<[(UnitKind, Quantity); 2]>,
+    /// Quality of the generated image or audio (`hd`), empty = not given.
+    pub quality: Cow<'a, str>,
+    /// Size of the generated image (`1024x1024`), empty = not given.
+    pub size: Cow<'a, str>,
+}
+
+impl Units<'_> {
+    /// Whether nothing is billed by unit.
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// The quantity of `kind`, zero where absent.
+    pub fn quantity(&self, kind: UnitKind) -> Quantity {
+        self.entries
+            .iter()
+            .find(|(entry, _)| *entry == kind)
+            .map_or(Quantity(0), |(_, quantity)| *quantity)
+    }
+}

@@ -1,0 +1,202 @@
+//! Verdicts: the values of topic `spendfuse.blocklist`.
+
+use serde::{Deserialize, Serialize};
+
+use crate::budget::BudgetId;
+use crate::time::UnixMillis;
+
+/// What a scope's spend means for its next call, from mildest to strictest.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
+#[serde(rename_all = "snake_case")]
+pub enum Verdict {
+    /// Under every step.
+    #[default]
+    Ok,
+    /// Tell, let through.
+    Warn,
+    /// Use the cheaper model.
+    Downgrade,
+    /// Refuse.
+    Block,
+}
+
+impl Verdict {
+    /// The name in JSON and tables.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Ok => "ok",
+            Self::Warn => "warn",
+            Self::Downgrade => "downgrade",
+            Self::Block => "block",
+        }
+    }
+}
+
+/// Which event caused a verdict or belongs to a finding's evidence.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct EventRef {
+    /// The event's `source`.
+    pub source: String,
+    /// The event's `id`.
+    pub id: String,
+    /// The event's own time.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub time: Option<UnixMillis>,
+}
+
+/// The value of a scope's blocklist entry; the key is `{budget}|{scope}`
+/// (`finding|{detector}|{scope}` for a session block).
+///
+/// Amounts are decimal strings: dollars for budgets in dollars, whole numbers for `limit_tokens`
+/// and `limit_calls` (then `spent_tokens`, `spent_calls` name them).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(missing_docs)]
+pub struct BlocklistEntry {
+    pub v: u32,
+    /// Budget id; the detector's rule id for a session block.
+    pub budget: String,
+    pub scope: String,
+    /// The budget's `where` as an object of field to value or list, null where there is none.
+    #[serde(rename = "where")]
+    pub filter: Option<serde_json::Value>,
+    pub verdict: Verdict,
+    /// The action of the step reached; `ok` verdicts say what the last step would do.
+    pub action: String,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub spent_usd: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub limit_usd: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub spent_tokens: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub limit_tokens: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub spent_calls: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub limit_calls: Option<u64>,
+    /// Spent as a percentage of the limit, one fraction digit, for display; null where limit is 0.
+    pub percent: Option<serde_json::Number>,
+    pub window: String,
+    pub window_start: UnixMillis,
+    pub resets_at: Option<UnixMillis>,
+    /// After this time readers ignore the entry.
+    pub expires_at: Option<UnixMillis>,
+    pub counted_from: UnixMillis,
+    pub downgrade_to: Option<String>,
+    /// The writer partition's commit number.
+    pub version: u64,
+    pub decided_at: UnixMillis,
+    pub caused_by: Option<EventRef>,
+}
+
+/// Value of the keys `heartbeat|meter|{p}` and `heartbeat|ledger|{p}`.
+///
+/// A ledger's heartbeat says up to which broker time its deltas are applied; a meter's, up to which
+/// broker time its events are counted. Guards derive `complete_to` from both.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(missing_docs)]
+pub struct Heartbeat {
+    pub v: u32,
+    pub partition: u32,
+    /// Everything that the broker had accepted on this input partition before this time is in.
+    pub complete_to: UnixMillis,
+    /// How old `complete_to` was when this was written; guards age it on their own clock.
+    pub lag_ms: u64,
+    /// The writer's commit number.
+    pub version: u64,
+}
+
+/// The key of a budget's entry for `scope`.
+pub fn budget_key(budget: &BudgetId, scope: &str) -> String {
+    format!("{budget}|{scope}")
+}
+
+/// The key of a session block.
+pub fn finding_key(detector: &str, scope: &str) -> String {
+    format!("finding|{detector}|{scope}")
+}
+
+/// A blocklist key, taken apart.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub enum BlocklistKey<'a> {
+    Budget { budget: &'a str, scope: &'a str },
+    Finding { detector: &'a str, scope: &'a str },
+    Heartbeat { stage: Stage, partition: u32 },
+}
+
+/// The two stages of the processor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[allow(missing_docs)]
+pub enum Stage {
+    Meter,
+    Ledger,
+}
+
+impl<'a> BlocklistKey<'a> {
+    /// Takes `key` apart; `None` where it is none of the known forms.
+    pub fn parse(key: &'a str) -> Option<Self> {
+        let (first, rest) = key.split_once('|')?;
+        match first {
+            "heartbeat" => {
+                let (stage, partition) = rest.split_once('|')?;
+                let stage = match stage {
+                    "meter" => Stage::Meter,
+                    "ledger" => Stage::Ledger,
+                    _ => return None,
+                };
+                let partition = partition.parse().ok()?;
+                Some(Self::Heartbeat { stage, partition })
+            }
+            "finding" => {
+                let (detector, scope) = rest.split_once('|')?;
+                Some(Self::Finding { detector, scope })
+            }
+            budget => Some(Self::Budget {
+                budget,
+                scope: rest,
+            }),
+        }
+    }
+}
+
+/// The key of the heartbeat of `partition` in `stage`.
+pub fn heartbeat_key(stage: Stage, partition: u32) -> String {
+    match stage {
+        Stage::Meter => format!("heartbeat|meter|{partition}"),
+        Stage::Ledger => format!("heartbeat|ledger|{partition}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn verdicts_are_ordered_by_strictness() {
+        assert!(Verdict::Ok < Verdict::Warn);
+        assert!(Verdict::Warn < Verdict::Downgrade);
+        assert!(Verdict::Downgrade < Verdict::Block);
+    }
+
+    #[test]
+    fn keys_come_apart_as_they_were_put_together() {
+        assert_eq!(
+            BlocklistKey::parse("cap|acme/customer=a%7Cb"),
+            Some(BlocklistKey::Budget {
+                budget: "cap",
+                scope: "acme/customer=a%7Cb"
+            })
+        );
+        assert_eq!(
+            BlocklistKey::parse(&heartbeat_key(Stage::Ledger, 3)),
+            Some(BlocklistKey::Heartbeat {
+                stage: Stage::Ledger,
+                partition: 3
+            })
+        );
+        assert_eq!(BlocklistKey::parse("heartbeat|other|3"), None);
+    }
+}

@@ -1,0 +1,3 @@
+//! The spendfuse command.
+
+fn main() {}
