@@ -1,0 +1,108 @@
+//! What an operator decides about prices: negotiated discounts, whose own figure to trust, and
+//! what an unknown model costs in the worst case.
+
+use std::collections::{HashMap, HashSet};
+
+use crate::error::PolicyError;
+
+/// A factor on book prices in millionths, so that `0.85` is exact.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Multiplier(u32);
+
+impl Multiplier {
+    /// No discount.
+    pub const ONE: Self = Self(Self::DENOMINATOR);
+    /// Millionths in one.
+    pub(crate) const DENOMINATOR: u32 = 1_000_000;
+    /// Ten times the list price; keeps the arithmetic of one call inside `i128`.
+    const LARGEST: u32 = 10 * Self::DENOMINATOR;
+
+    /// Reads a decimal factor such as `0.85` or `1.1`, with at most six fraction digits, from 0 to 10.
+    ///
+    /// # Errors
+    /// [`PolicyError::Multiplier`] for anything else.
+    pub fn parse(text: &str) -> Result<Self, PolicyError> {
+        let refused = || PolicyError::Multiplier { text: text.into() };
+        let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
+        let digits = |part: &str| part.bytes().all(|byte| byte.is_ascii_digit());
+        let wrong_form = whole.is_empty() || whole.len() > 2 || fraction.len() > 6;
+        if wrong_form || !digits(whole) || !digits(fraction) {
+            return Err(refused());
+        }
+        let millionths: u32 = format!("{whole}{fraction:0<6}")
+            .parse()
+            .map_err(|_| refused())?;
+        if millionths > Self::LARGEST {
+            return Err(refused());
+        }
+        Ok(Self(millionths))
+    }
+
+    /// Millionths: 850,000 for `0.85`.
+    pub const fn millionths(self) -> u32 {
+        self.0
+    }
+}
+
+/// Rates for a model of which nothing at all is known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CeilingRates {
+    /// Nano-dollars per million tokens of any input class.
+    pub input: u64,
+    /// Nano-dollars per million tokens of any output class.
+    pub output: u64,
+    /// Nano-dollars per unit of any kind.
+    pub unit: u64,
+}
+
+impl Default for CeilingRates {
+    /// $15 and $75 per million tokens, the rates of the largest models of general providers, and
+    /// $0.10 a unit.
+    fn default() -> Self {
+        Self {
+            input: 15_000_000_000,
+            output: 75_000_000_000,
+            unit: 100_000_000,
+        }
+    }
+}
+
+/// What an operator decides about prices.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PricingPolicy {
+    /// Providers whose calls cost what the app reports, where it reports anything. Compared after
+    /// [`crate::provider::canonical`].
+    pub trust_reported_cost: HashSet<String>,
+    /// Factor on the book's prices per account; an account that is not here pays list prices.
+    pub price_multiplier: HashMap<String, Multiplier>,
+    /// The last resort for unknown models.
+    pub ceiling: CeilingRates,
+}
+
+impl PricingPolicy {
+    /// The factor for `account`.
+    pub fn multiplier(&self, account: &str) -> Multiplier {
+        if self.price_multiplier.is_empty() {
+            return Multiplier::ONE;
+        }
+        self.price_multiplier
+            .get(account)
+            .copied()
+            .unwrap_or(Multiplier::ONE)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn multipliers_are_exact_decimals_within_bounds() {
+        for (text, millionths) in [("0.85", 850_000), ("1", 1_000_000), ("10", 10_000_000)] {
+            assert_eq!(Multiplier::parse(text).unwrap().millionths(), millionths);
+        }
+        for text in ["", "-1", "10.000001", "0.1234567", "1e3", ".5"] {
+            assert!(Multiplier::parse(text).is_err(), "{text}");
+        }
+    }
+}

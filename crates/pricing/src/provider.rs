@@ -1,0 +1,6 @@
+//! Names of providers.
+
+/// The book's name for `provider`.
+pub fn canonical(provider: &str) -> &str {
+    provider
+}
