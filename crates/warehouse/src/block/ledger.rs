@@ -1,0 +1,366 @@
+//! Blocks of the tables `finding_changes`, `verdicts` and `budget_windows`.
+
+use std::marker::PhantomData;
+
+use spendfuse_domain::budget::{Limit, Spend};
+use spendfuse_domain::finding::{Finding, FindingState};
+use spendfuse_domain::verdict::{BlocklistEntry, Stage};
+use spendfuse_domain::{Nanos, UnixMillis, Window};
+
+use super::columns::{Columns, RowCursor};
+use super::schema::{BUDGET_WINDOWS, FINDING_CHANGES, Schema, VERDICTS};
+use crate::record::{IndexRange, Link, RowBlock};
+
+/// Which output of which stage a row is: what a loader checks its completeness by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StageAddress {
+    /// Who wrote it.
+    pub stage: Stage,
+    /// Partition of the writer.
+    pub partition: u32,
+    /// Number of the commit in that partition.
+    pub seq: u64,
+    /// Place among the rows of this table within the commit, from 0.
+    pub index: u32,
+}
+
+/// A state of a finding: opened, updated or closed.
+#[derive(Clone, Copy, Debug)]
+#[allow(missing_docs)]
+pub struct FindingRow<'a> {
+    pub finding: &'a Finding,
+    pub address: StageAddress,
+}
+
+/// A published change of a scope's verdict.
+#[derive(Clone, Copy, Debug)]
+#[allow(missing_docs)]
+pub struct VerdictRow<'a> {
+    pub entry: &'a BlocklistEntry,
+    pub address: StageAddress,
+}
+
+/// What a line of `budget_windows` is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BudgetWindowKind {
+    /// The window's spend at this time; a later line supersedes it.
+    Spent,
+    /// The window's final sum.
+    Close,
+    /// Spend that came after the final sum, to be added to it.
+    Late,
+}
+
+impl BudgetWindowKind {
+    /// The value of column `kind`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Spent => "spent",
+            Self::Close => "close",
+            Self::Late => "late",
+        }
+    }
+}
+
+/// A window's spend at some time.
+#[derive(Clone, Copy, Debug)]
+#[allow(missing_docs)]
+pub struct BudgetWindowRow<'a> {
+    pub kind: BudgetWindowKind,
+    pub at: UnixMillis,
+    pub budget: &'a str,
+    pub scope: &'a str,
+    pub window: &'a Window,
+    pub spend: Spend,
+    pub limit: Limit,
+    /// The writer partition's commit number, as in the blocklist.
+    pub version: u64,
+    pub address: StageAddress,
+}
+
+/// One of the tables below and how its rows are written.
+pub trait TableKind {
+    /// What is pushed.
+    type Row<'a>;
+    #[doc(hidden)]
+    fn schema() -> &'static Schema;
+    #[doc(hidden)]
+    fn address(row: &Self::Row<'_>) -> StageAddress;
+    #[doc(hidden)]
+    fn write(row: &Self::Row<'_>, columns: &mut RowCursor<'_>);
+}
+
+/// Rows of one table and commit as a Native block in the making; buffers are kept between blocks.
+#[derive(Debug)]
+pub struct TableBlock<K> {
+    columns: Columns,
+    indexes: Option<IndexRange>,
+    kind: PhantomData<K>,
+}
+
+/// A block of table `finding_changes`.
+pub type FindingBlock = TableBlock<FindingChanges>;
+/// A block of table `verdicts`.
+pub type VerdictBlock = TableBlock<Verdicts>;
+/// A block of table `budget_windows`.
+pub type BudgetWindowBlock = TableBlock<BudgetWindows>;
+
+impl<K: TableKind> Default for TableBlock<K> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl<K: TableKind> TableBlock<K> {
+    /// An empty block.
+    pub fn new() -> Self {
+        Self {
+            columns: Columns::new(K::schema()),
+            indexes: None,
+            kind: PhantomData,
+        }
+    }
+
+    /// Adds a row.
+    pub fn push(&mut self, row: &K::Row<'_>) {
+        let address = K::address(row);
+        IndexRange::extend(&mut self.indexes, address.index);
+        let mut columns = self.columns.row();
+        K::write(row, &mut columns);
+        columns.text(address.stage_name());
+        columns.count32(address.partition);
+        columns.count64(address.seq);
+        columns.count32(address.index);
+        columns.finish();
+    }
+
+    /// Rows so far.
+    pub fn rows(&self) -> usize {
+        self.columns.rows()
+    }
+
+    /// About how many bytes the block takes by now.
+    pub fn bytes_estimate(&self) -> usize {
+        self.columns.bytes_estimate()
+    }
+
+    /// The rows so far as the value of a record of a rows topic, and an empty block again; `None`
+    /// where there are no rows.
+    pub fn finish_record(&mut self, link: Link) -> Option<Vec<u8>> {
+        let indexes = self.indexes.take()?;
+        Some(RowBlock::write(&mut self.columns, link, indexes))
+    }
+}
+
+impl StageAddress {
+    fn stage_name(&self) -> &'static str {
+        match self.stage {
+            Stage::Meter => "meter",
+            Stage::Ledger => "ledger",
+        }
+    }
+}
+
+/// Table `finding_changes`: every state of every finding. View `findings` shows the last of each.
+#[derive(Debug)]
+pub struct FindingChanges;
+
+impl TableKind for FindingChanges {
+    type Row<'a> = FindingRow<'a>;
+
+    fn schema() -> &'static Schema {
+        &FINDING_CHANGES
+    }
+
+    fn address(row: &FindingRow<'_>) -> StageAddress {
+        row.address
+    }
+
+    fn write(row: &FindingRow<'_>, columns: &mut RowCursor<'_>) {
+        let finding = row.finding;
+        columns.text(&workspace_of(&finding.scope));
+        columns.text(&finding.scope);
+        columns.text(finding.detector.name());
+        columns.text(&finding.rule);
+        columns.text(&finding.agent);
+        columns.text(&finding.model);
+        columns.text(&finding.customer);
+        columns.text(&finding.feature);
+        columns.text(match finding.state {
+            FindingState::Open => "open",
+            FindingState::Closed => "closed",
+        });
+        columns.text(finding.severity.name());
+        columns.time(finding.opened_at);
+        columns.time(finding.last_at);
+        columns.float(finding.measured);
+        columns.float(finding.threshold);
+        columns.money(usd(&finding.wasted_usd));
+        let evidence = finding.evidence.iter();
+        columns.text_pairs(evidence.map(|event| (event.source.as_str(), event.id.as_str())));
+        columns.text(&finding.message);
+    }
+}
+
+/// Table `verdicts`: every published change of a scope's verdict.
+#[derive(Debug)]
+pub struct Verdicts;
+
+impl TableKind for Verdicts {
+    type Row<'a> = VerdictRow<'a>;
+
+    fn schema() -> &'static Schema {
+        &VERDICTS
+    }
+
+    fn address(row: &VerdictRow<'_>) -> StageAddress {
+        row.address
+    }
+
+    fn write(row: &VerdictRow<'_>, columns: &mut RowCursor<'_>) {
+        let entry = row.entry;
+        let (unit, spent, limit) = amounts(entry);
+        columns.time(entry.decided_at);
+        columns.text(&entry.budget);
+        columns.text(&entry.scope);
+        columns.text(&workspace_of(&entry.scope));
+        columns.text(
+            &entry
+                .filter
+                .as_ref()
+                .map_or_else(String::new, ToString::to_string),
+        );
+        columns.text(entry.verdict.name());
+        columns.text(&entry.action);
+        columns.text(unit);
+        columns.money(spent);
+        columns.money(limit);
+        let percent = entry.percent.as_ref();
+        columns.nullable_float(percent.and_then(serde_json::Number::as_f64));
+        columns.text(&entry.window);
+        columns.time(entry.window_start);
+        columns.nullable_time(entry.resets_at);
+        columns.nullable_time(entry.expires_at);
+        columns.time(entry.counted_from);
+        columns.text(entry.downgrade_to.as_deref().unwrap_or_default());
+        let cause = entry.caused_by.as_ref();
+        columns.text(cause.map_or("", |event| &event.source));
+        columns.text(cause.map_or("", |event| &event.id));
+        columns.nullable_time(cause.and_then(|event| event.time));
+        columns.count64(entry.version);
+    }
+}
+
+/// Table `budget_windows`: spend of every budget's windows over time.
+#[derive(Debug)]
+pub struct BudgetWindows;
+
+impl TableKind for BudgetWindows {
+    type Row<'a> = BudgetWindowRow<'a>;
+
+    fn schema() -> &'static Schema {
+        &BUDGET_WINDOWS
+    }
+
+    fn address(row: &BudgetWindowRow<'_>) -> StageAddress {
+        row.address
+    }
+
+    fn write(row: &BudgetWindowRow<'_>, columns: &mut RowCursor<'_>) {
+        columns.time(row.at);
+        columns.text(row.kind.name());
+        columns.text(row.budget);
+        columns.text(row.scope);
+        columns.text(&workspace_of(row.scope));
+        columns.text(&row.window.label);
+        columns.time(row.window.start);
+        columns.nullable_time(row.window.end);
+        columns.money(row.spend.cost);
+        columns.count64(row.spend.tokens);
+        columns.count64(row.spend.calls);
+        let (unit, limit) = match row.limit {
+            Limit::Usd(amount) => ("usd", amount),
+            Limit::Tokens(count) => ("tokens", whole(count)),
+            Limit::Calls(count) => ("calls", whole(count)),
+        };
+        columns.text(unit);
+        columns.money(limit);
+        columns.nullable_float(percent(row.spend.against(row.limit), row.limit.amount()));
+        columns.count64(row.version);
+    }
+}
+
+/// Unit, spent and limit of an entry. Tokens and calls become whole numbers of the same decimal
+/// columns.
+fn amounts(entry: &BlocklistEntry) -> (&'static str, Nanos, Nanos) {
+    if let Some(limit) = entry.limit_tokens {
+        let spent = entry.spent_tokens.unwrap_or_default();
+        return ("tokens", whole(spent), whole(limit));
+    }
+    if let Some(limit) = entry.limit_calls {
+        let spent = entry.spent_calls.unwrap_or_default();
+        return ("calls", whole(spent), whole(limit));
+    }
+    let amount = |text: &Option<String>| text.as_deref().map_or(Nanos::ZERO, usd);
+    ("usd", amount(&entry.spent_usd), amount(&entry.limit_usd))
+}
+
+fn whole(count: u64) -> Nanos {
+    Nanos::new(i128::from(count) * 1_000_000_000)
+}
+
+/// An amount that was written by our own `Nanos`.
+fn usd(text: &str) -> Nanos {
+    Nanos::parse_usd(text).map_or(Nanos::ZERO, |parsed| {
+        debug_assert!(!parsed.rounded);
+        parsed.amount
+    })
+}
+
+/// A share of the limit for display, one fraction digit; `None` where the limit is 0.
+fn percent(spent: i128, limit: i128) -> Option<f64> {
+    let tenths = spent.saturating_mul(1000).checked_div(limit)?;
+    Some(tenths as f64 / 10.0)
+}
+
+/// The workspace of a scope text, unescaped; `*` for all.
+fn workspace_of(scope: &str) -> String {
+    let escaped = scope.split('/').next().unwrap_or_default();
+    let mut bytes = Vec::with_capacity(escaped.len());
+    let mut rest = escaped.as_bytes();
+    while let Some((&first, after)) = rest.split_first() {
+        let digits = (first == b'%').then(|| after.get(..2)).flatten();
+        let code = digits
+            .and_then(|digits| std::str::from_utf8(digits).ok())
+            .and_then(|digits| u8::from_str_radix(digits, 16).ok());
+        match code {
+            Some(byte) => {
+                bytes.push(byte);
+                rest = &after[2..];
+            }
+            None => {
+                bytes.push(first);
+                rest = after;
+            }
+        }
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_scope_begins_with_its_workspace() {
+        assert_eq!(workspace_of("acme/customer=c-42"), "acme");
+        assert_eq!(workspace_of("*"), "*");
+        assert_eq!(workspace_of("gr%C3%B6%C3%9Fe%2F1/user=u"), "größe/1");
+    }
+
+    #[test]
+    fn percent_is_cut_to_a_tenth_and_absent_without_a_limit() {
+        assert_eq!(percent(2, 3), Some(66.6));
+        assert_eq!(percent(5, 0), None);
+    }
+}

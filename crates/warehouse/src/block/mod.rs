@@ -1,0 +1,19 @@
+//! Blocks of rows in ClickHouse's Native format, built column by column.
+//!
+//! In: [`SpendRow`](spendfuse_domain::row::SpendRow) and the rows of the ledger's tables. Out: the
+//! values of records of the topics `spendfuse.rows` and `spendfuse.rows.ledger` (see
+//! [`crate::record`]), which the loader inserts without decoding them. Called by the processor, once
+//! for every counted event: columns are plain byte buffers that are reused, without an allocation a
+//! row.
+
+pub(crate) mod columns;
+mod ledger;
+pub(crate) mod schema;
+mod spend;
+
+pub use ledger::{
+    BudgetWindowBlock, BudgetWindowKind, BudgetWindowRow, BudgetWindows, FindingBlock,
+    FindingChanges, FindingRow, StageAddress, TableBlock, TableKind, VerdictBlock, VerdictRow,
+    Verdicts,
+};
+pub use spend::SpendBlock;
