@@ -1,10 +1,14 @@
 //! Findings: what the detectors report, and the rules that configure them.
 
+mod rules;
+
 use serde::{Deserialize, Serialize};
 
-use crate::scope::Filter;
+use crate::scope::{Dimension, Filter};
 use crate::time::UnixMillis;
 use crate::verdict::EventRef;
+
+pub use rules::DetectorRules;
 
 /// One of the five anomaly detectors.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -145,6 +149,8 @@ pub struct DetectorRule {
     pub id: String,
     /// Which detector.
     pub detector: Detector,
+    /// Its place in the budgets file: among equally specific rules the lowest wins.
+    pub order: u32,
     /// For whom; only `workspace`, `feature` and `agent` may be named.
     pub filter: Filter,
     /// What happens beyond the report.
@@ -172,11 +178,19 @@ pub struct DetectorRule {
 }
 
 impl DetectorRule {
+    /// The dimensions that `where` may name: the ones that every step of a lane has in common, and
+    /// the feature.
+    pub const DIMENSIONS: [Dimension; 3] =
+        [Dimension::Workspace, Dimension::Feature, Dimension::Agent];
+    /// The order of a default rule: after every configured one.
+    pub const DEFAULT_ORDER: u32 = u32::MAX;
+
     /// The rule that holds where nothing is configured, with the contract's defaults.
     pub fn default_for(detector: Detector) -> Self {
         Self {
             id: "default".to_owned(),
             detector,
+            order: Self::DEFAULT_ORDER,
             filter: Filter::default(),
             action: DetectorAction::Warn,
             at: Severity::Warning,

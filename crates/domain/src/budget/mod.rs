@@ -1,9 +1,13 @@
 //! Budgets: what may be spent by whom, in which window, and what happens on the way.
 //!
-//! [`Budget`] is also the JSON record of topic `spendfuse.budgets`, see [`record`]. The YAML file
-//! that people write is read elsewhere in this crate and becomes the same type.
+//! People write a YAML file ([`file`]); `apply` compares it with the records in force ([`diff`]) and
+//! writes the JSON records of topic `spendfuse.budgets` ([`BudgetsRecord`]), which everybody follows.
 
+mod detector_record;
+mod duration;
+mod hundredths;
 mod record;
+mod wire;
 
 use std::fmt;
 
@@ -15,7 +19,7 @@ use crate::time::UnixMillis;
 use crate::verdict::Verdict;
 use crate::window::WindowKind;
 
-pub use record::RecordError;
+pub use record::{BudgetsRecord, RecordError, detector_key};
 
 /// A budget's name: `[a-z0-9][a-z0-9-]{0,62}`, and neither `heartbeat` nor `finding`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
@@ -96,8 +100,8 @@ impl Spend {
     }
 }
 
-/// A share of a limit in hundredths of a percent: `at: 80` is 8000.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+/// A share of a limit in hundredths of a percent: `at: 80` is 8000. In JSON a number in percent.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct BasisPoints(pub u32);
 
 impl BasisPoints {
@@ -144,7 +148,8 @@ pub struct Step {
 }
 
 /// What a guard does when its state is older than `stale_after`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum OnStale {
     /// Decide by the last known state.
     #[default]
