@@ -1,0 +1,313 @@
+//! An unmodified Apache Kafka on this machine: one or three KRaft nodes.
+
+mod probe;
+mod properties;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use crate::child::ServerProcess;
+use crate::error::{DevStackError, while_doing};
+use crate::folder::DataFolder;
+use crate::locate;
+use crate::ports::ReservedPort;
+use properties::{LOGGING, NodeAddress, server_properties};
+
+/// 16 bytes in the URL-safe base64 that Kafka wants; any value does.
+const CLUSTER_ID: &str = "c3BlbmRmdXNlLWRldnN0YQ";
+const PORTS_FILE: &str = "ports";
+
+/// What the broker is started for: tests want it up soon, benchmarks want it fast.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Purpose {
+    /// Starts in about two thirds of the time: one compiler tier, serial collector.
+    #[default]
+    Tests,
+    /// The JVM's own defaults.
+    Benchmarks,
+}
+
+/// How to start Kafka.
+#[derive(Debug, Clone)]
+pub struct KafkaOptions {
+    /// Number of nodes, each broker and controller: 1 or 3.
+    pub nodes: u16,
+    /// Where data and logs are kept; `None` is a temporary folder that goes with the value.
+    pub folder: Option<PathBuf>,
+    /// What it is started for.
+    pub purpose: Purpose,
+    /// Lines of `server.properties` that are added, or replace ours.
+    pub properties: Vec<(String, String)>,
+    /// How long a node may take to get ready.
+    pub patience: Duration,
+}
+
+impl Default for KafkaOptions {
+    fn default() -> Self {
+        Self {
+            nodes: 1,
+            folder: None,
+            purpose: Purpose::default(),
+            properties: Vec::new(),
+            // Two seconds on an idle machine; tests run where compilers do.
+            patience: Duration::from_secs(90),
+        }
+    }
+}
+
+/// A running Kafka. Nodes are counted from 0. Dropped, it is killed.
+#[derive(Debug)]
+pub struct Kafka {
+    // Processes before the folder: they end before their data is removed.
+    nodes: Vec<Node>,
+    patience: Duration,
+    folder: DataFolder,
+}
+
+#[derive(Debug)]
+struct Node {
+    process: ServerProcess,
+    broker: ReservedPort,
+    _controller: ReservedPort,
+}
+
+impl Kafka {
+    /// Starts Kafka and waits until every node is part of the cluster and takes requests.
+    ///
+    /// # Errors
+    /// [`DevStackError::NotSetUp`] without the jars; [`DevStackError::Ended`] or
+    /// [`DevStackError::NotReady`], with the end of the log, where a node does not come up.
+    ///
+    /// # Panics
+    /// Where `options.nodes` is neither 1 nor 3.
+    pub fn start(options: KafkaOptions) -> Result<Self, DevStackError> {
+        assert!(
+            matches!(options.nodes, 1 | 3),
+            "a cluster of {} nodes is not supported: 1 or 3",
+            options.nodes
+        );
+        let class_path = format!("{}/*", locate::kafka_jars()?.display());
+        let folder = match &options.folder {
+            Some(path) => DataFolder::named(path)?,
+            None => DataFolder::temporary()?,
+        };
+        let ports = reserve_ports(folder.path(), usize::from(options.nodes) * 2)?;
+        let addresses = addresses(&ports);
+
+        let mut ports = ports.into_iter();
+        let mut nodes = Vec::new();
+        for address in &addresses {
+            let node_folder = folder.path().join(format!("node-{}", address.id));
+            let process = prepare_node(&node_folder, &class_path, address, &addresses, &options)?;
+            nodes.push(Node {
+                process,
+                broker: ports.next().expect("two ports a node were reserved"),
+                _controller: ports.next().expect("two ports a node were reserved"),
+            });
+        }
+        for node in &nodes {
+            node.process.start()?;
+        }
+        let kafka = Self {
+            nodes,
+            patience: options.patience,
+            folder,
+        };
+        kafka.wait_ready()?;
+        Ok(kafka)
+    }
+
+    /// The bootstrap servers: `127.0.0.1:PORT`, by commas.
+    pub fn brokers(&self) -> String {
+        let addresses: Vec<String> = self
+            .nodes
+            .iter()
+            .map(|node| format!("127.0.0.1:{}", node.broker.number()))
+            .collect();
+        addresses.join(",")
+    }
+
+    /// Number of nodes, running or not.
+    pub fn node_count(&self) -> usize {
+        self.nodes.len()
+    }
+
+    /// Where data and logs are.
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// SIGKILL: what a crash of the broker's process looks like.
+    pub fn kill(&self, node: usize) {
+        self.nodes[node].process.kill();
+    }
+
+    /// SIGTERM: a controlled shutdown. Returns whether it ended within a minute; a node that did
+    /// not is killed.
+    pub fn stop(&self, node: usize) -> bool {
+        self.nodes[node].process.stop(Duration::from_secs(60))
+    }
+
+    /// SIGSTOP: connections stay open, nothing answers.
+    pub fn pause(&self, node: usize) {
+        self.nodes[node].process.pause();
+    }
+
+    /// SIGCONT: ends a pause.
+    pub fn resume(&self, node: usize) {
+        self.nodes[node].process.resume();
+    }
+
+    /// Starts a node that was killed or stopped, on the same port and data, without waiting.
+    ///
+    /// # Errors
+    /// Where the process cannot be started.
+    pub fn restart(&self, node: usize) -> Result<(), DevStackError> {
+        self.nodes[node].process.start()
+    }
+
+    /// Waits until every node takes requests and sees all others.
+    ///
+    /// # Errors
+    /// [`DevStackError::Ended`] or [`DevStackError::NotReady`].
+    pub fn wait_ready(&self) -> Result<(), DevStackError> {
+        let begin = Instant::now();
+        for node in &self.nodes {
+            let left = self.patience.saturating_sub(begin.elapsed());
+            node.process.wait_ready(left, || {
+                let seen = probe::live_brokers(node.broker.number())?;
+                if seen == self.nodes.len() {
+                    Ok(())
+                } else {
+                    Err(format!("it sees {seen} live brokers"))
+                }
+            })?;
+        }
+        Ok(())
+    }
+
+    /// The process id of a node, while it runs.
+    pub fn process_id(&self, node: usize) -> Option<u32> {
+        self.nodes[node].process.process_id()
+    }
+
+    /// Stops every node in order (SIGTERM, then SIGKILL) and keeps the data of a named folder.
+    pub fn shut_down(self) {
+        for node in &self.nodes {
+            node.process.stop(Duration::from_secs(20));
+        }
+    }
+}
+
+/// Two ports a node: the ones the folder was used with before where they are free, for clients
+/// that remember them.
+fn reserve_ports(folder: &Path, count: usize) -> Result<Vec<ReservedPort>, DevStackError> {
+    let remembered = folder.join(PORTS_FILE);
+    let mut reserved = Vec::new();
+    let text = fs::read_to_string(&remembered).unwrap_or_default();
+    for port in text.split_whitespace().filter_map(|word| word.parse().ok()) {
+        reserved.extend(ReservedPort::exactly(port)?);
+    }
+    if reserved.len() != count {
+        reserved.clear();
+        for _ in 0..count {
+            reserved.push(ReservedPort::any()?);
+        }
+    }
+    let words: Vec<String> = reserved
+        .iter()
+        .map(|port| port.number().to_string())
+        .collect();
+    fs::write(&remembered, words.join(" "))
+        .map_err(while_doing(format!("writing {}", remembered.display())))?;
+    Ok(reserved)
+}
+
+fn addresses(ports: &[ReservedPort]) -> Vec<NodeAddress> {
+    (1..)
+        .zip(ports.chunks_exact(2))
+        .map(|(id, pair)| NodeAddress {
+            id,
+            broker: pair[0].number(),
+            controller: pair[1].number(),
+        })
+        .collect()
+}
+
+/// Writes a node's configuration, formats its storage where that is new, and says how it starts.
+fn prepare_node(
+    node_folder: &Path,
+    class_path: &str,
+    address: &NodeAddress,
+    all: &[NodeAddress],
+    options: &KafkaOptions,
+) -> Result<ServerProcess, DevStackError> {
+    let data = node_folder.join("data");
+    let configuration = node_folder.join("server.properties");
+    let logging = node_folder.join("log4j2.properties");
+    fs::create_dir_all(&data).map_err(while_doing(format!("creating {}", data.display())))?;
+    let text = server_properties(address, all, &data, &options.properties);
+    fs::write(&configuration, text)
+        .map_err(while_doing(format!("writing {}", configuration.display())))?;
+    fs::write(&logging, LOGGING).map_err(while_doing(format!("writing {}", logging.display())))?;
+
+    let mut arguments = vec![
+        format!("-Dlog4j2.configurationFile={}", logging.display()),
+        "-cp".to_owned(),
+        class_path.to_owned(),
+    ];
+    if !data.join("meta.properties").is_file() {
+        format_storage(&arguments, &configuration)?;
+    }
+    arguments.extend([
+        "kafka.Kafka".to_owned(),
+        configuration.display().to_string(),
+    ]);
+    let mut with_flags = jvm_flags(options);
+    with_flags.extend(arguments);
+    Ok(ServerProcess::new(
+        format!("Kafka node {}", address.id),
+        locate::java(),
+        with_flags,
+        node_folder.join("kafka.log"),
+    ))
+}
+
+fn jvm_flags(options: &KafkaOptions) -> Vec<String> {
+    let heap = match (options.purpose, options.nodes) {
+        (Purpose::Benchmarks, _) => "-Xmx2g",
+        (Purpose::Tests, 1) => "-Xmx1g",
+        (Purpose::Tests, _) => "-Xmx512m",
+    };
+    let quick_start: &[&str] = match options.purpose {
+        Purpose::Tests => &QUICK_START,
+        Purpose::Benchmarks => &[],
+    };
+    let flags = std::iter::once(&heap).chain(quick_start);
+    flags.map(|flag| (*flag).to_owned()).collect()
+}
+
+const QUICK_START: [&str; 2] = ["-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"];
+
+fn format_storage(arguments: &[String], configuration: &Path) -> Result<(), DevStackError> {
+    let output = Command::new(locate::java())
+        .args(QUICK_START)
+        .args(arguments)
+        .args(["kafka.tools.StorageTool", "format", "-t", CLUSTER_ID, "-c"])
+        .arg(configuration)
+        .output()
+        .map_err(while_doing("starting java to format Kafka's storage"))?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let mut said = String::from_utf8_lossy(&output.stdout).into_owned();
+    said.push_str(&String::from_utf8_lossy(&output.stderr));
+    Err(DevStackError::Ended {
+        name: "Kafka's storage tool".to_owned(),
+        status: output.status.to_string(),
+        log: configuration.to_owned(),
+        tail: said,
+    })
+}

@@ -1,0 +1,104 @@
+//! The text of `server.properties`: a small broker with production's semantics.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+/// One node's number (from 1) and its two ports on 127.0.0.1.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct NodeAddress {
+    pub(super) id: u16,
+    pub(super) broker: u16,
+    pub(super) controller: u16,
+}
+
+/// Everything to standard output, which goes to the node's log file.
+pub(super) const LOGGING: &str = "\
+appender.out.type=Console
+appender.out.name=out
+appender.out.layout.type=PatternLayout
+appender.out.layout.pattern=%d{HH:mm:ss.SSS} %p %m (%c{1})%n
+rootLogger.level=INFO
+rootLogger.appenderRef.out.ref=out
+";
+
+/// Our rows block may have 8 MiB; the broker leaves room for headers and batching.
+const MAX_MESSAGE_BYTES: u32 = 16 * 1024 * 1024;
+
+pub(super) fn server_properties(
+    node: &NodeAddress,
+    all: &[NodeAddress],
+    data: &Path,
+    overrides: &[(String, String)],
+) -> String {
+    let voters: Vec<String> = all
+        .iter()
+        .map(|node| format!("{}@127.0.0.1:{}", node.id, node.controller))
+        .collect();
+    let replicas = all.len().to_string();
+    let in_sync = if all.len() == 1 { "1" } else { "2" };
+    let max_message = MAX_MESSAGE_BYTES.to_string();
+
+    let mut lines: BTreeMap<&str, String> = BTreeMap::from([
+        ("process.roles", "broker,controller".to_owned()),
+        ("node.id", node.id.to_string()),
+        ("controller.quorum.voters", voters.join(",")),
+        ("controller.listener.names", "CONTROLLER".to_owned()),
+        (
+            "listeners",
+            format!(
+                "PLAINTEXT://127.0.0.1:{},CONTROLLER://127.0.0.1:{}",
+                node.broker, node.controller
+            ),
+        ),
+        ("log.dirs", data.display().to_string()),
+        // A topic that nobody created is a mistake that must show.
+        ("auto.create.topics.enable", "false".to_owned()),
+        ("default.replication.factor", replicas.clone()),
+        ("min.insync.replicas", in_sync.to_owned()),
+        ("offsets.topic.replication.factor", replicas.clone()),
+        ("offsets.topic.num.partitions", "4".to_owned()),
+        ("transaction.state.log.replication.factor", replicas),
+        ("transaction.state.log.min.isr", in_sync.to_owned()),
+        ("transaction.state.log.num.partitions", "4".to_owned()),
+        // A transaction whose client is gone holds readers back: look for it every second
+        // instead of every ten.
+        (
+            "transaction.abort.timed.out.transaction.cleanup.interval.ms",
+            "1000".to_owned(),
+        ),
+        ("group.initial.rebalance.delay.ms", "0".to_owned()),
+        ("message.max.bytes", max_message.clone()),
+        ("replica.fetch.max.bytes", max_message),
+        ("log.cleaner.enable", "true".to_owned()),
+        ("log.cleaner.threads", "1".to_owned()),
+        // The default of 128 MiB is taken from the heap.
+        ("log.cleaner.dedupe.buffer.size", "16777216".to_owned()),
+        ("num.network.threads", "2".to_owned()),
+        ("num.io.threads", "4".to_owned()),
+    ]);
+    for (name, value) in overrides {
+        lines.insert(name, value.clone());
+    }
+    lines
+        .into_iter()
+        .map(|(name, value)| format!("{name}={value}\n"))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_override_replaces_our_line() {
+        let node = NodeAddress {
+            id: 1,
+            broker: 1,
+            controller: 2,
+        };
+        let overrides = [("num.io.threads".to_owned(), "8".to_owned())];
+        let text = server_properties(&node, &[node], Path::new("/data"), &overrides);
+        assert!(text.contains("num.io.threads=8\n"), "{text}");
+        assert_eq!(text.matches("num.io.threads").count(), 1, "{text}");
+    }
+}
