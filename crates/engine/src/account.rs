@@ -1,0 +1,301 @@
+//! The account of one budget in one scope and window: what is spent, what was published.
+//!
+//! Used by the ledger for calendar windows and by the meter for session windows. All decisions are
+//! pure functions of the account, its budget and the time.
+
+use minicbor::{Decode, Encode};
+use serde_json::{Number, Value, json};
+use spendfuse_domain::budget::{Limit, Spend, Step};
+use spendfuse_domain::scope::Filter;
+use spendfuse_domain::verdict::{BlocklistEntry, EventRef};
+use spendfuse_domain::{Action, Nanos, UnixMillis, Verdict};
+
+use crate::book::CompiledBudget;
+use crate::codec;
+
+/// A state that moves by spend alone is published at most this often, milliseconds.
+pub const PUBLISH_INTERVAL_MILLIS: i64 = 1000;
+
+/// What is known of one scope in one window of a budget.
+#[derive(Clone, Debug, Default, PartialEq, Encode, Decode)]
+pub struct Account {
+    /// Money spent, spend at a ceiling price included.
+    #[n(0)]
+    #[cbor(with = "codec::nanos")]
+    pub cost: Nanos,
+    /// The part of it that is charged at a ceiling, because no price is known.
+    #[n(1)]
+    #[cbor(with = "codec::nanos")]
+    pub unpriced: Nanos,
+    /// All tokens.
+    #[n(2)]
+    pub tokens: u64,
+    /// Model calls.
+    #[n(3)]
+    pub calls: u64,
+    /// The last event that was counted, at most one.
+    #[n(4)]
+    #[cbor(with = "codec::event_refs")]
+    pub caused_by: Vec<EventRef>,
+    /// What readers of the blocklist were told last.
+    #[n(5)]
+    pub published: Option<Published>,
+    /// The highest share of the limit (basis points) whose alert was raised in this window.
+    #[n(6)]
+    pub alerted: u32,
+    /// Since when spend has been at or above the limit.
+    #[n(7)]
+    #[cbor(with = "codec::optional_millis", default)]
+    pub exceeded_since: Option<UnixMillis>,
+}
+
+/// What was published of an account.
+#[derive(Clone, Debug, PartialEq, Encode, Decode)]
+pub struct Published {
+    /// Place of the verdict in its order, 0 = ok.
+    #[n(0)]
+    pub verdict: u8,
+    /// Share of the step reached, 0 = none.
+    #[n(1)]
+    pub step: u32,
+    /// The budget's revision.
+    #[n(2)]
+    pub revision: u64,
+    /// Spent, in the limit's unit, as the low 64 bits (differences are what counts).
+    #[n(3)]
+    #[cbor(with = "codec::nanos")]
+    pub spent: Nanos,
+    /// When.
+    #[n(4)]
+    #[cbor(with = "codec::millis")]
+    pub at: UnixMillis,
+    /// After this time readers ignore it.
+    #[n(5)]
+    #[cbor(with = "codec::optional_millis", default)]
+    pub expires_at: Option<UnixMillis>,
+}
+
+/// What an account means under its budget.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Standing<'a> {
+    /// The strictest step reached.
+    pub step: Option<&'a Step>,
+    /// Spent, in the limit's unit.
+    pub spent: i128,
+    /// The limit, in its own unit.
+    pub limit: i128,
+}
+
+impl Standing<'_> {
+    /// The verdict.
+    pub fn verdict(&self) -> Verdict {
+        self.step.map_or(Verdict::Ok, |step| step.action.verdict())
+    }
+
+    fn share(&self) -> u32 {
+        self.step.map_or(0, |step| step.at.0)
+    }
+}
+
+/// When an account's state must be published.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Due {
+    /// Readers know enough.
+    Never,
+    /// At once.
+    Now,
+    /// When this time comes, unless it changes before.
+    At(UnixMillis),
+}
+
+/// The concrete window and scope that an account stands for.
+#[derive(Clone, Copy, Debug)]
+pub struct AccountPlace<'a> {
+    /// Scope text.
+    pub scope: &'a str,
+    /// The window's label for people.
+    pub window: &'a str,
+    /// The window's start.
+    pub window_start: UnixMillis,
+    /// When the count starts again; `None` where nothing resets.
+    pub resets_at: Option<UnixMillis>,
+    /// When readers must forget the entry.
+    pub expires_at: Option<UnixMillis>,
+}
+
+impl Account {
+    /// Adds spend; `unpriced` is the part of its cost that is charged at a ceiling.
+    pub fn add(&mut self, spend: Spend, unpriced: Nanos, caused_by: EventRef) {
+        self.cost += spend.cost;
+        self.unpriced += unpriced;
+        self.tokens += spend.tokens;
+        self.calls += spend.calls;
+        self.caused_by.clear();
+        self.caused_by.push(caused_by);
+    }
+
+    /// Everything spent.
+    pub fn spend(&self) -> Spend {
+        Spend {
+            cost: self.cost,
+            tokens: self.tokens,
+            calls: self.calls,
+        }
+    }
+
+    /// How the account stands. Spend at a ceiling price reaches only warnings, unless the budget
+    /// says `count_unpriced: block`.
+    pub fn standing<'a>(&self, compiled: &'a CompiledBudget) -> Standing<'a> {
+        let budget = &compiled.budget;
+        let whole = self.spend();
+        let enforced = Spend {
+            cost: if budget.unpriced_blocks {
+                whole.cost
+            } else {
+                whole.cost - self.unpriced
+            },
+            ..whole
+        };
+        let limit = budget.limit.amount();
+        let step = budget
+            .steps
+            .iter()
+            .filter(|step| {
+                let spend = match step.action {
+                    Action::Warn => &whole,
+                    Action::Downgrade(_) | Action::Block => &enforced,
+                };
+                spend.against(budget.limit) >= step.at.of(limit)
+            })
+            .max_by_key(|step| (step.action.verdict(), step.at));
+        Standing {
+            step,
+            spent: whole.against(budget.limit),
+            limit,
+        }
+    }
+
+    /// The verdict that readers hold at `now`; `ok` where nothing unexpired was published.
+    pub fn published_verdict(&self, now: UnixMillis) -> Verdict {
+        let code = self.unexpired(now).map_or(0, |published| published.verdict);
+        let verdicts = [
+            Verdict::Ok,
+            Verdict::Warn,
+            Verdict::Downgrade,
+            Verdict::Block,
+        ];
+        verdicts[usize::from(code).min(3)]
+    }
+
+    fn unexpired(&self, now: UnixMillis) -> Option<&Published> {
+        self.published
+            .as_ref()
+            .filter(|published| published.expires_at.is_none_or(|end| end > now))
+    }
+
+    /// When the state must be published, as the contract's section 2 says.
+    pub fn due(
+        &self,
+        compiled: &CompiledBudget,
+        standing: &Standing<'_>,
+        expires_at: Option<UnixMillis>,
+        now: UnixMillis,
+    ) -> Due {
+        let Some(published) = self.unexpired(now) else {
+            let floor = compiled.budget.publish_from.of(standing.limit);
+            let silent = standing.step.is_none() && standing.spent < floor;
+            return if silent { Due::Never } else { Due::Now };
+        };
+        let changed = published.verdict != standing.verdict() as u8
+            || published.step != standing.share()
+            || published.revision != compiled.revision
+            || published.expires_at != expires_at;
+        if changed {
+            return Due::Now;
+        }
+        let moved = (standing.spent - published.spent.get()).abs();
+        if moved == 0 || moved * 100 < standing.limit {
+            return Due::Never;
+        }
+        let next = published.at.plus(PUBLISH_INTERVAL_MILLIS);
+        if next <= now { Due::Now } else { Due::At(next) }
+    }
+
+    /// The blocklist entry for this state; remembers that it was published.
+    pub fn publish(
+        &mut self,
+        compiled: &CompiledBudget,
+        place: AccountPlace<'_>,
+        seq: u64,
+        now: UnixMillis,
+    ) -> BlocklistEntry {
+        let standing = self.standing(compiled);
+        self.published = Some(Published {
+            verdict: standing.verdict() as u8,
+            step: standing.share(),
+            revision: compiled.revision,
+            spent: Nanos::new(standing.spent),
+            at: now,
+            expires_at: place.expires_at,
+        });
+        let budget = &compiled.budget;
+        let shown = standing.step.or(budget.steps.last());
+        let dollars = |nanos: i128| Nanos::new(nanos).to_string();
+        let in_dollars = matches!(budget.limit, Limit::Usd(_));
+        let in_tokens = matches!(budget.limit, Limit::Tokens(_));
+        let in_calls = matches!(budget.limit, Limit::Calls(_));
+        let count = |amount: i128| u64::try_from(amount).unwrap_or(u64::MAX);
+        BlocklistEntry {
+            v: 1,
+            budget: budget.id.to_string(),
+            scope: place.scope.to_owned(),
+            filter: filter_value(&budget.filter),
+            verdict: standing.verdict(),
+            action: shown
+                .map_or("warn", |step| step.action.verdict().name())
+                .to_owned(),
+            spent_usd: in_dollars.then(|| dollars(standing.spent)),
+            limit_usd: in_dollars.then(|| dollars(standing.limit)),
+            spent_tokens: in_tokens.then(|| count(standing.spent)),
+            limit_tokens: in_tokens.then(|| count(standing.limit)),
+            spent_calls: in_calls.then(|| count(standing.spent)),
+            limit_calls: in_calls.then(|| count(standing.limit)),
+            percent: percent(standing.spent, standing.limit),
+            window: place.window.to_owned(),
+            window_start: place.window_start,
+            resets_at: place.resets_at,
+            expires_at: place.expires_at,
+            counted_from: budget.counted_from.max(place.window_start),
+            downgrade_to: match standing.step.map(|step| &step.action) {
+                Some(Action::Downgrade(model)) => Some(model.clone()),
+                _ => None,
+            },
+            version: seq,
+            decided_at: now,
+            caused_by: self.caused_by.first().cloned(),
+        }
+    }
+}
+
+/// Spent as a percentage of the limit with one fraction digit, rounded down; `None` for limit 0.
+pub fn percent(spent: i128, limit: i128) -> Option<Number> {
+    if limit == 0 {
+        return None;
+    }
+    let tenths = (spent * 1000).div_euclid(limit);
+    Number::from_f64(tenths as f64 / 10.0)
+}
+
+fn filter_value(filter: &Filter) -> Option<Value> {
+    if filter.is_empty() {
+        return None;
+    }
+    let conditions = filter.0.iter().map(|(dimension, values)| {
+        let value = match values.as_slice() {
+            [only] => json!(only),
+            several => json!(several),
+        };
+        (dimension.name().into_owned(), value)
+    });
+    Some(Value::Object(conditions.collect()))
+}

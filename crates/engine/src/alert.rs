@@ -1,0 +1,43 @@
+//! Alerts: what people should be told, once. The value of topic `spendfuse.alerts`.
+
+use serde::{Deserialize, Serialize};
+use spendfuse_domain::{Severity, UnixMillis};
+
+/// One alert. Two alerts with the same `key` are the same news; the notifier sends it once.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Alert {
+    /// Format version, 1.
+    pub v: u32,
+    /// What makes it the same news, also the record's key.
+    pub key: String,
+    /// What kind of news.
+    pub kind: AlertKind,
+    /// How urgent.
+    pub severity: Severity,
+    /// Scope text; the workspace where there is no narrower one.
+    pub scope: String,
+    /// Budget id, detector rule, model or source that it is about.
+    pub subject: String,
+    /// One sentence for people.
+    pub message: String,
+    /// When it was raised.
+    pub at: UnixMillis,
+}
+
+/// Kinds of alert.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AlertKind {
+    /// A budget's spend reached a step.
+    BudgetStep,
+    /// A detector opened a finding.
+    Finding,
+    /// A model has no price.
+    UnpricedModel,
+    /// A source sends counts that contradict their format.
+    DisputedSource,
+    /// The dedupe memory is full: the horizon shrank.
+    DedupeHorizon,
+    /// Deltas of a meter partition arrived with a gap or an overlap.
+    DeltaChain,
+}

@@ -1,0 +1,216 @@
+//! The budget book: budgets compiled into what the two stages need.
+//!
+//! The meter knows only [`Series`] and session budgets; limits, windows and actions of all other
+//! budgets belong to the ledger, which asks [`BudgetBook::counting`] which of them count an entry.
+
+use std::collections::BTreeMap;
+
+use hashbrown::HashMap;
+use jiff::tz::TimeZone;
+use spendfuse_domain::budget::{Budget, BudgetId};
+use spendfuse_domain::finding::DetectorRules;
+use spendfuse_domain::scope::{Dimension, Filter, Pattern, ScopeText};
+use xxhash_rust::xxh3::xxh3_64;
+
+/// A scope shape with the predicate that spend must meet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Series {
+    /// Text form, the same for equal series in every process.
+    pub id: String,
+    /// The dimensions, in their natural order.
+    pub shape: Vec<Dimension>,
+    /// Which spend counts.
+    pub filter: Filter,
+}
+
+/// A budget with what is derived from it once.
+#[derive(Clone, Debug)]
+pub struct CompiledBudget {
+    /// The budget.
+    pub budget: Budget,
+    /// Its time zone, UTC where unknown (the budgets file refuses unknown ones).
+    pub zone: TimeZone,
+    /// Changes with anything that a reader of verdicts could see.
+    pub revision: u64,
+    /// Changes only when a new count starts.
+    pub count_id: u64,
+}
+
+/// Which budgets count the scopes of one series.
+#[derive(Clone, Debug, Default)]
+struct SeriesBudgets {
+    /// Budgets that name a single scope, by its text.
+    exact: HashMap<String, Vec<u32>>,
+    /// Templates, with the scope parts that must be equal.
+    templates: Vec<(u32, Vec<(usize, String)>)>,
+}
+
+/// All budgets and detector rules of one version.
+#[derive(Clone, Debug, Default)]
+pub struct BudgetBook {
+    /// One more than the offset of the last record of the budgets topic in this book; 0 = empty.
+    pub version: u64,
+    /// Every budget, by id.
+    pub budgets: Vec<CompiledBudget>,
+    /// The distinct series of the ledger's budgets.
+    pub series: Vec<Series>,
+    /// Places in [`Self::budgets`] of those that the meter counts itself.
+    pub session_budgets: Vec<u32>,
+    /// Detector rules.
+    pub rules: DetectorRules,
+    by_series: HashMap<String, SeriesBudgets>,
+    by_id: BTreeMap<BudgetId, u32>,
+}
+
+impl BudgetBook {
+    /// Compiles `budgets` and `rules` as of `version` of the budgets topic.
+    pub fn compile(version: u64, budgets: Vec<Budget>, rules: DetectorRules) -> Self {
+        let mut book = Self {
+            version,
+            rules,
+            ..Self::default()
+        };
+        let by_id: BTreeMap<BudgetId, Budget> = budgets
+            .into_iter()
+            .map(|budget| (budget.id.clone(), budget))
+            .collect();
+        for (id, budget) in by_id {
+            let place = book.budgets.len() as u32;
+            book.by_id.insert(id, place);
+            if budget.window.is_session() {
+                book.session_budgets.push(place);
+            } else {
+                book.enlist(place, &budget);
+            }
+            book.budgets.push(CompiledBudget::new(budget));
+        }
+        book
+    }
+
+    /// The budget at `place` in the book.
+    pub fn budget(&self, place: u32) -> &CompiledBudget {
+        &self.budgets[place as usize]
+    }
+
+    /// The place of the budget named `id`.
+    pub fn place_of(&self, id: &BudgetId) -> Option<u32> {
+        self.by_id.get(id).copied()
+    }
+
+    /// The places of all budgets that count spend of `scope` in the series named `series`.
+    pub fn counting<'a>(&'a self, series: &str, scope: &'a str) -> impl Iterator<Item = u32> + 'a {
+        let known = self.by_series.get(series);
+        let exact = known
+            .and_then(|budgets| budgets.exact.get(scope))
+            .into_iter()
+            .flatten()
+            .copied();
+        let templates = known
+            .into_iter()
+            .flat_map(|budgets| &budgets.templates)
+            .filter(move |(_, parts)| has_parts(scope, parts))
+            .map(|(place, _)| *place);
+        exact.chain(templates)
+    }
+
+    fn enlist(&mut self, place: u32, budget: &Budget) {
+        let series = Series::of(budget);
+        let budgets = self.by_series.entry(series.id.clone()).or_default();
+        if budget.scope.is_single() {
+            let scope = single_scope(budget);
+            budgets.exact.entry(scope).or_default().push(place);
+        } else {
+            budgets.templates.push((place, exact_parts(budget)));
+        }
+        if !self.series.iter().any(|known| known.id == series.id) {
+            self.series.push(series);
+        }
+    }
+}
+
+impl CompiledBudget {
+    fn new(budget: Budget) -> Self {
+        let zone = TimeZone::get(&budget.timezone).unwrap_or(TimeZone::UTC);
+        let count_text = format!(
+            "{:?}",
+            (
+                &budget.scope,
+                &budget.filter,
+                budget.window,
+                &budget.timezone
+            )
+        );
+        Self {
+            revision: xxh3_64(&budget.to_record()),
+            count_id: xxh3_64(count_text.as_bytes()),
+            zone,
+            budget,
+        }
+    }
+}
+
+impl Series {
+    /// The series that counts for `budget`.
+    pub fn of(budget: &Budget) -> Self {
+        let shape = budget.scope.shape();
+        let dimensions: Vec<_> = shape.iter().map(Dimension::name).collect();
+        let mut id = dimensions.join(",");
+        for (dimension, values) in &budget.filter.0 {
+            for value in values {
+                let mut condition = ScopeText::begin(Some(""));
+                condition.part(dimension, value);
+                id.push('|');
+                id.push_str(&condition.finish()[1..]);
+            }
+        }
+        Self {
+            id,
+            shape,
+            filter: budget.filter.clone(),
+        }
+    }
+}
+
+/// The text of the only scope of a budget without templates.
+fn single_scope(budget: &Budget) -> String {
+    let parts = &budget.scope.0;
+    let value_of = |pattern: &Pattern| match pattern {
+        Pattern::Exactly(value) => value.clone(),
+        Pattern::Each => unreachable!("a single scope has no templates"),
+    };
+    let (workspace, rest) = match parts.split_first() {
+        Some(((Dimension::Workspace, pattern), rest)) => (Some(value_of(pattern)), rest),
+        _ => (None, parts.as_slice()),
+    };
+    let mut text = ScopeText::begin(workspace.as_deref());
+    for (dimension, pattern) in rest {
+        text.part(dimension, &value_of(pattern));
+    }
+    text.finish()
+}
+
+/// The exact parts of a template as (place in the scope text split at `/`, text of the part).
+fn exact_parts(budget: &Budget) -> Vec<(usize, String)> {
+    let has_workspace = matches!(budget.scope.0.first(), Some((Dimension::Workspace, _)));
+    let mut parts = Vec::new();
+    for (place, (dimension, pattern)) in budget.scope.0.iter().enumerate() {
+        let Pattern::Exactly(value) = pattern else {
+            continue;
+        };
+        if *dimension == Dimension::Workspace {
+            parts.push((0, ScopeText::begin(Some(value)).finish()));
+        } else {
+            let mut text = ScopeText::begin(Some(""));
+            text.part(dimension, value);
+            let place = if has_workspace { place } else { place + 1 };
+            parts.push((place, text.finish()[1..].to_owned()));
+        }
+    }
+    parts
+}
+
+fn has_parts(scope: &str, parts: &[(usize, String)]) -> bool {
+    parts
+        .iter()
+        .all(|(place, part)| scope.split('/').nth(*place) == Some(part))
+}

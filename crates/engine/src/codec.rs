@@ -1,0 +1,172 @@
+//! How internal records (deltas, changelog) are written: one version byte, then CBOR.
+//!
+//! Structures are CBOR arrays. New fields are appended with a default, so that a newer binary reads
+//! what an older one wrote and an older one skips what it does not know.
+
+use minicbor::{Decode, Encode};
+
+/// The version that this binary writes; it reads this one and all before.
+pub const FORMAT_VERSION: u8 = 1;
+
+/// A stored record that cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub enum CodecError {
+    /// Written by a newer binary.
+    #[error(
+        "record has format version {found}, this binary knows up to {FORMAT_VERSION}; run a newer spendfuse"
+    )]
+    Newer {
+        /// The version byte found.
+        found: u8,
+    },
+    /// Empty, cut off or damaged.
+    #[error("record cannot be decoded: {0}")]
+    Damaged(String),
+}
+
+/// Writes `value` with its version byte.
+pub fn encode<T: Encode<()>>(value: &T) -> Vec<u8> {
+    let mut bytes = vec![FORMAT_VERSION];
+    minicbor::encode(value, &mut bytes).expect("writing to a Vec cannot fail");
+    bytes
+}
+
+/// Reads what [`encode`] wrote.
+///
+/// # Errors
+/// [`CodecError`] when the record is newer than this binary or damaged.
+pub fn decode<'b, T: Decode<'b, ()>>(bytes: &'b [u8]) -> Result<T, CodecError> {
+    match bytes.split_first() {
+        Some((&FORMAT_VERSION, body)) => {
+            minicbor::decode(body).map_err(|error| CodecError::Damaged(error.to_string()))
+        }
+        Some((&found, _)) if found > FORMAT_VERSION => Err(CodecError::Newer { found }),
+        _ => Err(CodecError::Damaged("no version byte".to_owned())),
+    }
+}
+
+/// [`Nanos`](spendfuse_domain::Nanos) as a pair of the high and low 64 bits: CBOR has no 128-bit integer.
+pub mod nanos {
+    use minicbor::decode::Error as DecodeError;
+    use minicbor::encode::{Error as EncodeError, Write};
+    use minicbor::{Decoder, Encoder};
+    use spendfuse_domain::Nanos;
+
+    /// Writes the pair.
+    pub fn encode<C, W: Write>(
+        amount: &Nanos,
+        encoder: &mut Encoder<W>,
+        _: &mut C,
+    ) -> Result<(), EncodeError<W::Error>> {
+        let bits = amount.get();
+        encoder
+            .array(2)?
+            .i64((bits >> 64) as i64)?
+            .u64(bits as u64)?
+            .ok()
+    }
+
+    /// Reads the pair.
+    pub fn decode<C>(decoder: &mut Decoder<'_>, _: &mut C) -> Result<Nanos, DecodeError> {
+        decoder.array()?;
+        let high = i128::from(decoder.i64()?);
+        let low = i128::from(decoder.u64()?);
+        Ok(Nanos::new((high << 64) | low))
+    }
+}
+
+/// [`UnixMillis`](spendfuse_domain::UnixMillis) as an integer.
+pub mod millis {
+    use minicbor::decode::Error as DecodeError;
+    use minicbor::encode::{Error as EncodeError, Write};
+    use minicbor::{Decoder, Encoder};
+    use spendfuse_domain::UnixMillis;
+
+    /// Writes the milliseconds.
+    pub fn encode<C, W: Write>(
+        time: &UnixMillis,
+        encoder: &mut Encoder<W>,
+        _: &mut C,
+    ) -> Result<(), EncodeError<W::Error>> {
+        encoder.i64(time.0)?.ok()
+    }
+
+    /// Reads the milliseconds.
+    pub fn decode<C>(decoder: &mut Decoder<'_>, _: &mut C) -> Result<UnixMillis, DecodeError> {
+        Ok(UnixMillis(decoder.i64()?))
+    }
+}
+
+/// An optional time.
+pub mod optional_millis {
+    use minicbor::decode::Error as DecodeError;
+    use minicbor::encode::{Error as EncodeError, Write};
+    use minicbor::{Decoder, Encoder};
+    use spendfuse_domain::UnixMillis;
+
+    /// Writes the milliseconds or null.
+    pub fn encode<C, W: Write>(
+        time: &Option<UnixMillis>,
+        encoder: &mut Encoder<W>,
+        context: &mut C,
+    ) -> Result<(), EncodeError<W::Error>> {
+        match time {
+            Some(time) => super::millis::encode(time, encoder, context),
+            None => encoder.null()?.ok(),
+        }
+    }
+
+    /// Reads the milliseconds or null.
+    pub fn decode<C>(
+        decoder: &mut Decoder<'_>,
+        context: &mut C,
+    ) -> Result<Option<UnixMillis>, DecodeError> {
+        if decoder.datatype()? == minicbor::data::Type::Null {
+            decoder.skip()?;
+            return Ok(None);
+        }
+        super::millis::decode(decoder, context).map(Some)
+    }
+}
+
+/// A list of `(source, id, time)` of events.
+pub mod event_refs {
+    use minicbor::decode::Error as DecodeError;
+    use minicbor::encode::{Error as EncodeError, Write};
+    use minicbor::{Decoder, Encoder};
+    use spendfuse_domain::verdict::EventRef;
+
+    /// Writes one array of three a reference.
+    pub fn encode<C, W: Write>(
+        events: &[EventRef],
+        encoder: &mut Encoder<W>,
+        context: &mut C,
+    ) -> Result<(), EncodeError<W::Error>> {
+        encoder.array(events.len() as u64)?;
+        for event in events {
+            encoder.array(3)?.str(&event.source)?.str(&event.id)?;
+            super::optional_millis::encode(&event.time, encoder, context)?;
+        }
+        Ok(())
+    }
+
+    /// Reads them.
+    pub fn decode<C>(
+        decoder: &mut Decoder<'_>,
+        context: &mut C,
+    ) -> Result<Vec<EventRef>, DecodeError> {
+        let count = decoder
+            .array()?
+            .ok_or_else(|| DecodeError::message("list without a length"))?;
+        let mut events = Vec::new();
+        for _ in 0..count {
+            decoder.array()?;
+            events.push(EventRef {
+                source: decoder.str()?.to_owned(),
+                id: decoder.str()?.to_owned(),
+                time: super::optional_millis::decode(decoder, context)?,
+            });
+        }
+        Ok(events)
+    }
+}

@@ -1,0 +1,206 @@
+//! A lane: the detectors' memory of one agent's steps on one model in one session.
+
+use minicbor::{Decode, Encode};
+use spendfuse_domain::Detector;
+use spendfuse_domain::finding::{DetectorRule, DetectorRules};
+
+use super::episode::{self, Change, Episode, Owner};
+use super::ratio::{self, PreviousStep};
+use super::retry_loop::{PromptRun, ToolHistory};
+use super::tool_amplification::ToolChain;
+use super::{Observation, StepFacts};
+
+/// The rules that detectors follow within a lane: `retry_loop` has two.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[allow(missing_docs)]
+pub enum LaneRule {
+    PromptLoop,
+    ToolLoop,
+    ContextBloat,
+    TokenAcceleration,
+    ToolAmplification,
+}
+
+impl LaneRule {
+    /// Every rule, in the order in which a step is judged.
+    pub const ALL: [Self; 5] = [
+        Self::PromptLoop,
+        Self::ToolLoop,
+        Self::ContextBloat,
+        Self::TokenAcceleration,
+        Self::ToolAmplification,
+    ];
+
+    /// The detector that it belongs to.
+    pub fn detector(self) -> Detector {
+        match self {
+            Self::PromptLoop | Self::ToolLoop => Detector::RetryLoop,
+            Self::ContextBloat => Detector::ContextBloat,
+            Self::TokenAcceleration => Detector::TokenAcceleration,
+            Self::ToolAmplification => Detector::ToolAmplification,
+        }
+    }
+
+    /// The rule part of a finding's key: the tool rule of `retry_loop` is a finding of its own.
+    pub fn key_part(self, rule: &str) -> String {
+        match self {
+            Self::ToolLoop => format!("{rule}.tools"),
+            _ => rule.to_owned(),
+        }
+    }
+
+    /// One sentence about an episode, for people.
+    pub fn message(self, episode: &Episode) -> String {
+        let measured = episode.measured;
+        match self {
+            Self::PromptLoop => format!("the same prompt ran {measured} times in a row"),
+            Self::ToolLoop => {
+                format!("the same tool call was made {measured} times within the last steps")
+            }
+            Self::ContextBloat => format!("the context grew by {measured:.0} % in one step"),
+            Self::TokenAcceleration => {
+                format!("token use rose to {measured:.1} times that of the step before")
+            }
+            Self::ToolAmplification => {
+                format!(
+                    "a tool's answer took {measured:.1} times the tokens of the step it came from"
+                )
+            }
+        }
+    }
+}
+
+/// The detectors' memory of one lane.
+#[derive(Clone, Debug, Default, PartialEq, Encode, Decode)]
+pub struct Lane {
+    /// The agent, empty = none named.
+    #[n(0)]
+    pub agent: String,
+    /// The model.
+    #[n(1)]
+    pub model: String,
+    #[n(2)]
+    prompts: PromptRun,
+    #[n(3)]
+    tools: ToolHistory,
+    #[n(4)]
+    previous: Option<PreviousStep>,
+    #[n(5)]
+    chain: ToolChain,
+    #[n(6)]
+    prompt_loop: Option<Episode>,
+    #[n(7)]
+    tool_loop: Option<Episode>,
+    #[n(8)]
+    context_bloat: Option<Episode>,
+    #[n(9)]
+    token_acceleration: Option<Episode>,
+    #[n(10)]
+    tool_amplification: Option<Episode>,
+}
+
+impl Lane {
+    /// A lane without steps.
+    pub fn new(agent: &str, model: &str) -> Self {
+        Self {
+            agent: agent.to_owned(),
+            model: model.to_owned(),
+            ..Self::default()
+        }
+    }
+
+    /// The open episode of `rule`.
+    pub fn episode_mut(&mut self, rule: LaneRule) -> &mut Option<Episode> {
+        match rule {
+            LaneRule::PromptLoop => &mut self.prompt_loop,
+            LaneRule::ToolLoop => &mut self.tool_loop,
+            LaneRule::ContextBloat => &mut self.context_bloat,
+            LaneRule::TokenAcceleration => &mut self.token_acceleration,
+            LaneRule::ToolAmplification => &mut self.tool_amplification,
+        }
+    }
+
+    /// Takes the next step; tells `changed` of every episode that opened, grew or closed.
+    pub fn step(
+        &mut self,
+        step: &StepFacts,
+        rules: LaneRules<'_>,
+        customer: &str,
+        feature: &str,
+        mut changed: impl FnMut(LaneRule, Change),
+    ) {
+        for rule in LaneRule::ALL {
+            let parameters = rules.of(rule);
+            let observation = self.observe(rule, step, parameters);
+            let owner = Owner {
+                customer,
+                feature,
+                rule: &parameters.id,
+            };
+            match episode::apply(self.episode_mut(rule), observation, step, owner) {
+                Change::None => {}
+                change => changed(rule, change),
+            }
+        }
+        if step.tokens > 0 {
+            self.previous = Some(PreviousStep::of(step, self.previous.as_ref()));
+        }
+    }
+
+    fn observe(
+        &mut self,
+        rule: LaneRule,
+        step: &StepFacts,
+        parameters: &DetectorRule,
+    ) -> Observation {
+        let in_a_row = |episode: &Option<Episode>| episode.as_ref().map_or(0, |open| open.in_a_row);
+        let before = self.previous.as_ref();
+        match rule {
+            LaneRule::PromptLoop => self.prompts.observe(step, parameters),
+            LaneRule::ToolLoop => self.tools.observe(step, parameters),
+            _ if step.tokens == 0 => Observation::Silent,
+            LaneRule::ContextBloat => {
+                ratio::context_bloat(step, before, in_a_row(&self.context_bloat), parameters)
+            }
+            LaneRule::TokenAcceleration => ratio::token_acceleration(
+                step,
+                before,
+                in_a_row(&self.token_acceleration),
+                parameters,
+            ),
+            LaneRule::ToolAmplification => self.chain.observe(step, parameters),
+        }
+    }
+}
+
+/// The four rules in force for one lane's step.
+#[derive(Clone, Copy, Debug)]
+pub struct LaneRules<'a> {
+    retry_loop: &'a DetectorRule,
+    context_bloat: &'a DetectorRule,
+    token_acceleration: &'a DetectorRule,
+    tool_amplification: &'a DetectorRule,
+}
+
+impl<'a> LaneRules<'a> {
+    /// The most specific rule of each detector.
+    pub fn select(rules: &'a DetectorRules, workspace: &str, feature: &str, agent: &str) -> Self {
+        let of = |detector| rules.for_lane(workspace, feature, agent, detector);
+        Self {
+            retry_loop: of(Detector::RetryLoop),
+            context_bloat: of(Detector::ContextBloat),
+            token_acceleration: of(Detector::TokenAcceleration),
+            tool_amplification: of(Detector::ToolAmplification),
+        }
+    }
+
+    /// The parameters of `rule`.
+    pub fn of(&self, rule: LaneRule) -> &'a DetectorRule {
+        match rule {
+            LaneRule::PromptLoop | LaneRule::ToolLoop => self.retry_loop,
+            LaneRule::ContextBloat => self.context_bloat,
+            LaneRule::TokenAcceleration => self.token_acceleration,
+            LaneRule::ToolAmplification => self.tool_amplification,
+        }
+    }
+}

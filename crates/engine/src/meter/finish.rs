@@ -1,0 +1,227 @@
+//! The end of a commit: settle what was touched, publish findings, write the changelog.
+
+use std::sync::Arc;
+
+use spendfuse_domain::budget::BudgetId;
+use spendfuse_domain::finding::{DetectorRule, Finding, FindingState};
+use spendfuse_domain::verdict::{BlocklistEntry, EventRef, Verdict, budget_key, finding_key};
+use spendfuse_domain::{Nanos, UnixMillis};
+
+use super::restore::{MeterMark, mark_key};
+use super::session::{Session, SessionAccount, SessionKey, account_place};
+use super::{EpisodePlace, Meter, MeterOutputs};
+use crate::book::BudgetBook;
+use crate::codec;
+use crate::detect::episode::Episode;
+use crate::detect::lane::LaneRule;
+use crate::settle;
+
+impl Meter {
+    /// Ends the running commit.
+    pub fn finish(&mut self) -> MeterOutputs {
+        self.settle_touched();
+        self.publish_grown();
+        for (partition, mut deltas) in self.fold.take(&self.book.series) {
+            deltas.meter_partition = self.config.partition;
+            deltas.prev = std::mem::replace(&mut self.told[partition as usize], self.seq);
+            deltas.seq = self.seq;
+            self.outputs.deltas.push((partition, deltas));
+        }
+        let mark = MeterMark {
+            now: self.now,
+            budget_version: self.book.version,
+            told: self.told.clone(),
+        };
+        self.outputs
+            .changelog
+            .push((mark_key(), Some(codec::encode(&mark))));
+        std::mem::take(&mut self.outputs)
+    }
+
+    fn settle_touched(&mut self) {
+        let book = Arc::clone(&self.book);
+        for key in std::mem::take(&mut self.touched) {
+            let Some(mut session) = self.sessions.remove(&key) else {
+                continue;
+            };
+            self.settle_session(&mut session, &key, &book);
+            self.outputs
+                .changelog
+                .push((key.to_bytes(), Some(codec::encode(&session))));
+            self.sessions.insert(key, session);
+        }
+    }
+
+    fn settle_session(&mut self, session: &mut Session, key: &SessionKey, book: &BudgetBook) {
+        let window = key.window_label();
+        let expires_at = self.published_expiry(session.last_at);
+        let opened_at = session.opened_at;
+        session.accounts.retain_mut(|one| {
+            let Some(compiled) = budget_of(one, book) else {
+                self.withdraw(one, book);
+                return false;
+            };
+            let place = account_place(&one.scope, &window, opened_at, expires_at);
+            let settlement = settle::settle(&mut one.account, compiled, place, self.seq, self.now);
+            if let Some(entry) = settlement.entry {
+                let entry_key = budget_key(&compiled.budget.id, &one.scope);
+                self.outputs.blocklist.push((entry_key, Some(entry)));
+            }
+            self.outputs.findings.extend(settlement.finding);
+            self.outputs.alerts.extend(settlement.alert);
+            if let Some(time) = settlement.again_at {
+                self.settle_at.entry(time).or_default().insert(key.clone());
+            }
+            true
+        });
+    }
+
+    /// The account's budget is gone or ended: readers forget its verdict.
+    fn withdraw(&mut self, one: &mut SessionAccount, book: &BudgetBook) {
+        let Some(id) = BudgetId::new(&one.budget) else {
+            return;
+        };
+        if one.account.published.is_some() {
+            self.outputs
+                .blocklist
+                .push((budget_key(&id, &one.scope), None));
+        }
+        if let Some(compiled) = book.place_of(&id).map(|place| book.budget(place)) {
+            let closed = settle::close_finding(&mut one.account, compiled, &one.scope, self.now);
+            self.outputs.findings.extend(closed);
+        }
+    }
+
+    /// When readers may forget a session's verdict: its idle limit after the last event, rounded up
+    /// to a quarter of that limit, so that it does not change with every event.
+    fn published_expiry(&self, last_at: UnixMillis) -> UnixMillis {
+        let quarter = (self.config.session_idle_millis / 4).max(1);
+        let ends = last_at.0 + self.config.session_idle_millis;
+        UnixMillis(ends.div_euclid(quarter) * quarter + quarter)
+    }
+
+    fn publish_grown(&mut self) {
+        for place in std::mem::take(&mut self.grown) {
+            let Some(session) = self.sessions.get_mut(&place.session) else {
+                continue;
+            };
+            let lane = session.lane_mut(&place.agent, &place.model);
+            if let Some(episode) = lane.episode_mut(place.rule()) {
+                let finding = lane_finding(&place, episode, FindingState::Open);
+                self.outputs.findings.push(finding);
+            }
+        }
+    }
+
+    /// Ends a session: its findings close, its verdicts and its state go.
+    pub(super) fn end_session(&mut self, key: &SessionKey) {
+        let Some(mut session) = self.sessions.remove(key) else {
+            return;
+        };
+        self.touched.remove(key);
+        let book = Arc::clone(&self.book);
+        for one in &mut session.accounts {
+            self.withdraw(one, &book);
+        }
+        let scope = key.scope();
+        for lane in &mut session.lanes {
+            for (rule, lane_rule) in LaneRule::ALL.into_iter().enumerate() {
+                let Some(episode) = lane.episode_mut(lane_rule).take() else {
+                    continue;
+                };
+                if episode.blocked_until.is_some() {
+                    let entry_key = finding_key(lane_rule.detector().name(), &scope);
+                    self.outputs.blocklist.push((entry_key, None));
+                }
+                let place = EpisodePlace {
+                    session: key.clone(),
+                    agent: lane.agent.clone(),
+                    model: lane.model.clone(),
+                    rule,
+                };
+                self.close_episode(&place, episode);
+            }
+        }
+        self.outputs.changelog.push((key.to_bytes(), None));
+    }
+}
+
+/// The budget of an account, `None` where it is gone or counts something else now.
+fn budget_of<'a>(
+    one: &SessionAccount,
+    book: &'a BudgetBook,
+) -> Option<&'a crate::book::CompiledBudget> {
+    let place = book.place_of(&BudgetId::new(&one.budget)?)?;
+    let compiled = book.budget(place);
+    (compiled.count_id == one.count_id).then_some(compiled)
+}
+
+/// The finding of an episode, with its key.
+pub(super) fn lane_finding(
+    place: &EpisodePlace,
+    episode: &Episode,
+    state: FindingState,
+) -> (String, Finding) {
+    let scope = place.session.scope();
+    let rule = place.rule();
+    let detector = rule.detector();
+    let rule_part = rule.key_part(&episode.rule);
+    let key = format!("{scope}|{}|{rule_part}|{}", detector.name(), place.agent);
+    let finding = Finding {
+        v: 1,
+        detector,
+        scope,
+        agent: place.agent.clone(),
+        model: place.model.clone(),
+        customer: episode.customer.clone(),
+        feature: episode.feature.clone(),
+        rule: rule_part,
+        state,
+        severity: episode.severity(),
+        opened_at: episode.opened_at,
+        last_at: episode.last_at,
+        measured: episode.measured,
+        threshold: episode.threshold,
+        wasted_usd: episode.wasted.to_string(),
+        evidence: episode.evidence.clone(),
+        message: rule.message(episode),
+    };
+    (key, finding)
+}
+
+/// The blocklist entry of a session that a detector's rule blocks.
+pub(super) fn session_block(
+    scope: &str,
+    rule: &DetectorRule,
+    message: String,
+    seq: u64,
+    now: UnixMillis,
+    until: UnixMillis,
+    evidence: &[EventRef],
+) -> BlocklistEntry {
+    debug_assert!(!message.is_empty());
+    BlocklistEntry {
+        v: 1,
+        budget: rule.id.clone(),
+        scope: scope.to_owned(),
+        filter: None,
+        verdict: Verdict::Block,
+        action: "block_session".to_owned(),
+        spent_usd: Some(Nanos::ZERO.to_string()),
+        limit_usd: None,
+        spent_tokens: None,
+        limit_tokens: None,
+        spent_calls: None,
+        limit_calls: None,
+        percent: None,
+        window: format!("cooldown:{}", rule.detector.name()),
+        window_start: now,
+        resets_at: Some(until),
+        expires_at: Some(until),
+        counted_from: now,
+        downgrade_to: None,
+        version: seq,
+        decided_at: now,
+        caused_by: evidence.last().cloned(),
+    }
+}

@@ -1,0 +1,376 @@
+//! The meter: one partition's state machine, from an event to everything that follows from it.
+//!
+//! In: decoded events at home (rerouting is done), priced; time as ticks. Out, per commit: rows,
+//! deltas for the ledger, findings, verdicts of session budgets, alerts, and the changelog from
+//! which the same state can be restored. It never asks for the time and does no I/O: whoever drives
+//! it writes the outputs and the input positions in one transaction, or drops the state.
+//!
+//! Start with [`Meter::count`].
+
+pub mod dedupe;
+mod finish;
+mod fold;
+mod restore;
+mod session;
+mod watch;
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+
+use hashbrown::{HashMap, HashSet};
+use spendfuse_domain::budget::Spend;
+use spendfuse_domain::event::{Body, Call, Event, Flags};
+use spendfuse_domain::finding::Finding;
+use spendfuse_domain::row::{CostParts, MeterAddress, Origin, PriceBasis, SpendRow};
+use spendfuse_domain::verdict::BlocklistEntry;
+use spendfuse_domain::{Nanos, UnixMillis};
+
+use crate::alert::{Alert, AlertKind};
+use crate::book::BudgetBook;
+use crate::delta::Deltas;
+use crate::detect::lane::LaneRule;
+use dedupe::{Dedupe, Judgement, RememberedId, RememberedIds};
+use fold::Fold;
+use session::{Session, SessionKey};
+
+pub use restore::RestoreError;
+
+/// Sessions ended or settled in one commit for other reasons than their own events, at most.
+const SLICE: usize = 5_000;
+
+/// The parameters of a meter partition.
+#[derive(Clone, Debug)]
+pub struct MeterConfig {
+    /// Its number.
+    pub partition: u32,
+    /// Number of partitions of every stage.
+    pub partitions: u32,
+    /// How long identities are remembered, milliseconds.
+    pub dedupe_horizon_millis: i64,
+    /// How many identities are remembered at most.
+    pub dedupe_capacity: usize,
+    /// A session without events for this long has ended, milliseconds.
+    pub session_idle_millis: i64,
+}
+
+/// What a call costs, as the price book says.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Charge<'a> {
+    /// Parts of the cost.
+    pub cost: CostParts,
+    /// Where the price comes from.
+    pub priced: PriceBasis,
+    /// Flags of the pricing.
+    pub flags: Flags,
+    /// Version of the price book.
+    pub price_version: &'a str,
+}
+
+/// Takes the rows of a commit.
+pub trait Rows {
+    /// Appends a row.
+    fn push(&mut self, row: &SpendRow<'_>);
+}
+
+/// What became of an event.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Counted {
+    /// Counted at this address.
+    AtAddress(MeterAddress),
+    /// A session end: nothing to count.
+    SessionEnded,
+    /// The same event was counted before.
+    Duplicate,
+    /// An event of this identity with other content was counted before.
+    Conflict,
+    /// Too old to be judged from memory; it belongs to the DLQ with reason `late`.
+    Late,
+}
+
+/// Everything that one commit publishes, rows aside.
+#[derive(Debug, Default)]
+pub struct MeterOutputs {
+    /// For each ledger partition that is told anything.
+    pub deltas: Vec<(u32, Deltas)>,
+    /// New identities for the ids changelog.
+    pub ids: RememberedIds,
+    /// State changes, in order; `None` = tombstone.
+    pub changelog: Vec<(Vec<u8>, Option<Vec<u8>>)>,
+    /// Verdicts of sessions, in order; `None` = tombstone.
+    pub blocklist: Vec<(String, Option<BlocklistEntry>)>,
+    /// Findings, in order.
+    pub findings: Vec<(String, Finding)>,
+    /// News for people.
+    pub alerts: Vec<Alert>,
+}
+
+/// A lane's rule within a session: where an episode is.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct EpisodePlace {
+    session: SessionKey,
+    agent: String,
+    model: String,
+    /// Place in [`LaneRule::ALL`].
+    rule: usize,
+}
+
+impl EpisodePlace {
+    fn rule(&self) -> LaneRule {
+        LaneRule::ALL[self.rule]
+    }
+}
+
+/// One partition of the meter.
+#[derive(Debug)]
+pub struct Meter {
+    config: MeterConfig,
+    book: Arc<BudgetBook>,
+    now: UnixMillis,
+    seq: u64,
+    index: u32,
+    /// The budget version that a restored state was made with; older books must not be used.
+    required_budget_version: u64,
+    dedupe: Dedupe,
+    fold: Fold,
+    /// Per ledger partition, the last commit that told it anything.
+    told: Vec<u64>,
+    sessions: HashMap<SessionKey, Session>,
+    /// Sessions by changelog key, until the restore is complete.
+    restoring: HashMap<Vec<u8>, Session>,
+    /// Sessions by the time at which they may end; entries of sessions that lived on are renewed.
+    expiry: VecDeque<(UnixMillis, SessionKey)>,
+    /// Sessions whose state must be settled though no event comes.
+    settle_at: BTreeMap<UnixMillis, BTreeSet<SessionKey>>,
+    /// Sessions to be settled because budgets changed.
+    reconsider: VecDeque<SessionKey>,
+    /// Models and sources about which an alert was raised.
+    told_people: HashSet<String>,
+    // The running commit:
+    touched: BTreeSet<SessionKey>,
+    grown: BTreeSet<EpisodePlace>,
+    outputs: MeterOutputs,
+}
+
+impl Meter {
+    /// A partition with nothing counted yet.
+    pub fn new(config: MeterConfig, book: Arc<BudgetBook>) -> Self {
+        Self {
+            dedupe: Dedupe::new(config.dedupe_horizon_millis, config.dedupe_capacity),
+            fold: Fold::new(config.partitions),
+            told: vec![0; config.partitions as usize],
+            book,
+            now: UnixMillis::default(),
+            seq: 0,
+            index: 0,
+            required_budget_version: 0,
+            sessions: HashMap::new(),
+            restoring: HashMap::new(),
+            expiry: VecDeque::new(),
+            settle_at: BTreeMap::new(),
+            reconsider: VecDeque::new(),
+            told_people: HashSet::new(),
+            touched: BTreeSet::new(),
+            grown: BTreeSet::new(),
+            outputs: MeterOutputs::default(),
+            config,
+        }
+    }
+
+    /// Begins the commit number `seq`.
+    pub fn begin(&mut self, seq: u64) {
+        self.seq = seq;
+        self.index = 0;
+    }
+
+    /// Uses another budget book from here on; between commits only.
+    pub fn set_book(&mut self, book: Arc<BudgetBook>) {
+        self.fold.forget_scopes();
+        self.book = book;
+        self.reconsider.clear();
+        let with_accounts = self
+            .sessions
+            .values()
+            .filter(|one| !one.accounts.is_empty());
+        let mut keys: Vec<_> = with_accounts.map(Session::key).collect();
+        keys.sort();
+        self.reconsider.extend(keys);
+    }
+
+    /// The version of the budgets in use.
+    pub fn budget_version(&self) -> u64 {
+        self.book.version
+    }
+
+    /// Budgets older than this version must not be used with the restored state.
+    pub fn required_budget_version(&self) -> u64 {
+        self.required_budget_version
+    }
+
+    /// Engine time: the latest time that the partition has seen.
+    pub fn now(&self) -> UnixMillis {
+        self.now
+    }
+
+    /// How many sessions are live and how many identities are remembered.
+    pub fn sizes(&self) -> (usize, usize) {
+        (self.sessions.len(), self.dedupe.len())
+    }
+
+    /// Counts one event at home. `charge` is its price; revenue and session ends have none.
+    pub fn count(
+        &mut self,
+        event: &Event<'_>,
+        charge: &Charge<'_>,
+        origin: Origin,
+        rows: &mut impl Rows,
+    ) -> Counted {
+        self.now = self.now.max(origin.arrival);
+        let age = origin.arrival.since(event.time);
+        if age > self.dedupe.effective_horizon(origin.arrival.max(self.now)) {
+            return Counted::Late;
+        }
+        match self
+            .dedupe
+            .judge(event.identity, event.content, origin.arrival)
+        {
+            Judgement::Duplicate => return Counted::Duplicate,
+            Judgement::Conflict => return Counted::Conflict,
+            Judgement::Fresh => {}
+        }
+        let id = RememberedId::new(event.identity, event.content, origin.arrival);
+        self.outputs.ids.ids.push(id);
+        if event.body == Body::SessionEnd {
+            self.end_named_session(event);
+            return Counted::SessionEnded;
+        }
+        let address = MeterAddress {
+            partition: self.config.partition,
+            seq: self.seq,
+            index: self.index,
+        };
+        self.index += 1;
+        let mut flags = event.flags;
+        flags.insert(charge.flags);
+        rows.push(&SpendRow {
+            event,
+            cost: charge.cost,
+            priced: charge.priced,
+            price_version: charge.price_version,
+            budget_version: self.book.version,
+            flags,
+            origin,
+            address,
+        });
+        if let Body::Usage(call) = &event.body {
+            self.count_call(event, call, charge, flags);
+        }
+        Counted::AtAddress(address)
+    }
+
+    fn count_call(
+        &mut self,
+        event: &Event<'_>,
+        call: &Call<'_>,
+        charge: &Charge<'_>,
+        flags: Flags,
+    ) {
+        let cost = charge.cost.total();
+        let spend = Spend {
+            cost,
+            tokens: call.tokens.total(),
+            calls: 1,
+        };
+        let unpriced = if charge.priced == PriceBasis::Ceiling {
+            cost
+        } else {
+            Nanos::ZERO
+        };
+        let book = Arc::clone(&self.book);
+        self.fold.add(&book.series, event, spend, unpriced);
+        self.watch_sessions(event, call, charge, spend, unpriced);
+        self.tell_people(event, flags);
+    }
+
+    /// One alert per unpriced model and per source with contradicting counts.
+    fn tell_people(&mut self, event: &Event<'_>, flags: Flags) {
+        let attribution = &event.attribution;
+        if flags.contains(Flags::UNPRICED) {
+            let subject = format!("{}/{}", attribution.provider, attribution.model);
+            let message = format!(
+                "model {subject} has no price; its calls are charged at a ceiling until one is set (spendfuse prices set)"
+            );
+            self.tell_once(
+                AlertKind::UnpricedModel,
+                "unpriced",
+                subject,
+                message,
+                &attribution.workspace,
+            );
+        }
+        if flags.contains(Flags::DISPUTED) {
+            let subject = event.source.to_string();
+            let message = format!(
+                "source {subject} sends token counts that contradict their usage_format; they are charged by the larger reading"
+            );
+            self.tell_once(
+                AlertKind::DisputedSource,
+                "disputed",
+                subject,
+                message,
+                &attribution.workspace,
+            );
+        }
+    }
+
+    fn tell_once(
+        &mut self,
+        kind: AlertKind,
+        prefix: &str,
+        subject: String,
+        message: String,
+        scope: &str,
+    ) {
+        let key = format!("{prefix}|{subject}");
+        if self.told_people.contains(&key) {
+            return;
+        }
+        let marker = restore::told_key(&key);
+        self.outputs
+            .changelog
+            .push((marker, Some(crate::codec::encode(&true))));
+        self.outputs.alerts.push(Alert {
+            v: 1,
+            key: key.clone(),
+            kind,
+            severity: spendfuse_domain::Severity::Warning,
+            scope: scope.to_owned(),
+            subject,
+            message,
+            at: self.now,
+        });
+        self.told_people.insert(key);
+    }
+
+    /// Time passes: sessions end, states that waited are published.
+    pub fn advance(&mut self, time: UnixMillis) {
+        self.now = self.now.max(time);
+        self.end_idle_sessions();
+        while let Some(entry) = self.settle_at.first_entry() {
+            if *entry.key() > self.now || self.touched.len() >= SLICE {
+                break;
+            }
+            self.touched.extend(entry.remove());
+        }
+        let slice = SLICE.saturating_sub(self.touched.len());
+        let waiting = self.reconsider.len().min(slice);
+        self.touched.extend(self.reconsider.drain(..waiting));
+    }
+
+    /// Whether the running commit has anything to write beyond positions.
+    pub fn has_output(&self) -> bool {
+        self.index > 0
+            || !self.touched.is_empty()
+            || !self.outputs.changelog.is_empty()
+            || !self.outputs.ids.ids.is_empty()
+    }
+}

@@ -1,0 +1,230 @@
+//! Sessions: session budgets and the detectors' lanes, from the first call to the end.
+
+use minicbor::{Decode, Encode};
+use spendfuse_domain::budget::Spend;
+use spendfuse_domain::event::Event;
+use spendfuse_domain::scope::{Dimension, ScopeText, scope_text};
+use spendfuse_domain::verdict::EventRef;
+use spendfuse_domain::window::WindowKind;
+use spendfuse_domain::{Budget, Nanos, UnixMillis};
+
+use crate::account::{Account, AccountPlace};
+use crate::codec;
+use crate::detect::lane::Lane;
+
+/// A session or a root session within a workspace.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SessionKey {
+    /// The workspace.
+    pub workspace: String,
+    /// Whether it is a root session, which accounts for all sessions below it.
+    pub root: bool,
+    /// The session's name.
+    pub name: String,
+}
+
+impl SessionKey {
+    /// The key in the changelog.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        let kind = if self.root { "root" } else { "session" };
+        let mut text = ScopeText::begin(Some(&self.workspace));
+        text.part(&Dimension::Session, &self.name);
+        format!("{kind}|{}", text.finish()).into_bytes()
+    }
+
+    /// Scope text: `acme/session=s-1` or `acme/root_session=s-0`.
+    pub fn scope(&self) -> String {
+        let mut text = ScopeText::begin(Some(&self.workspace));
+        let dimension = if self.root {
+            Dimension::RootSession
+        } else {
+            Dimension::Session
+        };
+        text.part(&dimension, &self.name);
+        text.finish()
+    }
+
+    /// The window's label: `session:s-1`.
+    pub fn window_label(&self) -> String {
+        let kind = if self.root {
+            WindowKind::RootSession
+        } else {
+            WindowKind::Session
+        };
+        format!("{}:{}", kind.name(), self.name)
+    }
+}
+
+/// What the meter knows of one session.
+#[derive(Clone, Debug, Default, PartialEq, Encode, Decode)]
+pub struct Session {
+    /// The workspace.
+    #[n(0)]
+    pub workspace: String,
+    /// Whether it is a root session.
+    #[n(1)]
+    pub root: bool,
+    /// Its name.
+    #[n(2)]
+    pub name: String,
+    /// Engine time of its first event.
+    #[n(3)]
+    #[cbor(with = "codec::millis")]
+    pub opened_at: UnixMillis,
+    /// Engine time of its last event.
+    #[n(4)]
+    #[cbor(with = "codec::millis")]
+    pub last_at: UnixMillis,
+    /// Accounts of session budgets.
+    #[n(5)]
+    pub accounts: Vec<SessionAccount>,
+    /// Detector memory, one lane per agent and model.
+    #[n(6)]
+    pub lanes: Vec<Lane>,
+}
+
+/// The account of one session budget.
+#[derive(Clone, Debug, Default, PartialEq, Encode, Decode)]
+pub struct SessionAccount {
+    /// The budget's id.
+    #[n(0)]
+    pub budget: String,
+    /// What the count stands on: another id means a new count.
+    #[n(1)]
+    pub count_id: u64,
+    /// Scope text, the session included.
+    #[n(2)]
+    pub scope: String,
+    /// The sums.
+    #[n(3)]
+    pub account: Account,
+}
+
+impl Session {
+    /// A session that begins now.
+    pub fn begin(key: &SessionKey, now: UnixMillis) -> Self {
+        Self {
+            workspace: key.workspace.clone(),
+            root: key.root,
+            name: key.name.clone(),
+            opened_at: now,
+            last_at: now,
+            ..Self::default()
+        }
+    }
+
+    /// Its key.
+    pub fn key(&self) -> SessionKey {
+        SessionKey {
+            workspace: self.workspace.clone(),
+            root: self.root,
+            name: self.name.clone(),
+        }
+    }
+
+    /// The account of `budget` in `scope`, made where it is new or where the count starts anew.
+    pub fn account_mut(
+        &mut self,
+        budget: &Budget,
+        count_id: u64,
+        scope: &str,
+    ) -> &mut SessionAccount {
+        let known = self
+            .accounts
+            .iter()
+            .position(|one| one.scope == scope && one.budget == budget.id.as_str());
+        let place = known.unwrap_or_else(|| {
+            self.accounts.push(SessionAccount {
+                budget: budget.id.to_string(),
+                count_id,
+                scope: scope.to_owned(),
+                account: Account::default(),
+            });
+            self.accounts.len() - 1
+        });
+        let account = &mut self.accounts[place];
+        if account.count_id != count_id {
+            account.count_id = count_id;
+            account.account = Account::default();
+        }
+        account
+    }
+
+    /// The lane of `agent` on `model`.
+    pub fn lane_mut(&mut self, agent: &str, model: &str) -> &mut Lane {
+        let known = self
+            .lanes
+            .iter()
+            .position(|lane| lane.agent == agent && lane.model == model);
+        let place = known.unwrap_or_else(|| {
+            self.lanes.push(Lane::new(agent, model));
+            self.lanes.len() - 1
+        });
+        &mut self.lanes[place]
+    }
+}
+
+impl SessionAccount {
+    /// Adds one call.
+    pub fn add(&mut self, spend: Spend, unpriced: Nanos, event: &Event<'_>) {
+        self.account.add(spend, unpriced, event_ref(event));
+    }
+}
+
+/// Where an account of the session stands, for its blocklist entry.
+pub fn account_place<'a>(
+    scope: &'a str,
+    window: &'a str,
+    opened_at: UnixMillis,
+    expires_at: UnixMillis,
+) -> AccountPlace<'a> {
+    AccountPlace {
+        scope,
+        window,
+        window_start: opened_at,
+        resets_at: None,
+        expires_at: Some(expires_at),
+    }
+}
+
+/// The scope of a session budget for an event: the budget's own scope with the session added.
+/// `None` where the event lies outside the budget or has no session.
+pub fn session_scope(budget: &Budget, event: &Event<'_>) -> Option<String> {
+    let attribution = &event.attribution;
+    if !budget.scope.covers(attribution) || !budget.filter.holds(attribution) {
+        return None;
+    }
+    let mut shape = budget.scope.shape();
+    let (dimension, session) = match budget.window {
+        WindowKind::RootSession => (Dimension::RootSession, root_of(event)),
+        _ => (Dimension::Session, &*attribution.session),
+    };
+    if session.is_empty() {
+        return None;
+    }
+    if !shape.contains(&dimension) {
+        shape.push(dimension.clone());
+        shape.sort();
+    }
+    if dimension == Dimension::RootSession && attribution.root_session.is_empty() {
+        // A session without a root is its own root.
+        let mut rooted = attribution.clone();
+        rooted.root_session = attribution.session.clone();
+        return scope_text(&shape, &rooted);
+    }
+    scope_text(&shape, attribution)
+}
+
+/// The root session of an event: a session without a root is its own.
+pub fn root_of<'a>(event: &'a Event<'_>) -> &'a str {
+    event.session_key().unwrap_or("")
+}
+
+/// The reference to an event in evidence and causes.
+pub fn event_ref(event: &Event<'_>) -> EventRef {
+    EventRef {
+        source: event.source.clone().into_owned(),
+        id: event.id.clone().into_owned(),
+        time: Some(event.time),
+    }
+}

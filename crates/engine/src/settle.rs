@@ -1,0 +1,188 @@
+//! Settling an account after its spend, its budget or the time changed: what readers of the
+//! blocklist, of findings and of alerts must be told.
+
+use spendfuse_domain::budget::{Limit, Step};
+use spendfuse_domain::finding::{Finding, FindingState};
+use spendfuse_domain::scope::Dimension;
+use spendfuse_domain::verdict::BlocklistEntry;
+use spendfuse_domain::{Action, Detector, Nanos, Severity, UnixMillis};
+
+use crate::account::{Account, AccountPlace, Due, Standing};
+use crate::alert::{Alert, AlertKind};
+use crate::book::CompiledBudget;
+
+/// What follows from an account's state.
+#[derive(Debug, Default)]
+pub struct Settlement {
+    /// The entry to publish under `{budget}|{scope}`.
+    pub entry: Option<BlocklistEntry>,
+    /// Whether the entry's verdict differs from what readers held before.
+    pub verdict_changed: bool,
+    /// The finding to publish, with its key.
+    pub finding: Option<(String, Finding)>,
+    /// News for people.
+    pub alert: Option<Alert>,
+    /// When to settle again though nothing else happens.
+    pub again_at: Option<UnixMillis>,
+}
+
+/// Settles `account`: decides what is due and remembers what was told.
+pub fn settle(
+    account: &mut Account,
+    compiled: &CompiledBudget,
+    place: AccountPlace<'_>,
+    seq: u64,
+    now: UnixMillis,
+) -> Settlement {
+    let mut settlement = Settlement::default();
+    let standing = account.standing(compiled);
+    settlement.alert = step_alert(account, compiled, &standing, place, now);
+    account.alerted = standing.step.map_or(0, |step| step.at.0);
+
+    let exceeds = standing.spent >= standing.limit;
+    let was_exceeded = account.exceeded_since.is_some();
+    match account.due(compiled, &standing, place.expires_at, now) {
+        Due::Never => {}
+        Due::At(time) => settlement.again_at = Some(time),
+        Due::Now => {
+            if exceeds && !was_exceeded {
+                account.exceeded_since = Some(now);
+            }
+            if exceeds || was_exceeded {
+                let state = if exceeds {
+                    FindingState::Open
+                } else {
+                    FindingState::Closed
+                };
+                settlement.finding = exceeded_finding(account, compiled, place.scope, state, now);
+            }
+            if !exceeds {
+                account.exceeded_since = None;
+            }
+            let known = account.published_verdict(now);
+            settlement.verdict_changed = known != standing.verdict();
+            settlement.entry = Some(account.publish(compiled, place, seq, now));
+        }
+    }
+    settlement
+}
+
+/// The `budget_exceeded` finding that ends with the account, if one is open.
+pub fn close_finding(
+    account: &mut Account,
+    compiled: &CompiledBudget,
+    scope: &str,
+    now: UnixMillis,
+) -> Option<(String, Finding)> {
+    let finding = exceeded_finding(account, compiled, scope, FindingState::Closed, now);
+    account.exceeded_since = None;
+    finding
+}
+
+fn step_alert(
+    account: &Account,
+    compiled: &CompiledBudget,
+    standing: &Standing<'_>,
+    place: AccountPlace<'_>,
+    now: UnixMillis,
+) -> Option<Alert> {
+    let step: &Step = standing.step.filter(|step| step.at.0 > account.alerted)?;
+    let budget = &compiled.budget;
+    let (severity, consequence) = match &step.action {
+        Action::Warn => (Severity::Warning, "calls go on".to_owned()),
+        Action::Downgrade(model) => (Severity::Warning, format!("calls are asked to use {model}")),
+        Action::Block => (Severity::Critical, "calls are refused".to_owned()),
+    };
+    let at = f64::from(step.at.0) / 100.0;
+    let (spent, limit) = amounts(standing, budget.limit);
+    Some(Alert {
+        v: 1,
+        key: format!(
+            "{}|{}|{}|{}",
+            budget.id, place.scope, place.window_start.0, step.at.0
+        ),
+        kind: AlertKind::BudgetStep,
+        severity,
+        scope: place.scope.to_owned(),
+        subject: budget.id.to_string(),
+        message: format!(
+            "{} reached {at} % of budget {} in {}: {spent} of {limit} spent; {consequence}",
+            place.scope, budget.id, place.window
+        ),
+        at: now,
+    })
+}
+
+fn amounts(standing: &Standing<'_>, limit: Limit) -> (String, String) {
+    match limit {
+        Limit::Usd(nanos) => (
+            format!("${}", Nanos::new(standing.spent)),
+            format!("${nanos}"),
+        ),
+        Limit::Tokens(tokens) => (standing.spent.to_string(), format!("{tokens} tokens")),
+        Limit::Calls(calls) => (standing.spent.to_string(), format!("{calls} calls")),
+    }
+}
+
+fn exceeded_finding(
+    account: &Account,
+    compiled: &CompiledBudget,
+    scope: &str,
+    state: FindingState,
+    now: UnixMillis,
+) -> Option<(String, Finding)> {
+    let opened_at = account.exceeded_since?;
+    let budget = &compiled.budget;
+    let standing = account.standing(compiled);
+    let blocks = matches!(standing.step.map(|step| &step.action), Some(Action::Block));
+    let (spent, limit) = amounts(&standing, budget.limit);
+    let in_unit = |amount: i128| match budget.limit {
+        Limit::Usd(_) => amount as f64 / 1e9,
+        _ => amount as f64,
+    };
+    let finding = Finding {
+        v: 1,
+        detector: Detector::BudgetExceeded,
+        scope: scope.to_owned(),
+        agent: String::new(),
+        model: String::new(),
+        customer: scope_value(scope, &Dimension::Customer),
+        feature: scope_value(scope, &Dimension::Feature),
+        rule: budget.id.to_string(),
+        state,
+        severity: if blocks {
+            Severity::Critical
+        } else {
+            Severity::Warning
+        },
+        opened_at,
+        last_at: now,
+        measured: in_unit(standing.spent),
+        threshold: in_unit(standing.limit),
+        wasted_usd: above_limit(account, &standing, budget.limit).to_string(),
+        evidence: account.caused_by.clone(),
+        message: format!("budget {} is used up: {spent} of {limit}", budget.id),
+    };
+    let key = format!("{scope}|{}|{}|", Detector::BudgetExceeded.name(), budget.id);
+    Some((key, finding))
+}
+
+/// Money spent above the limit; for limits in tokens or calls the same share of the cost.
+fn above_limit(account: &Account, standing: &Standing<'_>, limit: Limit) -> Nanos {
+    let above = (standing.spent - standing.limit).max(0);
+    match limit {
+        Limit::Usd(_) => Nanos::new(above),
+        _ if standing.spent == 0 => Nanos::ZERO,
+        _ => Nanos::new(account.cost.get() * above / standing.spent),
+    }
+}
+
+/// The value of `dimension` in a scope text, as it stands there; empty where absent.
+fn scope_value(scope: &str, dimension: &Dimension) -> String {
+    let prefix = format!("{}=", dimension.name());
+    scope
+        .split('/')
+        .find_map(|part| part.strip_prefix(&prefix))
+        .unwrap_or("")
+        .to_owned()
+}
