@@ -83,14 +83,19 @@ impl ServerProcess {
     /// SIGTERM, and SIGKILL where it has not ended after `patience`. Returns whether it ended by
     /// itself.
     pub(crate) fn stop(&self, patience: Duration) -> bool {
-        self.signal(Signal::SIGTERM);
-        // A paused process acts on the signal only once it goes on.
-        self.signal(Signal::SIGCONT);
+        self.terminate();
         let ended = wait_until("the end of a process", patience, || {
             self.exit_status().map(|_| ())
         });
         self.kill();
         ended.is_ok()
+    }
+
+    /// SIGTERM, without waiting.
+    pub(crate) fn terminate(&self) {
+        self.signal(Signal::SIGTERM);
+        // A paused process acts on the signal only once it goes on.
+        self.signal(Signal::SIGCONT);
     }
 
     pub(crate) fn pause(&self) {

@@ -20,7 +20,7 @@ pub enum DevStackError {
     /// The executable that serves the embedded ClickHouse has not been built.
     #[error(
         "the executable spendfuse-clickhouse is not next to {} nor in the three folders above it: \
-         run `cargo build --release -p spendfuse-devstack` (or `make setup build`), \
+         run `cargo build --release -p spendfuse-devstack` (or `make build`), \
          or set SPENDFUSE_CLICKHOUSE_BIN",
         searched.display()
     )]

@@ -73,6 +73,10 @@ pub(super) fn server_properties(
         ("log.cleaner.threads", "1".to_owned()),
         // The default of 128 MiB is taken from the heap.
         ("log.cleaner.dedupe.buffer.size", "16777216".to_owned()),
+        // A killed broker is refused as its own duplicate until its old session has ended: with
+        // the default of 9 s a restart takes 12 s, with this one 4 s.
+        ("broker.session.timeout.ms", "2000".to_owned()),
+        ("broker.heartbeat.interval.ms", "250".to_owned()),
         ("num.network.threads", "2".to_owned()),
         ("num.io.threads", "4".to_owned()),
     ]);

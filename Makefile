@@ -1,0 +1,34 @@
+# `make` lists the targets. Every target can be run on a clean checkout and again at any time.
+.DEFAULT_GOAL := help
+.PHONY: help setup build demo test up down fmt clean
+
+# Passed on to the command of `make demo`, e.g. ARGS=--headless.
+ARGS ?=
+
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-7s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: ## Check prerequisites; fetch Kafka and the embedded ClickHouse into .cache (240 MB, once)
+	@scripts/setup
+
+build: setup ## Build the program and the development stack
+	@cargo build --release -p spendfuse -p spendfuse-devstack
+
+demo: build ## Real Kafka, real ClickHouse, real traffic, live on screen (ARGS=--headless for JSON)
+	@target/release/spendfuse demo $(ARGS)
+
+test: setup ## Format, lints and all tests, against the real parts
+	@scripts/test
+
+up: build ## Start the development stack and all roles; addresses go to .devstack/env
+	@scripts/up
+
+down: ## Stop what `make up` started; data stays in .devstack
+	@scripts/down
+
+fmt: ## Format the code
+	@cargo fmt --all
+
+clean: down ## Remove build results and the development stack's data, not what was fetched
+	@cargo clean
+	@rm -rf .devstack
