@@ -10,6 +10,7 @@
 pub mod budget;
 pub mod event;
 pub mod finding;
+pub mod fingerprint;
 pub mod identity;
 pub mod money;
 pub mod routing;

@@ -20,6 +20,23 @@ pub struct TokenClasses {
 }
 
 impl TokenClasses {
+    /// The counts of all classes, in the order of the fields.
+    pub fn each(&self) -> [u64; 11] {
+        [
+            self.input,
+            self.cache_read,
+            self.cache_write_5m,
+            self.cache_write_1h,
+            self.audio_input,
+            self.image_input,
+            self.video_input,
+            self.output,
+            self.reasoning,
+            self.audio_output,
+            self.image_output,
+        ]
+    }
+
     /// All input tokens of the step, cached and written ones included: the context that the model read.
     pub fn context(&self) -> u64 {
         self.input

@@ -1,6 +1,7 @@
 //! What is billed by count instead of by token: searches, images, seconds, pages.
 
 use std::borrow::Cow;
+use std::fmt;
 
 use smallvec::SmallVec;
 
@@ -62,6 +63,18 @@ impl Quantity {
     /// `count` whole units.
     pub const fn whole(count: u64) -> Self {
         Self(count * Self::ONE)
+    }
+}
+
+/// The plain decimal number: `2`, `0.5`.
+impl fmt::Display for Quantity {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let fraction = format!("{:09}", self.0 % Self::ONE);
+        let whole = self.0 / Self::ONE;
+        match fraction.trim_end_matches('0') {
+            "" => write!(formatter, "{whole}"),
+            digits => write!(formatter, "{whole}.{digits}"),
+        }
     }
 }
 

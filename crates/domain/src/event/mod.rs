@@ -12,9 +12,29 @@ use crate::time::UnixMillis;
 use crate::tokens::TokenClasses;
 use crate::units::Units;
 
+mod content;
+mod decode;
+mod envelope;
 mod flags;
+mod json;
+mod mend;
+mod reject;
+pub mod usage_format;
 
+pub use decode::{REVENUE_TYPE, SESSION_END_TYPE, USAGE_TYPE, decode};
 pub use flags::Flags;
+pub use reject::{RejectReason, Rejection};
+pub use usage_format::UsageFormat;
+
+/// The largest event that is read, bytes.
+pub const MAX_EVENT_BYTES: usize = 64 * 1024;
+/// The longest text that is kept whole, bytes; longer ones become prefix + hash of this length at
+/// most.
+pub const MAX_TEXT_BYTES: usize = 256;
+/// The most tags that are kept.
+pub const MAX_TAGS: usize = 16;
+/// An event may be this far ahead of its arrival, milliseconds; beyond, it counts at its arrival.
+pub const MAX_CLOCK_AHEAD_MILLIS: i64 = 5 * 60 * 1000;
 
 /// One accepted event.
 #[derive(Clone, Debug, PartialEq)]
@@ -84,6 +104,8 @@ impl Dimensions for Attribution<'_> {
 }
 
 /// The three types of event.
+// Usage is nearly every event: boxing it would cost an allocation on the hot path.
+#[allow(clippy::large_enum_variant)]
 #[derive(Clone, Debug, PartialEq)]
 pub enum Body<'a> {
     /// `spendfuse.usage`: a model call.

@@ -1,0 +1,330 @@
+//! From the bytes of a Kafka record to an [`Event`]: structured or binary CloudEvents.
+//!
+//! Rejected is only what has no identity, workspace, model or usage that could be counted; the rest
+//! is mended (see [`super::mend`]) and flagged.
+
+use std::borrow::Cow;
+use std::mem::take;
+
+use serde::de::DeserializeSeed;
+
+use super::content::content_hash;
+use super::envelope::{Data, Envelope};
+use super::json::{Field, JsonKind, Members, ObjectInto, TextField};
+use super::mend::Mender;
+use super::reject::{RejectReason, Rejection, quoted};
+use super::usage_format::{self, UsageFormat};
+use super::{Body, Call, Event, Flags, MAX_CLOCK_AHEAD_MILLIS, MAX_EVENT_BYTES};
+use crate::identity::Identity;
+use crate::time::UnixMillis;
+use crate::units::{Quantity, UnitKind};
+
+/// Type of a model call.
+pub const USAGE_TYPE: &str = "spendfuse.usage";
+/// Type of what a customer paid.
+pub const REVENUE_TYPE: &str = "spendfuse.revenue";
+/// Type of the end of a session.
+pub const SESSION_END_TYPE: &str = "spendfuse.session_end";
+
+/// Decodes the record `value` with `headers`, which the broker accepted at `arrival`.
+///
+/// Binary mode is recognised by the header `ce_specversion`, unless `content-type` begins with
+/// `application/cloudevents` (structured). A `time` that is there but cannot be read, or lies more
+/// than five minutes after `arrival`, is counted at `arrival`; an absent one is a missing field.
+///
+/// # Errors
+/// A [`Rejection`] of any reason but `late` and `internal_error`.
+pub fn decode<'a>(
+    value: &'a [u8],
+    headers: &[(&'a str, &'a [u8])],
+    arrival: UnixMillis,
+) -> Result<Event<'a>, Rejection> {
+    if value.len() > MAX_EVENT_BYTES {
+        let detail = format!(
+            "the event has {} bytes, at most {MAX_EVENT_BYTES} are allowed; send counts and names, no content",
+            value.len()
+        );
+        return Err(Rejection::new(RejectReason::TooLarge, detail));
+    }
+    let text = std::str::from_utf8(value).map_err(|error| {
+        let detail = format!(
+            "the value is not UTF-8 from byte {} on; send JSON in UTF-8",
+            error.valid_up_to()
+        );
+        Rejection::new(RejectReason::MalformedJson, detail)
+    })?;
+    let mut envelope = match content_mode(headers)? {
+        Mode::Structured => structured(text)?,
+        Mode::Binary => binary(text, headers)?,
+    };
+    judge(&mut envelope, arrival)
+}
+
+enum Mode {
+    Structured,
+    Binary,
+}
+
+fn content_mode(headers: &[(&str, &[u8])]) -> Result<Mode, Rejection> {
+    let mut mode = Mode::Structured;
+    for (name, value) in headers {
+        if name.eq_ignore_ascii_case("content-type") {
+            let cloudevents = b"application/cloudevents";
+            let prefix = value.get(..cloudevents.len()).unwrap_or_default();
+            if prefix.eq_ignore_ascii_case(cloudevents) {
+                let rest = &value[cloudevents.len()..];
+                if rest.starts_with(b"-batch") {
+                    return Err(not_cloudevent(
+                        "a batch of events in one record; send one event a record",
+                    ));
+                }
+                return Ok(Mode::Structured);
+            }
+        } else if *name == "ce_specversion" {
+            mode = Mode::Binary;
+        }
+    }
+    Ok(mode)
+}
+
+fn structured(text: &str) -> Result<Envelope<'_>, Rejection> {
+    let mut envelope = Envelope::default();
+    let kind = read_json(text, &mut envelope)?;
+    if kind != JsonKind::Object {
+        let detail = format!(
+            "the value is {}; send one JSON object with the CloudEvents attributes and data",
+            kind.words()
+        );
+        return Err(not_cloudevent(detail));
+    }
+    Ok(envelope)
+}
+
+fn binary<'a>(text: &'a str, headers: &[(&'a str, &'a [u8])]) -> Result<Envelope<'a>, Rejection> {
+    let mut envelope = Envelope::default();
+    for (name, value) in headers {
+        let field = match *name {
+            "ce_specversion" => &mut envelope.specversion,
+            "ce_type" => &mut envelope.kind,
+            "ce_source" => &mut envelope.source,
+            "ce_id" => &mut envelope.id,
+            "ce_time" => &mut envelope.time,
+            _ => continue,
+        };
+        let text = std::str::from_utf8(value).map_err(|_| {
+            not_cloudevent(format!("header {name} is not UTF-8; send it as UTF-8 text"))
+        })?;
+        *field = Field::Value(Cow::Borrowed(text));
+    }
+    envelope.data_kind = read_json(text, &mut envelope.data)?;
+    Ok(envelope)
+}
+
+/// Reads `text`, which must be one JSON value and nothing else, into `target`.
+fn read_json<'a, T: Members<'a>>(text: &'a str, target: &mut T) -> Result<JsonKind, Rejection> {
+    let mut deserializer = serde_json::Deserializer::from_str(text);
+    ObjectInto(target)
+        .deserialize(&mut deserializer)
+        .and_then(|kind| deserializer.end().map(|()| kind))
+        .map_err(|error| {
+            // Syntax errors of serde_json name positions and what was expected, never content.
+            let detail = if text.trim_ascii().is_empty() {
+                "the value is empty; send one JSON object".to_owned()
+            } else if error.is_syntax() || error.is_eof() {
+                format!("not JSON: {error}; send one JSON object")
+            } else {
+                let (line, column) = (error.line(), error.column());
+                format!("unreadable JSON at line {line} column {column}; send one JSON object")
+            };
+            Rejection::new(RejectReason::MalformedJson, detail)
+        })
+}
+
+fn not_cloudevent(detail: impl Into<String>) -> Rejection {
+    Rejection::new(RejectReason::NotCloudevent, detail)
+}
+
+/// The required text `field` at `path`.
+fn required<'a>(
+    mender: &mut Mender,
+    field: &mut TextField<'a>,
+    path: &str,
+) -> Result<Cow<'a, str>, Rejection> {
+    let what = match take(field) {
+        Field::Value(text) if !text.is_empty() => return Ok(mender.shorten(text)),
+        Field::Value(_) => "empty",
+        Field::Absent => "missing",
+        Field::Wrong(kind) => kind.words(),
+    };
+    let detail = format!("{path} is {what}; it is required, as a text that is not empty");
+    Err(Rejection::new(RejectReason::MissingField, detail))
+}
+
+fn judge<'a>(envelope: &mut Envelope<'a>, arrival: UnixMillis) -> Result<Event<'a>, Rejection> {
+    match &envelope.specversion {
+        Field::Value(version) if version == "1.0" => {}
+        Field::Value(version) => {
+            return Err(not_cloudevent(format!(
+                "specversion is {}; only \"1.0\" is supported",
+                quoted(version)
+            )));
+        }
+        Field::Absent => {
+            return Err(not_cloudevent(
+                "specversion is missing; wrap the data in a CloudEvents 1.0 envelope \
+                 (specversion, type, source, id, time, data)",
+            ));
+        }
+        Field::Wrong(kind) => {
+            return Err(not_cloudevent(format!(
+                "specversion is {}; write \"1.0\"",
+                kind.words()
+            )));
+        }
+    }
+    let mut mender = Mender::default();
+    let event_type = required(&mut mender, &mut envelope.kind, "type")?;
+    if ![USAGE_TYPE, REVENUE_TYPE, SESSION_END_TYPE].contains(&&*event_type) {
+        let detail = format!(
+            "type is {}; supported are {USAGE_TYPE}, {REVENUE_TYPE} and {SESSION_END_TYPE}",
+            quoted(&event_type)
+        );
+        return Err(Rejection::new(RejectReason::UnsupportedType, detail));
+    }
+    let id = required(&mut mender, &mut envelope.id, "id")?;
+    let source = required(&mut mender, &mut envelope.source, "source")?;
+    let time = event_time(&mut mender, &envelope.time, arrival)?;
+    if envelope.data_kind != JsonKind::Object {
+        let what = if envelope.has_base64 {
+            "given as data_base64"
+        } else {
+            envelope.data_kind.words()
+        };
+        let detail = format!("data is {what}; it is required, as a JSON object");
+        return Err(Rejection::new(RejectReason::MissingField, detail));
+    }
+    let data = &mut envelope.data;
+    if data.has_prompt {
+        mender.flags.insert(Flags::PROMPT_REMOVED);
+    }
+    let workspace = required(&mut mender, &mut data.workspace, "data.workspace")?;
+    let identity = Identity::of(&workspace, &source, &id, final_phase(&data.phase)?);
+    let (model, body) = match &*event_type {
+        USAGE_TYPE => {
+            let model = required(&mut mender, &mut data.model, "data.model")?;
+            (model, Body::Usage(call(&mut mender, data)?))
+        }
+        REVENUE_TYPE => {
+            let amount = mender.revenue(take(&mut data.revenue_usd))?;
+            (mender.text(take(&mut data.model)), Body::Revenue(amount))
+        }
+        _ => (mender.text(take(&mut data.model)), Body::SessionEnd),
+    };
+    let attribution = mender.attribution(workspace, model, data);
+    let needed = match body {
+        Body::Usage(_) => None,
+        Body::Revenue(_) => Some(("customer", &attribution.customer)),
+        Body::SessionEnd => Some(("session", &attribution.session)),
+    };
+    if let Some((name, "")) = needed.map(|(name, value)| (name, &**value)) {
+        let detail = format!("data.{name} is missing; events of type {event_type} require it");
+        return Err(Rejection::new(RejectReason::MissingField, detail));
+    }
+    Ok(Event {
+        identity,
+        content: content_hash(&attribution, &body),
+        source,
+        id,
+        time,
+        flags: mender.flags,
+        attribution,
+        body,
+    })
+}
+
+/// The event's own time, or its arrival where that cannot be.
+fn event_time(
+    mender: &mut Mender,
+    field: &TextField<'_>,
+    arrival: UnixMillis,
+) -> Result<UnixMillis, Rejection> {
+    let parsed = match field {
+        Field::Value(text) if !text.is_empty() => UnixMillis::parse_rfc3339(text).ok(),
+        Field::Wrong(_) => None,
+        Field::Absent | Field::Value(_) => {
+            return Err(Rejection::new(
+                RejectReason::MissingField,
+                "time is missing; add when the call happened, such as \"2026-11-22T10:15:30.123Z\"",
+            ));
+        }
+    };
+    match parsed {
+        Some(time) if time.since(arrival) <= MAX_CLOCK_AHEAD_MILLIS => Ok(time),
+        Some(_) => {
+            mender.flags.insert(Flags::TIME_CLAMPED);
+            Ok(arrival)
+        }
+        None => {
+            mender.flags.insert(Flags::TIME_CLAMPED);
+            mender.flags.insert(Flags::FIELD_DROPPED);
+            Ok(arrival)
+        }
+    }
+}
+
+/// `final`, the only phase that there is so far; never guessed.
+fn final_phase(field: &TextField<'_>) -> Result<&'static str, Rejection> {
+    let what = match field {
+        Field::Absent => return Ok("final"),
+        Field::Value(phase) if phase.is_empty() || phase == "final" => return Ok("final"),
+        Field::Value(phase) => quoted(phase),
+        Field::Wrong(kind) => kind.words().to_owned(),
+    };
+    let detail = format!(
+        "data.phase is {what}; only \"final\" is supported: report each response once, when it is complete"
+    );
+    Err(Rejection::new(RejectReason::UnsupportedPhase, detail))
+}
+
+fn call<'a>(mender: &mut Mender, data: &mut Data<'a>) -> Result<Call<'a>, Rejection> {
+    let mut units = mender.units(take(&mut data.units), data.units_kind)?;
+    let format = match &data.usage_format {
+        Field::Absent => UsageFormat::Spendfuse,
+        Field::Value(name) if name.is_empty() => UsageFormat::Spendfuse,
+        Field::Value(name) => UsageFormat::from_name(name)
+            .ok_or_else(|| usage_format::unknown_format(&quoted(name)))?,
+        Field::Wrong(kind) => return Err(usage_format::unknown_format(kind.words())),
+    };
+    let raw = data.usage.map_or("null", |raw| raw.get());
+    let reading = usage_format::read(format, raw, !units.is_empty())?;
+    if reading.disputed {
+        mender.flags.insert(Flags::DISPUTED);
+    }
+    let searches = Quantity::whole(reading.web_searches);
+    if searches > units.quantity(UnitKind::WebSearchCalls) {
+        let entries = &mut units.entries;
+        entries.retain(|(unit, _)| *unit != UnitKind::WebSearchCalls);
+        entries.insert(0, (UnitKind::WebSearchCalls, searches));
+    }
+    Ok(Call {
+        operation: mender.text(take(&mut data.operation)),
+        service_tier: mender.text(take(&mut data.service_tier)),
+        tokens: reading.tokens,
+        units,
+        tool_calls: mender.count(data.tool_calls).unwrap_or(0),
+        prompt_fingerprint: mender.fingerprint(take(&mut data.prompt_fingerprint)),
+        tool_fingerprint: mender.fingerprint(take(&mut data.tool_fingerprint)),
+        call_id: mender.text(take(&mut data.call_id)),
+        attempt: mender.count(data.attempt).unwrap_or(0),
+        status: mender.text(take(&mut data.status)),
+        latency_ms: mender.count(data.latency_ms),
+        reported_cost: mender.reported_cost(take(&mut data.reported_cost_usd))?,
+        request_model: mender.text(take(&mut data.request_model)),
+        response_id: mender.text(take(&mut data.response_id)),
+        trace_id: mender.text(take(&mut data.trace_id)),
+        span_id: mender.text(take(&mut data.span_id)),
+        parent_span_id: mender.text(take(&mut data.parent_span_id)),
+        region: mender.text(take(&mut data.region)),
+        api_key_id: mender.text(take(&mut data.api_key_id)),
+    })
+}

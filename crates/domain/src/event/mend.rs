@@ -1,0 +1,249 @@
+//! What is mended instead of rejected: over-long texts, wrong types in optional fields, too many
+//! tags, money and units with too many digits. Every mend leaves its flag.
+
+use std::borrow::Cow;
+
+use smallvec::SmallVec;
+use xxhash_rust::xxh3::xxh3_64;
+
+use super::envelope::{RawUnits, Tags};
+use super::json::{Field, JsonKind, TextField};
+use super::reject::{RejectReason, Rejection};
+use super::{Attribution, Flags, MAX_TAGS, MAX_TEXT_BYTES};
+use crate::money::Nanos;
+use crate::units::{Quantity, UnitKind, Units};
+
+/// Money of one call must be below this, either way.
+const MAX_CALL_MONEY: Nanos = Nanos::from_dollars(1_000_000);
+/// Units of one call, in billionths, must not exceed this: 10⁹ units.
+const MAX_QUANTITY: i128 = 1_000_000_000 * Quantity::ONE as i128;
+/// `~` and 16 hex digits.
+const HASH_SUFFIX_BYTES: usize = 17;
+
+/// Mends fields one after the other and remembers what it did.
+#[derive(Debug, Default)]
+pub(super) struct Mender {
+    pub flags: Flags,
+}
+
+impl Mender {
+    /// An optional text; empty where absent or of another type.
+    pub fn text<'a>(&mut self, field: TextField<'a>) -> Cow<'a, str> {
+        match field {
+            Field::Value(text) => self.shorten(text),
+            Field::Absent => Cow::Borrowed(""),
+            Field::Wrong(_) => {
+                self.flags.insert(Flags::FIELD_DROPPED);
+                Cow::Borrowed("")
+            }
+        }
+    }
+
+    /// Cuts a text of more than 256 bytes to a prefix, `~` and the xxh3 hash of the whole in 16 hex
+    /// digits, so that different texts stay different and equal ones equal.
+    pub fn shorten<'a>(&mut self, text: Cow<'a, str>) -> Cow<'a, str> {
+        if text.len() <= MAX_TEXT_BYTES {
+            return text;
+        }
+        self.flags.insert(Flags::FIELD_TRUNCATED);
+        let prefix = &text[..text.floor_char_boundary(MAX_TEXT_BYTES - HASH_SUFFIX_BYTES)];
+        Cow::Owned(format!("{prefix}~{:016x}", xxh3_64(text.as_bytes())))
+    }
+
+    /// An optional count; `None` where absent, of another type or above 2³² − 1.
+    pub fn count(&mut self, field: Field<u64>) -> Option<u32> {
+        let count = match field {
+            Field::Value(count) => u32::try_from(count).ok(),
+            Field::Absent => return None,
+            Field::Wrong(_) => None,
+        };
+        if count.is_none() {
+            self.flags.insert(Flags::FIELD_DROPPED);
+        }
+        count
+    }
+
+    /// An optional fingerprint: exactly 16 hex digits.
+    pub fn fingerprint(&mut self, field: TextField<'_>) -> Option<u64> {
+        let number = match field {
+            Field::Value(text) if text.is_empty() => return None,
+            Field::Value(text) => crate::fingerprint::parse_hex(&text),
+            Field::Absent => return None,
+            Field::Wrong(_) => None,
+        };
+        if number.is_none() {
+            self.flags.insert(Flags::FIELD_DROPPED);
+        }
+        number
+    }
+
+    /// The app's own figure, `None` where absent, negative or no decimal string.
+    pub fn reported_cost(&mut self, field: TextField<'_>) -> Result<Option<Nanos>, Rejection> {
+        let parsed = match field {
+            Field::Absent => return Ok(None),
+            Field::Value(text) => Nanos::parse_usd(&text).ok(),
+            Field::Wrong(_) => None,
+        };
+        let Some(parsed) = parsed else {
+            self.flags.insert(Flags::FIELD_DROPPED);
+            return Ok(None);
+        };
+        let amount = self.bounded_money(parsed, "data.reported_cost_usd")?;
+        if amount < Nanos::ZERO {
+            self.flags.insert(Flags::FIELD_DROPPED);
+            return Ok(None);
+        }
+        Ok(Some(amount))
+    }
+
+    /// `data.revenue_usd`, which a revenue event is about.
+    pub fn revenue(&mut self, field: TextField<'_>) -> Result<Nanos, Rejection> {
+        let wrong = |what: &str| {
+            let detail = format!(
+                "data.revenue_usd is {what}; write dollars as a decimal string, such as \"12.50\""
+            );
+            Rejection::new(RejectReason::BadMoney, detail)
+        };
+        match field {
+            Field::Value(text) if !text.is_empty() => {
+                let parsed = Nanos::parse_usd(&text)
+                    .map_err(|_| wrong("a text that is not a decimal number"))?;
+                self.bounded_money(parsed, "data.revenue_usd")
+            }
+            Field::Wrong(kind) => Err(wrong(kind.words())),
+            Field::Absent | Field::Value(_) => Err(Rejection::new(
+                RejectReason::MissingField,
+                "data.revenue_usd is missing; add the dollars as a decimal string, such as \"12.50\"",
+            )),
+        }
+    }
+
+    fn bounded_money(
+        &mut self,
+        parsed: crate::money::ParsedUsd,
+        path: &str,
+    ) -> Result<Nanos, Rejection> {
+        if parsed.amount >= MAX_CALL_MONEY || parsed.amount <= -MAX_CALL_MONEY {
+            let detail = format!(
+                "{path} is 1,000,000 dollars or more; check its unit, the field is in dollars"
+            );
+            return Err(Rejection::new(RejectReason::BadMoney, detail));
+        }
+        if parsed.rounded {
+            self.flags.insert(Flags::MONEY_ROUNDED);
+        }
+        Ok(parsed.amount)
+    }
+
+    /// Tags sorted by name, each name once (the last one stands), at most 16: the first by name, so
+    /// that the same set always gives the same result. Tags without name or value are absent.
+    pub fn tags<'a>(
+        &mut self,
+        tags: Tags<'a>,
+        kind: JsonKind,
+    ) -> Vec<(Cow<'a, str>, Cow<'a, str>)> {
+        self.object_expected(kind);
+        let mut mended = Vec::with_capacity(tags.0.len());
+        for (name, value) in tags.0 {
+            let value = self.text(value);
+            if !name.is_empty() && !value.is_empty() {
+                mended.push((self.shorten(name), value));
+            }
+        }
+        mended.reverse();
+        // Stable: of equal names the last written is now the first, and the one that is kept.
+        mended.sort_by(|(left, _), (right, _)| left.cmp(right));
+        mended.dedup_by(|(later, _), (kept, _)| later == kept);
+        if mended.len() > MAX_TAGS {
+            mended.truncate(MAX_TAGS);
+            self.flags.insert(Flags::FIELD_TRUNCATED);
+        }
+        mended
+    }
+
+    /// Units sorted by kind, without zeros.
+    pub fn units<'a>(&mut self, raw: RawUnits<'a>, kind: JsonKind) -> Result<Units<'a>, Rejection> {
+        self.object_expected(kind);
+        let mut entries: SmallVec<[(UnitKind, Quantity); 2]> = SmallVec::new();
+        for (name, value) in raw.quantities {
+            let literal = value.get();
+            if literal == "null" {
+                continue;
+            }
+            // An unknown unit cannot be priced here; the flag says that something was not charged.
+            let known = UnitKind::from_name(&name);
+            let (Some(unit), Some(quantity)) = (known, self.quantity(&name, literal)?) else {
+                self.flags.insert(Flags::FIELD_DROPPED);
+                continue;
+            };
+            entries.retain(|(other, _)| *other != unit);
+            if quantity != Quantity(0) {
+                entries.push((unit, quantity));
+            }
+        }
+        entries.sort();
+        Ok(Units {
+            entries,
+            quality: self.text(raw.quality),
+            size: self.text(raw.size),
+        })
+    }
+
+    /// A decimal number, as a string or as a JSON number, read from its digits; `None` where the
+    /// value is something else.
+    fn quantity(&mut self, name: &str, literal: &str) -> Result<Option<Quantity>, Rejection> {
+        let text: Cow<'_, str> = if literal.starts_with('"') {
+            match serde_json::from_str::<String>(literal) {
+                Ok(text) => Cow::Owned(text),
+                Err(_) => return Ok(None),
+            }
+        } else {
+            Cow::Borrowed(literal)
+        };
+        // Dollars and units have the same scale, billionths.
+        let Ok(parsed) = Nanos::parse_usd(&text) else {
+            return Ok(None);
+        };
+        let billionths = parsed.amount.get();
+        if !(0..=MAX_QUANTITY).contains(&billionths) {
+            let detail = format!("data.units.{name} must lie between 0 and 1,000,000,000");
+            return Err(Rejection::new(RejectReason::BadUsage, detail));
+        }
+        if parsed.rounded {
+            self.flags.insert(Flags::MONEY_ROUNDED);
+        }
+        let billionths = u64::try_from(billionths).expect("checked against its range above");
+        Ok(Some(Quantity(billionths)))
+    }
+
+    fn object_expected(&mut self, kind: JsonKind) {
+        if !matches!(kind, JsonKind::Absent | JsonKind::Null | JsonKind::Object) {
+            self.flags.insert(Flags::FIELD_DROPPED);
+        }
+    }
+
+    /// Who spent; `workspace` has been checked by the caller.
+    pub fn attribution<'a>(
+        &mut self,
+        workspace: Cow<'a, str>,
+        model: Cow<'a, str>,
+        data: &mut super::envelope::Data<'a>,
+    ) -> Attribution<'a> {
+        use std::mem::take;
+        Attribution {
+            workspace,
+            customer: self.text(take(&mut data.customer)),
+            feature: self.text(take(&mut data.feature)),
+            user: self.text(take(&mut data.user)),
+            agent: self.text(take(&mut data.agent)),
+            plan: self.text(take(&mut data.plan)),
+            session: self.text(take(&mut data.session)),
+            root_session: self.text(take(&mut data.root_session)),
+            environment: self.text(take(&mut data.environment)),
+            account: self.text(take(&mut data.account)),
+            model,
+            provider: self.text(take(&mut data.provider)),
+            tags: self.tags(take(&mut data.tags), data.tags_kind),
+        }
+    }
+}

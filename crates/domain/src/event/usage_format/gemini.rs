@@ -1,0 +1,100 @@
+//! `gemini`: `promptTokenCount` contains the cached tokens, `candidatesTokenCount` does not contain
+//! the thoughts, and what tools put into the prompt comes on top.
+//!
+//! Names are accepted as the REST API writes them and as the Python SDK does (`prompt_token_count`).
+//! Documents and text are plain input.
+
+use super::Reading;
+use super::contained::{ContainedInput, ContainedOutput, reconcile};
+use super::walk::{Counts, Meaning, Section, Slot};
+
+pub(super) fn meaning(section: Section, key: &str) -> Option<Meaning> {
+    match section {
+        Section::Top => top(key),
+        _ => match key {
+            "modality" => Some(Meaning::Label),
+            "tokenCount" | "token_count" => Some(Meaning::LabelledCount),
+            label => modality(section, label).map(Meaning::Count),
+        },
+    }
+}
+
+fn top(key: &str) -> Option<Meaning> {
+    Some(match key {
+        "promptTokenCount" | "prompt_token_count" => Meaning::Count(Slot::Input),
+        "cachedContentTokenCount" | "cached_content_token_count" => Meaning::Count(Slot::CacheRead),
+        "toolUsePromptTokenCount" | "tool_use_prompt_token_count" => {
+            Meaning::Count(Slot::ToolInput)
+        }
+        // The live API calls the candidates a response.
+        "candidatesTokenCount"
+        | "candidates_token_count"
+        | "responseTokenCount"
+        | "response_token_count" => Meaning::Count(Slot::Output),
+        "thoughtsTokenCount" | "thoughts_token_count" => Meaning::Count(Slot::Reasoning),
+        "totalTokenCount" | "total_token_count" => Meaning::Count(Slot::Total),
+        "promptTokensDetails" | "prompt_tokens_details" => Meaning::List(Section::InputDetails),
+        "cacheTokensDetails" | "cache_tokens_details" => Meaning::List(Section::CachedDetails),
+        "toolUsePromptTokensDetails" | "tool_use_prompt_tokens_details" => {
+            Meaning::List(Section::ToolDetails)
+        }
+        "candidatesTokensDetails"
+        | "candidates_tokens_details"
+        | "responseTokensDetails"
+        | "response_tokens_details" => Meaning::List(Section::OutputDetails),
+        _ => return None,
+    })
+}
+
+/// The slot of a modality such as `AUDIO` (in Python's text form `MediaModality.AUDIO`).
+fn modality(section: Section, label: &str) -> Option<Slot> {
+    let name = label.rsplit('.').next().unwrap_or(label);
+    let slots = match section {
+        Section::InputDetails => [Slot::AudioInput, Slot::ImageInput, Slot::VideoInput],
+        Section::CachedDetails => [Slot::AudioCached, Slot::ImageCached, Slot::VideoCached],
+        Section::ToolDetails => [Slot::ToolAudio, Slot::ToolImage, Slot::ToolVideo],
+        // Generated video is billed by the second, see units.
+        Section::OutputDetails => [Slot::AudioOutput, Slot::ImageOutput, Slot::ImageOutput],
+        _ => return None,
+    };
+    ["AUDIO", "IMAGE", "VIDEO"]
+        .iter()
+        .position(|known| known.eq_ignore_ascii_case(name))
+        .map(|index| slots[index])
+}
+
+pub(super) fn classes(counts: &Counts) -> Reading {
+    let mut reading = Reading::default();
+    let prompt = ContainedInput {
+        total: counts.get(Slot::Input),
+        cache_read: counts.get(Slot::CacheRead),
+        audio: counts.get(Slot::AudioInput),
+        image: counts.get(Slot::ImageInput),
+        video: counts.get(Slot::VideoInput),
+        audio_cached: counts.get(Slot::AudioCached),
+        image_cached: counts.get(Slot::ImageCached),
+        video_cached: counts.get(Slot::VideoCached),
+        ..ContainedInput::default()
+    };
+    let tools = ContainedInput {
+        total: counts.get(Slot::ToolInput),
+        audio: counts.get(Slot::ToolAudio),
+        image: counts.get(Slot::ToolImage),
+        video: counts.get(Slot::ToolVideo),
+        ..ContainedInput::default()
+    };
+    let candidates = ContainedOutput {
+        total: counts.get(Slot::Output),
+        reasoning: 0,
+        audio: counts.get(Slot::AudioOutput),
+        image: counts.get(Slot::ImageOutput),
+    };
+    let tokens = &mut reading.tokens;
+    tokens.reasoning = counts.get(Slot::Reasoning);
+    let prompt_disputed = prompt.take_apart(tokens);
+    let tools_disputed = tools.take_apart(tokens);
+    let output_disputed = candidates.take_apart(tokens);
+    let total_disputed = reconcile(tokens, counts.get(Slot::Total));
+    reading.disputed = prompt_disputed || tools_disputed || output_disputed || total_disputed;
+    reading
+}

@@ -1,0 +1,193 @@
+//! Token counts in the formats of the providers, read into disjoint classes.
+//!
+//! One [`walk`](walk) over the JSON serves all formats: each format's file says which member means
+//! which [`Slot`](walk::Slot) and how the slots become [`TokenClasses`]. A provider's own usage
+//! object is accepted verbatim: unknown members are ignored, nulls are zeros.
+
+use serde::de::DeserializeSeed;
+
+use super::json::{JsonKind, ObjectInto};
+use super::reject::{RejectReason, Rejection};
+use crate::tokens::TokenClasses;
+
+mod anthropic;
+mod bedrock;
+mod contained;
+mod gemini;
+mod openai;
+mod spendfuse;
+mod walk;
+
+use walk::{Counts, Meaning, Section, SectionReader};
+
+/// The most tokens in one class of one call.
+pub(super) const MAX_COUNT: u64 = 1_000_000_000;
+
+/// How `data.usage` is to be read; named by `data.usage_format`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum UsageFormat {
+    /// spendfuse's own names; the default.
+    #[default]
+    Spendfuse,
+    /// OpenTelemetry's `gen_ai.usage.*` attributes, with or without that prefix.
+    Otel,
+    /// OpenAI chat completions, embeddings, and whoever speaks their language.
+    OpenAiChat,
+    /// OpenAI responses, images and realtime.
+    OpenAiResponses,
+    /// Anthropic messages.
+    AnthropicMessages,
+    /// Gemini API and Vertex AI `generateContent`.
+    Gemini,
+    /// Amazon Bedrock `Converse`.
+    BedrockConverse,
+}
+
+impl UsageFormat {
+    /// Every format.
+    pub const ALL: [Self; 7] = [
+        Self::Spendfuse,
+        Self::Otel,
+        Self::OpenAiChat,
+        Self::OpenAiResponses,
+        Self::AnthropicMessages,
+        Self::Gemini,
+        Self::BedrockConverse,
+    ];
+
+    /// The name in events.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Spendfuse => "spendfuse",
+            Self::Otel => "otel",
+            Self::OpenAiChat => "openai.chat",
+            Self::OpenAiResponses => "openai.responses",
+            Self::AnthropicMessages => "anthropic.messages",
+            Self::Gemini => "gemini",
+            Self::BedrockConverse => "bedrock.converse",
+        }
+    }
+
+    /// The format with this name.
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|format| format.name() == name)
+    }
+
+    fn meaning(self, section: Section, key: &str) -> Option<Meaning> {
+        match self {
+            Self::Spendfuse | Self::Otel => spendfuse::meaning(section, key),
+            Self::OpenAiChat | Self::OpenAiResponses => openai::meaning(section, key),
+            Self::AnthropicMessages => anthropic::meaning(section, key),
+            Self::Gemini => gemini::meaning(section, key),
+            Self::BedrockConverse => bedrock::meaning(section, key),
+        }
+    }
+
+    fn classes(self, counts: &Counts) -> Reading {
+        match self {
+            Self::Spendfuse | Self::Otel => spendfuse::classes(counts),
+            Self::OpenAiChat | Self::OpenAiResponses => openai::classes(counts),
+            Self::AnthropicMessages => anthropic::classes(counts),
+            Self::Gemini => gemini::classes(counts),
+            Self::BedrockConverse => bedrock::classes(counts),
+        }
+    }
+}
+
+/// What a usage object says.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Reading {
+    /// Tokens in disjoint classes.
+    pub tokens: TokenClasses,
+    /// Web searches that the provider bills with the tokens.
+    pub web_searches: u64,
+    /// The counts contradict their format; the larger reading is in [`tokens`](Self::tokens).
+    pub disputed: bool,
+}
+
+/// Reads the usage object `json` in `format`.
+///
+/// `has_units` says whether the event has units: then an object without any known count is a call
+/// without tokens, else it is taken for an object in another format and refused.
+///
+/// # Errors
+/// `missing_field` where it is null; `bad_usage` where it is no object, a count is no integer
+/// between 0 and 10⁹, or none of its members is a count of this format.
+pub fn read(format: UsageFormat, json: &str, has_units: bool) -> Result<Reading, Rejection> {
+    let (kind, counts) = walk_object(format, json)?;
+    match kind {
+        JsonKind::Object => {}
+        JsonKind::Absent | JsonKind::Null => {
+            let detail = "data.usage is missing; add the provider's usage object and name its data.usage_format";
+            return Err(Rejection::new(RejectReason::MissingField, detail));
+        }
+        other => {
+            return Err(bad(format!(
+                "data.usage is {}; it must be an object",
+                other.words()
+            )));
+        }
+    }
+    if let Some(problem) = counts.problem() {
+        return Err(bad(problem));
+    }
+    if counts.nothing_known() && !has_units {
+        return Err(unrecognised(format, json));
+    }
+    let reading = format.classes(&counts);
+    // Sums of counts (Gemini's lists and tool use, surplus of a total) can pass the bound of one.
+    if reading
+        .tokens
+        .each()
+        .into_iter()
+        .any(|count| count > MAX_COUNT)
+    {
+        return Err(bad(
+            "data.usage adds up to more than 1,000,000,000 tokens in one class",
+        ));
+    }
+    Ok(reading)
+}
+
+fn walk_object(format: UsageFormat, json: &str) -> Result<(JsonKind, Counts), Rejection> {
+    let mut reader = SectionReader::top(format);
+    let mut deserializer = serde_json::Deserializer::from_str(json);
+    let kind = ObjectInto(&mut reader)
+        .deserialize(&mut deserializer)
+        .map_err(|_| bad("data.usage holds a number or text that cannot be read; write counts as plain integers"))?;
+    Ok((kind, reader.counts))
+}
+
+fn bad(detail: impl Into<String>) -> Rejection {
+    Rejection::new(RejectReason::BadUsage, detail)
+}
+
+/// An object without a single count of its format: most likely another provider's, so say whose.
+fn unrecognised(format: UsageFormat, json: &str) -> Rejection {
+    let fitting = UsageFormat::ALL
+        .into_iter()
+        .find(|other| walk_object(*other, json).is_ok_and(|(_, counts)| !counts.nothing_known()));
+    let advice = match fitting {
+        Some(other) => format!(
+            "it looks like \"{0}\": set data.usage_format to \"{0}\"",
+            other.name()
+        ),
+        None => "check data.usage_format and the names of its counts".to_owned(),
+    };
+    bad(format!(
+        "data.usage has no count of usage_format \"{}\"; {advice}",
+        format.name()
+    ))
+}
+
+/// The rejection for a `usage_format` that is not known; `what` it is, safe to print.
+pub(super) fn unknown_format(what: &str) -> Rejection {
+    let known: Vec<&str> = UsageFormat::ALL
+        .into_iter()
+        .map(UsageFormat::name)
+        .collect();
+    bad(format!(
+        "data.usage_format is {what}; supported are {}",
+        known.join(", ")
+    ))
+}

@@ -1,0 +1,66 @@
+//! `spendfuse` and `otel`: totals that contain everything.
+//!
+//! OpenTelemetry's generative-AI conventions say the same of `gen_ai.usage.input_tokens` ("should
+//! include all types of input tokens, including cached tokens"), so one reading serves both.
+
+use super::Reading;
+use super::contained::{ContainedInput, ContainedOutput};
+use super::walk::{Counts, Meaning, Section, Slot};
+
+const OTEL_PREFIX: &str = "gen_ai.usage.";
+
+pub(super) fn meaning(section: Section, key: &str) -> Option<Meaning> {
+    if section != Section::Top {
+        return None;
+    }
+    Some(Meaning::Count(
+        match key.strip_prefix(OTEL_PREFIX).unwrap_or(key) {
+            "input_tokens" => Slot::Input,
+            "cache_read_tokens" | "cache_read.input_tokens" => Slot::CacheRead,
+            "cache_write_tokens" | "cache_creation.input_tokens" => Slot::CacheWrite,
+            "cache_write_1h_tokens" => Slot::CacheWrite1h,
+            "audio_input_tokens" => Slot::AudioInput,
+            "image_input_tokens" => Slot::ImageInput,
+            "video_input_tokens" => Slot::VideoInput,
+            "audio_input_cached_tokens" => Slot::AudioCached,
+            "image_input_cached_tokens" => Slot::ImageCached,
+            "video_input_cached_tokens" => Slot::VideoCached,
+            "output_tokens" => Slot::Output,
+            "reasoning_tokens" | "reasoning.output_tokens" => Slot::Reasoning,
+            "audio_output_tokens" => Slot::AudioOutput,
+            "image_output_tokens" => Slot::ImageOutput,
+            _ => return None,
+        },
+    ))
+}
+
+pub(super) fn classes(counts: &Counts) -> Reading {
+    let mut reading = Reading::default();
+    let write_1h = counts.get(Slot::CacheWrite1h);
+    let input = ContainedInput {
+        total: counts.get(Slot::Input),
+        cache_read: counts.get(Slot::CacheRead),
+        cache_write: if counts.has(Slot::CacheWrite) {
+            counts.get(Slot::CacheWrite)
+        } else {
+            write_1h
+        },
+        cache_write_1h: write_1h,
+        audio: counts.get(Slot::AudioInput),
+        image: counts.get(Slot::ImageInput),
+        video: counts.get(Slot::VideoInput),
+        audio_cached: counts.get(Slot::AudioCached),
+        image_cached: counts.get(Slot::ImageCached),
+        video_cached: counts.get(Slot::VideoCached),
+    };
+    let output = ContainedOutput {
+        total: counts.get(Slot::Output),
+        reasoning: counts.get(Slot::Reasoning),
+        audio: counts.get(Slot::AudioOutput),
+        image: counts.get(Slot::ImageOutput),
+    };
+    let input_disputed = input.take_apart(&mut reading.tokens);
+    let output_disputed = output.take_apart(&mut reading.tokens);
+    reading.disputed = input_disputed || output_disputed;
+    reading
+}
