@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use spendfuse_domain::UnixMillis;
 use spendfuse_domain::verdict::budget_key;
+use spendfuse_domain::{UnixMillis, Window};
 
 use super::restore::{LedgerMark, account_bytes, evaluated_key, mark_key};
 use super::{AccountKey, Ledger, LedgerAccount, LedgerOutputs, WindowLine, WindowLineKind};
@@ -178,17 +178,17 @@ impl Ledger {
 
 impl LedgerAccount {
     fn line(&self, kind: WindowLineKind, compiled: &CompiledBudget, now: UnixMillis) -> WindowLine {
-        let spend = self.account.spend();
         WindowLine {
             kind,
             budget: self.budget.clone(),
             scope: self.scope.clone(),
-            window: self.label.clone(),
-            start: self.start,
-            end: self.end,
-            spent: spend.against(compiled.budget.limit),
-            spend,
-            limit: compiled.budget.limit.amount(),
+            window: Window {
+                label: self.label.clone(),
+                start: self.start,
+                end: self.end,
+            },
+            spend: self.account.spend(),
+            limit: compiled.budget.limit,
             at: now,
         }
     }

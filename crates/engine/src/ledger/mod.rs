@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 use hashbrown::{HashMap, HashSet};
 use minicbor::{Decode, Encode};
-use spendfuse_domain::budget::{BudgetId, Spend};
+use spendfuse_domain::budget::{BudgetId, Limit, Spend};
 use spendfuse_domain::finding::Finding;
 use spendfuse_domain::verdict::{BlocklistEntry, EventRef};
 use spendfuse_domain::{Nanos, UnixMillis, Window, WindowKind};
@@ -105,18 +105,12 @@ pub struct WindowLine {
     pub budget: String,
     /// Scope text.
     pub scope: String,
-    /// The window's label.
-    pub window: String,
-    /// Its start.
-    pub start: UnixMillis,
-    /// Its end; `None` for `lifetime`.
-    pub end: Option<UnixMillis>,
+    /// The window.
+    pub window: Window,
     /// The sums: so far, final, or of the late spend alone.
     pub spend: Spend,
-    /// The limit, in its own unit.
-    pub limit: i128,
-    /// Spent, in the limit's unit.
-    pub spent: i128,
+    /// The limit.
+    pub limit: Limit,
     /// When it was written.
     pub at: UnixMillis,
 }
@@ -409,12 +403,9 @@ fn late_line(
         kind: WindowLineKind::Late,
         budget: budget.id.to_string(),
         scope: entry.scope.clone(),
-        window: window.label.clone(),
-        start: window.start,
-        end: window.end,
-        spent: entry.spend().against(budget.limit),
+        window: window.clone(),
         spend: entry.spend(),
-        limit: budget.limit.amount(),
+        limit: budget.limit,
         at: now,
     }
 }
