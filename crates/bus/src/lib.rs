@@ -1,1 +1,32 @@
-//! spendfuse-bus
+//! Kafka for spendfuse: bytes, topics, partitions and offsets, and nothing of the domain.
+//!
+//! * [`runner`] runs a stage: input topics in, one transaction a batch out, state restored from a
+//!   changelog. The processor's meter and ledger are written against its traits.
+//! * [`follower`] replicates compacted topics (budgets, prices, blocklist) into memory.
+//! * [`producer`] sends usage events; [`writer`] replaces sets of records in one transaction.
+//! * [`log_consumer`] reads with a group whose offsets the caller commits (the loader).
+//! * [`topics`] creates and checks topics.
+//!
+//! It is the only crate that knows rdkafka, and the only one that holds unsafe code ([`native`]).
+
+pub mod config;
+mod context;
+pub mod error;
+pub mod headers;
+pub mod metrics;
+mod native;
+pub mod outputs;
+pub mod runner;
+pub mod shutdown;
+pub mod topics;
+mod transaction;
+
+pub use config::KafkaConfig;
+pub use error::{BusError, LogicError};
+pub use headers::Headers;
+pub use outputs::{CollectedOutput, OutputSink, Outputs};
+pub use runner::{
+    HistoryTopic, InputRecord, PartitionLogic, RestoreSource, StageConfig, StageEvent, StageLogic,
+    StageObserver, run_stage,
+};
+pub use shutdown::Shutdown;

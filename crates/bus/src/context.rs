@@ -1,0 +1,159 @@
+//! Sends what librdkafka says to `tracing`, without letting an absent broker flood the log.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use rdkafka::ClientContext;
+use rdkafka::config::RDKafkaLogLevel;
+use rdkafka::consumer::ConsumerContext;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::message::{DeliveryResult, Message};
+use rdkafka::producer::ProducerContext;
+
+use crate::error::BusError;
+
+/// One line of each kind in this time; the next one tells how many were left out.
+const QUIET: Duration = Duration::from_secs(10);
+
+/// The context of every client that needs no delivery reports.
+#[derive(Default)]
+pub(crate) struct LoggingContext {
+    kinds: Mutex<HashMap<String, Kind>>,
+}
+
+struct Kind {
+    last_line: Instant,
+    left_out: u64,
+}
+
+impl LoggingContext {
+    /// Whether to write a line of this kind now, and how many were left out before it.
+    fn admit(&self, kind: &str) -> Option<u64> {
+        let now = Instant::now();
+        let mut kinds = self.kinds.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(known) = kinds.get_mut(kind) else {
+            let first = Kind {
+                last_line: now,
+                left_out: 0,
+            };
+            kinds.insert(kind.to_owned(), first);
+            return Some(0);
+        };
+        if now.duration_since(known.last_line) < QUIET {
+            known.left_out += 1;
+            return None;
+        }
+        known.last_line = now;
+        Some(std::mem::take(&mut known.left_out))
+    }
+}
+
+impl ClientContext for LoggingContext {
+    fn log(&self, level: RDKafkaLogLevel, kind: &str, message: &str) {
+        // One set of properties goes to all clients; that a consumer does not need `acks` is
+        // no news.
+        let is_news = kind != "CONFWARN";
+        match level {
+            RDKafkaLogLevel::Emerg
+            | RDKafkaLogLevel::Alert
+            | RDKafkaLogLevel::Critical
+            | RDKafkaLogLevel::Error
+            | RDKafkaLogLevel::Warning
+                if is_news =>
+            {
+                if let Some(left_out) = self.admit(kind) {
+                    tracing::warn!(target: "librdkafka", kind, left_out, "{message}");
+                }
+            }
+            _ => tracing::debug!(target: "librdkafka", kind, "{message}"),
+        }
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        // `PartitionEOF` and other per-partition states arrive here too, as no error.
+        if error.rdkafka_error_code() == Some(RDKafkaErrorCode::PartitionEOF) {
+            return;
+        }
+        let code = format!("{error}");
+        if let Some(left_out) = self.admit(&code) {
+            tracing::warn!(target: "librdkafka", error = code, left_out, "{reason}");
+        }
+    }
+}
+
+impl ConsumerContext for LoggingContext {}
+
+/// The context of a transactional producer: remembers the first record that failed.
+#[derive(Default)]
+pub(crate) struct FailureContext {
+    logging: LoggingContext,
+    first_failure: Mutex<Option<BusError>>,
+}
+
+impl FailureContext {
+    /// The first failed delivery since the client was made.
+    pub(crate) fn take_failure(&self) -> Option<BusError> {
+        let mut failure = self
+            .first_failure
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        failure.take()
+    }
+}
+
+impl ClientContext for FailureContext {
+    fn log(&self, level: RDKafkaLogLevel, kind: &str, message: &str) {
+        self.logging.log(level, kind, message);
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        self.logging.error(error, reason);
+    }
+}
+
+impl ProducerContext for FailureContext {
+    type DeliveryOpaque = ();
+
+    fn delivery(&self, result: &DeliveryResult<'_>, _opaque: ()) {
+        let Err((error, message)) = result else {
+            return;
+        };
+        let mut failure = self
+            .first_failure
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        if failure.is_none() {
+            *failure = Some(delivery_error(
+                error,
+                message.topic(),
+                message.partition(),
+                0,
+            ));
+        }
+    }
+}
+
+/// The typed error of a record that was not taken or not acknowledged.
+pub(crate) fn delivery_error(
+    error: &KafkaError,
+    topic: &str,
+    partition: i32,
+    bytes: usize,
+) -> BusError {
+    use RDKafkaErrorCode::{InvalidMessageSize, MessageBatchTooLarge, MessageSizeTooLarge};
+    match error.rdkafka_error_code() {
+        Some(MessageSizeTooLarge | MessageBatchTooLarge | InvalidMessageSize) => {
+            BusError::TooLarge {
+                topic: topic.to_owned(),
+                partition,
+                bytes,
+            }
+        }
+        _ => BusError::Send {
+            topic: topic.to_owned(),
+            partition,
+            error: error.clone(),
+        },
+    }
+}

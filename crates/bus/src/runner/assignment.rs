@@ -1,0 +1,233 @@
+//! From an assignment by the group to partitions that are restored, compared and being read.
+
+use std::time::{Duration, Instant};
+
+use rdkafka::consumer::Consumer;
+use rdkafka::{Offset, TopicPartitionList};
+
+use super::batch::Slot;
+use super::config::StageConfig;
+use super::logic::{PartitionLogic, StageLogic};
+use super::position::Position;
+use super::restore::{Probe, Restoring, restore};
+use crate::error::{BusError, LogicError};
+use crate::native::{Poller, TopicPartition, request};
+
+/// Why the way to an assignment was not gone to its end.
+pub(super) enum Interrupt {
+    /// The group assigned something else, which was not answered yet.
+    Assigned(Vec<TopicPartition>),
+    /// The group took everything back, which was answered.
+    Revoked,
+    /// An error, or the request to stop.
+    Failed(BusError),
+}
+
+impl From<BusError> for Interrupt {
+    fn from(error: BusError) -> Self {
+        Self::Failed(error)
+    }
+}
+
+impl From<LogicError> for Interrupt {
+    fn from(error: LogicError) -> Self {
+        Self::Failed(error.into())
+    }
+}
+
+type KeepAlive<'k> = dyn FnMut(Duration) -> Result<(), Interrupt> + 'k;
+
+/// How long one request for committed offsets may wait for open transactions before the group's
+/// consumer is polled again.
+const COMMITTED_SLICE: Duration = Duration::from_secs(1);
+const BEFORE_COMPARING_AGAIN: Duration = Duration::from_millis(200);
+const BEFORE_ASKING_READY_AGAIN: Duration = Duration::from_millis(20);
+
+/// The partitions of an assignment, once it is known to hold each of every input.
+pub(super) fn co_partitioned(
+    config: &StageConfig,
+    assigned: &[TopicPartition],
+) -> Result<Vec<u32>, BusError> {
+    let mut partitions: Vec<u32> = assigned
+        .iter()
+        .map(|at| at.partition.cast_unsigned())
+        .collect();
+    partitions.sort_unstable();
+    partitions.dedup();
+    for &partition in &partitions {
+        for topic in &config.inputs {
+            let has = |at: &TopicPartition| {
+                at.topic == *topic && at.partition.cast_unsigned() == partition
+            };
+            if !assigned.iter().any(has) {
+                return Err(BusError::NotCoPartitioned {
+                    group: config.group_id.clone(),
+                    partition,
+                    topic: topic.clone(),
+                });
+            }
+        }
+        if partition >= config.partitions {
+            return Err(BusError::PartitionCount {
+                topic: config.inputs.join(", "),
+                found: partition + 1,
+                expected: config.partitions,
+            });
+        }
+    }
+    Ok(partitions)
+}
+
+/// Restores the partitions and starts reading their inputs. Until then nothing is read: the
+/// assignment was answered with an empty list.
+pub(super) fn take_over<L: StageLogic>(
+    config: &StageConfig,
+    stage: &mut L,
+    poller: &Poller,
+    partitions: &[u32],
+    now_millis: i64,
+    keep_alive: &mut KeepAlive<'_>,
+) -> Result<Vec<Slot<L::Partition>>, Interrupt> {
+    poller.assign(&[])?;
+    if partitions.is_empty() {
+        return Ok(Vec::new());
+    }
+    let probe = Probe::open(config)?;
+    let deadline = Instant::now() + config.transaction_timeout * 2;
+    let mut slots = loop {
+        let committed = committed_positions(config, poller, partitions, deadline, keep_alive)?;
+        let mut restoring = Vec::with_capacity(partitions.len());
+        for &partition in partitions {
+            restoring.push(Restoring {
+                partition,
+                logic: stage.open(partition)?,
+                position: None,
+            });
+        }
+        restore(config, &probe, &mut restoring, now_millis, keep_alive)?;
+        match compare(config, &probe, restoring, &committed)? {
+            Compared::Equal(slots) => break slots,
+            Compared::Different(error) if Instant::now() >= deadline => return Err(error.into()),
+            // Another worker's last transaction may have become visible in one place only.
+            Compared::Different(error) => {
+                tracing::info!(stage = config.stage, error = %error, "comparing again");
+                keep_alive(BEFORE_COMPARING_AGAIN)?;
+            }
+        }
+    };
+    for slot in &mut slots {
+        slot.logic.restored(slot.seq)?;
+    }
+    for slot in &mut slots {
+        while !slot.logic.ready()? {
+            keep_alive(BEFORE_ASKING_READY_AGAIN)?;
+        }
+    }
+    poller.assign(&starts(config, &slots))?;
+    Ok(slots)
+}
+
+fn starts<'c, P>(config: &'c StageConfig, slots: &[Slot<P>]) -> Vec<(&'c str, i32, Offset)> {
+    let each = slots.iter().flat_map(|slot| {
+        let inputs = config.inputs.iter().zip(&slot.next);
+        inputs.map(|(topic, next)| {
+            let partition = slot.partition.cast_signed();
+            (topic.as_str(), partition, Offset::Offset(*next))
+        })
+    });
+    each.collect()
+}
+
+/// The group's offsets, once no transaction is open that would change them. Asked for before the
+/// changelog's end: whatever was committed up to here is below that end.
+fn committed_positions(
+    config: &StageConfig,
+    poller: &Poller,
+    partitions: &[u32],
+    deadline: Instant,
+    keep_alive: &mut KeepAlive<'_>,
+) -> Result<TopicPartitionList, Interrupt> {
+    let mut wanted = TopicPartitionList::new();
+    for &partition in partitions {
+        for topic in &config.inputs {
+            wanted.add_partition(topic, partition.cast_signed());
+        }
+    }
+    loop {
+        let doing = "asking for committed offsets";
+        let asked = poller
+            .consumer()
+            .committed_offsets(wanted.clone(), COMMITTED_SLICE)
+            .and_then(|list| {
+                let errors = list.elements().into_iter().map(|element| element.error());
+                errors.collect::<Result<Vec<()>, _>>()?;
+                Ok(list)
+            });
+        match asked {
+            Ok(list) => return Ok(list),
+            Err(error) if Instant::now() >= deadline => return Err(request(doing)(error).into()),
+            Err(_) => keep_alive(BEFORE_ASKING_READY_AGAIN)?,
+        }
+    }
+}
+
+enum Compared<P> {
+    Equal(Vec<Slot<P>>),
+    Different(BusError),
+}
+
+fn compare<P: PartitionLogic>(
+    config: &StageConfig,
+    probe: &Probe,
+    restored: Vec<Restoring<P>>,
+    committed: &TopicPartitionList,
+) -> Result<Compared<P>, BusError> {
+    let mut slots = Vec::with_capacity(restored.len());
+    for restoring in restored {
+        let partition = restoring.partition;
+        let committed = Position {
+            seq: 0,
+            inputs: config
+                .inputs
+                .iter()
+                .filter_map(|topic| {
+                    let found = committed.find_partition(topic, partition.cast_signed())?;
+                    match found.offset() {
+                        Offset::Offset(offset) => Some((topic.clone(), offset)),
+                        _ => None,
+                    }
+                })
+                .collect(),
+        };
+        let stored = restoring.position.unwrap_or_default();
+        let mut next = Vec::with_capacity(config.inputs.len());
+        for topic in &config.inputs {
+            next.push(
+                match (stored.offset_of(topic), committed.offset_of(topic)) {
+                    (Some(stored), Some(committed)) if stored == committed => stored,
+                    // Never read by this group: from the log's start.
+                    (None, None) => probe.bounds(topic, partition)?.0,
+                    _ => {
+                        return Ok(Compared::Different(BusError::PositionMismatch {
+                            group: config.group_id.clone(),
+                            partition,
+                            changelog: config.changelog.clone(),
+                            stored: stored.to_string(),
+                            committed: committed.to_string(),
+                        }));
+                    }
+                },
+            );
+        }
+        slots.push(Slot {
+            partition,
+            logic: restoring.logic,
+            seq: stored.seq,
+            ends: vec![None; next.len()],
+            next,
+            begun: false,
+            records: 0,
+        });
+    }
+    Ok(Compared::Equal(slots))
+}

@@ -1,0 +1,107 @@
+//! A worker's partitions, and the bookkeeping of the batch that is open on them.
+
+use std::time::{Duration, Instant};
+
+use rdkafka::{Offset, TopicPartitionList};
+
+use super::config::StageConfig;
+use super::position::Position;
+use crate::error::BusError;
+use crate::native::request;
+
+/// One partition of the worker.
+pub(super) struct Slot<P> {
+    pub(super) partition: u32,
+    pub(super) logic: P,
+    /// Number of the last commit.
+    pub(super) seq: u64,
+    /// Next offset of each input.
+    pub(super) next: Vec<i64>,
+    /// The end of each input where it was reached and nothing came since.
+    pub(super) ends: Vec<Option<i64>>,
+    /// Whether the logic was told about the batch.
+    pub(super) begun: bool,
+    /// Records in the open batch.
+    pub(super) records: usize,
+}
+
+impl<P> Slot<P> {
+    /// What the changelog will say after the next commit.
+    pub(super) fn next_position(&self, inputs: &[String]) -> Position {
+        Position {
+            seq: self.seq + 1,
+            inputs: inputs.iter().cloned().zip(self.next.clone()).collect(),
+        }
+    }
+
+    /// Adds the offsets of all inputs, unchanged ones too: they carry the group's generation,
+    /// which fences a worker whose partition has moved.
+    pub(super) fn add_offsets(
+        &self,
+        inputs: &[String],
+        offsets: &mut TopicPartitionList,
+    ) -> Result<(), BusError> {
+        for (topic, next) in inputs.iter().zip(&self.next) {
+            offsets
+                .add_partition_offset(topic, self.partition.cast_signed(), Offset::Offset(*next))
+                .map_err(request("collecting offsets"))?;
+        }
+        Ok(())
+    }
+
+    /// The batch was committed.
+    pub(super) fn committed(&mut self) {
+        self.seq += 1;
+        self.begun = false;
+        self.records = 0;
+    }
+}
+
+/// How full the open batch is.
+#[derive(Debug, Default)]
+pub(super) struct Batch {
+    first_at: Option<Instant>,
+    pub(super) records: usize,
+    bytes: usize,
+    /// Whether the last record must be alone.
+    pub(super) is_single: bool,
+}
+
+/// Reading the clock for each record would cost as much as a small record's processing.
+const CLOCK_EVERY: usize = 32;
+
+impl Batch {
+    pub(super) fn is_empty(&self) -> bool {
+        self.records == 0
+    }
+
+    pub(super) fn add(&mut self, bytes: usize) {
+        if self.records == 0 {
+            self.first_at = Some(Instant::now());
+        }
+        self.records += 1;
+        self.bytes += bytes;
+    }
+
+    /// Whether it must be committed although more records wait.
+    pub(super) fn is_full(&self, config: &StageConfig) -> bool {
+        self.is_single
+            || self.records >= config.batch_max_events
+            || self.bytes >= config.batch_max_bytes
+            || (self.records.is_multiple_of(CLOCK_EVERY) && self.age() >= config.commit_interval)
+    }
+
+    /// How long more records may be waited for: none once `commit_min` has passed.
+    pub(super) fn patience(&self, config: &StageConfig) -> Duration {
+        config.commit_min.saturating_sub(self.age())
+    }
+
+    pub(super) fn clear(&mut self) {
+        *self = Self::default();
+    }
+
+    fn age(&self) -> Duration {
+        self.first_at
+            .map_or(Duration::ZERO, |first| first.elapsed())
+    }
+}

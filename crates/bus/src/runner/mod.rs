@@ -1,0 +1,159 @@
+//! Runs a stage: one OS thread, one consumer, one transactional producer.
+//!
+//! In: co-partitioned input topics. Out: whatever the stage's logic writes, together with its
+//! changed state (the changelog) and the input offsets, in one transaction a batch. The life of a
+//! worker is always the same: check topics → join the group → restore the assigned partitions →
+//! batches, until a rebalance, an error or a shutdown. After an error of any kind nothing is
+//! repaired: clients and state are dropped and the life begins again, so the path of recovery is
+//! the one that always runs.
+
+mod assignment;
+mod batch;
+mod config;
+mod logic;
+mod observer;
+mod position;
+mod restore;
+mod suspicion;
+mod worker;
+
+use std::any::Any;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::{Duration, Instant};
+
+use rdkafka::error::RDKafkaErrorCode;
+
+use crate::error::{BusError, LogicError};
+use crate::metrics::STAGE_RESTARTS;
+use crate::shutdown::Shutdown;
+use suspicion::Suspicion;
+
+pub use config::{HistoryTopic, StageConfig};
+pub use logic::{InputRecord, PartitionLogic, RestoreSource, StageLogic};
+pub use observer::{StageEvent, StageObserver};
+
+const FIRST_PAUSE: Duration = Duration::from_millis(50);
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+/// The same error is written again after this time.
+const REPEAT_LINE: Duration = Duration::from_secs(30);
+
+/// Runs a worker of a stage on the calling thread until `shutdown`. Errors that trying again can
+/// help against (broker away, transaction fenced or timed out, a panic) start the worker again,
+/// after a pause that grows up to 5 s. A record that makes its batch fail is found and rejected.
+///
+/// # Errors
+/// Only what needs a person; see [`BusError::can_retry`].
+pub fn run_stage<L: StageLogic>(
+    config: &StageConfig,
+    logic: &mut L,
+    shutdown: &Shutdown,
+    observer: &dyn StageObserver,
+) -> Result<(), BusError> {
+    let mut suspicion = Suspicion::new(config.inputs.len(), config.partitions);
+    let mut restarts = Restarts::new(config.stage);
+    loop {
+        if shutdown.is_requested() {
+            return Ok(());
+        }
+        observer.stage_event(StageEvent::Starting);
+        // Unwind safety: nothing of a life is used after it, except `suspicion`, whose updates
+        // are single assignments, and the stage, which makes new partitions.
+        let life = catch_unwind(AssertUnwindSafe(|| {
+            worker::live(config, logic, &mut suspicion, shutdown, observer)
+        }));
+        let error = match life {
+            Ok(Ok(())) => return Ok(()),
+            Ok(Err(BusError::Stopped)) => return Ok(()),
+            Ok(Err(error)) => error,
+            Err(panic) => BusError::Panicked {
+                message: panic_message(panic.as_ref()),
+            },
+        };
+        let culprit_found = suspicion.blame(&error);
+        if !culprit_found && !error.can_retry() {
+            return Err(error);
+        }
+        if culprit_found || suspicion.take_progress() {
+            restarts.pause = FIRST_PAUSE;
+        }
+        let pause = restarts.note(&error);
+        observer.stage_event(StageEvent::Restarting {
+            reason: reason(&error),
+            error: error.to_string(),
+        });
+        shutdown.wait(pause);
+    }
+}
+
+/// Pauses between lives, and the lines about them.
+struct Restarts {
+    stage: &'static str,
+    pause: Duration,
+    last_line: Option<(&'static str, Instant)>,
+}
+
+impl Restarts {
+    fn new(stage: &'static str) -> Self {
+        Self {
+            stage,
+            pause: FIRST_PAUSE,
+            last_line: None,
+        }
+    }
+
+    /// Counts a restart, writes a line where it is news, and returns the pause before it.
+    fn note(&mut self, error: &BusError) -> Duration {
+        let (stage, reason) = (self.stage, reason(error));
+        metrics::counter!(STAGE_RESTARTS, "stage" => stage, "reason" => reason).increment(1);
+        let is_known = self
+            .last_line
+            .is_some_and(|(last, at)| last == reason && at.elapsed() < REPEAT_LINE);
+        if is_known {
+            tracing::debug!(stage, reason, error = %error, "worker starts again");
+        } else {
+            tracing::warn!(stage, reason, error = %error, "worker starts again");
+            self.last_line = Some((reason, Instant::now()));
+        }
+        let pause = self.pause;
+        self.pause = (pause * 2).min(LONGEST_PAUSE);
+        pause
+    }
+}
+
+/// One word for the metric.
+fn reason(error: &BusError) -> &'static str {
+    match error {
+        BusError::Unreachable { .. } => "unreachable",
+        BusError::Transaction { error, .. } => match error.rdkafka_error_code() {
+            Some(
+                RDKafkaErrorCode::Fenced
+                | RDKafkaErrorCode::ProducerFenced
+                | RDKafkaErrorCode::InvalidProducerEpoch
+                | RDKafkaErrorCode::FencedInstanceId,
+            ) => "fenced",
+            Some(
+                RDKafkaErrorCode::UnknownMemberId
+                | RDKafkaErrorCode::IllegalGeneration
+                | RDKafkaErrorCode::RebalanceInProgress,
+            ) => "moved",
+            Some(RDKafkaErrorCode::OperationTimedOut) => "timeout",
+            _ => "transaction",
+        },
+        BusError::TimedOut { .. } => "timeout",
+        BusError::Panicked { .. } => "panic",
+        BusError::TooLarge { .. } => "too_large",
+        BusError::Logic(LogicError::Output(inner)) => reason(inner),
+        BusError::Logic(_) => "logic",
+        BusError::Send { .. } => "send",
+        BusError::Consume { .. } => "consume",
+        _ => "request",
+    }
+}
+
+fn panic_message(panic: &(dyn Any + Send)) -> String {
+    let text = panic
+        .downcast_ref::<String>()
+        .map(String::as_str)
+        .or_else(|| panic.downcast_ref::<&str>().copied());
+    text.unwrap_or("no message").to_owned()
+}

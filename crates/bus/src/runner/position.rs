@@ -1,0 +1,112 @@
+//! Which input offsets a partition's state belongs to, as a record of its changelog.
+//!
+//! Written in every transaction of the partition next to the group's offsets. At start-up both
+//! must agree: a changelog that was truncated, or a group whose offsets were moved, would
+//! otherwise count events twice or never.
+
+use std::fmt;
+
+/// The changelog key of the position. Keys that begin with a zero byte are the runner's.
+pub(super) const POSITION_KEY: &[u8] = b"\0position";
+
+/// Layout: version byte, `seq` (u64), count (u16), then per input the name's length (u16), the
+/// name, and the next offset (i64); all big-endian. Later versions may append.
+const VERSION: u8 = 1;
+
+/// The number of a partition's last commit and the next offset of each input topic.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Position {
+    pub(super) seq: u64,
+    /// By the order of the record; compared by name, so inputs may be reordered.
+    pub(super) inputs: Vec<(String, i64)>,
+}
+
+impl Position {
+    pub(super) fn offset_of(&self, topic: &str) -> Option<i64> {
+        self.inputs
+            .iter()
+            .find(|(name, _)| name == topic)
+            .map(|(_, offset)| *offset)
+    }
+
+    pub(super) fn encode(&self) -> Vec<u8> {
+        let mut bytes = vec![VERSION];
+        bytes.extend(self.seq.to_be_bytes());
+        bytes.extend(length(self.inputs.len()));
+        for (topic, offset) in &self.inputs {
+            bytes.extend(length(topic.len()));
+            bytes.extend(topic.as_bytes());
+            bytes.extend(offset.to_be_bytes());
+        }
+        bytes
+    }
+
+    pub(super) fn decode(bytes: &[u8]) -> Result<Self, String> {
+        let mut rest = Reader(bytes);
+        let version = rest.take::<1>()?[0];
+        if version != VERSION {
+            return Err(format!(
+                "the position record has version {version}, this program knows {VERSION}; it was \
+                 written by a newer one"
+            ));
+        }
+        let seq = u64::from_be_bytes(rest.take()?);
+        let count = u16::from_be_bytes(rest.take()?);
+        let mut inputs = Vec::with_capacity(usize::from(count));
+        for _ in 0..count {
+            let size = u16::from_be_bytes(rest.take()?);
+            let topic = String::from_utf8_lossy(rest.slice(usize::from(size))?).into_owned();
+            inputs.push((topic, i64::from_be_bytes(rest.take()?)));
+        }
+        Ok(Self { seq, inputs })
+    }
+}
+
+impl fmt::Display for Position {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (topic, offset) in &self.inputs {
+            write!(formatter, "{topic}@{offset} ")?;
+        }
+        write!(formatter, "(commit {})", self.seq)
+    }
+}
+
+/// Topic names have at most 249 bytes, so nothing is cut.
+fn length(count: usize) -> [u8; 2] {
+    u16::try_from(count).unwrap_or(u16::MAX).to_be_bytes()
+}
+
+struct Reader<'a>(&'a [u8]);
+
+impl<'a> Reader<'a> {
+    fn take<const N: usize>(&mut self) -> Result<[u8; N], String> {
+        let slice = self.slice(N)?;
+        Ok(std::array::from_fn(|index| slice[index]))
+    }
+
+    fn slice(&mut self, count: usize) -> Result<&'a [u8], String> {
+        let (taken, rest) = self
+            .0
+            .split_at_checked(count)
+            .ok_or("the position record is cut short")?;
+        self.0 = rest;
+        Ok(taken)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_position_survives_its_record_and_damage_is_noticed() {
+        let position = Position {
+            seq: 7,
+            inputs: vec![("usage".to_owned(), 42), ("rerouted".to_owned(), 0)],
+        };
+        let bytes = position.encode();
+        assert_eq!(Position::decode(&bytes).unwrap(), position);
+        assert!(Position::decode(&bytes[..bytes.len() - 1]).is_err());
+        assert!(Position::decode(&[9]).unwrap_err().contains("version 9"));
+    }
+}

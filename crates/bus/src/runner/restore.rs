@@ -1,0 +1,219 @@
+//! Reads changelogs and histories into the logic of newly assigned partitions.
+//!
+//! The target is the log's end as a `read_uncommitted` client sees it: for `read_committed` the
+//! end is the last stable offset, which lies before a transaction that is still open. Reading
+//! goes on until past the target, so open transactions are waited out, whoever began them.
+
+use std::time::{Duration, Instant};
+
+use rdkafka::consumer::Consumer;
+use rdkafka::{Offset, TopicPartitionList};
+
+use super::assignment::Interrupt;
+use super::config::StageConfig;
+use super::logic::{PartitionLogic, RestoreSource};
+use super::position::{POSITION_KEY, Position};
+use crate::config::Isolation;
+use crate::error::BusError;
+use crate::metrics::STAGE_RESTORED_RECORDS;
+use crate::native::{Message, Polled, Poller, request};
+
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
+/// How often the group's consumer is polled meanwhile.
+const KEEP_ALIVE: Duration = Duration::from_millis(50);
+const OPEN_TRANSACTION_LINE: Duration = Duration::from_secs(10);
+
+/// A partition while it is restored.
+pub(super) struct Restoring<P> {
+    pub(super) partition: u32,
+    pub(super) logic: P,
+    /// As found in the changelog.
+    pub(super) position: Option<Position>,
+}
+
+/// One log of one partition.
+struct Log {
+    topic: String,
+    source: RestoreSource,
+    /// Index into the partitions.
+    owner: usize,
+    partition: i32,
+    from: i64,
+    target: i64,
+    is_done: bool,
+}
+
+/// Asks where logs begin and end, uncommitted records included.
+pub(super) struct Probe(Poller);
+
+impl Probe {
+    pub(super) fn open(config: &StageConfig) -> Result<Self, BusError> {
+        let client = config.kafka.reader(Isolation::ReadUncommitted)?;
+        Poller::new(&client).map(Self)
+    }
+
+    /// First offset and the one after the last.
+    pub(super) fn bounds(&self, topic: &str, partition: u32) -> Result<(i64, i64), BusError> {
+        self.0
+            .consumer()
+            .fetch_watermarks(topic, partition.cast_signed(), REQUEST_TIMEOUT)
+            .map_err(request(&format!(
+                "asking for the ends of topic `{topic}` partition {partition}"
+            )))
+    }
+
+    /// The first offset at or after a time; the log's end where there is none.
+    fn offset_at(&self, topic: &str, partition: u32, millis: i64) -> Result<Option<i64>, BusError> {
+        let doing = || {
+            request(&format!(
+                "asking for the offset at a time in topic `{topic}` partition {partition}"
+            ))
+        };
+        let mut times = TopicPartitionList::new();
+        times
+            .add_partition_offset(topic, partition.cast_signed(), Offset::Offset(millis))
+            .map_err(doing())?;
+        let found = self
+            .0
+            .consumer()
+            .offsets_for_times(times, REQUEST_TIMEOUT)
+            .map_err(doing())?;
+        let element = found.elements().into_iter().next();
+        match element.map(|element| (element.error(), element.offset())) {
+            Some((Ok(()), Offset::Offset(offset))) => Ok(Some(offset)),
+            Some((Err(error), _)) => Err(doing()(error)),
+            _ => Ok(None),
+        }
+    }
+}
+
+/// Restores all partitions at once. `keep_alive` polls the group's consumer for at most the given
+/// time and interrupts where the assignment changes.
+pub(super) fn restore<P: PartitionLogic>(
+    config: &StageConfig,
+    probe: &Probe,
+    partitions: &mut [Restoring<P>],
+    now_millis: i64,
+    keep_alive: &mut dyn FnMut(Duration) -> Result<(), Interrupt>,
+) -> Result<(), Interrupt> {
+    let mut logs = plan(config, probe, partitions, now_millis, keep_alive)?;
+    logs.retain(|log| log.from < log.target);
+    if logs.is_empty() {
+        return Ok(());
+    }
+    let reader = Poller::new(&config.kafka.reader(Isolation::ReadCommitted)?)?;
+    let starts: Vec<(&str, i32, Offset)> = logs
+        .iter()
+        .map(|log| (log.topic.as_str(), log.partition, Offset::Offset(log.from)))
+        .collect();
+    reader.assign(&starts)?;
+
+    let restored = metrics::counter!(STAGE_RESTORED_RECORDS, "stage" => config.stage);
+    let mut missing = logs.len();
+    let mut last_kept_alive = Instant::now();
+    let mut last_line = Instant::now();
+    while missing > 0 {
+        match reader.poll(KEEP_ALIVE) {
+            Polled::Record(message) => {
+                let log = find(&mut logs, message.topic(), message.partition());
+                apply(log, &message, partitions)?;
+                restored.increment(1);
+                missing -= usize::from(log.reaches(message.offset() + 1));
+            }
+            Polled::End { at, offset } => {
+                let log = find(&mut logs, at.topic.as_bytes(), at.partition);
+                missing -= usize::from(log.reaches(offset));
+            }
+            Polled::Failed(failure) if !failure.is_transient() => {
+                return Err(failure.into_error().into());
+            }
+            _ => {}
+        }
+        if last_kept_alive.elapsed() >= KEEP_ALIVE {
+            keep_alive(Duration::ZERO)?;
+            last_kept_alive = Instant::now();
+        }
+        if last_line.elapsed() >= OPEN_TRANSACTION_LINE {
+            last_line = Instant::now();
+            tracing::info!(
+                stage = config.stage,
+                logs = missing,
+                "still restoring (or waiting for another client's open transaction)"
+            );
+        }
+    }
+    Ok(())
+}
+
+fn plan<P>(
+    config: &StageConfig,
+    probe: &Probe,
+    partitions: &[Restoring<P>],
+    now_millis: i64,
+    keep_alive: &mut dyn FnMut(Duration) -> Result<(), Interrupt>,
+) -> Result<Vec<Log>, Interrupt> {
+    let mut logs = Vec::new();
+    for (owner, restoring) in partitions.iter().enumerate() {
+        let partition = restoring.partition;
+        let mut add = |topic: &str, source, from, target| {
+            logs.push(Log {
+                topic: topic.to_owned(),
+                source,
+                owner,
+                partition: partition.cast_signed(),
+                from,
+                target,
+                is_done: false,
+            });
+        };
+        let (from, target) = probe.bounds(&config.changelog, partition)?;
+        add(&config.changelog, RestoreSource::Changelog, from, target);
+        for (index, history) in config.history.iter().enumerate() {
+            let (low, target) = probe.bounds(&history.topic, partition)?;
+            let since = now_millis - history.since_millis;
+            let from = probe.offset_at(&history.topic, partition, since)?;
+            let from = from.unwrap_or(target).max(low);
+            add(&history.topic, RestoreSource::History(index), from, target);
+        }
+        keep_alive(Duration::ZERO)?;
+    }
+    Ok(logs)
+}
+
+impl Log {
+    /// Notes that everything before `offset` was read; returns whether that completed the log.
+    fn reaches(&mut self, offset: i64) -> bool {
+        let completes = !self.is_done && offset >= self.target;
+        self.is_done |= completes;
+        completes
+    }
+}
+
+fn find<'l>(logs: &'l mut [Log], topic: &[u8], partition: i32) -> &'l mut Log {
+    logs.iter_mut()
+        .find(|log| log.partition == partition && log.topic.as_bytes() == topic)
+        .expect("only assigned logs are read")
+}
+
+fn apply<P: PartitionLogic>(
+    log: &Log,
+    message: &Message<'_>,
+    partitions: &mut [Restoring<P>],
+) -> Result<(), BusError> {
+    let restoring = &mut partitions[log.owner];
+    let key = message.key().unwrap_or_default();
+    if log.source == RestoreSource::Changelog && key == POSITION_KEY {
+        let value = message.value().unwrap_or_default();
+        let position = Position::decode(value).map_err(|reason| BusError::BadRecord {
+            topic: log.topic.clone(),
+            partition: restoring.partition,
+            reason,
+        })?;
+        restoring.position = Some(position);
+        return Ok(());
+    }
+    restoring
+        .logic
+        .restore(log.source, key, message.value(), message.timestamp_millis())?;
+    Ok(())
+}

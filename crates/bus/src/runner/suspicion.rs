@@ -1,0 +1,239 @@
+//! Finds the record that makes a batch fail, so that no event can stop a partition.
+//!
+//! Where a failure comes during the processing of a record, that record is to blame. Where it
+//! comes at the end of a batch (an output too large, say), the same records are taken one by one
+//! after the restart, until the failure comes with a single one. Outlives the worker's lives.
+
+use std::collections::HashMap;
+
+use crate::error::{BusError, LogicError};
+
+/// An input record's address.
+pub(super) type Address = (usize, u32, i64);
+
+/// What the worker was doing when it failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Doing {
+    /// Nothing that a record can be blamed for.
+    Other,
+    /// Processing (or rejecting) this record.
+    Record(Address),
+    /// Writing the outputs of this partition.
+    Finishing(u32),
+    /// Waiting for acknowledgements and commit of all partitions.
+    Committing,
+}
+
+/// What is known about records that make batches fail.
+#[derive(Debug)]
+pub(super) struct Suspicion {
+    doing: Doing,
+    inputs: usize,
+    /// First and last offset of the open batch, by partition and input.
+    batch: Vec<Option<Span>>,
+    /// Records before this offset are taken one by one, by (input, partition).
+    one_by_one: HashMap<(usize, u32), i64>,
+    /// Records to reject, and why.
+    rejected: HashMap<Address, String>,
+    progress: bool,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Span {
+    first: i64,
+    last: i64,
+    records: usize,
+}
+
+impl Suspicion {
+    pub(super) fn new(inputs: usize, partitions: u32) -> Self {
+        Self {
+            doing: Doing::Other,
+            inputs,
+            batch: vec![None; inputs * partitions as usize],
+            one_by_one: HashMap::new(),
+            rejected: HashMap::new(),
+            progress: false,
+        }
+    }
+
+    /// Notes what the worker is about to do.
+    pub(super) fn now(&mut self, doing: Doing) {
+        self.doing = doing;
+    }
+
+    /// Notes that a record belongs to the open batch and is about to be processed.
+    pub(super) fn record(&mut self, address: Address) {
+        self.doing = Doing::Record(address);
+        let (input, partition, offset) = address;
+        let span = &mut self.batch[partition as usize * self.inputs + input];
+        match span {
+            Some(span) => {
+                span.last = offset;
+                span.records += 1;
+            }
+            None => {
+                *span = Some(Span {
+                    first: offset,
+                    last: offset,
+                    records: 1,
+                });
+            }
+        }
+    }
+
+    /// Whether the record must be the only one of its batch.
+    pub(super) fn is_suspect(&self, (input, partition, offset): Address) -> bool {
+        // Nearly always empty, and asked for each record.
+        !self.one_by_one.is_empty()
+            && self
+                .one_by_one
+                .get(&(input, partition))
+                .is_some_and(|end| offset < *end)
+    }
+
+    /// Why the record must be rejected, if it must.
+    pub(super) fn reason_to_reject(&self, address: Address) -> Option<&str> {
+        if self.rejected.is_empty() {
+            return None;
+        }
+        self.rejected.get(&address).map(String::as_str)
+    }
+
+    /// The batch is committed: its records are nobody's problem any more.
+    pub(super) fn committed(&mut self) {
+        self.progress = true;
+        self.doing = Doing::Other;
+        if !self.one_by_one.is_empty() || !self.rejected.is_empty() {
+            let (batch, inputs) = (&self.batch, self.inputs);
+            let is_past = |input: usize, partition: u32, offset: i64| {
+                batch[partition as usize * inputs + input].is_some_and(|span| offset <= span.last)
+            };
+            self.one_by_one
+                .retain(|(input, partition), end| !is_past(*input, *partition, *end - 1));
+            self.rejected
+                .retain(|(input, partition, offset), _| !is_past(*input, *partition, *offset));
+        }
+        self.batch.fill(None);
+    }
+
+    /// The batch is dropped and its records will come again.
+    pub(super) fn discarded(&mut self) {
+        self.doing = Doing::Other;
+        self.batch.fill(None);
+    }
+
+    /// Whether anything was committed since the last call.
+    pub(super) fn take_progress(&mut self) -> bool {
+        std::mem::take(&mut self.progress)
+    }
+
+    /// Looks for the record that caused `error`. Returns whether the next life will do something
+    /// different: reject a record, or look closer. The batch is forgotten.
+    pub(super) fn blame(&mut self, error: &BusError) -> bool {
+        let found = is_deterministic(error) && self.find_culprit(&error.to_string());
+        self.discarded();
+        found
+    }
+
+    fn find_culprit(&mut self, reason: &str) -> bool {
+        let suspects: Vec<(usize, u32, Span)> = match self.doing {
+            Doing::Other => return false,
+            Doing::Record(address) => return self.reject(address, reason),
+            Doing::Finishing(partition) => self.suspects(Some(partition)),
+            Doing::Committing => self.suspects(None),
+        };
+        let records: usize = suspects.iter().map(|(.., span)| span.records).sum();
+        match suspects.as_slice() {
+            [] => false,
+            [(input, partition, span)] if records == 1 => {
+                self.reject((*input, *partition, span.first), reason)
+            }
+            _ => {
+                for (input, partition, span) in suspects {
+                    self.one_by_one.insert((input, partition), span.last + 1);
+                }
+                true
+            }
+        }
+    }
+
+    fn suspects(&self, partition: Option<u32>) -> Vec<(usize, u32, Span)> {
+        let spans = self.batch.iter().enumerate();
+        spans
+            .filter_map(|(index, span)| {
+                let found = u32::try_from(index / self.inputs).ok()?;
+                let is_asked = partition.is_none_or(|asked| asked == found);
+                let span = (*span).filter(|_| is_asked)?;
+                Some((index % self.inputs, found, span))
+            })
+            .collect()
+    }
+
+    /// A record that fails even while it is rejected leaves nothing to try.
+    fn reject(&mut self, address: Address, reason: &str) -> bool {
+        self.rejected.insert(address, reason.to_owned()).is_none()
+    }
+}
+
+/// Whether the same records would fail again.
+fn is_deterministic(error: &BusError) -> bool {
+    match error {
+        BusError::TooLarge { .. } | BusError::Panicked { .. } => true,
+        BusError::Logic(LogicError::Input(_)) => true,
+        BusError::Logic(LogicError::Output(inner)) => is_deterministic(inner),
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn too_large() -> BusError {
+        BusError::TooLarge {
+            topic: "rows".to_owned(),
+            partition: 0,
+            bytes: 1,
+        }
+    }
+
+    #[test]
+    fn a_failing_end_of_batch_is_narrowed_down_to_its_record() {
+        let mut suspicion = Suspicion::new(2, 4);
+        for offset in 10..13 {
+            suspicion.record((1, 3, offset));
+        }
+        suspicion.now(Doing::Finishing(3));
+        assert!(suspicion.blame(&too_large()));
+        assert!(suspicion.is_suspect((1, 3, 12)));
+        assert!(!suspicion.is_suspect((1, 3, 13)));
+        assert!(!suspicion.is_suspect((0, 3, 12)));
+
+        suspicion.record((1, 3, 10));
+        suspicion.committed();
+        suspicion.record((1, 3, 11));
+        suspicion.now(Doing::Committing);
+        assert!(suspicion.blame(&too_large()));
+        assert!(suspicion.reason_to_reject((1, 3, 11)).is_some());
+        assert!(suspicion.reason_to_reject((1, 3, 10)).is_none());
+
+        // Rejecting it fails as well: nothing is left to try.
+        suspicion.record((1, 3, 11));
+        assert!(!suspicion.blame(&too_large()));
+
+        for offset in 11..13 {
+            suspicion.record((1, 3, offset));
+        }
+        suspicion.committed();
+        assert!(suspicion.one_by_one.is_empty() && suspicion.rejected.is_empty());
+    }
+
+    #[test]
+    fn an_error_that_may_pass_blames_nobody() {
+        let mut suspicion = Suspicion::new(1, 1);
+        suspicion.record((0, 0, 1));
+        assert!(!suspicion.blame(&BusError::Stopped));
+        assert!(suspicion.reason_to_reject((0, 0, 1)).is_none());
+    }
+}

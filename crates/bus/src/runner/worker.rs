@@ -1,0 +1,473 @@
+//! One life of a worker: from connecting to an error or the request to stop.
+
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use rdkafka::consumer::Consumer;
+use rdkafka::error::RDKafkaErrorCode;
+use rdkafka::{Offset, TopicPartitionList};
+
+use super::assignment::{Interrupt, co_partitioned, take_over};
+use super::batch::{Batch, Slot};
+use super::config::StageConfig;
+use super::logic::{InputRecord, PartitionLogic, StageLogic};
+use super::observer::{StageEvent, StageObserver};
+use super::position::POSITION_KEY;
+use super::suspicion::{Doing, Suspicion};
+use crate::config::Membership;
+use crate::error::BusError;
+use crate::metrics::{
+    STAGE_COMMIT_SECONDS, STAGE_COMMITS, STAGE_PARTITIONS, STAGE_RECORDS, STAGE_REJECTED,
+    STAGE_RESTORE_SECONDS,
+};
+use crate::native::{Message, PollFailure, Polled, Poller, TopicPartition};
+use crate::outputs::{OutputSink, Outputs};
+use crate::shutdown::Shutdown;
+use crate::topics::partition_counts;
+use crate::transaction::TransactionalProducer;
+
+/// How long a life waits for a broker that does not answer.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// How long to wait for input before looking for other work.
+const IDLE: Duration = Duration::from_millis(50);
+/// How long a tick may wait to learn where the logs end.
+const ENDS_TIMEOUT: Duration = Duration::from_millis(500);
+
+/// Lives until `shutdown` (`Ok`) or an error.
+pub(super) fn live<L: StageLogic>(
+    config: &StageConfig,
+    stage: &mut L,
+    suspicion: &mut Suspicion,
+    shutdown: &Shutdown,
+    observer: &dyn StageObserver,
+) -> Result<(), BusError> {
+    let poller = Poller::new(&config.kafka.member(&Membership {
+        group_id: &config.group_id,
+        instance_id: &config.instance_id,
+        session_timeout: config.session_timeout,
+        max_poll_interval: config.max_poll_interval,
+    })?)?;
+    check_topics(config, &poller)?;
+    let producer = TransactionalProducer::open(
+        &config.kafka,
+        &config.transactional_id,
+        config.transaction_timeout,
+        config.transaction_timeout * 2,
+    )?;
+    let inputs: Vec<&str> = config.inputs.iter().map(String::as_str).collect();
+    poller
+        .consumer()
+        .subscribe(&inputs)
+        .map_err(crate::native::request("subscribing to the inputs"))?;
+    Worker {
+        config,
+        stage,
+        suspicion,
+        shutdown,
+        observer,
+        poller: &poller,
+        producer,
+        slots: Vec::new(),
+        slot_of: vec![None; config.partitions as usize],
+        batch: Batch::default(),
+        next_tick: Instant::now() + config.tick_every,
+    }
+    .run()
+}
+
+/// All topics are there, with the right number of partitions where that matters.
+fn check_topics(config: &StageConfig, poller: &Poller) -> Result<(), BusError> {
+    let client = poller.consumer().client();
+    let existing = partition_counts(client, &config.kafka.brokers, PATIENCE)?;
+    let history = config.history.iter().map(|history| &history.topic);
+    let co_partitioned = config
+        .inputs
+        .iter()
+        .chain([&config.changelog])
+        .chain(history);
+    for topic in co_partitioned.clone().chain(&config.outputs) {
+        if !existing.contains_key(topic) {
+            return Err(BusError::TopicMissing {
+                topic: topic.clone(),
+            });
+        }
+    }
+    for topic in co_partitioned {
+        if existing[topic] != config.partitions {
+            return Err(BusError::PartitionCount {
+                topic: topic.clone(),
+                found: existing[topic],
+                expected: config.partitions,
+            });
+        }
+    }
+    Ok(())
+}
+
+struct Worker<'w, L: StageLogic> {
+    config: &'w StageConfig,
+    stage: &'w mut L,
+    suspicion: &'w mut Suspicion,
+    shutdown: &'w Shutdown,
+    observer: &'w dyn StageObserver,
+    poller: &'w Poller,
+    producer: TransactionalProducer,
+    slots: Vec<Slot<L::Partition>>,
+    /// Index into `slots` by partition.
+    slot_of: Vec<Option<usize>>,
+    batch: Batch,
+    next_tick: Instant,
+}
+
+impl<L: StageLogic> Worker<'_, L> {
+    fn run(mut self) -> Result<(), BusError> {
+        loop {
+            if self.shutdown.is_requested() {
+                return self.commit_open_batch();
+            }
+            let poller = self.poller;
+            match poller.poll(self.poll_timeout()) {
+                Polled::Record(message) => self.record(&message)?,
+                Polled::End { at, offset } => self.end_reached(&at, offset),
+                Polled::Nothing => self.drained()?,
+                Polled::Assigned(assigned) => self.assigned(assigned)?,
+                Polled::Revoked => self.revoked()?,
+                Polled::Failed(failure) => check_failure(self.config, poller, &failure)?,
+            }
+            if Instant::now() >= self.next_tick {
+                self.tick()?;
+            }
+        }
+    }
+
+    /// Long enough not to spin, short enough not to delay a commit or a tick.
+    fn poll_timeout(&self) -> Duration {
+        if self.batch.is_empty() {
+            IDLE.min(self.next_tick.saturating_duration_since(Instant::now()))
+        } else {
+            self.batch.patience(self.config)
+        }
+    }
+
+    fn record(&mut self, message: &Message<'_>) -> Result<(), BusError> {
+        let input = self.input_of(message.topic());
+        let partition = message.partition().cast_unsigned();
+        let slot = self.slot_of.get(partition as usize).copied().flatten();
+        // Left over from an assignment that was just replaced.
+        let (Some(input), Some(slot)) = (input, slot) else {
+            return Ok(());
+        };
+        let record = InputRecord {
+            topic_index: input,
+            partition,
+            offset: message.offset(),
+            timestamp_millis: message.timestamp_millis(),
+            key: message.key(),
+            value: message.value(),
+            headers: message.headers(),
+        };
+        let address = (input, partition, record.offset);
+        let is_suspect = self.suspicion.is_suspect(address);
+        if is_suspect {
+            self.commit_open_batch()?;
+        }
+        if self.batch.is_empty() {
+            self.call_between_batches();
+        }
+        let slot = &mut self.slots[slot];
+        if !slot.begun {
+            slot.logic.begin(slot.seq + 1, now_millis());
+            slot.begun = true;
+        }
+        self.batch.add(record.value.map_or(0, <[u8]>::len));
+        self.batch.is_single = is_suspect;
+        self.suspicion.record(address);
+        match self.suspicion.reason_to_reject(address) {
+            None => slot.logic.process(&record)?,
+            Some(reason) => {
+                let (stage, offset) = (self.config.stage, record.offset);
+                tracing::error!(stage, partition, offset, error = reason, "record rejected");
+                metrics::counter!(STAGE_REJECTED, "stage" => stage).increment(1);
+                slot.logic.reject(&record, reason)?;
+            }
+        }
+        slot.records += 1;
+        slot.next[input] = record.offset + 1;
+        slot.ends[input] = None;
+        if self.batch.is_full(self.config) {
+            self.commit()?;
+        }
+        Ok(())
+    }
+
+    fn input_of(&self, topic: &[u8]) -> Option<usize> {
+        let mut inputs = self.config.inputs.iter();
+        inputs.position(|input| input.as_bytes() == topic)
+    }
+
+    fn end_reached(&mut self, at: &TopicPartition, offset: i64) {
+        let slot = self.slot_of.get(at.partition.cast_unsigned() as usize);
+        let slot = slot.copied().flatten();
+        if let (Some(input), Some(slot)) = (self.input_of(at.topic.as_bytes()), slot) {
+            self.slots[slot].ends[input] = Some(offset);
+        }
+    }
+
+    /// No record waits.
+    fn drained(&mut self) -> Result<(), BusError> {
+        if !self.batch.is_empty() {
+            // `poll_timeout` waited out what was left of `commit_min`.
+            return self.commit();
+        }
+        self.call_between_batches();
+        self.commit_if_output()
+    }
+
+    fn call_between_batches(&mut self) {
+        debug_assert!(self.batch.is_empty());
+        self.suspicion.now(Doing::Other);
+        let mut partitions = self
+            .slots
+            .iter_mut()
+            .map(|slot| (slot.partition, &mut slot.logic));
+        self.stage.between_batches(&mut partitions);
+    }
+
+    /// Ticks get a batch of their own, so that a failure during a tick cannot be a record's.
+    fn tick(&mut self) -> Result<(), BusError> {
+        self.commit_open_batch()?;
+        self.next_tick = Instant::now() + self.config.tick_every;
+        if self.slots.is_empty() {
+            return Ok(());
+        }
+        self.call_between_batches();
+        let now_millis = now_millis();
+        let at_end = self.partitions_at_end();
+        for (slot, at_end) in self.slots.iter_mut().zip(at_end) {
+            slot.logic.begin(slot.seq + 1, now_millis);
+            slot.begun = true;
+            slot.logic.tick(now_millis, at_end);
+        }
+        self.commit_if_output()
+    }
+
+    /// Of which partitions everything the log holds now has been processed. Remembered ends are
+    /// not enough: records may have arrived that were not fetched yet, or the broker be away.
+    fn partitions_at_end(&self) -> Vec<bool> {
+        let inputs = &self.config.inputs;
+        let mut question = TopicPartitionList::new();
+        let mut at_end: Vec<bool> = Vec::with_capacity(self.slots.len());
+        for slot in &self.slots {
+            let seems_at_end = slot.ends.iter().all(Option::is_some);
+            at_end.push(seems_at_end);
+            for topic in inputs.iter().filter(|_| seems_at_end) {
+                // For a time of -1 the broker answers with the last stable offset.
+                let partition = slot.partition.cast_signed();
+                let added = question.add_partition_offset(topic, partition, Offset::End);
+                debug_assert!(added.is_ok());
+            }
+        }
+        if question.count() == 0 {
+            return at_end;
+        }
+        let consumer = self.poller.consumer();
+        let Ok(answer) = consumer.offsets_for_times(question, ENDS_TIMEOUT) else {
+            return vec![false; at_end.len()];
+        };
+        for (slot, at_end) in self.slots.iter().zip(&mut at_end) {
+            *at_end &= inputs.iter().zip(&slot.ends).all(|(topic, end)| {
+                let found = answer.find_partition(topic, slot.partition.cast_signed());
+                let found = found.filter(|found| found.error().is_ok());
+                match (found.map(|found| found.offset()), end) {
+                    (Some(Offset::Offset(now)), Some(end)) => now <= *end,
+                    _ => false,
+                }
+            });
+        }
+        at_end
+    }
+
+    fn commit_open_batch(&mut self) -> Result<(), BusError> {
+        if self.batch.is_empty() {
+            return Ok(());
+        }
+        self.commit()
+    }
+
+    fn commit_if_output(&mut self) -> Result<(), BusError> {
+        if self.slots.iter().any(|slot| slot.logic.has_output()) {
+            self.commit()?;
+        }
+        Ok(())
+    }
+
+    /// Writes what the batch produced, its state and its offsets, all or nothing.
+    fn commit(&mut self) -> Result<(), BusError> {
+        let began = Instant::now();
+        let inputs = &self.config.inputs;
+        let mut offsets = TopicPartitionList::new();
+        self.producer.begin()?;
+        for slot in &mut self.slots {
+            if slot.records == 0 && !slot.logic.has_output() {
+                continue;
+            }
+            self.suspicion.now(Doing::Finishing(slot.partition));
+            if !slot.begun {
+                slot.logic.begin(slot.seq + 1, now_millis());
+                slot.begun = true;
+            }
+            let changelog = &self.config.changelog;
+            let mut outputs = Outputs::new(&mut self.producer, changelog, slot.partition);
+            slot.logic.finish(&mut outputs)?;
+            self.suspicion.now(Doing::Other);
+            let position = slot.next_position(inputs).encode();
+            self.producer.send(
+                changelog,
+                slot.partition,
+                Some(POSITION_KEY),
+                Some(&position),
+                &[],
+            )?;
+            slot.add_offsets(inputs, &mut offsets)?;
+        }
+        self.suspicion.now(Doing::Committing);
+        self.producer.send_offsets(&offsets, self.poller)?;
+        self.producer.commit()?;
+        self.suspicion.committed();
+        for slot in &mut self.slots {
+            if offsets
+                .find_partition(&inputs[0], slot.partition.cast_signed())
+                .is_some()
+            {
+                slot.committed();
+            }
+        }
+        let stage = self.config.stage;
+        metrics::counter!(STAGE_COMMITS, "stage" => stage).increment(1);
+        metrics::counter!(STAGE_RECORDS, "stage" => stage).increment(self.batch.records as u64);
+        metrics::histogram!(STAGE_COMMIT_SECONDS, "stage" => stage)
+            .record(began.elapsed().as_secs_f64());
+        self.batch.clear();
+        Ok(())
+    }
+
+    fn revoked(&mut self) -> Result<(), BusError> {
+        // Nothing of the batch was sent yet. It is finished where the partitions are still ours,
+        // to save the successor the work; otherwise it is dropped.
+        if !self.poller.consumer().assignment_lost() {
+            self.commit_open_batch()?;
+        }
+        self.drop_partitions();
+        self.observer.stage_event(StageEvent::Revoked);
+        self.poller.unassign()
+    }
+
+    fn drop_partitions(&mut self) {
+        self.slots.clear();
+        self.slot_of.fill(None);
+        self.batch.clear();
+        self.suspicion.discarded();
+        self.show_partitions();
+    }
+
+    fn assigned(&mut self, mut assigned: Vec<TopicPartition>) -> Result<(), BusError> {
+        let began = Instant::now();
+        self.drop_partitions();
+        loop {
+            let partitions = co_partitioned(self.config, &assigned)?;
+            self.observer.stage_event(StageEvent::Restoring {
+                partitions: partitions.clone(),
+            });
+            let (config, poller, shutdown) = (self.config, self.poller, self.shutdown);
+            let mut keep_alive = |timeout| keep_alive(config, poller, shutdown, timeout);
+            let now = now_millis();
+            match take_over(
+                config,
+                self.stage,
+                poller,
+                &partitions,
+                now,
+                &mut keep_alive,
+            ) {
+                Ok(slots) => {
+                    self.slots = slots;
+                    self.start(partitions, began.elapsed());
+                    return Ok(());
+                }
+                Err(Interrupt::Assigned(again)) => assigned = again,
+                Err(Interrupt::Revoked) => return Ok(()),
+                Err(Interrupt::Failed(error)) => return Err(error),
+            }
+        }
+    }
+
+    fn start(&mut self, partitions: Vec<u32>, restore: Duration) {
+        for (index, slot) in self.slots.iter().enumerate() {
+            self.slot_of[slot.partition as usize] = Some(index);
+        }
+        let stage = self.config.stage;
+        metrics::histogram!(STAGE_RESTORE_SECONDS, "stage" => stage).record(restore.as_secs_f64());
+        self.show_partitions();
+        tracing::info!(stage, ?partitions, ?restore, "worker runs");
+        self.next_tick = Instant::now() + self.config.tick_every;
+        self.observer.stage_event(StageEvent::Running {
+            partitions,
+            restore,
+        });
+    }
+
+    fn show_partitions(&self) {
+        let worker = self.config.instance_id.clone();
+        metrics::gauge!(STAGE_PARTITIONS, "stage" => self.config.stage, "worker" => worker)
+            .set(self.slots.len() as f64);
+    }
+}
+
+/// Polls the group's consumer while nothing is assigned to it, so that it stays a member.
+fn keep_alive(
+    config: &StageConfig,
+    poller: &Poller,
+    shutdown: &Shutdown,
+    timeout: Duration,
+) -> Result<(), Interrupt> {
+    if shutdown.is_requested() {
+        return Err(BusError::Stopped.into());
+    }
+    match poller.poll(timeout) {
+        Polled::Assigned(assigned) => Err(Interrupt::Assigned(assigned)),
+        Polled::Revoked => {
+            poller.unassign()?;
+            Err(Interrupt::Revoked)
+        }
+        Polled::Failed(failure) => Ok(check_failure(config, poller, &failure)?),
+        Polled::Nothing | Polled::Record(_) | Polled::End { .. } => Ok(()),
+    }
+}
+
+/// Tells errors that librdkafka gets over by itself from those that end the life.
+fn check_failure(
+    config: &StageConfig,
+    poller: &Poller,
+    failure: &PollFailure,
+) -> Result<(), BusError> {
+    // A fatal error arrives under a code of its own; the cause must be asked for.
+    let cause = poller.consumer().client().fatal_error();
+    let code = cause.map_or(failure.code, |(code, _)| code);
+    match (code, &failure.at) {
+        (RDKafkaErrorCode::FencedInstanceId, _) => Err(BusError::DuplicateInstance {
+            group: config.group_id.clone(),
+            instance: config.instance_id.clone(),
+        }),
+        (RDKafkaErrorCode::AutoOffsetReset, Some(at)) => Err(BusError::PositionGone {
+            group: config.group_id.clone(),
+            topic: at.topic.clone(),
+            partition: at.partition,
+        }),
+        _ if failure.is_transient() => Ok(()),
+        _ => Err(failure.clone().into_error()),
+    }
+}
+
+fn now_millis() -> i64 {
+    let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH);
+    since_1970.map_or(0, |elapsed| elapsed.as_millis() as i64)
+}
