@@ -4,7 +4,9 @@
 //! writes the JSON records of topic `spendfuse.budgets` ([`BudgetsRecord`]), which everybody follows.
 
 mod detector_record;
+pub mod diff;
 mod duration;
+pub mod file;
 mod hundredths;
 mod record;
 mod wire;

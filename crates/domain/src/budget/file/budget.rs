@@ -1,0 +1,202 @@
+//! One entry of `budgets:`.
+
+use marked_yaml::Node;
+
+use super::fields::Fields;
+use super::mistake::{Mistakes, closest, suggest};
+use super::values::{choice, dollars, hundredths, scalar, text};
+use super::{BudgetDraft, dimensions, limit, steps};
+use crate::budget::{BasisPoints, Budget, BudgetId, Limit, OnStale};
+use crate::time::UnixMillis;
+use crate::window::WindowKind;
+
+const FIELDS: [&str; 17] = [
+    "id",
+    "scope",
+    "where",
+    "limit",
+    "limit_tokens",
+    "limit_calls",
+    "window",
+    "timezone",
+    "steps",
+    "warn_at",
+    "action",
+    "to",
+    "on_stale",
+    "count_unpriced",
+    "publish_from",
+    "message",
+    "help_url",
+];
+
+/// Reads a budget; `None` where the entry has a mistake.
+pub(super) fn read(node: &Node, mistakes: &mut Mistakes) -> Option<BudgetDraft> {
+    let before = mistakes.count();
+    let fields = Fields::open(node, "a budget", &FIELDS, mistakes)?;
+    let id = fields
+        .required("id", "add a name such as `id: acme-monthly`", mistakes)
+        .and_then(|node| id(node, mistakes));
+    let scope = fields
+        .required("scope", "add `scope: {}` to count everything", mistakes)
+        .map(|node| dimensions::scope(node, mistakes));
+    let filter = fields
+        .get("where")
+        .map(|node| dimensions::filter(node, None, mistakes));
+    let limit = limit::read(&fields, mistakes);
+    let window = fields
+        .required("window", "add one such as `window: month`", mistakes)
+        .and_then(|node| window(node, mistakes));
+    let timezone = fields
+        .get("timezone")
+        .and_then(|node| timezone(node, mistakes));
+    let steps = steps::read(&fields, mistakes);
+    let on_stale = fields
+        .get("on_stale")
+        .and_then(|node| on_stale(node, limit, mistakes));
+    let unpriced = [("warn", false), ("block", true)];
+    let unpriced_blocks = fields
+        .get("count_unpriced")
+        .and_then(|node| choice(node, "count_unpriced", &unpriced, mistakes));
+    let publish_from = fields
+        .get("publish_from")
+        .and_then(|node| hundredths(node, "publish_from", 0..=BasisPoints::FULL.0, mistakes));
+    let message = fields
+        .get("message")
+        .and_then(|node| text(node, "message", mistakes));
+    let help_url = fields
+        .get("help_url")
+        .and_then(|node| help_url(node, mistakes));
+
+    let (id, limit, window) = (id?, limit?, window?);
+    let draft = BudgetDraft(Budget {
+        id,
+        scope: scope?.counted_in(window),
+        filter: filter.unwrap_or_default(),
+        limit,
+        window,
+        timezone: timezone.unwrap_or_else(|| "UTC".to_owned()),
+        steps,
+        on_stale: on_stale.unwrap_or_default(),
+        unpriced_blocks: unpriced_blocks.unwrap_or(false),
+        publish_from: BasisPoints(publish_from.unwrap_or(0)),
+        message,
+        help_url,
+        counted_from: UnixMillis(0),
+    });
+    (mistakes.count() == before).then_some(draft)
+}
+
+/// Reads the id of a budget or detector.
+pub(super) fn id(node: &Node, mistakes: &mut Mistakes) -> Option<BudgetId> {
+    let text = scalar(node, "id", mistakes)?.as_str();
+    let id = BudgetId::new(text);
+    if id.is_none() {
+        let word = |one: char| {
+            if one.is_ascii_alphanumeric() {
+                one
+            } else {
+                '-'
+            }
+        };
+        let plain: String = text.to_lowercase().chars().map(word).collect();
+        let meant = BudgetId::new(plain.trim_matches('-'));
+        mistakes.add(
+            node.into(),
+            format!("`{text}` cannot be an id"),
+            Some(match meant {
+                Some(meant) => format!("did you mean `{meant}`?"),
+                None => "use up to 63 of a–z, 0–9 and -, beginning with a letter or digit; \
+                         `heartbeat` and `finding` are taken"
+                    .to_owned(),
+            }),
+        );
+    }
+    id
+}
+
+fn window(node: &Node, mistakes: &mut Mistakes) -> Option<WindowKind> {
+    let text = scalar(node, "window", mistakes)?.as_str();
+    let kind = WindowKind::from_name(text);
+    if kind.is_some() {
+        return kind;
+    }
+    let names = WindowKind::ALL.map(WindowKind::name);
+    if text == "rolling" || text.starts_with("rolling:") {
+        mistakes.add(
+            node.into(),
+            "windows of kind `rolling` are not supported yet",
+            Some(format!("use one of: {}", names.join(", "))),
+        );
+    } else {
+        let message = format!("`window` cannot be `{text}`");
+        mistakes.add(node.into(), message, Some(suggest(text, &names)));
+    }
+    None
+}
+
+/// The zone under the name that the database knows it by.
+fn timezone(node: &Node, mistakes: &mut Mistakes) -> Option<String> {
+    let text = scalar(node, "timezone", mistakes)?.as_str();
+    if let Ok(zone) = jiff::tz::TimeZone::get(text) {
+        return Some(zone.iana_name().unwrap_or(text).to_owned());
+    }
+    let known: Vec<String> = jiff::tz::db()
+        .available()
+        .map(|name| name.as_str().to_owned())
+        // `Etc/GMT+2` is two hours *behind* UTC: never propose it for `GMT+2`.
+        .filter(|name| !name.starts_with("Etc/"))
+        .collect();
+    let known: Vec<&str> = known.iter().map(String::as_str).collect();
+    let city = text.replace(' ', "_").to_lowercase();
+    let of_city = |name: &&&str| name.to_lowercase().ends_with(&format!("/{city}"));
+    let meant = known.iter().find(of_city).copied();
+    let suggestion = match meant.or_else(|| closest(text, &known)) {
+        Some(name) => format!("did you mean `{name}`?"),
+        None => "write a name such as `America/New_York`, `Europe/Berlin` or `UTC`".to_owned(),
+    };
+    let message = format!("there is no time zone `{text}`");
+    mistakes.add(node.into(), message, Some(suggestion));
+    None
+}
+
+fn on_stale(node: &Node, limit: Option<Limit>, mistakes: &mut Mistakes) -> Option<OnStale> {
+    if node.as_mapping().is_none() {
+        let words = [("allow", OnStale::Allow), ("block", OnStale::Block)];
+        let text = scalar(node, "on_stale", mistakes)?.as_str();
+        if text == "allow_up_to" {
+            mistakes.add(
+                node.into(),
+                "`on_stale: allow_up_to` needs an amount",
+                Some("write `on_stale: {allow_up_to: \"2.00\"}`"),
+            );
+            return None;
+        }
+        return choice(node, "on_stale", &words, mistakes);
+    }
+    let fields = Fields::open(node, "`on_stale`", &["allow_up_to"], mistakes)?;
+    let suggestion = "write `on_stale: {allow_up_to: \"2.00\"}`";
+    let amount = fields.required("allow_up_to", suggestion, mistakes)?;
+    let amount = dollars(amount, "allow_up_to", mistakes)?;
+    if matches!(limit, Some(Limit::Tokens(_) | Limit::Calls(_))) {
+        mistakes.add(
+            node.into(),
+            "`allow_up_to` is in dollars, and this budget does not count dollars",
+            Some("write `on_stale: allow` or `on_stale: block`"),
+        );
+    }
+    Some(OnStale::AllowUpTo(amount))
+}
+
+fn help_url(node: &Node, mistakes: &mut Mistakes) -> Option<String> {
+    let url = text(node, "help_url", mistakes)?;
+    if url.starts_with("https://") || url.starts_with("http://") {
+        return Some(url);
+    }
+    mistakes.add(
+        node.into(),
+        format!("`help_url` cannot be `{url}`"),
+        Some("write a whole address that begins with https://"),
+    );
+    None
+}

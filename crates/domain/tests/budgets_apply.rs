@@ -1,0 +1,260 @@
+//! Records of budgets, and what applying a file to them changes.
+
+use proptest::prelude::*;
+use spendfuse_domain::budget::diff::{Change, Missing, Plan};
+use spendfuse_domain::budget::file::BudgetsFile;
+use spendfuse_domain::budget::{
+    Action, BasisPoints, Budget, BudgetId, BudgetsRecord, Limit, OnStale, Step,
+};
+use spendfuse_domain::finding::{Detector, DetectorAction, DetectorRule, RateBasis, Severity};
+use spendfuse_domain::money::Nanos;
+use spendfuse_domain::scope::{Dimension, Filter, Pattern, ScopeTemplate};
+use spendfuse_domain::time::UnixMillis;
+use spendfuse_domain::window::WindowKind;
+
+const BEFORE: &str = r#"
+budgets:
+  - {id: moved, scope: {workspace: acme}, limit: 5, window: day}
+  - {id: raised, scope: {workspace: acme}, limit: 5, window: month}
+  - {id: same, scope: {}, limit_calls: 10, window: hour}
+  - {id: gone, scope: {workspace: old}, limit: 1, window: day}
+detectors:
+  - {id: loops, detector: retry_loop}
+"#;
+const AFTER: &str = r#"
+budgets:
+  - {id: moved, scope: {workspace: acme, customer: "*"}, limit: 5, window: day}
+  - {id: raised, scope: {workspace: acme}, limit: 7, window: month, message: "Ask Ann."}
+  - {id: same, scope: {}, limit_calls: 10, window: hour}
+  - {id: new, scope: {workspace: acme}, where: {plan: free}, limit: "0.10", window: day}
+detectors:
+  - {id: loops, detector: retry_loop, repeats: 4}
+"#;
+
+const FIRST: UnixMillis = UnixMillis(1_790_000_000_000);
+const SECOND: UnixMillis = UnixMillis(1_790_000_600_000);
+
+fn file(yaml: &str) -> BudgetsFile {
+    BudgetsFile::parse(yaml).expect("the file is right")
+}
+
+/// The records in force after `plan`, read back from the bytes that it writes.
+fn apply(current: &[BudgetsRecord], plan: &Plan) -> Vec<BudgetsRecord> {
+    let mut records = current.to_vec();
+    for (key, value) in plan.writes() {
+        records.retain(|record| record.key() != key);
+        if let Some(value) = value {
+            records.push(BudgetsRecord::parse(&key, &value).expect("a record reads back"));
+        }
+    }
+    records
+}
+
+fn applied_before() -> Vec<BudgetsRecord> {
+    apply(&[], &Plan::new(&[], &file(BEFORE), FIRST, Missing::Keep))
+}
+
+#[test]
+fn a_plan_says_what_changes_and_what_keeps_its_count() {
+    let plan = Plan::new(&applied_before(), &file(AFTER), SECOND, Missing::Remove);
+    // To accept a deliberate change of wording: write the text into plan.txt.
+    let text = plan.to_string();
+    assert_eq!(text, include_str!("budgets/plan.txt"), "planned:\n{text}");
+}
+
+#[test]
+fn a_budget_that_counts_something_else_starts_anew_and_others_go_on() {
+    let records = applied_before();
+    let plan = Plan::new(&records, &file(AFTER), SECOND, Missing::Remove);
+    let counted_from = |id: &str| {
+        apply(&records, &plan)
+            .into_iter()
+            .find_map(|record| match record {
+                BudgetsRecord::Budget(budget) if budget.id.as_str() == id => {
+                    Some(budget.counted_from)
+                }
+                _ => None,
+            })
+    };
+    assert_eq!(counted_from("moved"), Some(SECOND));
+    assert_eq!(counted_from("raised"), Some(FIRST));
+    assert_eq!(counted_from("same"), Some(FIRST));
+    assert_eq!(counted_from("new"), Some(SECOND));
+    assert_eq!(counted_from("gone"), None);
+}
+
+#[test]
+fn without_prune_what_the_file_lacks_stays_and_is_named() {
+    let records = applied_before();
+    let plan = Plan::new(&records, &file(AFTER), SECOND, Missing::Keep);
+    let kept = |change: &&Change| matches!(change, Change::Kept(record) if record.key() == "gone");
+    assert_eq!(plan.changes.iter().filter(kept).count(), 1);
+    let after = apply(&records, &plan);
+    assert!(after.iter().any(|record| record.key() == "gone"));
+}
+
+#[test]
+fn applying_a_file_twice_writes_nothing_the_second_time() {
+    for missing in [Missing::Keep, Missing::Remove] {
+        for yaml in [BEFORE, AFTER, include_str!("budgets/right.yaml")] {
+            let records = applied_before();
+            let first = Plan::new(&records, &file(yaml), SECOND, missing);
+            let records = apply(&records, &first);
+            let second = Plan::new(&records, &file(yaml), SECOND.plus(1), missing);
+            assert_eq!(second.writes(), [], "{second}");
+        }
+    }
+}
+
+fn name() -> impl Strategy<Value = String> {
+    "[a-zA-Z0-9 /|%\"ü._-]{1,12}"
+}
+
+fn dimension() -> impl Strategy<Value = Dimension> {
+    prop_oneof![
+        proptest::sample::select(Dimension::FIXED.to_vec()),
+        name().prop_map(Dimension::Tag),
+    ]
+}
+
+fn scope() -> impl Strategy<Value = ScopeTemplate> {
+    let pattern = prop_oneof![Just(Pattern::Each), name().prop_map(Pattern::Exactly)];
+    proptest::collection::btree_map(dimension(), pattern, 0..4)
+        .prop_map(|parts| ScopeTemplate::new(parts.into_iter().collect()))
+}
+
+fn filter(of: impl Strategy<Value = Dimension>) -> impl Strategy<Value = Filter> {
+    let values = proptest::collection::vec(name(), 1..3);
+    proptest::collection::btree_map(of, values, 0..3)
+        .prop_map(|conditions| Filter::new(conditions.into_iter().collect()))
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let action = prop_oneof![
+        Just(Action::Warn),
+        Just(Action::Block),
+        name().prop_map(Action::Downgrade)
+    ];
+    proptest::collection::btree_map(1_u32..50_000, action, 1..5).prop_map(|steps| {
+        let step = |(at, action)| Step {
+            at: BasisPoints(at),
+            action,
+        };
+        steps.into_iter().map(step).collect()
+    })
+}
+
+fn budget() -> impl Strategy<Value = Budget> {
+    let limit = prop_oneof![
+        (0..i128::from(i64::MAX)).prop_map(|nanos| Limit::Usd(Nanos::new(nanos))),
+        any::<u64>().prop_map(Limit::Tokens),
+        any::<u64>().prop_map(Limit::Calls),
+    ];
+    let on_stale = prop_oneof![
+        Just(OnStale::Allow),
+        Just(OnStale::Block),
+        (0..i128::from(u64::MAX)).prop_map(|nanos| OnStale::AllowUpTo(Nanos::new(nanos))),
+    ];
+    let id = "[a-g0-9][a-z0-9-]{0,62}".prop_map(|text| BudgetId::new(&text).expect("an id"));
+    let window = proptest::sample::select(WindowKind::ALL.to_vec());
+    let zone = proptest::sample::select(vec!["UTC", "Asia/Kolkata"]);
+    let texts = (proptest::option::of(name()), proptest::option::of(name()));
+    let rest = (
+        zone,
+        on_stale,
+        any::<bool>(),
+        0_u32..=10_000,
+        texts,
+        0..i64::from(u32::MAX),
+    );
+    (
+        id,
+        scope(),
+        filter(dimension()),
+        limit,
+        window,
+        steps(),
+        rest,
+    )
+        .prop_map(|(id, scope, filter, limit, window, steps, rest)| {
+            let (timezone, on_stale, unpriced_blocks, publish_from, texts, counted_from) = rest;
+            Budget {
+                id,
+                scope: scope.counted_in(window),
+                filter,
+                limit,
+                window,
+                timezone: timezone.to_owned(),
+                steps,
+                on_stale,
+                unpriced_blocks,
+                publish_from: BasisPoints(publish_from),
+                message: texts.0,
+                help_url: texts.1,
+                counted_from: UnixMillis(counted_from),
+            }
+        })
+}
+
+fn detector_rule() -> impl Strategy<Value = DetectorRule> {
+    let action = proptest::sample::select(vec![
+        DetectorAction::Observe,
+        DetectorAction::Warn,
+        DetectorAction::BlockSession,
+    ]);
+    let at = proptest::sample::select(vec![Severity::Info, Severity::Warning, Severity::Critical]);
+    let lane = proptest::sample::select(DetectorRule::DIMENSIONS.to_vec());
+    let identity = ("[a-z]{1,8}", 0_u32..100, filter(lane), 1_i64..100_000_000);
+    let numbers = (
+        2_u32..50,
+        2_u32..50,
+        1_u32..50,
+        1_u32..100_000,
+        0_u64..1_000_000,
+    );
+    let detector = proptest::sample::select(Detector::ALL.to_vec());
+    (detector, action, at, identity, numbers).prop_map(
+        |(detector, action, at, (id, order, filter, cooldown_millis), numbers)| {
+            let mut rule = DetectorRule {
+                id,
+                order,
+                filter,
+                action,
+                at,
+                cooldown_millis,
+                ..DetectorRule::default_for(detector)
+            };
+            // Only what the detector has: the record does not hold the rest.
+            let (repeats, tool_repeats, within, ratio, min_tokens) = numbers;
+            match detector {
+                Detector::RetryLoop => {
+                    (rule.repeats, rule.tool_repeats) = (repeats, tool_repeats);
+                    rule.tool_within = within;
+                }
+                Detector::ContextBloat => {
+                    (rule.growth_basis_points, rule.min_tokens) = (ratio, min_tokens);
+                }
+                Detector::TokenAcceleration => {
+                    (rule.factor_hundredths, rule.min_tokens) = (ratio, min_tokens);
+                    rule.basis = RateBasis::Second;
+                }
+                Detector::ToolAmplification => {
+                    (rule.factor_hundredths, rule.min_tokens) = (ratio, min_tokens);
+                    rule.within = within;
+                }
+                Detector::BudgetExceeded => {}
+            }
+            rule
+        },
+    )
+}
+
+proptest! {
+    #[test]
+    fn records_read_back_as_they_were(budget in budget(), rule in detector_rule()) {
+        for record in [BudgetsRecord::Budget(budget), BudgetsRecord::Detector(rule)] {
+            let bytes = record.to_record();
+            prop_assert_eq!(BudgetsRecord::parse(&record.key(), &bytes), Ok(record));
+        }
+    }
+}

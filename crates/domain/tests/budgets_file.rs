@@ -1,0 +1,167 @@
+//! The budgets file: what it says, and what is said about a wrong one.
+
+use proptest::prelude::*;
+use spendfuse_domain::budget::file::BudgetsFile;
+use spendfuse_domain::budget::{Action, BasisPoints, Limit, OnStale};
+use spendfuse_domain::finding::{DetectorAction, Severity};
+use spendfuse_domain::money::Nanos;
+use spendfuse_domain::time::UnixMillis;
+use spendfuse_domain::window::WindowKind;
+
+const RIGHT: &str = include_str!("budgets/right.yaml");
+
+fn mistakes(yaml: &str) -> String {
+    let found = BudgetsFile::parse(yaml).expect_err("the file is wrong");
+    found.iter().map(|mistake| format!("{mistake}\n")).collect()
+}
+
+/// A file with one budget, in which `line` stands.
+fn with_line(line: &str) -> String {
+    format!("budgets:\n  - id: one\n    scope: {{workspace: acme}}\n    {line}\n")
+}
+
+#[test]
+fn a_right_file_is_read_to_the_letter() {
+    let file = BudgetsFile::parse(RIGHT).unwrap();
+    let budgets: Vec<_> = file
+        .budgets
+        .iter()
+        .map(|draft| draft.counting_from(UnixMillis(0)))
+        .collect();
+    let steps = |index: usize| -> Vec<(u32, &str)> {
+        let name = |action: &Action| match action {
+            Action::Warn => "warn",
+            Action::Downgrade(_) => "downgrade",
+            Action::Block => "block",
+        };
+        let steps = budgets[index].steps.iter();
+        steps.map(|step| (step.at.0, name(&step.action))).collect()
+    };
+
+    assert_eq!(budgets[0].scope.to_string(), "acme");
+    assert_eq!(budgets[0].limit, Limit::Usd(Nanos::from_dollars(1000)));
+    assert_eq!(budgets[0].window, WindowKind::Month);
+    assert_eq!(budgets[0].timezone, "America/New_York");
+    assert_eq!(
+        steps(0),
+        [
+            (5000, "warn"),
+            (8000, "warn"),
+            (10000, "downgrade"),
+            (12000, "block")
+        ]
+    );
+    assert_eq!(
+        budgets[0].steps[2].action,
+        Action::Downgrade("gpt-4o-mini".into())
+    );
+    assert_eq!(budgets[1].scope.to_string(), "acme/customer=*");
+    assert_eq!(budgets[1].limit, Limit::Usd(Nanos::new(100_000_000)));
+    assert_eq!(steps(1), [(8000, "warn"), (10000, "block")]);
+    assert_eq!(steps(2), [(8000, "warn"), (10000, "block")]);
+    assert_eq!(budgets[2].scope.to_string(), "*/session=*/tags.team=growth");
+    assert_eq!(budgets[2].limit, Limit::Tokens(2_000_000));
+    assert_eq!(
+        steps(3),
+        [(3330, "warn"), (9000, "warn"), (10000, "downgrade")]
+    );
+    assert_eq!(
+        budgets[3].on_stale,
+        OnStale::AllowUpTo(Nanos::from_dollars(2))
+    );
+    assert!(budgets[3].unpriced_blocks);
+    assert_eq!(budgets[3].publish_from, BasisPoints(1000));
+    assert_eq!(
+        serde_json::Value::from(budgets[3].filter.to_json().unwrap()),
+        serde_json::json!({"model": ["gpt-4o", "o3"], "plan": "free"})
+    );
+
+    let loops = &file.detectors[0];
+    assert_eq!(loops.action, DetectorAction::BlockSession);
+    assert_eq!((loops.repeats, loops.cooldown_millis), (3, 900_000));
+    let bloat = &file.detectors[1];
+    assert_eq!(
+        (bloat.growth_basis_points, bloat.at),
+        (3000, Severity::Critical)
+    );
+    assert_eq!((bloat.order, bloat.action), (1, DetectorAction::Warn));
+    assert_eq!(file.detectors[2].factor_hundredths, 640);
+    assert_eq!(file.detectors[3].tool_within, 30);
+}
+
+#[test]
+fn every_mistake_of_a_wrong_file_is_named_with_its_line_and_a_suggestion() {
+    let found = mistakes(include_str!("budgets/wrong.yaml"));
+    // To accept a deliberate change of wording: write `found` into wrong.txt.
+    assert_eq!(found, include_str!("budgets/wrong.txt"), "found:\n{found}");
+}
+
+#[test]
+fn a_text_that_is_not_such_a_file_is_named_as_what_it_is() {
+    for (yaml, expected) in [
+        ("", "1:1: the file has neither `budgets` nor `detectors`"),
+        ("budgets:", "1:1: `budgets` has no value"),
+        ("- a", "1:1: the file must begin with `budgets:`"),
+        ("budgets: [*, 1]", "quote the star: \"*\""),
+        (
+            "budgets: []\n---\nbudgets: []",
+            "2:1: the file holds more than one",
+        ),
+        ("budgets: &a []\ndetectors: *a", "1:13: anchors and aliases"),
+        ("budgets: !x []", "1:13: tags such as"),
+        (
+            "budgets: []\nbudgets: []",
+            "2:1: `budgets` is there twice, first in line 1",
+        ),
+        ("? [a]\n: b", "a field's name must be a text"),
+        ("budgets:\n\t- a", "2:2: this is not YAML: tabs"),
+    ] {
+        let found = mistakes(yaml);
+        assert!(found.contains(expected), "{yaml:?} gave {found}");
+        assert_eq!(found.lines().count(), 1, "{yaml:?} gave {found}");
+    }
+}
+
+#[test]
+fn money_that_yaml_would_make_a_float_is_refused_and_whole_dollars_are_not() {
+    let budget =
+        |limit: &str| BudgetsFile::parse(&with_line(&format!("limit: {limit}\n    window: day")));
+    for right in ["\"0.10\"", "5", "'5'", "0", "\"0\""] {
+        assert!(budget(right).is_ok(), "{right}");
+    }
+    for (wrong, suggestion) in [
+        ("0.10", "write `limit: \"0.10\"`"),
+        ("\"$5\"", "write `limit: \"5\"`"),
+        ("1e3", "write dollars as a decimal number"),
+        ("\"0.00000000001\"", "write `limit: \"0.000000001\"`"),
+        ("-1", "write 0 to refuse every call"),
+        ("\"99999999999999999999\"", "leave the budget out"),
+    ] {
+        let found = budget(wrong).unwrap_err();
+        assert_eq!(found.len(), 1, "{found:?}");
+        assert!(
+            found[0].suggestion.as_ref().unwrap().contains(suggestion),
+            "{found:?}"
+        );
+    }
+}
+
+proptest! {
+    /// Whatever is cut out of or put into a right file: the answer is a file or mistakes, each in one
+    /// of its lines (an end of the text counts as a line), never a panic.
+    #[test]
+    fn damaged_files_never_panic(
+        from in 0..RIGHT.len(),
+        length in 0_usize..60,
+        inserted in r#"[-:{}\[\],"'*&!|>%@` a0.\n\t#~]{0,12}"#,
+    ) {
+        let until = (from + length).min(RIGHT.len());
+        let damaged = format!("{}{inserted}{}", &RIGHT[..from], &RIGHT[until..]);
+        if let Err(found) = BudgetsFile::parse(&damaged) {
+            prop_assert!(!found.is_empty());
+            for mistake in found {
+                prop_assert!((1..=damaged.lines().count() + 1).contains(&mistake.line));
+            }
+        }
+    }
+}
