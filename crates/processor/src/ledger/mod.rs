@@ -1,0 +1,199 @@
+//! The ledger stage: deltas in, states and verdicts of budgets out.
+
+use std::sync::Arc;
+
+use metrics::{counter, gauge};
+use spendfuse_bus::{InputRecord, LogicError, Outputs, PartitionLogic, RestoreSource, StageLogic};
+use spendfuse_domain::UnixMillis;
+use spendfuse_domain::verdict::Stage;
+use spendfuse_engine::codec;
+use spendfuse_engine::delta::Deltas;
+use spendfuse_engine::ledger::{Ledger, LedgerConfig, WindowLine, WindowLineKind};
+use spendfuse_warehouse::block::{BudgetWindowBlock, BudgetWindowKind, BudgetWindowRow};
+
+use crate::heartbeat::Watermark;
+use crate::metrics::{ACCOUNTS, BROKEN_LINKS};
+use crate::publish::Publisher;
+use crate::rows::{LINKS_KEY, RowLinks};
+use crate::tables::Tables;
+use crate::topics::Topics;
+
+const WINDOWS_TABLE: &str = "budget_windows";
+
+/// Makes the ledger's partitions.
+#[derive(Debug)]
+pub struct LedgerStage {
+    /// Parameters; `partition` is set for each.
+    pub config: LedgerConfig,
+    /// Where outputs go.
+    pub topics: Arc<Topics>,
+    /// Budgets.
+    pub tables: Arc<Tables>,
+}
+
+/// One partition of the ledger stage.
+pub struct LedgerPartition {
+    partition: u32,
+    topics: Arc<Topics>,
+    tables: Arc<Tables>,
+    ledger: Ledger,
+    seq: u64,
+    watermark: Watermark,
+    links: RowLinks,
+}
+
+impl StageLogic for LedgerStage {
+    type Partition = LedgerPartition;
+
+    fn open(&mut self, partition: u32) -> Result<LedgerPartition, LogicError> {
+        let config = LedgerConfig {
+            partition,
+            ..self.config.clone()
+        };
+        Ok(LedgerPartition {
+            partition,
+            topics: Arc::clone(&self.topics),
+            tables: Arc::clone(&self.tables),
+            ledger: Ledger::new(config, self.tables.budgets.load_full()),
+            seq: 0,
+            watermark: Watermark::new(Stage::Ledger, partition),
+            links: RowLinks::default(),
+        })
+    }
+
+    fn between_batches<'p>(
+        &mut self,
+        partitions: &mut dyn Iterator<Item = (u32, &'p mut LedgerPartition)>,
+    ) where
+        Self::Partition: 'p,
+    {
+        let budgets = self.tables.budgets.load();
+        for (_, partition) in partitions {
+            if budgets.version != partition.ledger.budget_version() {
+                partition.ledger.set_book(Arc::clone(&budgets));
+            }
+            // Changed budgets are judged at once, not at the next tick.
+            let now = partition.ledger.now();
+            partition.ledger.advance(now);
+        }
+    }
+}
+
+impl PartitionLogic for LedgerPartition {
+    fn restore(
+        &mut self,
+        _source: RestoreSource,
+        key: &[u8],
+        value: Option<&[u8]>,
+        _timestamp_millis: i64,
+    ) -> Result<(), LogicError> {
+        if key == LINKS_KEY {
+            return value.map_or(Ok(()), |value| self.links.restore(value));
+        }
+        self.ledger
+            .restore(key, value)
+            .map_err(|error| LogicError::Fatal(error.to_string()))
+    }
+
+    fn restored(&mut self, _seq: u64) -> Result<(), LogicError> {
+        self.ledger.restored();
+        Ok(())
+    }
+
+    /// Nothing is judged before the budgets are known that the restored state was made with.
+    fn ready(&mut self) -> Result<bool, LogicError> {
+        let budgets = self.tables.budgets.load();
+        let known = budgets.version >= self.ledger.required_budget_version();
+        Ok(self.tables.is_caught_up() && known)
+    }
+
+    fn begin(&mut self, seq: u64, _now_millis: i64) {
+        self.seq = seq;
+        self.ledger.begin(seq);
+    }
+
+    fn process(&mut self, record: &InputRecord<'_>) -> Result<(), LogicError> {
+        let arrival = UnixMillis(record.timestamp_millis);
+        let deltas: Deltas = codec::decode(record.value.unwrap_or_default()).map_err(|error| {
+            LogicError::Input(format!("deltas at offset {}: {error}", record.offset))
+        })?;
+        self.ledger.apply(&deltas, arrival);
+        self.watermark.processed(arrival);
+        Ok(())
+    }
+
+    /// Deltas are our own: one that cannot be read is spend that would go missing, so the partition
+    /// stops instead of going on without it.
+    fn reject(&mut self, record: &InputRecord<'_>, reason: &str) -> Result<(), LogicError> {
+        Err(LogicError::Fatal(format!(
+            "deltas at partition {} offset {} cannot be applied ({reason}); the ledger stops rather than lose spend",
+            record.partition, record.offset
+        )))
+    }
+
+    fn tick(&mut self, now_millis: i64, at_end: bool) {
+        self.watermark.tick(now_millis, at_end);
+        self.ledger.advance(UnixMillis(now_millis));
+    }
+
+    fn has_output(&self) -> bool {
+        self.watermark.is_due() || self.ledger.has_output()
+    }
+
+    fn finish(&mut self, outputs: &mut Outputs<'_>) -> Result<(), LogicError> {
+        let published = self.ledger.finish();
+        for (key, value) in &published.changelog {
+            outputs.changelog(key, value.as_deref())?;
+        }
+        let mut publisher = Publisher {
+            outputs,
+            topics: &self.topics,
+            rows_topic: &self.topics.rows_ledger,
+            stage: Stage::Ledger,
+            partition: self.partition,
+            seq: self.seq,
+        };
+        publisher.blocklist(&published.blocklist)?;
+        publisher.findings(&published.findings)?;
+        publisher.alerts(&published.alerts)?;
+        let links = &mut self.links;
+        publisher.finding_rows(links, &published.findings)?;
+        publisher.verdict_rows(links, &published.verdict_changes.iter().collect::<Vec<_>>())?;
+        send_window_lines(&mut publisher, links, &published.window_lines)?;
+        publisher.heartbeat(&mut self.watermark)?;
+        self.links.finish(outputs)?;
+        counter!(BROKEN_LINKS).increment(published.broken_links);
+        gauge!(ACCOUNTS, "partition" => self.partition.to_string()).set(self.ledger.len() as f64);
+        Ok(())
+    }
+}
+
+fn send_window_lines(
+    publisher: &mut Publisher<'_, '_>,
+    links: &mut RowLinks,
+    lines: &[WindowLine],
+) -> Result<(), LogicError> {
+    if lines.is_empty() {
+        return Ok(());
+    }
+    let mut block = BudgetWindowBlock::new();
+    for (line, index) in lines.iter().zip(0..) {
+        block.push(&BudgetWindowRow {
+            kind: match line.kind {
+                WindowLineKind::Spent => BudgetWindowKind::Spent,
+                WindowLineKind::Close => BudgetWindowKind::Close,
+                WindowLineKind::Late => BudgetWindowKind::Late,
+            },
+            at: line.at,
+            budget: &line.budget,
+            scope: &line.scope,
+            window: &line.window,
+            spend: line.spend,
+            limit: line.limit,
+            version: publisher.seq,
+            address: publisher.address(index),
+        });
+    }
+    let link = links.next(WINDOWS_TABLE, publisher.partition, publisher.seq);
+    publisher.send_rows(block.finish_record(link))
+}

@@ -1,0 +1,261 @@
+//! One partition of the meter stage: decode, route, price, count.
+
+use std::sync::Arc;
+
+use metrics::counter;
+use spendfuse_bus::{InputRecord, LogicError, Outputs, PartitionLogic, RestoreSource};
+use spendfuse_domain::UnixMillis;
+use spendfuse_domain::event::{Body, Event, RejectReason, Rejection, decode};
+use spendfuse_domain::row::{Origin, SpendRow};
+use spendfuse_domain::verdict::Stage;
+use spendfuse_engine::book::BudgetBook;
+use spendfuse_engine::meter::{Charge, Counted, Meter, MeterConfig, Rows};
+use spendfuse_pricing::{PriceBook, Pricer};
+use spendfuse_warehouse::block::SpendBlock;
+
+use super::rejects::{Handover, RejectedRecord};
+use super::{REROUTED, USAGE};
+use crate::heartbeat::Watermark;
+use crate::metrics::{EVENTS_CONFLICT, EVENTS_COUNTED, EVENTS_DUPLICATE};
+use crate::rows::{LINKS_KEY, RowLinks};
+use crate::tables::Tables;
+use crate::topics::Topics;
+
+/// Row blocks are cut at this size, so that no record of a batch is larger than topics allow.
+const BLOCK_BYTES: usize = 512 * 1024;
+const SPEND_TABLE: &str = "spend";
+
+/// One partition of the meter stage.
+pub struct MeterPartition {
+    pub(super) config: MeterConfig,
+    pub(super) topics: Arc<Topics>,
+    tables: Arc<Tables>,
+    pub(super) meter: Meter,
+    pricer: Pricer,
+    pub(super) seq: u64,
+    pub(super) watermark: Watermark,
+    pub(super) rows: SpendRows,
+    // The running batch:
+    pub(super) handovers: Vec<Handover>,
+    pub(super) rejects: Vec<RejectedRecord>,
+    tallies: Tallies,
+}
+
+/// Rows of the running commit, as finished records and a block in the making.
+pub struct SpendRows {
+    block: SpendBlock,
+    pub(super) finished: Vec<Vec<u8>>,
+    pub(super) links: RowLinks,
+    partition: u32,
+    seq: u64,
+}
+
+/// Counts of the running batch, exported when it is committed.
+#[derive(Debug, Default)]
+struct Tallies {
+    usage: u64,
+    revenue: u64,
+    session_ends: u64,
+    duplicates: u64,
+    conflicts: u64,
+}
+
+impl MeterPartition {
+    /// A partition with nothing restored yet.
+    pub fn new(config: MeterConfig, topics: Arc<Topics>, tables: Arc<Tables>) -> Self {
+        let budgets = tables.budgets.load_full();
+        let pricer = Pricer::new(tables.prices.load_full(), Arc::clone(&tables.policy));
+        Self {
+            meter: Meter::new(config.clone(), budgets),
+            pricer,
+            seq: 0,
+            watermark: Watermark::new(Stage::Meter, config.partition),
+            rows: SpendRows {
+                block: SpendBlock::new(topics.usage.as_str()),
+                finished: Vec::new(),
+                links: RowLinks::default(),
+                partition: config.partition,
+                seq: 0,
+            },
+            handovers: Vec::new(),
+            rejects: Vec::new(),
+            tallies: Tallies::default(),
+            config,
+            topics,
+            tables,
+        }
+    }
+
+    /// Between batches: takes over new budgets and prices.
+    pub fn use_tables(&mut self, budgets: &Arc<BudgetBook>, prices: &Arc<PriceBook>) {
+        if budgets.version != self.meter.budget_version() {
+            self.meter.set_book(Arc::clone(budgets));
+            // Changed session budgets are judged at once, not at the next tick.
+            self.meter.advance(self.meter.now());
+        }
+        if prices.version() != self.pricer.version() {
+            self.pricer = Pricer::new(Arc::clone(prices), Arc::clone(&self.tables.policy));
+        }
+    }
+
+    fn take_in(&mut self, record: &InputRecord<'_>) {
+        let origin = Handover::origin_of(record);
+        let headers: Vec<(&str, &[u8])> = record.headers.iter().collect();
+        let value = record.value.unwrap_or_default();
+        let event = match decode(value, &headers, origin.arrival) {
+            Ok(event) => event,
+            Err(rejection) => return self.set_aside(record, &rejection),
+        };
+        let home = event.home(self.config.partitions);
+        if record.topic_index == USAGE && home != self.config.partition {
+            self.handovers.push(Handover::of(record, home));
+            return;
+        }
+        if let Err(rejection) = self.count(&event, origin) {
+            self.set_aside(record, &rejection);
+        }
+    }
+
+    fn count(&mut self, event: &Event<'_>, origin: Origin) -> Result<(), Rejection> {
+        let version;
+        let charge = match &event.body {
+            Body::Usage(call) => {
+                let who = &event.attribution;
+                let priced = self
+                    .pricer
+                    .price(&who.provider, &who.account, call, &who.model, event.time)
+                    .map_err(|error| Rejection::new(RejectReason::BadMoney, error.to_string()))?;
+                version = self.pricer.version();
+                Charge {
+                    cost: priced.parts,
+                    priced: priced.basis,
+                    flags: priced.flags,
+                    price_version: version,
+                }
+            }
+            Body::Revenue(_) | Body::SessionEnd => Charge::default(),
+        };
+        let counted = self.meter.count(event, &charge, origin, &mut self.rows);
+        match (counted, &event.body) {
+            (Counted::Duplicate, _) => self.tallies.duplicates += 1,
+            (Counted::Conflict, _) => self.tallies.conflicts += 1,
+            (Counted::SessionEnded, _) => self.tallies.session_ends += 1,
+            (Counted::AtAddress(_), Body::Revenue(_)) => self.tallies.revenue += 1,
+            (Counted::AtAddress(_), _) => self.tallies.usage += 1,
+            (Counted::Late, _) => {
+                let detail = format!(
+                    "time {} lies further before the arrival at {} than the dedupe horizon; `spendfuse dlq replay --verify` counts it if the warehouse does not know it",
+                    event.time, origin.arrival
+                );
+                return Err(Rejection::new(RejectReason::Late, detail));
+            }
+        }
+        Ok(())
+    }
+
+    fn set_aside(&mut self, record: &InputRecord<'_>, rejection: &Rejection) {
+        self.rejects
+            .push(RejectedRecord::of(record, rejection, &self.topics));
+    }
+}
+
+impl PartitionLogic for MeterPartition {
+    fn restore(
+        &mut self,
+        source: RestoreSource,
+        key: &[u8],
+        value: Option<&[u8]>,
+        _timestamp_millis: i64,
+    ) -> Result<(), LogicError> {
+        let restored = match (source, value) {
+            (RestoreSource::History(_), Some(value)) => self.meter.restore_ids(value),
+            (RestoreSource::History(_), None) => Ok(()),
+            (RestoreSource::Changelog, Some(value)) if key == LINKS_KEY => {
+                return self.rows.links.restore(value);
+            }
+            (RestoreSource::Changelog, value) => self.meter.restore(key, value),
+        };
+        restored.map_err(|error| LogicError::Fatal(error.to_string()))
+    }
+
+    fn restored(&mut self, _seq: u64) -> Result<(), LogicError> {
+        self.meter.restored();
+        Ok(())
+    }
+
+    /// Nothing is counted before the budgets are known that the restored state was made with.
+    fn ready(&mut self) -> Result<bool, LogicError> {
+        let budgets = self.tables.budgets.load();
+        let known = budgets.version >= self.meter.required_budget_version();
+        Ok(self.tables.is_caught_up() && known)
+    }
+
+    fn begin(&mut self, seq: u64, _now_millis: i64) {
+        self.seq = seq;
+        self.rows.seq = seq;
+        self.meter.begin(seq);
+    }
+
+    fn process(&mut self, record: &InputRecord<'_>) -> Result<(), LogicError> {
+        debug_assert!(record.topic_index == USAGE || record.topic_index == REROUTED);
+        self.watermark
+            .processed(UnixMillis(record.timestamp_millis));
+        self.take_in(record);
+        Ok(())
+    }
+
+    fn reject(&mut self, record: &InputRecord<'_>, reason: &str) -> Result<(), LogicError> {
+        self.set_aside(record, &Rejection::new(RejectReason::InternalError, reason));
+        Ok(())
+    }
+
+    fn tick(&mut self, now_millis: i64, at_end: bool) {
+        self.watermark.tick(now_millis, at_end);
+        self.meter.advance(UnixMillis(now_millis));
+    }
+
+    fn has_output(&self) -> bool {
+        self.watermark.is_due() || self.meter.has_output()
+    }
+
+    fn finish(&mut self, outputs: &mut Outputs<'_>) -> Result<(), LogicError> {
+        self.rows.close_block();
+        self.publish(outputs)?;
+        self.tallies.export();
+        Ok(())
+    }
+}
+
+impl Rows for SpendRows {
+    fn push(&mut self, row: &SpendRow<'_>) {
+        self.block.push(row);
+        if self.block.bytes_estimate() >= BLOCK_BYTES {
+            self.close_block();
+        }
+    }
+}
+
+impl SpendRows {
+    fn close_block(&mut self) {
+        if self.block.rows() == 0 {
+            return;
+        }
+        let link = self.links.next(SPEND_TABLE, self.partition, self.seq);
+        self.finished.extend(self.block.finish_record(link));
+    }
+}
+
+impl Tallies {
+    fn export(&mut self) {
+        let tallies = std::mem::take(self);
+        for (kind, count) in [
+            ("usage", tallies.usage),
+            ("revenue", tallies.revenue),
+            ("session_end", tallies.session_ends),
+        ] {
+            counter!(EVENTS_COUNTED, "kind" => kind).increment(count);
+        }
+        counter!(EVENTS_DUPLICATE).increment(tallies.duplicates);
+        counter!(EVENTS_CONFLICT).increment(tallies.conflicts);
+    }
+}

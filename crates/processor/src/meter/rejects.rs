@@ -1,0 +1,150 @@
+//! Records that are not counted here: handed over to their home partition, or set aside in the DLQ.
+
+use spendfuse_bus::InputRecord;
+use spendfuse_domain::UnixMillis;
+use spendfuse_domain::event::{MAX_EVENT_BYTES, RejectReason, Rejection, redact};
+use spendfuse_domain::row::Origin;
+use xxhash_rust::xxh3::xxh3_128;
+
+use super::REROUTED;
+use crate::topics::Topics;
+
+/// Where an event first arrived; on records of the rerouted topic.
+const ARRIVED_PARTITION: &str = "spendfuse_arrived_partition";
+const ARRIVED_OFFSET: &str = "spendfuse_arrived_offset";
+const ARRIVED_AT: &str = "spendfuse_arrived_at";
+
+/// Where and why a record was rejected; on records of the DLQ.
+pub const REASON: &str = "spendfuse_reason";
+const DETAIL: &str = "spendfuse_detail";
+const TOPIC: &str = "spendfuse_topic";
+const PARTITION: &str = "spendfuse_partition";
+const OFFSET: &str = "spendfuse_offset";
+
+/// A record with owned parts, to be written at the end of the batch.
+#[derive(Debug)]
+pub struct OwnedRecord {
+    /// Key, as it came.
+    pub key: Option<Vec<u8>>,
+    /// Value; `None` where a tombstone came.
+    pub value: Option<Vec<u8>>,
+    /// Headers, as they came, and ours.
+    pub headers: Vec<(String, Vec<u8>)>,
+}
+
+/// An event on its way to its home partition.
+#[derive(Debug)]
+pub struct Handover {
+    /// Its home partition.
+    pub home: u32,
+    /// The record.
+    pub record: OwnedRecord,
+}
+
+/// A record on its way to the DLQ.
+#[derive(Debug)]
+pub struct RejectedRecord {
+    /// Why.
+    pub reason: RejectReason,
+    /// The record.
+    pub record: OwnedRecord,
+}
+
+impl Handover {
+    /// Hands `record` over to partition `home`, with the place and time of its arrival.
+    pub fn of(record: &InputRecord<'_>, home: u32) -> Self {
+        let mut owned = OwnedRecord::copy_of(record);
+        let arrival = [
+            (ARRIVED_PARTITION, i64::from(record.partition)),
+            (ARRIVED_OFFSET, record.offset),
+            (ARRIVED_AT, record.timestamp_millis),
+        ];
+        for (name, number) in arrival {
+            owned.header(name, number.to_string());
+        }
+        Self {
+            home,
+            record: owned,
+        }
+    }
+
+    /// Where an input record first arrived: here, or where its headers say.
+    pub fn origin_of(record: &InputRecord<'_>) -> Origin {
+        let here = Origin {
+            rerouted: false,
+            partition: record.partition,
+            offset: record.offset,
+            arrival: UnixMillis(record.timestamp_millis),
+        };
+        if record.topic_index != REROUTED {
+            return here;
+        }
+        let number = |name: &str| -> Option<i64> {
+            let text = std::str::from_utf8(record.headers.get(name)?).ok()?;
+            text.parse().ok()
+        };
+        let arrived = || {
+            Some(Origin {
+                rerouted: true,
+                partition: u32::try_from(number(ARRIVED_PARTITION)?).ok()?,
+                offset: number(ARRIVED_OFFSET)?,
+                arrival: UnixMillis(number(ARRIVED_AT)?),
+            })
+        };
+        arrived().unwrap_or(here)
+    }
+}
+
+impl RejectedRecord {
+    /// Sets `record` aside: byte for byte, but with the values of prompt-like keys redacted, and
+    /// with hash and size instead of the value where it is too large.
+    pub fn of(record: &InputRecord<'_>, rejection: &Rejection, topics: &Topics) -> Self {
+        let mut owned = OwnedRecord::copy_of(record);
+        if let Some(value) = &mut owned.value {
+            *value = if value.len() > MAX_EVENT_BYTES {
+                let hash = xxh3_128(value);
+                format!("{{\"bytes\":{},\"xxh3_128\":\"{hash:032x}\"}}", value.len()).into_bytes()
+            } else {
+                redact(value).into_owned()
+            };
+        }
+        let origin = Handover::origin_of(record);
+        owned
+            .headers
+            .retain(|(name, _)| !name.starts_with("spendfuse_"));
+        owned.header(REASON, rejection.reason.name());
+        owned.header(DETAIL, rejection.detail.as_str());
+        owned.header(TOPIC, topics.usage.as_str());
+        owned.header(PARTITION, origin.partition.to_string());
+        owned.header(OFFSET, origin.offset.to_string());
+        Self {
+            reason: rejection.reason,
+            record: owned,
+        }
+    }
+}
+
+impl OwnedRecord {
+    fn copy_of(record: &InputRecord<'_>) -> Self {
+        let headers = record.headers.iter();
+        Self {
+            key: record.key.map(<[u8]>::to_vec),
+            value: record.value.map(<[u8]>::to_vec),
+            headers: headers
+                .map(|(name, value)| (name.to_owned(), value.to_vec()))
+                .collect(),
+        }
+    }
+
+    fn header(&mut self, name: &str, value: impl Into<Vec<u8>>) {
+        self.headers.push((name.to_owned(), value.into()));
+    }
+
+    /// The headers as the bus takes them.
+    pub fn header_refs(&self) -> Vec<(&str, &[u8])> {
+        self.headers
+            .iter()
+            .map(|(name, value)| (name.as_str(), value.as_slice()))
+            .collect()
+    }
+}

@@ -1,0 +1,243 @@
+//! Starts the workers of one process and waits for them.
+
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+
+use spendfuse_bus::{
+    BusError, HistoryTopic, KafkaConfig, Shutdown, StageConfig, StageEvent, StageLogic, run_stage,
+};
+use spendfuse_engine::ledger::LedgerConfig;
+use spendfuse_engine::meter::MeterConfig;
+
+use crate::follow;
+use crate::ledger::LedgerStage;
+use crate::meter::MeterStage;
+use crate::tables::Tables;
+use crate::topics::Topics;
+
+const HOUR_MILLIS: i64 = 60 * 60 * 1000;
+const DAY_MILLIS: i64 = 24 * HOUR_MILLIS;
+
+/// The settings of a processor process.
+#[derive(Clone, Debug)]
+pub struct ProcessorConfig {
+    /// Brokers and client properties.
+    pub kafka: KafkaConfig,
+    /// Names of the topics.
+    pub topics: Topics,
+    /// Partitions of every stage topic.
+    pub partitions: u32,
+    /// Begins consumer groups and transactional ids.
+    pub id_prefix: String,
+    /// This process's name, different for each process of the group.
+    pub instance_id: String,
+    /// Workers (threads) of the meter.
+    pub meter_workers: u32,
+    /// Workers (threads) of the ledger.
+    pub ledger_workers: u32,
+    /// How long identities are remembered, milliseconds.
+    pub dedupe_horizon_millis: i64,
+    /// How many identities a partition remembers at most.
+    pub dedupe_capacity: usize,
+    /// A session without events for this long has ended, milliseconds.
+    pub session_idle_millis: i64,
+    /// A batch is committed no earlier than this after its first event, unless it is full.
+    pub commit_min: Duration,
+    /// A batch is committed at the latest this long after its first event.
+    pub commit_interval: Duration,
+    /// A batch with this many events is full.
+    pub batch_max_events: usize,
+    /// How often partitions with nothing to do tell how far they have come.
+    pub heartbeat: Duration,
+}
+
+impl ProcessorConfig {
+    /// The defaults of the design for one process.
+    pub fn new(kafka: KafkaConfig, topics: Topics, partitions: u32) -> Self {
+        Self {
+            kafka,
+            topics,
+            partitions,
+            id_prefix: "spendfuse".to_owned(),
+            instance_id: "processor-1".to_owned(),
+            meter_workers: 1,
+            ledger_workers: 1,
+            dedupe_horizon_millis: DAY_MILLIS,
+            dedupe_capacity: 20_000_000,
+            session_idle_millis: HOUR_MILLIS,
+            commit_min: Duration::from_millis(5),
+            commit_interval: Duration::from_millis(20),
+            batch_max_events: 10_000,
+            heartbeat: Duration::from_secs(1),
+        }
+    }
+}
+
+/// Why a processor stopped by itself: something that needs a person.
+#[derive(Debug, thiserror::Error)]
+pub enum ProcessorError {
+    /// A worker gave up.
+    #[error("{stage} worker {worker}: {error}")]
+    Worker {
+        /// "meter" or "ledger".
+        stage: &'static str,
+        /// Number of the thread.
+        worker: u32,
+        /// Why.
+        #[source]
+        error: BusError,
+    },
+    /// The followers of budgets and prices could not be started.
+    #[error("cannot follow budgets and prices: {0}")]
+    Tables(#[source] BusError),
+}
+
+/// Runs all workers until `shutdown`; the first that gives up stops the others.
+///
+/// # Errors
+/// [`ProcessorError`] where a worker met something that needs a person.
+pub fn run(
+    config: &ProcessorConfig,
+    tables: &Arc<Tables>,
+    shutdown: &Shutdown,
+) -> Result<(), ProcessorError> {
+    let topics = Arc::new(config.topics.clone());
+    let follower = follow::start(config, Arc::clone(tables)).map_err(ProcessorError::Tables)?;
+    let meter = || MeterStage {
+        config: config.meter(),
+        topics: Arc::clone(&topics),
+        tables: Arc::clone(tables),
+    };
+    let ledger = || LedgerStage {
+        config: config.ledger(),
+        topics: Arc::clone(&topics),
+        tables: Arc::clone(tables),
+    };
+    let result = thread::scope(|scope| {
+        let mut workers = Vec::new();
+        for worker in 0..config.meter_workers {
+            let stage = config.meter_stage(worker);
+            let logic = meter();
+            workers.push(scope.spawn(move || work(&stage, worker, logic, shutdown)));
+        }
+        for worker in 0..config.ledger_workers {
+            let stage = config.ledger_stage(worker);
+            let logic = ledger();
+            workers.push(scope.spawn(move || work(&stage, worker, logic, shutdown)));
+        }
+        let outcomes = workers.into_iter().map(|worker| match worker.join() {
+            Ok(outcome) => outcome,
+            Err(panic) => std::panic::resume_unwind(panic),
+        });
+        outcomes.fold(Ok(()), Result::and)
+    });
+    follower.stop();
+    result
+}
+
+fn work<L: StageLogic>(
+    stage: &StageConfig,
+    worker: u32,
+    mut logic: L,
+    shutdown: &Shutdown,
+) -> Result<(), ProcessorError> {
+    let name = stage.stage;
+    let observer = move |event: StageEvent| match event {
+        StageEvent::Running {
+            partitions,
+            restore,
+        } => {
+            tracing::info!(
+                stage = name,
+                worker,
+                ?partitions,
+                restore_ms = restore.as_millis() as u64,
+                "running"
+            );
+        }
+        StageEvent::Revoked => tracing::info!(stage = name, worker, "partitions moved"),
+        other => tracing::debug!(stage = name, worker, event = ?other, "worker"),
+    };
+    run_stage(stage, &mut logic, shutdown, &observer).map_err(|error| {
+        // One worker down means partitions without an owner: the process ends and is restarted.
+        shutdown.request();
+        ProcessorError::Worker {
+            stage: name,
+            worker,
+            error,
+        }
+    })
+}
+
+impl ProcessorConfig {
+    fn meter(&self) -> MeterConfig {
+        MeterConfig {
+            partition: 0,
+            partitions: self.partitions,
+            dedupe_horizon_millis: self.dedupe_horizon_millis,
+            dedupe_capacity: self.dedupe_capacity,
+            session_idle_millis: self.session_idle_millis,
+        }
+    }
+
+    fn ledger(&self) -> LedgerConfig {
+        LedgerConfig {
+            partition: 0,
+            partitions: self.partitions,
+            grace_millis: self.dedupe_horizon_millis + DAY_MILLIS,
+        }
+    }
+
+    fn meter_stage(&self, worker: u32) -> StageConfig {
+        let topics = &self.topics;
+        let outputs = [
+            &topics.rerouted,
+            &topics.dlq,
+            &topics.deltas,
+            &topics.rows,
+            &topics.findings,
+            &topics.blocklist,
+            &topics.alerts,
+        ];
+        StageConfig {
+            inputs: vec![topics.usage.clone(), topics.rerouted.clone()],
+            changelog: topics.meter_changelog.clone(),
+            history: vec![HistoryTopic {
+                topic: topics.meter_ids.clone(),
+                since_millis: self.dedupe_horizon_millis + HOUR_MILLIS,
+            }],
+            outputs: outputs.into_iter().cloned().collect(),
+            ..self.stage("meter", worker)
+        }
+    }
+
+    fn ledger_stage(&self, worker: u32) -> StageConfig {
+        let topics = &self.topics;
+        let outputs = [
+            &topics.rows_ledger,
+            &topics.findings,
+            &topics.blocklist,
+            &topics.alerts,
+        ];
+        StageConfig {
+            inputs: vec![topics.deltas.clone()],
+            changelog: topics.ledger_changelog.clone(),
+            outputs: outputs.into_iter().cloned().collect(),
+            ..self.stage("ledger", worker)
+        }
+    }
+
+    fn stage(&self, stage: &'static str, worker: u32) -> StageConfig {
+        let group = format!("{}-{stage}", self.id_prefix);
+        let instance = format!("{}-{worker}", self.instance_id);
+        StageConfig {
+            partitions: self.partitions,
+            commit_min: self.commit_min,
+            commit_interval: self.commit_interval,
+            batch_max_events: self.batch_max_events,
+            tick_every: self.heartbeat,
+            ..StageConfig::new(self.kafka.clone(), stage, &group, &instance)
+        }
+    }
+}
