@@ -13,6 +13,7 @@ setup: ## Check prerequisites; fetch Kafka and the embedded ClickHouse into .cac
 
 build: setup ## Build the program and the development stack
 	@cargo build --release -p spendfuse -p spendfuse-devstack
+	@target/release/spendfuse-devstack prepare
 
 demo: build ## Real Kafka, real ClickHouse, real traffic, live on screen (ARGS=--headless for JSON)
 	@target/release/spendfuse demo $(ARGS)

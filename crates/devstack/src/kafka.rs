@@ -1,5 +1,6 @@
 //! An unmodified Apache Kafka on this machine: one or three KRaft nodes.
 
+mod archive;
 mod probe;
 mod properties;
 
@@ -13,6 +14,7 @@ use crate::error::{DevStackError, while_doing};
 use crate::folder::DataFolder;
 use crate::locate;
 use crate::ports::ReservedPort;
+use archive::ClassArchive;
 use properties::{LOGGING, NodeAddress, server_properties};
 
 /// 16 bytes in the URL-safe base64 that Kafka wants; any value does.
@@ -83,12 +85,23 @@ impl Kafka {
     /// # Panics
     /// Where `options.nodes` is neither 1 nor 3.
     pub fn start(options: KafkaOptions) -> Result<Self, DevStackError> {
+        let class_archive = match options.purpose {
+            Purpose::Tests => ClassArchive::recorded(&locate::kafka_jars()?),
+            Purpose::Benchmarks => ClassArchive::Unused,
+        };
+        Self::start_with(&options, &class_archive)
+    }
+
+    fn start_with(
+        options: &KafkaOptions,
+        class_archive: &ClassArchive,
+    ) -> Result<Self, DevStackError> {
         assert!(
             matches!(options.nodes, 1 | 3),
             "a cluster of {} nodes is not supported: 1 or 3",
             options.nodes
         );
-        let class_path = format!("{}/*", locate::kafka_jars()?.display());
+        let java = JavaCommand::new(options, class_archive)?;
         let folder = match &options.folder {
             Some(path) => DataFolder::named(path)?,
             None => DataFolder::temporary()?,
@@ -100,7 +113,7 @@ impl Kafka {
         let mut nodes = Vec::new();
         for address in &addresses {
             let node_folder = folder.path().join(format!("node-{}", address.id));
-            let process = prepare_node(&node_folder, &class_path, address, &addresses, &options)?;
+            let process = prepare_node(&node_folder, &java, address, &addresses, options)?;
             nodes.push(Node {
                 process,
                 broker: ports.next().expect("two ports a node were reserved"),
@@ -244,7 +257,7 @@ fn addresses(ports: &[ReservedPort]) -> Vec<NodeAddress> {
 /// Writes a node's configuration, formats its storage where that is new, and says how it starts.
 fn prepare_node(
     node_folder: &Path,
-    class_path: &str,
+    java: &JavaCommand,
     address: &NodeAddress,
     all: &[NodeAddress],
     options: &KafkaOptions,
@@ -258,61 +271,82 @@ fn prepare_node(
         .map_err(while_doing(format!("writing {}", configuration.display())))?;
     fs::write(&logging, LOGGING).map_err(while_doing(format!("writing {}", logging.display())))?;
 
-    let mut arguments = vec![
-        format!("-Dlog4j2.configurationFile={}", logging.display()),
-        "-cp".to_owned(),
-        class_path.to_owned(),
-    ];
     if !data.join("meta.properties").is_file() {
-        format_storage(&arguments, &configuration)?;
+        java.format_storage(&configuration)?;
     }
-    arguments.extend([
-        "kafka.Kafka".to_owned(),
-        configuration.display().to_string(),
-    ]);
-    let mut with_flags = jvm_flags(options);
-    with_flags.extend(arguments);
     Ok(ServerProcess::new(
         format!("Kafka node {}", address.id),
-        locate::java(),
-        with_flags,
+        java.program.clone(),
+        java.broker_arguments(&logging, &configuration),
         node_folder.join("kafka.log"),
     ))
 }
 
-fn jvm_flags(options: &KafkaOptions) -> Vec<String> {
-    let heap = match (options.purpose, options.nodes) {
-        (Purpose::Benchmarks, _) => "-Xmx2g",
-        (Purpose::Tests, 1) => "-Xmx1g",
-        (Purpose::Tests, _) => "-Xmx512m",
-    };
-    let quick_start: &[&str] = match options.purpose {
-        Purpose::Tests => &QUICK_START,
-        Purpose::Benchmarks => &[],
-    };
-    let flags = std::iter::once(&heap).chain(quick_start);
-    flags.map(|flag| (*flag).to_owned()).collect()
+/// How Java is called.
+struct JavaCommand {
+    program: PathBuf,
+    class_path: String,
+    heap: &'static str,
+    /// For the broker; the storage tool is always started quickly.
+    quick_start: &'static [&'static str],
+    broker_archive: Option<String>,
+    tool_archive: Option<String>,
 }
 
-const QUICK_START: [&str; 2] = ["-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"];
+const QUICK_START: &[&str] = &["-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"];
 
-fn format_storage(arguments: &[String], configuration: &Path) -> Result<(), DevStackError> {
-    let output = Command::new(locate::java())
-        .args(QUICK_START)
-        .args(arguments)
-        .args(["kafka.tools.StorageTool", "format", "-t", CLUSTER_ID, "-c"])
-        .arg(configuration)
-        .output()
-        .map_err(while_doing("starting java to format Kafka's storage"))?;
-    if output.status.success() {
-        return Ok(());
+impl JavaCommand {
+    fn new(options: &KafkaOptions, class_archive: &ClassArchive) -> Result<Self, DevStackError> {
+        Ok(Self {
+            program: locate::java(),
+            class_path: format!("{}/*", locate::kafka_jars()?.display()),
+            heap: match (options.purpose, options.nodes) {
+                (Purpose::Benchmarks, _) => "-Xmx2g",
+                (Purpose::Tests, 1) => "-Xmx1g",
+                (Purpose::Tests, _) => "-Xmx512m",
+            },
+            quick_start: match options.purpose {
+                Purpose::Tests => QUICK_START,
+                Purpose::Benchmarks => &[],
+            },
+            broker_archive: class_archive.broker_flag(),
+            tool_archive: class_archive.tool_flag(),
+        })
     }
-    let mut said = String::from_utf8_lossy(&output.stdout).into_owned();
-    said.push_str(&String::from_utf8_lossy(&output.stderr));
-    Err(DevStackError::Ended {
-        name: "Kafka's storage tool".to_owned(),
-        status: output.status.to_string(),
-        log: configuration.to_owned(),
-        tail: said,
-    })
+
+    fn broker_arguments(&self, logging: &Path, configuration: &Path) -> Vec<String> {
+        let mut arguments = vec![self.heap.to_owned()];
+        arguments.extend(self.quick_start.iter().map(|flag| (*flag).to_owned()));
+        arguments.extend(self.broker_archive.clone());
+        arguments.extend([
+            format!("-Dlog4j2.configurationFile={}", logging.display()),
+            "-cp".to_owned(),
+            self.class_path.clone(),
+            "kafka.Kafka".to_owned(),
+            configuration.display().to_string(),
+        ]);
+        arguments
+    }
+
+    fn format_storage(&self, configuration: &Path) -> Result<(), DevStackError> {
+        let output = Command::new(&self.program)
+            .args(QUICK_START)
+            .args(&self.tool_archive)
+            .args(["-cp", &self.class_path, "kafka.tools.StorageTool"])
+            .args(["format", "-t", CLUSTER_ID, "-c"])
+            .arg(configuration)
+            .output()
+            .map_err(while_doing("starting java to format Kafka's storage"))?;
+        if output.status.success() {
+            return Ok(());
+        }
+        let mut said = String::from_utf8_lossy(&output.stdout).into_owned();
+        said.push_str(&String::from_utf8_lossy(&output.stderr));
+        Err(DevStackError::Ended {
+            name: "Kafka's storage tool".to_owned(),
+            status: output.status.to_string(),
+            log: configuration.to_owned(),
+            tail: said,
+        })
+    }
 }

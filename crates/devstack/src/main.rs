@@ -11,7 +11,7 @@ use anyhow::{Context, Result, bail};
 use clap::{Args, Parser, Subcommand};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use spendfuse_devstack::{DataFolder, DevStack, DevStackOptions, Purpose, wait_until};
+use spendfuse_devstack::{DataFolder, DevStack, DevStackOptions, Kafka, Purpose, wait_until};
 use tokio::signal::unix::{SignalKind, signal};
 
 const ENV_FILE: &str = "env";
@@ -48,6 +48,8 @@ enum Action {
         #[command(flatten)]
         folder: Folder,
     },
+    /// Makes later starts of Kafka take half the time (6 s, once; at once where done before).
+    Prepare,
     /// Runs a command against a fresh stack in a temporary folder, with the addresses in its
     /// environment, and exits with the command's code.
     Run {
@@ -108,6 +110,9 @@ fn main() -> ExitCode {
             detach: true,
         } => up_detached(&folder.dir, &parts),
         Action::Down { folder } => down(&folder.dir),
+        Action::Prepare => Kafka::record_class_archive()
+            .map(|()| ExitCode::SUCCESS)
+            .map_err(Into::into),
         Action::Run { parts, command } => run(&parts, &command),
     };
     outcome.unwrap_or_else(|error| {
