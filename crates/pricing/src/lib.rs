@@ -1,12 +1,27 @@
 //! What a model call costs, in integer nano-dollars. Pure: no I/O, no clock, no floats.
+//!
+//! What goes in: a [`PriceBook`] (immutable version: the snapshot in the binary, an import of a
+//! price file, records of topic `spendfuse.prices`, a patch), a [`PricingPolicy`], and calls. What
+//! comes out: [`Priced`], whose parts add up exactly. The engine calls [`Pricer::price`] for every
+//! event, `spendfuse prices` the rest.
+//!
+//! Start with [`Pricer`]. How gaps in the rates are filled is in `sheet.rs`, how names are found in
+//! `lookup/mod.rs`.
 
 pub mod book;
-pub mod error;
-pub mod policy;
-pub mod pricer;
+mod charge;
+mod error;
+pub mod import;
+mod lookup;
+mod policy;
+mod pricer;
 pub mod provider;
+pub mod rate;
+mod sheet;
 
-pub use book::PriceBook;
+pub use book::{BookDraft, PriceBook};
+pub use charge::Line;
 pub use error::{BookError, PolicyError, PricingError};
+pub use lookup::Match;
 pub use policy::{CeilingRates, Multiplier, PricingPolicy};
-pub use pricer::{Priced, Pricer};
+pub use pricer::{Explained, Priced, Pricer};

@@ -51,18 +51,18 @@ pub struct CeilingRates {
     pub input: u64,
     /// Nano-dollars per million tokens of any output class.
     pub output: u64,
-    /// Nano-dollars per unit of any kind.
+    /// Nano-dollars per unit, for kinds that no model in the book has a rate for.
     pub unit: u64,
 }
 
 impl Default for CeilingRates {
     /// $15 and $75 per million tokens, the rates of the largest models of general providers, and
-    /// $0.10 a unit.
+    /// $0.01 a unit.
     fn default() -> Self {
         Self {
             input: 15_000_000_000,
             output: 75_000_000_000,
-            unit: 100_000_000,
+            unit: 10_000_000,
         }
     }
 }

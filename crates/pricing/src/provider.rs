@@ -1,6 +1,143 @@
-//! Names of providers.
+//! Names of providers: one name each, whatever an SDK, a gateway or OpenTelemetry calls it; and
+//! whose models a name belongs to.
 
-/// The book's name for `provider`.
-pub fn canonical(provider: &str) -> &str {
-    provider
+use std::borrow::Cow;
+
+/// Other names of providers. Sources: OpenTelemetry `gen_ai.provider.name` and `gen_ai.system`,
+/// `litellm_provider`, SDK package names.
+const ALIASES: &[(&str, &str)] = &[
+    ("ai21_chat", "ai21"),
+    ("amazon-nova", "amazon_nova"),
+    ("amazon_bedrock", "bedrock"),
+    ("aws", "bedrock"),
+    ("aws.bedrock", "bedrock"),
+    ("aws_bedrock", "bedrock"),
+    ("azure.ai.inference", "azure_ai"),
+    ("azure.ai.openai", "azure"),
+    ("azure_openai", "azure"),
+    ("azure_text", "azure"),
+    ("az.ai.inference", "azure_ai"),
+    ("az.ai.openai", "azure"),
+    ("bedrock_converse", "bedrock"),
+    ("claude", "anthropic"),
+    ("cohere_chat", "cohere"),
+    ("fireworks", "fireworks_ai"),
+    ("fireworks_ai-embedding-models", "fireworks_ai"),
+    ("gcp.gemini", "gemini"),
+    ("gcp.gen_ai", "gemini"),
+    ("gcp.vertex_ai", "vertex_ai"),
+    ("google", "gemini"),
+    ("google_ai_studio", "gemini"),
+    ("google_genai", "gemini"),
+    ("google_vertex", "vertex_ai"),
+    ("google_vertexai", "vertex_ai"),
+    ("ibm.watsonx.ai", "watsonx"),
+    ("mistral_ai", "mistral"),
+    ("mistralai", "mistral"),
+    ("text-completion-codestral", "codestral"),
+    ("text-completion-inception", "inception"),
+    ("text-completion-openai", "openai"),
+    ("together", "together_ai"),
+    ("togetherai", "together_ai"),
+    ("vertex", "vertex_ai"),
+    ("vertexai", "vertex_ai"),
+    ("x.ai", "xai"),
+    ("x_ai", "xai"),
+];
+
+/// Who makes models whose bare name begins so; the first is asked first. Longest beginnings first
+/// where one begins another.
+const FIRST_PARTIES: &[(&str, &[&str])] = &[
+    ("babbage", &["openai"]),
+    ("chatgpt", &["openai"]),
+    ("codex", &["openai"]),
+    ("computer-use", &["openai"]),
+    ("dall-e", &["openai"]),
+    ("davinci", &["openai"]),
+    ("ft:", &["openai"]),
+    ("gpt-oss", &[]),
+    ("gpt-", &["openai"]),
+    ("o1", &["openai"]),
+    ("o3", &["openai"]),
+    ("o4", &["openai"]),
+    ("omni-moderation", &["openai"]),
+    ("sora", &["openai"]),
+    ("text-embedding-3", &["openai"]),
+    ("text-embedding-ada", &["openai"]),
+    ("tts-1", &["openai"]),
+    ("whisper-1", &["openai"]),
+    ("claude", &["anthropic"]),
+    ("gemini", &["gemini", "vertex_ai"]),
+    ("imagen", &["gemini", "vertex_ai"]),
+    ("text-embedding-0", &["gemini", "vertex_ai"]),
+    ("veo", &["gemini", "vertex_ai"]),
+    ("codestral", &["mistral", "codestral"]),
+    ("devstral", &["mistral"]),
+    ("magistral", &["mistral"]),
+    ("ministral", &["mistral"]),
+    ("mistral", &["mistral"]),
+    ("open-mi", &["mistral"]),
+    ("pixtral", &["mistral"]),
+    ("voxtral", &["mistral"]),
+    ("command", &["cohere"]),
+    ("embed-", &["cohere"]),
+    ("rerank-", &["cohere"]),
+    ("deepseek", &["deepseek"]),
+    ("grok", &["xai"]),
+    ("sonar", &["perplexity"]),
+    ("qwen", &["dashscope"]),
+    ("kimi", &["moonshot"]),
+    ("moonshot", &["moonshot"]),
+    ("glm", &["zai"]),
+    ("minimax", &["minimax"]),
+    ("voyage", &["voyage"]),
+    ("jamba", &["ai21"]),
+    ("nova-", &["amazon_nova", "bedrock"]),
+    ("titan-", &["bedrock"]),
+];
+
+/// The book's name for `provider`: lower case, one name for each. The many
+/// `vertex_ai-…_models` of price files are `vertex_ai`.
+pub fn canonical(provider: &str) -> Cow<'_, str> {
+    let lower: Cow<'_, str> = if provider.bytes().any(|byte| byte.is_ascii_uppercase()) {
+        Cow::Owned(provider.to_ascii_lowercase())
+    } else {
+        Cow::Borrowed(provider)
+    };
+    if lower.starts_with("vertex_ai-") {
+        return Cow::Borrowed("vertex_ai");
+    }
+    match ALIASES.iter().find(|(alias, _)| *alias == lower) {
+        Some((_, name)) => Cow::Borrowed(name),
+        None => lower,
+    }
+}
+
+/// The makers of the model with this bare name, in the order in which they are asked; empty where
+/// it is nobody's in particular.
+pub fn first_parties(bare_model: &str) -> &'static [&'static str] {
+    FIRST_PARTIES
+        .iter()
+        .find(|(beginning, _)| bare_model.starts_with(beginning))
+        .map_or(&[], |(_, makers)| makers)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_provider_has_one_name() {
+        for (name, expected) in [
+            ("aws.bedrock", "bedrock"),
+            ("Azure.AI.OpenAI", "azure"),
+            ("vertex_ai-anthropic_models", "vertex_ai"),
+            ("OpenAI", "openai"),
+            ("some-gateway", "some-gateway"),
+        ] {
+            assert_eq!(canonical(name), expected);
+        }
+        assert_eq!(first_parties("gpt-oss-120b"), &[] as &[&str]);
+        assert_eq!(first_parties("gpt-4o"), &["openai"]);
+    }
 }

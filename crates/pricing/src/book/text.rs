@@ -1,0 +1,254 @@
+//! Canonical text of a price book: JSON lines, sorted, each fact written in one way only.
+//!
+//! ```text
+//! {"spendfuse_prices":1,"label":"snapshot-2026-11-22","source":"…","models":4300,"aliases":0}
+//! {"provider":"openai","model":"gpt-4o","mode":"chat","rates":{"input":2500000000,"input:batch":1250000000}}
+//! {"alias":"fast","provider":"","to_provider":"openai","to_model":"gpt-4o-mini"}
+//! ```
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use super::{Alias, BookDraft, ModelPrices, PriceBook};
+use crate::error::BookError;
+use crate::lookup::Index;
+use crate::rate::{Meter, RateKey};
+
+/// Ten dollars a token, which nothing costs; keeps the sum of one call inside `i128`.
+const LARGEST_TOKEN_RATE: u64 = 10_000_000_000_000_000;
+/// A thousand dollars a unit, which nothing costs; keeps the sum of one call inside `i128`.
+const LARGEST_UNIT_RATE: u64 = 1_000_000_000_000;
+const LONGEST_LABEL: usize = 40;
+const HASH_DIGITS_IN_VERSION: usize = 12;
+
+#[derive(Serialize, Deserialize)]
+struct Header<'a> {
+    spendfuse_prices: u32,
+    #[serde(borrow)]
+    label: Cow<'a, str>,
+    #[serde(borrow)]
+    source: Cow<'a, str>,
+    models: usize,
+    aliases: usize,
+}
+
+#[derive(Serialize, Deserialize)]
+struct ModelLine<'a> {
+    #[serde(borrow)]
+    provider: Cow<'a, str>,
+    #[serde(borrow)]
+    model: Cow<'a, str>,
+    #[serde(borrow)]
+    mode: Cow<'a, str>,
+    rates: BTreeMap<Cow<'a, str>, u64>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct AliasLine<'a> {
+    #[serde(borrow)]
+    alias: Cow<'a, str>,
+    #[serde(borrow)]
+    provider: Cow<'a, str>,
+    #[serde(borrow)]
+    to_provider: Cow<'a, str>,
+    #[serde(borrow)]
+    to_model: Cow<'a, str>,
+}
+
+/// The canonical text of `draft`.
+pub(super) fn write(draft: &BookDraft) -> String {
+    let header = Header {
+        spendfuse_prices: 1,
+        label: (&draft.label).into(),
+        source: (&draft.source).into(),
+        models: draft.models.len(),
+        aliases: draft.aliases.len(),
+    };
+    let mut text = to_line(&header);
+    for prices in draft.models.values() {
+        let rates = prices.rates.iter();
+        text += &to_line(&ModelLine {
+            provider: (&prices.provider).into(),
+            model: (&prices.model).into(),
+            mode: (&prices.mode).into(),
+            rates: rates
+                .map(|(key, rate)| (key.to_string().into(), *rate))
+                .collect(),
+        });
+    }
+    for alias in &draft.aliases {
+        text += &to_line(&AliasLine {
+            alias: (&alias.model).into(),
+            provider: (&alias.provider).into(),
+            to_provider: (&alias.to_provider).into(),
+            to_model: (&alias.to_model).into(),
+        });
+    }
+    text
+}
+
+fn to_line(value: &impl Serialize) -> String {
+    let mut line = serde_json::to_string(value).expect("texts and integers always serialise");
+    line.push('\n');
+    line
+}
+
+/// The book with this canonical text.
+pub(super) fn parse(text: &str) -> Result<PriceBook, BookError> {
+    let mut lines = text.lines().enumerate();
+    let (_, first) = lines.next().unwrap_or((0, ""));
+    let header: Header<'_> = read(0, first)?;
+    if header.spendfuse_prices != 1 {
+        return Err(wrong(0, "written by a newer version of spendfuse"));
+    }
+    check_label(&header.label)?;
+    let mut models = Vec::with_capacity(header.models.min(1 << 16));
+    let mut aliases = Vec::new();
+    for (number, line) in lines {
+        if line.starts_with("{\"alias\":") {
+            let alias: AliasLine<'_> = read(number, line)?;
+            aliases.push(Alias {
+                provider: alias.provider.into_owned(),
+                model: alias.alias.into_owned(),
+                to_provider: alias.to_provider.into_owned(),
+                to_model: alias.to_model.into_owned(),
+            });
+        } else {
+            models.push(parse_model(number, line)?);
+        }
+    }
+    if (models.len(), aliases.len()) != (header.models, header.aliases) {
+        return Err(wrong(
+            0,
+            "the counts of models and aliases do not fit the lines",
+        ));
+    }
+    let name = |prices: &ModelPrices| (prices.provider.clone(), prices.model.clone());
+    if let Some(place) = models
+        .windows(2)
+        .position(|pair| name(&pair[0]) >= name(&pair[1]))
+    {
+        return Err(wrong(
+            place + 2,
+            "models are not sorted, or one is there twice",
+        ));
+    }
+    let sha256 = hex(&Sha256::digest(text.as_bytes()));
+    let index = Index::new(&models, &aliases);
+    Ok(PriceBook {
+        version: format!("{}-{}", header.label, &sha256[..HASH_DIGITS_IN_VERSION]),
+        sha256,
+        label: header.label.into_owned(),
+        source: header.source.into_owned(),
+        text: text.to_owned(),
+        models,
+        aliases,
+        index,
+    })
+}
+
+fn parse_model(number: usize, line: &str) -> Result<ModelPrices, BookError> {
+    let parsed: ModelLine<'_> = read(number, line)?;
+    let mut rates = BTreeMap::new();
+    for (text, rate) in &parsed.rates {
+        let key: RateKey = text
+            .parse()
+            .map_err(|reason: String| wrong(number, reason))?;
+        let largest = match key.meter {
+            Meter::Tokens(_) => LARGEST_TOKEN_RATE,
+            Meter::Units(_) => LARGEST_UNIT_RATE,
+        };
+        if *rate > largest {
+            let reason = format!("rate {text} is {rate}, more than {largest} nano-dollars");
+            return Err(wrong(number, reason));
+        }
+        rates.insert(key, *rate);
+    }
+    if rates.is_empty() {
+        return Err(wrong(number, "a model without any rate"));
+    }
+    Ok(ModelPrices {
+        provider: parsed.provider.into_owned(),
+        model: parsed.model.into_owned(),
+        mode: parsed.mode.into_owned(),
+        rates,
+    })
+}
+
+fn read<'a, T: Deserialize<'a>>(number: usize, line: &'a str) -> Result<T, BookError> {
+    serde_json::from_str(line).map_err(|error| wrong(number, error.to_string()))
+}
+
+fn wrong(number: usize, reason: impl Into<String>) -> BookError {
+    BookError::Line {
+        line: number + 1,
+        reason: reason.into(),
+    }
+}
+
+fn check_label(label: &str) -> Result<(), BookError> {
+    let allowed = |byte: u8| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.');
+    let fits = (1..=LONGEST_LABEL).contains(&label.len()) && label.bytes().all(allowed);
+    if fits {
+        return Ok(());
+    }
+    Err(BookError::Label {
+        label: label.chars().take(80).collect(),
+    })
+}
+
+/// Lower-case hex digits.
+pub(super) fn hex(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::new(), |mut text, byte| {
+        write!(text, "{byte:02x}").expect("writing to a String cannot fail");
+        text
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HEADER: &str =
+        "{\"spendfuse_prices\":1,\"label\":\"t\",\"source\":\"\",\"models\":1,\"aliases\":0}\n";
+
+    #[test]
+    fn a_wrong_line_is_named() {
+        for (line, reason) in [
+            (
+                "{\"provider\":\"p\",\"model\":\"m\",\"mode\":\"chat\",\"rates\":{}}",
+                "without any rate",
+            ),
+            (
+                "{\"provider\":\"p\",\"model\":\"m\",\"mode\":\"chat\",\"rates\":{\"inputs\":1}}",
+                "no token class",
+            ),
+            (
+                "{\"provider\":\"p\",\"model\":\"m\",\"mode\":\"chat\",\"rates\":{\"images\":1000000000001}}",
+                "more than",
+            ),
+        ] {
+            let error = parse(&format!("{HEADER}{line}\n")).unwrap_err().to_string();
+            assert!(
+                error.contains("line 2") && error.contains(reason),
+                "{error}"
+            );
+        }
+        assert!(parse(HEADER).unwrap_err().to_string().contains("counts"));
+    }
+
+    #[test]
+    fn the_version_names_the_content() {
+        let model =
+            "{\"provider\":\"p\",\"model\":\"m\",\"mode\":\"chat\",\"rates\":{\"input\":1}}\n";
+        let one = parse(&format!("{HEADER}{model}")).unwrap();
+        let other = parse(&format!("{HEADER}{}", model.replace(":1}", ":2}"))).unwrap();
+        assert!(one.version().starts_with("t-") && one.version().len() == 14);
+        assert_ne!(one.version(), other.version());
+        assert_eq!(one.to_draft().finish().unwrap().text(), one.text());
+    }
+}

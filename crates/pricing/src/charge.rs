@@ -1,0 +1,273 @@
+//! From rates to money: which lines a call is charged, and their exact sum.
+//!
+//! Amounts are summed over a common denominator and divided once, rounded up to the nano-dollar.
+
+use spendfuse_domain::row::CostParts;
+use spendfuse_domain::units::{Quantity, Units};
+use spendfuse_domain::{Call, Nanos, UnitKind};
+
+use crate::policy::{CeilingRates, Multiplier};
+use crate::rate::{Meter, Tier, TokenClass};
+use crate::sheet::{Era, UnitRate};
+
+/// Numerators are billionths of a nano-dollar: nanos per million tokens × tokens × 1,000, or nanos
+/// per unit × billionths of units.
+const BILLIONTHS: i128 = 1_000_000_000;
+const BILLIONTHS_PER_TOKEN_RATE: i128 = 1_000;
+/// One call costs less than a million dollars.
+const TOO_DEAR: i128 = 1_000_000 * BILLIONTHS;
+
+/// The five parts of a cost, in the order of [`CostParts`].
+#[derive(Clone, Copy)]
+enum Part {
+    Input,
+    CacheRead,
+    CacheWrite,
+    Output,
+    Units,
+}
+
+/// One line of a bill.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Line {
+    /// What is charged.
+    pub meter: Meter,
+    /// How much of it: tokens, or billionths of units.
+    pub quantity: u64,
+    /// Nano-dollars per million tokens or per unit.
+    pub rate: u64,
+    /// Which rate was taken where it is not the meter's own, or why; empty = the meter's own.
+    pub note: String,
+}
+
+impl Line {
+    /// The line's share before the division, rounded up to the nano-dollar, without multiplier.
+    pub fn amount(&self) -> Nanos {
+        let numerator = match self.meter {
+            Meter::Tokens(_) => {
+                i128::from(self.quantity) * i128::from(self.rate) * BILLIONTHS_PER_TOKEN_RATE
+            }
+            Meter::Units(_) => i128::from(self.quantity) * i128::from(self.rate),
+        };
+        Nanos::new(ceil_div(numerator, BILLIONTHS))
+    }
+}
+
+/// Takes the lines of a bill as they are charged. The hot path passes [`NoLines`].
+pub(crate) trait Lines {
+    fn line(&mut self, line: impl FnOnce() -> Line);
+}
+
+/// Nobody wants to see the lines.
+#[derive(Default)]
+pub(crate) struct NoLines;
+
+impl Lines for NoLines {
+    #[inline]
+    fn line(&mut self, _: impl FnOnce() -> Line) {}
+}
+
+impl Lines for Vec<Line> {
+    fn line(&mut self, line: impl FnOnce() -> Line) {
+        self.push(line());
+    }
+}
+
+/// The sum of a bill by part, undivided.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Bill {
+    numerators: [i128; 5],
+}
+
+impl Bill {
+    /// Charges the tokens of `call` at the rates of `era`; nothing where it has none.
+    pub(crate) fn charge_tokens(
+        &mut self,
+        era: &Era,
+        call: &Call<'_>,
+        tier: Tier,
+        lines: &mut impl Lines,
+    ) {
+        let Some(sheet) = era.sheet(tier, call.tokens.context()) else {
+            return;
+        };
+        for class in TokenClass::ALL {
+            let rate = sheet.rates[class as usize];
+            self.add_tokens(class, call, rate.nanos, lines, || {
+                let own = (rate.class, rate.tier) == (class, tier);
+                match (own, rate.above) {
+                    (true, 0) => String::new(),
+                    (true, above) => format!("context above {above}"),
+                    (false, above) => {
+                        let (class, tier) = (rate.class.name(), rate.tier.name());
+                        format!("from {class}, tier {tier}, context above {above}")
+                    }
+                }
+            });
+        }
+    }
+
+    /// Charges the tokens of `call` at the configured ceiling.
+    pub(crate) fn charge_tokens_at(
+        &mut self,
+        rates: &CeilingRates,
+        call: &Call<'_>,
+        lines: &mut impl Lines,
+    ) {
+        for class in TokenClass::ALL {
+            let rate = if class.is_input() {
+                rates.input
+            } else {
+                rates.output
+            };
+            self.add_tokens(class, call, rate, lines, || "configured ceiling".into());
+        }
+    }
+
+    #[inline]
+    fn add_tokens(
+        &mut self,
+        class: TokenClass,
+        call: &Call<'_>,
+        rate: u64,
+        lines: &mut impl Lines,
+        note: impl FnOnce() -> String,
+    ) {
+        let tokens = class.count(&call.tokens);
+        if tokens == 0 {
+            return;
+        }
+        let part = match class {
+            TokenClass::CacheRead => Part::CacheRead,
+            TokenClass::CacheWrite5m | TokenClass::CacheWrite1h => Part::CacheWrite,
+            class if class.is_input() => Part::Input,
+            _ => Part::Output,
+        };
+        let amount = i128::from(tokens) * i128::from(rate) * BILLIONTHS_PER_TOKEN_RATE;
+        self.numerators[part as usize] += amount;
+        lines.line(|| Line {
+            meter: Meter::Tokens(class),
+            quantity: tokens,
+            rate,
+            note: note(),
+        });
+    }
+
+    /// Charges `quantity` of `kind` at `rate` nano-dollars per unit.
+    pub(crate) fn charge_units(
+        &mut self,
+        kind: UnitKind,
+        quantity: Quantity,
+        rate: u64,
+        note: &str,
+        lines: &mut impl Lines,
+    ) {
+        self.numerators[Part::Units as usize] += i128::from(quantity.0) * i128::from(rate);
+        lines.line(|| Line {
+            meter: Meter::Units(kind),
+            quantity: quantity.0,
+            rate,
+            note: note.into(),
+        });
+    }
+
+    /// The parts after `multiplier`. Each part is rounded down; what the rounded-up total has more
+    /// is added to the largest part, of equal ones the first.
+    ///
+    /// `Err` with the total where it is a million dollars or more.
+    pub(crate) fn parts(&self, multiplier: Multiplier) -> Result<CostParts, Nanos> {
+        let factor = i128::from(multiplier.millionths());
+        let denominator = BILLIONTHS * i128::from(Multiplier::DENOMINATOR);
+        let scaled = self
+            .numerators
+            .map(|numerator| numerator.saturating_mul(factor));
+        let sum = scaled
+            .iter()
+            .fold(0_i128, |sum, part| sum.saturating_add(*part));
+        let total = ceil_div(sum, denominator);
+        if total >= TOO_DEAR {
+            return Err(Nanos::new(total));
+        }
+        Ok(split(scaled.map(|part| part / denominator), total))
+    }
+
+    /// `total` split in proportion to this bill; all of it input where the bill is empty. Same
+    /// rounding as [`Bill::parts`].
+    pub(crate) fn proportions_of(&self, total: Nanos) -> CostParts {
+        let sum: i128 = self.numerators.iter().sum();
+        if sum == 0 {
+            return split([0; 5], total.get());
+        }
+        // Shares in 2⁻⁴⁰ths keep the products inside `i128` whatever the bill.
+        const ONE: i128 = 1 << 40;
+        let divisor = sum / ONE + 1;
+        let shares = self.numerators.map(|numerator| numerator / divisor);
+        let shares_sum: i128 = shares.iter().sum::<i128>().max(1);
+        split(
+            shares.map(|share| total.get() * share / shares_sum),
+            total.get(),
+        )
+    }
+}
+
+fn split(mut parts: [i128; 5], total: i128) -> CostParts {
+    let rest = total - parts.iter().sum::<i128>();
+    debug_assert!(rest >= 0, "parts are rounded down, the total up");
+    let first_largest = (0..parts.len())
+        .reduce(|best, place| {
+            if parts[place] > parts[best] {
+                place
+            } else {
+                best
+            }
+        })
+        .unwrap_or(0);
+    parts[first_largest] += rest;
+    let [input, cache_read, cache_write, output, units] = parts.map(Nanos::new);
+    CostParts {
+        input,
+        cache_read,
+        cache_write,
+        output,
+        units,
+    }
+}
+
+fn ceil_div(numerator: i128, denominator: i128) -> i128 {
+    let rest = numerator % denominator;
+    numerator / denominator + i128::from(rest > 0)
+}
+
+/// The rate for `kind` with the attributes that `units` gives, and whether it is a guess: the call
+/// does not say (or says something unknown) of a quality or size that the price depends on. Then it
+/// is the dearest.
+pub(crate) fn unit_rate(
+    era: &Era,
+    kind: UnitKind,
+    units: &Units<'_>,
+    tier: Tier,
+) -> Option<(u64, bool)> {
+    let of_kind = |tier: Tier| {
+        let rates = era.units.iter();
+        rates.filter(move |rate| rate.kind == kind && rate.tier == tier)
+    };
+    let tier = if of_kind(tier).next().is_some() {
+        tier
+    } else {
+        Tier::Default
+    };
+    let fits = |rate: &&UnitRate| {
+        let same = |asked: &str, given: &str| asked.is_empty() || asked.eq_ignore_ascii_case(given);
+        same(&rate.quality, &units.quality) && same(&rate.size, &units.size)
+    };
+    let given_attributes =
+        |rate: &&UnitRate| u8::from(!rate.quality.is_empty()) + u8::from(!rate.size.is_empty());
+    let best = of_kind(tier)
+        .filter(fits)
+        .max_by_key(|rate| (given_attributes(rate), rate.nanos));
+    if let Some(rate) = best {
+        return Some((rate.nanos, false));
+    }
+    let dearest = of_kind(tier).map(|rate| rate.nanos).max()?;
+    Some((dearest, true))
+}

@@ -1,0 +1,443 @@
+//! LiteLLM's `model_prices_and_context_window.json`: one object, a member per model.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+use serde_json::value::RawValue;
+use spendfuse_domain::UnitKind;
+
+use super::decimal;
+use super::fields::{self, Meaning};
+use super::report::Report;
+use super::variants::{self, Variant};
+use crate::book::{BookDraft, ModelPrices};
+use crate::error::BookError;
+use crate::provider;
+use crate::rate::{Meter, RateKey, Tier, TokenClass};
+
+/// The entry that documents the format.
+const EXAMPLE_ENTRY: &str = "sample_spec";
+/// Providers whose models run on the user's own machine and do cost nothing.
+const FREE_PROVIDERS: &[&str] = &["ollama", "lemonade", "searxng"];
+/// xAI bills the higher rates from the threshold on, all others above it.
+const PROVIDER_WITH_INCLUSIVE_THRESHOLDS: &str = "xai";
+/// Special classes whose own rate says nothing where it equals the plain one; taken over it would
+/// hide the plain class's tiers and thresholds.
+const REDUNDANT: &[(TokenClass, TokenClass)] = &[
+    (TokenClass::AudioInput, TokenClass::Input),
+    (TokenClass::ImageInput, TokenClass::Input),
+    (TokenClass::VideoInput, TokenClass::Input),
+    (TokenClass::Reasoning, TokenClass::Output),
+    (TokenClass::AudioOutput, TokenClass::Output),
+    (TokenClass::ImageOutput, TokenClass::Output),
+];
+
+/// A read price file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Imported {
+    /// All prices.
+    pub draft: BookDraft,
+    /// What was read and what was not taken over.
+    pub report: Report,
+}
+
+type Fields<'a> = BTreeMap<Cow<'a, str>, &'a RawValue>;
+
+#[derive(Deserialize)]
+struct SearchContext<'a> {
+    #[serde(borrow)]
+    search_context_size_low: Option<&'a RawValue>,
+    #[serde(borrow)]
+    search_context_size_medium: Option<&'a RawValue>,
+    #[serde(borrow)]
+    search_context_size_high: Option<&'a RawValue>,
+}
+
+/// Reads the bytes of a LiteLLM price file. `label` begins the version's name, `source` says in
+/// words where the file is from.
+///
+/// # Errors
+/// [`BookError::Source`] where the bytes are not a JSON object of objects.
+pub fn litellm(bytes: &[u8], label: &str, source: &str) -> Result<Imported, BookError> {
+    let entries: BTreeMap<Cow<'_, str>, &RawValue> = serde_json::from_slice(bytes)
+        .map_err(|error| refused(format!("not an object with a member per model: {error}")))?;
+    let mut imported = Imported {
+        draft: BookDraft {
+            label: label.into(),
+            source: source.into(),
+            ..BookDraft::default()
+        },
+        report: Report::default(),
+    };
+    for (name, raw) in &entries {
+        let fields: Fields<'_> = serde_json::from_str(raw.get())
+            .map_err(|error| refused(format!("entry \"{name}\": {error}")))?;
+        let provider = text(&fields, "litellm_provider");
+        if name == EXAMPLE_ENTRY || provider.is_empty() {
+            continue;
+        }
+        let mode = text(&fields, "mode");
+        let entry = Entry {
+            name,
+            provider: provider::canonical(&provider).into_owned(),
+            mode: if mode.is_empty() { "chat" } else { &mode },
+        };
+        imported.report.models_read += 1;
+        imported.take(&entry, &fields);
+    }
+    imported.report.models_priced = imported.draft.models.len();
+    Ok(imported)
+}
+
+fn refused(reason: String) -> BookError {
+    BookError::Source { reason }
+}
+
+/// The text in field `name`; empty where there is none.
+fn text(fields: &Fields<'_>, name: &str) -> String {
+    let raw = fields.get(name).map_or("\"\"", |raw| raw.get());
+    serde_json::from_str(raw).unwrap_or_default()
+}
+
+struct Entry<'a> {
+    name: &'a str,
+    provider: String,
+    mode: &'a str,
+}
+
+impl Entry<'_> {
+    /// The name without the provider in front of it.
+    fn model<'n>(&self, name: &'n str) -> &'n str {
+        match name.split_once('/') {
+            Some((first, rest)) if provider::canonical(first) == self.provider => rest,
+            _ => name,
+        }
+    }
+}
+
+impl Imported {
+    fn take(&mut self, entry: &Entry<'_>, fields: &Fields<'_>) {
+        let variant = variants::of(entry.name);
+        let mut rates = self.rates(entry, fields, variant.as_ref());
+        drop_empty_promises(&mut rates);
+        let is_free = rates.values().all(|nanos| *nanos == 0);
+        if rates.is_empty() || (is_free && !FREE_PROVIDERS.contains(&entry.provider.as_str())) {
+            let reason = if rates.is_empty() {
+                "no price of a call"
+            } else {
+                "all prices are 0; a model is only free where an operator says so"
+            };
+            let unpriced = &mut self.report.unpriced;
+            unpriced.insert(entry.name.to_owned(), reason.to_owned());
+            return;
+        }
+        if let Some(variant) = variant {
+            let images = RateKey::new(Meter::Units(UnitKind::Images));
+            if let Some(nanos) = rates.get(&images) {
+                let key = images.with_attributes(&variant.quality, &variant.size);
+                let model = entry.model(&variant.model).to_owned();
+                self.merge(entry, &model, BTreeMap::from([(key, *nanos)]));
+            }
+        }
+        let model = entry.model(entry.name).to_owned();
+        if self.merge(entry, &model, rates) {
+            self.report.merged.push(entry.name.to_owned());
+        }
+    }
+
+    /// Adds rates to a model, keeping the dearer where there are two; whether the model was there.
+    fn merge(&mut self, entry: &Entry<'_>, model: &str, rates: BTreeMap<RateKey, u64>) -> bool {
+        let name = (entry.provider.clone(), model.to_owned());
+        let known = self.draft.models.contains_key(&name);
+        let prices = self
+            .draft
+            .models
+            .entry(name)
+            .or_insert_with(|| ModelPrices {
+                provider: entry.provider.clone(),
+                model: model.to_owned(),
+                mode: entry.mode.to_owned(),
+                rates: BTreeMap::new(),
+            });
+        for (key, nanos) in rates {
+            let rate = prices.rates.entry(key).or_insert(nanos);
+            *rate = nanos.max(*rate);
+        }
+        known
+    }
+
+    fn rates(
+        &mut self,
+        entry: &Entry<'_>,
+        fields: &Fields<'_>,
+        variant: Option<&Variant>,
+    ) -> BTreeMap<RateKey, u64> {
+        let mut rates = BTreeMap::new();
+        let mut second_choices = Vec::new();
+        for (field, raw) in fields {
+            if raw.get() == "null" {
+                continue;
+            }
+            match fields::meaning(entry.mode, field) {
+                Meaning::NotAPrice => {}
+                Meaning::Skip(reason) => self.report.skip(field, reason, entry.name),
+                Meaning::Rate(key) => match decimal::scaled(raw.get(), scale_of(&key)) {
+                    Some(nanos) if fields::is_second_choice(field) => {
+                        second_choices.push((key, nanos));
+                    }
+                    Some(nanos) => keep_dearer(&mut rates, key, nanos),
+                    None => self.report.skip(field, "not a number", entry.name),
+                },
+                Meaning::PerPixel => self.per_pixel(entry, field, raw, variant, &mut rates),
+                Meaning::SearchContext => self.search_context(entry, field, raw, &mut rates),
+                Meaning::TieredPricing => self.tiered_pricing(entry, field, raw, &mut rates),
+            }
+        }
+        for (key, nanos) in second_choices {
+            rates.entry(key).or_insert(nanos);
+        }
+        if entry.mode == "search" {
+            // A search engine is called once per search; apps count it either way.
+            let searches = RateKey::new(Meter::Units(UnitKind::WebSearchCalls));
+            if let Some(nanos) = rates.get(&searches).copied() {
+                rates.insert(RateKey::new(Meter::Units(UnitKind::Requests)), nanos);
+            }
+        }
+        if entry.provider == PROVIDER_WITH_INCLUSIVE_THRESHOLDS {
+            rates = rates
+                .into_iter()
+                .map(|(key, nanos)| {
+                    (
+                        RateKey {
+                            above: key.above.saturating_sub(1),
+                            ..key
+                        },
+                        nanos,
+                    )
+                })
+                .collect();
+        }
+        rates
+    }
+
+    fn per_pixel(
+        &mut self,
+        entry: &Entry<'_>,
+        field: &str,
+        raw: &RawValue,
+        variant: Option<&Variant>,
+        rates: &mut BTreeMap<RateKey, u64>,
+    ) {
+        let images = RateKey::new(Meter::Units(UnitKind::Images));
+        let Some(pixels) = variant.and_then(Variant::pixels) else {
+            self.report
+                .skip(field, "the name gives no size in pixels", entry.name);
+            return;
+        };
+        match decimal::times(raw.get(), pixels, decimal::PER_UNIT) {
+            // Where there is a price per image, it is the published one.
+            Some(nanos) if nanos > 0 => {
+                rates.entry(images).or_insert(nanos);
+            }
+            Some(_) => {}
+            None => self.report.skip(field, "not a number", entry.name),
+        }
+    }
+
+    /// Three levels where they differ, with the medium one as the default; one where they do not.
+    fn search_context(
+        &mut self,
+        entry: &Entry<'_>,
+        field: &str,
+        raw: &RawValue,
+        rates: &mut BTreeMap<RateKey, u64>,
+    ) {
+        let Ok(levels) = serde_json::from_str::<SearchContext<'_>>(raw.get()) else {
+            self.report
+                .skip(field, "not an object of three levels", entry.name);
+            return;
+        };
+        let nanos = |level: Option<&RawValue>| {
+            level.and_then(|raw| decimal::scaled(raw.get(), decimal::PER_UNIT))
+        };
+        let low = nanos(levels.search_context_size_low);
+        let medium = nanos(levels.search_context_size_medium);
+        let high = nanos(levels.search_context_size_high);
+        let searches = RateKey::new(Meter::Units(UnitKind::WebSearchCalls));
+        if let Some(default) = medium.or(high).or(low) {
+            rates.insert(searches.clone(), default);
+        }
+        if low != medium || medium != high {
+            for (level, nanos) in [("low", low), ("medium", medium), ("high", high)] {
+                if let Some(nanos) = nanos {
+                    rates.insert(searches.clone().with_attributes(level, ""), nanos);
+                }
+            }
+        }
+    }
+
+    /// A list of objects with `range: [above, to]` and token prices for contexts in it. All tokens
+    /// of a call cost the rates of the range that its input falls in (Alibaba's rule).
+    fn tiered_pricing(
+        &mut self,
+        entry: &Entry<'_>,
+        field: &str,
+        raw: &RawValue,
+        rates: &mut BTreeMap<RateKey, u64>,
+    ) {
+        let ranges: Vec<Fields<'_>> = serde_json::from_str(raw.get()).unwrap_or_default();
+        for range in &ranges {
+            let bounds = range.get("range").map_or("", |raw| raw.get());
+            let start = bounds
+                .trim_start_matches('[')
+                .split(',')
+                .next()
+                .unwrap_or("");
+            let Some(above) = decimal::scaled(start.trim(), 0) else {
+                self.report.skip(
+                    field,
+                    "a range that is not one of context tokens",
+                    entry.name,
+                );
+                continue;
+            };
+            for (inner, raw) in range {
+                let Meaning::Rate(key) = fields::meaning(entry.mode, inner) else {
+                    continue;
+                };
+                match decimal::scaled(raw.get(), scale_of(&key)) {
+                    Some(nanos) => keep_dearer(rates, key.above(above), nanos),
+                    None => self.report.skip(field, "not a number", entry.name),
+                }
+            }
+        }
+    }
+}
+
+fn scale_of(key: &RateKey) -> i32 {
+    match key.meter {
+        Meter::Tokens(_) => decimal::PER_MILLION_TOKENS,
+        Meter::Units(_) => decimal::PER_UNIT,
+    }
+}
+
+/// Input and output prices of one unit (seconds of a recording) are two names of one price.
+fn keep_dearer(rates: &mut BTreeMap<RateKey, u64>, key: RateKey, nanos: u64) {
+    let rate = rates.entry(key).or_insert(nanos);
+    *rate = nanos.max(*rate);
+}
+
+/// Takes away what says nothing: units and cached tokens at 0 beside other prices (price files write
+/// 0 for "not known"), and special classes that cost what the plain class costs.
+fn drop_empty_promises(rates: &mut BTreeMap<RateKey, u64>) {
+    if rates.values().all(|nanos| *nanos == 0) {
+        return;
+    }
+    rates.retain(|key, nanos| {
+        let may_be_free = match key.meter {
+            Meter::Tokens(class) => !matches!(
+                class,
+                TokenClass::CacheRead | TokenClass::CacheWrite5m | TokenClass::CacheWrite1h
+            ),
+            Meter::Units(_) => false,
+        };
+        *nanos > 0 || may_be_free
+    });
+    for (special, plain) in REDUNDANT {
+        let rate = |class: TokenClass, tier: Tier, above: u64| {
+            let key = RateKey::new(Meter::Tokens(class))
+                .in_tier(tier)
+                .above(above);
+            rates.get(&key).copied()
+        };
+        let special_keys = rates
+            .keys()
+            .filter(|key| key.meter == Meter::Tokens(*special));
+        let all_equal = special_keys
+            .clone()
+            .all(|key| rates.get(key).copied() == rate(*plain, key.tier, key.above));
+        if all_equal {
+            rates.retain(|key, _| key.meter != Meter::Tokens(*special));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn import(json: &str) -> Imported {
+        litellm(json.as_bytes(), "t", "test").unwrap()
+    }
+
+    fn rates(imported: &Imported, provider: &str, model: &str) -> Vec<(String, u64)> {
+        let prices = &imported.draft.models[&(provider.to_owned(), model.to_owned())];
+        let rates = prices.rates.iter();
+        rates
+            .map(|(key, nanos)| (key.to_string(), *nanos))
+            .collect()
+    }
+
+    #[test]
+    fn prices_are_read_exactly_and_unknown_ones_reported() {
+        let imported = import(
+            r#"{"sample_spec":{"litellm_provider":"x","input_cost_per_token":1},
+            "azure/gpt-x":{"litellm_provider":"azure","mode":"chat","input_cost_per_token":2.5e-06,
+              "output_cost_per_token":1e-05,"output_cost_per_reasoning_token":1e-05,
+              "cache_read_input_token_cost":0.0,"cost_per_smile":3,
+              "search_context_cost_per_query":{"search_context_size_low":0.005,"search_context_size_medium":0.008,"search_context_size_high":0.012}}}"#,
+        );
+        let expected = [
+            ("input", 2_500_000_000),
+            ("output", 10_000_000_000),
+            ("web_search_calls", 8_000_000),
+            ("web_search_calls[high,]", 12_000_000),
+            ("web_search_calls[low,]", 5_000_000),
+            ("web_search_calls[medium,]", 8_000_000),
+        ];
+        let expected = expected.map(|(key, nanos)| (key.to_owned(), nanos));
+        assert_eq!(rates(&imported, "azure", "gpt-x"), expected);
+        assert_eq!(imported.report.models_read, 1);
+        assert_eq!(imported.report.skipped_fields["cost_per_smile"].count, 1);
+    }
+
+    #[test]
+    fn ranges_and_inclusive_thresholds_become_thresholds() {
+        let imported = import(
+            r#"{"dashscope/q":{"litellm_provider":"dashscope","mode":"chat","tiered_pricing":[
+              {"input_cost_per_token":5e-08,"output_cost_per_token":4e-07,"range":[0,256000.0]},
+              {"input_cost_per_token":2.5e-07,"output_cost_per_token":2e-06,"range":[256000.0,1000000.0]}]},
+            "xai/g":{"litellm_provider":"xai","mode":"chat","input_cost_per_token":2e-6,"input_cost_per_token_above_200k_tokens":4e-6}}"#,
+        );
+        let tiered = rates(&imported, "dashscope", "q");
+        assert!(
+            tiered.contains(&("output>256000".into(), 2_000_000_000)),
+            "{tiered:?}"
+        );
+        let inclusive = rates(&imported, "xai", "g");
+        assert!(
+            inclusive.contains(&("input>199999".into(), 4_000_000_000)),
+            "{inclusive:?}"
+        );
+    }
+
+    #[test]
+    fn sizes_in_names_become_attributes_of_the_model() {
+        let imported = import(
+            r#"{"azure/hd/1024-x-1024/d":{"litellm_provider":"azure","mode":"image_generation","input_cost_per_pixel":1.9073486328125e-08,"output_cost_per_token":0.0}}"#,
+        );
+        let sized = ("images[hd,1024x1024]".to_owned(), 20_000_000);
+        assert!(rates(&imported, "azure", "d").contains(&sized));
+    }
+
+    #[test]
+    fn a_model_at_zero_is_unpriced_unless_it_runs_at_home() {
+        let zero = r#""mode":"chat","input_cost_per_token":0,"output_cost_per_token":0.0"#;
+        let imported = import(&format!(
+            r#"{{"a":{{"litellm_provider":"gigachat",{zero}}},"ollama/b":{{"litellm_provider":"ollama",{zero}}}}}"#
+        ));
+        assert!(imported.report.unpriced.contains_key("a"));
+        assert_eq!(imported.report.models_priced, 1);
+    }
+}

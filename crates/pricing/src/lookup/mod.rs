@@ -1,0 +1,40 @@
+//! From the names in a call to the prices of a model.
+//!
+//! In this order: exactly (provider, model) → alias → the model without date or version → without
+//! the prefixes of resellers and regions → the same provider under a longer name → the bare name at
+//! any provider: its maker wins, else the dearest → nothing (`None`: unpriced). [`ceiling`] says
+//! what an unpriced call costs. All of this runs once per name; [`crate::Pricer`] remembers it.
+
+pub(crate) mod ceiling;
+mod index;
+mod name;
+
+pub(crate) use index::Index;
+
+/// How a model's prices were found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Match {
+    /// Provider and model as they are in the book.
+    Exact,
+    /// By an alias.
+    Alias,
+    /// Without a date, version, region or reseller's prefix; the same provider.
+    Shortened,
+    /// By the bare name, at the model's maker.
+    Maker,
+    /// By the bare name, at another provider.
+    Bare,
+}
+
+impl Match {
+    /// In words, for people.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Exact => "exact name",
+            Self::Alias => "alias",
+            Self::Shortened => "name without date, version or prefix",
+            Self::Maker => "bare name at its maker",
+            Self::Bare => "bare name at another provider",
+        }
+    }
+}

@@ -1,0 +1,418 @@
+//! Rates of one model worked out: every gap in the source is filled by a documented rule, so that
+//! pricing a call is a look into a table.
+//!
+//! **Context.** A threshold applies when the call's whole context ([`TokenClasses::context`]: all
+//! input, cached and written tokens) has *more* tokens than it, and then to every token of the call,
+//! output included. So do Anthropic (above 200k), Google (above 200k) and OpenAI (above 272k) bill;
+//! where a provider counts the threshold itself in, the import lowers it by one.
+//!
+//! **Gaps**, class by class, for a tier and a context:
+//! 1. the rate itself;
+//! 2. cache writes of Claude models: 1.25 × (5 minutes) and 2 × (1 hour) the input rate, which
+//!    Anthropic publishes as a rule for all its models;
+//! 3. above a threshold: the dearer of the tier's rate below it and the default tier's rate above it;
+//!    else the default tier's rate;
+//! 4. another class: `cache_read`, `audio_input`, `image_input`, `video_input` → `input`;
+//!    `cache_write_5m` → `input`; `cache_write_1h` → `cache_write_5m`; `reasoning`, `audio_output`,
+//!    `image_output` → `output`; `input` and `output` of a model that has only special classes → the
+//!    dearest of those on their side, else the dearest of all.
+//!
+//! No class is ever free because the source does not say what it costs.
+//!
+//! [`TokenClasses::context`]: spendfuse_domain::TokenClasses::context
+
+use std::collections::BTreeMap;
+
+use spendfuse_domain::{UnitKind, UnixMillis};
+
+use crate::book::ModelPrices;
+use crate::rate::{Meter, Tier, TokenClass};
+
+/// One rate and which line of the book it comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Rate {
+    /// Nano-dollars per million tokens.
+    pub(crate) nanos: u64,
+    /// The class whose rate it is.
+    pub(crate) class: TokenClass,
+    /// The tier whose rate it is.
+    pub(crate) tier: Tier,
+    /// The threshold whose rate it is.
+    pub(crate) above: u64,
+}
+
+/// All token rates for one tier and context.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Sheet {
+    /// For contexts of more tokens than this.
+    pub(crate) above: u64,
+    /// In the order of [`TokenClass::ALL`].
+    pub(crate) rates: [Rate; TokenClass::COUNT],
+}
+
+/// A rate for units.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct UnitRate {
+    pub(crate) kind: UnitKind,
+    pub(crate) quality: String,
+    pub(crate) size: String,
+    pub(crate) tier: Tier,
+    /// Nano-dollars per unit.
+    pub(crate) nanos: u64,
+}
+
+/// The rates that are in force from a moment on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Era {
+    pub(crate) from: UnixMillis,
+    /// Per tier (in the order of [`Tier::ALL`]) the sheets by rising threshold; empty where the
+    /// model has no token rates.
+    tiers: [Vec<Sheet>; Tier::COUNT],
+    pub(crate) units: Vec<UnitRate>,
+    /// Kinds of units that are another way to count tokens that have a rate, see
+    /// [`Era::is_other_count`].
+    other_counts: Vec<UnitKind>,
+}
+
+/// All rates of one model, ready to use.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct CompiledModel {
+    /// By rising start; never empty.
+    pub(crate) eras: Vec<Era>,
+}
+
+/// The rates of one era as the book has them.
+struct Lines<'a> {
+    rates: BTreeMap<(TokenClass, Tier, u64), u64>,
+    thresholds: Vec<u64>,
+    model: &'a str,
+}
+
+impl CompiledModel {
+    pub(crate) fn new(prices: &ModelPrices) -> Self {
+        let mut starts: Vec<UnixMillis> = prices.rates.keys().map(|key| key.from).collect();
+        starts.sort_unstable();
+        starts.dedup();
+        let eras = starts.into_iter().map(|start| Era::new(prices, start));
+        Self {
+            eras: eras.collect(),
+        }
+    }
+
+    /// The rates in force at `at`; before the first ones, those.
+    pub(crate) fn era(&self, at: UnixMillis) -> &Era {
+        let begun = self.eras.partition_point(|era| era.from <= at);
+        &self.eras[begun.saturating_sub(1)]
+    }
+}
+
+impl Era {
+    fn new(prices: &ModelPrices, start: UnixMillis) -> Self {
+        // Keys are sorted with `from` last, so that of one line the newest that has begun stays.
+        let begun = prices.rates.iter().filter(|(key, _)| key.from <= start);
+        let mut rates = BTreeMap::new();
+        let mut units: BTreeMap<(UnitKind, &str, &str, Tier), u64> = BTreeMap::new();
+        for (key, nanos) in begun {
+            match key.meter {
+                Meter::Tokens(class) => {
+                    rates.insert((class, key.tier, key.above), *nanos);
+                }
+                Meter::Units(kind) => {
+                    units.insert((kind, &key.quality, &key.size, key.tier), *nanos);
+                }
+            }
+        }
+        let mut thresholds: Vec<u64> = rates.keys().map(|(_, _, above)| *above).collect();
+        thresholds.push(0);
+        thresholds.sort_unstable();
+        thresholds.dedup();
+        let lines = Lines {
+            rates,
+            thresholds,
+            model: &prices.model,
+        };
+        let units = units.into_iter();
+        Self {
+            from: start,
+            tiers: Tier::ALL.map(|tier| lines.sheets(tier)),
+            units: units
+                .map(|((kind, quality, size, tier), nanos)| UnitRate {
+                    kind,
+                    quality: quality.to_owned(),
+                    size: size.to_owned(),
+                    tier,
+                    nanos,
+                })
+                .collect(),
+            other_counts: lines.other_counts(),
+        }
+    }
+
+    /// The token rates in `tier` for a context of `context` tokens; `None` where the model has none.
+    pub(crate) fn sheet(&self, tier: Tier, context: u64) -> Option<&Sheet> {
+        let sheets = &self.tiers[tier as usize];
+        sheets
+            .iter()
+            .rev()
+            .find(|sheet| context > sheet.above || sheet.above == 0)
+    }
+
+    /// The sheets of `tier`, by rising threshold.
+    pub(crate) fn sheets(&self, tier: Tier) -> &[Sheet] {
+        &self.tiers[tier as usize]
+    }
+
+    /// Whether the model has token rates.
+    pub(crate) fn has_token_rates(&self) -> bool {
+        !self.tiers[Tier::Default as usize].is_empty()
+    }
+
+    /// Whether `kind` is another way to count tokens that have a rate of their own (images of a
+    /// model with image token rates, seconds of one with audio token rates): charged only where the
+    /// call gives no tokens, never twice.
+    pub(crate) fn is_other_count(&self, kind: UnitKind) -> bool {
+        self.other_counts.contains(&kind)
+    }
+}
+
+impl Lines<'_> {
+    fn sheets(&self, tier: Tier) -> Vec<Sheet> {
+        if self.rates.is_empty() {
+            return Vec::new();
+        }
+        let at = |above: &u64| Sheet {
+            above: *above,
+            rates: TokenClass::ALL.map(|class| self.rate(class, tier, *above)),
+        };
+        let mut sheets: Vec<Sheet> = self.thresholds.iter().map(at).collect();
+        // A threshold at which nothing of this tier changes is none.
+        sheets.dedup_by(|later, earlier| later.rates == earlier.rates);
+        sheets
+    }
+
+    fn direct(&self, class: TokenClass, tier: Tier, above: u64) -> Option<Rate> {
+        let nanos = *self.rates.get(&(class, tier, above))?;
+        Some(Rate {
+            nanos,
+            class,
+            tier,
+            above,
+        })
+    }
+
+    /// Rules 1 and 3: the class's own rate.
+    fn own(&self, class: TokenClass, tier: Tier, above: u64) -> Option<Rate> {
+        let direct = self.direct(class, tier, above);
+        if direct.is_some() {
+            return direct;
+        }
+        let in_default = || {
+            let other_tier = tier != Tier::Default;
+            other_tier
+                .then(|| self.own(class, Tier::Default, above))
+                .flatten()
+        };
+        let lower = self.thresholds.iter().rev().find(|lower| **lower < above);
+        let Some(lower) = lower else {
+            return in_default();
+        };
+        let below = self.own(class, tier, *lower);
+        let dearer = |one: Rate, other: Rate| if other.nanos > one.nanos { other } else { one };
+        match (below, in_default()) {
+            (Some(below), Some(default)) => Some(dearer(below, default)),
+            (below, default) => below.or(default),
+        }
+    }
+
+    /// Rule 2: what Anthropic publishes for cache writes, from the input rate.
+    fn by_rule_of_claude(&self, class: TokenClass, tier: Tier, above: u64) -> Option<Rate> {
+        let quarters = match class {
+            TokenClass::CacheWrite5m => 5,
+            TokenClass::CacheWrite1h => 8,
+            _ => return None,
+        };
+        if !self.model.contains("claude") {
+            return None;
+        }
+        let input = self.own(TokenClass::Input, tier, above)?;
+        Some(Rate {
+            nanos: (input.nanos * quarters).div_ceil(4),
+            ..input
+        })
+    }
+
+    /// All rules.
+    fn rate(&self, class: TokenClass, tier: Tier, above: u64) -> Rate {
+        let found = self
+            .direct(class, tier, above)
+            .or_else(|| self.by_rule_of_claude(class, tier, above))
+            .or_else(|| self.own(class, tier, above));
+        if let Some(rate) = found {
+            return rate;
+        }
+        match class {
+            TokenClass::CacheRead
+            | TokenClass::CacheWrite5m
+            | TokenClass::AudioInput
+            | TokenClass::ImageInput
+            | TokenClass::VideoInput => self.rate(TokenClass::Input, tier, above),
+            TokenClass::CacheWrite1h => self.rate(TokenClass::CacheWrite5m, tier, above),
+            TokenClass::Reasoning | TokenClass::AudioOutput | TokenClass::ImageOutput => {
+                self.rate(TokenClass::Output, tier, above)
+            }
+            TokenClass::Input | TokenClass::Output => self.dearest(class, tier, above),
+        }
+    }
+
+    /// The last of rule 4: the model has no rate for plain input or output.
+    fn dearest(&self, class: TokenClass, tier: Tier, above: u64) -> Rate {
+        let own = |other: &TokenClass| self.own(*other, tier, above);
+        let same_side = TokenClass::ALL
+            .iter()
+            .filter(|other| other.is_input() == class.is_input())
+            .filter_map(own);
+        same_side
+            .max_by_key(|rate| rate.nanos)
+            .or_else(|| {
+                TokenClass::ALL
+                    .iter()
+                    .filter_map(own)
+                    .max_by_key(|rate| rate.nanos)
+            })
+            .or_else(|| {
+                let dearest = self.rates.iter().max_by_key(|(_, nanos)| **nanos);
+                dearest.and_then(|((class, tier, above), _)| self.direct(*class, *tier, *above))
+            })
+            .expect("only called for models with token rates")
+    }
+
+    fn other_counts(&self) -> Vec<UnitKind> {
+        let has = |class: TokenClass| self.rates.keys().any(|(other, _, _)| *other == class);
+        let counts = [
+            (
+                UnitKind::Images,
+                has(TokenClass::ImageInput) || has(TokenClass::ImageOutput),
+            ),
+            (
+                UnitKind::AudioSeconds,
+                has(TokenClass::AudioInput) || has(TokenClass::AudioOutput),
+            ),
+            (UnitKind::VideoSeconds, has(TokenClass::VideoInput)),
+            (UnitKind::Characters, has(TokenClass::Input)),
+            (UnitKind::RerankUnits, has(TokenClass::Input)),
+        ];
+        let counted = counts.into_iter().filter(|(_, counted)| *counted);
+        counted.map(|(kind, _)| kind).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rate::RateKey;
+
+    fn model(name: &str, rates: &[(&str, u64)]) -> CompiledModel {
+        let rates = rates
+            .iter()
+            .map(|(key, nanos)| (key.parse::<RateKey>().unwrap(), *nanos));
+        CompiledModel::new(&ModelPrices {
+            provider: "p".into(),
+            model: name.into(),
+            mode: "chat".into(),
+            rates: rates.collect(),
+        })
+    }
+
+    fn rate(model: &CompiledModel, class: TokenClass, tier: Tier, context: u64) -> u64 {
+        let era = model.era(UnixMillis(1));
+        era.sheet(tier, context).unwrap().rates[class as usize].nanos
+    }
+
+    #[test]
+    fn missing_classes_cost_what_their_kind_costs() {
+        let model = model("m", &[("input", 10), ("output", 50)]);
+        for class in TokenClass::ALL {
+            let expected = if class.is_input() { 10 } else { 50 };
+            assert_eq!(
+                rate(&model, class, Tier::Priority, 1),
+                expected,
+                "{class:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_threshold_applies_above_itself_and_to_all_tokens() {
+        let model = model(
+            "m",
+            &[
+                ("input", 10),
+                ("input>200000", 20),
+                ("output", 50),
+                ("output>200000", 75),
+            ],
+        );
+        assert_eq!(rate(&model, TokenClass::Output, Tier::Default, 200_000), 50);
+        assert_eq!(rate(&model, TokenClass::Output, Tier::Default, 200_001), 75);
+        assert_eq!(
+            rate(&model, TokenClass::CacheRead, Tier::Default, 200_001),
+            20
+        );
+    }
+
+    #[test]
+    fn a_tier_without_long_context_rates_takes_the_dearer_neighbour() {
+        let rates = [
+            ("input", 10),
+            ("input>200000", 20),
+            ("input:flex", 5),
+            ("input:priority", 30),
+            ("output", 50),
+        ];
+        let model = model("m", &rates);
+        assert_eq!(rate(&model, TokenClass::Input, Tier::Flex, 1), 5);
+        assert_eq!(rate(&model, TokenClass::Input, Tier::Flex, 200_001), 20);
+        assert_eq!(rate(&model, TokenClass::Input, Tier::Priority, 200_001), 30);
+        assert_eq!(rate(&model, TokenClass::Input, Tier::Batch, 1), 10);
+    }
+
+    #[test]
+    fn cache_writes_of_claude_follow_its_rule_where_the_source_is_silent() {
+        let rates = [
+            ("input", 1000),
+            ("input:batch", 500),
+            ("cache_write_5m", 1251),
+            ("output", 5000),
+        ];
+        let claude = model("claude-x", &rates);
+        assert_eq!(
+            rate(&claude, TokenClass::CacheWrite5m, Tier::Default, 1),
+            1251
+        );
+        assert_eq!(
+            rate(&claude, TokenClass::CacheWrite1h, Tier::Default, 1),
+            2000
+        );
+        assert_eq!(rate(&claude, TokenClass::CacheWrite5m, Tier::Batch, 1), 625);
+        let other = model("x", &rates);
+        assert_eq!(
+            rate(&other, TokenClass::CacheWrite1h, Tier::Default, 1),
+            1251
+        );
+    }
+
+    #[test]
+    fn the_newest_rate_that_has_begun_is_in_force() {
+        let rates = [
+            ("input", 10),
+            ("input@2026-01-01T00:00:00Z", 7),
+            ("output", 50),
+        ];
+        let model = model("m", &rates);
+        let new_year = UnixMillis::parse_rfc3339("2026-01-01T00:00:00Z").unwrap();
+        let input = |at: UnixMillis| model.era(at).sheet(Tier::Default, 1).unwrap().rates[0].nanos;
+        assert_eq!((input(new_year.plus(-1)), input(new_year)), (10, 7));
+        let output = model.era(new_year).sheet(Tier::Default, 1).unwrap();
+        assert_eq!(output.rates[TokenClass::Output as usize].nanos, 50);
+    }
+}
