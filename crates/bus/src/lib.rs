@@ -12,21 +12,31 @@
 pub mod config;
 mod context;
 pub mod error;
+pub mod follower;
 pub mod headers;
+pub mod log_consumer;
 pub mod metrics;
 mod native;
 pub mod outputs;
+pub mod producer;
+pub mod range;
 pub mod runner;
 pub mod shutdown;
 pub mod topics;
 mod transaction;
+pub mod writer;
 
 pub use config::KafkaConfig;
 pub use error::{BusError, LogicError};
+pub use follower::{Follower, FollowerConfig, FollowerEvent};
 pub use headers::Headers;
-pub use outputs::{CollectedOutput, OutputSink, Outputs};
+pub use log_consumer::{Committed, LogConsumer, LogConsumerConfig, LogEvent, LogPartition};
+pub use outputs::{OutputRecord, OutputSink, Outputs};
+pub use producer::{Delivered, EventProducer, EventRecord, ProducerOptions};
+pub use range::{PartitionRange, read_ranges, topic_ranges};
 pub use runner::{
     HistoryTopic, InputRecord, PartitionLogic, RestoreSource, StageConfig, StageEvent, StageLogic,
     StageObserver, run_stage,
 };
 pub use shutdown::Shutdown;
+pub use writer::write_in_one_transaction;

@@ -20,6 +20,7 @@ use rdkafka::{ClientContext, Offset, TopicPartitionList};
 use crate::context::LoggingContext;
 use crate::error::BusError;
 use crate::headers::Headers;
+use crate::runner::InputRecord;
 
 /// A topic and one of its partitions.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -263,8 +264,17 @@ impl Message<'_> {
         unsafe { CStr::from_ptr(sys::rd_kafka_topic_name(self.native().rkt)).to_bytes() }
     }
 
-    pub(crate) fn topic_name(&self) -> String {
-        String::from_utf8_lossy(self.topic()).into_owned()
+    /// The record as the crate's users see it.
+    pub(crate) fn as_input(&self, topic_index: usize) -> InputRecord<'_> {
+        InputRecord {
+            topic_index,
+            partition: self.partition().cast_unsigned(),
+            offset: self.offset(),
+            timestamp_millis: self.timestamp_millis(),
+            key: self.key(),
+            value: self.value(),
+            headers: self.headers(),
+        }
     }
 
     pub(crate) fn partition(&self) -> i32 {

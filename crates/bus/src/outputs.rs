@@ -65,9 +65,10 @@ impl<'a> Outputs<'a> {
     }
 }
 
-/// A record that a test collected.
+/// A record to be written, as a value: what [`crate::writer`] takes, and what a test of a stage's
+/// logic collects.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct CollectedOutput {
+pub struct OutputRecord {
     /// Topic.
     pub topic: String,
     /// Partition.
@@ -80,7 +81,7 @@ pub struct CollectedOutput {
     pub headers: Vec<(String, Vec<u8>)>,
 }
 
-impl OutputSink for Vec<CollectedOutput> {
+impl OutputSink for Vec<OutputRecord> {
     fn send(
         &mut self,
         topic: &str,
@@ -89,7 +90,7 @@ impl OutputSink for Vec<CollectedOutput> {
         value: Option<&[u8]>,
         headers: &[(&str, &[u8])],
     ) -> Result<(), BusError> {
-        self.push(CollectedOutput {
+        self.push(OutputRecord {
             topic: topic.to_owned(),
             partition,
             key: key.map(<[u8]>::to_vec),

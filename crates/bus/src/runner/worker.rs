@@ -9,7 +9,7 @@ use rdkafka::{Offset, TopicPartitionList};
 use super::assignment::{Interrupt, co_partitioned, take_over};
 use super::batch::{Batch, Slot};
 use super::config::StageConfig;
-use super::logic::{InputRecord, PartitionLogic, StageLogic};
+use super::logic::{PartitionLogic, StageLogic};
 use super::observer::{StageEvent, StageObserver};
 use super::position::POSITION_KEY;
 use super::suspicion::{Doing, Suspicion};
@@ -156,15 +156,7 @@ impl<L: StageLogic> Worker<'_, L> {
         let (Some(input), Some(slot)) = (input, slot) else {
             return Ok(());
         };
-        let record = InputRecord {
-            topic_index: input,
-            partition,
-            offset: message.offset(),
-            timestamp_millis: message.timestamp_millis(),
-            key: message.key(),
-            value: message.value(),
-            headers: message.headers(),
-        };
+        let record = message.as_input(input);
         let address = (input, partition, record.offset);
         let is_suspect = self.suspicion.is_suspect(address);
         if is_suspect {

@@ -1,0 +1,287 @@
+//! Replicates compacted topics into memory: read from the beginning, then followed, on a thread
+//! of its own, whatever happens to the brokers.
+
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use rdkafka::Offset;
+use rdkafka::consumer::Consumer;
+
+use crate::config::{Isolation, KafkaConfig};
+use crate::error::BusError;
+use crate::metrics::{FOLLOWER_FAILURES, FOLLOWER_RECORDS};
+use crate::native::{Polled, Poller, TopicPartition, request};
+use crate::runner::InputRecord;
+use crate::shutdown::Shutdown;
+use crate::topics::partition_counts;
+
+/// What to follow.
+#[derive(Debug, Clone)]
+pub struct FollowerConfig {
+    /// Brokers and client properties.
+    pub kafka: KafkaConfig,
+    /// Its name in logs and metrics.
+    pub name: &'static str,
+    /// Topics; events name them by their index here.
+    pub topics: Vec<String>,
+    /// Only this partition of each topic; `None` is all.
+    pub partition: Option<u32>,
+}
+
+/// What a follower tells.
+#[derive(Debug, Clone, Copy)]
+pub enum FollowerEvent<'a> {
+    /// A committed record; those of one partition come in the log's order. A `value` of `None`
+    /// deletes the key.
+    Record(InputRecord<'a>),
+    /// Everything that was committed when following began has been handed on. Comes once, and
+    /// once more after each `Reset`.
+    CaughtUp,
+    /// A partition was read to its end.
+    EndOfPartition {
+        /// Index into the topics.
+        topic_index: usize,
+        /// Partition.
+        partition: u32,
+        /// The next record will have this offset or a later one.
+        offset: i64,
+    },
+    /// The brokers are away, a topic is missing, or the like; it goes on trying. At most one
+    /// every 10 s.
+    Failed(&'a BusError),
+    /// The position was lost: everything comes again from the beginning. What was built so far
+    /// must be replaced, not added to.
+    Reset,
+}
+
+/// A running follower; dropped, it stops.
+#[derive(Debug)]
+pub struct Follower {
+    shutdown: Shutdown,
+    thread: Option<JoinHandle<()>>,
+}
+
+const PATIENCE: Duration = Duration::from_secs(5);
+const POLL: Duration = Duration::from_millis(100);
+const REPORT_EVERY: Duration = Duration::from_secs(10);
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+
+impl Follower {
+    /// Starts following. `handler` is called on the follower's thread and should be quick.
+    ///
+    /// # Errors
+    /// [`BusError::Property`] for settings that cannot be used. Everything else, an absent broker
+    /// or topic included, is reported to the handler and tried again.
+    pub fn start(
+        config: FollowerConfig,
+        handler: impl FnMut(FollowerEvent<'_>) + Send + 'static,
+    ) -> Result<Self, BusError> {
+        config.kafka.validate()?;
+        let shutdown = Shutdown::new();
+        let mut following = Following {
+            config,
+            handler,
+            shutdown: shutdown.clone(),
+            has_delivered: false,
+            last_report: None,
+        };
+        let thread = thread::Builder::new()
+            .name(format!("follow-{}", following.config.name))
+            .spawn(move || following.run())
+            .expect("the system starts threads");
+        Ok(Self {
+            shutdown,
+            thread: Some(thread),
+        })
+    }
+
+    /// Stops and waits for the thread.
+    pub fn stop(self) {}
+}
+
+impl Drop for Follower {
+    fn drop(&mut self) {
+        self.shutdown.request();
+        if let Some(thread) = self.thread.take()
+            && thread.join().is_err()
+        {
+            tracing::error!("a follower's handler panicked");
+        }
+    }
+}
+
+struct Following<H> {
+    config: FollowerConfig,
+    handler: H,
+    shutdown: Shutdown,
+    has_delivered: bool,
+    last_report: Option<Instant>,
+}
+
+/// A partition that has not reached the end it had when following began.
+struct Behind {
+    topic_index: usize,
+    partition: u32,
+    target: i64,
+}
+
+impl<H: FnMut(FollowerEvent<'_>)> Following<H> {
+    fn run(&mut self) {
+        let mut pause = FIRST_PAUSE;
+        while !self.shutdown.is_requested() {
+            let began = Instant::now();
+            if let Err(error) = self.follow() {
+                self.report(&error);
+            }
+            if began.elapsed() > LONGEST_PAUSE * 2 {
+                pause = FIRST_PAUSE;
+            }
+            self.shutdown.wait(pause);
+            pause = (pause * 2).min(LONGEST_PAUSE);
+        }
+    }
+
+    /// Until asked to stop, or an error that librdkafka does not get over.
+    fn follow(&mut self) -> Result<(), BusError> {
+        let mut client = self.config.kafka.reader(Isolation::ReadCommitted)?;
+        if !self
+            .config
+            .kafka
+            .properties
+            .contains_key("fetch.wait.max.ms")
+        {
+            // The broker answers as soon as there is something; this only bounds how long a
+            // change of what is read waits.
+            client.set("fetch.wait.max.ms", "10");
+        }
+        let reader = Poller::new(&client)?;
+        let mut behind = self.partitions(&reader)?;
+        let starts: Vec<(&str, i32, Offset)> = behind
+            .iter()
+            .map(|(one, low)| {
+                let topic = self.config.topics[one.topic_index].as_str();
+                (topic, one.partition.cast_signed(), Offset::Offset(*low))
+            })
+            .collect();
+        reader.assign(&starts)?;
+        if std::mem::take(&mut self.has_delivered) {
+            (self.handler)(FollowerEvent::Reset);
+        }
+        behind.retain(|(one, low)| *low < one.target);
+        let mut behind: Vec<Behind> = behind.into_iter().map(|(one, _)| one).collect();
+        let mut is_caught_up = false;
+        let records = metrics::counter!(FOLLOWER_RECORDS, "follower" => self.config.name);
+        while !self.shutdown.is_requested() {
+            if !is_caught_up && behind.is_empty() {
+                is_caught_up = true;
+                (self.handler)(FollowerEvent::CaughtUp);
+            }
+            match reader.poll(POLL) {
+                Polled::Record(message) => {
+                    let Some(topic_index) = self.index_of(message.topic()) else {
+                        continue;
+                    };
+                    let record = message.as_input(topic_index);
+                    self.has_delivered = true;
+                    (self.handler)(FollowerEvent::Record(record));
+                    records.increment(1);
+                    advance(
+                        &mut behind,
+                        topic_index,
+                        record.partition,
+                        record.offset + 1,
+                    );
+                }
+                Polled::End { at, offset } => self.end(&at, offset, &mut behind),
+                Polled::Failed(failure) => {
+                    let is_transient = failure.is_transient();
+                    let error = failure.into_error();
+                    if !is_transient {
+                        return Err(error);
+                    }
+                    self.report(&error);
+                }
+                Polled::Nothing | Polled::Assigned(_) | Polled::Revoked => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Every partition to read, with its target and its first offset.
+    fn partitions(&self, reader: &Poller) -> Result<Vec<(Behind, i64)>, BusError> {
+        let consumer = reader.consumer();
+        let counts = partition_counts(consumer.client(), &self.config.kafka.brokers, PATIENCE)?;
+        let mut found = Vec::new();
+        for (topic_index, topic) in self.config.topics.iter().enumerate() {
+            let count = *counts.get(topic).ok_or_else(|| BusError::TopicMissing {
+                topic: topic.clone(),
+            })?;
+            let wanted = match self.config.partition {
+                None => 0..count,
+                Some(one) if one < count => one..one + 1,
+                Some(one) => {
+                    return Err(BusError::PartitionCount {
+                        topic: topic.clone(),
+                        found: count,
+                        expected: one + 1,
+                    });
+                }
+            };
+            for partition in wanted {
+                // For a `read_committed` client the high end is that of the committed records.
+                let (low, target) = consumer
+                    .fetch_watermarks(topic, partition.cast_signed(), PATIENCE)
+                    .map_err(request("asking for the ends of a followed topic"))?;
+                let behind = Behind {
+                    topic_index,
+                    partition,
+                    target,
+                };
+                found.push((behind, low));
+            }
+        }
+        Ok(found)
+    }
+
+    fn index_of(&self, topic: &[u8]) -> Option<usize> {
+        let mut topics = self.config.topics.iter();
+        topics.position(|known| known.as_bytes() == topic)
+    }
+
+    fn end(&mut self, at: &TopicPartition, offset: i64, behind: &mut Vec<Behind>) {
+        let Some(topic_index) = self.index_of(at.topic.as_bytes()) else {
+            return;
+        };
+        let partition = at.partition.cast_unsigned();
+        advance(behind, topic_index, partition, offset);
+        (self.handler)(FollowerEvent::EndOfPartition {
+            topic_index,
+            partition,
+            offset,
+        });
+    }
+
+    fn report(&mut self, error: &BusError) {
+        metrics::counter!(FOLLOWER_FAILURES, "follower" => self.config.name).increment(1);
+        if self
+            .last_report
+            .is_some_and(|last| last.elapsed() < REPORT_EVERY)
+        {
+            return;
+        }
+        self.last_report = Some(Instant::now());
+        let (follower, pause) = (self.config.name, LONGEST_PAUSE);
+        tracing::warn!(follower, error = %error, ?pause, "cannot follow, trying again");
+        (self.handler)(FollowerEvent::Failed(error));
+    }
+}
+
+fn advance(behind: &mut Vec<Behind>, topic_index: usize, partition: u32, next: i64) {
+    if behind.is_empty() {
+        return;
+    }
+    behind.retain(|one| {
+        one.topic_index != topic_index || one.partition != partition || next < one.target
+    });
+}

@@ -1,0 +1,331 @@
+//! Reads topics as a static member of a group whose offsets (with metadata) the caller commits:
+//! the loader and the notifier.
+
+use std::time::Duration;
+
+use rdkafka::consumer::{CommitMode, Consumer};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::{Offset, TopicPartitionList};
+
+use crate::config::{KafkaConfig, Membership};
+use crate::error::BusError;
+use crate::native::{Polled, Poller, TopicPartition, request};
+use crate::runner::InputRecord;
+use crate::topics::partition_counts;
+
+/// A partition of one of the consumer's topics.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct LogPartition {
+    /// Index into the topics that the consumer was opened with.
+    pub topic_index: usize,
+    /// Partition.
+    pub partition: u32,
+}
+
+/// A committed offset.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Committed {
+    /// The next offset to read.
+    pub offset: i64,
+    /// What was stored with it.
+    pub metadata: String,
+}
+
+/// What a poll brought.
+#[derive(Debug)]
+pub enum LogEvent<'a> {
+    /// Nothing within the time-out.
+    Nothing,
+    /// The group assigned exactly these partitions; answer with [`LogConsumer::start`].
+    Assigned(Vec<LogPartition>),
+    /// The group takes all partitions back. Finish and commit what is begun, unless
+    /// [`LogConsumer::is_lost`], and answer with [`LogConsumer::release`].
+    Revoked,
+    /// A committed record.
+    Record(InputRecordHolder<'a>),
+    /// A partition was read to its end.
+    EndOfPartition {
+        /// Which.
+        at: LogPartition,
+        /// The next record will have this offset or a later one.
+        offset: i64,
+    },
+}
+
+/// A record in the client's memory; [`InputRecordHolder::record`] looks at it.
+pub struct InputRecordHolder<'a> {
+    message: crate::native::Message<'a>,
+    topic_index: usize,
+}
+
+impl InputRecordHolder<'_> {
+    /// The record.
+    pub fn record(&self) -> InputRecord<'_> {
+        self.message.as_input(self.topic_index)
+    }
+}
+
+impl std::fmt::Debug for InputRecordHolder<'_> {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.record().fmt(formatter)
+    }
+}
+
+/// How a consumer is set up.
+#[derive(Debug, Clone)]
+pub struct LogConsumerConfig {
+    /// Brokers and client properties.
+    pub kafka: KafkaConfig,
+    /// Consumer group.
+    pub group_id: String,
+    /// `group.instance.id`: different for every member, the same after a restart.
+    pub instance_id: String,
+    /// Topics; partitions name them by their index here.
+    pub topics: Vec<String>,
+    /// A member that is gone is replaced after this time.
+    pub session_timeout: Duration,
+    /// A member that does not poll for this long is replaced.
+    pub max_poll_interval: Duration,
+}
+
+/// A member of a consumer group.
+pub struct LogConsumer {
+    poller: Poller,
+    config: LogConsumerConfig,
+}
+
+impl LogConsumer {
+    /// Creates the client, checks that the topics exist and joins the group.
+    ///
+    /// # Errors
+    /// [`BusError::Unreachable`] after `patience`, [`BusError::TopicMissing`],
+    /// [`BusError::Property`].
+    pub fn open(config: LogConsumerConfig, patience: Duration) -> Result<Self, BusError> {
+        let poller = Poller::new(&config.kafka.member(&Membership {
+            group_id: &config.group_id,
+            instance_id: &config.instance_id,
+            session_timeout: config.session_timeout,
+            max_poll_interval: config.max_poll_interval,
+        })?)?;
+        let client = poller.consumer().client();
+        let existing = partition_counts(client, &config.kafka.brokers, patience)?;
+        let missing = config
+            .topics
+            .iter()
+            .find(|topic| !existing.contains_key(*topic));
+        if let Some(topic) = missing {
+            return Err(BusError::TopicMissing {
+                topic: topic.clone(),
+            });
+        }
+        let topics: Vec<&str> = config.topics.iter().map(String::as_str).collect();
+        poller
+            .consumer()
+            .subscribe(&topics)
+            .map_err(request("subscribing"))?;
+        Ok(Self { poller, config })
+    }
+
+    /// Waits for the next event. Must be called again within the maximum poll interval.
+    ///
+    /// # Errors
+    /// [`BusError::DuplicateInstance`] where another process took over, [`BusError::PositionGone`]
+    /// where the log lost the position, [`BusError::Consume`]: open a new consumer.
+    pub fn poll(&self, timeout: Duration) -> Result<LogEvent<'_>, BusError> {
+        Ok(match self.poller.poll(timeout) {
+            Polled::Nothing => LogEvent::Nothing,
+            Polled::Record(message) => match self.index_of(message.topic()) {
+                Some(topic_index) => LogEvent::Record(InputRecordHolder {
+                    message,
+                    topic_index,
+                }),
+                None => LogEvent::Nothing,
+            },
+            Polled::End { at, offset } => match self.partition(&at) {
+                Some(at) => LogEvent::EndOfPartition { at, offset },
+                None => LogEvent::Nothing,
+            },
+            Polled::Assigned(assigned) => {
+                let partitions = assigned.iter().filter_map(|at| self.partition(at));
+                LogEvent::Assigned(partitions.collect())
+            }
+            Polled::Revoked => LogEvent::Revoked,
+            Polled::Failed(failure) => {
+                let cause = self.poller.consumer().client().fatal_error();
+                let code = cause.map_or(failure.code, |(code, _)| code);
+                match (code, &failure.at) {
+                    (RDKafkaErrorCode::FencedInstanceId, _) => {
+                        return Err(BusError::DuplicateInstance {
+                            group: self.config.group_id.clone(),
+                            instance: self.config.instance_id.clone(),
+                        });
+                    }
+                    (RDKafkaErrorCode::AutoOffsetReset, Some(at)) => {
+                        return Err(BusError::PositionGone {
+                            group: self.config.group_id.clone(),
+                            topic: at.topic.clone(),
+                            partition: at.partition,
+                        });
+                    }
+                    _ if failure.is_transient() => LogEvent::Nothing,
+                    _ => return Err(failure.into_error()),
+                }
+            }
+        })
+    }
+
+    /// Answers an assignment, or replaces what is read: exactly these partitions, each from its
+    /// offset. None is a valid answer while the caller prepares.
+    ///
+    /// # Errors
+    /// [`BusError::Request`].
+    pub fn start(&self, positions: &[(LogPartition, i64)]) -> Result<(), BusError> {
+        let starts: Vec<(&str, i32, Offset)> = positions
+            .iter()
+            .map(|(at, offset)| {
+                let partition = at.partition.cast_signed();
+                (self.topic(*at), partition, Offset::Offset(*offset))
+            })
+            .collect();
+        self.poller.assign(&starts)
+    }
+
+    /// Answers a revocation; nothing is read any more.
+    ///
+    /// # Errors
+    /// [`BusError::Request`].
+    pub fn release(&self) -> Result<(), BusError> {
+        self.poller.unassign()
+    }
+
+    /// Whether the partitions already belong to somebody else, so that a commit would fail.
+    pub fn is_lost(&self) -> bool {
+        self.poller.consumer().assignment_lost()
+    }
+
+    /// What the group has committed for a partition; `None` for nothing yet.
+    ///
+    /// # Errors
+    /// [`BusError::Request`], also after `timeout`.
+    pub fn committed(
+        &self,
+        at: LogPartition,
+        timeout: Duration,
+    ) -> Result<Option<Committed>, BusError> {
+        let doing = || self.doing("asking for the committed offset of", at);
+        let mut wanted = TopicPartitionList::new();
+        wanted.add_partition(self.topic(at), at.partition.cast_signed());
+        let found = self
+            .poller
+            .consumer()
+            .committed_offsets(wanted, timeout)
+            .map_err(doing())?;
+        let element = found.elements().into_iter().next();
+        let Some(element) = element else {
+            return Ok(None);
+        };
+        element.error().map_err(doing())?;
+        Ok(match element.offset() {
+            Offset::Offset(offset) => Some(Committed {
+                offset,
+                metadata: element.metadata().to_owned(),
+            }),
+            _ => None,
+        })
+    }
+
+    /// Commits the next offset to read, with metadata (at most 4 KiB), and waits for the answer.
+    ///
+    /// # Errors
+    /// [`BusError::Request`]; the partition may belong to somebody else.
+    pub fn commit(&self, at: LogPartition, offset: i64, metadata: &str) -> Result<(), BusError> {
+        let doing = || self.doing("committing", at);
+        let mut list = TopicPartitionList::new();
+        let mut element = list.add_partition(self.topic(at), at.partition.cast_signed());
+        element
+            .set_offset(Offset::Offset(offset))
+            .map_err(doing())?;
+        element.set_metadata(metadata);
+        self.poller
+            .consumer()
+            .commit(&list, CommitMode::Sync)
+            .map_err(doing())
+    }
+
+    /// First offset of a partition's log, and the one after its last committed record.
+    ///
+    /// # Errors
+    /// [`BusError::Request`], also after `timeout`.
+    pub fn bounds(&self, at: LogPartition, timeout: Duration) -> Result<(i64, i64), BusError> {
+        self.poller
+            .consumer()
+            .fetch_watermarks(self.topic(at), at.partition.cast_signed(), timeout)
+            .map_err(self.doing("asking for the ends of", at))
+    }
+
+    /// Goes on reading a partition at another offset.
+    ///
+    /// # Errors
+    /// [`BusError::Request`], also after `timeout`.
+    pub fn seek(&self, at: LogPartition, offset: i64, timeout: Duration) -> Result<(), BusError> {
+        let partition = at.partition.cast_signed();
+        self.poller
+            .consumer()
+            .seek(self.topic(at), partition, Offset::Offset(offset), timeout)
+            .map_err(self.doing("seeking in", at))
+    }
+
+    /// Stops fetching partitions until [`LogConsumer::resume`], to push back.
+    ///
+    /// # Errors
+    /// [`BusError::Request`].
+    pub fn pause(&self, partitions: &[LogPartition]) -> Result<(), BusError> {
+        self.poller
+            .consumer()
+            .pause(&self.list(partitions))
+            .map_err(request("pausing partitions"))
+    }
+
+    /// Fetches paused partitions again.
+    ///
+    /// # Errors
+    /// [`BusError::Request`].
+    pub fn resume(&self, partitions: &[LogPartition]) -> Result<(), BusError> {
+        self.poller
+            .consumer()
+            .resume(&self.list(partitions))
+            .map_err(request("resuming partitions"))
+    }
+
+    fn list(&self, partitions: &[LogPartition]) -> TopicPartitionList {
+        let mut list = TopicPartitionList::with_capacity(partitions.len());
+        for at in partitions {
+            list.add_partition(self.topic(*at), at.partition.cast_signed());
+        }
+        list
+    }
+
+    fn topic(&self, at: LogPartition) -> &str {
+        &self.config.topics[at.topic_index]
+    }
+
+    fn index_of(&self, topic: &[u8]) -> Option<usize> {
+        let mut topics = self.config.topics.iter();
+        topics.position(|known| known.as_bytes() == topic)
+    }
+
+    fn partition(&self, at: &TopicPartition) -> Option<LogPartition> {
+        Some(LogPartition {
+            topic_index: self.index_of(at.topic.as_bytes())?,
+            partition: at.partition.cast_unsigned(),
+        })
+    }
+
+    fn doing(&self, what: &str, at: LogPartition) -> impl FnOnce(KafkaError) -> BusError + use<> {
+        let topic = self.topic(at);
+        request(&format!(
+            "{what} topic `{topic}` partition {}",
+            at.partition
+        ))
+    }
+}
