@@ -59,7 +59,7 @@ fn a_right_file_is_read_to_the_letter() {
     assert_eq!(budgets[1].limit, Limit::Usd(Nanos::new(100_000_000)));
     assert_eq!(steps(1), [(8000, "warn"), (10000, "block")]);
     assert_eq!(steps(2), [(8000, "warn"), (10000, "block")]);
-    assert_eq!(budgets[2].scope.to_string(), "*/session=*/tags.team=growth");
+    assert_eq!(budgets[2].scope.to_string(), "*/tags.team=growth");
     assert_eq!(budgets[2].limit, Limit::Tokens(2_000_000));
     assert_eq!(
         steps(3),

@@ -284,10 +284,10 @@ mod tests {
 
     #[test]
     fn unknown_fields_are_ignored_and_missing_ones_have_their_defaults() {
-        let text = r#"{"v":1,"shade":"blue","scope":{"workspace":"acme"},"limit_calls":5,"window":"session","steps":[{"at":100,"do":"block","since":1}],"counted_from":"2026-11-01T00:00:00Z"}"#;
+        let text = r#"{"v":1,"shade":"blue","scope":{"workspace":"acme","session":"*"},"limit_calls":5,"window":"session","steps":[{"at":100,"do":"block","since":1}],"counted_from":"2026-11-01T00:00:00Z"}"#;
         let budget = Budget::from_record("calls", text.as_bytes()).unwrap();
         assert_eq!(budget.limit, Limit::Calls(5));
-        assert_eq!(budget.scope.to_string(), "acme/session=*");
+        assert_eq!(budget.scope.to_string(), "acme");
         assert_eq!(
             (budget.timezone.as_str(), budget.on_stale),
             ("UTC", OnStale::Allow)

@@ -39,19 +39,18 @@ impl ScopeTemplate {
         Ok(Self::new(parts))
     }
 
-    /// This scope as a budget with windows of `kind` counts it: a session window counts each session
-    /// for itself, so the session belongs to the scope even where the file does not name it.
+    /// This scope as a budget with windows of `kind` writes it: a session window counts each session
+    /// for itself anyway, so `session: "*"` (`root_session: "*"`) says nothing more and is left out.
+    /// That also lets a session without a root be its own root session.
     #[must_use]
     pub fn counted_in(mut self, kind: WindowKind) -> Self {
-        let session = match kind {
-            WindowKind::Session => Dimension::Session,
-            WindowKind::RootSession => Dimension::RootSession,
+        let implied = match kind {
+            WindowKind::Session => (Dimension::Session, Pattern::Each),
+            WindowKind::RootSession => (Dimension::RootSession, Pattern::Each),
             _ => return self,
         };
-        if !self.0.iter().any(|(dimension, _)| *dimension == session) {
-            self.0.push((session, Pattern::Each));
-        }
-        Self::new(self.0)
+        self.0.retain(|part| *part != implied);
+        self
     }
 }
 
