@@ -14,15 +14,19 @@ use crate::units::Units;
 
 mod content;
 mod decode;
+mod encode;
 mod envelope;
 mod flags;
 mod json;
 mod mend;
+mod redact;
 mod reject;
 pub mod usage_format;
 
 pub use decode::{REVENUE_TYPE, SESSION_END_TYPE, USAGE_TYPE, decode};
+pub use encode::{EnvelopeDefaults, complete, encode};
 pub use flags::Flags;
+pub use redact::redact;
 pub use reject::{RejectReason, Rejection};
 pub use usage_format::UsageFormat;
 

@@ -2,6 +2,9 @@
 //!
 //! OpenTelemetry's generative-AI conventions say the same of `gen_ai.usage.input_tokens` ("should
 //! include all types of input tokens, including cached tokens"), so one reading serves both.
+//!
+//! An Anthropic object sent without its `usage_format` would look right but for its cache fields,
+//! which are not contained in `input_tokens`: they are charged on top, as disputed.
 
 use super::Reading;
 use super::contained::{ContainedInput, ContainedOutput};
@@ -17,7 +20,9 @@ pub(super) fn meaning(section: Section, key: &str) -> Option<Meaning> {
         match key.strip_prefix(OTEL_PREFIX).unwrap_or(key) {
             "input_tokens" => Slot::Input,
             "cache_read_tokens" | "cache_read.input_tokens" => Slot::CacheRead,
-            "cache_write_tokens" | "cache_creation.input_tokens" => Slot::CacheWrite,
+            "cache_write_tokens" | "cache_creation.input_tokens" | "cache_write.input_tokens" => {
+                Slot::CacheWrite
+            }
             "cache_write_1h_tokens" => Slot::CacheWrite1h,
             "audio_input_tokens" => Slot::AudioInput,
             "image_input_tokens" => Slot::ImageInput,
@@ -29,6 +34,8 @@ pub(super) fn meaning(section: Section, key: &str) -> Option<Meaning> {
             "reasoning_tokens" | "reasoning.output_tokens" => Slot::Reasoning,
             "audio_output_tokens" => Slot::AudioOutput,
             "image_output_tokens" => Slot::ImageOutput,
+            "cache_read_input_tokens" => Slot::ForeignCacheRead,
+            "cache_creation_input_tokens" => Slot::ForeignCacheWrite,
             _ => return None,
         },
     ))
@@ -61,6 +68,10 @@ pub(super) fn classes(counts: &Counts) -> Reading {
     };
     let input_disputed = input.take_apart(&mut reading.tokens);
     let output_disputed = output.take_apart(&mut reading.tokens);
-    reading.disputed = input_disputed || output_disputed;
+    let foreign_read = counts.get(Slot::ForeignCacheRead);
+    let foreign_write = counts.get(Slot::ForeignCacheWrite);
+    reading.tokens.cache_read += foreign_read;
+    reading.tokens.cache_write_5m += foreign_write;
+    reading.disputed = input_disputed || output_disputed || foreign_read + foreign_write > 0;
     reading
 }

@@ -16,6 +16,8 @@ pub(super) enum Slot {
     CacheWrite,
     CacheWrite5m,
     CacheWrite1h,
+    ForeignCacheRead,
+    ForeignCacheWrite,
     AudioInput,
     ImageInput,
     VideoInput,

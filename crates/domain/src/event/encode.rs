@@ -1,0 +1,299 @@
+//! Events as JSON: an [`Event`] written out as a structured CloudEvent, and bare data objects
+//! completed to one.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+use serde::de::{DeserializeSeed, MapAccess};
+use serde_json::value::RawValue;
+
+use super::decode::{REVENUE_TYPE, SESSION_END_TYPE, USAGE_TYPE};
+use super::json::{JsonKind, Members, ObjectInto};
+use super::reject::{RejectReason, Rejection};
+use super::{Body, Call, Event};
+use crate::fingerprint::to_hex;
+use crate::money::Nanos;
+use crate::time::UnixMillis;
+
+/// `event` as a structured CloudEvent with usage in the format `spendfuse`. Decoding it gives the
+/// same event again, but for flags that said what had been mended.
+pub fn encode(event: &Event<'_>) -> Vec<u8> {
+    let envelope = EnvelopeOut {
+        specversion: "1.0",
+        kind: match event.body {
+            Body::Usage(_) => USAGE_TYPE,
+            Body::Revenue(_) => REVENUE_TYPE,
+            Body::SessionEnd => SESSION_END_TYPE,
+        },
+        source: &event.source,
+        id: &event.id,
+        time: event.time,
+        data: DataOut::of(event),
+    };
+    serde_json::to_vec(&envelope).expect("texts and numbers always become JSON")
+}
+
+#[derive(Serialize)]
+struct EnvelopeOut<'e> {
+    specversion: &'static str,
+    #[serde(rename = "type")]
+    kind: &'e str,
+    source: &'e str,
+    id: &'e str,
+    time: UnixMillis,
+    data: DataOut<'e>,
+}
+
+#[derive(Serialize)]
+struct DataOut<'e> {
+    #[serde(flatten)]
+    texts: Texts<'e>,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    tags: BTreeMap<&'e str, &'e str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    revenue_usd: Option<Nanos>,
+    #[serde(flatten)]
+    call: Option<CallOut<'e>>,
+}
+
+impl<'e> DataOut<'e> {
+    fn of(event: &'e Event<'_>) -> Self {
+        let who = &event.attribution;
+        let texts = [
+            ("workspace", &who.workspace),
+            ("customer", &who.customer),
+            ("feature", &who.feature),
+            ("user", &who.user),
+            ("agent", &who.agent),
+            ("plan", &who.plan),
+            ("session", &who.session),
+            ("root_session", &who.root_session),
+            ("environment", &who.environment),
+            ("account", &who.account),
+            ("provider", &who.provider),
+            ("model", &who.model),
+        ];
+        Self {
+            texts: given(&texts),
+            tags: who
+                .tags
+                .iter()
+                .map(|(name, value)| (&**name, &**value))
+                .collect(),
+            revenue_usd: match event.body {
+                Body::Revenue(amount) => Some(amount),
+                Body::Usage(_) | Body::SessionEnd => None,
+            },
+            call: match &event.body {
+                Body::Usage(call) => Some(CallOut::of(call)),
+                Body::Revenue(_) | Body::SessionEnd => None,
+            },
+        }
+    }
+}
+
+/// Members that are texts, absent ones left out.
+type Texts<'e> = BTreeMap<&'static str, &'e str>;
+
+fn given<'e>(texts: &[(&'static str, &'e Cow<'_, str>)]) -> Texts<'e> {
+    texts
+        .iter()
+        .filter(|(_, text)| !text.is_empty())
+        .map(|(name, text)| (*name, &***text))
+        .collect()
+}
+
+#[derive(Serialize)]
+struct CallOut<'e> {
+    #[serde(flatten)]
+    texts: Texts<'e>,
+    usage: BTreeMap<&'static str, u64>,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    units: BTreeMap<&'static str, String>,
+    #[serde(skip_serializing_if = "is_zero")]
+    tool_calls: u32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    prompt_fingerprint: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tool_fingerprint: Option<String>,
+    #[serde(skip_serializing_if = "is_zero")]
+    attempt: u32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    latency_ms: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reported_cost_usd: Option<Nanos>,
+}
+
+fn is_zero(number: &u32) -> bool {
+    *number == 0
+}
+
+impl<'e> CallOut<'e> {
+    fn of(call: &'e Call<'_>) -> Self {
+        let texts = [
+            ("operation", &call.operation),
+            ("service_tier", &call.service_tier),
+            ("call_id", &call.call_id),
+            ("status", &call.status),
+            ("request_model", &call.request_model),
+            ("response_id", &call.response_id),
+            ("trace_id", &call.trace_id),
+            ("span_id", &call.span_id),
+            ("parent_span_id", &call.parent_span_id),
+            ("region", &call.region),
+            ("api_key_id", &call.api_key_id),
+        ];
+        let tokens = &call.tokens;
+        let counts = [
+            ("input_tokens", tokens.context()),
+            ("cache_read_tokens", tokens.cache_read),
+            (
+                "cache_write_tokens",
+                tokens.cache_write_5m + tokens.cache_write_1h,
+            ),
+            ("cache_write_1h_tokens", tokens.cache_write_1h),
+            ("audio_input_tokens", tokens.audio_input),
+            ("image_input_tokens", tokens.image_input),
+            ("video_input_tokens", tokens.video_input),
+            ("output_tokens", tokens.generated()),
+            ("reasoning_tokens", tokens.reasoning),
+            ("audio_output_tokens", tokens.audio_output),
+            ("image_output_tokens", tokens.image_output),
+        ];
+        let mut units: BTreeMap<&'static str, String> = call
+            .units
+            .entries
+            .iter()
+            .map(|(unit, quantity)| (unit.name(), quantity.to_string()))
+            .collect();
+        for (name, text) in [("quality", &call.units.quality), ("size", &call.units.size)] {
+            if !text.is_empty() {
+                units.insert(name, text.clone().into_owned());
+            }
+        }
+        Self {
+            texts: given(&texts),
+            usage: counts.into_iter().filter(|(_, count)| *count > 0).collect(),
+            units,
+            tool_calls: call.tool_calls,
+            prompt_fingerprint: call.prompt_fingerprint.map(to_hex),
+            tool_fingerprint: call.tool_fingerprint.map(to_hex),
+            attempt: call.attempt,
+            latency_ms: call.latency_ms,
+            reported_cost_usd: call.reported_cost,
+        }
+    }
+}
+
+/// What a bare data object lacks.
+#[derive(Clone, Copy, Debug)]
+pub struct EnvelopeDefaults<'d> {
+    /// CloudEvents `source` where the object names none.
+    pub source: &'d str,
+    /// Workspace where the object names none; empty = the object must name it.
+    pub workspace: &'d str,
+    /// Time where the object names none.
+    pub now: UnixMillis,
+}
+
+/// `value` as a structured CloudEvent: unchanged where it has a `specversion`, else taken for a bare
+/// data object with an `id`, to which the envelope is added.
+///
+/// `id`, `source`, `time` and `type` of a bare object move to the envelope; everything else stays in
+/// `data` as it is written there. The result may still be rejected by [`decode`](super::decode()).
+///
+/// # Errors
+/// `malformed_json` where `value` is no JSON, `not_cloudevent` where it is no object, and
+/// `missing_field` where a bare object has no `id`, by which a repetition could be told.
+pub fn complete<'v>(
+    value: &'v [u8],
+    defaults: &EnvelopeDefaults<'_>,
+) -> Result<Cow<'v, [u8]>, Rejection> {
+    let malformed = |detail: String| Rejection::new(RejectReason::MalformedJson, detail);
+    let text = std::str::from_utf8(value)
+        .map_err(|_| malformed("the event is not UTF-8; send JSON in UTF-8".to_owned()))?;
+    let mut bare = BareObject::default();
+    let mut deserializer = serde_json::Deserializer::from_str(text);
+    let kind = ObjectInto(&mut bare)
+        .deserialize(&mut deserializer)
+        .and_then(|kind| deserializer.end().map(|()| kind))
+        .map_err(|error| malformed(format!("not JSON: {error}; send one JSON object an event")))?;
+    if kind != JsonKind::Object {
+        let detail = format!(
+            "the event is {}; send a CloudEvent or a data object with an id",
+            kind.words()
+        );
+        return Err(Rejection::new(RejectReason::NotCloudevent, detail));
+    }
+    if bare.get("specversion").is_some() {
+        return Ok(Cow::Borrowed(value));
+    }
+    let id = bare.get("id").ok_or_else(|| {
+        let detail =
+            "id is missing; add what names this one response, best the provider's response id";
+        Rejection::new(RejectReason::MissingField, detail)
+    })?;
+    let quote =
+        |text: &str| serde_json::value::to_raw_value(text).expect("a text always becomes JSON");
+    let (usage_type, source) = (quote(USAGE_TYPE), quote(defaults.source));
+    let (time, workspace) = (quote(&defaults.now.to_string()), quote(defaults.workspace));
+    let mut data = bare.data();
+    if bare.get("workspace").is_none() && !defaults.workspace.is_empty() {
+        data.insert("workspace", &workspace);
+    }
+    let envelope = CompletedOut {
+        specversion: "1.0",
+        kind: bare.get("type").unwrap_or(&usage_type),
+        source: bare.get("source").unwrap_or(&source),
+        id,
+        time: bare.get("time").unwrap_or(&time),
+        data,
+    };
+    Ok(Cow::Owned(
+        serde_json::to_vec(&envelope).expect("raw JSON always becomes JSON"),
+    ))
+}
+
+#[derive(Serialize)]
+struct CompletedOut<'v> {
+    specversion: &'static str,
+    #[serde(rename = "type")]
+    kind: &'v RawValue,
+    source: &'v RawValue,
+    id: &'v RawValue,
+    time: &'v RawValue,
+    data: BTreeMap<&'v str, &'v RawValue>,
+}
+
+/// Members with their values as they are written, so that no number changes on the way.
+#[derive(Default)]
+struct BareObject<'v>(BTreeMap<Cow<'v, str>, &'v RawValue>);
+
+impl<'de> Members<'de> for BareObject<'de> {
+    fn member<A: MapAccess<'de>>(
+        &mut self,
+        key: Cow<'de, str>,
+        object: &mut A,
+    ) -> Result<(), A::Error> {
+        let value = object.next_value()?;
+        self.0.insert(key, value);
+        Ok(())
+    }
+}
+
+impl<'v> BareObject<'v> {
+    /// The member `name`, unless it is null or the empty text.
+    fn get(&self, name: &str) -> Option<&'v RawValue> {
+        let value = self.0.get(name).copied()?;
+        (!["null", "\"\""].contains(&value.get())).then_some(value)
+    }
+
+    fn data(&self) -> BTreeMap<&str, &'v RawValue> {
+        self.0
+            .iter()
+            .map(|(name, value)| (&**name, *value))
+            .filter(|(name, _)| !["id", "source", "time", "type"].contains(name))
+            .collect()
+    }
+}

@@ -1,0 +1,133 @@
+//! Usage objects as the providers document them, and what they must become.
+
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+use serde_json::Value;
+use spendfuse_domain::TokenClasses;
+use spendfuse_domain::event::UsageFormat;
+use spendfuse_domain::event::usage_format::{Reading, read};
+
+#[derive(Deserialize)]
+struct Golden {
+    name: String,
+    usage_format: String,
+    usage: Value,
+    tokens: BTreeMap<String, u64>,
+    #[serde(default)]
+    web_searches: u64,
+    #[serde(default)]
+    disputed: bool,
+}
+
+const CLASSES: [&str; 11] = [
+    "input",
+    "cache_read",
+    "cache_write_5m",
+    "cache_write_1h",
+    "audio_input",
+    "image_input",
+    "video_input",
+    "output",
+    "reasoning",
+    "audio_output",
+    "image_output",
+];
+
+fn by_name(tokens: &TokenClasses) -> BTreeMap<String, u64> {
+    CLASSES
+        .into_iter()
+        .map(str::to_owned)
+        .zip(tokens.each())
+        .filter(|(_, count)| *count > 0)
+        .collect()
+}
+
+#[test]
+fn every_documented_payload_becomes_its_disjoint_classes() {
+    let goldens: Vec<Golden> =
+        serde_json::from_str(include_str!("golden/usage_formats.json")).unwrap();
+    let mut formats: Vec<UsageFormat> = Vec::new();
+    for golden in goldens {
+        let format = UsageFormat::from_name(&golden.usage_format).unwrap();
+        formats.push(format);
+        let reading = read(format, &golden.usage.to_string(), false)
+            .unwrap_or_else(|rejection| panic!("{}: {rejection}", golden.name));
+        assert_eq!(by_name(&reading.tokens), golden.tokens, "{}", golden.name);
+        assert_eq!(reading.web_searches, golden.web_searches, "{}", golden.name);
+        assert_eq!(reading.disputed, golden.disputed, "{}", golden.name);
+    }
+    for format in UsageFormat::ALL {
+        assert!(
+            formats.contains(&format),
+            "no golden payload for {}",
+            format.name()
+        );
+    }
+}
+
+/// Real Gemini counts: the classes must add up to the provider's own total.
+#[test]
+fn real_gemini_calls_add_up_to_their_total() {
+    let mut lines = include_str!("golden/agent_runs.csv").lines();
+    let header: Vec<&str> = lines.next().unwrap().split(',').collect();
+    let column = |name: &str| header.iter().position(|column| *column == name).unwrap();
+    let mut calls_with_cache = 0;
+    for line in lines {
+        let fields: Vec<&str> = line.split(',').collect();
+        let count = |name: &str| fields[column(name)].parse::<u64>().unwrap();
+        let without_total = serde_json::json!({
+            "promptTokenCount": count("input"),
+            "cachedContentTokenCount": count("cached"),
+            "candidatesTokenCount": count("output"),
+            "thoughtsTokenCount": count("thoughts"),
+            "toolUsePromptTokenCount": count("tool"),
+        });
+        let mut with_total = without_total.clone();
+        with_total["totalTokenCount"] = count("total").into();
+        let reading = read(UsageFormat::Gemini, &without_total.to_string(), false).unwrap();
+        assert_eq!(reading.tokens.total(), count("total"), "{line}");
+        assert_eq!(reading.tokens.context(), count("input"), "{line}");
+        let same = read(UsageFormat::Gemini, &with_total.to_string(), false).unwrap();
+        assert_eq!(
+            same,
+            Reading {
+                disputed: false,
+                ..reading
+            },
+            "{line}"
+        );
+        calls_with_cache += u32::from(reading.tokens.cache_read > 0);
+    }
+    assert!(calls_with_cache > 5, "the rows must exercise the cache");
+}
+
+#[test]
+fn counts_out_of_range_are_named_by_their_path() {
+    let detail = |format, json: &str| read(format, json, false).unwrap_err().detail;
+    let anthropic = detail(
+        UsageFormat::AnthropicMessages,
+        r#"{"input_tokens":1,"cache_creation":{"ephemeral_1h_input_tokens":"x"}}"#,
+    );
+    assert!(anthropic.contains("data.usage.cache_creation.ephemeral_1h_input_tokens is a text"));
+    let gemini = detail(
+        UsageFormat::Gemini,
+        r#"{"promptTokensDetails":[{"modality":"AUDIO","tokenCount":-3}]}"#,
+    );
+    assert!(
+        gemini.contains("data.usage.promptTokensDetails.[] is a negative number"),
+        "{gemini}"
+    );
+    // Each count is within its bound, their sum is not.
+    let sum = r#"{"promptTokenCount":900000000,"toolUsePromptTokenCount":900000000}"#;
+    assert!(read(UsageFormat::Gemini, sum, false).is_err());
+}
+
+#[test]
+fn a_call_without_tokens_needs_an_empty_object_or_units() {
+    let nothing = Reading::default();
+    assert_eq!(read(UsageFormat::Spendfuse, "{}", false), Ok(nothing));
+    let seconds = r#"{"type":"duration","seconds":12}"#;
+    assert_eq!(read(UsageFormat::OpenAiChat, seconds, true), Ok(nothing));
+    assert!(read(UsageFormat::OpenAiChat, seconds, false).is_err());
+}
