@@ -70,6 +70,32 @@ async fn rows_survive_a_kill_and_a_token_counts_once() {
     insert(&client, "b", &[Spend::numbered(4)]).await;
     let expected: Vec<Spend> = (1..=4).map(Spend::numbered).collect();
     assert_eq!(all(&client).await, expected);
+    assert!(server.stop());
+}
+
+#[tokio::test]
+async fn native_blocks_in_one_body_are_one_insert() {
+    let server = ClickHouse::start(ClickHouseOptions::default()).unwrap();
+    let client = client(&server);
+    client.query(CREATE).execute().await.unwrap();
+    let mut body = Vec::new();
+    for id in 1..=2_u64 {
+        let row =
+            format!("SELECT {id}::UInt64 AS id, 'acme' AS workspace, 0.5::Decimal(38, 9) AS cost");
+        let mut block = client.query(&row).fetch_bytes("Native").unwrap();
+        body.extend_from_slice(&block.collect().await.unwrap());
+    }
+    for _ in 0..2 {
+        let sql = "INSERT INTO spend (id, workspace, cost) FORMAT Native";
+        let insert = client.insert_formatted_with(sql);
+        let mut insert = insert.with_setting("insert_deduplication_token", "native");
+        insert.send(body.clone().into()).await.unwrap();
+        insert.end().await.unwrap();
+    }
+    let rows = all(&client).await;
+    let ids: Vec<u64> = rows.iter().map(|row| row.id).collect();
+    assert_eq!(ids, [1, 2]);
+    assert!(rows.iter().all(|row| row.cost == 500_000_000));
 }
 
 #[tokio::test]
