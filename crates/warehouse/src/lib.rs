@@ -1,6 +1,7 @@
 //! ClickHouse: blocks of rows on their way there, migrations, the loader, queries.
 
 pub mod block;
+pub mod loader;
 pub mod record;
 
 pub use block::{

@@ -1,0 +1,296 @@
+//! The connection to ClickHouse: statements, queries and inserts of Native blocks.
+
+use bytes::Bytes;
+use clickhouse::{Client, Compression};
+use hyper_util::client::legacy::Client as HttpClient;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::TokioExecutor;
+use tokio::time::timeout;
+
+use crate::config::WarehouseConfig;
+use crate::error::{WarehouseError, without_secrets};
+
+/// A ClickHouse server and database. Cheap to clone; connections are shared.
+#[derive(Clone)]
+pub struct Warehouse {
+    client: Client,
+    config: WarehouseConfig,
+}
+
+impl std::fmt::Debug for Warehouse {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.config.fmt(formatter)
+    }
+}
+
+/// The answer to a query, as texts.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Table {
+    /// Names of the columns.
+    pub columns: Vec<String>,
+    /// Values as ClickHouse writes them in `TabSeparated`; null is `NULL`.
+    pub rows: Vec<Vec<String>>,
+}
+
+impl Warehouse {
+    /// A client, without a connection yet.
+    ///
+    /// # Errors
+    /// Where address or database name cannot be used.
+    pub fn new(config: WarehouseConfig) -> Result<Self, WarehouseError> {
+        let is_https = config.url.starts_with("https://");
+        if !is_https && !config.url.starts_with("http://") {
+            return Err(WarehouseError::BadUrl {
+                url: without_secrets(&config.url),
+            });
+        }
+        let allowed = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
+        if config.database.is_empty() || !config.database.bytes().all(allowed) {
+            return Err(WarehouseError::BadDatabase {
+                name: config.database,
+            });
+        }
+        let client = if is_https {
+            Client::default()
+        } else {
+            plain_client()
+        };
+        let mut client = client
+            .with_url(&config.url)
+            .with_compression(Compression::None);
+        if !config.user.is_empty() {
+            client = client.with_user(&config.user);
+        }
+        if !config.password.is_empty() {
+            client = client.with_password(&config.password);
+        }
+        Ok(Self { client, config })
+    }
+
+    /// A client of a server that answers.
+    ///
+    /// # Errors
+    /// Also where it does not answer or refuses user or password.
+    pub async fn connect(config: WarehouseConfig) -> Result<Self, WarehouseError> {
+        let warehouse = Self::new(config)?;
+        warehouse
+            .execute_without_database("SELECT 1", "connecting")
+            .await?;
+        Ok(warehouse)
+    }
+
+    /// The settings.
+    pub fn config(&self) -> &WarehouseConfig {
+        &self.config
+    }
+
+    fn in_database(&self) -> Client {
+        self.client.clone().with_database(&self.config.database)
+    }
+
+    /// Carries out a statement that has no answer.
+    ///
+    /// # Errors
+    /// [`WarehouseError::Unreachable`] or [`WarehouseError::Refused`].
+    pub async fn execute(&self, sql: &str, doing: &str) -> Result<(), WarehouseError> {
+        self.run(self.in_database(), sql, doing).await
+    }
+
+    /// Like [`Warehouse::execute`], also where the database does not exist yet.
+    pub(crate) async fn execute_without_database(
+        &self,
+        sql: &str,
+        doing: &str,
+    ) -> Result<(), WarehouseError> {
+        self.run(self.client.clone(), sql, doing).await
+    }
+
+    async fn run(&self, client: Client, sql: &str, doing: &str) -> Result<(), WarehouseError> {
+        let statement = client.query(&literal(sql)).execute();
+        self.within_timeout(statement, doing).await
+    }
+
+    async fn within_timeout<T>(
+        &self,
+        work: impl Future<Output = clickhouse::error::Result<T>>,
+        doing: &str,
+    ) -> Result<T, WarehouseError> {
+        let error = match timeout(self.config.query_timeout, work).await {
+            Ok(Ok(answer)) => return Ok(answer),
+            Ok(Err(error)) => error,
+            Err(_) => clickhouse::error::Error::TimedOut,
+        };
+        Err(WarehouseError::from_client(&self.config.url, doing, &error))
+    }
+
+    async fn fetch(
+        &self,
+        sql: &str,
+        format: &str,
+        doing: &str,
+    ) -> Result<Vec<u8>, WarehouseError> {
+        // Decimals as texts: as numbers they would become floats in readers of JSON.
+        let query = self
+            .in_database()
+            .with_setting("output_format_json_quote_decimals", "1")
+            .query(&literal(sql));
+        let answer = async {
+            let mut cursor = query.fetch_bytes(format)?;
+            cursor.collect().await
+        };
+        let bytes = self.within_timeout(answer, doing).await?;
+        Ok(bytes.to_vec())
+    }
+
+    /// The answer to `sql`, which names no `FORMAT`, as texts. Amounts of money are decimal numbers
+    /// of dollars.
+    ///
+    /// # Errors
+    /// As [`Warehouse::execute`].
+    pub async fn query_table(&self, sql: &str) -> Result<Table, WarehouseError> {
+        let bytes = self
+            .fetch(sql, "TabSeparatedWithNames", "a query")
+            .await?;
+        let text = String::from_utf8_lossy(&bytes);
+        let mut lines = text
+            .split_terminator('\n')
+            .map(|line| line.split('\t').map(unescaped).collect());
+        Ok(Table {
+            columns: lines.next().unwrap_or_default(),
+            rows: lines.collect(),
+        })
+    }
+
+    /// The answer to `sql`, which names no `FORMAT`, as JSON objects. Amounts of money are decimal
+    /// strings.
+    ///
+    /// # Errors
+    /// As [`Warehouse::execute`].
+    pub async fn query_json(&self, sql: &str) -> Result<Vec<serde_json::Value>, WarehouseError> {
+        let bytes = self.fetch(sql, "JSONEachRow", "a query").await?;
+        let lines = bytes.split(|byte| *byte == b'\n');
+        lines
+            .filter(|line| !line.is_empty())
+            .map(|line| {
+                serde_json::from_slice(line).map_err(|error| WarehouseError::UnexpectedAnswer {
+                    doing: "a query".to_owned(),
+                    detail: error.to_string(),
+                })
+            })
+            .collect()
+    }
+
+    /// Inserts Native blocks as one insert, once for a `token`: the same blocks with the same token
+    /// again change nothing, or complete what was torn.
+    ///
+    /// # Errors
+    /// As [`Warehouse::execute`]; whether the insert happened is unknown unless it is
+    /// [`WarehouseError::Refused`].
+    pub async fn insert_native(
+        &self,
+        table: &str,
+        columns: &str,
+        token: &str,
+        blocks: impl IntoIterator<Item = Bytes>,
+    ) -> Result<(), WarehouseError> {
+        let limit = Some(self.config.insert_timeout);
+        // 26.x inserts asynchronously by default, where the token covers something else; and views
+        // double their sums on a replay unless they deduplicate as well. One thread: a replay must
+        // cut the rows into the same parts.
+        let mut insert = self
+            .in_database()
+            .insert_formatted_with(format!(
+                "INSERT INTO {table} ({columns}) FORMAT Native"
+            ))
+            .with_setting("async_insert", "0")
+            .with_setting("insert_deduplicate", "1")
+            .with_setting("insert_deduplication_token", token)
+            .with_setting("deduplicate_blocks_in_dependent_materialized_views", "1")
+            .with_setting("max_insert_threads", "1")
+            .with_setting("max_partitions_per_insert_block", "0")
+            .with_timeouts(limit, limit);
+        let work = async {
+            for block in blocks {
+                insert.send(block).await?;
+            }
+            insert.end().await
+        };
+        work.await.map_err(|error| {
+            let doing = format!("an insert into {table}");
+            WarehouseError::from_client(&self.config.url, &doing, &error)
+        })
+    }
+}
+
+/// A client that sends small packets at once: with the crate's own (0.15.3) an insert of a
+/// thousand rows waits 40 ms for the other side's delayed acknowledgement.
+fn plain_client() -> Client {
+    let mut connector = HttpConnector::new();
+    connector.set_nodelay(true);
+    connector.set_keepalive(Some(std::time::Duration::from_secs(60)));
+    connector.set_connect_timeout(Some(std::time::Duration::from_secs(5)));
+    // Below ClickHouse's own 3 s, so that no request meets a connection that is just closing.
+    let http = HttpClient::builder(TokioExecutor::new())
+        .pool_idle_timeout(std::time::Duration::from_secs(2))
+        .build(connector);
+    Client::with_http_client(http)
+}
+
+/// The crate takes `?` for a placeholder.
+fn literal(sql: &str) -> String {
+    sql.replace('?', "??")
+}
+
+/// A text as an SQL literal.
+pub(crate) fn quoted(text: &str) -> String {
+    format!("'{}'", text.replace('\\', "\\\\").replace('\'', "\\'"))
+}
+
+/// A value of `TabSeparated` without its escapes.
+fn unescaped(value: &str) -> String {
+    if value == "\\N" {
+        return "NULL".to_owned();
+    }
+    let mut text = String::with_capacity(value.len());
+    let mut characters = value.chars();
+    while let Some(character) = characters.next() {
+        if character != '\\' {
+            text.push(character);
+            continue;
+        }
+        match characters.next() {
+            Some('t') => text.push('\t'),
+            Some('n') => text.push('\n'),
+            Some('r') => text.push('\r'),
+            Some('b') => text.push('\u{8}'),
+            Some('f') => text.push('\u{c}'),
+            Some('0') => text.push('\0'),
+            Some(other) => text.push(other),
+            None => {}
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn texts_survive_quoting_and_escapes() {
+        assert_eq!(quoted(r"a'b\c"), r"'a\'b\\c'");
+        assert_eq!(unescaped(r"a\tb\\n\'"), "a\tb\\n'");
+        assert_eq!(unescaped("\\N"), "NULL");
+    }
+
+    #[test]
+    fn addresses_that_cannot_work_are_refused_without_secrets() {
+        let config = WarehouseConfig {
+            url: "tcp://user:secret@host".to_owned(),
+            ..WarehouseConfig::default()
+        };
+        assert!(!format!("{config:?}").contains("secret"));
+        let error = Warehouse::new(config).unwrap_err().to_string();
+        assert!(!error.contains("secret") && error.contains("tcp://host"), "{error}");
+    }
+}

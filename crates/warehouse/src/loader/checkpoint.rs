@@ -1,0 +1,236 @@
+//! What the loader keeps in the metadata of its committed offsets: the intent of an insert that may
+//! be under way, and how far each writer's chain of blocks has come.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use spendfuse_domain::UnixMillis;
+
+use crate::record::Link;
+
+const FORMAT: u32 = 1;
+
+/// Metadata of a committed offset `a` of one rows partition.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Checkpoint {
+    /// The insert of `[a, intent.end)` that was about to begin; `None` where `a` is simply how far
+    /// everything is in the warehouse.
+    pub intent: Option<Intent>,
+    /// The chains up to `a`.
+    pub links: Links,
+}
+
+/// An insert that was about to begin.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Intent {
+    /// End of the range (exclusive): last offset + 1.
+    pub end: i64,
+    /// Records in the range.
+    pub records: u32,
+    /// Hash over offsets and values of these records.
+    #[serde(with = "hex")]
+    pub hash: u64,
+    /// When it was written, by the loader's clock.
+    #[serde(with = "millis")]
+    pub at: UnixMillis,
+    /// The table's insert counter shortly before, for each table of the range: tells how much of
+    /// ClickHouse's memory for tokens has been used up since.
+    pub inserts: BTreeMap<String, u64>,
+}
+
+/// The last commit number seen of each chain: one chain per table and writer partition.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Links(BTreeMap<(String, u32), u64>);
+
+/// A chain that does not continue where it ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BrokenLink {
+    /// The table.
+    pub table: String,
+    /// What the block says.
+    pub link: Link,
+    /// The number that it should continue, 0 = the first block.
+    pub expected: u64,
+}
+
+impl BrokenLink {
+    /// `gap` where blocks are missing, `overlap` where some come again.
+    pub fn kind(&self) -> &'static str {
+        if self.link.previous > self.expected {
+            "gap"
+        } else {
+            "overlap"
+        }
+    }
+}
+
+impl Links {
+    /// Takes a block in; an error where it does not continue the chain. The chain goes on from the
+    /// block in either case.
+    ///
+    /// # Errors
+    /// [`BrokenLink`], to be counted and reported: the loader loads the block nevertheless, because
+    /// only people can know what a break means.
+    pub fn follow(&mut self, table: &str, link: Link) -> Result<(), BrokenLink> {
+        let key = (table.to_owned(), link.partition);
+        let expected = self.0.insert(key, link.seq).unwrap_or(0);
+        if link.previous == expected {
+            return Ok(());
+        }
+        Err(BrokenLink {
+            table: table.to_owned(),
+            link,
+            expected,
+        })
+    }
+}
+
+#[derive(Serialize, Deserialize)]
+struct Text {
+    v: u32,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    intent: Option<Intent>,
+    /// (table, writer partition, seq)
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    links: Vec<(String, u32, u64)>,
+}
+
+impl Checkpoint {
+    /// The metadata's text.
+    pub fn encode(&self) -> String {
+        let links = self.links.0.iter();
+        let text = Text {
+            v: FORMAT,
+            intent: self.intent.clone(),
+            links: links
+                .map(|((table, partition), seq)| (table.clone(), *partition, *seq))
+                .collect(),
+        };
+        serde_json::to_string(&text).expect("numbers and texts become JSON")
+    }
+
+    /// Reads metadata; the empty text is a partition that was never loaded from.
+    ///
+    /// # Errors
+    /// What is wrong with the text, or that a newer program wrote it.
+    pub fn decode(metadata: &str) -> Result<Self, CheckpointError> {
+        if metadata.is_empty() {
+            return Ok(Self::default());
+        }
+        let text: Text = serde_json::from_str(metadata)
+            .map_err(|error| CheckpointError::Unreadable(error.to_string()))?;
+        if text.v != FORMAT {
+            return Err(CheckpointError::Version(text.v));
+        }
+        let links = text.links.into_iter();
+        Ok(Self {
+            intent: text.intent,
+            links: Links(
+                links
+                    .map(|(table, partition, seq)| ((table, partition), seq))
+                    .collect(),
+            ),
+        })
+    }
+}
+
+/// Offset metadata that this program cannot use.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum CheckpointError {
+    /// Not the loader's text.
+    #[error("the committed offset's metadata is not the loader's: {0}")]
+    Unreadable(String),
+    /// Another format.
+    #[error("the committed offset's metadata has format {0}; this program knows format {FORMAT}")]
+    Version(u32),
+}
+
+mod hex {
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    pub(super) fn serialize<S: Serializer>(hash: &u64, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(&format_args!("{hash:016x}"))
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(source: D) -> Result<u64, D::Error> {
+        let text = String::deserialize(source)?;
+        u64::from_str_radix(&text, 16).map_err(serde::de::Error::custom)
+    }
+}
+
+mod millis {
+    use serde::{Deserialize, Deserializer, Serializer};
+    use spendfuse_domain::UnixMillis;
+
+    pub(super) fn serialize<S: Serializer>(
+        at: &UnixMillis,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        serializer.serialize_i64(at.0)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        source: D,
+    ) -> Result<UnixMillis, D::Error> {
+        i64::deserialize(source).map(UnixMillis)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn link(previous: u64, seq: u64) -> Link {
+        Link {
+            partition: 3,
+            previous,
+            seq,
+        }
+    }
+
+    #[test]
+    fn metadata_round_trips_and_stays_far_below_kafkas_limit() {
+        let mut checkpoint = Checkpoint::default();
+        assert_eq!(Checkpoint::decode("").unwrap(), checkpoint);
+        for table in ["spend", "finding_changes", "verdicts", "budget_windows"] {
+            checkpoint.links.follow(table, link(0, u64::MAX)).unwrap();
+        }
+        let tables = ["spend", "finding_changes", "verdicts", "budget_windows"];
+        checkpoint.intent = Some(Intent {
+            end: i64::MAX,
+            records: u32::MAX,
+            hash: 1,
+            at: UnixMillis(i64::MAX),
+            inserts: tables.map(|table| (table.to_owned(), u64::MAX)).into(),
+        });
+        let text = checkpoint.encode();
+        assert_eq!(Checkpoint::decode(&text).unwrap(), checkpoint);
+        // `offset.metadata.max.bytes` is 4096 by default.
+        assert!(text.len() < 1024, "{}", text.len());
+    }
+
+    #[test]
+    fn metadata_of_others_is_refused() {
+        assert!(matches!(
+            Checkpoint::decode("hello"),
+            Err(CheckpointError::Unreadable(_))
+        ));
+        assert_eq!(
+            Checkpoint::decode(r#"{"v":2}"#),
+            Err(CheckpointError::Version(2))
+        );
+    }
+
+    #[test]
+    fn gaps_and_overlaps_of_a_chain_are_told_apart() {
+        let mut links = Links::default();
+        assert_eq!(links.follow("spend", link(0, 5)), Ok(()));
+        assert_eq!(links.follow("spend", link(5, 6)), Ok(()));
+        assert_eq!(links.follow("spend", link(6, 6)), Ok(()), "a second block");
+        let gap = links.follow("spend", link(8, 9)).unwrap_err();
+        assert_eq!((gap.kind(), gap.expected), ("gap", 6));
+        let overlap = links.follow("spend", link(8, 9)).unwrap_err();
+        assert_eq!((overlap.kind(), overlap.expected), ("overlap", 9));
+        assert_eq!(links.follow("verdicts", link(0, 2)), Ok(()));
+    }
+}

@@ -1,0 +1,465 @@
+//! The loader's protocol for one rows partition, as a state machine without I/O.
+//!
+//! Exactly once rests on three things: the range of an insert is written down before the insert (the
+//! *intent*, in the metadata of the committed offset); ClickHouse does the same rows with the same
+//! token only once, and completes what a crash tore; and after a crash the same range is inserted
+//! again with the same token before anything else.
+//!
+//! ```text
+//! start ─► Reading ──batch full or due──► StoringIntent ──stored──► Inserting ──done──► StoringEnd ─┐
+//!   │         ▲                                                        ▲                            │
+//!   │         └────────────────────────────────────────────────────────┼──────────stored────────────┘
+//!   └─intent─► Replaying ──range read──► Inspecting ──replay───────────┘
+//!                                              └─ there already ─► StoringEnd       doubt ─► Stopped
+//! ```
+//!
+//! Whoever drives it carries out the returned [`Action`] and reports back. When a commit fails, or
+//! the partition is assigned anew, the machine is thrown away and a new one starts from what is
+//! committed: there is no other way to recover.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use spendfuse_domain::UnixMillis;
+
+use super::batch::{Batch, BatchLimits, RowsRecord, cut};
+use super::checkpoint::{BrokenLink, Checkpoint, Intent, Links};
+
+/// What holds for all partitions.
+#[derive(Clone, Copy, Debug)]
+pub struct ProtocolRules {
+    /// How large batches get.
+    pub limits: BatchLimits,
+    /// How long a record waits for more, milliseconds.
+    pub flush_interval: i64,
+    /// Tokens that every table remembers.
+    pub deduplication_window: u64,
+    /// For how long they are remembered at least, milliseconds.
+    pub deduplication_millis: i64,
+}
+
+/// What the driver does next. Every action but [`Action::Stop`] is answered by a call.
+#[derive(Clone, Debug)]
+pub enum Action {
+    /// Commit `offset` with `metadata`, then call [`PartitionProtocol::committed`].
+    Commit {
+        /// The offset.
+        offset: i64,
+        /// Its metadata.
+        metadata: String,
+    },
+    /// Insert each table's rows, again and again until they are in, then call
+    /// [`PartitionProtocol::inserted`]; [`PartitionProtocol::refused`] where ClickHouse will never
+    /// take them.
+    Insert(Batch),
+    /// Look how much of the batch is in the tables, then call [`PartitionProtocol::inspected`].
+    Inspect(Batch),
+    /// Leave the partition alone and tell people.
+    Stop(StopReason),
+}
+
+/// Why a partition is no longer loaded. Each needs a person; nothing is lost, because the records
+/// stay in the topic for its retention.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum StopReason {
+    /// A record that is not a block this program can load.
+    #[error("the record at offset {offset} cannot be loaded: {detail}")]
+    Poison {
+        /// Its offset.
+        offset: i64,
+        /// Why.
+        detail: String,
+    },
+    /// ClickHouse will not take these rows.
+    #[error("ClickHouse refuses the rows of offsets {start} to {end} (exclusive): {detail}")]
+    Refused {
+        /// First offset of the batch.
+        start: i64,
+        /// Its end.
+        end: i64,
+        /// ClickHouse's words.
+        detail: String,
+    },
+    /// It cannot be told whether an interrupted insert happened.
+    #[error(
+        "an interrupted insert of offsets {start} to {end} (exclusive) is in doubt: {detail}; \
+         compare the warehouse with the topic (spendfuse audit) and repair by hand"
+    )]
+    Doubt {
+        /// First offset of the batch.
+        start: i64,
+        /// Its end.
+        end: i64,
+        /// What speaks against going on.
+        detail: String,
+    },
+}
+
+/// What is in a table of an interrupted insert.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TableFacts {
+    /// Rows with addresses in the batch's ranges.
+    pub found: u64,
+    /// The table's insert counter now.
+    pub inserts: u64,
+    /// Whether the sums that views keep agree with the rows of the same commits.
+    pub views_agree: bool,
+}
+
+#[derive(Debug)]
+enum State {
+    Reading,
+    Replaying(Intent),
+    Inspecting(Intent, Batch),
+    StoringIntent(Batch),
+    Inserting(Batch),
+    StoringEnd(Batch),
+    Stopped,
+}
+
+/// The protocol of one partition.
+#[derive(Debug)]
+pub struct PartitionProtocol {
+    topic: String,
+    partition: i32,
+    rules: ProtocolRules,
+    state: State,
+    /// Everything before is in the warehouse and committed.
+    position: i64,
+    /// The chains up to `position`.
+    stored_links: Links,
+    /// The chains up to the last record received.
+    links: Links,
+    /// Records from `position` on.
+    records: VecDeque<RowsRecord>,
+    buffered_bytes: usize,
+    buffered_rows: u64,
+    /// A record that cannot be loaded; everything before it still is.
+    poison: Option<(i64, String)>,
+}
+
+impl PartitionProtocol {
+    /// Starts from the committed offset `position` (the log's first offset where nothing was ever
+    /// committed) and its checkpoint. Records are then read from `position` on.
+    pub fn start(
+        topic: &str,
+        partition: i32,
+        rules: ProtocolRules,
+        position: i64,
+        checkpoint: Checkpoint,
+    ) -> Self {
+        let state = match checkpoint.intent {
+            Some(intent) => State::Replaying(intent),
+            None => State::Reading,
+        };
+        Self {
+            topic: topic.to_owned(),
+            partition,
+            rules,
+            state,
+            position,
+            stored_links: checkpoint.links.clone(),
+            links: checkpoint.links,
+            records: VecDeque::new(),
+            buffered_bytes: 0,
+            buffered_rows: 0,
+            poison: None,
+        }
+    }
+
+    /// Everything before this offset is in the warehouse.
+    pub fn position(&self) -> i64 {
+        self.position
+    }
+
+    /// Bytes of records that wait.
+    pub fn buffered_bytes(&self) -> usize {
+        self.buffered_bytes
+    }
+
+    /// Whether the partition is stopped.
+    pub fn is_stopped(&self) -> bool {
+        matches!(self.state, State::Stopped)
+    }
+
+    /// Takes a record in; the result is a broken chain, to be counted and reported.
+    pub fn received(
+        &mut self,
+        offset: i64,
+        record: Result<RowsRecord, String>,
+    ) -> Option<BrokenLink> {
+        if self.poison.is_some() || self.is_stopped() {
+            return None;
+        }
+        let record = match record {
+            Ok(record) => record,
+            Err(detail) => {
+                self.poison = Some((offset, detail));
+                return None;
+            }
+        };
+        let broken = self
+            .links
+            .follow(record.schema.table, record.block.link)
+            .err();
+        self.buffered_bytes += record.value.len();
+        self.buffered_rows += u64::from(record.block.rows);
+        self.records.push_back(record);
+        broken
+    }
+
+    /// What to do next, if anything. `read_to` is the offset up to which the log has been read
+    /// (the next record's at the end of the log), `inserts` the tables' insert counters as of late.
+    pub fn next(
+        &mut self,
+        now: UnixMillis,
+        read_to: i64,
+        inserts: &BTreeMap<String, u64>,
+    ) -> Option<Action> {
+        match &self.state {
+            State::Reading => self.begin_batch(now, inserts),
+            State::Replaying(intent) if read_to >= intent.end => {
+                let intent = intent.clone();
+                Some(self.begin_replay(intent))
+            }
+            _ => None,
+        }
+    }
+
+    fn begin_batch(&mut self, now: UnixMillis, inserts: &BTreeMap<String, u64>) -> Option<Action> {
+        let Some(oldest) = self.records.front() else {
+            return self
+                .poison
+                .clone()
+                .map(|(offset, detail)| self.stop(StopReason::Poison { offset, detail }));
+        };
+        let limits = self.rules.limits;
+        let full = self.buffered_rows >= limits.rows || self.buffered_bytes >= limits.bytes;
+        let due = now.since(oldest.received_at) >= self.rules.flush_interval;
+        if !full && !due && self.poison.is_none() {
+            return None;
+        }
+        let ready = cut(self.records.make_contiguous(), limits);
+        let batch = self.batch_of(ready);
+        let counters = batch.tables.iter().map(|table| {
+            let known = inserts.get(table.table()).copied();
+            (table.table().to_owned(), known.unwrap_or_default())
+        });
+        let checkpoint = Checkpoint {
+            intent: Some(Intent {
+                end: batch.end,
+                records: batch.records,
+                hash: batch.hash,
+                at: now,
+                inserts: counters.collect(),
+            }),
+            links: self.stored_links.clone(),
+        };
+        self.state = State::StoringIntent(batch);
+        Some(Action::Commit {
+            offset: self.position,
+            metadata: checkpoint.encode(),
+        })
+    }
+
+    fn begin_replay(&mut self, intent: Intent) -> Action {
+        if let Some((offset, detail)) = self.poison.clone()
+            && offset < intent.end
+        {
+            return self.stop(StopReason::Poison { offset, detail });
+        }
+        let records = self.records.make_contiguous();
+        let in_range = records.partition_point(|record| record.offset < intent.end);
+        if in_range == 0 {
+            return self.doubt(
+                intent.end,
+                "its records are no longer in the topic".to_owned(),
+            );
+        }
+        let batch = self.batch_of(in_range);
+        let same =
+            batch.end == intent.end && batch.records == intent.records && batch.hash == intent.hash;
+        if !same {
+            let detail = format!(
+                "the topic now has {} records with hash {:016x} there, the insert had {} with {:016x}",
+                batch.records, batch.hash, intent.records, intent.hash
+            );
+            return self.doubt(intent.end, detail);
+        }
+        self.state = State::Inspecting(intent, batch.clone());
+        Action::Inspect(batch)
+    }
+
+    /// The answer to [`Action::Inspect`]: facts of each table of the batch, in their order.
+    pub fn inspected(&mut self, now: UnixMillis, facts: &[TableFacts]) -> Option<Action> {
+        let State::Inspecting(intent, batch) = &self.state else {
+            return None;
+        };
+        let (intent, batch) = (intent.clone(), batch.clone());
+        Some(
+            match decide_replay(&self.rules, &intent, &batch, facts, now) {
+                ReplayDecision::Replay => {
+                    self.state = State::Inserting(batch.clone());
+                    Action::Insert(batch)
+                }
+                ReplayDecision::Complete => self.store_end(batch),
+                ReplayDecision::Doubt(detail) => self.doubt(intent.end, detail),
+            },
+        )
+    }
+
+    /// The answer to [`Action::Commit`] that went well.
+    pub fn committed(&mut self) -> Option<Action> {
+        match std::mem::replace(&mut self.state, State::Reading) {
+            State::StoringIntent(batch) => {
+                self.state = State::Inserting(batch.clone());
+                Some(Action::Insert(batch))
+            }
+            State::StoringEnd(batch) => {
+                self.forget(&batch);
+                None
+            }
+            other => {
+                self.state = other;
+                None
+            }
+        }
+    }
+
+    /// The answer to [`Action::Insert`]: all tables have all rows.
+    pub fn inserted(&mut self) -> Option<Action> {
+        match std::mem::replace(&mut self.state, State::Reading) {
+            State::Inserting(batch) => Some(self.store_end(batch)),
+            other => {
+                self.state = other;
+                None
+            }
+        }
+    }
+
+    /// The answer to [`Action::Insert`]: ClickHouse will never take the rows.
+    pub fn refused(&mut self, detail: String) -> Option<Action> {
+        let State::Inserting(batch) = &self.state else {
+            return None;
+        };
+        let (start, end) = (batch.start, batch.end);
+        Some(self.stop(StopReason::Refused { start, end, detail }))
+    }
+
+    fn store_end(&mut self, batch: Batch) -> Action {
+        let records = self.records.iter();
+        for record in records.take(batch.records as usize) {
+            // A break was reported when the record came.
+            let _ = self
+                .stored_links
+                .follow(record.schema.table, record.block.link);
+        }
+        let checkpoint = Checkpoint {
+            intent: None,
+            links: self.stored_links.clone(),
+        };
+        let offset = batch.end;
+        self.state = State::StoringEnd(batch);
+        Action::Commit {
+            offset,
+            metadata: checkpoint.encode(),
+        }
+    }
+
+    fn forget(&mut self, batch: &Batch) {
+        for record in self.records.drain(..batch.records as usize) {
+            self.buffered_bytes -= record.value.len();
+            self.buffered_rows -= u64::from(record.block.rows);
+        }
+        self.position = batch.end;
+    }
+
+    fn batch_of(&mut self, count: usize) -> Batch {
+        let records = &self.records.make_contiguous()[..count];
+        Batch::of(&self.topic, self.partition, self.position, records)
+    }
+
+    fn doubt(&mut self, end: i64, detail: String) -> Action {
+        let start = self.position;
+        self.stop(StopReason::Doubt { start, end, detail })
+    }
+
+    fn stop(&mut self, reason: StopReason) -> Action {
+        self.state = State::Stopped;
+        self.records.clear();
+        self.buffered_bytes = 0;
+        self.buffered_rows = 0;
+        Action::Stop(reason)
+    }
+}
+
+/// What to do about an interrupted insert.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ReplayDecision {
+    /// Insert again with the same token: does nothing, completes, or does it all.
+    Replay,
+    /// Everything is there.
+    Complete,
+    /// Neither can be trusted.
+    Doubt(String),
+}
+
+/// Decides about an interrupted insert whose records are the same as then.
+///
+/// While ClickHouse surely remembers the tokens (less than half of its memory used since), inserting
+/// again is right whatever is there, and heals torn tables and views. Later only two cases are safe:
+/// nothing there, or everything.
+pub fn decide_replay(
+    rules: &ProtocolRules,
+    intent: &Intent,
+    batch: &Batch,
+    facts: &[TableFacts],
+    now: UnixMillis,
+) -> ReplayDecision {
+    debug_assert_eq!(batch.tables.len(), facts.len());
+    for (table, fact) in batch.tables.iter().zip(facts) {
+        if fact.found > table.rows {
+            return ReplayDecision::Doubt(format!(
+                "table {} has {} rows at its addresses, the insert had {}",
+                table.table(),
+                fact.found,
+                table.rows
+            ));
+        }
+    }
+    let remembered = batch.tables.iter().zip(facts).all(|(table, fact)| {
+        let then = intent.inserts.get(table.table()).copied().unwrap_or(0);
+        // A counter that went back (parts dropped) says nothing: treated as forgotten.
+        let since = fact.inserts.checked_sub(then).unwrap_or(u64::MAX);
+        since <= rules.deduplication_window / 2
+    });
+    let recent = now.since(intent.at) <= rules.deduplication_millis / 2;
+    if remembered && recent {
+        return ReplayDecision::Replay;
+    }
+    let tables = || batch.tables.iter().zip(facts);
+    if tables().all(|(_, fact)| fact.found == 0) {
+        return ReplayDecision::Replay;
+    }
+    if tables().all(|(table, fact)| fact.found == table.rows && fact.views_agree) {
+        return ReplayDecision::Complete;
+    }
+    let detail: Vec<String> = tables()
+        .map(|(table, fact)| {
+            let views = if fact.views_agree {
+                ""
+            } else {
+                ", sums of views differ"
+            };
+            format!(
+                "{} has {} of {} rows{views}",
+                table.table(),
+                fact.found,
+                table.rows
+            )
+        })
+        .collect();
+    ReplayDecision::Doubt(format!(
+        "it is too old for ClickHouse to remember its token, and {}",
+        detail.join("; ")
+    ))
+}

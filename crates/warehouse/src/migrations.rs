@@ -1,0 +1,251 @@
+//! Migrations: numbered, forward only, each applied once.
+//!
+//! Every statement is idempotent (`IF NOT EXISTS`), so that a crash in the middle, or two programs
+//! that start at the same time, do no harm.
+
+use crate::client::{Warehouse, quoted};
+use crate::error::WarehouseError;
+
+/// Inserts that every table and view target remembers by token.
+pub const DEDUPLICATION_WINDOW: u64 = 100_000;
+/// For how long replicated tables remember them, seconds.
+pub const DEDUPLICATION_SECONDS: u64 = 7 * 24 * 3600;
+
+struct Migration {
+    number: u32,
+    name: &'static str,
+    sql: &'static str,
+}
+
+const MIGRATIONS: [Migration; 3] = [
+    Migration {
+        number: 1,
+        name: "spend",
+        sql: include_str!("../migrations/0001_spend.sql"),
+    },
+    Migration {
+        number: 2,
+        name: "ledger",
+        sql: include_str!("../migrations/0002_ledger.sql"),
+    },
+    Migration {
+        number: 3,
+        name: "views",
+        sql: include_str!("../migrations/0003_views.sql"),
+    },
+];
+
+/// Tables that inserts and views write to with tokens.
+const DEDUPLICATED: [&str; 7] = [
+    "spend",
+    "spend_hourly",
+    "spend_daily",
+    "spend_audit",
+    "finding_changes",
+    "verdicts",
+    "budget_windows",
+];
+
+impl Warehouse {
+    /// Brings the database to the newest schema; returns the numbers of the migrations applied.
+    ///
+    /// # Errors
+    /// [`WarehouseError::SchemaTooNew`], or what ClickHouse says.
+    pub async fn migrate(&self) -> Result<Vec<u32>, WarehouseError> {
+        let database = &self.config().database;
+        self.execute_without_database(
+            &format!("CREATE DATABASE IF NOT EXISTS `{database}`"),
+            "creating the database",
+        )
+        .await?;
+        let engine = self.engine_prefix();
+        self.execute(
+            &format!(
+                "CREATE TABLE IF NOT EXISTS migrations \
+                 (number UInt32, name String, applied_at DateTime('UTC') DEFAULT now()) \
+                 ENGINE = {engine}ReplacingMergeTree ORDER BY number"
+            ),
+            "creating table migrations",
+        )
+        .await?;
+        let applied = self.applied_migrations().await?;
+        let known = MIGRATIONS[MIGRATIONS.len() - 1].number;
+        if let Some(&found) = applied.iter().max().filter(|found| **found > known) {
+            return Err(WarehouseError::SchemaTooNew {
+                database: database.clone(),
+                found,
+                known,
+            });
+        }
+        let mut done = Vec::new();
+        for migration in &MIGRATIONS {
+            if !applied.contains(&migration.number) {
+                self.apply(migration).await?;
+                done.push(migration.number);
+            }
+        }
+        self.apply_retention().await?;
+        Ok(done)
+    }
+
+    async fn applied_migrations(&self) -> Result<Vec<u32>, WarehouseError> {
+        let table = self
+            .query_table("SELECT DISTINCT number FROM migrations")
+            .await?;
+        let numbers = table.rows.iter().flatten();
+        Ok(numbers.filter_map(|number| number.parse().ok()).collect())
+    }
+
+    async fn apply(&self, migration: &Migration) -> Result<(), WarehouseError> {
+        let doing = format!("migration {:04}_{}", migration.number, migration.name);
+        for statement in statements(migration.sql) {
+            self.execute(&self.substituted(statement), &doing).await?;
+        }
+        tracing::info!(
+            number = migration.number,
+            name = migration.name,
+            "migration applied"
+        );
+        let row = format!(
+            "INSERT INTO migrations (number, name) SELECT {}, {}",
+            migration.number,
+            quoted(migration.name)
+        );
+        self.execute(&row, &doing).await
+    }
+
+    fn engine_prefix(&self) -> &'static str {
+        if self.config().replicated {
+            "Replicated"
+        } else {
+            ""
+        }
+    }
+
+    fn substituted(&self, statement: &str) -> String {
+        let deduplication = if self.config().replicated {
+            format!(
+                "replicated_deduplication_window = {DEDUPLICATION_WINDOW}, \
+                 replicated_deduplication_window_seconds = {DEDUPLICATION_SECONDS}"
+            )
+        } else {
+            format!("non_replicated_deduplication_window = {DEDUPLICATION_WINDOW}")
+        };
+        let months = self.config().spend_retention_months.to_string();
+        statement
+            .replace("{engine}", self.engine_prefix())
+            .replace("{deduplication}", &deduplication)
+            .replace("{spend_retention_months}", &months)
+    }
+
+    /// Follows a changed `spend_retention_months`.
+    async fn apply_retention(&self) -> Result<(), WarehouseError> {
+        let months = self.config().spend_retention_months;
+        let described = self.table_engines(&["spend"]).await?;
+        let (_, _, engine) = &described[0];
+        if engine.contains(&format!("toIntervalMonth({months})")) {
+            return Ok(());
+        }
+        self.execute(
+            &format!(
+                "ALTER TABLE spend MODIFY TTL toDateTime(time) + toIntervalMonth({months}) \
+                 SETTINGS materialize_ttl_after_modify = 0"
+            ),
+            "changing how long spend is kept",
+        )
+        .await
+    }
+
+    /// Name, engine and full definition of each table's engine, in the order of `tables`.
+    async fn table_engines(
+        &self,
+        tables: &[&str],
+    ) -> Result<Vec<(String, String, String)>, WarehouseError> {
+        let database = &self.config().database;
+        let found = self
+            .query_table(&format!(
+                "SELECT name, engine, engine_full FROM system.tables WHERE database = {}",
+                quoted(database)
+            ))
+            .await?;
+        let describe = |table: &&str| {
+            let row = found.rows.iter().find(|row| row[0] == **table);
+            let row = row.ok_or_else(|| WarehouseError::MissingTable {
+                table: format!("{database}.{table}"),
+            })?;
+            Ok((row[0].clone(), row[1].clone(), row[2].clone()))
+        };
+        tables.iter().map(describe).collect()
+    }
+
+    /// Checks that every table and view target remembers at least [`DEDUPLICATION_WINDOW`] inserts,
+    /// as the server has it in force.
+    ///
+    /// # Errors
+    /// [`WarehouseError::DeduplicationWindow`] or [`WarehouseError::MissingTable`].
+    pub async fn check_deduplication(&self) -> Result<(), WarehouseError> {
+        let defaults = self
+            .query_table(
+                "SELECT name, value FROM system.merge_tree_settings \
+                 WHERE name LIKE '%replicated_deduplication_window'",
+            )
+            .await?;
+        for (table, engine, definition) in self.table_engines(&DEDUPLICATED).await? {
+            let setting = if engine.starts_with("Replicated") {
+                "replicated_deduplication_window"
+            } else {
+                "non_replicated_deduplication_window"
+            };
+            let default = defaults.rows.iter().find(|row| row[0] == setting);
+            let found = setting_in(&definition, setting)
+                .or_else(|| default.and_then(|row| row[1].parse().ok()))
+                .unwrap_or(0);
+            if found < DEDUPLICATION_WINDOW {
+                return Err(WarehouseError::DeduplicationWindow {
+                    table: format!("{}.{table}", self.config().database),
+                    setting,
+                    found,
+                    required: DEDUPLICATION_WINDOW,
+                });
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The statements of a migration.
+fn statements(sql: &str) -> impl Iterator<Item = &str> {
+    sql.split(";\n")
+        .map(str::trim)
+        .filter(|statement| !statement.is_empty())
+}
+
+/// The value of `setting` in an engine's definition; `non_…` is not mistaken for the name it ends with.
+fn setting_in(definition: &str, setting: &str) -> Option<u64> {
+    let (_, settings) = definition.split_once(" SETTINGS ")?;
+    settings.split(", ").find_map(|pair| {
+        let (name, value) = pair.split_once(" = ")?;
+        (name == setting).then(|| value.parse().ok())?
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_window_is_read_from_the_tables_own_settings() {
+        let definition = "MergeTree ORDER BY a SETTINGS non_replicated_deduplication_window = 70, index_granularity = 8192";
+        let window = |setting| setting_in(definition, setting);
+        assert_eq!(window("non_replicated_deduplication_window"), Some(70));
+        assert_eq!(window("replicated_deduplication_window"), None);
+    }
+
+    #[test]
+    fn migrations_are_numbered_without_gaps() {
+        for (index, migration) in MIGRATIONS.iter().enumerate() {
+            assert_eq!(migration.number as usize, index + 1);
+            assert!(statements(migration.sql).count() > 0);
+        }
+    }
+}
