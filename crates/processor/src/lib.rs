@@ -18,5 +18,6 @@ mod run;
 pub mod tables;
 pub mod topics;
 
+pub use follow::follow_tables;
 pub use run::{ProcessorConfig, ProcessorError, run};
 pub use topics::Topics;

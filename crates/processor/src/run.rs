@@ -10,7 +10,7 @@ use spendfuse_bus::{
 use spendfuse_engine::ledger::LedgerConfig;
 use spendfuse_engine::meter::MeterConfig;
 
-use crate::follow;
+use crate::follow::follow_tables;
 use crate::ledger::LedgerStage;
 use crate::meter::MeterStage;
 use crate::tables::Tables;
@@ -86,11 +86,11 @@ pub enum ProcessorError {
         worker: u32,
         /// Why.
         #[source]
-        error: BusError,
+        error: Box<BusError>,
     },
     /// The followers of budgets and prices could not be started.
     #[error("cannot follow budgets and prices: {0}")]
-    Tables(#[source] BusError),
+    Tables(#[source] Box<BusError>),
 }
 
 /// Runs all workers until `shutdown`; the first that gives up stops the others.
@@ -103,7 +103,8 @@ pub fn run(
     shutdown: &Shutdown,
 ) -> Result<(), ProcessorError> {
     let topics = Arc::new(config.topics.clone());
-    let follower = follow::start(config, Arc::clone(tables)).map_err(ProcessorError::Tables)?;
+    let follower = follow_tables(&config.kafka, &config.topics, Arc::clone(tables))
+        .map_err(|error| ProcessorError::Tables(Box::new(error)))?;
     let meter = || MeterStage {
         config: config.meter(),
         topics: Arc::clone(&topics),
@@ -165,7 +166,7 @@ fn work<L: StageLogic>(
         ProcessorError::Worker {
             stage: name,
             worker,
-            error,
+            error: Box::new(error),
         }
     })
 }
