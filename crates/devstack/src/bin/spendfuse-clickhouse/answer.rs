@@ -10,23 +10,9 @@ use crate::frames::FrameDecoder;
 use crate::pool::{Pool, Session};
 use crate::request::{Refusal, RequestHead, bad_request};
 use crate::sql::{SeveralStatements, Statement, classify};
+use crate::wire::{can_stream, late_exception, repeated_header_length, status_of};
 
-/// Formats whose result can be sent piece by piece: every piece the engine gives is a complete
-/// document, which for these means rows, at most behind a header that can be cut off.
-const STREAMED_FORMATS: [&str; 7] = [
-    "RowBinary",
-    FORMAT_WITH_HEADER,
-    "Native",
-    "TabSeparated",
-    "TSV",
-    "CSV",
-    "JSONEachRow",
-];
-const FORMAT_WITH_HEADER: &str = "RowBinaryWithNamesAndTypes";
 const FALLBACK_FORMAT: &str = "TabSeparated";
-
-/// Marks an error in the middle of a body; any 16 letters do.
-pub const EXCEPTION_TAG: &str = "spendfusedevtags";
 
 /// A piece of a request's body.
 pub enum BodyPiece {
@@ -125,9 +111,9 @@ impl Job {
                 format,
                 data_at,
             } => self.insert(&mut session, sql, format, &text[data_at..], sink),
-            Statement::Read { can_stream, format } => {
+            Statement::Read { is_select, format } => {
                 let format = format.map(str::to_owned);
-                self.read(&mut session, &text, can_stream, format, sink)
+                self.read(&mut session, &text, is_select, format, sink)
             }
             Statement::Session => {
                 self.whole(&mut session, &text, None, sink);
@@ -145,12 +131,12 @@ impl Job {
         self,
         session: &mut Session,
         text: &[u8],
-        can_stream: bool,
+        is_select: bool,
         format: Option<String>,
         sink: AnswerSink,
     ) -> Outcome {
         let format = format.unwrap_or_else(|| self.default_format());
-        if !can_stream || !STREAMED_FORMATS.contains(&format.as_str()) {
+        if !is_select || !can_stream(&format) {
             return self.whole(session, text, Some(format), sink);
         }
         let sql = match statement_text(text) {
@@ -278,11 +264,7 @@ fn send_stream(
     format: &str,
     sink: AnswerSink,
 ) -> Outcome {
-    let header_length = if format == FORMAT_WITH_HEADER {
-        header_length(first.bytes())
-    } else {
-        0
-    };
+    let header_length = repeated_header_length(format, first.bytes());
     let head = AnswerHead {
         status: StatusCode::OK,
         summary: Summary::default(),
@@ -323,41 +305,6 @@ fn send_stream(
     }
 }
 
-/// Length of the header of `RowBinaryWithNamesAndTypes`: the number of columns, then as many
-/// names and as many types, each with its length.
-fn header_length(piece: &[u8]) -> usize {
-    let mut at = 0;
-    let columns = read_varint(piece, &mut at);
-    for _ in 0..columns * 2 {
-        let length = read_varint(piece, &mut at);
-        at += length;
-    }
-    at
-}
-
-fn read_varint(bytes: &[u8], at: &mut usize) -> usize {
-    let mut value = 0;
-    let mut shift = 0;
-    loop {
-        let byte = bytes[*at];
-        *at += 1;
-        value |= usize::from(byte & 0x7F) << shift;
-        if byte & 0x80 == 0 {
-            return value;
-        }
-        shift += 7;
-    }
-}
-
-/// What ClickHouse (25.11 and later) writes at the end of a body that it could not complete.
-fn late_exception(error: &str) -> Bytes {
-    let message = format!("{error}\n");
-    Bytes::from(format!(
-        "\r\n__exception__\r\n{EXCEPTION_TAG}\r\n{message}{} {EXCEPTION_TAG}\r\n__exception__\r\n",
-        message.len()
-    ))
-}
-
 fn statement_text(text: &[u8]) -> Result<&str, Refusal> {
     std::str::from_utf8(text).map_err(|_| bad_request("the statement is not UTF-8"))
 }
@@ -385,42 +332,4 @@ fn answer_error(sink: AnswerSink, error: EngineError) {
 fn answer_head(to: oneshot::Sender<AnswerHead>, head: AnswerHead) {
     // A client that went away needs no answer.
     let _ = to.send(head);
-}
-
-/// The number in `Code: N. DB::Exception: …`.
-pub fn error_code(error: &str) -> Option<u32> {
-    let after = error.split_once("Code: ")?.1;
-    after.split_once('.')?.0.parse().ok()
-}
-
-/// The status that ClickHouse gives to the codes clients meet; 500 for all others.
-fn status_of(error: &str) -> StatusCode {
-    match error_code(error) {
-        Some(
-            20 | 26 | 27 | 36 | 38 | 41 | 43 | 53 | 62 | 72 | 115 | 117 | 130 | 131 | 456 | 457,
-        ) => StatusCode::BAD_REQUEST,
-        Some(46 | 60 | 81) => StatusCode::NOT_FOUND,
-        Some(159 | 160) => StatusCode::REQUEST_TIMEOUT,
-        Some(497) => StatusCode::FORBIDDEN,
-        Some(48) => StatusCode::NOT_IMPLEMENTED,
-        _ => StatusCode::INTERNAL_SERVER_ERROR,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_header_of_names_and_types_is_measured() {
-        let header = b"\x02\x01a\x02bc\x05UInt8\x06String";
-        let piece = [header.as_slice(), b"\x07rows"].concat();
-        assert_eq!(header_length(&piece), header.len());
-    }
-
-    #[test]
-    fn an_error_code_is_read_from_its_text() {
-        assert_eq!(error_code("Code: 60. DB::Exception: no table"), Some(60));
-        assert_eq!(error_code("something else"), None);
-    }
 }

@@ -1,65 +1,19 @@
 //! ClickHouse's engine as a shared library: the only place that calls C.
 //!
-//! Signatures are those of `chdb.h` as of 26.7.3. Every pointer is opaque; results, streams and
-//! connections are owned by values of this module and freed when those are dropped.
+//! Every pointer is opaque; results, streams and connections are owned by values of this module
+//! and freed when those are dropped.
 #![allow(unsafe_code)]
 
-use std::ffi::{CStr, CString, c_char, c_int, c_void};
+use std::ffi::{CStr, CString, c_char, c_int};
 use std::path::Path;
 use std::ptr;
 
 use anyhow::{Context, Result, bail};
 use libloading::Library;
 
-type ConnectionHandle = *mut c_void;
-type ResultHandle = *mut c_void;
-type InsertHandle = *mut c_void;
-
-const SUCCESS: c_int = 0;
-
-type QueryFunction = unsafe extern "C" fn(
-    ConnectionHandle,
-    *const c_char,
-    usize,
-    *const c_char,
-    usize,
-    *const *const c_char,
-    *const usize,
-    *const *const c_char,
-    *const usize,
-    usize,
-) -> ResultHandle;
-
-/// The functions that are used, looked up once.
-struct Functions {
-    connect: unsafe extern "C" fn(c_int, *mut *mut c_char) -> *mut ConnectionHandle,
-    close: unsafe extern "C" fn(*mut ConnectionHandle),
-    shutdown: unsafe extern "C" fn() -> c_int,
-    query: QueryFunction,
-    stream_query: QueryFunction,
-    stream_fetch: unsafe extern "C" fn(ConnectionHandle, ResultHandle) -> ResultHandle,
-    stream_cancel: unsafe extern "C" fn(ConnectionHandle, ResultHandle),
-    stream_insert: unsafe extern "C" fn(
-        ConnectionHandle,
-        *const c_char,
-        usize,
-        *const c_char,
-        usize,
-    ) -> InsertHandle,
-    insert_append: unsafe extern "C" fn(InsertHandle, *const c_void, usize) -> c_int,
-    insert_done: unsafe extern "C" fn(InsertHandle) -> ResultHandle,
-    insert_cancel: unsafe extern "C" fn(InsertHandle),
-    insert_error: unsafe extern "C" fn(InsertHandle) -> *const c_char,
-    insert_destroy: unsafe extern "C" fn(InsertHandle),
-    result_buffer: unsafe extern "C" fn(ResultHandle) -> *const c_char,
-    result_length: unsafe extern "C" fn(ResultHandle) -> usize,
-    result_error: unsafe extern "C" fn(ResultHandle) -> *const c_char,
-    result_rows_read: unsafe extern "C" fn(ResultHandle) -> u64,
-    result_bytes_read: unsafe extern "C" fn(ResultHandle) -> u64,
-    result_rows_written: unsafe extern "C" fn(ResultHandle) -> u64,
-    result_bytes_written: unsafe extern "C" fn(ResultHandle) -> u64,
-    result_destroy: unsafe extern "C" fn(ResultHandle),
-}
+use crate::functions::{
+    ConnectionHandle, Functions, InsertHandle, QueryFunction, ResultHandle, SUCCESS, look_up,
+};
 
 /// The loaded engine on one data path. One a process; lives as long as the process.
 pub struct Engine {
@@ -118,45 +72,6 @@ impl Engine {
         // after most sessions that ran queries, without harm (26.7.3).
         unsafe { (self.functions.shutdown)() };
     }
-}
-
-fn look_up(library: &'static Library) -> Result<Functions> {
-    // Before the first connection: the engine's handlers would swallow SIGTERM.
-    // SAFETY: the signature is that of chdb.h.
-    unsafe {
-        let set_signal_handlers =
-            library.get::<unsafe extern "C" fn(c_int)>(c"chdb_set_signal_handlers_enabled")?;
-        set_signal_handlers(0);
-    }
-    macro_rules! function {
-        ($name:literal) => {
-            // SAFETY: the field's type is the signature in chdb.h.
-            *unsafe { library.get($name) }?
-        };
-    }
-    Ok(Functions {
-        connect: function!(c"chdb_connect"),
-        close: function!(c"chdb_close_conn"),
-        shutdown: function!(c"chdb_shutdown"),
-        query: function!(c"chdb_query_with_params_n"),
-        stream_query: function!(c"chdb_stream_query_with_params_n"),
-        stream_fetch: function!(c"chdb_stream_fetch_result"),
-        stream_cancel: function!(c"chdb_stream_cancel_query"),
-        stream_insert: function!(c"chdb_stream_insert_n"),
-        insert_append: function!(c"chdb_stream_append"),
-        insert_done: function!(c"chdb_stream_done"),
-        insert_cancel: function!(c"chdb_stream_cancel_insert"),
-        insert_error: function!(c"chdb_stream_insert_error"),
-        insert_destroy: function!(c"chdb_destroy_insert_stream"),
-        result_buffer: function!(c"chdb_result_buffer"),
-        result_length: function!(c"chdb_result_length"),
-        result_error: function!(c"chdb_result_error"),
-        result_rows_read: function!(c"chdb_result_rows_read"),
-        result_bytes_read: function!(c"chdb_result_bytes_read"),
-        result_rows_written: function!(c"chdb_result_rows_written"),
-        result_bytes_written: function!(c"chdb_result_bytes_written"),
-        result_destroy: function!(c"chdb_destroy_query_result"),
-    })
 }
 
 /// What the engine says when it refuses: `Code: N. DB::Exception: …`.

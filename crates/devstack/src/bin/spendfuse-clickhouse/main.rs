@@ -7,10 +7,12 @@
 mod answer;
 mod engine;
 mod frames;
+mod functions;
 mod pool;
 mod request;
 mod serve;
 mod sql;
+mod wire;
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
@@ -22,7 +24,7 @@ use tracing_subscriber::EnvFilter;
 
 /// Serves ClickHouse's HTTP interface from the embedded engine. Development only.
 ///
-/// Example: spendfuse-clickhouse --library .cache/libchdb-26.7.3-stable.1/libchdb.so --path /tmp/ch --port 8123
+/// Example: spendfuse-clickhouse --library .cache/libchdb-26.7.3-stable.1/libchdb.so --path data --port 8123
 #[derive(Debug, Parser)]
 #[command(verbatim_doc_comment)]
 struct Arguments {

@@ -19,9 +19,11 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc::{self, Receiver, Sender};
 use tokio::sync::{Semaphore, oneshot};
 
-use crate::answer::{AnswerHead, AnswerSink, BodyPiece, EXCEPTION_TAG, Job, error_code};
+use crate::answer::{AnswerHead, AnswerSink, BodyPiece, Job};
 use crate::pool::Pool;
 use crate::request::{Refusal, RequestHead, bad_request, multipart_fields};
+use crate::sql::{Statement, classify};
+use crate::wire::{EXCEPTION_TAG, error_code};
 
 /// Time for running statements to end after SIGTERM.
 const SHUTDOWN_PATIENCE: Duration = Duration::from_secs(10);
@@ -190,8 +192,7 @@ async fn run(
 /// Whether the URL holds an insert whose data is the body, to be passed on as it arrives.
 fn is_streamed_insert(head: &RequestHead) -> bool {
     let text = head.query.as_deref().unwrap_or_default();
-    let statement = crate::sql::classify(text.as_bytes());
-    matches!(statement, Ok(crate::sql::Statement::Insert { .. }))
+    matches!(classify(text.as_bytes()), Ok(Statement::Insert { .. }))
 }
 
 async fn collect(body: Incoming) -> Result<Bytes, Refusal> {

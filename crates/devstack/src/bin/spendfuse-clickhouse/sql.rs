@@ -15,8 +15,8 @@ pub enum Statement<'a> {
     },
     /// A statement that only reads.
     Read {
-        /// Whether the engine can give its result in pieces.
-        can_stream: bool,
+        /// Whether it is a plain `SELECT`, whose result the engine can give in pieces.
+        is_select: bool,
         /// `FORMAT X` at its end.
         format: Option<&'a str>,
     },
@@ -93,7 +93,7 @@ fn data_begin(text: &[u8], after_name: usize) -> usize {
     after_name + blanks + usize::from(has_line_end)
 }
 
-fn read(mut words: Words<'_>, mut can_stream: bool) -> Result<Statement<'_>, SeveralStatements> {
+fn read(mut words: Words<'_>, mut is_select: bool) -> Result<Statement<'_>, SeveralStatements> {
     let mut format = None;
     while let Some(word) = words.next() {
         if word.depth != 0 {
@@ -101,7 +101,7 @@ fn read(mut words: Words<'_>, mut can_stream: bool) -> Result<Statement<'_>, Sev
         }
         if word.text == ";" {
             return match words.next() {
-                None => Ok(Statement::Read { can_stream, format }),
+                None => Ok(Statement::Read { is_select, format }),
                 Some(_) => Err(SeveralStatements),
             };
         }
@@ -112,10 +112,10 @@ fn read(mut words: Words<'_>, mut can_stream: bool) -> Result<Statement<'_>, Sev
         }
         // `WITH … INSERT` and `SELECT … INTO OUTFILE` write.
         if word.is("INSERT") || word.is("OUTFILE") {
-            can_stream = false;
+            is_select = false;
         }
     }
-    Ok(Statement::Read { can_stream, format })
+    Ok(Statement::Read { is_select, format })
 }
 
 fn single<'a>(
@@ -272,7 +272,7 @@ mod tests {
         let read = |text: &'static str| classify(text.as_bytes());
         let expected = |format| {
             Ok(Statement::Read {
-                can_stream: true,
+                is_select: true,
                 format,
             })
         };
