@@ -1,1 +1,38 @@
-//! spendfuse-guard
+//! The replica of blocklist and budgets, and the decision whether a call may go ahead.
+//!
+//! What goes in: records of the topics `spendfuse.blocklist`, `spendfuse.budgets` and
+//! `spendfuse.findings`, applied by one [`GuardWriter`]. What comes out: [`Guard::check`], which any
+//! number of threads call. No tokio, no network, no locks on the check path, and no clock: callers
+//! say what time it is. The sidecar and the command line are built on it; so may be applications.
+//!
+//! ```
+//! use spendfuse_guard::{CheckRequest, Guard, GuardConfig, Now};
+//! let (mut writer, guard) = Guard::new(GuardConfig::new(4));
+//! # let now = Now { wall: spendfuse_domain::UnixMillis(0), monotonic_millis: 0 };
+//! writer.publish(now.wall);
+//! let decision = guard.check(&CheckRequest::default(), now);
+//! assert_eq!(decision.verdict(), spendfuse_domain::Verdict::Ok);
+//! ```
+
+mod changes;
+mod compiled;
+mod decision;
+mod entry;
+mod error;
+mod findings;
+mod freshness;
+mod guard;
+mod hash;
+mod response;
+mod shards;
+mod writer;
+
+pub use changes::{BlocklistPage, CursorExpired, PageEntry};
+pub use decision::{CheckRequest, ColdStart, Decision};
+pub use entry::Entry;
+pub use error::GuardError;
+pub use findings::OpenFinding;
+pub use freshness::{Now, State, StateAge};
+pub use guard::{Guard, GuardConfig};
+pub use response::{BudgetLine, CheckResponse, CountLine, Warning, decision_name};
+pub use writer::{ENFORCEMENT_LAG_SECONDS, GuardWriter};

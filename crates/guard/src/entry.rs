@@ -1,0 +1,235 @@
+//! One blocklist entry in the replica: the published value in a compact form, a million of which
+//! fit into a few hundred megabytes.
+
+use std::borrow::Cow;
+
+use serde_json::{Number, Value};
+use spendfuse_domain::budget::{Limit, Spend};
+use spendfuse_domain::verdict::{BlocklistEntry, EventRef};
+use spendfuse_domain::{Nanos, UnixMillis, Verdict};
+
+use crate::error::GuardError;
+
+/// A budget's or a session block's entry.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Entry {
+    key: Box<str>,
+    budget: Box<str>,
+    filter: Option<Box<Value>>,
+    /// Strictest step reached, as its writer judged.
+    pub verdict: Verdict,
+    action: Cow<'static, str>,
+    /// What the entry says is spent; which of its parts are known, says [`Self::known`].
+    pub spent: Spend,
+    known: Known,
+    /// The limit that its writer judged by; `None` for session blocks.
+    pub limit: Option<Limit>,
+    percent_tenths: Option<u64>,
+    /// Name of the window for people.
+    pub window: Box<str>,
+    window_start: UnixMillis,
+    /// When the count starts again.
+    pub resets_at: Option<UnixMillis>,
+    expires_at: Option<UnixMillis>,
+    counted_from: UnixMillis,
+    downgrade_to: Option<Box<str>>,
+    version: u64,
+    decided_at: UnixMillis,
+    caused_by: Option<Box<EventRef>>,
+}
+
+/// Which amounts an entry states.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Known {
+    cost: bool,
+    tokens: bool,
+    calls: bool,
+}
+
+impl Entry {
+    /// Reads the value of `key`.
+    ///
+    /// # Errors
+    /// [`GuardError::Entry`] where it is not the JSON of the contract's section 2.
+    pub(crate) fn parse(key: &str, value: &[u8]) -> Result<Self, GuardError> {
+        let bad = |detail: String| GuardError::Entry {
+            key: key.to_owned(),
+            detail,
+        };
+        let read: BlocklistEntry =
+            serde_json::from_slice(value).map_err(|error| bad(error.to_string()))?;
+        let usd = |text: &Option<String>| match text {
+            Some(text) => Nanos::parse_usd(text)
+                .map(|parsed| Some(parsed.amount))
+                .map_err(|error| bad(error.to_string())),
+            None => Ok(None),
+        };
+        let spent_usd = usd(&read.spent_usd)?;
+        let limit = match (usd(&read.limit_usd)?, read.limit_tokens, read.limit_calls) {
+            (Some(limit), _, _) => Some(Limit::Usd(limit)),
+            (None, Some(limit), _) => Some(Limit::Tokens(limit)),
+            (None, None, limit) => limit.map(Limit::Calls),
+        };
+        Ok(Self {
+            key: key.into(),
+            budget: read.budget.into(),
+            filter: read.filter.map(Box::new),
+            verdict: read.verdict,
+            action: known_action(read.action),
+            spent: Spend {
+                cost: spent_usd.unwrap_or_default(),
+                tokens: read.spent_tokens.unwrap_or_default(),
+                calls: read.spent_calls.unwrap_or_default(),
+            },
+            known: Known {
+                cost: spent_usd.is_some(),
+                tokens: read.spent_tokens.is_some(),
+                calls: read.spent_calls.is_some(),
+            },
+            limit,
+            percent_tenths: read.percent.as_ref().and_then(to_tenths),
+            window: read.window.into(),
+            window_start: read.window_start,
+            resets_at: read.resets_at,
+            expires_at: read.expires_at,
+            counted_from: read.counted_from,
+            downgrade_to: read.downgrade_to.map(Box::from),
+            version: read.version,
+            decided_at: read.decided_at,
+            caused_by: read.caused_by.map(Box::new),
+        })
+    }
+
+    /// The key in the topic.
+    pub fn key(&self) -> &str {
+        &self.key
+    }
+
+    /// The scope's text.
+    pub fn scope(&self) -> &str {
+        self.key.rsplit_once('|').map_or("", |(_, scope)| scope)
+    }
+
+    /// The budget's id; for a session block the id of the detector rule.
+    pub fn budget(&self) -> &str {
+        &self.budget
+    }
+
+    /// The detector, where this is a session block.
+    pub fn detector(&self) -> Option<&str> {
+        let rest = self.key.strip_prefix("finding|")?;
+        rest.split_once('|').map(|(detector, _)| detector)
+    }
+
+    /// Whether readers must ignore it at `now`: its window is over.
+    pub fn is_expired(&self, now: UnixMillis) -> bool {
+        self.expires_at.is_some_and(|at| at <= now)
+    }
+
+    /// After this time readers ignore it.
+    pub fn expires_at(&self) -> Option<UnixMillis> {
+        self.expires_at
+    }
+
+    /// Dollars spent, where the entry says.
+    pub fn cost(&self) -> Option<Nanos> {
+        self.known.cost.then_some(self.spent.cost)
+    }
+
+    /// The time of the event that caused it.
+    pub fn caused_at(&self) -> Option<UnixMillis> {
+        self.caused_by.as_ref().and_then(|event| event.time)
+    }
+
+    /// The value as it was published.
+    pub fn to_published(&self) -> BlocklistEntry {
+        let count = |limit: Option<Limit>, tokens: bool| match limit {
+            Some(Limit::Tokens(limit)) if tokens => Some(limit),
+            Some(Limit::Calls(limit)) if !tokens => Some(limit),
+            _ => None,
+        };
+        BlocklistEntry {
+            v: 1,
+            budget: self.budget.to_string(),
+            scope: self.scope().to_owned(),
+            filter: self.filter.as_deref().cloned(),
+            verdict: self.verdict,
+            action: self.action.clone().into_owned(),
+            spent_usd: self.cost().map(|cost| cost.to_string()),
+            limit_usd: match self.limit {
+                Some(Limit::Usd(limit)) => Some(limit.to_string()),
+                _ => None,
+            },
+            spent_tokens: self.known.tokens.then_some(self.spent.tokens),
+            limit_tokens: count(self.limit, true),
+            spent_calls: self.known.calls.then_some(self.spent.calls),
+            limit_calls: count(self.limit, false),
+            percent: self.percent_tenths.and_then(from_tenths),
+            window: self.window.to_string(),
+            window_start: self.window_start,
+            resets_at: self.resets_at,
+            expires_at: self.expires_at,
+            counted_from: self.counted_from,
+            downgrade_to: self.downgrade_to.as_deref().map(str::to_owned),
+            version: self.version,
+            decided_at: self.decided_at,
+            caused_by: self.caused_by.as_deref().cloned(),
+        }
+    }
+}
+
+/// Spent as a percentage of the limit with one fraction digit, rounded down: 99.99 % of a limit
+/// never reads as 100. `None` for limit 0.
+pub(crate) fn percent(spent: i128, limit: i128) -> Option<Number> {
+    if limit <= 0 {
+        return None;
+    }
+    let tenths = (spent.max(0).saturating_mul(1000)).div_euclid(limit);
+    from_tenths(u64::try_from(tenths).unwrap_or(u64::MAX))
+}
+
+fn from_tenths(tenths: u64) -> Option<Number> {
+    Number::from_f64(tenths as f64 / 10.0)
+}
+
+fn to_tenths(percent: &Number) -> Option<u64> {
+    percent
+        .as_f64()
+        .map(|percent| (percent * 10.0).round() as u64)
+}
+
+/// The usual actions without an allocation an entry.
+fn known_action(action: String) -> Cow<'static, str> {
+    let known = [
+        Verdict::Ok,
+        Verdict::Warn,
+        Verdict::Downgrade,
+        Verdict::Block,
+    ];
+    let known = known.into_iter().find(|verdict| verdict.name() == action);
+    known.map_or(Cow::Owned(action), |verdict| Cow::Borrowed(verdict.name()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const CONTRACT: &str = r#"{"v":1,"budget":"cap-per-customer","scope":"acme/customer=c-42","where":{"plan":"free"},"verdict":"block","action":"block","spent_usd":"5.000123","limit_usd":"5.00","percent":100.0,"window":"day:2026-11-22","window_start":"2026-11-22T05:00:00Z","resets_at":"2026-11-23T05:00:00Z","expires_at":"2026-11-23T05:00:00Z","counted_from":"2026-11-22T05:00:00Z","downgrade_to":null,"version":184467,"decided_at":"2026-11-22T10:15:30.2Z","caused_by":{"source":"checkout-api","id":"chatcmpl-9x","time":"2026-11-22T10:15:30Z"}}"#;
+
+    #[test]
+    fn an_entry_is_given_out_as_it_was_published() {
+        let key = "cap-per-customer|acme/customer=c-42";
+        let entry = Entry::parse(key, CONTRACT.as_bytes()).unwrap();
+        let published: BlocklistEntry = serde_json::from_str(CONTRACT).unwrap();
+        assert_eq!(entry.to_published(), published);
+        assert_eq!(entry.scope(), published.scope);
+        let end = published.expires_at.unwrap();
+        assert!(entry.is_expired(end) && !entry.is_expired(end.plus(-1)));
+    }
+
+    #[test]
+    fn a_value_that_is_no_entry_is_an_error_with_its_key() {
+        let error = Entry::parse("cap|acme", b"{\"v\":1}").unwrap_err();
+        assert!(error.to_string().contains("cap|acme"), "{error}");
+    }
+}

@@ -1,0 +1,258 @@
+//! A decision in words: the JSON of the contract's section 5.
+
+use serde::Serialize;
+use serde_json::Number;
+use spendfuse_domain::budget::Limit;
+use spendfuse_domain::scope::{Dimension, Dimensions as _};
+use spendfuse_domain::{Nanos, UnixMillis, Verdict};
+
+use crate::compiled::CompiledBudget;
+use crate::decision::{CheckRequest, Decision, Match};
+use crate::entry::{Entry, percent};
+
+/// The answer of `POST /v1/check`.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[allow(missing_docs)]
+pub struct CheckResponse {
+    /// `allow`, `warn`, `downgrade` or `block`.
+    pub decision: &'static str,
+    /// Every budget that applies and every session block, strictest first.
+    pub budgets: Vec<BudgetLine>,
+    pub downgrade_to: Option<String>,
+    pub warnings: Vec<Warning>,
+    /// Seconds until every blocking budget has reset; null where one never does.
+    pub retry_after_seconds: Option<u64>,
+    pub state: &'static str,
+    pub state_age_ms: Option<u64>,
+    pub complete_to: Option<UnixMillis>,
+    pub reservation_id: Option<String>,
+    pub reserved_usd: Option<String>,
+}
+
+/// How the call stands to one budget. Amounts are of the limit's unit; the others are absent.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[allow(missing_docs)]
+pub struct BudgetLine {
+    pub budget: String,
+    pub scope: String,
+    pub verdict: Verdict,
+    pub spent_usd: Option<String>,
+    pub limit_usd: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub remaining_usd: Option<String>,
+    #[serde(flatten)]
+    pub counts: Option<CountLine>,
+    pub percent: Option<Number>,
+    pub window: String,
+    pub resets_at: Option<UnixMillis>,
+    pub message: Option<String>,
+    pub help_url: Option<String>,
+}
+
+/// Amounts of a budget in tokens or calls.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(untagged)]
+#[allow(missing_docs)]
+pub enum CountLine {
+    Tokens {
+        spent_tokens: u64,
+        limit_tokens: u64,
+        remaining_tokens: u64,
+    },
+    Calls {
+        spent_calls: u64,
+        limit_calls: u64,
+        remaining_calls: u64,
+    },
+}
+
+/// Something that the caller should know, whatever the decision.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[allow(missing_docs)]
+pub struct Warning {
+    /// A detector's name, or `not_evaluated`, `stale`, `cold`.
+    #[serde(rename = "type")]
+    pub kind: &'static str,
+    pub severity: &'static str,
+    pub message: String,
+    pub wasted_usd: Option<String>,
+    /// The budget that it is about, where it is about one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub budget: Option<String>,
+}
+
+/// The name of a verdict as a decision.
+pub fn decision_name(verdict: Verdict) -> &'static str {
+    match verdict {
+        Verdict::Ok => "allow",
+        other => other.name(),
+    }
+}
+
+impl Decision {
+    /// Puts the decision into words. `request` and `now` are those of the check.
+    pub fn explain(&self, request: &CheckRequest<'_>, now: UnixMillis) -> CheckResponse {
+        let mut budgets: Vec<_> = self
+            .matches
+            .iter()
+            .map(|found| self.budget_line(found, request, now))
+            .chain(self.session_blocks.iter().map(|entry| session_line(entry)))
+            .collect();
+        budgets.sort_by(|one, other| {
+            let strictness = other.verdict.cmp(&one.verdict);
+            strictness.then_with(|| one.budget.cmp(&other.budget))
+        });
+        CheckResponse {
+            decision: decision_name(self.verdict),
+            retry_after_seconds: retry_after(&budgets, self.cold_block, now),
+            budgets,
+            downgrade_to: match self.verdict {
+                Verdict::Downgrade => self.downgrade_to().map(str::to_owned),
+                _ => None,
+            },
+            warnings: self.warnings(request),
+            state: self.state.state.name(),
+            state_age_ms: self.state.age_millis,
+            complete_to: self.state.complete_to,
+            reservation_id: None,
+            reserved_usd: None,
+        }
+    }
+
+    fn budget_line(
+        &self,
+        found: &Match,
+        request: &CheckRequest<'_>,
+        now: UnixMillis,
+    ) -> BudgetLine {
+        let compiled = &self.budgets.budgets[found.budget as usize];
+        let budget = &compiled.budget;
+        let entry = found.entry.as_deref();
+        let spent = entry.map_or(0, |entry| entry.spent.against(budget.limit));
+        let limit = budget.limit.amount();
+        let (window, resets_at) = match entry {
+            Some(entry) => (entry.window.to_string(), entry.resets_at),
+            None => compiled.window(&request.attribution, now),
+        };
+        let dollars = |nanos: i128| Nanos::new(nanos).to_string();
+        let in_dollars = matches!(budget.limit, Limit::Usd(_));
+        BudgetLine {
+            budget: budget.id.to_string(),
+            scope: match entry {
+                Some(entry) => entry.scope().to_owned(),
+                None => self.budgets.groups[compiled.group].scope_text(&request.attribution),
+            },
+            verdict: found.verdict,
+            spent_usd: in_dollars.then(|| dollars(spent)),
+            limit_usd: in_dollars.then(|| dollars(limit)),
+            remaining_usd: in_dollars.then(|| dollars((limit - spent).max(0))),
+            counts: count_line(budget.limit, spent),
+            percent: percent(spent, limit),
+            window,
+            resets_at,
+            message: budget.message.clone(),
+            help_url: budget.help_url.clone(),
+        }
+    }
+
+    fn warnings(&self, request: &CheckRequest<'_>) -> Vec<Warning> {
+        let mut warnings = Vec::new();
+        let plain = |kind, severity, message, budget| Warning {
+            kind,
+            severity,
+            message,
+            wasted_usd: None,
+            budget,
+        };
+        if self.cold_block {
+            let message = "the guard has not caught up yet and refuses calls until then";
+            warnings.push(plain("cold", "critical", message.to_owned(), None));
+        }
+        for open in self.findings.iter().flat_map(|open| open.iter()) {
+            let finding = &open.finding;
+            warnings.push(Warning {
+                kind: finding.detector.name(),
+                severity: finding.severity.name(),
+                message: finding.message.clone(),
+                wasted_usd: Some(finding.wasted_usd.clone()),
+                budget: None,
+            });
+        }
+        for found in self.matches.iter().filter(|found| found.by_staleness) {
+            let id = &self.budgets.budgets[found.budget as usize].budget.id;
+            let message = format!("budget {id} refuses calls because the guard's state is old");
+            warnings.push(plain("stale", "critical", message, Some(id.to_string())));
+        }
+        for place in &self.not_evaluated {
+            let compiled = &self.budgets.budgets[*place as usize];
+            let id = &compiled.budget.id;
+            let lacks = missing_fields(compiled, request).join(", ");
+            let message = format!("budget {id} was not evaluated: the request lacks {lacks}");
+            warnings.push(plain(
+                "not_evaluated",
+                "info",
+                message,
+                Some(id.to_string()),
+            ));
+        }
+        warnings
+    }
+}
+
+/// The line of a session that a detector has stopped.
+fn session_line(entry: &Entry) -> BudgetLine {
+    let detector = entry.detector().unwrap_or("a detector");
+    BudgetLine {
+        budget: entry.budget().to_owned(),
+        scope: entry.scope().to_owned(),
+        verdict: entry.verdict,
+        spent_usd: None,
+        limit_usd: None,
+        remaining_usd: None,
+        counts: None,
+        percent: None,
+        window: entry.window.to_string(),
+        resets_at: entry.resets_at.or(entry.expires_at()),
+        message: Some(format!("the session was stopped by detector {detector}")),
+        help_url: None,
+    }
+}
+
+fn count_line(limit: Limit, spent: i128) -> Option<CountLine> {
+    let spent = u64::try_from(spent.max(0)).unwrap_or(u64::MAX);
+    match limit {
+        Limit::Usd(_) => None,
+        Limit::Tokens(limit) => Some(CountLine::Tokens {
+            spent_tokens: spent,
+            limit_tokens: limit,
+            remaining_tokens: limit.saturating_sub(spent),
+        }),
+        Limit::Calls(limit) => Some(CountLine::Calls {
+            spent_calls: spent,
+            limit_calls: limit,
+            remaining_calls: limit.saturating_sub(spent),
+        }),
+    }
+}
+
+/// Seconds, rounded up, until the last of the blocking lines has reset.
+fn retry_after(budgets: &[BudgetLine], cold_block: bool, now: UnixMillis) -> Option<u64> {
+    if cold_block {
+        return None;
+    }
+    let blocking = budgets.iter().filter(|line| line.verdict == Verdict::Block);
+    let resets = blocking.map(|line| line.resets_at);
+    let last = resets
+        .reduce(|one, other| Some(one?.max(other?)))
+        .flatten()?;
+    Some(last.since(now).max(0) as u64).map(|millis| millis.div_ceil(1000))
+}
+
+fn missing_fields(compiled: &CompiledBudget, request: &CheckRequest<'_>) -> Vec<String> {
+    let conditions = compiled.budget.filter.0.iter();
+    let missing = |dimension: &&Dimension| request.attribution.value(dimension).is_empty();
+    let dimensions = conditions.map(|(dimension, _)| dimension).filter(missing);
+    dimensions
+        .map(|dimension| dimension.name().into_owned())
+        .collect()
+}

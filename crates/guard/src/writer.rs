@@ -1,0 +1,232 @@
+//! The writer's side: records of the followed topics in, publications to readers out.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use spendfuse_domain::budget::{BudgetId, BudgetsRecord};
+use spendfuse_domain::finding::{Finding, FindingState};
+use spendfuse_domain::verdict::{BlocklistKey, Heartbeat, Stage};
+use spendfuse_domain::{Budget, UnixMillis, Verdict};
+
+use crate::changes::Change;
+use crate::compiled::CompiledBudgets;
+use crate::entry::Entry;
+use crate::error::GuardError;
+use crate::findings::{OpenFinding, OpenFindings, replaced, scope_of};
+use crate::freshness::{Heartbeats, Now};
+use crate::guard::Replica;
+use crate::shards::Pending;
+
+/// Seconds from a model call's own time to the moment when a changed verdict is in force here.
+pub const ENFORCEMENT_LAG_SECONDS: &str = "spendfuse_enforcement_lag_seconds";
+
+/// The only writer of a replica. Apply records in log order, then [`publish`](Self::publish).
+pub struct GuardWriter {
+    replica: Arc<Replica>,
+    entries: Pending<Arc<Entry>>,
+    findings: Pending<OpenFindings>,
+    changes: Vec<Change>,
+    budgets: BTreeMap<BudgetId, Arc<Budget>>,
+    budgets_version: u64,
+    budgets_changed: bool,
+    heartbeats: Heartbeats,
+    heartbeats_changed: bool,
+    caught_up: bool,
+    /// Causes of the changed verdicts that readers do not see yet.
+    unpublished_causes: Vec<(Verdict, UnixMillis)>,
+}
+
+impl GuardWriter {
+    pub(crate) fn new(replica: Arc<Replica>) -> Self {
+        Self {
+            heartbeats: Heartbeats::new(replica.config.partitions),
+            replica,
+            entries: Pending::new(),
+            findings: Pending::new(),
+            changes: Vec::new(),
+            budgets: BTreeMap::new(),
+            budgets_version: 0,
+            budgets_changed: false,
+            heartbeats_changed: false,
+            caught_up: false,
+            unpublished_causes: Vec::new(),
+        }
+    }
+
+    /// Takes a record of the blocklist topic; `value` is `None` for a tombstone, `logged_at` the
+    /// record's own timestamp.
+    ///
+    /// # Errors
+    /// [`GuardError`] where the record cannot be read; what was known of its key stays.
+    pub fn apply(
+        &mut self,
+        key: &str,
+        value: Option<&[u8]>,
+        logged_at: UnixMillis,
+        now: Now,
+    ) -> Result<(), GuardError> {
+        match BlocklistKey::parse(key) {
+            None => Err(GuardError::Key {
+                key: key.to_owned(),
+            }),
+            Some(BlocklistKey::Heartbeat { stage, partition }) => match value {
+                Some(value) => self.beat(key, stage, partition, value, logged_at, now),
+                None => Ok(()),
+            },
+            Some(BlocklistKey::Budget { .. } | BlocklistKey::Finding { .. }) => {
+                self.apply_entry(key, value)
+            }
+        }
+    }
+
+    fn apply_entry(&mut self, key: &str, value: Option<&[u8]>) -> Result<(), GuardError> {
+        let hash = self.replica.hasher.key(key);
+        let Some(value) = value else {
+            self.entries.set(hash, None);
+            self.changes.push(Change::Removed(key.into()));
+            return Ok(());
+        };
+        let entry = Arc::new(Entry::parse(key, value)?);
+        // What was followed from the log's beginning says nothing about the lag.
+        if self.caught_up {
+            let before = self.entries.get(&self.replica.entries, hash);
+            let before = before.map_or(Verdict::Ok, |before| before.verdict);
+            if before != entry.verdict {
+                let cause = entry.caused_at().map(|at| (entry.verdict, at));
+                self.unpublished_causes.extend(cause);
+            }
+        }
+        self.changes.push(Change::Set(Arc::clone(&entry)));
+        self.entries.set(hash, Some(entry));
+        Ok(())
+    }
+
+    fn beat(
+        &mut self,
+        key: &str,
+        stage: Stage,
+        partition: u32,
+        value: &[u8],
+        logged_at: UnixMillis,
+        now: Now,
+    ) -> Result<(), GuardError> {
+        let bad = |detail: String| GuardError::Heartbeat {
+            key: key.to_owned(),
+            detail,
+        };
+        let heartbeat: Heartbeat =
+            serde_json::from_slice(value).map_err(|error| bad(error.to_string()))?;
+        // At the live end a record's way is milliseconds. What was logged before this guard caught
+        // up may be days old, and only the wall clocks can tell.
+        let transit_millis = if self.caught_up {
+            0
+        } else {
+            now.wall.since(logged_at).max(0)
+        };
+        let known = self.heartbeats.beat(
+            stage,
+            partition,
+            &heartbeat,
+            logged_at,
+            transit_millis,
+            now.monotonic_millis,
+        );
+        if !known {
+            let partitions = self.replica.config.partitions;
+            return Err(bad(format!(
+                "this guard expects {partitions} partitions; set its partition count to that of \
+                 the stage topics"
+            )));
+        }
+        self.heartbeats_changed = true;
+        Ok(())
+    }
+
+    /// Takes a record of the budgets topic; `version` is one more than its offset. Detector rules
+    /// are none of a guard's business and are skipped.
+    ///
+    /// # Errors
+    /// [`GuardError::Budget`] where it is not a budget; the budget stays as it was.
+    pub fn apply_budget(
+        &mut self,
+        key: &str,
+        value: Option<&[u8]>,
+        version: u64,
+    ) -> Result<(), GuardError> {
+        self.budgets_version = self.budgets_version.max(version);
+        let Some(value) = value else {
+            if let Some(id) = BudgetId::new(key) {
+                self.budgets_changed |= self.budgets.remove(&id).is_some();
+            }
+            return Ok(());
+        };
+        if let BudgetsRecord::Budget(budget) = BudgetsRecord::parse(key, value)? {
+            self.budgets.insert(budget.id.clone(), Arc::new(budget));
+            self.budgets_changed = true;
+        }
+        Ok(())
+    }
+
+    /// Takes a record of the findings topic.
+    ///
+    /// # Errors
+    /// [`GuardError::Finding`] where the value is not a finding.
+    pub fn apply_finding(&mut self, key: &str, value: Option<&[u8]>) -> Result<(), GuardError> {
+        let finding = value.map(serde_json::from_slice::<Finding>).transpose();
+        let finding = finding.map_err(|error| GuardError::Finding {
+            key: key.to_owned(),
+            detail: error.to_string(),
+        })?;
+        let open = finding.filter(|finding| finding.state == FindingState::Open);
+        let open = open.map(|finding| OpenFinding {
+            key: key.into(),
+            finding,
+        });
+        let scope = self.replica.hasher.text(scope_of(key));
+        let before = self.findings.get(&self.replica.findings, scope);
+        self.findings.set(scope, replaced(before, key, open));
+        Ok(())
+    }
+
+    /// Every followed topic has been read to the end that it had at start.
+    pub fn caught_up(&mut self) {
+        self.caught_up = true;
+        self.heartbeats_changed = true;
+    }
+
+    /// One more than the offset of the last budgets record that was applied.
+    pub fn budgets_version(&self) -> u64 {
+        self.budgets_version
+    }
+
+    /// Shows everything applied so far to readers.
+    pub fn publish(&mut self, now: UnixMillis) {
+        let replica = &self.replica;
+        if self.budgets_changed {
+            let budgets = self.budgets.values().cloned();
+            let compiled = CompiledBudgets::compile(budgets, &replica.hasher);
+            replica.budgets.store(Arc::new(compiled));
+            self.budgets_changed = false;
+        }
+        if !self.entries.is_empty() {
+            replica.entries.publish(&mut self.entries);
+            // After the entries: who reads all entries and then follows the changes from a cursor
+            // taken before misses none.
+            replica.log_changes(self.changes.drain(..));
+        }
+        if !self.findings.is_empty() {
+            replica.findings.publish(&mut self.findings);
+        }
+        // Last: the state's age must not promise what readers do not see yet.
+        if self.heartbeats_changed {
+            let freshness = self.heartbeats.freshness(self.caught_up);
+            replica.freshness.store(Arc::new(freshness));
+            self.heartbeats_changed = false;
+        }
+        for (verdict, caused_at) in self.unpublished_causes.drain(..) {
+            let lag_millis = now.since(caused_at).max(0);
+            metrics::histogram!(ENFORCEMENT_LAG_SECONDS, "verdict" => verdict.name())
+                .record(lag_millis as f64 / 1000.0);
+        }
+    }
+}

@@ -1,0 +1,258 @@
+//! What a caller of the check sees, in the contract's JSON.
+
+use serde_json::{Value, json};
+use spendfuse_domain::budget::Spend;
+use spendfuse_domain::{Attribution, Nanos, UnixMillis, Verdict};
+use spendfuse_guard::{CheckRequest, ColdStart, Guard, GuardConfig, GuardWriter, Now};
+
+const KEY: &str = "daily|acme/customer=c-42";
+
+fn now() -> Now {
+    Now {
+        wall: UnixMillis::parse_rfc3339("2026-11-22T10:15:30Z").unwrap(),
+        monotonic_millis: 0,
+    }
+}
+
+fn budget(writer: &mut GuardWriter, id: &str, changes: Value) {
+    let mut record = json!({
+        "v": 1, "id": id, "scope": {"workspace": "acme", "customer": "*"}, "limit": "5.00",
+        "window": "day", "timezone": "America/New_York", "counted_from": "2026-11-01T00:00:00Z",
+        "steps": [{"at": 80, "do": "warn"}, {"at": 100, "do": "block"}],
+    });
+    for (field, value) in changes.as_object().unwrap() {
+        record[field] = value.clone();
+    }
+    let value = serde_json::to_vec(&record).unwrap();
+    writer.apply_budget(id, Some(&value), 1).unwrap();
+}
+
+fn entry(spent: &str, verdict: &str) -> Vec<u8> {
+    let end = "2026-11-23T05:00:00Z";
+    serde_json::to_vec(&json!({
+        "v": 1, "budget": "daily", "scope": "acme/customer=c-42", "where": null,
+        "verdict": verdict, "action": verdict, "spent_usd": spent, "limit_usd": "5.00",
+        "percent": 1.0, "window": "day:2026-11-22", "window_start": "2026-11-22T05:00:00Z",
+        "resets_at": end, "expires_at": end, "counted_from": "2026-11-22T05:00:00Z",
+        "downgrade_to": null, "version": 1, "decided_at": "2026-11-22T10:15:30Z",
+        "caused_by": {"source": "app", "id": "1", "time": "2026-11-22T10:15:29Z"},
+    }))
+    .unwrap()
+}
+
+fn call(estimate: &str) -> CheckRequest<'static> {
+    CheckRequest {
+        attribution: Attribution {
+            workspace: "acme".into(),
+            customer: "c-42".into(),
+            session: "s-1".into(),
+            model: "gpt-4o-mini".into(),
+            ..Attribution::default()
+        },
+        estimate: Spend {
+            cost: Nanos::parse_usd(estimate).unwrap().amount,
+            tokens: 0,
+            calls: 1,
+        },
+    }
+}
+
+fn answer(guard: &Guard, request: &CheckRequest<'_>, now: Now) -> Value {
+    let response = guard.check(request, now).explain(request, now.wall);
+    serde_json::to_value(response).unwrap()
+}
+
+#[test]
+fn a_blocked_call_learns_which_budget_and_until_when() {
+    let (mut writer, guard) = Guard::new(GuardConfig::new(1));
+    budget(
+        &mut writer,
+        "daily",
+        json!({"message": "Used up.", "help_url": "https://a.example"}),
+    );
+    writer
+        .apply(KEY, Some(&entry("5.000123", "block")), now().wall, now())
+        .unwrap();
+    writer.publish(now().wall);
+    let answer = answer(&guard, &call("0"), now());
+    let line = &answer["budgets"][0];
+    assert_eq!(answer["decision"], "block");
+    assert_eq!(answer["retry_after_seconds"], 67_470);
+    let expected = json!({
+        "budget": "daily", "scope": "acme/customer=c-42", "verdict": "block",
+        "spent_usd": "5.000123", "limit_usd": "5.00", "remaining_usd": "0.00", "percent": 100.0,
+        "window": "day:2026-11-22", "resets_at": "2026-11-23T05:00:00Z", "message": "Used up.",
+        "help_url": "https://a.example",
+    });
+    assert_eq!(*line, expected);
+}
+
+#[test]
+fn the_estimate_counts_and_a_window_that_ended_does_not() {
+    let (mut writer, guard) = Guard::new(GuardConfig::new(1));
+    budget(&mut writer, "daily", json!({}));
+    writer
+        .apply(KEY, Some(&entry("4.50", "warn")), now().wall, now())
+        .unwrap();
+    writer.publish(now().wall);
+    let verdict = |estimate, now| guard.check(&call(estimate), now).verdict();
+    assert_eq!(verdict("0.50", now()), Verdict::Warn);
+    assert_eq!(verdict("0.500000001", now()), Verdict::Block);
+    let next_day = Now {
+        wall: UnixMillis::parse_rfc3339("2026-11-23T05:00:00Z").unwrap(),
+        ..now()
+    };
+    assert_eq!(verdict("0.500000001", next_day), Verdict::Ok);
+    let fresh = answer(&guard, &call("0"), next_day);
+    assert_eq!(fresh["budgets"][0]["window"], "day:2026-11-23");
+    assert_eq!(fresh["budgets"][0]["spent_usd"], "0.00");
+    // A tombstone is a fresh window too.
+    writer.apply(KEY, None, now().wall, now()).unwrap();
+    writer.publish(now().wall);
+    assert_eq!(verdict("0.50", now()), Verdict::Ok);
+}
+
+#[test]
+fn limit_zero_blocks_a_customer_never_seen() {
+    let (mut writer, guard) = Guard::new(GuardConfig::new(1));
+    budget(&mut writer, "daily", json!({"limit": "0"}));
+    writer.publish(now().wall);
+    let answer = answer(&guard, &call("0"), now());
+    assert_eq!(answer["decision"], "block");
+    assert_eq!(answer["budgets"][0]["percent"], Value::Null);
+}
+
+#[test]
+fn a_budget_whose_where_cannot_be_judged_is_named() {
+    let (mut writer, guard) = Guard::new(GuardConfig::new(1));
+    budget(
+        &mut writer,
+        "daily",
+        json!({"limit": "0", "where": {"plan": "free"}}),
+    );
+    writer.publish(now().wall);
+    let mut request = call("0");
+    let unknown = answer(&guard, &request, now());
+    assert_eq!(unknown["decision"], "allow");
+    assert_eq!(unknown["warnings"][0]["type"], "not_evaluated");
+    assert_eq!(unknown["warnings"][0]["budget"], "daily");
+    request.attribution.plan = "pro".into();
+    assert_eq!(answer(&guard, &request, now())["warnings"], json!([]));
+    request.attribution.plan = "free".into();
+    assert_eq!(answer(&guard, &request, now())["decision"], "block");
+}
+
+#[test]
+fn a_call_that_already_uses_the_cheaper_model_is_only_warned() {
+    let (mut writer, guard) = Guard::new(GuardConfig::new(1));
+    let steps = json!([{"at": 50, "do": "downgrade", "to": "gpt-4o-mini"}]);
+    budget(&mut writer, "daily", json!({"steps": steps}));
+    writer
+        .apply(KEY, Some(&entry("3.00", "downgrade")), now().wall, now())
+        .unwrap();
+    writer.publish(now().wall);
+    let mut request = call("0");
+    assert_eq!(answer(&guard, &request, now())["decision"], "warn");
+    request.attribution.model = "gpt-4o".into();
+    let downgraded = answer(&guard, &request, now());
+    assert_eq!(downgraded["decision"], "downgrade");
+    assert_eq!(downgraded["downgrade_to"], "gpt-4o-mini");
+}
+
+#[test]
+fn before_it_has_caught_up_a_guard_follows_cold_start() {
+    for (cold_start, decision) in [(ColdStart::Allow, "allow"), (ColdStart::Block, "block")] {
+        let (mut writer, guard) = Guard::new(GuardConfig {
+            cold_start,
+            ..GuardConfig::new(1)
+        });
+        let cold = answer(&guard, &call("0"), now());
+        assert_eq!(
+            (&cold["state"], &cold["decision"]),
+            (&json!("cold"), &json!(decision))
+        );
+        writer.caught_up();
+        writer.publish(now().wall);
+        let stale = answer(&guard, &call("0"), now());
+        assert_eq!(
+            (&stale["state"], &stale["decision"]),
+            (&json!("stale"), &json!("allow"))
+        );
+    }
+}
+
+#[test]
+fn a_session_stopped_by_a_detector_is_refused_and_its_open_findings_are_told() {
+    let (mut writer, guard) = Guard::new(GuardConfig::new(1));
+    let mut stop: Value = serde_json::from_slice(&entry("0", "block")).unwrap();
+    stop["expires_at"] = json!("2026-11-22T10:30:30Z");
+    stop["resets_at"] = Value::Null;
+    let stop = serde_json::to_vec(&stop).unwrap();
+    let key = "finding|retry_loop|acme/session=s-1";
+    writer.apply(key, Some(&stop), now().wall, now()).unwrap();
+    let finding = |state: &str| {
+        serde_json::to_vec(&json!({
+            "v": 1, "detector": "retry_loop", "scope": "acme/session=s-1", "agent": "planner",
+            "model": "m", "customer": "", "feature": "", "rule": "loops", "state": state,
+            "severity": "warning", "opened_at": "2026-11-22T10:00:00Z",
+            "last_at": "2026-11-22T10:15:00Z", "measured": 4.0, "threshold": 3.0,
+            "wasted_usd": "0.0182", "evidence": [], "message": "the same prompt ran 4 times in a row",
+        }))
+        .unwrap()
+    };
+    let finding_key = "acme/session=s-1|retry_loop|loops|planner";
+    writer
+        .apply_finding(finding_key, Some(&finding("open")))
+        .unwrap();
+    writer.publish(now().wall);
+    let stopped = answer(&guard, &call("0"), now());
+    assert_eq!(
+        (&stopped["decision"], &stopped["retry_after_seconds"]),
+        (&json!("block"), &json!(900))
+    );
+    assert_eq!(stopped["warnings"][0]["wasted_usd"], "0.0182");
+    writer
+        .apply_finding(finding_key, Some(&finding("closed")))
+        .unwrap();
+    writer.publish(now().wall);
+    assert_eq!(answer(&guard, &call("0"), now())["warnings"], json!([]));
+}
+
+#[test]
+fn a_follower_of_the_blocklist_misses_nothing_or_is_told_to_start_again() {
+    let (mut writer, guard) = Guard::new(GuardConfig::new(1));
+    let value = entry("4.50", "warn");
+    let put = |writer: &mut GuardWriter, customer: u32, value: Option<&[u8]>| {
+        let key = format!("daily|acme/customer={customer}");
+        writer.apply(&key, value, now().wall, now()).unwrap();
+        writer.publish(now().wall);
+    };
+    for customer in 0..100 {
+        put(&mut writer, customer, Some(&value));
+    }
+    let mut page = guard.blocklist(None, 30, now().wall).unwrap();
+    put(&mut writer, 5, None);
+    put(&mut writer, 100, Some(&value));
+    let mut known = std::collections::BTreeMap::new();
+    loop {
+        for entry in page.entries {
+            match entry.value {
+                Some(value) => known.insert(entry.key, value),
+                None => known.remove(&entry.key),
+            };
+        }
+        let at_end = !page.more && known.len() == 100;
+        if at_end {
+            break;
+        }
+        page = guard.blocklist(Some(&page.cursor), 30, now().wall).unwrap();
+    }
+    assert!(!known.contains_key("daily|acme/customer=5"));
+    assert!(known.contains_key("daily|acme/customer=100"));
+    let (_, other_run) = Guard::new(GuardConfig::new(1));
+    assert!(
+        other_run
+            .blocklist(Some(&page.cursor), 30, now().wall)
+            .is_err()
+    );
+}
