@@ -1,3 +1,85 @@
-//! The spendfuse command.
+//! The `spendfuse` command: every role and every tool in one binary.
+//!
+//! It only wires: settings come from [`settings`], what a command does stands in [`commands`], and
+//! the work is done by the crates below.
 
-fn main() {}
+mod admin;
+mod commands;
+mod logging;
+mod roles;
+mod settings;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+
+use commands::Failure;
+use settings::{ProcessEnvironment, Settings, resolve};
+
+/// Keeps AI spend under control: meters usage events, enforces budgets, finds runaway sessions.
+#[derive(Parser, Debug)]
+#[command(
+    name = "spendfuse",
+    version,
+    propagate_version = true,
+    max_term_width = 100
+)]
+struct CommandLine {
+    #[command(flatten)]
+    common: Common,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Args, Debug)]
+struct Common {
+    /// Configuration file; without it spendfuse.toml is read if it is there
+    #[arg(long, global = true, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Overrides a setting, such as --set kafka.brokers=kafka-1:9092 (see `spendfuse config`)
+    #[arg(long, global = true, value_name = "KEY=VALUE")]
+    set: Vec<String>,
+}
+
+#[derive(Subcommand, Debug)]
+enum Command {
+    /// Run all roles in one process
+    #[command(after_help = "Example:\n  spendfuse up --set kafka.brokers=kafka-1:9092")]
+    Up,
+    /// Run the processor: count events, add up budgets, publish verdicts
+    #[command(after_help = "Example:\n  spendfuse processor --set instance_id=processor-2")]
+    Processor,
+    /// Create the topics with the right settings, or check them
+    Topics(commands::topics::TopicsArgs),
+    /// Show the configuration in force and where each value came from
+    Config(commands::config::ConfigArgs),
+}
+
+fn main() -> ExitCode {
+    let line = CommandLine::parse();
+    match run(line) {
+        Ok(code) => code,
+        Err(failure) => {
+            eprintln!("error: {failure}");
+            failure.exit_code()
+        }
+    }
+}
+
+fn run(line: CommandLine) -> Result<ExitCode, Failure> {
+    let resolved = resolve(
+        line.common.config.as_deref(),
+        &ProcessEnvironment,
+        &line.common.set,
+    )
+    .map_err(Failure::usage)?;
+    let settings = Settings::new(resolved).map_err(Failure::usage)?;
+    logging::start(&settings).map_err(Failure::usage)?;
+    match line.command {
+        Command::Up => roles::run(&settings, &roles::Role::ALL),
+        Command::Processor => roles::run(&settings, &[roles::Role::Processor]),
+        Command::Topics(args) => commands::topics::run(&settings, &args),
+        Command::Config(args) => commands::config::run(&settings, &args),
+    }
+}

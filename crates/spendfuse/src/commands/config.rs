@@ -1,0 +1,52 @@
+//! `spendfuse config`: the configuration in force and where each value came from.
+
+use std::process::ExitCode;
+
+use clap::Args;
+use serde_json::json;
+
+use super::Failure;
+use crate::settings::{SETTINGS, Settings, is_secret};
+
+#[derive(Args, Debug)]
+#[command(
+    after_help = "Examples:\n  spendfuse config\n  spendfuse config --json | jq '.\"kafka.brokers\"'"
+)]
+pub struct ConfigArgs {
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+pub fn run(settings: &Settings, args: &ConfigArgs) -> Result<ExitCode, Failure> {
+    let shown = |key: &str, value: &str| -> String {
+        if is_secret(key) && !value.is_empty() {
+            "(hidden)".to_owned()
+        } else {
+            value.to_owned()
+        }
+    };
+    if args.json {
+        let entries = settings.resolved().iter().map(|(key, resolved)| {
+            let value = shown(key, &resolved.value);
+            (
+                key.clone(),
+                json!({"value": value, "source": resolved.source.to_string()}),
+            )
+        });
+        let all: serde_json::Map<_, _> = entries.collect();
+        println!("{}", serde_json::Value::Object(all));
+        return Ok(ExitCode::SUCCESS);
+    }
+    let help = |key: &str| {
+        SETTINGS
+            .iter()
+            .find(|setting| setting.key == key)
+            .map_or("", |setting| setting.help)
+    };
+    for (key, resolved) in settings.resolved() {
+        let value = shown(key, &resolved.value);
+        println!("{key} = \"{value}\"  # {} ({})", help(key), resolved.source);
+    }
+    Ok(ExitCode::SUCCESS)
+}

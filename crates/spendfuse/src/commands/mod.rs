@@ -1,0 +1,49 @@
+//! The commands, one file each. A command prints its result on standard output and says by its exit
+//! code whether it found something wrong.
+
+pub mod config;
+pub mod topics;
+
+use std::fmt;
+use std::process::ExitCode;
+
+/// Why a command ended without its result.
+#[derive(Debug)]
+pub struct Failure {
+    message: String,
+    code: u8,
+}
+
+impl Failure {
+    /// The work failed: exit code 1.
+    pub fn work(error: impl fmt::Display) -> Self {
+        Self {
+            message: error.to_string(),
+            code: 1,
+        }
+    }
+
+    /// The command was called or configured wrongly: exit code 2.
+    pub fn usage(error: impl fmt::Display) -> Self {
+        Self {
+            message: error.to_string(),
+            code: 2,
+        }
+    }
+
+    /// Its exit code.
+    pub fn exit_code(&self) -> ExitCode {
+        ExitCode::from(self.code)
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(&self.message)
+    }
+}
+
+/// Exit code of a command that found something wrong.
+pub fn found_wrong() -> ExitCode {
+    ExitCode::from(1)
+}

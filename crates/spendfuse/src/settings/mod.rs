@@ -1,0 +1,52 @@
+//! The configuration in force: `spendfuse.toml`, then `SPENDFUSE_…` variables, then `--set`.
+//!
+//! [`table`] lists every setting, [`resolve`] finds each value and where it came from, and
+//! [`Settings`] reads them as what they are.
+
+mod resolve;
+mod table;
+mod values;
+
+use std::path::PathBuf;
+
+pub use resolve::{ProcessEnvironment, Resolved, ResolvedSettings, resolve};
+pub use table::{SETTINGS, is_secret};
+pub use values::Settings;
+
+/// A configuration that cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum SettingsError {
+    /// A file that cannot be read.
+    #[error("{}: {reason}", path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        reason: String,
+    },
+    /// A key that does not exist.
+    #[error("unknown setting `{key}` in {place}; {hint}")]
+    Unknown {
+        /// The key.
+        key: String,
+        /// Where it stands.
+        place: String,
+        /// What may have been meant.
+        hint: String,
+    },
+    /// `--set` without `=`.
+    #[error("--set {0}: write KEY=VALUE, such as --set partitions=8")]
+    Override(String),
+    /// A value that cannot be read.
+    #[error("{key} = \"{value}\" (from {place}): {reason}")]
+    Value {
+        /// The key.
+        key: String,
+        /// The value; hidden where secret.
+        value: String,
+        /// Where it came from.
+        place: String,
+        /// What is wrong, and what to write.
+        reason: String,
+    },
+}

@@ -1,0 +1,225 @@
+//! Where a setting's value comes from: command line, environment, file, default, in this order.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use config::{Config, File, FileFormat};
+
+use super::SettingsError;
+use super::table::{FREE_TABLES, SETTINGS, is_secret, variable};
+
+/// The file that is read where none is named.
+const DEFAULT_FILE: &str = "spendfuse.toml";
+
+/// Where a value came from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// Nothing was given.
+    Default,
+    /// This file.
+    File(PathBuf),
+    /// This environment variable.
+    Environment(String),
+    /// `--set`.
+    CommandLine,
+}
+
+impl fmt::Display for Source {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Default => formatter.write_str("default"),
+            Self::File(path) => write!(formatter, "{}", path.display()),
+            Self::Environment(variable) => write!(formatter, "${variable}"),
+            Self::CommandLine => formatter.write_str("--set"),
+        }
+    }
+}
+
+/// A value and its source.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Resolved {
+    /// The value, as text.
+    pub value: String,
+    /// Where it came from.
+    pub source: Source,
+}
+
+/// All settings, by key.
+pub type ResolvedSettings = BTreeMap<String, Resolved>;
+
+/// Reads variables; tests give a map.
+pub trait Environment {
+    /// The value of `variable`.
+    fn get(&self, variable: &str) -> Option<String>;
+}
+
+/// The process's environment.
+#[derive(Debug)]
+pub struct ProcessEnvironment;
+
+impl Environment for ProcessEnvironment {
+    fn get(&self, variable: &str) -> Option<String> {
+        std::env::var(variable).ok()
+    }
+}
+
+impl Environment for BTreeMap<String, String> {
+    fn get(&self, variable: &str) -> Option<String> {
+        BTreeMap::get(self, variable).cloned()
+    }
+}
+
+/// Resolves every setting. `file` must exist where it is named; without it `spendfuse.toml` is read
+/// if it is there. `overrides` are `KEY=VALUE`.
+///
+/// # Errors
+/// [`SettingsError`] for a file that cannot be read, an unknown key, a malformed override.
+pub fn resolve(
+    file: Option<&Path>,
+    environment: &dyn Environment,
+    overrides: &[String],
+) -> Result<ResolvedSettings, SettingsError> {
+    let mut resolved: ResolvedSettings = SETTINGS
+        .iter()
+        .map(|setting| {
+            (
+                setting.key.to_owned(),
+                Resolved {
+                    value: setting.default.to_owned(),
+                    source: Source::Default,
+                },
+            )
+        })
+        .collect();
+    add_file(&mut resolved, file)?;
+    add_environment(&mut resolved, environment)?;
+    for one in overrides {
+        let (key, value) = one
+            .split_once('=')
+            .ok_or_else(|| SettingsError::Override(one.clone()))?;
+        known_key(key).map_err(|suggestion| unknown(key, "--set", suggestion))?;
+        insert(&mut resolved, key, value.to_owned(), Source::CommandLine);
+    }
+    Ok(resolved)
+}
+
+fn add_file(resolved: &mut ResolvedSettings, file: Option<&Path>) -> Result<(), SettingsError> {
+    let path = match file {
+        Some(path) => path,
+        None if Path::new(DEFAULT_FILE).exists() => Path::new(DEFAULT_FILE),
+        None => return Ok(()),
+    };
+    let failed = |reason: String| SettingsError::File {
+        path: path.to_owned(),
+        reason,
+    };
+    let text = fs::read_to_string(path).map_err(|error| failed(error.to_string()))?;
+    let parsed = Config::builder()
+        .add_source(File::from_str(&text, FileFormat::Toml))
+        .build()
+        .map_err(|error| failed(error.to_string()))?;
+    let tree: serde_json::Value = parsed
+        .try_deserialize()
+        .map_err(|error| failed(error.to_string()))?;
+    let mut values = Vec::new();
+    flatten("", &tree, &mut values);
+    for (key, value) in values {
+        known_key(&key)
+            .map_err(|suggestion| unknown(&key, &path.display().to_string(), suggestion))?;
+        insert(resolved, &key, value, Source::File(path.to_owned()));
+    }
+    Ok(())
+}
+
+/// Leaves of the tree as dotted keys; a list becomes its items with commas.
+fn flatten(prefix: &str, tree: &serde_json::Value, values: &mut Vec<(String, String)>) {
+    use serde_json::Value;
+    match tree {
+        Value::Object(entries) => {
+            for (name, value) in entries {
+                let key = if prefix.is_empty() {
+                    name.clone()
+                } else {
+                    format!("{prefix}.{name}")
+                };
+                flatten(&key, value, values);
+            }
+        }
+        Value::Array(items) => {
+            let texts: Vec<_> = items.iter().map(plain_text).collect();
+            values.push((prefix.to_owned(), texts.join(",")));
+        }
+        leaf => values.push((prefix.to_owned(), plain_text(leaf))),
+    }
+}
+
+fn plain_text(value: &serde_json::Value) -> String {
+    value
+        .as_str()
+        .map_or_else(|| value.to_string(), str::to_owned)
+}
+
+fn add_environment(
+    resolved: &mut ResolvedSettings,
+    environment: &dyn Environment,
+) -> Result<(), SettingsError> {
+    for setting in SETTINGS {
+        let name = variable(setting.key);
+        if let Some(value) = environment.get(&name) {
+            insert(resolved, setting.key, value, Source::Environment(name));
+            continue;
+        }
+        let file_name = format!("{name}_FILE");
+        let Some(path) = environment
+            .get(&file_name)
+            .filter(|_| is_secret(setting.key))
+        else {
+            continue;
+        };
+        let secret = fs::read_to_string(&path).map_err(|error| SettingsError::File {
+            path: PathBuf::from(&path),
+            reason: format!("{error} (named by ${file_name})"),
+        })?;
+        let secret = secret.trim_end_matches(['\r', '\n']).to_owned();
+        insert(
+            resolved,
+            setting.key,
+            secret,
+            Source::Environment(file_name),
+        );
+    }
+    Ok(())
+}
+
+fn insert(resolved: &mut ResolvedSettings, key: &str, value: String, source: Source) {
+    resolved.insert(key.to_owned(), Resolved { value, source });
+}
+
+/// `Err` carries the most similar known key.
+fn known_key(key: &str) -> Result<(), Option<&'static str>> {
+    let free = FREE_TABLES
+        .iter()
+        .any(|(prefix, _)| key.starts_with(prefix));
+    if free || SETTINGS.iter().any(|setting| setting.key == key) {
+        return Ok(());
+    }
+    let similarity =
+        |setting: &&super::table::Setting| (strsim::jaro_winkler(setting.key, key) * 1000.0) as u32;
+    let nearest = SETTINGS.iter().max_by_key(similarity);
+    Err(nearest
+        .filter(|setting| similarity(setting) > 800)
+        .map(|setting| setting.key))
+}
+
+fn unknown(key: &str, place: &str, suggestion: Option<&str>) -> SettingsError {
+    SettingsError::Unknown {
+        key: key.to_owned(),
+        place: place.to_owned(),
+        hint: suggestion.map_or_else(
+            || "`spendfuse config` lists all settings".to_owned(),
+            |name| format!("did you mean `{name}`?"),
+        ),
+    }
+}

@@ -1,0 +1,197 @@
+//! Every setting: its key, its default and what it is for. The one place that lists them.
+
+/// One setting of `spendfuse.toml`; the environment variable is `SPENDFUSE_` and the key in upper
+/// case with `_` for `.`.
+#[derive(Debug)]
+pub struct Setting {
+    /// Dotted key.
+    pub key: &'static str,
+    /// Value where nothing is given.
+    pub default: &'static str,
+    /// What it is for, in a few words.
+    pub help: &'static str,
+}
+
+/// Tables whose keys are free: every entry is passed on.
+pub const FREE_TABLES: [(&str, &str); 2] = [
+    (
+        "kafka.properties.",
+        "any librdkafka setting, such as security.protocol or sasl.password",
+    ),
+    (
+        "pricing.price_multiplier.",
+        "factor on list prices per account, such as \"0.85\"",
+    ),
+];
+
+/// Shorthand for the table below.
+const fn setting(key: &'static str, default: &'static str, help: &'static str) -> Setting {
+    Setting { key, default, help }
+}
+
+/// All settings with a fixed key.
+pub const SETTINGS: &[Setting] = &[
+    setting(
+        "topic_prefix",
+        "spendfuse.",
+        "begins the name of every topic",
+    ),
+    setting(
+        "transactional_id_prefix",
+        "spendfuse",
+        "begins transactional ids and consumer groups",
+    ),
+    setting(
+        "instance_id",
+        "1",
+        "this process's name, different for every process of a role",
+    ),
+    setting("partitions", "4", "partitions of every stage topic"),
+    setting("log.format", "text", "text or json"),
+    setting(
+        "log.level",
+        "info",
+        "error, warn, info, debug or trace, or a filter such as spendfuse_bus=debug",
+    ),
+    setting(
+        "admin.listen",
+        "127.0.0.1:4118",
+        "address of /healthz, /readyz and /metrics",
+    ),
+    setting(
+        "kafka.brokers",
+        "127.0.0.1:9092",
+        "Kafka bootstrap servers, separated by commas",
+    ),
+    setting(
+        "kafka.replication_factor",
+        "-1",
+        "of new topics; -1 = the broker's default",
+    ),
+    setting(
+        "clickhouse.url",
+        "http://127.0.0.1:8123",
+        "ClickHouse's HTTP interface",
+    ),
+    setting("clickhouse.database", "spendfuse", "database of all tables"),
+    setting("clickhouse.user", "default", "ClickHouse user"),
+    setting("clickhouse.password", "", "ClickHouse password"),
+    setting(
+        "clickhouse.replicated",
+        "false",
+        "use Replicated table engines",
+    ),
+    setting("processor.meter_workers", "1", "threads that count events"),
+    setting(
+        "processor.ledger_workers",
+        "1",
+        "threads that add up budgets",
+    ),
+    setting(
+        "processor.dedupe_horizon",
+        "24h",
+        "how long event identities are remembered",
+    ),
+    setting(
+        "processor.dedupe_capacity",
+        "20000000",
+        "identities remembered per partition at most",
+    ),
+    setting(
+        "processor.session_idle",
+        "1h",
+        "a session without events for this long has ended",
+    ),
+    setting(
+        "processor.commit_min",
+        "5ms",
+        "a batch is committed no earlier than this after its first event",
+    ),
+    setting(
+        "processor.commit_interval",
+        "20ms",
+        "and at the latest this long after it",
+    ),
+    setting(
+        "processor.batch_max_events",
+        "10000",
+        "events in one batch at most",
+    ),
+    setting(
+        "processor.heartbeat",
+        "1s",
+        "how often an idle partition tells how far it has come",
+    ),
+    setting(
+        "loader.flush_interval",
+        "200ms",
+        "rows wait for more rows at most this long",
+    ),
+    setting(
+        "sidecar.listen",
+        "127.0.0.1:4117",
+        "TCP address of the check API; empty = none",
+    ),
+    setting(
+        "sidecar.socket",
+        "",
+        "path of a Unix socket for the check API; empty = none",
+    ),
+    setting(
+        "sidecar.token",
+        "",
+        "bearer token that callers must send; required on other addresses than loopback",
+    ),
+    setting(
+        "sidecar.default_workspace",
+        "",
+        "workspace of usage events that name none",
+    ),
+    setting(
+        "sidecar.spool_dir",
+        "",
+        "folder for events that the broker cannot take; empty = no spool",
+    ),
+    setting(
+        "sidecar.spool_max_bytes",
+        "1073741824",
+        "size of the spool at most, bytes",
+    ),
+    setting(
+        "sidecar.stale_after",
+        "10s",
+        "state older than this follows each budget's on_stale",
+    ),
+    setting(
+        "sidecar.cold_start",
+        "allow",
+        "allow or block, until the state is known",
+    ),
+    setting(
+        "sidecar.url",
+        "http://127.0.0.1:4117",
+        "where commands find a running sidecar",
+    ),
+    setting(
+        "pricing.trust_reported_cost",
+        "",
+        "providers whose reported_cost_usd is taken, separated by commas",
+    ),
+    setting(
+        "fingerprint.key",
+        "",
+        "the workspace key of prompt and tool fingerprints",
+    ),
+];
+
+/// Whether the value must never be shown.
+pub fn is_secret(key: &str) -> bool {
+    let name = key.rsplit(['.', '_']).next().unwrap_or(key);
+    let names = ["password", "token", "secret", "key", "pem"];
+    names.contains(&name) || key.ends_with("sasl.jaas.config") || key.ends_with("credential")
+}
+
+/// The environment variable of a key.
+pub fn variable(key: &str) -> String {
+    format!("SPENDFUSE_{}", key.to_uppercase().replace('.', "_"))
+}

@@ -1,0 +1,181 @@
+//! Settings as what they are: numbers, durations, addresses, and what the roles are built from.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::str::FromStr;
+use std::time::Duration;
+
+use jiff::SignedDuration;
+use spendfuse_bus::KafkaConfig;
+use spendfuse_pricing::{Multiplier, PricingPolicy};
+use spendfuse_processor::{ProcessorConfig, Topics};
+
+use super::table::{is_secret, variable};
+use super::{ResolvedSettings, SettingsError};
+
+/// The settings in force, read on demand.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    resolved: ResolvedSettings,
+}
+
+impl Settings {
+    /// Settings from resolved values; every value is read once, so that mistakes show at the start.
+    ///
+    /// # Errors
+    /// [`SettingsError::Value`] for the first value that cannot be read.
+    pub fn new(resolved: ResolvedSettings) -> Result<Self, SettingsError> {
+        let settings = Self { resolved };
+        settings.processor()?;
+        settings.pricing()?;
+        for key in ["sidecar.stale_after", "loader.flush_interval"] {
+            settings.duration(key)?;
+        }
+        settings.number::<u64>("sidecar.spool_max_bytes")?;
+        Ok(settings)
+    }
+
+    /// Every value with its source.
+    pub fn resolved(&self) -> &ResolvedSettings {
+        &self.resolved
+    }
+
+    /// A value as text.
+    pub fn text(&self, key: &str) -> &str {
+        self.resolved
+            .get(key)
+            .map_or("", |resolved| &resolved.value)
+    }
+
+    /// A value as text, `None` where it is empty.
+    pub fn given(&self, key: &str) -> Option<&str> {
+        Some(self.text(key)).filter(|value| !value.is_empty())
+    }
+
+    /// A value as a number, or anything else with a text form.
+    pub fn number<T: FromStr>(&self, key: &str) -> Result<T, SettingsError> {
+        let text = self.text(key).replace('_', "");
+        text.parse()
+            .map_err(|_| self.wrong(key, "not a number in range; write digits"))
+    }
+
+    /// A value as `true` or `false`.
+    pub fn flag(&self, key: &str) -> Result<bool, SettingsError> {
+        self.text(key)
+            .parse()
+            .map_err(|_| self.wrong(key, "write true or false"))
+    }
+
+    /// A value as a duration such as `24h`, `1h 30m` or `5ms`.
+    pub fn duration(&self, key: &str) -> Result<Duration, SettingsError> {
+        let reason = "not a duration; write 24h, 15m, 10s or 5ms";
+        let parsed: SignedDuration = self
+            .text(key)
+            .parse()
+            .map_err(|_| self.wrong(key, reason))?;
+        Duration::try_from(parsed).map_err(|_| self.wrong(key, reason))
+    }
+
+    fn millis(&self, key: &str) -> Result<i64, SettingsError> {
+        let millis = self.duration(key)?.as_millis();
+        i64::try_from(millis).map_err(|_| self.wrong(key, "too long"))
+    }
+
+    /// An error about the value of `key`.
+    pub fn wrong(&self, key: &str, reason: &str) -> SettingsError {
+        let place = self
+            .resolved
+            .get(key)
+            .map_or_else(|| variable(key), |resolved| resolved.source.to_string());
+        let value = if is_secret(key) {
+            "(hidden)"
+        } else {
+            self.text(key)
+        };
+        SettingsError::Value {
+            key: key.to_owned(),
+            value: value.to_owned(),
+            place,
+            reason: reason.to_owned(),
+        }
+    }
+
+    fn free_table(&self, prefix: &str) -> impl Iterator<Item = (&str, &str)> {
+        self.resolved.iter().filter_map(move |(key, resolved)| {
+            Some((key.strip_prefix(prefix)?, resolved.value.as_str()))
+        })
+    }
+
+    /// Brokers and client properties.
+    pub fn kafka(&self) -> KafkaConfig {
+        let properties: BTreeMap<String, String> = self
+            .free_table("kafka.properties.")
+            .map(|(name, value)| (name.to_owned(), value.to_owned()))
+            .collect();
+        KafkaConfig {
+            properties,
+            ..KafkaConfig::new(self.text("kafka.brokers"), "spendfuse")
+        }
+    }
+
+    /// Names of the topics.
+    pub fn topics(&self) -> Topics {
+        Topics::new(self.text("topic_prefix"))
+    }
+
+    /// Partitions of every stage topic.
+    pub fn partitions(&self) -> Result<u32, SettingsError> {
+        let partitions = self.number("partitions")?;
+        if partitions == 0 {
+            return Err(self.wrong("partitions", "at least 1"));
+        }
+        Ok(partitions)
+    }
+
+    /// How long identities are remembered, milliseconds.
+    pub fn dedupe_horizon_millis(&self) -> Result<i64, SettingsError> {
+        self.millis("processor.dedupe_horizon")
+    }
+
+    /// The processor role.
+    pub fn processor(&self) -> Result<ProcessorConfig, SettingsError> {
+        let defaults = ProcessorConfig::new(self.kafka(), self.topics(), self.partitions()?);
+        Ok(ProcessorConfig {
+            id_prefix: self.text("transactional_id_prefix").to_owned(),
+            instance_id: self.text("instance_id").to_owned(),
+            meter_workers: self.number("processor.meter_workers")?,
+            ledger_workers: self.number("processor.ledger_workers")?,
+            dedupe_horizon_millis: self.dedupe_horizon_millis()?,
+            dedupe_capacity: self.number("processor.dedupe_capacity")?,
+            session_idle_millis: self.millis("processor.session_idle")?,
+            commit_min: self.duration("processor.commit_min")?,
+            commit_interval: self.duration("processor.commit_interval")?,
+            batch_max_events: self.number("processor.batch_max_events")?,
+            heartbeat: self.duration("processor.heartbeat")?,
+            ..defaults
+        })
+    }
+
+    /// What the operator decided about prices.
+    pub fn pricing(&self) -> Result<PricingPolicy, SettingsError> {
+        let mut price_multiplier = HashMap::new();
+        for (account, factor) in self.free_table("pricing.price_multiplier.") {
+            let key = format!("pricing.price_multiplier.{account}");
+            let factor =
+                Multiplier::parse(factor).map_err(|error| self.wrong(&key, &error.to_string()))?;
+            price_multiplier.insert(account.to_owned(), factor);
+        }
+        let trusted = self
+            .text("pricing.trust_reported_cost")
+            .split(',')
+            .map(str::trim);
+        let trust_reported_cost: HashSet<String> = trusted
+            .filter(|name| !name.is_empty())
+            .map(str::to_owned)
+            .collect();
+        Ok(PricingPolicy {
+            trust_reported_cost,
+            price_multiplier,
+            ..PricingPolicy::default()
+        })
+    }
+}
