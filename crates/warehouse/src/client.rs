@@ -123,12 +123,7 @@ impl Warehouse {
         Err(WarehouseError::from_client(&self.config.url, doing, &error))
     }
 
-    async fn fetch(
-        &self,
-        sql: &str,
-        format: &str,
-        doing: &str,
-    ) -> Result<Vec<u8>, WarehouseError> {
+    async fn fetch(&self, sql: &str, format: &str, doing: &str) -> Result<Vec<u8>, WarehouseError> {
         // Decimals as texts: as numbers they would become floats in readers of JSON.
         let query = self
             .in_database()
@@ -148,9 +143,7 @@ impl Warehouse {
     /// # Errors
     /// As [`Warehouse::execute`].
     pub async fn query_table(&self, sql: &str) -> Result<Table, WarehouseError> {
-        let bytes = self
-            .fetch(sql, "TabSeparatedWithNames", "a query")
-            .await?;
+        let bytes = self.fetch(sql, "TabSeparatedWithNames", "a query").await?;
         let text = String::from_utf8_lossy(&bytes);
         let mut lines = text
             .split_terminator('\n')
@@ -199,9 +192,7 @@ impl Warehouse {
         // cut the rows into the same parts.
         let mut insert = self
             .in_database()
-            .insert_formatted_with(format!(
-                "INSERT INTO {table} ({columns}) FORMAT Native"
-            ))
+            .insert_formatted_with(format!("INSERT INTO {table} ({columns}) FORMAT Native"))
             .with_setting("async_insert", "0")
             .with_setting("insert_deduplicate", "1")
             .with_setting("insert_deduplication_token", token)
@@ -291,6 +282,9 @@ mod tests {
         };
         assert!(!format!("{config:?}").contains("secret"));
         let error = Warehouse::new(config).unwrap_err().to_string();
-        assert!(!error.contains("secret") && error.contains("tcp://host"), "{error}");
+        assert!(
+            !error.contains("secret") && error.contains("tcp://host"),
+            "{error}"
+        );
     }
 }

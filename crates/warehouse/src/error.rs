@@ -63,7 +63,9 @@ pub enum WarehouseError {
         required: u64,
     },
     /// A table that migrations create is not there.
-    #[error("table {table} does not exist; start a role that migrates, or check clickhouse.database")]
+    #[error(
+        "table {table} does not exist; start a role that migrates, or check clickhouse.database"
+    )]
     MissingTable {
         /// The table, with its database.
         table: String,
@@ -80,9 +82,7 @@ pub enum WarehouseError {
 
 /// ClickHouse's codes for rows that it will never take, whatever is tried: columns that do not fit,
 /// values that cannot be converted, data that cannot be read.
-const NEVER: [u32; 14] = [
-    6, 16, 20, 27, 32, 33, 41, 53, 69, 70, 72, 117, 131, 349,
-];
+const NEVER: [u32; 14] = [6, 16, 20, 27, 32, 33, 41, 53, 69, 70, 72, 117, 131, 349];
 
 impl WarehouseError {
     /// Whether the same insert can never succeed, so that trying again is useless.
@@ -116,10 +116,7 @@ impl WarehouseError {
 /// The code in `Code: 60. DB::Exception: …`.
 fn code_of(detail: &str) -> Option<u32> {
     let (_, after) = detail.split_once("Code: ")?;
-    let digits: String = after
-        .chars()
-        .take_while(char::is_ascii_digit)
-        .collect();
+    let digits: String = after.chars().take_while(char::is_ascii_digit).collect();
     digits.parse().ok()
 }
 

@@ -1,11 +1,25 @@
 //! ClickHouse: blocks of rows on their way there, migrations, the loader, queries.
+//!
+//! The processor builds [`block`]s and publishes them as [`record`]s; the [`loader`] brings them
+//! into the tables that [`migrations`] create, exactly once; commands ask a [`Warehouse`]. Only this
+//! crate speaks to ClickHouse.
 
 pub mod block;
+pub mod client;
+pub mod config;
+pub mod error;
 pub mod loader;
+pub mod metrics;
+pub mod migrations;
+pub mod query;
 pub mod record;
 
 pub use block::{
     BudgetWindowBlock, BudgetWindowKind, BudgetWindowRow, FindingBlock, FindingRow, SpendBlock,
     StageAddress, VerdictBlock, VerdictRow,
 };
+pub use client::{Table, Warehouse};
+pub use config::WarehouseConfig;
+pub use error::WarehouseError;
+pub use query::{AuditSum, EventKey, PriceRow, Totals};
 pub use record::{Link, RowBlock};

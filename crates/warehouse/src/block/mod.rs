@@ -17,3 +17,9 @@ pub use ledger::{
     Verdicts,
 };
 pub use spend::SpendBlock;
+
+/// The columns of an `INSERT` of blocks of `table` in `version`, quoted and separated by commas;
+/// `None` for tables or versions that this program does not know.
+pub fn insert_columns(table: &str, version: u32) -> Option<String> {
+    schema::Schema::find(table, version).map(schema::Schema::column_list)
+}

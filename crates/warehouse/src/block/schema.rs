@@ -53,16 +53,25 @@ pub struct Column {
     pub(crate) column_type: ColumnType,
 }
 
+/// The columns of a row's address: partition, number of the commit, place within it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Address {
+    /// `meter_partition`, `meter_seq`, `meter_index`.
+    Meter,
+    /// `stage_partition`, `stage_seq`, `stage_index`; and `stage`, because both stages write.
+    Stage,
+    /// None: not loaded from a rows topic.
+    None,
+}
+
 /// The columns of one table's blocks.
 #[derive(Debug)]
 pub struct Schema {
     pub(crate) table: &'static str,
     pub(crate) version: u32,
     pub(crate) columns: &'static [Column],
-    /// The columns of a row's address: partition, number of the commit, place within it.
-    pub(crate) address: [&'static str; 3],
-    /// Whether rows of both stages are in the table, so that column `stage` belongs to the address.
-    pub(crate) has_stage: bool,
+    /// How rows are found again.
+    pub(crate) address: Address,
 }
 
 impl Schema {
@@ -90,9 +99,6 @@ const fn column(name: &'static str, column_type: ColumnType) -> Column {
     Column { name, column_type }
 }
 
-const METER_ADDRESS: [&str; 3] = ["meter_partition", "meter_seq", "meter_index"];
-const STAGE_ADDRESS: [&str; 3] = ["stage_partition", "stage_seq", "stage_index"];
-
 use ColumnType::{
     Decimal, DecimalMap, EventRefs, Float64, Int64, NullableFloat64, NullableTime, NullableUInt32,
     Text, TextArray, TextMap, Time, UInt32, UInt64,
@@ -101,8 +107,7 @@ use ColumnType::{
 pub(crate) static SPEND: Schema = Schema {
     table: "spend",
     version: 1,
-    address: METER_ADDRESS,
-    has_stage: false,
+    address: Address::Meter,
     columns: &[
         column("time", Time),
         column("received_at", Time),
@@ -175,8 +180,7 @@ pub(crate) static SPEND: Schema = Schema {
 pub(crate) static FINDING_CHANGES: Schema = Schema {
     table: "finding_changes",
     version: 1,
-    address: STAGE_ADDRESS,
-    has_stage: true,
+    address: Address::Stage,
     columns: &[
         column("workspace", Text),
         column("scope", Text),
@@ -205,8 +209,7 @@ pub(crate) static FINDING_CHANGES: Schema = Schema {
 pub(crate) static VERDICTS: Schema = Schema {
     table: "verdicts",
     version: 1,
-    address: STAGE_ADDRESS,
-    has_stage: true,
+    address: Address::Stage,
     columns: &[
         column("decided_at", Time),
         column("budget", Text),
@@ -239,8 +242,7 @@ pub(crate) static VERDICTS: Schema = Schema {
 pub(crate) static BUDGET_WINDOWS: Schema = Schema {
     table: "budget_windows",
     version: 1,
-    address: STAGE_ADDRESS,
-    has_stage: true,
+    address: Address::Stage,
     columns: &[
         column("at", Time),
         column("kind", Text),
@@ -261,5 +263,24 @@ pub(crate) static BUDGET_WINDOWS: Schema = Schema {
         column("stage_partition", UInt32),
         column("stage_seq", UInt64),
         column("stage_index", UInt32),
+    ],
+};
+
+pub(crate) static PRICES: Schema = Schema {
+    table: "prices",
+    version: 1,
+    address: Address::None,
+    columns: &[
+        column("price_version", Text),
+        column("provider", Text),
+        column("model", Text),
+        column("service_tier", Text),
+        column("line", Text),
+        column("per", Text),
+        column("above_context_tokens", UInt64),
+        column("quality", Text),
+        column("size", Text),
+        column("effective_from", Time),
+        column("rate", Decimal),
     ],
 };

@@ -143,7 +143,7 @@ pub struct Batch {
 impl Batch {
     /// The batch of `records`, which are not empty and begin at or after committed offset `start`.
     /// The same range of the same partition always gives the same inserts with the same tokens.
-    pub fn of(topic: &str, partition: i32, start: i64, records: &[RowsRecord]) -> Self {
+    pub fn of(topic: &str, partition: u32, start: i64, records: &[RowsRecord]) -> Self {
         let last = records.last().expect("a batch has records");
         let end = last.offset + 1;
         let mut tables: BTreeMap<&'static str, TableInsert> = BTreeMap::new();

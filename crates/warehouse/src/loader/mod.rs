@@ -1,8 +1,182 @@
 //! Row blocks from Kafka into ClickHouse, exactly once.
 //!
-//! In: the topics `spendfuse.rows` and `spendfuse.rows.ledger`. Out: inserts. Called by
-//! `spendfuse loader` and `spendfuse up`. [`protocol`] decides, [`runner`] does.
+//! In: the topics `spendfuse.rows` and `spendfuse.rows.ledger`. Out: inserts, and the group's
+//! committed offsets with their metadata. Called by `spendfuse loader` and `spendfuse up`.
+//! [`protocol`] decides what is done and in which order, without I/O; [`session`](run) reads Kafka
+//! and carries the decisions out.
 
 pub mod batch;
 pub mod checkpoint;
+mod inserting;
+mod lane;
 pub mod protocol;
+mod session;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use spendfuse_bus::{BusError, KafkaConfig, Shutdown};
+
+use crate::client::Warehouse;
+use crate::error::WarehouseError;
+use batch::BatchLimits;
+use checkpoint::BrokenLink;
+use protocol::StopReason;
+
+pub use inserting::WriterStage;
+
+/// How the loader works.
+#[derive(Debug, Clone)]
+pub struct LoaderConfig {
+    /// Brokers and client properties.
+    pub kafka: KafkaConfig,
+    /// Consumer group.
+    pub group_id: String,
+    /// Different for every loader, the same after a restart.
+    pub instance_id: String,
+    /// The meter's rows, `spendfuse.rows`.
+    pub rows_topic: String,
+    /// The ledger's rows, `spendfuse.rows.ledger`.
+    pub ledger_rows_topic: String,
+    /// How long rows wait for more before they are inserted.
+    pub flush_interval: Duration,
+    /// How large batches get.
+    pub limits: BatchLimits,
+    /// A loader that is gone is replaced after this time.
+    pub session_timeout: Duration,
+    /// A loader that hangs is replaced after this time.
+    pub max_poll_interval: Duration,
+}
+
+impl LoaderConfig {
+    /// The defaults, for topics with the given prefix (`spendfuse`).
+    pub fn new(kafka: KafkaConfig, topic_prefix: &str, instance_id: &str) -> Self {
+        Self {
+            kafka,
+            group_id: format!("{topic_prefix}.loader"),
+            instance_id: instance_id.to_owned(),
+            rows_topic: format!("{topic_prefix}.rows"),
+            ledger_rows_topic: format!("{topic_prefix}.rows.ledger"),
+            flush_interval: Duration::from_millis(200),
+            limits: BatchLimits::default(),
+            session_timeout: Duration::from_secs(10),
+            max_poll_interval: Duration::from_secs(60),
+        }
+    }
+}
+
+/// Something that a person has to know.
+#[derive(Debug, Clone)]
+pub enum LoaderAlert {
+    /// A partition is not loaded any more.
+    Stopped {
+        /// Topic.
+        topic: String,
+        /// Partition.
+        partition: u32,
+        /// Why, and what to do.
+        reason: StopReason,
+    },
+    /// Blocks of a writer are missing or come again.
+    BrokenLink {
+        /// Topic.
+        topic: String,
+        /// Partition.
+        partition: u32,
+        /// Offset of the block that does not fit.
+        offset: i64,
+        /// What does not fit.
+        broken: BrokenLink,
+    },
+}
+
+/// Where alerts go, besides the log and the metrics.
+pub type AlertSink = Arc<dyn Fn(LoaderAlert) + Send + Sync>;
+
+/// Why the loader ended.
+#[derive(Debug, thiserror::Error)]
+pub enum LoaderError {
+    /// Kafka, where trying again does not help.
+    #[error(transparent)]
+    Bus(#[from] BusError),
+    /// ClickHouse, where trying again does not help.
+    #[error(transparent)]
+    Warehouse(#[from] WarehouseError),
+}
+
+/// Loads until `shutdown` is requested: migrates the database, checks that its tables deduplicate,
+/// then reads and inserts. Blocks its thread; inserts run on `runtime`.
+///
+/// A ClickHouse or Kafka that is away is waited for, with one line in the log.
+///
+/// # Errors
+/// [`LoaderError`] where trying again cannot help: a database of a newer program, a table that
+/// forgets tokens too early, a topic that is missing, another loader with the same instance id.
+pub fn run(
+    config: &LoaderConfig,
+    warehouse: &Warehouse,
+    runtime: &tokio::runtime::Handle,
+    shutdown: &Shutdown,
+    alerts: &AlertSink,
+) -> Result<(), LoaderError> {
+    crate::metrics::describe();
+    wait_for_warehouse(warehouse, runtime, shutdown)?;
+    while !shutdown.is_requested() {
+        let ended = session::run(config, warehouse, runtime, shutdown, alerts);
+        let Err(error) = ended else { break };
+        if !error.can_retry() {
+            return Err(error);
+        }
+        tracing::warn!(%error, "loader starts again from what is committed");
+        shutdown.wait(Duration::from_secs(1));
+    }
+    Ok(())
+}
+
+impl LoaderError {
+    /// Whether a new start can help.
+    fn can_retry(&self) -> bool {
+        match self {
+            Self::Bus(error) => error.can_retry(),
+            Self::Warehouse(error) => matches!(
+                error,
+                WarehouseError::Unreachable { .. }
+                    | WarehouseError::Refused { .. }
+                    | WarehouseError::UnexpectedAnswer { .. }
+            ),
+        }
+    }
+}
+
+fn wait_for_warehouse(
+    warehouse: &Warehouse,
+    runtime: &tokio::runtime::Handle,
+    shutdown: &Shutdown,
+) -> Result<(), LoaderError> {
+    let mut pause = Duration::from_millis(250);
+    let mut reported = false;
+    while !shutdown.is_requested() {
+        let prepared = runtime.block_on(async {
+            warehouse.migrate().await?;
+            warehouse.check_deduplication().await
+        });
+        match prepared {
+            Ok(()) => {
+                if reported {
+                    tracing::info!("ClickHouse answers");
+                }
+                return Ok(());
+            }
+            Err(error @ WarehouseError::Unreachable { .. }) => {
+                if !reported {
+                    tracing::warn!(%error, "waiting for ClickHouse; rows wait in Kafka");
+                    reported = true;
+                }
+                shutdown.wait(pause);
+                pause = (pause * 2).min(Duration::from_secs(5));
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(())
+}

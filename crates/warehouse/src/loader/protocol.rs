@@ -69,6 +69,14 @@ pub enum StopReason {
         /// Why.
         detail: String,
     },
+    /// The committed offset or its metadata cannot be used.
+    #[error("cannot go on from the committed offset {position}: {detail}")]
+    Start {
+        /// The offset.
+        position: i64,
+        /// Why.
+        detail: String,
+    },
     /// ClickHouse will not take these rows.
     #[error("ClickHouse refuses the rows of offsets {start} to {end} (exclusive): {detail}")]
     Refused {
@@ -120,7 +128,7 @@ enum State {
 #[derive(Debug)]
 pub struct PartitionProtocol {
     topic: String,
-    partition: i32,
+    partition: u32,
     rules: ProtocolRules,
     state: State,
     /// Everything before is in the warehouse and committed.
@@ -142,7 +150,7 @@ impl PartitionProtocol {
     /// committed) and its checkpoint. Records are then read from `position` on.
     pub fn start(
         topic: &str,
-        partition: i32,
+        partition: u32,
         rules: ProtocolRules,
         position: i64,
         checkpoint: Checkpoint,
@@ -174,6 +182,11 @@ impl PartitionProtocol {
     /// Bytes of records that wait.
     pub fn buffered_bytes(&self) -> usize {
         self.buffered_bytes
+    }
+
+    /// When the oldest record came that is not yet in the warehouse.
+    pub fn waiting_since(&self) -> Option<UnixMillis> {
+        self.records.front().map(|record| record.received_at)
     }
 
     /// Whether the partition is stopped.

@@ -1,0 +1,177 @@
+//! What the loader does in ClickHouse: the inserts of a batch, tried until they are done, and the
+//! facts that decide about an interrupted one.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use super::batch::{AddressRange, Batch, TableInsert};
+use super::protocol::TableFacts;
+use crate::block::schema::Address;
+use crate::client::{Warehouse, quoted};
+use crate::error::WarehouseError;
+use crate::metrics as names;
+use crate::query::cell;
+
+/// Which stage writes the topic: rows of both stages share some tables.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WriterStage {
+    /// `spendfuse.rows`
+    Meter,
+    /// `spendfuse.rows.ledger`
+    Ledger,
+}
+
+impl WriterStage {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Meter => "meter",
+            Self::Ledger => "ledger",
+        }
+    }
+}
+
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+/// The same trouble is logged again after this time.
+const REPORT_EVERY: Duration = Duration::from_secs(30);
+
+/// Inserts every table of `batch`, again and again until all are in.
+///
+/// # Errors
+/// Only where ClickHouse will never take the rows.
+pub(crate) async fn insert_until_done(
+    warehouse: &Warehouse,
+    batch: &Batch,
+) -> Result<(), WarehouseError> {
+    for table in &batch.tables {
+        let mut pause = FIRST_PAUSE;
+        let mut reported: Option<Instant> = None;
+        while let Err(error) = insert_once(warehouse, table).await {
+            if error.is_final() {
+                return Err(error);
+            }
+            metrics::counter!(names::LOADER_RETRIES_TOTAL, "table" => table.table()).increment(1);
+            if reported.is_none_or(|at| at.elapsed() >= REPORT_EVERY) {
+                tracing::warn!(%error, token = table.token, "insert failed, trying again");
+                reported = Some(Instant::now());
+            }
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(LONGEST_PAUSE);
+        }
+        if reported.is_some() {
+            tracing::info!(token = table.token, "insert done after all");
+        }
+    }
+    Ok(())
+}
+
+async fn insert_once(warehouse: &Warehouse, table: &TableInsert) -> Result<(), WarehouseError> {
+    let began = Instant::now();
+    let columns = table.schema.column_list();
+    let blocks = table.blocks.iter().cloned();
+    warehouse
+        .insert_native(table.table(), &columns, &table.token, blocks)
+        .await?;
+    let bytes: usize = table.blocks.iter().map(|block| block.len()).sum();
+    let name = table.table();
+    metrics::histogram!(names::LOADER_INSERT_SECONDS, "table" => name).record(began.elapsed());
+    metrics::counter!(names::LOADER_BATCHES_TOTAL, "table" => name).increment(1);
+    metrics::counter!(names::LOADER_ROWS_TOTAL, "table" => name).increment(table.rows);
+    metrics::counter!(names::LOADER_BYTES_TOTAL, "table" => name).increment(bytes as u64);
+    Ok(())
+}
+
+impl Warehouse {
+    /// For each table, a number that grows by at least one with every insert: what tokens ClickHouse
+    /// still remembers is counted in inserts, not in time.
+    ///
+    /// # Errors
+    /// What ClickHouse says.
+    pub async fn insert_counters(&self) -> Result<BTreeMap<String, u64>, WarehouseError> {
+        // Plain tables number the blocks of all partitions together, replicated ones each by itself.
+        let over_partitions = if self.config().replicated {
+            "sum"
+        } else {
+            "max"
+        };
+        let table = self
+            .query_table(&format!(
+                "SELECT table, {over_partitions}(blocks) FROM (\
+                   SELECT table, partition_id, max(max_block_number) AS blocks \
+                   FROM system.parts WHERE database = {} GROUP BY table, partition_id) \
+                 GROUP BY table",
+                quoted(&self.config().database)
+            ))
+            .await?;
+        let rows = 0..table.rows.len();
+        rows.map(|row| Ok((table.rows[row][0].clone(), cell(&table, row, 1)?)))
+            .collect()
+    }
+
+    /// How much of `batch` is in the tables, table by table.
+    ///
+    /// # Errors
+    /// What ClickHouse says.
+    pub(crate) async fn inspect(
+        &self,
+        batch: &Batch,
+        stage: WriterStage,
+    ) -> Result<Vec<TableFacts>, WarehouseError> {
+        let counters = self.insert_counters().await?;
+        let mut facts = Vec::new();
+        for table in &batch.tables {
+            let mut fact = TableFacts {
+                found: 0,
+                inserts: counters.get(table.table()).copied().unwrap_or(0),
+                views_agree: true,
+            };
+            for range in &table.ranges {
+                let counted = self.query_table(&count_of(table, range, stage)).await?;
+                fact.found += cell::<u64>(&counted, 0, 0)?;
+                if table.schema.address == Address::Meter {
+                    fact.views_agree &= self.audit_agrees(range).await?;
+                }
+            }
+            facts.push(fact);
+        }
+        Ok(facts)
+    }
+
+    /// Whether `spend_audit` has as many rows as `spend` for the commits around `range`.
+    async fn audit_agrees(&self, range: &AddressRange) -> Result<bool, WarehouseError> {
+        let (first, last) = (range.first.0 / 1000, range.last.0 / 1000);
+        let (partition, from, to) = (range.partition, first * 1000, last * 1000 + 999);
+        let table = self
+            .query_table(&format!(
+                "SELECT (SELECT count() FROM spend WHERE meter_partition = {partition} \
+                   AND meter_seq BETWEEN {from} AND {to}), \
+                 (SELECT sum(count) FROM spend_audit WHERE meter_partition = {partition} \
+                   AND seq_block BETWEEN {first} AND {last})"
+            ))
+            .await?;
+        Ok(cell::<u64>(&table, 0, 0)? == cell::<u64>(&table, 0, 1)?)
+    }
+}
+
+/// The statement that counts the rows of `range`.
+fn count_of(table: &TableInsert, range: &AddressRange, stage: WriterStage) -> String {
+    let (prefix, condition) = match table.schema.address {
+        Address::Meter => ("meter", String::new()),
+        Address::Stage => ("stage", format!(" AND stage = '{}'", stage.name())),
+        Address::None => unreachable!("tables without addresses are not loaded from topics"),
+    };
+    let AddressRange {
+        partition,
+        first: (first_seq, first_index),
+        last: (last_seq, last_index),
+        ..
+    } = range;
+    // The condition on the number alone is what the minmax index can use.
+    format!(
+        "SELECT count() FROM {} WHERE {prefix}_partition = {partition}{condition} \
+         AND {prefix}_seq BETWEEN {first_seq} AND {last_seq} \
+         AND ({prefix}_seq, {prefix}_index) >= ({first_seq}, {first_index}) \
+         AND ({prefix}_seq, {prefix}_index) <= ({last_seq}, {last_index})",
+        table.table()
+    )
+}

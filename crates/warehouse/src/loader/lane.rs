@@ -1,0 +1,79 @@
+//! One rows partition as a session sees it: its protocol, its place in the log, its work under way.
+
+use spendfuse_bus::LogPartition;
+use spendfuse_domain::UnixMillis;
+use tokio::task::JoinHandle;
+
+use super::protocol::PartitionProtocol;
+use crate::metrics as names;
+
+/// Reading pauses above this many waiting bytes and goes on below half of it.
+const PAUSE_ABOVE_BYTES: usize = 64 * 1024 * 1024;
+
+pub(super) struct Lane {
+    pub(super) at: LogPartition,
+    pub(super) topic: String,
+    pub(super) protocol: PartitionProtocol,
+    /// Everything before this offset has been received.
+    pub(super) read_to: i64,
+    /// The insert or inspection under way.
+    pub(super) work: Option<JoinHandle<()>>,
+    paused: bool,
+}
+
+/// What to do about reading a partition.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Pressure {
+    Pause,
+    Resume,
+}
+
+impl Lane {
+    pub(super) fn new(at: LogPartition, topic: &str, protocol: PartitionProtocol) -> Self {
+        Self {
+            at,
+            topic: topic.to_owned(),
+            read_to: protocol.position(),
+            protocol,
+            work: None,
+            paused: false,
+        }
+    }
+
+    /// Whether to pause or resume reading, once for each change.
+    pub(super) fn pressure(&mut self) -> Option<Pressure> {
+        let bytes = self.protocol.buffered_bytes();
+        if !self.paused && (bytes > PAUSE_ABOVE_BYTES || self.protocol.is_stopped()) {
+            self.paused = true;
+            return Some(Pressure::Pause);
+        }
+        if self.paused && bytes < PAUSE_ABOVE_BYTES / 2 && !self.protocol.is_stopped() {
+            self.paused = false;
+            return Some(Pressure::Resume);
+        }
+        None
+    }
+
+    pub(super) fn publish_metrics(&self, now: UnixMillis) {
+        let labels = [
+            ("topic", self.topic.clone()),
+            ("partition", self.at.partition.to_string()),
+        ];
+        let waiting = self.protocol.waiting_since();
+        let lag = waiting.map_or(0, |since| now.since(since).max(0));
+        metrics::gauge!(names::LOADER_LAG_MILLIS, &labels).set(lag as f64);
+        let bytes = self.protocol.buffered_bytes();
+        metrics::gauge!(names::LOADER_BUFFERED_BYTES, &labels).set(bytes as f64);
+        let stopped = u8::from(self.protocol.is_stopped());
+        metrics::gauge!(names::LOADER_STOPPED, &labels).set(stopped);
+    }
+}
+
+/// Work of a lane that is gone is of no use: the intent is replayed by whoever comes next.
+impl Drop for Lane {
+    fn drop(&mut self) {
+        if let Some(work) = &self.work {
+            work.abort();
+        }
+    }
+}

@@ -1,0 +1,422 @@
+//! A membership of the loader's group: reads Kafka, carries out what the protocol decides.
+//!
+//! Any failure of Kafka ends the session; the next one starts from what is committed. Inserts that
+//! were under way are taken up again by their intents.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use jiff::Timestamp;
+use spendfuse_bus::{LogConsumer, LogConsumerConfig, LogEvent, LogPartition, Shutdown};
+use spendfuse_domain::UnixMillis;
+use tokio::runtime::Handle;
+
+use super::batch::{Batch, RowsRecord};
+use super::checkpoint::Checkpoint;
+use super::inserting::{WriterStage, insert_until_done};
+use super::lane::{Lane, Pressure};
+use super::protocol::{Action, PartitionProtocol, ProtocolRules, StopReason, TableFacts};
+use super::{AlertSink, LoaderAlert, LoaderConfig, LoaderError};
+use crate::client::Warehouse;
+use crate::error::WarehouseError;
+use crate::metrics as names;
+use crate::migrations::{DEDUPLICATION_SECONDS, DEDUPLICATION_WINDOW};
+
+const POLL_TIMEOUT: Duration = Duration::from_millis(5);
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
+/// Events taken from the client before the lanes get their turn.
+const EVENTS_A_TURN: usize = 1000;
+/// How long inserts under way may take when partitions are taken back or the loader ends.
+const FAREWELL: Duration = Duration::from_secs(3);
+const COUNTERS_EVERY: Duration = Duration::from_secs(5);
+const METRICS_EVERY: Duration = Duration::from_secs(1);
+
+/// What a task on the runtime reports.
+enum Report {
+    Inserted(u64, LogPartition, Result<(), WarehouseError>),
+    Inspected(u64, LogPartition, Result<Vec<TableFacts>, WarehouseError>),
+    Counters(Result<BTreeMap<String, u64>, WarehouseError>),
+}
+
+struct Session<'a> {
+    config: &'a LoaderConfig,
+    warehouse: &'a Warehouse,
+    runtime: &'a Handle,
+    alerts: &'a AlertSink,
+    consumer: LogConsumer,
+    lanes: HashMap<LogPartition, Lane>,
+    /// Number of the assignment: reports for earlier ones are void.
+    assignment: u64,
+    /// Insert counters of the tables as of late, for intents.
+    counters: BTreeMap<String, u64>,
+    reports: Receiver<Report>,
+    reporter: Sender<Report>,
+}
+
+/// Loads until `shutdown` is requested.
+pub(super) fn run(
+    config: &LoaderConfig,
+    warehouse: &Warehouse,
+    runtime: &Handle,
+    shutdown: &Shutdown,
+    alerts: &AlertSink,
+) -> Result<(), LoaderError> {
+    let counters = runtime.block_on(warehouse.insert_counters())?;
+    let consumer = LogConsumer::open(
+        LogConsumerConfig {
+            kafka: config.kafka.clone(),
+            group_id: config.group_id.clone(),
+            instance_id: config.instance_id.clone(),
+            topics: vec![config.rows_topic.clone(), config.ledger_rows_topic.clone()],
+            session_timeout: config.session_timeout,
+            max_poll_interval: config.max_poll_interval,
+        },
+        REQUEST_TIMEOUT,
+    )?;
+    let (reporter, reports) = channel();
+    let mut session = Session {
+        config,
+        warehouse,
+        runtime,
+        alerts,
+        consumer,
+        lanes: HashMap::new(),
+        assignment: 0,
+        counters,
+        reports,
+        reporter,
+    };
+    let mut counters_at = Instant::now();
+    let mut metrics_at = Instant::now();
+    while !shutdown.is_requested() {
+        session.read()?;
+        session.take_reports()?;
+        session.advance_all()?;
+        if counters_at.elapsed() >= COUNTERS_EVERY {
+            counters_at = Instant::now();
+            session.refresh_counters();
+        }
+        if metrics_at.elapsed() >= METRICS_EVERY {
+            metrics_at = Instant::now();
+            let now = now();
+            session
+                .lanes
+                .values()
+                .for_each(|lane| lane.publish_metrics(now));
+        }
+    }
+    session.finish_work()
+}
+
+impl Session<'_> {
+    /// Takes what the client has, waiting shortly where it has nothing.
+    fn read(&mut self) -> Result<(), LoaderError> {
+        let mut timeout = POLL_TIMEOUT;
+        for _ in 0..EVENTS_A_TURN {
+            let assigned = match self.consumer.poll(timeout)? {
+                LogEvent::Nothing => return Ok(()),
+                LogEvent::Record(holder) => {
+                    let record = holder.record();
+                    let at = LogPartition {
+                        topic_index: record.topic_index,
+                        partition: record.partition,
+                    };
+                    // A record without a value becomes one without a header: it cannot be loaded.
+                    let value = Bytes::copy_from_slice(record.value.unwrap_or_default());
+                    let offset = record.offset;
+                    self.received(at, offset, value);
+                    None
+                }
+                LogEvent::EndOfPartition { at, offset } => {
+                    if let Some(lane) = self.lanes.get_mut(&at) {
+                        lane.read_to = lane.read_to.max(offset);
+                    }
+                    None
+                }
+                LogEvent::Assigned(partitions) => Some(partitions),
+                LogEvent::Revoked => Some(Vec::new()),
+            };
+            if let Some(partitions) = assigned {
+                return self.assign(&partitions);
+            }
+            timeout = Duration::ZERO;
+        }
+        Ok(())
+    }
+
+    fn received(&mut self, at: LogPartition, offset: i64, value: Bytes) {
+        let Some(lane) = self.lanes.get_mut(&at) else {
+            return;
+        };
+        lane.read_to = offset + 1;
+        let record = RowsRecord::read(offset, now(), value);
+        let Some(broken) = lane.protocol.received(offset, record) else {
+            return;
+        };
+        metrics::counter!(
+            names::LOADER_BROKEN_LINKS_TOTAL,
+            "topic" => lane.topic.clone(),
+            "partition" => at.partition.to_string(),
+            "kind" => broken.kind()
+        )
+        .increment(1);
+        tracing::error!(
+            topic = lane.topic,
+            partition = at.partition,
+            offset,
+            table = broken.table,
+            kind = broken.kind(),
+            expected = broken.expected,
+            previous = broken.link.previous,
+            seq = broken.link.seq,
+            "a block does not continue its writer's chain: rows are missing or come twice; run spendfuse audit"
+        );
+        (self.alerts)(LoaderAlert::BrokenLink {
+            topic: lane.topic.clone(),
+            partition: at.partition,
+            offset,
+            broken,
+        });
+    }
+
+    /// Begins anew with exactly these partitions.
+    fn assign(&mut self, partitions: &[LogPartition]) -> Result<(), LoaderError> {
+        if !self.consumer.is_lost() {
+            self.finish_work()?;
+        }
+        self.lanes.clear();
+        self.assignment += 1;
+        if partitions.is_empty() {
+            return Ok(self.consumer.release()?);
+        }
+        let mut starts = Vec::new();
+        for at in partitions {
+            if let Some(lane) = self.open_lane(*at)? {
+                starts.push((*at, lane.read_to));
+                self.lanes.insert(*at, lane);
+            }
+        }
+        Ok(self.consumer.start(&starts)?)
+    }
+
+    /// The lane of a partition from what is committed; `None` where it cannot be read.
+    fn open_lane(&mut self, at: LogPartition) -> Result<Option<Lane>, LoaderError> {
+        let topic = self.topic(at).to_owned();
+        let committed = self.consumer.committed(at, REQUEST_TIMEOUT)?;
+        let (first, _) = self.consumer.bounds(at, REQUEST_TIMEOUT)?;
+        let position = committed.as_ref().map_or(first, |known| known.offset);
+        let metadata = committed.map(|known| known.metadata).unwrap_or_default();
+        let checkpoint = if position < first {
+            Err(format!(
+                "the topic begins at offset {first}: its retention is shorter than the loader was away"
+            ))
+        } else {
+            Checkpoint::decode(&metadata).map_err(|error| error.to_string())
+        };
+        let checkpoint = match checkpoint {
+            Ok(checkpoint) => checkpoint,
+            Err(detail) => {
+                self.stopped(&topic, at, StopReason::Start { position, detail });
+                return Ok(None);
+            }
+        };
+        if let Some(intent) = &checkpoint.intent {
+            tracing::info!(
+                topic,
+                partition = at.partition,
+                start = position,
+                end = intent.end,
+                records = intent.records,
+                "taking up an interrupted insert"
+            );
+        }
+        let flush_interval = self.config.flush_interval.as_millis() as i64;
+        let rules = ProtocolRules {
+            limits: self.config.limits,
+            flush_interval,
+            deduplication_window: DEDUPLICATION_WINDOW,
+            deduplication_millis: DEDUPLICATION_SECONDS as i64 * 1000,
+        };
+        let protocol = PartitionProtocol::start(&topic, at.partition, rules, position, checkpoint);
+        Ok(Some(Lane::new(at, &topic, protocol)))
+    }
+
+    fn take_reports(&mut self) -> Result<(), LoaderError> {
+        while let Ok(report) = self.reports.try_recv() {
+            self.take_report(report)?;
+        }
+        Ok(())
+    }
+
+    fn take_report(&mut self, report: Report) -> Result<(), LoaderError> {
+        let (at, action) = match report {
+            Report::Counters(counters) => {
+                // The older figure errs on the safe side.
+                self.counters = counters.unwrap_or_else(|_| std::mem::take(&mut self.counters));
+                return Ok(());
+            }
+            Report::Inserted(assignment, ..) | Report::Inspected(assignment, ..)
+                if assignment != self.assignment =>
+            {
+                return Ok(());
+            }
+            Report::Inserted(_, at, result) => {
+                let Some(lane) = self.lanes.get_mut(&at) else {
+                    return Ok(());
+                };
+                lane.work = None;
+                let action = match result {
+                    Ok(()) => lane.protocol.inserted(),
+                    Err(error) => lane.protocol.refused(error.to_string()),
+                };
+                (at, action)
+            }
+            Report::Inspected(_, at, result) => {
+                let facts = result?;
+                let Some(lane) = self.lanes.get_mut(&at) else {
+                    return Ok(());
+                };
+                lane.work = None;
+                let action = lane.protocol.inspected(now(), &facts);
+                let outcome = match &action {
+                    Some(Action::Insert(_)) => "replayed",
+                    Some(Action::Commit { .. }) => "complete",
+                    _ => "doubt",
+                };
+                metrics::counter!(
+                    names::LOADER_RECOVERIES_TOTAL,
+                    "topic" => lane.topic.clone(),
+                    "outcome" => outcome
+                )
+                .increment(1);
+                (at, action)
+            }
+        };
+        self.carry_out(at, action)
+    }
+
+    fn advance_all(&mut self) -> Result<(), LoaderError> {
+        let partitions: Vec<LogPartition> = self.lanes.keys().copied().collect();
+        let now = now();
+        for at in partitions {
+            let Some(lane) = self.lanes.get_mut(&at) else {
+                continue;
+            };
+            let action = lane.protocol.next(now, lane.read_to, &self.counters);
+            self.carry_out(at, action)?;
+            let pressure = self.lanes.get_mut(&at).and_then(Lane::pressure);
+            match pressure {
+                Some(Pressure::Pause) => self.consumer.pause(&[at])?,
+                Some(Pressure::Resume) => self.consumer.resume(&[at])?,
+                None => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Does what the protocol wants until it waits for something.
+    fn carry_out(&mut self, at: LogPartition, first: Option<Action>) -> Result<(), LoaderError> {
+        let mut next = first;
+        while let Some(action) = next.take() {
+            match action {
+                Action::Commit { offset, metadata } => {
+                    self.consumer.commit(at, offset, &metadata)?;
+                    next = self
+                        .lanes
+                        .get_mut(&at)
+                        .and_then(|lane| lane.protocol.committed());
+                }
+                Action::Insert(batch) => self.begin_insert(at, batch),
+                Action::Inspect(batch) => self.begin_inspection(at, batch),
+                Action::Stop(reason) => {
+                    let topic = self.topic(at).to_owned();
+                    self.stopped(&topic, at, reason);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn begin_insert(&mut self, at: LogPartition, batch: Batch) {
+        let (warehouse, reporter) = (self.warehouse.clone(), self.reporter.clone());
+        let assignment = self.assignment;
+        let work = self.runtime.spawn(async move {
+            let result = insert_until_done(&warehouse, &batch).await;
+            // Nobody listens any more where the session has ended.
+            let _ = reporter.send(Report::Inserted(assignment, at, result));
+        });
+        if let Some(lane) = self.lanes.get_mut(&at) {
+            lane.work = Some(work);
+        }
+    }
+
+    fn begin_inspection(&mut self, at: LogPartition, batch: Batch) {
+        let (warehouse, reporter) = (self.warehouse.clone(), self.reporter.clone());
+        let (assignment, stage) = (self.assignment, stage_of(at));
+        let work = self.runtime.spawn(async move {
+            let result = warehouse.inspect(&batch, stage).await;
+            let _ = reporter.send(Report::Inspected(assignment, at, result));
+        });
+        if let Some(lane) = self.lanes.get_mut(&at) {
+            lane.work = Some(work);
+        }
+    }
+
+    fn refresh_counters(&self) {
+        let (warehouse, reporter) = (self.warehouse.clone(), self.reporter.clone());
+        self.runtime.spawn(async move {
+            let counters = warehouse.insert_counters().await;
+            let _ = reporter.send(Report::Counters(counters));
+        });
+    }
+
+    /// Gives inserts under way some time, and commits those that end.
+    fn finish_work(&mut self) -> Result<(), LoaderError> {
+        let deadline = Instant::now() + FAREWELL;
+        while self.lanes.values().any(|lane| lane.work.is_some()) {
+            let left = deadline.saturating_duration_since(Instant::now());
+            match self.reports.recv_timeout(left) {
+                Ok(report) => self.take_report(report)?,
+                Err(_) => break,
+            }
+        }
+        Ok(())
+    }
+
+    fn stopped(&self, topic: &str, at: LogPartition, reason: StopReason) {
+        let partition = at.partition;
+        tracing::error!(topic, partition, %reason, "partition stopped; others go on");
+        metrics::gauge!(
+            names::LOADER_STOPPED,
+            "topic" => topic.to_owned(),
+            "partition" => partition.to_string()
+        )
+        .set(1);
+        (self.alerts)(LoaderAlert::Stopped {
+            topic: topic.to_owned(),
+            partition,
+            reason,
+        });
+    }
+
+    fn topic(&self, at: LogPartition) -> &str {
+        match stage_of(at) {
+            WriterStage::Meter => &self.config.rows_topic,
+            WriterStage::Ledger => &self.config.ledger_rows_topic,
+        }
+    }
+}
+
+/// The topics are subscribed in this order.
+fn stage_of(at: LogPartition) -> WriterStage {
+    match at.topic_index {
+        0 => WriterStage::Meter,
+        _ => WriterStage::Ledger,
+    }
+}
+
+fn now() -> UnixMillis {
+    UnixMillis::from(Timestamp::now())
+}

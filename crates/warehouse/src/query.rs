@@ -1,0 +1,209 @@
+//! Questions that commands and roles ask the warehouse.
+
+use std::collections::HashSet;
+
+use spendfuse_domain::{Nanos, UnixMillis};
+
+use crate::block::columns::Columns;
+use crate::block::schema::PRICES;
+use crate::client::{Table, Warehouse, quoted};
+use crate::error::WarehouseError;
+
+/// Sums over table `spend`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Totals {
+    /// Rows of every kind.
+    pub entries: u64,
+    /// Model calls.
+    pub calls: u64,
+    /// What they cost.
+    pub cost: Nanos,
+    /// What customers paid.
+    pub revenue: Nanos,
+}
+
+/// Sums over one meter partition, as kept by view `spend_audit`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct AuditSum {
+    /// The meter partition.
+    pub partition: u32,
+    /// `meter_seq` divided by 1000, rounded down.
+    pub seq_block: u64,
+    /// Rows.
+    pub rows: u64,
+    /// Sum of `cost`.
+    pub cost: Nanos,
+}
+
+/// The coordinates by which an event is looked up.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[allow(missing_docs)]
+pub struct EventKey {
+    pub workspace: String,
+    pub source: String,
+    pub id: String,
+}
+
+/// One rate line of a price book version, a row of table `prices`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub struct PriceRow<'a> {
+    pub price_version: &'a str,
+    pub provider: &'a str,
+    pub model: &'a str,
+    pub service_tier: &'a str,
+    /// Token class (`input`, `cache_read`, …) or unit.
+    pub line: &'a str,
+    /// Whether the rate is per million tokens; else it is per unit.
+    pub per_million_tokens: bool,
+    /// The rate holds for calls with more input tokens than this.
+    pub above_context_tokens: u64,
+    pub quality: &'a str,
+    pub size: &'a str,
+    pub effective_from: UnixMillis,
+    pub rate: Nanos,
+}
+
+/// Most events in one look-up: keeps the statement far below ClickHouse's limit of 256 KiB.
+const EVENTS_A_QUERY: usize = 200;
+
+impl Warehouse {
+    /// Sums over everything in `spend`.
+    ///
+    /// # Errors
+    /// What ClickHouse says.
+    pub async fn totals(&self) -> Result<Totals, WarehouseError> {
+        let table = self
+            .query_table(
+                "SELECT count(), countIf(kind = 'usage'), sum(cost), sum(revenue) FROM spend",
+            )
+            .await?;
+        Ok(Totals {
+            entries: cell(&table, 0, 0)?,
+            calls: cell(&table, 0, 1)?,
+            cost: money(&table, 0, 2)?,
+            revenue: money(&table, 0, 3)?,
+        })
+    }
+
+    /// The sums of `spend_audit`, in the order of partitions and blocks of commits.
+    ///
+    /// # Errors
+    /// What ClickHouse says.
+    pub async fn audit_sums(&self) -> Result<Vec<AuditSum>, WarehouseError> {
+        let table = self
+            .query_table(
+                "SELECT meter_partition, seq_block, sum(count), sum(nanos) FROM spend_audit \
+                 GROUP BY meter_partition, seq_block ORDER BY meter_partition, seq_block",
+            )
+            .await?;
+        let sums = (0..table.rows.len()).map(|row| {
+            Ok(AuditSum {
+                partition: cell(&table, row, 0)?,
+                seq_block: cell(&table, row, 1)?,
+                rows: cell(&table, row, 2)?,
+                cost: Nanos::new(cell(&table, row, 3)?),
+            })
+        });
+        sums.collect()
+    }
+
+    /// Which of `events` are in `spend`.
+    ///
+    /// # Errors
+    /// What ClickHouse says.
+    pub async fn contains_events(
+        &self,
+        events: &[EventKey],
+    ) -> Result<HashSet<EventKey>, WarehouseError> {
+        let mut known = HashSet::new();
+        for some in events.chunks(EVENTS_A_QUERY) {
+            let ids: Vec<String> = some.iter().map(|event| quoted(&event.id)).collect();
+            let keys: Vec<String> = some
+                .iter()
+                .map(|event| {
+                    let (workspace, source) = (quoted(&event.workspace), quoted(&event.source));
+                    format!("({workspace}, {source}, {})", quoted(&event.id))
+                })
+                .collect();
+            // The condition on event_id alone is what the bloom index can use.
+            let table = self
+                .query_table(&format!(
+                    "SELECT DISTINCT workspace, source, event_id FROM spend \
+                     WHERE event_id IN ({}) AND (workspace, source, event_id) IN ({})",
+                    ids.join(", "),
+                    keys.join(", ")
+                ))
+                .await?;
+            known.extend(table.rows.into_iter().filter_map(|row| {
+                let [workspace, source, id] = row.try_into().ok()?;
+                Some(EventKey {
+                    workspace,
+                    source,
+                    id,
+                })
+            }));
+        }
+        Ok(known)
+    }
+
+    /// Writes rate lines of price book versions; the same lines again change nothing.
+    ///
+    /// # Errors
+    /// What ClickHouse says.
+    pub async fn insert_prices(&self, rows: &[PriceRow<'_>]) -> Result<(), WarehouseError> {
+        let Some(first) = rows.first() else {
+            return Ok(());
+        };
+        let mut columns = Columns::new(&PRICES);
+        for row in rows {
+            let mut cursor = columns.row();
+            cursor.text(row.price_version);
+            cursor.text(row.provider);
+            cursor.text(row.model);
+            cursor.text(row.service_tier);
+            cursor.text(row.line);
+            cursor.text(if row.per_million_tokens {
+                "million_tokens"
+            } else {
+                "unit"
+            });
+            cursor.count64(row.above_context_tokens);
+            cursor.text(row.quality);
+            cursor.text(row.size);
+            cursor.time(row.effective_from);
+            cursor.money(row.rate);
+            cursor.finish();
+        }
+        let mut native = Vec::new();
+        columns.write_and_clear(&mut native);
+        let hash = xxhash_rust::xxh3::xxh3_64(&native);
+        let token = format!("prices:{}:{hash:016x}", first.price_version);
+        let list = PRICES.column_list();
+        self.insert_native(PRICES.table, &list, &token, [native.into()])
+            .await
+    }
+}
+
+/// A number in a table's row.
+pub(crate) fn cell<T: std::str::FromStr>(
+    table: &Table,
+    row: usize,
+    column: usize,
+) -> Result<T, WarehouseError> {
+    let text = table.rows.get(row).and_then(|cells| cells.get(column));
+    text.and_then(|text| text.parse().ok())
+        .ok_or_else(|| WarehouseError::UnexpectedAnswer {
+            doing: "a query".to_owned(),
+            detail: format!("{text:?} in row {row}, column {column} where a number belongs"),
+        })
+}
+
+fn money(table: &Table, row: usize, column: usize) -> Result<Nanos, WarehouseError> {
+    let text: String = cell(table, row, column)?;
+    let parsed = Nanos::parse_usd(&text).map_err(|error| WarehouseError::UnexpectedAnswer {
+        doing: "a query".to_owned(),
+        detail: error.to_string(),
+    })?;
+    Ok(parsed.amount)
+}

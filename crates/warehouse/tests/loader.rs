@@ -1,0 +1,217 @@
+//! The loader between a real Kafka and a real ClickHouse engine, through crashes of both sides.
+
+mod common;
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use common::{call_event, row, warehouse};
+use spendfuse_bus::topics::TopicSpec;
+use spendfuse_bus::{EventProducer, EventRecord, KafkaConfig, ProducerOptions, Shutdown};
+use spendfuse_devstack::{DevStack, DevStackOptions};
+use spendfuse_warehouse::loader::protocol::StopReason;
+use spendfuse_warehouse::loader::{self, AlertSink, LoaderAlert, LoaderConfig, LoaderError};
+use spendfuse_warehouse::{Link, SpendBlock, Warehouse};
+use tokio::runtime::Runtime;
+
+const PATIENCE: Duration = Duration::from_secs(30);
+const ROWS_A_BLOCK: u32 = 50;
+
+struct Fixture {
+    stack: DevStack,
+    kafka: KafkaConfig,
+    warehouse: Warehouse,
+    runtime: Runtime,
+    producer: EventProducer,
+    alerts: Arc<Mutex<Vec<LoaderAlert>>>,
+    /// Last commit number of each partition.
+    seqs: BTreeMap<u32, u64>,
+}
+
+struct RunningLoader {
+    shutdown: Shutdown,
+    thread: JoinHandle<Result<(), LoaderError>>,
+}
+
+impl RunningLoader {
+    fn end(self) {
+        self.shutdown.request();
+        self.thread.join().unwrap().unwrap();
+    }
+}
+
+impl Fixture {
+    fn start() -> Self {
+        let stack = DevStack::start(DevStackOptions::default()).unwrap();
+        let kafka = KafkaConfig::new(&stack.kafka.brokers(), "loader-test");
+        let topic = |name: &str, partitions| TopicSpec {
+            name: name.to_owned(),
+            partitions,
+            config: BTreeMap::new(),
+        };
+        let topics = [
+            topic("spendfuse.rows", 2),
+            topic("spendfuse.rows.ledger", 1),
+        ];
+        spendfuse_bus::topics::create(&kafka, &topics, None, PATIENCE).unwrap();
+        Self {
+            warehouse: warehouse(&stack.clickhouse),
+            producer: EventProducer::open(&kafka, &ProducerOptions::default()).unwrap(),
+            stack,
+            kafka,
+            runtime: Runtime::new().unwrap(),
+            alerts: Arc::default(),
+            seqs: BTreeMap::new(),
+        }
+    }
+
+    fn start_loader(&self) -> RunningLoader {
+        let mut config = LoaderConfig::new(self.kafka.clone(), "spendfuse", "loader-1");
+        config.flush_interval = Duration::from_millis(50);
+        config.session_timeout = Duration::from_secs(6);
+        let (warehouse, runtime) = (self.warehouse.clone(), self.runtime.handle().clone());
+        let shutdown = Shutdown::new();
+        let alerts = Arc::clone(&self.alerts);
+        let sink: AlertSink = Arc::new(move |alert| alerts.lock().unwrap().push(alert));
+        let requested = shutdown.clone();
+        let thread = std::thread::spawn(move || {
+            loader::run(&config, &warehouse, &runtime, &requested, &sink)
+        });
+        RunningLoader { shutdown, thread }
+    }
+
+    fn send(&self, partition: u32, value: &[u8]) {
+        let record = EventRecord {
+            topic: "spendfuse.rows",
+            partition: Some(partition),
+            key: None,
+            value: Some(value),
+            headers: &[],
+        };
+        self.producer
+            .send(&record, |acknowledged| {
+                acknowledged.unwrap();
+            })
+            .unwrap();
+    }
+
+    /// Sends the blocks of `commits` commits of the meter of `partition`.
+    fn count_calls(&mut self, partition: u32, commits: u64) {
+        let mut block = SpendBlock::new("spendfuse.usage");
+        for _ in 0..commits {
+            let last = self.seqs.entry(partition).or_default();
+            let link = Link {
+                partition,
+                previous: *last,
+                seq: *last + 1,
+            };
+            *last += 1;
+            for index in 0..ROWS_A_BLOCK {
+                let mut event = call_event(&format!("{partition}-{}-{index}", link.seq));
+                event.time = event
+                    .time
+                    .plus(i64::from(index % 2) * 31 * 24 * 3600 * 1000);
+                let mut written = row(&event, link.seq, index);
+                written.address.partition = partition;
+                block.push(&written);
+            }
+            let record = block.finish_record(link).unwrap();
+            self.send(partition, &record);
+        }
+        self.producer.flush(PATIENCE).unwrap();
+    }
+
+    fn query(&self, sql: &str) -> Option<Vec<String>> {
+        let table = self
+            .runtime
+            .block_on(self.warehouse.query_table(sql))
+            .ok()?;
+        table.rows.into_iter().next()
+    }
+
+    /// Waits until `spend` has as many rows as were sent; then no row may be there twice, and the
+    /// rollups must agree.
+    fn wait_for_rows(&self, commits: u64) {
+        let expected = (commits * u64::from(ROWS_A_BLOCK)).to_string();
+        let counts = "SELECT count(), uniqExact(meter_partition, meter_seq, meter_index), \
+            (SELECT sum(entries) FROM spend_hourly), (SELECT sum(entries) FROM spend_daily), \
+            (SELECT sum(count) FROM spend_audit) FROM spend";
+        let all = vec![expected.clone(); 5];
+        let deadline = Instant::now() + PATIENCE;
+        let mut found = None;
+        while found.as_ref() != Some(&all) {
+            assert!(Instant::now() < deadline, "{found:?} of {expected} rows");
+            std::thread::sleep(Duration::from_millis(50));
+            found = self.query(counts);
+        }
+        // Nothing comes after it either.
+        std::thread::sleep(Duration::from_millis(300));
+        assert_eq!(self.query(counts), Some(all));
+    }
+}
+
+#[test]
+fn every_block_is_loaded_once_through_crashes_and_a_broken_one_stops_only_its_partition() {
+    let mut fixture = Fixture::start();
+    let first = fixture.start_loader();
+    for partition in 0..2 {
+        fixture.count_calls(partition, 20);
+    }
+    fixture.wait_for_rows(40);
+
+    // The loader goes while ClickHouse hangs with its inserts: their intents are left behind, and
+    // the inserts themselves arrive late.
+    fixture.stack.clickhouse.pause();
+    for partition in 0..2 {
+        fixture.count_calls(partition, 5);
+    }
+    std::thread::sleep(Duration::from_millis(500));
+    first.end();
+    fixture.stack.clickhouse.resume();
+    let second = fixture.start_loader();
+    fixture.wait_for_rows(50);
+
+    // ClickHouse dies in the middle.
+    for _ in 0..10 {
+        for partition in 0..2 {
+            fixture.count_calls(partition, 1);
+        }
+    }
+    std::thread::sleep(Duration::from_millis(60));
+    fixture.stack.clickhouse.kill();
+    for partition in 0..2 {
+        fixture.count_calls(partition, 5);
+    }
+    fixture.stack.clickhouse.restart().unwrap();
+    fixture.wait_for_rows(80);
+    assert!(fixture.alerts.lock().unwrap().is_empty());
+
+    // What is no block stops its partition after everything before it is loaded.
+    fixture.count_calls(1, 1);
+    fixture.send(1, b"no block");
+    fixture.count_calls(1, 3);
+    fixture.count_calls(0, 5);
+    fixture.wait_for_rows(86);
+    // A commit that never came.
+    *fixture.seqs.get_mut(&0).unwrap() += 1;
+    fixture.count_calls(0, 1);
+    fixture.wait_for_rows(87);
+    second.end();
+    let alerts = fixture.alerts.lock().unwrap();
+    let stopped = |alert: &LoaderAlert| {
+        matches!(
+            alert,
+            LoaderAlert::Stopped {
+                partition: 1,
+                reason: StopReason::Poison { offset: 41, .. },
+                ..
+            }
+        )
+    };
+    let gap = |alert: &LoaderAlert| matches!(alert, LoaderAlert::BrokenLink { partition: 0, broken, .. } if broken.kind() == "gap");
+    assert!(alerts.iter().any(stopped), "{alerts:?}");
+    assert!(alerts.iter().any(gap), "{alerts:?}");
+    assert_eq!(alerts.len(), 2, "{alerts:?}");
+}
