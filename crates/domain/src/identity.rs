@@ -1,6 +1,7 @@
 //! Which billed provider response an event is about.
 
-use xxhash_rust::xxh3::Xxh3;
+use smallvec::SmallVec;
+use xxhash_rust::xxh3::xxh3_128;
 
 /// 128-bit hash of (`workspace`, `source`, `id`, `phase`): two events with the same identity are
 /// one billed response.
@@ -10,13 +11,13 @@ pub struct Identity(pub u128);
 impl Identity {
     /// The identity of the event `id` of `source` in `workspace`; `phase` is `final` where absent.
     pub fn of(workspace: &str, source: &str, id: &str, phase: &str) -> Self {
-        let mut hasher = Xxh3::new();
+        let mut bytes: SmallVec<[u8; 256]> = SmallVec::new();
         for part in [workspace, source, id, phase] {
-            // Length first: no two different tuples feed the same bytes.
-            hasher.update(&(part.len() as u32).to_le_bytes());
-            hasher.update(part.as_bytes());
+            // Length first: no two different tuples give the same bytes.
+            bytes.extend_from_slice(&(part.len() as u32).to_le_bytes());
+            bytes.extend_from_slice(part.as_bytes());
         }
-        Self(hasher.digest128())
+        Self(xxh3_128(&bytes))
     }
 }
 

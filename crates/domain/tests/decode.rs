@@ -1,5 +1,7 @@
 //! What the decoder makes of events: read, mended, rejected.
 
+#![allow(clippy::unwrap_used)] // a panic here is a failed test
+
 use spendfuse_domain::event::{self, Body, Call, Event, Flags, RejectReason, Rejection};
 use spendfuse_domain::{Nanos, TokenClasses, UnixMillis};
 

@@ -1,5 +1,7 @@
 //! Properties of the decoder over generated events and over noise.
 
+#![allow(clippy::unwrap_used)] // a panic here is a failed test
+
 use std::borrow::Cow;
 
 use proptest::prelude::*;

@@ -1,5 +1,7 @@
 //! The fingerprint vectors that SDKs in other languages are tested against, too.
 
+#![allow(clippy::unwrap_used)] // a panic here is a failed test
+
 use serde_json::Value;
 use spendfuse_domain::fingerprint::{
     canonical_json, parse_hex, prompt_fingerprint, to_hex, tool_fingerprint,

@@ -1,5 +1,7 @@
 //! Usage objects as the providers document them, and what they must become.
 
+#![allow(clippy::unwrap_used)] // a panic here is a failed test
+
 use std::collections::BTreeMap;
 
 use serde::Deserialize;

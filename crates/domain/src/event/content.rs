@@ -1,45 +1,81 @@
 //! The hash over what an event says, by which a duplicate is told from a conflict.
 
-use smallvec::SmallVec;
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::{Attribution, Body};
+use super::{Attribution, Body, Call};
 
 /// Hash over attribution, tokens, units, amounts and the call's other properties.
 ///
 /// Left out: the time, which a sender's retry may write anew, and flags, which depend on the
 /// arrival. The order of keys, escapes and the usage format do not matter, because the hash is over
-/// what was read.
+/// what was read. It is computed anew wherever an event is decoded, and not part of any format.
 pub(super) fn content_hash(attribution: &Attribution<'_>, body: &Body<'_>) -> u32 {
-    let mut said = Said::default();
+    let mut said = Said::new();
     said.attribution(attribution);
-    said.body(body);
-    // The low half of a 64-bit xxh3 is itself a good 32-bit hash.
-    xxh3_64(&said.0) as u32
+    match body {
+        Body::Usage(call) => said.call(call),
+        Body::Revenue(amount) => {
+            said.number(1);
+            said.amount(amount.get());
+        }
+        Body::SessionEnd => said.number(2),
+    }
+    (said.hash >> 32) as u32
 }
 
-/// The bytes that are hashed: texts with their length first, numbers little-endian.
-#[derive(Default)]
-struct Said(SmallVec<[u8; 512]>);
+/// Collects properties in a fixed order. Absent ones cost nothing but their place.
+struct Said {
+    hash: u64,
+    place: u64,
+}
 
 impl Said {
+    fn new() -> Self {
+        Self {
+            hash: 0x9e37_79b9_7f4a_7c15,
+            place: 0,
+        }
+    }
+
+    /// Folds `value` in at the current place (multiply and fold, as wyhash does).
+    fn fold(&mut self, value: u64) {
+        const ODD: u64 = 0xa076_1d64_78bd_642f;
+        let place = self.place.wrapping_mul(0xe703_7ed1_a0b4_28db);
+        let product = u128::from(self.hash ^ value) * u128::from(ODD ^ place);
+        self.hash = (product as u64) ^ ((product >> 64) as u64);
+    }
+
     fn text(&mut self, text: &str) {
-        // At most 256 bytes: mended before.
-        self.0.extend_from_slice(&(text.len() as u16).to_le_bytes());
-        self.0.extend_from_slice(text.as_bytes());
+        self.place += 1;
+        if !text.is_empty() {
+            self.fold(xxh3_64(text.as_bytes()));
+        }
     }
 
     fn number(&mut self, number: u64) {
-        self.0.extend_from_slice(&number.to_le_bytes());
+        self.place += 1;
+        if number != 0 {
+            self.fold(number);
+        }
     }
 
-    /// Absence differs from every number.
+    /// Absence differs from zero.
     fn optional(&mut self, number: Option<u64>) {
-        self.0.push(u8::from(number.is_some()));
-        self.number(number.unwrap_or(0));
+        self.place += 1;
+        if let Some(number) = number {
+            self.fold(1);
+            self.fold(number);
+        }
+    }
+
+    fn amount(&mut self, amount: i128) {
+        self.place += 1;
+        self.fold(amount as u64);
+        self.fold((amount >> 64) as u64);
     }
 
     fn attribution(&mut self, attribution: &Attribution<'_>) {
+        // Taken apart, so that a new field cannot be forgotten here.
         let Attribution {
             workspace,
             customer,
@@ -79,49 +115,59 @@ impl Said {
         }
     }
 
-    fn body(&mut self, body: &Body<'_>) {
-        let call = match body {
-            Body::Usage(call) => call,
-            Body::Revenue(amount) => {
-                self.0.push(b'r');
-                self.0.extend_from_slice(&amount.get().to_le_bytes());
-                return;
-            }
-            Body::SessionEnd => {
-                self.0.push(b'e');
-                return;
-            }
-        };
-        self.0.push(b'u');
-        for count in call.tokens.each() {
+    fn call(&mut self, call: &Call<'_>) {
+        let Call {
+            operation,
+            service_tier,
+            tokens,
+            units,
+            tool_calls,
+            prompt_fingerprint,
+            tool_fingerprint,
+            call_id,
+            attempt,
+            status,
+            latency_ms,
+            reported_cost,
+            request_model,
+            response_id,
+            trace_id,
+            span_id,
+            parent_span_id,
+            region,
+            api_key_id,
+        } = call;
+        for count in tokens.each() {
             self.number(count);
         }
-        self.number(u64::from(call.tool_calls));
-        self.number(u64::from(call.attempt));
-        for (unit, quantity) in &call.units.entries {
-            self.0.push(*unit as u8);
+        self.number(units.entries.len() as u64);
+        for (unit, quantity) in &units.entries {
+            self.number(*unit as u64 + 1);
             self.number(quantity.0);
         }
-        self.optional(call.prompt_fingerprint);
-        self.optional(call.tool_fingerprint);
-        self.optional(call.latency_ms.map(u64::from));
-        self.0.push(u8::from(call.reported_cost.is_some()));
-        let reported = call.reported_cost.unwrap_or_default();
-        self.0.extend_from_slice(&reported.get().to_le_bytes());
+        self.number(u64::from(*tool_calls));
+        self.number(u64::from(*attempt));
+        self.optional(*prompt_fingerprint);
+        self.optional(*tool_fingerprint);
+        self.optional(latency_ms.map(u64::from));
+        match reported_cost {
+            Some(cost) => self.amount(cost.get()),
+            None => self.place += 1,
+        }
         let texts = [
-            &call.units.quality,
-            &call.units.size,
-            &call.operation,
-            &call.service_tier,
-            &call.call_id,
-            &call.status,
-            &call.request_model,
-            &call.response_id,
-            &call.trace_id,
-            &call.span_id,
-            &call.parent_span_id,
-            &call.region,
-            &call.api_key_id,
+            &units.quality,
+            &units.size,
+            operation,
+            service_tier,
+            call_id,
+            status,
+            request_model,
+            response_id,
+            trace_id,
+            span_id,
+            parent_span_id,
+            region,
+            api_key_id,
         ];
         for text in texts {
             self.text(text);

@@ -160,6 +160,7 @@ fn required<'a>(
     Err(Rejection::new(RejectReason::MissingField, detail))
 }
 
+#[inline]
 fn judge<'a>(envelope: &mut Envelope<'a>, arrival: UnixMillis) -> Result<Event<'a>, Rejection> {
     match &envelope.specversion {
         Field::Value(version) if version == "1.0" => {}
@@ -286,6 +287,7 @@ fn final_phase(field: &TextField<'_>) -> Result<&'static str, Rejection> {
     Err(Rejection::new(RejectReason::UnsupportedPhase, detail))
 }
 
+#[inline]
 fn call<'a>(mender: &mut Mender, data: &mut Data<'a>) -> Result<Call<'a>, Rejection> {
     let mut units = mender.units(take(&mut data.units), data.units_kind)?;
     let format = match &data.usage_format {

@@ -297,3 +297,61 @@ impl<'v> BareObject<'v> {
             .collect()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: UnixMillis = UnixMillis(1_795_000_000_000);
+    const DEFAULTS: EnvelopeDefaults<'_> = EnvelopeDefaults {
+        source: "sidecar",
+        workspace: "acme",
+        now: NOW,
+    };
+
+    fn completed(json: &str) -> Result<String, RejectReason> {
+        let bytes = complete(json.as_bytes(), &DEFAULTS).map_err(|rejection| rejection.reason)?;
+        Ok(String::from_utf8(bytes.into_owned()).unwrap())
+    }
+
+    #[test]
+    fn a_bare_data_object_gets_its_envelope_and_keeps_its_numbers() {
+        let json = completed(
+            r#"{"id":"r-1","workspace":"","model":"m","usage":{"input_tokens":5},"units":{"audio_seconds":0.30000000000000004}}"#,
+        )
+        .unwrap();
+        assert!(json.contains("0.30000000000000004"), "{json}");
+        let event = crate::event::decode(json.as_bytes(), &[], NOW).unwrap();
+        assert_eq!(
+            (&*event.source, &*event.id, event.time),
+            ("sidecar", "r-1", NOW)
+        );
+        assert_eq!(event.attribution.workspace, "acme");
+
+        let json = completed(
+            r#"{"id":"i","type":"spendfuse.revenue","source":"billing","time":"2026-11-01T00:00:00Z","workspace":"w","customer":"c","revenue_usd":"1"}"#,
+        )
+        .unwrap();
+        let event = crate::event::decode(json.as_bytes(), &[], NOW).unwrap();
+        assert_eq!(event.body, Body::Revenue(Nanos::from_dollars(1)));
+        assert_eq!(
+            (&*event.source, &*event.attribution.workspace),
+            ("billing", "w")
+        );
+        assert_eq!(event.time.to_string(), "2026-11-01T00:00:00Z");
+    }
+
+    #[test]
+    fn events_stay_as_they_are_and_what_has_no_id_is_refused() {
+        let event = r#"{ "specversion":"1.0", "anything": 1 }"#;
+        assert_eq!(completed(event).as_deref(), Ok(event));
+        for (json, reason) in [
+            (r#"{"model":"m"}"#, RejectReason::MissingField),
+            (r#"{"id":"","model":"m"}"#, RejectReason::MissingField),
+            ("[]", RejectReason::NotCloudevent),
+            ("{", RejectReason::MalformedJson),
+        ] {
+            assert_eq!(completed(json), Err(reason), "{json}");
+        }
+    }
+}

@@ -20,6 +20,12 @@ const MAX_QUANTITY: i128 = 1_000_000_000 * Quantity::ONE as i128;
 /// `~` and 16 hex digits.
 const HASH_SUFFIX_BYTES: usize = 17;
 
+#[cold]
+fn prefix_and_hash(text: &str) -> String {
+    let prefix = &text[..text.floor_char_boundary(MAX_TEXT_BYTES - HASH_SUFFIX_BYTES)];
+    format!("{prefix}~{:016x}", xxh3_64(text.as_bytes()))
+}
+
 /// Mends fields one after the other and remembers what it did.
 #[derive(Debug, Default)]
 pub(super) struct Mender {
@@ -41,13 +47,13 @@ impl Mender {
 
     /// Cuts a text of more than 256 bytes to a prefix, `~` and the xxh3 hash of the whole in 16 hex
     /// digits, so that different texts stay different and equal ones equal.
+    #[inline]
     pub fn shorten<'a>(&mut self, text: Cow<'a, str>) -> Cow<'a, str> {
         if text.len() <= MAX_TEXT_BYTES {
             return text;
         }
         self.flags.insert(Flags::FIELD_TRUNCATED);
-        let prefix = &text[..text.floor_char_boundary(MAX_TEXT_BYTES - HASH_SUFFIX_BYTES)];
-        Cow::Owned(format!("{prefix}~{:016x}", xxh3_64(text.as_bytes())))
+        Cow::Owned(prefix_and_hash(&text))
     }
 
     /// An optional count; `None` where absent, of another type or above 2³² − 1.

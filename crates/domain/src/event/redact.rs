@@ -27,7 +27,7 @@ pub fn redact(value: &[u8]) -> Cow<'_, [u8]> {
         Some(spans) if spans.is_empty() => Cow::Borrowed(value),
         Some(spans) => Cow::Owned(without(value, &spans)),
         None => match first_prompt_key(value) {
-            Some(end) => Cow::Owned(without(value, &[end..value.len()])),
+            Some(start) => Cow::Owned([&value[..start], REMOVED].concat()),
             None => Cow::Borrowed(value),
         },
     }
