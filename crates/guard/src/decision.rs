@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use smallvec::SmallVec;
-use spendfuse_domain::budget::{Action, OnStale, Spend};
+use spendfuse_domain::budget::{Action, BudgetId, OnStale, Spend};
 use spendfuse_domain::{Attribution, Nanos, Verdict};
 
 use crate::compiled::{CompiledBudget, CompiledBudgets};
@@ -60,6 +60,12 @@ impl Decision {
     /// The strictest verdict of all that apply; [`Verdict::Ok`] is `allow`.
     pub fn verdict(&self) -> Verdict {
         self.verdict
+    }
+
+    /// The budgets that the call counts against, with what each says, in no order.
+    pub fn budgets(&self) -> impl Iterator<Item = (&BudgetId, Verdict)> {
+        let id = |one: &Match| &self.budgets.budgets[one.budget as usize].budget.id;
+        self.matches.iter().map(move |one| (id(one), one.verdict))
     }
 
     /// How old the state is that it was decided by.

@@ -132,12 +132,16 @@ impl Heartbeats {
         if place >= self.meters.len() {
             return false;
         }
+        // A log that is read again begins with heartbeats from before.
         if stage == Stage::Ledger {
-            self.ledgers[place] = Some(heartbeat.complete_to);
+            self.ledgers[place] = self.ledgers[place].max(Some(heartbeat.complete_to));
             return true;
         }
         let lag = i64::try_from(heartbeat.lag_ms).unwrap_or(i64::MAX);
         let beats = &mut self.meters[place];
+        if beats.back().is_some_and(|last| last.logged_at >= logged_at) {
+            return true;
+        }
         // The newest gives way: the oldest is the one that ledgers are known to have passed.
         if beats.len() >= MAX_BEATS {
             beats.pop_back();

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use hashbrown::HashSet;
 use spendfuse_domain::budget::{BudgetId, BudgetsRecord};
 use spendfuse_domain::finding::{Finding, FindingState};
 use spendfuse_domain::verdict::{BlocklistKey, Heartbeat, Stage};
@@ -15,6 +16,7 @@ use crate::error::GuardError;
 use crate::findings::{OpenFinding, OpenFindings, replaced, scope_of};
 use crate::freshness::{Heartbeats, Now};
 use crate::guard::Replica;
+use crate::hash::EntryHash;
 use crate::shards::Pending;
 
 /// Seconds from a model call's own time to the moment when a changed verdict is in force here.
@@ -32,8 +34,18 @@ pub struct GuardWriter {
     heartbeats: Heartbeats,
     heartbeats_changed: bool,
     caught_up: bool,
+    /// While the topics are read again: what has not come again yet.
+    unconfirmed: Option<Unconfirmed>,
     /// Causes of the changed verdicts that readers do not see yet.
     unpublished_causes: Vec<(Verdict, UnixMillis)>,
+}
+
+/// What readers know and the topics have not said again.
+#[derive(Default)]
+struct Unconfirmed {
+    entries: HashSet<EntryHash>,
+    findings: HashSet<String>,
+    budgets: Vec<BudgetId>,
 }
 
 impl GuardWriter {
@@ -49,6 +61,7 @@ impl GuardWriter {
             budgets_changed: false,
             heartbeats_changed: false,
             caught_up: false,
+            unconfirmed: None,
             unpublished_causes: Vec::new(),
         }
     }
@@ -81,6 +94,9 @@ impl GuardWriter {
 
     fn apply_entry(&mut self, key: &str, value: Option<&[u8]>) -> Result<(), GuardError> {
         let hash = self.replica.hasher.key(key);
+        if let Some(unconfirmed) = &mut self.unconfirmed {
+            unconfirmed.entries.remove(&hash);
+        }
         let Some(value) = value else {
             self.entries.set(hash, None);
             self.changes.push(Change::Removed(key.into()));
@@ -88,7 +104,7 @@ impl GuardWriter {
         };
         let entry = Arc::new(Entry::parse(key, value)?);
         // What was followed from the log's beginning says nothing about the lag.
-        if self.caught_up {
+        if self.caught_up && self.unconfirmed.is_none() {
             let before = self.entries.get(&self.replica.entries, hash);
             let before = before.map_or(Verdict::Ok, |before| before.verdict);
             if before != entry.verdict {
@@ -118,7 +134,7 @@ impl GuardWriter {
             serde_json::from_slice(value).map_err(|error| bad(error.to_string()))?;
         // At the live end a record's way is milliseconds. What was logged before this guard caught
         // up may be days old, and only the wall clocks can tell.
-        let transit_millis = if self.caught_up {
+        let transit_millis = if self.caught_up && self.unconfirmed.is_none() {
             0
         } else {
             now.wall.since(logged_at).max(0)
@@ -154,6 +170,9 @@ impl GuardWriter {
         version: u64,
     ) -> Result<(), GuardError> {
         self.budgets_version = self.budgets_version.max(version);
+        if let Some(unconfirmed) = &mut self.unconfirmed {
+            unconfirmed.budgets.retain(|id| id.as_str() != key);
+        }
         let Some(value) = value else {
             if let Some(id) = BudgetId::new(key) {
                 self.budgets_changed |= self.budgets.remove(&id).is_some();
@@ -182,16 +201,65 @@ impl GuardWriter {
             key: key.into(),
             finding,
         });
+        if let Some(unconfirmed) = &mut self.unconfirmed {
+            unconfirmed.findings.remove(key);
+        }
         let scope = self.replica.hasher.text(scope_of(key));
         let before = self.findings.get(&self.replica.findings, scope);
         self.findings.set(scope, replaced(before, key, open));
         Ok(())
     }
 
+    /// The followed topics are about to be read again from their beginnings. Readers keep what
+    /// they have; what does not come again is removed by [`caught_up`](Self::caught_up).
+    pub fn begin_again(&mut self, now: UnixMillis) {
+        self.publish(now);
+        let mut unconfirmed = Unconfirmed {
+            budgets: self.budgets.keys().cloned().collect(),
+            ..Unconfirmed::default()
+        };
+        let (entries, findings) = (&self.replica.entries, &self.replica.findings);
+        for shard in 0..entries.shard_count() {
+            entries.for_each_in(shard, |entry| {
+                unconfirmed
+                    .entries
+                    .insert(self.replica.hasher.key(entry.key()));
+            });
+        }
+        for shard in 0..findings.shard_count() {
+            findings.for_each_in(shard, |open| {
+                unconfirmed
+                    .findings
+                    .extend(open.iter().map(|one| one.key.to_string()));
+            });
+        }
+        self.unconfirmed = Some(unconfirmed);
+    }
+
     /// Every followed topic has been read to the end that it had at start.
     pub fn caught_up(&mut self) {
+        if let Some(gone) = self.unconfirmed.take() {
+            self.forget(gone);
+        }
         self.caught_up = true;
         self.heartbeats_changed = true;
+    }
+
+    fn forget(&mut self, gone: Unconfirmed) {
+        for hash in gone.entries {
+            if let Some(entry) = self.entries.get(&self.replica.entries, hash) {
+                self.changes.push(Change::Removed(entry.key().into()));
+                self.entries.set(hash, None);
+            }
+        }
+        for key in gone.findings {
+            let scope = self.replica.hasher.text(scope_of(&key));
+            let before = self.findings.get(&self.replica.findings, scope);
+            self.findings.set(scope, replaced(before, &key, None));
+        }
+        for id in gone.budgets {
+            self.budgets_changed |= self.budgets.remove(&id).is_some();
+        }
     }
 
     /// One more than the offset of the last budgets record that was applied.

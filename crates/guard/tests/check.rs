@@ -1,5 +1,7 @@
 //! What a caller of the check sees, in the contract's JSON.
 
+#![allow(clippy::unwrap_used)]
+
 use serde_json::{Value, json};
 use spendfuse_domain::budget::Spend;
 use spendfuse_domain::{Attribution, Nanos, UnixMillis, Verdict};
@@ -255,4 +257,28 @@ fn a_follower_of_the_blocklist_misses_nothing_or_is_told_to_start_again() {
             .blocklist(Some(&page.cursor), 30, now().wall)
             .is_err()
     );
+}
+
+#[test]
+fn what_a_log_that_is_read_again_no_longer_says_is_forgotten_at_its_end() {
+    let (mut writer, guard) = Guard::new(GuardConfig::new(1));
+    let value = entry("4.50", "warn");
+    budget(&mut writer, "daily", json!({}));
+    budget(&mut writer, "gone", json!({"limit": "0"}));
+    for customer in ["c-42", "c-43"] {
+        let key = format!("daily|acme/customer={customer}");
+        writer.apply(&key, Some(&value), now().wall, now()).unwrap();
+    }
+    writer.caught_up();
+    writer.publish(now().wall);
+    writer.begin_again(now().wall);
+    budget(&mut writer, "daily", json!({}));
+    writer.apply(KEY, Some(&value), now().wall, now()).unwrap();
+    writer.publish(now().wall);
+    // Until the end is reached the old state stands, also what a guard knew to be blocked.
+    assert_eq!((guard.entry_count(), guard.budget_count()), (2, 2));
+    writer.caught_up();
+    writer.publish(now().wall);
+    assert_eq!((guard.entry_count(), guard.budget_count()), (1, 1));
+    assert_eq!(guard.check(&call("0"), now()).verdict(), Verdict::Warn);
 }

@@ -1,5 +1,7 @@
 //! The replica's decisions against a naive model: lists of records, scopes as texts, no hashes.
 
+#![allow(clippy::unwrap_used)]
+
 use std::borrow::Cow;
 
 use proptest::prelude::*;
