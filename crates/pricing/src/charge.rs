@@ -176,6 +176,9 @@ impl Bill {
     ///
     /// `Err` with the total where it is a million dollars or more.
     pub(crate) fn parts(&self, multiplier: Multiplier) -> Result<CostParts, Nanos> {
+        if let Some(parts) = self.small_parts().filter(|_| multiplier == Multiplier::ONE) {
+            return Ok(parts);
+        }
         let factor = i128::from(multiplier.millionths());
         let denominator = BILLIONTHS * i128::from(Multiplier::DENOMINATOR);
         let scaled = self
@@ -189,6 +192,20 @@ impl Bill {
             return Err(Nanos::new(total));
         }
         Ok(split(scaled.map(|part| part / denominator), total))
+    }
+
+    /// The parts of a bill at list prices below about 18 dollars, which is nearly every call: the
+    /// same sums in 64 bits, because a division of 128 bits costs more than all the rest.
+    fn small_parts(&self) -> Option<CostParts> {
+        const BILLIONTHS: u64 = 1_000_000_000;
+        let mut parts = [0; 5];
+        let mut sum: u64 = 0;
+        for (part, numerator) in parts.iter_mut().zip(self.numerators) {
+            let numerator = u64::try_from(numerator).ok()?;
+            sum = sum.checked_add(numerator)?;
+            *part = i128::from(numerator / BILLIONTHS);
+        }
+        Some(split(parts, i128::from(sum.div_ceil(BILLIONTHS))))
     }
 
     /// `total` split in proportion to this bill; all of it input where the bill is empty. Same
@@ -239,8 +256,8 @@ fn ceil_div(numerator: i128, denominator: i128) -> i128 {
 }
 
 /// The rate for `kind` with the attributes that `units` gives, and whether it is a guess: the call
-/// does not say (or says something unknown) of a quality or size that the price depends on. Then it
-/// is the dearest.
+/// does not say a quality or size that the price depends on, or says one that has no price. Then it
+/// is the dearest that fits what the call says, else the dearest of all.
 pub(crate) fn unit_rate(
     era: &Era,
     kind: UnitKind,
@@ -256,10 +273,9 @@ pub(crate) fn unit_rate(
     } else {
         Tier::Default
     };
-    let fits = |rate: &&UnitRate| {
-        let same = |asked: &str, given: &str| asked.is_empty() || asked.eq_ignore_ascii_case(given);
-        same(&rate.quality, &units.quality) && same(&rate.size, &units.size)
-    };
+    let same = |rates: &str, calls: &str| rates.is_empty() || rates.eq_ignore_ascii_case(calls);
+    let fits =
+        |rate: &&UnitRate| same(&rate.quality, &units.quality) && same(&rate.size, &units.size);
     let given_attributes =
         |rate: &&UnitRate| u8::from(!rate.quality.is_empty()) + u8::from(!rate.size.is_empty());
     let best = of_kind(tier)
@@ -268,6 +284,12 @@ pub(crate) fn unit_rate(
     if let Some(rate) = best {
         return Some((rate.nanos, false));
     }
-    let dearest = of_kind(tier).map(|rate| rate.nanos).max()?;
-    Some((dearest, true))
+    let unsaid = |rates: &str, calls: &str| calls.is_empty() || same(rates, calls);
+    let may_fit =
+        |rate: &&UnitRate| unsaid(&rate.quality, &units.quality) && unsaid(&rate.size, &units.size);
+    let dearest = of_kind(tier)
+        .filter(may_fit)
+        .max_by_key(|rate| rate.nanos)
+        .or_else(|| of_kind(tier).max_by_key(|rate| rate.nanos))?;
+    Some((dearest.nanos, true))
 }

@@ -53,7 +53,11 @@ pub struct Explained {
 pub struct Pricer {
     book: Arc<PriceBook>,
     policy: Arc<PricingPolicy>,
-    names: HashMap<Name, Resolved>,
+    /// Names → places in `resolved`.
+    names: HashMap<Name, usize>,
+    resolved: Vec<Resolved>,
+    /// Place in the book → rates, so that names of one model share them.
+    compiled: HashMap<usize, Arc<CompiledModel>>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -109,6 +113,8 @@ impl Pricer {
             book,
             policy,
             names: HashMap::new(),
+            resolved: Vec::new(),
+            compiled: HashMap::new(),
         }
     }
 
@@ -152,13 +158,14 @@ impl Pricer {
     ) -> Result<Explained, PricingError> {
         let mut lines = Vec::new();
         let priced = self.price_into(provider, account, call, model, at, &mut lines)?;
-        let models = self.book.models();
-        let resolved = resolve(&mut self.names, &self.book, &self.policy, provider, model);
+        let resolved = self.resolve(provider, model);
+        let resolved = &self.resolved[resolved];
         let place = match (priced.basis, &resolved.prices, &resolved.ceiling) {
             (_, Some((place, _)), _) => Some(*place),
             (_, None, Some(compiled)) => compiled.ceiling.place,
             (_, None, None) => None,
         };
+        let models = self.book.models();
         let name = |place: usize| (models[place].provider.clone(), models[place].model.clone());
         Ok(Explained {
             priced,
@@ -182,17 +189,17 @@ impl Pricer {
             model: model.into(),
             cost,
         };
-        let (book, policy) = (&self.book, &self.policy);
-        let resolved = resolve(&mut self.names, book, policy, provider, model);
-        let charged = match resolved.charge(policy, call, at, lines) {
+        let place = self.resolve(provider, model);
+        let charged = match self.resolved[place].charge(&self.policy, call, at, lines) {
             Ok(charged) => charged,
             Err(NeedsCeiling) => {
-                resolved.work_out_ceiling(book, policy, provider, model);
+                self.work_out_ceiling(place, provider, model);
                 *lines = L::default();
-                let charged = resolved.charge(policy, call, at, lines);
+                let charged = self.resolved[place].charge(&self.policy, call, at, lines);
                 charged.unwrap_or_else(|NeedsCeiling| unreachable!("the ceiling is there now"))
             }
         };
+        let resolved = &self.resolved[place];
         if let Some(reported) = resolved.reported(call) {
             if reported >= TOO_DEAR {
                 return Err(too_dear(reported));
@@ -203,7 +210,7 @@ impl Pricer {
                 flags: Flags::default(),
             });
         }
-        let multiplier = policy.multiplier(account);
+        let multiplier = self.policy.multiplier(account);
         let mut flags = Flags::default();
         if resolved.ambiguous || charged.guessed {
             flags.insert(Flags::AMBIGUOUS_PRICE);
@@ -221,71 +228,59 @@ impl Pricer {
             flags,
         })
     }
-}
 
-/// What is known about the name, from memory or from the book.
-fn resolve<'a>(
-    names: &'a mut HashMap<Name, Resolved>,
-    book: &PriceBook,
-    policy: &PricingPolicy,
-    provider: &str,
-    model: &str,
-) -> &'a mut Resolved {
-    let name = NameRef { provider, model };
-    if !names.contains_key(&name) {
-        if names.len() >= REMEMBERED_NAMES {
-            names.clear();
+    /// The place of what is known about the name, from memory or from the book.
+    fn resolve(&mut self, provider: &str, model: &str) -> usize {
+        if let Some(place) = self.names.get(&NameRef { provider, model }) {
+            return *place;
         }
-        let owned = Name {
-            provider: provider.to_owned(),
-            model: model.to_owned(),
-        };
-        names.insert(owned, Resolved::new(book, policy, provider, model));
-    }
-    names.get_mut(&name).expect("inserted where it was missing")
-}
-
-impl Resolved {
-    fn new(book: &PriceBook, policy: &PricingPolicy, provider: &str, model: &str) -> Self {
-        let found = book.index().find(book.models(), provider, model);
-        let trusted = &policy.trust_reported_cost;
+        if self.names.len() >= REMEMBERED_NAMES {
+            self.names.clear();
+            self.resolved.clear();
+        }
+        let found = self.book.index().find(self.book.models(), provider, model);
+        let trusted = &self.policy.trust_reported_cost;
         let name = provider::canonical(provider);
-        Self {
+        let resolved = Resolved {
             trusts_reports: trusted
                 .iter()
                 .any(|other| provider::canonical(other) == name),
             ambiguous: found.is_some_and(|found| found.ambiguous),
             how: found.map(|found| found.how),
-            prices: found.map(|found| {
-                let prices = &book.models()[found.place];
-                (found.place, Arc::new(CompiledModel::new(prices)))
-            }),
+            prices: found.map(|found| (found.place, self.compile(found.place))),
             ceiling: None,
-        }
+        };
+        let owned = Name {
+            provider: provider.to_owned(),
+            model: model.to_owned(),
+        };
+        self.names.insert(owned, self.resolved.len());
+        self.resolved.push(resolved);
+        self.resolved.len() - 1
     }
 
+    /// The rates of the model at this place of the book.
+    fn compile(&mut self, place: usize) -> Arc<CompiledModel> {
+        let compile = || Arc::new(CompiledModel::new(&self.book.models()[place]));
+        Arc::clone(self.compiled.entry(place).or_insert_with(compile))
+    }
+
+    fn work_out_ceiling(&mut self, place: usize, provider: &str, model: &str) {
+        let models = self.book.models();
+        let known = self.resolved[place].prices.as_ref();
+        let known_provider = known.map(|(place, _)| models[*place].provider.as_str());
+        let provider = known_provider.unwrap_or(provider);
+        let ceiling = Ceiling::of(&self.book, &self.policy.ceiling, provider, model);
+        let tokens = ceiling.place.map(|place| self.compile(place));
+        self.resolved[place].ceiling = Some(CompiledCeiling { ceiling, tokens });
+    }
+}
+
+impl Resolved {
     /// The app's own figure, where it counts. A negative one does not.
     fn reported(&self, call: &Call<'_>) -> Option<Nanos> {
         let reported = call.reported_cost.filter(|_| self.trusts_reports)?;
         (reported >= Nanos::ZERO).then_some(reported)
-    }
-
-    fn work_out_ceiling(
-        &mut self,
-        book: &PriceBook,
-        policy: &PricingPolicy,
-        provider: &str,
-        model: &str,
-    ) {
-        let known = self.prices.as_ref();
-        let known_provider = known.map(|(place, _)| book.models()[*place].provider.as_str());
-        let provider = known_provider.unwrap_or(provider);
-        let ceiling = Ceiling::of(book, &policy.ceiling, provider, model);
-        let tokens = ceiling.place.map(|place| {
-            let prices = &book.models()[place];
-            Arc::new(CompiledModel::new(prices))
-        });
-        self.ceiling = Some(CompiledCeiling { ceiling, tokens });
     }
 
     fn charge(
@@ -336,9 +331,9 @@ impl Resolved {
         }
         // A call is one request, so a fee per request is due even where the app does not say so;
         // but a search that is counted as such is not charged again as a request.
-        let given_requests = call.units.quantity(UnitKind::Requests);
-        let request_rate = unit_rate(era, UnitKind::Requests, &call.units, tier);
-        if let Some((rate, _)) = request_rate.filter(|_| !by_unit) {
+        let request_rate = || unit_rate(era, UnitKind::Requests, &call.units, tier);
+        if let Some((rate, _)) = (!by_unit).then(request_rate).flatten() {
+            let given_requests = call.units.quantity(UnitKind::Requests);
             let requests = if given_requests.0 == 0 && by_token {
                 Quantity::whole(1)
             } else {

@@ -121,6 +121,7 @@ impl Imported {
         let variant = variants::of(entry.name);
         let mut rates = self.rates(entry, fields, variant.as_ref());
         drop_empty_promises(&mut rates);
+        self.drop_rates_above_nothing(entry, &mut rates);
         let is_free = rates.values().all(|nanos| *nanos == 0);
         if rates.is_empty() || (is_free && !FREE_PROVIDERS.contains(&entry.provider.as_str())) {
             let reason = if rates.is_empty() {
@@ -143,6 +144,25 @@ impl Imported {
         let model = entry.model(entry.name).to_owned();
         if self.merge(entry, &model, rates) {
             self.report.merged.push(entry.name.to_owned());
+        }
+    }
+
+    /// A rate above a threshold for a class that has none below it is a slip of the file.
+    fn drop_rates_above_nothing(&mut self, entry: &Entry<'_>, rates: &mut BTreeMap<RateKey, u64>) {
+        let has_base = |key: &RateKey| {
+            let same_meter = |other: &RateKey| other.meter == key.meter && other.above == 0;
+            rates.keys().any(same_meter)
+        };
+        let baseless: Vec<RateKey> = rates
+            .keys()
+            .filter(|key| key.above > 0 && !has_base(key))
+            .cloned()
+            .collect();
+        for key in baseless {
+            rates.remove(&key);
+            let field = format!("{key}, where there is no rate below the threshold");
+            self.report
+                .skip(&field, "taken for a slip of the file", entry.name);
         }
     }
 
@@ -344,6 +364,12 @@ fn drop_empty_promises(rates: &mut BTreeMap<RateKey, u64>) {
         };
         *nanos > 0 || may_be_free
     });
+    let is_token = |key: &RateKey| matches!(key.meter, Meter::Tokens(_));
+    let sold_by_token = rates.iter().any(|(key, nanos)| is_token(key) && *nanos > 0);
+    if !sold_by_token {
+        // Tokens at 0 beside a price per unit: sold by unit, not free by token.
+        rates.retain(|key, _| !is_token(key));
+    }
     for (special, plain) in REDUNDANT {
         let rate = |class: TokenClass, tier: Tier, above: u64| {
             let key = RateKey::new(Meter::Tokens(class))

@@ -1,15 +1,93 @@
 //! What a call costs whose model, or one of whose units, has no price: never nothing.
 //!
-//! Tokens: the dearest model of the same name family, else the 90th percentile of the provider's
-//! models that talk, else the configured rate. A unit: the dearest rate of that kind at the
-//! provider, else the 90th percentile of all rates of that kind, else the configured rate.
+//! Tokens: the dearest model of the same name family (the provider's own where it has one), else
+//! the 90th percentile (nearest rank) of the provider's models that talk, else the configured rate.
+//! A unit: the dearest rate of that kind at the provider, else the 90th percentile of all rates of
+//! that kind, else the configured rate.
 
+use hashbrown::HashMap;
 use spendfuse_domain::UnitKind;
 
+use super::index::Dearness;
+use super::name;
 use crate::book::{ModelPrices, PriceBook};
 use crate::policy::CeilingRates;
 use crate::provider;
 use crate::rate::Meter;
+
+/// A rate for each kind of unit, in the order of [`UnitKind::ALL`].
+type UnitRates = [Option<u64>; UnitKind::ALL.len()];
+
+/// What ceilings are taken from, worked out once per book.
+#[derive(Debug, Default)]
+pub(crate) struct CeilingIndex {
+    /// Name family → places of models that talk, dearest first.
+    families: HashMap<String, Vec<usize>>,
+    /// Provider → places of its models that talk, cheapest first.
+    talking: HashMap<String, Vec<usize>>,
+    /// Provider → its dearest unit rates.
+    units: HashMap<String, UnitRates>,
+    /// The 90th percentile of all unit rates.
+    usual_units: UnitRates,
+}
+
+impl CeilingIndex {
+    pub(super) fn new(models: &[ModelPrices], dearness: &[Dearness]) -> Self {
+        let mut index = Self::default();
+        let mut all_units: [Vec<u64>; UnitKind::ALL.len()] = Default::default();
+        for (place, prices) in models.iter().enumerate() {
+            if prices.is_chat() {
+                let of_provider = index.talking.entry_ref(prices.provider.as_str());
+                of_provider.or_default().push(place);
+                let bare_forms = name::bare_forms(&prices.model);
+                let family = name::family(bare_forms.last().map_or("", String::as_str));
+                if !family.is_empty() {
+                    index.families.entry_ref(family).or_default().push(place);
+                }
+            }
+            for (key, nanos) in &prices.rates {
+                if let Meter::Units(kind) = key.meter {
+                    all_units[kind as usize].push(*nanos);
+                    let of_provider = index.units.entry_ref(prices.provider.as_str());
+                    let dearest = &mut of_provider.or_default()[kind as usize];
+                    *dearest = Some(dearest.map_or(*nanos, |rate| rate.max(*nanos)));
+                }
+            }
+        }
+        // Of equally dear ones the first, so that the choice depends on nothing else.
+        for places in index.families.values_mut() {
+            places.sort_by_key(|place| (std::cmp::Reverse(dearness[*place]), *place));
+        }
+        for places in index.talking.values_mut() {
+            places.sort_by_key(|place| (dearness[*place], *place));
+        }
+        index.usual_units = all_units.map(|mut rates| {
+            rates.sort_unstable();
+            percentile_90(&rates)
+        });
+        index
+    }
+
+    fn dearest_of_family(
+        &self,
+        models: &[ModelPrices],
+        provider: &str,
+        model: &str,
+    ) -> Option<usize> {
+        let bare_forms = name::bare_forms(model);
+        let places = self.families.get(name::family(bare_forms.last()?))?;
+        let of_provider = places
+            .iter()
+            .find(|place| models[**place].provider == provider);
+        of_provider.or_else(|| places.first()).copied()
+    }
+}
+
+/// Nearest rank of rising values.
+fn percentile_90<T: Copy>(rising: &[T]) -> Option<T> {
+    let rank = (rising.len() * 9).div_ceil(10);
+    rising.get(rank.checked_sub(1)?).copied()
+}
 
 /// The ceiling for one name.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,38 +102,21 @@ impl Ceiling {
     /// The ceiling for `model` at `provider`.
     pub(crate) fn of(book: &PriceBook, rates: &CeilingRates, provider: &str, model: &str) -> Self {
         let provider = provider::canonical(provider.trim());
-        let models = book.models();
-        let index = book.index();
+        let index = book.index().ceilings();
+        let of_provider = || percentile_90(index.talking.get(&*provider)?);
         let place = index
-            .dearest_of_family(models, &provider, model)
-            .or_else(|| index.percentile_90(models, &provider));
+            .dearest_of_family(book.models(), &provider, model)
+            .or_else(of_provider);
+        let of_provider = index.units.get(&*provider).copied().unwrap_or_default();
         let units = UnitKind::ALL.map(|kind| {
-            let of_provider = models.iter().filter(|prices| prices.provider == provider);
-            let dearest = of_provider.flat_map(|prices| of_kind(prices, kind)).max();
-            dearest.unwrap_or_else(|| {
-                let mut all: Vec<u64> = models
-                    .iter()
-                    .flat_map(|prices| of_kind(prices, kind))
-                    .collect();
-                all.sort_unstable();
-                let rank = (all.len() * 9).div_ceil(10);
-                let percentile = rank.checked_sub(1).map(|place| all[place]);
-                percentile.unwrap_or(rates.unit)
-            })
+            let usual = index.usual_units[kind as usize];
+            of_provider[kind as usize].or(usual).unwrap_or(rates.unit)
         });
         Self { place, units }
     }
 
     /// Nano-dollars per unit of `kind`.
     pub(crate) fn unit(&self, kind: UnitKind) -> u64 {
-        let place = UnitKind::ALL.iter().position(|other| *other == kind);
-        place.map_or(0, |place| self.units[place])
+        self.units[kind as usize]
     }
-}
-
-fn of_kind(prices: &ModelPrices, kind: UnitKind) -> impl Iterator<Item = u64> + '_ {
-    let rates = prices.rates.iter();
-    rates
-        .filter(move |(key, _)| key.meter == Meter::Units(kind))
-        .map(|(_, rate)| *rate)
 }

@@ -3,6 +3,7 @@
 use hashbrown::{Equivalent, HashMap};
 
 use super::Match;
+use super::ceiling::CeilingIndex;
 use super::name;
 use crate::book::{Alias, ModelPrices};
 use crate::provider;
@@ -47,10 +48,11 @@ impl Equivalent<Name> for NameRef<'_> {
 pub(crate) struct Index {
     exact: HashMap<Name, u32>,
     aliases: HashMap<Name, Name>,
-    /// Bare names, with and without version → places, in the book's order.
+    /// Bare names as they are → places, in the book's order.
     bare: HashMap<String, Places>,
-    /// Family → places of models that talk.
-    families: HashMap<String, Places>,
+    /// Bare names with less and less of date and version → places.
+    shortened: HashMap<String, Places>,
+    ceilings: CeilingIndex,
     /// How dear each model is, for comparisons.
     dearness: Vec<Dearness>,
 }
@@ -58,7 +60,7 @@ pub(crate) struct Index {
 /// Models priced by token come before those priced by unit: a call that names neither provider is
 /// far more often a chat. Then the default rates: three input tokens to one of output, the usual
 /// mix; for units the dearest.
-type Dearness = (bool, u128);
+pub(super) type Dearness = (bool, u128);
 
 impl Index {
     pub(crate) fn new(models: &[ModelPrices], aliases: &[Alias]) -> Self {
@@ -76,17 +78,14 @@ impl Index {
             if is_variant(&prices.model) {
                 continue;
             }
-            let bare_forms = name::bare_forms(&prices.model);
-            let shortest = bare_forms.last().map_or("", String::as_str);
-            let family = name::family(shortest);
-            if prices.is_chat() && !family.is_empty() {
-                let places = index.families.entry_ref(family).or_default();
-                places.push(place);
-            }
-            for form in bare_forms {
-                index.bare.entry(form).or_default().push(place);
+            let mut forms = name::bare_forms(&prices.model).into_iter();
+            let full = forms.next().unwrap_or_default();
+            index.bare.entry(full).or_default().push(place);
+            for form in forms {
+                index.shortened.entry(form).or_default().push(place);
             }
         }
+        index.ceilings = CeilingIndex::new(models, &index.dearness);
         for alias in aliases {
             let name = |provider: &str, model: &str| Name {
                 provider: provider::canonical(provider).into_owned(),
@@ -131,39 +130,64 @@ impl Index {
             return Some(found(place, Match::Shortened));
         }
         let bare_forms = name::bare_forms(model);
-        let longer_names = |form: &String| {
-            let places = self.places(form);
+        // The undated name itself before the dated ones that are longer.
+        let named = bare_forms
+            .iter()
+            .flat_map(|form| [(form, &self.bare), (form, &self.shortened)]);
+        let of_provider = |(form, names): (&String, &HashMap<String, Places>)| {
+            let places = places(names, form);
             self.dearest(
                 models,
                 places.filter(|place| models[*place].provider == provider),
             )
         };
-        if let Some((place, ambiguous)) = bare_forms.iter().find_map(longer_names) {
+        if let Some((place, ambiguous)) = named.clone().find_map(of_provider) {
             return Some(Found {
                 place,
                 how: Match::Shortened,
                 ambiguous,
             });
         }
-        bare_forms
-            .iter()
-            .find_map(|form| self.anywhere(models, &provider, form))
+        named
+            .clone()
+            .find_map(|(form, names)| self.at_maker(models, places(names, form), form))
+            .or_else(|| {
+                named
+                    .clone()
+                    .find_map(|(form, names)| self.anywhere(models, &provider, places(names, form)))
+            })
     }
 
-    /// The bare name `form` at its maker, else the dearest anywhere.
-    fn anywhere(&self, models: &[ModelPrices], provider: &str, form: &str) -> Option<Found> {
-        for maker in provider::first_parties(form) {
-            let places = self.places(form);
-            let at_maker = places.filter(|place| models[*place].provider == *maker);
-            if let Some((place, ambiguous)) = self.dearest(models, at_maker) {
-                return Some(Found {
-                    place,
-                    how: Match::Maker,
-                    ambiguous,
-                });
-            }
-        }
-        let (place, several_prices) = self.dearest(models, self.places(form))?;
+    /// The dearest of those `places` that are the maker's of models called `form`.
+    fn at_maker(
+        &self,
+        models: &[ModelPrices],
+        places: impl Iterator<Item = usize> + Clone,
+        form: &str,
+    ) -> Option<Found> {
+        let makers = provider::first_parties(form).iter();
+        let (place, ambiguous) = makers
+            .map(|maker| {
+                places
+                    .clone()
+                    .filter(|place| models[*place].provider == *maker)
+            })
+            .find_map(|of_maker| self.dearest(models, of_maker))?;
+        Some(Found {
+            place,
+            how: Match::Maker,
+            ambiguous,
+        })
+    }
+
+    /// The dearest of `places`.
+    fn anywhere(
+        &self,
+        models: &[ModelPrices],
+        provider: &str,
+        places: impl Iterator<Item = usize> + Clone,
+    ) -> Option<Found> {
+        let (place, several_prices) = self.dearest(models, places)?;
         Some(Found {
             place,
             how: Match::Bare,
@@ -206,40 +230,18 @@ impl Index {
         self.exact(&target.provider, &target.model)
     }
 
-    fn places(&self, form: &str) -> impl Iterator<Item = usize> + Clone {
-        let places = self.bare.get(form).map_or(&[][..], Vec::as_slice);
-        places.iter().map(|place| *place as usize)
+    /// What ceilings are taken from.
+    pub(super) fn ceilings(&self) -> &CeilingIndex {
+        &self.ceilings
     }
+}
 
-    /// The dearest model that talks of the name family of `model`: at `provider` where it has one.
-    pub(super) fn dearest_of_family(
-        &self,
-        models: &[ModelPrices],
-        provider: &str,
-        model: &str,
-    ) -> Option<usize> {
-        let bare_forms = name::bare_forms(model);
-        let family = name::family(bare_forms.last()?);
-        let places = self.families.get(family)?;
-        let places = places.iter().map(|place| *place as usize);
-        let of_provider = places
-            .clone()
-            .filter(|place| models[*place].provider == provider);
-        let found = self.dearest(models, of_provider);
-        found
-            .or_else(|| self.dearest(models, places))
-            .map(|(place, _)| place)
-    }
-
-    /// The model that talks at the 90th percentile (nearest rank) of `provider`'s, by dearness.
-    pub(super) fn percentile_90(&self, models: &[ModelPrices], provider: &str) -> Option<usize> {
-        let mut places: Vec<usize> = (0..models.len())
-            .filter(|place| models[*place].provider == provider && models[*place].is_chat())
-            .collect();
-        places.sort_by_key(|place| (self.dearness[*place], *place));
-        let rank = (places.len() * 9).div_ceil(10);
-        places.get(rank.checked_sub(1)?).copied()
-    }
+fn places<'a>(
+    names: &'a HashMap<String, Places>,
+    form: &str,
+) -> impl Iterator<Item = usize> + Clone + use<'a> {
+    let places = names.get(form).map_or(&[][..], Vec::as_slice);
+    places.iter().map(|place| *place as usize)
 }
 
 fn dearness(prices: &ModelPrices) -> Dearness {
@@ -265,4 +267,74 @@ fn dearness(prices: &ModelPrices) -> Dearness {
 fn is_variant(model: &str) -> bool {
     let names_size = |part: &str| part.contains("-x-") || part.ends_with("-steps");
     model.contains('/') && model.split('/').any(names_size)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::book::PriceBook;
+
+    fn find(provider: &str, model: &str) -> Option<(String, Match, bool)> {
+        let book = PriceBook::snapshot();
+        let found = book.index().find(book.models(), provider, model)?;
+        let prices = &book.models()[found.place];
+        let name = format!("{}/{}", prices.provider, prices.model);
+        Some((name, found.how, found.ambiguous))
+    }
+
+    #[test]
+    fn names_are_found_in_the_documented_order() {
+        for (provider, model, expected, how, ambiguous) in [
+            ("openai", "gpt-4o", "openai/gpt-4o", Match::Exact, false),
+            ("", "gpt-4o", "openai/gpt-4o", Match::Maker, false),
+            (
+                "openai",
+                "GPT-4o-2031-01-31",
+                "openai/gpt-4o",
+                Match::Shortened,
+                false,
+            ),
+            (
+                "my-gateway",
+                "azure/gpt-4o",
+                "azure/gpt-4o",
+                Match::Shortened,
+                false,
+            ),
+            (
+                "bedrock",
+                "apac.anthropic.claude-3-5-sonnet-20241022-v2:0",
+                "bedrock/anthropic.claude-3-5-sonnet-20241022-v2:0",
+                Match::Shortened,
+                false,
+            ),
+            (
+                "gcp.vertex_ai",
+                "publishers/anthropic/models/claude-sonnet-4-5@20250929",
+                "vertex_ai/claude-sonnet-4-5@20250929",
+                Match::Shortened,
+                false,
+            ),
+            (
+                "groq",
+                "claude-haiku-4-5",
+                "anthropic/claude-haiku-4-5",
+                Match::Maker,
+                false,
+            ),
+            (
+                "",
+                "llama-3.3-70b-instruct",
+                "scaleway/meta/llama-3.3-70b-instruct",
+                Match::Bare,
+                true,
+            ),
+        ] {
+            let found = find(provider, model);
+            let expected = Some((expected.to_owned(), how, ambiguous));
+            assert_eq!(found, expected, "{provider} {model}");
+        }
+        assert_eq!(find("openai", "frobnicate"), None);
+        assert_eq!(find("", ""), None);
+    }
 }
