@@ -90,6 +90,17 @@ fn a_right_file_is_read_to_the_letter() {
 }
 
 #[test]
+fn the_samples_that_are_shipped_are_right() {
+    for sample in [
+        include_str!("../../../deploy/budgets.yaml"),
+        include_str!("../../../deploy/sample/budgets.yaml"),
+    ] {
+        let file = BudgetsFile::parse(sample).unwrap();
+        assert!(!file.budgets.is_empty());
+    }
+}
+
+#[test]
 fn every_mistake_of_a_wrong_file_is_named_with_its_line_and_a_suggestion() {
     let found = mistakes(include_str!("budgets/wrong.yaml"));
     // To accept a deliberate change of wording: write `found` into wrong.txt.
