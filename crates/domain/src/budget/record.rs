@@ -191,6 +191,9 @@ impl Budget {
         if jiff::tz::TimeZone::get(&record.timezone).is_err() {
             return Err(wrong(format!("unknown time zone `{}`", record.timezone)));
         }
+        if record.steps.is_empty() {
+            return Err(wrong("a budget without steps does nothing".into()));
+        }
         let limit = record.limit().map_err(wrong)?;
         let filter = record.filter.as_ref().map(Filter::from_json).transpose();
         let mut steps: Vec<Step> = record.steps.into_iter().map(Step::from).collect();
@@ -319,6 +322,10 @@ mod tests {
             ),
             (changed(r#""limit":"0.10","#, ""), "exactly one of limit"),
             (changed("free-plan", "other"), "differs from the key"),
+            (
+                changed(r#""steps":["#, r#""steps":[],"was":["#),
+                "without steps",
+            ),
             (changed(r#""do":"block""#, r#""do":"explode""#), "explode"),
             (changed(r#""plan""#, r#""colour""#), "where.colour"),
         ] {
