@@ -55,7 +55,7 @@ fn any_model() -> impl Strategy<Value = (String, String)> {
 fn pricer() -> Pricer {
     static PRICER: OnceLock<Pricer> = OnceLock::new();
     let make = || {
-        let discount = Multiplier::parse("0.85").unwrap();
+        let discount = Multiplier::parse("0.85").expect("a factor");
         let policy = PricingPolicy {
             price_multiplier: HashMap::from([("discounted".to_owned(), discount)]),
             ..PricingPolicy::default()

@@ -5,6 +5,7 @@
 //! text, so that two books of one name are equal. Old versions stay in the topic; history can be
 //! priced again with any of them.
 
+mod diff;
 mod draft;
 mod patch;
 pub mod records;
@@ -13,12 +14,13 @@ mod text;
 
 use std::sync::{Arc, LazyLock};
 
+pub use diff::{RateChange, RateDifference};
 pub use draft::{Alias, BookDraft, ModelPrices};
 pub use patch::{Change, Patch};
 pub use rows::PriceRow;
 
 use crate::error::BookError;
-use crate::lookup::Index;
+use crate::lookup::{Index, Match};
 
 /// The prices that the binary brings along: canonical text, see `data/prices/README.md`.
 const SNAPSHOT: &str = include_str!("../../../../data/prices/snapshot.jsonl");
@@ -81,6 +83,13 @@ impl PriceBook {
     /// All aliases, sorted.
     pub fn aliases(&self) -> &[Alias] {
         &self.aliases
+    }
+
+    /// The prices that a call of `model` at `provider` (which may be empty) is charged by, how they
+    /// were found, and whether the price is ambiguous; `None` = unpriced.
+    pub fn find(&self, provider: &str, model: &str) -> Option<(&ModelPrices, Match, bool)> {
+        let found = self.index.find(&self.models, provider, model)?;
+        Some((&self.models[found.place], found.how, found.ambiguous))
     }
 
     /// How names are found.

@@ -120,13 +120,14 @@ impl Index {
         if let Some(place) = self.alias(&provider, given) {
             return Some(found(place, Match::Alias));
         }
-        // A gateway's name that begins with the provider: `azure/gpt-4o`.
-        if let Some((first, rest)) = given.split_once('/') {
-            if let Some(place) = self.exact(&provider::canonical(first), rest) {
-                return Some(found(place, Match::Shortened));
-            }
-        }
         if let Some(place) = forms.iter().find_map(|form| self.exact(&provider, form)) {
+            return Some(found(place, Match::Shortened));
+        }
+        // A gateway's name that begins with the provider: `azure/gpt-4o`.
+        let prefixed = given
+            .split_once('/')
+            .and_then(|(first, rest)| self.exact(&provider::canonical(first), rest));
+        if let Some(place) = prefixed {
             return Some(found(place, Match::Shortened));
         }
         let bare_forms = name::bare_forms(model);
