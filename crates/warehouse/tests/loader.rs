@@ -1,16 +1,18 @@
 //! The loader between a real Kafka and a real ClickHouse engine, through crashes of both sides.
 
+#![allow(clippy::unwrap_used)]
+
 mod common;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use common::{call_event, row, warehouse};
 use spendfuse_bus::topics::TopicSpec;
 use spendfuse_bus::{EventProducer, EventRecord, KafkaConfig, ProducerOptions, Shutdown};
-use spendfuse_devstack::{DevStack, DevStackOptions};
+use spendfuse_devstack::{DevStack, DevStackOptions, wait_until};
 use spendfuse_warehouse::loader::protocol::StopReason;
 use spendfuse_warehouse::loader::{self, AlertSink, LoaderAlert, LoaderConfig, LoaderError};
 use spendfuse_warehouse::{Link, SpendBlock, Warehouse};
@@ -139,17 +141,20 @@ impl Fixture {
             (SELECT sum(entries) FROM spend_hourly), (SELECT sum(entries) FROM spend_daily), \
             (SELECT sum(count) FROM spend_audit) FROM spend";
         let all = vec![expected.clone(); 5];
-        let deadline = Instant::now() + PATIENCE;
-        let mut found = None;
-        while found.as_ref() != Some(&all) {
-            assert!(Instant::now() < deadline, "{found:?} of {expected} rows");
-            std::thread::sleep(Duration::from_millis(50));
-            found = self.query(counts);
+        let arrived = || (self.query(counts).as_ref() == Some(&all)).then_some(());
+        if wait_until("rows", PATIENCE, arrived).is_err() {
+            panic!("{:?} of {expected} rows", self.query(counts));
         }
         // Nothing comes after it either.
-        std::thread::sleep(Duration::from_millis(300));
+        pause(300);
         assert_eq!(self.query(counts), Some(all));
     }
+}
+
+/// Time for something that must not happen, or that cannot be seen from outside.
+#[allow(clippy::disallowed_methods)]
+fn pause(millis: u64) {
+    std::thread::sleep(Duration::from_millis(millis));
 }
 
 #[test]
@@ -167,7 +172,7 @@ fn every_block_is_loaded_once_through_crashes_and_a_broken_one_stops_only_its_pa
     for partition in 0..2 {
         fixture.count_calls(partition, 5);
     }
-    std::thread::sleep(Duration::from_millis(500));
+    pause(500);
     first.end();
     fixture.stack.clickhouse.resume();
     let second = fixture.start_loader();
@@ -179,7 +184,7 @@ fn every_block_is_loaded_once_through_crashes_and_a_broken_one_stops_only_its_pa
             fixture.count_calls(partition, 1);
         }
     }
-    std::thread::sleep(Duration::from_millis(60));
+    pause(60);
     fixture.stack.clickhouse.kill();
     for partition in 0..2 {
         fixture.count_calls(partition, 5);

@@ -1,13 +1,16 @@
 //! Explores every interleaving of a few records, inserts and crashes against a model of ClickHouse
 //! and of committed offsets: every row must end up in table and view exactly once.
 
+#![allow(clippy::unwrap_used)]
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use spendfuse_domain::UnixMillis;
 use spendfuse_warehouse::loader::batch::{Batch, BatchLimits, RowsRecord};
 use spendfuse_warehouse::loader::checkpoint::Checkpoint;
-use spendfuse_warehouse::loader::protocol::{Action, PartitionProtocol, ProtocolRules, TableFacts};
+use spendfuse_warehouse::loader::protocol::{Action, PartitionProtocol, ProtocolRules, StopReason};
+use spendfuse_warehouse::loader::recovery::TableFacts;
 use spendfuse_warehouse::record::{IndexRange, Link, RowBlock};
 
 const RULES: ProtocolRules = ProtocolRules {
@@ -151,8 +154,8 @@ impl Loader {
     }
 }
 
-/// Replays `choices`, then tells how many choices there are at the point reached; `None` at an end.
-/// Exploring is repeating this with every possible continuation.
+/// Loads the whole log; at every point where things may go different ways, `choices` says which of
+/// so many.
 fn run(world: &mut World, choices: &mut impl FnMut(usize) -> usize) {
     let log = log();
     let mut loader = Loader::start(world);
@@ -310,4 +313,40 @@ fn a_loader_that_ignores_its_intent_is_caught() {
 fn a_loader_that_inserts_before_its_intent_is_stored_is_caught() {
     let (_, wrong) = explore(1, Fault::InsertsBeforeIntent);
     assert!(wrong.is_some());
+}
+
+#[test]
+fn records_that_are_no_longer_those_of_the_intent_stop_the_partition() {
+    let log = log();
+    let mut loader = PartitionProtocol::start("rows", 0, RULES, 0, Checkpoint::default());
+    for (offset, value) in &log[..2] {
+        loader.received(
+            *offset,
+            RowsRecord::read(*offset, UnixMillis(0), value.clone()),
+        );
+    }
+    let due = UnixMillis(RULES.flush_interval);
+    let Some(Action::Commit {
+        offset: 0,
+        metadata,
+    }) = loader.next(due, 2, &BTreeMap::new())
+    else {
+        panic!("an intent comes first");
+    };
+    // The log lost its first record meanwhile.
+    let checkpoint = Checkpoint::decode(&metadata).unwrap();
+    let mut successor = PartitionProtocol::start("rows", 0, RULES, 0, checkpoint);
+    let (offset, value) = &log[1];
+    successor.received(
+        *offset,
+        RowsRecord::read(*offset, UnixMillis(0), value.clone()),
+    );
+    assert!(matches!(
+        successor.next(due, 2, &BTreeMap::new()),
+        Some(Action::Stop(StopReason::Doubt {
+            start: 0,
+            end: 2,
+            ..
+        }))
+    ));
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use super::batch::{AddressRange, Batch, TableInsert};
-use super::protocol::TableFacts;
+use super::recovery::TableFacts;
 use crate::block::schema::Address;
 use crate::client::{Warehouse, quoted};
 use crate::error::WarehouseError;

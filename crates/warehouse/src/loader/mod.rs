@@ -2,14 +2,15 @@
 //!
 //! In: the topics `spendfuse.rows` and `spendfuse.rows.ledger`. Out: inserts, and the group's
 //! committed offsets with their metadata. Called by `spendfuse loader` and `spendfuse up`.
-//! [`protocol`] decides what is done and in which order, without I/O; [`session`](run) reads Kafka
-//! and carries the decisions out.
+//! [`protocol`] and [`recovery`] decide what is done and in which order, without I/O; [`run`] reads
+//! Kafka and carries the decisions out.
 
 pub mod batch;
 pub mod checkpoint;
 mod inserting;
 mod lane;
 pub mod protocol;
+pub mod recovery;
 mod session;
 
 use std::sync::Arc;

@@ -23,6 +23,7 @@ use spendfuse_domain::UnixMillis;
 
 use super::batch::{Batch, BatchLimits, RowsRecord, cut};
 use super::checkpoint::{BrokenLink, Checkpoint, Intent, Links};
+use super::recovery::{ReplayDecision, TableFacts, decide_replay};
 
 /// What holds for all partitions.
 #[derive(Clone, Copy, Debug)]
@@ -100,17 +101,6 @@ pub enum StopReason {
         /// What speaks against going on.
         detail: String,
     },
-}
-
-/// What is in a table of an interrupted insert.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct TableFacts {
-    /// Rows with addresses in the batch's ranges.
-    pub found: u64,
-    /// The table's insert counter now.
-    pub inserts: u64,
-    /// Whether the sums that views keep agree with the rows of the same commits.
-    pub views_agree: bool,
 }
 
 #[derive(Debug)]
@@ -403,76 +393,4 @@ impl PartitionProtocol {
         self.buffered_rows = 0;
         Action::Stop(reason)
     }
-}
-
-/// What to do about an interrupted insert.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum ReplayDecision {
-    /// Insert again with the same token: does nothing, completes, or does it all.
-    Replay,
-    /// Everything is there.
-    Complete,
-    /// Neither can be trusted.
-    Doubt(String),
-}
-
-/// Decides about an interrupted insert whose records are the same as then.
-///
-/// While ClickHouse surely remembers the tokens (less than half of its memory used since), inserting
-/// again is right whatever is there, and heals torn tables and views. Later only two cases are safe:
-/// nothing there, or everything.
-pub fn decide_replay(
-    rules: &ProtocolRules,
-    intent: &Intent,
-    batch: &Batch,
-    facts: &[TableFacts],
-    now: UnixMillis,
-) -> ReplayDecision {
-    debug_assert_eq!(batch.tables.len(), facts.len());
-    for (table, fact) in batch.tables.iter().zip(facts) {
-        if fact.found > table.rows {
-            return ReplayDecision::Doubt(format!(
-                "table {} has {} rows at its addresses, the insert had {}",
-                table.table(),
-                fact.found,
-                table.rows
-            ));
-        }
-    }
-    let remembered = batch.tables.iter().zip(facts).all(|(table, fact)| {
-        let then = intent.inserts.get(table.table()).copied().unwrap_or(0);
-        // A counter that went back (parts dropped) says nothing: treated as forgotten.
-        let since = fact.inserts.checked_sub(then).unwrap_or(u64::MAX);
-        since <= rules.deduplication_window / 2
-    });
-    let recent = now.since(intent.at) <= rules.deduplication_millis / 2;
-    if remembered && recent {
-        return ReplayDecision::Replay;
-    }
-    let tables = || batch.tables.iter().zip(facts);
-    if tables().all(|(_, fact)| fact.found == 0) {
-        return ReplayDecision::Replay;
-    }
-    if tables().all(|(table, fact)| fact.found == table.rows && fact.views_agree) {
-        return ReplayDecision::Complete;
-    }
-    let detail: Vec<String> = tables()
-        .map(|(table, fact)| {
-            let views = if fact.views_agree {
-                ""
-            } else {
-                ", sums of views differ"
-            };
-            format!(
-                "{} has {} of {} rows{views}",
-                table.table(),
-                fact.found,
-                table.rows
-            )
-        })
-        .collect();
-    ReplayDecision::Doubt(format!(
-        "it is too old for ClickHouse to remember its token, and {}",
-        detail.join("; ")
-    ))
 }

@@ -14,10 +14,10 @@ use spendfuse_domain::UnixMillis;
 use tokio::runtime::Handle;
 
 use super::batch::{Batch, RowsRecord};
-use super::checkpoint::Checkpoint;
 use super::inserting::{WriterStage, insert_until_done};
 use super::lane::{Lane, Pressure};
-use super::protocol::{Action, PartitionProtocol, ProtocolRules, StopReason, TableFacts};
+use super::protocol::{Action, PartitionProtocol, ProtocolRules, StopReason};
+use super::recovery::{TableFacts, starting_point};
 use super::{AlertSink, LoaderAlert, LoaderConfig, LoaderError};
 use crate::client::Warehouse;
 use crate::error::WarehouseError;
@@ -205,20 +205,12 @@ impl Session<'_> {
     fn open_lane(&mut self, at: LogPartition) -> Result<Option<Lane>, LoaderError> {
         let topic = self.topic(at).to_owned();
         let committed = self.consumer.committed(at, REQUEST_TIMEOUT)?;
+        let committed = committed.map(|known| (known.offset, known.metadata));
         let (first, _) = self.consumer.bounds(at, REQUEST_TIMEOUT)?;
-        let position = committed.as_ref().map_or(first, |known| known.offset);
-        let metadata = committed.map(|known| known.metadata).unwrap_or_default();
-        let checkpoint = if position < first {
-            Err(format!(
-                "the topic begins at offset {first}: its retention is shorter than the loader was away"
-            ))
-        } else {
-            Checkpoint::decode(&metadata).map_err(|error| error.to_string())
-        };
-        let checkpoint = match checkpoint {
-            Ok(checkpoint) => checkpoint,
-            Err(detail) => {
-                self.stopped(&topic, at, StopReason::Start { position, detail });
+        let (position, checkpoint) = match starting_point(committed, first) {
+            Ok(start) => start,
+            Err(reason) => {
+                self.stopped(&topic, at, reason);
                 return Ok(None);
             }
         };

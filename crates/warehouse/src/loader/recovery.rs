@@ -1,0 +1,206 @@
+//! What becomes of an insert that was interrupted: decided from what was written down before it and
+//! from what is in the tables now.
+
+use spendfuse_domain::UnixMillis;
+
+use super::batch::Batch;
+use super::checkpoint::{Checkpoint, Intent};
+use super::protocol::{ProtocolRules, StopReason};
+
+/// Where loading of a partition goes on: its committed offset and metadata (`None` where nothing
+/// was ever committed), in a log that begins at offset `first`.
+///
+/// # Errors
+/// [`StopReason::Start`] where records were lost in between or the metadata cannot be used.
+pub fn starting_point(
+    committed: Option<(i64, String)>,
+    first: i64,
+) -> Result<(i64, Checkpoint), StopReason> {
+    let Some((position, metadata)) = committed else {
+        return Ok((first, Checkpoint::default()));
+    };
+    let stop = |detail| StopReason::Start { position, detail };
+    if position < first {
+        return Err(stop(format!(
+            "the topic begins at offset {first}; its retention is shorter than the loader was away, \
+             and the rows between are not in the warehouse"
+        )));
+    }
+    match Checkpoint::decode(&metadata) {
+        Ok(checkpoint) => Ok((position, checkpoint)),
+        Err(error) => Err(stop(error.to_string())),
+    }
+}
+
+/// What is in a table of an interrupted insert.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TableFacts {
+    /// Rows with addresses in the batch's ranges.
+    pub found: u64,
+    /// The table's insert counter now.
+    pub inserts: u64,
+    /// Whether the sums that views keep agree with the rows of the same commits.
+    pub views_agree: bool,
+}
+
+/// What to do about an interrupted insert.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ReplayDecision {
+    /// Insert again with the same token: does nothing, completes, or does it all.
+    Replay,
+    /// Everything is there.
+    Complete,
+    /// Neither can be trusted.
+    Doubt(String),
+}
+
+/// Decides about an interrupted insert whose records are the same as then.
+///
+/// While ClickHouse surely remembers the tokens (less than half of its memory used since), inserting
+/// again is right whatever is there, and heals torn tables and views. Later only two cases are safe:
+/// nothing there, or everything.
+pub fn decide_replay(
+    rules: &ProtocolRules,
+    intent: &Intent,
+    batch: &Batch,
+    facts: &[TableFacts],
+    now: UnixMillis,
+) -> ReplayDecision {
+    debug_assert_eq!(batch.tables.len(), facts.len());
+    for (table, fact) in batch.tables.iter().zip(facts) {
+        if fact.found > table.rows {
+            return ReplayDecision::Doubt(format!(
+                "table {} has {} rows at its addresses, the insert had {}",
+                table.table(),
+                fact.found,
+                table.rows
+            ));
+        }
+    }
+    let remembered = batch.tables.iter().zip(facts).all(|(table, fact)| {
+        let then = intent.inserts.get(table.table()).copied().unwrap_or(0);
+        // A counter that went back (parts dropped) says nothing: treated as forgotten.
+        let since = fact.inserts.checked_sub(then).unwrap_or(u64::MAX);
+        since <= rules.deduplication_window / 2
+    });
+    let recent = now.since(intent.at) <= rules.deduplication_millis / 2;
+    if remembered && recent {
+        return ReplayDecision::Replay;
+    }
+    let tables = || batch.tables.iter().zip(facts);
+    if tables().all(|(_, fact)| fact.found == 0) {
+        return ReplayDecision::Replay;
+    }
+    if tables().all(|(table, fact)| fact.found == table.rows && fact.views_agree) {
+        return ReplayDecision::Complete;
+    }
+    let detail: Vec<String> = tables()
+        .map(|(table, fact)| {
+            let views = if fact.views_agree {
+                ""
+            } else {
+                ", sums of views differ"
+            };
+            format!(
+                "{} has {} of {} rows{views}",
+                table.table(),
+                fact.found,
+                table.rows
+            )
+        })
+        .collect();
+    ReplayDecision::Doubt(format!(
+        "it is too old for ClickHouse to remember its token, and {}",
+        detail.join("; ")
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::loader::batch::{BatchLimits, RowsRecord};
+    use crate::record::{IndexRange, Link, RowBlock};
+
+    const RULES: ProtocolRules = ProtocolRules {
+        limits: BatchLimits {
+            rows: 100,
+            bytes: 1000,
+        },
+        flush_interval: 10,
+        deduplication_window: 1000,
+        deduplication_millis: 1_000_000,
+    };
+
+    fn batch() -> Batch {
+        let block = RowBlock {
+            table: "spend".to_owned(),
+            schema_version: 1,
+            rows: 8,
+            link: Link {
+                partition: 0,
+                previous: 0,
+                seq: 1,
+            },
+            indexes: IndexRange { first: 0, last: 7 },
+            native: "native".into(),
+        };
+        let record = RowsRecord::read(5, UnixMillis(0), block.encode().into()).unwrap();
+        Batch::of("rows", 0, 5, &[record])
+    }
+
+    /// The decision where the table's counter was 100 at the intent, at time 0.
+    fn decide(found: u64, inserts: u64, views_agree: bool, now: i64) -> ReplayDecision {
+        let batch = batch();
+        let intent = Intent {
+            end: batch.end,
+            records: batch.records,
+            hash: batch.hash,
+            at: UnixMillis(0),
+            inserts: BTreeMap::from([("spend".to_owned(), 100)]),
+        };
+        let fact = TableFacts {
+            found,
+            inserts,
+            views_agree,
+        };
+        decide_replay(&RULES, &intent, &batch, &[fact], UnixMillis(now))
+    }
+
+    #[test]
+    fn while_the_token_is_remembered_the_insert_is_repeated_whatever_is_there() {
+        for found in [0, 3, 8] {
+            for views_agree in [true, false] {
+                assert_eq!(decide(found, 600, views_agree, 1), ReplayDecision::Replay);
+            }
+        }
+    }
+
+    #[test]
+    fn beyond_half_the_window_only_nothing_or_everything_is_trusted() {
+        // Too many inserts since, a counter that went back, too much time.
+        for (inserts, now) in [(601, 1), (99, 1), (100, 500_001)] {
+            assert_eq!(decide(0, inserts, true, now), ReplayDecision::Replay);
+            assert_eq!(decide(8, inserts, true, now), ReplayDecision::Complete);
+            for (found, views_agree) in [(3, true), (8, false)] {
+                let decision = decide(found, inserts, views_agree, now);
+                assert!(matches!(decision, ReplayDecision::Doubt(_)), "{decision:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_partition_goes_on_where_it_was_committed_or_not_at_all() {
+        let at = |offset: i64, metadata: &str| Some((offset, metadata.to_owned()));
+        assert_eq!(starting_point(None, 7).unwrap().0, 7);
+        assert_eq!(starting_point(at(9, ""), 7).unwrap().0, 9);
+        assert!(starting_point(at(6, ""), 7).is_err(), "records are lost");
+        assert!(starting_point(at(9, "?"), 7).is_err(), "foreign metadata");
+    }
+
+    #[test]
+    fn more_rows_than_the_insert_had_are_always_a_doubt() {
+        assert!(matches!(decide(9, 100, true, 1), ReplayDecision::Doubt(_)));
+    }
+}
