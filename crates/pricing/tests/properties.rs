@@ -203,6 +203,51 @@ fn no_threshold_makes_a_larger_call_cheaper() {
     }
 }
 
+/// What an analyst's join over table `prices` would compute is what was charged.
+#[test]
+fn rows_for_sql_charge_tokens_as_the_pricer_does() {
+    let book = PriceBook::snapshot();
+    let mut pricer = pricer();
+    let mut rates: HashMap<(&str, &str, &str), Vec<(&str, u64, u64)>> = HashMap::new();
+    for row in book.rows().filter(|row| row.per_million_tokens) {
+        let of_tier = rates
+            .entry((row.provider, row.model, row.tier))
+            .or_default();
+        of_tier.push((row.class_or_unit, row.context_above, row.nanos));
+    }
+    for ((provider, model, tier), lines) in rates {
+        for cache_read in [1_001, 123_457, 300_001] {
+            let tokens = TokenClasses {
+                cache_read,
+                reasoning: 333,
+                ..TokenClasses::default()
+            };
+            let call = Call {
+                service_tier: tier.into(),
+                tokens,
+                ..Call::default()
+            };
+            let rate = |class: &str| {
+                let in_force = lines.iter().filter(|(name, above, _)| {
+                    *name == class && (*above == 0 || cache_read > *above)
+                });
+                let (_, _, nanos) = in_force.max_by_key(|(_, above, _)| *above).unwrap();
+                i128::from(*nanos)
+            };
+            let numerator = i128::from(cache_read) * rate("cache_read") + 333 * rate("reasoning");
+            let parts = pricer.price(provider, "", &call, model, AT).unwrap().parts;
+            let charged = (parts.total() - parts.units).get();
+            // A fee per request shares the rounding of the whole.
+            let slack = i128::from(parts.units > Nanos::ZERO);
+            let expected = (numerator + 999_999) / 1_000_000;
+            assert!(
+                (expected - slack..=expected).contains(&charged),
+                "{provider}/{model} {tier}"
+            );
+        }
+    }
+}
+
 #[test]
 fn a_million_dollars_a_call_is_refused() {
     let tokens = TokenClasses {
