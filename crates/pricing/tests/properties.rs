@@ -206,9 +206,11 @@ fn no_threshold_makes_a_larger_call_cheaper() {
 /// What an analyst's join over table `prices` would compute is what was charged.
 #[test]
 fn rows_for_sql_charge_tokens_as_the_pricer_does() {
+    /// Class, threshold, rate.
+    type Lines<'a> = Vec<(&'a str, u64, u64)>;
     let book = PriceBook::snapshot();
     let mut pricer = pricer();
-    let mut rates: HashMap<(&str, &str, &str), Vec<(&str, u64, u64)>> = HashMap::new();
+    let mut rates: HashMap<(&str, &str, &str), Lines<'_>> = HashMap::new();
     for row in book.rows().filter(|row| row.per_million_tokens) {
         let of_tier = rates
             .entry((row.provider, row.model, row.tier))
