@@ -157,6 +157,20 @@ fn money_that_yaml_would_make_a_float_is_refused_and_whole_dollars_are_not() {
     }
 }
 
+#[test]
+fn a_time_zone_is_only_taken_for_another_place_of_a_similar_name() {
+    for (wrong, suggestion) in [
+        ("new york", "did you mean `America/New_York`?"),
+        ("Europe/Berln", "did you mean `Europe/Berlin`?"),
+        ("PST", "write a name such as"),
+        ("GMT+2", "write a name such as"),
+    ] {
+        let zone = format!("limit: 5\n    window: day\n    timezone: {wrong}");
+        let found = mistakes(&with_line(&zone));
+        assert!(found.contains(suggestion), "{wrong} gave {found}");
+    }
+}
+
 proptest! {
     /// Whatever is cut out of or put into a right file: the answer is a file or mistakes, each in one
     /// of its lines (an end of the text counts as a line), never a panic.

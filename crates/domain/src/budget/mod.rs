@@ -1,6 +1,6 @@
 //! Budgets: what may be spent by whom, in which window, and what happens on the way.
 //!
-//! People write a YAML file ([`file`]); `apply` compares it with the records in force ([`diff`]) and
+//! People write a YAML file ([`mod@file`]); `apply` compares it with the records in force ([`diff`]) and
 //! writes the JSON records of topic `spendfuse.budgets` ([`BudgetsRecord`]), which everybody follows.
 
 mod detector_record;

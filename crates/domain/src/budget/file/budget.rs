@@ -144,8 +144,9 @@ fn timezone(node: &Node, mistakes: &mut Mistakes) -> Option<String> {
     let known: Vec<String> = jiff::tz::db()
         .available()
         .map(|name| name.as_str().to_owned())
-        // `Etc/GMT+2` is two hours *behind* UTC: never propose it for `GMT+2`.
-        .filter(|name| !name.starts_with("Etc/"))
+        // `Etc/GMT+2` is two hours *behind* UTC, and `EST` is near `PST` only by its letters: places
+        // alone are proposed.
+        .filter(|name| name.contains('/') && !name.starts_with("Etc/"))
         .collect();
     let known: Vec<&str> = known.iter().map(String::as_str).collect();
     let city = text.replace(' ', "_").to_lowercase();
