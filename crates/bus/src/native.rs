@@ -7,8 +7,8 @@
 use std::ffi::CStr;
 use std::marker::PhantomData;
 use std::ptr::{self, NonNull};
-use std::slice;
 use std::time::Duration;
+use std::{slice, thread};
 
 use rdkafka::bindings as sys;
 use rdkafka::config::{ClientConfig, FromClientConfigAndContext, RDKafkaLogLevel};
@@ -69,6 +69,9 @@ impl PollFailure {
                     | Code::TopicAuthorizationFailed
                     | Code::GroupAuthorizationFailed
                     | Code::FencedInstanceId
+                    | Code::InvalidSessionTimeout
+                    | Code::InconsistentGroupProtocol
+                    | Code::InvalidGroupId
                     | Code::Fatal
             )
     }
@@ -99,6 +102,16 @@ impl Poller {
             BusError::Client(KafkaError::ClientCreation("no consumer queue".to_owned()))
         })?;
         Ok(Self { consumer, queue })
+    }
+
+    /// Closes the client on a thread of its own: rdkafka's consumers take 100 ms to be dropped
+    /// (0.39), which would be added to every take-over. Not for members of a group.
+    pub(crate) fn drop_later(self) {
+        let dropping = thread::Builder::new().name("close-reader".to_owned());
+        if let Err(error) = dropping.spawn(move || drop(self)) {
+            // The closure, and with it the client, has been dropped in place.
+            tracing::debug!(error = %error, "no thread to close a reader on");
+        }
     }
 
     /// The client, for everything but polling.
@@ -221,6 +234,9 @@ impl Poller {
         }
     }
 }
+
+// SAFETY: librdkafka's clients and queues may be used from any thread.
+unsafe impl Send for Poller {}
 
 impl Drop for Poller {
     fn drop(&mut self) {

@@ -115,6 +115,7 @@ pub(super) fn take_over<L: StageLogic>(
             }
         }
     };
+    probe.close();
     for slot in &mut slots {
         slot.logic.restored(slot.seq)?;
     }

@@ -52,6 +52,11 @@ impl Probe {
         Poller::new(&client).map(Self)
     }
 
+    /// Closes the client without waiting for it.
+    pub(super) fn close(self) {
+        self.0.drop_later();
+    }
+
     /// First offset and the one after the last.
     pub(super) fn bounds(&self, topic: &str, partition: u32) -> Result<(i64, i64), BusError> {
         self.0
@@ -142,6 +147,7 @@ pub(super) fn restore<P: PartitionLogic>(
             );
         }
     }
+    reader.drop_later();
     Ok(())
 }
 

@@ -1,0 +1,59 @@
+//! The broker goes away and comes back; nobody has to be restarted for it.
+
+use std::sync::{Arc, Mutex};
+
+use spendfuse_bus::{Follower, FollowerConfig, FollowerEvent, KafkaConfig, StageEvent};
+
+use crate::broker::{eventually, numbers_at, produce_at, start, text};
+use crate::summer::Stage;
+
+#[test]
+fn stage_and_follower_survive_an_absent_and_a_crashed_broker() {
+    let broker = start();
+    let kafka = KafkaConfig::new(&broker.brokers(), "test");
+    Stage::create_topics(&kafka, "lost", 1);
+    produce_at(&kafka, "lost-in", 0, 1..=100);
+    broker.kill(0);
+
+    let stage = Stage::existing_at(&kafka.brokers, "lost", 1);
+    let running = stage.run();
+    eventually("the complaint about the broker", || {
+        stage.has_event(|event| {
+            matches!(event, StageEvent::Restarting { reason, .. } if *reason == "unreachable")
+        })
+    });
+    let followed: Arc<Mutex<Vec<String>>> = Arc::default();
+    let lines = Arc::clone(&followed);
+    let config = FollowerConfig {
+        kafka: kafka.clone(),
+        name: "lost",
+        topics: vec!["lost-out".to_owned()],
+        partition: Some(0),
+    };
+    let follower = Follower::start(config, move |event| match event {
+        FollowerEvent::Record(record) => lines.lock().unwrap().push(text(record.value)),
+        FollowerEvent::Reset => lines.lock().unwrap().clear(),
+        _ => {}
+    })
+    .unwrap();
+    broker.restart(0).unwrap();
+    broker.wait_ready().unwrap();
+    eventually("what lay there", || followed.lock().unwrap().len() == 100);
+
+    broker.kill(0);
+    broker.restart(0).unwrap();
+    broker.wait_ready().unwrap();
+    produce_at(&kafka, "lost-in", 0, 101..=200);
+    eventually("what came later", || followed.lock().unwrap().len() >= 200);
+    running.stop().unwrap();
+    follower.stop();
+    let all: Vec<u64> = (1..=200).collect();
+    assert_eq!(numbers_at(&kafka, "lost-out"), all);
+    let followed: Vec<u64> = followed
+        .lock()
+        .unwrap()
+        .iter()
+        .map(|line| line.parse().unwrap())
+        .collect();
+    assert_eq!(followed, all);
+}

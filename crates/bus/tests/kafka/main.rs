@@ -1,0 +1,13 @@
+//! The crate against a real broker, shared by all tests of this binary.
+
+#![allow(clippy::unwrap_used, reason = "everything here is a test")]
+
+mod broker;
+mod broker_loss;
+mod clients;
+mod crashes;
+mod fencing;
+mod rejects;
+mod restoring;
+mod stage;
+mod summer;

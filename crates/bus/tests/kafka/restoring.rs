@@ -1,0 +1,90 @@
+//! What must be true before a partition is processed.
+
+use std::time::{Duration, Instant};
+
+use rdkafka::ClientConfig;
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
+use spendfuse_bus::{BusError, LogConsumer, LogConsumerConfig, LogEvent, LogPartition};
+
+use crate::broker::{PATIENCE, eventually, kafka, numbers, produce};
+use crate::summer::Stage;
+
+#[test]
+fn a_transaction_still_open_at_the_end_of_the_changelog_is_waited_for() {
+    let stage = Stage::with_topics("open", 1);
+    let other: BaseProducer = ClientConfig::new()
+        .set("bootstrap.servers", kafka().brokers)
+        .set("transactional.id", "other")
+        .create()
+        .unwrap();
+    other.init_transactions(PATIENCE).unwrap();
+    other.begin_transaction().unwrap();
+    let record = BaseRecord::to("open-state").key("late").payload("1");
+    other.send(record.partition(0)).unwrap();
+    other.flush(PATIENCE).unwrap();
+
+    let running = stage.run();
+    eventually("the group's assignment", || {
+        let inside = stage.summer.inside.lock().unwrap();
+        inside
+            .events
+            .iter()
+            .any(|event| format!("{event:?}").contains("Restoring"))
+    });
+    let waited = Instant::now();
+    while waited.elapsed() < Duration::from_millis(700) {
+        assert!(
+            !stage.is_running(),
+            "processing began before the state was complete"
+        );
+        std::thread::yield_now();
+    }
+    other.commit_transaction(PATIENCE).unwrap();
+    eventually("the start", || stage.is_running());
+    running.stop().unwrap();
+    assert_eq!(stage.summer.inside.lock().unwrap().extra, ["late"]);
+}
+
+#[test]
+fn a_group_whose_offsets_were_moved_is_refused() {
+    let stage = Stage::with_topics("moved", 1);
+    produce("moved-in", 0, 1..=10);
+    let running = stage.run();
+    eventually("ten numbers", || numbers("moved-out").len() == 10);
+    running.stop().unwrap();
+
+    move_offset("moved", "moved-in", 3);
+    let error = stage.run().thread.join().unwrap().unwrap_err();
+    assert!(
+        matches!(&error, BusError::PositionMismatch { .. }),
+        "{error}"
+    );
+    assert!(error.to_string().contains("moved-in@10"), "{error}");
+    assert!(error.to_string().contains("moved-in@3"), "{error}");
+    assert_eq!(numbers("moved-out").len(), 10);
+}
+
+fn move_offset(group: &str, topic: &str, offset: i64) {
+    let config = LogConsumerConfig {
+        kafka: kafka(),
+        group_id: group.to_owned(),
+        // The stopped worker's own name, so that nobody has to be waited for.
+        instance_id: "i-0".to_owned(),
+        topics: vec![topic.to_owned()],
+        session_timeout: Duration::from_millis(1500),
+        max_poll_interval: Duration::from_secs(2),
+    };
+    let member = LogConsumer::open(config, PATIENCE).unwrap();
+    eventually("membership", || {
+        matches!(
+            member.poll(Duration::from_millis(100)).unwrap(),
+            LogEvent::Assigned(_)
+        )
+    });
+    member.start(&[]).unwrap();
+    let at = LogPartition {
+        topic_index: 0,
+        partition: 0,
+    };
+    member.commit(at, offset, "").unwrap();
+}

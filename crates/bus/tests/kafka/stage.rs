@@ -1,0 +1,61 @@
+//! What the runner promises while nothing fails, and what it refuses to start with.
+
+use spendfuse_bus::BusError;
+
+use crate::broker::{create, eventually, numbers, produce};
+use crate::summer::Stage;
+
+#[test]
+fn a_stage_counts_each_record_once_across_an_orderly_restart() {
+    let stage = Stage::with_topics("orderly", 2);
+    produce("orderly-in", 0, 1..=100);
+    let running = stage.run();
+    eventually("the first hundred", || numbers("orderly-out").len() == 100);
+    produce("orderly-also", 1, 101..=150);
+    eventually("the second input", || numbers("orderly-out").len() == 150);
+    eventually("both partitions at the end of their logs", || {
+        let inside = stage.summer.inside.lock().unwrap();
+        inside.at_end.contains(&5050) && inside.at_end.contains(&6275)
+    });
+    running.stop().unwrap();
+
+    produce("orderly-in", 0, 151..=200);
+    let running = stage.run();
+    eventually("the rest", || numbers("orderly-out").len() == 200);
+    running.stop().unwrap();
+
+    assert_eq!(numbers("orderly-out"), (1..=200).collect::<Vec<u64>>());
+    let inside = stage.summer.inside.lock().unwrap();
+    let second_start = |wanted: u32| {
+        let found = inside.restored.iter().skip(2);
+        found
+            .copied()
+            .find(|(partition, ..)| *partition == wanted)
+            .unwrap()
+    };
+    let (_, seq, sum) = second_start(0);
+    assert!(seq > 0);
+    assert_eq!(sum, 5050);
+    assert_eq!(second_start(1).2, (101..=150).sum::<u64>());
+}
+
+#[test]
+fn a_missing_topic_or_another_number_of_partitions_is_refused_by_name() {
+    let stage = Stage::existing("refused", 2);
+    create("refused-in", 2, &[]);
+    create("refused-also", 3, &[]);
+    create("refused-out", 1, &[]);
+    create("refused-out-rejected", 1, &[]);
+    let error = stage.run().thread.join().unwrap().unwrap_err();
+    assert!(
+        matches!(&error, BusError::TopicMissing { topic } if topic == "refused-state"),
+        "{error}"
+    );
+
+    create("refused-state", 2, &[]);
+    let error = stage.run().thread.join().unwrap().unwrap_err();
+    assert!(
+        matches!(&error, BusError::PartitionCount { topic, found: 3, expected: 2 } if topic == "refused-also"),
+        "{error}"
+    );
+}
