@@ -50,6 +50,13 @@ enum Command {
     /// Run the processor: count events, add up budgets, publish verdicts
     #[command(after_help = "Example:\n  spendfuse processor --set instance_id=processor-2")]
     Processor,
+    /// Run the loader: bring counted rows into ClickHouse
+    #[command(
+        after_help = "Example:\n  spendfuse loader --set clickhouse.url=http://clickhouse:8123"
+    )]
+    Loader,
+    /// Create or update the tables in ClickHouse
+    Migrate(commands::migrate::MigrateArgs),
     /// Create the topics with the right settings, or check them
     Topics(commands::topics::TopicsArgs),
     /// Show the configuration in force and where each value came from
@@ -79,6 +86,8 @@ fn run(line: CommandLine) -> Result<ExitCode, Failure> {
     match line.command {
         Command::Up => roles::run(&settings, &roles::Role::ALL),
         Command::Processor => roles::run(&settings, &[roles::Role::Processor]),
+        Command::Loader => roles::run(&settings, &[roles::Role::Loader]),
+        Command::Migrate(args) => commands::migrate::run(&settings, &args),
         Command::Topics(args) => commands::topics::run(&settings, &args),
         Command::Config(args) => commands::config::run(&settings, &args),
     }

@@ -2,11 +2,13 @@
 
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::thread;
+use std::thread::{self, JoinHandle};
 
 use spendfuse_bus::Shutdown;
 use spendfuse_processor::tables::Tables;
-use tokio::runtime::Runtime;
+use spendfuse_warehouse::Warehouse;
+use spendfuse_warehouse::loader::{self, LoaderAlert};
+use tokio::runtime::{Handle, Runtime};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::admin;
@@ -18,14 +20,83 @@ use crate::settings::Settings;
 pub enum Role {
     /// Counts events, adds up budgets, publishes verdicts.
     Processor,
+    /// Brings rows into ClickHouse.
+    Loader,
 }
 
 impl Role {
     /// Every role.
-    pub const ALL: [Self; 1] = [Self::Processor];
+    pub const ALL: [Self; 2] = [Self::Processor, Self::Loader];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Processor => "processor",
+            Self::Loader => "loader",
+        }
+    }
 }
 
-/// Runs `roles` in this process.
+/// Roles that run on threads of this process.
+#[derive(Debug)]
+pub struct RunningRoles {
+    shutdown: Shutdown,
+    threads: Vec<JoinHandle<Result<(), Failure>>>,
+}
+
+/// Starts `roles` on threads of their own; servers and inserts run on `runtime`. The first role that
+/// gives up stops the others.
+pub fn start(
+    settings: &Settings,
+    roles: &[Role],
+    runtime: &Handle,
+    shutdown: &Shutdown,
+) -> RunningRoles {
+    let spawn = |role: &Role| {
+        let (role, settings, runtime) = (*role, settings.clone(), runtime.clone());
+        let shutdown = shutdown.clone();
+        thread::Builder::new()
+            .name(role.name().to_owned())
+            .spawn(move || {
+                let outcome = run_role(role, &settings, &runtime, &shutdown);
+                // A role that ends takes the process with it: a supervisor starts it again.
+                shutdown.request();
+                outcome
+            })
+            .expect("the system starts threads")
+    };
+    RunningRoles {
+        shutdown: shutdown.clone(),
+        threads: roles.iter().map(spawn).collect(),
+    }
+}
+
+impl RunningRoles {
+    /// Asks all roles to stop, then waits for them.
+    ///
+    /// # Errors
+    /// As [`RunningRoles::wait`].
+    pub fn stop(self) -> Result<(), Failure> {
+        self.shutdown.request();
+        self.wait()
+    }
+
+    /// Waits until all roles have ended.
+    ///
+    /// # Errors
+    /// Why the first role gave up.
+    pub fn wait(self) -> Result<(), Failure> {
+        let mut result = Ok(());
+        for thread in self.threads {
+            let outcome = thread
+                .join()
+                .unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+            result = result.and(outcome);
+        }
+        result
+    }
+}
+
+/// Runs `roles` as this process's work.
 pub fn run(settings: &Settings, roles: &[Role]) -> Result<ExitCode, Failure> {
     let runtime = Runtime::new().map_err(Failure::work)?;
     let handle = admin::install_metrics()?;
@@ -37,40 +108,30 @@ pub fn run(settings: &Settings, roles: &[Role]) -> Result<ExitCode, Failure> {
         tracing::info!("stopping");
         stop.request();
     });
-    let mut threads = Vec::new();
-    for role in roles {
-        let (role, settings, shutdown) = (*role, settings.clone(), shutdown.clone());
-        let runtime = runtime.handle().clone();
-        threads.push(thread::spawn(move || {
-            let outcome = run_role(role, &settings, &runtime, &shutdown);
-            // A role that ends takes the process with it: a supervisor starts it again.
-            shutdown.request();
-            outcome
-        }));
-    }
-    let mut result = Ok(ExitCode::SUCCESS);
-    for thread in threads {
-        let outcome = thread
-            .join()
-            .unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-        result = result.and_then(|code| outcome.map(|()| code));
-    }
-    result
+    start(settings, roles, runtime.handle(), &shutdown).wait()?;
+    Ok(ExitCode::SUCCESS)
 }
 
 fn run_role(
     role: Role,
     settings: &Settings,
-    runtime: &tokio::runtime::Handle,
+    runtime: &Handle,
     shutdown: &Shutdown,
 ) -> Result<(), Failure> {
-    let _ = runtime;
     match role {
         Role::Processor => {
             let config = settings.processor().map_err(Failure::usage)?;
             let policy = settings.pricing().map_err(Failure::usage)?;
             let tables = Arc::new(Tables::new(policy));
             spendfuse_processor::run(&config, &tables, shutdown).map_err(Failure::work)
+        }
+        Role::Loader => {
+            let config = settings.loader().map_err(Failure::usage)?;
+            let warehouse = settings.warehouse().map_err(Failure::usage)?;
+            let warehouse = Warehouse::new(warehouse).map_err(Failure::usage)?;
+            // The loader has logged it; there is nobody else to tell from here.
+            let alerts: loader::AlertSink = Arc::new(|_: LoaderAlert| {});
+            loader::run(&config, &warehouse, runtime, shutdown, &alerts).map_err(Failure::work)
         }
     }
 }

@@ -2,6 +2,7 @@
 //! code whether it found something wrong.
 
 pub mod config;
+pub mod migrate;
 pub mod topics;
 
 use std::fmt;

@@ -77,6 +77,11 @@ pub const SETTINGS: &[Setting] = &[
     setting("clickhouse.user", "default", "ClickHouse user"),
     setting("clickhouse.password", "", "ClickHouse password"),
     setting(
+        "clickhouse.retention_months",
+        "13",
+        "how long rows of spend are kept; rollups stay",
+    ),
+    setting(
         "clickhouse.replicated",
         "false",
         "use Replicated table engines",

@@ -8,6 +8,8 @@ use jiff::SignedDuration;
 use spendfuse_bus::KafkaConfig;
 use spendfuse_pricing::{Multiplier, PricingPolicy};
 use spendfuse_processor::{ProcessorConfig, Topics};
+use spendfuse_warehouse::WarehouseConfig;
+use spendfuse_warehouse::loader::LoaderConfig;
 
 use super::table::{is_secret, variable};
 use super::{ResolvedSettings, SettingsError};
@@ -27,9 +29,9 @@ impl Settings {
         let settings = Self { resolved };
         settings.processor()?;
         settings.pricing()?;
-        for key in ["sidecar.stale_after", "loader.flush_interval"] {
-            settings.duration(key)?;
-        }
+        settings.loader()?;
+        settings.warehouse()?;
+        settings.duration("sidecar.stale_after")?;
         settings.number::<u64>("sidecar.spool_max_bytes")?;
         Ok(settings)
     }
@@ -176,6 +178,33 @@ impl Settings {
             trust_reported_cost,
             price_multiplier,
             ..PricingPolicy::default()
+        })
+    }
+
+    /// The loader role.
+    pub fn loader(&self) -> Result<LoaderConfig, SettingsError> {
+        let topics = self.topics();
+        let prefix = self.text("transactional_id_prefix");
+        let defaults = LoaderConfig::new(self.kafka(), prefix, self.text("instance_id"));
+        Ok(LoaderConfig {
+            group_id: format!("{prefix}-loader"),
+            rows_topic: topics.rows,
+            ledger_rows_topic: topics.rows_ledger,
+            flush_interval: self.duration("loader.flush_interval")?,
+            ..defaults
+        })
+    }
+
+    /// How to reach ClickHouse.
+    pub fn warehouse(&self) -> Result<WarehouseConfig, SettingsError> {
+        Ok(WarehouseConfig {
+            url: self.text("clickhouse.url").to_owned(),
+            user: self.text("clickhouse.user").to_owned(),
+            password: self.text("clickhouse.password").to_owned(),
+            database: self.text("clickhouse.database").to_owned(),
+            replicated: self.flag("clickhouse.replicated")?,
+            spend_retention_months: self.number("clickhouse.retention_months")?,
+            ..WarehouseConfig::default()
         })
     }
 }

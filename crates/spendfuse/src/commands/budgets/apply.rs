@@ -1,0 +1,123 @@
+//! `spendfuse budgets apply FILE`: the file against the records in force, and one transaction.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Args;
+use serde_json::{Value, json};
+use spendfuse_bus::{OutputRecord, write_in_one_transaction};
+use spendfuse_domain::budget::BudgetsRecord;
+use spendfuse_domain::budget::diff::{Change, FieldChange, Missing, Plan};
+
+use super::super::kafka::{self, PATIENCE};
+use super::super::output::{self, Colour, coloured, counted};
+use super::{Failure, mistake_lines, read_file, records_in_force};
+use crate::settings::Settings;
+
+#[derive(Args, Debug)]
+pub struct ApplyArgs {
+    /// Budgets file (YAML)
+    file: PathBuf,
+    /// Also remove budgets and detector rules that the file does not have
+    #[arg(long)]
+    prune: bool,
+    /// Only show what would change
+    #[arg(long)]
+    dry_run: bool,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+pub fn run(settings: &Settings, args: &ApplyArgs) -> Result<ExitCode, Failure> {
+    let file = read_file(&args.file)?.map_err(|mistakes| {
+        let mut lines = mistake_lines(&args.file, &mistakes);
+        let count = counted(mistakes.len() as u64, "mistake");
+        lines.insert(0, format!("{count} in the budgets file, nothing was changed"));
+        Failure::usage(lines.join("\n"))
+    })?;
+    let missing = if args.prune {
+        Missing::Remove
+    } else {
+        Missing::Keep
+    };
+    let plan = Plan::new(&records_in_force(settings)?, &file, output::now(), missing);
+    let writes = plan.writes();
+    // People see what is going to happen before it does.
+    if !args.json {
+        print_plan(&plan);
+    }
+    let applied = !args.dry_run && !writes.is_empty();
+    if applied {
+        write(settings, &writes)?;
+    }
+    if args.json {
+        output::json(&plan_json(&plan, applied));
+    } else if writes.is_empty() {
+        output::line("nothing to do: the file is in force");
+    } else if applied {
+        output::line("applied");
+    } else {
+        output::line("dry run: nothing was changed");
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn write(settings: &Settings, writes: &[(String, Option<Vec<u8>>)]) -> Result<(), Failure> {
+    let topic = settings.topics().budgets;
+    let records: Vec<OutputRecord> = writes
+        .iter()
+        .map(|(key, value)| OutputRecord {
+            topic: topic.clone(),
+            partition: 0,
+            key: Some(key.clone().into_bytes()),
+            value: value.clone(),
+            headers: Vec::new(),
+        })
+        .collect();
+    let id = kafka::transactional_id(settings, "budgets");
+    write_in_one_transaction(&settings.kafka(), &id, &records, PATIENCE)
+        .map_err(|error| kafka::failure(settings, &error))
+}
+
+fn print_plan(plan: &Plan) {
+    for line in plan.to_string().lines() {
+        output::line(match line.as_bytes().first() {
+            Some(b'+') => coloured(line, Colour::Green),
+            Some(b'-') => coloured(line, Colour::Red),
+            Some(b'~') => coloured(line, Colour::Yellow),
+            _ => line.to_owned(),
+        });
+    }
+}
+
+fn plan_json(plan: &Plan, applied: bool) -> Value {
+    let changes: Vec<Value> = plan.changes.iter().map(change_json).collect();
+    json!({"applied": applied, "changes": changes})
+}
+
+fn change_json(change: &Change) -> Value {
+    let (verb, record) = match change {
+        Change::Created(record) => ("created", record),
+        Change::Changed { after, .. } => ("changed", &**after),
+        Change::Unchanged(record) => ("unchanged", record),
+        Change::Removed(record) => ("removed", record),
+        Change::Kept(record) => ("kept", record),
+    };
+    let (kind, id) = match record {
+        BudgetsRecord::Budget(budget) => ("budget", budget.id.as_str()),
+        BudgetsRecord::Detector(rule) => ("detector", rule.id.as_str()),
+    };
+    let parsed = |text: Option<String>| -> Value {
+        text.and_then(|text| serde_json::from_str(&text).ok())
+            .unwrap_or(Value::Null)
+    };
+    let fields: Vec<Value> = change
+        .fields()
+        .into_iter()
+        .map(|FieldChange { name, old, new }| {
+            json!({"field": name, "old": parsed(old), "new": parsed(new)})
+        })
+        .collect();
+    json!({"change": verb, "kind": kind, "id": id, "fields": fields})
+}

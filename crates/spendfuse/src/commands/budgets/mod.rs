@@ -1,0 +1,101 @@
+//! `spendfuse budgets validate|apply|list|status`.
+
+mod apply;
+mod list;
+mod standing;
+mod status;
+mod validate;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::{Args, Subcommand};
+use spendfuse_domain::budget::BudgetsRecord;
+use spendfuse_domain::budget::file::{BudgetsFile, Mistake};
+
+use super::{Failure, kafka, output};
+use crate::settings::Settings;
+
+#[derive(Args, Debug)]
+pub struct BudgetsArgs {
+    #[command(subcommand)]
+    action: Action,
+}
+
+#[derive(Subcommand, Debug)]
+enum Action {
+    /// Check a budgets file; every mistake with its line and what to write instead
+    #[command(after_help = "Example:\n  spendfuse budgets validate budgets.yaml")]
+    Validate(FileArgs),
+    /// Show what a budgets file changes, then put it into force, all at once
+    #[command(
+        after_help = "Examples:\n  spendfuse budgets apply budgets.yaml --dry-run\n  spendfuse budgets apply budgets.yaml --prune"
+    )]
+    Apply(apply::ApplyArgs),
+    /// Show the budgets and detector rules in force
+    #[command(after_help = "Example:\n  spendfuse budgets list")]
+    List(ListArgs),
+    /// Show what is spent of every budget, the tightest first
+    #[command(
+        after_help = "Examples:\n  spendfuse budgets status\n  spendfuse budgets status --budget cap-per-customer --scope acme/customer=c-\n  spendfuse budgets status --json | jq '.scopes[] | select(.verdict == \"block\")'"
+    )]
+    Status(status::StatusArgs),
+}
+
+#[derive(Args, Debug)]
+struct FileArgs {
+    /// Budgets file (YAML)
+    file: PathBuf,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Args, Debug)]
+struct ListArgs {
+    /// Print JSON: the records of the budgets topic
+    #[arg(long)]
+    json: bool,
+}
+
+pub fn run(settings: &Settings, args: &BudgetsArgs) -> Result<ExitCode, Failure> {
+    match &args.action {
+        Action::Validate(args) => validate::run(args),
+        Action::Apply(args) => apply::run(settings, args),
+        Action::List(args) => list::run(settings, args.json),
+        Action::Status(args) => status::run(settings, args),
+    }
+}
+
+/// A budgets file as it was read, or its mistakes.
+pub fn read_file(path: &Path) -> Result<Result<BudgetsFile, Vec<Mistake>>, Failure> {
+    let text = fs::read_to_string(path).map_err(|error| {
+        Failure::usage(format!(
+            "{}: {error}; name a budgets file in YAML",
+            path.display()
+        ))
+    })?;
+    Ok(BudgetsFile::parse(&text))
+}
+
+/// The mistakes of a file, one a line, as editors and CI understand them.
+fn mistake_lines(path: &Path, mistakes: &[Mistake]) -> Vec<String> {
+    let lines = mistakes.iter();
+    lines
+        .map(|mistake| format!("{}:{mistake}", path.display()))
+        .collect()
+}
+
+/// The records in force. One that cannot be read is told and left out.
+pub fn records_in_force(settings: &Settings) -> Result<Vec<BudgetsRecord>, Failure> {
+    let table = kafka::read_table(settings, &settings.topics().budgets)?;
+    let mut records = Vec::with_capacity(table.len());
+    for (key, last) in table {
+        match BudgetsRecord::parse(&key, &last.value) {
+            Ok(record) => records.push(record),
+            Err(error) => output::note(format!("warning: {error}; it is left out")),
+        }
+    }
+    Ok(records)
+}

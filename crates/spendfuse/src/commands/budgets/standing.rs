@@ -1,0 +1,148 @@
+//! How every budget and scope stands, from the blocklist topic and the budgets in force.
+
+use std::collections::BTreeSet;
+
+use jiff::tz::TimeZone;
+use serde_json::Number;
+use spendfuse_domain::budget::{Budget, BudgetsRecord, Limit, Spend};
+use spendfuse_domain::scope::{Dimension, Pattern, ScopeText};
+use spendfuse_domain::verdict::{BlocklistEntry, BlocklistKey, Stage};
+use spendfuse_domain::{UnixMillis, Verdict, Window};
+
+use super::super::{Failure, kafka, output};
+use super::records_in_force;
+use crate::settings::Settings;
+
+/// Every active budget and scope.
+pub struct Standing {
+    /// The strictest first, then the fullest.
+    pub scopes: Vec<BlocklistEntry>,
+    /// Budgets in force of which nothing is spent in the current window.
+    pub without_spend: Vec<String>,
+    /// Whether any processor has ever reported.
+    pub has_processor: bool,
+}
+
+/// Reads both topics to their ends.
+pub fn read(settings: &Settings, now: UnixMillis) -> Result<Standing, Failure> {
+    let records = records_in_force(settings)?;
+    let table = kafka::read_table(settings, &settings.topics().blocklist)?;
+    let mut scopes = Vec::new();
+    let mut seen: BTreeSet<String> = BTreeSet::new();
+    let mut has_processor = false;
+    for (key, last) in &table {
+        match BlocklistKey::parse(key) {
+            Some(BlocklistKey::Heartbeat { stage, .. }) => {
+                has_processor |= stage == Stage::Ledger;
+                continue;
+            }
+            Some(BlocklistKey::Budget { .. } | BlocklistKey::Finding { .. }) => {}
+            None => continue,
+        }
+        let entry: BlocklistEntry = match serde_json::from_slice(&last.value) {
+            Ok(entry) => entry,
+            Err(error) => {
+                output::note(format!("warning: blocklist entry {key}: {error}; left out"));
+                continue;
+            }
+        };
+        let expired = entry.expires_at.is_some_and(|at| at <= now);
+        if !expired {
+            seen.insert(entry.budget.clone());
+            scopes.push(entry);
+        }
+    }
+    let mut without_spend = Vec::new();
+    for record in &records {
+        let BudgetsRecord::Budget(budget) = record else {
+            continue;
+        };
+        if seen.contains(budget.id.as_str()) {
+            continue;
+        }
+        match untouched(budget, now) {
+            Some(entry) => scopes.push(entry),
+            None => without_spend.push(budget.id.to_string()),
+        }
+    }
+    scopes.sort_by(|one, other| {
+        let fuller = percent(other).total_cmp(&percent(one));
+        let strictness = other.verdict.cmp(&one.verdict).then(fuller);
+        strictness.then_with(|| (&one.budget, &one.scope).cmp(&(&other.budget, &other.scope)))
+    });
+    Ok(Standing {
+        scopes,
+        without_spend,
+        has_processor,
+    })
+}
+
+fn percent(entry: &BlocklistEntry) -> f64 {
+    // Without a percentage the limit is 0, or it is a stopped session: both refuse everything.
+    let percent = entry.percent.as_ref().and_then(Number::as_f64);
+    percent.unwrap_or(f64::INFINITY)
+}
+
+/// The entry of a budget for one scope that has spent nothing; `None` where it has no single scope
+/// or no calendar window.
+fn untouched(budget: &Budget, now: UnixMillis) -> Option<BlocklistEntry> {
+    if !budget.scope.is_single() || budget.window.is_session() {
+        return None;
+    }
+    let zone = TimeZone::get(&budget.timezone).ok()?;
+    let window = Window::containing(budget.window, &zone, now);
+    let spend = Spend::default();
+    let step = budget.reached(&spend);
+    let verdict = step.map_or(Verdict::Ok, |step| step.action.verdict());
+    let (usd, tokens, calls) = match budget.limit {
+        Limit::Usd(limit) => (Some(limit), None, None),
+        Limit::Tokens(limit) => (None, Some(limit), None),
+        Limit::Calls(limit) => (None, None, Some(limit)),
+    };
+    let filter = budget.filter.to_json().map(serde_json::Value::Object);
+    Some(BlocklistEntry {
+        v: 1,
+        budget: budget.id.to_string(),
+        scope: single_scope_text(budget),
+        filter,
+        verdict,
+        action: verdict.name().to_owned(),
+        spent_usd: usd.map(|_| spend.cost.to_string()),
+        limit_usd: usd.map(|limit| limit.to_string()),
+        spent_tokens: tokens.map(|_| 0),
+        limit_tokens: tokens,
+        spent_calls: calls.map(|_| 0),
+        limit_calls: calls,
+        percent: (budget.limit.amount() > 0)
+            .then(|| Number::from_f64(0.0))
+            .flatten(),
+        window: window.label,
+        window_start: window.start,
+        resets_at: window.end,
+        expires_at: window.end,
+        counted_from: budget.counted_from.max(window.start),
+        downgrade_to: None,
+        version: 0,
+        decided_at: now,
+        caused_by: None,
+    })
+}
+
+fn single_scope_text(budget: &Budget) -> String {
+    let exact = |pattern: &Pattern| match pattern {
+        Pattern::Exactly(value) => value.clone(),
+        Pattern::Each => String::new(),
+    };
+    let parts = &budget.scope.0;
+    let workspace = parts
+        .iter()
+        .find(|(dimension, _)| *dimension == Dimension::Workspace);
+    let workspace = workspace.map(|(_, pattern)| exact(pattern));
+    let mut text = ScopeText::begin(workspace.as_deref());
+    for (dimension, pattern) in parts {
+        if *dimension != Dimension::Workspace {
+            text.part(dimension, &exact(pattern));
+        }
+    }
+    text.finish()
+}

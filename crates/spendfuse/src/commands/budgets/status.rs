@@ -1,0 +1,165 @@
+//! `spendfuse budgets status`: what is spent, of what, until when, and what is not counted.
+
+use std::collections::BTreeMap;
+use std::process::ExitCode;
+
+use clap::Args;
+use comfy_table::Cell;
+use serde_json::json;
+use spendfuse_domain::verdict::BlocklistEntry;
+use spendfuse_domain::UnixMillis;
+
+use super::super::dlq;
+use super::super::output::{
+    self, Side, coloured, counted, grouped, print_table, table, until,
+};
+use super::{Failure, standing};
+use crate::settings::Settings;
+
+#[derive(Args, Debug)]
+pub struct StatusArgs {
+    /// Only budgets whose id begins with this
+    #[arg(long, value_name = "PREFIX")]
+    budget: Option<String>,
+    /// Only scopes that begin with this, such as acme/customer=c-
+    #[arg(long, value_name = "PREFIX")]
+    scope: Option<String>,
+    /// Rows to print at most; 0 = all
+    #[arg(long, value_name = "N", default_value_t = 100)]
+    limit: usize,
+    /// Print JSON, always with all rows
+    #[arg(long)]
+    json: bool,
+}
+
+pub fn run(settings: &Settings, args: &StatusArgs) -> Result<ExitCode, Failure> {
+    let now = output::now();
+    let mut standing = standing::read(settings, now)?;
+    let begins = |text: &str, prefix: &Option<String>| {
+        prefix.as_ref().is_none_or(|prefix| text.starts_with(prefix.as_str()))
+    };
+    standing
+        .scopes
+        .retain(|entry| begins(&entry.budget, &args.budget) && begins(&entry.scope, &args.scope));
+    standing
+        .without_spend
+        .retain(|id| begins(id, &args.budget) && args.scope.is_none());
+    let waiting = dlq::waiting_by_reason(settings)?;
+    let waiting_events: u64 = waiting.values().sum();
+    if args.json {
+        output::json(&json!({
+            "scopes": standing.scopes,
+            "without_spend": standing.without_spend,
+            "not_counted": {"events": waiting_events, "by_reason": waiting},
+        }));
+        return Ok(ExitCode::SUCCESS);
+    }
+    print_scopes(&standing.scopes, args.limit, now);
+    if !standing.without_spend.is_empty() {
+        let ids = standing.without_spend.join(", ");
+        output::line(format!("nothing spent yet: {ids}"));
+    }
+    if standing.scopes.is_empty() && standing.without_spend.is_empty() {
+        output::line("no budgets match; `spendfuse budgets list` shows those in force");
+    }
+    if !standing.has_processor {
+        output::line("no processor has reported yet: spend is not being counted");
+    }
+    print_not_counted(&waiting);
+    Ok(ExitCode::SUCCESS)
+}
+
+fn print_scopes(scopes: &[BlocklistEntry], limit: usize, now: UnixMillis) {
+    if scopes.is_empty() {
+        return;
+    }
+    let shown = if limit == 0 { scopes.len() } else { limit };
+    let mut rows = table([
+        ("BUDGET", Side::Left),
+        ("SCOPE", Side::Left),
+        ("SPENT", Side::Right),
+        ("LIMIT", Side::Right),
+        ("USED", Side::Right),
+        ("VERDICT", Side::Left),
+        ("WINDOW", Side::Left),
+        ("RESETS", Side::Left),
+    ]);
+    for entry in scopes.iter().take(shown) {
+        rows.add_row(status_row(entry, now));
+    }
+    print_table(&rows);
+    for entry in scopes.iter().take(shown).filter(|entry| counts_late(entry)) {
+        output::line(format!(
+            "{} {}: counted from {} on, after its window began",
+            entry.budget, entry.scope, entry.counted_from
+        ));
+    }
+    if scopes.len() > shown {
+        let more = grouped((scopes.len() - shown) as u64);
+        output::line(format!("and {more} more; --limit 0 prints all"));
+    }
+}
+
+/// Whether spend of the window's beginning is missing in the count.
+fn counts_late(entry: &BlocklistEntry) -> bool {
+    let is_lifetime = entry.resets_at.is_none();
+    let has_limit = [
+        entry.limit_usd.is_some(),
+        entry.limit_tokens.is_some(),
+        entry.limit_calls.is_some(),
+    ];
+    !is_lifetime && has_limit.contains(&true) && entry.counted_from > entry.window_start
+}
+
+fn status_row(entry: &BlocklistEntry, now: UnixMillis) -> Vec<Cell> {
+    let percent = match &entry.percent {
+        Some(percent) => format!("{:.1}%", percent.as_f64().unwrap_or_default()),
+        None => "-".to_owned(),
+    };
+    let (spent, limit) = amounts(entry);
+    let resets = entry.resets_at.or(entry.expires_at);
+    vec![
+        Cell::new(&entry.budget),
+        Cell::new(&entry.scope),
+        Cell::new(spent),
+        Cell::new(limit),
+        Cell::new(percent),
+        output::verdict_cell(entry.verdict),
+        Cell::new(&entry.window),
+        Cell::new(resets.map_or_else(|| "never".to_owned(), |at| until(at, now))),
+    ]
+}
+
+fn amounts(entry: &BlocklistEntry) -> (String, String) {
+    let count = |spent: Option<u64>, limit: u64, unit: &str| {
+        let spent = grouped(spent.unwrap_or_default());
+        (spent, format!("{} {unit}", grouped(limit)))
+    };
+    match (&entry.limit_usd, entry.limit_tokens, entry.limit_calls) {
+        (Some(limit), _, _) => {
+            let spent = entry.spent_usd.as_deref().unwrap_or("0.00");
+            (format!("${spent}"), format!("${limit}"))
+        }
+        (None, Some(limit), _) => count(entry.spent_tokens, limit, "tokens"),
+        (None, None, Some(limit)) => count(entry.spent_calls, limit, "calls"),
+        // A session that a detector has stopped.
+        (None, None, None) => ("-".to_owned(), "-".to_owned()),
+    }
+}
+
+fn print_not_counted(waiting: &BTreeMap<String, u64>) {
+    let events: u64 = waiting.values().sum();
+    if events == 0 {
+        return;
+    }
+    let reasons: Vec<String> = waiting
+        .iter()
+        .map(|(reason, count)| format!("{} {reason}", grouped(*count)))
+        .collect();
+    let text = format!(
+        "spend not counted: {} in the DLQ ({}); see `spendfuse dlq list`",
+        counted(events, "event"),
+        reasons.join(", ")
+    );
+    output::line(coloured(&text, output::Colour::Yellow));
+}

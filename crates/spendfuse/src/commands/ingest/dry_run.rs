@@ -1,0 +1,306 @@
+//! Shows each event as it would be read, priced, and counted against which budgets.
+
+use std::collections::BTreeMap;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+use spendfuse_domain::budget::{Budget, BudgetsRecord};
+use spendfuse_domain::event::{Body, Event};
+use spendfuse_domain::scope::{Dimension, Dimensions as _, scope_text};
+use spendfuse_domain::{Attribution, Call, Nanos, WindowKind};
+use spendfuse_pricing::rate::TokenClass;
+use spendfuse_pricing::{Explained, PriceBook, Pricer};
+
+use super::super::output::{self, Colour, coloured, counted, dollars, grouped};
+use super::super::prices::book;
+use super::super::{budgets, found_wrong};
+use super::{Failure, IngestArgs, Lines, defaults, read_line};
+use crate::settings::Settings;
+
+/// What events are priced by and counted against.
+struct Rules {
+    pricer: Pricer,
+    budgets: Vec<Budget>,
+}
+
+#[derive(Default)]
+struct Totals {
+    events: u64,
+    cost: Nanos,
+    unpriced: u64,
+    rejected: BTreeMap<&'static str, u64>,
+}
+
+pub fn run(settings: &Settings, args: &IngestArgs) -> Result<ExitCode, Failure> {
+    let mut lines = Lines::open(args)?;
+    lines.progress.finish_and_clear();
+    let mut rules = rules(settings, args)?;
+    let defaults = defaults(settings, args);
+    let mut totals = Totals::default();
+    let mut line = Vec::new();
+    while lines.next(&mut line)? {
+        let number = lines.number;
+        let shown = read_line(&line, &defaults, output::now(), |event, _| {
+            show(args, number, event, &mut rules, &mut totals)
+        });
+        match shown {
+            Ok(shown) => shown?,
+            Err(rejection) => {
+                let reason = rejection.reason.name();
+                *totals.rejected.entry(reason).or_default() += 1;
+                if args.json {
+                    output::json(&json!({
+                        "line": number, "rejected": reason, "detail": rejection.detail,
+                    }));
+                } else {
+                    let verdict = coloured("rejected", Colour::Red);
+                    output::line(format!(
+                        "line {number}: {verdict}: {reason}: {}",
+                        rejection.detail
+                    ));
+                }
+            }
+        }
+    }
+    let rejected: u64 = totals.rejected.values().sum();
+    if !args.json {
+        let version = rules.pricer.version();
+        let mut text = format!(
+            "{}, {} by price book {version}",
+            counted(totals.events, "event"),
+            dollars(totals.cost)
+        );
+        if totals.unpriced > 0 {
+            text.push_str(&format!(", {} without a price", grouped(totals.unpriced)));
+        }
+        if rejected > 0 {
+            text.push_str(&format!(", {} rejected", grouped(rejected)));
+        }
+        output::line(format!("{text}; nothing was sent"));
+    }
+    Ok(if rejected > 0 {
+        found_wrong()
+    } else {
+        ExitCode::SUCCESS
+    })
+}
+
+fn rules(settings: &Settings, args: &IngestArgs) -> Result<Rules, Failure> {
+    let policy = Arc::new(settings.pricing().map_err(Failure::usage)?);
+    if let Some(path) = &args.budgets {
+        let file = budgets::read_file(path)?.map_err(|mistakes| {
+            let first = &mistakes[0];
+            Failure::usage(format!(
+                "{}:{first} ({} in all; `spendfuse budgets validate` names them)",
+                path.display(),
+                counted(mistakes.len() as u64, "mistake")
+            ))
+        })?;
+        let now = output::now();
+        let budgets = file.budgets.iter().map(|draft| draft.counting_from(now));
+        return Ok(Rules {
+            pricer: Pricer::new(PriceBook::snapshot(), policy),
+            budgets: budgets.collect(),
+        });
+    }
+    let records = budgets::records_in_force(settings)?;
+    let budgets = records.into_iter().filter_map(|record| match record {
+        BudgetsRecord::Budget(budget) => Some(budget),
+        BudgetsRecord::Detector(_) => None,
+    });
+    Ok(Rules {
+        pricer: Pricer::new(book::in_force(settings)?, policy),
+        budgets: budgets.collect(),
+    })
+}
+
+fn show(
+    args: &IngestArgs,
+    number: u64,
+    event: &Event<'_>,
+    rules: &mut Rules,
+    totals: &mut Totals,
+) -> Result<(), Failure> {
+    totals.events += 1;
+    let who = &event.attribution;
+    let explained = match &event.body {
+        Body::Usage(call) => {
+            let explained = rules
+                .pricer
+                .explain(&who.provider, &who.account, call, &who.model, event.time)
+                .map_err(|error| Failure::work(format!("line {number}: {error}")))?;
+            totals.cost += explained.priced.parts.total();
+            Some((call, explained))
+        }
+        Body::Revenue(_) | Body::SessionEnd => None,
+    };
+    let mut flags = event.flags;
+    if let Some((_, explained)) = &explained {
+        flags.insert(explained.priced.flags);
+        totals.unpriced += u64::from(flags.names().any(|name| name == "unpriced"));
+    }
+    let flags: Vec<&str> = flags.names().collect();
+    let met = match &event.body {
+        Body::Usage(_) => budgets_met(&rules.budgets, who),
+        Body::Revenue(_) | Body::SessionEnd => Vec::new(),
+    };
+    let view = View {
+        number,
+        event,
+        explained: explained.as_ref(),
+        flags: &flags,
+        met: &met,
+    };
+    if args.json {
+        output::json(&view.to_json());
+    } else {
+        view.print();
+    }
+    Ok(())
+}
+
+/// Id and scope of every budget that counts spend of `who`.
+fn budgets_met(budgets: &[Budget], who: &Attribution<'_>) -> Vec<(String, String)> {
+    let counted = budgets
+        .iter()
+        .filter(|budget| budget.scope.covers(who) && budget.filter.holds(who));
+    counted
+        .filter_map(|budget| {
+            let mut shape = budget.scope.shape();
+            let session = match budget.window {
+                WindowKind::Session => Some(Dimension::Session),
+                // A session without a root is its own root session.
+                WindowKind::RootSession if who.root_session.is_empty() => Some(Dimension::Session),
+                WindowKind::RootSession => Some(Dimension::RootSession),
+                _ => None,
+            };
+            if let Some(session) = session.filter(|session| !shape.contains(session)) {
+                shape.push(session);
+                shape.sort();
+            }
+            Some((budget.id.to_string(), scope_text(&shape, who)?))
+        })
+        .collect()
+}
+
+struct View<'v> {
+    number: u64,
+    event: &'v Event<'v>,
+    explained: Option<&'v (&'v Call<'v>, Explained)>,
+    flags: &'v [&'v str],
+    met: &'v [(String, String)],
+}
+
+impl View<'_> {
+    fn print(&self) {
+        let Event { id, source, .. } = self.event;
+        let what = match &self.event.body {
+            Body::Usage(_) => "usage".to_owned(),
+            Body::Revenue(amount) => format!("revenue of {}", dollars(*amount)),
+            Body::SessionEnd => "session end".to_owned(),
+        };
+        output::line(format!(
+            "line {}: {what}, id {id} of {source}, {}",
+            self.number, self.event.time
+        ));
+        let who: Vec<String> = named_dimensions(&self.event.attribution)
+            .into_iter()
+            .map(|(name, value)| format!("{name}={value}"))
+            .collect();
+        output::line(format!("  who      {}", who.join(" ")));
+        if let Some((call, explained)) = self.explained {
+            let mut counts: Vec<String> = TokenClass::ALL
+                .into_iter()
+                .filter(|class| class.count(&call.tokens) > 0)
+                .map(|class| format!("{} {}", grouped(class.count(&call.tokens)), class.name()))
+                .collect();
+            let units = call.units.entries.iter();
+            counts.extend(units.map(|(unit, quantity)| format!("{quantity} {}", unit.name())));
+            output::line(format!("  usage    {}", counts.join(", ")));
+            let charged = explained.charged_as.as_ref();
+            let charged = charged.map_or_else(
+                || "the configured ceiling".to_owned(),
+                |(provider, model)| format!("{provider}/{model}"),
+            );
+            output::line(format!(
+                "  cost     {} ({}, {charged})",
+                dollars(explained.priced.parts.total()),
+                explained.priced.basis.name(),
+            ));
+        }
+        if !self.flags.is_empty() {
+            let flags = coloured(&self.flags.join(", "), Colour::Yellow);
+            output::line(format!("  flags    {flags}"));
+        }
+        if self.explained.is_some() {
+            let met: Vec<String> = self
+                .met
+                .iter()
+                .map(|(id, scope)| format!("{id} ({scope})"))
+                .collect();
+            let none = "none".to_owned();
+            let met = if met.is_empty() { none } else { met.join(", ") };
+            output::line(format!("  budgets  {met}"));
+        }
+    }
+
+    fn to_json(&self) -> Value {
+        let Event { id, source, .. } = self.event;
+        let dimensions: serde_json::Map<String, Value> = named_dimensions(&self.event.attribution)
+            .into_iter()
+            .map(|(name, value)| (name, Value::from(value)))
+            .collect();
+        let budgets: Vec<Value> = self
+            .met
+            .iter()
+            .map(|(id, scope)| json!({"budget": id, "scope": scope}))
+            .collect();
+        let kind = match &self.event.body {
+            Body::Usage(_) => "usage",
+            Body::Revenue(_) => "revenue",
+            Body::SessionEnd => "session_end",
+        };
+        let mut shown = json!({
+            "line": self.number, "kind": kind, "id": id, "source": source,
+            "time": self.event.time, "dimensions": dimensions, "flags": self.flags,
+        });
+        if let Body::Revenue(amount) = &self.event.body {
+            shown["revenue_usd"] = json!(amount);
+        }
+        if let Some((call, explained)) = self.explained {
+            let tokens: serde_json::Map<String, Value> = TokenClass::ALL
+                .into_iter()
+                .filter(|class| class.count(&call.tokens) > 0)
+                .map(|class| (class.name().to_owned(), class.count(&call.tokens).into()))
+                .collect();
+            let units: serde_json::Map<String, Value> = call
+                .units
+                .entries
+                .iter()
+                .map(|(unit, quantity)| (unit.name().to_owned(), quantity.to_string().into()))
+                .collect();
+            shown["tokens"] = Value::Object(tokens);
+            shown["units"] = Value::Object(units);
+            shown["cost_usd"] = json!(explained.priced.parts.total());
+            shown["priced"] = json!(explained.priced.basis.name());
+            shown["budgets"] = Value::Array(budgets);
+        }
+        shown
+    }
+}
+
+/// The dimensions that an event has, in the order of scopes.
+fn named_dimensions(who: &Attribution<'_>) -> Vec<(String, String)> {
+    let tags = who.tags.iter();
+    let tags = tags.map(|(name, _)| Dimension::Tag(name.clone().into_owned()));
+    Dimension::FIXED
+        .into_iter()
+        .chain(tags)
+        .map(|dimension| {
+            let value = who.value(&dimension).to_owned();
+            (dimension.name().into_owned(), value)
+        })
+        .filter(|(_, value)| !value.is_empty())
+        .collect()
+}

@@ -1,0 +1,149 @@
+//! `spendfuse ingest FILE`: NDJSON to the usage topic.
+
+mod dry_run;
+mod send;
+
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, Read};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Args;
+use indicatif::{ProgressBar, ProgressStyle};
+use spendfuse_domain::UnixMillis;
+use spendfuse_domain::event::{
+    EnvelopeDefaults, Event, RejectReason, Rejection, complete, decode,
+};
+
+use super::{Failure, output};
+use crate::settings::Settings;
+
+#[derive(Args, Debug)]
+#[command(
+    after_help = "Examples:\n  spendfuse ingest events.ndjson\n  zcat events.ndjson.gz | spendfuse ingest -\n  spendfuse ingest events.ndjson --dry-run --budgets budgets.yaml\n\nEach line is a CloudEvent, or a bare data object with an id. A line that cannot be read is sent\ntoo and ends in the DLQ; --strict leaves it out. Sending a file again changes nothing: events are\ncounted by their ids."
+)]
+pub struct IngestArgs {
+    /// File of events, one JSON object a line; - is standard input
+    file: PathBuf,
+    /// Only show each event as it would be read, priced and counted
+    #[arg(long)]
+    dry_run: bool,
+    /// With --dry-run: budgets of this file instead of those in force; needs no Kafka
+    #[arg(long, value_name = "FILE", requires = "dry_run")]
+    budgets: Option<PathBuf>,
+    /// Leave out lines that cannot be read; exit code 1 if there are any
+    #[arg(long)]
+    strict: bool,
+    /// Workspace of bare objects that name none
+    #[arg(long, value_name = "NAME")]
+    workspace: Option<String>,
+    /// Source of bare objects that name none
+    #[arg(long, value_name = "NAME", default_value = "ingest")]
+    source: String,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+pub fn run(settings: &Settings, args: &IngestArgs) -> Result<ExitCode, Failure> {
+    if args.dry_run {
+        dry_run::run(settings, args)
+    } else {
+        send::run(settings, args)
+    }
+}
+
+/// What bare objects lack.
+fn defaults<'a>(settings: &'a Settings, args: &'a IngestArgs) -> EnvelopeDefaults<'a> {
+    let workspace = settings.text("sidecar.default_workspace");
+    EnvelopeDefaults {
+        source: &args.source,
+        workspace: args.workspace.as_deref().unwrap_or(workspace),
+        now: output::now(),
+    }
+}
+
+/// Calls `take` with the event in `line` and the bytes to send: the line itself, or the line in an
+/// envelope where it is a bare object.
+fn read_line<T>(
+    line: &[u8],
+    defaults: &EnvelopeDefaults<'_>,
+    arrival: UnixMillis,
+    take: impl FnOnce(&Event<'_>, &[u8]) -> T,
+) -> Result<T, Rejection> {
+    match decode(line, &[], arrival) {
+        Ok(event) => return Ok(take(&event, line)),
+        Err(rejection) if rejection.reason != RejectReason::NotCloudevent => return Err(rejection),
+        Err(_) => {}
+    }
+    let completed = complete(line, defaults)?;
+    decode(&completed, &[], arrival).map(|event| take(&event, &completed))
+}
+
+/// The lines of the input, with a progress bar where somebody watches.
+struct Lines {
+    input: Box<dyn BufRead>,
+    progress: ProgressBar,
+    name: String,
+    /// Number of the last line, from 1.
+    number: u64,
+}
+
+impl Lines {
+    fn open(args: &IngestArgs) -> Result<Self, Failure> {
+        let name = args.file.display().to_string();
+        let is_stdin = name == "-";
+        let (input, bytes): (Box<dyn Read>, Option<u64>) = if is_stdin {
+            (Box::new(io::stdin()), None)
+        } else {
+            let wrong = |error: io::Error| Failure::usage(format!("{name}: {error}"));
+            let file = File::open(&args.file).map_err(wrong)?;
+            let metadata = file.metadata().map_err(wrong)?;
+            if metadata.is_dir() {
+                return Err(Failure::usage(format!("{name} is a folder; name a file")));
+            }
+            // A pipe has no length.
+            let length = metadata.is_file().then_some(metadata.len());
+            (Box::new(file), length)
+        };
+        Ok(Self {
+            input: Box::new(BufReader::with_capacity(1 << 20, input)),
+            progress: progress(bytes),
+            name: if is_stdin { "standard input".to_owned() } else { name },
+            number: 0,
+        })
+    }
+
+    /// Reads the next line that is not blank, without its end, into `line`; `false` at the end.
+    fn next(&mut self, line: &mut Vec<u8>) -> Result<bool, Failure> {
+        loop {
+            line.clear();
+            let read = self.input.read_until(b'\n', line);
+            let read = read.map_err(|error| Failure::work(format!("{}: {error}", self.name)))?;
+            if read == 0 {
+                return Ok(false);
+            }
+            self.number += 1;
+            self.progress.inc(read as u64);
+            if self.number == 1 && line.starts_with(b"\xef\xbb\xbf") {
+                line.drain(..3);
+            }
+            line.truncate(line.trim_ascii_end().len());
+            if !line.is_empty() {
+                return Ok(true);
+            }
+        }
+    }
+}
+
+fn progress(bytes: Option<u64>) -> ProgressBar {
+    let style = |template: &str| {
+        ProgressStyle::with_template(template).expect("the template is a constant that works")
+    };
+    match bytes {
+        Some(bytes) => ProgressBar::new(bytes).with_style(style(
+            "{bar:30} {percent:>3}%  {msg}  {bytes_per_sec}  {eta} left",
+        )),
+        None => ProgressBar::new_spinner().with_style(style("{spinner} {bytes}  {msg}")),
+    }
+}

@@ -1,0 +1,236 @@
+//! Sends the lines, each to its event's home partition.
+
+use std::collections::BTreeMap;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::Mutex;
+use std::sync::PoisonError;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+use spendfuse_bus::{BusError, EventProducer, EventRecord, ProducerOptions};
+use spendfuse_domain::event::Rejection;
+
+use super::super::kafka::{self, PATIENCE};
+use super::super::output::{self, counted, grouped};
+use super::super::found_wrong;
+use super::{Failure, IngestArgs, Lines, defaults, read_line};
+use crate::settings::Settings;
+
+/// How long an acknowledgement may take before a record counts as failed.
+const DELIVERY_TIMEOUT: Duration = Duration::from_secs(60);
+/// Lines between two looks at the clock and the progress bar's text.
+const TELL_EVERY: u64 = 4096;
+/// Unreadable lines that are told one by one.
+const TOLD_ONE_BY_ONE: u64 = 5;
+
+/// What the broker has said so far.
+#[derive(Default)]
+struct Acknowledged {
+    sent: AtomicU64,
+    failed: AtomicU64,
+    first_failure: Mutex<Option<String>>,
+}
+
+struct Sending<'a> {
+    settings: &'a Settings,
+    producer: EventProducer,
+    topic: String,
+    partitions: u32,
+    acknowledged: Arc<Acknowledged>,
+}
+
+pub fn run(settings: &Settings, args: &IngestArgs) -> Result<ExitCode, Failure> {
+    let mut lines = Lines::open(args)?;
+    let sending = Sending::open(settings)?;
+    let defaults = defaults(settings, args);
+    let began = Instant::now();
+    let mut line = Vec::new();
+    let mut unreadable: BTreeMap<&'static str, u64> = BTreeMap::new();
+    let mut unreadable_lines = 0;
+    // Usage is read as if it arrived now: a clock that is ahead is mended by the meter, not here.
+    let mut arrival = output::now();
+    while lines.next(&mut line)? {
+        if lines.number.is_multiple_of(TELL_EVERY) {
+            arrival = output::now();
+            let sent = sending.acknowledged.sent.load(Ordering::Relaxed);
+            let rate = sent as f64 / began.elapsed().as_secs_f64();
+            lines.progress.set_message(format!(
+                "{} events, {}/s",
+                grouped(sent),
+                grouped(rate as u64)
+            ));
+        }
+        let sent = read_line(&line, &defaults, arrival, |event, bytes| {
+            let identity = event.identity.0.to_be_bytes();
+            let key = event.session_key().map_or(&identity[..], str::as_bytes);
+            sending.send(Some(event.home(sending.partitions)), Some(key), bytes)
+        });
+        match sent {
+            Ok(sent) => sent?,
+            Err(rejection) => {
+                unreadable_lines += 1;
+                *unreadable.entry(rejection.reason.name()).or_default() += 1;
+                tell_unreadable(&lines, &rejection, unreadable_lines);
+                if !args.strict {
+                    sending.send(None, None, &line)?;
+                }
+            }
+        }
+    }
+    sending.wait_for_all()?;
+    lines.progress.finish_and_clear();
+    let summary = Summary {
+        sent: sending.acknowledged.sent.load(Ordering::Relaxed),
+        failed: sending.acknowledged.failed.load(Ordering::Relaxed),
+        unreadable,
+        seconds: began.elapsed().as_secs_f64(),
+    };
+    summary.print(args);
+    let first_failure = sending.acknowledged.first_failure.lock();
+    let first_failure = first_failure.unwrap_or_else(PoisonError::into_inner);
+    if let Some(error) = first_failure.as_ref() {
+        return Err(Failure::work(format!(
+            "{} not taken by Kafka, first: {error}; send the file again, what has arrived is not \
+             counted twice",
+            counted(summary.failed, "event")
+        )));
+    }
+    let left_out = args.strict && unreadable_lines > 0;
+    Ok(if left_out {
+        found_wrong()
+    } else {
+        ExitCode::SUCCESS
+    })
+}
+
+fn tell_unreadable(lines: &Lines, rejection: &Rejection, count: u64) {
+    let text = match count {
+        1..=TOLD_ONE_BY_ONE => format!(
+            "{}:{}: {}: {}",
+            lines.name, lines.number, rejection.reason, rejection.detail
+        ),
+        _ if count == TOLD_ONE_BY_ONE + 1 => "further lines that cannot be read are only counted".to_owned(),
+        _ => return,
+    };
+    lines.progress.suspend(|| output::note(text));
+}
+
+impl<'a> Sending<'a> {
+    fn open(settings: &'a Settings) -> Result<Self, Failure> {
+        let options = ProducerOptions {
+            delivery_timeout: DELIVERY_TIMEOUT,
+            ..ProducerOptions::default()
+        };
+        let failure = |error: BusError| kafka::failure(settings, &error);
+        let producer = EventProducer::open(&settings.kafka(), &options).map_err(failure)?;
+        let topic = settings.topics().usage;
+        let partitions = producer
+            .partition_count(&topic, PATIENCE)
+            .map_err(failure)?;
+        Ok(Self {
+            settings,
+            producer,
+            topic,
+            partitions,
+            acknowledged: Arc::default(),
+        })
+    }
+
+    fn send(
+        &self,
+        partition: Option<u32>,
+        key: Option<&[u8]>,
+        value: &[u8],
+    ) -> Result<(), Failure> {
+        let record = EventRecord {
+            topic: &self.topic,
+            partition,
+            key,
+            value: Some(value),
+            headers: &[],
+        };
+        loop {
+            let acknowledged = Arc::clone(&self.acknowledged);
+            let result = self.producer.send(&record, move |result| match result {
+                Ok(_) => {
+                    acknowledged.sent.fetch_add(1, Ordering::Relaxed);
+                }
+                Err(error) => acknowledged.fail(&error),
+            });
+            match result {
+                Ok(()) => return Ok(()),
+                Err(BusError::QueueFull { .. }) => thread::sleep(Duration::from_millis(2)),
+                // One record's trouble is not the others'.
+                Err(error @ BusError::TooLarge { .. }) => {
+                    self.acknowledged.fail(&error);
+                    return Ok(());
+                }
+                Err(error) => return Err(kafka::failure(self.settings, &error)),
+            }
+        }
+    }
+
+    fn wait_for_all(&self) -> Result<(), Failure> {
+        self.producer
+            .flush(DELIVERY_TIMEOUT + PATIENCE)
+            .map_err(|error| kafka::failure(self.settings, &error))
+    }
+}
+
+impl Acknowledged {
+    fn fail(&self, error: &BusError) {
+        self.failed.fetch_add(1, Ordering::Relaxed);
+        let mut first = self
+            .first_failure
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        first.get_or_insert_with(|| error.to_string());
+    }
+}
+
+struct Summary {
+    sent: u64,
+    failed: u64,
+    unreadable: BTreeMap<&'static str, u64>,
+    seconds: f64,
+}
+
+impl Summary {
+    fn print(&self, args: &IngestArgs) {
+        let rate = self.sent as f64 / self.seconds.max(0.001);
+        let unreadable: u64 = self.unreadable.values().sum();
+        if args.json {
+            output::json(&json!({
+                "sent": self.sent,
+                "failed": self.failed,
+                "unreadable": {"lines": unreadable, "by_reason": self.unreadable},
+                "left_out": if args.strict { unreadable } else { 0 },
+                "seconds": (self.seconds * 1000.0).round() / 1000.0,
+                "events_per_second": rate.round(),
+            }));
+            return;
+        }
+        output::line(format!(
+            "{} sent in {:.1} s ({}/s)",
+            counted(self.sent, "event"),
+            self.seconds,
+            grouped(rate as u64)
+        ));
+        if unreadable > 0 {
+            let reasons: Vec<String> = self
+                .unreadable
+                .iter()
+                .map(|(reason, count)| format!("{} {reason}", grouped(*count)))
+                .collect();
+            let (lines, reasons) = (counted(unreadable, "line"), reasons.join(", "));
+            output::line(if args.strict {
+                format!("{lines} left out ({reasons})")
+            } else {
+                format!("{lines} of them cannot be read ({reasons}): see `spendfuse dlq list`")
+            });
+        }
+    }
+}

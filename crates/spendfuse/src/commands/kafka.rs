@@ -1,0 +1,99 @@
+//! Reading topics to their end, for commands; errors name the brokers and what to do.
+
+use std::collections::BTreeMap;
+use std::ops::ControlFlow;
+use std::time::Duration;
+
+use spendfuse_bus::{BusError, InputRecord, PartitionRange, read_ranges, topic_ranges};
+
+use super::Failure;
+use crate::settings::Settings;
+
+/// How long a command waits for a broker that does not answer.
+pub const PATIENCE: Duration = Duration::from_secs(8);
+
+/// A failure to talk to Kafka, in words that say what to do.
+pub fn failure(settings: &Settings, error: &BusError) -> Failure {
+    match error {
+        BusError::Unreachable { brokers, .. } => {
+            let source = settings.resolved().get("kafka.brokers");
+            let source = source.map_or_else(String::new, |found| format!(", {}", found.source));
+            Failure::work(format!(
+                "no Kafka broker answers at {brokers} (kafka.brokers{source}); start one, or name \
+                 yours with --set kafka.brokers=HOST:PORT (--set log.level=warn shows what the \
+                 client says)"
+            ))
+        }
+        other => Failure::work(other),
+    }
+}
+
+/// The transactional id of a command that writes: of two that run at once the earlier one fails.
+pub fn transactional_id(settings: &Settings, what: &str) -> String {
+    format!("{}-{what}", settings.text("transactional_id_prefix"))
+}
+
+/// What a topic holds now.
+pub fn ranges(settings: &Settings, topic: &str) -> Result<Vec<PartitionRange>, Failure> {
+    topic_ranges(&settings.kafka(), topic, None, PATIENCE)
+        .map_err(|error| failure(settings, &error))
+}
+
+/// Hands every record that `topic` holds now to `handler`.
+pub fn read_topic(
+    settings: &Settings,
+    topic: &str,
+    mut handler: impl FnMut(&InputRecord<'_>),
+) -> Result<(), Failure> {
+    let ranges = ranges(settings, topic)?;
+    read(settings, topic, &ranges, &mut |record| {
+        handler(record);
+        ControlFlow::Continue(())
+    })
+}
+
+/// Hands the records of `ranges` to `handler`, until it breaks.
+pub fn read(
+    settings: &Settings,
+    topic: &str,
+    ranges: &[PartitionRange],
+    handler: &mut dyn FnMut(&InputRecord<'_>) -> ControlFlow<()>,
+) -> Result<(), Failure> {
+    read_ranges(&settings.kafka(), topic, ranges, PATIENCE, handler)
+        .map_err(|error| failure(settings, &error))
+}
+
+/// The last value of each key of a compacted topic. Records without a readable key are left out.
+pub fn read_table(
+    settings: &Settings,
+    topic: &str,
+) -> Result<BTreeMap<String, LastValue>, Failure> {
+    let mut table = BTreeMap::new();
+    read_topic(settings, topic, |record| {
+        let Some(key) = record.key.and_then(|key| std::str::from_utf8(key).ok()) else {
+            return;
+        };
+        match record.value {
+            Some(value) => {
+                let last = LastValue {
+                    value: value.to_vec(),
+                    offset: record.offset,
+                };
+                table.insert(key.to_owned(), last);
+            }
+            None => {
+                table.remove(key);
+            }
+        }
+    })?;
+    Ok(table)
+}
+
+/// What a compacted topic holds for a key.
+#[derive(Debug)]
+pub struct LastValue {
+    /// The value.
+    pub value: Vec<u8>,
+    /// Its offset.
+    pub offset: i64,
+}

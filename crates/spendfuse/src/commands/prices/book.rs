@@ -1,0 +1,104 @@
+//! Where a price book comes from: the binary, the topic, a file.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use clap::Args;
+use spendfuse_pricing::book::records::Assembly;
+use spendfuse_pricing::{PriceBook, import};
+
+use super::super::output;
+use super::{Failure, kafka};
+use crate::settings::Settings;
+
+/// Which book a command uses.
+#[derive(Args, Debug)]
+pub struct BookArgs {
+    /// Use the version in force in Kafka; without it the prices inside this program
+    #[arg(long, conflicts_with = "book")]
+    from_topic: bool,
+    /// Use a file that `prices import --out` wrote
+    #[arg(long, value_name = "FILE")]
+    book: Option<PathBuf>,
+}
+
+impl BookArgs {
+    /// The book.
+    pub fn open(&self, settings: &Settings) -> Result<Arc<PriceBook>, Failure> {
+        match &self.book {
+            Some(path) => from_file(path).map(Arc::new),
+            None if self.from_topic => in_force(settings),
+            None => Ok(PriceBook::snapshot()),
+        }
+    }
+}
+
+/// The book by which processors price: the last one completed in the topic, else the snapshot.
+pub fn in_force(settings: &Settings) -> Result<Arc<PriceBook>, Failure> {
+    let published = from_topic(settings, |_| true)?;
+    Ok(published.map_or_else(PriceBook::snapshot, Arc::new))
+}
+
+/// The last book completed in the topic among the `wanted` versions.
+fn from_topic(
+    settings: &Settings,
+    wanted: impl Fn(&str) -> bool,
+) -> Result<Option<PriceBook>, Failure> {
+    let mut assembly = Assembly::default();
+    let mut last = None;
+    kafka::read_topic(settings, &settings.topics().prices, |record| {
+        let key = record.key.and_then(|key| std::str::from_utf8(key).ok());
+        let (Some(key), Some(value)) = (key, record.value) else {
+            return;
+        };
+        match assembly.accept(key, value) {
+            Ok(Some(book)) if wanted(book.version()) => last = Some(book),
+            Ok(_) => {}
+            Err(error) => output::note(format!("warning: {error}; it is left out")),
+        }
+    })?;
+    Ok(last)
+}
+
+/// A book by name: `snapshot`, `topic`, a version in the topic, or a file.
+pub fn named(settings: &Settings, name: &str) -> Result<Arc<PriceBook>, Failure> {
+    match name {
+        "snapshot" => Ok(PriceBook::snapshot()),
+        "topic" => in_force(settings),
+        path if Path::new(path).is_file() => from_file(Path::new(path)).map(Arc::new),
+        version if version == PriceBook::snapshot().version() => Ok(PriceBook::snapshot()),
+        version => {
+            let found = from_topic(settings, |one| one == version)?;
+            found.map(Arc::new).ok_or_else(|| {
+                Failure::usage(format!(
+                    "{version} is neither a file nor a version in the prices topic; write \
+                     snapshot, topic, a version or a file"
+                ))
+            })
+        }
+    }
+}
+
+/// A compact book, or LiteLLM's file.
+fn from_file(path: &Path) -> Result<PriceBook, Failure> {
+    let bytes = read_file(path)?;
+    let wrong = |error: &dyn std::fmt::Display| {
+        Failure::usage(format!(
+            "{}: {error}; name a file written by `prices import --out`, or LiteLLM's price file",
+            path.display()
+        ))
+    };
+    let is_compact = bytes.starts_with(b"{\"spendfuse_prices\"");
+    if is_compact {
+        let text = String::from_utf8(bytes).map_err(|error| wrong(&error))?;
+        return PriceBook::parse(&text).map_err(|error| wrong(&error));
+    }
+    let imported = import::litellm(&bytes, "litellm", "LiteLLM").map_err(|error| wrong(&error))?;
+    imported.draft.finish().map_err(|error| wrong(&error))
+}
+
+/// The bytes of a file that the user named.
+pub fn read_file(path: &Path) -> Result<Vec<u8>, Failure> {
+    fs::read(path).map_err(|error| Failure::usage(format!("{}: {error}", path.display())))
+}

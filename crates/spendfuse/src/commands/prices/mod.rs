@@ -1,0 +1,73 @@
+//! `spendfuse prices import|show|diff|set|cost`.
+
+pub mod book;
+mod cost;
+mod diff;
+mod import;
+mod publish;
+mod set;
+mod show;
+
+use std::process::ExitCode;
+
+use clap::{Args, Subcommand};
+use spendfuse_domain::Nanos;
+use spendfuse_pricing::rate::Meter;
+
+use super::output::dollars;
+use super::{Failure, kafka, output};
+use crate::settings::Settings;
+
+#[derive(Args, Debug)]
+pub struct PricesArgs {
+    #[command(subcommand)]
+    action: Action,
+}
+
+#[derive(Subcommand, Debug)]
+enum Action {
+    /// Read LiteLLM's price file and put it into force as a new version, or write it to a file
+    #[command(
+        after_help = "Examples:\n  spendfuse prices import model_prices_and_context_window.json\n  spendfuse prices import model_prices_and_context_window.json --out prices.jsonl"
+    )]
+    Import(import::ImportArgs),
+    /// Show the price book, or the models whose provider/model name contains PATTERN
+    #[command(
+        after_help = "Examples:\n  spendfuse prices show\n  spendfuse prices show openai/gpt-4o\n  spendfuse prices show claude --from-topic"
+    )]
+    Show(show::ShowArgs),
+    /// Show the differences of two price books
+    #[command(
+        after_help = "Examples:\n  spendfuse prices diff snapshot topic\n  spendfuse prices diff snapshot prices.jsonl\n\nA book is `snapshot` (inside this program), `topic` (in force), a version in the topic, or a file."
+    )]
+    Diff(diff::DiffArgs),
+    /// Change rates: a new version, made of the one in force and the changes
+    #[command(
+        after_help = "Examples:\n  spendfuse prices set openai/gpt-4o input=2.50 output=10.00\n  spendfuse prices set acme/house-model input=0.10 output=0.40 output:batch=0.20\n  spendfuse prices set openai/gpt-4o input:flex=none\n\nAmounts are US dollars per million tokens, or per unit. Rates are named as in `prices show`."
+    )]
+    Set(set::SetArgs),
+    /// Show what a call costs, line by line; needs no Kafka
+    #[command(
+        after_help = "Examples:\n  spendfuse prices cost --provider openai --model gpt-4o --format openai.chat \\\n    --usage '{\"prompt_tokens\":1200,\"completion_tokens\":380,\"prompt_tokens_details\":{\"cached_tokens\":800}}'\n  spendfuse prices cost --model claude-sonnet-4-5 --usage '{\"input_tokens\":1000,\"output_tokens\":200}' \\\n    --units '{\"web_search_calls\":\"2\"}' --tier batch"
+    )]
+    Cost(cost::CostArgs),
+}
+
+pub fn run(settings: &Settings, args: &PricesArgs) -> Result<ExitCode, Failure> {
+    match &args.action {
+        Action::Import(args) => import::run(settings, args),
+        Action::Show(args) => show::run(settings, args),
+        Action::Diff(args) => diff::run(settings, args),
+        Action::Set(args) => set::run(settings, args),
+        Action::Cost(args) => cost::run(settings, args),
+    }
+}
+
+/// A rate for people: `$2.50 per 1M`, `$0.01 each`.
+fn rate_text(meter: Meter, nanos: u64) -> String {
+    let amount = dollars(Nanos::new(i128::from(nanos)));
+    match meter {
+        Meter::Tokens(_) => format!("{amount} per 1M"),
+        Meter::Units(_) => format!("{amount} each"),
+    }
+}

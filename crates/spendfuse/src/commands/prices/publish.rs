@@ -1,0 +1,76 @@
+//! Puts a price book into force: one transaction for Kafka, then the rows for SQL.
+
+use spendfuse_bus::{OutputRecord, write_in_one_transaction};
+use spendfuse_domain::Nanos;
+use spendfuse_pricing::PriceBook;
+use spendfuse_warehouse::query::PriceRow;
+
+use super::super::kafka::PATIENCE;
+use super::super::output;
+use super::super::warehouse::Connection;
+use super::{Failure, book, kafka};
+use crate::settings::Settings;
+
+/// Puts `new` into force. Returns whether it was not already; ClickHouse gets the rows either way,
+/// so that running a command again mends what failed there.
+pub fn publish(settings: &Settings, new: &PriceBook, clickhouse: bool) -> Result<bool, Failure> {
+    let is_new = book::in_force(settings)?.version() != new.version();
+    if is_new {
+        let topic = settings.topics().prices;
+        let records: Vec<OutputRecord> = new
+            .to_records()
+            .into_iter()
+            .map(|record| OutputRecord {
+                topic: topic.clone(),
+                partition: 0,
+                key: Some(record.key.into_bytes()),
+                value: Some(record.value),
+                headers: Vec::new(),
+            })
+            .collect();
+        let id = kafka::transactional_id(settings, "prices");
+        write_in_one_transaction(&settings.kafka(), &id, &records, PATIENCE)
+            .map_err(|error| kafka::failure(settings, &error))?;
+    }
+    if clickhouse {
+        insert_rows(settings, new).map_err(|error| {
+            Failure::work(format!(
+                "price book {} is in force, but table prices lacks it: {error}; run the command \
+                 again when ClickHouse answers, or with --no-clickhouse to do without",
+                new.version()
+            ))
+        })?;
+    }
+    Ok(is_new)
+}
+
+/// The words for what [`publish`] did.
+pub fn tell(new: &PriceBook, is_new: bool) {
+    let version = new.version();
+    output::line(if is_new {
+        format!("price book {version} is in force")
+    } else {
+        format!("price book {version} was already in force")
+    });
+}
+
+fn insert_rows(settings: &Settings, new: &PriceBook) -> Result<(), Failure> {
+    let rows: Vec<PriceRow<'_>> = new
+        .rows()
+        .map(|row| PriceRow {
+            price_version: row.version,
+            provider: row.provider,
+            model: row.model,
+            service_tier: row.tier,
+            line: row.class_or_unit,
+            per_million_tokens: row.per_million_tokens,
+            above_context_tokens: row.context_above,
+            quality: row.quality,
+            size: row.size,
+            effective_from: row.effective_from,
+            rate: Nanos::new(i128::from(row.nanos)),
+        })
+        .collect();
+    let connection = Connection::open(settings)?;
+    connection.wait(connection.warehouse.insert_prices(&rows))
+}

@@ -1,0 +1,117 @@
+//! `spendfuse prices set provider/model RATE=AMOUNT…`.
+
+use std::process::ExitCode;
+
+use clap::Args;
+use serde_json::json;
+use spendfuse_domain::Nanos;
+use spendfuse_pricing::book::{Change, Patch};
+use spendfuse_pricing::rate::RateKey;
+
+use super::super::output;
+use super::publish::{publish, tell};
+use super::{Failure, book, diff};
+use crate::settings::Settings;
+
+#[derive(Args, Debug)]
+pub struct SetArgs {
+    /// Whose rates, as in openai/gpt-4o
+    #[arg(value_name = "PROVIDER/MODEL")]
+    model: String,
+    /// Rates: input=2.50, cache_read=1.25, output:batch=5, input>200000=5, images=0.04; `none` removes
+    #[arg(value_name = "RATE=AMOUNT", required = true)]
+    rates: Vec<String>,
+    /// Beginning of the new version's name; that of the version in force if not given
+    #[arg(long)]
+    label: Option<String>,
+    /// Only show what would change
+    #[arg(long)]
+    dry_run: bool,
+    /// Leave ClickHouse's table prices alone
+    #[arg(long)]
+    no_clickhouse: bool,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+pub fn run(settings: &Settings, args: &SetArgs) -> Result<ExitCode, Failure> {
+    let Some((provider, model)) = args
+        .model
+        .split_once('/')
+        .filter(|(provider, model)| !provider.is_empty() && !model.is_empty())
+    else {
+        return Err(Failure::usage(format!(
+            "{}: write PROVIDER/MODEL, such as openai/gpt-4o",
+            args.model
+        )));
+    };
+    let changes: Result<Vec<Change>, Failure> = args
+        .rates
+        .iter()
+        .map(|rate| change(provider, model, rate))
+        .collect();
+    let patch = Patch {
+        label: args.label.clone().unwrap_or_default(),
+        changes: changes?,
+    };
+    let base = book::in_force(settings)?;
+    let new = base.patched(&patch).map_err(Failure::usage)?;
+    if !args.json {
+        diff::print(&base.diff(&new));
+    }
+    let is_new = match args.dry_run {
+        true => None,
+        false => Some(publish(settings, &new, !args.no_clickhouse)?),
+    };
+    if args.json {
+        output::json(&json!({
+            "base": base.version(), "version": new.version(), "published": is_new,
+        }));
+        return Ok(ExitCode::SUCCESS);
+    }
+    match is_new {
+        Some(is_new) => tell(&new, is_new),
+        None => output::line(format!(
+            "dry run: version {} was not put into force",
+            new.version()
+        )),
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn change(provider: &str, model: &str, text: &str) -> Result<Change, Failure> {
+    // A rate's key may hold `>` but no `=`.
+    let Some((key, amount)) = text.split_once('=') else {
+        return Err(Failure::usage(format!(
+            "{text}: write RATE=AMOUNT, such as input=2.50"
+        )));
+    };
+    let key: RateKey = key
+        .parse()
+        .map_err(|error| Failure::usage(format!("{text}: {error}")))?;
+    let (provider, model) = (provider.to_owned(), model.to_owned());
+    if amount == "none" {
+        return Ok(Change::RemoveRate {
+            provider,
+            model,
+            key,
+        });
+    }
+    let parsed =
+        Nanos::parse_usd(amount).map_err(|error| Failure::usage(format!("{text}: {error}")))?;
+    let nanos = u64::try_from(parsed.amount.get())
+        .ok()
+        .filter(|_| !parsed.rounded)
+        .ok_or_else(|| {
+            Failure::usage(format!(
+                "{text}: a rate is 0 or more, with at most nine fraction digits"
+            ))
+        })?;
+    Ok(Change::SetRate {
+        provider,
+        model,
+        key,
+        nanos,
+    })
+}
