@@ -4,6 +4,7 @@ use spendfuse_bus::LogPartition;
 use spendfuse_domain::UnixMillis;
 use tokio::task::JoinHandle;
 
+use super::checkpoint::BrokenLink;
 use super::protocol::PartitionProtocol;
 use crate::metrics as names;
 
@@ -52,6 +53,28 @@ impl Lane {
             return Some(Pressure::Resume);
         }
         None
+    }
+
+    /// Counts and logs a block that does not continue its writer's chain.
+    pub(super) fn report_broken(&self, offset: i64, broken: &BrokenLink) {
+        metrics::counter!(
+            names::LOADER_BROKEN_LINKS_TOTAL,
+            "topic" => self.topic.clone(),
+            "partition" => self.at.partition.to_string(),
+            "kind" => broken.kind()
+        )
+        .increment(1);
+        tracing::error!(
+            topic = self.topic,
+            partition = self.at.partition,
+            offset,
+            table = broken.table,
+            kind = broken.kind(),
+            expected = broken.expected,
+            previous = broken.link.previous,
+            seq = broken.link.seq,
+            "a block does not continue its writer's chain: rows are missing or come twice; run spendfuse audit"
+        );
     }
 
     pub(super) fn publish_metrics(&self, now: UnixMillis) {

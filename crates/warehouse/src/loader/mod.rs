@@ -121,8 +121,8 @@ pub fn run(
     alerts: &AlertSink,
 ) -> Result<(), LoaderError> {
     crate::metrics::describe();
-    wait_for_warehouse(warehouse, runtime, shutdown)?;
     while !shutdown.is_requested() {
+        wait_for_warehouse(warehouse, runtime, shutdown)?;
         let ended = session::run(config, warehouse, runtime, shutdown, alerts);
         let Err(error) = ended else { break };
         if !error.can_retry() {

@@ -155,24 +155,7 @@ impl Session<'_> {
         let Some(broken) = lane.protocol.received(offset, record) else {
             return;
         };
-        metrics::counter!(
-            names::LOADER_BROKEN_LINKS_TOTAL,
-            "topic" => lane.topic.clone(),
-            "partition" => at.partition.to_string(),
-            "kind" => broken.kind()
-        )
-        .increment(1);
-        tracing::error!(
-            topic = lane.topic,
-            partition = at.partition,
-            offset,
-            table = broken.table,
-            kind = broken.kind(),
-            expected = broken.expected,
-            previous = broken.link.previous,
-            seq = broken.link.seq,
-            "a block does not continue its writer's chain: rows are missing or come twice; run spendfuse audit"
-        );
+        lane.report_broken(offset, &broken);
         (self.alerts)(LoaderAlert::BrokenLink {
             topic: lane.topic.clone(),
             partition: at.partition,
