@@ -153,8 +153,11 @@ impl Series {
     /// The series that counts for `budget`.
     pub fn of(budget: &Budget) -> Self {
         let shape = budget.scope.shape();
-        let dimensions: Vec<_> = shape.iter().map(Dimension::name).collect();
-        let mut id = dimensions.join(",");
+        let mut shape_text = ScopeText::begin(Some(""));
+        for dimension in &shape {
+            shape_text.part(dimension, "");
+        }
+        let mut id = shape_text.finish();
         for (dimension, values) in &budget.filter.0 {
             for value in values {
                 let mut condition = ScopeText::begin(Some(""));

@@ -5,7 +5,7 @@ use spendfuse_domain::budget::{Limit, Step};
 use spendfuse_domain::finding::{Finding, FindingState};
 use spendfuse_domain::scope::Dimension;
 use spendfuse_domain::verdict::BlocklistEntry;
-use spendfuse_domain::{Action, Detector, Nanos, Severity, UnixMillis};
+use spendfuse_domain::{Action, BudgetId, Detector, Nanos, Severity, UnixMillis};
 
 use crate::account::{Account, AccountPlace, Due, Standing};
 use crate::alert::{Alert, AlertKind};
@@ -39,26 +39,21 @@ pub fn settle(
     settlement.alert = step_alert(account, compiled, &standing, place, now);
     account.alerted = standing.step.map_or(0, |step| step.at.0);
 
+    let due = account.due(compiled, &standing, place.expires_at, now);
     let exceeds = standing.spent >= standing.limit;
-    let was_exceeded = account.exceeded_since.is_some();
-    match account.due(compiled, &standing, place.expires_at, now) {
+    // The finding opens and closes at once, whether or not the limit is one of the budget's steps.
+    if !exceeds {
+        let id = &compiled.budget.id;
+        settlement.finding = close_finding(account, id, Some(compiled), place.scope, now);
+    } else if account.exceeded_since.is_none() || due == Due::Now {
+        account.exceeded_since.get_or_insert(now);
+        let open = FindingState::Open;
+        settlement.finding = exceeded_finding(account, compiled, place.scope, open, now);
+    }
+    match due {
         Due::Never => {}
         Due::At(time) => settlement.again_at = Some(time),
         Due::Now => {
-            if exceeds && !was_exceeded {
-                account.exceeded_since = Some(now);
-            }
-            if exceeds || was_exceeded {
-                let state = if exceeds {
-                    FindingState::Open
-                } else {
-                    FindingState::Closed
-                };
-                settlement.finding = exceeded_finding(account, compiled, place.scope, state, now);
-            }
-            if !exceeds {
-                account.exceeded_since = None;
-            }
             let known = account.published_verdict(now);
             settlement.verdict_changed = known != standing.verdict();
             settlement.entry = Some(account.publish(compiled, place, seq, now));
@@ -67,16 +62,46 @@ pub fn settle(
     settlement
 }
 
-/// The `budget_exceeded` finding that ends with the account, if one is open.
+/// The `budget_exceeded` finding that ends with the account, if one is open. `compiled` is `None`
+/// where the budget itself is gone.
 pub fn close_finding(
     account: &mut Account,
-    compiled: &CompiledBudget,
+    budget: &BudgetId,
+    compiled: Option<&CompiledBudget>,
     scope: &str,
     now: UnixMillis,
 ) -> Option<(String, Finding)> {
-    let finding = exceeded_finding(account, compiled, scope, FindingState::Closed, now);
+    let closed = match compiled {
+        Some(compiled) => exceeded_finding(account, compiled, scope, FindingState::Closed, now),
+        None => account.exceeded_since.map(|opened_at| {
+            let finding = Finding {
+                v: 1,
+                detector: Detector::BudgetExceeded,
+                scope: scope.to_owned(),
+                agent: String::new(),
+                model: String::new(),
+                customer: scope_value(scope, &Dimension::Customer),
+                feature: scope_value(scope, &Dimension::Feature),
+                rule: budget.to_string(),
+                state: FindingState::Closed,
+                severity: Severity::Warning,
+                opened_at,
+                last_at: now,
+                measured: account.cost.get() as f64 / 1e9,
+                threshold: 0.0,
+                wasted_usd: Nanos::ZERO.to_string(),
+                evidence: account.caused_by.clone(),
+                message: format!("budget {budget} was removed"),
+            };
+            (exceeded_key(budget, scope), finding)
+        }),
+    };
     account.exceeded_since = None;
-    finding
+    closed
+}
+
+fn exceeded_key(budget: &BudgetId, scope: &str) -> String {
+    format!("{scope}|{}|{budget}|", Detector::BudgetExceeded.name())
 }
 
 fn step_alert(
@@ -163,8 +188,7 @@ fn exceeded_finding(
         evidence: account.caused_by.clone(),
         message: format!("budget {} is used up: {spent} of {limit}", budget.id),
     };
-    let key = format!("{scope}|{}|{}|", Detector::BudgetExceeded.name(), budget.id);
-    Some((key, finding))
+    Some((exceeded_key(&budget.id, scope), finding))
 }
 
 /// Money spent above the limit; for limits in tokens or calls the same share of the cost.

@@ -41,7 +41,9 @@ impl ScopeTemplate {
 
     /// This scope as a budget with windows of `kind` writes it: a session window counts each session
     /// for itself anyway, so `session: "*"` (`root_session: "*"`) says nothing more and is left out.
-    /// That also lets a session without a root be its own root session.
+    /// That also lets a session without a root be its own root session. Sessions belong to their
+    /// workspace: without one in the scope it is each workspace, so that two sessions of the same
+    /// name are never one.
     #[must_use]
     pub fn counted_in(mut self, kind: WindowKind) -> Self {
         let implied = match kind {
@@ -50,6 +52,9 @@ impl ScopeTemplate {
             _ => return self,
         };
         self.0.retain(|part| *part != implied);
+        if self.0.iter().all(|(known, _)| *known != Dimension::Workspace) {
+            self.0.insert(0, (Dimension::Workspace, Pattern::Each));
+        }
         self
     }
 }

@@ -18,6 +18,10 @@ pub struct PromptRun {
     #[n(2)]
     #[cbor(with = "codec::nanos")]
     repeated_cost: Nanos,
+    /// Whether an episode that holds [`Self::repeated_cost`] is open.
+    #[n(3)]
+    #[cbor(default)]
+    firing: bool,
 }
 
 impl PromptRun {
@@ -30,12 +34,15 @@ impl PromptRun {
                 fingerprint: step.prompt_fingerprint,
                 length: 1,
                 repeated_cost: Nanos::ZERO,
+                firing: false,
             };
             return Observation::Quiet;
         }
         self.length += 1;
         self.repeated_cost += step.cost;
-        if self.length < rule.repeats {
+        // Rules may differ from step to step of a lane: they may name a feature.
+        let was_firing = std::mem::replace(&mut self.firing, self.length >= rule.repeats);
+        if !self.firing {
             return Observation::Quiet;
         }
         Observation::Fires(Measurement {
@@ -46,10 +53,10 @@ impl PromptRun {
             } else {
                 Severity::Warning
             },
-            wasted: if self.length == rule.repeats {
-                self.repeated_cost
-            } else {
+            wasted: if was_firing {
                 step.cost
+            } else {
+                self.repeated_cost
             },
         })
     }
@@ -85,7 +92,13 @@ impl ToolHistory {
         });
         let surplus = self.steps.len().saturating_sub(rule.tool_within as usize);
         self.steps.drain(..surplus);
-        let Some((fingerprint, count)) = self.most_frequent() else {
+        // An open episode stays with its call while that one repeats often enough: where two calls
+        // alternate, each of them would otherwise be counted anew at every step.
+        let looping = self.looping.map(|call| (call, self.count_of(call)));
+        let leading = looping
+            .filter(|(_, count)| *count >= rule.tool_repeats)
+            .or_else(|| self.most_frequent());
+        let Some((fingerprint, count)) = leading else {
             self.looping = None;
             return Observation::Quiet;
         };
@@ -116,12 +129,16 @@ impl ToolHistory {
     fn most_frequent(&self) -> Option<(u64, u32)> {
         let mut best: Option<(u64, u32)> = None;
         for fingerprint in self.steps.iter().filter_map(|step| step.fingerprint) {
-            let count = self.occurrences(fingerprint).count() as u32;
+            let count = self.count_of(fingerprint);
             if best.is_none_or(|(_, most)| count > most) {
                 best = Some((fingerprint, count));
             }
         }
         best
+    }
+
+    fn count_of(&self, fingerprint: u64) -> u32 {
+        self.occurrences(fingerprint).count() as u32
     }
 
     fn occurrences(&self, fingerprint: u64) -> impl Iterator<Item = &ToolStep> {

@@ -45,6 +45,10 @@ impl Ledger {
         let Some(compiled) = book.place_of(&key.budget).map(|place| book.budget(place)) else {
             return;
         };
+        if compiled.count_id != known.count_id {
+            // The sum is another count's; it waits to be judged anew.
+            return;
+        }
         if known.is_running(self.now) {
             let place = AccountPlace {
                 scope: &known.scope,
@@ -105,16 +109,15 @@ impl Ledger {
     }
 
     /// Tombstone and closed finding of an account that ends.
-    fn withdraw(&mut self, key: &AccountKey) {
+    pub(super) fn withdraw(&mut self, key: &AccountKey) {
         let book = Arc::clone(&self.book);
         let Some(known) = self.accounts.get_mut(key) else {
             return;
         };
-        if let Some(place) = book.place_of(&key.budget) {
-            let compiled = book.budget(place);
-            let closed = settle::close_finding(&mut known.account, compiled, &key.scope, self.now);
-            self.outputs.findings.extend(closed);
-        }
+        let compiled = book.place_of(&key.budget).map(|place| book.budget(place));
+        let account = &mut known.account;
+        let closed = settle::close_finding(account, &key.budget, compiled, &key.scope, self.now);
+        self.outputs.findings.extend(closed);
         let reader_key = (key.budget.clone(), key.scope.clone());
         if self.standing.get(&reader_key) == Some(&key.start) {
             self.standing.remove(&reader_key);
@@ -124,27 +127,32 @@ impl Ledger {
         }
     }
 
-    /// Collects the accounts of all budgets that differ from what was last evaluated.
+    /// Collects the accounts of all budgets that differ from what was last evaluated over all their
+    /// scopes, or from what the account itself was last judged by.
     pub(super) fn find_changed_budgets(&mut self) {
-        let current = |ledger: &Self, budget: &str| {
-            let id = spendfuse_domain::BudgetId::new(budget)?;
-            let place = ledger.book.place_of(&id)?;
-            Some(ledger.book.budget(place).revision)
-        };
-        let changed = |ledger: &Self, budget: &str| {
-            current(ledger, budget) != ledger.evaluated.get(budget).copied()
-        };
         let mut keys: Vec<_> = self
             .accounts
-            .keys()
-            .filter(|key| changed(self, key.budget.as_str()))
-            .cloned()
+            .iter()
+            .filter(|(key, known)| self.must_be_judged_anew(key, known))
+            .map(|(key, _)| key.clone())
             .collect();
         keys.sort();
         self.reconsider = keys.into();
         if self.reconsider.is_empty() {
             self.remember_evaluated();
         }
+    }
+
+    fn must_be_judged_anew(&self, key: &AccountKey, known: &LedgerAccount) -> bool {
+        let Some(place) = self.book.place_of(&key.budget) else {
+            return true;
+        };
+        let compiled = self.book.budget(place);
+        let evaluated = self.evaluated.get(key.budget.as_str());
+        let published = known.account.published.as_ref();
+        evaluated != Some(&compiled.revision)
+            || known.count_id != compiled.count_id
+            || published.is_some_and(|published| published.revision != compiled.revision)
     }
 
     pub(super) fn judge_anew(&mut self, key: AccountKey) {

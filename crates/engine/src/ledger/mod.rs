@@ -288,7 +288,7 @@ impl Ledger {
             scope: entry.scope.clone(),
             start: window.start,
         };
-        let known = self.accounts.entry(key.clone()).or_insert_with(|| {
+        let known = &*self.accounts.entry(key.clone()).or_insert_with(|| {
             let times = [Some(window.start), window.end, closes_at];
             for time in times.into_iter().flatten() {
                 self.wake_at.entry(time).or_default().insert(key.clone());
@@ -296,8 +296,14 @@ impl Ledger {
             LedgerAccount::begin(compiled, &entry.scope, &window)
         });
         if known.count_id != compiled.count_id {
-            *known = LedgerAccount::begin(compiled, &entry.scope, &window);
+            // Another count's sum, not judged anew yet: what readers know of it ends first.
+            self.withdraw(&key);
+            let begun = LedgerAccount::begin(compiled, &entry.scope, &window);
+            self.accounts.insert(key.clone(), begun);
         }
+        let Some(known) = self.accounts.get_mut(&key) else {
+            return;
+        };
         known
             .account
             .add(entry.spend(), entry.unpriced, entry.caused_by());
@@ -308,17 +314,22 @@ impl Ledger {
     /// are judged anew, a slice at a time.
     pub fn advance(&mut self, time: UnixMillis) {
         self.now = self.now.max(time);
-        while let Some(entry) = self.wake_at.first_entry() {
-            if *entry.key() > self.now || self.touched.len() >= SLICE {
+        for _ in 0..SLICE {
+            let Some(mut entry) = self.wake_at.first_entry() else {
+                break;
+            };
+            if *entry.key() > self.now {
                 break;
             }
-            let keys = entry.remove();
-            for key in keys {
+            let next = entry.get_mut().pop_first();
+            if entry.get().is_empty() {
+                entry.remove();
+            }
+            if let Some(key) = next {
                 self.wake(key);
             }
         }
-        let slice = SLICE.saturating_sub(self.touched.len());
-        let waiting = self.reconsider.len().min(slice);
+        let waiting = self.reconsider.len().min(SLICE);
         let keys: Vec<_> = self.reconsider.drain(..waiting).collect();
         for key in keys {
             self.judge_anew(key);

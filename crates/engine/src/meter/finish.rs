@@ -77,7 +77,7 @@ impl Meter {
     }
 
     /// The account's budget is gone or ended: readers forget its verdict.
-    fn withdraw(&mut self, one: &mut SessionAccount, book: &BudgetBook) {
+    pub(super) fn withdraw(&mut self, one: &mut SessionAccount, book: &BudgetBook) {
         let Some(id) = BudgetId::new(&one.budget) else {
             return;
         };
@@ -86,10 +86,9 @@ impl Meter {
                 .blocklist
                 .push((budget_key(&id, &one.scope), None));
         }
-        if let Some(compiled) = book.place_of(&id).map(|place| book.budget(place)) {
-            let closed = settle::close_finding(&mut one.account, compiled, &one.scope, self.now);
-            self.outputs.findings.extend(closed);
-        }
+        let compiled = book.place_of(&id).map(|place| book.budget(place));
+        let closed = settle::close_finding(&mut one.account, &id, compiled, &one.scope, self.now);
+        self.outputs.findings.extend(closed);
     }
 
     /// When readers may forget a session's verdict: its idle limit after the last event, rounded up
@@ -124,15 +123,15 @@ impl Meter {
             self.withdraw(one, &book);
         }
         let scope = key.scope();
+        for detector in &session.blocked_by {
+            let entry_key = finding_key(detector, &scope);
+            self.outputs.blocklist.push((entry_key, None));
+        }
         for lane in &mut session.lanes {
             for (rule, lane_rule) in LaneRule::ALL.into_iter().enumerate() {
                 let Some(episode) = lane.episode_mut(lane_rule).take() else {
                     continue;
                 };
-                if episode.blocked_until.is_some() {
-                    let entry_key = finding_key(lane_rule.detector().name(), &scope);
-                    self.outputs.blocklist.push((entry_key, None));
-                }
                 let place = EpisodePlace {
                     session: key.clone(),
                     agent: lane.agent.clone(),

@@ -18,13 +18,14 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use hashbrown::{HashMap, HashSet};
-use spendfuse_domain::budget::Spend;
+use spendfuse_domain::budget::{BudgetId, Spend};
 use spendfuse_domain::event::{Body, Call, Event, Flags};
 use spendfuse_domain::finding::Finding;
 use spendfuse_domain::row::{CostParts, MeterAddress, Origin, PriceBasis, SpendRow};
 use spendfuse_domain::verdict::BlocklistEntry;
 use spendfuse_domain::{Nanos, UnixMillis};
 
+use crate::account::Account;
 use crate::alert::{Alert, AlertKind};
 use crate::book::BudgetBook;
 use crate::delta::Deltas;
@@ -58,6 +59,8 @@ pub struct MeterConfig {
 pub struct Charge<'a> {
     /// Parts of the cost.
     pub cost: CostParts,
+    /// The part of it that is charged at a ceiling, because no rate is known.
+    pub at_ceiling: Nanos,
     /// Where the price comes from.
     pub priced: PriceBasis,
     /// Flags of the pricing.
@@ -138,7 +141,7 @@ pub struct Meter {
     /// Sessions by changelog key, until the restore is complete.
     restoring: HashMap<Vec<u8>, Session>,
     /// Sessions by the time at which they may end; entries of sessions that lived on are renewed.
-    expiry: VecDeque<(UnixMillis, SessionKey)>,
+    expiry: BTreeSet<(UnixMillis, SessionKey)>,
     /// Sessions whose state must be settled though no event comes.
     settle_at: BTreeMap<UnixMillis, BTreeSet<SessionKey>>,
     /// Sessions to be settled because budgets changed.
@@ -165,7 +168,7 @@ impl Meter {
             required_budget_version: 0,
             sessions: HashMap::new(),
             restoring: HashMap::new(),
-            expiry: VecDeque::new(),
+            expiry: BTreeSet::new(),
             settle_at: BTreeMap::new(),
             reconsider: VecDeque::new(),
             told_people: HashSet::new(),
@@ -216,6 +219,15 @@ impl Meter {
         (self.sessions.len(), self.dedupe.len())
     }
 
+    /// What a session budget's account holds, for audits and tests.
+    pub fn session_account(&self, budget: &BudgetId, scope: &str) -> Option<&Account> {
+        self.sessions
+            .values()
+            .flat_map(|session| &session.accounts)
+            .find(|one| one.scope == scope && one.budget == budget.as_str())
+            .map(|one| &one.account)
+    }
+
     /// Counts one event at home. `charge` is its price; revenue and session ends have none.
     pub fn count(
         &mut self,
@@ -225,8 +237,10 @@ impl Meter {
         rows: &mut impl Rows,
     ) -> Counted {
         self.now = self.now.max(origin.arrival);
-        let age = origin.arrival.since(event.time);
-        if age > self.dedupe.effective_horizon(origin.arrival.max(self.now)) {
+        // By engine time, not by its own arrival: an event that was handed over late may be older
+        // than what the memory has kept.
+        let age = self.now.since(event.time);
+        if age > self.dedupe.effective_horizon(self.now) {
             return Counted::Late;
         }
         match self
@@ -280,11 +294,7 @@ impl Meter {
             tokens: call.tokens.total(),
             calls: 1,
         };
-        let unpriced = if charge.priced == PriceBasis::Ceiling {
-            cost
-        } else {
-            Nanos::ZERO
-        };
+        let unpriced = charge.at_ceiling;
         let book = Arc::clone(&self.book);
         self.fold.add(&book.series, event, spend, unpriced);
         self.watch_sessions(event, call, charge, spend, unpriced);
@@ -297,7 +307,7 @@ impl Meter {
         if flags.contains(Flags::UNPRICED) {
             let subject = format!("{}/{}", attribution.provider, attribution.model);
             let message = format!(
-                "model {subject} has no price; its calls are charged at a ceiling until one is set (spendfuse prices set)"
+                "model {subject} has no price, or none for a unit that it was charged for; what is missing is charged at a ceiling until it is set (spendfuse prices set)"
             );
             self.tell_once(
                 AlertKind::UnpricedModel,
@@ -355,14 +365,15 @@ impl Meter {
     pub fn advance(&mut self, time: UnixMillis) {
         self.now = self.now.max(time);
         self.end_idle_sessions();
+        let mut settled = 0;
         while let Some(entry) = self.settle_at.first_entry() {
-            if *entry.key() > self.now || self.touched.len() >= SLICE {
+            if *entry.key() > self.now || settled >= SLICE {
                 break;
             }
+            settled += entry.get().len();
             self.touched.extend(entry.remove());
         }
-        let slice = SLICE.saturating_sub(self.touched.len());
-        let waiting = self.reconsider.len().min(slice);
+        let waiting = self.reconsider.len().min(SLICE);
         self.touched.extend(self.reconsider.drain(..waiting));
     }
 

@@ -109,13 +109,11 @@ impl Meter {
         let idle = self.config.session_idle_millis;
         let sessions = std::mem::take(&mut self.restoring).into_values();
         self.sessions = sessions.map(|session| (session.key(), session)).collect();
-        let mut deadlines: Vec<_> = self
+        self.expiry = self
             .sessions
             .iter()
             .map(|(key, session)| (session.last_at.plus(idle), key.clone()))
             .collect();
-        deadlines.sort();
-        self.expiry = deadlines.into();
         let mut keys: Vec<_> = self.sessions.keys().cloned().collect();
         keys.sort();
         keys.retain(|key| !self.sessions[key].accounts.is_empty());

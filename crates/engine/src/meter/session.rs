@@ -1,9 +1,11 @@
 //! Sessions: session budgets and the detectors' lanes, from the first call to the end.
 
+use std::borrow::Cow;
+
 use minicbor::{Decode, Encode};
 use spendfuse_domain::budget::Spend;
 use spendfuse_domain::event::Event;
-use spendfuse_domain::scope::{Dimension, ScopeText, scope_text};
+use spendfuse_domain::scope::{Dimension, Dimensions, ScopeText, scope_text};
 use spendfuse_domain::verdict::EventRef;
 use spendfuse_domain::window::WindowKind;
 use spendfuse_domain::{Budget, Nanos, UnixMillis};
@@ -81,6 +83,10 @@ pub struct Session {
     /// Detector memory, one lane per agent and model.
     #[n(6)]
     pub lanes: Vec<Lane>,
+    /// Detectors whose block of the session was published, ended or not.
+    #[n(7)]
+    #[cbor(default)]
+    pub blocked_by: Vec<String>,
 }
 
 /// The account of one session budget.
@@ -122,7 +128,21 @@ impl Session {
         }
     }
 
-    /// The account of `budget` in `scope`, made where it is new or where the count starts anew.
+    /// Takes out the account of `budget` in `scope` where it belongs to another count.
+    pub fn take_outdated(
+        &mut self,
+        budget: &Budget,
+        count_id: u64,
+        scope: &str,
+    ) -> Option<SessionAccount> {
+        let outdated = |one: &SessionAccount| {
+            one.scope == scope && one.budget == budget.id.as_str() && one.count_id != count_id
+        };
+        let place = self.accounts.iter().position(outdated)?;
+        Some(self.accounts.remove(place))
+    }
+
+    /// The account of `budget` in `scope`, made where it is new.
     pub fn account_mut(
         &mut self,
         budget: &Budget,
@@ -142,12 +162,7 @@ impl Session {
             });
             self.accounts.len() - 1
         });
-        let account = &mut self.accounts[place];
-        if account.count_id != count_id {
-            account.count_id = count_id;
-            account.account = Account::default();
-        }
-        account
+        &mut self.accounts[place]
     }
 
     /// The lane of `agent` on `model`.
@@ -190,27 +205,26 @@ pub fn account_place<'a>(
 /// The scope of a session budget for an event: the budget's own scope with the session added.
 /// `None` where the event lies outside the budget or has no session.
 pub fn session_scope(budget: &Budget, event: &Event<'_>) -> Option<String> {
-    let attribution = &event.attribution;
-    if !budget.scope.covers(attribution) || !budget.filter.holds(attribution) {
+    let mut attribution = Cow::Borrowed(&event.attribution);
+    let dimension = match budget.window {
+        WindowKind::RootSession => Dimension::RootSession,
+        _ => Dimension::Session,
+    };
+    if dimension == Dimension::RootSession && attribution.root_session.is_empty() {
+        // A session without a root is its own root.
+        attribution.to_mut().root_session = event.attribution.session.clone();
+    }
+    let attribution = &*attribution;
+    if attribution.value(&dimension).is_empty()
+        || !budget.scope.covers(attribution)
+        || !budget.filter.holds(attribution)
+    {
         return None;
     }
     let mut shape = budget.scope.shape();
-    let (dimension, session) = match budget.window {
-        WindowKind::RootSession => (Dimension::RootSession, root_of(event)),
-        _ => (Dimension::Session, &*attribution.session),
-    };
-    if session.is_empty() {
-        return None;
-    }
     if !shape.contains(&dimension) {
-        shape.push(dimension.clone());
+        shape.push(dimension);
         shape.sort();
-    }
-    if dimension == Dimension::RootSession && attribution.root_session.is_empty() {
-        // A session without a root is its own root.
-        let mut rooted = attribution.clone();
-        rooted.root_session = attribution.session.clone();
-        return scope_text(&shape, &rooted);
     }
     scope_text(&shape, attribution)
 }

@@ -27,9 +27,33 @@ impl Meter {
         if root_of(event).is_empty() {
             return;
         }
+        self.keep_alive(event);
         self.count_session_budgets(event, spend, unpriced);
         if !event.attribution.session.is_empty() && is_generation(&call.operation) {
             self.run_detectors(event, call, charge);
+        }
+    }
+
+    /// Every call of a session keeps it alive, whether or not a budget or a detector looks at it.
+    fn keep_alive(&mut self, event: &Event<'_>) {
+        let session = &event.attribution.session;
+        if !session.is_empty() {
+            self.touch_session(session_key(event, false, session));
+        }
+        let is_rooted =
+            |place: &u32| self.book.budget(*place).budget.window == WindowKind::RootSession;
+        if self.book.session_budgets.iter().any(is_rooted) {
+            self.touch_session(session_key(event, true, root_of(event)));
+        }
+    }
+
+    fn touch_session(&mut self, key: SessionKey) {
+        if self.sessions.contains_key(&key) {
+            self.end_if_idle(&key);
+        }
+        if let Some(session) = self.sessions.get_mut(&key) {
+            session.last_at = self.now;
+            self.touched.insert(key);
         }
     }
 
@@ -48,7 +72,11 @@ impl Meter {
             };
             let key = session_key(event, root, name);
             let session = self.live_session(&key);
-            session
+            let outdated = session.take_outdated(&compiled.budget, compiled.count_id, &scope);
+            if let Some(mut outdated) = outdated {
+                self.withdraw(&mut outdated, &book);
+            }
+            self.live_session(&key)
                 .account_mut(&compiled.budget, compiled.count_id, &scope)
                 .add(spend, unpriced, event);
             self.touched.insert(key);
@@ -153,8 +181,14 @@ impl Meter {
                 until,
                 &episode.evidence,
             );
-            let key = spendfuse_domain::verdict::finding_key(rule.detector.name(), &scope);
+            let detector = rule.detector.name();
+            let key = spendfuse_domain::verdict::finding_key(detector, &scope);
             self.outputs.blocklist.push((key, Some(entry)));
+            if let Some(session) = self.sessions.get_mut(&place.session)
+                && !session.blocked_by.iter().any(|one| one == detector)
+            {
+                session.blocked_by.push(detector.to_owned());
+            }
         }
         self.grown.insert(place);
     }
@@ -167,25 +201,49 @@ impl Meter {
             spendfuse_domain::finding::FindingState::Closed,
         );
         self.outputs.findings.push(finding);
+        self.republish_namesake(place);
+    }
+
+    /// Lanes of an agent's several models share the findings' key: when one closes, another that
+    /// is open is told again, so that it stands there.
+    fn republish_namesake(&mut self, closed: &EpisodePlace) {
+        let Some(session) = self.sessions.get_mut(&closed.session) else {
+            return;
+        };
+        let namesake = session.lanes.iter_mut().find_map(|lane| {
+            let same_agent = lane.agent == closed.agent && lane.model != closed.model;
+            let is_open = same_agent && lane.episode_mut(closed.rule()).is_some();
+            is_open.then(|| lane.model.clone())
+        });
+        if let Some(model) = namesake {
+            self.grown.insert(EpisodePlace {
+                model,
+                ..closed.clone()
+            });
+        }
     }
 
     /// The session, begun where it is new; one that was idle for too long ends first, whether or
     /// not a tick came by in between.
     fn live_session(&mut self, key: &SessionKey) -> &mut Session {
+        self.end_if_idle(key);
         let now = self.now;
         let idle = self.config.session_idle_millis;
-        if let Some(session) = self.sessions.get(key)
-            && now.since(session.last_at) > idle
-        {
-            self.end_session(key);
-        }
         let expiry = &mut self.expiry;
         let session = self.sessions.entry(key.clone()).or_insert_with(|| {
-            expiry.push_back((now.plus(idle), key.clone()));
+            expiry.insert((now.plus(idle), key.clone()));
             Session::begin(key, now)
         });
         session.last_at = now;
         session
+    }
+
+    fn end_if_idle(&mut self, key: &SessionKey) {
+        let idle = self.config.session_idle_millis;
+        let last_at = self.sessions.get(key).map(|session| session.last_at);
+        if last_at.is_some_and(|last_at| self.now.since(last_at) > idle) {
+            self.end_session(key);
+        }
     }
 
     /// `spendfuse.session_end`: the named session ends, and the root if it is its own.
@@ -205,10 +263,10 @@ impl Meter {
         while ended < SLICE
             && self
                 .expiry
-                .front()
+                .first()
                 .is_some_and(|(deadline, _)| *deadline < self.now)
         {
-            let Some((_, key)) = self.expiry.pop_front() else {
+            let Some((_, key)) = self.expiry.pop_first() else {
                 return;
             };
             let Some(last_at) = self.sessions.get(&key).map(|session| session.last_at) else {
@@ -219,7 +277,7 @@ impl Meter {
                 self.end_session(&key);
                 ended += 1;
             } else {
-                self.expiry.push_back((deadline, key));
+                self.expiry.insert((deadline, key));
             }
         }
     }

@@ -1,0 +1,230 @@
+//! Checks of a ledger partition's commits, and of the sums at the end.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use spendfuse_domain::{BudgetId, Window};
+use spendfuse_engine::ledger::{AccountKey, WindowLineKind};
+
+use super::published::mistake;
+use super::{Checker, Promise, Violation};
+use crate::pipeline::{Finished, LedgerCommit};
+use crate::readers::StageName;
+use crate::reference::Tally;
+use crate::reference::spend::AccountName;
+
+/// An account and the version in which its count began.
+type CountName = (AccountName, usize);
+
+/// What is remembered between commits of the ledger.
+pub(super) struct LedgerChecker {
+    /// Accounts whose `budget_exceeded` finding is open, per partition.
+    exceeded: Vec<BTreeSet<CountName>>,
+    closed: Vec<usize>,
+    /// Spend that is in lines of the warehouse and in no account any more.
+    written_off: BTreeMap<CountName, Tally>,
+    /// Accounts that are closed.
+    gone: BTreeSet<CountName>,
+}
+
+impl LedgerChecker {
+    pub(super) fn new(partitions: u32) -> Self {
+        let partitions = partitions as usize;
+        Self {
+            exceeded: vec![BTreeSet::new(); partitions],
+            closed: vec![0; partitions],
+            written_off: BTreeMap::new(),
+            gone: BTreeSet::new(),
+        }
+    }
+}
+
+fn is_running(window: &Window, commit: &LedgerCommit) -> bool {
+    let begun = window.end.is_none() || window.start <= commit.now;
+    begun && window.end.is_none_or(|end| commit.now < end)
+}
+
+impl Checker<'_> {
+    pub(super) fn ledger_commit(&mut self, commit: &LedgerCommit) -> Result<(), Violation> {
+        let writer = (StageName::Ledger, commit.partition);
+        self.guard.apply(writer, &commit.blocklist);
+        self.findings.apply(writer, &commit.findings);
+        if commit.broken_links > 0 {
+            let detail = format!("ledger {}: {:?}", commit.partition, commit.alerts);
+            return Err(Violation::new(Promise::DeltaChain, detail));
+        }
+        self.write_off(commit);
+        let accounts = self.spend.accounts(
+            self.scenario,
+            commit.version,
+            &commit.applied,
+            Some(commit.partition),
+        );
+        self.check_verdicts(commit, &accounts)?;
+        self.check_exceeded(commit, &accounts)
+    }
+
+    fn check_verdicts(
+        &self,
+        commit: &LedgerCommit,
+        accounts: &BTreeMap<AccountName, (Tally, Window)>,
+    ) -> Result<(), Violation> {
+        let wrong = |key: &str, what: &str| {
+            let here = format!("ledger {} at {}", commit.partition, commit.now);
+            let detail = format!("{here}: {key}: {what}");
+            Err(Violation::new(Promise::Verdicts, detail))
+        };
+        let mut expected = BTreeSet::new();
+        for (name, (tally, window)) in accounts {
+            if !is_running(window, commit) {
+                continue;
+            }
+            let key = format!("{}|{}", name.budget, name.scope);
+            let entry = self.guard.entry(&key);
+            let standing = tally.standing(self.budget(commit, &name.budget));
+            if let Some(what) = mistake(entry, &standing, window.start, commit.now) {
+                return wrong(&key, &what);
+            }
+            if entry.is_some_and(|entry| entry.expires_at != window.end) {
+                return wrong(&key, "does not expire at the window's end");
+            }
+            expected.insert(key);
+        }
+        for (key, _) in self.guard.of((StageName::Ledger, commit.partition)) {
+            if !expected.contains(key) {
+                return wrong(key, "is still there, its window or budget is not");
+            }
+        }
+        Ok(())
+    }
+
+    fn check_exceeded(
+        &mut self,
+        commit: &LedgerCommit,
+        accounts: &BTreeMap<AccountName, (Tally, Window)>,
+    ) -> Result<(), Violation> {
+        let mut now_exceeded = BTreeSet::new();
+        let mut keys = BTreeSet::new();
+        for (name, (tally, window)) in accounts {
+            let budget = self.budget(commit, &name.budget);
+            if is_running(window, commit) && tally.standing(budget).exceeded {
+                let (_, began) = self.scenario.count_begins(commit.version, budget);
+                now_exceeded.insert((name.clone(), began));
+                keys.insert(format!("{}|budget_exceeded|{}|", name.scope, name.budget));
+            }
+        }
+        let partition = commit.partition as usize;
+        let before = std::mem::replace(&mut self.ledger.exceeded[partition], now_exceeded);
+        let ended = before.difference(&self.ledger.exceeded[partition]).count();
+        self.ledger.closed[partition] += ended;
+        let writer = (StageName::Ledger, commit.partition);
+        let open: BTreeSet<_> = self
+            .findings
+            .open(writer)
+            .map(|(key, _)| key.to_owned())
+            .collect();
+        let closed = (self.findings.closed(writer), self.ledger.closed[partition]);
+        if open != keys || closed.0 != closed.1 {
+            let here = format!("ledger {partition} at {}", commit.now);
+            let detail = format!("{here}: open {open:?}, expected {keys:?}; closed {closed:?}");
+            return Err(Violation::new(Promise::Findings, detail));
+        }
+        Ok(())
+    }
+
+    /// Keeps what closed windows and late spend amount to.
+    fn write_off(&mut self, commit: &LedgerCommit) {
+        for line in &commit.lines {
+            if line.kind == WindowLineKind::Spent {
+                continue;
+            }
+            let budgets = &self.scenario.versions[commit.version].budgets;
+            let Some(budget) = budgets.iter().find(|one| one.id.as_str() == line.budget) else {
+                continue;
+            };
+            let name = AccountName {
+                budget: line.budget.clone(),
+                scope: line.scope.clone(),
+                start: line.window.start,
+            };
+            let count = (name, self.scenario.count_begins(commit.version, budget).1);
+            let sum = self.ledger.written_off.entry(count.clone()).or_default();
+            sum.cost += line.spend.cost.get();
+            sum.tokens += i128::from(line.spend.tokens);
+            sum.calls += i128::from(line.spend.calls);
+            self.ledger.gone.insert(count);
+        }
+    }
+
+    /// Ledger, session accounts and lines together hold exactly what was counted.
+    pub(super) fn final_sums(&mut self, finished: &Finished) -> Result<(), Violation> {
+        let wrong = |detail: String| Err(Violation::new(Promise::Sums, detail));
+        let version = self.scenario.versions.len() - 1;
+        let everything = vec![u64::MAX; self.scenario.partitions as usize];
+        let accounts = self
+            .spend
+            .accounts(self.scenario, version, &everything, None);
+        let mut live = 0;
+        for (name, (expected, _)) in accounts {
+            let key = AccountKey {
+                budget: BudgetId::new(&name.budget).expect("a good id"),
+                scope: name.scope.clone(),
+                start: name.start,
+            };
+            let budgets = self.scenario.versions[version].budgets.iter();
+            let mut budgets = budgets.filter(|one| one.id == key.budget);
+            let budget = budgets.next().expect("an account has a budget");
+            let began = self.scenario.count_begins(version, budget).1;
+            let found: Vec<_> = finished
+                .ledgers
+                .iter()
+                .filter_map(|ledger| ledger.account(&key))
+                .collect();
+            live += found.len();
+            let mut sum = self
+                .ledger
+                .written_off
+                .get(&(name.clone(), began))
+                .cloned()
+                .unwrap_or_default();
+            for account in &found {
+                sum.cost += account.cost.get();
+                sum.tokens += i128::from(account.tokens);
+                sum.calls += i128::from(account.calls);
+            }
+            let equal = (sum.cost, sum.tokens, sum.calls)
+                == (expected.cost, expected.tokens, expected.calls);
+            if !equal || found.len() > 1 {
+                return wrong(format!("{name:?}: {sum:?}, expected {expected:?}"));
+            }
+        }
+        let known: usize = finished.ledgers.iter().map(|ledger| ledger.len()).sum();
+        if known != live {
+            return wrong(format!("{known} accounts in the ledger, expected {live}"));
+        }
+        self.session_sums(finished)
+    }
+
+    fn session_sums(&self, finished: &Finished) -> Result<(), Violation> {
+        for (reference, meter) in self.meters.iter().zip(&finished.meters) {
+            for session in reference.sessions.values() {
+                for ((budget, scope), expected) in &session.accounts {
+                    let id = BudgetId::new(budget).expect("a good id");
+                    let account = meter.session_account(&id, scope);
+                    let sums = account.map(|one| (one.cost.get(), i128::from(one.tokens)));
+                    let tally = &expected.tally;
+                    if sums != Some((tally.cost, tally.tokens)) {
+                        let detail = format!("{budget} in {scope}: {sums:?}, expected {tally:?}");
+                        return Err(Violation::new(Promise::Sums, detail));
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn budget(&self, commit: &LedgerCommit, id: &str) -> &spendfuse_domain::Budget {
+        let budgets = &self.scenario.versions[commit.version].budgets;
+        let mut named = budgets.iter().filter(|one| one.id.as_str() == id);
+        named.next().expect("an account has a budget")
+    }
+}

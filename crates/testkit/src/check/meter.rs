@@ -1,0 +1,190 @@
+//! Checks of a meter partition's commits.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use spendfuse_domain::finding::{Detector, Finding};
+use spendfuse_domain::{Body, Verdict};
+use spendfuse_engine::meter::Counted;
+
+use super::published::mistake;
+use super::{Checker, Promise, Violation};
+use crate::pipeline::MeterCommit;
+use crate::readers::StageName;
+use crate::reference::detectors::{CONDITIONS, EpisodeNow};
+use crate::reference::meter::agrees;
+
+impl Checker<'_> {
+    pub(super) fn meter_commit(&mut self, commit: &MeterCommit) -> Result<(), Violation> {
+        let partition = commit.partition as usize;
+        self.check_inputs(commit)?;
+        self.meters[partition].end_commit(commit.now, commit.version);
+        let writer = (StageName::Meter, commit.partition);
+        self.guard.apply(writer, &commit.blocklist);
+        self.findings.apply(writer, &commit.findings);
+        self.check_session_entries(commit)?;
+        self.check_lane_findings(commit)
+    }
+
+    fn check_inputs(&mut self, commit: &MeterCommit) -> Result<(), Violation> {
+        let partition = commit.partition as usize;
+        let here = format!("meter {partition} commit {}", commit.seq);
+        if commit.seq <= self.seqs[partition] {
+            return Err(Violation::new(Promise::Rows, format!("{here} came twice")));
+        }
+        self.seqs[partition] = commit.seq;
+        let reference = &mut self.meters[partition];
+        if self.meter_versions[partition] != commit.version {
+            self.meter_versions[partition] = commit.version;
+            reference.adopt(commit.version);
+        }
+        let mut expected_rows = Vec::new();
+        for (place, counted) in &commit.inputs {
+            let one = &self.scenario.log[*place];
+            let rules = &self.rules[commit.version];
+            let expected = reference.count(*place, commit.version, rules);
+            let ends = one.event.body == Body::SessionEnd;
+            if !agrees(expected, *counted, ends) {
+                let id = &one.event.id;
+                let detail = format!("{here}: {id} is {counted:?}, expected {expected:?}");
+                return Err(Violation::new(Promise::CountedOnce, detail));
+            }
+            if let Counted::AtAddress(address) = counted {
+                let index = expected_rows.len() as u32;
+                let right = (address.partition, address.seq, address.index)
+                    == (commit.partition, commit.seq, index);
+                if !right {
+                    let detail = format!("{here}: {address:?} instead of index {index}");
+                    return Err(Violation::new(Promise::Rows, detail));
+                }
+                let cost = one.cost.total().get();
+                expected_rows.push((*address, one.event.id.to_string(), cost));
+                self.spend.count(*place, commit.partition, commit.seq);
+            }
+        }
+        let rows = commit.rows.iter();
+        let rows: Vec<_> = rows
+            .map(|row| (row.address, row.id.clone(), row.cost))
+            .collect();
+        if rows != expected_rows {
+            let detail = format!("{here}: rows {rows:?}, counted {expected_rows:?}");
+            return Err(Violation::new(Promise::Rows, detail));
+        }
+        Ok(())
+    }
+
+    /// Verdicts of session budgets, and session blocks of detectors.
+    fn check_session_entries(&self, commit: &MeterCommit) -> Result<(), Violation> {
+        let here = format!("meter {} commit {}", commit.partition, commit.seq);
+        let wrong = |key: &str, what: &str| {
+            let detail = format!("{here} at {}: {key}: {what}", commit.now);
+            Err(Violation::new(Promise::Verdicts, detail))
+        };
+        let budgets = &self.scenario.versions[commit.version].budgets;
+        let mut expected = BTreeSet::new();
+        for (name, session) in &self.meters[commit.partition as usize].sessions {
+            for ((budget, scope), account) in &session.accounts {
+                let Some(budget) = budgets.iter().find(|one| one.id.as_str() == budget) else {
+                    continue;
+                };
+                let key = format!("{}|{scope}", budget.id);
+                let entry = self.guard.entry(&key);
+                let standing = account.tally.standing(budget);
+                if let Some(what) = mistake(entry, &standing, session.opened_at, commit.now) {
+                    return wrong(&key, &what);
+                }
+                let lives_until = session.last_at.plus(self.scenario.idle_millis);
+                if entry.is_some_and(|entry| entry.expires_at < Some(lives_until)) {
+                    return wrong(&key, "expires before the session");
+                }
+                expected.insert(key);
+            }
+            let (workspace, _, session_name) = name;
+            for (detector, until) in &session.blocks {
+                let key = format!("finding|{detector}|{workspace}/session={session_name}");
+                let entry = self.guard.entry(&key);
+                let blocked = entry.is_some_and(|entry| entry.verdict == Verdict::Block);
+                if !blocked || entry.and_then(|entry| entry.expires_at) != Some(*until) {
+                    return wrong(&key, &format!("expected a block until {until}"));
+                }
+                expected.insert(key);
+            }
+        }
+        for (key, _) in self.guard.of((StageName::Meter, commit.partition)) {
+            if !expected.contains(key) {
+                return wrong(key, "is still there, its session or budget is not");
+            }
+        }
+        Ok(())
+    }
+
+    fn check_lane_findings(&self, commit: &MeterCommit) -> Result<(), Violation> {
+        let here = format!("meter {} commit {}", commit.partition, commit.seq);
+        let wrong = |key: &str, what: String| {
+            Err(Violation::new(
+                Promise::Findings,
+                format!("{here}: {key}: {what}"),
+            ))
+        };
+        let reference = &self.meters[commit.partition as usize];
+        // Lanes of several models share a key: any of their episodes may stand there.
+        let mut lanes: BTreeMap<String, Vec<EpisodeNow>> = BTreeMap::new();
+        let mut exceeded = BTreeSet::new();
+        for ((workspace, root, name), session) in &reference.sessions {
+            let kind = if *root { "root_session" } else { "session" };
+            let scope = format!("{workspace}/{kind}={name}");
+            for ((agent, _), episode) in session.episodes() {
+                let detector = CONDITIONS[episode.condition].name();
+                let key = format!("{scope}|{detector}|{}|{agent}", episode.rule);
+                lanes.entry(key).or_default().push(episode);
+            }
+            for ((budget, scope), account) in &session.accounts {
+                if account.exceeded {
+                    exceeded.insert(format!("{scope}|budget_exceeded|{budget}|"));
+                }
+            }
+        }
+        let writer = (StageName::Meter, commit.partition);
+        let open: BTreeMap<_, _> = self.findings.open(writer).collect();
+        for (key, finding) in &open {
+            let known = match finding.detector {
+                Detector::BudgetExceeded => exceeded.contains(*key),
+                _ => lanes.get(*key).is_some_and(|episodes| {
+                    episodes.iter().any(|episode| self.says(finding, episode))
+                }),
+            };
+            if !known {
+                let expected = lanes.get(*key);
+                return wrong(key, format!("is open: {finding:?}, expected {expected:?}"));
+            }
+        }
+        let expected = lanes.keys().chain(&exceeded);
+        for key in expected {
+            if !open.contains_key(key.as_str()) {
+                return wrong(key, "is not open".to_owned());
+            }
+        }
+        if self.findings.closed(writer) != reference.closed {
+            let counts = (self.findings.closed(writer), reference.closed);
+            return wrong("closed findings", format!("{counts:?}"));
+        }
+        Ok(())
+    }
+
+    fn says(&self, finding: &Finding, episode: &EpisodeNow) -> bool {
+        let log = &self.scenario.log;
+        let evidence = episode.evidence.iter().map(|place| &*log[*place].event.id);
+        let close = |one: f64, other: f64| (one - other).abs() <= 1e-9 * other.abs().max(1.0);
+        let wasted = spendfuse_domain::Nanos::new(episode.wasted).to_string();
+        finding.severity == episode.severity
+            && finding.opened_at == episode.opened_at
+            && finding.last_at == episode.last_at
+            && close(finding.measured, episode.measured)
+            && close(finding.threshold, episode.threshold)
+            && finding.wasted_usd == wasted
+            && finding
+                .evidence
+                .iter()
+                .map(|one| one.id.as_str())
+                .eq(evidence)
+    }
+}

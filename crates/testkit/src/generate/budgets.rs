@@ -1,0 +1,274 @@
+//! Random budgets, detector rules, and how they change.
+
+use spendfuse_domain::budget::BasisPoints;
+use spendfuse_domain::finding::{DetectorAction, DetectorRule, RateBasis};
+use spendfuse_domain::scope::Pattern;
+use spendfuse_domain::{
+    Action, Budget, BudgetId, Detector, Dimension, Filter, Limit, Nanos, OnStale, ScopeTemplate,
+    Severity, Step, UnixMillis, WindowKind,
+};
+
+use super::Choices;
+use crate::scenario::BudgetVersion;
+
+const CALENDAR: [WindowKind; 7] = [
+    WindowKind::Day,
+    WindowKind::Hour,
+    WindowKind::Lifetime,
+    WindowKind::Month,
+    WindowKind::Week,
+    WindowKind::Quarter,
+    WindowKind::Year,
+];
+const ZONES: [&str; 4] = ["UTC", "America/New_York", "Asia/Kolkata", "Asia/Beirut"];
+
+/// All versions of a scenario of `events` events.
+pub fn versions(
+    events: usize,
+    budget_bits: &[u128],
+    rule_bits: &[u128],
+    edits: &[(u8, u128)],
+) -> Vec<BudgetVersion> {
+    let numbered = budget_bits.iter().enumerate();
+    let mut versions = vec![BudgetVersion {
+        from: 0,
+        budgets: numbered
+            .map(|(number, bits)| budget(number, *bits))
+            .collect(),
+        rules: rules(rule_bits),
+    }];
+    let mut edits: Vec<_> = edits
+        .iter()
+        .map(|(place, bits)| (usize::from(*place) * events / 256, *bits))
+        .collect();
+    edits.sort();
+    for (from, bits) in edits {
+        let latest = versions.last().expect("the first version is there");
+        let mut next = latest.clone();
+        next.from = from.max(latest.from);
+        edit(&mut next, Choices::new(bits));
+        versions.push(next);
+    }
+    versions
+}
+
+/// The budget named `b{number}`.
+pub fn budget(number: usize, bits: u128) -> Budget {
+    let mut choices = Choices::new(bits);
+    let scope = scope(&mut choices);
+    let filter = filter(&mut choices);
+    let session = choices.one_in(4);
+    let window = if session {
+        choices.one_of(&[WindowKind::Session, WindowKind::RootSession])
+    } else {
+        choices.one_of(&CALENDAR)
+    };
+    Budget {
+        id: BudgetId::new(&format!("b{number}")).expect("a good id"),
+        scope: scope.counted_in(window),
+        filter,
+        limit: limit(&mut choices),
+        window,
+        timezone: choices.one_of(&ZONES).to_owned(),
+        steps: steps(&mut choices),
+        on_stale: OnStale::Allow,
+        unpriced_blocks: choices.one_in(2),
+        publish_from: BasisPoints(choices.one_of(&[0, 0, 5_000, 20_000])),
+        message: None,
+        help_url: None,
+        counted_from: UnixMillis(0),
+    }
+}
+
+fn scope(choices: &mut Choices) -> ScopeTemplate {
+    use Dimension::{
+        Account, Agent, Customer, Environment, Feature, Model, Plan, Provider, RootSession,
+        Session, User, Workspace,
+    };
+    let exactly = |value: &str| Pattern::Exactly(value.to_owned());
+    let acme = (Workspace, exactly("acme"));
+    let tag = Dimension::Tag("team".to_owned());
+    let menu: [Vec<(Dimension, Pattern)>; 18] = [
+        vec![],
+        vec![acme.clone()],
+        vec![acme.clone(), (Customer, Pattern::Each)],
+        vec![(Workspace, Pattern::Each), (Customer, Pattern::Each)],
+        vec![acme.clone(), (Feature, exactly("agent"))],
+        vec![acme.clone(), (User, Pattern::Each)],
+        vec![(Workspace, Pattern::Each), (Customer, exactly("c/2"))],
+        vec![(Customer, Pattern::Each)],
+        vec![acme.clone(), (tag, Pattern::Each)],
+        vec![acme.clone(), (Model, Pattern::Each)],
+        vec![
+            acme.clone(),
+            (Customer, Pattern::Each),
+            (Agent, exactly("planner")),
+        ],
+        vec![acme, (Session, Pattern::Each)],
+        vec![(Provider, exactly("openai"))],
+        vec![(Workspace, Pattern::Each), (Environment, exactly("prod"))],
+        vec![(Account, Pattern::Each)],
+        vec![(Workspace, Pattern::Each), (Plan, Pattern::Each)],
+        vec![(RootSession, Pattern::Each)],
+        vec![(Workspace, Pattern::Each)],
+    ];
+    ScopeTemplate::new(choices.one_of(&menu))
+}
+
+fn filter(choices: &mut Choices) -> Filter {
+    let is = |dimension, values: &[&str]| {
+        let values = values.iter().map(|value| (*value).to_owned()).collect();
+        vec![(dimension, values)]
+    };
+    let menu = [
+        vec![],
+        vec![],
+        vec![],
+        is(Dimension::Plan, &["free"]),
+        is(Dimension::Plan, &["free", "pro"]),
+        is(Dimension::Feature, &["agent"]),
+        is(Dimension::Tag("team".to_owned()), &["growth"]),
+    ];
+    Filter::new(choices.one_of(&menu))
+}
+
+fn limit(choices: &mut Choices) -> Limit {
+    let usd = |nanos| Limit::Usd(Nanos::new(nanos));
+    choices.one_of(&[
+        usd(1_000),
+        usd(0),
+        usd(130),
+        usd(3_333),
+        usd(40_000),
+        Limit::Tokens(0),
+        Limit::Tokens(700),
+        Limit::Tokens(6_000),
+        Limit::Calls(0),
+        Limit::Calls(2),
+        Limit::Calls(5),
+    ])
+}
+
+fn steps(choices: &mut Choices) -> Vec<Step> {
+    let step = |at, action| Step {
+        at: BasisPoints(at),
+        action,
+    };
+    let cheaper = Action::Downgrade("m-2".to_owned());
+    let menu = [
+        vec![step(8_000, Action::Warn), step(10_000, Action::Block)],
+        vec![
+            step(5_000, Action::Warn),
+            step(8_000, Action::Warn),
+            step(10_000, cheaper.clone()),
+            step(12_000, Action::Block),
+        ],
+        vec![step(10_000, Action::Warn)],
+        vec![],
+        vec![step(5_000, Action::Block)],
+        vec![step(3_333, cheaper)],
+        vec![step(8_000, Action::Warn), step(15_000, Action::Block)],
+    ];
+    choices.one_of(&menu)
+}
+
+/// Detector rules. Memory lengths (`tool_within`, `within`) are the same in all of them, because a
+/// lane that changes between them forgets at another pace.
+pub fn rules(bits: &[u128]) -> Vec<DetectorRule> {
+    let numbered = bits.iter().enumerate();
+    let random = numbered.map(|(number, bits)| rule(number, *bits));
+    let mut rules: Vec<_> = random.collect();
+    for detector in [Detector::RetryLoop, Detector::ToolAmplification] {
+        rules.push(DetectorRule {
+            id: format!("base-{}", detector.name()),
+            order: 100,
+            tool_within: 6,
+            within: 2,
+            min_tokens: 100,
+            ..DetectorRule::default_for(detector)
+        });
+    }
+    rules
+}
+
+fn rule(number: usize, bits: u128) -> DetectorRule {
+    let mut choices = Choices::new(bits);
+    let detector = choices.one_of(&[
+        Detector::RetryLoop,
+        Detector::ContextBloat,
+        Detector::TokenAcceleration,
+        Detector::ToolAmplification,
+    ]);
+    let is = |dimension, value: &str| vec![(dimension, vec![value.to_owned()])];
+    let condition = choices.one_of(&[
+        vec![],
+        is(Dimension::Feature, "agent"),
+        is(Dimension::Workspace, "acme"),
+        is(Dimension::Agent, "planner"),
+    ]);
+    DetectorRule {
+        id: format!("r{number}"),
+        order: number as u32,
+        filter: Filter::new(condition),
+        action: choices.one_of(&[
+            DetectorAction::Warn,
+            DetectorAction::BlockSession,
+            DetectorAction::BlockSession,
+            DetectorAction::Observe,
+        ]),
+        at: choices.one_of(&[Severity::Info, Severity::Warning, Severity::Critical]),
+        cooldown_millis: choices.one_of(&[60_000, 15 * 60_000, 60 * 60_000]),
+        repeats: choices.one_of(&[2, 3]),
+        tool_repeats: choices.one_of(&[2, 3]),
+        tool_within: 6,
+        growth_basis_points: choices.one_of(&[2_000, 0, 5_000]),
+        factor_hundredths: choices.one_of(&[200, 150, 333]),
+        within: 2,
+        min_tokens: choices.one_of(&[0, 200, 1_000]),
+        basis: choices.one_of(&[RateBasis::Step, RateBasis::Second]),
+        ..DetectorRule::default_for(detector)
+    }
+}
+
+fn edit(version: &mut BudgetVersion, mut choices: Choices) {
+    let kind = choices.below(8);
+    let count = version.budgets.len();
+    if kind == 7 {
+        if let Some(rule) = version.rules.first_mut() {
+            rule.repeats = choices.one_of(&[2, 4]);
+            rule.growth_basis_points = choices.one_of(&[1_000, 30_000]);
+        }
+        return;
+    }
+    if kind == 6 || count == 0 {
+        let unused = (0..).find(|number| {
+            let id = format!("b{number}");
+            version
+                .budgets
+                .iter()
+                .all(|budget| budget.id.as_str() != id)
+        });
+        let bits = choices.below(u128::from(u64::MAX)) as u128;
+        version
+            .budgets
+            .push(budget(unused.expect("numbers do not end"), bits));
+        return;
+    }
+    let place = choices.below(count as u128);
+    if kind == 5 {
+        version.budgets.remove(place);
+        return;
+    }
+    let budget = &mut version.budgets[place];
+    let is_session = budget.window.is_session();
+    match kind {
+        0 | 1 => budget.limit = limit(&mut choices),
+        2 => budget.steps = steps(&mut choices),
+        3 => budget.filter = filter(&mut choices),
+        _ if is_session => budget.unpriced_blocks = !budget.unpriced_blocks,
+        _ => {
+            budget.window = choices.one_of(&CALENDAR);
+            budget.timezone = choices.one_of(&ZONES).to_owned();
+        }
+    }
+}

@@ -1,0 +1,152 @@
+//! Random events of a small world, so that everything collides.
+
+use std::borrow::Cow;
+
+use spendfuse_domain::event::{Attribution, Body, Call, Event, Flags};
+use spendfuse_domain::row::{CostParts, PriceBasis};
+use spendfuse_domain::{Identity, Nanos, TokenClasses, UnixMillis};
+
+use super::Choices;
+use crate::scenario::LogEvent;
+
+const MINUTE: i64 = 60_000;
+const GAPS: [i64; 10] = [
+    0,
+    1,
+    300,
+    900,
+    2_000,
+    20_000,
+    2 * MINUTE,
+    9 * MINUTE,
+    25 * MINUTE,
+    70 * MINUTE,
+];
+/// How much the event's own time is behind its arrival.
+const LAGS: [i64; 8] = [
+    0,
+    0,
+    40,
+    1_500,
+    12 * MINUTE,
+    58 * MINUTE,
+    75 * MINUTE,
+    -4 * MINUTE,
+];
+const COSTS: [i128; 6] = [100, 0, 7, 250, 999, 4_000];
+const TOKENS: [u64; 6] = [100, 0, 130, 450, 1_200, 5_000];
+
+/// A log of events, the first at `start`.
+pub fn log(start: UnixMillis, bits: &[u128]) -> Vec<LogEvent> {
+    let mut log: Vec<LogEvent> = Vec::with_capacity(bits.len());
+    let mut arrival = start;
+    for (number, bits) in bits.iter().enumerate() {
+        let mut choices = Choices::new(*bits);
+        arrival = arrival.plus(choices.one_of(&GAPS));
+        let repeats = choices.one_in(6);
+        let back = choices.below(8);
+        let conflict = choices.one_in(3);
+        let next = match log.len().checked_sub(back + 1) {
+            Some(place) if repeats => repeated(&log[place], arrival, conflict),
+            _ => fresh(number, arrival, &mut choices),
+        };
+        log.push(next);
+    }
+    log
+}
+
+/// The same billed response again; with other content where it conflicts.
+fn repeated(first: &LogEvent, arrival: UnixMillis, conflict: bool) -> LogEvent {
+    let mut again = first.clone();
+    again.arrival = arrival;
+    again.event.time = first.event.time.min(arrival.plus(5 * MINUTE));
+    if conflict {
+        again.event.content ^= 0x5555;
+        again.cost.output += Nanos::new(1_000);
+    }
+    again
+}
+
+fn fresh(number: usize, arrival: UnixMillis, choices: &mut Choices) -> LogEvent {
+    let kind = choices.below(16);
+    let lag = choices.one_of(&LAGS);
+    let attribution = attribution(choices);
+    let cost = CostParts {
+        input: Nanos::new(choices.one_of(&COSTS)),
+        cache_read: Nanos::new(choices.one_of(&[0, 0, 30])),
+        output: Nanos::new(choices.one_of(&COSTS)),
+        ..CostParts::default()
+    };
+    let (body, cost) = match kind {
+        14 => (Body::Revenue(Nanos::new(-5)), CostParts::default()),
+        15 => (Body::SessionEnd, CostParts::default()),
+        _ => (Body::Usage(call(choices)), cost),
+    };
+    let priced = choices.one_of(&[PriceBasis::Book, PriceBasis::Book, PriceBasis::Ceiling]);
+    let id = format!("e{number}");
+    LogEvent {
+        arrival,
+        event: Event {
+            identity: Identity::of(&attribution.workspace, "app", &id, "final"),
+            content: number as u32,
+            source: Cow::Borrowed("app"),
+            id: Cow::Owned(id),
+            time: arrival.plus(-lag),
+            flags: Flags::default(),
+            attribution,
+            body,
+        },
+        cost,
+        priced,
+    }
+}
+
+fn attribution(choices: &mut Choices) -> Attribution<'static> {
+    // A session never changes its root: s-2 and s-3 are sub-agents of r-0.
+    let (session, root_session) = choices.one_of(&[
+        ("", ""),
+        ("s-1", ""),
+        ("s-2", "r-0"),
+        ("s-3", "r-0"),
+        ("", "r-0"),
+        ("s-1", ""),
+    ]);
+    let mut pick = |menu: &[&'static str]| Cow::Borrowed(choices.one_of(menu));
+    let mut attribution = Attribution {
+        workspace: pick(&["acme", "acme", "globex"]),
+        customer: pick(&["c-1", "", "c/2"]),
+        feature: pick(&["agent", "agent", "", "chat"]),
+        user: pick(&["u-1", "", "u-2"]),
+        agent: pick(&["planner", "planner", ""]),
+        plan: pick(&["free", "pro", ""]),
+        session: Cow::Borrowed(session),
+        root_session: Cow::Borrowed(root_session),
+        environment: pick(&["prod", ""]),
+        account: pick(&["", "main"]),
+        model: pick(&["m-1", "m-1", "m-1", "m-2"]),
+        provider: pick(&["openai", "anthropic"]),
+        tags: Vec::new(),
+    };
+    let team = pick(&["", "growth", "core"]);
+    if !team.is_empty() {
+        attribution.tags.push((Cow::Borrowed("team"), team));
+    }
+    attribution
+}
+
+fn call(choices: &mut Choices) -> Call<'static> {
+    Call {
+        operation: Cow::Borrowed(choices.one_of(&["", "", "chat", "responses", "embeddings"])),
+        tokens: TokenClasses {
+            input: choices.one_of(&TOKENS),
+            cache_read: choices.one_of(&[0, 0, 200]),
+            output: choices.one_of(&[0, 10, 300]),
+            reasoning: choices.one_of(&[0, 0, 5]),
+            ..TokenClasses::default()
+        },
+        tool_calls: choices.one_of(&[0, 1, 2]),
+        prompt_fingerprint: choices.one_of(&[None, Some(1), Some(1), Some(2)]),
+        tool_fingerprint: choices.one_of(&[None, Some(1), Some(2), Some(1)]),
+        ..Call::default()
+    }
+}

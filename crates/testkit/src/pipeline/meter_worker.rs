@@ -1,0 +1,233 @@
+//! A meter partition with its input position, changelogs and restarts.
+
+use std::sync::Arc;
+
+use spendfuse_domain::row::{Origin, SpendRow};
+use spendfuse_domain::{Filter, Identity, UnixMillis};
+use spendfuse_engine::book::BudgetBook;
+use spendfuse_engine::codec;
+use spendfuse_engine::delta::Deltas;
+use spendfuse_engine::meter::{Charge, Counted, Meter, MeterConfig, Rows};
+
+use super::fault::Fault;
+use super::history::{MeterCommit, SeenRow};
+use super::topic::Changelog;
+use crate::scenario::{LogEvent, Scenario};
+
+#[derive(Default)]
+struct SeenRows(Vec<SeenRow>);
+
+impl Rows for SeenRows {
+    fn push(&mut self, row: &SpendRow<'_>) {
+        self.0.push(SeenRow {
+            address: row.address,
+            id: row.event.id.to_string(),
+            cost: row.cost.total().get(),
+        });
+    }
+}
+
+pub struct MeterWorker {
+    pub meter: Meter,
+    partition: u32,
+    version: usize,
+    fault: Option<Fault>,
+    /// Places in the scenario's log of this partition's events.
+    input: Vec<usize>,
+    /// How many of them are committed.
+    position: usize,
+    seq: u64,
+    changelog: Changelog,
+    ids: Vec<Vec<u8>>,
+    crashes: usize,
+}
+
+impl MeterWorker {
+    pub fn new(scenario: &Scenario, partition: u32, fault: Option<Fault>) -> Self {
+        let places = scenario.log.iter().enumerate();
+        let input = places
+            .filter(|(_, one)| one.event.home(scenario.partitions) == partition)
+            .map(|(place, _)| place)
+            .collect();
+        let mut meter = Meter::new(config(scenario, partition), book(scenario, 0, fault));
+        meter.restored();
+        Self {
+            meter,
+            partition,
+            version: 0,
+            fault,
+            input,
+            position: 0,
+            seq: 0,
+            changelog: Changelog::default(),
+            ids: Vec::new(),
+            crashes: 0,
+        }
+    }
+
+    /// Place in the log of the next event.
+    pub fn next_event(&self) -> Option<usize> {
+        self.input.get(self.position).copied()
+    }
+
+    /// Whether no event before `place` is left.
+    pub fn is_drained(&self, place: usize) -> bool {
+        self.next_event().is_none_or(|next| next >= place)
+    }
+
+    pub fn next_events(&self, count: usize, barrier: usize) -> Vec<usize> {
+        let rest = self.input[self.position..].iter().copied();
+        rest.take_while(|place| *place < barrier)
+            .take(count)
+            .collect()
+    }
+
+    pub fn adopt(&mut self, scenario: &Scenario, version: usize) {
+        if self.version != version {
+            self.version = version;
+            self.meter.set_book(book(scenario, version, self.fault));
+        }
+    }
+
+    /// Processes `batch` and time up to `clock`; `None` where there was nothing to commit.
+    pub fn commit(
+        &mut self,
+        scenario: &Scenario,
+        batch: &[usize],
+        clock: UnixMillis,
+    ) -> Option<(MeterCommit, Vec<(u32, Vec<u8>)>)> {
+        let (inputs, mut rows) = self.process(scenario, batch, clock);
+        if batch.is_empty() && !self.meter.has_output() {
+            return None;
+        }
+        let outputs = self.meter.finish();
+        self.seq += 1;
+        self.position += batch.len();
+        self.changelog.append(outputs.changelog);
+        if !outputs.ids.ids.is_empty() {
+            self.ids.push(codec::encode(&outputs.ids));
+        }
+        if self.fault == Some(Fault::RowTwice)
+            && let Some(last) = rows.last().cloned()
+        {
+            rows.push(last);
+        }
+        let mut commit = MeterCommit {
+            partition: self.partition,
+            seq: self.seq,
+            now: self.meter.now(),
+            version: self.version,
+            inputs,
+            rows,
+            blocklist: outputs.blocklist,
+            findings: outputs.findings,
+            alerts: outputs.alerts,
+        };
+        super::ledger_worker::tamper(self.fault, &mut commit.blocklist, &mut commit.findings);
+        let deltas = outputs.deltas.iter();
+        let records =
+            deltas.map(|(ledger, deltas): &(u32, Deltas)| (*ledger, codec::encode(deltas)));
+        Some((commit, records.collect()))
+    }
+
+    /// Processes part of a batch and crashes: before, within or after the end of the commit.
+    pub fn crash_within(&mut self, scenario: &Scenario, batch: &[usize], clock: UnixMillis) {
+        self.process(scenario, batch, clock);
+        if self.crashes.is_multiple_of(2) {
+            self.meter.finish();
+        }
+        self.crashes += 1;
+        if self.fault == Some(Fault::PositionsOutsideTransaction) {
+            self.position += batch.len();
+        }
+        self.restart(scenario);
+    }
+
+    fn process(
+        &mut self,
+        scenario: &Scenario,
+        batch: &[usize],
+        clock: UnixMillis,
+    ) -> (Vec<(usize, Counted)>, Vec<SeenRow>) {
+        let mut rows = SeenRows::default();
+        self.meter.begin(self.seq + 1);
+        let mut inputs = Vec::with_capacity(batch.len());
+        for place in batch {
+            let counted = self.count(&scenario.log[*place], *place, &mut rows);
+            inputs.push((*place, counted));
+        }
+        let behind = self.input.get(self.position + batch.len());
+        let at_end = behind.is_none_or(|next| scenario.log[*next].arrival > clock);
+        let watermark = if at_end { clock } else { self.meter.now() };
+        self.meter.advance(watermark);
+        (inputs, rows.0)
+    }
+
+    fn count(&mut self, one: &LogEvent, place: usize, rows: &mut SeenRows) -> Counted {
+        let mut event = one.event.clone();
+        match self.fault {
+            Some(Fault::DedupeOff) => event.identity = Identity(place as u128),
+            Some(Fault::WindowByArrival) => event.time = one.arrival,
+            _ => {}
+        }
+        let charge = Charge {
+            cost: one.cost,
+            priced: one.priced,
+            price_version: "test",
+            ..Charge::default()
+        };
+        let origin = Origin {
+            partition: self.partition,
+            offset: place as i64,
+            arrival: one.arrival,
+            ..Origin::default()
+        };
+        self.meter.count(&event, &charge, origin, rows)
+    }
+
+    fn restart(&mut self, scenario: &Scenario) {
+        let book = book(scenario, self.version, self.fault);
+        self.meter = Meter::new(config(scenario, self.partition), book);
+        self.changelog.compact(self.crashes * 7);
+        let lost = match self.fault {
+            Some(Fault::RestoreWithoutOneRecord) => self.changelog.records().len() / 2,
+            _ => usize::MAX,
+        };
+        for (place, (key, value)) in self.changelog.records().iter().enumerate() {
+            if place != lost {
+                self.meter
+                    .restore(key, value.as_deref())
+                    .expect("own changelog");
+            }
+        }
+        if self.fault != Some(Fault::RestoreWithoutIds) {
+            for record in &self.ids {
+                self.meter.restore_ids(record).expect("own ids changelog");
+            }
+        }
+        assert!(self.meter.required_budget_version() <= self.version as u64 + 1);
+        self.meter.restored();
+    }
+}
+
+fn config(scenario: &Scenario, partition: u32) -> MeterConfig {
+    MeterConfig {
+        partition,
+        partitions: scenario.partitions,
+        dedupe_horizon_millis: scenario.horizon_millis,
+        dedupe_capacity: scenario.dedupe_capacity,
+        session_idle_millis: scenario.idle_millis,
+    }
+}
+
+fn book(scenario: &Scenario, version: usize, fault: Option<Fault>) -> Arc<BudgetBook> {
+    let book = scenario.book(version);
+    if fault != Some(Fault::SeriesNotFiltered) {
+        return book;
+    }
+    let mut unfiltered = (*book).clone();
+    for series in &mut unfiltered.series {
+        series.filter = Filter::default();
+    }
+    Arc::new(unfiltered)
+}

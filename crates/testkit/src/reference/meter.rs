@@ -1,0 +1,191 @@
+//! What one meter partition must know after each commit.
+
+use std::collections::BTreeMap;
+
+use spendfuse_domain::finding::DetectorRules;
+use spendfuse_domain::{Body, UnixMillis, WindowKind};
+use spendfuse_engine::meter::Counted;
+
+use super::identities::{Expected, Identities};
+use super::session::{ReferenceSession, SessionName, session_of, session_scope};
+use crate::scenario::{BudgetVersion, LogEvent, Scenario};
+
+/// A meter partition, recomputed from its events in counting order.
+pub struct MeterReference<'a> {
+    scenario: &'a Scenario,
+    now: UnixMillis,
+    identities: Identities,
+    /// Live sessions.
+    pub sessions: BTreeMap<SessionName, ReferenceSession>,
+    /// How many findings closed so far.
+    pub closed: usize,
+}
+
+impl<'a> MeterReference<'a> {
+    /// A partition without events.
+    pub fn new(scenario: &'a Scenario) -> Self {
+        Self {
+            scenario,
+            now: UnixMillis::default(),
+            identities: Identities::default(),
+            sessions: BTreeMap::new(),
+            closed: 0,
+        }
+    }
+
+    /// Budgets are those of `version` from here on: accounts of budgets that are gone or that
+    /// count something else end.
+    pub fn adopt(&mut self, version: usize) {
+        let scenario = self.scenario;
+        let budgets = &scenario.versions[version].budgets;
+        for session in self.sessions.values_mut() {
+            session.accounts.retain(|(budget, _), account| {
+                let same = budgets.iter().any(|one| {
+                    one.id.as_str() == budget
+                        && scenario.count_begins(version, one).1 == account.began
+                });
+                if !same && account.exceeded {
+                    self.closed += 1;
+                }
+                same
+            });
+        }
+    }
+
+    /// Takes the next event; says what must become of it.
+    pub fn count(&mut self, place: usize, version: usize, rules: &DetectorRules) -> Expected {
+        let one = &self.scenario.log[place];
+        self.now = self.now.max(one.arrival);
+        let expected = self
+            .identities
+            .judge(one, self.now, self.scenario.horizon_millis);
+        if expected != Expected::Counted {
+            return expected;
+        }
+        match &one.event.body {
+            Body::Usage(call) => {
+                let generation = ["", "chat", "completion", "responses", "generate_content"];
+                let is_generation = generation.contains(&&*call.operation);
+                self.usage(place, one, is_generation, version, rules);
+            }
+            Body::SessionEnd => self.end_named(one),
+            Body::Revenue(_) => {}
+        }
+        expected
+    }
+
+    fn usage(
+        &mut self,
+        place: usize,
+        one: &LogEvent,
+        is_generation: bool,
+        version: usize,
+        rules: &DetectorRules,
+    ) {
+        let who = &one.event.attribution;
+        let scenario = self.scenario;
+        let BudgetVersion { budgets, .. } = &scenario.versions[version];
+        let has_root = budgets
+            .iter()
+            .any(|budget| budget.window == WindowKind::RootSession);
+        for root in [false, true] {
+            if let Some(name) = session_of(who, root).filter(|_| !root || has_root) {
+                self.keep_alive(&name);
+            }
+        }
+        for budget in budgets.iter().filter(|one| one.window.is_session()) {
+            let root = budget.window == WindowKind::RootSession;
+            let Some(scope) = session_scope(budget, who) else {
+                continue;
+            };
+            let Some(name) = session_of(who, root) else {
+                continue;
+            };
+            let session = self.begun(name);
+            let account = session
+                .accounts
+                .entry((budget.id.to_string(), scope))
+                .or_default();
+            account.began = scenario.count_begins(version, budget).1;
+            account.tally.add(one);
+        }
+        if let Some(name) = session_of(who, false).filter(|_| is_generation) {
+            let now = self.now;
+            self.closed += self.begun(name).step(place, one, rules, now);
+        }
+    }
+
+    fn keep_alive(&mut self, name: &SessionName) {
+        let Some(session) = self.sessions.get_mut(name) else {
+            return;
+        };
+        if self.now.since(session.last_at) > self.scenario.idle_millis {
+            self.end(name);
+        } else {
+            session.last_at = self.now;
+        }
+    }
+
+    fn begun(&mut self, name: SessionName) -> &mut ReferenceSession {
+        let now = self.now;
+        self.sessions
+            .entry(name)
+            .or_insert_with(|| ReferenceSession::begin(now))
+    }
+
+    fn end(&mut self, name: &SessionName) {
+        if let Some(session) = self.sessions.remove(name) {
+            self.closed += session.open_findings();
+        }
+    }
+
+    fn end_named(&mut self, one: &LogEvent) {
+        let who = &one.event.attribution;
+        let session = session_of(who, false);
+        let root = session_of(who, true);
+        let is_own_root = match (&session, &root) {
+            (Some(session), Some(root)) => session.2 == root.2,
+            _ => true,
+        };
+        if let Some(name) = session {
+            self.end(&name);
+        }
+        if let Some(name) = root.filter(|_| is_own_root) {
+            self.end(&name);
+        }
+    }
+
+    /// The commit ends at `now`: idle sessions end, `budget_exceeded` findings open and close.
+    pub fn end_commit(&mut self, now: UnixMillis, version: usize) {
+        self.now = now;
+        let idle = self.scenario.idle_millis;
+        let sessions = self.sessions.iter();
+        let ended: Vec<_> = sessions
+            .filter(|(_, session)| now.since(session.last_at) > idle)
+            .map(|(name, _)| name.clone())
+            .collect();
+        for name in ended {
+            self.end(&name);
+        }
+        let budgets = &self.scenario.versions[version].budgets;
+        for session in self.sessions.values_mut() {
+            for ((id, _), account) in &mut session.accounts {
+                let budget = budgets.iter().find(|one| one.id.as_str() == id);
+                let exceeded = budget.is_some_and(|budget| account.tally.standing(budget).exceeded);
+                self.closed += usize::from(account.exceeded && !exceeded);
+                account.exceeded = exceeded;
+            }
+        }
+    }
+}
+
+/// Whether the engine's answer is the expected one.
+pub fn agrees(expected: Expected, counted: Counted, is_session_end: bool) -> bool {
+    match expected {
+        Expected::Counted if is_session_end => counted == Counted::SessionEnded,
+        Expected::Counted => matches!(counted, Counted::AtAddress(_)),
+        Expected::Duplicate => counted == Counted::Duplicate,
+        Expected::Conflict => counted == Counted::Conflict,
+        Expected::Late => counted == Counted::Late,
+    }
+}

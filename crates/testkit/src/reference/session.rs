@@ -1,0 +1,137 @@
+//! One session: accounts of session budgets, lanes, session blocks.
+
+use std::collections::BTreeMap;
+
+use spendfuse_domain::finding::{DetectorAction, DetectorRules};
+use spendfuse_domain::{Attribution, Budget, Dimension, UnixMillis, WindowKind};
+
+use super::detectors::{CONDITIONS, EpisodeNow, LaneReference};
+use super::spend::{Tally, counts, dimensions_of, scope_of};
+use crate::scenario::LogEvent;
+
+/// Workspace, whether it is a root session, name.
+pub type SessionName = (String, bool, String);
+
+/// The account of a session budget.
+#[derive(Clone, Debug, Default)]
+pub struct SessionTally {
+    /// Version in which the count began.
+    pub began: usize,
+    /// The sums.
+    pub tally: Tally,
+    /// Whether its `budget_exceeded` finding is open.
+    pub exceeded: bool,
+}
+
+/// Agent and model.
+type LaneName = (String, String);
+
+/// A live session.
+#[derive(Clone, Debug)]
+pub struct ReferenceSession {
+    /// Engine time of its first event.
+    pub opened_at: UnixMillis,
+    /// Engine time of its last event.
+    pub last_at: UnixMillis,
+    /// By budget id and scope text.
+    pub accounts: BTreeMap<(String, String), SessionTally>,
+    /// Until when the session is refused, by detector.
+    pub blocks: BTreeMap<&'static str, UnixMillis>,
+    lanes: BTreeMap<LaneName, LaneReference>,
+    /// Until when each open episode keeps the session blocked.
+    blocked_by: BTreeMap<(LaneName, usize), UnixMillis>,
+}
+
+impl ReferenceSession {
+    /// A session that begins at `now`.
+    pub fn begin(now: UnixMillis) -> Self {
+        Self {
+            opened_at: now,
+            last_at: now,
+            accounts: BTreeMap::new(),
+            blocks: BTreeMap::new(),
+            lanes: BTreeMap::new(),
+            blocked_by: BTreeMap::new(),
+        }
+    }
+
+    /// Takes a generation step; returns how many episodes ended with it.
+    pub fn step(
+        &mut self,
+        place: usize,
+        one: &LogEvent,
+        rules: &DetectorRules,
+        now: UnixMillis,
+    ) -> usize {
+        let who = &one.event.attribution;
+        let name = (who.agent.to_string(), who.model.to_string());
+        let lane = self.lanes.entry(name.clone()).or_default();
+        let fired_before = lane.open().len();
+        let ended = lane.step(place, one, rules);
+        debug_assert!(ended.len() <= fired_before);
+        for which in &ended {
+            self.blocked_by.remove(&(name.clone(), *which));
+        }
+        for episode in lane.open() {
+            let which = episode.condition;
+            let grew =
+                *episode.evidence.last().unwrap_or(&place) == place || episode.evidence.len() == 20;
+            let detector = CONDITIONS[which];
+            let rule = rules.for_lane(&who.workspace, &who.feature, &who.agent, detector);
+            let acts = episode.severity >= rule.at && rule.action == DetectorAction::BlockSession;
+            let until = self.blocked_by.get(&(name.clone(), which));
+            if grew && acts && until.is_none_or(|until| *until <= now) {
+                let until = now.plus(rule.cooldown_millis);
+                self.blocked_by.insert((name.clone(), which), until);
+                self.blocks.insert(detector.name(), until);
+            }
+        }
+        ended.len()
+    }
+
+    /// The open episodes, with the lane's agent and model.
+    pub fn episodes(&self) -> Vec<(&LaneName, EpisodeNow)> {
+        let lanes = self.lanes.iter();
+        lanes
+            .flat_map(|(name, lane)| lane.open().into_iter().map(move |one| (name, one)))
+            .collect()
+    }
+
+    /// How many findings close if the session ends now.
+    pub fn open_findings(&self) -> usize {
+        let exceeded = self.accounts.values().filter(|one| one.exceeded).count();
+        self.episodes().len() + exceeded
+    }
+}
+
+/// The session or root session that an event belongs to; a session without a root is its own.
+pub fn session_of(who: &Attribution<'_>, root: bool) -> Option<SessionName> {
+    let name = match root {
+        true if who.root_session.is_empty() => &who.session,
+        true => &who.root_session,
+        false => &who.session,
+    };
+    (!name.is_empty()).then(|| (who.workspace.to_string(), root, name.to_string()))
+}
+
+/// The scope of `budget` for an event, its session added; `None` where it does not count there.
+pub fn session_scope(budget: &Budget, who: &Attribution<'_>) -> Option<String> {
+    let root = budget.window == WindowKind::RootSession;
+    let (_, _, name) = session_of(who, root)?;
+    let mut who = who.clone();
+    if root {
+        who.root_session = name.into();
+    }
+    if !counts(budget, &who) {
+        return None;
+    }
+    let mut dimensions = dimensions_of(budget);
+    dimensions.push(if root {
+        Dimension::RootSession
+    } else {
+        Dimension::Session
+    });
+    dimensions.sort();
+    dimensions.dedup();
+    scope_of(&dimensions, &who)
+}

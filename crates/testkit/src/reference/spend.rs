@@ -1,0 +1,229 @@
+//! What was spent in each scope and window, and what that means.
+
+use std::collections::{BTreeMap, HashMap};
+
+use jiff::tz::TimeZone;
+use spendfuse_domain::budget::Limit;
+use spendfuse_domain::routing::partition_of;
+use spendfuse_domain::row::PriceBasis;
+use spendfuse_domain::scope::Pattern;
+use spendfuse_domain::{
+    Action, Attribution, Body, Budget, Dimension, Dimensions, UnixMillis, Verdict, Window,
+};
+
+use crate::scenario::{LogEvent, Scenario};
+
+/// Sums of one scope in one window.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub struct Tally {
+    pub cost: i128,
+    pub unpriced: i128,
+    pub tokens: i128,
+    pub calls: i128,
+}
+
+impl Tally {
+    /// Adds one call.
+    pub fn add(&mut self, one: &LogEvent) {
+        let Body::Usage(call) = &one.event.body else {
+            return;
+        };
+        let cost = one.cost.total().get();
+        self.cost += cost;
+        if one.priced == PriceBasis::Ceiling {
+            self.unpriced += cost;
+        }
+        self.tokens += i128::from(call.tokens.each().iter().sum::<u64>());
+        self.calls += 1;
+    }
+
+    fn spent(&self, limit: Limit) -> i128 {
+        match limit {
+            Limit::Usd(_) => self.cost,
+            Limit::Tokens(_) => self.tokens,
+            Limit::Calls(_) => self.calls,
+        }
+    }
+
+    /// What the sums mean under `budget`.
+    pub fn standing(&self, budget: &Budget) -> Standing {
+        let limit = match budget.limit {
+            Limit::Usd(nanos) => nanos.get(),
+            Limit::Tokens(count) | Limit::Calls(count) => i128::from(count),
+        };
+        let spent = self.spent(budget.limit);
+        let mut verdict = Verdict::Ok;
+        for step in &budget.steps {
+            let mut counts = spent;
+            let only_warns = matches!(step.action, Action::Warn);
+            if matches!(budget.limit, Limit::Usd(_)) && !only_warns && !budget.unpriced_blocks {
+                counts -= self.unpriced;
+            }
+            if counts * 10_000 >= limit * i128::from(step.at.0) {
+                verdict = verdict.max(match step.action {
+                    Action::Warn => Verdict::Warn,
+                    Action::Downgrade(_) => Verdict::Downgrade,
+                    Action::Block => Verdict::Block,
+                });
+            }
+        }
+        let floor_reached = spent * 10_000 >= limit * i128::from(budget.publish_from.0);
+        Standing {
+            verdict,
+            spent,
+            limit,
+            exceeded: spent >= limit,
+            must_be_published: verdict != Verdict::Ok || floor_reached,
+        }
+    }
+}
+
+/// What a tally means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Standing {
+    /// The strictest step reached.
+    pub verdict: Verdict,
+    /// In the limit's unit.
+    pub spent: i128,
+    /// In its own unit.
+    pub limit: i128,
+    /// Whether the limit is reached.
+    pub exceeded: bool,
+    /// Whether readers must know the scope.
+    pub must_be_published: bool,
+}
+
+/// A scope and window of a budget.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct AccountName {
+    /// The budget's id.
+    pub budget: String,
+    /// Scope text.
+    pub scope: String,
+    /// Start of the window.
+    pub start: UnixMillis,
+}
+
+/// Where an event counts for one budget: scope and window.
+type Place = Option<(String, Window)>;
+
+/// All counted calls, and what calendar budgets make of them.
+#[derive(Debug, Default)]
+pub struct SpendReference {
+    /// Place in the log, meter partition, commit.
+    counted: Vec<(usize, u32, u64)>,
+    /// Where events count, by the version in which the count began, budget, event.
+    places: HashMap<(usize, String, usize), Place>,
+}
+
+impl SpendReference {
+    /// An event was counted.
+    pub fn count(&mut self, place: usize, partition: u32, seq: u64) {
+        self.counted.push((place, partition, seq));
+    }
+
+    /// The accounts of `version` as a ledger knows them that has applied the deltas up to
+    /// `applied` (by meter partition); only those of `ledger` where it is given.
+    pub fn accounts(
+        &mut self,
+        scenario: &Scenario,
+        version: usize,
+        applied: &[u64],
+        ledger: Option<u32>,
+    ) -> BTreeMap<AccountName, (Tally, Window)> {
+        let mut accounts = BTreeMap::new();
+        for budget in &scenario.versions[version].budgets {
+            if budget.window.is_session() {
+                continue;
+            }
+            let (from, began) = scenario.count_begins(version, budget);
+            for (place, partition, seq) in &self.counted {
+                if *place < from || *seq > applied[*partition as usize] {
+                    continue;
+                }
+                let one = &scenario.log[*place];
+                let counts = self
+                    .places
+                    .entry((began, budget.id.to_string(), *place))
+                    .or_insert_with(|| calendar_place(budget, one));
+                let Some((scope, window)) = counts else {
+                    continue;
+                };
+                let here = partition_of(scope.as_bytes(), scenario.partitions);
+                if ledger.is_some_and(|ledger| ledger != here) {
+                    continue;
+                }
+                let name = AccountName {
+                    budget: budget.id.to_string(),
+                    scope: scope.clone(),
+                    start: window.start,
+                };
+                let account = accounts
+                    .entry(name)
+                    .or_insert_with(|| (Tally::default(), window.clone()));
+                account.0.add(one);
+            }
+        }
+        accounts
+    }
+}
+
+fn calendar_place(budget: &Budget, one: &LogEvent) -> Place {
+    let attribution = &one.event.attribution;
+    if !matches!(one.event.body, Body::Usage(_)) || !counts(budget, attribution) {
+        return None;
+    }
+    let scope = scope_of(&dimensions_of(budget), attribution)?;
+    let zone = TimeZone::get(&budget.timezone).expect("a known zone");
+    let window = Window::containing(budget.window, &zone, one.event.time);
+    Some((scope, window))
+}
+
+/// The dimensions of a budget's scope.
+pub fn dimensions_of(budget: &Budget) -> Vec<Dimension> {
+    budget.scope.0.iter().map(|(one, _)| one.clone()).collect()
+}
+
+/// Whether a budget counts spend of `who`.
+pub fn counts(budget: &Budget, who: &Attribution<'_>) -> bool {
+    let in_scope = budget.scope.0.iter().all(|(dimension, pattern)| {
+        let value = who.value(dimension);
+        match pattern {
+            Pattern::Each => !value.is_empty(),
+            Pattern::Exactly(exact) => value == exact,
+        }
+    });
+    let meets = |(dimension, values): &(Dimension, Vec<String>)| {
+        values.iter().any(|value| value == who.value(dimension))
+    };
+    in_scope && budget.filter.0.iter().all(meets)
+}
+
+/// Scope text as the contract writes it.
+pub fn scope_of(dimensions: &[Dimension], who: &Attribution<'_>) -> Option<String> {
+    let mut parts = Vec::new();
+    if !dimensions.contains(&Dimension::Workspace) {
+        parts.push("*".to_owned());
+    }
+    for dimension in dimensions {
+        let value = who.value(dimension);
+        if value.is_empty() {
+            return None;
+        }
+        match dimension {
+            Dimension::Workspace => parts.insert(0, escaped(value)),
+            other => parts.push(format!("{}={}", other.name(), escaped(value))),
+        }
+    }
+    Some(parts.join("/"))
+}
+
+fn escaped(value: &str) -> String {
+    let keep = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
+    let one = |byte: u8| match keep(byte) {
+        true => char::from(byte).to_string(),
+        false => format!("%{byte:02X}"),
+    };
+    value.bytes().map(one).collect()
+}
