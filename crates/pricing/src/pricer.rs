@@ -27,6 +27,9 @@ const TOO_DEAR: Nanos = Nanos::from_dollars(1_000_000);
 pub struct Priced {
     /// The cost by part; the parts add up exactly.
     pub parts: CostParts,
+    /// The part of the cost that is charged at a ceiling, because no rate is known for it: all of
+    /// it for an unknown model, the units for one that has no rate for a unit.
+    pub at_ceiling: Nanos,
     /// Where the price came from.
     pub basis: PriceBasis,
     /// `UNPRICED` and `AMBIGUOUS_PRICE`, where they apply.
@@ -100,9 +103,17 @@ struct CompiledCeiling {
 /// A bill that is not finished: something needs the ceiling, which is not there yet.
 struct NeedsCeiling;
 
+/// What of a call has no rate.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum AtCeiling {
+    Nothing,
+    Units,
+    Everything,
+}
+
 struct Charged {
     bill: Bill,
-    at_ceiling: bool,
+    at_ceiling: AtCeiling,
     guessed: bool,
 }
 
@@ -206,6 +217,7 @@ impl Pricer {
             }
             return Ok(Priced {
                 parts: charged.bill.proportions_of(reported),
+                at_ceiling: Nanos::ZERO,
                 basis: PriceBasis::Reported,
                 flags: Flags::default(),
             });
@@ -215,15 +227,21 @@ impl Pricer {
         if resolved.ambiguous || charged.guessed {
             flags.insert(Flags::AMBIGUOUS_PRICE);
         }
-        if charged.at_ceiling {
+        if charged.at_ceiling != AtCeiling::Nothing {
             flags.insert(Flags::UNPRICED);
         }
+        let parts = charged.bill.parts(multiplier).map_err(too_dear)?;
         Ok(Priced {
-            parts: charged.bill.parts(multiplier).map_err(too_dear)?,
-            basis: if charged.at_ceiling {
-                PriceBasis::Ceiling
-            } else {
+            at_ceiling: match charged.at_ceiling {
+                AtCeiling::Nothing => Nanos::ZERO,
+                AtCeiling::Units => parts.units,
+                AtCeiling::Everything => parts.total(),
+            },
+            parts,
+            basis: if charged.at_ceiling == AtCeiling::Nothing {
                 PriceBasis::Book
+            } else {
+                PriceBasis::Ceiling
             },
             flags,
         })
@@ -292,7 +310,7 @@ impl Resolved {
     ) -> Result<Charged, NeedsCeiling> {
         let mut charged = Charged {
             bill: Bill::default(),
-            at_ceiling: false,
+            at_ceiling: AtCeiling::Nothing,
             guessed: false,
         };
         let has_tokens = call.tokens.total() > 0;
@@ -346,7 +364,7 @@ impl Resolved {
             }
         }
         self.charge_missing(call, missing, by_token || by_unit, &mut charged, lines)?;
-        let nothing_charged = !(by_token || by_unit || charged.at_ceiling);
+        let nothing_charged = !(by_token || by_unit || charged.at_ceiling != AtCeiling::Nothing);
         // A call of a model sold by token that used none (a refused one) costs nothing.
         if nothing_charged && !era.has_token_rates() {
             self.charge_ceiling(policy, call, at, &mut charged, lines)?;
@@ -376,7 +394,7 @@ impl Resolved {
                 charged
                     .bill
                     .charge_units(*kind, *quantity, rate, note, lines);
-                charged.at_ceiling = true;
+                charged.at_ceiling = AtCeiling::Units;
             }
         }
         Ok(())
@@ -392,7 +410,7 @@ impl Resolved {
         lines: &mut impl Lines,
     ) -> Result<(), NeedsCeiling> {
         let compiled = self.ceiling.as_ref().ok_or(NeedsCeiling)?;
-        charged.at_ceiling = true;
+        charged.at_ceiling = AtCeiling::Everything;
         // A ceiling knows no discount: batch and flex cost the default rates.
         let tier = match Tier::of_call(&call.service_tier) {
             Tier::Batch | Tier::Flex | Tier::Balanced => Tier::Default,

@@ -128,6 +128,7 @@ impl MeterPartition {
                 version = self.pricer.version();
                 Charge {
                     cost: priced.parts,
+                    at_ceiling: priced.at_ceiling,
                     priced: priced.basis,
                     flags: priced.flags,
                     price_version: version,

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use spendfuse_domain::row::{Origin, SpendRow};
-use spendfuse_domain::{Filter, Identity, UnixMillis};
+use spendfuse_domain::row::{Origin, PriceBasis, SpendRow};
+use spendfuse_domain::{Filter, Identity, Nanos, UnixMillis};
 use spendfuse_engine::book::BudgetBook;
 use spendfuse_engine::codec;
 use spendfuse_engine::delta::Deltas;
@@ -170,8 +170,14 @@ impl MeterWorker {
             Some(Fault::WindowByArrival) => event.time = one.arrival,
             _ => {}
         }
+        let at_ceiling = if one.priced == PriceBasis::Ceiling {
+            one.cost.total()
+        } else {
+            Nanos::ZERO
+        };
         let charge = Charge {
             cost: one.cost,
+            at_ceiling,
             priced: one.priced,
             price_version: "test",
             ..Charge::default()
