@@ -4,11 +4,16 @@ use std::io::IsTerminal;
 
 use tracing_subscriber::EnvFilter;
 
-use crate::settings::{Settings, SettingsError};
+use crate::settings::{Settings, SettingsError, Source};
 
-/// Starts logging as `log.format` and `log.level` say.
-pub fn start(settings: &Settings) -> Result<(), SettingsError> {
-    let filter = EnvFilter::try_new(settings.text("log.level"))
+/// Starts logging as `log.format` and `log.level` say. Where nobody asks for a level, only services
+/// tell more than errors: a command says in its own words what failed.
+pub fn start(settings: &Settings, is_service: bool) -> Result<(), SettingsError> {
+    let level = match settings.resolved().get("log.level") {
+        Some(level) if level.source == Source::Default && !is_service => "error",
+        _ => settings.text("log.level"),
+    };
+    let filter = EnvFilter::try_new(level)
         .map_err(|error| settings.wrong("log.level", &error.to_string()))?;
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)

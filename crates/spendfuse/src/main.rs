@@ -57,10 +57,31 @@ enum Command {
     Loader,
     /// Create or update the tables in ClickHouse
     Migrate(commands::migrate::MigrateArgs),
+    /// Budgets: check a file, put it into force, see what is spent
+    Budgets(commands::budgets::BudgetsArgs),
+    /// Decide whether a call may go ahead, as a sidecar would
+    Check(commands::check::CheckArgs),
+    /// Send events from a file to the usage topic
+    Ingest(commands::ingest::IngestArgs),
+    /// Prices: import, show, compare and change them, cost a call
+    Prices(commands::prices::PricesArgs),
+    /// Findings of the detectors
+    Findings(commands::findings::FindingsArgs),
+    /// Events that could not be counted, and their way back
+    Dlq(commands::dlq::DlqArgs),
+    /// Fingerprint of a prompt or tool call, as apps send it instead of the text
+    Fingerprint(commands::fingerprint::FingerprintArgs),
     /// Create the topics with the right settings, or check them
     Topics(commands::topics::TopicsArgs),
     /// Show the configuration in force and where each value came from
     Config(commands::config::ConfigArgs),
+}
+
+impl Command {
+    /// Whether it runs until it is stopped, so that its log is what people watch.
+    fn is_service(&self) -> bool {
+        matches!(self, Self::Up | Self::Processor | Self::Loader)
+    }
 }
 
 fn main() -> ExitCode {
@@ -82,12 +103,19 @@ fn run(line: CommandLine) -> Result<ExitCode, Failure> {
     )
     .map_err(Failure::usage)?;
     let settings = Settings::new(resolved).map_err(Failure::usage)?;
-    logging::start(&settings).map_err(Failure::usage)?;
+    logging::start(&settings, line.command.is_service()).map_err(Failure::usage)?;
     match line.command {
         Command::Up => roles::run(&settings, &roles::Role::ALL),
         Command::Processor => roles::run(&settings, &[roles::Role::Processor]),
         Command::Loader => roles::run(&settings, &[roles::Role::Loader]),
         Command::Migrate(args) => commands::migrate::run(&settings, &args),
+        Command::Budgets(args) => commands::budgets::run(&settings, &args),
+        Command::Check(args) => commands::check::run(&settings, &args),
+        Command::Ingest(args) => commands::ingest::run(&settings, &args),
+        Command::Prices(args) => commands::prices::run(&settings, &args),
+        Command::Findings(args) => commands::findings::run(&settings, &args),
+        Command::Dlq(args) => commands::dlq::run(&settings, &args),
+        Command::Fingerprint(args) => commands::fingerprint::run(&settings, &args),
         Command::Topics(args) => commands::topics::run(&settings, &args),
         Command::Config(args) => commands::config::run(&settings, &args),
     }

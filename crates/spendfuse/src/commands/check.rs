@@ -100,7 +100,13 @@ fn estimate(
     let mut pricer = Pricer::new(book::in_force(settings)?, Arc::new(policy));
     let who = &request.attribution;
     let priced = pricer
-        .price(&who.provider, &who.account, &call, &who.model, output::now())
+        .price(
+            &who.provider,
+            &who.account,
+            &call,
+            &who.model,
+            output::now(),
+        )
         .map_err(Failure::work)?;
     Ok(Spend {
         cost: priced.parts.total(),
@@ -158,11 +164,7 @@ fn replica(settings: &Settings) -> Result<(Guard, Clock), Failure> {
 fn follow(
     settings: &Settings,
     topic: &str,
-    mut take: impl FnMut(
-        &str,
-        Option<&[u8]>,
-        &spendfuse_bus::InputRecord<'_>,
-    ) -> Result<(), GuardError>,
+    mut take: impl FnMut(&str, Option<&[u8]>, &spendfuse_bus::InputRecord<'_>) -> Result<(), GuardError>,
 ) -> Result<(), Failure> {
     kafka::read_topic(settings, topic, |record| {
         let key = record.key.and_then(|key| std::str::from_utf8(key).ok());
@@ -175,14 +177,16 @@ fn follow(
 
 fn print(response: &CheckResponse, verdict: Verdict, now: UnixMillis) {
     let decision = coloured(response.decision, verdict_colour(verdict));
-    output::line(match (&response.downgrade_to, response.retry_after_seconds) {
-        (Some(model), _) => format!("{decision}: use {model} instead"),
-        (None, Some(seconds)) => {
-            let wait = i64::try_from(seconds.saturating_mul(1000)).unwrap_or(i64::MAX);
-            format!("{decision}: try again in {}", span(wait))
-        }
-        (None, None) => decision,
-    });
+    output::line(
+        match (&response.downgrade_to, response.retry_after_seconds) {
+            (Some(model), _) => format!("{decision}: use {model} instead"),
+            (None, Some(seconds)) => {
+                let wait = i64::try_from(seconds.saturating_mul(1000)).unwrap_or(i64::MAX);
+                format!("{decision}: try again in {}", span(wait))
+            }
+            (None, None) => decision,
+        },
+    );
     if response.budgets.is_empty() {
         output::line("no budget applies to this call");
     } else {

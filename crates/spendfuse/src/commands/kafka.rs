@@ -64,10 +64,7 @@ pub fn read(
 }
 
 /// The last value of each key of a compacted topic. Records without a readable key are left out.
-pub fn read_table(
-    settings: &Settings,
-    topic: &str,
-) -> Result<BTreeMap<String, LastValue>, Failure> {
+pub fn read_table(settings: &Settings, topic: &str) -> Result<BTreeMap<String, Vec<u8>>, Failure> {
     let mut table = BTreeMap::new();
     read_topic(settings, topic, |record| {
         let Some(key) = record.key.and_then(|key| std::str::from_utf8(key).ok()) else {
@@ -75,11 +72,7 @@ pub fn read_table(
         };
         match record.value {
             Some(value) => {
-                let last = LastValue {
-                    value: value.to_vec(),
-                    offset: record.offset,
-                };
-                table.insert(key.to_owned(), last);
+                table.insert(key.to_owned(), value.to_vec());
             }
             None => {
                 table.remove(key);
@@ -87,13 +80,4 @@ pub fn read_table(
         }
     })?;
     Ok(table)
-}
-
-/// What a compacted topic holds for a key.
-#[derive(Debug)]
-pub struct LastValue {
-    /// The value.
-    pub value: Vec<u8>,
-    /// Its offset.
-    pub offset: i64,
 }

@@ -1,9 +1,20 @@
 //! The commands, one file each. A command prints its result on standard output and says by its exit
 //! code whether it found something wrong.
 
+pub mod budgets;
+pub mod check;
 pub mod config;
+mod context;
+pub mod dlq;
+pub mod findings;
+pub mod fingerprint;
+pub mod ingest;
+mod kafka;
 pub mod migrate;
+mod output;
+pub mod prices;
 pub mod topics;
+mod warehouse;
 
 use std::fmt;
 use std::process::ExitCode;

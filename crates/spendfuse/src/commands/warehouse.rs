@@ -1,8 +1,9 @@
 //! ClickHouse, for commands that ask it something.
 
+use std::fmt::Display;
 use std::future::Future;
 
-use spendfuse_warehouse::{Warehouse, WarehouseConfig, WarehouseError};
+use spendfuse_warehouse::Warehouse;
 use tokio::runtime::{self, Runtime};
 
 use super::Failure;
@@ -22,14 +23,7 @@ impl Connection {
             .enable_all()
             .build()
             .map_err(Failure::work)?;
-        let config = WarehouseConfig {
-            url: settings.text("clickhouse.url").to_owned(),
-            user: settings.text("clickhouse.user").to_owned(),
-            password: settings.text("clickhouse.password").to_owned(),
-            database: settings.text("clickhouse.database").to_owned(),
-            replicated: settings.flag("clickhouse.replicated").map_err(Failure::usage)?,
-            ..WarehouseConfig::default()
-        };
+        let config = settings.warehouse().map_err(Failure::usage)?;
         let warehouse = runtime
             .block_on(Warehouse::connect(config))
             .map_err(Failure::work)?;
@@ -37,9 +31,9 @@ impl Connection {
     }
 
     /// Waits for an answer.
-    pub fn wait<T>(
+    pub fn wait<T, E: Display>(
         &self,
-        answer: impl Future<Output = Result<T, WarehouseError>>,
+        answer: impl Future<Output = Result<T, E>>,
     ) -> Result<T, Failure> {
         self.runtime.block_on(answer).map_err(Failure::work)
     }

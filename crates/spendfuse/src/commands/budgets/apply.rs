@@ -33,7 +33,10 @@ pub fn run(settings: &Settings, args: &ApplyArgs) -> Result<ExitCode, Failure> {
     let file = read_file(&args.file)?.map_err(|mistakes| {
         let mut lines = mistake_lines(&args.file, &mistakes);
         let count = counted(mistakes.len() as u64, "mistake");
-        lines.insert(0, format!("{count} in the budgets file, nothing was changed"));
+        lines.insert(
+            0,
+            format!("{count} in the budgets file, nothing was changed"),
+        );
         Failure::usage(lines.join("\n"))
     })?;
     let missing = if args.prune {

@@ -17,7 +17,8 @@ pub fn run(settings: &Settings, as_json: bool) -> Result<ExitCode, Failure> {
         let values: Vec<Value> = records
             .iter()
             .map(|record| {
-                serde_json::from_slice(&record.to_record()).expect("records of this program are JSON")
+                serde_json::from_slice(&record.to_record())
+                    .expect("records of this program are JSON")
             })
             .collect();
         output::json(&values);

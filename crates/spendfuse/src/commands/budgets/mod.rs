@@ -91,8 +91,8 @@ fn mistake_lines(path: &Path, mistakes: &[Mistake]) -> Vec<String> {
 pub fn records_in_force(settings: &Settings) -> Result<Vec<BudgetsRecord>, Failure> {
     let table = kafka::read_table(settings, &settings.topics().budgets)?;
     let mut records = Vec::with_capacity(table.len());
-    for (key, last) in table {
-        match BudgetsRecord::parse(&key, &last.value) {
+    for (key, value) in table {
+        match BudgetsRecord::parse(&key, &value) {
             Ok(record) => records.push(record),
             Err(error) => output::note(format!("warning: {error}; it is left out")),
         }

@@ -30,7 +30,7 @@ pub fn read(settings: &Settings, now: UnixMillis) -> Result<Standing, Failure> {
     let mut scopes = Vec::new();
     let mut seen: BTreeSet<String> = BTreeSet::new();
     let mut has_processor = false;
-    for (key, last) in &table {
+    for (key, value) in &table {
         match BlocklistKey::parse(key) {
             Some(BlocklistKey::Heartbeat { stage, .. }) => {
                 has_processor |= stage == Stage::Ledger;
@@ -39,7 +39,7 @@ pub fn read(settings: &Settings, now: UnixMillis) -> Result<Standing, Failure> {
             Some(BlocklistKey::Budget { .. } | BlocklistKey::Finding { .. }) => {}
             None => continue,
         }
-        let entry: BlocklistEntry = match serde_json::from_slice(&last.value) {
+        let entry: BlocklistEntry = match serde_json::from_slice(value) {
             Ok(entry) => entry,
             Err(error) => {
                 output::note(format!("warning: blocklist entry {key}: {error}; left out"));

@@ -6,13 +6,11 @@ use std::process::ExitCode;
 use clap::Args;
 use comfy_table::Cell;
 use serde_json::json;
-use spendfuse_domain::verdict::BlocklistEntry;
 use spendfuse_domain::UnixMillis;
+use spendfuse_domain::verdict::BlocklistEntry;
 
 use super::super::dlq;
-use super::super::output::{
-    self, Side, coloured, counted, grouped, print_table, table, until,
-};
+use super::super::output::{self, Side, coloured, counted, grouped, print_table, table, until};
 use super::{Failure, standing};
 use crate::settings::Settings;
 
@@ -36,7 +34,9 @@ pub fn run(settings: &Settings, args: &StatusArgs) -> Result<ExitCode, Failure> 
     let now = output::now();
     let mut standing = standing::read(settings, now)?;
     let begins = |text: &str, prefix: &Option<String>| {
-        prefix.as_ref().is_none_or(|prefix| text.starts_with(prefix.as_str()))
+        prefix
+            .as_ref()
+            .is_none_or(|prefix| text.starts_with(prefix.as_str()))
     };
     standing
         .scopes

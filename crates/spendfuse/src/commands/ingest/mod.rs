@@ -11,9 +11,7 @@ use std::process::ExitCode;
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 use spendfuse_domain::UnixMillis;
-use spendfuse_domain::event::{
-    EnvelopeDefaults, Event, RejectReason, Rejection, complete, decode,
-};
+use spendfuse_domain::event::{EnvelopeDefaults, Event, RejectReason, Rejection, complete, decode};
 
 use super::{Failure, output};
 use crate::settings::Settings;
@@ -109,7 +107,11 @@ impl Lines {
         Ok(Self {
             input: Box::new(BufReader::with_capacity(1 << 20, input)),
             progress: progress(bytes),
-            name: if is_stdin { "standard input".to_owned() } else { name },
+            name: if is_stdin {
+                "standard input".to_owned()
+            } else {
+                name
+            },
             number: 0,
         })
     }

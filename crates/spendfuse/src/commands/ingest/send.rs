@@ -13,9 +13,9 @@ use serde_json::json;
 use spendfuse_bus::{BusError, EventProducer, EventRecord, ProducerOptions};
 use spendfuse_domain::event::Rejection;
 
+use super::super::found_wrong;
 use super::super::kafka::{self, PATIENCE};
 use super::super::output::{self, counted, grouped};
-use super::super::found_wrong;
 use super::{Failure, IngestArgs, Lines, defaults, read_line};
 use crate::settings::Settings;
 
@@ -112,7 +112,9 @@ fn tell_unreadable(lines: &Lines, rejection: &Rejection, count: u64) {
             "{}:{}: {}: {}",
             lines.name, lines.number, rejection.reason, rejection.detail
         ),
-        _ if count == TOLD_ONE_BY_ONE + 1 => "further lines that cannot be read are only counted".to_owned(),
+        _ if count == TOLD_ONE_BY_ONE + 1 => {
+            "further lines that cannot be read are only counted".to_owned()
+        }
         _ => return,
     };
     lines.progress.suspend(|| output::note(text));

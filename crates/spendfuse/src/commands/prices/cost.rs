@@ -133,9 +133,7 @@ fn print(args: &CostArgs, explained: &Explained, version: &str, flags: &[&str]) 
         (PriceBasis::Ceiling, Some(dearest), _) => {
             format!("price    unknown: at a ceiling, the rates of {dearest}")
         }
-        (PriceBasis::Ceiling, None, _) => {
-            "price    unknown: at the configured ceiling".to_owned()
-        }
+        (PriceBasis::Ceiling, None, _) => "price    unknown: at the configured ceiling".to_owned(),
         (PriceBasis::Book, Some(found), Some(how)) => format!("price    {found} ({})", how.name()),
         (PriceBasis::Book, found, _) => format!("price    {}", found.unwrap_or_default()),
     });

@@ -6,8 +6,8 @@ use std::process::ExitCode;
 
 use clap::Args;
 use serde_json::{Value, json};
-use spendfuse_pricing::import::{self, Report};
 use spendfuse_pricing::PriceBook;
+use spendfuse_pricing::import::{self, Report};
 
 use super::super::output::{self, Side, counted, grouped, print_table, table};
 use super::publish::{publish, tell};
@@ -40,13 +40,13 @@ pub fn run(settings: &Settings, args: &ImportArgs) -> Result<ExitCode, Failure> 
     let file_name = args.file.file_name().unwrap_or(args.file.as_os_str());
     let file_name = file_name.to_string_lossy().into_owned();
     let source = args.source.clone().unwrap_or(file_name);
-    let named = |error: &dyn std::fmt::Display| {
-        Failure::usage(format!("{}: {error}", args.file.display()))
-    };
-    let imported =
-        import::litellm(&bytes, &args.label, &source).map_err(|error| named(&error))?;
+    let named =
+        |error: &dyn std::fmt::Display| Failure::usage(format!("{}: {error}", args.file.display()));
+    let imported = import::litellm(&bytes, &args.label, &source).map_err(|error| named(&error))?;
     if imported.draft.models.is_empty() {
-        return Err(named(&"no entry has a price; this is not LiteLLM's price file"));
+        return Err(named(
+            &"no entry has a price; this is not LiteLLM's price file",
+        ));
     }
     let new = imported.draft.finish().map_err(|error| named(&error))?;
     if !args.json {

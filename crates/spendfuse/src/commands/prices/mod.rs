@@ -15,7 +15,7 @@ use spendfuse_domain::Nanos;
 use spendfuse_pricing::rate::Meter;
 
 use super::output::dollars;
-use super::{Failure, kafka, output};
+use super::{Failure, kafka};
 use crate::settings::Settings;
 
 #[derive(Args, Debug)]

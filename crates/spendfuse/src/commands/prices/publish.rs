@@ -1,11 +1,10 @@
 //! Puts a price book into force: one transaction for Kafka, then the rows for SQL.
 
 use spendfuse_bus::{OutputRecord, write_in_one_transaction};
-use spendfuse_domain::Nanos;
 use spendfuse_pricing::PriceBook;
-use spendfuse_warehouse::query::PriceRow;
 
 use super::super::kafka::PATIENCE;
+use super::super::migrate::insert_prices;
 use super::super::output;
 use super::super::warehouse::Connection;
 use super::{Failure, book, kafka};
@@ -55,22 +54,6 @@ pub fn tell(new: &PriceBook, is_new: bool) {
 }
 
 fn insert_rows(settings: &Settings, new: &PriceBook) -> Result<(), Failure> {
-    let rows: Vec<PriceRow<'_>> = new
-        .rows()
-        .map(|row| PriceRow {
-            price_version: row.version,
-            provider: row.provider,
-            model: row.model,
-            service_tier: row.tier,
-            line: row.class_or_unit,
-            per_million_tokens: row.per_million_tokens,
-            above_context_tokens: row.context_above,
-            quality: row.quality,
-            size: row.size,
-            effective_from: row.effective_from,
-            rate: Nanos::new(i128::from(row.nanos)),
-        })
-        .collect();
     let connection = Connection::open(settings)?;
-    connection.wait(connection.warehouse.insert_prices(&rows))
+    connection.wait(insert_prices(&connection.warehouse, new))
 }

@@ -10,8 +10,8 @@ use spendfuse_pricing::PriceBook;
 use spendfuse_pricing::book::ModelPrices;
 use spendfuse_pricing::rate::{Meter, RateKey, TokenClass};
 
-use super::super::output::{self, Side, dollars, grouped, print_table, table};
 use super::super::found_wrong;
+use super::super::output::{self, Side, dollars, grouped, print_table, table};
 use super::book::BookArgs;
 use super::{Failure, rate_text};
 use crate::settings::Settings;

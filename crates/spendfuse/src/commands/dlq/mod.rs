@@ -1,0 +1,61 @@
+//! `spendfuse dlq list|replay`: events that were set aside, and their way back.
+
+mod list;
+mod records;
+mod replay;
+
+use std::collections::BTreeMap;
+use std::process::ExitCode;
+
+use clap::{Args, Subcommand};
+use spendfuse_domain::event::RejectReason;
+
+use super::{Failure, kafka, output};
+use crate::settings::Settings;
+
+#[derive(Args, Debug)]
+pub struct DlqArgs {
+    #[command(subcommand)]
+    action: Action,
+}
+
+#[derive(Subcommand, Debug)]
+enum Action {
+    /// Show the events that wait in the DLQ: spend that no budget counts
+    #[command(
+        after_help = "Examples:\n  spendfuse dlq list\n  spendfuse dlq list --reason late --limit 0\n  spendfuse dlq list --json | jq -r '.events[].value'"
+    )]
+    List(list::ListArgs),
+    /// Send events to the usage topic again, each once
+    #[command(
+        after_help = "Examples:\n  spendfuse dlq replay --dry-run\n  spendfuse dlq replay --reason internal_error\n  spendfuse dlq replay --reason late --verify\n\nWhat was replayed is noted in the DLQ in the same transaction, so that a second replay does not\nsend it again. Events that would be rejected again stay where they are."
+    )]
+    Replay(replay::ReplayArgs),
+}
+
+pub fn run(settings: &Settings, args: &DlqArgs) -> Result<ExitCode, Failure> {
+    match &args.action {
+        Action::List(args) => list::run(settings, args),
+        Action::Replay(args) => replay::run(settings, args),
+    }
+}
+
+/// How many events wait in the DLQ, by reason.
+pub fn waiting_by_reason(settings: &Settings) -> Result<BTreeMap<String, u64>, Failure> {
+    let mut counts = BTreeMap::new();
+    for event in records::read(settings)? {
+        if !event.is_settled {
+            *counts.entry(event.reason).or_default() += 1;
+        }
+    }
+    Ok(counts)
+}
+
+/// Reads `--reason`.
+fn known_reason(text: &str) -> Result<String, String> {
+    let known = RejectReason::from_name(text).map(|reason| reason.name().to_owned());
+    known.ok_or_else(|| {
+        let names: Vec<&str> = RejectReason::ALL.iter().map(|one| one.name()).collect();
+        format!("use one of {}", names.join(", "))
+    })
+}

@@ -1,0 +1,112 @@
+//! The records of the DLQ: rejected events, and notes of what became of them.
+//!
+//! A note is a record with the header `spendfuse_settled` and no key, whose value lists coordinates
+//! in the DLQ: `{"v":1,"settled":[[partition, offset], …]}`. `dlq replay` writes it in the transaction
+//! that sends the events, so that neither can be there without the other.
+
+use std::collections::HashSet;
+
+use serde::{Deserialize, Serialize};
+use spendfuse_bus::{Headers, InputRecord, OutputRecord};
+use spendfuse_domain::UnixMillis;
+
+use super::{Failure, kafka, output};
+use crate::settings::Settings;
+
+const REASON: &str = "spendfuse_reason";
+const DETAIL: &str = "spendfuse_detail";
+const PARTITION: &str = "spendfuse_partition";
+const OFFSET: &str = "spendfuse_offset";
+const SETTLED: &str = "spendfuse_settled";
+/// Begins the names of all headers that are ours and not the sender's.
+pub const OWN_HEADERS: &str = "spendfuse_";
+
+/// Partition and offset in the DLQ.
+pub type Place = (u32, i64);
+
+/// An event that was set aside, without its value.
+#[derive(Debug)]
+pub struct SetAside {
+    /// Where it lies in the DLQ.
+    pub at: Place,
+    /// When it was set aside.
+    pub logged_at: UnixMillis,
+    /// Why, as in the contract.
+    pub reason: String,
+    /// What is wrong, in words.
+    pub detail: String,
+    /// Where it lay in the usage topic, where the DLQ says.
+    pub origin: Option<Place>,
+    /// Whether it was replayed, or found to be counted already.
+    pub is_settled: bool,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Note {
+    v: u32,
+    settled: Vec<Place>,
+}
+
+/// Everything in the DLQ, in the order of its partitions and offsets.
+pub fn read(settings: &Settings) -> Result<Vec<SetAside>, Failure> {
+    let mut events = Vec::new();
+    let mut settled: HashSet<Place> = HashSet::new();
+    kafka::read_topic(settings, &settings.topics().dlq, |record| {
+        if !is_note(record) {
+            events.push(SetAside::of(record));
+            return;
+        }
+        match serde_json::from_slice::<Note>(record.value.unwrap_or_default()) {
+            Ok(note) => settled.extend(note.settled),
+            Err(error) => output::note(format!(
+                "warning: a note in the DLQ at {}@{} cannot be read: {error}",
+                record.partition, record.offset
+            )),
+        }
+    })?;
+    for event in &mut events {
+        event.is_settled = settled.contains(&event.at);
+    }
+    events.sort_by_key(|event| event.at);
+    Ok(events)
+}
+
+/// Whether a record is a note and not an event.
+pub fn is_note(record: &InputRecord<'_>) -> bool {
+    record.headers.get(SETTLED).is_some()
+}
+
+/// The note that these events are settled, for partition 0 of the DLQ.
+pub fn note(topic: &str, settled: Vec<Place>) -> OutputRecord {
+    let note = Note { v: 1, settled };
+    OutputRecord {
+        topic: topic.to_owned(),
+        partition: 0,
+        key: None,
+        value: Some(serde_json::to_vec(&note).expect("integers always become JSON")),
+        headers: vec![(SETTLED.to_owned(), b"1".to_vec())],
+    }
+}
+
+impl SetAside {
+    fn of(record: &InputRecord<'_>) -> Self {
+        let headers = &record.headers;
+        let origin = || {
+            let partition = text(headers, PARTITION).parse().ok()?;
+            Some((partition, text(headers, OFFSET).parse().ok()?))
+        };
+        Self {
+            at: (record.partition, record.offset),
+            logged_at: UnixMillis(record.timestamp_millis),
+            reason: text(headers, REASON),
+            detail: text(headers, DETAIL),
+            origin: origin(),
+            is_settled: false,
+        }
+    }
+}
+
+fn text(headers: &Headers<'_>, name: &str) -> String {
+    let value = headers.get(name).unwrap_or_default();
+    String::from_utf8_lossy(value).into_owned()
+}

@@ -1,0 +1,270 @@
+//! `spendfuse findings list|show`.
+
+use std::process::ExitCode;
+
+use clap::{Args, Subcommand};
+use comfy_table::{Cell, Color};
+use serde_json::Value;
+use spendfuse_domain::finding::{Finding, FindingState};
+use spendfuse_domain::{Detector, Severity};
+use xxhash_rust::xxh3::xxh3_64;
+
+use super::output::{self, Side, ago, counted, grouped, print_table, table};
+use super::{Failure, found_wrong, kafka};
+use crate::settings::Settings;
+
+#[derive(Args, Debug)]
+pub struct FindingsArgs {
+    #[command(subcommand)]
+    action: Action,
+}
+
+#[derive(Subcommand, Debug)]
+enum Action {
+    /// Show the open findings, the worst first
+    #[command(
+        after_help = "Examples:\n  spendfuse findings list\n  spendfuse findings list --all --detector retry_loop --scope acme/"
+    )]
+    List(ListArgs),
+    /// Show everything about a finding, evidence included
+    #[command(
+        after_help = "Examples:\n  spendfuse findings show 3fa94c01\n  spendfuse findings show acme/session=s-1"
+    )]
+    Show(ShowArgs),
+}
+
+#[derive(Args, Debug)]
+struct ListArgs {
+    /// Also closed findings
+    #[arg(long)]
+    all: bool,
+    /// Only of this detector
+    #[arg(long, value_parser = known_detector)]
+    detector: Option<Detector>,
+    /// Only from this severity on: info, warning, critical
+    #[arg(long, value_parser = known_severity)]
+    severity: Option<Severity>,
+    /// Only scopes that begin with this, such as acme/session=
+    #[arg(long, value_name = "PREFIX")]
+    scope: Option<String>,
+    /// Findings to print at most; 0 = all
+    #[arg(long, value_name = "N", default_value_t = 50)]
+    limit: usize,
+    /// Print JSON, always with all findings
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Args, Debug)]
+struct ShowArgs {
+    /// Id from `findings list`, or the beginning of a scope
+    finding: String,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// A finding with its key in the topic.
+struct Keyed {
+    id: String,
+    key: String,
+    finding: Finding,
+}
+
+pub fn run(settings: &Settings, args: &FindingsArgs) -> Result<ExitCode, Failure> {
+    match &args.action {
+        Action::List(args) => list(settings, args),
+        Action::Show(args) => show(settings, args),
+    }
+}
+
+/// All findings: open before closed, then the worst, then the latest first.
+fn read(settings: &Settings) -> Result<Vec<Keyed>, Failure> {
+    let table = kafka::read_table(settings, &settings.topics().findings)?;
+    let mut findings = Vec::with_capacity(table.len());
+    for (key, value) in table {
+        match serde_json::from_slice::<Finding>(&value) {
+            Ok(finding) => findings.push(Keyed {
+                id: format!("{:08x}", xxh3_64(key.as_bytes()) >> 32),
+                key,
+                finding,
+            }),
+            Err(error) => output::note(format!("warning: finding {key}: {error}; left out")),
+        }
+    }
+    findings.sort_by_key(|one| {
+        let finding = &one.finding;
+        let is_closed = finding.state == FindingState::Closed;
+        let worst = std::cmp::Reverse((finding.severity, finding.last_at));
+        (is_closed, worst)
+    });
+    Ok(findings)
+}
+
+fn list(settings: &Settings, args: &ListArgs) -> Result<ExitCode, Failure> {
+    let mut findings = read(settings)?;
+    findings.retain(|one| {
+        let finding = &one.finding;
+        let scope = args.scope.as_deref().unwrap_or_default();
+        (args.all || finding.state == FindingState::Open)
+            && args.detector.is_none_or(|only| finding.detector == only)
+            && args.severity.is_none_or(|least| finding.severity >= least)
+            && finding.scope.starts_with(scope)
+    });
+    if args.json {
+        output::json(&findings.iter().map(Keyed::to_json).collect::<Vec<_>>());
+        return Ok(ExitCode::SUCCESS);
+    }
+    if findings.is_empty() {
+        output::line(if args.all {
+            "no findings"
+        } else {
+            "no open findings; --all shows closed ones"
+        });
+        return Ok(ExitCode::SUCCESS);
+    }
+    let now = output::now();
+    let shown = if args.limit == 0 {
+        findings.len()
+    } else {
+        args.limit
+    };
+    let mut rows = table([
+        ("ID", Side::Left),
+        ("SEVERITY", Side::Left),
+        ("SCOPE", Side::Left),
+        ("WASTED", Side::Right),
+        ("LAST", Side::Left),
+        ("WHAT", Side::Left),
+    ]);
+    for one in findings.iter().take(shown) {
+        let finding = &one.finding;
+        let state = match finding.state {
+            FindingState::Open => "",
+            FindingState::Closed => " (closed)",
+        };
+        rows.add_row(vec![
+            Cell::new(&one.id),
+            severity_cell(finding.severity),
+            Cell::new(&finding.scope),
+            Cell::new(format!("${}", finding.wasted_usd)),
+            Cell::new(ago(finding.last_at, now)),
+            Cell::new(format!(
+                "{}: {}{state}",
+                finding.detector.name(),
+                finding.message
+            )),
+        ]);
+    }
+    print_table(&rows);
+    if shown < findings.len() {
+        let more = grouped((findings.len() - shown) as u64);
+        output::line(format!("and {more} more; --limit 0 prints all"));
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn show(settings: &Settings, args: &ShowArgs) -> Result<ExitCode, Failure> {
+    let mut findings = read(settings)?;
+    findings.retain(|one| one.id == args.finding || one.key.starts_with(&args.finding));
+    if args.json {
+        output::json(&findings.iter().map(Keyed::to_json).collect::<Vec<_>>());
+    } else if findings.is_empty() {
+        output::line(format!(
+            "no finding has the id or scope {}; `spendfuse findings list --all` shows all",
+            args.finding
+        ));
+    } else {
+        for (place, one) in findings.iter().enumerate() {
+            if place > 0 {
+                output::line("");
+            }
+            one.print();
+        }
+    }
+    Ok(if findings.is_empty() {
+        found_wrong()
+    } else {
+        ExitCode::SUCCESS
+    })
+}
+
+impl Keyed {
+    fn to_json(&self) -> Value {
+        let mut value =
+            serde_json::to_value(&self.finding).expect("texts and numbers always become JSON");
+        value["id"] = Value::from(self.id.as_str());
+        value["key"] = Value::from(self.key.as_str());
+        value
+    }
+
+    fn print(&self) {
+        let finding = &self.finding;
+        let state = match finding.state {
+            FindingState::Open => "open",
+            FindingState::Closed => "closed",
+        };
+        output::line(format!(
+            "{} {} {}, {state}",
+            self.id,
+            finding.severity.name(),
+            finding.detector.name()
+        ));
+        output::line(format!("  {}", finding.message));
+        let fields = [
+            ("scope", finding.scope.clone()),
+            ("agent", finding.agent.clone()),
+            ("model", finding.model.clone()),
+            ("customer", finding.customer.clone()),
+            ("feature", finding.feature.clone()),
+            ("rule", finding.rule.clone()),
+            (
+                "measured",
+                format!("{} (threshold {})", finding.measured, finding.threshold),
+            ),
+            ("wasted", format!("${}", finding.wasted_usd)),
+            ("opened", finding.opened_at.to_string()),
+            ("last", finding.last_at.to_string()),
+        ];
+        for (name, value) in fields.iter().filter(|(_, value)| !value.is_empty()) {
+            output::line(format!("  {name:<9} {value}"));
+        }
+        let evidence = &finding.evidence;
+        if evidence.is_empty() {
+            return;
+        }
+        output::line(format!(
+            "  evidence  {}",
+            counted(evidence.len() as u64, "event")
+        ));
+        for event in evidence {
+            let time = event
+                .time
+                .map_or_else(String::new, |time| format!(", {time}"));
+            output::line(format!("    {} of {}{time}", event.id, event.source));
+        }
+    }
+}
+
+fn severity_cell(severity: Severity) -> Cell {
+    let cell = Cell::new(severity.name());
+    match severity {
+        Severity::Info => cell,
+        Severity::Warning => cell.fg(Color::Yellow),
+        Severity::Critical => cell.fg(Color::Red),
+    }
+}
+
+fn known_detector(text: &str) -> Result<Detector, String> {
+    Detector::from_name(text).ok_or_else(|| {
+        let names: Vec<&str> = Detector::ALL.iter().map(|one| one.name()).collect();
+        format!("use one of {}", names.join(", "))
+    })
+}
+
+fn known_severity(text: &str) -> Result<Severity, String> {
+    let all = [Severity::Info, Severity::Warning, Severity::Critical];
+    all.into_iter()
+        .find(|severity| severity.name() == text)
+        .ok_or_else(|| "use one of info, warning, critical".to_owned())
+}
