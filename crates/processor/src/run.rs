@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
+use spendfuse_bus::topics;
 use spendfuse_bus::{
     BusError, HistoryTopic, KafkaConfig, Shutdown, StageConfig, StageEvent, StageLogic, run_stage,
 };
@@ -16,6 +17,10 @@ use crate::meter::MeterStage;
 use crate::tables::Tables;
 use crate::topics::Topics;
 
+/// How long one look at the topics may take.
+const PATIENCE: Duration = Duration::from_secs(5);
+const FIRST_PAUSE: Duration = Duration::from_millis(250);
+const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 const HOUR_MILLIS: i64 = 60 * 60 * 1000;
 const DAY_MILLIS: i64 = 24 * HOUR_MILLIS;
 
@@ -88,6 +93,14 @@ pub enum ProcessorError {
         #[source]
         error: Box<BusError>,
     },
+    /// Topics are missing or set to something that would break a guarantee.
+    #[error(
+        "topics are not as they must be: {0}; `spendfuse topics check` shows all, and Kafka's kafka-configs changes settings"
+    )]
+    Topics(String),
+    /// The broker's topics could not be looked at.
+    #[error("cannot check the topics: {0}")]
+    Check(#[source] Box<BusError>),
     /// The followers of budgets and prices could not be started.
     #[error("cannot follow budgets and prices: {0}")]
     Tables(#[source] Box<BusError>),
@@ -102,6 +115,7 @@ pub fn run(
     tables: &Arc<Tables>,
     shutdown: &Shutdown,
 ) -> Result<(), ProcessorError> {
+    check_topics(config, shutdown)?;
     let topics = Arc::new(config.topics.clone());
     let follower = follow_tables(&config.kafka, &config.topics, Arc::clone(tables))
         .map_err(|error| ProcessorError::Tables(Box::new(error)))?;
@@ -135,6 +149,31 @@ pub fn run(
     });
     follower.stop();
     result
+}
+
+/// Arrival times, dedupe and restore rely on the topics' settings, so nothing starts on wrong ones.
+/// A broker that is away is waited for.
+fn check_topics(config: &ProcessorConfig, shutdown: &Shutdown) -> Result<(), ProcessorError> {
+    let specs = config
+        .topics
+        .specs(config.partitions, config.dedupe_horizon_millis);
+    let mut pause = FIRST_PAUSE;
+    while !shutdown.is_requested() {
+        match topics::check(&config.kafka, &specs, PATIENCE) {
+            Ok(mismatches) if mismatches.is_empty() => return Ok(()),
+            Ok(mismatches) => {
+                let texts: Vec<_> = mismatches.iter().map(ToString::to_string).collect();
+                return Err(ProcessorError::Topics(texts.join("; ")));
+            }
+            Err(error) if error.can_retry() => {
+                tracing::warn!(error = %error, "waiting for Kafka");
+                shutdown.wait(pause);
+                pause = (pause * 2).min(LONGEST_PAUSE);
+            }
+            Err(error) => return Err(ProcessorError::Check(Box::new(error))),
+        }
+    }
+    Ok(())
 }
 
 fn work<L: StageLogic>(
