@@ -1,1 +1,27 @@
-//! spendfuse-sidecar
+//! The sidecar: HTTP around the guard and around sending events.
+//!
+//! What goes in: questions about calls (`/v1/check`, `/v1/authz`, `/v1/state`) and usage events
+//! (`/v1/usage`), on TCP and a Unix socket. What comes out: decisions from memory, and events that
+//! are safe: acknowledged by the broker or synced to the disk spool. [`run`] starts all of it
+//! against Kafka; [`Sidecar`] and [`router`] are the same without Kafka.
+
+mod clock;
+mod config;
+mod delivery;
+mod error;
+mod http;
+pub mod metrics;
+mod prices;
+mod replica;
+mod serve;
+mod sink;
+pub mod spool;
+mod usage;
+
+pub use config::{SidecarConfig, SidecarTopics, Token};
+pub use delivery::{Delivery, Unsafe};
+pub use error::SidecarError;
+pub use http::{MetricsText, Sidecar, router};
+pub use prices::Prices;
+pub use serve::{Listeners, run, serve};
+pub use sink::{Acknowledgement, KafkaSink, SinkError, UsageSink};

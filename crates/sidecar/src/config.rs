@@ -1,0 +1,126 @@
+//! Settings of a sidecar.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use spendfuse_guard::ColdStart;
+
+use crate::error::SidecarError;
+use crate::spool::SpoolConfig;
+
+/// A bearer token. Never printed.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Token(String);
+
+impl Token {
+    /// The token `text`; `None` where it is empty.
+    pub fn new(text: impl Into<String>) -> Option<Self> {
+        let text = text.into();
+        (!text.is_empty()).then_some(Self(text))
+    }
+
+    /// Whether `presented` is this token; takes as long for a near miss as for a far one.
+    pub(crate) fn is(&self, presented: &[u8]) -> bool {
+        let expected = self.0.as_bytes();
+        let differing = expected.iter().zip(presented);
+        let differing = differing.fold(0, |bits, (one, other)| bits | (one ^ other));
+        expected.len() == presented.len() && differing == 0
+    }
+}
+
+impl std::fmt::Debug for Token {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str("Token(hidden)")
+    }
+}
+
+/// How a sidecar listens, decides and accepts events.
+#[derive(Clone, Debug)]
+pub struct SidecarConfig {
+    /// TCP address; port 0 picks a free one.
+    pub listen: SocketAddr,
+    /// Also a Unix socket at this path; access to it is the file system's business.
+    pub unix_socket: Option<PathBuf>,
+    /// Demanded as `Authorization: Bearer …` on TCP; obligatory unless `listen` is loopback.
+    pub token: Option<Token>,
+    /// Workspace of requests and bare events that name none; empty = none.
+    pub default_workspace: String,
+    /// CloudEvents `source` of bare events that name none.
+    pub source: String,
+    /// Partitions of the stage topics.
+    pub partitions: u32,
+    /// State older than this is stale.
+    pub stale_after: Duration,
+    /// What happens to checks before the replica has caught up.
+    pub cold_start: ColdStart,
+    /// How long the broker may take to acknowledge events before they go to the spool.
+    pub ack_timeout: Duration,
+    /// Disk queue for events that the broker does not take; `None` = answer 503 instead.
+    pub spool: Option<SpoolConfig>,
+    /// Largest body of `POST /v1/usage`, bytes.
+    pub max_usage_bytes: usize,
+    /// Most events in one `POST /v1/usage`.
+    pub max_usage_events: usize,
+}
+
+impl SidecarConfig {
+    /// The contract's defaults for `partitions` partitions, without spool, socket and token.
+    pub fn new(partitions: u32) -> Self {
+        Self {
+            listen: SocketAddr::from(([127, 0, 0, 1], 4117)),
+            unix_socket: None,
+            token: None,
+            default_workspace: String::new(),
+            source: "sidecar".to_owned(),
+            partitions,
+            stale_after: Duration::from_secs(10),
+            cold_start: ColdStart::Allow,
+            ack_timeout: Duration::from_secs(2),
+            spool: None,
+            max_usage_bytes: 8 * 1024 * 1024,
+            max_usage_events: 10_000,
+        }
+    }
+
+    /// Refuses what would be unsafe or cannot work.
+    ///
+    /// # Errors
+    /// [`SidecarError::TokenMissing`], [`SidecarError::NoPartitions`].
+    pub fn validate(&self) -> Result<(), SidecarError> {
+        if !self.listen.ip().is_loopback() && self.token.is_none() {
+            return Err(SidecarError::TokenMissing {
+                listen: self.listen,
+            });
+        }
+        if self.partitions == 0 {
+            return Err(SidecarError::NoPartitions);
+        }
+        Ok(())
+    }
+}
+
+/// Topics that a sidecar reads and writes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub struct SidecarTopics {
+    pub usage: String,
+    pub blocklist: String,
+    pub budgets: String,
+    pub findings: String,
+    pub prices: String,
+}
+
+impl SidecarTopics {
+    /// The topics whose names begin with `prefix` (`spendfuse.` by default).
+    pub fn new(prefix: &str) -> Self {
+        let named = |name: &str| format!("{prefix}{name}");
+        Self {
+            usage: named("usage"),
+            blocklist: named("blocklist"),
+            budgets: named("budgets"),
+            findings: named("findings"),
+            prices: named("prices"),
+        }
+    }
+}

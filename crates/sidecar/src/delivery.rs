@@ -1,0 +1,206 @@
+//! Makes events safe: acknowledged by the broker, or synced in the spool and sent later.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use metrics::{counter, gauge};
+use tokio::sync::Notify;
+use tokio::task::{JoinError, spawn_blocking};
+use tokio::time::{sleep, timeout_at};
+
+use crate::metrics::{SPOOL_BYTES, SPOOL_REPLAYED, USAGE_EVENTS};
+use crate::sink::{Acknowledgement, SinkError, UsageSink};
+use crate::spool::{Spool, SpoolError, SpooledEvent};
+
+/// Events replayed at once.
+const REPLAY_BATCH: usize = 500;
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+
+/// The way of events to the broker.
+#[derive(Clone)]
+pub struct Delivery {
+    sink: Arc<dyn UsageSink>,
+    spool: Option<Arc<SharedSpool>>,
+    ack_timeout: Duration,
+}
+
+struct SharedSpool {
+    spool: Mutex<Spool>,
+    /// Known without waiting for whoever is syncing to disk.
+    empty: AtomicBool,
+    filled: Notify,
+}
+
+/// Neither the broker nor the spool took an event.
+#[derive(Debug, thiserror::Error)]
+pub enum Unsafe {
+    /// There is no spool.
+    #[error("{0}, and no spool is configured; send the event again")]
+    Broker(SinkError),
+    /// The spool did not take it either.
+    #[error("the broker does not take the event, and {0}; send it again")]
+    Spool(SpoolError),
+}
+
+impl Delivery {
+    /// Sends to `sink`, and to `spool` what it has not acknowledged after `ack_timeout`.
+    pub fn new(sink: Arc<dyn UsageSink>, spool: Option<Spool>, ack_timeout: Duration) -> Self {
+        let shared = spool.map(|spool| {
+            Arc::new(SharedSpool {
+                empty: AtomicBool::new(spool.is_empty()),
+                spool: Mutex::new(spool),
+                filled: Notify::new(),
+            })
+        });
+        Self {
+            sink,
+            spool: shared,
+            ack_timeout,
+        }
+    }
+
+    /// Returns when every event is safe.
+    ///
+    /// While older events wait in the spool, newer ones queue up behind them: the detectors judge
+    /// by the order of the log.
+    ///
+    /// # Errors
+    /// [`Unsafe`]: some events are not; sending all of them again is harmless.
+    pub async fn deliver(&self, events: Vec<SpooledEvent>) -> Result<(), Unsafe> {
+        if events.is_empty() {
+            return Ok(());
+        }
+        let behind = self.spool.as_ref().filter(|spool| !spool.is_empty());
+        let events = match behind {
+            // A full spool is no reason to refuse what the broker might take.
+            Some(spool) => match spool.append(events).await {
+                Ok(()) => return Ok(()),
+                Err((events, _)) => events,
+            },
+            None => events,
+        };
+        let all = events.len();
+        let (unacknowledged, error) = self.send(events).await;
+        let count = unacknowledged.len() as u64;
+        counter!(USAGE_EVENTS, "outcome" => "broker").increment(all as u64 - count);
+        if unacknowledged.is_empty() {
+            return Ok(());
+        }
+        let stored = match &self.spool {
+            None => Err(Unsafe::Broker(error)),
+            Some(spool) => spool
+                .append(unacknowledged)
+                .await
+                .map_err(|(_, error)| Unsafe::Spool(error)),
+        };
+        if let Err(error) = &stored {
+            counter!(USAGE_EVENTS, "outcome" => "refused").increment(count);
+            tracing::error!(events = count, error = %error, "events refused");
+        }
+        stored
+    }
+
+    /// Sends all, waits for the acknowledgements, and says which events have none.
+    async fn send(&self, events: Vec<SpooledEvent>) -> (Vec<SpooledEvent>, SinkError) {
+        let deadline = tokio::time::Instant::now() + self.ack_timeout;
+        let waiting: Vec<Acknowledgement> =
+            events.iter().map(|event| self.sink.send(event)).collect();
+        let mut last_error = SinkError {
+            detail: "no acknowledgement in time".to_owned(),
+        };
+        let mut remaining = Vec::new();
+        for (event, acknowledgement) in events.into_iter().zip(waiting) {
+            match timeout_at(deadline, acknowledgement).await {
+                Ok(Ok(Ok(()))) => {}
+                Ok(Ok(Err(error))) => {
+                    last_error = error;
+                    remaining.push(event);
+                }
+                // The sink was dropped, or the time is up.
+                Ok(Err(_)) | Err(_) => remaining.push(event),
+            }
+        }
+        (remaining, last_error)
+    }
+
+    /// Sends what the spool holds, oldest first, for as long as the sidecar runs.
+    pub async fn replay(self) {
+        let Some(spool) = self.spool.clone() else {
+            return std::future::pending().await;
+        };
+        let mut pause = FIRST_PAUSE;
+        loop {
+            while spool.is_empty() {
+                spool.filled.notified().await;
+            }
+            match self.replay_batch(&spool).await {
+                Ok(replayed) => {
+                    pause = FIRST_PAUSE;
+                    counter!(SPOOL_REPLAYED).increment(replayed);
+                }
+                Err(error) => {
+                    tracing::warn!(error, ?pause, "spooled events wait on");
+                    sleep(pause).await;
+                    pause = (pause * 2).min(LONGEST_PAUSE);
+                }
+            }
+        }
+    }
+
+    async fn replay_batch(&self, spool: &Arc<SharedSpool>) -> Result<u64, String> {
+        let text = |error: SpoolError| error.to_string();
+        let batch = spool.with(|spool| spool.next_batch(REPLAY_BATCH)).await;
+        let batch = batch.map_err(text)?;
+        let count = batch.len() as u64;
+        let (unacknowledged, error) = self.send(batch).await;
+        if !unacknowledged.is_empty() {
+            return Err(error.to_string());
+        }
+        spool.with(Spool::confirm).await.map_err(text)?;
+        Ok(count)
+    }
+}
+
+impl SharedSpool {
+    fn is_empty(&self) -> bool {
+        self.empty.load(Ordering::Acquire)
+    }
+
+    async fn append(
+        self: &Arc<Self>,
+        events: Vec<SpooledEvent>,
+    ) -> Result<(), (Vec<SpooledEvent>, SpoolError)> {
+        let count = events.len() as u64;
+        let appended = self.with(move |spool| match spool.append(&events) {
+            Ok(()) => Ok(()),
+            Err(error) => Err((events, error)),
+        });
+        appended.await?;
+        counter!(USAGE_EVENTS, "outcome" => "spool").increment(count);
+        self.filled.notify_one();
+        Ok(())
+    }
+
+    /// Runs `work`, which syncs to disk, on a thread where that may take a while.
+    async fn with<T: Send + 'static>(
+        self: &Arc<Self>,
+        work: impl FnOnce(&mut Spool) -> T + Send + 'static,
+    ) -> T {
+        let shared = Arc::clone(self);
+        let done = spawn_blocking(move || {
+            let mut spool = shared.spool.lock().unwrap_or_else(PoisonError::into_inner);
+            let result = work(&mut spool);
+            shared.empty.store(spool.is_empty(), Ordering::Release);
+            gauge!(SPOOL_BYTES).set(spool.bytes() as f64);
+            result
+        });
+        match done.await.map_err(JoinError::try_into_panic) {
+            Ok(result) => result,
+            Err(Ok(panic)) => std::panic::resume_unwind(panic),
+            // The runtime is going down, and with it whoever waits here.
+            Err(Err(_)) => std::future::pending().await,
+        }
+    }
+}

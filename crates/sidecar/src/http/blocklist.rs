@@ -1,0 +1,28 @@
+//! `GET /v1/blocklist`: the blocklist for those who cannot follow Kafka.
+
+use axum::extract::{Query, State};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use serde::Deserialize;
+
+use super::{ApiError, Shared};
+
+/// Entries in a page, where the caller does not say.
+const PAGE: usize = 5_000;
+
+#[derive(Debug, Deserialize)]
+pub(super) struct Page {
+    cursor: Option<String>,
+    limit: Option<usize>,
+}
+
+pub(super) async fn get_blocklist(State(sidecar): Shared, Query(page): Query<Page>) -> Response {
+    let limit = page.limit.unwrap_or(PAGE).clamp(1, PAGE);
+    let now = sidecar.clock.now().wall;
+    match sidecar.guard.blocklist(page.cursor.as_deref(), limit, now) {
+        Ok(page) => axum::Json(page).into_response(),
+        Err(expired) => {
+            ApiError::new("cursor_expired", expired.to_string()).response(StatusCode::GONE)
+        }
+    }
+}

@@ -1,0 +1,40 @@
+//! `POST /v1/check`: may this call go ahead?
+
+use std::time::Instant;
+
+use axum::body::Bytes;
+use axum::extract::State;
+use axum::response::{IntoResponse, Response};
+use metrics::{counter, histogram};
+use spendfuse_guard::{CheckResponse, decision_name};
+
+use super::request::Question;
+use super::{ApiError, Shared, Sidecar};
+use crate::metrics::{CHECK_SECONDS, CHECKS};
+
+pub(super) async fn post_check(State(sidecar): Shared, body: Bytes) -> Response {
+    let answered =
+        Question::from_json(&body).and_then(|question| answer(&sidecar, &question, "check"));
+    match answered {
+        Ok(answer) => axum::Json(answer).into_response(),
+        Err(error) => error.into(),
+    }
+}
+
+/// Asks the guard and puts the decision into words.
+pub(super) fn answer(
+    sidecar: &Sidecar,
+    question: &Question,
+    endpoint: &'static str,
+) -> Result<CheckResponse, ApiError> {
+    let began = Instant::now();
+    let now = sidecar.clock.now();
+    let (request, warning) = question.to_check(sidecar, now.wall)?;
+    let decision = sidecar.guard.check(&request, now);
+    histogram!(CHECK_SECONDS).record(began.elapsed().as_secs_f64());
+    let name = decision_name(decision.verdict());
+    counter!(CHECKS, "decision" => name, "endpoint" => endpoint).increment(1);
+    let mut response = decision.explain(&request, now.wall);
+    response.warnings.extend(warning);
+    Ok(response)
+}

@@ -1,0 +1,123 @@
+//! The HTTP API: routes, shared state, errors.
+
+mod auth;
+mod authz;
+mod blocklist;
+mod check;
+mod health;
+mod request;
+mod spending;
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::{DefaultBodyLimit, State};
+use axum::http::StatusCode;
+use axum::middleware::from_fn_with_state;
+use axum::response::{IntoResponse, Response};
+use axum::routing::{any, get, post};
+use serde::Serialize;
+use spendfuse_guard::Guard;
+
+use crate::clock::Clock;
+use crate::config::SidecarConfig;
+use crate::delivery::Delivery;
+use crate::prices::Prices;
+use crate::usage::post_usage;
+
+/// Larger questions than this are not questions.
+const MAX_CHECK_BYTES: usize = 64 * 1024;
+
+/// Writes the process's metrics in Prometheus' text format.
+pub type MetricsText = Arc<dyn Fn() -> String + Send + Sync>;
+
+/// What every request needs.
+pub struct Sidecar {
+    pub(crate) config: SidecarConfig,
+    pub(crate) guard: Guard,
+    pub(crate) prices: Prices,
+    pub(crate) delivery: Delivery,
+    pub(crate) metrics: MetricsText,
+    pub(crate) clock: Clock,
+}
+
+pub(crate) type Shared = State<Arc<Sidecar>>;
+
+impl Sidecar {
+    /// A sidecar that answers from `guard` and sends events through `delivery`.
+    pub fn new(
+        config: SidecarConfig,
+        guard: Guard,
+        prices: Prices,
+        delivery: Delivery,
+        metrics: MetricsText,
+    ) -> Arc<Self> {
+        Self::with_clock(config, guard, prices, delivery, metrics, Clock::new())
+    }
+
+    pub(crate) fn with_clock(
+        config: SidecarConfig,
+        guard: Guard,
+        prices: Prices,
+        delivery: Delivery,
+        metrics: MetricsText,
+        clock: Clock,
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            config,
+            guard,
+            prices,
+            delivery,
+            metrics,
+            clock,
+        })
+    }
+}
+
+/// The routes; `demands_token` where callers do not come over a Unix socket.
+pub fn router(sidecar: Arc<Sidecar>, demands_token: bool) -> Router {
+    let checks = Router::new()
+        .route("/v1/check", post(check::post_check))
+        .route("/v1/state", get(spending::get_state))
+        .route("/v1/authz", any(authz::authorize))
+        // Gateways append the path of the request that they ask about.
+        .route("/v1/authz/{*path}", any(authz::authorize))
+        .route("/v1/blocklist", get(blocklist::get_blocklist))
+        .layer(DefaultBodyLimit::max(MAX_CHECK_BYTES));
+    let usage = Router::new()
+        .route("/v1/usage", post(post_usage))
+        .layer(DefaultBodyLimit::max(sidecar.config.max_usage_bytes));
+    let mut api = checks.merge(usage);
+    if let Some(token) = sidecar.config.token.clone().filter(|_| demands_token) {
+        api = api.layer(from_fn_with_state(token, auth::demand_token));
+    }
+    api.route("/healthz", get(health::healthz))
+        .route("/readyz", get(health::readyz))
+        .route("/metrics", get(health::metrics))
+        .fallback(async || {
+            let message = "no such path; the API is described in the contract, section 5";
+            ApiError::new("not_found", message).response(StatusCode::NOT_FOUND)
+        })
+        .with_state(sidecar)
+}
+
+/// An error in the API's own form: `{"error": {"code": …, "message": …}}`.
+#[derive(Debug, Serialize)]
+pub(crate) struct ApiError {
+    code: &'static str,
+    message: String,
+}
+
+impl ApiError {
+    pub(crate) fn new(code: &'static str, message: impl Into<String>) -> Self {
+        Self {
+            code,
+            message: message.into(),
+        }
+    }
+
+    pub(crate) fn response(self, status: StatusCode) -> Response {
+        let body = axum::Json(serde_json::json!({ "error": self }));
+        (status, body).into_response()
+    }
+}

@@ -1,0 +1,84 @@
+//! `GET /v1/state`: where a session or customer stands.
+
+use axum::extract::{Query, State};
+use axum::response::{IntoResponse, Response};
+use serde::Serialize;
+use spendfuse_domain::UnixMillis;
+use spendfuse_domain::finding::Finding;
+use spendfuse_domain::scope::{Dimension, ScopeText};
+use spendfuse_guard::{BudgetLine, CheckRequest, OpenFinding, Warning};
+
+use super::request::Question;
+use super::{ApiError, Shared, Sidecar};
+
+/// The answer: every budget whose scope the named dimensions determine, with what remains.
+#[derive(Debug, Serialize)]
+struct StateResponse {
+    decision: &'static str,
+    budgets: Vec<BudgetLine>,
+    findings: Vec<Finding>,
+    warnings: Vec<Warning>,
+    state: &'static str,
+    state_age_ms: Option<u64>,
+    complete_to: Option<UnixMillis>,
+}
+
+pub(super) async fn get_state(
+    State(sidecar): Shared,
+    Query(query): Query<Vec<(String, String)>>,
+) -> Response {
+    match state(&sidecar, &query) {
+        Ok(state) => axum::Json(state).into_response(),
+        Err(error) => error.into(),
+    }
+}
+
+fn state(sidecar: &Sidecar, query: &[(String, String)]) -> Result<StateResponse, ApiError> {
+    let mut question = Question::default();
+    question.add_query(query)?;
+    if !question.names_a_dimension() {
+        let message = "name a session, a customer or other dimensions, such as ?customer=c-42";
+        return Err(ApiError::new("bad_request", message));
+    }
+    let now = sidecar.clock.now();
+    let (request, _) = question.to_check(sidecar, now.wall)?;
+    let decision = sidecar.guard.check(&request, now);
+    let answer = decision.explain(&request, now.wall);
+    Ok(StateResponse {
+        decision: answer.decision,
+        budgets: answer.budgets,
+        findings: open_findings(sidecar, &request),
+        warnings: answer.warnings,
+        state: answer.state,
+        state_age_ms: answer.state_age_ms,
+        complete_to: answer.complete_to,
+    })
+}
+
+/// The open findings of the named session, root session or customer, dearest scope first by name.
+fn open_findings(sidecar: &Sidecar, request: &CheckRequest<'_>) -> Vec<Finding> {
+    let who = &request.attribution;
+    let scope = |dimension: &Dimension, value: &str| {
+        let mut text = ScopeText::begin(Some(&who.workspace));
+        text.part(dimension, value);
+        (!value.is_empty()).then(|| text.finish())
+    };
+    let session = scope(&Dimension::Session, &who.session);
+    let root_session = scope(&Dimension::RootSession, &who.root_session);
+    let workspace = ScopeText::begin(Some(&who.workspace)).finish();
+    let wanted = |open: &OpenFinding| {
+        let finding = &open.finding;
+        let same_workspace = finding.scope.split('/').next() == Some(&*workspace);
+        let of_session = Some(&finding.scope) == session.as_ref()
+            || Some(&finding.scope) == root_session.as_ref();
+        let of_customer = !who.customer.is_empty() && finding.customer == who.customer;
+        of_session || of_customer && same_workspace
+    };
+    let open = sidecar.guard.open_findings(wanted);
+    let mut findings: Vec<_> = open.iter().map(|open| open.finding.clone()).collect();
+    findings.sort_by(|one, other| {
+        let key = |finding: &Finding| (finding.scope.clone(), finding.detector, finding.opened_at);
+        key(one).cmp(&key(other))
+    });
+    findings
+}

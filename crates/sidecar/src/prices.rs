@@ -1,0 +1,99 @@
+//! The price book as the sidecar uses it: what accepted events and announced calls will cost.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use spendfuse_domain::{Body, Call, Event, Flags, TokenClasses, UnixMillis};
+use spendfuse_pricing::book::records::Assembly;
+use spendfuse_pricing::{PriceBook, Priced, Pricer, PricingError, PricingPolicy};
+
+/// A pricer that all requests share and that follows topic `spendfuse.prices`.
+#[derive(Clone)]
+pub struct Prices {
+    pricer: Arc<Mutex<Pricer>>,
+    policy: Arc<PricingPolicy>,
+}
+
+/// A call that has not happened yet.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Announced<'a> {
+    pub(crate) provider: &'a str,
+    pub(crate) account: &'a str,
+    pub(crate) model: &'a str,
+    pub(crate) input_tokens: u64,
+    pub(crate) output_tokens: u64,
+}
+
+impl Prices {
+    /// The prices that the binary carries, under `policy`.
+    pub fn new(policy: PricingPolicy) -> Self {
+        let policy = Arc::new(policy);
+        let pricer = Pricer::new(PriceBook::snapshot(), Arc::clone(&policy));
+        Self {
+            pricer: Arc::new(Mutex::new(pricer)),
+            policy,
+        }
+    }
+
+    /// Puts another book in force.
+    pub fn activate(&self, book: PriceBook) {
+        *self.lock() = Pricer::new(Arc::new(book), Arc::clone(&self.policy));
+    }
+
+    /// What the meter will charge for `event`, by the book in force here; `None` where it is not a
+    /// call.
+    pub(crate) fn price(&self, event: &Event<'_>) -> Option<Result<Priced, PricingError>> {
+        let Body::Usage(call) = &event.body else {
+            return None;
+        };
+        let who = &event.attribution;
+        let mut pricer = self.lock();
+        Some(pricer.price(&who.provider, &who.account, call, &who.model, event.time))
+    }
+
+    /// What an announced call costs at most.
+    pub(crate) fn estimate(
+        &self,
+        call: Announced<'_>,
+        now: UnixMillis,
+    ) -> Result<Priced, PricingError> {
+        let tokens = TokenClasses {
+            input: call.input_tokens,
+            output: call.output_tokens,
+            ..TokenClasses::default()
+        };
+        let announced = Call {
+            tokens,
+            ..Call::default()
+        };
+        let mut pricer = self.lock();
+        pricer.price(call.provider, call.account, &announced, call.model, now)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Pricer> {
+        self.pricer.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Builds price books from the topic's records.
+#[derive(Default)]
+pub(crate) struct PriceFollower {
+    assembly: Assembly,
+}
+
+impl PriceFollower {
+    pub(crate) fn take(&mut self, key: &str, value: &[u8], prices: &Prices) {
+        match self.assembly.accept(key, value) {
+            Ok(Some(book)) => {
+                tracing::info!(version = book.version(), "price book in force");
+                prices.activate(book);
+            }
+            Ok(None) => {}
+            Err(error) => tracing::error!(key, error = %error, "price record ignored"),
+        }
+    }
+}
+
+/// Whether a price is a ceiling, because the book does not know the model.
+pub(crate) fn is_unpriced(priced: &Priced) -> bool {
+    priced.flags.contains(Flags::UNPRICED)
+}

@@ -1,0 +1,182 @@
+//! Starts a sidecar: listeners, followers, spool; stops it in order.
+
+use std::fs;
+use std::future::Future;
+use std::io;
+use std::net::SocketAddr;
+use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use spendfuse_bus::producer::{EventProducer, ProducerOptions};
+use spendfuse_bus::{KafkaConfig, Shutdown};
+use spendfuse_guard::{Guard, GuardConfig};
+use spendfuse_pricing::PricingPolicy;
+use tokio::net::{TcpListener, UnixListener};
+use tokio::sync::watch;
+
+use crate::clock::Clock;
+use crate::config::{SidecarConfig, SidecarTopics};
+use crate::delivery::Delivery;
+use crate::error::SidecarError;
+use crate::http::{MetricsText, Sidecar, router};
+use crate::prices::Prices;
+use crate::replica::follow;
+use crate::sink::KafkaSink;
+use crate::spool::Spool;
+
+/// How long requests may take to finish after a stop was asked for.
+const LAST_REQUESTS: Duration = Duration::from_secs(5);
+
+/// The addresses of a sidecar, taken before anything else starts, so that callers can connect.
+pub struct Listeners {
+    tcp: TcpListener,
+    unix: Option<(UnixListener, PathBuf)>,
+}
+
+impl Listeners {
+    /// Takes the addresses of `config`. A socket that a killed sidecar left behind is replaced.
+    ///
+    /// # Errors
+    /// What [`SidecarConfig::validate`] refuses, [`SidecarError::Listen`],
+    /// [`SidecarError::NotASocket`].
+    pub async fn bind(config: &SidecarConfig) -> Result<Self, SidecarError> {
+        config.validate()?;
+        let tcp = TcpListener::bind(config.listen).await;
+        let tcp = tcp.map_err(listen_error(&config.listen.to_string()))?;
+        let unix = match &config.unix_socket {
+            Some(path) => Some((bind_unix(path)?, path.clone())),
+            None => None,
+        };
+        Ok(Self { tcp, unix })
+    }
+
+    /// The TCP address, with the port that was picked where the configured one is 0.
+    ///
+    /// # Errors
+    /// [`SidecarError::Serve`] where the system does not say.
+    pub fn tcp_address(&self) -> Result<SocketAddr, SidecarError> {
+        self.tcp.local_addr().map_err(SidecarError::Serve)
+    }
+}
+
+fn bind_unix(path: &Path) -> Result<UnixListener, SidecarError> {
+    let failed = listen_error(&path.display().to_string());
+    match fs::symlink_metadata(path) {
+        Ok(found) if found.file_type().is_socket() => fs::remove_file(path).map_err(&failed)?,
+        Ok(_) => {
+            return Err(SidecarError::NotASocket {
+                path: path.to_owned(),
+            });
+        }
+        Err(_) => {}
+    }
+    let listener = UnixListener::bind(path).map_err(&failed)?;
+    // Who may ask is said by the socket's owner and group.
+    fs::set_permissions(path, fs::Permissions::from_mode(0o660)).map_err(&failed)?;
+    Ok(listener)
+}
+
+fn listen_error(address: &str) -> impl Fn(io::Error) -> SidecarError + use<> {
+    let address = address.to_owned();
+    move |source| SidecarError::Listen {
+        address: address.clone(),
+        source,
+    }
+}
+
+/// Runs a sidecar against Kafka until `shutdown` is requested. Kafka may be away: checks are
+/// answered by the state at hand, events go to the spool.
+///
+/// # Errors
+/// [`SidecarError`] where it cannot start or a listener breaks.
+pub async fn run(
+    config: SidecarConfig,
+    listeners: Listeners,
+    kafka: &KafkaConfig,
+    topics: &SidecarTopics,
+    policy: PricingPolicy,
+    metrics: MetricsText,
+    shutdown: Shutdown,
+) -> Result<(), SidecarError> {
+    let clock = Clock::new();
+    let guard_config = GuardConfig {
+        partitions: config.partitions,
+        stale_after_millis: u64::try_from(config.stale_after.as_millis()).unwrap_or(u64::MAX),
+        cold_start: config.cold_start,
+    };
+    let (writer, guard) = Guard::new(guard_config);
+    let prices = Prices::new(policy);
+    let spool = config.spool.clone().map(Spool::open).transpose()?;
+    let options = ProducerOptions {
+        // What is not acknowledged by then goes to the spool, and must not go out by itself too.
+        delivery_timeout: config.ack_timeout,
+        ..ProducerOptions::default()
+    };
+    let producer = EventProducer::open(kafka, &options)?;
+    let sink = Arc::new(KafkaSink::new(producer, topics.usage.clone()));
+    let delivery = Delivery::new(sink, spool, config.ack_timeout + Duration::from_millis(200));
+    let follower = follow(kafka, topics, writer, guard.clone(), prices.clone(), clock)?;
+    let replay = tokio::spawn(delivery.clone().replay());
+    let sidecar = Sidecar::with_clock(config, guard, prices, delivery, metrics, clock);
+    let served = serve(sidecar, listeners, requested(shutdown)).await;
+    replay.abort();
+    // Joins the follower's thread, which may be waiting for the broker.
+    let _ = tokio::task::spawn_blocking(move || drop(follower)).await;
+    served
+}
+
+/// Answers on `listeners` until `stop` is ready; then no new requests, and the last ones finish.
+///
+/// # Errors
+/// [`SidecarError::Serve`].
+pub async fn serve(
+    sidecar: Arc<Sidecar>,
+    listeners: Listeners,
+    stop: impl Future<Output = ()> + Send + 'static,
+) -> Result<(), SidecarError> {
+    let (stopping, stopped) = watch::channel(false);
+    tokio::spawn(async move {
+        stop.await;
+        stopping.send_replace(true);
+    });
+    let address = listeners.tcp_address()?;
+    tracing::info!(%address, "the sidecar answers");
+    let tcp = axum::serve(listeners.tcp, router(Arc::clone(&sidecar), true))
+        .with_graceful_shutdown(until(stopped.clone()));
+    let unix = async {
+        let Some((listener, path)) = listeners.unix else {
+            return Ok(());
+        };
+        let served = axum::serve(listener, router(sidecar, false))
+            .with_graceful_shutdown(until(stopped.clone()))
+            .await;
+        // Whoever finds the path later should not find a dead socket.
+        let _ = fs::remove_file(path);
+        served
+    };
+    let all = async { tokio::try_join!(tcp.into_future(), unix).map(|_| ()) };
+    let overdue = async {
+        until(stopped.clone()).await;
+        tokio::time::sleep(LAST_REQUESTS).await;
+    };
+    tokio::select! {
+        served = all => served.map_err(SidecarError::Serve)?,
+        () = overdue => tracing::warn!("connections that would not end were cut"),
+    }
+    tracing::info!("the sidecar has stopped");
+    Ok(())
+}
+
+async fn until(mut stopped: watch::Receiver<bool>) {
+    // An error means that the sender is gone, and with it the process's will to go on.
+    let _ = stopped.wait_for(|stopped| *stopped).await;
+}
+
+/// Ready when `shutdown` is requested.
+async fn requested(shutdown: Shutdown) {
+    let waited =
+        tokio::task::spawn_blocking(move || while !shutdown.wait(Duration::from_secs(3600)) {});
+    let _ = waited.await;
+}

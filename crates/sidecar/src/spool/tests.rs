@@ -1,0 +1,127 @@
+//! The spool against crashes and full disks.
+
+use tempfile::TempDir;
+
+use super::*;
+
+fn config(directory: &TempDir) -> SpoolConfig {
+    SpoolConfig {
+        directory: directory.path().join("spool"),
+        max_bytes: 10_000,
+        segment_bytes: 300,
+    }
+}
+
+fn events(numbers: std::ops::Range<u32>) -> Vec<SpooledEvent> {
+    let event = |number: u32| SpooledEvent {
+        partition: number % 4,
+        key: format!("s-{number}").into_bytes(),
+        value: format!("{{\"id\":{number},\"fill\":\"{}\"}}", "x".repeat(50)).into_bytes(),
+    };
+    numbers.map(event).collect()
+}
+
+fn replay(spool: &mut Spool, at_most: usize) -> Vec<SpooledEvent> {
+    let mut all = Vec::new();
+    while !spool.is_empty() {
+        all.extend(spool.next_batch(at_most).unwrap());
+        spool.confirm().unwrap();
+    }
+    all
+}
+
+#[test]
+fn events_come_out_in_order_over_segments_and_restarts() {
+    let directory = TempDir::new().unwrap();
+    let mut spool = Spool::open(config(&directory)).unwrap();
+    for number in 0..20 {
+        spool.append(&events(number..number + 1)).unwrap();
+    }
+    assert_eq!(spool.next_batch(3).unwrap(), events(0..3));
+    assert_eq!(
+        spool.next_batch(3).unwrap(),
+        events(0..3),
+        "not confirmed yet"
+    );
+    spool.confirm().unwrap();
+    drop(spool);
+    let mut spool = Spool::open(config(&directory)).unwrap();
+    spool.append(&events(20..25)).unwrap();
+    assert_eq!(replay(&mut spool, 2), events(3..25));
+    drop(spool);
+    assert!(Spool::open(config(&directory)).unwrap().is_empty());
+}
+
+#[test]
+fn a_torn_tail_of_any_length_is_cut_and_what_was_promised_stays() {
+    let whole = {
+        let mut bytes = Vec::new();
+        events(7..8)[0].write(&mut bytes);
+        bytes
+    };
+    for torn in 0..whole.len() {
+        let directory = TempDir::new().unwrap();
+        let mut spool = Spool::open(config(&directory)).unwrap();
+        spool.append(&events(0..2)).unwrap();
+        let path = segment_path(&config(&directory).directory, spool.last().number);
+        drop(spool);
+        let mut file = OpenOptions::new().append(true).open(path).unwrap();
+        file.write_all(&whole[..torn]).unwrap();
+        if torn % 2 == 0 {
+            file.write_all(&[0; 64]).unwrap();
+        }
+        let mut spool = Spool::open(config(&directory)).unwrap();
+        spool.append(&events(2..3)).unwrap();
+        assert_eq!(
+            replay(&mut spool, 10),
+            events(0..3),
+            "torn after {torn} bytes"
+        );
+    }
+}
+
+#[test]
+fn a_full_spool_takes_nothing_until_the_broker_has_taken_something() {
+    let directory = TempDir::new().unwrap();
+    let mut spool = Spool::open(config(&directory)).unwrap();
+    let mut taken = 0;
+    let full = loop {
+        match spool.append(&events(taken..taken + 1)) {
+            Ok(()) => taken += 1,
+            Err(error) => break error,
+        }
+    };
+    assert!(matches!(full, SpoolError::Full { held, .. } if held <= 10_000));
+    assert!(spool.append(&events(0..2)).is_err());
+    assert_eq!(spool.next_batch(5).unwrap(), events(0..4), "one segment");
+    spool.confirm().unwrap();
+    spool.append(&events(taken..taken + 1)).unwrap();
+    assert_eq!(replay(&mut spool, 7), events(4..taken + 1));
+}
+
+#[test]
+fn a_disk_that_fails_in_the_middle_leaves_no_half_event() {
+    let directory = TempDir::new().unwrap();
+    let mut spool = Spool::open(config(&directory)).unwrap();
+    spool.append(&events(0..1)).unwrap();
+    let path = segment_path(&config(&directory).directory, spool.last().number);
+    // A handle that cannot be written to stands for the disk that fails.
+    let healthy = std::mem::replace(&mut spool.writer, File::open(&path).unwrap());
+    assert!(matches!(
+        spool.append(&events(1..2)),
+        Err(SpoolError::Io { .. })
+    ));
+    spool.writer = healthy;
+    spool.append(&events(2..3)).unwrap();
+    assert_eq!(
+        replay(&mut spool, 10),
+        [events(0..1), events(2..3)].concat()
+    );
+}
+
+#[test]
+fn two_processes_cannot_share_a_spool() {
+    let directory = TempDir::new().unwrap();
+    let _first = Spool::open(config(&directory)).unwrap();
+    assert!(Spool::open(config(&directory)).is_err());
+}

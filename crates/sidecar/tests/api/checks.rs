@@ -1,0 +1,209 @@
+//! `/v1/check`, `/v1/authz`, `/v1/state`, `/v1/blocklist` and the admin paths.
+
+use crate::support::{bench, config};
+use axum::body::Body;
+use axum::http::{Request, StatusCode};
+use serde_json::{Value, json};
+use spendfuse_sidecar::{SidecarConfig, Token};
+
+fn steps() -> Value {
+    json!([{"at": 80, "do": "warn"}, {"at": 100, "do": "block"}])
+}
+
+#[tokio::test]
+async fn a_check_is_answered_in_the_words_of_the_contract() {
+    let mut bench = bench(config(), None);
+    bench.budget("5.00", steps());
+    bench.spent("c-42", "4.00", "warn");
+    let question = json!({"customer": "c-42", "session": null, "colour": 7}).to_string();
+    let answer = bench.post("/v1/check", question).await;
+    assert_eq!(answer.status, StatusCode::OK);
+    let mut names: Vec<_> = answer.json.as_object().unwrap().keys().cloned().collect();
+    names.sort();
+    let expected = [
+        "budgets",
+        "complete_to",
+        "decision",
+        "downgrade_to",
+        "reservation_id",
+        "reserved_usd",
+        "retry_after_seconds",
+        "state",
+        "state_age_ms",
+        "warnings",
+    ];
+    assert_eq!(names, expected);
+    assert_eq!(answer.json["decision"], "warn");
+    assert_eq!(answer.json["budgets"][0]["percent"], 80.0);
+    for (question, wrong) in [
+        (json!({"customer": 42}), "customer"),
+        (json!({"estimated_cost_usd": "-1"}), "negative"),
+        (json!({"estimated_cost_usd": "1e3"}), "estimated_cost_usd"),
+        (json!({"estimate": {"input_tokens": 5}}), "model"),
+    ] {
+        let answer = bench.post("/v1/check", question.to_string()).await;
+        assert_eq!(answer.status, StatusCode::BAD_REQUEST, "{wrong}");
+        let message = answer.json["error"]["message"].to_string();
+        assert!(wrong == "customer" || message.contains(wrong), "{message}");
+    }
+}
+
+#[tokio::test]
+async fn an_announced_call_is_priced_and_counts() {
+    let mut bench = bench(config(), None);
+    bench.budget("5.00", steps());
+    bench.spent("c-42", "4.999", "warn");
+    let question = |model: &str, tokens: u64| {
+        let estimate = json!({"model": model, "input_tokens": tokens, "max_output_tokens": 100});
+        json!({"customer": "c-42", "provider": "openai", "estimate": estimate}).to_string()
+    };
+    let cheap = bench.post("/v1/check", question("gpt-4o-mini", 100)).await;
+    assert_eq!(cheap.json["decision"], "warn");
+    let dear = bench
+        .post("/v1/check", question("gpt-4o-mini", 1_000_000))
+        .await;
+    assert_eq!(dear.json["decision"], "block");
+    let unknown = bench
+        .post("/v1/check", question("no-such-model-at-all", 1))
+        .await;
+    assert_eq!(unknown.json["warnings"][0]["type"], "unpriced");
+}
+
+#[tokio::test]
+async fn gateways_get_429_with_who_what_and_until_when() {
+    let mut bench = bench(config(), None);
+    bench.budget("5.00", steps());
+    bench.spent("c-42", "5.000123", "block");
+    let refused = bench.get("/v1/authz?customer=c-42").await;
+    assert_eq!(refused.status, StatusCode::TOO_MANY_REQUESTS);
+    assert!(
+        refused.headers["retry-after"]
+            .to_str()
+            .unwrap()
+            .parse::<u64>()
+            .unwrap()
+            > 0
+    );
+    let error = json!({
+        "code": "budget_exceeded",
+        "message": "customer c-42 has reached its daily budget ($5.00)",
+        "budget": "daily", "spent": "$5.000123", "limit": "$5.00",
+        "resets_at": "2999-01-01T00:00:00Z", "help_url": "https://example.com/upgrade",
+    });
+    assert_eq!(refused.json["error"], error);
+    // What the gateway says wins over what its caller says.
+    let body = Body::from(json!({"customer": "c-1"}).to_string());
+    let request = Request::post("/v1/authz/v1/chat/completions?customer=c-2")
+        .header("content-type", "application/json")
+        .header("x-spendfuse-customer", "c-42")
+        .body(body);
+    let refused = bench.ask(request.unwrap()).await;
+    assert_eq!(refused.status, StatusCode::TOO_MANY_REQUESTS);
+    let permitted = bench
+        .get("/v1/authz?customer=c-1&estimated_cost_usd=4.50")
+        .await;
+    assert_eq!(permitted.status, StatusCode::OK);
+    let over = bench
+        .get("/v1/authz?customer=c-1&estimated_cost_usd=5.01")
+        .await;
+    let message = "this call would take customer c-1 over its daily budget ($5.00)";
+    assert_eq!(over.json["error"]["message"], message);
+}
+
+#[tokio::test]
+async fn a_downgrade_is_permitted_and_names_the_model() {
+    let mut bench = bench(config(), None);
+    bench.budget(
+        "5.00",
+        json!([{"at": 50, "do": "downgrade", "to": "gpt-4o-mini"}]),
+    );
+    bench.spent("c-42", "3.00", "downgrade");
+    let answer = bench.get("/v1/authz?customer=c-42&model=gpt-4o").await;
+    assert_eq!(answer.status, StatusCode::OK);
+    assert_eq!(answer.headers["x-spendfuse-decision"], "downgrade");
+    assert_eq!(answer.headers["x-spendfuse-downgrade-to"], "gpt-4o-mini");
+}
+
+#[tokio::test]
+async fn the_state_of_a_customer_says_what_remains() {
+    let mut bench = bench(config(), None);
+    bench.budget("5.00", steps());
+    bench.spent("c-42", "4.25", "warn");
+    let state = bench.get("/v1/state?customer=c-42").await.json;
+    assert_eq!(state["budgets"][0]["remaining_usd"], "0.75");
+    assert_eq!(state["findings"], json!([]));
+    let nothing = bench.get("/v1/state").await;
+    assert_eq!(nothing.status, StatusCode::BAD_REQUEST);
+}
+
+#[tokio::test]
+async fn the_blocklist_is_paged_and_an_old_cursor_is_gone() {
+    let mut bench = bench(config(), None);
+    bench.spent("c-42", "5.00", "block");
+    let mut page = bench.get("/v1/blocklist").await.json;
+    assert_eq!(page["entries"][0]["value"]["verdict"], "block");
+    bench.spent("c-43", "5.00", "block");
+    let cursor = page["cursor"].as_str().unwrap().to_owned();
+    page = bench
+        .get(&format!("/v1/blocklist?cursor={cursor}"))
+        .await
+        .json;
+    assert_eq!(page["entries"][0]["key"], "daily|acme/customer=c-43");
+    assert_eq!(page["entries"].as_array().unwrap().len(), 1);
+    let gone = bench.get("/v1/blocklist?cursor=0000000000000001-7").await;
+    assert_eq!(gone.status, StatusCode::GONE);
+}
+
+#[tokio::test]
+async fn over_tcp_a_token_is_demanded_where_there_is_one() {
+    let secret = SidecarConfig {
+        token: Token::new("s3cret"),
+        ..config()
+    };
+    let bench = bench(secret, None);
+    let with = |given: Option<&str>| {
+        let request = Request::get("/v1/state?customer=c");
+        let request = match given {
+            Some(given) => request.header("authorization", given),
+            None => request,
+        };
+        request.body(Body::empty()).unwrap()
+    };
+    for wrong in [
+        None,
+        Some("Bearer s3creT"),
+        Some("Bearer s3cret2"),
+        Some("s3cret"),
+    ] {
+        assert_eq!(
+            bench.ask(with(wrong)).await.status,
+            StatusCode::UNAUTHORIZED
+        );
+    }
+    assert_eq!(
+        bench.ask(with(Some("Bearer s3cret"))).await.status,
+        StatusCode::OK
+    );
+    assert_eq!(bench.get("/healthz").await.status, StatusCode::OK);
+    let open = SidecarConfig {
+        listen: ([0, 0, 0, 0], 4117).into(),
+        ..config()
+    };
+    assert!(open.validate().unwrap_err().to_string().contains("token"));
+}
+
+#[tokio::test]
+async fn ready_means_caught_up() {
+    let mut bench = bench(config(), None);
+    assert_eq!(
+        bench.get("/readyz").await.status,
+        StatusCode::SERVICE_UNAVAILABLE
+    );
+    bench.writer.caught_up();
+    bench.writer.publish(spendfuse_domain::UnixMillis(0));
+    assert_eq!(bench.get("/readyz").await.status, StatusCode::OK);
+    assert_eq!(bench.get("/metrics").await.status, StatusCode::OK);
+    let too_large = "x".repeat(70 * 1024);
+    let refused = bench.post("/v1/check", too_large).await;
+    assert_eq!(refused.status, StatusCode::PAYLOAD_TOO_LARGE);
+}

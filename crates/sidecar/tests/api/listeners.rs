@@ -1,0 +1,66 @@
+//! Real sockets: TCP and Unix, stale socket files, an orderly stop.
+
+use std::io;
+
+use crate::support::{bench, config};
+use spendfuse_sidecar::{Listeners, SidecarConfig, SidecarError, Token, serve};
+use tempfile::TempDir;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpStream, UnixListener, UnixStream};
+use tokio::sync::oneshot;
+
+async fn ask(mut stream: impl io_stream::Stream) -> String {
+    let question = "GET /v1/state?customer=c HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n";
+    stream.write_all(question.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    answer.lines().next().unwrap().to_owned()
+}
+
+mod io_stream {
+    pub trait Stream: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin {}
+    impl<T: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin> Stream for T {}
+}
+
+#[tokio::test]
+async fn both_sockets_answer_until_the_stop_and_the_token_is_for_tcp() -> io::Result<()> {
+    let directory = TempDir::new()?;
+    let path = directory.path().join("sidecar.sock");
+    // A sidecar that was killed leaves its socket behind.
+    drop(UnixListener::bind(&path)?);
+    let config = SidecarConfig {
+        unix_socket: Some(path.clone()),
+        token: Token::new("s3cret"),
+        ..config()
+    };
+    let bench = bench(config.clone(), None);
+    let listeners = Listeners::bind(&config).await.unwrap();
+    let address = listeners.tcp_address().unwrap();
+    let (stop, stopped) = oneshot::channel::<()>();
+    let serving = tokio::spawn(serve(bench.sidecar, listeners, async {
+        let _ = stopped.await;
+    }));
+    let over_tcp = ask(TcpStream::connect(address).await?).await;
+    assert!(over_tcp.contains("401"), "{over_tcp}");
+    let over_unix = ask(UnixStream::connect(&path).await?).await;
+    assert!(over_unix.contains("200"), "{over_unix}");
+    stop.send(()).unwrap();
+    serving.await.unwrap().unwrap();
+    assert!(!path.exists());
+    assert!(TcpStream::connect(address).await.is_err());
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_file_at_the_sockets_path_is_left_alone() {
+    let directory = TempDir::new().unwrap();
+    let path = directory.path().join("notes.txt");
+    std::fs::write(&path, "mine").unwrap();
+    let config = SidecarConfig {
+        unix_socket: Some(path.clone()),
+        ..config()
+    };
+    let refused = Listeners::bind(&config).await.err().unwrap();
+    assert!(matches!(refused, SidecarError::NotASocket { .. }));
+    assert_eq!(std::fs::read_to_string(&path).unwrap(), "mine");
+}

@@ -1,0 +1,8 @@
+//! The HTTP API without Kafka: the answers, and what happens when the broker is away.
+
+#![allow(clippy::unwrap_used)]
+
+mod checks;
+mod listeners;
+mod support;
+mod usage;
