@@ -55,6 +55,11 @@ enum Command {
         after_help = "Example:\n  spendfuse loader --set clickhouse.url=http://clickhouse:8123"
     )]
     Loader,
+    /// Run a sidecar: answer checks from memory, take usage events
+    #[command(
+        after_help = "Example:\n  spendfuse sidecar --set sidecar.socket=/run/spendfuse.sock --set sidecar.spool_dir=/var/spool/spendfuse"
+    )]
+    Sidecar,
     /// Create or update the tables in ClickHouse
     Migrate(commands::migrate::MigrateArgs),
     /// Budgets: check a file, put it into force, see what is spent
@@ -80,7 +85,10 @@ enum Command {
 impl Command {
     /// Whether it runs until it is stopped, so that its log is what people watch.
     fn is_service(&self) -> bool {
-        matches!(self, Self::Up | Self::Processor | Self::Loader)
+        matches!(
+            self,
+            Self::Up | Self::Processor | Self::Loader | Self::Sidecar
+        )
     }
 }
 
@@ -105,9 +113,10 @@ fn run(line: CommandLine) -> Result<ExitCode, Failure> {
     let settings = Settings::new(resolved).map_err(Failure::usage)?;
     logging::start(&settings, line.command.is_service()).map_err(Failure::usage)?;
     match line.command {
-        Command::Up => roles::run(&settings, &roles::Role::ALL),
+        Command::Up => roles::up(&settings),
         Command::Processor => roles::run(&settings, &[roles::Role::Processor]),
         Command::Loader => roles::run(&settings, &[roles::Role::Loader]),
+        Command::Sidecar => roles::run(&settings, &[roles::Role::Sidecar]),
         Command::Migrate(args) => commands::migrate::run(&settings, &args),
         Command::Budgets(args) => commands::budgets::run(&settings, &args),
         Command::Check(args) => commands::check::run(&settings, &args),

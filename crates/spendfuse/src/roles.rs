@@ -4,15 +4,17 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 
+use metrics_exporter_prometheus::PrometheusHandle;
 use spendfuse_bus::Shutdown;
 use spendfuse_processor::tables::Tables;
+use spendfuse_sidecar::{self as sidecar, Listeners, MetricsText, SidecarTopics};
 use spendfuse_warehouse::Warehouse;
 use spendfuse_warehouse::loader::{self, LoaderAlert};
 use tokio::runtime::{Handle, Runtime};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::admin;
-use crate::commands::Failure;
+use crate::commands::{Failure, migrate, topics};
 use crate::settings::Settings;
 
 /// One role of the system.
@@ -22,16 +24,19 @@ pub enum Role {
     Processor,
     /// Brings rows into ClickHouse.
     Loader,
+    /// Answers checks and takes events.
+    Sidecar,
 }
 
 impl Role {
     /// Every role.
-    pub const ALL: [Self; 2] = [Self::Processor, Self::Loader];
+    pub const ALL: [Self; 3] = [Self::Processor, Self::Loader, Self::Sidecar];
 
     fn name(self) -> &'static str {
         match self {
             Self::Processor => "processor",
             Self::Loader => "loader",
+            Self::Sidecar => "sidecar",
         }
     }
 }
@@ -49,15 +54,17 @@ pub fn start(
     settings: &Settings,
     roles: &[Role],
     runtime: &Handle,
+    metrics: &PrometheusHandle,
     shutdown: &Shutdown,
 ) -> RunningRoles {
     let spawn = |role: &Role| {
         let (role, settings, runtime) = (*role, settings.clone(), runtime.clone());
+        let metrics = metrics.clone();
         let shutdown = shutdown.clone();
         thread::Builder::new()
             .name(role.name().to_owned())
             .spawn(move || {
-                let outcome = run_role(role, &settings, &runtime, &shutdown);
+                let outcome = run_role(role, &settings, &runtime, metrics, &shutdown);
                 // A role that ends takes the process with it: a supervisor starts it again.
                 shutdown.request();
                 outcome
@@ -101,21 +108,29 @@ pub fn run(settings: &Settings, roles: &[Role]) -> Result<ExitCode, Failure> {
     let runtime = Runtime::new().map_err(Failure::work)?;
     let handle = admin::install_metrics()?;
     let shutdown = Shutdown::new();
-    runtime.block_on(admin::serve(settings, handle, shutdown.clone()))?;
+    runtime.block_on(admin::serve(settings, handle.clone(), shutdown.clone()))?;
     let stop = shutdown.clone();
     runtime.spawn(async move {
         wait_for_signal().await;
         tracing::info!("stopping");
         stop.request();
     });
-    start(settings, roles, runtime.handle(), &shutdown).wait()?;
+    start(settings, roles, runtime.handle(), &handle, &shutdown).wait()?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// `spendfuse up`: makes what is missing in Kafka and ClickHouse, then runs every role.
+pub fn up(settings: &Settings) -> Result<ExitCode, Failure> {
+    topics::create_missing(settings)?;
+    migrate::prepare_database(settings)?;
+    run(settings, &Role::ALL)
 }
 
 fn run_role(
     role: Role,
     settings: &Settings,
     runtime: &Handle,
+    metrics: PrometheusHandle,
     shutdown: &Shutdown,
 ) -> Result<(), Failure> {
     match role {
@@ -132,6 +147,23 @@ fn run_role(
             // The loader has logged it; there is nobody else to tell from here.
             let alerts: loader::AlertSink = Arc::new(|_: LoaderAlert| {});
             loader::run(&config, &warehouse, runtime, shutdown, &alerts).map_err(Failure::work)
+        }
+        Role::Sidecar => {
+            let config = settings.sidecar().map_err(Failure::usage)?;
+            let policy = settings.pricing().map_err(Failure::usage)?;
+            let topics = SidecarTopics::new(settings.text("topic_prefix"));
+            let kafka = settings.kafka();
+            let metrics: MetricsText = Arc::new(move || metrics.render());
+            runtime
+                .block_on(async {
+                    let listeners = Listeners::bind(&config).await?;
+                    let shutdown = shutdown.clone();
+                    sidecar::run(
+                        config, listeners, &kafka, &topics, policy, metrics, shutdown,
+                    )
+                    .await
+                })
+                .map_err(Failure::work)
         }
     }
 }

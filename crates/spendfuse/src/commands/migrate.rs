@@ -1,15 +1,20 @@
 //! `spendfuse migrate`: the tables in ClickHouse, and the prices that the binary carries.
 
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::Args;
+use spendfuse_bus::Shutdown;
 use spendfuse_domain::Nanos;
 use spendfuse_pricing::PriceBook;
-use spendfuse_warehouse::{PriceRow, Warehouse};
+use spendfuse_warehouse::{PriceRow, Warehouse, WarehouseError};
 use tokio::runtime::Runtime;
 
 use super::Failure;
 use crate::settings::Settings;
+
+const FIRST_PAUSE: Duration = Duration::from_millis(250);
+const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 
 #[derive(Args, Debug)]
 #[command(after_help = "Example:\n  spendfuse migrate --set clickhouse.url=http://clickhouse:8123")]
@@ -19,18 +24,37 @@ pub fn run(settings: &Settings, _: &MigrateArgs) -> Result<ExitCode, Failure> {
     let runtime = Runtime::new().map_err(Failure::work)?;
     let config = settings.warehouse().map_err(Failure::usage)?;
     let database = config.database.clone();
-    let (applied, version) = runtime.block_on(async {
-        let warehouse = Warehouse::connect(config).await.map_err(Failure::work)?;
-        let applied = warehouse.migrate().await.map_err(Failure::work)?;
-        let book = PriceBook::snapshot();
-        insert_prices(&warehouse, &book).await?;
-        Ok::<_, Failure>((applied, book.version().to_owned()))
-    })?;
+    let warehouse = Warehouse::new(config).map_err(Failure::usage)?;
+    let applied = runtime
+        .block_on(warehouse.migrate())
+        .map_err(Failure::work)?;
+    let book = PriceBook::snapshot();
+    runtime.block_on(insert_prices(&warehouse, &book))?;
+    let version = book.version();
     for number in &applied {
         println!("applied    migration {number}");
     }
     println!("in order   database {database}, prices {version}");
     Ok(ExitCode::SUCCESS)
+}
+
+/// Brings the database up to date, for `up`; a ClickHouse that is away is waited for.
+pub fn prepare_database(settings: &Settings) -> Result<(), Failure> {
+    let runtime = Runtime::new().map_err(Failure::work)?;
+    let config = settings.warehouse().map_err(Failure::usage)?;
+    let warehouse = Warehouse::new(config).map_err(Failure::usage)?;
+    let mut pause = FIRST_PAUSE;
+    loop {
+        match runtime.block_on(warehouse.migrate()) {
+            Ok(_) => return runtime.block_on(insert_prices(&warehouse, &PriceBook::snapshot())),
+            Err(error @ WarehouseError::Unreachable { .. }) => {
+                tracing::warn!(error = %error, "waiting for ClickHouse");
+                Shutdown::new().wait(pause);
+                pause = (pause * 2).min(LONGEST_PAUSE);
+            }
+            Err(error) => return Err(Failure::work(error)),
+        }
+    }
 }
 
 /// Writes a price book to table `prices`, unless its version is there.

@@ -4,12 +4,16 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
-use spendfuse_bus::topics::{self, TopicReport};
+use spendfuse_bus::Shutdown;
+use spendfuse_bus::topics::{self, TopicReport, TopicSpec};
 
 use super::{Failure, found_wrong};
 use crate::settings::Settings;
 
 const PATIENCE: Duration = Duration::from_secs(30);
+const ONE_LOOK: Duration = Duration::from_secs(5);
+const FIRST_PAUSE: Duration = Duration::from_millis(250);
+const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 
 #[derive(Args, Debug)]
 pub struct TopicsArgs {
@@ -30,24 +34,60 @@ enum Action {
 }
 
 pub fn run(settings: &Settings, args: &TopicsArgs) -> Result<ExitCode, Failure> {
+    let report = match args.action {
+        Action::Create => create(settings)?,
+        Action::Check => {
+            let kafka = settings.kafka();
+            let mismatches = topics::check(&kafka, &specs(settings)?, PATIENCE);
+            TopicReport {
+                mismatches: mismatches.map_err(Failure::work)?,
+                ..TopicReport::default()
+            }
+        }
+    };
+    Ok(print(&report))
+}
+
+/// Makes the topics that are missing, for `up`; a broker that is away is waited for.
+pub fn create_missing(settings: &Settings) -> Result<(), Failure> {
+    let mut pause = FIRST_PAUSE;
+    loop {
+        let specs = specs(settings)?;
+        match topics::create(&settings.kafka(), &specs, replication(settings)?, ONE_LOOK) {
+            Ok(report) => {
+                for topic in &report.created {
+                    tracing::info!(topic, "topic created");
+                }
+                return Ok(());
+            }
+            Err(error) if error.can_retry() => {
+                tracing::warn!(error = %error, "waiting for Kafka");
+                Shutdown::new().wait(pause);
+                pause = (pause * 2).min(LONGEST_PAUSE);
+            }
+            Err(error) => return Err(Failure::work(error)),
+        }
+    }
+}
+
+fn create(settings: &Settings) -> Result<TopicReport, Failure> {
+    let specs = specs(settings)?;
+    topics::create(&settings.kafka(), &specs, replication(settings)?, PATIENCE)
+        .map_err(Failure::work)
+}
+
+fn specs(settings: &Settings) -> Result<Vec<TopicSpec>, Failure> {
     let horizon = settings.dedupe_horizon_millis().map_err(Failure::usage)?;
     let partitions = settings.partitions().map_err(Failure::usage)?;
-    let specs = settings.topics().specs(partitions, horizon);
-    let kafka = settings.kafka();
-    let report = match args.action {
-        Action::Create => {
-            let replication: i32 = settings
-                .number("kafka.replication_factor")
-                .map_err(Failure::usage)?;
-            let replication = u16::try_from(replication).ok();
-            topics::create(&kafka, &specs, replication, PATIENCE)
-        }
-        Action::Check => topics::check(&kafka, &specs, PATIENCE).map(|mismatches| TopicReport {
-            mismatches,
-            ..TopicReport::default()
-        }),
-    };
-    Ok(print(&report.map_err(Failure::work)?))
+    Ok(settings.topics().specs(partitions, horizon))
+}
+
+/// `None` is the broker's default.
+fn replication(settings: &Settings) -> Result<Option<u16>, Failure> {
+    let factor: i32 = settings
+        .number("kafka.replication_factor")
+        .map_err(Failure::usage)?;
+    Ok(u16::try_from(factor).ok())
 }
 
 fn print(report: &TopicReport) -> ExitCode {

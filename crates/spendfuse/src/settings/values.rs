@@ -6,13 +6,19 @@ use std::time::Duration;
 
 use jiff::SignedDuration;
 use spendfuse_bus::KafkaConfig;
+use spendfuse_guard::ColdStart;
 use spendfuse_pricing::{Multiplier, PricingPolicy};
 use spendfuse_processor::{ProcessorConfig, Topics};
+use spendfuse_sidecar::spool::SpoolConfig;
+use spendfuse_sidecar::{SidecarConfig, Token};
 use spendfuse_warehouse::WarehouseConfig;
 use spendfuse_warehouse::loader::LoaderConfig;
 
 use super::table::{is_secret, variable};
 use super::{ResolvedSettings, SettingsError};
+
+/// A segment of the spool is closed at this size, bytes.
+const SPOOL_SEGMENT_BYTES: u64 = 16 * 1024 * 1024;
 
 /// The settings in force, read on demand.
 #[derive(Clone, Debug)]
@@ -31,7 +37,7 @@ impl Settings {
         settings.pricing()?;
         settings.loader()?;
         settings.warehouse()?;
-        settings.duration("sidecar.stale_after")?;
+        settings.sidecar()?;
         settings.number::<u64>("sidecar.spool_max_bytes")?;
         Ok(settings)
     }
@@ -205,6 +211,37 @@ impl Settings {
             replicated: self.flag("clickhouse.replicated")?,
             spend_retention_months: self.number("clickhouse.retention_months")?,
             ..WarehouseConfig::default()
+        })
+    }
+
+    /// The sidecar role.
+    pub fn sidecar(&self) -> Result<SidecarConfig, SettingsError> {
+        let listen = self
+            .text("sidecar.listen")
+            .parse()
+            .map_err(|_| self.wrong("sidecar.listen", "write an address such as 127.0.0.1:4117"))?;
+        let cold_start = match self.text("sidecar.cold_start") {
+            "allow" => ColdStart::Allow,
+            "block" => ColdStart::Block,
+            _ => return Err(self.wrong("sidecar.cold_start", "write allow or block")),
+        };
+        let spool = match self.given("sidecar.spool_dir") {
+            None => None,
+            Some(directory) => Some(SpoolConfig {
+                directory: directory.into(),
+                max_bytes: self.number("sidecar.spool_max_bytes")?,
+                segment_bytes: SPOOL_SEGMENT_BYTES,
+            }),
+        };
+        Ok(SidecarConfig {
+            listen,
+            unix_socket: self.given("sidecar.socket").map(Into::into),
+            token: Token::new(self.text("sidecar.token")),
+            default_workspace: self.text("sidecar.default_workspace").to_owned(),
+            stale_after: self.duration("sidecar.stale_after")?,
+            cold_start,
+            spool,
+            ..SidecarConfig::new(self.partitions()?)
         })
     }
 }
