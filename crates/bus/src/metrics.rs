@@ -14,6 +14,9 @@ pub const STAGE_RESTORE_SECONDS: &str = "spendfuse_stage_restore_seconds";
 pub const STAGE_RESTORED_RECORDS: &str = "spendfuse_stage_restored_records_total";
 /// Records that made a batch fail and were rejected. Label `stage`.
 pub const STAGE_REJECTED: &str = "spendfuse_stage_rejected_total";
+/// Offsets of a partition's inputs that are not processed yet, at the last tick. Labels `stage`,
+/// `partition`.
+pub const STAGE_BACKLOG: &str = "spendfuse_stage_backlog_offsets";
 /// Partitions that a worker processes. Labels `stage`, `worker`.
 pub const STAGE_PARTITIONS: &str = "spendfuse_stage_partitions";
 /// Times a follower lost its brokers. Label `follower`.

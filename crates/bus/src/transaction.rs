@@ -79,6 +79,14 @@ impl TransactionalProducer {
         }
     }
 
+    /// Gives the transaction up and the client with it, so that readers need not wait for the
+    /// time-out. Where this fails as well, the time-out does it.
+    pub(crate) fn abandon(self) {
+        if let Err(error) = self.producer.abort_transaction(self.timeout) {
+            tracing::debug!(error = %error, "a transaction is left to its time-out");
+        }
+    }
+
     /// Waits for the acknowledgements before the commit, whose own flush goes in 100 ms steps.
     fn drain(&self) -> Result<(), BusError> {
         let deadline = Instant::now() + self.timeout;

@@ -35,6 +35,14 @@ pub fn write_in_one_transaction(
     check_partitions(kafka, records, patience)?;
     let mut producer =
         TransactionalProducer::open(kafka, transactional_id, TRANSACTION_TIMEOUT, patience)?;
+    let written = write(&mut producer, records);
+    if written.is_err() {
+        producer.abandon();
+    }
+    written
+}
+
+fn write(producer: &mut TransactionalProducer, records: &[OutputRecord]) -> Result<(), BusError> {
     producer.begin()?;
     for record in records {
         let headers: Vec<(&str, &[u8])> = record

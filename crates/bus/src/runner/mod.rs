@@ -8,9 +8,11 @@
 //! the one that always runs.
 
 mod assignment;
+mod backlog;
 mod batch;
 mod config;
 mod logic;
+mod membership;
 mod observer;
 mod position;
 mod restore;

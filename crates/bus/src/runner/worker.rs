@@ -2,14 +2,15 @@
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use rdkafka::TopicPartitionList;
 use rdkafka::consumer::Consumer;
-use rdkafka::error::RDKafkaErrorCode;
-use rdkafka::{Offset, TopicPartitionList};
 
 use super::assignment::{Interrupt, co_partitioned, take_over};
+use super::backlog::backlogs;
 use super::batch::{Batch, Slot};
 use super::config::StageConfig;
 use super::logic::{PartitionLogic, StageLogic};
+use super::membership::{check_failure, keep_alive, taken_over};
 use super::observer::{StageEvent, StageObserver};
 use super::position::POSITION_KEY;
 use super::suspicion::{Doing, Suspicion};
@@ -19,7 +20,7 @@ use crate::metrics::{
     STAGE_COMMIT_SECONDS, STAGE_COMMITS, STAGE_PARTITIONS, STAGE_RECORDS, STAGE_REJECTED,
     STAGE_RESTORE_SECONDS,
 };
-use crate::native::{Message, PollFailure, Polled, Poller, TopicPartition};
+use crate::native::{Message, Polled, Poller, TopicPartition};
 use crate::outputs::{OutputSink, Outputs};
 use crate::shutdown::Shutdown;
 use crate::topics::partition_counts;
@@ -29,8 +30,6 @@ use crate::transaction::TransactionalProducer;
 const PATIENCE: Duration = Duration::from_secs(5);
 /// How long to wait for input before looking for other work.
 const IDLE: Duration = Duration::from_millis(50);
-/// How long a tick may wait to learn where the logs end.
-const ENDS_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// Lives until `shutdown` (`Ok`) or an error.
 pub(super) fn live<L: StageLogic>(
@@ -233,49 +232,13 @@ impl<L: StageLogic> Worker<'_, L> {
         }
         self.call_between_batches();
         let now_millis = now_millis();
-        let at_end = self.partitions_at_end();
-        for (slot, at_end) in self.slots.iter_mut().zip(at_end) {
+        let backlogs = backlogs(self.config, self.poller, &self.slots);
+        for (slot, backlog) in self.slots.iter_mut().zip(backlogs) {
             slot.logic.begin(slot.seq + 1, now_millis);
             slot.begun = true;
-            slot.logic.tick(now_millis, at_end);
+            slot.logic.tick(now_millis, backlog == Some(0));
         }
         self.commit_if_output()
-    }
-
-    /// Of which partitions everything the log holds now has been processed. Remembered ends are
-    /// not enough: records may have arrived that were not fetched yet, or the broker be away.
-    fn partitions_at_end(&self) -> Vec<bool> {
-        let inputs = &self.config.inputs;
-        let mut question = TopicPartitionList::new();
-        let mut at_end: Vec<bool> = Vec::with_capacity(self.slots.len());
-        for slot in &self.slots {
-            let seems_at_end = slot.ends.iter().all(Option::is_some);
-            at_end.push(seems_at_end);
-            for topic in inputs.iter().filter(|_| seems_at_end) {
-                // For a time of -1 the broker answers with the last stable offset.
-                let partition = slot.partition.cast_signed();
-                let added = question.add_partition_offset(topic, partition, Offset::End);
-                debug_assert!(added.is_ok());
-            }
-        }
-        if question.count() == 0 {
-            return at_end;
-        }
-        let consumer = self.poller.consumer();
-        let Ok(answer) = consumer.offsets_for_times(question, ENDS_TIMEOUT) else {
-            return vec![false; at_end.len()];
-        };
-        for (slot, at_end) in self.slots.iter().zip(&mut at_end) {
-            *at_end &= inputs.iter().zip(&slot.ends).all(|(topic, end)| {
-                let found = answer.find_partition(topic, slot.partition.cast_signed());
-                let found = found.filter(|found| found.error().is_ok());
-                match (found.map(|found| found.offset()), end) {
-                    (Some(Offset::Offset(now)), Some(end)) => now <= *end,
-                    _ => false,
-                }
-            });
-        }
-        at_end
     }
 
     fn commit_open_batch(&mut self) -> Result<(), BusError> {
@@ -322,8 +285,10 @@ impl<L: StageLogic> Worker<'_, L> {
             slot.add_offsets(inputs, &mut offsets)?;
         }
         self.suspicion.now(Doing::Committing);
-        self.producer.send_offsets(&offsets, self.poller)?;
-        self.producer.commit()?;
+        self.producer
+            .send_offsets(&offsets, self.poller)
+            .and_then(|()| self.producer.commit())
+            .map_err(|error| taken_over(self.config, error))?;
         self.suspicion.committed();
         for slot in &mut self.slots {
             if offsets
@@ -411,51 +376,6 @@ impl<L: StageLogic> Worker<'_, L> {
         let worker = self.config.instance_id.clone();
         metrics::gauge!(STAGE_PARTITIONS, "stage" => self.config.stage, "worker" => worker)
             .set(self.slots.len() as f64);
-    }
-}
-
-/// Polls the group's consumer while nothing is assigned to it, so that it stays a member.
-fn keep_alive(
-    config: &StageConfig,
-    poller: &Poller,
-    shutdown: &Shutdown,
-    timeout: Duration,
-) -> Result<(), Interrupt> {
-    if shutdown.is_requested() {
-        return Err(BusError::Stopped.into());
-    }
-    match poller.poll(timeout) {
-        Polled::Assigned(assigned) => Err(Interrupt::Assigned(assigned)),
-        Polled::Revoked => {
-            poller.unassign()?;
-            Err(Interrupt::Revoked)
-        }
-        Polled::Failed(failure) => Ok(check_failure(config, poller, &failure)?),
-        Polled::Nothing | Polled::Record(_) | Polled::End { .. } => Ok(()),
-    }
-}
-
-/// Tells errors that librdkafka gets over by itself from those that end the life.
-fn check_failure(
-    config: &StageConfig,
-    poller: &Poller,
-    failure: &PollFailure,
-) -> Result<(), BusError> {
-    // A fatal error arrives under a code of its own; the cause must be asked for.
-    let cause = poller.consumer().client().fatal_error();
-    let code = cause.map_or(failure.code, |(code, _)| code);
-    match (code, &failure.at) {
-        (RDKafkaErrorCode::FencedInstanceId, _) => Err(BusError::DuplicateInstance {
-            group: config.group_id.clone(),
-            instance: config.instance_id.clone(),
-        }),
-        (RDKafkaErrorCode::AutoOffsetReset, Some(at)) => Err(BusError::PositionGone {
-            group: config.group_id.clone(),
-            topic: at.topic.clone(),
-            partition: at.partition,
-        }),
-        _ if failure.is_transient() => Ok(()),
-        _ => Err(failure.clone().into_error()),
     }
 }
 

@@ -1,6 +1,6 @@
 //! What the runner promises while nothing fails, and what it refuses to start with.
 
-use spendfuse_bus::BusError;
+use spendfuse_bus::{BusError, StageEvent};
 
 use crate::broker::{create, eventually, numbers, produce};
 use crate::summer::Stage;
@@ -58,4 +58,46 @@ fn a_missing_topic_or_another_number_of_partitions_is_refused_by_name() {
         matches!(&error, BusError::PartitionCount { topic, found: 3, expected: 2 } if topic == "refused-also"),
         "{error}"
     );
+}
+
+#[test]
+fn workers_share_the_partitions_and_hand_them_over_without_loss_or_repetition() {
+    let first = Stage::with_topics("shared", 4);
+    for partition in 0..4 {
+        produce(
+            "shared-in",
+            partition,
+            (1..=1000).map(|n| n * 10 + u64::from(partition)),
+        );
+    }
+    let running_first = first.run();
+    eventually("a beginning", || !numbers("shared-out").is_empty());
+    let mut second = Stage::existing("shared", 4);
+    second.config.instance_id = "i-1".to_owned();
+    second.config.transactional_id = "shared-i-1".to_owned();
+    let running_second = second.run();
+    eventually("two partitions each", || {
+        let has_two = |stage: &Stage| {
+            stage.has_event(|event| {
+                matches!(event, StageEvent::Running { partitions, .. } if partitions.len() == 2)
+            })
+        };
+        has_two(&first) && has_two(&second)
+    });
+    for partition in 0..4 {
+        produce(
+            "shared-also",
+            partition,
+            (1001..=2000).map(|n| n * 10 + u64::from(partition)),
+        );
+    }
+    eventually("progress of both", || numbers("shared-out").len() > 4000);
+    running_first.stop().unwrap();
+    eventually("everything", || numbers("shared-out").len() >= 8000);
+    running_second.stop().unwrap();
+    let mut expected: Vec<u64> = (1..=2000)
+        .flat_map(|n| (0..4).map(move |partition| n * 10 + partition))
+        .collect();
+    expected.sort_unstable();
+    assert_eq!(numbers("shared-out"), expected);
 }
