@@ -26,6 +26,46 @@ fn prefix_and_hash(text: &str) -> String {
     format!("{prefix}~{:016x}", xxh3_64(text.as_bytes()))
 }
 
+impl Attribution<'_> {
+    /// The same with texts and tags bounded as those of decoded events are, so that who asks before
+    /// a call and who reports it afterwards mean the same scopes.
+    #[must_use]
+    pub fn mended(mut self) -> Self {
+        let mut mender = Mender::default();
+        let mut shorten = |text: &mut _| *text = mender.shorten(std::mem::take(text));
+        let Self {
+            workspace,
+            customer,
+            feature,
+            user,
+            agent,
+            plan,
+            session,
+            root_session,
+            environment,
+            account,
+            model,
+            provider,
+            tags,
+        } = &mut self;
+        for text in [workspace, customer, feature, user, agent, plan, session] {
+            shorten(text);
+        }
+        for text in [root_session, environment, account, model, provider] {
+            shorten(text);
+        }
+        tags.retain(|(name, value)| !name.is_empty() && !value.is_empty());
+        for (name, value) in tags.iter_mut() {
+            shorten(name);
+            shorten(value);
+        }
+        tags.sort();
+        tags.dedup_by(|(later, _), (kept, _)| later == kept);
+        tags.truncate(MAX_TAGS);
+        self
+    }
+}
+
 /// Mends fields one after the other and remembers what it did.
 #[derive(Debug, Default)]
 pub(super) struct Mender {

@@ -65,6 +65,7 @@ struct Refusal<'a> {
     code: &'static str,
     message: String,
     budget: Option<&'a str>,
+    scope: Option<&'a str>,
     spent: Option<String>,
     limit: Option<String>,
     resets_at: Option<UnixMillis>,
@@ -77,15 +78,16 @@ fn refusal(answer: &CheckResponse) -> Response {
     let amounts = line.map(amounts);
     let error = Refusal {
         code: match line {
-            None => "not_ready",
+            None => "state_unknown",
             Some(line) if amounts_known(line) => "budget_exceeded",
-            Some(_) => "session_stopped",
+            Some(_) => "session_blocked",
         },
         message: match line {
             Some(line) => message(line, answer),
             None => "the guard has not caught up yet and refuses calls until then".to_owned(),
         },
         budget: line.map(|line| line.budget.as_str()),
+        scope: line.map(|line| line.scope.as_str()),
         spent: amounts.as_ref().and_then(|(spent, _)| spent.clone()),
         limit: amounts.as_ref().and_then(|(_, limit)| limit.clone()),
         resets_at: line.and_then(|line| line.resets_at),

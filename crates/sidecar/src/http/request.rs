@@ -29,7 +29,7 @@ pub(super) struct Question {
     plan: Option<String>,
     session: Option<String>,
     root_session: Option<String>,
-    tags: Option<BTreeMap<String, String>>,
+    tags: Option<BTreeMap<String, Option<String>>>,
     estimated_cost_usd: Option<String>,
     estimate: Option<Estimate>,
 }
@@ -94,7 +94,7 @@ impl Question {
         };
         if let Some(tag) = name.strip_prefix("tags.") {
             let tags = self.tags.get_or_insert_default();
-            tags.insert(tag.to_owned(), value.to_owned());
+            tags.insert(tag.to_owned(), text());
         } else if let Some(field) = name.strip_prefix("estimate.") {
             let estimate = self.estimate.get_or_insert_default();
             match field {
@@ -148,9 +148,10 @@ impl Question {
             model: text(&self.model),
             provider: text(&self.provider),
             tags: tags
-                .map(|(name, value)| (name.as_str().into(), value.as_str().into()))
+                .map(|(name, value)| (name.as_str().into(), text(value)))
                 .collect(),
         }
+        .mended()
     }
 
     /// The question for the guard, and what the caller should know about its estimate.
@@ -165,6 +166,10 @@ impl Question {
             ..Spend::default()
         };
         let mut warning = None;
+        if self.estimate.is_some() && self.estimated_cost_usd.is_some() {
+            let message = "give estimated_cost_usd or estimate, not both";
+            return Err(ApiError::new("bad_request", message));
+        }
         if let Some(announced) = &self.estimate {
             let (spend, unpriced) = announced.spend(&attribution, sidecar, now)?;
             estimate = spend;
@@ -227,7 +232,7 @@ impl Estimate {
             .estimate(announced, now)
             .map_err(|error| ApiError::new("bad_request", format!("estimate: {error}")))?;
         let unpriced = is_unpriced(&priced).then(|| Warning {
-            kind: "unpriced",
+            kind: "unknown_model",
             severity: "info",
             message: format!("no price is known for {model}; the estimate uses a ceiling price"),
             wasted_usd: None,

@@ -7,9 +7,9 @@ use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use metrics::counter;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use spendfuse_domain::event::{
-    EnvelopeDefaults, Event, RejectReason, Rejection, complete, decode, redact,
+    EnvelopeDefaults, Event, MAX_TEXT_BYTES, RejectReason, Rejection, complete, decode, redact,
 };
 use spendfuse_domain::row::PriceBasis;
 use spendfuse_domain::{Flags, UnixMillis};
@@ -52,6 +52,7 @@ enum Outcome {
 
 #[derive(Debug, Serialize)]
 struct Accepted {
+    source: String,
     /// What the call costs by the price book in force here; null where it is not a call.
     cost_usd: Option<String>,
     priced: Option<&'static str>,
@@ -77,6 +78,7 @@ pub(crate) async fn post_usage(
     let mut results = Vec::with_capacity(parts.len());
     let mut safe = Vec::with_capacity(parts.len());
     for (index, part) in parts.into_iter().enumerate() {
+        let id = part.as_ref().ok().and_then(|event| id_of(event));
         let taken = part.and_then(|event| take(&sidecar, event, now));
         results.push(match taken {
             Ok(taken) => {
@@ -89,7 +91,7 @@ pub(crate) async fn post_usage(
             }
             Err(rejection) => EventResult {
                 index,
-                id: None,
+                id,
                 outcome: Outcome::Rejected {
                     reason: rejection.reason.name(),
                     detail: rejection.detail,
@@ -120,6 +122,18 @@ pub(crate) async fn post_usage(
         response.headers_mut().insert(header::RETRY_AFTER, retry);
     }
     response
+}
+
+/// The id of an event that may be rejected for something else, if it looks like one.
+fn id_of(event: &[u8]) -> Option<String> {
+    #[derive(Deserialize)]
+    struct Named {
+        id: String,
+    }
+    let named = serde_json::from_slice::<Named>(event).ok();
+    named
+        .map(|named| named.id)
+        .filter(|id| id.len() <= MAX_TEXT_BYTES)
 }
 
 /// An event that will be counted.
@@ -176,6 +190,7 @@ fn accept(sidecar: &Sidecar, event: &Event<'_>) -> Result<Accepted, Rejection> {
     let mut budgets: Vec<_> = decision.budgets().map(|(id, _)| id.to_string()).collect();
     budgets.sort();
     Ok(Accepted {
+        source: event.source.to_string(),
         cost_usd: priced.map(|priced| priced.parts.total().to_string()),
         priced: priced.map(|priced| PriceBasis::name(priced.basis)),
         flags: flags.names().collect(),

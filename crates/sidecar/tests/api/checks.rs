@@ -1,9 +1,11 @@
 //! `/v1/check`, `/v1/authz`, `/v1/state`, `/v1/blocklist` and the admin paths.
 
-use crate::support::{bench, config};
+use crate::support::{assert_conforms, bench, call, config};
 use axum::body::Body;
 use axum::http::{Request, StatusCode};
 use serde_json::{Value, json};
+use spendfuse_domain::UnixMillis;
+use spendfuse_domain::event::decode;
 use spendfuse_sidecar::{SidecarConfig, Token};
 
 fn steps() -> Value {
@@ -18,21 +20,7 @@ async fn a_check_is_answered_in_the_words_of_the_contract() {
     let question = json!({"customer": "c-42", "session": null, "colour": 7}).to_string();
     let answer = bench.post("/v1/check", question).await;
     assert_eq!(answer.status, StatusCode::OK);
-    let mut names: Vec<_> = answer.json.as_object().unwrap().keys().cloned().collect();
-    names.sort();
-    let expected = [
-        "budgets",
-        "complete_to",
-        "decision",
-        "downgrade_to",
-        "reservation_id",
-        "reserved_usd",
-        "retry_after_seconds",
-        "state",
-        "state_age_ms",
-        "warnings",
-    ];
-    assert_eq!(names, expected);
+    assert_conforms("check-response", &answer.json);
     assert_eq!(answer.json["decision"], "warn");
     assert_eq!(answer.json["budgets"][0]["percent"], 80.0);
     for (question, wrong) in [
@@ -40,6 +28,10 @@ async fn a_check_is_answered_in_the_words_of_the_contract() {
         (json!({"estimated_cost_usd": "-1"}), "negative"),
         (json!({"estimated_cost_usd": "1e3"}), "estimated_cost_usd"),
         (json!({"estimate": {"input_tokens": 5}}), "model"),
+        (
+            json!({"estimate": {"model": "m"}, "estimated_cost_usd": "1"}),
+            "not both",
+        ),
     ] {
         let answer = bench.post("/v1/check", question.to_string()).await;
         assert_eq!(answer.status, StatusCode::BAD_REQUEST, "{wrong}");
@@ -66,7 +58,7 @@ async fn an_announced_call_is_priced_and_counts() {
     let unknown = bench
         .post("/v1/check", question("no-such-model-at-all", 1))
         .await;
-    assert_eq!(unknown.json["warnings"][0]["type"], "unpriced");
+    assert_eq!(unknown.json["warnings"][0]["type"], "unknown_model");
 }
 
 #[tokio::test]
@@ -85,12 +77,13 @@ async fn gateways_get_429_with_who_what_and_until_when() {
             > 0
     );
     let error = json!({
-        "code": "budget_exceeded",
+        "code": "budget_exceeded", "scope": "acme/customer=c-42",
         "message": "customer c-42 has reached its daily budget ($5.00)",
         "budget": "daily", "spent": "$5.000123", "limit": "$5.00",
         "resets_at": "2999-01-01T00:00:00Z", "help_url": "https://example.com/upgrade",
     });
     assert_eq!(refused.json["error"], error);
+    assert_conforms("authz-error", &refused.json);
     // What the gateway says wins over what its caller says.
     let body = Body::from(json!({"customer": "c-1"}).to_string());
     let request = Request::post("/v1/authz/v1/chat/completions?customer=c-2")
@@ -132,6 +125,7 @@ async fn the_state_of_a_customer_says_what_remains() {
     let state = bench.get("/v1/state?customer=c-42").await.json;
     assert_eq!(state["budgets"][0]["remaining_usd"], "0.75");
     assert_eq!(state["findings"], json!([]));
+    assert_conforms("state-response", &state);
     let nothing = bench.get("/v1/state").await;
     assert_eq!(nothing.status, StatusCode::BAD_REQUEST);
 }
@@ -141,6 +135,7 @@ async fn the_blocklist_is_paged_and_an_old_cursor_is_gone() {
     let mut bench = bench(config(), None);
     bench.spent("c-42", "5.00", "block");
     let mut page = bench.get("/v1/blocklist").await.json;
+    assert_conforms("blocklist-page", &page);
     assert_eq!(page["entries"][0]["value"]["verdict"], "block");
     bench.spent("c-43", "5.00", "block");
     let cursor = page["cursor"].as_str().unwrap().to_owned();
@@ -200,10 +195,26 @@ async fn ready_means_caught_up() {
         StatusCode::SERVICE_UNAVAILABLE
     );
     bench.writer.caught_up();
-    bench.writer.publish(spendfuse_domain::UnixMillis(0));
+    bench.writer.publish(UnixMillis(0));
     assert_eq!(bench.get("/readyz").await.status, StatusCode::OK);
     assert_eq!(bench.get("/metrics").await.status, StatusCode::OK);
     let too_large = "x".repeat(70 * 1024);
     let refused = bench.post("/v1/check", too_large).await;
     assert_eq!(refused.status, StatusCode::PAYLOAD_TOO_LARGE);
+}
+
+#[tokio::test]
+async fn an_over_long_name_means_the_same_scope_in_checks_and_in_events() {
+    let mut bench = bench(config(), None);
+    bench.budget("5.00", steps());
+    let customer = "c".repeat(300);
+    let mut event = call("r-1");
+    event["customer"] = json!(customer);
+    bench.post("/v1/usage", event.to_string()).await;
+    let sent = bench.sink.taken.lock().unwrap()[0].value.clone();
+    let decoded = decode(&sent, &[], UnixMillis(i64::MAX)).unwrap();
+    bench.spent(&decoded.attribution.customer, "5.00", "block");
+    let question = json!({"customer": customer, "tags": {"team": null}}).to_string();
+    let answer = bench.post("/v1/check", question).await;
+    assert_eq!(answer.json["decision"], "block");
 }

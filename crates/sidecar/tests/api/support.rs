@@ -166,3 +166,33 @@ pub fn call(id: &str) -> Value {
         "model": "gpt-4o-mini", "usage": {"input_tokens": 1000, "output_tokens": 100},
     })
 }
+
+/// Holds `answer` against its schema, in which every field that is sent must be written down.
+pub fn assert_conforms(name: &str, answer: &Value) {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../schemas");
+    let text = std::fs::read_to_string(format!("{folder}/{name}.schema.json")).unwrap();
+    let mut schema: Value = serde_json::from_str(&text).unwrap();
+    close(&mut schema);
+    let validator = jsonschema::validator_for(&schema).unwrap();
+    let errors: Vec<_> = validator
+        .iter_errors(answer)
+        .map(|error| error.to_string())
+        .collect();
+    assert!(errors.is_empty(), "{name}: {errors:?} in {answer}");
+}
+
+fn close(schema: &mut Value) {
+    match schema {
+        Value::Object(members) => {
+            members.values_mut().for_each(close);
+            let kind = members.get("type");
+            let is_object = kind.is_some_and(|kind| kind.to_string().contains("\"object\""));
+            if is_object && members.contains_key("properties") {
+                let closed = members.entry("additionalProperties");
+                closed.or_insert(json!(false));
+            }
+        }
+        Value::Array(elements) => elements.iter_mut().for_each(close),
+        _ => {}
+    }
+}

@@ -3,7 +3,7 @@
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use crate::support::{bench, call, config, small_spool};
+use crate::support::{assert_conforms, bench, call, config, small_spool};
 use axum::body::Body;
 use axum::http::{Request, StatusCode};
 use serde_json::{Value, json};
@@ -28,6 +28,7 @@ async fn a_bare_object_becomes_an_event_at_home_with_its_cost() {
         (&json!("0.00021"), &json!("book"))
     );
     assert_eq!(result["budgets"], json!(["daily"]));
+    assert_conforms("usage-response", &answer.json);
     let taken = bench.sink.taken.lock().unwrap();
     let event = decode(&taken[0].value, &[], UnixMillis(i64::MAX)).unwrap();
     assert_eq!(
@@ -53,6 +54,8 @@ async fn bad_events_are_named_and_the_good_ones_kept() {
         (&answer.json["accepted"], &answer.json["rejected"]),
         (&json!(2), &json!(2))
     );
+    assert_conforms("usage-response", &answer.json);
+    assert_eq!(answer.json["results"][1]["id"], "r-2");
     assert_eq!(answer.json["results"][1]["reason"], "bad_usage");
     assert_eq!(answer.json["results"][2]["reason"], "not_cloudevent");
     assert_eq!(bench.sink.ids(), ["r-1", "r-3"]);
@@ -85,6 +88,7 @@ async fn without_broker_and_spool_nothing_is_promised() {
     assert_eq!(answer.status, StatusCode::SERVICE_UNAVAILABLE);
     assert_eq!(answer.headers["retry-after"], "1");
     assert_eq!(answer.json["error"]["code"], "unavailable");
+    assert_conforms("usage-response", &answer.json);
 }
 
 #[tokio::test]
