@@ -7,7 +7,7 @@
 //! * [`log_consumer`] reads with a group whose offsets the caller commits (the loader).
 //! * [`topics`] creates and checks topics.
 //!
-//! It is the only crate that knows rdkafka, and the only one that holds unsafe code ([`native`]).
+//! It is the only crate that knows rdkafka, and the only one that holds unsafe code (`native`).
 
 pub mod config;
 mod context;

@@ -63,8 +63,8 @@ pub(super) struct Batch {
     first_at: Option<Instant>,
     pub(super) records: usize,
     bytes: usize,
-    /// Whether the last record must be alone.
-    pub(super) is_single: bool,
+    /// The most records it may have, where one of them is a suspect.
+    pub(super) limit: Option<usize>,
 }
 
 /// Reading the clock for each record would cost as much as a small record's processing.
@@ -85,8 +85,7 @@ impl Batch {
 
     /// Whether it must be committed although more records wait.
     pub(super) fn is_full(&self, config: &StageConfig) -> bool {
-        self.is_single
-            || self.records >= config.batch_max_events
+        self.records >= self.limit.unwrap_or(config.batch_max_events)
             || self.bytes >= config.batch_max_bytes
             || (self.records.is_multiple_of(CLOCK_EVERY) && self.age() >= config.commit_interval)
     }

@@ -1,8 +1,8 @@
 //! Finds the record that makes a batch fail, so that no event can stop a partition.
 //!
 //! Where a failure comes during the processing of a record, that record is to blame. Where it
-//! comes at the end of a batch (an output too large, say), the same records are taken one by one
-//! after the restart, until the failure comes with a single one. Outlives the worker's lives.
+//! comes at the end of a batch (an output too large, say), the same records are taken in smaller
+//! and smaller batches, until the failure comes with a single one. Outlives the worker's lives.
 
 use std::collections::HashMap;
 
@@ -31,11 +31,21 @@ pub(super) struct Suspicion {
     inputs: usize,
     /// First and last offset of the open batch, by partition and input.
     batch: Vec<Option<Span>>,
-    /// Records before this offset are taken one by one, by (input, partition).
-    one_by_one: HashMap<(usize, u32), i64>,
+    /// Records that are taken in small batches, by (input, partition).
+    suspects: HashMap<(usize, u32), Suspects>,
     /// Records to reject, and why.
     rejected: HashMap<Address, String>,
     progress: bool,
+}
+
+/// Each step costs a restart, so few steps; a sixteenth of a full batch commits in no time.
+const NARROWING: usize = 16;
+
+/// Records before offset `end` may share a batch with at most `limit - 1` others.
+#[derive(Debug, Clone, Copy)]
+struct Suspects {
+    end: i64,
+    limit: usize,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -51,7 +61,7 @@ impl Suspicion {
             doing: Doing::Other,
             inputs,
             batch: vec![None; inputs * partitions as usize],
-            one_by_one: HashMap::new(),
+            suspects: HashMap::new(),
             rejected: HashMap::new(),
             progress: false,
         }
@@ -82,14 +92,14 @@ impl Suspicion {
         }
     }
 
-    /// Whether the record must be the only one of its batch.
-    pub(super) fn is_suspect(&self, (input, partition, offset): Address) -> bool {
+    /// The largest batch that the record may be in, where it is a suspect.
+    pub(super) fn limit(&self, (input, partition, offset): Address) -> Option<usize> {
         // Nearly always empty, and asked for each record.
-        !self.one_by_one.is_empty()
-            && self
-                .one_by_one
-                .get(&(input, partition))
-                .is_some_and(|end| offset < *end)
+        if self.suspects.is_empty() {
+            return None;
+        }
+        let suspects = self.suspects.get(&(input, partition))?;
+        (offset < suspects.end).then_some(suspects.limit)
     }
 
     /// Why the record must be rejected, if it must.
@@ -104,13 +114,14 @@ impl Suspicion {
     pub(super) fn committed(&mut self) {
         self.progress = true;
         self.doing = Doing::Other;
-        if !self.one_by_one.is_empty() || !self.rejected.is_empty() {
+        if !self.suspects.is_empty() || !self.rejected.is_empty() {
             let (batch, inputs) = (&self.batch, self.inputs);
             let is_past = |input: usize, partition: u32, offset: i64| {
                 batch[partition as usize * inputs + input].is_some_and(|span| offset <= span.last)
             };
-            self.one_by_one
-                .retain(|(input, partition), end| !is_past(*input, *partition, *end - 1));
+            self.suspects.retain(|(input, partition), suspects| {
+                !is_past(*input, *partition, suspects.end - 1)
+            });
             self.rejected
                 .retain(|(input, partition, offset), _| !is_past(*input, *partition, *offset));
         }
@@ -137,28 +148,31 @@ impl Suspicion {
     }
 
     fn find_culprit(&mut self, reason: &str) -> bool {
-        let suspects: Vec<(usize, u32, Span)> = match self.doing {
+        let candidates: Vec<(usize, u32, Span)> = match self.doing {
             Doing::Other => return false,
             Doing::Record(address) => return self.reject(address, reason),
-            Doing::Finishing(partition) => self.suspects(Some(partition)),
-            Doing::Committing => self.suspects(None),
+            Doing::Finishing(partition) => self.candidates(Some(partition)),
+            Doing::Committing => self.candidates(None),
         };
-        let records: usize = suspects.iter().map(|(.., span)| span.records).sum();
-        match suspects.as_slice() {
+        let records: usize = candidates.iter().map(|(.., span)| span.records).sum();
+        match candidates.as_slice() {
             [] => false,
             [(input, partition, span)] if records == 1 => {
                 self.reject((*input, *partition, span.first), reason)
             }
             _ => {
-                for (input, partition, span) in suspects {
-                    self.one_by_one.insert((input, partition), span.last + 1);
+                let limit = (records / NARROWING).max(1);
+                for (input, partition, span) in candidates {
+                    let end = span.last + 1;
+                    let suspects = Suspects { end, limit };
+                    self.suspects.insert((input, partition), suspects);
                 }
                 true
             }
         }
     }
 
-    fn suspects(&self, partition: Option<u32>) -> Vec<(usize, u32, Span)> {
+    fn candidates(&self, partition: Option<u32>) -> Vec<(usize, u32, Span)> {
         let spans = self.batch.iter().enumerate();
         spans
             .filter_map(|(index, span)| {
@@ -200,33 +214,38 @@ mod tests {
 
     #[test]
     fn a_failing_end_of_batch_is_narrowed_down_to_its_record() {
+        const CULPRIT: i64 = 777;
         let mut suspicion = Suspicion::new(2, 4);
-        for offset in 10..13 {
-            suspicion.record((1, 3, offset));
+        let mut next = 0;
+        let mut failures = 0;
+        // A worker with batches of 1000 that fails at the end of each batch with the culprit.
+        while next < 3000 && suspicion.reason_to_reject((1, 3, CULPRIT)).is_none() {
+            let limit = suspicion.limit((1, 3, next)).unwrap_or(1000) as i64;
+            for offset in next..next + limit {
+                suspicion.record((1, 3, offset));
+            }
+            if (next..next + limit).contains(&CULPRIT) {
+                failures += 1;
+                suspicion.now(Doing::Finishing(3));
+                assert!(suspicion.blame(&too_large()));
+            } else {
+                next += limit;
+                suspicion.committed();
+            }
         }
-        suspicion.now(Doing::Finishing(3));
-        assert!(suspicion.blame(&too_large()));
-        assert!(suspicion.is_suspect((1, 3, 12)));
-        assert!(!suspicion.is_suspect((1, 3, 13)));
-        assert!(!suspicion.is_suspect((0, 3, 12)));
-
-        suspicion.record((1, 3, 10));
-        suspicion.committed();
-        suspicion.record((1, 3, 11));
-        suspicion.now(Doing::Committing);
-        assert!(suspicion.blame(&too_large()));
-        assert!(suspicion.reason_to_reject((1, 3, 11)).is_some());
-        assert!(suspicion.reason_to_reject((1, 3, 10)).is_none());
+        assert_eq!(next, CULPRIT);
+        assert_eq!(failures, 4, "1000, 62, 3, 1");
+        assert!(suspicion.limit((0, 3, CULPRIT)).is_none());
 
         // Rejecting it fails as well: nothing is left to try.
-        suspicion.record((1, 3, 11));
+        suspicion.record((1, 3, CULPRIT));
         assert!(!suspicion.blame(&too_large()));
 
-        for offset in 11..13 {
+        for offset in CULPRIT..1000 {
             suspicion.record((1, 3, offset));
         }
         suspicion.committed();
-        assert!(suspicion.one_by_one.is_empty() && suspicion.rejected.is_empty());
+        assert!(suspicion.suspects.is_empty() && suspicion.rejected.is_empty());
     }
 
     #[test]

@@ -157,8 +157,8 @@ impl<L: StageLogic> Worker<'_, L> {
         };
         let record = message.as_input(input);
         let address = (input, partition, record.offset);
-        let is_suspect = self.suspicion.is_suspect(address);
-        if is_suspect {
+        let limit = self.suspicion.limit(address);
+        if limit.is_some_and(|limit| self.batch.records >= limit) {
             self.commit_open_batch()?;
         }
         if self.batch.is_empty() {
@@ -170,7 +170,7 @@ impl<L: StageLogic> Worker<'_, L> {
             slot.begun = true;
         }
         self.batch.add(record.value.map_or(0, <[u8]>::len));
-        self.batch.is_single = is_suspect;
+        self.batch.limit = limit.or(self.batch.limit);
         self.suspicion.record(address);
         match self.suspicion.reason_to_reject(address) {
             None => slot.logic.process(&record)?,
