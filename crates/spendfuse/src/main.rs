@@ -5,6 +5,7 @@
 
 mod admin;
 mod commands;
+mod loader_alerts;
 mod logging;
 mod roles;
 mod settings;
@@ -35,10 +36,15 @@ struct CommandLine {
 #[derive(Args, Debug)]
 struct Common {
     /// Configuration file; without it spendfuse.toml is read if it is there
-    #[arg(long, global = true, value_name = "FILE")]
+    #[arg(long, global = true, value_name = "FILE", help_heading = "Settings")]
     config: Option<PathBuf>,
     /// Overrides a setting, such as --set kafka.brokers=kafka-1:9092 (see `spendfuse config`)
-    #[arg(long, global = true, value_name = "KEY=VALUE")]
+    #[arg(
+        long,
+        global = true,
+        value_name = "KEY=VALUE",
+        help_heading = "Settings"
+    )]
     set: Vec<String>,
 }
 

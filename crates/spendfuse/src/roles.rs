@@ -9,12 +9,13 @@ use spendfuse_bus::Shutdown;
 use spendfuse_processor::tables::Tables;
 use spendfuse_sidecar::{self as sidecar, Listeners, MetricsText, SidecarTopics};
 use spendfuse_warehouse::Warehouse;
-use spendfuse_warehouse::loader::{self, LoaderAlert};
+use spendfuse_warehouse::loader;
 use tokio::runtime::{Handle, Runtime};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::admin;
 use crate::commands::{Failure, migrate, topics};
+use crate::loader_alerts;
 use crate::settings::Settings;
 
 /// One role of the system.
@@ -144,8 +145,7 @@ fn run_role(
             let config = settings.loader().map_err(Failure::usage)?;
             let warehouse = settings.warehouse().map_err(Failure::usage)?;
             let warehouse = Warehouse::new(warehouse).map_err(Failure::usage)?;
-            // The loader has logged it; there is nobody else to tell from here.
-            let alerts: loader::AlertSink = Arc::new(|_: LoaderAlert| {});
+            let alerts = loader_alerts::sink(settings).map_err(Failure::work)?;
             loader::run(&config, &warehouse, runtime, shutdown, &alerts).map_err(Failure::work)
         }
         Role::Sidecar => {

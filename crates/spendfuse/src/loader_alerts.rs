@@ -1,0 +1,78 @@
+//! Brings what the loader has to say to people to the alerts topic.
+
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use spendfuse_bus::BusError;
+use spendfuse_bus::producer::{EventProducer, EventRecord, ProducerOptions};
+use spendfuse_domain::Severity;
+use spendfuse_engine::alert::{Alert, AlertKind};
+use spendfuse_warehouse::loader::{AlertSink, LoaderAlert};
+
+use crate::settings::Settings;
+
+/// A sink that writes to the alerts topic. The loader has logged each alert before, so one that
+/// Kafka does not take is not lost.
+pub fn sink(settings: &Settings) -> Result<AlertSink, BusError> {
+    let producer = EventProducer::open(&settings.kafka(), &ProducerOptions::default())?;
+    let topic = settings.topics().alerts;
+    Ok(Arc::new(move |news: LoaderAlert| {
+        let alert = alert_of(&news);
+        let Ok(value) = serde_json::to_vec(&alert) else {
+            return;
+        };
+        let record = EventRecord {
+            topic: &topic,
+            partition: None,
+            key: Some(alert.key.as_bytes()),
+            value: Some(&value),
+            headers: &[],
+        };
+        let failed = |error: BusError| tracing::warn!(error = %error, "alert not published");
+        let acknowledged = move |outcome: Result<_, BusError>| {
+            outcome.map(drop).unwrap_or_else(failed);
+        };
+        producer.send(&record, acknowledged).unwrap_or_else(failed);
+    }))
+}
+
+fn alert_of(news: &LoaderAlert) -> Alert {
+    let (kind, topic, place, message) = match news {
+        LoaderAlert::Stopped {
+            topic,
+            partition,
+            reason,
+        } => (
+            AlertKind::LoaderStopped,
+            topic,
+            format!("{partition}"),
+            format!(
+                "rows of {topic} partition {partition} are not loaded any more: {reason}; see docs/operations.md"
+            ),
+        ),
+        LoaderAlert::BrokenLink {
+            topic,
+            partition,
+            offset,
+            broken,
+        } => (
+            AlertKind::RowChain,
+            topic,
+            format!("{partition}|{offset}"),
+            format!(
+                "{} in the row blocks of {topic} partition {partition} at offset {offset}",
+                broken.kind()
+            ),
+        ),
+    };
+    Alert {
+        v: 1,
+        key: format!("loader|{topic}|{place}"),
+        kind,
+        severity: Severity::Critical,
+        scope: "*".to_owned(),
+        subject: topic.clone(),
+        message,
+        at: Timestamp::now().into(),
+    }
+}
