@@ -15,9 +15,7 @@ use spendfuse_guard::{
 use spendfuse_pricing::Pricer;
 
 use super::context::ContextArgs;
-use super::output::{
-    self, Side, coloured, grouped, print_table, span, table, until, verdict_colour,
-};
+use super::output::{self, Side, coloured, grouped, print_table, span, table, verdict_colour};
 use super::prices::book;
 use super::{Failure, found_wrong, kafka};
 use crate::settings::Settings;
@@ -225,7 +223,6 @@ fn print_budgets(lines: &[BudgetLine], now: UnixMillis) {
     for line in lines {
         let (spent, limit) = amounts(line);
         let used = line.percent.as_ref().and_then(serde_json::Number::as_f64);
-        let resets = line.resets_at;
         rows.add_row(vec![
             Cell::new(&line.budget),
             Cell::new(&line.scope),
@@ -234,9 +231,11 @@ fn print_budgets(lines: &[BudgetLine], now: UnixMillis) {
             Cell::new(limit),
             Cell::new(used.map_or_else(|| "-".to_owned(), |used| format!("{used:.1}%"))),
             Cell::new(&line.window),
-            Cell::new(resets.map_or_else(|| "never".to_owned(), |at| until(at, now))),
+            Cell::new(output::resets(&line.window, line.resets_at, now)),
         ]);
     }
+    output::hide_below(&mut rows, 6, 100);
+    output::keep_whole(&mut rows, &[2, 3, 4, 5, 7]);
     print_table(&rows);
 }
 

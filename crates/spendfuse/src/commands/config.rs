@@ -6,6 +6,7 @@ use clap::Args;
 use serde_json::json;
 
 use super::Failure;
+use super::output::{self, Side, print_table, table};
 use crate::settings::{SETTINGS, Settings, is_secret};
 
 #[derive(Args, Debug)]
@@ -35,7 +36,7 @@ pub fn run(settings: &Settings, args: &ConfigArgs) -> Result<ExitCode, Failure> 
             )
         });
         let all: serde_json::Map<_, _> = entries.collect();
-        println!("{}", serde_json::Value::Object(all));
+        output::json(&serde_json::Value::Object(all));
         return Ok(ExitCode::SUCCESS);
     }
     let help = |key: &str| {
@@ -44,9 +45,22 @@ pub fn run(settings: &Settings, args: &ConfigArgs) -> Result<ExitCode, Failure> 
             .find(|setting| setting.key == key)
             .map_or("", |setting| setting.help)
     };
+    let mut rows = table([
+        ("SETTING", Side::Left),
+        ("VALUE", Side::Left),
+        ("FROM", Side::Left),
+        ("WHAT FOR", Side::Left),
+    ]);
     for (key, resolved) in settings.resolved() {
-        let value = shown(key, &resolved.value);
-        println!("{key} = \"{value}\"  # {} ({})", help(key), resolved.source);
+        rows.add_row([
+            key.clone(),
+            shown(key, &resolved.value),
+            resolved.source.to_string(),
+            help(key).to_owned(),
+        ]);
     }
+    output::keep_whole(&mut rows, &[0]);
+    output::hide_below(&mut rows, 3, 100);
+    print_table(&rows);
     Ok(ExitCode::SUCCESS)
 }

@@ -135,6 +135,7 @@ fn list(settings: &Settings, args: &ListArgs) -> Result<ExitCode, Failure> {
         ("SCOPE", Side::Left),
         ("WASTED", Side::Right),
         ("LAST", Side::Left),
+        ("DETECTOR", Side::Left),
         ("WHAT", Side::Left),
     ]);
     for one in findings.iter().take(shown) {
@@ -149,13 +150,13 @@ fn list(settings: &Settings, args: &ListArgs) -> Result<ExitCode, Failure> {
             Cell::new(&finding.scope),
             Cell::new(format!("${}", finding.wasted_usd)),
             Cell::new(ago(finding.last_at, now)),
-            Cell::new(format!(
-                "{}: {}{state}",
-                finding.detector.name(),
-                finding.message
-            )),
+            Cell::new(finding.detector.name()),
+            Cell::new(format!("{}{state}", finding.message)),
         ]);
     }
+    // The message says what the detector's name says.
+    output::hide_below(&mut rows, 5, 130);
+    output::keep_whole(&mut rows, &[0, 1, 3, 4]);
     print_table(&rows);
     if shown < findings.len() {
         let more = grouped((findings.len() - shown) as u64);

@@ -4,7 +4,9 @@ use std::fmt::Display;
 use std::io::{self, ErrorKind, IsTerminal, Write};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use comfy_table::{Cell, CellAlignment, Color, ContentArrangement, Table, presets};
+use comfy_table::{
+    Cell, CellAlignment, Color, ColumnConstraint, ContentArrangement, Table, presets,
+};
 use serde::Serialize;
 use spendfuse_domain::{Nanos, UnixMillis, Verdict};
 
@@ -54,6 +56,23 @@ pub fn table<const N: usize>(columns: [(&str, Side); N]) -> Table {
         });
     }
     table
+}
+
+/// Keeps columns whole where the table must be made narrower; the others wrap.
+pub fn keep_whole(table: &mut Table, columns: &[usize]) {
+    for place in columns {
+        if let Some(column) = table.column_mut(*place) {
+            column.set_constraint(ColumnConstraint::ContentWidth);
+        }
+    }
+}
+
+/// Hides a column on terminals with fewer than `columns` characters a line.
+pub fn hide_below(table: &mut Table, place: usize, columns: u16) {
+    let is_narrow = table.width().is_some_and(|width| width < columns);
+    if let Some(column) = table.column_mut(place).filter(|_| is_narrow) {
+        column.set_constraint(ColumnConstraint::Hidden);
+    }
 }
 
 /// Prints a table.
@@ -161,6 +180,14 @@ pub fn until(time: UnixMillis, now: UnixMillis) -> String {
         ahead if ahead > 0 => format!("in {}", span(ahead)),
         _ => "now".to_owned(),
     }
+}
+
+/// When a window of this name starts again.
+pub fn resets(window: &str, at: Option<UnixMillis>, now: UnixMillis) -> String {
+    if window.starts_with("session:") || window.starts_with("root_session:") {
+        return "session end".to_owned();
+    }
+    at.map_or_else(|| "never".to_owned(), |at| until(at, now))
 }
 
 /// How long ago `time` was: `12m 5s ago`.

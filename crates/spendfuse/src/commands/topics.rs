@@ -7,10 +7,10 @@ use clap::{Args, Subcommand};
 use spendfuse_bus::Shutdown;
 use spendfuse_bus::topics::{self, TopicReport, TopicSpec};
 
-use super::{Failure, found_wrong};
+use super::{Failure, found_wrong, kafka, output};
 use crate::settings::Settings;
 
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_secs(10);
 const ONE_LOOK: Duration = Duration::from_secs(5);
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
@@ -37,11 +37,19 @@ pub fn run(settings: &Settings, args: &TopicsArgs) -> Result<ExitCode, Failure> 
     let report = match args.action {
         Action::Create => create(settings)?,
         Action::Check => {
-            let kafka = settings.kafka();
-            let mismatches = topics::check(&kafka, &specs(settings)?, PATIENCE);
+            let specs = specs(settings)?;
+            let mismatches = topics::check(&settings.kafka(), &specs, PATIENCE);
+            let mismatches = mismatches.map_err(|error| kafka::failure(settings, &error))?;
+            let is_in_order =
+                |name: &String| mismatches.iter().all(|mismatch| mismatch.topic != *name);
             TopicReport {
-                mismatches: mismatches.map_err(Failure::work)?,
-                ..TopicReport::default()
+                created: Vec::new(),
+                unchanged: specs
+                    .into_iter()
+                    .map(|spec| spec.name)
+                    .filter(is_in_order)
+                    .collect(),
+                mismatches,
             }
         }
     };
@@ -73,7 +81,7 @@ pub fn create_missing(settings: &Settings) -> Result<(), Failure> {
 fn create(settings: &Settings) -> Result<TopicReport, Failure> {
     let specs = specs(settings)?;
     topics::create(&settings.kafka(), &specs, replication(settings)?, PATIENCE)
-        .map_err(Failure::work)
+        .map_err(|error| kafka::failure(settings, &error))
 }
 
 fn specs(settings: &Settings) -> Result<Vec<TopicSpec>, Failure> {
@@ -92,13 +100,13 @@ fn replication(settings: &Settings) -> Result<Option<u16>, Failure> {
 
 fn print(report: &TopicReport) -> ExitCode {
     for topic in &report.created {
-        println!("created    {topic}");
+        output::line(format!("created    {topic}"));
     }
     for topic in &report.unchanged {
-        println!("in order   {topic}");
+        output::line(format!("in order   {topic}"));
     }
     for mismatch in &report.mismatches {
-        println!("different  {mismatch}");
+        output::line(format!("different  {mismatch}"));
     }
     if report.mismatches.is_empty() {
         ExitCode::SUCCESS

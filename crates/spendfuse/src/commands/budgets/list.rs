@@ -55,6 +55,7 @@ pub fn run(settings: &Settings, as_json: bool) -> Result<ExitCode, Failure> {
     }
     let has_both = !budgets.is_empty() && !rules.is_empty();
     if !budgets.is_empty() {
+        output::keep_whole(&mut budgets, &[3]);
         print_table(&budgets);
     }
     if has_both {

@@ -6,7 +6,7 @@ use jiff::tz::TimeZone;
 use serde_json::Number;
 use spendfuse_domain::budget::{Budget, BudgetsRecord, Limit, Spend};
 use spendfuse_domain::scope::{Dimension, Pattern, ScopeText};
-use spendfuse_domain::verdict::{BlocklistEntry, BlocklistKey, Stage};
+use spendfuse_domain::verdict::{BlocklistEntry, BlocklistKey, Heartbeat};
 use spendfuse_domain::{UnixMillis, Verdict, Window};
 
 use super::super::{Failure, kafka, output};
@@ -19,8 +19,8 @@ pub struct Standing {
     pub scopes: Vec<BlocklistEntry>,
     /// Budgets in force of which nothing is spent in the current window.
     pub without_spend: Vec<String>,
-    /// Whether any processor has ever reported.
-    pub has_processor: bool,
+    /// When every partition of the processor had last reported; `None` where one never has.
+    pub reported_at: Option<UnixMillis>,
 }
 
 /// Reads both topics to their ends.
@@ -29,11 +29,12 @@ pub fn read(settings: &Settings, now: UnixMillis) -> Result<Standing, Failure> {
     let table = kafka::read_table(settings, &settings.topics().blocklist)?;
     let mut scopes = Vec::new();
     let mut seen: BTreeSet<String> = BTreeSet::new();
-    let mut has_processor = false;
+    let mut reports = Vec::new();
     for (key, value) in &table {
         match BlocklistKey::parse(key) {
-            Some(BlocklistKey::Heartbeat { stage, .. }) => {
-                has_processor |= stage == Stage::Ledger;
+            Some(BlocklistKey::Heartbeat { .. }) => {
+                // A heartbeat that cannot be read is one that never came.
+                reports.extend(serde_json::from_slice::<Heartbeat>(value));
                 continue;
             }
             Some(BlocklistKey::Budget { .. } | BlocklistKey::Finding { .. }) => {}
@@ -73,8 +74,17 @@ pub fn read(settings: &Settings, now: UnixMillis) -> Result<Standing, Failure> {
     Ok(Standing {
         scopes,
         without_spend,
-        has_processor,
+        reported_at: reported_at(&reports),
     })
+}
+
+/// When the most silent partition reported.
+fn reported_at(reports: &[Heartbeat]) -> Option<UnixMillis> {
+    let written = reports.iter().map(|beat| {
+        let lag = i64::try_from(beat.lag_ms).unwrap_or(i64::MAX);
+        beat.complete_to.plus(lag)
+    });
+    written.min()
 }
 
 fn percent(entry: &BlocklistEntry) -> f64 {

@@ -10,7 +10,7 @@ use spendfuse_domain::UnixMillis;
 use spendfuse_domain::verdict::BlocklistEntry;
 
 use super::super::dlq;
-use super::super::output::{self, Side, coloured, counted, grouped, print_table, table, until};
+use super::super::output::{self, Side, ago, coloured, counted, grouped, print_table, table};
 use super::{Failure, standing};
 use crate::settings::Settings;
 
@@ -50,6 +50,7 @@ pub fn run(settings: &Settings, args: &StatusArgs) -> Result<ExitCode, Failure> 
         output::json(&json!({
             "scopes": standing.scopes,
             "without_spend": standing.without_spend,
+            "reported_at": standing.reported_at,
             "not_counted": {"events": waiting_events, "by_reason": waiting},
         }));
         return Ok(ExitCode::SUCCESS);
@@ -62,9 +63,8 @@ pub fn run(settings: &Settings, args: &StatusArgs) -> Result<ExitCode, Failure> 
     if standing.scopes.is_empty() && standing.without_spend.is_empty() {
         output::line("no budgets match; `spendfuse budgets list` shows those in force");
     }
-    if !standing.has_processor {
-        output::line("no processor has reported yet: spend is not being counted");
-    }
+    print_counted_from(&standing.scopes);
+    print_age(settings, standing.reported_at, now)?;
     print_not_counted(&waiting);
     Ok(ExitCode::SUCCESS)
 }
@@ -87,16 +87,25 @@ fn print_scopes(scopes: &[BlocklistEntry], limit: usize, now: UnixMillis) {
     for entry in scopes.iter().take(shown) {
         rows.add_row(status_row(entry, now));
     }
+    output::hide_below(&mut rows, 6, 100);
+    output::keep_whole(&mut rows, &[2, 3, 4, 5, 7]);
     print_table(&rows);
-    for entry in scopes.iter().take(shown).filter(|entry| counts_late(entry)) {
-        output::line(format!(
-            "{} {}: counted from {} on, after its window began",
-            entry.budget, entry.scope, entry.counted_from
-        ));
-    }
     if scopes.len() > shown {
         let more = grouped((scopes.len() - shown) as u64);
         output::line(format!("and {more} more; --limit 0 prints all"));
+    }
+}
+
+/// Budgets whose current count began later than the window.
+fn print_counted_from(scopes: &[BlocklistEntry]) {
+    let late = scopes.iter().filter(|entry| counts_late(entry));
+    let since: BTreeMap<&str, UnixMillis> = late
+        .map(|entry| (entry.budget.as_str(), entry.counted_from))
+        .collect();
+    for (budget, from) in since {
+        output::line(format!(
+            "{budget} counts from {from} on, later than its window began"
+        ));
     }
 }
 
@@ -117,7 +126,6 @@ fn status_row(entry: &BlocklistEntry, now: UnixMillis) -> Vec<Cell> {
         None => "-".to_owned(),
     };
     let (spent, limit) = amounts(entry);
-    let resets = entry.resets_at.or(entry.expires_at);
     vec![
         Cell::new(&entry.budget),
         Cell::new(&entry.scope),
@@ -126,7 +134,11 @@ fn status_row(entry: &BlocklistEntry, now: UnixMillis) -> Vec<Cell> {
         Cell::new(percent),
         output::verdict_cell(entry.verdict),
         Cell::new(&entry.window),
-        Cell::new(resets.map_or_else(|| "never".to_owned(), |at| until(at, now))),
+        Cell::new(output::resets(
+            &entry.window,
+            entry.resets_at.or(entry.expires_at),
+            now,
+        )),
     ]
 }
 
@@ -145,6 +157,26 @@ fn amounts(entry: &BlocklistEntry) -> (String, String) {
         // A session that a detector has stopped.
         (None, None, None) => ("-".to_owned(), "-".to_owned()),
     }
+}
+
+/// Warns where the figures are old.
+fn print_age(
+    settings: &Settings,
+    reported_at: Option<UnixMillis>,
+    now: UnixMillis,
+) -> Result<(), Failure> {
+    let stale_after = settings.duration("sidecar.stale_after");
+    let stale_after = stale_after.map_err(Failure::usage)?.as_millis();
+    let text = match reported_at {
+        None => "no processor has reported yet: spend is not being counted".to_owned(),
+        Some(at) if now.since(at) > i64::try_from(stale_after).unwrap_or(i64::MAX) => format!(
+            "the processor last reported {}: the figures are that old",
+            ago(at, now)
+        ),
+        Some(_) => return Ok(()),
+    };
+    output::line(coloured(&text, output::Colour::Yellow));
+    Ok(())
 }
 
 fn print_not_counted(waiting: &BTreeMap<String, u64>) {

@@ -96,6 +96,7 @@ fn print_events(events: &[SetAside], with_settled: bool) {
             format!("{settled}{}", event.detail),
         ]);
     }
+    output::keep_whole(&mut rows, &[0, 1, 2, 3]);
     print_table(&rows);
 }
 
@@ -105,7 +106,7 @@ fn place_text((partition, offset): Place) -> String {
 
 /// What a record holds beyond its place.
 struct Content {
-    key: Option<String>,
+    key: Option<Vec<u8>>,
     value: Option<String>,
     headers: Vec<(String, String)>,
 }
@@ -130,7 +131,7 @@ fn contents(settings: &Settings, events: &[SetAside]) -> Result<HashMap<Place, C
             let own = |name: &str| name.starts_with(OWN_HEADERS);
             let headers = record.headers.iter().filter(|(name, _)| !own(name));
             let content = Content {
-                key: record.key.map(text),
+                key: record.key.map(<[u8]>::to_vec),
                 value: record.value.map(text),
                 headers: headers
                     .map(|(name, value)| (name.to_owned(), text(value)))
@@ -143,6 +144,11 @@ fn contents(settings: &Settings, events: &[SetAside]) -> Result<HashMap<Place, C
     Ok(contents)
 }
 
+/// Keys may be any bytes, such as the identity of an event without a session.
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
 fn event_json(event: &SetAside, content: Option<&Content>) -> Value {
     let place = |(partition, offset): Place| json!({"partition": partition, "offset": offset});
     let headers: Option<serde_json::Map<String, Value>> = content.map(|content| {
@@ -151,6 +157,7 @@ fn event_json(event: &SetAside, content: Option<&Content>) -> Value {
             .map(|(name, value)| (name.clone(), Value::from(value.as_str())))
             .collect()
     });
+    let key = content.and_then(|content| content.key.as_deref());
     json!({
         "reason": event.reason,
         "detail": event.detail,
@@ -158,7 +165,8 @@ fn event_json(event: &SetAside, content: Option<&Content>) -> Value {
         "usage": event.origin.map(place),
         "dlq": place(event.at),
         "settled": event.is_settled,
-        "key": content.and_then(|content| content.key.as_deref()),
+        "key": key.and_then(|key| std::str::from_utf8(key).ok()),
+        "key_hex": key.map(hex),
         "value": content.and_then(|content| content.value.as_deref()),
         "headers": headers,
     })

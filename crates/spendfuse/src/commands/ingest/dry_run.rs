@@ -22,6 +22,8 @@ use crate::settings::Settings;
 struct Rules {
     pricer: Pricer,
     budgets: Vec<Budget>,
+    /// Events that are older are late, milliseconds.
+    horizon_millis: i64,
 }
 
 #[derive(Default)]
@@ -29,6 +31,7 @@ struct Totals {
     events: u64,
     cost: Nanos,
     unpriced: u64,
+    late: u64,
     rejected: BTreeMap<&'static str, u64>,
 }
 
@@ -74,6 +77,10 @@ pub fn run(settings: &Settings, args: &IngestArgs) -> Result<ExitCode, Failure> 
         if totals.unpriced > 0 {
             text.push_str(&format!(", {} without a price", grouped(totals.unpriced)));
         }
+        if totals.late > 0 {
+            let late = grouped(totals.late);
+            text.push_str(&format!(", {late} too old to be counted at once (late)"));
+        }
         if rejected > 0 {
             text.push_str(&format!(", {} rejected", grouped(rejected)));
         }
@@ -88,6 +95,7 @@ pub fn run(settings: &Settings, args: &IngestArgs) -> Result<ExitCode, Failure> 
 
 fn rules(settings: &Settings, args: &IngestArgs) -> Result<Rules, Failure> {
     let policy = Arc::new(settings.pricing().map_err(Failure::usage)?);
+    let horizon_millis = settings.dedupe_horizon_millis().map_err(Failure::usage)?;
     if let Some(path) = &args.budgets {
         let file = budgets::read_file(path)?.map_err(|mistakes| {
             let first = &mistakes[0];
@@ -102,6 +110,7 @@ fn rules(settings: &Settings, args: &IngestArgs) -> Result<Rules, Failure> {
         return Ok(Rules {
             pricer: Pricer::new(PriceBook::snapshot(), policy),
             budgets: budgets.collect(),
+            horizon_millis,
         });
     }
     let records = budgets::records_in_force(settings)?;
@@ -112,6 +121,7 @@ fn rules(settings: &Settings, args: &IngestArgs) -> Result<Rules, Failure> {
     Ok(Rules {
         pricer: Pricer::new(book::in_force(settings)?, policy),
         budgets: budgets.collect(),
+        horizon_millis,
     })
 }
 
@@ -140,7 +150,12 @@ fn show(
         flags.insert(explained.priced.flags);
         totals.unpriced += u64::from(flags.names().any(|name| name == "unpriced"));
     }
-    let flags: Vec<&str> = flags.names().collect();
+    let mut flags: Vec<&str> = flags.names().collect();
+    if output::now().since(event.time) > rules.horizon_millis {
+        // No flag of the meter: it would set the event aside.
+        flags.push("late");
+        totals.late += 1;
+    }
     let met = match &event.body {
         Body::Usage(_) => budgets_met(&rules.budgets, who),
         Body::Revenue(_) | Body::SessionEnd => Vec::new(),

@@ -231,7 +231,10 @@ impl Summary {
             output::line(if args.strict {
                 format!("{lines} left out ({reasons})")
             } else {
-                format!("{lines} of them cannot be read ({reasons}): see `spendfuse dlq list`")
+                format!(
+                    "{} of them cannot be read ({reasons}): see `spendfuse dlq list`",
+                    grouped(unreadable)
+                )
             });
         }
     }

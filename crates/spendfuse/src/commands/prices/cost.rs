@@ -63,7 +63,11 @@ pub fn run(settings: &Settings, args: &CostArgs) -> Result<ExitCode, Failure> {
     };
     let event_json = event_json(args, at)?;
     let event = decode(event_json.as_bytes(), &[], UnixMillis(i64::MAX)).map_err(|rejection| {
-        let detail = rejection.detail.replace("data.", "--");
+        let detail = rejection
+            .detail
+            .replace("data.usage_format", "--format")
+            .replace("usage_format", "format")
+            .replace("data.", "--");
         Failure::usage(detail)
     })?;
     let Body::Usage(call) = &event.body else {
@@ -128,9 +132,13 @@ fn print(args: &CostArgs, explained: &Explained, version: &str, flags: &[&str]) 
         .charged_as
         .as_ref()
         .map(|(provider, model)| format!("{provider}/{model}"));
+    let parts_at_ceiling = "; what the model has no rate for is at a ceiling";
     output::line(match (priced.basis, charged, explained.how) {
         (PriceBasis::Reported, _, _) => "price    as reported by the app".to_owned(),
-        (PriceBasis::Ceiling, Some(dearest), _) => {
+        (PriceBasis::Ceiling, Some(found), Some(how)) => {
+            format!("price    {found} ({}){parts_at_ceiling}", how.name())
+        }
+        (PriceBasis::Ceiling, Some(dearest), None) => {
             format!("price    unknown: at a ceiling, the rates of {dearest}")
         }
         (PriceBasis::Ceiling, None, _) => "price    unknown: at the configured ceiling".to_owned(),

@@ -4,9 +4,10 @@ use std::process::ExitCode;
 
 use clap::Args;
 use serde_json::json;
-use spendfuse_domain::Nanos;
+use spendfuse_domain::{Nanos, UnitKind};
+use spendfuse_pricing::PriceBook;
 use spendfuse_pricing::book::{Change, Patch};
-use spendfuse_pricing::rate::RateKey;
+use spendfuse_pricing::rate::{RateKey, TokenClass};
 
 use super::super::output;
 use super::publish::{publish, tell};
@@ -21,7 +22,7 @@ pub struct SetArgs {
     /// Rates: input=2.50, cache_read=1.25, output:batch=5, input>200000=5, images=0.04; `none` removes
     #[arg(value_name = "RATE=AMOUNT", required = true)]
     rates: Vec<String>,
-    /// Beginning of the new version's name; that of the version in force if not given
+    /// Beginning of the new version's name; if not given that of the version in force, or `custom`
     #[arg(long)]
     label: Option<String>,
     /// Only show what would change
@@ -51,11 +52,17 @@ pub fn run(settings: &Settings, args: &SetArgs) -> Result<ExitCode, Failure> {
         .iter()
         .map(|rate| change(provider, model, rate))
         .collect();
-    let patch = Patch {
-        label: args.label.clone().unwrap_or_default(),
-        changes: changes?,
-    };
+    let changes = changes?;
     let base = book::in_force(settings)?;
+    // A changed book is not the program's any more, and its name should not say so.
+    let label = match base.label() == PriceBook::snapshot().label() {
+        true => "custom".to_owned(),
+        false => String::new(),
+    };
+    let patch = Patch {
+        label: args.label.clone().unwrap_or(label),
+        changes,
+    };
     let new = base.patched(&patch).map_err(Failure::usage)?;
     if !args.json {
         diff::print(&base.diff(&new));
@@ -87,9 +94,15 @@ fn change(provider: &str, model: &str, text: &str) -> Result<Change, Failure> {
             "{text}: write RATE=AMOUNT, such as input=2.50"
         )));
     };
-    let key: RateKey = key
-        .parse()
-        .map_err(|error| Failure::usage(format!("{text}: {error}")))?;
+    let key: RateKey = key.parse().map_err(|error| {
+        let classes: Vec<&str> = TokenClass::ALL.iter().map(|one| one.name()).collect();
+        let units: Vec<&str> = UnitKind::ALL.iter().map(|one| one.name()).collect();
+        Failure::usage(format!(
+            "{text}: {error}; token classes are {}; units are {}",
+            classes.join(", "),
+            units.join(", ")
+        ))
+    })?;
     let (provider, model) = (provider.to_owned(), model.to_owned());
     if amount == "none" {
         return Ok(Change::RemoveRate {
