@@ -18,9 +18,10 @@ use crate::poll::wait_until;
 
 const LOG_TAIL_BYTES: u64 = 6_000;
 
-/// One server process and how to start it again.
+/// One process and how to start it again. It ends with the process that started it; dropped, it is
+/// killed.
 #[derive(Debug)]
-pub(crate) struct ServerProcess {
+pub struct ServerProcess {
     name: String,
     program: PathBuf,
     arguments: Vec<String>,
@@ -29,12 +30,9 @@ pub(crate) struct ServerProcess {
 }
 
 impl ServerProcess {
-    pub(crate) fn new(
-        name: String,
-        program: PathBuf,
-        arguments: Vec<String>,
-        log: PathBuf,
-    ) -> Self {
+    /// `program` with `arguments`, not started yet; its output goes to the file `log`, and `name`
+    /// stands in errors.
+    pub fn new(name: String, program: PathBuf, arguments: Vec<String>, log: PathBuf) -> Self {
         Self {
             name,
             program,
@@ -45,7 +43,10 @@ impl ServerProcess {
     }
 
     /// Starts the process; output is appended to the log. Does nothing where it runs already.
-    pub(crate) fn start(&self) -> Result<(), DevStackError> {
+    ///
+    /// # Errors
+    /// Where the log cannot be opened or the program not be started.
+    pub fn start(&self) -> Result<(), DevStackError> {
         let mut running = self.running();
         if let Some(child) = running.as_mut()
             && child.try_wait().is_ok_and(|status| status.is_none())
@@ -72,7 +73,7 @@ impl ServerProcess {
     }
 
     /// SIGKILL, and waits for the end. Nothing where it does not run.
-    pub(crate) fn kill(&self) {
+    pub fn kill(&self) {
         if let Some(mut child) = self.running().take() {
             // An error means that it has ended already.
             let _ = child.kill();
@@ -82,7 +83,7 @@ impl ServerProcess {
 
     /// SIGTERM, and SIGKILL where it has not ended after `patience`. Returns whether it ended by
     /// itself.
-    pub(crate) fn stop(&self, patience: Duration) -> bool {
+    pub fn stop(&self, patience: Duration) -> bool {
         self.terminate();
         let ended = wait_until("the end of a process", patience, || {
             self.exit_status().map(|_| ())
@@ -92,22 +93,27 @@ impl ServerProcess {
     }
 
     /// SIGTERM, without waiting.
-    pub(crate) fn terminate(&self) {
+    pub fn terminate(&self) {
         self.signal(Signal::SIGTERM);
         // A paused process acts on the signal only once it goes on.
         self.signal(Signal::SIGCONT);
     }
 
-    pub(crate) fn pause(&self) {
+    /// SIGSTOP: connections stay open, nothing answers.
+    pub fn pause(&self) {
         self.signal(Signal::SIGSTOP);
     }
 
-    pub(crate) fn resume(&self) {
+    /// SIGCONT: ends a pause.
+    pub fn resume(&self) {
         self.signal(Signal::SIGCONT);
     }
 
     /// Waits until `probe` succeeds, and fails at once where the process ends before.
-    pub(crate) fn wait_ready(
+    ///
+    /// # Errors
+    /// [`DevStackError::Ended`] or [`DevStackError::NotReady`], with the end of the log.
+    pub fn wait_ready(
         &self,
         timeout: Duration,
         mut probe: impl FnMut() -> Result<(), String>,
@@ -145,7 +151,7 @@ impl ServerProcess {
     }
 
     /// How it ended, or `None` while it runs.
-    pub(crate) fn exit_status(&self) -> Option<String> {
+    pub fn exit_status(&self) -> Option<String> {
         match self.running().as_mut() {
             None => Some("not running".to_owned()),
             Some(child) => match child.try_wait() {
@@ -156,7 +162,8 @@ impl ServerProcess {
         }
     }
 
-    pub(crate) fn process_id(&self) -> Option<u32> {
+    /// The process id, while it runs.
+    pub fn process_id(&self) -> Option<u32> {
         self.running().as_ref().map(Child::id)
     }
 

@@ -206,6 +206,20 @@ impl Kafka {
         self.nodes[node].process.process_id()
     }
 
+    /// A call of one of Kafka's own tools, such as `org.apache.kafka.tools.ConsoleProducer`, from
+    /// the broker's jars; arguments follow.
+    ///
+    /// # Errors
+    /// [`DevStackError::NotSetUp`] without the jars.
+    pub fn tool(class: &str) -> Result<Command, DevStackError> {
+        let mut command = Command::new(locate::java());
+        command
+            .args(QUICK_START)
+            .args(["-cp", &format!("{}/*", locate::kafka_jars()?.display())])
+            .arg(class);
+        Ok(command)
+    }
+
     /// Stops all nodes (SIGTERM, then SIGKILL) and keeps the data of a named folder.
     pub fn shut_down(self) {
         for node in &self.nodes {

@@ -23,6 +23,7 @@ mod poll;
 mod ports;
 mod stack;
 
+pub use child::ServerProcess;
 pub use clickhouse::{ClickHouse, ClickHouseOptions};
 pub use error::DevStackError;
 pub use folder::DataFolder;

@@ -1,0 +1,254 @@
+//! A test's own topics and database, and the real binary's commands on them.
+
+use std::fs::{self, File};
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use spendfuse_bus::KafkaConfig;
+use spendfuse_devstack::{ClickHouse, Kafka, wait_until};
+use tempfile::TempDir;
+
+use crate::role::Role;
+use crate::stack::Turn;
+use crate::warehouse::Warehouse;
+
+/// Partitions of every stage topic, unless a test asks for others.
+pub const PARTITIONS: u32 = 4;
+/// The workspace of all traffic.
+pub const WORKSPACE: &str = "acme";
+
+const COMMAND_PATIENCE: Duration = Duration::from_secs(60);
+
+/// Topics and a database of its own on the shared stack, for the time of a test.
+pub struct Lab {
+    // Roles are dropped by the test, before the lab.
+    folder: TempDir,
+    prefix: String,
+    database: String,
+    partitions: u32,
+    commands: AtomicU32,
+    turn: Turn,
+}
+
+/// What a command said.
+#[derive(Debug)]
+pub struct Said {
+    /// Its exit code; `None` where a signal ended it.
+    pub code: Option<i32>,
+    /// Standard output.
+    pub stdout: String,
+    /// Standard error.
+    pub stderr: String,
+}
+
+impl Lab {
+    /// Waits for the turn, creates topics and tables.
+    ///
+    /// # Panics
+    /// Where a command fails.
+    pub fn new(name: &str) -> Self {
+        let lab = Self::empty(name);
+        lab.create_topics();
+        lab.migrate();
+        lab
+    }
+
+    /// Waits for the turn; topics and tables are not there yet.
+    pub fn empty(name: &str) -> Self {
+        Self {
+            turn: Turn::take(),
+            folder: TempDir::new().expect("a temporary folder can be made"),
+            prefix: format!("{name}."),
+            database: format!("test_{name}"),
+            partitions: PARTITIONS,
+            commands: AtomicU32::new(0),
+        }
+    }
+
+    /// Creates the topics.
+    ///
+    /// # Panics
+    /// Where that fails.
+    pub fn create_topics(&self) {
+        self.must(&["topics", "create"]);
+    }
+
+    /// Creates the tables and fills `prices`.
+    ///
+    /// # Panics
+    /// Where that fails.
+    pub fn migrate(&self) {
+        self.must(&["migrate"]);
+    }
+
+    /// The broker.
+    pub fn kafka(&self) -> &Kafka {
+        &self.turn.stack().kafka
+    }
+
+    /// The warehouse's server.
+    pub fn clickhouse(&self) -> &ClickHouse {
+        &self.turn.stack().clickhouse
+    }
+
+    /// Queries on this lab's database.
+    pub fn warehouse(&self) -> Warehouse {
+        Warehouse::new(&self.clickhouse().url(), &self.database)
+    }
+
+    /// How to reach the broker.
+    pub fn kafka_config(&self) -> KafkaConfig {
+        KafkaConfig::new(&self.kafka().brokers(), "spendfuse-tests")
+    }
+
+    /// The full name of a topic, such as `usage`.
+    pub fn topic(&self, name: &str) -> String {
+        format!("{}{name}", self.prefix)
+    }
+
+    /// Partitions of every stage topic.
+    pub fn partitions(&self) -> u32 {
+        self.partitions
+    }
+
+    /// A file in a folder that goes with the lab.
+    pub fn file(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// Starts a role of the real binary and waits for nothing.
+    ///
+    /// # Panics
+    /// Where the binary is not built.
+    pub fn role(&self, role: &str, instance: &str, settings: &[(&str, &str)]) -> Role {
+        let mut arguments = vec![role.to_owned()];
+        arguments.extend(self.setting_arguments());
+        let own = [("instance_id", instance), ("admin.listen", "")];
+        for (key, value) in own.iter().chain(settings) {
+            arguments.extend(["--set".to_owned(), format!("{key}={value}")]);
+        }
+        let log = self.file(&format!("{role}-{instance}.log"));
+        Role::start(&format!("{role} {instance}"), spendfuse(), arguments, log)
+    }
+
+    /// A processor with default settings, counting.
+    ///
+    /// # Panics
+    /// Where it does not get there within 30 s.
+    pub fn processor(&self, instance: &str) -> Role {
+        let role = self.role("processor", instance, &[]);
+        role.await_line("stage=\"ledger\"", Duration::from_secs(30));
+        role.await_line("stage=\"meter\"", Duration::from_secs(30));
+        role
+    }
+
+    /// A loader with default settings.
+    pub fn loader(&self) -> Role {
+        self.role("loader", "1", &[])
+    }
+
+    /// Runs a command of the real binary to its end.
+    ///
+    /// # Panics
+    /// Where it does not end within a minute.
+    pub fn run(&self, arguments: &[&str]) -> Said {
+        let number = self.commands.fetch_add(1, Ordering::Relaxed);
+        let mut command = Command::new(spendfuse());
+        command.args(arguments).args(self.setting_arguments());
+        run_to_end(
+            command,
+            &self.file(&format!("command-{number}")),
+            COMMAND_PATIENCE,
+        )
+    }
+
+    /// Runs a command that must succeed.
+    ///
+    /// # Panics
+    /// Where its exit code is not 0.
+    pub fn must(&self, arguments: &[&str]) -> Said {
+        let said = self.run(arguments);
+        assert_eq!(said.code, Some(0), "spendfuse {arguments:?}: {said:?}");
+        said
+    }
+
+    /// Puts budgets (YAML) into force and removes all others.
+    ///
+    /// # Panics
+    /// Where the command refuses.
+    pub fn apply_budgets(&self, yaml: &str) {
+        let file = self.file("budgets.yaml");
+        fs::write(&file, yaml).expect("the folder can be written");
+        let file = file.to_str().expect("temporary folders have plain names");
+        self.must(&["budgets", "apply", "--prune", file]);
+    }
+
+    fn setting_arguments(&self) -> Vec<String> {
+        let settings = [
+            ("kafka.brokers", self.kafka().brokers()),
+            ("clickhouse.url", self.clickhouse().url()),
+            ("clickhouse.database", self.database.clone()),
+            ("topic_prefix", self.prefix.clone()),
+            (
+                "transactional_id_prefix",
+                self.prefix.trim_end_matches('.').to_owned(),
+            ),
+            ("partitions", self.partitions.to_string()),
+        ];
+        settings
+            .iter()
+            .flat_map(|(key, value)| ["--set".to_owned(), format!("{key}={value}")])
+            .collect()
+    }
+}
+
+/// Runs `command` to its end; output goes through files, so that it cannot block.
+///
+/// # Panics
+/// Where it does not end within `patience`; it is killed then.
+pub fn run_to_end(mut command: Command, output: &std::path::Path, patience: Duration) -> Said {
+    let (out, err) = (output.with_extension("out"), output.with_extension("err"));
+    let create = |path: &PathBuf| File::create(path).expect("the folder can be written");
+    let mut child = command
+        .stdin(command_input(output))
+        .stdout(create(&out))
+        .stderr(create(&err))
+        .spawn()
+        .unwrap_or_else(|error| panic!("{command:?} cannot be started: {error}"));
+    let ended = wait_until("the end of a command", patience, || {
+        child.try_wait().expect("a child can be asked")
+    });
+    let read = |path: &PathBuf| {
+        let bytes = fs::read(path).expect("the output is there");
+        String::from_utf8_lossy(&bytes).into_owned()
+    };
+    let Ok(status) = ended else {
+        // It may have ended just now.
+        let _ = child.kill();
+        let _ = child.wait();
+        let (stdout, stderr) = (read(&out), read(&err));
+        panic!("{command:?} does not end within {patience:?}\n{stdout}\n{stderr}");
+    };
+    Said {
+        code: status.code(),
+        stdout: read(&out),
+        stderr: read(&err),
+    }
+}
+
+/// The file next to the outputs that holds the command's input, if there is one.
+fn command_input(output: &std::path::Path) -> Stdio {
+    File::open(output.with_extension("in")).map_or_else(|_| Stdio::null(), Stdio::from)
+}
+
+/// The executable: above the running test's own (`target/release/deps`).
+fn spendfuse() -> PathBuf {
+    let test = std::env::current_exe().expect("the test knows its path");
+    test.ancestors()
+        .take(4)
+        .map(|folder| folder.join("spendfuse"))
+        .find(|candidate| candidate.is_file())
+        .expect("the binary is built: cargo build --release -p spendfuse -p spendfuse-devstack")
+}

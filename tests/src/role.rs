@@ -1,0 +1,103 @@
+//! A role of the real binary as a child process, with its log.
+
+use std::fs;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use spendfuse_devstack::ServerProcess;
+
+use crate::wait::eventually;
+
+/// How long a role may take to end by itself.
+const STOP_PATIENCE: Duration = Duration::from_secs(20);
+
+/// A running role. Dropped, it is killed.
+#[derive(Debug)]
+pub struct Role {
+    name: String,
+    process: ServerProcess,
+    log: PathBuf,
+    started_at_byte: usize,
+}
+
+impl Role {
+    /// Starts `program` with `arguments`.
+    ///
+    /// # Panics
+    /// Where it cannot be started.
+    pub fn start(name: &str, program: PathBuf, arguments: Vec<String>, log: PathBuf) -> Self {
+        let process = ServerProcess::new(name.to_owned(), program, arguments, log.clone());
+        process.start().expect("the binary starts");
+        Self {
+            name: name.to_owned(),
+            process,
+            log,
+            started_at_byte: 0,
+        }
+    }
+
+    /// SIGKILL.
+    pub fn kill(&self) {
+        self.process.kill();
+    }
+
+    /// SIGTERM, and waits for the end.
+    ///
+    /// # Panics
+    /// Where it has not ended after 20 s.
+    pub fn stop(&self) {
+        let ended = self.process.stop(STOP_PATIENCE);
+        assert!(
+            ended,
+            "{} does not end on SIGTERM:\n{}",
+            self.name,
+            self.log()
+        );
+    }
+
+    /// SIGSTOP.
+    pub fn pause(&self) {
+        self.process.pause();
+    }
+
+    /// SIGCONT.
+    pub fn resume(&self) {
+        self.process.resume();
+    }
+
+    /// Starts it again after a kill or stop.
+    ///
+    /// # Panics
+    /// Where it cannot be started.
+    pub fn restart(&mut self) {
+        self.started_at_byte = fs::metadata(&self.log).map_or(0, |data| data.len() as usize);
+        self.process.start().expect("the binary starts");
+    }
+
+    /// Whether it runs.
+    pub fn is_running(&self) -> bool {
+        self.process.exit_status().is_none()
+    }
+
+    /// What it logged since its last start.
+    pub fn log(&self) -> String {
+        let bytes = fs::read(&self.log).unwrap_or_default();
+        String::from_utf8_lossy(&bytes[self.started_at_byte.min(bytes.len())..]).into_owned()
+    }
+
+    /// Waits for a line with `text` since the last start.
+    ///
+    /// # Panics
+    /// Where none comes within `patience`, or the role ends.
+    pub fn await_line(&self, text: &str, patience: Duration) -> String {
+        eventually(&format!("{} says {text:?}", self.name), patience, || {
+            let log = self.log();
+            if let Some(line) = log.lines().find(|line| line.contains(text)) {
+                return Ok(line.to_owned());
+            }
+            let status = self.process.exit_status();
+            assert_eq!(status, None, "{} ended:\n{log}", self.name);
+            Err(log)
+        })
+    }
+}

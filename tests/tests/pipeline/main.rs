@@ -1,0 +1,3 @@
+//! The whole pipeline, as separate processes of the real binary.
+
+mod thin_slice;
