@@ -59,6 +59,8 @@ impl fmt::Display for Violation {
 pub(crate) struct Checker<'a> {
     scenario: &'a Scenario,
     meters: Vec<MeterReference<'a>>,
+    /// Which events of the log were processed.
+    processed: Vec<bool>,
     /// Last commit of each meter partition.
     seqs: Vec<u64>,
     meter_versions: Vec<usize>,
@@ -82,6 +84,7 @@ pub fn check(scenario: &Scenario, finished: &Finished) -> Result<(), Violation> 
         meters: (0..partitions)
             .map(|_| MeterReference::new(scenario))
             .collect(),
+        processed: vec![false; scenario.log.len()],
         seqs: vec![0; partitions],
         meter_versions: vec![0; partitions],
         spend: SpendReference::default(),
@@ -97,6 +100,10 @@ pub fn check(scenario: &Scenario, finished: &Finished) -> Result<(), Violation> 
             Commit::Meter(commit) => checker.meter_commit(commit)?,
             Commit::Ledger(commit) => checker.ledger_commit(commit)?,
         }
+    }
+    if let Some(lost) = checker.processed.iter().position(|processed| !processed) {
+        let detail = format!("event {lost} was never processed");
+        return Err(Violation::new(Promise::CountedOnce, detail));
     }
     checker.final_sums(finished)
 }

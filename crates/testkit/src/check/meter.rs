@@ -39,6 +39,10 @@ impl Checker<'_> {
         }
         let mut expected_rows = Vec::new();
         for (place, counted) in &commit.inputs {
+            if std::mem::replace(&mut self.processed[*place], true) {
+                let detail = format!("{here}: event {place} was processed before");
+                return Err(Violation::new(Promise::CountedOnce, detail));
+            }
             let one = &self.scenario.log[*place];
             let rules = &self.rules[commit.version];
             let expected = reference.count(*place, commit.version, rules);

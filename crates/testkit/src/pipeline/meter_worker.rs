@@ -14,6 +14,9 @@ use super::history::{MeterCommit, SeenRow};
 use super::topic::Changelog;
 use crate::scenario::{LogEvent, Scenario};
 
+/// Ledger partition and encoded deltas.
+type DeltaRecord = (u32, Vec<u8>);
+
 #[derive(Default)]
 struct SeenRows(Vec<SeenRow>);
 
@@ -34,6 +37,7 @@ pub struct MeterWorker {
     fault: Option<Fault>,
     /// Places in the scenario's log of this partition's events.
     input: Vec<usize>,
+    horizon_millis: i64,
     /// How many of them are committed.
     position: usize,
     seq: u64,
@@ -57,6 +61,7 @@ impl MeterWorker {
             version: 0,
             fault,
             input,
+            horizon_millis: scenario.horizon_millis,
             position: 0,
             seq: 0,
             changelog: Changelog::default(),
@@ -95,7 +100,7 @@ impl MeterWorker {
         scenario: &Scenario,
         batch: &[usize],
         clock: UnixMillis,
-    ) -> Option<(MeterCommit, Vec<(u32, Vec<u8>)>)> {
+    ) -> Option<(MeterCommit, Vec<DeltaRecord>)> {
         let (inputs, mut rows) = self.process(scenario, batch, clock);
         if batch.is_empty() && !self.meter.has_output() {
             return None;
@@ -165,9 +170,10 @@ impl MeterWorker {
 
     fn count(&mut self, one: &LogEvent, place: usize, rows: &mut SeenRows) -> Counted {
         let mut event = one.event.clone();
+        let is_late = self.meter.now().max(one.arrival).since(event.time) > self.horizon_millis;
         match self.fault {
             Some(Fault::DedupeOff) => event.identity = Identity(place as u128),
-            Some(Fault::WindowByArrival) => event.time = one.arrival,
+            Some(Fault::WindowByArrival) if !is_late => event.time = one.arrival,
             _ => {}
         }
         let at_ceiling = if one.priced == PriceBasis::Ceiling {

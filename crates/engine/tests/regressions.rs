@@ -1,0 +1,345 @@
+//! Defects that were found once, each with the shortest history that shows it.
+
+#![allow(clippy::unwrap_used)]
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use spendfuse_domain::budget::BasisPoints;
+use spendfuse_domain::event::{Attribution, Body, Call, Event, Flags};
+use spendfuse_domain::finding::{DetectorAction, DetectorRule, DetectorRules, FindingState};
+use spendfuse_domain::row::{CostParts, Origin, SpendRow};
+use spendfuse_domain::scope::Pattern;
+use spendfuse_domain::{
+    Action, Budget, Detector, Dimension, Filter, Identity, Limit, Nanos, ScopeTemplate, Severity,
+    Step, UnixMillis, Verdict, WindowKind,
+};
+use spendfuse_engine::book::{BudgetBook, Series};
+use spendfuse_engine::delta::{DeltaEntry, Deltas};
+use spendfuse_engine::ledger::{Ledger, LedgerConfig};
+use spendfuse_engine::meter::{Charge, Counted, Meter, MeterConfig, Rows};
+use spendfuse_testkit::generate;
+
+const MINUTE: i64 = 60_000;
+const IDLE: i64 = 20 * MINUTE;
+
+struct NoRows;
+impl Rows for NoRows {
+    fn push(&mut self, _: &SpendRow<'_>) {}
+}
+
+fn start() -> UnixMillis {
+    UnixMillis::parse_rfc3339("2026-11-22T10:00:00Z").unwrap()
+}
+
+/// $0.000001 a day for everything; warns at 80 %, blocks at 100 %.
+fn budget() -> Budget {
+    generate::budget(0, 0)
+}
+
+fn book(version: u64, budgets: Vec<Budget>, rules: Vec<DetectorRule>) -> Arc<BudgetBook> {
+    let rules = DetectorRules::new(rules);
+    Arc::new(BudgetBook::compile(version, budgets, rules))
+}
+
+fn meter(book: Arc<BudgetBook>) -> Meter {
+    let config = MeterConfig {
+        partition: 0,
+        partitions: 1,
+        dedupe_horizon_millis: 60 * MINUTE,
+        dedupe_capacity: 1000,
+        session_idle_millis: IDLE,
+    };
+    let mut meter = Meter::new(config, book);
+    meter.restored();
+    meter.begin(1);
+    meter
+}
+
+fn ledger(book: Arc<BudgetBook>) -> Ledger {
+    let config = LedgerConfig {
+        partition: 0,
+        partitions: 1,
+        grace_millis: 90 * MINUTE,
+    };
+    let mut ledger = Ledger::new(config, book);
+    ledger.restored();
+    ledger.begin(1);
+    ledger
+}
+
+/// A call of `nanos` in a session of `acme`.
+fn call<'a>(id: &'a str, session: &'a str, time: UnixMillis) -> Event<'a> {
+    Event {
+        identity: Identity::of("acme", "app", id, "final"),
+        content: 0,
+        source: Cow::Borrowed("app"),
+        id: Cow::Borrowed(id),
+        time,
+        flags: Flags::default(),
+        attribution: Attribution {
+            workspace: Cow::Borrowed("acme"),
+            session: Cow::Borrowed(session),
+            ..Attribution::default()
+        },
+        body: Body::Usage(Call {
+            prompt_fingerprint: Some(1),
+            ..Call::default()
+        }),
+    }
+}
+
+fn count(meter: &mut Meter, event: &Event<'_>, arrival: UnixMillis, nanos: i128) -> Counted {
+    let charge = Charge {
+        cost: CostParts {
+            output: Nanos::new(nanos),
+            ..CostParts::default()
+        },
+        ..Charge::default()
+    };
+    let origin = Origin {
+        arrival,
+        ..Origin::default()
+    };
+    meter.count(event, &charge, origin, &mut NoRows)
+}
+
+/// Spend of `scope` in the series of `budget`, as commit `seq` of meter partition 0.
+fn deltas(budget: &Budget, seq: u64, scope: &str, time: UnixMillis, nanos: i128) -> Deltas {
+    Deltas {
+        meter_partition: 0,
+        prev: seq - 1,
+        seq,
+        series: vec![Series::of(budget).id],
+        entries: vec![DeltaEntry {
+            series: 0,
+            scope: scope.to_owned(),
+            minute: time.minute(),
+            cost: Nanos::new(nanos),
+            unpriced: Nanos::ZERO,
+            tokens: 0,
+            calls: 1,
+            source: "app".to_owned(),
+            id: format!("e{seq}"),
+            time,
+        }],
+    }
+}
+
+#[test]
+fn the_finding_of_a_removed_budget_closes() {
+    let mut ledger = ledger(book(1, vec![budget()], vec![]));
+    ledger.apply(&deltas(&budget(), 1, "*", start(), 2_000), start());
+    let opened = ledger.finish().findings;
+    assert_eq!(opened[0].1.state, FindingState::Open);
+
+    ledger.set_book(book(2, vec![], vec![]));
+    ledger.advance(start());
+    let outputs = ledger.finish();
+    assert_eq!(outputs.findings[0].0, opened[0].0);
+    assert_eq!(outputs.findings[0].1.state, FindingState::Closed);
+    assert_eq!(outputs.blocklist, [("b0|*".to_owned(), None)]);
+}
+
+#[test]
+fn a_limit_without_a_step_of_its_own_opens_its_finding_at_once() {
+    let warned = Step {
+        at: BasisPoints(5_000),
+        action: Action::Warn,
+    };
+    let budget = Budget {
+        steps: vec![warned],
+        ..budget()
+    };
+    let mut ledger = ledger(book(1, vec![budget.clone()], vec![]));
+    ledger.apply(&deltas(&budget, 1, "*", start(), 999), start());
+    assert_eq!(ledger.finish().findings, []);
+    // Less than 1 % of the limit and within a second: no state is due, the finding is.
+    ledger.apply(&deltas(&budget, 2, "*", start(), 1), start());
+    let outputs = ledger.finish();
+    assert_eq!(outputs.blocklist, []);
+    assert_eq!(outputs.findings[0].1.state, FindingState::Open);
+    assert_eq!(outputs.findings[0].1.wasted_usd, "0.00");
+}
+
+#[test]
+fn a_new_count_does_not_inherit_the_old_ones_block() {
+    let in_days = Budget {
+        publish_from: BasisPoints(5_000),
+        ..budget()
+    };
+    // Starts at the same instant as the day, in another zone.
+    let elsewhere = Budget {
+        timezone: "Africa/Abidjan".to_owned(),
+        ..in_days.clone()
+    };
+    let mut ledger = ledger(book(1, vec![in_days.clone()], vec![]));
+    ledger.apply(&deltas(&in_days, 1, "*", start(), 2_000), start());
+    ledger.finish();
+    ledger.set_book(book(2, vec![elsewhere.clone()], vec![]));
+    // Spend of the new count comes before the old accounts are judged anew.
+    ledger.apply(&deltas(&elsewhere, 2, "*", start(), 10), start());
+    let outputs = ledger.finish();
+    assert_eq!(outputs.blocklist, [("b0|*".to_owned(), None)]);
+    assert_eq!(outputs.findings[0].1.state, FindingState::Closed);
+}
+
+#[test]
+fn the_end_of_a_window_comes_in_slices() {
+    let per_customer = Budget {
+        scope: ScopeTemplate::new(vec![(Dimension::Customer, Pattern::Each)]),
+        ..budget()
+    };
+    let mut ledger = ledger(book(1, vec![per_customer.clone()], vec![]));
+    let mut all = deltas(&per_customer, 1, "", start(), 10);
+    let one = all.entries.remove(0);
+    all.entries = (0..12_000)
+        .map(|number| DeltaEntry {
+            scope: format!("*/customer=c-{number}"),
+            ..one.clone()
+        })
+        .collect();
+    ledger.apply(&all, start());
+    ledger.finish();
+    let midnight = UnixMillis::parse_rfc3339("2026-11-23T00:00:00Z").unwrap();
+    let mut tombstones = vec![];
+    while tombstones.iter().sum::<usize>() < 12_000 {
+        ledger.advance(midnight);
+        tombstones.push(ledger.finish().blocklist.len());
+        assert!(tombstones.last() > Some(&0), "{tombstones:?}");
+    }
+    assert!(tombstones.len() > 2, "{tombstones:?}");
+}
+
+#[test]
+fn calls_that_no_budget_counts_keep_their_session_alive() {
+    let of_agent = Budget {
+        window: WindowKind::Session,
+        scope: budget().scope.counted_in(WindowKind::Session),
+        filter: Filter::new(vec![(Dimension::Feature, vec!["agent".to_owned()])]),
+        ..budget()
+    };
+    let id = of_agent.id.clone();
+    let mut meter = meter(book(1, vec![of_agent], vec![]));
+    for (minute, feature) in [(0, "agent"), (15, "chat"), (30, "agent")] {
+        let time = start().plus(minute * MINUTE);
+        let name = format!("e{minute}");
+        let mut event = call(&name, "s-1", time);
+        event.attribution.feature = Cow::Borrowed(feature);
+        if let Body::Usage(call) = &mut event.body {
+            call.operation = Cow::Borrowed("embeddings");
+        }
+        count(&mut meter, &event, time, 100);
+        meter.finish();
+    }
+    let account = meter.session_account(&id, "acme/session=s-1").unwrap();
+    assert_eq!(account.cost, Nanos::new(200));
+}
+
+#[test]
+fn an_idle_session_ends_on_time_though_others_live_on() {
+    let rule = DetectorRule {
+        repeats: 2,
+        order: 0,
+        ..DetectorRule::default_for(Detector::RetryLoop)
+    };
+    let mut meter = meter(book(1, vec![], vec![rule]));
+    // s-1 lives on, so that its place in the order of expiry is renewed behind s-2's.
+    let calls = [(0, "s-1"), (5, "s-1"), (19, "s-2"), (19, "s-2")];
+    for (number, (minute, session)) in calls.into_iter().enumerate() {
+        let time = start().plus(minute * MINUTE);
+        count(
+            &mut meter,
+            &call(&format!("e{number}"), session, time),
+            time,
+            1,
+        );
+    }
+    assert_eq!(meter.finish().findings.len(), 2);
+    meter.advance(start().plus(21 * MINUTE));
+    assert!(meter.finish().findings.is_empty());
+    meter.advance(start().plus(26 * MINUTE));
+    let closed = meter.finish().findings;
+    assert_eq!(closed.len(), 1);
+    assert_eq!(closed[0].1.scope, "acme/session=s-1");
+}
+
+#[test]
+fn a_session_block_gets_its_tombstone_though_its_episode_closed_before() {
+    let rule = DetectorRule {
+        repeats: 2,
+        order: 0,
+        action: DetectorAction::BlockSession,
+        at: Severity::Warning,
+        ..DetectorRule::default_for(Detector::RetryLoop)
+    };
+    let mut meter = meter(book(1, vec![], vec![rule]));
+    for (number, prompt) in [1, 1, 2].into_iter().enumerate() {
+        let name = format!("e{number}");
+        let mut event = call(&name, "s-1", start());
+        if let Body::Usage(call) = &mut event.body {
+            call.prompt_fingerprint = Some(prompt);
+        }
+        count(&mut meter, &event, start(), 1);
+    }
+    let key = "finding|retry_loop|acme/session=s-1";
+    assert_eq!(meter.finish().blocklist[0].0, key);
+    meter.advance(start().plus(IDLE + 1));
+    assert_eq!(meter.finish().blocklist, [(key.to_owned(), None)]);
+}
+
+#[test]
+fn an_event_handed_over_too_late_is_not_counted_a_second_time() {
+    let mut meter = meter(book(1, vec![], vec![]));
+    let event = call("twice", "s-1", start());
+    assert!(matches!(
+        count(&mut meter, &event, start(), 1),
+        Counted::AtAddress(_)
+    ));
+    // Hours of other traffic: the memory forgets what is beyond its horizon.
+    for number in 0..600 {
+        let time = start().plus(number * MINUTE);
+        count(
+            &mut meter,
+            &call(&format!("e{number}"), "s-2", time),
+            time,
+            1,
+        );
+    }
+    // Its copy arrived elsewhere at that time and was handed over only now.
+    assert_eq!(count(&mut meter, &event, start(), 1), Counted::Late);
+}
+
+#[test]
+fn series_of_odd_tag_names_are_different_series() {
+    let by_tags = |names: &[&str]| {
+        let parts = names.iter().map(|name| {
+            let tag = Dimension::Tag((*name).to_owned());
+            (tag, Pattern::Each)
+        });
+        let scope = ScopeTemplate::new(parts.collect());
+        Series::of(&Budget { scope, ..budget() }).id
+    };
+    assert_ne!(by_tags(&["a", "b"]), by_tags(&["a,tags.b"]));
+    assert_ne!(by_tags(&["a", "b"]), by_tags(&["a/tags.b"]));
+}
+
+#[test]
+fn limits_in_calls_and_limit_zero_block_at_their_exact_amount() {
+    for (limit, calls_until_block) in [(0, 1), (1, 1), (3, 3)] {
+        let budget = Budget {
+            limit: Limit::Calls(limit),
+            ..budget()
+        };
+        let mut ledger = ledger(book(1, vec![budget.clone()], vec![]));
+        let mut verdict = Verdict::Ok;
+        for call in 1..=calls_until_block {
+            assert_ne!(verdict, Verdict::Block, "limit {limit} before call {call}");
+            ledger.apply(&deltas(&budget, call, "*", start(), 0), start());
+            if let Some((_, Some(entry))) = ledger.finish().blocklist.pop() {
+                verdict = entry.verdict;
+            }
+        }
+        assert_eq!(verdict, Verdict::Block, "limit {limit}");
+    }
+}
