@@ -1,5 +1,5 @@
 //! One blocklist entry in the replica: the published value in a compact form, a million of which
-//! fit into a few hundred megabytes.
+//! took 0.6 GB with all indexes.
 
 use std::borrow::Cow;
 
