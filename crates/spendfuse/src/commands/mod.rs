@@ -5,6 +5,7 @@ pub mod budgets;
 pub mod check;
 pub mod config;
 mod context;
+pub mod demo;
 pub mod dlq;
 pub mod findings;
 pub mod fingerprint;

@@ -1,0 +1,109 @@
+//! Commands that need nothing but the binary, and what they say where Kafka is missing.
+// Clippy's exception for tests does not cover their helper functions.
+#![allow(clippy::unwrap_used)]
+
+use std::fs;
+use std::process::{Command, Output};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+fn spendfuse(arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_spendfuse"))
+        .args(arguments)
+        .env_remove("SPENDFUSE_KAFKA_BROKERS")
+        .current_dir(env!("CARGO_TARGET_TMPDIR"))
+        .output()
+        .unwrap()
+}
+
+fn stdout(output: &Output) -> String {
+    String::from_utf8(output.stdout.clone()).unwrap()
+}
+
+#[test]
+fn every_mistake_of_a_budgets_file_is_named_with_its_place_and_what_to_write() {
+    let wrong = concat!(
+        "budgets:\n",
+        "  - id: Acme\n",
+        "    scope: {workspace: acme, costumer: \"*\"}\n",
+        "    limit: 10 USD\n",
+        "    window: dayly\n",
+        "  - id: ok\n",
+        "    scope: {workspace: acme}\n",
+        "    limit: \"5\"\n",
+        "    window: rolling:24h\n",
+    );
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("wrong.yaml"), wrong).unwrap();
+    let output = Command::new(env!("CARGO_BIN_EXE_spendfuse"))
+        .args(["budgets", "validate", "wrong.yaml"])
+        .current_dir(folder.path())
+        .output()
+        .unwrap();
+    let expected = "\
+wrong.yaml:2:9: `Acme` cannot be an id; did you mean `acme`?
+wrong.yaml:3:30: `costumer` is not a dimension of `scope`; did you mean `customer`?
+wrong.yaml:4:12: `limit` cannot be `10 USD`; write `limit: \"10\"`
+wrong.yaml:5:13: `window` cannot be `dayly`; did you mean `day`?
+wrong.yaml:9:13: windows of kind `rolling` are not supported yet; use one of: session, root_session, hour, day, week, month, quarter, year, lifetime
+";
+    assert_eq!(stdout(&output), expected);
+    assert_eq!(output.status.code(), Some(1));
+}
+
+#[test]
+fn a_call_is_costed_without_kafka() {
+    let usage = r#"{"prompt_tokens":1200,"completion_tokens":380,
+        "prompt_tokens_details":{"cached_tokens":800}}"#;
+    let output = spendfuse(&[
+        "prices",
+        "cost",
+        "--provider=openai",
+        "--model=gpt-4o-2024-08-06",
+        "--format=openai.chat",
+        "--usage",
+        usage,
+        "--json",
+    ]);
+    let answer: Value = serde_json::from_slice(&output.stdout).unwrap();
+    // 400 × $2.50 + 800 × $1.25 + 380 × $10.00, per million.
+    assert_eq!(answer["cost_usd"], "0.0058");
+    assert_eq!(answer["lines"].as_array().unwrap().len(), 3);
+}
+
+#[test]
+fn fingerprints_are_those_of_the_test_vectors() {
+    let vectors = concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/../../schemas/fingerprint-vectors.json"
+    );
+    let vectors: Value = serde_json::from_str(&fs::read_to_string(vectors).unwrap()).unwrap();
+    let prompt = &vectors["prompt"][0];
+    let setting = format!("fingerprint.key={}", prompt["key"].as_str().unwrap());
+    let (system, message) = (&prompt["system"], &prompt["last_user"]);
+    let output = spendfuse(&[
+        "fingerprint",
+        "prompt",
+        "--set",
+        &setting,
+        "--system",
+        system.as_str().unwrap(),
+        message.as_str().unwrap(),
+    ]);
+    assert_eq!(stdout(&output).trim_end(), prompt["fingerprint"]);
+}
+
+#[test]
+fn a_missing_broker_is_one_clear_line_within_ten_seconds() {
+    let began = Instant::now();
+    let output = spendfuse(&["budgets", "status", "--set", "kafka.brokers=127.0.0.1:1"]);
+    assert!(began.elapsed() < Duration::from_secs(12));
+    assert_eq!(output.status.code(), Some(1));
+    let error = String::from_utf8(output.stderr).unwrap();
+    assert!(
+        error.starts_with("error: no Kafka broker answers at 127.0.0.1:1 (kafka.brokers, --set)"),
+        "{error}"
+    );
+    assert_eq!(error.lines().count(), 1, "{error}");
+}
