@@ -154,9 +154,20 @@ impl Lab {
     /// # Panics
     /// Where it does not end within a minute.
     pub fn run(&self, arguments: &[&str]) -> Said {
+        let mut all: Vec<String> = arguments.iter().map(|one| (*one).to_owned()).collect();
+        all.extend(self.setting_arguments());
+        let all: Vec<&str> = all.iter().map(String::as_str).collect();
+        self.run_alone(&all)
+    }
+
+    /// As [`Lab::run`], without this lab's settings.
+    ///
+    /// # Panics
+    /// Where it does not end within a minute.
+    pub fn run_alone(&self, arguments: &[&str]) -> Said {
         let number = self.commands.fetch_add(1, Ordering::Relaxed);
         let mut command = Command::new(spendfuse());
-        command.args(arguments).args(self.setting_arguments());
+        command.args(arguments).current_dir(self.folder.path());
         run_to_end(
             command,
             &self.file(&format!("command-{number}")),

@@ -79,6 +79,11 @@ impl Role {
         self.process.exit_status().is_none()
     }
 
+    /// Its process id, while it runs.
+    pub fn process_id(&self) -> Option<u32> {
+        self.process.process_id()
+    }
+
     /// What it logged since its last start.
     pub fn log(&self) -> String {
         let bytes = fs::read(&self.log).unwrap_or_default();

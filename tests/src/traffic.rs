@@ -96,6 +96,13 @@ impl Traffic {
         }
     }
 
+    /// Ids begin at `first`: two traffics of one lab must not share any.
+    #[must_use]
+    pub fn counting_from(mut self, first: u64) -> Self {
+        self.made = first;
+        self
+    }
+
     /// What everything made so far must come to.
     pub fn expected(&self) -> &Expected {
         &self.expected

@@ -1,3 +1,11 @@
 //! The whole pipeline, as separate processes of the real binary.
 
+mod broken_variant;
+mod crashes;
+mod limits;
+mod missing_parts;
+mod other_clients;
+mod rejects;
+mod take_over;
 mod thin_slice;
+mod throughput;

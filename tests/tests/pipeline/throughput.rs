@@ -1,0 +1,60 @@
+//! How fast a backlog drains. Run by hand on a quiet machine:
+//! `cargo test --release -p spendfuse-tests --test pipeline -- --ignored --nocapture backlog`.
+
+use std::time::{Duration, Instant};
+
+use spendfuse_tests::ledger::{FIRST_LIMIT, watching_budgets};
+use spendfuse_tests::load::Sender;
+use spendfuse_tests::{Lab, Traffic, eventually};
+
+const EVENTS: u64 = 1_000_000;
+const AT_LEAST_PER_SECOND: f64 = 50_000.0;
+
+#[test]
+#[ignore = "a measurement of minutes, for a quiet machine"]
+fn a_backlog_of_a_million_events_drains_at_50_000_a_second() {
+    let lab = Lab::new("backlog");
+    lab.apply_budgets(&watching_budgets(FIRST_LIMIT));
+    let mut traffic = Traffic::new(&lab, 11);
+    let sender = Sender::new(&lab);
+    for _ in 0..EVENTS {
+        sender.send(&traffic.good());
+    }
+    sender.flush();
+    println!("{EVENTS} events wait");
+
+    let begin = Instant::now();
+    let loader = lab.loader();
+    let processor = lab.role("processor", "1", &[]);
+    println!(
+        "processor {:?}, loader {:?}",
+        processor.process_id(),
+        loader.process_id()
+    );
+    processor.await_line("stage=\"meter\"", Duration::from_secs(30));
+    let running = Instant::now();
+    println!("counting after {:.1} s", begin.elapsed().as_secs_f64());
+    let warehouse = lab.warehouse();
+    let mut reported = Instant::now();
+    eventually(
+        "the backlog is in the warehouse",
+        Duration::from_secs(300),
+        || {
+            let count = warehouse.numbers("SELECT count() FROM spend")?[0];
+            if reported.elapsed() >= Duration::from_secs(2) {
+                println!("{:6.1} s: {count} rows", running.elapsed().as_secs_f64());
+                reported = Instant::now();
+            }
+            if count >= i128::from(EVENTS) {
+                Ok(())
+            } else {
+                Err(format!("{count} rows"))
+            }
+        },
+    );
+    let rate = EVENTS as f64 / running.elapsed().as_secs_f64();
+    println!("{rate:.0} events/s from Kafka to rows");
+    lab.settle(traffic.expected(), Duration::from_secs(20));
+    lab.settle_ledger(traffic.expected(), Duration::from_secs(20));
+    assert!(rate >= AT_LEAST_PER_SECOND, "{rate:.0} events/s");
+}
