@@ -48,6 +48,12 @@ impl Watermark {
             .set(lag_seconds);
     }
 
+    /// Up to when everything is processed: how far the partition's own time may advance. The wall
+    /// clock would end sessions and windows whose events still wait in the log.
+    pub fn complete_to(&self) -> UnixMillis {
+        self.complete_to
+    }
+
     /// Whether a heartbeat is due.
     pub fn is_due(&self) -> bool {
         self.due.is_some()

@@ -133,7 +133,7 @@ impl PartitionLogic for LedgerPartition {
 
     fn tick(&mut self, now_millis: i64, at_end: bool) {
         self.watermark.tick(now_millis, at_end);
-        self.ledger.advance(UnixMillis(now_millis));
+        self.ledger.advance(self.watermark.complete_to());
     }
 
     fn has_output(&self) -> bool {

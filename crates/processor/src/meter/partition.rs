@@ -212,7 +212,7 @@ impl PartitionLogic for MeterPartition {
 
     fn tick(&mut self, now_millis: i64, at_end: bool) {
         self.watermark.tick(now_millis, at_end);
-        self.meter.advance(UnixMillis(now_millis));
+        self.meter.advance(self.watermark.complete_to());
     }
 
     fn has_output(&self) -> bool {
