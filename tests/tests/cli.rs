@@ -1,0 +1,222 @@
+//! What people do with the command line, on the real binary and real Kafka and ClickHouse.
+// Clippy's exception for tests does not cover their helper functions.
+#![allow(clippy::unwrap_used)]
+
+use std::fs;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use spendfuse_bus::{EventProducer, EventRecord, ProducerOptions};
+use spendfuse_tests::lab::Said;
+use spendfuse_tests::traffic::now;
+use spendfuse_tests::{Lab, eventually};
+
+const BUDGETS: &str = r#"
+budgets:
+  - id: cap-per-customer
+    scope: {workspace: acme, customer: "*"}
+    limit: "0.01"
+    window: day
+  - id: everything
+    scope: {}
+    limit_calls: 1000
+    window: month
+"#;
+const WAIT: Duration = Duration::from_secs(20);
+
+/// 2000 input and 380 output tokens of gpt-4o at $2.50 and $10.00: $0.0088.
+fn event(id: &str, customer: &str) -> Value {
+    json!({
+        "specversion": "1.0", "type": "spendfuse.usage", "source": "cli-test", "id": id,
+        "time": now().to_string(),
+        "data": {
+            "workspace": "acme", "customer": customer, "provider": "openai", "model": "gpt-4o",
+            "usage": {"input_tokens": 2000, "output_tokens": 380},
+        },
+    })
+}
+
+fn answer(said: &Said) -> Value {
+    serde_json::from_str(&said.stdout).unwrap_or_else(|error| panic!("{error}: {said:?}"))
+}
+
+/// Waits until the scopes of `budgets status --json` satisfy `is_there`.
+fn status_where(lab: &Lab, what: &str, is_there: impl Fn(&Value) -> bool) -> Value {
+    eventually(what, WAIT, || {
+        let status = answer(&lab.must(&["budgets", "status", "--json"]));
+        match is_there(&status) {
+            true => Ok(status),
+            false => Err(status.to_string()),
+        }
+    })
+}
+
+fn scope<'a>(status: &'a Value, budget: &str, scope: &str) -> &'a Value {
+    let scopes = status["scopes"].as_array().unwrap();
+    let wanted = |one: &&Value| one["budget"] == budget && one["scope"] == scope;
+    scopes.iter().find(wanted).unwrap_or(&Value::Null)
+}
+
+fn spent(status: &Value, customer: &str) -> String {
+    let entry = scope(
+        status,
+        "cap-per-customer",
+        &format!("acme/customer={customer}"),
+    );
+    entry["spent_usd"].as_str().unwrap_or("nothing").to_owned()
+}
+
+#[test]
+fn a_wrong_file_changes_nothing_and_a_right_one_takes_effect_once() {
+    let lab = Lab::new("cli_budgets");
+    let (wrong, right) = (lab.file("wrong.yaml"), lab.file("right.yaml"));
+    fs::write(&wrong, BUDGETS.replace("window: day", "window: dayly")).unwrap();
+    fs::write(&right, BUDGETS).unwrap();
+    let (wrong, right) = (wrong.to_str().unwrap(), right.to_str().unwrap());
+
+    let refused = lab.run(&["budgets", "apply", wrong]);
+    assert_eq!(refused.code, Some(2), "{refused:?}");
+    assert!(refused.stderr.contains(":6:13: "), "{refused:?}");
+    assert!(
+        refused.stderr.contains("did you mean `day`?"),
+        "{refused:?}"
+    );
+    assert!(lab.read("budgets").is_empty());
+
+    lab.must(&["budgets", "apply", right, "--dry-run"]);
+    assert!(lab.read("budgets").is_empty());
+    let first = answer(&lab.must(&["budgets", "apply", right, "--json"]));
+    assert_eq!(first["applied"], true);
+    assert_eq!(lab.read("budgets").len(), 2);
+    let second = answer(&lab.must(&["budgets", "apply", right, "--json"]));
+    assert_eq!(second["applied"], false, "{second}");
+    assert_eq!(lab.read("budgets").len(), 2);
+}
+
+#[test]
+fn spend_from_a_file_shows_in_status_and_check_and_the_dlq_gives_back_each_event_once() {
+    let lab = Lab::new("cli_spend");
+    lab.apply_budgets(BUDGETS);
+    let _processor = lab.processor("1");
+    let file = lab.file("events.ndjson");
+    let lines = [
+        event("e1", "c-1").to_string(),
+        event("e2", "c-1").to_string(),
+        event("e3", "c-2").to_string(),
+        "{\"not\":\"json\"".to_owned(),
+    ];
+    fs::write(&file, lines.join("\n")).unwrap();
+    let file = file.to_str().unwrap();
+
+    let shown = lab.run(&["ingest", file, "--dry-run", "--json"]);
+    let first: Value = serde_json::from_str(shown.stdout.lines().next().unwrap()).unwrap();
+    assert_eq!(first["cost_usd"], "0.0088");
+    let met = json!([
+        {"budget": "cap-per-customer", "scope": "acme/customer=c-1"},
+        {"budget": "everything", "scope": "*"},
+    ]);
+    assert_eq!(first["budgets"], met);
+    assert!(lab.read("usage").is_empty(), "a dry run sends nothing");
+
+    let sent = answer(&lab.must(&["ingest", file, "--json"]));
+    assert_eq!(
+        (&sent["sent"], &sent["unreadable"]["lines"]),
+        (&json!(4), &json!(1))
+    );
+    // The same events again: counted by their ids.
+    lab.must(&["ingest", file, "--json"]);
+    let status = status_where(&lab, "spend is counted", |status| {
+        spent(status, "c-1") == "0.0176" && status["not_counted"]["events"] == 2
+    });
+    assert_eq!(spent(&status, "c-2"), "0.0088");
+    assert_eq!(scope(&status, "everything", "*")["spent_calls"], 3);
+
+    let blocked = lab.run(&["check", "--workspace=acme", "--customer=c-1", "--json"]);
+    assert_eq!(blocked.code, Some(1), "{blocked:?}");
+    let blocked = answer(&blocked);
+    assert_eq!(blocked["decision"], "block");
+    assert_eq!(blocked["budgets"][0]["budget"], "cap-per-customer");
+    lab.must(&["check", "--workspace=acme", "--customer=c-2"]);
+    let estimate = [
+        "check",
+        "--workspace=acme",
+        "--customer=c-2",
+        "--estimated-cost-usd=0.01",
+    ];
+    assert_eq!(lab.run(&estimate).code, Some(1));
+
+    set_aside(&lab, &event("e4", "c-2"));
+    let listed = answer(&lab.must(&["dlq", "list", "--json"]));
+    let by_reason = json!({"internal_error": 1, "malformed_json": 2});
+    assert_eq!(listed["by_reason"], by_reason);
+    let replayed = answer(&lab.must(&["dlq", "replay", "--json"]));
+    assert_eq!(replayed["replayed"], 1, "{replayed}");
+    let again = answer(&lab.must(&["dlq", "replay", "--json"]));
+    assert_eq!(again["replayed"], 0, "{again}");
+    let counted = status_where(&lab, "the replayed event is counted", |status| {
+        spent(status, "c-2") == "0.0176"
+    });
+    assert_eq!(
+        counted["not_counted"]["by_reason"],
+        json!({"malformed_json": 2})
+    );
+}
+
+/// Puts an event into the DLQ as the meter does with one that it cannot process.
+fn set_aside(lab: &Lab, event: &Value) {
+    let producer = EventProducer::open(&lab.kafka_config(), &ProducerOptions::default()).unwrap();
+    let value = event.to_string();
+    let headers: [(&str, &[u8]); 2] = [
+        ("spendfuse_reason", b"internal_error"),
+        ("spendfuse_detail", b"made by a test"),
+    ];
+    let record = EventRecord {
+        topic: &lab.topic("usage.dlq"),
+        partition: Some(0),
+        key: None,
+        value: Some(value.as_bytes()),
+        headers: &headers,
+    };
+    producer.send(&record, |outcome| drop(outcome)).unwrap();
+    producer.flush(WAIT).unwrap();
+}
+
+#[test]
+fn a_price_that_is_set_is_in_force_for_events_and_for_sql() {
+    let lab = Lab::new("cli_prices");
+    let set = [
+        "prices",
+        "set",
+        "acme/house-model",
+        "input=0.10",
+        "output=0.40",
+        "--json",
+    ];
+    let version = answer(&lab.must(&set))["version"].clone();
+    let version = version.as_str().unwrap();
+    assert!(version.starts_with("custom-"), "{version}");
+    let cost = [
+        "prices",
+        "cost",
+        "--provider=acme",
+        "--model=house-model",
+        "--from-topic",
+    ];
+    let usage = ["--usage", r#"{"input_tokens":1000000}"#, "--json"];
+    let cost = answer(&lab.must(&[&cost[..], &usage[..]].concat()));
+    assert_eq!(
+        (&cost["cost_usd"], &cost["priced"]),
+        (&json!("0.10"), &json!("book"))
+    );
+    assert_eq!(cost["price_version"], version);
+    let rows = format!(
+        "SELECT count() > 0 FROM prices WHERE price_version = '{version}' AND model = 'house-model'"
+    );
+    assert_eq!(lab.warehouse().rows(&rows).unwrap(), [["1"]]);
+
+    let again = answer(&lab.must(&set));
+    assert_eq!(
+        (&again["published"], &again["version"]),
+        (&json!(false), &json!(version))
+    );
+}
