@@ -32,9 +32,17 @@ pub(crate) struct CompiledBudget {
 
 /// The budgets whose scopes have the same dimensions, of which the same are exact.
 pub(crate) struct Group {
-    shape: Vec<Part>,
+    shape: Shape,
     /// Budgets by the hash of their exact values (0 where nothing is exact).
     members: HashMap<u128, SmallVec<[u32; 2]>>,
+}
+
+/// What scopes are made of, in their natural order.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Shape {
+    parts: Vec<Part>,
+    /// A session without a root is its own root session, as the meter counts budgets per root.
+    session_is_root: bool,
 }
 
 /// One dimension of a group's scopes.
@@ -43,8 +51,25 @@ struct Part {
     dimension: Dimension,
     label: String,
     exact: bool,
-    /// A session without a root is its own root session (as the meter counts it).
+}
+
+/// A request as the budgets of a group see it.
+#[derive(Clone, Copy)]
+pub(crate) struct Asking<'a> {
+    request: &'a Attribution<'a>,
     session_is_root: bool,
+}
+
+impl Dimensions for Asking<'_> {
+    fn value(&self, dimension: &Dimension) -> &str {
+        let own = self.request.value(dimension);
+        let is_root = self.session_is_root && *dimension == Dimension::RootSession;
+        if own.is_empty() && is_root {
+            &self.request.session
+        } else {
+            own
+        }
+    }
 }
 
 /// The budgets of a group that a request may count against.
@@ -60,7 +85,7 @@ impl CompiledBudgets {
         let mut sorted: Vec<_> = budgets.collect();
         sorted.sort_by(|one, other| one.id.cmp(&other.id));
         let mut compiled = Self::default();
-        let mut group_of: HashMap<Vec<Part>, usize> = HashMap::new();
+        let mut group_of: HashMap<Shape, usize> = HashMap::new();
         for (place, budget) in sorted.into_iter().enumerate() {
             let shape = shape_of(&budget);
             let group = *group_of.entry(shape.clone()).or_insert_with(|| {
@@ -97,43 +122,53 @@ impl CompiledBudget {
     /// Name and end of the window that a call at `now` counts in.
     pub(crate) fn window(
         &self,
-        request: &Attribution<'_>,
+        asking: Asking<'_>,
         now: UnixMillis,
     ) -> (String, Option<UnixMillis>) {
         let kind = self.budget.window;
         let session = match kind {
-            WindowKind::Session => &*request.session,
-            WindowKind::RootSession => root_session(request),
+            WindowKind::Session => Dimension::Session,
+            WindowKind::RootSession => Dimension::RootSession,
             _ => {
                 let window = Window::containing(kind, &self.zone, now);
                 return (window.label, window.end);
             }
         };
-        (format!("{}:{session}", kind.name()), None)
+        (format!("{}:{}", kind.name(), asking.value(&session)), None)
     }
 }
 
 impl Group {
+    /// `request` as this group's budgets see it.
+    pub(crate) fn asking<'a>(&self, request: &'a Attribution<'a>) -> Asking<'a> {
+        Asking {
+            request,
+            session_is_root: self.shape.session_is_root,
+        }
+    }
+
     /// The budgets whose scope the request lies in, `where` apart; `None` where it lacks a value or
     /// has others than every budget's.
     pub(crate) fn candidates(
         &self,
-        request: &Attribution<'_>,
+        asking: Asking<'_>,
         hasher: &KeyHasher,
     ) -> Option<Candidates<'_>> {
-        if self.shape.iter().any(|part| part.value(request).is_empty()) {
+        let parts = &self.shape.parts;
+        let lacks = |part: &Part| asking.value(&part.dimension).is_empty();
+        if parts.iter().any(lacks) {
             return None;
         }
         let scope_hash = |wanted: &dyn Fn(&Part) -> bool| {
             let (workspace, rest) = self.split();
             let workspace = workspace.filter(|part| wanted(part));
-            let mut hash = hasher.scope(workspace.map(|part| part.value(request)));
+            let mut hash = hasher.scope(workspace.map(|part| asking.value(&part.dimension)));
             for part in rest.iter().filter(|part| wanted(part)) {
-                hash.part(&part.label, part.value(request));
+                hash.part(&part.label, asking.value(&part.dimension));
             }
             hash.finish()
         };
-        let any_exact = self.shape.iter().any(|part| part.exact);
+        let any_exact = parts.iter().any(|part| part.exact);
         let exact = if any_exact {
             scope_hash(&|part| part.exact)
         } else {
@@ -145,67 +180,46 @@ impl Group {
     }
 
     /// The text of the request's scope.
-    pub(crate) fn scope_text(&self, request: &Attribution<'_>) -> String {
+    pub(crate) fn scope_text(&self, asking: Asking<'_>) -> String {
         let (workspace, rest) = self.split();
-        let mut text = ScopeText::begin(workspace.map(|part| part.value(request)));
+        let mut text = ScopeText::begin(workspace.map(|part| asking.value(&part.dimension)));
         for part in rest {
-            text.part(&part.dimension, part.value(request));
+            text.part(&part.dimension, asking.value(&part.dimension));
         }
         text.finish()
     }
 
     fn split(&self) -> (Option<&Part>, &[Part]) {
-        match self.shape.split_first() {
+        match self.shape.parts.split_first() {
             Some((first, rest)) if first.dimension == Dimension::Workspace => (Some(first), rest),
-            _ => (None, &self.shape),
+            _ => (None, &self.shape.parts),
         }
-    }
-}
-
-impl Part {
-    fn value<'a>(&self, request: &'a Attribution<'_>) -> &'a str {
-        if self.session_is_root {
-            root_session(request)
-        } else {
-            request.value(&self.dimension)
-        }
-    }
-}
-
-/// The root session of a request: a session without a root is its own.
-fn root_session<'a>(request: &'a Attribution<'_>) -> &'a str {
-    if request.root_session.is_empty() {
-        &request.session
-    } else {
-        &request.root_session
     }
 }
 
 /// The parts of a budget's scope texts: its own dimensions, and the session of a session window.
-fn shape_of(budget: &Budget) -> Vec<Part> {
+fn shape_of(budget: &Budget) -> Shape {
     let part = |dimension: &Dimension, exact| Part {
         dimension: dimension.clone(),
         label: part_label(dimension),
         exact,
-        session_is_root: false,
     };
     let own = budget.scope.0.iter();
-    let mut shape: Vec<_> = own
+    let mut parts: Vec<_> = own
         .map(|(dimension, pattern)| part(dimension, matches!(pattern, Pattern::Exactly(_))))
         .collect();
     let session = match budget.window {
-        WindowKind::Session => Dimension::Session,
-        WindowKind::RootSession => Dimension::RootSession,
-        _ => return shape,
+        WindowKind::Session => Some(Dimension::Session),
+        WindowKind::RootSession => Some(Dimension::RootSession),
+        _ => None,
     };
-    if shape.iter().all(|part| part.dimension != session) {
-        shape.push(Part {
-            session_is_root: session == Dimension::RootSession,
-            ..part(&session, false)
-        });
-        shape.sort_by(|one, other| one.dimension.cmp(&other.dimension));
+    let missing = session.filter(|session| parts.iter().all(|part| part.dimension != *session));
+    parts.extend(missing.map(|session| part(&session, false)));
+    parts.sort_by(|one, other| one.dimension.cmp(&other.dimension));
+    Shape {
+        parts,
+        session_is_root: budget.window == WindowKind::RootSession,
     }
-    shape
 }
 
 /// The hash under which a budget is found by its exact values.

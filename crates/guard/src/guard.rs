@@ -166,12 +166,13 @@ impl Replica {
     fn meet_budgets(&self, request: &CheckRequest<'_>, now: UnixMillis, decision: &mut Decision) {
         let compiled = &decision.budgets;
         for group in &compiled.groups {
-            let Some(candidates) = group.candidates(&request.attribution, &self.hasher) else {
+            let asking = group.asking(&request.attribution);
+            let Some(candidates) = group.candidates(asking, &self.hasher) else {
                 continue;
             };
             for &place in candidates.members {
                 let budget = &compiled.budgets[place as usize];
-                match budget.budget.filter.evaluate(&request.attribution) {
+                match budget.budget.filter.evaluate(&asking) {
                     FilterMatch::Contradicts => {}
                     FilterMatch::Unknown => decision.not_evaluated.push(place),
                     FilterMatch::Holds => {

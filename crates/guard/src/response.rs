@@ -130,9 +130,11 @@ impl Decision {
         let entry = found.entry.as_deref();
         let spent = entry.map_or(0, |entry| entry.spent.against(budget.limit));
         let limit = budget.limit.amount();
+        let group = &self.budgets.groups[compiled.group];
+        let asking = group.asking(&request.attribution);
         let (window, resets_at) = match entry {
             Some(entry) => (entry.window.to_string(), entry.resets_at),
-            None => compiled.window(&request.attribution, now),
+            None => compiled.window(asking, now),
         };
         let dollars = |nanos: i128| Nanos::new(nanos).to_string();
         let in_dollars = matches!(budget.limit, Limit::Usd(_));
@@ -140,7 +142,7 @@ impl Decision {
             budget: budget.id.to_string(),
             scope: match entry {
                 Some(entry) => entry.scope().to_owned(),
-                None => self.budgets.groups[compiled.group].scope_text(&request.attribution),
+                None => group.scope_text(asking),
             },
             verdict: found.verdict,
             spent_usd: in_dollars.then(|| dollars(spent)),

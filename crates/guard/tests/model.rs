@@ -160,25 +160,30 @@ fn request() -> impl Strategy<Value = CheckRequest<'static>> {
     })
 }
 
+/// A request as a budget sees it: per root session, a session without a root is its own.
+fn rooted(budget: &Budget, who: &Attribution<'static>) -> Attribution<'static> {
+    let mut who = who.clone();
+    if budget.window == WindowKind::RootSession && who.root_session.is_empty() {
+        who.root_session = who.session.clone();
+    }
+    who
+}
+
 /// The budget's scope text for a request, by the contract's words; `None` = it does not apply.
 fn scope_of(budget: &Budget, who: &Attribution<'static>) -> Option<String> {
-    if !budget.scope.covers(who) {
+    let who = rooted(budget, who);
+    if !budget.scope.covers(&who) {
         return None;
     }
-    let mut who = who.clone();
     let mut shape = budget.scope.shape();
     let session = match budget.window {
         WindowKind::Session => Some(Dimension::Session),
         WindowKind::RootSession => Some(Dimension::RootSession),
         _ => None,
     };
-    if let Some(session) = session.filter(|session| !shape.contains(session)) {
-        if session == Dimension::RootSession && who.root_session.is_empty() {
-            who.root_session = who.session.clone();
-        }
-        shape.push(session);
-        shape.sort();
-    }
+    shape.extend(session);
+    shape.sort();
+    shape.dedup();
     scope_text(&shape, &who)
 }
 
@@ -260,7 +265,7 @@ impl Model<'_> {
         let who = &request.attribution;
         let by_budget = self.budgets.iter().filter_map(|budget| {
             let scope = scope_of(budget, who)?;
-            let holds = budget.filter.evaluate(who) == FilterMatch::Holds;
+            let holds = budget.filter.evaluate(&rooted(budget, who)) == FilterMatch::Holds;
             let entry = self.entry(&format!("{}|{scope}", budget.id));
             holds.then(|| self.by_budget(budget, entry, request))
         });
