@@ -1,8 +1,9 @@
 //! What the ledger has counted, seen through the blocklist topic.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use serde_json::Value;
 use spendfuse_domain::Nanos;
 
 use crate::expected::Expected;
@@ -23,6 +24,7 @@ pub fn watching_budgets(limit: u32) -> String {
 
 /// A limit in whole dollars that no test's traffic reaches.
 pub const FIRST_LIMIT: u32 = 5_000_000;
+const SECOND_LIMIT: u32 = FIRST_LIMIT + 1;
 
 impl Lab {
     /// Waits until the ledger's sums of [`watching_budgets`] are what is expected.
@@ -30,51 +32,55 @@ impl Lab {
     /// # Panics
     /// Where they are not after `patience`.
     pub fn settle_ledger(&self, expected: &Expected, patience: Duration) {
-        self.apply_budgets(&watching_budgets(FIRST_LIMIT + 1));
-        let mut wanted = BTreeMap::new();
+        self.apply_budgets(&watching_budgets(SECOND_LIMIT));
+        eventually("the ledger agrees", patience, || {
+            let found = self.ledger_differences(expected);
+            if found.is_empty() {
+                return Ok(());
+            }
+            Err(found.join("\n"))
+        });
+    }
+
+    /// Every way in which the ledger, asked by [`Lab::settle_ledger`], differs from `expected`.
+    ///
+    /// # Panics
+    /// Where the broker does not answer.
+    pub fn ledger_differences(&self, expected: &Expected) -> Vec<String> {
         let dollars = |nanos: i128| Nanos::new(nanos).to_string();
+        let mut wanted = BTreeMap::new();
         wanted.insert("everything|*".to_owned(), dollars(expected.nanos));
         wanted.insert(format!("calls|{WORKSPACE}"), expected.events.to_string());
         for (customer, (_, nanos)) in &expected.by_customer {
             let key = format!("customers|{WORKSPACE}/customer={customer}");
             wanted.insert(key, dollars(*nanos));
         }
-        eventually("the ledger agrees", patience, || {
-            let found = self.ledger_sums();
-            if found == wanted {
-                return Ok(());
-            }
-            let differing: Vec<_> = wanted
-                .iter()
-                .filter(|(key, sum)| found.get(*key) != Some(sum))
-                .map(|(key, sum)| format!("{key}: expected {sum}, found {:?}", found.get(key)))
-                .chain(
-                    found
-                        .keys()
-                        .filter(|key| !wanted.contains_key(*key))
-                        .cloned(),
-                )
-                .collect();
-            Err(differing.join("\n"))
-        });
+        let found = self.ledger_sums();
+        let keys: BTreeSet<&String> = wanted.keys().chain(found.keys()).collect();
+        keys.into_iter()
+            .filter(|key| wanted.get(*key) != found.get(*key))
+            .map(|key| {
+                let (wanted, found) = (wanted.get(key), found.get(key));
+                format!("{key}: expected {wanted:?}, found {found:?}")
+            })
+            .collect()
     }
 
     /// Spent by blocklist key, of entries that know the second limit.
     fn ledger_sums(&self) -> BTreeMap<String, String> {
-        let limit = (FIRST_LIMIT + 1).to_string();
+        let dollars = format!("{SECOND_LIMIT}.00");
+        let spent = |entry: &Value| {
+            if entry["limit_usd"] == dollars.as_str() {
+                entry["spent_usd"].as_str().map(str::to_owned)
+            } else if entry["limit_calls"] == SECOND_LIMIT {
+                entry["spent_calls"].as_u64().map(|calls| calls.to_string())
+            } else {
+                None
+            }
+        };
         let entries = self.table("blocklist").into_iter();
         entries
-            .filter(|(key, _)| !key.starts_with("heartbeat|"))
-            .filter_map(|(key, entry)| {
-                let in_dollars = entry["limit_usd"].as_str() == Some(&format!("{limit}.00"));
-                let in_calls = entry["limit_calls"].as_u64() == Some(u64::from(FIRST_LIMIT + 1));
-                let spent = match (in_dollars, in_calls) {
-                    (true, _) => entry["spent_usd"].as_str()?.to_owned(),
-                    (_, true) => entry["spent_calls"].as_u64()?.to_string(),
-                    _ => return None,
-                };
-                Some((key, spent))
-            })
+            .filter_map(|(key, entry)| Some((key, spent(&entry)?)))
             .collect()
     }
 }

@@ -2,12 +2,14 @@
 
 use std::time::Duration;
 
+use spendfuse_tests::ledger::{FIRST_LIMIT, watching_budgets};
 use spendfuse_tests::load::Sender;
 use spendfuse_tests::{Lab, Traffic, differences};
 
 #[test]
 fn one_event_too_many_or_too_few_is_noticed() {
     let lab = Lab::new("broken");
+    lab.apply_budgets(&watching_budgets(FIRST_LIMIT));
     let _processor = lab.processor("1");
     let _loader = lab.loader();
     let sender = Sender::new(&lab);
@@ -17,6 +19,7 @@ fn one_event_too_many_or_too_few_is_noticed() {
     }
     sender.flush();
     lab.settle(traffic.expected(), Duration::from_secs(20));
+    lab.settle_ledger(traffic.expected(), Duration::from_secs(10));
     let warehouse = lab.warehouse();
 
     // An event that the reference knows and the system never got.
@@ -24,6 +27,7 @@ fn one_event_too_many_or_too_few_is_noticed() {
     lost.add("c-1", 1);
     let found = differences(&warehouse, &lost).expect("the warehouse answers");
     assert!(found.len() >= 5, "{found:?}");
+    assert_eq!(lab.ledger_differences(&lost).len(), 3);
 
     // One nano-dollar in one row.
     let mut cheaper = traffic.expected().clone();

@@ -38,6 +38,15 @@ fn changed_limits_are_in_force_within_a_second() {
         cap(limit);
         let lag = guard.await_verdict("c-1", wanted, AT_ONCE);
         println!("limit {change} to {limit} -> {wanted:?}: {lag:?}");
+        // The guard knows limits itself; the ledger's own verdict must follow as fast.
+        eventually("the ledger publishes the verdict", AT_ONCE, || {
+            let entry = lab.table("blocklist").remove("cap|acme/customer=c-1");
+            let entry = entry.ok_or("no entry")?;
+            if entry["verdict"] == wanted.name() {
+                return Ok(());
+            }
+            Err(entry.to_string())
+        });
     }
 
     cap("0");

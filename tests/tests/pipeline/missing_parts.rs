@@ -50,18 +50,23 @@ fn roles_wait_for_kafka_and_clickhouse_with_one_clear_line_and_then_work() {
 #[test]
 fn commands_say_in_one_line_which_server_is_missing() {
     let lab = Lab::empty("no_server");
-    for (arguments, named) in [
+    let cases: [(&[&str], &str); 3] = [
         (
-            ["topics", "check", "--set", "kafka.brokers=127.0.0.1:1"],
+            &["topics", "check", "--set", "kafka.brokers=127.0.0.1:1"],
             "127.0.0.1:1",
         ),
         (
-            ["budgets", "list", "--set", "kafka.brokers=127.0.0.1:1"],
+            &["budgets", "list", "--set", "kafka.brokers=127.0.0.1:1"],
             "kafka.brokers",
         ),
-    ] {
+        (
+            &["migrate", "--set", "clickhouse.url=http://127.0.0.1:1"],
+            "http://127.0.0.1:1",
+        ),
+    ];
+    for (arguments, named) in cases {
         let begin = Instant::now();
-        let said = lab.run_alone(&arguments);
+        let said = lab.run_alone(arguments);
         println!(
             "{arguments:?} after {:?}: {}",
             begin.elapsed(),
@@ -76,13 +81,13 @@ fn commands_say_in_one_line_which_server_is_missing() {
 #[test]
 fn wrong_configuration_ends_with_2_and_says_what_where_and_how() {
     let lab = Lab::empty("settings");
-    let file = lab.file("spendfuse.toml");
+    let file = lab.file("wrong.toml");
     std::fs::write(&file, "partition = 4\n").expect("the folder can be written");
     let file = file
         .to_str()
         .expect("temporary folders have plain names")
         .to_owned();
-    let cases: [(&[&str], &[&str]); 5] = [
+    let cases: [(&[&str], &[&str]); 6] = [
         (
             &["processor", "--set", "partitions=many"],
             &["partitions", "many", "--set"],
@@ -97,11 +102,15 @@ fn wrong_configuration_ends_with_2_and_says_what_where_and_how() {
         ),
         (
             &["config", "--config", &file],
-            &["`partition`", "spendfuse.toml", "partitions"],
+            &["`partition`", "wrong.toml", "partitions"],
         ),
         (
             &["processor", "--set", "kafka.properties.acks=1"],
-            &["acks"],
+            &["kafka.properties.acks", "--set"],
+        ),
+        (
+            &["loader", "--set", "kafka.properties.linger.ms=soon"],
+            &["kafka.properties.linger.ms", "soon"],
         ),
     ];
     for (arguments, wanted) in cases {

@@ -8,14 +8,13 @@ use spendfuse_tests::lab::{PARTITIONS, WORKSPACE};
 use spendfuse_tests::load::Sender;
 use spendfuse_tests::{Expected, GuardView, Lab, Load, Role, Traffic, eventually};
 
-/// Session budgets are judged in the meter, the others in the ledger: both must flow again.
 const BUDGETS: &str = "budgets:
   - {id: one-call, scope: {workspace: acme, customer: \"*\"}, where: {feature: agent}, limit_calls: 1, window: lifetime}
 ";
 const TAKE_OVER: Duration = Duration::from_secs(15);
 
 #[test]
-fn verdicts_of_a_dead_processors_partitions_flow_again_within_15_s() {
+fn verdicts_of_a_dead_or_hanging_processors_partitions_flow_again_within_15_s() {
     let lab = Lab::new("take_over");
     lab.apply_budgets(BUDGETS);
     let first = lab.processor("1");
@@ -27,7 +26,7 @@ fn verdicts_of_a_dead_processors_partitions_flow_again_within_15_s() {
     probes.send("before");
     probes.await_verdicts(&guard, "before", Duration::from_secs(10));
 
-    let load = Load::start(&lab, Traffic::new(&lab, 4), 1_000, 25_000);
+    let load = Load::start(&lab, Traffic::new(&lab, 4), 1_000, 40_000);
     load.await_sent(3_000);
     let killed_at = Instant::now();
     first.kill();
@@ -43,6 +42,15 @@ fn verdicts_of_a_dead_processors_partitions_flow_again_within_15_s() {
     await_shares(&[&second, &third]);
     probes.send("third");
     probes.await_verdicts(&guard, "third", TAKE_OVER);
+
+    // A process that hangs loses its partitions; what it had begun is fenced when it wakes.
+    second.pause();
+    probes.send("hanging");
+    probes.await_verdicts(&guard, "hanging", TAKE_OVER);
+    second.resume();
+    await_shares(&[&second, &third]);
+    probes.send("awake");
+    probes.await_verdicts(&guard, "awake", TAKE_OVER);
 
     let mut expected = load.finish();
     expected.merge(&probes.expected());
