@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use rdkafka::ClientConfig;
 use rdkafka::config::RDKafkaLogLevel;
+use rdkafka::error::KafkaError;
 
 use crate::error::BusError;
 
@@ -91,7 +92,8 @@ impl KafkaConfig {
         }
     }
 
-    /// Refuses properties that would break what the clients promise.
+    /// Refuses properties that would break what the clients promise, and those that librdkafka does
+    /// not know or whose values it cannot read.
     ///
     /// # Errors
     /// [`BusError::Property`] for the first of them.
@@ -108,6 +110,20 @@ impl KafkaConfig {
                 return Err(BusError::Property {
                     name: name.to_owned(),
                     reason: format!("cannot be set by hand: {instead}"),
+                });
+            }
+        }
+        for (name, value) in &self.properties {
+            let mut alone = ClientConfig::new();
+            alone.set(name, value);
+            if let Err(error) = alone.create_native_config() {
+                let reason = match error {
+                    KafkaError::ClientConfig(_, reason, _, _) => reason,
+                    other => other.to_string(),
+                };
+                return Err(BusError::Property {
+                    name: name.clone(),
+                    reason: format!("{reason}; see librdkafka's list of settings"),
                 });
             }
         }
@@ -261,5 +277,15 @@ mod tests {
         config.properties.insert(name, "read_uncommitted".into());
         let error = config.validate().unwrap_err();
         assert!(error.to_string().contains("isolation.level"), "{error}");
+    }
+
+    #[test]
+    fn a_property_that_librdkafka_does_not_know_or_cannot_read_is_refused_by_name() {
+        for (name, value) in [("linger.millis", "7"), ("linger.ms", "soon")] {
+            let mut config = KafkaConfig::new("localhost:9092", "test");
+            config.properties.insert(name.into(), value.into());
+            let error = config.validate().unwrap_err();
+            assert!(error.to_string().contains(name), "{error}");
+        }
     }
 }

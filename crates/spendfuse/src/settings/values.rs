@@ -5,7 +5,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use jiff::SignedDuration;
-use spendfuse_bus::KafkaConfig;
+use spendfuse_bus::{BusError, KafkaConfig};
 use spendfuse_guard::ColdStart;
 use spendfuse_pricing::{Multiplier, PricingPolicy};
 use spendfuse_processor::{ProcessorConfig, Topics};
@@ -33,6 +33,7 @@ impl Settings {
     /// [`SettingsError::Value`] for the first value that cannot be read.
     pub fn new(resolved: ResolvedSettings) -> Result<Self, SettingsError> {
         let settings = Self { resolved };
+        settings.check_kafka()?;
         settings.processor()?;
         settings.pricing()?;
         settings.loader()?;
@@ -122,6 +123,21 @@ impl Settings {
         KafkaConfig {
             properties,
             ..KafkaConfig::new(self.text("kafka.brokers"), "spendfuse")
+        }
+    }
+
+    fn check_kafka(&self) -> Result<(), SettingsError> {
+        match self.kafka().validate() {
+            Err(BusError::Property { name, reason }) => {
+                let key = if name == "brokers" {
+                    "kafka.brokers".to_owned()
+                } else {
+                    format!("kafka.properties.{name}")
+                };
+                Err(self.wrong(&key, &reason))
+            }
+            // Nothing else is refused before a broker is asked.
+            _ => Ok(()),
         }
     }
 
