@@ -26,6 +26,11 @@ pub struct Deltas {
     /// What was added up.
     #[n(4)]
     pub entries: Vec<DeltaEntry>,
+    /// Version of the budgets that the series come from. A ledger with older budgets would not know
+    /// who counts an entry, so it waits for this version first.
+    #[n(5)]
+    #[cbor(default)]
+    pub budget_version: u64,
 }
 
 /// Spend of one scope in one UTC minute of the events' own time, summed over a commit.

@@ -25,6 +25,7 @@ impl Meter {
             deltas.meter_partition = self.config.partition;
             deltas.prev = std::mem::replace(&mut self.told[partition as usize], self.seq);
             deltas.seq = self.seq;
+            deltas.budget_version = self.book.version;
             self.outputs.deltas.push((partition, deltas));
         }
         let mark = MeterMark {

@@ -1,6 +1,8 @@
 //! The ledger stage: deltas in, states and verdicts of budgets out.
 
 use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use metrics::{counter, gauge};
 use spendfuse_bus::{InputRecord, LogicError, Outputs, PartitionLogic, RestoreSource, StageLogic};
@@ -18,6 +20,8 @@ use crate::rows::{LINKS_KEY, RowLinks};
 use crate::tables::Tables;
 use crate::topics::Topics;
 
+/// How long a ledger waits for budgets that a meter of another process knows already.
+const BUDGETS_PATIENCE: Duration = Duration::from_secs(2);
 const WINDOWS_TABLE: &str = "budget_windows";
 
 /// Makes the ledger's partitions.
@@ -79,6 +83,28 @@ impl StageLogic for LedgerStage {
     }
 }
 
+impl LedgerPartition {
+    /// Waits until the budgets are known that the meter counted by: deltas of a series that is not
+    /// known yet would be dropped.
+    fn learn_budgets(&mut self, version: u64) -> Result<(), LogicError> {
+        let deadline = Instant::now() + BUDGETS_PATIENCE;
+        while self.ledger.budget_version() < version {
+            let known = self.tables.budgets.load_full();
+            if known.version >= version {
+                self.ledger.set_book(known);
+            } else if Instant::now() > deadline {
+                return Err(LogicError::Retry(format!(
+                    "deltas were counted by version {version} of the budgets, but version {} is the newest seen",
+                    known.version
+                )));
+            } else {
+                thread::park_timeout(Duration::from_millis(1));
+            }
+        }
+        Ok(())
+    }
+}
+
 impl PartitionLogic for LedgerPartition {
     fn restore(
         &mut self,
@@ -117,6 +143,7 @@ impl PartitionLogic for LedgerPartition {
         let deltas: Deltas = codec::decode(record.value.unwrap_or_default()).map_err(|error| {
             LogicError::Input(format!("deltas at offset {}: {error}", record.offset))
         })?;
+        self.learn_budgets(deltas.budget_version)?;
         self.ledger.apply(&deltas, arrival);
         self.watermark.processed(arrival);
         Ok(())
