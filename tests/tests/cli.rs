@@ -162,6 +162,57 @@ fn spend_from_a_file_shows_in_status_and_check_and_the_dlq_gives_back_each_event
     );
 }
 
+#[test]
+fn a_late_event_is_counted_once_when_the_warehouse_does_not_know_it() {
+    let lab = Lab::new("cli_late");
+    let _processor = lab.processor("1");
+    let _loader = lab.loader();
+    let mut late = event("old", "c-1");
+    let three_days = 3 * 24 * 60 * 60 * 1000;
+    late["time"] = json!(now().plus(-three_days).to_string());
+    let file = lab.file("late.ndjson");
+    fs::write(&file, late.to_string()).unwrap();
+    let file = file.to_str().unwrap();
+    let wait_for_late = |count: u64| {
+        eventually("the event waits in the DLQ", WAIT, || {
+            let listed = answer(&lab.must(&["dlq", "list", "--json"]));
+            match listed["by_reason"]["late"].as_u64() == Some(count) {
+                true => Ok(()),
+                false => Err(listed.to_string()),
+            }
+        });
+    };
+    let replay = || answer(&lab.must(&["dlq", "replay", "--verify", "--json"]));
+    let rows = || {
+        lab.warehouse()
+            .rows("SELECT count() FROM spend WHERE event_id = 'old'")
+    };
+
+    // Two copies wait, one is counted.
+    lab.must(&["ingest", file]);
+    lab.must(&["ingest", file]);
+    wait_for_late(2);
+    let first = replay();
+    assert_eq!(
+        (&first["replayed"], &first["already_counted"]),
+        (&json!(1), &json!(1))
+    );
+    eventually("the row is in the warehouse", WAIT, || match rows()? {
+        found if found == [["1"]] => Ok(()),
+        other => Err(format!("{other:?}")),
+    });
+
+    // A third copy is known by then.
+    lab.must(&["ingest", file]);
+    wait_for_late(1);
+    let second = replay();
+    assert_eq!(
+        (&second["replayed"], &second["already_counted"]),
+        (&json!(0), &json!(1))
+    );
+    assert_eq!(rows().unwrap(), [["1"]]);
+}
+
 /// Puts an event into the DLQ as the meter does with one that it cannot process.
 fn set_aside(lab: &Lab, event: &Value) {
     let producer = EventProducer::open(&lab.kafka_config(), &ProducerOptions::default()).unwrap();

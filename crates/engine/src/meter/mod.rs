@@ -243,6 +243,31 @@ impl Meter {
         if age > self.dedupe.effective_horizon(self.now) {
             return Counted::Late;
         }
+        self.count_unless_remembered(event, charge, origin, rows)
+    }
+
+    /// Counts an event whatever its age: somebody has made sure that it was not counted before the
+    /// memory began (`dlq replay --verify` asks the warehouse). What is remembered is still a
+    /// duplicate.
+    pub fn count_verified(
+        &mut self,
+        event: &Event<'_>,
+        charge: &Charge<'_>,
+        origin: Origin,
+        rows: &mut impl Rows,
+    ) -> Counted {
+        self.now = self.now.max(origin.arrival);
+        self.count_unless_remembered(event, charge, origin, rows)
+    }
+
+    #[inline]
+    fn count_unless_remembered(
+        &mut self,
+        event: &Event<'_>,
+        charge: &Charge<'_>,
+        origin: Origin,
+        rows: &mut impl Rows,
+    ) -> Counted {
         match self
             .dedupe
             .judge(event.identity, event.content, origin.arrival)

@@ -13,7 +13,7 @@ use spendfuse_engine::meter::{Charge, Counted, Meter, MeterConfig, Rows};
 use spendfuse_pricing::{PriceBook, Pricer};
 use spendfuse_warehouse::block::SpendBlock;
 
-use super::rejects::{Handover, RejectedRecord};
+use super::rejects::{Handover, RejectedRecord, VERIFIED_LATE};
 use super::{REROUTED, USAGE};
 use crate::heartbeat::Watermark;
 use crate::metrics::{EVENTS_CONFLICT, EVENTS_COUNTED, EVENTS_DUPLICATE};
@@ -111,12 +111,18 @@ impl MeterPartition {
             self.handovers.push(Handover::of(record, home));
             return;
         }
-        if let Err(rejection) = self.count(&event, origin) {
+        let is_verified = headers.iter().any(|(name, _)| *name == VERIFIED_LATE);
+        if let Err(rejection) = self.count(&event, origin, is_verified) {
             self.set_aside(record, &rejection);
         }
     }
 
-    fn count(&mut self, event: &Event<'_>, origin: Origin) -> Result<(), Rejection> {
+    fn count(
+        &mut self,
+        event: &Event<'_>,
+        origin: Origin,
+        is_verified: bool,
+    ) -> Result<(), Rejection> {
         let version;
         let charge = match &event.body {
             Body::Usage(call) => {
@@ -136,7 +142,12 @@ impl MeterPartition {
             }
             Body::Revenue(_) | Body::SessionEnd => Charge::default(),
         };
-        let counted = self.meter.count(event, &charge, origin, &mut self.rows);
+        let rows = &mut self.rows;
+        let counted = if is_verified {
+            self.meter.count_verified(event, &charge, origin, rows)
+        } else {
+            self.meter.count(event, &charge, origin, rows)
+        };
         match (counted, &event.body) {
             (Counted::Duplicate, _) => self.tallies.duplicates += 1,
             (Counted::Conflict, _) => self.tallies.conflicts += 1,

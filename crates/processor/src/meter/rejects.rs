@@ -21,6 +21,9 @@ const TOPIC: &str = "spendfuse_topic";
 const PARTITION: &str = "spendfuse_partition";
 const OFFSET: &str = "spendfuse_offset";
 
+/// On late events that the warehouse does not know: they are counted whatever their age.
+pub const VERIFIED_LATE: &str = "spendfuse_verified_late";
+
 /// A record with owned parts, to be written at the end of the batch.
 #[derive(Debug)]
 pub struct OwnedRecord {

@@ -8,7 +8,6 @@ use clap::Args;
 use serde_json::json;
 use spendfuse_bus::{InputRecord, OutputRecord, topics, write_in_one_transaction};
 use spendfuse_domain::event::{RejectReason, decode};
-use spendfuse_domain::routing::partition_of;
 use spendfuse_warehouse::EventKey;
 
 use super::super::kafka::PATIENCE;
@@ -171,11 +170,6 @@ impl Replay<'_> {
             headers.push((VERIFIED_LATE.to_owned(), b"1".to_vec()));
         }
         let home = event.home(self.partitions);
-        debug_assert!(
-            event
-                .session_key()
-                .is_none_or(|key| partition_of(key.as_bytes(), self.partitions) == home)
-        );
         self.batch.push(Candidate {
             at: (record.partition, record.offset),
             record: OutputRecord {

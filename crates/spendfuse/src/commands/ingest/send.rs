@@ -164,7 +164,7 @@ impl<'a> Sending<'a> {
             });
             match result {
                 Ok(()) => return Ok(()),
-                Err(BusError::QueueFull { .. }) => thread::sleep(Duration::from_millis(2)),
+                Err(BusError::QueueFull { .. }) => thread::park_timeout(Duration::from_millis(2)),
                 // One record's trouble is not the others'.
                 Err(error @ BusError::TooLarge { .. }) => {
                     self.acknowledged.fail(&error);
