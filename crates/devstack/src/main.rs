@@ -234,15 +234,26 @@ fn down(folder: &Path) -> Result<ExitCode> {
 }
 
 fn run(parts: &Parts, command: &[String]) -> Result<ExitCode> {
+    let ends = signals()?;
     let stack = DevStack::start(parts.options())?;
     let variables = stack.env_lines();
     let variables = variables.lines().filter_map(|line| line.split_once('='));
     let (program, arguments) = command.split_first().context("no command was given")?;
-    let status = Command::new(program)
+    let mut child = Command::new(program)
         .args(arguments)
         .envs(variables)
-        .status()
+        .spawn()
         .with_context(|| format!("running {program}"))?;
+    let process_id = Pid::from_raw(child.id().cast_signed());
+    // The stack stays until the command has ended in its own way.
+    std::thread::spawn(move || {
+        if ends.recv().is_ok() {
+            let _ = kill(process_id, Signal::SIGTERM);
+        }
+    });
+    let status = child
+        .wait()
+        .with_context(|| format!("waiting for {program}"))?;
     let code = status.code().and_then(|code| u8::try_from(code).ok());
     Ok(ExitCode::from(code.unwrap_or(1)))
 }

@@ -18,6 +18,10 @@ use clap::{Args, Parser, Subcommand};
 use commands::Failure;
 use settings::{ProcessEnvironment, Settings, resolve};
 
+// The processor makes and drops many small strings on several threads.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Keeps AI spend under control: meters usage events, enforces budgets, finds runaway sessions.
 #[derive(Parser, Debug)]
 #[command(
@@ -66,6 +70,8 @@ enum Command {
         after_help = "Example:\n  spendfuse sidecar --set sidecar.socket=/run/spendfuse.sock --set sidecar.spool_dir=/var/spool/spendfuse"
     )]
     Sidecar,
+    /// Replay an hour of real traffic through real parts, live on screen, checked at the end
+    Demo(commands::demo::DemoArgs),
     /// Create or update the tables in ClickHouse
     Migrate(commands::migrate::MigrateArgs),
     /// Budgets: check a file, put it into force, see what is spent
@@ -123,6 +129,7 @@ fn run(line: CommandLine) -> Result<ExitCode, Failure> {
         Command::Processor => roles::run(&settings, &[roles::Role::Processor]),
         Command::Loader => roles::run(&settings, &[roles::Role::Loader]),
         Command::Sidecar => roles::run(&settings, &[roles::Role::Sidecar]),
+        Command::Demo(args) => commands::demo::run(&settings, &args),
         Command::Migrate(args) => commands::migrate::run(&settings, &args),
         Command::Budgets(args) => commands::budgets::run(&settings, &args),
         Command::Check(args) => commands::check::run(&settings, &args),

@@ -168,7 +168,8 @@ fn run_role(
     }
 }
 
-async fn wait_for_signal() {
+/// Waits for Ctrl-C or SIGTERM.
+pub async fn wait_for_signal() {
     let terminate = signal(SignalKind::terminate());
     let Ok(mut terminate) = terminate else {
         let _ = tokio::signal::ctrl_c().await;

@@ -186,13 +186,30 @@ impl Warehouse {
         token: &str,
         blocks: impl IntoIterator<Item = Bytes>,
     ) -> Result<(), WarehouseError> {
+        self.insert_as("Native", table, columns, token, blocks)
+            .await
+    }
+
+    /// Like [`Warehouse::insert_native`] with rows in another of ClickHouse's formats, such as
+    /// `JSONEachRow`.
+    ///
+    /// # Errors
+    /// As [`Warehouse::insert_native`].
+    pub async fn insert_as(
+        &self,
+        format: &str,
+        table: &str,
+        columns: &str,
+        token: &str,
+        blocks: impl IntoIterator<Item = Bytes>,
+    ) -> Result<(), WarehouseError> {
         let limit = Some(self.config.insert_timeout);
         // 26.x inserts asynchronously by default, where the token covers something else; and views
         // double their sums on a replay unless they deduplicate as well. One thread: a replay must
         // cut the rows into the same parts.
         let mut insert = self
             .in_database()
-            .insert_formatted_with(format!("INSERT INTO {table} ({columns}) FORMAT Native"))
+            .insert_formatted_with(format!("INSERT INTO {table} ({columns}) FORMAT {format}"))
             .with_setting("async_insert", "0")
             .with_setting("insert_deduplicate", "1")
             .with_setting("insert_deduplication_token", token)

@@ -9,7 +9,7 @@ mod values;
 
 use std::path::PathBuf;
 
-pub use resolve::{ProcessEnvironment, ResolvedSettings, Source, resolve};
+pub use resolve::{ProcessEnvironment, Resolved, ResolvedSettings, Source, resolve};
 pub use table::{SETTINGS, is_secret};
 pub use values::Settings;
 

@@ -1,0 +1,207 @@
+//! The summary in plain text: what came out, whether it adds up, three questions with answers.
+
+use std::fmt::Write;
+
+use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
+use spendfuse_domain::Nanos;
+
+use crate::board::{Board, short_scope};
+use crate::outcome::Outcome;
+use crate::questions::Answered;
+
+/// Columns of the tables where the terminal does not say.
+const WIDTH: u16 = 100;
+
+/// The summary.
+pub fn text(outcome: &Outcome, board: &Board, answers: &[Answered], width: Option<u16>) -> String {
+    let width = width.unwrap_or(WIDTH).clamp(60, 160);
+    let mut text = String::new();
+    totals(&mut text, outcome);
+    agent_runs(&mut text, board);
+    for answered in answers {
+        question(&mut text, answered, width);
+    }
+    verdict(&mut text, outcome, width);
+    text
+}
+
+fn line(text: &mut String, line: std::fmt::Arguments<'_>) {
+    // Writing to a String cannot fail.
+    let _ = writeln!(text, "{line}");
+}
+
+fn totals(text: &mut String, outcome: &Outcome) {
+    let found = outcome.whereabouts;
+    let seconds = outcome.elapsed.as_secs_f64();
+    line(
+        text,
+        format_args!(
+            "\nEvents      {} produced in {seconds:.1} s",
+            grouped(outcome.produced)
+        ),
+    );
+    line(
+        text,
+        format_args!(
+            "            {} counted, {} duplicates, {} rejected: {}",
+            grouped(found.counted),
+            grouped(found.duplicates),
+            grouped(found.rejected),
+            list(
+                outcome
+                    .rejected
+                    .iter()
+                    .map(|(reason, count)| (reason.as_str(), *count))
+            )
+        ),
+    );
+    let spend = [
+        ("ledger", outcome.ledger),
+        ("ClickHouse", outcome.warehouse),
+        ("reference", outcome.reference),
+    ];
+    for (place, (name, amount)) in spend.into_iter().enumerate() {
+        let title = if place == 0 { "Spend" } else { "" };
+        line(text, format_args!("{title:11} {name:10} ${amount}"));
+    }
+    let findings = list(outcome.findings.iter().map(|(name, count)| (*name, *count)));
+    line(text, format_args!("Findings    {findings}"));
+    line(
+        text,
+        format_args!(
+            "Enforcement {} scopes blocked; {} of {} calls that asked were refused; ${} slipped past the limits",
+            outcome.blocked_scopes,
+            grouped(outcome.refused_calls),
+            grouped(outcome.asked_calls),
+            outcome.overspend
+        ),
+    );
+    line(
+        text,
+        format_args!(
+            "            event to verdict p50 {} ms, p99 {} ms over {} verdicts; a check took p50 {} µs, p99 {} µs",
+            outcome.lag_p50_millis,
+            outcome.lag_p99_millis,
+            outcome.lag_samples,
+            outcome.check_p50_micros,
+            outcome.check_p99_micros
+        ),
+    );
+    if let Some(after) = outcome.let_in_after {
+        line(
+            text,
+            format_args!(
+                "            the upgraded customer was let in {} ms after its upgrade",
+                after.as_millis()
+            ),
+        );
+    }
+}
+
+/// What the detectors say about the real agent runs.
+fn agent_runs(text: &mut String, board: &Board) {
+    let findings = board.findings.values();
+    let mut lines: Vec<String> = findings
+        .filter(|finding| finding.scope.contains("session=run-"))
+        .map(|finding| {
+            let session = short_scope(&finding.scope);
+            let (detector, severity) = (finding.detector.name(), finding.severity.name());
+            format!(
+                "  {session:32} {detector:19} {severity:8} {}",
+                finding.message
+            )
+        })
+        .collect();
+    lines.sort();
+    line(
+        text,
+        format_args!("\nThe detectors about the six real agent runs:"),
+    );
+    for one in lines {
+        line(text, format_args!("{one}"));
+    }
+}
+
+fn question(text: &mut String, answered: &Answered, width: u16) {
+    line(text, format_args!("\n{}\n", answered.question));
+    for sql in answered.sql.lines() {
+        line(text, format_args!("  {sql}"));
+    }
+    let mut table = plain_table(width);
+    table.set_header(&answered.answer.columns);
+    for row in &answered.answer.rows {
+        table.add_row(row);
+    }
+    let is_number = |place: usize| {
+        let mut values = answered.answer.rows.iter().filter_map(|row| row.get(place));
+        values.all(|value| value == "NULL" || value.parse::<f64>().is_ok())
+    };
+    for (place, column) in table.column_iter_mut().enumerate() {
+        column.set_padding((2, 0));
+        if is_number(place) {
+            column.set_cell_alignment(CellAlignment::Right);
+        }
+    }
+    line(text, format_args!("\n{}", table.trim_fmt()));
+}
+
+fn verdict(text: &mut String, outcome: &Outcome, width: u16) {
+    if outcome.is_well() {
+        line(
+            text,
+            format_args!("\nAll adds up: ledger = ClickHouse = reference, to the nano-dollar."),
+        );
+        return;
+    }
+    line(
+        text,
+        format_args!("\nIt does not add up:\n\n{}", differences(outcome, width)),
+    );
+}
+
+/// The table of what does not add up.
+pub fn differences(outcome: &Outcome, width: u16) -> String {
+    let mut table = plain_table(width);
+    table.set_header(["WHAT", "EXPECTED", "FOUND"]);
+    for one in &outcome.differences {
+        table.add_row([&one.what, &one.expected, &one.found]);
+    }
+    for column in table.column_iter_mut() {
+        column.set_padding((0, 2));
+    }
+    let gap = Nanos::new(outcome.ledger.get() - outcome.reference.get());
+    format!("{}\nledger - reference = ${gap}", table.trim_fmt())
+}
+
+fn plain_table(width: u16) -> Table {
+    let mut table = Table::new();
+    table
+        .load_style(presets::NOTHING)
+        .set_content_arrangement(ContentArrangement::Dynamic)
+        .set_width(width);
+    table
+}
+
+fn list<'a>(counts: impl Iterator<Item = (&'a str, u64)>) -> String {
+    let parts: Vec<String> = counts
+        .map(|(name, count)| format!("{name} {}", grouped(count)))
+        .collect();
+    if parts.is_empty() {
+        "none".to_owned()
+    } else {
+        parts.join(", ")
+    }
+}
+
+/// A whole number with separators: `1,234,567`.
+pub fn grouped(number: u64) -> String {
+    let digits = number.to_string();
+    let mut text = String::with_capacity(digits.len() + digits.len() / 3);
+    for (place, digit) in digits.chars().enumerate() {
+        if place > 0 && (digits.len() - place).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
