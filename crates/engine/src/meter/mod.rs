@@ -10,6 +10,7 @@
 pub mod dedupe;
 mod finish;
 mod fold;
+mod news;
 mod restore;
 mod session;
 mod watch;
@@ -26,7 +27,7 @@ use spendfuse_domain::verdict::BlocklistEntry;
 use spendfuse_domain::{Nanos, UnixMillis};
 
 use crate::account::Account;
-use crate::alert::{Alert, AlertKind};
+use crate::alert::Alert;
 use crate::book::BudgetBook;
 use crate::delta::Deltas;
 use crate::detect::lane::LaneRule;
@@ -326,69 +327,10 @@ impl Meter {
         self.tell_people(event, flags);
     }
 
-    /// One alert per unpriced model and per source with contradicting counts.
-    fn tell_people(&mut self, event: &Event<'_>, flags: Flags) {
-        let attribution = &event.attribution;
-        if flags.contains(Flags::UNPRICED) {
-            let subject = format!("{}/{}", attribution.provider, attribution.model);
-            let message = format!(
-                "model {subject} has no price, or none for a unit that it was charged for; what is missing is charged at a ceiling until it is set (spendfuse prices set)"
-            );
-            self.tell_once(
-                AlertKind::UnpricedModel,
-                "unpriced",
-                subject,
-                message,
-                &attribution.workspace,
-            );
-        }
-        if flags.contains(Flags::DISPUTED) {
-            let subject = event.source.to_string();
-            let message = format!(
-                "source {subject} sends token counts that contradict their usage_format; they are charged by the larger reading"
-            );
-            self.tell_once(
-                AlertKind::DisputedSource,
-                "disputed",
-                subject,
-                message,
-                &attribution.workspace,
-            );
-        }
-    }
-
-    fn tell_once(
-        &mut self,
-        kind: AlertKind,
-        prefix: &str,
-        subject: String,
-        message: String,
-        scope: &str,
-    ) {
-        let key = format!("{prefix}|{subject}");
-        if self.told_people.contains(&key) {
-            return;
-        }
-        let marker = restore::told_key(&key);
-        self.outputs
-            .changelog
-            .push((marker, Some(crate::codec::encode(&true))));
-        self.outputs.alerts.push(Alert {
-            v: 1,
-            key: key.clone(),
-            kind,
-            severity: spendfuse_domain::Severity::Warning,
-            scope: scope.to_owned(),
-            subject,
-            message,
-            at: self.now,
-        });
-        self.told_people.insert(key);
-    }
-
     /// Time passes: sessions end, states that waited are published.
     pub fn advance(&mut self, time: UnixMillis) {
         self.now = self.now.max(time);
+        self.tell_of_short_horizon();
         self.end_idle_sessions();
         let mut settled = 0;
         while let Some(entry) = self.settle_at.first_entry() {
