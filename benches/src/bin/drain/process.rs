@@ -1,0 +1,46 @@
+//! What Linux knows about a process.
+
+use std::fs;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+
+/// Unit of the times in `/proc/PID/stat`: `USER_HZ`, 100 on every current architecture.
+const TICKS_A_SECOND: u64 = 100;
+
+/// What a process has used since its start.
+#[derive(Clone, Copy, Debug)]
+pub struct Usage {
+    /// Processor time of all its threads, in user and kernel mode.
+    pub cpu: Duration,
+    /// Its largest resident set.
+    pub peak_memory_kib: u64,
+}
+
+/// Asks for a running process.
+pub fn usage(process_id: u32) -> Result<Usage> {
+    let stat = fs::read_to_string(format!("/proc/{process_id}/stat"))?;
+    // The name in parentheses may hold anything; the third field follows it.
+    let fields = stat.rsplit(')').next().context("no fields")?;
+    let ticks: u64 = fields
+        .split_whitespace()
+        .skip(11)
+        .take(2)
+        .map(|field| field.parse().unwrap_or(0))
+        .sum();
+    let status = fs::read_to_string(format!("/proc/{process_id}/status"))?;
+    let peak = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmHWM:"))
+        .and_then(|text| text.split_whitespace().next()?.parse().ok());
+    Ok(Usage {
+        cpu: Duration::from_millis(ticks * 1000 / TICKS_A_SECOND),
+        peak_memory_kib: peak.context("no peak memory")?,
+    })
+}
+
+/// The load average of the last minute: figures of a busy machine say little.
+pub fn load_average() -> String {
+    let text = fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    text.split(' ').next().unwrap_or("?").to_owned()
+}
