@@ -84,6 +84,14 @@ impl Role {
         self.process.process_id()
     }
 
+    /// Processor time that it has used since its last start, in seconds.
+    ///
+    /// # Panics
+    /// Where it does not run.
+    pub fn cpu_seconds(&self) -> f64 {
+        cpu_seconds(self.process_id().expect("the role runs"))
+    }
+
     /// What it logged since its last start.
     pub fn log(&self) -> String {
         let bytes = fs::read(&self.log).unwrap_or_default();
@@ -105,4 +113,20 @@ impl Role {
             Err(log)
         })
     }
+}
+
+/// Processor time that a process has used, in seconds.
+///
+/// # Panics
+/// Where it does not run.
+pub fn cpu_seconds(process: u32) -> f64 {
+    // Linux counts in hundredths of a second; the 14th and 15th fields are user and system time,
+    // after a name in parentheses that may contain blanks.
+    let stat = fs::read_to_string(format!("/proc/{process}/stat")).expect("the process runs");
+    let (_, fields) = stat
+        .rsplit_once(')')
+        .expect("the name stands in parentheses");
+    let ticks = fields.split_whitespace().skip(11).take(2);
+    let ticks: u64 = ticks.filter_map(|field| field.parse::<u64>().ok()).sum();
+    ticks as f64 / 100.0
 }

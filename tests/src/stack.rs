@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
-use spendfuse_devstack::{DevStack, DevStackOptions};
+use spendfuse_devstack::{DevStack, DevStackOptions, Purpose};
 
 static RUNNING: Mutex<Weak<DevStack>> = Mutex::new(Weak::new());
 static TURN: Mutex<()> = Mutex::new(());
@@ -35,6 +35,20 @@ impl Turn {
         Self { _turn: turn, stack }
     }
 
+    /// Waits for the turn and starts servers of its own, set up for speed instead of a quick start.
+    ///
+    /// # Panics
+    /// As [`Turn::take`].
+    pub fn for_measurement() -> Self {
+        let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut options = DevStackOptions::default();
+        options.kafka.purpose = Purpose::Benchmarks;
+        Self {
+            _turn: turn,
+            stack: Arc::new(start(options)),
+        }
+    }
+
     /// The servers.
     pub fn stack(&self) -> &DevStack {
         &self.stack
@@ -44,10 +58,13 @@ impl Turn {
 fn running() -> Arc<DevStack> {
     let mut running = RUNNING.lock().unwrap_or_else(PoisonError::into_inner);
     running.upgrade().unwrap_or_else(|| {
-        let stack = DevStack::start(DevStackOptions::default())
-            .unwrap_or_else(|error| panic!("the development stack does not start: {error}"));
-        let stack = Arc::new(stack);
+        let stack = Arc::new(start(DevStackOptions::default()));
         *running = Arc::downgrade(&stack);
         stack
     })
+}
+
+fn start(options: DevStackOptions) -> DevStack {
+    DevStack::start(options)
+        .unwrap_or_else(|error| panic!("the development stack does not start: {error}"))
 }

@@ -149,6 +149,17 @@ impl Traffic {
         self.call(customer, &session, input, cached, output)
     }
 
+    /// A new event as healthy sessions make them: 20 calls of about the same size each, 100 sessions
+    /// at a time, in their partitions. Detectors find nothing.
+    pub fn steady(&mut self) -> Record {
+        let session = self.made / 2000 * 100 + self.made % 100;
+        let customer = format!("c-{}", session % 2000);
+        let session = format!("s-{session}");
+        let input = 1000 + self.below(100);
+        let (cached, output) = (self.below(500), 100 + self.below(20));
+        self.call(&customer, &session, input, cached, output)
+    }
+
     /// A new event with these counts; `cached` is contained in `input`.
     pub fn call(
         &mut self,
