@@ -69,7 +69,8 @@ pub struct Board {
     pub produced: u64,
     /// Events per second, every half a second.
     pub rates: VecDeque<u64>,
-    rate_since: Option<(Instant, u64)>,
+    /// Since when, and from which count, the next rate is measured.
+    pub rate_since: Option<(Instant, u64)>,
     /// Calls that asked before.
     pub asked: u64,
     /// Of these, the refused ones.
