@@ -52,7 +52,11 @@ impl ScopeTemplate {
             _ => return self,
         };
         self.0.retain(|part| *part != implied);
-        if self.0.iter().all(|(known, _)| *known != Dimension::Workspace) {
+        if self
+            .0
+            .iter()
+            .all(|(known, _)| *known != Dimension::Workspace)
+        {
             self.0.insert(0, (Dimension::Workspace, Pattern::Each));
         }
         self
