@@ -22,6 +22,7 @@ use crate::error::BusError;
 pub(crate) type Partitions = BTreeMap<String, u32>;
 
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
+const FENCED_PATIENCE: Duration = Duration::from_secs(5);
 
 /// An admin client that has seen the broker.
 pub(super) struct Admin {
@@ -47,11 +48,29 @@ impl Admin {
     }
 
     /// Returns whether the topic is new; it may have been created by somebody else meanwhile.
+    ///
+    /// A broker that has just started, or stood still for longer than its session, is fenced for a
+    /// moment: until it is back, Kafka 4.3.1 answers that there are too few brokers for replicas.
     pub(super) fn create(
         &self,
         spec: &TopicSpec,
         replication: Option<u16>,
     ) -> Result<bool, BusError> {
+        let deadline = Instant::now() + FENCED_PATIENCE;
+        loop {
+            match self.create_once(spec, replication) {
+                Err(BusError::Request {
+                    error: KafkaError::AdminOp(RDKafkaErrorCode::InvalidReplicationFactor),
+                    ..
+                }) if Instant::now() < deadline => {
+                    thread::park_timeout(Duration::from_millis(100));
+                }
+                outcome => return outcome,
+            }
+        }
+    }
+
+    fn create_once(&self, spec: &TopicSpec, replication: Option<u16>) -> Result<bool, BusError> {
         let failed = |error| BusError::Request {
             doing: format!("creating topic `{}`", spec.name),
             error,
