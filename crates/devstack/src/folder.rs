@@ -50,8 +50,10 @@ impl DataFolder {
                 .map_err(while_doing("creating a temporary folder"))?
                 .keep();
             // Another process that looks for abandoned folders may take the lock first, and the
-            // folder with it.
-            if let Some(lock) = lock(&path)? {
+            // folder with it, before this process locks what is left of the file.
+            if let Some(lock) = lock(&path)?
+                && path.join(LOCK_FILE).exists()
+            {
                 return Ok(Self {
                     path,
                     is_temporary: true,
