@@ -63,31 +63,60 @@ pub(super) struct Batch {
     first_at: Option<Instant>,
     pub(super) records: usize,
     bytes: usize,
+    /// Records and bytes since the clock was last read.
+    unclocked: (usize, usize),
+    /// Whether its first record had waited in the log for long: there is a backlog.
+    catches_up: bool,
     /// The most records it may have, where one of them is a suspect.
     pub(super) limit: Option<usize>,
 }
 
 /// Reading the clock for each record would cost as much as a small record's processing.
-const CLOCK_EVERY: usize = 32;
+const CLOCK_EVERY_RECORDS: usize = 32;
+/// Large records take long themselves.
+const CLOCK_EVERY_BYTES: usize = 16 * 1024;
+/// A record that has waited for longer belongs to a backlog: larger batches, which cost less a
+/// record, then bring the end nearer than prompt commits do.
+const BACKLOG_MILLIS: i64 = 1_000;
 
 impl Batch {
     pub(super) fn is_empty(&self) -> bool {
         self.records == 0
     }
 
+    /// Begins with a record that has waited in the log for `waited_millis`.
+    pub(super) fn begin(&mut self, waited_millis: i64) {
+        self.first_at = Some(Instant::now());
+        self.catches_up = waited_millis > BACKLOG_MILLIS;
+    }
+
+    /// Adds a record.
     pub(super) fn add(&mut self, bytes: usize) {
-        if self.records == 0 {
-            self.first_at = Some(Instant::now());
-        }
+        debug_assert!(self.first_at.is_some(), "a batch begins first");
         self.records += 1;
         self.bytes += bytes;
+        self.unclocked.0 += 1;
+        self.unclocked.1 += bytes;
     }
 
     /// Whether it must be committed although more records wait.
-    pub(super) fn is_full(&self, config: &StageConfig) -> bool {
-        self.records >= self.limit.unwrap_or(config.batch_max_events)
+    pub(super) fn is_full(&mut self, config: &StageConfig) -> bool {
+        if self.records >= self.limit.unwrap_or(config.batch_max_events)
             || self.bytes >= config.batch_max_bytes
-            || (self.records.is_multiple_of(CLOCK_EVERY) && self.age() >= config.commit_interval)
+        {
+            return true;
+        }
+        let (records, bytes) = self.unclocked;
+        if records < CLOCK_EVERY_RECORDS && bytes < CLOCK_EVERY_BYTES {
+            return false;
+        }
+        self.unclocked = (0, 0);
+        let interval = if self.catches_up {
+            config.catch_up_interval.max(config.commit_interval)
+        } else {
+            config.commit_interval
+        };
+        self.age() >= interval
     }
 
     /// How long more records may be waited for: none once `commit_min` has passed.

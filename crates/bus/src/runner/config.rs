@@ -41,6 +41,8 @@ pub struct StageConfig {
     pub commit_min: Duration,
     /// A batch is committed at the latest this long after its first record.
     pub commit_interval: Duration,
+    /// The same for a batch whose first record has waited in the log for more than a second.
+    pub catch_up_interval: Duration,
     /// A batch with this many records is full.
     pub batch_max_events: usize,
     /// A batch with this many bytes of values is full.
@@ -71,6 +73,7 @@ impl StageConfig {
             partitions: 1,
             commit_min: Duration::from_millis(5),
             commit_interval: Duration::from_millis(20),
+            catch_up_interval: Duration::from_millis(200),
             batch_max_events: 20_000,
             batch_max_bytes: 16 * 1024 * 1024,
             tick_every: Duration::from_secs(1),

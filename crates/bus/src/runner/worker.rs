@@ -169,6 +169,9 @@ impl<L: StageLogic> Worker<'_, L> {
             slot.logic.begin(slot.seq + 1, now_millis());
             slot.begun = true;
         }
+        if self.batch.is_empty() {
+            self.batch.begin(now_millis() - record.timestamp_millis);
+        }
         self.batch.add(record.value.map_or(0, <[u8]>::len));
         self.batch.limit = limit.or(self.batch.limit);
         self.suspicion.record(address);

@@ -115,7 +115,7 @@ pub const SETTINGS: &[Setting] = &[
     setting(
         "processor.commit_interval",
         "20ms",
-        "and at the latest this long after it",
+        "and at the latest this long after it; after 200ms where events have waited for over 1s",
     ),
     setting(
         "processor.batch_max_events",
