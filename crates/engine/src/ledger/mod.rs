@@ -156,6 +156,8 @@ pub struct Ledger {
     /// Accounts to be judged anew because budgets changed.
     reconsider: VecDeque<AccountKey>,
     evaluated_changed: bool,
+    /// Per place in the book, the window that was looked for last.
+    last_windows: HashMap<u32, Arc<Window>>,
     // The running commit:
     touched: HashSet<AccountKey>,
     applied: bool,
@@ -179,6 +181,7 @@ impl Ledger {
             wake_at: BTreeMap::new(),
             reconsider: VecDeque::new(),
             evaluated_changed: false,
+            last_windows: HashMap::new(),
             touched: HashSet::new(),
             applied: false,
             outputs: LedgerOutputs::default(),
@@ -193,6 +196,7 @@ impl Ledger {
     /// Uses another budget book from here on; between commits only.
     pub fn set_book(&mut self, book: Arc<BudgetBook>) {
         self.book = book;
+        self.last_windows.clear();
         self.find_changed_budgets();
     }
 
@@ -238,7 +242,7 @@ impl Ledger {
                 continue;
             };
             for place in book.counting(series, &entry.scope) {
-                self.add(book.budget(place), entry);
+                self.add(place, book.budget(place), entry);
             }
         }
     }
@@ -274,9 +278,8 @@ impl Ledger {
         });
     }
 
-    fn add(&mut self, compiled: &CompiledBudget, entry: &DeltaEntry) {
-        let time = UnixMillis::from_minute(entry.minute);
-        let window = Window::containing(compiled.budget.window, &compiled.zone, time);
+    fn add(&mut self, place: u32, compiled: &CompiledBudget, entry: &DeltaEntry) {
+        let window = self.window_of(place, compiled, UnixMillis::from_minute(entry.minute));
         let closes_at = window.end.map(|end| end.plus(self.config.grace_millis));
         if closes_at.is_some_and(|closes_at| closes_at <= self.now) {
             let line = late_line(compiled, entry, &window, self.now);
@@ -288,15 +291,16 @@ impl Ledger {
             scope: entry.scope.clone(),
             start: window.start,
         };
-        let known = &*self.accounts.entry(key.clone()).or_insert_with(|| {
-            let times = [Some(window.start), window.end, closes_at];
-            for time in times.into_iter().flatten() {
+        let known = self.accounts.get(&key).map(|known| known.count_id);
+        if known.is_none() {
+            // A window that runs already has nothing to be woken for before its end.
+            let begins_at = (window.start > self.now).then_some(window.start);
+            for time in [begins_at, window.end, closes_at].into_iter().flatten() {
                 self.wake_at.entry(time).or_default().insert(key.clone());
             }
-            LedgerAccount::begin(compiled, &entry.scope, &window)
-        });
-        if known.count_id != compiled.count_id {
-            // Another count's sum, not judged anew yet: what readers know of it ends first.
+        }
+        if known != Some(compiled.count_id) {
+            // Of another count's sum, not judged anew yet, readers forget what they know first.
             self.withdraw(&key);
             let begun = LedgerAccount::begin(compiled, &entry.scope, &window);
             self.accounts.insert(key.clone(), begun);
@@ -308,6 +312,25 @@ impl Ledger {
             .account
             .add(entry.spend(), entry.unpriced, entry.caused_by());
         self.touched.insert(key);
+    }
+
+    /// The budget's window at `time`. Most entries lie in the same one as the entry before, and
+    /// looking at the calendar costs more than all the rest.
+    fn window_of(
+        &mut self,
+        place: u32,
+        compiled: &CompiledBudget,
+        time: UnixMillis,
+    ) -> Arc<Window> {
+        let holds =
+            |window: &&Arc<Window>| window.start <= time && window.end.is_none_or(|end| time < end);
+        if let Some(window) = self.last_windows.get(&place).filter(holds) {
+            return Arc::clone(window);
+        }
+        let window = Window::containing(compiled.budget.window, &compiled.zone, time);
+        let window = Arc::new(window);
+        self.last_windows.insert(place, Arc::clone(&window));
+        window
     }
 
     /// Time passes: windows begin, end and close; states that waited are published; changed budgets
