@@ -26,7 +26,9 @@ pub enum CodecError {
 
 /// Writes `value` with its version byte.
 pub fn encode<T: Encode<()>>(value: &T) -> Vec<u8> {
-    let mut bytes = vec![FORMAT_VERSION];
+    // Most records fit: growing step by step would cost more than the encoding.
+    let mut bytes = Vec::with_capacity(512);
+    bytes.push(FORMAT_VERSION);
     minicbor::encode(value, &mut bytes).expect("writing to a Vec cannot fail");
     bytes
 }
