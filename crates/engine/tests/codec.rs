@@ -34,6 +34,7 @@ fn deltas() -> impl Strategy<Value = Deltas> {
     let entries = proptest::collection::vec(entry(), 0..4);
     (any::<u32>(), any::<u64>(), any::<u64>(), entries).prop_map(
         |(partition, prev, seq, entries)| Deltas {
+            budget_version: 7,
             meter_partition: partition,
             prev,
             seq,

@@ -107,6 +107,7 @@ fn count(meter: &mut Meter, event: &Event<'_>, arrival: UnixMillis, nanos: i128)
 /// Spend of `scope` in the series of `budget`, as commit `seq` of meter partition 0.
 fn deltas(budget: &Budget, seq: u64, scope: &str, time: UnixMillis, nanos: i128) -> Deltas {
     Deltas {
+        budget_version: 0,
         meter_partition: 0,
         prev: seq - 1,
         seq,
