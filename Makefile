@@ -1,9 +1,11 @@
 # `make` lists the targets. Every target can be run on a clean checkout and again at any time.
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo test up down fmt clean
+.PHONY: help setup build demo test bench up down fmt clean
 
-# Passed on to the command of `make demo`, e.g. ARGS=--headless.
+# Passed on to the command of `make demo` and `make bench`, e.g. ARGS=--headless.
 ARGS ?=
+# What is measured; `release` builds faster and checks its invariants while it runs.
+BENCH_PROFILE ?= dist
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-7s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -20,6 +22,11 @@ demo: build ## Real Kafka, real ClickHouse, real traffic, live on screen (ARGS=-
 
 test: setup ## Format, lints and all tests, against the real parts
 	@scripts/test
+
+bench: setup ## Measure the parts, then the whole pipeline (ARGS="--events 300000 --idle 10")
+	@cargo bench --profile $(BENCH_PROFILE) -p spendfuse-benches --bench core
+	@cargo build --profile $(BENCH_PROFILE) -p spendfuse -p spendfuse-devstack -p spendfuse-benches
+	@target/$(BENCH_PROFILE)/drain $(ARGS)
 
 up: build ## Start the development stack and all roles; addresses go to .devstack/env
 	@scripts/up
