@@ -129,7 +129,7 @@ pub const SETTINGS: &[Setting] = &[
     ),
     setting(
         "loader.flush_interval",
-        "200ms",
+        "500ms",
         "rows wait for more rows at most this long",
     ),
     setting(
