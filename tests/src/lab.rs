@@ -270,7 +270,10 @@ fn command_input(output: &std::path::Path) -> Stdio {
 }
 
 /// The executable: above the running test's own (`target/release/deps`).
-fn spendfuse() -> PathBuf {
+///
+/// # Panics
+/// Where it is not built.
+pub fn spendfuse() -> PathBuf {
     let test = std::env::current_exe().expect("the test knows its path");
     test.ancestors()
         .take(4)

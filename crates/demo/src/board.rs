@@ -160,14 +160,16 @@ impl Board {
             .scopes
             .get(key)
             .map_or(Verdict::Ok, |entry| entry.verdict);
-        if entry.verdict > before {
+        // That free users come near their limit is no news; there are many of them.
+        let is_quiet = entry.verdict == Verdict::Warn && entry.budget == "free-plan";
+        if entry.verdict > before && !is_quiet {
             let tone = if entry.verdict == Verdict::Block {
                 Tone::Bad
             } else {
                 Tone::Warning
             };
             self.tell(tone, verdict_news(key, &entry));
-        } else if before == Verdict::Block {
+        } else if before == Verdict::Block && entry.verdict < before {
             let scope = short_scope(&entry.scope);
             self.tell(
                 Tone::Good,
@@ -184,7 +186,9 @@ impl Board {
     pub fn finding(&mut self, key: &str, finding: Finding) {
         let place = (key.to_owned(), finding.opened_at.0);
         let is_new = !self.findings.contains_key(&place);
-        if is_new && finding.state == FindingState::Open {
+        // Budgets of other scopes than sessions have told their verdict already.
+        let is_news = finding.scope.contains("session=");
+        if is_new && is_news && finding.state == FindingState::Open {
             let detector = finding.detector.name();
             let scope = short_scope(&finding.scope);
             self.tell(Tone::Warning, format!("finding   {detector} in {scope}"));

@@ -18,7 +18,8 @@ pub struct Answered {
 const QUESTIONS: [(&str, &str); 3] = [
     (
         "Which customers cost more than they pay?",
-        "SELECT customer, calls, revenue AS paid, round(cost, 4) AS cost, round(margin, 4) AS margin, margin_percent
+        "SELECT customer, calls, revenue AS paid, round(cost, 4) AS cost,
+    round(margin, 4) AS margin, margin_percent
 FROM margin_by_customer
 WHERE revenue > 0
 ORDER BY margin",
@@ -39,7 +40,8 @@ ORDER BY without_cache DESC",
     ),
     (
         "Which sessions did the detectors find, and what did they waste?",
-        "SELECT splitByString('session=', scope)[2] AS session, detector, severity, round(wasted, 4) AS wasted, message
+        "SELECT splitByString('session=', scope)[2] AS session, detector, severity,
+    round(wasted, 4) AS wasted, message
 FROM findings
 WHERE position(scope, 'session=') > 0
 ORDER BY findings.wasted DESC

@@ -17,7 +17,7 @@ pub fn text(outcome: &Outcome, board: &Board, answers: &[Answered], width: Optio
     let width = width.unwrap_or(WIDTH).clamp(60, 160);
     let mut text = String::new();
     totals(&mut text, outcome);
-    agent_runs(&mut text, board);
+    agent_runs(&mut text, board, width);
     for answered in answers {
         question(&mut text, answered, width);
     }
@@ -43,16 +43,11 @@ fn totals(text: &mut String, outcome: &Outcome) {
     line(
         text,
         format_args!(
-            "            {} counted, {} duplicates, {} rejected: {}",
+            "            {} counted, {} duplicates, {} rejected for {} reasons",
             grouped(found.counted),
             grouped(found.duplicates),
             grouped(found.rejected),
-            list(
-                outcome
-                    .rejected
-                    .iter()
-                    .map(|(reason, count)| (reason.as_str(), *count))
-            )
+            outcome.rejected.len()
         ),
     );
     let spend = [
@@ -99,27 +94,31 @@ fn totals(text: &mut String, outcome: &Outcome) {
 }
 
 /// What the detectors say about the real agent runs.
-fn agent_runs(text: &mut String, board: &Board) {
+fn agent_runs(text: &mut String, board: &Board, width: u16) {
     let findings = board.findings.values();
-    let mut lines: Vec<String> = findings
+    let mut rows: Vec<[&str; 4]> = findings
         .filter(|finding| finding.scope.contains("session=run-"))
         .map(|finding| {
-            let session = short_scope(&finding.scope);
-            let (detector, severity) = (finding.detector.name(), finding.severity.name());
-            format!(
-                "  {session:32} {detector:19} {severity:8} {}",
-                finding.message
-            )
+            [
+                short_scope(&finding.scope),
+                finding.detector.name(),
+                finding.severity.name(),
+                finding.message.as_str(),
+            ]
         })
         .collect();
-    lines.sort();
+    rows.sort_unstable();
+    let mut table = plain_table(width);
+    table.set_header(["session", "detector", "severity", "message"]);
+    table.add_rows(rows);
+    for column in table.column_iter_mut() {
+        column.set_padding((2, 0));
+    }
     line(
         text,
-        format_args!("\nThe detectors about the six real agent runs:"),
+        format_args!("\nWhat do the detectors say about the six real agent runs?\n"),
     );
-    for one in lines {
-        line(text, format_args!("{one}"));
-    }
+    line(text, format_args!("{}", table.trim_fmt()));
 }
 
 fn question(text: &mut String, answered: &Answered, width: u16) {

@@ -21,6 +21,9 @@ use crate::settings::{Resolved, Settings, Source};
 /// Starts a Kafka and a ClickHouse for one command.
 const DEVSTACK: &str = "spendfuse-devstack";
 
+/// How long rows wait for more rows in the demo.
+const DEMO_FLUSH: &str = "1500ms";
+
 #[derive(Args, Debug)]
 #[command(
     after_help = "Examples:\n  spendfuse demo\n  spendfuse demo --headless\n  spendfuse demo --set kafka.brokers=kafka-1:9092 --set clickhouse.url=http://clickhouse:8123\n\nWithout a configured Kafka a development stack is started for it (see `make demo`). With one, the\ndemo makes topics and a database of its own there and leaves them behind."
@@ -135,6 +138,13 @@ fn own_settings(settings: &Settings) -> Result<Settings, Failure> {
         ("sidecar.spool_dir", String::new()),
     ];
     let mut resolved = settings.resolved().clone();
+    if let Some(flush) = resolved.get_mut("loader.flush_interval")
+        && flush.source == Source::Default
+    {
+        // Brokers, ClickHouse and all roles may share two cores here. Rows are not on the path to
+        // enforcement: a few large inserts leave it the room that many small ones take.
+        flush.value = DEMO_FLUSH.to_owned();
+    }
     for (key, value) in own {
         let source = Source::CommandLine;
         resolved.insert(key.to_owned(), Resolved { value, source });
