@@ -228,7 +228,7 @@ fn set_aside(lab: &Lab, event: &Value) {
         value: Some(value.as_bytes()),
         headers: &headers,
     };
-    producer.send(&record, |outcome| drop(outcome)).unwrap();
+    producer.send(&record, drop).unwrap();
     producer.flush(WAIT).unwrap();
 }
 
