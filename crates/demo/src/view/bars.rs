@@ -22,7 +22,7 @@ const SHOWN: [(&str, usize); 6] = [
     ("hooli-day", 1),
     ("free-plan", 3),
 ];
-const LABEL: usize = 18;
+const LABEL: usize = 16;
 const FIGURES: usize = 20;
 
 /// Draws bars as far as they fit.

@@ -66,9 +66,15 @@ pub fn throughput(frame: &mut Frame<'_>, area: Rect, board: &Board) {
 pub fn enforcement(frame: &mut Frame<'_>, area: Rect, board: &Board) {
     let lag = &board.lag_millis;
     let checks = &board.check_micros;
+    let is_narrow = area.width < 48;
+    let (lag_title, check_title) = if is_narrow {
+        (" lag    p50 ", " check  p50 ")
+    } else {
+        (" event to verdict  p50 ", " a check takes     p50 ")
+    };
     let lines = vec![
         Line::from(vec![
-            word(" event to verdict  p50 "),
+            word(lag_title),
             figure(format!("{} ms", lag.percentile(50))),
             word("  p99 "),
             figure(format!("{} ms", lag.percentile(99))),
@@ -88,7 +94,7 @@ pub fn enforcement(frame: &mut Frame<'_>, area: Rect, board: &Board) {
             word(" refused"),
         ]),
         Line::from(vec![
-            word(" a check takes     p50 "),
+            word(check_title),
             figure(format!("{} µs", checks.percentile(50))),
             word("  p99 "),
             figure(format!("{} µs", checks.percentile(99))),

@@ -27,8 +27,10 @@ pub fn draw(frame: &mut Frame<'_>, board: &Board) {
         Layout::horizontal([Constraint::Fill(1), Constraint::Fill(1)]).areas(figures);
     panels::throughput(frame, throughput, board);
     panels::enforcement(frame, enforcement, board);
+    // Bars need the room that the figures beside them leave.
+    let spend_share = if frame.area().width < 100 { 16 } else { 10 };
     let [spend, findings] =
-        Layout::horizontal([Constraint::Fill(1), Constraint::Fill(1)]).areas(middle);
+        Layout::horizontal([Constraint::Fill(spend_share), Constraint::Fill(10)]).areas(middle);
     bars::spend(frame, spend, board);
     panels::findings(frame, findings, board);
     panels::news(frame, news, board);
@@ -56,7 +58,7 @@ fn header(frame: &mut Frame<'_>, area: Rect, board: &Board) {
     let width = u16::try_from(time.chars().count()).unwrap_or(0);
     let [left, right] =
         Layout::horizontal([Constraint::Fill(1), Constraint::Length(width)]).areas(area);
-    let truth = "real: arrivals and token counts, agent runs · made up: who, what for, which model";
+    let truth = "real: arrivals, token counts, agent runs · made up: who, what for, which model";
     frame.render_widget(
         Paragraph::new(vec![title, Line::styled(format!(" {truth}"), dim)]),
         Rect {
