@@ -54,7 +54,9 @@ pub fn steps(length: Duration) -> Vec<Step> {
     }
     for number in 0..FREE_CUSTOMERS * FREE_CALLS {
         let customer = format!("free-{:02}", number % FREE_CUSTOMERS + 1);
-        let share = spread(number, FREE_CUSTOMERS * FREE_CALLS, 0.05, 0.95);
+        // They come one after the other.
+        let begin = spread(number % FREE_CUSTOMERS, FREE_CUSTOMERS, 0.02, 0.6);
+        let share = spread(number / FREE_CUSTOMERS, FREE_CALLS, begin, begin + 0.35);
         ask(share, call(&customer, "free", "free", GPT_4O_MINI, number));
     }
     steps.push(Step {
