@@ -56,7 +56,7 @@ fn a_killed_broker_comes_back_and_everything_goes_on_by_itself() {
     lab.kafka().wait_ready().expect("Kafka gets ready");
 
     let expected = load.finish();
-    lab.settle(&expected, Duration::from_secs(60));
+    lab.settle(&expected, Duration::from_secs(150));
     lab.settle_ledger(&expected, Duration::from_secs(20));
     assert!(processor.is_running(), "{}", processor.log());
     assert!(loader.is_running(), "{}", loader.log());
