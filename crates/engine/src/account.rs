@@ -4,9 +4,8 @@
 //! pure functions of the account, its budget and the time.
 
 use minicbor::{Decode, Encode};
-use serde_json::{Number, Value, json};
+use serde_json::{Number, Value};
 use spendfuse_domain::budget::{Limit, Spend, Step};
-use spendfuse_domain::scope::Filter;
 use spendfuse_domain::verdict::{BlocklistEntry, EventRef};
 use spendfuse_domain::{Action, Nanos, UnixMillis, Verdict};
 
@@ -249,7 +248,7 @@ impl Account {
             v: 1,
             budget: budget.id.to_string(),
             scope: place.scope.to_owned(),
-            filter: filter_value(&budget.filter),
+            filter: budget.filter.to_json().map(Value::Object),
             verdict: standing.verdict(),
             action: shown
                 .map_or("warn", |step| step.action.verdict().name())
@@ -284,18 +283,4 @@ pub fn percent(spent: i128, limit: i128) -> Option<Number> {
     }
     let tenths = (spent * 1000).div_euclid(limit);
     Number::from_f64(tenths as f64 / 10.0)
-}
-
-fn filter_value(filter: &Filter) -> Option<Value> {
-    if filter.is_empty() {
-        return None;
-    }
-    let conditions = filter.0.iter().map(|(dimension, values)| {
-        let value = match values.as_slice() {
-            [only] => json!(only),
-            several => json!(several),
-        };
-        (dimension.name().into_owned(), value)
-    });
-    Some(Value::Object(conditions.collect()))
 }

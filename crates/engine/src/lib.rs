@@ -16,4 +16,5 @@ pub mod delta;
 pub mod detect;
 pub mod ledger;
 pub mod meter;
+pub mod restore;
 pub mod settle;

@@ -25,8 +25,6 @@ use crate::book::{BudgetBook, CompiledBudget};
 use crate::codec;
 use crate::delta::{DeltaEntry, Deltas};
 
-pub use restore::LedgerRestoreError;
-
 /// Accounts reconsidered or ended in one commit for other reasons than a delta, at most.
 const SLICE: usize = 5_000;
 

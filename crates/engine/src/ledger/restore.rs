@@ -4,7 +4,8 @@ use minicbor::{Decode, Encode};
 use spendfuse_domain::{BudgetId, UnixMillis};
 
 use super::{AccountKey, Ledger, LedgerAccount};
-use crate::codec::{self, CodecError};
+use crate::codec;
+use crate::restore::RestoreError;
 
 const MARK: &[u8] = b"mark";
 const EVALUATED: &[u8] = b"evaluated";
@@ -24,29 +25,6 @@ pub(super) struct LedgerMark {
     pub chains: Vec<u64>,
 }
 
-/// A changelog record that does not fit.
-#[derive(Debug, thiserror::Error)]
-pub enum LedgerRestoreError {
-    /// It cannot be read.
-    #[error("changelog record \"{key}\": {source}")]
-    Record {
-        /// The record's key.
-        key: String,
-        /// Why.
-        source: CodecError,
-    },
-    /// The state belongs to another number of partitions.
-    #[error(
-        "the changelog was written for {stored} partitions, the topics have {configured}; follow \"growing the number of partitions\" in docs/operations.md"
-    )]
-    Partitions {
-        /// In the changelog.
-        stored: usize,
-        /// In the configuration.
-        configured: usize,
-    },
-}
-
 pub(super) fn mark_key() -> Vec<u8> {
     MARK.to_vec()
 }
@@ -63,9 +41,9 @@ impl Ledger {
     /// Takes one changelog record, in log order.
     ///
     /// # Errors
-    /// [`LedgerRestoreError`] when the record cannot be read or belongs to another partition count.
-    pub fn restore(&mut self, key: &[u8], value: Option<&[u8]>) -> Result<(), LedgerRestoreError> {
-        let failed = |source| LedgerRestoreError::Record {
+    /// [`RestoreError`] when the record cannot be read or belongs to another partition count.
+    pub fn restore(&mut self, key: &[u8], value: Option<&[u8]>) -> Result<(), RestoreError> {
+        let failed = |source| RestoreError::Record {
             key: String::from_utf8_lossy(key).into_owned(),
             source,
         };
@@ -77,7 +55,7 @@ impl Ledger {
             MARK => {
                 let mark: LedgerMark = codec::decode(value).map_err(failed)?;
                 if mark.chains.len() != self.chains.len() {
-                    return Err(LedgerRestoreError::Partitions {
+                    return Err(RestoreError::Partitions {
                         stored: mark.chains.len(),
                         configured: self.chains.len(),
                     });

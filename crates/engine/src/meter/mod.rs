@@ -35,8 +35,6 @@ use dedupe::{Dedupe, Judgement, RememberedId, RememberedIds};
 use fold::Fold;
 use session::{Session, SessionKey};
 
-pub use restore::RestoreError;
-
 /// Sessions ended or settled in one commit for other reasons than their own events, at most.
 const SLICE: usize = 5_000;
 

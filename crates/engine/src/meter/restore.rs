@@ -6,7 +6,8 @@ use spendfuse_domain::UnixMillis;
 use super::Meter;
 use super::dedupe::RememberedIds;
 use super::session::Session;
-use crate::codec::{self, CodecError};
+use crate::codec;
+use crate::restore::RestoreError;
 
 const MARK: &[u8] = b"mark";
 const TOLD_PREFIX: &[u8] = b"told|";
@@ -24,29 +25,6 @@ pub(super) struct MeterMark {
     /// Per ledger partition, the last commit that told it anything.
     #[n(2)]
     pub told: Vec<u64>,
-}
-
-/// A changelog record that does not fit.
-#[derive(Debug, thiserror::Error)]
-pub enum RestoreError {
-    /// It cannot be read.
-    #[error("changelog record \"{key}\": {source}")]
-    Record {
-        /// The record's key.
-        key: String,
-        /// Why.
-        source: CodecError,
-    },
-    /// The state belongs to another number of partitions.
-    #[error(
-        "the changelog was written for {stored} partitions, the topics have {configured}; follow \"growing the number of partitions\" in docs/operations.md"
-    )]
-    Partitions {
-        /// In the changelog.
-        stored: usize,
-        /// In the configuration.
-        configured: usize,
-    },
 }
 
 pub(super) fn mark_key() -> Vec<u8> {
