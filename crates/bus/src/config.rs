@@ -185,8 +185,9 @@ impl KafkaConfig {
             .set("enable.partition.eof", "true")
             .set("isolation.level", isolation.name());
         self.set_unless_given(client, "fetch.min.bytes", "1");
-        // Long waits delay what follows a seek or an assignment.
-        self.set_unless_given(client, "fetch.wait.max.ms", "50");
+        // The broker answers as soon as there is something. Long waits delay what follows a seek or
+        // an assignment, short ones cost the broker and an idle process CPU.
+        self.set_unless_given(client, "fetch.wait.max.ms", "100");
         // The default of one second stalls a consumer whose queue is full (librdkafka 2.12.1).
         self.set_unless_given(client, "fetch.queue.backoff.ms", "2");
         self.set_unless_given(client, "fetch.error.backoff.ms", "50");
@@ -224,7 +225,7 @@ impl KafkaConfig {
         Ok(client)
     }
 
-    fn set_unless_given(&self, client: &mut ClientConfig, name: &str, value: &str) {
+    pub(crate) fn set_unless_given(&self, client: &mut ClientConfig, name: &str, value: &str) {
         if !self.properties.contains_key(name) {
             client.set(name, value);
         }

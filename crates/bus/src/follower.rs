@@ -144,17 +144,7 @@ impl<H: FnMut(FollowerEvent<'_>)> Following<H> {
 
     /// Until asked to stop, or an error that librdkafka does not get over.
     fn follow(&mut self) -> Result<(), BusError> {
-        let mut client = self.config.kafka.reader(Isolation::ReadCommitted)?;
-        if !self
-            .config
-            .kafka
-            .properties
-            .contains_key("fetch.wait.max.ms")
-        {
-            // The broker answers as soon as there is something; this only bounds how long a
-            // change of what is read waits.
-            client.set("fetch.wait.max.ms", "10");
-        }
+        let client = self.config.kafka.reader(Isolation::ReadCommitted)?;
         let reader = Poller::new(&client)?;
         let mut behind = self.partitions(&reader)?;
         let starts: Vec<(&str, i32, Offset)> = behind

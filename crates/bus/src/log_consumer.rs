@@ -13,6 +13,10 @@ use crate::native::{Polled, Poller, TopicPartition, request};
 use crate::runner::InputRecord;
 use crate::topics::partition_counts;
 
+/// Nobody waits for these readers to the millisecond: the broker answers once so much has come
+/// together, or after `fetch.wait.max.ms`, instead of once a commit of every partition.
+const FETCH_MIN_BYTES: &str = "1048576";
+
 /// A partition of one of the consumer's topics.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct LogPartition {
@@ -101,12 +105,16 @@ impl LogConsumer {
     /// [`BusError::Unreachable`] after `patience`, [`BusError::TopicMissing`],
     /// [`BusError::Property`].
     pub fn open(config: LogConsumerConfig, patience: Duration) -> Result<Self, BusError> {
-        let poller = Poller::new(&config.kafka.member(&Membership {
+        let mut settings = config.kafka.member(&Membership {
             group_id: &config.group_id,
             instance_id: &config.instance_id,
             session_timeout: config.session_timeout,
             max_poll_interval: config.max_poll_interval,
-        })?)?;
+        })?;
+        config
+            .kafka
+            .set_unless_given(&mut settings, "fetch.min.bytes", FETCH_MIN_BYTES);
+        let poller = Poller::new(&settings)?;
         let client = poller.consumer().client();
         let existing = partition_counts(client, &config.kafka.brokers, patience)?;
         let missing = config

@@ -17,6 +17,8 @@ use crate::scenario::{Action, Route, Scenario, UPGRADING_CUSTOMER};
 
 /// A retry comes this long after the first sending.
 const REPEAT_AFTER: Duration = Duration::from_millis(1500);
+/// One producer stands for many apps; without a pause the broker would see a request an event.
+const LINGER_MILLIS: &str = "5";
 const FLUSH: Duration = Duration::from_secs(20);
 /// The board hears of sent events this often.
 const TELL_EVERY: Duration = Duration::from_millis(50);
@@ -97,7 +99,10 @@ impl<'a> Player<'a> {
     /// # Errors
     /// [`DemoError::Stopped`], or what Kafka or the sidecar say.
     pub fn play(mut self, scenario: &Scenario, shutdown: &Shutdown) -> Result<Played, DemoError> {
-        let producer = EventProducer::open(self.kafka, &ProducerOptions::default())?;
+        let mut kafka = self.kafka.clone();
+        let linger = kafka.properties.entry("linger.ms".to_owned());
+        linger.or_insert_with(|| LINGER_MILLIS.to_owned());
+        let producer = EventProducer::open(&kafka, &ProducerOptions::default())?;
         let began = Instant::now();
         self.played.began = Some(began);
         {

@@ -13,6 +13,9 @@ use crate::locate;
 use crate::ports::ReservedPort;
 
 const PORT_FILE: &str = "port";
+/// Merges and inserts take what the broker and the roles leave: rows are not on the path to
+/// enforcement, and all share one machine here.
+const NICENESS: &str = "10";
 
 /// How to start ClickHouse.
 #[derive(Debug, Clone)]
@@ -62,6 +65,9 @@ impl ClickHouse {
         };
         let port = reserve_port(folder.path())?;
         let mut arguments = vec![
+            "-n".to_owned(),
+            NICENESS.to_owned(),
+            executable.display().to_string(),
             format!("--library={}", library.display()),
             format!("--path={}", folder.path().join("data").display()),
             format!("--port={}", port.number()),
@@ -71,7 +77,7 @@ impl ClickHouse {
         }
         let log = folder.path().join("clickhouse.log");
         let clickhouse = Self {
-            process: ServerProcess::new("ClickHouse".to_owned(), executable, arguments, log),
+            process: ServerProcess::new("ClickHouse".to_owned(), "nice".into(), arguments, log),
             port,
             patience: options.patience,
             folder,

@@ -15,7 +15,7 @@ use crate::folder::DataFolder;
 use crate::locate;
 use crate::ports::ReservedPort;
 use archive::ClassArchive;
-use properties::{LOGGING, NodeAddress, server_properties};
+use properties::{Detour, LOGGING, NodeAddress, server_properties};
 
 /// 16 bytes in the URL-safe base64 that Kafka wants; any value does.
 const CLUSTER_ID: &str = "c3BlbmRmdXNlLWRldnN0YQ";
@@ -42,6 +42,9 @@ pub struct KafkaOptions {
     pub purpose: Purpose,
     /// Lines of `server.properties` that are added, or replace ours.
     pub properties: Vec<(String, String)>,
+    /// Ports of proxies, one a node: clients that come by [`Kafka::detour_brokers`] are told these
+    /// and stay behind the proxies, which forward to [`Kafka::detour_port`]. Empty = none.
+    pub detours: Vec<u16>,
     /// How long a node may take to get ready.
     pub patience: Duration,
 }
@@ -53,6 +56,7 @@ impl Default for KafkaOptions {
             folder: None,
             purpose: Purpose::default(),
             properties: Vec::new(),
+            detours: Vec::new(),
             // Two seconds on an idle machine; tests run where compilers do.
             patience: Duration::from_secs(90),
         }
@@ -73,6 +77,7 @@ struct Node {
     process: ServerProcess,
     broker: ReservedPort,
     _controller: ReservedPort,
+    detour: Option<(ReservedPort, u16)>,
 }
 
 impl Kafka {
@@ -83,7 +88,7 @@ impl Kafka {
     /// [`DevStackError::NotReady`], with the end of the log, where a node does not come up.
     ///
     /// # Panics
-    /// Where `options.nodes` is neither 1 nor 3.
+    /// Where `options.nodes` is neither 1 nor 3, or there are detours for some nodes only.
     pub fn start(options: KafkaOptions) -> Result<Self, DevStackError> {
         let class_archive = match options.purpose {
             Purpose::Tests => ClassArchive::recorded(&locate::kafka_jars()?),
@@ -101,15 +106,31 @@ impl Kafka {
             "a cluster of {} nodes is not supported: 1 or 3",
             options.nodes
         );
+        let nodes = usize::from(options.nodes);
+        assert!(
+            options.detours.is_empty() || options.detours.len() == nodes,
+            "{} detours for {nodes} nodes",
+            options.detours.len()
+        );
         let java = JavaCommand::new(options, class_archive)?;
         let folder = match &options.folder {
             Some(path) => DataFolder::named(path)?,
             None => DataFolder::temporary()?,
         };
-        let ports = reserve_ports(folder.path(), usize::from(options.nodes) * 2)?;
-        let addresses = addresses(&ports);
+        let mut ports = reserve_ports(folder.path(), nodes * 2 + options.detours.len())?;
+        let detour_ports = ports.split_off(nodes * 2);
+        let mut addresses = addresses(&ports);
+        for ((address, port), advertised) in
+            addresses.iter_mut().zip(&detour_ports).zip(&options.detours)
+        {
+            address.detour = Some(Detour {
+                port: port.number(),
+                advertised: *advertised,
+            });
+        }
 
         let mut ports = ports.into_iter();
+        let mut detour_ports = detour_ports.into_iter();
         let mut nodes = Vec::new();
         for address in &addresses {
             let node_folder = folder.path().join(format!("node-{}", address.id));
@@ -118,6 +139,9 @@ impl Kafka {
                 process,
                 broker: ports.next().expect("two ports a node were reserved"),
                 _controller: ports.next().expect("two ports a node were reserved"),
+                detour: detour_ports
+                    .next()
+                    .zip(address.detour.map(|detour| detour.advertised)),
             });
         }
         for node in &nodes {
@@ -140,6 +164,30 @@ impl Kafka {
             .map(|node| format!("127.0.0.1:{}", node.broker.number()))
             .collect();
         addresses.join(",")
+    }
+
+    /// The bootstrap servers of clients that must stay behind the proxies.
+    ///
+    /// # Panics
+    /// Where it was started without detours.
+    pub fn detour_brokers(&self) -> String {
+        let address = |node: &Node| {
+            let (_, advertised) = node.detour.as_ref().expect("it was started with detours");
+            format!("127.0.0.1:{advertised}")
+        };
+        let addresses: Vec<String> = self.nodes.iter().map(address).collect();
+        addresses.join(",")
+    }
+
+    /// Where a node's proxy forwards to.
+    ///
+    /// # Panics
+    /// Where it was started without detours.
+    pub fn detour_port(&self, node: usize) -> u16 {
+        let detour = self.nodes[node].detour.as_ref();
+        detour
+            .map(|(port, _)| port.number())
+            .expect("it was started with detours")
     }
 
     /// Number of nodes, running or not.
@@ -264,6 +312,7 @@ fn addresses(ports: &[ReservedPort]) -> Vec<NodeAddress> {
             id,
             broker: pair[0].number(),
             controller: pair[1].number(),
+            detour: None,
         })
         .collect()
 }

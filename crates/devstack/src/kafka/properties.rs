@@ -9,6 +9,14 @@ pub(super) struct NodeAddress {
     pub(super) id: u16,
     pub(super) broker: u16,
     pub(super) controller: u16,
+    pub(super) detour: Option<Detour>,
+}
+
+/// A second listener, whose clients are told another port than the one it listens on: a proxy's.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Detour {
+    pub(super) port: u16,
+    pub(super) advertised: u16,
 }
 
 /// Everything to standard output, which goes to the node's log file.
@@ -80,6 +88,17 @@ pub(super) fn server_properties(
         ("num.network.threads", "2".to_owned()),
         ("num.io.threads", "4".to_owned()),
     ]);
+    if let Some(detour) = node.detour {
+        let listeners = lines.entry("listeners").or_default();
+        listeners.push_str(&format!(",DETOUR://127.0.0.1:{}", detour.port));
+        let advertised = format!(
+            "PLAINTEXT://127.0.0.1:{},DETOUR://127.0.0.1:{}",
+            node.broker, detour.advertised
+        );
+        lines.insert("advertised.listeners", advertised);
+        let plain = ["PLAINTEXT", "CONTROLLER", "DETOUR"].map(|name| format!("{name}:PLAINTEXT"));
+        lines.insert("listener.security.protocol.map", plain.join(","));
+    }
     for (name, value) in overrides {
         lines.insert(name, value.clone());
     }
@@ -99,6 +118,7 @@ mod tests {
             id: 1,
             broker: 1,
             controller: 2,
+            detour: None,
         };
         let overrides = [("num.io.threads".to_owned(), "8".to_owned())];
         let text = server_properties(&node, &[node], Path::new("/data"), &overrides);

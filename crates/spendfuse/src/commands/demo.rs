@@ -21,8 +21,11 @@ use crate::settings::{Resolved, Settings, Source};
 /// Starts a Kafka and a ClickHouse for one command.
 const DEVSTACK: &str = "spendfuse-devstack";
 
-/// How long rows wait for more rows in the demo.
-const DEMO_FLUSH: &str = "1500ms";
+/// Defaults of the demo, where a broker, ClickHouse, all roles and the traffic may share two cores.
+/// A transaction costs the broker one request a partition it writes to, and ClickHouse has room
+/// for a few large inserts but not for many small ones; neither is what the demo is about.
+const FOR_A_SMALL_MACHINE: [(&str, &str); 2] =
+    [("partitions", "2"), ("loader.flush_interval", "1500ms")];
 
 #[derive(Args, Debug)]
 #[command(
@@ -138,12 +141,12 @@ fn own_settings(settings: &Settings) -> Result<Settings, Failure> {
         ("sidecar.spool_dir", String::new()),
     ];
     let mut resolved = settings.resolved().clone();
-    if let Some(flush) = resolved.get_mut("loader.flush_interval")
-        && flush.source == Source::Default
-    {
-        // Brokers, ClickHouse and all roles may share two cores here. Rows are not on the path to
-        // enforcement: a few large inserts leave it the room that many small ones take.
-        flush.value = DEMO_FLUSH.to_owned();
+    for (key, value) in FOR_A_SMALL_MACHINE {
+        if let Some(setting) = resolved.get_mut(key)
+            && setting.source == Source::Default
+        {
+            setting.value = value.to_owned();
+        }
     }
     for (key, value) in own {
         let source = Source::CommandLine;

@@ -24,7 +24,9 @@ use crate::error::WarehouseError;
 use crate::metrics as names;
 use crate::migrations::{DEDUPLICATION_SECONDS, DEDUPLICATION_WINDOW};
 
-const POLL_TIMEOUT: Duration = Duration::from_millis(5);
+/// How long to wait for records: while inserts are under way their ends must be seen soon.
+const POLL_WORKING: Duration = Duration::from_millis(5);
+const POLL_IDLE: Duration = Duration::from_millis(50);
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 /// Events taken from the client before the lanes get their turn.
 const EVENTS_A_TURN: usize = 1000;
@@ -113,7 +115,8 @@ pub(super) fn run(
 impl Session<'_> {
     /// Takes what the client has, waiting shortly where it has nothing.
     fn read(&mut self) -> Result<(), LoaderError> {
-        let mut timeout = POLL_TIMEOUT;
+        let working = self.lanes.values().any(|lane| lane.work.is_some());
+        let mut timeout = if working { POLL_WORKING } else { POLL_IDLE };
         for _ in 0..EVENTS_A_TURN {
             let assigned = match self.consumer.poll(timeout)? {
                 LogEvent::Nothing => return Ok(()),
