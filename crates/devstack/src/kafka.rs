@@ -120,8 +120,10 @@ impl Kafka {
         let mut ports = reserve_ports(folder.path(), nodes * 2 + options.detours.len())?;
         let detour_ports = ports.split_off(nodes * 2);
         let mut addresses = addresses(&ports);
-        for ((address, port), advertised) in
-            addresses.iter_mut().zip(&detour_ports).zip(&options.detours)
+        for ((address, port), advertised) in addresses
+            .iter_mut()
+            .zip(&detour_ports)
+            .zip(&options.detours)
         {
             address.detour = Some(Detour {
                 port: port.number(),

@@ -5,10 +5,13 @@
 //! [`Ledger`](spendfuse_engine::ledger::Ledger)s under a random schedule of batches, ticks and
 //! crashes, and can be told to break a guarantee on purpose ([`pipeline::Fault`]). [`reference`]
 //! recomputes from the counted events what must be known, and [`check`] compares, commit by commit.
+//!
+//! [`proxy`] is for runs against real parts: it makes the network between them bad on demand.
 
 pub mod check;
 pub mod generate;
 pub mod pipeline;
+pub mod proxy;
 pub mod readers;
 pub mod reference;
 pub mod scenario;

@@ -1,0 +1,217 @@
+//! The budgets of a run: how they change, and what every scope's verdict must be in the end.
+
+use std::collections::BTreeMap;
+
+use spendfuse_domain::Nanos;
+use spendfuse_tests::lab::WORKSPACE;
+
+use crate::random::Random;
+use crate::rows::Row;
+
+/// How long a looping session stays blocked.
+pub const COOLDOWN: &str = "3s";
+
+/// One budget, in the words of the reference.
+#[derive(Clone, Debug)]
+pub struct Budget {
+    id: &'static str,
+    scope: Scope,
+    only_free: bool,
+    window: &'static str,
+    in_calls: bool,
+    /// Nano-dollars or calls.
+    limit: i128,
+    /// Percent and action.
+    steps: Vec<(u32, &'static str)>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Scope {
+    All,
+    Workspace,
+    Customer,
+    Feature,
+    Session,
+}
+
+/// What the blocklist must say of a scope.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Standing {
+    /// `ok`, `warn`, `downgrade` or `block`.
+    pub verdict: String,
+    /// As the entry writes it.
+    pub spent: String,
+}
+
+/// Budgets that change again and again.
+#[derive(Clone, Debug)]
+pub struct Budgets {
+    budgets: Vec<Budget>,
+    random: Random,
+    changes: i128,
+}
+
+const DOLLAR: i128 = 1_000_000_000;
+
+impl Budgets {
+    /// The first budgets of a seed.
+    pub fn new(seed: u64) -> Self {
+        let budget = |id, scope, window, limit| Budget {
+            id,
+            scope,
+            only_free: false,
+            window,
+            in_calls: false,
+            limit,
+            steps: vec![(50, "warn"), (80, "downgrade"), (100, "block")],
+        };
+        let mut budgets = Self {
+            budgets: vec![
+                budget("everything", Scope::All, "lifetime", 20 * DOLLAR),
+                Budget {
+                    in_calls: true,
+                    ..budget("calls", Scope::Workspace, "lifetime", 50_000)
+                },
+                budget("customers", Scope::Customer, "lifetime", DOLLAR / 4),
+                Budget {
+                    only_free: true,
+                    ..budget("free-plan", Scope::Customer, "lifetime", DOLLAR / 10)
+                },
+                budget("features", Scope::Feature, "day", 2 * DOLLAR),
+                budget("sessions", Scope::Session, "session", DOLLAR / 50),
+            ],
+            random: Random::new(seed, 6),
+            changes: 0,
+        };
+        budgets.change();
+        budgets
+    }
+
+    /// Other limits and steps. No limit comes twice, so that every state is published anew.
+    pub fn change(&mut self) {
+        self.changes += 1;
+        for budget in &mut self.budgets {
+            let percent = 40 + i128::from(self.random.below(120));
+            let usual = match budget.scope {
+                Scope::All => 10 * DOLLAR,
+                Scope::Workspace => 30_000,
+                Scope::Customer if budget.only_free => DOLLAR / 20,
+                Scope::Customer => DOLLAR / 5,
+                Scope::Feature => 3 * DOLLAR,
+                Scope::Session => DOLLAR / 50,
+            };
+            budget.limit = usual * percent / 100 / 1000 * 1000 + self.changes;
+            budget.steps = match self.random.below(3) {
+                0 => vec![(50, "warn"), (80, "downgrade"), (100, "block")],
+                1 => vec![(60, "warn"), (100, "block")],
+                _ => vec![(30, "warn"), (100, "downgrade"), (130, "block")],
+            };
+        }
+    }
+
+    /// The file that puts them into force.
+    pub fn yaml(&self) -> String {
+        let budgets: String = self.budgets.iter().map(Budget::yaml).collect();
+        format!(
+            "budgets:\n{budgets}detectors:\n  - {{id: loops, detector: retry_loop, repeats: 3, \
+             action: block_session, cooldown: {COOLDOWN}}}\n"
+        )
+    }
+
+    /// What every scope's entry must say, by blocklist key, after these rows.
+    pub fn standings(&self, rows: &[Row]) -> BTreeMap<String, Standing> {
+        let mut sums: BTreeMap<String, (usize, i128)> = BTreeMap::new();
+        for row in rows {
+            for (place, budget) in self.budgets.iter().enumerate() {
+                if budget.only_free && row.call.plan != "free" {
+                    continue;
+                }
+                let key = format!("{}|{}", budget.id, budget.scope_of(row));
+                let sum = sums.entry(key).or_insert((place, 0));
+                sum.1 += if budget.in_calls { 1 } else { row.nanos };
+            }
+        }
+        let standing = |(key, (place, spent)): (String, (usize, i128))| {
+            (key, self.budgets[place].standing(spent))
+        };
+        sums.into_iter().map(standing).collect()
+    }
+
+    /// The limit that an entry of a budget must show, as it writes it.
+    pub fn limit_of(&self, budget: &str) -> Option<String> {
+        let known = self.budgets.iter().find(|known| known.id == budget)?;
+        Some(known.amount(known.limit))
+    }
+}
+
+impl Budget {
+    fn yaml(&self) -> String {
+        let scope = match self.scope {
+            Scope::All => String::new(),
+            Scope::Workspace => format!("workspace: {WORKSPACE}"),
+            Scope::Customer => format!("workspace: {WORKSPACE}, customer: \"*\""),
+            Scope::Feature => format!("workspace: {WORKSPACE}, feature: \"*\""),
+            Scope::Session => format!("workspace: {WORKSPACE}, session: \"*\""),
+        };
+        let limit = if self.in_calls {
+            format!("limit_calls: {}", self.limit)
+        } else {
+            format!("limit: \"{}\"", Nanos::new(self.limit))
+        };
+        let filter = if self.only_free {
+            "where: {plan: free}, "
+        } else {
+            ""
+        };
+        let steps: Vec<String> = self
+            .steps
+            .iter()
+            .map(|(at, action)| match *action {
+                "downgrade" => format!("{{at: {at}, do: downgrade, to: gpt-4o-mini}}"),
+                action => format!("{{at: {at}, do: {action}}}"),
+            })
+            .collect();
+        format!(
+            "  - {{id: {}, scope: {{{scope}}}, {filter}{limit}, window: {}, steps: [{}]}}\n",
+            self.id,
+            self.window,
+            steps.join(", ")
+        )
+    }
+
+    fn scope_of(&self, row: &Row) -> String {
+        let call = &row.call;
+        match self.scope {
+            Scope::All => "*".to_owned(),
+            Scope::Workspace => WORKSPACE.to_owned(),
+            Scope::Customer => format!("{WORKSPACE}/customer={}", call.customer),
+            Scope::Feature => format!("{WORKSPACE}/feature={}", call.feature),
+            Scope::Session => format!("{WORKSPACE}/session={}", call.session),
+        }
+    }
+
+    fn standing(&self, spent: i128) -> Standing {
+        let order = ["ok", "warn", "downgrade", "block"];
+        let strictness = |action: &str| order.iter().position(|known| *known == action);
+        let reached = self
+            .steps
+            .iter()
+            .filter(|(at, _)| spent * 100 >= self.limit * i128::from(*at))
+            .map(|(_, action)| *action);
+        Standing {
+            verdict: reached
+                .max_by_key(|action| strictness(action))
+                .unwrap_or("ok")
+                .to_owned(),
+            spent: self.amount(spent),
+        }
+    }
+
+    fn amount(&self, amount: i128) -> String {
+        if self.in_calls {
+            amount.to_string()
+        } else {
+            Nanos::new(amount).to_string()
+        }
+    }
+}

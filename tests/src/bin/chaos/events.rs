@@ -1,0 +1,272 @@
+//! The events of a run, and the ledger of what the system has promised about them.
+
+use std::fmt::Write as _;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use spendfuse_domain::routing::partition_of;
+use spendfuse_tests::Record;
+use spendfuse_tests::lab::WORKSPACE;
+use spendfuse_tests::traffic::{MODEL, PROVIDER, now};
+
+use crate::random::Random;
+
+/// Partitions of every stage topic.
+pub const PARTITIONS: u32 = 4;
+/// The `source` of every event.
+pub const SOURCE: &str = "chaos";
+
+const CUSTOMERS: u64 = 40;
+const SESSIONS: u64 = 400;
+const LOOPING_SESSIONS: u64 = 6;
+const FEATURES: [&str; 3] = ["agent", "chat", "search"];
+/// Duplicates repeat one of this many last events.
+const REMEMBERED: usize = 4096;
+const LATE_MILLIS: i64 = 30 * 60 * 60 * 1000;
+
+/// What an event is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// It counts.
+    Call(Call),
+    /// Older than the dedupe horizon: it belongs to the DLQ.
+    Late,
+    /// It cannot be read: it belongs to the DLQ.
+    Malformed,
+}
+
+/// What a call says of itself.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub struct Call {
+    pub customer: String,
+    pub feature: String,
+    pub plan: String,
+    pub session: String,
+    /// All input tokens.
+    pub input: u64,
+    /// Those of them from a cache.
+    pub cached: u64,
+    pub output: u64,
+}
+
+/// Every event by its number.
+#[derive(Default)]
+pub struct Ledger(Mutex<Book>);
+
+/// What the ledger says.
+#[derive(Clone, Debug, Default)]
+pub struct Book {
+    /// Each event, and whether some part has promised to have it.
+    pub events: Vec<(Kind, bool)>,
+    /// Records handed to Kafka or the sidecar, repetitions included.
+    pub sent: u64,
+    /// Those of them that were acknowledged.
+    pub acknowledged: u64,
+}
+
+impl Ledger {
+    fn book(&self) -> MutexGuard<'_, Book> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn enter(&self, kind: Kind) -> usize {
+        let mut book = self.book();
+        book.events.push((kind, false));
+        book.events.len() - 1
+    }
+
+    /// Notes that an event goes out.
+    pub fn sent(&self) {
+        self.book().sent += 1;
+    }
+
+    /// Notes that an event is promised to be safe.
+    pub fn acknowledged(&self, number: usize) {
+        let mut book = self.book();
+        book.acknowledged += 1;
+        book.events[number].1 = true;
+    }
+
+    /// A copy of everything.
+    pub fn snapshot(&self) -> Book {
+        self.book().clone()
+    }
+}
+
+/// An event on its way.
+#[derive(Clone, Debug)]
+pub struct Event {
+    /// Its number in the ledger.
+    pub number: usize,
+    /// What is sent.
+    pub record: Record,
+}
+
+/// Makes events.
+pub struct Events {
+    random: Random,
+    recent: Vec<Event>,
+}
+
+impl Events {
+    /// The events of a seed; `purpose` keeps senders apart.
+    pub fn new(seed: u64, purpose: u64) -> Self {
+        Self {
+            random: Random::new(seed, purpose),
+            recent: Vec::new(),
+        }
+    }
+
+    /// The next event: 5 % come again (in any partition), 1 % cannot be read, 1 % are too old, one
+    /// in ten lies in another partition than its session's.
+    pub fn mixed(&mut self, ledger: &Ledger) -> Event {
+        match self.random.below(100) {
+            0..5 if !self.recent.is_empty() => self.again(),
+            5 => self.malformed(ledger),
+            6 => self.late(ledger),
+            7..17 => {
+                let mut event = self.good(ledger);
+                event.record.partition = Some(self.any_partition());
+                event
+            }
+            _ => self.good(ledger),
+        }
+    }
+
+    /// An event that was sent before, in any partition.
+    pub fn again(&mut self) -> Event {
+        let place = self.random.below(self.recent.len() as u64) as usize;
+        let mut again = self.recent[place].clone();
+        again.record.partition = Some(self.any_partition());
+        again
+    }
+
+    /// A new event in its session's partition.
+    pub fn good(&mut self, ledger: &Ledger) -> Event {
+        // Some customers spend much more than others.
+        let customer = self
+            .random
+            .below(CUSTOMERS)
+            .min(self.random.below(CUSTOMERS));
+        let is_loop = self.random.below(100) == 0;
+        let session = if is_loop {
+            format!("loop-{}", self.random.below(LOOPING_SESSIONS))
+        } else {
+            format!("s-{}", self.random.below(SESSIONS))
+        };
+        let input = 100 + self.random.below(5_000);
+        let call = Call {
+            customer: format!("c-{customer}"),
+            feature: self.random.one_of(&FEATURES).to_owned(),
+            plan: self.random.one_of(&["free", "pro", "pro"]).to_owned(),
+            session,
+            input,
+            cached: self.random.below(input),
+            output: self.random.below(800),
+        };
+        self.call(ledger, call)
+    }
+
+    /// A new event with this content.
+    pub fn call(&mut self, ledger: &Ledger, call: Call) -> Event {
+        let number = ledger.enter(Kind::Call(call.clone()));
+        let event = Event {
+            number,
+            record: Record {
+                partition: Some(partition_of(call.session.as_bytes(), PARTITIONS)),
+                key: Some(call.session.as_bytes().to_vec()),
+                value: text(number, &now().to_string(), &call).into_bytes(),
+            },
+        };
+        if self.recent.len() < REMEMBERED {
+            self.recent.push(event.clone());
+        } else {
+            self.recent.remove(0);
+            self.recent.push(event.clone());
+        }
+        event
+    }
+
+    fn late(&mut self, ledger: &Ledger) -> Event {
+        let number = ledger.enter(Kind::Late);
+        let time = now().plus(-LATE_MILLIS).to_string();
+        let call = Call {
+            customer: "c-late".to_owned(),
+            session: "late".to_owned(),
+            input: 10,
+            ..Call::default()
+        };
+        Event {
+            number,
+            record: Record {
+                partition: Some(self.any_partition()),
+                key: None,
+                value: text(number, &time, &call).into_bytes(),
+            },
+        }
+    }
+
+    fn malformed(&mut self, ledger: &Ledger) -> Event {
+        let number = ledger.enter(Kind::Malformed);
+        let value = match self.random.below(3) {
+            0 => format!("not JSON {number}"),
+            1 => format!("{{\"specversion\":\"1.0\",\"id\":\"call-{number}\""),
+            _ => format!(
+                "{{\"specversion\":\"1.0\",\"type\":\"spendfuse.usage\",\"source\":\"{SOURCE}\",\
+                 \"id\":\"call-{number}\",\"time\":\"{}\",\"data\":{{\"workspace\":\"{WORKSPACE}\",\
+                 \"usage\":{{\"input_tokens\":1}}}}}}",
+                now()
+            ),
+        };
+        Event {
+            number,
+            record: Record {
+                partition: Some(self.any_partition()),
+                key: None,
+                value: value.into_bytes(),
+            },
+        }
+    }
+
+    fn any_partition(&mut self) -> u32 {
+        self.random.below(u64::from(PARTITIONS)) as u32
+    }
+}
+
+fn text(number: usize, time: &str, call: &Call) -> String {
+    let mut text = format!(
+        "{{\"specversion\":\"1.0\",\"type\":\"spendfuse.usage\",\"source\":\"{SOURCE}\",\
+         \"id\":\"call-{number}\",\"time\":\"{time}\",\"data\":{{\"workspace\":\"{WORKSPACE}\",\
+         \"customer\":\"{}\",\"feature\":\"{}\",\"plan\":\"{}\",\"session\":\"{}\",\
+         \"provider\":\"{PROVIDER}\",\"model\":\"{MODEL}\",",
+        call.customer, call.feature, call.plan, call.session
+    );
+    if is_looping(&call.session) {
+        // The same prompt in every step: the detector blocks the session.
+        text.push_str("\"prompt_fingerprint\":\"9f2c41d0a1b2c3d4\",");
+    }
+    let _ = write!(
+        text,
+        "\"usage\":{{\"input_tokens\":{},\"cache_read_tokens\":{},\"output_tokens\":{}}}}}}}",
+        call.input, call.cached, call.output
+    );
+    text
+}
+
+/// Whether a session runs the same prompt again and again.
+pub fn is_looping(session: &str) -> bool {
+    session.starts_with("loop-")
+}
+
+/// The event's number in an id or in a malformed text.
+pub fn number_in(value: &[u8]) -> Option<usize> {
+    let text = std::str::from_utf8(value).ok()?;
+    let digits = |rest: &str| -> Option<usize> {
+        let end = rest
+            .find(|c: char| !c.is_ascii_digit())
+            .unwrap_or(rest.len());
+        rest[..end].parse().ok()
+    };
+    let after = |mark: &str| text.split_once(mark).and_then(|(_, rest)| digits(rest));
+    after("\"id\":\"call-").or_else(|| after("not JSON "))
+}

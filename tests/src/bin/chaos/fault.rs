@@ -1,0 +1,115 @@
+//! What is done to the system, and what it is done to.
+
+use std::fmt;
+use std::time::Duration;
+
+use spendfuse_testkit::proxy::{ApiKey, Toward};
+
+/// A part that runs as a process of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part {
+    /// One of the two processors, 0 or 1.
+    Processor(usize),
+    /// The loader.
+    Loader,
+    /// The sidecar.
+    Sidecar,
+    /// The warehouse's server.
+    ClickHouse,
+    /// A node of Kafka, from 0.
+    Kafka(usize),
+}
+
+/// A way between parts, through a proxy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Link {
+    /// From all roles to a node of Kafka.
+    Kafka(usize),
+    /// From the loader to ClickHouse.
+    ClickHouse,
+}
+
+/// A fault.
+#[derive(Clone, Copy, Debug)]
+pub enum Fault {
+    /// SIGKILL, and a new start after `down`.
+    Kill { part: Part, down: Duration },
+    /// SIGSTOP, and SIGCONT after `time`.
+    Pause { part: Part, time: Duration },
+    /// The second processor is stopped and started again, `rounds` times, every `every`.
+    Storm { rounds: u32, every: Duration },
+    /// The next responses (or requests) of an API break their connection instead of arriving.
+    Lose {
+        api: ApiKey,
+        is_response: bool,
+        count: u32,
+    },
+    /// Everything arrives later.
+    Slow {
+        link: Link,
+        by: Duration,
+        time: Duration,
+    },
+    /// Nothing arrives in one direction; connections stay open.
+    Silence {
+        link: Link,
+        toward: Toward,
+        time: Duration,
+    },
+    /// Open connections end in one direction.
+    HalfClose { link: Link, toward: Toward },
+    /// Open connections break after so many more bytes in one direction.
+    Cut {
+        link: Link,
+        toward: Toward,
+        bytes: u64,
+    },
+    /// Limits and steps of all budgets change.
+    Budgets,
+    /// A new version of the price book.
+    Prices,
+}
+
+impl Fault {
+    /// The group it is counted in.
+    pub fn kind(&self) -> String {
+        match self {
+            Self::Kill { part, .. } => format!("kill -9 {}", part.kind()),
+            Self::Pause { part, .. } => format!("SIGSTOP {}", part.kind()),
+            Self::Storm { .. } => "rebalance storm".to_owned(),
+            Self::Lose {
+                api, is_response, ..
+            } => {
+                let what = if *is_response { "response" } else { "request" };
+                format!("lost {what} of {}", api.name())
+            }
+            Self::Slow { link, .. } => format!("slow network to {link}"),
+            Self::Silence { link, .. } => format!("silent network to {link}"),
+            Self::HalfClose { link, .. } => format!("half-closed connections to {link}"),
+            Self::Cut { link, .. } => format!("connections to {link} cut after N bytes"),
+            Self::Budgets => "budgets changed".to_owned(),
+            Self::Prices => "prices changed".to_owned(),
+        }
+    }
+}
+
+impl Part {
+    fn kind(self) -> &'static str {
+        match self {
+            Self::Processor(_) => "processor",
+            Self::Loader => "loader",
+            Self::Sidecar => "sidecar",
+            Self::ClickHouse => "ClickHouse",
+            Self::Kafka(_) => "Kafka node",
+        }
+    }
+}
+
+impl fmt::Display for Link {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(match self {
+            Self::Kafka(_) => "Kafka",
+            Self::ClickHouse => "ClickHouse",
+        })
+    }
+}

@@ -1,0 +1,145 @@
+//! What lies in Kafka: records of a topic, open transactions, readers that lag.
+
+use std::collections::BTreeMap;
+use std::ops::ControlFlow;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use rdkafka::config::ClientConfig;
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::{Offset, TopicPartitionList};
+use spendfuse_bus::{KafkaConfig, PartitionRange, read_ranges, topic_ranges};
+
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A record's place, key and value.
+pub struct Stored {
+    /// When the broker took it, milliseconds since 1970.
+    pub logged_at: i64,
+    /// Key.
+    pub key: Vec<u8>,
+    /// Value; `None` is a tombstone.
+    pub value: Option<Vec<u8>>,
+}
+
+/// The system's topics.
+#[derive(Clone)]
+pub struct Logs {
+    /// How to reach the broker, past the proxies.
+    pub kafka: KafkaConfig,
+    /// Begins all names.
+    pub prefix: String,
+}
+
+impl Logs {
+    /// The full name of a topic.
+    pub fn topic(&self, name: &str) -> String {
+        format!("{}{name}", self.prefix)
+    }
+
+    /// Every committed record of a topic.
+    pub fn read(&self, name: &str) -> Result<Vec<Stored>> {
+        let ranges = topic_ranges(&self.kafka, &self.topic(name), None, PATIENCE)?;
+        self.read_ranges(name, &ranges)
+    }
+
+    fn read_ranges(&self, name: &str, ranges: &[PartitionRange]) -> Result<Vec<Stored>> {
+        let mut records = Vec::new();
+        read_ranges(
+            &self.kafka,
+            &self.topic(name),
+            ranges,
+            PATIENCE,
+            &mut |record| {
+                records.push(Stored {
+                    logged_at: record.timestamp_millis,
+                    key: record.key.unwrap_or_default().to_vec(),
+                    value: record.value.map(<[u8]>::to_vec),
+                });
+                ControlFlow::Continue(())
+            },
+        )?;
+        Ok(records)
+    }
+
+    /// The last value of every key of a compacted topic, as JSON.
+    pub fn table(&self, name: &str) -> Result<BTreeMap<String, serde_json::Value>> {
+        let mut table = BTreeMap::new();
+        for record in self.read(name)? {
+            let key = String::from_utf8(record.key)?;
+            match record.value {
+                None => drop(table.remove(&key)),
+                Some(value) => {
+                    table.insert(key, serde_json::from_slice(&value)?);
+                }
+            }
+        }
+        Ok(table)
+    }
+
+    /// Partitions whose last stable offset lies before their end: a transaction is open there.
+    /// Heartbeats come all the time, so ask more than once.
+    pub fn open_transactions(&self, names: &[&str]) -> Result<Vec<String>> {
+        let committed = self.consumer("read_committed", "chaos-check")?;
+        let uncommitted = self.consumer("read_uncommitted", "chaos-check")?;
+        let mut open = Vec::new();
+        for name in names {
+            let topic = self.topic(name);
+            for partition in 0..partitions(&committed, &topic)? {
+                let (_, stable) = committed.fetch_watermarks(&topic, partition, PATIENCE)?;
+                let (_, end) = uncommitted.fetch_watermarks(&topic, partition, PATIENCE)?;
+                if stable < end {
+                    open.push(format!("{name}-{partition}: {stable} of {end}"));
+                }
+            }
+        }
+        Ok(open)
+    }
+
+    /// How many committed records a group has not got over in its topics, for each that has some.
+    pub fn lags(&self, group: &str, names: &[&str]) -> Result<Vec<String>> {
+        let consumer = self.consumer("read_committed", group)?;
+        let mut lags = Vec::new();
+        for name in names {
+            let topic = self.topic(name);
+            let mut wanted = TopicPartitionList::new();
+            for partition in 0..partitions(&consumer, &topic)? {
+                wanted.add_partition(&topic, partition);
+            }
+            let committed = consumer.committed_offsets(wanted, PATIENCE)?;
+            for range in topic_ranges(&self.kafka, &topic, None, PATIENCE)? {
+                let known = committed.find_partition(&topic, range.partition.cast_signed());
+                let from = match known.map(|element| element.offset()) {
+                    Some(Offset::Offset(offset)) => offset.max(range.from),
+                    _ => range.from,
+                };
+                // Offsets at the end may be markers: what counts is records.
+                let rest = PartitionRange { from, ..range };
+                let count = self.read_ranges(name, &[rest])?.len();
+                if count > 0 {
+                    lags.push(format!("{name}-{}: {count} records", range.partition));
+                }
+            }
+        }
+        Ok(lags)
+    }
+
+    fn consumer(&self, isolation: &str, group: &str) -> Result<BaseConsumer> {
+        ClientConfig::new()
+            .set("bootstrap.servers", &self.kafka.brokers)
+            .set("group.id", group)
+            .set("isolation.level", isolation)
+            .set("enable.auto.commit", "false")
+            .create()
+            .context("a consumer")
+    }
+}
+
+fn partitions(consumer: &BaseConsumer, topic: &str) -> Result<i32> {
+    let metadata = consumer.fetch_metadata(Some(topic), PATIENCE)?;
+    let count = metadata
+        .topics()
+        .first()
+        .map_or(0, |topic| topic.partitions().len());
+    Ok(i32::try_from(count)?)
+}

@@ -1,0 +1,123 @@
+//! Faults against the real system: real Kafka, real ClickHouse and the real executable, killed,
+//! stopped, cut off and lied to at random for minutes, under load. Afterwards everything must agree
+//! to the nano-dollar. The seed decides what happens when; it is printed first.
+
+mod actor;
+mod budgets;
+mod check;
+mod events;
+mod fault;
+mod logs;
+mod order;
+mod random;
+mod report;
+mod rows;
+mod run;
+mod schedule;
+mod sender;
+mod system;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::Result;
+use clap::Parser;
+use spendfuse_tests::lab::spendfuse;
+use spendfuse_tests::traffic::now;
+
+use run::{Outcome, RunOptions};
+
+/// Injects faults into the real system and checks that nothing is lost or counted twice.
+#[derive(Parser, Debug)]
+#[command(after_help = "Example: chaos --seed 7 --seconds 90")]
+struct Options {
+    /// Decides which faults happen when; any if not given
+    #[arg(long)]
+    seed: Option<u64>,
+    /// How long faults happen
+    #[arg(long, default_value_t = 300)]
+    seconds: u64,
+    /// Nodes of Kafka: 1, or 3 with replication 3 and min.insync.replicas 2
+    #[arg(long, default_value_t = 1, value_parser = node_count)]
+    nodes: u16,
+    /// Print the report as JSON
+    #[arg(long)]
+    json: bool,
+    /// Keep data and logs in this folder, also where all is right
+    #[arg(long, value_name = "FOLDER")]
+    keep: Option<PathBuf>,
+}
+
+fn node_count(text: &str) -> Result<u16, String> {
+    match text {
+        "1" => Ok(1),
+        "3" => Ok(3),
+        _ => Err("write 1 or 3".to_owned()),
+    }
+}
+
+fn main() -> Result<ExitCode> {
+    let options = Options::parse();
+    let seed = options
+        .seed
+        .unwrap_or_else(|| now().0.unsigned_abs() % 1_000_000);
+    eprintln!("seed {seed}");
+    let folder = Folder::new(options.keep)?;
+    let run_options = RunOptions {
+        seed,
+        length: Duration::from_secs(options.seconds),
+        nodes: options.nodes,
+        program: spendfuse(),
+        folder: folder.path.clone(),
+    };
+    let outcome = run::run(&run_options);
+    if !outcome.as_ref().is_ok_and(Outcome::is_right) {
+        eprintln!("data and logs are kept in {}", folder.keep().display());
+    }
+    let outcome = outcome?;
+    if options.json {
+        println!("{:#}", report::json(&run_options, &outcome));
+    } else {
+        println!("{}", report::text(&run_options, &outcome));
+    }
+    Ok(if outcome.is_right() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::from(1)
+    })
+}
+
+/// Data and logs of a run.
+struct Folder {
+    path: PathBuf,
+    temporary: Option<tempfile::TempDir>,
+}
+
+impl Folder {
+    fn new(kept: Option<PathBuf>) -> Result<Self> {
+        if let Some(path) = kept {
+            std::fs::create_dir_all(&path)?;
+            let path = path.canonicalize()?;
+            return Ok(Self {
+                path,
+                temporary: None,
+            });
+        }
+        let temporary = tempfile::Builder::new()
+            .prefix("spendfuse-chaos-")
+            .tempdir()?;
+        Ok(Self {
+            path: temporary.path().to_owned(),
+            temporary: Some(temporary),
+        })
+    }
+
+    /// Leaves it where it is.
+    fn keep(self) -> PathBuf {
+        if let Some(temporary) = self.temporary {
+            return temporary.keep();
+        }
+        self.path
+    }
+}

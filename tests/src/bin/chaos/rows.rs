@@ -1,0 +1,84 @@
+//! The warehouse's rows, and what the price list says that they cost.
+
+use std::collections::BTreeMap;
+
+use anyhow::{Context, Result, anyhow};
+use spendfuse_tests::warehouse::Warehouse;
+
+use crate::events::Call;
+
+/// A row of table `spend`.
+#[derive(Clone, Debug)]
+pub struct Row {
+    /// The event's number in the ledger.
+    pub number: usize,
+    /// What it says of the call.
+    pub call: Call,
+    /// Its cost.
+    pub nanos: i128,
+    /// The price book that it was charged by.
+    pub price_version: String,
+    /// Partition, commit and place within it.
+    pub address: (u32, u64, u32),
+}
+
+/// Nano-dollars per million tokens: input, cache read, output.
+pub type Rates = [i128; 3];
+
+const NANOS_PER_MILLION: i128 = 1_000_000;
+
+/// All rows. Those whose id is not one of the run's are an error.
+pub fn rows(warehouse: &Warehouse) -> Result<Vec<Row>> {
+    let answer = warehouse.rows(
+        "SELECT event_id, customer, feature, plan, session, input_tokens, cache_read_tokens, \
+         output_tokens, toInt128(cost * 1000000000), price_version, meter_partition, meter_seq, \
+         meter_index FROM spend",
+    );
+    let answer = answer.map_err(|error| anyhow!(error))?;
+    answer.into_iter().map(row).collect()
+}
+
+fn row(cells: Vec<String>) -> Result<Row> {
+    let id = cells[0].strip_prefix("call-");
+    let cached = cells[6].parse()?;
+    let fresh: u64 = cells[5].parse()?;
+    Ok(Row {
+        number: id
+            .and_then(|number| number.parse().ok())
+            .with_context(|| format!("a row of an event that nobody sent: {}", cells[0]))?,
+        call: Call {
+            customer: cells[1].clone(),
+            feature: cells[2].clone(),
+            plan: cells[3].clone(),
+            session: cells[4].clone(),
+            input: fresh + cached,
+            cached,
+            output: cells[7].parse()?,
+        },
+        nanos: cells[8].parse()?,
+        price_version: cells[9].clone(),
+        address: (cells[10].parse()?, cells[11].parse()?, cells[12].parse()?),
+    })
+}
+
+/// The cost of a call by the formula of the price list: tokens × rate, added up, rounded up once.
+pub fn cost(call: &Call, rates: &Rates) -> i128 {
+    let tokens = [call.input - call.cached, call.cached, call.output];
+    let sum: i128 = tokens
+        .iter()
+        .zip(rates)
+        .map(|(count, rate)| i128::from(*count) * rate)
+        .sum();
+    (sum + NANOS_PER_MILLION - 1) / NANOS_PER_MILLION
+}
+
+/// Entries and nano-dollars of a rollup, by customer.
+pub fn rollup(warehouse: &Warehouse, table: &str) -> Result<BTreeMap<String, (i128, i128)>> {
+    let sql = format!(
+        "SELECT customer, toInt128(sum(entries)), toInt128(sum(cost) * 1000000000) FROM {table} \
+         GROUP BY customer"
+    );
+    let answer = warehouse.rows(&sql).map_err(|error| anyhow!(error))?;
+    let entry = |row: Vec<String>| Ok((row[0].clone(), (row[1].parse()?, row[2].parse()?)));
+    answer.into_iter().map(entry).collect()
+}

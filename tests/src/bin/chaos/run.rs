@@ -1,0 +1,384 @@
+//! One run: start, faults under load, peace, checks.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, anyhow};
+use spendfuse_domain::Nanos;
+use spendfuse_tests::traffic::{MODEL, PROVIDER};
+
+use crate::budgets::Budgets;
+use crate::check::{self, Check};
+use crate::events::{Book, Events, Ledger};
+use crate::fault::{Fault, Link, Part};
+use crate::random::Random;
+use crate::rows::Rates;
+use crate::schedule::{Planned, schedule};
+use crate::sender::{KafkaSender, Running, SidecarSender};
+use crate::system::{Operator, System, SystemOptions};
+use spendfuse_testkit::proxy::{Proxy, Toward};
+
+const KAFKA_EVENTS_A_SECOND: u64 = 300;
+const SIDECAR_EVENTS_A_SECOND: u64 = 60;
+const OPERATOR_PATIENCE: Duration = Duration::from_secs(120);
+const PROGRESS_EVERY: Duration = Duration::from_secs(15);
+
+/// What to run.
+#[derive(Clone, Debug)]
+pub struct RunOptions {
+    /// Decides everything that happens.
+    pub seed: u64,
+    /// How long faults happen.
+    pub length: Duration,
+    /// Nodes of Kafka.
+    pub nodes: u16,
+    /// The executable.
+    pub program: PathBuf,
+    /// Where data and logs go.
+    pub folder: PathBuf,
+}
+
+/// What a run found.
+#[derive(Clone, Debug, Default)]
+pub struct Outcome {
+    /// Faults injected, by kind.
+    pub faults: BTreeMap<String, u64>,
+    /// What happened, in numbers.
+    pub figures: Vec<(&'static str, u64)>,
+    /// What was compared.
+    pub checks: Vec<Check>,
+}
+
+impl Outcome {
+    /// Whether nothing differs.
+    pub fn is_right(&self) -> bool {
+        self.checks.iter().all(|check| check.differences.is_empty())
+    }
+
+    /// How many faults were injected.
+    pub fn fault_count(&self) -> u64 {
+        self.faults.values().sum()
+    }
+}
+
+/// What happens to a part, and when.
+#[derive(Clone, Copy, Debug)]
+enum Step {
+    Fault(Fault),
+    Start(Part),
+    Restart(Part),
+    Resume(Part),
+    Fast(Link),
+    Loud(Link, Toward),
+}
+
+/// Runs the faults of a seed and checks what is left.
+pub fn run(options: &RunOptions) -> Result<Outcome> {
+    let planned = schedule(options.seed, options.length, usize::from(options.nodes));
+    let mut world = World::start(
+        SystemOptions {
+            nodes: options.nodes,
+            program: options.program.clone(),
+            broken: None,
+            folder: options.folder.clone(),
+        },
+        options.seed,
+    )?;
+    world.start_roles()?;
+    let senders = [world.send_to_kafka()?, world.send_to_sidecar()];
+    world.carry_out(&planned, options.length)?;
+    world.settle(senders)
+}
+
+/// The system, those who use it, and what they know.
+pub struct World {
+    /// The parts.
+    pub system: System,
+    /// What was promised.
+    pub ledger: Arc<Ledger>,
+    /// The budgets in force, or on their way there.
+    pub budgets: Budgets,
+    /// Rates by price version.
+    pub prices: BTreeMap<String, Rates>,
+    /// Faults so far.
+    pub faults: BTreeMap<String, u64>,
+    seed: u64,
+    random: Random,
+    changes: Sender<Change>,
+    operator: JoinHandle<Result<BTreeMap<String, Rates>>>,
+    posts: Arc<(AtomicU64, AtomicU64)>,
+}
+
+/// What an operator changes while the system runs.
+enum Change {
+    Budgets(String),
+    Prices(Rates),
+}
+
+impl World {
+    /// Starts servers and proxies and puts the first budgets into force; roles do not run yet.
+    pub fn start(options: SystemOptions, seed: u64) -> Result<Self> {
+        let system = System::start(options)?;
+        let budgets = Budgets::new(seed);
+        let operator = system.operator();
+        operator.apply_budgets(&budgets.yaml(), OPERATOR_PATIENCE)?;
+        let prices = first_prices(&system)?;
+        let (changes, todo) = channel();
+        let operator = thread::spawn(move || operate(&operator, &todo));
+        Ok(Self {
+            system,
+            ledger: Arc::new(Ledger::default()),
+            budgets,
+            prices,
+            faults: BTreeMap::new(),
+            seed,
+            random: Random::new(seed, 2),
+            changes,
+            operator,
+            posts: Arc::default(),
+        })
+    }
+
+    /// Starts every role.
+    pub fn start_roles(&mut self) -> Result<()> {
+        for role in System::ROLES {
+            self.system.start_part(role)?;
+        }
+        Ok(())
+    }
+
+    /// A sender to the usage topic, past the proxies.
+    pub fn kafka_sender(&self) -> Result<KafkaSender> {
+        let logs = self.system.logs();
+        KafkaSender::new(&logs.kafka, logs.topic("usage"), Arc::clone(&self.ledger))
+    }
+
+    /// A sender to the sidecar.
+    pub fn sidecar_sender(&self) -> SidecarSender {
+        SidecarSender {
+            socket: self.system.socket(),
+            ledger: Arc::clone(&self.ledger),
+            posts: Arc::clone(&self.posts),
+        }
+    }
+
+    /// Mixed events to Kafka until the end.
+    pub fn send_to_kafka(&self) -> Result<Running> {
+        let events = Events::new(self.seed, 3);
+        Ok(Running::kafka(
+            self.kafka_sender()?,
+            events,
+            KAFKA_EVENTS_A_SECOND,
+        ))
+    }
+
+    /// Good events to the sidecar until the end.
+    pub fn send_to_sidecar(&self) -> Running {
+        Running::sidecar(self.sidecar_sender(), self.seed, SIDECAR_EVENTS_A_SECOND)
+    }
+
+    /// Injects the faults at their times, then waits until `length` is over.
+    pub fn carry_out(&mut self, planned: &[Planned], length: Duration) -> Result<()> {
+        let begin = Instant::now();
+        let mut progress_at = begin + PROGRESS_EVERY;
+        for (at, step) in timeline(planned) {
+            self.system.wait_until(begin + at)?;
+            self.step(step)?;
+            if Instant::now() >= progress_at {
+                progress_at += PROGRESS_EVERY;
+                let book = self.ledger.snapshot();
+                let faults: u64 = self.faults.values().sum();
+                eprintln!(
+                    "{:>4} s: {faults} faults, {} of {} records acknowledged",
+                    begin.elapsed().as_secs(),
+                    book.acknowledged,
+                    book.sent
+                );
+            }
+        }
+        self.system.wait_until(begin + length)
+    }
+
+    fn step(&mut self, step: Step) -> Result<()> {
+        match step {
+            Step::Fault(fault) => {
+                *self.faults.entry(fault.kind()).or_default() += 1;
+                self.begin(fault);
+            }
+            Step::Start(part) => self.system.start_part(part)?,
+            Step::Restart(part) => {
+                self.system.kill(part);
+                self.system.start_part(part)?;
+            }
+            Step::Resume(part) => self.system.resume(part),
+            Step::Fast(link) => self.system.proxy(link).delay(Duration::ZERO),
+            Step::Loud(link, toward) => self.system.proxy(link).silence(toward, false),
+        }
+        Ok(())
+    }
+
+    /// Begins a fault; its end is a step of its own.
+    fn begin(&mut self, fault: Fault) {
+        let system = &mut self.system;
+        match fault {
+            Fault::Kill { part, .. } => system.kill(part),
+            Fault::Pause { part, .. } => system.pause(part),
+            Fault::Storm { .. } => system.actors[1].terminate(),
+            Fault::Lose {
+                api,
+                is_response,
+                count,
+            } => {
+                // Whichever node answers next.
+                let kafka = system.proxies().len() - 1;
+                for proxy in &system.proxies()[..kafka] {
+                    match is_response {
+                        true => proxy.lose_responses(api, count),
+                        false => proxy.lose_requests(api, count),
+                    }
+                }
+            }
+            Fault::Slow { link, by, .. } => system.proxy(link).delay(by),
+            Fault::Silence { link, toward, .. } => system.proxy(link).silence(toward, true),
+            Fault::HalfClose { link, toward } => system.proxy(link).half_close(toward),
+            Fault::Cut {
+                link,
+                toward,
+                bytes,
+            } => system.proxy(link).cut_after(toward, bytes),
+            Fault::Budgets => {
+                self.budgets.change();
+                self.tell(Change::Budgets(self.budgets.yaml()));
+            }
+            Fault::Prices => {
+                let mut rate =
+                    |usual: u64| i128::from(usual / 2 + self.random.below(usual)) * 1000 + 250;
+                let rates = [rate(35_000), rate(8_750), rate(140_000)];
+                self.tell(Change::Prices(rates));
+            }
+        }
+    }
+
+    fn tell(&self, change: Change) {
+        // An operator that gave up says why when it is asked for its result.
+        let _ = self.changes.send(change);
+    }
+
+    /// Ends all faults and all sending, waits until nothing is under way, and checks everything.
+    pub fn settle(mut self, senders: impl IntoIterator<Item = Running>) -> Result<Outcome> {
+        eprintln!("faults are over; everything settles");
+        self.system.heal()?;
+        for sender in senders {
+            sender.finish()?;
+        }
+        drop(self.changes);
+        let operated = self.operator.join();
+        let made = operated.map_err(|_| anyhow!("the operator panicked"))??;
+        self.prices.extend(made);
+        let checks = check::everything(check::Everything {
+            system: &mut self.system,
+            book: &self.ledger.snapshot(),
+            budgets: &mut self.budgets,
+            prices: &self.prices,
+        })?;
+        let book = self.ledger.snapshot();
+        let kafka = self.system.proxies().len() - 1;
+        let lost = self.system.proxies()[..kafka].iter().map(Proxy::lost).sum();
+        let figures = figures(&book, &self.posts, lost);
+        for actor in &mut self.system.actors {
+            actor.stop();
+        }
+        Ok(Outcome {
+            faults: self.faults,
+            figures,
+            checks,
+        })
+    }
+}
+
+fn figures(book: &Book, posts: &(AtomicU64, AtomicU64), lost: u64) -> Vec<(&'static str, u64)> {
+    vec![
+        ("events made", book.events.len() as u64),
+        ("records sent", book.sent),
+        ("records acknowledged", book.acknowledged),
+        (
+            "posts taken by the sidecar",
+            posts.0.load(Ordering::Relaxed),
+        ),
+        (
+            "posts refused or unanswered",
+            posts.1.load(Ordering::Relaxed),
+        ),
+        ("Kafka messages lost by name", lost),
+    ]
+}
+
+/// Begins and ends of all faults in the order of time.
+fn timeline(planned: &[Planned]) -> Vec<(Duration, Step)> {
+    let mut steps = Vec::new();
+    for Planned { at, fault } in planned.iter().copied() {
+        steps.push((at, Step::Fault(fault)));
+        match fault {
+            Fault::Kill { part, down } => steps.push((at + down, Step::Start(part))),
+            Fault::Pause { part, time } => steps.push((at + time, Step::Resume(part))),
+            Fault::Storm { rounds, every } => {
+                let part = Part::Processor(1);
+                steps.extend((1..=rounds).map(|round| (at + every * round, Step::Restart(part))));
+            }
+            Fault::Slow { link, time, .. } => steps.push((at + time, Step::Fast(link))),
+            Fault::Silence { link, toward, time } => {
+                steps.push((at + time, Step::Loud(link, toward)));
+            }
+            Fault::Lose { .. }
+            | Fault::HalfClose { .. }
+            | Fault::Cut { .. }
+            | Fault::Budgets
+            | Fault::Prices => {}
+        }
+    }
+    // Stable: what begins at the same time stays in its order.
+    steps.sort_by_key(|(at, _)| *at);
+    steps
+}
+
+fn operate(operator: &Operator, todo: &Receiver<Change>) -> Result<BTreeMap<String, Rates>> {
+    let mut made = BTreeMap::new();
+    while let Ok(change) = todo.recv() {
+        match change {
+            Change::Budgets(yaml) => operator.apply_budgets(&yaml, OPERATOR_PATIENCE)?,
+            Change::Prices(rates) => {
+                let names = ["input", "cache_read", "output"].into_iter().zip(&rates);
+                let texts: Vec<String> = names
+                    .map(|(name, rate)| format!("{name}={}", Nanos::new(*rate)))
+                    .collect();
+                let model = format!("{PROVIDER}/{MODEL}");
+                let version = operator.set_prices(&model, &texts, OPERATOR_PATIENCE)?;
+                made.insert(version, rates);
+            }
+        }
+    }
+    Ok(made)
+}
+
+/// The rates that the executable brings along, from table `prices`.
+fn first_prices(system: &System) -> Result<BTreeMap<String, Rates>> {
+    let sql = format!(
+        "SELECT price_version, line, toInt128(rate * 1000000000) FROM prices \
+         WHERE provider = '{PROVIDER}' AND model = '{MODEL}' AND service_tier = 'default' \
+         AND above_context_tokens = 0"
+    );
+    let rows = system.warehouse().rows(&sql);
+    let rows = rows.map_err(|error| anyhow!(error))?;
+    let version = rows.first().context("the model has a price")?[0].clone();
+    let rate = |line: &str| -> Result<i128> {
+        let row = rows.iter().find(|row| row[1] == line);
+        Ok(row.context("the model has three rates")?[2].parse()?)
+    };
+    let rates = [rate("input")?, rate("cache_read")?, rate("output")?];
+    Ok(BTreeMap::from([(version, rates)]))
+}

@@ -1,0 +1,119 @@
+//! Which faults come when: by the seed alone, so that a seed means the same faults again.
+
+use std::time::Duration;
+
+use spendfuse_testkit::proxy::{ApiKey, Toward};
+
+use crate::fault::{Fault, Link, Part};
+use crate::random::Random;
+
+/// A fault and its time since the beginning.
+#[derive(Clone, Copy, Debug)]
+pub struct Planned {
+    /// When.
+    pub at: Duration,
+    /// What.
+    pub fault: Fault,
+}
+
+/// Between two faults, milliseconds: from and to.
+const GAP: (u64, u64) = (300, 1_700);
+/// The last faults begin this long before the end, so that they end before it.
+const LAST: Duration = Duration::from_secs(4);
+
+/// The faults of a run over `length` with `nodes` of Kafka.
+pub fn schedule(seed: u64, length: Duration, nodes: usize) -> Vec<Planned> {
+    let mut random = Random::new(seed, 1);
+    // The broker dies while everybody joins their groups for the first time.
+    let first = Planned {
+        at: random.millis(200, 1_500),
+        fault: Fault::Kill {
+            part: Part::Kafka(random.below(nodes as u64) as usize),
+            down: random.millis(0, 1_000),
+        },
+    };
+    let mut at = first.at + random.millis(3_000, 6_000);
+    let mut planned = vec![first];
+    while at + LAST < length {
+        let fault = pick(&mut random, nodes);
+        planned.push(Planned { at, fault });
+        at += random.millis(GAP.0, GAP.1);
+    }
+    planned
+}
+
+fn pick(random: &mut Random, nodes: usize) -> Fault {
+    let processor = Part::Processor(random.below(2) as usize);
+    let node = random.below(nodes as u64) as usize;
+    let toward = random.one_of(&[Toward::Client, Toward::Server]);
+    let kafka = Link::Kafka(node);
+    let kill = |part, down| Fault::Kill { part, down };
+    let pause = |part, time| Fault::Pause { part, time };
+    match random.below(100) {
+        0..14 => kill(processor, random.millis(0, 3_000)),
+        14..22 => pause(processor, stall(random)),
+        22..30 => kill(Part::Loader, random.millis(0, 2_000)),
+        30..33 => pause(Part::Loader, stall(random)),
+        33..39 => kill(Part::Sidecar, random.millis(0, 1_500)),
+        39..42 => pause(Part::Sidecar, random.millis(200, 3_000)),
+        42..47 => kill(Part::ClickHouse, random.millis(0, 2_000)),
+        47..51 => pause(Part::ClickHouse, random.millis(200, 4_000)),
+        51..54 => kill(Part::Kafka(node), random.millis(0, 2_000)),
+        54..57 => pause(Part::Kafka(node), random.millis(200, 4_000)),
+        57..60 => Fault::Storm {
+            rounds: 2 + random.below(3) as u32,
+            every: random.millis(150, 900),
+        },
+        60..74 => lose(random),
+        74..77 => Fault::Slow {
+            link: random.one_of(&[kafka, Link::ClickHouse]),
+            by: random.millis(5, 250),
+            time: random.millis(500, 3_000),
+        },
+        77..83 => Fault::Silence {
+            link: random.one_of(&[kafka, Link::ClickHouse]),
+            toward,
+            time: random.millis(300, 6_500),
+        },
+        83..87 => Fault::HalfClose {
+            link: random.one_of(&[kafka, Link::ClickHouse]),
+            toward,
+        },
+        87..94 => Fault::Cut {
+            link: random.one_of(&[kafka, Link::ClickHouse]),
+            toward,
+            bytes: random.below(40_000),
+        },
+        94..97 => Fault::Budgets,
+        _ => Fault::Prices,
+    }
+}
+
+/// Mostly short; now and then longer than a member of a group may be silent.
+fn stall(random: &mut Random) -> Duration {
+    match random.below(6) {
+        0 => random.millis(10_500, 13_000),
+        _ => random.millis(100, 3_500),
+    }
+}
+
+fn lose(random: &mut Random) -> Fault {
+    let api = random.one_of(&[
+        ApiKey::END_TXN,
+        ApiKey::END_TXN,
+        ApiKey::END_TXN,
+        ApiKey::TXN_OFFSET_COMMIT,
+        ApiKey::TXN_OFFSET_COMMIT,
+        ApiKey::PRODUCE,
+        ApiKey::PRODUCE,
+        ApiKey::ADD_PARTITIONS_TO_TXN,
+        ApiKey::OFFSET_COMMIT,
+        ApiKey::INIT_PRODUCER_ID,
+        ApiKey::JOIN_GROUP,
+    ]);
+    Fault::Lose {
+        api,
+        is_response: random.below(4) > 0,
+        count: 1 + random.below(3) as u32,
+    }
+}

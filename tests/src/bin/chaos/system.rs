@@ -1,0 +1,356 @@
+//! The real parts: servers, proxies before them, and the roles as processes.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use serde_json::Value;
+use spendfuse_bus::KafkaConfig;
+use spendfuse_devstack::{DevStack, DevStackOptions};
+use spendfuse_testkit::proxy::{Protocol, Proxy, Request};
+use spendfuse_tests::lab::{Said, run_to_end};
+use spendfuse_tests::pause;
+use spendfuse_tests::warehouse::Warehouse;
+use tokio::runtime::Runtime;
+
+use crate::actor::Actor;
+use crate::events::PARTITIONS;
+use crate::fault::{Link, Part};
+use crate::logs::Logs;
+use crate::order::StartOrder;
+
+const PREFIX: &str = "chaos.";
+/// Begins groups and transactional ids.
+pub const ID_PREFIX: &str = "chaos";
+const DATABASE: &str = "chaos";
+/// Small, so that a broker that is away for some seconds fills it.
+const SPOOL_BYTES: &str = "150000";
+const COMMAND_PATIENCE: Duration = Duration::from_secs(40);
+
+/// How the system is set up.
+#[derive(Clone, Debug)]
+pub struct SystemOptions {
+    /// Nodes of Kafka, 1 or 3.
+    pub nodes: u16,
+    /// The executable of the roles.
+    pub program: PathBuf,
+    /// The guarantee that is broken on purpose.
+    pub broken: Option<String>,
+    /// Where data and logs go.
+    pub folder: PathBuf,
+}
+
+/// Everything that runs.
+pub struct System {
+    // Roles end before proxies and servers.
+    /// Processors, loader, sidecar.
+    pub actors: Vec<Actor>,
+    /// One a node of Kafka, then ClickHouse's.
+    proxies: Vec<Proxy>,
+    /// Whether workers fence their predecessors before they take over.
+    pub order: Arc<StartOrder>,
+    /// Kafka and ClickHouse.
+    pub stack: DevStack,
+    options: SystemOptions,
+    _runtime: Runtime,
+}
+
+/// Indexes into the actors.
+pub const LOADER: usize = 2;
+/// See [`LOADER`].
+pub const SIDECAR: usize = 3;
+
+impl System {
+    /// Starts servers and proxies, makes topics and tables. No role runs yet.
+    pub fn start(options: SystemOptions) -> Result<Self> {
+        let runtime = Runtime::new()?;
+        let order = Arc::new(StartOrder::default());
+        let mut proxies = Vec::new();
+        for _ in 0..options.nodes {
+            let order = Arc::clone(&order);
+            let observer = Arc::new(move |request: &Request<'_>| order.seen(request));
+            proxies.push(Proxy::listen(
+                runtime.handle(),
+                Protocol::Kafka,
+                Some(observer),
+            )?);
+        }
+        let mut stack = DevStackOptions::default().in_folder(&options.folder);
+        stack.kafka.nodes = options.nodes;
+        stack.kafka.detours = proxies.iter().map(Proxy::port).collect();
+        let stack = DevStack::start(stack)?;
+        for (node, proxy) in proxies.iter().enumerate() {
+            proxy.forward_to(stack.kafka.detour_port(node));
+        }
+        let clickhouse = Proxy::listen(runtime.handle(), Protocol::Bytes, None)?;
+        let port = stack.clickhouse.url().rsplit(':').next().map(str::parse);
+        clickhouse.forward_to(port.context("ClickHouse has a port")??);
+        proxies.push(clickhouse);
+        let mut system = Self {
+            actors: Vec::new(),
+            proxies,
+            order,
+            stack,
+            options,
+            _runtime: runtime,
+        };
+        system.actors = system.make_actors();
+        system.must(&["topics", "create"])?;
+        system.must(&["migrate"])?;
+        Ok(system)
+    }
+
+    fn make_actors(&self) -> Vec<Actor> {
+        let socket = self.socket().display().to_string();
+        let spool = self.options.folder.join("spool").display().to_string();
+        let sidecar = [
+            ("sidecar.listen", "127.0.0.1:0"),
+            ("sidecar.socket", &socket),
+            ("sidecar.spool_dir", &spool),
+            ("sidecar.spool_max_bytes", SPOOL_BYTES),
+        ];
+        let roles: [(&str, &str, &[(&str, &str)]); 4] = [
+            ("processor", "p1", &[]),
+            ("processor", "p2", &[]),
+            ("loader", "loader", &[]),
+            ("sidecar", "sidecar", &sidecar),
+        ];
+        let actor = |(role, instance, settings): (&str, &str, &[(&str, &str)])| {
+            // `env` becomes the role: same process.
+            let mut arguments = Vec::new();
+            if let Some(broken) = &self.options.broken {
+                arguments.push(format!("SPENDFUSE_BREAK={broken}"));
+            }
+            arguments.push(self.options.program.display().to_string());
+            arguments.push(role.to_owned());
+            arguments.extend(self.settings(&self.behind_proxies()));
+            let own = [("instance_id", instance), ("admin.listen", "")];
+            for (key, value) in own.iter().chain(settings) {
+                arguments.extend(["--set".to_owned(), format!("{key}={value}")]);
+            }
+            Actor::new(instance, Path::new("env"), arguments, &self.options.folder)
+        };
+        roles.into_iter().map(actor).collect()
+    }
+
+    fn behind_proxies(&self) -> [(&'static str, String); 2] {
+        let clickhouse = self.proxy(Link::ClickHouse).port();
+        [
+            ("kafka.brokers", self.stack.kafka.detour_brokers()),
+            ("clickhouse.url", format!("http://127.0.0.1:{clickhouse}")),
+        ]
+    }
+
+    fn past_proxies(&self) -> [(&'static str, String); 2] {
+        [
+            ("kafka.brokers", self.stack.kafka.brokers()),
+            ("clickhouse.url", self.stack.clickhouse.url()),
+        ]
+    }
+
+    fn settings(&self, servers: &[(&'static str, String)]) -> Vec<String> {
+        let common = [
+            ("clickhouse.database", DATABASE.to_owned()),
+            ("topic_prefix", PREFIX.to_owned()),
+            ("transactional_id_prefix", ID_PREFIX.to_owned()),
+            ("partitions", PARTITIONS.to_string()),
+        ];
+        let all = servers.iter().chain(&common);
+        all.flat_map(|(key, value)| ["--set".to_owned(), format!("{key}={value}")])
+            .collect()
+    }
+
+    /// The sidecar's socket.
+    pub fn socket(&self) -> PathBuf {
+        self.options.folder.join("sidecar.socket")
+    }
+
+    /// The topics, past the proxies.
+    pub fn logs(&self) -> Logs {
+        Logs {
+            kafka: KafkaConfig::new(&self.stack.kafka.brokers(), "chaos"),
+            prefix: PREFIX.to_owned(),
+        }
+    }
+
+    /// The tables, past the proxies.
+    pub fn warehouse(&self) -> Warehouse {
+        Warehouse::new(&self.stack.clickhouse.url(), DATABASE)
+    }
+
+    /// The proxy of a link.
+    pub fn proxy(&self, link: Link) -> &Proxy {
+        match link {
+            Link::Kafka(node) => &self.proxies[node],
+            Link::ClickHouse => &self.proxies[self.proxies.len() - 1],
+        }
+    }
+
+    /// All proxies.
+    pub fn proxies(&self) -> &[Proxy] {
+        &self.proxies
+    }
+
+    /// Starts a part where it does not run.
+    pub fn start_part(&mut self, part: Part) -> Result<()> {
+        match part {
+            Part::ClickHouse => Ok(self.stack.clickhouse.restart()?),
+            Part::Kafka(node) => Ok(self.stack.kafka.restart(node)?),
+            role => {
+                let index = actor_of(role);
+                if index < LOADER && !self.actors[index].is_running() {
+                    self.order.started(&self.actors[index].name);
+                }
+                self.actors[index].start()
+            }
+        }
+    }
+
+    /// SIGKILL.
+    pub fn kill(&mut self, part: Part) {
+        match part {
+            Part::ClickHouse => self.stack.clickhouse.kill(),
+            Part::Kafka(node) => self.stack.kafka.kill(node),
+            role => self.actors[actor_of(role)].kill(),
+        }
+    }
+
+    /// SIGSTOP.
+    pub fn pause(&self, part: Part) {
+        match part {
+            Part::ClickHouse => self.stack.clickhouse.pause(),
+            Part::Kafka(node) => self.stack.kafka.pause(node),
+            role => self.actors[actor_of(role)].pause(),
+        }
+    }
+
+    /// SIGCONT.
+    pub fn resume(&self, part: Part) {
+        match part {
+            Part::ClickHouse => self.stack.clickhouse.resume(),
+            Part::Kafka(node) => self.stack.kafka.resume(node),
+            role => self.actors[actor_of(role)].resume(),
+        }
+    }
+
+    /// All roles, in the order of the actors.
+    pub const ROLES: [Part; 4] = [
+        Part::Processor(0),
+        Part::Processor(1),
+        Part::Loader,
+        Part::Sidecar,
+    ];
+
+    /// Ends all faults: everything runs and can reach everything.
+    pub fn heal(&mut self) -> Result<()> {
+        self.proxies.iter().for_each(Proxy::heal);
+        let nodes = (0..self.stack.kafka.node_count()).map(Part::Kafka);
+        let parts: Vec<Part> = nodes.chain([Part::ClickHouse]).chain(Self::ROLES).collect();
+        for part in parts {
+            self.resume(part);
+            self.start_part(part)?;
+        }
+        self.stack.kafka.wait_ready()?;
+        self.stack.clickhouse.wait_ready()?;
+        Ok(())
+    }
+
+    /// Lets time pass, and starts roles again that ended by themselves.
+    pub fn wait_until(&mut self, time: Instant) -> Result<()> {
+        loop {
+            for actor in &mut self.actors {
+                actor.supervise()?;
+            }
+            let left = time.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Ok(());
+            }
+            pause(left.min(Duration::from_millis(100)));
+        }
+    }
+
+    /// Runs a command of the executable, past the proxies.
+    pub fn run(&self, arguments: &[&str]) -> Said {
+        self.operator().run(arguments)
+    }
+
+    fn must(&self, arguments: &[&str]) -> Result<Said> {
+        let said = self.run(arguments);
+        ensure!(said.code == Some(0), "spendfuse {arguments:?}: {said:?}");
+        Ok(said)
+    }
+
+    /// Somebody who runs commands while faults happen.
+    pub fn operator(&self) -> Operator {
+        Operator {
+            program: self.options.program.clone(),
+            settings: self.settings(&self.past_proxies()),
+            folder: self.options.folder.clone(),
+        }
+    }
+}
+
+fn actor_of(role: Part) -> usize {
+    match role {
+        Part::Processor(index) => index,
+        Part::Loader => LOADER,
+        _ => SIDECAR,
+    }
+}
+
+/// Runs commands.
+#[derive(Clone)]
+pub struct Operator {
+    program: PathBuf,
+    settings: Vec<String>,
+    folder: PathBuf,
+}
+
+impl Operator {
+    /// Runs a command to its end.
+    pub fn run(&self, arguments: &[&str]) -> Said {
+        let mut command = Command::new(&self.program);
+        command.args(arguments).args(&self.settings);
+        command.current_dir(&self.folder);
+        let output = self.folder.join(format!("command-{}", arguments[0]));
+        run_to_end(command, &output, COMMAND_PATIENCE)
+    }
+
+    /// Puts budgets into force, and tries until that works.
+    pub fn apply_budgets(&self, yaml: &str, patience: Duration) -> Result<()> {
+        let file = self.folder.join("budgets.yaml");
+        fs::write(&file, yaml)?;
+        let file = file.display().to_string();
+        self.insist(&["budgets", "apply", "--prune", &file], patience)?;
+        Ok(())
+    }
+
+    /// Changes rates of a model, and tries until that works; the new version's name.
+    pub fn set_prices(&self, model: &str, rates: &[String], patience: Duration) -> Result<String> {
+        let mut arguments = vec!["prices", "set", model];
+        arguments.extend(rates.iter().map(String::as_str));
+        arguments.extend(["--no-clickhouse", "--json"]);
+        let said = self.insist(&arguments, patience)?;
+        let answer: Value = serde_json::from_str(&said.stdout)?;
+        let version = answer["version"].as_str().context("a version")?;
+        Ok(version.to_owned())
+    }
+
+    fn insist(&self, arguments: &[&str], patience: Duration) -> Result<Said> {
+        let deadline = Instant::now() + patience;
+        loop {
+            let said = self.run(arguments);
+            if said.code == Some(0) {
+                return Ok(said);
+            }
+            ensure!(
+                Instant::now() < deadline,
+                "spendfuse {arguments:?} never works: {said:?}"
+            );
+            pause(Duration::from_millis(500));
+        }
+    }
+}
