@@ -98,6 +98,11 @@ impl TableInsert {
         self.schema.table
     }
 
+    /// The columns for an `INSERT`, quoted, separated by commas.
+    pub fn columns(&self) -> String {
+        self.schema.column_list()
+    }
+
     fn add(&mut self, block: &RowBlock) {
         self.rows += u64::from(block.rows);
         self.blocks.push(block.native.clone());

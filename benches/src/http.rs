@@ -9,6 +9,9 @@ use anyhow::{Context, Result, ensure};
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// The body that `path` at `address` (host and port) answers with; `body` is sent.
+///
+/// # Errors
+/// Where nobody answers, or with another status than 200.
 pub fn ask(address: &str, path: &str, body: &str) -> Result<String> {
     let mut stream = TcpStream::connect(address).with_context(|| format!("asking {address}"))?;
     stream.set_read_timeout(Some(PATIENCE))?;

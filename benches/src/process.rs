@@ -15,9 +15,14 @@ pub struct Usage {
     pub cpu: Duration,
     /// Its largest resident set.
     pub peak_memory_kib: u64,
+    /// Its resident set now.
+    pub memory_kib: u64,
 }
 
 /// Asks for a running process.
+///
+/// # Errors
+/// Where it does not run.
 pub fn usage(process_id: u32) -> Result<Usage> {
     let stat = fs::read_to_string(format!("/proc/{process_id}/stat"))?;
     // The name in parentheses may hold anything; the third field follows it.
@@ -29,13 +34,14 @@ pub fn usage(process_id: u32) -> Result<Usage> {
         .map(|field| field.parse().unwrap_or(0))
         .sum();
     let status = fs::read_to_string(format!("/proc/{process_id}/status"))?;
-    let peak = status
-        .lines()
-        .find_map(|line| line.strip_prefix("VmHWM:"))
-        .and_then(|text| text.split_whitespace().next()?.parse().ok());
+    let kib = |name: &str| {
+        let line = status.lines().find_map(|line| line.strip_prefix(name));
+        line.and_then(|text| text.split_whitespace().next()?.parse().ok())
+    };
     Ok(Usage {
         cpu: Duration::from_millis(ticks * 1000 / TICKS_A_SECOND),
-        peak_memory_kib: peak.context("no peak memory")?,
+        peak_memory_kib: kib("VmHWM:").context("no peak memory")?,
+        memory_kib: kib("VmRSS:").context("no resident memory")?,
     })
 }
 

@@ -1,0 +1,127 @@
+//! The loader, next to a client that inserts the same blocks without reading Kafka, committing
+//! intents or checking anything.
+
+use std::collections::BTreeMap;
+use std::ops::ControlFlow;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use bytes::Bytes;
+use spendfuse_bus::{read_ranges, topic_ranges};
+use spendfuse_domain::UnixMillis;
+use spendfuse_warehouse::loader::batch::{Batch, BatchLimits, RowsRecord, TableInsert, cut};
+use spendfuse_warehouse::{Warehouse, WarehouseConfig};
+
+use crate::sitting::Sitting;
+use crate::table::Line;
+
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// The lines of the row.
+pub fn measure(sitting: &mut Sitting) -> Result<Vec<Line>> {
+    const ROW: &str = "loader";
+    let drained = sitting.drained()?;
+    let ours = drained.loader.rate();
+    let topic = drained.lab.topic("rows");
+    let partitions = read_blocks(&drained.lab.kafka(), &topic)?;
+    let bare_lab = sitting.lab("bare_insert", 1)?;
+    let config = WarehouseConfig {
+        url: bare_lab.clickhouse_url().to_owned(),
+        database: bare_lab.database(),
+        ..WarehouseConfig::default()
+    };
+    let inserts = partitions.len();
+    let (rows, elapsed) = insert_all(&Warehouse::new(config)?, partitions)?;
+    ensure!(bare_lab.stored()?.0 == rows, "the bare client lost rows");
+    let bare = rows as f64 / elapsed.as_secs_f64();
+    let thousands = |rate: f64| format!("{:.0} k rows/s", rate / 1e3);
+    let ratio = ours / bare;
+    Ok(vec![
+        Line::new(ROW, "rows into ClickHouse", thousands(ours))
+            .against(format!(
+                "bare insert of the same blocks: {}",
+                thousands(bare)
+            ))
+            .ratio(ours, bare)
+            .target("≥ 0.8", ratio >= 0.8)
+            .note(format!(
+                "both with batches of ≤ 100,000 rows, {inserts} inserts at a time, tokens, and \
+                 all views; the bare client has its blocks in memory"
+            )),
+    ])
+}
+
+/// The inserts that each partition of the rows topic comes to, cut as the loader cuts them.
+fn read_blocks(
+    kafka: &spendfuse_bus::KafkaConfig,
+    topic: &str,
+) -> Result<BTreeMap<u32, Vec<TableInsert>>> {
+    let ranges = topic_ranges(kafka, topic, None, PATIENCE)?;
+    let mut records: BTreeMap<u32, Vec<RowsRecord>> = BTreeMap::new();
+    let mut broken = None;
+    read_ranges(kafka, topic, &ranges, PATIENCE, &mut |record| {
+        let value = Bytes::copy_from_slice(record.value.unwrap_or_default());
+        let read_at = UnixMillis(record.timestamp_millis);
+        match RowsRecord::read(record.offset, read_at, value) {
+            Ok(block) => {
+                let partition = record.partition;
+                records.entry(partition).or_default().push(block);
+                ControlFlow::Continue(())
+            }
+            Err(why) => {
+                broken = Some(why);
+                ControlFlow::Break(())
+            }
+        }
+    })?;
+    if let Some(why) = broken {
+        anyhow::bail!("a record of {topic} cannot be read: {why}");
+    }
+    let mut inserts = BTreeMap::new();
+    for (partition, records) in records {
+        let mut left = records.as_slice();
+        let of_partition: &mut Vec<TableInsert> = inserts.entry(partition).or_default();
+        while let Some(first) = left.first() {
+            let length = cut(left, BatchLimits::default());
+            let batch = Batch::of(topic, partition, first.offset, &left[..length]);
+            of_partition.extend(batch.tables);
+            left = &left[length..];
+        }
+    }
+    Ok(inserts)
+}
+
+/// One insert at a time for each partition, as the loader does.
+fn insert_all(
+    warehouse: &Warehouse,
+    partitions: BTreeMap<u32, Vec<TableInsert>>,
+) -> Result<(u64, Duration)> {
+    let rows = partitions
+        .values()
+        .flatten()
+        .map(|insert| insert.rows)
+        .sum();
+    let runtime = tokio::runtime::Runtime::new()?;
+    let began = Instant::now();
+    runtime.block_on(async {
+        let mut tasks = Vec::new();
+        for inserts in partitions.into_values() {
+            let warehouse = warehouse.clone();
+            tasks.push(tokio::spawn(async move {
+                for insert in inserts {
+                    let blocks = insert.blocks.iter().cloned();
+                    let columns = insert.columns();
+                    let inserted =
+                        warehouse.insert_native(insert.table(), &columns, &insert.token, blocks);
+                    inserted.await?;
+                }
+                anyhow::Ok(())
+            }));
+        }
+        for task in tasks {
+            task.await.context("an insert panicked")??;
+        }
+        anyhow::Ok(())
+    })?;
+    Ok((rows, began.elapsed()))
+}

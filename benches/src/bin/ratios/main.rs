@@ -1,0 +1,133 @@
+//! `make bench`: the table of ratios. Every figure stands next to what it is compared with, and
+//! both are measured in one sitting, on real servers, with the real binary.
+//!
+//! Rows are independent: one that cannot be measured says why, and the others go on. Totals of
+//! everything that counts money must be exact, or the row fails.
+
+// A benchmark paces itself: its pauses are the point.
+#![allow(clippy::disallowed_methods)]
+
+mod bare;
+mod client;
+mod guard;
+mod lag;
+mod loader;
+mod memory;
+mod peers;
+mod pipeline;
+mod python;
+mod recovery;
+mod redis;
+mod scaling;
+mod sidecar;
+mod sitting;
+mod table;
+
+use std::process::ExitCode;
+use std::time::Instant;
+
+use anyhow::{Result, bail};
+use clap::{Parser, Subcommand};
+use spendfuse_benches::process::load_average;
+
+use sitting::Sitting;
+use table::Line;
+
+/// As in the product: memory figures depend on it.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// Measures spendfuse next to what it is compared with, and prints a table of ratios.
+#[derive(Parser, Debug)]
+#[command(after_help = "Example: ratios --only pipeline,peers --quick")]
+struct Options {
+    /// Only these rows, by commas: pipeline, peers, lag, guard, sidecar, loader, memory, scaling
+    #[arg(long, value_delimiter = ',')]
+    only: Vec<String>,
+    /// Fewer events and shorter times: to try it out, not to quote
+    #[arg(long)]
+    quick: bool,
+    /// The lines as JSON
+    #[arg(long)]
+    json: bool,
+    /// Events in the backlog of the rows pipeline, peers and loader
+    #[arg(long)]
+    events: Option<u64>,
+    /// Overrides a setting of the measured processes
+    #[arg(long, value_name = "KEY=VALUE")]
+    set: Vec<String>,
+    #[command(subcommand)]
+    part: Option<Part>,
+}
+
+/// What runs in a process of its own, so that its processor time and memory can be told apart.
+#[derive(Subcommand, Debug)]
+enum Part {
+    /// Consumes and parses a topic, nothing else
+    #[command(hide = true)]
+    Bare(bare::Options),
+    /// Fills a piece of state and prints what it takes
+    #[command(hide = true)]
+    Fill(memory::Options),
+}
+
+/// A measurement: its name, and how it is made.
+type Row = (&'static str, fn(&mut Sitting) -> Result<Vec<Line>>);
+
+const ROWS: [Row; 8] = [
+    ("pipeline", pipeline::measure),
+    ("peers", peers::measure),
+    ("loader", loader::measure),
+    ("lag", lag::measure),
+    ("guard", guard::measure),
+    ("sidecar", sidecar::measure),
+    ("memory", memory::measure),
+    ("scaling", scaling::measure),
+];
+
+fn main() -> Result<ExitCode> {
+    let options = Options::parse();
+    match &options.part {
+        Some(Part::Bare(part)) => return bare::run(part),
+        Some(Part::Fill(part)) => return memory::fill(part),
+        None => {}
+    }
+    for wanted in &options.only {
+        if !ROWS.iter().any(|(name, _)| name == wanted) {
+            let names: Vec<&str> = ROWS.iter().map(|(name, _)| *name).collect();
+            bail!(
+                "no row is called `{wanted}`; there are {}",
+                names.join(", ")
+            );
+        }
+    }
+    let is_wanted =
+        |name: &str| options.only.is_empty() || options.only.iter().any(|wanted| wanted == name);
+    let load_before = load_average();
+    let began = Instant::now();
+    let mut sitting = Sitting::start(options.quick, options.events, options.set.clone())?;
+    let mut lines = Vec::new();
+    for (name, measure) in ROWS.iter().filter(|(name, _)| is_wanted(name)) {
+        let row_began = Instant::now();
+        eprintln!("{name} …");
+        match measure(&mut sitting) {
+            Ok(measured) => lines.extend(measured),
+            Err(why) => lines.push(Line::failed(name, *name, &why)),
+        }
+        eprintln!("{name}: {:.0} s", row_began.elapsed().as_secs_f64());
+    }
+    drop(sitting);
+    if options.json {
+        println!("{}", serde_json::to_string_pretty(&lines)?);
+    } else {
+        println!("{}", table::as_text(&lines));
+    }
+    eprintln!(
+        "measured in {:.0} s; load average {load_before} before, {} after",
+        began.elapsed().as_secs_f64(),
+        load_average()
+    );
+    let missed = lines.iter().any(|line| line.met == Some(false));
+    let unmeasured = lines.iter().any(|line| line.ours == "-");
+    Ok(ExitCode::from(u8::from(missed || unmeasured)))
+}

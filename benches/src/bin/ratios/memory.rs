@@ -1,0 +1,242 @@
+//! What a scope, a session, an identity take in memory: pieces of state are filled in a process of
+//! their own, with the product's allocator, and its resident set is read before and after.
+
+use std::hint::black_box;
+use std::process::{Command, ExitCode};
+use std::sync::Arc;
+
+use anyhow::{Context, Result, ensure};
+use clap::{Args, ValueEnum};
+use spendfuse_benches::process::usage;
+use spendfuse_benches::workload::budgets;
+use spendfuse_domain::event::decode;
+use spendfuse_domain::finding::DetectorRules;
+use spendfuse_domain::row::{CostParts, Origin, SpendRow};
+use spendfuse_domain::{Identity, Nanos, UnixMillis};
+use spendfuse_engine::book::BudgetBook;
+use spendfuse_engine::delta::{DeltaEntry, Deltas};
+use spendfuse_engine::ledger::{Ledger, LedgerConfig};
+use spendfuse_engine::meter::dedupe::Dedupe;
+use spendfuse_engine::meter::{Charge, Meter, MeterConfig, Rows};
+
+use crate::guard::Filled;
+use crate::sitting::Sitting;
+use crate::table::Line;
+
+const START: UnixMillis = UnixMillis(1_795_344_000_000);
+const DAY_MILLIS: i64 = 24 * 3_600_000;
+/// Changes of one commit.
+const COMMIT: usize = 4_000;
+/// Steps of each session.
+const STEPS: usize = 3;
+
+/// A piece of state.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum Piece {
+    /// The meter's memory of identities
+    Ids,
+    /// The meter's sessions, three steps each, with a budget and all detectors
+    Sessions,
+    /// The ledger's accounts
+    Scopes,
+    /// The guard's entries
+    Entries,
+}
+
+/// What is filled.
+#[derive(Args, Debug)]
+pub struct Options {
+    piece: Piece,
+    count: usize,
+}
+
+/// Fills in this process and prints bytes for each.
+pub fn fill(options: &Options) -> Result<ExitCode> {
+    let process = std::process::id();
+    let before = usage(process)?.memory_kib;
+    let count = options.count;
+    // Kept until the memory was read.
+    let state: Box<dyn std::any::Any> = match options.piece {
+        Piece::Ids => Box::new(ids(count)),
+        Piece::Sessions => Box::new(sessions(count)?),
+        Piece::Scopes => Box::new(scopes(count)?),
+        Piece::Entries => Box::new(Filled::new(count)?),
+    };
+    let after = usage(process)?.memory_kib;
+    black_box(&state);
+    println!("{}", after.saturating_sub(before) * 1024 / count as u64);
+    Ok(ExitCode::SUCCESS)
+}
+
+fn ids(count: usize) -> Dedupe {
+    let mut dedupe = Dedupe::new(DAY_MILLIS, count + 1);
+    for number in 0..count {
+        let identity = Identity::of("acme", "checkout-api", &number.to_string(), "final");
+        dedupe.judge(identity, number as u32, START);
+    }
+    dedupe
+}
+
+struct NoRows;
+
+impl Rows for NoRows {
+    fn push(&mut self, row: &SpendRow<'_>) {
+        black_box(row.address);
+    }
+}
+
+fn book() -> Result<Arc<BudgetBook>> {
+    let book = BudgetBook::compile(1, budgets()?, DetectorRules::default());
+    Ok(Arc::new(book))
+}
+
+fn sessions(count: usize) -> Result<Meter> {
+    let config = MeterConfig {
+        partition: 0,
+        partitions: 4,
+        dedupe_horizon_millis: DAY_MILLIS,
+        // Identities are measured by themselves.
+        dedupe_capacity: 16,
+        session_idle_millis: DAY_MILLIS,
+    };
+    let mut meter = Meter::new(config, book()?);
+    meter.restored();
+    let charge = Charge {
+        cost: CostParts {
+            input: Nanos::new(150_000),
+            ..CostParts::default()
+        },
+        ..Charge::default()
+    };
+    let events = count * STEPS;
+    for number in 0..events {
+        if number % COMMIT == 0 {
+            meter.begin((number / COMMIT) as u64 + 1);
+        }
+        let (session, step) = (number % count, number / count);
+        let text = format!(
+            "{{\"specversion\":\"1.0\",\"type\":\"spendfuse.usage\",\"source\":\"checkout-api\",\
+             \"id\":\"chatcmpl-{number:09}\",\"time\":\"{START}\",\"data\":{{\
+             \"workspace\":\"acme\",\"customer\":\"c-{}\",\"feature\":\"chat\",\
+             \"agent\":\"planner\",\"session\":\"s-{session:09}\",\"provider\":\"openai\",\
+             \"model\":\"gpt-4o-mini\",\"usage\":{{\"input_tokens\":{},\"output_tokens\":200}},\
+             \"tool_calls\":1,\"prompt_fingerprint\":\"{number:016x}\"}}}}",
+            session % 300,
+            2_000 + step * 50,
+        );
+        let event = decode(text.as_bytes(), &[], START)
+            .map_err(|rejection| anyhow::anyhow!("an event is refused: {rejection:?}"))?;
+        let origin = Origin {
+            arrival: START,
+            ..Origin::default()
+        };
+        meter.count(&event, &charge, origin, &mut NoRows);
+        if number % COMMIT == COMMIT - 1 || number == events - 1 {
+            black_box(meter.finish());
+        }
+    }
+    let (sessions, _) = meter.sizes();
+    ensure!(sessions == count, "{sessions} sessions instead of {count}");
+    Ok(meter)
+}
+
+fn scopes(count: usize) -> Result<Ledger> {
+    let config = LedgerConfig {
+        partition: 0,
+        partitions: 1,
+        grace_millis: 2 * DAY_MILLIS,
+    };
+    let book = book()?;
+    let series = book.series.iter();
+    let customers = series
+        .map(|one| &one.id)
+        .find(|id| id.contains("customer") && !id.contains("feature"));
+    let customers = customers.context("no series by customer")?.clone();
+    let mut ledger = Ledger::new(config, book);
+    ledger.restored();
+    ledger.advance(START);
+    let (mut seq, mut told) = (0, 0);
+    for first in (0..count).step_by(COMMIT) {
+        seq += 1;
+        let entry = |number: usize| DeltaEntry {
+            series: 0,
+            scope: format!("acme/customer=c-{number}"),
+            minute: START.minute(),
+            cost: Nanos::new(1_000_000),
+            unpriced: Nanos::ZERO,
+            tokens: 2_000,
+            calls: 1,
+            source: "checkout-api".to_owned(),
+            id: format!("chatcmpl-{number:09}"),
+            time: START,
+        };
+        ledger.begin(seq);
+        let deltas = Deltas {
+            meter_partition: 0,
+            prev: told,
+            seq,
+            series: vec![customers.clone()],
+            entries: (first..count.min(first + COMMIT)).map(entry).collect(),
+            budget_version: 1,
+        };
+        ledger.apply(&deltas, START);
+        black_box(ledger.finish());
+        told = seq;
+    }
+    ensure!(
+        ledger.len() == count,
+        "{} accounts instead of {count}",
+        ledger.len()
+    );
+    Ok(ledger)
+}
+
+/// The lines of the row.
+pub fn measure(sitting: &mut Sitting) -> Result<Vec<Line>> {
+    const ROW: &str = "memory";
+    let sizes: &[usize] = sitting.choose(&[10_000, 100_000, 1_000_000], &[10_000, 100_000]);
+    let pieces = [
+        (
+            Piece::Ids,
+            "ids",
+            "an identity, in the meter",
+            "processor.dedupe_capacity, dedupe_horizon",
+        ),
+        (
+            Piece::Sessions,
+            "sessions",
+            "a session, in the meter",
+            "processor.session_idle",
+        ),
+        (
+            Piece::Scopes,
+            "scopes",
+            "an active scope, in the ledger",
+            "windows and grace of the budgets",
+        ),
+        (
+            Piece::Entries,
+            "entries",
+            "an active scope, in a guard",
+            "the blocklist's live keys",
+        ),
+    ];
+    let mut lines = Vec::new();
+    for (_, name, what, bound) in pieces {
+        let mut figures = Vec::new();
+        for count in sizes {
+            let output = Command::new(std::env::current_exe()?)
+                .args(["fill", name, &count.to_string()])
+                .output()?;
+            let said = String::from_utf8_lossy(&output.stderr);
+            ensure!(output.status.success(), "filling {name} failed: {said}");
+            let bytes = String::from_utf8_lossy(&output.stdout).trim().to_owned();
+            figures.push(bytes);
+        }
+        let sizes: Vec<String> = sizes.iter().map(|count| format!("{count}")).collect();
+        let figures = format!("{} bytes", figures.join(" / "));
+        let line = Line::new(ROW, format!("{what}, of {}", sizes.join(" / ")), figures);
+        lines.push(line.note(format!("bounded by {bound}")));
+    }
+    Ok(lines)
+}

@@ -1,0 +1,229 @@
+//! The full pipeline on a backlog, next to a client that only consumes and parses the same topic.
+
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, ensure};
+use spendfuse_benches::lab::{Lab, Role};
+use spendfuse_benches::load::{Backlog, write_backlog};
+use spendfuse_benches::process::Usage;
+use spendfuse_benches::workload::Workload;
+
+use crate::bare::{self, Bare};
+use crate::sitting::Sitting;
+use crate::table::Line;
+
+/// Partitions of the topics.
+const PARTITIONS: u32 = 4;
+const LOOK_EVERY: Duration = Duration::from_millis(50);
+
+/// What a part of the pipeline used between two looks at it.
+#[derive(Clone, Copy, Debug)]
+pub struct Steady {
+    /// Events or rows in between.
+    pub count: u64,
+    /// Time in between.
+    pub elapsed: Duration,
+    /// Processor time of our process in between.
+    pub cpu: Duration,
+    /// The same of the server that it worked with.
+    pub server_cpu: Duration,
+}
+
+impl Steady {
+    /// CPU-seconds of our process per million.
+    pub fn cost(&self) -> f64 {
+        self.cpu.as_secs_f64() * 1e6 / self.count as f64
+    }
+
+    /// CPU-seconds of the server per million.
+    pub fn server_cost(&self) -> f64 {
+        self.server_cpu.as_secs_f64() * 1e6 / self.count as f64
+    }
+
+    /// How many a second.
+    pub fn rate(&self) -> f64 {
+        self.count as f64 / self.elapsed.as_secs_f64()
+    }
+}
+
+/// Looks every 50 ms until `total` are done; figures are those between a tenth of it and the last
+/// look before the end, so that neither start nor waiting counts.
+pub fn steadily(
+    total: u64,
+    patience: Duration,
+    mut done: impl FnMut() -> Result<u64>,
+    mut used: impl FnMut() -> Result<(Duration, Duration)>,
+) -> Result<Steady> {
+    let began = Instant::now();
+    let mut first = None;
+    let mut last = None;
+    loop {
+        let count = done()?;
+        let (cpu, server_cpu) = used()?;
+        let look = (count, Instant::now(), cpu, server_cpu);
+        if first.is_none() && count >= total / 10 {
+            first = Some(look);
+        }
+        // The look that finds everything done may come long after the last was done.
+        if count < total || last.is_none() {
+            last = Some(look);
+        }
+        if count >= total {
+            break;
+        }
+        ensure!(
+            began.elapsed() < patience,
+            "{count} of {total} after {patience:?}"
+        );
+        thread::sleep(LOOK_EVERY);
+    }
+    let (Some(first), Some(last)) = (first, last) else {
+        anyhow::bail!("nothing was done");
+    };
+    ensure!(
+        last.0 > first.0,
+        "done too soon to be measured: use more events"
+    );
+    Ok(Steady {
+        count: last.0 - first.0,
+        elapsed: last.1 - first.1,
+        cpu: last.2 - first.2,
+        server_cpu: last.3 - first.3,
+    })
+}
+
+/// The backlog, drained by the processor and then by the loader.
+pub struct Drained {
+    /// Its topics and tables.
+    pub lab: Lab,
+    /// What was in it.
+    pub backlog: Backlog,
+    /// The client that only parses.
+    pub bare: Bare,
+    /// The processor; its server is the broker.
+    pub processor: Steady,
+    /// At the end.
+    pub processor_usage: Usage,
+    /// The loader; its server is ClickHouse.
+    pub loader: Steady,
+}
+
+impl Drained {
+    /// Writes a backlog, reads it with the bare client, counts it, loads it, and checks the totals.
+    pub fn measure(sitting: &Sitting) -> Result<Self> {
+        let lab = sitting.lab("pipeline", PARTITIONS)?;
+        eprintln!("  writing {} events", sitting.events);
+        let backlog = write_backlog(&lab, &mut Workload::new("b"), sitting.events)?;
+        eprintln!("  {} bytes an event", backlog.bytes / backlog.events);
+        let before = bare::measure(&lab, "before", backlog.events)?;
+        let processor = lab.start("processor", "1", &[])?;
+        let counting = count(sitting, &processor, backlog.events)?;
+        let processor_usage = processor.usage()?;
+        processor.stop();
+        let after = bare::measure(&lab, "after", backlog.events)?;
+        let loader = lab.start("loader", "1", &[])?;
+        let loading = load(sitting, &loader, backlog.events)?;
+        wait_for_rows(&lab, &backlog)?;
+        loader.stop();
+        Ok(Self {
+            lab,
+            backlog,
+            // The mean of two readings, one on each side of what is compared with it.
+            bare: Bare {
+                events: before.events + after.events,
+                cpu_seconds: before.cpu_seconds + after.cpu_seconds,
+                seconds: before.seconds + after.seconds,
+            },
+            processor: counting,
+            processor_usage,
+            loader: loading,
+        })
+    }
+}
+
+/// Waits until a processor has counted `events` events.
+pub fn count(sitting: &Sitting, processor: &Role, events: u64) -> Result<Steady> {
+    let patience = Duration::from_secs(60) + Duration::from_millis(events / 10);
+    steadily(
+        events,
+        patience,
+        || Ok(processor.counted()),
+        || {
+            let broker = sitting.servers.broker_usage()?;
+            Ok((processor.usage()?.cpu, broker.cpu))
+        },
+    )
+}
+
+fn load(sitting: &Sitting, loader: &Role, rows: u64) -> Result<Steady> {
+    const LOADED: &str = "spendfuse_loader_rows_total{table=\"spend\"}";
+    let patience = Duration::from_secs(60) + Duration::from_millis(rows / 10);
+    steadily(
+        rows,
+        patience,
+        || Ok(loader.metric(LOADED).unwrap_or(0.0) as u64),
+        || {
+            let warehouse = sitting.servers.warehouse_usage()?;
+            Ok((loader.usage()?.cpu, warehouse.cpu))
+        },
+    )
+}
+
+fn wait_for_rows(lab: &Lab, backlog: &Backlog) -> Result<()> {
+    let expected = (backlog.events, backlog.nanos);
+    let began = Instant::now();
+    loop {
+        let stored = lab.stored()?;
+        if stored == expected {
+            return Ok(());
+        }
+        ensure!(
+            began.elapsed() < Duration::from_secs(10),
+            "the warehouse holds {} rows and {} nano-dollars; sent were {} and {}",
+            stored.0,
+            stored.1,
+            expected.0,
+            expected.1
+        );
+        thread::sleep(LOOK_EVERY);
+    }
+}
+
+/// The lines of the row.
+pub fn measure(sitting: &mut Sitting) -> Result<Vec<Line>> {
+    const ROW: &str = "pipeline";
+    let drained = sitting.drained()?;
+    let (processor, bare) = (drained.processor.cost(), drained.bare.cost());
+    let loader = drained.loader.cost();
+    let bare_rate = drained.bare.events as f64 / drained.bare.seconds;
+    let per_million = |cost: f64| format!("{cost:.2} CPU-s/M events");
+    let mib = drained.processor_usage.peak_memory_kib / 1024;
+    Ok(vec![
+        Line::new(
+            ROW,
+            "processor: count, price, detect, budget",
+            per_million(processor),
+        )
+        .against(format!("bare consume + parse: {}", per_million(bare)))
+        .ratio(processor, bare)
+        .target(
+            "≤ 2× and ≤ 2.5",
+            processor <= 2.0 * bare && processor <= 2.5,
+        )
+        .note(format!(
+            "{:.0} k events/s, peak {mib} MiB; the bare client {:.0} k events/s; the broker \
+                 used {:.2} CPU-s/M; totals in the warehouse exact",
+            drained.processor.rate() / 1e3,
+            bare_rate / 1e3,
+            drained.processor.server_cost()
+        )),
+        Line::new(ROW, "loader", per_million(loader)).note(format!(
+            "ClickHouse used {:.2} CPU-s/M",
+            drained.loader.server_cost()
+        )),
+        Line::new(ROW, "processor and loader", per_million(processor + loader))
+            .against(format!("bare consume + parse: {}", per_million(bare)))
+            .ratio(processor + loader, bare),
+    ])
+}

@@ -1,0 +1,262 @@
+//! Follows verdicts and notes when those of marked events are in force.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use anyhow::{Result, ensure};
+use spendfuse_bus::follower::{Follower, FollowerConfig, FollowerEvent};
+use spendfuse_bus::{InputRecord, KafkaConfig};
+use spendfuse_domain::UnixMillis;
+use spendfuse_guard::{Guard, GuardConfig, GuardWriter, Now};
+
+use crate::figures::Times;
+use crate::lab::Lab;
+use crate::workload::fresh_number;
+
+/// Under load a sidecar's guard shows readers a new state this often.
+const PUBLISH_EVERY: Duration = Duration::from_millis(2);
+/// The budget whose state is published at a customer's first spend.
+const MARKED_BUDGET: &str = "customer";
+const BLOCKLIST: usize = 0;
+
+/// When marked events were acknowledged by the broker, and when their verdicts were in force.
+#[derive(Debug, Default)]
+pub struct Marks {
+    numbers: AtomicU64,
+    acknowledged: Mutex<BTreeMap<u64, Instant>>,
+    in_force: Mutex<HashMap<u64, Instant>>,
+}
+
+impl Marks {
+    /// A number that no marked event has had.
+    pub fn next_number(&self) -> u64 {
+        self.numbers.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// The broker has the event.
+    pub fn acknowledged(&self, number: u64) {
+        lock(&self.acknowledged).insert(number, Instant::now());
+    }
+
+    /// Verdicts of these events can be seen now.
+    fn in_force(&self, numbers: &mut Vec<u64>) {
+        let now = Instant::now();
+        let mut times = lock(&self.in_force);
+        for number in numbers.drain(..) {
+            times.entry(number).or_insert(now);
+        }
+    }
+
+    /// Waits until the verdict of an event that was acknowledged at or after `since` is in force.
+    ///
+    /// # Errors
+    /// Where none is after `patience`.
+    pub fn await_since(&self, since: Instant, patience: Duration) -> Result<()> {
+        let deadline = Instant::now() + patience;
+        loop {
+            {
+                let acknowledged = lock(&self.acknowledged);
+                let in_force = lock(&self.in_force);
+                let mut later = acknowledged
+                    .iter()
+                    .rev()
+                    .take_while(|(_, at)| **at >= since);
+                if later.any(|(number, _)| in_force.contains_key(number)) {
+                    return Ok(());
+                }
+            }
+            ensure!(
+                Instant::now() < deadline,
+                "no verdict came within {patience:?}"
+            );
+            thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// The lags of events acknowledged at or after `since`; waits up to `patience` for the last.
+    /// An event acknowledged after its verdict was in force has a lag of zero.
+    ///
+    /// # Errors
+    /// Where verdicts are missing then.
+    pub fn lags(&self, since: Instant, patience: Duration) -> Result<Times> {
+        let deadline = Instant::now() + patience;
+        loop {
+            let (acknowledged, in_force) = (lock(&self.acknowledged), lock(&self.in_force));
+            let wanted = acknowledged.iter().filter(|(_, at)| **at >= since);
+            let lags: Vec<Option<Duration>> = wanted
+                .map(|(number, at)| Some(in_force.get(number)?.saturating_duration_since(*at)))
+                .collect();
+            let missing = lags.iter().filter(|lag| lag.is_none()).count();
+            if missing == 0 {
+                return Ok(lags.into_iter().flatten().collect());
+            }
+            drop((acknowledged, in_force));
+            ensure!(
+                Instant::now() < deadline,
+                "{missing} of {} verdicts did not come within {patience:?}",
+                lags.len()
+            );
+            thread::sleep(Duration::from_millis(20));
+        }
+    }
+}
+
+/// A guard in this process that follows a lab's topics as a sidecar does.
+pub struct GuardProbe {
+    guard: Guard,
+    _follower: Follower,
+}
+
+impl GuardProbe {
+    /// Follows, and waits until it has caught up.
+    ///
+    /// # Errors
+    /// Where it has not after half a minute.
+    pub fn start(lab: &Lab, marks: Arc<Marks>) -> Result<Self> {
+        let (writer, guard) = Guard::new(GuardConfig::new(lab.partitions));
+        let began = Instant::now();
+        let mut replica = Replica {
+            writer,
+            marks,
+            seen: Vec::new(),
+            began,
+            published_at: began,
+        };
+        let config = FollowerConfig {
+            kafka: lab.kafka(),
+            name: "bench-guard",
+            topics: vec![lab.topic("blocklist"), lab.topic("budgets")],
+            partition: None,
+        };
+        let (caught_up, has_caught_up) = std::sync::mpsc::channel();
+        let follower = Follower::start(config, move |event| {
+            if matches!(event, FollowerEvent::CaughtUp) {
+                // Nobody listens any more after the first time.
+                let _ = caught_up.send(());
+            }
+            replica.handle(event);
+        })?;
+        has_caught_up.recv_timeout(Duration::from_secs(30))?;
+        Ok(Self {
+            guard,
+            _follower: follower,
+        })
+    }
+
+    /// Entries that its readers see.
+    pub fn entry_count(&self) -> usize {
+        self.guard.entry_count()
+    }
+}
+
+struct Replica {
+    writer: GuardWriter,
+    marks: Arc<Marks>,
+    /// Marked events whose verdicts were applied and not yet shown to readers.
+    seen: Vec<u64>,
+    began: Instant,
+    published_at: Instant,
+}
+
+impl Replica {
+    fn handle(&mut self, event: FollowerEvent<'_>) {
+        match event {
+            FollowerEvent::Record(record) => {
+                self.take(&record);
+                if self.published_at.elapsed() >= PUBLISH_EVERY {
+                    self.publish();
+                }
+            }
+            FollowerEvent::EndOfPartition { .. } => self.publish(),
+            FollowerEvent::CaughtUp => {
+                self.writer.caught_up();
+                self.publish();
+            }
+            FollowerEvent::Reset => self.writer.begin_again(wall_clock()),
+            FollowerEvent::Failed(error) => eprintln!("the guard cannot follow: {error}"),
+        }
+    }
+
+    fn take(&mut self, record: &InputRecord<'_>) {
+        let key = record.key.and_then(|key| std::str::from_utf8(key).ok());
+        let key = key.unwrap_or_default();
+        let taken = if record.topic_index == BLOCKLIST {
+            let now = Now {
+                wall: wall_clock(),
+                monotonic_millis: i64::try_from(self.began.elapsed().as_millis())
+                    .unwrap_or(i64::MAX),
+            };
+            let logged_at = UnixMillis(record.timestamp_millis);
+            self.seen.extend(marked_number(key));
+            self.writer.apply(key, record.value, logged_at, now)
+        } else {
+            let version = record.offset.unsigned_abs() + 1;
+            self.writer.apply_budget(key, record.value, version)
+        };
+        if let Err(error) = taken {
+            eprintln!("the guard cannot read {key}: {error}");
+        }
+    }
+
+    fn publish(&mut self) {
+        self.writer.publish(wall_clock());
+        self.published_at = Instant::now();
+        self.marks.in_force(&mut self.seen);
+    }
+}
+
+/// A reader of committed verdicts of a peer: keys `customer|SCOPE`, whatever the values.
+pub struct VerdictProbe {
+    _follower: Follower,
+}
+
+impl VerdictProbe {
+    /// Follows `topic`, and waits until it has caught up.
+    ///
+    /// # Errors
+    /// Where it has not after half a minute.
+    pub fn start(kafka: KafkaConfig, topic: &str, marks: Arc<Marks>) -> Result<Self> {
+        let config = FollowerConfig {
+            kafka,
+            name: "bench-verdicts",
+            topics: vec![topic.to_owned()],
+            partition: None,
+        };
+        let (caught_up, has_caught_up) = std::sync::mpsc::channel();
+        let follower = Follower::start(config, move |event| match event {
+            FollowerEvent::Record(record) => {
+                let key = record.key.and_then(|key| std::str::from_utf8(key).ok());
+                if let Some(number) = key.and_then(marked_number) {
+                    marks.in_force(&mut vec![number]);
+                }
+            }
+            FollowerEvent::CaughtUp => {
+                let _ = caught_up.send(());
+            }
+            FollowerEvent::Failed(error) => eprintln!("verdicts cannot be followed: {error}"),
+            FollowerEvent::EndOfPartition { .. } | FollowerEvent::Reset => {}
+        })?;
+        has_caught_up.recv_timeout(Duration::from_secs(30))?;
+        Ok(Self {
+            _follower: follower,
+        })
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn marked_number(key: &str) -> Option<u64> {
+    let (budget, scope) = key.split_once('|')?;
+    (budget == MARKED_BUDGET).then(|| fresh_number(scope))?
+}
+
+fn wall_clock() -> UnixMillis {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    let millis = since.map_or(0, |since| since.as_millis());
+    UnixMillis(i64::try_from(millis).unwrap_or(i64::MAX))
+}
