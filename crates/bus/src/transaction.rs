@@ -1,5 +1,6 @@
 //! A transactional producer whose steps are named, timed and drained.
 
+use std::cell::Cell;
 use std::time::{Duration, Instant};
 
 use rdkafka::TopicPartitionList;
@@ -8,6 +9,7 @@ use rdkafka::consumer::Consumer;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
+use spendfuse_broken::{Break, is_broken};
 
 use crate::config::KafkaConfig;
 use crate::context::{FailureContext, delivery_error};
@@ -20,6 +22,10 @@ use crate::outputs::OutputSink;
 pub(crate) struct TransactionalProducer {
     producer: BaseProducer<FailureContext>,
     timeout: Duration,
+    /// Where the changelog goes outside of transactions: only where that is broken on purpose.
+    outside: Option<BaseProducer<FailureContext>>,
+    is_fencing: Cell<bool>,
+    patience: Duration,
 }
 
 impl TransactionalProducer {
@@ -34,12 +40,37 @@ impl TransactionalProducer {
         let config = kafka.transactional(transactional_id, timeout)?;
         let producer = BaseProducer::from_config_and_context(&config, FailureContext::default())
             .map_err(BusError::Client)?;
-        let opened = Self { producer, timeout };
-        opened
-            .producer
-            .init_transactions(patience)
-            .map_err(opened.step("init_transactions"))?;
+        let outside = match is_broken(Break::ChangelogOutsideTransaction) {
+            false => None,
+            true => {
+                let made = BaseProducer::from_config_and_context(
+                    &kafka.producer()?,
+                    FailureContext::default(),
+                );
+                Some(made.map_err(BusError::Client)?)
+            }
+        };
+        let opened = Self {
+            producer,
+            timeout,
+            outside,
+            is_fencing: Cell::new(false),
+            patience,
+        };
+        if !is_broken(Break::InitAfterRestore) {
+            opened.fence_predecessors()?;
+        }
         Ok(opened)
+    }
+
+    /// Fences whoever used the same id before, once.
+    pub(crate) fn fence_predecessors(&self) -> Result<(), BusError> {
+        if !self.is_fencing.replace(true) {
+            self.producer
+                .init_transactions(self.patience)
+                .map_err(self.step("init_transactions"))?;
+        }
+        Ok(())
     }
 
     /// Begins a transaction; local, no request.
@@ -82,9 +113,14 @@ impl TransactionalProducer {
     /// Gives the transaction up and the client with it, so that readers need not wait for the
     /// time-out. Where this fails as well, the time-out does it.
     pub(crate) fn abandon(self) {
-        if let Err(error) = self.producer.abort_transaction(self.timeout) {
+        if let Err(error) = self.abort() {
             tracing::debug!(error = %error, "a transaction is left to its time-out");
         }
+    }
+
+    /// Takes back what was sent.
+    pub(crate) fn abort(&self) -> Result<(), KafkaError> {
+        self.producer.abort_transaction(self.timeout)
     }
 
     /// Waits for the acknowledgements before the commit, whose own flush goes in 100 ms steps.
@@ -92,8 +128,12 @@ impl TransactionalProducer {
         let deadline = Instant::now() + self.timeout;
         loop {
             // A failed record stays in flight until its report is polled, so wait in slices.
-            let drained = native::flush(&self.producer, Duration::from_millis(20));
+            let mut drained = native::flush(&self.producer, Duration::from_millis(20));
             self.producer.poll(Duration::ZERO);
+            if let Some(outside) = &self.outside {
+                drained &= native::flush(outside, Duration::from_millis(20));
+                outside.poll(Duration::ZERO);
+            }
             if let Some(failure) = self.producer.context().take_failure() {
                 return Err(failure);
             }
@@ -131,8 +171,12 @@ impl OutputSink for TransactionalProducer {
         record.payload = value;
         record.headers = owned_headers(headers);
         let deadline = Instant::now() + self.timeout;
+        let producer = match &self.outside {
+            Some(outside) if topic.ends_with("changelog") => outside,
+            _ => &self.producer,
+        };
         loop {
-            record = match self.producer.send(record) {
+            record = match producer.send(record) {
                 Ok(()) => return Ok(()),
                 Err((error, refused)) => {
                     let is_full = error.rdkafka_error_code() == Some(RDKafkaErrorCode::QueueFull);

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use metrics::{counter, gauge};
+use spendfuse_broken::{Break, is_broken};
 use tokio::sync::Notify;
 use tokio::task::{JoinError, spawn_blocking};
 use tokio::time::{sleep, timeout_at};
@@ -72,6 +73,15 @@ impl Delivery {
         if events.is_empty() {
             return Ok(());
         }
+        if is_broken(Break::SidecarAcksEarly) {
+            let later = self.clone();
+            tokio::spawn(async move { later.make_safe(events).await });
+            return Ok(());
+        }
+        self.make_safe(events).await
+    }
+
+    async fn make_safe(&self, events: Vec<SpooledEvent>) -> Result<(), Unsafe> {
         let behind = self.spool.as_ref().filter(|spool| !spool.is_empty());
         let events = match behind {
             // A full spool is no reason to refuse what the broker might take.

@@ -7,6 +7,7 @@ use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 use tokio::time::timeout;
 
+use crate::broken;
 use crate::config::WarehouseConfig;
 use crate::error::{WarehouseError, without_secrets};
 
@@ -213,7 +214,10 @@ impl Warehouse {
             .with_setting("async_insert", "0")
             .with_setting("insert_deduplicate", "1")
             .with_setting("insert_deduplication_token", token)
-            .with_setting("deduplicate_blocks_in_dependent_materialized_views", "1")
+            .with_setting(
+                "deduplicate_blocks_in_dependent_materialized_views",
+                broken::deduplicate_views(),
+            )
             .with_setting("max_insert_threads", "1")
             .with_setting("max_partitions_per_insert_block", "0")
             .with_timeouts(limit, limit);

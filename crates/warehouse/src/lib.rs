@@ -5,6 +5,7 @@
 //! crate speaks to ClickHouse.
 
 pub mod block;
+mod broken;
 pub mod client;
 pub mod config;
 pub mod error;

@@ -3,6 +3,7 @@
 //! Every statement is idempotent (`IF NOT EXISTS`), so that a crash in the middle, or two programs
 //! that start at the same time, do no harm.
 
+use crate::broken;
 use crate::client::{Warehouse, quoted};
 use crate::error::WarehouseError;
 
@@ -123,13 +124,14 @@ impl Warehouse {
     }
 
     fn substituted(&self, statement: &str) -> String {
+        let window = broken::deduplication_window();
         let deduplication = if self.config().replicated {
             format!(
-                "replicated_deduplication_window = {DEDUPLICATION_WINDOW}, \
+                "replicated_deduplication_window = {window}, \
                  replicated_deduplication_window_seconds = {DEDUPLICATION_SECONDS}"
             )
         } else {
-            format!("non_replicated_deduplication_window = {DEDUPLICATION_WINDOW}")
+            format!("non_replicated_deduplication_window = {window}")
         };
         let months = self.config().spend_retention_months.to_string();
         statement
@@ -200,7 +202,7 @@ impl Warehouse {
             let found = setting_in(&definition, setting)
                 .or_else(|| default.and_then(|row| row[1].parse().ok()))
                 .unwrap_or(0);
-            if found < DEDUPLICATION_WINDOW {
+            if found < broken::deduplication_window() {
                 return Err(WarehouseError::DeduplicationWindow {
                     table: format!("{}.{table}", self.config().database),
                     setting,

@@ -10,6 +10,7 @@
 mod assignment;
 mod backlog;
 mod batch;
+mod broken;
 mod config;
 mod logic;
 mod membership;

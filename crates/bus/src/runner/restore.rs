@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use rdkafka::consumer::Consumer;
 use rdkafka::{Offset, TopicPartitionList};
+use spendfuse_broken::{Break, is_broken};
 
 use super::assignment::Interrupt;
 use super::config::StageConfig;
@@ -48,7 +49,11 @@ pub(super) struct Probe(Poller);
 
 impl Probe {
     pub(super) fn open(config: &StageConfig) -> Result<Self, BusError> {
-        let client = config.kafka.reader(Isolation::ReadUncommitted)?;
+        let isolation = match is_broken(Break::RestoreToLastStableOffset) {
+            false => Isolation::ReadUncommitted,
+            true => Isolation::ReadCommitted,
+        };
+        let client = config.kafka.reader(isolation)?;
         Poller::new(&client).map(Self)
     }
 

@@ -4,10 +4,12 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use rdkafka::TopicPartitionList;
 use rdkafka::consumer::Consumer;
+use spendfuse_broken::{Break, is_broken};
 
 use super::assignment::{Interrupt, co_partitioned, take_over};
 use super::backlog::backlogs;
 use super::batch::{Batch, Slot};
+use super::broken;
 use super::config::StageConfig;
 use super::logic::{PartitionLogic, StageLogic};
 use super::membership::{check_failure, keep_alive, taken_over};
@@ -288,10 +290,11 @@ impl<L: StageLogic> Worker<'_, L> {
             slot.add_offsets(inputs, &mut offsets)?;
         }
         self.suspicion.now(Doing::Committing);
-        self.producer
-            .send_offsets(&offsets, self.poller)
+        broken::send_offsets(&self.producer, &offsets, self.poller, self.batch.is_empty())
             .and_then(|()| self.producer.commit())
-            .map_err(|error| taken_over(self.config, error))?;
+            .or_else(|error| {
+                broken::after_failure(&self.producer, taken_over(self.config, error))
+            })?;
         self.suspicion.committed();
         for slot in &mut self.slots {
             if offsets
@@ -349,6 +352,9 @@ impl<L: StageLogic> Worker<'_, L> {
                 &mut keep_alive,
             ) {
                 Ok(slots) => {
+                    if is_broken(Break::InitAfterRestore) {
+                        self.producer.fence_predecessors()?;
+                    }
                     self.slots = slots;
                     self.start(partitions, began.elapsed());
                     return Ok(());

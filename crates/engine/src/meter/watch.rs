@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use spendfuse_broken::{Break, is_broken};
 use spendfuse_domain::budget::Spend;
 use spendfuse_domain::event::{Call, Event};
 use spendfuse_domain::finding::{DetectorAction, DetectorRule};
@@ -169,7 +170,8 @@ impl Meter {
             });
         }
         let blocks = acts && rule.action == DetectorAction::BlockSession;
-        if blocks && episode.blocked_until.is_none_or(|until| until <= now) {
+        let is_over = |until| until <= now && !is_broken(Break::ExpiredVerdictNotRepublished);
+        if blocks && episode.blocked_until.is_none_or(is_over) {
             let until = now.plus(rule.cooldown_millis);
             episode.blocked_until = Some(until);
             let entry = super::finish::session_block(

@@ -1,5 +1,6 @@
 //! The meter stage: usage events in, everything that follows from them out.
 
+mod broken;
 mod partition;
 mod publish;
 mod rejects;

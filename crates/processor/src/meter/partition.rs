@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use metrics::counter;
+use spendfuse_broken::{Break, is_broken};
 use spendfuse_bus::{InputRecord, LogicError, Outputs, PartitionLogic, RestoreSource};
 use spendfuse_domain::UnixMillis;
 use spendfuse_domain::event::{Body, Event, RejectReason, Rejection, decode};
@@ -13,6 +14,7 @@ use spendfuse_engine::meter::{Charge, Counted, Meter, MeterConfig, Rows};
 use spendfuse_pricing::{PriceBook, Pricer};
 use spendfuse_warehouse::block::SpendBlock;
 
+use super::broken;
 use super::rejects::{Handover, RejectedRecord, VERIFIED_LATE};
 use super::{REROUTED, USAGE};
 use crate::heartbeat::Watermark;
@@ -102,11 +104,15 @@ impl MeterPartition {
         let origin = Handover::origin_of(record);
         let headers: Vec<(&str, &[u8])> = record.headers.iter().collect();
         let value = record.value.unwrap_or_default();
-        let event = match decode(value, &headers, origin.arrival) {
+        let mut event = match decode(value, &headers, origin.arrival) {
             Ok(event) => event,
             Err(rejection) => return self.set_aside(record, &rejection),
         };
         let home = event.home(self.config.partitions);
+        if is_broken(Break::DedupeBeforeRerouting) && !broken::judge_first(record, &mut event, home)
+        {
+            return;
+        }
         if record.topic_index == USAGE && home != self.config.partition {
             self.handovers.push(Handover::of(record, home));
             return;
@@ -180,6 +186,7 @@ impl PartitionLogic for MeterPartition {
         _timestamp_millis: i64,
     ) -> Result<(), LogicError> {
         let restored = match (source, value) {
+            (RestoreSource::History(_), _) if is_broken(Break::DedupeNotRestored) => Ok(()),
             (RestoreSource::History(_), Some(value)) => self.meter.restore_ids(value),
             (RestoreSource::History(_), None) => Ok(()),
             (RestoreSource::Changelog, Some(value)) if key == LINKS_KEY => {

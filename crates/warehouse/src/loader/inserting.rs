@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use super::batch::{AddressRange, Batch, TableInsert};
 use super::recovery::TableFacts;
 use crate::block::schema::Address;
+use crate::broken;
 use crate::client::{Warehouse, quoted};
 use crate::error::WarehouseError;
 use crate::metrics as names;
@@ -70,7 +71,7 @@ async fn insert_once(warehouse: &Warehouse, table: &TableInsert) -> Result<(), W
     let columns = table.schema.column_list();
     let blocks = table.blocks.iter().cloned();
     warehouse
-        .insert_native(table.table(), &columns, &table.token, blocks)
+        .insert_native(table.table(), &columns, &broken::token(table), blocks)
         .await?;
     let bytes: usize = table.blocks.iter().map(|block| block.len()).sum();
     let name = table.table();

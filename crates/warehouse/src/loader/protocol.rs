@@ -19,6 +19,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
+use spendfuse_broken::{Break, is_broken};
 use spendfuse_domain::UnixMillis;
 
 use super::batch::{Batch, BatchLimits, RowsRecord, cut};
@@ -243,6 +244,10 @@ impl PartitionProtocol {
         }
         let ready = cut(self.records.make_contiguous(), limits);
         let batch = self.batch_of(ready);
+        if is_broken(Break::LoaderWithoutIntent) {
+            self.state = State::Inserting(batch.clone());
+            return Some(Action::Insert(batch));
+        }
         let counters = batch.tables.iter().map(|table| {
             let known = inserts.get(table.table()).copied();
             (table.table().to_owned(), known.unwrap_or_default())

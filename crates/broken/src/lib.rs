@@ -1,0 +1,109 @@
+//! Guarantees that can be broken on purpose, one at a time, to show that the fault runs notice.
+//!
+//! A check that cannot fail is worth nothing. With the feature `enabled` a process reads from
+//! `SPENDFUSE_BREAK` which guarantee it breaks; without it, as in everything that users get,
+//! [`is_broken`] is `false` at compile time, and what hangs on it is not in the program. Called at
+//! the few places where a guarantee is made; `chaos --variants` builds and runs them all.
+
+#[cfg(all(feature = "enabled", not(debug_assertions)))]
+compile_error!("broken guarantees do not belong into an optimised release: drop the feature");
+
+/// A way in which a guarantee can be broken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Break {
+    /// A stage commits its input offsets by the consumer, not in the transaction.
+    OffsetsOutsideTransaction,
+    /// A stage writes its changelog with a producer without transactions.
+    ChangelogOutsideTransaction,
+    /// A transaction of a tick carries no offsets, so nothing fences it.
+    TimerWithoutOffsets,
+    /// A restored meter does not know which events it has counted.
+    DedupeNotRestored,
+    /// Duplicates are looked for where an event arrives, not where it is at home.
+    DedupeBeforeRerouting,
+    /// A restore ends at the last stable offset instead of the log's end.
+    RestoreToLastStableOffset,
+    /// A worker fences its predecessor only after it has restored.
+    InitAfterRestore,
+    /// A failed transaction is aborted, and the worker goes on with the state it has.
+    AbortAndGoOn,
+    /// The loader inserts without writing down before what it is about to insert.
+    LoaderWithoutIntent,
+    /// An insert's token names the number of records, not the range.
+    TokenNotTiedToRange,
+    /// ClickHouse remembers one insert only.
+    DeduplicationWindowTooSmall,
+    /// Views count a repeated insert again.
+    ViewDeduplicationOff,
+    /// A verdict that expired is never published again.
+    ExpiredVerdictNotRepublished,
+    /// The sidecar answers before an event is safe.
+    SidecarAcksEarly,
+}
+
+impl Break {
+    /// Every one.
+    pub const ALL: [Self; 14] = [
+        Self::OffsetsOutsideTransaction,
+        Self::ChangelogOutsideTransaction,
+        Self::TimerWithoutOffsets,
+        Self::DedupeNotRestored,
+        Self::DedupeBeforeRerouting,
+        Self::RestoreToLastStableOffset,
+        Self::InitAfterRestore,
+        Self::AbortAndGoOn,
+        Self::LoaderWithoutIntent,
+        Self::TokenNotTiedToRange,
+        Self::DeduplicationWindowTooSmall,
+        Self::ViewDeduplicationOff,
+        Self::ExpiredVerdictNotRepublished,
+        Self::SidecarAcksEarly,
+    ];
+
+    /// Its name in `SPENDFUSE_BREAK`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::OffsetsOutsideTransaction => "offsets-outside-transaction",
+            Self::ChangelogOutsideTransaction => "changelog-outside-transaction",
+            Self::TimerWithoutOffsets => "timer-without-offsets",
+            Self::DedupeNotRestored => "dedupe-not-restored",
+            Self::DedupeBeforeRerouting => "dedupe-before-rerouting",
+            Self::RestoreToLastStableOffset => "restore-to-last-stable-offset",
+            Self::InitAfterRestore => "init-after-restore",
+            Self::AbortAndGoOn => "abort-and-go-on",
+            Self::LoaderWithoutIntent => "loader-without-intent",
+            Self::TokenNotTiedToRange => "token-not-tied-to-range",
+            Self::DeduplicationWindowTooSmall => "deduplication-window-too-small",
+            Self::ViewDeduplicationOff => "view-deduplication-off",
+            Self::ExpiredVerdictNotRepublished => "expired-verdict-not-republished",
+            Self::SidecarAcksEarly => "sidecar-acks-early",
+        }
+    }
+
+    /// The one of this name.
+    pub fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|one| one.name() == name)
+    }
+}
+
+/// Whether this guarantee is broken on purpose: never.
+#[cfg(not(feature = "enabled"))]
+#[inline(always)]
+pub const fn is_broken(_: Break) -> bool {
+    false
+}
+
+/// Whether this process breaks this guarantee on purpose.
+///
+/// # Panics
+/// Where `SPENDFUSE_BREAK` names none.
+#[cfg(feature = "enabled")]
+pub fn is_broken(one: Break) -> bool {
+    static CHOSEN: std::sync::OnceLock<Option<Break>> = std::sync::OnceLock::new();
+    let chosen = CHOSEN.get_or_init(|| {
+        let name = std::env::var("SPENDFUSE_BREAK").ok()?;
+        let known = Break::named(&name);
+        Some(known.unwrap_or_else(|| panic!("SPENDFUSE_BREAK={name}: there is no such guarantee")))
+    });
+    *chosen == Some(one)
+}

@@ -1,0 +1,37 @@
+//! Where the runner makes its guarantees about offsets, and how they are broken on purpose.
+
+use rdkafka::TopicPartitionList;
+use rdkafka::consumer::{CommitMode, Consumer};
+use spendfuse_broken::{Break, is_broken};
+
+use crate::error::BusError;
+use crate::native::{Poller, request};
+use crate::transaction::TransactionalProducer;
+
+/// Every transaction carries the offsets of the partitions it writes for, ticks included.
+pub(super) fn send_offsets(
+    producer: &TransactionalProducer,
+    offsets: &TopicPartitionList,
+    member: &Poller,
+    is_tick: bool,
+) -> Result<(), BusError> {
+    if is_broken(Break::OffsetsOutsideTransaction) {
+        let committed = member.consumer().commit(offsets, CommitMode::Sync);
+        return committed.map_err(request("committing offsets"));
+    }
+    if is_tick && is_broken(Break::TimerWithoutOffsets) {
+        return Ok(());
+    }
+    producer.send_offsets(offsets, member)
+}
+
+/// After a failed transaction nothing is gone on with: clients and state are dropped.
+pub(super) fn after_failure(
+    producer: &TransactionalProducer,
+    failure: BusError,
+) -> Result<(), BusError> {
+    if is_broken(Break::AbortAndGoOn) && producer.abort().is_ok() {
+        return Ok(());
+    }
+    Err(failure)
+}
