@@ -123,14 +123,26 @@ pub struct AccountPlace<'a> {
 }
 
 impl Account {
-    /// Adds spend; `unpriced` is the part of its cost that is charged at a ceiling.
-    pub fn add(&mut self, spend: Spend, unpriced: Nanos, caused_by: EventRef) {
+    /// Adds spend, last of the event (`source`, `id`, `time`); `unpriced` is the part of its cost
+    /// that is charged at a ceiling.
+    pub fn add(&mut self, spend: Spend, unpriced: Nanos, source: &str, id: &str, time: UnixMillis) {
         self.cost += spend.cost;
         self.unpriced += unpriced;
         self.tokens += spend.tokens;
         self.calls += spend.calls;
-        self.caused_by.clear();
-        self.caused_by.push(caused_by);
+        match self.caused_by.first_mut() {
+            Some(last) => {
+                // In place: this happens with every event.
+                source.clone_into(&mut last.source);
+                id.clone_into(&mut last.id);
+                last.time = Some(time);
+            }
+            None => self.caused_by.push(EventRef {
+                source: source.to_owned(),
+                id: id.to_owned(),
+                time: Some(time),
+            }),
+        }
     }
 
     /// Everything spent.

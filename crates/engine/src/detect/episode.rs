@@ -94,7 +94,7 @@ pub enum Change {
 pub fn apply(
     episode: &mut Option<Episode>,
     observation: Observation,
-    step: &StepFacts,
+    step: &StepFacts<'_>,
     owner: Owner<'_>,
 ) -> Change {
     match observation {
@@ -122,7 +122,7 @@ pub fn apply(
             open.wasted += measurement.wasted;
             open.in_a_row += 1;
             if open.evidence.len() < MAX_EVIDENCE {
-                open.evidence.push(step.event.clone());
+                open.evidence.push(step.event_ref());
             }
             Change::Grew
         }

@@ -11,7 +11,7 @@ use super::tool_amplification::ToolChain;
 use super::{Observation, StepFacts};
 
 /// The rules that detectors follow within a lane: `retry_loop` has two.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[allow(missing_docs)]
 pub enum LaneRule {
     PromptLoop,
@@ -110,6 +110,18 @@ impl Lane {
     }
 
     /// The open episode of `rule`.
+    pub fn episode(&self, rule: LaneRule) -> Option<&Episode> {
+        let episode = match rule {
+            LaneRule::PromptLoop => &self.prompt_loop,
+            LaneRule::ToolLoop => &self.tool_loop,
+            LaneRule::ContextBloat => &self.context_bloat,
+            LaneRule::TokenAcceleration => &self.token_acceleration,
+            LaneRule::ToolAmplification => &self.tool_amplification,
+        };
+        episode.as_ref()
+    }
+
+    /// As [`Self::episode`], to change it.
     pub fn episode_mut(&mut self, rule: LaneRule) -> &mut Option<Episode> {
         match rule {
             LaneRule::PromptLoop => &mut self.prompt_loop,
@@ -123,7 +135,7 @@ impl Lane {
     /// Takes the next step; tells `changed` of every episode that opened, grew or closed.
     pub fn step(
         &mut self,
-        step: &StepFacts,
+        step: &StepFacts<'_>,
         rules: LaneRules<'_>,
         customer: &str,
         feature: &str,
@@ -150,7 +162,7 @@ impl Lane {
     fn observe(
         &mut self,
         rule: LaneRule,
-        step: &StepFacts,
+        step: &StepFacts<'_>,
         parameters: &DetectorRule,
     ) -> Observation {
         let in_a_row = |episode: &Option<Episode>| episode.as_ref().map_or(0, |open| open.in_a_row);

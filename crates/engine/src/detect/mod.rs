@@ -16,10 +16,12 @@ use spendfuse_domain::verdict::EventRef;
 use spendfuse_domain::{Nanos, Severity, UnixMillis};
 
 /// One generation step, as the detectors see it.
-#[derive(Clone, Debug, PartialEq)]
-pub struct StepFacts {
-    /// The event.
-    pub event: EventRef,
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct StepFacts<'a> {
+    /// The event's `source`.
+    pub source: &'a str,
+    /// The event's `id`.
+    pub id: &'a str,
     /// When it happened.
     pub time: UnixMillis,
     /// All input tokens.
@@ -36,6 +38,17 @@ pub struct StepFacts {
     pub cost: Nanos,
     /// The part of the cost that its context caused.
     pub input_cost: Nanos,
+}
+
+impl StepFacts<'_> {
+    /// The reference to the event, for evidence.
+    fn event_ref(&self) -> EventRef {
+        EventRef {
+            source: self.source.to_owned(),
+            id: self.id.to_owned(),
+            time: Some(self.time),
+        }
+    }
 }
 
 /// What a detector saw in a step.

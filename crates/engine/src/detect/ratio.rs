@@ -24,7 +24,7 @@ pub struct PreviousStep {
 
 impl PreviousStep {
     /// What `step` leaves for the next one.
-    pub fn of(step: &StepFacts, before: Option<&Self>) -> Self {
+    pub fn of(step: &StepFacts<'_>, before: Option<&Self>) -> Self {
         Self {
             time: step.time,
             context: step.context,
@@ -35,7 +35,7 @@ impl PreviousStep {
 }
 
 /// Gaps of a second or less (and clocks going back) count as one second.
-fn gap_millis(before: &PreviousStep, step: &StepFacts) -> u64 {
+fn gap_millis(before: &PreviousStep, step: &StepFacts<'_>) -> u64 {
     step.time.since(before.time).max(1000) as u64
 }
 
@@ -51,7 +51,7 @@ fn escalated(severity: Severity, in_a_row: u32) -> Severity {
 /// `context_bloat`: context(n) > (1 + growth) × context(n−1). `in_a_row` counts the steps before
 /// that met it.
 pub fn context_bloat(
-    step: &StepFacts,
+    step: &StepFacts<'_>,
     before: Option<&PreviousStep>,
     in_a_row: u32,
     rule: &DetectorRule,
@@ -83,7 +83,7 @@ pub fn context_bloat(
 
 /// `token_acceleration`: rate(n) ≥ factor × rate(n−1).
 pub fn token_acceleration(
-    step: &StepFacts,
+    step: &StepFacts<'_>,
     before: Option<&PreviousStep>,
     in_a_row: u32,
     rule: &DetectorRule,

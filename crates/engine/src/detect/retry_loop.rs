@@ -26,7 +26,7 @@ pub struct PromptRun {
 
 impl PromptRun {
     /// Takes the next step. A step without a fingerprint ends the run.
-    pub fn observe(&mut self, step: &StepFacts, rule: &DetectorRule) -> Observation {
+    pub fn observe(&mut self, step: &StepFacts<'_>, rule: &DetectorRule) -> Observation {
         let continues =
             step.prompt_fingerprint.is_some() && step.prompt_fingerprint == self.fingerprint;
         if !continues {
@@ -85,7 +85,7 @@ struct ToolStep {
 impl ToolHistory {
     /// Takes the next step. Fires while any one tool call fills `tool_repeats` of the last
     /// `tool_within` steps: real loops alternate edit and call.
-    pub fn observe(&mut self, step: &StepFacts, rule: &DetectorRule) -> Observation {
+    pub fn observe(&mut self, step: &StepFacts<'_>, rule: &DetectorRule) -> Observation {
         self.steps.push(ToolStep {
             fingerprint: step.tool_fingerprint,
             cost: step.cost,

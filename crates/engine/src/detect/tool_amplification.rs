@@ -27,7 +27,7 @@ struct ChainStep {
 
 impl ToolChain {
     /// Takes the next step with tokens.
-    pub fn observe(&mut self, step: &StepFacts, rule: &DetectorRule) -> Observation {
+    pub fn observe(&mut self, step: &StepFacts<'_>, rule: &DetectorRule) -> Observation {
         let observation = self.measure(step, rule);
         if step.tool_calls == 0 {
             self.steps.clear();
@@ -42,7 +42,7 @@ impl ToolChain {
         observation
     }
 
-    fn measure(&self, step: &StepFacts, rule: &DetectorRule) -> Observation {
+    fn measure(&self, step: &StepFacts<'_>, rule: &DetectorRule) -> Observation {
         let Some(smallest) = self.steps.iter().min_by_key(|earlier| earlier.tokens) else {
             return Observation::Quiet;
         };

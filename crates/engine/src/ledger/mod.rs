@@ -16,7 +16,7 @@ use hashbrown::{HashMap, HashSet};
 use minicbor::{Decode, Encode};
 use spendfuse_domain::budget::{BudgetId, Limit, Spend};
 use spendfuse_domain::finding::Finding;
-use spendfuse_domain::verdict::{BlocklistEntry, EventRef};
+use spendfuse_domain::verdict::BlocklistEntry;
 use spendfuse_domain::{Nanos, UnixMillis, Window, WindowKind};
 
 use crate::account::Account;
@@ -306,9 +306,13 @@ impl Ledger {
         let Some(known) = self.accounts.get_mut(&key) else {
             return;
         };
-        known
-            .account
-            .add(entry.spend(), entry.unpriced, entry.caused_by());
+        known.account.add(
+            entry.spend(),
+            entry.unpriced,
+            &entry.source,
+            &entry.id,
+            entry.time,
+        );
         self.touched.insert(key);
     }
 
@@ -407,14 +411,6 @@ impl DeltaEntry {
             cost: self.cost,
             tokens: self.tokens,
             calls: self.calls,
-        }
-    }
-
-    fn caused_by(&self) -> EventRef {
-        EventRef {
-            source: self.source.clone(),
-            id: self.id.clone(),
-            time: Some(self.time),
         }
     }
 }

@@ -8,12 +8,13 @@ use spendfuse_domain::verdict::{BlocklistEntry, EventRef, Verdict, budget_key, f
 use spendfuse_domain::{Nanos, UnixMillis};
 
 use super::restore::{MeterMark, mark_key};
-use super::session::{Session, SessionAccount, SessionKey, account_place};
-use super::{EpisodePlace, Meter, MeterOutputs};
+use super::session::{Session, SessionAccount, account_place};
+use super::sessions::SessionId;
+use super::{Meter, MeterOutputs};
 use crate::book::BudgetBook;
 use crate::codec;
 use crate::detect::episode::Episode;
-use crate::detect::lane::LaneRule;
+use crate::detect::lane::{Lane, LaneRule};
 use crate::settle;
 
 impl Meter {
@@ -39,22 +40,38 @@ impl Meter {
         std::mem::take(&mut self.outputs)
     }
 
-    fn settle_touched(&mut self) {
-        let book = Arc::clone(&self.book);
-        for key in std::mem::take(&mut self.touched) {
-            let Some(mut session) = self.sessions.remove(&key) else {
-                continue;
-            };
-            self.settle_session(&mut session, &key, &book);
-            self.outputs
-                .changelog
-                .push((key.to_bytes(), Some(codec::encode(&session))));
-            self.sessions.insert(key, session);
+    /// Settles the session when the running commit ends.
+    pub(super) fn settle_at_end(&mut self, id: SessionId) {
+        if let Some(session) = self.sessions.get_mut(id)
+            && !std::mem::replace(&mut session.touched, true)
+        {
+            self.touched.push(id);
         }
     }
 
-    fn settle_session(&mut self, session: &mut Session, key: &SessionKey, book: &BudgetBook) {
-        let window = key.window_label();
+    fn settle_touched(&mut self) {
+        let book = Arc::clone(&self.book);
+        let mut touched = std::mem::take(&mut self.touched);
+        for id in touched.drain(..) {
+            let Some(session) = self.sessions.get_mut(id) else {
+                continue;
+            };
+            session.touched = false;
+            if !session.accounts.is_empty() {
+                let mut session = std::mem::take(session);
+                self.settle_session(&mut session, id, &book);
+                *self.sessions.get_mut(id).expect("it is only emptied") = session;
+            }
+            let session = &self.sessions[id];
+            let record = (session.name().to_bytes(), Some(codec::encode(session)));
+            self.outputs.changelog.push(record);
+        }
+        // Its room is used again.
+        self.touched = touched;
+    }
+
+    fn settle_session(&mut self, session: &mut Session, id: SessionId, book: &BudgetBook) {
+        let window = session.name().window_label();
         let expires_at = self.published_expiry(session.last_at);
         let opened_at = session.opened_at;
         session.accounts.retain_mut(|one| {
@@ -71,7 +88,7 @@ impl Meter {
             self.outputs.findings.extend(settlement.finding);
             self.outputs.alerts.extend(settlement.alert);
             if let Some(time) = settlement.again_at {
-                self.settle_at.entry(time).or_default().insert(key.clone());
+                self.settle_at.entry(time).or_default().push(id);
             }
             true
         });
@@ -102,47 +119,42 @@ impl Meter {
 
     fn publish_grown(&mut self) {
         for place in std::mem::take(&mut self.grown) {
-            let Some(session) = self.sessions.get_mut(&place.session) else {
+            let Some(session) = self.sessions.get(place.session) else {
                 continue;
             };
-            let lane = session.lane_mut(&place.agent, &place.model);
-            if let Some(episode) = lane.episode_mut(place.rule()) {
-                let finding = lane_finding(&place, episode, FindingState::Open);
+            let lane = &session.lanes[place.lane];
+            if let Some(episode) = lane.episode(place.rule) {
+                let finding = lane_finding(session, lane, place.rule, episode, FindingState::Open);
                 self.outputs.findings.push(finding);
             }
         }
     }
 
     /// Ends a session: its findings close, its verdicts and its state go.
-    pub(super) fn end_session(&mut self, key: &SessionKey) {
-        let Some(mut session) = self.sessions.remove(key) else {
+    pub(super) fn end_session(&mut self, id: SessionId) {
+        let Some(mut session) = self.sessions.remove(id) else {
             return;
         };
-        self.touched.remove(key);
         let book = Arc::clone(&self.book);
         for one in &mut session.accounts {
             self.withdraw(one, &book);
         }
-        let scope = key.scope();
+        let scope = session.name().scope();
         for detector in &session.blocked_by {
             let entry_key = finding_key(detector, &scope);
             self.outputs.blocklist.push((entry_key, None));
         }
-        for lane in &mut session.lanes {
-            for (rule, lane_rule) in LaneRule::ALL.into_iter().enumerate() {
-                let Some(episode) = lane.episode_mut(lane_rule).take() else {
-                    continue;
-                };
-                let place = EpisodePlace {
-                    session: key.clone(),
-                    agent: lane.agent.clone(),
-                    model: lane.model.clone(),
-                    rule,
-                };
-                self.close_episode(&place, episode);
+        for lane in &session.lanes {
+            for rule in LaneRule::ALL {
+                if let Some(episode) = lane.episode(rule) {
+                    let finding = lane_finding(&session, lane, rule, episode, FindingState::Closed);
+                    self.outputs.findings.push(finding);
+                }
             }
         }
-        self.outputs.changelog.push((key.to_bytes(), None));
+        self.outputs
+            .changelog
+            .push((session.name().to_bytes(), None));
     }
 }
 
@@ -158,21 +170,22 @@ fn budget_of<'a>(
 
 /// The finding of an episode, with its key.
 pub(super) fn lane_finding(
-    place: &EpisodePlace,
+    session: &Session,
+    lane: &Lane,
+    rule: LaneRule,
     episode: &Episode,
     state: FindingState,
 ) -> (String, Finding) {
-    let scope = place.session.scope();
-    let rule = place.rule();
+    let scope = session.name().scope();
     let detector = rule.detector();
     let rule_part = rule.key_part(&episode.rule);
-    let key = format!("{scope}|{}|{rule_part}|{}", detector.name(), place.agent);
+    let key = format!("{scope}|{}|{rule_part}|{}", detector.name(), lane.agent);
     let finding = Finding {
         v: 1,
         detector,
         scope,
-        agent: place.agent.clone(),
-        model: place.model.clone(),
+        agent: lane.agent.clone(),
+        model: lane.model.clone(),
         customer: episode.customer.clone(),
         feature: episode.feature.clone(),
         rule: rule_part,

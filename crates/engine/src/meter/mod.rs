@@ -13,6 +13,7 @@ mod fold;
 mod news;
 mod restore;
 mod session;
+mod sessions;
 mod watch;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -26,6 +27,8 @@ use spendfuse_domain::row::{CostParts, MeterAddress, Origin, PriceBasis, SpendRo
 use spendfuse_domain::verdict::BlocklistEntry;
 use spendfuse_domain::{Nanos, UnixMillis};
 
+use xxhash_rust::xxh3::Xxh3DefaultBuilder;
+
 use crate::account::Account;
 use crate::alert::Alert;
 use crate::book::BudgetBook;
@@ -33,7 +36,8 @@ use crate::delta::Deltas;
 use crate::detect::lane::LaneRule;
 use dedupe::{Dedupe, Judgement, RememberedId, RememberedIds};
 use fold::Fold;
-use session::{Session, SessionKey};
+use session::Session;
+use sessions::{SessionId, Sessions};
 
 /// Sessions ended or settled in one commit for other reasons than their own events, at most.
 const SLICE: usize = 5_000;
@@ -107,19 +111,12 @@ pub struct MeterOutputs {
 }
 
 /// A lane's rule within a session: where an episode is.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct EpisodePlace {
-    session: SessionKey,
-    agent: String,
-    model: String,
-    /// Place in [`LaneRule::ALL`].
-    rule: usize,
-}
-
-impl EpisodePlace {
-    fn rule(&self) -> LaneRule {
-        LaneRule::ALL[self.rule]
-    }
+    session: SessionId,
+    /// Place among the session's lanes.
+    lane: usize,
+    rule: LaneRule,
 }
 
 /// One partition of the meter.
@@ -136,19 +133,20 @@ pub struct Meter {
     fold: Fold,
     /// Per ledger partition, the last commit that told it anything.
     told: Vec<u64>,
-    sessions: HashMap<SessionKey, Session>,
-    /// Sessions by changelog key, until the restore is complete.
-    restoring: HashMap<Vec<u8>, Session>,
+    sessions: Sessions,
+    /// Sessions by changelog key, until the restore is complete. Not randomly hashed: equal
+    /// changelogs number their sessions equally.
+    restoring: HashMap<Vec<u8>, Session, Xxh3DefaultBuilder>,
     /// Sessions by the time at which they may end; entries of sessions that lived on are renewed.
-    expiry: BTreeSet<(UnixMillis, SessionKey)>,
+    expiry: BTreeSet<(UnixMillis, SessionId)>,
     /// Sessions whose state must be settled though no event comes.
-    settle_at: BTreeMap<UnixMillis, BTreeSet<SessionKey>>,
+    settle_at: BTreeMap<UnixMillis, Vec<SessionId>>,
     /// Sessions to be settled because budgets changed.
-    reconsider: VecDeque<SessionKey>,
+    reconsider: VecDeque<SessionId>,
     /// Models and sources about which an alert was raised.
     told_people: HashSet<String>,
     // The running commit:
-    touched: BTreeSet<SessionKey>,
+    touched: Vec<SessionId>,
     grown: BTreeSet<EpisodePlace>,
     outputs: MeterOutputs,
 }
@@ -165,13 +163,13 @@ impl Meter {
             seq: 0,
             index: 0,
             required_budget_version: 0,
-            sessions: HashMap::new(),
-            restoring: HashMap::new(),
+            sessions: Sessions::default(),
+            restoring: HashMap::default(),
             expiry: BTreeSet::new(),
             settle_at: BTreeMap::new(),
             reconsider: VecDeque::new(),
             told_people: HashSet::new(),
-            touched: BTreeSet::new(),
+            touched: Vec::new(),
             grown: BTreeSet::new(),
             outputs: MeterOutputs::default(),
             config,
@@ -188,14 +186,7 @@ impl Meter {
     pub fn set_book(&mut self, book: Arc<BudgetBook>) {
         self.fold.forget_scopes();
         self.book = book;
-        self.reconsider.clear();
-        let with_accounts = self
-            .sessions
-            .values()
-            .filter(|one| !one.accounts.is_empty());
-        let mut keys: Vec<_> = with_accounts.map(Session::key).collect();
-        keys.sort();
-        self.reconsider.extend(keys);
+        self.reconsider = self.sessions.with_accounts().into();
     }
 
     /// The version of the budgets in use.
@@ -221,8 +212,8 @@ impl Meter {
     /// What a session budget's account holds, for audits and tests.
     pub fn session_account(&self, budget: &BudgetId, scope: &str) -> Option<&Account> {
         self.sessions
-            .values()
-            .flat_map(|session| &session.accounts)
+            .iter()
+            .flat_map(|(_, session)| &session.accounts)
             .find(|one| one.scope == scope && one.budget == budget.as_str())
             .map(|one| &one.account)
     }
@@ -336,10 +327,13 @@ impl Meter {
                 break;
             }
             settled += entry.get().len();
-            self.touched.extend(entry.remove());
+            for id in entry.remove() {
+                self.settle_at_end(id);
+            }
         }
         let waiting = self.reconsider.len().min(SLICE);
-        self.touched.extend(self.reconsider.drain(..waiting));
+        let waiting: Vec<SessionId> = self.reconsider.drain(..waiting).collect();
+        waiting.into_iter().for_each(|id| self.settle_at_end(id));
     }
 
     /// Whether the running commit has anything to write beyond positions.

@@ -85,17 +85,12 @@ impl Meter {
     /// Everything is restored: rebuilds what is derived from the state.
     pub fn restored(&mut self) {
         let idle = self.config.session_idle_millis;
-        let sessions = std::mem::take(&mut self.restoring).into_values();
-        self.sessions = sessions.map(|session| (session.key(), session)).collect();
-        self.expiry = self
-            .sessions
-            .iter()
-            .map(|(key, session)| (session.last_at.plus(idle), key.clone()))
-            .collect();
-        let mut keys: Vec<_> = self.sessions.keys().cloned().collect();
-        keys.sort();
-        keys.retain(|key| !self.sessions[key].accounts.is_empty());
-        self.reconsider = keys.into();
+        for session in std::mem::take(&mut self.restoring).into_values() {
+            let deadline = session.last_at.plus(idle);
+            let id = self.sessions.insert(session);
+            self.expiry.insert((deadline, id));
+        }
+        self.reconsider = self.sessions.with_accounts().into();
     }
 
     fn restore_mark(&mut self, mark: MeterMark) -> Result<(), RestoreError> {

@@ -6,48 +6,69 @@ use minicbor::{Decode, Encode};
 use spendfuse_domain::budget::Spend;
 use spendfuse_domain::event::Event;
 use spendfuse_domain::scope::{Dimension, Dimensions, ScopeText, scope_text};
-use spendfuse_domain::verdict::EventRef;
 use spendfuse_domain::window::WindowKind;
 use spendfuse_domain::{Budget, Nanos, UnixMillis};
 
 use crate::account::{Account, AccountPlace};
 use crate::codec;
-use crate::detect::lane::Lane;
+use crate::detect::lane::{Lane, LaneRule};
 
-/// A session or a root session within a workspace.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct SessionKey {
+/// Names a session or a root session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SessionName<'a> {
     /// The workspace.
-    pub workspace: String,
+    pub workspace: &'a str,
     /// Whether it is a root session, which accounts for all sessions below it.
     pub root: bool,
-    /// The session's name.
-    pub name: String,
+    /// What the app calls it.
+    pub name: &'a str,
 }
 
-impl SessionKey {
+impl<'a> SessionName<'a> {
+    /// The session that `event` names itself; `None` where it has none.
+    pub fn of(event: &'a Event<'_>) -> Option<Self> {
+        let name = &*event.attribution.session;
+        let workspace = &*event.attribution.workspace;
+        (!name.is_empty()).then_some(Self {
+            workspace,
+            root: false,
+            name,
+        })
+    }
+
+    /// The root session of `event`; a session without a root is its own.
+    pub fn root_of(event: &'a Event<'_>) -> Option<Self> {
+        let name = event.session_key()?;
+        let workspace = &*event.attribution.workspace;
+        (!name.is_empty()).then_some(Self {
+            workspace,
+            root: true,
+            name,
+        })
+    }
+
     /// The key in the changelog.
-    pub fn to_bytes(&self) -> Vec<u8> {
+    pub fn to_bytes(self) -> Vec<u8> {
         let kind = if self.root { "root" } else { "session" };
-        let mut text = ScopeText::begin(Some(&self.workspace));
-        text.part(&Dimension::Session, &self.name);
+        let mut text = ScopeText::begin(Some(self.workspace));
+        text.part(&Dimension::Session, self.name);
         format!("{kind}|{}", text.finish()).into_bytes()
     }
 
     /// Scope text: `acme/session=s-1` or `acme/root_session=s-0`.
-    pub fn scope(&self) -> String {
-        let mut text = ScopeText::begin(Some(&self.workspace));
+    pub fn scope(self) -> String {
+        let mut text = ScopeText::begin(Some(self.workspace));
         let dimension = if self.root {
             Dimension::RootSession
         } else {
             Dimension::Session
         };
-        text.part(&dimension, &self.name);
+        text.part(&dimension, self.name);
         text.finish()
     }
 
     /// The window's label: `session:s-1`.
-    pub fn window_label(&self) -> String {
+    pub fn window_label(self) -> String {
         let kind = if self.root {
             WindowKind::RootSession
         } else {
@@ -87,6 +108,9 @@ pub struct Session {
     #[n(7)]
     #[cbor(default)]
     pub blocked_by: Vec<String>,
+    /// Whether the running commit changed it.
+    #[cbor(skip)]
+    pub touched: bool,
 }
 
 /// The account of one session budget.
@@ -108,23 +132,23 @@ pub struct SessionAccount {
 
 impl Session {
     /// A session that begins now.
-    pub fn begin(key: &SessionKey, now: UnixMillis) -> Self {
+    pub fn begin(name: SessionName<'_>, now: UnixMillis) -> Self {
         Self {
-            workspace: key.workspace.clone(),
-            root: key.root,
-            name: key.name.clone(),
+            workspace: name.workspace.to_owned(),
+            root: name.root,
+            name: name.name.to_owned(),
             opened_at: now,
             last_at: now,
             ..Self::default()
         }
     }
 
-    /// Its key.
-    pub fn key(&self) -> SessionKey {
-        SessionKey {
-            workspace: self.workspace.clone(),
+    /// Its name.
+    pub fn name(&self) -> SessionName<'_> {
+        SessionName {
+            workspace: &self.workspace,
             root: self.root,
-            name: self.name.clone(),
+            name: &self.name,
         }
     }
 
@@ -165,24 +189,34 @@ impl Session {
         &mut self.accounts[place]
     }
 
-    /// The lane of `agent` on `model`.
-    pub fn lane_mut(&mut self, agent: &str, model: &str) -> &mut Lane {
+    /// Place of the lane of `agent` on `model`, which stays the same as long as the session lives.
+    pub fn lane_place(&mut self, agent: &str, model: &str) -> usize {
         let known = self
             .lanes
             .iter()
             .position(|lane| lane.agent == agent && lane.model == model);
-        let place = known.unwrap_or_else(|| {
+        known.unwrap_or_else(|| {
             self.lanes.push(Lane::new(agent, model));
             self.lanes.len() - 1
+        })
+    }
+
+    /// Another lane of the same agent in which `rule` is open.
+    pub fn open_namesake(&self, lane: usize, rule: LaneRule) -> Option<usize> {
+        let agent = &self.lanes[lane].agent;
+        let mut others = self.lanes.iter().enumerate();
+        let found = others.find(|(place, other)| {
+            *place != lane && other.agent == *agent && other.episode(rule).is_some()
         });
-        &mut self.lanes[place]
+        found.map(|(place, _)| place)
     }
 }
 
 impl SessionAccount {
     /// Adds one call.
     pub fn add(&mut self, spend: Spend, unpriced: Nanos, event: &Event<'_>) {
-        self.account.add(spend, unpriced, event_ref(event));
+        self.account
+            .add(spend, unpriced, &event.source, &event.id, event.time);
     }
 }
 
@@ -227,18 +261,4 @@ pub fn session_scope(budget: &Budget, event: &Event<'_>) -> Option<String> {
         shape.sort();
     }
     scope_text(&shape, attribution)
-}
-
-/// The root session of an event: a session without a root is its own.
-pub fn root_of<'a>(event: &'a Event<'_>) -> &'a str {
-    event.session_key().unwrap_or("")
-}
-
-/// The reference to an event in evidence and causes.
-pub fn event_ref(event: &Event<'_>) -> EventRef {
-    EventRef {
-        source: event.source.clone().into_owned(),
-        id: event.id.clone().into_owned(),
-        time: Some(event.time),
-    }
 }

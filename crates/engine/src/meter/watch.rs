@@ -2,14 +2,19 @@
 
 use std::sync::Arc;
 
+<<<<<<< HEAD
 use spendfuse_broken::{Break, is_broken};
+=======
+use smallvec::SmallVec;
+>>>>>>> cf39450 (Meter: sessions are held by number)
 use spendfuse_domain::budget::Spend;
 use spendfuse_domain::event::{Call, Event};
-use spendfuse_domain::finding::{DetectorAction, DetectorRule};
+use spendfuse_domain::finding::{DetectorAction, DetectorRule, FindingState};
 use spendfuse_domain::window::WindowKind;
 use spendfuse_domain::{Nanos, UnixMillis};
 
-use super::session::{Session, SessionKey, event_ref, root_of, session_scope};
+use super::session::{Session, SessionName, session_scope};
+use super::sessions::SessionId;
 use super::{Charge, EpisodePlace, Meter, SLICE};
 use crate::alert::{Alert, AlertKind};
 use crate::detect::episode::{Change, Episode};
@@ -25,36 +30,34 @@ impl Meter {
         spend: Spend,
         unpriced: Nanos,
     ) {
-        if root_of(event).is_empty() {
+        let Some(root) = SessionName::root_of(event) else {
             return;
-        }
-        self.keep_alive(event);
+        };
+        let session = SessionName::of(event);
+        self.keep_alive(session, root);
         self.count_session_budgets(event, spend, unpriced);
-        if !event.attribution.session.is_empty() && is_generation(&call.operation) {
-            self.run_detectors(event, call, charge);
+        if let Some(session) = session
+            && is_generation(&call.operation)
+        {
+            self.run_detectors(session, event, call, charge);
         }
     }
 
     /// Every call of a session keeps it alive, whether or not a budget or a detector looks at it.
-    fn keep_alive(&mut self, event: &Event<'_>) {
-        let session = &event.attribution.session;
-        if !session.is_empty() {
-            self.touch_session(session_key(event, false, session));
+    fn keep_alive(&mut self, session: Option<SessionName<'_>>, root: SessionName<'_>) {
+        if let Some(session) = session {
+            self.touch_if_live(session);
         }
         let is_rooted =
             |place: &u32| self.book.budget(*place).budget.window == WindowKind::RootSession;
         if self.book.session_budgets.iter().any(is_rooted) {
-            self.touch_session(session_key(event, true, root_of(event)));
+            self.touch_if_live(root);
         }
     }
 
-    fn touch_session(&mut self, key: SessionKey) {
-        if self.sessions.contains_key(&key) {
-            self.end_if_idle(&key);
-        }
-        if let Some(session) = self.sessions.get_mut(&key) {
-            session.last_at = self.now;
-            self.touched.insert(key);
+    fn touch_if_live(&mut self, name: SessionName<'_>) {
+        if let Some(id) = self.find_unless_idle(name) {
+            self.touch(id);
         }
     }
 
@@ -62,29 +65,32 @@ impl Meter {
         let book = Arc::clone(&self.book);
         for place in &book.session_budgets {
             let compiled = book.budget(*place);
-            let Some(scope) = session_scope(&compiled.budget, event) else {
+            let name = match compiled.budget.window {
+                WindowKind::RootSession => SessionName::root_of(event),
+                _ => SessionName::of(event),
+            };
+            let (Some(name), Some(scope)) = (name, session_scope(&compiled.budget, event)) else {
                 continue;
             };
-            let root = compiled.budget.window == WindowKind::RootSession;
-            let name = if root {
-                root_of(event)
-            } else {
-                &event.attribution.session
-            };
-            let key = session_key(event, root, name);
-            let session = self.live_session(&key);
+            let (id, session) = self.live_session(name);
             let outdated = session.take_outdated(&compiled.budget, compiled.count_id, &scope);
+            session
+                .account_mut(&compiled.budget, compiled.count_id, &scope)
+                .add(spend, unpriced, event);
             if let Some(mut outdated) = outdated {
                 self.withdraw(&mut outdated, &book);
             }
-            self.live_session(&key)
-                .account_mut(&compiled.budget, compiled.count_id, &scope)
-                .add(spend, unpriced, event);
-            self.touched.insert(key);
+            self.touch(id);
         }
     }
 
-    fn run_detectors(&mut self, event: &Event<'_>, call: &Call<'_>, charge: &Charge<'_>) {
+    fn run_detectors(
+        &mut self,
+        session: SessionName<'_>,
+        event: &Event<'_>,
+        call: &Call<'_>,
+        charge: &Charge<'_>,
+    ) {
         let attribution = &event.attribution;
         let book = Arc::clone(&self.book);
         let rules = LaneRules::select(
@@ -95,7 +101,8 @@ impl Meter {
         );
         let cost = &charge.cost;
         let step = StepFacts {
-            event: event_ref(event),
+            source: &event.source,
+            id: &event.id,
             time: event.time,
             context: call.tokens.context(),
             tokens: call.tokens.total(),
@@ -105,67 +112,59 @@ impl Meter {
             cost: cost.total(),
             input_cost: cost.input + cost.cache_read + cost.cache_write,
         };
-        let key = session_key(event, false, &attribution.session);
-        let lane = self
-            .live_session(&key)
-            .lane_mut(&attribution.agent, &attribution.model);
-        let mut changes = Vec::new();
-        lane.step(
+        let (id, session) = self.live_session(session);
+        let lane = session.lane_place(&attribution.agent, &attribution.model);
+        let mut changes: SmallVec<[(LaneRule, Change); 2]> = SmallVec::new();
+        session.lanes[lane].step(
             &step,
             rules,
             &attribution.customer,
             &attribution.feature,
-            |rule, change| {
-                changes.push((rule, change));
-            },
+            |rule, change| changes.push((rule, change)),
         );
         for (rule, change) in changes {
             let place = EpisodePlace {
-                session: key.clone(),
-                agent: attribution.agent.to_string(),
-                model: attribution.model.to_string(),
-                rule: LaneRule::ALL
-                    .iter()
-                    .position(|one| *one == rule)
-                    .unwrap_or(0),
+                session: id,
+                lane,
+                rule,
             };
             match change {
                 Change::None => {}
-                Change::Closed(episode) => self.close_episode(&place, episode),
+                Change::Closed(episode) => self.close_episode(place, &episode),
                 Change::Grew => self.act_on_episode(place, rules.of(rule)),
             }
         }
-        self.touched.insert(key);
+        self.touch(id);
     }
 
     /// Raises the alert and blocks the session where the rule says so; the finding itself is
     /// published once per commit.
     fn act_on_episode(&mut self, place: EpisodePlace, rule: &DetectorRule) {
         let now = self.now;
-        let scope = place.session.scope();
-        let Some(episode) = self.sessions.get_mut(&place.session).and_then(|session| {
-            session
-                .lane_mut(&place.agent, &place.model)
-                .episode_mut(place.rule())
-                .as_mut()
-        }) else {
+        let Some(session) = self.sessions.get_mut(place.session) else {
+            return;
+        };
+        let scope = session.name().scope();
+        let lane = &mut session.lanes[place.lane];
+        let agent = lane.agent.clone();
+        let Some(episode) = lane.episode_mut(place.rule).as_mut() else {
             return;
         };
         let acts = episode.severity() >= rule.at && rule.action != DetectorAction::Observe;
+        let detector = rule.detector.name();
         if acts && !episode.alerted {
             episode.alerted = true;
-            let detector = rule.detector.name();
             self.outputs.alerts.push(Alert {
                 v: 1,
                 key: format!(
-                    "{scope}|{detector}|{}|{}|{}",
-                    rule.id, place.agent, episode.opened_at.0
+                    "{scope}|{detector}|{}|{agent}|{}",
+                    rule.id, episode.opened_at.0
                 ),
                 kind: AlertKind::Finding,
                 severity: episode.severity(),
                 scope: scope.clone(),
                 subject: detector.to_owned(),
-                message: place.rule().message(episode),
+                message: place.rule.message(episode),
                 at: now,
             });
         }
@@ -177,86 +176,79 @@ impl Meter {
             let entry = super::finish::session_block(
                 &scope,
                 rule,
-                place.rule().message(episode),
+                place.rule.message(episode),
                 self.seq,
                 now,
                 until,
                 &episode.evidence,
             );
-            let detector = rule.detector.name();
             let key = spendfuse_domain::verdict::finding_key(detector, &scope);
             self.outputs.blocklist.push((key, Some(entry)));
-            if let Some(session) = self.sessions.get_mut(&place.session)
-                && !session.blocked_by.iter().any(|one| one == detector)
-            {
+            if !session.blocked_by.iter().any(|one| one == detector) {
                 session.blocked_by.push(detector.to_owned());
             }
         }
         self.grown.insert(place);
     }
 
-    pub(super) fn close_episode(&mut self, place: &EpisodePlace, episode: Episode) {
-        self.grown.remove(place);
-        let finding = super::finish::lane_finding(
-            place,
-            &episode,
-            spendfuse_domain::finding::FindingState::Closed,
-        );
-        self.outputs.findings.push(finding);
-        self.republish_namesake(place);
-    }
-
-    /// Lanes of an agent's several models share the findings' key: when one closes, another that
-    /// is open is told again, so that it stands there.
-    fn republish_namesake(&mut self, closed: &EpisodePlace) {
-        let Some(session) = self.sessions.get_mut(&closed.session) else {
+    pub(super) fn close_episode(&mut self, place: EpisodePlace, episode: &Episode) {
+        self.grown.remove(&place);
+        let Some(session) = self.sessions.get(place.session) else {
             return;
         };
-        let namesake = session.lanes.iter_mut().find_map(|lane| {
-            let same_agent = lane.agent == closed.agent && lane.model != closed.model;
-            let is_open = same_agent && lane.episode_mut(closed.rule()).is_some();
-            is_open.then(|| lane.model.clone())
-        });
-        if let Some(model) = namesake {
-            self.grown.insert(EpisodePlace {
-                model,
-                ..closed.clone()
-            });
+        let lane = &session.lanes[place.lane];
+        let finding =
+            super::finish::lane_finding(session, lane, place.rule, episode, FindingState::Closed);
+        self.outputs.findings.push(finding);
+        // Lanes of an agent's several models share the findings' key: when one closes, another
+        // that is open is told again, so that it stands there.
+        if let Some(lane) = session.open_namesake(place.lane, place.rule) {
+            self.grown.insert(EpisodePlace { lane, ..place });
         }
     }
 
     /// The session, begun where it is new; one that was idle for too long ends first, whether or
     /// not a tick came by in between.
-    fn live_session(&mut self, key: &SessionKey) -> &mut Session {
-        self.end_if_idle(key);
-        let now = self.now;
-        let idle = self.config.session_idle_millis;
-        let expiry = &mut self.expiry;
-        let session = self.sessions.entry(key.clone()).or_insert_with(|| {
-            expiry.insert((now.plus(idle), key.clone()));
-            Session::begin(key, now)
+    fn live_session(&mut self, name: SessionName<'_>) -> (SessionId, &mut Session) {
+        let known = self.find_unless_idle(name);
+        let id = known.unwrap_or_else(|| {
+            let id = self.sessions.begin(name, self.now);
+            let deadline = self.now.plus(self.config.session_idle_millis);
+            self.expiry.insert((deadline, id));
+            id
         });
-        session.last_at = now;
-        session
+        let session = self.sessions.get_mut(id).expect("found or begun above");
+        (id, session)
     }
 
-    fn end_if_idle(&mut self, key: &SessionKey) {
-        let idle = self.config.session_idle_millis;
-        let last_at = self.sessions.get(key).map(|session| session.last_at);
-        if last_at.is_some_and(|last_at| self.now.since(last_at) > idle) {
-            self.end_session(key);
+    /// Notes that the running commit changes a live session.
+    pub(super) fn touch(&mut self, id: SessionId) {
+        if let Some(session) = self.sessions.get_mut(id) {
+            session.last_at = self.now;
         }
+        self.settle_at_end(id);
+    }
+
+    /// The session of that name; where it was idle for too long, it ends now and is not there.
+    fn find_unless_idle(&mut self, name: SessionName<'_>) -> Option<SessionId> {
+        let id = self.sessions.find(name)?;
+        let last_at = self.sessions.get(id)?.last_at;
+        if self.now.since(last_at) > self.config.session_idle_millis {
+            self.end_session(id);
+            return None;
+        }
+        Some(id)
     }
 
     /// `spendfuse.session_end`: the named session ends, and the root if it is its own.
     pub(super) fn end_named_session(&mut self, event: &Event<'_>) {
-        let session = &event.attribution.session;
-        let root = root_of(event);
-        if !session.is_empty() {
-            self.end_session(&session_key(event, false, session));
-        }
-        if session.is_empty() || &**session == root {
-            self.end_session(&session_key(event, true, root));
+        let session = SessionName::of(event);
+        let root = SessionName::root_of(event);
+        let own_root = root.filter(|root| session.is_none_or(|session| session.name == root.name));
+        for name in session.into_iter().chain(own_root) {
+            if let Some(id) = self.sessions.find(name) {
+                self.end_session(id);
+            }
         }
     }
 
@@ -268,27 +260,19 @@ impl Meter {
                 .first()
                 .is_some_and(|(deadline, _)| *deadline < self.now)
         {
-            let Some((_, key)) = self.expiry.pop_first() else {
+            let Some((_, id)) = self.expiry.pop_first() else {
                 return;
             };
-            let Some(last_at) = self.sessions.get(&key).map(|session| session.last_at) else {
+            let Some(session) = self.sessions.get(id) else {
                 continue;
             };
-            let deadline: UnixMillis = last_at.plus(self.config.session_idle_millis);
+            let deadline: UnixMillis = session.last_at.plus(self.config.session_idle_millis);
             if deadline < self.now {
-                self.end_session(&key);
+                self.end_session(id);
                 ended += 1;
             } else {
-                self.expiry.insert((deadline, key));
+                self.expiry.insert((deadline, id));
             }
         }
-    }
-}
-
-fn session_key(event: &Event<'_>, root: bool, name: &str) -> SessionKey {
-    SessionKey {
-        workspace: event.attribution.workspace.to_string(),
-        root,
-        name: name.to_owned(),
     }
 }
