@@ -2,11 +2,8 @@
 
 use std::sync::Arc;
 
-<<<<<<< HEAD
-use spendfuse_broken::{Break, is_broken};
-=======
 use smallvec::SmallVec;
->>>>>>> cf39450 (Meter: sessions are held by number)
+use spendfuse_broken::{Break, is_broken};
 use spendfuse_domain::budget::Spend;
 use spendfuse_domain::event::{Call, Event};
 use spendfuse_domain::finding::{DetectorAction, DetectorRule, FindingState};
