@@ -156,7 +156,7 @@ fn shards_from(
     let mut entries = Vec::new();
     let mut next = first;
     while next < replica.entries.shard_count() && entries.len() < at_most {
-        replica.entries.for_each_in(next, |entry| {
+        replica.entries.for_each_in(next, |_, entry| {
             if !entry.is_expired(now) {
                 entries.push(page_entry(&Change::Set(Arc::clone(entry))));
             }

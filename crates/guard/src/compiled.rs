@@ -6,35 +6,90 @@ use std::sync::Arc;
 use hashbrown::HashMap;
 use jiff::tz::TimeZone;
 use smallvec::SmallVec;
-use spendfuse_domain::scope::{Dimension, Dimensions, Pattern, ScopeText};
-use spendfuse_domain::{Attribution, Budget, UnixMillis, Window, WindowKind};
+use spendfuse_domain::budget::{OnStale, Spend};
+use spendfuse_domain::scope::{Dimension, Dimensions, FilterMatch, Pattern, ScopeText};
+use spendfuse_domain::{Attribution, Budget, Limit, UnixMillis, Window, WindowKind};
 
-use crate::hash::{KeyHasher, part_label};
+use crate::digest::Kind;
+use crate::hash::{Factor, KeyHasher};
 
 /// All budgets of one version.
-#[derive(Default)]
 pub(crate) struct CompiledBudgets {
     /// In the order of their ids.
     pub(crate) budgets: Vec<CompiledBudget>,
     pub(crate) groups: Vec<Group>,
+    sources: Vec<Source>,
 }
 
 /// A budget with what is derived from it once.
 pub(crate) struct CompiledBudget {
-    pub(crate) budget: Arc<Budget>,
     /// Hash of its id, the first half of its entries' keys.
     pub(crate) id_hash: u128,
+    /// The smallest of `shares`: who stays below has nothing to fear.
+    pub(crate) lowest_share: i128,
+    /// The unit of its limit.
+    pub(crate) unit: Kind,
+    pub(crate) on_stale: OnStale,
+    has_filter: bool,
     /// For each step the smallest spend that reaches it, in the limit's unit.
     pub(crate) shares: SmallVec<[i128; 4]>,
     pub(crate) group: usize,
+    pub(crate) budget: Arc<Budget>,
     zone: TimeZone,
 }
 
 /// The budgets whose scopes have the same dimensions, of which the same are exact.
 pub(crate) struct Group {
     shape: Shape,
-    /// Budgets by the hash of their exact values (0 where nothing is exact).
-    members: HashMap<u128, SmallVec<[u32; 2]>>,
+    /// Where the values of the shape's parts come from.
+    parts: SmallVec<[u32; 4]>,
+    /// Those of the exact ones.
+    exact: SmallVec<[u32; 4]>,
+    /// What scopes without a workspace begin with, else 0.
+    base: u128,
+    members: Members,
+}
+
+enum Members {
+    /// Nothing is exact: every request that has values counts against all.
+    All(SmallVec<[u32; 2]>),
+    /// Budgets by the hash of their exact values.
+    ByExact(HashMap<u128, SmallVec<[u32; 2]>>),
+}
+
+/// Where a value comes from that some scope needs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Source {
+    dimension: Dimension,
+    session_is_root: bool,
+    factor: Factor,
+}
+
+/// Places of the values that every check needs, see [`CompiledBudgets::compile`].
+const WORKSPACE: usize = 0;
+const SESSION: usize = 1;
+
+/// The hashes of a request's values, by source; 0 where the request has none.
+pub(crate) struct Values(SmallVec<[u128; 16]>);
+
+impl Values {
+    /// The hash of the request's session as a scope; `None` where it names none.
+    pub(crate) fn session_scope(&self) -> Option<u128> {
+        let session = self.0[SESSION];
+        (session != 0).then(|| self.0[WORKSPACE].wrapping_add(session))
+    }
+
+    fn sum(&self, parts: &[u32], base: u128) -> Option<u128> {
+        let mut sum = base;
+        for part in parts {
+            let value = self.0[*part as usize];
+            if value == 0 {
+                return None;
+            }
+            sum = sum.wrapping_add(value);
+        }
+        Some(sum)
+    }
 }
 
 /// What scopes are made of, in their natural order.
@@ -49,7 +104,6 @@ struct Shape {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Part {
     dimension: Dimension,
-    label: String,
     exact: bool,
 }
 
@@ -76,46 +130,150 @@ impl Dimensions for Asking<'_> {
 pub(crate) struct Candidates<'a> {
     /// Places in [`CompiledBudgets::budgets`].
     pub(crate) members: &'a [u32],
-    /// Hash of the request's scope text.
+    /// Hash of the request's scope.
     pub(crate) scope: u128,
 }
 
 impl CompiledBudgets {
+    /// Compiles `budgets`, of which no two have the same id.
     pub(crate) fn compile(budgets: impl Iterator<Item = Arc<Budget>>, hasher: &KeyHasher) -> Self {
         let mut sorted: Vec<_> = budgets.collect();
         sorted.sort_by(|one, other| one.id.cmp(&other.id));
-        let mut compiled = Self::default();
+        let mut compiled = Self {
+            budgets: Vec::with_capacity(sorted.len()),
+            groups: Vec::new(),
+            sources: Vec::new(),
+        };
+        for (place, dimension) in [Dimension::Workspace, Dimension::Session]
+            .iter()
+            .enumerate()
+        {
+            let source = compiled.source(dimension, false, hasher);
+            debug_assert_eq!(source as usize, place);
+        }
         let mut group_of: HashMap<Shape, usize> = HashMap::new();
         for (place, budget) in sorted.into_iter().enumerate() {
             let shape = shape_of(&budget);
             let group = *group_of.entry(shape.clone()).or_insert_with(|| {
-                compiled.groups.push(Group {
-                    shape,
-                    members: HashMap::new(),
-                });
+                let group = compiled.group(shape, hasher);
+                compiled.groups.push(group);
                 compiled.groups.len() - 1
             });
-            let members = &mut compiled.groups[group].members;
-            let exact = exact_hash(&budget, hasher);
-            members.entry(exact).or_default().push(place as u32);
-            compiled
-                .budgets
-                .push(CompiledBudget::new(budget, group, hasher));
+            let members = match &mut compiled.groups[group].members {
+                Members::All(members) => members,
+                Members::ByExact(by_exact) => {
+                    by_exact.entry(exact_hash(&budget, hasher)).or_default()
+                }
+            };
+            members.push(place as u32);
+            let budget = CompiledBudget::new(budget, group, hasher);
+            compiled.budgets.push(budget);
         }
         compiled
+    }
+
+    fn group(&mut self, shape: Shape, hasher: &KeyHasher) -> Group {
+        let mut source = |part: &Part| {
+            let is_root = shape.session_is_root && part.dimension == Dimension::RootSession;
+            self.source(&part.dimension, is_root, hasher)
+        };
+        let parts = shape.parts.iter().map(&mut source).collect();
+        let of_exact = shape.parts.iter().filter(|part| part.exact);
+        let exact: SmallVec<_> = of_exact.map(&mut source).collect();
+        let has_workspace = shape
+            .parts
+            .first()
+            .is_some_and(|first| first.dimension == Dimension::Workspace);
+        Group {
+            parts,
+            base: if has_workspace {
+                0
+            } else {
+                hasher.all_workspaces()
+            },
+            members: if exact.is_empty() {
+                Members::All(SmallVec::new())
+            } else {
+                Members::ByExact(HashMap::new())
+            },
+            exact,
+            shape,
+        }
+    }
+
+    /// The place of a source, which is added where it is new.
+    fn source(&mut self, dimension: &Dimension, session_is_root: bool, hasher: &KeyHasher) -> u32 {
+        let wanted = Source {
+            dimension: dimension.clone(),
+            session_is_root,
+            factor: hasher.factor(dimension),
+        };
+        let known = self.sources.iter().position(|source| *source == wanted);
+        let place = known.unwrap_or_else(|| {
+            self.sources.push(wanted);
+            self.sources.len() - 1
+        });
+        place as u32
+    }
+
+    /// Hashes the values of `request` that budgets ask for.
+    pub(crate) fn values(&self, request: &Attribution<'_>, hasher: &KeyHasher) -> Values {
+        let mut values = SmallVec::new();
+        for source in &self.sources {
+            let asking = Asking {
+                request,
+                session_is_root: source.session_is_root,
+            };
+            let value = asking.value(&source.dimension);
+            values.push(if value.is_empty() {
+                0
+            } else {
+                hasher.part(source.factor, value)
+            });
+        }
+        Values(values)
     }
 }
 
 impl CompiledBudget {
     fn new(budget: Arc<Budget>, group: usize, hasher: &KeyHasher) -> Self {
-        let limit = budget.limit.amount();
+        let amount = budget.limit.amount();
+        let shares: SmallVec<[i128; 4]> =
+            budget.steps.iter().map(|step| step.at.of(amount)).collect();
         Self {
             id_hash: hasher.text(budget.id.as_str()),
-            shares: budget.steps.iter().map(|step| step.at.of(limit)).collect(),
+            lowest_share: shares.iter().copied().min().unwrap_or(i128::MAX),
+            unit: match budget.limit {
+                Limit::Usd(_) => Kind::Usd,
+                Limit::Tokens(_) => Kind::Tokens,
+                Limit::Calls(_) => Kind::Calls,
+            },
+            on_stale: budget.on_stale,
+            has_filter: !budget.filter.is_empty(),
+            shares,
             group,
             // The budgets file refuses unknown zones; UTC as in the ledger.
             zone: TimeZone::get(&budget.timezone).unwrap_or(TimeZone::UTC),
             budget,
+        }
+    }
+
+    /// How a request stands to the budget's `where`.
+    pub(crate) fn filter(&self, asking: Asking<'_>) -> FilterMatch {
+        if self.has_filter {
+            self.budget.filter.evaluate(&asking)
+        } else {
+            FilterMatch::Holds
+        }
+    }
+
+    /// The part of `spend` that counts against the limit, in its unit.
+    #[inline]
+    pub(crate) fn counted(&self, spend: &Spend) -> i128 {
+        match self.unit {
+            Kind::Tokens => i128::from(spend.tokens),
+            Kind::Calls => i128::from(spend.calls),
+            _ => spend.cost.get(),
         }
     }
 
@@ -149,33 +307,13 @@ impl Group {
 
     /// The budgets whose scope the request lies in, `where` apart; `None` where it lacks a value or
     /// has others than every budget's.
-    pub(crate) fn candidates(
-        &self,
-        asking: Asking<'_>,
-        hasher: &KeyHasher,
-    ) -> Option<Candidates<'_>> {
-        let parts = &self.shape.parts;
-        let lacks = |part: &Part| asking.value(&part.dimension).is_empty();
-        if parts.iter().any(lacks) {
-            return None;
-        }
-        let scope_hash = |wanted: &dyn Fn(&Part) -> bool| {
-            let (workspace, rest) = self.split();
-            let workspace = workspace.filter(|part| wanted(part));
-            let mut hash = hasher.scope(workspace.map(|part| asking.value(&part.dimension)));
-            for part in rest.iter().filter(|part| wanted(part)) {
-                hash.part(&part.label, asking.value(&part.dimension));
-            }
-            hash.finish()
+    #[inline]
+    pub(crate) fn candidates(&self, values: &Values) -> Option<Candidates<'_>> {
+        let scope = values.sum(&self.parts, self.base)?;
+        let members = match &self.members {
+            Members::All(members) => members,
+            Members::ByExact(by_exact) => by_exact.get(&values.sum(&self.exact, 0)?)?,
         };
-        let any_exact = parts.iter().any(|part| part.exact);
-        let exact = if any_exact {
-            scope_hash(&|part| part.exact)
-        } else {
-            0
-        };
-        let members = self.members.get(&exact)?;
-        let scope = scope_hash(&|_| true);
         Some(Candidates { members, scope })
     }
 
@@ -201,7 +339,6 @@ impl Group {
 fn shape_of(budget: &Budget) -> Shape {
     let part = |dimension: &Dimension, exact| Part {
         dimension: dimension.clone(),
-        label: part_label(dimension),
         exact,
     };
     let own = budget.scope.0.iter();
@@ -224,19 +361,10 @@ fn shape_of(budget: &Budget) -> Shape {
 
 /// The hash under which a budget is found by its exact values.
 fn exact_hash(budget: &Budget, hasher: &KeyHasher) -> u128 {
-    let exact: Vec<_> = budget.scope.0.iter().filter_map(exact_value).collect();
-    if exact.is_empty() {
-        return 0;
-    }
-    let (workspace, rest) = match exact.split_first() {
-        Some(((Dimension::Workspace, value), rest)) => (Some(*value), rest),
-        _ => (None, exact.as_slice()),
-    };
-    let mut hash = hasher.scope(workspace);
-    for (dimension, value) in rest {
-        hash.part(&part_label(dimension), value);
-    }
-    hash.finish()
+    let exact = budget.scope.0.iter().filter_map(exact_value);
+    exact.fold(0, |sum, (dimension, value)| {
+        sum.wrapping_add(hasher.part(hasher.factor(dimension), value))
+    })
 }
 
 fn exact_value(part: &(Dimension, Pattern)) -> Option<(&Dimension, &str)> {

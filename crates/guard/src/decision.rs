@@ -4,12 +4,13 @@ use std::sync::Arc;
 
 use smallvec::SmallVec;
 use spendfuse_domain::budget::{Action, BudgetId, OnStale, Spend};
-use spendfuse_domain::{Attribution, Nanos, Verdict};
+use spendfuse_domain::{Attribution, Nanos, UnixMillis, Verdict};
 
-use crate::compiled::{CompiledBudget, CompiledBudgets};
+use crate::compiled::CompiledBudget;
+use crate::digest::Bounds;
 use crate::entry::Entry;
-use crate::findings::OpenFindings;
 use crate::freshness::{State, StateAge};
+use crate::guard::{Replica, Snapshot};
 
 /// A call that asks whether it may go ahead.
 #[derive(Clone, Debug, Default)]
@@ -30,33 +31,35 @@ pub enum ColdStart {
     Block,
 }
 
-/// How a call stands to one budget. Small: the check path makes no text.
+/// How a call stands to one budget. Small, and no reference to anything: the check path makes no
+/// text and counts no references.
+#[derive(Clone, Copy, Debug)]
 pub(crate) struct Match {
-    /// Place of the budget in the decision's budgets.
+    /// Place of its entry in the replica.
+    pub(crate) key: u128,
+    /// Place of the budget in the snapshot's budgets.
     pub(crate) budget: u32,
-    /// Its current entry; `None` = nothing spent in the current window.
-    pub(crate) entry: Option<Arc<Entry>>,
     pub(crate) verdict: Verdict,
     /// Place of the budget's step that was reached.
-    pub(crate) step: Option<usize>,
+    pub(crate) step: Option<u16>,
     /// Whether the verdict is due to `on_stale`.
     pub(crate) by_staleness: bool,
 }
 
-/// The answer to a [`CheckRequest`].
-pub struct Decision {
-    pub(crate) budgets: arc_swap::Guard<Arc<CompiledBudgets>>,
+/// The answer to a [`CheckRequest`]. Holds what it was decided by, so it is for now, not to be kept.
+pub struct Decision<'guard> {
+    pub(crate) replica: &'guard Replica,
+    pub(crate) snapshot: arc_swap::Guard<Arc<Snapshot>>,
     pub(crate) verdict: Verdict,
-    pub(crate) matches: SmallVec<[Match; 8]>,
+    pub(crate) matches: SmallVec<[Match; 12]>,
     /// Places of budgets whose `where` asks for fields that the request lacks.
     pub(crate) not_evaluated: SmallVec<[u32; 8]>,
-    pub(crate) session_blocks: SmallVec<[Arc<Entry>; 2]>,
-    pub(crate) findings: SmallVec<[OpenFindings; 2]>,
+    pub(crate) session_blocks: SmallVec<[Arc<Entry>; 5]>,
     pub(crate) state: StateAge,
     pub(crate) cold_block: bool,
 }
 
-impl Decision {
+impl Decision<'_> {
     /// The strictest verdict of all that apply; [`Verdict::Ok`] is `allow`.
     pub fn verdict(&self) -> Verdict {
         self.verdict
@@ -64,7 +67,7 @@ impl Decision {
 
     /// The budgets that the call counts against, with what each says, in no order.
     pub fn budgets(&self) -> impl Iterator<Item = (&BudgetId, Verdict)> {
-        let id = |one: &Match| &self.budgets.budgets[one.budget as usize].budget.id;
+        let id = |one: &Match| &self.compiled(one.budget).budget.id;
         self.matches.iter().map(move |one| (id(one), one.verdict))
     }
 
@@ -76,88 +79,208 @@ impl Decision {
     /// The cheaper model to use, where the decision is `downgrade`; that of the first budget by id
     /// where several ask.
     pub fn downgrade_to(&self) -> Option<&str> {
-        let downgrades = |one: &&Match| one.verdict == Verdict::Downgrade;
-        let first = self
-            .matches
-            .iter()
-            .filter(downgrades)
-            .min_by_key(|one| one.budget)?;
-        let budget = &self.budgets.budgets[first.budget as usize].budget;
-        match budget.steps.get(first.step?).map(|step| &step.action) {
+        self.downgrade_of(self.matches.iter())
+    }
+
+    pub(crate) fn downgrade_of<'m>(
+        &self,
+        matches: impl Iterator<Item = &'m Match>,
+    ) -> Option<&str> {
+        let downgrades = matches.filter(|one| one.verdict == Verdict::Downgrade);
+        let first = downgrades.min_by_key(|one| one.budget)?;
+        let budget = &self.compiled(first.budget).budget;
+        match budget
+            .steps
+            .get(usize::from(first.step?))
+            .map(|step| &step.action)
+        {
             Some(Action::Downgrade(model)) => Some(model),
             _ => None,
         }
     }
+
+    pub(crate) fn compiled(&self, place: u32) -> &CompiledBudget {
+        &self.snapshot.budgets.budgets[place as usize]
+    }
 }
 
-/// How `request` stands to a budget whose scope and `where` it meets.
-pub(crate) fn judge(
-    compiled: &CompiledBudget,
-    place: u32,
-    entry: Option<Arc<Entry>>,
-    request: &CheckRequest<'_>,
-    state: State,
-) -> Match {
-    let budget = &compiled.budget;
-    let spent = entry
-        .as_ref()
-        .map_or(0, |entry| entry.spent.against(budget.limit));
-    let estimate = request.estimate.against(budget.limit);
-    let ceiling = enforced_ceiling(compiled, entry.as_deref());
-    let reached = budget.steps.iter().zip(&compiled.shares).enumerate();
-    let strictest = reached
-        .filter(|(_, (step, share))| {
+/// What is known of a scope's spend, as one budget sees it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Spent {
+    /// In the unit of the budget's limit.
+    pub(crate) amount: i128,
+    /// In dollars, where it is known.
+    cost: Option<Nanos>,
+    /// Strictest step reached, as the entry's writer judged.
+    verdict: Verdict,
+    /// Whether the entry's writer judged by the limit that the budget has now.
+    same_limit: bool,
+}
+
+impl Spent {
+    /// From a full entry; `None` where its window is over.
+    pub(crate) fn of(entry: &Entry, compiled: &CompiledBudget, now: UnixMillis) -> Option<Self> {
+        let limit = compiled.budget.limit;
+        (!entry.is_expired(now)).then(|| Self {
+            amount: entry.spent.against(limit),
+            cost: entry.cost(),
+            verdict: entry.verdict,
+            same_limit: entry.limit == Some(limit),
+        })
+    }
+}
+
+impl Match {
+    /// A budget that a request meets, before it is judged.
+    pub(crate) fn new(budget: u32, key: u128) -> Self {
+        Self {
+            key,
+            budget,
+            verdict: Verdict::Ok,
+            step: None,
+            by_staleness: false,
+        }
+    }
+
+    /// Whether a request that is as near to the budget's steps as `bounds` allow is far from all of
+    /// them, as nearly every request is; then it is judged.
+    #[inline]
+    pub(crate) fn is_far(
+        &mut self,
+        compiled: &CompiledBudget,
+        bounds: Bounds,
+        request: &CheckRequest<'_>,
+        state: State,
+    ) -> bool {
+        let estimate = compiled.counted(&request.estimate).max(0);
+        let (_, high) = amounts(compiled, bounds);
+        let is_far = high + estimate < compiled.lowest_share;
+        is_far && self.judge_staleness_nearly(compiled, state)
+    }
+
+    /// Judges by what a digest says, where that leaves nothing open; returns whether it did.
+    pub(crate) fn judge_nearly(
+        &mut self,
+        compiled: &CompiledBudget,
+        bounds: Bounds,
+        request: &CheckRequest<'_>,
+        state: State,
+    ) -> bool {
+        let estimate = compiled.counted(&request.estimate);
+        let (low, high) = amounts(compiled, bounds);
+        let step = compiled.strictest(low, estimate, Verdict::Block);
+        let is_same = step == compiled.strictest(high, estimate, Verdict::Block);
+        // Else it matters by which limit the entry was judged.
+        let as_judged =
+            compiled.budget.unpriced_blocks || compiled.by_spend(high) <= bounds.verdict;
+        if !is_same || !as_judged {
+            return false;
+        }
+        self.reach(compiled, step, &request.attribution);
+        self.judge_staleness_nearly(compiled, state)
+    }
+
+    /// How `request` stands to the budget, of which exactly `spent` is known.
+    pub(crate) fn judge(
+        &mut self,
+        compiled: &CompiledBudget,
+        spent: Option<Spent>,
+        request: &CheckRequest<'_>,
+        state: State,
+    ) {
+        let estimate = compiled.counted(&request.estimate);
+        let amount = spent.map_or(0, |spent| spent.amount);
+        if amount + estimate.max(0) >= compiled.lowest_share {
+            let ceiling = enforced_ceiling(compiled, spent);
+            let step = compiled.strictest(amount, estimate, ceiling);
+            self.reach(compiled, step, &request.attribution);
+        }
+        if state == State::Stale {
+            let refused = match compiled.on_stale {
+                OnStale::Allow => false,
+                OnStale::Block => true,
+                OnStale::AllowUpTo(most) => {
+                    let cost = spent.map_or(Some(Nanos::ZERO), |spent| spent.cost);
+                    // A budget in tokens or calls does not say what was spent in dollars.
+                    cost.is_none_or(|cost| cost + request.estimate.cost > most)
+                }
+            };
+            self.refuse_when_stale(refused);
+        }
+    }
+
+    /// As [`judge`](Self::judge) does for old state, where the amount does not matter.
+    fn judge_staleness_nearly(&mut self, compiled: &CompiledBudget, state: State) -> bool {
+        if state == State::Stale {
+            match compiled.on_stale {
+                OnStale::Allow => {}
+                OnStale::Block => self.refuse_when_stale(true),
+                OnStale::AllowUpTo(_) => return false,
+            }
+        }
+        true
+    }
+
+    fn refuse_when_stale(&mut self, refused: bool) {
+        if refused && self.verdict < Verdict::Block {
+            self.by_staleness = true;
+            self.verdict = Verdict::Block;
+        }
+    }
+
+    fn reach(&mut self, compiled: &CompiledBudget, step: Option<u16>, asking: &Attribution<'_>) {
+        self.step = step;
+        let step = step.and_then(|place| compiled.budget.steps.get(usize::from(place)));
+        self.verdict = match step.map(|step| &step.action) {
+            Some(Action::Downgrade(model)) if *model == asking.model => Verdict::Warn,
+            action => action.map_or(Verdict::Ok, Action::verdict),
+        };
+    }
+}
+
+impl CompiledBudget {
+    /// The place of the strictest step that a call reaches which would spend `estimate` on top of
+    /// `spent`, among those that are not stricter than `ceiling`.
+    fn strictest(&self, spent: i128, estimate: i128, ceiling: Verdict) -> Option<u16> {
+        let steps = self.budget.steps.iter().zip(&self.shares).enumerate();
+        let reached = steps.filter(|(_, (step, share))| {
             let ahead = matches!(step.action, Action::Block) && spent + estimate > **share;
             (spent >= **share || ahead) && step.action.verdict() <= ceiling
-        })
-        .max_by_key(|(_, (step, _))| (step.action.verdict(), step.at));
-    let step = strictest.map(|(step, _)| step);
-    let mut verdict = strictest.map_or(Verdict::Ok, |(_, (step, _))| match &step.action {
-        Action::Downgrade(model) if *model == request.attribution.model => Verdict::Warn,
-        action => action.verdict(),
-    });
-    let by_staleness = state == State::Stale
-        && verdict < Verdict::Block
-        && refused_when_stale(budget.on_stale, entry.as_deref(), request.estimate.cost);
-    if by_staleness {
-        verdict = Verdict::Block;
+        });
+        let strictest = reached.max_by_key(|(_, (step, _))| (step.action.verdict(), step.at));
+        strictest.and_then(|(place, _)| u16::try_from(place).ok())
     }
-    Match {
-        budget: place,
-        entry,
-        verdict,
-        step,
-        by_staleness,
+
+    /// The strictest verdict that so much spend causes, whatever it is made of.
+    fn by_spend(&self, spent: i128) -> Verdict {
+        let steps = self.budget.steps.iter().zip(&self.shares);
+        let reached = steps.filter(|(_, share)| spent >= **share);
+        let strictest = reached.map(|(step, _)| step.action.verdict()).max();
+        strictest.unwrap_or_default()
+    }
+}
+
+/// The least and the most that may be spent, in the unit of the budget's limit.
+fn amounts(compiled: &CompiledBudget, bounds: Bounds) -> (i128, i128) {
+    if bounds.kind == compiled.unit {
+        (bounds.low.into(), bounds.high.into())
+    } else {
+        (0, 0)
     }
 }
 
 /// The strictest verdict that spend may cause. Spend at a ceiling price (a model without a price)
 /// only warns unless the budget says otherwise; how much of an entry that is, only its writer
 /// knows, so its verdict stands as long as it judged by the same limit.
-fn enforced_ceiling(compiled: &CompiledBudget, entry: Option<&Entry>) -> Verdict {
-    let budget = &compiled.budget;
-    match entry {
-        Some(entry) if !budget.unpriced_blocks && entry.limit == Some(budget.limit) => {
-            let by_spend = budget.reached(&entry.spent);
-            let by_spend = by_spend.map_or(Verdict::Ok, |step| step.action.verdict());
-            if by_spend > entry.verdict {
-                entry.verdict
+fn enforced_ceiling(compiled: &CompiledBudget, spent: Option<Spent>) -> Verdict {
+    match spent {
+        Some(spent) if !compiled.budget.unpriced_blocks && spent.same_limit => {
+            if compiled.by_spend(spent.amount) > spent.verdict {
+                spent.verdict
             } else {
                 Verdict::Block
             }
         }
         _ => Verdict::Block,
-    }
-}
-
-fn refused_when_stale(on_stale: OnStale, entry: Option<&Entry>, estimate: Nanos) -> bool {
-    match on_stale {
-        OnStale::Allow => false,
-        OnStale::Block => true,
-        OnStale::AllowUpTo(most) => {
-            let spent = entry.map_or(Some(Nanos::ZERO), Entry::cost);
-            // A budget in tokens or calls does not say what was spent in dollars.
-            spent.is_none_or(|spent| spent + estimate > most)
-        }
     }
 }

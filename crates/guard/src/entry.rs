@@ -46,6 +46,24 @@ struct Known {
     calls: bool,
 }
 
+const NOTHING: Known = Known {
+    cost: false,
+    tokens: false,
+    calls: false,
+};
+const COST: Known = Known {
+    cost: true,
+    ..NOTHING
+};
+const TOKENS: Known = Known {
+    tokens: true,
+    ..NOTHING
+};
+const CALLS: Known = Known {
+    calls: true,
+    ..NOTHING
+};
+
 impl Entry {
     /// Reads the value of `key`.
     ///
@@ -141,6 +159,16 @@ impl Entry {
         self.caused_by.as_ref().and_then(|event| event.time)
     }
 
+    /// What is spent, where the entry states only one amount and that is of its limit's unit.
+    pub(crate) fn only_amount(&self) -> Option<Limit> {
+        let (amount, only) = match self.limit? {
+            Limit::Usd(_) => (Limit::Usd(self.spent.cost), COST),
+            Limit::Tokens(_) => (Limit::Tokens(self.spent.tokens), TOKENS),
+            Limit::Calls(_) => (Limit::Calls(self.spent.calls), CALLS),
+        };
+        (self.known == only).then_some(amount)
+    }
+
     /// The value as it was published.
     pub fn to_published(&self) -> BlocklistEntry {
         let count = |limit: Option<Limit>, tokens: bool| match limit {
@@ -208,6 +236,25 @@ fn known_action(action: String) -> Cow<'static, str> {
     ];
     let known = known.into_iter().find(|verdict| verdict.name() == action);
     known.map_or(Cow::Owned(action), |verdict| Cow::Borrowed(verdict.name()))
+}
+
+#[cfg(test)]
+impl Entry {
+    /// An entry of a budget of one dollar.
+    pub(crate) fn of_spend(
+        spent_usd: &str,
+        verdict: Verdict,
+        expires_at: Option<UnixMillis>,
+    ) -> Self {
+        let value = serde_json::json!({
+            "v": 1, "budget": "b", "scope": "acme", "where": null, "verdict": verdict,
+            "action": "block", "spent_usd": spent_usd, "limit_usd": "1.00", "percent": null,
+            "window": "lifetime", "window_start": UnixMillis(0), "resets_at": null,
+            "expires_at": expires_at, "counted_from": UnixMillis(0), "downgrade_to": null,
+            "version": 1, "decided_at": UnixMillis(0), "caused_by": null,
+        });
+        Self::parse("b|acme", value.to_string().as_bytes()).expect("an entry")
+    }
 }
 
 #[cfg(test)]

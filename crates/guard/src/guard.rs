@@ -4,17 +4,19 @@ use std::sync::{Arc, Mutex};
 
 use arc_swap::ArcSwap;
 use smallvec::SmallVec;
-use spendfuse_domain::scope::{Dimension, FilterMatch};
+use spendfuse_domain::scope::FilterMatch;
 use spendfuse_domain::{Detector, UnixMillis, Verdict};
 
 use crate::changes::{BlocklistPage, ChangeLog, CursorExpired};
 use crate::compiled::CompiledBudgets;
-use crate::decision::{CheckRequest, ColdStart, Decision, judge};
+use crate::decision::{CheckRequest, ColdStart, Decision, Match, Spent};
+use crate::digest::Glimpse;
 use crate::entry::Entry;
 use crate::findings::{OpenFinding, OpenFindings};
 use crate::freshness::{Freshness, Now, State, StateAge};
-use crate::hash::{KeyHasher, combine, part_label};
+use crate::hash::{EntryHash, KeyHasher, combine};
 use crate::shards::Shards;
+use crate::table::Table;
 use crate::writer::GuardWriter;
 
 /// How a guard behaves; the same for writer and readers.
@@ -46,20 +48,28 @@ const FINDING_SHARDS: usize = 1024;
 pub(crate) struct Replica {
     pub(crate) config: GuardConfig,
     pub(crate) hasher: KeyHasher,
+    /// All that a check reads, but for the rare cases where the full entries are needed.
+    pub(crate) snapshot: ArcSwap<Snapshot>,
     pub(crate) entries: Shards<Arc<Entry>>,
     pub(crate) findings: Shards<OpenFindings>,
-    pub(crate) budgets: ArcSwap<CompiledBudgets>,
-    pub(crate) freshness: ArcSwap<Freshness>,
     /// Never touched by a check.
     pub(crate) changes: Mutex<ChangeLog>,
-    labels: SessionLabels,
+    prefixes: SessionPrefixes,
 }
 
-/// What of session scopes and session blocks is the same in every check.
-struct SessionLabels {
-    session: String,
-    root_session: String,
+/// What readers take hold of once a check. The table's slots change in place, so most publications
+/// need no new one.
+pub(crate) struct Snapshot {
+    pub(crate) budgets: Arc<CompiledBudgets>,
+    pub(crate) table: Arc<Table>,
+    pub(crate) freshness: Freshness,
+}
+
+/// What stands before a session's scope in the keys of its blocks.
+struct SessionPrefixes {
     detectors: [u128; Detector::ALL.len()],
+    /// No key of the topic: where the table keeps whether any of them blocks.
+    any: u128,
 }
 
 /// A handle on the replica for any number of threads. Cloning is cheap.
@@ -74,41 +84,48 @@ impl Guard {
         let hasher = KeyHasher::new();
         let detector_hash =
             |detector: Detector| hasher.text(&format!("finding|{}", detector.name()));
+        let none = std::iter::empty();
+        let snapshot = Snapshot {
+            budgets: Arc::new(CompiledBudgets::compile(none, &hasher)),
+            table: Arc::new(Table::for_entries(0, UnixMillis(0))),
+            freshness: Freshness::default(),
+        };
         let replica = Arc::new(Replica {
+            snapshot: ArcSwap::from_pointee(snapshot),
             entries: Shards::new(ENTRY_SHARDS),
             findings: Shards::new(FINDING_SHARDS),
-            budgets: ArcSwap::from_pointee(CompiledBudgets::default()),
-            freshness: ArcSwap::from_pointee(Freshness::default()),
             changes: Mutex::new(ChangeLog::new()),
-            labels: SessionLabels {
-                session: part_label(&Dimension::Session),
-                root_session: part_label(&Dimension::RootSession),
+            prefixes: SessionPrefixes {
                 detectors: Detector::ALL.map(detector_hash),
+                any: hasher.text("finding"),
             },
             hasher,
             config,
         });
-        (GuardWriter::new(Arc::clone(&replica)), Self { replica })
+        let writer = GuardWriter::new(Arc::clone(&replica));
+        (writer, Self { replica })
     }
 
-    /// Decides about a call. No lock, no network; no allocation as long as at most eight budgets
-    /// apply. The cost depends on how many scope shapes budgets use, not on how many scopes there
-    /// are or how many are blocked.
-    pub fn check(&self, request: &CheckRequest<'_>, now: Now) -> Decision {
+    /// Decides about a call. No lock, no network; no allocation as long as at most twelve budgets
+    /// apply (the first check of a thread apart, which registers the thread). The cost depends on
+    /// how many scope shapes budgets use, hardly on how many scopes there are, and not on how many
+    /// are blocked.
+    pub fn check<'guard>(&'guard self, request: &CheckRequest<'_>, now: Now) -> Decision<'guard> {
         let replica = &*self.replica;
-        let state = self.state(now.monotonic_millis);
+        let snapshot = replica.snapshot.load();
+        let stale_after = replica.config.stale_after_millis;
+        let state = snapshot.freshness.at(now.monotonic_millis, stale_after);
         let mut decision = Decision {
-            budgets: replica.budgets.load(),
+            replica,
+            snapshot,
             verdict: Verdict::Ok,
             matches: SmallVec::new(),
             not_evaluated: SmallVec::new(),
             session_blocks: SmallVec::new(),
-            findings: SmallVec::new(),
             state,
             cold_block: state.state == State::Cold && replica.config.cold_start == ColdStart::Block,
         };
-        replica.meet_budgets(request, now.wall, &mut decision);
-        replica.meet_findings(request, now.wall, &mut decision);
+        decision.meet(request, now.wall);
         let strictest = decision.matches.iter().map(|one| one.verdict).max();
         let refused = decision.cold_block || !decision.session_blocks.is_empty();
         decision.verdict = if refused {
@@ -122,8 +139,8 @@ impl Guard {
     /// How old the replica is at this reading of the caller's monotonic clock.
     pub fn state(&self, monotonic_millis: i64) -> StateAge {
         let stale_after = self.replica.config.stale_after_millis;
-        let freshness = self.replica.freshness.load();
-        freshness.at(monotonic_millis, stale_after)
+        let snapshot = self.replica.snapshot.load();
+        snapshot.freshness.at(monotonic_millis, stale_after)
     }
 
     /// How many blocklist entries readers see, expired ones included.
@@ -133,7 +150,7 @@ impl Guard {
 
     /// How many budgets are in force.
     pub fn budget_count(&self) -> usize {
-        self.replica.budgets.load().budgets.len()
+        self.replica.snapshot.load().budgets.budgets.len()
     }
 
     /// The open findings that `wanted` picks, in no order. Looks at every open finding: for people
@@ -141,7 +158,7 @@ impl Guard {
     pub fn open_findings(&self, wanted: impl Fn(&OpenFinding) -> bool) -> Vec<Arc<OpenFinding>> {
         let mut found = Vec::new();
         for shard in 0..self.replica.findings.shard_count() {
-            self.replica.findings.for_each_in(shard, |open| {
+            self.replica.findings.for_each_in(shard, |_, open| {
                 found.extend(open.iter().filter(|one| wanted(one)).cloned());
             });
         }
@@ -162,52 +179,84 @@ impl Guard {
     }
 }
 
-impl Replica {
-    fn meet_budgets(&self, request: &CheckRequest<'_>, now: UnixMillis, decision: &mut Decision) {
-        let compiled = &decision.budgets;
-        for group in &compiled.groups {
-            let asking = group.asking(&request.attribution);
-            let Some(candidates) = group.candidates(asking, &self.hasher) else {
+impl Decision<'_> {
+    /// Finds the budgets and session blocks that apply to `request`.
+    fn meet(&mut self, request: &CheckRequest<'_>, now: UnixMillis) {
+        let (budgets, table) = (&*self.snapshot.budgets, &*self.snapshot.table);
+        let values = budgets.values(&request.attribution, &self.replica.hasher);
+        let session = values.session_scope();
+        // All that is needed from memory is fetched at once, and read only then.
+        let mut fetched = session.map_or(0, |scope| table.fetch(self.replica.any_block(scope)));
+        for group in &budgets.groups {
+            let Some(candidates) = group.candidates(&values) else {
                 continue;
             };
+            let asking = group.asking(&request.attribution);
             for &place in candidates.members {
-                let budget = &compiled.budgets[place as usize];
-                match budget.budget.filter.evaluate(&asking) {
+                let budget = &budgets.budgets[place as usize];
+                match budget.filter(asking) {
                     FilterMatch::Contradicts => {}
-                    FilterMatch::Unknown => decision.not_evaluated.push(place),
+                    FilterMatch::Unknown => self.not_evaluated.push(place),
                     FilterMatch::Holds => {
                         let key = combine(budget.id_hash, candidates.scope);
-                        let entry = self.entries.get(key).filter(|entry| !entry.is_expired(now));
-                        let state = decision.state.state;
-                        let found = judge(budget, place, entry, request, state);
-                        decision.matches.push(found);
+                        fetched ^= table.fetch(key);
+                        self.matches.push(Match::new(place, key));
                     }
                 }
             }
         }
-    }
-
-    fn meet_findings(&self, request: &CheckRequest<'_>, now: UnixMillis, decision: &mut Decision) {
-        let attribution = &request.attribution;
-        let scope_of = |label: &str, session: &str| {
-            let mut hash = self.hasher.scope(Some(&attribution.workspace));
-            hash.part(label, session);
-            hash.finish()
-        };
-        if !attribution.session.is_empty() {
-            let scope = scope_of(&self.labels.session, &attribution.session);
-            decision.findings.extend(self.findings.get(scope));
-            for detector in self.labels.detectors {
-                let block = self.entries.get(combine(detector, scope));
-                let block =
-                    block.filter(|entry| entry.verdict == Verdict::Block && !entry.is_expired(now));
-                decision.session_blocks.extend(block);
+        std::hint::black_box(fetched);
+        let state = self.state.state;
+        for found in &mut self.matches {
+            let budget = &budgets.budgets[found.budget as usize];
+            let decided = match table.get(found.key, now) {
+                Glimpse::Nothing => {
+                    found.judge(budget, None, request, state);
+                    true
+                }
+                Glimpse::Spent(bounds) if found.is_far(budget, bounds, request, state) => true,
+                _ => match table.confirm(found.key, now) {
+                    Glimpse::Spent(bounds) => found.judge_nearly(budget, bounds, request, state),
+                    _ => false,
+                },
+            };
+            if !decided {
+                let entry = self.replica.entries.get(found.key);
+                let spent = entry.and_then(|entry| Spent::of(&entry, budget, now));
+                found.judge(budget, spent, request, state);
             }
         }
-        if !attribution.root_session.is_empty() {
-            let scope = scope_of(&self.labels.root_session, &attribution.root_session);
-            decision.findings.extend(self.findings.get(scope));
+        // What detectors say of a session never fits into a digest: there is something or nothing.
+        if let Some(scope) = session
+            && table.get(self.replica.any_block(scope), now) != Glimpse::Nothing
+        {
+            self.session_blocks = self.replica.session_blocks(scope, now);
         }
+    }
+}
+
+impl Replica {
+    /// The place in the table that says whether a session may be blocked by a detector.
+    pub(crate) fn any_block(&self, session_scope: u128) -> EntryHash {
+        combine(self.prefixes.any, session_scope)
+    }
+
+    /// The entries by which a session is blocked at `now`.
+    pub(crate) fn session_blocks(
+        &self,
+        session_scope: u128,
+        now: UnixMillis,
+    ) -> SmallVec<[Arc<Entry>; 5]> {
+        let blocks = |entry: &Arc<Entry>| entry.verdict == Verdict::Block && !entry.is_expired(now);
+        self.detector_entries(session_scope)
+            .filter(blocks)
+            .collect()
+    }
+
+    /// The detectors' entries for a session, whatever they say.
+    pub(crate) fn detector_entries(&self, session_scope: u128) -> impl Iterator<Item = Arc<Entry>> {
+        let keys = self.prefixes.detectors.iter();
+        keys.filter_map(move |prefix| self.entries.get(combine(*prefix, session_scope)))
     }
 
     /// Shows what the writer has gathered to everybody who follows the blocklist's changes.

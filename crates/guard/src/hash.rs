@@ -1,52 +1,98 @@
-//! Where an entry lives in the replica: 128-bit hashes of budget and scope, built without a text.
+//! Where a scope lives in the replica: 128-bit hashes of dimension values, built without a text.
 //!
-//! The hash of an entry is the hash of what the key says before its last `|` (the budget, or
-//! `finding|` and the detector) combined with the hash of the scope text. So a check hashes each
-//! scope once, however many budgets share it.
+//! A scope's hash is the sum of the hashes of its parts, one for each dimension and value. So a
+//! check hashes each value of the request once, and a scope of any shape is a few additions. The
+//! writer, who has only texts, takes them apart and comes to the same sums.
+//!
+//! Hashes are not compared with the texts they stand for: that would cost a check a second miss of
+//! the processor's caches for each budget. Two scopes fall together by chance once in 2¹²⁸, and
+//! nobody can make them: values are hashed with a secret of this process.
 
 use std::hash::{BuildHasher, RandomState};
 
-use spendfuse_domain::scope::Dimension;
-use xxhash_rust::xxh3::Xxh3;
+use spendfuse_domain::scope::{Dimension, ScopeText};
+use xxhash_rust::xxh3::xxh3_128_with_secret;
 
-/// Place of an entry in the replica.
+/// Hash of a scope, or of a scope and the budget that counts it.
 pub(crate) type EntryHash = u128;
 
-/// Hashes scopes. Seeded anew in each process: values in scopes come from outside, and nobody must
-/// be able to make up one customer that falls together with another.
-#[derive(Clone)]
+/// As much as the longest inputs use; at least 136.
+const SECRET_BYTES: usize = 192;
+
+/// Hashes values, scopes and keys.
 pub(crate) struct KeyHasher {
-    seeded: Xxh3,
+    secret: [u8; SECRET_BYTES],
+    /// What stands for the workspace of a scope across all workspaces.
+    all_workspaces: u128,
+    workspace: Factor,
 }
 
+/// Tells the values of one dimension from those of others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Factor(u128);
+
 impl KeyHasher {
+    /// A hasher with a new secret: values in scopes come from outside, and nobody must be able to
+    /// make up one customer that falls together with another.
     pub(crate) fn new() -> Self {
-        Self {
-            seeded: Xxh3::with_seed(RandomState::new().hash_one("spendfuse-guard")),
+        let mut secret = [0; SECRET_BYTES];
+        for bytes in secret.chunks_mut(8) {
+            let random = RandomState::new().hash_one("spendfuse-guard");
+            bytes.copy_from_slice(&random.to_le_bytes());
         }
+        let mut hasher = Self {
+            secret,
+            all_workspaces: 0,
+            workspace: Factor(1),
+        };
+        hasher.all_workspaces = hasher.text("all workspaces");
+        hasher.workspace = hasher.factor(&Dimension::Workspace);
+        hasher
     }
 
-    /// The hash of a finished text.
+    /// The hash of a text.
     pub(crate) fn text(&self, text: &str) -> u128 {
-        let mut hasher = self.seeded.clone();
-        hasher.update(text.as_bytes());
-        hasher.digest128()
+        xxh3_128_with_secret(text.as_bytes(), &self.secret)
+    }
+
+    /// What the values of `dimension` are multiplied with.
+    pub(crate) fn factor(&self, dimension: &Dimension) -> Factor {
+        // Odd, so that no two values fall together.
+        Factor(self.text(&format!("dimension {}", dimension.name())) | 1)
+    }
+
+    /// The part that a value contributes to the sums of its scopes. Never 0.
+    pub(crate) fn part(&self, factor: Factor, value: &str) -> u128 {
+        self.text(value).wrapping_mul(factor.0).max(1)
+    }
+
+    /// The part of the scopes that name no workspace.
+    pub(crate) fn all_workspaces(&self) -> u128 {
+        self.all_workspaces
+    }
+
+    /// The hash of the scope with this text.
+    pub(crate) fn scope(&self, text: &str) -> u128 {
+        let Some(scope) = ScopeParts::parse(text) else {
+            // No writer's scope, and no request's: it has a place of its own.
+            return self.text(text);
+        };
+        let workspace = match &scope.workspace {
+            // As a request that names none.
+            Some(workspace) if workspace.is_empty() => 0,
+            Some(workspace) => self.part(self.workspace, workspace),
+            None => self.all_workspaces,
+        };
+        let parts = scope.parts.iter();
+        parts.fold(workspace, |sum, (dimension, value)| {
+            sum.wrapping_add(self.part(self.factor(dimension), value))
+        })
     }
 
     /// The place of the entry with this whole key, as it stands in the topic.
     pub(crate) fn key(&self, key: &str) -> EntryHash {
         let (prefix, scope) = key.rsplit_once('|').unwrap_or(("", key));
-        combine(self.text(prefix), self.text(scope))
-    }
-
-    /// Begins a scope as `ScopeText::begin` does.
-    pub(crate) fn scope(&self, workspace: Option<&str>) -> ScopeHash {
-        let mut hash = ScopeHash(self.seeded.clone());
-        match workspace {
-            Some(workspace) => hash.escaped(workspace),
-            None => hash.0.update(b"*"),
-        }
-        hash
+        combine(self.text(prefix), self.scope(scope))
     }
 }
 
@@ -55,65 +101,95 @@ pub(crate) fn combine(prefix: u128, scope: u128) -> EntryHash {
     prefix ^ scope
 }
 
-/// The hash of a scope text that is never written.
-pub(crate) struct ScopeHash(Xxh3);
+/// A scope text, taken apart.
+struct ScopeParts {
+    workspace: Option<String>,
+    parts: Vec<(Dimension, String)>,
+}
 
-impl ScopeHash {
-    /// Adds a part whose `/dimension=` is `label`, see [`part_label`].
-    pub(crate) fn part(&mut self, label: &str, value: &str) {
-        self.0.update(label.as_bytes());
-        self.escaped(value);
-    }
-
-    pub(crate) fn finish(self) -> u128 {
-        self.0.digest128()
-    }
-
-    fn escaped(&mut self, value: &str) {
-        const HEX: &[u8; 16] = b"0123456789ABCDEF";
-        let plain =
-            |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~');
-        let mut rest = value.as_bytes();
-        while !rest.is_empty() {
-            let run = rest.iter().take_while(|byte| plain(byte)).count();
-            self.0.update(&rest[..run]);
-            rest = &rest[run..];
-            if let Some((byte, after)) = rest.split_first() {
-                let high = HEX[usize::from(byte >> 4)];
-                let low = HEX[usize::from(byte & 15)];
-                self.0.update(&[b'%', high, low]);
-                rest = after;
-            }
+impl ScopeParts {
+    /// `None` where `text` is not exactly as [`ScopeText`] writes it, in the order of dimensions:
+    /// sums know no order, so other texts would fall together with it.
+    fn parse(text: &str) -> Option<Self> {
+        let mut pieces = text.split('/');
+        let workspace = match pieces.next()? {
+            "*" => None,
+            workspace => Some(unescaped(workspace)?),
+        };
+        let part = |piece: &str| {
+            let (name, value) = piece.split_once('=')?;
+            let dimension = Dimension::from_name(&unescaped(name)?)?;
+            Some((dimension, unescaped(value)?))
+        };
+        let parts = pieces.map(part).collect::<Option<Vec<_>>>()?;
+        let mut again = ScopeText::begin(workspace.as_deref());
+        for (dimension, value) in &parts {
+            again.part(dimension, value);
         }
+        let ordered = parts.is_sorted_by(|(one, _), (next, _)| one < next);
+        (ordered && again.finish() == text).then_some(Self { workspace, parts })
     }
 }
 
-/// What stands before a value in scope texts: `/customer=`, `/tags.team=`.
-pub(crate) fn part_label(dimension: &Dimension) -> String {
-    let mut text = spendfuse_domain::scope::ScopeText::begin(Some(""));
-    text.part(dimension, "");
-    text.finish()
+fn unescaped(text: &str) -> Option<String> {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let Some((&first, after)) = rest.split_first() {
+        rest = after;
+        if first != b'%' {
+            bytes.push(first);
+            continue;
+        }
+        let (digits, after) = rest.split_at_checked(2)?;
+        let digits = std::str::from_utf8(digits).ok()?;
+        bytes.push(u8::from_str_radix(digits, 16).ok()?);
+        rest = after;
+    }
+    String::from_utf8(bytes).ok()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use spendfuse_domain::scope::ScopeText;
 
     #[test]
-    fn a_streamed_scope_and_its_text_have_one_hash() {
+    fn the_sum_of_a_requests_values_is_the_hash_of_the_scopes_text() {
         let hasher = KeyHasher::new();
         let long = "größe/|%".repeat(60);
-        for values in [["acme", "c-42"], ["", "a b"], ["ä", &long]] {
+        for values in [["acme", "c-42"], ["*", "a b"], ["ä", &long]] {
             let mut text = ScopeText::begin(Some(values[0]));
-            let mut hash = hasher.scope(Some(values[0]));
+            let mut sum = hasher.part(hasher.factor(&Dimension::Workspace), values[0]);
             for dimension in [Dimension::Customer, Dimension::Tag("te am".into())] {
                 text.part(&dimension, values[1]);
-                hash.part(&part_label(&dimension), values[1]);
+                sum = sum.wrapping_add(hasher.part(hasher.factor(&dimension), values[1]));
             }
             let key = format!("finding|retry_loop|{}", text.finish());
             let prefix = hasher.text("finding|retry_loop");
-            assert_eq!(combine(prefix, hash.finish()), hasher.key(&key));
+            assert_eq!(combine(prefix, sum), hasher.key(&key));
         }
+        let part = hasher.part(hasher.factor(&Dimension::Plan), "free");
+        let sum = hasher.all_workspaces().wrapping_add(part);
+        assert_eq!(sum, hasher.scope("*/plan=free"));
+    }
+
+    #[test]
+    fn only_a_text_as_writers_write_it_has_the_hash_of_its_parts() {
+        let hasher = KeyHasher::new();
+        let texts = [
+            "acme/customer=a/feature=b",
+            "acme/customer=b/feature=a",
+            "acme/feature=b/customer=a",
+            "acme/customer=%61/feature=b",
+            "acme/customer=a/feature=b/",
+            "acme/customer=a/feature=b/feature=b",
+            "acme/customer=a/plan=b",
+            "acme/customer=a/feature=b/plan=%",
+            "*/customer=a/feature=b",
+            "%2A/customer=a/feature=b",
+            "/customer=a/feature=b",
+        ];
+        let hashes: std::collections::HashSet<_> =
+            texts.iter().map(|text| hasher.scope(text)).collect();
+        assert_eq!(hashes.len(), texts.len());
     }
 }

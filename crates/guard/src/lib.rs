@@ -17,14 +17,19 @@
 mod changes;
 mod compiled;
 mod decision;
+mod digest;
 mod entry;
 mod error;
 mod findings;
 mod freshness;
 mod guard;
 mod hash;
+#[cfg(test)]
+mod modelled;
 mod response;
 mod shards;
+mod standings;
+mod table;
 mod writer;
 
 pub use changes::{BlocklistPage, CursorExpired, PageEntry};

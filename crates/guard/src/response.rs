@@ -1,14 +1,17 @@
 //! A decision in words: the JSON of the contract's section 5.
 
+use std::sync::Arc;
+
 use serde::Serialize;
 use serde_json::Number;
 use spendfuse_domain::budget::Limit;
-use spendfuse_domain::scope::{Dimension, Dimensions as _};
+use spendfuse_domain::scope::{Dimension, Dimensions as _, ScopeText};
 use spendfuse_domain::{Nanos, UnixMillis, Verdict};
 
 use crate::compiled::CompiledBudget;
-use crate::decision::{CheckRequest, Decision, Match};
+use crate::decision::{CheckRequest, Decision, Match, Spent};
 use crate::entry::{Entry, percent};
+use crate::findings::OpenFindings;
 
 /// The answer of `POST /v1/check`.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -89,28 +92,46 @@ pub fn decision_name(verdict: Verdict) -> &'static str {
     }
 }
 
-impl Decision {
-    /// Puts the decision into words. `request` and `now` are those of the check.
+/// A budget that applies, judged by its full entry.
+struct Judged {
+    found: Match,
+    entry: Option<Arc<Entry>>,
+    /// In the unit of the limit.
+    spent: i128,
+}
+
+impl Decision<'_> {
+    /// Puts the decision into words. `request` and `now` are those of the check. Amounts are those
+    /// of this moment: where one has passed a step since the check, so has the answer.
     pub fn explain(&self, request: &CheckRequest<'_>, now: UnixMillis) -> CheckResponse {
-        let mut budgets: Vec<_> = self
+        let judged = self
             .matches
             .iter()
-            .map(|found| self.budget_line(found, request, now))
-            .chain(self.session_blocks.iter().map(|entry| session_line(entry)))
-            .collect();
+            .map(|found| self.judged(found, request, now));
+        let judged: Vec<_> = judged.collect();
+        let lines = judged.iter().map(|one| self.budget_line(one, request, now));
+        let stopped = self.session_blocks.iter().map(|entry| session_line(entry));
+        let mut budgets: Vec<_> = lines.chain(stopped).collect();
         budgets.sort_by(|one, other| {
             let strictness = other.verdict.cmp(&one.verdict);
             strictness.then_with(|| one.budget.cmp(&other.budget))
         });
+        let strictest = budgets.first().map_or(Verdict::Ok, |line| line.verdict);
+        let verdict = if self.cold_block {
+            Verdict::Block
+        } else {
+            strictest
+        };
         CheckResponse {
-            decision: decision_name(self.verdict),
+            decision: decision_name(verdict),
             retry_after_seconds: retry_after(&budgets, self.cold_block, now),
             budgets,
-            downgrade_to: match self.verdict {
-                Verdict::Downgrade => self.downgrade_to().map(str::to_owned),
+            downgrade_to: match verdict {
+                Verdict::Downgrade => self.downgrade_of(judged.iter().map(|one| &one.found)),
                 _ => None,
-            },
-            warnings: self.warnings(request),
+            }
+            .map(str::to_owned),
+            warnings: self.warnings(&judged, request),
             state: self.state.state.name(),
             state_age_ms: self.state.age_millis,
             complete_to: self.state.complete_to,
@@ -119,18 +140,37 @@ impl Decision {
         }
     }
 
+    fn judged(&self, found: &Match, request: &CheckRequest<'_>, now: UnixMillis) -> Judged {
+        let compiled = self.compiled(found.budget);
+        let entry = self.replica.entries.get(found.key);
+        let entry = entry.filter(|entry| !entry.is_expired(now));
+        let spent = entry
+            .as_ref()
+            .and_then(|entry| Spent::of(entry, compiled, now));
+        let mut again = Match::new(found.budget, found.key);
+        again.judge(compiled, spent, request, self.state.state);
+        Judged {
+            found: again,
+            entry,
+            spent: spent.map_or(0, |spent| spent.amount),
+        }
+    }
+
     fn budget_line(
         &self,
-        found: &Match,
+        judged: &Judged,
         request: &CheckRequest<'_>,
         now: UnixMillis,
     ) -> BudgetLine {
-        let compiled = &self.budgets.budgets[found.budget as usize];
+        let Judged {
+            found,
+            entry,
+            spent,
+        } = judged;
+        let compiled = self.compiled(found.budget);
         let budget = &compiled.budget;
-        let entry = found.entry.as_deref();
-        let spent = entry.map_or(0, |entry| entry.spent.against(budget.limit));
-        let limit = budget.limit.amount();
-        let group = &self.budgets.groups[compiled.group];
+        let (spent, limit) = (*spent, budget.limit.amount());
+        let group = &self.snapshot.budgets.groups[compiled.group];
         let asking = group.asking(&request.attribution);
         let (window, resets_at) = match entry {
             Some(entry) => (entry.window.to_string(), entry.resets_at),
@@ -140,10 +180,7 @@ impl Decision {
         let in_dollars = matches!(budget.limit, Limit::Usd(_));
         BudgetLine {
             budget: budget.id.to_string(),
-            scope: match entry {
-                Some(entry) => entry.scope().to_owned(),
-                None => group.scope_text(asking),
-            },
+            scope: group.scope_text(asking),
             verdict: found.verdict,
             spent_usd: in_dollars.then(|| dollars(spent)),
             limit_usd: in_dollars.then(|| dollars(limit)),
@@ -157,7 +194,27 @@ impl Decision {
         }
     }
 
-    fn warnings(&self, request: &CheckRequest<'_>) -> Vec<Warning> {
+    /// The open findings of the request's session and of its root session.
+    fn findings(&self, request: &CheckRequest<'_>) -> impl Iterator<Item = OpenFindings> {
+        let who = &request.attribution;
+        let hasher = &self.replica.hasher;
+        let scope = |dimension, value: &str| {
+            let mut text = ScopeText::begin(Some(&who.workspace));
+            text.part(&dimension, value);
+            (!value.is_empty()).then(|| hasher.scope(&text.finish()))
+        };
+        let scopes = [
+            scope(Dimension::Session, &who.session),
+            scope(Dimension::RootSession, &who.root_session),
+        ];
+        let findings = &self.replica.findings;
+        scopes
+            .into_iter()
+            .flatten()
+            .filter_map(|scope| findings.get(scope))
+    }
+
+    fn warnings(&self, judged: &[Judged], request: &CheckRequest<'_>) -> Vec<Warning> {
         let mut warnings = Vec::new();
         let plain = |kind, severity, message, budget| Warning {
             kind,
@@ -170,23 +227,23 @@ impl Decision {
             let message = "the guard has not caught up yet and refuses calls until then";
             warnings.push(plain("cold", "critical", message.to_owned(), None));
         }
-        for open in self.findings.iter().flat_map(|open| open.iter()) {
-            let finding = &open.finding;
-            warnings.push(Warning {
-                kind: finding.detector.name(),
-                severity: finding.severity.name(),
-                message: finding.message.clone(),
-                wasted_usd: Some(finding.wasted_usd.clone()),
+        for open in self.findings(request) {
+            warnings.extend(open.iter().map(|open| Warning {
+                kind: open.finding.detector.name(),
+                severity: open.finding.severity.name(),
+                message: open.finding.message.clone(),
+                wasted_usd: Some(open.finding.wasted_usd.clone()),
                 budget: None,
-            });
+            }));
         }
-        for found in self.matches.iter().filter(|found| found.by_staleness) {
-            let id = &self.budgets.budgets[found.budget as usize].budget.id;
+        let matches = judged.iter().map(|one| &one.found);
+        for found in matches.filter(|found| found.by_staleness) {
+            let id = &self.compiled(found.budget).budget.id;
             let message = format!("budget {id} refuses calls because the guard's state is old");
             warnings.push(plain("stale", "critical", message, Some(id.to_string())));
         }
         for place in &self.not_evaluated {
-            let compiled = &self.budgets.budgets[*place as usize];
+            let compiled = self.compiled(*place);
             let id = &compiled.budget.id;
             let lacks = missing_fields(compiled, request).join(", ");
             let message = format!("budget {id} was not evaluated: the request lacks {lacks}");

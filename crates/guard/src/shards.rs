@@ -4,6 +4,7 @@
 //! only the shards that changed: with a million entries in 16,384 shards that is some 60 entries a
 //! change. A reader sees each *entry* as one writer commit left it; two entries of different shards
 //! may be from neighbouring publications, which is sound because every entry has its own verdict.
+//! It holds what people are told; checks themselves read [`crate::table`].
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -54,16 +55,15 @@ impl<V: Clone> Shards<V> {
         self.shards.len()
     }
 
-    /// Hands every value of one shard to `visit`.
-    pub(crate) fn for_each_in(&self, shard: usize, mut visit: impl FnMut(&V)) {
-        for (_, value) in self.shards[shard].load().iter() {
-            visit(value);
+    /// Hands every entry of one shard to `visit`.
+    pub(crate) fn for_each_in(&self, shard: usize, mut visit: impl FnMut(EntryHash, &V)) {
+        for (key, value) in self.shards[shard].load().iter() {
+            visit(*key, value);
         }
     }
 
-    /// Shows `pending` to readers and empties it. Only one thread may publish.
-    pub(crate) fn publish(&self, pending: &mut Pending<V>) {
-        let mut changes: Vec<_> = pending.changes.drain().collect();
+    /// Shows `changes`, of which no two have the same key, to readers. Only one thread may publish.
+    pub(crate) fn publish(&self, mut changes: Vec<(EntryHash, Option<V>)>) {
         changes.sort_unstable_by_key(|(key, _)| self.shard_of(*key));
         let mut rest = changes.into_iter().peekable();
         while let Some((first, _)) = rest.peek() {
@@ -110,6 +110,11 @@ impl<V: Clone> Pending<V> {
     pub(crate) fn is_empty(&self) -> bool {
         self.changes.is_empty()
     }
+
+    /// The changes, which are to be published next.
+    pub(crate) fn take(&mut self) -> Vec<(EntryHash, Option<V>)> {
+        self.changes.drain().collect()
+    }
 }
 
 /// The half of the key that does not pick the shard.
@@ -143,13 +148,13 @@ mod tests {
             pending.set(key << 64 | key, Some(key));
         }
         assert_eq!(shards.get(7 << 64 | 7), None);
-        shards.publish(&mut pending);
+        shards.publish(pending.take());
         assert_eq!((shards.len(), shards.get(7 << 64 | 7)), (100, Some(7)));
         pending.set(7 << 64 | 7, None);
         pending.set(8 << 64 | 8, None);
         pending.set(8 << 64 | 8, Some(80));
         assert_eq!(pending.get(&shards, 8 << 64 | 8), Some(80));
-        shards.publish(&mut pending);
+        shards.publish(pending.take());
         assert_eq!((shards.len(), shards.get(7 << 64 | 7)), (99, None));
         assert_eq!(shards.get(8 << 64 | 8), Some(80));
     }

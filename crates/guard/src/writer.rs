@@ -15,9 +15,10 @@ use crate::entry::Entry;
 use crate::error::GuardError;
 use crate::findings::{OpenFinding, OpenFindings, replaced, scope_of};
 use crate::freshness::{Heartbeats, Now};
-use crate::guard::Replica;
+use crate::guard::{Replica, Snapshot};
 use crate::hash::EntryHash;
 use crate::shards::Pending;
+use crate::standings::Standings;
 
 /// Seconds from a model call's own time to the moment when a changed verdict is in force here.
 pub const ENFORCEMENT_LAG_SECONDS: &str = "spendfuse_enforcement_lag_seconds";
@@ -26,6 +27,7 @@ pub const ENFORCEMENT_LAG_SECONDS: &str = "spendfuse_enforcement_lag_seconds";
 pub struct GuardWriter {
     replica: Arc<Replica>,
     entries: Pending<Arc<Entry>>,
+    standings: Standings,
     findings: Pending<OpenFindings>,
     changes: Vec<Change>,
     budgets: BTreeMap<BudgetId, Arc<Budget>>,
@@ -54,6 +56,7 @@ impl GuardWriter {
             heartbeats: Heartbeats::new(replica.config.partitions),
             replica,
             entries: Pending::new(),
+            standings: Standings::default(),
             findings: Pending::new(),
             changes: Vec::new(),
             budgets: BTreeMap::new(),
@@ -98,8 +101,7 @@ impl GuardWriter {
             unconfirmed.entries.remove(&hash);
         }
         let Some(value) = value else {
-            self.entries.set(hash, None);
-            self.changes.push(Change::Removed(key.into()));
+            self.remove_entry(hash, key);
             return Ok(());
         };
         let entry = Arc::new(Entry::parse(key, value)?);
@@ -114,7 +116,21 @@ impl GuardWriter {
         }
         self.changes.push(Change::Set(Arc::clone(&entry)));
         self.entries.set(hash, Some(entry));
+        self.note_session(key);
         Ok(())
+    }
+
+    fn remove_entry(&mut self, hash: EntryHash, key: &str) {
+        self.entries.set(hash, None);
+        self.changes.push(Change::Removed(key.into()));
+        self.note_session(key);
+    }
+
+    fn note_session(&mut self, key: &str) {
+        if let Some(BlocklistKey::Finding { scope, .. }) = BlocklistKey::parse(key) {
+            self.standings
+                .session_changed(self.replica.hasher.scope(scope));
+        }
     }
 
     fn beat(
@@ -204,7 +220,7 @@ impl GuardWriter {
         if let Some(unconfirmed) = &mut self.unconfirmed {
             unconfirmed.findings.remove(key);
         }
-        let scope = self.replica.hasher.text(scope_of(key));
+        let scope = self.replica.hasher.scope(scope_of(key));
         let before = self.findings.get(&self.replica.findings, scope);
         self.findings.set(scope, replaced(before, key, open));
         Ok(())
@@ -220,14 +236,12 @@ impl GuardWriter {
         };
         let (entries, findings) = (&self.replica.entries, &self.replica.findings);
         for shard in 0..entries.shard_count() {
-            entries.for_each_in(shard, |entry| {
-                unconfirmed
-                    .entries
-                    .insert(self.replica.hasher.key(entry.key()));
+            entries.for_each_in(shard, |key, _| {
+                unconfirmed.entries.insert(key);
             });
         }
         for shard in 0..findings.shard_count() {
-            findings.for_each_in(shard, |open| {
+            findings.for_each_in(shard, |_, open| {
                 unconfirmed
                     .findings
                     .extend(open.iter().map(|one| one.key.to_string()));
@@ -248,12 +262,11 @@ impl GuardWriter {
     fn forget(&mut self, gone: Unconfirmed) {
         for hash in gone.entries {
             if let Some(entry) = self.entries.get(&self.replica.entries, hash) {
-                self.changes.push(Change::Removed(entry.key().into()));
-                self.entries.set(hash, None);
+                self.remove_entry(hash, entry.key());
             }
         }
         for key in gone.findings {
-            let scope = self.replica.hasher.text(scope_of(&key));
+            let scope = self.replica.hasher.scope(scope_of(&key));
             let before = self.findings.get(&self.replica.findings, scope);
             self.findings.set(scope, replaced(before, &key, None));
         }
@@ -270,25 +283,36 @@ impl GuardWriter {
     /// Shows everything applied so far to readers.
     pub fn publish(&mut self, now: UnixMillis) {
         let replica = &self.replica;
-        if self.budgets_changed {
-            let budgets = self.budgets.values().cloned();
-            let compiled = CompiledBudgets::compile(budgets, &replica.hasher);
-            replica.budgets.store(Arc::new(compiled));
-            self.budgets_changed = false;
-        }
+        let before = replica.snapshot.load_full();
+        let mut table = Arc::clone(&before.table);
         if !self.entries.is_empty() {
-            replica.entries.publish(&mut self.entries);
+            let changes = self.entries.take();
+            let noted = self.standings.note(&changes, &table, replica);
+            // The full entries first: what the table cannot say is looked up there.
+            replica.entries.publish(changes);
+            table = self.standings.publish(noted, table, replica, now);
             // After the entries: who reads all entries and then follows the changes from a cursor
             // taken before misses none.
             replica.log_changes(self.changes.drain(..));
         }
         if !self.findings.is_empty() {
-            replica.findings.publish(&mut self.findings);
+            replica.findings.publish(self.findings.take());
         }
-        // Last: the state's age must not promise what readers do not see yet.
-        if self.heartbeats_changed {
-            let freshness = self.heartbeats.freshness(self.caught_up);
-            replica.freshness.store(Arc::new(freshness));
+        let replaced = !Arc::ptr_eq(&table, &before.table);
+        if self.budgets_changed || self.heartbeats_changed || replaced {
+            let budgets = if self.budgets_changed {
+                let budgets = self.budgets.values().cloned();
+                Arc::new(CompiledBudgets::compile(budgets, &replica.hasher))
+            } else {
+                Arc::clone(&before.budgets)
+            };
+            // Last: the state's age must not promise what readers do not see yet.
+            replica.snapshot.store(Arc::new(Snapshot {
+                budgets,
+                table,
+                freshness: self.heartbeats.freshness(self.caught_up),
+            }));
+            self.budgets_changed = false;
             self.heartbeats_changed = false;
         }
         for (verdict, caused_at) in self.unpublished_causes.drain(..) {

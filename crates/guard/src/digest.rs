@@ -1,0 +1,277 @@
+//! A scope's standing in one word: enough to decide nearly every check, and to know when it is not.
+//!
+//! A full entry lies behind four misses of the processor's caches, and a million of them take half
+//! a gigabyte. Eight bytes a scope stay in the cache ten times longer. What does not fit is rounded
+//! in a way that a reader notices: the amount is given by a lower and an upper bound, the end of
+//! the window by the second that it lies in. Where that leaves the decision open, readers
+//! ask the full entry ([`Glimpse::Ask`], and [`crate::decision`]). So a digest is never wrong.
+//!
+//! ```text
+//! 63      48 47  45 44    43 42        24 23   18 17       0
+//! ┌─────────┬──────┬────────┬────────────┬───────┬──────────┐
+//! │   tag   │ kind │ verdict│ window end │ shift │ mantissa │
+//! └─────────┴──────┴────────┴────────────┴───────┴──────────┘
+//! ```
+
+use spendfuse_domain::budget::Limit;
+use spendfuse_domain::{UnixMillis, Verdict};
+
+use crate::entry::Entry;
+use crate::hash::EntryHash;
+
+const MANTISSA_BITS: u32 = 18;
+const AMOUNT_BITS: u32 = 24;
+const END_BITS: u32 = 19;
+const END_SHIFT: u32 = AMOUNT_BITS;
+const VERDICT_SHIFT: u32 = END_SHIFT + END_BITS;
+const KIND_SHIFT: u32 = VERDICT_SHIFT + 2;
+const TAG_SHIFT: u32 = KIND_SHIFT + 3;
+
+/// Milliseconds in one unit of a window's end, as a power of two.
+const TICK_SHIFT: u32 = 10;
+/// Further away than can be said, or never.
+const FAR_END: u64 = (1 << END_BITS) - 1;
+
+/// What an amount is in, or why there is none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// Nano-dollars.
+    Usd,
+    /// Tokens.
+    Tokens,
+    /// Calls.
+    Calls,
+    /// What is known does not fit.
+    Ask,
+    /// Two scopes have the same place and tag; stays until the table is filled anew.
+    Shared,
+    /// Was there, and is no longer.
+    Removed,
+}
+
+const KINDS: [Kind; 8] = [
+    Kind::Usd,
+    Kind::Tokens,
+    Kind::Calls,
+    Kind::Ask,
+    Kind::Shared,
+    Kind::Removed,
+    Kind::Ask,
+    Kind::Ask,
+];
+
+const VERDICTS: [Verdict; 4] = [
+    Verdict::Ok,
+    Verdict::Warn,
+    Verdict::Downgrade,
+    Verdict::Block,
+];
+
+/// Which scope a slot belongs to, as far as its place does not say. Never 0, the tag of a slot that
+/// was never used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Tag(u64);
+
+impl Tag {
+    #[inline]
+    pub(crate) fn of(key: EntryHash) -> Self {
+        Self((key as u64 >> TAG_SHIFT).max(1))
+    }
+
+    /// Whether `word` is a slot of this tag.
+    #[inline]
+    pub(crate) fn marks(self, word: u64) -> bool {
+        word >> TAG_SHIFT == self.0
+    }
+}
+
+/// The word of a slot, without its tag.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Digest(u64);
+
+/// What a digest says at one moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Glimpse {
+    /// Nothing is spent in the current window.
+    Nothing,
+    /// Something is.
+    Spent(Bounds),
+    /// The full entry knows.
+    Ask,
+}
+
+/// An amount, nearly.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Bounds {
+    /// [`Kind::Usd`], [`Kind::Tokens`] or [`Kind::Calls`].
+    pub(crate) kind: Kind,
+    /// At least this much.
+    pub(crate) low: i64,
+    /// At most this much.
+    pub(crate) high: i64,
+    /// Strictest step reached, as the entry's writer judged.
+    pub(crate) verdict: Verdict,
+}
+
+/// The time from which a table counts the ends of windows.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Epoch(UnixMillis);
+
+impl Epoch {
+    pub(crate) fn new(now: UnixMillis) -> Self {
+        Self(now)
+    }
+
+    /// Whether so much time has passed that ends become hard to tell from "far away".
+    pub(crate) fn is_worn(self, now: UnixMillis) -> bool {
+        self.tick(now) > FAR_END / 2
+    }
+
+    /// The number of the second that `time` lies in; 0 for earlier times.
+    fn tick(self, time: UnixMillis) -> u64 {
+        let since = time.0.saturating_sub(self.0.0).max(0);
+        (since as u64 >> TICK_SHIFT).min(FAR_END)
+    }
+}
+
+impl Digest {
+    /// Says that the full entry is to be asked, whatever it says.
+    pub(crate) const ASK: Self = Self::of_kind(Kind::Ask);
+    /// Says that two scopes share the slot.
+    pub(crate) const SHARED: Self = Self::of_kind(Kind::Shared);
+    /// Says that the slot is free.
+    pub(crate) const REMOVED: Self = Self::of_kind(Kind::Removed);
+
+    const fn of_kind(kind: Kind) -> Self {
+        Self((kind as u64) << KIND_SHIFT | FAR_END << END_SHIFT)
+    }
+
+    /// What is to be known of a budget's entry.
+    pub(crate) fn of(entry: &Entry, epoch: Epoch) -> Self {
+        let (kind, amount) = match entry.only_amount() {
+            Some(Limit::Usd(spent)) => (Kind::Usd, i64::try_from(spent.get())),
+            Some(Limit::Tokens(spent)) => (Kind::Tokens, i64::try_from(spent)),
+            Some(Limit::Calls(spent)) => (Kind::Calls, i64::try_from(spent)),
+            None => return Self::ASK,
+        };
+        let amount = amount.ok().and_then(|amount| u64::try_from(amount).ok());
+        let Some(amount) = amount else {
+            return Self::ASK;
+        };
+        let end = entry.expires_at().map_or(FAR_END, |at| epoch.tick(at));
+        Self(
+            (kind as u64) << KIND_SHIFT
+                | (entry.verdict as u64) << VERDICT_SHIFT
+                | end << END_SHIFT
+                | rounded(amount),
+        )
+    }
+
+    /// The word of a slot with this tag.
+    pub(crate) fn word(self, tag: Tag) -> u64 {
+        tag.0 << TAG_SHIFT | self.0
+    }
+
+    pub(crate) fn kind_of(word: u64) -> Kind {
+        KINDS[(word >> KIND_SHIFT & 7) as usize]
+    }
+
+    /// What the word of a slot says at `now`.
+    #[inline]
+    pub(crate) fn read(word: u64, epoch: Epoch, now: UnixMillis) -> Glimpse {
+        let kind = Self::kind_of(word);
+        match kind {
+            Kind::Ask | Kind::Shared => return Glimpse::Ask,
+            Kind::Removed => return Glimpse::Nothing,
+            Kind::Usd | Kind::Tokens | Kind::Calls => {}
+        }
+        let end = word >> END_SHIFT & FAR_END;
+        let present = epoch.tick(now);
+        if present > end {
+            return Glimpse::Nothing;
+        }
+        if present == end {
+            return Glimpse::Ask;
+        }
+        let shift = word >> MANTISSA_BITS & 63;
+        let low = (word & MANTISSA) << shift;
+        Glimpse::Spent(Bounds {
+            kind,
+            low: low as i64,
+            high: (low | ((1 << shift) - 1)) as i64,
+            verdict: VERDICTS[(word >> VERDICT_SHIFT & 3) as usize],
+        })
+    }
+}
+
+const MANTISSA: u64 = (1 << MANTISSA_BITS) - 1;
+
+/// `amount` rounded down to 18 significant bits, with the number of bits that are missing.
+fn rounded(amount: u64) -> u64 {
+    debug_assert!(i64::try_from(amount).is_ok());
+    let significant = u64::BITS - amount.leading_zeros();
+    let shift = significant.saturating_sub(MANTISSA_BITS);
+    u64::from(shift) << MANTISSA_BITS | amount >> shift
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn glimpse(spent: &str, expires_at: Option<i64>, now: i64) -> Glimpse {
+        let entry = Entry::of_spend(spent, Verdict::Warn, expires_at.map(UnixMillis));
+        let epoch = Epoch::new(UnixMillis(1_000_000));
+        let word = Digest::of(&entry, epoch).word(Tag::of(u128::MAX));
+        assert!(Tag::of(u128::MAX).marks(word));
+        Digest::read(word, epoch, UnixMillis(now))
+    }
+
+    fn bounds(spent: &str) -> (i64, i64) {
+        match glimpse(spent, None, 1_000_000) {
+            Glimpse::Spent(bounds) => {
+                assert_eq!((bounds.kind, bounds.verdict), (Kind::Usd, Verdict::Warn));
+                (bounds.low, bounds.high)
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn an_amount_lies_between_bounds_that_are_close() {
+        for nanos in [0, 1, 262_143, 262_144, 5_000_000_000, i64::MAX] {
+            let text = spendfuse_domain::Nanos::new(nanos.into()).to_string();
+            let (low, high) = bounds(&text);
+            assert!(low <= nanos && nanos <= high, "{low} {nanos} {high}");
+            assert!(high - low <= nanos / 131_072, "{low} {nanos} {high}");
+        }
+        for other in ["-0.01", "99999999999.00"] {
+            assert_eq!(glimpse(other, None, 1_000_000), Glimpse::Ask);
+        }
+    }
+
+    #[test]
+    fn a_window_is_over_or_not_or_the_full_entry_is_asked() {
+        let week = 7 * 86_400_000;
+        for (end, now, over) in [
+            (Some(1_100_000), 1_080_000, Some(false)),
+            (Some(1_100_000), 1_099_999, None),
+            (Some(1_100_000), 1_100_000, None),
+            (Some(1_100_000), 1_110_000, Some(true)),
+            // A table that was filled after the window's end, and a clock that went back.
+            (Some(999_999), 1_000_001, None),
+            (Some(999_999), 999_000, None),
+            (Some(1_100_000), 0, Some(false)),
+            (Some(1_000_000 + week), 1_000_000, Some(false)),
+            (Some(1_000_000 + week), 1_000_000 + week, None),
+            (None, 1_000_000, Some(false)),
+            (None, i64::MAX, None),
+        ] {
+            let expected = match glimpse("1.00", end, now) {
+                Glimpse::Nothing => Some(true),
+                Glimpse::Spent(_) => Some(false),
+                Glimpse::Ask => None,
+            };
+            assert_eq!(expected, over, "end {end:?} now {now}");
+        }
+    }
+}

@@ -1,0 +1,308 @@
+//! The table that checks look into: a [`Digest`] for each scope, eight to a line of the processor's
+//! cache.
+//!
+//! Open addressing: a scope is in its home line or, where that is full, in one of the next. Slots
+//! are single words that one writer stores and readers load, and a scope never moves, so no reader
+//! sees anything that was not written, and none ever waits. Where room is short, the writer fills
+//! a new table from the full entries and swaps it in.
+//!
+//! A tag has 16 bits, so two scopes may fall together. Of two that are both there the writer knows,
+//! and marks the slot so that readers ask the full entries. A scope that is not there may be shown
+//! another's spend; as long as that is far from every step, it makes no difference. Before a reader
+//! decides anything stricter, it [confirms](Table::confirm) the slot by 64 further bits of the
+//! scope's hash, which are kept apart because hardly anybody needs them.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use spendfuse_domain::UnixMillis;
+
+use crate::digest::{Digest, Epoch, Glimpse, Kind, Tag};
+use crate::hash::EntryHash;
+
+const SLOTS_PER_LINE: usize = 8;
+const LEAST_LINES: usize = 16;
+
+/// A word of shared memory; a trait so that tests can put a model checker's words in its place.
+pub(crate) trait Word {
+    fn zero() -> Self;
+    fn load(&self, ordering: Ordering) -> u64;
+    fn store(&self, value: u64, ordering: Ordering);
+}
+
+impl Word for AtomicU64 {
+    fn zero() -> Self {
+        Self::new(0)
+    }
+
+    #[inline]
+    fn load(&self, ordering: Ordering) -> u64 {
+        Self::load(self, ordering)
+    }
+
+    fn store(&self, value: u64, ordering: Ordering) {
+        Self::store(self, value, ordering);
+    }
+}
+
+#[derive(Debug)]
+#[repr(align(64))]
+struct Line<W>([W; SLOTS_PER_LINE]);
+
+/// The readers' side.
+#[derive(Debug)]
+pub(crate) struct Table<W = AtomicU64> {
+    lines: Box<[Line<W>]>,
+    /// For each slot half of its scope's hash.
+    proofs: Box<[W]>,
+    epoch: Epoch,
+}
+
+/// The table has no room for another scope.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Full;
+
+impl<W: Word> Table<W> {
+    /// An empty table, of which `entries` take two fifths.
+    pub(crate) fn for_entries(entries: usize, now: UnixMillis) -> Self {
+        let slots = entries * 5 / 2;
+        Self::with_lines(slots.div_ceil(SLOTS_PER_LINE).max(LEAST_LINES), now)
+    }
+
+    /// An empty table of `count` lines.
+    pub(crate) fn with_lines(count: usize, now: UnixMillis) -> Self {
+        let line = |_| Line(std::array::from_fn(|_| W::zero()));
+        Self {
+            lines: (0..count).map(line).collect(),
+            proofs: (0..count * SLOTS_PER_LINE).map(|_| W::zero()).collect(),
+            epoch: Epoch::new(now),
+        }
+    }
+
+    /// From when ends of windows count.
+    pub(crate) fn epoch(&self) -> Epoch {
+        self.epoch
+    }
+
+    /// How many slots may ever be used, three fifths of all: lookups end at one that never was.
+    fn most_used(&self) -> usize {
+        self.lines.len() * SLOTS_PER_LINE * 3 / 5
+    }
+
+    /// Begins to fetch what [`get`](Self::get) will look at for `key`: the loads of several keys
+    /// run at the same time, where lookups one after the other would each wait for the memory.
+    #[inline]
+    pub(crate) fn fetch(&self, key: EntryHash) -> u64 {
+        self.lines[self.home(key)].0[0].load(Ordering::Relaxed)
+    }
+
+    /// What is known of `key` at `now`. Spend may be another scope's, where this one has none.
+    #[inline]
+    pub(crate) fn get(&self, key: EntryHash, now: UnixMillis) -> Glimpse {
+        let tag = Tag::of(key);
+        let mut line = self.home(key);
+        loop {
+            // All slots of a line, without a branch that the processor would have to guess.
+            let mut found = 0;
+            let mut ends = false;
+            for slot in &self.lines[line].0 {
+                // A word says all there is to say of a scope, so there is nothing to order it with;
+                // what must be seen by who sees a new snapshot is ordered by the snapshot.
+                let word = slot.load(Ordering::Relaxed);
+                found = if tag.marks(word) { word } else { found };
+                ends |= word == 0;
+            }
+            if found != 0 {
+                return Digest::read(found, self.epoch, now);
+            }
+            if ends {
+                return Glimpse::Nothing;
+            }
+            line = self.after(line);
+        }
+    }
+
+    /// What is known of `key` at `now`, and of nobody else.
+    pub(crate) fn confirm(&self, key: EntryHash, now: UnixMillis) -> Glimpse {
+        let tag = Tag::of(key);
+        let mut line = self.home(key);
+        loop {
+            for (place, slot) in self.lines[line].0.iter().enumerate() {
+                let word = slot.load(Ordering::Relaxed);
+                if word == 0 {
+                    return Glimpse::Nothing;
+                }
+                if !tag.marks(word) {
+                    continue;
+                }
+                // The proof was stored after the slot's former scope was removed: who sees the new
+                // proof and then still the same word has not seen the former scope's.
+                let proof = self.proofs[line * SLOTS_PER_LINE + place].load(Ordering::Acquire);
+                let again = slot.load(Ordering::Relaxed);
+                return if proof == proof_of(key) && again == word {
+                    Digest::read(word, self.epoch, now)
+                } else {
+                    Glimpse::Ask
+                };
+            }
+            line = self.after(line);
+        }
+    }
+
+    #[inline]
+    fn home(&self, key: EntryHash) -> usize {
+        let high = key >> 64;
+        ((high * self.lines.len() as u128) >> 64) as usize
+    }
+
+    #[inline]
+    fn after(&self, line: usize) -> usize {
+        if line + 1 == self.lines.len() {
+            0
+        } else {
+            line + 1
+        }
+    }
+}
+
+/// The half of the key that has no bit of the tag.
+fn proof_of(key: EntryHash) -> u64 {
+    (key >> 64) as u64
+}
+
+/// One change of a table.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Change {
+    pub(crate) key: EntryHash,
+    /// Whether the table knows the scope before this change.
+    pub(crate) was_there: bool,
+    /// `None` removes it.
+    pub(crate) digest: Option<Digest>,
+}
+
+/// The writer's side of one table. There must be only one.
+#[derive(Debug, Default)]
+pub(crate) struct Filling {
+    /// Slots that are or were used.
+    used: usize,
+}
+
+impl Filling {
+    /// Makes one change. Readers see a scope as it was before or after.
+    ///
+    /// # Errors
+    /// [`Full`]: nothing was changed, and the table is to be replaced.
+    pub(crate) fn make<W: Word>(&mut self, table: &Table<W>, change: Change) -> Result<(), Full> {
+        if !change.was_there && change.digest.is_none() {
+            return Ok(());
+        }
+        let tag = Tag::of(change.key);
+        let mut line = table.home(change.key);
+        let mut removed = None;
+        loop {
+            for (place, slot) in table.lines[line].0.iter().enumerate() {
+                let place = line * SLOTS_PER_LINE + place;
+                let word = slot.load(Ordering::Relaxed);
+                if word == 0 {
+                    let (place, slot) = removed.unwrap_or((place, slot));
+                    return self.insert(table, place, slot, change);
+                }
+                let kind = Digest::kind_of(word);
+                if tag.marks(word) {
+                    if kind == Kind::Removed {
+                        return self.insert(table, place, slot, change);
+                    }
+                    // Where this scope was not there, the slot is another's.
+                    let digest = if kind == Kind::Shared || !change.was_there {
+                        Digest::SHARED
+                    } else {
+                        change.digest.unwrap_or(Digest::REMOVED)
+                    };
+                    slot.store(digest.word(tag), Ordering::Release);
+                    return Ok(());
+                }
+                if kind == Kind::Removed && removed.is_none() {
+                    removed = Some((place, slot));
+                }
+            }
+            line = table.after(line);
+        }
+    }
+
+    /// Gives a slot that is nobody's to a scope.
+    fn insert<W: Word>(
+        &mut self,
+        table: &Table<W>,
+        place: usize,
+        slot: &W,
+        change: Change,
+    ) -> Result<(), Full> {
+        let Some(digest) = change.digest else {
+            return Ok(());
+        };
+        if slot.load(Ordering::Relaxed) == 0 {
+            if self.used == table.most_used() {
+                return Err(Full);
+            }
+            self.used += 1;
+        }
+        table.proofs[place].store(proof_of(change.key), Ordering::Release);
+        slot.store(digest.word(Tag::of(change.key)), Ordering::Release);
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::entry::Entry;
+    use spendfuse_domain::Verdict;
+
+    const NOW: UnixMillis = UnixMillis(1_000_000);
+
+    #[test]
+    fn a_table_shows_of_each_scope_what_a_map_has_or_says_that_it_cannot() {
+        let table: Table = Table::with_lines(10, NOW);
+        let mut filling = Filling::default();
+        let mut map = hashbrown::HashMap::new();
+        let (mut random, mut asked, mut seen) = (1_u128, 0, 0);
+        let full = loop {
+            random = random.wrapping_mul(0x2360_ED05_1FC6_5DA4_4385_DF64_9FCC_F645) + 99;
+            // Few tags, few places, and few enough scopes that each comes and goes.
+            let number = (random >> 100) % 400;
+            let key = (number % 7) << 120 | number << 64 | (number % 80) << 48;
+            let spent = i64::from((random >> 64) as u16);
+            let entry = Entry::of_spend(&format!("0.{spent:09}"), Verdict::Ok, None);
+            let digest = Digest::of(&entry, table.epoch());
+            let wanted = (random >> 98 & 3 != 0).then_some(digest);
+            let change = Change {
+                key,
+                was_there: map.contains_key(&key),
+                digest: wanted,
+            };
+            if filling.make(&table, change) == Err(Full) {
+                break key;
+            }
+            match wanted {
+                Some(_) => map.insert(key, spent),
+                None => map.remove(&key),
+            };
+            match table.confirm(key, NOW) {
+                Glimpse::Nothing => assert!(!map.contains_key(&key)),
+                Glimpse::Spent(bounds) => assert_eq!(map.get(&key), Some(&bounds.low)),
+                Glimpse::Ask => asked += 1,
+            }
+        };
+        assert!(!map.contains_key(&full));
+        for (key, spent) in map {
+            match table.get(key, NOW) {
+                Glimpse::Spent(bounds) => {
+                    seen += 1;
+                    assert_eq!((bounds.low, bounds.high), (spent, spent));
+                }
+                Glimpse::Ask => asked += 1,
+                Glimpse::Nothing => panic!("{key:x} is lost"),
+            }
+        }
+        assert!(asked > 0 && seen > 0, "asked {asked} seen {seen}");
+    }
+}
