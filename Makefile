@@ -1,8 +1,8 @@
 # `make` lists the targets. Every target can be run on a clean checkout and again at any time.
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo test bench up down fmt clean
+.PHONY: help setup build demo test chaos bench up down fmt clean
 
-# Passed on to the command of `make demo` and `make bench`, e.g. ARGS=--headless.
+# Passed on to the command of `make demo`, `make chaos` and `make bench`, e.g. ARGS=--headless.
 ARGS ?=
 # What is measured; `release` builds faster and checks its invariants while it runs.
 BENCH_PROFILE ?= dist
@@ -22,6 +22,9 @@ demo: build ## Real Kafka, real ClickHouse, real traffic, live on screen (ARGS=-
 
 test: setup ## Format, lints and all tests, against the real parts
 	@scripts/test
+
+chaos: setup ## Faults at random for 5 minutes, then exact checks (ARGS="--seed 7 --nodes 3", ARGS=--variants)
+	@scripts/chaos $(ARGS)
 
 bench: setup ## Measure the parts, then the whole pipeline (ARGS="--events 300000 --idle 10")
 	@cargo bench --profile $(BENCH_PROFILE) -p spendfuse-benches --bench core

@@ -49,13 +49,17 @@ pub struct Budgets {
     budgets: Vec<Budget>,
     random: Random,
     changes: i128,
+    /// How long events come, seconds: limits are such that some are reached.
+    seconds: i128,
 }
 
 const DOLLAR: i128 = 1_000_000_000;
+/// What the usual limits are made for.
+const FULL_SECONDS: i128 = 300;
 
 impl Budgets {
-    /// The first budgets of a seed.
-    pub fn new(seed: u64) -> Self {
+    /// The first budgets of a seed, for events of so many seconds.
+    pub fn new(seed: u64, seconds: u64) -> Self {
         let budget = |id, scope, window, limit| Budget {
             id,
             scope,
@@ -82,6 +86,7 @@ impl Budgets {
             ],
             random: Random::new(seed, 6),
             changes: 0,
+            seconds: i128::from(seconds),
         };
         budgets.change();
         budgets
@@ -100,7 +105,8 @@ impl Budgets {
                 Scope::Feature => 3 * DOLLAR,
                 Scope::Session => DOLLAR / 50,
             };
-            budget.limit = usual * percent / 100 / 1000 * 1000 + self.changes;
+            let limit = usual * percent / 100 * self.seconds / FULL_SECONDS;
+            budget.limit = limit / 1000 * 1000 + self.changes;
             budget.steps = match self.random.below(3) {
                 0 => vec![(50, "warn"), (80, "downgrade"), (100, "block")],
                 1 => vec![(60, "warn"), (100, "block")],

@@ -14,8 +14,6 @@ use crate::logs::Logs;
 use crate::rows::{Rates, Row, cost, rollup, rows};
 use crate::system::{ID_PREFIX, LOADER, System};
 
-/// How long everything may take to settle.
-const PATIENCE: Duration = Duration::from_secs(150);
 /// How long the ledger may take to publish every state anew.
 const LEDGER_PATIENCE: Duration = Duration::from_secs(45);
 const BETWEEN: Duration = Duration::from_millis(500);
@@ -59,6 +57,8 @@ pub struct Everything<'a> {
     pub budgets: &'a mut Budgets,
     /// Rates by price version.
     pub prices: &'a BTreeMap<String, Rates>,
+    /// How long everything may take to settle.
+    pub patience: Duration,
 }
 
 /// What lies in the usage topic, as the reference judges it.
@@ -71,6 +71,8 @@ struct Input {
     last_steps: BTreeMap<String, (u64, i64)>,
     /// Records that belong to the DLQ: how often each is there.
     rejects: BTreeMap<usize, u64>,
+    /// Events that somebody else counted before.
+    counted_before: BTreeSet<usize>,
     unknown: u64,
 }
 
@@ -78,7 +80,7 @@ struct Input {
 pub fn everything(all: Everything<'_>) -> Result<Vec<Check>> {
     let logs = all.system.logs();
     let input = Input::read(&logs, all.book)?;
-    let settled = settle(all.system, &logs, &input)?;
+    let settled = settle(all.system, &logs, &input, all.patience)?;
     let warehouse = all.system.warehouse();
     let rows = rows(&warehouse)?;
     let mut checks = vec![
@@ -133,6 +135,9 @@ impl Input {
                         steps.1 = steps.1.max(record.logged_at);
                     }
                 }
+                Some((number, Kind::CountedBefore)) => {
+                    input.counted_before.insert(number);
+                }
                 Some((number, Kind::Late | Kind::Malformed)) => {
                     *input.rejects.entry(number).or_default() += 1;
                 }
@@ -142,12 +147,13 @@ impl Input {
     }
 
     fn duplicates(&self) -> u64 {
-        self.calls.values().map(|times| times - 1).sum()
+        let again: u64 = self.calls.values().map(|times| times - 1).sum();
+        again + self.counted_before.len() as u64
     }
 }
 
 /// Waits until every reader is at the end of what it reads, and the rows are there.
-fn settle(system: &mut System, logs: &Logs, input: &Input) -> Result<Check> {
+fn settle(system: &mut System, logs: &Logs, input: &Input, patience: Duration) -> Result<Check> {
     let groups: [(String, &[&str]); 3] = [
         (format!("{ID_PREFIX}-meter"), &["usage", "usage.rerouted"]),
         (format!("{ID_PREFIX}-ledger"), &["deltas"]),
@@ -176,7 +182,7 @@ fn settle(system: &mut System, logs: &Logs, input: &Input) -> Result<Check> {
         } else {
             0
         };
-        if settled_for == 3 || begin.elapsed() >= PATIENCE {
+        if settled_for == 3 || begin.elapsed() >= patience {
             return Ok(Check {
                 name: "everything settles, no reader is stuck",
                 compared: format!("after {:.1} s", begin.elapsed().as_secs_f64()),
@@ -189,8 +195,11 @@ fn settle(system: &mut System, logs: &Logs, input: &Input) -> Result<Check> {
 
 /// What was acknowledged is in the log.
 fn promises(book: &Book, input: &Input) -> Check {
-    let is_there =
-        |number: &usize| input.calls.contains_key(number) || input.rejects.contains_key(number);
+    let is_there = |number: &usize| {
+        input.calls.contains_key(number)
+            || input.rejects.contains_key(number)
+            || input.counted_before.contains(number)
+    };
     let mut differences: Vec<String> = book
         .events
         .iter()
@@ -529,7 +538,17 @@ fn audit(system: &System) -> Option<Check> {
     let said = system.run(&["audit"]);
     let differences = match said.code {
         Some(0) => Vec::new(),
-        _ => vec![format!("{}{}", said.stdout, said.stderr)],
+        // What differs follows the sums, in a table of its own; the last line is the total.
+        _ => {
+            let lines = said.stdout.lines().chain(said.stderr.lines());
+            let lines = lines.skip_while(|line| !line.starts_with("DIFFERENCE"));
+            let lines = lines.skip(1).filter(|line| !line.is_empty());
+            let found: Vec<String> = lines.map(|line| line.trim_end().to_owned()).collect();
+            match found.is_empty() {
+                true => vec![format!("{said:?}")],
+                false => found,
+            }
+        }
     };
     Some(Check {
         name: "spendfuse audit finds no drift",

@@ -32,6 +32,8 @@ pub enum Kind {
     Late,
     /// It cannot be read: it belongs to the DLQ.
     Malformed,
+    /// Another worker has counted it before: a duplicate from its first arrival on.
+    CountedBefore,
 }
 
 /// What a call says of itself.
@@ -185,6 +187,25 @@ impl Events {
             self.recent.push(event.clone());
         }
         event
+    }
+
+    /// A new event that somebody else counts before it is sent.
+    pub fn counted_before(&mut self, ledger: &Ledger) -> Event {
+        let number = ledger.enter(Kind::CountedBefore);
+        let call = Call {
+            customer: "c-before".to_owned(),
+            session: format!("before-{number}"),
+            input: 10,
+            ..Call::default()
+        };
+        Event {
+            number,
+            record: Record {
+                partition: Some(partition_of(call.session.as_bytes(), PARTITIONS)),
+                key: Some(call.session.as_bytes().to_vec()),
+                value: text(number, &now().to_string(), &call).into_bytes(),
+            },
+        }
     }
 
     fn late(&mut self, ledger: &Ledger) -> Event {

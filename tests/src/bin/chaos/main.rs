@@ -16,6 +16,7 @@ mod run;
 mod schedule;
 mod sender;
 mod system;
+mod variants;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -23,10 +24,12 @@ use std::time::Duration;
 
 use anyhow::Result;
 use clap::Parser;
+use spendfuse_broken::Break;
 use spendfuse_tests::lab::spendfuse;
 use spendfuse_tests::traffic::now;
 
 use run::{Outcome, RunOptions};
+use variants::Verdict;
 
 /// Injects faults into the real system and checks that nothing is lost or counted twice.
 #[derive(Parser, Debug)]
@@ -41,6 +44,12 @@ struct Options {
     /// Nodes of Kafka: 1, or 3 with replication 3 and min.insync.replicas 2
     #[arg(long, default_value_t = 1, value_parser = node_count)]
     nodes: u16,
+    /// Break each guarantee on purpose instead, and show that the checks notice; a name breaks one
+    #[arg(long, value_name = "NAME", num_args = 0.., value_parser = broken)]
+    variants: Option<Vec<Break>>,
+    /// With --variants: break nothing, so that nothing may be noticed
+    #[arg(long, requires = "variants")]
+    control: bool,
     /// Print the report as JSON
     #[arg(long)]
     json: bool,
@@ -57,6 +66,13 @@ fn node_count(text: &str) -> Result<u16, String> {
     }
 }
 
+fn broken(name: &str) -> Result<Break, String> {
+    Break::named(name).ok_or_else(|| {
+        let names = Break::ALL.map(Break::name);
+        format!("one of {}", names.join(", "))
+    })
+}
+
 fn main() -> Result<ExitCode> {
     let options = Options::parse();
     let seed = options
@@ -64,6 +80,20 @@ fn main() -> Result<ExitCode> {
         .unwrap_or_else(|| now().0.unsigned_abs() % 1_000_000);
     eprintln!("seed {seed}");
     let folder = Folder::new(options.keep)?;
+    if let Some(wanted) = options.variants {
+        let program = spendfuse().with_file_name("spendfuse-broken");
+        let verdicts = variants::run(&program, &folder.path, seed, &wanted, options.control)?;
+        let right = verdicts.iter().all(Verdict::is_right);
+        if options.json {
+            let verdicts: Vec<_> = verdicts.iter().map(Verdict::json).collect();
+            println!("{:#}", serde_json::Value::from(verdicts));
+        } else {
+            verdicts
+                .iter()
+                .for_each(|verdict| println!("{}", verdict.line()));
+        }
+        return Ok(exit_code(right));
+    }
     let run_options = RunOptions {
         seed,
         length: Duration::from_secs(options.seconds),
@@ -81,11 +111,15 @@ fn main() -> Result<ExitCode> {
     } else {
         println!("{}", report::text(&run_options, &outcome));
     }
-    Ok(if outcome.is_right() {
+    Ok(exit_code(outcome.is_right()))
+}
+
+fn exit_code(is_right: bool) -> ExitCode {
+    if is_right {
         ExitCode::SUCCESS
     } else {
         ExitCode::from(1)
-    })
+    }
 }
 
 /// Data and logs of a run.

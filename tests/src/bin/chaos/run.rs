@@ -26,6 +26,8 @@ use spendfuse_testkit::proxy::{Proxy, Toward};
 const KAFKA_EVENTS_A_SECOND: u64 = 300;
 const SIDECAR_EVENTS_A_SECOND: u64 = 60;
 const OPERATOR_PATIENCE: Duration = Duration::from_secs(120);
+/// How long everything may take to settle after the faults.
+const SETTLE: Duration = Duration::from_secs(150);
 const PROGRESS_EVERY: Duration = Duration::from_secs(15);
 
 /// What to run.
@@ -88,11 +90,12 @@ pub fn run(options: &RunOptions) -> Result<Outcome> {
             folder: options.folder.clone(),
         },
         options.seed,
+        options.length.as_secs(),
     )?;
     world.start_roles()?;
     let senders = [world.send_to_kafka()?, world.send_to_sidecar()];
     world.carry_out(&planned, options.length)?;
-    world.settle(senders)
+    world.settle(senders, SETTLE)
 }
 
 /// The system, those who use it, and what they know.
@@ -121,10 +124,11 @@ enum Change {
 }
 
 impl World {
-    /// Starts servers and proxies and puts the first budgets into force; roles do not run yet.
-    pub fn start(options: SystemOptions, seed: u64) -> Result<Self> {
+    /// Starts servers and proxies and puts the first budgets into force, for events of so many
+    /// seconds; roles do not run yet.
+    pub fn start(options: SystemOptions, seed: u64, seconds: u64) -> Result<Self> {
         let system = System::start(options)?;
-        let budgets = Budgets::new(seed);
+        let budgets = Budgets::new(seed, seconds);
         let operator = system.operator();
         operator.apply_budgets(&budgets.yaml(), OPERATOR_PATIENCE)?;
         let prices = first_prices(&system)?;
@@ -270,7 +274,11 @@ impl World {
     }
 
     /// Ends all faults and all sending, waits until nothing is under way, and checks everything.
-    pub fn settle(mut self, senders: impl IntoIterator<Item = Running>) -> Result<Outcome> {
+    pub fn settle(
+        mut self,
+        senders: impl IntoIterator<Item = Running>,
+        patience: Duration,
+    ) -> Result<Outcome> {
         eprintln!("faults are over; everything settles");
         self.system.heal()?;
         for sender in senders {
@@ -285,6 +293,7 @@ impl World {
             book: &self.ledger.snapshot(),
             budgets: &mut self.budgets,
             prices: &self.prices,
+            patience,
         })?;
         let book = self.ledger.snapshot();
         let kafka = self.system.proxies().len() - 1;

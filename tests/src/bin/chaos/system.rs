@@ -30,6 +30,9 @@ const DATABASE: &str = "chaos";
 const SPOOL_BYTES: &str = "150000";
 const COMMAND_PATIENCE: Duration = Duration::from_secs(40);
 
+/// Settings of one role by key.
+type OwnSettings<'a> = &'a [(&'a str, &'a str)];
+
 /// How the system is set up.
 #[derive(Clone, Debug)]
 pub struct SystemOptions {
@@ -112,13 +115,13 @@ impl System {
             ("sidecar.spool_dir", &spool),
             ("sidecar.spool_max_bytes", SPOOL_BYTES),
         ];
-        let roles: [(&str, &str, &[(&str, &str)]); 4] = [
+        let roles: [(&str, &str, OwnSettings<'_>); 4] = [
             ("processor", "p1", &[]),
             ("processor", "p2", &[]),
             ("loader", "loader", &[]),
             ("sidecar", "sidecar", &sidecar),
         ];
-        let actor = |(role, instance, settings): (&str, &str, &[(&str, &str)])| {
+        let actor = |(role, instance, settings): (&str, &str, OwnSettings<'_>)| {
             // `env` becomes the role: same process.
             let mut arguments = Vec::new();
             if let Some(broken) = &self.options.broken {

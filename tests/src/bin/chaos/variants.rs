@@ -1,0 +1,351 @@
+//! The fault runs must be able to fail: each guarantee is broken on purpose, provoked, and must be
+//! caught by the same checks as in every run.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use rdkafka::ClientConfig;
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
+use serde_json::{Value, json};
+use spendfuse_broken::Break;
+use spendfuse_domain::event::decode;
+use spendfuse_engine::codec;
+use spendfuse_engine::meter::dedupe::{RememberedId, RememberedIds};
+use spendfuse_testkit::proxy::{ApiKey, Toward};
+use spendfuse_tests::traffic::now;
+
+use crate::events::{Events, PARTITIONS};
+use crate::fault::{Fault, Link, Part};
+use crate::random::Random;
+use crate::run::{Outcome, World};
+use crate::schedule::Planned;
+use crate::sender::Running;
+use crate::system::SystemOptions;
+
+/// Seeds that are tried until one provokes what is broken.
+const ATTEMPTS: u64 = 3;
+/// About how long events come.
+const SECONDS: u64 = 20;
+const SETTLE: Duration = Duration::from_secs(45);
+const KAFKA: Link = Link::Kafka(0);
+
+/// How a broken guarantee was found out, or was not.
+pub struct Verdict {
+    /// What was broken; `None` is the control, where nothing is.
+    pub broken: Option<Break>,
+    /// What was done.
+    pub plot: &'static str,
+    /// The seed that did it.
+    pub seed: u64,
+    /// The checks that noticed, each with its first difference.
+    pub noticed: Vec<(&'static str, String)>,
+}
+
+/// Runs the plot of every variant in `wanted` (all where empty) with the executable that can break
+/// guarantees. As `control` nothing is broken, and nothing may be noticed.
+pub fn run(
+    program: &Path,
+    folder: &Path,
+    seed: u64,
+    wanted: &[Break],
+    control: bool,
+) -> Result<Vec<Verdict>> {
+    ensure!(
+        program.is_file(),
+        "{} is not there: make chaos builds it",
+        program.display()
+    );
+    let mut verdicts = Vec::new();
+    let all = Break::ALL.into_iter();
+    for broken in all.filter(|one| wanted.is_empty() || wanted.contains(one)) {
+        let mut attempt = 0;
+        let verdict = loop {
+            let run = Attempt {
+                program: program.to_owned(),
+                folder: folder.join(format!("{}-{attempt}", broken.name())),
+                seed: seed + attempt,
+            };
+            let verdict = run.provoke(broken, control)?;
+            attempt += 1;
+            if control || !verdict.noticed.is_empty() || attempt == ATTEMPTS {
+                break verdict;
+            }
+        };
+        eprintln!("{}", verdict.line());
+        verdicts.push(verdict);
+    }
+    Ok(verdicts)
+}
+
+impl Verdict {
+    /// Whether it is as it must be.
+    pub fn is_right(&self) -> bool {
+        self.broken.is_some() != self.noticed.is_empty()
+    }
+
+    /// The verdict for people.
+    pub fn line(&self) -> String {
+        let name = self.broken.map_or("nothing broken", Break::name);
+        let result = match (self.is_right(), self.broken) {
+            (true, Some(_)) => "caught",
+            (false, Some(_)) => "NOT CAUGHT",
+            (true, None) => "ok",
+            (false, None) => "WRONG",
+        };
+        let mut line = format!("{result:<10}  {name}, seed {}, by {}", self.seed, self.plot);
+        for (check, difference) in &self.noticed {
+            line.push_str(&format!("\n            {check}: {difference}"));
+        }
+        line
+    }
+
+    /// The verdict for programs.
+    pub fn json(&self) -> Value {
+        let noticed: Vec<Value> = self
+            .noticed
+            .iter()
+            .map(|(check, difference)| json!({"check": check, "difference": difference}))
+            .collect();
+        json!({
+            "broken": self.broken.map(Break::name),
+            "plot": self.plot,
+            "seed": self.seed,
+            "noticed": noticed,
+            "ok": self.is_right(),
+        })
+    }
+}
+
+struct Attempt {
+    program: PathBuf,
+    folder: PathBuf,
+    seed: u64,
+}
+
+impl Attempt {
+    fn provoke(&self, broken: Break, control: bool) -> Result<Verdict> {
+        std::fs::create_dir_all(&self.folder)?;
+        let options = SystemOptions {
+            nodes: 1,
+            program: self.program.clone(),
+            broken: (!control).then(|| broken.name().to_owned()),
+            folder: self.folder.clone(),
+        };
+        let mut world = World::start(options, self.seed, SECONDS)?;
+        let mut random = Random::new(self.seed, 7);
+        let (plot, senders) = match broken {
+            Break::OffsetsOutsideTransaction
+            | Break::ChangelogOutsideTransaction
+            | Break::DedupeNotRestored => (
+                "kills of both processors",
+                world.under_faults(&kills_of_processors(&mut random))?,
+            ),
+            Break::TimerWithoutOffsets => (
+                "a processor that wakes up after it was replaced",
+                world.zombie(&mut random)?,
+            ),
+            Break::DedupeBeforeRerouting | Break::TokenNotTiedToRange => {
+                ("plain traffic", world.under_faults(&[])?)
+            }
+            Break::RestoreToLastStableOffset => (
+                "a start while another worker's last transaction is open",
+                world.open_transaction()?,
+            ),
+            Break::InitAfterRestore => (
+                "kills of both processors",
+                world.under_faults(&kills_of_processors(&mut random))?,
+            ),
+            Break::AbortAndGoOn => (
+                "a broker that is silent for longer than a transaction may take",
+                world.under_faults(&silences(&mut random))?,
+            ),
+            Break::LoaderWithoutIntent => (
+                "kills of the loader",
+                world.under_faults(&kills_of_loader(&mut random))?,
+            ),
+            Break::DeduplicationWindowTooSmall | Break::ViewDeduplicationOff => (
+                "lost answers of ClickHouse",
+                world.under_faults(&lost_answers(&mut random))?,
+            ),
+            Break::ExpiredVerdictNotRepublished => ("plain traffic", world.under_faults(&[])?),
+            Break::SidecarAcksEarly => (
+                "kills of the sidecar while the broker is silent",
+                world.under_faults(&kills_of_sidecar(&mut random))?,
+            ),
+        };
+        let outcome = world.settle(senders, SETTLE)?;
+        Ok(Verdict {
+            broken: (!control).then_some(broken),
+            plot,
+            seed: self.seed,
+            noticed: noticed(&outcome),
+        })
+    }
+}
+
+fn noticed(outcome: &Outcome) -> Vec<(&'static str, String)> {
+    let wrong = outcome.checks.iter().filter_map(|check| {
+        let first = check.differences.first()?;
+        let more = check.differences.len() - 1;
+        let more = if more > 0 {
+            format!(" (and {more} more)")
+        } else {
+            String::new()
+        };
+        Some((check.name, format!("{first}{more}")))
+    });
+    wrong.collect()
+}
+
+/// A fault every so often.
+fn every(millis: u64, times: u64, mut fault: impl FnMut(u64) -> Fault) -> Vec<Planned> {
+    let planned = (0..times).map(|number| Planned {
+        at: Duration::from_millis(4_000 + number * millis),
+        fault: fault(number),
+    });
+    planned.collect()
+}
+
+fn kills_of_processors(random: &mut Random) -> Vec<Planned> {
+    let millis = 1_500 + random.below(500);
+    every(millis, 8, |number| Fault::Kill {
+        part: Part::Processor(number as usize % 2),
+        down: random.millis(0, 300),
+    })
+}
+
+fn silences(random: &mut Random) -> Vec<Planned> {
+    every(10_000, 2, |_| Fault::Silence {
+        link: KAFKA,
+        toward: Toward::Server,
+        time: random.millis(6_000, 7_500),
+    })
+}
+
+fn kills_of_loader(random: &mut Random) -> Vec<Planned> {
+    // What is inserted when the loader dies stays uncommitted.
+    let mut planned = every(1_100, 12, |_| Fault::Kill {
+        part: Part::Loader,
+        down: random.millis(0, 200),
+    });
+    let lost = planned.clone().into_iter().map(|kill| Planned {
+        at: kill.at - Duration::from_millis(500),
+        fault: Fault::Lose {
+            api: ApiKey::OFFSET_COMMIT,
+            is_response: false,
+            count: 1,
+        },
+    });
+    planned.extend(lost.collect::<Vec<_>>());
+    planned
+}
+
+fn lost_answers(random: &mut Random) -> Vec<Planned> {
+    every(700, 16, |_| Fault::Cut {
+        link: Link::ClickHouse,
+        toward: Toward::Client,
+        bytes: random.below(100),
+    })
+}
+
+fn kills_of_sidecar(random: &mut Random) -> Vec<Planned> {
+    let mut planned = Vec::new();
+    for silence in every(4_000, 4, |_| Fault::Silence {
+        link: KAFKA,
+        toward: Toward::Server,
+        time: Duration::from_millis(2_000),
+    }) {
+        planned.push(silence);
+        planned.push(Planned {
+            at: silence.at + random.millis(500, 1_500),
+            fault: Fault::Kill {
+                part: Part::Sidecar,
+                down: random.millis(0, 500),
+            },
+        });
+    }
+    planned
+}
+
+impl World {
+    /// Everything runs under load, and the faults happen.
+    fn under_faults(&mut self, planned: &[Planned]) -> Result<Vec<Running>> {
+        self.start_roles()?;
+        let senders = vec![self.send_to_kafka()?, self.send_to_sidecar()];
+        let last = planned.iter().map(|planned| planned.at).max();
+        let length = last.unwrap_or(Duration::from_secs(12)) + Duration::from_secs(3);
+        self.carry_out(planned, length)?;
+        Ok(senders)
+    }
+
+    /// A processor stands still until the other has its partitions, and goes on while that one
+    /// cannot write over what it does.
+    fn zombie(&mut self, random: &mut Random) -> Result<Vec<Running>> {
+        self.start_roles()?;
+        let (first, second) = (Part::Processor(0), Part::Processor(1));
+        let senders = vec![self.send_to_kafka()?, self.send_to_sidecar()];
+        self.wait(Duration::from_secs(8))?;
+        for (zombie, successor) in [(first, second), (second, first)] {
+            self.system.pause(zombie);
+            self.wait(random.millis(14_000, 15_000))?;
+            self.system.pause(successor);
+            self.system.resume(zombie);
+            self.wait(random.millis(1_200, 1_800))?;
+            self.system.kill(successor);
+            self.system.start_part(successor)?;
+            self.wait(Duration::from_secs(8))?;
+        }
+        Ok(senders)
+    }
+
+    /// Another worker has counted events, and its transaction is still open when a processor takes
+    /// over; it ends well. Then the same events come again.
+    fn open_transaction(&mut self) -> Result<Vec<Running>> {
+        let ledger = Arc::clone(&self.ledger);
+        let mut events = Events::new(1, 9);
+        let counted: Vec<_> = (0..200).map(|_| events.counted_before(&ledger)).collect();
+        let logs = self.system.logs();
+        let worker: BaseProducer = ClientConfig::new()
+            .set("bootstrap.servers", &logs.kafka.brokers)
+            .set("transactional.id", "another-worker")
+            .create()?;
+        let patience = Duration::from_secs(20);
+        worker.init_transactions(patience)?;
+        worker.begin_transaction()?;
+        let topic = logs.topic("meter.ids");
+        for partition in 0..PARTITIONS {
+            let mut ids = RememberedIds::default();
+            for event in &counted {
+                let decoded = decode(&event.record.value, &[], now());
+                let decoded = decoded.ok().context("the run's own event")?;
+                if decoded.home(PARTITIONS) == partition {
+                    let id = RememberedId::new(decoded.identity, decoded.content, now());
+                    ids.ids.push(id);
+                }
+            }
+            let value = codec::encode(&ids);
+            let record: BaseRecord<'_, [u8], [u8]> = BaseRecord::to(&topic)
+                .partition(partition.cast_signed())
+                .payload(&value);
+            worker.send(record).map_err(|(error, _)| error)?;
+        }
+        worker.flush(patience)?;
+        self.start_roles()?;
+        self.wait(Duration::from_secs(8))?;
+        worker.commit_transaction(patience)?;
+        let sender = self.kafka_sender()?;
+        for event in &counted {
+            sender.send(event)?;
+        }
+        sender.flush(patience)?;
+        let senders = vec![self.send_to_kafka()?, self.send_to_sidecar()];
+        self.wait(Duration::from_secs(6))?;
+        Ok(senders)
+    }
+
+    fn wait(&mut self, time: Duration) -> Result<()> {
+        self.system.wait_until(Instant::now() + time)
+    }
+}
