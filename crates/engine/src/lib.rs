@@ -10,6 +10,7 @@
 
 pub mod account;
 pub mod alert;
+pub mod audit;
 pub mod book;
 pub mod codec;
 pub mod delta;

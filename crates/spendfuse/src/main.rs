@@ -86,6 +86,8 @@ enum Command {
     Findings(commands::findings::FindingsArgs),
     /// Events that could not be counted, and their way back
     Dlq(commands::dlq::DlqArgs),
+    /// Compare input, ledger, warehouse and blocklist; every difference with its commit
+    Audit(commands::audit::AuditArgs),
     /// Fingerprint of a prompt or tool call, as apps send it instead of the text
     Fingerprint(commands::fingerprint::FingerprintArgs),
     /// Create the topics with the right settings, or check them
@@ -137,6 +139,7 @@ fn run(line: CommandLine) -> Result<ExitCode, Failure> {
         Command::Prices(args) => commands::prices::run(&settings, &args),
         Command::Findings(args) => commands::findings::run(&settings, &args),
         Command::Dlq(args) => commands::dlq::run(&settings, &args),
+        Command::Audit(args) => commands::audit::run(&settings, &args),
         Command::Fingerprint(args) => commands::fingerprint::run(&settings, &args),
         Command::Topics(args) => commands::topics::run(&settings, &args),
         Command::Config(args) => commands::config::run(&settings, &args),

@@ -1,0 +1,53 @@
+//! What a consumer group has committed, seen from outside: how far a role has come.
+
+use std::time::Duration;
+
+use rdkafka::consumer::Consumer;
+use rdkafka::{Offset, TopicPartitionList};
+
+use crate::config::{Isolation, KafkaConfig};
+use crate::error::BusError;
+use crate::native::{Poller, request};
+use crate::topics::partition_counts;
+
+/// The next offset that `group_id` will read, for every partition of `topic`; `None` where it has
+/// committed nothing. The group is not joined. Offsets of transactions that are still open are
+/// waited for.
+///
+/// # Errors
+/// [`BusError::Unreachable`] after `patience`, [`BusError::TopicMissing`], [`BusError::Request`].
+pub fn committed_offsets(
+    kafka: &KafkaConfig,
+    group_id: &str,
+    topic: &str,
+    patience: Duration,
+) -> Result<Vec<Option<i64>>, BusError> {
+    let mut client = kafka.reader(Isolation::ReadCommitted)?;
+    client.set("group.id", group_id);
+    let reader = Poller::new(&client)?;
+    let consumer = reader.consumer();
+    let counts = partition_counts(consumer.client(), &kafka.brokers, patience)?;
+    let count = *counts.get(topic).ok_or_else(|| BusError::TopicMissing {
+        topic: topic.to_owned(),
+    })?;
+    let doing = || request(&format!("asking what group `{group_id}` has committed"));
+    let mut wanted = TopicPartitionList::new();
+    for partition in 0..count {
+        wanted.add_partition(topic, partition.cast_signed());
+    }
+    let found = consumer
+        .committed_offsets(wanted, patience)
+        .map_err(doing())?;
+    let mut offsets = vec![None; count as usize];
+    for element in found.elements() {
+        element.error().map_err(doing())?;
+        let place = usize::try_from(element.partition()).ok();
+        if let (Offset::Offset(offset), Some(place)) = (element.offset(), place)
+            && let Some(known) = offsets.get_mut(place)
+        {
+            *known = Some(offset);
+        }
+    }
+    reader.drop_later();
+    Ok(offsets)
+}

@@ -1,0 +1,190 @@
+//! A window's account against its rows, and against what the blocklist says.
+
+use spendfuse_domain::budget::Spend;
+use spendfuse_domain::verdict::BlocklistEntry;
+use spendfuse_domain::{Nanos, UnixMillis};
+
+use super::differences::{Difference, Kind, Site, Tally};
+use super::stored::StoredPublished;
+
+/// What the rows of a window come to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct AccountSums {
+    /// Rows that were counted by budgets of which this one was part: they count for certain.
+    pub sure: Spend,
+    /// Rows that were counted shortly before the budget took effect: the ledger may have known it
+    /// already when their deltas came.
+    pub perhaps: Spend,
+}
+
+/// How an account differs from its rows. `found` is the account and, where the window was closed,
+/// its close and late lines.
+pub fn compare_account(
+    budget: &str,
+    scope: &str,
+    start: UnixMillis,
+    rows: &AccountSums,
+    found: &Spend,
+) -> Option<Difference> {
+    let mut most = rows.sure;
+    most.add(rows.perhaps);
+    let is_within = (rows.sure.cost..=most.cost).contains(&found.cost)
+        && (rows.sure.tokens..=most.tokens).contains(&found.tokens)
+        && (rows.sure.calls..=most.calls).contains(&found.calls);
+    if is_within {
+        return None;
+    }
+    let near = if found.calls > most.calls || found.cost > most.cost {
+        most
+    } else {
+        rows.sure
+    };
+    let tokens = if near.tokens == found.tokens {
+        String::new()
+    } else {
+        format!("; {} tokens, not {}", found.tokens, near.tokens)
+    };
+    Some(Difference {
+        kind: Kind::WindowDiffers,
+        site: Site::Budget(budget.to_owned()),
+        seq: None,
+        expected: Tally::new(near.calls, near.cost),
+        found: Tally::new(found.calls, found.cost),
+        detail: format!(
+            "{scope}, window from {start}: rows {} in {} calls, ledger {} in {}{tokens}",
+            near.cost, near.calls, found.cost, found.calls
+        ),
+    })
+}
+
+/// What the blocklist says of a budget's window.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Told {
+    /// Start of the window.
+    pub start: UnixMillis,
+    /// Spent, in the limit's unit.
+    pub spent: Nanos,
+    /// Whether that unit is money.
+    pub in_dollars: bool,
+    /// Place of the verdict in its order, 0 = ok.
+    pub verdict: u8,
+    /// After this time readers ignore it.
+    pub expires_at: Option<UnixMillis>,
+    /// The ledger partition's commit that said it.
+    pub version: u64,
+}
+
+impl Told {
+    /// What an entry says; `None` where its amount cannot be read.
+    pub fn of(entry: &BlocklistEntry) -> Option<Self> {
+        let count = entry.spent_tokens.or(entry.spent_calls);
+        let spent = match &entry.spent_usd {
+            Some(usd) => Nanos::parse_usd(usd).ok()?.amount,
+            None => Nanos::new(i128::from(count?)),
+        };
+        Some(Self {
+            start: entry.window_start,
+            spent,
+            in_dollars: entry.spent_usd.is_some(),
+            verdict: entry.verdict as u8,
+            expires_at: entry.expires_at,
+            version: entry.version,
+        })
+    }
+
+    /// Whether it says what the ledger published.
+    pub fn is(&self, published: &StoredPublished) -> bool {
+        self.spent == published.spent && self.verdict == published.verdict
+    }
+
+    fn amount(&self, spent: Nanos) -> String {
+        match self.in_dollars {
+            true => spent.to_string(),
+            false => spent.get().to_string(),
+        }
+    }
+}
+
+/// How the entry `key` of the blocklist in ledger partition `partition` differs from what the
+/// ledger last published of the account, `None` where it published nothing.
+pub fn compare_published(
+    partition: u32,
+    key: &str,
+    told: &Told,
+    published: Option<&StoredPublished>,
+) -> Option<Difference> {
+    if published.is_some_and(|published| told.is(published)) {
+        return None;
+    }
+    // Amounts of budgets in tokens or calls are no money.
+    let money = |amount: Nanos| match told.in_dollars {
+        true => amount,
+        false => Nanos::ZERO,
+    };
+    let ledger = published.map_or_else(
+        || "nothing".to_owned(),
+        |published| told.amount(published.spent),
+    );
+    let expected = published.map_or(Nanos::ZERO, |published| money(published.spent));
+    Some(Difference {
+        kind: Kind::BlocklistDiffers,
+        site: Site::Ledger(partition),
+        seq: Some(told.version),
+        expected: Tally::new(0, expected),
+        found: Tally::new(0, money(told.spent)),
+        detail: format!(
+            "{key}, window from {}: the blocklist says {}, the ledger published {ledger}",
+            told.start,
+            told.amount(told.spent)
+        ),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn spend(nanos: i128, calls: u64) -> Spend {
+        Spend {
+            cost: Nanos::new(nanos),
+            tokens: calls * 10,
+            calls,
+        }
+    }
+
+    #[test]
+    fn an_account_is_its_rows_to_the_nano_dollar() {
+        let compare =
+            |rows: AccountSums, found| compare_account("cap", "acme", UnixMillis(0), &rows, &found);
+        let exact = AccountSums {
+            sure: spend(100, 4),
+            perhaps: Spend::default(),
+        };
+        assert_eq!(compare(exact, spend(100, 4)), None);
+        let off = compare(exact, spend(101, 4)).unwrap();
+        assert_eq!(off.drift(), Nanos::new(1));
+        assert_eq!(off.drift_events(), 1);
+        let doubled = compare(exact, spend(200, 8)).unwrap();
+        assert_eq!(
+            (doubled.drift(), doubled.drift_events()),
+            (Nanos::new(100), 4)
+        );
+    }
+
+    #[test]
+    fn rows_in_flight_while_a_budget_took_effect_may_count_or_not() {
+        let rows = AccountSums {
+            sure: spend(100, 4),
+            perhaps: spend(50, 2),
+        };
+        for found in [spend(100, 4), spend(125, 5), spend(150, 6)] {
+            assert_eq!(
+                compare_account("cap", "a", UnixMillis(0), &rows, &found),
+                None
+            );
+        }
+        for found in [spend(99, 4), spend(151, 6)] {
+            assert!(compare_account("cap", "a", UnixMillis(0), &rows, &found).is_some());
+        }
+    }
+}

@@ -1,0 +1,168 @@
+//! One round of the audit: everything that came since the round before.
+
+use spendfuse_domain::Nanos;
+use spendfuse_engine::audit::Differences;
+
+use super::super::Failure;
+use super::blocks::Blocks;
+use super::budgets::BudgetsInForce;
+use super::deltas::DeltaLog;
+use super::input::{Input, InputSums};
+use super::ledger::LedgerReplica;
+use super::look::{self, Looked};
+use super::sql::SeqRange;
+use super::windows::Compared;
+use super::{Context, Note, rollups};
+
+/// How far each side was compared. A round that cannot be finished leaves it as it was.
+#[derive(Clone, Debug)]
+struct Progress {
+    input: Input,
+    blocks: Blocks,
+    deltas: DeltaLog,
+}
+
+/// The audit between rounds.
+pub struct Auditor {
+    progress: Progress,
+    replica: LedgerReplica,
+    /// Looks at the ledger so far.
+    looks: u64,
+    rounds: u64,
+}
+
+/// What a round found.
+pub struct Round {
+    /// What differs in what came since the round before.
+    pub news: Differences,
+    /// What differs in the ledger's state and on the blocklist, which are compared as a whole;
+    /// `None` where they were not.
+    pub standing: Option<Differences>,
+    /// What was not compared, and why.
+    pub notes: Vec<Note>,
+    /// Per meter partition, the commits whose rows were compared.
+    pub ranges: Vec<SeqRange>,
+    /// The input.
+    pub input: InputSums,
+    /// Windows of budgets.
+    pub windows: Compared,
+    /// Entries of the blocklist.
+    pub entries: u64,
+    /// Whether the round was given up because a role is behind: it will be done again.
+    pub is_given_up: bool,
+}
+
+impl Auditor {
+    /// Nothing compared yet.
+    pub fn new(context: &Context<'_>) -> Result<Self, Failure> {
+        Ok(Self {
+            progress: Progress {
+                input: Input::new(context)?,
+                blocks: Blocks::new(context)?,
+                deltas: DeltaLog::new(context)?,
+            },
+            replica: LedgerReplica::new(context)?,
+            looks: 0,
+            rounds: 0,
+        })
+    }
+
+    /// Compares what came since the last round. `comes_again`: where a role is behind, nothing is
+    /// compared until the next round; else what is there is compared.
+    pub fn round(&mut self, context: &Context<'_>, comes_again: bool) -> Result<Round, Failure> {
+        let mut progress = self.progress.clone();
+        let mut notes = Vec::new();
+        let budgets = BudgetsInForce::read(context)?;
+        // In this order: what a side has counted is in the sides that are read after it.
+        let processed = context.processed(&context.topics.usage)?;
+        let deltas = progress.deltas.read(context, &budgets)?;
+        let mut looked = look::look(
+            context,
+            &mut self.replica,
+            &progress.deltas,
+            &budgets,
+            &mut self.looks,
+            &mut notes,
+        )?;
+        let mut blocks = progress.blocks.read(context, None)?;
+        let is_loader_behind = !context.wait_until_loaded()?;
+        if is_loader_behind {
+            notes.push(Note::behind("rows that the loader has not loaded yet"));
+            progress.blocks = self.progress.blocks.clone();
+            blocks = progress.blocks.read(context, Some(&context.loaded()?))?;
+        }
+        if comes_again && notes.iter().any(|note| note.is_behind) {
+            return Ok(Round::given_up(notes, looked));
+        }
+        let standing = looked.differences.take();
+        let mut differences = Differences::default();
+        let [meter_ranges, _] = &blocks.ranges;
+        differences.merge(blocks.compare(context)?);
+        differences.merge(deltas.compare(context, &budgets, meter_ranges, &mut notes)?);
+        differences.merge(blocks.differences);
+        differences.merge(deltas.differences);
+        differences.merge(rollups::compare(context, meter_ranges)?);
+        let is_everything = self.rounds == 0;
+        let twice = rollups::counted_twice(context, meter_ranges, is_everything)?;
+        differences.merge(twice);
+        let (input, of_input) =
+            progress
+                .input
+                .compare(context, &processed, is_loader_behind, &mut notes)?;
+        differences.merge(of_input);
+        if looked.compared.began_unknown > 0 {
+            notes.push(Note::new(format!(
+                "{} windows of budgets: the record that began their count is compacted away",
+                looked.compared.began_unknown
+            )));
+        }
+        let ranges = meter_ranges.clone();
+        self.progress = progress;
+        self.rounds += 1;
+        Ok(Round {
+            news: differences,
+            standing,
+            notes,
+            ranges,
+            input,
+            windows: looked.compared,
+            entries: looked.entries,
+            is_given_up: false,
+        })
+    }
+
+    /// Accounts in memory.
+    pub fn accounts(&self) -> usize {
+        self.replica.len()
+    }
+}
+
+impl Round {
+    fn given_up(notes: Vec<Note>, looked: Looked) -> Self {
+        Self {
+            news: Differences::default(),
+            standing: looked.differences,
+            notes,
+            ranges: Vec::new(),
+            input: InputSums::default(),
+            windows: looked.compared,
+            entries: looked.entries,
+            is_given_up: true,
+        }
+    }
+
+    /// Everything that differs.
+    pub fn differences(&self) -> Differences {
+        let mut all = self.news.clone();
+        all.merge(self.standing.clone().unwrap_or_default());
+        all
+    }
+
+    /// Events and their cost that input and warehouse agree on.
+    pub fn counted(&self) -> (u64, Nanos) {
+        let homes = self.input.homes.iter();
+        homes.fold((0, Nanos::ZERO), |(events, cost), home| {
+            (events + home.counted.events, cost + home.counted.cost)
+        })
+    }
+}

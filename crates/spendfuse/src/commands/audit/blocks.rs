@@ -1,0 +1,272 @@
+//! Row blocks: their chains, and whether the warehouse has the rows that they hold.
+
+use bytes::Bytes;
+use spendfuse_engine::audit::{
+    BrokenChain, Chains, Difference, Differences, Kind, SeqSums, Site, Tally,
+};
+use spendfuse_warehouse::RowBlock;
+
+use super::super::Failure;
+use super::Context;
+use super::sql::{self, SeqRange};
+use super::tail::Tail;
+
+/// Above this many blocks in a round they are summed up by a thousand commits.
+const MANY: i64 = 2_000_000;
+const COARSE: u64 = 1000;
+
+/// Who writes a topic of rows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Writer {
+    /// The meter, topic `rows`.
+    Meter,
+    /// The ledger, topic `rows.ledger`.
+    Ledger,
+}
+
+impl Writer {
+    /// Its place in arrays.
+    pub const ALL: [Self; 2] = [Self::Meter, Self::Ledger];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Meter => "meter",
+            Self::Ledger => "ledger",
+        }
+    }
+
+    fn site(self, partition: u32) -> Site {
+        match self {
+            Self::Meter => Site::Meter(partition),
+            Self::Ledger => Site::Ledger(partition),
+        }
+    }
+}
+
+/// Table and partition of its writer.
+type Chain = (Writer, String, u32);
+
+/// How far row blocks were read.
+#[derive(Clone, Debug)]
+pub struct Blocks {
+    tails: [Tail; 2],
+    chains: Chains<Chain>,
+    /// Per writer and partition, the last commit that was compared.
+    compared: [Vec<Option<u64>>; 2],
+}
+
+/// The blocks of one round.
+pub struct BlocksRead {
+    /// Per writer and partition, the commits that were read.
+    pub ranges: [Vec<SeqRange>; 2],
+    sums: SeqSums<Chain>,
+    /// Broken chains.
+    pub differences: Differences,
+}
+
+impl Blocks {
+    /// Nothing read yet.
+    pub fn new(context: &Context<'_>) -> Result<Self, Failure> {
+        let topics = &context.topics;
+        let tail = |topic: &str| Tail::new(context.settings, topic, context.since);
+        let tails = [tail(&topics.rows)?, tail(&topics.rows_ledger)?];
+        let compared = [&tails[0], &tails[1]].map(|tail| vec![None; tail.partitions()]);
+        Ok(Self {
+            tails,
+            chains: Chains::new(),
+            compared,
+        })
+    }
+
+    /// Reads the blocks that are there now; at most up to `limits`, where given: offsets by writer
+    /// and partition.
+    pub fn read(
+        &mut self,
+        context: &Context<'_>,
+        limits: Option<&[Vec<i64>; 2]>,
+    ) -> Result<BlocksRead, Failure> {
+        let limit = |writer: Writer| limits.map(|limits| limits[writer as usize].as_slice());
+        let mut waiting = 0;
+        for (tail, writer) in self.tails.iter().zip(Writer::ALL) {
+            let ranges = tail.waiting(context.settings, limit(writer))?;
+            waiting += ranges
+                .iter()
+                .map(|range| range.to - range.from)
+                .sum::<i64>();
+        }
+        let mut read = BlocksRead {
+            ranges: Writer::ALL.map(|writer| self.begin(writer)),
+            sums: SeqSums::new(if waiting > MANY { COARSE } else { 1 }),
+            differences: Differences::default(),
+        };
+        for writer in Writer::ALL {
+            let mut taking = Taking {
+                writer,
+                whole: whole(&self.tails[writer as usize]),
+                chains: &mut self.chains,
+                read: &mut read,
+            };
+            self.tails[writer as usize].read(context.settings, limit(writer), |record| {
+                let value = Bytes::copy_from_slice(record.value.unwrap_or_default());
+                taking.take(record.partition, record.offset, &value);
+                Ok(())
+            })?;
+        }
+        if limits.is_some() {
+            // The rest of a commit may lie beyond the limit.
+            for range in read.ranges.iter_mut().flatten() {
+                range.to = range.to.saturating_sub(1);
+            }
+        }
+        for writer in Writer::ALL {
+            let ranges = read.ranges[writer as usize].iter();
+            for (compared, range) in self.compared[writer as usize].iter_mut().zip(ranges) {
+                *compared = Some(range.to.max(compared.unwrap_or(0)));
+            }
+        }
+        Ok(read)
+    }
+
+    /// Empty ranges after what was compared. In a log whose beginning is gone the first commit that
+    /// is seen may lack blocks: `from` 0 stands for "after the first that comes".
+    fn begin(&self, writer: Writer) -> Vec<SeqRange> {
+        let compared = self.compared[writer as usize].iter();
+        compared
+            .map(|compared| SeqRange {
+                from: compared.map_or(0, |seq| seq + 1),
+                to: compared.unwrap_or(0),
+            })
+            .collect()
+    }
+}
+
+fn whole(tail: &Tail) -> Vec<bool> {
+    (0..tail.partitions())
+        .map(|partition| tail.is_whole(partition))
+        .collect()
+}
+
+struct Taking<'a> {
+    writer: Writer,
+    whole: Vec<bool>,
+    chains: &'a mut Chains<Chain>,
+    read: &'a mut BlocksRead,
+}
+
+impl Taking<'_> {
+    fn take(&mut self, partition: u32, offset: i64, value: &Bytes) {
+        let site = self.writer.site(partition);
+        let block = match RowBlock::decode(value) {
+            Ok(block) => block,
+            Err(error) => {
+                self.read.differences.push(Difference {
+                    kind: Kind::RowsDiffer,
+                    site,
+                    seq: None,
+                    expected: Tally::default(),
+                    found: Tally::default(),
+                    detail: format!("record at offset {offset} is no row block: {error}"),
+                });
+                return;
+            }
+        };
+        let seq = block.link.seq;
+        let is_whole = self.whole[partition as usize];
+        let range = &mut self.read.ranges[self.writer as usize][partition as usize];
+        if range.from == 0 && !is_whole {
+            range.from = seq + 1;
+        }
+        range.to = range.to.max(seq);
+        let is_wanted = seq >= range.from;
+        let chain = (self.writer, block.table, partition);
+        let followed = self
+            .chains
+            .follow(chain.clone(), block.link.previous, seq, is_whole);
+        if let Err(broken) = followed {
+            let detail = chain_detail(&format!("blocks of {}", chain.1), broken, offset);
+            self.read.differences.push(Difference {
+                kind: if broken.is_gap() {
+                    Kind::RowGap
+                } else {
+                    Kind::RowOverlap
+                },
+                site,
+                seq: Some(broken.seq.min(broken.expected + 1)),
+                expected: Tally::default(),
+                found: Tally::default(),
+                detail,
+            });
+        }
+        if is_wanted {
+            let rows = Tally::new(u64::from(block.rows), spendfuse_domain::Nanos::ZERO);
+            self.read.sums.add(chain, seq, rows);
+        }
+    }
+}
+
+/// What is wrong with a chain, in words.
+pub fn chain_detail(what: &str, broken: BrokenChain, offset: i64) -> String {
+    format!(
+        "{what}: commit {} follows {}, expected to follow {} (offset {offset})",
+        broken.seq, broken.previous, broken.expected
+    )
+}
+
+impl BlocksRead {
+    /// Compares the rows of the warehouse with the blocks.
+    pub fn compare(&self, context: &Context<'_>) -> Result<Differences, Failure> {
+        let block = self.sums.commits_a_block();
+        let mut found = SeqSums::new(block);
+        let [meter, ledger] = &self.ranges;
+        let spend = format!(
+            "SELECT 'meter', meter_partition, intDiv(meter_seq, {block}), count() FROM spend \
+             WHERE {} GROUP BY 1, 2, 3",
+            sql::in_ranges("meter_partition", "meter_seq", meter)
+        );
+        let mut questions = vec![("spend", spend)];
+        for table in ["finding_changes", "verdicts", "budget_windows"] {
+            for (writer, ranges) in Writer::ALL.into_iter().zip([meter, ledger]) {
+                let name = writer.name();
+                let condition = sql::in_ranges("stage_partition", "stage_seq", ranges);
+                let question = format!(
+                    "SELECT stage, stage_partition, intDiv(stage_seq, {block}), count() \
+                     FROM {table} WHERE stage = '{name}' AND {condition} GROUP BY 1, 2, 3"
+                );
+                questions.push((table, question));
+            }
+        }
+        for (table, question) in questions {
+            for row in context.ask(&question)? {
+                let writer = match row[0].as_str() {
+                    "ledger" => Writer::Ledger,
+                    _ => Writer::Meter,
+                };
+                let chain = (writer, table.to_owned(), sql::cell(&row, 1)?);
+                let rows = Tally::new(sql::cell(&row, 3)?, spendfuse_domain::Nanos::ZERO);
+                found.add_block(chain, sql::cell(&row, 2)?, rows);
+            }
+        }
+        let mut differences = Differences::default();
+        let range_of = |writer: Writer, partition: u32| {
+            let ranges = self.ranges[writer as usize].get(partition as usize);
+            ranges.copied().unwrap_or_default()
+        };
+        for ((writer, table, partition), seq, expected, is) in self.sums.unlike(&found) {
+            if seq > range_of(*writer, *partition).to {
+                continue;
+            }
+            differences.push(Difference {
+                kind: Kind::RowsDiffer,
+                site: writer.site(*partition),
+                seq: Some(seq),
+                expected,
+                found: is,
+                detail: format!(
+                    "commit {seq}: {} rows in the blocks of {table}, {} in the warehouse",
+                    expected.events, is.events
+                ),
+            });
+        }
+        Ok(differences)
+    }
+}

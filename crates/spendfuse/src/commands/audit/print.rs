@@ -1,0 +1,196 @@
+//! What the audit prints.
+
+use serde_json::{Value, json};
+use spendfuse_engine::audit::{Differences, Tally};
+
+use super::super::output::{
+    self, Colour, Side, coloured, counted, dollars, grouped, keep_whole, print_table, table,
+};
+use super::auditor::Round;
+
+/// Prints a whole round.
+pub fn round(round: &Round, as_json: bool) {
+    if as_json {
+        output::json(&round_json(round));
+        return;
+    }
+    summary(round);
+    for note in &round.notes {
+        let text = format!("not compared: {}", note.text);
+        output::line(coloured(&text, Colour::Yellow));
+    }
+    output::line("");
+    differences(&round.differences());
+}
+
+/// Prints a round of a watch as one line, and what it found.
+pub fn line(round: &Round, found: &Differences, accounts: usize, as_json: bool) {
+    if as_json {
+        let mut line = round_json(round);
+        line["drift_events"] = json!(found.drift_events());
+        line["drift_nanodollars"] = json!(found.drift().get().to_string());
+        output::json(&line);
+        return;
+    }
+    let (events, cost) = round.counted();
+    let time = output::now();
+    let notes: Vec<&str> = round.notes.iter().map(|note| note.text.as_str()).collect();
+    let notes = match notes.as_slice() {
+        [] => String::new(),
+        some => format!("; not compared: {}", some.join("; ")),
+    };
+    let drift = match found.is_empty() {
+        true => coloured("no drift", Colour::Green),
+        false => coloured(&drift_text(found), Colour::Red),
+    };
+    output::line(format!(
+        "{time} {} of {} compared, {} of budgets ({} in memory), {} of the blocklist: {drift}{notes}",
+        counted(events, "event"),
+        dollars(cost),
+        counted(round.windows.windows, "window"),
+        grouped(accounts as u64),
+        counted(round.entries, "key"),
+    ));
+    let here = round.differences();
+    if !here.is_empty() {
+        differences(&here);
+    }
+}
+
+fn summary(round: &Round) {
+    let mut rows = table([
+        ("METER", Side::Left),
+        ("COMMITS", Side::Left),
+        ("EVENTS", Side::Right),
+        ("COST", Side::Right),
+        ("ROWS", Side::Right),
+        ("COST", Side::Right),
+    ]);
+    for (partition, (home, range)) in round.input.homes.iter().zip(&round.ranges).enumerate() {
+        let commits = match range.from <= range.to {
+            true => format!("{}–{}", range.from, range.to),
+            false => "-".to_owned(),
+        };
+        rows.add_row([
+            partition.to_string(),
+            commits,
+            grouped(home.counted.events),
+            dollars(home.counted.cost),
+            grouped(home.rows.events),
+            dollars(home.rows.cost),
+        ]);
+    }
+    print_table(&rows);
+    let input = &round.input;
+    output::line(format!(
+        "input: {}, {}, {} in the DLQ, {}",
+        counted(input.records, "record"),
+        counted(input.duplicates, "duplicate"),
+        grouped(input.rejected),
+        counted(input.session_ends, "session end"),
+    ));
+    output::line(format!(
+        "budgets: {}, {} of the blocklist",
+        counted(round.windows.windows, "window"),
+        counted(round.entries, "key"),
+    ));
+}
+
+fn differences(found: &Differences) {
+    if found.is_empty() {
+        output::line(coloured("no drift", Colour::Green));
+        return;
+    }
+    let mut rows = table([
+        ("DIFFERENCE", Side::Left),
+        ("WHERE", Side::Left),
+        ("FROM COMMIT", Side::Right),
+        ("COUNT", Side::Right),
+        ("EXPECTED", Side::Right),
+        ("FOUND", Side::Right),
+        ("FIRST", Side::Left),
+    ]);
+    for (kind, site, group) in found.groups() {
+        let seq = group.from_seq;
+        rows.add_row([
+            kind.name().to_owned(),
+            site.text(),
+            seq.map_or_else(|| "-".to_owned(), |seq| seq.to_string()),
+            grouped(group.count),
+            tally_text(group.expected),
+            tally_text(group.found),
+            group.examples.first().cloned().unwrap_or_default(),
+        ]);
+    }
+    keep_whole(&mut rows, &[0, 1, 2, 3, 4, 5]);
+    print_table(&rows);
+    output::line(coloured(&drift_text(found), Colour::Red));
+}
+
+fn drift_text(found: &Differences) -> String {
+    format!(
+        "drift: {}, {}",
+        counted(found.drift_events(), "event"),
+        dollars(found.drift())
+    )
+}
+
+fn tally_text(tally: Tally) -> String {
+    format!("{} / {}", grouped(tally.events), dollars(tally.cost))
+}
+
+fn tally_json(tally: Tally) -> Value {
+    json!({"events": tally.events, "cost_usd": tally.cost})
+}
+
+fn round_json(round: &Round) -> Value {
+    let differences = round.differences();
+    let groups: Vec<Value> = differences
+        .groups()
+        .map(|(kind, site, group)| {
+            json!({
+                "difference": kind.name(),
+                "where": site.text(),
+                "from_seq": group.from_seq,
+                "to_seq": group.to_seq,
+                "count": group.count,
+                "expected": tally_json(group.expected),
+                "found": tally_json(group.found),
+                "drift_events": group.drift_events,
+                "drift_nanodollars": group.drift.get().to_string(),
+                "examples": group.examples,
+            })
+        })
+        .collect();
+    let homes = round.input.homes.iter().zip(&round.ranges).enumerate();
+    let partitions: Vec<Value> = homes
+        .map(|(partition, (home, range))| {
+            json!({
+                "meter_partition": partition,
+                "from_seq": range.from,
+                "to_seq": range.to,
+                "input": tally_json(home.counted),
+                "rows": tally_json(home.rows),
+            })
+        })
+        .collect();
+    let notes: Vec<&str> = round.notes.iter().map(|note| note.text.as_str()).collect();
+    let (events, cost) = round.counted();
+    json!({
+        "drift_events": differences.drift_events(),
+        "drift_nanodollars": differences.drift().get().to_string(),
+        "differences": groups,
+        "compared": {
+            "events": events,
+            "cost_usd": cost,
+            "records": round.input.records,
+            "duplicates": round.input.duplicates,
+            "rejected": round.input.rejected,
+            "session_ends": round.input.session_ends,
+            "partitions": partitions,
+            "windows": round.windows.windows,
+            "blocklist": round.entries,
+        },
+        "not_compared": notes,
+    })
+}

@@ -1,0 +1,139 @@
+//! Pieces of the audit's questions to ClickHouse, and the reading of answers.
+
+use std::str::FromStr;
+
+use spendfuse_domain::budget::{Budget, Spend};
+use spendfuse_domain::scope::{Dimension, Filter, Pattern};
+use spendfuse_domain::{Nanos, UnixMillis};
+use spendfuse_engine::audit::Tally;
+
+use super::super::Failure;
+
+/// All tokens of a row.
+pub const TOKENS: &str = "(input_tokens + cache_read_tokens + cache_write_5m_tokens + \
+     cache_write_1h_tokens + audio_input_tokens + image_input_tokens + video_input_tokens + \
+     output_tokens + reasoning_tokens + audio_output_tokens + image_output_tokens)";
+
+/// The cost of a row, nano-dollars.
+pub const NANOS: &str = "toInt128(cost * 1000000000)";
+
+/// Commits `from..=to` of a partition.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SeqRange {
+    /// The first commit.
+    pub from: u64,
+    /// The last one; below `from` where there is none.
+    pub to: u64,
+}
+
+impl SeqRange {
+    /// Whether a commit lies in it.
+    pub fn contains(&self, seq: u64) -> bool {
+        (self.from..=self.to).contains(&seq)
+    }
+}
+
+/// The condition that a row's commit lies in one of `ranges`, which stand for partitions 0, 1, ….
+pub fn in_ranges(partition: &str, seq: &str, ranges: &[SeqRange]) -> String {
+    let ranges = ranges.iter().enumerate();
+    let conditions: Vec<String> = ranges
+        .filter(|(_, range)| range.from <= range.to)
+        .map(|(number, range)| {
+            format!(
+                "({partition} = {number} AND {seq} BETWEEN {} AND {})",
+                range.from, range.to
+            )
+        })
+        .collect();
+    any_of(&conditions)
+}
+
+/// The condition that one of `conditions` holds.
+pub fn any_of(conditions: &[String]) -> String {
+    match conditions {
+        [] => "0".to_owned(),
+        some => format!("({})", some.join(" OR ")),
+    }
+}
+
+/// A text as an SQL literal.
+pub fn text(text: &str) -> String {
+    format!("'{}'", text.replace('\\', "\\\\").replace('\'', "\\'"))
+}
+
+/// A time as an SQL literal.
+pub fn time(time: UnixMillis) -> String {
+    format!("fromUnixTimestamp64Milli(toInt64({}), 'UTC')", time.0)
+}
+
+/// The column of a dimension.
+pub fn column(dimension: &Dimension) -> String {
+    match dimension {
+        Dimension::Tag(name) => format!("tags[{}]", text(name)),
+        other => format!("`{}`", other.name()),
+    }
+}
+
+/// The condition that a row counts in a budget.
+pub fn counts_in(budget: &Budget) -> String {
+    let parts = budget.scope.0.iter();
+    let mut conditions: Vec<String> = parts
+        .map(|(dimension, pattern)| match pattern {
+            Pattern::Each => format!("{} != ''", column(dimension)),
+            Pattern::Exactly(value) => format!("{} = {}", column(dimension), text(value)),
+        })
+        .collect();
+    conditions.extend(filter_conditions(&budget.filter));
+    all_of(&conditions)
+}
+
+/// The condition that a row belongs to a series: a shape and a filter.
+pub fn counts_in_series(shape: &[Dimension], filter: &Filter) -> String {
+    let present = |dimension: &Dimension| format!("{} != ''", column(dimension));
+    let mut conditions: Vec<String> = shape.iter().map(present).collect();
+    conditions.extend(filter_conditions(filter));
+    all_of(&conditions)
+}
+
+fn filter_conditions(filter: &Filter) -> impl Iterator<Item = String> {
+    filter.0.iter().map(|(dimension, values)| {
+        let values: Vec<String> = values.iter().map(|value| text(value)).collect();
+        format!("{} IN ({})", column(dimension), values.join(", "))
+    })
+}
+
+fn all_of(conditions: &[String]) -> String {
+    match conditions {
+        [] => "1".to_owned(),
+        some => some.join(" AND "),
+    }
+}
+
+/// A cell of an answer.
+pub fn cell<T: FromStr>(row: &[String], column: usize) -> Result<T, Failure> {
+    let found = row.get(column);
+    found.and_then(|text| text.parse().ok()).ok_or_else(|| {
+        Failure::work(format!(
+            "ClickHouse answered {found:?} in column {column} where a number belongs"
+        ))
+    })
+}
+
+/// An amount in nano-dollars.
+pub fn nanos(row: &[String], column: usize) -> Result<Nanos, Failure> {
+    cell(row, column).map(Nanos::new)
+}
+
+/// A count and an amount, in two columns.
+pub fn tally(row: &[String], column: usize) -> Result<Tally, Failure> {
+    Ok(Tally::new(cell(row, column)?, nanos(row, column + 1)?))
+}
+
+/// An amount, tokens and calls, in three columns.
+pub fn spend(row: &[String], column: usize) -> Result<Spend, Failure> {
+    Ok(Spend {
+        cost: nanos(row, column)?,
+        tokens: cell(row, column + 1)?,
+        calls: cell(row, column + 2)?,
+    })
+}

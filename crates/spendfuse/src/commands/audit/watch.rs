@@ -1,0 +1,78 @@
+//! `spendfuse audit --watch`: round after round, with metrics.
+
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use metrics::{counter, gauge};
+use spendfuse_bus::Shutdown;
+use spendfuse_engine::audit::Differences;
+use tokio::runtime::Runtime;
+
+use super::super::{Failure, found_wrong, output};
+use super::auditor::Auditor;
+use super::metrics::{COMPARED_EVENTS, DRIFT_EVENTS, DRIFT_NANODOLLARS, ROUND_SECONDS, ROUNDS};
+use super::{AuditArgs, Context, print};
+use crate::{admin, roles};
+
+/// A round is followed by a pause of this many times its length at least.
+const PAUSES_A_ROUND: u32 = 19;
+
+/// Compares until the process is asked to stop.
+pub fn run(context: &Context<'_>, args: &AuditArgs) -> Result<ExitCode, Failure> {
+    let runtime = Runtime::new().map_err(Failure::work)?;
+    let handle = admin::install_metrics()?;
+    let shutdown = Shutdown::new();
+    runtime.block_on(admin::serve(context.settings, handle, shutdown.clone()))?;
+    let stop = shutdown.clone();
+    runtime.spawn(async move {
+        roles::wait_for_signal().await;
+        stop.request();
+    });
+    // What was found in what came, and what is wrong with the state as it stands.
+    let mut news = Differences::default();
+    let mut standing = Differences::default();
+    export(&news);
+    let mut auditor = Auditor::new(context)?;
+    while !shutdown.is_requested() {
+        let begin = Instant::now();
+        let outcome = match auditor.round(context, true) {
+            Ok(round) => {
+                let outcome = if round.is_given_up {
+                    "behind"
+                } else {
+                    "compared"
+                };
+                counter!(COMPARED_EVENTS).increment(round.counted().0);
+                news.merge(round.news.clone());
+                standing = round.standing.clone().unwrap_or(standing);
+                let mut found = news.clone();
+                found.merge(standing.clone());
+                export(&found);
+                print::line(&round, &found, auditor.accounts(), args.json);
+                outcome
+            }
+            Err(failure) => {
+                // Kafka or ClickHouse is away: the same is compared in the next round.
+                output::note(format!("warning: round not finished: {failure}"));
+                "failed"
+            }
+        };
+        counter!(ROUNDS, "outcome" => outcome).increment(1);
+        gauge!(ROUND_SECONDS).set(begin.elapsed().as_secs_f64());
+        shutdown.wait(pause(begin.elapsed(), args.every));
+    }
+    Ok(match news.is_empty() && standing.is_empty() {
+        true => ExitCode::SUCCESS,
+        false => found_wrong(),
+    })
+}
+
+fn pause(round: Duration, every: Duration) -> Duration {
+    every.saturating_sub(round).max(round * PAUSES_A_ROUND)
+}
+
+fn export(found: &Differences) {
+    // Gauges are floating-point numbers: beyond 2^53 nano-dollars of drift the digits do not matter.
+    gauge!(DRIFT_NANODOLLARS).set(found.drift().get() as f64);
+    gauge!(DRIFT_EVENTS).set(found.drift_events() as f64);
+}

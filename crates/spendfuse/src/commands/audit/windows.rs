@@ -1,0 +1,266 @@
+//! What the accounts, and the lines of closed windows, must come to: the rows.
+
+use std::collections::HashMap;
+
+use spendfuse_domain::budget::Spend;
+use spendfuse_domain::routing::partition_of;
+use spendfuse_domain::scope::{Dimension, ScopeText};
+use spendfuse_domain::{UnixMillis, Window};
+use spendfuse_engine::audit::{AccountSums, Difference, compare_account};
+
+use super::super::Failure;
+use super::Context;
+use super::budgets::CountedBudget;
+use super::ledger::{LedgerReplica, WindowKey};
+use super::sql;
+
+const DAY_MILLIS: i64 = 24 * 60 * 60 * 1000;
+/// Closed windows are compared for this long after their grace.
+const CLOSED_MILLIS: i64 = 7 * DAY_MILLIS;
+/// Senders may be five minutes ahead: a window that begins soon may have spend.
+const AHEAD_MILLIS: i64 = 10 * 60_000;
+/// A ledger may count deltas of rows that arrived this long before a budget took effect, if another
+/// budget counts the same series.
+const IN_FLIGHT_MILLIS: i64 = 10 * 60_000;
+/// Scopes in one answer, about.
+const SCOPES_A_QUESTION: usize = 50_000;
+
+/// Up to where the ledger's state goes.
+#[derive(Clone, Debug)]
+pub struct Cut {
+    /// Per meter partition: every ledger partition has applied everything up to this commit.
+    pub by_all: Vec<u64>,
+    /// Per meter partition: no ledger partition has applied anything beyond.
+    pub by_any: Vec<u64>,
+}
+
+/// What was compared.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Compared {
+    /// Windows of scopes.
+    pub windows: u64,
+    /// Those that could not be compared, because the budget's count began at an unknown row.
+    pub began_unknown: u64,
+}
+
+/// Compares every window of a budget; a difference comes with its scope and window.
+pub fn compare(
+    context: &Context<'_>,
+    replica: &mut LedgerReplica,
+    counted: &CountedBudget,
+    cut: &Cut,
+    look: u64,
+    compared: &mut Compared,
+) -> Result<Vec<(WindowKey, Difference)>, Failure> {
+    let id = counted.compiled.budget.id.to_string();
+    let windows = windows_of(context, counted, replica.now())?;
+    let starts: Vec<i64> = windows.iter().map(|window| window.start.0).collect();
+    let lines = written_off(context, counted, &id, starts[0])?;
+    let scopes = replica.accounts.get(&id).map_or(0, HashMap::len);
+    let dimensions = counted.compiled.budget.scope.shape();
+    let slices = match dimensions.is_empty() {
+        true => 1,
+        false => scopes / SCOPES_A_QUESTION + 1,
+    };
+    let mut differences = Vec::new();
+    for slice in 0..slices {
+        let question = question(counted, &dimensions, &starts, cut, (slice, slices));
+        let mut sums: HashMap<WindowKey, AccountSums> = HashMap::new();
+        for row in context.ask(&question)? {
+            add_row(&row, &dimensions, replica, &mut sums)?;
+        }
+        for (key, rows) in sums {
+            let found = found_of(replica, counted, &id, &key, &lines, look);
+            let Some(found) = found else { continue };
+            if counted.began_before && rows.perhaps != Spend::default() {
+                compared.began_unknown += 1;
+                continue;
+            }
+            compared.windows += 1;
+            let start = UnixMillis(key.1);
+            if let Some(difference) = compare_account(&id, &key.0, start, &rows, &found) {
+                differences.push((key, difference));
+            }
+        }
+    }
+    // What is left has no rows at all.
+    let Some(accounts) = replica.accounts.get(&id) else {
+        return Ok(differences);
+    };
+    let no_rows = AccountSums::default();
+    for (key, account) in accounts {
+        let is_comparable = account.looked != look
+            && account.count_id == counted.compiled.count_id
+            && starts.contains(&key.1);
+        if !is_comparable {
+            continue;
+        }
+        compared.windows += 1;
+        let start = UnixMillis(key.1);
+        if let Some(difference) = compare_account(&id, &key.0, start, &no_rows, &account.spend) {
+            differences.push((key.clone(), difference));
+        }
+    }
+    Ok(differences)
+}
+
+/// The budget's windows without a gap, the oldest first: those that run or begin soon, those that
+/// wait for late spend, and those that were closed lately.
+fn windows_of(
+    context: &Context<'_>,
+    counted: &CountedBudget,
+    now: UnixMillis,
+) -> Result<Vec<Window>, Failure> {
+    let horizon = context.settings.dedupe_horizon_millis();
+    let horizon = horizon.map_err(Failure::usage)?;
+    let oldest = now.plus(-(horizon + DAY_MILLIS + CLOSED_MILLIS));
+    let (kind, zone) = (counted.compiled.budget.window, &counted.compiled.zone);
+    let mut windows = vec![Window::containing(kind, zone, now.plus(AHEAD_MILLIS))];
+    while let Some(first) = windows.last()
+        && first.end.is_some()
+        && first.start > oldest
+    {
+        windows.push(Window::containing(kind, zone, first.start.plus(-1)));
+    }
+    windows.reverse();
+    Ok(windows)
+}
+
+/// Close and late lines of windows from `first` on.
+fn written_off(
+    context: &Context<'_>,
+    counted: &CountedBudget,
+    id: &str,
+    first: i64,
+) -> Result<HashMap<WindowKey, Spend>, Failure> {
+    let question = format!(
+        "SELECT scope, toUnixTimestamp64Milli(window_start) AS start, \
+                sum(toInt128(spent * 1000000000)), sum(tokens), sum(calls) \
+         FROM budget_windows \
+         WHERE budget = {} AND kind IN ('close', 'late') AND window_start >= {} AND at >= {} \
+         GROUP BY scope, start",
+        sql::text(id),
+        sql::time(UnixMillis(first)),
+        sql::time(counted.began_at),
+    );
+    let mut lines = HashMap::new();
+    for row in context.ask(&question)? {
+        lines.insert((row[0].clone(), sql::cell(&row, 1)?), sql::spend(&row, 2)?);
+    }
+    Ok(lines)
+}
+
+/// Sums of the rows by scope and window. Rows that only some ledger partitions have applied are
+/// given commit by commit.
+fn question(
+    counted: &CountedBudget,
+    dimensions: &[Dimension],
+    starts: &[i64],
+    cut: &Cut,
+    (slice, slices): (usize, usize),
+) -> String {
+    let columns: Vec<String> = dimensions.iter().map(sql::column).collect();
+    let numbers = |all: &[u64]| {
+        let texts: Vec<String> = all.iter().map(u64::to_string).collect();
+        texts.join(", ")
+    };
+    let up_to = |seqs: &[u64]| format!("[{}][meter_partition + 1]", numbers(seqs));
+    let boundaries: Vec<String> = starts.iter().map(i64::to_string).collect();
+    let in_flight_from = match counted.began_before {
+        true => UnixMillis(0),
+        false => counted.began_at.plus(-IN_FLIGHT_MILLIS),
+    };
+    let is_sure = format!("budget_version > {}", counted.began_offset);
+    let select: String = columns.iter().map(|column| format!("{column}, ")).collect();
+    let in_slice = match slices {
+        1 => "1".to_owned(),
+        _ => format!("cityHash64({}) % {slices} = {slice}", columns.join(", ")),
+    };
+    let spend = |condition: &str| {
+        format!(
+            "sumIf({}, {condition}), sumIf({}, {condition}), countIf({condition})",
+            sql::NANOS,
+            sql::TOKENS
+        )
+    };
+    let groups = (1..=columns.len() + 3).map(|place| place.to_string());
+    let groups: Vec<String> = groups.collect();
+    format!(
+        "SELECT {select}\
+                roundDown(toUnixTimestamp64Milli(time), [{}]), \
+                if(meter_seq <= {by_all}, 0, meter_partition), \
+                if(meter_seq <= {by_all}, 0, meter_seq), \
+                {}, {} \
+         FROM spend \
+         WHERE kind = 'usage' AND {} AND time >= {} AND meter_seq <= {} \
+               AND ({is_sure} OR received_at >= {}) AND {in_slice} \
+         GROUP BY {}",
+        boundaries.join(", "),
+        spend(&is_sure),
+        spend(&format!("NOT ({is_sure})")),
+        sql::counts_in(&counted.compiled.budget),
+        sql::time(UnixMillis(starts[0])),
+        up_to(&cut.by_any),
+        sql::time(in_flight_from),
+        groups.join(", "),
+        by_all = up_to(&cut.by_all),
+    )
+}
+
+fn add_row(
+    row: &[String],
+    dimensions: &[Dimension],
+    replica: &LedgerReplica,
+    sums: &mut HashMap<WindowKey, AccountSums>,
+) -> Result<(), Failure> {
+    let scope = scope_of(dimensions, row);
+    let place = dimensions.len();
+    let (start, meter, seq) = (
+        sql::cell(row, place)?,
+        sql::cell::<usize>(row, place + 1)?,
+        sql::cell::<u64>(row, place + 2)?,
+    );
+    if seq > 0 {
+        let ledger = partition_of(scope.as_bytes(), replica.marks.len() as u32);
+        let applied = replica.marks[ledger as usize].chains.get(meter);
+        if applied.is_none_or(|applied| *applied < seq) {
+            return Ok(());
+        }
+    }
+    let rows = sums.entry((scope, start)).or_default();
+    rows.sure.add(sql::spend(row, place + 3)?);
+    rows.perhaps.add(sql::spend(row, place + 6)?);
+    Ok(())
+}
+
+fn scope_of(dimensions: &[Dimension], row: &[String]) -> String {
+    let has_workspace = dimensions.first() == Some(&Dimension::Workspace);
+    let mut text = ScopeText::begin(row.first().filter(|_| has_workspace).map(String::as_str));
+    let skipped = usize::from(has_workspace);
+    for (dimension, value) in dimensions.iter().zip(row).skip(skipped) {
+        text.part(dimension, value);
+    }
+    text.finish()
+}
+
+/// Account and lines of a window; `None` where the account belongs to another count and will be
+/// judged anew.
+fn found_of(
+    replica: &mut LedgerReplica,
+    counted: &CountedBudget,
+    id: &str,
+    key: &WindowKey,
+    lines: &HashMap<WindowKey, Spend>,
+    look: u64,
+) -> Option<Spend> {
+    let mut found = lines.get(key).copied().unwrap_or_default();
+    let accounts = replica.accounts.get_mut(id);
+    if let Some(account) = accounts.and_then(|accounts| accounts.get_mut(key)) {
+        account.looked = look;
+        if account.count_id != counted.compiled.count_id {
+            return None;
+        }
+        found.add(account.spend);
+    }
+    Some(found)
+}
