@@ -5,11 +5,18 @@ use std::collections::BTreeMap;
 use spendfuse_domain::Nanos;
 use spendfuse_tests::lab::WORKSPACE;
 
+use crate::events::Call;
 use crate::random::Random;
 use crate::rows::Row;
 
 /// How long a looping session stays blocked.
 pub const COOLDOWN: &str = "3s";
+
+/// The place of a verdict in their order.
+fn strictness(verdict: &str) -> Option<usize> {
+    let order = ["ok", "warn", "downgrade", "block"];
+    order.iter().position(|known| *known == verdict)
+}
 
 /// One budget, in the words of the reference.
 #[derive(Clone, Debug)]
@@ -132,7 +139,7 @@ impl Budgets {
                 if budget.only_free && row.call.plan != "free" {
                     continue;
                 }
-                let key = format!("{}|{}", budget.id, budget.scope_of(row));
+                let key = format!("{}|{}", budget.id, budget.scope_of(&row.call));
                 let sum = sums.entry(key).or_insert((place, 0));
                 sum.1 += if budget.in_calls { 1 } else { row.nanos };
             }
@@ -141,6 +148,23 @@ impl Budgets {
             (key, self.budgets[place].standing(spent))
         };
         sums.into_iter().map(standing).collect()
+    }
+
+    /// What a call of this kind outside of any session must be answered: the strictest verdict of
+    /// the scopes that it counts against.
+    pub fn decision(&self, call: &Call, standings: &BTreeMap<String, Standing>) -> String {
+        let applies = |budget: &&Budget| {
+            budget.scope != Scope::Session && (!budget.only_free || call.plan == "free")
+        };
+        let verdicts = self.budgets.iter().filter(applies).filter_map(|budget| {
+            let key = format!("{}|{}", budget.id, budget.scope_of(call));
+            Some(standings.get(&key)?.verdict.as_str())
+        });
+        let strictest = verdicts.max_by_key(|verdict| strictness(verdict));
+        match strictest {
+            None | Some("ok") => "allow".to_owned(),
+            Some(verdict) => verdict.to_owned(),
+        }
     }
 
     /// The limit that an entry of a budget must show, as it writes it.
@@ -185,8 +209,7 @@ impl Budget {
         )
     }
 
-    fn scope_of(&self, row: &Row) -> String {
-        let call = &row.call;
+    fn scope_of(&self, call: &Call) -> String {
         match self.scope {
             Scope::All => "*".to_owned(),
             Scope::Workspace => WORKSPACE.to_owned(),
@@ -197,8 +220,6 @@ impl Budget {
     }
 
     fn standing(&self, spent: i128) -> Standing {
-        let order = ["ok", "warn", "downgrade", "block"];
-        let strictness = |action: &str| order.iter().position(|known| *known == action);
         let reached = self
             .steps
             .iter()

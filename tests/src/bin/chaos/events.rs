@@ -37,7 +37,7 @@ pub enum Kind {
 }
 
 /// What a call says of itself.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 #[allow(missing_docs)]
 pub struct Call {
     pub customer: String,

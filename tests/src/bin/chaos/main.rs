@@ -7,6 +7,7 @@ mod budgets;
 mod check;
 mod events;
 mod fault;
+mod http;
 mod logs;
 mod order;
 mod random;

@@ -1,23 +1,21 @@
 //! Those who send events: one that speaks Kafka, one that posts to the sidecar.
 
-use std::io::{self, Read, Write};
-use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 use spendfuse_bus::{BusError, EventProducer, EventRecord, KafkaConfig, ProducerOptions};
 use spendfuse_tests::pause;
 
 use crate::events::{Event, Events, Ledger};
+use crate::http;
 use crate::random::Random;
 
 /// Longer than any run: nothing is given up.
 const DELIVERY_TIMEOUT: Duration = Duration::from_secs(3_600);
-const POST_TIMEOUT: Duration = Duration::from_secs(8);
 /// Events in one post at most.
 const POST_EVENTS: u64 = 6;
 
@@ -179,8 +177,9 @@ impl SidecarSender {
         for _ in events {
             self.ledger.sent();
         }
-        let answer = self.request(&format!("[{}]", texts.join(",")));
-        if !answer.as_ref().is_ok_and(|status| *status == 202) {
+        let body = format!("[{}]", texts.join(","));
+        let answer = http::post(&self.socket, "/v1/usage", &body);
+        if !answer.as_ref().is_ok_and(|(status, _)| *status == 202) {
             self.posts.1.fetch_add(1, Ordering::Relaxed);
             bail!("not taken: {answer:?}");
         }
@@ -189,28 +188,5 @@ impl SidecarSender {
             self.ledger.acknowledged(event.number);
         }
         Ok(())
-    }
-
-    fn request(&self, body: &str) -> Result<u16> {
-        let mut stream = UnixStream::connect(&self.socket).context("connecting")?;
-        stream.set_read_timeout(Some(POST_TIMEOUT))?;
-        stream.set_write_timeout(Some(POST_TIMEOUT))?;
-        write!(
-            stream,
-            "POST /v1/usage HTTP/1.1\r\nhost: sidecar\r\ncontent-type: application/json\r\n\
-             connection: close\r\ncontent-length: {}\r\n\r\n{body}",
-            body.len()
-        )?;
-        let mut answer = Vec::new();
-        match stream.read_to_end(&mut answer) {
-            Ok(_) => {}
-            Err(error) if error.kind() == io::ErrorKind::ConnectionReset => {}
-            Err(error) => return Err(error.into()),
-        }
-        let head = String::from_utf8_lossy(&answer);
-        let status = head.split_whitespace().nth(1);
-        status
-            .and_then(|status| status.parse().ok())
-            .context("no answer")
     }
 }

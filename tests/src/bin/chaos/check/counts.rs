@@ -1,0 +1,191 @@
+//! Everything that was acknowledged is counted once, or waits in the DLQ; all sums agree.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use anyhow::{Result, anyhow};
+
+use super::Check;
+use super::input::Input;
+use crate::events::{Book, Kind, number_in};
+use crate::logs::Logs;
+use crate::rows::{Rates, Row, cost, rollup};
+use crate::system::System;
+
+/// What was acknowledged is in the log.
+pub(super) fn promises(book: &Book, input: &Input) -> Check {
+    let is_there = |number: &usize| {
+        input.calls.contains_key(number)
+            || input.rejects.contains_key(number)
+            || input.counted_before.contains(number)
+    };
+    let mut differences: Vec<String> = book
+        .events
+        .iter()
+        .enumerate()
+        .filter(|(number, (_, acknowledged))| *acknowledged && !is_there(number))
+        .map(|(number, (kind, _))| format!("call-{number} was acknowledged and is lost: {kind:?}"))
+        .collect();
+    if input.unknown > 0 {
+        differences.push(format!("{} records that nobody sent", input.unknown));
+    }
+    Check {
+        name: "every acknowledged event is in the log",
+        compared: format!(
+            "{} acknowledged of {} sent, {} in the log",
+            book.acknowledged, book.sent, input.records
+        ),
+        differences,
+    }
+}
+
+/// Every call of the log is a row, once.
+pub(super) fn counted(input: &Input, rows: &[Row]) -> Check {
+    let mut times: HashMap<usize, u64> = HashMap::new();
+    for row in rows {
+        *times.entry(row.number).or_default() += 1;
+    }
+    let mut differences = Vec::new();
+    let mut missing: Vec<_> = input
+        .calls
+        .keys()
+        .filter(|call| !times.contains_key(call))
+        .collect();
+    missing.sort();
+    differences.extend(
+        missing
+            .iter()
+            .map(|call| format!("call-{call} is not counted")),
+    );
+    let mut wrong: Vec<_> = times
+        .iter()
+        .filter(|(call, times)| **times > 1 || !input.calls.contains_key(call))
+        .collect();
+    wrong.sort();
+    differences.extend(wrong.iter().map(|(call, times)| {
+        let sent = input.calls.get(call).copied().unwrap_or_default();
+        format!("call-{call} is counted {times} times, the log has it {sent} times")
+    }));
+    Check {
+        name: "acknowledged = counted + duplicates + rejected",
+        compared: format!(
+            "{} = {} + {} + {}",
+            input.records,
+            rows.len(),
+            input.duplicates(),
+            input.rejects.values().sum::<u64>()
+        ),
+        differences,
+    }
+}
+
+/// What cannot be counted is in the DLQ, once.
+pub(super) fn rejected(logs: &Logs, input: &Input) -> Result<Check> {
+    let mut found: BTreeMap<usize, u64> = BTreeMap::new();
+    let mut differences = Vec::new();
+    for record in logs.read("usage.dlq")? {
+        let value = record.value.unwrap_or_default();
+        match number_in(&value) {
+            Some(number) => *found.entry(number).or_default() += 1,
+            None => differences.push(String::from_utf8_lossy(&value).into_owned()),
+        }
+    }
+    let all: BTreeSet<&usize> = found.keys().chain(input.rejects.keys()).collect();
+    for number in all {
+        let (is, must) = (found.get(number), input.rejects.get(number));
+        if is != must {
+            differences.push(format!(
+                "event {number}: {is:?} in the DLQ, {must:?} in the log"
+            ));
+        }
+    }
+    Ok(Check {
+        name: "rejected events are in the DLQ, once",
+        compared: format!("{} records", found.values().sum::<u64>()),
+        differences,
+    })
+}
+
+/// Every row says what was sent, and costs what its price list says.
+pub(super) fn contents(book: &Book, rows: &[Row], prices: &BTreeMap<String, Rates>) -> Check {
+    let mut differences = Vec::new();
+    let mut nanos = 0;
+    let mut versions = BTreeSet::new();
+    for row in rows {
+        nanos += row.nanos;
+        versions.insert(&row.price_version);
+        let number = row.number;
+        match book.events.get(number).map(|(kind, _)| kind) {
+            Some(Kind::Call(call)) if *call == row.call => {}
+            sent => differences.push(format!("call-{number}: {:?} of {sent:?}", row.call)),
+        }
+        match prices.get(&row.price_version) {
+            None => differences.push(format!("call-{number}: price book {}", row.price_version)),
+            Some(rates) if cost(&row.call, rates) != row.nanos => differences.push(format!(
+                "call-{number} costs {} by {}, charged are {}",
+                cost(&row.call, rates),
+                row.price_version,
+                row.nanos
+            )),
+            Some(_) => {}
+        }
+    }
+    Check {
+        name: "every row is what was sent, at its price",
+        compared: format!("{nanos} nano-dollars by {} price books", versions.len()),
+        differences,
+    }
+}
+
+/// No two entries have one address.
+pub(super) fn addresses(rows: &[Row]) -> Check {
+    let mut known = BTreeMap::new();
+    let mut differences = Vec::new();
+    for row in rows {
+        if let Some(other) = known.insert(row.address, row.number) {
+            let (partition, seq, index) = row.address;
+            differences.push(format!(
+                "call-{other} and call-{} are both at {partition}/{seq}/{index}",
+                row.number
+            ));
+        }
+    }
+    Check {
+        name: "every address is given once",
+        compared: format!("{} addresses", known.len()),
+        differences,
+    }
+}
+
+pub(super) fn rollups(system: &System, rows: &[Row]) -> Result<Vec<Check>> {
+    let warehouse = system.warehouse();
+    let mut wanted: BTreeMap<String, (i128, i128)> = BTreeMap::new();
+    for row in rows {
+        let sum = wanted.entry(row.call.customer.clone()).or_default();
+        sum.0 += 1;
+        sum.1 += row.nanos;
+    }
+    let mut differences = Vec::new();
+    for table in ["spend_hourly", "spend_daily"] {
+        let found = rollup(&warehouse, table)?;
+        let customers: BTreeSet<&String> = found.keys().chain(wanted.keys()).collect();
+        for customer in customers {
+            let (is, must) = (found.get(customer), wanted.get(customer));
+            if is != must {
+                differences.push(format!("{table}, {customer}: {is:?}, rows say {must:?}"));
+            }
+        }
+    }
+    let audit =
+        warehouse.numbers("SELECT toInt128(sum(count)), toInt128(sum(nanos)) FROM spend_audit");
+    let audit = audit.map_err(|error| anyhow!(error))?;
+    let sum = |pick: fn(&(i128, i128)) -> i128| wanted.values().map(pick).sum::<i128>();
+    let must = vec![sum(|one| one.0), sum(|one| one.1)];
+    if audit != must {
+        differences.push(format!("spend_audit: {audit:?}, rows say {must:?}"));
+    }
+    Ok(vec![Check {
+        name: "rollups = rows",
+        compared: format!("{} customers in 2 tables, spend_audit", wanted.len()),
+        differences,
+    }])
+}

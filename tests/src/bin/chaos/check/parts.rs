@@ -1,0 +1,135 @@
+//! Nothing is left open, broken or dead, and the product's own audit agrees.
+
+use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+use spendfuse_tests::pause;
+
+use super::{BETWEEN, Check};
+use crate::logs::Logs;
+use crate::system::{LOADER, System};
+
+const STAGE_TOPICS: [&str; 13] = [
+    "usage",
+    "usage.rerouted",
+    "usage.dlq",
+    "deltas",
+    "rows",
+    "rows.ledger",
+    "findings",
+    "blocklist",
+    "alerts",
+    "budgets",
+    "prices",
+    "meter.changelog",
+    "ledger.changelog",
+];
+
+/// No transaction is open. Heartbeats open some all the time, so each partition must be seen
+/// without one, once.
+pub(super) fn transactions(logs: &Logs) -> Result<Check> {
+    let begin = Instant::now();
+    let mut suspects: Option<BTreeSet<String>> = None;
+    let mut last;
+    loop {
+        last = logs.open_transactions(&STAGE_TOPICS)?;
+        let now: BTreeSet<String> = last
+            .iter()
+            .filter_map(|line| line.split_once(':'))
+            .map(|(partition, _)| partition.to_owned())
+            .collect();
+        let left = match &suspects {
+            None => now,
+            Some(before) => before.intersection(&now).cloned().collect(),
+        };
+        if left.is_empty() || begin.elapsed() > Duration::from_secs(10) {
+            last.retain(|line| {
+                line.split_once(':')
+                    .is_some_and(|(partition, _)| left.contains(partition))
+            });
+            break;
+        }
+        suspects = Some(left);
+        pause(BETWEEN);
+    }
+    Ok(Check {
+        name: "no transaction is left open",
+        compared: format!("{} topics", STAGE_TOPICS.len()),
+        differences: last,
+    })
+}
+
+/// No chain between stages was broken.
+pub(super) fn links(system: &System, logs: &Logs) -> Result<Check> {
+    let mut differences = Vec::new();
+    for record in logs.read("alerts")? {
+        let value = record.value.unwrap_or_default();
+        let alert: serde_json::Value = serde_json::from_slice(&value)?;
+        if alert["kind"] == "delta_chain" {
+            differences.push(alert["message"].to_string());
+        }
+    }
+    let loader = &system.actors[LOADER];
+    differences.extend(loader.lines_with("does not continue its writer's chain"));
+    differences.extend(loader.lines_with("partition stopped"));
+    Ok(Check {
+        name: "no chain between stages is broken",
+        compared: "deltas and row blocks".to_owned(),
+        differences,
+    })
+}
+
+/// No role ended by itself, no worker panicked.
+pub(super) fn processes(system: &System) -> Check {
+    let mut differences = Vec::new();
+    for actor in &system.actors {
+        let ends = actor.own_ends.iter();
+        differences.extend(ends.map(|end| format!("{} ended by itself: {end}", actor.name)));
+        if actor.panics() > 0 {
+            differences.push(format!("{} panicked {} times", actor.name, actor.panics()));
+        }
+    }
+    Check {
+        name: "no role ended by itself or panicked",
+        compared: format!("{} roles", system.actors.len()),
+        differences,
+    }
+}
+
+/// The product's own audit, where it has one.
+pub(super) fn audit(system: &System) -> Option<Check> {
+    let help = system.run(&["--help"]);
+    if !help
+        .stdout
+        .lines()
+        .any(|line| line.trim_start().starts_with("audit"))
+    {
+        return None;
+    }
+    let said = system.run(&["audit"]);
+    let differences = match said.code {
+        Some(0) => Vec::new(),
+        // What differs follows the sums, in a table of its own; the last line is the total.
+        _ => {
+            let lines = said.stdout.lines().chain(said.stderr.lines());
+            let lines = lines.skip_while(|line| !line.starts_with("DIFFERENCE"));
+            let lines = lines.skip(1).filter(|line| !line.is_empty());
+            let found: Vec<String> = lines.map(|line| line.trim_end().to_owned()).collect();
+            match found.is_empty() {
+                true => vec![format!("{said:?}")],
+                false => found,
+            }
+        }
+    };
+    Some(Check {
+        name: "spendfuse audit finds no drift",
+        compared: said
+            .stdout
+            .lines()
+            .next_back()
+            .unwrap_or_default()
+            .to_owned(),
+        differences,
+    })
+}

@@ -1,0 +1,149 @@
+//! What the ledger knows, the blocklist says and the sidecar answers.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Instant;
+
+use anyhow::{Result, ensure};
+use serde_json::{Value, json};
+use spendfuse_domain::UnixMillis;
+use spendfuse_tests::lab::WORKSPACE;
+use spendfuse_tests::pause;
+
+use super::input::Input;
+use super::{BETWEEN, Check, LEDGER_PATIENCE};
+use crate::budgets::{Budgets, Standing};
+use crate::events::Call;
+use crate::http;
+use crate::logs::Logs;
+use crate::rows::Row;
+use crate::system::System;
+
+/// Every scope's spend and verdict on the blocklist is the reference's, and there is no other.
+pub(super) fn verdicts(
+    system: &mut System,
+    logs: &Logs,
+    budgets: &Budgets,
+    rows: &[Row],
+) -> Result<Check> {
+    let wanted = budgets.standings(rows);
+    let begin = Instant::now();
+    loop {
+        let found = published(logs, budgets)?;
+        let keys: BTreeSet<&String> = found.keys().chain(wanted.keys()).collect();
+        let differences: Vec<String> = keys
+            .into_iter()
+            .filter(|key| found.get(*key) != wanted.get(*key))
+            .map(|key| format!("{key}: {:?}, must be {:?}", found.get(key), wanted.get(key)))
+            .collect();
+        if differences.is_empty() || begin.elapsed() >= LEDGER_PATIENCE {
+            let of = |verdict: &str| wanted.values().filter(|one| one.verdict == verdict).count();
+            return Ok(Check {
+                name: "ledger and blocklist = reference",
+                compared: format!(
+                    "{} scopes: {} ok, {} warn, {} downgrade, {} block",
+                    wanted.len(),
+                    of("ok"),
+                    of("warn"),
+                    of("downgrade"),
+                    of("block")
+                ),
+                differences,
+            });
+        }
+        system.wait_until(Instant::now() + BETWEEN)?;
+    }
+}
+
+/// The sidecar answers by these verdicts.
+pub(super) fn decisions(system: &System, budgets: &Budgets, rows: &[Row]) -> Check {
+    let standings = budgets.standings(rows);
+    let kind = |call: &Call| Call {
+        customer: call.customer.clone(),
+        feature: call.feature.clone(),
+        plan: call.plan.clone(),
+        ..Call::default()
+    };
+    let kinds: BTreeSet<Call> = rows.iter().map(|row| kind(&row.call)).collect();
+    let ask = |call: &Call| -> Result<String> {
+        let question = json!({
+            "workspace": WORKSPACE, "customer": call.customer, "feature": call.feature,
+            "plan": call.plan,
+        });
+        let (_, answer) = http::post(&system.socket(), "/v1/check", &question.to_string())?;
+        let answer: Value = serde_json::from_str(&answer)?;
+        let (state, decision) = (&answer["state"], &answer["decision"]);
+        ensure!(state == "live", "the sidecar's state is {state}");
+        Ok(decision.as_str().unwrap_or_default().to_owned())
+    };
+    let begin = Instant::now();
+    loop {
+        let mut differences = Vec::new();
+        for call in &kinds {
+            let must = budgets.decision(call, &standings);
+            match ask(call) {
+                Ok(is) if is == must => {}
+                Ok(is) => differences.push(format!("{call:?}: {is}, must be {must}")),
+                Err(error) => differences.push(format!("{call:?}: {error}, must be {must}")),
+            }
+        }
+        if differences.is_empty() || begin.elapsed() >= LEDGER_PATIENCE {
+            return Check {
+                name: "the sidecar decides as the reference does",
+                compared: format!("{} kinds of calls", kinds.len()),
+                differences,
+            };
+        }
+        pause(BETWEEN);
+    }
+}
+
+/// The entries of budgets that know the limits in force.
+fn published(logs: &Logs, budgets: &Budgets) -> Result<BTreeMap<String, Standing>> {
+    let mut found = BTreeMap::new();
+    for (key, entry) in logs.table("blocklist")? {
+        let Some(limit) = entry["budget"].as_str().and_then(|id| budgets.limit_of(id)) else {
+            continue;
+        };
+        let amount = |name: &str| {
+            let dollars = entry[format!("{name}_usd")].as_str().map(str::to_owned);
+            dollars.or_else(|| Some(entry[format!("{name}_calls")].as_u64()?.to_string()))
+        };
+        if amount("limit").as_ref() != Some(&limit) {
+            continue;
+        }
+        let standing = Standing {
+            verdict: entry["verdict"].as_str().unwrap_or_default().to_owned(),
+            spent: amount("spent").unwrap_or_default(),
+        };
+        found.insert(key, standing);
+    }
+    Ok(found)
+}
+
+/// A session that runs in circles was blocked when its last step came, however often the block
+/// before had expired.
+pub(super) fn blocked_loops(logs: &Logs, input: &Input) -> Result<Check> {
+    let table = logs.table("blocklist")?;
+    let mut differences = Vec::new();
+    for (session, (steps, last_step)) in &input.last_steps {
+        if *steps < 3 {
+            continue;
+        }
+        let key = format!("finding|retry_loop|acme/session={session}");
+        let expires = table
+            .get(&key)
+            .and_then(|entry| entry["expires_at"].as_str());
+        let expires = expires.and_then(|text| UnixMillis::parse_rfc3339(text).ok());
+        if expires.is_none_or(|expires| expires.0 <= *last_step) {
+            differences.push(format!(
+                "{key}: blocked until {expires:?}, but a step came at {}",
+                UnixMillis(*last_step)
+            ));
+        }
+    }
+    Ok(Check {
+        name: "looping sessions are blocked again after each cool-down",
+        compared: format!("{} sessions", input.last_steps.len()),
+        differences,
+    })
+}
