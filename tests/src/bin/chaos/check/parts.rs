@@ -10,7 +10,7 @@ use super::{BETWEEN, Check};
 use crate::logs::Logs;
 use crate::system::{LOADER, System};
 
-const STAGE_TOPICS: [&str; 13] = [
+const STAGE_TOPICS: [&str; 14] = [
     "usage",
     "usage.rerouted",
     "usage.dlq",
@@ -23,6 +23,7 @@ const STAGE_TOPICS: [&str; 13] = [
     "budgets",
     "prices",
     "meter.changelog",
+    "meter.ids",
     "ledger.changelog",
 ];
 
