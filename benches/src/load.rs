@@ -16,7 +16,7 @@ use crate::workload::{Made, Prices, Workload};
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// What was written.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Backlog {
     /// Events.
     pub events: u64,
@@ -24,6 +24,15 @@ pub struct Backlog {
     pub bytes: u64,
     /// Their cost, nano-dollars.
     pub nanos: i128,
+}
+
+impl Backlog {
+    fn add(&mut self, made: Made<'_>, clock: &Clock, prices: &mut Prices) -> Result<()> {
+        self.events += 1;
+        self.bytes += made.value.len() as u64;
+        self.nanos += prices.cost(made.value, clock.now)?;
+        Ok(())
+    }
 }
 
 /// Sends events to a lab's usage topic.
@@ -99,9 +108,7 @@ pub fn write_backlog(lab: &Lab, workload: &mut Workload, events: u64) -> Result<
     for _ in 0..events {
         clock.advance()?;
         let made = workload.next_event(&clock.text);
-        backlog.nanos += prices.cost(made.value, clock.now)?;
-        backlog.events += 1;
-        backlog.bytes += made.value.len() as u64;
+        backlog.add(made, &clock, &mut prices)?;
         sender.send(made, || {})?;
     }
     sender.finish()?;
@@ -122,6 +129,23 @@ pub fn write_fresh(lab: &Lab, workload: &mut Workload, marks: &Marks, events: u6
     sender.finish()
 }
 
+/// Sends `events` calls, each of which breaks the budget of a customer of its own, and waits until
+/// the broker has them.
+///
+/// # Errors
+/// Where the broker does not take them.
+pub fn write_ruinous(lab: &Lab, workload: &mut Workload, events: u64) -> Result<()> {
+    let sender = Sender::new(lab)?;
+    let mut clock = Clock::default();
+    for _ in 0..events {
+        clock.advance()?;
+        sender.send(workload.next_ruinous(&clock.text), || {})?;
+        sender.finish()?;
+        thread::sleep(Duration::from_millis(10));
+    }
+    Ok(())
+}
+
 /// How events are sent while something is measured.
 #[derive(Clone, Copy, Debug)]
 pub struct Pace {
@@ -131,6 +155,23 @@ pub struct Pace {
     pub duration: Duration,
     /// Marked events a second: the first ones of a customer.
     pub marked: f64,
+}
+
+/// Sends at a pace as [`send_at`] does, and adds what is sent to `written`.
+///
+/// # Errors
+/// Where the broker does not take it.
+pub fn send_and_add(
+    lab: &Lab,
+    workload: &mut Workload,
+    pace: Pace,
+    marks: &Arc<Marks>,
+    written: &mut Backlog,
+) -> Result<()> {
+    let mut prices = Prices::new()?;
+    let mut add = |made: Made<'_>, clock: &Clock| written.add(made, clock, &mut prices);
+    send(lab, workload, pace, marks, &|| false, &mut add)?;
+    Ok(())
 }
 
 /// Sends at a pace and notes in `marks` when marked events were acknowledged. Returns how many
@@ -145,6 +186,17 @@ pub fn send_at(
     marks: &Arc<Marks>,
     stop: &dyn Fn() -> bool,
 ) -> Result<u64> {
+    send(lab, workload, pace, marks, stop, &mut |_, _| Ok(()))
+}
+
+fn send(
+    lab: &Lab,
+    workload: &mut Workload,
+    pace: Pace,
+    marks: &Arc<Marks>,
+    stop: &dyn Fn() -> bool,
+    see: &mut dyn FnMut(Made<'_>, &Clock) -> Result<()>,
+) -> Result<u64> {
     /// Events between two looks at the clock where no rate is set.
     const AT_ONCE: u64 = 200;
     let sender = Sender::new(lab)?;
@@ -158,6 +210,7 @@ pub fn send_at(
             let number = marks.next_number();
             let marks = Arc::clone(marks);
             let made = workload.next_fresh(&clock.text, number);
+            see(made, &clock)?;
             sender.send(made, move || marks.acknowledged(number))?;
             marked += 1;
             sent += 1;
@@ -167,7 +220,9 @@ pub fn send_at(
             None => sent + AT_ONCE,
         };
         while sent < due {
-            sender.send(workload.next_event(&clock.text), || {})?;
+            let made = workload.next_event(&clock.text);
+            see(made, &clock)?;
+            sender.send(made, || {})?;
             sent += 1;
         }
         if pace.rate.is_some() {

@@ -31,6 +31,14 @@ pub struct Marks {
 }
 
 impl Marks {
+    /// Marks whose numbers begin at `first`: readers of the same topic must not share numbers.
+    pub fn from(first: u64) -> Self {
+        Self {
+            numbers: AtomicU64::new(first),
+            ..Self::default()
+        }
+    }
+
     /// A number that no marked event has had.
     pub fn next_number(&self) -> u64 {
         self.numbers.fetch_add(1, Ordering::Relaxed)

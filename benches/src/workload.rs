@@ -161,6 +161,24 @@ impl Workload {
         self.made()
     }
 
+    /// A call of a customer of its own that costs more than the customer's budget has: its verdict
+    /// changes to block.
+    pub fn next_ruinous(&mut self, time: &str) -> Made<'_> {
+        let number = self.made;
+        let session = Session {
+            name: format!("{}x-{number}", self.label),
+            customer: format!("ruined-{number}"),
+            feature: 0,
+            model: 0,
+            context: 900_000_000,
+            cached: 0,
+        };
+        self.made += 1;
+        session.write(&self.label, self.made, time, &mut self.value);
+        self.key = session.name;
+        self.made()
+    }
+
     fn made(&self) -> Made<'_> {
         Made {
             key: &self.key,
@@ -195,10 +213,10 @@ impl Session {
              \"id\":\"chatcmpl-{label}{number:09}\",\"time\":\"{time}\",\"data\":{{\
              \"workspace\":\"{WORKSPACE}\",\"customer\":\"{}\",\
              \"feature\":\"feature-{}\",\"agent\":\"planner\",\"session\":\"{}\",\
-             \"provider\":\"{provider}\",\"model\":\"{model}\",\"operation\":\"chat\",\
+             \"provider\":\"{provider}\",\"model\":\"{model}\",\
              \"usage\":{{\"input_tokens\":{},\"cache_read_tokens\":{},\
              \"output_tokens\":{output}}},\"tool_calls\":{tool_calls},\
-             \"prompt_fingerprint\":\"{fingerprint:016x}\",\"status\":\"ok\",\
+             \"prompt_fingerprint\":\"{fingerprint:016x}\",\
              \"latency_ms\":{latency}}}}}",
             self.customer, self.feature, self.name, self.context, self.cached,
         )

@@ -10,7 +10,7 @@ use anyhow::{Context, Result, bail, ensure};
 use spendfuse_benches::figures::Times;
 use spendfuse_benches::http::ask;
 use spendfuse_benches::lab::{Lab, free_address};
-use spendfuse_benches::load::{Backlog, Pace, send_at};
+use spendfuse_benches::load::{Backlog, Pace, send_and_add};
 use spendfuse_benches::probe::{Marks, VerdictProbe};
 use spendfuse_benches::process::{Usage, usage};
 use spendfuse_benches::workload::{Prices, Workload};
@@ -174,23 +174,26 @@ impl Peer {
     }
 }
 
-fn measure_peer(sitting: &mut Sitting, style: Style, number: usize) -> Result<Found> {
-    // A compiler that compiles while it runs needs time before its figures are steady.
+/// `written` is what the topic holds, and grows.
+fn measure_peer(
+    sitting: &mut Sitting,
+    style: Style,
+    number: usize,
+    written: &mut Backlog,
+) -> Result<Found> {
     let duration = sitting.choose(Duration::from_secs(15), Duration::from_secs(5));
-    let (lab, backlog) = {
-        let drained = sitting.drained()?;
-        (&drained.lab, drained.backlog)
-    };
+    let lab = &sitting.drained()?.lab;
     let peer = Peer::start(lab, style, number)?;
-    let patience = Duration::from_secs(120) + Duration::from_millis(backlog.events / 10);
+    let patience = Duration::from_secs(120) + Duration::from_millis(written.events / 10);
     let counting = steadily(
-        backlog.events,
+        // Java compiles while it runs: its second half is what it would go on with.
+        written.events / 2..written.events,
         patience,
         || Ok(peer.stats().events),
         || Ok((peer.usage()?.cpu, Duration::ZERO)),
     )?;
-    peer.check(&backlog)?;
-    let marks = Arc::new(Marks::default());
+    peer.check(written)?;
+    let marks = Arc::new(Marks::from(number as u64 * 1_000_000));
     let probe = VerdictProbe::start(lab.kafka(), &peer.output, Arc::clone(&marks))?;
     let mut workload = Workload::new(&format!("p{number}"));
     let mut load = |duration: Duration| {
@@ -199,7 +202,7 @@ fn measure_peer(sitting: &mut Sitting, style: Style, number: usize) -> Result<Fo
             duration,
             marked: 200.0,
         };
-        send_at(lab, &mut workload, pace, &marks, &|| false)
+        send_and_add(lab, &mut workload, pace, &marks, written)
     };
     load(WARM_UP)?;
     let since = Instant::now();
@@ -217,14 +220,16 @@ fn measure_peer(sitting: &mut Sitting, style: Style, number: usize) -> Result<Fo
 /// The lines of the row.
 pub fn measure(sitting: &mut Sitting) -> Result<Vec<Line>> {
     let ours = lag::at_a_thousand(sitting, "peers_lag")?;
+    let mut written;
     let (cost, rate, memory) = {
         let drained = sitting.drained()?;
+        written = drained.backlog;
         let memory = drained.processor_usage.peak_memory_kib;
         (drained.processor.cost(), drained.processor.rate(), memory)
     };
     let mut lines = Vec::new();
     for (number, style) in STYLES.into_iter().enumerate() {
-        match measure_peer(sitting, style, number) {
+        match measure_peer(sitting, style, number, &mut written) {
             Ok(found) => lines.extend(compare(&found, cost, rate, memory, &ours)),
             Err(why) => lines.push(Line::failed(ROW, style.label, &why)),
         }

@@ -1,5 +1,6 @@
 //! The full pipeline on a backlog, next to a client that only consumes and parses the same topic.
 
+use std::ops::Range;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -47,14 +48,15 @@ impl Steady {
     }
 }
 
-/// Looks every 50 ms until `total` are done; figures are those between a tenth of it and the last
-/// look before the end, so that neither start nor waiting counts.
+/// Looks every 50 ms until the end of `span` is reached; figures are those between its beginning and
+/// the last look before its end, so that neither start nor waiting counts.
 pub fn steadily(
-    total: u64,
+    span: Range<u64>,
     patience: Duration,
     mut done: impl FnMut() -> Result<u64>,
     mut used: impl FnMut() -> Result<(Duration, Duration)>,
 ) -> Result<Steady> {
+    let total = span.end;
     let began = Instant::now();
     let mut first = None;
     let mut last = None;
@@ -62,7 +64,7 @@ pub fn steadily(
         let count = done()?;
         let (cpu, server_cpu) = used()?;
         let look = (count, Instant::now(), cpu, server_cpu);
-        if first.is_none() && count >= total / 10 {
+        if first.is_none() && count >= span.start {
             first = Some(look);
         }
         // The look that finds everything done may come long after the last was done.
@@ -146,7 +148,7 @@ impl Drained {
 pub fn count(sitting: &Sitting, processor: &Role, events: u64) -> Result<Steady> {
     let patience = Duration::from_secs(60) + Duration::from_millis(events / 10);
     steadily(
-        events,
+        events / 10..events,
         patience,
         || Ok(processor.counted()),
         || {
@@ -160,7 +162,7 @@ fn load(sitting: &Sitting, loader: &Role, rows: u64) -> Result<Steady> {
     const LOADED: &str = "spendfuse_loader_rows_total{table=\"spend\"}";
     let patience = Duration::from_secs(60) + Duration::from_millis(rows / 10);
     steadily(
-        rows,
+        rows / 10..rows,
         patience,
         || Ok(loader.metric(LOADED).unwrap_or(0.0) as u64),
         || {

@@ -82,7 +82,7 @@ fn drain(sitting: &Sitting, name: &str, layout: Layout) -> Result<Steady> {
         .map(|instance| lab.start("processor", &instance.to_string(), &settings))
         .collect::<Result<Vec<Role>>>()?;
     steadily(
-        events,
+        events / 10..events,
         Duration::from_secs(120),
         || Ok(processors.iter().map(Role::counted).sum()),
         || {

@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use spendfuse_benches::figures::Times;
-use spendfuse_benches::lab::free_address;
-use spendfuse_benches::load::write_backlog;
+use spendfuse_benches::lab::{Lab, Role, free_address};
+use spendfuse_benches::load::{write_backlog, write_ruinous};
 use spendfuse_benches::workload::Workload;
 
 use crate::client::{Address, CheckProtocol, RedisProtocol, a_core, answers, one_by_one};
@@ -87,12 +87,39 @@ pub fn measure(sitting: &mut Sitting) -> Result<Vec<Line>> {
             Err(why) => line.note(format!("Redis was not measured: {why:#}")),
         });
     }
+    lines.push(exported(&lab, &sidecar)?);
     let redis = redis.ok();
     match python::measure(&lab, &tcp, &socket, redis.as_ref(), sitting.quick) {
         Ok(measured) => lines.extend(measured),
         Err(why) => lines.push(Line::failed(ROW, "the same from Python", &why)),
     }
     Ok(lines)
+}
+
+/// The lag that the sidecar itself exports, from the call's own time to its verdict in force.
+fn exported(lab: &Lab, sidecar: &Role) -> Result<Line> {
+    const NAME: &str = "spendfuse_enforcement_lag_seconds";
+    const CALLS: u64 = 100;
+    let sum = |part: &str| sidecar.metric(&format!("{NAME}_{part}")).unwrap_or(0.0);
+    let (count, seconds) = (sum("count"), sum("sum"));
+    write_ruinous(lab, &mut Workload::new("x"), CALLS)?;
+    let began = Instant::now();
+    while sum("count") - count < CALLS as f64 {
+        ensure!(
+            began.elapsed() < Duration::from_secs(20),
+            "{NAME} has not counted the verdicts of {CALLS} calls over budget"
+        );
+        thread::sleep(Duration::from_millis(50));
+    }
+    let mean = (sum("sum") - seconds) / (sum("count") - count);
+    let line = Line::new(
+        ROW,
+        "lag as its histogram has it",
+        format!("mean {:.1} ms", mean * 1e3),
+    );
+    Ok(line.note(format!(
+        "{NAME}, from the own time of {CALLS} calls over budget, 100 a second, to block in force"
+    )))
 }
 
 fn figure(times: &Times, rate: f64) -> String {
