@@ -26,10 +26,9 @@ test: setup ## Format, lints and all tests, against the real parts
 chaos: setup ## Faults at random for 5 minutes, then exact checks (ARGS="--seed 7 --nodes 3", ARGS=--variants)
 	@scripts/chaos $(ARGS)
 
-bench: setup ## Measure the parts, then the whole pipeline (ARGS="--events 300000 --idle 10")
-	@cargo bench --profile $(BENCH_PROFILE) -p spendfuse-benches --bench core
+bench: setup ## Measure next to limits and peers: a table of ratios (ARGS="--only guard --quick")
 	@cargo build --profile $(BENCH_PROFILE) -p spendfuse -p spendfuse-devstack -p spendfuse-benches
-	@target/$(BENCH_PROFILE)/drain $(ARGS)
+	@target/$(BENCH_PROFILE)/ratios $(ARGS)
 
 up: build ## Start the development stack and all roles; addresses go to .devstack/env
 	@scripts/up

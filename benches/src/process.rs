@@ -19,12 +19,45 @@ pub struct Usage {
     pub memory_kib: u64,
 }
 
+/// Processor time of a process's threads whose names begin with `name`.
+///
+/// # Errors
+/// Where the process does not run.
+pub fn thread_time(process_id: u32, name: &str) -> Result<Duration> {
+    let mut time = Duration::ZERO;
+    for task in fs::read_dir(format!("/proc/{process_id}/task"))? {
+        // A thread may end while it is looked at.
+        let Ok(stat) = fs::read_to_string(task?.path().join("stat")) else {
+            continue;
+        };
+        let comm = stat.split_once('(').map_or("", |(_, rest)| rest);
+        if comm.starts_with(name) {
+            time += time_of(&stat)?;
+        }
+    }
+    Ok(time)
+}
+
 /// Asks for a running process.
 ///
 /// # Errors
 /// Where it does not run.
 pub fn usage(process_id: u32) -> Result<Usage> {
     let stat = fs::read_to_string(format!("/proc/{process_id}/stat"))?;
+    let status = fs::read_to_string(format!("/proc/{process_id}/status"))?;
+    let kib = |name: &str| {
+        let line = status.lines().find_map(|line| line.strip_prefix(name));
+        line.and_then(|text| text.split_whitespace().next()?.parse().ok())
+    };
+    Ok(Usage {
+        cpu: time_of(&stat)?,
+        peak_memory_kib: kib("VmHWM:").context("no peak memory")?,
+        memory_kib: kib("VmRSS:").context("no resident memory")?,
+    })
+}
+
+/// User and system time of a line of `/proc/…/stat`.
+fn time_of(stat: &str) -> Result<Duration> {
     // The name in parentheses may hold anything; the third field follows it.
     let fields = stat.rsplit(')').next().context("no fields")?;
     let ticks: u64 = fields
@@ -33,16 +66,7 @@ pub fn usage(process_id: u32) -> Result<Usage> {
         .take(2)
         .map(|field| field.parse().unwrap_or(0))
         .sum();
-    let status = fs::read_to_string(format!("/proc/{process_id}/status"))?;
-    let kib = |name: &str| {
-        let line = status.lines().find_map(|line| line.strip_prefix(name));
-        line.and_then(|text| text.split_whitespace().next()?.parse().ok())
-    };
-    Ok(Usage {
-        cpu: Duration::from_millis(ticks * 1000 / TICKS_A_SECOND),
-        peak_memory_kib: kib("VmHWM:").context("no peak memory")?,
-        memory_kib: kib("VmRSS:").context("no resident memory")?,
-    })
+    Ok(Duration::from_millis(ticks * 1000 / TICKS_A_SECOND))
 }
 
 /// The load average of the last minute: figures of a busy machine say little.

@@ -4,10 +4,10 @@ use std::ops::Range;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use spendfuse_benches::lab::{Lab, Role};
 use spendfuse_benches::load::{Backlog, write_backlog};
-use spendfuse_benches::process::Usage;
+use spendfuse_benches::process::{Usage, thread_time};
 use spendfuse_benches::workload::Workload;
 
 use crate::bare::{self, Bare};
@@ -16,6 +16,8 @@ use crate::table::Line;
 
 /// Partitions of the topics.
 const PARTITIONS: u32 = 4;
+/// How librdkafka's threads are called.
+const KAFKA_CLIENT_THREADS: &str = "rdk:";
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 
 /// What a part of the pipeline used between two looks at it.
@@ -107,6 +109,8 @@ pub struct Drained {
     pub processor: Steady,
     /// At the end.
     pub processor_usage: Usage,
+    /// The share of its time that the Kafka client's own threads took.
+    pub client_share: f64,
     /// The loader; its server is ClickHouse.
     pub loader: Steady,
 }
@@ -122,6 +126,10 @@ impl Drained {
         let processor = lab.start("processor", "1", &[])?;
         let counting = count(sitting, &processor, backlog.events)?;
         let processor_usage = processor.usage()?;
+        let client_time = thread_time(
+            processor.process_id().context("the processor runs")?,
+            KAFKA_CLIENT_THREADS,
+        )?;
         processor.stop();
         let after = bare::measure(&lab, "after", backlog.events)?;
         let loader = lab.start("loader", "1", &[])?;
@@ -139,6 +147,7 @@ impl Drained {
             },
             processor: counting,
             processor_usage,
+            client_share: client_time.as_secs_f64() / processor_usage.cpu.as_secs_f64(),
             loader: loading,
         })
     }
@@ -214,9 +223,11 @@ pub fn measure(sitting: &mut Sitting) -> Result<Vec<Line>> {
             processor <= 2.0 * bare && processor <= 2.5,
         )
         .note(format!(
-            "{:.0} k events/s, peak {mib} MiB; the bare client {:.0} k events/s; the broker \
+            "{:.0} k events/s, peak {mib} MiB; {:.2} CPU-s/M of it in the Kafka client's \
+                 threads; the bare client {:.0} k events/s; the broker \
                  used {:.2} CPU-s/M; totals in the warehouse exact",
             drained.processor.rate() / 1e3,
+            processor * drained.client_share,
             bare_rate / 1e3,
             drained.processor.server_cost()
         )),
