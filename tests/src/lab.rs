@@ -211,7 +211,8 @@ impl Lab {
         self.must(&["budgets", "apply", "--prune", file]);
     }
 
-    fn setting_arguments(&self) -> Vec<String> {
+    /// `--set` arguments that name this lab's servers, topics and database.
+    pub fn setting_arguments(&self) -> Vec<String> {
         let settings = [
             ("kafka.brokers", self.kafka().brokers()),
             ("clickhouse.url", self.clickhouse().url()),

@@ -25,6 +25,18 @@ pub fn committed_offsets(
     let mut client = kafka.reader(Isolation::ReadCommitted)?;
     client.set("group.id", group_id);
     let reader = Poller::new(&client)?;
+    let offsets = offsets_of(&reader, kafka, group_id, topic, patience);
+    reader.drop_later();
+    offsets
+}
+
+fn offsets_of(
+    reader: &Poller,
+    kafka: &KafkaConfig,
+    group_id: &str,
+    topic: &str,
+    patience: Duration,
+) -> Result<Vec<Option<i64>>, BusError> {
     let consumer = reader.consumer();
     let counts = partition_counts(consumer.client(), &kafka.brokers, patience)?;
     let count = *counts.get(topic).ok_or_else(|| BusError::TopicMissing {
@@ -48,6 +60,5 @@ pub fn committed_offsets(
             *known = Some(offset);
         }
     }
-    reader.drop_later();
     Ok(offsets)
 }

@@ -35,6 +35,18 @@ pub fn topic_ranges(
     patience: Duration,
 ) -> Result<Vec<PartitionRange>, BusError> {
     let reader = Poller::new(&kafka.reader(Isolation::ReadCommitted)?)?;
+    let ranges = ranges_of(&reader, kafka, topic, since_millis, patience);
+    reader.drop_later();
+    ranges
+}
+
+fn ranges_of(
+    reader: &Poller,
+    kafka: &KafkaConfig,
+    topic: &str,
+    since_millis: Option<i64>,
+    patience: Duration,
+) -> Result<Vec<PartitionRange>, BusError> {
     let consumer = reader.consumer();
     let counts = partition_counts(consumer.client(), &kafka.brokers, patience)?;
     let count = *counts.get(topic).ok_or_else(|| BusError::TopicMissing {
@@ -87,7 +99,7 @@ pub fn read_ranges(
     patience: Duration,
     handler: &mut dyn FnMut(&InputRecord<'_>) -> ControlFlow<()>,
 ) -> Result<(), BusError> {
-    let mut open: Vec<PartitionRange> = ranges
+    let open: Vec<PartitionRange> = ranges
         .iter()
         .copied()
         .filter(|range| range.from < range.to)
@@ -96,6 +108,18 @@ pub fn read_ranges(
         return Ok(());
     }
     let reader = Poller::new(&kafka.reader(Isolation::ReadCommitted)?)?;
+    let read = read_open(&reader, topic, open, patience, handler);
+    reader.drop_later();
+    read
+}
+
+fn read_open(
+    reader: &Poller,
+    topic: &str,
+    mut open: Vec<PartitionRange>,
+    patience: Duration,
+    handler: &mut dyn FnMut(&InputRecord<'_>) -> ControlFlow<()>,
+) -> Result<(), BusError> {
     let starts: Vec<(&str, i32, Offset)> = open
         .iter()
         .map(|range| {

@@ -1,5 +1,6 @@
 //! The whole pipeline, as separate processes of the real binary.
 
+mod audit;
 mod broken_variant;
 mod crashes;
 mod limits;

@@ -105,10 +105,13 @@ impl Auditor {
         let is_everything = self.rounds == 0;
         let twice = rollups::counted_twice(context, meter_ranges, is_everything)?;
         differences.merge(twice);
-        let (input, of_input) =
-            progress
-                .input
-                .compare(context, &processed, is_loader_behind, &mut notes)?;
+        let (input, of_input) = progress.input.compare(
+            context,
+            &processed,
+            is_loader_behind,
+            self.rounds == 0,
+            &mut notes,
+        )?;
         differences.merge(of_input);
         if looked.compared.began_unknown > 0 {
             notes.push(Note::new(format!(

@@ -11,7 +11,7 @@ use super::sql::{self, SeqRange};
 use super::tail::Tail;
 use super::{Context, Note};
 
-const MANY: i64 = 1_000_000;
+const MANY: i64 = 200_000;
 const COARSE: u64 = 1000;
 
 /// Meter partition, and the series by its text form.
@@ -249,7 +249,10 @@ impl DeltasRead {
         let mut differences = Differences::default();
         // Deltas are what the ledger was told: the rows are what it should have been told.
         for ((meter, series), seq, told, rows) in self.sums.unlike(&found) {
-            if !ranges[*meter as usize].contains(seq) {
+            let (told_to, range) = (self.ranges[*meter as usize].to, ranges[*meter as usize]);
+            let block_end = seq + self.sums.commits_a_block();
+            let is_clipped = range.to < told_to && block_end > range.to + 1;
+            if !range.contains(seq) || is_clipped {
                 continue;
             }
             differences.push(Difference {

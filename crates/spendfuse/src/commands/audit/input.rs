@@ -93,12 +93,14 @@ impl Input {
     }
 
     /// Compares what the meter has processed up to offsets `up_to`, whose rows are all loaded
-    /// unless `is_loader_behind`.
+    /// unless `is_loader_behind`. In the first round rows of offsets that do not exist are looked
+    /// for, too.
     pub fn compare(
         &mut self,
         context: &Context<'_>,
         up_to: &[Option<i64>],
         is_loader_behind: bool,
+        is_first: bool,
         notes: &mut Vec<Note>,
     ) -> Result<(InputSums, Differences), Failure> {
         let mut ranges = kafka::ranges(context.settings, &context.topics.usage)?;
@@ -133,6 +135,9 @@ impl Input {
             reading.chunk(&next_chunk(&mut ranges))?;
         }
         reading.explain()?;
+        if is_first {
+            reading.rows_beyond()?;
+        }
         reading.note(notes);
         // From the first event that is on its way on, everything is compared again next time.
         for range in &ranges {
@@ -437,6 +442,39 @@ impl Reading<'_> {
                 on_the_way.insert(place);
             }
         })
+    }
+
+    /// Rows whose events lie where the usage topic has not come to.
+    fn rows_beyond(&mut self) -> Result<(), Failure> {
+        let question = format!(
+            "SELECT src_partition, max(src_offset), argMax(meter_partition, src_offset), \
+                    argMax(meter_seq, src_offset), argMax({}, src_offset) \
+             FROM spend WHERE kind IN ('usage', 'revenue') GROUP BY src_partition",
+            sql::NANOS
+        );
+        let last = self.context.ask(&question)?;
+        let ranges = kafka::ranges(self.context.settings, &self.context.topics.usage)?;
+        for cells in last {
+            let (partition, offset): Place = (sql::cell(&cells, 0)?, sql::cell(&cells, 1)?);
+            let end = ranges.get(partition as usize).map_or(0, |range| range.to);
+            if offset < end {
+                continue;
+            }
+            let seq = sql::cell(&cells, 3)?;
+            let difference = Difference {
+                kind: Kind::NotFromInput,
+                site: Site::Meter(sql::cell(&cells, 2)?),
+                seq: Some(seq),
+                expected: Tally::default(),
+                found: Tally::new(1, sql::nanos(&cells, 4)?),
+                detail: format!(
+                    "a row of commit {seq} names usage {partition}@{offset}, but that partition ends at {end}"
+                ),
+            };
+            // Not among the offsets that are compared: told at once.
+            self.differences.push(((0, -1), difference));
+        }
+        Ok(())
     }
 
     fn note(&self, notes: &mut Vec<Note>) {

@@ -7,7 +7,6 @@
 use std::collections::{BTreeSet, HashMap};
 use std::time::{Duration, Instant};
 
-use spendfuse_bus::Shutdown;
 use spendfuse_domain::UnixMillis;
 use spendfuse_domain::verdict::{BlocklistEntry, BlocklistKey};
 use spendfuse_engine::audit::{
@@ -97,7 +96,7 @@ impl LedgerReplica {
             if begin.elapsed() > PATIENCE {
                 return Ok(false);
             }
-            Shutdown::new().wait(POLL);
+            context.pause(POLL);
         }
         self.read_blocklist(context, true)?;
         Ok(true)

@@ -5,7 +5,6 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use spendfuse_bus::Shutdown;
 use spendfuse_domain::UnixMillis;
 use spendfuse_engine::audit::{Difference, Differences, Kind, Site, Tally, compare_published};
 
@@ -52,7 +51,7 @@ pub fn look(
     if first.is_empty() {
         return Ok(looked);
     }
-    Shutdown::new().wait(BEFORE_SECOND_LOOK);
+    context.pause(BEFORE_SECOND_LOOK);
     let mut again = Looked::default();
     let Some(second) = once(context, replica, deltas, budgets, number, &mut again)? else {
         notes.push(Note::behind(

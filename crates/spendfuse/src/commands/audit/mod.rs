@@ -20,6 +20,7 @@ mod tail;
 mod watch;
 mod windows;
 
+use std::cell::Cell;
 use std::ops::ControlFlow;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
@@ -46,7 +47,7 @@ pub struct AuditArgs {
     /// Go on comparing what comes; figures stand on the admin address' /metrics
     #[arg(long)]
     watch: bool,
-    /// With --watch: how often to compare; a round takes at most a twentieth of the time
+    /// With --watch: how often to compare; long rounds are kept to a twentieth of the time
     #[arg(long, value_name = "DURATION", default_value = "30s", requires = "watch", value_parser = duration)]
     every: Duration,
     /// Only what arrived within this time; without it everything that Kafka still has
@@ -74,6 +75,7 @@ pub fn run(settings: &Settings, args: &AuditArgs) -> Result<ExitCode, Failure> {
         connection: &connection,
         topics: settings.topics(),
         since,
+        waited: Cell::new(Duration::ZERO),
     };
     if args.watch {
         return watch::run(&context, args);
@@ -121,9 +123,17 @@ pub struct Context<'a> {
     topics: Topics,
     /// Only what arrived since then, milliseconds since 1970.
     since: Option<i64>,
+    /// How long the audit has waited for others so far.
+    waited: Cell<Duration>,
 }
 
 impl Context<'_> {
+    /// Waits for others, or for another look.
+    fn pause(&self, time: Duration) {
+        Shutdown::new().wait(time);
+        self.waited.set(self.waited.get() + time);
+    }
+
     /// The rows of an answer of ClickHouse.
     fn ask(&self, question: &str) -> Result<Vec<Vec<String>>, Failure> {
         let answer = self.connection.warehouse.query_table(question);
@@ -184,7 +194,7 @@ impl Context<'_> {
             if begin.elapsed() > LOADER_PATIENCE {
                 return Ok(false);
             }
-            Shutdown::new().wait(POLL);
+            self.pause(POLL);
         }
     }
 }

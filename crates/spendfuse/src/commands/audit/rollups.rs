@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use spendfuse_bus::Shutdown;
 use spendfuse_domain::Nanos;
 use spendfuse_engine::audit::{Difference, Differences, Kind, Site, Tally};
 
@@ -40,7 +39,7 @@ pub fn compare(context: &Context<'_>, ranges: &[SeqRange]) -> Result<Differences
         let mut before = Sides::new();
         for look in 0..LOOKS {
             if look > 0 {
-                Shutdown::new().wait(BETWEEN_LOOKS);
+                context.pause(BETWEEN_LOOKS);
             }
             let now = unlike(context, &rollup)?;
             let lasting: Sides = now
