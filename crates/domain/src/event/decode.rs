@@ -53,10 +53,12 @@ pub fn decode<'a>(
         );
         Rejection::new(RejectReason::MalformedJson, detail)
     })?;
-    let mut envelope = match content_mode(headers)? {
-        Mode::Structured => structured(text)?,
-        Mode::Binary => binary(text, headers)?,
-    };
+    // Filled in place: it is more than a kilobyte, and this runs for every event.
+    let mut envelope = Envelope::default();
+    match content_mode(headers)? {
+        Mode::Structured => structured(text, &mut envelope)?,
+        Mode::Binary => binary(text, headers, &mut envelope)?,
+    }
     judge(&mut envelope, arrival)
 }
 
@@ -87,9 +89,8 @@ fn content_mode(headers: &[(&str, &[u8])]) -> Result<Mode, Rejection> {
     Ok(mode)
 }
 
-fn structured(text: &str) -> Result<Envelope<'_>, Rejection> {
-    let mut envelope = Envelope::default();
-    let kind = read_json(text, &mut envelope)?;
+fn structured<'a>(text: &'a str, envelope: &mut Envelope<'a>) -> Result<(), Rejection> {
+    let kind = read_json(text, envelope)?;
     if kind != JsonKind::Object {
         let detail = format!(
             "the value is {}; send one JSON object with the CloudEvents attributes and data",
@@ -97,11 +98,14 @@ fn structured(text: &str) -> Result<Envelope<'_>, Rejection> {
         );
         return Err(not_cloudevent(detail));
     }
-    Ok(envelope)
+    Ok(())
 }
 
-fn binary<'a>(text: &'a str, headers: &[(&'a str, &'a [u8])]) -> Result<Envelope<'a>, Rejection> {
-    let mut envelope = Envelope::default();
+fn binary<'a>(
+    text: &'a str,
+    headers: &[(&'a str, &'a [u8])],
+    envelope: &mut Envelope<'a>,
+) -> Result<(), Rejection> {
     for (name, value) in headers {
         let field = match *name {
             "ce_specversion" => &mut envelope.specversion,
@@ -117,7 +121,7 @@ fn binary<'a>(text: &'a str, headers: &[(&'a str, &'a [u8])]) -> Result<Envelope
         *field = Field::Value(Cow::Borrowed(text));
     }
     envelope.data_kind = read_json(text, &mut envelope.data)?;
-    Ok(envelope)
+    Ok(())
 }
 
 /// Reads `text`, which must be one JSON value and nothing else, into `target`.
