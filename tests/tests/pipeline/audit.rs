@@ -15,6 +15,8 @@ use spendfuse_tests::traffic::now;
 use spendfuse_tests::{Lab, Load, Record, Role, Traffic, eventually};
 
 const WAIT: Duration = Duration::from_secs(40);
+/// A long round is followed by a long pause, and on a busy machine a round is long.
+const WATCH_WAIT: Duration = Duration::from_secs(180);
 const DAY_MILLIS: i64 = 86_400_000;
 /// The warehouse remembers this header's events as counted whatever their age.
 const VERIFIED_LATE: (&str, &[u8]) = ("spendfuse_verified_late", b"1");
@@ -148,7 +150,7 @@ fn what_was_tampered_with_is_named_with_partition_and_commit() {
     let expected = load.finish();
     lab.settle(&expected, WAIT);
     let watch = Watch::start(&lab);
-    watch.role.await_line("no drift", WAIT);
+    watch.role.await_line("no drift", WATCH_WAIT);
     assert_eq!(watch.metric("spendfuse_audit_drift_events"), "0");
     assert_eq!(watch.metric("spendfuse_audit_drift_nanodollars"), "0");
     let seconds = watch.metric("spendfuse_audit_round_seconds");
@@ -166,7 +168,7 @@ fn what_was_tampered_with_is_named_with_partition_and_commit() {
     let ledger = format!("ledger {}", honest.partition);
     let version = entry["version"].as_u64().unwrap();
     assert_finds(&lab, &[("blocklist_differs", ledger, version)]);
-    eventually("the watch says so", WAIT, || {
+    eventually("the watch says so", WATCH_WAIT, || {
         match watch.metric("spendfuse_audit_drift_events").as_str() {
             "0" => Err(watch.role.log()),
             _ => Ok(()),
@@ -174,12 +176,14 @@ fn what_was_tampered_with_is_named_with_partition_and_commit() {
     });
     write(&lab, "blocklist", honest, value);
     assert_no_drift(&lab);
-    eventually("the watch sees that it is repaired", WAIT, || {
-        match watch.metric("spendfuse_audit_drift_events").as_str() {
+    eventually(
+        "the watch sees that it is repaired",
+        WATCH_WAIT,
+        || match watch.metric("spendfuse_audit_drift_events").as_str() {
             "0" => Ok(()),
             more => Err(more.to_owned()),
-        }
-    });
+        },
+    );
 
     // The warehouse: a row twice, then a row gone.
     let warehouse = lab.warehouse();
