@@ -1,0 +1,129 @@
+//! Usage events: anything an app may write to Kafka.
+
+use serde::de::IgnoredAny;
+use spendfuse_domain::UnixMillis;
+use spendfuse_domain::event::{Body, Event, RejectReason, decode};
+
+use crate::Target;
+
+/// The decoder of events. An input may begin with headers, `ce_name: value` a line, and an empty
+/// line after them.
+pub const EVENT: Target = Target {
+    name: "event",
+    examples: &["schemas/examples"],
+    words: &[
+        "\"specversion\":\"1.0\"",
+        "\"type\":\"spendfuse.usage\"",
+        "\"type\":\"spendfuse.revenue\"",
+        "\"id\":\"x\"",
+        "\"source\":\"app\"",
+        "\"time\":\"2026-11-22T10:15:30Z\"",
+        "\"data\":{",
+        "\"workspace\":\"acme\"",
+        "\"model\":\"gpt-4o\"",
+        "\"usage\":{",
+        "\"input_tokens\":7,",
+        "\"cache_read_tokens\":8,",
+        "\"usage_format\":\"openai.chat\",",
+        "\"usage_format\":\"gemini\",",
+        "\"usage_format\":\"anthropic.messages\",",
+        "\"prompt_tokens_details\":{\"cached_tokens\":9}",
+        "\"thoughtsTokenCount\":3,",
+        "\"cache_creation\":{\"ephemeral_1h_input_tokens\":5}",
+        "\"tags\":{\"a\":\"b\"},",
+        "\"phase\":\"final\",",
+        "\"units\":{\"images\":\"2\"},",
+        "\"reported_cost_usd\":\"0.5\",",
+        "\"prompt\":\"secret\",",
+        "ce_specversion: 1.0\n",
+        "content-type: application/cloudevents\n",
+    ],
+    most_bytes: 2 << 20,
+    run,
+};
+
+const ARRIVAL: UnixMillis = UnixMillis(1_795_345_000_000);
+const MOST_TEXT: usize = 256;
+
+fn run(input: &[u8]) {
+    let (headers, value) = split_headers(input);
+    let decoded = decode(value, &headers, ARRIVAL);
+    if headers.is_empty() {
+        // The parser behind the decoder must take for JSON exactly what any other does.
+        let is_json = serde_json::from_slice::<IgnoredAny>(value).is_ok();
+        match &decoded {
+            Ok(_) => assert!(is_json, "decoded, but it is no JSON"),
+            Err(rejection) => match rejection.reason {
+                RejectReason::MalformedJson => assert!(!is_json, "{}", rejection.detail),
+                RejectReason::TooLarge => {}
+                _ => assert!(is_json, "{:?} of what is no JSON", rejection.reason),
+            },
+        }
+    }
+    match decoded {
+        Ok(event) => {
+            check(&event);
+            let again = decode(value, &headers, ARRIVAL);
+            assert_eq!(again.as_ref(), Ok(&event), "another event the second time");
+        }
+        Err(rejection) => assert!(rejection.detail.len() < 2_000, "{}", rejection.detail),
+    }
+}
+
+/// What every counted event has.
+fn check(event: &Event<'_>) {
+    let who = &event.attribution;
+    assert!(!event.id.is_empty() && !event.source.is_empty() && !who.workspace.is_empty());
+    assert!(
+        event.time <= ARRIVAL.plus(5 * 60_000),
+        "counted in the future"
+    );
+    let texts = [
+        &who.workspace,
+        &who.customer,
+        &who.feature,
+        &who.user,
+        &who.agent,
+        &who.plan,
+        &who.session,
+        &who.root_session,
+        &who.environment,
+        &who.account,
+        &who.model,
+        &who.provider,
+    ];
+    let tags = who.tags.iter().flat_map(|(name, value)| [name, value]);
+    for text in texts.into_iter().chain(tags) {
+        assert!(text.len() <= MOST_TEXT, "a text of {} bytes", text.len());
+    }
+    assert!(who.tags.len() <= 16 && who.tags.is_sorted_by(|one, next| one.0 < next.0));
+    if let Body::Usage(call) = &event.body {
+        assert!(!who.model.is_empty());
+        assert!(call.tokens.total() <= 32_000_000_000, "{:?}", call.tokens);
+    }
+}
+
+type Headers<'a> = Vec<(&'a str, &'a [u8])>;
+
+fn split_headers(input: &[u8]) -> (Headers<'_>, &[u8]) {
+    let mut headers = Vec::new();
+    let mut rest = input;
+    loop {
+        let Some(end) = rest.iter().position(|byte| *byte == b'\n') else {
+            return (Vec::new(), input);
+        };
+        let line = &rest[..end];
+        rest = &rest[end + 1..];
+        if line.is_empty() {
+            return (headers, rest);
+        }
+        let colon = line.windows(2).position(|pair| pair == b": ");
+        let Some((name, value)) = colon.map(|at| (&line[..at], &line[at + 2..])) else {
+            return (Vec::new(), input);
+        };
+        match std::str::from_utf8(name) {
+            Ok(name) => headers.push((name, value)),
+            Err(_) => return (Vec::new(), input),
+        }
+    }
+}
