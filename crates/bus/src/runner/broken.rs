@@ -30,7 +30,8 @@ pub(super) fn after_failure(
     producer: &TransactionalProducer,
     failure: BusError,
 ) -> Result<(), BusError> {
-    if is_broken(Break::AbortAndGoOn) && producer.abort().is_ok() {
+    // An abort that takes too long must be asked for again.
+    if is_broken(Break::AbortAndGoOn) && (0..5).any(|_| producer.abort().is_ok()) {
         return Ok(());
     }
     Err(failure)

@@ -2,13 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::{Offset, TopicPartitionList};
 use spendfuse_bus::{KafkaConfig, PartitionRange, read_ranges, topic_ranges};
+use spendfuse_tests::pause;
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -39,8 +40,10 @@ impl Logs {
 
     /// Every committed record of a topic.
     pub fn read(&self, name: &str) -> Result<Vec<Stored>> {
-        let ranges = topic_ranges(&self.kafka, &self.topic(name), None, PATIENCE)?;
-        self.read_ranges(name, &ranges)
+        patiently(|| {
+            let ranges = topic_ranges(&self.kafka, &self.topic(name), None, PATIENCE)?;
+            self.read_ranges(name, &ranges)
+        })
     }
 
     fn read_ranges(&self, name: &str, ranges: &[PartitionRange]) -> Result<Vec<Stored>> {
@@ -80,6 +83,10 @@ impl Logs {
     /// Partitions whose last stable offset lies before their end: a transaction is open there.
     /// Heartbeats come all the time, so ask more than once.
     pub fn open_transactions(&self, names: &[&str]) -> Result<Vec<String>> {
+        patiently(|| self.try_open_transactions(names))
+    }
+
+    fn try_open_transactions(&self, names: &[&str]) -> Result<Vec<String>> {
         let committed = self.consumer("read_committed", "chaos-check")?;
         let uncommitted = self.consumer("read_uncommitted", "chaos-check")?;
         let mut open = Vec::new();
@@ -98,6 +105,10 @@ impl Logs {
 
     /// How many committed records a group has not got over in its topics, for each that has some.
     pub fn lags(&self, group: &str, names: &[&str]) -> Result<Vec<String>> {
+        patiently(|| self.try_lags(group, names))
+    }
+
+    fn try_lags(&self, group: &str, names: &[&str]) -> Result<Vec<String>> {
         let consumer = self.consumer("read_committed", group)?;
         let mut lags = Vec::new();
         for name in names {
@@ -132,6 +143,17 @@ impl Logs {
             .set("enable.auto.commit", "false")
             .create()
             .context("a consumer")
+    }
+}
+
+/// Asks again for a while: a broker that was just started has no coordinators yet.
+fn patiently<T>(mut ask: impl FnMut() -> Result<T>) -> Result<T> {
+    let begin = Instant::now();
+    loop {
+        match ask() {
+            Err(_) if begin.elapsed() < PATIENCE => pause(Duration::from_millis(500)),
+            answer => return answer,
+        }
     }
 }
 

@@ -28,7 +28,8 @@ pub const ID_PREFIX: &str = "chaos";
 const DATABASE: &str = "chaos";
 /// Small, so that a broker that is away for some seconds fills it.
 const SPOOL_BYTES: &str = "150000";
-const COMMAND_PATIENCE: Duration = Duration::from_secs(40);
+const BREAK_VARIABLE: &str = "SPENDFUSE_BREAK";
+const COMMAND_PATIENCE: Duration = Duration::from_secs(150);
 
 /// Settings of one role by key.
 type OwnSettings<'a> = &'a [(&'a str, &'a str)];
@@ -125,7 +126,7 @@ impl System {
             // `env` becomes the role: same process.
             let mut arguments = Vec::new();
             if let Some(broken) = &self.options.broken {
-                arguments.push(format!("SPENDFUSE_BREAK={broken}"));
+                arguments.push(format!("{BREAK_VARIABLE}={broken}"));
             }
             arguments.push(self.options.program.display().to_string());
             arguments.push(role.to_owned());
@@ -292,6 +293,7 @@ impl System {
             program: self.options.program.clone(),
             settings: self.settings(&self.past_proxies()),
             folder: self.options.folder.clone(),
+            broken: self.options.broken.clone(),
         }
     }
 }
@@ -310,6 +312,7 @@ pub struct Operator {
     program: PathBuf,
     settings: Vec<String>,
     folder: PathBuf,
+    broken: Option<String>,
 }
 
 impl Operator {
@@ -318,6 +321,8 @@ impl Operator {
         let mut command = Command::new(&self.program);
         command.args(arguments).args(&self.settings);
         command.current_dir(&self.folder);
+        // Tables are made by a command, and some guarantees are theirs.
+        command.envs(self.broken.as_ref().map(|broken| (BREAK_VARIABLE, broken)));
         let output = self.folder.join(format!("command-{}", arguments[0]));
         run_to_end(command, &output, COMMAND_PATIENCE)
     }

@@ -4,11 +4,15 @@ use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
+use spendfuse_tests::lab::Said;
 use spendfuse_tests::pause;
 
 use super::{BETWEEN, Check};
 use crate::logs::Logs;
 use crate::system::{LOADER, System};
+
+/// How long the audit may fail to look.
+const AUDIT_PATIENCE: Duration = Duration::from_secs(60);
 
 const STAGE_TOPICS: [&str; 14] = [
     "usage",
@@ -108,29 +112,33 @@ pub(super) fn audit(system: &System) -> Option<Check> {
     {
         return None;
     }
-    let said = system.run(&["audit"]);
-    let differences = match said.code {
-        Some(0) => Vec::new(),
-        // What differs follows the sums, in a table of its own; the last line is the total.
-        _ => {
-            let lines = said.stdout.lines().chain(said.stderr.lines());
-            let lines = lines.skip_while(|line| !line.starts_with("DIFFERENCE"));
-            let lines = lines.skip(1).filter(|line| !line.is_empty());
-            let found: Vec<String> = lines.map(|line| line.trim_end().to_owned()).collect();
-            match found.is_empty() {
-                true => vec![format!("{said:?}")],
-                false => found,
-            }
-        }
-    };
-    Some(Check {
-        name: "spendfuse audit finds no drift",
-        compared: said
-            .stdout
-            .lines()
-            .next_back()
-            .unwrap_or_default()
-            .to_owned(),
-        differences,
-    })
+    let begin = Instant::now();
+    loop {
+        let said = system.run(&["audit"]);
+        let is_over = begin.elapsed() >= AUDIT_PATIENCE;
+        let Some(differences) = drift(&said).or_else(|| is_over.then(|| vec![format!("{said:?}")]))
+        else {
+            // It could not ask a part that has just been started.
+            pause(BETWEEN);
+            continue;
+        };
+        let total = said.stdout.lines().next_back().unwrap_or_default();
+        return Some(Check {
+            name: "spendfuse audit finds no drift",
+            compared: total.to_owned(),
+            differences,
+        });
+    }
+}
+
+/// The differences that the audit found; `None` where it could not look.
+fn drift(said: &Said) -> Option<Vec<String>> {
+    if said.code == Some(0) {
+        return Some(Vec::new());
+    }
+    // They follow the sums, in a table of their own; the last line is the total.
+    let mut lines = said.stdout.lines();
+    lines.find(|line| line.starts_with("DIFFERENCE"))?;
+    let lines = lines.map(str::trim_end).filter(|line| !line.is_empty());
+    Some(lines.map(str::to_owned).collect())
 }
