@@ -112,10 +112,15 @@ fn main() -> Result<ExitCode> {
     for (name, measure) in ROWS.iter().filter(|(name, _)| is_wanted(name)) {
         let row_began = Instant::now();
         eprintln!("{name} …");
-        match measure(&mut sitting) {
-            Ok(measured) => lines.extend(measured),
-            Err(why) => lines.push(Line::failed(name, *name, &why)),
+        let measured = match measure(&mut sitting) {
+            Ok(measured) => measured,
+            Err(why) => vec![Line::failed(name, *name, &why)],
+        };
+        // The table comes at the end; what is known by then should not be lost with an interrupt.
+        for line in &measured {
+            eprintln!("  {}: {} | {}", line.what, line.ours, line.against);
         }
+        lines.extend(measured);
         eprintln!("{name}: {:.0} s", row_began.elapsed().as_secs_f64());
     }
     drop(sitting);
