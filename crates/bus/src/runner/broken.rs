@@ -4,6 +4,8 @@ use rdkafka::TopicPartitionList;
 use rdkafka::consumer::{CommitMode, Consumer};
 use spendfuse_broken::{Break, is_broken};
 
+use super::config::StageConfig;
+use super::worker::open_producer;
 use crate::error::BusError;
 use crate::native::{Poller, request};
 use crate::transaction::TransactionalProducer;
@@ -27,11 +29,13 @@ pub(super) fn send_offsets(
 
 /// After a failed transaction nothing is gone on with: clients and state are dropped.
 pub(super) fn after_failure(
-    producer: &TransactionalProducer,
+    producer: &mut TransactionalProducer,
+    config: &StageConfig,
     failure: BusError,
 ) -> Result<(), BusError> {
-    // An abort that takes too long must be asked for again.
-    if is_broken(Break::AbortAndGoOn) && (0..5).any(|_| producer.abort().is_ok()) {
+    if is_broken(Break::AbortAndGoOn) {
+        // A new client of the same id aborts what is open; the state stays as it is.
+        *producer = open_producer(config)?;
         return Ok(());
     }
     Err(failure)

@@ -48,12 +48,7 @@ pub(super) fn live<L: StageLogic>(
         max_poll_interval: config.max_poll_interval,
     })?)?;
     check_topics(config, &poller)?;
-    let producer = TransactionalProducer::open(
-        &config.kafka,
-        &config.transactional_id,
-        config.transaction_timeout,
-        config.transaction_timeout * 2,
-    )?;
+    let producer = open_producer(config)?;
     let inputs: Vec<&str> = config.inputs.iter().map(String::as_str).collect();
     poller
         .consumer()
@@ -73,6 +68,16 @@ pub(super) fn live<L: StageLogic>(
         next_tick: Instant::now() + config.tick_every,
     }
     .run()
+}
+
+/// A producer of the worker's id; whoever had it before is fenced.
+pub(super) fn open_producer(config: &StageConfig) -> Result<TransactionalProducer, BusError> {
+    TransactionalProducer::open(
+        &config.kafka,
+        &config.transactional_id,
+        config.transaction_timeout,
+        config.transaction_timeout * 2,
+    )
 }
 
 /// All topics are there, with the right number of partitions where that matters.
@@ -293,7 +298,8 @@ impl<L: StageLogic> Worker<'_, L> {
         broken::send_offsets(&self.producer, &offsets, self.poller, self.batch.is_empty())
             .and_then(|()| self.producer.commit())
             .or_else(|error| {
-                broken::after_failure(&self.producer, taken_over(self.config, error))
+                let failure = taken_over(self.config, error);
+                broken::after_failure(&mut self.producer, self.config, failure)
             })?;
         self.suspicion.committed();
         for slot in &mut self.slots {
