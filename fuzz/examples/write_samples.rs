@@ -90,7 +90,7 @@ fn write(writer: &Writer) -> Result<(), Box<dyn Error>> {
     writer.put(
         "checkpoints",
         1,
-        br#"{"v":1,"intent":{"end":7,"records":2,"hash":"00000000000000ff","at":"2026-11-22T10:15:30Z","inserts":{"spend":3}},"links":[["spend",0,41]]}"#,
+        br#"{"v":1,"intent":{"end":7,"records":2,"hash":"00000000000000ff","at":1795345000000,"inserts":{"spend":3}},"links":[["spend",0,41]]}"#,
     )?;
     followed(writer, &story, &told)?;
     prices(writer)?;

@@ -1,6 +1,7 @@
 //! Usage events: anything an app may write to Kafka.
 
 use serde::de::IgnoredAny;
+use serde_json::Value;
 use spendfuse_domain::UnixMillis;
 use spendfuse_domain::event::{Body, Event, RejectReason, decode};
 
@@ -49,15 +50,15 @@ fn run(input: &[u8]) {
     let (headers, value) = split_headers(input);
     let decoded = decode(value, &headers, ARRIVAL);
     if headers.is_empty() {
-        // The parser behind the decoder must take for JSON exactly what any other does.
-        let is_json = serde_json::from_slice::<IgnoredAny>(value).is_ok();
-        match &decoded {
-            Ok(_) => assert!(is_json, "decoded, but it is no JSON"),
-            Err(rejection) => match rejection.reason {
-                RejectReason::MalformedJson => assert!(!is_json, "{}", rejection.detail),
-                RejectReason::TooLarge => {}
-                _ => assert!(is_json, "{:?} of what is no JSON", rejection.reason),
-            },
+        // What is skipped is not looked at (half a surrogate pair), what is read is: between the
+        // two readings of serde_json the decoder may take either.
+        let text = std::str::from_utf8(value).unwrap_or("?");
+        let may_be_json = serde_json::from_str::<IgnoredAny>(text).is_ok();
+        let is_json = serde_json::from_str::<Value>(text).is_ok();
+        match decoded.as_ref().map_err(|rejection| rejection.reason) {
+            Err(RejectReason::MalformedJson) => assert!(!is_json, "refused, but it is JSON"),
+            Err(RejectReason::TooLarge) => {}
+            _ => assert!(may_be_json, "read, but it is no JSON"),
         }
     }
     match decoded {
