@@ -1,5 +1,7 @@
 //! The fault proxy does what fault runs rely on.
 
+#![allow(clippy::unwrap_used)] // a panic here is a failed test
+
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::thread;
