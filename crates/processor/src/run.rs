@@ -73,7 +73,7 @@ impl ProcessorConfig {
             session_idle_millis: HOUR_MILLIS,
             commit_min: Duration::from_millis(5),
             commit_interval: Duration::from_millis(20),
-            batch_max_events: 10_000,
+            batch_max_events: 40_000,
             heartbeat: Duration::from_secs(1),
         }
     }

@@ -119,7 +119,7 @@ pub const SETTINGS: &[Setting] = &[
     ),
     setting(
         "processor.batch_max_events",
-        "10000",
+        "40000",
         "events in one batch at most",
     ),
     setting(
