@@ -5,7 +5,7 @@ use spendfuse_domain::verdict::BlocklistEntry;
 use spendfuse_domain::{Nanos, UnixMillis};
 
 use super::differences::{Difference, Kind, Site, Tally};
-use super::stored::StoredPublished;
+use crate::account::Published;
 
 /// What the rows of a window come to.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -93,7 +93,7 @@ impl Told {
     }
 
     /// Whether it says what the ledger published.
-    pub fn is(&self, published: &StoredPublished) -> bool {
+    pub fn is(&self, published: &Published) -> bool {
         self.spent == published.spent && self.verdict == published.verdict
     }
 
@@ -111,7 +111,7 @@ pub fn compare_published(
     partition: u32,
     key: &str,
     told: &Told,
-    published: Option<&StoredPublished>,
+    published: Option<&Published>,
 ) -> Option<Difference> {
     if published.is_some_and(|published| told.is(published)) {
         return None;

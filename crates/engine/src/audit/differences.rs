@@ -160,6 +160,20 @@ pub struct Group {
     pub examples: Vec<String>,
 }
 
+impl Group {
+    fn add(&mut self, other: Self) {
+        self.count += other.count;
+        self.from_seq = min_of(self.from_seq, other.from_seq);
+        self.to_seq = self.to_seq.max(other.to_seq);
+        self.expected.add(other.expected);
+        self.found.add(other.found);
+        self.drift_events += other.drift_events;
+        self.drift += other.drift;
+        let room = EXAMPLES.saturating_sub(self.examples.len());
+        self.examples.extend(other.examples.into_iter().take(room));
+    }
+}
+
 /// Everything that was found, in bounded memory.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Differences {
@@ -169,36 +183,24 @@ pub struct Differences {
 impl Differences {
     /// Adds a difference.
     pub fn push(&mut self, difference: Difference) {
-        let drift = Tally::new(difference.drift_events(), difference.drift());
-        let group = self
-            .groups
-            .entry((difference.kind, difference.site))
-            .or_default();
-        group.count += 1;
-        group.expected.add(difference.expected);
-        group.found.add(difference.found);
-        group.drift_events += drift.events;
-        group.drift += drift.cost;
-        group.from_seq = min_of(group.from_seq, difference.seq);
-        group.to_seq = group.to_seq.max(difference.seq);
-        if group.examples.len() < EXAMPLES {
-            group.examples.push(difference.detail);
-        }
+        let (drift_events, drift) = (difference.drift_events(), difference.drift());
+        let key = (difference.kind, difference.site);
+        self.groups.entry(key).or_default().add(Group {
+            count: 1,
+            from_seq: difference.seq,
+            to_seq: difference.seq,
+            expected: difference.expected,
+            found: difference.found,
+            drift_events,
+            drift,
+            examples: vec![difference.detail],
+        });
     }
 
     /// Takes over what another part of the audit found.
     pub fn merge(&mut self, other: Self) {
-        for (key, one) in other.groups {
-            let group = self.groups.entry(key).or_default();
-            group.count += one.count;
-            group.expected.add(one.expected);
-            group.found.add(one.found);
-            group.drift_events += one.drift_events;
-            group.drift += one.drift;
-            group.from_seq = min_of(group.from_seq, one.from_seq);
-            group.to_seq = group.to_seq.max(one.to_seq);
-            let room = EXAMPLES.saturating_sub(group.examples.len());
-            group.examples.extend(one.examples.into_iter().take(room));
+        for (key, group) in other.groups {
+            self.groups.entry(key).or_default().add(group);
         }
     }
 

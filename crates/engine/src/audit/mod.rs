@@ -16,4 +16,7 @@ pub use chain::{BrokenChain, Chains};
 pub use differences::{Difference, Differences, Group, Kind, Site, Tally};
 pub use event::{CountedRow, InputEvent, compare_event, identity_hash};
 pub use seq_sums::SeqSums;
-pub use stored::{StoredAccount, StoredMark, StoredPublished, StoredRecord, read_stored};
+pub use stored::{StoredAccount, StoredRecord, read_stored};
+
+pub use crate::account::Published;
+pub use crate::ledger::restore::LedgerMark;

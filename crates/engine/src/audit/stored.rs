@@ -1,82 +1,17 @@
 //! The ledger's state as its changelog holds it, as far as an audit needs it.
 //!
-//! The numbers of fields are those of the ledger's own records (`ledger/restore.rs`, `account.rs`),
-//! which are never reused; a test below reads what a real ledger wrote.
+//! Records are decoded as the ledger itself decodes them: what it can restore, an audit can read.
 
-use minicbor::Decode;
+use spendfuse_domain::UnixMillis;
 use spendfuse_domain::budget::Spend;
-use spendfuse_domain::{Nanos, UnixMillis};
 
+use crate::account::Published;
 use crate::codec::{self, CodecError};
-
-const MARK: &[u8] = b"mark";
-const ACCOUNT: &[u8] = b"account|";
-
-/// How far a ledger partition has come.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Decode)]
-pub struct StoredMark {
-    /// Engine time.
-    #[n(0)]
-    #[cbor(with = "codec::millis")]
-    pub now: UnixMillis,
-    /// Version of the budgets in use.
-    #[n(1)]
-    pub budget_version: u64,
-    /// Per meter partition, the commit whose deltas were applied last.
-    #[n(2)]
-    pub chains: Vec<u64>,
-}
-
-/// What was published of an account.
-#[derive(Clone, Debug, PartialEq, Eq, Decode)]
-pub struct StoredPublished {
-    /// Place of the verdict in its order, 0 = ok.
-    #[n(0)]
-    pub verdict: u8,
-    /// Spent, in the limit's unit.
-    #[n(3)]
-    #[cbor(with = "codec::nanos")]
-    pub spent: Nanos,
-    /// When.
-    #[n(4)]
-    #[cbor(with = "codec::millis")]
-    pub at: UnixMillis,
-    /// After this time readers ignore it.
-    #[n(5)]
-    #[cbor(with = "codec::optional_millis", default)]
-    pub expires_at: Option<UnixMillis>,
-}
-
-#[derive(Clone, Debug, Decode)]
-struct Sums {
-    #[n(0)]
-    #[cbor(with = "codec::nanos")]
-    cost: Nanos,
-    #[n(2)]
-    tokens: u64,
-    #[n(3)]
-    calls: u64,
-    #[n(5)]
-    published: Option<StoredPublished>,
-}
-
-#[derive(Clone, Debug, Decode)]
-struct Account {
-    #[n(0)]
-    budget: String,
-    #[n(1)]
-    scope: String,
-    #[n(3)]
-    #[cbor(with = "codec::millis")]
-    start: UnixMillis,
-    #[n(5)]
-    count_id: u64,
-    #[n(6)]
-    sums: Sums,
-}
+use crate::ledger::LedgerAccount;
+use crate::ledger::restore::{ACCOUNT, LedgerMark, MARK};
 
 /// An account of one budget, scope and window.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct StoredAccount {
     /// The budget's id.
     pub budget: String,
@@ -89,14 +24,14 @@ pub struct StoredAccount {
     /// What was counted.
     pub spend: Spend,
     /// What readers of the blocklist were told last.
-    pub published: Option<StoredPublished>,
+    pub published: Option<Published>,
 }
 
 /// A record of the ledger's changelog.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum StoredRecord {
     /// How far the partition has come.
-    Mark(StoredMark),
+    Mark(LedgerMark),
     /// An account.
     Account(StoredAccount),
     /// An account that is gone: budget, scope, start of the window.
@@ -110,22 +45,18 @@ pub enum StoredRecord {
 /// # Errors
 /// [`CodecError`] where it is damaged or of a newer format.
 pub fn read_stored(key: &[u8], value: Option<&[u8]>) -> Result<StoredRecord, CodecError> {
-    let is_account = key.starts_with(ACCOUNT);
+    let is_account = key.starts_with(ACCOUNT.as_bytes());
     match value {
         None => Ok(gone(key).unwrap_or(StoredRecord::Other)),
         Some(value) if is_account => {
-            let account: Account = codec::decode(value)?;
+            let stored: LedgerAccount = codec::decode(value)?;
             Ok(StoredRecord::Account(StoredAccount {
-                budget: account.budget,
-                scope: account.scope,
-                start: account.start,
-                count_id: account.count_id,
-                spend: Spend {
-                    cost: account.sums.cost,
-                    tokens: account.sums.tokens,
-                    calls: account.sums.calls,
-                },
-                published: account.sums.published,
+                spend: stored.account.spend(),
+                budget: stored.budget,
+                scope: stored.scope,
+                start: stored.start,
+                count_id: stored.count_id,
+                published: stored.account.published,
             }))
         }
         Some(value) if key == MARK => codec::decode(value).map(StoredRecord::Mark),
@@ -135,7 +66,7 @@ pub fn read_stored(key: &[u8], value: Option<&[u8]>) -> Result<StoredRecord, Cod
 
 /// The account of a tombstone's key, `account|budget|start|scope`.
 fn gone(key: &[u8]) -> Option<StoredRecord> {
-    let key = std::str::from_utf8(key.strip_prefix(ACCOUNT)?).ok()?;
+    let key = std::str::from_utf8(key).ok()?.strip_prefix(ACCOUNT)?;
     let mut parts = key.splitn(3, '|');
     let (budget, start) = (parts.next()?, parts.next()?.parse().ok()?);
     let scope = parts.next()?.to_owned();
@@ -152,6 +83,8 @@ mod tests {
 
     use spendfuse_domain::budget::file::{BudgetDraft, BudgetsFile};
     use spendfuse_domain::finding::DetectorRules;
+
+    use spendfuse_domain::Nanos;
 
     use super::*;
     use crate::book::BudgetBook;

@@ -7,7 +7,7 @@
 //! Start with [`Ledger::apply`]; the end of a commit is in `finish`.
 
 mod finish;
-mod restore;
+pub(crate) mod restore;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -53,23 +53,23 @@ pub struct AccountKey {
 
 /// An account with its window.
 #[derive(Clone, Debug, PartialEq, Encode, Decode)]
-struct LedgerAccount {
+pub(crate) struct LedgerAccount {
     #[n(0)]
-    budget: String,
+    pub(crate) budget: String,
     #[n(1)]
-    scope: String,
+    pub(crate) scope: String,
     #[n(2)]
     label: String,
     #[n(3)]
     #[cbor(with = "codec::millis")]
-    start: UnixMillis,
+    pub(crate) start: UnixMillis,
     #[n(4)]
     #[cbor(with = "codec::optional_millis")]
     end: Option<UnixMillis>,
     #[n(5)]
-    count_id: u64,
+    pub(crate) count_id: u64,
     #[n(6)]
-    account: Account,
+    pub(crate) account: Account,
 }
 
 /// What kind of line a [`WindowLine`] is.

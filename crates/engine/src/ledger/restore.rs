@@ -7,12 +7,14 @@ use super::{AccountKey, Ledger, LedgerAccount};
 use crate::codec;
 use crate::restore::RestoreError;
 
-const MARK: &[u8] = b"mark";
+pub(crate) const MARK: &[u8] = b"mark";
+/// Begins the keys of accounts, `account|budget|start|scope`.
+pub(crate) const ACCOUNT: &str = "account|";
 const EVALUATED: &[u8] = b"evaluated";
 
 /// The partition's own state, rewritten with every commit.
 #[derive(Clone, Debug, Default, PartialEq, Encode, Decode)]
-pub(super) struct LedgerMark {
+pub struct LedgerMark {
     /// Engine time.
     #[n(0)]
     #[cbor(with = "codec::millis")]
@@ -34,7 +36,7 @@ pub(super) fn evaluated_key() -> Vec<u8> {
 }
 
 pub(super) fn account_bytes(key: &AccountKey) -> Vec<u8> {
-    format!("account|{}|{}|{}", key.budget, key.start.0, key.scope).into_bytes()
+    format!("{ACCOUNT}{}|{}|{}", key.budget, key.start.0, key.scope).into_bytes()
 }
 
 impl Ledger {

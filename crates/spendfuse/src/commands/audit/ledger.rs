@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use spendfuse_domain::UnixMillis;
 use spendfuse_domain::verdict::{BlocklistEntry, BlocklistKey};
 use spendfuse_engine::audit::{
-    StoredAccount, StoredMark, StoredPublished, StoredRecord, Told, read_stored,
+    LedgerMark, Published, StoredAccount, StoredRecord, Told, read_stored,
 };
 
 use super::super::{Failure, output};
@@ -32,7 +32,7 @@ pub struct Account {
     /// What was counted.
     pub spend: spendfuse_domain::budget::Spend,
     /// What was published last.
-    pub published: Option<StoredPublished>,
+    pub published: Option<Published>,
     /// The look in which it was compared last.
     pub looked: u64,
 }
@@ -57,7 +57,7 @@ pub struct LedgerReplica {
     /// By budget.
     pub accounts: HashMap<String, HashMap<WindowKey, Account>>,
     /// By ledger partition.
-    pub marks: Vec<StoredMark>,
+    pub marks: Vec<LedgerMark>,
     /// By key of the blocklist.
     pub entries: HashMap<String, Entry>,
     /// What became of keys while the state was read, by ledger partition: any of it may be what the
@@ -73,7 +73,7 @@ impl LedgerReplica {
         let topics = &context.topics;
         let changelog = Tail::new(context.settings, &topics.ledger_changelog, None)?;
         Ok(Self {
-            marks: vec![StoredMark::default(); changelog.partitions()],
+            marks: vec![LedgerMark::default(); changelog.partitions()],
             changelog,
             blocklist: Tail::new(context.settings, &topics.blocklist, None)?,
             accounts: HashMap::new(),

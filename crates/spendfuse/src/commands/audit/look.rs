@@ -146,7 +146,7 @@ fn published<'a>(
     budget: &str,
     scope: &str,
     start: i64,
-) -> Option<&'a spendfuse_engine::audit::StoredPublished> {
+) -> Option<&'a spendfuse_engine::audit::Published> {
     let accounts = replica.accounts.get(budget)?;
     let account = accounts.get(&(scope.to_owned(), start))?;
     account.published.as_ref()
