@@ -23,6 +23,7 @@ pub mod producer;
 pub mod range;
 pub mod runner;
 pub mod shutdown;
+pub mod takeover;
 pub mod topics;
 mod transaction;
 pub mod writer;
@@ -41,4 +42,5 @@ pub use runner::{
     StageObserver, run_stage,
 };
 pub use shutdown::Shutdown;
+pub use takeover::Takeovers;
 pub use writer::write_in_one_transaction;

@@ -15,7 +15,7 @@ use crate::folder::DataFolder;
 use crate::locate;
 use crate::ports::ReservedPort;
 use archive::ClassArchive;
-use properties::{Detour, LOGGING, NodeAddress, server_properties};
+use properties::{Detour, LOGGING, NodeAddress, Role, server_properties};
 
 /// 16 bytes in the URL-safe base64 that Kafka wants; any value does.
 const CLUSTER_ID: &str = "c3BlbmRmdXNlLWRldnN0YQ";
@@ -45,6 +45,11 @@ pub struct KafkaOptions {
     /// Ports of proxies, one a node: clients that come by [`Kafka::detour_brokers`] are told these
     /// and stay behind the proxies, which forward to [`Kafka::detour_port`]. Empty = none.
     pub detours: Vec<u16>,
+    /// With one node: a controller process of its own, which outlives the broker when that is
+    /// killed, as in production. A broker that is its own controller starts with a stale idea of who
+    /// leads, and Kafka 4.3 then drops the ends of transactions that were under way (seen in fault
+    /// runs: "Couldn't find leader endpoint … likely deleted already", and readers stuck for ever).
+    pub controller_apart: bool,
     /// How long a node may take to get ready.
     pub patience: Duration,
 }
@@ -57,6 +62,7 @@ impl Default for KafkaOptions {
             purpose: Purpose::default(),
             properties: Vec::new(),
             detours: Vec::new(),
+            controller_apart: false,
             // Two seconds on an idle machine; tests run where compilers do.
             patience: Duration::from_secs(90),
         }
@@ -68,6 +74,7 @@ impl Default for KafkaOptions {
 pub struct Kafka {
     // Processes before the folder: they end before their data is removed.
     nodes: Vec<Node>,
+    controller: Option<ServerProcess>,
     patience: Duration,
     folder: DataFolder,
 }
@@ -112,6 +119,10 @@ impl Kafka {
             "{} detours for {nodes} nodes",
             options.detours.len()
         );
+        assert!(
+            nodes == 1 || !options.controller_apart,
+            "three nodes are their own controllers"
+        );
         let java = JavaCommand::new(options, class_archive)?;
         let folder = match &options.folder {
             Some(path) => DataFolder::named(path)?,
@@ -119,7 +130,7 @@ impl Kafka {
         };
         let mut ports = reserve_ports(folder.path(), nodes * 2 + options.detours.len())?;
         let detour_ports = ports.split_off(nodes * 2);
-        let mut addresses = addresses(&ports);
+        let mut addresses = addresses(&ports, options.controller_apart);
         for ((address, port), advertised) in addresses
             .iter_mut()
             .zip(&detour_ports)
@@ -146,11 +157,27 @@ impl Kafka {
                     .zip(address.detour.map(|detour| detour.advertised)),
             });
         }
-        for node in &nodes {
-            node.process.start()?;
+        let controller = match addresses[0].role {
+            Role::Broker => {
+                let apart = NodeAddress {
+                    role: Role::Controller,
+                    detour: None,
+                    ..addresses[0]
+                };
+                let folder = folder.path().join("controller");
+                Some(prepare_node(&folder, &java, &apart, &addresses, options)?)
+            }
+            _ => None,
+        };
+        for process in controller
+            .iter()
+            .chain(nodes.iter().map(|node| &node.process))
+        {
+            process.start()?;
         }
         let kafka = Self {
             nodes,
+            controller,
             patience: options.patience,
             folder,
         };
@@ -280,6 +307,9 @@ impl Kafka {
             // cache already.
             node.process.stop(Duration::from_secs(5));
         }
+        if let Some(controller) = &self.controller {
+            controller.stop(Duration::from_secs(5));
+        }
     }
 }
 
@@ -307,11 +337,17 @@ fn reserve_ports(folder: &Path, count: usize) -> Result<Vec<ReservedPort>, DevSt
     Ok(reserved)
 }
 
-fn addresses(ports: &[ReservedPort]) -> Vec<NodeAddress> {
+fn addresses(ports: &[ReservedPort], controller_apart: bool) -> Vec<NodeAddress> {
+    let role = if controller_apart {
+        Role::Broker
+    } else {
+        Role::Both
+    };
     (1..)
         .zip(ports.chunks_exact(2))
         .map(|(id, pair)| NodeAddress {
             id,
+            role,
             broker: pair[0].number(),
             controller: pair[1].number(),
             detour: None,
@@ -340,7 +376,10 @@ fn prepare_node(
         java.format_storage(&configuration)?;
     }
     Ok(ServerProcess::new(
-        format!("Kafka node {}", address.id),
+        match address.role {
+            Role::Controller => "Kafka's controller".to_owned(),
+            Role::Both | Role::Broker => format!("Kafka node {}", address.id),
+        },
         java.program.clone(),
         java.broker_arguments(&logging, &configuration),
         node_folder.join("kafka.log"),

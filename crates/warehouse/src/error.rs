@@ -70,6 +70,14 @@ pub enum WarehouseError {
         /// The table, with its database.
         table: String,
     },
+    /// An interrupted insert left something behind that the batch does not explain.
+    #[error("after the interrupted insert {token}, {detail}")]
+    InDoubt {
+        /// The insert's token.
+        token: String,
+        /// What differs.
+        detail: String,
+    },
     /// An answer of a form that was not asked for.
     #[error("unexpected answer of ClickHouse to {doing}: {detail}")]
     UnexpectedAnswer {
@@ -87,7 +95,8 @@ const NEVER: [u32; 14] = [6, 16, 20, 27, 32, 33, 41, 53, 69, 70, 72, 117, 131, 3
 impl WarehouseError {
     /// Whether the same insert can never succeed, so that trying again is useless.
     pub fn is_final(&self) -> bool {
-        matches!(self, Self::Refused { code: Some(code), .. } if NEVER.contains(code))
+        matches!(self, Self::InDoubt { .. })
+            || matches!(self, Self::Refused { code: Some(code), .. } if NEVER.contains(code))
     }
 
     /// Wraps an error of the client.

@@ -23,6 +23,8 @@ pub const LOADER_STOPPED: &str = "spendfuse_loader_stopped";
 /// Counter: interrupted inserts that were taken up again after a restart. Labels `topic`,
 /// `outcome` (`replayed`, `complete`, `doubt`).
 pub const LOADER_RECOVERIES_TOTAL: &str = "spendfuse_loader_recoveries_total";
+/// Counter: inserts that ClickHouse remembered without their rows, mended. Labels `table`.
+pub const LOADER_HEALED_TOTAL: &str = "spendfuse_loader_healed_total";
 
 /// Tells the recorder what the metrics mean.
 pub fn describe() {
@@ -53,5 +55,9 @@ pub fn describe() {
     describe_counter!(
         LOADER_RECOVERIES_TOTAL,
         "Interrupted inserts taken up again after a restart"
+    );
+    describe_counter!(
+        LOADER_HEALED_TOTAL,
+        "Inserts that ClickHouse remembered without their rows, put in after all"
     );
 }

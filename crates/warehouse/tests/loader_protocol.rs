@@ -54,8 +54,8 @@ fn log() -> Vec<(i64, Bytes)> {
 }
 
 /// ClickHouse: an insert becomes parts, each of which is there once per token; a crash of either
-/// side may leave any prefix of them. Rows sent again under a known token are dropped, whatever they
-/// are.
+/// side may leave any prefix of them, and of ClickHouse the next one's token without its rows. Rows
+/// sent again under a known token are dropped, whatever they are.
 #[derive(Clone, Debug, Default)]
 struct Warehouse {
     parts: Vec<Part>,
@@ -68,6 +68,8 @@ struct Part {
     blocks: Vec<Bytes>,
     /// Whether an insert with the same token would be dropped.
     remembered: bool,
+    /// Whether there is more than the token.
+    has_rows: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -94,9 +96,40 @@ fn parts_of(batch: &Batch) -> Vec<(String, PartKind, Vec<Bytes>)> {
     parts
 }
 
+/// How far an insert got.
+#[derive(Clone, Copy)]
+struct Progress {
+    /// Parts with their rows.
+    parts: usize,
+    /// Whether the next one's token is there as well.
+    and_a_token: bool,
+}
+
+const ALL: Progress = Progress {
+    parts: usize::MAX,
+    and_a_token: false,
+};
+
+impl Progress {
+    /// The ways in which an insert of so many parts can be torn.
+    fn ways(parts: usize) -> usize {
+        2 * parts + 1
+    }
+
+    fn nth(way: usize) -> Self {
+        Self {
+            parts: way / 2,
+            and_a_token: way % 2 == 1,
+        }
+    }
+}
+
 impl Warehouse {
-    fn insert(&mut self, batch: &Batch, parts: usize) {
-        for (token, kind, blocks) in parts_of(batch).into_iter().take(parts) {
+    fn insert(&mut self, batch: &Batch, progress: Progress) {
+        let taken = progress
+            .parts
+            .saturating_add(usize::from(progress.and_a_token));
+        for (index, (token, kind, blocks)) in parts_of(batch).into_iter().take(taken).enumerate() {
             let mut known = self.parts.iter();
             if known.any(|part| part.token == token && part.kind == kind && part.remembered) {
                 continue;
@@ -106,7 +139,24 @@ impl Warehouse {
                 kind,
                 blocks,
                 remembered: true,
+                has_rows: index < progress.parts,
             });
+        }
+    }
+
+    /// Puts in what is missing of a batch, whatever is remembered.
+    fn make_whole(&mut self, batch: &Batch) {
+        for (token, kind, blocks) in parts_of(batch) {
+            let mut known = self.parts.iter();
+            if !known.any(|part| part.blocks == blocks && part.kind == kind && part.has_rows) {
+                self.parts.push(Part {
+                    token,
+                    kind,
+                    blocks,
+                    remembered: false,
+                    has_rows: true,
+                });
+            }
         }
     }
 
@@ -117,7 +167,10 @@ impl Warehouse {
     }
 
     fn count(&self, block: &Bytes, kind: PartKind) -> usize {
-        let parts = self.parts.iter().filter(|part| part.kind == kind);
+        let parts = self
+            .parts
+            .iter()
+            .filter(|part| part.kind == kind && part.has_rows);
         parts.filter(|part| part.blocks.contains(block)).count()
     }
 
@@ -126,7 +179,8 @@ impl Warehouse {
     fn facts(&self, batch: &Batch) -> Vec<TableFacts> {
         let facts = batch.tables.iter().map(|table| {
             let (mut found, mut in_view) = (0, 0);
-            for part in self.parts.iter().filter(|part| part.blocks == table.blocks) {
+            let parts = self.parts.iter().filter(|part| part.has_rows);
+            for part in parts.filter(|part| part.blocks == table.blocks) {
                 let first = table.rows.div_ceil(2);
                 match part.kind {
                     PartKind::First => found += first,
@@ -200,6 +254,8 @@ enum Fault {
     InsertsBeforeIntent,
     /// An old intent is replayed as if ClickHouse still knew its token.
     TrustsOldTokens,
+    /// What ClickHouse says it has is not looked at.
+    TrustsTokens,
 }
 
 /// A loader between two crashes.
@@ -247,7 +303,7 @@ fn run(world: &mut World, choices: &mut impl FnMut(usize) -> usize) -> Option<St
         }
         if !world.late_inserts.is_empty() && choices(2) == 1 {
             let batch = world.late_inserts.remove(0);
-            world.warehouse.insert(&batch, usize::MAX);
+            world.warehouse.insert(&batch, ALL);
             continue;
         }
         let Some(action) = loader.pending.take() else {
@@ -283,7 +339,7 @@ fn run(world: &mut World, choices: &mut impl FnMut(usize) -> usize) -> Option<St
                     let Some(Action::Insert(batch)) = ahead.committed() else {
                         unreachable!("an intent is followed by its insert");
                     };
-                    world.warehouse.insert(&batch, usize::MAX);
+                    world.warehouse.insert(&batch, ALL);
                     loader.protocol = ahead;
                     if choice == 0 {
                         world.committed = (offset, metadata);
@@ -299,29 +355,33 @@ fn run(world: &mut World, choices: &mut impl FnMut(usize) -> usize) -> Option<St
                     continue;
                 }
             }
-            Action::Insert(batch) => {
-                let parts = parts_of(&batch).len();
+            Action::Insert(ref batch) | Action::InsertAgain(ref batch) => {
+                let ways = Progress::ways(parts_of(batch).len());
                 if world.lost_answers_left > 0 {
-                    // Answered, or any prefix of it there and sent again.
-                    let choice = choices(parts + 2);
+                    // Answered, or torn in any way and sent again.
+                    let choice = choices(ways + 1);
                     if choice > 0 {
                         world.lost_answers_left -= 1;
-                        world.warehouse.insert(&batch, choice - 1);
-                        loader.pending = Some(Action::Insert(batch));
+                        world.warehouse.insert(batch, Progress::nth(choice - 1));
+                        loader.pending = Some(Action::InsertAgain(batch.clone()));
                         continue;
                     }
                 }
-                // Done, crash with 0..=parts of it there, or crash with the insert under way.
-                let choice = if crashes { choices(parts + 3) } else { 0 };
+                // Done, torn by a crash in any way, or a crash with the insert under way.
+                let choice = if crashes { choices(ways + 2) } else { 0 };
                 if choice == 0 {
-                    world.warehouse.insert(&batch, parts);
+                    world.warehouse.insert(batch, ALL);
+                    let again = matches!(action, Action::InsertAgain(_));
+                    if again && world.fault != Fault::TrustsTokens {
+                        world.warehouse.make_whole(batch);
+                    }
                     loader.pending = loader.protocol.inserted();
                     continue;
                 }
-                if choice == parts + 2 {
-                    world.late_inserts.push(batch);
+                if choice == ways + 1 {
+                    world.late_inserts.push(batch.clone());
                 } else {
-                    world.warehouse.insert(&batch, choice - 1);
+                    world.warehouse.insert(batch, Progress::nth(choice - 1));
                 }
             }
             Action::Inspect(batch) => {
@@ -335,7 +395,7 @@ fn run(world: &mut World, choices: &mut impl FnMut(usize) -> usize) -> Option<St
         if world.may_age && choices(2) == 1 {
             // An insert under way is long over by then.
             for batch in std::mem::take(&mut world.late_inserts) {
-                world.warehouse.insert(&batch, usize::MAX);
+                world.warehouse.insert(&batch, ALL);
             }
             world.warehouse.forget_tokens();
             world.now += RULES.deduplication_millis;
@@ -388,7 +448,7 @@ fn explore(start: Start) -> Explored {
             path[depth - 1].0
         });
         for batch in std::mem::take(&mut world.late_inserts) {
-            world.warehouse.insert(&batch, usize::MAX);
+            world.warehouse.insert(&batch, ALL);
         }
         explored.runs += 1;
         explored.doubts += usize::from(stopped.is_some());
@@ -460,6 +520,7 @@ fn broken_protocols_are_caught() {
         (Fault::IgnoresIntent, false),
         (Fault::InsertsBeforeIntent, false),
         (Fault::TrustsOldTokens, true),
+        (Fault::TrustsTokens, false),
     ] {
         let explored = explore(Start {
             crashes: 1,

@@ -53,8 +53,8 @@ pub(super) fn check_failure(
     }
 }
 
-/// The commit may notice before the consumer does that somebody else has our instance id. Then
-/// starting again would take it back, and so on for ever.
+/// The commit may notice before the consumer does that somebody else has our instance id. Starting
+/// again takes it back: once that is right, see [`Takeovers`](crate::Takeovers), not for ever.
 pub(super) fn taken_over(config: &StageConfig, error: BusError) -> BusError {
     match &error {
         BusError::Transaction { error: cause, .. }

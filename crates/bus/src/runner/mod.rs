@@ -29,6 +29,7 @@ use rdkafka::error::RDKafkaErrorCode;
 use crate::error::{BusError, LogicError};
 use crate::metrics::STAGE_RESTARTS;
 use crate::shutdown::Shutdown;
+use crate::takeover::Takeovers;
 use suspicion::Suspicion;
 
 pub use config::{HistoryTopic, StageConfig};
@@ -53,6 +54,7 @@ pub fn run_stage<L: StageLogic>(
     observer: &dyn StageObserver,
 ) -> Result<(), BusError> {
     let mut suspicion = Suspicion::new(config.inputs.len(), config.partitions);
+    let mut takeovers = Takeovers::default();
     let mut restarts = Restarts::new(config.stage);
     loop {
         if shutdown.is_requested() {
@@ -73,7 +75,7 @@ pub fn run_stage<L: StageLogic>(
             },
         };
         let culprit_found = suspicion.blame(&error);
-        if !culprit_found && !error.can_retry() {
+        if !culprit_found && !error.can_retry() && !takeovers.forgive(&error) {
             return Err(error);
         }
         if culprit_found || suspicion.take_progress() {
@@ -142,6 +144,7 @@ fn reason(error: &BusError) -> &'static str {
             Some(RDKafkaErrorCode::OperationTimedOut) => "timeout",
             _ => "transaction",
         },
+        BusError::DuplicateInstance { .. } => "fenced",
         BusError::TimedOut { .. } => "timeout",
         BusError::Panicked { .. } => "panic",
         BusError::TooLarge { .. } => "too_large",

@@ -122,12 +122,14 @@ pub(super) fn restore<P: PartitionLogic>(
     let mut missing = logs.len();
     let mut last_kept_alive = Instant::now();
     let mut last_line = Instant::now();
+    let mut last_record = Instant::now();
     while missing > 0 {
         match reader.poll(KEEP_ALIVE) {
             Polled::Record(message) => {
                 let log = find(&mut logs, message.topic(), message.partition());
                 apply(log, &message, partitions)?;
                 restored.increment(1);
+                last_record = Instant::now();
                 missing -= usize::from(log.reaches(message.offset() + 1));
             }
             Polled::End { at, offset } => {
@@ -145,15 +147,25 @@ pub(super) fn restore<P: PartitionLogic>(
         }
         if last_line.elapsed() >= OPEN_TRANSACTION_LINE {
             last_line = Instant::now();
-            tracing::info!(
-                stage = config.stage,
-                logs = missing,
-                "still restoring (or waiting for another client's open transaction)"
-            );
+            report_wait(config.stage, missing, last_record.elapsed());
         }
     }
     reader.drop_later();
     Ok(())
+}
+
+fn report_wait(stage: &str, logs: usize, silence: Duration) {
+    if silence < OPEN_TRANSACTION_LINE {
+        tracing::info!(stage, logs, "still restoring");
+        return;
+    }
+    let seconds = silence.as_secs();
+    tracing::warn!(
+        stage,
+        logs,
+        "an open transaction has held back the changelog for {seconds} s; it ends by itself within \
+         seconds, unless a broker lost its end (kafka-transactions.sh find-hanging)"
+    );
 }
 
 fn plan<P>(

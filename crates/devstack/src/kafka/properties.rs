@@ -3,13 +3,35 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+/// What a process does in the cluster.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Role {
+    Both,
+    Broker,
+    Controller,
+}
+
+/// A controller apart is numbered after its broker.
+const CONTROLLER_ID: u16 = 100;
+
 /// One node's number (from 1) and its two ports on 127.0.0.1.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct NodeAddress {
     pub(super) id: u16,
+    pub(super) role: Role,
     pub(super) broker: u16,
     pub(super) controller: u16,
     pub(super) detour: Option<Detour>,
+}
+
+impl NodeAddress {
+    /// The number of the controller that goes with it.
+    fn voter_id(&self) -> u16 {
+        match self.role {
+            Role::Both => self.id,
+            Role::Broker | Role::Controller => CONTROLLER_ID + self.id,
+        }
+    }
 }
 
 /// A second listener, whose clients are told another port than the one it listens on: a proxy's.
@@ -40,24 +62,30 @@ pub(super) fn server_properties(
 ) -> String {
     let voters: Vec<String> = all
         .iter()
-        .map(|node| format!("{}@127.0.0.1:{}", node.id, node.controller))
+        .map(|node| format!("{}@127.0.0.1:{}", node.voter_id(), node.controller))
         .collect();
     let replicas = all.len().to_string();
     let in_sync = if all.len() == 1 { "1" } else { "2" };
     let max_message = MAX_MESSAGE_BYTES.to_string();
 
+    let broker = format!("PLAINTEXT://127.0.0.1:{}", node.broker);
+    let controller = format!("CONTROLLER://127.0.0.1:{}", node.controller);
+    let (roles, id, listeners) = match node.role {
+        Role::Both => (
+            "broker,controller",
+            node.id,
+            format!("{broker},{controller}"),
+        ),
+        Role::Broker => ("broker", node.id, broker),
+        Role::Controller => ("controller", node.voter_id(), controller),
+    };
+
     let mut lines: BTreeMap<&str, String> = BTreeMap::from([
-        ("process.roles", "broker,controller".to_owned()),
-        ("node.id", node.id.to_string()),
+        ("process.roles", roles.to_owned()),
+        ("node.id", id.to_string()),
         ("controller.quorum.voters", voters.join(",")),
         ("controller.listener.names", "CONTROLLER".to_owned()),
-        (
-            "listeners",
-            format!(
-                "PLAINTEXT://127.0.0.1:{},CONTROLLER://127.0.0.1:{}",
-                node.broker, node.controller
-            ),
-        ),
+        ("listeners", listeners),
         ("log.dirs", data.display().to_string()),
         // A topic that nobody created is a mistake that must show.
         ("auto.create.topics.enable", "false".to_owned()),
@@ -116,6 +144,7 @@ mod tests {
     fn an_override_replaces_our_line() {
         let node = NodeAddress {
             id: 1,
+            role: Role::Both,
             broker: 1,
             controller: 2,
             detour: None,

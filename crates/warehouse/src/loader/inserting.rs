@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use super::batch::{AddressRange, Batch, TableInsert};
+use super::healing::make_whole;
 use super::recovery::TableFacts;
 use crate::block::schema::Address;
 use crate::broken;
@@ -36,34 +37,94 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 /// The same trouble is logged again after this time.
 const REPORT_EVERY: Duration = Duration::from_secs(30);
 
-/// Inserts every table of `batch`, again and again until all are in.
+/// What is known of a batch before it is inserted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Attempt {
+    /// Nobody has tried before.
+    First,
+    /// A loader that is gone may have tried.
+    Again,
+}
+
+/// Inserts go on side by side; where one is looked after, the others wait.
+pub(crate) type InsertGate = tokio::sync::RwLock<()>;
+
+/// Inserts every table of `batch`, again and again until all are in. Where an insert had to be
+/// repeated, looks that nothing is missing ([`make_whole`]).
 ///
 /// # Errors
-/// Only where ClickHouse will never take the rows.
+/// Only where ClickHouse will never take the rows, or differences cannot be explained.
 pub(crate) async fn insert_until_done(
     warehouse: &Warehouse,
+    gate: &InsertGate,
     batch: &Batch,
+    stage: WriterStage,
+    attempt: Attempt,
 ) -> Result<(), WarehouseError> {
+    let mut is_in_doubt = attempt == Attempt::Again;
     for table in &batch.tables {
-        let mut pause = FIRST_PAUSE;
-        let mut reported: Option<Instant> = None;
-        while let Err(error) = insert_once(warehouse, table).await {
-            if error.is_final() {
-                return Err(error);
-            }
-            metrics::counter!(names::LOADER_RETRIES_TOTAL, "table" => table.table()).increment(1);
-            if reported.is_none_or(|at| at.elapsed() >= REPORT_EVERY) {
-                tracing::warn!(%error, token = table.token, "insert failed, trying again");
-                reported = Some(Instant::now());
-            }
-            tokio::time::sleep(pause).await;
-            pause = (pause * 2).min(LONGEST_PAUSE);
+        let mut retries = Retries::of(table);
+        while let Err(error) = side_by_side(gate, insert_once(warehouse, table)).await {
+            retries.wait_after(error).await?;
         }
-        if reported.is_some() {
-            tracing::info!(token = table.token, "insert done after all");
+        is_in_doubt |= retries.end();
+    }
+    if is_in_doubt {
+        let _alone = gate.write().await;
+        let mut retries = Retries::of(&batch.tables[0]);
+        while let Err(error) = make_whole(warehouse, batch, stage).await {
+            retries.wait_after(error).await?;
         }
+        retries.end();
     }
     Ok(())
+}
+
+async fn side_by_side<T>(gate: &InsertGate, work: impl Future<Output = T>) -> T {
+    let _others_may_too = gate.read().await;
+    work.await
+}
+
+/// Attempts of one insert, with growing pauses between them.
+struct Retries<'a> {
+    table: &'a TableInsert,
+    pause: Duration,
+    reported: Option<Instant>,
+}
+
+impl<'a> Retries<'a> {
+    fn of(table: &'a TableInsert) -> Self {
+        Self {
+            table,
+            pause: FIRST_PAUSE,
+            reported: None,
+        }
+    }
+
+    /// # Errors
+    /// The error, where another attempt is useless.
+    async fn wait_after(&mut self, error: WarehouseError) -> Result<(), WarehouseError> {
+        if error.is_final() {
+            return Err(error);
+        }
+        let (table, token) = (self.table.table(), &self.table.token);
+        metrics::counter!(names::LOADER_RETRIES_TOTAL, "table" => table).increment(1);
+        if self.reported.is_none_or(|at| at.elapsed() >= REPORT_EVERY) {
+            tracing::warn!(%error, token, "insert failed, trying again");
+            self.reported = Some(Instant::now());
+        }
+        tokio::time::sleep(self.pause).await;
+        self.pause = (self.pause * 2).min(LONGEST_PAUSE);
+        Ok(())
+    }
+
+    /// Whether it took more than one attempt.
+    fn end(self) -> bool {
+        if self.reported.is_some() {
+            tracing::info!(token = self.table.token, "insert done after all");
+        }
+        self.reported.is_some()
+    }
 }
 
 async fn insert_once(warehouse: &Warehouse, table: &TableInsert) -> Result<(), WarehouseError> {
@@ -126,9 +187,8 @@ impl Warehouse {
                 inserts: counters.get(table.table()).copied().unwrap_or(0),
                 views_agree: true,
             };
+            fact.found = self.rows_in_ranges(table, stage).await?;
             for range in &table.ranges {
-                let counted = self.query_table(&count_of(table, range, stage)).await?;
-                fact.found += cell::<u64>(&counted, 0, 0)?;
                 if table.schema.address == Address::Meter {
                     fact.views_agree &= self.audit_agrees(range).await?;
                 }
@@ -136,6 +196,22 @@ impl Warehouse {
             facts.push(fact);
         }
         Ok(facts)
+    }
+
+    /// How many rows have addresses in the ranges of `table`.
+    pub(super) async fn rows_in_ranges(
+        &self,
+        table: &TableInsert,
+        stage: WriterStage,
+    ) -> Result<u64, WarehouseError> {
+        let mut found = 0;
+        for range in &table.ranges {
+            let condition = range_condition(table, range, stage);
+            let name = table.table();
+            let count = format!("SELECT count() FROM {name} WHERE {condition}");
+            found += cell::<u64>(&self.query_table(&count).await?, 0, 0)?;
+        }
+        Ok(found)
     }
 
     /// Whether `spend_audit` has as many rows as `spend` for the commits around `range`.
@@ -154,8 +230,12 @@ impl Warehouse {
     }
 }
 
-/// The statement that counts the rows of `range`.
-fn count_of(table: &TableInsert, range: &AddressRange, stage: WriterStage) -> String {
+/// The condition on the rows of `range`.
+pub(super) fn range_condition(
+    table: &TableInsert,
+    range: &AddressRange,
+    stage: WriterStage,
+) -> String {
     let (prefix, condition) = match table.schema.address {
         Address::Meter => ("meter", String::new()),
         Address::Stage => ("stage", format!(" AND stage = '{}'", stage.name())),
@@ -169,10 +249,9 @@ fn count_of(table: &TableInsert, range: &AddressRange, stage: WriterStage) -> St
     } = range;
     // The condition on the number alone is what the minmax index can use.
     format!(
-        "SELECT count() FROM {} WHERE {prefix}_partition = {partition}{condition} \
+        "{prefix}_partition = {partition}{condition} \
          AND {prefix}_seq BETWEEN {first_seq} AND {last_seq} \
          AND ({prefix}_seq, {prefix}_index) >= ({first_seq}, {first_index}) \
-         AND ({prefix}_seq, {prefix}_index) <= ({last_seq}, {last_index})",
-        table.table()
+         AND ({prefix}_seq, {prefix}_index) <= ({last_seq}, {last_index})"
     )
 }

@@ -7,6 +7,7 @@
 
 pub mod batch;
 pub mod checkpoint;
+mod healing;
 mod inserting;
 mod lane;
 pub mod protocol;
@@ -16,7 +17,7 @@ mod session;
 use std::sync::Arc;
 use std::time::Duration;
 
-use spendfuse_bus::{BusError, KafkaConfig, Shutdown};
+use spendfuse_bus::{BusError, KafkaConfig, Shutdown, Takeovers};
 
 use crate::client::Warehouse;
 use crate::error::WarehouseError;
@@ -121,11 +122,12 @@ pub fn run(
     alerts: &AlertSink,
 ) -> Result<(), LoaderError> {
     crate::metrics::describe();
+    let mut takeovers = Takeovers::default();
     while !shutdown.is_requested() {
         wait_for_warehouse(warehouse, runtime, shutdown)?;
         let ended = session::run(config, warehouse, runtime, shutdown, alerts);
         let Err(error) = ended else { break };
-        if !error.can_retry() {
+        if !error.can_retry() && !error.is_forgiven(&mut takeovers) {
             return Err(error);
         }
         tracing::warn!(%error, "loader starts again from what is committed");
@@ -135,6 +137,10 @@ pub fn run(
 }
 
 impl LoaderError {
+    fn is_forgiven(&self, takeovers: &mut Takeovers) -> bool {
+        matches!(self, Self::Bus(error) if takeovers.forgive(error))
+    }
+
     /// Whether a new start can help.
     fn can_retry(&self) -> bool {
         match self {

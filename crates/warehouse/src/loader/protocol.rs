@@ -2,8 +2,8 @@
 //!
 //! Exactly once rests on three things: the range of an insert is written down before the insert (the
 //! *intent*, in the metadata of the committed offset); ClickHouse does the same rows with the same
-//! token only once, and completes what a crash tore; and after a crash the same range is inserted
-//! again with the same token before anything else.
+//! token only once, and completes what a crash tore (but for what `healing` puts in); and after a
+//! crash the same range is inserted again with the same token before anything else.
 //!
 //! ```text
 //! start ─► Reading ──batch full or due──► StoringIntent ──stored──► Inserting ──done──► StoringEnd ─┐
@@ -53,6 +53,8 @@ pub enum Action {
     /// [`PartitionProtocol::inserted`]; [`PartitionProtocol::refused`] where ClickHouse will never
     /// take them.
     Insert(Batch),
+    /// The same, where an earlier loader may have inserted it before.
+    InsertAgain(Batch),
     /// Look how much of the batch is in the tables, then call [`PartitionProtocol::inspected`].
     Inspect(Batch),
     /// Leave the partition alone and tell people.
@@ -307,7 +309,7 @@ impl PartitionProtocol {
             match decide_replay(&self.rules, &intent, &batch, facts, now) {
                 ReplayDecision::Replay => {
                     self.state = State::Inserting(batch.clone());
-                    Action::Insert(batch)
+                    Action::InsertAgain(batch)
                 }
                 ReplayDecision::Complete => self.store_end(batch),
                 ReplayDecision::Doubt(detail) => self.doubt(intent.end, detail),
@@ -333,7 +335,7 @@ impl PartitionProtocol {
         }
     }
 
-    /// The answer to [`Action::Insert`]: all tables have all rows.
+    /// The answer to [`Action::Insert`] and [`Action::InsertAgain`]: all tables have all rows.
     pub fn inserted(&mut self) -> Option<Action> {
         match std::mem::replace(&mut self.state, State::Reading) {
             State::Inserting(batch) => Some(self.store_end(batch)),

@@ -4,6 +4,7 @@
 //! were under way are taken up again by their intents.
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::{Duration, Instant};
 
@@ -14,7 +15,7 @@ use spendfuse_domain::UnixMillis;
 use tokio::runtime::Handle;
 
 use super::batch::{Batch, RowsRecord};
-use super::inserting::{WriterStage, insert_until_done};
+use super::inserting::{Attempt, InsertGate, WriterStage, insert_until_done};
 use super::lane::{Lane, Pressure};
 use super::protocol::{Action, PartitionProtocol, ProtocolRules, StopReason};
 use super::recovery::{TableFacts, starting_point};
@@ -53,6 +54,7 @@ struct Session<'a> {
     assignment: u64,
     /// Insert counters of the tables as of late, for intents.
     counters: BTreeMap<String, u64>,
+    gate: Arc<InsertGate>,
     reports: Receiver<Report>,
     reporter: Sender<Report>,
 }
@@ -87,6 +89,7 @@ pub(super) fn run(
         lanes: HashMap::new(),
         assignment: 0,
         counters,
+        gate: Arc::default(),
         reports,
         reporter,
     };
@@ -259,7 +262,7 @@ impl Session<'_> {
                 lane.work = None;
                 let action = lane.protocol.inspected(now(), &facts);
                 let outcome = match &action {
-                    Some(Action::Insert(_)) => "replayed",
+                    Some(Action::InsertAgain(_)) => "replayed",
                     Some(Action::Commit { .. }) => "complete",
                     _ => "doubt",
                 };
@@ -306,7 +309,8 @@ impl Session<'_> {
                         .get_mut(&at)
                         .and_then(|lane| lane.protocol.committed());
                 }
-                Action::Insert(batch) => self.begin_insert(at, batch),
+                Action::Insert(batch) => self.begin_insert(at, batch, Attempt::First),
+                Action::InsertAgain(batch) => self.begin_insert(at, batch, Attempt::Again),
                 Action::Inspect(batch) => self.begin_inspection(at, batch),
                 Action::Stop(reason) => {
                     let topic = self.topic(at).to_owned();
@@ -317,11 +321,12 @@ impl Session<'_> {
         Ok(())
     }
 
-    fn begin_insert(&mut self, at: LogPartition, batch: Batch) {
+    fn begin_insert(&mut self, at: LogPartition, batch: Batch, attempt: Attempt) {
         let (warehouse, reporter) = (self.warehouse.clone(), self.reporter.clone());
-        let assignment = self.assignment;
+        let (assignment, stage) = (self.assignment, stage_of(at));
+        let gate = Arc::clone(&self.gate);
         let work = self.runtime.spawn(async move {
-            let result = insert_until_done(&warehouse, &batch).await;
+            let result = insert_until_done(&warehouse, &gate, &batch, stage, attempt).await;
             // Nobody listens any more where the session has ended.
             let _ = reporter.send(Report::Inserted(assignment, at, result));
         });

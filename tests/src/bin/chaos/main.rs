@@ -74,8 +74,15 @@ fn broken(name: &str) -> Result<Break, String> {
     })
 }
 
-fn main() -> Result<ExitCode> {
-    let options = Options::parse();
+fn main() -> ExitCode {
+    run_as_told(Options::parse()).unwrap_or_else(|error| {
+        // Without the backtrace, which would push the rest of the report off the screen.
+        eprintln!("error: {error:#}");
+        ExitCode::from(2)
+    })
+}
+
+fn run_as_told(options: Options) -> Result<ExitCode> {
     let seed = options
         .seed
         .unwrap_or_else(|| now().0.unsigned_abs() % 1_000_000);

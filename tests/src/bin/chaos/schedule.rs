@@ -29,7 +29,7 @@ pub fn schedule(seed: u64, length: Duration, nodes: usize) -> Vec<Planned> {
         at: random.millis(200, 1_500),
         fault: Fault::Kill {
             part: Part::Kafka(random.below(nodes as u64) as usize),
-            down: random.millis(0, 1_000),
+            down: node_down(&mut random, nodes),
         },
     };
     let mut at = first.at + random.millis(3_000, 6_000);
@@ -58,7 +58,7 @@ fn pick(random: &mut Random, nodes: usize) -> Fault {
         39..42 => pause(Part::Sidecar, random.millis(200, 3_000)),
         42..47 => kill(Part::ClickHouse, random.millis(0, 2_000)),
         47..51 => pause(Part::ClickHouse, random.millis(200, 4_000)),
-        51..54 => kill(Part::Kafka(node), random.millis(0, 2_000)),
+        51..54 => kill(Part::Kafka(node), node_down(random, nodes)),
         54..57 => pause(Part::Kafka(node), random.millis(200, 4_000)),
         57..60 => Fault::Storm {
             rounds: 2 + random.below(3) as u32,
@@ -86,6 +86,16 @@ fn pick(random: &mut Random, nodes: usize) -> Fault {
         },
         94..97 => Fault::Budgets,
         _ => Fault::Prices,
+    }
+}
+
+/// How long a node of Kafka is down. The only one stays down until its controller has noticed (2 s):
+/// started before, it would believe that it still leads, and Kafka would drop ends of transactions
+/// (`KafkaOptions::controller_apart`).
+fn node_down(random: &mut Random, nodes: usize) -> Duration {
+    match nodes {
+        1 => random.millis(2_300, 3_500),
+        _ => random.millis(0, 2_000),
     }
 }
 

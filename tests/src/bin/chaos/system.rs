@@ -84,6 +84,7 @@ impl System {
         }
         let mut stack = DevStackOptions::default().in_folder(&options.folder);
         stack.kafka.nodes = options.nodes;
+        stack.kafka.controller_apart = options.nodes == 1;
         stack.kafka.detours = proxies.iter().map(Proxy::port).collect();
         let stack = DevStack::start(stack)?;
         for (node, proxy) in proxies.iter().enumerate() {
