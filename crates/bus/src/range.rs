@@ -113,6 +113,39 @@ pub fn read_ranges(
     read
 }
 
+/// The latest of the timestamps of the last committed records of a partition, milliseconds since
+/// 1970; `None` where it has none.
+pub(crate) fn last_timestamp(
+    kafka: &KafkaConfig,
+    topic: &str,
+    partition: u32,
+    patience: Duration,
+) -> Result<Option<i64>, BusError> {
+    /// A transaction's last record may be followed by its marker, and by those of others.
+    const LAST: i64 = 8;
+    let reader = Poller::new(&kafka.reader(Isolation::ReadCommitted)?)?;
+    let mut last = None;
+    let read = reader
+        .consumer()
+        .fetch_watermarks(topic, partition.cast_signed(), patience)
+        .map_err(request(&format!("asking where topic `{topic}` ends")))
+        .and_then(|(from, to)| {
+            let from = from.max(to - LAST);
+            let range = PartitionRange {
+                partition,
+                from,
+                to,
+            };
+            let open = if from < to { vec![range] } else { Vec::new() };
+            read_open(&reader, topic, open, patience, &mut |record| {
+                last = last.max(Some(record.timestamp_millis));
+                ControlFlow::Continue(())
+            })
+        });
+    reader.drop_later();
+    read.map(|()| last)
+}
+
 fn read_open(
     reader: &Poller,
     topic: &str,

@@ -26,6 +26,8 @@ pub struct ClickHouseOptions {
     pub password: Option<String>,
     /// How long it may take to get ready.
     pub patience: Duration,
+    /// Variables of its environment, besides those of this process.
+    pub environment: Vec<(String, String)>,
 }
 
 impl Default for ClickHouseOptions {
@@ -35,6 +37,7 @@ impl Default for ClickHouseOptions {
             password: None,
             // A tenth of a second when the library is in the page cache, seconds when it is not.
             patience: Duration::from_secs(90),
+            environment: Vec::new(),
         }
     }
 }
@@ -64,14 +67,16 @@ impl ClickHouse {
             None => DataFolder::temporary()?,
         };
         let port = reserve_port(folder.path())?;
-        let mut arguments = vec![
-            "-n".to_owned(),
-            NICENESS.to_owned(),
+        let mut arguments = vec!["-n".to_owned(), NICENESS.to_owned(), "env".to_owned()];
+        // `nice` becomes `env`, and that the server: same process.
+        let variables = options.environment.iter();
+        arguments.extend(variables.map(|(name, value)| format!("{name}={value}")));
+        arguments.extend([
             executable.display().to_string(),
             format!("--library={}", library.display()),
             format!("--path={}", folder.path().join("data").display()),
             format!("--port={}", port.number()),
-        ];
+        ]);
         if let Some(password) = options.password {
             arguments.push(format!("--password={password}"));
         }

@@ -11,6 +11,7 @@ mod assignment;
 mod backlog;
 mod batch;
 mod broken;
+mod clock;
 mod config;
 mod logic;
 mod membership;
@@ -30,6 +31,7 @@ use crate::error::{BusError, LogicError};
 use crate::metrics::STAGE_RESTARTS;
 use crate::shutdown::Shutdown;
 use crate::takeover::Takeovers;
+use clock::LogClock;
 use suspicion::Suspicion;
 
 pub use config::{HistoryTopic, StageConfig};
@@ -54,6 +56,7 @@ pub fn run_stage<L: StageLogic>(
     observer: &dyn StageObserver,
 ) -> Result<(), BusError> {
     let mut suspicion = Suspicion::new(config.inputs.len(), config.partitions);
+    let mut clock = LogClock::default();
     let mut takeovers = Takeovers::default();
     let mut restarts = Restarts::new(config.stage);
     loop {
@@ -61,10 +64,17 @@ pub fn run_stage<L: StageLogic>(
             return Ok(());
         }
         observer.stage_event(StageEvent::Starting);
-        // Unwind safety: nothing of a life is used after it, except `suspicion`, whose updates
-        // are single assignments, and the stage, which makes new partitions.
+        // Unwind safety: nothing of a life is used after it, except `suspicion` and `clock`, whose
+        // updates are single assignments, and the stage, which makes new partitions.
         let life = catch_unwind(AssertUnwindSafe(|| {
-            worker::live(config, logic, &mut suspicion, shutdown, observer)
+            worker::live(
+                config,
+                logic,
+                &mut suspicion,
+                &mut clock,
+                shutdown,
+                observer,
+            )
         }));
         let error = match life {
             Ok(Ok(())) => return Ok(()),

@@ -1,6 +1,6 @@
 //! One life of a worker: from connecting to an error or the request to stop.
 
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use rdkafka::TopicPartitionList;
 use rdkafka::consumer::Consumer;
@@ -10,6 +10,7 @@ use super::assignment::{Interrupt, co_partitioned, take_over};
 use super::backlog::backlogs;
 use super::batch::{Batch, Slot};
 use super::broken;
+use super::clock::LogClock;
 use super::config::StageConfig;
 use super::logic::{PartitionLogic, StageLogic};
 use super::membership::{check_failure, keep_alive, taken_over};
@@ -24,12 +25,15 @@ use crate::metrics::{
 };
 use crate::native::{Message, Polled, Poller, TopicPartition};
 use crate::outputs::{OutputSink, Outputs};
+use crate::range::last_timestamp;
 use crate::shutdown::Shutdown;
 use crate::topics::partition_counts;
 use crate::transaction::TransactionalProducer;
 
 /// How long a life waits for a broker that does not answer.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// How long a tick may wait for the record that tells the broker's time.
+const CLOCK_PATIENCE: Duration = Duration::from_secs(1);
 /// How long to wait for input before looking for other work.
 const IDLE: Duration = Duration::from_millis(50);
 
@@ -38,6 +42,7 @@ pub(super) fn live<L: StageLogic>(
     config: &StageConfig,
     stage: &mut L,
     suspicion: &mut Suspicion,
+    clock: &mut LogClock,
     shutdown: &Shutdown,
     observer: &dyn StageObserver,
 ) -> Result<(), BusError> {
@@ -58,6 +63,7 @@ pub(super) fn live<L: StageLogic>(
         config,
         stage,
         suspicion,
+        clock,
         shutdown,
         observer,
         poller: &poller,
@@ -65,6 +71,7 @@ pub(super) fn live<L: StageLogic>(
         slots: Vec::new(),
         slot_of: vec![None; config.partitions as usize],
         batch: Batch::default(),
+        reads_clock: false,
         next_tick: Instant::now() + config.tick_every,
     }
     .run()
@@ -113,6 +120,7 @@ struct Worker<'w, L: StageLogic> {
     config: &'w StageConfig,
     stage: &'w mut L,
     suspicion: &'w mut Suspicion,
+    clock: &'w mut LogClock,
     shutdown: &'w Shutdown,
     observer: &'w dyn StageObserver,
     poller: &'w Poller,
@@ -121,6 +129,8 @@ struct Worker<'w, L: StageLogic> {
     /// Index into `slots` by partition.
     slot_of: Vec<Option<usize>>,
     batch: Batch,
+    /// Whether the first partition is committed although it has nothing to say.
+    reads_clock: bool,
     next_tick: Instant,
 }
 
@@ -173,11 +183,12 @@ impl<L: StageLogic> Worker<'_, L> {
         }
         let slot = &mut self.slots[slot];
         if !slot.begun {
-            slot.logic.begin(slot.seq + 1, now_millis());
+            slot.logic.begin(slot.seq + 1, self.clock.millis());
             slot.begun = true;
         }
         if self.batch.is_empty() {
-            self.batch.begin(now_millis() - record.timestamp_millis);
+            self.batch
+                .begin(self.clock.millis() - record.timestamp_millis);
         }
         self.batch.add(record.value.map_or(0, <[u8]>::len));
         self.batch.limit = limit.or(self.batch.limit);
@@ -241,7 +252,13 @@ impl<L: StageLogic> Worker<'_, L> {
             return Ok(());
         }
         self.call_between_batches();
-        let now_millis = now_millis();
+        if self.clock.is_due() {
+            self.read_clock()?;
+        }
+        let Some(now_millis) = self.clock.known_millis() else {
+            // Without the broker there is nothing to say either.
+            return Ok(());
+        };
         let backlogs = backlogs(self.config, self.poller, &self.slots);
         for (slot, backlog) in self.slots.iter_mut().zip(backlogs) {
             slot.logic.begin(slot.seq + 1, now_millis);
@@ -249,6 +266,26 @@ impl<L: StageLogic> Worker<'_, L> {
             slot.logic.tick(now_millis, backlog == Some(0));
         }
         self.commit_if_output()
+    }
+
+    /// Reads the broker's clock off a record that is committed for it. Where that does not work the
+    /// clock goes on as it is, and the next tick tries again.
+    fn read_clock(&mut self) -> Result<(), BusError> {
+        let partition = self.slots[0].partition;
+        self.reads_clock = true;
+        let committed = self.commit();
+        self.reads_clock = false;
+        committed?;
+        let at = Instant::now();
+        let (kafka, changelog) = (&self.config.kafka, &self.config.changelog);
+        match last_timestamp(kafka, changelog, partition, CLOCK_PATIENCE) {
+            Ok(Some(millis)) => self.clock.set(millis, at),
+            Ok(None) => {}
+            Err(error) => {
+                tracing::debug!(stage = self.config.stage, error = %error, "broker's time not read");
+            }
+        }
+        Ok(())
     }
 
     fn commit_open_batch(&mut self) -> Result<(), BusError> {
@@ -271,13 +308,14 @@ impl<L: StageLogic> Worker<'_, L> {
         let inputs = &self.config.inputs;
         let mut offsets = TopicPartitionList::new();
         self.producer.begin()?;
-        for slot in &mut self.slots {
-            if slot.records == 0 && !slot.logic.has_output() {
+        for (index, slot) in self.slots.iter_mut().enumerate() {
+            let is_for_clock = self.reads_clock && index == 0;
+            if slot.records == 0 && !slot.logic.has_output() && !is_for_clock {
                 continue;
             }
             self.suspicion.now(Doing::Finishing(slot.partition));
             if !slot.begun {
-                slot.logic.begin(slot.seq + 1, now_millis());
+                slot.logic.begin(slot.seq + 1, self.clock.millis());
                 slot.begun = true;
             }
             let changelog = &self.config.changelog;
@@ -348,7 +386,7 @@ impl<L: StageLogic> Worker<'_, L> {
             });
             let (config, poller, shutdown) = (self.config, self.poller, self.shutdown);
             let mut keep_alive = |timeout| keep_alive(config, poller, shutdown, timeout);
-            let now = now_millis();
+            let now = self.clock.millis();
             match take_over(
                 config,
                 self.stage,
@@ -392,9 +430,4 @@ impl<L: StageLogic> Worker<'_, L> {
         metrics::gauge!(STAGE_PARTITIONS, "stage" => self.config.stage, "worker" => worker)
             .set(self.slots.len() as f64);
     }
-}
-
-fn now_millis() -> i64 {
-    let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH);
-    since_1970.map_or(0, |elapsed| elapsed.as_millis() as i64)
 }

@@ -66,7 +66,8 @@ pub struct Spool {
     config: SpoolConfig,
     /// From the one being replayed to the one being written; never empty.
     segments: VecDeque<Segment>,
-    writer: File,
+    /// The last segment's file; `None` where the disk was full when it was to be made.
+    writer: Option<File>,
     position: Position,
     /// Where the batch read last ends.
     read_to: Option<Position>,
@@ -76,7 +77,8 @@ pub struct Spool {
 }
 
 impl Spool {
-    /// Opens or makes the spool and cuts off what was not written whole.
+    /// Opens or makes the spool and cuts off what was not written whole. A full disk is no reason
+    /// not to start: nothing can be appended then, but what is there can be replayed.
     ///
     /// # Errors
     /// [`SpoolError::Io`], also where another process has it open.
@@ -101,7 +103,14 @@ impl Spool {
         let next = segments
             .back()
             .map_or(position.segment, |last| last.number + 1);
-        let writer = begin_segment(directory, next)?;
+        let writer = match begin_segment(directory, next) {
+            Ok(file) => Some(file),
+            Err(SpoolError::Io { path, source }) if is_full(&source) => {
+                tracing::error!(path = %path.display(), error = %source, "the spool has no room");
+                None
+            }
+            Err(error) => return Err(error),
+        };
         segments.push_back(Segment {
             number: next,
             bytes: 0,
@@ -149,22 +158,24 @@ impl Spool {
                 max: self.config.max_bytes,
             });
         }
-        if self.damaged || self.last().bytes >= self.config.segment_bytes {
+        let is_long = self.last().bytes >= self.config.segment_bytes;
+        if self.writer.is_some() && (self.damaged || is_long) {
             let number = self.last().number + 1;
-            self.writer = begin_segment(&self.config.directory, number)?;
+            self.writer = Some(begin_segment(&self.config.directory, number)?);
             self.segments.push_back(Segment { number, bytes: 0 });
             self.damaged = false;
         }
         let Segment { number, bytes: end } = self.last();
         let path = segment_path(&self.config.directory, number);
-        let written = self
-            .writer
-            .write_all(&bytes)
-            .and_then(|()| self.writer.sync_data());
+        let writer = match &mut self.writer {
+            Some(writer) => writer,
+            missing => missing.insert(begin_segment(&self.config.directory, number)?),
+        };
+        let written = writer.write_all(&bytes).and_then(|()| writer.sync_data());
         if let Err(error) = written {
             // What is half there must not be replayed: nobody was told that it was safe.
-            let cut = self.writer.set_len(end);
-            let cut = cut.and_then(|()| self.writer.seek(SeekFrom::Start(end)));
+            let cut = writer.set_len(end);
+            let cut = cut.and_then(|()| writer.seek(SeekFrom::Start(end)));
             self.damaged = cut.is_err();
             return Err(at(&path)(error));
         }
@@ -274,8 +285,17 @@ fn begin_segment(directory: &Path, number: u64) -> Result<File, SpoolError> {
         .create_new(true)
         .open(&path)
         .map_err(at(&path))?;
-    sync_directory(directory)?;
+    if let Err(error) = sync_directory(directory) {
+        // Its number is used again; that it stays where this fails shows at the next start.
+        let _ = fs::remove_file(&path);
+        return Err(error);
+    }
     Ok(file)
+}
+
+fn is_full(error: &io::Error) -> bool {
+    use io::ErrorKind::{QuotaExceeded, StorageFull};
+    matches!(error.kind(), StorageFull | QuotaExceeded)
 }
 
 /// A new name is on the disk only when its directory is.

@@ -106,7 +106,7 @@ fn a_disk_that_fails_in_the_middle_leaves_no_half_event() {
     spool.append(&events(0..1)).unwrap();
     let path = segment_path(&config(&directory).directory, spool.last().number);
     // A handle that cannot be written to stands for the disk that fails.
-    let healthy = std::mem::replace(&mut spool.writer, File::open(&path).unwrap());
+    let healthy = spool.writer.replace(File::open(&path).unwrap());
     assert!(matches!(
         spool.append(&events(1..2)),
         Err(SpoolError::Io { .. })
@@ -117,6 +117,24 @@ fn a_disk_that_fails_in_the_middle_leaves_no_half_event() {
         replay(&mut spool, 10),
         [events(0..1), events(2..3)].concat()
     );
+}
+
+#[test]
+fn a_spool_that_found_the_disk_full_takes_events_once_there_is_room() {
+    let directory = TempDir::new().unwrap();
+    let mut spool = Spool::open(config(&directory)).unwrap();
+    spool.append(&events(0..2)).unwrap();
+    drop(spool);
+    let mut spool = Spool::open(config(&directory)).unwrap();
+    // As `open` leaves it on a full disk.
+    fs::remove_file(segment_path(
+        &config(&directory).directory,
+        spool.last().number,
+    ))
+    .unwrap();
+    spool.writer = None;
+    spool.append(&events(2..3)).unwrap();
+    assert_eq!(replay(&mut spool, 10), events(0..3));
 }
 
 #[test]

@@ -4,8 +4,8 @@
 //! were under way are taken up again by their intents.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -400,6 +400,11 @@ fn stage_of(at: LogPartition) -> WriterStage {
     }
 }
 
+/// This machine's time when the loader was started, and what has passed since: records that were
+/// received before the clock was set back would wait until it is where it was.
 fn now() -> UnixMillis {
-    UnixMillis::from(Timestamp::now())
+    static BEGIN: LazyLock<(UnixMillis, Instant)> =
+        LazyLock::new(|| (UnixMillis::from(Timestamp::now()), Instant::now()));
+    let (began, at) = &*BEGIN;
+    began.plus(at.elapsed().as_millis() as i64)
 }

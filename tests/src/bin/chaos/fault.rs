@@ -64,6 +64,14 @@ pub enum Fault {
         toward: Toward,
         bytes: u64,
     },
+    /// A role's wall clock is so much ahead, or behind.
+    Clock {
+        part: Part,
+        millis: i64,
+        time: Duration,
+    },
+    /// Nothing more can be written to the disk of the sidecar's spool or of ClickHouse's data.
+    FullDisk { part: Part, time: Duration },
     /// Limits and steps of all budgets change.
     Budgets,
     /// A new version of the price book.
@@ -87,6 +95,8 @@ impl Fault {
             Self::Silence { link, .. } => format!("silent network to {link}"),
             Self::HalfClose { link, .. } => format!("half-closed connections to {link}"),
             Self::Cut { link, .. } => format!("connections to {link} cut after N bytes"),
+            Self::Clock { part, .. } => format!("clock of a {} jumps", part.kind()),
+            Self::FullDisk { part, .. } => format!("full disk of {}", part.kind()),
             Self::Budgets => "budgets changed".to_owned(),
             Self::Prices => "prices changed".to_owned(),
         }

@@ -8,6 +8,7 @@ mod check;
 mod events;
 mod fault;
 mod http;
+mod levers;
 mod logs;
 mod order;
 mod random;

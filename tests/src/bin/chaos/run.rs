@@ -77,6 +77,8 @@ enum Step {
     Resume(Part),
     Fast(Link),
     Loud(Link, Toward),
+    RightClock(Part),
+    Room(Part),
 }
 
 /// Runs the faults of a seed and checks what is left.
@@ -212,7 +214,7 @@ impl World {
         match step {
             Step::Fault(fault) => {
                 *self.faults.entry(fault.kind()).or_default() += 1;
-                self.begin(fault);
+                self.begin(fault)?;
             }
             Step::Start(part) => self.system.start_part(part)?,
             Step::Restart(part) => {
@@ -222,12 +224,20 @@ impl World {
             Step::Resume(part) => self.system.resume(part),
             Step::Fast(link) => self.system.proxy(link).delay(Duration::ZERO),
             Step::Loud(link, toward) => self.system.proxy(link).silence(toward, false),
+            Step::RightClock(part) => self.system.levers(part).clock(0)?,
+            Step::Room(part) => {
+                self.system.levers(part).disk(false)?;
+                // It may have found no room to start.
+                if part == Part::ClickHouse {
+                    self.system.start_part(part)?;
+                }
+            }
         }
         Ok(())
     }
 
     /// Begins a fault; its end is a step of its own.
-    fn begin(&mut self, fault: Fault) {
+    fn begin(&mut self, fault: Fault) -> Result<()> {
         let system = &mut self.system;
         match fault {
             Fault::Kill { part, .. } => system.kill(part),
@@ -255,6 +265,8 @@ impl World {
                 toward,
                 bytes,
             } => system.proxy(link).cut_after(toward, bytes),
+            Fault::Clock { part, millis, .. } => system.levers(part).clock(millis)?,
+            Fault::FullDisk { part, .. } => system.levers(part).disk(true)?,
             Fault::Budgets => {
                 self.budgets.change();
                 self.tell(Change::Budgets(self.budgets.yaml()));
@@ -266,6 +278,7 @@ impl World {
                 self.tell(Change::Prices(rates));
             }
         }
+        Ok(())
     }
 
     fn tell(&self, change: Change) {
@@ -343,6 +356,8 @@ fn timeline(planned: &[Planned]) -> Vec<(Duration, Step)> {
             Fault::Silence { link, toward, time } => {
                 steps.push((at + time, Step::Loud(link, toward)));
             }
+            Fault::Clock { part, time, .. } => steps.push((at + time, Step::RightClock(part))),
+            Fault::FullDisk { part, time } => steps.push((at + time, Step::Room(part))),
             Fault::Lose { .. }
             | Fault::HalfClose { .. }
             | Fault::Cut { .. }

@@ -37,6 +37,19 @@ pub fn schedule(seed: u64, length: Duration, nodes: usize) -> Vec<Planned> {
     while at + LAST < length {
         let fault = pick(&mut random, nodes);
         planned.push(Planned { at, fault });
+        if let Fault::FullDisk {
+            part: Part::Sidecar,
+            time,
+        } = fault
+        {
+            // The spool is needed only where the broker is away.
+            let fault = Fault::Silence {
+                link: Link::Kafka(random.below(nodes as u64) as usize),
+                toward: Toward::Server,
+                time: time + random.millis(1_000, 3_000),
+            };
+            planned.push(Planned { at, fault });
+        }
         at += random.millis(GAP.0, GAP.1);
     }
     planned
@@ -49,7 +62,7 @@ fn pick(random: &mut Random, nodes: usize) -> Fault {
     let kafka = Link::Kafka(node);
     let kill = |part, down| Fault::Kill { part, down };
     let pause = |part, time| Fault::Pause { part, time };
-    match random.below(100) {
+    match random.below(112) {
         0..14 => kill(processor, random.millis(0, 3_000)),
         14..22 => pause(processor, stall(random)),
         22..30 => kill(Part::Loader, random.millis(0, 2_000)),
@@ -85,7 +98,20 @@ fn pick(random: &mut Random, nodes: usize) -> Fault {
             bytes: random.below(40_000),
         },
         94..97 => Fault::Budgets,
-        _ => Fault::Prices,
+        97..100 => Fault::Prices,
+        100..106 => Fault::Clock {
+            part: random.one_of(&[processor, processor, Part::Loader, Part::Sidecar]),
+            millis: jump(random),
+            time: random.millis(500, 8_000),
+        },
+        106..109 => Fault::FullDisk {
+            part: Part::Sidecar,
+            time: random.millis(2_000, 5_000),
+        },
+        _ => Fault::FullDisk {
+            part: Part::ClickHouse,
+            time: random.millis(500, 4_000),
+        },
     }
 }
 
@@ -104,6 +130,17 @@ fn stall(random: &mut Random) -> Duration {
     match random.below(6) {
         0 => random.millis(10_500, 13_000),
         _ => random.millis(100, 3_500),
+    }
+}
+
+/// Two seconds to two hours, ahead or behind.
+fn jump(random: &mut Random) -> i64 {
+    let most = random.one_of(&[10_000, 120_000, 1_800_000, 7_200_000]);
+    let millis = (2_000 + random.below(most - 2_000 + 1)).cast_signed();
+    if random.below(2) == 0 {
+        millis
+    } else {
+        -millis
     }
 }
 

@@ -19,6 +19,7 @@ use tokio::runtime::Runtime;
 use crate::actor::Actor;
 use crate::events::PARTITIONS;
 use crate::fault::{Link, Part};
+use crate::levers::{self, Levers};
 use crate::logs::Logs;
 use crate::order::StartOrder;
 
@@ -58,14 +59,21 @@ pub struct System {
     pub order: Arc<StartOrder>,
     /// Kafka and ClickHouse.
     pub stack: DevStack,
+    /// In the order of the actors, then ClickHouse's.
+    levers: Vec<Levers>,
     options: SystemOptions,
     _runtime: Runtime,
 }
 
-/// Indexes into the actors.
+/// Indexes into the actors and their levers.
 pub const LOADER: usize = 2;
 /// See [`LOADER`].
 pub const SIDECAR: usize = 3;
+const CLICKHOUSE: usize = 4;
+/// Names of the actors.
+const ROLE_NAMES: [&str; 4] = ["p1", "p2", "loader", "sidecar"];
+/// The folder of the sidecar's spool.
+const SPOOL: &str = "spool";
 
 impl System {
     /// Starts servers and proxies, makes topics and tables. No role runs yet.
@@ -82,7 +90,9 @@ impl System {
                 Some(observer),
             )?);
         }
+        let levers = make_levers(&options.folder)?;
         let mut stack = DevStackOptions::default().in_folder(&options.folder);
+        stack.clickhouse.environment = levers[CLICKHOUSE].environment().to_vec();
         stack.kafka.nodes = options.nodes;
         stack.kafka.controller_apart = options.nodes == 1;
         stack.kafka.detours = proxies.iter().map(Proxy::port).collect();
@@ -99,6 +109,7 @@ impl System {
             proxies,
             order,
             stack,
+            levers,
             options,
             _runtime: runtime,
         };
@@ -110,22 +121,25 @@ impl System {
 
     fn make_actors(&self) -> Vec<Actor> {
         let socket = self.socket().display().to_string();
-        let spool = self.options.folder.join("spool").display().to_string();
+        let spool = self.options.folder.join(SPOOL).display().to_string();
         let sidecar = [
             ("sidecar.listen", "127.0.0.1:0"),
             ("sidecar.socket", &socket),
             ("sidecar.spool_dir", &spool),
             ("sidecar.spool_max_bytes", SPOOL_BYTES),
         ];
-        let roles: [(&str, &str, OwnSettings<'_>); 4] = [
-            ("processor", "p1", &[]),
-            ("processor", "p2", &[]),
-            ("loader", "loader", &[]),
-            ("sidecar", "sidecar", &sidecar),
+        let roles: [(&str, OwnSettings<'_>); 4] = [
+            ("processor", &[]),
+            ("processor", &[]),
+            ("loader", &[]),
+            ("sidecar", &sidecar),
         ];
-        let actor = |(role, instance, settings): (&str, &str, OwnSettings<'_>)| {
+        let actor = |(index, (role, settings)): (usize, (&str, OwnSettings<'_>))| {
+            let instance = ROLE_NAMES[index];
             // `env` becomes the role: same process.
-            let mut arguments = Vec::new();
+            let variables = self.levers[index].environment().iter();
+            let variables = variables.map(|(name, value)| format!("{name}={value}"));
+            let mut arguments: Vec<String> = variables.collect();
             if let Some(broken) = &self.options.broken {
                 arguments.push(format!("{BREAK_VARIABLE}={broken}"));
             }
@@ -138,7 +152,7 @@ impl System {
             }
             Actor::new(instance, Path::new("env"), arguments, &self.options.folder)
         };
-        roles.into_iter().map(actor).collect()
+        roles.into_iter().enumerate().map(actor).collect()
     }
 
     fn behind_proxies(&self) -> [(&'static str, String); 2] {
@@ -241,6 +255,14 @@ impl System {
         }
     }
 
+    /// Clock and disk of a role or of ClickHouse.
+    pub fn levers(&self, part: Part) -> &Levers {
+        &self.levers[match part {
+            Part::ClickHouse => CLICKHOUSE,
+            role => actor_of(role),
+        }]
+    }
+
     /// All roles, in the order of the actors.
     pub const ROLES: [Part; 4] = [
         Part::Processor(0),
@@ -252,6 +274,10 @@ impl System {
     /// Ends all faults: everything runs and can reach everything.
     pub fn heal(&mut self) -> Result<()> {
         self.proxies.iter().for_each(Proxy::heal);
+        for levers in &self.levers {
+            levers.clock(0)?;
+            levers.disk(false)?;
+        }
         let nodes = (0..self.stack.kafka.node_count()).map(Part::Kafka);
         let parts: Vec<Part> = nodes.chain([Part::ClickHouse]).chain(Self::ROLES).collect();
         for part in parts {
@@ -297,6 +323,15 @@ impl System {
             broken: self.options.broken.clone(),
         }
     }
+}
+
+fn make_levers(folder: &Path) -> Result<Vec<Levers>> {
+    let library = levers::build(folder)?;
+    let disks = ROLE_NAMES.map(|name| (name, folder.join(SPOOL)));
+    let clickhouse = ("clickhouse", folder.join("clickhouse/data"));
+    let all = disks.into_iter().chain([clickhouse]);
+    all.map(|(name, disk)| Levers::new(folder, &library, name, &disk))
+        .collect()
 }
 
 fn actor_of(role: Part) -> usize {
