@@ -137,11 +137,15 @@ impl Account {
                 id.clone_into(&mut last.id);
                 last.time = Some(time);
             }
-            None => self.caused_by.push(EventRef {
-                source: source.to_owned(),
-                id: id.to_owned(),
-                time: Some(time),
-            }),
+            None => {
+                // By itself it would make room for four.
+                self.caused_by.reserve_exact(1);
+                self.caused_by.push(EventRef {
+                    source: source.to_owned(),
+                    id: id.to_owned(),
+                    time: Some(time),
+                });
+            }
         }
     }
 

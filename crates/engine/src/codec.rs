@@ -160,7 +160,8 @@ pub mod event_refs {
         let count = decoder
             .array()?
             .ok_or_else(|| DecodeError::message("list without a length"))?;
-        let mut events = Vec::new();
+        // No more room than needed: millions of accounts hold one event each.
+        let mut events = Vec::with_capacity(count.min(16) as usize);
         for _ in 0..count {
             decoder.array()?;
             events.push(EventRef {

@@ -42,7 +42,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 #[derive(Parser, Debug)]
 #[command(after_help = "Example: ratios --only pipeline,peers --quick")]
 struct Options {
-    /// Only these rows, by commas: pipeline, peers, lag, guard, sidecar, loader, memory, scaling, sizing
+    /// Only these rows, by commas: pipeline, peers, lag, guard, sidecar, loader, memory, scaling, recovery, sizing
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
     /// Fewer events and shorter times: to try it out, not to quote
@@ -54,6 +54,9 @@ struct Options {
     /// Events in the backlog of the rows pipeline, peers and loader
     #[arg(long)]
     events: Option<u64>,
+    /// Sessions, ids and customers in state for the row recovery, each by commas
+    #[arg(long, value_delimiter = ',', default_values_t = [10_000, 100_000, 1_000_000])]
+    sizes: Vec<u64>,
     /// Overrides a setting of the measured processes
     #[arg(long, value_name = "KEY=VALUE")]
     set: Vec<String>,
@@ -75,7 +78,7 @@ enum Part {
 /// A measurement: its name, and how it is made.
 type Row = (&'static str, fn(&mut Sitting) -> Result<Vec<Line>>);
 
-const ROWS: [Row; 9] = [
+const ROWS: [Row; 10] = [
     ("pipeline", pipeline::measure),
     ("peers", peers::measure),
     ("loader", loader::measure),
@@ -84,6 +87,7 @@ const ROWS: [Row; 9] = [
     ("sidecar", sidecar::measure),
     ("memory", memory::measure),
     ("scaling", scaling::measure),
+    ("recovery", recovery::measure),
     ("sizing", sizing::measure),
 ];
 
@@ -108,6 +112,7 @@ fn main() -> Result<ExitCode> {
     let load_before = load_average();
     let began = Instant::now();
     let mut sitting = Sitting::start(options.quick, options.events, options.set.clone())?;
+    sitting.sizes.clone_from(&options.sizes);
     let mut lines = Vec::new();
     for (name, measure) in ROWS.iter().filter(|(name, _)| is_wanted(name)) {
         let row_began = Instant::now();

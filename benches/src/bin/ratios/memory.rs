@@ -1,9 +1,11 @@
 //! What a scope, a session, an identity take in memory: pieces of state are filled in a process of
 //! their own, with the product's allocator, and its resident set is read before and after.
 
+use std::collections::HashMap;
 use std::hint::black_box;
 use std::process::{Command, ExitCode};
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use clap::{Args, ValueEnum};
@@ -41,6 +43,10 @@ pub enum Piece {
     Scopes,
     /// The guard's entries
     Entries,
+    /// Nanoseconds to restore a session from its changelog record
+    RestoreSessions,
+    /// Nanoseconds to restore an account of the ledger
+    RestoreScopes,
 }
 
 /// What is filled.
@@ -53,19 +59,70 @@ pub struct Options {
 /// Fills in this process and prints bytes for each.
 pub fn fill(options: &Options) -> Result<ExitCode> {
     let process = std::process::id();
+    if let Some(nanos) = restore(options)? {
+        println!("{nanos}");
+        return Ok(ExitCode::SUCCESS);
+    }
     let before = usage(process)?.memory_kib;
     let count = options.count;
     // Kept until the memory was read.
     let state: Box<dyn std::any::Any> = match options.piece {
         Piece::Ids => Box::new(ids(count)),
-        Piece::Sessions => Box::new(sessions(count)?),
-        Piece::Scopes => Box::new(scopes(count)?),
+        Piece::Sessions => Box::new(sessions(count, &mut |_| ())?),
+        Piece::Scopes => Box::new(scopes(count, &mut |_| ())?),
         Piece::Entries => Box::new(Filled::new(count)?),
+        Piece::RestoreSessions | Piece::RestoreScopes => unreachable!("answered above"),
     };
     let after = usage(process)?.memory_kib;
     black_box(&state);
     println!("{}", after.saturating_sub(before) * 1024 / count as u64);
     Ok(ExitCode::SUCCESS)
+}
+
+/// Records of a changelog.
+type Log = Vec<(Vec<u8>, Option<Vec<u8>>)>;
+
+/// The time that restoring takes, for each piece; `None` for pieces that are only filled.
+fn restore(options: &Options) -> Result<Option<u128>> {
+    let mut log = Log::new();
+    let mut keep = |records: Log| log.extend(records);
+    let process = std::process::id();
+    let (began, restored): (Duration, Box<dyn std::any::Any>) = match options.piece {
+        Piece::RestoreSessions => {
+            sessions(options.count, &mut keep)?;
+            let mut meter = Meter::new(meter_config(), book()?);
+            let log = compacted(log);
+            let began = usage(process)?.cpu;
+            for (key, value) in &log {
+                meter.restore(key, value.as_deref())?;
+            }
+            meter.restored();
+            ensure!(meter.sizes().0 == options.count, "sessions are missing");
+            (began, Box::new(meter))
+        }
+        Piece::RestoreScopes => {
+            scopes(options.count, &mut keep)?;
+            let mut ledger = Ledger::new(ledger_config(), book()?);
+            let log = compacted(log);
+            let began = usage(process)?.cpu;
+            for (key, value) in &log {
+                ledger.restore(key, value.as_deref())?;
+            }
+            ledger.restored();
+            ensure!(ledger.len() == options.count, "accounts are missing");
+            (began, Box::new(ledger))
+        }
+        _ => return Ok(None),
+    };
+    let taken = usage(process)?.cpu.saturating_sub(began);
+    black_box(&restored);
+    Ok(Some(taken.as_nanos() / options.count as u128))
+}
+
+/// The last record of each key, as a compacted log has them.
+fn compacted(log: Log) -> Log {
+    let last: HashMap<Vec<u8>, Option<Vec<u8>>> = log.into_iter().collect();
+    last.into_iter().collect()
 }
 
 fn ids(count: usize) -> Dedupe {
@@ -90,16 +147,19 @@ fn book() -> Result<Arc<BudgetBook>> {
     Ok(Arc::new(book))
 }
 
-fn sessions(count: usize) -> Result<Meter> {
-    let config = MeterConfig {
+fn meter_config() -> MeterConfig {
+    MeterConfig {
         partition: 0,
         partitions: 4,
         dedupe_horizon_millis: DAY_MILLIS,
         // Identities are measured by themselves.
         dedupe_capacity: 16,
         session_idle_millis: DAY_MILLIS,
-    };
-    let mut meter = Meter::new(config, book()?);
+    }
+}
+
+fn sessions(count: usize, keep: &mut dyn FnMut(Log)) -> Result<Meter> {
+    let mut meter = Meter::new(meter_config(), book()?);
     meter.restored();
     let charge = Charge {
         cost: CostParts {
@@ -132,7 +192,7 @@ fn sessions(count: usize) -> Result<Meter> {
         };
         meter.count(&event, &charge, origin, &mut NoRows);
         if number % COMMIT == COMMIT - 1 || number == events - 1 {
-            black_box(meter.finish());
+            keep(meter.finish().changelog);
         }
     }
     let (sessions, _) = meter.sizes();
@@ -140,19 +200,22 @@ fn sessions(count: usize) -> Result<Meter> {
     Ok(meter)
 }
 
-fn scopes(count: usize) -> Result<Ledger> {
-    let config = LedgerConfig {
+fn ledger_config() -> LedgerConfig {
+    LedgerConfig {
         partition: 0,
         partitions: 1,
         grace_millis: 2 * DAY_MILLIS,
-    };
+    }
+}
+
+fn scopes(count: usize, keep: &mut dyn FnMut(Log)) -> Result<Ledger> {
     let book = book()?;
     let series = book.series.iter();
     let customers = series
         .map(|one| &one.id)
         .find(|id| id.contains("customer") && !id.contains("feature"));
     let customers = customers.context("no series by customer")?.clone();
-    let mut ledger = Ledger::new(config, book);
+    let mut ledger = Ledger::new(ledger_config(), book);
     ledger.restored();
     ledger.advance(START);
     let (mut seq, mut told) = (0, 0);
@@ -180,7 +243,7 @@ fn scopes(count: usize) -> Result<Ledger> {
             budget_version: 1,
         };
         ledger.apply(&deltas, START);
-        black_box(ledger.finish());
+        keep(ledger.finish().changelog);
         told = seq;
     }
     ensure!(

@@ -8,7 +8,6 @@ use spendfuse_benches::load::write_backlog;
 use spendfuse_benches::workload::Workload;
 
 use crate::pipeline::{Steady, steadily};
-use crate::recovery;
 use crate::sitting::Sitting;
 use crate::table::Line;
 
@@ -66,7 +65,6 @@ pub fn measure(sitting: &mut Sitting) -> Result<Vec<Line>> {
             Err(why) => lines.push(Line::failed(ROW, what, &why)),
         }
     }
-    lines.extend(recovery::measure(sitting)?);
     Ok(lines)
 }
 

@@ -17,6 +17,8 @@ pub struct Sitting {
     pub quick: bool,
     /// Events in the backlog of a throughput measurement.
     pub events: u64,
+    /// Sizes of state after which a restart is measured.
+    pub sizes: Vec<u64>,
     settings: Vec<String>,
     drained: Option<Drained>,
 }
@@ -29,6 +31,7 @@ impl Sitting {
             servers: Servers::start()?,
             quick,
             events: events.unwrap_or(by_default),
+            sizes: Vec::new(),
             settings,
             drained: None,
         })

@@ -12,8 +12,9 @@ mod record;
 mod wire;
 
 use std::fmt;
+use std::sync::Arc;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 
 use crate::money::Nanos;
 use crate::scope::{Filter, ScopeTemplate};
@@ -24,9 +25,9 @@ use crate::window::WindowKind;
 pub use record::{BudgetsRecord, RecordError, detector_key};
 
 /// A budget's name: `[a-z0-9][a-z0-9-]{0,62}`, and neither `heartbeat` nor `finding`.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
-#[serde(transparent)]
-pub struct BudgetId(String);
+/// Cheap to clone: copies share their text.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct BudgetId(Arc<str>);
 
 impl BudgetId {
     /// The id with this text, `None` where it breaks the rule above.
@@ -37,12 +38,18 @@ impl BudgetId {
             && allowed(first)
             && text.bytes().all(|byte| allowed(byte) || byte == b'-');
         let reserved = matches!(text, "heartbeat" | "finding");
-        (well_formed && !reserved).then(|| Self(text.to_owned()))
+        (well_formed && !reserved).then(|| Self(text.into()))
     }
 
     /// The id's text.
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+}
+
+impl Serialize for BudgetId {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&self.0)
     }
 }
 

@@ -5,10 +5,9 @@
 use spendfuse_domain::UnixMillis;
 use spendfuse_domain::budget::Spend;
 
-use crate::account::Published;
+use crate::account::{Account, Published};
 use crate::codec::{self, CodecError};
-use crate::ledger::LedgerAccount;
-use crate::ledger::restore::{ACCOUNT, LedgerMark, MARK};
+use crate::ledger::restore::{ACCOUNT, AccountRecord, LedgerMark, MARK, read_account_key};
 
 /// An account of one budget, scope and window.
 #[derive(Clone, Debug, PartialEq)]
@@ -49,11 +48,11 @@ pub fn read_stored(key: &[u8], value: Option<&[u8]>) -> Result<StoredRecord, Cod
     match value {
         None => Ok(gone(key).unwrap_or(StoredRecord::Other)),
         Some(value) if is_account => {
-            let stored: LedgerAccount = codec::decode(value)?;
+            let stored: AccountRecord<'_, Account> = codec::decode(value)?;
             Ok(StoredRecord::Account(StoredAccount {
                 spend: stored.account.spend(),
-                budget: stored.budget,
-                scope: stored.scope,
+                budget: stored.budget.to_owned(),
+                scope: stored.scope.to_owned(),
                 start: stored.start,
                 count_id: stored.count_id,
                 published: stored.account.published,
@@ -64,16 +63,12 @@ pub fn read_stored(key: &[u8], value: Option<&[u8]>) -> Result<StoredRecord, Cod
     }
 }
 
-/// The account of a tombstone's key, `account|budget|start|scope`.
 fn gone(key: &[u8]) -> Option<StoredRecord> {
-    let key = std::str::from_utf8(key).ok()?.strip_prefix(ACCOUNT)?;
-    let mut parts = key.splitn(3, '|');
-    let (budget, start) = (parts.next()?, parts.next()?.parse().ok()?);
-    let scope = parts.next()?.to_owned();
+    let (budget, start, scope) = read_account_key(key)?;
     Some(StoredRecord::Gone(
         budget.to_owned(),
-        scope,
-        UnixMillis(start),
+        scope.to_owned(),
+        start,
     ))
 }
 

@@ -92,16 +92,19 @@ pub enum Change {
 
 /// Applies what a detector observed in `step` to its episode.
 pub fn apply(
-    episode: &mut Option<Episode>,
+    episode: &mut Option<Box<Episode>>,
     observation: Observation,
     step: &StepFacts<'_>,
     owner: Owner<'_>,
 ) -> Change {
     match observation {
         Observation::Silent => Change::None,
-        Observation::Quiet => episode.take().map_or(Change::None, Change::Closed),
+        Observation::Quiet => {
+            let closed = episode.take();
+            closed.map_or(Change::None, |closed| Change::Closed(*closed))
+        }
         Observation::Fires(measurement) => {
-            let open = episode.get_or_insert_with(|| Episode {
+            let begin = || Episode {
                 opened_at: step.time,
                 last_at: step.time,
                 severity: 0,
@@ -115,7 +118,8 @@ pub fn apply(
                 customer: owner.customer.to_owned(),
                 feature: owner.feature.to_owned(),
                 rule: owner.rule.to_owned(),
-            });
+            };
+            let open = episode.get_or_insert_with(|| Box::new(begin()));
             open.last_at = open.last_at.max(step.time);
             open.severity = open.severity.max(measurement.severity as u8);
             open.measured = measurement.measured;

@@ -70,7 +70,7 @@ impl LaneRule {
     }
 }
 
-/// The detectors' memory of one lane.
+/// The detectors' memory of one lane. Few lanes have an open episode, so those are apart.
 #[derive(Clone, Debug, Default, PartialEq, Encode, Decode)]
 pub struct Lane {
     /// The agent, empty = none named.
@@ -88,15 +88,15 @@ pub struct Lane {
     #[n(5)]
     chain: ToolChain,
     #[n(6)]
-    prompt_loop: Option<Episode>,
+    prompt_loop: Option<Box<Episode>>,
     #[n(7)]
-    tool_loop: Option<Episode>,
+    tool_loop: Option<Box<Episode>>,
     #[n(8)]
-    context_bloat: Option<Episode>,
+    context_bloat: Option<Box<Episode>>,
     #[n(9)]
-    token_acceleration: Option<Episode>,
+    token_acceleration: Option<Box<Episode>>,
     #[n(10)]
-    tool_amplification: Option<Episode>,
+    tool_amplification: Option<Box<Episode>>,
 }
 
 impl Lane {
@@ -118,11 +118,11 @@ impl Lane {
             LaneRule::TokenAcceleration => &self.token_acceleration,
             LaneRule::ToolAmplification => &self.tool_amplification,
         };
-        episode.as_ref()
+        episode.as_deref()
     }
 
     /// As [`Self::episode`], to change it.
-    pub fn episode_mut(&mut self, rule: LaneRule) -> &mut Option<Episode> {
+    pub fn episode_mut(&mut self, rule: LaneRule) -> &mut Option<Box<Episode>> {
         match rule {
             LaneRule::PromptLoop => &mut self.prompt_loop,
             LaneRule::ToolLoop => &mut self.tool_loop,
@@ -165,7 +165,8 @@ impl Lane {
         step: &StepFacts<'_>,
         parameters: &DetectorRule,
     ) -> Observation {
-        let in_a_row = |episode: &Option<Episode>| episode.as_ref().map_or(0, |open| open.in_a_row);
+        let in_a_row =
+            |episode: &Option<Box<Episode>>| episode.as_ref().map_or(0, |open| open.in_a_row);
         let before = self.previous.as_ref();
         match rule {
             LaneRule::PromptLoop => self.prompts.observe(step, parameters),

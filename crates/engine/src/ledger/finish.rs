@@ -1,12 +1,13 @@
 //! The end of a ledger commit, the end of windows, and changed budgets.
 
-use std::sync::Arc;
+use std::collections::VecDeque;
 
 use spendfuse_domain::verdict::budget_key;
 use spendfuse_domain::{UnixMillis, Window};
 
-use super::restore::{LedgerMark, account_bytes, evaluated_key, mark_key};
-use super::{AccountKey, Ledger, LedgerAccount, LedgerOutputs, WindowLine, WindowLineKind};
+use super::accounts::{AccountId, LedgerAccount};
+use super::restore::{LedgerMark, account_key, account_record, evaluated_key, mark_key};
+use super::{Ledger, LedgerOutputs, WindowLine, WindowLineKind};
 use crate::account::AccountPlace;
 use crate::book::CompiledBudget;
 use crate::codec;
@@ -15,11 +16,12 @@ use crate::settle;
 impl Ledger {
     /// Ends the running commit.
     pub fn finish(&mut self) -> LedgerOutputs {
-        let mut touched: Vec<_> = self.touched.drain().collect();
-        touched.sort();
-        for key in touched {
-            self.settle(&key);
+        let mut touched = std::mem::take(&mut self.touched);
+        for id in touched.drain(..) {
+            self.settle(id);
         }
+        // Its room is used again.
+        self.touched = touched;
         if std::mem::take(&mut self.evaluated_changed) {
             let value = codec::encode(&self.evaluated);
             self.outputs.changelog.push((evaluated_key(), Some(value)));
@@ -37,25 +39,27 @@ impl Ledger {
     }
 
     /// Publishes what is due of an account and writes its state.
-    fn settle(&mut self, key: &AccountKey) {
-        let book = Arc::clone(&self.book);
-        let Some(known) = self.accounts.get_mut(key) else {
+    fn settle(&mut self, id: AccountId) {
+        let Some(known) = self.accounts.get_mut(id) else {
             return;
         };
-        let Some(compiled) = book.place_of(&key.budget).map(|place| book.budget(place)) else {
+        known.touched = false;
+        let Some(place) = self.book.place_of(&known.budget) else {
             return;
         };
+        let compiled = self.book.budget(place);
         if compiled.count_id != known.count_id {
             // The sum is another count's; it waits to be judged anew.
             return;
         }
+        let mut is_published = false;
         if known.is_running(self.now) {
             let place = AccountPlace {
                 scope: &known.scope,
-                window: &known.label,
-                window_start: known.start,
-                resets_at: known.end,
-                expires_at: known.end,
+                window: &known.window.label,
+                window_start: known.window.start,
+                resets_at: known.window.end,
+                expires_at: known.window.end,
             };
             let settlement =
                 settle::settle(&mut known.account, compiled, place, self.seq, self.now);
@@ -65,111 +69,108 @@ impl Ledger {
                 }
                 let line = known.line(WindowLineKind::Spent, compiled, self.now);
                 self.outputs.window_lines.push(line);
-                let entry_key = budget_key(&key.budget, &key.scope);
+                let entry_key = budget_key(&known.budget, &known.scope);
                 self.outputs.blocklist.push((entry_key, Some(entry)));
-                self.standing
-                    .insert((key.budget.clone(), key.scope.clone()), key.start);
+                is_published = true;
             }
             self.outputs.findings.extend(settlement.finding);
             self.outputs.alerts.extend(settlement.alert);
-            if let Some(time) = settlement.again_at {
-                self.wake_at.entry(time).or_default().insert(key.clone());
+            if let Some(time) = settlement.again_at
+                && known.again_at != Some(time)
+            {
+                known.again_at = Some(time);
+                self.wake_at.entry(time).or_default().push(id);
             }
         }
-        let value = codec::encode(&*known);
-        self.outputs
-            .changelog
-            .push((account_bytes(key), Some(value)));
+        self.outputs.changelog.push(account_record(known));
+        if is_published {
+            self.accounts.set_standing(id);
+        }
     }
 
     /// The window ended: readers forget its verdict, unless the next window's already stands there.
-    pub(super) fn end_window(&mut self, key: &AccountKey) {
-        self.withdraw(key);
-        if let Some(known) = self.accounts.get_mut(key) {
+    pub(super) fn end_window(&mut self, id: AccountId) {
+        self.withdraw(id);
+        if let Some(known) = self.accounts.get_mut(id) {
             known.account.published = None;
-            let value = codec::encode(&*known);
-            self.outputs
-                .changelog
-                .push((account_bytes(key), Some(value)));
+            self.outputs.changelog.push(account_record(known));
         }
     }
 
     /// The grace passed: the final sum goes to the warehouse, the state goes.
-    pub(super) fn close(&mut self, key: &AccountKey) {
-        self.withdraw(key);
-        let book = Arc::clone(&self.book);
-        let Some(known) = self.accounts.remove(key) else {
+    pub(super) fn close(&mut self, id: AccountId) {
+        self.withdraw(id);
+        let Some(known) = self.accounts.remove(id) else {
             return;
         };
-        if let Some(place) = book.place_of(&key.budget) {
-            let line = known.line(WindowLineKind::Close, book.budget(place), self.now);
+        if let Some(place) = self.book.place_of(&known.budget) {
+            let compiled = self.book.budget(place);
+            let line = known.line(WindowLineKind::Close, compiled, self.now);
             self.outputs.window_lines.push(line);
         }
-        self.outputs.changelog.push((account_bytes(key), None));
+        self.outputs.changelog.push((account_key(&known), None));
     }
 
     /// Tombstone and closed finding of an account that ends.
-    pub(super) fn withdraw(&mut self, key: &AccountKey) {
-        let book = Arc::clone(&self.book);
-        let Some(known) = self.accounts.get_mut(key) else {
+    pub(super) fn withdraw(&mut self, id: AccountId) {
+        let Some(known) = self.accounts.get_mut(id) else {
             return;
         };
-        let compiled = book.place_of(&key.budget).map(|place| book.budget(place));
+        let (budget, scope) = (&known.budget, &known.scope);
+        let compiled = self
+            .book
+            .place_of(budget)
+            .map(|place| self.book.budget(place));
         let account = &mut known.account;
-        let closed = settle::close_finding(account, &key.budget, compiled, &key.scope, self.now);
+        let closed = settle::close_finding(account, budget, compiled, scope, self.now);
         self.outputs.findings.extend(closed);
-        let reader_key = (key.budget.clone(), key.scope.clone());
-        if self.standing.get(&reader_key) == Some(&key.start) {
-            self.standing.remove(&reader_key);
-            self.outputs
-                .blocklist
-                .push((budget_key(&key.budget, &key.scope), None));
+        let entry_key = budget_key(budget, scope);
+        if self.accounts.clear_standing(id) {
+            self.outputs.blocklist.push((entry_key, None));
         }
     }
 
     /// Collects the accounts of all budgets that differ from what was last evaluated over all their
     /// scopes, or from what the account itself was last judged by.
     pub(super) fn find_changed_budgets(&mut self) {
-        let mut keys: Vec<_> = self
-            .accounts
-            .iter()
-            .filter(|(key, known)| self.must_be_judged_anew(key, known))
-            .map(|(key, _)| key.clone())
-            .collect();
-        keys.sort();
-        self.reconsider = keys.into();
+        let mut reconsider = VecDeque::new();
+        for (id, known) in self.accounts.iter() {
+            if self.must_be_judged_anew(known) {
+                reconsider.push_back(id);
+            }
+        }
+        self.reconsider = reconsider;
         if self.reconsider.is_empty() {
             self.remember_evaluated();
         }
     }
 
-    fn must_be_judged_anew(&self, key: &AccountKey, known: &LedgerAccount) -> bool {
-        let Some(place) = self.book.place_of(&key.budget) else {
+    fn must_be_judged_anew(&self, known: &LedgerAccount) -> bool {
+        let Some(place) = self.book.place_of(&known.budget) else {
             return true;
         };
         let compiled = self.book.budget(place);
-        let evaluated = self.evaluated.get(key.budget.as_str());
+        let evaluated = self.evaluated.get(known.budget.as_str());
         let published = known.account.published.as_ref();
         evaluated != Some(&compiled.revision)
             || known.count_id != compiled.count_id
             || published.is_some_and(|published| published.revision != compiled.revision)
     }
 
-    pub(super) fn judge_anew(&mut self, key: AccountKey) {
-        let Some(known) = self.accounts.get(&key) else {
+    pub(super) fn judge_anew(&mut self, id: AccountId) {
+        let Some(known) = self.accounts.get(id) else {
             return;
         };
-        let compiled = self
-            .book
-            .place_of(&key.budget)
-            .map(|place| self.book.budget(place));
-        if compiled.is_some_and(|compiled| compiled.count_id == known.count_id) {
-            self.touched.insert(key);
+        let place = self.book.place_of(&known.budget);
+        let count_id = place.map(|place| self.book.budget(place).count_id);
+        if count_id == Some(known.count_id) {
+            self.touch(id);
             return;
         }
-        self.withdraw(&key);
-        self.accounts.remove(&key);
-        self.outputs.changelog.push((account_bytes(&key), None));
+        self.withdraw(id);
+        if let Some(gone) = self.accounts.remove(id) {
+            self.outputs.changelog.push((account_key(&gone), None));
+        }
     }
 
     pub(super) fn remember_evaluated(&mut self) {
@@ -188,13 +189,9 @@ impl LedgerAccount {
     fn line(&self, kind: WindowLineKind, compiled: &CompiledBudget, now: UnixMillis) -> WindowLine {
         WindowLine {
             kind,
-            budget: self.budget.clone(),
-            scope: self.scope.clone(),
-            window: Window {
-                label: self.label.clone(),
-                start: self.start,
-                end: self.end,
-            },
+            budget: self.budget.to_string(),
+            scope: self.scope.to_string(),
+            window: Window::clone(&self.window),
             spend: self.account.spend(),
             limit: compiled.budget.limit,
             at: now,

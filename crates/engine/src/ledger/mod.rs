@@ -6,14 +6,14 @@
 //!
 //! Start with [`Ledger::apply`]; the end of a commit is in `finish`.
 
+mod accounts;
 mod finish;
 pub(crate) mod restore;
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
-use hashbrown::{HashMap, HashSet};
-use minicbor::{Decode, Encode};
+use hashbrown::HashMap;
 use spendfuse_domain::budget::{BudgetId, Limit, Spend};
 use spendfuse_domain::finding::Finding;
 use spendfuse_domain::verdict::BlocklistEntry;
@@ -22,8 +22,9 @@ use spendfuse_domain::{Nanos, UnixMillis, Window, WindowKind};
 use crate::account::Account;
 use crate::alert::{Alert, AlertKind};
 use crate::book::{BudgetBook, CompiledBudget};
-use crate::codec;
 use crate::delta::{DeltaEntry, Deltas};
+use accounts::{AccountId, Accounts, LedgerAccount};
+use restore::Shared;
 
 /// Accounts reconsidered or ended in one commit for other reasons than a delta, at most.
 const SLICE: usize = 5_000;
@@ -41,7 +42,7 @@ pub struct LedgerConfig {
 }
 
 /// Which account: budget, scope, start of the window.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct AccountKey {
     /// The budget's id.
     pub budget: BudgetId,
@@ -49,27 +50,6 @@ pub struct AccountKey {
     pub scope: String,
     /// Start of the window.
     pub start: UnixMillis,
-}
-
-/// An account with its window.
-#[derive(Clone, Debug, PartialEq, Encode, Decode)]
-pub(crate) struct LedgerAccount {
-    #[n(0)]
-    pub(crate) budget: String,
-    #[n(1)]
-    pub(crate) scope: String,
-    #[n(2)]
-    label: String,
-    #[n(3)]
-    #[cbor(with = "codec::millis")]
-    pub(crate) start: UnixMillis,
-    #[n(4)]
-    #[cbor(with = "codec::optional_millis")]
-    end: Option<UnixMillis>,
-    #[n(5)]
-    pub(crate) count_id: u64,
-    #[n(6)]
-    pub(crate) account: Account,
 }
 
 /// What kind of line a [`WindowLine`] is.
@@ -140,24 +120,22 @@ pub struct Ledger {
     now: UnixMillis,
     seq: u64,
     required_budget_version: u64,
-    accounts: HashMap<AccountKey, LedgerAccount>,
-    /// Accounts by changelog key, until the restore is complete.
-    restoring: HashMap<Vec<u8>, LedgerAccount>,
+    accounts: Accounts,
+    /// Used until the restore is complete.
+    shared: Shared,
     /// Per meter partition, the `seq` of its last deltas.
     chains: Vec<u64>,
     /// Revision of each budget as it was last evaluated over all its scopes.
     evaluated: BTreeMap<String, u64>,
-    /// Which window's state stands on the blocklist, by budget and scope.
-    standing: HashMap<(BudgetId, String), UnixMillis>,
-    /// What happens to accounts by time alone: windows begin, end, close.
-    wake_at: BTreeMap<UnixMillis, BTreeSet<AccountKey>>,
+    /// What happens to accounts by time alone: windows begin, end, close. Accounts may be gone.
+    wake_at: BTreeMap<UnixMillis, Vec<AccountId>>,
     /// Accounts to be judged anew because budgets changed.
-    reconsider: VecDeque<AccountKey>,
+    reconsider: VecDeque<AccountId>,
     evaluated_changed: bool,
     /// Per place in the book, the window that was looked for last.
     last_windows: HashMap<u32, Arc<Window>>,
     // The running commit:
-    touched: HashSet<AccountKey>,
+    touched: Vec<AccountId>,
     applied: bool,
     outputs: LedgerOutputs,
 }
@@ -172,15 +150,14 @@ impl Ledger {
             now: UnixMillis::default(),
             seq: 0,
             required_budget_version: 0,
-            accounts: HashMap::new(),
-            restoring: HashMap::new(),
+            accounts: Accounts::default(),
+            shared: Shared::default(),
             evaluated: BTreeMap::new(),
-            standing: HashMap::new(),
             wake_at: BTreeMap::new(),
             reconsider: VecDeque::new(),
             evaluated_changed: false,
             last_windows: HashMap::new(),
-            touched: HashSet::new(),
+            touched: Vec::new(),
             applied: false,
             outputs: LedgerOutputs::default(),
         }
@@ -215,12 +192,15 @@ impl Ledger {
 
     /// Whether there is no account.
     pub fn is_empty(&self) -> bool {
-        self.accounts.is_empty()
+        self.accounts.len() == 0
     }
 
     /// What an account holds, for audits and tests.
     pub fn account(&self, key: &AccountKey) -> Option<&Account> {
-        self.accounts.get(key).map(|known| &known.account)
+        let id = self
+            .accounts
+            .find(key.budget.as_str(), &key.scope, key.start)?;
+        self.accounts.get(id).map(|known| &known.account)
     }
 
     /// Engine time: the latest time that the partition has seen.
@@ -284,26 +264,8 @@ impl Ledger {
             self.outputs.window_lines.push(line);
             return;
         }
-        let key = AccountKey {
-            budget: compiled.budget.id.clone(),
-            scope: entry.scope.clone(),
-            start: window.start,
-        };
-        let known = self.accounts.get(&key).map(|known| known.count_id);
-        if known.is_none() {
-            // A window that runs already has nothing to be woken for before its end.
-            let begins_at = (window.start > self.now).then_some(window.start);
-            for time in [begins_at, window.end, closes_at].into_iter().flatten() {
-                self.wake_at.entry(time).or_default().insert(key.clone());
-            }
-        }
-        if known != Some(compiled.count_id) {
-            // Of another count's sum, not judged anew yet, readers forget what they know first.
-            self.withdraw(&key);
-            let begun = LedgerAccount::begin(compiled, &entry.scope, &window);
-            self.accounts.insert(key.clone(), begun);
-        }
-        let Some(known) = self.accounts.get_mut(&key) else {
+        let id = self.account_of(compiled, &entry.scope, window);
+        let Some(known) = self.accounts.get_mut(id) else {
             return;
         };
         known.account.add(
@@ -313,7 +275,62 @@ impl Ledger {
             &entry.id,
             entry.time,
         );
-        self.touched.insert(key);
+        self.touch(id);
+    }
+
+    /// The account, begun where it is new or holds another count's sum.
+    fn account_of(
+        &mut self,
+        compiled: &CompiledBudget,
+        scope: &str,
+        window: Arc<Window>,
+    ) -> AccountId {
+        let (budget, count_id) = (&compiled.budget.id, compiled.count_id);
+        let found = self.accounts.find(budget.as_str(), scope, window.start);
+        if let Some(id) = found {
+            if self
+                .accounts
+                .get(id)
+                .is_some_and(|known| known.count_id == count_id)
+            {
+                return id;
+            }
+            // Not judged anew yet: readers forget what they know first.
+            self.withdraw(id);
+            self.accounts.remove(id);
+        }
+        let empty = Account::default();
+        let begun = LedgerAccount::begin(budget.clone(), scope, window, count_id, empty);
+        let id = self.accounts.insert(begun);
+        self.schedule(id);
+        id
+    }
+
+    /// Notes what happens to an account by time alone. A window that runs already has nothing to be
+    /// woken for before its end.
+    fn schedule(&mut self, id: AccountId) {
+        let Some(known) = self.accounts.get(id) else {
+            return;
+        };
+        let window = Arc::clone(&known.window);
+        let begins_at = (window.start > self.now).then_some(window.start);
+        let closes_at = window.end.map(|end| end.plus(self.config.grace_millis));
+        for time in [begins_at, window.end, closes_at].into_iter().flatten() {
+            self.wake_at(time, id);
+        }
+    }
+
+    fn wake_at(&mut self, time: UnixMillis, id: AccountId) {
+        self.wake_at.entry(time).or_default().push(id);
+    }
+
+    /// Notes that the running commit settles an account.
+    fn touch(&mut self, id: AccountId) {
+        if let Some(known) = self.accounts.get_mut(id)
+            && !std::mem::replace(&mut known.touched, true)
+        {
+            self.touched.push(id);
+        }
     }
 
     /// The budget's window at `time`. Most entries lie in the same one as the entry before, and
@@ -346,34 +363,33 @@ impl Ledger {
             if *entry.key() > self.now {
                 break;
             }
-            let next = entry.get_mut().pop_first();
+            let next = entry.get_mut().pop();
             if entry.get().is_empty() {
                 entry.remove();
             }
-            if let Some(key) = next {
-                self.wake(key);
+            if let Some(id) = next {
+                self.wake(id);
             }
         }
         let waiting = self.reconsider.len().min(SLICE);
-        let keys: Vec<_> = self.reconsider.drain(..waiting).collect();
-        for key in keys {
-            self.judge_anew(key);
+        let ids: Vec<AccountId> = self.reconsider.drain(..waiting).collect();
+        for id in ids {
+            self.judge_anew(id);
         }
         if waiting > 0 && self.reconsider.is_empty() {
             self.remember_evaluated();
         }
     }
 
-    fn wake(&mut self, key: AccountKey) {
-        let Some(known) = self.accounts.get(&key) else {
+    fn wake(&mut self, id: AccountId) {
+        let Some(known) = self.accounts.get_mut(id) else {
             return;
         };
-        match known.end {
-            Some(end) if end.plus(self.config.grace_millis) <= self.now => self.close(&key),
-            Some(end) if end <= self.now => self.end_window(&key),
-            _ => {
-                self.touched.insert(key);
-            }
+        known.again_at = None;
+        match known.window.end {
+            Some(end) if end.plus(self.config.grace_millis) <= self.now => self.close(id),
+            Some(end) if end <= self.now => self.end_window(id),
+            _ => self.touch(id),
         }
     }
 
@@ -383,25 +399,6 @@ impl Ledger {
             || self.evaluated_changed
             || !self.touched.is_empty()
             || !self.outputs.changelog.is_empty()
-    }
-}
-
-impl LedgerAccount {
-    fn begin(compiled: &CompiledBudget, scope: &str, window: &Window) -> Self {
-        Self {
-            budget: compiled.budget.id.to_string(),
-            scope: scope.to_owned(),
-            label: window.label.clone(),
-            start: window.start,
-            end: window.end,
-            count_id: compiled.count_id,
-            account: Account::default(),
-        }
-    }
-
-    /// Whether the window is running: neither before its start nor ended.
-    fn is_running(&self, now: UnixMillis) -> bool {
-        self.start <= now && self.end.is_none_or(|end| now < end)
     }
 }
 

@@ -1,9 +1,14 @@
 //! The ledger's changelog: what is written, and how the state comes back from it.
 
-use minicbor::{Decode, Encode};
-use spendfuse_domain::{BudgetId, UnixMillis};
+use std::sync::Arc;
 
-use super::{AccountKey, Ledger, LedgerAccount};
+use hashbrown::HashMap;
+use minicbor::{Decode, Encode};
+use spendfuse_domain::{BudgetId, UnixMillis, Window};
+
+use super::Ledger;
+use super::accounts::{AccountId, LedgerAccount};
+use crate::account::{Account, Due};
 use crate::codec;
 use crate::restore::RestoreError;
 
@@ -27,6 +32,56 @@ pub struct LedgerMark {
     pub chains: Vec<u64>,
 }
 
+/// An account with its window; `A` is the account, or a reference to write it.
+#[derive(Clone, Debug, PartialEq, Encode, Decode)]
+pub(crate) struct AccountRecord<'a, A> {
+    #[b(0)]
+    pub(crate) budget: &'a str,
+    #[b(1)]
+    pub(crate) scope: &'a str,
+    #[b(2)]
+    label: &'a str,
+    #[n(3)]
+    #[cbor(with = "codec::millis")]
+    pub(crate) start: UnixMillis,
+    #[n(4)]
+    #[cbor(with = "codec::optional_millis")]
+    end: Option<UnixMillis>,
+    #[n(5)]
+    pub(crate) count_id: u64,
+    #[n(6)]
+    pub(crate) account: A,
+}
+
+/// Texts that many accounts share, while they are restored.
+#[derive(Debug, Default)]
+pub(super) struct Shared {
+    windows: HashMap<BudgetId, Vec<Arc<Window>>>,
+}
+
+impl Shared {
+    /// The budget's id and the window; `None` where no budget can be called that.
+    fn of<A>(&mut self, record: &AccountRecord<'_, A>) -> Option<(BudgetId, Arc<Window>)> {
+        let budget = BudgetId::new(record.budget)?;
+        let entry = self.windows.entry(budget);
+        let budget = entry.key().clone();
+        let windows = entry.or_default();
+        let is_it = |window: &&Arc<Window>| {
+            window.start == record.start && window.end == record.end && window.label == record.label
+        };
+        let window = windows.iter().rev().find(is_it).cloned();
+        let window = window.unwrap_or_else(|| {
+            windows.push(Arc::new(Window {
+                label: record.label.to_owned(),
+                start: record.start,
+                end: record.end,
+            }));
+            Arc::clone(&windows[windows.len() - 1])
+        });
+        Some((budget, window))
+    }
+}
+
 pub(super) fn mark_key() -> Vec<u8> {
     MARK.to_vec()
 }
@@ -35,8 +90,32 @@ pub(super) fn evaluated_key() -> Vec<u8> {
     EVALUATED.to_vec()
 }
 
-pub(super) fn account_bytes(key: &AccountKey) -> Vec<u8> {
-    format!("{ACCOUNT}{}|{}|{}", key.budget, key.start.0, key.scope).into_bytes()
+/// Key and value of an account's record.
+pub(super) fn account_record(known: &LedgerAccount) -> (Vec<u8>, Option<Vec<u8>>) {
+    let record = AccountRecord {
+        budget: known.budget.as_str(),
+        scope: &known.scope,
+        label: &known.window.label,
+        start: known.window.start,
+        end: known.window.end,
+        count_id: known.count_id,
+        account: &known.account,
+    };
+    (account_key(known), Some(codec::encode(&record)))
+}
+
+/// Key of an account's record.
+pub(super) fn account_key(known: &LedgerAccount) -> Vec<u8> {
+    let start = known.window.start.0;
+    format!("{ACCOUNT}{}|{start}|{}", known.budget, known.scope).into_bytes()
+}
+
+/// Budget, start of the window and scope in the key of an account's record.
+pub(crate) fn read_account_key(key: &[u8]) -> Option<(&str, UnixMillis, &str)> {
+    let key = std::str::from_utf8(key).ok()?.strip_prefix(ACCOUNT)?;
+    let mut parts = key.splitn(3, '|');
+    let (budget, start) = (parts.next()?, parts.next()?.parse().ok()?);
+    Some((budget, UnixMillis(start), parts.next()?))
 }
 
 impl Ledger {
@@ -50,7 +129,12 @@ impl Ledger {
             source,
         };
         let Some(value) = value else {
-            self.restoring.remove(key);
+            let gone = read_account_key(key);
+            let gone =
+                gone.and_then(|(budget, start, scope)| self.accounts.find(budget, scope, start));
+            if let Some(id) = gone {
+                self.accounts.remove(id);
+            }
             return Ok(());
         };
         match key {
@@ -67,45 +151,76 @@ impl Ledger {
                 self.chains = mark.chains;
             }
             EVALUATED => self.evaluated = codec::decode(value).map_err(failed)?,
-            _ => {
-                let account: LedgerAccount = codec::decode(value).map_err(failed)?;
-                self.restoring.insert(key.to_vec(), account);
-            }
+            _ => self.restore_account(codec::decode(value).map_err(failed)?),
         }
         Ok(())
     }
 
+    fn restore_account(&mut self, record: AccountRecord<'_, Account>) {
+        let found = self
+            .accounts
+            .find(record.budget, record.scope, record.start);
+        let Some((budget, window)) = self.shared.of(&record) else {
+            debug_assert!(false, "account of an impossible budget id");
+            return;
+        };
+        let AccountRecord {
+            scope,
+            count_id,
+            account,
+            ..
+        } = record;
+        match found.and_then(|id| self.accounts.get_mut(id)) {
+            Some(known) => {
+                known.window = window;
+                known.count_id = count_id;
+                known.account = account;
+            }
+            None => {
+                let begun = LedgerAccount::begin(budget, scope, window, count_id, account);
+                self.accounts.insert(begun);
+            }
+        }
+    }
+
     /// Everything is restored: rebuilds what is derived from the state.
     pub fn restored(&mut self) {
-        for (_, known) in std::mem::take(&mut self.restoring) {
-            let Some(budget) = BudgetId::new(&known.budget) else {
-                debug_assert!(false, "account of an impossible budget id");
-                continue;
-            };
-            let key = AccountKey {
-                budget,
-                scope: known.scope.clone(),
-                start: known.start,
-            };
-            self.schedule(&key, &known);
-            self.accounts.insert(key, known);
+        self.shared = Shared::default();
+        let ids: Vec<AccountId> = self.accounts.iter().map(|(id, _)| id).collect();
+        for id in ids {
+            self.schedule(id);
+            if self.waits_to_be_published(id) {
+                self.wake_at(self.now, id);
+            }
+            self.stand_where_published(id);
         }
         self.find_changed_budgets();
     }
 
-    fn schedule(&mut self, key: &AccountKey, known: &LedgerAccount) {
-        let closes_at = known.end.map(|end| end.plus(self.config.grace_millis));
-        // Windows that run are woken at once: what waited for its time before the restart is due.
-        for time in [Some(known.start), known.end, closes_at]
-            .into_iter()
-            .flatten()
-        {
-            self.wake_at.entry(time).or_default().insert(key.clone());
-        }
-        if known.account.published.is_some() {
-            let reader_key = (key.budget.clone(), key.scope.clone());
-            let latest = self.standing.entry(reader_key).or_insert(key.start);
-            *latest = (*latest).max(key.start);
+    /// Whether the state has moved since it was published, and only time was missing.
+    fn waits_to_be_published(&self, id: AccountId) -> bool {
+        let Some(known) = self.accounts.get(id) else {
+            return false;
+        };
+        let Some(place) = self.book.place_of(&known.budget) else {
+            return false;
+        };
+        let (account, compiled) = (&known.account, self.book.budget(place));
+        let standing = account.standing(compiled);
+        let due = account.due(compiled, &standing, known.window.end, self.now);
+        known.is_running(self.now) && due != Due::Never
+    }
+
+    /// Of several windows of one budget and scope, the latest that was published stands.
+    fn stand_where_published(&mut self, id: AccountId) {
+        let start = |id| self.accounts.get(id).map(|known| known.window.start);
+        let published = self
+            .accounts
+            .get(id)
+            .is_some_and(|known| known.account.published.is_some());
+        let other = self.accounts.standing_instead_of(id);
+        if published && other.is_none_or(|other| start(other) <= start(id)) {
+            self.accounts.set_standing(id);
         }
     }
 }

@@ -29,10 +29,14 @@ impl Meter {
             deltas.budget_version = self.book.version;
             self.outputs.deltas.push((partition, deltas));
         }
+        if self.reconsider.is_empty() {
+            self.settled_version = self.book.version;
+        }
         let mark = MeterMark {
             now: self.now,
             budget_version: self.book.version,
             told: self.told.clone(),
+            settled_version: self.settled_version,
         };
         self.outputs
             .changelog
@@ -111,7 +115,7 @@ impl Meter {
 
     /// When readers may forget a session's verdict: its idle limit after the last event, rounded up
     /// to a quarter of that limit, so that it does not change with every event.
-    fn published_expiry(&self, last_at: UnixMillis) -> UnixMillis {
+    pub(super) fn published_expiry(&self, last_at: UnixMillis) -> UnixMillis {
         let quarter = (self.config.session_idle_millis / 4).max(1);
         let ends = last_at.0 + self.config.session_idle_millis;
         UnixMillis(ends.div_euclid(quarter) * quarter + quarter)
@@ -159,7 +163,7 @@ impl Meter {
 }
 
 /// The budget of an account, `None` where it is gone or counts something else now.
-fn budget_of<'a>(
+pub(super) fn budget_of<'a>(
     one: &SessionAccount,
     book: &'a BudgetBook,
 ) -> Option<&'a crate::book::CompiledBudget> {

@@ -27,8 +27,6 @@ use spendfuse_domain::row::{CostParts, MeterAddress, Origin, PriceBasis, SpendRo
 use spendfuse_domain::verdict::BlocklistEntry;
 use spendfuse_domain::{Nanos, UnixMillis};
 
-use xxhash_rust::xxh3::Xxh3DefaultBuilder;
-
 use crate::account::Account;
 use crate::alert::Alert;
 use crate::book::BudgetBook;
@@ -36,7 +34,6 @@ use crate::delta::Deltas;
 use crate::detect::lane::LaneRule;
 use dedupe::{Dedupe, Judgement, RememberedId, RememberedIds};
 use fold::Fold;
-use session::Session;
 use sessions::{SessionId, Sessions};
 
 /// Sessions ended or settled in one commit for other reasons than their own events, at most.
@@ -134,15 +131,16 @@ pub struct Meter {
     /// Per ledger partition, the last commit that told it anything.
     told: Vec<u64>,
     sessions: Sessions,
-    /// Sessions by changelog key, until the restore is complete. Not randomly hashed: equal
-    /// changelogs number their sessions equally.
-    restoring: HashMap<Vec<u8>, Session, Xxh3DefaultBuilder>,
+    /// Sessions by the hash of their changelog key, until the restore is complete.
+    restoring: HashMap<u128, SessionId>,
     /// Sessions by the time at which they may end; entries of sessions that lived on are renewed.
     expiry: BTreeSet<(UnixMillis, SessionId)>,
     /// Sessions whose state must be settled though no event comes.
     settle_at: BTreeMap<UnixMillis, Vec<SessionId>>,
     /// Sessions to be settled because budgets changed.
     reconsider: VecDeque<SessionId>,
+    /// Version of the budgets by which all sessions were last settled.
+    settled_version: u64,
     /// Models and sources about which an alert was raised.
     told_people: HashSet<String>,
     // The running commit:
@@ -168,6 +166,7 @@ impl Meter {
             expiry: BTreeSet::new(),
             settle_at: BTreeMap::new(),
             reconsider: VecDeque::new(),
+            settled_version: 0,
             told_people: HashSet::new(),
             touched: Vec::new(),
             grown: BTreeSet::new(),

@@ -1,11 +1,15 @@
 //! The meter's changelog: what is written, and how the state comes back from it.
 
+use hashbrown::HashMap;
 use minicbor::{Decode, Encode};
 use spendfuse_domain::UnixMillis;
+use xxhash_rust::xxh3::xxh3_128;
 
 use super::Meter;
 use super::dedupe::RememberedIds;
-use super::session::Session;
+use super::finish::budget_of;
+use super::session::{Session, SessionAccount};
+use crate::account::Due;
 use crate::codec;
 use crate::restore::RestoreError;
 
@@ -25,6 +29,10 @@ pub(super) struct MeterMark {
     /// Per ledger partition, the last commit that told it anything.
     #[n(2)]
     pub told: Vec<u64>,
+    /// Version of the budgets by which all sessions were last settled.
+    #[n(3)]
+    #[cbor(default)]
+    pub settled_version: u64,
 }
 
 pub(super) fn mark_key() -> Vec<u8> {
@@ -55,13 +63,20 @@ impl Meter {
                 .insert(String::from_utf8_lossy(news).into_owned());
             return Ok(());
         }
-        match value {
-            Some(value) => {
-                let session: Session = codec::decode(value).map_err(failed)?;
-                self.restoring.insert(key.to_vec(), session);
-            }
+        let hash = xxh3_128(key);
+        let Some(value) = value else {
+            let gone = self.restoring.remove(&hash);
+            gone.and_then(|id| self.sessions.remove(id));
+            return Ok(());
+        };
+        let mut session: Session = codec::decode(value).map_err(failed)?;
+        session.shrink();
+        let known = self.restoring.get(&hash).copied();
+        match known.and_then(|id| self.sessions.get_mut(id)) {
+            Some(known) => *known = session,
             None => {
-                self.restoring.remove(key);
+                let id = self.sessions.insert(session);
+                self.restoring.insert(hash, id);
             }
         }
         Ok(())
@@ -84,13 +99,33 @@ impl Meter {
 
     /// Everything is restored: rebuilds what is derived from the state.
     pub fn restored(&mut self) {
+        self.restoring = HashMap::default();
         let idle = self.config.session_idle_millis;
-        for session in std::mem::take(&mut self.restoring).into_values() {
-            let deadline = session.last_at.plus(idle);
-            let id = self.sessions.insert(session);
-            self.expiry.insert((deadline, id));
-        }
-        self.reconsider = self.sessions.with_accounts().into();
+        let deadlines = self
+            .sessions
+            .iter()
+            .map(|(id, session)| (session.last_at.plus(idle), id));
+        self.expiry = deadlines.collect();
+        // Where budgets changed meanwhile, every session is settled; else those that only waited
+        // for their time.
+        let has_changed = self.settled_version != self.book.version;
+        let unsettled = self.sessions.iter().filter(|(_, session)| {
+            let mut accounts = session.accounts.iter();
+            accounts.any(|one| has_changed || self.waits_to_be_published(session, one))
+        });
+        self.reconsider = unsettled.map(|(id, _)| id).collect();
+    }
+
+    /// Whether the state has moved since it was published.
+    fn waits_to_be_published(&self, session: &Session, one: &SessionAccount) -> bool {
+        let Some(compiled) = budget_of(one, &self.book) else {
+            return true;
+        };
+        let standing = one.account.standing(compiled);
+        let expires_at = self.published_expiry(session.last_at);
+        one.account
+            .due(compiled, &standing, Some(expires_at), self.now)
+            != Due::Never
     }
 
     fn restore_mark(&mut self, mark: MeterMark) -> Result<(), RestoreError> {
@@ -102,6 +137,7 @@ impl Meter {
         }
         self.now = mark.now;
         self.required_budget_version = mark.budget_version;
+        self.settled_version = mark.settled_version;
         self.told = mark.told;
         Ok(())
     }

@@ -143,6 +143,12 @@ impl Session {
         }
     }
 
+    /// Gives back room that decoding took in advance.
+    pub fn shrink(&mut self) {
+        self.accounts.shrink_to_fit();
+        self.lanes.shrink_to_fit();
+    }
+
     /// Its name.
     pub fn name(&self) -> SessionName<'_> {
         SessionName {
@@ -178,6 +184,7 @@ impl Session {
             .iter()
             .position(|one| one.scope == scope && one.budget == budget.id.as_str());
         let place = known.unwrap_or_else(|| {
+            self.accounts.reserve_exact(1);
             self.accounts.push(SessionAccount {
                 budget: budget.id.to_string(),
                 count_id,
@@ -196,6 +203,7 @@ impl Session {
             .iter()
             .position(|lane| lane.agent == agent && lane.model == model);
         known.unwrap_or_else(|| {
+            self.lanes.reserve_exact(1);
             self.lanes.push(Lane::new(agent, model));
             self.lanes.len() - 1
         })

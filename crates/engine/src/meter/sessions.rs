@@ -78,12 +78,10 @@ impl Sessions {
         self.by_id.iter()
     }
 
-    /// Those that hold accounts of session budgets, by name.
+    /// Those that hold accounts of session budgets, in an order that equal histories have in common.
     pub fn with_accounts(&self) -> Vec<SessionId> {
         let with_accounts = self.iter().filter(|(_, one)| !one.accounts.is_empty());
-        let mut named: Vec<_> = with_accounts.map(|(id, one)| (one.name(), id)).collect();
-        named.sort();
-        named.into_iter().map(|(_, id)| id).collect()
+        with_accounts.map(|(id, _)| id).collect()
     }
 }
 
