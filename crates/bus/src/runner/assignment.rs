@@ -92,10 +92,12 @@ pub(super) fn take_over<L: StageLogic>(
     if partitions.is_empty() {
         return Ok(Vec::new());
     }
+    let began = Instant::now();
     let probe = Probe::open(config)?;
     let deadline = Instant::now() + config.transaction_timeout * 2;
     let mut slots = loop {
         let committed = committed_positions(config, poller, partitions, deadline, keep_alive)?;
+        tracing::debug!(stage = config.stage, elapsed = ?began.elapsed(), "committed offsets known");
         let mut restoring = Vec::with_capacity(partitions.len());
         for &partition in partitions {
             restoring.push(Restoring {
@@ -105,6 +107,7 @@ pub(super) fn take_over<L: StageLogic>(
             });
         }
         restore(config, &probe, &mut restoring, now_millis, keep_alive)?;
+        tracing::debug!(stage = config.stage, elapsed = ?began.elapsed(), "changelog read");
         match compare(config, &probe, restoring, &committed)? {
             Compared::Equal(slots) => break slots,
             Compared::Different(error) if Instant::now() >= deadline => return Err(error.into()),
@@ -119,6 +122,7 @@ pub(super) fn take_over<L: StageLogic>(
     for slot in &mut slots {
         slot.logic.restored(slot.seq)?;
     }
+    tracing::debug!(stage = config.stage, elapsed = ?began.elapsed(), "state rebuilt");
     for slot in &mut slots {
         while !slot.logic.ready()? {
             keep_alive(BEFORE_ASKING_READY_AGAIN)?;

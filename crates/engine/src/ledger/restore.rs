@@ -9,7 +9,7 @@ use spendfuse_domain::{BudgetId, UnixMillis, Window};
 use super::Ledger;
 use super::accounts::{AccountId, LedgerAccount};
 use crate::account::{Account, Due};
-use crate::codec;
+use crate::codec::{self, CodecError};
 use crate::restore::RestoreError;
 
 pub(crate) const MARK: &[u8] = b"mark";
@@ -151,18 +151,21 @@ impl Ledger {
                 self.chains = mark.chains;
             }
             EVALUATED => self.evaluated = codec::decode(value).map_err(failed)?,
-            _ => self.restore_account(codec::decode(value).map_err(failed)?),
+            _ => {
+                let record = codec::decode(value).map_err(failed)?;
+                self.restore_account(record).map_err(failed)?;
+            }
         }
         Ok(())
     }
 
-    fn restore_account(&mut self, record: AccountRecord<'_, Account>) {
+    fn restore_account(&mut self, record: AccountRecord<'_, Account>) -> Result<(), CodecError> {
         let found = self
             .accounts
             .find(record.budget, record.scope, record.start);
         let Some((budget, window)) = self.shared.of(&record) else {
-            debug_assert!(false, "account of an impossible budget id");
-            return;
+            let what = format!("account of an impossible budget id `{}`", record.budget);
+            return Err(CodecError::Damaged(what));
         };
         let AccountRecord {
             scope,
@@ -181,6 +184,7 @@ impl Ledger {
                 self.accounts.insert(begun);
             }
         }
+        Ok(())
     }
 
     /// Everything is restored: rebuilds what is derived from the state.
