@@ -51,6 +51,11 @@ impl Servers {
         self.folder.path()
     }
 
+    /// Where the broker keeps its logs.
+    pub fn broker_data(&self) -> PathBuf {
+        self.stack.kafka.folder().join("node-1/data")
+    }
+
     /// What the broker has used.
     ///
     /// # Errors

@@ -264,6 +264,8 @@ impl ProcessorConfig {
             inputs: vec![topics.deltas.clone()],
             changelog: topics.ledger_changelog.clone(),
             outputs: outputs.into_iter().cloned().collect(),
+            // The meter has gathered already.
+            commit_min: self.commit_min / 5,
             ..self.stage("ledger", worker)
         }
     }

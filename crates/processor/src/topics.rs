@@ -91,6 +91,9 @@ fn spec(name: &str, partitions: u32, config: BTreeMap<String, String>) -> TopicS
     }
 }
 
+/// Segments of compacted topics.
+const SEGMENT_BYTES: u32 = 64 * 1024 * 1024;
+
 /// Arrival times, dedupe ages and session expiry follow the broker's clock, not the senders'.
 fn common(max_bytes: u32) -> BTreeMap<String, String> {
     BTreeMap::from([
@@ -118,5 +121,7 @@ fn compacted() -> BTreeMap<String, String> {
     );
     config.insert("min.cleanable.dirty.ratio".to_owned(), "0.1".to_owned());
     config.insert("segment.ms".to_owned(), DAY_MILLIS.to_string());
+    // The newest segment is never compacted: with the default of 1 GiB a restart would read as much.
+    config.insert("segment.bytes".to_owned(), SEGMENT_BYTES.to_string());
     config
 }

@@ -8,6 +8,7 @@
 #![allow(clippy::disallowed_methods)]
 
 mod bare;
+mod churn;
 mod client;
 mod guard;
 mod lag;
@@ -42,7 +43,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 #[derive(Parser, Debug)]
 #[command(after_help = "Example: ratios --only pipeline,peers --quick")]
 struct Options {
-    /// Only these rows, by commas: pipeline, peers, lag, guard, sidecar, loader, memory, scaling, recovery, sizing
+    /// Only these rows, by commas: pipeline, peers, lag, guard, sidecar, loader, memory, scaling, recovery, churn, sizing
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
     /// Fewer events and shorter times: to try it out, not to quote
@@ -78,7 +79,7 @@ enum Part {
 /// A measurement: its name, and how it is made.
 type Row = (&'static str, fn(&mut Sitting) -> Result<Vec<Line>>);
 
-const ROWS: [Row; 10] = [
+const ROWS: [Row; 11] = [
     ("pipeline", pipeline::measure),
     ("peers", peers::measure),
     ("loader", loader::measure),
@@ -88,6 +89,7 @@ const ROWS: [Row; 10] = [
     ("memory", memory::measure),
     ("scaling", scaling::measure),
     ("recovery", recovery::measure),
+    ("churn", churn::measure),
     ("sizing", sizing::measure),
 ];
 

@@ -110,7 +110,7 @@ pub const SETTINGS: &[Setting] = &[
     setting(
         "processor.commit_min",
         "5ms",
-        "a batch is committed no earlier than this after its first event",
+        "a batch is committed no earlier than this after its first event; a fifth of it in the ledger",
     ),
     setting(
         "processor.commit_interval",
