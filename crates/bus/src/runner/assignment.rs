@@ -7,6 +7,7 @@ use rdkafka::{Offset, TopicPartitionList};
 
 use super::batch::Slot;
 use super::config::StageConfig;
+use super::kept::Kept;
 use super::logic::{PartitionLogic, StageLogic};
 use super::position::Position;
 use super::restore::{Probe, Restoring, restore};
@@ -78,13 +79,14 @@ pub(super) fn co_partitioned(
     Ok(partitions)
 }
 
-/// Restores the partitions and starts reading their inputs. Until then nothing is read: the
-/// assignment was answered with an empty list.
+/// Restores the partitions, but for those whose state was `kept` and still holds, and starts reading
+/// their inputs. Until then nothing is read: the assignment was answered with an empty list.
 pub(super) fn take_over<L: StageLogic>(
     config: &StageConfig,
     stage: &mut L,
     poller: &Poller,
     partitions: &[u32],
+    kept: Vec<Kept<L::Partition>>,
     now_millis: i64,
     keep_alive: &mut KeepAlive<'_>,
 ) -> Result<Vec<Slot<L::Partition>>, Interrupt> {
@@ -95,11 +97,23 @@ pub(super) fn take_over<L: StageLogic>(
     let began = Instant::now();
     let probe = Probe::open(config)?;
     let deadline = Instant::now() + config.transaction_timeout * 2;
+    let mut known: Vec<Slot<L::Partition>> = Vec::new();
+    let mut kept = kept;
     let mut slots = loop {
         let committed = committed_positions(config, poller, partitions, deadline, keep_alive)?;
         tracing::debug!(stage = config.stage, elapsed = ?began.elapsed(), "committed offsets known");
+        for one in std::mem::take(&mut kept) {
+            if partitions.contains(&one.partition()) {
+                known.extend(one.if_unchanged(config, &probe, &committed)?);
+            }
+        }
+        let is_known = |partition: &u32| known.iter().any(|slot| slot.partition == *partition);
+        let missing = partitions
+            .iter()
+            .copied()
+            .filter(|partition| !is_known(partition));
         let mut restoring = Vec::with_capacity(partitions.len());
-        for &partition in partitions {
+        for partition in missing {
             restoring.push(Restoring {
                 partition,
                 logic: stage.open(partition)?,
@@ -122,6 +136,8 @@ pub(super) fn take_over<L: StageLogic>(
     for slot in &mut slots {
         slot.logic.restored(slot.seq)?;
     }
+    slots.extend(known);
+    slots.sort_by_key(|slot| slot.partition);
     tracing::debug!(stage = config.stage, elapsed = ?began.elapsed(), "state rebuilt");
     for slot in &mut slots {
         while !slot.logic.ready()? {

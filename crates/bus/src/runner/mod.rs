@@ -13,6 +13,7 @@ mod batch;
 mod broken;
 mod clock;
 mod config;
+mod kept;
 mod logic;
 mod membership;
 mod observer;

@@ -12,6 +12,7 @@ use super::batch::{Batch, Slot};
 use super::broken;
 use super::clock::LogClock;
 use super::config::StageConfig;
+use super::kept::{Kept, keep};
 use super::logic::{PartitionLogic, StageLogic};
 use super::membership::{check_failure, keep_alive, taken_over};
 use super::observer::{StageEvent, StageObserver};
@@ -69,6 +70,7 @@ pub(super) fn live<L: StageLogic>(
         poller: &poller,
         producer,
         slots: Vec::new(),
+        kept: Vec::new(),
         slot_of: vec![None; config.partitions as usize],
         batch: Batch::default(),
         reads_clock: false,
@@ -126,6 +128,8 @@ struct Worker<'w, L: StageLogic> {
     poller: &'w Poller,
     producer: TransactionalProducer,
     slots: Vec<Slot<L::Partition>>,
+    /// What was taken back and may come again.
+    kept: Vec<Kept<L::Partition>>,
     /// Index into `slots` by partition.
     slot_of: Vec<Option<usize>>,
     batch: Batch,
@@ -360,15 +364,20 @@ impl<L: StageLogic> Worker<'_, L> {
     fn revoked(&mut self) -> Result<(), BusError> {
         // Nothing of the batch was sent yet. It is finished where the partitions are still ours,
         // to save the successor the work; otherwise it is dropped.
-        if !self.poller.consumer().assignment_lost() {
+        if self.poller.consumer().assignment_lost() {
+            self.drop_partitions();
+        } else {
             self.commit_open_batch()?;
+            let slots = std::mem::take(&mut self.slots);
+            self.drop_partitions();
+            self.kept = keep(self.config, slots);
         }
-        self.drop_partitions();
         self.observer.stage_event(StageEvent::Revoked);
         self.poller.unassign()
     }
 
     fn drop_partitions(&mut self) {
+        self.kept.clear();
         self.slots.clear();
         self.slot_of.fill(None);
         self.batch.clear();
@@ -378,6 +387,7 @@ impl<L: StageLogic> Worker<'_, L> {
 
     fn assigned(&mut self, mut assigned: Vec<TopicPartition>) -> Result<(), BusError> {
         let began = Instant::now();
+        let mut kept = std::mem::take(&mut self.kept);
         self.drop_partitions();
         loop {
             let partitions = co_partitioned(self.config, &assigned)?;
@@ -392,6 +402,7 @@ impl<L: StageLogic> Worker<'_, L> {
                 self.stage,
                 poller,
                 &partitions,
+                std::mem::take(&mut kept),
                 now,
                 &mut keep_alive,
             ) {

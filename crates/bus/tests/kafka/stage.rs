@@ -84,6 +84,17 @@ fn workers_share_the_partitions_and_hand_them_over_without_loss_or_repetition() 
         };
         has_two(&first) && has_two(&second)
     });
+    // What stays where it was is not restored again.
+    let inside = first.summer.inside.lock().unwrap();
+    let stayed = inside.events.iter().rev().find_map(|event| match event {
+        StageEvent::Running { partitions, .. } => Some(partitions.clone()),
+        _ => None,
+    });
+    for partition in stayed.unwrap() {
+        let restores = inside.restored.iter().filter(|(one, ..)| *one == partition);
+        assert_eq!(restores.count(), 1, "of partition {partition}");
+    }
+    drop(inside);
     for partition in 0..4 {
         produce(
             "shared-also",
