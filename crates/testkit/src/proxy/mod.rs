@@ -13,7 +13,7 @@ use std::io;
 use std::net::Ipv4Addr;
 use std::sync::atomic::{AtomicU16, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::Handle;
@@ -40,8 +40,9 @@ pub enum Toward {
     Server,
 }
 
-/// Called with every Kafka request that passes, before it is forwarded.
-pub type Observer = Arc<dyn Fn(&Request<'_>) + Send + Sync>;
+/// Called with every Kafka request that passes, before it is forwarded, and with the time at which
+/// its connection was opened: what is held up may outlive its sender.
+pub type Observer = Arc<dyn Fn(&Request<'_>, Instant) + Send + Sync>;
 
 /// A running proxy. Dropped, it ends with all its connections.
 pub struct Proxy {

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::sync::{Mutex, PoisonError};
+use std::time::Instant;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -49,6 +50,7 @@ struct Pump<'a> {
     to: OwnedWriteHalf,
     shared: &'a Shared,
     waiting: &'a Mutex<Waiting>,
+    opened: Instant,
     conditions: watch::Receiver<Conditions>,
     half_closes: u64,
     cuts: u64,
@@ -72,6 +74,7 @@ impl<'a> Pump<'a> {
             to,
             shared,
             waiting,
+            opened: Instant::now(),
             conditions,
             half_closes: now.half_closes,
             cuts: now.cuts,
@@ -143,7 +146,7 @@ impl<'a> Pump<'a> {
                     return false;
                 };
                 if let Some(observer) = &self.shared.observer {
-                    observer(&request);
+                    observer(&request, self.opened);
                 }
                 waiting.asked(&request);
                 self.shared.loses(request.api, false)

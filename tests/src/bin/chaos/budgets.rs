@@ -1,6 +1,6 @@
 //! The budgets of a run: how they change, and what every scope's verdict must be in the end.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use spendfuse_domain::Nanos;
 use spendfuse_tests::lab::WORKSPACE;
@@ -39,7 +39,18 @@ enum Scope {
     Customer,
     Feature,
     Session,
+    CustomerFeature,
+    FeaturePlan,
+    Plan,
 }
+
+/// Budgets that come in the middle, one after the other, each going when the next one comes. Each
+/// counts what no other does: what one counts begins with the budgets' version that brought it.
+const GUESTS: [(&str, Scope); 3] = [
+    ("features-of-customers", Scope::CustomerFeature),
+    ("plans-of-features", Scope::FeaturePlan),
+    ("plans", Scope::Plan),
+];
 
 /// What the blocklist must say of a scope.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -55,6 +66,12 @@ pub struct Standing {
 pub struct Budgets {
     budgets: Vec<Budget>,
     random: Random,
+    /// How many guests have come.
+    guests: usize,
+    /// The version of the budgets topic that brought each.
+    versions: BTreeMap<String, u64>,
+    /// Sessions that were ended.
+    ended: BTreeSet<String>,
     changes: i128,
     /// How long events come, seconds: limits are such that some are reached.
     seconds: i128,
@@ -67,36 +84,56 @@ const FULL_SECONDS: i128 = 300;
 impl Budgets {
     /// The first budgets of a seed, for events of so many seconds.
     pub fn new(seed: u64, seconds: u64) -> Self {
-        let budget = |id, scope, window, limit| Budget {
-            id,
-            scope,
-            only_free: false,
-            window,
-            in_calls: false,
-            limit,
-            steps: vec![(50, "warn"), (80, "downgrade"), (100, "block")],
-        };
         let mut budgets = Self {
             budgets: vec![
-                budget("everything", Scope::All, "lifetime", 20 * DOLLAR),
+                Budget::new("everything", Scope::All, "lifetime", 20 * DOLLAR),
                 Budget {
                     in_calls: true,
-                    ..budget("calls", Scope::Workspace, "lifetime", 50_000)
+                    ..Budget::new("calls", Scope::Workspace, "lifetime", 50_000)
                 },
-                budget("customers", Scope::Customer, "lifetime", DOLLAR / 4),
+                Budget::new("customers", Scope::Customer, "lifetime", DOLLAR / 4),
                 Budget {
                     only_free: true,
-                    ..budget("free-plan", Scope::Customer, "lifetime", DOLLAR / 10)
+                    ..Budget::new("free-plan", Scope::Customer, "lifetime", DOLLAR / 10)
                 },
-                budget("features", Scope::Feature, "day", 2 * DOLLAR),
-                budget("sessions", Scope::Session, "session", DOLLAR / 50),
+                Budget::new("features", Scope::Feature, "day", 2 * DOLLAR),
+                Budget::new("sessions", Scope::Session, "session", DOLLAR / 50),
             ],
             random: Random::new(seed, 6),
+            guests: 0,
+            versions: BTreeMap::new(),
+            ended: BTreeSet::new(),
             changes: 0,
             seconds: i128::from(seconds),
         };
         budgets.change();
         budgets
+    }
+
+    /// A budget comes, and the one that came before it goes.
+    pub fn come_and_go(&mut self) {
+        let Some((id, scope)) = GUESTS.get(self.guests).copied() else {
+            return;
+        };
+        if let Some(before) = self.guests.checked_sub(1) {
+            self.budgets.retain(|budget| budget.id != GUESTS[before].0);
+        }
+        self.guests += 1;
+        self.budgets
+            .push(Budget::new(id, scope, "lifetime", DOLLAR));
+    }
+
+    /// Whether a budget was there and is not any more.
+    pub fn has_gone(&self, id: &str) -> bool {
+        let gone = &GUESTS[..self.guests.saturating_sub(1)];
+        gone.iter().any(|(guest, _)| *guest == id)
+    }
+
+    /// Tells from which version of the budgets topic on each budget counts, and which sessions are
+    /// over.
+    pub fn learn(&mut self, versions: BTreeMap<String, u64>, ended: BTreeSet<String>) {
+        self.versions = versions;
+        self.ended = ended;
     }
 
     /// Other limits and steps. No limit comes twice, so that every state is published anew.
@@ -111,6 +148,9 @@ impl Budgets {
                 Scope::Customer => DOLLAR / 5,
                 Scope::Feature => 3 * DOLLAR,
                 Scope::Session => DOLLAR / 50,
+                Scope::CustomerFeature => DOLLAR / 20,
+                Scope::FeaturePlan => 2 * DOLLAR,
+                Scope::Plan => 5 * DOLLAR,
             };
             let limit = usual * percent / 100 * self.seconds / FULL_SECONDS;
             budget.limit = limit / 1000 * 1000 + self.changes;
@@ -134,9 +174,14 @@ impl Budgets {
     /// What every scope's entry must say, by blocklist key, after these rows.
     pub fn standings(&self, rows: &[Row]) -> BTreeMap<String, Standing> {
         let mut sums: BTreeMap<String, (usize, i128)> = BTreeMap::new();
-        for row in rows {
+        for row in rows.iter().filter(|row| row.revenue.is_none()) {
             for (place, budget) in self.budgets.iter().enumerate() {
-                if budget.only_free && row.call.plan != "free" {
+                let is_other = budget.only_free && row.call.plan != "free";
+                let is_over =
+                    budget.scope == Scope::Session && self.ended.contains(&row.call.session);
+                let since = self.versions.get(budget.id).copied();
+                let is_before = since.is_none_or(|since| row.budget_version < since);
+                if is_other || is_over || is_before {
                     continue;
                 }
                 let key = format!("{}|{}", budget.id, budget.scope_of(&row.call));
@@ -175,6 +220,18 @@ impl Budgets {
 }
 
 impl Budget {
+    fn new(id: &'static str, scope: Scope, window: &'static str, limit: i128) -> Self {
+        Self {
+            id,
+            scope,
+            only_free: false,
+            window,
+            in_calls: false,
+            limit,
+            steps: vec![(50, "warn"), (80, "downgrade"), (100, "block")],
+        }
+    }
+
     fn yaml(&self) -> String {
         let scope = match self.scope {
             Scope::All => String::new(),
@@ -182,6 +239,11 @@ impl Budget {
             Scope::Customer => format!("workspace: {WORKSPACE}, customer: \"*\""),
             Scope::Feature => format!("workspace: {WORKSPACE}, feature: \"*\""),
             Scope::Session => format!("workspace: {WORKSPACE}, session: \"*\""),
+            Scope::CustomerFeature => {
+                format!("workspace: {WORKSPACE}, customer: \"*\", feature: \"*\"")
+            }
+            Scope::FeaturePlan => format!("workspace: {WORKSPACE}, feature: \"*\", plan: \"*\""),
+            Scope::Plan => format!("workspace: {WORKSPACE}, plan: \"*\""),
         };
         let limit = if self.in_calls {
             format!("limit_calls: {}", self.limit)
@@ -216,6 +278,16 @@ impl Budget {
             Scope::Customer => format!("{WORKSPACE}/customer={}", call.customer),
             Scope::Feature => format!("{WORKSPACE}/feature={}", call.feature),
             Scope::Session => format!("{WORKSPACE}/session={}", call.session),
+            Scope::CustomerFeature => {
+                let Call {
+                    customer, feature, ..
+                } = call;
+                format!("{WORKSPACE}/customer={customer}/feature={feature}")
+            }
+            Scope::FeaturePlan => {
+                format!("{WORKSPACE}/feature={}/plan={}", call.feature, call.plan)
+            }
+            Scope::Plan => format!("{WORKSPACE}/plan={}", call.plan),
         }
     }
 

@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use spendfuse_domain::Nanos;
 use spendfuse_domain::routing::partition_of;
 use spendfuse_tests::Record;
 use spendfuse_tests::lab::WORKSPACE;
@@ -21,6 +22,7 @@ const LOOPING_SESSIONS: u64 = 6;
 const FEATURES: [&str; 3] = ["agent", "chat", "search"];
 /// Duplicates repeat one of this many last events.
 const REMEMBERED: usize = 4096;
+const CALLS_BEFORE_END: u64 = 4;
 const LATE_MILLIS: i64 = 30 * 60 * 60 * 1000;
 
 /// What an event is.
@@ -28,6 +30,10 @@ const LATE_MILLIS: i64 = 30 * 60 * 60 * 1000;
 pub enum Kind {
     /// It counts.
     Call(Call),
+    /// What a customer paid: a row, and nothing that a budget counts.
+    Revenue(Revenue),
+    /// It ends this session, which never goes on, and is no row.
+    SessionEnd(String),
     /// Older than the dedupe horizon: it belongs to the DLQ.
     Late,
     /// It cannot be read: it belongs to the DLQ.
@@ -51,6 +57,14 @@ pub struct Call {
     pub output: u64,
 }
 
+/// What a customer paid, nano-dollars.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub struct Revenue {
+    pub customer: String,
+    pub nanos: i128,
+}
+
 /// Every event by its number.
 #[derive(Default)]
 pub struct Ledger(Mutex<Book>);
@@ -64,6 +78,8 @@ pub struct Book {
     pub sent: u64,
     /// Those of them that were acknowledged.
     pub acknowledged: u64,
+    /// Those of them that say something else of an event that was sent before.
+    pub conflicts: u64,
 }
 
 impl Ledger {
@@ -108,6 +124,8 @@ pub struct Event {
 pub struct Events {
     random: Random,
     recent: Vec<Event>,
+    /// The session that is about to end: its number and its calls.
+    ending: (u64, u64),
 }
 
 impl Events {
@@ -116,20 +134,25 @@ impl Events {
         Self {
             random: Random::new(seed, purpose),
             recent: Vec::new(),
+            ending: (0, 0),
         }
     }
 
-    /// The next event: 5 % come again (in any partition), 1 % cannot be read, 1 % are too old, one
-    /// in ten lies in another partition than its session's.
+    /// The next event: 5 % come again (in any partition), 1 % cannot be read, 1 % are too old, 1 %
+    /// come again with other content, 1 % are revenue, 1 % belong to sessions that are ended, one in
+    /// ten lies in another partition than its session's.
     pub fn mixed(&mut self, ledger: &Ledger) -> Event {
         match self.random.below(100) {
             0..5 if !self.recent.is_empty() => self.again(),
             5 => self.malformed(ledger),
             6 => self.late(ledger),
-            7..17 => {
-                let mut event = self.good(ledger);
-                event.record.partition = Some(self.any_partition());
-                event
+            7 if !self.recent.is_empty() => self.conflicting(ledger),
+            8 => self.revenue(ledger),
+            9 => self.ending(ledger),
+            10..20 => {
+                let partition = self.any_partition();
+                let call = self.any_call();
+                self.call(ledger, call, partition)
             }
             _ => self.good(ledger),
         }
@@ -143,8 +166,89 @@ impl Events {
         again
     }
 
+    /// Something else of an event that was sent before. In the same partition: the first in the log
+    /// stands.
+    fn conflicting(&mut self, ledger: &Ledger) -> Event {
+        let place = self.random.below(self.recent.len() as u64) as usize;
+        let mut event = self.recent[place].clone();
+        let mut book = ledger.book();
+        if let Some((Kind::Call(call), _)) = book.events.get(event.number) {
+            let other = Call {
+                output: call.output + 1_000,
+                feature: "conflict".to_owned(),
+                ..call.clone()
+            };
+            event.record.value = text(event.number, &now().to_string(), &other).into_bytes();
+            book.conflicts += 1;
+        }
+        event
+    }
+
+    fn revenue(&mut self, ledger: &Ledger) -> Event {
+        let cents = i128::from(self.random.below(10_000)) - 1_000;
+        let revenue = Revenue {
+            customer: format!("c-{}", self.random.below(CUSTOMERS)),
+            nanos: cents * 10_000_000 + 1,
+        };
+        let number = ledger.enter(Kind::Revenue(revenue.clone()));
+        let value = format!(
+            "{{\"specversion\":\"1.0\",\"type\":\"spendfuse.revenue\",\"source\":\"{SOURCE}\",\
+             \"id\":\"call-{number}\",\"time\":\"{}\",\"data\":{{\"workspace\":\"{WORKSPACE}\",\
+             \"customer\":\"{}\",\"revenue_usd\":\"{}\"}}}}",
+            now(),
+            revenue.customer,
+            Nanos::new(revenue.nanos)
+        );
+        Event {
+            number,
+            record: Record {
+                partition: Some(self.any_partition()),
+                key: None,
+                value: value.into_bytes(),
+            },
+        }
+    }
+
+    /// A call of a session that is ended after the fourth, or its end. All in the session's
+    /// partition: what comes before the end is in the log's order.
+    fn ending(&mut self, ledger: &Ledger) -> Event {
+        let (session, calls) = self.ending;
+        let session = format!("end-{session}");
+        let partition = partition_of(session.as_bytes(), PARTITIONS);
+        if calls < CALLS_BEFORE_END {
+            self.ending.1 += 1;
+            let call = Call {
+                session,
+                ..self.any_call()
+            };
+            return self.call(ledger, call, partition);
+        }
+        self.ending = (self.ending.0 + 1, 0);
+        let number = ledger.enter(Kind::SessionEnd(session.clone()));
+        let value = format!(
+            "{{\"specversion\":\"1.0\",\"type\":\"spendfuse.session_end\",\"source\":\"{SOURCE}\",\
+             \"id\":\"call-{number}\",\"time\":\"{}\",\"data\":{{\"workspace\":\"{WORKSPACE}\",\
+             \"session\":\"{session}\"}}}}",
+            now()
+        );
+        Event {
+            number,
+            record: Record {
+                partition: Some(partition),
+                key: Some(session.into_bytes()),
+                value: value.into_bytes(),
+            },
+        }
+    }
+
     /// A new event in its session's partition.
     pub fn good(&mut self, ledger: &Ledger) -> Event {
+        let call = self.any_call();
+        let partition = partition_of(call.session.as_bytes(), PARTITIONS);
+        self.call(ledger, call, partition)
+    }
+
+    fn any_call(&mut self) -> Call {
         // Some customers spend much more than others.
         let customer = self
             .random
@@ -157,7 +261,7 @@ impl Events {
             format!("s-{}", self.random.below(SESSIONS))
         };
         let input = 100 + self.random.below(5_000);
-        let call = Call {
+        Call {
             customer: format!("c-{customer}"),
             feature: self.random.one_of(&FEATURES).to_owned(),
             plan: self.random.one_of(&["free", "pro", "pro"]).to_owned(),
@@ -165,17 +269,16 @@ impl Events {
             input,
             cached: self.random.below(input),
             output: self.random.below(800),
-        };
-        self.call(ledger, call)
+        }
     }
 
     /// A new event with this content.
-    pub fn call(&mut self, ledger: &Ledger, call: Call) -> Event {
+    fn call(&mut self, ledger: &Ledger, call: Call, partition: u32) -> Event {
         let number = ledger.enter(Kind::Call(call.clone()));
         let event = Event {
             number,
             record: Record {
-                partition: Some(partition_of(call.session.as_bytes(), PARTITIONS)),
+                partition: Some(partition),
                 key: Some(call.session.as_bytes().to_vec()),
                 value: text(number, &now().to_string(), &call).into_bytes(),
             },

@@ -72,7 +72,7 @@ pub enum Fault {
     },
     /// Nothing more can be written to the disk of the sidecar's spool or of ClickHouse's data.
     FullDisk { part: Part, time: Duration },
-    /// Limits and steps of all budgets change.
+    /// Limits and steps of all budgets change; one comes, and one goes.
     Budgets,
     /// A new version of the price book.
     Prices,

@@ -15,6 +15,8 @@ const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A record's place, key and value.
 pub struct Stored {
+    /// Its offset.
+    pub offset: i64,
     /// When the broker took it, milliseconds since 1970.
     pub logged_at: i64,
     /// Key.
@@ -55,6 +57,7 @@ impl Logs {
             PATIENCE,
             &mut |record| {
                 records.push(Stored {
+                    offset: record.offset,
                     logged_at: record.timestamp_millis,
                     key: record.key.unwrap_or_default().to_vec(),
                     value: record.value.map(<[u8]>::to_vec),
@@ -78,6 +81,17 @@ impl Logs {
             }
         }
         Ok(table)
+    }
+
+    /// The version of the budgets topic from which on each budget was in force.
+    pub fn budget_versions(&self) -> Result<BTreeMap<String, u64>> {
+        let mut versions = BTreeMap::new();
+        for record in self.read("budgets")? {
+            let version = record.offset.unsigned_abs() + 1;
+            let key = String::from_utf8(record.key)?;
+            versions.entry(key).or_insert(version);
+        }
+        Ok(versions)
     }
 
     /// Partitions whose last stable offset lies before their end: a transaction is open there.

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
+use std::time::Instant;
 
 use spendfuse_testkit::proxy::{ApiKey, Request};
 
@@ -13,8 +14,9 @@ const STAGES: [&str; 2] = ["meter", "ledger"];
 /// What was seen of every worker since its process was started.
 #[derive(Default)]
 pub struct StartOrder {
-    /// Whether a worker has fenced its predecessor, by transactional id.
-    fenced: Mutex<BTreeMap<String, bool>>,
+    /// When a worker's process was started and whether it has fenced its predecessor, by
+    /// transactional id.
+    fenced: Mutex<BTreeMap<String, (Instant, bool)>>,
     wrong: Mutex<Vec<String>>,
 }
 
@@ -23,17 +25,24 @@ impl StartOrder {
     pub fn started(&self, instance: &str) {
         let mut fenced = self.fenced.lock().unwrap_or_else(PoisonError::into_inner);
         for stage in STAGES {
-            fenced.insert(format!("{ID_PREFIX}-{stage}-{instance}-0"), false);
+            fenced.insert(
+                format!("{ID_PREFIX}-{stage}-{instance}-0"),
+                (Instant::now(), false),
+            );
         }
     }
 
-    /// A request passes.
-    pub fn seen(&self, request: &Request<'_>) {
+    /// A request passes on a connection that was opened at this time.
+    pub fn seen(&self, request: &Request<'_>, opened: Instant) {
         if request.api != ApiKey::INIT_PRODUCER_ID && request.api != ApiKey::JOIN_GROUP {
             return;
         }
         let mut fenced = self.fenced.lock().unwrap_or_else(PoisonError::into_inner);
-        for (id, is_fenced) in fenced.iter_mut() {
+        for (id, (started, is_fenced)) in fenced.iter_mut() {
+            if opened < *started {
+                // A process that was killed while the network was silent.
+                continue;
+            }
             if request.api == ApiKey::INIT_PRODUCER_ID {
                 *is_fenced |= request.mentions(id);
                 continue;

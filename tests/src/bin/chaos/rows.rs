@@ -5,19 +5,23 @@ use std::collections::BTreeMap;
 use anyhow::{Context, Result, anyhow};
 use spendfuse_tests::warehouse::Warehouse;
 
-use crate::events::Call;
+use crate::events::{Call, Revenue};
 
 /// A row of table `spend`.
 #[derive(Clone, Debug)]
 pub struct Row {
     /// The event's number in the ledger.
     pub number: usize,
-    /// What it says of the call.
+    /// What it says of the call; of revenue only the customer.
     pub call: Call,
+    /// What a customer paid, where it is that.
+    pub revenue: Option<Revenue>,
     /// Its cost.
     pub nanos: i128,
     /// The price book that it was charged by.
     pub price_version: String,
+    /// The budgets in force when it was counted.
+    pub budget_version: u64,
     /// Partition, commit and place within it.
     pub address: (u32, u64, u32),
 }
@@ -32,7 +36,7 @@ pub fn rows(warehouse: &Warehouse) -> Result<Vec<Row>> {
     let answer = warehouse.rows(
         "SELECT event_id, customer, feature, plan, session, input_tokens, cache_read_tokens, \
          output_tokens, toInt128(cost * 1000000000), price_version, meter_partition, meter_seq, \
-         meter_index FROM spend",
+         meter_index, budget_version, kind, toInt128(revenue * 1000000000) FROM spend",
     );
     let answer = answer.map_err(|error| anyhow!(error))?;
     answer.into_iter().map(row).collect()
@@ -55,8 +59,16 @@ fn row(cells: Vec<String>) -> Result<Row> {
             cached,
             output: cells[7].parse()?,
         },
+        revenue: match cells[14].as_str() {
+            "revenue" => Some(Revenue {
+                customer: cells[1].clone(),
+                nanos: cells[15].parse()?,
+            }),
+            _ => None,
+        },
         nanos: cells[8].parse()?,
         price_version: cells[9].clone(),
+        budget_version: cells[13].parse()?,
         address: (cells[10].parse()?, cells[11].parse()?, cells[12].parse()?),
     })
 }
@@ -72,13 +84,16 @@ pub fn cost(call: &Call, rates: &Rates) -> i128 {
     (sum + NANOS_PER_MILLION - 1) / NANOS_PER_MILLION
 }
 
-/// Entries and nano-dollars of a rollup, by customer.
-pub fn rollup(warehouse: &Warehouse, table: &str) -> Result<BTreeMap<String, (i128, i128)>> {
+/// Entries, nano-dollars of cost and of revenue of a rollup, by customer.
+pub fn rollup(warehouse: &Warehouse, table: &str) -> Result<BTreeMap<String, [i128; 3]>> {
     let sql = format!(
-        "SELECT customer, toInt128(sum(entries)), toInt128(sum(cost) * 1000000000) FROM {table} \
-         GROUP BY customer"
+        "SELECT customer, toInt128(sum(entries)), toInt128(sum(cost) * 1000000000), \
+         toInt128(sum(revenue) * 1000000000) FROM {table} GROUP BY customer"
     );
     let answer = warehouse.rows(&sql).map_err(|error| anyhow!(error))?;
-    let entry = |row: Vec<String>| Ok((row[0].clone(), (row[1].parse()?, row[2].parse()?)));
+    let entry = |row: Vec<String>| {
+        let sums = [row[1].parse()?, row[2].parse()?, row[3].parse()?];
+        Ok((row[0].clone(), sums))
+    };
     answer.into_iter().map(entry).collect()
 }

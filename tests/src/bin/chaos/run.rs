@@ -13,7 +13,7 @@ use spendfuse_domain::Nanos;
 use spendfuse_tests::traffic::{MODEL, PROVIDER};
 
 use crate::budgets::Budgets;
-use crate::check::{self, Check};
+use crate::check::{self, Check, Depth};
 use crate::events::{Book, Events, Ledger};
 use crate::fault::{Fault, Link, Part};
 use crate::random::Random;
@@ -97,7 +97,7 @@ pub fn run(options: &RunOptions) -> Result<Outcome> {
     world.start_roles()?;
     let senders = [world.send_to_kafka()?, world.send_to_sidecar()];
     world.carry_out(&planned, options.length)?;
-    world.settle(senders, SETTLE)
+    world.settle(senders, SETTLE, Depth::Everything)
 }
 
 /// The system, those who use it, and what they know.
@@ -268,6 +268,7 @@ impl World {
             Fault::Clock { part, millis, .. } => system.levers(part).clock(millis)?,
             Fault::FullDisk { part, .. } => system.levers(part).disk(true)?,
             Fault::Budgets => {
+                self.budgets.come_and_go();
                 self.budgets.change();
                 self.tell(Change::Budgets(self.budgets.yaml()));
             }
@@ -291,6 +292,7 @@ impl World {
         mut self,
         senders: impl IntoIterator<Item = Running>,
         patience: Duration,
+        depth: Depth,
     ) -> Result<Outcome> {
         eprintln!("faults are over; everything settles");
         self.system.heal()?;
@@ -307,6 +309,7 @@ impl World {
             budgets: &mut self.budgets,
             prices: &self.prices,
             patience,
+            depth,
         })?;
         let book = self.ledger.snapshot();
         let kafka = self.system.proxies().len() - 1;
@@ -336,6 +339,7 @@ fn figures(book: &Book, posts: &(AtomicU64, AtomicU64), lost: u64) -> Vec<(&'sta
             "posts refused or unanswered",
             posts.1.load(Ordering::Relaxed),
         ),
+        ("records with other content", book.conflicts),
         ("Kafka messages lost by name", lost),
     ]
 }

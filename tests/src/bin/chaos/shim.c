@@ -98,11 +98,13 @@ static int is_full(int file) {
   return is_below(path);
 }
 
-/* A disk becomes full in the middle of a write: every other one stores half of it. */
-static int stores_half(size_t count) {
+/* A disk becomes full in the middle: every other write stores half, every other new file is made. */
+static int is_lucky(void) {
   static volatile unsigned calls;
-  return count > 1 && __sync_fetch_and_add(&calls, 1) % 2 == 0;
+  return __sync_fetch_and_add(&calls, 1) % 2 == 0;
 }
+
+static int stores_half(size_t count) { return count > 1 && is_lucky(); }
 
 static int no_space(void) {
   errno = ENOSPC;
@@ -166,10 +168,10 @@ int posix_fallocate(int file, off_t from, off_t length) {
   return posix_fallocate64(file, from, length);
 }
 
-/* What is there can be opened; what is not cannot be made. Paths of the parts are absolute. */
+/* What is there can be opened. Paths of the parts are absolute. */
 static int cannot_be_made(const char *path, int flags) {
   return (flags & O_CREAT) && faults && faults->disk_is_full && folder && is_below(path) &&
-         access(path, F_OK) != 0;
+         access(path, F_OK) != 0 && !is_lucky();
 }
 
 #define MODE_OF(flags) \

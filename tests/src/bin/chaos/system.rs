@@ -83,7 +83,8 @@ impl System {
         let mut proxies = Vec::new();
         for _ in 0..options.nodes {
             let order = Arc::clone(&order);
-            let observer = Arc::new(move |request: &Request<'_>| order.seen(request));
+            let observer =
+                Arc::new(move |request: &Request<'_>, opened| order.seen(request, opened));
             proxies.push(Proxy::listen(
                 runtime.handle(),
                 Protocol::Kafka,
@@ -357,8 +358,10 @@ impl Operator {
         let mut command = Command::new(&self.program);
         command.args(arguments).args(&self.settings);
         command.current_dir(&self.folder);
-        // Tables are made by a command, and some guarantees are theirs.
-        command.envs(self.broken.as_ref().map(|broken| (BREAK_VARIABLE, broken)));
+        // Some guarantees are those of tables. What else an operator does is not broken.
+        if arguments[0] == "migrate" {
+            command.envs(self.broken.as_ref().map(|broken| (BREAK_VARIABLE, broken)));
+        }
         let output = self.folder.join(format!("command-{}", arguments[0]));
         run_to_end(command, &output, COMMAND_PATIENCE)
     }

@@ -16,6 +16,7 @@ use spendfuse_engine::meter::dedupe::{RememberedId, RememberedIds};
 use spendfuse_testkit::proxy::{ApiKey, Toward};
 use spendfuse_tests::traffic::now;
 
+use crate::check::Depth;
 use crate::events::{Events, PARTITIONS};
 use crate::fault::{Fault, Link, Part};
 use crate::random::Random;
@@ -29,7 +30,68 @@ const ATTEMPTS: u64 = 3;
 /// About how long events come.
 const SECONDS: u64 = 20;
 const SETTLE: Duration = Duration::from_secs(45);
+/// The same where something is broken: several times what it takes where nothing is.
+const SETTLE_BROKEN: Duration = Duration::from_secs(20);
 const KAFKA: Link = Link::Kafka(0);
+
+/// What is done to provoke a broken guarantee.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Plot {
+    PlainTraffic,
+    KillsOfProcessors,
+    Zombie,
+    OpenTransaction,
+    Silences,
+    KillsOfLoader,
+    LostAnswers,
+    KillsOfSidecar,
+}
+
+impl Plot {
+    fn for_breaking(broken: Break) -> Self {
+        match broken {
+            Break::OffsetsOutsideTransaction
+            | Break::ChangelogOutsideTransaction
+            | Break::DedupeNotRestored
+            | Break::InitAfterRestore => Self::KillsOfProcessors,
+            Break::TimerWithoutOffsets => Self::Zombie,
+            Break::DedupeBeforeRerouting
+            | Break::TokenNotTiedToRange
+            | Break::ExpiredVerdictNotRepublished => Self::PlainTraffic,
+            Break::RestoreToLastStableOffset => Self::OpenTransaction,
+            Break::AbortAndGoOn => Self::Silences,
+            Break::LoaderWithoutIntent => Self::KillsOfLoader,
+            Break::DeduplicationWindowTooSmall | Break::ViewDeduplicationOff => Self::LostAnswers,
+            Break::SidecarAcksEarly => Self::KillsOfSidecar,
+        }
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::PlainTraffic => "plain traffic",
+            Self::KillsOfProcessors => "kills of both processors",
+            Self::Zombie => "a processor that wakes up after it was replaced",
+            Self::OpenTransaction => "a start while another worker's last transaction is open",
+            Self::Silences => "a broker that is silent for longer than a transaction may take",
+            Self::KillsOfLoader => "kills of the loader",
+            Self::LostAnswers => "lost answers of ClickHouse",
+            Self::KillsOfSidecar => "kills of the sidecar while the broker is silent",
+        }
+    }
+
+    fn carry_out(self, world: &mut World, random: &mut Random) -> Result<Vec<Running>> {
+        match self {
+            Self::PlainTraffic => world.under_faults(&[]),
+            Self::KillsOfProcessors => world.under_faults(&kills_of_processors(random)),
+            Self::Zombie => world.zombie(random),
+            Self::OpenTransaction => world.open_transaction(),
+            Self::Silences => world.under_faults(&silences(random)),
+            Self::KillsOfLoader => world.under_faults(&kills_of_loader(random)),
+            Self::LostAnswers => world.under_faults(&lost_answers(random)),
+            Self::KillsOfSidecar => world.under_faults(&kills_of_sidecar(random)),
+        }
+    }
+}
 
 /// How a broken guarantee was found out, or was not.
 pub struct Verdict {
@@ -39,12 +101,14 @@ pub struct Verdict {
     pub plot: &'static str,
     /// The seed that did it.
     pub seed: u64,
+    /// How long that took.
+    pub took: Duration,
     /// The checks that noticed, each with its first difference.
     pub noticed: Vec<(&'static str, String)>,
 }
 
 /// Runs the plot of every variant in `wanted` (all where empty) with the executable that can break
-/// guarantees. As `control` nothing is broken, and nothing may be noticed.
+/// guarantees. As `control` nothing is broken, and nothing may be noticed: each plot once.
 pub fn run(
     program: &Path,
     folder: &Path,
@@ -57,21 +121,40 @@ pub fn run(
         "{} is not there: make chaos builds it",
         program.display()
     );
+    let attempt = |plot, broken: Option<Break>, seed| {
+        let name = broken.map_or("control", Break::name);
+        let attempt = Attempt {
+            program: program.to_owned(),
+            folder: folder.join(format!("{name}-{plot:?}-{seed}")),
+            seed,
+            plot,
+            broken,
+        };
+        attempt.carry_out()
+    };
+    let mut plots = Vec::new();
     let mut verdicts = Vec::new();
     let all = Break::ALL.into_iter();
     for broken in all.filter(|one| wanted.is_empty() || wanted.contains(one)) {
-        let mut attempt = 0;
-        let verdict = loop {
-            let run = Attempt {
-                program: program.to_owned(),
-                folder: folder.join(format!("{}-{attempt}", broken.name())),
-                seed: seed + attempt,
-            };
-            let verdict = run.provoke(broken, control)?;
-            attempt += 1;
-            if control || !verdict.noticed.is_empty() || attempt == ATTEMPTS {
-                break verdict;
+        let plot = Plot::for_breaking(broken);
+        let verdict = if !control {
+            let mut tried = seed;
+            loop {
+                let verdict = attempt(plot, Some(broken), tried);
+                tried += 1;
+                let is_last = tried == seed + ATTEMPTS;
+                match verdict {
+                    Ok(verdict) if verdict.is_right() || is_last => break verdict,
+                    Err(error) if is_last => return Err(error.context(broken.name())),
+                    Ok(verdict) => eprintln!("{}", verdict.line()),
+                    Err(error) => eprintln!("{} cannot be run: {error:#}", broken.name()),
+                }
             }
+        } else if plots.contains(&plot) {
+            continue;
+        } else {
+            plots.push(plot);
+            attempt(plot, None, seed)?
         };
         eprintln!("{}", verdict.line());
         verdicts.push(verdict);
@@ -94,7 +177,12 @@ impl Verdict {
             (true, None) => "ok",
             (false, None) => "WRONG",
         };
-        let mut line = format!("{result:<10}  {name}, seed {}, by {}", self.seed, self.plot);
+        let mut line = format!(
+            "{result:<10}  {name}, seed {}, by {} ({} s)",
+            self.seed,
+            self.plot,
+            self.took.as_secs()
+        );
         for (check, difference) in &self.noticed {
             line.push_str(&format!("\n            {check}: {difference}"));
         }
@@ -112,6 +200,7 @@ impl Verdict {
             "broken": self.broken.map(Break::name),
             "plot": self.plot,
             "seed": self.seed,
+            "seconds": self.took.as_secs(),
             "noticed": noticed,
             "ok": self.is_right(),
         })
@@ -122,64 +211,34 @@ struct Attempt {
     program: PathBuf,
     folder: PathBuf,
     seed: u64,
+    plot: Plot,
+    broken: Option<Break>,
 }
 
 impl Attempt {
-    fn provoke(&self, broken: Break, control: bool) -> Result<Verdict> {
+    fn carry_out(&self) -> Result<Verdict> {
+        let begin = Instant::now();
         std::fs::create_dir_all(&self.folder)?;
         let options = SystemOptions {
             nodes: 1,
             program: self.program.clone(),
-            broken: (!control).then(|| broken.name().to_owned()),
+            broken: self.broken.map(|broken| broken.name().to_owned()),
             folder: self.folder.clone(),
         };
         let mut world = World::start(options, self.seed, SECONDS)?;
-        let mut random = Random::new(self.seed, 7);
-        let (plot, senders) = match broken {
-            Break::OffsetsOutsideTransaction
-            | Break::ChangelogOutsideTransaction
-            | Break::DedupeNotRestored => (
-                "kills of both processors",
-                world.under_faults(&kills_of_processors(&mut random))?,
-            ),
-            Break::TimerWithoutOffsets => (
-                "a processor that wakes up after it was replaced",
-                world.zombie(&mut random)?,
-            ),
-            Break::DedupeBeforeRerouting | Break::TokenNotTiedToRange => {
-                ("plain traffic", world.under_faults(&[])?)
-            }
-            Break::RestoreToLastStableOffset => (
-                "a start while another worker's last transaction is open",
-                world.open_transaction()?,
-            ),
-            Break::InitAfterRestore => (
-                "kills of both processors",
-                world.under_faults(&kills_of_processors(&mut random))?,
-            ),
-            Break::AbortAndGoOn => (
-                "a broker that is silent for longer than a transaction may take",
-                world.under_faults(&silences(&mut random))?,
-            ),
-            Break::LoaderWithoutIntent => (
-                "kills of the loader",
-                world.under_faults(&kills_of_loader(&mut random))?,
-            ),
-            Break::DeduplicationWindowTooSmall | Break::ViewDeduplicationOff => (
-                "lost answers of ClickHouse",
-                world.under_faults(&lost_answers(&mut random))?,
-            ),
-            Break::ExpiredVerdictNotRepublished => ("plain traffic", world.under_faults(&[])?),
-            Break::SidecarAcksEarly => (
-                "kills of the sidecar while the broker is silent",
-                world.under_faults(&kills_of_sidecar(&mut random))?,
-            ),
+        let senders = self
+            .plot
+            .carry_out(&mut world, &mut Random::new(self.seed, 7))?;
+        let (patience, depth) = match self.broken {
+            None => (SETTLE, Depth::Everything),
+            Some(_) => (SETTLE_BROKEN, Depth::FirstDifference),
         };
-        let outcome = world.settle(senders, SETTLE)?;
+        let outcome = world.settle(senders, patience, depth)?;
         Ok(Verdict {
-            broken: (!control).then_some(broken),
-            plot,
+            broken: self.broken,
+            plot: self.plot.name(),
             seed: self.seed,
+            took: begin.elapsed(),
             noticed: noticed(&outcome),
         })
     }
@@ -281,21 +340,27 @@ impl World {
     }
 
     /// A processor stands still until the other has its partitions, and goes on while that one
-    /// cannot write over what it does.
+    /// cannot write over what it does. It stands still between batches, so that what it does first
+    /// is a tick.
     fn zombie(&mut self, random: &mut Random) -> Result<Vec<Running>> {
         self.start_roles()?;
         let (first, second) = (Part::Processor(0), Part::Processor(1));
-        let senders = vec![self.send_to_kafka()?, self.send_to_sidecar()];
+        let mut senders = vec![self.send_to_kafka()?, self.send_to_sidecar()];
         self.wait(Duration::from_secs(8))?;
         for (zombie, successor) in [(first, second), (second, first)] {
+            for sender in senders {
+                sender.finish()?;
+            }
+            self.wait(random.millis(400, 600))?;
             self.system.pause(zombie);
+            senders = vec![self.send_to_kafka()?, self.send_to_sidecar()];
             self.wait(random.millis(14_000, 15_000))?;
             self.system.pause(successor);
             self.system.resume(zombie);
             self.wait(random.millis(1_200, 1_800))?;
             self.system.kill(successor);
             self.system.start_part(successor)?;
-            self.wait(Duration::from_secs(8))?;
+            self.wait(Duration::from_secs(6))?;
         }
         Ok(senders)
     }

@@ -14,7 +14,8 @@ use crate::system::System;
 /// What was acknowledged is in the log.
 pub(super) fn promises(book: &Book, input: &Input) -> Check {
     let is_there = |number: &usize| {
-        input.calls.contains_key(number)
+        input.counted.contains_key(number)
+            || input.ends.contains_key(number)
             || input.rejects.contains_key(number)
             || input.counted_before.contains(number)
     };
@@ -46,7 +47,7 @@ pub(super) fn counted(input: &Input, rows: &[Row]) -> Check {
     }
     let mut differences = Vec::new();
     let mut missing: Vec<_> = input
-        .calls
+        .counted
         .keys()
         .filter(|call| !times.contains_key(call))
         .collect();
@@ -58,21 +59,22 @@ pub(super) fn counted(input: &Input, rows: &[Row]) -> Check {
     );
     let mut wrong: Vec<_> = times
         .iter()
-        .filter(|(call, times)| **times > 1 || !input.calls.contains_key(call))
+        .filter(|(call, times)| **times > 1 || !input.counted.contains_key(call))
         .collect();
     wrong.sort();
     differences.extend(wrong.iter().map(|(call, times)| {
-        let sent = input.calls.get(call).copied().unwrap_or_default();
+        let sent = input.counted.get(call).copied().unwrap_or_default();
         format!("call-{call} is counted {times} times, the log has it {sent} times")
     }));
     Check {
-        name: "acknowledged = counted + duplicates + rejected",
+        name: "acknowledged = counted + duplicates + rejected + ends of sessions",
         compared: format!(
-            "{} = {} + {} + {}",
+            "{} = {} + {} + {} + {}",
             input.records,
             rows.len(),
             input.duplicates(),
-            input.rejects.values().sum::<u64>()
+            input.rejects.values().sum::<u64>(),
+            input.ends.len()
         ),
         differences,
     }
@@ -112,12 +114,18 @@ pub(super) fn contents(book: &Book, rows: &[Row], prices: &BTreeMap<String, Rate
     let mut versions = BTreeSet::new();
     for row in rows {
         nanos += row.nanos;
-        versions.insert(&row.price_version);
         let number = row.number;
         match book.events.get(number).map(|(kind, _)| kind) {
-            Some(Kind::Call(call)) if *call == row.call => {}
+            Some(Kind::Call(call)) if *call == row.call && row.revenue.is_none() => {}
+            Some(Kind::Revenue(revenue)) if Some(revenue) == row.revenue.as_ref() => {
+                if row.nanos != 0 {
+                    differences.push(format!("call-{number} is revenue and costs {}", row.nanos));
+                }
+                continue;
+            }
             sent => differences.push(format!("call-{number}: {:?} of {sent:?}", row.call)),
         }
+        versions.insert(&row.price_version);
         match prices.get(&row.price_version) {
             None => differences.push(format!("call-{number}: price book {}", row.price_version)),
             Some(rates) if cost(&row.call, rates) != row.nanos => differences.push(format!(
@@ -156,13 +164,15 @@ pub(super) fn addresses(rows: &[Row]) -> Check {
     }
 }
 
-pub(super) fn rollups(system: &System, rows: &[Row]) -> Result<Vec<Check>> {
+/// The views' sums are those of the rows.
+pub(super) fn rollups(system: &System, rows: &[Row]) -> Result<Check> {
     let warehouse = system.warehouse();
-    let mut wanted: BTreeMap<String, (i128, i128)> = BTreeMap::new();
+    let mut wanted: BTreeMap<String, [i128; 3]> = BTreeMap::new();
     for row in rows {
         let sum = wanted.entry(row.call.customer.clone()).or_default();
-        sum.0 += 1;
-        sum.1 += row.nanos;
+        sum[0] += 1;
+        sum[1] += row.nanos;
+        sum[2] += row.revenue.as_ref().map_or(0, |revenue| revenue.nanos);
     }
     let mut differences = Vec::new();
     for table in ["spend_hourly", "spend_daily"] {
@@ -178,14 +188,14 @@ pub(super) fn rollups(system: &System, rows: &[Row]) -> Result<Vec<Check>> {
     let audit =
         warehouse.numbers("SELECT toInt128(sum(count)), toInt128(sum(nanos)) FROM spend_audit");
     let audit = audit.map_err(|error| anyhow!(error))?;
-    let sum = |pick: fn(&(i128, i128)) -> i128| wanted.values().map(pick).sum::<i128>();
-    let must = vec![sum(|one| one.0), sum(|one| one.1)];
+    let sum = |of: usize| wanted.values().map(|one| one[of]).sum::<i128>();
+    let must = vec![sum(0), sum(1)];
     if audit != must {
         differences.push(format!("spend_audit: {audit:?}, rows say {must:?}"));
     }
-    Ok(vec![Check {
+    Ok(Check {
         name: "rollups = rows",
         compared: format!("{} customers in 2 tables, spend_audit", wanted.len()),
         differences,
-    }])
+    })
 }

@@ -15,8 +15,10 @@ use crate::system::{ID_PREFIX, System};
 #[derive(Debug, Default)]
 pub(super) struct Input {
     pub(super) records: u64,
-    /// How often each call is there.
-    pub(super) calls: HashMap<usize, u64>,
+    /// How often each event that is a row is there.
+    pub(super) counted: HashMap<usize, u64>,
+    /// Ends of sessions: which session each ends.
+    pub(super) ends: BTreeMap<usize, String>,
     /// When the broker took the last step of each looping session, milliseconds since 1970.
     pub(super) last_steps: BTreeMap<String, (u64, i64)>,
     /// Records that belong to the DLQ: how often each is there.
@@ -36,13 +38,19 @@ impl Input {
             match number.and_then(|number| Some((number, &book.events.get(number)?.0))) {
                 None => input.unknown += 1,
                 Some((number, Kind::Call(call))) => {
-                    let times = input.calls.entry(number).or_default();
+                    let times = input.counted.entry(number).or_default();
                     *times += 1;
                     if *times == 1 && is_looping(&call.session) {
                         let steps = input.last_steps.entry(call.session.clone()).or_default();
                         steps.0 += 1;
                         steps.1 = steps.1.max(record.logged_at);
                     }
+                }
+                Some((number, Kind::Revenue(_))) => {
+                    *input.counted.entry(number).or_default() += 1;
+                }
+                Some((number, Kind::SessionEnd(session))) => {
+                    input.ends.insert(number, session.clone());
                 }
                 Some((number, Kind::CountedBefore)) => {
                     input.counted_before.insert(number);
@@ -56,7 +64,7 @@ impl Input {
     }
 
     pub(super) fn duplicates(&self) -> u64 {
-        let again: u64 = self.calls.values().map(|times| times - 1).sum();
+        let again: u64 = self.counted.values().map(|times| times - 1).sum();
         again + self.counted_before.len() as u64
     }
 }
@@ -86,8 +94,8 @@ pub(super) fn settle(
         }
         let count = system.warehouse().numbers("SELECT count() FROM spend");
         let count = count.map_err(|error| anyhow!(error))?[0];
-        if count < input.calls.len() as i128 {
-            waiting.push(format!("{count} rows of {}", input.calls.len()));
+        if count < input.counted.len() as i128 {
+            waiting.push(format!("{count} rows of {}", input.counted.len()));
         }
         // Heartbeats go on, and with them rows of the ledger.
         waiting.retain(|line| !line.ends_with(": 1 records") && !line.ends_with(": 2 records"));

@@ -34,6 +34,15 @@ pub struct Check {
     pub differences: Vec<String>,
 }
 
+/// How far the checks go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Depth {
+    /// All of them.
+    Everything,
+    /// Until one finds a difference.
+    FirstDifference,
+}
+
 /// What the checks look at.
 pub struct Everything<'a> {
     /// The parts.
@@ -46,10 +55,28 @@ pub struct Everything<'a> {
     pub prices: &'a BTreeMap<String, Rates>,
     /// How long everything may take to settle.
     pub patience: Duration,
+    /// How far the checks go.
+    pub depth: Depth,
 }
 
 /// Waits until nothing is under way, then compares everything.
 pub fn everything(all: Everything<'_>) -> Result<Vec<Check>> {
+    let mut checks = compare(all)?;
+    for check in &mut checks {
+        let more = check.differences.len().saturating_sub(SHOWN);
+        check.differences.truncate(SHOWN);
+        if more > 0 {
+            check.differences.push(format!("and {more} more"));
+        }
+    }
+    Ok(checks)
+}
+
+fn compare(all: Everything<'_>) -> Result<Vec<Check>> {
+    let is_enough = |checks: &[Check]| {
+        let differs = checks.iter().any(|check| !check.differences.is_empty());
+        differs && all.depth == Depth::FirstDifference
+    };
     let logs = all.system.logs();
     let input = Input::read(&logs, all.book)?;
     let settled = input::settle(all.system, &logs, &input, all.patience)?;
@@ -62,30 +89,32 @@ pub fn everything(all: Everything<'_>) -> Result<Vec<Check>> {
         counts::rejected(&logs, &input)?,
         counts::contents(all.book, &rows, all.prices),
         counts::addresses(&rows),
+        counts::rollups(all.system, &rows)?,
+        verdicts::blocked_loops(&logs, &input)?,
+        parts::links(all.system, &logs)?,
+        parts::processes(all.system),
+        Check {
+            name: "workers fence their predecessors before they take over",
+            compared: "requests on the wire".to_owned(),
+            differences: all.system.order.wrong(),
+        },
     ];
-    checks.extend(counts::rollups(all.system, &rows)?);
+    // Those that follow wait for what does not come where something is broken.
+    if is_enough(&checks) {
+        return Ok(checks);
+    }
+    checks.push(parts::transactions(&logs)?);
     all.budgets.change();
     all.system
         .operator()
         .apply_budgets(&all.budgets.yaml(), LEDGER_PATIENCE)?;
+    let ended = input.ends.values().cloned().collect();
+    all.budgets.learn(logs.budget_versions()?, ended);
     checks.push(verdicts::verdicts(all.system, &logs, all.budgets, &rows)?);
-    checks.push(verdicts::decisions(all.system, all.budgets, &rows));
-    checks.push(verdicts::blocked_loops(&logs, &input)?);
-    checks.push(parts::transactions(&logs)?);
-    checks.push(parts::links(all.system, &logs)?);
-    checks.push(parts::processes(all.system));
-    checks.push(Check {
-        name: "workers fence their predecessors before they take over",
-        compared: "requests on the wire".to_owned(),
-        differences: all.system.order.wrong(),
-    });
-    checks.extend(parts::audit(all.system));
-    for check in &mut checks {
-        let more = check.differences.len().saturating_sub(SHOWN);
-        check.differences.truncate(SHOWN);
-        if more > 0 {
-            check.differences.push(format!("and {more} more"));
-        }
+    if is_enough(&checks) {
+        return Ok(checks);
     }
+    checks.push(verdicts::decisions(all.system, all.budgets, &rows));
+    checks.extend(parts::audit(all.system));
     Ok(checks)
 }

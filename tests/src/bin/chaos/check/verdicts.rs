@@ -63,7 +63,8 @@ pub(super) fn decisions(system: &System, budgets: &Budgets, rows: &[Row]) -> Che
         plan: call.plan.clone(),
         ..Call::default()
     };
-    let kinds: BTreeSet<Call> = rows.iter().map(|row| kind(&row.call)).collect();
+    let calls = rows.iter().filter(|row| row.revenue.is_none());
+    let kinds: BTreeSet<Call> = calls.map(|row| kind(&row.call)).collect();
     let ask = |call: &Call| -> Result<String> {
         let question = json!({
             "workspace": WORKSPACE, "customer": call.customer, "feature": call.feature,
@@ -97,18 +98,21 @@ pub(super) fn decisions(system: &System, budgets: &Budgets, rows: &[Row]) -> Che
     }
 }
 
-/// The entries of budgets that know the limits in force.
+/// The entries of budgets that know the limits in force, and of those that are gone.
 fn published(logs: &Logs, budgets: &Budgets) -> Result<BTreeMap<String, Standing>> {
     let mut found = BTreeMap::new();
     for (key, entry) in logs.table("blocklist")? {
-        let Some(limit) = entry["budget"].as_str().and_then(|id| budgets.limit_of(id)) else {
+        let id = entry["budget"].as_str().unwrap_or_default();
+        let limit = budgets.limit_of(id);
+        if limit.is_none() && !budgets.has_gone(id) {
             continue;
-        };
+        }
         let amount = |name: &str| {
             let dollars = entry[format!("{name}_usd")].as_str().map(str::to_owned);
             dollars.or_else(|| Some(entry[format!("{name}_calls")].as_u64()?.to_string()))
         };
-        if amount("limit").as_ref() != Some(&limit) {
+        // What a budget leaves behind when it goes is wrong whatever it says.
+        if limit.is_some() && amount("limit") != limit {
             continue;
         }
         let standing = Standing {
