@@ -43,10 +43,30 @@ pub fn to_hex(fingerprint: u64) -> String {
 
 /// The fingerprint with these 16 hex digits; `None` for any other text.
 pub fn parse_hex(text: &str) -> Option<u64> {
-    // `from_str_radix` alone would accept a sign.
-    let hex = text.len() == 16 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
-    hex.then(|| u64::from_str_radix(text, 16).ok()).flatten()
+    let digits: &[u8; 16] = text.as_bytes().try_into().ok()?;
+    let mut number = 0;
+    let mut all = 0;
+    // By a table: digits of fingerprints are random, so branches would be guessed wrong.
+    for digit in digits {
+        let value = HEX_VALUES[usize::from(*digit)];
+        all |= value;
+        number = number << 4 | u64::from(value & 0xf);
+    }
+    (all & NOT_HEX == 0).then_some(number)
 }
+
+const NOT_HEX: u8 = 0x80;
+/// What each byte is worth as a hex digit.
+static HEX_VALUES: [u8; 256] = {
+    let mut values = [NOT_HEX; 256];
+    let mut value = 0;
+    while value < 16 {
+        values[b"0123456789abcdef"[value] as usize] = value as u8;
+        values[b"0123456789ABCDEF"[value] as usize] = value as u8;
+        value += 1;
+    }
+    values
+};
 
 fn keyed_hash(key: &[u8], domain: &str, first: &str, second: &str) -> u64 {
     let mut mac = Hmac::<Sha256>::new_from_slice(key).expect("HMAC accepts keys of every length");

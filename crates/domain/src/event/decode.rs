@@ -13,6 +13,7 @@ use super::envelope::{Data, Envelope};
 use super::json::{Field, JsonKind, Members, ObjectInto, TextField};
 use super::mend::Mender;
 use super::reject::{RejectReason, Rejection, quoted};
+use super::scan::scan_into;
 use super::usage_format::{self, UsageFormat};
 use super::{Body, Call, Event, Flags, MAX_CLOCK_AHEAD_MILLIS, MAX_EVENT_BYTES};
 use crate::identity::Identity;
@@ -39,6 +40,38 @@ pub fn decode<'a>(
     headers: &[(&'a str, &'a [u8])],
     arrival: UnixMillis,
 ) -> Result<Event<'a>, Rejection> {
+    decode_with(Reader::Quick, value, headers, arrival)
+}
+
+/// As [`decode`], but every byte of JSON is read by `serde_json`: what the quick reading is held
+/// against.
+///
+/// # Errors
+/// As [`decode`].
+pub fn decode_thoroughly<'a>(
+    value: &'a [u8],
+    headers: &[(&'a str, &'a [u8])],
+    arrival: UnixMillis,
+) -> Result<Event<'a>, Rejection> {
+    decode_with(Reader::Thorough, value, headers, arrival)
+}
+
+/// Who reads JSON.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Reader {
+    /// [`super::scan`], and `serde_json` where that does not know what to do.
+    Quick,
+    /// `serde_json`.
+    Thorough,
+}
+
+#[inline]
+fn decode_with<'a>(
+    reader: Reader,
+    value: &'a [u8],
+    headers: &[(&'a str, &'a [u8])],
+    arrival: UnixMillis,
+) -> Result<Event<'a>, Rejection> {
     if value.len() > MAX_EVENT_BYTES {
         let detail = format!(
             "the event has {} bytes, at most {MAX_EVENT_BYTES} are allowed; send counts and names, no content",
@@ -56,10 +89,10 @@ pub fn decode<'a>(
     // Filled in place: it is more than a kilobyte, and this runs for every event.
     let mut envelope = Envelope::default();
     match content_mode(headers)? {
-        Mode::Structured => structured(text, &mut envelope)?,
-        Mode::Binary => binary(text, headers, &mut envelope)?,
+        Mode::Structured => structured(text, reader, &mut envelope)?,
+        Mode::Binary => binary(text, headers, reader, &mut envelope)?,
     }
-    judge(&mut envelope, arrival)
+    judge(&mut envelope, reader, arrival)
 }
 
 enum Mode {
@@ -89,8 +122,12 @@ fn content_mode(headers: &[(&str, &[u8])]) -> Result<Mode, Rejection> {
     Ok(mode)
 }
 
-fn structured<'a>(text: &'a str, envelope: &mut Envelope<'a>) -> Result<(), Rejection> {
-    let kind = read_json(text, envelope)?;
+fn structured<'a>(
+    text: &'a str,
+    reader: Reader,
+    envelope: &mut Envelope<'a>,
+) -> Result<(), Rejection> {
+    let kind = read_json(text, reader, envelope)?;
     if kind != JsonKind::Object {
         let detail = format!(
             "the value is {}; send one JSON object with the CloudEvents attributes and data",
@@ -104,6 +141,7 @@ fn structured<'a>(text: &'a str, envelope: &mut Envelope<'a>) -> Result<(), Reje
 fn binary<'a>(
     text: &'a str,
     headers: &[(&'a str, &'a [u8])],
+    reader: Reader,
     envelope: &mut Envelope<'a>,
 ) -> Result<(), Rejection> {
     for (name, value) in headers {
@@ -120,12 +158,22 @@ fn binary<'a>(
         })?;
         *field = Field::Value(Cow::Borrowed(text));
     }
-    envelope.data_kind = read_json(text, &mut envelope.data)?;
+    envelope.data_kind = read_json(text, reader, &mut envelope.data)?;
     Ok(())
 }
 
-/// Reads `text`, which must be one JSON value and nothing else, into `target`.
-fn read_json<'a, T: Members<'a>>(text: &'a str, target: &mut T) -> Result<JsonKind, Rejection> {
+/// Reads `text`, which must be one JSON value and nothing else, into the empty `target`.
+fn read_json<'a, T: Members<'a> + Default>(
+    text: &'a str,
+    reader: Reader,
+    target: &mut T,
+) -> Result<JsonKind, Rejection> {
+    if reader == Reader::Quick {
+        if let Ok(kind) = scan_into(text, target) {
+            return Ok(kind);
+        }
+        *target = T::default();
+    }
     let mut deserializer = serde_json::Deserializer::from_str(text);
     ObjectInto(target)
         .deserialize(&mut deserializer)
@@ -165,7 +213,11 @@ fn required<'a>(
 }
 
 #[inline]
-fn judge<'a>(envelope: &mut Envelope<'a>, arrival: UnixMillis) -> Result<Event<'a>, Rejection> {
+fn judge<'a>(
+    envelope: &mut Envelope<'a>,
+    reader: Reader,
+    arrival: UnixMillis,
+) -> Result<Event<'a>, Rejection> {
     match &envelope.specversion {
         Field::Value(version) if version == "1.0" => {}
         Field::Value(version) => {
@@ -217,7 +269,7 @@ fn judge<'a>(envelope: &mut Envelope<'a>, arrival: UnixMillis) -> Result<Event<'
     let (model, body) = match &*event_type {
         USAGE_TYPE => {
             let model = required(&mut mender, &mut data.model, "data.model")?;
-            (model, Body::Usage(call(&mut mender, data)?))
+            (model, Body::Usage(call(&mut mender, reader, data)?))
         }
         REVENUE_TYPE => {
             let amount = mender.revenue(take(&mut data.revenue_usd))?;
@@ -292,7 +344,11 @@ fn final_phase(field: &TextField<'_>) -> Result<&'static str, Rejection> {
 }
 
 #[inline]
-fn call<'a>(mender: &mut Mender, data: &mut Data<'a>) -> Result<Call<'a>, Rejection> {
+fn call<'a>(
+    mender: &mut Mender,
+    reader: Reader,
+    data: &mut Data<'a>,
+) -> Result<Call<'a>, Rejection> {
     let mut units = mender.units(take(&mut data.units), data.units_kind)?;
     let format = match &data.usage_format {
         Field::Absent => UsageFormat::Spendfuse,
@@ -302,7 +358,7 @@ fn call<'a>(mender: &mut Mender, data: &mut Data<'a>) -> Result<Call<'a>, Reject
         Field::Wrong(kind) => return Err(usage_format::unknown_format(kind.words())),
     };
     let raw = data.usage.map_or("null", |raw| raw.get());
-    let reading = usage_format::read(format, raw, !units.is_empty())?;
+    let reading = usage_format::read_with(reader, format, raw, !units.is_empty())?;
     if reading.disputed {
         mender.flags.insert(Flags::DISPUTED);
     }

@@ -21,9 +21,10 @@ mod json;
 mod mend;
 mod redact;
 mod reject;
+mod scan;
 pub mod usage_format;
 
-pub use decode::{REVENUE_TYPE, SESSION_END_TYPE, USAGE_TYPE, decode};
+pub use decode::{REVENUE_TYPE, SESSION_END_TYPE, USAGE_TYPE, decode, decode_thoroughly};
 pub use encode::{EnvelopeDefaults, complete, encode};
 pub use flags::Flags;
 pub use redact::redact;

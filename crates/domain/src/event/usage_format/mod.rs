@@ -6,8 +6,10 @@
 
 use serde::de::DeserializeSeed;
 
+use super::decode::Reader;
 use super::json::{JsonKind, ObjectInto};
 use super::reject::{RejectReason, Rejection};
+use super::scan::scan_into;
 use crate::tokens::TokenClasses;
 
 mod anthropic;
@@ -114,7 +116,17 @@ pub struct Reading {
 /// `missing_field` where it is null; `bad_usage` where it is no object, a count is no integer
 /// between 0 and 10⁹, or none of its members is a count of this format.
 pub fn read(format: UsageFormat, json: &str, has_units: bool) -> Result<Reading, Rejection> {
-    let (kind, counts) = walk_object(format, json)?;
+    read_with(Reader::Quick, format, json, has_units)
+}
+
+#[inline]
+pub(super) fn read_with(
+    reader: Reader,
+    format: UsageFormat,
+    json: &str,
+    has_units: bool,
+) -> Result<Reading, Rejection> {
+    let (kind, counts) = walk_object(reader, format, json)?;
     match kind {
         JsonKind::Object => {}
         JsonKind::Absent | JsonKind::Null => {
@@ -132,7 +144,7 @@ pub fn read(format: UsageFormat, json: &str, has_units: bool) -> Result<Reading,
         return Err(bad(problem));
     }
     if counts.nothing_known() && !has_units {
-        return Err(unrecognised(format, json));
+        return Err(unrecognised(reader, format, json));
     }
     let reading = format.classes(&counts);
     // Sums of counts (Gemini's lists and tool use, surplus of a total) can pass the bound of one.
@@ -149,13 +161,23 @@ pub fn read(format: UsageFormat, json: &str, has_units: bool) -> Result<Reading,
     Ok(reading)
 }
 
-fn walk_object(format: UsageFormat, json: &str) -> Result<(JsonKind, Counts), Rejection> {
-    let mut reader = SectionReader::top(format);
+fn walk_object(
+    reader: Reader,
+    format: UsageFormat,
+    json: &str,
+) -> Result<(JsonKind, Counts), Rejection> {
+    if reader == Reader::Quick {
+        let mut section = SectionReader::top(format);
+        if let Ok(kind) = scan_into(json, &mut section) {
+            return Ok((kind, section.counts));
+        }
+    }
+    let mut section = SectionReader::top(format);
     let mut deserializer = serde_json::Deserializer::from_str(json);
-    let kind = ObjectInto(&mut reader)
+    let kind = ObjectInto(&mut section)
         .deserialize(&mut deserializer)
         .map_err(|_| bad("data.usage holds a number or text that cannot be read; write counts as plain integers"))?;
-    Ok((kind, reader.counts))
+    Ok((kind, section.counts))
 }
 
 fn bad(detail: impl Into<String>) -> Rejection {
@@ -163,10 +185,10 @@ fn bad(detail: impl Into<String>) -> Rejection {
 }
 
 /// An object without a single count of its format: most likely another provider's, so say whose.
-fn unrecognised(format: UsageFormat, json: &str) -> Rejection {
-    let fitting = UsageFormat::ALL
-        .into_iter()
-        .find(|other| walk_object(*other, json).is_ok_and(|(_, counts)| !counts.nothing_known()));
+fn unrecognised(reader: Reader, format: UsageFormat, json: &str) -> Rejection {
+    let fitting = UsageFormat::ALL.into_iter().find(|other| {
+        walk_object(reader, *other, json).is_ok_and(|(_, counts)| !counts.nothing_known())
+    });
     let advice = match fitting {
         Some(other) => format!(
             "it looks like \"{0}\": set data.usage_format to \"{0}\"",
