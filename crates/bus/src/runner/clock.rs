@@ -4,7 +4,7 @@
 //! (`LogAppendTime`). This machine's clock may be wrong or jump: two hours ahead it would end every
 //! session and promise guards a completeness that is not there, and since time never goes back that
 //! would last for two hours. So a worker reads the time off the log: the record that it has just
-//! committed bears the broker's stamp, and from there on the monotonic clock counts.
+//! committed for a tick bears the broker's stamp, and from there on the monotonic clock counts.
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 

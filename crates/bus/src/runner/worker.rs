@@ -73,7 +73,7 @@ pub(super) fn live<L: StageLogic>(
         kept: Vec::new(),
         slot_of: vec![None; config.partitions as usize],
         batch: Batch::default(),
-        reads_clock: false,
+        last_write: None,
         next_tick: Instant::now() + config.tick_every,
     }
     .run()
@@ -133,8 +133,8 @@ struct Worker<'w, L: StageLogic> {
     /// Index into `slots` by partition.
     slot_of: Vec<Option<usize>>,
     batch: Batch,
-    /// Whether the first partition is committed although it has nothing to say.
-    reads_clock: bool,
+    /// One of the partitions of the last commit, and when that was.
+    last_write: Option<(u32, Instant)>,
     next_tick: Instant,
 }
 
@@ -256,40 +256,41 @@ impl<L: StageLogic> Worker<'_, L> {
             return Ok(());
         }
         self.call_between_batches();
-        if self.clock.is_due() {
-            self.read_clock()?;
-        }
-        let Some(now_millis) = self.clock.known_millis() else {
-            // Without the broker there is nothing to say either.
-            return Ok(());
-        };
+        // As long as only this machine's clock is known, no time passes: `at_end` is not said.
+        let is_known = self.clock.known_millis().is_some();
+        let now_millis = self.clock.millis();
         let backlogs = backlogs(self.config, self.poller, &self.slots);
         for (slot, backlog) in self.slots.iter_mut().zip(backlogs) {
             slot.logic.begin(slot.seq + 1, now_millis);
             slot.begun = true;
-            slot.logic.tick(now_millis, backlog == Some(0));
+            slot.logic.tick(now_millis, is_known && backlog == Some(0));
         }
-        self.commit_if_output()
+        self.commit_if_output()?;
+        if self.clock.is_due() {
+            self.read_clock();
+        }
+        Ok(())
     }
 
-    /// Reads the broker's clock off a record that is committed for it. Where that does not work the
+    /// Reads the broker's clock off the record that was committed last. Where that does not work the
     /// clock goes on as it is, and the next tick tries again.
-    fn read_clock(&mut self) -> Result<(), BusError> {
-        let partition = self.slots[0].partition;
-        self.reads_clock = true;
-        let committed = self.commit();
-        self.reads_clock = false;
-        committed?;
-        let at = Instant::now();
+    fn read_clock(&mut self) {
+        let Some((partition, at)) = self.last_write else {
+            return;
+        };
         let (kafka, changelog) = (&self.config.kafka, &self.config.changelog);
         match last_timestamp(kafka, changelog, partition, CLOCK_PATIENCE) {
-            Ok(Some(millis)) => self.clock.set(millis, at),
+            Ok(Some(millis)) => {
+                if self.clock.known_millis().is_none() {
+                    self.next_tick = Instant::now();
+                }
+                self.clock.set(millis, at);
+            }
             Ok(None) => {}
             Err(error) => {
                 tracing::debug!(stage = self.config.stage, error = %error, "broker's time not read");
             }
         }
-        Ok(())
     }
 
     fn commit_open_batch(&mut self) -> Result<(), BusError> {
@@ -312,9 +313,8 @@ impl<L: StageLogic> Worker<'_, L> {
         let inputs = &self.config.inputs;
         let mut offsets = TopicPartitionList::new();
         self.producer.begin()?;
-        for (index, slot) in self.slots.iter_mut().enumerate() {
-            let is_for_clock = self.reads_clock && index == 0;
-            if slot.records == 0 && !slot.logic.has_output() && !is_for_clock {
+        for slot in &mut self.slots {
+            if slot.records == 0 && !slot.logic.has_output() {
                 continue;
             }
             self.suspicion.now(Doing::Finishing(slot.partition));
@@ -344,12 +344,14 @@ impl<L: StageLogic> Worker<'_, L> {
                 broken::after_failure(&mut self.producer, self.config, failure)
             })?;
         self.suspicion.committed();
+        self.last_write = None;
         for slot in &mut self.slots {
             if offsets
                 .find_partition(&inputs[0], slot.partition.cast_signed())
                 .is_some()
             {
                 slot.committed();
+                self.last_write = Some((slot.partition, Instant::now()));
             }
         }
         let stage = self.config.stage;
@@ -379,6 +381,7 @@ impl<L: StageLogic> Worker<'_, L> {
     fn drop_partitions(&mut self) {
         self.kept.clear();
         self.slots.clear();
+        self.last_write = None;
         self.slot_of.fill(None);
         self.batch.clear();
         self.suspicion.discarded();
