@@ -112,8 +112,14 @@ impl ScopeText {
     }
 
     fn escaped(&mut self, value: &str) {
+        let is_plain =
+            |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~');
+        if value.bytes().all(is_plain) {
+            self.0.push_str(value);
+            return;
+        }
         for byte in value.bytes() {
-            if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~') {
+            if is_plain(byte) {
                 self.0.push(char::from(byte));
             } else {
                 write!(self.0, "%{byte:02X}").expect("writing to a String cannot fail");

@@ -10,6 +10,7 @@ use jiff::tz::TimeZone;
 use spendfuse_domain::budget::{Budget, BudgetId};
 use spendfuse_domain::finding::DetectorRules;
 use spendfuse_domain::scope::{Dimension, Filter, Pattern, ScopeText};
+use spendfuse_domain::window::WindowKind;
 use xxhash_rust::xxh3::xxh3_64;
 
 /// A scope shape with the predicate that spend must meet.
@@ -34,6 +35,9 @@ pub struct CompiledBudget {
     pub revision: u64,
     /// Changes only when a new count starts.
     pub count_id: u64,
+    /// Dimensions of its accounts' scopes in their natural order: those of a session budget name
+    /// the session too.
+    pub shape: Vec<Dimension>,
 }
 
 /// Which budgets count the scopes of one series.
@@ -128,6 +132,20 @@ impl BudgetBook {
     }
 }
 
+fn account_shape(budget: &Budget) -> Vec<Dimension> {
+    let mut shape = budget.scope.shape();
+    let session = match budget.window {
+        WindowKind::RootSession => Dimension::RootSession,
+        WindowKind::Session => Dimension::Session,
+        _ => return shape,
+    };
+    if !shape.contains(&session) {
+        shape.push(session);
+        shape.sort();
+    }
+    shape
+}
+
 impl CompiledBudget {
     fn new(budget: Budget) -> Self {
         let zone = TimeZone::get(&budget.timezone).unwrap_or(TimeZone::UTC);
@@ -143,6 +161,7 @@ impl CompiledBudget {
         Self {
             revision: xxh3_64(&budget.to_record()),
             count_id: xxh3_64(count_text.as_bytes()),
+            shape: account_shape(&budget),
             zone,
             budget,
         }

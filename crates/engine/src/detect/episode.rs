@@ -87,7 +87,7 @@ pub enum Change {
     /// It opened or grew.
     Grew,
     /// It ended; here is its last state.
-    Closed(Episode),
+    Closed(Box<Episode>),
 }
 
 /// Applies what a detector observed in `step` to its episode.
@@ -99,27 +99,25 @@ pub fn apply(
 ) -> Change {
     match observation {
         Observation::Silent => Change::None,
-        Observation::Quiet => {
-            let closed = episode.take();
-            closed.map_or(Change::None, |closed| Change::Closed(*closed))
-        }
+        Observation::Quiet => episode.take().map_or(Change::None, Change::Closed),
         Observation::Fires(measurement) => {
-            let begin = || Episode {
-                opened_at: step.time,
-                last_at: step.time,
-                severity: 0,
-                measured: 0.0,
-                threshold: measurement.threshold,
-                wasted: Nanos::ZERO,
-                evidence: Vec::new(),
-                in_a_row: 0,
-                alerted: false,
-                blocked_until: None,
-                customer: owner.customer.to_owned(),
-                feature: owner.feature.to_owned(),
-                rule: owner.rule.to_owned(),
-            };
-            let open = episode.get_or_insert_with(|| Box::new(begin()));
+            let open = episode.get_or_insert_with(|| {
+                Box::new(Episode {
+                    opened_at: step.time,
+                    last_at: step.time,
+                    severity: 0,
+                    measured: 0.0,
+                    threshold: measurement.threshold,
+                    wasted: Nanos::ZERO,
+                    evidence: Vec::new(),
+                    in_a_row: 0,
+                    alerted: false,
+                    blocked_until: None,
+                    customer: owner.customer.to_owned(),
+                    feature: owner.feature.to_owned(),
+                    rule: owner.rule.to_owned(),
+                })
+            });
             open.last_at = open.last_at.max(step.time);
             open.severity = open.severity.max(measurement.severity as u8);
             open.measured = measurement.measured;

@@ -87,6 +87,7 @@ pub struct Lane {
     previous: Option<PreviousStep>,
     #[n(5)]
     chain: ToolChain,
+    // Boxed, since few lanes have an open episode: else a lane would be several times as large.
     #[n(6)]
     prompt_loop: Option<Box<Episode>>,
     #[n(7)]

@@ -6,7 +6,7 @@ use spendfuse_domain::event::Event;
 use spendfuse_domain::routing::partition_of;
 use spendfuse_domain::scope::{Dimension, Dimensions, scope_text};
 use spendfuse_domain::{Nanos, UnixMillis};
-use xxhash_rust::xxh3::Xxh3;
+use xxhash_rust::xxh3::xxh3_128;
 
 use crate::book::Series;
 use crate::delta::{DeltaEntry, Deltas};
@@ -18,6 +18,8 @@ const MAX_INTERNED: usize = 1 << 20;
 struct InternedScope {
     text: String,
     ledger_partition: u32,
+    /// Place of the entry to which it was added last, as long as that entry is there.
+    last_entry: u32,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -31,9 +33,16 @@ struct EntryKey {
 struct Sum {
     spend: Spend,
     unpriced: Nanos,
-    source: String,
-    id: String,
+    last: EventPlace,
     time: UnixMillis,
+}
+
+/// Where `source` and `id` of an event stand among the texts of the commit.
+#[derive(Clone, Copy, Debug)]
+struct EventPlace {
+    start: usize,
+    source_bytes: usize,
+    id_bytes: usize,
 }
 
 /// The sums of the running commit.
@@ -46,6 +55,11 @@ pub struct Fold {
     sums: HashMap<EntryKey, u32>,
     /// In the order of first appearance, so that equal input gives equal records.
     entries: Vec<(EntryKey, Sum)>,
+    /// `source` and `id` of every event, one after the other: a sum names its last event by its
+    /// place here, since copying the texts into every sum would cost more than adding up.
+    event_texts: String,
+    /// Room for what is hashed.
+    hashed: Vec<u8>,
 }
 
 impl Fold {
@@ -59,6 +73,11 @@ impl Fold {
 
     /// Adds an event's spend to every series that it belongs to.
     pub fn add(&mut self, series: &[Series], event: &Event<'_>, spend: Spend, unpriced: Nanos) {
+        let last = EventPlace {
+            start: self.event_texts.len(),
+            source_bytes: event.source.len(),
+            id_bytes: event.id.len(),
+        };
         for (place, one) in series.iter().enumerate() {
             if !one.filter.holds(&event.attribution) {
                 continue;
@@ -71,31 +90,36 @@ impl Fold {
                 scope,
                 minute: event.time.minute(),
             };
-            self.add_to(key, event, spend, unpriced);
+            if self.event_texts.len() == last.start {
+                self.event_texts.push_str(&event.source);
+                self.event_texts.push_str(&event.id);
+            }
+            let sum = self.sum_of(key, last, event.time);
+            sum.spend.add(spend);
+            sum.unpriced += unpriced;
+            sum.last = last;
+            sum.time = event.time;
         }
     }
 
-    fn add_to(&mut self, key: EntryKey, event: &Event<'_>, spend: Spend, unpriced: Nanos) {
-        let next = self.entries.len() as u32;
-        let place = *self.sums.entry(key).or_insert(next);
-        if place == next {
-            let sum = Sum {
-                spend: Spend::default(),
-                unpriced: Nanos::ZERO,
-                source: String::new(),
-                id: String::new(),
-                time: event.time,
-            };
-            self.entries.push((key, sum));
+    fn sum_of(&mut self, key: EntryKey, last: EventPlace, time: UnixMillis) -> &mut Sum {
+        let scope = &mut self.scopes[key.scope as usize];
+        // Nearly every event lies in the same minute as the one before.
+        let known = self.entries.get(scope.last_entry as usize);
+        if known.is_none_or(|(known, _)| *known != key) {
+            let next = self.entries.len() as u32;
+            scope.last_entry = *self.sums.entry(key).or_insert(next);
+            if scope.last_entry == next {
+                let sum = Sum {
+                    spend: Spend::default(),
+                    unpriced: Nanos::ZERO,
+                    last,
+                    time,
+                };
+                self.entries.push((key, sum));
+            }
         }
-        let sum = &mut self.entries[place as usize].1;
-        sum.spend.add(spend);
-        sum.unpriced += unpriced;
-        sum.source.clear();
-        sum.source.push_str(&event.source);
-        sum.id.clear();
-        sum.id.push_str(&event.id);
-        sum.time = event.time;
+        &mut self.entries[scope.last_entry as usize].1
     }
 
     /// The scope of `values` in a series; `None` where a dimension is absent.
@@ -105,17 +129,18 @@ impl Fold {
         shape: &[Dimension],
         values: &D,
     ) -> Option<u32> {
-        let mut hasher = Xxh3::new();
-        hasher.update(&series.to_le_bytes());
+        self.hashed.clear();
+        self.hashed.extend_from_slice(&series.to_le_bytes());
         for dimension in shape {
             let value = values.value(dimension);
             if value.is_empty() {
                 return None;
             }
-            hasher.update(&(value.len() as u32).to_le_bytes());
-            hasher.update(value.as_bytes());
+            self.hashed
+                .extend_from_slice(&(value.len() as u32).to_le_bytes());
+            self.hashed.extend_from_slice(value.as_bytes());
         }
-        let hash = hasher.digest128();
+        let hash = xxh3_128(&self.hashed);
         if let Some(known) = self.by_values.get(&hash) {
             return Some(*known);
         }
@@ -124,6 +149,7 @@ impl Fold {
         self.scopes.push(InternedScope {
             ledger_partition: partition_of(text.as_bytes(), self.ledger_partitions),
             text,
+            last_entry: u32::MAX,
         });
         self.by_values.insert(hash, scope);
         Some(scope)
@@ -135,6 +161,12 @@ impl Fold {
         by_partition.resize_with(self.ledger_partitions as usize, || None);
         for (key, sum) in self.entries.drain(..) {
             let scope = &self.scopes[key.scope as usize];
+            let EventPlace {
+                start,
+                source_bytes,
+                id_bytes,
+            } = sum.last;
+            let id_start = start + source_bytes;
             let (deltas, places) =
                 by_partition[scope.ledger_partition as usize].get_or_insert_default();
             let place = *places.entry(key.series).or_insert_with(|| {
@@ -149,12 +181,13 @@ impl Fold {
                 unpriced: sum.unpriced,
                 tokens: sum.spend.tokens,
                 calls: sum.spend.calls,
-                source: sum.source,
-                id: sum.id,
+                source: self.event_texts[start..id_start].to_owned(),
+                id: self.event_texts[id_start..id_start + id_bytes].to_owned(),
                 time: sum.time,
             });
         }
         self.sums.clear();
+        self.event_texts.clear();
         if self.scopes.len() > MAX_INTERNED {
             self.forget_scopes();
         }

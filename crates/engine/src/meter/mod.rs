@@ -309,8 +309,7 @@ impl Meter {
             calls: 1,
         };
         let unpriced = charge.at_ceiling;
-        let book = Arc::clone(&self.book);
-        self.fold.add(&book.series, event, spend, unpriced);
+        self.fold.add(&self.book.series, event, spend, unpriced);
         self.watch_sessions(event, call, charge, spend, unpriced);
         self.tell_people(event, flags);
     }

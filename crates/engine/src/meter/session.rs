@@ -7,9 +7,10 @@ use spendfuse_domain::budget::Spend;
 use spendfuse_domain::event::Event;
 use spendfuse_domain::scope::{Dimension, Dimensions, ScopeText, scope_text};
 use spendfuse_domain::window::WindowKind;
-use spendfuse_domain::{Budget, Nanos, UnixMillis};
+use spendfuse_domain::{Nanos, UnixMillis};
 
 use crate::account::{Account, AccountPlace};
+use crate::book::CompiledBudget;
 use crate::codec;
 use crate::detect::lane::{Lane, LaneRule};
 
@@ -158,42 +159,33 @@ impl Session {
         }
     }
 
-    /// Takes out the account of `budget` in `scope` where it belongs to another count.
-    pub fn take_outdated(
-        &mut self,
-        budget: &Budget,
-        count_id: u64,
-        scope: &str,
-    ) -> Option<SessionAccount> {
-        let outdated = |one: &SessionAccount| {
-            one.scope == scope && one.budget == budget.id.as_str() && one.count_id != count_id
-        };
-        let place = self.accounts.iter().position(outdated)?;
-        Some(self.accounts.remove(place))
-    }
-
-    /// The account of `budget` in `scope`, made where it is new.
+    /// The account of a budget in `scope`, made where it is new, and the one that it replaces where
+    /// that belongs to another count.
     pub fn account_mut(
         &mut self,
-        budget: &Budget,
-        count_id: u64,
-        scope: &str,
-    ) -> &mut SessionAccount {
+        compiled: &CompiledBudget,
+        scope: String,
+    ) -> (&mut SessionAccount, Option<SessionAccount>) {
+        let (budget, count_id) = (compiled.budget.id.as_str(), compiled.count_id);
         let known = self
             .accounts
             .iter()
-            .position(|one| one.scope == scope && one.budget == budget.id.as_str());
-        let place = known.unwrap_or_else(|| {
-            self.accounts.reserve_exact(1);
-            self.accounts.push(SessionAccount {
-                budget: budget.id.to_string(),
-                count_id,
-                scope: scope.to_owned(),
-                account: Account::default(),
-            });
-            self.accounts.len() - 1
+            .position(|one| one.budget == budget && one.scope == scope);
+        if let Some(place) = known
+            && self.accounts[place].count_id == count_id
+        {
+            return (&mut self.accounts[place], None);
+        }
+        let outdated = known.map(|place| self.accounts.remove(place));
+        self.accounts.reserve_exact(1);
+        self.accounts.push(SessionAccount {
+            budget: budget.to_owned(),
+            count_id,
+            scope,
+            account: Account::default(),
         });
-        &mut self.accounts[place]
+        let last = self.accounts.len() - 1;
+        (&mut self.accounts[last], outdated)
     }
 
     /// Place of the lane of `agent` on `model`, which stays the same as long as the session lives.
@@ -246,7 +238,8 @@ pub fn account_place<'a>(
 
 /// The scope of a session budget for an event: the budget's own scope with the session added.
 /// `None` where the event lies outside the budget or has no session.
-pub fn session_scope(budget: &Budget, event: &Event<'_>) -> Option<String> {
+pub fn session_scope(compiled: &CompiledBudget, event: &Event<'_>) -> Option<String> {
+    let budget = &compiled.budget;
     let mut attribution = Cow::Borrowed(&event.attribution);
     let dimension = match budget.window {
         WindowKind::RootSession => Dimension::RootSession,
@@ -263,10 +256,5 @@ pub fn session_scope(budget: &Budget, event: &Event<'_>) -> Option<String> {
     {
         return None;
     }
-    let mut shape = budget.scope.shape();
-    if !shape.contains(&dimension) {
-        shape.push(dimension);
-        shape.sort();
-    }
-    scope_text(&shape, attribution)
+    scope_text(&compiled.shape, attribution)
 }

@@ -14,6 +14,7 @@ use super::session::{Session, SessionName, session_scope};
 use super::sessions::SessionId;
 use super::{Charge, EpisodePlace, Meter, SLICE};
 use crate::alert::{Alert, AlertKind};
+use crate::book::BudgetBook;
 use crate::detect::episode::{Change, Episode};
 use crate::detect::lane::{LaneRule, LaneRules};
 use crate::detect::{StepFacts, is_generation};
@@ -31,51 +32,66 @@ impl Meter {
             return;
         };
         let session = SessionName::of(event);
-        self.keep_alive(session, root);
-        self.count_session_budgets(event, spend, unpriced);
+        // Held once for all that follows: counting up and down costs as much as a lookup.
+        let book = Arc::clone(&self.book);
+        let mut known = self.keep_alive(&book, session, root);
+        self.count_session_budgets(&book, event, &mut known, spend, unpriced);
         if let Some(session) = session
             && is_generation(&call.operation)
         {
-            self.run_detectors(session, event, call, charge);
+            self.run_detectors(&book, session, known, event, call, charge);
         }
     }
 
     /// Every call of a session keeps it alive, whether or not a budget or a detector looks at it.
-    fn keep_alive(&mut self, session: Option<SessionName<'_>>, root: SessionName<'_>) {
-        if let Some(session) = session {
-            self.touch_if_live(session);
-        }
-        let is_rooted =
-            |place: &u32| self.book.budget(*place).budget.window == WindowKind::RootSession;
-        if self.book.session_budgets.iter().any(is_rooted) {
+    /// Returns the session that the call names, where it is live.
+    fn keep_alive(
+        &mut self,
+        book: &BudgetBook,
+        session: Option<SessionName<'_>>,
+        root: SessionName<'_>,
+    ) -> Option<SessionId> {
+        let known = session.and_then(|session| self.touch_if_live(session));
+        let is_rooted = |place: &u32| book.budget(*place).budget.window == WindowKind::RootSession;
+        if book.session_budgets.iter().any(is_rooted) {
             self.touch_if_live(root);
         }
+        known
     }
 
-    fn touch_if_live(&mut self, name: SessionName<'_>) {
-        if let Some(id) = self.find_unless_idle(name) {
-            self.touch(id);
-        }
+    fn touch_if_live(&mut self, name: SessionName<'_>) -> Option<SessionId> {
+        let id = self.find_unless_idle(name)?;
+        self.touch(id);
+        Some(id)
     }
 
-    fn count_session_budgets(&mut self, event: &Event<'_>, spend: Spend, unpriced: Nanos) {
-        let book = Arc::clone(&self.book);
+    /// `known`: the session that the event names, as soon as it is live.
+    fn count_session_budgets(
+        &mut self,
+        book: &BudgetBook,
+        event: &Event<'_>,
+        known: &mut Option<SessionId>,
+        spend: Spend,
+        unpriced: Nanos,
+    ) {
         for place in &book.session_budgets {
             let compiled = book.budget(*place);
-            let name = match compiled.budget.window {
-                WindowKind::RootSession => SessionName::root_of(event),
-                _ => SessionName::of(event),
+            let of_root = compiled.budget.window == WindowKind::RootSession;
+            let name = match of_root {
+                true => SessionName::root_of(event),
+                false => SessionName::of(event),
             };
-            let (Some(name), Some(scope)) = (name, session_scope(&compiled.budget, event)) else {
+            let (Some(name), Some(scope)) = (name, session_scope(compiled, event)) else {
                 continue;
             };
-            let (id, session) = self.live_session(name);
-            let outdated = session.take_outdated(&compiled.budget, compiled.count_id, &scope);
-            session
-                .account_mut(&compiled.budget, compiled.count_id, &scope)
-                .add(spend, unpriced, event);
+            let (id, session) = self.live_session(name, known.filter(|_| !of_root));
+            if !of_root {
+                *known = Some(id);
+            }
+            let (account, outdated) = session.account_mut(compiled, scope);
+            account.add(spend, unpriced, event);
             if let Some(mut outdated) = outdated {
-                self.withdraw(&mut outdated, &book);
+                self.withdraw(&mut outdated, book);
             }
             self.touch(id);
         }
@@ -83,13 +99,14 @@ impl Meter {
 
     fn run_detectors(
         &mut self,
+        book: &BudgetBook,
         session: SessionName<'_>,
+        known: Option<SessionId>,
         event: &Event<'_>,
         call: &Call<'_>,
         charge: &Charge<'_>,
     ) {
         let attribution = &event.attribution;
-        let book = Arc::clone(&self.book);
         let rules = LaneRules::select(
             &book.rules,
             &attribution.workspace,
@@ -109,7 +126,7 @@ impl Meter {
             cost: cost.total(),
             input_cost: cost.input + cost.cache_read + cost.cache_write,
         };
-        let (id, session) = self.live_session(session);
+        let (id, session) = self.live_session(session, known);
         let lane = session.lane_place(&attribution.agent, &attribution.model);
         let mut changes: SmallVec<[(LaneRule, Change); 2]> = SmallVec::new();
         session.lanes[lane].step(
@@ -205,9 +222,13 @@ impl Meter {
     }
 
     /// The session, begun where it is new; one that was idle for too long ends first, whether or
-    /// not a tick came by in between.
-    fn live_session(&mut self, name: SessionName<'_>) -> (SessionId, &mut Session) {
-        let known = self.find_unless_idle(name);
+    /// not a tick came by in between. `known`: it was found for this event already.
+    fn live_session(
+        &mut self,
+        name: SessionName<'_>,
+        known: Option<SessionId>,
+    ) -> (SessionId, &mut Session) {
+        let known = known.or_else(|| self.find_unless_idle(name));
         let id = known.unwrap_or_else(|| {
             let id = self.sessions.begin(name, self.now);
             let deadline = self.now.plus(self.config.session_idle_millis);
