@@ -65,8 +65,8 @@ pub(super) struct Batch {
     bytes: usize,
     /// Records and bytes since the clock was last read.
     unclocked: (usize, usize),
-    /// Whether its first record had waited in the log for long: there is a backlog.
-    catches_up: bool,
+    /// How long its first record had waited in the log.
+    waited: Duration,
     /// The most records it may have, where one of them is a suspect.
     pub(super) limit: Option<usize>,
 }
@@ -75,10 +75,6 @@ pub(super) struct Batch {
 const CLOCK_EVERY_RECORDS: usize = 32;
 /// Large records take long themselves.
 const CLOCK_EVERY_BYTES: usize = 16 * 1024;
-/// A record that has waited for longer belongs to a backlog: larger batches, which cost less a
-/// record, then bring the end nearer than prompt commits do.
-const BACKLOG_MILLIS: i64 = 1_000;
-
 impl Batch {
     pub(super) fn is_empty(&self) -> bool {
         self.records == 0
@@ -87,7 +83,7 @@ impl Batch {
     /// Begins with a record that has waited in the log for `waited_millis`.
     pub(super) fn begin(&mut self, waited_millis: i64) {
         self.first_at = Some(Instant::now());
-        self.catches_up = waited_millis > BACKLOG_MILLIS;
+        self.waited = Duration::from_millis(waited_millis.try_into().unwrap_or(0));
     }
 
     /// Adds a record.
@@ -111,12 +107,15 @@ impl Batch {
             return false;
         }
         self.unclocked = (0, 0);
-        let interval = if self.catches_up {
-            config.catch_up_interval.max(config.commit_interval)
-        } else {
-            config.commit_interval
-        };
-        self.age() >= interval
+        self.age() >= self.interval(config)
+    }
+
+    /// How long it may stay open while records keep coming. Larger batches cost less a record, so
+    /// the more a worker is behind, the longer it gathers: half of what its records have waited,
+    /// which shortens the wait where prompt commits would only keep it as it is.
+    fn interval(&self, config: &StageConfig) -> Duration {
+        let most = config.catch_up_interval.max(config.commit_interval);
+        (self.waited / 2).clamp(config.commit_interval, most)
     }
 
     /// How long more records may be waited for: none once `commit_min` has passed.
@@ -131,5 +130,26 @@ impl Batch {
     fn age(&self) -> Duration {
         self.first_at
             .map_or(Duration::ZERO, |first| first.elapsed())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::KafkaConfig;
+
+    #[test]
+    fn batches_grow_with_the_time_that_records_have_waited() {
+        let kafka = KafkaConfig::new("localhost:9092", "test");
+        let config = StageConfig::new(kafka, "meter", "meter", "meter-1");
+        let interval = |waited_millis| {
+            let mut batch = Batch::default();
+            batch.begin(waited_millis);
+            batch.interval(&config)
+        };
+        let (least, most) = (config.commit_interval, config.catch_up_interval);
+        assert_eq!([interval(-5), interval(10)], [least; 2]);
+        assert_eq!(interval(100), Duration::from_millis(50));
+        assert_eq!(interval(3_600_000), most);
     }
 }

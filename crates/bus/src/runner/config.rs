@@ -41,7 +41,7 @@ pub struct StageConfig {
     pub commit_min: Duration,
     /// A batch is committed at the latest this long after its first record.
     pub commit_interval: Duration,
-    /// The same for a batch whose first record has waited in the log for more than a second.
+    /// The same, at most, where the first record has waited in the log: half of its wait.
     pub catch_up_interval: Duration,
     /// A batch with this many records is full.
     pub batch_max_events: usize,
