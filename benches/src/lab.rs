@@ -4,7 +4,8 @@ use std::fs;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use spendfuse_bus::KafkaConfig;
@@ -235,6 +236,26 @@ impl Role {
     /// Events that it has counted, 0 while it does not answer yet.
     pub fn counted(&self) -> u64 {
         self.metric(COUNTED).unwrap_or(0.0) as u64
+    }
+
+    /// Waits until it has counted so many events.
+    ///
+    /// # Errors
+    /// Where it ends before, or takes longer than `patience`.
+    pub fn await_counted(&self, events: u64, patience: Duration) -> Result<()> {
+        let began = Instant::now();
+        loop {
+            let counted = self.counted();
+            if counted >= events {
+                return Ok(());
+            }
+            self.usage()?;
+            ensure!(
+                began.elapsed() < patience,
+                "{counted} of {events} events counted"
+            );
+            thread::sleep(Duration::from_millis(50));
+        }
     }
 
     /// The sum of the lines of its metrics that begin with `name`; `None` where there is none.

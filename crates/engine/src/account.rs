@@ -236,6 +236,17 @@ impl Account {
         if next <= now { Due::Now } else { Due::At(next) }
     }
 
+    /// Whether the state must be published, now or when its time comes.
+    pub fn waits_to_be_published(
+        &self,
+        compiled: &CompiledBudget,
+        expires_at: Option<UnixMillis>,
+        now: UnixMillis,
+    ) -> bool {
+        let standing = self.standing(compiled);
+        self.due(compiled, &standing, expires_at, now) != Due::Never
+    }
+
     /// The blocklist entry for this state; remembers that it was published.
     pub fn publish(
         &mut self,

@@ -31,11 +31,7 @@ pub fn measure(sitting: &mut Sitting) -> Result<Vec<Line>> {
     let mut workload = Workload::new("c");
     write_backlog(&lab, &mut workload, events)?;
     let processor = lab.start("processor", "1", &[BATCH.to_owned()])?;
-    let began = Instant::now();
-    while processor.counted() < events && began.elapsed() < PATIENCE * 2 {
-        processor.usage()?;
-        thread::sleep(Duration::from_millis(200));
-    }
+    processor.await_counted(events, PATIENCE * 2)?;
     let topics = ["meter.changelog", "ledger.changelog"];
     let mut lines = Vec::new();
     for topic in topics {

@@ -1,10 +1,9 @@
 //! From the broker's acknowledgement of an event until its verdict is in force in a guard.
 
 use std::sync::Arc;
-use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, ensure};
+use anyhow::Result;
 use spendfuse_benches::figures::Times;
 use spendfuse_benches::lab::{Lab, Role};
 use spendfuse_benches::load::{Pace, send_at};
@@ -83,18 +82,7 @@ impl Watched {
     }
 
     fn settle(&self) -> Result<()> {
-        let began = Instant::now();
-        while self.processor.counted() < self.sent {
-            self.processor.usage()?;
-            ensure!(
-                began.elapsed() < PATIENCE,
-                "{} of {} events counted",
-                self.processor.counted(),
-                self.sent
-            );
-            thread::sleep(Duration::from_millis(50));
-        }
-        Ok(())
+        self.processor.await_counted(self.sent, PATIENCE)
     }
 
     /// Events a second while senders, broker and processor share this machine and a backlog grows.

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, ensure};
+use anyhow::Result;
 use spendfuse_benches::lab::{Lab, Role};
 use spendfuse_benches::load::{Pace, send_at, write_fresh};
 use spendfuse_benches::probe::{GuardProbe, Marks};
@@ -131,16 +131,7 @@ fn gap(
 }
 
 fn settle(processor: &Role, events: u64) -> Result<()> {
-    let began = Instant::now();
-    while processor.counted() < events {
-        processor.usage()?;
-        ensure!(
-            began.elapsed() < PATIENCE * 2,
-            "{} of {events} counted",
-            processor.counted()
-        );
-        thread::sleep(Duration::from_millis(100));
-    }
+    processor.await_counted(events, PATIENCE * 2)?;
     // The ledger is a commit or two behind.
     thread::sleep(Duration::from_secs(2));
     Ok(())

@@ -86,7 +86,7 @@ pub(super) fn take_over<L: StageLogic>(
     stage: &mut L,
     poller: &Poller,
     partitions: &[u32],
-    kept: Vec<Kept<L::Partition>>,
+    mut kept: Vec<Kept<L::Partition>>,
     now_millis: i64,
     keep_alive: &mut KeepAlive<'_>,
 ) -> Result<Vec<Slot<L::Partition>>, Interrupt> {
@@ -98,7 +98,6 @@ pub(super) fn take_over<L: StageLogic>(
     let probe = Probe::open(config)?;
     let deadline = Instant::now() + config.transaction_timeout * 2;
     let mut known: Vec<Slot<L::Partition>> = Vec::new();
-    let mut kept = kept;
     let mut slots = loop {
         let committed = committed_positions(config, poller, partitions, deadline, keep_alive)?;
         tracing::debug!(stage = config.stage, elapsed = ?began.elapsed(), "committed offsets known");
@@ -192,6 +191,19 @@ fn committed_positions(
     }
 }
 
+/// The offset in an answer to [`committed_positions`]; `None` where the group never committed one.
+pub(super) fn committed_offset(
+    committed: &TopicPartitionList,
+    topic: &str,
+    partition: u32,
+) -> Option<i64> {
+    let found = committed.find_partition(topic, partition.cast_signed())?;
+    match found.offset() {
+        Offset::Offset(offset) => Some(offset),
+        _ => None,
+    }
+}
+
 enum Compared<P> {
     Equal(Vec<Slot<P>>),
     Different(BusError),
@@ -212,11 +224,8 @@ fn compare<P: PartitionLogic>(
                 .inputs
                 .iter()
                 .filter_map(|topic| {
-                    let found = committed.find_partition(topic, partition.cast_signed())?;
-                    match found.offset() {
-                        Offset::Offset(offset) => Some((topic.clone(), offset)),
-                        _ => None,
-                    }
+                    let offset = committed_offset(committed, topic, partition)?;
+                    Some((topic.clone(), offset))
                 })
                 .collect(),
         };

@@ -75,6 +75,7 @@ pub(super) struct Batch {
 const CLOCK_EVERY_RECORDS: usize = 32;
 /// Large records take long themselves.
 const CLOCK_EVERY_BYTES: usize = 16 * 1024;
+
 impl Batch {
     pub(super) fn is_empty(&self) -> bool {
         self.records == 0

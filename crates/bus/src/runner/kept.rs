@@ -1,8 +1,9 @@
 //! State that outlives a rebalance: partitions that come back to the worker that had them need no
 //! restore, where nobody has written in between.
 
-use rdkafka::{Offset, TopicPartitionList};
+use rdkafka::TopicPartitionList;
 
+use super::assignment::committed_offset;
 use super::batch::Slot;
 use super::config::StageConfig;
 use super::restore::Probe;
@@ -50,10 +51,10 @@ impl<P> Kept<P> {
         committed: &TopicPartitionList,
     ) -> Result<Option<Slot<P>>, BusError> {
         let slot = &mut self.slot;
-        let is_ours = config.inputs.iter().zip(&slot.next).all(|(topic, next)| {
-            let found = committed.find_partition(topic, slot.partition.cast_signed());
-            found.is_some_and(|found| found.offset() == Offset::Offset(*next))
-        });
+        let is_ours =
+            config.inputs.iter().zip(&slot.next).all(|(topic, next)| {
+                committed_offset(committed, topic, slot.partition) == Some(*next)
+            });
         if !is_ours {
             return Ok(None);
         }

@@ -8,7 +8,7 @@ use spendfuse_domain::{BudgetId, UnixMillis, Window};
 
 use super::Ledger;
 use super::accounts::{AccountId, LedgerAccount};
-use crate::account::{Account, Due};
+use crate::account::Account;
 use crate::codec::{self, CodecError};
 use crate::restore::RestoreError;
 
@@ -209,10 +209,8 @@ impl Ledger {
         let Some(place) = self.book.place_of(&known.budget) else {
             return false;
         };
-        let (account, compiled) = (&known.account, self.book.budget(place));
-        let standing = account.standing(compiled);
-        let due = account.due(compiled, &standing, known.window.end, self.now);
-        known.is_running(self.now) && due != Due::Never
+        let (compiled, end) = (self.book.budget(place), known.window.end);
+        known.is_running(self.now) && known.account.waits_to_be_published(compiled, end, self.now)
     }
 
     /// Of several windows of one budget and scope, the latest that was published stands.

@@ -9,7 +9,6 @@ use super::Meter;
 use super::dedupe::RememberedIds;
 use super::finish::budget_of;
 use super::session::{Session, SessionAccount};
-use crate::account::Due;
 use crate::codec;
 use crate::restore::RestoreError;
 
@@ -121,11 +120,9 @@ impl Meter {
         let Some(compiled) = budget_of(one, &self.book) else {
             return true;
         };
-        let standing = one.account.standing(compiled);
-        let expires_at = self.published_expiry(session.last_at);
+        let expires_at = Some(self.published_expiry(session.last_at));
         one.account
-            .due(compiled, &standing, Some(expires_at), self.now)
-            != Due::Never
+            .waits_to_be_published(compiled, expires_at, self.now)
     }
 
     fn restore_mark(&mut self, mark: MeterMark) -> Result<(), RestoreError> {

@@ -30,6 +30,9 @@ use crate::query::cell;
 const COMPARISONS: u32 = 200;
 const BETWEEN_COMPARISONS: Duration = Duration::from_millis(150);
 
+/// Sum of nano-dollars where there is a column `cost`.
+const COST_NANOS: &str = "toInt128(sum(cost) * 1000000000)";
+
 /// A view of `spend` and how its rows belong to those of the table.
 struct Rollup {
     target: &'static str,
@@ -48,14 +51,14 @@ const ROLLUPS: [Rollup; 3] = [
         bucket: "toUnixTimestamp(toStartOfHour(time))",
         target_bucket: "toUnixTimestamp(hour)",
         count: "entries",
-        nanos: "toInt128(sum(cost) * 1000000000)",
+        nanos: COST_NANOS,
     },
     Rollup {
         target: "spend_daily",
         bucket: "toUInt32(toDate(time))",
         target_bucket: "toUInt32(day)",
         count: "entries",
-        nanos: "toInt128(sum(cost) * 1000000000)",
+        nanos: COST_NANOS,
     },
     Rollup {
         target: "spend_audit",
@@ -181,7 +184,7 @@ impl Warehouse {
             .sums(
                 rollup.bucket,
                 "count()",
-                SPEND_NANOS,
+                COST_NANOS,
                 "spend",
                 &any_range(table, stage),
             )
@@ -222,7 +225,7 @@ impl Warehouse {
             .await?;
         let within = format!("{} IN ({buckets})", rollup.bucket);
         let rows = self
-            .sums(rollup.bucket, "count()", SPEND_NANOS, "spend", &within)
+            .sums(rollup.bucket, "count()", COST_NANOS, "spend", &within)
             .await?;
         let mut missing = Vec::new();
         for (bucket, (count, nanos)) in rows {
@@ -304,8 +307,6 @@ impl Warehouse {
         .collect()
     }
 }
-
-const SPEND_NANOS: &str = "toInt128(sum(cost) * 1000000000)";
 
 fn any_range(table: &TableInsert, stage: WriterStage) -> String {
     let condition = |range: &AddressRange| format!("({})", range_condition(table, range, stage));

@@ -120,6 +120,19 @@ pub struct Event {
     pub record: Record,
 }
 
+impl Event {
+    fn new(number: usize, partition: u32, key: Option<String>, value: String) -> Self {
+        Self {
+            number,
+            record: Record {
+                partition: Some(partition),
+                key: key.map(String::into_bytes),
+                value: value.into_bytes(),
+            },
+        }
+    }
+}
+
 /// Makes events.
 pub struct Events {
     random: Random,
@@ -199,14 +212,7 @@ impl Events {
             revenue.customer,
             Nanos::new(revenue.nanos)
         );
-        Event {
-            number,
-            record: Record {
-                partition: Some(self.any_partition()),
-                key: None,
-                value: value.into_bytes(),
-            },
-        }
+        Event::new(number, self.any_partition(), None, value)
     }
 
     /// A call of a session that is ended after the fourth, or its end. All in the session's
@@ -231,14 +237,7 @@ impl Events {
              \"session\":\"{session}\"}}}}",
             now()
         );
-        Event {
-            number,
-            record: Record {
-                partition: Some(partition),
-                key: Some(session.into_bytes()),
-                value: value.into_bytes(),
-            },
-        }
+        Event::new(number, partition, Some(session), value)
     }
 
     /// A new event in its session's partition.
@@ -275,14 +274,12 @@ impl Events {
     /// A new event with this content.
     fn call(&mut self, ledger: &Ledger, call: Call, partition: u32) -> Event {
         let number = ledger.enter(Kind::Call(call.clone()));
-        let event = Event {
+        let event = Event::new(
             number,
-            record: Record {
-                partition: Some(partition),
-                key: Some(call.session.as_bytes().to_vec()),
-                value: text(number, &now().to_string(), &call).into_bytes(),
-            },
-        };
+            partition,
+            Some(call.session.clone()),
+            text(number, &now().to_string(), &call),
+        );
         if self.recent.len() < REMEMBERED {
             self.recent.push(event.clone());
         } else {
@@ -301,14 +298,12 @@ impl Events {
             input: 10,
             ..Call::default()
         };
-        Event {
+        Event::new(
             number,
-            record: Record {
-                partition: Some(partition_of(call.session.as_bytes(), PARTITIONS)),
-                key: Some(call.session.as_bytes().to_vec()),
-                value: text(number, &now().to_string(), &call).into_bytes(),
-            },
-        }
+            partition_of(call.session.as_bytes(), PARTITIONS),
+            Some(call.session.clone()),
+            text(number, &now().to_string(), &call),
+        )
     }
 
     fn late(&mut self, ledger: &Ledger) -> Event {
@@ -320,14 +315,12 @@ impl Events {
             input: 10,
             ..Call::default()
         };
-        Event {
+        Event::new(
             number,
-            record: Record {
-                partition: Some(self.any_partition()),
-                key: None,
-                value: text(number, &time, &call).into_bytes(),
-            },
-        }
+            self.any_partition(),
+            None,
+            text(number, &time, &call),
+        )
     }
 
     fn malformed(&mut self, ledger: &Ledger) -> Event {
@@ -342,14 +335,7 @@ impl Events {
                 now()
             ),
         };
-        Event {
-            number,
-            record: Record {
-                partition: Some(self.any_partition()),
-                key: None,
-                value: value.into_bytes(),
-            },
-        }
+        Event::new(number, self.any_partition(), None, value)
     }
 
     fn any_partition(&mut self) -> u32 {
