@@ -48,8 +48,11 @@ impl Sender {
     /// # Errors
     /// Where the client cannot be made.
     pub fn new(lab: &Lab) -> Result<Self> {
+        let mut kafka = lab.kafka();
+        // What librdkafka's producers do by default, and Java's since Kafka 4.
+        kafka.properties.insert("linger.ms".into(), "5".into());
         Ok(Self {
-            producer: EventProducer::open(&lab.kafka(), &ProducerOptions::default())?,
+            producer: EventProducer::open(&kafka, &ProducerOptions::default())?,
             topic: lab.topic("usage"),
             failed: Arc::new(AtomicU64::new(0)),
         })

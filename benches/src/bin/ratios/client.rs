@@ -154,20 +154,37 @@ impl Protocol for CheckProtocol {
     }
 
     fn answer(&self, received: &[u8]) -> Result<Option<usize>> {
-        let Some(head) = received.windows(4).position(|window| window == b"\r\n\r\n") else {
-            return Ok(None);
-        };
-        let text = std::str::from_utf8(&received[..head])?;
-        ensure!(text.starts_with("HTTP/1.1 200"), "the answer is {text}");
-        let mut lines = text.lines();
-        let length = lines.find_map(|line| {
-            let (name, value) = line.split_once(':')?;
-            let is_length = name.eq_ignore_ascii_case("content-length");
-            is_length.then(|| value.trim().parse::<usize>().ok())?
-        });
-        let whole = head + 4 + length.context("an answer without a length")?;
-        Ok((received.len() >= whole).then_some(whole))
+        http_answer(received)
     }
+}
+
+/// `GET /healthz`: what HTTP costs without a check.
+pub struct LivenessProtocol;
+
+impl Protocol for LivenessProtocol {
+    fn question(&self, _number: usize, request: &mut Vec<u8>) {
+        request.extend_from_slice(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n");
+    }
+
+    fn answer(&self, received: &[u8]) -> Result<Option<usize>> {
+        http_answer(received)
+    }
+}
+
+fn http_answer(received: &[u8]) -> Result<Option<usize>> {
+    let Some(head) = received.windows(4).position(|window| window == b"\r\n\r\n") else {
+        return Ok(None);
+    };
+    let text = std::str::from_utf8(&received[..head])?;
+    ensure!(text.starts_with("HTTP/1.1 200"), "the answer is {text}");
+    let mut lines = text.lines();
+    let length = lines.find_map(|line| {
+        let (name, value) = line.split_once(':')?;
+        let is_length = name.eq_ignore_ascii_case("content-length");
+        is_length.then(|| value.trim().parse::<usize>().ok())?
+    });
+    let whole = head + 4 + length.context("an answer without a length")?;
+    Ok((received.len() >= whole).then_some(whole))
 }
 
 /// `GET` of Redis.

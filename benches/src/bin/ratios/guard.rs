@@ -170,7 +170,7 @@ pub fn measure(sitting: &mut Sitting) -> Result<Vec<Line>> {
             .percentile(99.0)
             .saturating_sub(clock);
         let p99 = checks.percentile(99.0);
-        let smallest = *smallest.get_or_insert(p99);
+        let (smallest, small_lookup) = *smallest.get_or_insert((p99, lookups.percentile(99.0)));
         let mut line = Line::new(
             ROW,
             format!("check, {} active scopes", filled.len()),
@@ -191,6 +191,12 @@ pub fn measure(sitting: &mut Sitting) -> Result<Vec<Line>> {
         if scopes == 1_000_000 {
             line = line.target("p99 ≤ 2 × that of 10²", p99 <= smallest * 2);
         }
+        line = line.because(format!(
+            "what is looked up lies in memory, not in a cache: a single lookup in the HashMap \
+             takes {} ns, in the smallest it takes {} ns",
+            lookups.percentile(99.0).as_nanos(),
+            small_lookup.as_nanos()
+        ));
         lines.push(line);
     }
     Ok(lines)

@@ -14,6 +14,7 @@ mod guard;
 mod lag;
 mod loader;
 mod memory;
+mod parts;
 mod peers;
 mod pipeline;
 mod python;

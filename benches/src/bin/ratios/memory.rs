@@ -13,15 +13,16 @@ use spendfuse_benches::process::usage;
 use spendfuse_benches::workload::budgets;
 use spendfuse_domain::event::decode;
 use spendfuse_domain::finding::DetectorRules;
-use spendfuse_domain::row::{CostParts, Origin, SpendRow};
+use spendfuse_domain::row::{CostParts, Origin};
 use spendfuse_domain::{Identity, Nanos, UnixMillis};
 use spendfuse_engine::book::BudgetBook;
 use spendfuse_engine::delta::{DeltaEntry, Deltas};
 use spendfuse_engine::ledger::{Ledger, LedgerConfig};
 use spendfuse_engine::meter::dedupe::Dedupe;
-use spendfuse_engine::meter::{Charge, Meter, MeterConfig, Rows};
+use spendfuse_engine::meter::{Charge, Meter, MeterConfig};
 
 use crate::guard::Filled;
+use crate::parts::NoRows;
 use crate::sitting::Sitting;
 use crate::table::Line;
 
@@ -79,6 +80,17 @@ pub fn fill(options: &Options) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// What [`fill`] prints for `count` pieces in a process of its own: bytes for each, or nanoseconds.
+pub fn filled(piece: Piece, count: u64) -> Result<u64> {
+    let name = piece.to_possible_value().context("a piece has a name")?;
+    let output = Command::new(std::env::current_exe()?)
+        .args(["fill", name.get_name(), &count.to_string()])
+        .output()?;
+    let said = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success(), "filling {piece:?} failed: {said}");
+    Ok(String::from_utf8_lossy(&output.stdout).trim().parse()?)
+}
+
 /// Records of a changelog.
 type Log = Vec<(Vec<u8>, Option<Vec<u8>>)>;
 
@@ -132,14 +144,6 @@ fn ids(count: usize) -> Dedupe {
         dedupe.judge(identity, number as u32, START);
     }
     dedupe
-}
-
-struct NoRows;
-
-impl Rows for NoRows {
-    fn push(&mut self, row: &SpendRow<'_>) {
-        black_box(row.address);
-    }
 }
 
 fn book() -> Result<Arc<BudgetBook>> {
@@ -261,40 +265,30 @@ pub fn measure(sitting: &mut Sitting) -> Result<Vec<Line>> {
     let pieces = [
         (
             Piece::Ids,
-            "ids",
             "an identity, in the meter",
             "processor.dedupe_capacity, dedupe_horizon",
         ),
         (
             Piece::Sessions,
-            "sessions",
             "a session, in the meter",
             "processor.session_idle",
         ),
         (
             Piece::Scopes,
-            "scopes",
             "an active scope, in the ledger",
             "windows and grace of the budgets",
         ),
         (
             Piece::Entries,
-            "entries",
             "an active scope, in a guard",
             "the blocklist's live keys",
         ),
     ];
     let mut lines = Vec::new();
-    for (_, name, what, bound) in pieces {
+    for (piece, what, bound) in pieces {
         let mut figures = Vec::new();
         for count in sizes {
-            let output = Command::new(std::env::current_exe()?)
-                .args(["fill", name, &count.to_string()])
-                .output()?;
-            let said = String::from_utf8_lossy(&output.stderr);
-            ensure!(output.status.success(), "filling {name} failed: {said}");
-            let bytes = String::from_utf8_lossy(&output.stdout).trim().to_owned();
-            figures.push(bytes);
+            figures.push(filled(piece, *count as u64)?.to_string());
         }
         let sizes: Vec<String> = sizes.iter().map(|count| format!("{count}")).collect();
         let figures = format!("{} bytes", figures.join(" / "));

@@ -16,7 +16,8 @@ use spendfuse_benches::process::{Usage, usage};
 use spendfuse_benches::workload::{Prices, Workload};
 use spendfuse_devstack::ServerProcess;
 
-use crate::lag;
+use crate::lag::{self, Observed};
+use crate::memory::{Piece, filled};
 use crate::pipeline::{Steady, steadily};
 use crate::sitting::{Sitting, fetch};
 use crate::table::Line;
@@ -219,26 +220,58 @@ fn measure_peer(
 
 /// The lines of the row.
 pub fn measure(sitting: &mut Sitting) -> Result<Vec<Line>> {
-    let ours = lag::at_a_thousand(sitting, "peers_lag")?;
-    let mut written;
-    let (cost, rate, memory) = {
-        let drained = sitting.drained()?;
-        written = drained.backlog;
-        let memory = drained.processor_usage.peak_memory_kib;
-        (drained.processor.cost(), drained.processor.rate(), memory)
+    let lag = lag::at_a_thousand(sitting, "peers_lag")?;
+    let drained = sitting.drained()?;
+    let mut written = drained.backlog;
+    let ours = Ours {
+        cost: drained.processor.cost(),
+        rate: drained.processor.rate(),
+        memory_kib: drained.processor_usage.peak_memory_kib,
+        parts: drained.parts.in_words(),
+        state: state(written.events, drained.sessions)?,
+        lag,
     };
     let mut lines = Vec::new();
     for (number, style) in STYLES.into_iter().enumerate() {
         match measure_peer(sitting, style, number, &mut written) {
-            Ok(found) => lines.extend(compare(&found, cost, rate, memory, &ours)),
+            Ok(found) => lines.extend(compare(&found, &ours)),
             Err(why) => lines.push(Line::failed(ROW, style.label, &why)),
         }
     }
     Ok(lines)
 }
 
-fn compare(found: &Found, cost: f64, rate: f64, memory_kib: u64, ours: &Times) -> Vec<Line> {
+/// What the peers are compared with.
+struct Ours {
+    cost: f64,
+    rate: f64,
+    memory_kib: u64,
+    parts: String,
+    state: String,
+    lag: Observed,
+}
+
+/// What the processor holds after the backlog.
+fn state(identities: u64, sessions: u64) -> Result<String> {
+    let mib = |count: u64, bytes: u64| count * bytes / (1024 * 1024);
+    let identity_bytes = filled(Piece::Ids, identities)?;
+    let session_bytes = filled(Piece::Sessions, sessions.max(1))?;
+    Ok(format!(
+        "{identities} identities of {identity_bytes} bytes are {} MiB of it, {sessions} sessions of \
+         {session_bytes} bytes {} MiB",
+        mib(identities, identity_bytes),
+        mib(sessions, session_bytes)
+    ))
+}
+
+fn compare(found: &Found, ours: &Ours) -> Vec<Line> {
     let label = found.style.label;
+    let Ours {
+        cost,
+        rate,
+        memory_kib,
+        ..
+    } = *ours;
     let per_million = |cost: f64| format!("{cost:.2} CPU-s/M events");
     let other = found.counting.cost();
     let line = Line::new(ROW, "processor, CPU", per_million(cost))
@@ -254,19 +287,25 @@ fn compare(found: &Found, cost: f64, rate: f64, memory_kib: u64, ours: &Times) -
         "ordinary" => line.target("≥ 5× less", other >= 5.0 * cost),
         _ => line.target("less", other > cost),
     };
-    let mut lines = vec![line];
-    let (p99, other_p99) = (ours.percentile(99.0), found.lags.percentile(99.0));
+    let mut lines = vec![line.because(format!(
+        "ours, in µs an event on one thread: {}; sessions, detectors and rows are what the peer \
+         does not do",
+        ours.parts
+    ))];
+    let (p99, other_p99) = (ours.lag.lags.percentile(99.0), found.lags.percentile(99.0));
     let line = Line::new(
         ROW,
         "acknowledged → verdict, 1,000 events/s",
-        ours.in_millis(),
+        ours.lag.lags.in_millis(),
     )
     .against(format!("{label}: {}", found.lags.in_millis()))
     .ratio(p99.as_secs_f64(), other_p99.as_secs_f64())
     .note("ours until a guard's readers see it, theirs until a reader of the topic does");
     lines.push(match found.style.commit_millis {
         None => line,
-        Some(_) => line.target("p99 ≤ half", p99 * 2 <= other_p99),
+        Some(_) => line
+            .target("p99 ≤ half", p99 * 2 <= other_p99)
+            .because(ours.lag.reason()),
     });
     let theirs = found.usage.peak_memory_kib;
     lines.push(
@@ -277,7 +316,8 @@ fn compare(found: &Found, cost: f64, rate: f64, memory_kib: u64, ours: &Times) -
         )
         .against(format!("{label}: {} MiB", theirs / 1024))
         .ratio(memory_kib as f64, theirs as f64)
-        .target("≤ ¼", memory_kib * 4 <= theirs),
+        .target("≤ ¼", memory_kib * 4 <= theirs)
+        .because(ours.state.as_str()),
     );
     lines
 }

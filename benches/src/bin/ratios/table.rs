@@ -21,7 +21,9 @@ pub struct Line {
     pub target: String,
     /// Whether it is reached; absent where nothing is demanded.
     pub met: Option<bool>,
-    /// Why not, or what to know.
+    /// The reason of a missed target, with what was measured about it in the same sitting.
+    pub why: String,
+    /// What to know.
     pub note: String,
 }
 
@@ -66,6 +68,15 @@ impl Line {
         self
     }
 
+    /// Why the target is missed, where it is: only what was measured.
+    #[must_use]
+    pub fn because(mut self, why: impl Into<String>) -> Self {
+        if self.met == Some(false) {
+            self.why = why.into();
+        }
+        self
+    }
+
     /// What to know.
     #[must_use]
     pub fn note(mut self, note: impl Into<String>) -> Self {
@@ -103,9 +114,14 @@ pub fn as_text(lines: &[Line]) -> String {
     }
     let mut text = table.trim_fmt();
     text.push('\n');
-    for line in lines.iter().filter(|line| !line.note.is_empty()) {
-        text.push_str(&format!("\n{}, {}: {}", line.row, line.what, line.note));
+    let said = |line: &Line, words: &str| format!("\n{}, {}: {words}", line.row, line.what);
+    let missed = lines.iter().filter(|line| !line.why.is_empty());
+    let reasons: String = missed.map(|line| said(line, &line.why)).collect();
+    if !reasons.is_empty() {
+        text.push_str(&format!("\nWhy targets are missed:{reasons}\n"));
     }
+    let noted = lines.iter().filter(|line| !line.note.is_empty());
+    text.extend(noted.map(|line| said(line, &line.note)));
     text
 }
 
@@ -119,9 +135,13 @@ mod tests {
             .against("bare client: 1,000 k")
             .ratio(700.0, 1000.0)
             .target("≥ 0.8", false)
-            .note("waits for commits");
-        let text = as_text(&[line]);
+            .because("waits for commits");
+        let met = Line::new("lag", "p50", "20 ms")
+            .target("≤ 25", true)
+            .because("not said of a target that is met");
+        let text = as_text(&[line, met]);
         assert!(text.contains("0.70") && text.contains("NO"), "{text}");
         assert!(text.contains("waits for commits"), "{text}");
+        assert!(!text.contains("not said"), "{text}");
     }
 }

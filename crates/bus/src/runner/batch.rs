@@ -67,6 +67,8 @@ pub(super) struct Batch {
     unclocked: (usize, usize),
     /// How long its first record had waited in the log.
     waited: Duration,
+    /// How long the commit of the batch before took.
+    commit_took: Duration,
     /// The most records it may have, where one of them is a suspect.
     pub(super) limit: Option<usize>,
 }
@@ -113,10 +115,12 @@ impl Batch {
 
     /// How long it may stay open while records keep coming. Larger batches cost less a record, so
     /// the more a worker is behind, the longer it gathers: half of what its records have waited,
-    /// which shortens the wait where prompt commits would only keep it as it is.
+    /// which shortens the wait where prompt commits would only keep it as it is. And at least as
+    /// long as the last commit took: under load no more than half of the time goes into commits.
     fn interval(&self, config: &StageConfig) -> Duration {
         let most = config.catch_up_interval.max(config.commit_interval);
-        (self.waited / 2).clamp(config.commit_interval, most)
+        let wanted = (self.waited / 2).max(self.commit_took);
+        wanted.clamp(config.commit_interval, most)
     }
 
     /// How long more records may be waited for: none once `commit_min` has passed.
@@ -124,8 +128,15 @@ impl Batch {
         config.commit_min.saturating_sub(self.age())
     }
 
+    /// Nothing is open any more, committed or not.
     pub(super) fn clear(&mut self) {
         *self = Self::default();
+    }
+
+    /// It was committed, which took so long.
+    pub(super) fn committed(&mut self, commit_took: Duration) {
+        self.clear();
+        self.commit_took = commit_took;
     }
 
     fn age(&self) -> Duration {
@@ -140,17 +151,21 @@ mod tests {
     use crate::KafkaConfig;
 
     #[test]
-    fn batches_grow_with_the_time_that_records_have_waited() {
+    fn batches_grow_with_the_time_that_records_have_waited_and_commits_take() {
         let kafka = KafkaConfig::new("localhost:9092", "test");
         let config = StageConfig::new(kafka, "meter", "meter", "meter-1");
-        let interval = |waited_millis| {
+        let after = |commit_millis, waited_millis| {
             let mut batch = Batch::default();
+            batch.committed(Duration::from_millis(commit_millis));
             batch.begin(waited_millis);
             batch.interval(&config)
         };
+        let interval = |waited_millis| after(5, waited_millis);
         let (least, most) = (config.commit_interval, config.catch_up_interval);
         assert_eq!([interval(-5), interval(10)], [least; 2]);
         assert_eq!(interval(100), Duration::from_millis(50));
         assert_eq!(interval(3_600_000), most);
+        assert_eq!(after(70, 100), Duration::from_millis(70));
+        assert_eq!(after(5_000, 0), most);
     }
 }

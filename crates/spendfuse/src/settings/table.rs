@@ -115,7 +115,7 @@ pub const SETTINGS: &[Setting] = &[
     setting(
         "processor.commit_interval",
         "20ms",
-        "and at the latest this long after it; where events have waited, after half their wait, at most 200ms",
+        "and at the latest this long after it; where events have waited, after half their wait, or as long as the last commit took, at most 200ms",
     ),
     setting(
         "processor.batch_max_events",
