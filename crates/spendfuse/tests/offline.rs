@@ -107,3 +107,12 @@ fn a_missing_broker_is_one_clear_line_within_ten_seconds() {
     );
     assert_eq!(error.lines().count(), 1, "{error}");
 }
+
+/// Without it a broker that comes back can crash the program, once in many thousand times.
+#[test]
+#[cfg(target_os = "linux")]
+fn the_linker_has_replaced_the_function_that_reads_unwritten_memory() {
+    let program = fs::read(env!("CARGO_BIN_EXE_spendfuse")).unwrap();
+    let name = b"__wrap_rd_kafka_metadata_update_op";
+    assert!(program.windows(name.len()).any(|bytes| bytes == name));
+}

@@ -4,6 +4,7 @@
 //! in a callback, and costs an allocation and a clock reading a record (rdkafka 0.39). Here every
 //! event is a value in the order in which librdkafka queued it, so the callers are plain loops.
 
+mod leader_news;
 mod message;
 
 use std::ffi::CStr;
