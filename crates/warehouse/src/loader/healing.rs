@@ -18,15 +18,16 @@ use std::time::Duration;
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::batch::{AddressRange, Batch, TableInsert};
-use super::inserting::{WriterStage, range_condition};
+use super::inserting::{InsertGate, WriterStage, range_condition};
 use crate::block::schema::Address;
 use crate::client::{Warehouse, quoted};
 use crate::error::WarehouseError;
 use crate::metrics as names;
 use crate::query::cell;
 
-/// A view's sums are compared this often before they count as different: inserts of other loaders
-/// are under way in the same hours, and a view is fed some milliseconds after its table.
+/// A view's sums are compared this often before they count as different: other batches are in doubt
+/// or inserts of other loaders under way in the same hours, and a view is fed some milliseconds after
+/// its table.
 const COMPARISONS: u32 = 200;
 const BETWEEN_COMPARISONS: Duration = Duration::from_millis(150);
 
@@ -81,14 +82,17 @@ enum Comparison {
     Other,
 }
 
-/// Puts in what is missing of a batch whose inserts were repeated until they succeeded. No other
-/// insert of this loader may be under way.
+/// Puts in what is missing of a batch whose inserts were repeated until they succeeded. Other
+/// inserts of this loader wait at the `gate` during each step and go on between the steps: one death
+/// of ClickHouse can leave several batches in doubt, and a view agrees with its rows only when all
+/// of them are whole.
 ///
 /// # Errors
 /// What ClickHouse says; [`WarehouseError::InDoubt`] where rows or sums differ in a way that this
 /// batch does not explain.
 pub(super) async fn make_whole(
     warehouse: &Warehouse,
+    gate: &InsertGate,
     batch: &Batch,
     stage: WriterStage,
 ) -> Result<(), WarehouseError> {
@@ -96,19 +100,12 @@ pub(super) async fn make_whole(
         return Ok(());
     }
     for table in &batch.tables {
-        if warehouse.missing_rows(table, stage).await? > 0 {
-            warehouse.attach_missing(table, stage).await?;
-            let missing = warehouse.missing_rows(table, stage).await?;
-            if missing != 0 {
-                return Err(WarehouseError::InDoubt {
-                    token: table.token.clone(),
-                    detail: format!("{missing} rows of {} are missing", table.table()),
-                });
-            }
-        }
+        warehouse.complete_rows(gate, table, stage).await?;
         if table.schema.address == Address::Meter {
             for rollup in &ROLLUPS {
-                warehouse.complete_rollup(rollup, table, stage).await?;
+                warehouse
+                    .complete_rollup(gate, rollup, table, stage)
+                    .await?;
             }
         }
     }
@@ -116,6 +113,26 @@ pub(super) async fn make_whole(
 }
 
 impl Warehouse {
+    async fn complete_rows(
+        &self,
+        gate: &InsertGate,
+        table: &TableInsert,
+        stage: WriterStage,
+    ) -> Result<(), WarehouseError> {
+        let _alone = gate.write().await;
+        if self.missing_rows(table, stage).await? == 0 {
+            return Ok(());
+        }
+        self.attach_missing(table, stage).await?;
+        match self.missing_rows(table, stage).await? {
+            0 => Ok(()),
+            missing => Err(WarehouseError::InDoubt {
+                token: table.token.clone(),
+                detail: format!("{missing} rows of {} are missing", table.table()),
+            }),
+        }
+    }
+
     async fn missing_rows(
         &self,
         table: &TableInsert,
@@ -176,6 +193,7 @@ impl Warehouse {
 
     async fn complete_rollup(
         &self,
+        gate: &InsertGate,
         rollup: &Rollup,
         table: &TableInsert,
         stage: WriterStage,
@@ -194,6 +212,7 @@ impl Warehouse {
         // Put in where the same is missing twice.
         let mut seen_missing = Vec::new();
         for _ in 0..COMPARISONS {
+            let alone = gate.write().await;
             seen_missing = match self.compare(rollup, &ours, &buckets).await? {
                 Comparison::Nothing => return Ok(()),
                 Comparison::Batch(missing) if missing == seen_missing => {
@@ -203,6 +222,7 @@ impl Warehouse {
                 Comparison::Batch(missing) => missing,
                 Comparison::Other => Vec::new(),
             };
+            drop(alone);
             tokio::time::sleep(BETWEEN_COMPARISONS).await;
         }
         Err(WarehouseError::InDoubt {

@@ -46,7 +46,8 @@ pub(crate) enum Attempt {
     Again,
 }
 
-/// Inserts go on side by side; where one is looked after, the others wait.
+/// Batches go in side by side, each until it is in. What is missing is looked for and put in alone:
+/// nobody is in the middle then.
 pub(crate) type InsertGate = tokio::sync::RwLock<()>;
 
 /// Inserts every table of `batch`, again and again until all are in. Where an insert had to be
@@ -61,18 +62,10 @@ pub(crate) async fn insert_until_done(
     stage: WriterStage,
     attempt: Attempt,
 ) -> Result<(), WarehouseError> {
-    let mut is_in_doubt = attempt == Attempt::Again;
-    for table in &batch.tables {
-        let mut retries = Retries::of(table);
-        while let Err(error) = side_by_side(gate, insert_once(warehouse, table)).await {
-            retries.wait_after(error).await?;
-        }
-        is_in_doubt |= retries.end();
-    }
-    if is_in_doubt {
-        let _alone = gate.write().await;
+    let took_several = insert_all(warehouse, gate, batch).await?;
+    if took_several || attempt == Attempt::Again {
         let mut retries = Retries::of(&batch.tables[0]);
-        while let Err(error) = make_whole(warehouse, batch, stage).await {
+        while let Err(error) = make_whole(warehouse, gate, batch, stage).await {
             retries.wait_after(error).await?;
         }
         retries.end();
@@ -80,9 +73,22 @@ pub(crate) async fn insert_until_done(
     Ok(())
 }
 
-async fn side_by_side<T>(gate: &InsertGate, work: impl Future<Output = T>) -> T {
+/// Returns whether any table took more than one attempt.
+async fn insert_all(
+    warehouse: &Warehouse,
+    gate: &InsertGate,
+    batch: &Batch,
+) -> Result<bool, WarehouseError> {
     let _others_may_too = gate.read().await;
-    work.await
+    let mut took_several = false;
+    for table in &batch.tables {
+        let mut retries = Retries::of(table);
+        while let Err(error) = insert_once(warehouse, table).await {
+            retries.wait_after(error).await?;
+        }
+        took_several |= retries.end();
+    }
+    Ok(took_several)
 }
 
 /// Attempts of one insert, with growing pauses between them.
