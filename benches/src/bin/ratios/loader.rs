@@ -31,13 +31,12 @@ pub fn measure(sitting: &mut Sitting) -> Result<Vec<Line>> {
     };
     let inserts = partitions.len();
     let before = sitting.servers.warehouse_usage()?.cpu;
-    let inserted = insert_all(&Warehouse::new(config)?, partitions)?;
-    let server_time = sitting.servers.warehouse_usage()?.cpu - before;
     let Inserted {
         rows,
         elapsed,
         busy,
-    } = inserted;
+    } = insert_all(&Warehouse::new(config)?, partitions)?;
+    let server_time = sitting.servers.warehouse_usage()?.cpu - before;
     let drained = sitting.drained()?;
     let (stored, _) = bare_lab.stored()?;
     ensure!(

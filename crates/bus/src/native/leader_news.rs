@@ -3,8 +3,8 @@
 //! A broker that no longer leads a partition says in its answer to a fetch who does (KIP-951).
 //! librdkafka (2.5 to 2.14 at least) counts the partitions that come with a leader, leaves out those
 //! whose leader is -1, and then reads all that it has counted: memory that was never written names a
-//! partition and a broker, and a match is written to outside of its table. So a sidecar died of
-//! SIGSEGV while its broker came back. The same answers can leave a partition without a leader for
+//! partition and a broker, and a match is written to outside of its table. A sidecar died of
+//! SIGSEGV while its broker came back; this fits, though there is no core of it. The same answers can leave a partition without a leader for
 //! ever. librdkafka's issues 5280 and 5430 describe both and are open.
 //!
 //! The news is a short cut only: whoever gets such an answer asks for the metadata as well. The

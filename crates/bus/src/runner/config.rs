@@ -41,7 +41,8 @@ pub struct StageConfig {
     pub commit_min: Duration,
     /// A batch is committed at the latest this long after its first record.
     pub commit_interval: Duration,
-    /// The same, at most, where the first record has waited in the log: half of its wait.
+    /// The same, at most, where the first record has waited in the log (half of its wait)
+    /// or the last commit took long (as long as that).
     pub catch_up_interval: Duration,
     /// A batch with this many records is full.
     pub batch_max_events: usize,
