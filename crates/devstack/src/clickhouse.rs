@@ -22,6 +22,8 @@ const NICENESS: &str = "10";
 pub struct ClickHouseOptions {
     /// Where data and log are kept; `None` is a temporary folder that goes with the value.
     pub folder: Option<PathBuf>,
+    /// Its port, or the next free one above it; `None` is any free port.
+    pub port: Option<u16>,
     /// The password of the user `default`; `None` lets everybody in, with any credentials.
     pub password: Option<String>,
     /// How long it may take to get ready.
@@ -34,6 +36,7 @@ impl Default for ClickHouseOptions {
     fn default() -> Self {
         Self {
             folder: None,
+            port: None,
             password: None,
             // A tenth of a second when the library is in the page cache, seconds when it is not.
             patience: Duration::from_secs(90),
@@ -66,7 +69,7 @@ impl ClickHouse {
             Some(path) => DataFolder::named(path)?,
             None => DataFolder::temporary()?,
         };
-        let port = reserve_port(folder.path())?;
+        let port = reserve_port(folder.path(), options.port)?;
         let mut arguments = vec!["-n".to_owned(), NICENESS.to_owned(), "env".to_owned()];
         // `nice` becomes `env`, and that the server: same process.
         let variables = options.environment.iter();
@@ -152,7 +155,10 @@ impl ClickHouse {
     }
 }
 
-fn reserve_port(folder: &Path) -> Result<ReservedPort, DevStackError> {
+fn reserve_port(folder: &Path, usual: Option<u16>) -> Result<ReservedPort, DevStackError> {
+    if let Some(usual) = usual {
+        return ReservedPort::usual_or_next(usual);
+    }
     let remembered = folder.join(PORT_FILE);
     let before = fs::read_to_string(&remembered)
         .ok()

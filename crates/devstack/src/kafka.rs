@@ -38,6 +38,8 @@ pub struct KafkaOptions {
     pub nodes: u16,
     /// Where data and logs are kept; `None` is a temporary folder that goes with the value.
     pub folder: Option<PathBuf>,
+    /// The first node's port, or the next free one above it; `None` is any free port.
+    pub port: Option<u16>,
     /// What it is started for.
     pub purpose: Purpose,
     /// Lines of `server.properties` that are added, or replace ours.
@@ -59,6 +61,7 @@ impl Default for KafkaOptions {
         Self {
             nodes: 1,
             folder: None,
+            port: None,
             purpose: Purpose::default(),
             properties: Vec::new(),
             detours: Vec::new(),
@@ -128,7 +131,8 @@ impl Kafka {
             Some(path) => DataFolder::named(path)?,
             None => DataFolder::temporary()?,
         };
-        let mut ports = reserve_ports(folder.path(), nodes * 2 + options.detours.len())?;
+        let count = nodes * 2 + options.detours.len();
+        let mut ports = reserve_ports(folder.path(), count, options.port)?;
         let detour_ports = ports.split_off(nodes * 2);
         let mut addresses = addresses(&ports, options.controller_apart);
         for ((address, port), advertised) in addresses
@@ -314,17 +318,27 @@ impl Kafka {
 }
 
 /// Two ports a node: the ones the folder was used with before where they are free, for clients
-/// that remember them.
-fn reserve_ports(folder: &Path, count: usize) -> Result<Vec<ReservedPort>, DevStackError> {
+/// that remember them. The first is `usual` or close to it, where one is wanted.
+fn reserve_ports(
+    folder: &Path,
+    count: usize,
+    usual: Option<u16>,
+) -> Result<Vec<ReservedPort>, DevStackError> {
     let remembered = folder.join(PORTS_FILE);
-    let mut reserved = Vec::new();
     let text = fs::read_to_string(&remembered).unwrap_or_default();
-    for port in text.split_whitespace().filter_map(|word| word.parse().ok()) {
-        reserved.extend(ReservedPort::exactly(port)?);
+    let words = text.split_whitespace();
+    let before: Vec<u16> = words.filter_map(|word| word.parse().ok()).collect();
+    let mut reserved = Vec::new();
+    if let Some(usual) = usual {
+        reserved.push(ReservedPort::usual_or_next(usual)?);
+    }
+    let wanted = reserved.len();
+    for port in before.iter().skip(wanted) {
+        reserved.extend(ReservedPort::exactly(*port)?);
     }
     if reserved.len() != count {
-        reserved.clear();
-        for _ in 0..count {
+        reserved.truncate(wanted);
+        while reserved.len() < count {
             reserved.push(ReservedPort::any()?);
         }
     }

@@ -8,15 +8,19 @@ use std::sync::mpsc::channel;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use spendfuse_devstack::{DataFolder, DevStack, DevStackOptions, Kafka, Purpose, wait_until};
+use spendfuse_devstack::{
+    DataFolder, DevStack, DevStackOptions, Kafka, Purpose, free_port, wait_until,
+};
 use tokio::signal::unix::{SignalKind, signal};
 
 const ENV_FILE: &str = "env";
 const PROCESS_ID_FILE: &str = "devstack.pid";
 const LOG_FILE: &str = "devstack.log";
+/// Begins the lines of the log that are for whoever started the stack.
+const NOTE: &str = "note: ";
 
 /// Starts and stops a real Kafka and an embedded ClickHouse on this machine. Development only.
 #[derive(Debug, Parser)]
@@ -39,6 +43,9 @@ enum Action {
         folder: Folder,
         #[command(flatten)]
         parts: Parts,
+        /// Kafka on 9092 and ClickHouse on 8123, or the next free ones with a word; or any free ones.
+        #[arg(long, value_enum, default_value = "usual")]
+        ports: Ports,
         /// Return as soon as both are ready, leaving them running.
         #[arg(long)]
         detach: bool,
@@ -47,6 +54,14 @@ enum Action {
     Down {
         #[command(flatten)]
         folder: Folder,
+    },
+    /// Prints PORT where nobody has it, else the next free one.
+    FreePort {
+        /// The wanted port.
+        port: u16,
+        /// Any free one instead.
+        #[arg(long, value_enum, default_value = "usual")]
+        ports: Ports,
     },
     /// Makes later starts of Kafka take half the time (6 s, once; at once where done before).
     Prepare,
@@ -66,6 +81,21 @@ struct Folder {
     /// Folder of data, logs and addresses.
     #[arg(long, default_value = ".devstack")]
     dir: PathBuf,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Ports {
+    Usual,
+    Free,
+}
+
+impl Ports {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Usual => "usual",
+            Self::Free => "free",
+        }
+    }
 }
 
 #[derive(Debug, Args)]
@@ -102,14 +132,17 @@ fn main() -> ExitCode {
         Action::Up {
             folder,
             parts,
+            ports,
             detach: false,
-        } => up(&folder.dir, &parts),
+        } => up(&folder.dir, &parts, ports),
         Action::Up {
             folder,
             parts,
+            ports,
             detach: true,
-        } => up_detached(&folder.dir, &parts),
+        } => up_detached(&folder.dir, &parts, ports),
         Action::Down { folder } => down(&folder.dir),
+        Action::FreePort { port, ports } => print_free_port(port, ports),
         Action::Prepare => Kafka::record_class_archive()
             .map(|()| ExitCode::SUCCESS)
             .map_err(Into::into),
@@ -121,7 +154,13 @@ fn main() -> ExitCode {
     })
 }
 
-fn up(folder: &Path, parts: &Parts) -> Result<ExitCode> {
+fn print_free_port(port: u16, ports: Ports) -> Result<ExitCode> {
+    let usual = (ports == Ports::Usual).then_some(port);
+    println!("{}", free_port(usual)?);
+    Ok(ExitCode::SUCCESS)
+}
+
+fn up(folder: &Path, parts: &Parts, ports: Ports) -> Result<ExitCode> {
     // Held while we run: `down` and a second `up` look at it.
     let held = DataFolder::named(folder)?;
     let env_file = held.path().join(ENV_FILE);
@@ -129,7 +168,16 @@ fn up(folder: &Path, parts: &Parts) -> Result<ExitCode> {
     fs::write(&process_id_file, std::process::id().to_string())
         .with_context(|| format!("writing {}", process_id_file.display()))?;
     let ends = signals()?;
-    let stack = DevStack::start(parts.options().in_folder(held.path()))?;
+    let mut options = parts.options().in_folder(held.path());
+    if ports == Ports::Usual {
+        options = options.on_usual_ports();
+    }
+    let stack = DevStack::start(options)?;
+    if ports == Ports::Usual {
+        for line in stack.moved() {
+            println!("{NOTE}{line}");
+        }
+    }
     stack.write_env(&env_file)?;
     print!("{}", stack.env_lines());
     println!("ready; logs and data are in {}", held.path().display());
@@ -170,7 +218,7 @@ fn signals() -> Result<std::sync::mpsc::Receiver<()>> {
     Ok(receiver)
 }
 
-fn up_detached(folder: &Path, parts: &Parts) -> Result<ExitCode> {
+fn up_detached(folder: &Path, parts: &Parts, ports: Ports) -> Result<ExitCode> {
     if DataFolder::is_in_use(folder) {
         bail!(
             "a development stack is running in {} already; its addresses are in {}",
@@ -191,6 +239,7 @@ fn up_detached(folder: &Path, parts: &Parts) -> Result<ExitCode> {
         .arg("--dir")
         .arg(folder)
         .args(parts.as_arguments())
+        .arg(format!("--ports={}", ports.name()))
         .stdin(Stdio::null())
         .stdout(log.try_clone()?)
         .stderr(log)
@@ -204,6 +253,10 @@ fn up_detached(folder: &Path, parts: &Parts) -> Result<ExitCode> {
         matches!(child.try_wait(), Ok(Some(_))).then_some(false)
     });
     if matches!(outcome, Ok(true)) {
+        let log = fs::read_to_string(&log_file).unwrap_or_default();
+        for note in log.lines().filter_map(|line| line.strip_prefix(NOTE)) {
+            eprintln!("{note}");
+        }
         print!("{}", fs::read_to_string(&env_file)?);
         return Ok(ExitCode::SUCCESS);
     }

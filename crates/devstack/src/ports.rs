@@ -13,6 +13,15 @@ use crate::error::{DevStackError, while_doing};
 const FIRST: u16 = 20_000;
 const LAST: u16 = 32_000;
 
+/// Kafka's usual port.
+pub const KAFKA_PORT: u16 = 9092;
+/// ClickHouse's usual port.
+pub const CLICKHOUSE_PORT: u16 = 8123;
+/// Ports that belong to one part each: where another one must move, it passes them by.
+const SPOKEN_FOR: [u16; 5] = [KAFKA_PORT, CLICKHOUSE_PORT, 4117, 4118, 4119];
+/// How far a part moves at most.
+const REACH: u16 = 200;
+
 /// A port nobody listened on, and a lock file that keeps other stacks away from it.
 #[derive(Debug)]
 pub(crate) struct ReservedPort {
@@ -46,6 +55,20 @@ impl ReservedPort {
         })
     }
 
+    /// Reserves `usual`, or the next free port above it.
+    pub(crate) fn usual_or_next(usual: u16) -> Result<Self, DevStackError> {
+        let last = usual.saturating_add(REACH);
+        let others = (usual..=last)
+            .skip(1)
+            .filter(|port| !SPOKEN_FOR.contains(port));
+        for port in std::iter::once(usual).chain(others) {
+            if let Some(reserved) = Self::exactly(port)? {
+                return Ok(reserved);
+            }
+        }
+        Err(DevStackError::NoFreePort { first: usual, last })
+    }
+
     /// Reserves this port, or returns `None` where it is taken.
     pub(crate) fn exactly(port: u16) -> Result<Option<Self>, DevStackError> {
         let path = lock_folder()?.join(port.to_string());
@@ -60,8 +83,43 @@ impl ReservedPort {
     }
 }
 
+/// `usual` where nobody has it, else the next free port above it; `None` asks for any free port.
+/// Nothing keeps others away from it: whoever asks should listen on it soon.
+///
+/// # Errors
+/// [`DevStackError::NoFreePort`].
+pub fn free_port(usual: Option<u16>) -> Result<u16, DevStackError> {
+    let reserved = match usual {
+        Some(usual) => ReservedPort::usual_or_next(usual),
+        None => ReservedPort::any(),
+    };
+    reserved.map(|port| port.number())
+}
+
 fn lock_folder() -> Result<PathBuf, DevStackError> {
     let folder = std::env::temp_dir().join("spendfuse-devstack-ports");
     fs::create_dir_all(&folder).map_err(while_doing(format!("creating {}", folder.display())))?;
     Ok(folder)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_part_whose_port_is_taken_moves_to_the_next_free_one_that_is_nobodys() {
+        let usual = ReservedPort::any().unwrap().number();
+        let taken = TcpListener::bind((Ipv4Addr::LOCALHOST, usual)).unwrap();
+        let moved = free_port(Some(usual)).unwrap();
+        assert!(moved > usual && moved <= usual + REACH, "{moved}");
+        drop(taken);
+        assert_eq!(free_port(Some(usual)).unwrap(), usual);
+    }
+
+    #[test]
+    fn no_part_moves_to_another_parts_port() {
+        let _first = ReservedPort::exactly(4117).unwrap();
+        let moved = free_port(Some(4117)).unwrap();
+        assert!(!SPOKEN_FOR.contains(&moved), "{moved}");
+    }
 }

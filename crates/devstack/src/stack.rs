@@ -7,6 +7,7 @@ use std::thread;
 use crate::clickhouse::{ClickHouse, ClickHouseOptions};
 use crate::error::{DevStackError, while_doing};
 use crate::kafka::{Kafka, KafkaOptions};
+use crate::ports::{CLICKHOUSE_PORT, KAFKA_PORT};
 
 /// Name of the line with the bootstrap servers in the file that [`DevStack::write_env`] writes.
 pub const ENV_KAFKA_BROKERS: &str = "SPENDFUSE_KAFKA_BROKERS";
@@ -29,6 +30,14 @@ impl DevStackOptions {
         let part = |name: &str| -> Option<PathBuf> { Some(folder.join(name)) };
         self.kafka.folder = part("kafka");
         self.clickhouse.folder = part("clickhouse");
+        self
+    }
+
+    /// Asks for the ports that documentation names; see [`KafkaOptions::port`].
+    #[must_use]
+    pub fn on_usual_ports(mut self) -> Self {
+        self.kafka.port = Some(KAFKA_PORT);
+        self.clickhouse.port = Some(CLICKHOUSE_PORT);
         self
     }
 }
@@ -69,6 +78,20 @@ impl DevStack {
             self.kafka.brokers(),
             self.clickhouse.url()
         )
+    }
+
+    /// A line for each part that is not on its usual port.
+    pub fn moved(&self) -> Vec<String> {
+        let parts = [
+            ("Kafka", KAFKA_PORT, self.kafka.brokers()),
+            ("ClickHouse", CLICKHOUSE_PORT, self.clickhouse.url()),
+        ];
+        let moved = parts
+            .iter()
+            .filter(|(_, usual, address)| !address.contains(&format!(":{usual}")));
+        moved
+            .map(|(part, usual, address)| format!("port {usual} is taken: {part} is at {address}"))
+            .collect()
     }
 
     /// Writes [`DevStack::env_lines`] to a file, at once or not at all.

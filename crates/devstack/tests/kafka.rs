@@ -35,7 +35,7 @@ fn a_killed_broker_comes_back_on_its_port_and_a_dropped_one_is_gone() {
 fn nothing_is_left_when_the_starting_process_is_killed() {
     let folder = tempfile::tempdir().unwrap();
     let mut parent = Command::new(env!("CARGO_BIN_EXE_spendfuse-devstack"))
-        .args(["up", "--dir"])
+        .args(["up", "--ports=free", "--dir"])
         .arg(folder.path())
         .spawn()
         .unwrap();
