@@ -1,8 +1,8 @@
 # `make` lists the targets. Every target can be run on a clean checkout and again at any time.
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo test chaos bench up down fmt clean
+.PHONY: help setup build demo test chaos bench walk up down fmt clean
 
-# Passed on to the command of `make demo`, `make chaos` and `make bench`, e.g. ARGS=--headless.
+# Passed on to the command of `make demo`, `make chaos`, `make bench` and `make walk`, e.g. ARGS=--headless.
 ARGS ?=
 # What is measured; `release` builds faster and checks its invariants while it runs.
 BENCH_PROFILE ?= dist
@@ -29,6 +29,9 @@ chaos: setup ## Faults at random for 5 minutes, then exact checks (ARGS="--seed 
 bench: setup ## Measure next to limits and peers: a table of ratios (ARGS="--only guard --quick")
 	@cargo build --profile $(BENCH_PROFILE) -p spendfuse -p spendfuse-devstack -p spendfuse-benches
 	@target/$(BENCH_PROFILE)/ratios $(ARGS)
+
+walk: setup ## README's first screens and the wrong turns as printed, every answer compared
+	@scripts/walk $(ARGS)
 
 up: build ## Start the development stack and all roles; addresses go to .devstack/env
 	@scripts/up

@@ -16,6 +16,7 @@ pub mod stack;
 pub mod topics;
 pub mod traffic;
 pub mod wait;
+pub mod walk;
 pub mod warehouse;
 
 pub use expected::{Expected, differences};
