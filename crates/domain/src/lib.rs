@@ -16,6 +16,7 @@ pub mod money;
 pub mod routing;
 pub mod row;
 pub mod scope;
+pub mod spelling;
 pub mod time;
 pub mod tokens;
 pub mod units;

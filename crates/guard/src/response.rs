@@ -1,4 +1,4 @@
-//! A decision in words: the JSON of the contract's section 5.
+//! A decision in words: the JSON that `POST /v1/check` answers (`schemas/check-response`).
 
 use std::sync::Arc;
 
@@ -6,7 +6,7 @@ use serde::Serialize;
 use serde_json::Number;
 use spendfuse_domain::budget::Limit;
 use spendfuse_domain::scope::{Dimension, Dimensions as _, ScopeText};
-use spendfuse_domain::{Nanos, UnixMillis, Verdict};
+use spendfuse_domain::{BudgetId, Nanos, UnixMillis, Verdict};
 
 use crate::compiled::CompiledBudget;
 use crate::decision::{CheckRequest, Decision, Match, Spent};
@@ -73,7 +73,8 @@ pub enum CountLine {
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[allow(missing_docs)]
 pub struct Warning {
-    /// A detector's name, or `not_evaluated`, `stale`, `cold`.
+    /// A detector's name, or `not_evaluated`, `stale`, `cold`, `unknown_model`, `unknown_field`,
+    /// `no_workspace`, `nothing_named`.
     #[serde(rename = "type")]
     pub kind: &'static str,
     pub severity: &'static str,
@@ -82,6 +83,19 @@ pub struct Warning {
     /// The budget that it is about, where it is about one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub budget: Option<String>,
+}
+
+impl Warning {
+    /// A warning that is about no budget in particular.
+    pub fn new(kind: &'static str, severity: &'static str, message: String) -> Self {
+        Self {
+            kind,
+            severity,
+            message,
+            wasted_usd: None,
+            budget: None,
+        }
+    }
 }
 
 /// The name of a verdict as a decision.
@@ -216,16 +230,13 @@ impl Decision<'_> {
 
     fn warnings(&self, judged: &[Judged], request: &CheckRequest<'_>) -> Vec<Warning> {
         let mut warnings = Vec::new();
-        let plain = |kind, severity, message, budget| Warning {
-            kind,
-            severity,
-            message,
-            wasted_usd: None,
-            budget,
+        let about_budget = |kind, severity, message, id: &BudgetId| Warning {
+            budget: Some(id.to_string()),
+            ..Warning::new(kind, severity, message)
         };
         if self.cold_block {
             let message = "the guard has not caught up yet and refuses calls until then";
-            warnings.push(plain("cold", "critical", message.to_owned(), None));
+            warnings.push(Warning::new("cold", "critical", message.to_owned()));
         }
         for open in self.findings(request) {
             warnings.extend(open.iter().map(|open| Warning {
@@ -240,19 +251,14 @@ impl Decision<'_> {
         for found in matches.filter(|found| found.by_staleness) {
             let id = &self.compiled(found.budget).budget.id;
             let message = format!("budget {id} refuses calls because the guard's state is old");
-            warnings.push(plain("stale", "critical", message, Some(id.to_string())));
+            warnings.push(about_budget("stale", "critical", message, id));
         }
         for place in &self.not_evaluated {
             let compiled = self.compiled(*place);
             let id = &compiled.budget.id;
             let lacks = missing_fields(compiled, request).join(", ");
             let message = format!("budget {id} was not evaluated: the request lacks {lacks}");
-            warnings.push(plain(
-                "not_evaluated",
-                "info",
-                message,
-                Some(id.to_string()),
-            ));
+            warnings.push(about_budget("not_evaluated", "info", message, id));
         }
         warnings
     }

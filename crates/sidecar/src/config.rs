@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::str::FromStr;
 use std::time::Duration;
 
 use spendfuse_guard::ColdStart;
@@ -35,6 +36,40 @@ impl std::fmt::Debug for Token {
     }
 }
 
+/// HTTP status of a refused call.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum RefusalStatus {
+    /// 429, which clients understand best; the official ones heed `x-should-retry: false`.
+    #[default]
+    TooManyRequests,
+    /// 402.
+    PaymentRequired,
+    /// 403.
+    Forbidden,
+    /// 402 for clients that try 429 again whatever the headers say, by `User-Agent`; else 429.
+    Auto,
+}
+
+/// Every status with its name in settings.
+const REFUSAL_STATUSES: [(&str, RefusalStatus); 4] = [
+    ("429", RefusalStatus::TooManyRequests),
+    ("402", RefusalStatus::PaymentRequired),
+    ("403", RefusalStatus::Forbidden),
+    ("auto", RefusalStatus::Auto),
+];
+
+impl FromStr for RefusalStatus {
+    type Err = &'static str;
+
+    fn from_str(name: &str) -> Result<Self, Self::Err> {
+        let mut known = REFUSAL_STATUSES.iter();
+        let found = known.find(|(known, _)| *known == name);
+        found
+            .map(|(_, status)| *status)
+            .ok_or("write 429, 402, 403 or auto")
+    }
+}
+
 /// How a sidecar listens, decides and accepts events.
 #[derive(Clone, Debug)]
 pub struct SidecarConfig {
@@ -42,7 +77,8 @@ pub struct SidecarConfig {
     pub listen: SocketAddr,
     /// Also a Unix socket at this path; access to it is the file system's business.
     pub unix_socket: Option<PathBuf>,
-    /// Demanded as `Authorization: Bearer …` on TCP; obligatory unless `listen` is loopback.
+    /// Demanded in `x-spendfuse-token` or as `Authorization: Bearer …` on TCP; obligatory unless
+    /// `listen` is loopback.
     pub token: Option<Token>,
     /// Workspace of requests and bare events that name none; empty = none.
     pub default_workspace: String,
@@ -54,6 +90,10 @@ pub struct SidecarConfig {
     pub stale_after: Duration,
     /// What happens to checks before the replica has caught up.
     pub cold_start: ColdStart,
+    /// HTTP status of a call that `/v1/authz` refuses, where the gateway does not say another.
+    pub refusal_status: RefusalStatus,
+    /// Questions with unknown fields or without a workspace are refused instead of warned about.
+    pub strict: bool,
     /// How long the broker may take to acknowledge events before they go to the spool.
     pub ack_timeout: Duration,
     /// Disk queue for events that the broker does not take; `None` = answer 503 instead.
@@ -76,6 +116,8 @@ impl SidecarConfig {
             partitions,
             stale_after: Duration::from_secs(10),
             cold_start: ColdStart::Allow,
+            refusal_status: RefusalStatus::default(),
+            strict: false,
             ack_timeout: Duration::from_secs(2),
             spool: None,
             max_usage_bytes: 8 * 1024 * 1024,

@@ -18,7 +18,7 @@ mod sink;
 pub mod spool;
 mod usage;
 
-pub use config::{SidecarConfig, SidecarTopics, Token};
+pub use config::{RefusalStatus, SidecarConfig, SidecarTopics, Token};
 pub use delivery::{Delivery, Unsafe};
 pub use error::SidecarError;
 pub use http::{MetricsText, Sidecar, router};

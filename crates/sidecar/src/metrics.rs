@@ -2,6 +2,9 @@
 
 /// Counter: answered checks, by `decision` and `endpoint`.
 pub const CHECKS: &str = "spendfuse_checks_total";
+/// Counter: questions that were answered or refused although something is wrong with them, by
+/// `fault` (`unknown_field`, `no_workspace`, `nothing_named`) and `endpoint`.
+pub const CHECK_FAULTS: &str = "spendfuse_check_faults_total";
 /// Histogram: seconds from the parsed request to the decision.
 pub const CHECK_SECONDS: &str = "spendfuse_check_seconds";
 /// Counter: events given to `/v1/usage`, by `outcome` (`broker`, `spool`, `rejected`, `refused`).

@@ -1,28 +1,51 @@
-//! `Authorization: Bearer …` on TCP.
+//! The sidecar's token on TCP: `x-spendfuse-token: …`, or `Authorization: Bearer …`.
 
 use axum::extract::{Request, State};
-use axum::http::{StatusCode, header};
+use axum::http::{HeaderMap, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::Response;
 
 use super::ApiError;
 use crate::config::Token;
 
+/// The token's own header. Gateways pass `Authorization` on as their caller sent it: there it is
+/// the provider's key, which is none of the sidecar's business.
+pub(super) const TOKEN_HEADER: &str = "x-spendfuse-token";
+
 pub(super) async fn demand_token(
     State(token): State<Token>,
     request: Request,
     next: Next,
 ) -> Response {
-    let given = request.headers().get(header::AUTHORIZATION);
-    let given = given.and_then(|value| value.as_bytes().strip_prefix(b"Bearer "));
-    if given.is_some_and(|given| token.is(given)) {
+    if presents(&token, request.headers()) {
         return next.run(request).await;
     }
-    let message = "send `Authorization: Bearer` and the sidecar's token";
+    let message =
+        format!("send the sidecar's token in `{TOKEN_HEADER}` or as `Authorization: Bearer`");
     let mut response = ApiError::new("unauthorized", message).response(StatusCode::UNAUTHORIZED);
     let scheme = header::HeaderValue::from_static("Bearer");
     response
         .headers_mut()
         .insert(header::WWW_AUTHENTICATE, scheme);
+    super::authz::forbid_retry(response.headers_mut());
     response
+}
+
+/// Whether one of the two headers holds the token. A foreign `Authorization` beside the token's own
+/// header is not looked at.
+fn presents(token: &Token, headers: &HeaderMap) -> bool {
+    let own = headers.get(TOKEN_HEADER);
+    if own.is_some_and(|value| token.is(value.as_bytes())) {
+        return true;
+    }
+    let bearer = headers.get(header::AUTHORIZATION);
+    let bearer = bearer.and_then(|value| bearer_of(value.as_bytes()));
+    bearer.is_some_and(|given| token.is(given))
+}
+
+/// What follows the scheme, whose letter case is free (RFC 9110, 11.1).
+fn bearer_of(value: &[u8]) -> Option<&[u8]> {
+    let (scheme, rest) = value.split_at_checked("bearer".len())?;
+    let given = rest.trim_ascii_start();
+    (scheme.eq_ignore_ascii_case(b"bearer") && given.len() < rest.len()).then_some(given)
 }

@@ -29,12 +29,12 @@ pub(super) fn answer(
 ) -> Result<CheckResponse, ApiError> {
     let began = Instant::now();
     let now = sidecar.clock.now();
-    let (request, warning) = question.to_check(sidecar, now.wall)?;
+    let (request, warnings) = question.to_check(sidecar, endpoint, now.wall)?;
     let decision = sidecar.guard.check(&request, now);
     histogram!(CHECK_SECONDS).record(began.elapsed().as_secs_f64());
     let name = decision_name(decision.verdict());
     counter!(CHECKS, "decision" => name, "endpoint" => endpoint).increment(1);
     let mut response = decision.explain(&request, now.wall);
-    response.warnings.extend(warning);
+    response.warnings.extend(warnings);
     Ok(response)
 }

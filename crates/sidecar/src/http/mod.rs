@@ -12,8 +12,8 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, State};
-use axum::http::StatusCode;
-use axum::middleware::from_fn_with_state;
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::middleware::{from_fn_with_state, map_response};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{any, get, post};
 use serde::Serialize;
@@ -80,6 +80,7 @@ pub fn router(sidecar: Arc<Sidecar>, demands_token: bool) -> Router {
         .route("/v1/check", post(check::post_check))
         .route("/v1/state", get(spending::get_state))
         .route("/v1/authz", any(authz::authorize))
+        .route("/v1/authz/", any(authz::authorize))
         // Gateways append the path of the request that they ask about.
         .route("/v1/authz/{*path}", any(authz::authorize))
         .route("/v1/blocklist", get(blocklist::get_blocklist))
@@ -91,7 +92,8 @@ pub fn router(sidecar: Arc<Sidecar>, demands_token: bool) -> Router {
     if let Some(token) = sidecar.config.token.clone().filter(|_| demands_token) {
         api = api.layer(from_fn_with_state(token, auth::demand_token));
     }
-    api.route("/healthz", get(health::healthz))
+    api.layer(map_response(never_stored))
+        .route("/healthz", get(health::healthz))
         .route("/readyz", get(health::readyz))
         .route("/metrics", get(health::metrics))
         .fallback(async || {
@@ -101,8 +103,17 @@ pub fn router(sidecar: Arc<Sidecar>, demands_token: bool) -> Router {
         .with_state(sidecar)
 }
 
+/// Answers are true for a moment: no cache may keep one, a refusal least of all.
+async fn never_stored(mut response: Response) -> Response {
+    let no_store = HeaderValue::from_static("no-store");
+    response
+        .headers_mut()
+        .insert(header::CACHE_CONTROL, no_store);
+    response
+}
+
 /// An error in the API's own form: `{"error": {"code": …, "message": …}}`.
-#[derive(Debug, Serialize)]
+#[derive(Clone, Debug, Serialize)]
 pub(crate) struct ApiError {
     code: &'static str,
     message: String,
@@ -114,6 +125,11 @@ impl ApiError {
             code,
             message: message.into(),
         }
+    }
+
+    /// What the caller must mend.
+    pub(crate) fn bad_request(message: impl Into<String>) -> Self {
+        Self::new("bad_request", message)
     }
 
     pub(crate) fn response(self, status: StatusCode) -> Response {

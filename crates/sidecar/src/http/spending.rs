@@ -8,7 +8,7 @@ use spendfuse_domain::finding::Finding;
 use spendfuse_domain::scope::{Dimension, ScopeText};
 use spendfuse_guard::{BudgetLine, CheckRequest, OpenFinding, Warning};
 
-use super::request::Question;
+use super::request::{Author, Question};
 use super::{ApiError, Shared, Sidecar};
 
 /// The answer: every budget whose scope the named dimensions determine, with what remains.
@@ -35,15 +35,16 @@ pub(super) async fn get_state(
 
 fn state(sidecar: &Sidecar, query: &[(String, String)]) -> Result<StateResponse, ApiError> {
     let mut question = Question::default();
-    question.add_query(query)?;
+    question.add_query(query, Author::Asker)?;
     if !question.names_a_dimension() {
         let message = "name a session, a customer or other dimensions, such as ?customer=c-42";
-        return Err(ApiError::new("bad_request", message));
+        return Err(ApiError::bad_request(message));
     }
     let now = sidecar.clock.now();
-    let (request, _) = question.to_check(sidecar, now.wall)?;
+    let (request, warnings) = question.to_check(sidecar, "state", now.wall)?;
     let decision = sidecar.guard.check(&request, now);
-    let answer = decision.explain(&request, now.wall);
+    let mut answer = decision.explain(&request, now.wall);
+    answer.warnings.extend(warnings);
     Ok(StateResponse {
         decision: answer.decision,
         budgets: answer.budgets,

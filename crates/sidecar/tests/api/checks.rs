@@ -1,16 +1,10 @@
-//! `/v1/check`, `/v1/authz`, `/v1/state`, `/v1/blocklist` and the admin paths.
+//! `/v1/check`, `/v1/state`, `/v1/blocklist` and the admin paths.
 
-use crate::support::{assert_conforms, bench, call, config};
-use axum::body::Body;
-use axum::http::{Request, StatusCode};
-use serde_json::{Value, json};
+use crate::support::{assert_conforms, bench, call, config, steps};
+use axum::http::StatusCode;
+use serde_json::json;
 use spendfuse_domain::UnixMillis;
 use spendfuse_domain::event::decode;
-use spendfuse_sidecar::{SidecarConfig, Token};
-
-fn steps() -> Value {
-    json!([{"at": 80, "do": "warn"}, {"at": 100, "do": "block"}])
-}
 
 #[tokio::test]
 async fn a_check_is_answered_in_the_words_of_the_contract() {
@@ -24,7 +18,25 @@ async fn a_check_is_answered_in_the_words_of_the_contract() {
     assert_eq!(answer.json["decision"], "warn");
     assert_eq!(answer.json["budgets"][0]["percent"], 80.0);
     for (question, wrong) in [
-        (json!({"customer": 42}), "customer"),
+        (json!({"customer": ["c-42"]}), "customer is an array"),
+        (json!({"tags": "growth"}), "tags is a string"),
+        (
+            json!({"tags": {"team": true}}),
+            "tags.team is true or false",
+        ),
+        (json!({"estimated_cost_usd": 0.5}), "decimal string"),
+        (
+            json!({"estimate": {"model": "m", "input_tokens": "5"}}),
+            "whole number",
+        ),
+        (
+            json!({"estimate": {"model": "m", "input_tokens": -5}}),
+            "whole number",
+        ),
+        (json!({"reserve": true}), "not supported yet"),
+        (json!([]), "not a JSON object"),
+        (json!("c-42"), "not a JSON object"),
+        (json!(null), "not a JSON object"),
         (json!({"estimated_cost_usd": "-1"}), "negative"),
         (json!({"estimated_cost_usd": "1e3"}), "estimated_cost_usd"),
         (json!({"estimate": {"input_tokens": 5}}), "model"),
@@ -36,7 +48,7 @@ async fn a_check_is_answered_in_the_words_of_the_contract() {
         let answer = bench.post("/v1/check", question.to_string()).await;
         assert_eq!(answer.status, StatusCode::BAD_REQUEST, "{wrong}");
         let message = answer.json["error"]["message"].to_string();
-        assert!(wrong == "customer" || message.contains(wrong), "{message}");
+        assert!(message.contains(wrong), "{message}");
     }
 }
 
@@ -59,62 +71,6 @@ async fn an_announced_call_is_priced_and_counts() {
         .post("/v1/check", question("no-such-model-at-all", 1))
         .await;
     assert_eq!(unknown.json["warnings"][0]["type"], "unknown_model");
-}
-
-#[tokio::test]
-async fn gateways_get_429_with_who_what_and_until_when() {
-    let mut bench = bench(config(), None);
-    bench.budget("5.00", steps());
-    bench.spent("c-42", "5.000123", "block");
-    let refused = bench.get("/v1/authz?customer=c-42").await;
-    assert_eq!(refused.status, StatusCode::TOO_MANY_REQUESTS);
-    assert!(
-        refused.headers["retry-after"]
-            .to_str()
-            .unwrap()
-            .parse::<u64>()
-            .unwrap()
-            > 0
-    );
-    let error = json!({
-        "code": "budget_exceeded", "scope": "acme/customer=c-42",
-        "message": "customer c-42 has reached its daily budget ($5.00)",
-        "budget": "daily", "spent": "$5.000123", "limit": "$5.00",
-        "resets_at": "2999-01-01T00:00:00Z", "help_url": "https://example.com/upgrade",
-    });
-    assert_eq!(refused.json["error"], error);
-    assert_conforms("authz-error", &refused.json);
-    // What the gateway says wins over what its caller says.
-    let body = Body::from(json!({"customer": "c-1"}).to_string());
-    let request = Request::post("/v1/authz/v1/chat/completions?customer=c-2")
-        .header("content-type", "application/json")
-        .header("x-spendfuse-customer", "c-42")
-        .body(body);
-    let refused = bench.ask(request.unwrap()).await;
-    assert_eq!(refused.status, StatusCode::TOO_MANY_REQUESTS);
-    let permitted = bench
-        .get("/v1/authz?customer=c-1&estimated_cost_usd=4.50")
-        .await;
-    assert_eq!(permitted.status, StatusCode::OK);
-    let over = bench
-        .get("/v1/authz?customer=c-1&estimated_cost_usd=5.01")
-        .await;
-    let message = "this call would take customer c-1 over its daily budget ($5.00)";
-    assert_eq!(over.json["error"]["message"], message);
-}
-
-#[tokio::test]
-async fn a_downgrade_is_permitted_and_names_the_model() {
-    let mut bench = bench(config(), None);
-    bench.budget(
-        "5.00",
-        json!([{"at": 50, "do": "downgrade", "to": "gpt-4o-mini"}]),
-    );
-    bench.spent("c-42", "3.00", "downgrade");
-    let answer = bench.get("/v1/authz?customer=c-42&model=gpt-4o").await;
-    assert_eq!(answer.status, StatusCode::OK);
-    assert_eq!(answer.headers["x-spendfuse-decision"], "downgrade");
-    assert_eq!(answer.headers["x-spendfuse-downgrade-to"], "gpt-4o-mini");
 }
 
 #[tokio::test]
@@ -147,44 +103,6 @@ async fn the_blocklist_is_paged_and_an_old_cursor_is_gone() {
     assert_eq!(page["entries"].as_array().unwrap().len(), 1);
     let gone = bench.get("/v1/blocklist?cursor=0000000000000001-7").await;
     assert_eq!(gone.status, StatusCode::GONE);
-}
-
-#[tokio::test]
-async fn over_tcp_a_token_is_demanded_where_there_is_one() {
-    let secret = SidecarConfig {
-        token: Token::new("s3cret"),
-        ..config()
-    };
-    let bench = bench(secret, None);
-    let with = |given: Option<&str>| {
-        let request = Request::get("/v1/state?customer=c");
-        let request = match given {
-            Some(given) => request.header("authorization", given),
-            None => request,
-        };
-        request.body(Body::empty()).unwrap()
-    };
-    for wrong in [
-        None,
-        Some("Bearer s3creT"),
-        Some("Bearer s3cret2"),
-        Some("s3cret"),
-    ] {
-        assert_eq!(
-            bench.ask(with(wrong)).await.status,
-            StatusCode::UNAUTHORIZED
-        );
-    }
-    assert_eq!(
-        bench.ask(with(Some("Bearer s3cret"))).await.status,
-        StatusCode::OK
-    );
-    assert_eq!(bench.get("/healthz").await.status, StatusCode::OK);
-    let open = SidecarConfig {
-        listen: ([0, 0, 0, 0], 4117).into(),
-        ..config()
-    };
-    assert!(open.validate().unwrap_err().to_string().contains("token"));
 }
 
 #[tokio::test]

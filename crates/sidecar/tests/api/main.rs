@@ -2,7 +2,9 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod authz;
 mod checks;
 mod listeners;
+mod questions;
 mod support;
 mod usage;

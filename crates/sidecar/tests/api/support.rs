@@ -104,6 +104,14 @@ impl Bench {
         self.writer.publish(UnixMillis(0));
     }
 
+    /// A sidecar with the daily budget of 5.00, which customer c-42 has used up.
+    pub fn with_a_blocked_customer(config: SidecarConfig) -> Self {
+        let mut bench = bench(config, None);
+        bench.budget("5.00", steps());
+        bench.spent("c-42", "5.000123", "block");
+        bench
+    }
+
     /// Publishes what a customer has spent against the limit 5.00, never to reset.
     pub fn spent(&mut self, customer: &str, spent: &str, verdict: &str) {
         let key = format!("daily|acme/customer={customer}");
@@ -157,6 +165,11 @@ pub struct Answer {
     pub status: StatusCode,
     pub headers: HeaderMap,
     pub json: Value,
+}
+
+/// Steps of a budget that warns and blocks.
+pub fn steps() -> Value {
+    json!([{"at": 80, "do": "warn"}, {"at": 100, "do": "block"}])
 }
 
 /// A bare data object of a call that costs something.

@@ -173,6 +173,16 @@ pub const SETTINGS: &[Setting] = &[
         "allow or block, until the state is known",
     ),
     setting(
+        "sidecar.refusal_status",
+        "429",
+        "HTTP status of calls that /v1/authz refuses: 429, 402, 403, or auto (402 for clients that try 429 again)",
+    ),
+    setting(
+        "sidecar.strict",
+        "false",
+        "refuse checks with unknown fields or without a workspace instead of warning",
+    ),
+    setting(
         "sidecar.url",
         "http://127.0.0.1:4117",
         "where commands find a running sidecar",

@@ -241,6 +241,10 @@ impl Settings {
             "block" => ColdStart::Block,
             _ => return Err(self.wrong("sidecar.cold_start", "write allow or block")),
         };
+        let refusal_status = self.text("sidecar.refusal_status");
+        let refusal_status = refusal_status
+            .parse()
+            .map_err(|reason| self.wrong("sidecar.refusal_status", reason))?;
         let spool = match self.given("sidecar.spool_dir") {
             None => None,
             Some(directory) => Some(SpoolConfig {
@@ -256,6 +260,8 @@ impl Settings {
             default_workspace: self.text("sidecar.default_workspace").to_owned(),
             stale_after: self.duration("sidecar.stale_after")?,
             cold_start,
+            refusal_status,
+            strict: self.flag("sidecar.strict")?,
             spool,
             ..SidecarConfig::new(self.partitions()?)
         })

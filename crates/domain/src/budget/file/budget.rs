@@ -3,10 +3,11 @@
 use marked_yaml::Node;
 
 use super::fields::Fields;
-use super::mistake::{Mistakes, closest, suggest};
+use super::mistake::Mistakes;
 use super::values::{choice, dollars, hundredths, scalar, text};
 use super::{BudgetDraft, dimensions, limit, steps};
 use crate::budget::{BasisPoints, Budget, BudgetId, Limit, OnStale};
+use crate::spelling::{closest, suggest};
 use crate::time::UnixMillis;
 use crate::window::WindowKind;
 

@@ -3,10 +3,11 @@
 use marked_yaml::Node;
 
 use super::fields::Fields;
-use super::mistake::{Mistakes, suggest};
+use super::mistake::Mistakes;
 use super::values::{choice, duration, hundredths, whole_number};
 use super::{budget, dimensions};
 use crate::finding::{Detector, DetectorAction, DetectorRule, RateBasis, Severity};
+use crate::spelling::suggest;
 
 /// The fields of every detector.
 const COMMON: [&str; 6] = ["id", "detector", "where", "action", "at", "cooldown"];

@@ -3,10 +3,11 @@
 use marked_yaml::Node;
 
 use super::fields::Fields;
-use super::mistake::{Mistakes, Position, suggest};
+use super::mistake::{Mistakes, Position};
 use super::values::name_text;
 use crate::budget::wire::EACH;
 use crate::scope::{Dimension, Filter, Pattern, ScopeTemplate};
+use crate::spelling::suggest;
 
 /// The names that `scope` and the `where` of a budget know.
 const NAMES: [&str; 13] = [

@@ -3,8 +3,9 @@
 use marked_yaml::Node;
 use marked_yaml::types::MarkedMappingNode;
 
-use super::mistake::{Mistakes, Position, suggest};
+use super::mistake::{Mistakes, Position};
 use super::values::{is_null, kind};
+use crate::spelling::suggest;
 
 /// A mapping whose fields are all known.
 pub(super) struct Fields<'n> {

@@ -90,26 +90,3 @@ impl Mistakes {
         Err(self.0)
     }
 }
-
-/// "did you mean …" for a name that is close to one of `known`, else the list of them.
-pub(super) fn suggest(name: &str, known: &[&str]) -> String {
-    match closest(name, known) {
-        Some(candidate) => format!("did you mean `{candidate}`?"),
-        None => format!("use one of: {}", known.join(", ")),
-    }
-}
-
-/// The one of `known` that `name` is probably meant to be.
-pub(super) fn closest<'k>(name: &str, known: &[&'k str]) -> Option<&'k str> {
-    let name = name.trim().to_lowercase().replace(['-', ' '], "_");
-    let distance = |candidate: &str| strsim::damerau_levenshtein(&name, &candidate.to_lowercase());
-    let allowed = 1 + name.chars().count() / 4;
-    let near = known
-        .iter()
-        .map(|candidate| (distance(candidate), *candidate))
-        .filter(|(distance, candidate)| *distance <= allowed && *distance < candidate.len())
-        .min();
-    let longer = |candidate: &&&str| candidate.len() >= 4 && name.starts_with(**candidate);
-    near.map(|(_, candidate)| candidate)
-        .or_else(|| known.iter().find(longer).copied())
-}

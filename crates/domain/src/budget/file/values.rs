@@ -5,10 +5,11 @@ use std::ops::RangeInclusive;
 use marked_yaml::Node;
 use marked_yaml::types::MarkedScalarNode;
 
-use super::mistake::{Mistakes, suggest};
+use super::mistake::Mistakes;
 use crate::budget::duration::{duration_text, parse_duration};
 use crate::budget::hundredths::{hundredths_text, parse_hundredths};
 use crate::money::Nanos;
+use crate::spelling::suggest;
 
 /// Longer texts would be cut in events, so that they could never be equal.
 pub(super) const MAX_NAME_BYTES: usize = 256;

@@ -1,0 +1,102 @@
+//! `/v1/authz`: the check for gateways (external authorization, forward auth).
+
+mod line;
+mod refusal;
+mod status;
+mod words;
+
+use axum::body::Bytes;
+use axum::extract::{OriginalUri, Query, State};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use spendfuse_domain::Verdict;
+use spendfuse_guard::CheckResponse;
+
+use super::check::answer;
+use super::request::{Author, Question};
+use super::{ApiError, Shared};
+use refusal::Refusal;
+
+pub(super) use refusal::forbid_retry;
+
+/// The path that the gateway's own configuration names; behind a longer one stands the path of the
+/// call that it asks about.
+const OWN_PATH: &str = "/v1/authz";
+
+/// The input is that of `/v1/check`. Headers win over the query, the query over a JSON body:
+/// a gateway sets headers, while the body may be the caller's own.
+pub(super) async fn authorize(
+    State(sidecar): Shared,
+    OriginalUri(uri): OriginalUri,
+    Query(query): Query<Vec<(String, String)>>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Response {
+    let author = if uri.path() == OWN_PATH {
+        Author::Gateway
+    } else {
+        Author::Stranger
+    };
+    let asked_status = match status::asked_for(&query, &headers) {
+        Ok(status) => status,
+        Err(error) => return refusal::of_question(error, StatusCode::BAD_REQUEST),
+    };
+    let question = question(&query, author, &headers, &body);
+    match question.and_then(|question| answer(&sidecar, &question, "authz")) {
+        Ok(answer) if answer.decision == Verdict::Block.name() => {
+            let setting = sidecar.config.refusal_status;
+            let status = asked_status.unwrap_or_else(|| status::by_setting(setting, &headers));
+            Refusal::of(&answer).response(status, &answer)
+        }
+        Ok(answer) => permission(&answer),
+        // Gateways that ask for a status take any other for an accident, and many let calls through
+        // then.
+        Err(error) => refusal::of_question(error, asked_status.unwrap_or(StatusCode::BAD_REQUEST)),
+    }
+}
+
+fn question(
+    query: &[(String, String)],
+    author: Author,
+    headers: &HeaderMap,
+    body: &[u8],
+) -> Result<Question, ApiError> {
+    let content_type = headers.get(header::CONTENT_TYPE);
+    let content_type = content_type.and_then(|value| value.to_str().ok());
+    let is_json = content_type.is_some_and(|name| name.contains("json"));
+    // Subrequests of gateways often keep the content type and lose the body.
+    let mut question = if is_json && !body.is_empty() {
+        Question::from_gateway(body)?
+    } else {
+        Question::default()
+    };
+    question.add_query(query, author)?;
+    question.add_headers(headers)?;
+    Ok(question)
+}
+
+/// 200 without a body: a gateway acts on headers alone.
+fn permission(answer: &CheckResponse) -> Response {
+    let mut response = StatusCode::OK.into_response();
+    let headers = response.headers_mut();
+    tell(headers, answer);
+    if let Some(warnings) = line::warnings(&answer.warnings) {
+        headers.insert("x-spendfuse-warnings", warnings);
+    }
+    response
+}
+
+/// What permissions and refusals alike say in headers.
+fn tell(headers: &mut HeaderMap, answer: &CheckResponse) {
+    let decision = HeaderValue::from_static(answer.decision);
+    headers.insert("x-spendfuse-decision", decision);
+    let model = answer.downgrade_to.as_deref();
+    if let Some(Ok(model)) = model.map(HeaderValue::from_str) {
+        headers.insert("x-spendfuse-downgrade-to", model);
+    }
+    let strictest = answer.budgets.first();
+    let strictest = strictest.filter(|line| line.verdict != Verdict::Ok);
+    if let Some(Ok(budget)) = strictest.map(|line| HeaderValue::from_str(&line.budget)) {
+        headers.insert("x-spendfuse-budget", budget);
+    }
+}

@@ -1,0 +1,89 @@
+//! A refused call: status, headers and body.
+
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde::Serialize;
+use spendfuse_domain::{UnixMillis, Verdict};
+use spendfuse_guard::CheckResponse;
+
+use super::{line, tell, words};
+use crate::http::ApiError;
+
+/// Why a call was refused.
+#[derive(Clone, Debug, Serialize)]
+pub(super) struct Refusal {
+    pub(super) code: &'static str,
+    pub(super) message: String,
+    pub(super) budget: Option<String>,
+    pub(super) scope: Option<String>,
+    pub(super) spent: Option<String>,
+    pub(super) limit: Option<String>,
+    pub(super) resets_at: Option<UnixMillis>,
+    pub(super) help_url: Option<String>,
+}
+
+impl Refusal {
+    /// In the words of the strictest budget.
+    pub(super) fn of(answer: &CheckResponse) -> Self {
+        let line = answer.budgets.first();
+        let line = line.filter(|line| line.verdict == Verdict::Block);
+        let (spent, limit) = line.map(words::amounts).unwrap_or_default();
+        Self {
+            code: match line {
+                None => "state_unknown",
+                Some(line) if words::amounts_known(line) => "budget_exceeded",
+                Some(_) => "session_blocked",
+            },
+            message: match line {
+                Some(line) => words::message(line, answer),
+                None => "the guard has not caught up yet and refuses calls until then".to_owned(),
+            },
+            budget: line.map(|line| line.budget.clone()),
+            scope: line.map(|line| line.scope.clone()),
+            spent,
+            limit,
+            resets_at: line.and_then(|line| line.resets_at),
+            help_url: line.and_then(|line| line.help_url.clone()),
+        }
+    }
+
+    /// The answer; `answer` is what this refusal was made of.
+    pub(super) fn response(&self, status: StatusCode, answer: &CheckResponse) -> Response {
+        let body = axum::Json(serde_json::json!({ "error": self }));
+        let mut response = (status, body).into_response();
+        let headers = response.headers_mut();
+        if let Some(seconds) = answer.retry_after_seconds {
+            headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+        }
+        tell(headers, answer);
+        finish(headers, status, line::refusal(self));
+        response
+    }
+}
+
+/// Refuses a call because the question about it cannot be answered.
+pub(super) fn of_question(error: ApiError, status: StatusCode) -> Response {
+    let line = line::error(&error);
+    let mut response = error.response(status);
+    finish(response.headers_mut(), status, line);
+    response
+}
+
+fn finish(headers: &mut HeaderMap, status: StatusCode, line: Option<HeaderValue>) {
+    forbid_retry(headers);
+    if let Some(line) = line {
+        headers.insert("x-spendfuse-refusal", line);
+    }
+    if status == StatusCode::UNAUTHORIZED {
+        // A 401 must name a scheme (RFC 9110, 11.6.1); none of the usual ones would help.
+        let scheme = HeaderValue::from_static("Spendfuse");
+        headers.insert(header::WWW_AUTHENTICATE, scheme);
+    }
+}
+
+/// Tells the providers' clients not to try again: they would, and sleep for as long as `Retry-After`
+/// says before, hours where a daily budget is used up (seen in anthropic 2.14 for Python, 1.14 for
+/// TypeScript, openai 6.49 for TypeScript).
+pub(in crate::http) fn forbid_retry(headers: &mut HeaderMap) {
+    headers.insert("x-should-retry", HeaderValue::from_static("false"));
+}

@@ -1,0 +1,163 @@
+//! What is wrong with a question that can be answered all the same: the answer to a misspelt
+//! question is `allow` where the right one is `block`, so its sender is told, or refused.
+
+use metrics::counter;
+use spendfuse_domain::scope::Dimension;
+use spendfuse_domain::spelling::closest;
+use spendfuse_guard::Warning;
+
+use super::Question;
+use crate::http::ApiError;
+use crate::metrics::CHECK_FAULTS;
+
+/// Unknown fields that are told by name; more are counted.
+const MOST_NAMED: usize = 8;
+/// Bytes of a name that are looked at and told.
+const LONGEST_NAME: usize = 64;
+
+/// The fields of a question at its top level.
+pub(super) const FIELDS: [&str; 15] = [
+    "workspace",
+    "customer",
+    "feature",
+    "user",
+    "agent",
+    "model",
+    "provider",
+    "environment",
+    "account",
+    "plan",
+    "root_session",
+    "session",
+    "tags",
+    "estimate",
+    "estimated_cost_usd",
+];
+
+/// Something that a question lacks or has too much.
+pub(super) struct Fault {
+    kind: &'static str,
+    message: String,
+}
+
+/// Fields that nobody knows, the first of them by name.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Unknown {
+    messages: Vec<String>,
+    more: usize,
+}
+
+impl Unknown {
+    /// Notes a field of the top level.
+    pub(super) fn add_field(&mut self, name: &str) {
+        self.add(name, name, &FIELDS, "");
+    }
+
+    /// Notes the field that its sender wrote as `written`. `name` is compared with `known`, and
+    /// `prefix` stands before what was probably meant.
+    pub(super) fn add(&mut self, written: &str, name: &str, known: &[&str], prefix: &str) {
+        if self.messages.len() == MOST_NAMED {
+            self.more += 1;
+            return;
+        }
+        let written = shown(written);
+        let meant = (name.len() <= LONGEST_NAME)
+            .then(|| closest(name, known))
+            .flatten();
+        let message = match meant {
+            Some(meant) => {
+                let is_header = prefix.ends_with('-');
+                let meant = if is_header {
+                    meant.replace('_', "-")
+                } else {
+                    meant.to_owned()
+                };
+                format!("`{written}` is unknown and was ignored; did you mean `{prefix}{meant}`?")
+            }
+            None => format!("`{written}` is unknown and was ignored"),
+        };
+        self.messages.push(message);
+    }
+
+    fn faults(&self) -> impl Iterator<Item = Fault> {
+        let named = self.messages.iter().cloned();
+        let more = (self.more > 0).then(|| format!("{} more fields are unknown", self.more));
+        named.chain(more).map(|message| Fault {
+            kind: "unknown_field",
+            message,
+        })
+    }
+}
+
+impl Question {
+    /// Everything that is wrong with this question.
+    pub(super) fn faults(&self, default_workspace: &str) -> Vec<Fault> {
+        let mut faults: Vec<Fault> = self.unknown.faults().collect();
+        let workspace = self.values.get(&Dimension::Workspace);
+        let names_a_workspace = workspace.is_some_and(|name| !name.is_empty());
+        let missing = if !names_a_workspace && default_workspace.is_empty() {
+            Some((
+                "no_workspace",
+                "no workspace is named and sidecar.default_workspace is not set; only budgets of all workspaces were looked at",
+            ))
+        } else if !self.names_a_dimension() {
+            Some((
+                "nothing_named",
+                "nothing is named, so only the budgets of the whole default workspace were looked at; a body is read where its Content-Type is application/json",
+            ))
+        } else {
+            None
+        };
+        faults.extend(missing.map(|(kind, message)| Fault {
+            kind,
+            message: message.to_owned(),
+        }));
+        faults
+    }
+}
+
+impl From<Fault> for Warning {
+    fn from(fault: Fault) -> Self {
+        Self::new(fault.kind, "warning", fault.message)
+    }
+}
+
+/// Counts faults, so that an operator sees them whose developers do not look at warnings.
+pub(super) fn count(faults: &[Fault], endpoint: &'static str) {
+    for fault in faults {
+        counter!(CHECK_FAULTS, "fault" => fault.kind, "endpoint" => endpoint).increment(1);
+    }
+}
+
+/// A strict sidecar's answer to a question with faults.
+pub(super) fn refused(faults: &[Fault]) -> ApiError {
+    let messages: Vec<&str> = faults.iter().map(|fault| fault.message.as_str()).collect();
+    let message = format!("{} (sidecar.strict refuses this)", messages.join("; "));
+    ApiError::bad_request(message)
+}
+
+/// A name from outside as it may be shown: short, and without control characters.
+pub(super) fn shown(name: &str) -> String {
+    let end = name.floor_char_boundary(LONGEST_NAME);
+    let cut = if end < name.len() { "…" } else { "" };
+    format!("{}{cut}", name[..end].escape_debug())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_known_fields_are_the_dimensions_and_the_rest() {
+        let dimensions: Vec<_> = Dimension::FIXED.iter().map(Dimension::name).collect();
+        assert_eq!(dimensions[..], FIELDS[..dimensions.len()]);
+    }
+
+    #[test]
+    fn names_from_outside_are_short_and_harmless() {
+        let name = format!("\u{1b}[2J{}", "ü".repeat(100));
+        let shown = shown(&name);
+        assert!(shown.starts_with("\\u{1b}[2Jü") && shown.ends_with('…'));
+        assert!(shown.len() < 100);
+    }
+}

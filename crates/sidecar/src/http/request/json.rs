@@ -1,0 +1,153 @@
+//! A question as a JSON object, and a body that may be a provider's request.
+
+use std::collections::BTreeMap;
+
+use serde_json::value::RawValue;
+
+use super::faults::shown;
+use super::{ESTIMATE_FIELDS, Kind, Question, kind_of};
+use crate::http::ApiError;
+
+/// Of several members with one name the last counts, as everywhere in JSON.
+type Members<'b> = BTreeMap<String, &'b RawValue>;
+
+/// Members of which providers' requests have at least one, and questions none.
+const OF_PROVIDERS_REQUESTS: [&str; 6] = [
+    "messages",
+    "input",
+    "contents",
+    "prompt",
+    "inputs",
+    "instances",
+];
+
+impl Question {
+    /// Reads the body of a check.
+    ///
+    /// # Errors
+    /// 400 where it is no JSON object, or a known field has a wrong type.
+    pub(in crate::http) fn from_json(body: &[u8]) -> Result<Self, ApiError> {
+        let mut question = Self::default();
+        question.add_members(members(body)?)?;
+        Ok(question)
+    }
+
+    /// Reads what a gateway passes on: a question, or its caller's own request to a provider. Of the
+    /// latter only what is named and typed like a question's field is taken; the rest is the
+    /// provider's business.
+    ///
+    /// # Errors
+    /// As [`Question::from_json`].
+    pub(in crate::http) fn from_gateway(body: &[u8]) -> Result<Self, ApiError> {
+        let members = members(body)?;
+        let mut question = Self::default();
+        let is_providers = OF_PROVIDERS_REQUESTS
+            .iter()
+            .any(|name| members.contains_key(*name));
+        if !is_providers {
+            question.add_members(members)?;
+            return Ok(question);
+        }
+        for (name, value) in members {
+            let is_text = kind_of(&name) == Some(Kind::Text);
+            if let (true, Ok(Some(text))) = (is_text, scalar(&name, Kind::Text, value)) {
+                question.put(&name, text)?;
+            }
+        }
+        Ok(question)
+    }
+
+    fn add_members(&mut self, members: Members<'_>) -> Result<(), ApiError> {
+        for (name, value) in members {
+            match &*name {
+                "tags" => self.add_object(&name, value)?,
+                "estimate" => {
+                    self.add_object(&name, value)?;
+                    if value.get() != "null" {
+                        self.estimate.get_or_insert_default();
+                    }
+                }
+                _ => self.add_member(&name, value)?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Adds the members of `tags` or `estimate`.
+    fn add_object(&mut self, name: &str, value: &RawValue) -> Result<(), ApiError> {
+        if value.get() == "null" {
+            return Ok(());
+        }
+        let members: Members<'_> = serde_json::from_str(value.get()).map_err(|_| {
+            ApiError::bad_request(format!("{name} is {}; write an object", article(value)))
+        })?;
+        for (member, value) in members {
+            self.add_member(&format!("{name}.{member}"), value)?;
+        }
+        Ok(())
+    }
+
+    fn add_member(&mut self, name: &str, value: &RawValue) -> Result<(), ApiError> {
+        let Some(kind) = kind_of(name) else {
+            match name.strip_prefix("estimate.") {
+                Some(field) => {
+                    let known = ESTIMATE_FIELDS.map(|(name, _)| name);
+                    self.unknown.add(name, field, &known, "estimate.");
+                }
+                // A tag without a name says nothing.
+                None if name == "tags." => {}
+                None => self.unknown.add_field(name),
+            }
+            return Ok(());
+        };
+        match scalar(name, kind, value)? {
+            Some(text) => self.put(name, text),
+            None => Ok(()),
+        }
+    }
+}
+
+fn members(body: &[u8]) -> Result<Members<'_>, ApiError> {
+    serde_json::from_slice(body).map_err(|error| {
+        let message = format!(
+            "the body is not a JSON object ({error}); write {{\"workspace\": …, \"customer\": …}}"
+        );
+        ApiError::bad_request(message)
+    })
+}
+
+/// The text of a member, `None` for null. A number may stand where a text is wanted: customer 42 is
+/// customer "42", to the digit as it was written, in events as in questions.
+fn scalar(name: &str, kind: Kind, value: &RawValue) -> Result<Option<String>, ApiError> {
+    let text = value.get();
+    let first = text.as_bytes().first().copied().unwrap_or_default();
+    let is_number = first == b'-' || first.is_ascii_digit();
+    let wanted = match (kind, first) {
+        (_, b'n') => return Ok(None),
+        (Kind::Text | Kind::Money, b'"') => {
+            let text = serde_json::from_str(text);
+            return text.map(Some).map_err(|error| {
+                ApiError::bad_request(format!("{} cannot be read: {error}", shown(name)))
+            });
+        }
+        (Kind::Text | Kind::Count, _) if is_number => return Ok(Some(text.to_owned())),
+        (Kind::Flag, b't' | b'f') => return Ok(Some(text.to_owned())),
+        (Kind::Text, _) => "a string",
+        (Kind::Money, _) => "a decimal string such as \"0.50\"",
+        (Kind::Count, _) => "a whole number",
+        (Kind::Flag, _) => "true or false",
+    };
+    let message = format!("{} is {}; write {wanted}", shown(name), article(value));
+    Err(ApiError::bad_request(message))
+}
+
+/// What a value is, in words.
+fn article(value: &RawValue) -> &'static str {
+    match value.get().as_bytes().first() {
+        Some(b'{') => "an object",
+        Some(b'[') => "an array",
+        Some(b'"') => "a string",
+        Some(b't' | b'f') => "true or false",
+        _ => "a number",
+    }
+}

@@ -1,0 +1,69 @@
+//! A question as a query: `customer=c-42&tags.team=growth&estimate.input_tokens=1200`.
+
+use spendfuse_domain::spelling::closest;
+
+use super::faults::FIELDS;
+use super::headers::{HEADER_PREFIX, field_of_header, is_control};
+use super::{Question, kind_of};
+use crate::http::ApiError;
+
+/// Whose query it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::http) enum Author {
+    /// Written for the sidecar: every unknown name is a fault.
+    Asker,
+    /// Written by a gateway's operator, who may add names of the gateway's own: unknown names that
+    /// look like one of ours are faults.
+    Gateway,
+    /// Perhaps the original caller's, passed on: unknown names are nobody's fault.
+    Stranger,
+}
+
+impl Question {
+    /// Adds what a query says. Names may be written as the headers are (`x-spendfuse-customer`).
+    ///
+    /// # Errors
+    /// 400 for a known field that cannot be read.
+    pub(in crate::http) fn add_query(
+        &mut self,
+        query: &[(String, String)],
+        author: Author,
+    ) -> Result<(), ApiError> {
+        for (name, value) in query {
+            match name.strip_prefix(HEADER_PREFIX) {
+                Some(name) => self.add_header(name, value)?,
+                None if kind_of(name).is_some() => self.put(name, value.clone())?,
+                None if is_control(&name.replace('_', "-")) => {}
+                None if author == Author::Asker || is_ours(name) && author == Author::Gateway => {
+                    self.unknown.add_field(name);
+                }
+                None => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Adds what a header says, or a query's parameter of that name; `name` is without its prefix.
+    pub(super) fn add_header(&mut self, name: &str, value: &str) -> Result<(), ApiError> {
+        let field = field_of_header(name);
+        if kind_of(&field).is_some() {
+            return self.put(&field, value.to_owned());
+        }
+        if !is_control(name) {
+            let shown = format!("{HEADER_PREFIX}{name}");
+            self.unknown.add(&shown, name, &FIELDS, HEADER_PREFIX);
+        }
+        Ok(())
+    }
+}
+
+/// Whether a name is probably meant to be one of ours. Stricter than a suggestion needs to be, for
+/// a gateway's `page` or `version` must not be taken for a misspelt `plan` or `session`.
+fn is_ours(name: &str) -> bool {
+    const SHORTEST: usize = 5;
+    let known = (SHORTEST..=64)
+        .contains(&name.len())
+        .then(|| closest(name, &FIELDS))
+        .flatten();
+    known.is_some_and(|known| known.as_bytes()[0] == name.as_bytes()[0].to_ascii_lowercase())
+}
