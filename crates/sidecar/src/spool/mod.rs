@@ -9,10 +9,12 @@
 
 mod frame;
 mod position;
+mod private;
 
 use std::collections::VecDeque;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 pub use frame::SpooledEvent;
@@ -84,9 +86,9 @@ impl Spool {
     /// [`SpoolError::Io`], also where another process has it open.
     pub fn open(config: SpoolConfig) -> Result<Self, SpoolError> {
         let directory = &config.directory;
-        fs::create_dir_all(directory).map_err(at(directory))?;
+        private::create_directory(directory).map_err(at(directory))?;
         let lock_path = directory.join("lock");
-        let lock = File::create(&lock_path).map_err(at(&lock_path))?;
+        let lock = private::create(&lock_path).map_err(at(&lock_path))?;
         lock.try_lock()
             .map_err(|error| at(&lock_path)(error.into()))?;
         let position = Position::load(directory)?;
@@ -96,6 +98,7 @@ impl Spool {
             if number < position.segment {
                 fs::remove_file(&path).map_err(at(&path))?;
             } else {
+                private::tighten(&path, private::FILE_MODE);
                 let bytes = cut_torn_tail(&path)?;
                 segments.push_back(Segment { number, bytes });
             }
@@ -283,6 +286,7 @@ fn begin_segment(directory: &Path, number: u64) -> Result<File, SpoolError> {
     let file = OpenOptions::new()
         .write(true)
         .create_new(true)
+        .mode(private::FILE_MODE)
         .open(&path)
         .map_err(at(&path))?;
     if let Err(error) = sync_directory(directory) {

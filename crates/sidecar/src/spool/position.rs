@@ -1,10 +1,10 @@
 //! What of the spool the broker has, kept in a small file that is replaced as a whole.
 
-use std::fs::{self, File};
+use std::fs;
 use std::io::Write as _;
 use std::path::Path;
 
-use super::{SpoolError, at, sync_directory};
+use super::{SpoolError, at, private, sync_directory};
 
 const FILE: &str = "position";
 
@@ -39,7 +39,7 @@ impl Position {
     pub(super) fn store(self, directory: &Path) -> Result<(), SpoolError> {
         let path = directory.join(FILE);
         let new_path = directory.join("position.new");
-        let mut file = File::create(&new_path).map_err(at(&new_path))?;
+        let mut file = private::create(&new_path).map_err(at(&new_path))?;
         writeln!(file, "{} {}", self.segment, self.offset)
             .and_then(|()| file.sync_data())
             .map_err(at(&new_path))?;

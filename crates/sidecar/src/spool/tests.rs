@@ -143,3 +143,35 @@ fn two_processes_cannot_share_a_spool() {
     let _first = Spool::open(config(&directory)).unwrap();
     assert!(Spool::open(config(&directory)).is_err());
 }
+
+#[test]
+fn the_spool_is_its_owners_alone_also_one_that_was_not() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let outside = TempDir::new().unwrap();
+    let directory = config(&outside).directory;
+    let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    let assert_private = || {
+        assert_eq!(mode(&directory), 0o700);
+        let mut files = 0;
+        for file in fs::read_dir(&directory).unwrap() {
+            let path = file.unwrap().path();
+            assert_eq!(mode(&path), 0o600, "{}", path.display());
+            files += 1;
+        }
+        assert!(files >= 3, "lock, position and a segment");
+    };
+    let mut spool = Spool::open(config(&outside)).unwrap();
+    spool.append(&events(0..2)).unwrap();
+    spool.next_batch(1).unwrap();
+    spool.confirm().unwrap();
+    assert_private();
+    drop(spool);
+    for file in fs::read_dir(&directory).unwrap() {
+        fs::set_permissions(file.unwrap().path(), fs::Permissions::from_mode(0o644)).unwrap();
+    }
+    fs::set_permissions(&directory, fs::Permissions::from_mode(0o755)).unwrap();
+    let mut spool = Spool::open(config(&outside)).unwrap();
+    spool.next_batch(1).unwrap();
+    spool.confirm().unwrap();
+    assert_private();
+}
