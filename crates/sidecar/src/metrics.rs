@@ -23,3 +23,11 @@ pub const GUARD_STATE_AGE: &str = "spendfuse_guard_state_age_seconds";
 pub const GUARD_STATE: &str = "spendfuse_guard_state";
 /// Counter: records that the replica could not read, by `topic`.
 pub const GUARD_BAD_RECORDS: &str = "spendfuse_guard_bad_records_total";
+/// Gauge: open connections, of all addresses.
+pub const CONNECTIONS: &str = "spendfuse_http_connections";
+/// Counter: connections ended because others needed the room or the client took too long, by `reason`.
+pub const CONNECTIONS_CUT: &str = "spendfuse_http_connections_cut_total";
+/// Counter: requests refused before they were read, by `reason`.
+pub const REQUESTS_REFUSED: &str = "spendfuse_http_requests_refused_total";
+/// Counter: requests without the right token, by `reason` (`missing`, `wrong`).
+pub const FAILED_LOGINS: &str = "spendfuse_sidecar_failed_logins_total";

@@ -1,12 +1,21 @@
 //! The sidecar's token on TCP: `x-spendfuse-token: …`, or `Authorization: Bearer …`.
 
+use std::sync::Mutex;
+use std::sync::PoisonError;
+use std::time::{Duration, Instant};
+
 use axum::extract::{Request, State};
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::Response;
+use metrics::counter;
 
 use super::ApiError;
 use crate::config::Token;
+use crate::metrics::FAILED_LOGINS;
+
+/// Failed logins are logged this often at most, with how many there were.
+const LOG_EVERY: Duration = Duration::from_secs(10);
 
 /// The token's own header. Gateways pass `Authorization` on as their caller sent it: there it is
 /// the provider's key, which is none of the sidecar's business.
@@ -20,10 +29,15 @@ pub(super) async fn demand_token(
     if presents(&token, request.headers()) {
         return next.run(request).await;
     }
+    let presented = [TOKEN_HEADER, header::AUTHORIZATION.as_str()];
+    let presented = presented.map(|name| request.headers().contains_key(name));
+    let reason = if presented.contains(&true) { "wrong" } else { "missing" };
+    counter!(FAILED_LOGINS, "reason" => reason).increment(1);
+    log_failure(reason);
     let message =
         format!("send the sidecar's token in `{TOKEN_HEADER}` or as `Authorization: Bearer`");
     let mut response = ApiError::new("unauthorized", message).response(StatusCode::UNAUTHORIZED);
-    let scheme = header::HeaderValue::from_static("Bearer");
+    let scheme = HeaderValue::from_static("Bearer");
     response
         .headers_mut()
         .insert(header::WWW_AUTHENTICATE, scheme);
@@ -48,4 +62,16 @@ fn bearer_of(value: &[u8]) -> Option<&[u8]> {
     let (scheme, rest) = value.split_at_checked("bearer".len())?;
     let given = rest.trim_ascii_start();
     (scheme.eq_ignore_ascii_case(b"bearer") && given.len() < rest.len()).then_some(given)
+}
+
+/// Never what was presented: it may be the right token of something else.
+fn log_failure(reason: &'static str) {
+    static SINCE_LAST: Mutex<(u64, Option<Instant>)> = Mutex::new((0, None));
+    let mut since_last = SINCE_LAST.lock().unwrap_or_else(PoisonError::into_inner);
+    let (count, logged_at) = &mut *since_last;
+    *count += 1;
+    if logged_at.is_none_or(|at| at.elapsed() >= LOG_EVERY) {
+        tracing::warn!(count, reason, "requests without the sidecar's token");
+        *since_last = (0, Some(Instant::now()));
+    }
 }
