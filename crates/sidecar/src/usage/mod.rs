@@ -1,5 +1,6 @@
 //! `POST /v1/usage`: events in, one result each out, and 202 only when the good ones are safe.
 
+mod binary;
 mod body;
 
 use axum::body::Bytes;
@@ -68,7 +69,12 @@ pub(crate) async fn post_usage(
 ) -> Response {
     let content_type = headers.get(header::CONTENT_TYPE);
     let content_type = content_type.and_then(|value| value.to_str().ok());
-    let parts = body::parts(&body, content_type.unwrap_or_default());
+    let binary = binary::structured(&headers, &body);
+    let parts = match &binary {
+        None => body::parts(&body, content_type.unwrap_or_default()),
+        Some(Ok(event)) => vec![Ok(event.as_slice())],
+        Some(Err(rejection)) => vec![Err(rejection.clone())],
+    };
     if parts.len() > sidecar.config.max_usage_events {
         let most = sidecar.config.max_usage_events;
         let message = format!("{} events at once; send at most {most}", parts.len());

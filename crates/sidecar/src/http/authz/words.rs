@@ -2,6 +2,8 @@
 
 use spendfuse_guard::{BudgetLine, CheckResponse, CountLine, Warning};
 
+use crate::percent;
+
 pub(super) fn amounts_known(line: &BudgetLine) -> bool {
     line.limit_usd.is_some() || line.counts.is_some()
 }
@@ -85,37 +87,14 @@ fn subject(scope: &str) -> String {
     let named = parts.filter_map(|part| {
         let (dimension, value) = part.split_once('=')?;
         let dimension = dimension.replace('_', " ");
-        Some(format!("{dimension} {}", unescaped(value)))
+        Some(format!("{dimension} {}", percent::decoded(value.as_bytes())))
     });
     let named: Vec<_> = named.collect();
     match (named.is_empty(), workspace) {
         (false, _) => named.join(", "),
         (true, "*") => "everything together".to_owned(),
-        (true, workspace) => format!("workspace {}", unescaped(workspace)),
+        (true, workspace) => format!("workspace {}", percent::decoded(workspace.as_bytes())),
     }
-}
-
-/// A scope's value as it was before it was escaped.
-fn unescaped(value: &str) -> String {
-    let mut bytes = Vec::with_capacity(value.len());
-    let mut rest = value.as_bytes();
-    while let Some((byte, after)) = rest.split_first() {
-        let code = after
-            .get(..2)
-            .and_then(|code| std::str::from_utf8(code).ok());
-        let code = code.and_then(|code| u8::from_str_radix(code, 16).ok());
-        match (byte, code) {
-            (b'%', Some(code)) => {
-                bytes.push(code);
-                rest = &after[2..];
-            }
-            _ => {
-                bytes.push(*byte);
-                rest = after;
-            }
-        }
-    }
-    String::from_utf8_lossy(&bytes).into_owned()
 }
 
 #[cfg(test)]
