@@ -8,6 +8,7 @@ use std::time::Duration;
 use spendfuse_guard::ColdStart;
 
 use crate::error::SidecarError;
+use crate::server::ServerLimits;
 use crate::spool::SpoolConfig;
 
 /// A bearer token. Never printed.
@@ -73,8 +74,8 @@ impl FromStr for RefusalStatus {
 /// How a sidecar listens, decides and accepts events.
 #[derive(Clone, Debug)]
 pub struct SidecarConfig {
-    /// TCP address; port 0 picks a free one.
-    pub listen: SocketAddr,
+    /// TCP address; port 0 picks a free one; `None` where only the Unix socket is for callers.
+    pub listen: Option<SocketAddr>,
     /// Also a Unix socket at this path; access to it is the file system's business.
     pub unix_socket: Option<PathBuf>,
     /// Demanded in `x-spendfuse-token` or as `Authorization: Bearer …` on TCP; obligatory unless
@@ -102,13 +103,17 @@ pub struct SidecarConfig {
     pub max_usage_bytes: usize,
     /// Most events in one `POST /v1/usage`.
     pub max_usage_events: usize,
+    /// What clients may use up, for each address.
+    pub limits: ServerLimits,
+    /// What bodies and long answers of all requests may hold beyond 64 KiB each, bytes.
+    pub max_body_memory: usize,
 }
 
 impl SidecarConfig {
     /// The contract's defaults for `partitions` partitions, without spool, socket and token.
     pub fn new(partitions: u32) -> Self {
         Self {
-            listen: SocketAddr::from(([127, 0, 0, 1], 4117)),
+            listen: Some(SocketAddr::from(([127, 0, 0, 1], 4117))),
             unix_socket: None,
             token: None,
             default_workspace: String::new(),
@@ -122,23 +127,34 @@ impl SidecarConfig {
             spool: None,
             max_usage_bytes: 8 * 1024 * 1024,
             max_usage_events: 10_000,
+            limits: ServerLimits::DEFAULT,
+            max_body_memory: 64 * 1024 * 1024,
         }
     }
 
     /// Refuses what would be unsafe or cannot work.
     ///
     /// # Errors
-    /// [`SidecarError::TokenMissing`], [`SidecarError::NoPartitions`].
+    /// [`SidecarError::TokenMissing`], [`SidecarError::NoAddress`], [`SidecarError::NoPartitions`].
     pub fn validate(&self) -> Result<(), SidecarError> {
-        if !self.listen.ip().is_loopback() && self.token.is_none() {
-            return Err(SidecarError::TokenMissing {
-                listen: self.listen,
-            });
+        if let Some(listen) = self.listen
+            && !listen.ip().is_loopback()
+            && self.token.is_none()
+        {
+            return Err(SidecarError::TokenMissing { listen });
+        }
+        if self.listen.is_none() && self.unix_socket.is_none() {
+            return Err(SidecarError::NoAddress);
         }
         if self.partitions == 0 {
             return Err(SidecarError::NoPartitions);
         }
         Ok(())
+    }
+
+    /// Whether TCP is for programs of this machine only.
+    pub(crate) fn listens_on_loopback(&self) -> bool {
+        self.listen.is_some_and(|listen| listen.ip().is_loopback())
     }
 }
 

@@ -19,6 +19,9 @@ pub enum SidecarError {
         /// The address.
         listen: SocketAddr,
     },
+    /// Neither TCP nor a Unix socket.
+    #[error("nobody could reach the sidecar: set sidecar.listen, sidecar.socket or both")]
+    NoAddress,
     /// The partition count is not set.
     #[error("the number of partitions is 0; set it to that of the stage topics")]
     NoPartitions,

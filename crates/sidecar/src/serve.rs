@@ -23,6 +23,7 @@ use crate::error::SidecarError;
 use crate::http::{MetricsText, Sidecar, router};
 use crate::prices::Prices;
 use crate::replica::follow;
+use crate::server::{serve_http, until};
 use crate::sink::KafkaSink;
 use crate::spool::Spool;
 
@@ -31,7 +32,7 @@ const LAST_REQUESTS: Duration = Duration::from_secs(5);
 
 /// The addresses of a sidecar, taken before anything else starts, so that callers can connect.
 pub struct Listeners {
-    tcp: TcpListener,
+    tcp: Option<TcpListener>,
     unix: Option<(UnixListener, PathBuf)>,
 }
 
@@ -43,8 +44,13 @@ impl Listeners {
     /// [`SidecarError::NotASocket`].
     pub async fn bind(config: &SidecarConfig) -> Result<Self, SidecarError> {
         config.validate()?;
-        let tcp = TcpListener::bind(config.listen).await;
-        let tcp = tcp.map_err(listen_error(&config.listen.to_string()))?;
+        let tcp = match config.listen {
+            Some(address) => {
+                let bound = TcpListener::bind(address).await;
+                Some(bound.map_err(listen_error(&address.to_string()))?)
+            }
+            None => None,
+        };
         let unix = match &config.unix_socket {
             Some(path) => Some((bind_unix(path)?, path.clone())),
             None => None,
@@ -52,12 +58,14 @@ impl Listeners {
         Ok(Self { tcp, unix })
     }
 
-    /// The TCP address, with the port that was picked where the configured one is 0.
+    /// The TCP address, with the port that was picked where the configured one is 0; `None` where
+    /// there is none.
     ///
     /// # Errors
     /// [`SidecarError::Serve`] where the system does not say.
-    pub fn tcp_address(&self) -> Result<SocketAddr, SidecarError> {
-        self.tcp.local_addr().map_err(SidecarError::Serve)
+    pub fn tcp_address(&self) -> Result<Option<SocketAddr>, SidecarError> {
+        let address = self.tcp.as_ref().map(TcpListener::local_addr);
+        address.transpose().map_err(SidecarError::Serve)
     }
 }
 
@@ -141,37 +149,38 @@ pub async fn serve(
         stop.await;
         stopping.send_replace(true);
     });
-    let address = listeners.tcp_address()?;
-    tracing::info!(%address, "the sidecar answers");
-    let tcp = axum::serve(listeners.tcp, router(Arc::clone(&sidecar), true))
-        .with_graceful_shutdown(until(stopped.clone()));
-    let unix = async {
-        let Some((listener, path)) = listeners.unix else {
-            return Ok(());
-        };
-        let served = axum::serve(listener, router(sidecar, false))
-            .with_graceful_shutdown(until(stopped.clone()))
-            .await;
-        // Whoever finds the path later should not find a dead socket.
-        let _ = fs::remove_file(path);
-        served
+    let limits = sidecar.config.limits;
+    let socket = listeners.unix.as_ref().map(|(_, path)| path.display());
+    tracing::info!(
+        address = listeners.tcp_address()?.map(tracing::field::display),
+        socket = socket.map(tracing::field::display),
+        "the sidecar answers"
+    );
+    let tcp = async {
+        if let Some(listener) = listeners.tcp {
+            let router = router(Arc::clone(&sidecar), true);
+            serve_http(listener, router, limits, stopped.clone()).await;
+        }
     };
-    let all = async { tokio::try_join!(tcp.into_future(), unix).map(|_| ()) };
+    let unix = async {
+        if let Some((listener, path)) = listeners.unix {
+            let router = router(Arc::clone(&sidecar), false);
+            serve_http(listener, router, limits, stopped.clone()).await;
+            // Whoever finds the path later should not find a dead socket.
+            let _ = fs::remove_file(path);
+        }
+    };
+    let all = async { tokio::join!(tcp, unix) };
     let overdue = async {
         until(stopped.clone()).await;
         tokio::time::sleep(LAST_REQUESTS).await;
     };
     tokio::select! {
-        served = all => served.map_err(SidecarError::Serve)?,
+        _ = all => {}
         () = overdue => tracing::warn!("connections that would not end were cut"),
     }
     tracing::info!("the sidecar has stopped");
     Ok(())
-}
-
-async fn until(mut stopped: watch::Receiver<bool>) {
-    // An error means that the sender is gone, and with it the process's will to go on.
-    let _ = stopped.wait_for(|stopped| *stopped).await;
 }
 
 /// Ready when `shutdown` is requested.

@@ -16,6 +16,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use crate::admin;
 use crate::commands::{Failure, migrate, topics};
 use crate::loader_alerts;
+use crate::open_files;
 use crate::settings::Settings;
 
 /// One role of the system.
@@ -106,10 +107,11 @@ impl RunningRoles {
 
 /// Runs `roles` as this process's work.
 pub fn run(settings: &Settings, roles: &[Role]) -> Result<ExitCode, Failure> {
+    open_files::raise_limit();
     let runtime = Runtime::new().map_err(Failure::work)?;
     let handle = admin::install_metrics()?;
     let shutdown = Shutdown::new();
-    runtime.block_on(admin::serve(settings, handle.clone(), shutdown.clone()))?;
+    admin::serve(settings, handle.clone(), shutdown.clone())?;
     let stop = shutdown.clone();
     runtime.spawn(async move {
         wait_for_signal().await;
@@ -149,7 +151,8 @@ fn run_role(
             loader::run(&config, &warehouse, runtime, shutdown, &alerts).map_err(Failure::work)
         }
         Role::Sidecar => {
-            let config = settings.sidecar().map_err(Failure::usage)?;
+            let mut config = settings.sidecar().map_err(Failure::usage)?;
+            open_files::leave_some(&mut config);
             let policy = settings.pricing().map_err(Failure::usage)?;
             let topics = SidecarTopics::new(settings.text("topic_prefix"));
             let kafka = settings.kafka();

@@ -72,7 +72,7 @@ impl Server {
         let delivery = Delivery::new(Arc::new(TakesAll), None, Duration::from_secs(1));
         let config = SidecarConfig {
             default_workspace: "acme".to_owned(),
-            listen: ([127, 0, 0, 1], 0).into(),
+            listen: Some(([127, 0, 0, 1], 0).into()),
             ..SidecarConfig::new(1)
         };
         let prices = Prices::new(PricingPolicy::default());

@@ -31,7 +31,11 @@ pub(super) async fn demand_token(
     }
     let presented = [TOKEN_HEADER, header::AUTHORIZATION.as_str()];
     let presented = presented.map(|name| request.headers().contains_key(name));
-    let reason = if presented.contains(&true) { "wrong" } else { "missing" };
+    let reason = if presented.contains(&true) {
+        "wrong"
+    } else {
+        "missing"
+    };
     counter!(FAILED_LOGINS, "reason" => reason).increment(1);
     log_failure(reason);
     let message =

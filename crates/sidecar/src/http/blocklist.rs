@@ -1,10 +1,11 @@
 //! `GET /v1/blocklist`: the blocklist for those who cannot follow Kafka.
 
-use axum::extract::{Query, State};
+use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
 
+use super::query::AskedQuery;
 use super::{ApiError, Shared};
 
 /// Entries in a page, where the caller does not say.
@@ -16,7 +17,10 @@ pub(super) struct Page {
     limit: Option<usize>,
 }
 
-pub(super) async fn get_blocklist(State(sidecar): Shared, Query(page): Query<Page>) -> Response {
+pub(super) async fn get_blocklist(
+    State(sidecar): Shared,
+    AskedQuery(page): AskedQuery<Page>,
+) -> Response {
     let limit = page.limit.unwrap_or(PAGE).clamp(1, PAGE);
     let now = sidecar.clock.now().wall;
     match sidecar.guard.blocklist(page.cursor.as_deref(), limit, now) {

@@ -3,8 +3,12 @@
 mod auth;
 mod authz;
 mod blocklist;
+mod browsers;
 mod check;
 mod health;
+mod intake;
+mod long_answers;
+mod query;
 mod request;
 mod spending;
 
@@ -13,7 +17,7 @@ use std::sync::Arc;
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, State};
 use axum::http::{HeaderValue, StatusCode, header};
-use axum::middleware::{from_fn_with_state, map_response};
+use axum::middleware::{from_fn, from_fn_with_state, map_response};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{any, get, post};
 use serde::Serialize;
@@ -24,6 +28,8 @@ use crate::config::SidecarConfig;
 use crate::delivery::Delivery;
 use crate::prices::Prices;
 use crate::usage::post_usage;
+pub use browsers::refuse_browsers;
+use intake::{BodyRules, Intake};
 
 /// Larger questions than this are not questions.
 const MAX_CHECK_BYTES: usize = 64 * 1024;
@@ -39,6 +45,7 @@ pub struct Sidecar {
     pub(crate) delivery: Delivery,
     pub(crate) metrics: MetricsText,
     pub(crate) clock: Clock,
+    intake: Intake,
 }
 
 pub(crate) type Shared = State<Arc<Sidecar>>;
@@ -63,6 +70,7 @@ impl Sidecar {
         metrics: MetricsText,
         clock: Clock,
     ) -> Arc<Self> {
+        let intake = Intake::new(config.max_body_memory, config.limits.body_timeout);
         Arc::new(Self {
             config,
             guard,
@@ -70,29 +78,43 @@ impl Sidecar {
             delivery,
             metrics,
             clock,
+            intake,
         })
     }
 }
 
 /// The routes; `demands_token` where callers do not come over a Unix socket.
 pub fn router(sidecar: Arc<Sidecar>, demands_token: bool) -> Router {
+    let config = &sidecar.config;
+    let rules = |at_most, demands_json| {
+        let intake = sidecar.intake.clone();
+        let rules = BodyRules {
+            intake,
+            at_most,
+            demands_json,
+        };
+        from_fn_with_state(rules, intake::take_body)
+    };
     let checks = Router::new()
         .route("/v1/check", post(check::post_check))
         .route("/v1/state", get(spending::get_state))
+        .route("/v1/blocklist", get(blocklist::get_blocklist))
+        .layer(rules(MAX_CHECK_BYTES, true));
+    let gateways = Router::new()
         .route("/v1/authz", any(authz::authorize))
         .route("/v1/authz/", any(authz::authorize))
         // Gateways append the path of the request that they ask about.
         .route("/v1/authz/{*path}", any(authz::authorize))
-        .route("/v1/blocklist", get(blocklist::get_blocklist))
-        .layer(DefaultBodyLimit::max(MAX_CHECK_BYTES));
+        .layer(rules(MAX_CHECK_BYTES, false));
     let usage = Router::new()
         .route("/v1/usage", post(post_usage))
-        .layer(DefaultBodyLimit::max(sidecar.config.max_usage_bytes));
-    let mut api = checks.merge(usage);
-    if let Some(token) = sidecar.config.token.clone().filter(|_| demands_token) {
+        .layer(rules(config.max_usage_bytes, true));
+    let mut api = checks.merge(gateways).merge(usage);
+    if let Some(token) = config.token.clone().filter(|_| demands_token) {
         api = api.layer(from_fn_with_state(token, auth::demand_token));
     }
-    api.layer(map_response(never_stored))
+    let mut all = api
+        .layer(map_response(never_stored))
         .route("/healthz", get(health::healthz))
         .route("/readyz", get(health::readyz))
         .route("/metrics", get(health::metrics))
@@ -100,7 +122,16 @@ pub fn router(sidecar: Arc<Sidecar>, demands_token: bool) -> Router {
             let message = "no such path; the API is described in the contract, section 5";
             ApiError::new("not_found", message).response(StatusCode::NOT_FOUND)
         })
-        .with_state(sidecar)
+        .method_not_allowed_fallback(async || {
+            let message = "this path takes another method, see the `allow` header";
+            ApiError::new("method_not_allowed", message).response(StatusCode::METHOD_NOT_ALLOWED)
+        })
+        // The intake has bounded them already.
+        .layer(DefaultBodyLimit::disable());
+    if demands_token && config.listens_on_loopback() {
+        all = all.layer(from_fn(refuse_browsers));
+    }
+    all.with_state(sidecar)
 }
 
 /// Answers are true for a moment: no cache may keep one, a refusal least of all.

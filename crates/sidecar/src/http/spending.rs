@@ -1,6 +1,6 @@
 //! `GET /v1/state`: where a session or customer stands.
 
-use axum::extract::{Query, State};
+use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use spendfuse_domain::UnixMillis;
@@ -8,6 +8,7 @@ use spendfuse_domain::finding::Finding;
 use spendfuse_domain::scope::{Dimension, ScopeText};
 use spendfuse_guard::{BudgetLine, CheckRequest, OpenFinding, Warning};
 
+use super::query::AskedQuery;
 use super::request::{Author, Question};
 use super::{ApiError, Shared, Sidecar};
 
@@ -25,7 +26,7 @@ struct StateResponse {
 
 pub(super) async fn get_state(
     State(sidecar): Shared,
-    Query(query): Query<Vec<(String, String)>>,
+    AskedQuery(query): AskedQuery<Vec<(String, String)>>,
 ) -> Response {
     match state(&sidecar, &query) {
         Ok(state) => axum::Json(state).into_response(),

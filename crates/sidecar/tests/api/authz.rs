@@ -304,7 +304,7 @@ async fn over_tcp_a_token_is_demanded_where_there_is_one() {
     }
     assert_eq!(bench.get("/healthz").await.status, StatusCode::OK);
     let open = SidecarConfig {
-        listen: ([0, 0, 0, 0], 4117).into(),
+        listen: Some(([0, 0, 0, 0], 4117).into()),
         ..config()
     };
     assert!(open.validate().unwrap_err().to_string().contains("token"));

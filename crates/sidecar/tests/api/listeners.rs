@@ -10,7 +10,8 @@ use tokio::net::{TcpStream, UnixListener, UnixStream};
 use tokio::sync::oneshot;
 
 async fn ask(mut stream: impl io_stream::Stream) -> String {
-    let question = "GET /v1/state?customer=c HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n";
+    let question =
+        "GET /v1/state?customer=c HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n";
     stream.write_all(question.as_bytes()).await.unwrap();
     let mut answer = String::new();
     stream.read_to_string(&mut answer).await.unwrap();
@@ -35,7 +36,7 @@ async fn both_sockets_answer_until_the_stop_and_the_token_is_for_tcp() -> io::Re
     };
     let bench = bench(config.clone(), None);
     let listeners = Listeners::bind(&config).await.unwrap();
-    let address = listeners.tcp_address().unwrap();
+    let address = listeners.tcp_address().unwrap().unwrap();
     let (stop, stopped) = oneshot::channel::<()>();
     let serving = tokio::spawn(serve(bench.sidecar, listeners, async {
         let _ = stopped.await;
@@ -63,4 +64,26 @@ async fn a_file_at_the_sockets_path_is_left_alone() {
     let refused = Listeners::bind(&config).await.err().unwrap();
     assert!(matches!(refused, SidecarError::NotASocket { .. }));
     assert_eq!(std::fs::read_to_string(&path).unwrap(), "mine");
+}
+
+#[tokio::test]
+async fn without_a_tcp_address_only_the_socket_answers() {
+    let directory = TempDir::new().unwrap();
+    let path = directory.path().join("sidecar.sock");
+    let nowhere = SidecarConfig {
+        listen: None,
+        ..config()
+    };
+    let refused = nowhere.validate().unwrap_err();
+    assert!(matches!(refused, SidecarError::NoAddress));
+    let config = SidecarConfig {
+        unix_socket: Some(path.clone()),
+        ..nowhere
+    };
+    let listeners = Listeners::bind(&config).await.unwrap();
+    assert_eq!(listeners.tcp_address().unwrap(), None);
+    let sidecar = bench(config, None).sidecar;
+    tokio::spawn(serve(sidecar, listeners, std::future::pending()));
+    let answer = ask(UnixStream::connect(&path).await.unwrap()).await;
+    assert!(answer.contains("200"), "{answer}");
 }

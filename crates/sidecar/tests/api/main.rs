@@ -4,6 +4,7 @@
 
 mod authz;
 mod checks;
+mod hostile;
 mod listeners;
 mod questions;
 mod support;

@@ -62,7 +62,7 @@ pub struct Bench {
 pub fn config() -> SidecarConfig {
     SidecarConfig {
         default_workspace: "acme".to_owned(),
-        listen: ([127, 0, 0, 1], 0).into(),
+        listen: Some(([127, 0, 0, 1], 0).into()),
         ..SidecarConfig::new(4)
     }
 }

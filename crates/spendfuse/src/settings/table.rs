@@ -148,6 +148,26 @@ pub const SETTINGS: &[Setting] = &[
         "bearer token that callers must send; required on other addresses than loopback",
     ),
     setting(
+        "sidecar.max_connections",
+        "1024",
+        "connections of each address at once; beyond, the client waited for longest is cut",
+    ),
+    setting(
+        "sidecar.header_timeout",
+        "15s",
+        "a request's head must be there after this; idle connections are closed after it too",
+    ),
+    setting(
+        "sidecar.body_timeout",
+        "15s",
+        "a request's body must be there after this",
+    ),
+    setting(
+        "sidecar.max_body_memory",
+        "67108864",
+        "what the bodies of all requests hold together beyond 64 KiB each, bytes; more is answered 503",
+    ),
+    setting(
         "sidecar.default_workspace",
         "",
         "workspace of usage events that name none",

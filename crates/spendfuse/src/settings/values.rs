@@ -9,6 +9,7 @@ use spendfuse_bus::{BusError, KafkaConfig};
 use spendfuse_guard::ColdStart;
 use spendfuse_pricing::{Multiplier, PricingPolicy};
 use spendfuse_processor::{ProcessorConfig, Topics};
+use spendfuse_sidecar::server::ServerLimits;
 use spendfuse_sidecar::spool::SpoolConfig;
 use spendfuse_sidecar::{SidecarConfig, Token};
 use spendfuse_warehouse::WarehouseConfig;
@@ -232,10 +233,14 @@ impl Settings {
 
     /// The sidecar role.
     pub fn sidecar(&self) -> Result<SidecarConfig, SettingsError> {
-        let listen = self
-            .text("sidecar.listen")
-            .parse()
-            .map_err(|_| self.wrong("sidecar.listen", "write an address such as 127.0.0.1:4117"))?;
+        let no_address = "write an address such as 127.0.0.1:4117, or nothing for none";
+        let listen = self.given("sidecar.listen").map(str::parse).transpose();
+        let listen = listen.map_err(|_| self.wrong("sidecar.listen", no_address))?;
+        let limits = ServerLimits {
+            connections: self.number("sidecar.max_connections")?,
+            header_timeout: self.duration("sidecar.header_timeout")?,
+            body_timeout: self.duration("sidecar.body_timeout")?,
+        };
         let cold_start = match self.text("sidecar.cold_start") {
             "allow" => ColdStart::Allow,
             "block" => ColdStart::Block,
@@ -263,6 +268,8 @@ impl Settings {
             refusal_status,
             strict: self.flag("sidecar.strict")?,
             spool,
+            limits,
+            max_body_memory: self.number("sidecar.max_body_memory")?,
             ..SidecarConfig::new(self.partitions()?)
         })
     }

@@ -87,7 +87,10 @@ fn subject(scope: &str) -> String {
     let named = parts.filter_map(|part| {
         let (dimension, value) = part.split_once('=')?;
         let dimension = dimension.replace('_', " ");
-        Some(format!("{dimension} {}", percent::decoded(value.as_bytes())))
+        Some(format!(
+            "{dimension} {}",
+            percent::decoded(value.as_bytes())
+        ))
     });
     let named: Vec<_> = named.collect();
     match (named.is_empty(), workspace) {

@@ -1,0 +1,273 @@
+//! Bodies of requests: whole, in time, not too large, JSON, and bounded in memory all together.
+//!
+//! The handlers behind it get the whole body at once, decompressed. A body's first [`FREE_BYTES`]
+//! need no reservation, so that small requests pass while large ones fill the memory.
+
+use std::io::Read as _;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::{Body, Bytes};
+use axum::extract::{Request, State};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::middleware::Next;
+use axum::response::Response;
+use flate2::read::MultiGzDecoder;
+use http_body_util::BodyExt as _;
+use metrics::counter;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use super::{ApiError, long_answers};
+use crate::metrics::REQUESTS_REFUSED;
+use crate::server::Connection;
+
+/// Bytes of each body that need no reservation; checks fit into them.
+pub(super) const FREE_BYTES: usize = 64 * 1024;
+
+/// The memory that the bodies of all requests share, and how long one may take.
+#[derive(Clone, Debug)]
+pub(super) struct Intake {
+    memory: Arc<Semaphore>,
+    time: Duration,
+}
+
+/// How the bodies of one route are taken.
+#[derive(Clone, Debug)]
+pub(super) struct BodyRules {
+    pub(super) intake: Intake,
+    /// Bytes, compressed and decompressed alike.
+    pub(super) at_most: usize,
+    /// Whether other content types than JSON are refused. A gateway's question has its caller's.
+    pub(super) demands_json: bool,
+}
+
+impl Intake {
+    pub(super) fn new(memory_bytes: usize, time: Duration) -> Self {
+        let memory_bytes = memory_bytes.min(Semaphore::MAX_PERMITS);
+        Self {
+            memory: Arc::new(Semaphore::new(memory_bytes)),
+            time,
+        }
+    }
+
+    /// Memory for `length` bytes, where there is any left.
+    pub(super) fn reserve(&self, length: usize) -> Option<OwnedSemaphorePermit> {
+        let length = u32::try_from(length).ok()?;
+        let memory = Arc::clone(&self.memory);
+        memory.try_acquire_many_owned(length).ok()
+    }
+}
+
+/// Why a request's body was not taken.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Refusal {
+    TooLarge(usize),
+    TooSlow(Duration),
+    NoMemory,
+    ContentType,
+    Encoding,
+    NotGzip,
+    BrokenOff,
+}
+
+pub(super) async fn take_body(
+    State(rules): State<BodyRules>,
+    request: Request,
+    next: Next,
+) -> Response {
+    let (parts, body) = request.into_parts();
+    let connection = parts.extensions.get::<Arc<Connection>>().cloned();
+    let mut reserved = Reserved::new(&rules);
+    let taken = tokio::time::timeout(
+        rules.intake.time,
+        read(&parts.headers, body, &mut reserved, &rules),
+    );
+    let taken = taken.await;
+    if let Some(connection) = connection {
+        connection.answers();
+    }
+    match taken.unwrap_or(Err(Refusal::TooSlow(rules.intake.time))) {
+        // The reservation lasts until the answer is there: what is made of a body is as large.
+        Ok(body) => {
+            let answer = next.run(Request::from_parts(parts, Body::from(body))).await;
+            drop(reserved);
+            long_answers::reserve(&rules.intake, answer).await
+        }
+        Err(refusal) => refusal.response(),
+    }
+}
+
+async fn read(
+    headers: &HeaderMap,
+    mut body: Body,
+    reserved: &mut Reserved,
+    rules: &BodyRules,
+) -> Result<Bytes, Refusal> {
+    let announced = headers.get(header::CONTENT_LENGTH);
+    let announced = announced.and_then(|length| length.to_str().ok()?.parse::<usize>().ok());
+    if announced.is_some_and(|length| length > rules.at_most) {
+        return Err(Refusal::TooLarge(rules.at_most));
+    }
+    let mut whole = Vec::new();
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|_| Refusal::BrokenOff)?;
+        let Ok(data) = frame.into_data() else {
+            continue;
+        };
+        reserved.add(data.len())?;
+        whole.extend_from_slice(&data);
+    }
+    if whole.is_empty() {
+        return Ok(Bytes::new());
+    }
+    if rules.demands_json && !is_json(headers) {
+        return Err(Refusal::ContentType);
+    }
+    match headers
+        .get(header::CONTENT_ENCODING)
+        .map(HeaderValue::as_bytes)
+    {
+        None | Some(b"" | b"identity") => Ok(Bytes::from(whole)),
+        Some(b"gzip" | b"x-gzip") => gunzip(whole, reserved).await,
+        Some(_) => Err(Refusal::Encoding),
+    }
+}
+
+/// `application/json` and its kin: CloudEvents, batches, lines. Nothing said is taken for JSON.
+fn is_json(headers: &HeaderMap) -> bool {
+    let Some(content_type) = headers.get(header::CONTENT_TYPE) else {
+        return true;
+    };
+    let Ok(content_type) = content_type.to_str() else {
+        return false;
+    };
+    let kind = content_type.split(';').next().unwrap_or_default().trim();
+    let kind = kind.to_ascii_lowercase();
+    kind.is_empty() || kind.starts_with("application/") && kind.contains("json")
+}
+
+async fn gunzip(compressed: Vec<u8>, reserved: &mut Reserved) -> Result<Bytes, Refusal> {
+    let mut own = std::mem::replace(reserved, reserved.empty());
+    // Megabytes take tens of milliseconds: not on a thread that answers others.
+    let work = tokio::task::spawn_blocking(move || {
+        let mut decoder = MultiGzDecoder::new(&*compressed);
+        own.length = 0;
+        let mut whole = Vec::new();
+        let mut piece = [0; 16 * 1024];
+        loop {
+            match decoder.read(&mut piece) {
+                Ok(0) => return Ok((Bytes::from(whole), own)),
+                Ok(length) => {
+                    own.add(length)?;
+                    whole.extend_from_slice(&piece[..length]);
+                }
+                Err(_) => return Err(Refusal::NotGzip),
+            }
+        }
+    });
+    // The runtime drops such work only when it goes down itself.
+    let (whole, own) = work.await.map_err(|_| Refusal::BrokenOff)??;
+    *reserved = own;
+    Ok(whole)
+}
+
+/// What one body takes of the shared memory, given back when dropped.
+#[derive(Debug)]
+struct Reserved {
+    intake: Intake,
+    at_most: usize,
+    length: usize,
+    permit: Option<OwnedSemaphorePermit>,
+}
+
+impl Reserved {
+    fn new(rules: &BodyRules) -> Self {
+        Self {
+            intake: rules.intake.clone(),
+            at_most: rules.at_most,
+            length: 0,
+            permit: None,
+        }
+    }
+
+    fn empty(&self) -> Self {
+        Self {
+            intake: self.intake.clone(),
+            permit: None,
+            ..*self
+        }
+    }
+
+    /// Another `length` bytes have come.
+    fn add(&mut self, length: usize) -> Result<(), Refusal> {
+        self.length += length;
+        if self.length > self.at_most {
+            return Err(Refusal::TooLarge(self.at_most));
+        }
+        let held = self
+            .permit
+            .as_ref()
+            .map_or(0, OwnedSemaphorePermit::num_permits);
+        let missing = self.length.saturating_sub(FREE_BYTES).saturating_sub(held);
+        if missing == 0 {
+            return Ok(());
+        }
+        let more = self.intake.reserve(missing).ok_or(Refusal::NoMemory)?;
+        match &mut self.permit {
+            Some(permit) => permit.merge(more),
+            none => *none = Some(more),
+        }
+        Ok(())
+    }
+}
+
+impl Refusal {
+    pub(super) fn response(self) -> Response {
+        let (code, status) = match self {
+            Self::TooLarge(_) => ("too_large", StatusCode::PAYLOAD_TOO_LARGE),
+            Self::TooSlow(_) => ("too_slow", StatusCode::REQUEST_TIMEOUT),
+            Self::NoMemory => ("overloaded", StatusCode::SERVICE_UNAVAILABLE),
+            Self::ContentType => ("not_json", StatusCode::UNSUPPORTED_MEDIA_TYPE),
+            Self::Encoding => ("unknown_encoding", StatusCode::UNSUPPORTED_MEDIA_TYPE),
+            Self::NotGzip | Self::BrokenOff => ("bad_request", StatusCode::BAD_REQUEST),
+        };
+        let message = match self {
+            Self::TooLarge(most) => {
+                format!("the body has more than {most} bytes; send less at once")
+            }
+            Self::TooSlow(time) => {
+                format!("the body did not arrive within {time:?} (sidecar.body_timeout)")
+            }
+            Self::NoMemory => {
+                "the bodies of other requests fill the memory that there is for them \
+                 (sidecar.max_body_memory); send it again"
+                    .to_owned()
+            }
+            Self::ContentType => "send JSON with `content-type: application/json`, lines with \
+                 application/x-ndjson; curl needs -H content-type:application/json"
+                .to_owned(),
+            Self::Encoding => "send the body as it is, or compressed with gzip".to_owned(),
+            Self::NotGzip => {
+                "the body is not what `content-encoding: gzip` says; compress it or leave the \
+                 header out"
+                    .to_owned()
+            }
+            Self::BrokenOff => "the body broke off".to_owned(),
+        };
+        counter!(REQUESTS_REFUSED, "reason" => code).increment(1);
+        let mut response = ApiError::new(code, message).response(status);
+        let headers = response.headers_mut();
+        match self {
+            Self::NoMemory => {
+                headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+            }
+            Self::Encoding => {
+                headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("gzip"));
+            }
+            _ => {}
+        }
+        // The rest of such a body is not worth reading.
+        headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+        response
+    }
+}
