@@ -123,7 +123,7 @@ fn what_cannot_be_counted_is_rejected_with_its_reason() {
             MissingField,
         ),
         (
-            with(r#""workspace":"acme""#, r#""workspace":5"#),
+            with(r#""workspace":"acme""#, r#""workspace":[5]"#),
             MissingField,
         ),
         (with(r#""model":"m","#, ""), MissingField),
@@ -212,10 +212,11 @@ fn details_say_where_and_never_quote_texts_that_may_be_prompts() {
 #[test]
 fn what_can_be_counted_is_mended_and_flagged() {
     for (more, flag) in [
-        (r#""customer":5"#, Flags::FIELD_DROPPED),
+        (r#""customer":[5]"#, Flags::FIELD_DROPPED),
+        (r#""customer":true"#, Flags::FIELD_DROPPED),
         (r#""latency_ms":"fast""#, Flags::FIELD_DROPPED),
         (r#""tags":["a"]"#, Flags::FIELD_DROPPED),
-        (r#""tags":{"a":1}"#, Flags::FIELD_DROPPED),
+        (r#""tags":{"a":[1]}"#, Flags::FIELD_DROPPED),
         (r#""prompt_fingerprint":"xyz""#, Flags::FIELD_DROPPED),
         (r#""reported_cost_usd":0.5"#, Flags::FIELD_DROPPED),
         (r#""units":{"gpu_seconds":"1"}"#, Flags::FIELD_DROPPED),
@@ -232,6 +233,22 @@ fn what_can_be_counted_is_mended_and_flagged() {
     }
     let nulls = usage_event(r#""customer":null,"prompt":null,"tags":null,"latency_ms":null"#);
     assert_eq!(decode(&nulls).unwrap().flags, Flags::default());
+}
+
+#[test]
+fn a_number_where_a_text_is_wanted_is_its_digits() {
+    for number in ["42", "12345678901234567890123", "-7", "1.50", "4.2e1"] {
+        let json = usage_event(&format!(
+            r#""customer":{number},"session":{number},"tags":{{"team":{number}}}"#
+        ));
+        let event = decode(&json).unwrap();
+        assert_eq!(event.flags, Flags::default(), "{number}");
+        assert_eq!(event.attribution.customer, number);
+        assert_eq!(event.session_key(), Some(number));
+        assert_eq!(event.attribution.tags, [("team".into(), number.into())]);
+    }
+    let numbered = usage_event("").replace(r#""r-1""#, "42");
+    assert_eq!(decode(&numbered).unwrap().id, "42");
 }
 
 #[test]

@@ -10,6 +10,8 @@ pub const EVENTS_CONFLICT: &str = "spendfuse_events_conflict_total";
 pub const EVENTS_REJECTED: &str = "spendfuse_events_rejected_total";
 /// Events handed over to their home partition.
 pub const EVENTS_REROUTED: &str = "spendfuse_events_rerouted_total";
+/// Unknown members that were removed from events on their way to the DLQ or their home partition.
+pub const MEMBERS_REMOVED: &str = "spendfuse_members_removed_total";
 /// Live sessions, by `partition`.
 pub const SESSIONS: &str = "spendfuse_meter_sessions";
 /// Remembered identities, by `partition`.

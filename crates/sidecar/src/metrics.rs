@@ -7,6 +7,8 @@ pub const CHECKS: &str = "spendfuse_checks_total";
 pub const CHECK_FAULTS: &str = "spendfuse_check_faults_total";
 /// Histogram: seconds from the parsed request to the decision.
 pub const CHECK_SECONDS: &str = "spendfuse_check_seconds";
+/// Counter: unknown members of events that were removed before they were stored.
+pub const MEMBERS_REMOVED: &str = "spendfuse_members_removed_total";
 /// Counter: events given to `/v1/usage`, by `outcome` (`broker`, `spool`, `rejected`, `refused`).
 pub const USAGE_EVENTS: &str = "spendfuse_sidecar_events_total";
 /// Gauge: bytes in the spool.

@@ -1,4 +1,5 @@
-//! What cannot be counted arrives in the DLQ as it was, and holds nothing up.
+//! What cannot be counted arrives in the DLQ as it was, without what was said to a model, and holds
+//! nothing up.
 
 use std::time::{Duration, Instant};
 
@@ -168,4 +169,71 @@ fn event(event_type: &str, time: &str, more: &str) -> String {
         "{{\"specversion\":\"1.0\",\"type\":\"{event_type}\",\"source\":\"tests\",\"id\":\"bad\",\
          \"time\":\"{time}\",\"data\":{{\"workspace\":\"acme\",{more}}}}}"
     )
+}
+
+/// Where apps put what was said, in an event that they write to Kafka themselves.
+fn talkative(id: &str, more: &str) -> Vec<u8> {
+    let secret = "SECRET ".repeat(60);
+    let event = format!(
+        "{{\"specversion\":\"1.0\",\"type\":\"spendfuse.usage\",\"source\":\"tests\",\"id\":\"{id}\",\
+         \"time\":\"{}\",\"prompt\":\"{secret}\",\"data\":{{\"workspace\":\"acme\",\"customer\":\"c-1\",\
+         \"user\":{{\"name\":\"{secret}\"}},\"choices\":[{{\"text\":\"{secret}\"}}],\"system\":\"{secret}\",\
+         \"messages\":\"{secret}\",\"metadata\":{{\"a\":[\"{secret}\"]}},{more}\"usage\":{{\
+         \"input_tokens\":1000,\"details\":{{\"seen\":7,\"said\":\"{secret}\"}}}}}}}}",
+        now()
+    );
+    event.into_bytes()
+}
+
+#[test]
+fn what_was_said_goes_neither_home_nor_to_the_dlq() {
+    let lab = Lab::new("said");
+    let _processor = lab.processor("1");
+    let _loader = lab.loader();
+    let sender = Sender::new(&lab);
+    let model = "\"provider\":\"openai\",\"model\":\"gpt-4o\",";
+    // In every partition, so that all but one are handed over; and one without a model.
+    for partition in 0..lab.partitions() {
+        sender.send(&Record {
+            partition: Some(partition),
+            key: None,
+            value: talkative("good", model),
+        });
+    }
+    let bad = Record {
+        partition: Some(0),
+        key: Some(vec![b'k'; 3000]),
+        value: talkative("bad", "\"usage_format\":\"spendfuse\","),
+    };
+    sender.send_with(&bad, &[("origin", b"tests"), ("long", &[b'x'; 5000])]);
+    sender.flush();
+    let rows = "SELECT count(), sum(toInt64(has(flags, 'prompt_removed'))) FROM spend";
+    eventually(
+        "one of them is counted",
+        Duration::from_secs(10),
+        || match lab.warehouse().numbers(rows)?[..] {
+            [1, 1] => Ok(()),
+            ref other => Err(format!("{other:?}")),
+        },
+    );
+    eventually(
+        "the other is set aside",
+        Duration::from_secs(10),
+        || match lab.read("usage.dlq").len() {
+            1 => Ok(()),
+            other => Err(format!("{other}")),
+        },
+    );
+    let handed_over = lab.read("usage.rerouted");
+    assert_eq!(handed_over.len() as u32, lab.partitions() - 1);
+    let dlq = lab.read("usage.dlq");
+    for kept in handed_over.iter().chain(&dlq) {
+        let value = String::from_utf8_lossy(kept.value.as_deref().unwrap_or_default());
+        assert!(!value.contains("SECRET"), "{value}");
+        assert!(value.contains("\"seen\":7"), "{value}");
+    }
+    assert_eq!(dlq[0].header("spendfuse_reason"), "missing_field");
+    assert_eq!(dlq[0].header("origin"), "tests");
+    assert_eq!(dlq[0].header("long").len(), 1024);
+    assert_eq!(dlq[0].key.as_ref().map(Vec::len), Some(1024));
 }

@@ -95,12 +95,13 @@ fn decode_with<'a>(
     judge(&mut envelope, reader, arrival)
 }
 
-enum Mode {
+/// Where the envelope is.
+pub(super) enum Mode {
     Structured,
     Binary,
 }
 
-fn content_mode(headers: &[(&str, &[u8])]) -> Result<Mode, Rejection> {
+pub(super) fn content_mode(headers: &[(&str, &[u8])]) -> Result<Mode, Rejection> {
     let mut mode = Mode::Structured;
     for (name, value) in headers {
         if name.eq_ignore_ascii_case("content-type") {

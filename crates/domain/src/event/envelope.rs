@@ -5,17 +5,8 @@ use std::borrow::Cow;
 use serde::de::{IgnoredAny, MapAccess};
 use serde_json::value::RawValue;
 
-use super::json::{Field, JsonKind, Members, ObjectInto, TextField, ignore};
-
-/// Keys directly under `data` that hold prompt text in the APIs that events are made from.
-pub(super) const PROMPT_KEYS: [&str; 6] = [
-    "prompt",
-    "messages",
-    "input",
-    "output",
-    "completion",
-    "content",
-];
+use super::json::{Field, JsonKind, Members, ObjectInto, TextField, WrittenField, ignore};
+use super::members::{DataMember, EnvelopeMember};
 
 /// A CloudEvent's context attributes and its data.
 #[derive(Debug, Default)]
@@ -37,18 +28,26 @@ impl<'de> Members<'de> for Envelope<'de> {
         key: Cow<'de, str>,
         object: &mut A,
     ) -> Result<(), A::Error> {
-        match &*key {
-            "specversion" => self.specversion = object.next_value()?,
-            "type" => self.kind = object.next_value()?,
-            "source" => self.source = object.next_value()?,
-            "id" => self.id = object.next_value()?,
-            "time" => self.time = object.next_value()?,
-            "data" => self.data_kind = object.next_value_seed(ObjectInto(&mut self.data))?,
-            "data_base64" => {
+        let Some(member) = EnvelopeMember::named(&key) else {
+            return ignore(object);
+        };
+        match member {
+            EnvelopeMember::SpecVersion => self.specversion = object.next_value()?,
+            EnvelopeMember::Type => self.kind = object.next_value()?,
+            EnvelopeMember::Source => self.source = object.next_value()?,
+            EnvelopeMember::Id => self.id = object.next_value()?,
+            EnvelopeMember::Time => self.time = object.next_value()?,
+            EnvelopeMember::Data => {
+                self.data_kind = object.next_value_seed(ObjectInto(&mut self.data))?;
+            }
+            EnvelopeMember::DataBase64 => {
                 self.has_base64 = true;
                 ignore(object)?;
             }
-            _ => ignore(object)?,
+            // Nothing depends on them.
+            EnvelopeMember::DataContentType
+            | EnvelopeMember::DataSchema
+            | EnvelopeMember::Subject => ignore(object)?,
         }
         Ok(())
     }
@@ -80,22 +79,22 @@ pub(super) struct Data<'a> {
     pub units: RawUnits<'a>,
     pub units_kind: JsonKind,
     pub tool_calls: Field<u64>,
-    pub prompt_fingerprint: TextField<'a>,
-    pub tool_fingerprint: TextField<'a>,
+    pub prompt_fingerprint: WrittenField<'a>,
+    pub tool_fingerprint: WrittenField<'a>,
     pub call_id: TextField<'a>,
     pub attempt: Field<u64>,
     pub phase: TextField<'a>,
     pub status: TextField<'a>,
     pub latency_ms: Field<u64>,
-    pub reported_cost_usd: TextField<'a>,
-    pub revenue_usd: TextField<'a>,
+    pub reported_cost_usd: WrittenField<'a>,
+    pub revenue_usd: WrittenField<'a>,
     pub response_id: TextField<'a>,
     pub trace_id: TextField<'a>,
     pub span_id: TextField<'a>,
     pub parent_span_id: TextField<'a>,
     pub region: TextField<'a>,
     pub api_key_id: TextField<'a>,
-    /// Whether one of [`PROMPT_KEYS`] was there with a value.
+    /// Whether a member that holds prompt text was there with a value.
     pub has_prompt: bool,
 }
 
@@ -105,47 +104,58 @@ impl<'de> Members<'de> for Data<'de> {
         key: Cow<'de, str>,
         object: &mut A,
     ) -> Result<(), A::Error> {
-        match &*key {
-            "workspace" => self.workspace = object.next_value()?,
-            "customer" => self.customer = object.next_value()?,
-            "feature" => self.feature = object.next_value()?,
-            "user" => self.user = object.next_value()?,
-            "agent" => self.agent = object.next_value()?,
-            "plan" => self.plan = object.next_value()?,
-            "session" => self.session = object.next_value()?,
-            "root_session" => self.root_session = object.next_value()?,
-            "environment" => self.environment = object.next_value()?,
-            "account" => self.account = object.next_value()?,
-            "tags" => self.tags_kind = object.next_value_seed(ObjectInto(&mut self.tags))?,
-            "provider" => self.provider = object.next_value()?,
-            "model" => self.model = object.next_value()?,
-            "request_model" => self.request_model = object.next_value()?,
-            "operation" => self.operation = object.next_value()?,
-            "service_tier" => self.service_tier = object.next_value()?,
-            "usage" => self.usage = Some(object.next_value()?),
-            "usage_format" => self.usage_format = object.next_value()?,
-            "units" => self.units_kind = object.next_value_seed(ObjectInto(&mut self.units))?,
-            "tool_calls" => self.tool_calls = object.next_value()?,
-            "prompt_fingerprint" => self.prompt_fingerprint = object.next_value()?,
-            "tool_fingerprint" => self.tool_fingerprint = object.next_value()?,
-            "call_id" => self.call_id = object.next_value()?,
-            "attempt" => self.attempt = object.next_value()?,
-            "phase" => self.phase = object.next_value()?,
-            "status" => self.status = object.next_value()?,
-            "latency_ms" => self.latency_ms = object.next_value()?,
-            "reported_cost_usd" => self.reported_cost_usd = object.next_value()?,
-            "revenue_usd" => self.revenue_usd = object.next_value()?,
-            "response_id" => self.response_id = object.next_value()?,
-            "trace_id" => self.trace_id = object.next_value()?,
-            "span_id" => self.span_id = object.next_value()?,
-            "parent_span_id" => self.parent_span_id = object.next_value()?,
-            "region" => self.region = object.next_value()?,
-            "api_key_id" => self.api_key_id = object.next_value()?,
-            other if PROMPT_KEYS.contains(&other) => {
+        let Some(member) = DataMember::named(&key) else {
+            return ignore(object);
+        };
+        match member {
+            DataMember::Workspace => self.workspace = object.next_value()?,
+            DataMember::Customer => self.customer = object.next_value()?,
+            DataMember::Feature => self.feature = object.next_value()?,
+            DataMember::User => self.user = object.next_value()?,
+            DataMember::Agent => self.agent = object.next_value()?,
+            DataMember::Plan => self.plan = object.next_value()?,
+            DataMember::Session => self.session = object.next_value()?,
+            DataMember::RootSession => self.root_session = object.next_value()?,
+            DataMember::Environment => self.environment = object.next_value()?,
+            DataMember::Account => self.account = object.next_value()?,
+            DataMember::Tags => {
+                self.tags_kind = object.next_value_seed(ObjectInto(&mut self.tags))?
+            }
+            DataMember::Provider => self.provider = object.next_value()?,
+            DataMember::Model => self.model = object.next_value()?,
+            DataMember::RequestModel => self.request_model = object.next_value()?,
+            DataMember::Operation => self.operation = object.next_value()?,
+            DataMember::ServiceTier => self.service_tier = object.next_value()?,
+            DataMember::Usage => self.usage = Some(object.next_value()?),
+            DataMember::UsageFormat => self.usage_format = object.next_value()?,
+            DataMember::Units => {
+                self.units_kind = object.next_value_seed(ObjectInto(&mut self.units))?
+            }
+            DataMember::ToolCalls => self.tool_calls = object.next_value()?,
+            DataMember::PromptFingerprint => self.prompt_fingerprint = object.next_value()?,
+            DataMember::ToolFingerprint => self.tool_fingerprint = object.next_value()?,
+            DataMember::CallId => self.call_id = object.next_value()?,
+            DataMember::Attempt => self.attempt = object.next_value()?,
+            DataMember::Phase => self.phase = object.next_value()?,
+            DataMember::Status => self.status = object.next_value()?,
+            DataMember::LatencyMs => self.latency_ms = object.next_value()?,
+            DataMember::ReportedCostUsd => self.reported_cost_usd = object.next_value()?,
+            DataMember::RevenueUsd => self.revenue_usd = object.next_value()?,
+            DataMember::ResponseId => self.response_id = object.next_value()?,
+            DataMember::TraceId => self.trace_id = object.next_value()?,
+            DataMember::SpanId => self.span_id = object.next_value()?,
+            DataMember::ParentSpanId => self.parent_span_id = object.next_value()?,
+            DataMember::Region => self.region = object.next_value()?,
+            DataMember::ApiKeyId => self.api_key_id = object.next_value()?,
+            DataMember::Prompt
+            | DataMember::Messages
+            | DataMember::Input
+            | DataMember::Output
+            | DataMember::Completion
+            | DataMember::Content => {
                 // Skipped without being read: not even its escapes are looked at.
                 self.has_prompt |= object.next_value::<Option<IgnoredAny>>()?.is_some();
             }
-            _ => ignore(object)?,
         }
         Ok(())
     }

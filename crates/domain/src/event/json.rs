@@ -7,6 +7,7 @@ use std::marker::PhantomData;
 
 use serde::Deserialize;
 use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde_json::value::RawValue;
 
 /// What a JSON value is, as a rejection's detail names it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -49,8 +50,22 @@ pub(super) enum Field<T> {
     Value(T),
 }
 
-/// Texts, borrowed wherever the JSON has no escapes.
+/// Texts, borrowed wherever the JSON has no escapes. A number is taken to the digit as it is
+/// written: ids are numbers in many systems, some of more digits than numbers of programs have.
 pub(super) type TextField<'a> = Field<Cow<'a, str>>;
+
+/// Texts that numbers are not taken for: money, which must not have passed through a float, and
+/// hexadecimal digits.
+pub(super) type WrittenField<'a> = Field<Written<'a>>;
+
+/// A text that was written as one.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) struct Written<'a>(pub(super) Cow<'a, str>);
+
+/// The name under which a text or number is asked for. [`super::scan`] takes it for any value;
+/// `serde_json`, whose visitors are given fractions and large numbers as floats, hands the value on
+/// to [`Visitor::visit_newtype_struct`].
+pub(super) const TEXT_OR_NUMBER: &str = "spendfuse::TextOrNumber";
 
 /// Types that a [`Field`] can hold.
 pub(super) trait FromJson<'de>: Sized {
@@ -60,11 +75,34 @@ pub(super) trait FromJson<'de>: Sized {
     fn from_count(_count: u64) -> Option<Self> {
         None
     }
+    /// From a number as it is written.
+    fn from_digits(_digits: &'de str) -> Option<Self> {
+        None
+    }
+    fn field<D: Deserializer<'de>>(deserializer: D) -> Result<Field<Self>, D::Error> {
+        deserializer.deserialize_any(FieldVisitor(PhantomData))
+    }
 }
 
 impl<'de> FromJson<'de> for Cow<'de, str> {
     fn from_text(text: Cow<'de, str>) -> Option<Self> {
         Some(text)
+    }
+    /// Only from [`super::scan`], which reads a number so only where these are its digits.
+    fn from_count(count: u64) -> Option<Self> {
+        Some(Cow::Owned(count.to_string()))
+    }
+    fn from_digits(digits: &'de str) -> Option<Self> {
+        Some(Cow::Borrowed(digits))
+    }
+    fn field<D: Deserializer<'de>>(deserializer: D) -> Result<Field<Self>, D::Error> {
+        deserializer.deserialize_newtype_struct(TEXT_OR_NUMBER, FieldVisitor(PhantomData))
+    }
+}
+
+impl<'de> FromJson<'de> for Written<'de> {
+    fn from_text(text: Cow<'de, str>) -> Option<Self> {
+        Some(Self(text))
     }
 }
 
@@ -76,7 +114,7 @@ impl FromJson<'_> for u64 {
 
 impl<'de, T: FromJson<'de>> Deserialize<'de> for Field<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(FieldVisitor(PhantomData))
+        T::field(deserializer)
     }
 }
 
@@ -117,6 +155,23 @@ impl<'de, T: FromJson<'de>> Visitor<'de> for FieldVisitor<T> {
             Self::count(number as u64)
         } else {
             Field::Wrong(JsonKind::Fraction)
+        })
+    }
+    fn visit_newtype_struct<D: Deserializer<'de>>(
+        self,
+        deserializer: D,
+    ) -> Result<Field<T>, D::Error> {
+        let raw = <&'de RawValue>::deserialize(deserializer)?.get();
+        Ok(match raw.as_bytes().first() {
+            Some(b'"') => {
+                let text = Key.deserialize(&mut serde_json::Deserializer::from_str(raw));
+                Self::text(text.map_err(D::Error::custom)?)
+            }
+            Some(b'n') => Field::Absent,
+            Some(b't' | b'f') => Field::Wrong(JsonKind::Boolean),
+            Some(b'[') => Field::Wrong(JsonKind::Array),
+            Some(b'{') => Field::Wrong(JsonKind::Object),
+            _ => T::from_digits(raw).map_or(Field::Wrong(JsonKind::Count), Field::Value),
         })
     }
     fn visit_borrowed_str<E: Error>(self, text: &'de str) -> Result<Field<T>, E> {

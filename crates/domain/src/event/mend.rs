@@ -7,7 +7,7 @@ use smallvec::SmallVec;
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::envelope::{RawUnits, Tags};
-use super::json::{Field, JsonKind, TextField};
+use super::json::{Field, JsonKind, TextField, Written, WrittenField};
 use super::reject::{RejectReason, Rejection};
 use super::{Attribution, Flags, MAX_TAGS, MAX_TEXT_BYTES};
 use crate::money::Nanos;
@@ -18,7 +18,24 @@ const MAX_CALL_MONEY: Nanos = Nanos::from_dollars(1_000_000);
 /// Units of one call, in billionths, must not exceed this: 10⁹ units.
 const MAX_QUANTITY: i128 = 1_000_000_000 * Quantity::ONE as i128;
 /// `~` and 16 hex digits.
-const HASH_SUFFIX_BYTES: usize = 17;
+pub(super) const HASH_SUFFIX_BYTES: usize = 17;
+
+/// What a text of more than 256 bytes is cut to; `None` where it stays whole.
+pub(super) fn shortened(text: &str) -> Option<String> {
+    (text.len() > MAX_TEXT_BYTES).then(|| prefix_and_hash(text))
+}
+
+/// Whether `text` is what [`shortened`] makes: a prefix that ends with a whole character, `~` and 16
+/// hex digits.
+fn was_shortened(text: &str) -> bool {
+    // A character has at most four bytes.
+    if text.len() + 3 < MAX_TEXT_BYTES {
+        return false;
+    }
+    let suffix = &text.as_bytes()[text.len() - HASH_SUFFIX_BYTES..];
+    let is_digit = |byte: &u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
+    suffix[0] == b'~' && suffix[1..].iter().all(is_digit)
+}
 
 #[cold]
 fn prefix_and_hash(text: &str) -> String {
@@ -89,11 +106,12 @@ impl Mender {
     /// digits, so that different texts stay different and equal ones equal.
     #[inline]
     pub fn shorten<'a>(&mut self, text: Cow<'a, str>) -> Cow<'a, str> {
-        if text.len() <= MAX_TEXT_BYTES {
-            return text;
+        let short = shortened(&text);
+        // Where the sidecar cut it before it stored the event, that is to be seen in its row too.
+        if short.is_some() || was_shortened(&text) {
+            self.flags.insert(Flags::FIELD_TRUNCATED);
         }
-        self.flags.insert(Flags::FIELD_TRUNCATED);
-        Cow::Owned(prefix_and_hash(&text))
+        short.map_or(text, Cow::Owned)
     }
 
     /// An optional count; `None` where absent, of another type or above 2³² − 1.
@@ -110,10 +128,10 @@ impl Mender {
     }
 
     /// An optional fingerprint: exactly 16 hex digits.
-    pub fn fingerprint(&mut self, field: TextField<'_>) -> Option<u64> {
+    pub fn fingerprint(&mut self, field: WrittenField<'_>) -> Option<u64> {
         let number = match field {
-            Field::Value(text) if text.is_empty() => return None,
-            Field::Value(text) => crate::fingerprint::parse_hex(&text),
+            Field::Value(Written(text)) if text.is_empty() => return None,
+            Field::Value(Written(text)) => crate::fingerprint::parse_hex(&text),
             Field::Absent => return None,
             Field::Wrong(_) => None,
         };
@@ -124,10 +142,10 @@ impl Mender {
     }
 
     /// The app's own figure, `None` where absent, negative or no decimal string.
-    pub fn reported_cost(&mut self, field: TextField<'_>) -> Result<Option<Nanos>, Rejection> {
+    pub fn reported_cost(&mut self, field: WrittenField<'_>) -> Result<Option<Nanos>, Rejection> {
         let parsed = match field {
             Field::Absent => return Ok(None),
-            Field::Value(text) => Nanos::parse_usd(&text).ok(),
+            Field::Value(Written(text)) => Nanos::parse_usd(&text).ok(),
             Field::Wrong(_) => None,
         };
         let Some(parsed) = parsed else {
@@ -143,7 +161,7 @@ impl Mender {
     }
 
     /// `data.revenue_usd`, which a revenue event is about.
-    pub fn revenue(&mut self, field: TextField<'_>) -> Result<Nanos, Rejection> {
+    pub fn revenue(&mut self, field: WrittenField<'_>) -> Result<Nanos, Rejection> {
         let wrong = |what: &str| {
             let detail = format!(
                 "data.revenue_usd is {what}; write dollars as a decimal string, such as \"12.50\""
@@ -151,7 +169,7 @@ impl Mender {
             Rejection::new(RejectReason::BadMoney, detail)
         };
         match field {
-            Field::Value(text) if !text.is_empty() => {
+            Field::Value(Written(text)) if !text.is_empty() => {
                 let parsed = Nanos::parse_usd(&text)
                     .map_err(|_| wrong("a text that is not a decimal number"))?;
                 self.bounded_money(parsed, "data.revenue_usd")

@@ -18,6 +18,7 @@ mod encode;
 mod envelope;
 mod flags;
 mod json;
+mod members;
 mod mend;
 mod redact;
 mod reject;
@@ -27,7 +28,7 @@ pub mod usage_format;
 pub use decode::{REVENUE_TYPE, SESSION_END_TYPE, USAGE_TYPE, decode, decode_thoroughly};
 pub use encode::{EnvelopeDefaults, complete, encode};
 pub use flags::Flags;
-pub use redact::redact;
+pub use redact::{Redacted, RemovedMembers, redact, redact_bytes, redact_header};
 pub use reject::{RejectReason, Rejection};
 pub use usage_format::UsageFormat;
 

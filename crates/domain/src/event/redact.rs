@@ -1,162 +1,393 @@
-//! Prompt text taken out of a rejected event before it goes to the DLQ.
+//! What is kept of an event's bytes: known members, numbers below `usage` and `units`, short texts.
 
 use std::borrow::Cow;
-use std::ops::Range;
 
 use serde::de::{DeserializeSeed, MapAccess};
 use serde_json::value::RawValue;
+use xxhash_rust::xxh3::xxh3_64;
 
-use super::envelope::PROMPT_KEYS;
-use super::json::{Members, ObjectInto};
+use super::decode::{Mode, content_mode};
+use super::json::{JsonKind, Members, ObjectInto};
+use super::members::{DataMember, EnvelopeMember, Kept};
+use super::mend::{HASH_SUFFIX_BYTES, shortened};
 
-/// What stands in the place of a removed value.
-const REMOVED: &[u8] = b"\"[removed]\"";
+/// What stands in the place of a text that is not kept. It is a text, as that one was, so that the
+/// event is read, or rejected, as it would have been.
+const REMOVED: &str = "\"[removed]\"";
+/// The longest text and the longest name that is kept below `usage` and `units`, bytes.
+const MAX_COUNTS_TEXT_BYTES: usize = 64;
+/// The longest key, and the longest header that says nothing to us, bytes.
+const MAX_OPAQUE_BYTES: usize = 1024;
+/// Objects and lists below `usage` are kept down to this depth; formats use three levels.
+const DEEPEST: usize = 16;
+/// Names of removed members that are told, at most.
+const MAX_TOLD_NAMES: usize = 16;
+/// Longer names are not repeated: they might be text themselves.
+const MAX_TOLD_NAME_BYTES: usize = 64;
 
-/// `value` without the values of prompt-like keys (`prompt`, `messages`, `input`, `output`,
-/// `completion`, `content`), byte for byte the same everywhere else.
+/// What is kept of an event.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Redacted<'v> {
+    /// The bytes; those of the event itself where nothing had to go, and never more of them.
+    pub value: Cow<'v, [u8]>,
+    /// Members that nobody knows and that are gone.
+    pub removed: RemovedMembers,
+}
+
+/// Members that were removed with their values, because they are not known.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RemovedMembers {
+    /// How many.
+    pub count: u64,
+    /// The first sixteen, `data.` before those of the data; the empty text stands for a name of
+    /// more than 64 bytes.
+    pub names: Vec<String>,
+}
+
+/// What is kept of the event in `value`, which came with `headers` (they say whether it is in
+/// binary mode).
 ///
-/// In JSON these are the keys directly under `data` and, because in binary mode the value is the
-/// data itself, the outermost ones; each of their values but `null` becomes `"[removed]"`.
-///
-/// Where the value is not JSON nobody can tell where a prompt ends. There everything behind the
-/// first `prompt:`, `"prompt":` or `'prompt':` (and so on for the other keys), however deep, is
-/// replaced; without such a key the bytes stay as they are.
-pub fn redact(value: &[u8]) -> Cow<'_, [u8]> {
-    let parsed = std::str::from_utf8(value).ok().and_then(prompt_values);
-    match parsed {
-        Some(spans) if spans.is_empty() => Cow::Borrowed(value),
-        Some(spans) => Cow::Owned(without(value, &spans)),
-        None => match first_prompt_key(value) {
-            Some(start) => Cow::Owned([&value[..start], REMOVED].concat()),
-            None => Cow::Borrowed(value),
+/// Kept are the members that decoding knows, their texts cut to 256 bytes as decoding cuts them;
+/// numbers anywhere below `usage` and `units`, and texts and names of up to 64 bytes there. Of a
+/// known member whose value has a wrong type, only that type stays; of one that holds prompt text,
+/// that it was there. So the kept event is decoded to the same identity, content and flags, or
+/// rejected for the same reason. A value that is not JSON is kept as it is.
+pub fn redact<'v>(value: &'v [u8], headers: &[(&str, &[u8])]) -> Redacted<'v> {
+    let text = std::str::from_utf8(value).unwrap_or_default();
+    let raw = serde_json::from_str::<&RawValue>(text).ok();
+    let is_binary = matches!(content_mode(headers), Ok(Mode::Binary));
+    let mut writer = Writer {
+        out: Vec::with_capacity(value.len()),
+        removed: RemovedMembers::default(),
+        is_changed: false,
+    };
+    let written = raw.and_then(|raw| writer.record(raw.get(), is_binary));
+    match written {
+        Some(()) if writer.is_changed => Redacted {
+            value: Cow::Owned(writer.out),
+            removed: writer.removed,
+        },
+        _ => Redacted {
+            value: Cow::Borrowed(value),
+            removed: RemovedMembers::default(),
         },
     }
 }
 
-/// Where values of prompt-like keys stand in `text`, ascending; `None` where it is not JSON.
-fn prompt_values(text: &str) -> Option<Vec<Range<usize>>> {
-    let mut finder = Finder {
-        text_start: text.as_ptr().addr(),
-        within_data: false,
-        spans: Vec::new(),
-    };
-    let mut deserializer = serde_json::Deserializer::from_str(text);
-    ObjectInto(&mut finder)
-        .deserialize(&mut deserializer)
-        .ok()?;
-    deserializer.end().ok()?;
-    Some(finder.spans)
+/// What is kept of a header's name and value: 256 bytes of the name, 1 KiB of the value, with a hash
+/// behind where there was more. The attributes of binary mode are cut as decoding cuts them, so that
+/// the event stays the same.
+pub fn redact_header<'h>(name: &'h str, value: &'h [u8]) -> (Cow<'h, str>, Cow<'h, [u8]>) {
+    let short_name = shortened(name).map_or(Cow::Borrowed(name), Cow::Owned);
+    let attribute = name.strip_prefix("ce_").and_then(EnvelopeMember::named);
+    let text = attribute.and_then(|_| std::str::from_utf8(value).ok());
+    let short_text = text.and_then(shortened).map(String::into_bytes);
+    let short_value = short_text.map_or_else(|| redact_bytes(value), Cow::Owned);
+    (short_name, short_value)
 }
 
-struct Finder {
-    text_start: usize,
-    within_data: bool,
-    spans: Vec<Range<usize>>,
+/// What is kept of a record's key: up to 1 KiB, or a prefix, `~` and 16 hex digits of the hash of the
+/// whole.
+pub fn redact_bytes(bytes: &[u8]) -> Cow<'_, [u8]> {
+    if bytes.len() <= MAX_OPAQUE_BYTES {
+        return Cow::Borrowed(bytes);
+    }
+    let prefix = &bytes[..MAX_OPAQUE_BYTES - HASH_SUFFIX_BYTES];
+    let suffix = format!("~{:016x}", xxh3_64(bytes));
+    Cow::Owned([prefix, suffix.as_bytes()].concat())
 }
 
-impl<'de> Members<'de> for Finder {
+/// Whose members an object has.
+#[derive(Clone, Copy)]
+enum Table {
+    Envelope,
+    Data,
+    /// Data without an envelope, in which the envelope's members stand too.
+    Bare,
+}
+
+impl Table {
+    fn member(self, name: &str) -> Option<(&'static str, Kept)> {
+        let envelope = || EnvelopeMember::named(name).map(|member| (member.name(), member.kept()));
+        let data = || DataMember::named(name).map(|member| (member.name(), member.kept()));
+        match self {
+            Self::Envelope => envelope(),
+            Self::Data => data(),
+            Self::Bare => data().or_else(envelope),
+        }
+    }
+
+    /// What stands before its members' names where people are told of them.
+    fn prefix(self) -> &'static str {
+        match self {
+            Self::Envelope | Self::Bare => "",
+            Self::Data => "data.",
+        }
+    }
+}
+
+/// The members of one object, in their order and as they are written.
+#[derive(Default)]
+struct RawMembers<'v>(Vec<(Cow<'v, str>, &'v str)>);
+
+impl<'de> Members<'de> for RawMembers<'de> {
     fn member<A: MapAccess<'de>>(
         &mut self,
         key: Cow<'de, str>,
         object: &mut A,
     ) -> Result<(), A::Error> {
         let value = object.next_value::<&'de RawValue>()?.get();
-        if PROMPT_KEYS.contains(&&*key) && value != "null" {
-            let start = value.as_ptr().addr() - self.text_start;
-            self.spans.push(start..start + value.len());
-        } else if key == "data" && !self.within_data {
-            self.within_data = true;
-            let mut deserializer = serde_json::Deserializer::from_str(value);
-            // Skipped as raw it was well formed; read in full, an escape may still be wrong.
-            ObjectInto(&mut *self)
-                .deserialize(&mut deserializer)
-                .map_err(serde::de::Error::custom)?;
-            self.within_data = false;
-        }
+        self.0.push((key, value));
         Ok(())
     }
 }
 
-/// The position behind the colon of the first prompt-like key in bytes that are not JSON.
-fn first_prompt_key(value: &[u8]) -> Option<usize> {
-    let ends_of = |key: &str| {
-        let key = key.as_bytes().to_vec();
-        (0..value.len()).find_map(move |start| key_end(value, start, &key))
-    };
-    PROMPT_KEYS.into_iter().filter_map(ends_of).min()
+/// `None` where a name cannot be read: half a surrogate pair.
+fn members(object: &str) -> Option<Vec<(Cow<'_, str>, &str)>> {
+    let mut members = RawMembers::default();
+    let mut deserializer = serde_json::Deserializer::from_str(object);
+    ObjectInto(&mut members)
+        .deserialize(&mut deserializer)
+        .ok()?;
+    Some(members.0)
 }
 
-/// Where the value of `key` begins, if `key` with a colon stands at `start`.
-fn key_end(value: &[u8], start: usize, key: &[u8]) -> Option<usize> {
-    let behind = value[start..].strip_prefix(key)?;
-    let inside_a_word = start
-        .checked_sub(1)
-        .is_some_and(|before| value[before].is_ascii_alphanumeric() || value[before] == b'_');
-    if inside_a_word {
-        return None;
+/// What a value is, by its first byte; numbers are all counts here.
+fn kind(raw: &str) -> JsonKind {
+    match raw.as_bytes().first() {
+        Some(b'{') => JsonKind::Object,
+        Some(b'[') => JsonKind::Array,
+        Some(b'"') => JsonKind::Text,
+        Some(b't' | b'f') => JsonKind::Boolean,
+        Some(b'n') => JsonKind::Null,
+        _ => JsonKind::Count,
     }
-    let unquoted = match behind {
-        [b'"' | b'\'', rest @ ..] => rest,
-        _ => behind,
-    };
-    let colon = unquoted.trim_ascii_start().strip_prefix(b":")?;
-    Some(value.len() - colon.len())
 }
 
-fn without(value: &[u8], spans: &[Range<usize>]) -> Vec<u8> {
-    let mut kept = Vec::with_capacity(value.len());
-    let mut position = 0;
-    for span in spans {
-        kept.extend_from_slice(&value[position..span.start]);
-        kept.extend_from_slice(REMOVED);
-        position = span.end;
-    }
-    kept.extend_from_slice(&value[position..]);
-    kept
+/// Writes what is kept. Each of its methods takes one value as it is written; `None` where it
+/// turns out not to be readable.
+struct Writer {
+    out: Vec<u8>,
+    removed: RemovedMembers,
+    is_changed: bool,
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn redacted(text: &str) -> String {
-        String::from_utf8(redact(text.as_bytes()).into_owned()).unwrap()
-    }
-
-    #[test]
-    fn only_prompt_values_directly_under_data_are_replaced() {
-        assert_eq!(
-            redacted(
-                r#"{ "id":1,"data": {"prompt" : [{"a":"b}"}],"usage":{"output":"2"},"out\u0070ut":"x\"y" , "content":null}}"#
-            ),
-            r#"{ "id":1,"data": {"prompt" : "[removed]","usage":{"output":"2"},"out\u0070ut":"[removed]" , "content":null}}"#
-        );
-        assert_eq!(
-            redacted(r#"{"messages":"hi"}"#),
-            r#"{"messages":"[removed]"}"#
-        );
-        let clean = r#"{"data":{"workspace":"a","data":{"prompt":"deeper"}}, "x":1.0e5}"#;
-        assert!(matches!(redact(clean.as_bytes()), Cow::Borrowed(_)));
-    }
-
-    #[test]
-    fn what_is_not_json_loses_everything_behind_the_first_prompt_key() {
-        for (text, expected) in [
-            (
-                r#"{"data":{"a":1,"prompt": "x "y" z"}}"#,
-                r#"{"data":{"a":1,"prompt":"[removed]""#,
-            ),
-            (
-                "{'data': {'content': 'x'}}",
-                "{'data': {'content':\"[removed]\"",
-            ),
-            ("prompt: tell me", "prompt:\"[removed]\""),
-            (r#"{"data":{"my_prompt":"x""#, r#"{"data":{"my_prompt":"x""#),
-            ("plain", "plain"),
-        ] {
-            assert_eq!(redacted(text), expected);
+impl Writer {
+    /// The value of a record: an event, or a batch of them, which is refused but not lost.
+    fn record(&mut self, raw: &str, is_binary: bool) -> Option<()> {
+        match kind(raw) {
+            JsonKind::Array => {
+                let events: Vec<&RawValue> = serde_json::from_str(raw).ok()?;
+                self.array(events, |writer, event| writer.event(event, is_binary))
+            }
+            _ => self.event(raw, is_binary),
         }
-        let not_utf8 = b"{\"prompt\":\"\xff\"}";
-        assert_eq!(&*redact(not_utf8), b"{\"prompt\":\"[removed]\"");
     }
+
+    fn event(&mut self, raw: &str, is_binary: bool) -> Option<()> {
+        if kind(raw) != JsonKind::Object {
+            return self.kind_of(raw);
+        }
+        let members = members(raw)?;
+        let table = if is_binary {
+            Table::Data
+        } else if members.iter().any(|(name, _)| name == "specversion") {
+            Table::Envelope
+        } else {
+            Table::Bare
+        };
+        self.known(table, members)
+    }
+
+    /// The members that `table` knows.
+    fn known(&mut self, table: Table, members: Vec<(Cow<'_, str>, &str)>) -> Option<()> {
+        let mut next = b'{';
+        for (name, raw) in members {
+            let Some((name, kept)) = table.member(&name) else {
+                self.remove(table, &name);
+                continue;
+            };
+            self.name(&mut next, name);
+            self.value(kept, raw)?;
+        }
+        self.end(next, b'{', b'}');
+        Some(())
+    }
+
+    fn value(&mut self, kept: Kept, raw: &str) -> Option<()> {
+        match (kept, kind(raw)) {
+            (Kept::Scalar, _) => self.scalar(raw),
+            (Kept::Presence, JsonKind::Null) => self.put(raw),
+            (Kept::Presence, JsonKind::Boolean | JsonKind::Count) => self.instead(raw, "0"),
+            (Kept::Presence, _) => self.instead(raw, removed_text(raw)),
+            (Kept::Counts, _) => self.counts(raw, 0),
+            (Kept::Tags, JsonKind::Object) => self.tags(raw),
+            (Kept::Units, JsonKind::Object) => self.units(raw),
+            (Kept::Data, JsonKind::Object) => self.known(Table::Data, members(raw)?),
+            (Kept::Tags | Kept::Units | Kept::Data, _) => self.kind_of(raw),
+        }
+    }
+
+    fn remove(&mut self, table: Table, name: &str) {
+        self.is_changed = true;
+        self.removed.count += 1;
+        if self.removed.names.len() < MAX_TOLD_NAMES {
+            let told = name.len() <= MAX_TOLD_NAME_BYTES;
+            let path = told.then(|| format!("{}{name}", table.prefix()));
+            self.removed.names.push(path.unwrap_or_default());
+        }
+    }
+
+    fn tags(&mut self, raw: &str) -> Option<()> {
+        let mut next = b'{';
+        for (name, value) in members(raw)? {
+            let kept = shortened(&name);
+            self.is_changed |= kept.is_some();
+            self.name(&mut next, kept.as_deref().unwrap_or(&name));
+            self.scalar(value)?;
+        }
+        self.end(next, b'{', b'}');
+        Some(())
+    }
+
+    fn units(&mut self, raw: &str) -> Option<()> {
+        let mut next = b'{';
+        for (name, value) in members(raw)? {
+            self.counts_name(&mut next, &name);
+            match &*name {
+                "quality" | "size" => self.scalar(value)?,
+                _ => self.counts(value, 1)?,
+            }
+        }
+        self.end(next, b'{', b'}');
+        Some(())
+    }
+
+    /// Numbers at any depth, with their names and short texts.
+    fn counts(&mut self, raw: &str, depth: usize) -> Option<()> {
+        match kind(raw) {
+            JsonKind::Object | JsonKind::Array if depth >= DEEPEST => self.kind_of(raw),
+            JsonKind::Object => {
+                let mut next = b'{';
+                for (name, value) in members(raw)? {
+                    self.counts_name(&mut next, &name);
+                    self.counts(value, depth + 1)?;
+                }
+                self.end(next, b'{', b'}');
+                Some(())
+            }
+            JsonKind::Array => {
+                let items: Vec<&RawValue> = serde_json::from_str(raw).ok()?;
+                self.array(items, |writer, item| writer.counts(item, depth + 1))
+            }
+            JsonKind::Text => {
+                let text: Cow<'_, str> =
+                    serde_json::from_str::<String>(raw).map(Cow::Owned).ok()?;
+                if text.len() <= MAX_COUNTS_TEXT_BYTES || is_number(&text) {
+                    self.put(raw)
+                } else {
+                    self.instead(raw, removed_text(raw))
+                }
+            }
+            _ => self.put(raw),
+        }
+    }
+
+    fn counts_name(&mut self, next: &mut u8, name: &str) {
+        if name.len() <= MAX_COUNTS_TEXT_BYTES {
+            return self.name(next, name);
+        }
+        self.is_changed = true;
+        self.name(next, "[removed]");
+    }
+
+    /// A number, true, false or null as it is, a text cut as decoding cuts it.
+    fn scalar(&mut self, raw: &str) -> Option<()> {
+        match kind(raw) {
+            JsonKind::Object | JsonKind::Array => self.kind_of(raw),
+            JsonKind::Text => {
+                let text: String = serde_json::from_str(raw).ok()?;
+                match shortened(&text).filter(|_| !is_number(&text)) {
+                    None => self.put(raw),
+                    Some(short) => {
+                        self.text(&short);
+                        self.is_changed = true;
+                        Some(())
+                    }
+                }
+            }
+            _ => self.put(raw),
+        }
+    }
+
+    /// Of a value of a wrong type only what type that is.
+    fn kind_of(&mut self, raw: &str) -> Option<()> {
+        match kind(raw) {
+            JsonKind::Object => self.instead(raw, "{}"),
+            JsonKind::Array => self.instead(raw, "[]"),
+            JsonKind::Text => self.instead(raw, removed_text(raw)),
+            _ => self.put(raw),
+        }
+    }
+
+    fn array(
+        &mut self,
+        items: Vec<&RawValue>,
+        mut write: impl FnMut(&mut Self, &str) -> Option<()>,
+    ) -> Option<()> {
+        let mut next = b'[';
+        for item in items {
+            self.out.push(next);
+            next = b',';
+            write(self, item.get())?;
+        }
+        self.end(next, b'[', b']');
+        Some(())
+    }
+
+    /// A member's name; `next` is what stands before it: the object's beginning or a comma.
+    fn name(&mut self, next: &mut u8, name: &str) {
+        self.out.push(*next);
+        *next = b',';
+        self.text(name);
+        self.out.push(b':');
+    }
+
+    /// The end of an object or array, and its beginning where it has no items.
+    fn end(&mut self, next: u8, begin: u8, end: u8) {
+        if next == begin {
+            self.out.push(begin);
+        }
+        self.out.push(end);
+    }
+
+    fn text(&mut self, text: &str) {
+        serde_json::to_writer(&mut self.out, text).expect("a text always becomes JSON");
+    }
+
+    fn put(&mut self, raw: &str) -> Option<()> {
+        self.out.extend_from_slice(raw.as_bytes());
+        Some(())
+    }
+
+    fn instead(&mut self, raw: &str, kept: &str) -> Option<()> {
+        self.is_changed |= raw != kept;
+        self.put(kept)
+    }
+}
+
+/// What stands in the place of `raw`, which has two bytes at least: never more of them, so that no
+/// event outgrows what it may be.
+fn removed_text(raw: &str) -> &'static str {
+    if raw.len() < REMOVED.len() {
+        "\"\""
+    } else {
+        REMOVED
+    }
+}
+
+/// Digits as a decimal number has them hold no text, however many there are.
+fn is_number(text: &str) -> bool {
+    text.bytes()
+        .all(|byte| byte.is_ascii_digit() || b"+-.eE".contains(&byte))
 }

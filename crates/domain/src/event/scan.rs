@@ -13,7 +13,7 @@ use serde::de::value::{BorrowedStrDeserializer, MapDeserializer};
 use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 use serde::forward_to_deserialize_any;
 
-use super::json::{JsonKind, Members, ObjectInto};
+use super::json::{JsonKind, Members, ObjectInto, TEXT_OR_NUMBER};
 
 /// Values within values, at most; `serde_json` allows 128.
 const DEEPEST: usize = 16;
@@ -293,7 +293,7 @@ impl<'de> Deserializer<'de> for &mut Scanner<'de> {
         visitor.visit_unit()
     }
 
-    /// The text of a value as it stands there: `serde_json`'s `RawValue` asks for it as a newtype
+    /// A text or number, or the text of a value as it stands there: `serde_json`'s `RawValue` asks for it as a newtype
     /// of a name of its own, and takes a map from that name to the text.
     #[inline]
     fn deserialize_newtype_struct<V: Visitor<'de>>(
@@ -301,6 +301,9 @@ impl<'de> Deserializer<'de> for &mut Scanner<'de> {
         name: &'static str,
         visitor: V,
     ) -> Result<V::Value, Unusual> {
+        if name == TEXT_OR_NUMBER {
+            return self.deserialize_any(visitor);
+        }
         self.next_significant();
         let start = self.at;
         self.skip()?;

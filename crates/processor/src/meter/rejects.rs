@@ -1,12 +1,16 @@
 //! Records that are not counted here: handed over to their home partition, or set aside in the DLQ.
 
+use metrics::counter;
 use spendfuse_bus::InputRecord;
 use spendfuse_domain::UnixMillis;
-use spendfuse_domain::event::{MAX_EVENT_BYTES, RejectReason, Rejection, redact};
+use spendfuse_domain::event::{
+    MAX_EVENT_BYTES, RejectReason, Rejection, redact, redact_bytes, redact_header,
+};
 use spendfuse_domain::row::Origin;
 use xxhash_rust::xxh3::xxh3_128;
 
 use super::REROUTED;
+use crate::metrics::MEMBERS_REMOVED;
 use crate::topics::Topics;
 
 /// Where an event first arrived; on records of the rerouted topic.
@@ -27,11 +31,11 @@ pub const VERIFIED_LATE: &str = "spendfuse_verified_late";
 /// A record with owned parts, to be written at the end of the batch.
 #[derive(Debug)]
 pub struct OwnedRecord {
-    /// Key, as it came.
+    /// What is kept of the key.
     pub key: Option<Vec<u8>>,
-    /// Value; `None` where a tombstone came.
+    /// What is kept of the value; `None` where a tombstone came.
     pub value: Option<Vec<u8>>,
-    /// Headers, as they came, and ours.
+    /// What is kept of the headers, and ours.
     pub headers: Vec<(String, Vec<u8>)>,
 }
 
@@ -56,7 +60,7 @@ pub struct RejectedRecord {
 impl Handover {
     /// Hands `record` over to partition `home`, with the place and time of its arrival.
     pub fn of(record: &InputRecord<'_>, home: u32) -> Self {
-        let mut owned = OwnedRecord::copy_of(record);
+        let mut owned = OwnedRecord::kept_of(record);
         let arrival = [
             (ARRIVED_PARTITION, i64::from(record.partition)),
             (ARRIVED_OFFSET, record.offset),
@@ -99,18 +103,10 @@ impl Handover {
 }
 
 impl RejectedRecord {
-    /// Sets `record` aside: byte for byte, but with the values of prompt-like keys redacted, and
-    /// with hash and size instead of the value where it is too large.
+    /// Sets aside what is kept of `record`, with hash and size instead of a value that is too
+    /// large.
     pub fn of(record: &InputRecord<'_>, rejection: &Rejection, topics: &Topics) -> Self {
-        let mut owned = OwnedRecord::copy_of(record);
-        if let Some(value) = &mut owned.value {
-            *value = if value.len() > MAX_EVENT_BYTES {
-                let hash = xxh3_128(value);
-                format!("{{\"bytes\":{},\"xxh3_128\":\"{hash:032x}\"}}", value.len()).into_bytes()
-            } else {
-                redact(value).into_owned()
-            };
-        }
+        let mut owned = OwnedRecord::kept_of(record);
         let origin = Handover::origin_of(record);
         owned
             .headers
@@ -128,14 +124,17 @@ impl RejectedRecord {
 }
 
 impl OwnedRecord {
-    fn copy_of(record: &InputRecord<'_>) -> Self {
-        let headers = record.headers.iter();
+    /// What is kept of `record`: what apps write to Kafka themselves may hold prompts.
+    fn kept_of(record: &InputRecord<'_>) -> Self {
+        let headers: Vec<(&str, &[u8])> = record.headers.iter().collect();
+        let kept = |(name, value): &(&str, &[u8])| {
+            let (name, value) = redact_header(name, value);
+            (name.into_owned(), value.into_owned())
+        };
         Self {
-            key: record.key.map(<[u8]>::to_vec),
-            value: record.value.map(<[u8]>::to_vec),
-            headers: headers
-                .map(|(name, value)| (name.to_owned(), value.to_vec()))
-                .collect(),
+            key: record.key.map(|key| redact_bytes(key).into_owned()),
+            value: record.value.map(|value| kept_value(value, &headers)),
+            headers: headers.iter().map(kept).collect(),
         }
     }
 
@@ -150,4 +149,14 @@ impl OwnedRecord {
             .map(|(name, value)| (name.as_str(), value.as_slice()))
             .collect()
     }
+}
+
+fn kept_value(value: &[u8], headers: &[(&str, &[u8])]) -> Vec<u8> {
+    if value.len() > MAX_EVENT_BYTES {
+        let hash = xxh3_128(value);
+        return format!("{{\"bytes\":{},\"xxh3_128\":\"{hash:032x}\"}}", value.len()).into_bytes();
+    }
+    let kept = redact(value, headers);
+    counter!(MEMBERS_REMOVED).increment(kept.removed.count);
+    kept.value.into_owned()
 }

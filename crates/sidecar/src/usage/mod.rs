@@ -9,15 +9,15 @@ use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use metrics::counter;
 use serde::{Deserialize, Serialize};
+use spendfuse_domain::UnixMillis;
 use spendfuse_domain::event::{
     EnvelopeDefaults, Event, MAX_TEXT_BYTES, RejectReason, Rejection, complete, decode, redact,
 };
 use spendfuse_domain::row::PriceBasis;
-use spendfuse_domain::{Flags, UnixMillis};
 use spendfuse_guard::CheckRequest;
 
 use crate::http::{ApiError, Shared, Sidecar};
-use crate::metrics::USAGE_EVENTS;
+use crate::metrics::{MEMBERS_REMOVED, USAGE_EVENTS};
 use crate::spool::SpooledEvent;
 
 /// The answer.
@@ -163,19 +163,16 @@ fn take(sidecar: &Sidecar, event: &[u8], now: UnixMillis) -> Result<Taken, Rejec
         Some(key) => key.as_bytes().to_vec(),
         None => decoded.identity.0.to_be_bytes().to_vec(),
     };
-    // Prompts never enter: not even the topic.
-    let value = if decoded.flags.contains(Flags::PROMPT_REMOVED) {
-        redact(&whole).into_owned()
-    } else {
-        whole.to_vec()
-    };
+    // Prompts never enter: neither the spool nor the topic.
+    let kept = redact(&whole, &[]);
+    counter!(MEMBERS_REMOVED).increment(kept.removed.count);
     Ok(Taken {
         id: decoded.id.to_string(),
         accepted,
         outgoing: SpooledEvent {
             partition: decoded.home(sidecar.config.partitions),
             key,
-            value,
+            value: kept.value.into_owned(),
         },
     })
 }

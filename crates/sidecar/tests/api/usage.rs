@@ -66,18 +66,62 @@ async fn bad_events_are_named_and_the_good_ones_kept() {
     assert_eq!(bench.sink.ids(), ["r-1", "r-3", "r-4", "r-5"]);
 }
 
+/// An event with what was said wherever apps put it; 42 is the customer.
+fn talkative(id: &str) -> Value {
+    let mut event = call(id);
+    for member in [
+        "messages",
+        "choices",
+        "system",
+        "contents",
+        "instructions",
+        "request",
+        "metadata",
+        "text",
+        "response",
+    ] {
+        event[member] = json!([{"role": "user", "content": "my secret"}]);
+    }
+    event["customer"] = json!(42);
+    event["session"] = json!({"prompt": "my secret"});
+    event["usage"]["details"] = json!({"seen": 7, "said": "my secret".repeat(8)});
+    event
+}
+
 #[tokio::test]
-async fn prompts_do_not_leave_the_sidecar() {
+async fn prompts_reach_neither_the_topic_nor_the_spool() {
     let bench = bench(config(), None);
-    let mut event = call("r-1");
-    event["messages"] = json!([{"role": "user", "content": "my secret"}]);
-    let answer = bench.post("/v1/usage", event.to_string()).await;
+    let mut data = talkative("r-2");
+    data["workspace"] = json!("acme");
+    let enveloped = json!({
+        "specversion": "1.0", "type": "spendfuse.usage", "source": "app", "id": "r-2",
+        "time": "2026-11-01T00:00:00Z", "prompt": "my secret", "data": data,
+    });
+    let batch = json!([talkative("r-1"), enveloped]);
+    let answer = bench.post("/v1/usage", batch.to_string()).await;
+    assert_eq!(answer.status, StatusCode::ACCEPTED, "{}", answer.json);
     assert_eq!(
         answer.json["results"][0]["flags"],
-        json!(["prompt_removed"])
+        json!(["field_dropped", "prompt_removed"])
     );
-    let taken = bench.sink.taken.lock().unwrap();
-    assert!(!String::from_utf8_lossy(&taken[0].value).contains("my secret"));
+    for taken in bench.sink.taken.lock().unwrap().iter() {
+        let text = String::from_utf8_lossy(&taken.value);
+        assert!(!text.contains("my secret"), "{text}");
+        let kept: Value = serde_json::from_slice(&taken.value).unwrap();
+        assert_eq!(kept["data"]["usage"]["details"]["seen"], 7);
+        let event = decode(&taken.value, &[], UnixMillis(i64::MAX)).unwrap();
+        assert_eq!(event.attribution.customer, "42");
+    }
+
+    let directory = TempDir::new().unwrap();
+    let bench = crate::support::bench(config(), Some(small_spool(&directory, 100_000)));
+    bench.sink.away.store(true, Ordering::SeqCst);
+    let answer = bench.post("/v1/usage", batch.to_string()).await;
+    assert_eq!(answer.status, StatusCode::ACCEPTED, "{}", answer.json);
+    for file in std::fs::read_dir(directory.path()).unwrap() {
+        let stored = std::fs::read(file.unwrap().path()).unwrap();
+        assert!(!String::from_utf8_lossy(&stored).contains("my secret"));
+    }
 }
 
 #[tokio::test]

@@ -1,0 +1,118 @@
+//! The members of an event that are known, in one table each for envelope and data: decoding reads
+//! what stands here, and [redaction](super::redact()) keeps it. A member that is not here is neither
+//! read nor kept.
+
+/// What of a known member's value is kept of an event's bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kept {
+    /// A number, true or false, or a text of at most 256 bytes, as decoding keeps it.
+    Scalar,
+    /// Only that it was there.
+    Presence,
+    /// An object of such texts, by names of any kind.
+    Tags,
+    /// Numbers at any depth, and short texts beside them.
+    Counts,
+    /// As [`Kept::Counts`], and the texts that prices depend on.
+    Units,
+    /// The data of the event, by their own table.
+    Data,
+}
+
+macro_rules! known_members {
+    ($(#[$attribute:meta])* $table:ident { $($member:ident = $name:literal, $kept:ident;)* }) => {
+        $(#[$attribute])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub(super) enum $table {
+            $($member,)*
+        }
+
+        impl $table {
+            /// Every name, in the order of the table.
+            pub(super) const NAMES: &'static [&'static str] = &[$($name,)*];
+
+            #[inline]
+            pub(super) fn named(name: &str) -> Option<Self> {
+                match name {
+                    $($name => Some(Self::$member),)*
+                    _ => None,
+                }
+            }
+
+            pub(super) fn name(self) -> &'static str {
+                Self::NAMES[self as usize]
+            }
+
+            pub(super) fn kept(self) -> Kept {
+                match self {
+                    $(Self::$member => Kept::$kept,)*
+                }
+            }
+        }
+    };
+}
+
+known_members! {
+    /// CloudEvents' own attributes.
+    EnvelopeMember {
+        SpecVersion = "specversion", Scalar;
+        Type = "type", Scalar;
+        Source = "source", Scalar;
+        Id = "id", Scalar;
+        Time = "time", Scalar;
+        DataContentType = "datacontenttype", Scalar;
+        DataSchema = "dataschema", Scalar;
+        Subject = "subject", Scalar;
+        Data = "data", Data;
+        DataBase64 = "data_base64", Presence;
+    }
+}
+
+known_members! {
+    /// The members of `data`, of all types of event.
+    DataMember {
+        Workspace = "workspace", Scalar;
+        Customer = "customer", Scalar;
+        Feature = "feature", Scalar;
+        User = "user", Scalar;
+        Agent = "agent", Scalar;
+        Plan = "plan", Scalar;
+        Session = "session", Scalar;
+        RootSession = "root_session", Scalar;
+        Environment = "environment", Scalar;
+        Account = "account", Scalar;
+        Tags = "tags", Tags;
+        Provider = "provider", Scalar;
+        Model = "model", Scalar;
+        RequestModel = "request_model", Scalar;
+        Operation = "operation", Scalar;
+        ServiceTier = "service_tier", Scalar;
+        Usage = "usage", Counts;
+        UsageFormat = "usage_format", Scalar;
+        Units = "units", Units;
+        ToolCalls = "tool_calls", Scalar;
+        PromptFingerprint = "prompt_fingerprint", Scalar;
+        ToolFingerprint = "tool_fingerprint", Scalar;
+        CallId = "call_id", Scalar;
+        Attempt = "attempt", Scalar;
+        Phase = "phase", Scalar;
+        Status = "status", Scalar;
+        LatencyMs = "latency_ms", Scalar;
+        ReportedCostUsd = "reported_cost_usd", Scalar;
+        RevenueUsd = "revenue_usd", Scalar;
+        ResponseId = "response_id", Scalar;
+        TraceId = "trace_id", Scalar;
+        SpanId = "span_id", Scalar;
+        ParentSpanId = "parent_span_id", Scalar;
+        Region = "region", Scalar;
+        ApiKeyId = "api_key_id", Scalar;
+        // They hold prompt text in the APIs that events are made from. That one was there stays to
+        // be seen: flag `prompt_removed`.
+        Prompt = "prompt", Presence;
+        Messages = "messages", Presence;
+        Input = "input", Presence;
+        Output = "output", Presence;
+        Completion = "completion", Presence;
+        Content = "content", Presence;
+    }
+}

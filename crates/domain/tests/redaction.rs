@@ -1,0 +1,411 @@
+//! What is kept of an event's bytes: everything that is counted, nothing that was said.
+
+#![allow(clippy::unwrap_used)] // a panic here is a failed test
+
+use std::borrow::Cow;
+
+use proptest::prelude::*;
+use proptest::sample::select;
+use serde_json::{Map, Value, json};
+use spendfuse_domain::UnixMillis;
+use spendfuse_domain::event::{
+    RejectReason, UsageFormat, decode, redact, redact_bytes, redact_header, usage_format::read,
+};
+
+const ARRIVAL: UnixMillis = UnixMillis(1_795_000_000_000);
+
+/// Where apps put what was said, and names that nobody has thought of.
+const TALKATIVE: [&str; 18] = [
+    "prompt",
+    "messages",
+    "input",
+    "output",
+    "completion",
+    "content",
+    "choices",
+    "system",
+    "contents",
+    "instructions",
+    "request",
+    "metadata",
+    "text",
+    "response",
+    "body",
+    "custommer",
+    "HIDDEN name",
+    "",
+];
+
+/// Members that are known, of data and envelope, with texts, counts and objects.
+const KNOWN: [&str; 22] = [
+    "customer",
+    "session",
+    "model",
+    "user",
+    "tags",
+    "usage",
+    "usage_format",
+    "units",
+    "phase",
+    "tool_calls",
+    "attempt",
+    "latency_ms",
+    "reported_cost_usd",
+    "prompt_fingerprint",
+    "status",
+    "trace_id",
+    "workspace",
+    "provider",
+    "service_tier",
+    "operation",
+    "region",
+    "revenue_usd",
+];
+
+/// Values of all types; `HIDDEN` stands for what was said.
+fn said() -> impl Strategy<Value = Value> {
+    let leaf = prop_oneof![
+        Just(json!("HIDDEN")),
+        Just(json!("HIDDEN ".repeat(40))),
+        Just(Value::Null),
+        any::<bool>().prop_map(Value::from),
+        any::<i32>().prop_map(Value::from),
+    ];
+    leaf.prop_recursive(4, 24, 4, |inner| {
+        let name = prop_oneof![select(TALKATIVE.to_vec()), select(KNOWN.to_vec())];
+        prop_oneof![
+            prop::collection::vec(inner.clone(), 0..4).prop_map(Value::from),
+            prop::collection::btree_map(name, inner, 0..4).prop_map(|members| {
+                let named = members
+                    .into_iter()
+                    .map(|(name, value)| (name.to_owned(), value));
+                Value::Object(named.collect())
+            }),
+        ]
+    })
+}
+
+/// As `said`, but never a text itself: what known members with a wrong type may hold.
+fn of_wrong_type() -> impl Strategy<Value = Value> {
+    prop_oneof![
+        prop::collection::vec(said(), 1..3).prop_map(Value::from),
+        said().prop_map(|value| json!({ "HIDDEN": value })),
+    ]
+}
+
+fn event_with(envelope: Vec<(&str, Value)>, data: Vec<(&str, Value)>) -> String {
+    let object = |base: Value, more: Vec<(&str, Value)>| {
+        let mut object: Map<String, Value> = serde_json::from_value(base).unwrap();
+        object.extend(
+            more.into_iter()
+                .map(|(name, value)| (name.to_owned(), value)),
+        );
+        Value::Object(object)
+    };
+    let base = json!({"workspace": "acme", "model": "m", "usage": {"input_tokens": 10}});
+    let data = object(base, data);
+    let base = json!({"specversion": "1.0", "type": "spendfuse.usage", "source": "app", "id": "r-1",
+        "time": "2026-11-18T10:15:30Z", "data": data});
+    object(base, envelope).to_string()
+}
+
+/// JSON of one member's value, of every type and some that only raw JSON has.
+fn raw_value() -> impl Strategy<Value = String> {
+    let long = |unit: &str| format!("\"{}\"", unit.repeat(130));
+    let odd = vec![
+        "null",
+        "true",
+        "0",
+        "7",
+        "-3",
+        "1.50",
+        "1e3",
+        "12345678901234567890123",
+        "\"\"",
+        "\"12\"",
+        "\"final\"",
+        "\"openai.chat\"",
+        "\"0.0123\"",
+        "\"9f2c41d0a1b2c3d4\"",
+        "\"\\u00fc\\n\"",
+        "{}",
+        "[]",
+        "{\"input_tokens\":5,\"x\":{\"y\":[1.5,\"s\"]}}",
+        "{\"prompt_tokens\":5}",
+        "{\"input_tokens\":\"a text that is longer than sixty-four bytes, wherever it stands in the event\"}",
+        "{\"a name that is longer than sixty-four bytes, wherever it stands in the event it is one\":5}",
+        "{\"team\":\"growth\",\"n\":5,\"deep\":{\"a\":1}}",
+        "{\"images\":\"2\",\"quality\":\"hd\",\"x\":{}}",
+        "[{\"a\":1}]",
+    ];
+    prop_oneof![
+        6 => select(odd).prop_map(str::to_owned),
+        1 => Just(long("ab")),
+        1 => Just(long("\u{fc}\u{4e16}")),
+        1 => Just(long("12")),
+        1 => Just(format!("{{{}:{}}}", long("name"), long("value"))),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 600, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn what_was_said_never_stays(
+        envelope in prop::collection::vec((select(TALKATIVE.to_vec()), said()), 0..4),
+        data in prop::collection::vec((select(TALKATIVE.to_vec()), said()), 0..4),
+        wrong in prop::collection::vec((select(KNOWN.to_vec()), of_wrong_type()), 0..3),
+        whole in said(),
+        is_binary: bool,
+    ) {
+        // Below usage and units short texts are allowed.
+        let countless = |(name, _): &(&str, Value)| !["usage", "units", "tags"].contains(name);
+        let data = data.into_iter().chain(wrong.into_iter().filter(countless)).collect();
+        let event = event_with(envelope, data);
+        let whole = match whole {
+            // Objects are taken for events, whose known members may hold any text.
+            Value::Object(_) => Value::Null,
+            other => other,
+        };
+        for (text, headers) in [(event.as_str(), &[][..]), (&whole.to_string(), &[])] {
+            let binary: [(&str, &[u8]); 1] = [("ce_specversion", b"1.0")];
+            let kept = redact(text.as_bytes(), if is_binary { &binary } else { headers });
+            let kept_text = std::str::from_utf8(&kept.value).unwrap();
+            if !text.starts_with('[') {
+                prop_assert!(!kept_text.contains("HIDDEN"), "{text}\n{kept_text}");
+            }
+            prop_assert!(kept.value.len() <= text.len());
+            serde_json::from_str::<Value>(kept_text).unwrap();
+        }
+    }
+
+    /// Sent again, kept bytes are the same event, or rejected for the same reason.
+    #[test]
+    fn what_is_kept_is_the_same_event(
+        members in prop::collection::vec((select(KNOWN.to_vec()), raw_value()), 0..6),
+        unknown in prop::collection::vec((select(TALKATIVE.to_vec()), raw_value()), 0..3),
+        source in raw_value(),
+        has_source: bool,
+    ) {
+        let members: Vec<String> = members
+            .into_iter()
+            .chain(unknown)
+            .map(|(name, value)| format!(",{}:{value}", json!(name)))
+            .collect();
+        let members = members.concat();
+        let source = if has_source { "\"app\"".to_owned() } else { source };
+        let text = format!(
+            "{{\"specversion\":\"1.0\",\"type\":\"spendfuse.usage\",\"source\":{source},\"id\":\"r\",\
+             \"time\":\"2026-11-18T10:15:30Z\",\"data\":{{\"workspace\":\"acme\",\"model\":\"m\",\
+             \"usage\":{{\"input_tokens\":10}}{members}}}}}"
+        );
+        let kept = redact(text.as_bytes(), &[]);
+        prop_assert!(kept.value.len() <= text.len(), "{text}");
+        match (decode(text.as_bytes(), &[], ARRIVAL), decode(&kept.value, &[], ARRIVAL)) {
+            (Ok(event), Ok(again)) => prop_assert_eq!(event, again),
+            (Err(rejection), Err(again)) => prop_assert_eq!(rejection.reason, again.reason, "{}", text),
+            (first, second) => prop_assert!(false, "{text}\n{first:?}\n{second:?}"),
+        }
+        let twice = redact(&kept.value, &[]);
+        prop_assert_eq!(&twice.value, &kept.value);
+        prop_assert_eq!(twice.removed.count, 0);
+    }
+}
+
+/// Every number with its path.
+fn numbers(value: &Value, path: String, found: &mut Vec<(String, String)>) {
+    match value {
+        Value::Number(number) => found.push((path, number.to_string())),
+        Value::Array(items) => {
+            for (index, item) in items.iter().enumerate() {
+                numbers(item, format!("{path}/{index}"), found);
+            }
+        }
+        Value::Object(members) => {
+            for (name, member) in members {
+                numbers(member, format!("{path}/{name}"), found);
+            }
+        }
+        _ => {}
+    }
+}
+
+#[test]
+fn every_number_of_the_providers_usage_objects_stays() {
+    let goldens: Vec<Value> =
+        serde_json::from_str(include_str!("golden/usage_formats.json")).unwrap();
+    for golden in goldens {
+        let mut usage = golden["usage"].clone();
+        let format = UsageFormat::from_name(golden["usage_format"].as_str().unwrap()).unwrap();
+        let reading = read(format, &usage.to_string(), false).unwrap();
+        // What providers may add: numbers that nobody knows yet, beside texts.
+        usage["new_tokens"] = json!({"a": [1, 2.5], "b": {"c": 3}, "label": "AUDIO"});
+        usage["said"] = json!("x".repeat(65));
+        let event = event_with(
+            vec![],
+            vec![
+                ("usage", usage.clone()),
+                ("usage_format", golden["usage_format"].clone()),
+            ],
+        );
+        let kept = redact(event.as_bytes(), &[]);
+        let kept: Value = serde_json::from_slice(&kept.value).unwrap();
+        let (mut before, mut after) = (Vec::new(), Vec::new());
+        numbers(&usage, String::new(), &mut before);
+        numbers(&kept["data"]["usage"], String::new(), &mut after);
+        assert_eq!(before, after);
+        assert_eq!(kept["data"]["usage"]["new_tokens"]["label"], "AUDIO");
+        assert_eq!(kept["data"]["usage"]["said"], "[removed]");
+        let again = read(format, &kept["data"]["usage"].to_string(), false).unwrap();
+        assert_eq!(reading, again);
+    }
+}
+
+/// What a schema names is read, and what is read is kept.
+#[test]
+fn every_member_of_the_schemas_stays() {
+    for schema in [
+        include_str!("../../../schemas/usage-event.schema.json"),
+        include_str!("../../../schemas/revenue-event.schema.json"),
+        include_str!("../../../schemas/session-end-event.schema.json"),
+    ] {
+        let schema: Value = serde_json::from_str(schema).unwrap();
+        let names = |properties: &Value| -> Vec<String> {
+            properties.as_object().unwrap().keys().cloned().collect()
+        };
+        let envelope = names(&schema["properties"]);
+        let data = names(&schema["properties"]["data"]["properties"]);
+        let null = |names: &[String]| -> Map<String, Value> {
+            names
+                .iter()
+                .map(|name| (name.clone(), Value::Null))
+                .collect()
+        };
+        let mut event = null(&envelope);
+        event.insert("data".to_owned(), Value::Object(null(&data)));
+        let event = Value::Object(event);
+        let text = event.to_string();
+        let kept = redact(text.as_bytes(), &[]);
+        assert_eq!(kept.removed.names, Vec::<String>::new());
+        assert_eq!(serde_json::from_slice::<Value>(&kept.value).unwrap(), event);
+    }
+}
+
+#[test]
+fn unreadable_values_are_kept_byte_for_byte() {
+    for text in [
+        "{\"prompt\": \"x",
+        "",
+        "prompt: tell me",
+        "{\"specversion\":\"1.0\"} x",
+    ] {
+        let kept = redact(text.as_bytes(), &[]);
+        assert_eq!(&*kept.value, text.as_bytes());
+        let reason = decode(text.as_bytes(), &[], ARRIVAL).unwrap_err().reason;
+        assert_eq!(reason, RejectReason::MalformedJson);
+    }
+    assert_eq!(&*redact(b"\xff{", &[]).value, b"\xff{");
+}
+
+fn redacted(text: &str) -> String {
+    let redacted = redact(text.as_bytes(), &[]);
+    String::from_utf8(redacted.value.into_owned()).unwrap()
+}
+
+#[test]
+fn known_members_stay_as_they_are_written_and_others_go() {
+    let removed = redact(
+        br#"{ "specversion":"1.0","prompt":"a","data": {"model":"m", "prompt" : [{"a":"b}"}],"choices":[1],"usage":{"output":"2","x":{"y":[1.50,"s"]}},"out\u0070ut":"x\"y" , "content":null}}"#,
+        &[],
+    );
+    assert_eq!(
+        std::str::from_utf8(&removed.value),
+        Ok(
+            r#"{"specversion":"1.0","data":{"model":"m","prompt":"[removed]","usage":{"output":"2","x":{"y":[1.50,"s"]}},"output":"","content":null}}"#
+        )
+    );
+    assert_eq!(removed.removed.count, 2);
+    assert_eq!(removed.removed.names, ["prompt", "data.choices"]);
+    for kept in [
+        r#"{"specversion":"1.0", "data":{"workspace":"a","tags":{"t":"x"}}, "id":1.0e5}"#,
+        r#"{"id":"1","model":"m"}"#,
+        "not json, prompt: tell me",
+        r#"{"prompt": "x "y" z"}"#,
+        "[]",
+        "7",
+    ] {
+        let redacted = redact(kept.as_bytes(), &[]);
+        assert!(matches!(redacted.value, Cow::Borrowed(_)), "{kept}");
+    }
+}
+
+#[test]
+fn of_wrong_types_only_the_type_stays() {
+    assert_eq!(
+        redacted(
+            r#"{"specversion":"1.0","source":["secret"],"data":{"customer":{"s":"secret"},"tags":"secrets secrets","units":["secret"],"usage":"2"}}"#
+        ),
+        r#"{"specversion":"1.0","source":[],"data":{"customer":{},"tags":"[removed]","units":[],"usage":"2"}}"#
+    );
+    for (text, kept) in [
+        (
+            r#"{"specversion":"1.0","data":"a secret"}"#,
+            r#"{"specversion":"1.0","data":""}"#,
+        ),
+        (r#""a secret""#, "\"\""),
+        (r#"["secret",{"id":"1","x":2}]"#, r#"["",{"id":"1"}]"#),
+    ] {
+        assert_eq!(redacted(text), kept);
+    }
+}
+
+#[test]
+fn binary_mode_is_told_by_its_headers() {
+    let value = br#"{"specversion":"x","model":"m","id":"secret"}"#;
+    let redacted = redact(value, &[("ce_specversion", b"1.0")]);
+    assert_eq!(&*redacted.value, br#"{"model":"m"}"#);
+}
+
+#[test]
+fn depth_ends_before_the_stack_does() {
+    let deep = format!(
+        r#"{{"usage":{}7{}}}"#,
+        "[".repeat(30_000),
+        "]".repeat(30_000)
+    );
+    assert!(redacted(&deep).len() < 60);
+}
+
+#[test]
+fn long_headers_and_keys_are_cut_and_an_identity_in_headers_stays() {
+    let data = br#"{"workspace":"acme","model":"m","usage":{"input_tokens":10}}"#;
+    let (id, trace) = ("i".repeat(5000), vec![b'\xff'; 5000]);
+    let headers: [(&str, &[u8]); 6] = [
+        ("ce_specversion", b"1.0"),
+        ("ce_type", b"spendfuse.usage"),
+        ("ce_source", b"app"),
+        ("ce_id", id.as_bytes()),
+        ("ce_time", b"2026-11-18T10:15:30Z"),
+        ("trace", &trace),
+    ];
+    let kept: Vec<(Cow<'_, str>, Cow<'_, [u8]>)> = headers
+        .iter()
+        .map(|(name, value)| redact_header(name, value))
+        .collect();
+    let kept: Vec<(&str, &[u8])> = kept
+        .iter()
+        .map(|(name, value)| (&**name, &**value))
+        .collect();
+    assert!(kept.iter().all(|(_, value)| value.len() <= 1024));
+    assert_eq!(kept[0], headers[0]);
+    let (event, again) = (
+        decode(data, &headers, ARRIVAL),
+        decode(data, &kept, ARRIVAL),
+    );
+    assert_eq!(event.unwrap(), again.unwrap());
+
+    let (whole, long) = ([7; 1024], [7; 1025]);
+    assert_eq!(&*redact_bytes(&whole), &whole);
+    let cut = redact_bytes(&long);
+    assert!(cut.len() == 1024 && cut.starts_with(&[7; 1007]) && cut[1007] == b'~');
+}
