@@ -18,7 +18,7 @@ struct Migration {
     sql: &'static str,
 }
 
-const MIGRATIONS: [Migration; 3] = [
+const MIGRATIONS: [Migration; 4] = [
     Migration {
         number: 1,
         name: "spend",
@@ -33,6 +33,11 @@ const MIGRATIONS: [Migration; 3] = [
         number: 3,
         name: "views",
         sql: include_str!("../migrations/0003_views.sql"),
+    },
+    Migration {
+        number: 4,
+        name: "analysts",
+        sql: include_str!("../migrations/0004_analysts.sql"),
     },
 ];
 
