@@ -166,6 +166,45 @@ async fn settings_databases_and_parameters_stay_with_their_request() {
 }
 
 #[tokio::test]
+async fn a_named_session_keeps_what_its_statements_set_and_survives_their_errors() {
+    let server = ClickHouse::start(ClickHouseOptions::default()).unwrap();
+    let named = |id: &str| client(&server).with_setting("session_id", id);
+    let threads = async |client: &Client| -> u64 {
+        let query = client.query("SELECT toUInt64(getSetting('max_threads'))");
+        query.fetch_one().await.unwrap()
+    };
+    let ours = named("ours");
+    for statement in [
+        "SET max_threads = 3",
+        "CREATE TEMPORARY TABLE one (x UInt8)",
+    ] {
+        ours.query(statement).execute().await.unwrap();
+    }
+    ours.query("INSERT INTO one VALUES (7)")
+        .execute()
+        .await
+        .unwrap();
+    ours.query("SELECT throwIf(number = 2) FROM numbers(3)")
+        .execute()
+        .await
+        .unwrap_err();
+    let kept = "SELECT x FROM one";
+    assert_eq!(ours.query(kept).fetch_one::<u8>().await.unwrap(), 7);
+    // A request's own setting ends with it.
+    assert_eq!(
+        threads(&ours.clone().with_setting("max_threads", "2")).await,
+        2
+    );
+    assert_eq!(threads(&ours).await, 3);
+
+    named("others").query(kept).execute().await.unwrap_err();
+    client(&server).query(kept).execute().await.unwrap_err();
+    let gone = named("gone").with_setting("session_check", "1");
+    let error = gone.query("SELECT 1").execute().await.unwrap_err();
+    assert!(error.to_string().contains("SESSION_NOT_FOUND"), "{error}");
+}
+
+#[tokio::test]
 async fn an_abandoned_insert_writes_nothing_and_a_wrong_password_enters_nowhere() {
     let server = ClickHouse::start(ClickHouseOptions {
         password: Some("secret".to_owned()),

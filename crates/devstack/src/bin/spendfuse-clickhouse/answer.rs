@@ -7,7 +7,7 @@ use tokio::sync::oneshot;
 
 use crate::engine::{EngineError, QueryResult, ResultStream, Summary};
 use crate::frames::FrameDecoder;
-use crate::pool::{Pool, Session};
+use crate::pool::{Outcome, Pool, Session};
 use crate::request::{Refusal, RequestHead, bad_request};
 use crate::sql::{SeveralStatements, Statement, classify};
 use crate::wire::{can_stream, late_exception, repeated_header_length, status_of};
@@ -75,13 +75,6 @@ pub struct Job {
     pub body: Receiver<BodyPiece>,
 }
 
-/// How a statement ended; decides what becomes of its connection.
-enum Outcome {
-    Clean,
-    /// The statement changed the session, failed or was given up.
-    Spoiled,
-}
-
 impl Job {
     /// Runs the statement on a connection of the pool.
     pub fn run(mut self, pool: &Pool, sink: AnswerSink) {
@@ -96,15 +89,15 @@ impl Job {
         if !self.head.may_write && !matches!(statement, Statement::Read { .. }) {
             return answer(sink, AnswerHead::refusal(&read_only()));
         }
-        let prepared = pool.take().and_then(|mut session| {
-            let database = self.head.database.as_deref();
-            pool.prepare(&mut session, database, &self.head.settings)?;
-            Ok(session)
-        });
-        let mut session = match prepared {
+        let mut session = match pool.take(self.head.session.as_ref()) {
             Ok(session) => session,
             Err(error) => return answer_error(sink, error),
         };
+        let database = self.head.database.as_deref();
+        if let Err(error) = pool.prepare(&mut session, database, &self.head.settings) {
+            pool.give_back(session, Outcome::Failed);
+            return answer_error(sink, error);
+        }
         let outcome = match statement {
             Statement::Insert {
                 sql,
@@ -115,16 +108,13 @@ impl Job {
                 let format = format.map(str::to_owned);
                 self.read(&mut session, &text, is_select, format, sink)
             }
-            Statement::Session => {
-                self.whole(&mut session, &text, None, sink);
-                Outcome::Spoiled
-            }
+            Statement::Session => match self.whole(&mut session, &text, None, sink) {
+                Outcome::Clean => Outcome::Changed,
+                other => other,
+            },
             Statement::Other => self.whole(&mut session, &text, None, sink),
         };
-        // An error, a cancellation or a changed session must not reach the next request.
-        if matches!(outcome, Outcome::Clean) {
-            pool.give_back(session);
-        }
+        pool.give_back(session, outcome);
     }
 
     fn read(
@@ -157,7 +147,7 @@ impl Job {
         match begun {
             Err(error) => {
                 answer_error(sink, error);
-                Outcome::Spoiled
+                Outcome::Failed
             }
             // Without rows a stream has no piece, not even the header that the format demands.
             Ok((_, None)) => self.whole(session, text, Some(format), sink),
@@ -191,7 +181,7 @@ impl Job {
             }
             Err(error) => {
                 answer_error(sink, error);
-                Outcome::Spoiled
+                Outcome::Failed
             }
         }
     }
@@ -210,10 +200,10 @@ impl Job {
                 Outcome::Clean
             }
             // Nobody is left to answer.
-            Ok(None) => Outcome::Spoiled,
+            Ok(None) => Outcome::Failed,
             Err(error) => {
                 answer_error(sink, error);
-                Outcome::Spoiled
+                Outcome::Failed
             }
         }
     }
@@ -279,7 +269,7 @@ fn send_stream(
         .is_err()
     {
         stream.cancel();
-        return Outcome::Spoiled;
+        return Outcome::Failed;
     }
     loop {
         let piece = match stream.next() {
@@ -289,7 +279,7 @@ fn send_stream(
                 tracing::warn!(error, "a query failed after its answer had begun");
                 // The client learns of it from the body's end; if it has gone, from nobody.
                 let _ = sink.pieces.blocking_send(late_exception(&error));
-                return Outcome::Spoiled;
+                return Outcome::Failed;
             }
         };
         // Each piece repeats the header of the first.
@@ -300,7 +290,7 @@ fn send_stream(
             .is_err()
         {
             stream.cancel();
-            return Outcome::Spoiled;
+            return Outcome::Failed;
         }
     }
 }

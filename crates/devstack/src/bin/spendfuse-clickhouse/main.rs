@@ -11,6 +11,7 @@ mod functions;
 mod pool;
 mod request;
 mod serve;
+mod sessions;
 mod sql;
 mod wire;
 

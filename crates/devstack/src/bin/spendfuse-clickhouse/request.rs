@@ -1,11 +1,13 @@
 //! One HTTP request as ClickHouse reads it: statement, parameters, settings, credentials.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use hyper::header::{AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE, HeaderMap};
 use hyper::{Method, StatusCode, Uri};
 
 use crate::engine::Parameters;
+use crate::sessions::SessionName;
 
 /// URL parameters that are addressed to the HTTP interface; all others are settings.
 const NOT_SETTINGS: [&str; 22] = [
@@ -88,6 +90,12 @@ pub struct RequestHead {
     pub parameters: Parameters,
     /// The boundary where the body is `multipart/form-data`.
     pub multipart_boundary: Option<String>,
+    /// The session that the statement belongs to, where the client keeps one.
+    pub session: Option<SessionName>,
+    /// Whether the body comes as an LZ4 frame, which is what clients compress inserts with.
+    pub is_lz4_body: bool,
+    session_timeout: Option<String>,
+    session_must_exist: bool,
     user: Option<String>,
     password: Option<String>,
 }
@@ -98,10 +106,10 @@ impl RequestHead {
         if !matches!(*method, Method::GET | Method::HEAD | Method::POST) {
             return Err(not_supported(&format!("the method {method}")));
         }
-        if headers.contains_key(CONTENT_ENCODING) {
-            return Err(not_supported(
-                "a compressed request body (Content-Encoding)",
-            ));
+        let encoding = header(headers, CONTENT_ENCODING.as_str()).unwrap_or_default();
+        if !matches!(encoding.as_str(), "" | "identity" | "lz4") {
+            let what = format!("a request body with Content-Encoding {encoding:?}");
+            return Err(not_supported(&what));
         }
         let mut head = Self {
             may_write: *method == Method::POST,
@@ -110,6 +118,7 @@ impl RequestHead {
             database: header(headers, "x-clickhouse-database"),
             default_format: header(headers, "x-clickhouse-format"),
             multipart_boundary: multipart_boundary(headers),
+            is_lz4_body: encoding == "lz4",
             ..Self::default()
         };
         if let Some((user, password)) = basic_credentials(headers) {
@@ -119,6 +128,7 @@ impl RequestHead {
         for (name, value) in url_pairs(uri.query().unwrap_or_default())? {
             head.take(name, value)?;
         }
+        head.complete_session()?;
         Ok(head)
     }
 
@@ -152,11 +162,30 @@ impl RequestHead {
             "user" => self.user = Some(value),
             "password" => self.password = Some(value),
             "compress" if is_on => return Err(not_supported("compress=1")),
-            "session_id" | "client_protocol_version" => return Err(not_supported(&name)),
+            "client_protocol_version" => return Err(not_supported(&name)),
+            "session_id" if !value.is_empty() => self.session = Some(SessionName::new(value)),
+            "session_timeout" => self.session_timeout = Some(value),
+            "session_check" => self.session_must_exist = is_on,
             _ if NOT_SETTINGS.contains(&name.as_str()) => {}
             _ => {
                 self.settings.insert(name, value);
             }
+        }
+        Ok(())
+    }
+}
+
+impl RequestHead {
+    /// Puts together what the URL says of the session, in whatever order.
+    fn complete_session(&mut self) -> Result<(), Refusal> {
+        let Some(session) = &mut self.session else {
+            return Ok(());
+        };
+        session.must_exist = self.session_must_exist;
+        if let Some(seconds) = &self.session_timeout {
+            let seconds = seconds.parse();
+            let seconds = seconds.map_err(|_| bad_request("session_timeout is not a number"))?;
+            session.lasts = Duration::from_secs(seconds);
         }
         Ok(())
     }

@@ -1,6 +1,7 @@
 //! The HTTP server: reads requests, runs statements on blocking threads, sends answers.
 
 use std::convert::Infallible;
+use std::io::Read;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -138,6 +139,16 @@ async fn run(
         }
         end_body(&pieces).await;
         head.query.take().unwrap_or_default().into_bytes()
+    } else if head.is_lz4_body {
+        let data = decompressed(&collect(body).await?)?;
+        let (text, data) = match head.query.take() {
+            Some(text) => (text.into_bytes(), data),
+            None => (data, Vec::new()),
+        };
+        // The job has not begun yet: there is room for both pieces.
+        let _ = pieces.send(BodyPiece::Data(data.into())).await;
+        end_body(&pieces).await;
+        text
     } else if is_streamed_insert(&head) {
         let text = head.query.take().unwrap_or_default().into_bytes();
         tokio::spawn(async move { forward(&mut body, &pieces).await });
@@ -199,6 +210,14 @@ async fn collect(body: Incoming) -> Result<Bytes, Refusal> {
     let collected = body.collect().await;
     let whole = collected.map_err(|error| bad_request(format!("the body broke off: {error}")))?;
     Ok(whole.to_bytes())
+}
+
+fn decompressed(body: &[u8]) -> Result<Vec<u8>, Refusal> {
+    let mut plain = Vec::new();
+    lz4_flex::frame::FrameDecoder::new(body)
+        .read_to_end(&mut plain)
+        .map_err(|error| bad_request(format!("the body is no LZ4 frame: {error}")))?;
+    Ok(plain)
 }
 
 async fn forward(body: &mut Incoming, pieces: &Sender<BodyPiece>) {
