@@ -1,6 +1,7 @@
 //! Brokers and client properties, and the settings each kind of client gets on top.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::time::Duration;
 
 use rdkafka::ClientConfig;
@@ -10,7 +11,7 @@ use rdkafka::error::KafkaError;
 use crate::error::BusError;
 
 /// How to reach Kafka.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Clone, Default, PartialEq, Eq)]
 pub struct KafkaConfig {
     /// Bootstrap servers, `host:port` by commas.
     pub brokers: String,
@@ -81,6 +82,19 @@ const RESERVED: [(&str, &str); 21] = [
         "each producer sets what it needs",
     ),
 ];
+
+/// Everything but the values of properties: some are passwords.
+impl fmt::Debug for KafkaConfig {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let properties: Vec<&String> = self.properties.keys().collect();
+        formatter
+            .debug_struct("KafkaConfig")
+            .field("brokers", &self.brokers)
+            .field("client_id", &self.client_id)
+            .field("properties", &properties)
+            .finish()
+    }
+}
 
 impl KafkaConfig {
     /// Brokers with no further properties.

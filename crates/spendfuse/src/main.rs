@@ -17,7 +17,7 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand};
 
 use commands::Failure;
-use settings::{ProcessEnvironment, Settings, resolve};
+use settings::{ProcessEnvironment, Settings, resolve, unknown_variables};
 
 // The processor makes and drops many small strings on several threads.
 #[global_allocator]
@@ -126,7 +126,9 @@ fn run(line: CommandLine) -> Result<ExitCode, Failure> {
     )
     .map_err(Failure::usage)?;
     let settings = Settings::new(resolved).map_err(Failure::usage)?;
-    logging::start(&settings, line.command.is_service()).map_err(Failure::usage)?;
+    let is_service = line.command.is_service();
+    logging::start(&settings, is_service).map_err(Failure::usage)?;
+    commands::warn_of(&unknown_variables(&ProcessEnvironment), is_service);
     match line.command {
         Command::Up => roles::up(&settings),
         Command::Processor => roles::run(&settings, &[roles::Role::Processor]),

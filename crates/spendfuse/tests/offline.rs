@@ -116,3 +116,48 @@ fn the_linker_has_replaced_the_function_that_reads_unwritten_memory() {
     let name = b"__wrap_rd_kafka_metadata_update_op";
     assert!(program.windows(name.len()).any(|bytes| bytes == name));
 }
+
+#[test]
+fn secrets_come_from_variables_and_are_never_printed_and_a_typo_is_told() {
+    let said = |arguments: &[&str]| {
+        let output = Command::new(env!("CARGO_BIN_EXE_spendfuse"))
+            .args(arguments)
+            .env("SPENDFUSE_KAFKA_PROPERTIES_SASL_MECHANISM", "PLAIN")
+            .env("SPENDFUSE_KAFKA_PROPERTIES_SASL_PASSWORD", "hunter2")
+            .env("SPENDFUSE_CLICKHOUSE_URL", "http://bob:hunter2@db:8123")
+            .env("SPENDFUSE_SIDECAR_TOKEN", "hunter2")
+            .env("SPENDFUSE_CLICKHOUS_PASSWORD", "hunter2")
+            .env("SPENDFUSE_PORT", "tcp://10.0.0.1:4117")
+            .current_dir(env!("CARGO_TARGET_TMPDIR"))
+            .output()
+            .unwrap();
+        (stdout(&output), String::from_utf8(output.stderr).unwrap())
+    };
+    let (table, told) = said(&["config"]);
+    assert_eq!(
+        told,
+        "warning: $SPENDFUSE_CLICKHOUS_PASSWORD is no setting; did you mean $SPENDFUSE_CLICKHOUSE_PASSWORD?\n"
+    );
+    let (json, _) = said(&["config", "--json"]);
+    let (_, wrong) = said(&[
+        "config",
+        "--set",
+        "kafka.properties.sasl.mechanism=",
+        "--set",
+        "partitions=x",
+    ]);
+    for text in [&table, &json, &told, &wrong] {
+        assert!(!text.contains("hunter2"), "{text}");
+    }
+    let json: Value = serde_json::from_str(&json).unwrap();
+    assert_eq!(
+        json["clickhouse.url"]["value"],
+        "http://bob:(hidden)@db:8123"
+    );
+    let password = &json["kafka.properties.sasl.password"];
+    assert_eq!(password["value"], "(hidden)");
+    assert_eq!(
+        password["source"],
+        "$SPENDFUSE_KAFKA_PROPERTIES_SASL_PASSWORD"
+    );
+}

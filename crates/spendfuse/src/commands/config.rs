@@ -7,7 +7,7 @@ use serde_json::json;
 
 use super::Failure;
 use super::output::{self, Side, print_table, table};
-use crate::settings::{SETTINGS, Settings, is_secret};
+use crate::settings::{SETTINGS, Settings, shown};
 
 #[derive(Args, Debug)]
 #[command(
@@ -20,13 +20,6 @@ pub struct ConfigArgs {
 }
 
 pub fn run(settings: &Settings, args: &ConfigArgs) -> Result<ExitCode, Failure> {
-    let shown = |key: &str, value: &str| -> String {
-        if is_secret(key) && !value.is_empty() {
-            "(hidden)".to_owned()
-        } else {
-            value.to_owned()
-        }
-    };
     if args.json {
         let entries = settings.resolved().iter().map(|(key, resolved)| {
             let value = shown(key, &resolved.value);

@@ -57,6 +57,16 @@ impl fmt::Display for Failure {
     }
 }
 
+/// Tells what may be a mistake: in the log of a service, beside the result of a command.
+pub fn warn_of(sentences: &[String], is_service: bool) {
+    for sentence in sentences {
+        match is_service {
+            true => tracing::warn!("{sentence}"),
+            false => output::note(format!("warning: {sentence}")),
+        }
+    }
+}
+
 /// Exit code of a command that found something wrong.
 pub fn found_wrong() -> ExitCode {
     ExitCode::from(1)

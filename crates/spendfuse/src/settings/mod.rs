@@ -3,14 +3,18 @@
 //! [`table`] lists every setting, [`resolve`] finds each value and where it came from, and
 //! [`Settings`] reads them as what they are.
 
+mod environment;
 mod resolve;
+mod secrets;
 mod table;
 mod values;
 
 use std::path::PathBuf;
 
-pub use resolve::{ProcessEnvironment, Resolved, ResolvedSettings, Source, resolve};
-pub use table::{SETTINGS, is_secret};
+pub use environment::{ProcessEnvironment, unknown_variables};
+pub use resolve::{Resolved, ResolvedSettings, Source, resolve};
+pub use secrets::shown;
+pub use table::SETTINGS;
 pub use values::Settings;
 
 /// A configuration that cannot be used.
@@ -49,4 +53,11 @@ pub enum SettingsError {
         /// What is wrong, and what to write.
         reason: String,
     },
+}
+
+/// The name most like `name`, where one is like enough to have been meant.
+fn similar<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    let similarity = |one: &str| (strsim::jaro_winkler(one, name) * 1000.0) as u32;
+    let nearest = known.max_by_key(|one| similarity(one))?;
+    (similarity(nearest) > 800).then_some(nearest)
 }

@@ -7,8 +7,9 @@ use std::path::{Path, PathBuf};
 
 use config::{Config, File, FileFormat};
 
-use super::SettingsError;
-use super::table::{FREE_TABLES, SETTINGS, is_secret, variable};
+use super::environment::{Environment, add_environment};
+use super::table::{FREE_TABLES, SETTINGS};
+use super::{SettingsError, similar};
 
 /// The file that is read where none is named.
 const DEFAULT_FILE: &str = "spendfuse.toml";
@@ -48,28 +49,6 @@ pub struct Resolved {
 
 /// All settings, by key.
 pub type ResolvedSettings = BTreeMap<String, Resolved>;
-
-/// Reads variables; tests give a map.
-pub trait Environment {
-    /// The value of `variable`.
-    fn get(&self, variable: &str) -> Option<String>;
-}
-
-/// The process's environment.
-#[derive(Debug)]
-pub struct ProcessEnvironment;
-
-impl Environment for ProcessEnvironment {
-    fn get(&self, variable: &str) -> Option<String> {
-        std::env::var(variable).ok()
-    }
-}
-
-impl Environment for BTreeMap<String, String> {
-    fn get(&self, variable: &str) -> Option<String> {
-        BTreeMap::get(self, variable).cloned()
-    }
-}
 
 /// Resolves every setting. `file` must exist where it is named; without it `spendfuse.toml` is read
 /// if it is there. `overrides` are `KEY=VALUE`.
@@ -161,38 +140,6 @@ fn plain_text(value: &serde_json::Value) -> String {
         .map_or_else(|| value.to_string(), str::to_owned)
 }
 
-fn add_environment(
-    resolved: &mut ResolvedSettings,
-    environment: &dyn Environment,
-) -> Result<(), SettingsError> {
-    for setting in SETTINGS {
-        let name = variable(setting.key);
-        if let Some(value) = environment.get(&name) {
-            insert(resolved, setting.key, value, Source::Environment(name));
-            continue;
-        }
-        let file_name = format!("{name}_FILE");
-        let Some(path) = environment
-            .get(&file_name)
-            .filter(|_| is_secret(setting.key))
-        else {
-            continue;
-        };
-        let secret = fs::read_to_string(&path).map_err(|error| SettingsError::File {
-            path: PathBuf::from(&path),
-            reason: format!("{error} (named by ${file_name})"),
-        })?;
-        let secret = secret.trim_end_matches(['\r', '\n']).to_owned();
-        insert(
-            resolved,
-            setting.key,
-            secret,
-            Source::Environment(file_name),
-        );
-    }
-    Ok(())
-}
-
 fn insert(resolved: &mut ResolvedSettings, key: &str, value: String, source: Source) {
     resolved.insert(key.to_owned(), Resolved { value, source });
 }
@@ -205,12 +152,7 @@ fn known_key(key: &str) -> Result<(), Option<&'static str>> {
     if free || SETTINGS.iter().any(|setting| setting.key == key) {
         return Ok(());
     }
-    let similarity =
-        |setting: &&super::table::Setting| (strsim::jaro_winkler(setting.key, key) * 1000.0) as u32;
-    let nearest = SETTINGS.iter().max_by_key(similarity);
-    Err(nearest
-        .filter(|setting| similarity(setting) > 800)
-        .map(|setting| setting.key))
+    Err(similar(key, SETTINGS.iter().map(|setting| setting.key)))
 }
 
 fn unknown(key: &str, place: &str, suggestion: Option<&str>) -> SettingsError {

@@ -1,7 +1,7 @@
 //! Every setting: its key, its default and what it is for. The one place that lists them.
 
 /// One setting of `spendfuse.toml`; the environment variable is `SPENDFUSE_` and the key in upper
-/// case with `_` for `.`.
+/// case with `_` for `.`; the same with `_FILE` names a file that holds the value.
 #[derive(Debug)]
 pub struct Setting {
     /// Dotted key.
@@ -218,13 +218,6 @@ pub const SETTINGS: &[Setting] = &[
         "the workspace key of prompt and tool fingerprints",
     ),
 ];
-
-/// Whether the value must never be shown.
-pub fn is_secret(key: &str) -> bool {
-    let name = key.rsplit(['.', '_']).next().unwrap_or(key);
-    let names = ["password", "token", "secret", "key", "pem"];
-    names.contains(&name) || key.ends_with("sasl.jaas.config") || key.ends_with("credential")
-}
 
 /// The environment variable of a key.
 pub fn variable(key: &str) -> String {

@@ -15,8 +15,9 @@ use spendfuse_sidecar::{SidecarConfig, Token};
 use spendfuse_warehouse::WarehouseConfig;
 use spendfuse_warehouse::loader::LoaderConfig;
 
-use super::table::{is_secret, variable};
-use super::{ResolvedSettings, SettingsError};
+use super::secrets::split_credentials;
+use super::table::variable;
+use super::{ResolvedSettings, SettingsError, Source, shown};
 
 /// A segment of the spool is closed at this size, bytes.
 const SPOOL_SEGMENT_BYTES: u64 = 16 * 1024 * 1024;
@@ -96,14 +97,9 @@ impl Settings {
             .resolved
             .get(key)
             .map_or_else(|| variable(key), |resolved| resolved.source.to_string());
-        let value = if is_secret(key) {
-            "(hidden)"
-        } else {
-            self.text(key)
-        };
         SettingsError::Value {
             key: key.to_owned(),
-            value: value.to_owned(),
+            value: shown(key, self.text(key)),
             place,
             reason: reason.to_owned(),
         }
@@ -220,10 +216,19 @@ impl Settings {
 
     /// How to reach ClickHouse.
     pub fn warehouse(&self) -> Result<WarehouseConfig, SettingsError> {
+        let (url, credentials) = split_credentials(self.text("clickhouse.url"));
+        let (user, password) = credentials.unwrap_or_default();
+        // Settings of their own count for more than what stands in the address.
+        let or_of_address = |key: &str, other: String| match self.resolved.get(key) {
+            Some(given) if given.source != Source::Default || other.is_empty() => {
+                given.value.clone()
+            }
+            _ => other,
+        };
         Ok(WarehouseConfig {
-            url: self.text("clickhouse.url").to_owned(),
-            user: self.text("clickhouse.user").to_owned(),
-            password: self.text("clickhouse.password").to_owned(),
+            url,
+            user: or_of_address("clickhouse.user", user),
+            password: or_of_address("clickhouse.password", password),
             database: self.text("clickhouse.database").to_owned(),
             replicated: self.flag("clickhouse.replicated")?,
             spend_retention_months: self.number("clickhouse.retention_months")?,
