@@ -8,7 +8,7 @@ use jiff::tz::TimeZone;
 use spendfuse_bus::{KafkaConfig, read_ranges, topic_ranges};
 use spendfuse_domain::{BudgetId, Nanos, UnixMillis, Window, WindowKind};
 use spendfuse_engine::book::BudgetBook;
-use spendfuse_engine::ledger::{AccountKey, Ledger, LedgerConfig};
+use spendfuse_engine::ledger::{AccountKey, Ledger, LedgerConfig, PUBLISH_RATE};
 
 use crate::error::DemoError;
 
@@ -28,6 +28,7 @@ pub fn total(kafka: &KafkaConfig, changelog: &str, partitions: u32) -> Result<Na
                 partition,
                 partitions,
                 grace_millis: 0,
+                publish_rate: PUBLISH_RATE,
             };
             Ledger::new(config, Arc::new(BudgetBook::default()))
         })

@@ -13,7 +13,22 @@ use crate::book::CompiledBudget;
 use crate::codec;
 
 /// A state that moves by spend alone is published at most this often, milliseconds.
-pub const PUBLISH_INTERVAL_MILLIS: i64 = 1000;
+pub const REFRESH_AT_MOST_EVERY: i64 = 100;
+
+/// A state that moved little is published within this time above half of the limit, milliseconds.
+pub const REFRESH_WITHIN: i64 = 5_000;
+
+/// And within this time below.
+pub const REFRESH_WITHIN_BELOW_HALF: i64 = 60_000;
+
+/// A line of `budget_windows` is written at most this often unless the verdict changes,
+/// milliseconds.
+pub const LINE_AT_MOST_EVERY: i64 = 60_000;
+
+/// How near a state is to refusing calls, for the order of refreshes: what remains in
+/// ten-thousandths of the limit. Where nothing remains only a display waits, and that comes last.
+pub type Nearness = u16;
+const NOTHING_REMAINS: Nearness = 10_001;
 
 /// What is known of one scope in one window of a budget.
 #[derive(Clone, Debug, Default, PartialEq, Encode, Decode)]
@@ -46,6 +61,10 @@ pub struct Account {
     #[n(7)]
     #[cbor(with = "codec::optional_millis", default)]
     pub exceeded_since: Option<UnixMillis>,
+    /// When its last line of `budget_windows` was written; 1970 for none.
+    #[n(8)]
+    #[cbor(with = "codec::millis", default)]
+    pub line_at: UnixMillis,
 }
 
 /// What was published of an account.
@@ -83,12 +102,22 @@ pub struct Standing<'a> {
     pub spent: i128,
     /// The limit, in its own unit.
     pub limit: i128,
+    /// What may be spent until the next step that blocks; `None` where no such step is left.
+    pub remaining: Option<i128>,
 }
 
 impl Standing<'_> {
     /// The verdict.
     pub fn verdict(&self) -> Verdict {
         self.step.map_or(Verdict::Ok, |step| step.action.verdict())
+    }
+
+    /// How near it is to a step that blocks.
+    pub fn nearness(&self) -> Nearness {
+        let share = |remaining: i128| remaining.saturating_mul(10_000) / self.limit.max(1);
+        self.remaining.map_or(NOTHING_REMAINS, |remaining| {
+            Nearness::try_from(share(remaining)).map_or(10_000, |share| share.min(10_000))
+        })
     }
 
     fn share(&self) -> u32 {
@@ -101,8 +130,10 @@ impl Standing<'_> {
 pub enum Due {
     /// Readers know enough.
     Never,
-    /// At once.
+    /// At once: what it means has changed.
     Now,
+    /// Now, but the figure alone has moved: it may wait until others nearer to a limit are told.
+    Refresh,
     /// When this time comes, unless it changes before.
     At(UnixMillis),
 }
@@ -183,10 +214,16 @@ impl Account {
                 spend.against(budget.limit) >= step.at.of(limit)
             })
             .max_by_key(|step| (step.action.verdict(), step.at));
+        let blocking = budget
+            .steps
+            .iter()
+            .filter(|step| step.action == Action::Block);
+        let until = |step: &Step| step.at.of(limit) - enforced.against(budget.limit);
         Standing {
             step,
             spent: whole.against(budget.limit),
             limit,
+            remaining: blocking.map(until).filter(|until| *until > 0).min(),
         }
     }
 
@@ -229,11 +266,35 @@ impl Account {
             return Due::Now;
         }
         let moved = (standing.spent - published.spent.get()).abs();
-        if moved == 0 || moved * 100 < standing.limit {
+        if moved == 0 {
             return Due::Never;
         }
-        let next = published.at.plus(PUBLISH_INTERVAL_MILLIS);
-        if next <= now { Due::Now } else { Due::At(next) }
+        let wait = if moved.saturating_mul(100) >= standing.remaining.unwrap_or(standing.limit) {
+            REFRESH_AT_MOST_EVERY
+        } else if standing.spent.saturating_mul(2) > standing.limit {
+            REFRESH_WITHIN
+        } else {
+            REFRESH_WITHIN_BELOW_HALF
+        };
+        let time = published.at.plus(wait);
+        if time <= now {
+            Due::Refresh
+        } else {
+            Due::At(time)
+        }
+    }
+
+    /// When a line of `budget_windows` must be written, after what was published was published.
+    pub fn line_due(&self, verdict_changed: bool, now: UnixMillis) -> Due {
+        let is_told = |published: &Published| published.at <= self.line_at;
+        if verdict_changed {
+            return Due::Now;
+        }
+        if self.published.as_ref().is_none_or(is_told) {
+            return Due::Never;
+        }
+        let time = self.line_at.plus(LINE_AT_MOST_EVERY);
+        if time <= now { Due::Now } else { Due::At(time) }
     }
 
     /// Whether the state must be published, now or when its time comes.

@@ -7,7 +7,7 @@ use spendfuse_domain::scope::Dimension;
 use spendfuse_domain::verdict::BlocklistEntry;
 use spendfuse_domain::{Action, BudgetId, Detector, Nanos, Severity, UnixMillis};
 
-use crate::account::{Account, AccountPlace, Due, Standing};
+use crate::account::{Account, AccountPlace, Due, Nearness, Standing};
 use crate::alert::{Alert, AlertKind};
 use crate::book::CompiledBudget;
 
@@ -24,6 +24,17 @@ pub struct Settlement {
     pub alert: Option<Alert>,
     /// When to settle again though nothing else happens.
     pub again_at: Option<UnixMillis>,
+    /// The figure is due, and how near it is to a limit.
+    pub waits_for_turn: Option<Nearness>,
+}
+
+/// When a figure that has moved is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pace {
+    /// As soon as it is due.
+    AtOnce,
+    /// When its turn comes among all that are due.
+    InTurn,
 }
 
 /// Settles `account`: decides what is due and remembers what was told.
@@ -33,6 +44,7 @@ pub fn settle(
     place: AccountPlace<'_>,
     seq: u64,
     now: UnixMillis,
+    pace: Pace,
 ) -> Settlement {
     let mut settlement = Settlement::default();
     let standing = account.standing(compiled);
@@ -40,6 +52,10 @@ pub fn settle(
     account.alerted = standing.step.map_or(0, |step| step.at.0);
 
     let due = account.due(compiled, &standing, place.expires_at, now);
+    let due = match (due, pace) {
+        (Due::Refresh, Pace::AtOnce) => Due::Now,
+        (due, _) => due,
+    };
     let exceeds = standing.spent >= standing.limit;
     // The finding opens and closes at once, whether or not the limit is one of the budget's steps.
     if !exceeds {
@@ -52,6 +68,7 @@ pub fn settle(
     }
     match due {
         Due::Never => {}
+        Due::Refresh => settlement.waits_for_turn = Some(standing.nearness()),
         Due::At(time) => settlement.again_at = Some(time),
         Due::Now => {
             let known = account.published_verdict(now);

@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use spendfuse_domain::{Nanos, UnixMillis};
 use spendfuse_engine::codec::{self, CodecError, FORMAT_VERSION};
 use spendfuse_engine::delta::{DeltaEntry, Deltas};
-use spendfuse_engine::ledger::{Ledger, LedgerConfig};
+use spendfuse_engine::ledger::{Ledger, LedgerConfig, PUBLISH_RATE};
 use spendfuse_engine::meter::dedupe::{RememberedId, RememberedIds};
 use spendfuse_engine::meter::{Meter, MeterConfig};
 use spendfuse_testkit::Scenario;
@@ -105,6 +105,7 @@ fn ledger(partitions: u32) -> Ledger {
         partition: 0,
         partitions,
         grace_millis: 60_000,
+        publish_rate: PUBLISH_RATE,
     };
     Ledger::new(config, empty().book(0))
 }

@@ -16,7 +16,7 @@ use spendfuse_domain::{
 };
 use spendfuse_engine::book::{BudgetBook, Series};
 use spendfuse_engine::delta::{DeltaEntry, Deltas};
-use spendfuse_engine::ledger::{Ledger, LedgerConfig};
+use spendfuse_engine::ledger::{Ledger, LedgerConfig, PUBLISH_RATE};
 use spendfuse_engine::meter::{Charge, Counted, Meter, MeterConfig, Rows};
 use spendfuse_testkit::generate;
 
@@ -61,6 +61,7 @@ fn ledger(book: Arc<BudgetBook>) -> Ledger {
         partition: 0,
         partitions: 1,
         grace_millis: 90 * MINUTE,
+        publish_rate: PUBLISH_RATE,
     };
     let mut ledger = Ledger::new(config, book);
     ledger.restored();

@@ -8,7 +8,7 @@ use spendfuse_bus::topics;
 use spendfuse_bus::{
     BusError, HistoryTopic, KafkaConfig, Shutdown, StageConfig, StageEvent, StageLogic, run_stage,
 };
-use spendfuse_engine::ledger::LedgerConfig;
+use spendfuse_engine::ledger::{LedgerConfig, PUBLISH_RATE};
 use spendfuse_engine::meter::MeterConfig;
 
 use crate::follow::follow_tables;
@@ -47,6 +47,8 @@ pub struct ProcessorConfig {
     pub dedupe_capacity: usize,
     /// A session without events for this long has ended, milliseconds.
     pub session_idle_millis: i64,
+    /// How many figures that moved by spend alone a ledger partition tells a second, at most.
+    pub publish_rate: u32,
     /// A batch is committed no earlier than this after its first event, unless it is full.
     pub commit_min: Duration,
     /// A batch is committed at the latest this long after its first event.
@@ -71,6 +73,7 @@ impl ProcessorConfig {
             dedupe_horizon_millis: DAY_MILLIS,
             dedupe_capacity: 20_000_000,
             session_idle_millis: HOUR_MILLIS,
+            publish_rate: PUBLISH_RATE,
             commit_min: Duration::from_millis(5),
             commit_interval: Duration::from_millis(20),
             batch_max_events: 40_000,
@@ -226,6 +229,7 @@ impl ProcessorConfig {
             partition: 0,
             partitions: self.partitions,
             grace_millis: self.dedupe_horizon_millis + DAY_MILLIS,
+            publish_rate: self.publish_rate,
         }
     }
 

@@ -84,7 +84,7 @@ mod tests {
     use super::*;
     use crate::book::BudgetBook;
     use crate::delta::{DeltaEntry, Deltas};
-    use crate::ledger::{Ledger, LedgerConfig};
+    use crate::ledger::{Ledger, LedgerConfig, PUBLISH_RATE};
 
     #[test]
     fn what_a_ledger_stores_is_read() {
@@ -99,6 +99,7 @@ mod tests {
             partition: 0,
             partitions: 2,
             grace_millis: 1000,
+            publish_rate: PUBLISH_RATE,
         };
         let mut ledger = Ledger::new(config, Arc::new(book));
         let time = UnixMillis::from_minute(1_000_000);

@@ -11,7 +11,7 @@ use slotmap::SlotMap;
 use spendfuse_domain::budget::BudgetId;
 use spendfuse_domain::{UnixMillis, Window};
 
-use crate::account::Account;
+use crate::account::{Account, Nearness};
 
 slotmap::new_key_type! {
     /// Number of an account; never that of another one, even after its end.
@@ -32,6 +32,8 @@ pub(super) struct LedgerAccount {
     pub(super) touched: bool,
     /// When it is settled again though nothing else happens.
     pub(super) again_at: Option<UnixMillis>,
+    /// Its place among the figures that wait to be told, while it is there.
+    pub(super) waits_as: Option<Nearness>,
 }
 
 impl LedgerAccount {
@@ -51,6 +53,7 @@ impl LedgerAccount {
             account,
             touched: false,
             again_at: None,
+            waits_as: None,
         }
     }
 

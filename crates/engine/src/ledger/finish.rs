@@ -8,20 +8,26 @@ use spendfuse_domain::{UnixMillis, Window};
 use super::accounts::{AccountId, LedgerAccount};
 use super::restore::{LedgerMark, account_key, account_record, evaluated_key, mark_key};
 use super::{Ledger, LedgerOutputs, WindowLine, WindowLineKind};
-use crate::account::AccountPlace;
+use crate::account::{AccountPlace, Due};
 use crate::book::CompiledBudget;
 use crate::codec;
-use crate::settle;
+use crate::settle::{self, Pace};
 
 impl Ledger {
     /// Ends the running commit.
     pub fn finish(&mut self) -> LedgerOutputs {
-        let mut touched = std::mem::take(&mut self.touched);
-        for id in touched.drain(..) {
-            self.settle(id);
+        let mut settled = std::mem::take(&mut self.touched);
+        for id in &settled {
+            self.settle(*id, Pace::InTurn);
+        }
+        while let Some(id) = self.refreshes.take(self.now) {
+            self.take_turn(id, &mut settled);
+        }
+        for id in settled.drain(..) {
+            self.write(id);
         }
         // Its room is used again.
-        self.touched = touched;
+        self.touched = settled;
         if std::mem::take(&mut self.evaluated_changed) {
             let value = codec::encode(&self.evaluated);
             self.outputs.changelog.push((evaluated_key(), Some(value)));
@@ -38,54 +44,100 @@ impl Ledger {
         std::mem::take(&mut self.outputs)
     }
 
-    /// Publishes what is due of an account and writes its state.
-    fn settle(&mut self, id: AccountId) {
+    /// Publishes what is due of an account.
+    fn settle(&mut self, id: AccountId, pace: Pace) {
         let Some(known) = self.accounts.get_mut(id) else {
             return;
         };
-        known.touched = false;
         let Some(place) = self.book.place_of(&known.budget) else {
             return;
         };
         let compiled = self.book.budget(place);
-        if compiled.count_id != known.count_id {
-            // The sum is another count's; it waits to be judged anew.
+        if compiled.count_id != known.count_id || !known.is_running(self.now) {
+            // The sum is another count's, which waits to be judged anew; or nobody asks for it now.
             return;
         }
-        let mut is_published = false;
-        if known.is_running(self.now) {
-            let place = AccountPlace {
-                scope: &known.scope,
-                window: &known.window.label,
-                window_start: known.window.start,
-                resets_at: known.window.end,
-                expires_at: known.window.end,
-            };
-            let settlement =
-                settle::settle(&mut known.account, compiled, place, self.seq, self.now);
-            if let Some(entry) = settlement.entry {
-                if settlement.verdict_changed {
-                    self.outputs.verdict_changes.push(entry.clone());
-                }
-                let line = known.line(WindowLineKind::Spent, compiled, self.now);
-                self.outputs.window_lines.push(line);
-                let entry_key = budget_key(&known.budget, &known.scope);
-                self.outputs.blocklist.push((entry_key, Some(entry)));
-                is_published = true;
-            }
-            self.outputs.findings.extend(settlement.finding);
-            self.outputs.alerts.extend(settlement.alert);
-            if let Some(time) = settlement.again_at
-                && known.again_at != Some(time)
-            {
-                known.again_at = Some(time);
-                self.wake_at.entry(time).or_default().push(id);
-            }
+        if let Some(nearness) = known.waits_as.take() {
+            self.refreshes.leave(nearness, id);
         }
-        self.outputs.changelog.push(account_record(known));
+        let place = AccountPlace {
+            scope: &known.scope,
+            window: &known.window.label,
+            window_start: known.window.start,
+            resets_at: known.window.end,
+            expires_at: known.window.end,
+        };
+        let (seq, now) = (self.seq, self.now);
+        let settlement = settle::settle(&mut known.account, compiled, place, seq, now, pace);
+        if let Some(nearness) = settlement.waits_for_turn {
+            known.waits_as = Some(nearness);
+            self.refreshes.wait(nearness, id);
+        }
+        let is_published = settlement.entry.is_some();
+        if let Some(entry) = settlement.entry {
+            if settlement.verdict_changed {
+                self.outputs.verdict_changes.push(entry.clone());
+            }
+            let entry_key = budget_key(&known.budget, &known.scope);
+            self.outputs.blocklist.push((entry_key, Some(entry)));
+        }
+        self.outputs.findings.extend(settlement.finding);
+        self.outputs.alerts.extend(settlement.alert);
+        let mut again_at = settlement.again_at;
+        match known.account.line_due(settlement.verdict_changed, now) {
+            Due::Now => {
+                let line = known.line(WindowLineKind::Spent, compiled, now);
+                self.outputs.window_lines.push(line);
+                known.account.line_at = now;
+            }
+            Due::At(time) => again_at = again_at.into_iter().chain([time]).min(),
+            Due::Never | Due::Refresh => {}
+        }
+        if let Some(time) = again_at
+            && known.again_at != Some(time)
+        {
+            known.again_at = Some(time);
+            self.wake_at.entry(time).or_default().push(id);
+        }
         if is_published {
             self.accounts.set_standing(id);
         }
+    }
+
+    /// Tells the figure of an account that waited for its turn.
+    fn take_turn(&mut self, id: AccountId, settled: &mut Vec<AccountId>) {
+        let Some(known) = self.accounts.get_mut(id) else {
+            debug_assert!(false, "an account that goes leaves the queue");
+            return;
+        };
+        known.waits_as = None;
+        if !std::mem::replace(&mut known.touched, true) {
+            settled.push(id);
+        }
+        self.settle(id, Pace::AtOnce);
+    }
+
+    /// Writes the state of an account that was settled.
+    fn write(&mut self, id: AccountId) {
+        let Some(known) = self.accounts.get_mut(id) else {
+            return;
+        };
+        known.touched = false;
+        let place = self.book.place_of(&known.budget);
+        let count_id = place.map(|place| self.book.budget(place).count_id);
+        // Another count's sum waits to be judged anew.
+        if count_id == Some(known.count_id) {
+            self.outputs.changelog.push(account_record(known));
+        }
+    }
+
+    /// Forgets an account; readers were told before.
+    pub(super) fn remove(&mut self, id: AccountId) -> Option<LedgerAccount> {
+        let gone = self.accounts.remove(id)?;
+        if let Some(nearness) = gone.waits_as {
+            self.refreshes.leave(nearness, id);
+        }
+        Some(gone)
     }
 
     /// The window ended: readers forget its verdict, unless the next window's already stands there.
@@ -93,6 +145,9 @@ impl Ledger {
         self.withdraw(id);
         if let Some(known) = self.accounts.get_mut(id) {
             known.account.published = None;
+            if let Some(nearness) = known.waits_as.take() {
+                self.refreshes.leave(nearness, id);
+            }
             self.outputs.changelog.push(account_record(known));
         }
     }
@@ -100,7 +155,7 @@ impl Ledger {
     /// The grace passed: the final sum goes to the warehouse, the state goes.
     pub(super) fn close(&mut self, id: AccountId) {
         self.withdraw(id);
-        let Some(known) = self.accounts.remove(id) else {
+        let Some(known) = self.remove(id) else {
             return;
         };
         if let Some(place) = self.book.place_of(&known.budget) {
@@ -168,7 +223,7 @@ impl Ledger {
             return;
         }
         self.withdraw(id);
-        if let Some(gone) = self.accounts.remove(id) {
+        if let Some(gone) = self.remove(id) {
             self.outputs.changelog.push((account_key(&gone), None));
         }
     }

@@ -8,6 +8,7 @@
 
 mod accounts;
 mod finish;
+mod refresh;
 pub(crate) mod restore;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -24,10 +25,15 @@ use crate::alert::{Alert, AlertKind};
 use crate::book::{BudgetBook, CompiledBudget};
 use crate::delta::{DeltaEntry, Deltas};
 use accounts::{AccountId, Accounts, LedgerAccount};
+use refresh::Refreshes;
 use restore::Shared;
 
 /// Accounts reconsidered or ended in one commit for other reasons than a delta, at most.
 const SLICE: usize = 5_000;
+
+/// How many figures that moved by spend alone are told a second, at most: what a guard takes in
+/// from a handful of partitions for a few hundredths of a core.
+pub const PUBLISH_RATE: u32 = 2_000;
 
 /// The parameters of a ledger partition.
 #[derive(Clone, Debug)]
@@ -39,6 +45,8 @@ pub struct LedgerConfig {
     /// How long after its end a window's account is kept for late spend, milliseconds: the dedupe
     /// horizon plus a day.
     pub grace_millis: i64,
+    /// How many figures that moved by spend alone are told a second, at most.
+    pub publish_rate: u32,
 }
 
 /// Which account: budget, scope, start of the window.
@@ -132,6 +140,7 @@ pub struct Ledger {
     /// Accounts to be judged anew because budgets changed.
     reconsider: VecDeque<AccountId>,
     evaluated_changed: bool,
+    refreshes: Refreshes,
     /// Per place in the book, the window that was looked for last.
     last_windows: HashMap<u32, Arc<Window>>,
     // The running commit:
@@ -145,6 +154,7 @@ impl Ledger {
     pub fn new(config: LedgerConfig, book: Arc<BudgetBook>) -> Self {
         Self {
             chains: vec![0; config.partitions as usize],
+            refreshes: Refreshes::new(config.publish_rate),
             config,
             book,
             now: UnixMillis::default(),
@@ -297,7 +307,7 @@ impl Ledger {
             }
             // Not judged anew yet: readers forget what they know first.
             self.withdraw(id);
-            self.accounts.remove(id);
+            self.remove(id);
         }
         let empty = Account::default();
         let begun = LedgerAccount::begin(budget.clone(), scope, window, count_id, empty);
@@ -391,6 +401,13 @@ impl Ledger {
             Some(end) if end <= self.now => self.end_window(id),
             _ => self.touch(id),
         }
+    }
+
+    /// When something is due by time alone.
+    pub fn next_due(&self) -> Option<UnixMillis> {
+        let woken = self.wake_at.first_key_value().map(|(time, _)| *time);
+        let turn = self.refreshes.next_turn();
+        woken.into_iter().chain(turn).min()
     }
 
     /// Whether the running commit has anything to write beyond positions.

@@ -8,7 +8,7 @@ use spendfuse_domain::{BudgetId, UnixMillis, Window};
 
 use super::Ledger;
 use super::accounts::{AccountId, LedgerAccount};
-use crate::account::Account;
+use crate::account::{Account, Due};
 use crate::codec::{self, CodecError};
 use crate::restore::RestoreError;
 
@@ -193,7 +193,7 @@ impl Ledger {
         let ids: Vec<AccountId> = self.accounts.iter().map(|(id, _)| id).collect();
         for id in ids {
             self.schedule(id);
-            if self.waits_to_be_published(id) {
+            if self.waits_to_be_told(id) {
                 self.wake_at(self.now, id);
             }
             self.stand_where_published(id);
@@ -201,8 +201,9 @@ impl Ledger {
         self.find_changed_budgets();
     }
 
-    /// Whether the state has moved since it was published, and only time was missing.
-    fn waits_to_be_published(&self, id: AccountId) -> bool {
+    /// Whether the state has moved since readers or the warehouse were told, and only time was
+    /// missing.
+    fn waits_to_be_told(&self, id: AccountId) -> bool {
         let Some(known) = self.accounts.get(id) else {
             return false;
         };
@@ -210,7 +211,10 @@ impl Ledger {
             return false;
         };
         let (compiled, end) = (self.book.budget(place), known.window.end);
-        known.is_running(self.now) && known.account.waits_to_be_published(compiled, end, self.now)
+        let account = &known.account;
+        let waits = account.waits_to_be_published(compiled, end, self.now)
+            || account.line_due(false, self.now) != Due::Never;
+        known.is_running(self.now) && waits
     }
 
     /// Of several windows of one budget and scope, the latest that was published stands.

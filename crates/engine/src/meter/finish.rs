@@ -15,7 +15,7 @@ use crate::book::BudgetBook;
 use crate::codec;
 use crate::detect::episode::Episode;
 use crate::detect::lane::{Lane, LaneRule};
-use crate::settle;
+use crate::settle::{self, Pace};
 
 impl Meter {
     /// Ends the running commit.
@@ -84,7 +84,9 @@ impl Meter {
                 return false;
             };
             let place = account_place(&one.scope, &window, opened_at, expires_at);
-            let settlement = settle::settle(&mut one.account, compiled, place, self.seq, self.now);
+            let (seq, now) = (self.seq, self.now);
+            let settlement =
+                settle::settle(&mut one.account, compiled, place, seq, now, Pace::AtOnce);
             if let Some(entry) = settlement.entry {
                 let entry_key = budget_key(&compiled.budget.id, &one.scope);
                 self.outputs.blocklist.push((entry_key, Some(entry)));

@@ -334,6 +334,11 @@ impl Meter {
         waiting.into_iter().for_each(|id| self.settle_at_end(id));
     }
 
+    /// When a session's figures are due by time alone.
+    pub fn next_due(&self) -> Option<UnixMillis> {
+        self.settle_at.first_key_value().map(|(time, _)| *time)
+    }
+
     /// Whether the running commit has anything to write beyond positions.
     pub fn has_output(&self) -> bool {
         self.index > 0

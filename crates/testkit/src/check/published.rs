@@ -5,8 +5,9 @@ use spendfuse_domain::{Nanos, UnixMillis};
 
 use crate::reference::Standing;
 
-/// Spend alone is published at most this often, milliseconds.
-const THROTTLE_MILLIS: i64 = 1000;
+/// Within this time a figure is published after the one before, milliseconds: where it moved by a
+/// hundredth of what remains until calls are refused; else above half of the limit; else.
+const WITHIN_MILLIS: [i64; 3] = [100, 5_000, 60_000];
 
 /// Compares the entry of a scope (if there is one) with its standing at `now`; says what is wrong.
 pub fn mistake(
@@ -32,8 +33,14 @@ pub fn mistake(
         return Some(format!("published limit {limit}, but {standing:?}"));
     }
     let moved = (standing.spent - spent).abs();
-    let known_well = moved == 0 || moved * 100 < standing.limit;
-    if !known_well && now.since(entry.decided_at) >= THROTTLE_MILLIS {
+    let within = if moved * 100 >= standing.remaining.unwrap_or(standing.limit) {
+        WITHIN_MILLIS[0]
+    } else if standing.spent * 2 > standing.limit {
+        WITHIN_MILLIS[1]
+    } else {
+        WITHIN_MILLIS[2]
+    };
+    if moved != 0 && now.since(entry.decided_at) >= within {
         return Some(format!(
             "published spent {spent} at {}, but {standing:?}",
             entry.decided_at

@@ -7,7 +7,7 @@ use spendfuse_domain::finding::{Finding, FindingState};
 use spendfuse_domain::verdict::BlocklistEntry;
 use spendfuse_engine::codec;
 use spendfuse_engine::delta::Deltas;
-use spendfuse_engine::ledger::{Ledger, LedgerConfig};
+use spendfuse_engine::ledger::{Ledger, LedgerConfig, PUBLISH_RATE};
 
 use super::fault::Fault;
 use super::history::LedgerCommit;
@@ -191,5 +191,6 @@ fn config(scenario: &Scenario, partition: u32) -> LedgerConfig {
         partition,
         partitions: scenario.partitions,
         grace_millis: scenario.grace_millis,
+        publish_rate: PUBLISH_RATE,
     }
 }

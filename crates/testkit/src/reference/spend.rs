@@ -54,11 +54,17 @@ impl Tally {
         };
         let spent = self.spent(budget.limit);
         let mut verdict = Verdict::Ok;
+        let mut remaining = None;
         for step in &budget.steps {
             let mut counts = spent;
             let only_warns = matches!(step.action, Action::Warn);
             if matches!(budget.limit, Limit::Usd(_)) && !only_warns && !budget.unpriced_blocks {
                 counts -= self.unpriced;
+            }
+            let threshold = (limit * i128::from(step.at.0) + 9_999) / 10_000;
+            if matches!(step.action, Action::Block) && counts < threshold {
+                let until = threshold - counts;
+                remaining = Some(remaining.map_or(until, |known: i128| known.min(until)));
             }
             if counts * 10_000 >= limit * i128::from(step.at.0) {
                 verdict = verdict.max(match step.action {
@@ -73,6 +79,7 @@ impl Tally {
             verdict,
             spent,
             limit,
+            remaining,
             exceeded: spent >= limit,
             must_be_published: verdict != Verdict::Ok || floor_reached,
         }
@@ -88,6 +95,8 @@ pub struct Standing {
     pub spent: i128,
     /// In its own unit.
     pub limit: i128,
+    /// What may be spent until the next step that blocks, if one is left.
+    pub remaining: Option<i128>,
     /// Whether the limit is reached.
     pub exceeded: bool,
     /// Whether readers must know the scope.

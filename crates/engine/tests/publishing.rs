@@ -1,0 +1,212 @@
+//! When the ledger tells a state: what guards and analysts may rely on.
+
+#![allow(clippy::unwrap_used)]
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use spendfuse_domain::finding::DetectorRules;
+use spendfuse_domain::scope::Pattern;
+use spendfuse_domain::{Budget, Dimension, Limit, Nanos, ScopeTemplate, UnixMillis, Verdict};
+use spendfuse_engine::book::{BudgetBook, Series};
+use spendfuse_engine::delta::{DeltaEntry, Deltas};
+use spendfuse_engine::ledger::{Ledger, LedgerConfig, LedgerOutputs, WindowLineKind};
+use spendfuse_testkit::generate;
+
+const CENT: i128 = 10_000_000;
+const SECOND: i64 = 1_000;
+
+/// A ledger with one budget: $100 a day for each customer, blocks at 100 %.
+struct Desk {
+    ledger: Ledger,
+    series: String,
+    seq: u64,
+    now: UnixMillis,
+}
+
+impl Desk {
+    fn new(publish_rate: u32) -> Self {
+        let budget = Budget {
+            limit: Limit::Usd(Nanos::new(100 * 100 * CENT)),
+            scope: ScopeTemplate::new(vec![(Dimension::Customer, Pattern::Each)]),
+            ..generate::budget(0, 0)
+        };
+        let series = Series::of(&budget).id;
+        let book = BudgetBook::compile(1, vec![budget], DetectorRules::new(vec![]));
+        let config = LedgerConfig {
+            partition: 0,
+            partitions: 1,
+            grace_millis: 0,
+            publish_rate,
+        };
+        let mut ledger = Ledger::new(config, Arc::new(book));
+        ledger.restored();
+        Self {
+            ledger,
+            series,
+            seq: 0,
+            now: UnixMillis::parse_rfc3339("2026-11-22T10:00:00Z").unwrap(),
+        }
+    }
+
+    /// One commit, after `millis`, in which customers spend so many cents.
+    fn commit(&mut self, millis: i64, spends: &[(usize, i128)]) -> LedgerOutputs {
+        self.now = self.now.plus(millis);
+        self.seq += 1;
+        self.ledger.begin(self.seq);
+        self.ledger.advance(self.now);
+        let entry = |(customer, cents): &(usize, i128)| DeltaEntry {
+            series: 0,
+            scope: scope(*customer),
+            minute: self.now.minute(),
+            cost: Nanos::new(cents * CENT),
+            unpriced: Nanos::ZERO,
+            tokens: 0,
+            calls: 1,
+            source: "app".to_owned(),
+            id: format!("e{}", self.seq),
+            time: self.now,
+        };
+        if !spends.is_empty() {
+            let deltas = Deltas {
+                budget_version: 0,
+                meter_partition: 0,
+                prev: self.seq - 1,
+                seq: self.seq,
+                series: vec![self.series.clone()],
+                entries: spends.iter().map(entry).collect(),
+            };
+            self.ledger.apply(&deltas, self.now);
+        }
+        self.ledger.finish()
+    }
+}
+
+fn scope(customer: usize) -> String {
+    format!("*/customer=c-{customer:05}")
+}
+
+/// Scopes with the figures told, in the order of telling.
+fn told(outputs: &LedgerOutputs) -> Vec<(&str, &str)> {
+    let entries = outputs.blocklist.iter();
+    let entries = entries.filter_map(|(_, entry)| entry.as_ref());
+    entries
+        .map(|entry| (entry.scope.as_str(), entry.spent_usd.as_deref().unwrap()))
+        .collect()
+}
+
+#[test]
+fn a_figure_next_to_its_limit_is_told_within_a_tenth_of_a_second() {
+    let mut desk = Desk::new(2_000);
+    let customer = scope(0);
+    assert_eq!(
+        told(&desk.commit(0, &[(0, 99_00)])),
+        [(&*customer, "99.00")]
+    );
+    // Less than 1 % of the limit, nearly all of what remains.
+    assert_eq!(told(&desk.commit(50, &[(0, 95)])), []);
+    assert_eq!(desk.ledger.next_due(), Some(desk.now.plus(50)));
+    assert_eq!(told(&desk.commit(50, &[])), [(&*customer, "99.95")]);
+    assert_eq!(told(&desk.commit(100, &[])), []);
+}
+
+#[test]
+fn a_small_step_is_told_within_five_seconds_above_half_and_within_a_minute_below() {
+    for (cents, within) in [(80_00, 5 * SECOND), (40_00, 60 * SECOND)] {
+        let mut desk = Desk::new(2_000);
+        desk.commit(0, &[(0, cents)]);
+        assert_eq!(told(&desk.commit(100, &[(0, 1)])), []);
+        assert_eq!(told(&desk.commit(within - 101, &[])), []);
+        let figure = told(&desk.commit(1, &[]))[0].1.to_owned();
+        assert_eq!(
+            figure,
+            Nanos::new((cents + 1) * CENT).to_string(),
+            "{within}"
+        );
+    }
+}
+
+#[test]
+fn changed_verdicts_never_wait_and_figures_nearest_to_a_limit_come_first() {
+    const CUSTOMERS: usize = 100;
+    let mut desk = Desk::new(10);
+    // The higher its number, the nearer a customer is to its limit.
+    let begin: Vec<_> = (0..CUSTOMERS)
+        .map(|one| (one, 10_00 + one as i128 * 50))
+        .collect();
+    // First spends do not wait.
+    assert_eq!(told(&desk.commit(0, &begin)).len(), CUSTOMERS);
+    let step: Vec<_> = (0..CUSTOMERS).map(|one| (one, 2_00)).collect();
+    let mut all_told = Vec::new();
+    // A second saves up ten turns.
+    let outputs = desk.commit(SECOND, &step);
+    let nearest: Vec<_> = (90..CUSTOMERS).rev().map(scope).collect();
+    let first: Vec<_> = told(&outputs)
+        .into_iter()
+        .map(|(scope, _)| scope.to_owned())
+        .collect();
+    assert_eq!(first, nearest);
+    all_told.extend(first);
+    // A block is told though no turn is left.
+    let blocked = desk.commit(0, &[(3, 100_00)]);
+    assert_eq!(blocked.verdict_changes[0].verdict, Verdict::Block);
+    for _ in 0..100 {
+        let outputs = desk.commit(100, &[]);
+        assert!(told(&outputs).len() <= 1, "{:?}", told(&outputs));
+        all_told.extend(told(&outputs).iter().map(|(scope, _)| (*scope).to_owned()));
+    }
+    // Everybody had a turn, and exactly one.
+    let distinct: BTreeSet<_> = all_told.iter().cloned().collect();
+    assert_eq!((all_told.len(), distinct.len()), (99, 99));
+    assert_eq!(desk.ledger.next_due().map(|due| due > desk.now), Some(true));
+}
+
+#[test]
+fn what_waits_for_its_turn_is_told_after_a_restart() {
+    let mut desk = Desk::new(1);
+    let mut changelog = desk.commit(0, &[(0, 80_00), (1, 81_00)]).changelog;
+    // One turn a second: customer 1 is nearer.
+    let outputs = desk.commit(SECOND, &[(0, 2_00), (1, 2_00)]);
+    assert_eq!(told(&outputs), [(&*scope(1), "83.00")]);
+    changelog.extend(outputs.changelog);
+
+    let mut after = Desk::new(1);
+    for (key, value) in &changelog {
+        after.ledger.restore(key, value.as_deref()).unwrap();
+    }
+    after.ledger.restored();
+    after.seq = desk.seq;
+    after.now = desk.now;
+    assert_eq!(
+        told(&after.commit(SECOND, &[])),
+        [(&*scope(0), "82.00")],
+        "{:?}",
+        after.now
+    );
+}
+
+#[test]
+fn analysts_get_a_line_a_minute_and_one_for_each_change_of_verdict() {
+    let mut desk = Desk::new(2_000);
+    let mut lines = Vec::new();
+    let mut commit = |desk: &mut Desk, millis, spends: &[(usize, i128)]| {
+        let outputs = desk.commit(millis, spends);
+        let spent = outputs.window_lines.iter();
+        let spent = spent.filter(|line| line.kind == WindowLineKind::Spent);
+        lines.extend(spent.map(|line| (line.at.0 - desk.now.0, line.spend.cost.to_string())));
+        lines.len()
+    };
+    assert_eq!(commit(&mut desk, 0, &[(0, 10_00)]), 1);
+    // Figures are told meanwhile, lines wait.
+    for _ in 0..59 {
+        commit(&mut desk, SECOND, &[(0, 1_00)]);
+    }
+    assert_eq!(commit(&mut desk, 0, &[]), 1);
+    // The last figure is written although nothing is spent any more.
+    assert_eq!(commit(&mut desk, SECOND, &[]), 2);
+    assert_eq!(commit(&mut desk, 600 * SECOND, &[]), 2);
+    // 80 % warns, 100 % blocks.
+    assert_eq!(commit(&mut desk, SECOND, &[(0, 11_00)]), 3);
+    assert_eq!(commit(&mut desk, 0, &[(0, 20_00)]), 4);
+    assert_eq!(lines[1].1, "69.00");
+}
