@@ -131,6 +131,8 @@ fn followed(
             complete_to: UnixMillis(1_795_345_000_000),
             lag_ms: 5,
             version: 1,
+            usage_offset: Some(9),
+            budget_version: 3,
         };
         let key = format!("blocklist {}", heartbeat_key(stage, 0));
         records.push((key, Some(serde_json::to_vec(&beat)?)));

@@ -16,7 +16,7 @@ use spendfuse_domain::row::{CostParts, Origin, SpendRow};
 use spendfuse_domain::verdict::{BlocklistEntry, Stage};
 use spendfuse_domain::{Budget, Nanos, UnixMillis};
 use spendfuse_engine::book::BudgetBook;
-use spendfuse_engine::ledger::{Ledger, LedgerConfig, LedgerOutputs};
+use spendfuse_engine::ledger::{Ledger, LedgerConfig, LedgerOutputs, PUBLISH_RATE};
 use spendfuse_engine::meter::{Charge, Counted, Meter, MeterConfig, MeterOutputs, Rows};
 use spendfuse_warehouse::block::{
     FindingBlock, FindingRow, SpendBlock, StageAddress, VerdictBlock, VerdictRow,
@@ -106,6 +106,7 @@ impl Story {
             partition: 0,
             partitions: PARTITIONS,
             grace_millis: 2 * 86_400_000,
+            publish_rate: PUBLISH_RATE,
         };
         Ledger::new(config, Arc::clone(&self.book))
     }

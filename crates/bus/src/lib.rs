@@ -38,8 +38,8 @@ pub use outputs::{OutputRecord, OutputSink, Outputs};
 pub use producer::{Delivered, EventProducer, EventRecord, ProducerOptions};
 pub use range::{PartitionRange, read_ranges, topic_ranges};
 pub use runner::{
-    HistoryTopic, InputRecord, PartitionLogic, RestoreSource, StageConfig, StageEvent, StageLogic,
-    StageObserver, run_stage,
+    HistoryTopic, InputProgress, InputRecord, InputState, PartitionLogic, RestoreSource,
+    StageConfig, StageEvent, StageLogic, StageObserver, run_stage,
 };
 pub use shutdown::Shutdown;
 pub use takeover::Takeovers;

@@ -100,12 +100,21 @@ pub struct BlocklistEntry {
 pub struct Heartbeat {
     pub v: u32,
     pub partition: u32,
-    /// Everything that the broker had accepted on this input partition before this time is in.
+    /// Everything that the broker had accepted before this time, on every input of the partition,
+    /// is in. Of what a meter handed over to another one, the other's heartbeat speaks.
     pub complete_to: UnixMillis,
     /// How old `complete_to` was when this was written; guards age it on their own clock.
     pub lag_ms: u64,
     /// The writer's commit number.
     pub version: u64,
+    /// A meter's: every event of its partition of the usage topic before this offset is counted,
+    /// set aside or handed over.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub usage_offset: Option<i64>,
+    /// Version of the budgets in force: one more than the offset of the last record of the budgets
+    /// topic that was read. 0 where the writer is older than this field.
+    #[serde(default)]
+    pub budget_version: u64,
 }
 
 /// The key of a budget's entry for `scope`.

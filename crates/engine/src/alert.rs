@@ -40,6 +40,8 @@ pub enum AlertKind {
     DedupeHorizon,
     /// Deltas of a meter partition arrived with a gap or an overlap.
     DeltaChain,
+    /// An open transaction has held an input back for a minute.
+    HeldTransaction,
     /// The loader does not load a partition of rows any more.
     LoaderStopped,
     /// Row blocks arrived at the loader with a gap or an overlap.

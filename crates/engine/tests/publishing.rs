@@ -1,6 +1,8 @@
 //! When the ledger tells a state: what guards and analysts may rely on.
 
 #![allow(clippy::unwrap_used)]
+// Cents are written as dollars_cents.
+#![allow(clippy::inconsistent_digit_grouping)]
 
 use std::collections::BTreeSet;
 use std::sync::Arc;

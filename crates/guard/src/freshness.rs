@@ -1,10 +1,14 @@
 //! How old the replica's state is, from the heartbeats of both stages.
 //!
-//! A meter's heartbeat says: events that the broker had accepted before W are counted, and what
-//! they spent was in the deltas topic by the time t that the heartbeat was logged. A ledger's says:
-//! deltas logged before L are applied. So spend up to W is in every verdict once every ledger has
-//! passed t. Ages are durations on the guard's own monotonic clock; the wall clocks of guard and
-//! broker are never compared, except for records that were logged before the guard ran.
+//! A meter's heartbeat says: events that the broker had accepted before W, on every input of the
+//! meter, are counted or handed over to their home partition, and what that wrote was in the log by
+//! the time t that the heartbeat was logged. A ledger's says: deltas logged before L are applied. So
+//! spend up to W is in every figure once
+//! 1. every meter has counted what was handed over to it until t: its own W lies behind t;
+//! 2. every ledger has applied what the meters wrote until they said so.
+//!
+//! Ages are durations on the guard's own monotonic clock; the wall clocks of guard and broker are
+//! never compared, except for records that were logged before the guard ran.
 
 use std::collections::VecDeque;
 
@@ -99,14 +103,17 @@ struct MeterBeat {
     complete: Complete,
 }
 
-/// More beats than this are waiting for a ledger only while it stands still.
+/// More beats than this wait for a ledger or another meter only while it stands still, or where a
+/// log of hours is read again.
 const MAX_BEATS: usize = 256;
 
 /// The heartbeats of all partitions.
 pub(crate) struct Heartbeats {
-    /// Per meter partition: the last beat that every ledger has passed, and all later ones.
+    /// Per meter partition: the last beat that may be taken at its word, and all later ones.
     meters: Vec<VecDeque<MeterBeat>>,
     ledgers: Vec<Option<UnixMillis>>,
+    /// The latest that is known: what was complete once stays so, whatever beats are forgotten.
+    complete: Option<Complete>,
 }
 
 impl Heartbeats {
@@ -114,6 +121,7 @@ impl Heartbeats {
         Self {
             meters: vec![VecDeque::new(); partitions as usize],
             ledgers: vec![None; partitions as usize],
+            complete: None,
         }
     }
 
@@ -142,9 +150,9 @@ impl Heartbeats {
         if beats.back().is_some_and(|last| last.logged_at >= logged_at) {
             return true;
         }
-        // The newest gives way: the oldest is the one that ledgers are known to have passed.
+        // What stood still will pass the newest when it goes on.
         if beats.len() >= MAX_BEATS {
-            beats.pop_back();
+            beats.pop_front();
         }
         beats.push_back(MeterBeat {
             logged_at,
@@ -160,33 +168,55 @@ impl Heartbeats {
 
     /// Where the replica stands; forgets beats that no longer matter.
     pub(crate) fn freshness(&mut self, caught_up: bool) -> Freshness {
-        let ledgers = self.ledgers.iter().copied();
-        let applied_to = ledgers
-            .reduce(|one, other| Some(one?.min(other?)))
-            .flatten();
-        let complete = applied_to.and_then(|applied_to| {
-            let passed = self.meters.iter_mut().map(|beats| {
-                while beats.get(1).is_some_and(|next| next.logged_at < applied_to) {
-                    beats.pop_front();
-                }
-                let first = beats.front()?;
-                (first.logged_at < applied_to).then_some(first.complete)
-            });
-            let oldest = |one: Option<Complete>, other: Option<Complete>| {
-                let (one, other) = (one?, other?);
-                Some(Complete {
-                    to: one.to.min(other.to),
-                    monotonic_millis: one.monotonic_millis.min(other.monotonic_millis),
-                })
-            };
-            // Every partition's ring is trimmed, so no early return from the fold.
-            passed.reduce(oldest).flatten()
-        });
+        let known = self.complete;
+        let is_newer = |complete: &Complete| known.is_none_or(|known| complete.to >= known.to);
+        self.complete = self.judged().filter(is_newer).or(known);
         Freshness {
             caught_up,
-            complete,
+            complete: self.complete,
         }
     }
+
+    fn judged(&mut self) -> Option<Complete> {
+        let applied_to = oldest(self.ledgers.iter().copied(), UnixMillis::min)?;
+        // What every meter has counted of what was handed over to it, ledgers included.
+        let counted = self
+            .meters
+            .iter()
+            .map(|beats| last_before(beats, applied_to));
+        let counted_to = oldest(counted, Complete::min)?.to;
+        for beats in &mut self.meters {
+            while beats.get(1).is_some_and(|next| next.logged_at < counted_to) {
+                beats.pop_front();
+            }
+        }
+        let held = self
+            .meters
+            .iter()
+            .map(|beats| last_before(beats, counted_to));
+        oldest(held, Complete::min)
+    }
+}
+
+impl Complete {
+    fn min(self, other: Self) -> Self {
+        Self {
+            to: self.to.min(other.to),
+            monotonic_millis: self.monotonic_millis.min(other.monotonic_millis),
+        }
+    }
+}
+
+/// What the last beat that was logged before `time` says; those behind the first are in its order.
+fn last_before(beats: &VecDeque<MeterBeat>, time: UnixMillis) -> Option<Complete> {
+    let count = beats.partition_point(|beat| beat.logged_at < time);
+    let last = beats.get(count.checked_sub(1)?)?;
+    Some(last.complete)
+}
+
+/// The least of all, `None` where one is missing.
+fn oldest<T>(all: impl Iterator<Item = Option<T>>, least: impl Fn(T, T) -> T) -> Option<T> {
+    all.reduce(|one, other| Some(least(one?, other?))).flatten()
 }
 
 #[cfg(test)]
@@ -200,71 +230,114 @@ mod tests {
             complete_to: UnixMillis(to),
             lag_ms,
             version: 1,
+            usage_offset: None,
+            budget_version: 0,
+        }
+    }
+
+    /// Beats of two partitions; `received` on the guard's clock.
+    struct Log(Heartbeats);
+
+    impl Log {
+        fn tell(
+            &mut self,
+            stage: Stage,
+            partition: u32,
+            to: i64,
+            logged: i64,
+            received: i64,
+        ) -> StateAge {
+            let beat = beat(to, 10);
+            let logged = UnixMillis(logged);
+            let known = self.0.beat(stage, partition, &beat, logged, 0, received);
+            assert!(known);
+            self.0.freshness(true).at(received, 10_000)
         }
     }
 
     #[test]
     fn spend_is_complete_only_where_every_ledger_has_passed_the_meters_heartbeat() {
-        let mut heartbeats = Heartbeats::new(2);
-        let mut tell = |stage, partition, to, logged, received| {
-            assert!(heartbeats.beat(
-                stage,
-                partition,
-                &beat(to, 10),
-                UnixMillis(logged),
-                0,
-                received
-            ));
-            heartbeats.freshness(true).at(received, 10_000)
-        };
+        let mut log = Log(Heartbeats::new(2));
         for (partition, to) in [(0, 1000), (1, 990)] {
-            tell(Stage::Meter, partition, to, 1010, 50);
+            log.tell(Stage::Meter, partition, to, 1010, 50);
         }
-        assert_eq!(tell(Stage::Ledger, 0, 2000, 2001, 60).state, State::Stale);
-        assert_eq!(tell(Stage::Ledger, 1, 1005, 2001, 60).complete_to, None);
-        let complete = tell(Stage::Ledger, 1, 1011, 2002, 70);
+        // What was handed over until 1010 is counted.
+        for partition in [0, 1] {
+            log.tell(Stage::Meter, partition, 2000, 2010, 55);
+        }
+        let unknown = log.tell(Stage::Ledger, 0, 2100, 2101, 60);
+        assert_eq!(unknown.state, State::Stale);
+        assert_eq!(log.tell(Stage::Ledger, 1, 2005, 2101, 60).complete_to, None);
+        let complete = log.tell(Stage::Ledger, 1, 2011, 2102, 70);
         assert_eq!(complete.complete_to, Some(UnixMillis(990)));
         assert_eq!(
             (complete.age_millis, complete.state),
             (Some(30), State::Live)
         );
         // Newer beats of the meters count only when both ledgers have passed them.
-        tell(Stage::Meter, 0, 3000, 3010, 80);
-        tell(Stage::Meter, 1, 3005, 3020, 80);
-        tell(Stage::Ledger, 0, 3100, 3101, 90);
-        let behind = tell(Stage::Ledger, 1, 3015, 3101, 90);
+        log.tell(Stage::Meter, 0, 3000, 3010, 80);
+        log.tell(Stage::Meter, 1, 3005, 3020, 80);
+        log.tell(Stage::Ledger, 0, 3100, 3101, 90);
+        let behind = log.tell(Stage::Ledger, 1, 3015, 3101, 90);
         assert_eq!(behind.complete_to, Some(UnixMillis(990)));
-        let ahead = tell(Stage::Ledger, 1, 3021, 3102, 95);
-        assert_eq!(ahead.complete_to, Some(UnixMillis(3000)));
-        assert_eq!(ahead.age_millis, Some(25));
+        let ahead = log.tell(Stage::Ledger, 1, 3021, 3102, 95);
+        assert_eq!(ahead.complete_to, Some(UnixMillis(2000)));
+        assert_eq!(ahead.age_millis, Some(50));
+    }
+
+    #[test]
+    fn what_a_meter_handed_over_is_complete_only_where_its_home_has_counted_it() {
+        let mut log = Log(Heartbeats::new(2));
+        for second in 1..=5 {
+            let time = second * 1000;
+            log.tell(Stage::Meter, 0, time, time + 5, time + 5);
+            // The other meter's input of handed-over events stands still at 1,500.
+            log.tell(Stage::Meter, 1, time.min(1_500), time + 6, time + 6);
+            log.tell(Stage::Ledger, 0, time + 500, time + 500, time + 500);
+            log.tell(Stage::Ledger, 1, time + 500, time + 500, time + 500);
+        }
+        let stuck = log.0.freshness(true).at(5_500, 10_000);
+        assert_eq!(stuck.complete_to, Some(UnixMillis(1_000)));
+        log.tell(Stage::Meter, 1, 6_000, 6_006, 6_006);
+        log.tell(Stage::Ledger, 0, 6_500, 6_500, 6_500);
+        let moved = log.tell(Stage::Ledger, 1, 6_500, 6_500, 6_500);
+        assert_eq!(moved.complete_to, Some(UnixMillis(1_500)));
+    }
+
+    #[test]
+    fn a_log_of_an_hour_is_as_fresh_as_its_end() {
+        let mut log = Log(Heartbeats::new(1));
+        for second in 0..3_600 {
+            let time = 10_000 + second * 1000;
+            log.tell(Stage::Meter, 0, time, time + 5, time + 5);
+        }
+        // Only now the ledger's heartbeats are read.
+        let end = 10_000 + 3_600_000;
+        let known = log.tell(Stage::Ledger, 0, end, end, end);
+        assert_eq!(known.state, State::Live);
+        assert_eq!(known.complete_to, Some(UnixMillis(end - 2_000)));
     }
 
     #[test]
     fn a_silent_ledger_makes_the_state_stale_however_the_meter_beats() {
-        let mut heartbeats = Heartbeats::new(1);
-        heartbeats.beat(Stage::Meter, 0, &beat(1000, 0), UnixMillis(1000), 0, 0);
-        heartbeats.beat(Stage::Ledger, 0, &beat(1001, 0), UnixMillis(1001), 0, 0);
+        let mut log = Log(Heartbeats::new(1));
+        log.tell(Stage::Meter, 0, 500, 500, 500);
+        log.tell(Stage::Meter, 0, 1000, 1000, 1000);
+        log.tell(Stage::Ledger, 0, 1001, 1001, 1001);
         for second in 2..1000 {
             let time = second * 1000;
-            heartbeats.beat(Stage::Meter, 0, &beat(time, 0), UnixMillis(time), 0, time);
+            log.tell(Stage::Meter, 0, time, time, time);
         }
-        let stale = heartbeats.freshness(true).at(999_000, 10_000);
+        let stale = log.0.freshness(true).at(999_000, 10_000);
         assert_eq!(
-            (stale.state, stale.age_millis),
-            (State::Stale, Some(999_000))
+            (stale.state, stale.complete_to),
+            (State::Stale, Some(UnixMillis(500)))
         );
-        heartbeats.beat(
-            Stage::Ledger,
-            0,
-            &beat(999_001, 0),
-            UnixMillis(999_001),
-            0,
-            999_001,
-        );
-        let live = heartbeats.freshness(true).at(999_001, 10_000);
-        assert_eq!((live.state, live.age_millis), (State::Live, Some(1)));
+        let live = log.tell(Stage::Ledger, 0, 999_001, 999_001, 999_001);
+        assert_eq!(live.state, State::Live);
+        assert_eq!(live.complete_to, Some(UnixMillis(998_000)));
         assert_eq!(
-            heartbeats.freshness(false).at(999_001, 10_000).state,
+            log.0.freshness(false).at(999_001, 10_000).state,
             State::Cold
         );
     }

@@ -359,6 +359,8 @@ fn beat(writer: &mut GuardWriter, now: Now) {
             complete_to: NOW.plus(to),
             lag_ms: 0,
             version: 1,
+            usage_offset: None,
+            budget_version: 0,
         };
         let value = serde_json::to_vec(&heartbeat).unwrap();
         let key = heartbeat_key(stage, 0);

@@ -7,7 +7,7 @@ use spendfuse_engine::audit::read_stored;
 use spendfuse_engine::book::BudgetBook;
 use spendfuse_engine::codec;
 use spendfuse_engine::delta::Deltas;
-use spendfuse_engine::ledger::{Ledger, LedgerConfig};
+use spendfuse_engine::ledger::{Ledger, LedgerConfig, PUBLISH_RATE};
 use spendfuse_engine::meter::{Meter, MeterConfig};
 
 use super::record;
@@ -72,6 +72,7 @@ fn run_ledger(input: &[u8]) {
         partition: 0,
         partitions: 1,
         grace_millis: 86_400_000,
+        publish_rate: PUBLISH_RATE,
     };
     let mut ledger = Ledger::new(config, book());
     let (key, value) = record(input);

@@ -17,7 +17,7 @@ use spendfuse_domain::row::{CostParts, Origin};
 use spendfuse_domain::{Identity, Nanos, UnixMillis};
 use spendfuse_engine::book::BudgetBook;
 use spendfuse_engine::delta::{DeltaEntry, Deltas};
-use spendfuse_engine::ledger::{Ledger, LedgerConfig};
+use spendfuse_engine::ledger::{Ledger, LedgerConfig, PUBLISH_RATE};
 use spendfuse_engine::meter::dedupe::Dedupe;
 use spendfuse_engine::meter::{Charge, Meter, MeterConfig};
 
@@ -209,6 +209,7 @@ fn ledger_config() -> LedgerConfig {
         partition: 0,
         partitions: 1,
         grace_millis: 2 * DAY_MILLIS,
+        publish_rate: PUBLISH_RATE,
     }
 }
 

@@ -23,6 +23,26 @@ pub struct InputRecord<'a> {
     pub headers: Headers<'a>,
 }
 
+/// How far one input of a partition is processed at a tick.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct InputProgress {
+    /// Everything before this offset is processed.
+    pub reached: i64,
+    /// What lies behind it.
+    pub state: InputState,
+}
+
+/// What an input holds that is not processed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum InputState {
+    /// Nothing: what the log held at the tick's time is processed, as the broker said.
+    Complete,
+    /// Records wait, or the broker did not say.
+    Behind,
+    /// Records that may not be read yet: a transaction that is still open holds them back.
+    Held,
+}
+
 /// Which log a restored record comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum RestoreSource {
@@ -84,9 +104,15 @@ pub trait PartitionLogic {
     /// Any error but a retryable one stops the worker.
     fn reject(&mut self, record: &InputRecord<'_>, reason: &str) -> Result<(), LogicError>;
 
-    /// Time passes. `at_end` says that everything which the log held at `now_millis` has been
-    /// processed (asked from the broker, not remembered).
-    fn tick(&mut self, now_millis: i64, at_end: bool);
+    /// Time passes. `inputs` says how far each input is processed, asked from the broker and not
+    /// remembered.
+    fn tick(&mut self, now_millis: i64, inputs: &[InputProgress]);
+
+    /// When something is due by time alone, on the log's clock, milliseconds since 1970: the next
+    /// tick comes no later. `None` where the usual ticks are enough.
+    fn next_due(&self) -> Option<i64> {
+        None
+    }
 
     /// Whether there is something to write although no record was processed.
     fn has_output(&self) -> bool;

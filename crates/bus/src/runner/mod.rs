@@ -8,7 +8,6 @@
 //! the one that always runs.
 
 mod assignment;
-mod backlog;
 mod batch;
 mod broken;
 mod clock;
@@ -18,6 +17,7 @@ mod logic;
 mod membership;
 mod observer;
 mod position;
+mod progress;
 mod restore;
 mod suspicion;
 mod worker;
@@ -36,7 +36,9 @@ use clock::LogClock;
 use suspicion::Suspicion;
 
 pub use config::{HistoryTopic, StageConfig};
-pub use logic::{InputRecord, PartitionLogic, RestoreSource, StageLogic};
+pub use logic::{
+    InputProgress, InputRecord, InputState, PartitionLogic, RestoreSource, StageLogic,
+};
 pub use observer::{StageEvent, StageObserver};
 
 const FIRST_PAUSE: Duration = Duration::from_millis(50);

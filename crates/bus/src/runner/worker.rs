@@ -7,16 +7,16 @@ use rdkafka::consumer::Consumer;
 use spendfuse_broken::{Break, is_broken};
 
 use super::assignment::{Interrupt, co_partitioned, take_over};
-use super::backlog::backlogs;
 use super::batch::{Batch, Slot};
 use super::broken;
 use super::clock::LogClock;
 use super::config::StageConfig;
 use super::kept::{Kept, keep};
-use super::logic::{PartitionLogic, StageLogic};
+use super::logic::{InputProgress, InputState, PartitionLogic, StageLogic};
 use super::membership::{check_failure, keep_alive, taken_over};
 use super::observer::{StageEvent, StageObserver};
 use super::position::POSITION_KEY;
+use super::progress::LogEnds;
 use super::suspicion::{Doing, Suspicion};
 use crate::config::Membership;
 use crate::error::BusError;
@@ -37,6 +37,8 @@ const PATIENCE: Duration = Duration::from_secs(5);
 const CLOCK_PATIENCE: Duration = Duration::from_secs(1);
 /// How long to wait for input before looking for other work.
 const IDLE: Duration = Duration::from_millis(50);
+/// Ticks come no faster, however much is due: each asks the broker for the logs' ends.
+const BETWEEN_TICKS: Duration = Duration::from_millis(100);
 
 /// Lives until `shutdown` (`Ok`) or an error.
 pub(super) fn live<L: StageLogic>(
@@ -54,13 +56,14 @@ pub(super) fn live<L: StageLogic>(
         max_poll_interval: config.max_poll_interval,
     })?)?;
     check_topics(config, &poller)?;
+    let log_ends = LogEnds::open(config)?;
     let producer = open_producer(config)?;
     let inputs: Vec<&str> = config.inputs.iter().map(String::as_str).collect();
     poller
         .consumer()
         .subscribe(&inputs)
         .map_err(crate::native::request("subscribing to the inputs"))?;
-    Worker {
+    let ended = Worker {
         config,
         stage,
         suspicion,
@@ -68,6 +71,7 @@ pub(super) fn live<L: StageLogic>(
         shutdown,
         observer,
         poller: &poller,
+        log_ends: &log_ends,
         producer,
         slots: Vec::new(),
         kept: Vec::new(),
@@ -76,7 +80,9 @@ pub(super) fn live<L: StageLogic>(
         last_write: None,
         next_tick: Instant::now() + config.tick_every,
     }
-    .run()
+    .run();
+    log_ends.close();
+    ended
 }
 
 /// A producer of the worker's id; whoever had it before is fenced.
@@ -126,6 +132,7 @@ struct Worker<'w, L: StageLogic> {
     shutdown: &'w Shutdown,
     observer: &'w dyn StageObserver,
     poller: &'w Poller,
+    log_ends: &'w LogEnds,
     producer: TransactionalProducer,
     slots: Vec<Slot<L::Partition>>,
     /// What was taken back and may come again.
@@ -257,20 +264,38 @@ impl<L: StageLogic> Worker<'_, L> {
             return Ok(());
         }
         self.call_between_batches();
-        // As long as only this machine's clock is known, no time passes: `at_end` is not said.
         let is_known = self.clock.known_millis().is_some();
         let now_millis = self.clock.millis();
-        let backlogs = backlogs(self.config, self.poller, &self.slots);
-        for (slot, backlog) in self.slots.iter_mut().zip(backlogs) {
+        let progress = self.log_ends.progress(self.config, &self.slots);
+        for (slot, mut inputs) in self.slots.iter_mut().zip(progress) {
+            // As long as only this machine's clock is known, no time passes: nothing is complete.
+            let complete = |input: &&mut InputProgress| input.state == InputState::Complete;
+            for input in inputs
+                .iter_mut()
+                .filter(|input| !is_known && complete(input))
+            {
+                input.state = InputState::Behind;
+            }
             slot.logic.begin(slot.seq + 1, now_millis);
             slot.begun = true;
-            slot.logic.tick(now_millis, is_known && backlog == Some(0));
+            slot.logic.tick(now_millis, &inputs);
         }
         self.commit_if_output()?;
         if self.clock.is_due() {
             self.read_clock();
         }
+        self.tick_when_due();
         Ok(())
+    }
+
+    /// Moves the next tick forward where something is due before it.
+    fn tick_when_due(&mut self) {
+        let due = self.slots.iter().filter_map(|slot| slot.logic.next_due());
+        if let (Some(due), Some(now)) = (due.min(), self.clock.known_millis()) {
+            let wait = u64::try_from(due - now).map_or(Duration::ZERO, Duration::from_millis);
+            let next = Instant::now() + wait.max(BETWEEN_TICKS);
+            self.next_tick = self.next_tick.min(next);
+        }
     }
 
     /// Reads the broker's clock off the record that was committed last. Where that does not work the
@@ -358,6 +383,7 @@ impl<L: StageLogic> Worker<'_, L> {
         let stage = self.config.stage;
         metrics::counter!(STAGE_COMMITS, "stage" => stage).increment(1);
         metrics::counter!(STAGE_RECORDS, "stage" => stage).increment(self.batch.records as u64);
+        self.tick_when_due();
         let took = began.elapsed();
         metrics::histogram!(STAGE_COMMIT_SECONDS, "stage" => stage).record(took.as_secs_f64());
         self.batch.committed(took);

@@ -5,8 +5,8 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use spendfuse_bus::{
-    BusError, InputRecord, KafkaConfig, LogicError, Outputs, PartitionLogic, RestoreSource,
-    Shutdown, StageConfig, StageEvent, StageLogic, run_stage,
+    BusError, InputProgress, InputRecord, InputState, KafkaConfig, LogicError, Outputs,
+    PartitionLogic, RestoreSource, Shutdown, StageConfig, StageEvent, StageLogic, run_stage,
 };
 
 use crate::broker::{create_at, kafka, text};
@@ -102,8 +102,9 @@ impl PartitionLogic for Sum {
         Ok(())
     }
 
-    fn tick(&mut self, _now_millis: i64, at_end: bool) {
-        if at_end {
+    fn tick(&mut self, _now_millis: i64, inputs: &[InputProgress]) {
+        let is_complete = |input: &InputProgress| input.state == InputState::Complete;
+        if inputs.iter().all(is_complete) {
             self.summer.inside.lock().unwrap().at_end.push(self.sum);
         }
     }

@@ -5,7 +5,9 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use metrics::{counter, gauge};
-use spendfuse_bus::{InputRecord, LogicError, Outputs, PartitionLogic, RestoreSource, StageLogic};
+use spendfuse_bus::{
+    InputProgress, InputRecord, LogicError, Outputs, PartitionLogic, RestoreSource, StageLogic,
+};
 use spendfuse_domain::UnixMillis;
 use spendfuse_domain::verdict::Stage;
 use spendfuse_engine::codec;
@@ -60,7 +62,7 @@ impl StageLogic for LedgerStage {
             tables: Arc::clone(&self.tables),
             ledger: Ledger::new(config, self.tables.budgets.load_full()),
             seq: 0,
-            watermark: Watermark::new(Stage::Ledger, partition),
+            watermark: Watermark::new(Stage::Ledger, partition, &[&self.topics.deltas]),
             links: RowLinks::default(),
         })
     }
@@ -75,6 +77,8 @@ impl StageLogic for LedgerStage {
         for (_, partition) in partitions {
             if budgets.version != partition.ledger.budget_version() {
                 partition.ledger.set_book(Arc::clone(&budgets));
+                // Whoever waits for the budgets to be in force learns it.
+                partition.watermark.announce();
             }
             // Changed budgets are judged at once, not at the next tick.
             let now = partition.ledger.now();
@@ -133,8 +137,9 @@ impl PartitionLogic for LedgerPartition {
         Ok(self.tables.is_caught_up() && known)
     }
 
-    fn begin(&mut self, seq: u64, _now_millis: i64) {
+    fn begin(&mut self, seq: u64, now_millis: i64) {
         self.seq = seq;
+        self.watermark.begin(now_millis);
         self.ledger.begin(seq);
     }
 
@@ -145,7 +150,7 @@ impl PartitionLogic for LedgerPartition {
         })?;
         self.learn_budgets(deltas.budget_version)?;
         self.ledger.apply(&deltas, arrival);
-        self.watermark.processed(arrival);
+        self.watermark.processed(0, record.offset, arrival);
         Ok(())
     }
 
@@ -158,9 +163,13 @@ impl PartitionLogic for LedgerPartition {
         )))
     }
 
-    fn tick(&mut self, now_millis: i64, at_end: bool) {
-        self.watermark.tick(now_millis, at_end);
+    fn tick(&mut self, now_millis: i64, inputs: &[InputProgress]) {
+        self.watermark.tick(now_millis, inputs);
         self.ledger.advance(self.watermark.complete_to());
+    }
+
+    fn next_due(&self) -> Option<i64> {
+        self.ledger.next_due().map(|time| time.0)
     }
 
     fn has_output(&self) -> bool {
@@ -187,7 +196,7 @@ impl PartitionLogic for LedgerPartition {
         publisher.finding_rows(links, &published.findings)?;
         publisher.verdict_rows(links, &published.verdict_changes.iter().collect::<Vec<_>>())?;
         send_window_lines(&mut publisher, links, &published.window_lines)?;
-        publisher.heartbeat(&mut self.watermark)?;
+        publisher.heartbeat(&mut self.watermark, self.ledger.budget_version())?;
         self.links.finish(outputs)?;
         counter!(BROKEN_LINKS).increment(published.broken_links);
         gauge!(ACCOUNTS, "partition" => self.partition.to_string()).set(self.ledger.len() as f64);

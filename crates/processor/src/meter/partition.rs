@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use metrics::counter;
 use spendfuse_broken::{Break, is_broken};
-use spendfuse_bus::{InputRecord, LogicError, Outputs, PartitionLogic, RestoreSource};
+use spendfuse_bus::{
+    InputProgress, InputRecord, LogicError, Outputs, PartitionLogic, RestoreSource,
+};
 use spendfuse_domain::UnixMillis;
 use spendfuse_domain::event::{Body, Event, RejectReason, Rejection, decode};
 use spendfuse_domain::row::{Origin, SpendRow};
@@ -71,7 +73,11 @@ impl MeterPartition {
             meter: Meter::new(config.clone(), budgets),
             pricer,
             seq: 0,
-            watermark: Watermark::new(Stage::Meter, config.partition),
+            watermark: Watermark::new(
+                Stage::Meter,
+                config.partition,
+                &[&topics.usage, &topics.rerouted],
+            ),
             rows: SpendRows {
                 block: SpendBlock::new(topics.usage.as_str()),
                 finished: Vec::new(),
@@ -92,8 +98,10 @@ impl MeterPartition {
     pub fn use_tables(&mut self, budgets: &Arc<BudgetBook>, prices: &Arc<PriceBook>) {
         if budgets.version != self.meter.budget_version() {
             self.meter.set_book(Arc::clone(budgets));
-            // Changed session budgets are judged at once, not at the next tick.
+            // Changed session budgets are judged at once, not at the next tick, and whoever waits
+            // for the budgets to be in force learns it.
             self.meter.advance(self.meter.now());
+            self.watermark.announce();
         }
         if prices.version() != self.pricer.version() {
             self.pricer = Pricer::new(Arc::clone(prices), Arc::clone(&self.tables.policy));
@@ -209,16 +217,18 @@ impl PartitionLogic for MeterPartition {
         Ok(self.tables.is_caught_up() && known)
     }
 
-    fn begin(&mut self, seq: u64, _now_millis: i64) {
+    fn begin(&mut self, seq: u64, now_millis: i64) {
         self.seq = seq;
+        self.watermark.begin(now_millis);
         self.rows.seq = seq;
         self.meter.begin(seq);
     }
 
     fn process(&mut self, record: &InputRecord<'_>) -> Result<(), LogicError> {
         debug_assert!(record.topic_index == USAGE || record.topic_index == REROUTED);
+        let log_time = UnixMillis(record.timestamp_millis);
         self.watermark
-            .processed(UnixMillis(record.timestamp_millis));
+            .processed(record.topic_index, record.offset, log_time);
         self.take_in(record);
         Ok(())
     }
@@ -228,9 +238,13 @@ impl PartitionLogic for MeterPartition {
         Ok(())
     }
 
-    fn tick(&mut self, now_millis: i64, at_end: bool) {
-        self.watermark.tick(now_millis, at_end);
+    fn tick(&mut self, now_millis: i64, inputs: &[InputProgress]) {
+        self.watermark.tick(now_millis, inputs);
         self.meter.advance(self.watermark.complete_to());
+    }
+
+    fn next_due(&self) -> Option<i64> {
+        self.meter.next_due().map(|time| time.0)
     }
 
     fn has_output(&self) -> bool {

@@ -48,7 +48,7 @@ impl MeterPartition {
         publisher.finding_rows(links, &published.findings)?;
         publisher.verdict_rows(links, &session_verdicts(&published))?;
         let is_heartbeat = self.watermark.is_due();
-        publisher.heartbeat(&mut self.watermark)?;
+        publisher.heartbeat(&mut self.watermark, self.meter.budget_version())?;
         self.rows.links.finish(outputs)?;
         if is_heartbeat {
             self.export_sizes();
