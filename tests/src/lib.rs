@@ -8,9 +8,11 @@
 pub mod console;
 pub mod expected;
 pub mod guard;
+pub mod http;
 pub mod lab;
 pub mod ledger;
 pub mod load;
+pub mod relay;
 pub mod role;
 pub mod stack;
 pub mod topics;

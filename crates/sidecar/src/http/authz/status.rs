@@ -6,9 +6,9 @@ use crate::config::RefusalStatus;
 use crate::http::ApiError;
 
 /// Clients that try a 429 again whatever its headers say, by what their `User-Agent` contains. They
-/// are few and fixed in their ways: Vercel's AI SDK (`ai/7.0 ai-sdk-provider-utils/…`,
+/// are few and fixed in their ways: Vercel's AI SDK (`ai/6.0 ai-sdk/provider-utils/4.0`,
 /// `ai-sdk-openai/4.0`), google-genai with retry options, botocore.
-const DEAF_CLIENTS: [&str; 4] = ["ai-sdk-", "google-genai-sdk", "boto3", "botocore"];
+const DEAF_CLIENTS: [&str; 4] = ["ai-sdk", "google-genai-sdk", "boto3", "botocore"];
 
 /// The status that a gateway asks for in header `x-spendfuse-deny-status` or parameter
 /// `deny_status`; nginx, for one, understands 401 and 403 only.
@@ -68,6 +68,7 @@ mod tests {
         for (agent, status) in [
             ("ai/7.0.173 ai-sdk-provider-utils/5.0.1", 402),
             ("ai-sdk-openai/4.0.118", 402),
+            ("ai-sdk/openai/3.0.141", 402),
             ("google-genai-sdk/3.6.1 gl-python/3.11", 402),
             ("Boto3/1.44 md/Botocore#1.44.8", 402),
             ("Botocore/1.44.8", 402),

@@ -1,0 +1,63 @@
+//! A sidecar that refuses: a budget of nothing is in force.
+
+use std::net::{SocketAddr, TcpStream};
+use std::time::Duration;
+
+use spendfuse_tests::http::{Answer, ask};
+use spendfuse_tests::{Lab, Role, eventually};
+
+/// Customer `c-1` may spend nothing this year; nobody else has a budget.
+const BUDGET: &str = "budgets:
+  - {id: nothing, scope: {workspace: acme, customer: c-1}, limit: \"0\", window: year, action: block}
+";
+
+/// The question about the customer who may not.
+pub const REFUSED: &str = "workspace=acme&customer=c-1";
+
+/// A lab with a processor and a sidecar.
+pub struct Refusing {
+    pub sidecar: Role,
+    pub address: SocketAddr,
+    _processor: Role,
+    // Dropped after its roles.
+    pub lab: Lab,
+}
+
+impl Refusing {
+    /// Starts the parts and waits until the customer is refused, with an end in sight.
+    pub fn new(name: &str, settings: &[(&str, &str)]) -> Self {
+        let lab = Lab::empty(name);
+        lab.create_topics();
+        let processor = lab.processor("1");
+        let listen = ("sidecar.listen", "127.0.0.1:0");
+        let settings: Vec<_> = settings.iter().copied().chain([listen]).collect();
+        let sidecar = lab.role("sidecar", "1", &settings);
+        let line = sidecar.await_line("the sidecar answers", Duration::from_secs(20));
+        let address = line
+            .split_whitespace()
+            .find_map(|word| word.strip_prefix("address="));
+        let address = address.and_then(|address| address.parse().ok());
+        let address = address.unwrap_or_else(|| panic!("no address in {line}"));
+        lab.apply_budgets(BUDGET);
+        let refusing = Self {
+            sidecar,
+            address,
+            _processor: processor,
+            lab,
+        };
+        eventually("the sidecar refuses", Duration::from_secs(20), || {
+            let answer = refusing.ask(&format!("/v1/authz?{REFUSED}"));
+            match answer.header("retry-after") {
+                Some(_) => Ok(()),
+                None => Err(format!("{answer:?}")),
+            }
+        });
+        refusing
+    }
+
+    /// Asks the sidecar.
+    pub fn ask(&self, path: &str) -> Answer {
+        let stream = TcpStream::connect(self.address).expect("the sidecar listens");
+        ask(stream, "GET", path, &[]).expect("the sidecar answers")
+    }
+}
