@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 
+use crate::unreadable::Unreadable;
+
 /// An error of this crate. [`BusError::can_retry`] says whether trying again can help.
 #[derive(Debug, thiserror::Error)]
 pub enum BusError {
@@ -92,7 +94,9 @@ pub enum BusError {
     /// The log does not have the offset any more (or not yet): events would be skipped.
     #[error(
         "topic `{topic}` partition {partition} does not have the position of group `{group}` any \
-         more: its retention is shorter than the group was away, so events were lost"
+         more: its retention is shorter than the group was away, so events were lost. Start once \
+         with --set processor.accept_lost_input=true to go on behind them; what is lost is noted in \
+         the DLQ"
     )]
     PositionGone {
         /// Consumer group.
@@ -102,6 +106,12 @@ pub enum BusError {
         /// Partition.
         partition: i32,
     },
+    /// A batch of a log that must not have gaps cannot be read by any client.
+    #[error(
+        "{0}; without it the state would be wrong. Where another replica of the topic is whole, let \
+         it lead (kafka-leader-election), then start again"
+    )]
+    Unreadable(Unreadable),
     /// An internal record cannot be read.
     #[error("topic `{topic}` partition {partition}: {reason}")]
     BadRecord {
@@ -209,6 +219,7 @@ impl BusError {
             | Self::NotCoPartitioned { .. }
             | Self::PositionMismatch { .. }
             | Self::PositionGone { .. }
+            | Self::Unreadable(_)
             | Self::BadRecord { .. }
             | Self::TooLarge { .. }
             | Self::Stopped => false,

@@ -1,6 +1,7 @@
 //! Replicates compacted topics into memory: read from the beginning, then followed, on a thread
 //! of its own, whatever happens to the brokers.
 
+use std::collections::HashMap;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -10,10 +11,11 @@ use rdkafka::consumer::Consumer;
 use crate::config::{Isolation, KafkaConfig};
 use crate::error::BusError;
 use crate::metrics::{FOLLOWER_FAILURES, FOLLOWER_RECORDS};
-use crate::native::{Polled, Poller, TopicPartition, request};
+use crate::native::{PollFailure, Polled, Poller, TopicPartition, request};
 use crate::runner::InputRecord;
 use crate::shutdown::Shutdown;
 use crate::topics::partition_counts;
+use crate::unreadable::measure;
 
 /// What to follow.
 #[derive(Debug, Clone)]
@@ -47,7 +49,7 @@ pub enum FollowerEvent<'a> {
         offset: i64,
     },
     /// The brokers are away, a topic is missing, or the like; it goes on trying. At most one
-    /// every 10 s.
+    /// every 10 s, besides batches that cannot be read and are passed by.
     Failed(&'a BusError),
     /// The position was lost: everything comes again from the beginning. What was built so far
     /// must be replaced, not added to.
@@ -119,6 +121,9 @@ struct Following<H> {
     last_report: Option<Instant>,
 }
 
+/// The next offset of each partition, by index of the topic and partition.
+type Positions = HashMap<(usize, u32), i64>;
+
 /// A partition that has not reached the end it had when following began.
 struct Behind {
     topic_index: usize,
@@ -147,14 +152,11 @@ impl<H: FnMut(FollowerEvent<'_>)> Following<H> {
         let client = self.config.kafka.reader(Isolation::ReadCommitted)?;
         let reader = Poller::new(&client)?;
         let mut behind = self.partitions(&reader)?;
-        let starts: Vec<(&str, i32, Offset)> = behind
+        let mut next: Positions = behind
             .iter()
-            .map(|(one, low)| {
-                let topic = self.config.topics[one.topic_index].as_str();
-                (topic, one.partition.cast_signed(), Offset::Offset(*low))
-            })
+            .map(|(one, low)| ((one.topic_index, one.partition), *low))
             .collect();
-        reader.assign(&starts)?;
+        reader.assign(&self.starts(&next))?;
         if std::mem::take(&mut self.has_delivered) {
             (self.handler)(FollowerEvent::Reset);
         }
@@ -174,6 +176,7 @@ impl<H: FnMut(FollowerEvent<'_>)> Following<H> {
                     };
                     let record = message.as_input(topic_index);
                     self.has_delivered = true;
+                    next.insert((topic_index, record.partition), record.offset + 1);
                     (self.handler)(FollowerEvent::Record(record));
                     records.increment(1);
                     advance(
@@ -185,6 +188,14 @@ impl<H: FnMut(FollowerEvent<'_>)> Following<H> {
                 }
                 Polled::End { at, offset } => self.end(&at, offset, &mut behind),
                 Polled::Failed(failure) => {
+                    if let (Some(base), Some(at)) = (failure.unreadable_batch(), &failure.at) {
+                        self.pass_by(&reader, at, base, &mut next)?;
+                        continue;
+                    }
+                    if self.is_made_up(&reader, &failure, &next)? {
+                        reader.assign(&self.starts(&next))?;
+                        continue;
+                    }
                     let is_transient = failure.is_transient();
                     let error = failure.into_error();
                     if !is_transient {
@@ -250,6 +261,45 @@ impl<H: FnMut(FollowerEvent<'_>)> Following<H> {
             partition,
             offset,
         });
+    }
+
+    /// What a batch that cannot be read said about its keys is lost; the others are still right.
+    fn pass_by(
+        &mut self,
+        reader: &Poller,
+        at: &TopicPartition,
+        base: i64,
+        next: &mut Positions,
+    ) -> Result<(), BusError> {
+        let found = measure(&self.config.kafka, at, base, PATIENCE * 4)?;
+        if let (Some(lost), Some(topic_index)) = (found, self.index_of(at.topic.as_bytes())) {
+            next.insert((topic_index, lost.partition), lost.to);
+            (self.handler)(FollowerEvent::Failed(&BusError::Unreadable(lost)));
+        }
+        reader.assign(&self.starts(next))
+    }
+
+    /// Whether an offset is missed that nobody needs.
+    fn is_made_up(
+        &self,
+        reader: &Poller,
+        failure: &PollFailure,
+        next: &Positions,
+    ) -> Result<bool, BusError> {
+        let Some(at) = failure.out_of_range() else {
+            return Ok(false);
+        };
+        let topic = self.index_of(at.topic.as_bytes());
+        let known = topic.and_then(|topic| next.get(&(topic, at.partition.cast_unsigned())));
+        known.map_or(Ok(false), |next| Ok(!reader.is_gone(at, *next)?))
+    }
+
+    fn starts(&self, next: &Positions) -> Vec<(&str, i32, Offset)> {
+        let each = next.iter().map(|((topic_index, partition), offset)| {
+            let topic = self.config.topics[*topic_index].as_str();
+            (topic, partition.cast_signed(), Offset::Offset(*offset))
+        });
+        each.collect()
     }
 
     fn report(&mut self, error: &BusError) {

@@ -26,6 +26,7 @@ pub mod shutdown;
 pub mod takeover;
 pub mod topics;
 mod transaction;
+pub mod unreadable;
 pub mod writer;
 
 pub use config::KafkaConfig;
@@ -43,4 +44,5 @@ pub use runner::{
 };
 pub use shutdown::Shutdown;
 pub use takeover::Takeovers;
+pub use unreadable::Unreadable;
 pub use writer::write_in_one_transaction;

@@ -1,6 +1,8 @@
 //! Reads topics as a static member of a group whose offsets (with metadata) the caller commits:
 //! the loader and the notifier.
 
+use std::cell::RefCell;
+use std::collections::HashMap;
 use std::time::Duration;
 
 use rdkafka::consumer::{CommitMode, Consumer};
@@ -9,9 +11,10 @@ use rdkafka::{Offset, TopicPartitionList};
 
 use crate::config::{KafkaConfig, Membership};
 use crate::error::BusError;
-use crate::native::{Polled, Poller, TopicPartition, request};
+use crate::native::{PollFailure, Polled, Poller, TopicPartition, request};
 use crate::runner::InputRecord;
 use crate::topics::partition_counts;
+use crate::unreadable::{Unreadable, measure};
 
 /// Nobody waits for these readers to the millisecond: the broker answers once so much has come
 /// together, or after `fetch.wait.max.ms`, instead of once a commit of every partition.
@@ -47,6 +50,13 @@ pub enum LogEvent<'a> {
     Revoked,
     /// A committed record.
     Record(InputRecordHolder<'a>),
+    /// Records that no client can read; the consumer has gone on behind them.
+    Unreadable {
+        /// Which partition.
+        at: LogPartition,
+        /// What is missed.
+        lost: Unreadable,
+    },
     /// A partition was read to its end.
     EndOfPartition {
         /// Which.
@@ -95,6 +105,8 @@ pub struct LogConsumerConfig {
 /// A member of a consumer group.
 pub struct LogConsumer {
     poller: Poller,
+    /// The next offset of each partition that is read.
+    next: RefCell<HashMap<LogPartition, i64>>,
     config: LogConsumerConfig,
 }
 
@@ -131,7 +143,11 @@ impl LogConsumer {
             .consumer()
             .subscribe(&topics)
             .map_err(request("subscribing"))?;
-        Ok(Self { poller, config })
+        Ok(Self {
+            poller,
+            next: RefCell::default(),
+            config,
+        })
     }
 
     /// Waits for the next event. Must be called again within the maximum poll interval.
@@ -143,10 +159,17 @@ impl LogConsumer {
         Ok(match self.poller.poll(timeout) {
             Polled::Nothing => LogEvent::Nothing,
             Polled::Record(message) => match self.index_of(message.topic()) {
-                Some(topic_index) => LogEvent::Record(InputRecordHolder {
-                    message,
-                    topic_index,
-                }),
+                Some(topic_index) => {
+                    let at = LogPartition {
+                        topic_index,
+                        partition: message.partition().cast_unsigned(),
+                    };
+                    self.next.borrow_mut().insert(at, message.offset() + 1);
+                    LogEvent::Record(InputRecordHolder {
+                        message,
+                        topic_index,
+                    })
+                }
                 None => LogEvent::Nothing,
             },
             Polled::End { at, offset } => match self.partition(&at) {
@@ -159,6 +182,13 @@ impl LogConsumer {
             }
             Polled::Revoked => LogEvent::Revoked,
             Polled::Failed(failure) => {
+                if let (Some(base), Some(at)) = (failure.unreadable_batch(), &failure.at) {
+                    return self.pass_by(at, base);
+                }
+                if self.is_made_up(&failure)? {
+                    self.start_again()?;
+                    return Ok(LogEvent::Nothing);
+                }
                 let cause = self.poller.consumer().client().fatal_error();
                 let code = cause.map_or(failure.code, |(code, _)| code);
                 match (code, &failure.at) {
@@ -182,13 +212,39 @@ impl LogConsumer {
         })
     }
 
-    /// Answers an assignment, or replaces what is read: exactly these partitions, each from its
-    /// offset. None is a valid answer while the caller prepares.
-    ///
-    /// # Errors
-    /// [`BusError::Request`].
-    pub fn start(&self, positions: &[(LogPartition, i64)]) -> Result<(), BusError> {
-        let starts: Vec<(&str, i32, Offset)> = positions
+    fn pass_by(&self, at: &TopicPartition, base: i64) -> Result<LogEvent<'_>, BusError> {
+        let patience = self.config.max_poll_interval / 3;
+        let Some(place) = self.partition(at) else {
+            return Ok(LogEvent::Nothing);
+        };
+        let next = self.next.borrow().get(&place).copied();
+        let start = next.map_or(base, |next| base.max(next));
+        let found = measure(&self.config.kafka, at, start, patience)?;
+        if let Some(lost) = &found {
+            self.next.borrow_mut().insert(place, lost.to);
+        }
+        self.start_again()?;
+        Ok(
+            found.map_or(LogEvent::Nothing, |lost| LogEvent::Unreadable {
+                at: place,
+                lost,
+            }),
+        )
+    }
+
+    /// Whether an offset is missed that nobody needs.
+    fn is_made_up(&self, failure: &PollFailure) -> Result<bool, BusError> {
+        let Some(at) = failure.out_of_range() else {
+            return Ok(false);
+        };
+        let next = self.partition(at);
+        let next = next.and_then(|place| self.next.borrow().get(&place).copied());
+        next.map_or(Ok(false), |next| Ok(!self.poller.is_gone(at, next)?))
+    }
+
+    fn start_again(&self) -> Result<(), BusError> {
+        let next = self.next.borrow();
+        let starts: Vec<(&str, i32, Offset)> = next
             .iter()
             .map(|(at, offset)| {
                 let partition = at.partition.cast_signed();
@@ -196,6 +252,16 @@ impl LogConsumer {
             })
             .collect();
         self.poller.assign(&starts)
+    }
+
+    /// Answers an assignment, or replaces what is read: exactly these partitions, each from its
+    /// offset. None is a valid answer while the caller prepares.
+    ///
+    /// # Errors
+    /// [`BusError::Request`].
+    pub fn start(&self, positions: &[(LogPartition, i64)]) -> Result<(), BusError> {
+        *self.next.borrow_mut() = positions.iter().copied().collect();
+        self.start_again()
     }
 
     /// Answers a revocation; nothing is read any more.
@@ -280,7 +346,9 @@ impl LogConsumer {
         self.poller
             .consumer()
             .seek(self.topic(at), partition, Offset::Offset(offset), timeout)
-            .map_err(self.doing("seeking in", at))
+            .map_err(self.doing("seeking in", at))?;
+        self.next.borrow_mut().insert(at, offset);
+        Ok(())
     }
 
     /// Stops fetching partitions until [`LogConsumer::resume`], to push back.

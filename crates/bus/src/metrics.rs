@@ -19,6 +19,8 @@ pub const STAGE_REJECTED: &str = "spendfuse_stage_rejected_total";
 pub const STAGE_BACKLOG: &str = "spendfuse_stage_backlog_offsets";
 /// Partitions that a worker processes. Labels `stage`, `worker`.
 pub const STAGE_PARTITIONS: &str = "spendfuse_stage_partitions";
+/// Batches of a log that could not be read and were passed by. Label `topic`.
+pub const UNREADABLE_BATCHES: &str = "spendfuse_unreadable_batches_total";
 /// Times a follower lost its brokers. Label `follower`.
 pub const FOLLOWER_FAILURES: &str = "spendfuse_follower_failures_total";
 /// Records that a follower handed on. Label `follower`.

@@ -8,9 +8,13 @@ use rdkafka::{Offset, TopicPartitionList};
 
 use crate::config::{Isolation, KafkaConfig};
 use crate::error::BusError;
-use crate::native::{Polled, Poller, request};
+use crate::native::{PollFailure, Polled, Poller, request};
 use crate::runner::InputRecord;
 use crate::topics::partition_counts;
+use crate::unreadable::{Unreadable, measure};
+
+/// How long looking for the end of an unreadable batch may take.
+const PASS_BY: Duration = Duration::from_secs(20);
 
 /// Offsets `from..to` of one partition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -88,7 +92,7 @@ fn ranges_of(
 }
 
 /// Hands every committed record of the ranges to `handler`, each partition in order, until all
-/// are read or the handler breaks.
+/// are read or the handler breaks. What cannot be read by any client is passed by, and returned.
 ///
 /// # Errors
 /// [`BusError::TimedOut`] where nothing arrives for `patience`, [`BusError::Consume`].
@@ -98,17 +102,17 @@ pub fn read_ranges(
     ranges: &[PartitionRange],
     patience: Duration,
     handler: &mut dyn FnMut(&InputRecord<'_>) -> ControlFlow<()>,
-) -> Result<(), BusError> {
+) -> Result<Vec<Unreadable>, BusError> {
     let open: Vec<PartitionRange> = ranges
         .iter()
         .copied()
         .filter(|range| range.from < range.to)
         .collect();
     if open.is_empty() {
-        return Ok(());
+        return Ok(Vec::new());
     }
     let reader = Poller::new(&kafka.reader(Isolation::ReadCommitted)?)?;
-    let read = read_open(&reader, topic, open, patience, handler);
+    let read = read_open(&reader, kafka, topic, open, patience, handler);
     reader.drop_later();
     read
 }
@@ -137,30 +141,25 @@ pub(crate) fn last_timestamp(
                 to,
             };
             let open = if from < to { vec![range] } else { Vec::new() };
-            read_open(&reader, topic, open, patience, &mut |record| {
+            read_open(&reader, kafka, topic, open, patience, &mut |record| {
                 last = last.max(Some(record.timestamp_millis));
                 ControlFlow::Continue(())
             })
         });
     reader.drop_later();
-    read.map(|()| last)
+    read.map(|_| last)
 }
 
 fn read_open(
     reader: &Poller,
+    kafka: &KafkaConfig,
     topic: &str,
     mut open: Vec<PartitionRange>,
     patience: Duration,
     handler: &mut dyn FnMut(&InputRecord<'_>) -> ControlFlow<()>,
-) -> Result<(), BusError> {
-    let starts: Vec<(&str, i32, Offset)> = open
-        .iter()
-        .map(|range| {
-            let partition = range.partition.cast_signed();
-            (topic, partition, Offset::Offset(range.from))
-        })
-        .collect();
-    reader.assign(&starts)?;
+) -> Result<Vec<Unreadable>, BusError> {
+    let mut missed = Vec::new();
+    reader.assign(&starts(topic, &open))?;
     let mut last_news = Instant::now();
     while !open.is_empty() {
         let (partition, next) = match reader.poll(Duration::from_millis(100)) {
@@ -170,13 +169,14 @@ fn read_open(
                     .iter()
                     .any(|range| range.partition == record.partition && record.offset < range.to);
                 if is_wanted && handler(&record).is_break() {
-                    return Ok(());
+                    return Ok(missed);
                 }
                 (record.partition, record.offset + 1)
             }
             Polled::End { at, offset } => (at.partition.cast_unsigned(), offset),
-            Polled::Failed(failure) if !failure.is_transient() => {
-                return Err(failure.into_error());
+            Polled::Failed(failure) => {
+                missed.extend(pass_by(reader, kafka, topic, &mut open, failure)?);
+                continue;
             }
             _ if last_news.elapsed() >= patience => {
                 return Err(BusError::TimedOut {
@@ -187,7 +187,66 @@ fn read_open(
             _ => continue,
         };
         last_news = Instant::now();
-        open.retain(|range| range.partition != partition || next < range.to);
+        advance(&mut open, partition, next);
     }
-    Ok(())
+    Ok(missed)
+}
+
+/// Goes on behind a batch that cannot be read, where the failure is about one of an open range.
+fn pass_by(
+    reader: &Poller,
+    kafka: &KafkaConfig,
+    topic: &str,
+    open: &mut Vec<PartitionRange>,
+    failure: PollFailure,
+) -> Result<Option<Unreadable>, BusError> {
+    let Some(at) = &failure.at else {
+        return check(failure).map(|()| None);
+    };
+    let mut ranges = open.iter();
+    let range = ranges.find(|range| range.partition == at.partition.cast_unsigned());
+    let Some(range) = range.copied() else {
+        // Nobody asks for what lies behind a range.
+        return Ok(None);
+    };
+    match failure.unreadable_batch() {
+        Some(base) => {
+            let lost = measure(kafka, at, base.max(range.from), PASS_BY)?;
+            if let Some(lost) = &lost {
+                advance(open, range.partition, lost.to);
+            }
+            reader.assign(&starts(topic, open))?;
+            Ok(lost)
+        }
+        None if failure.out_of_range().is_some() && !reader.is_gone(at, range.from)? => {
+            reader.assign(&starts(topic, open))?;
+            Ok(None)
+        }
+        None => check(failure).map(|()| None),
+    }
+}
+
+fn check(failure: PollFailure) -> Result<(), BusError> {
+    if failure.is_transient() {
+        return Ok(());
+    }
+    Err(failure.into_error())
+}
+
+fn starts<'t>(topic: &'t str, open: &[PartitionRange]) -> Vec<(&'t str, i32, Offset)> {
+    let start = |range: &PartitionRange| {
+        let partition = range.partition.cast_signed();
+        (topic, partition, Offset::Offset(range.from))
+    };
+    open.iter().map(start).collect()
+}
+
+/// Everything before `next` was read.
+fn advance(open: &mut Vec<PartitionRange>, partition: u32, next: i64) {
+    open.retain_mut(|range| {
+        if range.partition == partition {
+            range.from = range.from.max(next);
+        }
+        range.from < range.to
+    });
 }

@@ -3,6 +3,7 @@
 mod archive;
 mod probe;
 mod properties;
+mod segment;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -15,6 +16,8 @@ use crate::folder::DataFolder;
 use crate::locate;
 use crate::ports::ReservedPort;
 use archive::ClassArchive;
+pub use segment::{Damage, Segment, StoredBatch};
+
 use properties::{Detour, LOGGING, NodeAddress, Role, server_properties};
 
 /// 16 bytes in the URL-safe base64 that Kafka wants; any value does.

@@ -27,7 +27,7 @@ pub use child::ServerProcess;
 pub use clickhouse::{ClickHouse, ClickHouseOptions};
 pub use error::DevStackError;
 pub use folder::DataFolder;
-pub use kafka::{Kafka, KafkaOptions, Purpose};
+pub use kafka::{Damage, Kafka, KafkaOptions, Purpose, Segment, StoredBatch};
 pub use poll::wait_until;
 pub use ports::{CLICKHOUSE_PORT, KAFKA_PORT, free_port};
 pub use stack::{DevStack, DevStackOptions, ENV_CLICKHOUSE_URL, ENV_KAFKA_BROKERS};

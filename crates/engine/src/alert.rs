@@ -44,6 +44,8 @@ pub enum AlertKind {
     HeldTransaction,
     /// The loader does not load a partition of rows any more.
     LoaderStopped,
+    /// Records of an input cannot be read by any client and were passed by.
+    UnreadableInput,
     /// Row blocks arrived at the loader with a gap or an overlap.
     RowChain,
 }

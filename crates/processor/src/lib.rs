@@ -17,6 +17,7 @@ mod rows;
 mod run;
 pub mod tables;
 pub mod topics;
+mod unreadable;
 
 pub use follow::follow_tables;
 pub use run::{ProcessorConfig, ProcessorError, run};

@@ -55,6 +55,9 @@ pub struct ProcessorConfig {
     pub commit_interval: Duration,
     /// A batch with this many events is full.
     pub batch_max_events: usize,
+    /// Whether to go on behind input that retention removed before it was counted, noting the place
+    /// in the DLQ.
+    pub accept_lost_input: bool,
     /// How often partitions with nothing to do tell how far they have come.
     pub heartbeat: Duration,
 }
@@ -77,6 +80,7 @@ impl ProcessorConfig {
             commit_min: Duration::from_millis(5),
             commit_interval: Duration::from_millis(20),
             batch_max_events: 40_000,
+            accept_lost_input: false,
             heartbeat: Duration::from_secs(1),
         }
     }
@@ -283,6 +287,7 @@ impl ProcessorConfig {
             commit_interval: self.commit_interval,
             batch_max_events: self.batch_max_events,
             tick_every: self.heartbeat,
+            accept_lost_input: self.accept_lost_input,
             ..StageConfig::new(self.kafka.clone(), stage, &group, &instance)
         }
     }

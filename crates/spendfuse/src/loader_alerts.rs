@@ -50,6 +50,12 @@ fn alert_of(news: &LoaderAlert) -> Alert {
                 "rows of {topic} partition {partition} are not loaded any more: {reason}; see docs/operations.md"
             ),
         ),
+        LoaderAlert::Unreadable(lost) => (
+            AlertKind::UnreadableInput,
+            &lost.topic,
+            format!("{}|{}", lost.partition, lost.from),
+            format!("{lost}; their rows are missing, see spendfuse audit"),
+        ),
         LoaderAlert::BrokenLink {
             topic,
             partition,

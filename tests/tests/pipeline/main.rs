@@ -13,3 +13,4 @@ mod rejects;
 mod take_over;
 mod thin_slice;
 mod throughput;
+mod unreadable;

@@ -56,10 +56,21 @@ fn kafkas_console_tools_and_librdkafkas_default_partitioner_work() {
     );
 }
 
-/// A plain producer of librdkafka: default partitioner, default everything.
+/// Everything that a batch can be compressed with.
+const CODECS: [&str; 5] = ["none", "gzip", "snappy", "lz4", "zstd"];
+
+/// Plain producers of librdkafka, one for each codec: default partitioner, default everything else.
 fn produce_with_defaults(lab: &Lab, records: &[Record]) {
+    let each = records.len().div_ceil(CODECS.len());
+    for (codec, records) in CODECS.iter().zip(records.chunks(each)) {
+        produce_by(lab, codec, records);
+    }
+}
+
+fn produce_by(lab: &Lab, codec: &str, records: &[Record]) {
     let producer: BaseProducer = ClientConfig::new()
         .set("bootstrap.servers", lab.kafka().brokers())
+        .set("compression.type", codec)
         .create()
         .expect("a producer can be made");
     let topic = lab.topic("usage");

@@ -144,7 +144,7 @@ pub fn run(options: &Options) -> Result<ExitCode> {
                 consumer.start(&from_start)?;
             }
             LogEvent::Revoked => consumer.release()?,
-            LogEvent::Nothing | LogEvent::EndOfPartition { .. } => {
+            LogEvent::Nothing | LogEvent::EndOfPartition { .. } | LogEvent::Unreadable { .. } => {
                 ensure!(last_news.elapsed() < PATIENCE, "only {count} events came");
             }
         }

@@ -25,6 +25,8 @@ use crate::error::BusError;
 
 pub(crate) use message::Message;
 
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
+
 /// A topic and one of its partitions.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct TopicPartition {
@@ -54,6 +56,8 @@ pub(crate) struct PollFailure {
     pub(crate) code: RDKafkaErrorCode,
     pub(crate) fatal: bool,
     pub(crate) at: Option<TopicPartition>,
+    /// Offset that it is about; negative where none is.
+    pub(crate) offset: i64,
     pub(crate) reason: String,
 }
 
@@ -77,6 +81,25 @@ impl PollFailure {
                     | Code::InvalidGroupId
                     | Code::Fatal
             )
+    }
+
+    /// The first offset of the batch that it is about, where that cannot be read: its bytes are
+    /// damaged, or compressed in a way that this client does not know.
+    pub(crate) fn unreadable_batch(&self) -> Option<i64> {
+        use RDKafkaErrorCode as Code;
+        let is_about_batch = matches!(
+            self.code,
+            Code::BadMessage | Code::BadCompression | Code::NotImplemented
+        );
+        (is_about_batch && self.at.is_some() && self.offset >= 0).then_some(self.offset)
+    }
+
+    /// The partition that is said to have lost the offset that was asked for. Behind a batch with a
+    /// wrong checksum the client may have made that offset up, see [`crate::unreadable`]: whether
+    /// the position is lost [is asked](Poller::is_gone).
+    pub(crate) fn out_of_range(&self) -> Option<&TopicPartition> {
+        let at = self.at.as_ref()?;
+        (self.code == RDKafkaErrorCode::AutoOffsetReset).then_some(at)
     }
 
     pub(crate) fn into_error(self) -> BusError {
@@ -150,6 +173,22 @@ impl Poller {
             .map_err(request("assigning partitions"))
     }
 
+    /// Whether the log does not have an offset any more (or not yet).
+    pub(crate) fn is_gone(&self, at: &TopicPartition, offset: i64) -> Result<bool, BusError> {
+        let (first, end) = self.bounds(at)?;
+        Ok(!(first..=end).contains(&offset))
+    }
+
+    /// First offset of a log, and the one after its last committed record.
+    pub(crate) fn bounds(&self, at: &TopicPartition) -> Result<(i64, i64), BusError> {
+        self.consumer
+            .fetch_watermarks(&at.topic, at.partition, REQUEST_TIMEOUT)
+            .map_err(request(&format!(
+                "asking for the ends of topic `{}` partition {}",
+                at.topic, at.partition
+            )))
+    }
+
     /// Reads nothing any more, and answers a revocation.
     pub(crate) fn unassign(&self) -> Result<(), BusError> {
         self.consumer
@@ -212,6 +251,7 @@ impl Poller {
         Some(Polled::Failed(PollFailure {
             code,
             fatal,
+            offset: at.as_ref().map_or(-1, |(_, offset)| *offset),
             at: at.map(|(at, _)| at),
             reason,
         }))

@@ -147,7 +147,10 @@ pub(super) fn take_over<L: StageLogic>(
     Ok(slots)
 }
 
-fn starts<'c, P>(config: &'c StageConfig, slots: &[Slot<P>]) -> Vec<(&'c str, i32, Offset)> {
+pub(super) fn starts<'c, P>(
+    config: &'c StageConfig,
+    slots: &[Slot<P>],
+) -> Vec<(&'c str, i32, Offset)> {
     let each = slots.iter().flat_map(|slot| {
         let inputs = config.inputs.iter().zip(&slot.next);
         inputs.map(|(topic, next)| {

@@ -3,6 +3,7 @@
 use crate::error::LogicError;
 use crate::headers::Headers;
 use crate::outputs::Outputs;
+use crate::unreadable::Unreadable;
 
 /// One input record, valid while it is processed.
 #[derive(Debug, Clone, Copy)]
@@ -55,7 +56,7 @@ pub enum RestoreSource {
 /// The state of one partition and what its records do to it.
 ///
 /// Calls come in this order: `restore`* → `restored` → `ready` until it says yes → batches of
-/// `begin` → (`process` | `reject` | `tick`)* → `finish`. After any error, and whenever the
+/// `begin` → (`process` | `reject` | `unreadable` | `tick`)* → `finish`. After any error, and whenever the
 /// partition is taken away, the value is dropped and a new one restored: nothing may survive
 /// outside the changelog.
 pub trait PartitionLogic {
@@ -103,6 +104,13 @@ pub trait PartitionLogic {
     /// # Errors
     /// Any error but a retryable one stops the worker.
     fn reject(&mut self, record: &InputRecord<'_>, reason: &str) -> Result<(), LogicError>;
+
+    /// Takes note of records of the input `topic_index` that no client can read, and that are passed
+    /// by: to tell where they were, and people. It is the batch's only input.
+    ///
+    /// # Errors
+    /// Any error but a retryable one stops the worker.
+    fn unreadable(&mut self, topic_index: usize, lost: &Unreadable) -> Result<(), LogicError>;
 
     /// Time passes. `inputs` says how far each input is processed, asked from the broker and not
     /// remembered.

@@ -17,7 +17,8 @@ use super::position::{POSITION_KEY, Position};
 use crate::config::Isolation;
 use crate::error::BusError;
 use crate::metrics::STAGE_RESTORED_RECORDS;
-use crate::native::{Message, Polled, Poller, request};
+use crate::native::{Message, PollFailure, Polled, Poller, request};
+use crate::unreadable::measure;
 
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 /// How often the group's consumer is polled meanwhile.
@@ -136,9 +137,7 @@ pub(super) fn restore<P: PartitionLogic>(
                 let log = find(&mut logs, at.topic.as_bytes(), at.partition);
                 missing -= usize::from(log.reaches(offset));
             }
-            Polled::Failed(failure) if !failure.is_transient() => {
-                return Err(failure.into_error().into());
-            }
+            Polled::Failed(failure) => check_reading(config, failure)?,
             _ => {}
         }
         if last_kept_alive.elapsed() >= KEEP_ALIVE {
@@ -152,6 +151,21 @@ pub(super) fn restore<P: PartitionLogic>(
     }
     reader.drop_later();
     Ok(())
+}
+
+/// A changelog must be read without gaps.
+fn check_reading(config: &StageConfig, failure: PollFailure) -> Result<(), BusError> {
+    if let (Some(base), Some(at)) = (failure.unreadable_batch(), &failure.at) {
+        let patience = config.max_poll_interval / 3;
+        return match measure(&config.kafka, at, base, patience)? {
+            Some(lost) => Err(BusError::Unreadable(lost)),
+            None => Ok(()),
+        };
+    }
+    if failure.is_transient() {
+        return Ok(());
+    }
+    Err(failure.into_error())
 }
 
 fn report_wait(stage: &str, logs: usize, silence: Duration) {

@@ -1,5 +1,7 @@
 //! One life of a worker: from connecting to an error or the request to stop.
 
+mod lost_input;
+
 use std::time::{Duration, Instant};
 
 use rdkafka::TopicPartitionList;
@@ -13,7 +15,7 @@ use super::clock::LogClock;
 use super::config::StageConfig;
 use super::kept::{Kept, keep};
 use super::logic::{InputProgress, InputState, PartitionLogic, StageLogic};
-use super::membership::{check_failure, keep_alive, taken_over};
+use super::membership::{keep_alive, taken_over};
 use super::observer::{StageEvent, StageObserver};
 use super::position::POSITION_KEY;
 use super::progress::LogEnds;
@@ -158,7 +160,7 @@ impl<L: StageLogic> Worker<'_, L> {
                 Polled::Nothing => self.drained()?,
                 Polled::Assigned(assigned) => self.assigned(assigned)?,
                 Polled::Revoked => self.revoked()?,
-                Polled::Failed(failure) => check_failure(self.config, poller, &failure)?,
+                Polled::Failed(failure) => self.failed(&failure)?,
             }
             // Between batches only: reading the clock for each record would cost as much as a lookup.
             if self.batch.is_empty() && Instant::now() >= self.next_tick {

@@ -55,6 +55,16 @@ pub fn produce_at(
     values: impl IntoIterator<Item = u64>,
 ) {
     let producer = EventProducer::open(kafka, &ProducerOptions::default()).unwrap();
+    send(&producer, topic, partition, values);
+}
+
+/// The same with a producer that is there, in batches of its own.
+pub fn send(
+    producer: &EventProducer,
+    topic: &str,
+    partition: u32,
+    values: impl IntoIterator<Item = u64>,
+) {
     for value in values {
         let value = value.to_string();
         let record = EventRecord {

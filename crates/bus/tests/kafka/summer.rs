@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use spendfuse_bus::{
     BusError, InputProgress, InputRecord, InputState, KafkaConfig, LogicError, Outputs,
-    PartitionLogic, RestoreSource, Shutdown, StageConfig, StageEvent, StageLogic, run_stage,
+    PartitionLogic, RestoreSource, Shutdown, StageConfig, StageEvent, StageLogic, Unreadable,
+    run_stage,
 };
 
 use crate::broker::{create_at, kafka, text};
@@ -99,6 +100,12 @@ impl PartitionLogic for Sum {
 
     fn reject(&mut self, record: &InputRecord<'_>, _reason: &str) -> Result<(), LogicError> {
         self.rejected.push(text(record.value));
+        Ok(())
+    }
+
+    fn unreadable(&mut self, _topic_index: usize, lost: &Unreadable) -> Result<(), LogicError> {
+        let place = format!("{}@{}-{}", lost.topic, lost.from, lost.to);
+        self.rejected.push(place);
         Ok(())
     }
 

@@ -7,9 +7,11 @@ use std::time::{Duration, Instant};
 use metrics::{counter, gauge};
 use spendfuse_bus::{
     InputProgress, InputRecord, LogicError, Outputs, PartitionLogic, RestoreSource, StageLogic,
+    Unreadable,
 };
 use spendfuse_domain::UnixMillis;
 use spendfuse_domain::verdict::Stage;
+use spendfuse_engine::alert::Alert;
 use spendfuse_engine::codec;
 use spendfuse_engine::delta::Deltas;
 use spendfuse_engine::ledger::{Ledger, LedgerConfig, WindowLine, WindowLineKind};
@@ -21,6 +23,7 @@ use crate::publish::Publisher;
 use crate::rows::{LINKS_KEY, RowLinks};
 use crate::tables::Tables;
 use crate::topics::Topics;
+use crate::unreadable;
 
 /// How long a ledger waits for budgets that a meter of another process knows already.
 const BUDGETS_PATIENCE: Duration = Duration::from_secs(2);
@@ -46,6 +49,8 @@ pub struct LedgerPartition {
     seq: u64,
     watermark: Watermark,
     links: RowLinks,
+    /// Alerts of the running batch that are not the ledger's own.
+    alerts: Vec<Alert>,
 }
 
 impl StageLogic for LedgerStage {
@@ -64,6 +69,7 @@ impl StageLogic for LedgerStage {
             seq: 0,
             watermark: Watermark::new(Stage::Ledger, partition, &[&self.topics.deltas]),
             links: RowLinks::default(),
+            alerts: Vec::new(),
         })
     }
 
@@ -163,6 +169,13 @@ impl PartitionLogic for LedgerPartition {
         )))
     }
 
+    /// Nothing that could be mended holds these deltas: the partition goes on, and the chain says at
+    /// the next delta which commits are missing.
+    fn unreadable(&mut self, _topic_index: usize, lost: &Unreadable) -> Result<(), LogicError> {
+        self.alerts.push(unreadable::alert(lost, self.ledger.now()));
+        Ok(())
+    }
+
     fn tick(&mut self, now_millis: i64, inputs: &[InputProgress]) {
         self.watermark.tick(now_millis, inputs);
         self.ledger.advance(self.watermark.complete_to());
@@ -192,6 +205,7 @@ impl PartitionLogic for LedgerPartition {
         publisher.blocklist(&published.blocklist)?;
         publisher.findings(&published.findings)?;
         publisher.alerts(&published.alerts)?;
+        publisher.alerts(&std::mem::take(&mut self.alerts))?;
         let links = &mut self.links;
         publisher.finding_rows(links, &published.findings)?;
         publisher.verdict_rows(links, &published.verdict_changes.iter().collect::<Vec<_>>())?;

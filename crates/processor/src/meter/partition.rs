@@ -5,12 +5,13 @@ use std::sync::Arc;
 use metrics::counter;
 use spendfuse_broken::{Break, is_broken};
 use spendfuse_bus::{
-    InputProgress, InputRecord, LogicError, Outputs, PartitionLogic, RestoreSource,
+    InputProgress, InputRecord, LogicError, Outputs, PartitionLogic, RestoreSource, Unreadable,
 };
 use spendfuse_domain::UnixMillis;
 use spendfuse_domain::event::{Body, Event, RejectReason, Rejection, decode};
 use spendfuse_domain::row::{Origin, SpendRow};
 use spendfuse_domain::verdict::Stage;
+use spendfuse_engine::alert::Alert;
 use spendfuse_engine::book::BudgetBook;
 use spendfuse_engine::meter::{Charge, Counted, Meter, MeterConfig, Rows};
 use spendfuse_pricing::{PriceBook, Pricer};
@@ -24,6 +25,7 @@ use crate::metrics::{EVENTS_CONFLICT, EVENTS_COUNTED, EVENTS_DUPLICATE};
 use crate::rows::{LINKS_KEY, RowLinks};
 use crate::tables::Tables;
 use crate::topics::Topics;
+use crate::unreadable;
 
 /// Row blocks are cut at this size, so that no record of a batch is larger than topics allow.
 const BLOCK_BYTES: usize = 512 * 1024;
@@ -42,6 +44,8 @@ pub struct MeterPartition {
     // The running batch:
     pub(super) handovers: Vec<Handover>,
     pub(super) rejects: Vec<RejectedRecord>,
+    /// Alerts that are not the meter's own.
+    pub(super) alerts: Vec<Alert>,
     tallies: Tallies,
 }
 
@@ -87,6 +91,7 @@ impl MeterPartition {
             },
             handovers: Vec::new(),
             rejects: Vec::new(),
+            alerts: Vec::new(),
             tallies: Tallies::default(),
             config,
             topics,
@@ -235,6 +240,12 @@ impl PartitionLogic for MeterPartition {
 
     fn reject(&mut self, record: &InputRecord<'_>, reason: &str) -> Result<(), LogicError> {
         self.set_aside(record, &Rejection::new(RejectReason::InternalError, reason));
+        Ok(())
+    }
+
+    fn unreadable(&mut self, _topic_index: usize, lost: &Unreadable) -> Result<(), LogicError> {
+        self.rejects.push(RejectedRecord::unreadable(lost));
+        self.alerts.push(unreadable::alert(lost, self.meter.now()));
         Ok(())
     }
 

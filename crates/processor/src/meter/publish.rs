@@ -44,6 +44,7 @@ impl MeterPartition {
         publisher.blocklist(&published.blocklist)?;
         publisher.findings(&published.findings)?;
         publisher.alerts(&published.alerts)?;
+        publisher.alerts(&std::mem::take(&mut self.alerts))?;
         let links = &mut self.rows.links;
         publisher.finding_rows(links, &published.findings)?;
         publisher.verdict_rows(links, &session_verdicts(&published))?;

@@ -1,7 +1,7 @@
 //! Records that are not counted here: handed over to their home partition, or set aside in the DLQ.
 
 use metrics::counter;
-use spendfuse_bus::InputRecord;
+use spendfuse_bus::{InputRecord, Unreadable};
 use spendfuse_domain::UnixMillis;
 use spendfuse_domain::event::{
     MAX_EVENT_BYTES, RejectReason, Rejection, redact, redact_bytes, redact_header,
@@ -24,6 +24,7 @@ const DETAIL: &str = "spendfuse_detail";
 const TOPIC: &str = "spendfuse_topic";
 const PARTITION: &str = "spendfuse_partition";
 const OFFSET: &str = "spendfuse_offset";
+const LAST_OFFSET: &str = "spendfuse_last_offset";
 
 /// On late events that the warehouse does not know: they are counted whatever their age.
 pub const VERIFIED_LATE: &str = "spendfuse_verified_late";
@@ -118,6 +119,28 @@ impl RejectedRecord {
         owned.header(OFFSET, origin.offset.to_string());
         Self {
             reason: rejection.reason,
+            record: owned,
+        }
+    }
+}
+
+impl RejectedRecord {
+    /// The place of records that no client can read: all that is known of them.
+    pub fn unreadable(lost: &Unreadable) -> Self {
+        let mut owned = OwnedRecord {
+            key: None,
+            value: None,
+            headers: Vec::new(),
+        };
+        let reason = RejectReason::InternalError;
+        owned.header(REASON, reason.name());
+        owned.header(DETAIL, lost.to_string());
+        owned.header(TOPIC, lost.topic.as_str());
+        owned.header(PARTITION, lost.partition.to_string());
+        owned.header(OFFSET, lost.from.to_string());
+        owned.header(LAST_OFFSET, (lost.to - 1).to_string());
+        Self {
+            reason,
             record: owned,
         }
     }

@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::time::Duration;
 
-use spendfuse_bus::{BusError, InputRecord, PartitionRange, read_ranges, topic_ranges};
+use spendfuse_bus::{BusError, InputRecord, PartitionRange, Unreadable, read_ranges, topic_ranges};
 
-use super::Failure;
+use super::{Failure, output};
 use crate::settings::Settings;
 
 /// How long a command waits for a broker that does not answer.
@@ -52,13 +52,26 @@ pub fn read_topic(
     })
 }
 
-/// Hands the records of `ranges` to `handler`, until it breaks.
+/// Hands the records of `ranges` to `handler`, until it breaks. Warns of those that cannot be read.
 pub fn read(
     settings: &Settings,
     topic: &str,
     ranges: &[PartitionRange],
     handler: &mut dyn FnMut(&InputRecord<'_>) -> ControlFlow<()>,
 ) -> Result<(), Failure> {
+    for lost in read_around(settings, topic, ranges, handler)? {
+        output::note(format!("warning: {lost}"));
+    }
+    Ok(())
+}
+
+/// Hands the records of `ranges` to `handler`, until it breaks. Returns those that cannot be read.
+pub fn read_around(
+    settings: &Settings,
+    topic: &str,
+    ranges: &[PartitionRange],
+    handler: &mut dyn FnMut(&InputRecord<'_>) -> ControlFlow<()>,
+) -> Result<Vec<Unreadable>, Failure> {
     read_ranges(&settings.kafka(), topic, ranges, PATIENCE, handler)
         .map_err(|error| failure(settings, &error))
 }

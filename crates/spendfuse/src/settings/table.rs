@@ -123,6 +123,11 @@ pub const SETTINGS: &[Setting] = &[
         "events in one batch at most",
     ),
     setting(
+        "processor.accept_lost_input",
+        "false",
+        "true for one start: go on behind input that retention removed before it was counted; the place is noted in the DLQ, and an alert says so",
+    ),
+    setting(
         "processor.heartbeat",
         "1s",
         "how often an idle partition tells how far it has come",

@@ -172,6 +172,7 @@ impl Settings {
             commit_interval: self.duration("processor.commit_interval")?,
             batch_max_events: self.number("processor.batch_max_events")?,
             heartbeat: self.duration("processor.heartbeat")?,
+            accept_lost_input: self.flag("processor.accept_lost_input")?,
             ..defaults
         })
     }

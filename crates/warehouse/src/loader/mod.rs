@@ -17,7 +17,7 @@ mod session;
 use std::sync::Arc;
 use std::time::Duration;
 
-use spendfuse_bus::{BusError, KafkaConfig, Shutdown, Takeovers};
+use spendfuse_bus::{BusError, KafkaConfig, Shutdown, Takeovers, Unreadable};
 
 use crate::client::Warehouse;
 use crate::error::WarehouseError;
@@ -79,6 +79,8 @@ pub enum LoaderAlert {
         /// Why, and what to do.
         reason: StopReason,
     },
+    /// Row blocks cannot be read by any client and were passed by.
+    Unreadable(Unreadable),
     /// Blocks of a writer are missing or come again.
     BrokenLink {
         /// Topic.

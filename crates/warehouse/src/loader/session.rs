@@ -141,6 +141,14 @@ impl Session<'_> {
                     }
                     None
                 }
+                LogEvent::Unreadable { at, lost } => {
+                    if let Some(lane) = self.lanes.get_mut(&at) {
+                        lane.read_to = lane.read_to.max(lost.to);
+                    }
+                    // Which commits are missing is said by the chain at the next block.
+                    (self.alerts)(LoaderAlert::Unreadable(lost));
+                    None
+                }
                 LogEvent::Assigned(partitions) => Some(partitions),
                 LogEvent::Revoked => Some(Vec::new()),
             };

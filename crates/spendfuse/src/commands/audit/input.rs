@@ -4,7 +4,7 @@
 use std::collections::{HashMap, HashSet};
 use std::ops::ControlFlow;
 
-use spendfuse_bus::{InputRecord, PartitionRange, committed_offsets, topic_ranges};
+use spendfuse_bus::{InputRecord, PartitionRange, Unreadable, committed_offsets, topic_ranges};
 use spendfuse_domain::event::{Body, Event, decode};
 use spendfuse_domain::{Nanos, UnixMillis};
 use spendfuse_engine::audit::{
@@ -127,6 +127,7 @@ impl Input {
             unexplained: Vec::new(),
             on_the_way: HashSet::new(),
             differences: Vec::new(),
+            unreadable: Vec::new(),
             is_loader_behind,
             waiting_for_loader: 0,
         };
@@ -180,6 +181,7 @@ struct Reading<'a> {
     unexplained: Vec<WithoutRow>,
     on_the_way: HashSet<Place>,
     differences: Vec<(Place, Difference)>,
+    unreadable: Vec<Unreadable>,
     is_loader_behind: bool,
     waiting_for_loader: u64,
 }
@@ -190,7 +192,7 @@ impl Reading<'_> {
         let mut without_row = Vec::new();
         let mut failed = Ok(());
         let topic = &self.context.topics.usage;
-        kafka::read(self.context.settings, topic, ranges, &mut |record| {
+        let missed = kafka::read_around(self.context.settings, topic, ranges, &mut |record| {
             let row = rows.remove(&(record.partition, record.offset));
             match self.take(record, row) {
                 Ok(event) => without_row.extend(event),
@@ -202,6 +204,9 @@ impl Reading<'_> {
             ControlFlow::Continue(())
         })?;
         failed?;
+        // Rows of events that were counted before their batch was damaged.
+        rows.retain(|place, _| !missed.iter().any(|lost| is_within(*place, lost)));
+        self.unreadable.extend(missed);
         for (place, found) in rows {
             let detail = format!("there is no event at usage {}@{}", place.0, place.1);
             self.not_from_input(place, &found.row, detail);
@@ -490,12 +495,19 @@ impl Reading<'_> {
                 "{on_the_way} events are on the way to their home partition"
             )));
         }
+        for lost in &self.unreadable {
+            notes.push(Note::new(format!("not comparable: {lost}")));
+        }
         for version in self.books.unknown() {
             notes.push(Note::new(format!(
                 "costs of rows by price book {version}: not comparable, it is neither in the prices topic nor in this program"
             )));
         }
     }
+}
+
+fn is_within((partition, offset): Place, lost: &Unreadable) -> bool {
+    partition == lost.partition && (lost.from..lost.to).contains(&offset)
 }
 
 fn place_in(record: &InputRecord<'_>, partition: &str, offset: &str) -> Option<Place> {
