@@ -271,3 +271,66 @@ fn a_price_that_is_set_is_in_force_for_events_and_for_sql() {
         (&json!(false), &json!(version))
     );
 }
+
+#[test]
+fn what_an_alert_names_can_be_given_a_price_as_it_stands_there() {
+    let lab = Lab::new("cli_unpriced");
+    let _processor = lab.processor("1");
+    let models = [
+        ("", "gpt-99-ultra"),
+        ("", "frob/nicate-9"),
+        ("acme", "house-model-9"),
+        ("a/b", "model-9"),
+        (" Acme Two ", "-model-8"),
+    ];
+    let events = models
+        .iter()
+        .enumerate()
+        .map(|(number, (provider, model))| {
+            let mut event = event(&format!("unpriced-{number}"), "c-1");
+            event["data"]["provider"] = json!(provider);
+            event["data"]["model"] = json!(model);
+            event.to_string()
+        });
+    let file = lab.file("unpriced.ndjson");
+    fs::write(&file, events.collect::<Vec<_>>().join("\n")).unwrap();
+    lab.must(&["ingest", file.to_str().unwrap()]);
+    let subjects = eventually("every model has its alert", WAIT, || {
+        let alerts = lab.read("alerts");
+        let alerts = alerts.iter().filter_map(|record| record.value.as_deref());
+        let alerts = alerts.map(|value| serde_json::from_slice::<Value>(value).unwrap());
+        let unpriced = alerts.filter(|alert| alert["kind"] == "unpriced_model");
+        let subjects = unpriced.map(|alert| alert["subject"].as_str().unwrap().to_owned());
+        let subjects: std::collections::BTreeSet<String> = subjects.collect();
+        match subjects.len() == models.len() {
+            true => Ok(subjects),
+            false => Err(format!("{subjects:?}")),
+        }
+    });
+    for subject in &subjects {
+        lab.must(&["prices", "set", subject, "input=1.00", "output=1.00"]);
+    }
+    for (provider, model) in models {
+        let provider = format!("--provider={provider}");
+        let model = format!("--model={model}");
+        let cost = [
+            "prices",
+            "cost",
+            &provider,
+            &model,
+            "--from-topic",
+            "--json",
+        ];
+        let usage = ["--usage", r#"{"input_tokens":1000000}"#];
+        let cost = answer(&lab.must(&[&cost[..], &usage[..]].concat()));
+        let found = (&cost["cost_usd"], &cost["priced"]);
+        assert_eq!(
+            found,
+            (&json!("1.00"), &json!("book")),
+            "{provider} {model}: {cost}"
+        );
+    }
+    let bare = lab.run(&["prices", "set", "gpt-99-ultra", "input=1.00"]);
+    assert_eq!(bare.code, Some(2));
+    assert!(bare.stderr.contains("or /gpt-99-ultra"), "{bare:?}");
+}

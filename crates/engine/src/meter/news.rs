@@ -12,7 +12,7 @@ impl Meter {
         if flags.contains(Flags::UNPRICED) {
             let subject = format!("{}/{}", attribution.provider, attribution.model);
             let message = format!(
-                "model {subject} has no price, or none for a unit that it was charged for; what is missing is charged at a ceiling until it is set (spendfuse prices set)"
+                "model {subject} has no price, or none for a unit that it was charged for; what is missing is charged at a ceiling until it is set (spendfuse prices set {subject} …)"
             );
             self.tell_once(
                 AlertKind::UnpricedModel,

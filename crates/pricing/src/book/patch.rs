@@ -67,9 +67,10 @@ impl PriceBook {
 }
 
 fn apply(draft: &mut BookDraft, change: &Change) {
+    // As calls are looked up: without blanks around them.
     let name = |provider: &str, model: &str| {
-        let provider = provider::canonical(provider).into_owned();
-        (provider, model.to_owned())
+        let provider = provider::canonical(provider.trim()).into_owned();
+        (provider, model.trim().to_owned())
     };
     match change {
         Change::SetRate {

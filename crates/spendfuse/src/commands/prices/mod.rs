@@ -43,7 +43,7 @@ enum Action {
     Diff(diff::DiffArgs),
     /// Change rates: a new version, made of the one in force and the changes
     #[command(
-        after_help = "Examples:\n  spendfuse prices set openai/gpt-4o input=2.50 output=10.00\n  spendfuse prices set acme/house-model input=0.10 output=0.40 output:batch=0.20\n  spendfuse prices set openai/gpt-4o input:flex=none\n\nAmounts are US dollars per million tokens, or per unit. Rates are named as in `prices show`."
+        after_help = "Examples:\n  spendfuse prices set openai/gpt-4o input=2.50 output=10.00\n  spendfuse prices set acme/house-model input=0.10 output=0.40 output:batch=0.20\n  spendfuse prices set /gpt-99 input=1.00 output=4.00\n  spendfuse prices set openai/gpt-4o input:flex=none\n\nAmounts are US dollars per million tokens, or per unit. Rates are named as in `prices show`."
     )]
     Set(set::SetArgs),
     /// Show what a call costs, line by line; needs no Kafka

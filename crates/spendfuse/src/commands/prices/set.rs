@@ -16,8 +16,8 @@ use crate::settings::Settings;
 
 #[derive(Args, Debug)]
 pub struct SetArgs {
-    /// Whose rates, as in openai/gpt-4o
-    #[arg(value_name = "PROVIDER/MODEL")]
+    /// Whose rates, as in openai/gpt-4o or as an alert names it; /gpt-99 where calls name no provider
+    #[arg(value_name = "PROVIDER/MODEL", allow_hyphen_values = true)]
     model: String,
     /// Rates: input=2.50, cache_read=1.25, output:batch=5, input>200000=5, images=0.04; `none` removes
     #[arg(value_name = "RATE=AMOUNT", required = true)]
@@ -37,16 +37,7 @@ pub struct SetArgs {
 }
 
 pub fn run(settings: &Settings, args: &SetArgs) -> Result<ExitCode, Failure> {
-    let Some((provider, model)) = args
-        .model
-        .split_once('/')
-        .filter(|(provider, model)| !provider.is_empty() && !model.is_empty())
-    else {
-        return Err(Failure::usage(format!(
-            "{}: write PROVIDER/MODEL, such as openai/gpt-4o",
-            args.model
-        )));
-    };
+    let (provider, model) = whose(&args.model)?;
     let changes: Result<Vec<Change>, Failure> = args
         .rates
         .iter()
@@ -85,6 +76,20 @@ pub fn run(settings: &Settings, args: &SetArgs) -> Result<ExitCode, Failure> {
         )),
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Provider and model of a name. The provider may be empty, as in the alert about a call that names
+/// none.
+fn whose(name: &str) -> Result<(&str, &str), Failure> {
+    let split = name.split_once('/');
+    split
+        .filter(|(_, model)| !model.trim().is_empty())
+        .ok_or_else(|| {
+            let bare = name.trim_matches('/');
+            Failure::usage(format!(
+                "{name}: write PROVIDER/MODEL, such as openai/{bare}, or /{bare} where calls name no provider"
+            ))
+        })
 }
 
 fn change(provider: &str, model: &str, text: &str) -> Result<Change, Failure> {
