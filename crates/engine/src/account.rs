@@ -245,7 +245,7 @@ impl Account {
             .filter(|published| published.expires_at.is_none_or(|end| end > now))
     }
 
-    /// When the state must be published, as the contract's section 2 says.
+    /// When the state must be published, as `docs/formats/blocklist.md` says.
     pub fn due(
         &self,
         compiled: &CompiledBudget,

@@ -68,7 +68,7 @@ impl Entry {
     /// Reads the value of `key`.
     ///
     /// # Errors
-    /// [`GuardError::Entry`] where it is not the JSON of the contract's section 2.
+    /// [`GuardError::Entry`] where it is not the JSON of `docs/formats/blocklist.md`.
     pub(crate) fn parse(key: &str, value: &[u8]) -> Result<Self, GuardError> {
         let bad = |detail: String| GuardError::Entry {
             key: key.to_owned(),

@@ -8,6 +8,7 @@ mod check;
 mod health;
 mod intake;
 mod long_answers;
+mod openapi;
 mod query;
 mod request;
 mod spending;
@@ -118,8 +119,9 @@ pub fn router(sidecar: Arc<Sidecar>, demands_token: bool) -> Router {
         .route("/healthz", get(health::healthz))
         .route("/readyz", get(health::readyz))
         .route("/metrics", get(health::metrics))
+        .route("/openapi.json", get(openapi::openapi))
         .fallback(async || {
-            let message = "no such path; the API is described in the contract, section 5";
+            let message = "no such path; GET /openapi.json describes them all";
             ApiError::new("not_found", message).response(StatusCode::NOT_FOUND)
         })
         .method_not_allowed_fallback(async || {

@@ -6,6 +6,7 @@ mod authz;
 mod checks;
 mod hostile;
 mod listeners;
+mod openapi;
 mod questions;
 mod support;
 mod usage;

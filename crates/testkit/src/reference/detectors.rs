@@ -1,4 +1,4 @@
-//! The detectors of the contract's section 3, judged anew at each step from the lane's whole past.
+//! The detectors of `docs/formats/findings.md`, judged anew at each step from the lane's whole past.
 
 use spendfuse_domain::finding::{Detector, DetectorRule, DetectorRules, RateBasis};
 use spendfuse_domain::{Body, Severity, UnixMillis};

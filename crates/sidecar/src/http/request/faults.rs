@@ -148,9 +148,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_known_fields_are_the_dimensions_and_the_rest() {
+    fn the_known_fields_are_the_dimensions_and_those_of_the_schema() {
         let dimensions: Vec<_> = Dimension::FIXED.iter().map(Dimension::name).collect();
         assert_eq!(dimensions[..], FIELDS[..dimensions.len()]);
+        let schema = include_str!("../../../../../schemas/check-request.schema.json");
+        let schema: serde_json::Value = serde_json::from_str(schema).unwrap();
+        let published = schema["properties"].as_object().unwrap().keys();
+        let mut published: Vec<&str> = published.map(String::as_str).collect();
+        let mut known = FIELDS;
+        published.sort_unstable();
+        known.sort_unstable();
+        assert_eq!(published, known);
     }
 
     #[test]
