@@ -87,13 +87,16 @@ pub struct SidecarConfig {
     pub source: String,
     /// Partitions of the stage topics.
     pub partitions: u32,
+    /// An event older than this is late: it goes to the DLQ. As the meter has it, milliseconds.
+    pub dedupe_horizon_millis: i64,
     /// State older than this is stale.
     pub stale_after: Duration,
     /// What happens to checks before the replica has caught up.
     pub cold_start: ColdStart,
     /// HTTP status of a call that `/v1/authz` refuses, where the gateway does not say another.
     pub refusal_status: RefusalStatus,
-    /// Questions with unknown fields or without a workspace are refused instead of warned about.
+    /// Questions with unknown fields or without a workspace, and events with unknown fields, are
+    /// refused instead of warned about.
     pub strict: bool,
     /// How long the broker may take to acknowledge events before they go to the spool.
     pub ack_timeout: Duration,
@@ -119,6 +122,7 @@ impl SidecarConfig {
             default_workspace: String::new(),
             source: "sidecar".to_owned(),
             partitions,
+            dedupe_horizon_millis: 24 * 60 * 60 * 1000,
             stale_after: Duration::from_secs(10),
             cold_start: ColdStart::Allow,
             refusal_status: RefusalStatus::default(),

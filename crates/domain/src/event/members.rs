@@ -2,6 +2,8 @@
 //! what stands here, and [redaction](super::redact()) keeps it. A member that is not here is neither
 //! read nor kept.
 
+use crate::spelling::closest;
+
 /// What of a known member's value is kept of an event's bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kept {
@@ -28,8 +30,8 @@ macro_rules! known_members {
         }
 
         impl $table {
-            /// Every name, in the order of the table.
-            pub(super) const NAMES: &'static [&'static str] = &[$($name,)*];
+            /// Every member, in the order of the table.
+            pub(super) const ALL: &'static [Self] = &[$(Self::$member,)*];
 
             #[inline]
             pub(super) fn named(name: &str) -> Option<Self> {
@@ -40,7 +42,9 @@ macro_rules! known_members {
             }
 
             pub(super) fn name(self) -> &'static str {
-                Self::NAMES[self as usize]
+                match self {
+                    $(Self::$member => $name,)*
+                }
             }
 
             pub(super) fn kept(self) -> Kept {
@@ -115,4 +119,25 @@ known_members! {
         Completion = "completion", Presence;
         Content = "content", Presence;
     }
+}
+
+/// The known member that `path` is probably meant to be, as [`RemovedMembers`] names it: `customer`
+/// for `data.custommer`. Members of which nothing is kept are never meant.
+///
+/// [`RemovedMembers`]: super::RemovedMembers
+pub fn member_meant(path: &str) -> Option<&'static str> {
+    let keeps = |kept: Kept| kept != Kept::Presence;
+    let known: Vec<&'static str> = match path.strip_prefix("data.") {
+        Some(_) => DataMember::ALL
+            .iter()
+            .filter(|member| keeps(member.kept()))
+            .map(|member| member.name())
+            .collect(),
+        None => EnvelopeMember::ALL
+            .iter()
+            .filter(|member| keeps(member.kept()))
+            .map(|member| member.name())
+            .collect(),
+    };
+    closest(path.strip_prefix("data.").unwrap_or(path), &known)
 }

@@ -28,6 +28,7 @@ pub mod usage_format;
 pub use decode::{REVENUE_TYPE, SESSION_END_TYPE, USAGE_TYPE, decode, decode_thoroughly};
 pub use encode::{EnvelopeDefaults, complete, encode};
 pub use flags::Flags;
+pub use members::member_meant;
 pub use redact::{Redacted, RemovedMembers, redact, redact_bytes, redact_header};
 pub use reject::{RejectReason, Rejection};
 pub use usage_format::UsageFormat;

@@ -24,11 +24,13 @@ use axum::routing::{any, get, post};
 use serde::Serialize;
 use spendfuse_guard::Guard;
 
+pub(crate) use request::shown;
+
 use crate::clock::Clock;
 use crate::config::SidecarConfig;
 use crate::delivery::Delivery;
 use crate::prices::Prices;
-use crate::usage::post_usage;
+use crate::usage::{Recent, post_usage};
 pub use browsers::refuse_browsers;
 use intake::{BodyRules, Intake};
 
@@ -44,6 +46,7 @@ pub struct Sidecar {
     pub(crate) guard: Guard,
     pub(crate) prices: Prices,
     pub(crate) delivery: Delivery,
+    pub(crate) recent: Recent,
     pub(crate) metrics: MetricsText,
     pub(crate) clock: Clock,
     intake: Intake,
@@ -77,6 +80,7 @@ impl Sidecar {
             guard,
             prices,
             delivery,
+            recent: Recent::default(),
             metrics,
             clock,
             intake,

@@ -1,7 +1,7 @@
 //! `/v1/usage`: what is accepted is safe, whatever the broker does.
 
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::support::{assert_conforms, bench, call, config, small_spool};
 use axum::body::Body;
@@ -66,6 +66,13 @@ async fn bad_events_are_named_and_the_good_ones_kept() {
     assert_eq!(bench.sink.ids(), ["r-1", "r-3", "r-4", "r-5"]);
 }
 
+/// A time by this machine's clock, as an event has it.
+fn hours_ago(hours: i64) -> String {
+    let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+    let now = UnixMillis(since_1970.as_millis() as i64);
+    now.plus(-hours * 3_600_000).to_string()
+}
+
 /// An event with what was said wherever apps put it; 42 is the customer.
 fn talkative(id: &str) -> Value {
     let mut event = call(id);
@@ -95,7 +102,7 @@ async fn prompts_reach_neither_the_topic_nor_the_spool() {
     data["workspace"] = json!("acme");
     let enveloped = json!({
         "specversion": "1.0", "type": "spendfuse.usage", "source": "app", "id": "r-2",
-        "time": "2026-11-01T00:00:00Z", "prompt": "my secret", "data": data,
+        "time": hours_ago(1), "prompt": "my secret", "data": data,
     });
     let batch = json!([talkative("r-1"), enveloped]);
     let answer = bench.post("/v1/usage", batch.to_string()).await;
@@ -198,4 +205,141 @@ async fn an_event_without_a_session_is_at_home_by_its_identity() {
     let decoded = decode(&taken[0].value, &[], UnixMillis(i64::MAX)).unwrap();
     assert_eq!(taken[0].partition, decoded.home(4));
     assert_eq!(routing::partition_of(&taken[0].key, 4), decoded.home(4));
+}
+
+fn at(id: &str, hours: i64) -> Value {
+    let mut event = call(id);
+    event["time"] = json!(hours_ago(hours));
+    event
+}
+
+#[tokio::test]
+async fn what_will_not_be_counted_is_not_shown_with_a_cost() {
+    let bench = bench(config(), None);
+    let batch = json!([at("old", 25), at("recent", 23)]);
+    let answer = bench.post("/v1/usage", batch.to_string()).await;
+    assert_eq!(answer.status, StatusCode::ACCEPTED, "{}", answer.json);
+    assert_conforms("usage-response", &answer.json);
+    assert_eq!(answer.json["accepted"], 1);
+    assert_eq!(answer.json["late"], 1);
+    let late = &answer.json["results"][0];
+    assert_eq!(
+        (&late["status"], &late["counted"], &late["reason"]),
+        (&json!("late"), &json!(false), &json!("late"))
+    );
+    assert_eq!(late.get("cost_usd").or(late.get("budgets")), None);
+    let detail = late["detail"].as_str().unwrap();
+    assert!(
+        detail.contains("dlq replay --reason late --verify"),
+        "{detail}"
+    );
+    assert_eq!(answer.json["results"][1]["status"], "accepted");
+    // It goes on its way all the same: to the DLQ, from where it can be counted.
+    assert_eq!(bench.sink.ids(), ["old", "recent"]);
+    let only = bench.post("/v1/usage", at("old", 25).to_string()).await;
+    assert_eq!(only.status, StatusCode::ACCEPTED);
+
+    let shorter = spendfuse_sidecar::SidecarConfig {
+        dedupe_horizon_millis: 3_600_000,
+        ..config()
+    };
+    let bench = crate::support::bench(shorter, None);
+    let answer = bench.post("/v1/usage", at("two", 2).to_string()).await;
+    assert_eq!(answer.json["results"][0]["status"], "late");
+}
+
+#[tokio::test]
+async fn who_shares_an_identity_is_told() {
+    let bench = bench(config(), None);
+    let first = bench.post("/v1/usage", call("r-1").to_string()).await;
+    assert_eq!(first.json["results"][0]["status"], "accepted");
+    let again = bench.post("/v1/usage", call("r-1").to_string()).await;
+    assert_conforms("usage-response", &again.json);
+    assert_eq!(again.json["results"][0]["status"], "duplicate");
+    assert_eq!(again.json["duplicates"], 1);
+    let mut other = call("r-1");
+    other["usage"]["input_tokens"] = json!(7);
+    let conflict = bench.post("/v1/usage", other.to_string()).await;
+    assert_eq!(conflict.status, StatusCode::ACCEPTED);
+    assert_conforms("usage-response", &conflict.json);
+    let result = &conflict.json["results"][0];
+    assert_eq!(result["status"], "conflict");
+    assert_eq!(
+        (&result["counted"], result.get("cost_usd")),
+        (&json!(false), None)
+    );
+    assert!(
+        result["detail"]
+            .as_str()
+            .unwrap()
+            .contains("x-spendfuse-source")
+    );
+
+    // With a source of its own it is another event.
+    let request = || {
+        Request::post("/v1/usage")
+            .header("content-type", "application/json")
+            .header("x-spendfuse-source", "billing")
+    };
+    let answer = bench
+        .ask(request().body(Body::from(other.to_string())).unwrap())
+        .await;
+    let result = &answer.json["results"][0];
+    assert_eq!(
+        (&result["status"], &result["source"]),
+        (&json!("accepted"), &json!("billing"))
+    );
+    // The event's own source stands before the header's.
+    other["source"] = json!("own");
+    let answer = bench
+        .ask(request().body(Body::from(other.to_string())).unwrap())
+        .await;
+    assert_eq!(answer.json["results"][0]["source"], "own");
+
+    // Within one request, too; and what was not made safe was not taken.
+    let batch = json!([call("r-2"), call("r-2")]);
+    bench.sink.away.store(true, Ordering::SeqCst);
+    let refused = bench.post("/v1/usage", batch.to_string()).await;
+    assert_eq!(refused.status, StatusCode::SERVICE_UNAVAILABLE);
+    bench.sink.away.store(false, Ordering::SeqCst);
+    let answer = bench.post("/v1/usage", batch.to_string()).await;
+    assert_eq!(answer.json["results"][0]["status"], "accepted");
+    assert_eq!(answer.json["results"][1]["status"], "duplicate");
+}
+
+#[tokio::test]
+async fn unknown_members_are_told_and_a_strict_sidecar_refuses_them() {
+    let mut event = call("r-1");
+    event["custommer"] = json!("c-1");
+    event["usage"]["anything"] = json!(5);
+    let bench = bench(config(), None);
+    let answer = bench.post("/v1/usage", event.to_string()).await;
+    assert_eq!(answer.status, StatusCode::ACCEPTED);
+    assert_conforms("usage-response", &answer.json);
+    let warnings = answer.json["results"][0]["warnings"].as_array().unwrap();
+    assert_eq!(
+        warnings[0]["message"],
+        "`data.custommer` is unknown and was removed; did you mean `customer`?"
+    );
+    assert_eq!(warnings.len(), 1);
+    for number in 0..20 {
+        event[format!("\u{1b}[2J{number}")] = json!("x");
+    }
+    let answer = bench.post("/v1/usage", event.to_string()).await;
+    let warnings = answer.json["results"][0]["warnings"].as_array().unwrap();
+    assert_eq!(warnings.len(), 9);
+    assert_eq!(warnings[8]["message"], "13 more members are unknown");
+    assert!(!answer.json.to_string().contains("\\u001b"));
+
+    let strict = spendfuse_sidecar::SidecarConfig {
+        strict: true,
+        ..config()
+    };
+    let bench = crate::support::bench(strict, None);
+    let batch = json!([event, call("r-2")]);
+    let answer = bench.post("/v1/usage", batch.to_string()).await;
+    assert_eq!(answer.status, StatusCode::BAD_REQUEST);
+    assert_conforms("usage-response", &answer.json);
+    assert_eq!(answer.json["results"][0]["reason"], "unknown_field");
+    assert_eq!(bench.sink.ids(), ["r-2"]);
 }

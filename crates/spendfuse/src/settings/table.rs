@@ -178,6 +178,11 @@ pub const SETTINGS: &[Setting] = &[
         "workspace of usage events that name none",
     ),
     setting(
+        "sidecar.source",
+        "sidecar",
+        "source of usage events that name none, and come without header x-spendfuse-source",
+    ),
+    setting(
         "sidecar.spool_dir",
         "",
         "folder for events that the broker cannot take; empty = no spool",
@@ -205,7 +210,7 @@ pub const SETTINGS: &[Setting] = &[
     setting(
         "sidecar.strict",
         "false",
-        "refuse checks with unknown fields or without a workspace instead of warning",
+        "refuse checks with unknown fields or without a workspace, and events with unknown fields, instead of warning",
     ),
     setting(
         "sidecar.url",

@@ -269,6 +269,8 @@ impl Settings {
             unix_socket: self.given("sidecar.socket").map(Into::into),
             token: Token::new(self.text("sidecar.token")),
             default_workspace: self.text("sidecar.default_workspace").to_owned(),
+            source: self.text("sidecar.source").to_owned(),
+            dedupe_horizon_millis: self.dedupe_horizon_millis()?,
             stale_after: self.duration("sidecar.stale_after")?,
             cold_start,
             refusal_status,

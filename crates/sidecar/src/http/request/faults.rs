@@ -137,7 +137,7 @@ pub(super) fn refused(faults: &[Fault]) -> ApiError {
 }
 
 /// A name from outside as it may be shown: short, and without control characters.
-pub(super) fn shown(name: &str) -> String {
+pub(crate) fn shown(name: &str) -> String {
     let end = name.floor_char_boundary(LONGEST_NAME);
     let cut = if end < name.len() { "…" } else { "" };
     format!("{}{cut}", name[..end].escape_debug())

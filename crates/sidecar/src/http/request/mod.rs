@@ -21,6 +21,7 @@ use super::{ApiError, Sidecar};
 use estimate::Estimate;
 use faults::Unknown;
 
+pub(crate) use faults::shown;
 pub(super) use query::Author;
 
 /// The input of `/v1/check`, `/v1/authz` and `/v1/state`. Null is absent.

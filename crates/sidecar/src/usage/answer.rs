@@ -1,0 +1,120 @@
+//! What `POST /v1/usage` answers.
+
+use serde::Serialize;
+use spendfuse_domain::event::{RemovedMembers, member_meant};
+use spendfuse_guard::Warning;
+
+use crate::http::{ApiError, shown};
+
+/// Unknown members that are told one by one; more are only counted.
+const MOST_NAMED: usize = 8;
+
+/// The answer.
+#[derive(Debug, Default, Serialize)]
+pub(super) struct UsageResponse {
+    pub(super) accepted: usize,
+    #[serde(skip_serializing_if = "is_zero")]
+    pub(super) late: usize,
+    #[serde(skip_serializing_if = "is_zero")]
+    pub(super) duplicates: usize,
+    #[serde(skip_serializing_if = "is_zero")]
+    pub(super) conflicts: usize,
+    pub(super) rejected: usize,
+    pub(super) results: Vec<EventResult>,
+    /// Why the others are not safe (503).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) error: Option<ApiError>,
+}
+
+fn is_zero(count: &usize) -> bool {
+    *count == 0
+}
+
+/// What became of one event, in the order of the body.
+#[derive(Debug, Serialize)]
+pub(super) struct EventResult {
+    pub(super) index: usize,
+    /// The event's id, where it could be read.
+    pub(super) id: Option<String>,
+    #[serde(flatten)]
+    pub(super) outcome: Outcome,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(super) warnings: Vec<Warning>,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(tag = "status", rename_all = "snake_case")]
+pub(super) enum Outcome {
+    /// It will be counted.
+    Accepted(Accepted),
+    /// It goes to the DLQ.
+    Late(NotCounted),
+    /// It is counted by an earlier sending.
+    Duplicate(NotCounted),
+    /// An earlier event of its identity stands.
+    Conflict(NotCounted),
+    Rejected {
+        reason: &'static str,
+        detail: String,
+    },
+}
+
+#[derive(Debug, Serialize)]
+pub(super) struct Accepted {
+    pub(super) source: String,
+    /// What the call costs by the price book in force here; null where it is not a call.
+    pub(super) cost_usd: Option<String>,
+    pub(super) priced: Option<&'static str>,
+    pub(super) flags: Vec<&'static str>,
+    /// Budgets that it counts against.
+    pub(super) budgets: Vec<String>,
+}
+
+/// An event that is kept, and that this sending of it does not count.
+#[derive(Debug, Serialize)]
+pub(super) struct NotCounted {
+    pub(super) source: String,
+    pub(super) counted: bool,
+    /// Reason in the DLQ, where it goes there.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) reason: Option<&'static str>,
+    /// Why, and what to do.
+    pub(super) detail: String,
+}
+
+impl UsageResponse {
+    pub(super) fn add(&mut self, result: EventResult) {
+        let count = match result.outcome {
+            Outcome::Accepted(_) => &mut self.accepted,
+            Outcome::Late(_) => &mut self.late,
+            Outcome::Duplicate(_) => &mut self.duplicates,
+            Outcome::Conflict(_) => &mut self.conflicts,
+            Outcome::Rejected { .. } => &mut self.rejected,
+        };
+        *count += 1;
+        self.results.push(result);
+    }
+}
+
+/// One warning for each unknown member.
+pub(super) fn unknown_members(removed: &RemovedMembers) -> Vec<Warning> {
+    let warning = |message| Warning::new("unknown_field", "warning", message);
+    let named = removed.names.iter().take(MOST_NAMED);
+    let mut warnings: Vec<Warning> = named
+        .map(|path| {
+            let name = match &**path {
+                "" => "a member with a long name".to_owned(),
+                path => format!("`{}`", shown(path)),
+            };
+            let meant = member_meant(path);
+            let meant =
+                meant.map_or_else(String::new, |meant| format!("; did you mean `{meant}`?"));
+            warning(format!("{name} is unknown and was removed{meant}"))
+        })
+        .collect();
+    let more = removed.count.saturating_sub(MOST_NAMED as u64);
+    if more > 0 {
+        warnings.push(warning(format!("{more} more members are unknown")));
+    }
+    warnings
+}

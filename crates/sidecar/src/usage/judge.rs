@@ -1,0 +1,190 @@
+//! What becomes of each event, as far as a sidecar can know: judged as the meter will judge it.
+
+use std::collections::HashMap;
+
+use metrics::counter;
+use spendfuse_domain::Identity;
+use spendfuse_domain::event::{
+    EnvelopeDefaults, Event, RejectReason, Rejection, complete, decode, redact,
+};
+use spendfuse_domain::row::PriceBasis;
+use spendfuse_guard::{CheckRequest, Warning};
+
+use super::answer::{Accepted, NotCounted, Outcome, unknown_members};
+use super::recent::{Before, compared};
+use crate::delivery::Unsafe;
+use crate::http::Sidecar;
+use crate::metrics::MEMBERS_REMOVED;
+use crate::spool::SpooledEvent;
+
+/// The events of one request.
+pub(super) struct Judging<'s> {
+    sidecar: &'s Sidecar,
+    defaults: EnvelopeDefaults<'s>,
+    outgoing: Vec<SpooledEvent>,
+    /// Content hashes of those that will be counted.
+    fresh: HashMap<Identity, u32>,
+}
+
+/// Why an event is not taken.
+pub(super) struct Refusal {
+    pub(super) reason: &'static str,
+    pub(super) detail: String,
+}
+
+impl From<Rejection> for Refusal {
+    fn from(rejection: Rejection) -> Self {
+        Self {
+            reason: rejection.reason.name(),
+            detail: rejection.detail,
+        }
+    }
+}
+
+impl<'s> Judging<'s> {
+    /// `source` is that of bare events which name none.
+    pub(super) fn new(sidecar: &'s Sidecar, source: &'s str) -> Self {
+        Self {
+            sidecar,
+            defaults: EnvelopeDefaults {
+                source,
+                workspace: &sidecar.config.default_workspace,
+                now: sidecar.clock.now().wall,
+            },
+            outgoing: Vec::new(),
+            fresh: HashMap::new(),
+        }
+    }
+
+    /// Judges one event and makes it ready to be sent; its id. What its sender should know beyond
+    /// that goes into `warnings`, of a refused event too.
+    ///
+    /// Only an event that this sidecar would refuse is not sent: late ones, duplicates and conflicts
+    /// are, because the meter alone knows what it has counted.
+    pub(super) fn take(
+        &mut self,
+        event: &[u8],
+        warnings: &mut Vec<Warning>,
+    ) -> Result<(String, Outcome), Refusal> {
+        let whole = complete(event, &self.defaults)?;
+        // Prompts never enter: neither the spool nor the topic.
+        let kept = redact(&whole, &[]);
+        *warnings = unknown_members(&kept.removed);
+        let decoded = decode(&whole, &[], self.defaults.now)?;
+        if self.sidecar.config.strict
+            && let Some(first) = warnings.first()
+        {
+            return Err(Refusal {
+                reason: "unknown_field",
+                detail: format!("{} (sidecar.strict refuses this)", first.message),
+            });
+        }
+        let outcome = self.judge(&decoded)?;
+        counter!(MEMBERS_REMOVED).increment(kept.removed.count);
+        let key = match decoded.session_key() {
+            Some(key) => key.as_bytes().to_vec(),
+            None => decoded.identity.0.to_be_bytes().to_vec(),
+        };
+        self.outgoing.push(SpooledEvent {
+            partition: decoded.home(self.sidecar.config.partitions),
+            key,
+            value: kept.value.into_owned(),
+        });
+        Ok((decoded.id.to_string(), outcome))
+    }
+
+    fn judge(&mut self, event: &Event<'_>) -> Result<Outcome, Refusal> {
+        let horizon = self.sidecar.config.dedupe_horizon_millis;
+        let not_counted = |reason, detail| NotCounted {
+            source: event.source.to_string(),
+            counted: false,
+            reason,
+            detail,
+        };
+        // The meter's rule. Its clock is the broker's, and it may look later.
+        if self.defaults.now.since(event.time) > horizon {
+            let reason = RejectReason::Late.name();
+            return Ok(Outcome::Late(not_counted(
+                Some(reason),
+                late_detail(event, horizon),
+            )));
+        }
+        let accepted = accept(self.sidecar, event)?;
+        match self.before(event) {
+            None => {
+                self.fresh.insert(event.identity, event.content);
+                Ok(Outcome::Accepted(accepted))
+            }
+            Some(Before::Same) => {
+                let detail = "this event was sent before; it is counted once";
+                Ok(Outcome::Duplicate(not_counted(None, detail.to_owned())))
+            }
+            Some(Before::Other) => Ok(Outcome::Conflict(not_counted(None, conflict_detail(event)))),
+        }
+    }
+
+    /// What was taken under the event's identity before, as far as it is known here.
+    fn before(&self, event: &Event<'_>) -> Option<Before> {
+        if let Some(first) = self.fresh.get(&event.identity) {
+            return Some(compared(*first, event.content));
+        }
+        let horizon = self.sidecar.config.dedupe_horizon_millis;
+        let since = self.defaults.now.plus(-horizon);
+        self.sidecar
+            .recent
+            .before(event.identity, event.content, since)
+    }
+
+    /// Returns when all events are safe.
+    pub(super) async fn deliver(self) -> Result<(), Unsafe> {
+        self.sidecar.delivery.deliver(self.outgoing).await?;
+        let fresh = self.fresh.into_iter();
+        self.sidecar.recent.remember(fresh, self.defaults.now);
+        Ok(())
+    }
+}
+
+fn late_detail(event: &Event<'_>, horizon_millis: i64) -> String {
+    let hours = horizon_millis as f64 / 3_600_000.0;
+    format!(
+        "time {} lies further back than the dedupe horizon of {hours} h, so it cannot be told from a \
+         duplicate: it is kept in the DLQ with reason late, and no budget counts it until `spendfuse \
+         dlq replay --reason late --verify` does; where the time is wrong, send it again with a new one",
+        event.time
+    )
+}
+
+fn conflict_detail(event: &Event<'_>) -> String {
+    format!(
+        "another event with id {} of source {} was sent before, with other content; that one stands, \
+         and this one is not counted: give every response of a provider its own id, and every app its \
+         own source (member `source`, or header {})",
+        event.id,
+        event.source,
+        super::SOURCE_HEADER
+    )
+}
+
+fn accept(sidecar: &Sidecar, event: &Event<'_>) -> Result<Accepted, Rejection> {
+    let priced = sidecar.prices.price(event).transpose();
+    let priced =
+        priced.map_err(|error| Rejection::new(RejectReason::BadMoney, error.to_string()))?;
+    let mut flags = event.flags;
+    if let Some(priced) = &priced {
+        flags.insert(priced.flags);
+    }
+    let request = CheckRequest {
+        attribution: event.attribution.clone(),
+        ..CheckRequest::default()
+    };
+    let decision = sidecar.guard.check(&request, sidecar.clock.now());
+    let mut budgets: Vec<_> = decision.budgets().map(|(id, _)| id.to_string()).collect();
+    budgets.sort();
+    Ok(Accepted {
+        source: event.source.to_string(),
+        cost_usd: priced.map(|priced| priced.parts.total().to_string()),
+        priced: priced.map(|priced| PriceBasis::name(priced.basis)),
+        flags: flags.names().collect(),
+        budgets,
+    })
+}
