@@ -5,6 +5,7 @@
 //! here from counts and the table `prices` alone, and compares them with what the warehouse, the
 //! rollups, the audit table and the ledger say. Every wait has an end.
 
+pub mod admin;
 pub mod console;
 pub mod expected;
 pub mod guard;
@@ -21,6 +22,7 @@ pub mod wait;
 pub mod walk;
 pub mod warehouse;
 
+pub use admin::Address;
 pub use expected::{Expected, differences};
 pub use guard::GuardView;
 pub use lab::Lab;

@@ -277,6 +277,13 @@ impl LogConsumer {
         self.poller.consumer().assignment_lost()
     }
 
+    /// Whether any broker answers a small question within `timeout`.
+    pub fn broker_answers(&self, timeout: Duration) -> bool {
+        let client = self.poller.consumer().client();
+        let topic = self.config.topics.first().map(String::as_str);
+        client.fetch_metadata(topic, timeout).is_ok()
+    }
+
     /// What the group has committed for a partition; `None` for nothing yet.
     ///
     /// # Errors

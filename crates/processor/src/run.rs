@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use spendfuse_bus::topics;
 use spendfuse_bus::{
-    BusError, HistoryTopic, KafkaConfig, Shutdown, StageConfig, StageEvent, StageLogic, run_stage,
+    BusError, Health, HistoryTopic, KafkaConfig, Shutdown, StageConfig, StageEvent, StageLogic,
+    run_stage,
 };
 use spendfuse_engine::ledger::{LedgerConfig, PUBLISH_RATE};
 use spendfuse_engine::meter::MeterConfig;
@@ -60,6 +61,8 @@ pub struct ProcessorConfig {
     pub accept_lost_input: bool,
     /// How often partitions with nothing to do tell how far they have come.
     pub heartbeat: Duration,
+    /// Where the workers tell how they are.
+    pub health: Health,
 }
 
 impl ProcessorConfig {
@@ -82,6 +85,7 @@ impl ProcessorConfig {
             batch_max_events: 40_000,
             accept_lost_input: false,
             heartbeat: Duration::from_secs(1),
+            health: Health::default(),
         }
     }
 }
@@ -165,15 +169,20 @@ fn check_topics(config: &ProcessorConfig, shutdown: &Shutdown) -> Result<(), Pro
         .topics
         .specs(config.partitions, config.dedupe_horizon_millis);
     let mut pause = FIRST_PAUSE;
+    let health = config.health.part("topics");
     while !shutdown.is_requested() {
         match topics::check(&config.kafka, &specs, PATIENCE) {
-            Ok(mismatches) if mismatches.is_empty() => return Ok(()),
+            Ok(mismatches) if mismatches.is_empty() => {
+                health.ready();
+                return Ok(());
+            }
             Ok(mismatches) => {
                 let texts: Vec<_> = mismatches.iter().map(ToString::to_string).collect();
                 return Err(ProcessorError::Topics(texts.join("; ")));
             }
             Err(error) if error.can_retry() => {
                 tracing::warn!(error = %error, "waiting for Kafka");
+                health.not_ready(format!("waiting for Kafka: {error}"));
                 shutdown.wait(pause);
                 pause = (pause * 2).min(LONGEST_PAUSE);
             }
@@ -288,6 +297,7 @@ impl ProcessorConfig {
             batch_max_events: self.batch_max_events,
             tick_every: self.heartbeat,
             accept_lost_input: self.accept_lost_input,
+            health: self.health.part(format!("{stage} worker {worker}")),
             ..StageConfig::new(self.kafka.clone(), stage, &group, &instance)
         }
     }

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
+use spendfuse_bus::Health;
 use spendfuse_guard::ColdStart;
 
 use crate::error::SidecarError;
@@ -110,6 +111,8 @@ pub struct SidecarConfig {
     pub limits: ServerLimits,
     /// What bodies and long answers of all requests may hold beyond 64 KiB each, bytes.
     pub max_body_memory: usize,
+    /// Where the sidecar tells how it is.
+    pub health: Health,
 }
 
 impl SidecarConfig {
@@ -133,6 +136,7 @@ impl SidecarConfig {
             max_usage_events: 10_000,
             limits: ServerLimits::DEFAULT,
             max_body_memory: 64 * 1024 * 1024,
+            health: Health::default(),
         }
     }
 

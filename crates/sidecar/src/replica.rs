@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use metrics::{counter, gauge};
 use spendfuse_bus::follower::{Follower, FollowerConfig, FollowerEvent};
-use spendfuse_bus::{BusError, InputRecord, KafkaConfig};
+use spendfuse_bus::{BusError, Condition, InputRecord, KafkaConfig, Part};
 use spendfuse_domain::UnixMillis;
 use spendfuse_guard::{Guard, GuardError, GuardWriter};
 
@@ -32,6 +32,7 @@ pub(crate) fn follow(
     guard: Guard,
     prices: Prices,
     clock: Clock,
+    health: Part,
 ) -> Result<Follower, BusError> {
     let config = FollowerConfig {
         kafka: kafka.clone(),
@@ -51,6 +52,8 @@ pub(crate) fn follow(
         price_follower: PriceFollower::default(),
         clock,
         published_at: Instant::now(),
+        health,
+        is_failing: true,
     };
     Follower::start(config, move |event| replica.handle(event))
 }
@@ -62,12 +65,15 @@ struct Replica {
     price_follower: PriceFollower,
     clock: Clock,
     published_at: Instant,
+    health: Part,
+    is_failing: bool,
 }
 
 impl Replica {
     fn handle(&mut self, event: FollowerEvent<'_>) {
         match event {
             FollowerEvent::Record(record) => {
+                self.follows();
                 self.take(&record);
                 if self.published_at.elapsed() >= PUBLISH_EVERY {
                     self.publish();
@@ -75,6 +81,7 @@ impl Replica {
             }
             FollowerEvent::EndOfPartition { .. } => self.publish(),
             FollowerEvent::CaughtUp => {
+                self.follows();
                 self.writer.caught_up();
                 self.publish();
                 tracing::info!(
@@ -89,7 +96,17 @@ impl Replica {
                 self.price_follower = PriceFollower::default();
             }
             // The follower logs it; meanwhile the state's age tells readers.
-            FollowerEvent::Failed(_) => {}
+            FollowerEvent::Failed(error) => {
+                self.is_failing = true;
+                let note = format!("cannot be followed: {error}");
+                self.health.tell(Condition::ReadyBut(note));
+            }
+        }
+    }
+
+    fn follows(&mut self) {
+        if std::mem::take(&mut self.is_failing) {
+            self.health.ready();
         }
     }
 

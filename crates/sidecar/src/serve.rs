@@ -20,7 +20,7 @@ use crate::clock::Clock;
 use crate::config::{SidecarConfig, SidecarTopics};
 use crate::delivery::Delivery;
 use crate::error::SidecarError;
-use crate::http::{MetricsText, Sidecar, router};
+use crate::http::{MetricsText, Sidecar, router, show_state};
 use crate::prices::Prices;
 use crate::replica::follow;
 use crate::server::{serve_http, until};
@@ -125,14 +125,34 @@ pub async fn run(
     let producer = EventProducer::open(kafka, &options)?;
     let sink = Arc::new(KafkaSink::new(producer, topics.usage.clone()));
     let delivery = Delivery::new(sink, spool, config.ack_timeout + Duration::from_millis(200));
-    let follower = follow(kafka, topics, writer, guard.clone(), prices.clone(), clock)?;
+    let health = config.health.part("Kafka");
+    let follower = follow(
+        kafka,
+        topics,
+        writer,
+        guard.clone(),
+        prices.clone(),
+        clock,
+        health,
+    )?;
     let replay = tokio::spawn(delivery.clone().replay());
+    let showing = tokio::spawn(keep_showing_state(guard.clone(), clock));
     let sidecar = Sidecar::with_clock(config, guard, prices, delivery, metrics, clock);
     let served = serve(sidecar, listeners, requested(shutdown)).await;
     replay.abort();
+    showing.abort();
     // Joins the follower's thread, which may be waiting for the broker.
     let _ = tokio::task::spawn_blocking(move || drop(follower)).await;
     served
+}
+
+/// The admin address renders the same metrics, and nobody asks it for the replica's age before.
+async fn keep_showing_state(guard: Guard, clock: Clock) {
+    let mut tick = tokio::time::interval(Duration::from_secs(1));
+    loop {
+        tick.tick().await;
+        show_state(&guard, &clock);
+    }
 }
 
 /// Answers on `listeners` until `stop` is ready; then no new requests, and the last ones finish.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 
 use metrics_exporter_prometheus::PrometheusHandle;
-use spendfuse_bus::Shutdown;
+use spendfuse_bus::{Health, Shutdown};
 use spendfuse_processor::tables::Tables;
 use spendfuse_sidecar::{self as sidecar, Listeners, MetricsText, SidecarTopics};
 use spendfuse_warehouse::Warehouse;
@@ -34,7 +34,8 @@ impl Role {
     /// Every role.
     pub const ALL: [Self; 3] = [Self::Processor, Self::Loader, Self::Sidecar];
 
-    fn name(self) -> &'static str {
+    /// As the command that runs it.
+    pub fn name(self) -> &'static str {
         match self {
             Self::Processor => "processor",
             Self::Loader => "loader",
@@ -50,23 +51,33 @@ pub struct RunningRoles {
     threads: Vec<JoinHandle<Result<(), Failure>>>,
 }
 
+/// Roles, each with where it tells how it is.
+pub type Watched = [(Role, Health)];
+
+/// `roles`, of which nothing is known yet.
+pub fn watched(roles: &[Role]) -> Vec<(Role, Health)> {
+    let watched = |role: &Role| (*role, Health::default());
+    roles.iter().map(watched).collect()
+}
+
 /// Starts `roles` on threads of their own; servers and inserts run on `runtime`. The first role that
 /// gives up stops the others.
 pub fn start(
     settings: &Settings,
-    roles: &[Role],
+    roles: &Watched,
     runtime: &Handle,
     metrics: &PrometheusHandle,
     shutdown: &Shutdown,
 ) -> RunningRoles {
-    let spawn = |role: &Role| {
-        let (role, settings, runtime) = (*role, settings.clone(), runtime.clone());
+    let spawn = |(role, health): &(Role, Health)| {
+        let (role, health) = (*role, health.clone());
+        let (settings, runtime) = (settings.clone(), runtime.clone());
         let metrics = metrics.clone();
         let shutdown = shutdown.clone();
         thread::Builder::new()
             .name(role.name().to_owned())
             .spawn(move || {
-                let outcome = run_role(role, &settings, &runtime, metrics, &shutdown);
+                let outcome = run_role(role, &settings, &runtime, metrics, health, &shutdown);
                 // A role that ends takes the process with it: a supervisor starts it again.
                 shutdown.request();
                 outcome
@@ -111,14 +122,15 @@ pub fn run(settings: &Settings, roles: &[Role]) -> Result<ExitCode, Failure> {
     let runtime = Runtime::new().map_err(Failure::work)?;
     let handle = admin::install_metrics()?;
     let shutdown = Shutdown::new();
-    admin::serve(settings, handle.clone(), shutdown.clone())?;
+    let roles = watched(roles);
+    admin::serve(settings, handle.clone(), &roles, shutdown.clone())?;
     let stop = shutdown.clone();
     runtime.spawn(async move {
         wait_for_signal().await;
         tracing::info!("stopping");
         stop.request();
     });
-    start(settings, roles, runtime.handle(), &handle, &shutdown).wait()?;
+    start(settings, &roles, runtime.handle(), &handle, &shutdown).wait()?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -134,17 +146,20 @@ fn run_role(
     settings: &Settings,
     runtime: &Handle,
     metrics: PrometheusHandle,
+    health: Health,
     shutdown: &Shutdown,
 ) -> Result<(), Failure> {
     match role {
         Role::Processor => {
-            let config = settings.processor().map_err(Failure::usage)?;
+            let mut config = settings.processor().map_err(Failure::usage)?;
+            config.health = health;
             let policy = settings.pricing().map_err(Failure::usage)?;
             let tables = Arc::new(Tables::new(policy));
             spendfuse_processor::run(&config, &tables, shutdown).map_err(Failure::work)
         }
         Role::Loader => {
-            let config = settings.loader().map_err(Failure::usage)?;
+            let mut config = settings.loader().map_err(Failure::usage)?;
+            config.health = health;
             let warehouse = settings.warehouse().map_err(Failure::usage)?;
             let warehouse = Warehouse::new(warehouse).map_err(Failure::usage)?;
             let alerts = loader_alerts::sink(settings).map_err(Failure::work)?;
@@ -153,6 +168,7 @@ fn run_role(
         Role::Sidecar => {
             let mut config = settings.sidecar().map_err(Failure::usage)?;
             open_files::leave_some(&mut config);
+            config.health = health;
             let policy = settings.pricing().map_err(Failure::usage)?;
             let topics = SidecarTopics::new(settings.text("topic_prefix"));
             let kafka = settings.kafka();

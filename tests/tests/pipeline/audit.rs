@@ -2,8 +2,6 @@
 // Clippy's exception for tests does not cover their helper functions.
 #![allow(clippy::unwrap_used)]
 
-use std::io::{Read, Write};
-use std::net::{TcpListener, TcpStream};
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -12,7 +10,7 @@ use spendfuse_tests::lab::spendfuse;
 use spendfuse_tests::load::Sender;
 use spendfuse_tests::topics::Stored;
 use spendfuse_tests::traffic::now;
-use spendfuse_tests::{Lab, Load, Record, Role, Traffic, eventually};
+use spendfuse_tests::{Address, Lab, Load, Record, Role, Traffic, eventually};
 
 const WAIT: Duration = Duration::from_secs(40);
 /// A long round is followed by a long pause, and on a busy machine a round is long.
@@ -321,34 +319,27 @@ fn write(lab: &Lab, topic: &str, instead_of: &Stored, value: &[u8]) {
 /// A running `audit --watch`.
 struct Watch {
     role: Role,
-    port: u16,
+    admin: Address,
 }
 
 impl Watch {
     fn start(lab: &Lab) -> Self {
-        let free = TcpListener::bind("127.0.0.1:0").unwrap();
-        let port = free.local_addr().unwrap().port();
-        drop(free);
+        let admin = Address::free();
         let mut arguments: Vec<String> = ["audit", "--watch", "--every", "1s", "--set"]
             .map(str::to_owned)
             .into();
-        arguments.push(format!("admin.listen=127.0.0.1:{port}"));
+        arguments.push(format!("admin.listen={}", admin.setting()));
         arguments.extend(lab.setting_arguments());
         let log = lab.file("watch.log");
         Self {
             role: Role::start("audit --watch", spendfuse(), arguments, log),
-            port,
+            admin,
         }
     }
 
     /// The value of a metric without labels.
     fn metric(&self, name: &str) -> String {
-        let mut stream = TcpStream::connect(("127.0.0.1", self.port)).unwrap();
-        stream.set_read_timeout(Some(WAIT)).unwrap();
-        let request = "GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
-        stream.write_all(request.as_bytes()).unwrap();
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).unwrap();
+        let (_, answer) = self.admin.get("/metrics").unwrap();
         let value = answer.lines().find_map(|line| {
             let (found, value) = line.split_once(' ')?;
             (found == name).then(|| value.to_owned())

@@ -8,6 +8,7 @@ mod missing_parts;
 mod nginx;
 mod other_clients;
 mod provider_clients;
+mod readiness;
 mod refusing;
 mod rejects;
 mod take_over;

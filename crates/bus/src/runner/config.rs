@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::config::KafkaConfig;
+use crate::health::Part;
 
 /// A changelog with plain retention (not compacted), of which the recent part is restored.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -59,6 +60,8 @@ pub struct StageConfig {
     pub session_timeout: Duration,
     /// `max.poll.interval.ms`: a worker that hangs is replaced after this time.
     pub max_poll_interval: Duration,
+    /// Where the worker tells how it is.
+    pub health: Part,
 }
 
 impl StageConfig {
@@ -85,6 +88,7 @@ impl StageConfig {
             transaction_timeout: Duration::from_secs(5),
             session_timeout: Duration::from_secs(10),
             max_poll_interval: Duration::from_secs(30),
+            health: Part::default(),
         }
     }
 }

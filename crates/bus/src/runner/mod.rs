@@ -19,6 +19,7 @@ mod observer;
 mod position;
 mod progress;
 mod restore;
+mod standing;
 mod suspicion;
 mod worker;
 
@@ -95,6 +96,7 @@ pub fn run_stage<L: StageLogic>(
             restarts.pause = FIRST_PAUSE;
         }
         let pause = restarts.note(&error);
+        config.health.not_ready(format!("starts again: {error}"));
         observer.stage_event(StageEvent::Restarting {
             reason: reason(&error),
             error: error.to_string(),

@@ -16,6 +16,15 @@ use crate::native::Poller;
 /// How long a tick may wait for the answer.
 const TIMEOUT: Duration = Duration::from_millis(500);
 
+/// How far the slots have come.
+#[derive(Debug, Default)]
+pub(super) struct Progress {
+    /// Whether the broker answered at all.
+    pub(super) is_answered: bool,
+    /// For each slot the progress of its inputs.
+    pub(super) inputs: Vec<Vec<InputProgress>>,
+}
+
 /// Asks where the inputs end, transactions that are still open included. The worker's own client
 /// cannot: for `read_committed` the broker answers with the last stable offset, so that an event
 /// behind somebody's open transaction looks as if it were not there.
@@ -32,12 +41,8 @@ impl LogEnds {
         self.0.drop_later();
     }
 
-    /// For each slot the progress of its inputs.
-    pub(super) fn progress<P>(
-        &self,
-        config: &StageConfig,
-        slots: &[Slot<P>],
-    ) -> Vec<Vec<InputProgress>> {
+    /// What the broker says now.
+    pub(super) fn progress<P>(&self, config: &StageConfig, slots: &[Slot<P>]) -> Progress {
         let mut question = TopicPartitionList::new();
         for slot in slots {
             for topic in &config.inputs {
@@ -47,6 +52,7 @@ impl LogEnds {
             }
         }
         let answer = self.0.consumer().offsets_for_times(question, TIMEOUT);
+        let is_answered = answer.is_ok();
         let answer = answer.unwrap_or_default();
         let end_of = |topic: &str, partition: u32| {
             let found = answer.find_partition(topic, partition.cast_signed())?;
@@ -68,7 +74,10 @@ impl LogEnds {
             show_backlog(config, slot.partition, ends.zip(&progress));
             progress
         });
-        all.collect()
+        Progress {
+            is_answered,
+            inputs: all.collect(),
+        }
     }
 }
 

@@ -18,7 +18,8 @@ use super::logic::{InputProgress, InputState, PartitionLogic, StageLogic};
 use super::membership::{keep_alive, taken_over};
 use super::observer::{StageEvent, StageObserver};
 use super::position::POSITION_KEY;
-use super::progress::LogEnds;
+use super::progress::{LogEnds, Progress};
+use super::standing::Standing;
 use super::suspicion::{Doing, Suspicion};
 use crate::config::Membership;
 use crate::error::BusError;
@@ -81,6 +82,7 @@ pub(super) fn live<L: StageLogic>(
         batch: Batch::default(),
         last_write: None,
         next_tick: Instant::now() + config.tick_every,
+        standing: Standing::new(),
     }
     .run();
     log_ends.close();
@@ -145,6 +147,7 @@ struct Worker<'w, L: StageLogic> {
     /// One of the partitions of the last commit, and when that was.
     last_write: Option<(u32, Instant)>,
     next_tick: Instant,
+    standing: Standing,
 }
 
 impl<L: StageLogic> Worker<'_, L> {
@@ -263,13 +266,18 @@ impl<L: StageLogic> Worker<'_, L> {
         self.commit_open_batch()?;
         self.next_tick = Instant::now() + self.config.tick_every;
         if self.slots.is_empty() {
+            let nothing = Progress::default();
+            self.standing
+                .look(self.config, self.poller, &self.slots, &nothing);
             return Ok(());
         }
         self.call_between_batches();
         let is_known = self.clock.known_millis().is_some();
         let now_millis = self.clock.millis();
-        let progress = self.log_ends.progress(self.config, &self.slots);
-        for (slot, mut inputs) in self.slots.iter_mut().zip(progress) {
+        let ends = self.log_ends.progress(self.config, &self.slots);
+        self.standing
+            .look(self.config, self.poller, &self.slots, &ends);
+        for (slot, mut inputs) in self.slots.iter_mut().zip(ends.inputs) {
             // As long as only this machine's clock is known, no time passes: nothing is complete.
             let complete = |input: &&mut InputProgress| input.state == InputState::Complete;
             for input in inputs
@@ -403,6 +411,7 @@ impl<L: StageLogic> Worker<'_, L> {
             self.drop_partitions();
             self.kept = keep(self.config, slots);
         }
+        self.standing.revoked(self.config);
         self.observer.stage_event(StageEvent::Revoked);
         self.poller.unassign()
     }
@@ -423,6 +432,9 @@ impl<L: StageLogic> Worker<'_, L> {
         self.drop_partitions();
         loop {
             let partitions = co_partitioned(self.config, &assigned)?;
+            self.config
+                .health
+                .not_ready(format!("restores partitions {partitions:?}"));
             self.observer.stage_event(StageEvent::Restoring {
                 partitions: partitions.clone(),
             });
@@ -460,6 +472,7 @@ impl<L: StageLogic> Worker<'_, L> {
         let stage = self.config.stage;
         metrics::histogram!(STAGE_RESTORE_SECONDS, "stage" => stage).record(restore.as_secs_f64());
         self.show_partitions();
+        self.standing.assigned(self.config);
         tracing::info!(stage, ?partitions, ?restore, "worker runs");
         self.next_tick = Instant::now() + self.config.tick_every;
         self.observer.stage_event(StageEvent::Running {

@@ -32,6 +32,7 @@ use crate::delivery::Delivery;
 use crate::prices::Prices;
 use crate::usage::{Recent, post_usage};
 pub use browsers::refuse_browsers;
+pub(crate) use health::show_state;
 use intake::{BodyRules, Intake};
 
 /// Larger questions than this are not questions.
@@ -74,6 +75,9 @@ impl Sidecar {
         metrics: MetricsText,
         clock: Clock,
     ) -> Arc<Self> {
+        let replica = guard.clone();
+        let condition = move || health::condition(&replica, &clock);
+        config.health.ask("guard", condition);
         let intake = Intake::new(config.max_body_memory, config.limits.body_timeout);
         Arc::new(Self {
             config,

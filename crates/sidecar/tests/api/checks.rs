@@ -108,10 +108,10 @@ async fn the_blocklist_is_paged_and_an_old_cursor_is_gone() {
 #[tokio::test]
 async fn ready_means_caught_up() {
     let mut bench = bench(config(), None);
-    assert_eq!(
-        bench.get("/readyz").await.status,
-        StatusCode::SERVICE_UNAVAILABLE
-    );
+    let cold = bench.get("/readyz").await;
+    assert_eq!(cold.status, StatusCode::SERVICE_UNAVAILABLE);
+    assert_eq!(cold.json["state"], "cold");
+    assert_conforms("sidecar-readiness", &cold.json);
     bench.writer.caught_up();
     bench.writer.publish(UnixMillis(0));
     assert_eq!(bench.get("/readyz").await.status, StatusCode::OK);

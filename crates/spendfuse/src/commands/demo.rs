@@ -116,7 +116,13 @@ fn play(
         }),
     };
     let demo = Demo::prepare(stage, options).map_err(Failure::work)?;
-    let running = roles::start(settings, &Role::ALL, runtime.handle(), &metrics, shutdown);
+    let running = roles::start(
+        settings,
+        &roles::watched(&Role::ALL),
+        runtime.handle(),
+        &metrics,
+        shutdown,
+    );
     let played = demo.run(shutdown);
     // Where a role gave up, that is why the demo stopped.
     let stopped = running.stop();

@@ -13,11 +13,12 @@ mod lane;
 pub mod protocol;
 pub mod recovery;
 mod session;
+mod standing;
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use spendfuse_bus::{BusError, KafkaConfig, Shutdown, Takeovers, Unreadable};
+use spendfuse_bus::{BusError, Health, KafkaConfig, Part, Shutdown, Takeovers, Unreadable};
 
 use crate::client::Warehouse;
 use crate::error::WarehouseError;
@@ -26,6 +27,7 @@ use checkpoint::BrokenLink;
 use protocol::StopReason;
 
 pub use inserting::WriterStage;
+use standing::Parts;
 
 /// How the loader works.
 #[derive(Debug, Clone)]
@@ -48,6 +50,8 @@ pub struct LoaderConfig {
     pub session_timeout: Duration,
     /// A loader that hangs is replaced after this time.
     pub max_poll_interval: Duration,
+    /// Where the loader tells how it is.
+    pub health: Health,
 }
 
 impl LoaderConfig {
@@ -63,6 +67,7 @@ impl LoaderConfig {
             limits: BatchLimits::default(),
             session_timeout: Duration::from_secs(10),
             max_poll_interval: Duration::from_secs(60),
+            health: Health::default(),
         }
     }
 }
@@ -125,14 +130,16 @@ pub fn run(
 ) -> Result<(), LoaderError> {
     crate::metrics::describe();
     let mut takeovers = Takeovers::default();
+    let parts = Parts::of(&config.health);
     while !shutdown.is_requested() {
-        wait_for_warehouse(warehouse, runtime, shutdown)?;
-        let ended = session::run(config, warehouse, runtime, shutdown, alerts);
+        wait_for_warehouse(warehouse, runtime, shutdown, &parts.clickhouse)?;
+        let ended = session::run(config, warehouse, runtime, shutdown, alerts, &parts);
         let Err(error) = ended else { break };
         if !error.can_retry() && !error.is_forgiven(&mut takeovers) {
             return Err(error);
         }
         tracing::warn!(%error, "loader starts again from what is committed");
+        parts.kafka.not_ready(format!("starts again: {error}"));
         shutdown.wait(Duration::from_secs(1));
     }
     Ok(())
@@ -161,6 +168,7 @@ fn wait_for_warehouse(
     warehouse: &Warehouse,
     runtime: &tokio::runtime::Handle,
     shutdown: &Shutdown,
+    health: &Part,
 ) -> Result<(), LoaderError> {
     let mut pause = Duration::from_millis(250);
     let mut reported = false;
@@ -174,6 +182,7 @@ fn wait_for_warehouse(
                 if reported {
                     tracing::info!("ClickHouse answers");
                 }
+                health.ready();
                 return Ok(());
             }
             Err(error @ WarehouseError::Unreachable { .. }) => {
@@ -181,6 +190,7 @@ fn wait_for_warehouse(
                     tracing::warn!(%error, "waiting for ClickHouse; rows wait in Kafka");
                     reported = true;
                 }
+                health.not_ready(error.to_string());
                 shutdown.wait(pause);
                 pause = (pause * 2).min(Duration::from_secs(5));
             }

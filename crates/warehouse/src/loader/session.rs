@@ -19,6 +19,7 @@ use super::inserting::{Attempt, InsertGate, WriterStage, insert_until_done};
 use super::lane::{Lane, Pressure};
 use super::protocol::{Action, PartitionProtocol, ProtocolRules, StopReason};
 use super::recovery::{TableFacts, starting_point};
+use super::standing::{Parts, Standing};
 use super::{AlertSink, LoaderAlert, LoaderConfig, LoaderError};
 use crate::client::Warehouse;
 use crate::error::WarehouseError;
@@ -57,6 +58,8 @@ struct Session<'a> {
     gate: Arc<InsertGate>,
     reports: Receiver<Report>,
     reporter: Sender<Report>,
+    parts: &'a Parts,
+    standing: Standing,
 }
 
 /// Loads until `shutdown` is requested.
@@ -66,6 +69,7 @@ pub(super) fn run(
     runtime: &Handle,
     shutdown: &Shutdown,
     alerts: &AlertSink,
+    parts: &Parts,
 ) -> Result<(), LoaderError> {
     let counters = runtime.block_on(warehouse.insert_counters())?;
     let consumer = LogConsumer::open(
@@ -92,6 +96,8 @@ pub(super) fn run(
         gate: Arc::default(),
         reports,
         reporter,
+        parts,
+        standing: Standing::new(),
     };
     let mut counters_at = Instant::now();
     let mut metrics_at = Instant::now();
@@ -105,6 +111,7 @@ pub(super) fn run(
         }
         if metrics_at.elapsed() >= METRICS_EVERY {
             metrics_at = Instant::now();
+            session.standing.look(&session.consumer, parts);
             let now = now();
             session
                 .lanes
@@ -185,6 +192,7 @@ impl Session<'_> {
         }
         self.lanes.clear();
         self.assignment += 1;
+        self.standing.assigned();
         if partitions.is_empty() {
             return Ok(self.consumer.release()?);
         }
@@ -242,6 +250,10 @@ impl Session<'_> {
     fn take_report(&mut self, report: Report) -> Result<(), LoaderError> {
         let (at, action) = match report {
             Report::Counters(counters) => {
+                match &counters {
+                    Ok(_) => self.parts.clickhouse.ready(),
+                    Err(error) => self.parts.clickhouse.not_ready(error.to_string()),
+                }
                 // The older figure errs on the safe side.
                 self.counters = counters.unwrap_or_else(|_| std::mem::take(&mut self.counters));
                 return Ok(());
@@ -376,7 +388,7 @@ impl Session<'_> {
         Ok(())
     }
 
-    fn stopped(&self, topic: &str, at: LogPartition, reason: StopReason) {
+    fn stopped(&mut self, topic: &str, at: LogPartition, reason: StopReason) {
         let partition = at.partition;
         tracing::error!(topic, partition, %reason, "partition stopped; others go on");
         metrics::gauge!(
@@ -385,6 +397,7 @@ impl Session<'_> {
             "partition" => partition.to_string()
         )
         .set(1);
+        self.standing.stopped(topic, partition, &reason);
         (self.alerts)(LoaderAlert::Stopped {
             topic: topic.to_owned(),
             partition,

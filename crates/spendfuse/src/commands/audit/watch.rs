@@ -24,7 +24,7 @@ pub fn run(context: &Context<'_>, args: &AuditArgs) -> Result<ExitCode, Failure>
     let runtime = Runtime::new().map_err(Failure::work)?;
     let handle = admin::install_metrics()?;
     let shutdown = Shutdown::new();
-    admin::serve(context.settings, handle, shutdown.clone())?;
+    admin::serve(context.settings, handle, &[], shutdown.clone())?;
     let stop = shutdown.clone();
     runtime.spawn(async move {
         roles::wait_for_signal().await;

@@ -1,0 +1,97 @@
+//! `/readyz` tells the truth about each role, and `/healthz` only that the process lives.
+
+use std::time::Duration;
+
+use serde_json::Value;
+use spendfuse_tests::{Address, Lab, eventually};
+
+const WAIT: Duration = Duration::from_secs(40);
+
+/// Status, and the role's own part of the answer.
+fn role(admin: Address, name: &str) -> Option<(u16, Value)> {
+    let (status, body) = admin.get("/readyz")?;
+    let body: Value = serde_json::from_str(&body).ok()?;
+    let roles = body["roles"].as_array()?.iter();
+    let found = roles.into_iter().find(|role| role["role"] == name)?;
+    Some((status, found.clone()))
+}
+
+fn is_ready(admin: Address, name: &str) -> bool {
+    role(admin, name).is_some_and(|(_, role)| role["ready"] == true)
+}
+
+fn reasons(admin: Address, name: &str) -> String {
+    role(admin, name).map_or_else(String::new, |(_, role)| role["reasons"].to_string())
+}
+
+/// Waits until `condition` holds; else says what `/readyz` says.
+fn await_that(admin: Address, what: &str, condition: impl Fn() -> bool) {
+    eventually(what, WAIT, || {
+        let holds = condition().then_some(());
+        holds.ok_or_else(|| format!("{:?}", admin.get("/readyz")))
+    });
+}
+
+#[test]
+fn each_role_says_whether_it_works_and_why_not_and_recovers() {
+    let lab = Lab::new("readiness");
+    let (admin, api) = (Address::free(), Address::free());
+    let settings = [
+        ("admin.listen", &*admin.setting()),
+        ("sidecar.listen", &*api.setting()),
+        ("sidecar.stale_after", "2s"),
+    ];
+    let up = lab.role("up", "1", &settings);
+    let all_ready = || {
+        let all = ["processor", "loader", "sidecar"];
+        all.iter().all(|name| is_ready(admin, name))
+    };
+    await_that(admin, "all roles are ready", all_ready);
+    assert_eq!(status(admin), 200);
+
+    lab.clickhouse().kill();
+    await_that(admin, "the loader misses ClickHouse", || {
+        !is_ready(admin, "loader") && reasons(admin, "loader").contains("ClickHouse")
+    });
+    assert!(is_ready(admin, "processor") && is_ready(admin, "sidecar"));
+    assert_eq!(status(admin), 503);
+    lab.clickhouse().restart().expect("ClickHouse starts");
+    await_that(admin, "the loader is back", || is_ready(admin, "loader"));
+
+    lab.kafka().stop(0);
+    await_that(admin, "processor and loader miss Kafka", || {
+        !is_ready(admin, "processor") && reasons(admin, "loader").contains("Kafka")
+    });
+    println!("{:?}", admin.get("/readyz"));
+    await_that(admin, "the sidecar answers from memory and says so", || {
+        is_ready(admin, "sidecar") && reasons(admin, "sidecar").contains("stale")
+    });
+    assert_eq!(status(api), 200, "{:?}", api.get("/readyz"));
+    let (alive, _) = admin.get("/healthz").expect("the admin address answers");
+    assert_eq!(alive, 200);
+
+    // One that starts now knows nothing to answer by.
+    let cold = Address::free();
+    let socket = lab.file("cold.sock");
+    let settings = [
+        ("admin.listen", &*cold.setting()),
+        ("sidecar.listen", ""),
+        ("sidecar.socket", &*socket.to_string_lossy()),
+    ];
+    let sidecar = lab.role("sidecar", "2", &settings);
+    await_that(cold, "a cold sidecar says so", || {
+        reasons(cold, "sidecar").contains("cold")
+    });
+    assert_eq!(status(cold), 503);
+
+    lab.kafka().restart(0).expect("Kafka starts");
+    lab.kafka().wait_ready().expect("Kafka gets ready");
+    await_that(admin, "all roles are ready again", || {
+        all_ready() && is_ready(cold, "sidecar")
+    });
+    assert!(up.is_running() && sidecar.is_running());
+}
+
+fn status(admin: Address) -> u16 {
+    admin.get("/readyz").map_or(0, |(status, _)| status)
+}
