@@ -6,7 +6,7 @@ use serde::Serialize;
 use serde_json::Number;
 use spendfuse_domain::budget::Limit;
 use spendfuse_domain::scope::{Dimension, Dimensions as _, ScopeText};
-use spendfuse_domain::{BudgetId, Nanos, UnixMillis, Verdict};
+use spendfuse_domain::{Attribution, BudgetId, Nanos, UnixMillis, Verdict};
 
 use crate::compiled::CompiledBudget;
 use crate::decision::{CheckRequest, Decision, Match, Spent};
@@ -95,6 +95,26 @@ impl Warning {
             wasted_usd: None,
             budget: None,
         }
+    }
+
+    /// What to tell who asks about `asked` (without the default workspace), where it lacks what makes
+    /// an answer worth having: a workspace, or anything at all. Most budgets do not apply then.
+    pub fn of_lack(asked: &Attribution<'_>, default_workspace: &str) -> Option<Self> {
+        let names = |dimension: &Dimension| !asked.value(dimension).is_empty();
+        let (kind, message) = if !names(&Dimension::Workspace) && default_workspace.is_empty() {
+            (
+                "no_workspace",
+                "no workspace is named and sidecar.default_workspace is not set; only budgets of all workspaces were looked at",
+            )
+        } else if asked.tags.is_empty() && !Dimension::FIXED.iter().any(names) {
+            (
+                "nothing_named",
+                "nothing is named, so only the budgets of the whole default workspace were looked at",
+            )
+        } else {
+            return None;
+        };
+        Some(Self::new(kind, "warning", message.to_owned()))
     }
 }
 

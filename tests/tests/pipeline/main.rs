@@ -5,6 +5,7 @@ mod broken_variant;
 mod crashes;
 mod limits;
 mod missing_parts;
+mod misspelt;
 mod nginx;
 mod other_clients;
 mod provider_clients;

@@ -14,6 +14,9 @@ const BUDGET: &str = "budgets:
 /// The question about the customer who may not.
 pub const REFUSED: &str = "workspace=acme&customer=c-1";
 
+/// How long parts may take to start and to learn what is in force.
+pub const PATIENCE: Duration = Duration::from_secs(20);
+
 /// A lab with a processor and a sidecar.
 pub struct Refusing {
     pub sidecar: Role,
@@ -29,15 +32,7 @@ impl Refusing {
         let lab = Lab::empty(name);
         lab.create_topics();
         let processor = lab.processor("1");
-        let listen = ("sidecar.listen", "127.0.0.1:0");
-        let settings: Vec<_> = settings.iter().copied().chain([listen]).collect();
-        let sidecar = lab.role("sidecar", "1", &settings);
-        let line = sidecar.await_line("the sidecar answers", Duration::from_secs(20));
-        let address = line
-            .split_whitespace()
-            .find_map(|word| word.strip_prefix("address="));
-        let address = address.and_then(|address| address.parse().ok());
-        let address = address.unwrap_or_else(|| panic!("no address in {line}"));
+        let (sidecar, address) = start_sidecar(&lab, "1", settings);
         lab.apply_budgets(BUDGET);
         let refusing = Self {
             sidecar,
@@ -45,7 +40,7 @@ impl Refusing {
             _processor: processor,
             lab,
         };
-        eventually("the sidecar refuses", Duration::from_secs(20), || {
+        eventually("the sidecar refuses", PATIENCE, || {
             let answer = refusing.ask(&format!("/v1/authz?{REFUSED}"));
             match answer.header("retry-after") {
                 Some(_) => Ok(()),
@@ -57,7 +52,26 @@ impl Refusing {
 
     /// Asks the sidecar.
     pub fn ask(&self, path: &str) -> Answer {
-        let stream = TcpStream::connect(self.address).expect("the sidecar listens");
-        ask(stream, "GET", path, &[]).expect("the sidecar answers")
+        ask_at(self.address, path)
     }
+}
+
+/// Starts a sidecar and waits until it answers; where.
+pub fn start_sidecar(lab: &Lab, instance: &str, settings: &[(&str, &str)]) -> (Role, SocketAddr) {
+    let listen = ("sidecar.listen", "127.0.0.1:0");
+    let settings: Vec<_> = settings.iter().copied().chain([listen]).collect();
+    let sidecar = lab.role("sidecar", instance, &settings);
+    let line = sidecar.await_line("the sidecar answers", PATIENCE);
+    let address = line
+        .split_whitespace()
+        .find_map(|word| word.strip_prefix("address="));
+    let address = address.and_then(|address| address.parse().ok());
+    let address = address.unwrap_or_else(|| panic!("no address in {line}"));
+    (sidecar, address)
+}
+
+/// Asks the sidecar that listens there.
+pub fn ask_at(address: SocketAddr, path: &str) -> Answer {
+    let stream = TcpStream::connect(address).expect("the sidecar listens");
+    ask(stream, "GET", path, &[]).expect("the sidecar answers")
 }

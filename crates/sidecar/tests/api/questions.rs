@@ -1,8 +1,10 @@
 //! Questions with something wrong in them: told in warnings, or refused.
 
-use crate::support::{Bench, assert_conforms, bench, config, steps};
+use crate::support::{Bench, assert_conforms, bench, call, config, steps};
 use axum::http::StatusCode;
 use serde_json::{Value, json};
+use spendfuse_domain::UnixMillis;
+use spendfuse_domain::event::decode;
 use spendfuse_sidecar::SidecarConfig;
 
 /// Type and message of each warning.
@@ -112,11 +114,17 @@ async fn many_unknown_fields_are_counted_rather_than_listed() {
 }
 
 #[tokio::test]
-async fn a_number_names_a_customer_to_the_digit() {
+async fn a_number_names_the_same_customer_in_checks_and_in_events() {
     for number in ["42", "-7", "1.50", "12345678901234567890123"] {
         let mut bench = bench(config(), None);
         bench.budget("5.00", steps());
-        bench.spent(number, "5.00", "block");
+        let event = call("r-1").to_string().replace("\"c-42\"", number);
+        let taken = bench.post("/v1/usage", event).await;
+        assert_eq!(taken.status, StatusCode::ACCEPTED, "{}", taken.json);
+        let sent = bench.sink.taken.lock().unwrap()[0].value.clone();
+        let decoded = decode(&sent, &[], UnixMillis(i64::MAX)).unwrap();
+        assert_eq!(decoded.attribution.customer, number);
+        bench.spent(&decoded.attribution.customer, "5.00", "block");
         let question = format!("{{\"customer\": {number}}}");
         let answer = bench.post("/v1/check", question).await;
         assert_eq!(answer.json["decision"], "block", "{number}");

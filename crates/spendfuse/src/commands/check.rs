@@ -10,7 +10,7 @@ use spendfuse_domain::budget::Spend;
 use spendfuse_domain::{Call, Nanos, TokenClasses, UnixMillis, Verdict};
 use spendfuse_guard::{
     BudgetLine, CheckRequest, CheckResponse, CountLine, Guard, GuardConfig, GuardError,
-    GuardWriter, Now,
+    GuardWriter, Now, Warning,
 };
 use spendfuse_pricing::Pricer;
 
@@ -52,7 +52,9 @@ pub fn run(settings: &Settings, args: &CheckArgs) -> Result<ExitCode, Failure> {
     let (guard, clock) = replica(settings)?;
     let now = clock.now();
     let decision = guard.check(&request, now);
-    let response = decision.explain(&request, now.wall);
+    let mut response = decision.explain(&request, now.wall);
+    let lack = Warning::of_lack(&args.context.attribution("")?, workspace);
+    response.warnings.extend(lack);
     if args.json {
         output::json(&response);
     } else {

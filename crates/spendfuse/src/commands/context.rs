@@ -41,7 +41,8 @@ pub struct ContextArgs {
 }
 
 impl ContextArgs {
-    /// The call's dimensions; `workspace` stands in where none is given.
+    /// The call's dimensions, with texts as long as those of events; `workspace` stands in where none
+    /// is given.
     pub fn attribution<'a>(&'a self, workspace: &'a str) -> Result<Attribution<'a>, Failure> {
         fn text(value: &Option<String>) -> Cow<'_, str> {
             Cow::Borrowed(value.as_deref().unwrap_or_default())
@@ -71,6 +72,7 @@ impl ContextArgs {
             session: text(&self.session),
             root_session: text(&self.root_session),
             tags,
-        })
+        }
+        .mended())
     }
 }

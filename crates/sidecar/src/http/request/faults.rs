@@ -2,7 +2,6 @@
 //! question is `allow` where the right one is `block`, so its sender is told, or refused.
 
 use metrics::counter;
-use spendfuse_domain::scope::Dimension;
 use spendfuse_domain::spelling::closest;
 use spendfuse_guard::Warning;
 
@@ -33,12 +32,6 @@ pub(super) const FIELDS: [&str; 15] = [
     "estimate",
     "estimated_cost_usd",
 ];
-
-/// Something that a question lacks or has too much.
-pub(super) struct Fault {
-    kind: &'static str,
-    message: String,
-}
 
 /// Fields that nobody knows, the first of them by name.
 #[derive(Clone, Debug, Default)]
@@ -79,58 +72,39 @@ impl Unknown {
         self.messages.push(message);
     }
 
-    fn faults(&self) -> impl Iterator<Item = Fault> {
+    fn warnings(&self) -> impl Iterator<Item = Warning> {
         let named = self.messages.iter().cloned();
         let more = (self.more > 0).then(|| format!("{} more fields are unknown", self.more));
-        named.chain(more).map(|message| Fault {
-            kind: "unknown_field",
-            message,
-        })
+        named
+            .chain(more)
+            .map(|message| Warning::new("unknown_field", "warning", message))
     }
 }
 
 impl Question {
     /// Everything that is wrong with this question.
-    pub(super) fn faults(&self, default_workspace: &str) -> Vec<Fault> {
-        let mut faults: Vec<Fault> = self.unknown.faults().collect();
-        let workspace = self.values.get(&Dimension::Workspace);
-        let names_a_workspace = workspace.is_some_and(|name| !name.is_empty());
-        let missing = if !names_a_workspace && default_workspace.is_empty() {
-            Some((
-                "no_workspace",
-                "no workspace is named and sidecar.default_workspace is not set; only budgets of all workspaces were looked at",
-            ))
-        } else if !self.names_a_dimension() {
-            Some((
-                "nothing_named",
-                "nothing is named, so only the budgets of the whole default workspace were looked at; a body is read where its Content-Type is application/json",
-            ))
-        } else {
-            None
-        };
-        faults.extend(missing.map(|(kind, message)| Fault {
-            kind,
-            message: message.to_owned(),
-        }));
-        faults
-    }
-}
-
-impl From<Fault> for Warning {
-    fn from(fault: Fault) -> Self {
-        Self::new(fault.kind, "warning", fault.message)
+    pub(super) fn faults(&self, default_workspace: &str) -> Vec<Warning> {
+        let lack = Warning::of_lack(&self.attribution(""), default_workspace);
+        let lack = lack.map(|mut lack| {
+            if lack.kind == "nothing_named" {
+                let hint = "; a body is read where its Content-Type is application/json";
+                lack.message.push_str(hint);
+            }
+            lack
+        });
+        self.unknown.warnings().chain(lack).collect()
     }
 }
 
 /// Counts faults, so that an operator sees them whose developers do not look at warnings.
-pub(super) fn count(faults: &[Fault], endpoint: &'static str) {
+pub(super) fn count(faults: &[Warning], endpoint: &'static str) {
     for fault in faults {
         counter!(CHECK_FAULTS, "fault" => fault.kind, "endpoint" => endpoint).increment(1);
     }
 }
 
 /// A strict sidecar's answer to a question with faults.
-pub(super) fn refused(faults: &[Fault]) -> ApiError {
+pub(super) fn refused(faults: &[Warning]) -> ApiError {
     let messages: Vec<&str> = faults.iter().map(|fault| fault.message.as_str()).collect();
     let message = format!("{} (sidecar.strict refuses this)", messages.join("; "));
     ApiError::bad_request(message)
@@ -146,6 +120,7 @@ pub(crate) fn shown(name: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use spendfuse_domain::scope::Dimension;
 
     #[test]
     fn the_known_fields_are_the_dimensions_and_those_of_the_schema() {

@@ -130,7 +130,7 @@ impl Question {
         if sidecar.config.strict && !faults.is_empty() {
             return Err(faults::refused(&faults));
         }
-        let mut warnings: Vec<Warning> = faults.into_iter().map(Into::into).collect();
+        let mut warnings = faults;
         let attribution = self.attribution(&sidecar.config.default_workspace);
         let mut estimate = Spend {
             calls: 1,
