@@ -4,8 +4,8 @@ use std::time::{Duration, Instant};
 
 use spendfuse_bus::follower::{Follower, FollowerConfig, FollowerEvent};
 use spendfuse_domain::budget::Spend;
-use spendfuse_domain::{Attribution, UnixMillis, Verdict};
-use spendfuse_guard::{CheckRequest, Guard, GuardConfig, Now, State};
+use spendfuse_domain::{Attribution, Nanos, UnixMillis, Verdict};
+use spendfuse_guard::{CheckRequest, CheckResponse, Guard, GuardConfig, Now, State};
 
 use crate::lab::{Lab, WORKSPACE};
 use crate::traffic::now;
@@ -75,16 +75,19 @@ impl GuardView {
 
     /// The verdict for the next call of a customer.
     pub fn verdict(&self, customer: &str) -> Verdict {
-        let request = CheckRequest {
-            attribution: Attribution {
-                workspace: WORKSPACE.into(),
-                customer: customer.into(),
-                feature: "agent".into(),
-                ..Attribution::default()
-            },
-            estimate: Spend::default(),
-        };
+        self.verdict_for(customer, Nanos::ZERO)
+    }
+
+    /// The verdict for a call of a customer that costs `estimate`.
+    pub fn verdict_for(&self, customer: &str, estimate: Nanos) -> Verdict {
+        let request = request(customer, estimate);
         self.guard.check(&request, moment(self.clock)).verdict()
+    }
+
+    /// The whole answer for the next call of a customer.
+    pub fn answer(&self, customer: &str) -> CheckResponse {
+        let (request, now) = (request(customer, Nanos::ZERO), moment(self.clock));
+        self.guard.check(&request, now).explain(&request, now.wall)
     }
 
     /// Waits until a customer's verdict is `wanted`; how long that took.
@@ -100,6 +103,21 @@ impl GuardView {
             }
             Err(format!("it is {verdict:?}"))
         })
+    }
+}
+
+fn request(customer: &str, estimate: Nanos) -> CheckRequest<'_> {
+    CheckRequest {
+        attribution: Attribution {
+            workspace: WORKSPACE.into(),
+            customer: customer.into(),
+            feature: "agent".into(),
+            ..Attribution::default()
+        },
+        estimate: Spend {
+            cost: estimate,
+            ..Spend::default()
+        },
     }
 }
 

@@ -200,7 +200,7 @@ impl Lab {
         said
     }
 
-    /// Puts budgets (YAML) into force and removes all others.
+    /// Writes budgets (YAML) and removes all others, without waiting until they are in force.
     ///
     /// # Panics
     /// Where the command refuses.
@@ -208,7 +208,7 @@ impl Lab {
         let file = self.file("budgets.yaml");
         fs::write(&file, yaml).expect("the folder can be written");
         let file = file.to_str().expect("temporary folders have plain names");
-        self.must(&["budgets", "apply", "--prune", file]);
+        self.must(&["budgets", "apply", "--prune", "--no-wait", file]);
     }
 
     /// `--set` arguments that name this lab's servers, topics and database.

@@ -34,6 +34,10 @@ impl Verdict {
     }
 }
 
+/// How what is spent may lag behind `complete_to`, for people: the rule by which states are
+/// published (`docs/formats/blocklist.md`). Verdicts do not lag.
+pub const FIGURES: &str = "what is spent lags complete_to by less than 1 % of what remains, for at most 5 s above half of the limit and 60 s below";
+
 /// Which event caused a verdict or belongs to a finding's evidence.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct EventRef {

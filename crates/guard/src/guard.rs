@@ -61,6 +61,7 @@ pub(crate) struct Replica {
 /// need no new one.
 pub(crate) struct Snapshot {
     pub(crate) budgets: Arc<CompiledBudgets>,
+    pub(crate) budgets_version: u64,
     pub(crate) table: Arc<Table>,
     pub(crate) freshness: Freshness,
 }
@@ -87,6 +88,7 @@ impl Guard {
         let none = std::iter::empty();
         let snapshot = Snapshot {
             budgets: Arc::new(CompiledBudgets::compile(none, &hasher)),
+            budgets_version: 0,
             table: Arc::new(Table::for_entries(0, UnixMillis(0))),
             freshness: Freshness::default(),
         };
@@ -151,6 +153,12 @@ impl Guard {
     /// How many budgets are in force.
     pub fn budget_count(&self) -> usize {
         self.replica.snapshot.load().budgets.budgets.len()
+    }
+
+    /// The version of the budgets in force: one more than the offset of the last record of their
+    /// topic that was read.
+    pub fn budgets_version(&self) -> u64 {
+        self.replica.snapshot.load().budgets_version
     }
 
     /// The open findings that `wanted` picks, in no order. Looks at every open finding: for people

@@ -275,11 +275,6 @@ impl GuardWriter {
         }
     }
 
-    /// One more than the offset of the last budgets record that was applied.
-    pub fn budgets_version(&self) -> u64 {
-        self.budgets_version
-    }
-
     /// Shows everything applied so far to readers.
     pub fn publish(&mut self, now: UnixMillis) {
         let replica = &self.replica;
@@ -298,7 +293,8 @@ impl GuardWriter {
         if !self.findings.is_empty() {
             replica.findings.publish(self.findings.take());
         }
-        let replaced = !Arc::ptr_eq(&table, &before.table);
+        let replaced =
+            !Arc::ptr_eq(&table, &before.table) || before.budgets_version != self.budgets_version;
         if self.budgets_changed || self.heartbeats_changed || replaced {
             let budgets = if self.budgets_changed {
                 let budgets = self.budgets.values().cloned();
@@ -309,6 +305,7 @@ impl GuardWriter {
             // Last: the state's age must not promise what readers do not see yet.
             replica.snapshot.store(Arc::new(Snapshot {
                 budgets,
+                budgets_version: self.budgets_version,
                 table,
                 freshness: self.heartbeats.freshness(self.caught_up),
             }));

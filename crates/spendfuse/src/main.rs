@@ -10,6 +10,7 @@ mod logging;
 mod open_files;
 mod roles;
 mod settings;
+mod sidecar_client;
 
 use std::path::PathBuf;
 use std::process::ExitCode;

@@ -2,6 +2,7 @@
 
 mod audit;
 mod broken_variant;
+mod completeness;
 mod crashes;
 mod limits;
 mod missing_parts;

@@ -6,6 +6,7 @@ use serde::Serialize;
 use spendfuse_domain::UnixMillis;
 use spendfuse_domain::finding::Finding;
 use spendfuse_domain::scope::{Dimension, ScopeText};
+use spendfuse_domain::verdict::FIGURES;
 use spendfuse_guard::{BudgetLine, CheckRequest, OpenFinding, Warning};
 
 use super::query::AskedQuery;
@@ -22,6 +23,9 @@ struct StateResponse {
     state: &'static str,
     state_age_ms: Option<u64>,
     complete_to: Option<UnixMillis>,
+    /// How figures lag behind `complete_to`, for people.
+    figures: &'static str,
+    budget_version: u64,
 }
 
 pub(super) async fn get_state(
@@ -54,6 +58,8 @@ fn state(sidecar: &Sidecar, query: &[(String, String)]) -> Result<StateResponse,
         state: answer.state,
         state_age_ms: answer.state_age_ms,
         complete_to: answer.complete_to,
+        figures: FIGURES,
+        budget_version: sidecar.guard.budgets_version(),
     })
 }
 

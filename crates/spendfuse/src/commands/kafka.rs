@@ -5,6 +5,7 @@ use std::ops::ControlFlow;
 use std::time::Duration;
 
 use spendfuse_bus::{BusError, InputRecord, PartitionRange, Unreadable, read_ranges, topic_ranges};
+use spendfuse_domain::UnixMillis;
 
 use super::{Failure, output};
 use crate::settings::Settings;
@@ -36,6 +37,16 @@ pub fn transactional_id(settings: &Settings, what: &str) -> String {
 /// What a topic holds now.
 pub fn ranges(settings: &Settings, topic: &str) -> Result<Vec<PartitionRange>, Failure> {
     topic_ranges(&settings.kafka(), topic, None, PATIENCE)
+        .map_err(|error| failure(settings, &error))
+}
+
+/// What a topic holds now of records since a time, by the log's clock.
+pub fn ranges_since(
+    settings: &Settings,
+    topic: &str,
+    since: UnixMillis,
+) -> Result<Vec<PartitionRange>, Failure> {
+    topic_ranges(&settings.kafka(), topic, Some(since.0), PATIENCE)
         .map_err(|error| failure(settings, &error))
 }
 

@@ -108,6 +108,11 @@ pub const SETTINGS: &[Setting] = &[
         "a session without events for this long has ended",
     ),
     setting(
+        "processor.publish_rate",
+        "2000",
+        "figures that moved by spend alone are told to enforcement points at most this often, a second and ledger partition, nearest to a limit first",
+    ),
+    setting(
         "processor.commit_min",
         "5ms",
         "a batch is committed no earlier than this after its first event; a fifth of it in the ledger",

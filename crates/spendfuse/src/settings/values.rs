@@ -168,6 +168,7 @@ impl Settings {
             dedupe_horizon_millis: self.dedupe_horizon_millis()?,
             dedupe_capacity: self.number("processor.dedupe_capacity")?,
             session_idle_millis: self.millis("processor.session_idle")?,
+            publish_rate: self.number("processor.publish_rate")?,
             commit_min: self.duration("processor.commit_min")?,
             commit_interval: self.duration("processor.commit_interval")?,
             batch_max_events: self.number("processor.batch_max_events")?,

@@ -9,8 +9,10 @@ use spendfuse_bus::{OutputRecord, write_in_one_transaction};
 use spendfuse_domain::budget::BudgetsRecord;
 use spendfuse_domain::budget::diff::{Change, FieldChange, Missing, Plan};
 
+use super::super::found_wrong;
 use super::super::kafka::{self, PATIENCE};
 use super::super::output::{self, Colour, coloured, counted};
+use super::in_force::{self, InForce};
 use super::{Failure, mistake_lines, read_file, records_in_force};
 use crate::settings::Settings;
 
@@ -24,6 +26,9 @@ pub struct ApplyArgs {
     /// Only show what would change
     #[arg(long)]
     dry_run: bool,
+    /// Do not wait until every partition of the processor and the sidecar use the budgets
+    #[arg(long)]
+    no_wait: bool,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -54,16 +59,51 @@ pub fn run(settings: &Settings, args: &ApplyArgs) -> Result<ExitCode, Failure> {
     if applied {
         write(settings, &writes)?;
     }
+    // Also where nothing was written: the apply before may not have waited.
+    let in_force = match args.dry_run || args.no_wait {
+        true => None,
+        false => Some(in_force::wait(
+            settings,
+            in_force::newest_version(settings)?,
+        )?),
+    };
     if args.json {
-        output::json(&plan_json(&plan, applied));
-    } else if writes.is_empty() {
-        output::line("nothing to do: the file is in force");
-    } else if applied {
-        output::line("applied");
-    } else {
+        output::json(&plan_json(&plan, applied, in_force.as_ref()));
+    } else if args.dry_run {
         output::line("dry run: nothing was changed");
+    } else {
+        print_outcome(applied, in_force.as_ref());
     }
-    Ok(ExitCode::SUCCESS)
+    Ok(match in_force {
+        Some(InForce::NotAt(_)) => found_wrong(),
+        _ => ExitCode::SUCCESS,
+    })
+}
+
+fn print_outcome(applied: bool, in_force: Option<&InForce>) {
+    let done = if applied {
+        "applied"
+    } else {
+        "nothing to do: these budgets are written"
+    };
+    match in_force {
+        None => output::line(done),
+        Some(InForce::Everywhere) => {
+            output::line(format!("{done}, and in force: the next event counts"));
+        }
+        Some(InForce::NoProcessor) => output::line(format!(
+            "{done}; no processor runs now, so they are in force from its start on"
+        )),
+        Some(InForce::NotAt(behind)) => {
+            output::line(format!("{done}, but not in force everywhere after 10 s:"));
+            for one in behind {
+                output::line(format!("  {one}"));
+            }
+            output::line(
+                "they follow by themselves once they run; run the command again to wait for them",
+            );
+        }
+    }
 }
 
 fn write(settings: &Settings, writes: &[(String, Option<Vec<u8>>)]) -> Result<(), Failure> {
@@ -94,9 +134,15 @@ fn print_plan(plan: &Plan) {
     }
 }
 
-fn plan_json(plan: &Plan, applied: bool) -> Value {
+fn plan_json(plan: &Plan, applied: bool, in_force: Option<&InForce>) -> Value {
     let changes: Vec<Value> = plan.changes.iter().map(change_json).collect();
-    json!({"applied": applied, "changes": changes})
+    let (everywhere, behind) = match in_force {
+        None => (Value::Null, &[][..]),
+        Some(InForce::Everywhere) => (Value::Bool(true), &[][..]),
+        Some(InForce::NoProcessor) => (Value::Bool(false), &[][..]),
+        Some(InForce::NotAt(behind)) => (Value::Bool(false), behind.as_slice()),
+    };
+    json!({"applied": applied, "in_force": everywhere, "behind": behind, "changes": changes})
 }
 
 fn change_json(change: &Change) -> Value {

@@ -1,6 +1,7 @@
 //! `spendfuse budgets validate|apply|list|status`.
 
 mod apply;
+mod in_force;
 mod list;
 mod standing;
 mod status;

@@ -7,7 +7,7 @@ use clap::Args;
 use comfy_table::Cell;
 use serde_json::json;
 use spendfuse_domain::UnixMillis;
-use spendfuse_domain::verdict::BlocklistEntry;
+use spendfuse_domain::verdict::{BlocklistEntry, FIGURES};
 
 use super::super::dlq;
 use super::super::output::{self, Side, ago, coloured, counted, grouped, print_table, table};
@@ -51,6 +51,7 @@ pub fn run(settings: &Settings, args: &StatusArgs) -> Result<ExitCode, Failure> 
             "scopes": standing.scopes,
             "without_spend": standing.without_spend,
             "reported_at": standing.reported_at,
+            "figures": FIGURES,
             "not_counted": {"events": waiting_events, "by_reason": waiting},
         }));
         return Ok(ExitCode::SUCCESS);
@@ -173,7 +174,10 @@ fn print_age(
             "the processor last reported {}: the figures are that old",
             ago(at, now)
         ),
-        Some(_) => return Ok(()),
+        Some(_) => {
+            output::note(FIGURES);
+            return Ok(());
+        }
     };
     output::line(coloured(&text, output::Colour::Yellow));
     Ok(())
