@@ -7,6 +7,7 @@ mod admin;
 mod commands;
 mod loader_alerts;
 mod logging;
+mod metrics;
 mod open_files;
 mod roles;
 mod settings;
