@@ -36,6 +36,22 @@ fn event(id: &str, customer: &str) -> Value {
     })
 }
 
+/// The examples of events in schemas/examples, as their readers send them.
+fn examples_of_today() -> Vec<String> {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../schemas/examples");
+    let files = fs::read_dir(folder)
+        .unwrap()
+        .map(|file| file.unwrap().path());
+    let events = files.filter(|path| path.to_string_lossy().contains("-event."));
+    events
+        .map(|path| {
+            let mut event: Value = serde_json::from_slice(&fs::read(path).unwrap()).unwrap();
+            event["time"] = json!(now().to_string());
+            event.to_string()
+        })
+        .collect()
+}
+
 fn answer(said: &Said) -> Value {
     serde_json::from_str(&said.stdout).unwrap_or_else(|error| panic!("{error}: {said:?}"))
 }
@@ -123,8 +139,14 @@ fn spend_from_a_file_shows_in_status_and_check_and_the_dlq_gives_back_each_event
         (&sent["sent"], &sent["unreadable"]["lines"]),
         (&json!(4), &json!(1))
     );
+    let outcome = |counted, duplicates, late, rejected| {
+        json!({"counted": counted, "duplicates": duplicates, "late": late, "rejected": rejected,
+            "waiting": 0})
+    };
+    assert_eq!(sent["outcome"], outcome(3, 0, 0, 1));
     // The same events again: counted by their ids.
-    lab.must(&["ingest", file, "--json"]);
+    let again = answer(&lab.must(&["ingest", file, "--json"]));
+    assert_eq!(again["outcome"], outcome(0, 3, 0, 1));
     let status = status_where(&lab, "spend is counted", |status| {
         spent(status, "c-1") == "0.0176" && status["not_counted"]["events"] == 2
     });
@@ -160,6 +182,15 @@ fn spend_from_a_file_shows_in_status_and_check_and_the_dlq_gives_back_each_event
         counted["not_counted"]["by_reason"],
         json!({"malformed_json": 2})
     );
+
+    // The documented examples, with the present time.
+    let examples = examples_of_today();
+    let count = examples.len();
+    let today = lab.file("examples.ndjson");
+    fs::write(&today, examples.join("\n")).unwrap();
+    let today = today.to_str().unwrap();
+    let sent = answer(&lab.must(&["ingest", today, "--json"]));
+    assert_eq!(sent["outcome"], outcome(count, 0, 0, 0));
 }
 
 #[test]
@@ -189,8 +220,11 @@ fn a_late_event_is_counted_once_when_the_warehouse_does_not_know_it() {
     };
 
     // Two copies wait, one is counted.
-    lab.must(&["ingest", file]);
-    lab.must(&["ingest", file]);
+    let sent = lab.must(&["ingest", file]);
+    let told = "0 counted, 0 duplicates, 1 late, 0 rejected\nlate: ";
+    assert!(sent.stdout.contains(told), "{sent:?}");
+    let unawaited = lab.must(&["ingest", file, "--no-wait", "--json"]);
+    assert_eq!(answer(&unawaited)["outcome"], Value::Null);
     wait_for_late(2);
     let first = replay();
     assert_eq!(

@@ -39,7 +39,7 @@ pub use health::{Condition, Health, Part};
 pub use log_consumer::{Committed, LogConsumer, LogConsumerConfig, LogEvent, LogPartition};
 pub use outputs::{OutputRecord, OutputSink, Outputs};
 pub use producer::{Delivered, EventProducer, EventRecord, ProducerOptions};
-pub use range::{PartitionRange, read_ranges, topic_ranges};
+pub use range::{PartitionRange, log_ends, read_ranges, topic_ranges};
 pub use runner::{
     HistoryTopic, InputProgress, InputRecord, InputState, PartitionLogic, RestoreSource,
     StageConfig, StageEvent, StageLogic, StageObserver, run_stage,

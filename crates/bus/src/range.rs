@@ -44,6 +44,22 @@ pub fn topic_ranges(
     ranges
 }
 
+/// Where every partition of a topic ends, records of open transactions included: whoever reads up
+/// to there, committed records only, waits for the end of those transactions.
+///
+/// # Errors
+/// As [`topic_ranges`].
+pub fn log_ends(
+    kafka: &KafkaConfig,
+    topic: &str,
+    patience: Duration,
+) -> Result<Vec<i64>, BusError> {
+    let reader = Poller::new(&kafka.reader(Isolation::ReadUncommitted)?)?;
+    let ranges = ranges_of(&reader, kafka, topic, None, patience);
+    reader.drop_later();
+    Ok(ranges?.into_iter().map(|range| range.to).collect())
+}
+
 fn ranges_of(
     reader: &Poller,
     kafka: &KafkaConfig,

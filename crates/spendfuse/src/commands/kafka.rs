@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::time::Duration;
 
-use spendfuse_bus::{BusError, InputRecord, PartitionRange, Unreadable, read_ranges, topic_ranges};
+use spendfuse_bus::{
+    BusError, InputRecord, PartitionRange, Unreadable, log_ends, read_ranges, topic_ranges,
+};
 use spendfuse_domain::UnixMillis;
 
 use super::{Failure, output};
@@ -48,6 +50,30 @@ pub fn ranges_since(
 ) -> Result<Vec<PartitionRange>, Failure> {
     topic_ranges(&settings.kafka(), topic, Some(since.0), PATIENCE)
         .map_err(|error| failure(settings, &error))
+}
+
+/// Hands every committed record of a topic to `handler`: from `from` on, by partition, up to where the
+/// log ends now. Waits for transactions that are open there.
+pub fn read_from(
+    settings: &Settings,
+    topic: &str,
+    from: &[i64],
+    mut handler: impl FnMut(&InputRecord<'_>),
+) -> Result<(), Failure> {
+    let ends = log_ends(&settings.kafka(), topic, PATIENCE);
+    let ends = ends.map_err(|error| failure(settings, &error))?;
+    let ranges: Vec<PartitionRange> = (0..)
+        .zip(from.iter().zip(ends))
+        .map(|(partition, (from, to))| PartitionRange {
+            partition,
+            from: *from,
+            to,
+        })
+        .collect();
+    read(settings, topic, &ranges, &mut |record| {
+        handler(record);
+        ControlFlow::Continue(())
+    })
 }
 
 /// Hands every record that `topic` holds now to `handler`.

@@ -13,6 +13,8 @@ use spendfuse_domain::event::RejectReason;
 use super::{Failure, kafka, output};
 use crate::settings::Settings;
 
+pub use records::{Place, set_aside};
+
 #[derive(Args, Debug)]
 pub struct DlqArgs {
     #[command(subcommand)]

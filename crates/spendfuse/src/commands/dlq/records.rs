@@ -15,6 +15,7 @@ use crate::settings::Settings;
 
 const REASON: &str = "spendfuse_reason";
 const DETAIL: &str = "spendfuse_detail";
+const TOPIC: &str = "spendfuse_topic";
 const PARTITION: &str = "spendfuse_partition";
 const OFFSET: &str = "spendfuse_offset";
 const SETTLED: &str = "spendfuse_settled";
@@ -74,6 +75,12 @@ pub fn read(settings: &Settings) -> Result<Vec<SetAside>, Failure> {
 /// Whether a record is a note and not an event.
 pub fn is_note(record: &InputRecord<'_>) -> bool {
     record.headers.get(SETTLED).is_some()
+}
+
+/// The event in a record of the DLQ that lay in the topic `usage`; `None` where it is something else.
+pub fn set_aside(record: &InputRecord<'_>, usage: &str) -> Option<SetAside> {
+    let is_from_there = !is_note(record) && text(&record.headers, TOPIC) == usage;
+    is_from_there.then(|| SetAside::of(record))
 }
 
 /// The note that these events are settled, for partition 0 of the DLQ.

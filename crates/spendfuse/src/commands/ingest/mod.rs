@@ -1,6 +1,7 @@
 //! `spendfuse ingest FILE`: NDJSON to the usage topic.
 
 mod dry_run;
+mod follow;
 mod send;
 
 use std::fs::File;
@@ -18,7 +19,7 @@ use crate::settings::Settings;
 
 #[derive(Args, Debug)]
 #[command(
-    after_help = "Examples:\n  spendfuse ingest events.ndjson\n  zcat events.ndjson.gz | spendfuse ingest -\n  spendfuse ingest events.ndjson --dry-run --budgets budgets.yaml\n\nEach line is a CloudEvent, or a bare data object with an id. A line that cannot be read is sent\ntoo and ends in the DLQ; --strict leaves it out. Sending a file again changes nothing: events are\ncounted by their ids."
+    after_help = "Examples:\n  spendfuse ingest events.ndjson\n  zcat events.ndjson.gz | spendfuse ingest -\n  spendfuse ingest events.ndjson --dry-run --budgets budgets.yaml\n\nEach line is a CloudEvent, or a bare data object with an id. A line that cannot be read is sent\ntoo and ends in the DLQ; --strict leaves it out. Sending a file again changes nothing: events are\ncounted by their ids. Ends with how many were counted, how many are duplicates, late (older than\nthe dedupe horizon) or rejected, once the meter has read them."
 )]
 pub struct IngestArgs {
     /// File of events, one JSON object a line; - is standard input
@@ -32,6 +33,9 @@ pub struct IngestArgs {
     /// Leave out lines that cannot be read; exit code 1 if there are any
     #[arg(long)]
     strict: bool,
+    /// Do not wait until the meter has read the events and said what became of them
+    #[arg(long, conflicts_with = "dry_run")]
+    no_wait: bool,
     /// Workspace of bare objects that name none
     #[arg(long, value_name = "NAME")]
     workspace: Option<String>,

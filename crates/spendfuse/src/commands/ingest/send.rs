@@ -10,12 +10,13 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use serde_json::json;
-use spendfuse_bus::{BusError, EventProducer, EventRecord, ProducerOptions};
+use spendfuse_bus::{BusError, Delivered, EventProducer, EventRecord, ProducerOptions};
 use spendfuse_domain::event::Rejection;
 
 use super::super::found_wrong;
 use super::super::kafka::{self, PATIENCE};
 use super::super::output::{self, counted, grouped};
+use super::follow::{Follow, Outcome, Places};
 use super::{Failure, IngestArgs, Lines, defaults, read_line};
 use crate::settings::Settings;
 
@@ -32,6 +33,7 @@ struct Acknowledged {
     sent: AtomicU64,
     failed: AtomicU64,
     first_failure: Mutex<Option<String>>,
+    places: Mutex<Places>,
 }
 
 struct Sending<'a> {
@@ -45,6 +47,10 @@ struct Sending<'a> {
 pub fn run(settings: &Settings, args: &IngestArgs) -> Result<ExitCode, Failure> {
     let mut lines = Lines::open(args)?;
     let sending = Sending::open(settings)?;
+    let mut follow = match args.no_wait {
+        true => None,
+        false => Some(Follow::begin(settings)?),
+    };
     let defaults = defaults(settings, args);
     let began = Instant::now();
     let mut line = Vec::new();
@@ -66,6 +72,9 @@ pub fn run(settings: &Settings, args: &IngestArgs) -> Result<ExitCode, Failure> 
         let sent = read_line(&line, &defaults, arrival, |event, bytes| {
             let identity = event.identity.0.to_be_bytes();
             let key = event.session_key().map_or(&identity[..], str::as_bytes);
+            if let Some(follow) = &mut follow {
+                follow.add(event.identity);
+            }
             sending.send(Some(event.home(sending.partitions)), Some(key), bytes)
         });
         match sent {
@@ -81,12 +90,26 @@ pub fn run(settings: &Settings, args: &IngestArgs) -> Result<ExitCode, Failure> 
         }
     }
     sending.wait_for_all()?;
+    let seconds = began.elapsed().as_secs_f64();
+    let sent = sending.acknowledged.sent.load(Ordering::Relaxed);
+    let outcome = match follow {
+        None => None,
+        Some(follow) => {
+            let places = sending.acknowledged.places.lock();
+            let places = places.unwrap_or_else(PoisonError::into_inner);
+            let progress = &lines.progress;
+            let tell =
+                |waiting| progress.set_message(format!("{} not counted yet", grouped(waiting)));
+            follow.outcome(&places, sent, tell)?
+        }
+    };
     lines.progress.finish_and_clear();
     let summary = Summary {
-        sent: sending.acknowledged.sent.load(Ordering::Relaxed),
+        sent,
         failed: sending.acknowledged.failed.load(Ordering::Relaxed),
         unreadable,
-        seconds: began.elapsed().as_secs_f64(),
+        seconds,
+        outcome,
     };
     summary.print(args);
     let first_failure = sending.acknowledged.first_failure.lock();
@@ -157,9 +180,7 @@ impl<'a> Sending<'a> {
         loop {
             let acknowledged = Arc::clone(&self.acknowledged);
             let result = self.producer.send(&record, move |result| match result {
-                Ok(_) => {
-                    acknowledged.sent.fetch_add(1, Ordering::Relaxed);
-                }
+                Ok(delivered) => acknowledged.take(delivered),
                 Err(error) => acknowledged.fail(&error),
             });
             match result {
@@ -183,6 +204,12 @@ impl<'a> Sending<'a> {
 }
 
 impl Acknowledged {
+    fn take(&self, delivered: Delivered) {
+        self.sent.fetch_add(1, Ordering::Relaxed);
+        let mut places = self.places.lock().unwrap_or_else(PoisonError::into_inner);
+        places.add(delivered);
+    }
+
     fn fail(&self, error: &BusError) {
         self.failed.fetch_add(1, Ordering::Relaxed);
         let mut first = self
@@ -198,6 +225,8 @@ struct Summary {
     failed: u64,
     unreadable: BTreeMap<&'static str, u64>,
     seconds: f64,
+    /// What became of the events, where that is known.
+    outcome: Option<Outcome>,
 }
 
 impl Summary {
@@ -212,6 +241,7 @@ impl Summary {
                 "left_out": if args.strict { unreadable } else { 0 },
                 "seconds": (self.seconds * 1000.0).round() / 1000.0,
                 "events_per_second": rate.round(),
+                "outcome": self.outcome,
             }));
             return;
         }
@@ -231,11 +261,18 @@ impl Summary {
             output::line(if args.strict {
                 format!("{lines} left out ({reasons})")
             } else {
-                format!(
-                    "{} of them cannot be read ({reasons}): see `spendfuse dlq list`",
-                    grouped(unreadable)
-                )
+                format!("{} of them cannot be read ({reasons})", grouped(unreadable))
             });
+        }
+        match &self.outcome {
+            Some(outcome) => outcome.print(),
+            None if args.no_wait => output::line(
+                "what became of them was not awaited: `spendfuse dlq list` shows what was set aside",
+            ),
+            None => output::line(
+                "too many to follow each: `spendfuse dlq list` shows what was set aside, `spendfuse \
+                 audit` whether all else is counted",
+            ),
         }
     }
 }

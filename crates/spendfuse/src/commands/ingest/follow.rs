@@ -1,0 +1,251 @@
+//! What became of the events that were sent, as the meter says: it writes the identities that it
+//! counted, and what it set aside, in the transaction that takes its position past them.
+
+use std::collections::HashSet;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use serde::Serialize;
+use spendfuse_bus::{Delivered, committed_offsets};
+use spendfuse_domain::Identity;
+use spendfuse_domain::event::RejectReason;
+use spendfuse_engine::codec;
+use spendfuse_engine::meter::dedupe::{RememberedId, RememberedIds};
+
+use super::super::kafka::{self, PATIENCE};
+use super::super::{dlq, output};
+use super::Failure;
+use crate::settings::Settings;
+
+/// More events are not followed: their identities take about 16 bytes each.
+const MOST_FOLLOWED: usize = 5_000_000;
+/// The meter is given up where it does not move for so long.
+const STANDS_STILL: Duration = Duration::from_secs(15);
+const LOOK_EVERY: Duration = Duration::from_millis(200);
+
+/// Where the outcomes of events will be written that are sent from now on.
+pub struct Follow<'s> {
+    settings: &'s Settings,
+    /// Per partition, where the meter's topics ended before the first event was sent.
+    ids_from: Vec<i64>,
+    dlq_from: Vec<i64>,
+    /// Halves of the identities that were sent: two of five million are the same once in a million
+    /// runs.
+    identities: HashSet<u64>,
+    /// Events that were not remembered, because there were too many.
+    is_full: bool,
+}
+
+/// What became of the events.
+#[derive(Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Outcome {
+    pub counted: u64,
+    /// Counted before, or sent several times; unknown where events wait.
+    pub duplicates: Option<u64>,
+    pub late: u64,
+    pub rejected: u64,
+    /// Not reached by the meter.
+    pub waiting: u64,
+}
+
+/// Stretches of the usage topic that were sent, by partition.
+#[derive(Debug, Default)]
+pub struct Places(Vec<Vec<(i64, i64)>>);
+
+impl Places {
+    /// Adds an acknowledged event.
+    pub fn add(&mut self, delivered: Delivered) {
+        let partition = delivered.partition as usize;
+        if self.0.len() <= partition {
+            self.0.resize_with(partition + 1, Vec::new);
+        }
+        match self.0[partition].last_mut() {
+            Some((_, end)) if *end == delivered.offset => *end += 1,
+            _ => self.0[partition].push((delivered.offset, delivered.offset + 1)),
+        }
+    }
+
+    /// Whether the event at this place was sent. Acknowledgements come in the order of the log.
+    fn holds(&self, (partition, offset): dlq::Place) -> bool {
+        let Some(stretches) = self.0.get(partition as usize) else {
+            return false;
+        };
+        let after = stretches.partition_point(|(from, _)| *from <= offset);
+        after > 0 && offset < stretches[after - 1].1
+    }
+
+    /// How many events the meter has not passed whose next offsets are `positions`.
+    fn beyond(&self, positions: &[Option<i64>]) -> u64 {
+        let partitions = self.0.iter().zip(positions);
+        let waiting = partitions.flat_map(|(stretches, position)| {
+            let position = position.unwrap_or(0);
+            let beyond = move |(from, to): &(i64, i64)| (to - position.clamp(*from, *to)) as u64;
+            stretches.iter().map(beyond)
+        });
+        waiting.sum()
+    }
+}
+
+impl<'s> Follow<'s> {
+    /// Notes where the meter's topics end now.
+    pub fn begin(settings: &'s Settings) -> Result<Self, Failure> {
+        let topics = settings.topics();
+        let ends = |topic: &str| -> Result<Vec<i64>, Failure> {
+            let ranges = kafka::ranges(settings, topic)?;
+            Ok(ranges.into_iter().map(|range| range.to).collect())
+        };
+        Ok(Self {
+            settings,
+            ids_from: ends(&topics.meter_ids)?,
+            dlq_from: ends(&topics.dlq)?,
+            identities: HashSet::new(),
+            is_full: false,
+        })
+    }
+
+    /// Remembers an event that is sent.
+    pub fn add(&mut self, identity: Identity) {
+        if self.identities.len() < MOST_FOLLOWED {
+            self.identities.insert(identity.0 as u64);
+        } else {
+            self.is_full = true;
+        }
+    }
+
+    /// Waits until the meter has passed all `sent` events or stands still; `None` where there were
+    /// too many to be followed. `tell` is given how many wait.
+    pub fn outcome(
+        mut self,
+        places: &Places,
+        sent: u64,
+        tell: impl Fn(u64),
+    ) -> Result<Option<Outcome>, Failure> {
+        if self.is_full {
+            return Ok(None);
+        }
+        let waiting = self.wait(places, tell)?;
+        let mut outcome = Outcome {
+            waiting,
+            ..Outcome::default()
+        };
+        let topics = self.settings.topics();
+        let mut unreadable = None;
+        kafka::read_from(self.settings, &topics.meter_ids, &self.ids_from, |record| {
+            match codec::decode::<RememberedIds>(record.value.unwrap_or_default()) {
+                Ok(counted) => {
+                    // Each once, whoever sent the copy that was counted.
+                    let sent = |id: &&RememberedId| self.identities.remove(&id.low);
+                    outcome.counted += counted.ids.iter().filter(sent).count() as u64;
+                }
+                Err(error) => unreadable = Some(error.to_string()),
+            }
+        })?;
+        if let Some(error) = unreadable {
+            let topic = &topics.meter_ids;
+            return Err(Failure::work(format!(
+                "a record of {topic} cannot be read: {error}; update spendfuse, or leave out what \
+                 became of the events with --no-wait"
+            )));
+        }
+        kafka::read_from(self.settings, &topics.dlq, &self.dlq_from, |record| {
+            let Some(event) = dlq::set_aside(record, &topics.usage) else {
+                return;
+            };
+            if !event.origin.is_some_and(|origin| places.holds(origin)) {
+                return;
+            }
+            match event.reason == RejectReason::Late.name() {
+                true => outcome.late += 1,
+                false => outcome.rejected += 1,
+            }
+        })?;
+        let known = outcome.counted + outcome.late + outcome.rejected;
+        outcome.duplicates = (waiting == 0).then(|| sent.saturating_sub(known));
+        Ok(Some(outcome))
+    }
+
+    /// How many events still wait when the meter has passed them or stands still.
+    fn wait(&self, places: &Places, tell: impl Fn(u64)) -> Result<u64, Failure> {
+        let usage = self.settings.topics().usage;
+        let group = format!("{}-meter", self.settings.text("transactional_id_prefix"));
+        let mut least = u64::MAX;
+        let mut moved = Instant::now();
+        loop {
+            let positions = committed_offsets(&self.settings.kafka(), &group, &usage, PATIENCE)
+                .map_err(|error| kafka::failure(self.settings, &error))?;
+            let waiting = places.beyond(&positions);
+            if waiting < least {
+                least = waiting;
+                moved = Instant::now();
+            }
+            if waiting == 0 || moved.elapsed() >= STANDS_STILL {
+                return Ok(waiting);
+            }
+            tell(waiting);
+            thread::park_timeout(LOOK_EVERY);
+        }
+    }
+}
+
+impl Outcome {
+    /// In one line, and what to do where something was not counted.
+    pub fn print(&self) {
+        let grouped = output::grouped;
+        let mut parts = vec![format!("{} counted", grouped(self.counted))];
+        if let Some(duplicates) = self.duplicates {
+            parts.push(format!("{} duplicates", grouped(duplicates)));
+        }
+        parts.push(format!("{} late", grouped(self.late)));
+        parts.push(format!("{} rejected", grouped(self.rejected)));
+        if self.waiting > 0 {
+            parts.push(format!(
+                "{} not reached by the meter",
+                grouped(self.waiting)
+            ));
+        }
+        output::line(parts.join(", "));
+        if self.duplicates.is_some_and(|count| count > 0) {
+            output::line(
+                "duplicates: events with these ids were counted before, or stand in the input twice; \
+                 where their content differs, that is an alert",
+            );
+        }
+        if self.late > 0 {
+            output::line(
+                "late: older than the dedupe horizon, no budget counts them; `spendfuse dlq replay \
+                 --reason late --verify` counts those that ClickHouse does not know",
+            );
+        }
+        if self.rejected > 0 {
+            output::line("rejected: no budget counts them; `spendfuse dlq list` says why");
+        }
+        if self.waiting > 0 {
+            output::line(
+                "not reached: they are safe in Kafka and are counted once a processor runs; \
+                 `spendfuse dlq list` shows then what was set aside",
+            );
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn places_know_what_was_sent_and_what_is_beyond() {
+        let mut places = Places::default();
+        for (partition, offset) in [(1, 5), (1, 6), (0, 9), (1, 9)] {
+            places.add(Delivered { partition, offset });
+        }
+        for place in [(0, 9), (1, 5), (1, 6), (1, 9)] {
+            assert!(places.holds(place), "{place:?}");
+        }
+        for place in [(0, 8), (0, 10), (1, 4), (1, 7), (1, 10), (2, 5)] {
+            assert!(!places.holds(place), "{place:?}");
+        }
+        assert_eq!(places.beyond(&[None, None]), 4);
+        assert_eq!(places.beyond(&[Some(10), Some(6)]), 2);
+        assert_eq!(places.beyond(&[Some(11), Some(10)]), 0);
+    }
+}
