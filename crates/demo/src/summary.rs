@@ -1,9 +1,10 @@
 //! The summary in plain text: what came out, whether it adds up, three questions with answers.
 
+use std::borrow::Cow;
 use std::fmt::Write;
 
 use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
-use spendfuse_domain::Nanos;
+use spendfuse_domain::{Nanos, printable};
 
 use crate::board::{Board, short_scope};
 use crate::outcome::Outcome;
@@ -96,14 +97,14 @@ fn totals(text: &mut String, outcome: &Outcome) {
 /// What the detectors say about the real agent runs.
 fn agent_runs(text: &mut String, board: &Board, width: u16) {
     let findings = board.findings.values();
-    let mut rows: Vec<[&str; 4]> = findings
+    let mut rows: Vec<[Cow<'_, str>; 4]> = findings
         .filter(|finding| finding.scope.contains("session=run-"))
         .map(|finding| {
             [
-                short_scope(&finding.scope),
-                finding.detector.name(),
-                finding.severity.name(),
-                finding.message.as_str(),
+                printable(short_scope(&finding.scope)),
+                finding.detector.name().into(),
+                finding.severity.name().into(),
+                printable(&finding.message),
             ]
         })
         .collect();
@@ -129,7 +130,7 @@ fn question(text: &mut String, answered: &Answered, width: u16) {
     let mut table = plain_table(width);
     table.set_header(&answered.answer.columns);
     for row in &answered.answer.rows {
-        table.add_row(row);
+        table.add_row(row.iter().map(|value| printable(value)));
     }
     let is_number = |place: usize| {
         let mut values = answered.answer.rows.iter().filter_map(|row| row.get(place));
@@ -163,7 +164,8 @@ pub fn differences(outcome: &Outcome, width: u16) -> String {
     let mut table = plain_table(width);
     table.set_header(["WHAT", "EXPECTED", "FOUND"]);
     for one in &outcome.differences {
-        table.add_row([&one.what, &one.expected, &one.found]);
+        let cells = [&one.what, &one.expected, &one.found];
+        table.add_row(cells.map(|text| printable(text)));
     }
     for column in table.column_iter_mut() {
         column.set_padding((0, 2));

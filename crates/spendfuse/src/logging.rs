@@ -2,8 +2,13 @@
 
 use std::io::IsTerminal;
 
+use spendfuse_domain::printable;
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::field::MakeExt;
+use tracing_subscriber::fmt::FormatFields;
+use tracing_subscriber::fmt::format::debug_fn;
 
+use crate::commands;
 use crate::settings::{Settings, SettingsError, Source};
 
 /// Starts logging as `log.format` and `log.level` say. Where nobody asks for a level, only services
@@ -19,10 +24,30 @@ pub fn start(settings: &Settings, is_service: bool) -> Result<(), SettingsError>
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
         .with_target(false);
-    match settings.text("log.format") {
-        "text" => builder.with_ansi(std::io::stderr().is_terminal()).init(),
+    let format = match settings.resolved().get("log.format") {
+        // Who asks for JSON reads standard error as JSON, too.
+        Some(format) if format.source == Source::Default && commands::speaks_json() => "json",
+        _ => settings.text("log.format"),
+    };
+    match format {
+        "text" => builder
+            .with_ansi(std::io::stderr().is_terminal())
+            .fmt_fields(one_line_fields())
+            .init(),
         "json" => builder.json().flatten_event(true).init(),
         _ => return Err(settings.wrong("log.format", "write text or json")),
     }
     Ok(())
+}
+
+/// `message name=value …`; what came from outside can neither forge a line nor reach the terminal.
+fn one_line_fields() -> impl for<'writer> FormatFields<'writer> {
+    debug_fn(|writer, field, value| {
+        let value = format!("{value:?}");
+        match field.name() {
+            "message" => write!(writer, "{}", printable(&value)),
+            name => write!(writer, "{name}={}", printable(&value)),
+        }
+    })
+    .delimited(" ")
 }

@@ -110,14 +110,26 @@ impl Command {
 }
 
 fn main() -> ExitCode {
-    let line = CommandLine::parse();
+    if asks_for_json() {
+        commands::speak_json();
+    }
+    let line = match CommandLine::try_parse() {
+        Ok(line) => line,
+        Err(error) => return commands::misused(&error),
+    };
     match run(line) {
         Ok(code) => code,
         Err(failure) => {
-            eprintln!("error: {failure}");
+            failure.tell();
             failure.exit_code()
         }
     }
+}
+
+/// Looked up before the arguments are read: what is wrong with them is told as JSON, too.
+fn asks_for_json() -> bool {
+    let mut arguments = std::env::args_os().take_while(|argument| argument != "--");
+    arguments.any(|argument| argument == "--json")
 }
 
 fn run(line: CommandLine) -> Result<ExitCode, Failure> {
@@ -126,10 +138,10 @@ fn run(line: CommandLine) -> Result<ExitCode, Failure> {
         &ProcessEnvironment,
         &line.common.set,
     )
-    .map_err(Failure::usage)?;
-    let settings = Settings::new(resolved).map_err(Failure::usage)?;
+    .map_err(|error| Failure::settings(&error))?;
+    let settings = Settings::new(resolved).map_err(|error| Failure::settings(&error))?;
     let is_service = line.command.is_service();
-    logging::start(&settings, is_service).map_err(Failure::usage)?;
+    logging::start(&settings, is_service).map_err(|error| Failure::settings(&error))?;
     commands::warn_of(&unknown_variables(&ProcessEnvironment), is_service);
     match line.command {
         Command::Up => roles::up(&settings),

@@ -108,6 +108,57 @@ fn a_missing_broker_is_one_clear_line_within_ten_seconds() {
     assert_eq!(error.lines().count(), 1, "{error}");
 }
 
+#[test]
+fn with_json_an_error_is_json_and_the_exit_code_says_whose_fault_it_is() {
+    let folder = tempfile::tempdir().unwrap();
+    let budgets = "budgets:\n  - id: caps\n    scope: {workspace: acme}\n    limit: \"5\"\n    window: dayly\n";
+    fs::write(folder.path().join("wrong.yaml"), budgets).unwrap();
+    let example = |name: &str| -> Value {
+        let file = format!("../../schemas/examples/{name}.json");
+        serde_json::from_str(&fs::read_to_string(file).unwrap()).unwrap()
+    };
+    let nowhere = "--set=kafka.brokers=127.0.0.1:1";
+    let cases: [(&[&str], i32, &str); 7] = [
+        (&["budgets", "apply", "wrong.yaml"], 2, "wrong_budgets_file"),
+        (&["config", "--set", "kafka.broker=x"], 2, "wrong_settings"),
+        (&["config", "--config", "missing.toml"], 2, "wrong_settings"),
+        (&["budget", "list"], 2, "wrong_usage"),
+        (&["findings", "list", "--severity", "bad"], 2, "wrong_usage"),
+        (&["budgets", "apply", "missing.yaml"], 2, "wrong_usage"),
+        (&["budgets", "list", nowhere], 1, "kafka_unreachable"),
+    ];
+    for (arguments, exit_code, code) in cases {
+        let output = Command::new(env!("CARGO_BIN_EXE_spendfuse"))
+            .args(arguments)
+            .arg("--json")
+            .current_dir(folder.path())
+            .output()
+            .unwrap();
+        let said = String::from_utf8(output.stderr.clone()).unwrap();
+        assert_eq!(
+            output.status.code(),
+            Some(exit_code),
+            "{arguments:?}: {said}"
+        );
+        assert_eq!(stdout(&output), "", "{arguments:?}");
+        let lines: Vec<Value> = said
+            .lines()
+            .map(|line| {
+                serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {said}"))
+            })
+            .collect();
+        let error = lines.last().unwrap();
+        assert_eq!(error["error"]["code"], code, "{arguments:?}: {said}");
+        match code {
+            "wrong_budgets_file" => assert_eq!(*error, example("cli-error.details")),
+            "wrong_settings" if arguments.contains(&"--set") => {
+                assert_eq!(*error, example("cli-error"));
+            }
+            _ => assert!(error["error"]["message"].is_string(), "{said}"),
+        }
+    }
+}
+
 /// Without it a broker that comes back can crash the program, once in many thousand times.
 #[test]
 #[cfg(target_os = "linux")]

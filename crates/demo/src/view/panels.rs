@@ -5,8 +5,8 @@ use ratatui::layout::{Constraint, Layout, Rect};
 use ratatui::style::{Color, Modifier, Style};
 use ratatui::text::{Line, Span};
 use ratatui::widgets::{Block, BorderType, Paragraph, Sparkline};
-use spendfuse_domain::Severity;
 use spendfuse_domain::finding::Finding;
+use spendfuse_domain::{Severity, printable};
 
 use super::screen::ACCENT;
 use crate::board::{Board, Tone, short_scope};
@@ -131,7 +131,8 @@ fn finding_line(finding: &Finding, width: usize) -> Line<'static> {
     };
     let detector = finding.detector.name().replace('_', " ");
     let room = width.saturating_sub(22);
-    let session: String = short_scope(&finding.scope).chars().take(room).collect();
+    let scope = printable(short_scope(&finding.scope));
+    let session: String = scope.chars().take(room).collect();
     Line::from(vec![
         Span::styled(" ● ", Style::new().fg(colour)),
         Span::raw(format!("{detector:18} ")),
@@ -164,7 +165,7 @@ pub fn news(frame: &mut Frame<'_>, area: Rect, board: &Board) {
                     format!(" {seconds:5.1} s  "),
                     Style::new().fg(Color::DarkGray),
                 ),
-                Span::styled(news.text.clone(), Style::new().fg(colour)),
+                Span::styled(printable(&news.text), Style::new().fg(colour)),
             ])
         })
         .collect();

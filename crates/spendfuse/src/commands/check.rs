@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use clap::Args;
-use comfy_table::Cell;
 use spendfuse_domain::budget::Spend;
 use spendfuse_domain::{Call, Nanos, TokenClasses, UnixMillis, Verdict};
 use spendfuse_guard::{
@@ -15,7 +14,7 @@ use spendfuse_guard::{
 use spendfuse_pricing::Pricer;
 
 use super::context::ContextArgs;
-use super::output::{self, Side, coloured, grouped, print_table, span, table, verdict_colour};
+use super::output::{self, Cell, Side, grouped, print_table, span, table, verdict_colour};
 use super::prices::book;
 use super::{Failure, found_wrong, kafka};
 use crate::settings::Settings;
@@ -170,23 +169,22 @@ fn follow(
         let key = record.key.and_then(|key| std::str::from_utf8(key).ok());
         let Some(key) = key else { return };
         if let Err(error) = take(key, record.value, record) {
-            output::note(format!("warning: {error}"));
+            output::warning(error);
         }
     })
 }
 
 fn print(response: &CheckResponse, verdict: Verdict, now: UnixMillis) {
-    let decision = coloured(response.decision, verdict_colour(verdict));
-    output::line(
-        match (&response.downgrade_to, response.retry_after_seconds) {
-            (Some(model), _) => format!("{decision}: use {model} instead"),
-            (None, Some(seconds)) => {
-                let wait = i64::try_from(seconds.saturating_mul(1000)).unwrap_or(i64::MAX);
-                format!("{decision}: try again in {}", span(wait))
-            }
-            (None, None) => decision,
-        },
-    );
+    let advice = match (&response.downgrade_to, response.retry_after_seconds) {
+        (Some(model), _) => format!(": use {model} instead"),
+        (None, Some(seconds)) => {
+            let wait = i64::try_from(seconds.saturating_mul(1000)).unwrap_or(i64::MAX);
+            format!(": try again in {}", span(wait))
+        }
+        (None, None) => String::new(),
+    };
+    let colour = verdict_colour(verdict);
+    output::parts(&[(response.decision, Some(colour)), (&advice, None)]);
     if response.budgets.is_empty() {
         output::line("no budget applies to this call");
     } else {
@@ -226,14 +224,14 @@ fn print_budgets(lines: &[BudgetLine], now: UnixMillis) {
         let (spent, limit) = amounts(line);
         let used = line.percent.as_ref().and_then(serde_json::Number::as_f64);
         rows.add_row(vec![
-            Cell::new(&line.budget),
-            Cell::new(&line.scope),
+            Cell::from(&line.budget),
+            Cell::from(&line.scope),
             output::verdict_cell(line.verdict),
-            Cell::new(spent),
-            Cell::new(limit),
-            Cell::new(used.map_or_else(|| "-".to_owned(), |used| format!("{used:.1}%"))),
-            Cell::new(&line.window),
-            Cell::new(output::resets(&line.window, line.resets_at, now)),
+            Cell::from(spent),
+            Cell::from(limit),
+            Cell::from(used.map_or_else(|| "-".to_owned(), |used| format!("{used:.1}%"))),
+            Cell::from(&line.window),
+            Cell::from(output::resets(&line.window, line.resets_at, now)),
         ]);
     }
     output::hide_below(&mut rows, 6, 100);

@@ -32,7 +32,7 @@ const FOR_A_SMALL_MACHINE: [(&str, &str); 2] =
 )]
 pub struct DemoArgs {
     /// Draw nothing; print the summary as JSON
-    #[arg(long)]
+    #[arg(long, visible_alias = "json")]
     headless: bool,
     /// How much of the hour is replayed, percent
     #[arg(long, value_name = "PERCENT", default_value_t = 100,
@@ -72,10 +72,11 @@ pub fn run(settings: &Settings, args: &DemoArgs) -> Result<ExitCode, Failure> {
     if args.headless {
         output::json(&report.outcome.json());
         if !report.outcome.is_well() {
-            output::note(spendfuse_demo::differences(&report.outcome, 100));
+            let differences = spendfuse_demo::differences(&report.outcome, 100);
+            differences.lines().for_each(output::note);
         }
     } else {
-        output::line(&report.text);
+        output::lines(&report.text);
     }
     Ok(if report.outcome.is_well() {
         ExitCode::SUCCESS

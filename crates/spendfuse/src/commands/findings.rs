@@ -3,13 +3,12 @@
 use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
-use comfy_table::{Cell, Color};
 use serde_json::Value;
 use spendfuse_domain::finding::{Finding, FindingState};
 use spendfuse_domain::{Detector, Severity};
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::output::{self, Side, ago, counted, grouped, print_table, table};
+use super::output::{self, Cell, Colour, Side, ago, counted, grouped, print_table, table};
 use super::{Failure, found_wrong, kafka};
 use crate::settings::Settings;
 
@@ -89,7 +88,7 @@ fn read(settings: &Settings) -> Result<Vec<Keyed>, Failure> {
                 key,
                 finding,
             }),
-            Err(error) => output::note(format!("warning: finding {key}: {error}; left out")),
+            Err(error) => output::warning(format!("finding {key}: {error}; left out")),
         }
     }
     findings.sort_by_key(|one| {
@@ -145,13 +144,13 @@ fn list(settings: &Settings, args: &ListArgs) -> Result<ExitCode, Failure> {
             FindingState::Closed => " (closed)",
         };
         rows.add_row(vec![
-            Cell::new(&one.id),
+            Cell::from(&one.id),
             severity_cell(finding.severity),
-            Cell::new(&finding.scope),
-            Cell::new(format!("${}", finding.wasted_usd)),
-            Cell::new(ago(finding.last_at, now)),
-            Cell::new(finding.detector.name()),
-            Cell::new(format!("{}{state}", finding.message)),
+            Cell::from(&finding.scope),
+            Cell::from(format!("${}", finding.wasted_usd)),
+            Cell::from(ago(finding.last_at, now)),
+            Cell::from(finding.detector.name()),
+            Cell::from(format!("{}{state}", finding.message)),
         ]);
     }
     // The message says what the detector's name says.
@@ -249,11 +248,10 @@ impl Keyed {
 }
 
 fn severity_cell(severity: Severity) -> Cell {
-    let cell = Cell::new(severity.name());
     match severity {
-        Severity::Info => cell,
-        Severity::Warning => cell.fg(Color::Yellow),
-        Severity::Critical => cell.fg(Color::Red),
+        Severity::Info => severity.name().into(),
+        Severity::Warning => Cell::coloured(severity.name(), Colour::Yellow),
+        Severity::Critical => Cell::coloured(severity.name(), Colour::Red),
     }
 }
 

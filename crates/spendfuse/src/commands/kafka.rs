@@ -21,7 +21,7 @@ pub fn failure(settings: &Settings, error: &BusError) -> Failure {
         BusError::Unreachable { brokers, .. } => {
             let source = settings.resolved().get("kafka.brokers");
             let source = source.map_or_else(String::new, |found| format!(", {}", found.source));
-            Failure::work(format!(
+            Failure::kafka_unreachable(format!(
                 "no Kafka broker answers at {brokers} (kafka.brokers{source}); start one, or name \
                  yours with --set kafka.brokers=HOST:PORT (--set log.level=warn shows what the \
                  client says)"
@@ -97,7 +97,7 @@ pub fn read(
     handler: &mut dyn FnMut(&InputRecord<'_>) -> ControlFlow<()>,
 ) -> Result<(), Failure> {
     for lost in read_around(settings, topic, ranges, handler)? {
-        output::note(format!("warning: {lost}"));
+        output::warning(lost);
     }
     Ok(())
 }

@@ -4,13 +4,14 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Args;
+use serde_json::json;
 use spendfuse_bus::Shutdown;
 use spendfuse_domain::Nanos;
 use spendfuse_pricing::PriceBook;
 use spendfuse_warehouse::{PriceRow, Warehouse, WarehouseError};
 use tokio::runtime::Runtime;
 
-use super::Failure;
+use super::{Failure, output};
 use crate::settings::Settings;
 
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
@@ -18,9 +19,13 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 
 #[derive(Args, Debug)]
 #[command(after_help = "Example:\n  spendfuse migrate --set clickhouse.url=http://clickhouse:8123")]
-pub struct MigrateArgs {}
+pub struct MigrateArgs {
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
 
-pub fn run(settings: &Settings, _: &MigrateArgs) -> Result<ExitCode, Failure> {
+pub fn run(settings: &Settings, args: &MigrateArgs) -> Result<ExitCode, Failure> {
     let runtime = Runtime::new().map_err(Failure::work)?;
     let config = settings.warehouse().map_err(Failure::usage)?;
     let database = config.database.clone();
@@ -31,10 +36,14 @@ pub fn run(settings: &Settings, _: &MigrateArgs) -> Result<ExitCode, Failure> {
     let book = PriceBook::snapshot();
     runtime.block_on(insert_prices(&warehouse, &book))?;
     let version = book.version();
-    for number in &applied {
-        println!("applied    migration {number}");
+    if args.json {
+        output::json(&json!({"applied": applied, "database": database, "price_version": version}));
+        return Ok(ExitCode::SUCCESS);
     }
-    println!("in order   database {database}, prices {version}");
+    for number in &applied {
+        output::line(format!("applied    migration {number}"));
+    }
+    output::line(format!("in order   database {database}, prices {version}"));
     Ok(ExitCode::SUCCESS)
 }
 

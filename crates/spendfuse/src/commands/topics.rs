@@ -4,6 +4,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
+use serde_json::json;
 use spendfuse_bus::Shutdown;
 use spendfuse_bus::topics::{self, TopicReport, TopicSpec};
 
@@ -27,22 +28,29 @@ enum Action {
     #[command(
         after_help = "Example:\n  spendfuse topics create --set partitions=8 --set kafka.replication_factor=3"
     )]
-    Create,
+    Create(OutputArgs),
     /// Compare the topics with what spendfuse needs; exit code 1 on a difference
     #[command(after_help = "Example:\n  spendfuse topics check")]
-    Check,
+    Check(OutputArgs),
+}
+
+#[derive(Args, Debug)]
+struct OutputArgs {
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
 }
 
 pub fn run(settings: &Settings, args: &TopicsArgs) -> Result<ExitCode, Failure> {
-    let report = match args.action {
-        Action::Create => create(settings)?,
-        Action::Check => {
+    let (report, output) = match &args.action {
+        Action::Create(output) => (create(settings)?, output),
+        Action::Check(output) => {
             let specs = specs(settings)?;
             let mismatches = topics::check(&settings.kafka(), &specs, PATIENCE);
             let mismatches = mismatches.map_err(|error| kafka::failure(settings, &error))?;
             let is_in_order =
                 |name: &String| mismatches.iter().all(|mismatch| mismatch.topic != *name);
-            TopicReport {
+            let report = TopicReport {
                 created: Vec::new(),
                 unchanged: specs
                     .into_iter()
@@ -50,10 +58,19 @@ pub fn run(settings: &Settings, args: &TopicsArgs) -> Result<ExitCode, Failure> 
                     .filter(is_in_order)
                     .collect(),
                 mismatches,
-            }
+            };
+            (report, output)
         }
     };
-    Ok(print(&report))
+    if output.json {
+        print_json(&report);
+    } else {
+        print(&report);
+    }
+    Ok(match report.mismatches.is_empty() {
+        true => ExitCode::SUCCESS,
+        false => found_wrong(),
+    })
 }
 
 /// Makes the topics that are missing, for `up`; a broker that is away is waited for.
@@ -98,7 +115,7 @@ fn replication(settings: &Settings) -> Result<Option<u16>, Failure> {
     Ok(u16::try_from(factor).ok())
 }
 
-fn print(report: &TopicReport) -> ExitCode {
+fn print(report: &TopicReport) {
     for topic in &report.created {
         output::line(format!("created    {topic}"));
     }
@@ -108,9 +125,18 @@ fn print(report: &TopicReport) -> ExitCode {
     for mismatch in &report.mismatches {
         output::line(format!("different  {mismatch}"));
     }
-    if report.mismatches.is_empty() {
-        ExitCode::SUCCESS
-    } else {
-        found_wrong()
-    }
+}
+
+fn print_json(report: &TopicReport) {
+    let different = report.mismatches.iter().map(|mismatch| {
+        json!({
+            "topic": mismatch.topic, "setting": mismatch.setting,
+            "expected": mismatch.expected, "found": mismatch.found,
+        })
+    });
+    output::json(&json!({
+        "created": report.created,
+        "in_order": report.unchanged,
+        "different": different.collect::<Vec<_>>(),
+    }));
 }

@@ -74,7 +74,7 @@ impl BudgetsInForce {
                 Some(Ok(BudgetsRecord::Budget(budget))) => Some(budget),
                 Some(Ok(BudgetsRecord::Detector(_))) => return,
                 Some(Err(error)) => {
-                    output::note(format!("warning: {error}; it is left out"));
+                    output::warning(format!("{error}; it is left out"));
                     return;
                 }
             };

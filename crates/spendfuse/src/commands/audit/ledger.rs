@@ -159,7 +159,7 @@ impl LedgerReplica {
                 Some(Ok(entry)) => Told::of(&entry),
                 Some(Err(error)) => {
                     if complained.insert(key.to_owned()) {
-                        output::note(format!("warning: blocklist entry {key}: {error}"));
+                        output::warning(format!("blocklist entry {key}: {error}"));
                     }
                     return Ok(());
                 }

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 use spendfuse_engine::audit::{Differences, Tally};
 
 use super::super::output::{
-    self, Colour, Side, coloured, counted, dollars, grouped, keep_whole, print_table, table,
+    self, Colour, Side, counted, dollars, grouped, keep_whole, print_table, table,
 };
 use super::auditor::Round;
 
@@ -17,7 +17,7 @@ pub fn round(round: &Round, as_json: bool) {
     summary(round);
     for note in &round.notes {
         let text = format!("not compared: {}", note.text);
-        output::line(coloured(&text, Colour::Yellow));
+        output::coloured_line(&text, Colour::Yellow);
     }
     output::line("");
     differences(&round.differences());
@@ -39,18 +39,19 @@ pub fn line(round: &Round, found: &Differences, accounts: usize, as_json: bool) 
         [] => String::new(),
         some => format!("; not compared: {}", some.join("; ")),
     };
-    let drift = match found.is_empty() {
-        true => coloured("no drift", Colour::Green),
-        false => coloured(&drift_text(found), Colour::Red),
+    let (drift, colour) = match found.is_empty() {
+        true => ("no drift".to_owned(), Colour::Green),
+        false => (drift_text(found), Colour::Red),
     };
-    output::line(format!(
-        "{time} {} of {} compared, {} of budgets ({} in memory), {} of the blocklist: {drift}{notes}",
+    let compared = format!(
+        "{time} {} of {} compared, {} of budgets ({} in memory), {} of the blocklist: ",
         counted(events, "event"),
         dollars(cost),
         counted(round.windows.windows, "window"),
         grouped(accounts as u64),
         counted(round.entries, "key"),
-    ));
+    );
+    output::parts(&[(&compared, None), (&drift, Some(colour)), (&notes, None)]);
     let here = round.differences();
     if !here.is_empty() {
         differences(&here);
@@ -98,7 +99,7 @@ fn summary(round: &Round) {
 
 fn differences(found: &Differences) {
     if found.is_empty() {
-        output::line(coloured("no drift", Colour::Green));
+        output::coloured_line("no drift", Colour::Green);
         return;
     }
     let mut rows = table([
@@ -124,7 +125,7 @@ fn differences(found: &Differences) {
     }
     keep_whole(&mut rows, &[0, 1, 2, 3, 4, 5]);
     print_table(&rows);
-    output::line(coloured(&drift_text(found), Colour::Red));
+    output::coloured_line(drift_text(found), Colour::Red);
 }
 
 fn drift_text(found: &Differences) -> String {

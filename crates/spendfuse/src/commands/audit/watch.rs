@@ -55,7 +55,7 @@ pub fn run(context: &Context<'_>, args: &AuditArgs) -> Result<ExitCode, Failure>
             }
             Err(failure) => {
                 // Kafka or ClickHouse is away: the same is compared in the next round.
-                output::note(format!("warning: round not finished: {failure}"));
+                output::warning(format!("round not finished: {failure}"));
                 "failed"
             }
         };

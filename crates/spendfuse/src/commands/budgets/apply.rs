@@ -11,7 +11,7 @@ use spendfuse_domain::budget::diff::{Change, FieldChange, Missing, Plan};
 
 use super::super::found_wrong;
 use super::super::kafka::{self, PATIENCE};
-use super::super::output::{self, Colour, coloured, counted};
+use super::super::output::{self, Colour, counted};
 use super::in_force::{self, InForce};
 use super::{Failure, mistake_lines, read_file, records_in_force};
 use crate::settings::Settings;
@@ -36,13 +36,11 @@ pub struct ApplyArgs {
 
 pub fn run(settings: &Settings, args: &ApplyArgs) -> Result<ExitCode, Failure> {
     let file = read_file(&args.file)?.map_err(|mistakes| {
-        let mut lines = mistake_lines(&args.file, &mistakes);
         let count = counted(mistakes.len() as u64, "mistake");
-        lines.insert(
-            0,
+        Failure::budgets_file(
             format!("{count} in the budgets file, nothing was changed"),
-        );
-        Failure::usage(lines.join("\n"))
+            mistake_lines(&args.file, &mistakes),
+        )
     })?;
     let missing = if args.prune {
         Missing::Remove
@@ -125,12 +123,13 @@ fn write(settings: &Settings, writes: &[(String, Option<Vec<u8>>)]) -> Result<()
 
 fn print_plan(plan: &Plan) {
     for line in plan.to_string().lines() {
-        output::line(match line.as_bytes().first() {
-            Some(b'+') => coloured(line, Colour::Green),
-            Some(b'-') => coloured(line, Colour::Red),
-            Some(b'~') => coloured(line, Colour::Yellow),
-            _ => line.to_owned(),
-        });
+        let colour = match line.as_bytes().first() {
+            Some(b'+') => Some(Colour::Green),
+            Some(b'-') => Some(Colour::Red),
+            Some(b'~') => Some(Colour::Yellow),
+            _ => None,
+        };
+        output::parts(&[(line, colour)]);
     }
 }
 

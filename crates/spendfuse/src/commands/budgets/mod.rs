@@ -95,7 +95,7 @@ pub fn records_in_force(settings: &Settings) -> Result<Vec<BudgetsRecord>, Failu
     for (key, value) in table {
         match BudgetsRecord::parse(&key, &value) {
             Ok(record) => records.push(record),
-            Err(error) => output::note(format!("warning: {error}; it is left out")),
+            Err(error) => output::warning(format!("{error}; it is left out")),
         }
     }
     Ok(records)

@@ -43,7 +43,7 @@ pub fn read(settings: &Settings, now: UnixMillis) -> Result<Standing, Failure> {
         let entry: BlocklistEntry = match serde_json::from_slice(value) {
             Ok(entry) => entry,
             Err(error) => {
-                output::note(format!("warning: blocklist entry {key}: {error}; left out"));
+                output::warning(format!("blocklist entry {key}: {error}; left out"));
                 continue;
             }
         };

@@ -4,13 +4,12 @@ use std::collections::BTreeMap;
 use std::process::ExitCode;
 
 use clap::Args;
-use comfy_table::Cell;
 use serde_json::json;
 use spendfuse_domain::UnixMillis;
 use spendfuse_domain::verdict::{BlocklistEntry, FIGURES};
 
 use super::super::dlq;
-use super::super::output::{self, Side, ago, coloured, counted, grouped, print_table, table};
+use super::super::output::{self, Cell, Side, ago, counted, grouped, print_table, table};
 use super::{Failure, standing};
 use crate::settings::Settings;
 
@@ -128,14 +127,14 @@ fn status_row(entry: &BlocklistEntry, now: UnixMillis) -> Vec<Cell> {
     };
     let (spent, limit) = amounts(entry);
     vec![
-        Cell::new(&entry.budget),
-        Cell::new(&entry.scope),
-        Cell::new(spent),
-        Cell::new(limit),
-        Cell::new(percent),
+        Cell::from(&entry.budget),
+        Cell::from(&entry.scope),
+        Cell::from(spent),
+        Cell::from(limit),
+        Cell::from(percent),
         output::verdict_cell(entry.verdict),
-        Cell::new(&entry.window),
-        Cell::new(output::resets(
+        Cell::from(&entry.window),
+        Cell::from(output::resets(
             &entry.window,
             entry.resets_at.or(entry.expires_at),
             now,
@@ -179,7 +178,7 @@ fn print_age(
             return Ok(());
         }
     };
-    output::line(coloured(&text, output::Colour::Yellow));
+    output::coloured_line(&text, output::Colour::Yellow);
     Ok(())
 }
 
@@ -197,5 +196,5 @@ fn print_not_counted(waiting: &BTreeMap<String, u64>) {
         counted(events, "event"),
         reasons.join(", ")
     );
-    output::line(coloured(&text, output::Colour::Yellow));
+    output::coloured_line(&text, output::Colour::Yellow);
 }

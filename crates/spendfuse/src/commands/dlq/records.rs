@@ -59,8 +59,8 @@ pub fn read(settings: &Settings) -> Result<Vec<SetAside>, Failure> {
         }
         match serde_json::from_slice::<Note>(record.value.unwrap_or_default()) {
             Ok(note) => settled.extend(note.settled),
-            Err(error) => output::note(format!(
-                "warning: a note in the DLQ at {}@{} cannot be read: {error}",
+            Err(error) => output::warning(format!(
+                "a note in the DLQ at {}@{} cannot be read: {error}",
                 record.partition, record.offset
             )),
         }

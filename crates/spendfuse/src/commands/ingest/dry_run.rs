@@ -12,7 +12,7 @@ use spendfuse_domain::{Attribution, Call, Nanos, WindowKind};
 use spendfuse_pricing::rate::TokenClass;
 use spendfuse_pricing::{Explained, PriceBook, Pricer};
 
-use super::super::output::{self, Colour, coloured, counted, dollars, grouped};
+use super::super::output::{self, Colour, counted, dollars, grouped};
 use super::super::prices::book;
 use super::super::{budgets, found_wrong};
 use super::{Failure, IngestArgs, Lines, defaults, read_line};
@@ -57,11 +57,11 @@ pub fn run(settings: &Settings, args: &IngestArgs) -> Result<ExitCode, Failure> 
                         "line": number, "rejected": reason, "detail": rejection.detail,
                     }));
                 } else {
-                    let verdict = coloured("rejected", Colour::Red);
-                    output::line(format!(
-                        "line {number}: {verdict}: {reason}: {}",
-                        rejection.detail
-                    ));
+                    output::parts(&[
+                        (&format!("line {number}: "), None),
+                        ("rejected", Some(Colour::Red)),
+                        (&format!(": {reason}: {}", rejection.detail), None),
+                    ]);
                 }
             }
         }
@@ -245,8 +245,8 @@ impl View<'_> {
             ));
         }
         if !self.flags.is_empty() {
-            let flags = coloured(&self.flags.join(", "), Colour::Yellow);
-            output::line(format!("  flags    {flags}"));
+            let flags = self.flags.join(", ");
+            output::parts(&[("  flags    ", None), (&flags, Some(Colour::Yellow))]);
         }
         if self.explained.is_some() {
             let met: Vec<String> = self

@@ -55,7 +55,7 @@ fn from_topic(
         match assembly.accept(key, value) {
             Ok(Some(book)) if wanted(book.version()) => last = Some(book),
             Ok(_) => {}
-            Err(error) => output::note(format!("warning: {error}; it is left out")),
+            Err(error) => output::warning(format!("{error}; it is left out")),
         }
     })?;
     Ok(last)

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use spendfuse_domain::Nanos;
 use spendfuse_pricing::book::{RateChange, RateDifference};
 
-use super::super::output::{self, Colour, coloured, grouped};
+use super::super::output::{self, Colour, grouped};
 use super::{Failure, book, rate_text};
 use crate::settings::Settings;
 
@@ -58,7 +58,7 @@ pub fn print(differences: &[RateDifference]) {
             RateChange::Removed(old) => (2, format!("- {name}: {}", rate(old)), Colour::Red),
         };
         counts[place] += 1;
-        output::line(coloured(&line, colour));
+        output::coloured_line(&line, colour);
     }
     let [added, changed, removed] = counts.map(grouped);
     output::line(format!(

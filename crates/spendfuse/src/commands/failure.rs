@@ -1,0 +1,150 @@
+//! Why a command ended without its result: for people, for programs, and as an exit code.
+
+use std::fmt;
+use std::process::ExitCode;
+
+use clap::error::ErrorKind;
+use serde_json::{Value, json};
+use spendfuse_domain::printable::is_obeyed;
+
+use super::output;
+use crate::settings::SettingsError;
+
+/// What kind of failure; its code is for programs, and never changes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    WrongUsage,
+    WrongSettings,
+    WrongBudgetsFile,
+    KafkaUnreachable,
+    Failed,
+}
+
+impl Kind {
+    fn code(self) -> &'static str {
+        match self {
+            Self::WrongUsage => "wrong_usage",
+            Self::WrongSettings => "wrong_settings",
+            Self::WrongBudgetsFile => "wrong_budgets_file",
+            Self::KafkaUnreachable => "kafka_unreachable",
+            Self::Failed => "failed",
+        }
+    }
+
+    fn exit_code(self) -> u8 {
+        match self {
+            Self::WrongUsage | Self::WrongSettings | Self::WrongBudgetsFile => 2,
+            Self::KafkaUnreachable | Self::Failed => 1,
+        }
+    }
+}
+
+/// Why a command ended without its result.
+#[derive(Debug)]
+pub struct Failure {
+    kind: Kind,
+    /// What is wrong; from outside it may hold anything, so that it is printed as one line.
+    message: String,
+    /// Lines after it, one for each mistake.
+    details: Vec<String>,
+}
+
+impl Failure {
+    fn new(kind: Kind, error: impl fmt::Display) -> Self {
+        Self {
+            kind,
+            message: error.to_string(),
+            details: Vec::new(),
+        }
+    }
+
+    /// The work failed: exit code 1.
+    pub fn work(error: impl fmt::Display) -> Self {
+        Self::new(Kind::Failed, error)
+    }
+
+    /// No broker answers: exit code 1.
+    pub fn kafka_unreachable(error: impl fmt::Display) -> Self {
+        Self::new(Kind::KafkaUnreachable, error)
+    }
+
+    /// The command was called or configured wrongly: exit code 2.
+    pub fn usage(error: impl fmt::Display) -> Self {
+        Self::new(Kind::WrongUsage, error)
+    }
+
+    /// The configuration cannot be used: exit code 2.
+    pub fn settings(error: &SettingsError) -> Self {
+        let failure = Self::new(Kind::WrongSettings, error);
+        match error {
+            // The parser shows the place in the file.
+            SettingsError::File { .. } => failure.in_lines(),
+            _ => failure,
+        }
+    }
+
+    /// A budgets file with mistakes, one a line: exit code 2.
+    pub fn budgets_file(error: impl fmt::Display, mistakes: Vec<String>) -> Self {
+        Self {
+            details: mistakes,
+            ..Self::new(Kind::WrongBudgetsFile, error)
+        }
+    }
+
+    fn in_lines(mut self) -> Self {
+        let mut lines = self.message.lines().map(str::to_owned);
+        let first = lines.next().unwrap_or_default();
+        self.details = lines.collect();
+        self.message = first;
+        self
+    }
+
+    /// Its exit code.
+    pub fn exit_code(&self) -> ExitCode {
+        ExitCode::from(self.kind.exit_code())
+    }
+
+    /// Says it on standard error.
+    pub fn tell(&self) {
+        match output::is_json() {
+            true => output::json_note(&self.to_json()),
+            false => {
+                output::note(format!("error: {}", self.message));
+                self.details.iter().for_each(output::note);
+            }
+        }
+    }
+
+    fn to_json(&self) -> Value {
+        let mut error = json!({"code": self.kind.code(), "message": self.message});
+        if !self.details.is_empty() {
+            error["details"] = json!(self.details);
+        }
+        json!({"error": error})
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(&self.message)?;
+        let mut details = self.details.iter();
+        details.try_for_each(|line| write!(formatter, "\n{line}"))
+    }
+}
+
+/// Ends a command whose arguments cannot be read; help and version are asked for, and no failure.
+pub fn misused(error: &clap::Error) -> ExitCode {
+    let is_asked_for = matches!(
+        error.kind(),
+        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion
+    );
+    let text = error.render().to_string();
+    if is_asked_for || !output::is_json() && !text.contains(|one| one != '\n' && is_obeyed(one)) {
+        // In colours, to the stream where it belongs.
+        error.exit();
+    }
+    let text = text.strip_prefix("error: ").unwrap_or(&text);
+    let failure = Failure::usage(text.trim_end()).in_lines();
+    failure.tell();
+    failure.exit_code()
+}
