@@ -1,5 +1,5 @@
 //! Reads topics as a static member of a group whose offsets (with metadata) the caller commits:
-//! the loader and the notifier.
+//! the loader.
 
 use std::cell::RefCell;
 use std::collections::HashMap;

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use spendfuse_domain::{Severity, UnixMillis};
 
-/// One alert. Two alerts with the same `key` are the same news; the notifier sends it once.
+/// One alert. Two alerts with the same `key` are the same news, to be told once.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Alert {
     /// Format version, 1.

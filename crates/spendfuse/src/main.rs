@@ -5,6 +5,8 @@
 
 mod admin;
 mod commands;
+#[cfg(test)]
+mod documented;
 mod loader_alerts;
 mod logging;
 mod metrics;

@@ -185,7 +185,8 @@ pub fn unknown_variables(environment: &dyn Environment) -> Vec<String> {
         .collect()
 }
 
-fn is_known(name: &str) -> bool {
+/// Whether the variable names a setting, or belongs to another program.
+pub fn is_known(name: &str) -> bool {
     let base = name.strip_suffix(FILE_SUFFIX).unwrap_or(name);
     let is_setting = |name: &str| SETTINGS.iter().any(|one| variable(one.key) == name);
     let is_free = FREE_TABLES.iter().any(|(prefix, _)| {

@@ -16,6 +16,8 @@ pub use resolve::{Resolved, ResolvedSettings, Source, resolve};
 pub use secrets::shown;
 pub use table::SETTINGS;
 pub use values::Settings;
+#[cfg(test)]
+pub use {environment::is_known as is_known_variable, table::FREE_TABLES};
 
 /// A configuration that cannot be used.
 #[derive(Debug, thiserror::Error)]
