@@ -98,6 +98,9 @@ impl Nginx {
         fs::write(&file, configuration(&folder, refusing.address, provider))
             .expect("the folder can be written");
         let arguments = [
+            // Before it has read its configuration, it would write to a file of root's.
+            "-e",
+            "stderr",
             "-p",
             &folder.to_string_lossy(),
             "-c",

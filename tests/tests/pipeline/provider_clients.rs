@@ -24,7 +24,7 @@ const DEAF: [&str; 4] = [
 const CALLS: usize = 10 * MODES.len();
 /// The first time, the SDKs are fetched.
 const INSTALL_PATIENCE: Duration = Duration::from_secs(300);
-const CALLS_PATIENCE: Duration = Duration::from_secs(60);
+const CALLS_PATIENCE: Duration = Duration::from_secs(120);
 
 #[test]
 fn a_refusal_is_tried_once_by_every_sdk_and_nobody_sleeps() {
