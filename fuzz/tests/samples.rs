@@ -50,6 +50,20 @@ fn record(sample: &[u8]) -> (&[u8], Option<&[u8]>) {
     }
 }
 
+/// In which order a commit publishes is no part of what is stored.
+fn sorted(mut outputs: Value) -> Value {
+    for list in outputs
+        .as_object_mut()
+        .into_iter()
+        .flat_map(|all| all.values_mut())
+    {
+        if let Some(list) = list.as_array_mut() {
+            list.sort_by_key(Value::to_string);
+        }
+    }
+    outputs
+}
+
 #[test]
 fn stored_state_is_restored_and_counted_on() {
     for version in versions() {
@@ -70,7 +84,7 @@ fn stored_state_is_restored_and_counted_on() {
         let then: Value =
             serde_json::from_slice(&fs::read(version.join("next.json")).unwrap()).unwrap();
         let now = story.goes_on(&mut meter, &mut ledger);
-        assert_eq!(now, then, "{}", version.display());
+        assert_eq!(sorted(now), sorted(then), "{}", version.display());
     }
 }
 
