@@ -140,6 +140,7 @@ fn counting(criterion: &mut Criterion) {
         dedupe_horizon_millis: 24 * 3_600_000,
         dedupe_capacity: 1_000_000,
         session_idle_millis: 3_600_000,
+        session_capacity: 10_000_000,
     };
     let charge = Charge {
         cost: CostParts {

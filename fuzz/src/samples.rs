@@ -96,6 +96,7 @@ impl Story {
             dedupe_horizon_millis: 86_400_000,
             dedupe_capacity: 1_000,
             session_idle_millis: 3_600_000,
+            session_capacity: 10_000_000,
         };
         Meter::new(config, Arc::clone(&self.book))
     }
@@ -107,6 +108,7 @@ impl Story {
             partitions: PARTITIONS,
             grace_millis: 2 * 86_400_000,
             publish_rate: PUBLISH_RATE,
+            account_capacity: 10_000_000,
         };
         Ledger::new(config, Arc::clone(&self.book))
     }

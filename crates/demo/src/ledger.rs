@@ -29,6 +29,7 @@ pub fn total(kafka: &KafkaConfig, changelog: &str, partitions: u32) -> Result<Na
                 partitions,
                 grace_millis: 0,
                 publish_rate: PUBLISH_RATE,
+                account_capacity: 10_000_000,
             };
             Ledger::new(config, Arc::new(BudgetBook::default()))
         })

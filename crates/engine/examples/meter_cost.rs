@@ -110,6 +110,7 @@ fn main() {
         dedupe_horizon_millis: 24 * 3_600_000,
         dedupe_capacity: 20_000_000,
         session_idle_millis: 30 * 60_000,
+        session_capacity: 10_000_000,
     };
     let mut meter = Meter::new(config, Arc::new(book));
     meter.restored();

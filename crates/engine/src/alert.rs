@@ -1,9 +1,12 @@
 //! Alerts: what people should be told, once. The value of topic `spendfuse.alerts`.
 
+use serde::de::IntoDeserializer;
+use serde::de::value::{Error as NotAKind, StrDeserializer};
 use serde::{Deserialize, Serialize};
 use spendfuse_domain::{Severity, UnixMillis};
 
-/// One alert. Two alerts with the same `key` are the same news, to be told once.
+/// One alert. Two alerts with the same `key` are the same news, to be told once; of those with a
+/// `count` the last one holds.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Alert {
     /// Format version, 1.
@@ -22,6 +25,9 @@ pub struct Alert {
     pub message: String,
     /// When it was raised.
     pub at: UnixMillis,
+    /// How many alerts it stands for, where it stands for others; see [`crate::news`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub count: Option<u64>,
 }
 
 /// Kinds of alert.
@@ -48,4 +54,31 @@ pub enum AlertKind {
     UnreadableInput,
     /// Row blocks arrived at the loader with a gap or an overlap.
     RowChain,
+    /// A memory of names is full.
+    Capacity,
+}
+
+impl AlertKind {
+    /// The name in JSON.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::BudgetStep => "budget_step",
+            Self::Finding => "finding",
+            Self::UnpricedModel => "unpriced_model",
+            Self::DisputedSource => "disputed_source",
+            Self::DedupeHorizon => "dedupe_horizon",
+            Self::DeltaChain => "delta_chain",
+            Self::LoaderStopped => "loader_stopped",
+            Self::RowChain => "row_chain",
+            Self::HeldTransaction => "held_transaction",
+            Self::UnreadableInput => "unreadable_input",
+            Self::Capacity => "capacity",
+        }
+    }
+
+    /// The kind of that name, where this version knows it.
+    pub fn named(name: &str) -> Option<Self> {
+        let text: StrDeserializer<'_, NotAKind> = name.into_deserializer();
+        Self::deserialize(text).ok()
+    }
 }

@@ -17,5 +17,6 @@ pub mod delta;
 pub mod detect;
 pub mod ledger;
 pub mod meter;
+pub mod news;
 pub mod restore;
 pub mod settle;

@@ -152,6 +152,7 @@ fn step_alert(
             place.scope, budget.id, place.window
         ),
         at: now,
+        count: None,
     })
 }
 

@@ -96,6 +96,7 @@ fn meter(partitions: u32) -> Meter {
         dedupe_horizon_millis: 60_000,
         dedupe_capacity: 100,
         session_idle_millis: 60_000,
+        session_capacity: 10_000_000,
     };
     Meter::new(config, empty().book(0))
 }
@@ -106,6 +107,7 @@ fn ledger(partitions: u32) -> Ledger {
         partitions,
         grace_millis: 60_000,
         publish_rate: PUBLISH_RATE,
+        account_capacity: 1_000,
     };
     Ledger::new(config, empty().book(0))
 }

@@ -40,6 +40,7 @@ impl Desk {
             partitions: 1,
             grace_millis: 0,
             publish_rate,
+            account_capacity: 10_000_000,
         };
         let mut ledger = Ledger::new(config, Arc::new(book));
         ledger.restored();

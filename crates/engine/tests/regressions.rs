@@ -49,6 +49,7 @@ fn meter(book: Arc<BudgetBook>) -> Meter {
         dedupe_horizon_millis: 60 * MINUTE,
         dedupe_capacity: 1000,
         session_idle_millis: IDLE,
+        session_capacity: 1_000,
     };
     let mut meter = Meter::new(config, book);
     meter.restored();
@@ -62,6 +63,7 @@ fn ledger(book: Arc<BudgetBook>) -> Ledger {
         partitions: 1,
         grace_millis: 90 * MINUTE,
         publish_rate: PUBLISH_RATE,
+        account_capacity: 100_000,
     };
     let mut ledger = Ledger::new(config, book);
     ledger.restored();

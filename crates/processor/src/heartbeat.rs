@@ -182,6 +182,7 @@ impl Input {
                 "an open transaction has held back partition {partition} of topic {topic} behind offset {offset} since {since}: what it holds is not counted and checks are answered as stale; find its producer, or end it with kafka-transactions.sh find-hanging and abort"
             ),
             at: now,
+            count: None,
         })
     }
 }

@@ -15,7 +15,6 @@ use spendfuse_engine::meter::MeterConfig;
 use crate::follow::follow_tables;
 use crate::ledger::LedgerStage;
 use crate::meter::MeterStage;
-use crate::metrics::{BROKEN_LINKS, EVENTS_CONFLICT};
 use crate::tables::Tables;
 use crate::topics::Topics;
 
@@ -51,6 +50,10 @@ pub struct ProcessorConfig {
     pub session_idle_millis: i64,
     /// How many figures that moved by spend alone a ledger partition tells a second, at most.
     pub publish_rate: u32,
+    /// How many sessions are live in a partition at most.
+    pub session_capacity: usize,
+    /// How many accounts of budgets a partition holds at most.
+    pub account_capacity: usize,
     /// A batch is committed no earlier than this after its first event, unless it is full.
     pub commit_min: Duration,
     /// A batch is committed at the latest this long after its first event.
@@ -81,6 +84,8 @@ impl ProcessorConfig {
             dedupe_capacity: 20_000_000,
             session_idle_millis: HOUR_MILLIS,
             publish_rate: PUBLISH_RATE,
+            session_capacity: 500_000,
+            account_capacity: 2_000_000,
             commit_min: Duration::from_millis(5),
             commit_interval: Duration::from_millis(20),
             batch_max_events: 40_000,
@@ -127,10 +132,6 @@ pub fn run(
     tables: &Arc<Tables>,
     shutdown: &Shutdown,
 ) -> Result<(), ProcessorError> {
-    // Shown before there is anything to count, so that an increase can be seen.
-    for name in [BROKEN_LINKS, EVENTS_CONFLICT] {
-        metrics::counter!(name).increment(0);
-    }
     check_topics(config, shutdown)?;
     let topics = Arc::new(config.topics.clone());
     let follower = follow_tables(&config.kafka, &config.topics, Arc::clone(tables))
@@ -239,6 +240,7 @@ impl ProcessorConfig {
             dedupe_horizon_millis: self.dedupe_horizon_millis,
             dedupe_capacity: self.dedupe_capacity,
             session_idle_millis: self.session_idle_millis,
+            session_capacity: self.session_capacity,
         }
     }
 
@@ -248,6 +250,7 @@ impl ProcessorConfig {
             partitions: self.partitions,
             grace_millis: self.dedupe_horizon_millis + DAY_MILLIS,
             publish_rate: self.publish_rate,
+            account_capacity: self.account_capacity,
         }
     }
 

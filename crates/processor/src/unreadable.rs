@@ -15,5 +15,6 @@ pub fn alert(lost: &Unreadable, at: UnixMillis) -> Alert {
         subject: format!("{} partition {}", lost.topic, lost.partition),
         message: format!("{lost}; they are not counted"),
         at,
+        count: None,
     }
 }

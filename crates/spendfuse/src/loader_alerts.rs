@@ -1,12 +1,13 @@
 //! Brings what the loader has to say to people to the alerts topic.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use jiff::Timestamp;
 use spendfuse_bus::BusError;
 use spendfuse_bus::producer::{EventProducer, EventRecord, ProducerOptions};
 use spendfuse_domain::Severity;
 use spendfuse_engine::alert::{Alert, AlertKind};
+use spendfuse_engine::news::News;
 use spendfuse_warehouse::loader::{AlertSink, LoaderAlert};
 
 use crate::settings::Settings;
@@ -16,24 +17,35 @@ use crate::settings::Settings;
 pub fn sink(settings: &Settings) -> Result<AlertSink, BusError> {
     let producer = EventProducer::open(&settings.kafka(), &ProducerOptions::default())?;
     let topic = settings.topics().alerts;
+    let place = format!("loader {}", settings.text("instance_id"));
+    let told = Mutex::new(News::default());
     Ok(Arc::new(move |news: LoaderAlert| {
         let alert = alert_of(&news);
-        let Ok(value) = serde_json::to_vec(&alert) else {
-            return;
-        };
-        let record = EventRecord {
-            topic: &topic,
-            partition: None,
-            key: Some(alert.key.as_bytes()),
-            value: Some(&value),
-            headers: &[],
-        };
-        let failed = |error: BusError| tracing::warn!(error = %error, "alert not published");
-        let acknowledged = move |outcome: Result<_, BusError>| {
-            outcome.map(drop).unwrap_or_else(failed);
-        };
-        producer.send(&record, acknowledged).unwrap_or_else(failed);
+        let now = alert.at;
+        let mut told = told.lock().unwrap_or_else(PoisonError::into_inner);
+        let one = told.admit(alert);
+        for alert in one.into_iter().chain(told.counted(now, || place.clone())) {
+            publish(&producer, &topic, &alert);
+        }
     }))
+}
+
+fn publish(producer: &EventProducer, topic: &str, alert: &Alert) {
+    let Ok(value) = serde_json::to_vec(alert) else {
+        return;
+    };
+    let record = EventRecord {
+        topic,
+        partition: None,
+        key: Some(alert.key.as_bytes()),
+        value: Some(&value),
+        headers: &[],
+    };
+    let failed = |error: BusError| tracing::warn!(error = %error, "alert not published");
+    let acknowledged = move |outcome: Result<_, BusError>| {
+        outcome.map(drop).unwrap_or_else(failed);
+    };
+    producer.send(&record, acknowledged).unwrap_or_else(failed);
 }
 
 fn alert_of(news: &LoaderAlert) -> Alert {
@@ -80,5 +92,6 @@ fn alert_of(news: &LoaderAlert) -> Alert {
         subject: topic.clone(),
         message,
         at: Timestamp::now().into(),
+        count: None,
     }
 }

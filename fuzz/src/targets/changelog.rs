@@ -55,6 +55,7 @@ fn run_meter(input: &[u8]) {
         dedupe_horizon_millis: 86_400_000,
         dedupe_capacity: 1_000,
         session_idle_millis: 3_600_000,
+        session_capacity: 1_000,
     };
     let mut meter = Meter::new(config, book());
     match record(input) {
@@ -73,6 +74,7 @@ fn run_ledger(input: &[u8]) {
         partitions: 1,
         grace_millis: 86_400_000,
         publish_rate: PUBLISH_RATE,
+        account_capacity: 10_000_000,
     };
     let mut ledger = Ledger::new(config, book());
     let (key, value) = record(input);

@@ -159,6 +159,7 @@ fn meter_config() -> MeterConfig {
         // Identities are measured by themselves.
         dedupe_capacity: 16,
         session_idle_millis: DAY_MILLIS,
+        session_capacity: 10_000_000,
     }
 }
 
@@ -210,6 +211,7 @@ fn ledger_config() -> LedgerConfig {
         partitions: 1,
         grace_millis: 2 * DAY_MILLIS,
         publish_rate: PUBLISH_RATE,
+        account_capacity: 10_000_000,
     }
 }
 

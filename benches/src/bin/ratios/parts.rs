@@ -128,6 +128,7 @@ fn meter_config() -> MeterConfig {
         dedupe_horizon_millis: 24 * 3_600_000,
         dedupe_capacity: 20_000_000,
         session_idle_millis: 3_600_000,
+        session_capacity: 10_000_000,
     }
 }
 

@@ -100,6 +100,7 @@ mod tests {
             partitions: 2,
             grace_millis: 1000,
             publish_rate: PUBLISH_RATE,
+            account_capacity: 10_000_000,
         };
         let mut ledger = Ledger::new(config, Arc::new(book));
         let time = UnixMillis::from_minute(1_000_000);

@@ -1,8 +1,8 @@
 //! A lane: the detectors' memory of one agent's steps on one model in one session.
 
 use minicbor::{Decode, Encode};
-use spendfuse_domain::Detector;
 use spendfuse_domain::finding::{DetectorRule, DetectorRules};
+use spendfuse_domain::{Detector, UnixMillis};
 
 use super::episode::{self, Change, Episode, Owner};
 use super::ratio::{self, PreviousStep};
@@ -108,6 +108,18 @@ impl Lane {
             model: model.to_owned(),
             ..Self::default()
         }
+    }
+
+    /// Whether no episode is open.
+    pub fn is_quiet(&self) -> bool {
+        LaneRule::ALL
+            .iter()
+            .all(|rule| self.episode(*rule).is_none())
+    }
+
+    /// Time of the last step that had tokens.
+    pub fn last_step(&self) -> Option<UnixMillis> {
+        self.previous.as_ref().map(|step| step.time)
     }
 
     /// The open episode of `rule`.

@@ -12,7 +12,7 @@ use crate::codec;
 pub struct PreviousStep {
     #[n(0)]
     #[cbor(with = "codec::millis")]
-    time: UnixMillis,
+    pub(super) time: UnixMillis,
     #[n(1)]
     context: u64,
     #[n(2)]

@@ -32,10 +32,16 @@ impl Ledger {
             let value = codec::encode(&self.evaluated);
             self.outputs.changelog.push((evaluated_key(), Some(value)));
         }
+        self.tell_of_missing_room();
+        let partition = self.config.partition;
+        let place = || format!("ledger partition {partition}");
+        let counted = self.news.counted(self.now, place);
+        self.outputs.alerts.extend(counted);
         let mark = LedgerMark {
             now: self.now,
             budget_version: self.book.version,
             chains: self.chains.clone(),
+            news: self.news.clone(),
         };
         self.outputs
             .changelog
@@ -82,7 +88,8 @@ impl Ledger {
             self.outputs.blocklist.push((entry_key, Some(entry)));
         }
         self.outputs.findings.extend(settlement.finding);
-        self.outputs.alerts.extend(settlement.alert);
+        let told = settlement.alert.and_then(|alert| self.news.admit(alert));
+        self.outputs.alerts.extend(told);
         let mut again_at = settlement.again_at;
         match known.account.line_due(settlement.verdict_changed, now) {
             Due::Now => {

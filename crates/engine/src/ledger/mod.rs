@@ -18,16 +18,18 @@ use hashbrown::HashMap;
 use spendfuse_domain::budget::{BudgetId, Limit, Spend};
 use spendfuse_domain::finding::Finding;
 use spendfuse_domain::verdict::BlocklistEntry;
-use spendfuse_domain::{Nanos, UnixMillis, Window, WindowKind};
+use spendfuse_domain::{Nanos, UnixMillis, Window};
 
 use crate::account::Account;
 use crate::alert::{Alert, AlertKind};
 use crate::book::{BudgetBook, CompiledBudget};
 use crate::delta::{DeltaEntry, Deltas};
+use crate::news::News;
 use accounts::{AccountId, Accounts, LedgerAccount};
 use refresh::Refreshes;
 use restore::Shared;
 
+const HOUR_MILLIS: i64 = 3_600_000;
 /// Accounts reconsidered or ended in one commit for other reasons than a delta, at most.
 const SLICE: usize = 5_000;
 
@@ -47,6 +49,8 @@ pub struct LedgerConfig {
     pub grace_millis: i64,
     /// How many figures that moved by spend alone are told a second, at most.
     pub publish_rate: u32,
+    /// How many accounts there are at most.
+    pub account_capacity: usize,
 }
 
 /// Which account: budget, scope, start of the window.
@@ -67,7 +71,7 @@ pub enum WindowLineKind {
     Spent,
     /// Final sum of a window whose grace has passed.
     Close,
-    /// Spend that came after the close.
+    /// Spend that no account holds: it came after the close, or there was no room for an account.
     Late,
 }
 
@@ -118,6 +122,8 @@ pub struct LedgerOutputs {
     pub window_lines: Vec<WindowLine>,
     /// Deltas that did not follow the ones before: exactly-once is broken somewhere.
     pub broken_links: u64,
+    /// Sums that had no account, because there was no room for more.
+    pub without_account: u64,
 }
 
 /// One partition of the ledger.
@@ -141,6 +147,11 @@ pub struct Ledger {
     reconsider: VecDeque<AccountId>,
     evaluated_changed: bool,
     refreshes: Refreshes,
+    /// What people were told in the running hour.
+    news: News,
+    /// The hour, since 1970, in which people were told last that there is no room; after a restart
+    /// they are told again, under the same key.
+    told_of_missing_room: i64,
     /// Per place in the book, the window that was looked for last.
     last_windows: HashMap<u32, Arc<Window>>,
     // The running commit:
@@ -166,6 +177,8 @@ impl Ledger {
             wake_at: BTreeMap::new(),
             reconsider: VecDeque::new(),
             evaluated_changed: false,
+            news: News::default(),
+            told_of_missing_room: 0,
             last_windows: HashMap::new(),
             touched: Vec::new(),
             applied: false,
@@ -251,7 +264,7 @@ impl Ledger {
         } else {
             "overlap"
         };
-        self.outputs.alerts.push(Alert {
+        self.tell(Alert {
             v: 1,
             key: format!("delta_chain|{meter}|{}|{}", self.config.partition, deltas.seq),
             kind: AlertKind::DeltaChain,
@@ -263,6 +276,36 @@ impl Ledger {
                 self.config.partition, deltas.seq, deltas.prev
             ),
             at: self.now,
+            count: None,
+        });
+    }
+
+    /// Tells people of something that the ledger does not find out by itself.
+    pub fn tell(&mut self, alert: Alert) {
+        let told = self.news.admit(alert);
+        self.outputs.alerts.extend(told);
+    }
+
+    /// At most one alert an hour while there are more accounts than there is room for.
+    fn tell_of_missing_room(&mut self) {
+        let hour = self.now.0.div_euclid(HOUR_MILLIS);
+        if self.outputs.without_account == 0 || hour <= self.told_of_missing_room {
+            return;
+        }
+        self.told_of_missing_room = hour;
+        let (partition, most) = (self.config.partition, self.config.account_capacity);
+        self.tell(Alert {
+            v: 1,
+            key: format!("capacity|{hour}|accounts of ledger partition {partition}"),
+            kind: AlertKind::Capacity,
+            severity: spendfuse_domain::Severity::Critical,
+            scope: "*".to_owned(),
+            subject: format!("accounts of ledger partition {partition}"),
+            message: format!(
+                "ledger partition {partition} has {most} accounts, as many as it may: scopes that are new to a budget are not held to it, only their rows and lines of budget_windows are written; find out who makes so many names, or raise processor.account_capacity"
+            ),
+            at: self.now,
+            count: None,
         });
     }
 
@@ -272,6 +315,18 @@ impl Ledger {
         if closes_at.is_some_and(|closes_at| closes_at <= self.now) {
             let line = late_line(compiled, entry, &window, self.now);
             self.outputs.window_lines.push(line);
+            return;
+        }
+        if self.accounts.len() >= self.config.account_capacity
+            && self
+                .accounts
+                .find(compiled.budget.id.as_str(), &entry.scope, window.start)
+                .is_none()
+        {
+            // The warehouse keeps the sum beside those of accounts; what is counted already stays.
+            let line = late_line(compiled, entry, &window, self.now);
+            self.outputs.window_lines.push(line);
+            self.outputs.without_account += 1;
             return;
         }
         let id = self.account_of(compiled, &entry.scope, window);
@@ -416,6 +471,7 @@ impl Ledger {
             || self.evaluated_changed
             || !self.touched.is_empty()
             || !self.outputs.changelog.is_empty()
+            || self.news.is_due(self.now)
     }
 }
 
@@ -436,10 +492,6 @@ fn late_line(
     now: UnixMillis,
 ) -> WindowLine {
     let budget = &compiled.budget;
-    debug_assert!(
-        budget.window != WindowKind::Lifetime,
-        "a lifetime never closes"
-    );
     debug_assert!(entry.cost >= Nanos::ZERO);
     WindowLine {
         kind: WindowLineKind::Late,

@@ -10,6 +10,7 @@ use super::Ledger;
 use super::accounts::{AccountId, LedgerAccount};
 use crate::account::{Account, Due};
 use crate::codec::{self, CodecError};
+use crate::news::News;
 use crate::restore::RestoreError;
 
 pub(crate) const MARK: &[u8] = b"mark";
@@ -30,6 +31,10 @@ pub struct LedgerMark {
     /// Per meter partition, the `seq` of its last deltas.
     #[n(2)]
     pub chains: Vec<u64>,
+    /// What people were told in the running hour.
+    #[n(3)]
+    #[cbor(default)]
+    pub news: News,
 }
 
 /// An account with its window; `A` is the account, or a reference to write it.
@@ -149,6 +154,7 @@ impl Ledger {
                 self.now = mark.now;
                 self.required_budget_version = mark.budget_version;
                 self.chains = mark.chains;
+                self.news = mark.news;
             }
             EVALUATED => self.evaluated = codec::decode(value).map_err(failed)?,
             _ => {

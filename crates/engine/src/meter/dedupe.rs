@@ -91,7 +91,9 @@ impl Dedupe {
 
     /// Whether the memory was full and the horizon had to shrink.
     pub fn is_shortened(&self, now: UnixMillis) -> bool {
-        self.effective_horizon(now) < i64::from(self.horizon_minutes) * 60_000
+        // Before the first event `now` is no time at all.
+        self.forgotten_before > 0
+            && self.effective_horizon(now) < i64::from(self.horizon_minutes) * 60_000
     }
 
     /// Judges an event and remembers it where it is fresh; `arrival` is its first arrival.
@@ -233,5 +235,12 @@ mod tests {
         assert!(dedupe.is_shortened(now));
         assert!(dedupe.effective_horizon(now) < 10 * 60_000);
         assert_eq!(dedupe.judge(Identity(499), 0, now), Judgement::Duplicate);
+    }
+
+    #[test]
+    fn a_memory_that_nothing_has_come_to_is_not_short() {
+        let dedupe = Dedupe::new(60 * 60_000, 100);
+        assert!(!dedupe.is_shortened(at(0)));
+        assert!(!dedupe.is_shortened(at(1_000)));
     }
 }

@@ -32,11 +32,17 @@ impl Meter {
         if self.reconsider.is_empty() {
             self.settled_version = self.book.version;
         }
+        self.tell_of_ended_sessions();
+        let partition = self.config.partition;
+        let place = || format!("meter partition {partition}");
+        let counted = self.news.counted(self.now, place);
+        self.outputs.alerts.extend(counted);
         let mark = MeterMark {
             now: self.now,
             budget_version: self.book.version,
             told: self.told.clone(),
             settled_version: self.settled_version,
+            news: self.news.clone(),
         };
         self.outputs
             .changelog
@@ -92,7 +98,8 @@ impl Meter {
                 self.outputs.blocklist.push((entry_key, Some(entry)));
             }
             self.outputs.findings.extend(settlement.finding);
-            self.outputs.alerts.extend(settlement.alert);
+            let told = settlement.alert.and_then(|alert| self.news.admit(alert));
+            self.outputs.alerts.extend(told);
             if let Some(time) = settlement.again_at {
                 self.settle_at.entry(time).or_default().push(id);
             }
@@ -141,6 +148,7 @@ impl Meter {
         let Some(mut session) = self.sessions.remove(id) else {
             return;
         };
+        self.expiry.remove(&(session.looked_at, id));
         let book = Arc::clone(&self.book);
         for one in &mut session.accounts {
             self.withdraw(one, &book);

@@ -19,7 +19,7 @@ mod watch;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
-use hashbrown::{HashMap, HashSet};
+use hashbrown::HashMap;
 use spendfuse_domain::budget::{BudgetId, Spend};
 use spendfuse_domain::event::{Body, Call, Event, Flags};
 use spendfuse_domain::finding::Finding;
@@ -32,8 +32,10 @@ use crate::alert::Alert;
 use crate::book::BudgetBook;
 use crate::delta::Deltas;
 use crate::detect::lane::LaneRule;
+use crate::news::News;
 use dedupe::{Dedupe, Judgement, RememberedId, RememberedIds};
 use fold::Fold;
+use news::ToldPeople;
 use sessions::{SessionId, Sessions};
 
 /// Sessions ended or settled in one commit for other reasons than their own events, at most.
@@ -52,6 +54,8 @@ pub struct MeterConfig {
     pub dedupe_capacity: usize,
     /// A session without events for this long has ended, milliseconds.
     pub session_idle_millis: i64,
+    /// How many sessions are live at most.
+    pub session_capacity: usize,
 }
 
 /// What a call costs, as the price book says.
@@ -105,6 +109,8 @@ pub struct MeterOutputs {
     pub findings: Vec<(String, Finding)>,
     /// News for people.
     pub alerts: Vec<Alert>,
+    /// Sessions that ended because there was no room for more.
+    pub sessions_ended_early: u64,
 }
 
 /// A lane's rule within a session: where an episode is.
@@ -133,7 +139,8 @@ pub struct Meter {
     sessions: Sessions,
     /// Sessions by the hash of their changelog key, until the restore is complete.
     restoring: HashMap<u128, SessionId>,
-    /// Sessions by the time at which they may end; entries of sessions that lived on are renewed.
+    /// Live sessions, one entry each, by the time at which they may end; where one lived on, its
+    /// entry is renewed then.
     expiry: BTreeSet<(UnixMillis, SessionId)>,
     /// Sessions whose state must be settled though no event comes.
     settle_at: BTreeMap<UnixMillis, Vec<SessionId>>,
@@ -142,7 +149,9 @@ pub struct Meter {
     /// Version of the budgets by which all sessions were last settled.
     settled_version: u64,
     /// Models and sources about which an alert was raised.
-    told_people: HashSet<String>,
+    told_people: ToldPeople,
+    /// What people were told in the running hour.
+    news: News,
     // The running commit:
     touched: Vec<SessionId>,
     grown: BTreeSet<EpisodePlace>,
@@ -167,7 +176,8 @@ impl Meter {
             settle_at: BTreeMap::new(),
             reconsider: VecDeque::new(),
             settled_version: 0,
-            told_people: HashSet::new(),
+            told_people: ToldPeople::default(),
+            news: News::default(),
             touched: Vec::new(),
             grown: BTreeSet::new(),
             outputs: MeterOutputs::default(),
@@ -345,5 +355,6 @@ impl Meter {
             || !self.touched.is_empty()
             || !self.outputs.changelog.is_empty()
             || !self.outputs.ids.ids.is_empty()
+            || self.news.is_due(self.now)
     }
 }

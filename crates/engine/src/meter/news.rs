@@ -1,11 +1,23 @@
 //! Alerts of the meter's own: what people should know beyond findings and budgets.
 
+use hashbrown::HashMap;
+use spendfuse_domain::UnixMillis;
 use spendfuse_domain::event::{Event, Flags};
 
 use super::{Meter, restore};
 use crate::alert::{Alert, AlertKind};
+use crate::codec;
+
+/// Names that are remembered as told; with ten told an hour they last for days.
+const MOST_TOLD: usize = 1_000;
 
 impl Meter {
+    /// Tells people of something that the meter does not find out by itself.
+    pub fn tell(&mut self, alert: Alert) {
+        let told = self.news.admit(alert);
+        self.outputs.alerts.extend(told);
+    }
+
     /// One alert per unpriced model and per source with contradicting counts.
     pub(super) fn tell_people(&mut self, event: &Event<'_>, flags: Flags) {
         let attribution = &event.attribution;
@@ -48,9 +60,22 @@ impl Meter {
         let message = format!(
             "the dedupe memory of meter partition {partition} is full: it reaches back {hours} h, and events older than that are set aside as late; raise processor.dedupe_capacity"
         );
-        let day = self.now.0.div_euclid(24 * 3_600_000);
-        let prefix = format!("dedupe_horizon|{day}");
+        let prefix = format!("dedupe_horizon|{}", day_of(self.now));
         self.tell_once(AlertKind::DedupeHorizon, &prefix, subject, message, "*");
+    }
+
+    /// One alert a day while there are more sessions than there is room for.
+    pub(super) fn tell_of_ended_sessions(&mut self) {
+        if self.outputs.sessions_ended_early == 0 {
+            return;
+        }
+        let (partition, most) = (self.config.partition, self.config.session_capacity);
+        let subject = format!("sessions of meter partition {partition}");
+        let message = format!(
+            "meter partition {partition} has {most} live sessions, as many as it may: those idle for the longest end early, and their own budgets and detectors begin anew when they go on; find out who makes them, or raise processor.session_capacity"
+        );
+        let prefix = format!("capacity|{}", day_of(self.now));
+        self.tell_once(AlertKind::Capacity, &prefix, subject, message, "*");
     }
 
     fn tell_once(
@@ -65,11 +90,7 @@ impl Meter {
         if self.told_people.contains(&key) {
             return;
         }
-        let marker = restore::told_key(&key);
-        self.outputs
-            .changelog
-            .push((marker, Some(crate::codec::encode(&true))));
-        self.outputs.alerts.push(Alert {
+        let told = self.news.admit(Alert {
             v: 1,
             key: key.clone(),
             kind,
@@ -78,7 +99,59 @@ impl Meter {
             subject,
             message,
             at: self.now,
+            count: None,
         });
-        self.told_people.insert(key);
+        // One that was only counted is told when it comes again in a quieter hour.
+        let Some(alert) = told else { return };
+        self.outputs.alerts.push(alert);
+        let told_at = codec::encode(&self.now.0);
+        let changes = &mut self.outputs.changelog;
+        changes.push((restore::told_key(&key), Some(told_at)));
+        self.told_people.insert(key, self.now.0);
+        let forgotten = self.told_people.forget_oldest();
+        changes.extend(forgotten.map(|key| (restore::told_key(&key), None)));
+    }
+}
+
+/// Days since 1970.
+fn day_of(time: UnixMillis) -> i64 {
+    time.0.div_euclid(24 * 3_600_000)
+}
+
+/// What people were told of, each once: bounded, since the names come from outside.
+#[derive(Debug, Default)]
+pub(super) struct ToldPeople {
+    /// When, in milliseconds since 1970.
+    told_at: HashMap<String, i64>,
+}
+
+impl ToldPeople {
+    fn contains(&self, news: &str) -> bool {
+        self.told_at.contains_key(news)
+    }
+
+    pub(super) fn insert(&mut self, news: String, at: i64) {
+        self.told_at.insert(news, at);
+    }
+
+    pub(super) fn remove(&mut self, news: &str) {
+        self.told_at.remove(news);
+    }
+
+    /// Forgets what is beyond [`MOST_TOLD`], the oldest first, in an order that equal histories
+    /// have in common.
+    fn forget_oldest(&mut self) -> impl Iterator<Item = String> {
+        let beyond = self.told_at.len().saturating_sub(MOST_TOLD);
+        let mut oldest: Vec<(i64, String)> = Vec::new();
+        if beyond > 0 {
+            let all = self.told_at.iter();
+            oldest.extend(all.map(|(news, at)| (*at, news.clone())));
+            oldest.sort_unstable();
+            oldest.truncate(beyond);
+        }
+        oldest.into_iter().map(|(_, news)| {
+            self.told_at.remove(&news);
+            news
+        })
     }
 }

@@ -9,7 +9,9 @@ use super::Meter;
 use super::dedupe::RememberedIds;
 use super::finish::budget_of;
 use super::session::{Session, SessionAccount};
+use super::sessions::SessionId;
 use crate::codec;
+use crate::news::News;
 use crate::restore::RestoreError;
 
 const MARK: &[u8] = b"mark";
@@ -32,6 +34,10 @@ pub(super) struct MeterMark {
     #[n(3)]
     #[cbor(default)]
     pub settled_version: u64,
+    /// What people were told in the running hour.
+    #[n(4)]
+    #[cbor(default)]
+    pub news: News,
 }
 
 pub(super) fn mark_key() -> Vec<u8> {
@@ -58,8 +64,14 @@ impl Meter {
             return self.restore_mark(mark);
         }
         if let Some(news) = key.strip_prefix(TOLD_PREFIX) {
-            self.told_people
-                .insert(String::from_utf8_lossy(news).into_owned());
+            let news = String::from_utf8_lossy(news).into_owned();
+            match value {
+                // Older versions wrote down that people were told, not when.
+                Some(value) => self
+                    .told_people
+                    .insert(news, codec::decode(value).unwrap_or_default()),
+                None => self.told_people.remove(&news),
+            }
             return Ok(());
         }
         let hash = xxh3_128(key);
@@ -99,12 +111,9 @@ impl Meter {
     /// Everything is restored: rebuilds what is derived from the state.
     pub fn restored(&mut self) {
         self.restoring = HashMap::default();
-        let idle = self.config.session_idle_millis;
-        let deadlines = self
-            .sessions
-            .iter()
-            .map(|(id, session)| (session.last_at.plus(idle), id));
-        self.expiry = deadlines.collect();
+        self.expiry.clear();
+        let live: Vec<SessionId> = self.sessions.iter().map(|(id, _)| id).collect();
+        live.into_iter().for_each(|id| self.look_again(id));
         // Where budgets changed meanwhile, every session is settled; else those that only waited
         // for their time.
         let has_changed = self.settled_version != self.book.version;
@@ -136,6 +145,7 @@ impl Meter {
         self.required_budget_version = mark.budget_version;
         self.settled_version = mark.settled_version;
         self.told = mark.told;
+        self.news = mark.news;
         Ok(())
     }
 }

@@ -14,6 +14,12 @@ use crate::book::CompiledBudget;
 use crate::codec;
 use crate::detect::lane::{Lane, LaneRule};
 
+/// Lanes of a session: more agents and models than that take turns.
+const MOST_LANES: usize = 64;
+/// Accounts of session budgets in a session. A session is written as a whole with every commit that
+/// changes it, and a record has a largest size.
+const MOST_ACCOUNTS: usize = 256;
+
 /// Names a session or a root session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SessionName<'a> {
@@ -112,6 +118,9 @@ pub struct Session {
     /// Whether the running commit changed it.
     #[cbor(skip)]
     pub touched: bool,
+    /// When it is looked at whether it has ended.
+    #[cbor(skip)]
+    pub looked_at: UnixMillis,
 }
 
 /// The account of one session budget.
@@ -160,7 +169,8 @@ impl Session {
     }
 
     /// The account of a budget in `scope`, made where it is new, and the one that it replaces where
-    /// that belongs to another count.
+    /// that belongs to another count, or where there are [`MOST_ACCOUNTS`]: then the one with the
+    /// least spent, which invented names have.
     pub fn account_mut(
         &mut self,
         compiled: &CompiledBudget,
@@ -176,7 +186,8 @@ impl Session {
         {
             return (&mut self.accounts[place], None);
         }
-        let outdated = known.map(|place| self.accounts.remove(place));
+        let gives_way = known.or_else(|| self.least_account());
+        let outdated = gives_way.map(|place| self.accounts.remove(place));
         self.accounts.reserve_exact(1);
         self.accounts.push(SessionAccount {
             budget: budget.to_owned(),
@@ -188,17 +199,34 @@ impl Session {
         (&mut self.accounts[last], outdated)
     }
 
-    /// Place of the lane of `agent` on `model`, which stays the same as long as the session lives.
-    pub fn lane_place(&mut self, agent: &str, model: &str) -> usize {
-        let known = self
-            .lanes
-            .iter()
-            .position(|lane| lane.agent == agent && lane.model == model);
-        known.unwrap_or_else(|| {
+    /// Where there are as many accounts as there may be, the place of the one with the least spent.
+    fn least_account(&self) -> Option<usize> {
+        if self.accounts.len() < MOST_ACCOUNTS {
+            return None;
+        }
+        let all = self.accounts.iter().enumerate();
+        let least = all.min_by_key(|(_, one)| (one.account.cost, one.account.tokens, &one.scope));
+        least.map(|(place, _)| place)
+    }
+
+    /// Place of the lane of `agent` on `model`, made where it is new. It stays the same as long as
+    /// an episode is open in it; of [`MOST_LANES`] without one the longest unused gives way. `None`
+    /// where all have one.
+    pub fn lane_place(&mut self, agent: &str, model: &str) -> Option<usize> {
+        let is_it = |lane: &Lane| lane.agent == agent && lane.model == model;
+        if let Some(known) = self.lanes.iter().position(is_it) {
+            return Some(known);
+        }
+        if self.lanes.len() < MOST_LANES {
             self.lanes.reserve_exact(1);
             self.lanes.push(Lane::new(agent, model));
-            self.lanes.len() - 1
-        })
+            return Some(self.lanes.len() - 1);
+        }
+        let quiet = self.lanes.iter().enumerate();
+        let quiet = quiet.filter(|(_, lane)| lane.is_quiet());
+        let (place, _) = quiet.min_by_key(|(_, lane)| lane.last_step())?;
+        self.lanes[place] = Lane::new(agent, model);
+        Some(place)
     }
 
     /// Another lane of the same agent in which `rule` is open.

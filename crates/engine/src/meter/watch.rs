@@ -32,6 +32,7 @@ impl Meter {
             return;
         };
         let session = SessionName::of(event);
+        self.make_room_for_sessions();
         // Held once for all that follows: counting up and down costs as much as a lookup.
         let book = Arc::clone(&self.book);
         let mut known = self.keep_alive(&book, session, root);
@@ -127,7 +128,10 @@ impl Meter {
             input_cost: cost.input + cost.cache_read + cost.cache_write,
         };
         let (id, session) = self.live_session(session, known);
-        let lane = session.lane_place(&attribution.agent, &attribution.model);
+        let Some(lane) = session.lane_place(&attribution.agent, &attribution.model) else {
+            self.touch(id);
+            return;
+        };
         let mut changes: SmallVec<[(LaneRule, Change); 2]> = SmallVec::new();
         session.lanes[lane].step(
             &step,
@@ -168,7 +172,7 @@ impl Meter {
         let detector = rule.detector.name();
         if acts && !episode.alerted {
             episode.alerted = true;
-            self.outputs.alerts.push(Alert {
+            let told = self.news.admit(Alert {
                 v: 1,
                 key: format!(
                     "{scope}|{detector}|{}|{agent}|{}",
@@ -180,7 +184,9 @@ impl Meter {
                 subject: detector.to_owned(),
                 message: place.rule.message(episode),
                 at: now,
+                count: None,
             });
+            self.outputs.alerts.extend(told);
         }
         let blocks = acts && rule.action == DetectorAction::BlockSession;
         let is_over = |until| until <= now && !is_broken(Break::ExpiredVerdictNotRepublished);
@@ -231,8 +237,7 @@ impl Meter {
         let known = known.or_else(|| self.find_unless_idle(name));
         let id = known.unwrap_or_else(|| {
             let id = self.sessions.begin(name, self.now);
-            let deadline = self.now.plus(self.config.session_idle_millis);
-            self.expiry.insert((deadline, id));
+            self.look_again(id);
             id
         });
         let session = self.sessions.get_mut(id).expect("found or begun above");
@@ -273,24 +278,54 @@ impl Meter {
     pub(super) fn end_idle_sessions(&mut self) {
         let mut ended = 0;
         while ended < SLICE
-            && self
-                .expiry
-                .first()
-                .is_some_and(|(deadline, _)| *deadline < self.now)
+            && let Some((time, id)) = self.expiry.first().copied()
+            && time < self.now
         {
-            let Some((_, id)) = self.expiry.pop_first() else {
-                return;
-            };
-            let Some(session) = self.sessions.get(id) else {
-                continue;
-            };
-            let deadline: UnixMillis = session.last_at.plus(self.config.session_idle_millis);
-            if deadline < self.now {
+            self.expiry.pop_first();
+            if self.ends_at(id) < self.now {
                 self.end_session(id);
                 ended += 1;
             } else {
-                self.expiry.insert((deadline, id));
+                self.look_again(id);
             }
+        }
+    }
+
+    /// A call names at most two new sessions. Where the memory has no room for them, those end that
+    /// were idle for the longest: what is counted of calls stays, but a session's own budgets and
+    /// detectors begin anew when it goes on.
+    fn make_room_for_sessions(&mut self) {
+        let most = self.config.session_capacity.max(4) - 2;
+        for _ in 0..SLICE {
+            if self.sessions.len() <= most {
+                return;
+            }
+            let Some((time, id)) = self.expiry.pop_first() else {
+                return;
+            };
+            if self.ends_at(id) > time {
+                self.look_again(id);
+            } else {
+                self.end_session(id);
+                self.outputs.sessions_ended_early += 1;
+            }
+        }
+    }
+
+    /// When a session ends unless something comes.
+    fn ends_at(&self, id: SessionId) -> UnixMillis {
+        let last_at = self.sessions.get(id).map(|session| session.last_at);
+        last_at
+            .unwrap_or_default()
+            .plus(self.config.session_idle_millis)
+    }
+
+    /// Looks again at the session when it may have ended.
+    pub(super) fn look_again(&mut self, id: SessionId) {
+        let time = self.ends_at(id);
+        if let Some(session) = self.sessions.get_mut(id) {
+            session.looked_at = time;
+            self.expiry.insert((time, id));
         }
     }
 }

@@ -79,6 +79,7 @@ impl Lane {
             dedupe_horizon_millis: 24 * 3_600_000,
             dedupe_capacity: 10_000,
             session_idle_millis: IDLE_MILLIS,
+            session_capacity: 1_000,
         };
         let book = Arc::new(BudgetBook::compile(1, Vec::new(), DetectorRules::default()));
         let begin = UnixMillis::parse_rfc3339("2026-01-25T10:00:00Z").unwrap();

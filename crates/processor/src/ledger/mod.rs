@@ -11,14 +11,13 @@ use spendfuse_bus::{
 };
 use spendfuse_domain::UnixMillis;
 use spendfuse_domain::verdict::Stage;
-use spendfuse_engine::alert::Alert;
 use spendfuse_engine::codec;
 use spendfuse_engine::delta::Deltas;
 use spendfuse_engine::ledger::{Ledger, LedgerConfig, WindowLine, WindowLineKind};
 use spendfuse_warehouse::block::{BudgetWindowBlock, BudgetWindowKind, BudgetWindowRow};
 
 use crate::heartbeat::Watermark;
-use crate::metrics::{ACCOUNTS, BROKEN_LINKS};
+use crate::metrics::{ACCOUNTS, BROKEN_LINKS, WITHOUT_ACCOUNT};
 use crate::publish::Publisher;
 use crate::rows::{LINKS_KEY, RowLinks};
 use crate::tables::Tables;
@@ -49,8 +48,6 @@ pub struct LedgerPartition {
     seq: u64,
     watermark: Watermark,
     links: RowLinks,
-    /// Alerts of the running batch that are not the ledger's own.
-    alerts: Vec<Alert>,
 }
 
 impl StageLogic for LedgerStage {
@@ -69,7 +66,6 @@ impl StageLogic for LedgerStage {
             seq: 0,
             watermark: Watermark::new(Stage::Ledger, partition, &[&self.topics.deltas]),
             links: RowLinks::default(),
-            alerts: Vec::new(),
         })
     }
 
@@ -172,7 +168,8 @@ impl PartitionLogic for LedgerPartition {
     /// Nothing that could be mended holds these deltas: the partition goes on, and the chain says at
     /// the next delta which commits are missing.
     fn unreadable(&mut self, _topic_index: usize, lost: &Unreadable) -> Result<(), LogicError> {
-        self.alerts.push(unreadable::alert(lost, self.ledger.now()));
+        let alert = unreadable::alert(lost, self.ledger.now());
+        self.ledger.tell(alert);
         Ok(())
     }
 
@@ -205,7 +202,6 @@ impl PartitionLogic for LedgerPartition {
         publisher.blocklist(&published.blocklist)?;
         publisher.findings(&published.findings)?;
         publisher.alerts(&published.alerts)?;
-        publisher.alerts(&std::mem::take(&mut self.alerts))?;
         let links = &mut self.links;
         publisher.finding_rows(links, &published.findings)?;
         publisher.verdict_rows(links, &published.verdict_changes.iter().collect::<Vec<_>>())?;
@@ -213,6 +209,7 @@ impl PartitionLogic for LedgerPartition {
         publisher.heartbeat(&mut self.watermark, self.ledger.budget_version())?;
         self.links.finish(outputs)?;
         counter!(BROKEN_LINKS).increment(published.broken_links);
+        counter!(WITHOUT_ACCOUNT).increment(published.without_account);
         gauge!(ACCOUNTS, "partition" => self.partition.to_string()).set(self.ledger.len() as f64);
         Ok(())
     }

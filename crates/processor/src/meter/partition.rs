@@ -11,7 +11,6 @@ use spendfuse_domain::UnixMillis;
 use spendfuse_domain::event::{Body, Event, RejectReason, Rejection, decode};
 use spendfuse_domain::row::{Origin, SpendRow};
 use spendfuse_domain::verdict::Stage;
-use spendfuse_engine::alert::Alert;
 use spendfuse_engine::book::BudgetBook;
 use spendfuse_engine::meter::{Charge, Counted, Meter, MeterConfig, Rows};
 use spendfuse_pricing::{PriceBook, Pricer};
@@ -44,8 +43,6 @@ pub struct MeterPartition {
     // The running batch:
     pub(super) handovers: Vec<Handover>,
     pub(super) rejects: Vec<RejectedRecord>,
-    /// Alerts that are not the meter's own.
-    pub(super) alerts: Vec<Alert>,
     tallies: Tallies,
 }
 
@@ -91,7 +88,6 @@ impl MeterPartition {
             },
             handovers: Vec::new(),
             rejects: Vec::new(),
-            alerts: Vec::new(),
             tallies: Tallies::default(),
             config,
             topics,
@@ -245,7 +241,8 @@ impl PartitionLogic for MeterPartition {
 
     fn unreadable(&mut self, _topic_index: usize, lost: &Unreadable) -> Result<(), LogicError> {
         self.rejects.push(RejectedRecord::unreadable(lost));
-        self.alerts.push(unreadable::alert(lost, self.meter.now()));
+        let alert = unreadable::alert(lost, self.meter.now());
+        self.meter.tell(alert);
         Ok(())
     }
 

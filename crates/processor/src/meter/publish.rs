@@ -8,7 +8,9 @@ use spendfuse_engine::delta::Deltas;
 use spendfuse_engine::meter::MeterOutputs;
 
 use super::MeterPartition;
-use crate::metrics::{DEDUPE_IDS, EVENTS_REJECTED, EVENTS_REROUTED, SESSIONS};
+use crate::metrics::{
+    DEDUPE_IDS, EVENTS_REJECTED, EVENTS_REROUTED, SESSIONS, SESSIONS_ENDED_EARLY,
+};
 use crate::publish::Publisher;
 use crate::topics::Topics;
 
@@ -44,13 +46,13 @@ impl MeterPartition {
         publisher.blocklist(&published.blocklist)?;
         publisher.findings(&published.findings)?;
         publisher.alerts(&published.alerts)?;
-        publisher.alerts(&std::mem::take(&mut self.alerts))?;
         let links = &mut self.rows.links;
         publisher.finding_rows(links, &published.findings)?;
         publisher.verdict_rows(links, &session_verdicts(&published))?;
         let is_heartbeat = self.watermark.is_due();
         publisher.heartbeat(&mut self.watermark, self.meter.budget_version())?;
         self.rows.links.finish(outputs)?;
+        counter!(SESSIONS_ENDED_EARLY).increment(published.sessions_ended_early);
         if is_heartbeat {
             self.export_sizes();
         }

@@ -14,6 +14,7 @@ use spendfuse_warehouse::Warehouse;
 use tokio::runtime::Runtime;
 
 use super::{Failure, found_wrong, migrate, output, topics};
+use crate::admin;
 use crate::roles::{self, Role};
 use crate::settings::{Resolved, Settings, Source};
 
@@ -93,7 +94,7 @@ fn play(
 ) -> Result<Report, Failure> {
     topics::create_missing(settings)?;
     migrate::prepare_database(settings)?;
-    let metrics = crate::metrics::install()?;
+    let metrics = admin::install_metrics()?;
     let rendered = metrics.clone();
     let warehouse = settings.warehouse().map_err(Failure::usage)?;
     let stage = Stage {

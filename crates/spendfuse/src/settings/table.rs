@@ -113,6 +113,16 @@ pub const SETTINGS: &[Setting] = &[
         "figures that moved by spend alone are told to enforcement points at most this often, a second and ledger partition, nearest to a limit first",
     ),
     setting(
+        "processor.session_capacity",
+        "500000",
+        "live sessions per partition at most; beyond, those idle for the longest end early",
+    ),
+    setting(
+        "processor.account_capacity",
+        "2000000",
+        "accounts (budget, scope, window) per partition at most; beyond, new scopes have none",
+    ),
+    setting(
         "processor.commit_min",
         "5ms",
         "a batch is committed no earlier than this after its first event; a fifth of it in the ledger",

@@ -169,6 +169,8 @@ impl Settings {
             dedupe_capacity: self.number("processor.dedupe_capacity")?,
             session_idle_millis: self.millis("processor.session_idle")?,
             publish_rate: self.number("processor.publish_rate")?,
+            session_capacity: self.number("processor.session_capacity")?,
+            account_capacity: self.number("processor.account_capacity")?,
             commit_min: self.duration("processor.commit_min")?,
             commit_interval: self.duration("processor.commit_interval")?,
             batch_max_events: self.number("processor.batch_max_events")?,

@@ -192,5 +192,6 @@ fn config(scenario: &Scenario, partition: u32) -> LedgerConfig {
         partitions: scenario.partitions,
         grace_millis: scenario.grace_millis,
         publish_rate: PUBLISH_RATE,
+        account_capacity: 10_000_000,
     }
 }

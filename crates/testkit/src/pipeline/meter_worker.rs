@@ -229,6 +229,7 @@ fn config(scenario: &Scenario, partition: u32) -> MeterConfig {
         dedupe_horizon_millis: scenario.horizon_millis,
         dedupe_capacity: scenario.dedupe_capacity,
         session_idle_millis: scenario.idle_millis,
+        session_capacity: 10_000_000,
     }
 }
 

@@ -20,8 +20,6 @@ mod tail;
 mod watch;
 mod windows;
 
-pub use metrics::ALL as METRICS;
-
 use std::cell::Cell;
 use std::ops::ControlFlow;
 use std::process::ExitCode;
