@@ -1,6 +1,6 @@
 # `make` lists the targets. Every target can be run on a clean checkout and again at any time.
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo test chaos bench walk up down fmt clean
+.PHONY: help setup build demo test chaos bench walk attack up down fmt clean
 
 # Passed on to the command of `make demo`, `make chaos`, `make bench` and `make walk`, e.g. ARGS=--headless.
 ARGS ?=
@@ -32,6 +32,9 @@ bench: setup ## Measure next to limits and peers: a table of ratios (ARGS="--onl
 
 walk: setup ## README's first screens and the wrong turns as printed, every answer compared
 	@scripts/walk $(ARGS)
+
+attack: setup ## A hostile program against a sidecar, and what honest callers see (ARGS="--slow 2000")
+	@scripts/attack $(ARGS)
 
 up: build ## Start the development stack and all roles; addresses go to .devstack/env
 	@scripts/up

@@ -1,6 +1,6 @@
 //! A role's HTTP addresses, asked without a library.
 
-use std::io::{Read as _, Write as _};
+use std::io::{self, Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::time::Duration;
 
@@ -31,9 +31,17 @@ impl Address {
         format!("127.0.0.1:{}", self.port)
     }
 
+    /// A connection to it.
+    ///
+    /// # Errors
+    /// Where nobody listens.
+    pub fn connect(self) -> io::Result<TcpStream> {
+        TcpStream::connect(("127.0.0.1", self.port))
+    }
+
     /// Status and body of a GET; `None` where nobody answers.
     pub fn get(self, path: &str) -> Option<(u16, String)> {
-        let mut stream = TcpStream::connect(("127.0.0.1", self.port)).ok()?;
+        let mut stream = self.connect().ok()?;
         stream.set_read_timeout(Some(PATIENCE)).ok()?;
         let request =
             format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");

@@ -6,6 +6,7 @@
 //! rollups, the audit table and the ledger say. Every wait has an end.
 
 pub mod admin;
+pub mod attack;
 pub mod console;
 pub mod expected;
 pub mod guard;

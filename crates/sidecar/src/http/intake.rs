@@ -24,10 +24,15 @@ use crate::server::Connection;
 /// Bytes of each body that need no reservation; checks fit into them.
 pub(super) const FREE_BYTES: usize = 64 * 1024;
 
+/// No honest body of this size or more becomes so many times as long.
+const SUSPECT_BYTES: usize = 1024 * 1024;
+const MOST_EXPANSION: usize = 100;
+
 /// The memory that the bodies of all requests share, and how long one may take.
 #[derive(Clone, Debug)]
 pub(super) struct Intake {
     memory: Arc<Semaphore>,
+    unpacking: Arc<Semaphore>,
     time: Duration,
 }
 
@@ -46,6 +51,7 @@ impl Intake {
         let memory_bytes = memory_bytes.min(Semaphore::MAX_PERMITS);
         Self {
             memory: Arc::new(Semaphore::new(memory_bytes)),
+            unpacking: Arc::new(Semaphore::new(1)),
             time,
         }
     }
@@ -115,7 +121,7 @@ async fn read(
             continue;
         };
         reserved.add(data.len())?;
-        whole.extend_from_slice(&data);
+        append(&mut whole, &data);
     }
     if whole.is_empty() {
         return Ok(Bytes::new());
@@ -133,6 +139,14 @@ async fn read(
     }
 }
 
+/// Grows by a quarter and not by half: what is reserved is the length, not the capacity.
+fn append(whole: &mut Vec<u8>, more: &[u8]) {
+    if whole.capacity() - whole.len() < more.len() {
+        whole.reserve_exact(more.len().max(whole.len() / 4));
+    }
+    whole.extend_from_slice(more);
+}
+
 /// `application/json` and its kin: CloudEvents, batches, lines. Nothing said is taken for JSON.
 fn is_json(headers: &HeaderMap) -> bool {
     let Some(content_type) = headers.get(header::CONTENT_TYPE) else {
@@ -147,10 +161,15 @@ fn is_json(headers: &HeaderMap) -> bool {
 }
 
 async fn gunzip(compressed: Vec<u8>, reserved: &mut Reserved) -> Result<Bytes, Refusal> {
+    // Whatever is sent, unpacking takes one core at most.
+    let turn = reserved.intake.unpacking.clone().acquire_owned();
+    let turn = turn.await.map_err(|_| Refusal::BrokenOff)?;
     let mut own = std::mem::replace(reserved, reserved.empty());
     // Megabytes take tens of milliseconds: not on a thread that answers others.
     let work = tokio::task::spawn_blocking(move || {
-        let mut decoder = MultiGzDecoder::new(&*compressed);
+        let _turn = turn;
+        let most = SUSPECT_BYTES.max(MOST_EXPANSION * compressed.len());
+        let mut decoder = MultiGzDecoder::new(compressed.as_slice());
         own.length = 0;
         let mut whole = Vec::new();
         let mut piece = [0; 16 * 1024];
@@ -159,7 +178,10 @@ async fn gunzip(compressed: Vec<u8>, reserved: &mut Reserved) -> Result<Bytes, R
                 Ok(0) => return Ok((Bytes::from(whole), own)),
                 Ok(length) => {
                     own.add(length)?;
-                    whole.extend_from_slice(&piece[..length]);
+                    if own.length > most {
+                        return Err(Refusal::TooLarge(most));
+                    }
+                    append(&mut whole, &piece[..length]);
                 }
                 Err(_) => return Err(Refusal::NotGzip),
             }
