@@ -143,6 +143,10 @@ fn run(line: CommandLine) -> Result<ExitCode, Failure> {
     let settings = Settings::new(resolved).map_err(|error| Failure::settings(&error))?;
     let is_service = line.command.is_service();
     logging::start(&settings, is_service).map_err(|error| Failure::settings(&error))?;
+    if is_service && settings.text("log.format") == "json" {
+        // Why a role gave up is the last line of its log.
+        commands::speak_json();
+    }
     commands::warn_of(&unknown_variables(&ProcessEnvironment), is_service);
     match line.command {
         Command::Up => roles::up(&settings),

@@ -118,7 +118,7 @@ fn with_json_an_error_is_json_and_the_exit_code_says_whose_fault_it_is() {
         serde_json::from_str(&fs::read_to_string(file).unwrap()).unwrap()
     };
     let nowhere = "--set=kafka.brokers=127.0.0.1:1";
-    let cases: [(&[&str], i32, &str); 7] = [
+    let cases: [(&[&str], i32, &str); 8] = [
         (&["budgets", "apply", "wrong.yaml"], 2, "wrong_budgets_file"),
         (&["config", "--set", "kafka.broker=x"], 2, "wrong_settings"),
         (&["config", "--config", "missing.toml"], 2, "wrong_settings"),
@@ -126,6 +126,11 @@ fn with_json_an_error_is_json_and_the_exit_code_says_whose_fault_it_is() {
         (&["findings", "list", "--severity", "bad"], 2, "wrong_usage"),
         (&["budgets", "apply", "missing.yaml"], 2, "wrong_usage"),
         (&["budgets", "list", nowhere], 1, "kafka_unreachable"),
+        (
+            &["migrate", "--set=clickhouse.url=http://127.0.0.1:1"],
+            1,
+            "clickhouse_unreachable",
+        ),
     ];
     for (arguments, exit_code, code) in cases {
         let output = Command::new(env!("CARGO_BIN_EXE_spendfuse"))

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use clap::error::ErrorKind;
 use serde_json::{Value, json};
 use spendfuse_domain::printable::is_obeyed;
+use spendfuse_warehouse::WarehouseError;
 
 use super::output;
 use crate::settings::SettingsError;
@@ -17,6 +18,7 @@ enum Kind {
     WrongSettings,
     WrongBudgetsFile,
     KafkaUnreachable,
+    ClickHouseUnreachable,
     Failed,
 }
 
@@ -27,6 +29,7 @@ impl Kind {
             Self::WrongSettings => "wrong_settings",
             Self::WrongBudgetsFile => "wrong_budgets_file",
             Self::KafkaUnreachable => "kafka_unreachable",
+            Self::ClickHouseUnreachable => "clickhouse_unreachable",
             Self::Failed => "failed",
         }
     }
@@ -34,7 +37,7 @@ impl Kind {
     fn exit_code(self) -> u8 {
         match self {
             Self::WrongUsage | Self::WrongSettings | Self::WrongBudgetsFile => 2,
-            Self::KafkaUnreachable | Self::Failed => 1,
+            Self::KafkaUnreachable | Self::ClickHouseUnreachable | Self::Failed => 1,
         }
     }
 }
@@ -66,6 +69,15 @@ impl Failure {
     /// No broker answers: exit code 1.
     pub fn kafka_unreachable(error: impl fmt::Display) -> Self {
         Self::new(Kind::KafkaUnreachable, error)
+    }
+
+    /// ClickHouse does not answer, or refuses: exit code 1.
+    pub fn warehouse(error: WarehouseError) -> Self {
+        let kind = match error {
+            WarehouseError::Unreachable { .. } => Kind::ClickHouseUnreachable,
+            _ => Kind::Failed,
+        };
+        Self::new(kind, error)
     }
 
     /// The command was called or configured wrongly: exit code 2.

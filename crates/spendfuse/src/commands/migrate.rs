@@ -32,7 +32,7 @@ pub fn run(settings: &Settings, args: &MigrateArgs) -> Result<ExitCode, Failure>
     let warehouse = Warehouse::new(config).map_err(Failure::usage)?;
     let applied = runtime
         .block_on(warehouse.migrate())
-        .map_err(Failure::work)?;
+        .map_err(Failure::warehouse)?;
     let book = PriceBook::snapshot();
     runtime.block_on(insert_prices(&warehouse, &book))?;
     let version = book.version();

@@ -26,7 +26,7 @@ impl Connection {
         let config = settings.warehouse().map_err(Failure::usage)?;
         let warehouse = runtime
             .block_on(Warehouse::connect(config))
-            .map_err(Failure::work)?;
+            .map_err(Failure::warehouse)?;
         Ok(Self { runtime, warehouse })
     }
 
