@@ -19,7 +19,8 @@ budgets:
     window: day
   - id: everything
     scope: {}
-    limit_calls: 1000
+    # One call is more than a hundredth of it: told at once.
+    limit_calls: 50
     window: month
 "#;
 const WAIT: Duration = Duration::from_secs(20);
