@@ -42,6 +42,8 @@ pub enum AlertKind {
     UnpricedModel,
     /// A source sends counts that contradict their format.
     DisputedSource,
+    /// An event has the identity of another one.
+    Conflict,
     /// The dedupe memory is full: the horizon shrank.
     DedupeHorizon,
     /// Deltas of a meter partition arrived with a gap or an overlap.
@@ -66,6 +68,7 @@ impl AlertKind {
             Self::Finding => "finding",
             Self::UnpricedModel => "unpriced_model",
             Self::DisputedSource => "disputed_source",
+            Self::Conflict => "conflict",
             Self::DedupeHorizon => "dedupe_horizon",
             Self::DeltaChain => "delta_chain",
             Self::LoaderStopped => "loader_stopped",

@@ -237,3 +237,57 @@ fn what_was_said_goes_neither_home_nor_to_the_dlq() {
     assert_eq!(dlq[0].header("long").len(), 1024);
     assert_eq!(dlq[0].key.as_ref().map(Vec::len), Some(1024));
 }
+
+#[test]
+fn of_two_events_with_one_identity_people_are_told() {
+    let lab = Lab::new("conflict");
+    let _processor = lab.processor("1");
+    let sender = Sender::new(&lab);
+    let event = |tokens: u32| {
+        let more = format!("\"model\":\"m\",\"usage\":{{\"input_tokens\":{tokens}}}");
+        event("spendfuse.usage", &now().to_string(), &more)
+    };
+    let send = |partition, tokens| {
+        sender.send(&Record {
+            partition: Some(partition),
+            key: None,
+            value: event(tokens).into_bytes(),
+        });
+        sender.flush();
+    };
+    send(0, 1);
+    eventually(
+        "the first is counted",
+        Duration::from_secs(10),
+        || match lab.read("meter.ids").len() {
+            1 => Ok(()),
+            other => Err(format!("{other} identities")),
+        },
+    );
+    // The first again, and another one; the arrival of both is elsewhere.
+    send(1, 1);
+    send(1, 2);
+    let conflicts = || -> Vec<serde_json::Value> {
+        let alerts = lab.read("alerts").into_iter();
+        let read = |alert: Stored| serde_json::from_slice(&alert.value.unwrap_or_default());
+        let alerts: Vec<serde_json::Value> = alerts
+            .map(read)
+            .collect::<Result<_, _>>()
+            .expect("alerts are JSON");
+        alerts
+            .into_iter()
+            .filter(|one| one["kind"] == "conflict")
+            .collect()
+    };
+    let conflicts = eventually("people are told", Duration::from_secs(10), || {
+        let conflicts = conflicts();
+        match conflicts.is_empty() {
+            false => Ok(conflicts),
+            true => Err("no alert".to_owned()),
+        }
+    });
+    assert_eq!(conflicts.len(), 1, "{conflicts:?}");
+    let message = conflicts[0]["message"].as_str().expect("it has a message");
+    assert!(message.contains("id bad of source tests"), "{message}");
+    assert!(message.contains("usage 1@1 is not counted"), "{message}");
+}

@@ -19,7 +19,10 @@ pub enum Judgement {
     /// Counted before, with the same content.
     Duplicate,
     /// Counted before, with other content; the first one stands.
-    Conflict,
+    Conflict {
+        /// The minute in which that one arrived.
+        first: UnixMillis,
+    },
 }
 
 /// One remembered identity, as in the ids changelog.
@@ -112,7 +115,8 @@ impl Dedupe {
                 if first.content == content {
                     Judgement::Duplicate
                 } else {
-                    Judgement::Conflict
+                    let first = UnixMillis::from_minute(first.minute.into());
+                    Judgement::Conflict { first }
                 }
             }
             Entry::Vacant(place) => {
@@ -220,7 +224,8 @@ mod tests {
         let identity = Identity(7);
         assert_eq!(dedupe.judge(identity, 1, at(1000)), Judgement::Fresh);
         assert_eq!(dedupe.judge(identity, 1, at(1060)), Judgement::Duplicate);
-        assert_eq!(dedupe.judge(identity, 2, at(1060)), Judgement::Conflict);
+        let conflict = Judgement::Conflict { first: at(1000) };
+        assert_eq!(dedupe.judge(identity, 2, at(1060)), conflict);
         assert_eq!(dedupe.judge(identity, 1, at(1067)), Judgement::Fresh);
     }
 

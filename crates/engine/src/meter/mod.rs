@@ -272,7 +272,10 @@ impl Meter {
             .judge(event.identity, event.content, origin.arrival)
         {
             Judgement::Duplicate => return Counted::Duplicate,
-            Judgement::Conflict => return Counted::Conflict,
+            Judgement::Conflict { first } => {
+                self.tell_of_conflict(event, origin, first);
+                return Counted::Conflict;
+            }
             Judgement::Fresh => {}
         }
         let id = RememberedId::new(event.identity, event.content, origin.arrival);

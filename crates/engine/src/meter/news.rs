@@ -3,6 +3,7 @@
 use hashbrown::HashMap;
 use spendfuse_domain::UnixMillis;
 use spendfuse_domain::event::{Event, Flags};
+use spendfuse_domain::row::Origin;
 
 use super::{Meter, restore};
 use crate::alert::{Alert, AlertKind};
@@ -47,6 +48,25 @@ impl Meter {
                 &attribution.workspace,
             );
         }
+    }
+
+    /// One alert for each identity that two different events share: the second is not counted.
+    pub(super) fn tell_of_conflict(
+        &mut self,
+        event: &Event<'_>,
+        origin: Origin,
+        first: UnixMillis,
+    ) {
+        let workspace = &event.attribution.workspace;
+        let (id, source) = (&event.id, &event.source);
+        let (partition, offset) = (origin.partition, origin.offset);
+        let message = format!(
+            "another event with id {id} of source {source} was counted before, with other content, and the one at usage {partition}@{offset} is not counted; the first arrived in the minute of {first}, src_partition and src_offset of its row in spend say where it lies; give every response of a provider its own id and every app its own source"
+        );
+        let prefix = format!("conflict|{workspace}|{id}");
+        let workspace = workspace.to_string();
+        let subject = source.to_string();
+        self.tell_once(AlertKind::Conflict, &prefix, subject, message, &workspace);
     }
 
     /// One alert a day while the dedupe memory is too small for its horizon.
