@@ -24,6 +24,7 @@ mod findings;
 mod freshness;
 mod guard;
 mod hash;
+pub mod metrics;
 #[cfg(test)]
 mod modelled;
 mod response;
@@ -40,4 +41,4 @@ pub use findings::OpenFinding;
 pub use freshness::{Now, State, StateAge};
 pub use guard::{Guard, GuardConfig};
 pub use response::{BudgetLine, CheckResponse, CountLine, Warning, decision_name};
-pub use writer::{ENFORCEMENT_LAG_SECONDS, GuardWriter};
+pub use writer::GuardWriter;

@@ -17,11 +17,9 @@ use crate::findings::{OpenFinding, OpenFindings, replaced, scope_of};
 use crate::freshness::{Heartbeats, Now};
 use crate::guard::{Replica, Snapshot};
 use crate::hash::EntryHash;
+use crate::metrics::ENFORCEMENT_LAG_SECONDS;
 use crate::shards::Pending;
 use crate::standings::Standings;
-
-/// Seconds from a model call's own time to the moment when a changed verdict is in force here.
-pub const ENFORCEMENT_LAG_SECONDS: &str = "spendfuse_enforcement_lag_seconds";
 
 /// The only writer of a replica. Apply records in log order, then [`publish`](Self::publish).
 pub struct GuardWriter {

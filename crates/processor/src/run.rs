@@ -15,6 +15,7 @@ use spendfuse_engine::meter::MeterConfig;
 use crate::follow::follow_tables;
 use crate::ledger::LedgerStage;
 use crate::meter::MeterStage;
+use crate::metrics::{BROKEN_LINKS, EVENTS_CONFLICT};
 use crate::tables::Tables;
 use crate::topics::Topics;
 
@@ -132,6 +133,10 @@ pub fn run(
     tables: &Arc<Tables>,
     shutdown: &Shutdown,
 ) -> Result<(), ProcessorError> {
+    // Shown before there is anything to count, so that an increase can be seen.
+    for name in [BROKEN_LINKS, EVENTS_CONFLICT] {
+        metrics::counter!(name).increment(0);
+    }
     check_topics(config, shutdown)?;
     let topics = Arc::new(config.topics.clone());
     let follower = follow_tables(&config.kafka, &config.topics, Arc::clone(tables))

@@ -17,6 +17,7 @@ const BLOCKLIST: usize = 0;
 const BUDGETS: usize = 1;
 const FINDINGS: usize = 2;
 const PRICES: usize = 3;
+const TOPICS: [&str; 4] = ["blocklist", "budgets", "findings", "prices"];
 
 /// Under load readers get a new state this often; at rest at once.
 const PUBLISH_EVERY: Duration = Duration::from_millis(2);
@@ -55,6 +56,9 @@ pub(crate) fn follow(
         health,
         is_failing: true,
     };
+    for topic in TOPICS {
+        counter!(GUARD_BAD_RECORDS, "topic" => topic).increment(0);
+    }
     Follower::start(config, move |event| replica.handle(event))
 }
 
@@ -148,7 +152,7 @@ impl Replica {
 }
 
 fn bad_record(record: &InputRecord<'_>, error: &str) {
-    let topic = ["blocklist", "budgets", "findings", "prices"][record.topic_index];
+    let topic = TOPICS[record.topic_index];
     let (partition, offset) = (record.partition, record.offset);
     tracing::error!(
         topic,

@@ -10,7 +10,6 @@ use axum::http::StatusCode;
 use axum::middleware::from_fn;
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::get;
-use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use serde_json::json;
 use spendfuse_bus::{Health, Shutdown};
 use spendfuse_sidecar::refuse_browsers;
@@ -19,21 +18,9 @@ use tokio::runtime;
 use tokio::sync::watch;
 
 use crate::commands::Failure;
+use crate::metrics::MetricsHandle;
 use crate::roles::{Role, Watched};
 use crate::settings::Settings;
-
-/// Buckets of every histogram in seconds: from 1 ms to a minute.
-const BUCKETS: [f64; 14] = [
-    0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.15, 0.25, 0.5, 1.0, 5.0, 15.0, 60.0,
-];
-
-/// Installs the recorder of all metrics.
-pub fn install_metrics() -> Result<PrometheusHandle, Failure> {
-    PrometheusBuilder::new()
-        .set_buckets(&BUCKETS)
-        .and_then(PrometheusBuilder::install_recorder)
-        .map_err(Failure::work)
-}
 
 /// Clients of the admin address: an orchestrator, Prometheus, a few people.
 const LIMITS: ServerLimits = ServerLimits {
@@ -45,7 +32,7 @@ const LIMITS: ServerLimits = ServerLimits {
 /// process is busy with.
 pub fn serve(
     settings: &Settings,
-    handle: PrometheusHandle,
+    handle: MetricsHandle,
     roles: &Watched,
     shutdown: Shutdown,
 ) -> Result<(), Failure> {
@@ -87,7 +74,7 @@ pub fn serve(
     spawned.map(|_| ()).map_err(Failure::work)
 }
 
-fn router(handle: PrometheusHandle, roles: Vec<(Role, Health)>, shutdown: Shutdown) -> Router {
+fn router(handle: MetricsHandle, roles: Vec<(Role, Health)>, shutdown: Shutdown) -> Router {
     Router::new()
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", get(readyz))

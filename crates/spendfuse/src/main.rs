@@ -9,6 +9,7 @@ mod commands;
 mod documented;
 mod loader_alerts;
 mod logging;
+mod metrics;
 mod open_files;
 mod roles;
 mod settings;

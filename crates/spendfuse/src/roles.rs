@@ -4,7 +4,6 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 
-use metrics_exporter_prometheus::PrometheusHandle;
 use spendfuse_bus::{Health, Shutdown};
 use spendfuse_processor::tables::Tables;
 use spendfuse_sidecar::{self as sidecar, Listeners, MetricsText, SidecarTopics};
@@ -16,6 +15,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use crate::admin;
 use crate::commands::{Failure, migrate, topics};
 use crate::loader_alerts;
+use crate::metrics::{self, MetricsHandle};
 use crate::open_files;
 use crate::settings::Settings;
 
@@ -66,7 +66,7 @@ pub fn start(
     settings: &Settings,
     roles: &Watched,
     runtime: &Handle,
-    metrics: &PrometheusHandle,
+    metrics: &MetricsHandle,
     shutdown: &Shutdown,
 ) -> RunningRoles {
     let spawn = |(role, health): &(Role, Health)| {
@@ -120,7 +120,7 @@ impl RunningRoles {
 pub fn run(settings: &Settings, roles: &[Role]) -> Result<ExitCode, Failure> {
     open_files::raise_limit();
     let runtime = Runtime::new().map_err(Failure::work)?;
-    let handle = admin::install_metrics()?;
+    let handle = metrics::install()?;
     let shutdown = Shutdown::new();
     let roles = watched(roles);
     admin::serve(settings, handle.clone(), &roles, shutdown.clone())?;
@@ -145,7 +145,7 @@ fn run_role(
     role: Role,
     settings: &Settings,
     runtime: &Handle,
-    metrics: PrometheusHandle,
+    metrics: MetricsHandle,
     health: Health,
     shutdown: &Shutdown,
 ) -> Result<(), Failure> {

@@ -32,6 +32,49 @@ fn await_that(admin: Address, what: &str, condition: impl Fn() -> bool) {
     });
 }
 
+/// What must be there before anything has happened.
+const FROM_THE_START: [&str; 10] = [
+    "spendfuse_build_info{version=",
+    "process_resident_memory_bytes ",
+    "process_cpu_seconds_total ",
+    "spendfuse_delta_chain_broken_total 0",
+    "spendfuse_events_conflict_total 0",
+    "spendfuse_stage_rejected_total{stage=\"meter\"} 0",
+    "spendfuse_loader_broken_links_total{",
+    "spendfuse_loader_lag_seconds{",
+    "spendfuse_guard_state{state=\"live\"}",
+    "spendfuse_guard_bad_records_total{topic=\"budgets\"} 0",
+];
+
+/// Waits for [`FROM_THE_START`]; every series has its `HELP` and `TYPE`.
+fn await_metrics(admin: Address) {
+    let text = eventually("what must stay 0 is shown", WAIT, || {
+        let (_, text) = admin.get("/metrics").unwrap_or_default();
+        let shown = |beginning: &str| text.lines().any(|line| line.starts_with(beginning));
+        match FROM_THE_START.iter().find(|beginning| !shown(beginning)) {
+            None => Ok(text),
+            Some(missing) => Err(format!("no {missing} in {text}")),
+        }
+    });
+    for line in text
+        .lines()
+        .filter(|line| line.starts_with(char::is_alphabetic))
+    {
+        let name = line.split(['{', ' ']).next().unwrap_or_default();
+        let parts = ["_bucket", "_sum", "_count"];
+        let histogram = parts.iter().find_map(|part| name.strip_suffix(part));
+        let is_described = |name: &str| {
+            ["HELP", "TYPE"]
+                .iter()
+                .all(|what| text.contains(&format!("# {what} {name} ")))
+        };
+        assert!(
+            is_described(name) || histogram.is_some_and(is_described),
+            "{line}"
+        );
+    }
+}
+
 #[test]
 fn each_role_says_whether_it_works_and_why_not_and_recovers() {
     let lab = Lab::new("readiness");
@@ -48,6 +91,7 @@ fn each_role_says_whether_it_works_and_why_not_and_recovers() {
     };
     await_that(admin, "all roles are ready", all_ready);
     assert_eq!(status(admin), 200);
+    await_metrics(admin);
 
     lab.clickhouse().kill();
     await_that(admin, "the loader misses ClickHouse", || {

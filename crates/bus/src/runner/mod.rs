@@ -30,7 +30,7 @@ use std::time::{Duration, Instant};
 use rdkafka::error::RDKafkaErrorCode;
 
 use crate::error::{BusError, LogicError};
-use crate::metrics::STAGE_RESTARTS;
+use crate::metrics::{STAGE_REJECTED, STAGE_RESTARTS, UNREADABLE_BATCHES};
 use crate::shutdown::Shutdown;
 use crate::takeover::Takeovers;
 use clock::LogClock;
@@ -63,6 +63,7 @@ pub fn run_stage<L: StageLogic>(
     let mut clock = LogClock::default();
     let mut takeovers = Takeovers::default();
     let mut restarts = Restarts::new(config.stage);
+    show_what_must_stay_0(config);
     loop {
         if shutdown.is_requested() {
             return Ok(());
@@ -102,6 +103,14 @@ pub fn run_stage<L: StageLogic>(
             error: error.to_string(),
         });
         shutdown.wait(pause);
+    }
+}
+
+/// A series that begins with its first increase shows no increase.
+fn show_what_must_stay_0(config: &StageConfig) {
+    metrics::counter!(STAGE_REJECTED, "stage" => config.stage).increment(0);
+    for topic in &config.inputs {
+        metrics::counter!(UNREADABLE_BATCHES, "topic" => topic.clone()).increment(0);
     }
 }
 

@@ -14,7 +14,6 @@ use spendfuse_warehouse::Warehouse;
 use tokio::runtime::Runtime;
 
 use super::{Failure, found_wrong, migrate, output, topics};
-use crate::admin;
 use crate::roles::{self, Role};
 use crate::settings::{Resolved, Settings, Source};
 
@@ -94,7 +93,7 @@ fn play(
 ) -> Result<Report, Failure> {
     topics::create_missing(settings)?;
     migrate::prepare_database(settings)?;
-    let metrics = admin::install_metrics()?;
+    let metrics = crate::metrics::install()?;
     let rendered = metrics.clone();
     let warehouse = settings.warehouse().map_err(Failure::usage)?;
     let stage = Stage {

@@ -54,6 +54,9 @@ pub struct BrokenLink {
 }
 
 impl BrokenLink {
+    /// All that [`kind`](Self::kind) can be.
+    pub const KINDS: [&str; 2] = ["gap", "overlap"];
+
     /// `gap` where blocks are missing, `overlap` where some come again.
     pub fn kind(&self) -> &'static str {
         if self.link.previous > self.expected {

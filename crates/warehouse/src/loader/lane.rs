@@ -31,6 +31,16 @@ pub(super) enum Pressure {
 
 impl Lane {
     pub(super) fn new(at: LogPartition, topic: &str, protocol: PartitionProtocol) -> Self {
+        // A series that begins with its first increase shows no increase.
+        for kind in BrokenLink::KINDS {
+            metrics::counter!(
+                names::LOADER_BROKEN_LINKS_TOTAL,
+                "topic" => topic.to_owned(),
+                "partition" => at.partition.to_string(),
+                "kind" => kind
+            )
+            .increment(0);
+        }
         Self {
             at,
             topic: topic.to_owned(),
@@ -84,7 +94,7 @@ impl Lane {
         ];
         let waiting = self.protocol.waiting_since();
         let lag = waiting.map_or(0, |since| now.since(since).max(0));
-        metrics::gauge!(names::LOADER_LAG_MILLIS, &labels).set(lag as f64);
+        metrics::gauge!(names::LOADER_LAG_SECONDS, &labels).set(lag as f64 / 1000.0);
         let bytes = self.protocol.buffered_bytes();
         metrics::gauge!(names::LOADER_BUFFERED_BYTES, &labels).set(bytes as f64);
         let stopped = u8::from(self.protocol.is_stopped());

@@ -128,7 +128,6 @@ pub fn run(
     shutdown: &Shutdown,
     alerts: &AlertSink,
 ) -> Result<(), LoaderError> {
-    crate::metrics::describe();
     let mut takeovers = Takeovers::default();
     let parts = Parts::of(&config.health);
     while !shutdown.is_requested() {

@@ -1,12 +1,14 @@
-//! Names of the audit's metrics.
+//! Every metric of the audit.
 
-/// Gauge: by how much money the compared sides differ, nano-dollars, added up; must stay 0.
-pub const DRIFT_NANODOLLARS: &str = "spendfuse_audit_drift_nanodollars";
-/// Gauge: how many events the differences are about, added up; must stay 0.
-pub const DRIFT_EVENTS: &str = "spendfuse_audit_drift_events";
-/// Counter: events of the input that were compared with their rows.
-pub const COMPARED_EVENTS: &str = "spendfuse_audit_compared_events_total";
-/// Counter: rounds, by `outcome` (compared, behind, failed).
-pub const ROUNDS: &str = "spendfuse_audit_rounds_total";
-/// Gauge: seconds that the last round took.
-pub const ROUND_SECONDS: &str = "spendfuse_audit_round_seconds";
+spendfuse_metrics::table! {
+    /// By how much money the compared sides differ, nano-dollars, added up; must stay 0.
+    gauge DRIFT_NANODOLLARS = "spendfuse_audit_drift_nanodollars";
+    /// How many events the differences are about, added up; must stay 0.
+    gauge DRIFT_EVENTS = "spendfuse_audit_drift_events";
+    /// Events of the input that were compared with their rows.
+    counter COMPARED_EVENTS = "spendfuse_audit_compared_events_total";
+    /// Rounds, by `outcome` (compared, behind, failed).
+    counter ROUNDS = "spendfuse_audit_rounds_total";
+    /// Seconds that the last round took.
+    gauge ROUND_SECONDS = "spendfuse_audit_round_seconds";
+}

@@ -20,6 +20,8 @@ mod tail;
 mod watch;
 mod windows;
 
+pub use metrics::ALL as METRICS;
+
 use std::cell::Cell;
 use std::ops::ControlFlow;
 use std::process::ExitCode;

@@ -22,7 +22,7 @@ const PAUSES_A_ROUND: u32 = 19;
 /// Compares until the process is asked to stop.
 pub fn run(context: &Context<'_>, args: &AuditArgs) -> Result<ExitCode, Failure> {
     let runtime = Runtime::new().map_err(Failure::work)?;
-    let handle = admin::install_metrics()?;
+    let handle = crate::metrics::install()?;
     let shutdown = Shutdown::new();
     admin::serve(context.settings, handle, &[], shutdown.clone())?;
     let stop = shutdown.clone();

@@ -1,0 +1,12 @@
+//! Every metric of this crate.
+
+/// From a commit's time to what people notice.
+const LAGS: &[f64] = &[
+    0.005, 0.01, 0.02, 0.03, 0.04, 0.06, 0.08, 0.1, 0.15, 0.25, 0.5, 1.0, 2.5, 5.0, 15.0, 60.0,
+];
+
+spendfuse_metrics::table! {
+    /// Seconds from a model call's own time to the moment when a changed verdict is in force here,
+    /// by `verdict`.
+    histogram(LAGS) ENFORCEMENT_LAG_SECONDS = "spendfuse_enforcement_lag_seconds";
+}
