@@ -179,7 +179,8 @@ impl KafkaConfig {
     pub(crate) fn member(&self, membership: &Membership<'_>) -> Result<ClientConfig, BusError> {
         let mut client = self.plain_client()?;
         self.set_consumer_defaults(&mut client, Isolation::ReadCommitted);
-        let heartbeat = membership.session_timeout / 5;
+        // Members learn by their heartbeats that another one has left.
+        let heartbeat = membership.session_timeout / 25;
         client
             .set("group.id", membership.group_id)
             .set("group.instance.id", membership.instance_id)

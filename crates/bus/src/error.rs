@@ -59,6 +59,19 @@ pub enum BusError {
         /// The `group.instance.id` that is used twice.
         instance: String,
     },
+    /// The place in the group belongs to a process that lives; it goes on undisturbed.
+    #[error(
+        "another process {whose} runs with the instance id `{instance}` in group `{group}`; give \
+         every process its own `instance_id`, or stop that one"
+    )]
+    PlaceTaken {
+        /// Consumer group.
+        group: String,
+        /// The `group.instance.id`.
+        instance: String,
+        /// Where the other one is.
+        whose: String,
+    },
     /// A member of the group did not get the same partitions of every input topic.
     #[error(
         "group `{group}` was assigned partition {partition} without `{topic}`; all members must \
@@ -216,6 +229,7 @@ impl BusError {
             | Self::TopicMissing { .. }
             | Self::PartitionCount { .. }
             | Self::DuplicateInstance { .. }
+            | Self::PlaceTaken { .. }
             | Self::NotCoPartitioned { .. }
             | Self::PositionMismatch { .. }
             | Self::PositionGone { .. }

@@ -20,6 +20,7 @@ pub mod log_consumer;
 pub mod metrics;
 mod native;
 pub mod outputs;
+pub mod place;
 pub mod producer;
 pub mod range;
 pub mod runner;
@@ -38,6 +39,7 @@ pub use headers::Headers;
 pub use health::{Condition, Health, Part};
 pub use log_consumer::{Committed, LogConsumer, LogConsumerConfig, LogEvent, LogPartition};
 pub use outputs::{OutputRecord, OutputSink, Outputs};
+pub use place::Place;
 pub use producer::{Delivered, EventProducer, EventRecord, ProducerOptions};
 pub use range::{PartitionRange, log_ends, read_ranges, topic_ranges};
 pub use runner::{

@@ -12,7 +12,9 @@ use rdkafka::{Offset, TopicPartitionList};
 use crate::config::{KafkaConfig, Membership};
 use crate::error::BusError;
 use crate::native::{PollFailure, Polled, Poller, TopicPartition, request};
+use crate::place::Place;
 use crate::runner::InputRecord;
+use crate::shutdown::Shutdown;
 use crate::topics::partition_counts;
 use crate::unreadable::{Unreadable, measure};
 
@@ -117,6 +119,34 @@ impl LogConsumer {
     /// [`BusError::Unreachable`] after `patience`, [`BusError::TopicMissing`],
     /// [`BusError::Property`].
     pub fn open(config: LogConsumerConfig, patience: Duration) -> Result<Self, BusError> {
+        let consumer = Self::connect(config, patience)?;
+        consumer.join()?;
+        Ok(consumer)
+    }
+
+    /// The same at a place that is claimed, once nobody elsewhere has it.
+    ///
+    /// # Errors
+    /// As [`LogConsumer::open`]; [`BusError::PlaceTaken`], [`BusError::Stopped`].
+    pub fn open_at(
+        place: &Place,
+        config: LogConsumerConfig,
+        patience: Duration,
+        shutdown: &Shutdown,
+    ) -> Result<Self, BusError> {
+        let consumer = Self::connect(config, patience)?;
+        let session_timeout = consumer.config.session_timeout;
+        place.settle(&consumer.poller, session_timeout, shutdown)?;
+        consumer.join()?;
+        Ok(consumer)
+    }
+
+    /// Ends in order: where others can take over, they do so at once.
+    pub fn close(self, place: &Place) {
+        place.give_up(&self.poller);
+    }
+
+    fn connect(config: LogConsumerConfig, patience: Duration) -> Result<Self, BusError> {
         let mut settings = config.kafka.member(&Membership {
             group_id: &config.group_id,
             instance_id: &config.instance_id,
@@ -138,16 +168,19 @@ impl LogConsumer {
                 topic: topic.clone(),
             });
         }
-        let topics: Vec<&str> = config.topics.iter().map(String::as_str).collect();
-        poller
-            .consumer()
-            .subscribe(&topics)
-            .map_err(request("subscribing"))?;
         Ok(Self {
             poller,
             next: RefCell::default(),
             config,
         })
+    }
+
+    fn join(&self) -> Result<(), BusError> {
+        let topics: Vec<&str> = self.config.topics.iter().map(String::as_str).collect();
+        self.poller
+            .consumer()
+            .subscribe(&topics)
+            .map_err(request("subscribing"))
     }
 
     /// Waits for the next event. Must be called again within the maximum poll interval.

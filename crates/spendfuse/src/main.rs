@@ -21,7 +21,7 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand};
 
 use commands::Failure;
-use settings::{ProcessEnvironment, Settings, resolve, unknown_variables};
+use settings::{ProcessEnvironment, Settings, name_instance, resolve, unknown_variables};
 
 // The processor makes and drops many small strings on several threads.
 #[global_allocator]
@@ -102,6 +102,19 @@ enum Command {
 }
 
 impl Command {
+    /// Its part of the process's name.
+    fn name(&self) -> &'static str {
+        match self {
+            Self::Up => "up",
+            Self::Processor => "processor",
+            Self::Loader => "loader",
+            Self::Sidecar => "sidecar",
+            Self::Demo(_) => "demo",
+            // Commands are no members of a group.
+            _ => "command",
+        }
+    }
+
     /// Whether it runs until it is stopped, so that its log is what people watch.
     fn is_service(&self) -> bool {
         matches!(
@@ -135,12 +148,13 @@ fn asks_for_json() -> bool {
 }
 
 fn run(line: CommandLine) -> Result<ExitCode, Failure> {
-    let resolved = resolve(
+    let mut resolved = resolve(
         line.common.config.as_deref(),
         &ProcessEnvironment,
         &line.common.set,
     )
     .map_err(|error| Failure::settings(&error))?;
+    name_instance(&mut resolved, line.command.name());
     let settings = Settings::new(resolved).map_err(|error| Failure::settings(&error))?;
     let is_service = line.command.is_service();
     logging::start(&settings, is_service).map_err(|error| Failure::settings(&error))?;

@@ -5,6 +5,7 @@ mod broken_variant;
 mod completeness;
 mod crashes;
 mod limits;
+mod membership;
 mod missing_parts;
 mod misspelt;
 mod nginx;

@@ -57,8 +57,8 @@ fn verdicts_of_a_dead_or_hanging_processors_partitions_flow_again_within_15_s() 
     lab.settle(&expected, Duration::from_secs(40));
 }
 
-/// Waits until every processor counts half of the partitions in both stages.
-fn await_shares(processors: &[&Role]) {
+/// Waits until every processor counts its share of the partitions in both stages.
+pub fn await_shares(processors: &[&Role]) {
     let wanted = PARTITIONS as usize / processors.len();
     eventually("the partitions are shared", Duration::from_secs(30), || {
         for processor in processors {

@@ -31,6 +31,7 @@ use rdkafka::error::RDKafkaErrorCode;
 
 use crate::error::{BusError, LogicError};
 use crate::metrics::{STAGE_REJECTED, STAGE_RESTARTS, UNREADABLE_BATCHES};
+use crate::place::Place;
 use crate::shutdown::Shutdown;
 use crate::takeover::Takeovers;
 use clock::LogClock;
@@ -51,14 +52,19 @@ const REPEAT_LINE: Duration = Duration::from_secs(30);
 /// help against (broker away, transaction fenced or timed out, a panic) start the worker again,
 /// after a pause that grows up to 5 s. A record that makes its batch fail is found and rejected.
 ///
+/// A worker that another process of the group can stand in for leaves the group at the end, so that
+/// its partitions move at once.
+///
 /// # Errors
-/// Only what needs a person; see [`BusError::can_retry`].
+/// Only what needs a person; see [`BusError::can_retry`]. [`BusError::PlaceTaken`] where another
+/// process lives that has the instance id.
 pub fn run_stage<L: StageLogic>(
     config: &StageConfig,
     logic: &mut L,
     shutdown: &Shutdown,
     observer: &dyn StageObserver,
 ) -> Result<(), BusError> {
+    let place = Place::claim(&config.kafka, &config.group_id, &config.instance_id)?;
     let mut suspicion = Suspicion::new(config.inputs.len(), config.partitions);
     let mut clock = LogClock::default();
     let mut takeovers = Takeovers::default();
@@ -74,6 +80,7 @@ pub fn run_stage<L: StageLogic>(
         let life = catch_unwind(AssertUnwindSafe(|| {
             worker::live(
                 config,
+                &place,
                 logic,
                 &mut suspicion,
                 &mut clock,

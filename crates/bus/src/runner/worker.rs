@@ -29,6 +29,7 @@ use crate::metrics::{
 };
 use crate::native::{Message, Polled, Poller, TopicPartition};
 use crate::outputs::{OutputSink, Outputs};
+use crate::place::Place;
 use crate::range::last_timestamp;
 use crate::shutdown::Shutdown;
 use crate::topics::partition_counts;
@@ -46,6 +47,7 @@ const BETWEEN_TICKS: Duration = Duration::from_millis(100);
 /// Lives until `shutdown` (`Ok`) or an error.
 pub(super) fn live<L: StageLogic>(
     config: &StageConfig,
+    place: &Place,
     stage: &mut L,
     suspicion: &mut Suspicion,
     clock: &mut LogClock,
@@ -59,6 +61,7 @@ pub(super) fn live<L: StageLogic>(
         max_poll_interval: config.max_poll_interval,
     })?)?;
     check_topics(config, &poller)?;
+    place.settle(&poller, config.session_timeout, shutdown)?;
     let log_ends = LogEnds::open(config)?;
     let producer = open_producer(config)?;
     let inputs: Vec<&str> = config.inputs.iter().map(String::as_str).collect();
@@ -86,6 +89,9 @@ pub(super) fn live<L: StageLogic>(
     }
     .run();
     log_ends.close();
+    if shutdown.is_requested() {
+        place.give_up(&poller);
+    }
     ended
 }
 

@@ -92,17 +92,45 @@ fn stall_and_take_over(
 }
 
 #[test]
-fn of_two_workers_with_one_instance_id_the_older_one_stops_with_a_clear_error() {
-    let older = Stage::with_topics("twins", 1);
-    let running_older = older.run();
-    eventually("the older worker", || older.is_running());
-    let newer = Stage::existing("twins", 1);
-    let running_newer = newer.run();
-    let error = running_older.thread.join().unwrap().unwrap_err();
+fn a_second_worker_with_one_instance_id_is_refused_and_the_first_goes_on() {
+    let first = Stage::with_topics("twins", 1);
+    let running = first.run();
+    eventually("the first worker", || first.is_running());
+    // The same machine: known at once.
+    let error = Stage::existing("twins", 1).run().thread.join().unwrap();
+    let error = error.unwrap_err();
     assert!(
-        matches!(&error, BusError::DuplicateInstance { instance, .. } if instance == "i-0"),
+        matches!(&error, BusError::PlaceTaken { instance, .. } if instance == "i-0"),
         "{error}"
     );
-    eventually("the newer worker", || newer.is_running());
-    running_newer.stop().unwrap();
+    // Another one: once a dead member's session would have ended.
+    let error = elsewhere("twins").run().thread.join().unwrap().unwrap_err();
+    assert!(
+        matches!(&error, BusError::PlaceTaken { whose, .. } if whose.contains("127.0.0.1")),
+        "{error}"
+    );
+    produce("twins-in", 0, 1..=10);
+    eventually("the first worker's work", || {
+        numbers("twins-out").len() == 10
+    });
+    let was_fenced = first.has_event(
+        |event| matches!(event, StageEvent::Restarting { reason, .. } if *reason == "fenced"),
+    );
+    assert!(!was_fenced);
+    running.stop().unwrap();
+
+    // Of a member that is gone only the session is left. It is waited for, not for ever.
+    let successor = elsewhere("twins");
+    let running = successor.run();
+    eventually("the successor", || successor.is_running());
+    running.stop().unwrap();
+}
+
+/// The same worker on another machine, as far as can be told.
+fn elsewhere(name: &str) -> Stage {
+    let mut stage = Stage::existing(name, 1);
+    let kafka = &mut stage.config.kafka;
+    kafka.client_id = "test@elsewhere".to_owned();
+    kafka.brokers = format!("{0},{0}", kafka.brokers);
+    stage
 }

@@ -4,6 +4,7 @@
 //! [`Settings`] reads them as what they are.
 
 mod environment;
+mod instance;
 mod resolve;
 mod secrets;
 mod table;
@@ -12,6 +13,7 @@ mod values;
 use std::path::PathBuf;
 
 pub use environment::{ProcessEnvironment, unknown_variables};
+pub use instance::{host_name, name_instance};
 pub use resolve::{Resolved, ResolvedSettings, Source, resolve};
 pub use secrets::shown;
 pub use table::SETTINGS;

@@ -43,8 +43,8 @@ pub const SETTINGS: &[Setting] = &[
     ),
     setting(
         "instance_id",
-        "1",
-        "this process's name, different for every process of a role",
+        "",
+        "this process's name, different for every process of a role; empty = host name and command",
     ),
     setting("partitions", "4", "partitions of every stage topic"),
     setting("log.format", "text", "text or json"),

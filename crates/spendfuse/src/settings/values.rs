@@ -17,7 +17,7 @@ use spendfuse_warehouse::loader::LoaderConfig;
 
 use super::secrets::split_credentials;
 use super::table::variable;
-use super::{ResolvedSettings, SettingsError, Source, shown};
+use super::{ResolvedSettings, SettingsError, Source, host_name, shown};
 
 /// A segment of the spool is closed at this size, bytes.
 const SPOOL_SEGMENT_BYTES: u64 = 16 * 1024 * 1024;
@@ -119,7 +119,11 @@ impl Settings {
             .collect();
         KafkaConfig {
             properties,
-            ..KafkaConfig::new(self.text("kafka.brokers"), "spendfuse")
+            // The machine tells a group's other members where a process runs.
+            ..KafkaConfig::new(
+                self.text("kafka.brokers"),
+                &format!("spendfuse@{}", host_name()),
+            )
         }
     }
 

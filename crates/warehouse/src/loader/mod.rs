@@ -18,7 +18,7 @@ mod standing;
 use std::sync::Arc;
 use std::time::Duration;
 
-use spendfuse_bus::{BusError, Health, KafkaConfig, Part, Shutdown, Takeovers, Unreadable};
+use spendfuse_bus::{BusError, Health, KafkaConfig, Part, Place, Shutdown, Takeovers, Unreadable};
 
 use crate::client::Warehouse;
 use crate::error::WarehouseError;
@@ -128,12 +128,16 @@ pub fn run(
     shutdown: &Shutdown,
     alerts: &AlertSink,
 ) -> Result<(), LoaderError> {
+    let place = Place::claim(&config.kafka, &config.group_id, &config.instance_id)?;
     let mut takeovers = Takeovers::default();
     let parts = Parts::of(&config.health);
     while !shutdown.is_requested() {
         wait_for_warehouse(warehouse, runtime, shutdown, &parts.clickhouse)?;
-        let ended = session::run(config, warehouse, runtime, shutdown, alerts, &parts);
+        let ended = session::run(config, &place, warehouse, runtime, shutdown, alerts, &parts);
         let Err(error) = ended else { break };
+        if matches!(error, LoaderError::Bus(BusError::Stopped)) {
+            break;
+        }
         if !error.can_retry() && !error.is_forgiven(&mut takeovers) {
             return Err(error);
         }

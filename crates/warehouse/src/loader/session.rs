@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use jiff::Timestamp;
-use spendfuse_bus::{LogConsumer, LogConsumerConfig, LogEvent, LogPartition, Shutdown};
+use spendfuse_bus::{LogConsumer, LogConsumerConfig, LogEvent, LogPartition, Place, Shutdown};
 use spendfuse_domain::UnixMillis;
 use tokio::runtime::Handle;
 
@@ -65,6 +65,7 @@ struct Session<'a> {
 /// Loads until `shutdown` is requested.
 pub(super) fn run(
     config: &LoaderConfig,
+    place: &Place,
     warehouse: &Warehouse,
     runtime: &Handle,
     shutdown: &Shutdown,
@@ -72,7 +73,8 @@ pub(super) fn run(
     parts: &Parts,
 ) -> Result<(), LoaderError> {
     let counters = runtime.block_on(warehouse.insert_counters())?;
-    let consumer = LogConsumer::open(
+    let consumer = LogConsumer::open_at(
+        place,
         LogConsumerConfig {
             kafka: config.kafka.clone(),
             group_id: config.group_id.clone(),
@@ -82,6 +84,7 @@ pub(super) fn run(
             max_poll_interval: config.max_poll_interval,
         },
         REQUEST_TIMEOUT,
+        shutdown,
     )?;
     let (reporter, reports) = channel();
     let mut session = Session {
@@ -119,7 +122,9 @@ pub(super) fn run(
                 .for_each(|lane| lane.publish_metrics(now));
         }
     }
-    session.finish_work()
+    session.finish_work()?;
+    session.consumer.close(place);
+    Ok(())
 }
 
 impl Session<'_> {
