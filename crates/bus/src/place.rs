@@ -6,6 +6,7 @@
 //! member elsewhere the group says only that it was there within the session time-out: where it is
 //! still there after that time, it lives.
 
+use std::cell::Cell;
 use std::time::{Duration, Instant};
 
 use crate::config::KafkaConfig;
@@ -26,6 +27,8 @@ pub struct Place {
     group: String,
     instance: String,
     client_id: String,
+    /// Whether nobody elsewhere has it. Asked once: whoever comes later waits for us.
+    is_settled: Cell<bool>,
     _socket: Option<Socket>,
 }
 
@@ -47,6 +50,7 @@ impl Place {
             group: group.to_owned(),
             instance: instance.to_owned(),
             client_id: kafka.client_id.clone(),
+            is_settled: Cell::new(false),
             _socket: socket,
         })
     }
@@ -63,6 +67,9 @@ impl Place {
         session_timeout: Duration,
         shutdown: &Shutdown,
     ) -> Result<(), BusError> {
+        if self.is_settled.get() {
+            return Ok(());
+        }
         let deadline = Instant::now() + session_timeout + GRACE;
         let mut is_told = false;
         while let Some(elsewhere) = self.taken_by(client)? {
@@ -87,6 +94,7 @@ impl Place {
                 return Err(BusError::Stopped);
             }
         }
+        self.is_settled.set(true);
         Ok(())
     }
 

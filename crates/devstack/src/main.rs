@@ -19,6 +19,9 @@ use tokio::signal::unix::{SignalKind, signal};
 const ENV_FILE: &str = "env";
 const PROCESS_ID_FILE: &str = "devstack.pid";
 const LOG_FILE: &str = "devstack.log";
+/// How long both may take to get ready.
+const START_PATIENCE: Duration = Duration::from_secs(120);
+const RUNS_ALREADY: &str = "a development stack runs already in";
 /// Begins the lines of the log that are for whoever started the stack.
 const NOTE: &str = "note: ";
 
@@ -37,7 +40,8 @@ struct CommandLine {
 
 #[derive(Debug, Subcommand)]
 enum Action {
-    /// Starts both, writes their addresses to DIR/env, and runs until SIGINT or SIGTERM.
+    /// Starts both, writes their addresses to DIR/env, and runs until SIGINT or SIGTERM. With
+    /// --detach one that runs already is as good as one that was started.
     Up {
         #[command(flatten)]
         folder: Folder,
@@ -220,11 +224,7 @@ fn signals() -> Result<std::sync::mpsc::Receiver<()>> {
 
 fn up_detached(folder: &Path, parts: &Parts, ports: Ports) -> Result<ExitCode> {
     if DataFolder::is_in_use(folder) {
-        bail!(
-            "a development stack is running in {} already; its addresses are in {}",
-            folder.display(),
-            folder.join(ENV_FILE).display()
-        );
+        return await_running(folder);
     }
     fs::create_dir_all(folder).with_context(|| format!("creating {}", folder.display()))?;
     let env_file = folder.join(ENV_FILE);
@@ -246,7 +246,7 @@ fn up_detached(folder: &Path, parts: &Parts, ports: Ports) -> Result<ExitCode> {
         // Ctrl-C and the end of this terminal are not meant for it.
         .process_group(0)
         .spawn()?;
-    let outcome = wait_until("the stack", Duration::from_secs(120), || {
+    let outcome = wait_until("the stack", START_PATIENCE, || {
         if env_file.exists() {
             return Some(true);
         }
@@ -265,6 +265,27 @@ fn up_detached(folder: &Path, parts: &Parts, ports: Ports) -> Result<ExitCode> {
         "the stack did not start:\n{}",
         fs::read_to_string(&log_file).unwrap_or_default()
     );
+}
+
+/// Somebody else has started it, maybe just now.
+fn await_running(folder: &Path) -> Result<ExitCode> {
+    let env_file = folder.join(ENV_FILE);
+    let found = wait_until("the stack", START_PATIENCE, || {
+        if env_file.exists() {
+            return Some(true);
+        }
+        (!DataFolder::is_in_use(folder)).then_some(false)
+    });
+    if !matches!(found, Ok(true)) {
+        bail!(
+            "the stack that was starting in {} did not get ready; its log is {}",
+            folder.display(),
+            folder.join(LOG_FILE).display()
+        );
+    }
+    eprintln!("{RUNS_ALREADY} {}", folder.display());
+    print!("{}", fs::read_to_string(&env_file)?);
+    Ok(ExitCode::SUCCESS)
 }
 
 fn down(folder: &Path) -> Result<ExitCode> {

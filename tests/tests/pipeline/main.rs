@@ -5,6 +5,7 @@ mod broken_variant;
 mod completeness;
 mod crashes;
 mod limits;
+mod make_up;
 mod membership;
 mod missing_parts;
 mod misspelt;
