@@ -7,7 +7,7 @@ use spendfuse_tests::load::Sender;
 use spendfuse_tests::{GuardView, Lab, Traffic};
 
 #[test]
-fn one_event_becomes_one_row_and_one_verdict() {
+fn one_event_becomes_one_row_one_verdict_and_one_alert() {
     let lab = Lab::new("thin_slice");
     lab.apply_budgets(
         "budgets: [{id: cap, scope: {workspace: acme, customer: \"*\"}, limit: \"0.000001\", window: day}]",
@@ -26,4 +26,12 @@ fn one_event_becomes_one_row_and_one_verdict() {
     println!("event acknowledged -> verdict at the guard: {lag:?}");
     assert_eq!(guard.verdict("c-2"), Verdict::Ok);
     lab.settle(traffic.expected(), Duration::from_secs(10));
+
+    // Each worker has started, ticked and counted: nothing but the budget's step is news.
+    let alerts: Vec<String> = lab.table("alerts").into_keys().collect();
+    assert_eq!(alerts.len(), 1, "{alerts:?}");
+    assert!(
+        alerts[0].starts_with("cap|acme/customer=c-1|"),
+        "{alerts:?}"
+    );
 }
