@@ -9,7 +9,9 @@ use spendfuse_domain::event::{Attribution, Body, Call, Event, Flags};
 use spendfuse_domain::finding::DetectorRules;
 use spendfuse_domain::row::{CostParts, Origin, SpendRow};
 use spendfuse_domain::scope::Pattern;
-use spendfuse_domain::{Budget, Dimension, Identity, Nanos, ScopeTemplate, UnixMillis, WindowKind};
+use spendfuse_domain::{
+    Budget, Dimension, Identity, Nanos, ScopeTemplate, UnixMillis, Verdict, WindowKind,
+};
 use spendfuse_engine::alert::{Alert, AlertKind};
 use spendfuse_engine::book::BudgetBook;
 use spendfuse_engine::delta::Deltas;
@@ -207,6 +209,26 @@ fn invented_sessions_end_early_where_there_is_no_room_and_nothing_is_lost_of_wha
     );
     assert_eq!(of(&alerts, AlertKind::Capacity).len(), 1);
     assert!(alerts.len() < 60, "{}", alerts.len());
+}
+
+#[test]
+fn a_refused_session_is_not_freed_by_inventing_others() {
+    let two_calls = Budget {
+        limit: spendfuse_domain::Limit::Usd(CALL + CALL),
+        scope: ScopeTemplate::new(vec![]),
+        ..for_each(0, Dimension::Customer, WindowKind::Session)
+    };
+    let mut meter = meter(&book(vec![two_calls]));
+    let mut told = Vec::new();
+    let name = |number: usize| format!("s{}", if number < 2 { 0 } else { number });
+    flood(&mut meter, name, |meter, outputs| {
+        let of_it = |key: &str| key.ends_with("/session=s0");
+        told.extend(outputs.blocklist.into_iter().filter(|(key, _)| of_it(key)));
+        assert!(meter.sizes().0 <= SESSIONS);
+    });
+    let verdicts: Vec<_> = told.iter().map(|(_, entry)| entry.as_ref()).collect();
+    assert_eq!(verdicts.len(), 1, "{verdicts:?}");
+    assert_eq!(verdicts[0].unwrap().verdict, Verdict::Block);
 }
 
 #[test]

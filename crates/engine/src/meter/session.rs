@@ -159,6 +159,15 @@ impl Session {
         self.lanes.shrink_to_fit();
     }
 
+    /// Whether enforcement points were told to warn of it or to refuse it.
+    pub fn is_restrained(&self) -> bool {
+        let has_verdict = |one: &SessionAccount| {
+            let published = one.account.published.as_ref();
+            published.is_some_and(|published| published.verdict > 0)
+        };
+        !self.blocked_by.is_empty() || self.accounts.iter().any(has_verdict)
+    }
+
     /// Its name.
     pub fn name(&self) -> SessionName<'_> {
         SessionName {

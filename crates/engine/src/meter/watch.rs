@@ -19,6 +19,9 @@ use crate::detect::episode::{Change, Episode};
 use crate::detect::lane::{LaneRule, LaneRules};
 use crate::detect::{StepFacts, is_generation};
 
+/// Sessions with a verdict that are passed over to make room for one call.
+const MOST_SPARED: usize = 16;
+
 impl Meter {
     pub(super) fn watch_sessions(
         &mut self,
@@ -292,10 +295,11 @@ impl Meter {
     }
 
     /// A call names at most two new sessions. Where the memory has no room for them, those end that
-    /// were idle for the longest: what is counted of calls stays, but a session's own budgets and
-    /// detectors begin anew when it goes on.
+    /// were idle for the longest, and of those the ones that nobody warns of or refuses: what is
+    /// counted of calls stays, but a session's own budgets and detectors begin anew when it goes on.
     fn make_room_for_sessions(&mut self) {
         let most = self.config.session_capacity.max(4) - 2;
+        let mut spared = 0;
         for _ in 0..SLICE {
             if self.sessions.len() <= most {
                 return;
@@ -305,6 +309,11 @@ impl Meter {
             };
             if self.ends_at(id) > time {
                 self.look_again(id);
+            } else if spared < MOST_SPARED && self.sessions[id].is_restrained() {
+                // Else whoever makes enough sessions would free one that is refused.
+                spared += 1;
+                let later = self.now.plus(self.config.session_idle_millis);
+                self.look_at(id, later);
             } else {
                 self.end_session(id);
                 self.outputs.sessions_ended_early += 1;
@@ -323,6 +332,10 @@ impl Meter {
     /// Looks again at the session when it may have ended.
     pub(super) fn look_again(&mut self, id: SessionId) {
         let time = self.ends_at(id);
+        self.look_at(id, time);
+    }
+
+    fn look_at(&mut self, id: SessionId, time: UnixMillis) {
         if let Some(session) = self.sessions.get_mut(id) {
             session.looked_at = time;
             self.expiry.insert((time, id));
