@@ -20,6 +20,7 @@ mod pipeline;
 mod python;
 mod recovery;
 mod redis;
+mod refresh;
 mod scaling;
 mod sidecar;
 mod sitting;
@@ -44,7 +45,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 #[derive(Parser, Debug)]
 #[command(after_help = "Example: ratios --only pipeline,peers --quick")]
 struct Options {
-    /// Only these rows, by commas: pipeline, peers, lag, guard, sidecar, loader, memory, scaling, recovery, churn, sizing
+    /// Only these rows, by commas: pipeline, peers, lag, guard, refresh, sidecar, loader, memory, scaling, recovery, churn, sizing
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
     /// Fewer events and shorter times: to try it out, not to quote
@@ -80,12 +81,13 @@ enum Part {
 /// A measurement: its name, and how it is made.
 type Row = (&'static str, fn(&mut Sitting) -> Result<Vec<Line>>);
 
-const ROWS: [Row; 11] = [
+const ROWS: [Row; 12] = [
     ("pipeline", pipeline::measure),
     ("peers", peers::measure),
     ("loader", loader::measure),
     ("lag", lag::measure),
     ("guard", guard::measure),
+    ("refresh", refresh::measure),
     ("sidecar", sidecar::measure),
     ("memory", memory::measure),
     ("scaling", scaling::measure),
