@@ -51,6 +51,7 @@ impl Storm {
             partitions: 1,
             grace_millis: 0,
             publish_rate: PUBLISH_RATE,
+            account_capacity: usize::MAX,
         };
         let mut ledger = Ledger::new(config, Arc::new(book));
         ledger.restored();

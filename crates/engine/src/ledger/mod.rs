@@ -8,6 +8,7 @@
 
 mod accounts;
 mod finish;
+mod outputs;
 mod refresh;
 pub(crate) mod restore;
 
@@ -15,10 +16,8 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use hashbrown::HashMap;
-use spendfuse_domain::budget::{BudgetId, Limit, Spend};
-use spendfuse_domain::finding::Finding;
-use spendfuse_domain::verdict::BlocklistEntry;
-use spendfuse_domain::{Nanos, UnixMillis, Window};
+use spendfuse_domain::budget::{BudgetId, Spend};
+use spendfuse_domain::{UnixMillis, Window};
 
 use crate::account::Account;
 use crate::alert::{Alert, AlertKind};
@@ -26,6 +25,7 @@ use crate::book::{BudgetBook, CompiledBudget};
 use crate::delta::{DeltaEntry, Deltas};
 use crate::news::News;
 use accounts::{AccountId, Accounts, LedgerAccount};
+pub use outputs::{LedgerOutputs, WindowLine, WindowLineKind};
 use refresh::Refreshes;
 use restore::Shared;
 
@@ -62,68 +62,6 @@ pub struct AccountKey {
     pub scope: String,
     /// Start of the window.
     pub start: UnixMillis,
-}
-
-/// What kind of line a [`WindowLine`] is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum WindowLineKind {
-    /// State of a running window.
-    Spent,
-    /// Final sum of a window whose grace has passed.
-    Close,
-    /// Spend that no account holds: it came after the close, or there was no room for an account.
-    Late,
-}
-
-impl WindowLineKind {
-    /// The value of column `kind`.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Spent => "spent",
-            Self::Close => "close",
-            Self::Late => "late",
-        }
-    }
-}
-
-/// A line of table `budget_windows`.
-#[derive(Clone, Debug, PartialEq)]
-pub struct WindowLine {
-    /// What kind of line.
-    pub kind: WindowLineKind,
-    /// The budget's id.
-    pub budget: String,
-    /// Scope text.
-    pub scope: String,
-    /// The window.
-    pub window: Window,
-    /// The sums: so far, final, or of the late spend alone.
-    pub spend: Spend,
-    /// The limit.
-    pub limit: Limit,
-    /// When it was written.
-    pub at: UnixMillis,
-}
-
-/// Everything that one commit publishes.
-#[derive(Debug, Default)]
-pub struct LedgerOutputs {
-    /// State changes, in order; `None` = tombstone.
-    pub changelog: Vec<(Vec<u8>, Option<Vec<u8>>)>,
-    /// Verdicts, in order; `None` = tombstone.
-    pub blocklist: Vec<(String, Option<BlocklistEntry>)>,
-    /// Those entries whose verdict changed, for the warehouse.
-    pub verdict_changes: Vec<BlocklistEntry>,
-    /// Findings, in order.
-    pub findings: Vec<(String, Finding)>,
-    /// News for people.
-    pub alerts: Vec<Alert>,
-    /// Lines of `budget_windows`.
-    pub window_lines: Vec<WindowLine>,
-    /// Deltas that did not follow the ones before: exactly-once is broken somewhere.
-    pub broken_links: u64,
-    /// Sums that had no account, because there was no room for more.
-    pub without_account: u64,
 }
 
 /// One partition of the ledger.
@@ -313,7 +251,7 @@ impl Ledger {
         let window = self.window_of(place, compiled, UnixMillis::from_minute(entry.minute));
         let closes_at = window.end.map(|end| end.plus(self.config.grace_millis));
         if closes_at.is_some_and(|closes_at| closes_at <= self.now) {
-            let line = late_line(compiled, entry, &window, self.now);
+            let line = WindowLine::late(compiled, entry, &window, self.now);
             self.outputs.window_lines.push(line);
             return;
         }
@@ -324,7 +262,7 @@ impl Ledger {
                 .is_none()
         {
             // The warehouse keeps the sum beside those of accounts; what is counted already stays.
-            let line = late_line(compiled, entry, &window, self.now);
+            let line = WindowLine::late(compiled, entry, &window, self.now);
             self.outputs.window_lines.push(line);
             self.outputs.without_account += 1;
             return;
@@ -482,24 +420,5 @@ impl DeltaEntry {
             tokens: self.tokens,
             calls: self.calls,
         }
-    }
-}
-
-fn late_line(
-    compiled: &CompiledBudget,
-    entry: &DeltaEntry,
-    window: &Window,
-    now: UnixMillis,
-) -> WindowLine {
-    let budget = &compiled.budget;
-    debug_assert!(entry.cost >= Nanos::ZERO);
-    WindowLine {
-        kind: WindowLineKind::Late,
-        budget: budget.id.to_string(),
-        scope: entry.scope.clone(),
-        window: window.clone(),
-        spend: entry.spend(),
-        limit: budget.limit,
-        at: now,
     }
 }
