@@ -246,6 +246,16 @@ fn a_late_event_is_counted_once_when_the_warehouse_does_not_know_it() {
         (&json!(0), &json!(1))
     );
     assert_eq!(rows().unwrap(), [["1"]]);
+
+    // One that was set aside for something else and is late by now: the meter would set it aside
+    // again, unless the warehouse is asked.
+    set_aside(&lab, &late);
+    let plain = answer(&lab.must(&["dlq", "replay", "--json"]));
+    assert_eq!(
+        (&plain["replayed"], &plain["need_verify"]),
+        (&json!(0), &json!(1))
+    );
+    assert_eq!(replay()["already_counted"], 1);
 }
 
 /// Puts an event into the DLQ as the meter does with one that it cannot process.

@@ -73,6 +73,63 @@ fn a_call_is_costed_without_kafka() {
 }
 
 #[test]
+fn a_dry_run_adds_up_only_what_would_be_counted() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    let budgets = "budgets: [{id: cap, scope: {}, limit: \"5\", window: day}]";
+    fs::write(path("budgets.yaml"), budgets).unwrap();
+    let event = |tokens: u32, more: &str| {
+        format!(
+            "{{\"id\":\"r-1\",\"workspace\":\"acme\",\"provider\":\"openai\",\"model\":\"gpt-4o\",\
+             \"usage\":{{\"input_tokens\":{tokens}}}{more}}}"
+        )
+    };
+    let lines = [
+        event(1000, ""),
+        event(1000, ""),
+        event(2000, ""),
+        event(
+            1000,
+            ",\"source\":\"old\",\"time\":\"2020-01-01T00:00:00Z\"",
+        ),
+    ];
+    fs::write(path("events.ndjson"), lines.join("\n")).unwrap();
+    let (events, budgets) = (path("events.ndjson"), path("budgets.yaml"));
+    let dry_run = ["ingest", &events, "--dry-run", "--budgets", &budgets];
+    let shown = stdout(&spendfuse(&dry_run));
+    let last = shown.lines().last().unwrap_or_default();
+    assert!(
+        last.starts_with("4 events, $0.0025 by price book"),
+        "{last}"
+    );
+    assert!(
+        last.contains("1 too old to be counted at once (late)"),
+        "{last}"
+    );
+    assert!(last.contains("2 with the identity of one before"), "{last}");
+    let json = stdout(&spendfuse(&[&dry_run[..], &["--json"]].concat()));
+    let views = json.lines().map(|line| serde_json::from_str(line).unwrap());
+    let told: Vec<(Value, usize)> = views
+        .map(|view: Value| {
+            (
+                view["flags"].clone(),
+                view["budgets"].as_array().unwrap().len(),
+            )
+        })
+        .collect();
+    let flags = |flag: &str| serde_json::json!([flag]);
+    assert_eq!(
+        told,
+        [
+            (serde_json::json!([]), 1),
+            (flags("duplicate"), 0),
+            (flags("conflict"), 0),
+            (flags("late"), 0),
+        ]
+    );
+}
+
+#[test]
 fn fingerprints_are_those_of_the_test_vectors() {
     let vectors = concat!(
         env!("CARGO_MANIFEST_DIR"),

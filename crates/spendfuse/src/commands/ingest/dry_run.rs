@@ -1,6 +1,6 @@
 //! Shows each event as it would be read, priced, and counted against which budgets.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use spendfuse_domain::budget::{Budget, BudgetsRecord};
 use spendfuse_domain::event::{Body, Event};
 use spendfuse_domain::scope::{Dimension, Dimensions as _, scope_text};
-use spendfuse_domain::{Attribution, Call, Nanos, WindowKind};
+use spendfuse_domain::{Attribution, Call, Identity, Nanos, WindowKind};
 use spendfuse_pricing::rate::TokenClass;
 use spendfuse_pricing::{Explained, PriceBook, Pricer};
 
@@ -17,6 +17,9 @@ use super::super::prices::book;
 use super::super::{budgets, found_wrong};
 use super::{Failure, IngestArgs, Lines, defaults, read_line};
 use crate::settings::Settings;
+
+/// Identities of the input that are remembered, about 32 bytes each.
+const MOST_REMEMBERED: usize = 5_000_000;
 
 /// What events are priced by and counted against.
 struct Rules {
@@ -32,6 +35,10 @@ struct Totals {
     cost: Nanos,
     unpriced: u64,
     late: u64,
+    /// Events whose identity stands in the input before them.
+    repeated: u64,
+    /// Identities of the input with the hash of the first one's content.
+    seen: HashMap<Identity, u32>,
     rejected: BTreeMap<&'static str, u64>,
 }
 
@@ -80,6 +87,12 @@ pub fn run(settings: &Settings, args: &IngestArgs) -> Result<ExitCode, Failure> 
         if totals.late > 0 {
             let late = grouped(totals.late);
             text.push_str(&format!(", {late} too old to be counted at once (late)"));
+        }
+        if totals.repeated > 0 {
+            let repeated = grouped(totals.repeated);
+            text.push_str(&format!(
+                ", {repeated} with the identity of one before (duplicate, conflict)"
+            ));
         }
         if rejected > 0 {
             text.push_str(&format!(", {} rejected", grouped(rejected)));
@@ -140,7 +153,6 @@ fn show(
                 .pricer
                 .explain(&who.provider, &who.account, call, &who.model, event.time)
                 .map_err(|error| Failure::work(format!("line {number}: {error}")))?;
-            totals.cost += explained.priced.parts.total();
             Some((call, explained))
         }
         Body::Revenue(_) | Body::SessionEnd => None,
@@ -151,14 +163,15 @@ fn show(
         totals.unpriced += u64::from(flags.names().any(|name| name == "unpriced"));
     }
     let mut flags: Vec<&str> = flags.names().collect();
-    if output::now().since(event.time) > rules.horizon_millis {
-        // No flag of the meter: it would set the event aside.
-        flags.push("late");
-        totals.late += 1;
-    }
-    let met = match &event.body {
-        Body::Usage(_) => budgets_met(&rules.budgets, who),
-        Body::Revenue(_) | Body::SessionEnd => Vec::new(),
+    // No flags of the meter: it would not count the event.
+    let not_counted = totals.not_counted(event, rules.horizon_millis);
+    flags.extend(not_counted);
+    let met = match (&event.body, not_counted, &explained) {
+        (Body::Usage(_), None, Some((_, explained))) => {
+            totals.cost += explained.priced.parts.total();
+            budgets_met(&rules.budgets, who)
+        }
+        _ => Vec::new(),
     };
     let view = View {
         number,
@@ -173,6 +186,29 @@ fn show(
         view.print();
     }
     Ok(())
+}
+
+impl Totals {
+    /// Why the meter would not count `event` after what stands in the input before it.
+    fn not_counted(&mut self, event: &Event<'_>, horizon_millis: i64) -> Option<&'static str> {
+        if output::now().since(event.time) > horizon_millis {
+            self.late += 1;
+            return Some("late");
+        }
+        match self.seen.get(&event.identity) {
+            Some(first) => {
+                self.repeated += 1;
+                let is_same = *first == event.content;
+                Some(if is_same { "duplicate" } else { "conflict" })
+            }
+            None => {
+                if self.seen.len() < MOST_REMEMBERED {
+                    self.seen.insert(event.identity, event.content);
+                }
+                None
+            }
+        }
+    }
 }
 
 /// Id and scope of every budget that counts spend of `who`.
