@@ -71,7 +71,7 @@ FROM
 );
 
 INSERT INTO prices
-SELECT 'sample', provider, concat(provider, '-model-', toString(number)), '', line, 'million_tokens', 0, '', '', now64(3), rate
+SELECT 'sample', provider, concat(provider, '-model-', toString(number)), 'default', line, 'million_tokens', 0, '', '', now64(3), rate
 FROM numbers(4)
 ARRAY JOIN ['openai', 'anthropic', 'google'] AS provider
 ARRAY JOIN ['input', 'cache_read', 'cache_write_5m', 'output'] AS line, [2.5, 0.25, 3.125, 10] AS rate;
