@@ -66,6 +66,11 @@ impl Health {
             .insert(name.into(), Source::Asked(Arc::new(how)));
     }
 
+    /// Forgets all parts: the role begins anew.
+    pub fn clear(&self) {
+        self.lock().clear();
+    }
+
     /// How the role is now. A role of which nothing is known yet is not ready.
     pub fn report(&self) -> Report {
         let parts = self.lock();

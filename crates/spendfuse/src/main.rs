@@ -165,9 +165,9 @@ fn run(line: CommandLine) -> Result<ExitCode, Failure> {
     commands::warn_of(&unknown_variables(&ProcessEnvironment), is_service);
     match line.command {
         Command::Up => roles::up(&settings),
-        Command::Processor => roles::run(&settings, &[roles::Role::Processor]),
-        Command::Loader => roles::run(&settings, &[roles::Role::Loader]),
-        Command::Sidecar => roles::run(&settings, &[roles::Role::Sidecar]),
+        Command::Processor => roles::run(&settings, roles::Role::Processor),
+        Command::Loader => roles::run(&settings, roles::Role::Loader),
+        Command::Sidecar => roles::run(&settings, roles::Role::Sidecar),
         Command::Demo(args) => commands::demo::run(&settings, &args),
         Command::Migrate(args) => commands::migrate::run(&settings, &args),
         Command::Budgets(args) => commands::budgets::run(&settings, &args),

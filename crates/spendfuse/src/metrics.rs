@@ -14,6 +14,8 @@ use crate::commands::{self, Failure};
 spendfuse_metrics::table! {
     /// Always 1; its label `version` says what runs.
     gauge BUILD_INFO = "spendfuse_build_info";
+    /// Times that `up` started a role again because it had failed, by `role`.
+    counter ROLE_RESTARTS = "spendfuse_role_restarts_total";
 }
 
 /// How often observations are sorted into their buckets. Until then each takes memory, and where

@@ -1,23 +1,21 @@
-//! Runs roles until Ctrl-C or SIGTERM, or until one of them gives up.
+//! Runs roles until Ctrl-C or SIGTERM. A role that gives up ends its process, for a supervisor to start
+//! it again; in a process of all roles it is started again by itself, while the others go on.
+
+mod running;
 
 use std::process::ExitCode;
-use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 
 use spendfuse_bus::{Health, Shutdown};
-use spendfuse_processor::tables::Tables;
-use spendfuse_sidecar::{self as sidecar, Listeners, MetricsText, SidecarTopics};
-use spendfuse_warehouse::Warehouse;
-use spendfuse_warehouse::loader;
 use tokio::runtime::{Handle, Runtime};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::admin;
 use crate::commands::{Failure, migrate, topics};
-use crate::loader_alerts;
 use crate::metrics::{self, MetricsHandle};
 use crate::open_files;
 use crate::settings::Settings;
+use running::RunningRole;
 
 /// One role of the system.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,26 +58,42 @@ pub fn watched(roles: &[Role]) -> Vec<(Role, Health)> {
     roles.iter().map(watched).collect()
 }
 
-/// Starts `roles` on threads of their own; servers and inserts run on `runtime`. The first role that
-/// gives up stops the others.
+/// What becomes of the others where a role gives up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnFailure {
+    /// They are stopped, too.
+    Stop,
+    /// They go on, and it is started again after a pause. Where only other settings would help, they
+    /// are stopped.
+    Restart,
+}
+
+/// Starts `roles` on threads of their own; servers and inserts run on `runtime`.
 pub fn start(
     settings: &Settings,
     roles: &Watched,
     runtime: &Handle,
     metrics: &MetricsHandle,
+    on_failure: OnFailure,
     shutdown: &Shutdown,
 ) -> RunningRoles {
     let spawn = |(role, health): &(Role, Health)| {
-        let (role, health) = (*role, health.clone());
-        let (settings, runtime) = (settings.clone(), runtime.clone());
-        let metrics = metrics.clone();
-        let shutdown = shutdown.clone();
+        let running = RunningRole {
+            role: *role,
+            settings: settings.clone(),
+            runtime: runtime.clone(),
+            metrics: metrics.clone(),
+            health: health.clone(),
+            shutdown: shutdown.clone(),
+        };
         thread::Builder::new()
             .name(role.name().to_owned())
             .spawn(move || {
-                let outcome = run_role(role, &settings, &runtime, metrics, health, &shutdown);
-                // A role that ends takes the process with it: a supervisor starts it again.
-                shutdown.request();
+                let outcome = match on_failure {
+                    OnFailure::Stop => running.once(),
+                    OnFailure::Restart => running.again_and_again(),
+                };
+                running.shutdown.request();
                 outcome
             })
             .expect("the system starts threads")
@@ -116,8 +130,16 @@ impl RunningRoles {
     }
 }
 
-/// Runs `roles` as this process's work.
-pub fn run(settings: &Settings, roles: &[Role]) -> Result<ExitCode, Failure> {
+/// Runs one role as this process's work.
+pub fn run(settings: &Settings, role: Role) -> Result<ExitCode, Failure> {
+    run_all(settings, &[role], OnFailure::Stop)
+}
+
+fn run_all(
+    settings: &Settings,
+    roles: &[Role],
+    on_failure: OnFailure,
+) -> Result<ExitCode, Failure> {
     open_files::raise_limit();
     let runtime = Runtime::new().map_err(Failure::work)?;
     let handle = metrics::install()?;
@@ -130,7 +152,15 @@ pub fn run(settings: &Settings, roles: &[Role]) -> Result<ExitCode, Failure> {
         tracing::info!("stopping");
         stop.request();
     });
-    start(settings, &roles, runtime.handle(), &handle, &shutdown).wait()?;
+    let running = start(
+        settings,
+        &roles,
+        runtime.handle(),
+        &handle,
+        on_failure,
+        &shutdown,
+    );
+    running.wait()?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -138,53 +168,7 @@ pub fn run(settings: &Settings, roles: &[Role]) -> Result<ExitCode, Failure> {
 pub fn up(settings: &Settings) -> Result<ExitCode, Failure> {
     topics::create_missing(settings)?;
     migrate::prepare_database(settings)?;
-    run(settings, &Role::ALL)
-}
-
-fn run_role(
-    role: Role,
-    settings: &Settings,
-    runtime: &Handle,
-    metrics: MetricsHandle,
-    health: Health,
-    shutdown: &Shutdown,
-) -> Result<(), Failure> {
-    match role {
-        Role::Processor => {
-            let mut config = settings.processor().map_err(Failure::usage)?;
-            config.health = health;
-            let policy = settings.pricing().map_err(Failure::usage)?;
-            let tables = Arc::new(Tables::new(policy));
-            spendfuse_processor::run(&config, &tables, shutdown).map_err(Failure::work)
-        }
-        Role::Loader => {
-            let mut config = settings.loader().map_err(Failure::usage)?;
-            config.health = health;
-            let warehouse = settings.warehouse().map_err(Failure::usage)?;
-            let warehouse = Warehouse::new(warehouse).map_err(Failure::usage)?;
-            let alerts = loader_alerts::sink(settings).map_err(Failure::work)?;
-            loader::run(&config, &warehouse, runtime, shutdown, &alerts).map_err(Failure::work)
-        }
-        Role::Sidecar => {
-            let mut config = settings.sidecar().map_err(Failure::usage)?;
-            open_files::leave_some(&mut config);
-            config.health = health;
-            let policy = settings.pricing().map_err(Failure::usage)?;
-            let topics = SidecarTopics::new(settings.text("topic_prefix"));
-            let kafka = settings.kafka();
-            let metrics: MetricsText = Arc::new(move || metrics.render());
-            runtime
-                .block_on(async {
-                    let listeners = Listeners::bind(&config).await?;
-                    let shutdown = shutdown.clone();
-                    sidecar::run(
-                        config, listeners, &kafka, &topics, policy, metrics, shutdown,
-                    )
-                    .await
-                })
-                .map_err(Failure::work)
-        }
-    }
+    run_all(settings, &Role::ALL, OnFailure::Restart)
 }
 
 /// Waits for Ctrl-C or SIGTERM.

@@ -1,9 +1,10 @@
 //! Who counts: processes that come, go and are restarted, and two of one name.
 
+use std::net::TcpListener;
 use std::time::{Duration, Instant};
 
 use spendfuse_tests::load::Sender;
-use spendfuse_tests::{Lab, Role, Traffic, eventually};
+use spendfuse_tests::{Address, Lab, Role, Traffic, eventually};
 
 use crate::take_over::await_shares;
 
@@ -91,6 +92,39 @@ fn a_second_process_of_a_name_is_refused_and_roles_without_a_name_are_told_apart
         let log = role.log();
         assert!(role.is_running() && !log.contains("starts again"), "{log}");
     }
+}
+
+#[test]
+fn of_all_roles_in_one_process_a_failing_one_is_started_again_and_the_others_go_on() {
+    let lab = Lab::new("failing_role");
+    let taken = TcpListener::bind("127.0.0.1:0").expect("the system has a free port");
+    let sidecar = taken.local_addr().expect("it is bound").to_string();
+    let admin = Address::free();
+    let settings = [
+        ("sidecar.listen", sidecar.as_str()),
+        ("admin.listen", &admin.setting()),
+    ];
+    let up = lab.role("up", "1", &settings);
+    up.await_line("role failed", Duration::from_secs(30));
+    let traffic = &mut Traffic::new(&lab, 14);
+    let sender = Sender::new(&lab);
+    sender.send(&traffic.good());
+    sender.flush();
+    lab.settle(traffic.expected(), Duration::from_secs(30));
+    let (status, ready) = admin.get("/readyz").expect("the admin address answers");
+    assert_eq!(status, 503, "{ready}");
+    assert!(ready.contains(&sidecar), "{ready}");
+
+    drop(taken);
+    up.await_line("the sidecar answers", Duration::from_secs(40));
+    eventually(
+        "everything is ready",
+        Duration::from_secs(20),
+        || match admin.get("/readyz") {
+            Some((200, _)) => Ok(()),
+            other => Err(format!("{other:?}")),
+        },
+    );
 }
 
 fn assert_refused(twin: &Role) {

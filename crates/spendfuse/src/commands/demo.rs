@@ -14,7 +14,7 @@ use spendfuse_warehouse::Warehouse;
 use tokio::runtime::Runtime;
 
 use super::{Failure, found_wrong, migrate, output, topics};
-use crate::roles::{self, Role};
+use crate::roles::{self, OnFailure, Role};
 use crate::settings::{Resolved, Settings, Source};
 
 /// Starts a Kafka and a ClickHouse for one command.
@@ -121,6 +121,7 @@ fn play(
         &roles::watched(&Role::ALL),
         runtime.handle(),
         &metrics,
+        OnFailure::Stop,
         shutdown,
     );
     let played = demo.run(shutdown);

@@ -111,6 +111,11 @@ impl Failure {
         self
     }
 
+    /// Whether only other arguments or settings help.
+    pub fn is_misuse(&self) -> bool {
+        self.kind.exit_code() == 2
+    }
+
     /// Its exit code.
     pub fn exit_code(&self) -> ExitCode {
         ExitCode::from(self.kind.exit_code())

@@ -1,0 +1,132 @@
+//! One role on its thread.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use metrics::counter;
+use spendfuse_bus::{BusError, Health, Shutdown};
+use spendfuse_processor::ProcessorError;
+use spendfuse_processor::tables::Tables;
+use spendfuse_sidecar::{self as sidecar, Listeners, MetricsText, SidecarTopics};
+use spendfuse_warehouse::Warehouse;
+use spendfuse_warehouse::loader::{self, LoaderError};
+use tokio::runtime::Handle;
+
+use super::Role;
+use crate::commands::Failure;
+use crate::loader_alerts;
+use crate::metrics::{MetricsHandle, ROLE_RESTARTS};
+use crate::open_files;
+use crate::settings::Settings;
+
+const FIRST_PAUSE: Duration = Duration::from_secs(1);
+const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+
+/// A role, and what it needs.
+pub(super) struct RunningRole {
+    pub(super) role: Role,
+    pub(super) settings: Settings,
+    pub(super) runtime: Handle,
+    pub(super) metrics: MetricsHandle,
+    pub(super) health: Health,
+    /// Of the process.
+    pub(super) shutdown: Shutdown,
+}
+
+impl RunningRole {
+    /// Runs until the process stops, or the role gives up.
+    pub(super) fn once(&self) -> Result<(), Failure> {
+        // A role asks its parts to stop where one of them fails: the process goes on.
+        let shutdown = self.shutdown.child();
+        match self.role {
+            Role::Processor => self.processor(&shutdown),
+            Role::Loader => self.loader(&shutdown),
+            Role::Sidecar => self.sidecar(&shutdown),
+        }
+    }
+
+    /// Runs until the process stops; after a failure again, unless only other settings would help.
+    pub(super) fn again_and_again(&self) -> Result<(), Failure> {
+        let mut pause = FIRST_PAUSE;
+        loop {
+            let began = Instant::now();
+            self.health.clear();
+            // Unwind safety: an attempt has everything of its own but health and metrics.
+            let ended = catch_unwind(AssertUnwindSafe(|| self.once()))
+                .unwrap_or_else(|_| Err(Failure::work("it panicked, see the log before")));
+            let Err(failure) = ended else {
+                return Ok(());
+            };
+            if failure.is_misuse() || self.shutdown.is_requested() {
+                return Err(failure);
+            }
+            if began.elapsed() > LONGEST_PAUSE * 2 {
+                pause = FIRST_PAUSE;
+            }
+            let role = self.role.name();
+            counter!(ROLE_RESTARTS, "role" => role).increment(1);
+            tracing::error!(role, error = %failure, "role failed, starting it again in {pause:?}; the others go on");
+            self.health.clear();
+            self.health.part("role").not_ready(failure.to_string());
+            if self.shutdown.wait(pause) {
+                return Ok(());
+            }
+            pause = (pause * 2).min(LONGEST_PAUSE);
+        }
+    }
+
+    fn processor(&self, shutdown: &Shutdown) -> Result<(), Failure> {
+        let mut config = self.settings.processor().map_err(Failure::usage)?;
+        config.health = self.health.clone();
+        let policy = self.settings.pricing().map_err(Failure::usage)?;
+        let tables = Arc::new(Tables::new(policy));
+        let ended = spendfuse_processor::run(&config, &tables, shutdown);
+        ended.map_err(|error| match &error {
+            ProcessorError::Worker { error: cause, .. } => of_member(cause, &error),
+            _ => Failure::work(error),
+        })
+    }
+
+    fn loader(&self, shutdown: &Shutdown) -> Result<(), Failure> {
+        let mut config = self.settings.loader().map_err(Failure::usage)?;
+        config.health = self.health.clone();
+        let warehouse = self.settings.warehouse().map_err(Failure::usage)?;
+        let warehouse = Warehouse::new(warehouse).map_err(Failure::usage)?;
+        let alerts = loader_alerts::sink(&self.settings).map_err(Failure::work)?;
+        let ended = loader::run(&config, &warehouse, &self.runtime, shutdown, &alerts);
+        ended.map_err(|error| match &error {
+            LoaderError::Bus(cause) => of_member(cause, &error),
+            LoaderError::Warehouse(_) => Failure::work(error),
+        })
+    }
+
+    fn sidecar(&self, shutdown: &Shutdown) -> Result<(), Failure> {
+        let mut config = self.settings.sidecar().map_err(Failure::usage)?;
+        open_files::leave_some(&mut config);
+        config.health = self.health.clone();
+        let policy = self.settings.pricing().map_err(Failure::usage)?;
+        let topics = SidecarTopics::new(self.settings.text("topic_prefix"));
+        let kafka = self.settings.kafka();
+        let metrics = self.metrics.clone();
+        let metrics: MetricsText = Arc::new(move || metrics.render());
+        let shutdown = shutdown.clone();
+        self.runtime
+            .block_on(async {
+                let listeners = Listeners::bind(&config).await?;
+                sidecar::run(
+                    config, listeners, &kafka, &topics, policy, metrics, shutdown,
+                )
+                .await
+            })
+            .map_err(Failure::work)
+    }
+}
+
+/// Of two processes with one name the second is refused, whatever it waits for.
+fn of_member(cause: &BusError, error: &dyn std::fmt::Display) -> Failure {
+    match cause {
+        BusError::PlaceTaken { .. } => Failure::usage(error),
+        _ => Failure::work(error),
+    }
+}
