@@ -51,3 +51,47 @@ fn one_line_fields() -> impl for<'writer> FormatFields<'writer> {
     })
     .delimited(" ")
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+    use std::sync::{Arc, Mutex};
+
+    use spendfuse_domain::printable::is_obeyed;
+
+    use super::*;
+
+    #[derive(Clone, Default)]
+    struct Written(Arc<Mutex<Vec<u8>>>);
+
+    impl io::Write for Written {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn an_event_is_one_harmless_line_whatever_its_fields_hold() {
+        let written = Written::default();
+        let into = written.clone();
+        let subscriber = tracing_subscriber::fmt()
+            .with_writer(move || into.clone())
+            .with_ansi(false)
+            .fmt_fields(one_line_fields())
+            .finish();
+        let name = "c\u{1b}[2J\r\n2026-11-28T00:00:00Z  INFO forged\u{9b}\u{202e}";
+        tracing::subscriber::with_default(subscriber, || {
+            tracing::warn!(customer = name, error = %name, partition = 3, "from {name}");
+        });
+        let text = String::from_utf8(written.0.lock().unwrap().clone()).unwrap();
+        assert_eq!(text.lines().count(), 1, "{text}");
+        assert!(!text.trim_end().contains(is_obeyed), "{text:?}");
+        assert!(text.contains("from c\\u{1b}[2J"), "{text}");
+        assert!(text.contains(" partition=3"), "{text}");
+    }
+}
