@@ -13,6 +13,7 @@ use tokio::time::{sleep, timeout_at};
 use crate::metrics::{SPOOL_BYTES, SPOOL_REPLAYED, USAGE_EVENTS};
 use crate::sink::{Acknowledgement, SinkError, UsageSink};
 use crate::spool::{Spool, SpoolError, SpooledEvent};
+use crate::turn::Turn;
 
 /// Events replayed at once.
 const REPLAY_BATCH: usize = 500;
@@ -115,8 +116,12 @@ impl Delivery {
     /// Sends all, waits for the acknowledgements, and says which events have none.
     async fn send(&self, events: Vec<SpooledEvent>) -> (Vec<SpooledEvent>, SinkError) {
         let deadline = tokio::time::Instant::now() + self.ack_timeout;
-        let waiting: Vec<Acknowledgement> =
-            events.iter().map(|event| self.sink.send(event)).collect();
+        let mut waiting: Vec<Acknowledgement> = Vec::with_capacity(events.len());
+        let mut turn = Turn::begin();
+        for event in &events {
+            waiting.push(self.sink.send(event));
+            turn.give_way().await;
+        }
         let mut last_error = SinkError {
             detail: "no acknowledgement in time".to_owned(),
         };

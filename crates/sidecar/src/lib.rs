@@ -18,6 +18,7 @@ mod serve;
 pub mod server;
 mod sink;
 pub mod spool;
+mod turn;
 mod usage;
 
 pub use config::{RefusalStatus, SidecarConfig, SidecarTopics, Token};

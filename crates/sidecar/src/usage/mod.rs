@@ -16,6 +16,7 @@ use spendfuse_domain::event::MAX_TEXT_BYTES;
 
 use crate::http::{ApiError, Shared};
 use crate::metrics::USAGE_EVENTS;
+use crate::turn::Turn;
 use answer::{EventResult, Outcome, UsageResponse};
 use judge::{Judging, Refusal};
 
@@ -45,7 +46,9 @@ pub(crate) async fn post_usage(
     };
     let mut judging = Judging::new(&sidecar, source);
     let mut answer = UsageResponse::default();
+    let mut turn = Turn::begin();
     for (index, part) in parts.into_iter().enumerate() {
+        turn.give_way().await;
         let id = part.as_ref().ok().and_then(|event| id_of(event));
         let mut warnings = Vec::new();
         let judged = part

@@ -12,6 +12,11 @@ const MOST_GROWTH: u64 = 450_000_000;
 /// Honest answers may take twice as long, on top of what two busy cores need to change tasks.
 const MOST_SLOW_DOWN: f64 = 2.0;
 
+const BUDGETS: &str = r#"
+budgets:
+  - {id: cap, scope: {workspace: acme, customer: "*"}, limit: "5.00", window: day}
+"#;
+
 /// Holds slow connections and half bodies, sends hostile requests and invented names, and says what
 /// an honest caller sees. Exit code 1 where it is reached.
 #[derive(Debug, Parser)]
@@ -46,6 +51,8 @@ fn main() -> ExitCode {
     };
     let lab = Lab::new("attack");
     let _processor = lab.processor("1");
+    // A budget for each customer: an invented name costs an entry in every replica.
+    lab.apply_budgets(BUDGETS);
     let (api, admin) = (Address::free(), Address::free());
     let settings = [
         ("admin.listen", &*admin.setting()),
