@@ -237,7 +237,8 @@ fn one_session_with_invented_agents_models_and_customers_stays_small() {
     let book = book(vec![in_session]);
     let mut meter = meter(&book);
     let mut largest = 0;
-    let mut withdrawn = 0;
+    let (mut withdrawn, mut given_up) = (0, 0);
+    let mut alerts = Vec::new();
     let mut log = Vec::new();
     let rows = flood(
         &mut meter,
@@ -254,11 +255,17 @@ fn one_session_with_invented_agents_models_and_customers_stays_small() {
                 .filter_map(|(_, value)| value.as_ref());
             largest = largest.max(sizes.map(Vec::len).max().unwrap_or(0));
             log.extend(outputs.changelog);
+            given_up += outputs.session_accounts_given_up;
+            alerts.extend(outputs.alerts);
         },
     );
     assert_eq!(rows.rows, NAMES);
     assert!(largest < 128 * 1024, "{largest}");
+    assert_eq!(given_up as usize, NAMES - 256);
     assert!(withdrawn > 0, "readers forget accounts that are gone");
+    let capacity = of(&alerts, AlertKind::Capacity);
+    assert_eq!(capacity.len(), 1);
+    assert_eq!(capacity[0].subject, "acme/session=s");
 
     let mut restored = self::meter(&book);
     for (key, value) in &log {

@@ -21,6 +21,8 @@ spendfuse_metrics::table! {
     gauge ACCOUNTS = "spendfuse_ledger_accounts";
     /// Sessions that ended because a partition had no room for more.
     counter SESSIONS_ENDED_EARLY = "spendfuse_meter_sessions_ended_early_total";
+    /// Accounts of session budgets that were given up, because their session had too many.
+    counter SESSION_ACCOUNTS_GIVEN_UP = "spendfuse_meter_session_accounts_given_up_total";
     /// Sums without an account, because a partition had no room for more.
     counter WITHOUT_ACCOUNT = "spendfuse_ledger_without_account_total";
     /// Deltas that did not follow the ones before; must stay 0.

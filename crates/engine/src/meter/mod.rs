@@ -111,6 +111,8 @@ pub struct MeterOutputs {
     pub alerts: Vec<Alert>,
     /// Sessions that ended because there was no room for more.
     pub sessions_ended_early: u64,
+    /// Accounts of session budgets that were given up, because their session had too many.
+    pub session_accounts_given_up: u64,
 }
 
 /// A lane's rule within a session: where an episode is.

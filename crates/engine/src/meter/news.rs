@@ -5,6 +5,7 @@ use spendfuse_domain::UnixMillis;
 use spendfuse_domain::event::{Event, Flags};
 use spendfuse_domain::row::Origin;
 
+use super::session::{MOST_ACCOUNTS, SessionName};
 use super::{Meter, restore};
 use crate::alert::{Alert, AlertKind};
 use crate::codec;
@@ -96,6 +97,18 @@ impl Meter {
         );
         let prefix = format!("capacity|{}", day_of(self.now));
         self.tell_once(AlertKind::Capacity, &prefix, subject, message, "*");
+    }
+
+    /// One alert a day and session whose budgets have more scopes than there is room for.
+    pub(super) fn tell_of_given_up_account(&mut self, session: SessionName<'_>) {
+        self.outputs.session_accounts_given_up += 1;
+        let subject = session.scope();
+        let message = format!(
+            "session {subject} has {MOST_ACCOUNTS} accounts of session budgets, as many as it may: the one with the least spent makes room for each new one and begins anew when it comes again; find out who makes so many names in one session, or take the dimension out of the budget's scope"
+        );
+        let prefix = format!("capacity|{}", day_of(self.now));
+        let workspace = session.workspace.to_owned();
+        self.tell_once(AlertKind::Capacity, &prefix, subject, message, &workspace);
     }
 
     fn tell_once(

@@ -18,7 +18,7 @@ use crate::detect::lane::{Lane, LaneRule};
 const MOST_LANES: usize = 64;
 /// Accounts of session budgets in a session. A session is written as a whole with every commit that
 /// changes it, and a record has a largest size.
-const MOST_ACCOUNTS: usize = 256;
+pub const MOST_ACCOUNTS: usize = 256;
 
 /// Names a session or a root session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -95,7 +95,11 @@ impl Meter {
             let (account, outdated) = session.account_mut(compiled, scope);
             account.add(spend, unpriced, event);
             if let Some(mut outdated) = outdated {
+                let gave_way = outdated.budget != account.budget || outdated.scope != account.scope;
                 self.withdraw(&mut outdated, book);
+                if gave_way {
+                    self.tell_of_given_up_account(name);
+                }
             }
             self.touch(id);
         }

@@ -9,7 +9,8 @@ use spendfuse_engine::meter::MeterOutputs;
 
 use super::MeterPartition;
 use crate::metrics::{
-    DEDUPE_IDS, EVENTS_REJECTED, EVENTS_REROUTED, SESSIONS, SESSIONS_ENDED_EARLY,
+    DEDUPE_IDS, EVENTS_REJECTED, EVENTS_REROUTED, SESSION_ACCOUNTS_GIVEN_UP, SESSIONS,
+    SESSIONS_ENDED_EARLY,
 };
 use crate::publish::Publisher;
 use crate::topics::Topics;
@@ -53,6 +54,7 @@ impl MeterPartition {
         publisher.heartbeat(&mut self.watermark, self.meter.budget_version())?;
         self.rows.links.finish(outputs)?;
         counter!(SESSIONS_ENDED_EARLY).increment(published.sessions_ended_early);
+        counter!(SESSION_ACCOUNTS_GIVEN_UP).increment(published.session_accounts_given_up);
         if is_heartbeat {
             self.export_sizes();
         }
