@@ -37,10 +37,36 @@ pub fn header<'h>(head: &'h str, name: &str) -> Option<&'h str> {
 /// # Panics
 /// Where what comes is no answer.
 pub fn ask(
+    stream: impl Read + Write,
+    method: &str,
+    path: &str,
+    headers: &[(&str, &str)],
+) -> io::Result<Answer> {
+    request(stream, method, path, headers, "")
+}
+
+/// Posts `json` as [`ask`] asks.
+///
+/// # Errors
+/// As [`ask`].
+///
+/// # Panics
+/// As [`ask`].
+pub fn post(stream: impl Read + Write, path: &str, json: &str) -> io::Result<Answer> {
+    let length = json.len().to_string();
+    let headers = [
+        ("content-type", "application/json"),
+        ("content-length", &length),
+    ];
+    request(stream, "POST", path, &headers, json)
+}
+
+fn request(
     mut stream: impl Read + Write,
     method: &str,
     path: &str,
     headers: &[(&str, &str)],
+    body: &str,
 ) -> io::Result<Answer> {
     let mut head = format!("{method} {path} HTTP/1.1\r\nHost: 127.0.0.1\r\n");
     for (name, value) in headers {
@@ -48,6 +74,7 @@ pub fn ask(
     }
     head.push_str("Connection: close\r\n\r\n");
     stream.write_all(head.as_bytes())?;
+    stream.write_all(body.as_bytes())?;
     let mut bytes = Vec::new();
     stream.read_to_end(&mut bytes)?;
     let text = String::from_utf8_lossy(&bytes).into_owned();

@@ -116,8 +116,10 @@ fn spend_from_a_file_shows_in_status_and_check_and_the_dlq_gives_back_each_event
     lab.apply_budgets(BUDGETS);
     let _processor = lab.processor("1");
     let file = lab.file("events.ndjson");
+    let mut talkative = event("e1", "c-1");
+    talkative["data"]["choices"] = json!([{"text": "SECRET"}]);
     let lines = [
-        event("e1", "c-1").to_string(),
+        talkative.to_string(),
         event("e2", "c-1").to_string(),
         event("e3", "c-2").to_string(),
         "{\"not\":\"json\"".to_owned(),
@@ -145,6 +147,11 @@ fn spend_from_a_file_shows_in_status_and_check_and_the_dlq_gives_back_each_event
             "waiting": 0})
     };
     assert_eq!(sent["outcome"], outcome(3, 0, 0, 1));
+    assert_eq!(sent["unknown_members"]["names"], json!(["data.choices"]));
+    for stored in lab.read("usage") {
+        let value = stored.value.unwrap();
+        assert!(!String::from_utf8_lossy(&value).contains("SECRET"));
+    }
     // The same events again: counted by their ids.
     let again = answer(&lab.must(&["ingest", file, "--json"]));
     assert_eq!(again["outcome"], outcome(0, 3, 0, 1));

@@ -86,7 +86,7 @@ fn a_dry_run_adds_up_only_what_would_be_counted() {
     };
     let lines = [
         event(1000, ""),
-        event(1000, ""),
+        event(1000, ",\"custommer\":\"c-1\""),
         event(2000, ""),
         event(
             1000,
@@ -97,6 +97,8 @@ fn a_dry_run_adds_up_only_what_would_be_counted() {
     let (events, budgets) = (path("events.ndjson"), path("budgets.yaml"));
     let dry_run = ["ingest", &events, "--dry-run", "--budgets", &budgets];
     let shown = stdout(&spendfuse(&dry_run));
+    let unknown = "1 member unknown and not sent: `custommer` (customer?)\n";
+    assert!(shown.contains(unknown), "{shown}");
     let last = shown.lines().last().unwrap_or_default();
     assert!(
         last.starts_with("4 events, $0.0025 by price book"),

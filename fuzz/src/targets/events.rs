@@ -3,7 +3,7 @@
 use serde::de::IgnoredAny;
 use serde_json::Value;
 use spendfuse_domain::UnixMillis;
-use spendfuse_domain::event::{Body, Event, RejectReason, decode, decode_thoroughly};
+use spendfuse_domain::event::{Body, Event, RejectReason, decode, decode_thoroughly, redact};
 
 use crate::Target;
 
@@ -50,6 +50,7 @@ pub const EVENT: Target = Target {
 
 const ARRIVAL: UnixMillis = UnixMillis(1_795_345_000_000);
 const MOST_TEXT: usize = 256;
+const NOT_READ: [RejectReason; 2] = [RejectReason::MalformedJson, RejectReason::TooLarge];
 
 fn run(input: &[u8]) {
     let (headers, value) = split_headers(input);
@@ -68,6 +69,15 @@ fn run(input: &[u8]) {
             Err(RejectReason::TooLarge) => {}
             _ => assert!(may_be_json, "read, but it is no JSON"),
         }
+    }
+    let kept = redact(value, &headers);
+    assert!(kept.value.len() <= value.len(), "what is kept is larger");
+    let decoded_again = decode(&kept.value, &headers, ARRIVAL);
+    match (&decoded, &decoded_again) {
+        // What was too large, too deep or no text may be an event without what is not kept.
+        (Err(rejection), _) if NOT_READ.contains(&rejection.reason) => {}
+        (Err(first), Err(second)) => assert_eq!(first.reason, second.reason),
+        (first, second) => assert_eq!(first, second, "what is kept is another event"),
     }
     match decoded {
         Ok(event) => {

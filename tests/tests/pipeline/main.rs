@@ -18,4 +18,5 @@ mod rejects;
 mod take_over;
 mod thin_slice;
 mod throughput;
+mod told;
 mod unreadable;

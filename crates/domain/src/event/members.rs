@@ -127,17 +127,14 @@ known_members! {
 /// [`RemovedMembers`]: super::RemovedMembers
 pub fn member_meant(path: &str) -> Option<&'static str> {
     let keeps = |kept: Kept| kept != Kept::Presence;
-    let known: Vec<&'static str> = match path.strip_prefix("data.") {
-        Some(_) => DataMember::ALL
-            .iter()
-            .filter(|member| keeps(member.kept()))
-            .map(|member| member.name())
-            .collect(),
-        None => EnvelopeMember::ALL
-            .iter()
-            .filter(|member| keeps(member.kept()))
-            .map(|member| member.name())
-            .collect(),
+    let data = DataMember::ALL.iter().filter(|member| keeps(member.kept()));
+    let mut known: Vec<&'static str> = data.map(|member| member.name()).collect();
+    let Some(name) = path.strip_prefix("data.") else {
+        // Of the envelope, or of data without one.
+        let envelope = EnvelopeMember::ALL.iter();
+        let envelope = envelope.filter(|member| keeps(member.kept()));
+        known.extend(envelope.map(|member| member.name()));
+        return closest(path, &known);
     };
-    closest(path.strip_prefix("data.").unwrap_or(path), &known)
+    closest(name, &known)
 }

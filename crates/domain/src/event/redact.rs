@@ -44,6 +44,18 @@ pub struct RemovedMembers {
     pub names: Vec<String>,
 }
 
+impl RemovedMembers {
+    /// Adds those of another event; each name is told once.
+    pub fn add(&mut self, other: Self) {
+        self.count += other.count;
+        for name in other.names {
+            if self.names.len() < MAX_TOLD_NAMES && !self.names.contains(&name) {
+                self.names.push(name);
+            }
+        }
+    }
+}
+
 /// What is kept of the event in `value`, which came with `headers` (they say whether it is in
 /// binary mode).
 ///
@@ -386,8 +398,8 @@ fn removed_text(raw: &str) -> &'static str {
     }
 }
 
-/// Digits as a decimal number has them hold no text, however many there are.
+/// Digits as a decimal number or a time has them hold no text, however many there are.
 fn is_number(text: &str) -> bool {
     text.bytes()
-        .all(|byte| byte.is_ascii_digit() || b"+-.eE".contains(&byte))
+        .all(|byte| byte.is_ascii_digit() || b"+-.:eETZ".contains(&byte))
 }

@@ -95,7 +95,7 @@ pub const SETTINGS: &[Setting] = &[
     setting(
         "processor.dedupe_horizon",
         "24h",
-        "how long event identities are remembered",
+        "how long event identities are remembered; older events are late, for the sidecar too",
     ),
     setting(
         "processor.dedupe_capacity",

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 use spendfuse_domain::budget::{Budget, BudgetsRecord};
-use spendfuse_domain::event::{Body, Event};
+use spendfuse_domain::event::{Body, Event, RemovedMembers, redact};
 use spendfuse_domain::scope::{Dimension, Dimensions as _, scope_text};
 use spendfuse_domain::{Attribution, Call, Identity, Nanos, WindowKind};
 use spendfuse_pricing::rate::TokenClass;
@@ -15,7 +15,7 @@ use spendfuse_pricing::{Explained, PriceBook, Pricer};
 use super::super::output::{self, Colour, counted, dollars, grouped};
 use super::super::prices::book;
 use super::super::{budgets, found_wrong};
-use super::{Failure, IngestArgs, Lines, defaults, read_line};
+use super::{Failure, IngestArgs, Lines, defaults, read_line, unknown_members};
 use crate::settings::Settings;
 
 /// Identities of the input that are remembered, about 32 bytes each.
@@ -40,6 +40,7 @@ struct Totals {
     /// Identities of the input with the hash of the first one's content.
     seen: HashMap<Identity, u32>,
     rejected: BTreeMap<&'static str, u64>,
+    unknown: RemovedMembers,
 }
 
 pub fn run(settings: &Settings, args: &IngestArgs) -> Result<ExitCode, Failure> {
@@ -51,7 +52,9 @@ pub fn run(settings: &Settings, args: &IngestArgs) -> Result<ExitCode, Failure> 
     let mut line = Vec::new();
     while lines.next(&mut line)? {
         let number = lines.number;
-        let shown = read_line(&line, &defaults, output::now(), |event, _| {
+        let kept = redact(&line, &[]);
+        totals.unknown.add(kept.removed);
+        let shown = read_line(&kept.value, &defaults, output::now(), |event, _| {
             show(args, number, event, &mut rules, &mut totals)
         });
         match shown {
@@ -75,6 +78,9 @@ pub fn run(settings: &Settings, args: &IngestArgs) -> Result<ExitCode, Failure> 
     }
     let rejected: u64 = totals.rejected.values().sum();
     if !args.json {
+        if let Some(unknown) = unknown_members(&totals.unknown) {
+            output::line(unknown);
+        }
         let version = rules.pricer.version();
         let mut text = format!(
             "{}, {} by price book {version}",

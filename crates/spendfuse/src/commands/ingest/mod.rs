@@ -12,7 +12,12 @@ use std::process::ExitCode;
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 use spendfuse_domain::UnixMillis;
-use spendfuse_domain::event::{EnvelopeDefaults, Event, RejectReason, Rejection, complete, decode};
+use spendfuse_domain::event::{
+    EnvelopeDefaults, Event, RejectReason, Rejection, RemovedMembers, complete, decode,
+    member_meant,
+};
+
+use super::output::counted;
 
 use super::{Failure, output};
 use crate::settings::Settings;
@@ -65,8 +70,8 @@ fn defaults<'a>(settings: &'a Settings, args: &'a IngestArgs) -> EnvelopeDefault
     }
 }
 
-/// Calls `take` with the event in `line` and the bytes to send: the line itself, or the line in an
-/// envelope where it is a bare object.
+/// Calls `take` with the event in `line`, which is what is kept of a line, and the bytes to send: the
+/// line itself, or the line in an envelope where it is a bare object.
 fn read_line<T>(
     line: &[u8],
     defaults: &EnvelopeDefaults<'_>,
@@ -80,6 +85,20 @@ fn read_line<T>(
     }
     let completed = complete(line, defaults)?;
     decode(&completed, &[], arrival).map(|event| take(&event, &completed))
+}
+
+/// One line that tells of members which nobody knows; `None` where there were none.
+fn unknown_members(removed: &RemovedMembers) -> Option<String> {
+    let named = removed.names.iter().filter(|name| !name.is_empty());
+    let named: Vec<String> = named
+        .map(|name| {
+            let meant = member_meant(name);
+            let meant = meant.map_or_else(String::new, |meant| format!(" ({meant}?)"));
+            format!("`{name}`{meant}")
+        })
+        .collect();
+    let (count, named) = (removed.count, named.join(", "));
+    (count > 0).then(|| format!("{} unknown and not sent: {named}", counted(count, "member")))
 }
 
 /// The lines of the input, with a progress bar where somebody watches.

@@ -11,13 +11,13 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 use spendfuse_bus::{BusError, Delivered, EventProducer, EventRecord, ProducerOptions};
-use spendfuse_domain::event::Rejection;
+use spendfuse_domain::event::{Rejection, RemovedMembers, redact};
 
 use super::super::found_wrong;
 use super::super::kafka::{self, PATIENCE};
 use super::super::output::{self, counted, grouped};
 use super::follow::{Follow, Outcome, Places};
-use super::{Failure, IngestArgs, Lines, defaults, read_line};
+use super::{Failure, IngestArgs, Lines, defaults, read_line, unknown_members};
 use crate::settings::Settings;
 
 /// How long an acknowledgement may take before a record counts as failed.
@@ -56,6 +56,7 @@ pub fn run(settings: &Settings, args: &IngestArgs) -> Result<ExitCode, Failure> 
     let mut line = Vec::new();
     let mut unreadable: BTreeMap<&'static str, u64> = BTreeMap::new();
     let mut unreadable_lines = 0;
+    let mut unknown = RemovedMembers::default();
     // Usage is read as if it arrived now: a clock that is ahead is mended by the meter, not here.
     let mut arrival = output::now();
     while lines.next(&mut line)? {
@@ -69,7 +70,10 @@ pub fn run(settings: &Settings, args: &IngestArgs) -> Result<ExitCode, Failure> 
                 grouped(rate as u64)
             ));
         }
-        let sent = read_line(&line, &defaults, arrival, |event, bytes| {
+        // Prompts never enter, from files neither.
+        let kept = redact(&line, &[]);
+        unknown.add(kept.removed);
+        let sent = read_line(&kept.value, &defaults, arrival, |event, bytes| {
             let identity = event.identity.0.to_be_bytes();
             let key = event.session_key().map_or(&identity[..], str::as_bytes);
             if let Some(follow) = &mut follow {
@@ -84,7 +88,7 @@ pub fn run(settings: &Settings, args: &IngestArgs) -> Result<ExitCode, Failure> 
                 *unreadable.entry(rejection.reason.name()).or_default() += 1;
                 tell_unreadable(&lines, &rejection, unreadable_lines);
                 if !args.strict {
-                    sending.send(None, None, &line)?;
+                    sending.send(None, None, &kept.value)?;
                 }
             }
         }
@@ -108,6 +112,7 @@ pub fn run(settings: &Settings, args: &IngestArgs) -> Result<ExitCode, Failure> 
         sent,
         failed: sending.acknowledged.failed.load(Ordering::Relaxed),
         unreadable,
+        unknown,
         seconds,
         outcome,
     };
@@ -224,6 +229,7 @@ struct Summary {
     sent: u64,
     failed: u64,
     unreadable: BTreeMap<&'static str, u64>,
+    unknown: RemovedMembers,
     seconds: f64,
     /// What became of the events, where that is known.
     outcome: Option<Outcome>,
@@ -239,6 +245,7 @@ impl Summary {
                 "failed": self.failed,
                 "unreadable": {"lines": unreadable, "by_reason": self.unreadable},
                 "left_out": if args.strict { unreadable } else { 0 },
+                "unknown_members": {"count": self.unknown.count, "names": self.unknown.names},
                 "seconds": (self.seconds * 1000.0).round() / 1000.0,
                 "events_per_second": rate.round(),
                 "outcome": self.outcome,
@@ -263,6 +270,9 @@ impl Summary {
             } else {
                 format!("{} of them cannot be read ({reasons})", grouped(unreadable))
             });
+        }
+        if let Some(unknown) = unknown_members(&self.unknown) {
+            output::line(unknown);
         }
         match &self.outcome {
             Some(outcome) => outcome.print(),

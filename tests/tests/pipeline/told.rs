@@ -1,0 +1,92 @@
+//! What a sidecar says of an event is what becomes of it.
+
+use std::net::{SocketAddr, TcpStream};
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use spendfuse_tests::http::post;
+use spendfuse_tests::traffic::now;
+use spendfuse_tests::{Lab, eventually};
+
+use crate::refusing::{PATIENCE, start_sidecar};
+
+const HOUR_MILLIS: i64 = 3_600_000;
+
+/// A bare event of an app without a source of its own.
+fn event(id: &str, tokens: u32, hours_ago: i64) -> Value {
+    json!({
+        "id": id, "workspace": "acme", "provider": "openai", "model": "gpt-4o",
+        "time": now().plus(-hours_ago * HOUR_MILLIS).to_string(),
+        "choices": [{"text": "SECRET"}],
+        "usage": {"input_tokens": tokens},
+    })
+}
+
+fn statuses(address: SocketAddr, events: &Value) -> Vec<(String, bool)> {
+    let stream = TcpStream::connect(address).expect("the sidecar listens");
+    let answer = post(stream, "/v1/usage", &events.to_string()).expect("the sidecar answers");
+    assert_eq!(answer.status, 202, "{answer:?}");
+    let json: Value = serde_json::from_str(&answer.body).expect("the answer is JSON");
+    let results = json["results"].as_array().expect("it has results").iter();
+    let status = |result: &Value| result["status"].as_str().unwrap_or_default().to_owned();
+    results
+        .map(|result| (status(result), result.get("cost_usd").is_some()))
+        .collect()
+}
+
+#[test]
+fn what_a_sidecar_says_of_an_event_is_what_becomes_of_it() {
+    let lab = Lab::new("told");
+    let _processor = lab.processor("1");
+    let _loader = lab.loader();
+    let (_sidecar, address) = start_sidecar(&lab, "1", &[]);
+    // The second app's event has the first one's id.
+    let events = json!([
+        event("r-1", 1000, 0),
+        event("r-2", 1000, 23),
+        event("r-1", 7, 0),
+        event("r-2", 1000, 23),
+        event("r-3", 1000, 25)
+    ]);
+    let told = statuses(address, &events);
+    let expected = [
+        ("accepted", true),
+        ("accepted", true),
+        ("conflict", false),
+        ("duplicate", false),
+        ("late", false),
+    ];
+    assert_eq!(
+        told,
+        expected.map(|(status, cost)| (status.to_owned(), cost))
+    );
+
+    let rows = "SELECT count(), toInt64(sum(cost) * 1000000) FROM spend";
+    eventually("what was accepted is counted", PATIENCE, || {
+        match lab.warehouse().numbers(rows)?[..] {
+            [2, 5000] => Ok(()),
+            ref other => Err(format!("{other:?}")),
+        }
+    });
+    eventually(
+        "what is late is in the DLQ",
+        Duration::from_secs(10),
+        || match &lab.read("usage.dlq")[..] {
+            [late] if late.header("spendfuse_reason") == "late" => Ok(()),
+            other => Err(format!("{} records", other.len())),
+        },
+    );
+    for stored in lab.read("usage").iter().chain(&lab.read("usage.dlq")) {
+        let value = String::from_utf8_lossy(stored.value.as_deref().unwrap_or_default());
+        assert!(!value.contains("SECRET"), "{value}");
+    }
+    // The late one is not lost.
+    lab.must(&["dlq", "replay", "--reason", "late", "--verify"]);
+    eventually("the late one is counted after all", PATIENCE, || match lab
+        .warehouse()
+        .numbers(rows)?[..]
+    {
+        [3, 7500] => Ok(()),
+        ref other => Err(format!("{other:?}")),
+    });
+}
