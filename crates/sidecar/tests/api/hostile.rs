@@ -7,6 +7,7 @@ use axum::body::Body;
 use axum::http::{Request, StatusCode};
 use flate2::Compression;
 use flate2::write::GzEncoder;
+use metrics_exporter_prometheus::PrometheusBuilder;
 use serde_json::{Value, json};
 use spendfuse_domain::UnixMillis;
 use spendfuse_domain::event::decode;
@@ -273,6 +274,50 @@ async fn compressed_bodies_are_read_and_bombs_are_not() {
     let answer = post_as(&bench, &[("content-encoding", "br")], event).await;
     assert_eq!(answer.status, StatusCode::UNSUPPORTED_MEDIA_TYPE);
     assert_eq!(answer.headers["accept-encoding"], "gzip");
+}
+
+#[tokio::test]
+async fn a_body_that_a_gateway_passes_on_compressed_is_not_its_question() {
+    let bench = bench(config(), None);
+    for encoding in ["gzip", "br"] {
+        let request = Request::post("/v1/authz?customer=c")
+            .header("content-type", "application/json")
+            .header("content-encoding", encoding)
+            .body(Body::from("anything"));
+        assert_eq!(bench.ask(request.unwrap()).await.status, StatusCode::OK);
+    }
+}
+
+#[test]
+fn failed_logins_are_counted_by_reason() {
+    let recorder = PrometheusBuilder::new().build_recorder();
+    let counted = recorder.handle();
+    metrics::with_local_recorder(&recorder, || {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_time()
+            .build()
+            .unwrap();
+        let secret = SidecarConfig {
+            token: Token::new("s3cret"),
+            ..config()
+        };
+        let bench = bench(secret, None);
+        let state = "/v1/state?customer=c";
+        runtime.block_on(async {
+            ask_as(&bench, state, &[]).await;
+            for given in ["Bearer guess", "Basic s3cret"] {
+                ask_as(&bench, state, &[("authorization", given)]).await;
+            }
+            let right = ask_as(&bench, state, &[("x-spendfuse-token", "s3cret")]).await;
+            assert_eq!(right.status, StatusCode::OK);
+        });
+    });
+    let text = counted.render();
+    for (reason, count) in [("missing", 1), ("wrong", 2)] {
+        let line = format!("spendfuse_sidecar_failed_logins_total{{reason=\"{reason}\"}} {count}");
+        assert!(text.contains(&line), "{text}");
+    }
+    assert!(!text.contains("guess"));
 }
 
 #[tokio::test]

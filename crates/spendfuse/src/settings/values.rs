@@ -86,6 +86,15 @@ impl Settings {
         Duration::try_from(parsed).map_err(|_| self.wrong(key, reason))
     }
 
+    /// How long clients have; in no time at all nobody could send anything.
+    fn patience(&self, key: &str) -> Result<Duration, SettingsError> {
+        let patience = self.duration(key)?;
+        match patience.is_zero() {
+            true => Err(self.wrong(key, "longer than nothing, such as 15s")),
+            false => Ok(patience),
+        }
+    }
+
     fn millis(&self, key: &str) -> Result<i64, SettingsError> {
         let millis = self.duration(key)?.as_millis();
         i64::try_from(millis).map_err(|_| self.wrong(key, "too long"))
@@ -251,9 +260,12 @@ impl Settings {
         let listen = listen.map_err(|_| self.wrong("sidecar.listen", no_address))?;
         let limits = ServerLimits {
             connections: self.number("sidecar.max_connections")?,
-            header_timeout: self.duration("sidecar.header_timeout")?,
-            body_timeout: self.duration("sidecar.body_timeout")?,
+            header_timeout: self.patience("sidecar.header_timeout")?,
+            body_timeout: self.patience("sidecar.body_timeout")?,
         };
+        if limits.connections == 0 {
+            return Err(self.wrong("sidecar.max_connections", "at least 1"));
+        }
         let cold_start = match self.text("sidecar.cold_start") {
             "allow" => ColdStart::Allow,
             "block" => ColdStart::Block,
