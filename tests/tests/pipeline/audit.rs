@@ -292,6 +292,38 @@ fn a_duplicate_beyond_the_dedupe_horizon_is_named() {
     );
 }
 
+#[test]
+fn scopes_without_room_for_an_account_are_not_lost() {
+    let lab = Lab::new("audit_room");
+    lab.apply_budgets(BUDGETS);
+    let room = [("processor.account_capacity", "5")];
+    let processor = lab.role("processor", "1", &room);
+    processor.await_line("stage=\"meter\"", Duration::from_secs(30));
+    let _loader = lab.loader();
+    let sender = Sender::new(&lab);
+    let mut traffic = Traffic::new(&lab, 24);
+    for number in 0..200 {
+        let customer = format!("c-{}", number % 50);
+        sender.send(&traffic.call(&customer, "s-1", 1000, 0, 10));
+    }
+    sender.flush();
+    lab.settle(traffic.expected(), WAIT);
+    let uncounted = "SELECT count() FROM budget_windows WHERE kind = 'late'";
+    eventually("sums without an account are written", WAIT, || {
+        match lab.warehouse().numbers(uncounted)?[0] {
+            found if found > 50 => Ok(()),
+            found => Err(format!("{found} lines")),
+        }
+    });
+    assert_no_drift(&lab);
+    let told = lab.table("alerts").into_values();
+    let capacity: Vec<Value> = told.filter(|alert| alert["kind"] == "capacity").collect();
+    assert!(
+        !capacity.is_empty() && capacity.len() <= lab.partitions() as usize,
+        "{capacity:?}"
+    );
+}
+
 fn groups<'a>(answer: &'a Value, difference: &'a str) -> impl Iterator<Item = &'a Value> {
     let groups = answer["differences"].as_array().unwrap().iter();
     groups.filter(move |group| group["difference"] == difference)
