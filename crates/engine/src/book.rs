@@ -13,6 +13,8 @@ use spendfuse_domain::scope::{Dimension, Filter, Pattern, ScopeText};
 use spendfuse_domain::window::WindowKind;
 use xxhash_rust::xxh3::xxh3_64;
 
+use crate::count_id::count_id;
+
 /// A scope shape with the predicate that spend must meet.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Series {
@@ -149,18 +151,9 @@ fn account_shape(budget: &Budget) -> Vec<Dimension> {
 impl CompiledBudget {
     fn new(budget: Budget) -> Self {
         let zone = TimeZone::get(&budget.timezone).unwrap_or(TimeZone::UTC);
-        let count_text = format!(
-            "{:?}",
-            (
-                &budget.scope,
-                &budget.filter,
-                budget.window,
-                &budget.timezone
-            )
-        );
         Self {
             revision: xxh3_64(&budget.to_record()),
-            count_id: xxh3_64(count_text.as_bytes()),
+            count_id: count_id(&budget),
             shape: account_shape(&budget),
             zone,
             budget,

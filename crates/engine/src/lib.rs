@@ -13,6 +13,7 @@ pub mod alert;
 pub mod audit;
 pub mod book;
 pub mod codec;
+mod count_id;
 pub mod delta;
 pub mod detect;
 pub mod ledger;

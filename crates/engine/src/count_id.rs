@@ -1,0 +1,157 @@
+//! What a count stands on, as a number that is stored with every account.
+//!
+//! Changing a budget's limit or steps keeps what was counted; changing its scope, conditions, window
+//! or time zone starts a new count. The number tells the two apart, after an upgrade as before it: a
+//! binary that made other numbers of the same budgets would begin every running count anew. So its
+//! text is written out here, word by word, and the values of some budgets are pinned by a test.
+
+use std::fmt::Write as _;
+
+use spendfuse_domain::budget::Budget;
+use spendfuse_domain::scope::{Dimension, Pattern};
+use spendfuse_domain::window::WindowKind;
+use xxhash_rust::xxh3::xxh3_64;
+
+/// The number of the count that `budget` goes on with.
+pub(crate) fn count_id(budget: &Budget) -> u64 {
+    xxh3_64(count_text(budget).as_bytes())
+}
+
+/// `(ScopeTemplate([(Workspace, Exactly("acme")), …]), Filter([(Plan, ["free"])]), Day, "UTC")`.
+fn count_text(budget: &Budget) -> String {
+    let scope = budget.scope.0.iter().map(|(dimension, pattern)| {
+        let pattern = match pattern {
+            Pattern::Each => "Each".to_owned(),
+            Pattern::Exactly(value) => format!("Exactly({value:?})"),
+        };
+        format!("({}, {pattern})", dimension_word(dimension))
+    });
+    let filter = budget.filter.0.iter().map(|(dimension, values)| {
+        let values = values.iter().map(|value| format!("{value:?}"));
+        format!("({}, [{}])", dimension_word(dimension), listed(values))
+    });
+    format!(
+        "(ScopeTemplate([{}]), Filter([{}]), {}, {:?})",
+        listed(scope),
+        listed(filter),
+        window_word(budget.window),
+        budget.timezone
+    )
+}
+
+fn listed(words: impl Iterator<Item = String>) -> String {
+    let mut text = String::new();
+    for (place, word) in words.enumerate() {
+        let separator = if place == 0 { "" } else { ", " };
+        let _ = write!(text, "{separator}{word}");
+    }
+    text
+}
+
+fn dimension_word(dimension: &Dimension) -> String {
+    let word = match dimension {
+        Dimension::Workspace => "Workspace",
+        Dimension::Customer => "Customer",
+        Dimension::Feature => "Feature",
+        Dimension::User => "User",
+        Dimension::Agent => "Agent",
+        Dimension::Model => "Model",
+        Dimension::Provider => "Provider",
+        Dimension::Environment => "Environment",
+        Dimension::Account => "Account",
+        Dimension::Plan => "Plan",
+        Dimension::RootSession => "RootSession",
+        Dimension::Session => "Session",
+        Dimension::Tag(name) => return format!("Tag({name:?})"),
+    };
+    word.to_owned()
+}
+
+fn window_word(window: WindowKind) -> &'static str {
+    match window {
+        WindowKind::Session => "Session",
+        WindowKind::RootSession => "RootSession",
+        WindowKind::Hour => "Hour",
+        WindowKind::Day => "Day",
+        WindowKind::Week => "Week",
+        WindowKind::Month => "Month",
+        WindowKind::Quarter => "Quarter",
+        WindowKind::Year => "Year",
+        WindowKind::Lifetime => "Lifetime",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn budget(scope: &str, filter: &str, window: &str, timezone: &str) -> Budget {
+        let record = format!(
+            "{{\"v\":1,\"id\":\"b\",\"scope\":{scope},\"where\":{filter},\"limit\":\"1.00\",\"window\":\"{window}\",\
+             \"timezone\":\"{timezone}\",\"counted_from\":\"2026-01-01T00:00:00Z\",\"steps\":[{{\"at\":100,\"do\":\"block\"}}]}}"
+        );
+        Budget::from_record("b", record.as_bytes()).expect("a good record")
+    }
+
+    /// The values of v0.1.0, whose text was what `Debug` made of its types.
+    #[test]
+    fn the_numbers_of_counts_never_change() {
+        let every = "{\"workspace\":\"acme\",\"customer\":\"*\",\"feature\":\"*\",\"user\":\"*\",\"agent\":\"*\",\"model\":\"*\",\"provider\":\"*\",\"environment\":\"*\",\"account\":\"*\",\"plan\":\"*\",\"tags.team\":\"*\",\"tags.größe \\\"x\\\"\":\"L\\n\"}";
+        for (scope, filter, window, timezone, expected) in [
+            ("{}", "null", "lifetime", "UTC", 0x9d05_3e9e_c331_d11e_u64),
+            (
+                "{\"workspace\":\"acme\"}",
+                "null",
+                "month",
+                "America/New_York",
+                0x5e16_8fd1_14df_b57d,
+            ),
+            (
+                "{\"workspace\":\"acme\",\"customer\":\"*\"}",
+                "{\"plan\":[\"free\",\"pro\"]}",
+                "day",
+                "UTC",
+                0x67e3_3065_ce6b_9a26,
+            ),
+            (every, "null", "hour", "UTC", 0xd89a_38c2_3473_6fb2),
+            (
+                every,
+                "{\"tags.team\":\"growth\",\"customer\":\"c 42\"}",
+                "week",
+                "Asia/Tokyo",
+                0x82a5_81b5_7ddb_d7f5,
+            ),
+            (
+                "{\"workspace\":\"acme\"}",
+                "null",
+                "session",
+                "UTC",
+                0xfe26_7ce8_8979_58f2,
+            ),
+            (
+                "{\"workspace\":\"*\"}",
+                "null",
+                "root_session",
+                "UTC",
+                0x479c_1b32_981a_3bfa,
+            ),
+            (
+                "{\"feature\":\"agent\"}",
+                "null",
+                "quarter",
+                "UTC",
+                0xdeea_7ec7_23e7_1dcf,
+            ),
+            (
+                "{\"user\":\"*\"}",
+                "null",
+                "year",
+                "UTC",
+                0xd3aa_e632_2d99_42ac,
+            ),
+        ] {
+            let budget = budget(scope, filter, window, timezone);
+            assert_eq!(count_id(&budget), expected, "{}", count_text(&budget));
+        }
+    }
+}
