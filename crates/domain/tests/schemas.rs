@@ -160,7 +160,7 @@ fn what_is_mended_or_rejected_does_not_satisfy_the_usage_event() {
         ("/time", json!("yesterday")),
         ("/data/workspace", json!("")),
         ("/data/model", Value::Null),
-        ("/data/customer", json!(5)),
+        ("/data/customer", json!([5])),
         ("/data/phase", json!("estimate")),
         ("/data/usage/input_tokens", json!(-1)),
         ("/data/usage/input_tokens", json!("10")),
