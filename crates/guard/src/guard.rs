@@ -28,6 +28,9 @@ pub struct GuardConfig {
     pub stale_after_millis: u64,
     /// What happens before the replica has caught up.
     pub cold_start: ColdStart,
+    /// How many entries are kept at most, but for those that warn, downgrade or block: these are
+    /// kept always.
+    pub entry_capacity: usize,
 }
 
 impl GuardConfig {
@@ -37,6 +40,7 @@ impl GuardConfig {
             partitions,
             stale_after_millis: 10_000,
             cold_start: ColdStart::Allow,
+            entry_capacity: 4_000_000,
         }
     }
 }

@@ -111,6 +111,11 @@ impl<V: Clone> Pending<V> {
         self.changes.is_empty()
     }
 
+    /// How many changes wait.
+    pub(crate) fn len(&self) -> usize {
+        self.changes.len()
+    }
+
     /// The changes, which are to be published next.
     pub(crate) fn take(&mut self) -> Vec<(EntryHash, Option<V>)> {
         self.changes.drain().collect()

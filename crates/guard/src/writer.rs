@@ -17,7 +17,7 @@ use crate::findings::{OpenFinding, OpenFindings, replaced, scope_of};
 use crate::freshness::{Heartbeats, Now};
 use crate::guard::{Replica, Snapshot};
 use crate::hash::EntryHash;
-use crate::metrics::ENFORCEMENT_LAG_SECONDS;
+use crate::metrics::{ENFORCEMENT_LAG_SECONDS, ENTRIES_LEFT_OUT};
 use crate::shards::Pending;
 use crate::standings::Standings;
 
@@ -103,6 +103,10 @@ impl GuardWriter {
             return Ok(());
         };
         let entry = Arc::new(Entry::parse(key, value)?);
+        if entry.verdict == Verdict::Ok && self.is_full() && !self.knows(hash) {
+            metrics::counter!(ENTRIES_LEFT_OUT).increment(1);
+            return Ok(());
+        }
         // What was followed from the log's beginning says nothing about the lag.
         if self.caught_up && self.unconfirmed.is_none() {
             let before = self.entries.get(&self.replica.entries, hash);
@@ -116,6 +120,17 @@ impl GuardWriter {
         self.entries.set(hash, Some(entry));
         self.note_session(key);
         Ok(())
+    }
+
+    /// Names come from outside, and each makes an entry. What an entry with verdict ok adds is the
+    /// sum so far; a call of a scope without one is judged as its first.
+    fn is_full(&self) -> bool {
+        let kept = self.replica.entries.len() + self.entries.len();
+        kept >= self.replica.config.entry_capacity
+    }
+
+    fn knows(&self, hash: EntryHash) -> bool {
+        self.entries.get(&self.replica.entries, hash).is_some()
     }
 
     fn remove_entry(&mut self, hash: EntryHash, key: &str) {

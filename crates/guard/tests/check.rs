@@ -282,3 +282,49 @@ fn what_a_log_that_is_read_again_no_longer_says_is_forgotten_at_its_end() {
     assert_eq!((guard.entry_count(), guard.budget_count()), (1, 1));
     assert_eq!(guard.check(&call("0"), now()).verdict(), Verdict::Warn);
 }
+
+#[test]
+fn a_full_replica_leaves_out_scopes_that_may_go_on_and_never_one_that_may_not() {
+    const NAMES: usize = 100_000;
+    let (mut writer, guard) = Guard::new(GuardConfig {
+        entry_capacity: 1_000,
+        ..GuardConfig::new(1)
+    });
+    budget(&mut writer, "daily", json!({}));
+    let known = entry("1.00", "ok");
+    let of = |number: usize| format!("daily|acme/customer=x-{number}");
+    let text = String::from_utf8(known.clone()).unwrap();
+    for number in 0..NAMES {
+        let invented = text.replace("customer=c-42", &format!("customer=x-{number}"));
+        writer
+            .apply(&of(number), Some(invented.as_bytes()), now().wall, now())
+            .unwrap();
+        if number % 500 == 0 {
+            writer.publish(now().wall);
+        }
+    }
+    writer.publish(now().wall);
+    assert_eq!(guard.entry_count(), 1_000);
+    writer.apply(KEY, Some(&known), now().wall, now()).unwrap();
+    writer
+        .apply(KEY, Some(&entry("5.00", "block")), now().wall, now())
+        .unwrap();
+    writer.publish(now().wall);
+    assert_eq!(answer(&guard, &call("0"), now())["decision"], "block");
+    // What is known stays known when it may go on again.
+    writer.apply(KEY, Some(&known), now().wall, now()).unwrap();
+    writer.publish(now().wall);
+    let answer = answer(&guard, &call("0"), now());
+    assert_eq!(answer["decision"], "allow");
+    assert_eq!(answer["budgets"][0]["spent_usd"], "1.00");
+    // An end makes room.
+    writer.apply(&of(0), None, now().wall, now()).unwrap();
+    writer.apply(&of(1), None, now().wall, now()).unwrap();
+    writer.publish(now().wall);
+    let again = text.replace("customer=c-42", "customer=x-99999");
+    writer
+        .apply(&of(99_999), Some(again.as_bytes()), now().wall, now())
+        .unwrap();
+    writer.publish(now().wall);
+    assert_eq!(guard.entry_count(), 1_000);
+}

@@ -94,6 +94,8 @@ pub struct SidecarConfig {
     pub stale_after: Duration,
     /// What happens to checks before the replica has caught up.
     pub cold_start: ColdStart,
+    /// Entries of the replica at most; see [`GuardConfig`](spendfuse_guard::GuardConfig).
+    pub entry_capacity: usize,
     /// HTTP status of a call that `/v1/authz` refuses, where the gateway does not say another.
     pub refusal_status: RefusalStatus,
     /// Questions with unknown fields or without a workspace, and events with unknown fields, are
@@ -128,6 +130,7 @@ impl SidecarConfig {
             dedupe_horizon_millis: 24 * 60 * 60 * 1000,
             stale_after: Duration::from_secs(10),
             cold_start: ColdStart::Allow,
+            entry_capacity: 4_000_000,
             refusal_status: RefusalStatus::default(),
             strict: false,
             ack_timeout: Duration::from_secs(2),

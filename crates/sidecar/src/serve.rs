@@ -113,6 +113,7 @@ pub async fn run(
         partitions: config.partitions,
         stale_after_millis: u64::try_from(config.stale_after.as_millis()).unwrap_or(u64::MAX),
         cold_start: config.cold_start,
+        entry_capacity: config.entry_capacity,
     };
     let (writer, guard) = Guard::new(guard_config);
     let prices = Prices::new(policy);

@@ -213,6 +213,11 @@ pub const SETTINGS: &[Setting] = &[
         "state older than this follows each budget's on_stale",
     ),
     setting(
+        "sidecar.entry_capacity",
+        "4000000",
+        "entries of the replica at most; beyond, new scopes whose verdict is ok are left out",
+    ),
+    setting(
         "sidecar.cold_start",
         "allow",
         "allow or block, until the state is known",

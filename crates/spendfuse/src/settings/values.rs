@@ -291,6 +291,7 @@ impl Settings {
             source: self.text("sidecar.source").to_owned(),
             dedupe_horizon_millis: self.dedupe_horizon_millis()?,
             stale_after: self.duration("sidecar.stale_after")?,
+            entry_capacity: self.number("sidecar.entry_capacity")?,
             cold_start,
             refusal_status,
             strict: self.flag("sidecar.strict")?,
