@@ -159,9 +159,19 @@ impl KafkaConfig {
             .set("reconnect.backoff.max.ms", "2000")
             // Closed idle connections are not worth a line.
             .set("log.connection.close", "false");
+        // OpenSSL is built in, and looks for certificates where nobody keeps them.
+        self.set_unless_given(&mut client, "ssl.ca.location", "probe");
         for (name, value) in &self.properties {
             client.set(name, value);
         }
+        Ok(client)
+    }
+
+    /// Settings of a client that is made for one question: it says why it is hung up on, which often is
+    /// the wrong `security.protocol`.
+    pub(crate) fn questioner(&self) -> Result<ClientConfig, BusError> {
+        let mut client = self.plain_client()?;
+        client.set("log.connection.close", "true");
         Ok(client)
     }
 

@@ -20,6 +20,7 @@ const QUIET: Duration = Duration::from_secs(10);
 #[derive(Default)]
 pub(crate) struct LoggingContext {
     kinds: Mutex<HashMap<String, Kind>>,
+    refusal: Mutex<Option<String>>,
 }
 
 struct Kind {
@@ -49,8 +50,72 @@ impl LoggingContext {
     }
 }
 
+/// A client that remembers why it was not let in.
+pub(crate) trait Refused: ClientContext {
+    /// Whether somebody polls the client's events all the time.
+    const IS_POLLED: bool;
+
+    /// Where that is remembered.
+    fn logging(&self) -> &LoggingContext;
+}
+
+impl Refused for LoggingContext {
+    const IS_POLLED: bool = false;
+
+    fn logging(&self) -> &LoggingContext {
+        self
+    }
+}
+
+impl LoggingContext {
+    /// What the client said last about a certificate or login that was refused, or a protocol that
+    /// is not the broker's.
+    pub(crate) fn refusal(&self) -> Option<String> {
+        let refusal = self.refusal.lock().unwrap_or_else(PoisonError::into_inner);
+        refusal.clone()
+    }
+
+    /// The client was let in.
+    pub(crate) fn forget_refusal(&self) {
+        *self.refusal.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+
+    fn remember(&self, error: &KafkaError, reason: &str) {
+        use RDKafkaErrorCode as Code;
+        let is_refusal = match error.rdkafka_error_code() {
+            Some(Code::SSL | Code::Authentication | Code::SaslAuthenticationFailed) => true,
+            Some(Code::BrokerTransportFailure) => reason.contains("security.protocol"),
+            _ => false,
+        };
+        if is_refusal {
+            self.keep_refusal(reason.to_owned());
+        }
+    }
+
+    /// What librdkafka (2.12) takes for no error: that a broker hangs up on the first request, and that
+    /// it does not like our certificate.
+    fn remember_failure(&self, message: &str) {
+        let (_thread, said) = message.split_once("]: ").unwrap_or(("", message));
+        if said.contains("SSL alert") {
+            self.keep_refusal(said.to_owned());
+        } else if said.contains("Disconnected") && said.contains("APIVERSION_QUERY") {
+            let reason = "it hangs up on the first request: it is just starting, or this port wants \
+                          TLS (security.protocol)";
+            self.keep_refusal(reason.to_owned());
+        }
+    }
+
+    fn keep_refusal(&self, reason: String) {
+        let mut refusal = self.refusal.lock().unwrap_or_else(PoisonError::into_inner);
+        *refusal = Some(reason);
+    }
+}
+
 impl ClientContext for LoggingContext {
     fn log(&self, level: RDKafkaLogLevel, kind: &str, message: &str) {
+        if kind == "FAIL" {
+            self.remember_failure(message);
+        }
         // One set of properties goes to all clients; that a consumer does not need `acks` is
         // no news.
         let is_news = kind != "CONFWARN";
@@ -75,6 +140,7 @@ impl ClientContext for LoggingContext {
         if error.rdkafka_error_code() == Some(RDKafkaErrorCode::PartitionEOF) {
             return;
         }
+        self.remember(&error, reason);
         let code = format!("{error}");
         if let Some(left_out) = self.admit(&code) {
             tracing::warn!(target: "librdkafka", error = code, left_out, "{reason}");

@@ -29,6 +29,14 @@ pub enum BusError {
         #[source]
         error: KafkaError,
     },
+    /// Brokers answer, but do not let the client in: a certificate, a login or the protocol.
+    #[error("Kafka at {brokers} does not let this client in: {reason}; check [kafka.properties]")]
+    NotLetIn {
+        /// Bootstrap servers.
+        brokers: String,
+        /// What the client said.
+        reason: String,
+    },
     /// A topic does not exist.
     #[error("topic `{topic}` does not exist; create it with `spendfuse topics create`")]
     TopicMissing {
@@ -216,6 +224,7 @@ impl BusError {
     pub fn can_retry(&self) -> bool {
         match self {
             Self::Unreachable { .. }
+            | Self::NotLetIn { .. }
             | Self::Send { .. }
             | Self::QueueFull { .. }
             | Self::Transaction { .. }

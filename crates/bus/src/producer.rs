@@ -13,7 +13,7 @@ use rdkafka::message::{DeliveryResult, Message};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer, ProducerContext};
 
 use crate::config::KafkaConfig;
-use crate::context::{LoggingContext, delivery_error};
+use crate::context::{LoggingContext, Refused, delivery_error};
 use crate::error::BusError;
 use crate::metrics::PRODUCER_FAILURES;
 use crate::native::request;
@@ -204,6 +204,14 @@ impl ClientContext for AckContext {
 
     fn error(&self, error: KafkaError, reason: &str) {
         self.0.error(error, reason);
+    }
+}
+
+impl Refused for AckContext {
+    const IS_POLLED: bool = true;
+
+    fn logging(&self) -> &LoggingContext {
+        &self.0
     }
 }
 

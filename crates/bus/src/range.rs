@@ -38,7 +38,9 @@ pub fn topic_ranges(
     since_millis: Option<i64>,
     patience: Duration,
 ) -> Result<Vec<PartitionRange>, BusError> {
-    let reader = Poller::new(&kafka.reader(Isolation::ReadCommitted)?)?;
+    let mut client = kafka.reader(Isolation::ReadCommitted)?;
+    client.set("log.connection.close", "true");
+    let reader = Poller::new(&client)?;
     let ranges = ranges_of(&reader, kafka, topic, since_millis, patience);
     reader.drop_later();
     ranges

@@ -47,6 +47,8 @@ pub struct KafkaOptions {
     pub purpose: Purpose,
     /// Lines of `server.properties` that are added, or replace ours.
     pub properties: Vec<(String, String)>,
+    /// With one node: further listeners, by protocol (`SSL`, `SASL_SSL`) and port.
+    pub more_listeners: Vec<(&'static str, u16)>,
     /// Ports of proxies, one a node: clients that come by [`Kafka::detour_brokers`] are told these
     /// and stay behind the proxies, which forward to [`Kafka::detour_port`]. Empty = none.
     pub detours: Vec<u16>,
@@ -67,6 +69,7 @@ impl Default for KafkaOptions {
             port: None,
             purpose: Purpose::default(),
             properties: Vec::new(),
+            more_listeners: Vec::new(),
             detours: Vec::new(),
             controller_apart: false,
             // Two seconds on an idle machine; tests run where compilers do.
@@ -384,7 +387,8 @@ fn prepare_node(
     let configuration = node_folder.join("server.properties");
     let logging = node_folder.join("log4j2.properties");
     fs::create_dir_all(&data).map_err(while_doing(format!("creating {}", data.display())))?;
-    let text = server_properties(address, all, &data, &options.properties);
+    let (more, overrides) = (&options.more_listeners, &options.properties);
+    let text = server_properties(address, all, &data, more, overrides);
     fs::write(&configuration, text)
         .map_err(while_doing(format!("writing {}", configuration.display())))?;
     fs::write(&logging, LOGGING).map_err(while_doing(format!("writing {}", logging.display())))?;

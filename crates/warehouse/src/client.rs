@@ -1,5 +1,7 @@
 //! The connection to ClickHouse: statements, queries and inserts of Native blocks.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use clickhouse::{Client, Compression};
 use hyper_util::client::legacy::Client as HttpClient;
@@ -10,6 +12,7 @@ use tokio::time::timeout;
 use crate::broken;
 use crate::config::WarehouseConfig;
 use crate::error::{WarehouseError, without_secrets};
+use crate::tls::https;
 
 /// A ClickHouse server and database. Cheap to clone; connections are shared.
 #[derive(Clone)]
@@ -51,10 +54,15 @@ impl Warehouse {
                 name: config.database,
             });
         }
+        let http = HttpClient::builder(TokioExecutor::new())
+            // Below ClickHouse's own 3 s, so that no request meets a connection that is just closing.
+            .pool_idle_timeout(Duration::from_secs(2))
+            .clone();
         let client = if is_https {
-            Client::default()
+            let connector = https(connector(false), config.ca_file.as_deref())?;
+            Client::with_http_client(http.build(connector))
         } else {
-            plain_client()
+            Client::with_http_client(http.build(connector(true)))
         };
         let mut client = client
             .with_url(&config.url)
@@ -234,18 +242,15 @@ impl Warehouse {
     }
 }
 
-/// A client that sends small packets at once: with the crate's own (0.15.3) an insert of a
-/// thousand rows waits 40 ms for the other side's delayed acknowledgement.
-fn plain_client() -> Client {
+/// Sends small packets at once: with the crate's own (0.15.3) an insert of a thousand rows waits 40 ms
+/// for the other side's delayed acknowledgement.
+fn connector(is_plain: bool) -> HttpConnector {
     let mut connector = HttpConnector::new();
+    connector.enforce_http(is_plain);
     connector.set_nodelay(true);
-    connector.set_keepalive(Some(std::time::Duration::from_secs(60)));
-    connector.set_connect_timeout(Some(std::time::Duration::from_secs(5)));
-    // Below ClickHouse's own 3 s, so that no request meets a connection that is just closing.
-    let http = HttpClient::builder(TokioExecutor::new())
-        .pool_idle_timeout(std::time::Duration::from_secs(2))
-        .build(connector);
-    Client::with_http_client(http)
+    connector.set_keepalive(Some(Duration::from_secs(60)));
+    connector.set_connect_timeout(Some(Duration::from_secs(5)));
+    connector
 }
 
 /// The crate takes `?` for a placeholder.

@@ -1,6 +1,7 @@
 //! Where ClickHouse is and how it is used.
 
 use std::fmt;
+use std::path::PathBuf;
 use std::time::Duration;
 
 /// Settings of section `clickhouse`.
@@ -8,6 +9,8 @@ use std::time::Duration;
 pub struct WarehouseConfig {
     /// Address of the HTTP interface, `http://host:8123` or `https://host:8443`.
     pub url: String,
+    /// A CA whose certificates are believed besides those of the system's store; PEM.
+    pub ca_file: Option<PathBuf>,
     /// User name; empty = `default`.
     pub user: String,
     /// Password; empty = none. Never printed.
@@ -29,6 +32,7 @@ impl Default for WarehouseConfig {
     fn default() -> Self {
         Self {
             url: "http://127.0.0.1:8123".to_owned(),
+            ca_file: None,
             user: String::new(),
             password: String::new(),
             database: "spendfuse".to_owned(),

@@ -1,5 +1,7 @@
 //! What can go wrong with ClickHouse, and whether trying again can help.
 
+use std::path::PathBuf;
+
 /// An error of the warehouse. None of them holds a password.
 #[derive(Debug, thiserror::Error)]
 pub enum WarehouseError {
@@ -14,6 +16,14 @@ pub enum WarehouseError {
     BadDatabase {
         /// The name.
         name: String,
+    },
+    /// The CA's file cannot be used.
+    #[error("clickhouse.ca_file {}: {reason}; name a file with certificates in PEM", path.display())]
+    BadCa {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        reason: String,
     },
     /// No answer.
     #[error("ClickHouse at {url} does not answer while {doing}: {detail}")]
@@ -112,7 +122,7 @@ impl WarehouseError {
             Error::Network(_) | Error::TimedOut => Self::Unreachable {
                 url: without_secrets(url),
                 doing,
-                detail: with_causes(error),
+                detail: with_hint(with_causes(error)),
             },
             other => Self::UnexpectedAnswer {
                 doing,
@@ -136,6 +146,13 @@ fn shortened(detail: &str) -> String {
     match line.char_indices().nth(LONGEST) {
         Some((end, _)) => format!("{}…", &line[..end]),
         None => line,
+    }
+}
+
+fn with_hint(detail: String) -> String {
+    match detail.contains("UnknownIssuer") {
+        true => format!("{detail}; a CA of your own is named by clickhouse.ca_file"),
+        false => detail,
     }
 }
 

@@ -14,6 +14,7 @@ pub mod metrics;
 pub mod migrations;
 pub mod query;
 pub mod record;
+mod tls;
 
 pub use block::{
     BudgetWindowBlock, BudgetWindowKind, BudgetWindowRow, FindingBlock, FindingRow, SpendBlock,

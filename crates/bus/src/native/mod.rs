@@ -215,7 +215,7 @@ impl Poller {
                 sys::RD_KAFKA_EVENT_REBALANCE => Some(rebalance(&event)),
                 sys::RD_KAFKA_EVENT_ERROR => self.failure(&event),
                 sys::RD_KAFKA_EVENT_LOG => {
-                    self.log(&event);
+                    log(&**self.consumer.context(), &event);
                     None
                 }
                 _ => None,
@@ -257,26 +257,6 @@ impl Poller {
             at: at.map(|(at, _)| at),
             reason,
         }))
-    }
-
-    fn log(&self, event: &Event) {
-        let mut kind = ptr::null();
-        let mut message = ptr::null();
-        let mut level = 0;
-        // SAFETY: `event` is an alive log event; its strings live as long as it does.
-        unsafe {
-            if sys::rd_kafka_event_log(event.ptr(), &mut kind, &mut message, &mut level) == 0 {
-                let level = match level {
-                    0..=3 => RDKafkaLogLevel::Error,
-                    4 => RDKafkaLogLevel::Warning,
-                    5 | 6 => RDKafkaLogLevel::Info,
-                    _ => RDKafkaLogLevel::Debug,
-                };
-                self.consumer
-                    .context()
-                    .log(level, text(kind).trim(), text(message).trim());
-            }
-        }
     }
 }
 
@@ -363,6 +343,46 @@ pub(crate) fn flush<C: rdkafka::producer::ProducerContext>(
     // SAFETY: the client is alive.
     let result = unsafe { sys::rd_kafka_flush(producer.client().native_ptr(), millis) };
     result == RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR
+}
+
+fn log(context: &impl ClientContext, event: &Event) {
+    let mut kind = ptr::null();
+    let mut message = ptr::null();
+    let mut level = 0;
+    // SAFETY: `event` is an alive log event; its strings live as long as it does.
+    unsafe {
+        if sys::rd_kafka_event_log(event.ptr(), &mut kind, &mut message, &mut level) == 0 {
+            let level = match level {
+                0..=3 => RDKafkaLogLevel::Error,
+                4 => RDKafkaLogLevel::Warning,
+                5 | 6 => RDKafkaLogLevel::Info,
+                _ => RDKafkaLogLevel::Debug,
+            };
+            context.log(level, text(kind).trim(), text(message).trim());
+        }
+    }
+}
+
+/// Hands what a client has said about its brokers so far to its context. Only for clients whose
+/// events nobody polls yet.
+pub(crate) fn hear_errors<C: ClientContext>(client: &rdkafka::client::Client<C>) {
+    // SAFETY: the client is alive; the queue is a counted reference that is given back, and so is
+    // every event, whose strings live as long as it does.
+    unsafe {
+        let queue = sys::rd_kafka_queue_get_main(client.native_ptr());
+        while let Some(event) = NonNull::new(sys::rd_kafka_queue_poll(queue, 0)).map(Event) {
+            match sys::rd_kafka_event_type(event.ptr()) {
+                sys::RD_KAFKA_EVENT_ERROR => {
+                    let code = RDKafkaErrorCode::from(sys::rd_kafka_event_error(event.ptr()));
+                    let reason = text(sys::rd_kafka_event_error_string(event.ptr()));
+                    client.context().error(KafkaError::Global(code), &reason);
+                }
+                sys::RD_KAFKA_EVENT_LOG => log(&**client.context(), &event),
+                _ => {}
+            }
+        }
+        sys::rd_kafka_queue_destroy(queue);
+    }
 }
 
 pub(crate) fn request(doing: &str) -> impl FnOnce(KafkaError) -> BusError + use<> {

@@ -159,7 +159,7 @@ impl Restarts {
 /// One word for the metric.
 fn reason(error: &BusError) -> &'static str {
     match error {
-        BusError::Unreachable { .. } => "unreachable",
+        BusError::Unreachable { .. } | BusError::NotLetIn { .. } => "unreachable",
         BusError::Transaction { error, .. } => match error.rdkafka_error_code() {
             Some(
                 RDKafkaErrorCode::Fenced

@@ -15,8 +15,9 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 
 use super::{Settings, TopicSpec};
 use crate::config::KafkaConfig;
-use crate::context::LoggingContext;
+use crate::context::{LoggingContext, Refused};
 use crate::error::BusError;
+use crate::native::hear_errors;
 
 /// Number of partitions by topic.
 pub(crate) type Partitions = BTreeMap<String, u32>;
@@ -33,7 +34,7 @@ pub(super) struct Admin {
 
 impl Admin {
     pub(super) fn connect(kafka: &KafkaConfig, patience: Duration) -> Result<Self, BusError> {
-        let config = kafka.plain_client()?;
+        let config = kafka.questioner()?;
         let client = AdminClient::from_config_and_context(&config, LoggingContext::default())
             .map_err(BusError::Client)?;
         Ok(Self {
@@ -113,7 +114,7 @@ impl Admin {
             .client
             .inner()
             .fetch_metadata(Some(topic), self.patience)
-            .map_err(|error| unreachable(&self.brokers, error))?;
+            .map_err(|error| unreachable(self.client.inner(), &self.brokers, error))?;
         Ok(metadata.topics().iter().all(|found| {
             found.error().is_none()
                 && !found.partitions().is_empty()
@@ -173,14 +174,15 @@ impl Admin {
 }
 
 /// The partitions of every topic the client may see.
-pub(crate) fn partition_counts<C: rdkafka::ClientContext>(
+pub(crate) fn partition_counts<C: Refused>(
     client: &Client<C>,
     brokers: &str,
     patience: Duration,
 ) -> Result<Partitions, BusError> {
     let metadata = client
         .fetch_metadata(None, patience)
-        .map_err(|error| unreachable(brokers, error))?;
+        .map_err(|error| unreachable(client, brokers, error))?;
+    client.context().logging().forget_refusal();
     Ok(metadata
         .topics()
         .iter()
@@ -192,10 +194,15 @@ pub(crate) fn partition_counts<C: rdkafka::ClientContext>(
         .collect())
 }
 
-fn unreachable(brokers: &str, error: KafkaError) -> BusError {
-    BusError::Unreachable {
-        brokers: brokers.to_owned(),
-        error,
+/// Why no broker answered, as far as the client knows.
+fn unreachable<C: Refused>(client: &Client<C>, brokers: &str, error: KafkaError) -> BusError {
+    if !C::IS_POLLED {
+        hear_errors(client);
+    }
+    let brokers = brokers.to_owned();
+    match client.context().logging().refusal() {
+        Some(reason) => BusError::NotLetIn { brokers, reason },
+        None => BusError::Unreachable { brokers, error },
     }
 }
 

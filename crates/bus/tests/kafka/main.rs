@@ -10,6 +10,7 @@ mod fencing;
 mod lost_input;
 mod rejects;
 mod restoring;
+mod secured;
 mod stage;
 mod summer;
 mod unreadable;

@@ -58,6 +58,7 @@ pub(super) fn server_properties(
     node: &NodeAddress,
     all: &[NodeAddress],
     data: &Path,
+    more_listeners: &[(&str, u16)],
     overrides: &[(String, String)],
 ) -> String {
     let voters: Vec<String> = all
@@ -127,6 +128,14 @@ pub(super) fn server_properties(
         let plain = ["PLAINTEXT", "CONTROLLER", "DETOUR"].map(|name| format!("{name}:PLAINTEXT"));
         lines.insert("listener.security.protocol.map", plain.join(","));
     }
+    for (protocol, port) in more_listeners {
+        let listeners = lines.entry("listeners").or_default();
+        listeners.push_str(&format!(",{protocol}://127.0.0.1:{port}"));
+        let map = lines
+            .entry("listener.security.protocol.map")
+            .or_insert_with(|| "CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT".to_owned());
+        map.push_str(&format!(",{protocol}:{protocol}"));
+    }
     for (name, value) in overrides {
         lines.insert(name, value.clone());
     }
@@ -150,7 +159,7 @@ mod tests {
             detour: None,
         };
         let overrides = [("num.io.threads".to_owned(), "8".to_owned())];
-        let text = server_properties(&node, &[node], Path::new("/data"), &overrides);
+        let text = server_properties(&node, &[node], Path::new("/data"), &[], &overrides);
         assert!(text.contains("num.io.threads=8\n"), "{text}");
         assert_eq!(text.matches("num.io.threads").count(), 1, "{text}");
     }

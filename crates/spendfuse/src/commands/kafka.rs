@@ -27,6 +27,7 @@ pub fn failure(settings: &Settings, error: &BusError) -> Failure {
                  client says)"
             ))
         }
+        BusError::NotLetIn { .. } => Failure::kafka_unreachable(error),
         other => Failure::work(other),
     }
 }

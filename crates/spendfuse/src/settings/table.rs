@@ -73,6 +73,11 @@ pub const SETTINGS: &[Setting] = &[
         "http://127.0.0.1:8123",
         "ClickHouse's HTTP interface",
     ),
+    setting(
+        "clickhouse.ca_file",
+        "",
+        "PEM file of a CA of your own, believed besides those of the system",
+    ),
     setting("clickhouse.database", "spendfuse", "database of all tables"),
     setting("clickhouse.user", "default", "ClickHouse user"),
     setting("clickhouse.password", "", "ClickHouse password"),

@@ -246,6 +246,7 @@ impl Settings {
             url,
             user: or_of_address("clickhouse.user", user),
             password: or_of_address("clickhouse.password", password),
+            ca_file: self.given("clickhouse.ca_file").map(Into::into),
             database: self.text("clickhouse.database").to_owned(),
             replicated: self.flag("clickhouse.replicated")?,
             spend_retention_months: self.number("clickhouse.retention_months")?,
