@@ -30,6 +30,13 @@ pub const SIDECAR: Target = Target {
         "\ncontent-type: application/json\n",
         "x-spendfuse-customer: c",
         "content-type: application/cloudevents-batch+json\n",
+        "content-type: text/plain\n",
+        "content-encoding: gzip\n",
+        "content-length: 8000000\n",
+        "ce-specversion: 1.0\nce-id: x%20y\n",
+        "host: localhost\n",
+        "origin: null\n",
+        "\u{1f}",
         "\"customer\":\"c-42\"",
         "\"estimate\":{\"model\":\"gpt-4o\",\"input_tokens\":5}",
         "\"estimated_cost_usd\":\"1\"",
@@ -96,7 +103,7 @@ fn run(input: &[u8]) {
     };
     SERVER.with(|server| {
         server.runtime.block_on(async {
-            let router = router(Arc::clone(&server.sidecar), false);
+            let router = router(Arc::clone(&server.sidecar), true);
             let response = router.oneshot(request).await.expect("a router answers");
             let (parts, body) = response.into_parts();
             assert_ne!(parts.status, StatusCode::INTERNAL_SERVER_ERROR);

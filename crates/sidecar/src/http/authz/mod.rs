@@ -6,13 +6,14 @@ mod status;
 mod words;
 
 use axum::body::Bytes;
-use axum::extract::{OriginalUri, Query, State};
+use axum::extract::{OriginalUri, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use spendfuse_domain::Verdict;
 use spendfuse_guard::CheckResponse;
 
 use super::check::answer;
+use super::query::AskedQuery;
 use super::request::{Author, Question};
 use super::{ApiError, Shared};
 use refusal::Refusal;
@@ -28,7 +29,7 @@ const OWN_PATH: &str = "/v1/authz";
 pub(super) async fn authorize(
     State(sidecar): Shared,
     OriginalUri(uri): OriginalUri,
-    Query(query): Query<Vec<(String, String)>>,
+    AskedQuery(query): AskedQuery<Vec<(String, String)>>,
     headers: HeaderMap,
     body: Bytes,
 ) -> Response {
