@@ -61,13 +61,12 @@ impl Publisher<'_, '_> {
         Ok(())
     }
 
-    /// The partition's heartbeat, where one is due, and what its inputs give people to know.
+    /// The partition's heartbeat, where one is due.
     pub fn heartbeat(
         &mut self,
         watermark: &mut Watermark,
         budget_version: u64,
     ) -> Result<(), LogicError> {
-        self.alerts(&watermark.take_alerts())?;
         if let Some((key, heartbeat)) = watermark.take(self.seq, budget_version) {
             self.send(&self.topics.blocklist, &key, Some(&json(&heartbeat)))?;
         }

@@ -175,6 +175,9 @@ impl PartitionLogic for LedgerPartition {
 
     fn tick(&mut self, now_millis: i64, inputs: &[InputProgress]) {
         self.watermark.tick(now_millis, inputs);
+        for alert in self.watermark.take_alerts() {
+            self.ledger.tell(alert);
+        }
         self.ledger.advance(self.watermark.complete_to());
     }
 

@@ -248,6 +248,9 @@ impl PartitionLogic for MeterPartition {
 
     fn tick(&mut self, now_millis: i64, inputs: &[InputProgress]) {
         self.watermark.tick(now_millis, inputs);
+        for alert in self.watermark.take_alerts() {
+            self.meter.tell(alert);
+        }
         self.meter.advance(self.watermark.complete_to());
     }
 
