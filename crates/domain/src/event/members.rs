@@ -33,7 +33,8 @@ macro_rules! known_members {
             /// Every member, in the order of the table.
             pub(super) const ALL: &'static [Self] = &[$(Self::$member,)*];
 
-            #[inline]
+            // Always: then the name's match and that of the member become one.
+            #[inline(always)]
             pub(super) fn named(name: &str) -> Option<Self> {
                 match name {
                     $($name => Some(Self::$member),)*

@@ -28,10 +28,6 @@ pub(super) fn shortened(text: &str) -> Option<String> {
 /// Whether `text` is what [`shortened`] makes: a prefix that ends with a whole character, `~` and 16
 /// hex digits.
 fn was_shortened(text: &str) -> bool {
-    // A character has at most four bytes.
-    if text.len() + 3 < MAX_TEXT_BYTES {
-        return false;
-    }
     let suffix = &text.as_bytes()[text.len() - HASH_SUFFIX_BYTES..];
     let is_digit = |byte: &u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
     suffix[0] == b'~' && suffix[1..].iter().all(is_digit)
@@ -106,6 +102,15 @@ impl Mender {
     /// digits, so that different texts stay different and equal ones equal.
     #[inline]
     pub fn shorten<'a>(&mut self, text: Cow<'a, str>) -> Cow<'a, str> {
+        // A prefix that ends with a whole character may be three bytes shorter than it might be.
+        if text.len() + 3 < MAX_TEXT_BYTES {
+            return text;
+        }
+        self.shorten_long(text)
+    }
+
+    #[cold]
+    fn shorten_long<'a>(&mut self, text: Cow<'a, str>) -> Cow<'a, str> {
         let short = shortened(&text);
         // Where the sidecar cut it before it stored the event, that is to be seen in its row too.
         if short.is_some() || was_shortened(&text) {

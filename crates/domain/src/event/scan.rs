@@ -295,7 +295,8 @@ impl<'de> Deserializer<'de> for &mut Scanner<'de> {
 
     /// A text or number, or the text of a value as it stands there: `serde_json`'s `RawValue` asks for it as a newtype
     /// of a name of its own, and takes a map from that name to the text.
-    #[inline]
+    // Always: the names are constants where it is called.
+    #[inline(always)]
     fn deserialize_newtype_struct<V: Visitor<'de>>(
         self,
         name: &'static str,
