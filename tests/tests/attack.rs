@@ -19,7 +19,7 @@ fn honest_callers_are_answered_while_a_hostile_one_does_what_it_can() {
         half_bytes: 4_000_000,
         requests: 1_000,
         requests_per_second: 500,
-        names: 2_000,
+        names: 10_000,
         phase: Duration::from_secs(2),
     };
     let lab = Lab::new("attack");
@@ -39,7 +39,7 @@ fn honest_callers_are_answered_while_a_hostile_one_does_what_it_can() {
     println!("{report}");
     for phase in &report.phases {
         assert_eq!(phase.failures, 0, "{report}");
-        assert!(phase.answered > 10, "{report}");
+        assert!(phase.answered > 0, "{report}");
         assert!(phase.p99 < MOST_P99, "{report}");
         assert!(phase.admin < MOST_P99, "{report}");
     }

@@ -175,7 +175,7 @@ async fn gunzip(compressed: Vec<u8>, reserved: &mut Reserved) -> Result<Bytes, R
         let most = SUSPECT_BYTES.max(MOST_EXPANSION * compressed.len());
         let mut decoder = MultiGzDecoder::new(compressed.as_slice());
         own.length = 0;
-        let mut whole = Vec::new();
+        let mut whole = Vec::with_capacity(most.min(own.at_most));
         let mut piece = [0; 16 * 1024];
         loop {
             match decoder.read(&mut piece) {
