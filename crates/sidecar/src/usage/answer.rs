@@ -66,8 +66,8 @@ pub(super) struct Accepted {
     pub(super) cost_usd: Option<String>,
     pub(super) priced: Option<&'static str>,
     pub(super) flags: Vec<&'static str>,
-    /// Budgets that it counts against.
-    pub(super) budgets: Vec<String>,
+    /// Budgets that it counts against; null while they are not known here.
+    pub(super) budgets: Option<Vec<String>>,
 }
 
 /// An event that is kept, and that this sending of it does not count.

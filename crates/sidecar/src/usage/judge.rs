@@ -8,7 +8,7 @@ use spendfuse_domain::event::{
     EnvelopeDefaults, Event, RejectReason, Rejection, complete, decode, redact,
 };
 use spendfuse_domain::row::PriceBasis;
-use spendfuse_guard::{CheckRequest, Warning};
+use spendfuse_guard::{CheckRequest, State, Warning};
 
 use super::answer::{Accepted, NotCounted, Outcome, unknown_members};
 use super::recent::{Before, compared};
@@ -178,8 +178,13 @@ fn accept(sidecar: &Sidecar, event: &Event<'_>) -> Result<Accepted, Rejection> {
         ..CheckRequest::default()
     };
     let decision = sidecar.guard.check(&request, sidecar.clock.now());
-    let mut budgets: Vec<_> = decision.budgets().map(|(id, _)| id.to_string()).collect();
-    budgets.sort();
+    // A guard that has not caught up knows none, or not all.
+    let is_known = decision.state().state != State::Cold;
+    let budgets = is_known.then(|| {
+        let mut budgets: Vec<_> = decision.budgets().map(|(id, _)| id.to_string()).collect();
+        budgets.sort();
+        budgets
+    });
     Ok(Accepted {
         source: event.source.to_string(),
         cost_usd: priced.map(|priced| priced.parts.total().to_string()),
