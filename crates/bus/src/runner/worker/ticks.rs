@@ -1,0 +1,84 @@
+//! Time passes: what the logs hold is asked, the partitions are told, the broker's clock is read.
+
+use std::time::{Duration, Instant};
+
+use super::Worker;
+use crate::error::BusError;
+use crate::range::last_timestamp;
+use crate::runner::logic::{InputProgress, InputState, PartitionLogic, StageLogic};
+use crate::runner::progress::Progress;
+
+/// How long a tick may wait for the record that tells the broker's time.
+const CLOCK_PATIENCE: Duration = Duration::from_secs(1);
+/// Ticks come no faster, however much is due: each asks the broker for the logs' ends.
+const BETWEEN_TICKS: Duration = Duration::from_millis(100);
+
+impl<L: StageLogic> Worker<'_, L> {
+    /// Ticks get a batch of their own, so that a failure during a tick cannot be a record's.
+    pub(super) fn tick(&mut self) -> Result<(), BusError> {
+        self.commit_open_batch()?;
+        self.next_tick = Instant::now() + self.config.tick_every;
+        if self.slots.is_empty() {
+            let nothing = Progress::default();
+            self.standing
+                .look(self.config, self.poller, &self.slots, &nothing);
+            return Ok(());
+        }
+        self.call_between_batches();
+        let is_known = self.clock.known_millis().is_some();
+        let now_millis = self.clock.millis();
+        let ends = self.log_ends.progress(self.config, &self.slots);
+        self.standing
+            .look(self.config, self.poller, &self.slots, &ends);
+        for (slot, mut inputs) in self.slots.iter_mut().zip(ends.inputs) {
+            // As long as only this machine's clock is known, no time passes: nothing is complete.
+            let complete = |input: &&mut InputProgress| input.state == InputState::Complete;
+            for input in inputs
+                .iter_mut()
+                .filter(|input| !is_known && complete(input))
+            {
+                input.state = InputState::Behind;
+            }
+            slot.logic.begin(slot.seq + 1, now_millis);
+            slot.begun = true;
+            slot.logic.tick(now_millis, &inputs);
+        }
+        self.commit_if_output()?;
+        if self.clock.is_due() {
+            self.read_clock();
+        }
+        self.tick_when_due();
+        Ok(())
+    }
+
+    /// Moves the next tick forward where something is due before it.
+    pub(super) fn tick_when_due(&mut self) {
+        let due = self.slots.iter().filter_map(|slot| slot.logic.next_due());
+        if let (Some(due), Some(now)) = (due.min(), self.clock.known_millis()) {
+            let wait = u64::try_from(due - now).map_or(Duration::ZERO, Duration::from_millis);
+            let next = Instant::now() + wait.max(BETWEEN_TICKS);
+            self.next_tick = self.next_tick.min(next);
+        }
+    }
+
+    /// Reads the broker's clock off the record that was committed last. Where that does not work the
+    /// clock goes on as it is, and the next tick tries again.
+    fn read_clock(&mut self) {
+        let Some((partition, at)) = self.last_write else {
+            return;
+        };
+        let (kafka, changelog) = (&self.config.kafka, &self.config.changelog);
+        match last_timestamp(kafka, changelog, partition, CLOCK_PATIENCE) {
+            Ok(Some(millis)) => {
+                if self.clock.known_millis().is_none() {
+                    self.next_tick = Instant::now();
+                }
+                self.clock.set(millis, at);
+            }
+            Ok(None) => {}
+            Err(error) => {
+                tracing::debug!(stage = self.config.stage, error = %error, "broker's time not read");
+            }
+        }
+    }
+}
