@@ -14,7 +14,7 @@ use spendfuse_domain::event::decode;
 use spendfuse_domain::finding::{DetectorRules, Finding};
 use spendfuse_domain::row::{CostParts, Origin, SpendRow};
 use spendfuse_domain::verdict::{BlocklistEntry, Stage};
-use spendfuse_domain::{Budget, Nanos, UnixMillis};
+use spendfuse_domain::{Budget, Nanos, Unit, UnixMillis};
 use spendfuse_engine::book::BudgetBook;
 use spendfuse_engine::ledger::{Ledger, LedgerConfig, LedgerOutputs, PUBLISH_RATE};
 use spendfuse_engine::meter::{Charge, Counted, Meter, MeterConfig, MeterOutputs, Rows};
@@ -255,11 +255,15 @@ fn row_blocks(mut spend: SpendBlock, meter: &MeterOutputs, ledger: &LedgerOutput
 fn verdicts(entries: &[(String, Option<BlocklistEntry>)]) -> Value {
     let entry = |(key, entry): &(String, Option<BlocklistEntry>)| {
         let entry = entry.as_ref();
+        let spent = |unit| {
+            let spent = entry.and_then(|entry| entry.figures.spent);
+            spent.filter(|spent| spent.unit() == unit)
+        };
         json!([
             key,
             entry.map(|entry| entry.verdict),
-            entry.and_then(|entry| entry.spent_usd.clone()),
-            entry.and_then(|entry| entry.spent_tokens),
+            spent(Unit::Usd),
+            spent(Unit::Tokens),
             entry.map(|entry| entry.expires_at),
         ])
     };

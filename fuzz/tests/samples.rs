@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 use spendfuse_domain::event::decode;
-use spendfuse_domain::{Attribution, UnixMillis, Verdict};
+use spendfuse_domain::{Amount, Attribution, Nanos, UnixMillis, Verdict};
 use spendfuse_engine::codec;
 use spendfuse_engine::delta::Deltas;
 use spendfuse_fuzz::samples::Story;
@@ -22,6 +22,8 @@ use spendfuse_warehouse::loader::batch::RowsRecord;
 use spendfuse_warehouse::loader::checkpoint::Checkpoint;
 
 const NOW: UnixMillis = UnixMillis(1_795_345_010_000);
+/// What the story spends against most of its budgets.
+const SPENT: Amount = Amount::Usd(Nanos::new(2_400_000_004));
 
 fn versions() -> Vec<PathBuf> {
     let samples = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/samples");
@@ -102,9 +104,9 @@ fn deltas_of_an_older_meter_are_counted_by_todays_ledger() {
         assert_eq!(judged.broken_links, 0);
         let spent = judged.blocklist.iter().find_map(|(key, entry)| {
             let entry = entry.as_ref()?;
-            (key == "customer|acme/customer=c-42").then(|| entry.spent_usd.clone())
+            (key == "customer|acme/customer=c-42").then_some(entry.figures.spent)
         });
-        assert_eq!(spent.flatten().as_deref(), Some("2.400000004"));
+        assert_eq!(spent.flatten(), Some(SPENT));
     }
 }
 
@@ -175,12 +177,10 @@ fn a_guard_decides_by_what_an_older_version_published() {
         let answer = decision.explain(&request, NOW);
         let line = |budget| {
             let line = answer.budgets.iter().find(|line| line.budget == budget);
-            line.map(|line| (line.verdict, line.spent_usd.clone()))
-                .unwrap()
+            line.map(|line| (line.verdict, line.figures.spent)).unwrap()
         };
-        let spent = || Some("2.400000004".to_owned());
-        assert_eq!(line("customer"), (Verdict::Block, spent()));
-        assert_eq!(line("session"), (Verdict::Block, spent()));
+        assert_eq!(line("customer"), (Verdict::Block, Some(SPENT)));
+        assert_eq!(line("session"), (Verdict::Block, Some(SPENT)));
         assert_eq!(line("loops").0, Verdict::Block);
         assert_eq!(line("tokens").0, Verdict::Warn);
     }

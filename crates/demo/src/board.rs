@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use spendfuse_domain::finding::{Finding, FindingState};
 use spendfuse_domain::verdict::BlocklistEntry;
-use spendfuse_domain::{Nanos, Verdict};
+use spendfuse_domain::{Amount, Nanos, Verdict};
 
 /// News that stay on screen.
 const NEWS: usize = 40;
@@ -173,7 +173,10 @@ impl Board {
             let scope = short_scope(&entry.scope);
             self.tell(
                 Tone::Good,
-                format!("let in    {scope}: limit is now {}", limit(&entry)),
+                format!(
+                    "let in    {scope}: limit is now {}",
+                    shown(entry.figures.limit)
+                ),
             );
         }
         if entry.verdict == Verdict::Block {
@@ -218,9 +221,9 @@ pub fn short_scope(scope: &str) -> &str {
     value.map_or(scope, |(_, value)| value)
 }
 
-fn limit(entry: &BlocklistEntry) -> String {
-    let limit = entry.limit_usd.as_deref().unwrap_or("?");
-    format!("${limit}")
+/// An amount for people; a stopped session has none.
+fn shown(amount: Option<Amount>) -> String {
+    amount.map_or_else(|| "?".to_owned(), |amount| amount.to_string())
 }
 
 fn verdict_news(key: &str, entry: &BlocklistEntry) -> String {
@@ -232,9 +235,8 @@ fn verdict_news(key: &str, entry: &BlocklistEntry) -> String {
         Verdict::Block => "blocked",
         _ => "warned",
     };
-    let spent = entry.spent_usd.as_deref().unwrap_or("?");
-    let budget = &entry.budget;
-    format!("{word:9} {scope}: ${spent} of {} ({budget})", limit(entry))
+    let (spent, limit) = (shown(entry.figures.spent), shown(entry.figures.limit));
+    format!("{word:9} {scope}: {spent} of {limit} ({})", entry.budget)
 }
 
 #[cfg(test)]

@@ -220,9 +220,8 @@ fn overspend(entry: &BlocklistEntry) -> Option<Nanos> {
     if entry.verdict != Verdict::Block {
         return None;
     }
-    let amount = |text: &Option<String>| Nanos::parse_usd(text.as_deref()?).ok();
-    let beyond = amount(&entry.spent_usd)?.amount.get() - amount(&entry.limit_usd)?.amount.get();
-    Some(Nanos::new(beyond.max(0)))
+    let beyond = entry.figures.spent? - entry.figures.limit?;
+    beyond.or_zero().usd()
 }
 
 impl Outcome {

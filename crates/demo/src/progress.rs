@@ -6,9 +6,9 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use spendfuse_bus::Shutdown;
+use spendfuse_domain::amount::grouped;
 
 use crate::board::{Board, Phase, SharedBoard, open};
-use crate::summary::grouped;
 
 const EVERY: Duration = Duration::from_secs(4);
 

@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::fmt::Write;
 
 use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
+use spendfuse_domain::amount::grouped;
 use spendfuse_domain::{Nanos, printable};
 
 use crate::board::{Board, short_scope};
@@ -192,17 +193,4 @@ fn list<'a>(counts: impl Iterator<Item = (&'a str, u64)>) -> String {
     } else {
         parts.join(", ")
     }
-}
-
-/// A whole number with separators: `1,234,567`.
-pub fn grouped(number: u64) -> String {
-    let digits = number.to_string();
-    let mut text = String::with_capacity(digits.len() + digits.len() / 3);
-    for (place, digit) in digits.chars().enumerate() {
-        if place > 0 && (digits.len() - place).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
 }

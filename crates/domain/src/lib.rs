@@ -7,6 +7,7 @@
 //! Start with [`event::Event`] (what was spent), [`scope`] (against whom it counts) and
 //! [`budget::Budget`] (what is allowed).
 
+pub mod amount;
 pub mod budget;
 pub mod event;
 pub mod finding;
@@ -24,7 +25,8 @@ pub mod units;
 pub mod verdict;
 pub mod window;
 
-pub use budget::{Action, Budget, BudgetId, Limit, OnStale, Step};
+pub use amount::{Amount, Figures, Unit};
+pub use budget::{Action, Budget, BudgetId, OnStale, Step};
 pub use event::{Attribution, Body, Call, Event, Flags};
 pub use finding::{Detector, Severity};
 pub use identity::Identity;

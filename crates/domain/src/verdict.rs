@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::amount::Figures;
 use crate::budget::BudgetId;
 use crate::time::UnixMillis;
 
@@ -53,8 +54,7 @@ pub struct EventRef {
 /// The value of a scope's blocklist entry; the key is `{budget}|{scope}`
 /// (`finding|{detector}|{scope}` for a session block).
 ///
-/// Amounts are decimal strings: dollars for budgets in dollars, whole numbers for `limit_tokens`
-/// and `limit_calls` (then `spent_tokens`, `spent_calls` name them).
+/// A value whose figures contradict themselves is not read.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[allow(missing_docs)]
 pub struct BlocklistEntry {
@@ -68,18 +68,8 @@ pub struct BlocklistEntry {
     pub verdict: Verdict,
     /// The action of the step reached; `ok` verdicts say what the last step would do.
     pub action: String,
-    #[serde(skip_serializing_if = "Option::is_none", default)]
-    pub spent_usd: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none", default)]
-    pub limit_usd: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none", default)]
-    pub spent_tokens: Option<u64>,
-    #[serde(skip_serializing_if = "Option::is_none", default)]
-    pub limit_tokens: Option<u64>,
-    #[serde(skip_serializing_if = "Option::is_none", default)]
-    pub spent_calls: Option<u64>,
-    #[serde(skip_serializing_if = "Option::is_none", default)]
-    pub limit_calls: Option<u64>,
+    #[serde(flatten)]
+    pub figures: Figures,
     /// Spent as a percentage of the limit, one fraction digit, for display; null where limit is 0.
     pub percent: Option<serde_json::Number>,
     pub window: String,

@@ -1,10 +1,11 @@
 //! Records of budgets, and what applying a file to them changes.
 
 use proptest::prelude::*;
+use spendfuse_domain::amount::Amount;
 use spendfuse_domain::budget::diff::{Change, Missing, Plan};
 use spendfuse_domain::budget::file::BudgetsFile;
 use spendfuse_domain::budget::{
-    Action, BasisPoints, Budget, BudgetId, BudgetsRecord, Limit, OnStale, Step,
+    Action, BasisPoints, Budget, BudgetId, BudgetsRecord, OnStale, Step,
 };
 use spendfuse_domain::finding::{Detector, DetectorAction, DetectorRule, RateBasis, Severity};
 use spendfuse_domain::money::Nanos;
@@ -146,9 +147,9 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
 
 fn budget() -> impl Strategy<Value = Budget> {
     let limit = prop_oneof![
-        (0..i128::from(i64::MAX)).prop_map(|nanos| Limit::Usd(Nanos::new(nanos))),
-        any::<u64>().prop_map(Limit::Tokens),
-        any::<u64>().prop_map(Limit::Calls),
+        (0..i128::from(i64::MAX)).prop_map(|nanos| Amount::Usd(Nanos::new(nanos))),
+        any::<u64>().prop_map(|count| Amount::Tokens(count.into())),
+        any::<u64>().prop_map(|count| Amount::Calls(count.into())),
     ];
     let on_stale = prop_oneof![
         Just(OnStale::Allow),

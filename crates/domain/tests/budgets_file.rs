@@ -1,8 +1,9 @@
 //! The budgets file: what it says, and what is said about a wrong one.
 
 use proptest::prelude::*;
+use spendfuse_domain::Amount;
 use spendfuse_domain::budget::file::BudgetsFile;
-use spendfuse_domain::budget::{Action, BasisPoints, Limit, OnStale};
+use spendfuse_domain::budget::{Action, BasisPoints, OnStale};
 use spendfuse_domain::finding::{DetectorAction, Severity};
 use spendfuse_domain::money::Nanos;
 use spendfuse_domain::time::UnixMillis;
@@ -39,7 +40,7 @@ fn a_right_file_is_read_to_the_letter() {
     };
 
     assert_eq!(budgets[0].scope.to_string(), "acme");
-    assert_eq!(budgets[0].limit, Limit::Usd(Nanos::from_dollars(1000)));
+    assert_eq!(budgets[0].limit, Amount::Usd(Nanos::from_dollars(1000)));
     assert_eq!(budgets[0].window, WindowKind::Month);
     assert_eq!(budgets[0].timezone, "America/New_York");
     assert_eq!(
@@ -56,11 +57,11 @@ fn a_right_file_is_read_to_the_letter() {
         Action::Downgrade("gpt-4o-mini".into())
     );
     assert_eq!(budgets[1].scope.to_string(), "acme/customer=*");
-    assert_eq!(budgets[1].limit, Limit::Usd(Nanos::new(100_000_000)));
+    assert_eq!(budgets[1].limit, Amount::Usd(Nanos::new(100_000_000)));
     assert_eq!(steps(1), [(8000, "warn"), (10000, "block")]);
     assert_eq!(steps(2), [(8000, "warn"), (10000, "block")]);
     assert_eq!(budgets[2].scope.to_string(), "*/tags.team=growth");
-    assert_eq!(budgets[2].limit, Limit::Tokens(2_000_000));
+    assert_eq!(budgets[2].limit, Amount::Tokens(2_000_000));
     assert_eq!(
         steps(3),
         [(3330, "warn"), (9000, "warn"), (10000, "downgrade")]

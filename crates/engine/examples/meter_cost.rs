@@ -13,7 +13,7 @@ use spendfuse_domain::finding::DetectorRules;
 use spendfuse_domain::row::{CostParts, Origin, SpendRow};
 use spendfuse_domain::scope::Pattern;
 use spendfuse_domain::{
-    Budget, Dimension, Identity, Limit, Nanos, ScopeTemplate, TokenClasses, UnixMillis, WindowKind,
+    Amount, Budget, Dimension, Identity, Nanos, ScopeTemplate, TokenClasses, UnixMillis, WindowKind,
 };
 use spendfuse_engine::book::BudgetBook;
 use spendfuse_engine::meter::{Charge, Meter, MeterConfig, Rows};
@@ -55,7 +55,7 @@ fn budgets() -> Vec<Budget> {
         .map(|(number, (scope, window))| Budget {
             scope,
             window,
-            limit: Limit::Usd(Nanos::from_dollars(5)),
+            limit: Amount::Usd(Nanos::from_dollars(5)),
             ..generate::budget(number, 0)
         })
         .collect()

@@ -5,9 +5,9 @@
 
 use minicbor::{Decode, Encode};
 use serde_json::{Number, Value};
-use spendfuse_domain::budget::{Limit, Spend, Step};
+use spendfuse_domain::budget::{Spend, Step};
 use spendfuse_domain::verdict::{BlocklistEntry, EventRef};
-use spendfuse_domain::{Action, Nanos, UnixMillis, Verdict};
+use spendfuse_domain::{Action, Amount, Figures, Nanos, UnixMillis, Verdict};
 
 use crate::book::CompiledBudget;
 use crate::codec;
@@ -79,10 +79,10 @@ pub struct Published {
     /// The budget's revision.
     #[n(2)]
     pub revision: u64,
-    /// Spent, in the limit's unit, as the low 64 bits (differences are what counts).
+    /// Spent: nano-dollars, tokens or calls, as the budget of this revision counts.
     #[n(3)]
-    #[cbor(with = "codec::nanos")]
-    pub spent: Nanos,
+    #[cbor(with = "codec::wide")]
+    pub spent: i128,
     /// When.
     #[n(4)]
     #[cbor(with = "codec::millis")]
@@ -99,11 +99,11 @@ pub struct Standing<'a> {
     /// The strictest step reached.
     pub step: Option<&'a Step>,
     /// Spent, in the limit's unit.
-    pub spent: i128,
-    /// The limit, in its own unit.
-    pub limit: i128,
+    pub spent: Amount,
+    /// The limit.
+    pub limit: Amount,
     /// What may be spent until the next step that blocks; `None` where no such step is left.
-    pub remaining: Option<i128>,
+    pub remaining: Option<Amount>,
 }
 
 impl Standing<'_> {
@@ -114,7 +114,8 @@ impl Standing<'_> {
 
     /// How near it is to a step that blocks.
     pub fn nearness(&self) -> Nearness {
-        let share = |remaining: i128| remaining.saturating_mul(10_000) / self.limit.max(1);
+        let limit = self.limit.number().max(1);
+        let share = |remaining: Amount| remaining.number().saturating_mul(10_000) / limit;
         self.remaining.map_or(NOTHING_REMAINS, |remaining| {
             Nearness::try_from(share(remaining)).map_or(10_000, |share| share.min(10_000))
         })
@@ -202,28 +203,30 @@ impl Account {
             },
             ..whole
         };
-        let limit = budget.limit.amount();
+        let unit = budget.limit.unit();
+        let (spent, enforced) = (whole.counted(unit), enforced.counted(unit));
         let step = budget
             .steps
             .iter()
             .filter(|step| {
-                let spend = match step.action {
-                    Action::Warn => &whole,
-                    Action::Downgrade(_) | Action::Block => &enforced,
+                let counts = match step.action {
+                    Action::Warn => spent,
+                    Action::Downgrade(_) | Action::Block => enforced,
                 };
-                spend.against(budget.limit) >= step.at.of(limit)
+                counts >= step.at.of(budget.limit)
             })
             .max_by_key(|step| (step.action.verdict(), step.at));
         let blocking = budget
             .steps
             .iter()
             .filter(|step| step.action == Action::Block);
-        let until = |step: &Step| step.at.of(limit) - enforced.against(budget.limit);
+        let until = |step: &Step| (step.at.of(budget.limit) - enforced).number();
+        let remaining = blocking.map(until).filter(|until| *until > 0).min();
         Standing {
             step,
-            spent: whole.against(budget.limit),
-            limit,
-            remaining: blocking.map(until).filter(|until| *until > 0).min(),
+            spent,
+            limit: budget.limit,
+            remaining: remaining.map(|remaining| spent.with(remaining)),
         }
     }
 
@@ -265,13 +268,15 @@ impl Account {
         if changed {
             return Due::Now;
         }
-        let moved = (standing.spent - published.spent.get()).abs();
+        let (spent, limit) = (standing.spent.number(), standing.limit.number());
+        let remaining = standing.remaining.unwrap_or(standing.limit).number();
+        let moved = (spent - published.spent).abs();
         if moved == 0 {
             return Due::Never;
         }
-        let wait = if moved.saturating_mul(100) >= standing.remaining.unwrap_or(standing.limit) {
+        let wait = if moved.saturating_mul(100) >= remaining {
             REFRESH_AT_MOST_EVERY
-        } else if standing.spent.saturating_mul(2) > standing.limit {
+        } else if spent.saturating_mul(2) > limit {
             REFRESH_WITHIN
         } else {
             REFRESH_WITHIN_BELOW_HALF
@@ -321,17 +326,12 @@ impl Account {
             verdict: standing.verdict() as u8,
             step: standing.share(),
             revision: compiled.revision,
-            spent: Nanos::new(standing.spent),
+            spent: standing.spent.number(),
             at: now,
             expires_at: place.expires_at,
         });
         let budget = &compiled.budget;
         let shown = standing.step.or(budget.steps.last());
-        let dollars = |nanos: i128| Nanos::new(nanos).to_string();
-        let in_dollars = matches!(budget.limit, Limit::Usd(_));
-        let in_tokens = matches!(budget.limit, Limit::Tokens(_));
-        let in_calls = matches!(budget.limit, Limit::Calls(_));
-        let count = |amount: i128| u64::try_from(amount).unwrap_or(u64::MAX);
         BlocklistEntry {
             v: 1,
             budget: budget.id.to_string(),
@@ -341,12 +341,7 @@ impl Account {
             action: shown
                 .map_or("warn", |step| step.action.verdict().name())
                 .to_owned(),
-            spent_usd: in_dollars.then(|| dollars(standing.spent)),
-            limit_usd: in_dollars.then(|| dollars(standing.limit)),
-            spent_tokens: in_tokens.then(|| count(standing.spent)),
-            limit_tokens: in_tokens.then(|| count(standing.limit)),
-            spent_calls: in_calls.then(|| count(standing.spent)),
-            limit_calls: in_calls.then(|| count(standing.limit)),
+            figures: Figures::new(standing.spent, standing.limit),
             percent: percent(standing.spent, standing.limit),
             window: place.window.to_owned(),
             window_start: place.window_start,
@@ -365,10 +360,10 @@ impl Account {
 }
 
 /// Spent as a percentage of the limit with one fraction digit, rounded down; `None` for limit 0.
-pub fn percent(spent: i128, limit: i128) -> Option<Number> {
-    if limit == 0 {
+pub fn percent(spent: Amount, limit: Amount) -> Option<Number> {
+    if limit.number() == 0 {
         return None;
     }
-    let tenths = (spent * 1000).div_euclid(limit);
+    let tenths = (spent.number() * 1000).div_euclid(limit.number());
     Number::from_f64(tenths as f64 / 10.0)
 }

@@ -47,7 +47,35 @@ pub fn decode<'b, T: Decode<'b, ()>>(bytes: &'b [u8]) -> Result<T, CodecError> {
     }
 }
 
-/// [`Nanos`](spendfuse_domain::Nanos) as a pair of the high and low 64 bits: CBOR has no 128-bit integer.
+/// A whole number as a pair of its high and low 64 bits: CBOR has no 128-bit integer.
+pub mod wide {
+    use minicbor::decode::Error as DecodeError;
+    use minicbor::encode::{Error as EncodeError, Write};
+    use minicbor::{Decoder, Encoder};
+
+    /// Writes the pair.
+    pub fn encode<C, W: Write>(
+        number: &i128,
+        encoder: &mut Encoder<W>,
+        _: &mut C,
+    ) -> Result<(), EncodeError<W::Error>> {
+        encoder
+            .array(2)?
+            .i64((number >> 64) as i64)?
+            .u64(*number as u64)?
+            .ok()
+    }
+
+    /// Reads the pair.
+    pub fn decode<C>(decoder: &mut Decoder<'_>, _: &mut C) -> Result<i128, DecodeError> {
+        decoder.array()?;
+        let high = i128::from(decoder.i64()?);
+        let low = i128::from(decoder.u64()?);
+        Ok((high << 64) | low)
+    }
+}
+
+/// [`Nanos`](spendfuse_domain::Nanos) as a [`wide`] number.
 pub mod nanos {
     use minicbor::decode::Error as DecodeError;
     use minicbor::encode::{Error as EncodeError, Write};
@@ -58,22 +86,14 @@ pub mod nanos {
     pub fn encode<C, W: Write>(
         amount: &Nanos,
         encoder: &mut Encoder<W>,
-        _: &mut C,
+        context: &mut C,
     ) -> Result<(), EncodeError<W::Error>> {
-        let bits = amount.get();
-        encoder
-            .array(2)?
-            .i64((bits >> 64) as i64)?
-            .u64(bits as u64)?
-            .ok()
+        super::wide::encode(&amount.get(), encoder, context)
     }
 
     /// Reads the pair.
-    pub fn decode<C>(decoder: &mut Decoder<'_>, _: &mut C) -> Result<Nanos, DecodeError> {
-        decoder.array()?;
-        let high = i128::from(decoder.i64()?);
-        let low = i128::from(decoder.u64()?);
-        Ok(Nanos::new((high << 64) | low))
+    pub fn decode<C>(decoder: &mut Decoder<'_>, context: &mut C) -> Result<Nanos, DecodeError> {
+        super::wide::decode(decoder, context).map(Nanos::new)
     }
 }
 

@@ -1,11 +1,11 @@
 //! Settling an account after its spend, its budget or the time changed: what readers of the
 //! blocklist, of findings and of alerts must be told.
 
-use spendfuse_domain::budget::{Limit, Step};
+use spendfuse_domain::budget::Step;
 use spendfuse_domain::finding::{Finding, FindingState};
 use spendfuse_domain::scope::Dimension;
 use spendfuse_domain::verdict::BlocklistEntry;
-use spendfuse_domain::{Action, BudgetId, Detector, Nanos, Severity, UnixMillis};
+use spendfuse_domain::{Action, Amount, BudgetId, Detector, Nanos, Severity, UnixMillis};
 
 use crate::account::{Account, AccountPlace, Due, Nearness, Standing};
 use crate::alert::{Alert, AlertKind};
@@ -136,7 +136,7 @@ fn step_alert(
         Action::Block => (Severity::Critical, "calls are refused".to_owned()),
     };
     let at = f64::from(step.at.0) / 100.0;
-    let (spent, limit) = amounts(standing, budget.limit);
+    let (spent, limit) = (standing.spent.figure(), standing.limit);
     Some(Alert {
         v: 1,
         key: format!(
@@ -156,17 +156,6 @@ fn step_alert(
     })
 }
 
-fn amounts(standing: &Standing<'_>, limit: Limit) -> (String, String) {
-    match limit {
-        Limit::Usd(nanos) => (
-            format!("${}", Nanos::new(standing.spent)),
-            format!("${nanos}"),
-        ),
-        Limit::Tokens(tokens) => (standing.spent.to_string(), format!("{tokens} tokens")),
-        Limit::Calls(calls) => (standing.spent.to_string(), format!("{calls} calls")),
-    }
-}
-
 fn exceeded_finding(
     account: &Account,
     compiled: &CompiledBudget,
@@ -178,10 +167,10 @@ fn exceeded_finding(
     let budget = &compiled.budget;
     let standing = account.standing(compiled);
     let blocks = matches!(standing.step.map(|step| &step.action), Some(Action::Block));
-    let (spent, limit) = amounts(&standing, budget.limit);
-    let in_unit = |amount: i128| match budget.limit {
-        Limit::Usd(_) => amount as f64 / 1e9,
-        _ => amount as f64,
+    let (spent, limit) = (standing.spent.figure(), standing.limit);
+    let in_unit = |amount: Amount| match amount {
+        Amount::Usd(nanos) => nanos.get() as f64 / 1e9,
+        Amount::Tokens(count) | Amount::Calls(count) => count as f64,
     };
     let finding = Finding {
         v: 1,
@@ -202,7 +191,7 @@ fn exceeded_finding(
         last_at: now,
         measured: in_unit(standing.spent),
         threshold: in_unit(standing.limit),
-        wasted_usd: above_limit(account, &standing, budget.limit).to_string(),
+        wasted_usd: above_limit(account, &standing).to_string(),
         evidence: account.caused_by.clone(),
         message: format!("budget {} is used up: {spent} of {limit}", budget.id),
     };
@@ -210,12 +199,14 @@ fn exceeded_finding(
 }
 
 /// Money spent above the limit; for limits in tokens or calls the same share of the cost.
-fn above_limit(account: &Account, standing: &Standing<'_>, limit: Limit) -> Nanos {
-    let above = (standing.spent - standing.limit).max(0);
-    match limit {
-        Limit::Usd(_) => Nanos::new(above),
-        _ if standing.spent == 0 => Nanos::ZERO,
-        _ => Nanos::new(account.cost.get() * above / standing.spent),
+fn above_limit(account: &Account, standing: &Standing<'_>) -> Nanos {
+    let spent = standing.spent.number();
+    match (standing.spent - standing.limit).or_zero() {
+        Amount::Usd(above) => above,
+        Amount::Tokens(_) | Amount::Calls(_) if spent == 0 => Nanos::ZERO,
+        Amount::Tokens(above) | Amount::Calls(above) => {
+            Nanos::new(account.cost.get() * above / spent)
+        }
     }
 }
 

@@ -47,7 +47,7 @@ fn start() -> UnixMillis {
 /// A budget for each value of `dimension`; its limit is never reached.
 fn for_each(number: usize, dimension: Dimension, window: WindowKind) -> Budget {
     Budget {
-        limit: spendfuse_domain::Limit::Usd(Nanos::from_dollars(1)),
+        limit: spendfuse_domain::Amount::Usd(Nanos::from_dollars(1)),
         scope: ScopeTemplate::new(vec![(dimension, Pattern::Each)]),
         window,
         ..generate::budget(number, 0)
@@ -220,7 +220,7 @@ fn invented_sessions_end_early_where_there_is_no_room_and_nothing_is_lost_of_wha
 #[test]
 fn a_refused_session_is_not_freed_by_inventing_others() {
     let two_calls = Budget {
-        limit: spendfuse_domain::Limit::Usd(CALL + CALL),
+        limit: spendfuse_domain::Amount::Usd(CALL + CALL),
         scope: ScopeTemplate::new(vec![]),
         ..for_each(0, Dimension::Customer, WindowKind::Session)
     };

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use spendfuse_domain::finding::DetectorRules;
 use spendfuse_domain::scope::Pattern;
-use spendfuse_domain::{Budget, Dimension, Limit, Nanos, ScopeTemplate, UnixMillis, Verdict};
+use spendfuse_domain::{Amount, Budget, Dimension, Nanos, ScopeTemplate, UnixMillis, Verdict};
 use spendfuse_engine::book::{BudgetBook, Series};
 use spendfuse_engine::delta::{DeltaEntry, Deltas};
 use spendfuse_engine::ledger::{Ledger, LedgerConfig, LedgerOutputs, WindowLineKind};
@@ -29,7 +29,7 @@ struct Desk {
 impl Desk {
     fn new(publish_rate: u32) -> Self {
         let budget = Budget {
-            limit: Limit::Usd(Nanos::new(100 * 100 * CENT)),
+            limit: Amount::Usd(Nanos::new(100 * 100 * CENT)),
             scope: ScopeTemplate::new(vec![(Dimension::Customer, Pattern::Each)]),
             ..generate::budget(0, 0)
         };
@@ -90,11 +90,16 @@ fn scope(customer: usize) -> String {
 }
 
 /// Scopes with the figures told, in the order of telling.
-fn told(outputs: &LedgerOutputs) -> Vec<(&str, &str)> {
+fn told(outputs: &LedgerOutputs) -> Vec<(&str, Nanos)> {
     let entries = outputs.blocklist.iter();
     let entries = entries.filter_map(|(_, entry)| entry.as_ref());
     entries
-        .map(|entry| (entry.scope.as_str(), entry.spent_usd.as_deref().unwrap()))
+        .map(|entry| {
+            (
+                entry.scope.as_str(),
+                entry.figures.spent.unwrap().usd().unwrap(),
+            )
+        })
         .collect()
 }
 
@@ -104,12 +109,15 @@ fn a_figure_next_to_its_limit_is_told_within_a_tenth_of_a_second() {
     let customer = scope(0);
     assert_eq!(
         told(&desk.commit(0, &[(0, 99_00)])),
-        [(&*customer, "99.00")]
+        [(&*customer, Nanos::new(99_00 * CENT))]
     );
     // Less than 1 % of the limit, nearly all of what remains.
     assert_eq!(told(&desk.commit(50, &[(0, 95)])), []);
     assert_eq!(desk.ledger.next_due(), Some(desk.now.plus(50)));
-    assert_eq!(told(&desk.commit(50, &[])), [(&*customer, "99.95")]);
+    assert_eq!(
+        told(&desk.commit(50, &[])),
+        [(&*customer, Nanos::new(99_95 * CENT))]
+    );
     assert_eq!(told(&desk.commit(100, &[])), []);
 }
 
@@ -120,12 +128,8 @@ fn a_small_step_is_told_within_five_seconds_above_half_and_within_a_minute_below
         desk.commit(0, &[(0, cents)]);
         assert_eq!(told(&desk.commit(100, &[(0, 1)])), []);
         assert_eq!(told(&desk.commit(within - 101, &[])), []);
-        let figure = told(&desk.commit(1, &[]))[0].1.to_owned();
-        assert_eq!(
-            figure,
-            Nanos::new((cents + 1) * CENT).to_string(),
-            "{within}"
-        );
+        let figure = told(&desk.commit(1, &[]))[0].1;
+        assert_eq!(figure, Nanos::new((cents + 1) * CENT), "{within}");
     }
 }
 
@@ -170,7 +174,7 @@ fn what_waits_for_its_turn_is_told_after_a_restart() {
     let mut changelog = desk.commit(0, &[(0, 80_00), (1, 81_00)]).changelog;
     // One turn a second: customer 1 is nearer.
     let outputs = desk.commit(SECOND, &[(0, 2_00), (1, 2_00)]);
-    assert_eq!(told(&outputs), [(&*scope(1), "83.00")]);
+    assert_eq!(told(&outputs), [(&*scope(1), Nanos::new(83_00 * CENT))]);
     changelog.extend(outputs.changelog);
 
     let mut after = Desk::new(1);
@@ -182,7 +186,7 @@ fn what_waits_for_its_turn_is_told_after_a_restart() {
     after.now = desk.now;
     assert_eq!(
         told(&after.commit(SECOND, &[])),
-        [(&*scope(0), "82.00")],
+        [(&*scope(0), Nanos::new(82_00 * CENT))],
         "{:?}",
         after.now
     );

@@ -11,7 +11,7 @@ use spendfuse_domain::finding::{DetectorAction, DetectorRule, DetectorRules, Fin
 use spendfuse_domain::row::{CostParts, Origin, SpendRow};
 use spendfuse_domain::scope::Pattern;
 use spendfuse_domain::{
-    Action, Budget, Detector, Dimension, Filter, Identity, Limit, Nanos, ScopeTemplate, Severity,
+    Action, Amount, Budget, Detector, Dimension, Filter, Identity, Nanos, ScopeTemplate, Severity,
     Step, UnixMillis, Verdict, WindowKind,
 };
 use spendfuse_engine::book::{BudgetBook, Series};
@@ -332,7 +332,7 @@ fn series_of_odd_tag_names_are_different_series() {
 fn limits_in_calls_and_limit_zero_block_at_their_exact_amount() {
     for (limit, calls_until_block) in [(0, 1), (1, 1), (3, 3)] {
         let budget = Budget {
-            limit: Limit::Calls(limit),
+            limit: Amount::Calls(limit),
             ..budget()
         };
         let mut ledger = ledger(book(1, vec![budget.clone()], vec![]));

@@ -8,7 +8,7 @@ use jiff::tz::TimeZone;
 use smallvec::SmallVec;
 use spendfuse_domain::budget::{OnStale, Spend};
 use spendfuse_domain::scope::{Dimension, Dimensions, FilterMatch, Pattern, ScopeText};
-use spendfuse_domain::{Attribution, Budget, Limit, UnixMillis, Window, WindowKind};
+use spendfuse_domain::{Attribution, Budget, UnixMillis, Window, WindowKind};
 
 use crate::digest::Kind;
 use crate::hash::{Factor, KeyHasher};
@@ -237,17 +237,13 @@ impl CompiledBudgets {
 
 impl CompiledBudget {
     fn new(budget: Arc<Budget>, group: usize, hasher: &KeyHasher) -> Self {
-        let amount = budget.limit.amount();
-        let shares: SmallVec<[i128; 4]> =
-            budget.steps.iter().map(|step| step.at.of(amount)).collect();
+        let shares = budget.steps.iter();
+        let shares = shares.map(|step| step.at.of(budget.limit).number());
+        let shares: SmallVec<[i128; 4]> = shares.collect();
         Self {
             id_hash: hasher.text(budget.id.as_str()),
             lowest_share: shares.iter().copied().min().unwrap_or(i128::MAX),
-            unit: match budget.limit {
-                Limit::Usd(_) => Kind::Usd,
-                Limit::Tokens(_) => Kind::Tokens,
-                Limit::Calls(_) => Kind::Calls,
-            },
+            unit: Kind::of(budget.limit.unit()),
             on_stale: budget.on_stale,
             has_filter: !budget.filter.is_empty(),
             shares,

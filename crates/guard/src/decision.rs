@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use smallvec::SmallVec;
 use spendfuse_domain::budget::{Action, BudgetId, OnStale, Spend};
-use spendfuse_domain::{Attribution, Nanos, UnixMillis, Verdict};
+use spendfuse_domain::{Amount, Attribution, Nanos, UnixMillis, Verdict};
 
 use crate::compiled::CompiledBudget;
 use crate::digest::Bounds;
@@ -121,11 +121,13 @@ impl Spent {
     /// From a full entry; `None` where its window is over.
     pub(crate) fn of(entry: &Entry, compiled: &CompiledBudget, now: UnixMillis) -> Option<Self> {
         let limit = compiled.budget.limit;
+        let spent = entry.figures.spent;
+        let counted = spent.filter(|spent| spent.unit() == limit.unit());
         (!entry.is_expired(now)).then(|| Self {
-            amount: entry.spent.against(limit),
+            amount: counted.map_or(0, Amount::number),
             cost: entry.cost(),
             verdict: entry.verdict,
-            same_limit: entry.limit == Some(limit),
+            same_limit: entry.figures.limit == Some(limit),
         })
     }
 }

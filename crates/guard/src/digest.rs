@@ -13,8 +13,7 @@
 //! └─────────┴──────┴────────┴────────────┴───────┴──────────┘
 //! ```
 
-use spendfuse_domain::budget::Limit;
-use spendfuse_domain::{UnixMillis, Verdict};
+use spendfuse_domain::{Figures, Unit, UnixMillis, Verdict};
 
 use crate::entry::Entry;
 use crate::hash::EntryHash;
@@ -47,6 +46,16 @@ pub(crate) enum Kind {
     Shared,
     /// Was there, and is no longer.
     Removed,
+}
+
+impl Kind {
+    pub(crate) fn of(unit: Unit) -> Self {
+        match unit {
+            Unit::Usd => Self::Usd,
+            Unit::Tokens => Self::Tokens,
+            Unit::Calls => Self::Calls,
+        }
+    }
 }
 
 const KINDS: [Kind; 8] = [
@@ -148,19 +157,22 @@ impl Digest {
 
     /// What is to be known of a budget's entry.
     pub(crate) fn of(entry: &Entry, epoch: Epoch) -> Self {
-        let (kind, amount) = match entry.only_amount() {
-            Some(Limit::Usd(spent)) => (Kind::Usd, i64::try_from(spent.get())),
-            Some(Limit::Tokens(spent)) => (Kind::Tokens, i64::try_from(spent)),
-            Some(Limit::Calls(spent)) => (Kind::Calls, i64::try_from(spent)),
-            None => return Self::ASK,
+        let Figures {
+            spent: Some(spent),
+            limit: Some(_),
+        } = entry.figures
+        else {
+            return Self::ASK;
         };
-        let amount = amount.ok().and_then(|amount| u64::try_from(amount).ok());
+        // Negative and enormous amounts have no bounds here.
+        let amount = i64::try_from(spent.number()).ok();
+        let amount = amount.and_then(|amount| u64::try_from(amount).ok());
         let Some(amount) = amount else {
             return Self::ASK;
         };
         let end = entry.expires_at().map_or(FAR_END, |at| epoch.tick(at));
         Self(
-            (kind as u64) << KIND_SHIFT
+            (Kind::of(spent.unit()) as u64) << KIND_SHIFT
                 | (entry.verdict as u64) << VERDICT_SHIFT
                 | end << END_SHIFT
                 | rounded(amount),

@@ -4,9 +4,8 @@
 use std::borrow::Cow;
 
 use serde_json::{Number, Value};
-use spendfuse_domain::budget::{Limit, Spend};
 use spendfuse_domain::verdict::{BlocklistEntry, EventRef};
-use spendfuse_domain::{Nanos, UnixMillis, Verdict};
+use spendfuse_domain::{Amount, Figures, Nanos, UnixMillis, Verdict};
 
 use crate::error::GuardError;
 
@@ -19,11 +18,8 @@ pub struct Entry {
     /// Strictest step reached, as its writer judged.
     pub verdict: Verdict,
     action: Cow<'static, str>,
-    /// What the entry says is spent; which of its parts are known, says [`Self::known`].
-    pub spent: Spend,
-    known: Known,
-    /// The limit that its writer judged by; `None` for session blocks.
-    pub limit: Option<Limit>,
+    /// What is spent and the limit that its writer judged by; no limit for session blocks.
+    pub figures: Figures,
     percent_tenths: Option<u64>,
     /// Name of the window for people.
     pub window: Box<str>,
@@ -38,32 +34,6 @@ pub struct Entry {
     caused_by: Option<Box<EventRef>>,
 }
 
-/// Which amounts an entry states.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Known {
-    cost: bool,
-    tokens: bool,
-    calls: bool,
-}
-
-const NOTHING: Known = Known {
-    cost: false,
-    tokens: false,
-    calls: false,
-};
-const COST: Known = Known {
-    cost: true,
-    ..NOTHING
-};
-const TOKENS: Known = Known {
-    tokens: true,
-    ..NOTHING
-};
-const CALLS: Known = Known {
-    calls: true,
-    ..NOTHING
-};
-
 impl Entry {
     /// Reads the value of `key`.
     ///
@@ -76,35 +46,13 @@ impl Entry {
         };
         let read: BlocklistEntry =
             serde_json::from_slice(value).map_err(|error| bad(error.to_string()))?;
-        let usd = |text: &Option<String>| match text {
-            Some(text) => Nanos::parse_usd(text)
-                .map(|parsed| Some(parsed.amount))
-                .map_err(|error| bad(error.to_string())),
-            None => Ok(None),
-        };
-        let spent_usd = usd(&read.spent_usd)?;
-        let limit = match (usd(&read.limit_usd)?, read.limit_tokens, read.limit_calls) {
-            (Some(limit), _, _) => Some(Limit::Usd(limit)),
-            (None, Some(limit), _) => Some(Limit::Tokens(limit)),
-            (None, None, limit) => limit.map(Limit::Calls),
-        };
         Ok(Self {
             key: key.into(),
             budget: read.budget.into(),
             filter: read.filter.map(Box::new),
             verdict: read.verdict,
             action: known_action(read.action),
-            spent: Spend {
-                cost: spent_usd.unwrap_or_default(),
-                tokens: read.spent_tokens.unwrap_or_default(),
-                calls: read.spent_calls.unwrap_or_default(),
-            },
-            known: Known {
-                cost: spent_usd.is_some(),
-                tokens: read.spent_tokens.is_some(),
-                calls: read.spent_calls.is_some(),
-            },
-            limit,
+            figures: read.figures,
             percent_tenths: read.percent.as_ref().and_then(to_tenths),
             window: read.window.into(),
             window_start: read.window_start,
@@ -151,7 +99,7 @@ impl Entry {
 
     /// Dollars spent, where the entry says.
     pub fn cost(&self) -> Option<Nanos> {
-        self.known.cost.then_some(self.spent.cost)
+        self.figures.spent?.usd()
     }
 
     /// The time of the event that caused it.
@@ -159,23 +107,8 @@ impl Entry {
         self.caused_by.as_ref().and_then(|event| event.time)
     }
 
-    /// What is spent, where the entry states only one amount and that is of its limit's unit.
-    pub(crate) fn only_amount(&self) -> Option<Limit> {
-        let (amount, only) = match self.limit? {
-            Limit::Usd(_) => (Limit::Usd(self.spent.cost), COST),
-            Limit::Tokens(_) => (Limit::Tokens(self.spent.tokens), TOKENS),
-            Limit::Calls(_) => (Limit::Calls(self.spent.calls), CALLS),
-        };
-        (self.known == only).then_some(amount)
-    }
-
     /// The value as it was published.
     pub fn to_published(&self) -> BlocklistEntry {
-        let count = |limit: Option<Limit>, tokens: bool| match limit {
-            Some(Limit::Tokens(limit)) if tokens => Some(limit),
-            Some(Limit::Calls(limit)) if !tokens => Some(limit),
-            _ => None,
-        };
         BlocklistEntry {
             v: 1,
             budget: self.budget.to_string(),
@@ -183,15 +116,7 @@ impl Entry {
             filter: self.filter.as_deref().cloned(),
             verdict: self.verdict,
             action: self.action.clone().into_owned(),
-            spent_usd: self.cost().map(|cost| cost.to_string()),
-            limit_usd: match self.limit {
-                Some(Limit::Usd(limit)) => Some(limit.to_string()),
-                _ => None,
-            },
-            spent_tokens: self.known.tokens.then_some(self.spent.tokens),
-            limit_tokens: count(self.limit, true),
-            spent_calls: self.known.calls.then_some(self.spent.calls),
-            limit_calls: count(self.limit, false),
+            figures: self.figures,
             percent: self.percent_tenths.and_then(from_tenths),
             window: self.window.to_string(),
             window_start: self.window_start,
@@ -208,7 +133,8 @@ impl Entry {
 
 /// Spent as a percentage of the limit with one fraction digit, rounded down: 99.99 % of a limit
 /// never reads as 100. `None` for limit 0.
-pub(crate) fn percent(spent: i128, limit: i128) -> Option<Number> {
+pub(crate) fn percent(spent: Amount, limit: Amount) -> Option<Number> {
+    let (spent, limit) = (spent.number(), limit.number());
     if limit <= 0 {
         return None;
     }
@@ -276,7 +202,10 @@ mod tests {
 
     #[test]
     fn a_value_that_is_no_entry_is_an_error_with_its_key() {
-        let error = Entry::parse("cap|acme", b"{\"v\":1}").unwrap_err();
-        assert!(error.to_string().contains("cap|acme"), "{error}");
+        let contradiction = CONTRACT.replace("spent_usd", "spent_tokens");
+        for value in ["{\"v\":1}", &contradiction.replace("\"5.000123\"", "5")] {
+            let error = Entry::parse("cap|acme", value.as_bytes()).unwrap_err();
+            assert!(error.to_string().contains("cap|acme"), "{error}");
+        }
     }
 }

@@ -4,9 +4,8 @@ use std::sync::Arc;
 
 use serde::Serialize;
 use serde_json::Number;
-use spendfuse_domain::budget::Limit;
 use spendfuse_domain::scope::{Dimension, Dimensions as _, ScopeText};
-use spendfuse_domain::{Attribution, BudgetId, Nanos, UnixMillis, Verdict};
+use spendfuse_domain::{Amount, Attribution, BudgetId, Figures, UnixMillis, Verdict};
 
 use crate::compiled::CompiledBudget;
 use crate::decision::{CheckRequest, Decision, Match, Spent};
@@ -32,41 +31,20 @@ pub struct CheckResponse {
     pub reserved_usd: Option<String>,
 }
 
-/// How the call stands to one budget. Amounts are of the limit's unit; the others are absent.
+/// How the call stands to one budget.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[allow(missing_docs)]
 pub struct BudgetLine {
     pub budget: String,
     pub scope: String,
     pub verdict: Verdict,
-    pub spent_usd: Option<String>,
-    pub limit_usd: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub remaining_usd: Option<String>,
-    #[serde(flatten)]
-    pub counts: Option<CountLine>,
+    #[serde(flatten, serialize_with = "Figures::serialize_line")]
+    pub figures: Figures,
     pub percent: Option<Number>,
     pub window: String,
     pub resets_at: Option<UnixMillis>,
     pub message: Option<String>,
     pub help_url: Option<String>,
-}
-
-/// Amounts of a budget in tokens or calls.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-#[serde(untagged)]
-#[allow(missing_docs)]
-pub enum CountLine {
-    Tokens {
-        spent_tokens: u64,
-        limit_tokens: u64,
-        remaining_tokens: u64,
-    },
-    Calls {
-        spent_calls: u64,
-        limit_calls: u64,
-        remaining_calls: u64,
-    },
 }
 
 /// Something that the caller should know, whatever the decision.
@@ -130,8 +108,7 @@ pub fn decision_name(verdict: Verdict) -> &'static str {
 struct Judged {
     found: Match,
     entry: Option<Arc<Entry>>,
-    /// In the unit of the limit.
-    spent: i128,
+    spent: Amount,
 }
 
 impl Decision<'_> {
@@ -181,12 +158,13 @@ impl Decision<'_> {
         let spent = entry
             .as_ref()
             .and_then(|entry| Spent::of(entry, compiled, now));
+        let limit = compiled.budget.limit;
         let mut again = Match::new(found.budget, found.key);
         again.judge(compiled, spent, request, self.state.state);
         Judged {
             found: again,
             entry,
-            spent: spent.map_or(0, |spent| spent.amount),
+            spent: limit.with(spent.map_or(0, |spent| spent.amount)),
         }
     }
 
@@ -203,24 +181,18 @@ impl Decision<'_> {
         } = judged;
         let compiled = self.compiled(found.budget);
         let budget = &compiled.budget;
-        let (spent, limit) = (*spent, budget.limit.amount());
         let group = &self.snapshot.budgets.groups[compiled.group];
         let asking = group.asking(&request.attribution);
         let (window, resets_at) = match entry {
             Some(entry) => (entry.window.to_string(), entry.resets_at),
             None => compiled.window(asking, now),
         };
-        let dollars = |nanos: i128| Nanos::new(nanos).to_string();
-        let in_dollars = matches!(budget.limit, Limit::Usd(_));
         BudgetLine {
             budget: budget.id.to_string(),
             scope: group.scope_text(asking),
             verdict: found.verdict,
-            spent_usd: in_dollars.then(|| dollars(spent)),
-            limit_usd: in_dollars.then(|| dollars(limit)),
-            remaining_usd: in_dollars.then(|| dollars((limit - spent).max(0))),
-            counts: count_line(budget.limit, spent),
-            percent: percent(spent, limit),
+            figures: Figures::new(*spent, budget.limit),
+            percent: percent(*spent, budget.limit),
             window,
             resets_at,
             message: budget.message.clone(),
@@ -291,32 +263,12 @@ fn session_line(entry: &Entry) -> BudgetLine {
         budget: entry.budget().to_owned(),
         scope: entry.scope().to_owned(),
         verdict: entry.verdict,
-        spent_usd: None,
-        limit_usd: None,
-        remaining_usd: None,
-        counts: None,
+        figures: Figures::default(),
         percent: None,
         window: entry.window.to_string(),
         resets_at: entry.resets_at.or(entry.expires_at()),
         message: Some(format!("the session was stopped by detector {detector}")),
         help_url: None,
-    }
-}
-
-fn count_line(limit: Limit, spent: i128) -> Option<CountLine> {
-    let spent = u64::try_from(spent.max(0)).unwrap_or(u64::MAX);
-    match limit {
-        Limit::Usd(_) => None,
-        Limit::Tokens(limit) => Some(CountLine::Tokens {
-            spent_tokens: spent,
-            limit_tokens: limit,
-            remaining_tokens: limit.saturating_sub(spent),
-        }),
-        Limit::Calls(limit) => Some(CountLine::Calls {
-            spent_calls: spent,
-            limit_calls: limit,
-            remaining_calls: limit.saturating_sub(spent),
-        }),
     }
 }
 

@@ -10,8 +10,8 @@ use spendfuse_domain::budget::{BasisPoints, Spend};
 use spendfuse_domain::scope::{FilterMatch, Pattern, scope_text};
 use spendfuse_domain::verdict::{BlocklistEntry, Heartbeat, Stage, heartbeat_key};
 use spendfuse_domain::{
-    Action, Attribution, Budget, BudgetId, Dimension, Filter, Limit, Nanos, OnStale, ScopeTemplate,
-    Step, UnixMillis, Verdict, WindowKind,
+    Action, Amount, Attribution, Budget, BudgetId, Dimension, Figures, Filter, Nanos, OnStale,
+    ScopeTemplate, Step, UnixMillis, Verdict, WindowKind,
 };
 use spendfuse_guard::{CheckRequest, Guard, GuardConfig, GuardWriter, Now};
 
@@ -73,9 +73,9 @@ fn filter() -> impl Strategy<Value = Filter> {
 
 fn budget(id: &'static str) -> impl Strategy<Value = Budget> {
     let limit = prop_oneof![
-        (0..4_i128).prop_map(|limit| Limit::Usd(Nanos::new(limit * 3))),
-        (0..10_u64).prop_map(Limit::Tokens),
-        (0..10_u64).prop_map(Limit::Calls),
+        (0..4_i128).prop_map(|limit| Amount::Usd(Nanos::new(limit * 3))),
+        (0..10_i128).prop_map(Amount::Tokens),
+        (0..10_i128).prop_map(Amount::Calls),
     ];
     let window = select(vec![
         WindowKind::Session,
@@ -200,13 +200,16 @@ fn record(
             format!("{}|{}", budget.id, scope_of(budget, who)?),
             budget.limit,
         ),
-        None => (format!("finding|retry_loop|{}", who_text?), Limit::Calls(9)),
+        None => (
+            format!("finding|retry_loop|{}", who_text?),
+            Amount::Calls(9),
+        ),
     };
     // Some entries were judged by a limit that the budget no longer has.
     let limit = if mode & 1 == 0 {
         limit
     } else {
-        Limit::Tokens(7)
+        Amount::Tokens(7)
     };
     let verdicts = [
         Verdict::Ok,
@@ -214,8 +217,6 @@ fn record(
         Verdict::Downgrade,
         Verdict::Block,
     ];
-    let count = |wanted: bool| wanted.then_some(u64::from(spent));
-    let kind = |wanted: fn(&Limit) -> bool| wanted(&limit);
     let value = BlocklistEntry {
         v: 1,
         budget: "any".to_owned(),
@@ -223,16 +224,7 @@ fn record(
         filter: None,
         verdict: verdicts[usize::from(mode >> 1) % 4],
         action: "block".to_owned(),
-        spent_usd: kind(|limit| matches!(limit, Limit::Usd(_)))
-            .then(|| Nanos::new(spent.into()).to_string()),
-        limit_usd: kind(|limit| matches!(limit, Limit::Usd(_)))
-            .then(|| Nanos::new(limit.amount()).to_string()),
-        spent_tokens: count(kind(|limit| matches!(limit, Limit::Tokens(_)))),
-        limit_tokens: kind(|limit| matches!(limit, Limit::Tokens(_)))
-            .then_some(limit.amount() as u64),
-        spent_calls: count(kind(|limit| matches!(limit, Limit::Calls(_)))),
-        limit_calls: kind(|limit| matches!(limit, Limit::Calls(_)))
-            .then_some(limit.amount() as u64),
+        figures: Figures::new(limit.with(spent.into()), limit),
         percent: None,
         window: "day:2027-01-15".to_owned(),
         window_start: UnixMillis(0),
@@ -283,30 +275,14 @@ impl Model<'_> {
         entry: Option<&BlocklistEntry>,
         request: &CheckRequest<'static>,
     ) -> Verdict {
-        let usd = |text: &Option<String>| {
-            Nanos::parse_usd(text.as_deref()?)
-                .ok()
-                .map(|one| one.amount)
-        };
-        let limit = budget.limit.amount();
-        let (spent, same_limit) = match (entry, budget.limit) {
-            (None, _) => (0, false),
-            (Some(entry), Limit::Usd(limit)) => (
-                usd(&entry.spent_usd).unwrap_or_default().get(),
-                usd(&entry.limit_usd) == Some(limit),
-            ),
-            (Some(entry), Limit::Tokens(limit)) => (
-                entry.spent_tokens.unwrap_or(0).into(),
-                entry.limit_tokens == Some(limit),
-            ),
-            (Some(entry), Limit::Calls(limit)) => (
-                entry.spent_calls.unwrap_or(0).into(),
-                entry.limit_calls == Some(limit),
-            ),
-        };
+        let limit = budget.limit;
+        let figures = entry.map(|entry| entry.figures).unwrap_or_default();
+        let same_limit = figures.limit == Some(limit);
+        let counted = figures.spent.filter(|spent| spent.unit() == limit.unit());
+        let spent = counted.map_or(0, Amount::number);
         let strictest = |estimate: i128, at_most: Verdict| {
             let reached = budget.steps.iter().filter(|step| {
-                let share = step.at.of(limit);
+                let share = step.at.of(limit).number();
                 let over = step.action == Action::Block && spent + estimate > share;
                 (spent >= share || over) && step.action.verdict() <= at_most
             });
@@ -320,12 +296,12 @@ impl Model<'_> {
             Some(entry) if unpriced && !budget.unpriced_blocks => entry.verdict,
             _ => Verdict::Block,
         };
-        let step = strictest(request.estimate.against(budget.limit), at_most);
+        let step = strictest(request.estimate.counted(limit.unit()).number(), at_most);
         let verdict = match step.map(|step| &step.action) {
             Some(Action::Downgrade(model)) if *model == request.attribution.model => Verdict::Warn,
             action => action.map_or(Verdict::Ok, Action::verdict),
         };
-        let cost = entry.map_or(Some(Nanos::ZERO), |entry| usd(&entry.spent_usd));
+        let cost = entry.map_or(Some(Nanos::ZERO), |entry| entry.figures.spent?.usd());
         let refused = match budget.on_stale {
             OnStale::Allow => false,
             OnStale::Block => true,

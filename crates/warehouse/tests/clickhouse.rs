@@ -6,12 +6,12 @@ mod common;
 
 use common::{call_event, row, warehouse};
 use spendfuse_devstack::{ClickHouse, ClickHouseOptions};
-use spendfuse_domain::budget::{Limit, Spend};
+use spendfuse_domain::budget::Spend;
 use spendfuse_domain::event::{Body, Flags};
 use spendfuse_domain::finding::{Detector, Finding, FindingState, Severity};
 use spendfuse_domain::row::PriceBasis;
 use spendfuse_domain::verdict::{BlocklistEntry, EventRef, Stage, Verdict};
-use spendfuse_domain::{Nanos, UnixMillis, Window};
+use spendfuse_domain::{Amount, Figures, Nanos, UnixMillis, Window};
 use spendfuse_warehouse::{
     BudgetWindowBlock, BudgetWindowKind, BudgetWindowRow, EventKey, FindingBlock, FindingRow, Link,
     PriceRow, RowBlock, SpendBlock, StageAddress, VerdictBlock, VerdictRow, Warehouse,
@@ -365,12 +365,7 @@ async fn findings_verdicts_windows_and_prices_arrive_as_they_were() {
         filter: Some(serde_json::json!({"plan": "free"})),
         verdict: Verdict::Block,
         action: "block".to_owned(),
-        spent_usd: None,
-        limit_usd: None,
-        spent_tokens: Some(11),
-        limit_tokens: Some(10),
-        spent_calls: None,
-        limit_calls: None,
+        figures: Figures::new(Amount::Tokens(11), Amount::Tokens(10)),
         percent: serde_json::Number::from_f64(110.0),
         window: "day:2026-11-22".to_owned(),
         window_start: at,
@@ -422,7 +417,7 @@ async fn findings_verdicts_windows_and_prices_arrive_as_they_were() {
             tokens: 2,
             calls: 3,
         },
-        limit: Limit::Usd(Nanos::from_dollars(5)),
+        limit: Amount::Usd(Nanos::from_dollars(5)),
         version: 4,
         address: address(0),
     });

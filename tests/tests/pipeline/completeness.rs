@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use rdkafka::ClientConfig;
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
-use spendfuse_domain::{Nanos, Verdict};
+use spendfuse_domain::{Amount, Nanos, Verdict};
 use spendfuse_tests::http;
 use spendfuse_tests::lab::Said;
 use spendfuse_tests::load::Sender;
@@ -14,6 +14,8 @@ use spendfuse_tests::traffic::now;
 use spendfuse_tests::{GuardView, Lab, Traffic, eventually, pause};
 
 const PATIENCE: Duration = Duration::from_secs(10);
+/// What a call of a thousand input tokens costs.
+const ONE_CALL: Amount = Amount::Usd(Nanos::new(35_000));
 
 /// `spendfuse budgets apply`, as a person runs it.
 fn apply(lab: &Lab, yaml: &str) -> Said {
@@ -44,9 +46,9 @@ fn spend_next_to_a_limit_is_known_before_the_next_estimate() {
     sender.send(&traffic.call("c-1", "s-1", 27_143, 0, 0));
     sender.flush();
     eventually("the last step is shown", Duration::from_secs(1), || {
-        let spent = guard.answer("c-1").budgets[0].spent_usd.clone().unwrap();
-        let ok = spent == "0.09994999";
-        ok.then_some(()).ok_or(spent)
+        let spent = guard.answer("c-1").budgets[0].figures.spent.unwrap();
+        let ok = spent == Amount::Usd(Nanos::new(99_949_990));
+        ok.then_some(()).ok_or(spent.to_string())
     });
     let estimate = Nanos::parse_usd("0.0005").unwrap().amount;
     assert_eq!(guard.verdict_for("c-1", estimate), Verdict::Block);
@@ -71,11 +73,8 @@ fn the_first_event_after_an_apply_counts() {
         sender.flush();
         eventually("the event counts", PATIENCE, || {
             let answer = guard.answer("c-1");
-            let spent = answer
-                .budgets
-                .first()
-                .and_then(|line| line.spent_usd.clone());
-            let ok = spent.as_deref() == Some("0.000035");
+            let spent = answer.budgets.first().and_then(|line| line.figures.spent);
+            let ok = spent == Some(ONE_CALL);
             ok.then_some(()).ok_or(format!("round {round}: {spent:?}"))
         });
     }
@@ -144,7 +143,7 @@ fn an_event_behind_somebodys_open_transaction_is_not_promised() {
             .ok_or_else(|| "not yet".to_owned())
     });
     let answer = guard.answer("c-1");
-    assert_eq!(answer.budgets[0].spent_usd.as_deref(), Some("0.000035"));
+    assert_eq!(answer.budgets[0].figures.spent, Some(ONE_CALL));
 }
 
 #[test]

@@ -10,7 +10,7 @@ use spendfuse_benches::figures::Times;
 use spendfuse_benches::random::Random;
 use spendfuse_benches::workload::budgets;
 use spendfuse_domain::budget::Spend;
-use spendfuse_domain::{Attribution, UnixMillis};
+use spendfuse_domain::{Amount, Attribution, Nanos, UnixMillis};
 use spendfuse_guard::{CheckRequest, Guard, GuardConfig, Now};
 
 use crate::sitting::Sitting;
@@ -73,7 +73,8 @@ impl Filled {
         let request = filled.request(customers - 1);
         let met = filled.guard.check(&request, NOW).explain(&request, START);
         let with_entry = met.budgets.iter();
-        let with_entry = with_entry.filter(|line| line.spent_usd.as_deref() == Some("0.01"));
+        let cent = Some(Amount::Usd(Nanos::new(10_000_000)));
+        let with_entry = with_entry.filter(|line| line.figures.spent == cent);
         ensure!(
             with_entry.count() == 5,
             "a check must meet five scopes: {met:?}"

@@ -8,7 +8,7 @@ use ratatui::style::{Color, Modifier, Style};
 use ratatui::text::{Line, Span};
 use ratatui::widgets::Paragraph;
 use spendfuse_domain::verdict::BlocklistEntry;
-use spendfuse_domain::{Nanos, Verdict, printable};
+use spendfuse_domain::{Amount, Verdict, printable};
 
 use super::panels::panel;
 use crate::board::{Board, short_scope};
@@ -57,16 +57,10 @@ fn fitting(board: &Board, rows: usize) -> Vec<&BlocklistEntry> {
     }
 }
 
-fn amount(text: &Option<String>) -> Nanos {
-    let parsed = text.as_deref().map(Nanos::parse_usd);
-    parsed
-        .and_then(Result::ok)
-        .map_or(Nanos::ZERO, |parsed| parsed.amount)
-}
-
 fn permille(entry: &BlocklistEntry) -> i128 {
-    let limit = amount(&entry.limit_usd).get().max(1);
-    amount(&entry.spent_usd).get() * 1000 / limit
+    let number = |amount: Option<Amount>| amount.map_or(0, Amount::number);
+    let (spent, limit) = (number(entry.figures.spent), number(entry.figures.limit));
+    spent * 1000 / limit.max(1)
 }
 
 fn bar(entry: &BlocklistEntry, width: usize) -> Line<'static> {
@@ -85,8 +79,8 @@ fn bar(entry: &BlocklistEntry, width: usize) -> Line<'static> {
     let label: String = scope.chars().take(LABEL).collect();
     let figures = format!(
         "{} of {}",
-        dollars(&entry.spent_usd),
-        dollars(&entry.limit_usd)
+        shown(entry.figures.spent),
+        shown(entry.figures.limit)
     );
     let strong = if entry.verdict == Verdict::Block {
         Style::new().fg(colour).add_modifier(Modifier::BOLD)
@@ -102,8 +96,12 @@ fn bar(entry: &BlocklistEntry, width: usize) -> Line<'static> {
 }
 
 /// Cents, or as many digits as a small amount needs.
-fn dollars(text: &Option<String>) -> String {
-    let nanos = amount(text).get();
+fn shown(amount: Option<Amount>) -> String {
+    let nanos = match amount {
+        Some(Amount::Usd(nanos)) => nanos.get(),
+        Some(counted) => return format!("{:#}", counted.figure()),
+        None => return "-".to_owned(),
+    };
     if nanos < 50_000_000 {
         return format!(
             "${}.{:04}",

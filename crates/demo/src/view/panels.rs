@@ -5,12 +5,12 @@ use ratatui::layout::{Constraint, Layout, Rect};
 use ratatui::style::{Color, Modifier, Style};
 use ratatui::text::{Line, Span};
 use ratatui::widgets::{Block, BorderType, Paragraph, Sparkline};
+use spendfuse_domain::amount::grouped;
 use spendfuse_domain::finding::Finding;
 use spendfuse_domain::{Severity, printable};
 
 use super::screen::ACCENT;
 use crate::board::{Board, Tone, short_scope};
-use crate::summary::grouped;
 
 /// A frame with a title.
 pub fn panel(title: &'static str) -> Block<'static> {

@@ -16,6 +16,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize, Serializer};
 
+use crate::amount::{Amount, Unit};
 use crate::money::Nanos;
 use crate::scope::{Filter, ScopeTemplate};
 use crate::time::UnixMillis;
@@ -59,27 +60,6 @@ impl fmt::Display for BudgetId {
     }
 }
 
-/// How much may be spent in a window.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Limit {
-    /// Money.
-    Usd(Nanos),
-    /// All tokens, input and output.
-    Tokens(u64),
-    /// Model calls.
-    Calls(u64),
-}
-
-impl Limit {
-    /// The limit in its own unit: nano-dollars, tokens or calls.
-    pub fn amount(self) -> i128 {
-        match self {
-            Self::Usd(nanos) => nanos.get(),
-            Self::Tokens(count) | Self::Calls(count) => i128::from(count),
-        }
-    }
-}
-
 /// Spend that counts against limits of any kind.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Spend {
@@ -99,12 +79,13 @@ impl Spend {
         self.calls += other.calls;
     }
 
-    /// The part that counts against `limit`, in the limit's unit.
-    pub fn against(&self, limit: Limit) -> i128 {
-        match limit {
-            Limit::Usd(_) => self.cost.get(),
-            Limit::Tokens(_) => i128::from(self.tokens),
-            Limit::Calls(_) => i128::from(self.calls),
+    /// The part that counts against limits in `unit`.
+    #[inline]
+    pub fn counted(&self, unit: Unit) -> Amount {
+        match unit {
+            Unit::Usd => Amount::Usd(self.cost),
+            Unit::Tokens => Amount::Tokens(self.tokens.into()),
+            Unit::Calls => Amount::Calls(self.calls.into()),
         }
     }
 }
@@ -117,10 +98,10 @@ impl BasisPoints {
     /// The whole limit.
     pub const FULL: Self = Self(10_000);
 
-    /// The smallest spend (in the limit's unit) that reaches this share of `limit`.
-    pub fn of(self, limit: i128) -> i128 {
-        let exact = limit * i128::from(self.0);
-        exact.div_euclid(10_000) + i128::from(exact.rem_euclid(10_000) != 0)
+    /// The smallest spend that reaches this share of `limit`.
+    pub fn of(self, limit: Amount) -> Amount {
+        let exact = limit.number() * i128::from(self.0);
+        limit.with(exact.div_euclid(10_000) + i128::from(exact.rem_euclid(10_000) != 0))
     }
 }
 
@@ -179,7 +160,7 @@ pub struct Budget {
     /// Which of it counts.
     pub filter: Filter,
     /// How much may be spent.
-    pub limit: Limit,
+    pub limit: Amount,
     /// The period that it counts in.
     pub window: WindowKind,
     /// IANA time zone of the window's boundaries.
@@ -204,11 +185,10 @@ pub struct Budget {
 impl Budget {
     /// The strictest step that `spend` reaches; among equals the highest share.
     pub fn reached(&self, spend: &Spend) -> Option<&Step> {
-        let limit = self.limit.amount();
-        let spent = spend.against(self.limit);
+        let spent = spend.counted(self.limit.unit());
         self.steps
             .iter()
-            .filter(|step| spent >= step.at.of(limit))
+            .filter(|step| spent >= step.at.of(self.limit))
             .max_by_key(|step| (step.action.verdict(), step.at))
     }
 
@@ -246,8 +226,9 @@ mod tests {
 
     #[test]
     fn a_share_is_reached_at_its_exact_amount_rounded_up() {
-        assert_eq!(BasisPoints(8000).of(10), 8);
-        assert_eq!(BasisPoints(3333).of(10), 4);
-        assert_eq!(BasisPoints::FULL.of(0), 0);
+        let of = |share: BasisPoints, limit| share.of(Amount::Calls(limit)).number();
+        assert_eq!(of(BasisPoints(8000), 10), 8);
+        assert_eq!(of(BasisPoints(3333), 10), 4);
+        assert_eq!(of(BasisPoints::FULL, 0), 0);
     }
 }

@@ -6,7 +6,8 @@
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::{Action, BasisPoints, Budget, BudgetId, Limit, OnStale, Step};
+use super::{Action, BasisPoints, Budget, BudgetId, OnStale, Step};
+use crate::amount::{Amount, Count};
 use crate::finding::DetectorRule;
 use crate::money::Nanos;
 use crate::scope::{Filter, ScopeTemplate};
@@ -98,9 +99,9 @@ struct BudgetRecord {
     #[serde(skip_serializing_if = "Option::is_none")]
     limit: Option<Nanos>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    limit_tokens: Option<u64>,
+    limit_tokens: Option<Count>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    limit_calls: Option<u64>,
+    limit_calls: Option<Count>,
     window: String,
     #[serde(default = "utc")]
     timezone: String,
@@ -162,9 +163,9 @@ impl Budget {
             counted_from: self.counted_from,
         };
         match self.limit {
-            Limit::Usd(nanos) => record.limit = Some(nanos),
-            Limit::Tokens(count) => record.limit_tokens = Some(count),
-            Limit::Calls(count) => record.limit_calls = Some(count),
+            Amount::Usd(nanos) => record.limit = Some(nanos),
+            Amount::Tokens(count) => record.limit_tokens = Some(Count(count)),
+            Amount::Calls(count) => record.limit_calls = Some(Count(count)),
         }
         serde_json::to_vec(&record).expect("a record of texts and numbers is always JSON")
     }
@@ -219,12 +220,12 @@ impl Budget {
 }
 
 impl BudgetRecord {
-    fn limit(&self) -> Result<Limit, String> {
+    fn limit(&self) -> Result<Amount, String> {
         match (self.limit, self.limit_tokens, self.limit_calls) {
-            (Some(nanos), None, None) if nanos >= Nanos::ZERO => Ok(Limit::Usd(nanos)),
+            (Some(nanos), None, None) if nanos >= Nanos::ZERO => Ok(Amount::Usd(nanos)),
             (Some(_), None, None) => Err("the limit is negative".into()),
-            (None, Some(count), None) => Ok(Limit::Tokens(count)),
-            (None, None, Some(count)) => Ok(Limit::Calls(count)),
+            (None, Some(count), None) => Ok(Amount::Tokens(count.0)),
+            (None, None, Some(count)) => Ok(Amount::Calls(count.0)),
             _ => Err("exactly one of limit, limit_tokens, limit_calls is needed".into()),
         }
     }
@@ -289,7 +290,7 @@ mod tests {
     fn unknown_fields_are_ignored_and_missing_ones_have_their_defaults() {
         let text = r#"{"v":1,"shade":"blue","scope":{"workspace":"acme","session":"*"},"limit_calls":5,"window":"session","steps":[{"at":100,"do":"block","since":1}],"counted_from":"2026-11-01T00:00:00Z"}"#;
         let budget = Budget::from_record("calls", text.as_bytes()).unwrap();
-        assert_eq!(budget.limit, Limit::Calls(5));
+        assert_eq!(budget.limit, Amount::Calls(5));
         assert_eq!(budget.scope.to_string(), "acme");
         assert_eq!(
             (budget.timezone.as_str(), budget.on_stale),

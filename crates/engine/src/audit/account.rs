@@ -2,7 +2,7 @@
 
 use spendfuse_domain::budget::Spend;
 use spendfuse_domain::verdict::BlocklistEntry;
-use spendfuse_domain::{Nanos, UnixMillis};
+use spendfuse_domain::{Amount, UnixMillis};
 
 use super::differences::{Difference, Kind, Site, Tally};
 use crate::account::Published;
@@ -62,10 +62,8 @@ pub fn compare_account(
 pub struct Told {
     /// Start of the window.
     pub start: UnixMillis,
-    /// Spent, in the limit's unit.
-    pub spent: Nanos,
-    /// Whether that unit is money.
-    pub in_dollars: bool,
+    /// What is spent.
+    pub spent: Amount,
     /// Place of the verdict in its order, 0 = ok.
     pub verdict: u8,
     /// After this time readers ignore it.
@@ -75,17 +73,11 @@ pub struct Told {
 }
 
 impl Told {
-    /// What an entry says; `None` where its amount cannot be read.
+    /// What an entry says; `None` where it says no amount.
     pub fn of(entry: &BlocklistEntry) -> Option<Self> {
-        let count = entry.spent_tokens.or(entry.spent_calls);
-        let spent = match &entry.spent_usd {
-            Some(usd) => Nanos::parse_usd(usd).ok()?.amount,
-            None => Nanos::new(i128::from(count?)),
-        };
         Some(Self {
             start: entry.window_start,
-            spent,
-            in_dollars: entry.spent_usd.is_some(),
+            spent: entry.figures.spent?,
             verdict: entry.verdict as u8,
             expires_at: entry.expires_at,
             version: entry.version,
@@ -94,14 +86,7 @@ impl Told {
 
     /// Whether it says what the ledger published.
     pub fn is(&self, published: &Published) -> bool {
-        self.spent == published.spent && self.verdict == published.verdict
-    }
-
-    fn amount(&self, spent: Nanos) -> String {
-        match self.in_dollars {
-            true => spent.to_string(),
-            false => spent.get().to_string(),
-        }
+        self.spent.number() == published.spent && self.verdict == published.verdict
     }
 }
 
@@ -116,32 +101,28 @@ pub fn compare_published(
     if published.is_some_and(|published| told.is(published)) {
         return None;
     }
+    let ledger = published.map(|published| told.spent.with(published.spent));
     // Amounts of budgets in tokens or calls are no money.
-    let money = |amount: Nanos| match told.in_dollars {
-        true => amount,
-        false => Nanos::ZERO,
-    };
-    let ledger = published.map_or_else(
-        || "nothing".to_owned(),
-        |published| told.amount(published.spent),
-    );
-    let expected = published.map_or(Nanos::ZERO, |published| money(published.spent));
+    let money = |amount: Option<Amount>| amount.and_then(Amount::usd).unwrap_or_default();
     Some(Difference {
         kind: Kind::BlocklistDiffers,
         site: Site::Ledger(partition),
         seq: Some(told.version),
-        expected: Tally::new(0, expected),
-        found: Tally::new(0, money(told.spent)),
+        expected: Tally::new(0, money(ledger)),
+        found: Tally::new(0, money(Some(told.spent))),
         detail: format!(
-            "{key}, window from {}: the blocklist says {}, the ledger published {ledger}",
+            "{key}, window from {}: the blocklist says {}, the ledger published {}",
             told.start,
-            told.amount(told.spent)
+            told.spent,
+            ledger.map_or_else(|| "nothing".to_owned(), |ledger| ledger.to_string())
         ),
     })
 }
 
 #[cfg(test)]
 mod tests {
+    use spendfuse_domain::Nanos;
+
     use super::*;
 
     fn spend(nanos: i128, calls: u64) -> Spend {

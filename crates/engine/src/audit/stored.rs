@@ -152,7 +152,7 @@ mod tests {
         let published = account.published.unwrap();
         assert_eq!(
             (published.verdict, published.spent),
-            (3, account.spend.cost)
+            (3, account.spend.cost.get())
         );
         assert!(published.expires_at.is_some_and(|at| at > time));
     }

@@ -1,6 +1,7 @@
 //! What one commit of the ledger publishes.
 
-use spendfuse_domain::budget::{Limit, Spend};
+use spendfuse_domain::Amount;
+use spendfuse_domain::budget::Spend;
 use spendfuse_domain::finding::Finding;
 use spendfuse_domain::verdict::BlocklistEntry;
 use spendfuse_domain::{Nanos, UnixMillis, Window};
@@ -45,7 +46,7 @@ pub struct WindowLine {
     /// The sums: so far, final, or of the late spend alone.
     pub spend: Spend,
     /// The limit.
-    pub limit: Limit,
+    pub limit: Amount,
     /// When it was written.
     pub at: UnixMillis,
 }

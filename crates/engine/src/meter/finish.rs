@@ -5,7 +5,7 @@ use std::sync::Arc;
 use spendfuse_domain::budget::BudgetId;
 use spendfuse_domain::finding::{DetectorRule, Finding, FindingState};
 use spendfuse_domain::verdict::{BlocklistEntry, EventRef, Verdict, budget_key, finding_key};
-use spendfuse_domain::{Nanos, UnixMillis};
+use spendfuse_domain::{Amount, Figures, Nanos, UnixMillis};
 
 use super::restore::{MeterMark, mark_key};
 use super::session::{Session, SessionAccount, account_place};
@@ -234,12 +234,10 @@ pub(super) fn session_block(
         filter: None,
         verdict: Verdict::Block,
         action: "block_session".to_owned(),
-        spent_usd: Some(Nanos::ZERO.to_string()),
-        limit_usd: None,
-        spent_tokens: None,
-        limit_tokens: None,
-        spent_calls: None,
-        limit_calls: None,
+        figures: Figures {
+            spent: Some(Amount::Usd(Nanos::ZERO)),
+            limit: None,
+        },
         percent: None,
         window: format!("cooldown:{}", rule.detector.name()),
         window_start: now,

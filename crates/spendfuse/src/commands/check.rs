@@ -8,13 +8,13 @@ use clap::Args;
 use spendfuse_domain::budget::Spend;
 use spendfuse_domain::{Call, Nanos, TokenClasses, UnixMillis, Verdict};
 use spendfuse_guard::{
-    BudgetLine, CheckRequest, CheckResponse, CountLine, Guard, GuardConfig, GuardError,
-    GuardWriter, Now, Warning,
+    BudgetLine, CheckRequest, CheckResponse, Guard, GuardConfig, GuardError, GuardWriter, Now,
+    Warning,
 };
 use spendfuse_pricing::Pricer;
 
 use super::context::ContextArgs;
-use super::output::{self, Cell, Side, grouped, print_table, span, table, verdict_colour};
+use super::output::{self, Cell, Side, print_table, span, table, verdict_colour};
 use super::prices::book;
 use super::{Failure, found_wrong, kafka};
 use crate::settings::Settings;
@@ -221,7 +221,7 @@ fn print_budgets(lines: &[BudgetLine], now: UnixMillis) {
         ("RESETS", Side::Left),
     ]);
     for line in lines {
-        let (spent, limit) = amounts(line);
+        let (spent, limit) = output::figures(line.figures);
         let used = line.percent.as_ref().and_then(serde_json::Number::as_f64);
         rows.add_row(vec![
             Cell::from(&line.budget),
@@ -237,37 +237,6 @@ fn print_budgets(lines: &[BudgetLine], now: UnixMillis) {
     output::hide_below(&mut rows, 6, 100);
     output::keep_whole(&mut rows, &[2, 3, 4, 5, 7]);
     print_table(&rows);
-}
-
-fn amounts(line: &BudgetLine) -> (String, String) {
-    match (&line.spent_usd, &line.limit_usd, &line.counts) {
-        (Some(spent), Some(limit), _) => (format!("${spent}"), format!("${limit}")),
-        (
-            _,
-            _,
-            Some(CountLine::Tokens {
-                spent_tokens,
-                limit_tokens,
-                ..
-            }),
-        ) => (
-            grouped(*spent_tokens),
-            format!("{} tokens", grouped(*limit_tokens)),
-        ),
-        (
-            _,
-            _,
-            Some(CountLine::Calls {
-                spent_calls,
-                limit_calls,
-                ..
-            }),
-        ) => (
-            grouped(*spent_calls),
-            format!("{} calls", grouped(*limit_calls)),
-        ),
-        _ => ("-".to_owned(), "-".to_owned()),
-    }
 }
 
 fn print_state(response: &CheckResponse) {

@@ -11,8 +11,9 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use comfy_table::{CellAlignment, Color, ColumnConstraint, ContentArrangement, presets};
 use serde::Serialize;
 use serde_json::{Value, json};
+pub use spendfuse_domain::amount::grouped;
 use spendfuse_domain::printable::is_obeyed;
-use spendfuse_domain::{Nanos, UnixMillis, Verdict, printable};
+use spendfuse_domain::{Amount, Figures, Nanos, UnixMillis, Verdict, printable};
 
 /// Writes a line to standard output.
 pub fn line(text: impl Display) {
@@ -271,26 +272,18 @@ pub fn now() -> UnixMillis {
     }))
 }
 
-/// An amount in dollars, with its sign.
+/// Money, with its sign and unit.
 pub fn dollars(amount: Nanos) -> String {
-    let text = amount.to_string();
-    match text.strip_prefix('-') {
-        Some(positive) => format!("-${positive}"),
-        None => format!("${text}"),
-    }
+    Amount::Usd(amount).to_string()
 }
 
-/// A whole number with separators: `1,234,567`.
-pub fn grouped(number: u64) -> String {
-    let digits = number.to_string();
-    let mut text = String::with_capacity(digits.len() + digits.len() / 3);
-    for (place, digit) in digits.chars().enumerate() {
-        if place > 0 && (digits.len() - place).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
+/// Spent and limit for two columns, of which the second names the unit.
+pub fn figures(figures: Figures) -> (String, String) {
+    match (figures.spent, figures.limit) {
+        (Some(spent), Some(limit)) => (format!("{:#}", spent.figure()), format!("{limit:#}")),
+        // A session that a detector has stopped.
+        _ => ("-".to_owned(), "-".to_owned()),
     }
-    text
 }
 
 /// `1 event`, `3 events`.
@@ -343,9 +336,6 @@ mod tests {
 
     #[test]
     fn numbers_and_times_read_well() {
-        assert_eq!(grouped(0), "0");
-        assert_eq!(grouped(999), "999");
-        assert_eq!(grouped(1_234_567), "1,234,567");
         assert_eq!(span(0), "0s");
         assert_eq!(span(17_070_000), "4h 44m");
         assert_eq!(span(86_400_000 * 3 + 1000), "3d 1s");

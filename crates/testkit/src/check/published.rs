@@ -1,7 +1,7 @@
 //! Whether a blocklist entry says what holds.
 
+use spendfuse_domain::UnixMillis;
 use spendfuse_domain::verdict::BlocklistEntry;
-use spendfuse_domain::{Nanos, UnixMillis};
 
 use crate::reference::Standing;
 
@@ -28,7 +28,10 @@ pub fn mistake(
     if entry.window_start != window_start {
         return Some(format!("published window of {}", entry.window_start));
     }
-    let (spent, limit) = amounts(entry);
+    let (Some(spent), Some(limit)) = (entry.figures.spent, entry.figures.limit) else {
+        return Some(format!("published no figures, but {standing:?}"));
+    };
+    let (spent, limit) = (spent.number(), limit.number());
     if limit != standing.limit {
         return Some(format!("published limit {limit}, but {standing:?}"));
     }
@@ -47,22 +50,4 @@ pub fn mistake(
         ));
     }
     None
-}
-
-/// Spent and limit in the limit's unit.
-fn amounts(entry: &BlocklistEntry) -> (i128, i128) {
-    let dollars = |text: &Option<String>| {
-        text.as_ref().map(|text| {
-            let parsed = Nanos::parse_usd(text).expect("money in a blocklist entry");
-            parsed.amount.get()
-        })
-    };
-    let count = |number: Option<u64>| number.map(i128::from);
-    let spent = dollars(&entry.spent_usd)
-        .or(count(entry.spent_tokens))
-        .or(count(entry.spent_calls));
-    let limit = dollars(&entry.limit_usd)
-        .or(count(entry.limit_tokens))
-        .or(count(entry.limit_calls));
-    (spent.unwrap_or(-1), limit.unwrap_or(-1))
 }

@@ -4,7 +4,7 @@ use spendfuse_domain::budget::BasisPoints;
 use spendfuse_domain::finding::{DetectorAction, DetectorRule, RateBasis};
 use spendfuse_domain::scope::Pattern;
 use spendfuse_domain::{
-    Action, Budget, BudgetId, Detector, Dimension, Filter, Limit, Nanos, OnStale, ScopeTemplate,
+    Action, Amount, Budget, BudgetId, Detector, Dimension, Filter, Nanos, OnStale, ScopeTemplate,
     Severity, Step, UnixMillis, WindowKind,
 };
 
@@ -132,20 +132,20 @@ fn filter(choices: &mut Choices) -> Filter {
     Filter::new(choices.one_of(&menu))
 }
 
-fn limit(choices: &mut Choices) -> Limit {
-    let usd = |nanos| Limit::Usd(Nanos::new(nanos));
+fn limit(choices: &mut Choices) -> Amount {
+    let usd = |nanos| Amount::Usd(Nanos::new(nanos));
     choices.one_of(&[
         usd(1_000),
         usd(0),
         usd(130),
         usd(3_333),
         usd(40_000),
-        Limit::Tokens(0),
-        Limit::Tokens(700),
-        Limit::Tokens(6_000),
-        Limit::Calls(0),
-        Limit::Calls(2),
-        Limit::Calls(5),
+        Amount::Tokens(0),
+        Amount::Tokens(700),
+        Amount::Tokens(6_000),
+        Amount::Calls(0),
+        Amount::Calls(2),
+        Amount::Calls(5),
     ])
 }
 

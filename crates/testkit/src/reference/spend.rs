@@ -3,12 +3,11 @@
 use std::collections::{BTreeMap, HashMap};
 
 use jiff::tz::TimeZone;
-use spendfuse_domain::budget::Limit;
 use spendfuse_domain::routing::partition_of;
 use spendfuse_domain::row::PriceBasis;
 use spendfuse_domain::scope::Pattern;
 use spendfuse_domain::{
-    Action, Attribution, Body, Budget, Dimension, Dimensions, UnixMillis, Verdict, Window,
+    Action, Attribution, Body, Budget, Dimension, Dimensions, Unit, UnixMillis, Verdict, Window,
 };
 
 use crate::scenario::{LogEvent, Scenario};
@@ -38,27 +37,24 @@ impl Tally {
         self.calls += 1;
     }
 
-    fn spent(&self, limit: Limit) -> i128 {
-        match limit {
-            Limit::Usd(_) => self.cost,
-            Limit::Tokens(_) => self.tokens,
-            Limit::Calls(_) => self.calls,
+    fn spent(&self, unit: Unit) -> i128 {
+        match unit {
+            Unit::Usd => self.cost,
+            Unit::Tokens => self.tokens,
+            Unit::Calls => self.calls,
         }
     }
 
     /// What the sums mean under `budget`.
     pub fn standing(&self, budget: &Budget) -> Standing {
-        let limit = match budget.limit {
-            Limit::Usd(nanos) => nanos.get(),
-            Limit::Tokens(count) | Limit::Calls(count) => i128::from(count),
-        };
-        let spent = self.spent(budget.limit);
+        let (unit, limit) = (budget.limit.unit(), budget.limit.number());
+        let spent = self.spent(unit);
         let mut verdict = Verdict::Ok;
         let mut remaining = None;
         for step in &budget.steps {
             let mut counts = spent;
             let only_warns = matches!(step.action, Action::Warn);
-            if matches!(budget.limit, Limit::Usd(_)) && !only_warns && !budget.unpriced_blocks {
+            if unit == Unit::Usd && !only_warns && !budget.unpriced_blocks {
                 counts -= self.unpriced;
             }
             let threshold = (limit * i128::from(step.at.0) + 9_999) / 10_000;

@@ -7,7 +7,7 @@
 
 use std::slice::IterMut;
 
-use spendfuse_domain::{Nanos, UnixMillis};
+use spendfuse_domain::{Amount, Nanos, UnixMillis};
 
 use super::schema::{ColumnType, Schema};
 
@@ -159,7 +159,11 @@ impl<'a> RowCursor<'a> {
     }
 
     pub(crate) fn money(&mut self, amount: Nanos) {
-        self.fixed(ColumnType::Decimal, amount.get().to_le_bytes());
+        self.amount(Amount::Usd(amount));
+    }
+
+    pub(crate) fn amount(&mut self, amount: Amount) {
+        self.fixed(ColumnType::Decimal, amount.billionths().to_le_bytes());
     }
 
     pub(crate) fn count64(&mut self, count: u64) {

@@ -2,10 +2,10 @@
 
 use std::marker::PhantomData;
 
-use spendfuse_domain::budget::{Limit, Spend};
+use spendfuse_domain::budget::Spend;
 use spendfuse_domain::finding::{Finding, FindingState};
 use spendfuse_domain::verdict::{BlocklistEntry, Stage};
-use spendfuse_domain::{Nanos, UnixMillis, Window};
+use spendfuse_domain::{Amount, Nanos, UnixMillis, Window};
 
 use super::columns::{Columns, RowCursor};
 use super::schema::{BUDGET_WINDOWS, FINDING_CHANGES, Schema, VERDICTS};
@@ -72,7 +72,7 @@ pub struct BudgetWindowRow<'a> {
     pub scope: &'a str,
     pub window: &'a Window,
     pub spend: Spend,
-    pub limit: Limit,
+    pub limit: Amount,
     /// The writer partition's commit number, as in the blocklist.
     pub version: u64,
     pub address: StageAddress,
@@ -219,7 +219,7 @@ impl TableKind for Verdicts {
 
     fn write(row: &VerdictRow<'_>, columns: &mut RowCursor<'_>) {
         let entry = row.entry;
-        let (unit, spent, limit) = amounts(entry);
+        let figures = entry.figures;
         columns.time(entry.decided_at);
         columns.text(&entry.budget);
         columns.text(&entry.scope);
@@ -232,9 +232,12 @@ impl TableKind for Verdicts {
         );
         columns.text(entry.verdict.name());
         columns.text(&entry.action);
-        columns.text(unit);
-        columns.money(spent);
-        columns.money(limit);
+        // A stopped session has no limit.
+        let nothing = Amount::Usd(Nanos::ZERO);
+        let limit = figures.limit.unwrap_or(nothing);
+        columns.text(limit.unit().name());
+        columns.amount(figures.spent.unwrap_or(nothing));
+        columns.amount(limit);
         let percent = entry.percent.as_ref();
         columns.nullable_float(percent.and_then(serde_json::Number::as_f64));
         columns.text(&entry.window);
@@ -278,35 +281,12 @@ impl TableKind for BudgetWindows {
         columns.money(row.spend.cost);
         columns.count64(row.spend.tokens);
         columns.count64(row.spend.calls);
-        let (unit, limit) = match row.limit {
-            Limit::Usd(amount) => ("usd", amount),
-            Limit::Tokens(count) => ("tokens", whole(count)),
-            Limit::Calls(count) => ("calls", whole(count)),
-        };
-        columns.text(unit);
-        columns.money(limit);
-        columns.nullable_float(percent(row.spend.against(row.limit), row.limit.amount()));
+        columns.text(row.limit.unit().name());
+        columns.amount(row.limit);
+        let spent = row.spend.counted(row.limit.unit());
+        columns.nullable_float(percent(spent.number(), row.limit.number()));
         columns.count64(row.version);
     }
-}
-
-/// Unit, spent and limit of an entry. Tokens and calls become whole numbers of the same decimal
-/// columns.
-fn amounts(entry: &BlocklistEntry) -> (&'static str, Nanos, Nanos) {
-    if let Some(limit) = entry.limit_tokens {
-        let spent = entry.spent_tokens.unwrap_or_default();
-        return ("tokens", whole(spent), whole(limit));
-    }
-    if let Some(limit) = entry.limit_calls {
-        let spent = entry.spent_calls.unwrap_or_default();
-        return ("calls", whole(spent), whole(limit));
-    }
-    let amount = |text: &Option<String>| text.as_deref().map_or(Nanos::ZERO, usd);
-    ("usd", amount(&entry.spent_usd), amount(&entry.limit_usd))
-}
-
-fn whole(count: u64) -> Nanos {
-    Nanos::new(i128::from(count) * 1_000_000_000)
 }
 
 /// An amount that was written by our own `Nanos`.

@@ -6,7 +6,8 @@ use super::fields::Fields;
 use super::mistake::Mistakes;
 use super::values::{choice, dollars, hundredths, scalar, text};
 use super::{BudgetDraft, dimensions, limit, steps};
-use crate::budget::{BasisPoints, Budget, BudgetId, Limit, OnStale};
+use crate::amount::{Amount, Unit};
+use crate::budget::{BasisPoints, Budget, BudgetId, OnStale};
 use crate::spelling::{closest, suggest};
 use crate::time::UnixMillis;
 use crate::window::WindowKind;
@@ -162,7 +163,7 @@ fn timezone(node: &Node, mistakes: &mut Mistakes) -> Option<String> {
     None
 }
 
-fn on_stale(node: &Node, limit: Option<Limit>, mistakes: &mut Mistakes) -> Option<OnStale> {
+fn on_stale(node: &Node, limit: Option<Amount>, mistakes: &mut Mistakes) -> Option<OnStale> {
     if node.as_mapping().is_none() {
         let words = [("allow", OnStale::Allow), ("block", OnStale::Block)];
         let text = scalar(node, "on_stale", mistakes)?.as_str();
@@ -180,7 +181,7 @@ fn on_stale(node: &Node, limit: Option<Limit>, mistakes: &mut Mistakes) -> Optio
     let suggestion = "write `on_stale: {allow_up_to: \"2.00\"}`";
     let amount = fields.required("allow_up_to", suggestion, mistakes)?;
     let amount = dollars(amount, "allow_up_to", mistakes)?;
-    if matches!(limit, Some(Limit::Tokens(_) | Limit::Calls(_))) {
+    if limit.is_some_and(|limit| limit.unit() != Unit::Usd) {
         mistakes.add(
             node.into(),
             "`allow_up_to` is in dollars, and this budget does not count dollars",

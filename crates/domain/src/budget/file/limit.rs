@@ -3,13 +3,13 @@
 use super::fields::Fields;
 use super::mistake::Mistakes;
 use super::values::{dollars, whole_number};
-use crate::budget::Limit;
+use crate::amount::Amount;
 
 const NAMES: [&str; 3] = ["limit", "limit_tokens", "limit_calls"];
 /// Far above any budget; keeps every product of limit and share within `i128`.
 const MAX_COUNT: u64 = 1_000_000_000_000_000_000;
 
-pub(super) fn read(fields: &Fields<'_>, mistakes: &mut Mistakes) -> Option<Limit> {
+pub(super) fn read(fields: &Fields<'_>, mistakes: &mut Mistakes) -> Option<Amount> {
     let given: Vec<&str> = NAMES
         .into_iter()
         .filter(|name| fields.get(name).is_some())
@@ -33,11 +33,13 @@ pub(super) fn read(fields: &Fields<'_>, mistakes: &mut Mistakes) -> Option<Limit
     let mut limit = None;
     for name in given {
         let node = fields.get(name)?;
-        let count = 0..=MAX_COUNT;
+        let mut count = |unit: fn(i128) -> Amount| {
+            whole_number(node, name, 0..=MAX_COUNT, mistakes).map(|count| unit(count.into()))
+        };
         limit = match name {
-            "limit" => dollars(node, name, mistakes).map(Limit::Usd),
-            "limit_tokens" => whole_number(node, name, count, mistakes).map(Limit::Tokens),
-            _ => whole_number(node, name, count, mistakes).map(Limit::Calls),
+            "limit_tokens" => count(Amount::Tokens),
+            "limit_calls" => count(Amount::Calls),
+            _ => dollars(node, name, mistakes).map(Amount::Usd),
         };
     }
     limit

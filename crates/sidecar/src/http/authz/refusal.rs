@@ -3,7 +3,7 @@
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
-use spendfuse_domain::{UnixMillis, Verdict};
+use spendfuse_domain::{Amount, UnixMillis, Verdict};
 use spendfuse_guard::CheckResponse;
 
 use super::{line, tell, words};
@@ -27,11 +27,12 @@ impl Refusal {
     pub(super) fn of(answer: &CheckResponse) -> Self {
         let line = answer.budgets.first();
         let line = line.filter(|line| line.verdict == Verdict::Block);
-        let (spent, limit) = line.map(words::amounts).unwrap_or_default();
+        let figures = line.map(|line| line.figures).unwrap_or_default();
+        let shown = |amount: Option<Amount>| amount.map(|amount| amount.to_string());
         Self {
             code: match line {
                 None => "state_unknown",
-                Some(line) if words::amounts_known(line) => "budget_exceeded",
+                Some(line) if line.figures.limit.is_some() => "budget_exceeded",
                 Some(_) => "session_blocked",
             },
             message: match line {
@@ -40,8 +41,8 @@ impl Refusal {
             },
             budget: line.map(|line| line.budget.clone()),
             scope: line.map(|line| line.scope.clone()),
-            spent,
-            limit,
+            spent: shown(figures.spent),
+            limit: shown(figures.limit),
             resets_at: line.and_then(|line| line.resets_at),
             help_url: line.and_then(|line| line.help_url.clone()),
         }

@@ -1,39 +1,8 @@
 //! A refusal in a sentence for the person whose call was refused.
 
-use spendfuse_guard::{BudgetLine, CheckResponse, CountLine, Warning};
+use spendfuse_guard::{BudgetLine, CheckResponse, Warning};
 
 use crate::percent;
-
-pub(super) fn amounts_known(line: &BudgetLine) -> bool {
-    line.limit_usd.is_some() || line.counts.is_some()
-}
-
-/// Spent and limit, for people.
-pub(super) fn amounts(line: &BudgetLine) -> (Option<String>, Option<String>) {
-    let dollars = |text: &String| format!("${text}");
-    match &line.counts {
-        None => (
-            line.spent_usd.as_ref().map(dollars),
-            line.limit_usd.as_ref().map(dollars),
-        ),
-        Some(CountLine::Tokens {
-            spent_tokens,
-            limit_tokens,
-            ..
-        }) => (
-            Some(format!("{spent_tokens} tokens")),
-            Some(format!("{limit_tokens} tokens")),
-        ),
-        Some(CountLine::Calls {
-            spent_calls,
-            limit_calls,
-            ..
-        }) => (
-            Some(format!("{spent_calls} calls")),
-            Some(format!("{limit_calls} calls")),
-        ),
-    }
-}
 
 /// The budget's own words, else `customer c-42 has reached its daily budget ($5.00)`.
 pub(super) fn message(line: &BudgetLine, answer: &CheckResponse) -> String {
@@ -57,26 +26,14 @@ pub(super) fn message(line: &BudgetLine, answer: &CheckResponse) -> String {
         "root_session" => "session",
         other => other,
     };
-    let limit = amounts(line).1.unwrap_or_default();
+    let limit = line.figures.limit;
+    let limit = limit.map_or_else(String::new, |limit| limit.to_string());
     let who = subject(&line.scope);
-    if has_remainder(line) {
+    let remaining = line.figures.remaining();
+    if remaining.is_some_and(|remaining| remaining.number() > 0) {
         format!("this call would take {who} over its {kind} budget ({limit})")
     } else {
         format!("{who} has reached its {kind} budget ({limit})")
-    }
-}
-
-fn has_remainder(line: &BudgetLine) -> bool {
-    match &line.counts {
-        None => line.remaining_usd.as_deref() != Some("0.00"),
-        Some(CountLine::Tokens {
-            remaining_tokens: remaining,
-            ..
-        })
-        | Some(CountLine::Calls {
-            remaining_calls: remaining,
-            ..
-        }) => *remaining > 0,
     }
 }
 

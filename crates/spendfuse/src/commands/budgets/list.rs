@@ -3,11 +3,11 @@
 use std::process::ExitCode;
 
 use serde_json::Value;
-use spendfuse_domain::budget::{Action, Budget, BudgetsRecord, Limit};
+use spendfuse_domain::budget::{Action, Budget, BudgetsRecord};
 use spendfuse_domain::finding::{DetectorAction, DetectorRule};
 use spendfuse_domain::scope::Filter;
 
-use super::super::output::{self, Side, dollars, grouped, print_table, table};
+use super::super::output::{self, Side, print_table, table};
 use super::{Failure, records_in_force};
 use crate::settings::Settings;
 
@@ -92,7 +92,7 @@ fn budget_row(budget: &Budget) -> [String; 6] {
         budget.id.to_string(),
         budget.scope.to_string(),
         filter_text(&budget.filter),
-        limit_text(budget.limit),
+        format!("{:#}", budget.limit),
         format!("{}{zone}", budget.window.name()),
         steps.join(", "),
     ]
@@ -121,13 +121,4 @@ fn filter_text(filter: &Filter) -> String {
         .map(|(dimension, values)| format!("{}={}", dimension.name(), values.join("|")))
         .collect();
     texts.join(", ")
-}
-
-/// A limit with its unit.
-pub fn limit_text(limit: Limit) -> String {
-    match limit {
-        Limit::Usd(amount) => dollars(amount),
-        Limit::Tokens(count) => format!("{} tokens", grouped(count)),
-        Limit::Calls(count) => format!("{} calls", grouped(count)),
-    }
 }

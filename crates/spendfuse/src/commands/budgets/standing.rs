@@ -4,10 +4,10 @@ use std::collections::BTreeSet;
 
 use jiff::tz::TimeZone;
 use serde_json::Number;
-use spendfuse_domain::budget::{Budget, BudgetsRecord, Limit, Spend};
+use spendfuse_domain::budget::{Budget, BudgetsRecord, Spend};
 use spendfuse_domain::scope::{Dimension, Pattern, ScopeText};
 use spendfuse_domain::verdict::{BlocklistEntry, BlocklistKey, Heartbeat};
-use spendfuse_domain::{UnixMillis, Verdict, Window};
+use spendfuse_domain::{Figures, UnixMillis, Verdict, Window};
 
 use super::super::{Failure, kafka, output};
 use super::records_in_force;
@@ -104,11 +104,6 @@ fn untouched(budget: &Budget, now: UnixMillis) -> Option<BlocklistEntry> {
     let spend = Spend::default();
     let step = budget.reached(&spend);
     let verdict = step.map_or(Verdict::Ok, |step| step.action.verdict());
-    let (usd, tokens, calls) = match budget.limit {
-        Limit::Usd(limit) => (Some(limit), None, None),
-        Limit::Tokens(limit) => (None, Some(limit), None),
-        Limit::Calls(limit) => (None, None, Some(limit)),
-    };
     let filter = budget.filter.to_json().map(serde_json::Value::Object);
     Some(BlocklistEntry {
         v: 1,
@@ -117,13 +112,8 @@ fn untouched(budget: &Budget, now: UnixMillis) -> Option<BlocklistEntry> {
         filter,
         verdict,
         action: verdict.name().to_owned(),
-        spent_usd: usd.map(|_| spend.cost.to_string()),
-        limit_usd: usd.map(|limit| limit.to_string()),
-        spent_tokens: tokens.map(|_| 0),
-        limit_tokens: tokens,
-        spent_calls: calls.map(|_| 0),
-        limit_calls: calls,
-        percent: (budget.limit.amount() > 0)
+        figures: Figures::new(spend.counted(budget.limit.unit()), budget.limit),
+        percent: (budget.limit.number() > 0)
             .then(|| Number::from_f64(0.0))
             .flatten(),
         window: window.label,

@@ -112,12 +112,8 @@ fn print_counted_from(scopes: &[BlocklistEntry]) {
 /// Whether spend of the window's beginning is missing in the count.
 fn counts_late(entry: &BlocklistEntry) -> bool {
     let is_lifetime = entry.resets_at.is_none();
-    let has_limit = [
-        entry.limit_usd.is_some(),
-        entry.limit_tokens.is_some(),
-        entry.limit_calls.is_some(),
-    ];
-    !is_lifetime && has_limit.contains(&true) && entry.counted_from > entry.window_start
+    let has_limit = entry.figures.limit.is_some();
+    !is_lifetime && has_limit && entry.counted_from > entry.window_start
 }
 
 fn status_row(entry: &BlocklistEntry, now: UnixMillis) -> Vec<Cell> {
@@ -125,7 +121,7 @@ fn status_row(entry: &BlocklistEntry, now: UnixMillis) -> Vec<Cell> {
         Some(percent) => format!("{:.1}%", percent.as_f64().unwrap_or_default()),
         None => "-".to_owned(),
     };
-    let (spent, limit) = amounts(entry);
+    let (spent, limit) = output::figures(entry.figures);
     vec![
         Cell::from(&entry.budget),
         Cell::from(&entry.scope),
@@ -140,23 +136,6 @@ fn status_row(entry: &BlocklistEntry, now: UnixMillis) -> Vec<Cell> {
             now,
         )),
     ]
-}
-
-fn amounts(entry: &BlocklistEntry) -> (String, String) {
-    let count = |spent: Option<u64>, limit: u64, unit: &str| {
-        let spent = grouped(spent.unwrap_or_default());
-        (spent, format!("{} {unit}", grouped(limit)))
-    };
-    match (&entry.limit_usd, entry.limit_tokens, entry.limit_calls) {
-        (Some(limit), _, _) => {
-            let spent = entry.spent_usd.as_deref().unwrap_or("0.00");
-            (format!("${spent}"), format!("${limit}"))
-        }
-        (None, Some(limit), _) => count(entry.spent_tokens, limit, "tokens"),
-        (None, None, Some(limit)) => count(entry.spent_calls, limit, "calls"),
-        // A session that a detector has stopped.
-        (None, None, None) => ("-".to_owned(), "-".to_owned()),
-    }
 }
 
 /// Warns where the figures are old.
