@@ -4,6 +4,7 @@ mod rules;
 
 use serde::{Deserialize, Serialize};
 
+use crate::money::Nanos;
 use crate::scope::{Dimension, Filter};
 use crate::time::UnixMillis;
 use crate::verdict::EventRef;
@@ -106,7 +107,7 @@ pub struct Finding {
     pub measured: f64,
     /// The parameter that it was measured against, in the same unit.
     pub threshold: f64,
-    pub wasted_usd: String,
+    pub wasted_usd: Nanos,
     /// At most 20 events.
     pub evidence: Vec<EventRef>,
     pub message: String,

@@ -106,7 +106,7 @@ pub fn close_finding(
                 last_at: now,
                 measured: account.cost.get() as f64 / 1e9,
                 threshold: 0.0,
-                wasted_usd: Nanos::ZERO.to_string(),
+                wasted_usd: Nanos::ZERO,
                 evidence: account.caused_by.clone(),
                 message: format!("budget {budget} was removed"),
             };
@@ -191,7 +191,7 @@ fn exceeded_finding(
         last_at: now,
         measured: in_unit(standing.spent),
         threshold: in_unit(standing.limit),
-        wasted_usd: above_limit(account, &standing).to_string(),
+        wasted_usd: above_limit(account, &standing),
         evidence: account.caused_by.clone(),
         message: format!("budget {} is used up: {spent} of {limit}", budget.id),
     };

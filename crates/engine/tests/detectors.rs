@@ -9,7 +9,7 @@ use std::path::Path;
 
 use spendfuse_domain::Detector;
 use spendfuse_domain::finding::{DetectorRule, Finding, RateBasis};
-use spendfuse_domain::{Dimension, Filter, Nanos};
+use spendfuse_domain::{Dimension, Filter};
 use steps::{Lane, Step};
 
 #[test]
@@ -90,7 +90,7 @@ fn written(finding: &Finding) -> String {
         finding.state,
         finding.severity.name(),
         finding.measured,
-        Nanos::parse_usd(&finding.wasted_usd).unwrap().amount.get()
+        finding.wasted_usd.get()
     )
     .to_lowercase()
 }

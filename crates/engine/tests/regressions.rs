@@ -163,7 +163,7 @@ fn a_limit_without_a_step_of_its_own_opens_its_finding_at_once() {
     let outputs = ledger.finish();
     assert_eq!(outputs.blocklist, []);
     assert_eq!(outputs.findings[0].1.state, FindingState::Open);
-    assert_eq!(outputs.findings[0].1.wasted_usd, "0.00");
+    assert_eq!(outputs.findings[0].1.wasted_usd, Nanos::ZERO);
 }
 
 #[test]

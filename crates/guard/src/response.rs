@@ -5,7 +5,7 @@ use std::sync::Arc;
 use serde::Serialize;
 use serde_json::Number;
 use spendfuse_domain::scope::{Dimension, Dimensions as _, ScopeText};
-use spendfuse_domain::{Amount, Attribution, BudgetId, Figures, UnixMillis, Verdict};
+use spendfuse_domain::{Amount, Attribution, BudgetId, Figures, Nanos, UnixMillis, Verdict};
 
 use crate::compiled::CompiledBudget;
 use crate::decision::{CheckRequest, Decision, Match, Spent};
@@ -57,7 +57,7 @@ pub struct Warning {
     pub kind: &'static str,
     pub severity: &'static str,
     pub message: String,
-    pub wasted_usd: Option<String>,
+    pub wasted_usd: Option<Nanos>,
     /// The budget that it is about, where it is about one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub budget: Option<String>,
@@ -235,7 +235,7 @@ impl Decision<'_> {
                 kind: open.finding.detector.name(),
                 severity: open.finding.severity.name(),
                 message: open.finding.message.clone(),
-                wasted_usd: Some(open.finding.wasted_usd.clone()),
+                wasted_usd: Some(open.finding.wasted_usd),
                 budget: None,
             }));
         }

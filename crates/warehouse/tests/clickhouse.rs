@@ -335,7 +335,7 @@ async fn findings_verdicts_windows_and_prices_arrive_as_they_were() {
         last_at: at,
         measured: 4.0,
         threshold: 3.0,
-        wasted_usd: "0.0182".to_owned(),
+        wasted_usd: Nanos::new(18_200_000),
         evidence: vec![event.clone(), event.clone()],
         message: "the same prompt ran 4 times in a row".to_owned(),
     };
@@ -345,7 +345,7 @@ async fn findings_verdicts_windows_and_prices_arrive_as_they_were() {
         address: address(0),
     });
     finding.state = FindingState::Closed;
-    finding.wasted_usd = "0.02".to_owned();
+    finding.wasted_usd = Nanos::new(20_000_000);
     findings.push(&FindingRow {
         finding: &finding,
         address: address(1),

@@ -209,7 +209,7 @@ pub(super) fn lane_finding(
         last_at: episode.last_at,
         measured: episode.measured,
         threshold: episode.threshold,
-        wasted_usd: episode.wasted.to_string(),
+        wasted_usd: episode.wasted,
         evidence: episode.evidence.clone(),
         message: rule.message(episode),
     };

@@ -199,8 +199,10 @@ fn print(response: &CheckResponse, verdict: Verdict, now: UnixMillis) {
         output::line(format!("{}: {message}{url}", line.budget));
     }
     for warning in &response.warnings {
-        let wasted = warning.wasted_usd.as_ref();
-        let wasted = wasted.map_or_else(String::new, |usd| format!(", wasted ${usd}"));
+        let wasted = warning.wasted_usd;
+        let wasted = wasted.map_or_else(String::new, |usd| {
+            format!(", wasted {}", output::dollars(usd))
+        });
         output::line(format!(
             "{} {}: {}{wasted}",
             warning.severity, warning.kind, warning.message

@@ -147,7 +147,7 @@ fn list(settings: &Settings, args: &ListArgs) -> Result<ExitCode, Failure> {
             Cell::from(&one.id),
             severity_cell(finding.severity),
             Cell::from(&finding.scope),
-            Cell::from(format!("${}", finding.wasted_usd)),
+            Cell::from(output::dollars(finding.wasted_usd)),
             Cell::from(ago(finding.last_at, now)),
             Cell::from(finding.detector.name()),
             Cell::from(format!("{}{state}", finding.message)),
@@ -223,7 +223,7 @@ impl Keyed {
                 "measured",
                 format!("{} (threshold {})", finding.measured, finding.threshold),
             ),
-            ("wasted", format!("${}", finding.wasted_usd)),
+            ("wasted", output::dollars(finding.wasted_usd)),
             ("opened", finding.opened_at.to_string()),
             ("last", finding.last_at.to_string()),
         ];

@@ -178,13 +178,12 @@ impl Checker<'_> {
         let log = &self.scenario.log;
         let evidence = episode.evidence.iter().map(|place| &*log[*place].event.id);
         let close = |one: f64, other: f64| (one - other).abs() <= 1e-9 * other.abs().max(1.0);
-        let wasted = spendfuse_domain::Nanos::new(episode.wasted).to_string();
         finding.severity == episode.severity
             && finding.opened_at == episode.opened_at
             && finding.last_at == episode.last_at
             && close(finding.measured, episode.measured)
             && close(finding.threshold, episode.threshold)
-            && finding.wasted_usd == wasted
+            && finding.wasted_usd.get() == episode.wasted
             && finding
                 .evidence
                 .iter()

@@ -195,7 +195,7 @@ impl TableKind for FindingChanges {
         columns.time(finding.last_at);
         columns.float(finding.measured);
         columns.float(finding.threshold);
-        columns.money(usd(&finding.wasted_usd));
+        columns.money(finding.wasted_usd);
         let evidence = finding.evidence.iter();
         columns.text_pairs(evidence.map(|event| (event.source.as_str(), event.id.as_str())));
         columns.text(&finding.message);
@@ -287,14 +287,6 @@ impl TableKind for BudgetWindows {
         columns.nullable_float(percent(spent.number(), row.limit.number()));
         columns.count64(row.version);
     }
-}
-
-/// An amount that was written by our own `Nanos`.
-fn usd(text: &str) -> Nanos {
-    Nanos::parse_usd(text).map_or(Nanos::ZERO, |parsed| {
-        debug_assert!(!parsed.rounded);
-        parsed.amount
-    })
 }
 
 /// A share of the limit for display, one fraction digit; `None` where the limit is 0.
