@@ -21,6 +21,8 @@ pub struct Watermark {
     inputs: Vec<Input>,
     now: UnixMillis,
     due: Option<Due>,
+    /// Nothing can be told yet, but something must be written: the broker's time is read off it.
+    asks_for_time: bool,
     alerts: Vec<Alert>,
 }
 
@@ -56,6 +58,7 @@ impl Watermark {
             inputs: topics.iter().map(input).collect(),
             now: UnixMillis::default(),
             due: None,
+            asks_for_time: false,
             alerts: Vec::new(),
         }
     }
@@ -83,6 +86,7 @@ impl Watermark {
                 self.alerts.push(alert);
             }
         }
+        self.asks_for_time = self.complete_to() == UnixMillis::default();
         self.announce();
         let stage = match self.stage {
             Stage::Meter => "meter",
@@ -116,13 +120,14 @@ impl Watermark {
         times.min().unwrap_or_default()
     }
 
-    /// Whether a heartbeat is due.
+    /// Whether a heartbeat is due, or a commit without one.
     pub fn is_due(&self) -> bool {
-        self.due.is_some()
+        self.due.is_some() || self.asks_for_time
     }
 
     /// The heartbeat that is due, with its blocklist key.
     pub fn take(&mut self, seq: u64, budget_version: u64) -> Option<(String, Heartbeat)> {
+        self.asks_for_time = false;
         let due = self.due.take()?;
         let heartbeat = Heartbeat {
             v: 1,
@@ -237,5 +242,21 @@ mod tests {
         let (_, beat) = watermark.take(1, 0).expect("a heartbeat is due");
         assert_eq!(beat.complete_to, UnixMillis(1_000));
         assert_eq!((beat.lag_ms, beat.usage_offset), (1_000, Some(4)));
+    }
+
+    #[test]
+    fn before_time_is_known_something_is_written_and_nothing_told() {
+        let mut watermark = Watermark::new(Stage::Meter, 0, &["usage"]);
+        watermark.announce();
+        assert!(!watermark.is_due());
+        watermark.tick(1_000, &[progress(0, InputState::Behind)]);
+        assert!(
+            watermark.is_due(),
+            "the broker's time is read off what is written"
+        );
+        assert_eq!(watermark.take(1, 0), None);
+        assert!(!watermark.is_due());
+        watermark.tick(2_000, &[progress(0, InputState::Complete)]);
+        assert!(watermark.take(2, 0).is_some());
     }
 }
