@@ -107,7 +107,10 @@ async fn a_failed_query_leaves_nothing_behind_for_the_next_one() {
         let sql = "SELECT toUInt64(number + throwIf(number = 100000)) FROM numbers(200000) \
                    SETTINGS max_block_size = 1000, max_threads = 1";
         let error = client.query(sql).fetch_all::<u64>().await.unwrap_err();
-        assert!(error.to_string().contains("Code: 395"), "{error}");
+        // The official client (0.15.3) reads a late error only where its last read of the socket
+        // holds all of it; else it says that there is one.
+        let (error, codes) = (error.to_string(), ["Code: 395", "found exception tag"]);
+        assert!(codes.iter().any(|code| error.contains(code)), "{error}");
         let error = client.query("SELECT nonsense").fetch_all::<u64>().await;
         assert!(error.unwrap_err().to_string().contains("Code: 47"));
         let mine: u64 = client
