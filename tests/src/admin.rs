@@ -26,6 +26,11 @@ impl Address {
         }
     }
 
+    /// Its port on loopback.
+    pub fn port(self) -> u16 {
+        self.port
+    }
+
     /// As settings have it.
     pub fn setting(self) -> String {
         format!("127.0.0.1:{}", self.port)

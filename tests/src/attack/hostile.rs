@@ -49,15 +49,22 @@ pub(super) fn requests(address: Address, plan: &Plan) -> Answers {
     answers
 }
 
-/// Reports calls of `count` models, customers and sessions, each new.
-pub(super) fn names(address: Address, count: usize) -> Answers {
+/// Reports calls of `plan.names` models, customers and sessions, each new, spread over
+/// `plan.phase`.
+pub(super) fn names(address: Address, plan: &Plan) -> Answers {
+    // Two addresses that are attacked in turn get names of their own.
+    let (count, port) = (plan.names, address.port());
     let mut client = Client::new(address);
     let mut answers = Answers::new();
-    for first in (0..count).step_by(BATCH) {
+    let pace = plan.phase.mul_f64(BATCH as f64 / count.max(1) as f64);
+    let began = Instant::now();
+    for (batch, first) in (0..count).step_by(BATCH).enumerate() {
+        let due = pace * u32::try_from(batch).unwrap_or(u32::MAX);
+        pause(due.saturating_sub(began.elapsed()));
         let event = |number: usize| {
             format!(
-                "{{\"id\":\"invented-{number}\",\"workspace\":\"acme\",\"customer\":\"c-{number}\",\
-                 \"session\":\"s-{number}\",\"provider\":\"openai\",\"model\":\"model-{number}\",\
+                "{{\"id\":\"invented-{port}-{number}\",\"workspace\":\"acme\",\"customer\":\"c-{port}-{number}\",\
+                 \"session\":\"s-{port}-{number}\",\"provider\":\"openai\",\"model\":\"model-{port}-{number}\",\
                  \"usage\":{{\"input_tokens\":10}}}}\n"
             )
         };

@@ -68,7 +68,8 @@ impl Storm {
         })
     }
 
-    /// One commit in which `customers` spend a cent each.
+    /// One commit in which `customers` spend two of their hundred dollars each: more than a hundredth
+    /// of what remains, so that every figure is due.
     fn commit(
         &mut self,
         now: UnixMillis,
@@ -79,7 +80,7 @@ impl Storm {
             series: 0,
             scope: format!("acme/customer=c-{number}"),
             minute: now.minute(),
-            cost: Nanos::new(10_000_000),
+            cost: Nanos::new(2_000_000_000),
             unpriced: Nanos::ZERO,
             tokens: 2_000,
             calls: 1,
