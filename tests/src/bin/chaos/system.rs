@@ -371,7 +371,11 @@ impl Operator {
         let file = self.folder.join("budgets.yaml");
         fs::write(&file, yaml)?;
         let file = file.display().to_string();
-        self.insist(&["budgets", "apply", "--prune", &file], patience)?;
+        // Faults hold back who would have to report; what is in force is checked at the end.
+        self.insist(
+            &["budgets", "apply", "--prune", "--no-wait", &file],
+            patience,
+        )?;
         Ok(())
     }
 
