@@ -32,7 +32,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use spendfuse_bus::{KafkaConfig, Shutdown};
-use spendfuse_processor::Topics;
+use spendfuse_domain::Topics;
 use spendfuse_warehouse::Warehouse;
 use tokio::runtime::Handle;
 

@@ -8,9 +8,8 @@ use std::time::{Duration, Instant};
 use spendfuse_bus::{Follower, FollowerConfig, FollowerEvent, InputRecord, KafkaConfig, Shutdown};
 use spendfuse_domain::finding::Finding;
 use spendfuse_domain::verdict::{BlocklistEntry, BlocklistKey};
-use spendfuse_domain::{UnixMillis, Verdict};
+use spendfuse_domain::{Topics, UnixMillis, Verdict};
 use spendfuse_guard::{Guard, GuardConfig, GuardWriter, State};
-use spendfuse_processor::Topics;
 
 use crate::board::{SharedBoard, open};
 use crate::clock;

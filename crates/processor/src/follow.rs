@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use spendfuse_bus::follower::{Follower, FollowerConfig, FollowerEvent};
 use spendfuse_bus::{BusError, InputRecord, KafkaConfig};
+use spendfuse_domain::Topics;
 
 use crate::tables::{BudgetTable, PriceTable, Tables};
-use crate::topics::Topics;
 
 const BUDGETS: usize = 0;
 const PRICES: usize = 1;

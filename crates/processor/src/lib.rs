@@ -21,4 +21,3 @@ mod unreadable;
 
 pub use follow::follow_tables;
 pub use run::{ProcessorConfig, ProcessorError, run};
-pub use topics::Topics;

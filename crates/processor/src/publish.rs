@@ -2,6 +2,7 @@
 
 use serde::Serialize;
 use spendfuse_bus::{BusError, LogicError, Outputs};
+use spendfuse_domain::Topics;
 use spendfuse_domain::finding::Finding;
 use spendfuse_domain::verdict::{BlocklistEntry, Stage};
 use spendfuse_engine::alert::Alert;
@@ -11,7 +12,6 @@ use spendfuse_warehouse::block::{
 
 use crate::heartbeat::Watermark;
 use crate::rows::RowLinks;
-use crate::topics::Topics;
 
 const FINDINGS_TABLE: &str = "finding_changes";
 const VERDICTS_TABLE: &str = "verdicts";

@@ -9,6 +9,7 @@ use spendfuse_bus::{
     BusError, Health, HistoryTopic, KafkaConfig, Shutdown, StageConfig, StageEvent, StageLogic,
     run_stage,
 };
+use spendfuse_domain::Topics;
 use spendfuse_engine::ledger::{LedgerConfig, PUBLISH_RATE};
 use spendfuse_engine::meter::MeterConfig;
 
@@ -17,7 +18,7 @@ use crate::ledger::LedgerStage;
 use crate::meter::MeterStage;
 use crate::metrics::{BROKEN_LINKS, EVENTS_CONFLICT};
 use crate::tables::Tables;
-use crate::topics::Topics;
+use crate::topics::specs;
 
 /// How long one look at the topics may take.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -176,9 +177,8 @@ pub fn run(
 /// Arrival times, dedupe and restore rely on the topics' settings, so nothing starts on wrong ones.
 /// A broker that is away is waited for.
 fn check_topics(config: &ProcessorConfig, shutdown: &Shutdown) -> Result<(), ProcessorError> {
-    let specs = config
-        .topics
-        .specs(config.partitions, config.dedupe_horizon_millis);
+    let horizon = config.dedupe_horizon_millis;
+    let specs = specs(&config.topics, config.partitions, horizon);
     let mut pause = FIRST_PAUSE;
     let health = config.health.part("topics");
     while !shutdown.is_requested() {

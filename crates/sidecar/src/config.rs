@@ -168,28 +168,3 @@ impl SidecarConfig {
         self.listen.is_some_and(|listen| listen.ip().is_loopback())
     }
 }
-
-/// Topics that a sidecar reads and writes.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[allow(missing_docs)]
-pub struct SidecarTopics {
-    pub usage: String,
-    pub blocklist: String,
-    pub budgets: String,
-    pub findings: String,
-    pub prices: String,
-}
-
-impl SidecarTopics {
-    /// The topics whose names begin with `prefix` (`spendfuse.` by default).
-    pub fn new(prefix: &str) -> Self {
-        let named = |name: &str| format!("{prefix}{name}");
-        Self {
-            usage: named("usage"),
-            blocklist: named("blocklist"),
-            budgets: named("budgets"),
-            findings: named("findings"),
-            prices: named("prices"),
-        }
-    }
-}

@@ -21,7 +21,7 @@ pub mod spool;
 mod turn;
 mod usage;
 
-pub use config::{RefusalStatus, SidecarConfig, SidecarTopics, Token};
+pub use config::{RefusalStatus, SidecarConfig, Token};
 pub use delivery::{Delivery, Unsafe};
 pub use error::SidecarError;
 pub use http::{MetricsText, Sidecar, refuse_browsers, router};

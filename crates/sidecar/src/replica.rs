@@ -5,11 +5,10 @@ use std::time::{Duration, Instant};
 use metrics::{counter, gauge};
 use spendfuse_bus::follower::{Follower, FollowerConfig, FollowerEvent};
 use spendfuse_bus::{BusError, Condition, InputRecord, KafkaConfig, Part};
-use spendfuse_domain::UnixMillis;
+use spendfuse_domain::{Topics, UnixMillis};
 use spendfuse_guard::{Guard, GuardError, GuardWriter};
 
 use crate::clock::Clock;
-use crate::config::SidecarTopics;
 use crate::metrics::{GUARD_BAD_RECORDS, GUARD_BUDGETS, GUARD_ENTRIES};
 use crate::prices::{PriceFollower, Prices};
 
@@ -28,7 +27,7 @@ const PUBLISH_EVERY: Duration = Duration::from_millis(2);
 /// [`BusError::Property`] for client settings that cannot be used.
 pub(crate) fn follow(
     kafka: &KafkaConfig,
-    topics: &SidecarTopics,
+    topics: &Topics,
     writer: GuardWriter,
     guard: Guard,
     prices: Prices,

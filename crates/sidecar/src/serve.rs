@@ -11,13 +11,14 @@ use std::time::Duration;
 
 use spendfuse_bus::producer::{EventProducer, ProducerOptions};
 use spendfuse_bus::{KafkaConfig, Shutdown};
+use spendfuse_domain::Topics;
 use spendfuse_guard::{Guard, GuardConfig};
 use spendfuse_pricing::PricingPolicy;
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::watch;
 
 use crate::clock::Clock;
-use crate::config::{SidecarConfig, SidecarTopics};
+use crate::config::SidecarConfig;
 use crate::delivery::Delivery;
 use crate::error::SidecarError;
 use crate::http::{MetricsText, Sidecar, router, show_state};
@@ -103,7 +104,7 @@ pub async fn run(
     config: SidecarConfig,
     listeners: Listeners,
     kafka: &KafkaConfig,
-    topics: &SidecarTopics,
+    topics: &Topics,
     policy: PricingPolicy,
     metrics: MetricsText,
     shutdown: Shutdown,

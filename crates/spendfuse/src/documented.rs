@@ -6,7 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use clap::CommandFactory;
-use spendfuse_processor::Topics;
+use spendfuse_domain::Topics;
 
 use crate::CommandLine;
 use crate::settings::{FREE_TABLES, SETTINGS, is_known_variable};
@@ -182,11 +182,8 @@ fn make_targets_files_and_topics_of_the_documentation_exist() {
             .lines()
             .any(|line| line.starts_with(&format!("{name}:")))
     };
-    let topics: Vec<String> = Topics::new("spendfuse.")
-        .specs(1, 1000)
-        .into_iter()
-        .map(|topic| topic.name)
-        .collect();
+    let topics = Topics::new("spendfuse.");
+    let topics: Vec<&str> = topics.all().iter().map(|topic| topic.name).collect();
     // Not topics, but types of events and the file of settings.
     let others = [
         "spendfuse.revenue",
@@ -211,7 +208,7 @@ fn make_targets_files_and_topics_of_the_documentation_exist() {
         }
         for word in words(&named.text, "./-*") {
             let is_topic = word.starts_with("spendfuse.") && !word.ends_with('.');
-            let known = topics.iter().any(|topic| topic == word) || others.contains(&word);
+            let known = topics.contains(&word) || others.contains(&word);
             assert!(known || !is_topic, "{}: no topic {word}", named.place);
             assert!(
                 !is_path(word) || exists(word),

@@ -13,6 +13,7 @@ use common::{call_event, row, warehouse};
 use spendfuse_bus::topics::TopicSpec;
 use spendfuse_bus::{EventProducer, EventRecord, KafkaConfig, ProducerOptions, Shutdown};
 use spendfuse_devstack::{DevStack, DevStackOptions, wait_until};
+use spendfuse_domain::Topics;
 use spendfuse_warehouse::loader::protocol::StopReason;
 use spendfuse_warehouse::loader::{self, AlertSink, LoaderAlert, LoaderConfig, LoaderError};
 use spendfuse_warehouse::{Link, SpendBlock, Warehouse};
@@ -75,7 +76,12 @@ impl Fixture {
     }
 
     fn start_loader(&self) -> RunningLoader {
-        let mut config = LoaderConfig::new(self.kafka.clone(), "spendfuse", "loader-1");
+        let mut config = LoaderConfig::new(
+            self.kafka.clone(),
+            &Topics::new("spendfuse."),
+            "spendfuse",
+            "loader-1",
+        );
         config.flush_interval = Duration::from_millis(50);
         config.session_timeout = Duration::from_secs(6);
         let (warehouse, runtime) = (self.warehouse.clone(), self.runtime.handle().clone());

@@ -9,8 +9,8 @@ use spendfuse_bus::{
     InputProgress, InputRecord, LogicError, Outputs, PartitionLogic, RestoreSource, StageLogic,
     Unreadable,
 };
-use spendfuse_domain::UnixMillis;
 use spendfuse_domain::verdict::Stage;
+use spendfuse_domain::{Topics, UnixMillis};
 use spendfuse_engine::codec;
 use spendfuse_engine::delta::Deltas;
 use spendfuse_engine::ledger::{Ledger, LedgerConfig, WindowLine, WindowLineKind};
@@ -21,7 +21,6 @@ use crate::metrics::{ACCOUNTS, BROKEN_LINKS, WITHOUT_ACCOUNT};
 use crate::publish::Publisher;
 use crate::rows::{LINKS_KEY, RowLinks};
 use crate::tables::Tables;
-use crate::topics::Topics;
 use crate::unreadable;
 
 /// How long a ledger waits for budgets that a meter of another process knows already.

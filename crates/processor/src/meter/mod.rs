@@ -8,10 +8,10 @@ mod rejects;
 use std::sync::Arc;
 
 use spendfuse_bus::{LogicError, StageLogic};
+use spendfuse_domain::Topics;
 use spendfuse_engine::meter::MeterConfig;
 
 use crate::tables::Tables;
-use crate::topics::Topics;
 
 pub use partition::MeterPartition;
 

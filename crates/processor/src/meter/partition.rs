@@ -7,10 +7,10 @@ use spendfuse_broken::{Break, is_broken};
 use spendfuse_bus::{
     InputProgress, InputRecord, LogicError, Outputs, PartitionLogic, RestoreSource, Unreadable,
 };
-use spendfuse_domain::UnixMillis;
 use spendfuse_domain::event::{Body, Event, RejectReason, Rejection, decode};
 use spendfuse_domain::row::{Origin, SpendRow};
 use spendfuse_domain::verdict::Stage;
+use spendfuse_domain::{Topics, UnixMillis};
 use spendfuse_engine::book::BudgetBook;
 use spendfuse_engine::meter::{Charge, Counted, Meter, MeterConfig, Rows};
 use spendfuse_pricing::{PriceBook, Pricer};
@@ -23,7 +23,6 @@ use crate::heartbeat::Watermark;
 use crate::metrics::{EVENTS_CONFLICT, EVENTS_COUNTED, EVENTS_DUPLICATE};
 use crate::rows::{LINKS_KEY, RowLinks};
 use crate::tables::Tables;
-use crate::topics::Topics;
 use crate::unreadable;
 
 /// Row blocks are cut at this size, so that no record of a batch is larger than topics allow.

@@ -2,6 +2,7 @@
 
 use metrics::{counter, gauge};
 use spendfuse_bus::{LogicError, Outputs};
+use spendfuse_domain::Topics;
 use spendfuse_domain::verdict::{BlocklistEntry, Stage};
 use spendfuse_engine::codec;
 use spendfuse_engine::delta::Deltas;
@@ -13,7 +14,6 @@ use crate::metrics::{
     SESSIONS_ENDED_EARLY,
 };
 use crate::publish::Publisher;
-use crate::topics::Topics;
 
 /// A delta record holds at most this many entries; more go into further records of the same commit.
 const MAX_ENTRIES: usize = 4_000;

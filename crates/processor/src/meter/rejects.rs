@@ -2,16 +2,15 @@
 
 use metrics::counter;
 use spendfuse_bus::{InputRecord, Unreadable};
-use spendfuse_domain::UnixMillis;
 use spendfuse_domain::event::{
     MAX_EVENT_BYTES, RejectReason, Rejection, redact, redact_bytes, redact_header,
 };
 use spendfuse_domain::row::Origin;
+use spendfuse_domain::{Topics, UnixMillis};
 use xxhash_rust::xxh3::xxh3_128;
 
 use super::REROUTED;
 use crate::metrics::MEMBERS_REMOVED;
-use crate::topics::Topics;
 
 /// Where an event first arrived; on records of the rerouted topic.
 const ARRIVED_PARTITION: &str = "spendfuse_arrived_partition";

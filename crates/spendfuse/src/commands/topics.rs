@@ -104,7 +104,10 @@ fn create(settings: &Settings) -> Result<TopicReport, Failure> {
 fn specs(settings: &Settings) -> Result<Vec<TopicSpec>, Failure> {
     let horizon = settings.dedupe_horizon_millis().map_err(Failure::usage)?;
     let partitions = settings.partitions().map_err(Failure::usage)?;
-    Ok(settings.topics().specs(partitions, horizon))
+    let topics = settings.topics();
+    Ok(spendfuse_processor::topics::specs(
+        &topics, partitions, horizon,
+    ))
 }
 
 /// `None` is the broker's default.

@@ -8,7 +8,7 @@ use metrics::counter;
 use spendfuse_bus::{BusError, Health, Shutdown};
 use spendfuse_processor::ProcessorError;
 use spendfuse_processor::tables::Tables;
-use spendfuse_sidecar::{self as sidecar, Listeners, MetricsText, SidecarTopics};
+use spendfuse_sidecar::{self as sidecar, Listeners, MetricsText};
 use spendfuse_warehouse::Warehouse;
 use spendfuse_warehouse::loader::{self, LoaderError};
 use tokio::runtime::Handle;
@@ -106,7 +106,7 @@ impl RunningRole {
         open_files::leave_some(&mut config);
         config.health = self.health.clone();
         let policy = self.settings.pricing().map_err(Failure::usage)?;
-        let topics = SidecarTopics::new(self.settings.text("topic_prefix"));
+        let topics = self.settings.topics();
         let kafka = self.settings.kafka();
         let metrics = self.metrics.clone();
         let metrics: MetricsText = Arc::new(move || metrics.render());

@@ -6,9 +6,10 @@ use std::time::Duration;
 
 use jiff::SignedDuration;
 use spendfuse_bus::{BusError, KafkaConfig};
+use spendfuse_domain::Topics;
 use spendfuse_guard::ColdStart;
 use spendfuse_pricing::{Multiplier, PricingPolicy};
-use spendfuse_processor::{ProcessorConfig, Topics};
+use spendfuse_processor::ProcessorConfig;
 use spendfuse_sidecar::server::ServerLimits;
 use spendfuse_sidecar::spool::SpoolConfig;
 use spendfuse_sidecar::{SidecarConfig, Token};
@@ -219,15 +220,13 @@ impl Settings {
 
     /// The loader role.
     pub fn loader(&self) -> Result<LoaderConfig, SettingsError> {
-        let topics = self.topics();
-        let prefix = self.text("transactional_id_prefix");
-        let defaults = LoaderConfig::new(self.kafka(), prefix, self.text("instance_id"));
+        let (prefix, instance) = (
+            self.text("transactional_id_prefix"),
+            self.text("instance_id"),
+        );
         Ok(LoaderConfig {
-            group_id: format!("{prefix}-loader"),
-            rows_topic: topics.rows,
-            ledger_rows_topic: topics.rows_ledger,
             flush_interval: self.duration("loader.flush_interval")?,
-            ..defaults
+            ..LoaderConfig::new(self.kafka(), &self.topics(), prefix, instance)
         })
     }
 

@@ -19,6 +19,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use spendfuse_bus::{BusError, Health, KafkaConfig, Part, Place, Shutdown, Takeovers, Unreadable};
+use spendfuse_domain::Topics;
 
 use crate::client::Warehouse;
 use crate::error::WarehouseError;
@@ -55,14 +56,14 @@ pub struct LoaderConfig {
 }
 
 impl LoaderConfig {
-    /// The defaults, for topics with the given prefix (`spendfuse`).
-    pub fn new(kafka: KafkaConfig, topic_prefix: &str, instance_id: &str) -> Self {
+    /// The defaults; the group's name begins with `id_prefix`.
+    pub fn new(kafka: KafkaConfig, topics: &Topics, id_prefix: &str, instance_id: &str) -> Self {
         Self {
             kafka,
-            group_id: format!("{topic_prefix}.loader"),
+            group_id: format!("{id_prefix}-loader"),
             instance_id: instance_id.to_owned(),
-            rows_topic: format!("{topic_prefix}.rows"),
-            ledger_rows_topic: format!("{topic_prefix}.rows.ledger"),
+            rows_topic: topics.rows.clone(),
+            ledger_rows_topic: topics.rows_ledger.clone(),
             flush_interval: Duration::from_millis(200),
             limits: BatchLimits::default(),
             session_timeout: Duration::from_secs(10),

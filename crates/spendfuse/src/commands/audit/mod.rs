@@ -30,7 +30,7 @@ use std::time::{Duration, Instant};
 use clap::Args;
 use jiff::SignedDuration;
 use spendfuse_bus::Shutdown;
-use spendfuse_processor::Topics;
+use spendfuse_domain::Topics;
 
 use super::warehouse::Connection;
 use super::{Failure, found_wrong, kafka, output};

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
+use spendfuse_domain::Topics;
 use spendfuse_tests::lab::Said;
 use spendfuse_tests::pause;
 
@@ -14,31 +15,16 @@ use crate::system::{LOADER, System};
 /// How long the audit may fail to look.
 const AUDIT_PATIENCE: Duration = Duration::from_secs(60);
 
-const STAGE_TOPICS: [&str; 14] = [
-    "usage",
-    "usage.rerouted",
-    "usage.dlq",
-    "deltas",
-    "rows",
-    "rows.ledger",
-    "findings",
-    "blocklist",
-    "alerts",
-    "budgets",
-    "prices",
-    "meter.changelog",
-    "meter.ids",
-    "ledger.changelog",
-];
-
 /// No transaction is open. Heartbeats open some all the time, so each partition must be seen
 /// without one, once.
 pub(super) fn transactions(logs: &Logs) -> Result<Check> {
+    let topics = Topics::new("");
+    let topics: Vec<&str> = topics.all().iter().map(|topic| topic.name).collect();
     let begin = Instant::now();
     let mut suspects: Option<BTreeSet<String>> = None;
     let mut last;
     loop {
-        last = logs.open_transactions(&STAGE_TOPICS)?;
+        last = logs.open_transactions(&topics)?;
         let now: BTreeSet<String> = last
             .iter()
             .filter_map(|line| line.split_once(':'))
@@ -60,7 +46,7 @@ pub(super) fn transactions(logs: &Logs) -> Result<Check> {
     }
     Ok(Check {
         name: "no transaction is left open",
-        compared: format!("{} topics", STAGE_TOPICS.len()),
+        compared: format!("{} topics", topics.len()),
         differences: last,
     })
 }
