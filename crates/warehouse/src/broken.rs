@@ -23,6 +23,12 @@ pub(crate) fn deduplicate_views() -> &'static str {
     }
 }
 
+/// A repeated insert rests on tokens only where nobody looked before. Without it those who break
+/// tokens would break nothing.
+pub(crate) fn looks_before_repeating() -> bool {
+    !is_broken(Break::DeduplicationWindowTooSmall) && !is_broken(Break::ViewDeduplicationOff)
+}
+
 /// The token of an insert names its range.
 pub(crate) fn token(table: &TableInsert) -> Cow<'_, str> {
     match is_broken(Break::TokenNotTiedToRange) {

@@ -80,6 +80,12 @@ pub enum WarehouseError {
         /// The table, with its database.
         table: String,
     },
+    /// An earlier attempt of an insert goes on.
+    #[error("ClickHouse is still at an earlier attempt of the insert {token}")]
+    StillInserting {
+        /// The insert's token.
+        token: String,
+    },
     /// An interrupted insert left something behind that the batch does not explain.
     #[error("after the interrupted insert {token}, {detail}")]
     InDoubt {

@@ -8,6 +8,9 @@
 //! is lost by each such death, because the move is made under the table's lock. Replicated tables
 //! write token and part in one transaction and need none of this.
 //!
+//! What is there in part is not inserted again, for the token may be forgotten (see
+//! `Warehouse::has_rows_of`): the rest of it goes in here.
+//!
 //! Rows go in by way of a side table whose parts are attached: an insert with another token would
 //! feed the views a second time. Views are compared with the rows hour by hour (day by day, block by
 //! block); where exactly this batch is missing, its sums are inserted into the view's table.

@@ -37,12 +37,12 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 /// The same trouble is logged again after this time.
 const REPORT_EVERY: Duration = Duration::from_secs(30);
 
-/// What is known of a batch before it is inserted.
+/// What is known of an insert before it is made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Attempt {
     /// Nobody has tried before.
     First,
-    /// A loader that is gone may have tried.
+    /// This loader has, or one that is gone may have.
     Again,
 }
 
@@ -50,8 +50,9 @@ pub(crate) enum Attempt {
 /// nobody is in the middle then.
 pub(crate) type InsertGate = tokio::sync::RwLock<()>;
 
-/// Inserts every table of `batch`, again and again until all are in. Where an insert had to be
-/// repeated, looks that nothing is missing ([`make_whole`]).
+/// Inserts every table of `batch`, again and again until all are in. What an earlier attempt got in
+/// is not inserted again ([`Warehouse::has_rows_of`]); after several attempts it is looked that
+/// nothing is missing ([`make_whole`]).
 ///
 /// # Errors
 /// Only where ClickHouse will never take the rows, or differences cannot be explained.
@@ -62,7 +63,7 @@ pub(crate) async fn insert_until_done(
     stage: WriterStage,
     attempt: Attempt,
 ) -> Result<(), WarehouseError> {
-    let took_several = insert_all(warehouse, gate, batch).await?;
+    let took_several = insert_all(warehouse, gate, batch, stage, attempt).await?;
     if took_several || attempt == Attempt::Again {
         let mut retries = Retries::of(&batch.tables[0]);
         while let Err(error) = make_whole(warehouse, gate, batch, stage).await {
@@ -78,13 +79,17 @@ async fn insert_all(
     warehouse: &Warehouse,
     gate: &InsertGate,
     batch: &Batch,
+    stage: WriterStage,
+    attempt: Attempt,
 ) -> Result<bool, WarehouseError> {
     let _others_may_too = gate.read().await;
     let mut took_several = false;
     for table in &batch.tables {
         let mut retries = Retries::of(table);
-        while let Err(error) = insert_once(warehouse, table).await {
+        let mut attempt = attempt;
+        while let Err(error) = insert_once(warehouse, table, stage, attempt).await {
             retries.wait_after(error).await?;
+            attempt = Attempt::Again;
         }
         took_several |= retries.end();
     }
@@ -133,7 +138,15 @@ impl<'a> Retries<'a> {
     }
 }
 
-async fn insert_once(warehouse: &Warehouse, table: &TableInsert) -> Result<(), WarehouseError> {
+async fn insert_once(
+    warehouse: &Warehouse,
+    table: &TableInsert,
+    stage: WriterStage,
+    attempt: Attempt,
+) -> Result<(), WarehouseError> {
+    if attempt == Attempt::Again && warehouse.has_rows_of(table, stage).await? {
+        return Ok(());
+    }
     let began = Instant::now();
     let columns = table.schema.column_list();
     let blocks = table.blocks.iter().cloned();
@@ -202,6 +215,36 @@ impl Warehouse {
             facts.push(fact);
         }
         Ok(facts)
+    }
+
+    /// Whether an earlier attempt got rows of this insert in: repeating it would rest on the token
+    /// alone, and a plain `MergeTree` forgets tokens. A full disk or a power loss leaves half a line
+    /// in its log of them, and every later start reads the log only up to there (26.7, seen in a
+    /// fault run). Replicated tables keep tokens and parts in one transaction.
+    ///
+    /// # Errors
+    /// What ClickHouse says; [`WarehouseError::StillInserting`] until nothing more can come of the
+    /// earlier attempt.
+    async fn has_rows_of(
+        &self,
+        table: &TableInsert,
+        stage: WriterStage,
+    ) -> Result<bool, WarehouseError> {
+        if self.config().replicated || !broken::looks_before_repeating() {
+            return Ok(false);
+        }
+        let running = format!(
+            "SELECT count() FROM system.processes \
+             WHERE Settings['insert_deduplication_token'] = {}",
+            quoted(&table.token)
+        );
+        if cell::<u64>(&self.query_table(&running).await?, 0, 0)? > 0 {
+            let token = table.token.clone();
+            return Err(WarehouseError::StillInserting { token });
+        }
+        // More than it has are not its own: rows of earlier topics may have the same addresses.
+        let found = self.rows_in_ranges(table, stage).await?;
+        Ok((1..=table.rows).contains(&found))
     }
 
     /// How many rows have addresses in the ranges of `table`.

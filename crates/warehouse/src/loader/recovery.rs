@@ -46,7 +46,7 @@ pub struct TableFacts {
 /// What to do about an interrupted insert.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ReplayDecision {
-    /// Insert again with the same token: does nothing, completes, or does it all.
+    /// Insert again with the same token what is not there, and complete it.
     Replay,
     /// Everything is there.
     Complete,
