@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use rdkafka::Offset;
 use rdkafka::consumer::Consumer;
 
+use crate::backoff::Backoff;
 use crate::config::{Isolation, KafkaConfig};
 use crate::error::BusError;
 use crate::metrics::{FOLLOWER_FAILURES, FOLLOWER_RECORDS};
@@ -66,8 +67,8 @@ pub struct Follower {
 const PATIENCE: Duration = Duration::from_secs(5);
 const POLL: Duration = Duration::from_millis(100);
 const REPORT_EVERY: Duration = Duration::from_secs(10);
-const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+const PAUSES: Backoff = Backoff::new(Duration::from_millis(100), LONGEST_PAUSE);
 
 impl Follower {
     /// Starts following. `handler` is called on the follower's thread and should be quick.
@@ -133,17 +134,14 @@ struct Behind {
 
 impl<H: FnMut(FollowerEvent<'_>)> Following<H> {
     fn run(&mut self) {
-        let mut pause = FIRST_PAUSE;
+        let mut backoff = PAUSES;
         while !self.shutdown.is_requested() {
             let began = Instant::now();
             if let Err(error) = self.follow() {
                 self.report(&error);
             }
-            if began.elapsed() > LONGEST_PAUSE * 2 {
-                pause = FIRST_PAUSE;
-            }
-            self.shutdown.wait(pause);
-            pause = (pause * 2).min(LONGEST_PAUSE);
+            backoff.reset_after(began.elapsed());
+            self.shutdown.wait(backoff.pause());
         }
     }
 

@@ -9,6 +9,7 @@
 //!
 //! It is the only crate that knows rdkafka, and the only one that holds unsafe code (`native`).
 
+pub mod backoff;
 pub mod config;
 mod context;
 pub mod error;
@@ -31,6 +32,7 @@ mod transaction;
 pub mod unreadable;
 pub mod writer;
 
+pub use backoff::Backoff;
 pub use config::KafkaConfig;
 pub use error::{BusError, LogicError};
 pub use follower::{Follower, FollowerConfig, FollowerEvent};

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use spendfuse_bus::topics;
 use spendfuse_bus::{
-    BusError, Health, HistoryTopic, KafkaConfig, Shutdown, StageConfig, StageEvent, StageLogic,
-    run_stage,
+    Backoff, BusError, Health, HistoryTopic, KafkaConfig, Shutdown, StageConfig, StageEvent,
+    StageLogic, run_stage,
 };
 use spendfuse_domain::Topics;
 use spendfuse_engine::ledger::{LedgerConfig, PUBLISH_RATE};
@@ -22,8 +22,7 @@ use crate::topics::specs;
 
 /// How long one look at the topics may take.
 const PATIENCE: Duration = Duration::from_secs(5);
-const FIRST_PAUSE: Duration = Duration::from_millis(250);
-const LONGEST_PAUSE: Duration = Duration::from_secs(10);
+const PAUSES: Backoff = Backoff::new(Duration::from_millis(250), Duration::from_secs(10));
 const HOUR_MILLIS: i64 = 60 * 60 * 1000;
 const DAY_MILLIS: i64 = 24 * HOUR_MILLIS;
 
@@ -179,7 +178,7 @@ pub fn run(
 fn check_topics(config: &ProcessorConfig, shutdown: &Shutdown) -> Result<(), ProcessorError> {
     let horizon = config.dedupe_horizon_millis;
     let specs = specs(&config.topics, config.partitions, horizon);
-    let mut pause = FIRST_PAUSE;
+    let mut backoff = PAUSES;
     let health = config.health.part("topics");
     while !shutdown.is_requested() {
         match topics::check(&config.kafka, &specs, PATIENCE) {
@@ -194,8 +193,7 @@ fn check_topics(config: &ProcessorConfig, shutdown: &Shutdown) -> Result<(), Pro
             Err(error) if error.can_retry() => {
                 tracing::warn!(error = %error, "waiting for Kafka");
                 health.not_ready(format!("waiting for Kafka: {error}"));
-                shutdown.wait(pause);
-                pause = (pause * 2).min(LONGEST_PAUSE);
+                shutdown.wait(backoff.pause());
             }
             Err(error) => return Err(ProcessorError::Check(Box::new(error))),
         }

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use metrics::{counter, gauge};
 use spendfuse_broken::{Break, is_broken};
+use spendfuse_bus::Backoff;
 use tokio::sync::Notify;
 use tokio::task::{JoinError, spawn_blocking};
 use tokio::time::{sleep, timeout_at};
@@ -17,8 +18,7 @@ use crate::turn::Turn;
 
 /// Events replayed at once.
 const REPLAY_BATCH: usize = 500;
-const FIRST_PAUSE: Duration = Duration::from_millis(100);
-const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+const PAUSES: Backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(5));
 
 /// The way of events to the broker.
 #[derive(Clone)]
@@ -145,20 +145,20 @@ impl Delivery {
         let Some(spool) = self.spool.clone() else {
             return std::future::pending().await;
         };
-        let mut pause = FIRST_PAUSE;
+        let mut backoff = PAUSES;
         loop {
             while spool.is_empty() {
                 spool.filled.notified().await;
             }
             match self.replay_batch(&spool).await {
                 Ok(replayed) => {
-                    pause = FIRST_PAUSE;
+                    backoff.reset();
                     counter!(SPOOL_REPLAYED).increment(replayed);
                 }
                 Err(error) => {
+                    let pause = backoff.pause();
                     tracing::warn!(error, ?pause, "spooled events wait on");
                     sleep(pause).await;
-                    pause = (pause * 2).min(LONGEST_PAUSE);
                 }
             }
         }

@@ -29,6 +29,7 @@ use std::time::{Duration, Instant};
 
 use rdkafka::error::RDKafkaErrorCode;
 
+use crate::backoff::Backoff;
 use crate::error::{BusError, LogicError};
 use crate::metrics::{STAGE_REJECTED, STAGE_RESTARTS, UNREADABLE_BATCHES};
 use crate::place::Place;
@@ -43,8 +44,7 @@ pub use logic::{
 };
 pub use observer::{StageEvent, StageObserver};
 
-const FIRST_PAUSE: Duration = Duration::from_millis(50);
-const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+const PAUSES: Backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(5));
 /// The same error is written again after this time.
 const REPEAT_LINE: Duration = Duration::from_secs(30);
 
@@ -101,7 +101,7 @@ pub fn run_stage<L: StageLogic>(
             return Err(error);
         }
         if culprit_found || suspicion.take_progress() {
-            restarts.pause = FIRST_PAUSE;
+            restarts.backoff.reset();
         }
         let pause = restarts.note(&error);
         config.health.not_ready(format!("starts again: {error}"));
@@ -124,7 +124,7 @@ fn show_what_must_stay_0(config: &StageConfig) {
 /// Pauses between lives, and the lines about them.
 struct Restarts {
     stage: &'static str,
-    pause: Duration,
+    backoff: Backoff,
     last_line: Option<(&'static str, Instant)>,
 }
 
@@ -132,7 +132,7 @@ impl Restarts {
     fn new(stage: &'static str) -> Self {
         Self {
             stage,
-            pause: FIRST_PAUSE,
+            backoff: PAUSES,
             last_line: None,
         }
     }
@@ -150,9 +150,7 @@ impl Restarts {
             tracing::warn!(stage, reason, error = %error, "worker starts again");
             self.last_line = Some((reason, Instant::now()));
         }
-        let pause = self.pause;
-        self.pause = (pause * 2).min(LONGEST_PAUSE);
-        pause
+        self.backoff.pause()
     }
 }
 

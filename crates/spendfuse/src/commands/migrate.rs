@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use clap::Args;
 use serde_json::json;
-use spendfuse_bus::Shutdown;
+use spendfuse_bus::{Backoff, Shutdown};
 use spendfuse_domain::Nanos;
 use spendfuse_pricing::PriceBook;
 use spendfuse_warehouse::{PriceRow, Warehouse, WarehouseError};
@@ -14,8 +14,7 @@ use tokio::runtime::Runtime;
 use super::{Failure, output};
 use crate::settings::Settings;
 
-const FIRST_PAUSE: Duration = Duration::from_millis(250);
-const LONGEST_PAUSE: Duration = Duration::from_secs(10);
+const PAUSES: Backoff = Backoff::new(Duration::from_millis(250), Duration::from_secs(10));
 
 #[derive(Args, Debug)]
 #[command(after_help = "Example:\n  spendfuse migrate --set clickhouse.url=http://clickhouse:8123")]
@@ -52,14 +51,13 @@ pub fn prepare_database(settings: &Settings) -> Result<(), Failure> {
     let runtime = Runtime::new().map_err(Failure::work)?;
     let config = settings.warehouse().map_err(Failure::usage)?;
     let warehouse = Warehouse::new(config).map_err(Failure::usage)?;
-    let mut pause = FIRST_PAUSE;
+    let mut backoff = PAUSES;
     loop {
         match runtime.block_on(warehouse.migrate()) {
             Ok(_) => return runtime.block_on(insert_prices(&warehouse, &PriceBook::snapshot())),
             Err(error @ WarehouseError::Unreachable { .. }) => {
                 tracing::warn!(error = %error, "waiting for ClickHouse");
-                Shutdown::new().wait(pause);
-                pause = (pause * 2).min(LONGEST_PAUSE);
+                Shutdown::new().wait(backoff.pause());
             }
             Err(error) => return Err(Failure::work(error)),
         }

@@ -5,16 +5,15 @@ use std::time::Duration;
 
 use clap::{Args, Subcommand};
 use serde_json::json;
-use spendfuse_bus::Shutdown;
 use spendfuse_bus::topics::{self, TopicReport, TopicSpec};
+use spendfuse_bus::{Backoff, Shutdown};
 
 use super::{Failure, found_wrong, kafka, output};
 use crate::settings::Settings;
 
 const PATIENCE: Duration = Duration::from_secs(10);
 const ONE_LOOK: Duration = Duration::from_secs(5);
-const FIRST_PAUSE: Duration = Duration::from_millis(250);
-const LONGEST_PAUSE: Duration = Duration::from_secs(10);
+const PAUSES: Backoff = Backoff::new(Duration::from_millis(250), Duration::from_secs(10));
 
 #[derive(Args, Debug)]
 pub struct TopicsArgs {
@@ -75,7 +74,7 @@ pub fn run(settings: &Settings, args: &TopicsArgs) -> Result<ExitCode, Failure> 
 
 /// Makes the topics that are missing, for `up`; a broker that is away is waited for.
 pub fn create_missing(settings: &Settings) -> Result<(), Failure> {
-    let mut pause = FIRST_PAUSE;
+    let mut backoff = PAUSES;
     loop {
         let specs = specs(settings)?;
         match topics::create(&settings.kafka(), &specs, replication(settings)?, ONE_LOOK) {
@@ -87,8 +86,7 @@ pub fn create_missing(settings: &Settings) -> Result<(), Failure> {
             }
             Err(error) if error.can_retry() => {
                 tracing::warn!(error = %error, "waiting for Kafka");
-                Shutdown::new().wait(pause);
-                pause = (pause * 2).min(LONGEST_PAUSE);
+                Shutdown::new().wait(backoff.pause());
             }
             Err(error) => return Err(Failure::work(error)),
         }

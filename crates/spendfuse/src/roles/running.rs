@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use metrics::counter;
-use spendfuse_bus::{BusError, Health, Shutdown};
+use spendfuse_bus::{Backoff, BusError, Health, Shutdown};
 use spendfuse_processor::ProcessorError;
 use spendfuse_processor::tables::Tables;
 use spendfuse_sidecar::{self as sidecar, Listeners, MetricsText};
@@ -20,8 +20,7 @@ use crate::metrics::{MetricsHandle, ROLE_RESTARTS};
 use crate::open_files;
 use crate::settings::Settings;
 
-const FIRST_PAUSE: Duration = Duration::from_secs(1);
-const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+const PAUSES: Backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(30));
 
 /// A role, and what it needs.
 pub(super) struct RunningRole {
@@ -48,7 +47,7 @@ impl RunningRole {
 
     /// Runs until the process stops; after a failure again, unless only other settings would help.
     pub(super) fn again_and_again(&self) -> Result<(), Failure> {
-        let mut pause = FIRST_PAUSE;
+        let mut backoff = PAUSES;
         loop {
             let began = Instant::now();
             self.health.clear();
@@ -61,9 +60,8 @@ impl RunningRole {
             if failure.is_misuse() || self.shutdown.is_requested() {
                 return Err(failure);
             }
-            if began.elapsed() > LONGEST_PAUSE * 2 {
-                pause = FIRST_PAUSE;
-            }
+            backoff.reset_after(began.elapsed());
+            let pause = backoff.pause();
             let role = self.role.name();
             counter!(ROLE_RESTARTS, "role" => role).increment(1);
             tracing::error!(role, error = %failure, "role failed, starting it again in {pause:?}; the others go on");
@@ -72,7 +70,6 @@ impl RunningRole {
             if self.shutdown.wait(pause) {
                 return Ok(());
             }
-            pause = (pause * 2).min(LONGEST_PAUSE);
         }
     }
 

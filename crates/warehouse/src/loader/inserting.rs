@@ -4,6 +4,8 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
+use spendfuse_bus::Backoff;
+
 use super::batch::{AddressRange, Batch, TableInsert};
 use super::healing::make_whole;
 use super::recovery::TableFacts;
@@ -32,8 +34,7 @@ impl WriterStage {
     }
 }
 
-const FIRST_PAUSE: Duration = Duration::from_millis(100);
-const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+const PAUSES: Backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(5));
 /// The same trouble is logged again after this time.
 const REPORT_EVERY: Duration = Duration::from_secs(30);
 
@@ -99,7 +100,7 @@ async fn insert_all(
 /// Attempts of one insert, with growing pauses between them.
 struct Retries<'a> {
     table: &'a TableInsert,
-    pause: Duration,
+    backoff: Backoff,
     reported: Option<Instant>,
 }
 
@@ -107,7 +108,7 @@ impl<'a> Retries<'a> {
     fn of(table: &'a TableInsert) -> Self {
         Self {
             table,
-            pause: FIRST_PAUSE,
+            backoff: PAUSES,
             reported: None,
         }
     }
@@ -124,8 +125,7 @@ impl<'a> Retries<'a> {
             tracing::warn!(%error, token, "insert failed, trying again");
             self.reported = Some(Instant::now());
         }
-        tokio::time::sleep(self.pause).await;
-        self.pause = (self.pause * 2).min(LONGEST_PAUSE);
+        tokio::time::sleep(self.backoff.pause()).await;
         Ok(())
     }
 

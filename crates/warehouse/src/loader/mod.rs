@@ -18,7 +18,9 @@ mod standing;
 use std::sync::Arc;
 use std::time::Duration;
 
-use spendfuse_bus::{BusError, Health, KafkaConfig, Part, Place, Shutdown, Takeovers, Unreadable};
+use spendfuse_bus::{
+    Backoff, BusError, Health, KafkaConfig, Part, Place, Shutdown, Takeovers, Unreadable,
+};
 use spendfuse_domain::Topics;
 
 use crate::client::Warehouse;
@@ -174,7 +176,7 @@ fn wait_for_warehouse(
     shutdown: &Shutdown,
     health: &Part,
 ) -> Result<(), LoaderError> {
-    let mut pause = Duration::from_millis(250);
+    let mut backoff = Backoff::new(Duration::from_millis(250), Duration::from_secs(5));
     let mut reported = false;
     while !shutdown.is_requested() {
         let prepared = runtime.block_on(async {
@@ -195,8 +197,7 @@ fn wait_for_warehouse(
                     reported = true;
                 }
                 health.not_ready(error.to_string());
-                shutdown.wait(pause);
-                pause = (pause * 2).min(Duration::from_secs(5));
+                shutdown.wait(backoff.pause());
             }
             Err(error) => return Err(error.into()),
         }
