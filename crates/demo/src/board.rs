@@ -7,8 +7,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use spendfuse_domain::finding::{Finding, FindingState};
+use spendfuse_domain::scope::ScopeText;
 use spendfuse_domain::verdict::BlocklistEntry;
-use spendfuse_domain::{Amount, Nanos, Verdict};
+use spendfuse_domain::{Amount, Nanos, Verdict, printable};
 
 /// News that stay on screen.
 const NEWS: usize = 40;
@@ -214,11 +215,12 @@ impl Board {
     }
 }
 
-/// A scope without the workspace that they all share.
-pub fn short_scope(scope: &str) -> &str {
-    let rest = scope.split_once('/').map(|(_, rest)| rest);
-    let value = rest.and_then(|rest| rest.rsplit_once('='));
-    value.map_or(scope, |(_, value)| value)
+/// The last value of a scope, printable: the workspace is the same for all.
+pub fn short_scope(scope: &str) -> String {
+    let parts = ScopeText::parse(scope).map(|scope| scope.parts);
+    let last = parts.and_then(|mut parts| parts.pop());
+    let shown = last.as_ref().map_or(scope, |(_, value)| value);
+    printable(shown).into_owned()
 }
 
 /// An amount for people; a stopped session has none.
@@ -255,7 +257,7 @@ mod tests {
 
     #[test]
     fn scopes_are_shown_by_their_last_value() {
-        assert_eq!(short_scope("acme/customer=hooli"), "hooli");
+        assert_eq!(short_scope("acme/customer=hooli%20%26"), "hooli &");
         assert_eq!(short_scope("acme"), "acme");
         assert_eq!(short_scope("*"), "*");
     }

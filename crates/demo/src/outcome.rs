@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use spendfuse_domain::finding::Finding;
+use spendfuse_domain::scope::{Dimension, Dimensions as _, ScopeText};
 use spendfuse_domain::verdict::BlocklistEntry;
 use spendfuse_domain::{Nanos, Verdict};
 
@@ -211,8 +212,8 @@ impl Measured<'_> {
 
 /// Whether a finding is about this session.
 fn is_in(finding: &Finding, session: &str) -> bool {
-    let label = format!("session={session}");
-    finding.scope.split('/').any(|part| part == label)
+    ScopeText::parse(&finding.scope)
+        .is_some_and(|scope| scope.value(&Dimension::Session) == session)
 }
 
 /// What a blocked scope spent beyond its limit.

@@ -102,7 +102,7 @@ fn agent_runs(text: &mut String, board: &Board, width: u16) {
         .filter(|finding| finding.scope.contains("session=run-"))
         .map(|finding| {
             [
-                printable(short_scope(&finding.scope)),
+                short_scope(&finding.scope).into(),
                 finding.detector.name().into(),
                 finding.severity.name().into(),
                 printable(&finding.message),

@@ -3,7 +3,9 @@
 //! A scope's text form is `acme/customer=c-42/tags.team=growth`: the workspace first (`*` = all),
 //! then dimensions in a fixed order. Bytes outside `A–Z a–z 0–9 - . _ ~` become `%XX`.
 
-use std::fmt::Write as _;
+mod text;
+
+pub use text::{ScopeText, scope_of, scope_part, scope_text, session_scopes, workspace_of};
 
 /// A property of a call that spend can be added up by. The order is the order of the text form.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -78,75 +80,6 @@ pub trait Dimensions {
     fn value(&self, dimension: &Dimension) -> &str;
 }
 
-/// Writes scope texts part by part, in the order in which the parts are given.
-#[derive(Debug, Default)]
-pub struct ScopeText(String);
-
-impl ScopeText {
-    /// Begins with the workspace, or with `*` for a scope across all workspaces.
-    pub fn begin(workspace: Option<&str>) -> Self {
-        let mut text = Self(String::with_capacity(48));
-        match workspace {
-            Some(workspace) => text.escaped(workspace),
-            None => text.0.push('*'),
-        }
-        text
-    }
-
-    /// Adds `/dimension=value`.
-    pub fn part(&mut self, dimension: &Dimension, value: &str) {
-        self.0.push('/');
-        if let Dimension::Tag(tag) = dimension {
-            self.0.push_str("tags.");
-            self.escaped(tag);
-        } else {
-            self.0.push_str(&dimension.name());
-        }
-        self.0.push('=');
-        self.escaped(value);
-    }
-
-    /// The finished text.
-    pub fn finish(self) -> String {
-        self.0
-    }
-
-    fn escaped(&mut self, value: &str) {
-        let is_plain =
-            |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~');
-        if value.bytes().all(is_plain) {
-            self.0.push_str(value);
-            return;
-        }
-        for byte in value.bytes() {
-            if is_plain(byte) {
-                self.0.push(char::from(byte));
-            } else {
-                write!(self.0, "%{byte:02X}").expect("writing to a String cannot fail");
-            }
-        }
-    }
-}
-
-/// The scope text of `values` over `dimensions`, which must be in their natural order; `None` where
-/// a value is absent, because spend without a customer belongs to no customer's scope.
-pub fn scope_text<D: Dimensions + ?Sized>(dimensions: &[Dimension], values: &D) -> Option<String> {
-    debug_assert!(dimensions.is_sorted());
-    let (has_workspace, rest) = match dimensions.first() {
-        Some(Dimension::Workspace) => (true, &dimensions[1..]),
-        _ => (false, dimensions),
-    };
-    let mut text = ScopeText::begin(has_workspace.then(|| values.value(&Dimension::Workspace)));
-    for dimension in rest {
-        let value = values.value(dimension);
-        if value.is_empty() {
-            return None;
-        }
-        text.part(dimension, value);
-    }
-    Some(text.finish())
-}
-
 /// What a budget says about one dimension of its scope.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Pattern {
@@ -175,11 +108,14 @@ impl ScopeTemplate {
             .collect()
     }
 
-    /// Whether the template has values for every dimension, so that it names a single scope.
-    pub fn is_single(&self) -> bool {
-        self.0
-            .iter()
-            .all(|(_, pattern)| matches!(pattern, Pattern::Exactly(_)))
+    /// The text of the only scope that it names; `None` for one of many.
+    pub fn single(&self) -> Option<String> {
+        let parts = self.0.iter().map(|(dimension, pattern)| match pattern {
+            Pattern::Exactly(value) => Some((dimension, value.as_str())),
+            Pattern::Each => None,
+        });
+        let parts: Option<Vec<_>> = parts.collect();
+        parts.map(scope_of)
     }
 
     /// Whether `values` lie in this scope: every exact value equal, every template dimension present.
@@ -257,33 +193,6 @@ mod tests {
                 .find(|(known, _)| known == dimension)
                 .map_or("", |(_, value)| value)
         }
-    }
-
-    #[test]
-    fn scope_text_orders_and_escapes() {
-        let values = Values(vec![
-            (Dimension::Workspace, "acme"),
-            (Dimension::Customer, "c 4/2"),
-            (Dimension::Tag("team".into()), "größe"),
-        ]);
-        let shape = [
-            Dimension::Workspace,
-            Dimension::Customer,
-            Dimension::Tag("team".into()),
-        ];
-        assert_eq!(
-            scope_text(&shape, &values).unwrap(),
-            "acme/customer=c%204%2F2/tags.team=gr%C3%B6%C3%9Fe"
-        );
-        assert_eq!(scope_text(&[], &values).unwrap(), "*");
-        assert_eq!(
-            scope_text(&[Dimension::Customer], &values).unwrap(),
-            "*/customer=c%204%2F2"
-        );
-        assert_eq!(
-            scope_text(&[Dimension::Workspace, Dimension::User], &values),
-            None
-        );
     }
 
     #[test]

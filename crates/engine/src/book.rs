@@ -9,7 +9,7 @@ use hashbrown::HashMap;
 use jiff::tz::TimeZone;
 use spendfuse_domain::budget::{Budget, BudgetId};
 use spendfuse_domain::finding::DetectorRules;
-use spendfuse_domain::scope::{Dimension, Filter, Pattern, ScopeText};
+use spendfuse_domain::scope::{Dimension, Filter, Pattern, scope_of, scope_part};
 use spendfuse_domain::window::WindowKind;
 use xxhash_rust::xxh3::xxh3_64;
 
@@ -122,11 +122,9 @@ impl BudgetBook {
     fn enlist(&mut self, place: u32, budget: &Budget) {
         let series = Series::of(budget);
         let budgets = self.by_series.entry(series.id.clone()).or_default();
-        if budget.scope.is_single() {
-            let scope = single_scope(budget);
-            budgets.exact.entry(scope).or_default().push(place);
-        } else {
-            budgets.templates.push((place, exact_parts(budget)));
+        match budget.scope.single() {
+            Some(scope) => budgets.exact.entry(scope).or_default().push(place),
+            None => budgets.templates.push((place, exact_parts(budget))),
         }
         if !self.series.iter().any(|known| known.id == series.id) {
             self.series.push(series);
@@ -165,17 +163,15 @@ impl Series {
     /// The series that counts for `budget`.
     pub fn of(budget: &Budget) -> Self {
         let shape = budget.scope.shape();
-        let mut shape_text = ScopeText::begin(Some(""));
+        let mut id = String::new();
         for dimension in &shape {
-            shape_text.part(dimension, "");
+            id.push('/');
+            id.push_str(&scope_part(dimension, ""));
         }
-        let mut id = shape_text.finish();
         for (dimension, values) in &budget.filter.0 {
             for value in values {
-                let mut condition = ScopeText::begin(Some(""));
-                condition.part(dimension, value);
                 id.push('|');
-                id.push_str(&condition.finish()[1..]);
+                id.push_str(&scope_part(dimension, value));
             }
         }
         Self {
@@ -184,24 +180,6 @@ impl Series {
             filter: budget.filter.clone(),
         }
     }
-}
-
-/// The text of the only scope of a budget without templates.
-fn single_scope(budget: &Budget) -> String {
-    let parts = &budget.scope.0;
-    let value_of = |pattern: &Pattern| match pattern {
-        Pattern::Exactly(value) => value.clone(),
-        Pattern::Each => unreachable!("a single scope has no templates"),
-    };
-    let (workspace, rest) = match parts.split_first() {
-        Some(((Dimension::Workspace, pattern), rest)) => (Some(value_of(pattern)), rest),
-        _ => (None, parts.as_slice()),
-    };
-    let mut text = ScopeText::begin(workspace.as_deref());
-    for (dimension, pattern) in rest {
-        text.part(dimension, &value_of(pattern));
-    }
-    text.finish()
 }
 
 /// The exact parts of a template as (place in the scope text split at `/`, text of the part).
@@ -213,12 +191,10 @@ fn exact_parts(budget: &Budget) -> Vec<(usize, String)> {
             continue;
         };
         if *dimension == Dimension::Workspace {
-            parts.push((0, ScopeText::begin(Some(value)).finish()));
+            parts.push((0, scope_of([(dimension, value.as_str())])));
         } else {
-            let mut text = ScopeText::begin(Some(""));
-            text.part(dimension, value);
             let place = if has_workspace { place } else { place + 1 };
-            parts.push((place, text.finish()[1..].to_owned()));
+            parts.push((place, scope_part(dimension, value)));
         }
     }
     parts
@@ -228,4 +204,29 @@ fn has_parts(scope: &str, parts: &[(usize, String)]) -> bool {
     parts
         .iter()
         .all(|(place, part)| scope.split('/').nth(*place) == Some(part))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Deltas and the meter's changelog name series by these texts.
+    #[test]
+    fn the_ids_of_series_never_change() {
+        for (scope, filter, id) in [
+            ("{}", "null", ""),
+            (r#"{"workspace":"acme"}"#, "null", "/workspace="),
+            (
+                r#"{"workspace":"acme","customer":"*","tags.te am":"a"}"#,
+                r#"{"plan":["free","pro"],"tags.größe":"L/1"}"#,
+                "/workspace=/customer=/tags.te%20am=|plan=free|plan=pro|tags.gr%C3%B6%C3%9Fe=L%2F1",
+            ),
+        ] {
+            let record = format!(
+                r#"{{"v":1,"scope":{scope},"where":{filter},"limit":"1.00","window":"day","steps":[{{"at":100,"do":"block"}}],"counted_from":"2026-01-01T00:00:00Z"}}"#
+            );
+            let budget = Budget::from_record("b", record.as_bytes()).expect("a good record");
+            assert_eq!(Series::of(&budget).id, id);
+        }
+    }
 }

@@ -3,7 +3,7 @@
 
 use spendfuse_domain::budget::Step;
 use spendfuse_domain::finding::{Finding, FindingState};
-use spendfuse_domain::scope::Dimension;
+use spendfuse_domain::scope::{Dimension, Dimensions as _, ScopeText};
 use spendfuse_domain::verdict::BlocklistEntry;
 use spendfuse_domain::{Action, Amount, BudgetId, Detector, Nanos, Severity, UnixMillis};
 
@@ -64,7 +64,9 @@ pub fn settle(
     } else if account.exceeded_since.is_none() || due == Due::Now {
         account.exceeded_since.get_or_insert(now);
         let open = FindingState::Open;
-        settlement.finding = exceeded_finding(account, compiled, place.scope, open, now);
+        let finding = exceeded_finding(account, compiled, place.scope, open, now);
+        let key = exceeded_key(&compiled.budget.id, place.scope);
+        settlement.finding = finding.map(|finding| (key, finding));
     }
     match due {
         Due::Never => {}
@@ -90,31 +92,10 @@ pub fn close_finding(
 ) -> Option<(String, Finding)> {
     let closed = match compiled {
         Some(compiled) => exceeded_finding(account, compiled, scope, FindingState::Closed, now),
-        None => account.exceeded_since.map(|opened_at| {
-            let finding = Finding {
-                v: 1,
-                detector: Detector::BudgetExceeded,
-                scope: scope.to_owned(),
-                agent: String::new(),
-                model: String::new(),
-                customer: scope_value(scope, &Dimension::Customer),
-                feature: scope_value(scope, &Dimension::Feature),
-                rule: budget.to_string(),
-                state: FindingState::Closed,
-                severity: Severity::Warning,
-                opened_at,
-                last_at: now,
-                measured: account.cost.get() as f64 / 1e9,
-                threshold: 0.0,
-                wasted_usd: Nanos::ZERO,
-                evidence: account.caused_by.clone(),
-                message: format!("budget {budget} was removed"),
-            };
-            (exceeded_key(budget, scope), finding)
-        }),
+        None => budget_finding(account, budget, scope, FindingState::Closed, now),
     };
     account.exceeded_since = None;
-    closed
+    closed.map(|finding| (exceeded_key(budget, scope), finding))
 }
 
 fn exceeded_key(budget: &BudgetId, scope: &str) -> String {
@@ -162,9 +143,8 @@ fn exceeded_finding(
     scope: &str,
     state: FindingState,
     now: UnixMillis,
-) -> Option<(String, Finding)> {
-    let opened_at = account.exceeded_since?;
-    let budget = &compiled.budget;
+) -> Option<Finding> {
+    let id = &compiled.budget.id;
     let standing = account.standing(compiled);
     let blocks = matches!(standing.step.map(|step| &step.action), Some(Action::Block));
     let (spent, limit) = (standing.spent.figure(), standing.limit);
@@ -172,30 +152,53 @@ fn exceeded_finding(
         Amount::Usd(nanos) => nanos.get() as f64 / 1e9,
         Amount::Tokens(count) | Amount::Calls(count) => count as f64,
     };
-    let finding = Finding {
-        v: 1,
-        detector: Detector::BudgetExceeded,
-        scope: scope.to_owned(),
-        agent: String::new(),
-        model: String::new(),
-        customer: scope_value(scope, &Dimension::Customer),
-        feature: scope_value(scope, &Dimension::Feature),
-        rule: budget.id.to_string(),
-        state,
+    Some(Finding {
         severity: if blocks {
             Severity::Critical
         } else {
             Severity::Warning
         },
-        opened_at,
-        last_at: now,
         measured: in_unit(standing.spent),
         threshold: in_unit(standing.limit),
         wasted_usd: above_limit(account, &standing),
-        evidence: account.caused_by.clone(),
-        message: format!("budget {} is used up: {spent} of {limit}", budget.id),
+        message: format!("budget {id} is used up: {spent} of {limit}"),
+        ..budget_finding(account, id, scope, state, now)?
+    })
+}
+
+/// The finding as far as it does not depend on the budget, which may be gone.
+fn budget_finding(
+    account: &Account,
+    budget: &BudgetId,
+    scope: &str,
+    state: FindingState,
+    now: UnixMillis,
+) -> Option<Finding> {
+    let opened_at = account.exceeded_since?;
+    let parts = ScopeText::parse(scope);
+    let named = |dimension| {
+        let value = parts.as_ref().map(|parts| parts.value(dimension));
+        value.unwrap_or_default().to_owned()
     };
-    Some((exceeded_key(&budget.id, scope), finding))
+    Some(Finding {
+        v: 1,
+        detector: Detector::BudgetExceeded,
+        scope: scope.to_owned(),
+        agent: String::new(),
+        model: String::new(),
+        customer: named(&Dimension::Customer),
+        feature: named(&Dimension::Feature),
+        rule: budget.to_string(),
+        state,
+        severity: Severity::Warning,
+        opened_at,
+        last_at: now,
+        measured: account.cost.get() as f64 / 1e9,
+        threshold: 0.0,
+        wasted_usd: Nanos::ZERO,
+        evidence: account.caused_by.clone(),
+        message: format!("budget {budget} was removed"),
+    })
 }
 
 /// Money spent above the limit; for limits in tokens or calls the same share of the cost.
@@ -208,14 +211,4 @@ fn above_limit(account: &Account, standing: &Standing<'_>) -> Nanos {
             Nanos::new(account.cost.get() * above / spent)
         }
     }
-}
-
-/// The value of `dimension` in a scope text, as it stands there; empty where absent.
-fn scope_value(scope: &str, dimension: &Dimension) -> String {
-    let prefix = format!("{}=", dimension.name());
-    scope
-        .split('/')
-        .find_map(|part| part.strip_prefix(&prefix))
-        .unwrap_or("")
-        .to_owned()
 }

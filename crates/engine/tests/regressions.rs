@@ -146,6 +146,19 @@ fn the_finding_of_a_removed_budget_closes() {
 }
 
 #[test]
+fn a_finding_names_its_customer_as_events_do() {
+    let per_customer = Budget {
+        scope: ScopeTemplate::new(vec![(Dimension::Customer, Pattern::Each)]),
+        ..budget()
+    };
+    let mut ledger = ledger(book(1, vec![per_customer.clone()], vec![]));
+    let scope = "*/customer=gr%C3%B6%C3%9Fe%2042";
+    ledger.apply(&deltas(&per_customer, 1, scope, start(), 2_000), start());
+    let finding = ledger.finish().findings.remove(0).1;
+    assert_eq!((&*finding.scope, &*finding.customer), (scope, "größe 42"));
+}
+
+#[test]
 fn a_limit_without_a_step_of_its_own_opens_its_finding_at_once() {
     let warned = Step {
         at: BasisPoints(5_000),

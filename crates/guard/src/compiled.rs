@@ -7,7 +7,7 @@ use hashbrown::HashMap;
 use jiff::tz::TimeZone;
 use smallvec::SmallVec;
 use spendfuse_domain::budget::{OnStale, Spend};
-use spendfuse_domain::scope::{Dimension, Dimensions, FilterMatch, Pattern, ScopeText};
+use spendfuse_domain::scope::{Dimension, Dimensions, FilterMatch, Pattern, scope_of};
 use spendfuse_domain::{Attribution, Budget, UnixMillis, Window, WindowKind};
 
 use crate::digest::Kind;
@@ -315,19 +315,8 @@ impl Group {
 
     /// The text of the request's scope.
     pub(crate) fn scope_text(&self, asking: Asking<'_>) -> String {
-        let (workspace, rest) = self.split();
-        let mut text = ScopeText::begin(workspace.map(|part| asking.value(&part.dimension)));
-        for part in rest {
-            text.part(&part.dimension, asking.value(&part.dimension));
-        }
-        text.finish()
-    }
-
-    fn split(&self) -> (Option<&Part>, &[Part]) {
-        match self.shape.parts.split_first() {
-            Some((first, rest)) if first.dimension == Dimension::Workspace => (Some(first), rest),
-            _ => (None, &self.shape.parts),
-        }
+        let dimensions = self.shape.parts.iter().map(|part| &part.dimension);
+        scope_of(dimensions.map(|dimension| (dimension, asking.value(dimension))))
     }
 }
 

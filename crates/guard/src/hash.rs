@@ -73,8 +73,9 @@ impl KeyHasher {
 
     /// The hash of the scope with this text.
     pub(crate) fn scope(&self, text: &str) -> u128 {
-        let Some(scope) = ScopeParts::parse(text) else {
-            // No writer's scope, and no request's: it has a place of its own.
+        let Some(scope) = ScopeText::parse(text) else {
+            // No writer's scope, and no request's: it has a place of its own. (Sums know no order, so
+            // another text of the same parts would fall together with theirs.)
             return self.text(text);
         };
         let workspace = match &scope.workspace {
@@ -101,69 +102,24 @@ pub(crate) fn combine(prefix: u128, scope: u128) -> EntryHash {
     prefix ^ scope
 }
 
-/// A scope text, taken apart.
-struct ScopeParts {
-    workspace: Option<String>,
-    parts: Vec<(Dimension, String)>,
-}
-
-impl ScopeParts {
-    /// `None` where `text` is not exactly as [`ScopeText`] writes it, in the order of dimensions:
-    /// sums know no order, so other texts would fall together with it.
-    fn parse(text: &str) -> Option<Self> {
-        let mut pieces = text.split('/');
-        let workspace = match pieces.next()? {
-            "*" => None,
-            workspace => Some(unescaped(workspace)?),
-        };
-        let part = |piece: &str| {
-            let (name, value) = piece.split_once('=')?;
-            let dimension = Dimension::from_name(&unescaped(name)?)?;
-            Some((dimension, unescaped(value)?))
-        };
-        let parts = pieces.map(part).collect::<Option<Vec<_>>>()?;
-        let mut again = ScopeText::begin(workspace.as_deref());
-        for (dimension, value) in &parts {
-            again.part(dimension, value);
-        }
-        let ordered = parts.is_sorted_by(|(one, _), (next, _)| one < next);
-        (ordered && again.finish() == text).then_some(Self { workspace, parts })
-    }
-}
-
-fn unescaped(text: &str) -> Option<String> {
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.as_bytes();
-    while let Some((&first, after)) = rest.split_first() {
-        rest = after;
-        if first != b'%' {
-            bytes.push(first);
-            continue;
-        }
-        let (digits, after) = rest.split_at_checked(2)?;
-        let digits = std::str::from_utf8(digits).ok()?;
-        bytes.push(u8::from_str_radix(digits, 16).ok()?);
-        rest = after;
-    }
-    String::from_utf8(bytes).ok()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use spendfuse_domain::scope::scope_of;
 
     #[test]
     fn the_sum_of_a_requests_values_is_the_hash_of_the_scopes_text() {
         let hasher = KeyHasher::new();
         let long = "größe/|%".repeat(60);
         for values in [["acme", "c-42"], ["*", "a b"], ["ä", &long]] {
-            let mut text = ScopeText::begin(Some(values[0]));
+            let mut parts = vec![(Dimension::Workspace, values[0])];
             let mut sum = hasher.part(hasher.factor(&Dimension::Workspace), values[0]);
             for dimension in [Dimension::Customer, Dimension::Tag("te am".into())] {
-                text.part(&dimension, values[1]);
                 sum = sum.wrapping_add(hasher.part(hasher.factor(&dimension), values[1]));
+                parts.push((dimension, values[1]));
             }
-            let key = format!("finding|retry_loop|{}", text.finish());
+            let scope = scope_of(parts.iter().map(|(dimension, value)| (dimension, *value)));
+            let key = format!("finding|retry_loop|{scope}");
             let prefix = hasher.text("finding|retry_loop");
             assert_eq!(combine(prefix, sum), hasher.key(&key));
         }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use serde::Serialize;
 use serde_json::Number;
-use spendfuse_domain::scope::{Dimension, Dimensions as _, ScopeText};
+use spendfuse_domain::scope::{Dimension, Dimensions as _, session_scopes};
 use spendfuse_domain::{Amount, Attribution, BudgetId, Figures, Nanos, UnixMillis, Verdict};
 
 use crate::compiled::CompiledBudget;
@@ -204,20 +204,9 @@ impl Decision<'_> {
     fn findings(&self, request: &CheckRequest<'_>) -> impl Iterator<Item = OpenFindings> {
         let who = &request.attribution;
         let hasher = &self.replica.hasher;
-        let scope = |dimension, value: &str| {
-            let mut text = ScopeText::begin(Some(&who.workspace));
-            text.part(&dimension, value);
-            (!value.is_empty()).then(|| hasher.scope(&text.finish()))
-        };
-        let scopes = [
-            scope(Dimension::Session, &who.session),
-            scope(Dimension::RootSession, &who.root_session),
-        ];
         let findings = &self.replica.findings;
-        scopes
-            .into_iter()
-            .flatten()
-            .filter_map(|scope| findings.get(scope))
+        let scopes = session_scopes(who);
+        scopes.filter_map(|scope| findings.get(hasher.scope(&scope)))
     }
 
     fn warnings(&self, judged: &[Judged], request: &CheckRequest<'_>) -> Vec<Warning> {

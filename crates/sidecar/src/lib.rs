@@ -11,7 +11,6 @@ mod delivery;
 mod error;
 mod http;
 pub mod metrics;
-mod percent;
 mod prices;
 mod replica;
 mod serve;

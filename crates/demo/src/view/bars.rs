@@ -8,7 +8,7 @@ use ratatui::style::{Color, Modifier, Style};
 use ratatui::text::{Line, Span};
 use ratatui::widgets::Paragraph;
 use spendfuse_domain::verdict::BlocklistEntry;
-use spendfuse_domain::{Amount, Verdict, printable};
+use spendfuse_domain::{Amount, Verdict};
 
 use super::panels::panel;
 use crate::board::{Board, short_scope};
@@ -75,7 +75,7 @@ fn bar(entry: &BlocklistEntry, width: usize) -> Line<'static> {
     let partial = ["", "▏", "▎", "▍", "▌", "▋", "▊", "▉"][eighths % 8];
     let full = format!("{}{partial}", "█".repeat(eighths / 8));
     let empty = cells.saturating_sub(full.chars().count());
-    let scope = printable(short_scope(&entry.scope));
+    let scope = short_scope(&entry.scope);
     let label: String = scope.chars().take(LABEL).collect();
     let figures = format!(
         "{} of {}",

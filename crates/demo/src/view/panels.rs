@@ -131,7 +131,7 @@ fn finding_line(finding: &Finding, width: usize) -> Line<'static> {
     };
     let detector = finding.detector.name().replace('_', " ");
     let room = width.saturating_sub(22);
-    let scope = printable(short_scope(&finding.scope));
+    let scope = short_scope(&finding.scope);
     let session: String = scope.chars().take(room).collect();
     Line::from(vec![
         Span::styled(" ● ", Style::new().fg(colour)),

@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value};
 
-use crate::scope::{Dimension, Filter, Pattern, ScopeTemplate};
+use crate::scope::{Dimension, Filter, Pattern, ScopeTemplate, scope_of};
 use crate::window::WindowKind;
 
 /// The value that stands for "one budget for each value".
@@ -70,7 +70,7 @@ impl std::fmt::Display for ScopeTemplate {
             (Dimension::Workspace, Pattern::Exactly(value)) => Some(value.as_str()),
             _ => None,
         });
-        let mut text = crate::scope::ScopeText::begin(workspace).finish();
+        let mut text = scope_of(workspace.map(|value| (&Dimension::Workspace, value)));
         for (dimension, pattern) in &self.0 {
             if *dimension == Dimension::Workspace {
                 continue;

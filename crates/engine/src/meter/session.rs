@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use minicbor::{Decode, Encode};
 use spendfuse_domain::budget::Spend;
 use spendfuse_domain::event::Event;
-use spendfuse_domain::scope::{Dimension, Dimensions, ScopeText, scope_text};
+use spendfuse_domain::scope::{Dimension, Dimensions, scope_of, scope_text};
 use spendfuse_domain::window::WindowKind;
 use spendfuse_domain::{Nanos, UnixMillis};
 
@@ -57,21 +57,23 @@ impl<'a> SessionName<'a> {
     /// The key in the changelog.
     pub fn to_bytes(self) -> Vec<u8> {
         let kind = if self.root { "root" } else { "session" };
-        let mut text = ScopeText::begin(Some(self.workspace));
-        text.part(&Dimension::Session, self.name);
-        format!("{kind}|{}", text.finish()).into_bytes()
+        let scope = self.scope_in(&Dimension::Session);
+        format!("{kind}|{scope}").into_bytes()
     }
 
     /// Scope text: `acme/session=s-1` or `acme/root_session=s-0`.
     pub fn scope(self) -> String {
-        let mut text = ScopeText::begin(Some(self.workspace));
-        let dimension = if self.root {
-            Dimension::RootSession
-        } else {
-            Dimension::Session
-        };
-        text.part(&dimension, self.name);
-        text.finish()
+        self.scope_in(match self.root {
+            true => &Dimension::RootSession,
+            false => &Dimension::Session,
+        })
+    }
+
+    fn scope_in(self, dimension: &Dimension) -> String {
+        scope_of([
+            (&Dimension::Workspace, self.workspace),
+            (dimension, self.name),
+        ])
     }
 
     /// The window's label: `session:s-1`.

@@ -5,7 +5,7 @@ use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use spendfuse_domain::UnixMillis;
 use spendfuse_domain::finding::Finding;
-use spendfuse_domain::scope::{Dimension, ScopeText};
+use spendfuse_domain::scope::{session_scopes, workspace_of};
 use spendfuse_domain::verdict::FIGURES;
 use spendfuse_guard::{BudgetLine, CheckRequest, OpenFinding, Warning};
 
@@ -66,21 +66,12 @@ fn state(sidecar: &Sidecar, query: &[(String, String)]) -> Result<StateResponse,
 /// The open findings of the named session, root session or customer, dearest scope first by name.
 fn open_findings(sidecar: &Sidecar, request: &CheckRequest<'_>) -> Vec<Finding> {
     let who = &request.attribution;
-    let scope = |dimension: &Dimension, value: &str| {
-        let mut text = ScopeText::begin(Some(&who.workspace));
-        text.part(dimension, value);
-        (!value.is_empty()).then(|| text.finish())
-    };
-    let session = scope(&Dimension::Session, &who.session);
-    let root_session = scope(&Dimension::RootSession, &who.root_session);
-    let workspace = ScopeText::begin(Some(&who.workspace)).finish();
+    let sessions: Vec<_> = session_scopes(who).collect();
     let wanted = |open: &OpenFinding| {
         let finding = &open.finding;
-        let same_workspace = finding.scope.split('/').next() == Some(&*workspace);
-        let of_session = Some(&finding.scope) == session.as_ref()
-            || Some(&finding.scope) == root_session.as_ref();
         let of_customer = !who.customer.is_empty() && finding.customer == who.customer;
-        of_session || of_customer && same_workspace
+        let of_workspace = || workspace_of(&finding.scope) == who.workspace;
+        sessions.contains(&finding.scope) || of_customer && of_workspace()
     };
     let open = sidecar.guard.open_findings(wanted);
     let mut findings: Vec<_> = open.iter().map(|open| open.finding.clone()).collect();

@@ -1,10 +1,9 @@
 //! CloudEvents' binary mode over HTTP: the envelope in `ce-…` headers, the body is the data.
 
 use axum::http::{HeaderMap, header};
+use percent_encoding::percent_decode;
 use serde_json::value::RawValue;
 use spendfuse_domain::event::{RejectReason, Rejection};
-
-use crate::percent;
 
 const ATTRIBUTES: [&str; 5] = ["specversion", "id", "source", "type", "time"];
 
@@ -29,7 +28,7 @@ fn put_together(attributes: &[(&str, &[u8])], body: &[u8]) -> Result<Vec<u8>, Re
     let mut event = String::from("{");
     for (name, value) in attributes {
         // As the HTTP binding of CloudEvents (1.0.2, 3.1.3.2) writes what is not plain ASCII.
-        let value = serde_json::Value::String(percent::decoded(value));
+        let value = serde_json::Value::from(percent_decode(value).decode_utf8_lossy());
         event.push_str(&format!("\"{name}\":{value},"));
     }
     event.push_str("\"data\":");

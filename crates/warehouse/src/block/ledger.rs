@@ -4,6 +4,7 @@ use std::marker::PhantomData;
 
 use spendfuse_domain::budget::Spend;
 use spendfuse_domain::finding::{Finding, FindingState};
+use spendfuse_domain::scope::workspace_of;
 use spendfuse_domain::verdict::{BlocklistEntry, Stage};
 use spendfuse_domain::{Amount, Nanos, UnixMillis, Window};
 
@@ -295,40 +296,9 @@ fn percent(spent: i128, limit: i128) -> Option<f64> {
     Some(tenths as f64 / 10.0)
 }
 
-/// The workspace of a scope text, unescaped; `*` for all.
-fn workspace_of(scope: &str) -> String {
-    let escaped = scope.split('/').next().unwrap_or_default();
-    let mut bytes = Vec::with_capacity(escaped.len());
-    let mut rest = escaped.as_bytes();
-    while let Some((&first, after)) = rest.split_first() {
-        let digits = (first == b'%').then(|| after.get(..2)).flatten();
-        let code = digits
-            .and_then(|digits| std::str::from_utf8(digits).ok())
-            .and_then(|digits| u8::from_str_radix(digits, 16).ok());
-        match code {
-            Some(byte) => {
-                bytes.push(byte);
-                rest = &after[2..];
-            }
-            None => {
-                bytes.push(first);
-                rest = after;
-            }
-        }
-    }
-    String::from_utf8_lossy(&bytes).into_owned()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_scope_begins_with_its_workspace() {
-        assert_eq!(workspace_of("acme/customer=c-42"), "acme");
-        assert_eq!(workspace_of("*"), "*");
-        assert_eq!(workspace_of("gr%C3%B6%C3%9Fe%2F1/user=u"), "größe/1");
-    }
 
     #[test]
     fn percent_is_cut_to_a_tenth_and_absent_without_a_limit() {

@@ -1,8 +1,7 @@
 //! A refusal in a sentence for the person whose call was refused.
 
+use spendfuse_domain::scope::ScopeText;
 use spendfuse_guard::{BudgetLine, CheckResponse, Warning};
-
-use crate::percent;
 
 /// The budget's own words, else `customer c-42 has reached its daily budget ($5.00)`.
 pub(super) fn message(line: &BudgetLine, answer: &CheckResponse) -> String {
@@ -39,21 +38,18 @@ pub(super) fn message(line: &BudgetLine, answer: &CheckResponse) -> String {
 
 /// A scope for people: `customer c-42`, `customer c-42, feature agent`, `workspace acme`.
 fn subject(scope: &str) -> String {
-    let mut parts = scope.split('/');
-    let workspace = parts.next().unwrap_or_default();
-    let named = parts.filter_map(|part| {
-        let (dimension, value) = part.split_once('=')?;
-        let dimension = dimension.replace('_', " ");
-        Some(format!(
-            "{dimension} {}",
-            percent::decoded(value.as_bytes())
-        ))
+    let Some(scope) = ScopeText::parse(scope) else {
+        return scope.to_owned();
+    };
+    let named = scope.parts.iter().map(|(dimension, value)| {
+        let dimension = dimension.name().replace('_', " ");
+        format!("{dimension} {value}")
     });
     let named: Vec<_> = named.collect();
-    match (named.is_empty(), workspace) {
+    match (named.is_empty(), scope.workspace) {
         (false, _) => named.join(", "),
-        (true, "*") => "everything together".to_owned(),
-        (true, workspace) => format!("workspace {}", percent::decoded(workspace.as_bytes())),
+        (true, None) => "everything together".to_owned(),
+        (true, Some(workspace)) => format!("workspace {workspace}"),
     }
 }
 
@@ -69,6 +65,7 @@ mod tests {
                 "acme/customer=c%2042/feature=agent",
                 "customer c 42, feature agent",
             ),
+            ("acme/tags.te%20am=a%2Fb", "tags.te am a/b"),
             ("gr%C3%B6%C3%9Fe", "workspace größe"),
             ("*", "everything together"),
         ] {

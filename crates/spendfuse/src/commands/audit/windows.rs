@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use spendfuse_domain::budget::Spend;
 use spendfuse_domain::routing::partition_of;
-use spendfuse_domain::scope::{Dimension, ScopeText};
+use spendfuse_domain::scope::{Dimension, scope_of};
 use spendfuse_domain::{UnixMillis, Window};
 use spendfuse_engine::audit::{AccountSums, Difference, compare_account};
 
@@ -213,7 +213,7 @@ fn add_row(
     replica: &LedgerReplica,
     sums: &mut HashMap<WindowKey, AccountSums>,
 ) -> Result<(), Failure> {
-    let scope = scope_of(dimensions, row);
+    let scope = scope_of(dimensions.iter().zip(row.iter().map(String::as_str)));
     let place = dimensions.len();
     let (start, meter, seq) = (
         sql::cell(row, place)?,
@@ -231,16 +231,6 @@ fn add_row(
     rows.sure.add(sql::spend(row, place + 3)?);
     rows.perhaps.add(sql::spend(row, place + 6)?);
     Ok(())
-}
-
-fn scope_of(dimensions: &[Dimension], row: &[String]) -> String {
-    let has_workspace = dimensions.first() == Some(&Dimension::Workspace);
-    let mut text = ScopeText::begin(row.first().filter(|_| has_workspace).map(String::as_str));
-    let skipped = usize::from(has_workspace);
-    for (dimension, value) in dimensions.iter().zip(row).skip(skipped) {
-        text.part(dimension, value);
-    }
-    text.finish()
 }
 
 /// Account and lines of a window; `None` where the account belongs to another count and will be

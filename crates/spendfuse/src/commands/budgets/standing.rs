@@ -5,7 +5,6 @@ use std::collections::BTreeSet;
 use jiff::tz::TimeZone;
 use serde_json::Number;
 use spendfuse_domain::budget::{Budget, BudgetsRecord, Spend};
-use spendfuse_domain::scope::{Dimension, Pattern, ScopeText};
 use spendfuse_domain::verdict::{BlocklistEntry, BlocklistKey, Heartbeat};
 use spendfuse_domain::{Figures, UnixMillis, Verdict, Window};
 
@@ -96,9 +95,10 @@ fn percent(entry: &BlocklistEntry) -> f64 {
 /// The entry of a budget for one scope that has spent nothing; `None` where it has no single scope
 /// or no calendar window.
 fn untouched(budget: &Budget, now: UnixMillis) -> Option<BlocklistEntry> {
-    if !budget.scope.is_single() || budget.window.is_session() {
-        return None;
-    }
+    let scope = budget
+        .scope
+        .single()
+        .filter(|_| !budget.window.is_session())?;
     let zone = TimeZone::get(&budget.timezone).ok()?;
     let window = Window::containing(budget.window, &zone, now);
     let spend = Spend::default();
@@ -108,7 +108,7 @@ fn untouched(budget: &Budget, now: UnixMillis) -> Option<BlocklistEntry> {
     Some(BlocklistEntry {
         v: 1,
         budget: budget.id.to_string(),
-        scope: single_scope_text(budget),
+        scope,
         filter,
         verdict,
         action: verdict.name().to_owned(),
@@ -126,23 +126,4 @@ fn untouched(budget: &Budget, now: UnixMillis) -> Option<BlocklistEntry> {
         decided_at: now,
         caused_by: None,
     })
-}
-
-fn single_scope_text(budget: &Budget) -> String {
-    let exact = |pattern: &Pattern| match pattern {
-        Pattern::Exactly(value) => value.clone(),
-        Pattern::Each => String::new(),
-    };
-    let parts = &budget.scope.0;
-    let workspace = parts
-        .iter()
-        .find(|(dimension, _)| *dimension == Dimension::Workspace);
-    let workspace = workspace.map(|(_, pattern)| exact(pattern));
-    let mut text = ScopeText::begin(workspace.as_deref());
-    for (dimension, pattern) in parts {
-        if *dimension != Dimension::Workspace {
-            text.part(dimension, &exact(pattern));
-        }
-    }
-    text.finish()
 }
