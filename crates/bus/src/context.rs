@@ -95,7 +95,7 @@ impl LoggingContext {
     /// What librdkafka (2.12) takes for no error: that a broker hangs up on the first request, and that
     /// it does not like our certificate.
     fn remember_failure(&self, message: &str) {
-        let (_thread, said) = message.split_once("]: ").unwrap_or(("", message));
+        let said = without_thread(message);
         if said.contains("SSL alert") {
             self.keep_refusal(said.to_owned());
         } else if said.contains("Disconnected") && said.contains("APIVERSION_QUERY") {
@@ -111,10 +111,17 @@ impl LoggingContext {
     }
 }
 
+/// librdkafka puts the name of its thread before what it says.
+fn without_thread(message: &str) -> &str {
+    message.split_once("]: ").map_or(message, |(_, said)| said)
+}
+
 impl ClientContext for LoggingContext {
     fn log(&self, level: RDKafkaLogLevel, kind: &str, message: &str) {
-        if kind == "FAIL" {
-            self.remember_failure(message);
+        match kind {
+            "FAIL" => self.remember_failure(message),
+            "OIDC" => self.keep_refusal(without_thread(message).to_owned()),
+            _ => {}
         }
         // One set of properties goes to all clients; that a consumer does not need `acks` is
         // no news.

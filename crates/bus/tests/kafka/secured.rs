@@ -1,10 +1,13 @@
 //! Brokers that let nobody in without a certificate or a login: every kind of client gets in, and a
 //! wrong setting is told as what it is.
 
+use std::io::{BufRead, BufReader, Write};
+use std::net::{TcpListener, TcpStream};
 use std::path::Path;
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use base64::prelude::{BASE64_STANDARD, BASE64_URL_SAFE_NO_PAD, Engine};
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
 use spendfuse_bus::{KafkaConfig, topics};
 use spendfuse_devstack::{Kafka, KafkaOptions, free_port};
@@ -31,9 +34,15 @@ fn certificates_and_logins_let_every_client_in_and_wrong_ones_are_told_as_such()
         properties
     };
 
+    let endpoint = token_endpoint();
+    let oidc = |secret| secured.oidc(&endpoint, secret);
     // A stage has a consumer, a transactional producer, plain readers; the test sends and reads.
-    for (mechanism, numbers) in [("PLAIN", 1..=10), ("SCRAM-SHA-512", 11..=20)] {
-        let kafka = secured.at(secured.sasl_port, &sasl(mechanism));
+    for (properties, numbers) in [
+        (sasl("PLAIN"), 1..=10),
+        (sasl("SCRAM-SHA-512"), 11..=20),
+        (oidc(PASSWORD), 21..=30),
+    ] {
+        let kafka = secured.at(secured.sasl_port, &properties);
         let partitions = topics::partition_count(&kafka, "secured-in", PATIENCE);
         assert_eq!(partitions.unwrap(), 1);
         produce_at(&kafka, "secured-in", 0, numbers.clone());
@@ -47,7 +56,7 @@ fn certificates_and_logins_let_every_client_in_and_wrong_ones_are_told_as_such()
         running.stop().unwrap();
     }
     let mutual = secured.at(secured.tls_port, &tls);
-    assert_eq!(numbers_at(&mutual, "secured-out").len(), 20);
+    assert_eq!(numbers_at(&mutual, "secured-out").len(), 30);
 
     let wrong = [
         (secured.tls_port, Vec::new(), "security.protocol"),
@@ -71,6 +80,7 @@ fn certificates_and_logins_let_every_client_in_and_wrong_ones_are_told_as_such()
             secured.sasl("SCRAM-SHA-512", "wrong"),
             "uthentication",
         ),
+        (secured.sasl_port, oidc("wrong"), "OIDC token"),
         (
             secured.sasl_port,
             with(sasl("PLAIN"), "ssl.ca.location", ""),
@@ -114,7 +124,14 @@ impl Secured {
             ("ssl.truststore.type", "PEM".to_owned()),
             ("ssl.truststore.location", file("ca.pem")),
             ("listener.name.ssl.ssl.client.auth", "required".to_owned()),
-            ("sasl.enabled.mechanisms", "PLAIN,SCRAM-SHA-512".to_owned()),
+            (
+                "sasl.enabled.mechanisms",
+                "PLAIN,SCRAM-SHA-512,OAUTHBEARER".to_owned(),
+            ),
+            (
+                "listener.name.sasl_ssl.oauthbearer.sasl.jaas.config",
+                format!("{module}.oauthbearer.OAuthBearerLoginModule required;"),
+            ),
             ("listener.name.sasl_ssl.plain.sasl.jaas.config", plain),
             (
                 "listener.name.sasl_ssl.scram-sha-512.sasl.jaas.config",
@@ -174,6 +191,18 @@ impl Secured {
         ]
     }
 
+    fn oidc(&self, endpoint: &str, secret: &str) -> Properties {
+        vec![
+            ("security.protocol", "sasl_ssl".to_owned()),
+            ("ssl.ca.location", self.file("ca.pem")),
+            ("sasl.mechanism", "OAUTHBEARER".to_owned()),
+            ("sasl.oauthbearer.method", "oidc".to_owned()),
+            ("sasl.oauthbearer.token.endpoint.url", endpoint.to_owned()),
+            ("sasl.oauthbearer.client.id", USER.to_owned()),
+            ("sasl.oauthbearer.client.secret", secret.to_owned()),
+        ]
+    }
+
     fn sasl(&self, mechanism: &str, password: &str) -> Properties {
         vec![
             ("security.protocol", "sasl_ssl".to_owned()),
@@ -183,6 +212,57 @@ impl Secured {
             ("sasl.password", password.to_owned()),
         ]
     }
+}
+
+/// An identity provider's endpoint that gives the client a token for its secret, nobody else.
+fn token_endpoint() -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let endpoint = format!("http://{}/token", listener.local_addr().unwrap());
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            answer_token_request(stream.unwrap());
+        }
+    });
+    endpoint
+}
+
+fn answer_token_request(mut stream: TcpStream) {
+    let mut lines = BufReader::new(&stream).lines().map_while(Result::ok);
+    let login = lines
+        .by_ref()
+        .take_while(|line| !line.is_empty())
+        .find_map(|line| Some(line.split_once("Authorization: Basic ")?.1.to_owned()));
+    let known = BASE64_STANDARD.encode(format!("{USER}:{PASSWORD}"));
+    let (status, body) = match login == Some(known) {
+        true => (
+            "200 OK",
+            format!(
+                r#"{{"access_token":"{}","token_type":"Bearer","expires_in":3600}}"#,
+                unsigned_token()
+            ),
+        ),
+        false => (
+            "401 Unauthorized",
+            r#"{"error":"invalid_client"}"#.to_owned(),
+        ),
+    };
+    let length = body.len();
+    let answer = format!(
+        "HTTP/1.1 {status}\r\ncontent-type: application/json\r\ncontent-length: {length}\r\n\
+         connection: close\r\n\r\n{body}"
+    );
+    // A client that is gone needs no answer.
+    let _ = stream.write_all(answer.as_bytes());
+}
+
+/// What Kafka's own validator takes without a list of keys.
+fn unsigned_token() -> String {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+    let (now, part) = (now.as_secs(), |json: &str| {
+        BASE64_URL_SAFE_NO_PAD.encode(json)
+    });
+    let claims = format!(r#"{{"sub":"{USER}","iat":{now},"exp":{}}}"#, now + 3600);
+    format!("{}.{}.", part(r#"{"alg":"none"}"#), part(&claims))
 }
 
 fn tool() -> Command {
