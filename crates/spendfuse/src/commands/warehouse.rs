@@ -11,7 +11,8 @@ use crate::settings::Settings;
 
 /// A connection that calls block on.
 pub struct Connection {
-    runtime: Runtime,
+    /// Waits for its answers.
+    pub runtime: Runtime,
     /// The warehouse, which has answered.
     pub warehouse: Warehouse,
 }

@@ -1,12 +1,12 @@
 //! What the audit prints.
 
 use serde_json::{Value, json};
+use spendfuse_audit::Round;
 use spendfuse_engine::audit::{Differences, Tally};
 
 use super::super::output::{
     self, Colour, Side, counted, dollars, grouped, keep_whole, print_table, table,
 };
-use super::auditor::Round;
 
 /// Prints a whole round.
 pub fn round(round: &Round, as_json: bool) {

@@ -4,14 +4,15 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use metrics::{counter, gauge};
+use spendfuse_audit::{Auditor, Context};
 use spendfuse_bus::Shutdown;
 use spendfuse_engine::audit::Differences;
 use tokio::runtime::Runtime;
 
 use super::super::{Failure, found_wrong, output};
-use super::auditor::Auditor;
 use super::metrics::{COMPARED_EVENTS, DRIFT_EVENTS, DRIFT_NANODOLLARS, ROUND_SECONDS, ROUNDS};
-use super::{AuditArgs, Context, print};
+use super::{AuditArgs, failure, print};
+use crate::settings::Settings;
 use crate::{admin, roles};
 
 /// Short rounds mostly wait for answers. What a round is busy for beyond this is followed by a pause
@@ -20,11 +21,15 @@ const SHORT_ROUND: Duration = Duration::from_secs(5);
 const PAUSES_A_ROUND: u32 = 19;
 
 /// Compares until the process is asked to stop.
-pub fn run(context: &Context<'_>, args: &AuditArgs) -> Result<ExitCode, Failure> {
+pub fn run(
+    settings: &Settings,
+    context: &Context<'_>,
+    args: &AuditArgs,
+) -> Result<ExitCode, Failure> {
     let runtime = Runtime::new().map_err(Failure::work)?;
     let handle = crate::metrics::install()?;
     let shutdown = Shutdown::new();
-    admin::serve(context.settings, handle, &[], shutdown.clone())?;
+    admin::serve(settings, handle, &[], shutdown.clone())?;
     let stop = shutdown.clone();
     runtime.spawn(async move {
         roles::wait_for_signal().await;
@@ -34,7 +39,7 @@ pub fn run(context: &Context<'_>, args: &AuditArgs) -> Result<ExitCode, Failure>
     let mut news = Differences::default();
     let mut standing = Differences::default();
     export(&news);
-    let mut auditor = Auditor::new(context)?;
+    let mut auditor = Auditor::new(context).map_err(|error| failure(settings, &error))?;
     while !shutdown.is_requested() {
         let begin = Instant::now();
         let outcome = match auditor.round(context, true) {
@@ -53,9 +58,10 @@ pub fn run(context: &Context<'_>, args: &AuditArgs) -> Result<ExitCode, Failure>
                 print::line(&round, &found, auditor.accounts(), args.json);
                 outcome
             }
-            Err(failure) => {
+            Err(error) => {
                 // Kafka or ClickHouse is away: the same is compared in the next round.
-                output::warning(format!("round not finished: {failure}"));
+                let reason = failure(settings, &error);
+                output::warning(format!("round not finished: {reason}"));
                 "failed"
             }
         };

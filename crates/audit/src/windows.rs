@@ -8,11 +8,11 @@ use spendfuse_domain::scope::{Dimension, scope_of};
 use spendfuse_domain::{UnixMillis, Window};
 use spendfuse_engine::audit::{AccountSums, Difference, compare_account};
 
-use super::super::Failure;
-use super::Context;
-use super::budgets::CountedBudget;
-use super::ledger::{LedgerReplica, WindowKey};
-use super::sql;
+use crate::budgets::CountedBudget;
+use crate::context::Context;
+use crate::error::AuditError;
+use crate::ledger::{LedgerReplica, WindowKey};
+use crate::sql;
 
 const DAY_MILLIS: i64 = 24 * 60 * 60 * 1000;
 /// Closed windows are compared for this long after their grace.
@@ -51,9 +51,9 @@ pub fn compare(
     cut: &Cut,
     look: u64,
     compared: &mut Compared,
-) -> Result<Vec<(WindowKey, Difference)>, Failure> {
+) -> Result<Vec<(WindowKey, Difference)>, AuditError> {
     let id = counted.compiled.budget.id.to_string();
-    let windows = windows_of(context, counted, replica.now())?;
+    let windows = windows_of(context, counted, replica.now());
     let starts: Vec<i64> = windows.iter().map(|window| window.start.0).collect();
     let lines = written_off(context, counted, &id, starts[0])?;
     let scopes = replica.accounts.get(&id).map_or(0, HashMap::len);
@@ -106,14 +106,8 @@ pub fn compare(
 
 /// The budget's windows without a gap, the oldest first: those that run or begin soon, those that
 /// wait for late spend, and those that were closed lately.
-fn windows_of(
-    context: &Context<'_>,
-    counted: &CountedBudget,
-    now: UnixMillis,
-) -> Result<Vec<Window>, Failure> {
-    let horizon = context.settings.dedupe_horizon_millis();
-    let horizon = horizon.map_err(Failure::usage)?;
-    let oldest = now.plus(-(horizon + DAY_MILLIS + CLOSED_MILLIS));
+fn windows_of(context: &Context<'_>, counted: &CountedBudget, now: UnixMillis) -> Vec<Window> {
+    let oldest = now.plus(-(context.dedupe_horizon_millis + DAY_MILLIS + CLOSED_MILLIS));
     let (kind, zone) = (counted.compiled.budget.window, &counted.compiled.zone);
     let mut windows = vec![Window::containing(kind, zone, now.plus(AHEAD_MILLIS))];
     while let Some(first) = windows.last()
@@ -123,7 +117,7 @@ fn windows_of(
         windows.push(Window::containing(kind, zone, first.start.plus(-1)));
     }
     windows.reverse();
-    Ok(windows)
+    windows
 }
 
 /// Close and late lines of windows from `first` on.
@@ -132,7 +126,7 @@ fn written_off(
     counted: &CountedBudget,
     id: &str,
     first: i64,
-) -> Result<HashMap<WindowKey, Spend>, Failure> {
+) -> Result<HashMap<WindowKey, Spend>, AuditError> {
     let question = format!(
         "SELECT scope, toUnixTimestamp64Milli(window_start) AS start, \
                 sum(toInt128(spent * 1000000000)), sum(tokens), sum(calls) \
@@ -212,7 +206,7 @@ fn add_row(
     dimensions: &[Dimension],
     replica: &LedgerReplica,
     sums: &mut HashMap<WindowKey, AccountSums>,
-) -> Result<(), Failure> {
+) -> Result<(), AuditError> {
     let scope = scope_of(dimensions.iter().zip(row.iter().map(String::as_str)));
     let place = dimensions.len();
     let (start, meter, seq) = (

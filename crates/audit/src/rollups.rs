@@ -6,9 +6,9 @@ use std::time::Duration;
 use spendfuse_domain::Nanos;
 use spendfuse_engine::audit::{Difference, Differences, Kind, Site, Tally};
 
-use super::super::Failure;
-use super::Context;
-use super::sql::{self, SeqRange};
+use crate::context::Context;
+use crate::error::AuditError;
+use crate::sql::{self, SeqRange};
 
 const COMMITS_A_BLOCK: u64 = 1000;
 /// Rows and rollups are asked one after the other while rows come: what differs by the same amount
@@ -33,7 +33,7 @@ struct Rollup {
 
 /// Compares `spend_audit`, `spend_hourly` and `spend_daily` with `spend`, as far as they were touched
 /// by the commits `ranges` of the meter partitions.
-pub fn compare(context: &Context<'_>, ranges: &[SeqRange]) -> Result<Differences, Failure> {
+pub fn compare(context: &Context<'_>, ranges: &[SeqRange]) -> Result<Differences, AuditError> {
     let mut differences = Differences::default();
     for rollup in rollups(ranges) {
         let mut before = Sides::new();
@@ -114,7 +114,7 @@ fn rollups(ranges: &[SeqRange]) -> [Rollup; 3] {
 }
 
 /// Where rows and rollup differ.
-fn unlike(context: &Context<'_>, rollup: &Rollup) -> Result<Sides, Failure> {
+fn unlike(context: &Context<'_>, rollup: &Rollup) -> Result<Sides, AuditError> {
     let mut sides = Sides::new();
     for row in context.ask(&rollup.rows)? {
         let key = (sql::cell(&row, 0)?, row[1].clone());
@@ -159,7 +159,7 @@ pub fn counted_twice(
     context: &Context<'_>,
     ranges: &[SeqRange],
     is_everything: bool,
-) -> Result<Differences, Failure> {
+) -> Result<Differences, AuditError> {
     let identity = "workspace, source, event_id";
     let of_ranges = sql::in_ranges("meter_partition", "meter_seq", ranges);
     let count = context.ask(&format!("SELECT count() FROM spend WHERE {of_ranges}"))?;

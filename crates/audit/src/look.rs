@@ -8,12 +8,13 @@ use std::time::Duration;
 use spendfuse_domain::UnixMillis;
 use spendfuse_engine::audit::{Difference, Differences, Kind, Site, Tally, compare_published};
 
-use super::super::Failure;
-use super::budgets::BudgetsInForce;
-use super::deltas::DeltaLog;
-use super::ledger::{LedgerReplica, WindowKey};
-use super::windows::{self, Compared, Cut};
-use super::{Context, Note};
+use crate::auditor::Note;
+use crate::budgets::BudgetsInForce;
+use crate::context::Context;
+use crate::deltas::DeltaLog;
+use crate::error::AuditError;
+use crate::ledger::{LedgerReplica, WindowKey};
+use crate::windows::{self, Compared, Cut};
 
 const BEFORE_SECOND_LOOK: Duration = Duration::from_millis(1500);
 
@@ -39,7 +40,7 @@ pub fn look(
     budgets: &BudgetsInForce,
     number: &mut u64,
     notes: &mut Vec<Note>,
-) -> Result<Looked, Failure> {
+) -> Result<Looked, AuditError> {
     let mut looked = Looked::default();
     let Some(first) = once(context, replica, deltas, budgets, number, &mut looked)? else {
         notes.push(Note::behind(
@@ -77,7 +78,7 @@ fn once(
     budgets: &BudgetsInForce,
     number: &mut u64,
     looked: &mut Looked,
-) -> Result<Option<Found>, Failure> {
+) -> Result<Option<Found>, AuditError> {
     if !replica.catch_up(context, deltas)? || !context.wait_until_loaded()? {
         return Ok(None);
     }

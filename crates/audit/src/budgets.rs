@@ -8,8 +8,8 @@ use spendfuse_domain::finding::DetectorRules;
 use spendfuse_domain::scope::{Dimension, Filter};
 use spendfuse_engine::book::{BudgetBook, CompiledBudget, Series};
 
-use super::super::{Failure, kafka, output};
-use super::Context;
+use crate::context::Context;
+use crate::error::AuditError;
 
 /// A count began with this record if the budget says that it counts since then.
 const SAME_TIME_MILLIS: i64 = 60_000;
@@ -60,10 +60,10 @@ struct Record {
 
 impl BudgetsInForce {
     /// Reads the topic.
-    pub fn read(context: &Context<'_>) -> Result<Self, Failure> {
+    pub fn read(context: &Context<'_>) -> Result<Self, AuditError> {
         let mut records: BTreeMap<String, Vec<Record>> = BTreeMap::new();
         let mut known_version = 0;
-        kafka::read_topic(context.settings, &context.topics.budgets, |record| {
+        context.read_since(&context.topics.budgets, None, |record| {
             known_version = record.offset.unsigned_abs() + 1;
             let Some(key) = record.key.and_then(|key| std::str::from_utf8(key).ok()) else {
                 return;
@@ -74,7 +74,7 @@ impl BudgetsInForce {
                 Some(Ok(BudgetsRecord::Budget(budget))) => Some(budget),
                 Some(Ok(BudgetsRecord::Detector(_))) => return,
                 Some(Err(error)) => {
-                    output::warning(format!("{error}; it is left out"));
+                    (context.warn)(&format_args!("{error}; it is left out"));
                     return;
                 }
             };

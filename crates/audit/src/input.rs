@@ -4,7 +4,7 @@
 use std::collections::{HashMap, HashSet};
 use std::ops::ControlFlow;
 
-use spendfuse_bus::{InputRecord, PartitionRange, Unreadable, committed_offsets, topic_ranges};
+use spendfuse_bus::{InputRecord, PartitionRange, Unreadable};
 use spendfuse_domain::event::{Body, Event, decode};
 use spendfuse_domain::{Nanos, UnixMillis};
 use spendfuse_engine::audit::{
@@ -13,10 +13,11 @@ use spendfuse_engine::audit::{
 };
 use spendfuse_warehouse::EventKey;
 
-use super::super::{Failure, kafka};
-use super::prices::PriceBooks;
-use super::sql;
-use super::{Context, Note};
+use crate::auditor::Note;
+use crate::context::Context;
+use crate::error::AuditError;
+use crate::prices::PriceBooks;
+use crate::sql;
 
 /// Offsets that are compared at a time, of all partitions together.
 const CHUNK: i64 = 50_000;
@@ -82,11 +83,9 @@ struct FoundRow {
 
 impl Input {
     /// Nothing read yet.
-    pub fn new(context: &Context<'_>) -> Result<Self, Failure> {
+    pub fn new(context: &Context<'_>) -> Result<Self, AuditError> {
         let topic = &context.topics.usage;
-        let kafka = context.settings.kafka();
-        let ranges = topic_ranges(&kafka, topic, context.since, kafka::PATIENCE)
-            .map_err(|error| kafka::failure(context.settings, &error))?;
+        let ranges = context.ranges(topic, context.since)?;
         Ok(Self {
             next: ranges.iter().map(|range| range.from).collect(),
         })
@@ -102,8 +101,8 @@ impl Input {
         is_loader_behind: bool,
         is_first: bool,
         notes: &mut Vec<Note>,
-    ) -> Result<(InputSums, Differences), Failure> {
-        let mut ranges = kafka::ranges(context.settings, &context.topics.usage)?;
+    ) -> Result<(InputSums, Differences), AuditError> {
+        let mut ranges = context.ranges(&context.topics.usage, None)?;
         let partitions = ranges.len();
         for range in &mut ranges {
             let place = range.partition as usize;
@@ -187,12 +186,12 @@ struct Reading<'a> {
 }
 
 impl Reading<'_> {
-    fn chunk(&mut self, ranges: &[PartitionRange]) -> Result<(), Failure> {
+    fn chunk(&mut self, ranges: &[PartitionRange]) -> Result<(), AuditError> {
         let mut rows = self.rows(ranges)?;
         let mut without_row = Vec::new();
         let mut failed = Ok(());
         let topic = &self.context.topics.usage;
-        let missed = kafka::read_around(self.context.settings, topic, ranges, &mut |record| {
+        let missed = self.context.read_around(topic, ranges, &mut |record| {
             let row = rows.remove(&(record.partition, record.offset));
             match self.take(record, row) {
                 Ok(event) => without_row.extend(event),
@@ -220,7 +219,7 @@ impl Reading<'_> {
     }
 
     /// The rows whose events lie in `ranges`.
-    fn rows(&mut self, ranges: &[PartitionRange]) -> Result<HashMap<Place, FoundRow>, Failure> {
+    fn rows(&mut self, ranges: &[PartitionRange]) -> Result<HashMap<Place, FoundRow>, AuditError> {
         let places: Vec<String> = ranges
             .iter()
             .map(|range| {
@@ -269,7 +268,7 @@ impl Reading<'_> {
         &mut self,
         record: &InputRecord<'_>,
         row: Option<FoundRow>,
-    ) -> Result<Option<WithoutRow>, Failure> {
+    ) -> Result<Option<WithoutRow>, AuditError> {
         self.sums.records += 1;
         let place = (record.partition, record.offset);
         let at = UnixMillis(record.timestamp_millis);
@@ -304,7 +303,7 @@ impl Reading<'_> {
                 place,
                 at,
                 site: (home, self.last_seq[home as usize]),
-                tally: Tally::new(1, self.books.latest_price(&event)?),
+                tally: Tally::new(1, self.books.latest_price(&event)),
                 key: Some(EventKey {
                     workspace: event.attribution.workspace.clone().into_owned(),
                     source: event.source.clone().into_owned(),
@@ -320,12 +319,12 @@ impl Reading<'_> {
         event: &Event<'_>,
         home: u32,
         found: &FoundRow,
-    ) -> Result<(), Failure> {
+    ) -> Result<(), AuditError> {
         let (cost, revenue, tokens) = match &event.body {
             Body::Usage(call) => {
                 let cost = match found.is_reported {
                     true => call.reported_cost,
-                    false => self.books.price(found.price_version, event)?,
+                    false => self.books.price(found.price_version, event),
                 };
                 (cost, Nanos::ZERO, call.tokens.total())
             }
@@ -366,13 +365,13 @@ impl Reading<'_> {
     }
 
     /// Leaves out events whose identity the warehouse knows from another record.
-    fn leave_out_duplicates(&mut self, events: &mut Vec<WithoutRow>) -> Result<(), Failure> {
+    fn leave_out_duplicates(&mut self, events: &mut Vec<WithoutRow>) -> Result<(), AuditError> {
         let keys: Vec<EventKey> = events.iter().filter_map(|one| one.key.clone()).collect();
         if keys.is_empty() {
             return Ok(());
         }
-        let connection = self.context.connection;
-        let known = connection.wait(connection.warehouse.contains_events(&keys))?;
+        let context = self.context;
+        let known = context.wait(context.warehouse.contains_events(&keys))?;
         let before = events.len();
         events.retain(|one| one.key.as_ref().is_none_or(|key| !known.contains(key)));
         self.sums.duplicates += (before - events.len()) as u64;
@@ -381,7 +380,7 @@ impl Reading<'_> {
 
     /// Looks for what has no row in the DLQ and on the way to its home partition; the rest is
     /// missing.
-    fn explain(&mut self) -> Result<(), Failure> {
+    fn explain(&mut self) -> Result<(), AuditError> {
         let mut events: HashMap<Place, WithoutRow> = self
             .unexplained
             .drain(..)
@@ -393,7 +392,7 @@ impl Reading<'_> {
         let since = events.values().map(|event| event.at.0).min();
         let topics = &self.context.topics;
         let rejected = &mut self.sums.rejected;
-        read_since(self.context, &topics.dlq, since, |record| {
+        self.context.read_since(&topics.dlq, since, |record| {
             let place = place_in(record, PARTITION, OFFSET);
             if place.is_some_and(|place| events.remove(&place).is_some()) {
                 *rejected += 1;
@@ -434,11 +433,11 @@ impl Reading<'_> {
         &mut self,
         events: &mut HashMap<Place, WithoutRow>,
         since: Option<i64>,
-    ) -> Result<(), Failure> {
+    ) -> Result<(), AuditError> {
         let rerouted = &self.context.topics.rerouted;
         let processed = self.context.processed(rerouted)?;
         let on_the_way = &mut self.on_the_way;
-        read_since(self.context, rerouted, since, |record| {
+        self.context.read_since(rerouted, since, |record| {
             let Some(place) = place_in(record, ARRIVED_PARTITION, ARRIVED_OFFSET) else {
                 return;
             };
@@ -450,7 +449,7 @@ impl Reading<'_> {
     }
 
     /// Rows whose events lie where the usage topic has not come to.
-    fn rows_beyond(&mut self) -> Result<(), Failure> {
+    fn rows_beyond(&mut self) -> Result<(), AuditError> {
         let question = format!(
             "SELECT src_partition, max(src_offset), argMax(meter_partition, src_offset), \
                     argMax(meter_seq, src_offset), argMax({}, src_offset) \
@@ -458,7 +457,7 @@ impl Reading<'_> {
             sql::NANOS
         );
         let last = self.context.ask(&question)?;
-        let ranges = kafka::ranges(self.context.settings, &self.context.topics.usage)?;
+        let ranges = self.context.ranges(&self.context.topics.usage, None)?;
         for cells in last {
             let (partition, offset): Place = (sql::cell(&cells, 0)?, sql::cell(&cells, 1)?);
             let end = ranges.get(partition as usize).map_or(0, |range| range.to);
@@ -513,29 +512,4 @@ fn is_within((partition, offset): Place, lost: &Unreadable) -> bool {
 fn place_in(record: &InputRecord<'_>, partition: &str, offset: &str) -> Option<Place> {
     let text = |name: &str| std::str::from_utf8(record.headers.get(name)?).ok();
     Some((text(partition)?.parse().ok()?, text(offset)?.parse().ok()?))
-}
-
-/// Hands everything that a topic got since a time to `handler`.
-fn read_since(
-    context: &Context<'_>,
-    topic: &str,
-    since: Option<i64>,
-    mut handler: impl FnMut(&InputRecord<'_>),
-) -> Result<(), Failure> {
-    let ranges = topic_ranges(&context.settings.kafka(), topic, since, kafka::PATIENCE)
-        .map_err(|error| kafka::failure(context.settings, &error))?;
-    kafka::read(context.settings, topic, &ranges, &mut |record| {
-        handler(record);
-        ControlFlow::Continue(())
-    })
-}
-
-/// Per partition, the next offset of a topic that a group reads.
-pub fn group_offsets(
-    context: &Context<'_>,
-    group: &str,
-    topic: &str,
-) -> Result<Vec<Option<i64>>, Failure> {
-    committed_offsets(&context.settings.kafka(), group, topic, kafka::PATIENCE)
-        .map_err(|error| kafka::failure(context.settings, &error))
 }

@@ -4,16 +4,13 @@ use std::sync::Arc;
 
 use spendfuse_domain::Nanos;
 use spendfuse_domain::event::{Body, Event};
-use spendfuse_pricing::{Pricer, PricingPolicy};
+use spendfuse_pricing::Pricer;
 
-use super::super::Failure;
-use super::super::prices::book;
-use super::Context;
+use crate::context::Context;
 
 /// The books that were named, each read once.
 pub struct PriceBooks<'a> {
     context: &'a Context<'a>,
-    policy: Option<Arc<PricingPolicy>>,
     books: Vec<(String, State)>,
 }
 
@@ -30,7 +27,6 @@ impl<'a> PriceBooks<'a> {
     pub fn new(context: &'a Context<'a>) -> Self {
         Self {
             context,
-            policy: None,
             books: Vec::new(),
         }
     }
@@ -46,25 +42,25 @@ impl<'a> PriceBooks<'a> {
     }
 
     /// What a call costs by this version; `None` where the version is not known.
-    pub fn price(&mut self, version: u32, event: &Event<'_>) -> Result<Option<Nanos>, Failure> {
+    pub fn price(&mut self, version: u32, event: &Event<'_>) -> Option<Nanos> {
         let Body::Usage(call) = &event.body else {
-            return Ok(Some(Nanos::ZERO));
+            return Some(Nanos::ZERO);
         };
-        self.open(version as usize)?;
+        self.open(version as usize);
         let Some((_, State::Here(pricer))) = self.books.get_mut(version as usize) else {
-            return Ok(None);
+            return None;
         };
         let who = &event.attribution;
         let priced = pricer.price(&who.provider, &who.account, call, &who.model, event.time);
-        Ok(priced.ok().map(|priced| priced.parts.total()))
+        priced.ok().map(|priced| priced.parts.total())
     }
 
     /// What a call costs by the version named last, for an event that has no row.
-    pub fn latest_price(&mut self, event: &Event<'_>) -> Result<Nanos, Failure> {
+    pub fn latest_price(&mut self, event: &Event<'_>) -> Nanos {
         let Some(latest) = self.books.len().checked_sub(1) else {
-            return Ok(Nanos::ZERO);
+            return Nanos::ZERO;
         };
-        Ok(self.price(latest as u32, event)?.unwrap_or_default())
+        self.price(latest as u32, event).unwrap_or_default()
     }
 
     /// The versions that were named and not found.
@@ -75,20 +71,14 @@ impl<'a> PriceBooks<'a> {
             .map(|(version, _)| version.as_str())
     }
 
-    fn open(&mut self, place: usize) -> Result<(), Failure> {
+    fn open(&mut self, place: usize) {
         let Some((version, state @ State::Named)) = self.books.get_mut(place) else {
-            return Ok(());
+            return;
         };
-        let settings = self.context.settings;
-        let policy = match &self.policy {
-            Some(policy) => Arc::clone(policy),
-            None => Arc::new(settings.pricing().map_err(Failure::usage)?),
+        let policy = Arc::clone(&self.context.policy);
+        *state = match (self.context.book)(version) {
+            Some(book) => State::Here(Box::new(Pricer::new(book, policy))),
+            None => State::Unknown,
         };
-        *state = match book::named(settings, version) {
-            Ok(book) => State::Here(Box::new(Pricer::new(book, Arc::clone(&policy)))),
-            Err(_) => State::Unknown,
-        };
-        self.policy = Some(policy);
-        Ok(())
     }
 }

@@ -6,10 +6,10 @@ use spendfuse_engine::audit::{
 };
 use spendfuse_warehouse::RowBlock;
 
-use super::super::Failure;
-use super::Context;
-use super::sql::{self, SeqRange};
-use super::tail::Tail;
+use crate::context::Context;
+use crate::error::AuditError;
+use crate::sql::{self, SeqRange};
+use crate::tail::Tail;
 
 /// Above this many blocks in a round they are summed up by a thousand commits.
 const MANY: i64 = 200_000;
@@ -68,9 +68,9 @@ pub struct BlocksRead {
 
 impl Blocks {
     /// Nothing read yet.
-    pub fn new(context: &Context<'_>) -> Result<Self, Failure> {
+    pub fn new(context: &Context<'_>) -> Result<Self, AuditError> {
         let topics = &context.topics;
-        let tail = |topic: &str| Tail::new(context.settings, topic, context.since);
+        let tail = |topic: &str| Tail::new(context, topic, context.since);
         let tails = [tail(&topics.rows)?, tail(&topics.rows_ledger)?];
         let compared = [&tails[0], &tails[1]].map(|tail| vec![None; tail.partitions()]);
         Ok(Self {
@@ -86,11 +86,11 @@ impl Blocks {
         &mut self,
         context: &Context<'_>,
         limits: Option<&[Vec<i64>; 2]>,
-    ) -> Result<BlocksRead, Failure> {
+    ) -> Result<BlocksRead, AuditError> {
         let limit = |writer: Writer| limits.map(|limits| limits[writer as usize].as_slice());
         let mut waiting = 0;
         for (tail, writer) in self.tails.iter().zip(Writer::ALL) {
-            let ranges = tail.waiting(context.settings, limit(writer))?;
+            let ranges = tail.waiting(context, limit(writer))?;
             waiting += ranges
                 .iter()
                 .map(|range| range.to - range.from)
@@ -109,7 +109,7 @@ impl Blocks {
                 chains: &mut self.chains,
                 read: &mut read,
             };
-            self.tails[writer as usize].read(context.settings, limit(writer), |record| {
+            self.tails[writer as usize].read(context, limit(writer), |record| {
                 let value = Bytes::copy_from_slice(record.value.unwrap_or_default());
                 taking.take(record.partition, record.offset, &value);
                 Ok(())
@@ -217,7 +217,7 @@ pub fn chain_detail(what: &str, broken: BrokenChain, offset: i64) -> String {
 
 impl BlocksRead {
     /// Compares the rows of the warehouse with the blocks.
-    pub fn compare(&self, context: &Context<'_>) -> Result<Differences, Failure> {
+    pub fn compare(&self, context: &Context<'_>) -> Result<Differences, AuditError> {
         let block = self.sums.commits_a_block();
         let mut found = SeqSums::new(block);
         let [meter, ledger] = &self.ranges;

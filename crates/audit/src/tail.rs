@@ -2,10 +2,10 @@
 
 use std::ops::ControlFlow;
 
-use spendfuse_bus::{InputRecord, PartitionRange, topic_ranges};
+use spendfuse_bus::{InputRecord, PartitionRange};
 
-use super::super::{Failure, kafka};
-use crate::settings::Settings;
+use crate::context::Context;
+use crate::error::AuditError;
 
 /// How far a topic was read.
 #[derive(Clone, Debug)]
@@ -19,9 +19,8 @@ pub struct Tail {
 
 impl Tail {
     /// A topic of which nothing was read, from its beginning or from a time on.
-    pub fn new(settings: &Settings, topic: &str, since: Option<i64>) -> Result<Self, Failure> {
-        let ranges = topic_ranges(&settings.kafka(), topic, since, kafka::PATIENCE)
-            .map_err(|error| kafka::failure(settings, &error))?;
+    pub fn new(context: &Context<'_>, topic: &str, since: Option<i64>) -> Result<Self, AuditError> {
+        let ranges = context.ranges(topic, since)?;
         let first = ranges.iter().map(|range| range.from);
         Ok(Self {
             topic: topic.to_owned(),
@@ -43,10 +42,10 @@ impl Tail {
     /// What is there to be read now; at most up to `limits`, where given.
     pub fn waiting(
         &self,
-        settings: &Settings,
+        context: &Context<'_>,
         limits: Option<&[i64]>,
-    ) -> Result<Vec<PartitionRange>, Failure> {
-        let mut ranges = kafka::ranges(settings, &self.topic)?;
+    ) -> Result<Vec<PartitionRange>, AuditError> {
+        let mut ranges = context.ranges(&self.topic, None)?;
         for (range, next) in ranges.iter_mut().zip(&self.next) {
             let limit = limits.map_or(i64::MAX, |limits| limits[range.partition as usize]);
             range.from = range.from.max(*next);
@@ -58,13 +57,13 @@ impl Tail {
     /// Reads what is there now; at most up to `limits`, where given.
     pub fn read(
         &mut self,
-        settings: &Settings,
+        context: &Context<'_>,
         limits: Option<&[i64]>,
-        mut handler: impl FnMut(&InputRecord<'_>) -> Result<(), Failure>,
-    ) -> Result<(), Failure> {
-        let ranges = self.waiting(settings, limits)?;
+        mut handler: impl FnMut(&InputRecord<'_>) -> Result<(), AuditError>,
+    ) -> Result<(), AuditError> {
+        let ranges = self.waiting(context, limits)?;
         let mut failed = Ok(());
-        kafka::read(settings, &self.topic, &ranges, &mut |record| {
+        context.read(&self.topic, &ranges, &mut |record| {
             failed = handler(record);
             match failed {
                 Ok(()) => ControlFlow::Continue(()),

@@ -4,12 +4,13 @@ use spendfuse_engine::audit::{Chains, Difference, Differences, Kind, SeqSums, Si
 use spendfuse_engine::codec;
 use spendfuse_engine::delta::Deltas;
 
-use super::super::Failure;
-use super::blocks::chain_detail;
-use super::budgets::{BudgetsInForce, SeriesInForce};
-use super::sql::{self, SeqRange};
-use super::tail::Tail;
-use super::{Context, Note};
+use crate::auditor::Note;
+use crate::blocks::chain_detail;
+use crate::budgets::{BudgetsInForce, SeriesInForce};
+use crate::context::Context;
+use crate::error::AuditError;
+use crate::sql::{self, SeqRange};
+use crate::tail::Tail;
 
 const MANY: i64 = 200_000;
 const COARSE: u64 = 1000;
@@ -51,8 +52,8 @@ pub struct DeltasRead {
 
 impl DeltaLog {
     /// Nothing read yet.
-    pub fn new(context: &Context<'_>) -> Result<Self, Failure> {
-        let tail = Tail::new(context.settings, &context.topics.deltas, context.since)?;
+    pub fn new(context: &Context<'_>) -> Result<Self, AuditError> {
+        let tail = Tail::new(context, &context.topics.deltas, context.since)?;
         let partitions = tail.partitions();
         Ok(Self {
             tail,
@@ -80,8 +81,8 @@ impl DeltaLog {
         &mut self,
         context: &Context<'_>,
         budgets: &BudgetsInForce,
-    ) -> Result<DeltasRead, Failure> {
-        let waiting = self.tail.waiting(context.settings, None)?;
+    ) -> Result<DeltasRead, AuditError> {
+        let waiting = self.tail.waiting(context, None)?;
         let waiting: i64 = waiting.iter().map(|range| range.to - range.from).sum();
         let compared = self.compared.iter();
         let mut read = DeltasRead {
@@ -116,13 +117,13 @@ impl DeltaLog {
         budgets: &BudgetsInForce,
         read: &mut DeltasRead,
         extends: bool,
-    ) -> Result<(), Failure> {
+    ) -> Result<(), AuditError> {
         let (chains, complete_from) = (&mut self.chains, &mut self.complete_from);
         let ahead = &mut self.ahead;
         let whole: Vec<bool> = (0..self.tail.partitions())
             .map(|partition| self.tail.is_whole(partition))
             .collect();
-        self.tail.read(context.settings, None, |record| {
+        self.tail.read(context, None, |record| {
             let (ledger, offset) = (record.partition, record.offset);
             let deltas: Deltas = match codec::decode(record.value.unwrap_or_default()) {
                 Ok(deltas) => deltas,
@@ -230,7 +231,7 @@ impl DeltasRead {
         budgets: &BudgetsInForce,
         loaded: &[SeqRange],
         notes: &mut Vec<Note>,
-    ) -> Result<Differences, Failure> {
+    ) -> Result<Differences, AuditError> {
         let mut found = SeqSums::new(self.sums.commits_a_block());
         let ranges: Vec<SeqRange> = std::iter::zip(&self.ranges, loaded)
             .map(|(told, loaded)| SeqRange {
@@ -277,7 +278,7 @@ impl DeltasRead {
         series: &SeriesInForce,
         ranges: &[SeqRange],
         found: &mut SeqSums<Series>,
-    ) -> Result<(), Failure> {
+    ) -> Result<(), AuditError> {
         let question = format!(
             "SELECT meter_partition, intDiv(meter_seq, {}), count(), sum({}) FROM spend \
              WHERE kind = 'usage' AND {} AND {} AND budget_version BETWEEN {} AND {} GROUP BY 1, 2",

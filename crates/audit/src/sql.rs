@@ -7,7 +7,7 @@ use spendfuse_domain::scope::{Dimension, Filter, Pattern};
 use spendfuse_domain::{Nanos, UnixMillis};
 use spendfuse_engine::audit::Tally;
 
-use super::super::Failure;
+use crate::error::AuditError;
 
 /// All tokens of a row.
 pub const TOKENS: &str = "(input_tokens + cache_read_tokens + cache_write_5m_tokens + \
@@ -110,27 +110,28 @@ fn all_of(conditions: &[String]) -> String {
 }
 
 /// A cell of an answer.
-pub fn cell<T: FromStr>(row: &[String], column: usize) -> Result<T, Failure> {
+pub fn cell<T: FromStr>(row: &[String], column: usize) -> Result<T, AuditError> {
     let found = row.get(column);
-    found.and_then(|text| text.parse().ok()).ok_or_else(|| {
-        Failure::work(format!(
-            "ClickHouse answered {found:?} in column {column} where a number belongs"
-        ))
-    })
+    found
+        .and_then(|text| text.parse().ok())
+        .ok_or_else(|| AuditError::NotANumber {
+            found: found.cloned(),
+            column,
+        })
 }
 
 /// An amount in nano-dollars.
-pub fn nanos(row: &[String], column: usize) -> Result<Nanos, Failure> {
+pub fn nanos(row: &[String], column: usize) -> Result<Nanos, AuditError> {
     cell(row, column).map(Nanos::new)
 }
 
 /// A count and an amount, in two columns.
-pub fn tally(row: &[String], column: usize) -> Result<Tally, Failure> {
+pub fn tally(row: &[String], column: usize) -> Result<Tally, AuditError> {
     Ok(Tally::new(cell(row, column)?, nanos(row, column + 1)?))
 }
 
 /// An amount, tokens and calls, in three columns.
-pub fn spend(row: &[String], column: usize) -> Result<Spend, Failure> {
+pub fn spend(row: &[String], column: usize) -> Result<Spend, AuditError> {
     Ok(Spend {
         cost: nanos(row, column)?,
         tokens: cell(row, column + 1)?,

@@ -13,10 +13,10 @@ use spendfuse_engine::audit::{
     LedgerMark, Published, StoredAccount, StoredRecord, Told, read_stored,
 };
 
-use super::super::{Failure, output};
-use super::Context;
-use super::deltas::DeltaLog;
-use super::tail::Tail;
+use crate::context::Context;
+use crate::deltas::DeltaLog;
+use crate::error::AuditError;
+use crate::tail::Tail;
 
 const POLL: Duration = Duration::from_millis(50);
 /// How long the ledger may need to apply deltas that are in its log.
@@ -69,13 +69,13 @@ pub struct LedgerReplica {
 
 impl LedgerReplica {
     /// Nothing read yet.
-    pub fn new(context: &Context<'_>) -> Result<Self, Failure> {
+    pub fn new(context: &Context<'_>) -> Result<Self, AuditError> {
         let topics = &context.topics;
-        let changelog = Tail::new(context.settings, &topics.ledger_changelog, None)?;
+        let changelog = Tail::new(context, &topics.ledger_changelog, None)?;
         Ok(Self {
             marks: vec![LedgerMark::default(); changelog.partitions()],
             changelog,
-            blocklist: Tail::new(context.settings, &topics.blocklist, None)?,
+            blocklist: Tail::new(context, &topics.blocklist, None)?,
             accounts: HashMap::new(),
             entries: HashMap::new(),
             changes: HashMap::new(),
@@ -85,7 +85,11 @@ impl LedgerReplica {
 
     /// Reads on, until the state holds all deltas that `deltas` has read. `false`: it does not in
     /// time.
-    pub fn catch_up(&mut self, context: &Context<'_>, deltas: &DeltaLog) -> Result<bool, Failure> {
+    pub fn catch_up(
+        &mut self,
+        context: &Context<'_>,
+        deltas: &DeltaLog,
+    ) -> Result<bool, AuditError> {
         self.read_blocklist(context, false)?;
         let begin = Instant::now();
         loop {
@@ -111,16 +115,16 @@ impl LedgerReplica {
         (0..partitions).all(|ledger| (0..partitions).all(|meter| told(ledger, meter)))
     }
 
-    fn read_changelog(&mut self, context: &Context<'_>) -> Result<(), Failure> {
+    fn read_changelog(&mut self, context: &Context<'_>) -> Result<(), AuditError> {
         let (accounts, marks) = (&mut self.accounts, &mut self.marks);
-        self.changelog.read(context.settings, None, |record| {
+        self.changelog.read(context, None, |record| {
             let key = record.key.unwrap_or_default();
-            let stored = read_stored(key, record.value).map_err(|error| {
-                Failure::work(format!(
-                    "the ledger's changelog, partition {} offset {}: {error}",
-                    record.partition, record.offset
-                ))
-            })?;
+            let stored =
+                read_stored(key, record.value).map_err(|source| AuditError::Changelog {
+                    partition: record.partition,
+                    offset: record.offset,
+                    source,
+                })?;
             match stored {
                 StoredRecord::Mark(mark) => marks[record.partition as usize] = mark,
                 StoredRecord::Account(account) => keep(accounts, record.partition, account),
@@ -137,7 +141,7 @@ impl LedgerReplica {
 
     /// Reads the blocklist before or after the state. What came in between was published by the
     /// state or by one before or after it.
-    fn read_blocklist(&mut self, context: &Context<'_>, is_after: bool) -> Result<(), Failure> {
+    fn read_blocklist(&mut self, context: &Context<'_>, is_after: bool) -> Result<(), AuditError> {
         let (entries, changes) = (&mut self.entries, &mut self.changes);
         if !is_after {
             for (key, mut told) in changes.drain() {
@@ -147,7 +151,7 @@ impl LedgerReplica {
             }
         }
         let complained = &mut self.complained;
-        self.blocklist.read(context.settings, None, |record| {
+        self.blocklist.read(context, None, |record| {
             let key = record.key.and_then(|key| std::str::from_utf8(key).ok());
             let Some(key) = key else { return Ok(()) };
             let Some(BlocklistKey::Budget { .. }) = BlocklistKey::parse(key) else {
@@ -159,7 +163,7 @@ impl LedgerReplica {
                 Some(Ok(entry)) => Told::of(&entry),
                 Some(Err(error)) => {
                     if complained.insert(key.to_owned()) {
-                        output::warning(format!("blocklist entry {key}: {error}"));
+                        (context.warn)(&format_args!("blocklist entry {key}: {error}"));
                     }
                     return Ok(());
                 }

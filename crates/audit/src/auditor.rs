@@ -3,16 +3,17 @@
 use spendfuse_domain::Nanos;
 use spendfuse_engine::audit::Differences;
 
-use super::super::Failure;
-use super::blocks::Blocks;
-use super::budgets::BudgetsInForce;
-use super::deltas::DeltaLog;
-use super::input::{Input, InputSums};
-use super::ledger::LedgerReplica;
-use super::look::{self, Looked};
-use super::sql::SeqRange;
-use super::windows::Compared;
-use super::{Context, Note, rollups};
+use crate::blocks::Blocks;
+use crate::budgets::BudgetsInForce;
+use crate::context::Context;
+use crate::deltas::DeltaLog;
+use crate::error::AuditError;
+use crate::input::{Input, InputSums};
+use crate::ledger::LedgerReplica;
+use crate::look::{self, Looked};
+use crate::rollups;
+use crate::sql::SeqRange;
+use crate::windows::Compared;
 
 /// How far each side was compared. A round that cannot be finished leaves it as it was.
 #[derive(Clone, Debug)]
@@ -29,6 +30,33 @@ pub struct Auditor {
     /// Looks at the ledger so far.
     looks: u64,
     rounds: u64,
+}
+
+/// What was not compared, and why.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Note {
+    /// In words.
+    pub text: String,
+    /// Whether waiting helps: a role is behind.
+    pub is_behind: bool,
+}
+
+impl Note {
+    /// Something that cannot be compared.
+    pub fn new(text: impl Into<String>) -> Self {
+        Self {
+            text: text.into(),
+            is_behind: false,
+        }
+    }
+
+    /// Something that cannot be compared yet.
+    pub fn behind(text: impl Into<String>) -> Self {
+        Self {
+            text: text.into(),
+            is_behind: true,
+        }
+    }
 }
 
 /// What a round found.
@@ -54,7 +82,7 @@ pub struct Round {
 
 impl Auditor {
     /// Nothing compared yet.
-    pub fn new(context: &Context<'_>) -> Result<Self, Failure> {
+    pub fn new(context: &Context<'_>) -> Result<Self, AuditError> {
         Ok(Self {
             progress: Progress {
                 input: Input::new(context)?,
@@ -69,7 +97,7 @@ impl Auditor {
 
     /// Compares what came since the last round. `comes_again`: where a role is behind, nothing is
     /// compared until the next round; else what is there is compared.
-    pub fn round(&mut self, context: &Context<'_>, comes_again: bool) -> Result<Round, Failure> {
+    pub fn round(&mut self, context: &Context<'_>, comes_again: bool) -> Result<Round, AuditError> {
         let mut progress = self.progress.clone();
         let mut notes = Vec::new();
         let budgets = BudgetsInForce::read(context)?;
