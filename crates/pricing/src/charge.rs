@@ -7,7 +7,7 @@ use spendfuse_domain::units::{Quantity, Units};
 use spendfuse_domain::{Call, Nanos, UnitKind};
 
 use crate::policy::{CeilingRates, Multiplier};
-use crate::rate::{Meter, Tier, TokenClass};
+use crate::rate::{Billable, Tier, TokenClass};
 use crate::sheet::{Era, UnitRate};
 
 /// Numerators are billionths of a nano-dollar: nanos per million tokens × tokens × 1,000, or nanos
@@ -31,30 +31,30 @@ enum Part {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Line {
     /// What is charged.
-    pub meter: Meter,
+    pub billable: Billable,
     /// How much of it: tokens, or billionths of units.
     pub quantity: u64,
     /// Nano-dollars per million tokens or per unit.
     pub rate: u64,
-    /// Which rate was taken where it is not the meter's own, or why; empty = the meter's own.
+    /// Which rate was taken where it is not its own, or why; empty = its own.
     pub note: String,
 }
 
 impl Line {
     /// The line's share before the division, rounded up to the nano-dollar, without multiplier.
     pub fn amount(&self) -> Nanos {
-        let numerator = match self.meter {
-            Meter::Tokens(_) => {
+        let numerator = match self.billable {
+            Billable::Tokens(_) => {
                 i128::from(self.quantity) * i128::from(self.rate) * BILLIONTHS_PER_TOKEN_RATE
             }
-            Meter::Units(_) => i128::from(self.quantity) * i128::from(self.rate),
+            Billable::Units(_) => i128::from(self.quantity) * i128::from(self.rate),
         };
         Nanos::new(ceil_div(numerator, BILLIONTHS))
     }
 }
 
 /// Takes the lines of a bill as they are charged. The hot path passes [`NoLines`].
-pub(crate) trait Lines {
+pub(crate) trait LineSink {
     fn line(&mut self, line: impl FnOnce() -> Line);
 }
 
@@ -62,12 +62,12 @@ pub(crate) trait Lines {
 #[derive(Default)]
 pub(crate) struct NoLines;
 
-impl Lines for NoLines {
+impl LineSink for NoLines {
     #[inline]
     fn line(&mut self, _: impl FnOnce() -> Line) {}
 }
 
-impl Lines for Vec<Line> {
+impl LineSink for Vec<Line> {
     fn line(&mut self, line: impl FnOnce() -> Line) {
         self.push(line());
     }
@@ -86,7 +86,7 @@ impl Bill {
         era: &Era,
         call: &Call<'_>,
         tier: Tier,
-        lines: &mut impl Lines,
+        lines: &mut impl LineSink,
     ) {
         let Some(sheet) = era.sheet(tier, call.tokens.context()) else {
             return;
@@ -112,7 +112,7 @@ impl Bill {
         &mut self,
         rates: &CeilingRates,
         call: &Call<'_>,
-        lines: &mut impl Lines,
+        lines: &mut impl LineSink,
     ) {
         for class in TokenClass::ALL {
             let rate = if class.is_input() {
@@ -130,7 +130,7 @@ impl Bill {
         class: TokenClass,
         call: &Call<'_>,
         rate: u64,
-        lines: &mut impl Lines,
+        lines: &mut impl LineSink,
         note: impl FnOnce() -> String,
     ) {
         let tokens = class.count(&call.tokens);
@@ -146,7 +146,7 @@ impl Bill {
         let amount = i128::from(tokens) * i128::from(rate) * BILLIONTHS_PER_TOKEN_RATE;
         self.numerators[part as usize] += amount;
         lines.line(|| Line {
-            meter: Meter::Tokens(class),
+            billable: Billable::Tokens(class),
             quantity: tokens,
             rate,
             note: note(),
@@ -160,11 +160,11 @@ impl Bill {
         quantity: Quantity,
         rate: u64,
         note: &str,
-        lines: &mut impl Lines,
+        lines: &mut impl LineSink,
     ) {
         self.numerators[Part::Units as usize] += i128::from(quantity.0) * i128::from(rate);
         lines.line(|| Line {
-            meter: Meter::Units(kind),
+            billable: Billable::Units(kind),
             quantity: quantity.0,
             rate,
             note: note.into(),

@@ -2,16 +2,17 @@
 
 use std::sync::Arc;
 
-use hashbrown::{Equivalent, HashMap};
+use hashbrown::HashMap;
 use spendfuse_domain::row::{CostParts, PriceBasis};
 use spendfuse_domain::units::Quantity;
 use spendfuse_domain::{Call, Flags, Nanos, UnitKind, UnixMillis};
 
 use crate::book::PriceBook;
-use crate::charge::{Bill, Line, Lines, NoLines, unit_rate};
+use crate::charge::{Bill, Line, LineSink, NoLines, unit_rate};
 use crate::error::PricingError;
 use crate::lookup::Match;
 use crate::lookup::ceiling::Ceiling;
+use crate::lookup::names::{Names, NamesRef};
 use crate::policy::PricingPolicy;
 use crate::provider;
 use crate::rate::Tier;
@@ -57,29 +58,10 @@ pub struct Pricer {
     book: Arc<PriceBook>,
     policy: Arc<PricingPolicy>,
     /// Names → places in `resolved`.
-    names: HashMap<Name, usize>,
+    names: HashMap<Names, usize>,
     resolved: Vec<Resolved>,
     /// Place in the book → rates, so that names of one model share them.
     compiled: HashMap<usize, Arc<CompiledModel>>,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-struct Name {
-    provider: String,
-    model: String,
-}
-
-/// [`Name`], borrowed; must hash like it.
-#[derive(PartialEq, Eq, Hash)]
-struct NameRef<'a> {
-    provider: &'a str,
-    model: &'a str,
-}
-
-impl Equivalent<Name> for NameRef<'_> {
-    fn equivalent(&self, key: &Name) -> bool {
-        self.provider == key.provider && self.model == key.model
-    }
 }
 
 /// What is known about one (provider, model) as calls name it.
@@ -186,7 +168,7 @@ impl Pricer {
         })
     }
 
-    fn price_into<L: Lines + Default>(
+    fn price_into<L: LineSink + Default>(
         &mut self,
         provider: &str,
         account: &str,
@@ -249,7 +231,7 @@ impl Pricer {
 
     /// The place of what is known about the name, from memory or from the book.
     fn resolve(&mut self, provider: &str, model: &str) -> usize {
-        if let Some(place) = self.names.get(&NameRef { provider, model }) {
+        if let Some(place) = self.names.get(&NamesRef { provider, model }) {
             return *place;
         }
         if self.names.len() >= REMEMBERED_NAMES {
@@ -268,7 +250,7 @@ impl Pricer {
             prices: found.map(|found| (found.place, self.compile(found.place))),
             ceiling: None,
         };
-        let owned = Name {
+        let owned = Names {
             provider: provider.to_owned(),
             model: model.to_owned(),
         };
@@ -306,7 +288,7 @@ impl Resolved {
         policy: &PricingPolicy,
         call: &Call<'_>,
         at: UnixMillis,
-        lines: &mut impl Lines,
+        lines: &mut impl LineSink,
     ) -> Result<Charged, NeedsCeiling> {
         let mut charged = Charged {
             bill: Bill::default(),
@@ -382,7 +364,7 @@ impl Resolved {
         missing: u32,
         charged_otherwise: bool,
         charged: &mut Charged,
-        lines: &mut impl Lines,
+        lines: &mut impl LineSink,
     ) -> Result<(), NeedsCeiling> {
         for (place, (kind, quantity)) in call.units.entries.iter().enumerate() {
             let is_missing = missing & (1 << place) != 0;
@@ -407,7 +389,7 @@ impl Resolved {
         call: &Call<'_>,
         at: UnixMillis,
         charged: &mut Charged,
-        lines: &mut impl Lines,
+        lines: &mut impl LineSink,
     ) -> Result<(), NeedsCeiling> {
         let compiled = self.ceiling.as_ref().ok_or(NeedsCeiling)?;
         charged.at_ceiling = AtCeiling::Everything;
@@ -440,7 +422,7 @@ impl Resolved {
         at: UnixMillis,
         call: &Call<'_>,
         charged: &mut Charged,
-        lines: &mut impl Lines,
+        lines: &mut impl LineSink,
     ) {
         let says_nothing = call.tokens.total() == 0 && call.units.is_empty();
         let dearest = model.era(at).units.iter().max_by_key(|rate| rate.nanos);

@@ -1,4 +1,4 @@
-//! The words of rates: what is measured ([`Meter`]), at which service level ([`Tier`]), and the key
+//! The words of rates: what is measured ([`Billable`]), at which service level ([`Tier`]), and the key
 //! that one rate of a model has ([`RateKey`]).
 
 use std::fmt;
@@ -83,14 +83,14 @@ impl TokenClass {
 
 /// What a rate counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Meter {
+pub enum Billable {
     /// Tokens of a class; rates are nano-dollars per million tokens.
     Tokens(TokenClass),
     /// Units of a kind; rates are nano-dollars per unit.
     Units(UnitKind),
 }
 
-impl Meter {
+impl Billable {
     /// The name in price books and tables.
     pub fn name(self) -> &'static str {
         match self {
@@ -99,7 +99,7 @@ impl Meter {
         }
     }
 
-    /// The meter with this name.
+    /// The one with this name.
     pub fn from_name(name: &str) -> Option<Self> {
         let class = TokenClass::ALL
             .into_iter()
@@ -173,14 +173,14 @@ impl Tier {
     }
 }
 
-/// Which rate of a model: meter, attributes, tier, context size, first day.
+/// Which rate of a model: billable, attributes, tier, context size, first day.
 ///
 /// As text: `input`, `input:batch`, `cache_read:priority>200000`, `images[hd,1024x1024]`,
 /// `output@2026-01-01T00:00:00Z`, in this order of parts.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RateKey {
     /// What is counted.
-    pub meter: Meter,
+    pub billable: Billable,
     /// Quality that the rate is for, lower case; empty = any.
     pub quality: String,
     /// Size that the rate is for, lower case, as in `1024x1024`; empty = any.
@@ -194,10 +194,10 @@ pub struct RateKey {
 }
 
 impl RateKey {
-    /// The default rate of `meter`: any attributes, default tier, any context, always.
-    pub fn new(meter: Meter) -> Self {
+    /// The default rate of `billable`: any attributes, default tier, any context, always.
+    pub fn new(billable: Billable) -> Self {
         Self {
-            meter,
+            billable,
             quality: String::new(),
             size: String::new(),
             tier: Tier::Default,
@@ -231,7 +231,7 @@ impl RateKey {
 
 impl fmt::Display for RateKey {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str(self.meter.name())?;
+        formatter.write_str(self.billable.name())?;
         if !self.quality.is_empty() || !self.size.is_empty() {
             write!(formatter, "[{},{}]", self.quality, self.size)?;
         }
@@ -288,9 +288,9 @@ impl FromStr for RateKey {
                 return Err(format!("rate \"{text}\" needs [quality,size]"));
             }
         };
-        let meter = Meter::from_name(name)
+        let billable = Billable::from_name(name)
             .ok_or_else(|| format!("\"{name}\" in rate \"{text}\" is no token class or unit"))?;
-        let attributed_tokens = matches!(meter, Meter::Tokens(_)) && attributes.is_some();
+        let attributed_tokens = matches!(billable, Billable::Tokens(_)) && attributes.is_some();
         if attributed_tokens {
             return Err(format!(
                 "rate \"{text}\": only units have a quality and a size"
@@ -300,7 +300,7 @@ impl FromStr for RateKey {
             tier,
             above,
             from,
-            ..Self::new(meter)
+            ..Self::new(billable)
         };
         Ok(key.with_attributes(quality, size))
     }

@@ -26,7 +26,7 @@ use std::collections::BTreeMap;
 use spendfuse_domain::{UnitKind, UnixMillis};
 
 use crate::book::ModelPrices;
-use crate::rate::{Meter, Tier, TokenClass};
+use crate::rate::{Billable, Tier, TokenClass};
 
 /// One rate and which line of the book it comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -82,7 +82,7 @@ pub(crate) struct CompiledModel {
 }
 
 /// The rates of one era as the book has them.
-struct Lines<'a> {
+struct EraRates<'a> {
     rates: BTreeMap<(TokenClass, Tier, u64), u64>,
     thresholds: Vec<u64>,
     model: &'a str,
@@ -113,11 +113,11 @@ impl Era {
         let mut rates = BTreeMap::new();
         let mut units: BTreeMap<(UnitKind, &str, &str, Tier), u64> = BTreeMap::new();
         for (key, nanos) in begun {
-            match key.meter {
-                Meter::Tokens(class) => {
+            match key.billable {
+                Billable::Tokens(class) => {
                     rates.insert((class, key.tier, key.above), *nanos);
                 }
-                Meter::Units(kind) => {
+                Billable::Units(kind) => {
                     units.insert((kind, &key.quality, &key.size, key.tier), *nanos);
                 }
             }
@@ -126,7 +126,7 @@ impl Era {
         thresholds.push(0);
         thresholds.sort_unstable();
         thresholds.dedup();
-        let lines = Lines {
+        let lines = EraRates {
             rates,
             thresholds,
             model: &prices.model,
@@ -175,7 +175,7 @@ impl Era {
     }
 }
 
-impl Lines<'_> {
+impl EraRates<'_> {
     fn sheets(&self, tier: Tier) -> Vec<Sheet> {
         if self.rates.is_empty() {
             return Vec::new();

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::rate::{Meter, RateKey};
+use crate::rate::{Billable, RateKey};
 
 /// All rates of one model at one provider.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -20,7 +20,7 @@ pub struct ModelPrices {
 impl ModelPrices {
     /// Whether any token class has a rate.
     pub fn has_token_rates(&self) -> bool {
-        let is_token = |key: &RateKey| matches!(key.meter, Meter::Tokens(_));
+        let is_token = |key: &RateKey| matches!(key.billable, Billable::Tokens(_));
         self.rates.keys().any(is_token)
     }
 

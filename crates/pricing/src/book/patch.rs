@@ -117,12 +117,12 @@ fn apply(draft: &mut BookDraft, change: &Change) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::rate::{Meter, TokenClass};
+    use crate::rate::{Billable, TokenClass};
 
     #[test]
     fn a_patch_makes_a_new_version_and_leaves_the_base() {
         let base = PriceBook::snapshot();
-        let input = RateKey::new(Meter::Tokens(TokenClass::Input));
+        let input = RateKey::new(Billable::Tokens(TokenClass::Input));
         let set = Change::SetRate {
             provider: "OpenAI".into(),
             model: "gpt-4o".into(),

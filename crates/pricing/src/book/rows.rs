@@ -7,7 +7,7 @@ use super::{ModelPrices, PriceBook};
 use crate::rate::{Tier, TokenClass};
 use crate::sheet::{CompiledModel, Era, Sheet};
 
-/// One rate in force: of one model, meter, tier, context size and time.
+/// One rate in force: of one model, billable, tier, context size and time.
 ///
 /// A call is charged by the rows of its tier (those of `default` where the model has none of its
 /// tier) with the largest `context_above` below its context and the latest `effective_from` not
@@ -60,7 +60,7 @@ impl PriceBook {
         }
         // Units keep their attributes, which only the book's own lines have.
         for (key, nanos) in &prices.rates {
-            if let crate::rate::Meter::Units(kind) = key.meter {
+            if let crate::rate::Billable::Units(kind) = key.billable {
                 rows.push(PriceRow {
                     version: self.version(),
                     provider: &prices.provider,

@@ -16,7 +16,7 @@ use sha2::{Digest, Sha256};
 use super::{Alias, BookDraft, ModelPrices, PriceBook};
 use crate::error::BookError;
 use crate::lookup::Index;
-use crate::rate::{Meter, RateKey};
+use crate::rate::{Billable, RateKey};
 
 /// Ten dollars a token, which nothing costs; keeps the sum of one call inside `i128`.
 const LARGEST_TOKEN_RATE: u64 = 10_000_000_000_000_000;
@@ -158,9 +158,9 @@ fn parse_model(number: usize, line: &str) -> Result<ModelPrices, BookError> {
         let key: RateKey = text
             .parse()
             .map_err(|reason: String| wrong(number, reason))?;
-        let largest = match key.meter {
-            Meter::Tokens(_) => LARGEST_TOKEN_RATE,
-            Meter::Units(_) => LARGEST_UNIT_RATE,
+        let largest = match key.billable {
+            Billable::Tokens(_) => LARGEST_TOKEN_RATE,
+            Billable::Units(_) => LARGEST_UNIT_RATE,
         };
         if *rate > largest {
             let reason = format!("rate {text} is {rate}, more than {largest} nano-dollars");

@@ -2,7 +2,7 @@
 
 use spendfuse_domain::UnitKind;
 
-use crate::rate::{Meter, RateKey, Tier, TokenClass};
+use crate::rate::{Billable, RateKey, Tier, TokenClass};
 
 /// What to do with a field.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -121,7 +121,7 @@ fn token_rate(field: &str) -> Option<RateKey> {
         .find_map(|(start, class)| Some((field.strip_prefix(start)?, *class)));
     let (endings, class) = found?;
     let (tier, above) = endings_of(endings)?;
-    let key = RateKey::new(Meter::Tokens(class));
+    let key = RateKey::new(Billable::Tokens(class));
     Some(key.in_tier(tier).above(above))
 }
 
@@ -164,7 +164,7 @@ const TIER_ENDINGS: &[(&str, Tier)] = &[
 ];
 
 fn unit_rate(mode: &str, field: &str) -> Option<RateKey> {
-    let key = |kind: UnitKind| Some(RateKey::new(Meter::Units(kind)));
+    let key = |kind: UnitKind| Some(RateKey::new(Billable::Units(kind)));
     let is_audio = matches!(mode, "audio_transcription" | "audio_speech" | "realtime");
     let is_video = mode == "video_generation";
     match field {
@@ -191,7 +191,7 @@ fn unit_rate(mode: &str, field: &str) -> Option<RateKey> {
         _ => {
             let sized = |start: &str, kind: UnitKind| {
                 let size = field.strip_prefix(start)?;
-                Some(RateKey::new(Meter::Units(kind)).with_attributes("", size))
+                Some(RateKey::new(Billable::Units(kind)).with_attributes("", size))
             };
             let image = sized("output_cost_per_image_", UnitKind::Images);
             let is_size = |key: &RateKey| {

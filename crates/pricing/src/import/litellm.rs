@@ -14,7 +14,7 @@ use super::variants::{self, Variant};
 use crate::book::{BookDraft, ModelPrices};
 use crate::error::BookError;
 use crate::provider;
-use crate::rate::{Meter, RateKey, Tier, TokenClass};
+use crate::rate::{Billable, RateKey, Tier, TokenClass};
 
 /// The entry that documents the format.
 const EXAMPLE_ENTRY: &str = "sample_spec";
@@ -134,7 +134,7 @@ impl Imported {
             return;
         }
         if let Some(variant) = variant {
-            let images = RateKey::new(Meter::Units(UnitKind::Images));
+            let images = RateKey::new(Billable::Units(UnitKind::Images));
             if let Some(nanos) = rates.get(&images) {
                 let key = images.with_attributes(&variant.quality, &variant.size);
                 let model = entry.model(&variant.model).to_owned();
@@ -150,8 +150,9 @@ impl Imported {
     /// A rate above a threshold for a class that has none below it is a slip of the file.
     fn drop_rates_above_nothing(&mut self, entry: &Entry<'_>, rates: &mut BTreeMap<RateKey, u64>) {
         let has_base = |key: &RateKey| {
-            let same_meter = |other: &RateKey| other.meter == key.meter && other.above == 0;
-            rates.keys().any(same_meter)
+            let same_billable =
+                |other: &RateKey| other.billable == key.billable && other.above == 0;
+            rates.keys().any(same_billable)
         };
         let baseless: Vec<RateKey> = rates
             .keys()
@@ -219,9 +220,9 @@ impl Imported {
         }
         if entry.mode == "search" {
             // A search engine is called once per search; apps count it either way.
-            let searches = RateKey::new(Meter::Units(UnitKind::WebSearchCalls));
+            let searches = RateKey::new(Billable::Units(UnitKind::WebSearchCalls));
             if let Some(nanos) = rates.get(&searches).copied() {
-                rates.insert(RateKey::new(Meter::Units(UnitKind::Requests)), nanos);
+                rates.insert(RateKey::new(Billable::Units(UnitKind::Requests)), nanos);
             }
         }
         if entry.provider == PROVIDER_WITH_INCLUSIVE_THRESHOLDS {
@@ -249,7 +250,7 @@ impl Imported {
         variant: Option<&Variant>,
         rates: &mut BTreeMap<RateKey, u64>,
     ) {
-        let images = RateKey::new(Meter::Units(UnitKind::Images));
+        let images = RateKey::new(Billable::Units(UnitKind::Images));
         let Some(pixels) = variant.and_then(Variant::pixels) else {
             self.report
                 .skip(field, "the name gives no size in pixels", entry.name);
@@ -284,7 +285,7 @@ impl Imported {
         let low = nanos(levels.search_context_size_low);
         let medium = nanos(levels.search_context_size_medium);
         let high = nanos(levels.search_context_size_high);
-        let searches = RateKey::new(Meter::Units(UnitKind::WebSearchCalls));
+        let searches = RateKey::new(Billable::Units(UnitKind::WebSearchCalls));
         if let Some(default) = medium.or(high).or(low) {
             rates.insert(searches.clone(), default);
         }
@@ -336,9 +337,9 @@ impl Imported {
 }
 
 fn scale_of(key: &RateKey) -> i32 {
-    match key.meter {
-        Meter::Tokens(_) => decimal::PER_MILLION_TOKENS,
-        Meter::Units(_) => decimal::PER_UNIT,
+    match key.billable {
+        Billable::Tokens(_) => decimal::PER_MILLION_TOKENS,
+        Billable::Units(_) => decimal::PER_UNIT,
     }
 }
 
@@ -355,16 +356,16 @@ fn drop_empty_promises(rates: &mut BTreeMap<RateKey, u64>) {
         return;
     }
     rates.retain(|key, nanos| {
-        let may_be_free = match key.meter {
-            Meter::Tokens(class) => !matches!(
+        let may_be_free = match key.billable {
+            Billable::Tokens(class) => !matches!(
                 class,
                 TokenClass::CacheRead | TokenClass::CacheWrite5m | TokenClass::CacheWrite1h
             ),
-            Meter::Units(_) => false,
+            Billable::Units(_) => false,
         };
         *nanos > 0 || may_be_free
     });
-    let is_token = |key: &RateKey| matches!(key.meter, Meter::Tokens(_));
+    let is_token = |key: &RateKey| matches!(key.billable, Billable::Tokens(_));
     let sold_by_token = rates.iter().any(|(key, nanos)| is_token(key) && *nanos > 0);
     if !sold_by_token {
         // Tokens at 0 beside a price per unit: sold by unit, not free by token.
@@ -372,19 +373,19 @@ fn drop_empty_promises(rates: &mut BTreeMap<RateKey, u64>) {
     }
     for (special, plain) in REDUNDANT {
         let rate = |class: TokenClass, tier: Tier, above: u64| {
-            let key = RateKey::new(Meter::Tokens(class))
+            let key = RateKey::new(Billable::Tokens(class))
                 .in_tier(tier)
                 .above(above);
             rates.get(&key).copied()
         };
         let special_keys = rates
             .keys()
-            .filter(|key| key.meter == Meter::Tokens(*special));
+            .filter(|key| key.billable == Billable::Tokens(*special));
         let all_equal = special_keys
             .clone()
             .all(|key| rates.get(key).copied() == rate(*plain, key.tier, key.above));
         if all_equal {
-            rates.retain(|key, _| key.meter != Meter::Tokens(*special));
+            rates.retain(|key, _| key.billable != Billable::Tokens(*special));
         }
     }
 }

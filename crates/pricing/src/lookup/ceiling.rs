@@ -13,7 +13,7 @@ use super::name;
 use crate::book::{ModelPrices, PriceBook};
 use crate::policy::CeilingRates;
 use crate::provider;
-use crate::rate::Meter;
+use crate::rate::Billable;
 
 /// A rate for each kind of unit, in the order of [`UnitKind::ALL`].
 type UnitRates = [Option<u64>; UnitKind::ALL.len()];
@@ -46,7 +46,7 @@ impl CeilingIndex {
                 }
             }
             for (key, nanos) in &prices.rates {
-                if let Meter::Units(kind) = key.meter {
+                if let Billable::Units(kind) = key.billable {
                     all_units[kind as usize].push(*nanos);
                     let of_provider = index.units.entry_ref(prices.provider.as_str());
                     let dearest = &mut of_provider.or_default()[kind as usize];

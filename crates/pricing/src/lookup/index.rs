@@ -1,13 +1,14 @@
 //! The index of a book: from names to places in its list of models.
 
-use hashbrown::{Equivalent, HashMap};
+use hashbrown::HashMap;
 
 use super::Match;
 use super::ceiling::CeilingIndex;
 use super::name;
+use super::names::{Names, NamesRef};
 use crate::book::{Alias, ModelPrices};
 use crate::provider;
-use crate::rate::{Meter, RateKey, Tier, TokenClass};
+use crate::rate::{Billable, RateKey, Tier, TokenClass};
 
 /// Places in [`crate::PriceBook::models`].
 type Places = Vec<u32>;
@@ -23,31 +24,11 @@ pub(crate) struct Found {
     pub(crate) ambiguous: bool,
 }
 
-/// Provider and model in lower case.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-struct Name {
-    provider: String,
-    model: String,
-}
-
-/// The same, borrowed. Must hash like [`Name`]: two texts, in this order.
-#[derive(PartialEq, Eq, Hash)]
-struct NameRef<'a> {
-    provider: &'a str,
-    model: &'a str,
-}
-
-impl Equivalent<Name> for NameRef<'_> {
-    fn equivalent(&self, key: &Name) -> bool {
-        self.provider == key.provider && self.model == key.model
-    }
-}
-
 /// Finds models by name.
 #[derive(Debug, Default)]
 pub(crate) struct Index {
-    exact: HashMap<Name, u32>,
-    aliases: HashMap<Name, Name>,
+    exact: HashMap<Names, u32>,
+    aliases: HashMap<Names, Names>,
     /// Bare names as they are → places, in the book's order.
     bare: HashMap<String, Places>,
     /// Bare names with less and less of date and version → places.
@@ -70,7 +51,7 @@ impl Index {
         };
         for (place, prices) in (0_u32..).zip(models) {
             index.dearness.push(dearness(prices));
-            let name = Name {
+            let name = Names {
                 provider: prices.provider.to_ascii_lowercase(),
                 model: prices.model.to_ascii_lowercase(),
             };
@@ -87,7 +68,7 @@ impl Index {
         }
         index.ceilings = CeilingIndex::new(models, &index.dearness);
         for alias in aliases {
-            let name = |provider: &str, model: &str| Name {
+            let name = |provider: &str, model: &str| Names {
                 provider: provider::canonical(provider).into_owned(),
                 model: model.to_ascii_lowercase(),
             };
@@ -216,17 +197,17 @@ impl Index {
     }
 
     fn exact(&self, provider: &str, model: &str) -> Option<u32> {
-        self.exact.get(&NameRef { provider, model }).copied()
+        self.exact.get(&NamesRef { provider, model }).copied()
     }
 
     fn alias(&self, provider: &str, model: &str) -> Option<u32> {
-        let of_any = NameRef {
+        let of_any = NamesRef {
             provider: "",
             model,
         };
         let target = self
             .aliases
-            .get(&NameRef { provider, model })
+            .get(&NamesRef { provider, model })
             .or_else(|| self.aliases.get(&of_any))?;
         self.exact(&target.provider, &target.model)
     }
@@ -247,7 +228,7 @@ fn places<'a>(
 
 fn dearness(prices: &ModelPrices) -> Dearness {
     let default_rate = |class: TokenClass| {
-        let key = RateKey::new(Meter::Tokens(class));
+        let key = RateKey::new(Billable::Tokens(class));
         prices.rates.get(&key).map(|rate| u128::from(*rate))
     };
     let input = default_rate(TokenClass::Input);

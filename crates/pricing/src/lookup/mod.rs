@@ -8,6 +8,7 @@
 pub(crate) mod ceiling;
 mod index;
 mod name;
+pub(crate) mod names;
 
 pub(crate) use index::Index;
 

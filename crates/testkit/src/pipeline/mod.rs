@@ -62,41 +62,19 @@ pub struct Finished {
 /// Runs `scenario` under `schedule`, then drains what is left; `fault` breaks a guarantee.
 pub fn run(scenario: &Scenario, schedule: &[Move], fault: Option<Fault>) -> Finished {
     let mut simulation = Simulation::new(scenario, fault);
-    for one in schedule {
-        simulation.make(*one);
-    }
-    simulation.drain();
+    simulation.play(schedule);
     simulation.let_time_pass(2_000);
-    Finished {
-        history: simulation.history,
-        meters: simulation.meters.into_iter().map(|one| one.meter).collect(),
-        ledgers: simulation
-            .ledgers
-            .into_iter()
-            .map(|one| one.ledger)
-            .collect(),
-    }
+    simulation.finish()
 }
 
 /// Like [`run`], and then three days without events, a step at a time: sessions and windows end.
 pub fn run_to_the_end(scenario: &Scenario, schedule: &[Move], fault: Option<Fault>) -> Finished {
     let mut simulation = Simulation::new(scenario, fault);
-    for one in schedule {
-        simulation.make(*one);
-    }
-    simulation.drain();
+    simulation.play(schedule);
     for minutes in [1, 21, 45, 8 * 60, 26 * 60, 48 * 60] {
         simulation.let_time_pass(minutes * 60_000);
     }
-    Finished {
-        history: simulation.history,
-        meters: simulation.meters.into_iter().map(|one| one.meter).collect(),
-        ledgers: simulation
-            .ledgers
-            .into_iter()
-            .map(|one| one.ledger)
-            .collect(),
-    }
+    simulation.finish()
 }
 
 struct Simulation<'a> {
@@ -235,6 +213,22 @@ impl<'a> Simulation<'a> {
         }
         for partition in 0..self.scenario.partitions {
             self.ledger(partition, usize::MAX, false);
+        }
+    }
+
+    /// Makes every move, then works off what is left.
+    fn play(&mut self, schedule: &[Move]) {
+        for one in schedule {
+            self.make(*one);
+        }
+        self.drain();
+    }
+
+    fn finish(self) -> Finished {
+        Finished {
+            history: self.history,
+            meters: self.meters.into_iter().map(|one| one.meter).collect(),
+            ledgers: self.ledgers.into_iter().map(|one| one.ledger).collect(),
         }
     }
 

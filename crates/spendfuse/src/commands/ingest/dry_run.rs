@@ -15,7 +15,7 @@ use spendfuse_pricing::{Explained, PriceBook, Pricer};
 use super::super::output::{self, Colour, counted, dollars, grouped};
 use super::super::prices::book;
 use super::super::{budgets, found_wrong};
-use super::{Failure, IngestArgs, Lines, defaults, read_line, unknown_members};
+use super::{Failure, IngestArgs, InputLines, defaults, read_line, unknown_members};
 use crate::settings::Settings;
 
 /// Identities of the input that are remembered, about 32 bytes each.
@@ -44,7 +44,7 @@ struct Totals {
 }
 
 pub fn run(settings: &Settings, args: &IngestArgs) -> Result<ExitCode, Failure> {
-    let mut lines = Lines::open(args)?;
+    let mut lines = InputLines::open(args)?;
     lines.progress.finish_and_clear();
     let mut rules = rules(settings, args)?;
     let defaults = defaults(settings, args);

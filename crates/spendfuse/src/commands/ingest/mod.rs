@@ -102,7 +102,7 @@ fn unknown_members(removed: &RemovedMembers) -> Option<String> {
 }
 
 /// The lines of the input, with a progress bar where somebody watches.
-struct Lines {
+struct InputLines {
     input: Box<dyn BufRead>,
     progress: ProgressBar,
     name: String,
@@ -110,7 +110,7 @@ struct Lines {
     number: u64,
 }
 
-impl Lines {
+impl InputLines {
     fn open(args: &IngestArgs) -> Result<Self, Failure> {
         let name = args.file.display().to_string();
         let is_stdin = name == "-";

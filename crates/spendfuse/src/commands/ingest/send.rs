@@ -17,7 +17,7 @@ use super::super::found_wrong;
 use super::super::kafka::{self, PATIENCE};
 use super::super::output::{self, counted, grouped};
 use super::follow::{Follow, Outcome, Places};
-use super::{Failure, IngestArgs, Lines, defaults, read_line, unknown_members};
+use super::{Failure, IngestArgs, InputLines, defaults, read_line, unknown_members};
 use crate::settings::Settings;
 
 /// How long an acknowledgement may take before a record counts as failed.
@@ -45,7 +45,7 @@ struct Sending<'a> {
 }
 
 pub fn run(settings: &Settings, args: &IngestArgs) -> Result<ExitCode, Failure> {
-    let mut lines = Lines::open(args)?;
+    let mut lines = InputLines::open(args)?;
     let sending = Sending::open(settings)?;
     let mut follow = match args.no_wait {
         true => None,
@@ -134,7 +134,7 @@ pub fn run(settings: &Settings, args: &IngestArgs) -> Result<ExitCode, Failure> 
     })
 }
 
-fn tell_unreadable(lines: &Lines, rejection: &Rejection, count: u64) {
+fn tell_unreadable(lines: &InputLines, rejection: &Rejection, count: u64) {
     let text = match count {
         1..=TOLD_ONE_BY_ONE => format!(
             "{}:{}: {}: {}",

@@ -10,7 +10,7 @@ use spendfuse_domain::event::{Body, UsageFormat, decode};
 use spendfuse_domain::row::PriceBasis;
 use spendfuse_domain::units::Quantity;
 use spendfuse_domain::{Nanos, UnixMillis};
-use spendfuse_pricing::rate::Meter;
+use spendfuse_pricing::rate::Billable;
 use spendfuse_pricing::{Explained, Line, Pricer};
 
 use super::super::output::{self, Side, dollars, grouped, print_table, table};
@@ -163,9 +163,9 @@ fn print(args: &CostArgs, explained: &Explained, version: &str, flags: &[&str]) 
     ]);
     for line in &explained.lines {
         rows.add_row([
-            line.meter.name().to_owned(),
+            line.billable.name().to_owned(),
             quantity_text(line),
-            rate_text(line.meter, line.rate),
+            rate_text(line.billable, line.rate),
             dollars(line.amount()),
             line.note.clone(),
         ]);
@@ -174,9 +174,9 @@ fn print(args: &CostArgs, explained: &Explained, version: &str, flags: &[&str]) 
 }
 
 fn quantity_text(line: &Line) -> String {
-    match line.meter {
-        Meter::Tokens(_) => grouped(line.quantity),
-        Meter::Units(_) => Quantity(line.quantity).to_string(),
+    match line.billable {
+        Billable::Tokens(_) => grouped(line.quantity),
+        Billable::Units(_) => Quantity(line.quantity).to_string(),
     }
 }
 
@@ -186,12 +186,12 @@ fn explained_json(explained: &Explained, version: &str, flags: &[&str]) -> Value
         .lines
         .iter()
         .map(|line| {
-            let per = match line.meter {
-                Meter::Tokens(_) => "million_tokens",
-                Meter::Units(_) => "unit",
+            let per = match line.billable {
+                Billable::Tokens(_) => "million_tokens",
+                Billable::Units(_) => "unit",
             };
             json!({
-                "line": line.meter.name(),
+                "line": line.billable.name(),
                 "quantity": quantity_text(line).replace(',', ""),
                 "rate_usd": Nanos::new(i128::from(line.rate)).to_string(),
                 "per": per,

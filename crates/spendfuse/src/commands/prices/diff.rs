@@ -40,7 +40,7 @@ pub fn run(settings: &Settings, args: &DiffArgs) -> Result<ExitCode, Failure> {
 pub fn print(differences: &[RateDifference]) {
     let mut counts = [0_u64; 3];
     for difference in differences {
-        let rate = |nanos: u64| rate_text(difference.key.meter, nanos);
+        let rate = |nanos: u64| rate_text(difference.key.billable, nanos);
         let RateDifference {
             provider,
             model,

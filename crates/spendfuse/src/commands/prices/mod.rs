@@ -12,7 +12,7 @@ use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
 use spendfuse_domain::Nanos;
-use spendfuse_pricing::rate::Meter;
+use spendfuse_pricing::rate::Billable;
 
 use super::output::dollars;
 use super::{Failure, kafka};
@@ -64,10 +64,10 @@ pub fn run(settings: &Settings, args: &PricesArgs) -> Result<ExitCode, Failure> 
 }
 
 /// A rate for people: `$2.50 per 1M`, `$0.01 each`.
-fn rate_text(meter: Meter, nanos: u64) -> String {
+fn rate_text(billable: Billable, nanos: u64) -> String {
     let amount = dollars(Nanos::new(i128::from(nanos)));
-    match meter {
-        Meter::Tokens(_) => format!("{amount} per 1M"),
-        Meter::Units(_) => format!("{amount} each"),
+    match billable {
+        Billable::Tokens(_) => format!("{amount} per 1M"),
+        Billable::Units(_) => format!("{amount} each"),
     }
 }

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use spendfuse_domain::Nanos;
 use spendfuse_pricing::PriceBook;
 use spendfuse_pricing::book::ModelPrices;
-use spendfuse_pricing::rate::{Meter, RateKey, TokenClass};
+use spendfuse_pricing::rate::{Billable, RateKey, TokenClass};
 
 use super::super::found_wrong;
 use super::super::output::{self, Side, dollars, grouped, print_table, table};
@@ -113,7 +113,7 @@ fn print_overview(found: &[&ModelPrices]) {
     ]);
     for prices in found {
         let columns = [TokenClass::Input, TokenClass::CacheRead, TokenClass::Output];
-        let keys = columns.map(|class| RateKey::new(Meter::Tokens(class)));
+        let keys = columns.map(|class| RateKey::new(Billable::Tokens(class)));
         let mut cells = vec![model_name(prices)];
         let mut others = prices.rates.len();
         for key in &keys {
@@ -138,7 +138,7 @@ fn print_model(prices: &ModelPrices) {
     output::line(format!("{} ({})", model_name(prices), prices.mode));
     let mut rows = table([("  RATE", Side::Left), ("US DOLLARS", Side::Right)]);
     for (key, nanos) in &prices.rates {
-        rows.add_row([format!("  {key}"), rate_text(key.meter, *nanos)]);
+        rows.add_row([format!("  {key}"), rate_text(key.billable, *nanos)]);
     }
     print_table(&rows);
 }
