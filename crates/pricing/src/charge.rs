@@ -231,9 +231,9 @@ fn split(mut parts: [i128; 5], total: i128) -> CostParts {
     let rest = total - parts.iter().sum::<i128>();
     debug_assert!(rest >= 0, "parts are rounded down, the total up");
     let first_largest = (0..parts.len())
-        .reduce(|best, place| {
-            if parts[place] > parts[best] {
-                place
+        .reduce(|best, index| {
+            if parts[index] > parts[best] {
+                index
             } else {
                 best
             }

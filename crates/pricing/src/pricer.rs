@@ -57,7 +57,7 @@ pub struct Explained {
 pub struct Pricer {
     book: Arc<PriceBook>,
     policy: Arc<PricingPolicy>,
-    /// Names → places in `resolved`.
+    /// Names → indexes in `resolved`.
     names: HashMap<Names, usize>,
     resolved: Vec<Resolved>,
     /// Place in the book → rates, so that names of one model share them.
@@ -153,16 +153,16 @@ impl Pricer {
         let priced = self.price_into(provider, account, call, model, at, &mut lines)?;
         let resolved = self.resolve(provider, model);
         let resolved = &self.resolved[resolved];
-        let place = match (priced.basis, &resolved.prices, &resolved.ceiling) {
-            (_, Some((place, _)), _) => Some(*place),
-            (_, None, Some(compiled)) => compiled.ceiling.place,
+        let index = match (priced.basis, &resolved.prices, &resolved.ceiling) {
+            (_, Some((index, _)), _) => Some(*index),
+            (_, None, Some(compiled)) => compiled.ceiling.model,
             (_, None, None) => None,
         };
         let models = self.book.models();
-        let name = |place: usize| (models[place].provider.clone(), models[place].model.clone());
+        let name = |index: usize| (models[index].provider.clone(), models[index].model.clone());
         Ok(Explained {
             priced,
-            charged_as: place.map(name),
+            charged_as: index.map(name),
             how: resolved.how,
             lines,
         })
@@ -182,17 +182,17 @@ impl Pricer {
             model: model.into(),
             cost,
         };
-        let place = self.resolve(provider, model);
-        let charged = match self.resolved[place].charge(&self.policy, call, at, lines) {
+        let index = self.resolve(provider, model);
+        let charged = match self.resolved[index].charge(&self.policy, call, at, lines) {
             Ok(charged) => charged,
             Err(NeedsCeiling) => {
-                self.work_out_ceiling(place, provider, model);
+                self.work_out_ceiling(index, provider, model);
                 *lines = L::default();
-                let charged = self.resolved[place].charge(&self.policy, call, at, lines);
+                let charged = self.resolved[index].charge(&self.policy, call, at, lines);
                 charged.unwrap_or_else(|NeedsCeiling| unreachable!("the ceiling is there now"))
             }
         };
-        let resolved = &self.resolved[place];
+        let resolved = &self.resolved[index];
         if let Some(reported) = resolved.reported(call) {
             if reported >= TOO_DEAR {
                 return Err(too_dear(reported));
@@ -229,10 +229,10 @@ impl Pricer {
         })
     }
 
-    /// The place of what is known about the name, from memory or from the book.
+    /// The index of what is known about the name, from memory or from the book.
     fn resolve(&mut self, provider: &str, model: &str) -> usize {
-        if let Some(place) = self.names.get(&NamesRef { provider, model }) {
-            return *place;
+        if let Some(index) = self.names.get(&NamesRef { provider, model }) {
+            return *index;
         }
         if self.names.len() >= REMEMBERED_NAMES {
             self.names.clear();
@@ -247,7 +247,7 @@ impl Pricer {
                 .any(|other| provider::canonical(other) == name),
             ambiguous: found.is_some_and(|found| found.ambiguous),
             how: found.map(|found| found.how),
-            prices: found.map(|found| (found.place, self.compile(found.place))),
+            prices: found.map(|found| (found.index, self.compile(found.index))),
             ceiling: None,
         };
         let owned = Names {
@@ -259,20 +259,20 @@ impl Pricer {
         self.resolved.len() - 1
     }
 
-    /// The rates of the model at this place of the book.
-    fn compile(&mut self, place: usize) -> Arc<CompiledModel> {
-        let compile = || Arc::new(CompiledModel::new(&self.book.models()[place]));
-        Arc::clone(self.compiled.entry(place).or_insert_with(compile))
+    /// The rates of the model at this index of the book.
+    fn compile(&mut self, index: usize) -> Arc<CompiledModel> {
+        let compile = || Arc::new(CompiledModel::new(&self.book.models()[index]));
+        Arc::clone(self.compiled.entry(index).or_insert_with(compile))
     }
 
-    fn work_out_ceiling(&mut self, place: usize, provider: &str, model: &str) {
+    fn work_out_ceiling(&mut self, index: usize, provider: &str, model: &str) {
         let models = self.book.models();
-        let known = self.resolved[place].prices.as_ref();
-        let known_provider = known.map(|(place, _)| models[*place].provider.as_str());
+        let known = self.resolved[index].prices.as_ref();
+        let known_provider = known.map(|(index, _)| models[*index].provider.as_str());
         let provider = known_provider.unwrap_or(provider);
         let ceiling = Ceiling::of(&self.book, &self.policy.ceiling, provider, model);
-        let tokens = ceiling.place.map(|place| self.compile(place));
-        self.resolved[place].ceiling = Some(CompiledCeiling { ceiling, tokens });
+        let tokens = ceiling.model.map(|index| self.compile(index));
+        self.resolved[index].ceiling = Some(CompiledCeiling { ceiling, tokens });
     }
 }
 
@@ -308,7 +308,7 @@ impl Resolved {
         }
         let mut by_unit = false;
         let mut missing: u32 = 0;
-        for (place, (kind, quantity)) in call.units.entries.iter().enumerate() {
+        for (index, (kind, quantity)) in call.units.entries.iter().enumerate() {
             let counted_as_tokens = by_token && era.is_other_count(*kind);
             if *kind == UnitKind::Requests || counted_as_tokens || quantity.0 == 0 {
                 continue;
@@ -326,7 +326,7 @@ impl Resolved {
                         .charge_units(*kind, *quantity, rate, note, lines);
                     by_unit = true;
                 }
-                None => missing |= 1 << place,
+                None => missing |= 1 << index,
             }
         }
         // A call is one request, so a fee per request is due even where the app does not say so;
@@ -366,8 +366,8 @@ impl Resolved {
         charged: &mut Charged,
         lines: &mut impl LineSink,
     ) -> Result<(), NeedsCeiling> {
-        for (place, (kind, quantity)) in call.units.entries.iter().enumerate() {
-            let is_missing = missing & (1 << place) != 0;
+        for (index, (kind, quantity)) in call.units.entries.iter().enumerate() {
+            let is_missing = missing & (1 << index) != 0;
             let is_extra = *kind == UnitKind::WebSearchCalls || !charged_otherwise;
             if is_missing && is_extra {
                 let compiled = self.ceiling.as_ref().ok_or(NeedsCeiling)?;

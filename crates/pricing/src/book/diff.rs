@@ -68,8 +68,8 @@ impl PriceBook {
         let name = |prices: &ModelPrices| {
             (prices.provider.as_str(), prices.model.as_str()).cmp(&(provider, model))
         };
-        let place = self.models.binary_search_by(name).ok()?;
-        Some(&self.models[place])
+        let index = self.models.binary_search_by(name).ok()?;
+        Some(&self.models[index])
     }
 }
 

@@ -89,7 +89,7 @@ impl PriceBook {
     /// were found, and whether the price is ambiguous; `None` = unpriced.
     pub fn find(&self, provider: &str, model: &str) -> Option<(&ModelPrices, Match, bool)> {
         let found = self.index.find(&self.models, provider, model)?;
-        Some((&self.models[found.place], found.how, found.ambiguous))
+        Some((&self.models[found.index], found.how, found.ambiguous))
     }
 
     /// How names are found.

@@ -128,12 +128,12 @@ pub(super) fn parse(text: &str) -> Result<PriceBook, BookError> {
         ));
     }
     let name = |prices: &ModelPrices| (prices.provider.clone(), prices.model.clone());
-    if let Some(place) = models
+    if let Some(index) = models
         .windows(2)
         .position(|pair| name(&pair[0]) >= name(&pair[1]))
     {
         return Err(wrong(
-            place + 2,
+            index + 2,
             "models are not sorted, or one is there twice",
         ));
     }

@@ -21,9 +21,9 @@ type UnitRates = [Option<u64>; UnitKind::ALL.len()];
 /// What ceilings are taken from, worked out once per book.
 #[derive(Debug, Default)]
 pub(crate) struct CeilingIndex {
-    /// Name family → places of models that talk, dearest first.
+    /// Name family → indexes of models that talk, dearest first.
     families: HashMap<String, Vec<usize>>,
-    /// Provider → places of its models that talk, cheapest first.
+    /// Provider → indexes of its models that talk, cheapest first.
     talking: HashMap<String, Vec<usize>>,
     /// Provider → its dearest unit rates.
     units: HashMap<String, UnitRates>,
@@ -35,14 +35,14 @@ impl CeilingIndex {
     pub(super) fn new(models: &[ModelPrices], dearness: &[Dearness]) -> Self {
         let mut index = Self::default();
         let mut all_units: [Vec<u64>; UnitKind::ALL.len()] = Default::default();
-        for (place, prices) in models.iter().enumerate() {
+        for (model, prices) in models.iter().enumerate() {
             if prices.is_chat() {
                 let of_provider = index.talking.entry_ref(prices.provider.as_str());
-                of_provider.or_default().push(place);
+                of_provider.or_default().push(model);
                 let bare_forms = name::bare_forms(&prices.model);
                 let family = name::family(bare_forms.last().map_or("", String::as_str));
                 if !family.is_empty() {
-                    index.families.entry_ref(family).or_default().push(place);
+                    index.families.entry_ref(family).or_default().push(model);
                 }
             }
             for (key, nanos) in &prices.rates {
@@ -55,11 +55,11 @@ impl CeilingIndex {
             }
         }
         // Of equally dear ones the first, so that the choice depends on nothing else.
-        for places in index.families.values_mut() {
-            places.sort_by_key(|place| (std::cmp::Reverse(dearness[*place]), *place));
+        for indexes in index.families.values_mut() {
+            indexes.sort_by_key(|index| (std::cmp::Reverse(dearness[*index]), *index));
         }
-        for places in index.talking.values_mut() {
-            places.sort_by_key(|place| (dearness[*place], *place));
+        for indexes in index.talking.values_mut() {
+            indexes.sort_by_key(|index| (dearness[*index], *index));
         }
         index.usual_units = all_units.map(|mut rates| {
             rates.sort_unstable();
@@ -75,11 +75,11 @@ impl CeilingIndex {
         model: &str,
     ) -> Option<usize> {
         let bare_forms = name::bare_forms(model);
-        let places = self.families.get(name::family(bare_forms.last()?))?;
-        let of_provider = places
+        let indexes = self.families.get(name::family(bare_forms.last()?))?;
+        let of_provider = indexes
             .iter()
-            .find(|place| models[**place].provider == provider);
-        of_provider.or_else(|| places.first()).copied()
+            .find(|index| models[**index].provider == provider);
+        of_provider.or_else(|| indexes.first()).copied()
     }
 }
 
@@ -93,26 +93,26 @@ fn percentile_90<T: Copy>(rising: &[T]) -> Option<T> {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Ceiling {
     /// The model whose token rates are charged; `None`: the configured rates.
-    pub(crate) place: Option<usize>,
+    pub(crate) model: Option<usize>,
     /// Nano-dollars per unit, in the order of [`UnitKind::ALL`].
     units: [u64; UnitKind::ALL.len()],
 }
 
 impl Ceiling {
-    /// The ceiling for `model` at `provider`.
-    pub(crate) fn of(book: &PriceBook, rates: &CeilingRates, provider: &str, model: &str) -> Self {
+    /// The ceiling for a model that calls name so at `provider`.
+    pub(crate) fn of(book: &PriceBook, rates: &CeilingRates, provider: &str, named: &str) -> Self {
         let provider = provider::canonical(provider.trim());
         let index = book.index().ceilings();
         let of_provider = || percentile_90(index.talking.get(&*provider)?);
-        let place = index
-            .dearest_of_family(book.models(), &provider, model)
+        let model = index
+            .dearest_of_family(book.models(), &provider, named)
             .or_else(of_provider);
         let of_provider = index.units.get(&*provider).copied().unwrap_or_default();
         let units = UnitKind::ALL.map(|kind| {
             let usual = index.usual_units[kind as usize];
             of_provider[kind as usize].or(usual).unwrap_or(rates.unit)
         });
-        Self { place, units }
+        Self { model, units }
     }
 
     /// Nano-dollars per unit of `kind`.

@@ -1,4 +1,4 @@
-//! The index of a book: from names to places in its list of models.
+//! The index of a book: from names to indexes of its list of models.
 
 use hashbrown::HashMap;
 
@@ -10,14 +10,14 @@ use crate::book::{Alias, ModelPrices};
 use crate::provider;
 use crate::rate::{Billable, RateKey, Tier, TokenClass};
 
-/// Places in [`crate::PriceBook::models`].
-type Places = Vec<u32>;
+/// Indexes in [`crate::PriceBook::models`].
+type Indexes = Vec<u32>;
 
 /// The prices that a call's names led to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Found {
     /// Place in the book's models.
-    pub(crate) place: usize,
+    pub(crate) index: usize,
     /// By which way.
     pub(crate) how: Match,
     /// Whether others of that name have other prices, or the price is another provider's.
@@ -29,10 +29,10 @@ pub(crate) struct Found {
 pub(crate) struct Index {
     exact: HashMap<Names, u32>,
     aliases: HashMap<Names, Names>,
-    /// Bare names as they are → places, in the book's order.
-    bare: HashMap<String, Places>,
-    /// Bare names with less and less of date and version → places.
-    shortened: HashMap<String, Places>,
+    /// Bare names as they are → indexes, in the book's order.
+    bare: HashMap<String, Indexes>,
+    /// Bare names with less and less of date and version → indexes.
+    shortened: HashMap<String, Indexes>,
     ceilings: CeilingIndex,
     /// How dear each model is, for comparisons.
     dearness: Vec<Dearness>,
@@ -45,39 +45,39 @@ pub(super) type Dearness = (bool, u128);
 
 impl Index {
     pub(crate) fn new(models: &[ModelPrices], aliases: &[Alias]) -> Self {
-        let mut index = Self {
+        let mut names = Self {
             exact: HashMap::with_capacity(models.len()),
             ..Self::default()
         };
-        for (place, prices) in (0_u32..).zip(models) {
-            index.dearness.push(dearness(prices));
+        for (index, prices) in (0_u32..).zip(models) {
+            names.dearness.push(dearness(prices));
             let name = Names {
                 provider: prices.provider.to_ascii_lowercase(),
                 model: prices.model.to_ascii_lowercase(),
             };
-            index.exact.entry(name).or_insert(place);
+            names.exact.entry(name).or_insert(index);
             if is_variant(&prices.model) {
                 continue;
             }
             let mut forms = name::bare_forms(&prices.model).into_iter();
             let full = forms.next().unwrap_or_default();
-            index.bare.entry(full).or_default().push(place);
+            names.bare.entry(full).or_default().push(index);
             for form in forms {
-                index.shortened.entry(form).or_default().push(place);
+                names.shortened.entry(form).or_default().push(index);
             }
         }
-        index.ceilings = CeilingIndex::new(models, &index.dearness);
+        names.ceilings = CeilingIndex::new(models, &names.dearness);
         for alias in aliases {
             let name = |provider: &str, model: &str| Names {
                 provider: provider::canonical(provider).into_owned(),
                 model: model.to_ascii_lowercase(),
             };
-            index.aliases.insert(
+            names.aliases.insert(
                 name(&alias.provider, &alias.model),
                 name(&alias.to_provider, &alias.to_model),
             );
         }
-        index
+        names
     }
 
     /// The prices of `model` at `provider`, which may be empty or unknown.
@@ -90,109 +90,109 @@ impl Index {
         let provider = provider::canonical(provider.trim());
         let forms = name::forms(model);
         let given = forms.first()?;
-        let found = |place: u32, how: Match| Found {
-            place: place as usize,
+        let found = |index: u32, how: Match| Found {
+            index: index as usize,
             how,
             ambiguous: false,
         };
-        if let Some(place) = self.exact(&provider, given) {
-            return Some(found(place, Match::Exact));
+        if let Some(index) = self.exact(&provider, given) {
+            return Some(found(index, Match::Exact));
         }
-        if let Some(place) = self.alias(&provider, given) {
-            return Some(found(place, Match::Alias));
+        if let Some(index) = self.alias(&provider, given) {
+            return Some(found(index, Match::Alias));
         }
-        if let Some(place) = forms.iter().find_map(|form| self.exact(&provider, form)) {
-            return Some(found(place, Match::Shortened));
+        if let Some(index) = forms.iter().find_map(|form| self.exact(&provider, form)) {
+            return Some(found(index, Match::Shortened));
         }
         // A gateway's name that begins with the provider: `azure/gpt-4o`.
         let prefixed = given
             .split_once('/')
             .and_then(|(first, rest)| self.exact(&provider::canonical(first), rest));
-        if let Some(place) = prefixed {
-            return Some(found(place, Match::Shortened));
+        if let Some(index) = prefixed {
+            return Some(found(index, Match::Shortened));
         }
         let bare_forms = name::bare_forms(model);
         // The undated name itself before the dated ones that are longer.
         let named = bare_forms
             .iter()
             .flat_map(|form| [(form, &self.bare), (form, &self.shortened)]);
-        let of_provider = |(form, names): (&String, &HashMap<String, Places>)| {
-            let places = places(names, form);
+        let of_provider = |(form, names): (&String, &HashMap<String, Indexes>)| {
+            let indexes = indexes(names, form);
             self.dearest(
                 models,
-                places.filter(|place| models[*place].provider == provider),
+                indexes.filter(|index| models[*index].provider == provider),
             )
         };
-        if let Some((place, ambiguous)) = named.clone().find_map(of_provider) {
+        if let Some((index, ambiguous)) = named.clone().find_map(of_provider) {
             return Some(Found {
-                place,
+                index,
                 how: Match::Shortened,
                 ambiguous,
             });
         }
         named
             .clone()
-            .find_map(|(form, names)| self.at_maker(models, places(names, form), form))
+            .find_map(|(form, names)| self.at_maker(models, indexes(names, form), form))
             .or_else(|| {
-                named
-                    .clone()
-                    .find_map(|(form, names)| self.anywhere(models, &provider, places(names, form)))
+                named.clone().find_map(|(form, names)| {
+                    self.anywhere(models, &provider, indexes(names, form))
+                })
             })
     }
 
-    /// The dearest of those `places` that are the maker's of models called `form`.
+    /// The dearest of those `indexes` that are the maker's of models called `form`.
     fn at_maker(
         &self,
         models: &[ModelPrices],
-        places: impl Iterator<Item = usize> + Clone,
+        indexes: impl Iterator<Item = usize> + Clone,
         form: &str,
     ) -> Option<Found> {
         let makers = provider::first_parties(form).iter();
-        let (place, ambiguous) = makers
+        let (index, ambiguous) = makers
             .map(|maker| {
-                places
+                indexes
                     .clone()
-                    .filter(|place| models[*place].provider == *maker)
+                    .filter(|index| models[*index].provider == *maker)
             })
             .find_map(|of_maker| self.dearest(models, of_maker))?;
         Some(Found {
-            place,
+            index,
             how: Match::Maker,
             ambiguous,
         })
     }
 
-    /// The dearest of `places`.
+    /// The dearest of `indexes`.
     fn anywhere(
         &self,
         models: &[ModelPrices],
         provider: &str,
-        places: impl Iterator<Item = usize> + Clone,
+        indexes: impl Iterator<Item = usize> + Clone,
     ) -> Option<Found> {
-        let (place, several_prices) = self.dearest(models, places)?;
+        let (index, several_prices) = self.dearest(models, indexes)?;
         Some(Found {
-            place,
+            index,
             how: Match::Bare,
             ambiguous: several_prices || !provider.is_empty(),
         })
     }
 
-    /// The dearest of `places`, and whether their prices differ.
+    /// The dearest of `indexes`, and whether their prices differ.
     fn dearest(
         &self,
         models: &[ModelPrices],
-        places: impl Iterator<Item = usize> + Clone,
+        indexes: impl Iterator<Item = usize> + Clone,
     ) -> Option<(usize, bool)> {
         // Of equally dear ones the first, so that the choice does not depend on anything else.
-        let dearest = places.clone().reduce(|best, place| {
-            if self.dearness[place] > self.dearness[best] {
-                place
+        let dearest = indexes.clone().reduce(|best, index| {
+            if self.dearness[index] > self.dearness[best] {
+                index
             } else {
                 best
             }
         })?;
-        let mut others = places;
-        let differ = others.any(|place| models[place].rates != models[dearest].rates);
+        let mut others = indexes;
+        let differ = others.any(|index| models[index].rates != models[dearest].rates);
         Some((dearest, differ))
     }
 
@@ -218,12 +218,12 @@ impl Index {
     }
 }
 
-fn places<'a>(
-    names: &'a HashMap<String, Places>,
+fn indexes<'a>(
+    names: &'a HashMap<String, Indexes>,
     form: &str,
 ) -> impl Iterator<Item = usize> + Clone + use<'a> {
-    let places = names.get(form).map_or(&[][..], Vec::as_slice);
-    places.iter().map(|place| *place as usize)
+    let indexes = names.get(form).map_or(&[][..], Vec::as_slice);
+    indexes.iter().map(|index| *index as usize)
 }
 
 fn dearness(prices: &ModelPrices) -> Dearness {
@@ -259,7 +259,7 @@ mod tests {
     fn find(provider: &str, model: &str) -> Option<(String, Match, bool)> {
         let book = PriceBook::snapshot();
         let found = book.index().find(book.models(), provider, model)?;
-        let prices = &book.models()[found.place];
+        let prices = &book.models()[found.index];
         let name = format!("{}/{}", prices.provider, prices.model);
         Some((name, found.how, found.ambiguous))
     }
