@@ -6,10 +6,13 @@
 //! is answered, however many others do not. Used by the sidecar's addresses and the admin address.
 
 mod connections;
+mod own_wakes;
 
 use std::convert::Infallible;
+use std::future::poll_fn;
 use std::pin::pin;
 use std::sync::Arc;
+use std::task::Waker;
 use std::time::Duration;
 
 use axum::Router;
@@ -26,6 +29,7 @@ use tower::Service as _;
 
 pub(crate) use connections::Connection;
 use connections::Connections;
+use own_wakes::OwnWakes;
 
 /// Head of a request, in which gateways pass on what browsers send them; also what hyper buffers of
 /// a body or an answer.
@@ -119,12 +123,13 @@ async fn answer(
         .header_read_timeout(limits.header_timeout)
         .max_buf_size(MAX_HEAD_BYTES);
     let mut http = pin!(builder.serve_connection(TokioIo::new(stream), service));
+    let mut own_wakes = OwnWakes::new(Waker::noop());
     let mut stop = pin!(until(stopped));
     let mut stopping = false;
     loop {
         tokio::select! {
             // An error is a client that went away or speaks something else: its own business.
-            _ = http.as_mut() => return,
+            _ = poll_fn(|context| own_wakes.poll(http.as_mut(), context)) => return,
             () = connection.cut() => return,
             () = &mut stop, if !stopping => {
                 stopping = true;
