@@ -99,21 +99,58 @@ pub struct MoneyError {
     text: String,
 }
 
+/// Sign, 39 digits and the point.
+const LONGEST_TEXT: usize = 41;
+
+impl Nanos {
+    /// The amount's text, written into `room` from its end: every row, entry and answer has some.
+    fn text(self, room: &mut [u8; LONGEST_TEXT]) -> &str {
+        let magnitude = self.0.unsigned_abs();
+        let mut whole = magnitude / NANOS_PER_DOLLAR as u128;
+        let mut fraction = (magnitude - whole * NANOS_PER_DOLLAR as u128) as u64;
+        let mut begin = LONGEST_TEXT;
+        let mut put = |byte| {
+            begin -= 1;
+            room[begin] = byte;
+        };
+        let mut places = 9;
+        while places > 2 && fraction.is_multiple_of(10) {
+            fraction /= 10;
+            places -= 1;
+        }
+        for _ in 0..places {
+            put(b'0' + (fraction % 10) as u8);
+            fraction /= 10;
+        }
+        put(b'.');
+        // Divisions of 128 bits take many times as long as those of 64.
+        while whole > u128::from(u64::MAX) {
+            put(b'0' + (whole % 10) as u8);
+            whole /= 10;
+        }
+        let mut whole = whole as u64;
+        while whole >= 10 {
+            put(b'0' + (whole % 10) as u8);
+            whole /= 10;
+        }
+        put(b'0' + whole as u8);
+        if self.0 < 0 {
+            put(b'-');
+        }
+        std::str::from_utf8(&room[begin..]).unwrap_or_default()
+    }
+}
+
 /// Dollars with at least two fraction digits and no trailing zeros beyond: `5.00`, `0.0182`.
 impl fmt::Display for Nanos {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let magnitude = self.0.unsigned_abs();
-        let whole = magnitude / NANOS_PER_DOLLAR as u128;
-        let fraction = format!("{:09}", magnitude % NANOS_PER_DOLLAR as u128);
-        let significant = fraction.trim_end_matches('0').len().max(2);
-        let sign = if self.0 < 0 { "-" } else { "" };
-        formatter.pad(&format!("{sign}{whole}.{}", &fraction[..significant]))
+        formatter.pad(self.text(&mut [0; LONGEST_TEXT]))
     }
 }
 
 impl Serialize for Nanos {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
+        serializer.serialize_str(self.text(&mut [0; LONGEST_TEXT]))
     }
 }
 
@@ -177,6 +214,15 @@ mod tests {
             assert_eq!(parsed.amount.get(), nanos, "{text}");
             assert!(!parsed.rounded);
             assert_eq!(parsed.amount.to_string(), written);
+        }
+        for nanos in [i128::MIN, -1, 0, 1 << 64, 10_i128.pow(28) + 10, i128::MAX] {
+            let text = Nanos::new(nanos).to_string();
+            let (whole, fraction) = text.rsplit_once('.').unwrap();
+            assert_eq!(
+                format!("{whole}{fraction:0<9}").parse(),
+                Ok(nanos),
+                "{text}"
+            );
         }
     }
 

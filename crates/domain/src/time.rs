@@ -1,6 +1,7 @@
 //! Points in time as UTC milliseconds.
 
 use std::fmt;
+use std::ops::Range;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -103,9 +104,62 @@ impl From<Timestamp> for UnixMillis {
     }
 }
 
+/// The form that [`parse_usual`] reads, written into `room`; `None` before 1970 and from 2200 on,
+/// which is for `jiff`.
+fn usual_text(time: UnixMillis, room: &mut [u8; 24]) -> Option<&str> {
+    let millis = u64::try_from(time.0).ok()?;
+    let (days, in_day) = (millis / 86_400_000, millis % 86_400_000);
+    let (year, month, day) = civil_date(days);
+    if year >= 2200 {
+        return None;
+    }
+    *room = *b"0000-00-00T00:00:00.000Z";
+    let mut put = |range: Range<usize>, mut number: u64| {
+        for digit in room[range].iter_mut().rev() {
+            *digit = b'0' + (number % 10) as u8;
+            number /= 10;
+        }
+    };
+    put(0..4, year);
+    put(5..7, month);
+    put(8..10, day);
+    put(11..13, in_day / 3_600_000);
+    put(14..16, in_day / 60_000 % 60);
+    put(17..19, in_day / 1000 % 60);
+    put(20..23, in_day % 1000);
+    let mut length = room.len();
+    if in_day.is_multiple_of(1000) {
+        length = 20;
+        room[19] = b'Z';
+    }
+    std::str::from_utf8(&room[..length]).ok()
+}
+
+/// Year, month and day of a number of days since 1970 (Howard Hinnant, "chrono-compatible low-level
+/// date algorithms": years that begin in March have their leap day at the end).
+fn civil_date(days: u64) -> (u64, u64, u64) {
+    let days = days + 719_468;
+    let (era, day_of_era) = (days / 146_097, days % 146_097);
+    let year_of_era =
+        (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let march_month = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * march_month + 2) / 5 + 1;
+    let month = if march_month < 10 {
+        march_month + 3
+    } else {
+        march_month - 9
+    };
+    let year = era * 400 + year_of_era + u64::from(month <= 2);
+    (year, month, day)
+}
+
 /// RFC 3339 in UTC, with milliseconds only where they are not zero.
 impl fmt::Display for UnixMillis {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(usual) = usual_text(*self, &mut [0; 24]) {
+            return formatter.write_str(usual);
+        }
         let time = self.timestamp();
         if self.0.rem_euclid(1000) == 0 {
             write!(formatter, "{time:.0}")
@@ -117,7 +171,10 @@ impl fmt::Display for UnixMillis {
 
 impl Serialize for UnixMillis {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
+        match usual_text(*self, &mut [0; 24]) {
+            Some(usual) => serializer.serialize_str(usual),
+            None => serializer.collect_str(self),
+        }
     }
 }
 
@@ -133,12 +190,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_usual_form_is_read_as_jiff_reads_it() {
+    fn the_usual_form_is_read_and_written_as_jiff_does() {
         let mut texts = Vec::new();
         for day in 0..84_006 {
             // Every day to the end of 2199, at ever other times.
             let time = UnixMillis(day * 86_400_000 + day * 7_919_123 % 86_400_000);
-            texts.push(time.to_string());
+            let text = time.to_string();
+            let jiff = time.timestamp();
+            let jiff = match time.0 % 1000 {
+                0 => format!("{jiff:.0}"),
+                _ => format!("{jiff:.3}"),
+            };
+            assert_eq!(text, jiff);
+            texts.push(text);
         }
         for year in [1969, 1970, 1972, 2000, 2026, 2096, 2100, 2104, 2199, 2200] {
             for month in 0..=13 {
@@ -173,5 +237,9 @@ mod tests {
         assert_eq!(time.to_string(), "2026-11-22T08:15:30.123Z");
         assert_eq!(time.plus(-123).to_string(), "2026-11-22T08:15:30Z");
         assert_eq!(UnixMillis::from_minute(time.minute()).0 % 60_000, 0);
+        assert_eq!(UnixMillis(-1).to_string(), "1969-12-31T23:59:59.999Z");
+        let end = UnixMillis(7_258_118_400_000);
+        assert_eq!(end.plus(-1).to_string(), "2199-12-31T23:59:59.999Z");
+        assert_eq!(end.to_string(), "2200-01-01T00:00:00Z");
     }
 }

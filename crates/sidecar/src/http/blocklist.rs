@@ -2,11 +2,11 @@
 
 use axum::extract::State;
 use axum::http::StatusCode;
-use axum::response::{IntoResponse, Response};
+use axum::response::Response;
 use serde::Deserialize;
 
 use super::query::AskedQuery;
-use super::{ApiError, Shared};
+use super::{ApiError, Shared, json};
 
 /// Entries in a page, where the caller does not say.
 const PAGE: usize = 5_000;
@@ -24,7 +24,7 @@ pub(super) async fn get_blocklist(
     let limit = page.limit.unwrap_or(PAGE).clamp(1, PAGE);
     let now = sidecar.clock.now().wall;
     match sidecar.guard.blocklist(page.cursor.as_deref(), limit, now) {
-        Ok(page) => axum::Json(page).into_response(),
+        Ok(page) => json(StatusCode::OK, &page),
         Err(expired) => {
             ApiError::new("cursor_expired", expired.to_string()).response(StatusCode::GONE)
         }

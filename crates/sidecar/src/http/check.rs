@@ -4,19 +4,20 @@ use std::time::Instant;
 
 use axum::body::Bytes;
 use axum::extract::State;
-use axum::response::{IntoResponse, Response};
+use axum::http::StatusCode;
+use axum::response::Response;
 use metrics::{counter, histogram};
 use spendfuse_guard::{CheckResponse, decision_name};
 
 use super::request::Question;
-use super::{ApiError, Shared, Sidecar};
+use super::{ApiError, Shared, Sidecar, json};
 use crate::metrics::{CHECK_SECONDS, CHECKS};
 
 pub(super) async fn post_check(State(sidecar): Shared, body: Bytes) -> Response {
     let answered =
         Question::from_json(&body).and_then(|question| answer(&sidecar, &question, "check"));
     match answered {
-        Ok(answer) => axum::Json(answer).into_response(),
+        Ok(answer) => json(StatusCode::OK, &answer),
         Err(error) => error.into(),
     }
 }

@@ -8,13 +8,13 @@ use serde_json::json;
 use spendfuse_bus::Condition;
 use spendfuse_guard::{Guard, State as GuardState};
 
-use super::Shared;
+use super::{Shared, json};
 use crate::clock::Clock;
 use crate::metrics::{GUARD_STATE, GUARD_STATE_AGE};
 
 /// The process answers.
 pub(super) async fn healthz() -> impl IntoResponse {
-    axum::Json(json!({ "status": "ok" }))
+    json(StatusCode::OK, &json!({ "status": "ok" }))
 }
 
 /// Ready from the moment that the replica has caught up; an old state is still one to decide by.
@@ -31,7 +31,7 @@ pub(super) async fn readyz(State(sidecar): Shared) -> impl IntoResponse {
         "state_age_ms": state.age_millis,
         "reasons": report.reasons,
     });
-    (status, axum::Json(body))
+    json(status, &body)
 }
 
 /// Whether the replica can be asked.

@@ -1,7 +1,8 @@
 //! `GET /v1/state`: where a session or customer stands.
 
 use axum::extract::State;
-use axum::response::{IntoResponse, Response};
+use axum::http::StatusCode;
+use axum::response::Response;
 use serde::Serialize;
 use spendfuse_domain::UnixMillis;
 use spendfuse_domain::finding::Finding;
@@ -11,7 +12,7 @@ use spendfuse_guard::{BudgetLine, CheckRequest, OpenFinding, Warning};
 
 use super::query::AskedQuery;
 use super::request::{Author, Question};
-use super::{ApiError, Shared, Sidecar};
+use super::{ApiError, Shared, Sidecar, json};
 
 /// The answer: every budget whose scope the named dimensions determine, with what remains.
 #[derive(Debug, Serialize)]
@@ -33,7 +34,7 @@ pub(super) async fn get_state(
     AskedQuery(query): AskedQuery<Vec<(String, String)>>,
 ) -> Response {
     match state(&sidecar, &query) {
-        Ok(state) => axum::Json(state).into_response(),
+        Ok(state) => json(StatusCode::OK, &state),
         Err(error) => error.into(),
     }
 }

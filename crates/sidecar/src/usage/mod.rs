@@ -9,12 +9,12 @@ mod recent;
 use axum::body::Bytes;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, header};
-use axum::response::{IntoResponse, Response};
+use axum::response::Response;
 use metrics::counter;
 use serde::Deserialize;
 use spendfuse_domain::event::MAX_TEXT_BYTES;
 
-use crate::http::{ApiError, Shared};
+use crate::http::{ApiError, Shared, json};
 use crate::metrics::USAGE_EVENTS;
 use crate::turn::Turn;
 use answer::{EventResult, Outcome, UsageResponse};
@@ -75,7 +75,7 @@ pub(crate) async fn post_usage(
     answer.error = delivered
         .err()
         .map(|error| ApiError::new("unavailable", error.to_string()));
-    let mut response = (status, axum::Json(answer)).into_response();
+    let mut response = json(status, &answer);
     if status == StatusCode::SERVICE_UNAVAILABLE {
         let retry = header::HeaderValue::from_static("1");
         response.headers_mut().insert(header::RETRY_AFTER, retry);

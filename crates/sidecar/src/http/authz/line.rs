@@ -8,7 +8,7 @@ use serde::Serialize;
 use spendfuse_guard::Warning;
 
 use super::refusal::Refusal;
-use crate::http::ApiError;
+use crate::http::{ApiError, Refused};
 
 const MOST_BYTES: usize = 1024;
 /// Bytes that a message may take where the whole does not fit.
@@ -26,16 +26,16 @@ pub(super) fn refusal(refusal: &Refusal) -> Option<HeaderValue> {
     ];
     steps.into_iter().find_map(|shorten| {
         shorten(&mut shorter);
-        header(&serde_json::json!({ "error": shorter }))
+        header(&Refused { error: &shorter })
     })
 }
 
 /// An error's body; its message is cut where it must be.
 pub(super) fn error(error: &ApiError) -> Option<HeaderValue> {
     let mut shorter = error.clone();
-    header(&serde_json::json!({ "error": error })).or_else(|| {
+    header(&Refused { error }).or_else(|| {
         cut(&mut shorter.message);
-        header(&serde_json::json!({ "error": shorter }))
+        header(&Refused { error: &shorter })
     })
 }
 

@@ -1,13 +1,13 @@
 //! A refused call: status, headers and body.
 
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
-use axum::response::{IntoResponse, Response};
+use axum::response::Response;
 use serde::Serialize;
 use spendfuse_domain::{Amount, UnixMillis, Verdict};
 use spendfuse_guard::CheckResponse;
 
 use super::{line, tell, words};
-use crate::http::ApiError;
+use crate::http::{ApiError, Refused, json};
 
 /// Why a call was refused.
 #[derive(Clone, Debug, Serialize)]
@@ -50,8 +50,7 @@ impl Refusal {
 
     /// The answer; `answer` is what this refusal was made of.
     pub(super) fn response(&self, status: StatusCode, answer: &CheckResponse) -> Response {
-        let body = axum::Json(serde_json::json!({ "error": self }));
-        let mut response = (status, body).into_response();
+        let mut response = json(status, &Refused { error: self });
         let headers = response.headers_mut();
         if let Some(seconds) = answer.retry_after_seconds {
             headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
