@@ -26,6 +26,14 @@ pub(super) struct Slot<P> {
 }
 
 impl<P> Slot<P> {
+    /// Moves behind what ends an input without being a record: markers of transactions. Retention may
+    /// remove a log up to its end, and a position before that could not be told from loss.
+    pub(super) fn pass_markers(&mut self) {
+        for (next, end) in self.next.iter_mut().zip(&self.ends) {
+            *next = end.map_or(*next, |end| end.max(*next));
+        }
+    }
+
     /// What the changelog will say after the next commit.
     pub(super) fn next_position(&self, inputs: &[String]) -> Position {
         Position {

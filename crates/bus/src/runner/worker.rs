@@ -296,6 +296,7 @@ impl<L: StageLogic> Worker<'_, L> {
             let mut outputs = Outputs::new(&mut self.producer, changelog, slot.partition);
             slot.logic.finish(&mut outputs)?;
             self.suspicion.now(Doing::Other);
+            slot.pass_markers();
             let position = slot.next_position(inputs).encode();
             self.producer.send(
                 changelog,

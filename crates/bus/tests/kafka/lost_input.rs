@@ -2,10 +2,13 @@
 
 use std::process::Command;
 
+use rdkafka::ClientConfig;
+use rdkafka::message::{Header, OwnedHeaders};
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use spendfuse_bus::BusError;
 use spendfuse_devstack::Kafka;
 
-use crate::broker::{eventually, kafka, numbers, produce, read_all, text};
+use crate::broker::{PATIENCE, eventually, kafka, numbers, produce, read_all, text};
 use crate::summer::Stage;
 
 #[test]
@@ -43,6 +46,57 @@ fn lost_input_stops_a_stage_until_it_is_accepted_and_is_told_once() {
     let told = read_all(&kafka(), "lost-out-rejected");
     let told: Vec<String> = told.iter().map(|one| text(one.value.as_deref())).collect();
     assert_eq!(told, ["lost-in@50-80"]);
+}
+
+/// The last record is followed by the marker of its transaction, so the log ends one offset behind
+/// what was read, and after weeks without records it begins there.
+#[test]
+fn a_partition_that_idles_past_retention_goes_on() {
+    let mut stage = Stage::with_topics("idle", 1);
+    stage.summer.beats = true;
+    let sender = sender("idle-sender");
+    let send = |numbers: std::ops::RangeInclusive<u64>| {
+        sender.begin_transaction().unwrap();
+        for number in numbers {
+            let number = number.to_string();
+            let headers = OwnedHeaders::new().insert(Header {
+                key: "kind",
+                value: Some("number"),
+            });
+            let record: BaseRecord<'_, [u8], _> = BaseRecord::to("idle-in")
+                .partition(0)
+                .payload(&number)
+                .headers(headers);
+            sender.send(record).unwrap();
+        }
+        sender.commit_transaction(PATIENCE).unwrap();
+    };
+    send(1..=50);
+    let running = stage.run();
+    eventually("the numbers", || numbers("idle-out").len() == 50);
+    eventually("the end", || {
+        stage.summer.inside.lock().unwrap().at_end.len() > 2
+    });
+    running.stop().unwrap();
+    // All that was there: the marker has the last offset.
+    delete_before("idle-in", 51);
+
+    let running = stage.run();
+    send(51..=60);
+    eventually("what came later", || numbers("idle-out").len() == 60);
+    running.stop().unwrap();
+    assert_eq!(numbers("idle-out"), (1..=60).collect::<Vec<u64>>());
+    assert!(read_all(&kafka(), "idle-out-rejected").is_empty());
+}
+
+fn sender(id: &str) -> BaseProducer {
+    let mut config = ClientConfig::new();
+    config
+        .set("bootstrap.servers", &kafka().brokers)
+        .set("transactional.id", id);
+    let sender: BaseProducer = config.create().unwrap();
+    sender.init_transactions(PATIENCE).unwrap();
+    sender
 }
 
 /// What retention does, at once.

@@ -36,6 +36,8 @@ pub struct Summer {
     pub inside: Arc<Mutex<Inside>>,
     pub disturb: Disturb,
     pub disturb_finish: DisturbFinish,
+    /// Whether every tick is committed, as a heartbeat is.
+    pub beats: bool,
 }
 
 pub struct Sum {
@@ -44,6 +46,7 @@ pub struct Sum {
     sum: u64,
     batch: Vec<u64>,
     rejected: Vec<String>,
+    beat: bool,
 }
 
 impl StageLogic for Summer {
@@ -56,6 +59,7 @@ impl StageLogic for Summer {
             sum: 0,
             batch: Vec::new(),
             rejected: Vec::new(),
+            beat: false,
         })
     }
 }
@@ -110,6 +114,7 @@ impl PartitionLogic for Sum {
     }
 
     fn tick(&mut self, _now_millis: i64, inputs: &[InputProgress]) {
+        self.beat = self.summer.beats;
         let is_complete = |input: &InputProgress| input.state == InputState::Complete;
         if inputs.iter().all(is_complete) {
             self.summer.inside.lock().unwrap().at_end.push(self.sum);
@@ -117,7 +122,7 @@ impl PartitionLogic for Sum {
     }
 
     fn has_output(&self) -> bool {
-        !self.batch.is_empty()
+        !self.batch.is_empty() || self.beat
     }
 
     fn finish(&mut self, outputs: &mut Outputs<'_>) -> Result<(), LogicError> {
@@ -133,6 +138,7 @@ impl PartitionLogic for Sum {
         outputs.changelog(b"sum", Some(self.sum.to_string().as_bytes()))?;
         (self.summer.disturb_finish)(&self.batch, outputs)?;
         self.batch.clear();
+        self.beat = false;
         Ok(())
     }
 }
@@ -181,6 +187,7 @@ impl Stage {
                 inside: Arc::default(),
                 disturb: Arc::new(|_| Ok(())),
                 disturb_finish: Arc::new(|_, _| Ok(())),
+                beats: false,
             },
             config,
         }
