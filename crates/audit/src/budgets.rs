@@ -10,6 +10,7 @@ use spendfuse_engine::book::{BudgetBook, CompiledBudget, Series};
 
 use crate::context::Context;
 use crate::error::AuditError;
+use crate::sql;
 
 /// A count began with this record if the budget says that it counts since then.
 const SAME_TIME_MILLIS: i64 = 60_000;
@@ -25,6 +26,13 @@ pub struct CountedBudget {
     pub began_at: UnixMillis,
     /// Whether the count is older: the record that began it is compacted away.
     pub began_before: bool,
+}
+
+impl CountedBudget {
+    /// Whether rows have every dimension that it counts by; else they cannot be compared with it.
+    pub fn is_in_rows(&self) -> bool {
+        sql::rows_tell(&self.compiled.budget)
+    }
 }
 
 /// A series that all meters tell the ledger of.
@@ -45,7 +53,7 @@ pub struct SeriesInForce {
 pub struct BudgetsInForce {
     /// The budgets.
     pub budgets: Vec<CountedBudget>,
-    /// Their series.
+    /// The series of those that rows can be compared with.
     pub series: Vec<SeriesInForce>,
     /// The version of the budgets topic that was read.
     pub known_version: u64,
@@ -101,7 +109,7 @@ impl BudgetsInForce {
 
     fn of(budgets: Vec<CountedBudget>, known_version: u64) -> Self {
         let mut series: BTreeMap<String, SeriesInForce> = BTreeMap::new();
-        for counted in &budgets {
+        for counted in budgets.iter().filter(|counted| counted.is_in_rows()) {
             let Series { id, shape, filter } = Series::of(&counted.compiled.budget);
             let since_version = counted.began_offset.unsigned_abs() + 1;
             let one = series.entry(id.clone()).or_insert(SeriesInForce {

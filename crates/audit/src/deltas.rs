@@ -242,7 +242,14 @@ impl DeltasRead {
         for series in &budgets.series {
             self.ask(context, budgets, series, &ranges, &mut found)?;
         }
-        if budgets.series.is_empty() {
+        for counted in budgets.budgets.iter().filter(|one| !one.is_in_rows()) {
+            notes.push(Note::new(format!(
+                "budget {}: rows do not have all of its dimensions yet, so they are not compared \
+                 with its deltas and windows",
+                counted.compiled.budget.id
+            )));
+        }
+        if budgets.budgets.is_empty() {
             notes.push(Note::new(
                 "deltas: no budget is in force that the ledger counts",
             ));

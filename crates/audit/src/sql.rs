@@ -3,7 +3,7 @@
 use std::str::FromStr;
 
 use spendfuse_domain::budget::{Budget, Spend};
-use spendfuse_domain::scope::{Dimension, Filter, Pattern};
+use spendfuse_domain::scope::{Dimension, Filter, FixedDimension, Pattern};
 use spendfuse_domain::{Nanos, UnixMillis};
 use spendfuse_engine::audit::Tally;
 
@@ -66,12 +66,21 @@ pub fn time(time: UnixMillis) -> String {
     format!("fromUnixTimestamp64Milli(toInt64({}), 'UTC')", time.0)
 }
 
-/// The column of a dimension.
+/// The column of a dimension; the empty text where rows do not have it yet.
 pub fn column(dimension: &Dimension) -> String {
-    match dimension {
-        Dimension::Tag(name) => format!("tags[{}]", text(name)),
-        other => format!("`{}`", other.name()),
+    match dimension.fixed().map(FixedDimension::column) {
+        Ok(Some(column)) => format!("`{column}`"),
+        Ok(None) => text(""),
+        Err(tag) => format!("tags[{}]", text(tag)),
     }
+}
+
+/// Whether rows have every dimension that a budget counts by.
+pub fn rows_tell(budget: &Budget) -> bool {
+    let in_scope = budget.scope.0.iter().map(|(dimension, _)| dimension);
+    let in_filter = budget.filter.0.iter().map(|(dimension, _)| dimension);
+    let lacks = |dimension: &Dimension| dimension.fixed().is_ok_and(|one| one.column().is_none());
+    !in_scope.chain(in_filter).any(lacks)
 }
 
 /// The condition that a row counts in a budget.

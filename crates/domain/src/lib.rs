@@ -9,6 +9,7 @@
 
 pub mod amount;
 pub mod budget;
+pub mod dimensions;
 pub mod event;
 pub mod finding;
 pub mod fingerprint;
@@ -28,12 +29,13 @@ pub mod window;
 
 pub use amount::{Amount, Figures, Unit};
 pub use budget::{Action, Budget, BudgetId, OnStale, Step};
-pub use event::{Attribution, Body, Call, Event, Flags};
+pub use dimensions::{Attribution, Dimension, Dimensions, FixedDimension};
+pub use event::{Body, Call, Event, Flags};
 pub use finding::{Detector, Severity};
 pub use identity::Identity;
 pub use money::Nanos;
 pub use printable::printable;
-pub use scope::{Dimension, Dimensions, Filter, ScopeTemplate};
+pub use scope::{Filter, ScopeTemplate};
 pub use time::UnixMillis;
 pub use tokens::TokenClasses;
 pub use topics::Topics;

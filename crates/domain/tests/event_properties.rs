@@ -84,17 +84,8 @@ fn some_event() -> impl Strategy<Value = Event<'static>> {
             who.customer = Cow::Owned(format!("c{}", texts[3]));
             who.session = Cow::Owned(format!("s{}", texts[4]));
             who.model = Cow::Owned(format!("m{}", texts[5]));
-            let fields = [
-                &mut who.feature,
-                &mut who.user,
-                &mut who.agent,
-                &mut who.plan,
-                &mut who.root_session,
-                &mut who.environment,
-                &mut who.account,
-                &mut who.provider,
-            ];
-            for (field, text) in fields.into_iter().zip(&texts[6..]) {
+            let absent = who.texts_mut().into_iter().filter(|text| text.is_empty());
+            for (field, text) in absent.zip(texts[6..].iter().cycle()) {
                 *field = Cow::Owned(text.clone());
             }
             who.tags = tags

@@ -5,6 +5,7 @@
 //! binary that made other numbers of the same budgets would begin every running count anew. So its
 //! text is written out here, word by word, and the values of some budgets are pinned by a test.
 
+use std::borrow::Cow;
 use std::fmt::Write as _;
 
 use spendfuse_domain::budget::Budget;
@@ -48,23 +49,11 @@ fn listed(words: impl Iterator<Item = String>) -> String {
     text
 }
 
-fn dimension_word(dimension: &Dimension) -> String {
-    let word = match dimension {
-        Dimension::Workspace => "Workspace",
-        Dimension::Customer => "Customer",
-        Dimension::Feature => "Feature",
-        Dimension::User => "User",
-        Dimension::Agent => "Agent",
-        Dimension::Model => "Model",
-        Dimension::Provider => "Provider",
-        Dimension::Environment => "Environment",
-        Dimension::Account => "Account",
-        Dimension::Plan => "Plan",
-        Dimension::RootSession => "RootSession",
-        Dimension::Session => "Session",
-        Dimension::Tag(name) => return format!("Tag({name:?})"),
-    };
-    word.to_owned()
+fn dimension_word(dimension: &Dimension) -> Cow<'static, str> {
+    match dimension.fixed() {
+        Ok(fixed) => Cow::Borrowed(fixed.stored_word()),
+        Err(tag) => Cow::Owned(format!("Tag({tag:?})")),
+    }
 }
 
 fn window_word(window: WindowKind) -> &'static str {

@@ -97,22 +97,8 @@ fn check(event: &Event<'_>) {
         event.time <= ARRIVAL.plus(5 * 60_000),
         "counted in the future"
     );
-    let texts = [
-        &who.workspace,
-        &who.customer,
-        &who.feature,
-        &who.user,
-        &who.agent,
-        &who.plan,
-        &who.session,
-        &who.root_session,
-        &who.environment,
-        &who.account,
-        &who.model,
-        &who.provider,
-    ];
     let tags = who.tags.iter().flat_map(|(name, value)| [name, value]);
-    for text in texts.into_iter().chain(tags) {
+    for text in who.texts().into_iter().chain(tags) {
         assert!(text.len() <= MOST_TEXT, "a text of {} bytes", text.len());
     }
     assert!(who.tags.len() <= 16 && who.tags.is_sorted_by(|one, next| one.0 < next.0));

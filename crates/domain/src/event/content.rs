@@ -4,11 +4,17 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use super::{Attribution, Body, Call};
 
+/// Dimensions of the first release, which have the first numbers. Their hashes are remembered with
+/// identities, so that later dimensions, where they are absent, must not change them.
+const OF_FIRST_RELEASE: usize = 12;
+/// The place of the first later dimension, far behind everything else.
+const LATER_PLACE: u64 = 1_000;
+
 /// Hash over attribution, tokens, units, amounts and the call's other properties.
 ///
 /// Left out: the time, which a sender's retry may write anew, and flags, which depend on the
 /// arrival. The order of keys, escapes and the usage format do not matter, because the hash is over
-/// what was read. It is computed anew wherever an event is decoded, and not part of any format.
+/// what was read. It is remembered with the identity.
 pub(super) fn content_hash(attribution: &Attribution<'_>, body: &Body<'_>) -> u32 {
     let mut said = Said::new();
     said.attribution(attribution);
@@ -19,6 +25,10 @@ pub(super) fn content_hash(attribution: &Attribution<'_>, body: &Body<'_>) -> u3
             said.amount(amount.get());
         }
         Body::SessionEnd => said.number(2),
+    }
+    said.place = LATER_PLACE;
+    for text in &attribution.texts()[OF_FIRST_RELEASE..] {
+        said.text(text);
     }
     (said.hash >> 32) as u32
 }
@@ -75,39 +85,10 @@ impl Said {
     }
 
     fn attribution(&mut self, attribution: &Attribution<'_>) {
-        // Taken apart, so that a new field cannot be forgotten here.
-        let Attribution {
-            workspace,
-            customer,
-            feature,
-            user,
-            agent,
-            plan,
-            session,
-            root_session,
-            environment,
-            account,
-            model,
-            provider,
-            tags,
-        } = attribution;
-        let texts = [
-            workspace,
-            customer,
-            feature,
-            user,
-            agent,
-            plan,
-            session,
-            root_session,
-            environment,
-            account,
-            model,
-            provider,
-        ];
-        for text in texts {
+        for text in &attribution.texts()[..OF_FIRST_RELEASE] {
             self.text(text);
         }
+        let tags = &attribution.tags;
         self.number(tags.len() as u64);
         for (name, value) in tags {
             self.text(name);

@@ -16,6 +16,7 @@ use super::reject::{RejectReason, Rejection, quoted};
 use super::scan::scan_into;
 use super::usage_format::{self, UsageFormat};
 use super::{Body, Call, Event, Flags, MAX_CLOCK_AHEAD_MILLIS, MAX_EVENT_BYTES};
+use crate::dimensions::FixedDimension;
 use crate::identity::Identity;
 use crate::time::UnixMillis;
 use crate::units::{Quantity, UnitKind};
@@ -265,18 +266,32 @@ fn judge<'a>(
     if data.has_prompt {
         mender.flags.insert(Flags::PROMPT_REMOVED);
     }
-    let workspace = required(&mut mender, &mut data.workspace, "data.workspace")?;
+    let workspace = required(
+        &mut mender,
+        data.dimension(FixedDimension::Workspace),
+        "data.workspace",
+    )?;
     let identity = Identity::of(&workspace, &source, &id, final_phase(&data.phase)?);
     let (model, body) = match &*event_type {
         USAGE_TYPE => {
-            let model = required(&mut mender, &mut data.model, "data.model")?;
+            let model = required(
+                &mut mender,
+                data.dimension(FixedDimension::Model),
+                "data.model",
+            )?;
             (model, Body::Usage(call(&mut mender, reader, data)?))
         }
         REVENUE_TYPE => {
             let amount = mender.revenue(take(&mut data.revenue_usd))?;
-            (mender.text(take(&mut data.model)), Body::Revenue(amount))
+            (
+                mender.text(take(data.dimension(FixedDimension::Model))),
+                Body::Revenue(amount),
+            )
         }
-        _ => (mender.text(take(&mut data.model)), Body::SessionEnd),
+        _ => (
+            mender.text(take(data.dimension(FixedDimension::Model))),
+            Body::SessionEnd,
+        ),
     };
     let attribution = mender.attribution(workspace, model, data);
     let needed = match body {

@@ -12,6 +12,7 @@ use super::decode::{REVENUE_TYPE, SESSION_END_TYPE, USAGE_TYPE};
 use super::json::{JsonKind, Members, ObjectInto};
 use super::reject::{RejectReason, Rejection};
 use super::{Body, Call, Event};
+use crate::dimensions::FixedDimension;
 use crate::fingerprint::to_hex;
 use crate::money::Nanos;
 use crate::time::UnixMillis;
@@ -60,22 +61,11 @@ struct DataOut<'e> {
 impl<'e> DataOut<'e> {
     fn of(event: &'e Event<'_>) -> Self {
         let who = &event.attribution;
-        let texts = [
-            ("workspace", &who.workspace),
-            ("customer", &who.customer),
-            ("feature", &who.feature),
-            ("user", &who.user),
-            ("agent", &who.agent),
-            ("plan", &who.plan),
-            ("session", &who.session),
-            ("root_session", &who.root_session),
-            ("environment", &who.environment),
-            ("account", &who.account),
-            ("provider", &who.provider),
-            ("model", &who.model),
-        ];
+        let names = FixedDimension::BY_NUMBER
+            .into_iter()
+            .map(FixedDimension::name);
         Self {
-            texts: given(&texts),
+            texts: given(names.zip(who.texts())),
             tags: who
                 .tags
                 .iter()
@@ -96,12 +86,11 @@ impl<'e> DataOut<'e> {
 /// Members that are texts, absent ones left out.
 type Texts<'e> = BTreeMap<&'static str, &'e str>;
 
-fn given<'e>(texts: &[(&'static str, &'e Cow<'_, str>)]) -> Texts<'e> {
-    texts
-        .iter()
-        .filter(|(_, text)| !text.is_empty())
-        .map(|(name, text)| (*name, &***text))
-        .collect()
+fn given<'e, 'a: 'e>(
+    texts: impl IntoIterator<Item = (&'static str, &'e Cow<'a, str>)>,
+) -> Texts<'e> {
+    let texts = texts.into_iter().filter(|(_, text)| !text.is_empty());
+    texts.map(|(name, text)| (name, &**text)).collect()
 }
 
 #[derive(Serialize)]
@@ -173,7 +162,7 @@ impl<'e> CallOut<'e> {
             }
         }
         Self {
-            texts: given(&texts),
+            texts: given(texts),
             usage: counts.into_iter().filter(|(_, count)| *count > 0).collect(),
             units,
             tool_calls: call.tool_calls,

@@ -6,7 +6,8 @@ use serde::de::{IgnoredAny, MapAccess};
 use serde_json::value::RawValue;
 
 use super::json::{Field, JsonKind, Members, ObjectInto, TextField, WrittenField, ignore};
-use super::members::{DataMember, EnvelopeMember};
+use super::members::{DataMember, EnvelopeMember, Property};
+use crate::dimensions::FixedDimension;
 
 /// A CloudEvent's context attributes and its data.
 #[derive(Debug, Default)]
@@ -56,20 +57,10 @@ impl<'de> Members<'de> for Envelope<'de> {
 /// The members of `data`, of all types of event.
 #[derive(Debug, Default)]
 pub(super) struct Data<'a> {
-    pub workspace: TextField<'a>,
-    pub customer: TextField<'a>,
-    pub feature: TextField<'a>,
-    pub user: TextField<'a>,
-    pub agent: TextField<'a>,
-    pub plan: TextField<'a>,
-    pub session: TextField<'a>,
-    pub root_session: TextField<'a>,
-    pub environment: TextField<'a>,
-    pub account: TextField<'a>,
+    /// By their numbers.
+    dimensions: [TextField<'a>; FixedDimension::COUNT],
     pub tags: Tags<'a>,
     pub tags_kind: JsonKind,
-    pub provider: TextField<'a>,
-    pub model: TextField<'a>,
     pub request_model: TextField<'a>,
     pub operation: TextField<'a>,
     pub service_tier: TextField<'a>,
@@ -98,6 +89,12 @@ pub(super) struct Data<'a> {
     pub has_prompt: bool,
 }
 
+impl<'a> Data<'a> {
+    pub(super) fn dimension(&mut self, dimension: FixedDimension) -> &mut TextField<'a> {
+        &mut self.dimensions[dimension as usize]
+    }
+}
+
 impl<'de> Members<'de> for Data<'de> {
     fn member<A: MapAccess<'de>>(
         &mut self,
@@ -107,52 +104,47 @@ impl<'de> Members<'de> for Data<'de> {
         let Some(member) = DataMember::named(&key) else {
             return ignore(object);
         };
-        match member {
-            DataMember::Workspace => self.workspace = object.next_value()?,
-            DataMember::Customer => self.customer = object.next_value()?,
-            DataMember::Feature => self.feature = object.next_value()?,
-            DataMember::User => self.user = object.next_value()?,
-            DataMember::Agent => self.agent = object.next_value()?,
-            DataMember::Plan => self.plan = object.next_value()?,
-            DataMember::Session => self.session = object.next_value()?,
-            DataMember::RootSession => self.root_session = object.next_value()?,
-            DataMember::Environment => self.environment = object.next_value()?,
-            DataMember::Account => self.account = object.next_value()?,
-            DataMember::Tags => {
+        let property = match member {
+            DataMember::Dimension(dimension) => {
+                *self.dimension(dimension) = object.next_value()?;
+                return Ok(());
+            }
+            DataMember::Property(property) => property,
+        };
+        match property {
+            Property::Tags => {
                 self.tags_kind = object.next_value_seed(ObjectInto(&mut self.tags))?
             }
-            DataMember::Provider => self.provider = object.next_value()?,
-            DataMember::Model => self.model = object.next_value()?,
-            DataMember::RequestModel => self.request_model = object.next_value()?,
-            DataMember::Operation => self.operation = object.next_value()?,
-            DataMember::ServiceTier => self.service_tier = object.next_value()?,
-            DataMember::Usage => self.usage = Some(object.next_value()?),
-            DataMember::UsageFormat => self.usage_format = object.next_value()?,
-            DataMember::Units => {
+            Property::RequestModel => self.request_model = object.next_value()?,
+            Property::Operation => self.operation = object.next_value()?,
+            Property::ServiceTier => self.service_tier = object.next_value()?,
+            Property::Usage => self.usage = Some(object.next_value()?),
+            Property::UsageFormat => self.usage_format = object.next_value()?,
+            Property::Units => {
                 self.units_kind = object.next_value_seed(ObjectInto(&mut self.units))?
             }
-            DataMember::ToolCalls => self.tool_calls = object.next_value()?,
-            DataMember::PromptFingerprint => self.prompt_fingerprint = object.next_value()?,
-            DataMember::ToolFingerprint => self.tool_fingerprint = object.next_value()?,
-            DataMember::CallId => self.call_id = object.next_value()?,
-            DataMember::Attempt => self.attempt = object.next_value()?,
-            DataMember::Phase => self.phase = object.next_value()?,
-            DataMember::Status => self.status = object.next_value()?,
-            DataMember::LatencyMs => self.latency_ms = object.next_value()?,
-            DataMember::ReportedCostUsd => self.reported_cost_usd = object.next_value()?,
-            DataMember::RevenueUsd => self.revenue_usd = object.next_value()?,
-            DataMember::ResponseId => self.response_id = object.next_value()?,
-            DataMember::TraceId => self.trace_id = object.next_value()?,
-            DataMember::SpanId => self.span_id = object.next_value()?,
-            DataMember::ParentSpanId => self.parent_span_id = object.next_value()?,
-            DataMember::Region => self.region = object.next_value()?,
-            DataMember::ApiKeyId => self.api_key_id = object.next_value()?,
-            DataMember::Prompt
-            | DataMember::Messages
-            | DataMember::Input
-            | DataMember::Output
-            | DataMember::Completion
-            | DataMember::Content => {
+            Property::ToolCalls => self.tool_calls = object.next_value()?,
+            Property::PromptFingerprint => self.prompt_fingerprint = object.next_value()?,
+            Property::ToolFingerprint => self.tool_fingerprint = object.next_value()?,
+            Property::CallId => self.call_id = object.next_value()?,
+            Property::Attempt => self.attempt = object.next_value()?,
+            Property::Phase => self.phase = object.next_value()?,
+            Property::Status => self.status = object.next_value()?,
+            Property::LatencyMs => self.latency_ms = object.next_value()?,
+            Property::ReportedCostUsd => self.reported_cost_usd = object.next_value()?,
+            Property::RevenueUsd => self.revenue_usd = object.next_value()?,
+            Property::ResponseId => self.response_id = object.next_value()?,
+            Property::TraceId => self.trace_id = object.next_value()?,
+            Property::SpanId => self.span_id = object.next_value()?,
+            Property::ParentSpanId => self.parent_span_id = object.next_value()?,
+            Property::Region => self.region = object.next_value()?,
+            Property::ApiKeyId => self.api_key_id = object.next_value()?,
+            Property::Prompt
+            | Property::Messages
+            | Property::Input
+            | Property::Output
+            | Property::Completion
+            | Property::Content => {
                 // Skipped without being read: not even its escapes are looked at.
                 self.has_prompt |= object.next_value::<Option<IgnoredAny>>()?.is_some();
             }

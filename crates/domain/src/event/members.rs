@@ -1,7 +1,8 @@
-//! The members of an event that are known, in one table each for envelope and data: decoding reads
-//! what stands here, and [redaction](super::redact()) keeps it. A member that is not here is neither
-//! read nor kept.
+//! The members of an event that are known, in one table each for envelope and data, which has the
+//! dimensions besides: decoding reads what stands there, and [redaction](super::redact()) keeps it. A member that is in none is
+//! neither read nor kept.
 
+use crate::dimensions::FixedDimension;
 use crate::spelling::closest;
 
 /// What of a known member's value is kept of an event's bytes.
@@ -74,21 +75,9 @@ known_members! {
 }
 
 known_members! {
-    /// The members of `data`, of all types of event.
-    DataMember {
-        Workspace = "workspace", Scalar;
-        Customer = "customer", Scalar;
-        Feature = "feature", Scalar;
-        User = "user", Scalar;
-        Agent = "agent", Scalar;
-        Plan = "plan", Scalar;
-        Session = "session", Scalar;
-        RootSession = "root_session", Scalar;
-        Environment = "environment", Scalar;
-        Account = "account", Scalar;
+    /// The members of `data` that are no dimensions, of all types of event.
+    Property {
         Tags = "tags", Tags;
-        Provider = "provider", Scalar;
-        Model = "model", Scalar;
         RequestModel = "request_model", Scalar;
         Operation = "operation", Scalar;
         ServiceTier = "service_tier", Scalar;
@@ -122,14 +111,46 @@ known_members! {
     }
 }
 
+/// The members of `data`, of all types of event.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum DataMember {
+    Dimension(FixedDimension),
+    Property(Property),
+}
+
+impl DataMember {
+    #[inline(always)]
+    pub(super) fn named(name: &str) -> Option<Self> {
+        match FixedDimension::named(name) {
+            Some(dimension) => Some(Self::Dimension(dimension)),
+            None => Property::named(name).map(Self::Property),
+        }
+    }
+
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Dimension(dimension) => dimension.name(),
+            Self::Property(property) => property.name(),
+        }
+    }
+
+    pub(super) fn kept(self) -> Kept {
+        match self {
+            Self::Dimension(_) => Kept::Scalar,
+            Self::Property(property) => property.kept(),
+        }
+    }
+}
+
 /// The known member that `path` is probably meant to be, as [`RemovedMembers`] names it: `customer`
 /// for `data.custommer`. Members of which nothing is kept are never meant.
 ///
 /// [`RemovedMembers`]: super::RemovedMembers
 pub fn member_meant(path: &str) -> Option<&'static str> {
     let keeps = |kept: Kept| kept != Kept::Presence;
-    let data = DataMember::ALL.iter().filter(|member| keeps(member.kept()));
-    let mut known: Vec<&'static str> = data.map(|member| member.name()).collect();
+    let data = Property::ALL.iter().filter(|member| keeps(member.kept()));
+    let mut known = FixedDimension::NAMES.to_vec();
+    known.extend(data.map(|member| member.name()));
     let Some(name) = path.strip_prefix("data.") else {
         // Of the envelope, or of data without one.
         let envelope = EnvelopeMember::ALL.iter();

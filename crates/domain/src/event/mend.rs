@@ -2,6 +2,7 @@
 //! tags, money and units with too many digits. Every mend leaves its flag.
 
 use std::borrow::Cow;
+use std::mem::take;
 
 use smallvec::SmallVec;
 use xxhash_rust::xxh3::xxh3_64;
@@ -45,28 +46,11 @@ impl Attribution<'_> {
     #[must_use]
     pub fn mended(mut self) -> Self {
         let mut mender = Mender::default();
-        let mut shorten = |text: &mut _| *text = mender.shorten(std::mem::take(text));
-        let Self {
-            workspace,
-            customer,
-            feature,
-            user,
-            agent,
-            plan,
-            session,
-            root_session,
-            environment,
-            account,
-            model,
-            provider,
-            tags,
-        } = &mut self;
-        for text in [workspace, customer, feature, user, agent, plan, session] {
+        let mut shorten = |text: &mut _| *text = mender.shorten(take(text));
+        for text in self.texts_mut() {
             shorten(text);
         }
-        for text in [root_session, environment, account, model, provider] {
-            shorten(text);
-        }
+        let tags = &mut self.tags;
         tags.retain(|(name, value)| !name.is_empty() && !value.is_empty());
         for (name, value) in tags.iter_mut() {
             shorten(name);
@@ -298,21 +282,12 @@ impl Mender {
         model: Cow<'a, str>,
         data: &mut super::envelope::Data<'a>,
     ) -> Attribution<'a> {
-        use std::mem::take;
+        let rest = Attribution::of(|dimension| self.text(take(data.dimension(dimension))));
         Attribution {
             workspace,
-            customer: self.text(take(&mut data.customer)),
-            feature: self.text(take(&mut data.feature)),
-            user: self.text(take(&mut data.user)),
-            agent: self.text(take(&mut data.agent)),
-            plan: self.text(take(&mut data.plan)),
-            session: self.text(take(&mut data.session)),
-            root_session: self.text(take(&mut data.root_session)),
-            environment: self.text(take(&mut data.environment)),
-            account: self.text(take(&mut data.account)),
             model,
-            provider: self.text(take(&mut data.provider)),
             tags: self.tags(take(&mut data.tags), data.tags_kind),
+            ..rest
         }
     }
 }

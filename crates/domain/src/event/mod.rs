@@ -7,7 +7,6 @@ use std::borrow::Cow;
 
 use crate::identity::Identity;
 use crate::money::Nanos;
-use crate::scope::{Dimension, Dimensions};
 use crate::time::UnixMillis;
 use crate::tokens::TokenClasses;
 use crate::units::Units;
@@ -25,6 +24,7 @@ mod reject;
 mod scan;
 pub mod usage_format;
 
+pub use crate::dimensions::Attribution;
 pub use decode::{REVENUE_TYPE, SESSION_END_TYPE, USAGE_TYPE, decode, decode_thoroughly};
 pub use encode::{EnvelopeDefaults, complete, encode};
 pub use flags::Flags;
@@ -63,51 +63,6 @@ pub struct Event<'a> {
     pub attribution: Attribution<'a>,
     /// What happened.
     pub body: Body<'a>,
-}
-
-/// Who spent. Empty = absent; only `workspace` is always there.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-#[allow(missing_docs)]
-pub struct Attribution<'a> {
-    pub workspace: Cow<'a, str>,
-    pub customer: Cow<'a, str>,
-    pub feature: Cow<'a, str>,
-    pub user: Cow<'a, str>,
-    pub agent: Cow<'a, str>,
-    pub plan: Cow<'a, str>,
-    pub session: Cow<'a, str>,
-    pub root_session: Cow<'a, str>,
-    pub environment: Cow<'a, str>,
-    pub account: Cow<'a, str>,
-    /// The model as budgets and prices see it.
-    pub model: Cow<'a, str>,
-    pub provider: Cow<'a, str>,
-    /// Sorted by name, at most 16.
-    pub tags: Vec<(Cow<'a, str>, Cow<'a, str>)>,
-}
-
-impl Dimensions for Attribution<'_> {
-    fn value(&self, dimension: &Dimension) -> &str {
-        match dimension {
-            Dimension::Workspace => &self.workspace,
-            Dimension::Customer => &self.customer,
-            Dimension::Feature => &self.feature,
-            Dimension::User => &self.user,
-            Dimension::Agent => &self.agent,
-            Dimension::Model => &self.model,
-            Dimension::Provider => &self.provider,
-            Dimension::Environment => &self.environment,
-            Dimension::Account => &self.account,
-            Dimension::Plan => &self.plan,
-            Dimension::RootSession => &self.root_session,
-            Dimension::Session => &self.session,
-            Dimension::Tag(name) => self
-                .tags
-                .iter()
-                .find(|(tag, _)| tag == name)
-                .map_or("", |(_, value)| value),
-        }
-    }
 }
 
 /// The three types of event.

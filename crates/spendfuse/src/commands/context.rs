@@ -2,8 +2,8 @@
 
 use std::borrow::Cow;
 
-use clap::Args;
-use spendfuse_domain::Attribution;
+use clap::{Arg, ArgMatches, Args, Command, FromArgMatches};
+use spendfuse_domain::{Attribution, FixedDimension};
 
 use super::Failure;
 
@@ -11,42 +11,47 @@ use super::Failure;
 #[derive(Args, Debug)]
 #[allow(missing_docs)]
 pub struct ContextArgs {
-    #[arg(long)]
-    pub workspace: Option<String>,
-    #[arg(long)]
-    pub customer: Option<String>,
-    #[arg(long)]
-    pub feature: Option<String>,
-    #[arg(long)]
-    pub user: Option<String>,
-    #[arg(long)]
-    pub agent: Option<String>,
-    #[arg(long)]
-    pub model: Option<String>,
-    #[arg(long)]
-    pub provider: Option<String>,
-    #[arg(long)]
-    pub environment: Option<String>,
-    #[arg(long)]
-    pub account: Option<String>,
-    #[arg(long)]
-    pub plan: Option<String>,
-    #[arg(long)]
-    pub session: Option<String>,
-    #[arg(long)]
-    pub root_session: Option<String>,
+    #[command(flatten)]
+    texts: Texts,
     /// A tag; may be given several times
     #[arg(long = "tag", value_name = "NAME=VALUE")]
     pub tags: Vec<String>,
+}
+
+/// An argument for each dimension that is no tag, such as `--root-session`; by their numbers.
+#[derive(Debug)]
+struct Texts([Option<String>; FixedDimension::COUNT]);
+
+impl FromArgMatches for Texts {
+    fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
+        let value = |dimension: FixedDimension| matches.get_one(dimension.name()).cloned();
+        Ok(Self(FixedDimension::BY_NUMBER.map(value)))
+    }
+
+    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
+        *self = Self::from_arg_matches(matches)?;
+        Ok(())
+    }
+}
+
+impl Args for Texts {
+    fn augment_args(command: Command) -> Command {
+        command.args(FixedDimension::NAMES.map(|name| {
+            Arg::new(name)
+                .long(name.replace('_', "-"))
+                .value_name(name.to_uppercase())
+        }))
+    }
+
+    fn augment_args_for_update(command: Command) -> Command {
+        Self::augment_args(command)
+    }
 }
 
 impl ContextArgs {
     /// The call's dimensions, with texts as long as those of events; `workspace` stands in where none
     /// is given.
     pub fn attribution<'a>(&'a self, workspace: &'a str) -> Result<Attribution<'a>, Failure> {
-        fn text(value: &Option<String>) -> Cow<'_, str> {
-            Cow::Borrowed(value.as_deref().unwrap_or_default())
-        }
         let mut tags = Vec::with_capacity(self.tags.len());
         for tag in &self.tags {
             let Some((name, value)) = tag.split_once('=').filter(|(name, _)| !name.is_empty())
@@ -58,21 +63,14 @@ impl ContextArgs {
             tags.push((Cow::Borrowed(name), Cow::Borrowed(value)));
         }
         tags.sort();
-        Ok(Attribution {
-            workspace: Cow::Borrowed(self.workspace.as_deref().unwrap_or(workspace)),
-            customer: text(&self.customer),
-            feature: text(&self.feature),
-            user: text(&self.user),
-            agent: text(&self.agent),
-            model: text(&self.model),
-            provider: text(&self.provider),
-            environment: text(&self.environment),
-            account: text(&self.account),
-            plan: text(&self.plan),
-            session: text(&self.session),
-            root_session: text(&self.root_session),
-            tags,
+        let mut who = Attribution::of(|dimension| {
+            let value = self.texts.0[dimension as usize].as_deref();
+            Cow::Borrowed(value.unwrap_or_default())
+        });
+        if self.texts.0[FixedDimension::Workspace as usize].is_none() {
+            who.workspace = Cow::Borrowed(workspace);
         }
-        .mended())
+        who.tags = tags;
+        Ok(who.mended())
     }
 }

@@ -82,29 +82,24 @@ pub fn budget(number: usize, bits: u128) -> Budget {
 
 fn scope(choices: &mut Choices) -> ScopeTemplate {
     use Dimension::{
-        Account, Agent, Customer, Environment, Feature, Model, Plan, Provider, RootSession,
-        Session, User, Workspace,
+        Account, Agent, Customer, Environment, Feature, Plan, Provider, RootSession, Workspace,
     };
     let exactly = |value: &str| Pattern::Exactly(value.to_owned());
     let acme = (Workspace, exactly("acme"));
     let tag = Dimension::Tag("team".to_owned());
-    let menu: [Vec<(Dimension, Pattern)>; 18] = [
+    let mut menu = vec![
         vec![],
         vec![acme.clone()],
-        vec![acme.clone(), (Customer, Pattern::Each)],
         vec![(Workspace, Pattern::Each), (Customer, Pattern::Each)],
         vec![acme.clone(), (Feature, exactly("agent"))],
-        vec![acme.clone(), (User, Pattern::Each)],
         vec![(Workspace, Pattern::Each), (Customer, exactly("c/2"))],
         vec![(Customer, Pattern::Each)],
         vec![acme.clone(), (tag, Pattern::Each)],
-        vec![acme.clone(), (Model, Pattern::Each)],
         vec![
             acme.clone(),
             (Customer, Pattern::Each),
             (Agent, exactly("planner")),
         ],
-        vec![acme, (Session, Pattern::Each)],
         vec![(Provider, exactly("openai"))],
         vec![(Workspace, Pattern::Each), (Environment, exactly("prod"))],
         vec![(Account, Pattern::Each)],
@@ -112,6 +107,8 @@ fn scope(choices: &mut Choices) -> ScopeTemplate {
         vec![(RootSession, Pattern::Each)],
         vec![(Workspace, Pattern::Each)],
     ];
+    let below_workspace = Dimension::FIXED.into_iter().skip(1);
+    menu.extend(below_workspace.map(|each| vec![acme.clone(), (each, Pattern::Each)]));
     ScopeTemplate::new(choices.one_of(&menu))
 }
 

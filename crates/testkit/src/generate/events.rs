@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use spendfuse_domain::event::{Attribution, Body, Call, Event, Flags};
 use spendfuse_domain::row::{CostParts, PriceBasis};
-use spendfuse_domain::{Identity, Nanos, TokenClasses, UnixMillis};
+use spendfuse_domain::{FixedDimension, Identity, Nanos, TokenClasses, UnixMillis};
 
 use super::Choices;
 use crate::scenario::LogEvent;
@@ -112,21 +112,22 @@ fn attribution(choices: &mut Choices) -> Attribution<'static> {
         ("s-1", ""),
     ]);
     let mut pick = |menu: &[&'static str]| Cow::Borrowed(choices.one_of(menu));
-    let mut attribution = Attribution {
-        workspace: pick(&["acme", "acme", "globex"]),
-        customer: pick(&["c-1", "", "c/2"]),
-        feature: pick(&["agent", "agent", "", "chat"]),
-        user: pick(&["u-1", "", "u-2"]),
-        agent: pick(&["planner", "planner", ""]),
-        plan: pick(&["free", "pro", ""]),
-        session: Cow::Borrowed(session),
-        root_session: Cow::Borrowed(root_session),
-        environment: pick(&["prod", ""]),
-        account: pick(&["", "main"]),
-        model: pick(&["m-1", "m-1", "m-1", "m-2"]),
-        provider: pick(&["openai", "anthropic"]),
-        tags: Vec::new(),
-    };
+    let mut attribution = Attribution::of(|dimension| match dimension {
+        FixedDimension::Workspace => pick(&["acme", "acme", "globex"]),
+        FixedDimension::Customer => pick(&["c-1", "", "c/2"]),
+        FixedDimension::Feature => pick(&["agent", "agent", "", "chat"]),
+        FixedDimension::User => pick(&["u-1", "", "u-2"]),
+        FixedDimension::Agent => pick(&["planner", "planner", ""]),
+        FixedDimension::Plan => pick(&["free", "pro", ""]),
+        FixedDimension::Session => Cow::Borrowed(session),
+        FixedDimension::RootSession => Cow::Borrowed(root_session),
+        FixedDimension::Environment => pick(&["prod", ""]),
+        FixedDimension::Account => pick(&["", "main"]),
+        FixedDimension::Model => pick(&["m-1", "m-1", "m-1", "m-2"]),
+        FixedDimension::Provider => pick(&["openai", "anthropic"]),
+        #[allow(unreachable_patterns)] // for those to come
+        _ => pick(&["", "x-1", "x-2"]),
+    });
     let team = pick(&["", "growth", "core"]);
     if !team.is_empty() {
         attribution.tags.push((Cow::Borrowed("team"), team));

@@ -284,3 +284,23 @@ pub(crate) static PRICES: Schema = Schema {
         column("rate", Decimal),
     ],
 };
+
+#[cfg(test)]
+mod tests {
+    use spendfuse_domain::FixedDimension;
+
+    use super::*;
+
+    #[test]
+    fn rows_have_the_columns_of_dimensions() {
+        for column in FixedDimension::ALL
+            .into_iter()
+            .filter_map(FixedDimension::column)
+        {
+            assert!(
+                SPEND.columns.iter().any(|other| other.name == column),
+                "{column}"
+            );
+        }
+    }
+}

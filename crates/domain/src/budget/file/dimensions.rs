@@ -6,25 +6,8 @@ use super::fields::Fields;
 use super::mistake::{Mistakes, Position};
 use super::values::name_text;
 use crate::budget::wire::EACH;
-use crate::scope::{Dimension, Filter, Pattern, ScopeTemplate};
+use crate::scope::{Dimension, Filter, FixedDimension, Pattern, ScopeTemplate};
 use crate::spelling::suggest;
-
-/// The names that `scope` and the `where` of a budget know.
-const NAMES: [&str; 13] = [
-    "workspace",
-    "customer",
-    "feature",
-    "user",
-    "agent",
-    "model",
-    "provider",
-    "environment",
-    "account",
-    "plan",
-    "root_session",
-    "session",
-    "tags",
-];
 
 /// Reads a budget's `scope`.
 pub(super) fn scope(node: &Node, mistakes: &mut Mistakes) -> ScopeTemplate {
@@ -138,10 +121,11 @@ fn conditions<'n>(
         } else if let Some(dimension) = Dimension::from_name(name) {
             add(dimension, position, value, mistakes);
         } else {
+            let known = [&FixedDimension::NAMES[..], &["tags"]].concat();
             mistakes.add(
                 position,
                 format!("`{name}` is not a dimension of {what}"),
-                Some(suggest(name, &NAMES)),
+                Some(suggest(name, &known)),
             );
         }
     }

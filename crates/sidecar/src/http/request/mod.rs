@@ -89,30 +89,19 @@ impl Question {
 
     /// Who asks, with the default workspace where none is named.
     fn attribution<'a>(&'a self, default_workspace: &'a str) -> Attribution<'a> {
-        let text = |dimension| self.values.get(&dimension).map_or("", String::as_str);
-        let workspace = Some(text(Dimension::Workspace)).filter(|name| !name.is_empty());
-        let tags = self.values.iter().filter_map(|(dimension, value)| {
-            let Dimension::Tag(name) = dimension else {
-                return None;
-            };
-            Some((name.as_str().into(), value.as_str().into()))
+        let mut who = Attribution::of(|dimension| {
+            let value = self.values.get(&dimension.into());
+            value.map_or("", String::as_str).into()
         });
-        Attribution {
-            workspace: workspace.unwrap_or(default_workspace).into(),
-            customer: text(Dimension::Customer).into(),
-            feature: text(Dimension::Feature).into(),
-            user: text(Dimension::User).into(),
-            agent: text(Dimension::Agent).into(),
-            plan: text(Dimension::Plan).into(),
-            session: text(Dimension::Session).into(),
-            root_session: text(Dimension::RootSession).into(),
-            environment: text(Dimension::Environment).into(),
-            account: text(Dimension::Account).into(),
-            model: text(Dimension::Model).into(),
-            provider: text(Dimension::Provider).into(),
-            tags: tags.collect(),
+        if who.workspace.is_empty() {
+            who.workspace = default_workspace.into();
         }
-        .mended()
+        let tags = self.values.iter().filter_map(|(dimension, value)| {
+            let name = dimension.fixed().err()?;
+            Some((name.into(), value.as_str().into()))
+        });
+        who.tags = tags.collect();
+        who.mended()
     }
 
     /// The question for the guard, and what its sender should know about it.
