@@ -17,7 +17,7 @@ use spendfuse_pricing::{PriceBook, Pricer};
 use spendfuse_warehouse::block::SpendBlock;
 
 use super::broken;
-use super::rejects::{Handover, RejectedRecord, VERIFIED_LATE};
+use super::rejects::{Handover, RejectedRecord, VERIFIED_LATE, headers_of};
 use super::{REROUTED, USAGE};
 use crate::heartbeat::Watermark;
 use crate::metrics::{EVENTS_CONFLICT, EVENTS_COUNTED, EVENTS_DUPLICATE};
@@ -110,7 +110,7 @@ impl MeterPartition {
 
     fn take_in(&mut self, record: &InputRecord<'_>) {
         let origin = Handover::origin_of(record);
-        let headers: Vec<(&str, &[u8])> = record.headers.iter().collect();
+        let headers = headers_of(record);
         let value = record.value.unwrap_or_default();
         let mut event = match decode(value, &headers, origin.arrival) {
             Ok(event) => event,

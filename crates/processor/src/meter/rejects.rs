@@ -25,6 +25,10 @@ const PARTITION: &str = "spendfuse_partition";
 const OFFSET: &str = "spendfuse_offset";
 const LAST_OFFSET: &str = "spendfuse_last_offset";
 
+/// Headers of a record that are read and kept. CloudEvents in binary mode has a dozen; the bound is
+/// against records that unpack to more than a broker takes back.
+const MAX_HEADERS: usize = 128;
+
 /// On late events that the warehouse does not know: they are counted whatever their age.
 pub const VERIFIED_LATE: &str = "spendfuse_verified_late";
 
@@ -55,6 +59,11 @@ pub struct RejectedRecord {
     pub reason: RejectReason,
     /// The record.
     pub record: OwnedRecord,
+}
+
+/// The headers of `record` that are read: the same wherever it is handed over to.
+pub fn headers_of<'r>(record: &InputRecord<'r>) -> Vec<(&'r str, &'r [u8])> {
+    record.headers.iter().take(MAX_HEADERS).collect()
 }
 
 impl Handover {
@@ -148,7 +157,7 @@ impl RejectedRecord {
 impl OwnedRecord {
     /// What is kept of `record`: what apps write to Kafka themselves may hold prompts.
     fn kept_of(record: &InputRecord<'_>) -> Self {
-        let headers: Vec<(&str, &[u8])> = record.headers.iter().collect();
+        let headers = headers_of(record);
         let kept = |(name, value): &(&str, &[u8])| {
             let (name, value) = redact_header(name, value);
             (name.into_owned(), value.into_owned())
@@ -181,4 +190,38 @@ fn kept_value(value: &[u8], headers: &[(&str, &[u8])]) -> Vec<u8> {
     let kept = redact(value, headers);
     counter!(MEMBERS_REMOVED).increment(kept.removed.count);
     kept.value.into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use spendfuse_bus::Headers;
+
+    use super::*;
+
+    #[test]
+    fn what_is_set_aside_fits_into_a_record_whatever_came() {
+        let long = vec![b'k'; 20_000_000];
+        let headers: Vec<(&str, &[u8])> = vec![("hostile", &long[..10_000]); 5_000];
+        let record = InputRecord {
+            topic_index: 0,
+            partition: 3,
+            offset: 42,
+            timestamp_millis: 0,
+            key: Some(&long),
+            value: Some(&long),
+            headers: Headers::from_slice(&headers),
+        };
+        let rejection = Rejection::new(RejectReason::TooLarge, "too large".to_owned());
+        let kept = RejectedRecord::of(&record, &rejection, &Topics::new("test.")).record;
+        let size = |part: &Option<Vec<u8>>| part.as_ref().map_or(0, Vec::len);
+        let headers: usize = kept
+            .headers
+            .iter()
+            .map(|(name, value)| name.len() + value.len())
+            .sum();
+        let total = size(&kept.key) + size(&kept.value) + headers;
+        assert!(total < 500_000, "{total} bytes");
+        let offset = kept.headers.iter().find(|(name, _)| name == OFFSET);
+        assert_eq!(offset.unwrap().1, b"42");
+    }
 }
