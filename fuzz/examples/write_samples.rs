@@ -11,8 +11,8 @@ use spendfuse_domain::UnixMillis;
 use spendfuse_domain::verdict::{Heartbeat, Stage, heartbeat_key};
 use spendfuse_engine::codec;
 use spendfuse_fuzz::samples::{Story, event};
+use spendfuse_loader::checkpoint::Checkpoint;
 use spendfuse_pricing::PriceBook;
-use spendfuse_warehouse::loader::checkpoint::Checkpoint;
 
 fn main() -> ExitCode {
     let Some(version) = std::env::args().nth(1).filter(|name| name.starts_with('v')) else {

@@ -17,9 +17,9 @@ use spendfuse_engine::codec;
 use spendfuse_engine::delta::Deltas;
 use spendfuse_fuzz::samples::Story;
 use spendfuse_guard::{CheckRequest, Guard, GuardConfig, Now};
+use spendfuse_loader::batch::RowsRecord;
+use spendfuse_loader::checkpoint::Checkpoint;
 use spendfuse_pricing::PriceBook;
-use spendfuse_warehouse::loader::batch::RowsRecord;
-use spendfuse_warehouse::loader::checkpoint::Checkpoint;
 
 const NOW: UnixMillis = UnixMillis(1_795_345_010_000);
 /// What the story spends against most of its budgets.

@@ -8,7 +8,7 @@ use spendfuse_bus::producer::{EventProducer, EventRecord, ProducerOptions};
 use spendfuse_domain::Severity;
 use spendfuse_engine::alert::{Alert, AlertKind};
 use spendfuse_engine::news::News;
-use spendfuse_warehouse::loader::{AlertSink, LoaderAlert};
+use spendfuse_loader::{AlertSink, LoaderAlert};
 
 use crate::settings::Settings;
 

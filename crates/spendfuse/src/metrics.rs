@@ -29,7 +29,7 @@ pub fn all() -> impl Iterator<Item = &'static Metric> {
         process::ALL,
         spendfuse_bus::metrics::ALL,
         spendfuse_processor::metrics::ALL,
-        spendfuse_warehouse::metrics::ALL,
+        spendfuse_loader::metrics::ALL,
         spendfuse_guard::metrics::ALL,
         spendfuse_sidecar::metrics::ALL,
         commands::audit::METRICS,

@@ -259,7 +259,7 @@ fn literal(sql: &str) -> String {
 }
 
 /// A text as an SQL literal.
-pub(crate) fn quoted(text: &str) -> String {
+pub fn quoted(text: &str) -> String {
     format!("'{}'", text.replace('\\', "\\\\").replace('\'', "\\'"))
 }
 

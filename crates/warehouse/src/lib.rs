@@ -1,6 +1,6 @@
-//! ClickHouse: blocks of rows on their way there, migrations, the loader, queries.
+//! ClickHouse: blocks of rows on their way there, migrations, queries.
 //!
-//! The processor builds [`block`]s and publishes them as [`record`]s; the [`loader`] brings them
+//! The processor builds [`block`]s and publishes them as [`record`]s; the crate `loader` brings them
 //! into the tables that [`migrations`] create, exactly once; commands ask a [`Warehouse`]. Only this
 //! crate speaks to ClickHouse.
 
@@ -9,8 +9,6 @@ mod broken;
 pub mod client;
 pub mod config;
 pub mod error;
-pub mod loader;
-pub mod metrics;
 pub mod migrations;
 pub mod query;
 pub mod record;

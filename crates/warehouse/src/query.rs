@@ -1,6 +1,6 @@
 //! Questions that commands and roles ask the warehouse.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 
 use spendfuse_domain::{Nanos, UnixMillis};
 
@@ -68,6 +68,32 @@ pub struct PriceRow<'a> {
 const EVENTS_A_QUERY: usize = 200;
 
 impl Warehouse {
+    /// For each table, a number that grows by at least one with every insert: what tokens ClickHouse
+    /// still remembers is counted in inserts, not in time.
+    ///
+    /// # Errors
+    /// What ClickHouse says.
+    pub async fn insert_counters(&self) -> Result<BTreeMap<String, u64>, WarehouseError> {
+        // Plain tables number the blocks of all partitions together, replicated ones each by itself.
+        let over_partitions = if self.config().replicated {
+            "sum"
+        } else {
+            "max"
+        };
+        let table = self
+            .query_table(&format!(
+                "SELECT table, {over_partitions}(blocks) FROM (\
+                   SELECT table, partition_id, max(max_block_number) AS blocks \
+                   FROM system.parts WHERE database = {} GROUP BY table, partition_id) \
+                 GROUP BY table",
+                quoted(&self.config().database)
+            ))
+            .await?;
+        let rows = 0..table.rows.len();
+        rows.map(|row| Ok((table.rows[row][0].clone(), cell(&table, row, 1)?)))
+            .collect()
+    }
+
     /// Sums over everything in `spend`.
     ///
     /// # Errors
@@ -186,7 +212,7 @@ impl Warehouse {
 }
 
 /// A number in a table's row.
-pub(crate) fn cell<T: std::str::FromStr>(
+pub fn cell<T: std::str::FromStr>(
     table: &Table,
     row: usize,
     column: usize,

@@ -2,8 +2,8 @@
 
 use bytes::Bytes;
 use spendfuse_domain::UnixMillis;
-use spendfuse_warehouse::loader::batch::RowsRecord;
-use spendfuse_warehouse::loader::checkpoint::Checkpoint;
+use spendfuse_loader::batch::RowsRecord;
+use spendfuse_loader::checkpoint::Checkpoint;
 use spendfuse_warehouse::record::RowBlock;
 
 use crate::Target;

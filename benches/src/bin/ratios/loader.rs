@@ -9,7 +9,7 @@ use anyhow::{Context, Result, ensure};
 use bytes::Bytes;
 use spendfuse_bus::{read_ranges, topic_ranges};
 use spendfuse_domain::UnixMillis;
-use spendfuse_warehouse::loader::batch::{Batch, BatchLimits, RowsRecord, TableInsert, cut};
+use spendfuse_loader::batch::{Batch, BatchLimits, RowsRecord, TableInsert, cut};
 use spendfuse_warehouse::{Warehouse, WarehouseConfig};
 
 use crate::sitting::Sitting;

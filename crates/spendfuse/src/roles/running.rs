@@ -6,11 +6,11 @@ use std::time::{Duration, Instant};
 
 use metrics::counter;
 use spendfuse_bus::{Backoff, BusError, Health, Shutdown};
+use spendfuse_loader::{self as loader, LoaderError};
 use spendfuse_processor::ProcessorError;
 use spendfuse_processor::tables::Tables;
 use spendfuse_sidecar::{self as sidecar, Listeners, MetricsText};
 use spendfuse_warehouse::Warehouse;
-use spendfuse_warehouse::loader::{self, LoaderError};
 use tokio::runtime::Handle;
 
 use super::Role;

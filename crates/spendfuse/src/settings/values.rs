@@ -8,13 +8,13 @@ use jiff::SignedDuration;
 use spendfuse_bus::{BusError, KafkaConfig};
 use spendfuse_domain::Topics;
 use spendfuse_guard::ColdStart;
+use spendfuse_loader::LoaderConfig;
 use spendfuse_pricing::{Multiplier, PricingPolicy};
 use spendfuse_processor::ProcessorConfig;
 use spendfuse_sidecar::server::ServerLimits;
 use spendfuse_sidecar::spool::SpoolConfig;
 use spendfuse_sidecar::{SidecarConfig, Token};
 use spendfuse_warehouse::WarehouseConfig;
-use spendfuse_warehouse::loader::LoaderConfig;
 
 use super::secrets::split_credentials;
 use super::table::variable;

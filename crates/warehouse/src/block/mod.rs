@@ -8,7 +8,7 @@
 
 pub(crate) mod columns;
 mod ledger;
-pub(crate) mod schema;
+pub mod schema;
 mod spend;
 
 pub use ledger::{

@@ -5,7 +5,7 @@
 
 /// What a column's values look like in a block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ColumnType {
+pub(crate) enum ColumnType {
     Text,
     Time,
     NullableTime,
@@ -48,7 +48,7 @@ impl ColumnType {
 
 /// One column of a block.
 #[derive(Debug)]
-pub struct Column {
+pub(crate) struct Column {
     pub(crate) name: &'static str,
     pub(crate) column_type: ColumnType,
 }
@@ -67,16 +67,18 @@ pub enum Address {
 /// The columns of one table's blocks.
 #[derive(Debug)]
 pub struct Schema {
-    pub(crate) table: &'static str,
-    pub(crate) version: u32,
+    /// The table.
+    pub table: &'static str,
+    /// Raised with every change of the columns.
+    pub version: u32,
     pub(crate) columns: &'static [Column],
     /// How rows are found again.
-    pub(crate) address: Address,
+    pub address: Address,
 }
 
 impl Schema {
     /// The columns for an `INSERT`, quoted, separated by commas.
-    pub(crate) fn column_list(&self) -> String {
+    pub fn column_list(&self) -> String {
         let quoted: Vec<String> = self
             .columns
             .iter()
@@ -86,7 +88,7 @@ impl Schema {
     }
 
     /// The schema of a block's header; `None` where this version of the program does not know it.
-    pub(crate) fn find(table: &str, version: u32) -> Option<&'static Self> {
+    pub fn find(table: &str, version: u32) -> Option<&'static Self> {
         ALL.into_iter()
             .find(|schema| schema.table == table && schema.version == version)
     }

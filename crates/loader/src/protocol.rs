@@ -22,9 +22,9 @@ use std::collections::{BTreeMap, VecDeque};
 use spendfuse_broken::{Break, is_broken};
 use spendfuse_domain::UnixMillis;
 
-use super::batch::{Batch, BatchLimits, RowsRecord, cut};
-use super::checkpoint::{BrokenLink, Checkpoint, Intent, Links};
-use super::recovery::{ReplayDecision, TableFacts, decide_replay};
+use crate::batch::{Batch, BatchLimits, RowsRecord, cut};
+use crate::checkpoint::{BrokenLink, Checkpoint, Intent, Links};
+use crate::recovery::{ReplayDecision, TableFacts, decide_replay};
 
 /// What holds for all partitions.
 #[derive(Clone, Copy, Debug)]

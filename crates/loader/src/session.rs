@@ -12,19 +12,18 @@ use bytes::Bytes;
 use jiff::Timestamp;
 use spendfuse_bus::{LogConsumer, LogConsumerConfig, LogEvent, LogPartition, Place, Shutdown};
 use spendfuse_domain::UnixMillis;
+use spendfuse_warehouse::migrations::{DEDUPLICATION_SECONDS, DEDUPLICATION_WINDOW};
+use spendfuse_warehouse::{Warehouse, WarehouseError};
 use tokio::runtime::Handle;
 
-use super::batch::{Batch, RowsRecord};
-use super::inserting::{Attempt, InsertGate, WriterStage, insert_until_done};
-use super::lane::{Lane, Pressure};
-use super::protocol::{Action, PartitionProtocol, ProtocolRules, StopReason};
-use super::recovery::{TableFacts, starting_point};
-use super::standing::{Parts, Standing};
-use super::{AlertSink, LoaderAlert, LoaderConfig, LoaderError};
-use crate::client::Warehouse;
-use crate::error::WarehouseError;
+use crate::batch::{Batch, RowsRecord};
+use crate::inserting::{Attempt, InsertGate, WriterStage, insert_until_done, inspect};
+use crate::lane::{Lane, Pressure};
 use crate::metrics as names;
-use crate::migrations::{DEDUPLICATION_SECONDS, DEDUPLICATION_WINDOW};
+use crate::protocol::{Action, PartitionProtocol, ProtocolRules, StopReason};
+use crate::recovery::{TableFacts, starting_point};
+use crate::standing::{Parts, Standing};
+use crate::{AlertSink, LoaderAlert, LoaderConfig, LoaderError};
 
 /// How long to wait for records: while inserts are under way their ends must be seen soon.
 const POLL_WORKING: Duration = Duration::from_millis(5);
@@ -63,7 +62,7 @@ struct Session<'a> {
 }
 
 /// Loads until `shutdown` is requested.
-pub(super) fn run(
+pub(crate) fn run(
     config: &LoaderConfig,
     place: &Place,
     warehouse: &Warehouse,
@@ -364,7 +363,7 @@ impl Session<'_> {
         let (warehouse, reporter) = (self.warehouse.clone(), self.reporter.clone());
         let (assignment, stage) = (self.assignment, stage_of(at));
         let work = self.runtime.spawn(async move {
-            let result = warehouse.inspect(&batch, stage).await;
+            let result = inspect(&warehouse, &batch, stage).await;
             let _ = reporter.send(Report::Inspected(assignment, at, result));
         });
         if let Some(lane) = self.lanes.get_mut(&at) {

@@ -4,10 +4,9 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use spendfuse_domain::UnixMillis;
+use spendfuse_warehouse::block::schema::Schema;
+use spendfuse_warehouse::record::{Link, RowBlock};
 use xxhash_rust::xxh3::Xxh3;
-
-use crate::block::schema::Schema;
-use crate::record::{Link, RowBlock};
 
 /// How large a batch may get. A single record beyond it is a batch of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

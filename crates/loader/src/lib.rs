@@ -6,10 +6,12 @@
 //! Kafka and carries the decisions out.
 
 pub mod batch;
+mod broken;
 pub mod checkpoint;
 mod healing;
 mod inserting;
 mod lane;
+pub mod metrics;
 pub mod protocol;
 pub mod recovery;
 mod session;
@@ -22,9 +24,8 @@ use spendfuse_bus::{
     Backoff, BusError, Health, KafkaConfig, Part, Place, Shutdown, Takeovers, Unreadable,
 };
 use spendfuse_domain::Topics;
+use spendfuse_warehouse::{Warehouse, WarehouseError};
 
-use crate::client::Warehouse;
-use crate::error::WarehouseError;
 use batch::BatchLimits;
 use checkpoint::BrokenLink;
 use protocol::StopReason;

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used)]
 
+#[path = "../../warehouse/tests/common/mod.rs"]
 mod common;
 
 use std::collections::BTreeMap;
@@ -15,8 +16,8 @@ use spendfuse_bus::topics::TopicSpec;
 use spendfuse_bus::{EventProducer, EventRecord, KafkaConfig, ProducerOptions, Shutdown};
 use spendfuse_devstack::{DevStack, DevStackOptions, wait_until};
 use spendfuse_domain::Topics;
-use spendfuse_warehouse::loader::protocol::StopReason;
-use spendfuse_warehouse::loader::{self, AlertSink, LoaderAlert, LoaderConfig, LoaderError};
+use spendfuse_loader::protocol::StopReason;
+use spendfuse_loader::{self as loader, AlertSink, LoaderAlert, LoaderConfig, LoaderError};
 use spendfuse_warehouse::{Link, SpendBlock, Warehouse};
 use tokio::runtime::Runtime;
 

@@ -5,21 +5,21 @@ use std::time::{Duration, Instant};
 
 use spendfuse_bus::{Health, LogConsumer, Part};
 
-use super::protocol::StopReason;
+use crate::protocol::StopReason;
 
 /// A broker that has not answered for this long is away; shorter is a slow answer.
 const AWAY_AFTER: Duration = Duration::from_secs(3);
 const TIMEOUT: Duration = Duration::from_millis(500);
 
 /// What the loader depends on.
-pub(super) struct Parts {
-    pub(super) kafka: Part,
-    pub(super) clickhouse: Part,
+pub(crate) struct Parts {
+    pub(crate) kafka: Part,
+    pub(crate) clickhouse: Part,
     partitions: Part,
 }
 
 impl Parts {
-    pub(super) fn of(health: &Health) -> Self {
+    pub(crate) fn of(health: &Health) -> Self {
         Self {
             kafka: health.part("Kafka"),
             clickhouse: health.part("ClickHouse"),
@@ -29,7 +29,7 @@ impl Parts {
 }
 
 /// What a session has seen.
-pub(super) struct Standing {
+pub(crate) struct Standing {
     answered_at: Instant,
     is_assigned: bool,
     /// Partitions that wait for a person, and why.
@@ -37,7 +37,7 @@ pub(super) struct Standing {
 }
 
 impl Standing {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self {
             answered_at: Instant::now(),
             is_assigned: false,
@@ -46,18 +46,18 @@ impl Standing {
     }
 
     /// Exactly these partitions begin anew; perhaps none.
-    pub(super) fn assigned(&mut self) {
+    pub(crate) fn assigned(&mut self) {
         self.is_assigned = true;
         self.stopped.clear();
     }
 
-    pub(super) fn stopped(&mut self, topic: &str, partition: u32, reason: &StopReason) {
+    pub(crate) fn stopped(&mut self, topic: &str, partition: u32, reason: &StopReason) {
         let at = (topic.to_owned(), partition);
         self.stopped.insert(at, reason.to_string());
     }
 
     /// Once a second: asks the broker, and tells.
-    pub(super) fn look(&mut self, consumer: &LogConsumer, parts: &Parts) {
+    pub(crate) fn look(&mut self, consumer: &LogConsumer, parts: &Parts) {
         if consumer.broker_answers(TIMEOUT) {
             self.answered_at = Instant::now();
         }

@@ -9,10 +9,10 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use spendfuse_domain::UnixMillis;
-use spendfuse_warehouse::loader::batch::{Batch, BatchLimits, RowsRecord};
-use spendfuse_warehouse::loader::checkpoint::Checkpoint;
-use spendfuse_warehouse::loader::protocol::{Action, PartitionProtocol, ProtocolRules, StopReason};
-use spendfuse_warehouse::loader::recovery::TableFacts;
+use spendfuse_loader::batch::{Batch, BatchLimits, RowsRecord};
+use spendfuse_loader::checkpoint::Checkpoint;
+use spendfuse_loader::protocol::{Action, PartitionProtocol, ProtocolRules, StopReason};
+use spendfuse_loader::recovery::TableFacts;
 use spendfuse_warehouse::record::{IndexRange, Link, RowBlock};
 
 const RULES: ProtocolRules = ProtocolRules {

@@ -1,20 +1,19 @@
 //! What the loader does in ClickHouse: the inserts of a batch, tried until they are done, and the
 //! facts that decide about an interrupted one.
 
-use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use spendfuse_bus::Backoff;
+use spendfuse_warehouse::WarehouseError;
+use spendfuse_warehouse::block::schema::Address;
+use spendfuse_warehouse::client::{Warehouse, quoted};
+use spendfuse_warehouse::query::cell;
 
-use super::batch::{AddressRange, Batch, TableInsert};
-use super::healing::make_whole;
-use super::recovery::TableFacts;
-use crate::block::schema::Address;
+use crate::batch::{AddressRange, Batch, TableInsert};
 use crate::broken;
-use crate::client::{Warehouse, quoted};
-use crate::error::WarehouseError;
+use crate::healing::make_whole;
 use crate::metrics as names;
-use crate::query::cell;
+use crate::recovery::TableFacts;
 
 /// Which stage writes the topic: rows of both stages share some tables.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -144,7 +143,7 @@ async fn insert_once(
     stage: WriterStage,
     attempt: Attempt,
 ) -> Result<(), WarehouseError> {
-    if attempt == Attempt::Again && warehouse.has_rows_of(table, stage).await? {
+    if attempt == Attempt::Again && has_rows_of(warehouse, table, stage).await? {
         return Ok(());
     }
     let began = Instant::now();
@@ -162,125 +161,97 @@ async fn insert_once(
     Ok(())
 }
 
-impl Warehouse {
-    /// For each table, a number that grows by at least one with every insert: what tokens ClickHouse
-    /// still remembers is counted in inserts, not in time.
-    ///
-    /// # Errors
-    /// What ClickHouse says.
-    pub async fn insert_counters(&self) -> Result<BTreeMap<String, u64>, WarehouseError> {
-        // Plain tables number the blocks of all partitions together, replicated ones each by itself.
-        let over_partitions = if self.config().replicated {
-            "sum"
-        } else {
-            "max"
+/// How much of `batch` is in the tables, table by table.
+///
+/// # Errors
+/// What ClickHouse says.
+pub(crate) async fn inspect(
+    warehouse: &Warehouse,
+    batch: &Batch,
+    stage: WriterStage,
+) -> Result<Vec<TableFacts>, WarehouseError> {
+    let counters = warehouse.insert_counters().await?;
+    let mut facts = Vec::new();
+    for table in &batch.tables {
+        let mut fact = TableFacts {
+            found: 0,
+            inserts: counters.get(table.table()).copied().unwrap_or(0),
+            views_agree: true,
         };
-        let table = self
-            .query_table(&format!(
-                "SELECT table, {over_partitions}(blocks) FROM (\
-                   SELECT table, partition_id, max(max_block_number) AS blocks \
-                   FROM system.parts WHERE database = {} GROUP BY table, partition_id) \
-                 GROUP BY table",
-                quoted(&self.config().database)
-            ))
-            .await?;
-        let rows = 0..table.rows.len();
-        rows.map(|row| Ok((table.rows[row][0].clone(), cell(&table, row, 1)?)))
-            .collect()
-    }
-
-    /// How much of `batch` is in the tables, table by table.
-    ///
-    /// # Errors
-    /// What ClickHouse says.
-    pub(crate) async fn inspect(
-        &self,
-        batch: &Batch,
-        stage: WriterStage,
-    ) -> Result<Vec<TableFacts>, WarehouseError> {
-        let counters = self.insert_counters().await?;
-        let mut facts = Vec::new();
-        for table in &batch.tables {
-            let mut fact = TableFacts {
-                found: 0,
-                inserts: counters.get(table.table()).copied().unwrap_or(0),
-                views_agree: true,
-            };
-            fact.found = self.rows_in_ranges(table, stage).await?;
-            for range in &table.ranges {
-                if table.schema.address == Address::Meter {
-                    fact.views_agree &= self.audit_agrees(range).await?;
-                }
-            }
-            facts.push(fact);
-        }
-        Ok(facts)
-    }
-
-    /// Whether an earlier attempt got rows of this insert in: repeating it would rest on the token
-    /// alone, and a plain `MergeTree` forgets tokens. A full disk or a power loss leaves half a line
-    /// in its log of them, and every later start reads the log only up to there (26.7, seen in a
-    /// fault run). Replicated tables keep tokens and parts in one transaction.
-    ///
-    /// # Errors
-    /// What ClickHouse says; [`WarehouseError::StillInserting`] until nothing more can come of the
-    /// earlier attempt.
-    async fn has_rows_of(
-        &self,
-        table: &TableInsert,
-        stage: WriterStage,
-    ) -> Result<bool, WarehouseError> {
-        if self.config().replicated || !broken::looks_before_repeating() {
-            return Ok(false);
-        }
-        let running = format!(
-            "SELECT count() FROM system.processes \
-             WHERE Settings['insert_deduplication_token'] = {}",
-            quoted(&table.token)
-        );
-        if cell::<u64>(&self.query_table(&running).await?, 0, 0)? > 0 {
-            let token = table.token.clone();
-            return Err(WarehouseError::StillInserting { token });
-        }
-        // More than it has are not its own: rows of earlier topics may have the same addresses.
-        let found = self.rows_in_ranges(table, stage).await?;
-        Ok((1..=table.rows).contains(&found))
-    }
-
-    /// How many rows have addresses in the ranges of `table`.
-    pub(super) async fn rows_in_ranges(
-        &self,
-        table: &TableInsert,
-        stage: WriterStage,
-    ) -> Result<u64, WarehouseError> {
-        let mut found = 0;
+        fact.found = rows_in_ranges(warehouse, table, stage).await?;
         for range in &table.ranges {
-            let condition = range_condition(table, range, stage);
-            let name = table.table();
-            let count = format!("SELECT count() FROM {name} WHERE {condition}");
-            found += cell::<u64>(&self.query_table(&count).await?, 0, 0)?;
+            if table.schema.address == Address::Meter {
+                fact.views_agree &= audit_agrees(warehouse, range).await?;
+            }
         }
-        Ok(found)
+        facts.push(fact);
     }
+    Ok(facts)
+}
 
-    /// Whether `spend_audit` has as many rows as `spend` for the commits around `range`.
-    async fn audit_agrees(&self, range: &AddressRange) -> Result<bool, WarehouseError> {
-        let (first, last) = (range.first.0 / 1000, range.last.0 / 1000);
-        let (partition, from, to) = (range.partition, first * 1000, last * 1000 + 999);
-        let table = self
-            .query_table(&format!(
-                "SELECT (SELECT count() FROM spend WHERE meter_partition = {partition} \
-                   AND meter_seq BETWEEN {from} AND {to}), \
-                 (SELECT sum(count) FROM spend_audit WHERE meter_partition = {partition} \
-                   AND seq_block BETWEEN {first} AND {last})"
-            ))
-            .await?;
-        Ok(cell::<u64>(&table, 0, 0)? == cell::<u64>(&table, 0, 1)?)
+/// Whether an earlier attempt got rows of this insert in: repeating it would rest on the token
+/// alone, and a plain `MergeTree` forgets tokens. A full disk or a power loss leaves half a line
+/// in its log of them, and every later start reads the log only up to there (26.7, seen in a
+/// fault run). Replicated tables keep tokens and parts in one transaction.
+///
+/// # Errors
+/// What ClickHouse says; [`WarehouseError::StillInserting`] until nothing more can come of the
+/// earlier attempt.
+async fn has_rows_of(
+    warehouse: &Warehouse,
+    table: &TableInsert,
+    stage: WriterStage,
+) -> Result<bool, WarehouseError> {
+    if warehouse.config().replicated || !broken::looks_before_repeating() {
+        return Ok(false);
     }
+    let running = format!(
+        "SELECT count() FROM system.processes \
+         WHERE Settings['insert_deduplication_token'] = {}",
+        quoted(&table.token)
+    );
+    if cell::<u64>(&warehouse.query_table(&running).await?, 0, 0)? > 0 {
+        let token = table.token.clone();
+        return Err(WarehouseError::StillInserting { token });
+    }
+    // More than it has are not its own: rows of earlier topics may have the same addresses.
+    let found = rows_in_ranges(warehouse, table, stage).await?;
+    Ok((1..=table.rows).contains(&found))
+}
+
+/// How many rows have addresses in the ranges of `table`.
+pub(crate) async fn rows_in_ranges(
+    warehouse: &Warehouse,
+    table: &TableInsert,
+    stage: WriterStage,
+) -> Result<u64, WarehouseError> {
+    let mut found = 0;
+    for range in &table.ranges {
+        let condition = range_condition(table, range, stage);
+        let name = table.table();
+        let count = format!("SELECT count() FROM {name} WHERE {condition}");
+        found += cell::<u64>(&warehouse.query_table(&count).await?, 0, 0)?;
+    }
+    Ok(found)
+}
+
+/// Whether `spend_audit` has as many rows as `spend` for the commits around `range`.
+async fn audit_agrees(warehouse: &Warehouse, range: &AddressRange) -> Result<bool, WarehouseError> {
+    let (first, last) = (range.first.0 / 1000, range.last.0 / 1000);
+    let (partition, from, to) = (range.partition, first * 1000, last * 1000 + 999);
+    let table = warehouse
+        .query_table(&format!(
+            "SELECT (SELECT count() FROM spend WHERE meter_partition = {partition} \
+               AND meter_seq BETWEEN {from} AND {to}), \
+             (SELECT sum(count) FROM spend_audit WHERE meter_partition = {partition} \
+               AND seq_block BETWEEN {first} AND {last})"
+        ))
+        .await?;
+    Ok(cell::<u64>(&table, 0, 0)? == cell::<u64>(&table, 0, 1)?)
 }
 
 /// The condition on the rows of `range`.
-pub(super) fn range_condition(
+pub(crate) fn range_condition(
     table: &TableInsert,
     range: &AddressRange,
     stage: WriterStage,

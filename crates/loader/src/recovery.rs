@@ -3,9 +3,9 @@
 
 use spendfuse_domain::UnixMillis;
 
-use super::batch::Batch;
-use super::checkpoint::{Checkpoint, Intent};
-use super::protocol::{ProtocolRules, StopReason};
+use crate::batch::Batch;
+use crate::checkpoint::{Checkpoint, Intent};
+use crate::protocol::{ProtocolRules, StopReason};
 
 /// Where loading of a partition goes on: its committed offset and metadata (`None` where nothing
 /// was ever committed), in a log that begins at offset `first`.
@@ -111,8 +111,8 @@ mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
-    use crate::loader::batch::{BatchLimits, RowsRecord};
-    use crate::record::{IndexRange, Link, RowBlock};
+    use crate::batch::{BatchLimits, RowsRecord};
+    use spendfuse_warehouse::record::{IndexRange, Link, RowBlock};
 
     const RULES: ProtocolRules = ProtocolRules {
         limits: BatchLimits {

@@ -5,8 +5,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 use spendfuse_domain::UnixMillis;
-
-use crate::record::Link;
+use spendfuse_warehouse::record::Link;
 
 const FORMAT: u32 = 1;
 
@@ -151,11 +150,11 @@ pub enum CheckpointError {
 mod hex {
     use serde::{Deserialize, Deserializer, Serializer};
 
-    pub(super) fn serialize<S: Serializer>(hash: &u64, serializer: S) -> Result<S::Ok, S::Error> {
+    pub(crate) fn serialize<S: Serializer>(hash: &u64, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_str(&format_args!("{hash:016x}"))
     }
 
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(source: D) -> Result<u64, D::Error> {
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(source: D) -> Result<u64, D::Error> {
         let text = String::deserialize(source)?;
         u64::from_str_radix(&text, 16).map_err(serde::de::Error::custom)
     }
@@ -165,14 +164,14 @@ mod millis {
     use serde::{Deserialize, Deserializer, Serializer};
     use spendfuse_domain::UnixMillis;
 
-    pub(super) fn serialize<S: Serializer>(
+    pub(crate) fn serialize<S: Serializer>(
         at: &UnixMillis,
         serializer: S,
     ) -> Result<S::Ok, S::Error> {
         serializer.serialize_i64(at.0)
     }
 
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(
         source: D,
     ) -> Result<UnixMillis, D::Error> {
         i64::deserialize(source).map(UnixMillis)

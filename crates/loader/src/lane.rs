@@ -4,33 +4,33 @@ use spendfuse_bus::LogPartition;
 use spendfuse_domain::UnixMillis;
 use tokio::task::JoinHandle;
 
-use super::checkpoint::BrokenLink;
-use super::protocol::PartitionProtocol;
+use crate::checkpoint::BrokenLink;
 use crate::metrics as names;
+use crate::protocol::PartitionProtocol;
 
 /// Reading pauses above this many waiting bytes and goes on below half of it.
 const PAUSE_ABOVE_BYTES: usize = 64 * 1024 * 1024;
 
-pub(super) struct Lane {
-    pub(super) at: LogPartition,
-    pub(super) topic: String,
-    pub(super) protocol: PartitionProtocol,
+pub(crate) struct Lane {
+    pub(crate) at: LogPartition,
+    pub(crate) topic: String,
+    pub(crate) protocol: PartitionProtocol,
     /// Everything before this offset has been received.
-    pub(super) read_to: i64,
+    pub(crate) read_to: i64,
     /// The insert or inspection under way.
-    pub(super) work: Option<JoinHandle<()>>,
+    pub(crate) work: Option<JoinHandle<()>>,
     paused: bool,
 }
 
 /// What to do about reading a partition.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Pressure {
+pub(crate) enum Pressure {
     Pause,
     Resume,
 }
 
 impl Lane {
-    pub(super) fn new(at: LogPartition, topic: &str, protocol: PartitionProtocol) -> Self {
+    pub(crate) fn new(at: LogPartition, topic: &str, protocol: PartitionProtocol) -> Self {
         // A series that begins with its first increase shows no increase.
         for kind in BrokenLink::KINDS {
             metrics::counter!(
@@ -52,7 +52,7 @@ impl Lane {
     }
 
     /// Whether to pause or resume reading, once for each change.
-    pub(super) fn pressure(&mut self) -> Option<Pressure> {
+    pub(crate) fn pressure(&mut self) -> Option<Pressure> {
         let bytes = self.protocol.buffered_bytes();
         if !self.paused && (bytes > PAUSE_ABOVE_BYTES || self.protocol.is_stopped()) {
             self.paused = true;
@@ -66,7 +66,7 @@ impl Lane {
     }
 
     /// Counts and logs a block that does not continue its writer's chain.
-    pub(super) fn report_broken(&self, offset: i64, broken: &BrokenLink) {
+    pub(crate) fn report_broken(&self, offset: i64, broken: &BrokenLink) {
         metrics::counter!(
             names::LOADER_BROKEN_LINKS_TOTAL,
             "topic" => self.topic.clone(),
@@ -87,7 +87,7 @@ impl Lane {
         );
     }
 
-    pub(super) fn publish_metrics(&self, now: UnixMillis) {
+    pub(crate) fn publish_metrics(&self, now: UnixMillis) {
         let labels = [
             ("topic", self.topic.clone()),
             ("partition", self.at.partition.to_string()),
