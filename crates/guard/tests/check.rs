@@ -237,13 +237,13 @@ fn a_follower_of_the_blocklist_misses_nothing_or_is_told_to_start_again() {
     put(&mut writer, 100, Some(&value));
     let mut known = std::collections::BTreeMap::new();
     loop {
+        let at_end = !page.more && page.entries.is_empty();
         for entry in page.entries {
             match entry.value {
                 Some(value) => known.insert(entry.key, value),
                 None => known.remove(&entry.key),
             };
         }
-        let at_end = !page.more && known.len() == 100;
         if at_end {
             break;
         }
