@@ -3,10 +3,10 @@
 use std::collections::{BTreeMap, HashMap};
 
 use spendfuse_domain::UnixMillis;
-use spendfuse_domain::budget::{Budget, BudgetsRecord};
+use spendfuse_domain::budget::{Budget, BudgetsRecord, CompiledBudget};
 use spendfuse_domain::finding::DetectorRules;
 use spendfuse_domain::scope::{Dimension, Filter};
-use spendfuse_engine::book::{BudgetBook, CompiledBudget, Series};
+use spendfuse_engine::book::{BudgetBook, Series};
 
 use crate::context::Context;
 use crate::error::AuditError;

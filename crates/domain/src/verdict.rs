@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::amount::Figures;
 use crate::budget::BudgetId;
+use crate::percent::Percent;
 use crate::time::UnixMillis;
 
 /// What a scope's spend means for its next call, from mildest to strictest.
@@ -71,7 +72,7 @@ pub struct BlocklistEntry {
     #[serde(flatten)]
     pub figures: Figures,
     /// Spent as a percentage of the limit, one fraction digit, for display; null where limit is 0.
-    pub percent: Option<serde_json::Number>,
+    pub percent: Option<Percent>,
     pub window: String,
     pub window_start: UnixMillis,
     pub resets_at: Option<UnixMillis>,

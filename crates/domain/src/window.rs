@@ -8,6 +8,7 @@ use jiff::civil::{Date, Weekday};
 use jiff::tz::TimeZone;
 use jiff::{ToSpan, Zoned};
 
+use crate::scope::Dimension;
 use crate::time::UnixMillis;
 
 /// The kind of period that a budget counts in.
@@ -62,7 +63,21 @@ impl WindowKind {
 
     /// Whether the window is a session's life; such budgets are counted by the meter.
     pub fn is_session(self) -> bool {
-        matches!(self, Self::Session | Self::RootSession)
+        self.session().is_some()
+    }
+
+    /// What such a session is called by, where the window is a session's life.
+    pub fn session(self) -> Option<Dimension> {
+        match self {
+            Self::Session => Some(Dimension::Session),
+            Self::RootSession => Some(Dimension::RootSession),
+            _ => None,
+        }
+    }
+
+    /// The label of the window of the session with this name: `session:s-1`.
+    pub fn label(self, session: &str) -> String {
+        format!("{}:{session}", self.name())
     }
 }
 

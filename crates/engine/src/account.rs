@@ -4,12 +4,11 @@
 //! pure functions of the account, its budget and the time.
 
 use minicbor::{Decode, Encode};
-use serde_json::{Number, Value};
-use spendfuse_domain::budget::{Spend, Step};
+use serde_json::Value;
+use spendfuse_domain::budget::{Compared, CompiledBudget, Spend, Step};
 use spendfuse_domain::verdict::{BlocklistEntry, EventRef};
-use spendfuse_domain::{Action, Amount, Figures, Nanos, UnixMillis, Verdict};
+use spendfuse_domain::{Action, Amount, Figures, Nanos, Percent, UnixMillis, Verdict};
 
-use crate::book::CompiledBudget;
 use crate::codec;
 
 /// A state that moves by spend alone is published at most this often, milliseconds.
@@ -205,25 +204,15 @@ impl Account {
         };
         let unit = budget.limit.unit();
         let (spent, enforced) = (whole.counted(unit), enforced.counted(unit));
-        let step = budget
-            .steps
-            .iter()
-            .filter(|step| {
-                let counts = match step.action {
-                    Action::Warn => spent,
-                    Action::Downgrade(_) | Action::Block => enforced,
-                };
-                counts >= step.at.of(budget.limit)
-            })
-            .max_by_key(|step| (step.action.verdict(), step.at));
-        let blocking = budget
-            .steps
-            .iter()
-            .filter(|step| step.action == Action::Block);
-        let until = |step: &Step| (step.at.of(budget.limit) - enforced).number();
-        let remaining = blocking.map(until).filter(|until| *until > 0).min();
+        let compared = Compared {
+            spent: spent.number(),
+            enforced: enforced.number(),
+            estimate: 0,
+        };
+        let reached = compiled.reached(compared, Verdict::Block);
+        let remaining = compiled.until_block(compared.enforced);
         Standing {
-            step,
+            step: reached.and_then(|place| compiled.step(place)),
             spent,
             limit: budget.limit,
             remaining: remaining.map(|remaining| spent.with(remaining)),
@@ -342,7 +331,7 @@ impl Account {
                 .map_or("warn", |step| step.action.verdict().name())
                 .to_owned(),
             figures: Figures::new(standing.spent, standing.limit),
-            percent: percent(standing.spent, standing.limit),
+            percent: Percent::of(standing.spent, standing.limit),
             window: place.window.to_owned(),
             window_start: place.window_start,
             resets_at: place.resets_at,
@@ -357,13 +346,4 @@ impl Account {
             caused_by: self.caused_by.first().cloned(),
         }
     }
-}
-
-/// Spent as a percentage of the limit with one fraction digit, rounded down; `None` for limit 0.
-pub fn percent(spent: Amount, limit: Amount) -> Option<Number> {
-    if limit.number() == 0 {
-        return None;
-    }
-    let tenths = (spent.number() * 1000).div_euclid(limit.number());
-    Number::from_f64(tenths as f64 / 10.0)
 }

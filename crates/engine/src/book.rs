@@ -6,14 +6,9 @@
 use std::collections::BTreeMap;
 
 use hashbrown::HashMap;
-use jiff::tz::TimeZone;
-use spendfuse_domain::budget::{Budget, BudgetId};
+use spendfuse_domain::budget::{Budget, BudgetId, CompiledBudget};
 use spendfuse_domain::finding::DetectorRules;
 use spendfuse_domain::scope::{Dimension, Filter, Pattern, scope_of, scope_part};
-use spendfuse_domain::window::WindowKind;
-use xxhash_rust::xxh3::xxh3_64;
-
-use crate::count_id::count_id;
 
 /// A scope shape with the predicate that spend must meet.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,22 +19,6 @@ pub struct Series {
     pub shape: Vec<Dimension>,
     /// Which spend counts.
     pub filter: Filter,
-}
-
-/// A budget with what is derived from it once.
-#[derive(Clone, Debug)]
-pub struct CompiledBudget {
-    /// The budget.
-    pub budget: Budget,
-    /// Its time zone, UTC where unknown (the budgets file refuses unknown ones).
-    pub zone: TimeZone,
-    /// Changes with anything that a reader of verdicts could see.
-    pub revision: u64,
-    /// Changes only when a new count starts.
-    pub count_id: u64,
-    /// Dimensions of its accounts' scopes in their natural order: those of a session budget name
-    /// the session too.
-    pub shape: Vec<Dimension>,
 }
 
 /// Which budgets count the scopes of one series.
@@ -128,33 +107,6 @@ impl BudgetBook {
         }
         if !self.series.iter().any(|known| known.id == series.id) {
             self.series.push(series);
-        }
-    }
-}
-
-fn account_shape(budget: &Budget) -> Vec<Dimension> {
-    let mut shape = budget.scope.shape();
-    let session = match budget.window {
-        WindowKind::RootSession => Dimension::RootSession,
-        WindowKind::Session => Dimension::Session,
-        _ => return shape,
-    };
-    if !shape.contains(&session) {
-        shape.push(session);
-        shape.sort();
-    }
-    shape
-}
-
-impl CompiledBudget {
-    fn new(budget: Budget) -> Self {
-        let zone = TimeZone::get(&budget.timezone).unwrap_or(TimeZone::UTC);
-        Self {
-            revision: xxh3_64(&budget.to_record()),
-            count_id: count_id(&budget),
-            shape: account_shape(&budget),
-            zone,
-            budget,
         }
     }
 }

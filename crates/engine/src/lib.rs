@@ -13,7 +13,6 @@ pub mod alert;
 pub mod audit;
 pub mod book;
 pub mod codec;
-mod count_id;
 pub mod delta;
 pub mod detect;
 pub mod ledger;

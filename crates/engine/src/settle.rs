@@ -1,7 +1,7 @@
 //! Settling an account after its spend, its budget or the time changed: what readers of the
 //! blocklist, of findings and of alerts must be told.
 
-use spendfuse_domain::budget::Step;
+use spendfuse_domain::budget::{CompiledBudget, Step};
 use spendfuse_domain::finding::{Finding, FindingState};
 use spendfuse_domain::scope::{Dimension, Dimensions as _, ScopeText};
 use spendfuse_domain::verdict::BlocklistEntry;
@@ -9,7 +9,6 @@ use spendfuse_domain::{Action, Amount, BudgetId, Detector, Nanos, Severity, Unix
 
 use crate::account::{Account, AccountPlace, Due, Nearness, Standing};
 use crate::alert::{Alert, AlertKind};
-use crate::book::CompiledBudget;
 
 /// What follows from an account's state.
 #[derive(Debug, Default)]

@@ -4,11 +4,10 @@
 use std::sync::Arc;
 
 use hashbrown::HashMap;
-use jiff::tz::TimeZone;
 use smallvec::SmallVec;
-use spendfuse_domain::budget::{OnStale, Spend};
+use spendfuse_domain::budget::{CompiledBudget, Counted, OnStale, Spend};
 use spendfuse_domain::scope::{Dimension, Dimensions, FilterMatch, Pattern, scope_of};
-use spendfuse_domain::{Attribution, Budget, UnixMillis, Window, WindowKind};
+use spendfuse_domain::{Attribution, Budget, UnixMillis};
 
 use crate::digest::Kind;
 use crate::hash::{Factor, KeyHasher};
@@ -16,26 +15,23 @@ use crate::hash::{Factor, KeyHasher};
 /// All budgets of one version.
 pub(crate) struct CompiledBudgets {
     /// In the order of their ids.
-    pub(crate) budgets: Vec<CompiledBudget>,
+    pub(crate) budgets: Vec<GuardedBudget>,
     pub(crate) groups: Vec<Group>,
     sources: Vec<Source>,
 }
 
-/// A budget with what is derived from it once.
-pub(crate) struct CompiledBudget {
+/// A budget as checks find and judge it.
+pub(crate) struct GuardedBudget {
     /// Hash of its id, the first half of its entries' keys.
     pub(crate) id_hash: u128,
-    /// The smallest of `shares`: who stays below has nothing to fear.
+    /// The smallest of its shares: who stays below has nothing to fear.
     pub(crate) lowest_share: i128,
     /// The unit of its limit.
     pub(crate) unit: Kind,
     pub(crate) on_stale: OnStale,
     has_filter: bool,
-    /// For each step the smallest spend that reaches it, in the limit's unit.
-    pub(crate) shares: SmallVec<[i128; 4]>,
     pub(crate) group: usize,
-    pub(crate) budget: Arc<Budget>,
-    zone: TimeZone,
+    pub(crate) compiled: Arc<CompiledBudget>,
 }
 
 /// The budgets whose scopes have the same dimensions, of which the same are exact.
@@ -107,25 +103,6 @@ struct Part {
     exact: bool,
 }
 
-/// A request as the budgets of a group see it.
-#[derive(Clone, Copy)]
-pub(crate) struct Asking<'a> {
-    request: &'a Attribution<'a>,
-    session_is_root: bool,
-}
-
-impl Dimensions for Asking<'_> {
-    fn value(&self, dimension: &Dimension) -> &str {
-        let own = self.request.value(dimension);
-        let is_root = self.session_is_root && *dimension == Dimension::RootSession;
-        if own.is_empty() && is_root {
-            &self.request.session
-        } else {
-            own
-        }
-    }
-}
-
 /// The budgets of a group that a request may count against.
 pub(crate) struct Candidates<'a> {
     /// Places in [`CompiledBudgets::budgets`].
@@ -136,9 +113,12 @@ pub(crate) struct Candidates<'a> {
 
 impl CompiledBudgets {
     /// Compiles `budgets`, of which no two have the same id.
-    pub(crate) fn compile(budgets: impl Iterator<Item = Arc<Budget>>, hasher: &KeyHasher) -> Self {
+    pub(crate) fn compile(
+        budgets: impl Iterator<Item = Arc<CompiledBudget>>,
+        hasher: &KeyHasher,
+    ) -> Self {
         let mut sorted: Vec<_> = budgets.collect();
-        sorted.sort_by(|one, other| one.id.cmp(&other.id));
+        sorted.sort_by(|one, other| one.budget.id.cmp(&other.budget.id));
         let mut compiled = Self {
             budgets: Vec::with_capacity(sorted.len()),
             groups: Vec::new(),
@@ -161,12 +141,12 @@ impl CompiledBudgets {
             });
             let members = match &mut compiled.groups[group].members {
                 Members::All(members) => members,
-                Members::ByExact(by_exact) => {
-                    by_exact.entry(exact_hash(&budget, hasher)).or_default()
-                }
+                Members::ByExact(by_exact) => by_exact
+                    .entry(exact_hash(&budget.budget, hasher))
+                    .or_default(),
             };
             members.push(place as u32);
-            let budget = CompiledBudget::new(budget, group, hasher);
+            let budget = GuardedBudget::new(budget, group, hasher);
             compiled.budgets.push(budget);
         }
         compiled
@@ -220,11 +200,8 @@ impl CompiledBudgets {
     pub(crate) fn values(&self, request: &Attribution<'_>, hasher: &KeyHasher) -> Values {
         let mut values = SmallVec::new();
         for source in &self.sources {
-            let asking = Asking {
-                request,
-                session_is_root: source.session_is_root,
-            };
-            let value = asking.value(&source.dimension);
+            let value = Counted::new(request, source.session_is_root);
+            let value = value.value(&source.dimension);
             values.push(if value.is_empty() {
                 0
             } else {
@@ -235,29 +212,29 @@ impl CompiledBudgets {
     }
 }
 
-impl CompiledBudget {
-    fn new(budget: Arc<Budget>, group: usize, hasher: &KeyHasher) -> Self {
-        let shares = budget.steps.iter();
-        let shares = shares.map(|step| step.at.of(budget.limit).number());
-        let shares: SmallVec<[i128; 4]> = shares.collect();
+impl GuardedBudget {
+    fn new(compiled: Arc<CompiledBudget>, group: usize, hasher: &KeyHasher) -> Self {
+        let budget = &compiled.budget;
         Self {
             id_hash: hasher.text(budget.id.as_str()),
-            lowest_share: shares.iter().copied().min().unwrap_or(i128::MAX),
+            lowest_share: compiled.shares.iter().copied().min().unwrap_or(i128::MAX),
             unit: Kind::of(budget.limit.unit()),
             on_stale: budget.on_stale,
             has_filter: !budget.filter.is_empty(),
-            shares,
             group,
-            // The budgets file refuses unknown zones; UTC as in the ledger.
-            zone: TimeZone::get(&budget.timezone).unwrap_or(TimeZone::UTC),
-            budget,
+            compiled,
         }
     }
 
+    /// The budget itself.
+    pub(crate) fn budget(&self) -> &Budget {
+        &self.compiled.budget
+    }
+
     /// How a request stands to the budget's `where`.
-    pub(crate) fn filter(&self, asking: Asking<'_>) -> FilterMatch {
+    pub(crate) fn filter(&self, asking: Counted<'_>) -> FilterMatch {
         if self.has_filter {
-            self.budget.filter.evaluate(&asking)
+            self.budget().filter.evaluate(&asking)
         } else {
             FilterMatch::Holds
         }
@@ -276,29 +253,24 @@ impl CompiledBudget {
     /// Name and end of the window that a call at `now` counts in.
     pub(crate) fn window(
         &self,
-        asking: Asking<'_>,
+        asking: Counted<'_>,
         now: UnixMillis,
     ) -> (String, Option<UnixMillis>) {
-        let kind = self.budget.window;
-        let session = match kind {
-            WindowKind::Session => Dimension::Session,
-            WindowKind::RootSession => Dimension::RootSession,
-            _ => {
-                let window = Window::containing(kind, &self.zone, now);
-                return (window.label, window.end);
+        let kind = self.budget().window;
+        match kind.session() {
+            Some(session) => (kind.label(asking.value(&session)), None),
+            None => {
+                let window = self.compiled.window(now);
+                (window.label, window.end)
             }
-        };
-        (format!("{}:{}", kind.name(), asking.value(&session)), None)
+        }
     }
 }
 
 impl Group {
     /// `request` as this group's budgets see it.
-    pub(crate) fn asking<'a>(&self, request: &'a Attribution<'a>) -> Asking<'a> {
-        Asking {
-            request,
-            session_is_root: self.shape.session_is_root,
-        }
+    pub(crate) fn asking<'a>(&self, request: &'a Attribution<'a>) -> Counted<'a> {
+        Counted::new(request, self.shape.session_is_root)
     }
 
     /// The budgets whose scope the request lies in, `where` apart; `None` where it lacks a value or
@@ -314,33 +286,26 @@ impl Group {
     }
 
     /// The text of the request's scope.
-    pub(crate) fn scope_text(&self, asking: Asking<'_>) -> String {
+    pub(crate) fn scope_text(&self, asking: Counted<'_>) -> String {
         let dimensions = self.shape.parts.iter().map(|part| &part.dimension);
         scope_of(dimensions.map(|dimension| (dimension, asking.value(dimension))))
     }
 }
 
-/// The parts of a budget's scope texts: its own dimensions, and the session of a session window.
-fn shape_of(budget: &Budget) -> Shape {
-    let part = |dimension: &Dimension, exact| Part {
-        dimension: dimension.clone(),
-        exact,
+fn shape_of(compiled: &CompiledBudget) -> Shape {
+    let exact = |dimension: &Dimension| {
+        let mut exact = compiled.budget.scope.0.iter().filter_map(exact_value);
+        exact.any(|(exact, _)| exact == dimension)
     };
-    let own = budget.scope.0.iter();
-    let mut parts: Vec<_> = own
-        .map(|(dimension, pattern)| part(dimension, matches!(pattern, Pattern::Exactly(_))))
-        .collect();
-    let session = match budget.window {
-        WindowKind::Session => Some(Dimension::Session),
-        WindowKind::RootSession => Some(Dimension::RootSession),
-        _ => None,
-    };
-    let missing = session.filter(|session| parts.iter().all(|part| part.dimension != *session));
-    parts.extend(missing.map(|session| part(&session, false)));
-    parts.sort_by(|one, other| one.dimension.cmp(&other.dimension));
+    let dimensions = compiled.shape.iter();
     Shape {
-        parts,
-        session_is_root: budget.window == WindowKind::RootSession,
+        parts: dimensions
+            .map(|dimension| Part {
+                dimension: dimension.clone(),
+                exact: exact(dimension),
+            })
+            .collect(),
+        session_is_root: compiled.session_is_root(),
     }
 }
 

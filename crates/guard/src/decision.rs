@@ -3,10 +3,10 @@
 use std::sync::Arc;
 
 use smallvec::SmallVec;
-use spendfuse_domain::budget::{Action, BudgetId, OnStale, Spend};
+use spendfuse_domain::budget::{Action, BudgetId, Compared, OnStale, Spend, Step};
 use spendfuse_domain::{Amount, Attribution, Nanos, UnixMillis, Verdict};
 
-use crate::compiled::CompiledBudget;
+use crate::compiled::GuardedBudget;
 use crate::digest::Bounds;
 use crate::entry::Entry;
 use crate::freshness::{State, StateAge};
@@ -67,7 +67,7 @@ impl Decision<'_> {
 
     /// The budgets that the call counts against, with what each says, in no order.
     pub fn budgets(&self) -> impl Iterator<Item = (&BudgetId, Verdict)> {
-        let id = |one: &Match| &self.compiled(one.budget).budget.id;
+        let id = |one: &Match| &self.compiled(one.budget).budget().id;
         self.matches.iter().map(move |one| (id(one), one.verdict))
     }
 
@@ -88,18 +88,14 @@ impl Decision<'_> {
     ) -> Option<&str> {
         let downgrades = matches.filter(|one| one.verdict == Verdict::Downgrade);
         let first = downgrades.min_by_key(|one| one.budget)?;
-        let budget = &self.compiled(first.budget).budget;
-        match budget
-            .steps
-            .get(usize::from(first.step?))
-            .map(|step| &step.action)
-        {
+        let step = self.compiled(first.budget).step(first.step);
+        match step.map(|step| &step.action) {
             Some(Action::Downgrade(model)) => Some(model),
             _ => None,
         }
     }
 
-    pub(crate) fn compiled(&self, place: u32) -> &CompiledBudget {
+    pub(crate) fn compiled(&self, place: u32) -> &GuardedBudget {
         &self.snapshot.budgets.budgets[place as usize]
     }
 }
@@ -119,8 +115,8 @@ pub(crate) struct Spent {
 
 impl Spent {
     /// From a full entry; `None` where its window is over.
-    pub(crate) fn of(entry: &Entry, compiled: &CompiledBudget, now: UnixMillis) -> Option<Self> {
-        let limit = compiled.budget.limit;
+    pub(crate) fn of(entry: &Entry, compiled: &GuardedBudget, now: UnixMillis) -> Option<Self> {
+        let limit = compiled.budget().limit;
         let spent = entry.figures.spent;
         let counted = spent.filter(|spent| spent.unit() == limit.unit());
         (!entry.is_expired(now)).then(|| Self {
@@ -149,7 +145,7 @@ impl Match {
     #[inline]
     pub(crate) fn is_far(
         &mut self,
-        compiled: &CompiledBudget,
+        compiled: &GuardedBudget,
         bounds: Bounds,
         request: &CheckRequest<'_>,
         state: State,
@@ -163,7 +159,7 @@ impl Match {
     /// Judges by what a digest says, where that leaves nothing open; returns whether it did.
     pub(crate) fn judge_nearly(
         &mut self,
-        compiled: &CompiledBudget,
+        compiled: &GuardedBudget,
         bounds: Bounds,
         request: &CheckRequest<'_>,
         state: State,
@@ -174,7 +170,7 @@ impl Match {
         let is_same = step == compiled.strictest(high, estimate, Verdict::Block);
         // Else it matters by which limit the entry was judged.
         let as_judged =
-            compiled.budget.unpriced_blocks || compiled.by_spend(high) <= bounds.verdict;
+            compiled.budget().unpriced_blocks || compiled.by_spend(high) <= bounds.verdict;
         if !is_same || !as_judged {
             return false;
         }
@@ -185,7 +181,7 @@ impl Match {
     /// How `request` stands to the budget, of which exactly `spent` is known.
     pub(crate) fn judge(
         &mut self,
-        compiled: &CompiledBudget,
+        compiled: &GuardedBudget,
         spent: Option<Spent>,
         request: &CheckRequest<'_>,
         state: State,
@@ -212,7 +208,7 @@ impl Match {
     }
 
     /// As [`judge`](Self::judge) does for old state, where the amount does not matter.
-    fn judge_staleness_nearly(&mut self, compiled: &CompiledBudget, state: State) -> bool {
+    fn judge_staleness_nearly(&mut self, compiled: &GuardedBudget, state: State) -> bool {
         if state == State::Stale {
             match compiled.on_stale {
                 OnStale::Allow => {}
@@ -230,40 +226,38 @@ impl Match {
         }
     }
 
-    fn reach(&mut self, compiled: &CompiledBudget, step: Option<u16>, asking: &Attribution<'_>) {
+    fn reach(&mut self, compiled: &GuardedBudget, step: Option<u16>, asking: &Attribution<'_>) {
         self.step = step;
-        let step = step.and_then(|place| compiled.budget.steps.get(usize::from(place)));
-        self.verdict = match step.map(|step| &step.action) {
+        self.verdict = match compiled.step(step).map(|step| &step.action) {
             Some(Action::Downgrade(model)) if *model == asking.model => Verdict::Warn,
             action => action.map_or(Verdict::Ok, Action::verdict),
         };
     }
 }
 
-impl CompiledBudget {
+impl GuardedBudget {
     /// The place of the strictest step that a call reaches which would spend `estimate` on top of
     /// `spent`, among those that are not stricter than `ceiling`.
     fn strictest(&self, spent: i128, estimate: i128, ceiling: Verdict) -> Option<u16> {
-        let steps = self.budget.steps.iter().zip(&self.shares).enumerate();
-        let reached = steps.filter(|(_, (step, share))| {
-            let ahead = matches!(step.action, Action::Block) && spent + estimate > **share;
-            (spent >= **share || ahead) && step.action.verdict() <= ceiling
-        });
-        let strictest = reached.max_by_key(|(_, (step, _))| (step.action.verdict(), step.at));
-        strictest.and_then(|(place, _)| u16::try_from(place).ok())
+        let compared = Compared::before_call(spent, estimate);
+        let place = self.compiled.reached(compared, ceiling)?;
+        u16::try_from(place).ok()
     }
 
     /// The strictest verdict that so much spend causes, whatever it is made of.
     fn by_spend(&self, spent: i128) -> Verdict {
-        let steps = self.budget.steps.iter().zip(&self.shares);
-        let reached = steps.filter(|(_, share)| spent >= **share);
-        let strictest = reached.map(|(step, _)| step.action.verdict()).max();
-        strictest.unwrap_or_default()
+        let step = self.strictest(spent, 0, Verdict::Block);
+        self.step(step)
+            .map_or(Verdict::Ok, |step| step.action.verdict())
+    }
+
+    fn step(&self, place: Option<u16>) -> Option<&Step> {
+        self.compiled.step(usize::from(place?))
     }
 }
 
 /// The least and the most that may be spent, in the unit of the budget's limit.
-fn amounts(compiled: &CompiledBudget, bounds: Bounds) -> (i128, i128) {
+fn amounts(compiled: &GuardedBudget, bounds: Bounds) -> (i128, i128) {
     if bounds.kind == compiled.unit {
         (bounds.low.into(), bounds.high.into())
     } else {
@@ -274,9 +268,9 @@ fn amounts(compiled: &CompiledBudget, bounds: Bounds) -> (i128, i128) {
 /// The strictest verdict that spend may cause. Spend at a ceiling price (a model without a price)
 /// only warns unless the budget says otherwise; how much of an entry that is, only its writer
 /// knows, so its verdict stands as long as it judged by the same limit.
-fn enforced_ceiling(compiled: &CompiledBudget, spent: Option<Spent>) -> Verdict {
+fn enforced_ceiling(compiled: &GuardedBudget, spent: Option<Spent>) -> Verdict {
     match spent {
-        Some(spent) if !compiled.budget.unpriced_blocks && spent.same_limit => {
+        Some(spent) if !compiled.budget().unpriced_blocks && spent.same_limit => {
             if compiled.by_spend(spent.amount) > spent.verdict {
                 spent.verdict
             } else {

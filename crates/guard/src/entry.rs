@@ -3,9 +3,9 @@
 
 use std::borrow::Cow;
 
-use serde_json::{Number, Value};
+use serde_json::Value;
 use spendfuse_domain::verdict::{BlocklistEntry, EventRef};
-use spendfuse_domain::{Amount, Figures, Nanos, UnixMillis, Verdict};
+use spendfuse_domain::{Figures, Nanos, Percent, UnixMillis, Verdict};
 
 use crate::error::GuardError;
 
@@ -20,7 +20,7 @@ pub struct Entry {
     action: Cow<'static, str>,
     /// What is spent and the limit that its writer judged by; no limit for session blocks.
     pub figures: Figures,
-    percent_tenths: Option<u64>,
+    percent: Option<Percent>,
     /// Name of the window for people.
     pub window: Box<str>,
     window_start: UnixMillis,
@@ -53,7 +53,7 @@ impl Entry {
             verdict: read.verdict,
             action: known_action(read.action),
             figures: read.figures,
-            percent_tenths: read.percent.as_ref().and_then(to_tenths),
+            percent: read.percent,
             window: read.window.into(),
             window_start: read.window_start,
             resets_at: read.resets_at,
@@ -117,7 +117,7 @@ impl Entry {
             verdict: self.verdict,
             action: self.action.clone().into_owned(),
             figures: self.figures,
-            percent: self.percent_tenths.and_then(from_tenths),
+            percent: self.percent,
             window: self.window.to_string(),
             window_start: self.window_start,
             resets_at: self.resets_at,
@@ -129,27 +129,6 @@ impl Entry {
             caused_by: self.caused_by.as_deref().cloned(),
         }
     }
-}
-
-/// Spent as a percentage of the limit with one fraction digit, rounded down: 99.99 % of a limit
-/// never reads as 100. `None` for limit 0.
-pub(crate) fn percent(spent: Amount, limit: Amount) -> Option<Number> {
-    let (spent, limit) = (spent.number(), limit.number());
-    if limit <= 0 {
-        return None;
-    }
-    let tenths = (spent.max(0).saturating_mul(1000)).div_euclid(limit);
-    from_tenths(u64::try_from(tenths).unwrap_or(u64::MAX))
-}
-
-fn from_tenths(tenths: u64) -> Option<Number> {
-    Number::from_f64(tenths as f64 / 10.0)
-}
-
-fn to_tenths(percent: &Number) -> Option<u64> {
-    percent
-        .as_f64()
-        .map(|percent| (percent * 10.0).round() as u64)
 }
 
 /// The usual actions without an allocation an entry.

@@ -3,13 +3,14 @@
 use std::sync::Arc;
 
 use serde::Serialize;
-use serde_json::Number;
 use spendfuse_domain::scope::{Dimension, Dimensions as _, session_scopes};
-use spendfuse_domain::{Amount, Attribution, BudgetId, Figures, Nanos, UnixMillis, Verdict};
+use spendfuse_domain::{
+    Amount, Attribution, BudgetId, Figures, Nanos, Percent, UnixMillis, Verdict,
+};
 
-use crate::compiled::CompiledBudget;
+use crate::compiled::GuardedBudget;
 use crate::decision::{CheckRequest, Decision, Match, Spent};
-use crate::entry::{Entry, percent};
+use crate::entry::Entry;
 use crate::findings::OpenFindings;
 
 /// The answer of `POST /v1/check`.
@@ -40,7 +41,7 @@ pub struct BudgetLine {
     pub verdict: Verdict,
     #[serde(flatten, serialize_with = "Figures::serialize_line")]
     pub figures: Figures,
-    pub percent: Option<Number>,
+    pub percent: Option<Percent>,
     pub window: String,
     pub resets_at: Option<UnixMillis>,
     pub message: Option<String>,
@@ -158,7 +159,7 @@ impl Decision<'_> {
         let spent = entry
             .as_ref()
             .and_then(|entry| Spent::of(entry, compiled, now));
-        let limit = compiled.budget.limit;
+        let limit = compiled.budget().limit;
         let mut again = Match::new(found.budget, found.key);
         again.judge(compiled, spent, request, self.state.state);
         Judged {
@@ -180,7 +181,7 @@ impl Decision<'_> {
             spent,
         } = judged;
         let compiled = self.compiled(found.budget);
-        let budget = &compiled.budget;
+        let budget = compiled.budget();
         let group = &self.snapshot.budgets.groups[compiled.group];
         let asking = group.asking(&request.attribution);
         let (window, resets_at) = match entry {
@@ -192,7 +193,7 @@ impl Decision<'_> {
             scope: group.scope_text(asking),
             verdict: found.verdict,
             figures: Figures::new(*spent, budget.limit),
-            percent: percent(*spent, budget.limit),
+            percent: Percent::of(*spent, budget.limit),
             window,
             resets_at,
             message: budget.message.clone(),
@@ -230,13 +231,13 @@ impl Decision<'_> {
         }
         let matches = judged.iter().map(|one| &one.found);
         for found in matches.filter(|found| found.by_staleness) {
-            let id = &self.compiled(found.budget).budget.id;
+            let id = &self.compiled(found.budget).budget().id;
             let message = format!("budget {id} refuses calls because the guard's state is old");
             warnings.push(about_budget("stale", "critical", message, id));
         }
         for place in &self.not_evaluated {
             let compiled = self.compiled(*place);
-            let id = &compiled.budget.id;
+            let id = &compiled.budget().id;
             let lacks = missing_fields(compiled, request).join(", ");
             let message = format!("budget {id} was not evaluated: the request lacks {lacks}");
             warnings.push(about_budget("not_evaluated", "info", message, id));
@@ -274,8 +275,8 @@ fn retry_after(budgets: &[BudgetLine], cold_block: bool, now: UnixMillis) -> Opt
     Some(last.since(now).max(0) as u64).map(|millis| millis.div_ceil(1000))
 }
 
-fn missing_fields(compiled: &CompiledBudget, request: &CheckRequest<'_>) -> Vec<String> {
-    let conditions = compiled.budget.filter.0.iter();
+fn missing_fields(compiled: &GuardedBudget, request: &CheckRequest<'_>) -> Vec<String> {
+    let conditions = compiled.budget().filter.0.iter();
     let missing = |dimension: &&Dimension| request.attribution.value(dimension).is_empty();
     let dimensions = conditions.map(|(dimension, _)| dimension).filter(missing);
     dimensions

@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use hashbrown::HashSet;
-use spendfuse_domain::budget::{BudgetId, BudgetsRecord};
+use spendfuse_domain::budget::{BudgetId, BudgetsRecord, CompiledBudget};
 use spendfuse_domain::finding::{Finding, FindingState};
 use spendfuse_domain::verdict::{BlocklistKey, Heartbeat, Stage};
-use spendfuse_domain::{Budget, UnixMillis, Verdict};
+use spendfuse_domain::{UnixMillis, Verdict};
 
 use crate::changes::Change;
 use crate::compiled::CompiledBudgets;
@@ -28,7 +28,7 @@ pub struct GuardWriter {
     standings: Standings,
     findings: Pending<OpenFindings>,
     changes: Vec<Change>,
-    budgets: BTreeMap<BudgetId, Arc<Budget>>,
+    budgets: BTreeMap<BudgetId, Arc<CompiledBudget>>,
     budgets_version: u64,
     budgets_changed: bool,
     heartbeats: Heartbeats,
@@ -209,7 +209,9 @@ impl GuardWriter {
             return Ok(());
         };
         if let BudgetsRecord::Budget(budget) = BudgetsRecord::parse(key, value)? {
-            self.budgets.insert(budget.id.clone(), Arc::new(budget));
+            let compiled = CompiledBudget::new(budget);
+            self.budgets
+                .insert(compiled.budget.id.clone(), Arc::new(compiled));
             self.budgets_changed = true;
         }
         Ok(())

@@ -132,6 +132,31 @@ fn a_dry_run_adds_up_only_what_would_be_counted() {
 }
 
 #[test]
+fn a_dry_run_names_the_scope_that_the_meter_would_count_in() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    let (events, budgets) = (path("events.ndjson"), path("budgets.yaml"));
+    let scope = "{workspace: acme, root_session: \"s-1\"}";
+    let budget =
+        format!("budgets: [{{id: cap, scope: {scope}, limit: \"5\", window: root_session}}]");
+    fs::write(&budgets, budget).unwrap();
+    let event = "{\"id\":\"r-1\",\"workspace\":\"acme\",\"session\":\"s-1\",\"model\":\"gpt-4o\",\"usage\":{}}";
+    fs::write(&events, event).unwrap();
+    let dry_run = [
+        "ingest",
+        &events,
+        "--dry-run",
+        "--budgets",
+        &budgets,
+        "--json",
+    ];
+    let view: Value = serde_json::from_str(&stdout(&spendfuse(&dry_run))).unwrap();
+    // A session without a root is its own root session.
+    let met = serde_json::json!([{"budget": "cap", "scope": "acme/root_session=s-1"}]);
+    assert_eq!(view["budgets"], met);
+}
+
+#[test]
 fn fingerprints_are_those_of_the_test_vectors() {
     let vectors = concat!(
         env!("CARGO_MANIFEST_DIR"),

@@ -11,7 +11,7 @@ use spendfuse_domain::event::{Body, Flags};
 use spendfuse_domain::finding::{Detector, Finding, FindingState, Severity};
 use spendfuse_domain::row::PriceBasis;
 use spendfuse_domain::verdict::{BlocklistEntry, EventRef, Stage, Verdict};
-use spendfuse_domain::{Amount, Figures, Nanos, UnixMillis, Window};
+use spendfuse_domain::{Amount, Figures, Nanos, Percent, UnixMillis, Window};
 use spendfuse_warehouse::{
     BudgetWindowBlock, BudgetWindowKind, BudgetWindowRow, EventKey, FindingBlock, FindingRow, Link,
     PriceRow, RowBlock, SpendBlock, StageAddress, VerdictBlock, VerdictRow, Warehouse,
@@ -366,7 +366,7 @@ async fn findings_verdicts_windows_and_prices_arrive_as_they_were() {
         verdict: Verdict::Block,
         action: "block".to_owned(),
         figures: Figures::new(Amount::Tokens(11), Amount::Tokens(10)),
-        percent: serde_json::Number::from_f64(110.0),
+        percent: Percent::of(Amount::Calls(11), Amount::Calls(10)),
         window: "day:2026-11-22".to_owned(),
         window_start: at,
         resets_at: Some(at),

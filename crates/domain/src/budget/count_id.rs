@@ -8,13 +8,14 @@
 use std::borrow::Cow;
 use std::fmt::Write as _;
 
-use spendfuse_domain::budget::Budget;
-use spendfuse_domain::scope::{Dimension, Pattern};
-use spendfuse_domain::window::WindowKind;
 use xxhash_rust::xxh3::xxh3_64;
 
+use super::Budget;
+use crate::scope::{Dimension, Pattern};
+use crate::window::WindowKind;
+
 /// The number of the count that `budget` goes on with.
-pub(crate) fn count_id(budget: &Budget) -> u64 {
+pub(super) fn count_id(budget: &Budget) -> u64 {
     xxh3_64(count_text(budget).as_bytes())
 }
 

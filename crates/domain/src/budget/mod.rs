@@ -3,6 +3,8 @@
 //! People write a YAML file ([`mod@file`]); `apply` compares it with the records in force ([`diff`]) and
 //! writes the JSON records of topic `spendfuse.budgets` ([`BudgetsRecord`]), which everybody follows.
 
+mod compiled;
+mod count_id;
 mod detector_record;
 pub mod diff;
 mod duration;
@@ -23,6 +25,7 @@ use crate::time::UnixMillis;
 use crate::verdict::Verdict;
 use crate::window::WindowKind;
 
+pub use compiled::{Compared, CompiledBudget, Counted};
 pub use record::{BudgetsRecord, RecordError, detector_key};
 
 /// A budget's name: `[a-z0-9][a-z0-9-]{0,62}`, and neither `heartbeat` nor `finding`.
@@ -183,15 +186,6 @@ pub struct Budget {
 }
 
 impl Budget {
-    /// The strictest step that `spend` reaches; among equals the highest share.
-    pub fn reached(&self, spend: &Spend) -> Option<&Step> {
-        let spent = spend.counted(self.limit.unit());
-        self.steps
-            .iter()
-            .filter(|step| spent >= step.at.of(self.limit))
-            .max_by_key(|step| (step.action.verdict(), step.at))
-    }
-
     /// Whether both budgets count the same spend in the same windows, so that a change from one to
     /// the other keeps what was counted.
     pub fn counts_like(&self, other: &Self) -> bool {

@@ -46,12 +46,11 @@ impl ScopeTemplate {
     /// name are never one.
     #[must_use]
     pub fn counted_in(mut self, kind: WindowKind) -> Self {
-        let implied = match kind {
-            WindowKind::Session => (Dimension::Session, Pattern::Each),
-            WindowKind::RootSession => (Dimension::RootSession, Pattern::Each),
-            _ => return self,
+        let Some(session) = kind.session() else {
+            return self;
         };
-        self.0.retain(|part| *part != implied);
+        self.0
+            .retain(|part| *part != (session.clone(), Pattern::Each));
         if self
             .0
             .iter()

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 
+use spendfuse_domain::budget::CompiledBudget;
 use spendfuse_domain::verdict::budget_key;
 use spendfuse_domain::{UnixMillis, Window};
 
@@ -9,7 +10,6 @@ use super::accounts::{AccountId, LedgerAccount};
 use super::restore::{LedgerMark, account_key, account_record, evaluated_key, mark_key};
 use super::{Ledger, LedgerOutputs, WindowLine, WindowLineKind};
 use crate::account::{AccountPlace, Due};
-use crate::book::CompiledBudget;
 use crate::codec;
 use crate::settle::{self, Pace};
 

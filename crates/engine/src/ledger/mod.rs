@@ -16,12 +16,12 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use hashbrown::HashMap;
-use spendfuse_domain::budget::{BudgetId, Spend};
+use spendfuse_domain::budget::{BudgetId, CompiledBudget, Spend};
 use spendfuse_domain::{UnixMillis, Window};
 
 use crate::account::Account;
 use crate::alert::{Alert, AlertKind};
-use crate::book::{BudgetBook, CompiledBudget};
+use crate::book::BudgetBook;
 use crate::delta::{DeltaEntry, Deltas};
 use crate::news::News;
 use accounts::{AccountId, Accounts, LedgerAccount};
@@ -349,7 +349,7 @@ impl Ledger {
         if let Some(window) = self.last_windows.get(&place).filter(holds) {
             return Arc::clone(window);
         }
-        let window = Window::containing(compiled.budget.window, &compiled.zone, time);
+        let window = compiled.window(time);
         let window = Arc::new(window);
         self.last_windows.insert(place, Arc::clone(&window));
         window

@@ -1,13 +1,12 @@
 //! What one commit of the ledger publishes.
 
 use spendfuse_domain::Amount;
-use spendfuse_domain::budget::Spend;
+use spendfuse_domain::budget::{CompiledBudget, Spend};
 use spendfuse_domain::finding::Finding;
 use spendfuse_domain::verdict::BlocklistEntry;
 use spendfuse_domain::{Nanos, UnixMillis, Window};
 
 use crate::alert::Alert;
-use crate::book::CompiledBudget;
 use crate::delta::DeltaEntry;
 
 /// What kind of line a [`WindowLine`] is.

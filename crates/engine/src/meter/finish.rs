@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use spendfuse_domain::budget::BudgetId;
+use spendfuse_domain::budget::{BudgetId, CompiledBudget};
 use spendfuse_domain::finding::{DetectorRule, Finding, FindingState};
 use spendfuse_domain::verdict::{BlocklistEntry, EventRef, Verdict, budget_key, finding_key};
 use spendfuse_domain::{Amount, Figures, Nanos, UnixMillis};
@@ -176,7 +176,7 @@ impl Meter {
 pub(super) fn budget_of<'a>(
     one: &SessionAccount,
     book: &'a BudgetBook,
-) -> Option<&'a crate::book::CompiledBudget> {
+) -> Option<&'a CompiledBudget> {
     let place = book.place_of(&BudgetId::new(&one.budget)?)?;
     let compiled = book.budget(place);
     (compiled.count_id == one.count_id).then_some(compiled)

@@ -1,16 +1,13 @@
 //! Sessions: session budgets and the detectors' lanes, from the first call to the end.
 
-use std::borrow::Cow;
-
 use minicbor::{Decode, Encode};
-use spendfuse_domain::budget::Spend;
+use spendfuse_domain::budget::{CompiledBudget, Spend};
 use spendfuse_domain::event::Event;
-use spendfuse_domain::scope::{Dimension, Dimensions, scope_of, scope_text};
+use spendfuse_domain::scope::{Dimension, scope_of};
 use spendfuse_domain::window::WindowKind;
 use spendfuse_domain::{Nanos, UnixMillis};
 
 use crate::account::{Account, AccountPlace};
-use crate::book::CompiledBudget;
 use crate::codec;
 use crate::detect::lane::{Lane, LaneRule};
 
@@ -78,12 +75,11 @@ impl<'a> SessionName<'a> {
 
     /// The window's label: `session:s-1`.
     pub fn window_label(self) -> String {
-        let kind = if self.root {
-            WindowKind::RootSession
-        } else {
-            WindowKind::Session
+        let kind = match self.root {
+            true => WindowKind::RootSession,
+            false => WindowKind::Session,
         };
-        format!("{}:{}", kind.name(), self.name)
+        kind.label(self.name)
     }
 }
 
@@ -273,27 +269,4 @@ pub fn account_place<'a>(
         resets_at: None,
         expires_at: Some(expires_at),
     }
-}
-
-/// The scope of a session budget for an event: the budget's own scope with the session added.
-/// `None` where the event lies outside the budget or has no session.
-pub fn session_scope(compiled: &CompiledBudget, event: &Event<'_>) -> Option<String> {
-    let budget = &compiled.budget;
-    let mut attribution = Cow::Borrowed(&event.attribution);
-    let dimension = match budget.window {
-        WindowKind::RootSession => Dimension::RootSession,
-        _ => Dimension::Session,
-    };
-    if dimension == Dimension::RootSession && attribution.root_session.is_empty() {
-        // A session without a root is its own root.
-        attribution.to_mut().root_session = event.attribution.session.clone();
-    }
-    let attribution = &*attribution;
-    if attribution.value(&dimension).is_empty()
-        || !budget.scope.covers(attribution)
-        || !budget.filter.holds(attribution)
-    {
-        return None;
-    }
-    scope_text(&compiled.shape, attribution)
 }

@@ -10,7 +10,7 @@ use spendfuse_domain::finding::{DetectorAction, DetectorRule, FindingState};
 use spendfuse_domain::window::WindowKind;
 use spendfuse_domain::{Nanos, UnixMillis};
 
-use super::session::{Session, SessionName, session_scope};
+use super::session::{Session, SessionName};
 use super::sessions::SessionId;
 use super::{Charge, EpisodePlace, Meter, SLICE};
 use crate::alert::{Alert, AlertKind};
@@ -85,7 +85,7 @@ impl Meter {
                 true => SessionName::root_of(event),
                 false => SessionName::of(event),
             };
-            let (Some(name), Some(scope)) = (name, session_scope(compiled, event)) else {
+            let (Some(name), Some(scope)) = (name, compiled.scope_of(&event.attribution)) else {
                 continue;
             };
             let (id, session) = self.live_session(name, known.filter(|_| !of_root));

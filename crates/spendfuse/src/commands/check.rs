@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use clap::Args;
 use spendfuse_domain::budget::Spend;
-use spendfuse_domain::{Call, Nanos, TokenClasses, UnixMillis, Verdict};
+use spendfuse_domain::{Call, Nanos, Percent, TokenClasses, UnixMillis, Verdict};
 use spendfuse_guard::{
     BudgetLine, CheckRequest, CheckResponse, Guard, GuardConfig, GuardError, GuardWriter, Now,
     Warning,
@@ -224,7 +224,7 @@ fn print_budgets(lines: &[BudgetLine], now: UnixMillis) {
     ]);
     for line in lines {
         let (spent, limit) = output::figures(line.figures);
-        let used = line.percent.as_ref().and_then(serde_json::Number::as_f64);
+        let used = line.percent.map(Percent::as_f64);
         rows.add_row(vec![
             Cell::from(&line.budget),
             Cell::from(&line.scope),

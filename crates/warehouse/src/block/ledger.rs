@@ -6,7 +6,7 @@ use spendfuse_domain::budget::Spend;
 use spendfuse_domain::finding::{Finding, FindingState};
 use spendfuse_domain::scope::workspace_of;
 use spendfuse_domain::verdict::{BlocklistEntry, Stage};
-use spendfuse_domain::{Amount, Nanos, UnixMillis, Window};
+use spendfuse_domain::{Amount, Nanos, Percent, UnixMillis, Window};
 
 use super::columns::{Columns, RowCursor};
 use super::schema::{BUDGET_WINDOWS, FINDING_CHANGES, Schema, VERDICTS};
@@ -239,8 +239,7 @@ impl TableKind for Verdicts {
         columns.text(limit.unit().name());
         columns.amount(figures.spent.unwrap_or(nothing));
         columns.amount(limit);
-        let percent = entry.percent.as_ref();
-        columns.nullable_float(percent.and_then(serde_json::Number::as_f64));
+        columns.nullable_float(entry.percent.map(Percent::as_f64));
         columns.text(&entry.window);
         columns.time(entry.window_start);
         columns.nullable_time(entry.resets_at);
@@ -285,24 +284,7 @@ impl TableKind for BudgetWindows {
         columns.text(row.limit.unit().name());
         columns.amount(row.limit);
         let spent = row.spend.counted(row.limit.unit());
-        columns.nullable_float(percent(spent.number(), row.limit.number()));
+        columns.nullable_float(Percent::of(spent, row.limit).map(Percent::as_f64));
         columns.count64(row.version);
-    }
-}
-
-/// A share of the limit for display, one fraction digit; `None` where the limit is 0.
-fn percent(spent: i128, limit: i128) -> Option<f64> {
-    let tenths = spent.saturating_mul(1000).checked_div(limit)?;
-    Some(tenths as f64 / 10.0)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn percent_is_cut_to_a_tenth_and_absent_without_a_limit() {
-        assert_eq!(percent(2, 3), Some(66.6));
-        assert_eq!(percent(5, 0), None);
     }
 }

@@ -2,11 +2,10 @@
 
 use std::collections::BTreeSet;
 
-use jiff::tz::TimeZone;
-use serde_json::Number;
-use spendfuse_domain::budget::{Budget, BudgetsRecord, Spend};
+use spendfuse_domain::budget::{Budget, BudgetsRecord, CompiledBudget};
 use spendfuse_domain::verdict::{BlocklistEntry, BlocklistKey, Heartbeat};
-use spendfuse_domain::{Figures, UnixMillis, Verdict, Window};
+use spendfuse_domain::{Percent, UnixMillis};
+use spendfuse_engine::account::{Account, AccountPlace};
 
 use super::super::{Failure, kafka, output};
 use super::records_in_force;
@@ -88,42 +87,24 @@ fn reported_at(reports: &[Heartbeat]) -> Option<UnixMillis> {
 
 fn percent(entry: &BlocklistEntry) -> f64 {
     // Without a percentage the limit is 0, or it is a stopped session: both refuse everything.
-    let percent = entry.percent.as_ref().and_then(Number::as_f64);
-    percent.unwrap_or(f64::INFINITY)
+    entry.percent.map_or(f64::INFINITY, Percent::as_f64)
 }
 
 /// The entry of a budget for one scope that has spent nothing; `None` where it has no single scope
 /// or no calendar window.
 fn untouched(budget: &Budget, now: UnixMillis) -> Option<BlocklistEntry> {
-    let scope = budget
-        .scope
-        .single()
-        .filter(|_| !budget.window.is_session())?;
-    let zone = TimeZone::get(&budget.timezone).ok()?;
-    let window = Window::containing(budget.window, &zone, now);
-    let spend = Spend::default();
-    let step = budget.reached(&spend);
-    let verdict = step.map_or(Verdict::Ok, |step| step.action.verdict());
-    let filter = budget.filter.to_json().map(serde_json::Value::Object);
-    Some(BlocklistEntry {
-        v: 1,
-        budget: budget.id.to_string(),
-        scope,
-        filter,
-        verdict,
-        action: verdict.name().to_owned(),
-        figures: Figures::new(spend.counted(budget.limit.unit()), budget.limit),
-        percent: (budget.limit.number() > 0)
-            .then(|| Number::from_f64(0.0))
-            .flatten(),
-        window: window.label,
+    let scope = budget.scope.single()?;
+    if budget.window.is_session() {
+        return None;
+    }
+    let compiled = CompiledBudget::new(budget.clone());
+    let window = compiled.window(now);
+    let place = AccountPlace {
+        scope: &scope,
+        window: &window.label,
         window_start: window.start,
         resets_at: window.end,
         expires_at: window.end,
-        counted_from: budget.counted_from.max(window.start),
-        downgrade_to: None,
-        version: 0,
-        decided_at: now,
-        caused_by: None,
-    })
+    };
+    Some(Account::default().publish(&compiled, place, 0, now))
 }

@@ -117,8 +117,8 @@ fn counts_late(entry: &BlocklistEntry) -> bool {
 }
 
 fn status_row(entry: &BlocklistEntry, now: UnixMillis) -> Vec<Cell> {
-    let percent = match &entry.percent {
-        Some(percent) => format!("{:.1}%", percent.as_f64().unwrap_or_default()),
+    let percent = match entry.percent {
+        Some(percent) => format!("{:.1}%", percent.as_f64()),
         None => "-".to_owned(),
     };
     let (spent, limit) = output::figures(entry.figures);

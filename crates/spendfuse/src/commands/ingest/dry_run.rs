@@ -5,10 +5,10 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use serde_json::{Value, json};
-use spendfuse_domain::budget::{Budget, BudgetsRecord};
+use spendfuse_domain::budget::{BudgetsRecord, CompiledBudget};
 use spendfuse_domain::event::{Body, Event, RemovedMembers, redact};
-use spendfuse_domain::scope::{Dimension, Dimensions as _, scope_text};
-use spendfuse_domain::{Attribution, Call, Identity, Nanos, WindowKind};
+use spendfuse_domain::scope::{Dimension, Dimensions as _};
+use spendfuse_domain::{Attribution, Call, Identity, Nanos};
 use spendfuse_pricing::rate::TokenClass;
 use spendfuse_pricing::{Explained, PriceBook, Pricer};
 
@@ -24,7 +24,7 @@ const MOST_REMEMBERED: usize = 5_000_000;
 /// What events are priced by and counted against.
 struct Rules {
     pricer: Pricer,
-    budgets: Vec<Budget>,
+    budgets: Vec<CompiledBudget>,
     /// Events that are older are late, milliseconds.
     horizon_millis: i64,
 }
@@ -128,7 +128,7 @@ fn rules(settings: &Settings, args: &IngestArgs) -> Result<Rules, Failure> {
         let budgets = file.budgets.iter().map(|draft| draft.counting_from(now));
         return Ok(Rules {
             pricer: Pricer::new(PriceBook::snapshot(), policy),
-            budgets: budgets.collect(),
+            budgets: budgets.map(CompiledBudget::new).collect(),
             horizon_millis,
         });
     }
@@ -139,7 +139,7 @@ fn rules(settings: &Settings, args: &IngestArgs) -> Result<Rules, Failure> {
     });
     Ok(Rules {
         pricer: Pricer::new(book::in_force(settings)?, policy),
-        budgets: budgets.collect(),
+        budgets: budgets.map(CompiledBudget::new).collect(),
         horizon_millis,
     })
 }
@@ -218,27 +218,12 @@ impl Totals {
 }
 
 /// Id and scope of every budget that counts spend of `who`.
-fn budgets_met(budgets: &[Budget], who: &Attribution<'_>) -> Vec<(String, String)> {
-    let counted = budgets
-        .iter()
-        .filter(|budget| budget.scope.covers(who) && budget.filter.holds(who));
-    counted
-        .filter_map(|budget| {
-            let mut shape = budget.scope.shape();
-            let session = match budget.window {
-                WindowKind::Session => Some(Dimension::Session),
-                // A session without a root is its own root session.
-                WindowKind::RootSession if who.root_session.is_empty() => Some(Dimension::Session),
-                WindowKind::RootSession => Some(Dimension::RootSession),
-                _ => None,
-            };
-            if let Some(session) = session.filter(|session| !shape.contains(session)) {
-                shape.push(session);
-                shape.sort();
-            }
-            Some((budget.id.to_string(), scope_text(&shape, who)?))
-        })
-        .collect()
+fn budgets_met(budgets: &[CompiledBudget], who: &Attribution<'_>) -> Vec<(String, String)> {
+    let met = budgets.iter().filter_map(|compiled| {
+        let scope = compiled.scope_of(who)?;
+        Some((compiled.budget.id.to_string(), scope))
+    });
+    met.collect()
 }
 
 struct View<'v> {
