@@ -13,6 +13,9 @@
 //!                                              └─ there already ─► StoringEnd       doubt ─► Stopped
 //! ```
 //!
+//! A partition without records moves its offset to the log's end now and then (`Idling`): after its
+//! retention an idle log begins there, and the offset before the last marker would look like loss.
+//!
 //! Whoever drives it carries out the returned [`Action`] and reports back. When a commit fails, or
 //! the partition is assigned anew, the machine is thrown away and a new one starts from what is
 //! committed: there is no other way to recover.
@@ -114,6 +117,8 @@ enum State {
     StoringIntent(Batch),
     Inserting(Batch),
     StoringEnd(Batch),
+    /// The offset moves to the end of the log, which has no records before it.
+    Idling(i64),
     Stopped,
 }
 
@@ -136,7 +141,13 @@ pub struct PartitionProtocol {
     buffered_rows: u64,
     /// A record that cannot be loaded; everything before it still is.
     poison: Option<(i64, String)>,
+    /// Since when there was nothing to do.
+    idle_since: Option<UnixMillis>,
 }
+
+/// How long a partition is idle before its offset moves to the log's end, milliseconds. Every batch
+/// is followed by a marker: moving at once would double the commits.
+const IDLE_MILLIS: i64 = 60_000;
 
 impl PartitionProtocol {
     /// Starts from the committed offset `position` (the log's first offset where nothing was ever
@@ -164,6 +175,7 @@ impl PartitionProtocol {
             buffered_bytes: 0,
             buffered_rows: 0,
             poison: None,
+            idle_since: None,
         }
     }
 
@@ -222,7 +234,9 @@ impl PartitionProtocol {
         inserts: &BTreeMap<String, u64>,
     ) -> Option<Action> {
         match &self.state {
-            State::Reading => self.begin_batch(now, inserts),
+            State::Reading => self
+                .begin_batch(now, inserts)
+                .or_else(|| self.idle(now, read_to)),
             State::Replaying(intent) if read_to >= intent.end => {
                 let intent = intent.clone();
                 Some(self.begin_replay(intent))
@@ -254,21 +268,39 @@ impl PartitionProtocol {
             let known = inserts.get(table.table()).copied();
             (table.table().to_owned(), known.unwrap_or_default())
         });
-        let checkpoint = Checkpoint {
-            intent: Some(Intent {
-                end: batch.end,
-                records: batch.records,
-                hash: batch.hash,
-                at: now,
-                inserts: counters.collect(),
-            }),
-            links: self.stored_links.clone(),
+        let intent = Intent {
+            end: batch.end,
+            records: batch.records,
+            hash: batch.hash,
+            at: now,
+            inserts: counters.collect(),
         };
         self.state = State::StoringIntent(batch);
-        Some(Action::Commit {
-            offset: self.position,
+        Some(self.store(self.position, Some(intent)))
+    }
+
+    fn idle(&mut self, now: UnixMillis, read_to: i64) -> Option<Action> {
+        if !self.records.is_empty() || read_to <= self.position {
+            self.idle_since = None;
+            return None;
+        }
+        let since = *self.idle_since.get_or_insert(now);
+        if now.since(since) < IDLE_MILLIS {
+            return None;
+        }
+        self.state = State::Idling(read_to);
+        Some(self.store(read_to, None))
+    }
+
+    fn store(&self, offset: i64, intent: Option<Intent>) -> Action {
+        let checkpoint = Checkpoint {
+            intent,
+            links: self.stored_links.clone(),
+        };
+        Action::Commit {
+            offset,
             metadata: checkpoint.encode(),
-        })
+        }
     }
 
     fn begin_replay(&mut self, intent: Intent) -> Action {
@@ -328,6 +360,11 @@ impl PartitionProtocol {
                 self.forget(&batch);
                 None
             }
+            State::Idling(end) => {
+                self.position = end;
+                self.idle_since = None;
+                None
+            }
             other => {
                 self.state = other;
                 None
@@ -363,16 +400,9 @@ impl PartitionProtocol {
                 .stored_links
                 .follow(record.schema.table, record.block.link);
         }
-        let checkpoint = Checkpoint {
-            intent: None,
-            links: self.stored_links.clone(),
-        };
         let offset = batch.end;
         self.state = State::StoringEnd(batch);
-        Action::Commit {
-            offset,
-            metadata: checkpoint.encode(),
-        }
+        self.store(offset, None)
     }
 
     fn forget(&mut self, batch: &Batch) {

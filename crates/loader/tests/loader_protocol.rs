@@ -567,3 +567,32 @@ fn records_that_are_no_longer_those_of_the_intent_stop_the_partition() {
         }))
     ));
 }
+
+/// Retention removes an idle log up to its end: the offset of the last transaction's marker, at which
+/// the position stands, is gone then.
+#[test]
+fn an_idle_partition_moves_to_the_end_of_its_log() {
+    let mut protocol = PartitionProtocol::start("rows", 0, RULES, 6, Checkpoint::default());
+    let none = BTreeMap::new();
+    let next = |protocol: &mut PartitionProtocol, now, read_to| {
+        protocol.next(UnixMillis(now), read_to, &none)
+    };
+    assert!(next(&mut protocol, 0, 6).is_none());
+    assert!(next(&mut protocol, 5, 7).is_none());
+    assert!(next(&mut protocol, 60_004, 7).is_none());
+    let Some(Action::Commit { offset, metadata }) = next(&mut protocol, 60_005, 7) else {
+        panic!("the position stays");
+    };
+    assert_eq!(offset, 7);
+    assert_eq!(
+        Checkpoint::decode(&metadata).unwrap(),
+        Checkpoint::default()
+    );
+    let (at, value) = (7, log()[0].1.clone());
+    let record = RowsRecord::read(at, UnixMillis(60_006), value);
+    assert_eq!(protocol.received(at, record), None);
+    assert!(protocol.committed().is_none());
+    assert_eq!(protocol.position(), 7);
+    let flushed = next(&mut protocol, 60_016, 8);
+    assert!(matches!(flushed, Some(Action::Commit { offset: 7, .. })));
+}
