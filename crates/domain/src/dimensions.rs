@@ -140,6 +140,8 @@ dimensions! {
     Customer = 1, customer, Some("customer");
     /// The part of the product that made it.
     Feature = 2, feature, Some("feature");
+    /// The cost centre that it is charged to.
+    Project = 12, project, None;
     /// The person who caused it.
     User = 3, user, Some("user");
     /// The agent, of several in a run.

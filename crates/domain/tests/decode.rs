@@ -299,6 +299,14 @@ fn the_content_hash_is_over_what_is_said() {
     assert_ne!(base, hash(&reordered.replace("10}", "11}")));
 }
 
+#[test]
+fn a_dimension_of_a_later_release_is_content_where_it_is_there() {
+    let hash = |data: &str| decode(&usage_event(data)).unwrap().content;
+    let without = hash(r#""customer":"c""#);
+    assert_eq!(without, hash(r#""customer":"c","project":"""#));
+    assert_ne!(without, hash(r#""customer":"c","project":"p""#));
+}
+
 /// Identities are remembered with it over an upgrade: another value would make a conflict of every
 /// repetition.
 #[test]

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use spendfuse_domain::event::{self, encode};
 use spendfuse_domain::finding::{DetectorRule, Finding};
 use spendfuse_domain::verdict::{BlocklistEntry, Heartbeat};
-use spendfuse_domain::{Budget, UnixMillis};
+use spendfuse_domain::{Budget, FixedDimension, UnixMillis};
 
 /// What others send us may hold more than we know; what we write must be in the schema in full.
 const OPEN: [&str; 4] = [
@@ -214,4 +214,18 @@ fn reasons_and_flags_of_the_schemas_are_those_of_the_code() {
     let flags = &schema("usage-response")["$defs"]["flag"]["enum"];
     let known: Vec<&str> = event::Flags(u16::MAX).names().collect();
     assert_eq!(flags, &json!(known));
+}
+
+#[test]
+fn every_dimension_is_in_the_schemas_of_what_others_send() {
+    for name in OPEN {
+        let schema = read_json(&folder().join(format!("{name}.schema.json")));
+        let members = match name {
+            "check-request" => &schema["properties"],
+            _ => &schema["properties"]["data"]["properties"],
+        };
+        for dimension in FixedDimension::NAMES {
+            assert!(members[dimension].is_object(), "{dimension} in {name}");
+        }
+    }
 }

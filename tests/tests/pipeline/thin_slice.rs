@@ -2,15 +2,20 @@
 
 use std::time::Duration;
 
+use serde_json::Value;
 use spendfuse_domain::Verdict;
 use spendfuse_tests::load::Sender;
-use spendfuse_tests::{GuardView, Lab, Traffic};
+use spendfuse_tests::{GuardView, Lab, Traffic, eventually};
+
+use crate::refusing::{PATIENCE, ask_at, start_sidecar};
 
 #[test]
 fn one_event_becomes_one_row_one_verdict_and_one_alert() {
     let lab = Lab::new("thin_slice");
     lab.apply_budgets(
-        "budgets: [{id: cap, scope: {workspace: acme, customer: \"*\"}, limit: \"0.000001\", window: day}]",
+        "budgets:
+  - {id: cap, scope: {workspace: acme, customer: \"*\"}, limit: \"0.000001\", window: day}
+  - {id: cost-centre, scope: {workspace: acme, project: \"*\"}, limit: \"0.000001\", window: day}",
     );
     let _processor = lab.processor("1");
     let _loader = lab.loader();
@@ -19,7 +24,9 @@ fn one_event_becomes_one_row_one_verdict_and_one_alert() {
 
     let mut traffic = Traffic::new(&lab, 1);
     let sender = Sender::new(&lab);
-    sender.send(&traffic.call("c-1", "s-1", 2000, 101, 300));
+    let mut call = traffic.call("c-1", "s-1", 2000, 101, 300);
+    call.value = of_project(&call.value, "apollo");
+    sender.send(&call);
     sender.flush();
 
     let lag = guard.await_verdict("c-1", Verdict::Block, Duration::from_secs(5));
@@ -27,11 +34,44 @@ fn one_event_becomes_one_row_one_verdict_and_one_alert() {
     assert_eq!(guard.verdict("c-2"), Verdict::Ok);
     lab.settle(traffic.expected(), Duration::from_secs(10));
 
-    // Each worker has started, ticked and counted: nothing but the budget's step is news.
+    // Each worker has started, ticked and counted: nothing but the budgets' steps is news.
     let alerts: Vec<String> = lab.table("alerts").into_keys().collect();
-    assert_eq!(alerts.len(), 1, "{alerts:?}");
+    let alert_of = |scope: &str| alerts.iter().any(|alert| alert.starts_with(scope));
     assert!(
-        alerts[0].starts_with("cap|acme/customer=c-1|"),
+        alerts.len() == 2
+            && alert_of("cap|acme/customer=c-1|")
+            && alert_of("cost-centre|acme/project=apollo|"),
         "{alerts:?}"
     );
+
+    // Whoever asks for the project is refused, whatever is not known of the call.
+    let (_sidecar, address) = start_sidecar(&lab, "1", &[]);
+    eventually("the sidecar refuses", PATIENCE, || {
+        let answer = ask_at(address, "/v1/authz?workspace=acme&project=apollo");
+        let words = "project apollo has reached its daily budget";
+        match answer.status == 429 && answer.body.contains(words) {
+            true => Ok(()),
+            false => Err(format!("{answer:?}")),
+        }
+    });
+    let other = ask_at(address, "/v1/authz?workspace=acme&project=gemini");
+    assert_eq!(other.status, 200, "{other:?}");
+    let asked = ["check", "--workspace", "acme", "--project", "apollo"];
+    let said = lab.run(&[&asked[..], &["--json"]].concat());
+    let answer: Value = serde_json::from_str(&said.stdout).expect("it is JSON");
+    assert_eq!(answer["decision"], "block", "{answer:#}");
+
+    // Rows have no column for it yet: the audit says what it does not compare.
+    let said = lab.must(&["audit", "--json"]);
+    let answer: Value = serde_json::from_str(&said.stdout).expect("it is JSON");
+    let not_compared = answer["not_compared"].to_string();
+    assert!(not_compared.contains("cost-centre"), "{answer:#}");
+    assert!(!not_compared.contains("cap"), "{answer:#}");
+}
+
+/// The event, charged to a cost centre.
+fn of_project(event: &[u8], project: &str) -> Vec<u8> {
+    let mut event: Value = serde_json::from_slice(event).expect("it is JSON");
+    event["data"]["project"] = project.into();
+    event.to_string().into_bytes()
 }

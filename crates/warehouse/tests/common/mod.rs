@@ -54,6 +54,7 @@ pub fn call_event(id: &str) -> Event<'static> {
                 (text("größe"), text("it's")),
                 (text("team"), text("growth")),
             ],
+            ..Attribution::default()
         },
         body: Body::Usage(Call {
             operation: text("chat"),
