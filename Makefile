@@ -13,8 +13,8 @@ help: ## Show this list
 setup: ## Check prerequisites; fetch Kafka and the embedded ClickHouse into .cache (240 MB, once)
 	@scripts/setup
 
-build: setup ## Build the program and the development stack
-	@cargo build --release -p spendfuse -p spendfuse-devstack
+build: setup ## Build the program, the demo and the development stack
+	@cargo build --release -p spendfuse -p spendfuse-demo -p spendfuse-devstack
 	@target/release/spendfuse-devstack prepare
 
 demo: build ## Real Kafka, real ClickHouse, real traffic, live on screen (ARGS=--headless for JSON)

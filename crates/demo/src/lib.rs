@@ -3,8 +3,8 @@
 //! In: addresses of Kafka and ClickHouse where nothing of the demo exists yet. [`scenario`] is the
 //! script, [`player`] plays it, [`watcher`] follows what the pipeline publishes as an enforcement
 //! point does, [`view`] draws it. Then [`ledger`], the warehouse and [`reference`] say what was
-//! spent, and [`outcome`] compares them. Called by `spendfuse demo`, which starts the roles between
-//! [`Demo::prepare`] and [`Demo::run`].
+//! spent, and [`outcome`] compares them. Called by the executable beside it (`command`), which starts
+//! the roles between [`Demo::prepare`] and [`Demo::run`].
 
 mod board;
 mod budgets;

@@ -301,3 +301,17 @@ fn secrets_come_from_variables_and_are_never_printed_and_a_typo_is_told() {
         "$SPENDFUSE_KAFKA_PROPERTIES_SASL_PASSWORD"
     );
 }
+
+#[test]
+fn without_the_executable_of_the_demo_it_is_said_where_it_belongs() {
+    let folder = tempfile::tempdir().unwrap();
+    let alone = folder.path().join("spendfuse");
+    fs::copy(env!("CARGO_BIN_EXE_spendfuse"), &alone).unwrap();
+    let output = Command::new(&alone).arg("demo").output().unwrap();
+    let told = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(2), "{told}");
+    let beside = folder.path().canonicalize().unwrap().join("spendfuse-demo");
+    let place = format!("not at {}", beside.display());
+    assert!(told.contains(&place), "{told}");
+    assert!(told.contains("make demo"), "{told}");
+}

@@ -11,7 +11,12 @@ use tempfile::TempDir;
 /// Not part of the sources, or not needed by a walk.
 const LEFT_OUT: [&str; 4] = ["target", ".devstack", ".cache", ".git"];
 /// Executables that are built already.
-const BUILT: [&str; 3] = ["spendfuse", "spendfuse-devstack", "spendfuse-clickhouse"];
+const BUILT: [&str; 4] = [
+    "spendfuse",
+    "spendfuse-demo",
+    "spendfuse-devstack",
+    "spendfuse-clickhouse",
+];
 /// Stands before the real `make`: what is built already is not built again.
 const MAKE: &str = "#!/bin/sh\nPATH=${PATH#*:} exec make --no-print-directory -o build \"$@\"\n";
 /// Variables of a development stack, which a newcomer has not set.
@@ -197,7 +202,7 @@ fn executable(name: &str) -> io::Result<PathBuf> {
     let mut folders = own.ancestors().skip(1).take(3);
     let found = folders.find_map(|folder| Some(folder.join(name)).filter(|path| path.is_file()));
     found.ok_or_else(|| {
-        let reason = format!("{name} is not built: cargo build -p spendfuse -p spendfuse-devstack");
+        let reason = format!("{name} is not built: run `make build`");
         io::Error::new(io::ErrorKind::NotFound, reason)
     })
 }

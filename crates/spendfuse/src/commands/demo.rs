@@ -1,31 +1,17 @@
-//! `spendfuse demo`: real parts, real traffic, live on screen, checked at the end.
+//! `spendfuse demo`: played by an executable of its own, so that nothing here draws.
 
-use std::io::IsTerminal;
 use std::os::unix::process::CommandExt;
-use std::path::PathBuf;
-use std::process::{Command, ExitCode};
-use std::sync::Arc;
+use std::process::Command;
 
 use clap::{Args, ValueEnum};
-use spendfuse_bus::Shutdown;
-use spendfuse_demo::{Demo, DemoError, Options, Report, Sabotage, Stage};
-use spendfuse_pricing::PriceBook;
-use spendfuse_warehouse::Warehouse;
-use tokio::runtime::Runtime;
 
-use super::{Failure, found_wrong, migrate, output, topics};
-use crate::roles::{self, OnFailure, Role};
-use crate::settings::{Resolved, Settings, Source};
+use super::Failure;
 
-/// Starts a Kafka and a ClickHouse for one command.
-const DEVSTACK: &str = "spendfuse-devstack";
+/// Plays the demo.
+const DEMO: &str = "spendfuse-demo";
 
-/// Defaults of the demo, where a broker, ClickHouse, all roles and the traffic may share two cores.
-/// A transaction costs the broker one request a partition it writes to, and ClickHouse has room
-/// for a few large inserts but not for many small ones; neither is what the demo is about.
-const FOR_A_SMALL_MACHINE: [(&str, &str); 2] =
-    [("partitions", "2"), ("loader.flush_interval", "1500ms")];
-
+// No doc comment: clap would show it instead of the command's own.
+#[allow(missing_docs)]
 #[derive(Args, Debug)]
 #[command(
     after_help = "Examples:\n  spendfuse demo\n  spendfuse demo --headless\n  spendfuse demo --set kafka.brokers=kafka-1:9092 --set clickhouse.url=http://clickhouse:8123\n\nWithout a configured Kafka a development stack is started for it (see `make demo`). With one, the\ndemo makes topics and a database of its own there and leaves them behind."
@@ -33,154 +19,38 @@ const FOR_A_SMALL_MACHINE: [(&str, &str); 2] =
 pub struct DemoArgs {
     /// Draw nothing; print the summary as JSON
     #[arg(long, visible_alias = "json")]
-    headless: bool,
+    pub headless: bool,
     /// How much of the hour is replayed, percent
     #[arg(long, value_name = "PERCENT", default_value_t = 100,
           value_parser = clap::value_parser!(u32).range(1..=100))]
-    scale: u32,
+    pub scale: u32,
     /// Make the pipeline lose or double one event, to see that the check notices
     #[arg(long, hide = true, value_enum)]
-    sabotage: Option<Fault>,
+    pub sabotage: Option<Fault>,
 }
 
+/// What the pipeline does to one event.
 #[derive(Clone, Copy, Debug, ValueEnum)]
-enum Fault {
+pub enum Fault {
+    /// It is lost.
     Lose,
+    /// It is counted twice.
     Double,
 }
 
-pub fn run(settings: &Settings, args: &DemoArgs) -> Result<ExitCode, Failure> {
-    let brokers = settings.resolved().get("kafka.brokers");
-    if brokers.is_none_or(|brokers| brokers.source == Source::Default) {
-        return Err(on_a_stack_of_its_own());
-    }
-    let settings = own_settings(settings)?;
-    let shutdown = Shutdown::new();
-    let runtime = Runtime::new().map_err(Failure::work)?;
-    let stop = shutdown.clone();
-    runtime.spawn(async move {
-        roles::wait_for_signal().await;
-        stop.request();
-    });
-    if args.headless {
-        output::note("starting; the hour is replayed in 40 s, the rest takes a few seconds");
-    }
-    let played = play(&settings, args, &runtime, &shutdown);
-    // What still waits for an answer must not keep the process.
-    runtime.shutdown_background();
-    let report = played?;
-    if args.headless {
-        output::json(&report.outcome.json());
-        if !report.outcome.is_well() {
-            let differences = spendfuse_demo::differences(&report.outcome, 100);
-            differences.lines().for_each(output::note);
-        }
-    } else {
-        output::lines(&report.text);
-    }
-    Ok(if report.outcome.is_well() {
-        ExitCode::SUCCESS
-    } else {
-        found_wrong()
-    })
-}
-
-fn play(
-    settings: &Settings,
-    args: &DemoArgs,
-    runtime: &Runtime,
-    shutdown: &Shutdown,
-) -> Result<Report, Failure> {
-    topics::create_missing(settings)?;
-    migrate::prepare_database(settings)?;
-    let metrics = crate::metrics::install()?;
-    let rendered = metrics.clone();
-    let warehouse = settings.warehouse().map_err(Failure::usage)?;
-    let stage = Stage {
-        kafka: settings.kafka(),
-        topics: settings.topics(),
-        partitions: settings.partitions().map_err(Failure::usage)?,
-        transactional_id: settings.text("transactional_id_prefix").to_owned(),
-        warehouse: Warehouse::new(warehouse).map_err(Failure::usage)?,
-        price_version: PriceBook::snapshot().version().to_owned(),
-        sidecar: settings.given("sidecar.socket").map(PathBuf::from),
-        runtime: runtime.handle().clone(),
-        metrics: Arc::new(move || rendered.render()),
-    };
-    let options = Options {
-        percent: args.scale,
-        draw: !args.headless && std::io::stdout().is_terminal(),
-        sabotage: args.sabotage.map(|fault| match fault {
-            Fault::Lose => Sabotage::Lose,
-            Fault::Double => Sabotage::Double,
-        }),
-    };
-    let demo = Demo::prepare(stage, options).map_err(Failure::work)?;
-    let running = roles::start(
-        settings,
-        &roles::watched(&Role::ALL),
-        runtime.handle(),
-        &metrics,
-        OnFailure::Stop,
-        shutdown,
-    );
-    let played = demo.run(shutdown);
-    // Where a role gave up, that is why the demo stopped.
-    let stopped = running.stop();
-    match (played, stopped) {
-        (Err(DemoError::Stopped), Err(failure)) => Err(failure),
-        (Err(error), _) => Err(Failure::work(error)),
-        (Ok(_), Err(failure)) => Err(failure),
-        (Ok(report), Ok(())) => Ok(report),
-    }
-}
-
-/// Settings under which nothing that exists is touched.
-fn own_settings(settings: &Settings) -> Result<Settings, Failure> {
-    let stamp = jiff::Timestamp::now().strftime("%Y%m%d%H%M%S").to_string();
-    let socket = std::env::temp_dir().join(format!("spendfuse-demo-{}.sock", std::process::id()));
-    let own = [
-        ("topic_prefix", format!("demo-{stamp}.")),
-        ("transactional_id_prefix", format!("demo-{stamp}")),
-        ("clickhouse.database", format!("spendfuse_demo_{stamp}")),
-        ("sidecar.listen", "127.0.0.1:0".to_owned()),
-        ("sidecar.socket", socket.display().to_string()),
-        ("sidecar.spool_dir", String::new()),
-    ];
-    let mut resolved = settings.resolved().clone();
-    for (key, value) in FOR_A_SMALL_MACHINE {
-        if let Some(setting) = resolved.get_mut(key)
-            && setting.source == Source::Default
-        {
-            setting.value = value.to_owned();
-        }
-    }
-    for (key, value) in own {
-        let source = Source::CommandLine;
-        resolved.insert(key.to_owned(), Resolved { value, source });
-    }
-    Settings::new(resolved).map_err(Failure::usage)
-}
-
-/// Becomes the development stack's `run` with this same command; comes back only where that fails.
-fn on_a_stack_of_its_own() -> Failure {
+/// Becomes the demo's executable with this same command; comes back only where that fails.
+pub fn hand_over() -> Failure {
     let (Ok(executable), arguments) = (std::env::current_exe(), std::env::args_os().skip(1)) else {
         return Failure::work("the system does not say where this program is");
     };
-    let devstack = executable.with_file_name(DEVSTACK);
-    if !devstack.is_file() {
+    let demo = executable.with_file_name(DEMO);
+    if !demo.is_file() {
         return Failure::usage(format!(
-            "no Kafka is configured, and the development stack is not at {}; run `make demo` in \
-             the repository, or name your own with --set kafka.brokers=HOST:PORT and \
-             --set clickhouse.url=http://HOST:8123",
-            devstack.display()
+            "the demo is an executable of its own, and it is not at {}; run `make demo` in the \
+             repository, or build it with cargo build --release -p spendfuse-demo",
+            demo.display()
         ));
     }
-    output::note("no Kafka is configured: starting a Kafka and a ClickHouse for the demo");
-    let error = Command::new(&devstack)
-        .args(["run", "--"])
-        .arg(executable)
-        .args(arguments)
-        .exec();
-    Failure::work(format!("cannot start {}: {error}", devstack.display()))
+    let error = Command::new(&demo).args(arguments).exec();
+    Failure::work(format!("cannot start {}: {error}", demo.display()))
 }

@@ -14,7 +14,7 @@ pub mod fingerprint;
 pub mod ingest;
 mod kafka;
 pub mod migrate;
-mod output;
+pub mod output;
 pub mod prices;
 pub mod topics;
 mod warehouse;

@@ -1,0 +1,199 @@
+//! The `spendfuse` command: every role and every tool in one binary.
+//!
+//! It only wires: settings come from [`settings`], what a command does stands in [`commands`], and
+//! the work is done by the crates below. The demo, which runs all roles in its own process, is
+//! another executable around the same [`main`] (crate `demo`).
+
+mod admin;
+mod commands;
+#[cfg(test)]
+mod documented;
+mod loader_alerts;
+mod logging;
+mod metrics;
+mod open_files;
+mod roles;
+mod settings;
+mod sidecar_client;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+
+use settings::{ProcessEnvironment, name_instance, resolve, unknown_variables};
+
+pub use commands::demo::{DemoArgs, Fault};
+pub use commands::migrate::prepare_database;
+pub use commands::topics::create_missing as create_missing_topics;
+pub use commands::{Failure, found_wrong, output};
+pub use metrics::{MetricsHandle, install as install_metrics};
+pub use roles::{OnFailure, Role, RunningRoles, Watched, start, wait_for_signal, watched};
+pub use settings::{Resolved, ResolvedSettings, Settings, SettingsError, Source};
+
+/// Plays the demo.
+pub type Play = fn(&Settings, &DemoArgs) -> Result<ExitCode, Failure>;
+
+/// Keeps AI spend under control: meters usage events, enforces budgets, finds runaway sessions.
+#[derive(Parser, Debug)]
+#[command(
+    name = "spendfuse",
+    version,
+    propagate_version = true,
+    max_term_width = 100
+)]
+struct CommandLine {
+    #[command(flatten)]
+    common: Common,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Args, Debug)]
+struct Common {
+    /// Configuration file; without it spendfuse.toml is read if it is there
+    #[arg(long, global = true, value_name = "FILE", help_heading = "Settings")]
+    config: Option<PathBuf>,
+    /// Overrides a setting, such as --set kafka.brokers=kafka-1:9092 (see `spendfuse config`)
+    #[arg(
+        long,
+        global = true,
+        value_name = "KEY=VALUE",
+        help_heading = "Settings"
+    )]
+    set: Vec<String>,
+}
+
+#[derive(Subcommand, Debug)]
+enum Command {
+    /// Run all roles in one process
+    #[command(after_help = "Example:\n  spendfuse up --set kafka.brokers=kafka-1:9092")]
+    Up,
+    /// Run the processor: count events, add up budgets, publish verdicts
+    #[command(after_help = "Example:\n  spendfuse processor --set instance_id=processor-2")]
+    Processor,
+    /// Run the loader: bring counted rows into ClickHouse
+    #[command(
+        after_help = "Example:\n  spendfuse loader --set clickhouse.url=http://clickhouse:8123"
+    )]
+    Loader,
+    /// Run a sidecar: answer checks from memory, take usage events
+    #[command(
+        after_help = "Example:\n  spendfuse sidecar --set sidecar.socket=/run/spendfuse.sock --set sidecar.spool_dir=/var/spool/spendfuse"
+    )]
+    Sidecar,
+    /// Replay an hour of real traffic through real parts, live on screen, checked at the end
+    Demo(commands::demo::DemoArgs),
+    /// Create or update the tables in ClickHouse
+    Migrate(commands::migrate::MigrateArgs),
+    /// Budgets: check a file, put it into force, see what is spent
+    Budgets(commands::budgets::BudgetsArgs),
+    /// Decide whether a call may go ahead, as a sidecar would
+    Check(commands::check::CheckArgs),
+    /// Send events from a file to the usage topic
+    Ingest(commands::ingest::IngestArgs),
+    /// Prices: import, show, compare and change them, cost a call
+    Prices(commands::prices::PricesArgs),
+    /// Findings of the detectors
+    Findings(commands::findings::FindingsArgs),
+    /// Events that could not be counted, and their way back
+    Dlq(commands::dlq::DlqArgs),
+    /// Compare input, ledger, warehouse and blocklist; every difference with its commit
+    Audit(commands::audit::AuditArgs),
+    /// Fingerprint of a prompt or tool call, as apps send it instead of the text
+    Fingerprint(commands::fingerprint::FingerprintArgs),
+    /// Create the topics with the right settings, or check them
+    Topics(commands::topics::TopicsArgs),
+    /// Show the configuration in force and where each value came from
+    Config(commands::config::ConfigArgs),
+}
+
+impl Command {
+    /// Its part of the process's name.
+    fn name(&self) -> &'static str {
+        match self {
+            Self::Up => "up",
+            Self::Processor => "processor",
+            Self::Loader => "loader",
+            Self::Sidecar => "sidecar",
+            Self::Demo(_) => "demo",
+            // Commands are no members of a group.
+            _ => "command",
+        }
+    }
+
+    /// Whether it runs until it is stopped, so that its log is what people watch.
+    fn is_service(&self) -> bool {
+        matches!(
+            self,
+            Self::Up | Self::Processor | Self::Loader | Self::Sidecar
+        )
+    }
+}
+
+/// Carries out the command line of this process. Without `play`, `demo` is handed over to the
+/// executable that has it.
+pub fn main(play: Option<Play>) -> ExitCode {
+    if asks_for_json() {
+        commands::speak_json();
+    }
+    let line = match CommandLine::try_parse() {
+        Ok(line) => line,
+        Err(error) => return commands::misused(&error),
+    };
+    match run(line, play) {
+        Ok(code) => code,
+        Err(failure) => {
+            failure.tell();
+            failure.exit_code()
+        }
+    }
+}
+
+/// Looked up before the arguments are read: what is wrong with them is told as JSON, too.
+fn asks_for_json() -> bool {
+    let mut arguments = std::env::args_os().take_while(|argument| argument != "--");
+    arguments.any(|argument| argument == "--json")
+}
+
+fn run(line: CommandLine, play: Option<Play>) -> Result<ExitCode, Failure> {
+    let mut resolved = resolve(
+        line.common.config.as_deref(),
+        &ProcessEnvironment,
+        &line.common.set,
+    )
+    .map_err(|error| Failure::settings(&error))?;
+    name_instance(&mut resolved, line.command.name());
+    let settings = Settings::new(resolved).map_err(|error| Failure::settings(&error))?;
+    let is_service = line.command.is_service();
+    logging::start(&settings, is_service).map_err(|error| Failure::settings(&error))?;
+    if is_service && settings.text("log.format") == "json" {
+        // Why a role gave up is the last line of its log.
+        commands::speak_json();
+    }
+    let is_handed_over = play.is_none() && matches!(line.command, Command::Demo(_));
+    if !is_handed_over {
+        commands::warn_of(&unknown_variables(&ProcessEnvironment), is_service);
+    }
+    match line.command {
+        Command::Up => roles::up(&settings),
+        Command::Processor => roles::run(&settings, roles::Role::Processor),
+        Command::Loader => roles::run(&settings, roles::Role::Loader),
+        Command::Sidecar => roles::run(&settings, roles::Role::Sidecar),
+        Command::Demo(args) => match play {
+            Some(play) => play(&settings, &args),
+            None => Err(commands::demo::hand_over()),
+        },
+        Command::Migrate(args) => commands::migrate::run(&settings, &args),
+        Command::Budgets(args) => commands::budgets::run(&settings, &args),
+        Command::Check(args) => commands::check::run(&settings, &args),
+        Command::Ingest(args) => commands::ingest::run(&settings, &args),
+        Command::Prices(args) => commands::prices::run(&settings, &args),
+        Command::Findings(args) => commands::findings::run(&settings, &args),
+        Command::Dlq(args) => commands::dlq::run(&settings, &args),
+        Command::Audit(args) => commands::audit::run(&settings, &args),
+        Command::Fingerprint(args) => commands::fingerprint::run(&settings, &args),
+        Command::Topics(args) => commands::topics::run(&settings, &args),
+        Command::Config(args) => commands::config::run(&settings, &args),
+    }
+}
