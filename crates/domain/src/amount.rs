@@ -2,7 +2,7 @@
 //! to the answer of a check.
 //!
 //! JSON says the unit by the field's name (`spent_usd`, `limit_tokens`, `remaining_calls`). Those
-//! names are read and written here alone, by [`Figures`].
+//! names are read and written by [`Figures`].
 
 use std::cmp::Ordering;
 use std::fmt;
@@ -268,14 +268,15 @@ impl Serialize for Figures {
     }
 }
 
+/// The fields that [`Figures`] are read from.
 #[derive(Deserialize)]
-struct Fields {
-    spent_usd: Option<Nanos>,
-    limit_usd: Option<Nanos>,
-    spent_tokens: Option<Count>,
-    limit_tokens: Option<Count>,
-    spent_calls: Option<Count>,
-    limit_calls: Option<Count>,
+pub(crate) struct Fields {
+    pub(crate) spent_usd: Option<Nanos>,
+    pub(crate) limit_usd: Option<Nanos>,
+    pub(crate) spent_tokens: Option<Count>,
+    pub(crate) limit_tokens: Option<Count>,
+    pub(crate) spent_calls: Option<Count>,
+    pub(crate) limit_calls: Option<Count>,
 }
 
 /// Fields that no writer leaves.

@@ -17,6 +17,7 @@ pub mod identity;
 pub mod money;
 pub mod percent;
 pub mod printable;
+mod read_text;
 pub mod routing;
 pub mod row;
 pub mod scope;

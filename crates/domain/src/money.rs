@@ -8,6 +8,8 @@ use std::ops::{Add, AddAssign, Neg, Sub, SubAssign};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use crate::read_text::read_text;
+
 const NANOS_PER_DOLLAR: i128 = 1_000_000_000;
 const FRACTION_DIGITS: usize = 9;
 /// More digits than this before the point cannot be a sum of dollars; keeps parsing free of overflow.
@@ -156,10 +158,8 @@ impl Serialize for Nanos {
 
 impl<'de> Deserialize<'de> for Nanos {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = std::borrow::Cow::<str>::deserialize(deserializer)?;
-        Self::parse_usd(&text)
-            .map(|parsed| parsed.amount)
-            .map_err(serde::de::Error::custom)
+        let parse = |text: &str| Self::parse_usd(text).map(|parsed| parsed.amount);
+        read_text(deserializer, parse)
     }
 }
 

@@ -6,6 +6,8 @@ use std::ops::Range;
 use jiff::Timestamp;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use crate::read_text::read_text;
+
 /// Milliseconds since 1970-01-01T00:00:00Z. In JSON an RFC 3339 text with `Z`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct UnixMillis(pub i64);
@@ -180,8 +182,7 @@ impl Serialize for UnixMillis {
 
 impl<'de> Deserialize<'de> for UnixMillis {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = std::borrow::Cow::<str>::deserialize(deserializer)?;
-        Self::parse_rfc3339(&text).map_err(serde::de::Error::custom)
+        read_text(deserializer, Self::parse_rfc3339)
     }
 }
 

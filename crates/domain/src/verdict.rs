@@ -2,8 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::amount::Figures;
+use crate::amount::{self, Count, Figures, FiguresError};
 use crate::budget::BudgetId;
+use crate::money::Nanos;
 use crate::percent::Percent;
 use crate::time::UnixMillis;
 
@@ -57,6 +58,7 @@ pub struct EventRef {
 ///
 /// A value whose figures contradict themselves is not read.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "EntryFields")]
 #[allow(missing_docs)]
 pub struct BlocklistEntry {
     pub v: u32,
@@ -84,6 +86,68 @@ pub struct BlocklistEntry {
     pub version: u64,
     pub decided_at: UnixMillis,
     pub caused_by: Option<EventRef>,
+}
+
+/// An entry as it is read: every reader of the topic reads millions, and serde would set aside each
+/// value of a flattened struct before it looks for its fields.
+#[derive(Deserialize)]
+struct EntryFields {
+    v: u32,
+    budget: String,
+    scope: String,
+    #[serde(rename = "where")]
+    filter: Option<serde_json::Value>,
+    verdict: Verdict,
+    action: String,
+    spent_usd: Option<Nanos>,
+    limit_usd: Option<Nanos>,
+    spent_tokens: Option<Count>,
+    limit_tokens: Option<Count>,
+    spent_calls: Option<Count>,
+    limit_calls: Option<Count>,
+    percent: Option<Percent>,
+    window: String,
+    window_start: UnixMillis,
+    resets_at: Option<UnixMillis>,
+    expires_at: Option<UnixMillis>,
+    counted_from: UnixMillis,
+    downgrade_to: Option<String>,
+    version: u64,
+    decided_at: UnixMillis,
+    caused_by: Option<EventRef>,
+}
+
+impl TryFrom<EntryFields> for BlocklistEntry {
+    type Error = FiguresError;
+
+    fn try_from(fields: EntryFields) -> Result<Self, FiguresError> {
+        Ok(Self {
+            v: fields.v,
+            budget: fields.budget,
+            scope: fields.scope,
+            filter: fields.filter,
+            verdict: fields.verdict,
+            action: fields.action,
+            figures: Figures::try_from(amount::Fields {
+                spent_usd: fields.spent_usd,
+                limit_usd: fields.limit_usd,
+                spent_tokens: fields.spent_tokens,
+                limit_tokens: fields.limit_tokens,
+                spent_calls: fields.spent_calls,
+                limit_calls: fields.limit_calls,
+            })?,
+            percent: fields.percent,
+            window: fields.window,
+            window_start: fields.window_start,
+            resets_at: fields.resets_at,
+            expires_at: fields.expires_at,
+            counted_from: fields.counted_from,
+            downgrade_to: fields.downgrade_to,
+            version: fields.version,
+            decided_at: fields.decided_at,
+            caused_by: fields.caused_by,
+        })
+    }
 }
 
 /// Value of the keys `heartbeat|meter|{p}` and `heartbeat|ledger|{p}`.
