@@ -174,7 +174,7 @@ fn a_guard_decides_by_what_an_older_version_published() {
         };
         let decision = guard.check(&request, now);
         assert_eq!(decision.verdict(), Verdict::Block);
-        let answer = decision.explain(&request, NOW);
+        let answer = guard.check_with_reasons(&request, now).explain();
         let line = |budget| {
             let line = answer.budgets.iter().find(|line| line.budget == budget);
             line.map(|line| (line.verdict, line.figures.spent)).unwrap()

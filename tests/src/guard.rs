@@ -87,7 +87,7 @@ impl GuardView {
     /// The whole answer for the next call of a customer.
     pub fn answer(&self, customer: &str) -> CheckResponse {
         let (request, now) = (request(customer, Nanos::ZERO), moment(self.clock));
-        self.guard.check(&request, now).explain(&request, now.wall)
+        self.guard.check_with_reasons(&request, now).explain()
     }
 
     /// Waits until a customer's verdict is `wanted`; how long that took.

@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use smallvec::SmallVec;
 use spendfuse_domain::budget::{Action, BudgetId, Compared, OnStale, Spend, Step};
-use spendfuse_domain::{Amount, Attribution, Nanos, UnixMillis, Verdict};
+use spendfuse_domain::{Attribution, Nanos, Verdict};
 
 use crate::compiled::GuardedBudget;
-use crate::digest::Bounds;
+use crate::digest::Glimpse;
 use crate::entry::Entry;
 use crate::freshness::{State, StateAge};
 use crate::guard::{Replica, Snapshot};
@@ -79,13 +79,7 @@ impl Decision<'_> {
     /// The cheaper model to use, where the decision is `downgrade`; that of the first budget by id
     /// where several ask.
     pub fn downgrade_to(&self) -> Option<&str> {
-        self.downgrade_of(self.matches.iter())
-    }
-
-    pub(crate) fn downgrade_of<'m>(
-        &self,
-        matches: impl Iterator<Item = &'m Match>,
-    ) -> Option<&str> {
+        let matches = self.matches.iter();
         let downgrades = matches.filter(|one| one.verdict == Verdict::Downgrade);
         let first = downgrades.min_by_key(|one| one.budget)?;
         let step = self.compiled(first.budget).step(first.step);
@@ -102,9 +96,9 @@ impl Decision<'_> {
 
 /// What is known of a scope's spend, as one budget sees it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Spent {
+struct Spent {
     /// In the unit of the budget's limit.
-    pub(crate) amount: i128,
+    amount: i128,
     /// In dollars, where it is known.
     cost: Option<Nanos>,
     /// Strictest step reached, as the entry's writer judged.
@@ -114,17 +108,13 @@ pub(crate) struct Spent {
 }
 
 impl Spent {
-    /// From a full entry; `None` where its window is over.
-    pub(crate) fn of(entry: &Entry, compiled: &GuardedBudget, now: UnixMillis) -> Option<Self> {
-        let limit = compiled.budget().limit;
-        let spent = entry.figures.spent;
-        let counted = spent.filter(|spent| spent.unit() == limit.unit());
-        (!entry.is_expired(now)).then(|| Self {
-            amount: counted.map_or(0, Amount::number),
+    fn of(entry: &Entry, compiled: &GuardedBudget) -> Self {
+        Self {
+            amount: entry.counted_by(compiled.budget().limit).number(),
             cost: entry.cost(),
             verdict: entry.verdict,
-            same_limit: entry.figures.limit == Some(limit),
-        })
+            same_limit: entry.figures.limit == Some(compiled.budget().limit),
+        }
     }
 }
 
@@ -140,52 +130,15 @@ impl Match {
         }
     }
 
-    /// Whether a request that is as near to the budget's steps as `bounds` allow is far from all of
-    /// them, as nearly every request is; then it is judged.
-    #[inline]
-    pub(crate) fn is_far(
-        &mut self,
-        compiled: &GuardedBudget,
-        bounds: Bounds,
-        request: &CheckRequest<'_>,
-        state: State,
-    ) -> bool {
-        let estimate = compiled.counted(&request.estimate).max(0);
-        let (_, high) = amounts(compiled, bounds);
-        let is_far = high + estimate < compiled.lowest_share;
-        is_far && self.judge_staleness_nearly(compiled, state)
-    }
-
-    /// Judges by what a digest says, where that leaves nothing open; returns whether it did.
-    pub(crate) fn judge_nearly(
-        &mut self,
-        compiled: &GuardedBudget,
-        bounds: Bounds,
-        request: &CheckRequest<'_>,
-        state: State,
-    ) -> bool {
-        let estimate = compiled.counted(&request.estimate);
-        let (low, high) = amounts(compiled, bounds);
-        let step = compiled.strictest(low, estimate, Verdict::Block);
-        let is_same = step == compiled.strictest(high, estimate, Verdict::Block);
-        // Else it matters by which limit the entry was judged.
-        let as_judged =
-            compiled.budget().unpriced_blocks || compiled.by_spend(high) <= bounds.verdict;
-        if !is_same || !as_judged {
-            return false;
-        }
-        self.reach(compiled, step, &request.attribution);
-        self.judge_staleness_nearly(compiled, state)
-    }
-
-    /// How `request` stands to the budget, of which exactly `spent` is known.
+    /// How `request` stands to the budget, of whose current window `entry` is known.
     pub(crate) fn judge(
         &mut self,
         compiled: &GuardedBudget,
-        spent: Option<Spent>,
+        entry: Option<&Entry>,
         request: &CheckRequest<'_>,
         state: State,
     ) {
+        let spent = entry.map(|entry| Spent::of(entry, compiled));
         let estimate = compiled.counted(&request.estimate);
         let amount = spent.map_or(0, |spent| spent.amount);
         if amount + estimate.max(0) >= compiled.lowest_share {
@@ -203,26 +156,10 @@ impl Match {
                     cost.is_none_or(|cost| cost + request.estimate.cost > most)
                 }
             };
-            self.refuse_when_stale(refused);
-        }
-    }
-
-    /// As [`judge`](Self::judge) does for old state, where the amount does not matter.
-    fn judge_staleness_nearly(&mut self, compiled: &GuardedBudget, state: State) -> bool {
-        if state == State::Stale {
-            match compiled.on_stale {
-                OnStale::Allow => {}
-                OnStale::Block => self.refuse_when_stale(true),
-                OnStale::AllowUpTo(_) => return false,
+            if refused && self.verdict < Verdict::Block {
+                self.by_staleness = true;
+                self.verdict = Verdict::Block;
             }
-        }
-        true
-    }
-
-    fn refuse_when_stale(&mut self, refused: bool) {
-        if refused && self.verdict < Verdict::Block {
-            self.by_staleness = true;
-            self.verdict = Verdict::Block;
         }
     }
 
@@ -236,6 +173,18 @@ impl Match {
 }
 
 impl GuardedBudget {
+    /// Whether a call that would spend `estimate` is far from every step, as nearly every call is, by
+    /// what the table says of its scope.
+    #[inline]
+    pub(crate) fn is_far(&self, known: Glimpse, estimate: &Spend) -> bool {
+        let spent = match known {
+            Glimpse::Nothing => 0,
+            Glimpse::AtMost(unit, most) if unit == self.unit => i128::from(most),
+            Glimpse::AtMost(..) | Glimpse::Ask => return false,
+        };
+        spent + self.counted(estimate).max(0) < self.lowest_share
+    }
+
     /// The place of the strictest step that a call reaches which would spend `estimate` on top of
     /// `spent`, among those that are not stricter than `ceiling`.
     fn strictest(&self, spent: i128, estimate: i128, ceiling: Verdict) -> Option<u16> {
@@ -253,15 +202,6 @@ impl GuardedBudget {
 
     fn step(&self, place: Option<u16>) -> Option<&Step> {
         self.compiled.step(usize::from(place?))
-    }
-}
-
-/// The least and the most that may be spent, in the unit of the budget's limit.
-fn amounts(compiled: &GuardedBudget, bounds: Bounds) -> (i128, i128) {
-    if bounds.kind == compiled.unit {
-        (bounds.low.into(), bounds.high.into())
-    } else {
-        (0, 0)
     }
 }
 

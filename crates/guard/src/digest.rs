@@ -2,28 +2,27 @@
 //!
 //! A full entry lies behind four misses of the processor's caches, and a million of them take half
 //! a gigabyte. Eight bytes a scope stay in the cache ten times longer. What does not fit is rounded
-//! in a way that a reader notices: the amount is given by a lower and an upper bound, the end of
-//! the window by the second that it lies in. Where that leaves the decision open, readers
-//! ask the full entry ([`Glimpse::Ask`], and [`crate::decision`]). So a digest is never wrong.
+//! in a way that a reader notices: the amount is given by an upper bound, the end of the window by
+//! the second that it lies in. Whoever is not far from every step by that asks the full entry
+//! ([`Glimpse::Ask`], and [`crate::decision`]). So a digest is never wrong.
 //!
 //! ```text
-//! 63      48 47  45 44    43 42        24 23   18 17       0
-//! ┌─────────┬──────┬────────┬────────────┬───────┬──────────┐
-//! │   tag   │ kind │ verdict│ window end │ shift │ mantissa │
-//! └─────────┴──────┴────────┴────────────┴───────┴──────────┘
+//! 63      48 47  45 44        26 25   20 19       0
+//! ┌─────────┬──────┬────────────┬───────┬──────────┐
+//! │   tag   │ kind │ window end │ shift │ mantissa │
+//! └─────────┴──────┴────────────┴───────┴──────────┘
 //! ```
 
-use spendfuse_domain::{Figures, Unit, UnixMillis, Verdict};
+use spendfuse_domain::{Figures, Unit, UnixMillis};
 
 use crate::entry::Entry;
 use crate::hash::EntryHash;
 
-const MANTISSA_BITS: u32 = 18;
-const AMOUNT_BITS: u32 = 24;
+const MANTISSA_BITS: u32 = 20;
+const AMOUNT_BITS: u32 = 26;
 const END_BITS: u32 = 19;
 const END_SHIFT: u32 = AMOUNT_BITS;
-const VERDICT_SHIFT: u32 = END_SHIFT + END_BITS;
-const KIND_SHIFT: u32 = VERDICT_SHIFT + 2;
+const KIND_SHIFT: u32 = END_SHIFT + END_BITS;
 const TAG_SHIFT: u32 = KIND_SHIFT + 3;
 
 /// Milliseconds in one unit of a window's end, as a power of two.
@@ -69,13 +68,6 @@ const KINDS: [Kind; 8] = [
     Kind::Ask,
 ];
 
-const VERDICTS: [Verdict; 4] = [
-    Verdict::Ok,
-    Verdict::Warn,
-    Verdict::Downgrade,
-    Verdict::Block,
-];
-
 /// Which scope a slot belongs to, as far as its place does not say. Never 0, the tag of a slot that
 /// was never used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -103,23 +95,10 @@ pub(crate) struct Digest(u64);
 pub(crate) enum Glimpse {
     /// Nothing is spent in the current window.
     Nothing,
-    /// Something is.
-    Spent(Bounds),
+    /// At most this much of [`Kind::Usd`], [`Kind::Tokens`] or [`Kind::Calls`].
+    AtMost(Kind, i64),
     /// The full entry knows.
     Ask,
-}
-
-/// An amount, nearly.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Bounds {
-    /// [`Kind::Usd`], [`Kind::Tokens`] or [`Kind::Calls`].
-    pub(crate) kind: Kind,
-    /// At least this much.
-    pub(crate) low: i64,
-    /// At most this much.
-    pub(crate) high: i64,
-    /// Strictest step reached, as the entry's writer judged.
-    pub(crate) verdict: Verdict,
 }
 
 /// The time from which a table counts the ends of windows.
@@ -171,12 +150,7 @@ impl Digest {
             return Self::ASK;
         };
         let end = entry.expires_at().map_or(FAR_END, |at| epoch.tick(at));
-        Self(
-            (Kind::of(spent.unit()) as u64) << KIND_SHIFT
-                | (entry.verdict as u64) << VERDICT_SHIFT
-                | end << END_SHIFT
-                | rounded(amount),
-        )
+        Self((Kind::of(spent.unit()) as u64) << KIND_SHIFT | end << END_SHIFT | rounded(amount))
     }
 
     /// The word of a slot with this tag.
@@ -207,18 +181,13 @@ impl Digest {
         }
         let shift = word >> MANTISSA_BITS & 63;
         let low = (word & MANTISSA) << shift;
-        Glimpse::Spent(Bounds {
-            kind,
-            low: low as i64,
-            high: (low | ((1 << shift) - 1)) as i64,
-            verdict: VERDICTS[(word >> VERDICT_SHIFT & 3) as usize],
-        })
+        Glimpse::AtMost(kind, (low | ((1 << shift) - 1)) as i64)
     }
 }
 
 const MANTISSA: u64 = (1 << MANTISSA_BITS) - 1;
 
-/// `amount` rounded down to 18 significant bits, with the number of bits that are missing.
+/// `amount` rounded down to 20 significant bits, with the number of bits that are missing.
 fn rounded(amount: u64) -> u64 {
     debug_assert!(i64::try_from(amount).is_ok());
     let significant = u64::BITS - amount.leading_zeros();
@@ -229,6 +198,7 @@ fn rounded(amount: u64) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use spendfuse_domain::Verdict;
 
     fn glimpse(spent: &str, expires_at: Option<i64>, now: i64) -> Glimpse {
         let entry = Entry::of_spend(spent, Verdict::Warn, expires_at.map(UnixMillis));
@@ -238,23 +208,17 @@ mod tests {
         Digest::read(word, epoch, UnixMillis(now))
     }
 
-    fn bounds(spent: &str) -> (i64, i64) {
-        match glimpse(spent, None, 1_000_000) {
-            Glimpse::Spent(bounds) => {
-                assert_eq!((bounds.kind, bounds.verdict), (Kind::Usd, Verdict::Warn));
-                (bounds.low, bounds.high)
-            }
-            other => panic!("{other:?}"),
-        }
-    }
-
     #[test]
-    fn an_amount_lies_between_bounds_that_are_close() {
-        for nanos in [0, 1, 262_143, 262_144, 5_000_000_000, i64::MAX] {
+    fn an_amount_is_hardly_less_than_its_bound() {
+        for nanos in [0, 1, 1_048_575, 1_048_576, 5_000_000_000, i64::MAX] {
             let text = spendfuse_domain::Nanos::new(nanos.into()).to_string();
-            let (low, high) = bounds(&text);
-            assert!(low <= nanos && nanos <= high, "{low} {nanos} {high}");
-            assert!(high - low <= nanos / 131_072, "{low} {nanos} {high}");
+            let Glimpse::AtMost(Kind::Usd, most) = glimpse(&text, None, 1_000_000) else {
+                panic!("{nanos}");
+            };
+            assert!(
+                nanos <= most && most - nanos <= nanos / 524_288,
+                "{nanos} {most}"
+            );
         }
         for other in ["-0.01", "99999999999.00"] {
             assert_eq!(glimpse(other, None, 1_000_000), Glimpse::Ask);
@@ -280,7 +244,7 @@ mod tests {
         ] {
             let expected = match glimpse("1.00", end, now) {
                 Glimpse::Nothing => Some(true),
-                Glimpse::Spent(_) => Some(false),
+                Glimpse::AtMost(..) => Some(false),
                 Glimpse::Ask => None,
             };
             assert_eq!(expected, over, "end {end:?} now {now}");

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 
 use serde_json::Value;
 use spendfuse_domain::verdict::{BlocklistEntry, EventRef};
-use spendfuse_domain::{Figures, Nanos, Percent, UnixMillis, Verdict};
+use spendfuse_domain::{Amount, Figures, Nanos, Percent, UnixMillis, Verdict};
 
 use crate::error::GuardError;
 
@@ -95,6 +95,13 @@ impl Entry {
     /// After this time readers ignore it.
     pub fn expires_at(&self) -> Option<UnixMillis> {
         self.expires_at
+    }
+
+    /// What is spent of `limit`: nothing, where the entry counts in another unit.
+    pub(crate) fn counted_by(&self, limit: Amount) -> Amount {
+        let spent = self.figures.spent;
+        let same_unit = spent.filter(|spent| spent.unit() == limit.unit());
+        same_unit.unwrap_or(limit.with(0))
     }
 
     /// Dollars spent, where the entry says.

@@ -4,17 +4,19 @@ use std::sync::{Arc, Mutex};
 
 use arc_swap::ArcSwap;
 use smallvec::SmallVec;
+use spendfuse_domain::budget::OnStale;
 use spendfuse_domain::scope::FilterMatch;
 use spendfuse_domain::{Detector, UnixMillis, Verdict};
 
 use crate::changes::{BlocklistPage, ChangeLog, CursorExpired};
 use crate::compiled::CompiledBudgets;
-use crate::decision::{CheckRequest, ColdStart, Decision, Match, Spent};
+use crate::decision::{CheckRequest, ColdStart, Decision, Match};
 use crate::digest::Glimpse;
 use crate::entry::Entry;
 use crate::findings::{OpenFinding, OpenFindings};
 use crate::freshness::{Freshness, Now, State, StateAge};
 use crate::hash::{EntryHash, KeyHasher, combine};
+use crate::response::{Entries, Reasoned};
 use crate::shards::Shards;
 use crate::table::Table;
 use crate::writer::GuardWriter;
@@ -117,6 +119,32 @@ impl Guard {
     /// how many scope shapes budgets use, hardly on how many scopes there are, and not on how many
     /// are blocked.
     pub fn check<'guard>(&'guard self, request: &CheckRequest<'_>, now: Now) -> Decision<'guard> {
+        let mut decision = self.met(request, now);
+        decision.judge_by_table(request, now.wall);
+        decision.conclude();
+        decision
+    }
+
+    /// Decides as [`Guard::check`] does, by the full entries, and keeps them: for who is to be told
+    /// why. Takes some microseconds.
+    pub fn check_with_reasons<'a>(
+        &'a self,
+        request: &'a CheckRequest<'a>,
+        now: Now,
+    ) -> Reasoned<'a> {
+        let mut decision = self.met(request, now);
+        let entries = decision.judge_by_entries(request, now.wall);
+        decision.conclude();
+        Reasoned {
+            decision,
+            entries,
+            request,
+            now: now.wall,
+        }
+    }
+
+    /// The budgets and session blocks that apply to `request`, before anything is judged.
+    fn met<'guard>(&'guard self, request: &CheckRequest<'_>, now: Now) -> Decision<'guard> {
         let replica = &*self.replica;
         let snapshot = replica.snapshot.load();
         let stale_after = replica.config.stale_after_millis;
@@ -132,13 +160,6 @@ impl Guard {
             cold_block: state.state == State::Cold && replica.config.cold_start == ColdStart::Block,
         };
         decision.meet(request, now.wall);
-        let strictest = decision.matches.iter().map(|one| one.verdict).max();
-        let refused = decision.cold_block || !decision.session_blocks.is_empty();
-        decision.verdict = if refused {
-            Verdict::Block
-        } else {
-            strictest.unwrap_or_default()
-        };
         decision
     }
 
@@ -218,26 +239,6 @@ impl Decision<'_> {
             }
         }
         std::hint::black_box(fetched);
-        let state = self.state.state;
-        for found in &mut self.matches {
-            let budget = &budgets.budgets[found.budget as usize];
-            let decided = match table.get(found.key, now) {
-                Glimpse::Nothing => {
-                    found.judge(budget, None, request, state);
-                    true
-                }
-                Glimpse::Spent(bounds) if found.is_far(budget, bounds, request, state) => true,
-                _ => match table.confirm(found.key, now) {
-                    Glimpse::Spent(bounds) => found.judge_nearly(budget, bounds, request, state),
-                    _ => false,
-                },
-            };
-            if !decided {
-                let entry = self.replica.entries.get(found.key);
-                let spent = entry.and_then(|entry| Spent::of(&entry, budget, now));
-                found.judge(budget, spent, request, state);
-            }
-        }
         // What detectors say of a session never fits into a digest: there is something or nothing.
         if let Some(scope) = session
             && table.get(self.replica.any_block(scope), now) != Glimpse::Nothing
@@ -245,9 +246,53 @@ impl Decision<'_> {
             self.session_blocks = self.replica.session_blocks(scope, now);
         }
     }
+
+    /// Judges by the table where that leaves nothing open, else by full entries.
+    fn judge_by_table(&mut self, request: &CheckRequest<'_>, now: UnixMillis) {
+        let (budgets, table) = (&*self.snapshot.budgets, &*self.snapshot.table);
+        let state = self.state.state;
+        for found in &mut self.matches {
+            let budget = &budgets.budgets[found.budget as usize];
+            // With old state, `on_stale` may ask for what is spent exactly.
+            let is_exact = state == State::Stale && budget.on_stale != OnStale::Allow;
+            if is_exact || !budget.is_far(table.get(found.key, now), &request.estimate) {
+                let entry = self.replica.current(found.key, now);
+                found.judge(budget, entry.as_deref(), request, state);
+            }
+        }
+    }
+
+    /// Judges by the full entries, which it returns in the order of the matches.
+    fn judge_by_entries(&mut self, request: &CheckRequest<'_>, now: UnixMillis) -> Entries {
+        let (budgets, replica) = (&*self.snapshot.budgets, self.replica);
+        let state = self.state.state;
+        let judged = self.matches.iter_mut().map(|found| {
+            let budget = &budgets.budgets[found.budget as usize];
+            let entry = replica.current(found.key, now);
+            found.judge(budget, entry.as_deref(), request, state);
+            entry
+        });
+        judged.collect()
+    }
+
+    fn conclude(&mut self) {
+        let strictest = self.matches.iter().map(|one| one.verdict).max();
+        let is_refused = self.cold_block || !self.session_blocks.is_empty();
+        self.verdict = if is_refused {
+            Verdict::Block
+        } else {
+            strictest.unwrap_or_default()
+        };
+    }
 }
 
 impl Replica {
+    /// The entry at a place, where its window is not over.
+    fn current(&self, key: EntryHash, now: UnixMillis) -> Option<Arc<Entry>> {
+        let entry = self.entries.get(key);
+        entry.filter(|entry| !entry.is_expired(now))
+    }
+
     /// The place in the table that says whether a session may be blocked by a detector.
     pub(crate) fn any_block(&self, session_scope: u128) -> EntryHash {
         combine(self.prefixes.any, session_scope)

@@ -40,5 +40,5 @@ pub use error::GuardError;
 pub use findings::OpenFinding;
 pub use freshness::{Now, State, StateAge};
 pub use guard::{Guard, GuardConfig};
-pub use response::{BudgetLine, CheckResponse, Warning, decision_name};
+pub use response::{BudgetLine, CheckResponse, Reasoned, Warning, decision_name};
 pub use writer::GuardWriter;

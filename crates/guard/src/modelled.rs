@@ -29,29 +29,10 @@ impl Word for Modelled {
     }
 }
 
-/// The same words without any order among them.
-struct Unordered(Modelled);
-
-impl Word for Unordered {
-    fn zero() -> Self {
-        Self(Modelled::zero())
-    }
-
-    fn load(&self, _: Ordering) -> u64 {
-        self.0.load(Ordering::Relaxed)
-    }
-
-    fn store(&self, value: u64, _: Ordering) {
-        self.0.store(value, Ordering::Relaxed);
-    }
-}
-
 const NOW: UnixMillis = UnixMillis(1_000_000);
 
 /// Scopes whose home is the first line.
 const ONE: EntryHash = 1 << 48;
-/// Has the tag of `ONE`.
-const TWIN: EntryHash = 1 << 64 | 1 << 48;
 const OTHER: EntryHash = 2 << 48;
 
 fn explore(model: impl Fn() + Sync + Send + 'static) {
@@ -77,7 +58,7 @@ fn change(key: EntryHash, was_there: bool, spent: Option<u32>) -> Change {
 fn dollars(glimpse: Glimpse) -> Option<i64> {
     match glimpse {
         Glimpse::Nothing => Some(0),
-        Glimpse::Spent(bounds) => Some((bounds.high + 1) / 1_000_000_000),
+        Glimpse::AtMost(_, most) => Some((most + 1) / 1_000_000_000),
         Glimpse::Ask => None,
     }
 }
@@ -112,39 +93,9 @@ fn a_reader_sees_each_scope_as_one_change_left_it_while_slots_change_hands() {
             "{seen:?}"
         );
         writer.join().unwrap();
-        assert_eq!(dollars(table.confirm(ONE, NOW)), Some(3));
-        assert_eq!(dollars(table.confirm(OTHER, NOW)), Some(7));
+        assert_eq!(dollars(table.get(ONE, NOW)), Some(3));
+        assert_eq!(dollars(table.get(OTHER, NOW)), Some(7));
     });
-}
-
-/// A slot goes from one scope to another that has the same place and the same tag.
-fn confirming_while_a_twin_takes_over<W: Word + Send + Sync + 'static>() {
-    let table = Arc::new(Table::<W>::with_lines(1, NOW));
-    let mut filling = Filling::default();
-    filling.make(&table, change(ONE, false, Some(1))).unwrap();
-    let writer = {
-        let table = Arc::clone(&table);
-        loom::thread::spawn(move || {
-            filling.make(&table, change(ONE, true, None)).unwrap();
-            filling.make(&table, change(TWIN, false, Some(2))).unwrap();
-        })
-    };
-    let seen = dollars(table.confirm(TWIN, NOW));
-    assert_ne!(seen, Some(1), "the other scope's spend");
-    writer.join().unwrap();
-    assert_eq!(dollars(table.confirm(TWIN, NOW)), Some(2));
-}
-
-#[test]
-fn a_confirmed_slot_is_the_scopes_own() {
-    explore(confirming_while_a_twin_takes_over::<Modelled>);
-}
-
-#[test]
-fn the_model_finds_what_goes_wrong_without_order() {
-    let wrong =
-        std::panic::catch_unwind(|| explore(confirming_while_a_twin_takes_over::<Unordered>));
-    assert!(wrong.is_err());
 }
 
 #[test]

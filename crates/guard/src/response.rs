@@ -3,13 +3,12 @@
 use std::sync::Arc;
 
 use serde::Serialize;
+use smallvec::SmallVec;
 use spendfuse_domain::scope::{Dimension, Dimensions as _, session_scopes};
-use spendfuse_domain::{
-    Amount, Attribution, BudgetId, Figures, Nanos, Percent, UnixMillis, Verdict,
-};
+use spendfuse_domain::{Attribution, BudgetId, Figures, Nanos, Percent, UnixMillis, Verdict};
 
 use crate::compiled::GuardedBudget;
-use crate::decision::{CheckRequest, Decision, Match, Spent};
+use crate::decision::{CheckRequest, Decision, Match};
 use crate::entry::Entry;
 use crate::findings::OpenFindings;
 
@@ -105,95 +104,75 @@ pub fn decision_name(verdict: Verdict) -> &'static str {
     }
 }
 
-/// A budget that applies, judged by its full entry.
-struct Judged {
-    found: Match,
-    entry: Option<Arc<Entry>>,
-    spent: Amount,
+/// The entries that matches were judged by, in their order; `None` where a scope has none.
+pub(crate) type Entries = SmallVec<[Option<Arc<Entry>>; 12]>;
+
+/// A decision with what it was made of.
+pub struct Reasoned<'a> {
+    pub(crate) decision: Decision<'a>,
+    pub(crate) entries: Entries,
+    pub(crate) request: &'a CheckRequest<'a>,
+    pub(crate) now: UnixMillis,
 }
 
-impl Decision<'_> {
-    /// Puts the decision into words. `request` and `now` are those of the check. Amounts are those
-    /// of this moment: where one has passed a step since the check, so has the answer.
-    pub fn explain(&self, request: &CheckRequest<'_>, now: UnixMillis) -> CheckResponse {
-        let judged = self
-            .matches
-            .iter()
-            .map(|found| self.judged(found, request, now));
-        let judged: Vec<_> = judged.collect();
-        let lines = judged.iter().map(|one| self.budget_line(one, request, now));
-        let stopped = self.session_blocks.iter().map(|entry| session_line(entry));
+impl Reasoned<'_> {
+    /// As [`Decision::verdict`].
+    pub fn verdict(&self) -> Verdict {
+        self.decision.verdict()
+    }
+
+    /// Puts the decision into words.
+    pub fn explain(&self) -> CheckResponse {
+        let Decision {
+            verdict,
+            cold_block,
+            state,
+            ..
+        } = self.decision;
+        let matches = self.decision.matches.iter().zip(&self.entries);
+        let lines = matches.map(|(found, entry)| self.budget_line(found, entry.as_deref()));
+        let stopped = self.decision.session_blocks.iter();
+        let stopped = stopped.map(|entry| session_line(entry));
         let mut budgets: Vec<_> = lines.chain(stopped).collect();
         budgets.sort_by(|one, other| {
             let strictness = other.verdict.cmp(&one.verdict);
             strictness.then_with(|| one.budget.cmp(&other.budget))
         });
-        let strictest = budgets.first().map_or(Verdict::Ok, |line| line.verdict);
-        let verdict = if self.cold_block {
-            Verdict::Block
-        } else {
-            strictest
+        let downgrade_to = match verdict {
+            Verdict::Downgrade => self.decision.downgrade_to(),
+            _ => None,
         };
         CheckResponse {
             decision: decision_name(verdict),
-            retry_after_seconds: retry_after(&budgets, self.cold_block, now),
+            retry_after_seconds: retry_after(&budgets, cold_block, self.now),
             budgets,
-            downgrade_to: match verdict {
-                Verdict::Downgrade => self.downgrade_of(judged.iter().map(|one| &one.found)),
-                _ => None,
-            }
-            .map(str::to_owned),
-            warnings: self.warnings(&judged, request),
-            state: self.state.state.name(),
-            state_age_ms: self.state.age_millis,
-            complete_to: self.state.complete_to,
+            downgrade_to: downgrade_to.map(str::to_owned),
+            warnings: self.warnings(),
+            state: state.state.name(),
+            state_age_ms: state.age_millis,
+            complete_to: state.complete_to,
             reservation_id: None,
             reserved_usd: None,
         }
     }
 
-    fn judged(&self, found: &Match, request: &CheckRequest<'_>, now: UnixMillis) -> Judged {
-        let compiled = self.compiled(found.budget);
-        let entry = self.replica.entries.get(found.key);
-        let entry = entry.filter(|entry| !entry.is_expired(now));
-        let spent = entry
-            .as_ref()
-            .and_then(|entry| Spent::of(entry, compiled, now));
-        let limit = compiled.budget().limit;
-        let mut again = Match::new(found.budget, found.key);
-        again.judge(compiled, spent, request, self.state.state);
-        Judged {
-            found: again,
-            entry,
-            spent: limit.with(spent.map_or(0, |spent| spent.amount)),
-        }
-    }
-
-    fn budget_line(
-        &self,
-        judged: &Judged,
-        request: &CheckRequest<'_>,
-        now: UnixMillis,
-    ) -> BudgetLine {
-        let Judged {
-            found,
-            entry,
-            spent,
-        } = judged;
-        let compiled = self.compiled(found.budget);
+    fn budget_line(&self, found: &Match, entry: Option<&Entry>) -> BudgetLine {
+        let compiled = self.decision.compiled(found.budget);
         let budget = compiled.budget();
-        let group = &self.snapshot.budgets.groups[compiled.group];
-        let asking = group.asking(&request.attribution);
+        let group = &self.decision.snapshot.budgets.groups[compiled.group];
+        let asking = group.asking(&self.request.attribution);
         let (window, resets_at) = match entry {
             Some(entry) => (entry.window.to_string(), entry.resets_at),
-            None => compiled.window(asking, now),
+            None => compiled.window(asking, self.now),
         };
+        let limit = budget.limit;
+        let spent = entry.map_or(limit.with(0), |entry| entry.counted_by(limit));
         BudgetLine {
             budget: budget.id.to_string(),
             scope: group.scope_text(asking),
             verdict: found.verdict,
-            figures: Figures::new(*spent, budget.limit),
-            percent: Percent::of(*spent, budget.limit),
+            figures: Figures::new(spent, limit),
+            percent: Percent::of(spent, limit),
             window,
             resets_at,
             message: budget.message.clone(),
@@ -202,25 +181,24 @@ impl Decision<'_> {
     }
 
     /// The open findings of the request's session and of its root session.
-    fn findings(&self, request: &CheckRequest<'_>) -> impl Iterator<Item = OpenFindings> {
-        let who = &request.attribution;
-        let hasher = &self.replica.hasher;
-        let findings = &self.replica.findings;
-        let scopes = session_scopes(who);
+    fn findings(&self) -> impl Iterator<Item = OpenFindings> {
+        let hasher = &self.decision.replica.hasher;
+        let findings = &self.decision.replica.findings;
+        let scopes = session_scopes(&self.request.attribution);
         scopes.filter_map(|scope| findings.get(hasher.scope(&scope)))
     }
 
-    fn warnings(&self, judged: &[Judged], request: &CheckRequest<'_>) -> Vec<Warning> {
+    fn warnings(&self) -> Vec<Warning> {
         let mut warnings = Vec::new();
         let about_budget = |kind, severity, message, id: &BudgetId| Warning {
             budget: Some(id.to_string()),
             ..Warning::new(kind, severity, message)
         };
-        if self.cold_block {
+        if self.decision.cold_block {
             let message = "the guard has not caught up yet and refuses calls until then";
             warnings.push(Warning::new("cold", "critical", message.to_owned()));
         }
-        for open in self.findings(request) {
+        for open in self.findings() {
             warnings.extend(open.iter().map(|open| Warning {
                 kind: open.finding.detector.name(),
                 severity: open.finding.severity.name(),
@@ -229,16 +207,16 @@ impl Decision<'_> {
                 budget: None,
             }));
         }
-        let matches = judged.iter().map(|one| &one.found);
+        let matches = self.decision.matches.iter();
         for found in matches.filter(|found| found.by_staleness) {
-            let id = &self.compiled(found.budget).budget().id;
+            let id = &self.decision.compiled(found.budget).budget().id;
             let message = format!("budget {id} refuses calls because the guard's state is old");
             warnings.push(about_budget("stale", "critical", message, id));
         }
-        for place in &self.not_evaluated {
-            let compiled = self.compiled(*place);
+        for place in &self.decision.not_evaluated {
+            let compiled = self.decision.compiled(*place);
             let id = &compiled.budget().id;
-            let lacks = missing_fields(compiled, request).join(", ");
+            let lacks = missing_fields(compiled, self.request).join(", ");
             let message = format!("budget {id} was not evaluated: the request lacks {lacks}");
             warnings.push(about_budget("not_evaluated", "info", message, id));
         }

@@ -8,9 +8,8 @@
 //!
 //! A tag has 16 bits, so two scopes may fall together. Of two that are both there the writer knows,
 //! and marks the slot so that readers ask the full entries. A scope that is not there may be shown
-//! another's spend; as long as that is far from every step, it makes no difference. Before a reader
-//! decides anything stricter, it [confirms](Table::confirm) the slot by 64 further bits of the
-//! scope's hash, which are kept apart because hardly anybody needs them.
+//! another's spend; as long as that is far from every step, it makes no difference, and where it is
+//! not, the full entries are asked too.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -52,8 +51,6 @@ struct Line<W>([W; SLOTS_PER_LINE]);
 #[derive(Debug)]
 pub(crate) struct Table<W = AtomicU64> {
     lines: Box<[Line<W>]>,
-    /// For each slot half of its scope's hash.
-    proofs: Box<[W]>,
     epoch: Epoch,
 }
 
@@ -73,7 +70,6 @@ impl<W: Word> Table<W> {
         let line = |_| Line(std::array::from_fn(|_| W::zero()));
         Self {
             lines: (0..count).map(line).collect(),
-            proofs: (0..count * SLOTS_PER_LINE).map(|_| W::zero()).collect(),
             epoch: Epoch::new(now),
         }
     }
@@ -121,33 +117,6 @@ impl<W: Word> Table<W> {
         }
     }
 
-    /// What is known of `key` at `now`, and of nobody else.
-    pub(crate) fn confirm(&self, key: EntryHash, now: UnixMillis) -> Glimpse {
-        let tag = Tag::of(key);
-        let mut line = self.home(key);
-        loop {
-            for (place, slot) in self.lines[line].0.iter().enumerate() {
-                let word = slot.load(Ordering::Relaxed);
-                if word == 0 {
-                    return Glimpse::Nothing;
-                }
-                if !tag.marks(word) {
-                    continue;
-                }
-                // The proof was stored after the slot's former scope was removed: who sees the new
-                // proof and then still the same word has not seen the former scope's.
-                let proof = self.proofs[line * SLOTS_PER_LINE + place].load(Ordering::Acquire);
-                let again = slot.load(Ordering::Relaxed);
-                return if proof == proof_of(key) && again == word {
-                    Digest::read(word, self.epoch, now)
-                } else {
-                    Glimpse::Ask
-                };
-            }
-            line = self.after(line);
-        }
-    }
-
     #[inline]
     fn home(&self, key: EntryHash) -> usize {
         let high = key >> 64;
@@ -162,11 +131,6 @@ impl<W: Word> Table<W> {
             line + 1
         }
     }
-}
-
-/// The half of the key that has no bit of the tag.
-fn proof_of(key: EntryHash) -> u64 {
-    (key >> 64) as u64
 }
 
 /// One change of a table.
@@ -199,17 +163,15 @@ impl Filling {
         let mut line = table.home(change.key);
         let mut removed = None;
         loop {
-            for (place, slot) in table.lines[line].0.iter().enumerate() {
-                let place = line * SLOTS_PER_LINE + place;
+            for slot in &table.lines[line].0 {
                 let word = slot.load(Ordering::Relaxed);
                 if word == 0 {
-                    let (place, slot) = removed.unwrap_or((place, slot));
-                    return self.insert(table, place, slot, change);
+                    return self.insert(table, removed.unwrap_or(slot), change);
                 }
                 let kind = Digest::kind_of(word);
                 if tag.marks(word) {
                     if kind == Kind::Removed {
-                        return self.insert(table, place, slot, change);
+                        return self.insert(table, slot, change);
                     }
                     // Where this scope was not there, the slot is another's.
                     let digest = if kind == Kind::Shared || !change.was_there {
@@ -221,7 +183,7 @@ impl Filling {
                     return Ok(());
                 }
                 if kind == Kind::Removed && removed.is_none() {
-                    removed = Some((place, slot));
+                    removed = Some(slot);
                 }
             }
             line = table.after(line);
@@ -229,13 +191,7 @@ impl Filling {
     }
 
     /// Gives a slot that is nobody's to a scope.
-    fn insert<W: Word>(
-        &mut self,
-        table: &Table<W>,
-        place: usize,
-        slot: &W,
-        change: Change,
-    ) -> Result<(), Full> {
+    fn insert<W: Word>(&mut self, table: &Table<W>, slot: &W, change: Change) -> Result<(), Full> {
         let Some(digest) = change.digest else {
             return Ok(());
         };
@@ -245,7 +201,6 @@ impl Filling {
             }
             self.used += 1;
         }
-        table.proofs[place].store(proof_of(change.key), Ordering::Release);
         slot.store(digest.word(Tag::of(change.key)), Ordering::Release);
         Ok(())
     }
@@ -286,18 +241,13 @@ mod tests {
                 Some(_) => map.insert(key, spent),
                 None => map.remove(&key),
             };
-            match table.confirm(key, NOW) {
-                Glimpse::Nothing => assert!(!map.contains_key(&key)),
-                Glimpse::Spent(bounds) => assert_eq!(map.get(&key), Some(&bounds.low)),
-                Glimpse::Ask => asked += 1,
-            }
         };
         assert!(!map.contains_key(&full));
         for (key, spent) in map {
             match table.get(key, NOW) {
-                Glimpse::Spent(bounds) => {
+                Glimpse::AtMost(_, most) => {
                     seen += 1;
-                    assert_eq!((bounds.low, bounds.high), (spent, spent));
+                    assert_eq!(most, spent);
                 }
                 Glimpse::Ask => asked += 1,
                 Glimpse::Nothing => panic!("{key:x} is lost"),

@@ -137,9 +137,9 @@ fn a_check_allocates_nothing_whatever_it_decides() {
 fn the_counter_sees_what_an_explanation_allocates() {
     let (_writer, guard) = guard();
     let call = request(0);
-    let decision = guard.check(&call, NOW);
+    let decision = guard.check_with_reasons(&call, NOW);
     let memory = allocation_counter::measure(|| {
-        decision.explain(&call, NOW.wall);
+        decision.explain();
     });
     assert!(memory.count_total > 0);
 }

@@ -60,7 +60,7 @@ fn call(estimate: &str) -> CheckRequest<'static> {
 }
 
 fn answer(guard: &Guard, request: &CheckRequest<'_>, now: Now) -> Value {
-    let response = guard.check(request, now).explain(request, now.wall);
+    let response = guard.check_with_reasons(request, now).explain();
     serde_json::to_value(response).unwrap()
 }
 

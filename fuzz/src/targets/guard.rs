@@ -70,7 +70,7 @@ fn run(input: &[u8]) {
         },
     };
     let decision = guard.check(&request, NOW);
-    let answer = decision.explain(&request, NOW.wall);
+    let answer = guard.check_with_reasons(&request, NOW).explain();
     assert_eq!(answer.decision, decision_name(decision.verdict()));
     serde_json::to_string(&answer).expect("an answer is JSON");
     guard.blocklist(None, 100, NOW.wall).expect("a first page");

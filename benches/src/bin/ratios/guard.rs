@@ -71,7 +71,7 @@ impl Filled {
             customers,
         };
         let request = filled.request(customers - 1);
-        let met = filled.guard.check(&request, NOW).explain(&request, START);
+        let met = filled.guard.check_with_reasons(&request, NOW).explain();
         let with_entry = met.budgets.iter();
         let cent = Some(Amount::Usd(Nanos::new(10_000_000)));
         let with_entry = with_entry.filter(|line| line.figures.spent == cent);

@@ -31,11 +31,11 @@ pub(super) fn answer(
     let began = Instant::now();
     let now = sidecar.clock.now();
     let (request, warnings) = question.to_check(sidecar, endpoint, now.wall)?;
-    let decision = sidecar.guard.check(&request, now);
+    let decision = sidecar.guard.check_with_reasons(&request, now);
     histogram!(CHECK_SECONDS).record(began.elapsed().as_secs_f64());
     let name = decision_name(decision.verdict());
     counter!(CHECKS, "decision" => name, "endpoint" => endpoint).increment(1);
-    let mut response = decision.explain(&request, now.wall);
+    let mut response = decision.explain();
     response.warnings.extend(warnings);
     Ok(response)
 }

@@ -48,8 +48,7 @@ fn state(sidecar: &Sidecar, query: &[(String, String)]) -> Result<StateResponse,
     }
     let now = sidecar.clock.now();
     let (request, warnings) = question.to_check(sidecar, "state", now.wall)?;
-    let decision = sidecar.guard.check(&request, now);
-    let mut answer = decision.explain(&request, now.wall);
+    let mut answer = sidecar.guard.check_with_reasons(&request, now).explain();
     answer.warnings.extend(warnings);
     Ok(StateResponse {
         decision: answer.decision,

@@ -50,8 +50,8 @@ pub fn run(settings: &Settings, args: &CheckArgs) -> Result<ExitCode, Failure> {
     request.estimate = estimate(settings, args, &request)?;
     let (guard, clock) = replica(settings)?;
     let now = clock.now();
-    let decision = guard.check(&request, now);
-    let mut response = decision.explain(&request, now.wall);
+    let decision = guard.check_with_reasons(&request, now);
+    let mut response = decision.explain();
     let lack = Warning::of_lack(&args.context.attribution("")?, workspace);
     response.warnings.extend(lack);
     if args.json {
