@@ -10,6 +10,8 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use minicbor::Decoder;
+use minicbor::data::Type;
 use serde_json::Value;
 use spendfuse_domain::event::decode;
 use spendfuse_domain::{Amount, Attribution, Nanos, UnixMillis, Verdict};
@@ -88,6 +90,59 @@ fn stored_state_is_restored_and_counted_on() {
         let now = story.goes_on(&mut meter, &mut ledger);
         assert_eq!(sorted(now), sorted(then), "{}", version.display());
     }
+}
+
+/// Fields may have been appended since; what was there is written as then: keys, names of series,
+/// numbers of counts and revisions, hashes of identities and of contents, places of enums.
+#[test]
+fn what_a_release_wrote_is_written_the_same() {
+    for version in versions() {
+        let told = Story::new().tell();
+        let ids = (b"ids".to_vec(), Some(codec::encode(&told.meter.ids)));
+        let meter: Vec<_> = told.meter.changelog.into_iter().chain([ids]).collect();
+        for (kind, written) in [
+            ("meter_changelog", meter),
+            ("ledger_changelog", told.ledger.changelog),
+        ] {
+            let samples = samples(&version, kind);
+            assert_eq!(samples.len(), written.len(), "{kind}");
+            for (sample, (key, value)) in samples.iter().zip(&written) {
+                let (old_key, old_value) = record(sample);
+                assert_eq!(old_key, key);
+                let (old, new) = (old_value.unwrap(), value.as_deref().unwrap());
+                let key = String::from_utf8_lossy(key);
+                assert!(says_as_much(old, new), "{key}\n{old:02x?}\n{new:02x?}");
+            }
+        }
+        let deltas = told.meter.deltas.iter();
+        let deltas: Vec<_> = deltas.map(|(_, deltas)| codec::encode(deltas)).collect();
+        assert_eq!(deltas, samples(&version, "deltas"));
+        assert_eq!(told.row_blocks, samples(&version, "row_blocks"));
+    }
+}
+
+/// Whether a record says what an older one says, and perhaps more in fields that were appended.
+fn says_as_much(old: &[u8], new: &[u8]) -> bool {
+    // The first byte is the version of the format.
+    let mut decoders = [&old[1..], &new[1..]].map(Decoder::new);
+    let [old_value, new_value] = &mut decoders;
+    old[0] == new[0] && extends(old_value, new_value)
+}
+
+fn extends<'b>(old: &mut Decoder<'b>, new: &mut Decoder<'b>) -> bool {
+    let types = [&*old, &*new].map(|value| value.datatype().unwrap());
+    if types == [Type::Array; 2] {
+        let [fields, more] = [&mut *old, &mut *new].map(|list| list.array().unwrap().unwrap());
+        let is_same = (0..fields).all(|_| extends(old, new));
+        (fields..more).for_each(|_| new.skip().unwrap());
+        return is_same && fields <= more;
+    }
+    let [old, new] = [old, new].map(|value| {
+        let start = value.position();
+        value.skip().unwrap();
+        &value.input()[start..value.position()]
+    });
+    old == new
 }
 
 #[test]
