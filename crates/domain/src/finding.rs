@@ -60,12 +60,21 @@ impl Detector {
 #[allow(missing_docs)]
 pub enum Severity {
     #[default]
-    Info,
-    Warning,
-    Critical,
+    Info = 0,
+    Warning = 1,
+    Critical = 2,
 }
 
 impl Severity {
+    /// The severity with this number in records; the highest for later ones.
+    pub fn from_number(number: u8) -> Self {
+        match number {
+            0 => Self::Info,
+            1 => Self::Warning,
+            _ => Self::Critical,
+        }
+    }
+
     /// The name in JSON, tables and configuration.
     pub fn name(self) -> &'static str {
         match self {

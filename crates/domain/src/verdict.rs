@@ -8,7 +8,7 @@ use crate::money::Nanos;
 use crate::percent::Percent;
 use crate::time::UnixMillis;
 
-/// What a scope's spend means for its next call, from mildest to strictest.
+/// What a scope's spend means for its next call, from mildest to strictest. Records hold the numbers.
 #[derive(
     Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
 )]
@@ -16,16 +16,25 @@ use crate::time::UnixMillis;
 pub enum Verdict {
     /// Under every step.
     #[default]
-    Ok,
+    Ok = 0,
     /// Tell, let through.
-    Warn,
+    Warn = 1,
     /// Use the cheaper model.
-    Downgrade,
+    Downgrade = 2,
     /// Refuse.
-    Block,
+    Block = 3,
 }
 
 impl Verdict {
+    /// Every verdict, by its number.
+    pub const ALL: [Self; 4] = [Self::Ok, Self::Warn, Self::Downgrade, Self::Block];
+
+    /// The verdict with this number in records; the strictest for later ones.
+    pub fn from_number(number: u8) -> Self {
+        let known = Self::ALL.get(usize::from(number));
+        known.copied().unwrap_or(Self::Block)
+    }
+
     /// The name in JSON and tables.
     pub fn name(self) -> &'static str {
         match self {
@@ -247,6 +256,13 @@ mod tests {
         assert!(Verdict::Ok < Verdict::Warn);
         assert!(Verdict::Warn < Verdict::Downgrade);
         assert!(Verdict::Downgrade < Verdict::Block);
+        for (number, verdict) in (0..).zip(Verdict::ALL) {
+            assert_eq!(
+                (verdict as u8, Verdict::from_number(number)),
+                (number, verdict)
+            );
+        }
+        assert_eq!(Verdict::from_number(9), Verdict::Block);
     }
 
     #[test]

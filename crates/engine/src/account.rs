@@ -221,14 +221,8 @@ impl Account {
 
     /// The verdict that readers hold at `now`; `ok` where nothing unexpired was published.
     pub fn published_verdict(&self, now: UnixMillis) -> Verdict {
-        let code = self.unexpired(now).map_or(0, |published| published.verdict);
-        let verdicts = [
-            Verdict::Ok,
-            Verdict::Warn,
-            Verdict::Downgrade,
-            Verdict::Block,
-        ];
-        verdicts[usize::from(code).min(3)]
+        let published = self.unexpired(now);
+        published.map_or(Verdict::Ok, |told| Verdict::from_number(told.verdict))
     }
 
     fn unexpired(&self, now: UnixMillis) -> Option<&Published> {

@@ -140,13 +140,9 @@ impl Entry {
 
 /// The usual actions without an allocation an entry.
 fn known_action(action: String) -> Cow<'static, str> {
-    let known = [
-        Verdict::Ok,
-        Verdict::Warn,
-        Verdict::Downgrade,
-        Verdict::Block,
-    ];
-    let known = known.into_iter().find(|verdict| verdict.name() == action);
+    let known = Verdict::ALL
+        .into_iter()
+        .find(|verdict| verdict.name() == action);
     known.map_or(Cow::Owned(action), |verdict| Cow::Borrowed(verdict.name()))
 }
 

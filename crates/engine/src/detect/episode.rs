@@ -60,11 +60,7 @@ pub struct Episode {
 impl Episode {
     /// The highest severity so far.
     pub fn severity(&self) -> Severity {
-        match self.severity {
-            0 => Severity::Info,
-            1 => Severity::Warning,
-            _ => Severity::Critical,
-        }
+        Severity::from_number(self.severity)
     }
 }
 
