@@ -1,7 +1,7 @@
 //! Whom apps ask before a call: the sidecar over its Unix socket, or a guard in the process.
 
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
@@ -20,6 +20,7 @@ use tokio::time::timeout;
 use crate::clock;
 use crate::error::DemoError;
 use crate::event::{Body, DemoEvent, WORKSPACE};
+use crate::wait;
 
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -66,22 +67,12 @@ impl Gate {
         let Self::Sidecar(sidecar) = self else {
             return Ok(());
         };
-        let began = Instant::now();
         let runtime = sidecar.runtime.clone();
-        loop {
+        // Until it listens there is nobody to connect to.
+        wait::until_live(patience, shutdown, || {
             let answer = runtime.block_on(sidecar.check("{}".to_owned()));
-            // Until it listens there is nobody to connect to.
-            if answer.is_ok_and(|answer| answer.state == "live") {
-                return Ok(());
-            }
-            if shutdown.wait(Duration::from_millis(20)) {
-                return Err(DemoError::Stopped);
-            }
-            if began.elapsed() > patience {
-                let seconds = patience.as_secs();
-                return Err(DemoError::NotReady { seconds });
-            }
-        }
+            answer.is_ok_and(|answer| answer.state == "live")
+        })
     }
 
     /// Whether the call may go ahead.

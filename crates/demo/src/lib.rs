@@ -24,6 +24,7 @@ mod scenario;
 mod settle;
 mod summary;
 mod view;
+mod wait;
 mod watcher;
 
 use std::path::PathBuf;

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use spendfuse_bus::{Follower, FollowerConfig, FollowerEvent, InputRecord, KafkaConfig, Shutdown};
 use spendfuse_domain::finding::Finding;
@@ -14,6 +14,7 @@ use spendfuse_guard::{Guard, GuardConfig, GuardWriter, State};
 use crate::board::{SharedBoard, open};
 use crate::clock;
 use crate::error::DemoError;
+use crate::wait;
 
 const BLOCKLIST: usize = 0;
 const BUDGETS: usize = 1;
@@ -75,20 +76,10 @@ impl Watcher {
         patience: Duration,
         shutdown: &Shutdown,
     ) -> Result<(), DemoError> {
-        let began = Instant::now();
-        loop {
+        wait::until_live(patience, shutdown, || {
             let state = self.guard.state(clock::guard_now().monotonic_millis).state;
-            if state == State::Live && self.caught_up.load(Ordering::Acquire) {
-                return Ok(());
-            }
-            if shutdown.wait(Duration::from_millis(20)) {
-                return Err(DemoError::Stopped);
-            }
-            if began.elapsed() > patience {
-                let seconds = patience.as_secs();
-                return Err(DemoError::NotReady { seconds });
-            }
-        }
+            state == State::Live && self.caught_up.load(Ordering::Acquire)
+        })
     }
 }
 

@@ -205,6 +205,31 @@ pub(super) fn ignore<'de, A: MapAccess<'de>>(object: &mut A) -> Result<(), A::Er
     object.next_value::<IgnoredAny>().map(|_| ())
 }
 
+/// The methods of a visitor that says of what kind a scalar is.
+macro_rules! scalars_by_kind {
+    () => {
+        fn visit_unit<E: Error>(self) -> Result<JsonKind, E> {
+            Ok(JsonKind::Null)
+        }
+        fn visit_bool<E: Error>(self, _: bool) -> Result<JsonKind, E> {
+            Ok(JsonKind::Boolean)
+        }
+        fn visit_u64<E: Error>(self, _: u64) -> Result<JsonKind, E> {
+            Ok(JsonKind::Count)
+        }
+        fn visit_i64<E: Error>(self, _: i64) -> Result<JsonKind, E> {
+            Ok(JsonKind::Negative)
+        }
+        fn visit_f64<E: Error>(self, _: f64) -> Result<JsonKind, E> {
+            Ok(JsonKind::Fraction)
+        }
+        fn visit_str<E: Error>(self, _: &str) -> Result<JsonKind, E> {
+            Ok(JsonKind::Text)
+        }
+    };
+}
+pub(super) use scalars_by_kind;
+
 /// Reads an object into `T` in place; says of what kind the value was.
 pub(super) struct ObjectInto<'t, T>(pub(super) &'t mut T);
 
@@ -231,24 +256,7 @@ impl<'de, T: Members<'de>> Visitor<'de> for ObjectInto<'_, T> {
         while array.next_element::<IgnoredAny>()?.is_some() {}
         Ok(JsonKind::Array)
     }
-    fn visit_unit<E: Error>(self) -> Result<JsonKind, E> {
-        Ok(JsonKind::Null)
-    }
-    fn visit_bool<E: Error>(self, _: bool) -> Result<JsonKind, E> {
-        Ok(JsonKind::Boolean)
-    }
-    fn visit_u64<E: Error>(self, _: u64) -> Result<JsonKind, E> {
-        Ok(JsonKind::Count)
-    }
-    fn visit_i64<E: Error>(self, _: i64) -> Result<JsonKind, E> {
-        Ok(JsonKind::Negative)
-    }
-    fn visit_f64<E: Error>(self, _: f64) -> Result<JsonKind, E> {
-        Ok(JsonKind::Fraction)
-    }
-    fn visit_str<E: Error>(self, _: &str) -> Result<JsonKind, E> {
-        Ok(JsonKind::Text)
-    }
+    scalars_by_kind!();
 }
 
 /// A member's name. (`Cow<str>` itself would always be copied, see serde issue 1852.)

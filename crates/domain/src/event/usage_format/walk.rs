@@ -5,7 +5,9 @@ use std::fmt;
 
 use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
-use super::super::json::{Field, JsonKind, Members, ObjectInto, TextField, ignore};
+use super::super::json::{
+    Field, JsonKind, Members, ObjectInto, TextField, ignore, scalars_by_kind,
+};
 use super::{MAX_COUNT, UsageFormat};
 
 /// What a count means; which slots contain which others is the format's business.
@@ -238,24 +240,7 @@ impl<'de> Visitor<'de> for List<'_> {
         }
         Ok(JsonKind::Array)
     }
-    fn visit_unit<E: Error>(self) -> Result<JsonKind, E> {
-        Ok(JsonKind::Null)
-    }
-    fn visit_bool<E: Error>(self, _: bool) -> Result<JsonKind, E> {
-        Ok(JsonKind::Boolean)
-    }
-    fn visit_u64<E: Error>(self, _: u64) -> Result<JsonKind, E> {
-        Ok(JsonKind::Count)
-    }
-    fn visit_i64<E: Error>(self, _: i64) -> Result<JsonKind, E> {
-        Ok(JsonKind::Negative)
-    }
-    fn visit_f64<E: Error>(self, _: f64) -> Result<JsonKind, E> {
-        Ok(JsonKind::Fraction)
-    }
-    fn visit_str<E: Error>(self, _: &str) -> Result<JsonKind, E> {
-        Ok(JsonKind::Text)
-    }
+    scalars_by_kind!();
     fn visit_map<A: MapAccess<'de>>(self, mut object: A) -> Result<JsonKind, A::Error> {
         while object.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
         Ok(JsonKind::Object)
