@@ -235,7 +235,7 @@ impl Reading<'_> {
                     toInt128(revenue * 1000000000), {}, priced = 'reported', price_version \
              FROM spend WHERE kind IN ('usage', 'revenue') AND {}",
             sql::NANOS,
-            sql::TOKENS,
+            sql::tokens(),
             sql::any_of(&places)
         );
         let mut rows: HashMap<Place, FoundRow> = HashMap::new();

@@ -4,15 +4,15 @@ use std::str::FromStr;
 
 use spendfuse_domain::budget::{Budget, Spend};
 use spendfuse_domain::scope::{Dimension, Filter, FixedDimension, Pattern};
-use spendfuse_domain::{Nanos, UnixMillis};
+use spendfuse_domain::{Nanos, TokenClass, UnixMillis};
 use spendfuse_engine::audit::Tally;
 
 use crate::error::AuditError;
 
 /// All tokens of a row.
-pub const TOKENS: &str = "(input_tokens + cache_read_tokens + cache_write_5m_tokens + \
-     cache_write_1h_tokens + audio_input_tokens + image_input_tokens + video_input_tokens + \
-     output_tokens + reasoning_tokens + audio_output_tokens + image_output_tokens)";
+pub fn tokens() -> String {
+    format!("({})", TokenClass::ALL.map(TokenClass::column).join(" + "))
+}
 
 /// The cost of a row, nano-dollars.
 pub const NANOS: &str = "toInt128(cost * 1000000000)";

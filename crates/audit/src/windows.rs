@@ -174,7 +174,7 @@ fn question(
         format!(
             "sumIf({}, {condition}), sumIf({}, {condition}), countIf({condition})",
             sql::NANOS,
-            sql::TOKENS
+            sql::tokens()
         )
     };
     let groups = (1..=columns.len() + 3).map(|place| place.to_string());

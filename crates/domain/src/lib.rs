@@ -40,7 +40,7 @@ pub use percent::Percent;
 pub use printable::printable;
 pub use scope::{Filter, ScopeTemplate};
 pub use time::UnixMillis;
-pub use tokens::TokenClasses;
+pub use tokens::{TokenClass, TokenClasses};
 pub use topics::Topics;
 pub use units::{UnitKind, Units};
 pub use verdict::Verdict;

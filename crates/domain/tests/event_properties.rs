@@ -9,7 +9,7 @@ use proptest::sample::select;
 use spendfuse_domain::event::usage_format::read;
 use spendfuse_domain::event::{self, Body, UsageFormat, encode, redact};
 use spendfuse_domain::units::Quantity;
-use spendfuse_domain::{Event, Nanos, UnitKind, UnixMillis};
+use spendfuse_domain::{Event, Nanos, TokenClass, UnitKind, UnixMillis};
 
 const ARRIVAL: UnixMillis = UnixMillis(1_795_000_000_000);
 
@@ -96,22 +96,8 @@ fn some_event() -> impl Strategy<Value = Event<'static>> {
                 event.body = Body::Revenue(Nanos::new(reported.unwrap_or(-1)));
             } else if kind == 0 {
                 let mut call = event::Call::default();
-                let tokens = &mut call.tokens;
-                let classes = [
-                    &mut tokens.input,
-                    &mut tokens.cache_read,
-                    &mut tokens.cache_write_5m,
-                    &mut tokens.cache_write_1h,
-                    &mut tokens.audio_input,
-                    &mut tokens.image_input,
-                    &mut tokens.video_input,
-                    &mut tokens.output,
-                    &mut tokens.reasoning,
-                    &mut tokens.audio_output,
-                    &mut tokens.image_output,
-                ];
-                for (class, count) in classes.into_iter().zip(counts) {
-                    *class = count;
+                for (class, count) in TokenClass::ALL.into_iter().zip(counts) {
+                    call.tokens[class] = count;
                 }
                 call.units.entries = units
                     .into_iter()

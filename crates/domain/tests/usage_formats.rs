@@ -6,9 +6,9 @@ use std::collections::BTreeMap;
 
 use serde::Deserialize;
 use serde_json::Value;
-use spendfuse_domain::TokenClasses;
 use spendfuse_domain::event::UsageFormat;
 use spendfuse_domain::event::usage_format::{Reading, read};
+use spendfuse_domain::{TokenClass, TokenClasses};
 
 #[derive(Deserialize)]
 struct Golden {
@@ -22,25 +22,10 @@ struct Golden {
     disputed: bool,
 }
 
-const CLASSES: [&str; 11] = [
-    "input",
-    "cache_read",
-    "cache_write_5m",
-    "cache_write_1h",
-    "audio_input",
-    "image_input",
-    "video_input",
-    "output",
-    "reasoning",
-    "audio_output",
-    "image_output",
-];
-
 fn by_name(tokens: &TokenClasses) -> BTreeMap<String, u64> {
-    CLASSES
+    TokenClass::ALL
         .into_iter()
-        .map(str::to_owned)
-        .zip(tokens.each())
+        .map(|class| (class.name().to_owned(), tokens[class]))
         .filter(|(_, count)| *count > 0)
         .collect()
 }

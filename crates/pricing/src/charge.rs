@@ -133,7 +133,7 @@ impl Bill {
         lines: &mut impl LineSink,
         note: impl FnOnce() -> String,
     ) {
-        let tokens = class.count(&call.tokens);
+        let tokens = call.tokens[class];
         if tokens == 0 {
             return;
         }

@@ -4,82 +4,9 @@
 use std::fmt;
 use std::str::FromStr;
 
-use spendfuse_domain::{TokenClasses, UnitKind, UnixMillis};
+use spendfuse_domain::{UnitKind, UnixMillis};
 
-/// One of the disjoint token classes of [`TokenClasses`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-#[allow(missing_docs)]
-pub enum TokenClass {
-    Input,
-    CacheRead,
-    CacheWrite5m,
-    CacheWrite1h,
-    AudioInput,
-    ImageInput,
-    VideoInput,
-    Output,
-    Reasoning,
-    AudioOutput,
-    ImageOutput,
-}
-
-impl TokenClass {
-    /// How many there are.
-    pub const COUNT: usize = 11;
-    /// All, in the order of [`TokenClasses`].
-    pub const ALL: [Self; Self::COUNT] = [
-        Self::Input,
-        Self::CacheRead,
-        Self::CacheWrite5m,
-        Self::CacheWrite1h,
-        Self::AudioInput,
-        Self::ImageInput,
-        Self::VideoInput,
-        Self::Output,
-        Self::Reasoning,
-        Self::AudioOutput,
-        Self::ImageOutput,
-    ];
-
-    /// The name in price books and tables.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Input => "input",
-            Self::CacheRead => "cache_read",
-            Self::CacheWrite5m => "cache_write_5m",
-            Self::CacheWrite1h => "cache_write_1h",
-            Self::AudioInput => "audio_input",
-            Self::ImageInput => "image_input",
-            Self::VideoInput => "video_input",
-            Self::Output => "output",
-            Self::Reasoning => "reasoning",
-            Self::AudioOutput => "audio_output",
-            Self::ImageOutput => "image_output",
-        }
-    }
-
-    /// How many tokens of this class there are.
-    pub fn count(self, tokens: &TokenClasses) -> u64 {
-        match self {
-            Self::Input => tokens.input,
-            Self::CacheRead => tokens.cache_read,
-            Self::CacheWrite5m => tokens.cache_write_5m,
-            Self::CacheWrite1h => tokens.cache_write_1h,
-            Self::AudioInput => tokens.audio_input,
-            Self::ImageInput => tokens.image_input,
-            Self::VideoInput => tokens.video_input,
-            Self::Output => tokens.output,
-            Self::Reasoning => tokens.reasoning,
-            Self::AudioOutput => tokens.audio_output,
-            Self::ImageOutput => tokens.image_output,
-        }
-    }
-
-    /// Whether the model read these tokens (and did not write them).
-    pub fn is_input(self) -> bool {
-        self < Self::Output
-    }
-}
+pub use spendfuse_domain::TokenClass;
 
 /// What a rate counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -101,10 +28,7 @@ impl Billable {
 
     /// The one with this name.
     pub fn from_name(name: &str) -> Option<Self> {
-        let class = TokenClass::ALL
-            .into_iter()
-            .find(|class| class.name() == name);
-        class
+        TokenClass::from_name(name)
             .map(Self::Tokens)
             .or_else(|| UnitKind::from_name(name).map(Self::Units))
     }

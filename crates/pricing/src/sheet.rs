@@ -251,16 +251,10 @@ impl EraRates<'_> {
             return rate;
         }
         match class {
-            TokenClass::CacheRead
-            | TokenClass::CacheWrite5m
-            | TokenClass::AudioInput
-            | TokenClass::ImageInput
-            | TokenClass::VideoInput => self.rate(TokenClass::Input, tier, above),
-            TokenClass::CacheWrite1h => self.rate(TokenClass::CacheWrite5m, tier, above),
-            TokenClass::Reasoning | TokenClass::AudioOutput | TokenClass::ImageOutput => {
-                self.rate(TokenClass::Output, tier, above)
-            }
             TokenClass::Input | TokenClass::Output => self.dearest(class, tier, above),
+            TokenClass::CacheWrite1h => self.rate(TokenClass::CacheWrite5m, tier, above),
+            part if part.is_input() => self.rate(TokenClass::Input, tier, above),
+            _ => self.rate(TokenClass::Output, tier, above),
         }
     }
 

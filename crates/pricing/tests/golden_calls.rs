@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use spendfuse_domain::units::Quantity;
-use spendfuse_domain::{Call, Nanos, UnitKind, UnixMillis};
+use spendfuse_domain::{Call, Nanos, TokenClass, UnitKind, UnixMillis};
 use spendfuse_pricing::{PriceBook, Pricer, PricingPolicy};
 
 const TABLE: &str = include_str!("golden_calls.txt");
@@ -25,34 +25,18 @@ fn call<'a>(tier: &'a str, counts: &'a str) -> Call<'a> {
     };
     for count in or_empty(counts).split_whitespace() {
         let (name, value) = count.split_once('=').expect("name=value");
-        let tokens = &mut call.tokens;
-        let class = match name {
-            "input" => &mut tokens.input,
-            "cache_read" => &mut tokens.cache_read,
-            "cache_write_5m" => &mut tokens.cache_write_5m,
-            "cache_write_1h" => &mut tokens.cache_write_1h,
-            "audio_input" => &mut tokens.audio_input,
-            "image_input" => &mut tokens.image_input,
-            "video_input" => &mut tokens.video_input,
-            "output" => &mut tokens.output,
-            "reasoning" => &mut tokens.reasoning,
-            "audio_output" => &mut tokens.audio_output,
-            "image_output" => &mut tokens.image_output,
-            "quality" => {
-                call.units.quality = value.into();
-                continue;
-            }
-            "size" => {
-                call.units.size = value.into();
-                continue;
-            }
+        if let Some(class) = TokenClass::from_name(name) {
+            call.tokens[class] = value.parse().expect("a number of tokens");
+            continue;
+        }
+        match name {
+            "quality" => call.units.quality = value.into(),
+            "size" => call.units.size = value.into(),
             unit => {
                 let kind = UnitKind::from_name(unit).expect("a unit's name");
                 call.units.entries.push((kind, quantity(value)));
-                continue;
             }
-        };
-        *class = value.parse().expect("a number of tokens");
+        }
     }
     call
 }

@@ -6,28 +6,21 @@ use std::sync::{Arc, OnceLock};
 use proptest::prelude::*;
 use spendfuse_domain::row::PriceBasis;
 use spendfuse_domain::units::{Quantity, Units};
-use spendfuse_domain::{Call, Flags, Nanos, TokenClasses, UnitKind, UnixMillis};
+use spendfuse_domain::{Call, Flags, Nanos, TokenClass, TokenClasses, UnitKind, UnixMillis};
 use spendfuse_pricing::book::{Change, Patch};
 use spendfuse_pricing::{Multiplier, PriceBook, Pricer, PricingError, PricingPolicy};
 
 const AT: UnixMillis = UnixMillis(1_795_000_000_000);
 
 fn any_tokens() -> impl Strategy<Value = TokenClasses> {
-    proptest::array::uniform11(prop_oneof![Just(0_u64), 0..2_000_u64, 0..900_000_u64]).prop_map(
-        |[a, b, c, d, e, f, g, h, i, j, k]| TokenClasses {
-            input: a,
-            cache_read: b,
-            cache_write_5m: c,
-            cache_write_1h: d,
-            audio_input: e,
-            image_input: f,
-            video_input: g,
-            output: h,
-            reasoning: i,
-            audio_output: j,
-            image_output: k,
-        },
-    )
+    let count = prop_oneof![Just(0_u64), 0..2_000_u64, 0..900_000_u64];
+    proptest::collection::vec(count, TokenClass::COUNT).prop_map(|counts| {
+        let mut tokens = TokenClasses::default();
+        for (class, count) in TokenClass::ALL.into_iter().zip(counts) {
+            tokens[class] = count;
+        }
+        tokens
+    })
 }
 
 prop_compose! {
@@ -67,21 +60,8 @@ fn pricer() -> Pricer {
 
 fn doubled(call: &Call<'static>) -> Call<'static> {
     let mut twice = call.clone();
-    let tokens = &mut twice.tokens;
-    for count in [
-        &mut tokens.input,
-        &mut tokens.cache_read,
-        &mut tokens.cache_write_5m,
-        &mut tokens.cache_write_1h,
-        &mut tokens.audio_input,
-        &mut tokens.image_input,
-        &mut tokens.video_input,
-        &mut tokens.output,
-        &mut tokens.reasoning,
-        &mut tokens.audio_output,
-        &mut tokens.image_output,
-    ] {
-        *count *= 2;
+    for class in TokenClass::ALL {
+        twice.tokens[class] *= 2;
     }
     for (_, quantity) in &mut twice.units.entries {
         quantity.0 *= 2;
@@ -169,12 +149,12 @@ fn every_model_that_talks_costs_something() {
 fn no_threshold_makes_a_larger_call_cheaper() {
     let book = PriceBook::snapshot();
     let mut pricer = pricer();
-    let classes: [fn(&mut TokenClasses) -> &mut u64; 5] = [
-        |tokens| &mut tokens.input,
-        |tokens| &mut tokens.cache_read,
-        |tokens| &mut tokens.cache_write_5m,
-        |tokens| &mut tokens.cache_write_1h,
-        |tokens| &mut tokens.audio_input,
+    let classes = [
+        TokenClass::Input,
+        TokenClass::CacheRead,
+        TokenClass::CacheWrite5m,
+        TokenClass::CacheWrite1h,
+        TokenClass::AudioInput,
     ];
     for prices in book.models() {
         for tier in ["default", "batch", "flex", "priority"] {
@@ -187,7 +167,7 @@ fn no_threshold_makes_a_larger_call_cheaper() {
                         service_tier: tier.into(),
                         ..Call::default()
                     };
-                    *class(&mut call.tokens) = context;
+                    call.tokens[class] = context;
                     call.tokens.output = 1_000;
                     let (provider, model) = (&prices.provider, &prices.model);
                     let priced = pricer.price(provider, "", &call, model, AT).unwrap();

@@ -16,6 +16,7 @@ use crate::dimensions::FixedDimension;
 use crate::fingerprint::to_hex;
 use crate::money::Nanos;
 use crate::time::UnixMillis;
+use crate::tokens::TokenClass;
 
 /// `event` as a structured CloudEvent with usage in the format `spendfuse`. Decoding it gives the
 /// same event again, but for flags that said what had been mended.
@@ -134,22 +135,15 @@ impl<'e> CallOut<'e> {
             ("api_key_id", &call.api_key_id),
         ];
         let tokens = &call.tokens;
-        let counts = [
-            ("input_tokens", tokens.context()),
-            ("cache_read_tokens", tokens.cache_read),
-            (
+        let counts = TokenClass::ALL.map(|class| match class {
+            TokenClass::Input => (class.column(), tokens.context()),
+            TokenClass::CacheWrite5m => (
                 "cache_write_tokens",
                 tokens.cache_write_5m + tokens.cache_write_1h,
             ),
-            ("cache_write_1h_tokens", tokens.cache_write_1h),
-            ("audio_input_tokens", tokens.audio_input),
-            ("image_input_tokens", tokens.image_input),
-            ("video_input_tokens", tokens.video_input),
-            ("output_tokens", tokens.generated()),
-            ("reasoning_tokens", tokens.reasoning),
-            ("audio_output_tokens", tokens.audio_output),
-            ("image_output_tokens", tokens.image_output),
-        ];
+            TokenClass::Output => (class.column(), tokens.generated()),
+            part => (part.column(), tokens[part]),
+        });
         let mut units: BTreeMap<&'static str, String> = call
             .units
             .entries

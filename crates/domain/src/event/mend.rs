@@ -282,12 +282,10 @@ impl Mender {
         model: Cow<'a, str>,
         data: &mut super::envelope::Data<'a>,
     ) -> Attribution<'a> {
-        let rest = Attribution::of(|dimension| self.text(take(data.dimension(dimension))));
-        Attribution {
-            workspace,
-            model,
-            tags: self.tags(take(&mut data.tags), data.tags_kind),
-            ..rest
-        }
+        let mut who = Attribution::of(|dimension| self.text(take(data.dimension(dimension))));
+        who.workspace = workspace;
+        who.model = model;
+        who.tags = self.tags(take(&mut data.tags), data.tags_kind);
+        who
     }
 }

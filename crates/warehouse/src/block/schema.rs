@@ -289,7 +289,7 @@ pub(crate) static PRICES: Schema = Schema {
 
 #[cfg(test)]
 mod tests {
-    use spendfuse_domain::FixedDimension;
+    use spendfuse_domain::{FixedDimension, TokenClass};
 
     use super::*;
 
@@ -304,5 +304,12 @@ mod tests {
                 "{column}"
             );
         }
+    }
+
+    #[test]
+    fn rows_have_the_columns_of_token_classes_in_their_order() {
+        let names = SPEND.columns.iter().map(|column| column.name);
+        let tokens: Vec<_> = names.filter(|name| name.ends_with("_tokens")).collect();
+        assert_eq!(tokens, TokenClass::ALL.map(TokenClass::column));
     }
 }

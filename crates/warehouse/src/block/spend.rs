@@ -1,8 +1,8 @@
 //! Blocks of table `spend`.
 
+use spendfuse_domain::Nanos;
 use spendfuse_domain::event::{Body, Call};
 use spendfuse_domain::row::{MeterAddress, SpendRow};
-use spendfuse_domain::{Nanos, TokenClasses};
 
 use super::columns::{Columns, RowCursor};
 use super::schema::SPEND;
@@ -113,32 +113,7 @@ fn push_call(columns: &mut RowCursor<'_>, call: &Call<'_>) {
     columns.text(&call.request_model);
     columns.text(&call.operation);
     columns.text(&call.service_tier);
-    let TokenClasses {
-        input,
-        cache_read,
-        cache_write_5m,
-        cache_write_1h,
-        audio_input,
-        image_input,
-        video_input,
-        output,
-        reasoning,
-        audio_output,
-        image_output,
-    } = call.tokens;
-    for count in [
-        input,
-        cache_read,
-        cache_write_5m,
-        cache_write_1h,
-        audio_input,
-        image_input,
-        video_input,
-        output,
-        reasoning,
-        audio_output,
-        image_output,
-    ] {
+    for count in call.tokens.each() {
         columns.count64(count);
     }
     let units = call.units.entries.iter();

@@ -254,8 +254,8 @@ impl View<'_> {
         if let Some((call, explained)) = self.explained {
             let mut counts: Vec<String> = TokenClass::ALL
                 .into_iter()
-                .filter(|class| class.count(&call.tokens) > 0)
-                .map(|class| format!("{} {}", grouped(class.count(&call.tokens)), class.name()))
+                .filter(|class| call.tokens[*class] > 0)
+                .map(|class| format!("{} {}", grouped(call.tokens[class]), class.name()))
                 .collect();
             let units = call.units.entries.iter();
             counts.extend(units.map(|(unit, quantity)| format!("{quantity} {}", unit.name())));
@@ -313,8 +313,8 @@ impl View<'_> {
         if let Some((call, explained)) = self.explained {
             let tokens: serde_json::Map<String, Value> = TokenClass::ALL
                 .into_iter()
-                .filter(|class| class.count(&call.tokens) > 0)
-                .map(|class| (class.name().to_owned(), class.count(&call.tokens).into()))
+                .filter(|class| call.tokens[*class] > 0)
+                .map(|class| (class.name().to_owned(), call.tokens[class].into()))
                 .collect();
             let units: serde_json::Map<String, Value> = call
                 .units
