@@ -131,12 +131,13 @@ impl Action {
     }
 }
 
-/// One step on the way to the limit and beyond.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+/// One step on the way to the limit and beyond: `{"at":80,"do":"warn"}`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Step {
     /// The share of the limit at which it takes effect.
     pub at: BasisPoints,
     /// What it does.
+    #[serde(flatten)]
     pub action: Action,
 }
 

@@ -6,7 +6,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::{Action, BasisPoints, Budget, BudgetId, OnStale, Step};
+use super::{BasisPoints, Budget, BudgetId, OnStale, Step};
 use crate::amount::{Amount, Count};
 use crate::finding::DetectorRule;
 use crate::money::Nanos;
@@ -105,7 +105,7 @@ struct BudgetRecord {
     window: String,
     #[serde(default = "utc")]
     timezone: String,
-    steps: Vec<StepRecord>,
+    steps: Vec<Step>,
     #[serde(default)]
     on_stale: OnStale,
     #[serde(default)]
@@ -117,13 +117,6 @@ struct BudgetRecord {
     #[serde(skip_serializing_if = "Option::is_none")]
     help_url: Option<String>,
     counted_from: UnixMillis,
-}
-
-#[derive(Serialize, Deserialize)]
-struct StepRecord {
-    at: BasisPoints,
-    #[serde(flatten)]
-    action: Action,
 }
 
 #[derive(Default, Serialize, Deserialize)]
@@ -151,7 +144,7 @@ impl Budget {
             limit_calls: None,
             window: self.window.name().to_owned(),
             timezone: self.timezone.clone(),
-            steps: self.steps.iter().map(StepRecord::from).collect(),
+            steps: self.steps.clone(),
             on_stale: self.on_stale,
             count_unpriced: match self.unpriced_blocks {
                 true => CountUnpriced::Block,
@@ -197,7 +190,7 @@ impl Budget {
         }
         let limit = record.limit().map_err(wrong)?;
         let filter = record.filter.as_ref().map(Filter::from_json).transpose();
-        let mut steps: Vec<Step> = record.steps.into_iter().map(Step::from).collect();
+        let mut steps = record.steps;
         steps.sort_by_key(|step| step.at);
         Ok(Self {
             id,
@@ -227,24 +220,6 @@ impl BudgetRecord {
             (None, Some(count), None) => Ok(Amount::Tokens(count.0)),
             (None, None, Some(count)) => Ok(Amount::Calls(count.0)),
             _ => Err("exactly one of limit, limit_tokens, limit_calls is needed".into()),
-        }
-    }
-}
-
-impl From<&Step> for StepRecord {
-    fn from(step: &Step) -> Self {
-        Self {
-            at: step.at,
-            action: step.action.clone(),
-        }
-    }
-}
-
-impl From<StepRecord> for Step {
-    fn from(record: StepRecord) -> Self {
-        Self {
-            at: record.at,
-            action: record.action,
         }
     }
 }
