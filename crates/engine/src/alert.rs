@@ -5,15 +5,15 @@ use serde::de::value::{Error as NotAKind, StrDeserializer};
 use serde::{Deserialize, Serialize};
 use spendfuse_domain::{Severity, UnixMillis};
 
-/// One alert. Two alerts with the same `key` are the same news, to be told once; of those with a
+/// One alert. Two alerts with the same `key` are the same alert, to be told once; of those with a
 /// `count` the last one holds.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Alert {
     /// Format version, 1.
     pub v: u32,
-    /// What makes it the same news, also the record's key.
+    /// What makes it the same alert, also the record's key.
     pub key: String,
-    /// What kind of news.
+    /// What kind of alert.
     pub kind: AlertKind,
     /// How urgent.
     pub severity: Severity,
@@ -25,7 +25,7 @@ pub struct Alert {
     pub message: String,
     /// When it was raised.
     pub at: UnixMillis,
-    /// How many alerts it stands for, where it stands for others; see [`crate::news`].
+    /// How many alerts it stands for, where it stands for others; see [`crate::alert_limit`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub count: Option<u64>,
 }

@@ -10,6 +10,7 @@
 
 pub mod account;
 pub mod alert;
+pub mod alert_limit;
 pub mod audit;
 pub mod book;
 pub mod codec;
@@ -17,6 +18,5 @@ pub mod delta;
 pub mod detect;
 pub mod ledger;
 pub mod meter;
-pub mod news;
-pub mod restore;
-pub mod settle;
+pub mod publish;
+pub mod restore_error;

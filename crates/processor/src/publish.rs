@@ -53,7 +53,7 @@ impl Publisher<'_, '_> {
         Ok(())
     }
 
-    /// News for people.
+    /// Alerts for people.
     pub fn alerts(&mut self, alerts: &[Alert]) -> Result<(), LogicError> {
         for alert in alerts {
             self.send(&self.topics.alerts, &alert.key, Some(&json(alert)))?;

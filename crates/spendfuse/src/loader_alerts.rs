@@ -7,7 +7,7 @@ use spendfuse_bus::BusError;
 use spendfuse_bus::producer::{EventProducer, EventRecord, ProducerOptions};
 use spendfuse_domain::Severity;
 use spendfuse_engine::alert::{Alert, AlertKind};
-use spendfuse_engine::news::News;
+use spendfuse_engine::alert_limit::AlertLimit;
 use spendfuse_loader::{AlertSink, LoaderAlert};
 
 use crate::settings::Settings;
@@ -18,7 +18,7 @@ pub fn sink(settings: &Settings) -> Result<AlertSink, BusError> {
     let producer = EventProducer::open(&settings.kafka(), &ProducerOptions::default())?;
     let topic = settings.topics().alerts;
     let place = format!("loader {}", settings.text("instance_id"));
-    let told = Mutex::new(News::default());
+    let told = Mutex::new(AlertLimit::default());
     Ok(Arc::new(move |news: LoaderAlert| {
         let alert = alert_of(&news);
         let now = alert.at;

@@ -16,30 +16,30 @@ const LATER_PLACE: u64 = 1_000;
 /// arrival. The order of keys, escapes and the usage format do not matter, because the hash is over
 /// what was read. It is remembered with the identity.
 pub(super) fn content_hash(attribution: &Attribution<'_>, body: &Body<'_>) -> u32 {
-    let mut said = Said::new();
-    said.attribution(attribution);
+    let mut content = ContentHash::new();
+    content.attribution(attribution);
     match body {
-        Body::Usage(call) => said.call(call),
+        Body::Usage(call) => content.call(call),
         Body::Revenue(amount) => {
-            said.number(1);
-            said.amount(amount.get());
+            content.number(1);
+            content.amount(amount.get());
         }
-        Body::SessionEnd => said.number(2),
+        Body::SessionEnd => content.number(2),
     }
-    said.place = LATER_PLACE;
+    content.place = LATER_PLACE;
     for text in &attribution.texts()[OF_FIRST_RELEASE..] {
-        said.text(text);
+        content.text(text);
     }
-    (said.hash >> 32) as u32
+    (content.hash >> 32) as u32
 }
 
 /// Collects properties in a fixed order. Absent ones cost nothing but their place.
-struct Said {
+struct ContentHash {
     hash: u64,
     place: u64,
 }
 
-impl Said {
+impl ContentHash {
     fn new() -> Self {
         Self {
             hash: 0x9e37_79b9_7f4a_7c15,

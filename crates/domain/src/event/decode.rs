@@ -1,7 +1,7 @@
 //! From the bytes of a Kafka record to an [`Event`]: structured or binary CloudEvents.
 //!
 //! Rejected is only what has no identity, workspace, model or usage that could be counted; the rest
-//! is mended (see [`super::mend`]) and flagged.
+//! is sanitized (see [`super::sanitize`]) and flagged.
 
 use std::borrow::Cow;
 use std::mem::take;
@@ -11,8 +11,8 @@ use serde::de::DeserializeSeed;
 use super::content::content_hash;
 use super::envelope::{Data, Envelope};
 use super::json::{Field, JsonKind, Members, ObjectInto, TextField};
-use super::mend::Mender;
 use super::reject::{RejectReason, Rejection, quoted};
+use super::sanitize::Sanitizer;
 use super::scan::scan_into;
 use super::usage_format::{self, UsageFormat};
 use super::{Body, Call, Event, Flags, MAX_CLOCK_AHEAD_MILLIS, MAX_EVENT_BYTES};
@@ -200,12 +200,12 @@ fn not_cloudevent(detail: impl Into<String>) -> Rejection {
 
 /// The required text `field` at `path`.
 fn required<'a>(
-    mender: &mut Mender,
+    sanitizer: &mut Sanitizer,
     field: &mut TextField<'a>,
     path: &str,
 ) -> Result<Cow<'a, str>, Rejection> {
     let what = match take(field) {
-        Field::Value(text) if !text.is_empty() => return Ok(mender.shorten(text)),
+        Field::Value(text) if !text.is_empty() => return Ok(sanitizer.shorten(text)),
         Field::Value(_) => "empty",
         Field::Absent => "missing",
         Field::Wrong(kind) => kind.words(),
@@ -241,8 +241,8 @@ fn judge<'a>(
             )));
         }
     }
-    let mut mender = Mender::default();
-    let event_type = required(&mut mender, &mut envelope.kind, "type")?;
+    let mut sanitizer = Sanitizer::default();
+    let event_type = required(&mut sanitizer, &mut envelope.kind, "type")?;
     if ![USAGE_TYPE, REVENUE_TYPE, SESSION_END_TYPE].contains(&&*event_type) {
         let detail = format!(
             "type is {}; supported are {USAGE_TYPE}, {REVENUE_TYPE} and {SESSION_END_TYPE}",
@@ -250,9 +250,9 @@ fn judge<'a>(
         );
         return Err(Rejection::new(RejectReason::UnsupportedType, detail));
     }
-    let id = required(&mut mender, &mut envelope.id, "id")?;
-    let source = required(&mut mender, &mut envelope.source, "source")?;
-    let time = event_time(&mut mender, &envelope.time, arrival)?;
+    let id = required(&mut sanitizer, &mut envelope.id, "id")?;
+    let source = required(&mut sanitizer, &mut envelope.source, "source")?;
+    let time = event_time(&mut sanitizer, &envelope.time, arrival)?;
     if envelope.data_kind != JsonKind::Object {
         let what = if envelope.has_base64 {
             "given as data_base64"
@@ -264,10 +264,10 @@ fn judge<'a>(
     }
     let data = &mut envelope.data;
     if data.has_prompt {
-        mender.flags.insert(Flags::PROMPT_REMOVED);
+        sanitizer.flags.insert(Flags::PROMPT_REMOVED);
     }
     let workspace = required(
-        &mut mender,
+        &mut sanitizer,
         data.dimension(FixedDimension::Workspace),
         "data.workspace",
     )?;
@@ -275,25 +275,25 @@ fn judge<'a>(
     let (model, body) = match &*event_type {
         USAGE_TYPE => {
             let model = required(
-                &mut mender,
+                &mut sanitizer,
                 data.dimension(FixedDimension::Model),
                 "data.model",
             )?;
-            (model, Body::Usage(call(&mut mender, reader, data)?))
+            (model, Body::Usage(call(&mut sanitizer, reader, data)?))
         }
         REVENUE_TYPE => {
-            let amount = mender.revenue(take(&mut data.revenue_usd))?;
+            let amount = sanitizer.revenue(take(&mut data.revenue_usd))?;
             (
-                mender.text(take(data.dimension(FixedDimension::Model))),
+                sanitizer.text(take(data.dimension(FixedDimension::Model))),
                 Body::Revenue(amount),
             )
         }
         _ => (
-            mender.text(take(data.dimension(FixedDimension::Model))),
+            sanitizer.text(take(data.dimension(FixedDimension::Model))),
             Body::SessionEnd,
         ),
     };
-    let attribution = mender.attribution(workspace, model, data);
+    let attribution = sanitizer.attribution(workspace, model, data);
     let needed = match body {
         Body::Usage(_) => None,
         Body::Revenue(_) => Some(("customer", &attribution.customer)),
@@ -309,7 +309,7 @@ fn judge<'a>(
         source,
         id,
         time,
-        flags: mender.flags,
+        flags: sanitizer.flags,
         attribution,
         body,
     })
@@ -317,7 +317,7 @@ fn judge<'a>(
 
 /// The event's own time, or its arrival where that cannot be.
 fn event_time(
-    mender: &mut Mender,
+    sanitizer: &mut Sanitizer,
     field: &TextField<'_>,
     arrival: UnixMillis,
 ) -> Result<UnixMillis, Rejection> {
@@ -334,12 +334,12 @@ fn event_time(
     match parsed {
         Some(time) if time.since(arrival) <= MAX_CLOCK_AHEAD_MILLIS => Ok(time),
         Some(_) => {
-            mender.flags.insert(Flags::TIME_CLAMPED);
+            sanitizer.flags.insert(Flags::TIME_CLAMPED);
             Ok(arrival)
         }
         None => {
-            mender.flags.insert(Flags::TIME_CLAMPED);
-            mender.flags.insert(Flags::FIELD_DROPPED);
+            sanitizer.flags.insert(Flags::TIME_CLAMPED);
+            sanitizer.flags.insert(Flags::FIELD_DROPPED);
             Ok(arrival)
         }
     }
@@ -361,11 +361,11 @@ fn final_phase(field: &TextField<'_>) -> Result<&'static str, Rejection> {
 
 #[inline]
 fn call<'a>(
-    mender: &mut Mender,
+    sanitizer: &mut Sanitizer,
     reader: Reader,
     data: &mut Data<'a>,
 ) -> Result<Call<'a>, Rejection> {
-    let mut units = mender.units(take(&mut data.units), data.units_kind)?;
+    let mut units = sanitizer.units(take(&mut data.units), data.units_kind)?;
     let format = match &data.usage_format {
         Field::Absent => UsageFormat::Spendfuse,
         Field::Value(name) if name.is_empty() => UsageFormat::Spendfuse,
@@ -376,7 +376,7 @@ fn call<'a>(
     let raw = data.usage.map_or("null", |raw| raw.get());
     let reading = usage_format::read_with(reader, format, raw, !units.is_empty())?;
     if reading.disputed {
-        mender.flags.insert(Flags::DISPUTED);
+        sanitizer.flags.insert(Flags::DISPUTED);
     }
     let searches = Quantity::whole(reading.web_searches);
     if searches > units.quantity(UnitKind::WebSearchCalls) {
@@ -385,24 +385,24 @@ fn call<'a>(
         entries.insert(0, (UnitKind::WebSearchCalls, searches));
     }
     Ok(Call {
-        operation: mender.text(take(&mut data.operation)),
-        service_tier: mender.text(take(&mut data.service_tier)),
+        operation: sanitizer.text(take(&mut data.operation)),
+        service_tier: sanitizer.text(take(&mut data.service_tier)),
         tokens: reading.tokens,
         units,
-        tool_calls: mender.count(data.tool_calls).unwrap_or(0),
-        prompt_fingerprint: mender.fingerprint(take(&mut data.prompt_fingerprint)),
-        tool_fingerprint: mender.fingerprint(take(&mut data.tool_fingerprint)),
-        call_id: mender.text(take(&mut data.call_id)),
-        attempt: mender.count(data.attempt).unwrap_or(0),
-        status: mender.text(take(&mut data.status)),
-        latency_ms: mender.count(data.latency_ms),
-        reported_cost: mender.reported_cost(take(&mut data.reported_cost_usd))?,
-        request_model: mender.text(take(&mut data.request_model)),
-        response_id: mender.text(take(&mut data.response_id)),
-        trace_id: mender.text(take(&mut data.trace_id)),
-        span_id: mender.text(take(&mut data.span_id)),
-        parent_span_id: mender.text(take(&mut data.parent_span_id)),
-        region: mender.text(take(&mut data.region)),
-        api_key_id: mender.text(take(&mut data.api_key_id)),
+        tool_calls: sanitizer.count(data.tool_calls).unwrap_or(0),
+        prompt_fingerprint: sanitizer.fingerprint(take(&mut data.prompt_fingerprint)),
+        tool_fingerprint: sanitizer.fingerprint(take(&mut data.tool_fingerprint)),
+        call_id: sanitizer.text(take(&mut data.call_id)),
+        attempt: sanitizer.count(data.attempt).unwrap_or(0),
+        status: sanitizer.text(take(&mut data.status)),
+        latency_ms: sanitizer.count(data.latency_ms),
+        reported_cost: sanitizer.reported_cost(take(&mut data.reported_cost_usd))?,
+        request_model: sanitizer.text(take(&mut data.request_model)),
+        response_id: sanitizer.text(take(&mut data.response_id)),
+        trace_id: sanitizer.text(take(&mut data.trace_id)),
+        span_id: sanitizer.text(take(&mut data.span_id)),
+        parent_span_id: sanitizer.text(take(&mut data.parent_span_id)),
+        region: sanitizer.text(take(&mut data.region)),
+        api_key_id: sanitizer.text(take(&mut data.api_key_id)),
     })
 }

@@ -19,7 +19,7 @@ use crate::time::UnixMillis;
 use crate::tokens::TokenClass;
 
 /// `event` as a structured CloudEvent with usage in the format `spendfuse`. Decoding it gives the
-/// same event again, but for flags that said what had been mended.
+/// same event again, but for flags that said what had been sanitized.
 pub fn encode(event: &Event<'_>) -> Vec<u8> {
     let envelope = EnvelopeOut {
         specversion: "1.0",

@@ -1,4 +1,4 @@
-//! Marks on counted events: what was mended or is in doubt.
+//! Marks on counted events: what was sanitized or is in doubt.
 
 /// A set of flags of one event. The names are those of column `flags`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]

@@ -1,4 +1,4 @@
-//! Usage events as the pipeline sees them: decoded, mended, with disjoint token classes.
+//! Usage events as the pipeline sees them: decoded, sanitized, with disjoint token classes.
 //!
 //! Fields borrow from the bytes that they were read from; an absent text is the empty text, as in
 //! scopes.
@@ -18,9 +18,9 @@ mod envelope;
 mod flags;
 mod json;
 mod members;
-mod mend;
 mod redact;
 mod reject;
+mod sanitize;
 mod scan;
 pub mod usage_format;
 
@@ -57,7 +57,7 @@ pub struct Event<'a> {
     pub id: Cow<'a, str>,
     /// When it happened, by the sender's clock; clamped to the arrival where it lay in the future.
     pub time: UnixMillis,
-    /// What was mended.
+    /// What was sanitized.
     pub flags: Flags,
     /// Against whom it counts.
     pub attribution: Attribution<'a>,

@@ -9,7 +9,7 @@ use xxhash_rust::xxh3::xxh3_64;
 use super::decode::{Mode, content_mode};
 use super::json::{JsonKind, Members, ObjectInto};
 use super::members::{DataMember, EnvelopeMember, Kept};
-use super::mend::{HASH_SUFFIX_BYTES, shortened};
+use super::sanitize::{HASH_SUFFIX_BYTES, shortened};
 
 /// What stands in the place of a text that is not kept. It is a text, as that one was, so that the
 /// event is read, or rejected, as it would have been.

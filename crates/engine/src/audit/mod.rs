@@ -19,4 +19,4 @@ pub use seq_sums::SeqSums;
 pub use stored::{StoredAccount, StoredRecord, read_stored};
 
 pub use crate::account::Published;
-pub use crate::ledger::restore::LedgerMark;
+pub use crate::ledger::changelog::LedgerMark;

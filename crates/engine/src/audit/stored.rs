@@ -7,7 +7,7 @@ use spendfuse_domain::budget::Spend;
 
 use crate::account::{Account, Published};
 use crate::codec::{self, CodecError};
-use crate::ledger::restore::{ACCOUNT, AccountRecord, LedgerMark, MARK, read_account_key};
+use crate::ledger::changelog::{ACCOUNT, AccountRecord, LedgerMark, MARK, read_account_key};
 
 /// An account of one budget, scope and window.
 #[derive(Clone, Debug, PartialEq)]

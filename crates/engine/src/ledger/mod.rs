@@ -7,10 +7,10 @@
 //! Start with [`Ledger::apply`]; the end of a commit is in `finish`.
 
 mod accounts;
-mod finish;
+pub(crate) mod changelog;
+mod commit;
 mod outputs;
 mod refresh;
-pub(crate) mod restore;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -21,13 +21,13 @@ use spendfuse_domain::{UnixMillis, Window};
 
 use crate::account::Account;
 use crate::alert::{Alert, AlertKind};
+use crate::alert_limit::AlertLimit;
 use crate::book::BudgetBook;
 use crate::delta::{DeltaEntry, Deltas};
-use crate::news::News;
 use accounts::{AccountId, Accounts, LedgerAccount};
+use changelog::Shared;
 pub use outputs::{LedgerOutputs, WindowLine, WindowLineKind};
 use refresh::Refreshes;
-use restore::Shared;
 
 const HOUR_MILLIS: i64 = 3_600_000;
 /// Accounts reconsidered or ended in one commit for other reasons than a delta, at most.
@@ -86,7 +86,7 @@ pub struct Ledger {
     evaluated_changed: bool,
     refreshes: Refreshes,
     /// What people were told in the running hour.
-    news: News,
+    alert_limit: AlertLimit,
     /// The hour, since 1970, in which people were told last that there is no room; after a restart
     /// they are told again, under the same key.
     told_of_missing_room: i64,
@@ -115,7 +115,7 @@ impl Ledger {
             wake_at: BTreeMap::new(),
             reconsider: VecDeque::new(),
             evaluated_changed: false,
-            news: News::default(),
+            alert_limit: AlertLimit::default(),
             told_of_missing_room: 0,
             last_windows: HashMap::new(),
             touched: Vec::new(),
@@ -220,7 +220,7 @@ impl Ledger {
 
     /// Tells people of something that the ledger does not find out by itself.
     pub fn tell(&mut self, alert: Alert) {
-        let told = self.news.admit(alert);
+        let told = self.alert_limit.admit(alert);
         self.outputs.alerts.extend(told);
     }
 
@@ -409,7 +409,7 @@ impl Ledger {
             || self.evaluated_changed
             || !self.touched.is_empty()
             || !self.outputs.changelog.is_empty()
-            || self.news.is_due(self.now)
+            || self.alert_limit.is_due(self.now)
     }
 }
 

@@ -61,7 +61,7 @@ pub struct LedgerOutputs {
     pub verdict_changes: Vec<BlocklistEntry>,
     /// Findings, in order.
     pub findings: Vec<(String, Finding)>,
-    /// News for people.
+    /// Alerts for people.
     pub alerts: Vec<Alert>,
     /// Lines of `budget_windows`.
     pub window_lines: Vec<WindowLine>,

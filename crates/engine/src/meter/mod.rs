@@ -7,14 +7,14 @@
 //!
 //! Start with [`Meter::count`].
 
+mod alerts;
+mod changelog;
+mod commit;
 pub mod dedupe;
-mod finish;
 mod fold;
-mod news;
-mod restore;
 mod session;
+mod session_calls;
 mod sessions;
-mod watch;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -29,13 +29,13 @@ use spendfuse_domain::{Nanos, UnixMillis};
 
 use crate::account::Account;
 use crate::alert::Alert;
+use crate::alert_limit::AlertLimit;
 use crate::book::BudgetBook;
 use crate::delta::Deltas;
 use crate::detect::lane::LaneRule;
-use crate::news::News;
+use alerts::ToldPeople;
 use dedupe::{Dedupe, Judgement, RememberedId, RememberedIds};
 use fold::Fold;
-use news::ToldPeople;
 use sessions::{SessionId, Sessions};
 
 /// Sessions ended or settled in one commit for other reasons than their own events, at most.
@@ -107,7 +107,7 @@ pub struct MeterOutputs {
     pub blocklist: Vec<(String, Option<BlocklistEntry>)>,
     /// Findings, in order.
     pub findings: Vec<(String, Finding)>,
-    /// News for people.
+    /// Alerts for people.
     pub alerts: Vec<Alert>,
     /// Sessions that ended because there was no room for more.
     pub sessions_ended_early: u64,
@@ -153,7 +153,7 @@ pub struct Meter {
     /// Models and sources about which an alert was raised.
     told_people: ToldPeople,
     /// What people were told in the running hour.
-    news: News,
+    alert_limit: AlertLimit,
     // The running commit:
     touched: Vec<SessionId>,
     grown: BTreeSet<EpisodePlace>,
@@ -179,7 +179,7 @@ impl Meter {
             reconsider: VecDeque::new(),
             settled_version: 0,
             told_people: ToldPeople::default(),
-            news: News::default(),
+            alert_limit: AlertLimit::default(),
             touched: Vec::new(),
             grown: BTreeSet::new(),
             outputs: MeterOutputs::default(),
@@ -360,6 +360,6 @@ impl Meter {
             || !self.touched.is_empty()
             || !self.outputs.changelog.is_empty()
             || !self.outputs.ids.ids.is_empty()
-            || self.news.is_due(self.now)
+            || self.alert_limit.is_due(self.now)
     }
 }

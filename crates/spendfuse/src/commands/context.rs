@@ -71,6 +71,6 @@ impl ContextArgs {
             who.workspace = Cow::Borrowed(workspace);
         }
         who.tags = tags;
-        Ok(who.mended())
+        Ok(who.sanitized())
     }
 }

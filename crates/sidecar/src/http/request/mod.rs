@@ -101,7 +101,7 @@ impl Question {
             Some((name.into(), value.as_str().into()))
         });
         who.tags = tags.collect();
-        who.mended()
+        who.sanitized()
     }
 
     /// The question for the guard, and what its sender should know about it.

@@ -18,7 +18,7 @@ const HOUR_MILLIS: i64 = 3_600_000;
 
 /// The alerts of the running hour, by kind. It holds one count for each kind.
 #[derive(Clone, Debug, Default, PartialEq, Encode, Decode)]
-pub struct News {
+pub struct AlertLimit {
     /// Start of the hour.
     #[n(0)]
     #[cbor(with = "codec::millis")]
@@ -48,7 +48,7 @@ struct KindCount {
     is_critical: bool,
 }
 
-impl News {
+impl AlertLimit {
     /// The alert, where it is told by itself; else it is counted.
     pub fn admit(&mut self, alert: Alert) -> Option<Alert> {
         self.begin_hour_of(alert.at);
@@ -156,20 +156,24 @@ mod tests {
     }
 
     /// Tells `alerts` of one commit; what people get.
-    fn commit(news: &mut News, alerts: impl Iterator<Item = Alert>, now: UnixMillis) -> Vec<Alert> {
-        let mut told: Vec<Alert> = alerts.filter_map(|alert| news.admit(alert)).collect();
-        told.extend(news.counted(now, || "meter partition 3".to_owned()));
+    fn commit(
+        limit: &mut AlertLimit,
+        alerts: impl Iterator<Item = Alert>,
+        now: UnixMillis,
+    ) -> Vec<Alert> {
+        let mut told: Vec<Alert> = alerts.filter_map(|alert| limit.admit(alert)).collect();
+        told.extend(limit.counted(now, || "meter partition 3".to_owned()));
         told
     }
 
     #[test]
     fn ten_are_told_one_by_one_and_the_rest_as_one_that_counts() {
-        let mut news = News::default();
+        let mut limit = AlertLimit::default();
         let mut told = Vec::new();
         for batch in 0..1_000 {
             let numbers = batch * 100..(batch + 1) * 100;
             told.extend(commit(
-                &mut news,
+                &mut limit,
                 numbers.map(|number| alert(number, NOON)),
                 NOON,
             ));
@@ -184,10 +188,10 @@ mod tests {
 
         // The next hour ends this one and tells ten again.
         let later = NOON.plus(HOUR_MILLIS);
-        assert!(!news.is_due(later), "all is told");
-        commit(&mut news, std::iter::once(alert(0, NOON)), NOON);
-        assert!(news.is_due(later));
-        let told = commit(&mut news, (0..3).map(|number| alert(number, later)), later);
+        assert!(!limit.is_due(later), "all is told");
+        commit(&mut limit, std::iter::once(alert(0, NOON)), NOON);
+        assert!(limit.is_due(later));
+        let told = commit(&mut limit, (0..3).map(|number| alert(number, later)), later);
         let counts: Vec<Option<u64>> = told.iter().map(|alert| alert.count).collect();
         assert_eq!(counts, [None, None, None, Some(99_991)]);
         assert_eq!(
@@ -198,10 +202,10 @@ mod tests {
 
     #[test]
     fn the_count_goes_on_after_a_restart() {
-        let mut news = News::default();
-        commit(&mut news, (0..50).map(|number| alert(number, NOON)), NOON);
-        let mut restored: News = codec::decode(&codec::encode(&news)).unwrap();
-        assert_eq!(restored, news);
+        let mut limit = AlertLimit::default();
+        commit(&mut limit, (0..50).map(|number| alert(number, NOON)), NOON);
+        let mut restored: AlertLimit = codec::decode(&codec::encode(&limit)).unwrap();
+        assert_eq!(restored, limit);
         let told = commit(
             &mut restored,
             (0..400).map(|number| alert(number, NOON)),

@@ -179,7 +179,7 @@ impl Meter {
         let detector = rule.detector.name();
         if acts && !episode.alerted {
             episode.alerted = true;
-            let told = self.news.admit(Alert {
+            let told = self.alert_limit.admit(Alert {
                 v: 1,
                 key: format!(
                     "{scope}|{detector}|{}|{agent}|{}",
@@ -200,7 +200,7 @@ impl Meter {
         if blocks && episode.blocked_until.is_none_or(is_over) {
             let until = now.plus(rule.cooldown_millis);
             episode.blocked_until = Some(until);
-            let entry = super::finish::session_block(
+            let entry = super::commit::session_block(
                 &scope,
                 rule,
                 place.rule.message(episode),
@@ -225,7 +225,7 @@ impl Meter {
         };
         let lane = &session.lanes[place.lane];
         let finding =
-            super::finish::lane_finding(session, lane, place.rule, episode, FindingState::Closed);
+            super::commit::lane_finding(session, lane, place.rule, episode, FindingState::Closed);
         self.outputs.findings.push(finding);
         // Lanes of an agent's several models share the findings' key: when one closes, another
         // that is open is told again, so that it stands there.

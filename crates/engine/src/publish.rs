@@ -19,7 +19,7 @@ pub struct Settlement {
     pub verdict_changed: bool,
     /// The finding to publish, with its key.
     pub finding: Option<(String, Finding)>,
-    /// News for people.
+    /// Alerts for people.
     pub alert: Option<Alert>,
     /// When to settle again though nothing else happens.
     pub again_at: Option<UnixMillis>,

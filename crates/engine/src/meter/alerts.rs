@@ -6,7 +6,7 @@ use spendfuse_domain::event::{Event, Flags};
 use spendfuse_domain::row::Origin;
 
 use super::session::{MOST_ACCOUNTS, SessionName};
-use super::{Meter, restore};
+use super::{Meter, changelog};
 use crate::alert::{Alert, AlertKind};
 use crate::codec;
 
@@ -16,7 +16,7 @@ const MOST_TOLD: usize = 1_000;
 impl Meter {
     /// Tells people of something that the meter does not find out by itself.
     pub fn tell(&mut self, alert: Alert) {
-        let told = self.news.admit(alert);
+        let told = self.alert_limit.admit(alert);
         self.outputs.alerts.extend(told);
     }
 
@@ -123,7 +123,7 @@ impl Meter {
         if self.told_people.contains(&key) {
             return;
         }
-        let told = self.news.admit(Alert {
+        let told = self.alert_limit.admit(Alert {
             v: 1,
             key: key.clone(),
             kind,
@@ -139,10 +139,10 @@ impl Meter {
         self.outputs.alerts.push(alert);
         let told_at = codec::encode(&self.now.0);
         let changes = &mut self.outputs.changelog;
-        changes.push((restore::told_key(&key), Some(told_at)));
+        changes.push((changelog::told_key(&key), Some(told_at)));
         self.told_people.insert(key, self.now.0);
         let forgotten = self.told_people.forget_oldest();
-        changes.extend(forgotten.map(|key| (restore::told_key(&key), None)));
+        changes.extend(forgotten.map(|key| (changelog::told_key(&key), None)));
     }
 }
 
@@ -159,16 +159,16 @@ pub(super) struct ToldPeople {
 }
 
 impl ToldPeople {
-    fn contains(&self, news: &str) -> bool {
-        self.told_at.contains_key(news)
+    fn contains(&self, key: &str) -> bool {
+        self.told_at.contains_key(key)
     }
 
-    pub(super) fn insert(&mut self, news: String, at: i64) {
-        self.told_at.insert(news, at);
+    pub(super) fn insert(&mut self, key: String, at: i64) {
+        self.told_at.insert(key, at);
     }
 
-    pub(super) fn remove(&mut self, news: &str) {
-        self.told_at.remove(news);
+    pub(super) fn remove(&mut self, key: &str) {
+        self.told_at.remove(key);
     }
 
     /// Forgets what is beyond [`MOST_TOLD`], the oldest first, in an order that equal histories
@@ -178,13 +178,13 @@ impl ToldPeople {
         let mut oldest: Vec<(i64, String)> = Vec::new();
         if beyond > 0 {
             let all = self.told_at.iter();
-            oldest.extend(all.map(|(news, at)| (*at, news.clone())));
+            oldest.extend(all.map(|(key, at)| (*at, key.clone())));
             oldest.sort_unstable();
             oldest.truncate(beyond);
         }
-        oldest.into_iter().map(|(_, news)| {
-            self.told_at.remove(&news);
-            news
+        oldest.into_iter().map(|(_, key)| {
+            self.told_at.remove(&key);
+            key
         })
     }
 }

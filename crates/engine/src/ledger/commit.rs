@@ -7,11 +7,11 @@ use spendfuse_domain::verdict::budget_key;
 use spendfuse_domain::{UnixMillis, Window};
 
 use super::accounts::{AccountId, LedgerAccount};
-use super::restore::{LedgerMark, account_key, account_record, evaluated_key, mark_key};
+use super::changelog::{LedgerMark, account_key, account_record, evaluated_key, mark_key};
 use super::{Ledger, LedgerOutputs, WindowLine, WindowLineKind};
 use crate::account::{AccountPlace, Due};
 use crate::codec;
-use crate::settle::{self, Pace};
+use crate::publish::{self, Pace};
 
 impl Ledger {
     /// Ends the running commit.
@@ -35,13 +35,13 @@ impl Ledger {
         self.tell_of_missing_room();
         let partition = self.config.partition;
         let place = || format!("ledger partition {partition}");
-        let counted = self.news.counted(self.now, place);
+        let counted = self.alert_limit.counted(self.now, place);
         self.outputs.alerts.extend(counted);
         let mark = LedgerMark {
             now: self.now,
             budget_version: self.book.version,
             chains: self.chains.clone(),
-            news: self.news.clone(),
+            alert_limit: self.alert_limit.clone(),
         };
         self.outputs
             .changelog
@@ -74,7 +74,7 @@ impl Ledger {
             expires_at: known.window.end,
         };
         let (seq, now) = (self.seq, self.now);
-        let settlement = settle::settle(&mut known.account, compiled, place, seq, now, pace);
+        let settlement = publish::settle(&mut known.account, compiled, place, seq, now, pace);
         if let Some(nearness) = settlement.waits_for_turn {
             known.waits_as = Some(nearness);
             self.refreshes.wait(nearness, id);
@@ -88,7 +88,9 @@ impl Ledger {
             self.outputs.blocklist.push((entry_key, Some(entry)));
         }
         self.outputs.findings.extend(settlement.finding);
-        let told = settlement.alert.and_then(|alert| self.news.admit(alert));
+        let told = settlement
+            .alert
+            .and_then(|alert| self.alert_limit.admit(alert));
         self.outputs.alerts.extend(told);
         let mut again_at = settlement.again_at;
         match known.account.line_due(settlement.verdict_changed, now) {
@@ -184,7 +186,7 @@ impl Ledger {
             .place_of(budget)
             .map(|place| self.book.budget(place));
         let account = &mut known.account;
-        let closed = settle::close_finding(account, budget, compiled, scope, self.now);
+        let closed = publish::close_finding(account, budget, compiled, scope, self.now);
         self.outputs.findings.extend(closed);
         let entry_key = budget_key(budget, scope);
         if self.accounts.clear_standing(id) {

@@ -9,9 +9,9 @@ use spendfuse_domain::{BudgetId, UnixMillis, Window};
 use super::Ledger;
 use super::accounts::{AccountId, LedgerAccount};
 use crate::account::{Account, Due};
+use crate::alert_limit::AlertLimit;
 use crate::codec::{self, CodecError};
-use crate::news::News;
-use crate::restore::RestoreError;
+use crate::restore_error::RestoreError;
 
 pub(crate) const MARK: &[u8] = b"mark";
 /// Begins the keys of accounts, `account|budget|start|scope`.
@@ -34,7 +34,7 @@ pub struct LedgerMark {
     /// What people were told in the running hour.
     #[n(3)]
     #[cbor(default)]
-    pub news: News,
+    pub alert_limit: AlertLimit,
 }
 
 /// An account with its window; `A` is the account, or a reference to write it.
@@ -154,7 +154,7 @@ impl Ledger {
                 self.now = mark.now;
                 self.required_budget_version = mark.budget_version;
                 self.chains = mark.chains;
-                self.news = mark.news;
+                self.alert_limit = mark.alert_limit;
             }
             EVALUATED => self.evaluated = codec::decode(value).map_err(failed)?,
             _ => {

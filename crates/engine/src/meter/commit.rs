@@ -7,7 +7,7 @@ use spendfuse_domain::finding::{DetectorRule, Finding, FindingState};
 use spendfuse_domain::verdict::{BlocklistEntry, EventRef, Verdict, budget_key, finding_key};
 use spendfuse_domain::{Amount, Figures, Nanos, UnixMillis};
 
-use super::restore::{MeterMark, mark_key};
+use super::changelog::{MeterMark, mark_key};
 use super::session::{Session, SessionAccount, account_place};
 use super::sessions::SessionId;
 use super::{Meter, MeterOutputs};
@@ -15,7 +15,7 @@ use crate::book::BudgetBook;
 use crate::codec;
 use crate::detect::episode::Episode;
 use crate::detect::lane::{Lane, LaneRule};
-use crate::settle::{self, Pace};
+use crate::publish::{self, Pace};
 
 impl Meter {
     /// Ends the running commit.
@@ -35,14 +35,14 @@ impl Meter {
         self.tell_of_ended_sessions();
         let partition = self.config.partition;
         let place = || format!("meter partition {partition}");
-        let counted = self.news.counted(self.now, place);
+        let counted = self.alert_limit.counted(self.now, place);
         self.outputs.alerts.extend(counted);
         let mark = MeterMark {
             now: self.now,
             budget_version: self.book.version,
             told: self.told.clone(),
             settled_version: self.settled_version,
-            news: self.news.clone(),
+            alert_limit: self.alert_limit.clone(),
         };
         self.outputs
             .changelog
@@ -92,13 +92,15 @@ impl Meter {
             let place = account_place(&one.scope, &window, opened_at, expires_at);
             let (seq, now) = (self.seq, self.now);
             let settlement =
-                settle::settle(&mut one.account, compiled, place, seq, now, Pace::AtOnce);
+                publish::settle(&mut one.account, compiled, place, seq, now, Pace::AtOnce);
             if let Some(entry) = settlement.entry {
                 let entry_key = budget_key(&compiled.budget.id, &one.scope);
                 self.outputs.blocklist.push((entry_key, Some(entry)));
             }
             self.outputs.findings.extend(settlement.finding);
-            let told = settlement.alert.and_then(|alert| self.news.admit(alert));
+            let told = settlement
+                .alert
+                .and_then(|alert| self.alert_limit.admit(alert));
             self.outputs.alerts.extend(told);
             if let Some(time) = settlement.again_at {
                 self.settle_at.entry(time).or_default().push(id);
@@ -118,7 +120,7 @@ impl Meter {
                 .push((budget_key(&id, &one.scope), None));
         }
         let compiled = book.place_of(&id).map(|place| book.budget(place));
-        let closed = settle::close_finding(&mut one.account, &id, compiled, &one.scope, self.now);
+        let closed = publish::close_finding(&mut one.account, &id, compiled, &one.scope, self.now);
         self.outputs.findings.extend(closed);
     }
 

@@ -6,13 +6,13 @@ use spendfuse_domain::UnixMillis;
 use xxhash_rust::xxh3::xxh3_128;
 
 use super::Meter;
+use super::commit::budget_of;
 use super::dedupe::RememberedIds;
-use super::finish::budget_of;
 use super::session::{Session, SessionAccount};
 use super::sessions::SessionId;
+use crate::alert_limit::AlertLimit;
 use crate::codec;
-use crate::news::News;
-use crate::restore::RestoreError;
+use crate::restore_error::RestoreError;
 
 const MARK: &[u8] = b"mark";
 const TOLD_PREFIX: &[u8] = b"told|";
@@ -37,15 +37,15 @@ pub(super) struct MeterMark {
     /// What people were told in the running hour.
     #[n(4)]
     #[cbor(default)]
-    pub news: News,
+    pub alert_limit: AlertLimit,
 }
 
 pub(super) fn mark_key() -> Vec<u8> {
     MARK.to_vec()
 }
 
-pub(super) fn told_key(news: &str) -> Vec<u8> {
-    [TOLD_PREFIX, news.as_bytes()].concat()
+pub(super) fn told_key(key: &str) -> Vec<u8> {
+    [TOLD_PREFIX, key.as_bytes()].concat()
 }
 
 impl Meter {
@@ -63,14 +63,14 @@ impl Meter {
             let mark: MeterMark = codec::decode(value).map_err(failed)?;
             return self.restore_mark(mark);
         }
-        if let Some(news) = key.strip_prefix(TOLD_PREFIX) {
-            let news = String::from_utf8_lossy(news).into_owned();
+        if let Some(alert) = key.strip_prefix(TOLD_PREFIX) {
+            let alert = String::from_utf8_lossy(alert).into_owned();
             match value {
                 // Older versions wrote down that people were told, not when.
                 Some(value) => self
                     .told_people
-                    .insert(news, codec::decode(value).unwrap_or_default()),
-                None => self.told_people.remove(&news),
+                    .insert(alert, codec::decode(value).unwrap_or_default()),
+                None => self.told_people.remove(&alert),
             }
             return Ok(());
         }
@@ -145,7 +145,7 @@ impl Meter {
         self.required_budget_version = mark.budget_version;
         self.settled_version = mark.settled_version;
         self.told = mark.told;
-        self.news = mark.news;
+        self.alert_limit = mark.alert_limit;
         Ok(())
     }
 }

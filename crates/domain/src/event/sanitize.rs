@@ -1,5 +1,5 @@
-//! What is mended instead of rejected: over-long texts, wrong types in optional fields, too many
-//! tags, money and units with too many digits. Every mend leaves its flag.
+//! What is sanitized instead of rejected: over-long texts, wrong types in optional fields, too many
+//! tags, money and units with too many digits. Every change leaves its flag.
 
 use std::borrow::Cow;
 use std::mem::take;
@@ -44,9 +44,9 @@ impl Attribution<'_> {
     /// The same with texts and tags bounded as those of decoded events are, so that who asks before
     /// a call and who reports it afterwards mean the same scopes.
     #[must_use]
-    pub fn mended(mut self) -> Self {
-        let mut mender = Mender::default();
-        let mut shorten = |text: &mut _| *text = mender.shorten(take(text));
+    pub fn sanitized(mut self) -> Self {
+        let mut sanitizer = Sanitizer::default();
+        let mut shorten = |text: &mut _| *text = sanitizer.shorten(take(text));
         for text in self.texts_mut() {
             shorten(text);
         }
@@ -65,11 +65,11 @@ impl Attribution<'_> {
 
 /// Mends fields one after the other and remembers what it did.
 #[derive(Debug, Default)]
-pub(super) struct Mender {
+pub(super) struct Sanitizer {
     pub flags: Flags,
 }
 
-impl Mender {
+impl Sanitizer {
     /// An optional text; empty where absent or of another type.
     pub fn text<'a>(&mut self, field: TextField<'a>) -> Cow<'a, str> {
         match field {
@@ -196,22 +196,22 @@ impl Mender {
         kind: JsonKind,
     ) -> Vec<(Cow<'a, str>, Cow<'a, str>)> {
         self.object_expected(kind);
-        let mut mended = Vec::with_capacity(tags.0.len());
+        let mut sanitized = Vec::with_capacity(tags.0.len());
         for (name, value) in tags.0 {
             let value = self.text(value);
             if !name.is_empty() && !value.is_empty() {
-                mended.push((self.shorten(name), value));
+                sanitized.push((self.shorten(name), value));
             }
         }
-        mended.reverse();
+        sanitized.reverse();
         // Stable: of equal names the last written is now the first, and the one that is kept.
-        mended.sort_by(|(left, _), (right, _)| left.cmp(right));
-        mended.dedup_by(|(later, _), (kept, _)| later == kept);
-        if mended.len() > MAX_TAGS {
-            mended.truncate(MAX_TAGS);
+        sanitized.sort_by(|(left, _), (right, _)| left.cmp(right));
+        sanitized.dedup_by(|(later, _), (kept, _)| later == kept);
+        if sanitized.len() > MAX_TAGS {
+            sanitized.truncate(MAX_TAGS);
             self.flags.insert(Flags::FIELD_TRUNCATED);
         }
-        mended
+        sanitized
     }
 
     /// Units sorted by kind, without zeros.
