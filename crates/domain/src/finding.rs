@@ -1,5 +1,6 @@
 //! Findings: what the detectors report, and the rules that configure them.
 
+mod parameters;
 mod rules;
 
 use serde::{Deserialize, Serialize};
@@ -9,6 +10,9 @@ use crate::scope::{Dimension, Filter};
 use crate::time::UnixMillis;
 use crate::verdict::EventRef;
 
+pub use parameters::{
+    ContextBloat, Parameters, RateBasis, RetryLoop, TokenAcceleration, ToolAmplification,
+};
 pub use rules::DetectorRules;
 
 /// One of the five anomaly detectors.
@@ -138,27 +142,11 @@ pub enum DetectorAction {
     BlockSession,
 }
 
-/// How `token_acceleration` measures a step's rate.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum RateBasis {
-    /// Tokens of the step.
-    #[default]
-    Step,
-    /// Tokens per second since the step before; gaps of at most a second count as one.
-    Second,
-}
-
 /// One entry of `detectors:`; unset parameters have the contract's defaults.
-///
-/// Ratios are integers in percent (`growth_pct: 20`, `factor: 2` = 200) so that state machines and
-/// the reference agree to the last bit.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DetectorRule {
     /// Its name.
     pub id: String,
-    /// Which detector.
-    pub detector: Detector,
     /// Its place in the budgets file: among equally specific rules the lowest wins.
     pub order: u32,
     /// For whom; only `workspace`, `feature` and `agent` may be named.
@@ -169,22 +157,8 @@ pub struct DetectorRule {
     pub at: Severity,
     /// How long a session block lasts, milliseconds.
     pub cooldown_millis: i64,
-    /// `retry_loop`: consecutive equal prompts.
-    pub repeats: u32,
-    /// `retry_loop`, tool rule: equal tool calls …
-    pub tool_repeats: u32,
-    /// … among this many last steps.
-    pub tool_within: u32,
-    /// `context_bloat`: growth that is too much, hundredths of a percent (20 % = 2000).
-    pub growth_basis_points: u32,
-    /// `token_acceleration`, `tool_amplification`: factor in hundredths (2× = 200).
-    pub factor_hundredths: u32,
-    /// `tool_amplification`: how many chain steps back the smallest is looked for.
-    pub within: u32,
-    /// Steps with fewer tokens never fire.
-    pub min_tokens: u64,
-    /// `token_acceleration`: per step or per second.
-    pub basis: RateBasis,
+    /// Which detector, and what it measures against.
+    pub parameters: Parameters,
 }
 
 impl DetectorRule {
@@ -199,24 +173,17 @@ impl DetectorRule {
     pub fn default_for(detector: Detector) -> Self {
         Self {
             id: "default".to_owned(),
-            detector,
             order: Self::DEFAULT_ORDER,
             filter: Filter::default(),
             action: DetectorAction::Warn,
             at: Severity::Warning,
             cooldown_millis: 15 * 60 * 1000,
-            repeats: 3,
-            tool_repeats: 5,
-            tool_within: 20,
-            growth_basis_points: 2000,
-            factor_hundredths: if detector == Detector::ToolAmplification {
-                500
-            } else {
-                200
-            },
-            within: 5,
-            min_tokens: 1000,
-            basis: RateBasis::Step,
+            parameters: Parameters::default_for(detector),
         }
+    }
+
+    /// Which detector.
+    pub fn detector(&self) -> Detector {
+        self.parameters.detector()
     }
 }

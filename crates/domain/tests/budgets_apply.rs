@@ -7,7 +7,10 @@ use spendfuse_domain::budget::file::BudgetsFile;
 use spendfuse_domain::budget::{
     Action, BasisPoints, Budget, BudgetId, BudgetsRecord, OnStale, Step,
 };
-use spendfuse_domain::finding::{Detector, DetectorAction, DetectorRule, RateBasis, Severity};
+use spendfuse_domain::finding::{
+    ContextBloat, Detector, DetectorAction, DetectorRule, Parameters, RateBasis, RetryLoop,
+    Severity, TokenAcceleration, ToolAmplification,
+};
 use spendfuse_domain::money::Nanos;
 use spendfuse_domain::scope::{Dimension, Filter, Pattern, ScopeTemplate};
 use spendfuse_domain::time::UnixMillis;
@@ -216,36 +219,38 @@ fn detector_rule() -> impl Strategy<Value = DetectorRule> {
     let detector = proptest::sample::select(Detector::ALL.to_vec());
     (detector, action, at, identity, numbers).prop_map(
         |(detector, action, at, (id, order, filter, cooldown_millis), numbers)| {
-            let mut rule = DetectorRule {
+            let (repeats, tool_repeats, within, ratio, min_tokens) = numbers;
+            let parameters = match detector {
+                Detector::RetryLoop => Parameters::RetryLoop(RetryLoop {
+                    repeats,
+                    tool_repeats,
+                    tool_within: within,
+                }),
+                Detector::ContextBloat => Parameters::ContextBloat(ContextBloat {
+                    growth_basis_points: ratio,
+                    min_tokens,
+                }),
+                Detector::TokenAcceleration => Parameters::TokenAcceleration(TokenAcceleration {
+                    factor_hundredths: ratio,
+                    min_tokens,
+                    basis: RateBasis::Second,
+                }),
+                Detector::ToolAmplification => Parameters::ToolAmplification(ToolAmplification {
+                    factor_hundredths: ratio,
+                    within,
+                    min_tokens,
+                }),
+                Detector::BudgetExceeded => Parameters::BudgetExceeded,
+            };
+            DetectorRule {
                 id,
                 order,
                 filter,
                 action,
                 at,
                 cooldown_millis,
-                ..DetectorRule::default_for(detector)
-            };
-            // Only what the detector has: the record does not hold the rest.
-            let (repeats, tool_repeats, within, ratio, min_tokens) = numbers;
-            match detector {
-                Detector::RetryLoop => {
-                    (rule.repeats, rule.tool_repeats) = (repeats, tool_repeats);
-                    rule.tool_within = within;
-                }
-                Detector::ContextBloat => {
-                    (rule.growth_basis_points, rule.min_tokens) = (ratio, min_tokens);
-                }
-                Detector::TokenAcceleration => {
-                    (rule.factor_hundredths, rule.min_tokens) = (ratio, min_tokens);
-                    rule.basis = RateBasis::Second;
-                }
-                Detector::ToolAmplification => {
-                    (rule.factor_hundredths, rule.min_tokens) = (ratio, min_tokens);
-                    rule.within = within;
-                }
-                Detector::BudgetExceeded => {}
+                parameters,
             }
-            rule
         },
     )
 }

@@ -4,7 +4,10 @@ use proptest::prelude::*;
 use spendfuse_domain::Amount;
 use spendfuse_domain::budget::file::BudgetsFile;
 use spendfuse_domain::budget::{Action, BasisPoints, OnStale};
-use spendfuse_domain::finding::{DetectorAction, Severity};
+use spendfuse_domain::finding::{
+    ContextBloat, DetectorAction, Parameters, RateBasis, RetryLoop, Severity, TokenAcceleration,
+    ToolAmplification,
+};
 use spendfuse_domain::money::Nanos;
 use spendfuse_domain::time::UnixMillis;
 use spendfuse_domain::window::WindowKind;
@@ -79,15 +82,46 @@ fn a_right_file_is_read_to_the_letter() {
 
     let loops = &file.detectors[0];
     assert_eq!(loops.action, DetectorAction::BlockSession);
-    assert_eq!((loops.repeats, loops.cooldown_millis), (3, 900_000));
+    assert_eq!(
+        (loops.parameters, loops.cooldown_millis),
+        (Parameters::RetryLoop(RetryLoop::default()), 900_000)
+    );
     let bloat = &file.detectors[1];
     assert_eq!(
-        (bloat.growth_basis_points, bloat.at),
-        (3000, Severity::Critical)
+        (bloat.parameters, bloat.at),
+        (
+            Parameters::ContextBloat(ContextBloat {
+                growth_basis_points: 3000,
+                ..ContextBloat::default()
+            }),
+            Severity::Critical
+        )
     );
     assert_eq!((bloat.order, bloat.action), (1, DetectorAction::Warn));
-    assert_eq!(file.detectors[2].factor_hundredths, 640);
-    assert_eq!(file.detectors[3].tool_within, 30);
+    let floods = ToolAmplification {
+        factor_hundredths: 640,
+        within: 8,
+        min_tokens: 500,
+    };
+    let tools = RetryLoop {
+        tool_repeats: 6,
+        tool_within: 30,
+        ..RetryLoop::default()
+    };
+    let fast = TokenAcceleration {
+        factor_hundredths: 300,
+        basis: RateBasis::Second,
+        ..TokenAcceleration::default()
+    };
+    let rest = file.detectors[2..].iter().map(|rule| rule.parameters);
+    assert_eq!(
+        rest.collect::<Vec<_>>(),
+        [
+            Parameters::ToolAmplification(floods),
+            Parameters::RetryLoop(tools),
+            Parameters::TokenAcceleration(fast)
+        ]
+    );
 }
 
 #[test]

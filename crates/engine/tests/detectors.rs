@@ -8,7 +8,7 @@ mod steps;
 use std::path::Path;
 
 use spendfuse_domain::Detector;
-use spendfuse_domain::finding::{DetectorRule, Finding, RateBasis};
+use spendfuse_domain::finding::{DetectorRule, Finding, Parameters, RateBasis};
 use spendfuse_domain::{Dimension, Filter};
 use steps::{Lane, Step};
 
@@ -154,15 +154,32 @@ fn rule(words: &str, order: u32) -> DetectorRule {
             "detector" => {}
             "feature" => conditions.push((Dimension::Feature, vec![value.to_owned()])),
             "agent" => conditions.push((Dimension::Agent, vec![value.to_owned()])),
-            "repeats" => rule.repeats = number(),
-            "tool_repeats" => rule.tool_repeats = number(),
-            "tool_within" => rule.tool_within = number(),
-            "growth_pct" => rule.growth_basis_points = hundredths(),
-            "factor" => rule.factor_hundredths = hundredths(),
-            "within" => rule.within = number(),
-            "min_tokens" => rule.min_tokens = u64::from(number()),
-            "basis" if value == "second" => rule.basis = RateBasis::Second,
-            _ => panic!("what is {name:?}?"),
+            _ => match (&mut rule.parameters, name) {
+                (Parameters::RetryLoop(own), "repeats") => own.repeats = number(),
+                (Parameters::RetryLoop(own), "tool_repeats") => own.tool_repeats = number(),
+                (Parameters::RetryLoop(own), "tool_within") => own.tool_within = number(),
+                (Parameters::ContextBloat(own), "growth_pct") => {
+                    own.growth_basis_points = hundredths();
+                }
+                (Parameters::ContextBloat(own), "min_tokens") => own.min_tokens = number().into(),
+                (Parameters::TokenAcceleration(own), "factor") => {
+                    own.factor_hundredths = hundredths();
+                }
+                (Parameters::TokenAcceleration(own), "min_tokens") => {
+                    own.min_tokens = number().into();
+                }
+                (Parameters::TokenAcceleration(own), "basis") if value == "second" => {
+                    own.basis = RateBasis::Second;
+                }
+                (Parameters::ToolAmplification(own), "factor") => {
+                    own.factor_hundredths = hundredths();
+                }
+                (Parameters::ToolAmplification(own), "within") => own.within = number(),
+                (Parameters::ToolAmplification(own), "min_tokens") => {
+                    own.min_tokens = number().into();
+                }
+                _ => panic!("what is {name:?}?"),
+            },
         }
     }
     rule.filter = Filter::new(conditions);

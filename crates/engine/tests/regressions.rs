@@ -7,7 +7,9 @@ use std::sync::Arc;
 
 use spendfuse_domain::budget::BasisPoints;
 use spendfuse_domain::event::{Attribution, Body, Call, Event, Flags};
-use spendfuse_domain::finding::{DetectorAction, DetectorRule, DetectorRules, FindingState};
+use spendfuse_domain::finding::{
+    DetectorAction, DetectorRule, DetectorRules, FindingState, Parameters, RetryLoop,
+};
 use spendfuse_domain::row::{CostParts, Origin, SpendRow};
 use spendfuse_domain::scope::Pattern;
 use spendfuse_domain::{
@@ -256,7 +258,10 @@ fn calls_that_no_budget_counts_keep_their_session_alive() {
 #[test]
 fn an_idle_session_ends_on_time_though_others_live_on() {
     let rule = DetectorRule {
-        repeats: 2,
+        parameters: Parameters::RetryLoop(RetryLoop {
+            repeats: 2,
+            ..RetryLoop::default()
+        }),
         order: 0,
         ..DetectorRule::default_for(Detector::RetryLoop)
     };
@@ -284,7 +289,10 @@ fn an_idle_session_ends_on_time_though_others_live_on() {
 #[test]
 fn a_session_block_gets_its_tombstone_though_its_episode_closed_before() {
     let rule = DetectorRule {
-        repeats: 2,
+        parameters: Parameters::RetryLoop(RetryLoop {
+            repeats: 2,
+            ..RetryLoop::default()
+        }),
         order: 0,
         action: DetectorAction::BlockSession,
         at: Severity::Warning,

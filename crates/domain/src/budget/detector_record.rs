@@ -6,7 +6,7 @@ use serde_json::{Map, Value};
 use super::duration::{duration_text, parse_duration};
 use super::hundredths::Hundredths;
 use super::record::{RecordError, VERSION, check_version, detector_id};
-use crate::finding::{Detector, DetectorAction, DetectorRule, RateBasis, Severity};
+use crate::finding::{Detector, DetectorAction, DetectorRule, Parameters, RateBasis, Severity};
 use crate::scope::Filter;
 
 #[derive(Serialize, Deserialize)]
@@ -24,11 +24,11 @@ struct DetectorRecord {
     at: Option<Severity>,
     cooldown: Option<String>,
     #[serde(flatten)]
-    parameters: Parameters,
+    parameters: StoredParameters,
 }
 
 #[derive(Default, Serialize, Deserialize)]
-struct Parameters {
+struct StoredParameters {
     #[serde(skip_serializing_if = "Option::is_none")]
     repeats: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -57,13 +57,13 @@ impl DetectorRule {
         let record = DetectorRecord {
             v: VERSION,
             id: Some(self.id.clone()),
-            detector: self.detector,
+            detector: self.detector(),
             order: self.order,
             filter: self.filter.to_json(),
             action: self.action,
             at: Some(self.at),
             cooldown: Some(duration_text(self.cooldown_millis)),
-            parameters: self.parameters(),
+            parameters: StoredParameters::of(&self.parameters),
         };
         serde_json::to_vec(&record).expect("a record of texts and numbers is always JSON")
     }
@@ -103,51 +103,78 @@ impl DetectorRule {
             rule.cooldown_millis = parse_duration(&text)
                 .ok_or_else(|| wrong(format!("`{text}` is not a duration such as 15m")))?;
         }
-        rule.set(&record.parameters);
+        record.parameters.put_into(&mut rule.parameters);
         Ok(rule)
     }
+}
 
-    fn parameters(&self) -> Parameters {
-        let mut parameters = Parameters::default();
-        match self.detector {
-            Detector::RetryLoop => {
-                parameters.repeats = Some(self.repeats);
-                parameters.tool = Some(ToolRule {
-                    repeats: self.tool_repeats,
-                    within: self.tool_within,
+impl StoredParameters {
+    fn of(parameters: &Parameters) -> Self {
+        let mut stored = Self::default();
+        match parameters {
+            Parameters::RetryLoop(own) => {
+                stored.repeats = Some(own.repeats);
+                stored.tool = Some(ToolRule {
+                    repeats: own.tool_repeats,
+                    within: own.tool_within,
                 });
             }
-            Detector::ContextBloat => {
-                parameters.growth_pct = Some(Hundredths(self.growth_basis_points));
-                parameters.min_tokens = Some(self.min_tokens);
+            Parameters::ContextBloat(own) => {
+                stored.growth_pct = Some(Hundredths(own.growth_basis_points));
+                stored.min_tokens = Some(own.min_tokens);
             }
-            Detector::TokenAcceleration => {
-                parameters.factor = Some(Hundredths(self.factor_hundredths));
-                parameters.min_tokens = Some(self.min_tokens);
-                parameters.basis = Some(self.basis);
+            Parameters::TokenAcceleration(own) => {
+                stored.factor = Some(Hundredths(own.factor_hundredths));
+                stored.min_tokens = Some(own.min_tokens);
+                stored.basis = Some(own.basis);
             }
-            Detector::ToolAmplification => {
-                parameters.factor = Some(Hundredths(self.factor_hundredths));
-                parameters.within = Some(self.within);
-                parameters.min_tokens = Some(self.min_tokens);
+            Parameters::ToolAmplification(own) => {
+                stored.factor = Some(Hundredths(own.factor_hundredths));
+                stored.within = Some(own.within);
+                stored.min_tokens = Some(own.min_tokens);
             }
-            Detector::BudgetExceeded => {}
+            Parameters::BudgetExceeded => {}
         }
-        parameters
+        stored
     }
 
-    fn set(&mut self, parameters: &Parameters) {
-        let growth = parameters.growth_pct.map(|growth| growth.0);
-        let factor = parameters.factor.map(|factor| factor.0);
-        self.repeats = parameters.repeats.unwrap_or(self.repeats);
-        self.growth_basis_points = growth.unwrap_or(self.growth_basis_points);
-        self.factor_hundredths = factor.unwrap_or(self.factor_hundredths);
-        self.within = parameters.within.unwrap_or(self.within);
-        self.min_tokens = parameters.min_tokens.unwrap_or(self.min_tokens);
-        self.basis = parameters.basis.unwrap_or(self.basis);
-        if let Some(tool) = &parameters.tool {
-            self.tool_repeats = tool.repeats;
-            self.tool_within = tool.within;
+    /// What is named takes the place of the default.
+    fn put_into(&self, parameters: &mut Parameters) {
+        let growth = self.growth_pct.map(|growth| growth.0);
+        let factor = self.factor.map(|factor| factor.0);
+        match parameters {
+            Parameters::RetryLoop(own) => {
+                put(self.repeats, &mut own.repeats);
+                put(
+                    self.tool.as_ref().map(|tool| tool.repeats),
+                    &mut own.tool_repeats,
+                );
+                put(
+                    self.tool.as_ref().map(|tool| tool.within),
+                    &mut own.tool_within,
+                );
+            }
+            Parameters::ContextBloat(own) => {
+                put(growth, &mut own.growth_basis_points);
+                put(self.min_tokens, &mut own.min_tokens);
+            }
+            Parameters::TokenAcceleration(own) => {
+                put(factor, &mut own.factor_hundredths);
+                put(self.min_tokens, &mut own.min_tokens);
+                put(self.basis, &mut own.basis);
+            }
+            Parameters::ToolAmplification(own) => {
+                put(factor, &mut own.factor_hundredths);
+                put(self.within, &mut own.within);
+                put(self.min_tokens, &mut own.min_tokens);
+            }
+            Parameters::BudgetExceeded => {}
         }
+    }
+}
+
+fn put<T>(named: Option<T>, target: &mut T) {
+    if let Some(value) = named {
+        *target = value;
     }
 }

@@ -247,7 +247,7 @@ pub(super) fn check_version(key: &str, value: &[u8]) -> Result<(), RecordError> 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::finding::{Detector, DetectorAction};
+    use crate::finding::{ContextBloat, DetectorAction, Parameters};
 
     const BUDGET: &str = r#"{"v":1,"id":"free-plan","scope":{"workspace":"acme","customer":"*"},"where":{"plan":"free","tags.team":["a","b"]},"limit":"0.10","window":"day","timezone":"America/New_York","steps":[{"at":33.3,"do":"warn"},{"at":100,"do":"downgrade","to":"gpt-4o-mini"},{"at":120,"do":"block"}],"on_stale":{"allow_up_to":"2.00"},"count_unpriced":"block","publish_from":10,"message":"Slow down.","counted_from":"2026-11-01T00:00:00Z"}"#;
     const DETECTOR: &str = r#"{"v":1,"id":"loops","detector":"retry_loop","order":2,"where":{"feature":"agent"},"action":"block_session","at":"warning","cooldown":"15m","repeats":4,"tool":{"repeats":6,"within":20}}"#;
@@ -274,9 +274,12 @@ mod tests {
 
         let text = r#"{"v":1,"detector":"context_bloat","order":0,"growth_pct":30.5}"#;
         let rule = DetectorRule::from_record("detector|bloat", text.as_bytes()).unwrap();
-        assert_eq!((rule.growth_basis_points, rule.min_tokens), (3050, 1000));
+        let bloat = ContextBloat {
+            growth_basis_points: 3050,
+            min_tokens: 1000,
+        };
+        assert_eq!(rule.parameters, Parameters::ContextBloat(bloat));
         assert_eq!(rule.action, DetectorAction::Warn);
-        assert_eq!(rule.detector, Detector::ContextBloat);
     }
 
     #[test]

@@ -18,7 +18,7 @@ impl DetectorRules {
         let mut by_detector =
             Detector::ALL.map(|detector| vec![DetectorRule::default_for(detector)]);
         for rule in rules {
-            by_detector[position(rule.detector)].push(rule);
+            by_detector[position(rule.detector())].push(rule);
         }
         for rules in &mut by_detector {
             rules.sort_by_cached_key(|rule| {
@@ -116,7 +116,10 @@ mod tests {
         assert_eq!(id("other", "agent"), "a-agent");
         assert_eq!(id("other", "chat"), "default");
         for detector in Detector::ALL {
-            assert_eq!(rules.for_lane("other", "", "", detector).detector, detector);
+            assert_eq!(
+                rules.for_lane("other", "", "", detector).detector(),
+                detector
+            );
         }
 
         let equal = DetectorRules::new([

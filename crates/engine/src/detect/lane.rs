@@ -1,7 +1,7 @@
 //! A lane: the detectors' memory of one agent's steps on one model in one session.
 
 use minicbor::{Decode, Encode};
-use spendfuse_domain::finding::{DetectorRule, DetectorRules};
+use spendfuse_domain::finding::{DetectorRule, DetectorRules, Parameters};
 use spendfuse_domain::{Detector, UnixMillis};
 
 use super::episode::{self, Change, Episode, Owner};
@@ -155,12 +155,12 @@ impl Lane {
         mut changed: impl FnMut(LaneRule, Change),
     ) {
         for rule in LaneRule::ALL {
-            let parameters = rules.of(rule);
-            let observation = self.observe(rule, step, parameters);
+            let in_force = rules.of(rule);
+            let observation = self.observe(rule, step, &in_force.parameters);
             let owner = Owner {
                 customer,
                 feature,
-                rule: &parameters.id,
+                rule: &in_force.id,
             };
             match episode::apply(self.episode_mut(rule), observation, step, owner) {
                 Change::None => {}
@@ -176,25 +176,26 @@ impl Lane {
         &mut self,
         rule: LaneRule,
         step: &StepFacts<'_>,
-        parameters: &DetectorRule,
+        parameters: &Parameters,
     ) -> Observation {
         let in_a_row =
             |episode: &Option<Box<Episode>>| episode.as_ref().map_or(0, |open| open.in_a_row);
         let before = self.previous.as_ref();
-        match rule {
-            LaneRule::PromptLoop => self.prompts.observe(step, parameters),
-            LaneRule::ToolLoop => self.tools.observe(step, parameters),
-            _ if step.tokens == 0 => Observation::Silent,
-            LaneRule::ContextBloat => {
-                ratio::context_bloat(step, before, in_a_row(&self.context_bloat), parameters)
+        match parameters {
+            Parameters::RetryLoop(own) if rule == LaneRule::ToolLoop => {
+                self.tools.observe(step, own)
             }
-            LaneRule::TokenAcceleration => ratio::token_acceleration(
-                step,
-                before,
-                in_a_row(&self.token_acceleration),
-                parameters,
-            ),
-            LaneRule::ToolAmplification => self.chain.observe(step, parameters),
+            Parameters::RetryLoop(own) => self.prompts.observe(step, own),
+            _ if step.tokens == 0 => Observation::Silent,
+            Parameters::ContextBloat(own) => {
+                ratio::context_bloat(step, before, in_a_row(&self.context_bloat), own)
+            }
+            Parameters::TokenAcceleration(own) => {
+                ratio::token_acceleration(step, before, in_a_row(&self.token_acceleration), own)
+            }
+            Parameters::ToolAmplification(own) => self.chain.observe(step, own),
+            // Judged where the accounts are.
+            Parameters::BudgetExceeded => Observation::Silent,
         }
     }
 }
@@ -220,7 +221,7 @@ impl<'a> LaneRules<'a> {
         }
     }
 
-    /// The parameters of `rule`.
+    /// What is in force for `rule`.
     pub fn of(&self, rule: LaneRule) -> &'a DetectorRule {
         match rule {
             LaneRule::PromptLoop | LaneRule::ToolLoop => self.retry_loop,

@@ -1,7 +1,7 @@
 //! `context_bloat` and `token_acceleration`: a step against the step before.
 
 use minicbor::{Decode, Encode};
-use spendfuse_domain::finding::{DetectorRule, RateBasis};
+use spendfuse_domain::finding::{ContextBloat, RateBasis, TokenAcceleration};
 use spendfuse_domain::{Nanos, Severity, UnixMillis};
 
 use super::{Measurement, Observation, StepFacts};
@@ -54,16 +54,16 @@ pub fn context_bloat(
     step: &StepFacts<'_>,
     before: Option<&PreviousStep>,
     in_a_row: u32,
-    rule: &DetectorRule,
+    parameters: &ContextBloat,
 ) -> Observation {
     let Some(before) = before.filter(|before| before.context > 0) else {
         return Observation::Quiet;
     };
     let context = i128::from(step.context);
     let previous = i128::from(before.context);
-    let allowed = previous * (10_000 + i128::from(rule.growth_basis_points));
+    let allowed = previous * (10_000 + i128::from(parameters.growth_basis_points));
     let excess = context * 10_000 - allowed;
-    if excess <= 0 || step.context < rule.min_tokens {
+    if excess <= 0 || step.context < parameters.min_tokens {
         return Observation::Quiet;
     }
     let severity = if context >= 4 * previous {
@@ -75,7 +75,7 @@ pub fn context_bloat(
     };
     Observation::Fires(Measurement {
         measured: (step.context as f64 / before.context as f64 - 1.0) * 100.0,
-        threshold: f64::from(rule.growth_basis_points) / 100.0,
+        threshold: f64::from(parameters.growth_basis_points) / 100.0,
         severity: escalated(severity, in_a_row + 1),
         wasted: Nanos::new(excess * step.input_cost.get() / (context * 10_000)),
     })
@@ -86,13 +86,13 @@ pub fn token_acceleration(
     step: &StepFacts<'_>,
     before: Option<&PreviousStep>,
     in_a_row: u32,
-    rule: &DetectorRule,
+    parameters: &TokenAcceleration,
 ) -> Observation {
     let Some(before) = before.filter(|before| before.tokens > 0) else {
         return Observation::Quiet;
     };
     // rate / previous rate = ahead / behind, without dividing.
-    let (ahead, behind) = match rule.basis {
+    let (ahead, behind) = match parameters.basis {
         RateBasis::Step => (i128::from(step.tokens), i128::from(before.tokens)),
         RateBasis::Second if before.gap == 0 => return Observation::Quiet,
         RateBasis::Second => (
@@ -100,9 +100,9 @@ pub fn token_acceleration(
             i128::from(before.tokens) * i128::from(gap_millis(before, step)),
         ),
     };
-    let factor = i128::from(rule.factor_hundredths);
+    let factor = i128::from(parameters.factor_hundredths);
     let reaches = |times: i128| ahead * 100 >= times * factor * behind;
-    if !reaches(1) || step.tokens < rule.min_tokens {
+    if !reaches(1) || step.tokens < parameters.min_tokens {
         return Observation::Quiet;
     }
     let severity = if reaches(4) {
@@ -114,7 +114,7 @@ pub fn token_acceleration(
     };
     Observation::Fires(Measurement {
         measured: ahead as f64 / behind as f64,
-        threshold: f64::from(rule.factor_hundredths) / 100.0,
+        threshold: f64::from(parameters.factor_hundredths) / 100.0,
         severity: escalated(severity, in_a_row + 1),
         wasted: Nanos::new(step.cost.get() * (ahead - behind) / ahead),
     })

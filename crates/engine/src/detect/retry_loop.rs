@@ -1,7 +1,7 @@
 //! `retry_loop`: the same prompt in consecutive steps, or the same tool call over and over.
 
 use minicbor::{Decode, Encode};
-use spendfuse_domain::finding::DetectorRule;
+use spendfuse_domain::finding::RetryLoop;
 use spendfuse_domain::{Nanos, Severity};
 
 use super::{Measurement, Observation, StepFacts};
@@ -26,7 +26,7 @@ pub struct PromptRun {
 
 impl PromptRun {
     /// Takes the next step. A step without a fingerprint ends the run.
-    pub fn observe(&mut self, step: &StepFacts<'_>, rule: &DetectorRule) -> Observation {
+    pub fn observe(&mut self, step: &StepFacts<'_>, parameters: &RetryLoop) -> Observation {
         let continues =
             step.prompt_fingerprint.is_some() && step.prompt_fingerprint == self.fingerprint;
         if !continues {
@@ -41,14 +41,14 @@ impl PromptRun {
         self.length += 1;
         self.repeated_cost += step.cost;
         // Rules may differ from step to step of a lane: they may name a feature.
-        let was_firing = std::mem::replace(&mut self.firing, self.length >= rule.repeats);
+        let was_firing = std::mem::replace(&mut self.firing, self.length >= parameters.repeats);
         if !self.firing {
             return Observation::Quiet;
         }
         Observation::Fires(Measurement {
             measured: f64::from(self.length),
-            threshold: f64::from(rule.repeats),
-            severity: if self.length >= 2 * rule.repeats {
+            threshold: f64::from(parameters.repeats),
+            severity: if self.length >= 2 * parameters.repeats {
                 Severity::Critical
             } else {
                 Severity::Warning
@@ -85,24 +85,27 @@ struct ToolStep {
 impl ToolHistory {
     /// Takes the next step. Fires while any one tool call fills `tool_repeats` of the last
     /// `tool_within` steps: real loops alternate edit and call.
-    pub fn observe(&mut self, step: &StepFacts<'_>, rule: &DetectorRule) -> Observation {
+    pub fn observe(&mut self, step: &StepFacts<'_>, parameters: &RetryLoop) -> Observation {
         self.steps.push(ToolStep {
             fingerprint: step.tool_fingerprint,
             cost: step.cost,
         });
-        let surplus = self.steps.len().saturating_sub(rule.tool_within as usize);
+        let surplus = self
+            .steps
+            .len()
+            .saturating_sub(parameters.tool_within as usize);
         self.steps.drain(..surplus);
         // An open episode stays with its call while that one repeats often enough: where two calls
         // alternate, each of them would otherwise be counted anew at every step.
         let looping = self.looping.map(|call| (call, self.count_of(call)));
         let leading = looping
-            .filter(|(_, count)| *count >= rule.tool_repeats)
+            .filter(|(_, count)| *count >= parameters.tool_repeats)
             .or_else(|| self.most_frequent());
         let Some((fingerprint, count)) = leading else {
             self.looping = None;
             return Observation::Quiet;
         };
-        if count < rule.tool_repeats {
+        if count < parameters.tool_repeats {
             self.looping = None;
             return Observation::Quiet;
         }
@@ -115,8 +118,8 @@ impl ToolHistory {
         self.looping = Some(fingerprint);
         Observation::Fires(Measurement {
             measured: f64::from(count),
-            threshold: f64::from(rule.tool_repeats),
-            severity: if count >= 2 * rule.tool_repeats {
+            threshold: f64::from(parameters.tool_repeats),
+            severity: if count >= 2 * parameters.tool_repeats {
                 Severity::Warning
             } else {
                 Severity::Info

@@ -241,7 +241,7 @@ pub(super) fn session_block(
             limit: None,
         },
         percent: None,
-        window: format!("cooldown:{}", rule.detector.name()),
+        window: format!("cooldown:{}", rule.detector().name()),
         window_start: now,
         resets_at: Some(until),
         expires_at: Some(until),

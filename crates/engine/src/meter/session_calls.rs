@@ -176,7 +176,7 @@ impl Meter {
             return;
         };
         let acts = episode.severity() >= rule.at && rule.action != DetectorAction::Observe;
-        let detector = rule.detector.name();
+        let detector = rule.detector().name();
         if acts && !episode.alerted {
             episode.alerted = true;
             let told = self.alert_limit.admit(Alert {

@@ -1,7 +1,10 @@
 //! Random budgets, detector rules, and how they change.
 
 use spendfuse_domain::budget::BasisPoints;
-use spendfuse_domain::finding::{DetectorAction, DetectorRule, RateBasis};
+use spendfuse_domain::finding::{
+    ContextBloat, DetectorAction, DetectorRule, Parameters, RateBasis, RetryLoop,
+    TokenAcceleration, ToolAmplification,
+};
 use spendfuse_domain::scope::Pattern;
 use spendfuse_domain::{
     Action, Amount, Budget, BudgetId, Detector, Dimension, Filter, Nanos, OnStale, ScopeTemplate,
@@ -169,19 +172,34 @@ fn steps(choices: &mut Choices) -> Vec<Step> {
     choices.one_of(&menu)
 }
 
-/// Detector rules. Memory lengths (`tool_within`, `within`) are the same in all of them, because a
-/// lane that changes between them forgets at another pace.
+/// Memory lengths are the same in all rules, because a lane that changes between them forgets at
+/// another pace.
+const TOOL_WITHIN: u32 = 6;
+/// See [`TOOL_WITHIN`].
+const WITHIN: u32 = 2;
+
+/// Detector rules.
 pub fn rules(bits: &[u128]) -> Vec<DetectorRule> {
     let numbered = bits.iter().enumerate();
     let random = numbered.map(|(number, bits)| rule(number, *bits));
     let mut rules: Vec<_> = random.collect();
-    for detector in [Detector::RetryLoop, Detector::ToolAmplification] {
+    let remembering = [
+        Parameters::RetryLoop(RetryLoop {
+            tool_within: TOOL_WITHIN,
+            ..RetryLoop::default()
+        }),
+        Parameters::ToolAmplification(ToolAmplification {
+            within: WITHIN,
+            min_tokens: 100,
+            ..ToolAmplification::default()
+        }),
+    ];
+    for parameters in remembering {
+        let detector = parameters.detector();
         rules.push(DetectorRule {
             id: format!("base-{}", detector.name()),
             order: 100,
-            tool_within: 6,
-            within: 2,
-            min_tokens: 100,
+            parameters,
             ..DetectorRule::default_for(detector)
         });
     }
@@ -215,15 +233,39 @@ fn rule(number: usize, bits: u128) -> DetectorRule {
         ]),
         at: choices.one_of(&[Severity::Info, Severity::Warning, Severity::Critical]),
         cooldown_millis: choices.one_of(&[60_000, 15 * 60_000, 60 * 60_000]),
-        repeats: choices.one_of(&[2, 3]),
-        tool_repeats: choices.one_of(&[2, 3]),
-        tool_within: 6,
-        growth_basis_points: choices.one_of(&[2_000, 0, 5_000]),
-        factor_hundredths: choices.one_of(&[200, 150, 333]),
-        within: 2,
-        min_tokens: choices.one_of(&[0, 200, 1_000]),
-        basis: choices.one_of(&[RateBasis::Step, RateBasis::Second]),
-        ..DetectorRule::default_for(detector)
+        parameters: parameters(detector, &mut choices),
+    }
+}
+
+/// Draws the same for every detector, so that what follows does not depend on which one it is.
+fn parameters(detector: Detector, choices: &mut Choices) -> Parameters {
+    let repeats = choices.one_of(&[2, 3]);
+    let tool_repeats = choices.one_of(&[2, 3]);
+    let growth_basis_points = choices.one_of(&[2_000, 0, 5_000]);
+    let factor_hundredths = choices.one_of(&[200, 150, 333]);
+    let min_tokens = choices.one_of(&[0, 200, 1_000]);
+    let basis = choices.one_of(&[RateBasis::Step, RateBasis::Second]);
+    match detector {
+        Detector::RetryLoop => Parameters::RetryLoop(RetryLoop {
+            repeats,
+            tool_repeats,
+            tool_within: TOOL_WITHIN,
+        }),
+        Detector::ContextBloat => Parameters::ContextBloat(ContextBloat {
+            growth_basis_points,
+            min_tokens,
+        }),
+        Detector::TokenAcceleration => Parameters::TokenAcceleration(TokenAcceleration {
+            factor_hundredths,
+            min_tokens,
+            basis,
+        }),
+        Detector::ToolAmplification => Parameters::ToolAmplification(ToolAmplification {
+            factor_hundredths,
+            within: WITHIN,
+            min_tokens,
+        }),
+        Detector::BudgetExceeded => Parameters::BudgetExceeded,
     }
 }
 
@@ -232,8 +274,12 @@ fn edit(version: &mut BudgetVersion, mut choices: Choices) {
     let count = version.budgets.len();
     if kind == 7 {
         if let Some(rule) = version.rules.first_mut() {
-            rule.repeats = choices.one_of(&[2, 4]);
-            rule.growth_basis_points = choices.one_of(&[1_000, 30_000]);
+            let (repeats, growth) = (choices.one_of(&[2, 4]), choices.one_of(&[1_000, 30_000]));
+            match &mut rule.parameters {
+                Parameters::RetryLoop(own) => own.repeats = repeats,
+                Parameters::ContextBloat(own) => own.growth_basis_points = growth,
+                _ => {}
+            }
         }
         return;
     }

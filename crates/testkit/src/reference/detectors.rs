@@ -1,6 +1,9 @@
 //! The detectors of `docs/formats/findings.md`, judged anew at each step from the lane's whole past.
 
-use spendfuse_domain::finding::{Detector, DetectorRule, DetectorRules, RateBasis};
+use spendfuse_domain::finding::{
+    ContextBloat, Detector, DetectorRules, Parameters, RateBasis, RetryLoop, TokenAcceleration,
+    ToolAmplification,
+};
 use spendfuse_domain::{Body, Severity, UnixMillis};
 
 use crate::scenario::LogEvent;
@@ -109,13 +112,14 @@ impl LaneReference {
             outcomes: Default::default(),
             rule_ids: in_force.map(|rule| rule.id.clone()),
         });
-        let outcomes = [
-            self.same_prompt(in_force[0]),
-            self.same_tool(in_force[1]),
-            self.context_bloat(in_force[2]),
-            self.token_acceleration(in_force[3]),
-            self.tool_amplification(in_force[4]),
-        ];
+        let outcomes = [0, 1, 2, 3, 4].map(|which| match &in_force[which].parameters {
+            Parameters::RetryLoop(own) if which == TOOL_RULE => self.same_tool(own),
+            Parameters::RetryLoop(own) => self.same_prompt(own),
+            Parameters::ContextBloat(own) => self.context_bloat(own),
+            Parameters::TokenAcceleration(own) => self.token_acceleration(own),
+            Parameters::ToolAmplification(own) => self.tool_amplification(own),
+            Parameters::BudgetExceeded => Outcome::Silent,
+        });
         self.current_mut().outcomes = outcomes;
         let closed = open_before
             .into_iter()
@@ -182,7 +186,7 @@ impl LaneReference {
         })
     }
 
-    fn same_prompt(&self, rule: &DetectorRule) -> Outcome {
+    fn same_prompt(&self, rule: &RetryLoop) -> Outcome {
         let prompt = self.current().prompt;
         let same = |step: &&Step| prompt.is_some() && step.prompt == prompt;
         let length = self.steps.iter().rev().take_while(same).count();
@@ -204,7 +208,7 @@ impl LaneReference {
         })
     }
 
-    fn same_tool(&self, rule: &DetectorRule) -> Outcome {
+    fn same_tool(&self, rule: &RetryLoop) -> Outcome {
         let end = self.steps.len();
         let begin = end.saturating_sub(rule.tool_within as usize);
         let within = begin..end;
@@ -270,7 +274,7 @@ impl LaneReference {
         }
     }
 
-    fn context_bloat(&self, rule: &DetectorRule) -> Outcome {
+    fn context_bloat(&self, rule: &ContextBloat) -> Outcome {
         let step = self.current();
         if step.tokens == 0 {
             return Outcome::Silent;
@@ -297,7 +301,7 @@ impl LaneReference {
         })
     }
 
-    fn token_acceleration(&self, rule: &DetectorRule) -> Outcome {
+    fn token_acceleration(&self, rule: &TokenAcceleration) -> Outcome {
         let step = self.current();
         if step.tokens == 0 {
             return Outcome::Silent;
@@ -337,7 +341,7 @@ impl LaneReference {
         })
     }
 
-    fn tool_amplification(&self, rule: &DetectorRule) -> Outcome {
+    fn tool_amplification(&self, rule: &ToolAmplification) -> Outcome {
         let step = self.current();
         if step.tokens == 0 {
             return Outcome::Silent;

@@ -1,12 +1,16 @@
 //! One entry of `detectors:`.
 
+use std::ops::RangeInclusive;
+
 use marked_yaml::Node;
 
 use super::fields::Fields;
 use super::mistake::Mistakes;
 use super::values::{choice, duration, hundredths, whole_number};
 use super::{budget, dimensions};
-use crate::finding::{Detector, DetectorAction, DetectorRule, RateBasis, Severity};
+use crate::finding::{
+    Detector, DetectorAction, DetectorRule, Parameters, RateBasis, RetryLoop, Severity,
+};
 use crate::spelling::suggest;
 
 /// The fields of every detector.
@@ -16,10 +20,10 @@ const MAX_REPEATS: u64 = 1000;
 const MAX_WITHIN: u64 = 100;
 const MAX_TOKENS: u64 = 1_000_000_000;
 /// Above 0 % up to 100,000 %.
-const GROWTH: std::ops::RangeInclusive<u32> = 1..=10_000_000;
+const GROWTH: RangeInclusive<u32> = 1..=10_000_000;
 /// Above 1 up to 1000.
-const FACTOR: std::ops::RangeInclusive<u32> = 101..=100_000;
-const COOLDOWN: std::ops::RangeInclusive<i64> = 1000..=30 * 86_400_000;
+const FACTOR: RangeInclusive<u32> = 101..=100_000;
+const COOLDOWN: RangeInclusive<i64> = 1000..=30 * 86_400_000;
 
 /// The parameters that a detector has beyond the common fields.
 fn parameters(detector: Detector) -> &'static [&'static str] {
@@ -55,7 +59,7 @@ pub(super) fn read(node: &Node, order: u32, mistakes: &mut Mistakes) -> Option<D
     rule.order = order;
     rule.filter = filter.unwrap_or_default();
     read_action(&fields, &mut rule, mistakes);
-    read_parameters(&fields, &mut rule, mistakes);
+    read_parameters(&fields, &mut rule.parameters, mistakes);
     rule.id = id?.to_string();
     if rule.id == "default" {
         mistakes.add(
@@ -131,93 +135,120 @@ fn read_action(fields: &Fields<'_>, rule: &mut DetectorRule, mistakes: &mut Mist
         ("warning", Severity::Warning),
         ("critical", Severity::Critical),
     ];
-    if let Some(node) = fields.get("action") {
-        rule.action = choice(node, "action", &actions, mistakes).unwrap_or(rule.action);
-    }
-    if let Some(node) = fields.get("at") {
-        rule.at = choice(node, "at", &severities, mistakes).unwrap_or(rule.at);
-    }
-    if let Some(node) = fields.get("cooldown") {
-        let millis = duration(node, "cooldown", COOLDOWN, mistakes);
-        rule.cooldown_millis = millis.unwrap_or(rule.cooldown_millis);
-    }
+    let mut reader = Reader::of(fields, mistakes);
+    reader.choice("action", &actions, &mut rule.action);
+    reader.choice("at", &severities, &mut rule.at);
+    reader.read(
+        "cooldown",
+        &mut rule.cooldown_millis,
+        |node, name, mistakes| duration(node, name, COOLDOWN, mistakes),
+    );
 }
 
 /// Reads the parameters of the rule's own detector; others are mistakes already.
-fn read_parameters(fields: &Fields<'_>, rule: &mut DetectorRule, mistakes: &mut Mistakes) {
-    for name in parameters(rule.detector) {
-        let Some(node) = fields.get(name) else {
-            continue;
-        };
-        match *name {
-            "repeats" => set_count(node, name, 2..=MAX_REPEATS, &mut rule.repeats, mistakes),
-            "within" => set_count(node, name, 1..=MAX_WITHIN, &mut rule.within, mistakes),
-            "tool" => read_tool_rule(node, rule, mistakes),
-            "growth_pct" => {
-                let growth = hundredths(node, name, GROWTH, mistakes);
-                rule.growth_basis_points = growth.unwrap_or(rule.growth_basis_points);
+fn read_parameters(fields: &Fields<'_>, parameters: &mut Parameters, mistakes: &mut Mistakes) {
+    let mut reader = Reader::of(fields, mistakes);
+    match parameters {
+        Parameters::RetryLoop(own) => {
+            reader.count("repeats", 2..=MAX_REPEATS, &mut own.repeats);
+            if let Some(node) = fields.get("tool") {
+                read_tool_rule(node, own, reader.mistakes);
             }
-            "factor" => {
-                let factor = hundredths(node, name, FACTOR, mistakes);
-                rule.factor_hundredths = factor.unwrap_or(rule.factor_hundredths);
-            }
-            "min_tokens" => {
-                let tokens = whole_number(node, name, 0..=MAX_TOKENS, mistakes);
-                rule.min_tokens = tokens.unwrap_or(rule.min_tokens);
-            }
-            "basis" => {
-                let bases = [("step", RateBasis::Step), ("second", RateBasis::Second)];
-                rule.basis = choice(node, name, &bases, mistakes).unwrap_or(rule.basis);
-            }
-            _ => unreachable!("`parameters` and this match list the same names"),
         }
+        Parameters::ContextBloat(own) => {
+            reader.hundredths("growth_pct", GROWTH, &mut own.growth_basis_points);
+            reader.tokens(&mut own.min_tokens);
+        }
+        Parameters::TokenAcceleration(own) => {
+            reader.hundredths("factor", FACTOR, &mut own.factor_hundredths);
+            reader.tokens(&mut own.min_tokens);
+            let bases = [("step", RateBasis::Step), ("second", RateBasis::Second)];
+            reader.choice("basis", &bases, &mut own.basis);
+        }
+        Parameters::ToolAmplification(own) => {
+            reader.hundredths("factor", FACTOR, &mut own.factor_hundredths);
+            reader.count("within", 1..=MAX_WITHIN, &mut own.within);
+            reader.tokens(&mut own.min_tokens);
+        }
+        Parameters::BudgetExceeded => {}
     }
 }
 
 /// `tool: {repeats: 5, within: 20}`.
-fn read_tool_rule(node: &Node, rule: &mut DetectorRule, mistakes: &mut Mistakes) {
+fn read_tool_rule(node: &Node, own: &mut RetryLoop, mistakes: &mut Mistakes) {
     let Some(fields) = Fields::open(node, "`tool`", &["repeats", "within"], mistakes) else {
         return;
     };
-    if let Some(node) = fields.get("repeats") {
-        let range = 2..=MAX_WITHIN;
-        set_count(
-            node,
-            "tool.repeats",
-            range,
-            &mut rule.tool_repeats,
-            mistakes,
-        );
-    }
-    if let Some(node) = fields.get("within") {
-        set_count(
-            node,
-            "tool.within",
-            2..=MAX_WITHIN,
-            &mut rule.tool_within,
-            mistakes,
-        );
-    }
-    if rule.tool_repeats > rule.tool_within {
+    let mut reader = Reader {
+        prefix: "tool.",
+        ..Reader::of(&fields, mistakes)
+    };
+    reader.count("repeats", 2..=MAX_WITHIN, &mut own.tool_repeats);
+    reader.count("within", 2..=MAX_WITHIN, &mut own.tool_within);
+    if own.tool_repeats > own.tool_within {
         mistakes.add(
             fields.position(),
             format!(
                 "{} equal tool calls can never be among the last {} steps",
-                rule.tool_repeats, rule.tool_within
+                own.tool_repeats, own.tool_within
             ),
-            Some(format!("write `within: {}` or more", rule.tool_repeats)),
+            Some(format!("write `within: {}` or more", own.tool_repeats)),
         );
     }
 }
 
-fn set_count(
-    node: &Node,
-    name: &str,
-    range: std::ops::RangeInclusive<u64>,
-    target: &mut u32,
-    mistakes: &mut Mistakes,
-) {
-    if let Some(count) = whole_number(node, name, range, mistakes) {
-        *target = u32::try_from(count).expect("the ranges of counts end far below 2^32");
+/// Reads fields, where they are there and right, into what holds their defaults.
+struct Reader<'a, 'n> {
+    fields: &'a Fields<'n>,
+    /// Stands before their names in mistakes.
+    prefix: &'static str,
+    mistakes: &'a mut Mistakes,
+}
+
+impl<'a, 'n> Reader<'a, 'n> {
+    fn of(fields: &'a Fields<'n>, mistakes: &'a mut Mistakes) -> Self {
+        Self {
+            fields,
+            prefix: "",
+            mistakes,
+        }
+    }
+
+    fn read<T>(
+        &mut self,
+        name: &str,
+        target: &mut T,
+        value: impl FnOnce(&Node, &str, &mut Mistakes) -> Option<T>,
+    ) {
+        let whole_name = format!("{}{name}", self.prefix);
+        let node = self.fields.get(name);
+        if let Some(value) = node.and_then(|node| value(node, &whole_name, self.mistakes)) {
+            *target = value;
+        }
+    }
+
+    fn choice<T: Copy>(&mut self, name: &str, allowed: &[(&str, T)], target: &mut T) {
+        self.read(name, target, |node, name, mistakes| {
+            choice(node, name, allowed, mistakes)
+        });
+    }
+
+    fn count(&mut self, name: &str, range: RangeInclusive<u64>, target: &mut u32) {
+        self.read(name, target, |node, name, mistakes| {
+            let count = whole_number(node, name, range, mistakes)?;
+            Some(u32::try_from(count).expect("the ranges of counts end far below 2^32"))
+        });
+    }
+
+    fn hundredths(&mut self, name: &str, range: RangeInclusive<u32>, target: &mut u32) {
+        self.read(name, target, |node, name, mistakes| {
+            hundredths(node, name, range, mistakes)
+        });
+    }
+
+    fn tokens(&mut self, target: &mut u64) {
+        self.read("min_tokens", target, |node, name, mistakes| {
+            whole_number(node, name, 0..=MAX_TOKENS, mistakes)
+        });
     }
 }

@@ -108,7 +108,7 @@ fn rule_row(rule: &DetectorRule) -> [String; 5] {
     };
     [
         rule.id.clone(),
-        rule.detector.name().to_owned(),
+        rule.detector().name().to_owned(),
         filter_text(&rule.filter),
         rule.at.name().to_owned(),
         action,
