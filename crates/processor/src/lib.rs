@@ -16,6 +16,8 @@ mod publish;
 mod rows;
 mod run;
 pub mod tables;
+#[cfg(test)]
+mod tests;
 pub mod topics;
 mod unreadable;
 

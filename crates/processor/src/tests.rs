@@ -1,0 +1,311 @@
+//! Both stages in memory: records in, batches, outputs, and what a successor restores from them.
+// Clippy's exception for tests does not cover their helper functions.
+#![allow(clippy::unwrap_used)]
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use spendfuse_bus::{
+    Headers, InputRecord, LogicError, OutputRecord, Outputs, PartitionLogic, RestoreSource,
+    StageLogic,
+};
+use spendfuse_domain::Topics;
+use spendfuse_domain::routing::partition_of;
+use spendfuse_engine::codec;
+use spendfuse_engine::delta::Deltas;
+use spendfuse_engine::ledger::LedgerConfig;
+use spendfuse_engine::meter::MeterConfig;
+use spendfuse_pricing::PricingPolicy;
+use spendfuse_warehouse::record::RowBlock;
+
+use crate::ledger::{LedgerPartition, LedgerStage};
+use crate::meter::{MeterPartition, MeterStage, REROUTED, USAGE};
+use crate::tables::{BudgetTable, Tables};
+
+const PARTITIONS: u32 = 2;
+const DAY_MILLIS: i64 = 24 * 60 * 60 * 1000;
+/// 2026-11-22, 12:00 UTC.
+const NOW: i64 = 1_795_348_800_000;
+const EACH_CUSTOMER: &str = r#"{"v":1,"scope":{"workspace":"acme","customer":"*"},"limit":"0.01","window":"day","steps":[{"at":100,"do":"block"}],"counted_from":"2026-11-01T00:00:00Z"}"#;
+
+/// What arrives at a partition.
+#[derive(Clone, Default)]
+struct Incoming {
+    topic_index: usize,
+    offset: i64,
+    value: Vec<u8>,
+    headers: Vec<(String, Vec<u8>)>,
+}
+
+struct Stages {
+    topics: Arc<Topics>,
+    tables: Arc<Tables>,
+}
+
+impl Stages {
+    /// With one budget for each customer.
+    fn new() -> Self {
+        let tables = Tables::new(PricingPolicy::default());
+        let mut budgets = BudgetTable::default();
+        budgets.accept(0, "each", Some(EACH_CUSTOMER.as_bytes()));
+        tables.budgets.store(Arc::new(budgets.take_book().unwrap()));
+        tables.set_caught_up();
+        Self {
+            topics: Arc::new(Topics::new("test.")),
+            tables: Arc::new(tables),
+        }
+    }
+
+    fn meter(&self, partition: u32) -> MeterPartition {
+        let config = MeterConfig {
+            partition,
+            partitions: PARTITIONS,
+            dedupe_horizon_millis: DAY_MILLIS,
+            dedupe_capacity: 100_000,
+            session_idle_millis: 60 * 60 * 1000,
+            session_capacity: 10_000,
+        };
+        let (topics, tables) = (Arc::clone(&self.topics), Arc::clone(&self.tables));
+        let mut stage = MeterStage {
+            config,
+            topics,
+            tables,
+        };
+        stage.open(partition).unwrap()
+    }
+
+    fn ledger(&self, partition: u32) -> LedgerPartition {
+        let config = LedgerConfig {
+            partition,
+            partitions: PARTITIONS,
+            grace_millis: 2 * DAY_MILLIS,
+            publish_rate: 2_000,
+            account_capacity: 100_000,
+        };
+        let (topics, tables) = (Arc::clone(&self.topics), Arc::clone(&self.tables));
+        let mut stage = LedgerStage {
+            config,
+            topics,
+            tables,
+        };
+        stage.open(partition).unwrap()
+    }
+}
+
+/// One batch, as the runner drives it.
+fn batch(
+    logic: &mut impl PartitionLogic,
+    partition: u32,
+    seq: u64,
+    records: &[Incoming],
+) -> Vec<OutputRecord> {
+    logic.begin(seq, NOW);
+    for incoming in records {
+        process(logic, partition, incoming).unwrap();
+    }
+    let mut written = Vec::new();
+    let mut outputs = Outputs::new(&mut written, "changelog", partition);
+    logic.finish(&mut outputs).unwrap();
+    written
+}
+
+fn process(
+    logic: &mut impl PartitionLogic,
+    partition: u32,
+    incoming: &Incoming,
+) -> Result<(), LogicError> {
+    with_record(partition, incoming, |record| logic.process(record))
+}
+
+fn with_record<T>(
+    partition: u32,
+    incoming: &Incoming,
+    work: impl FnOnce(&InputRecord<'_>) -> T,
+) -> T {
+    let headers: Vec<(&str, &[u8])> = incoming
+        .headers
+        .iter()
+        .map(|(name, value)| (name.as_str(), value.as_slice()))
+        .collect();
+    work(&InputRecord {
+        topic_index: incoming.topic_index,
+        partition,
+        offset: incoming.offset,
+        timestamp_millis: NOW,
+        key: None,
+        value: Some(&incoming.value),
+        headers: Headers::from_slice(&headers),
+    })
+}
+
+/// A call for a customer, of a session whose home is `home`.
+fn call(id: &str, customer: &str, home: u32, offset: i64) -> Incoming {
+    let sessions = (0..).map(|number| format!("s-{number}"));
+    let session = { sessions }
+        .find(|session| partition_of(session.as_bytes(), PARTITIONS) == home)
+        .unwrap();
+    let event = serde_json::json!({
+        "specversion": "1.0", "type": "spendfuse.usage", "source": "app", "id": id,
+        "time": "2026-11-22T11:59:59Z",
+        "data": {"workspace": "acme", "customer": customer, "session": session,
+                 "provider": "openai", "model": "gpt-4o",
+                 "usage": {"input_tokens": 10_000, "output_tokens": 0}},
+    });
+    Incoming {
+        offset,
+        value: serde_json::to_vec(&event).unwrap(),
+        ..Incoming::default()
+    }
+}
+
+fn of<'r>(written: &'r [OutputRecord], topic: &str) -> Vec<&'r OutputRecord> {
+    let is_there = |record: &&OutputRecord| record.topic == topic;
+    written.iter().filter(is_there).collect()
+}
+
+fn blocks(written: &[OutputRecord], topic: &str) -> Vec<RowBlock> {
+    let records = of(written, topic).into_iter();
+    records
+        .map(|record| RowBlock::decode(&Bytes::from(record.value.clone().unwrap())).unwrap())
+        .collect()
+}
+
+fn header(record: &OutputRecord, name: &str) -> String {
+    let found = record.headers.iter().find(|(known, _)| known == name);
+    String::from_utf8(found.unwrap().1.clone()).unwrap()
+}
+
+/// Deltas as the ledger receives them.
+fn deltas_of(written: &[OutputRecord], topics: &Topics) -> Vec<Incoming> {
+    let records = of(written, &topics.deltas).into_iter().zip(0..);
+    records
+        .map(|(record, offset)| Incoming {
+            offset,
+            value: record.value.clone().unwrap(),
+            ..Incoming::default()
+        })
+        .collect()
+}
+
+#[test]
+fn a_successor_goes_on_from_the_outputs_alone_and_counts_nothing_twice() {
+    let stages = Stages::new();
+    let topics = &stages.topics;
+    let mut meter = stages.meter(0);
+    let first = batch(&mut meter, 0, 7, &[call("r-1", "c-1", 0, 0)]);
+    assert_eq!(blocks(&first, &topics.rows)[0].rows, 1);
+
+    let mut successor = stages.meter(0);
+    for record in of(&first, "changelog") {
+        let key = record.key.as_deref().unwrap();
+        let value = record.value.as_deref();
+        let source = RestoreSource::Changelog;
+        successor.restore(source, key, value, NOW).unwrap();
+    }
+    for record in of(&first, &topics.meter_ids) {
+        let value = record.value.as_deref();
+        let source = RestoreSource::History(0);
+        successor.restore(source, &[], value, NOW).unwrap();
+    }
+    successor.restored(7).unwrap();
+    assert!(successor.ready().unwrap());
+
+    let again = batch(&mut successor, 0, 8, &[call("r-1", "c-1", 0, 1)]);
+    assert_eq!(of(&again, &topics.rows), Vec::<&OutputRecord>::new());
+    assert_eq!(of(&again, &topics.deltas), Vec::<&OutputRecord>::new());
+    let next = batch(&mut successor, 0, 9, &[call("r-2", "c-1", 0, 2)]);
+    let link = blocks(&next, &topics.rows)[0].link;
+    assert_eq!((link.previous, link.seq), (7, 9), "the chain goes on");
+}
+
+#[test]
+fn an_event_is_handed_over_once_and_keeps_its_first_place() {
+    let stages = Stages::new();
+    let topics = &stages.topics;
+    let elsewhere = batch(&mut stages.meter(0), 0, 1, &[call("r-1", "c-1", 1, 42)]);
+    let [handed_over] = of(&elsewhere, &topics.rerouted)[..] else {
+        panic!("handed over once: {elsewhere:?}");
+    };
+    assert_eq!(handed_over.partition, 1);
+    assert!(of(&elsewhere, &topics.rows).is_empty() && of(&elsewhere, &topics.deltas).is_empty());
+
+    let mut arrived = Incoming {
+        topic_index: REROUTED,
+        offset: 5,
+        value: handed_over.value.clone().unwrap(),
+        headers: handed_over.headers.clone(),
+    };
+    let home = batch(&mut stages.meter(1), 1, 1, &[arrived.clone()]);
+    assert_eq!(blocks(&home, &topics.rows)[0].rows, 1);
+    // What is wrong with it is told of the place that its sender knows.
+    arrived.value = b"{".to_vec();
+    let rejected = batch(&mut stages.meter(1), 1, 1, &[arrived]);
+    let [rejected] = of(&rejected, &topics.dlq)[..] else {
+        panic!("set aside once: {rejected:?}");
+    };
+    let place = ["spendfuse_partition", "spendfuse_offset"].map(|name| header(rejected, name));
+    assert_eq!(place, ["0", "42"]);
+}
+
+#[test]
+fn one_bad_record_costs_no_other_its_place() {
+    let stages = Stages::new();
+    let topics = &stages.topics;
+    let bad = Incoming {
+        topic_index: USAGE,
+        offset: 1,
+        value: br#"{"specversion":"1.0"}"#.to_vec(),
+        ..Incoming::default()
+    };
+    let records = [call("r-1", "c-1", 0, 0), bad, call("r-2", "c-1", 0, 2)];
+    let written = batch(&mut stages.meter(0), 0, 1, &records);
+    assert_eq!(blocks(&written, &topics.rows)[0].rows, 2);
+    let [rejected] = of(&written, &topics.dlq)[..] else {
+        panic!("set aside once: {written:?}");
+    };
+    assert_eq!(header(rejected, "spendfuse_offset"), "1");
+}
+
+#[test]
+fn deltas_of_many_scopes_are_several_records_and_one_unbroken_chain() {
+    let stages = Stages::new();
+    let topics = &stages.topics;
+    let calls: Vec<Incoming> = (0..9_000)
+        .map(|number| call(&format!("r-{number}"), &format!("c-{number}"), 0, number))
+        .collect();
+    let written = batch(&mut stages.meter(0), 0, 3, &calls);
+    let to_first: Vec<OutputRecord> = written
+        .into_iter()
+        .filter(|record| record.topic == topics.deltas && record.partition == 0)
+        .collect();
+    let chain: Vec<(u64, u64)> = to_first
+        .iter()
+        .map(|record| codec::decode(record.value.as_deref().unwrap()).unwrap())
+        .map(|deltas: Deltas| (deltas.prev, deltas.seq))
+        .collect();
+    assert_eq!(chain, [(0, 3), (3, 3)]);
+
+    let told = batch(&mut stages.ledger(0), 0, 1, &deltas_of(&to_first, topics));
+    let alerts = of(&told, &topics.alerts);
+    let is_broken = |record: &&OutputRecord| {
+        String::from_utf8_lossy(record.value.as_deref().unwrap()).contains("delta_chain")
+    };
+    assert_eq!(alerts.into_iter().filter(is_broken).count(), 0);
+    let blocked = of(&told, &topics.blocklist).len();
+    assert!((4_001..9_000).contains(&blocked), "{blocked} scopes");
+}
+
+#[test]
+fn the_ledger_stops_rather_than_lose_spend() {
+    let stages = Stages::new();
+    let mut ledger = stages.ledger(0);
+    ledger.begin(1, NOW);
+    let garbage = Incoming {
+        value: vec![0xff; 9],
+        ..Incoming::default()
+    };
+    let refused = process(&mut ledger, 0, &garbage);
+    assert!(matches!(refused, Err(LogicError::Input(_))), "{refused:?}");
+    let stopped = with_record(0, &garbage, |record| ledger.reject(record, "garbage"));
+    assert!(matches!(stopped, Err(LogicError::Fatal(_))), "{stopped:?}");
+}
