@@ -93,12 +93,16 @@ macro_rules! dimensions {
         }
 
         impl<'a> Attribution<'a> {
-            /// Without tags; `text` tells each dimension's value.
+            /// With these tags; `text` tells the other dimensions' values.
+            // Everything at once: then an event's is written where it stays.
             #[inline]
-            pub fn of(mut text: impl FnMut(FixedDimension) -> Cow<'a, str>) -> Self {
+            pub fn of(
+                tags: Vec<(Cow<'a, str>, Cow<'a, str>)>,
+                mut text: impl FnMut(FixedDimension) -> Cow<'a, str>,
+            ) -> Self {
                 Self {
                     $($field: text(FixedDimension::$variant),)*
-                    tags: Vec::new(),
+                    tags,
                 }
             }
 
@@ -216,7 +220,7 @@ mod tests {
 
     #[test]
     fn every_value_is_found_by_its_dimension_and_by_its_number() {
-        let who = Attribution::of(|fixed| fixed.name().into());
+        let who = Attribution::of(Vec::new(), |fixed| fixed.name().into());
         for fixed in FixedDimension::ALL {
             assert_eq!(who.value(&fixed.into()), fixed.name());
             assert_eq!(who.texts()[fixed as usize], fixed.name());

@@ -57,8 +57,7 @@ impl<'de> Members<'de> for Envelope<'de> {
 /// The members of `data`, of all types of event.
 #[derive(Debug, Default)]
 pub(super) struct Data<'a> {
-    /// By their numbers.
-    dimensions: [TextField<'a>; FixedDimension::COUNT],
+    dimensions: DimensionFields<'a>,
     pub tags: Tags<'a>,
     pub tags_kind: JsonKind,
     pub request_model: TextField<'a>,
@@ -89,9 +88,22 @@ pub(super) struct Data<'a> {
     pub has_prompt: bool,
 }
 
+/// The dimensions by their numbers.
+#[derive(Debug)]
+struct DimensionFields<'a>([TextField<'a>; FixedDimension::COUNT]);
+
+impl Default for DimensionFields<'_> {
+    // That of arrays is written elsewhere and copied, for every event.
+    #[inline(always)]
+    fn default() -> Self {
+        Self([const { Field::Absent }; FixedDimension::COUNT])
+    }
+}
+
 impl<'a> Data<'a> {
+    #[inline]
     pub(super) fn dimension(&mut self, dimension: FixedDimension) -> &mut TextField<'a> {
-        &mut self.dimensions[dimension as usize]
+        &mut self.dimensions.0[dimension as usize]
     }
 }
 

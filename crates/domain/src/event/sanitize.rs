@@ -11,6 +11,7 @@ use super::envelope::{RawUnits, Tags};
 use super::json::{Field, JsonKind, TextField, Written, WrittenField};
 use super::reject::{RejectReason, Rejection};
 use super::{Attribution, Flags, MAX_TAGS, MAX_TEXT_BYTES};
+use crate::dimensions::FixedDimension;
 use crate::money::Nanos;
 use crate::units::{Quantity, UnitKind, Units};
 
@@ -278,14 +279,15 @@ impl Sanitizer {
     /// Who spent; `workspace` has been checked by the caller.
     pub fn attribution<'a>(
         &mut self,
-        workspace: Cow<'a, str>,
-        model: Cow<'a, str>,
+        mut workspace: Cow<'a, str>,
+        mut model: Cow<'a, str>,
         data: &mut super::envelope::Data<'a>,
     ) -> Attribution<'a> {
-        let mut who = Attribution::of(|dimension| self.text(take(data.dimension(dimension))));
-        who.workspace = workspace;
-        who.model = model;
-        who.tags = self.tags(take(&mut data.tags), data.tags_kind);
-        who
+        let tags = self.tags(take(&mut data.tags), data.tags_kind);
+        Attribution::of(tags, |dimension| match dimension {
+            FixedDimension::Workspace => take(&mut workspace),
+            FixedDimension::Model => take(&mut model),
+            other => self.text(take(data.dimension(other))),
+        })
     }
 }

@@ -63,14 +63,13 @@ impl ContextArgs {
             tags.push((Cow::Borrowed(name), Cow::Borrowed(value)));
         }
         tags.sort();
-        let mut who = Attribution::of(|dimension| {
+        let mut who = Attribution::of(tags, |dimension| {
             let value = self.texts.0[dimension as usize].as_deref();
             Cow::Borrowed(value.unwrap_or_default())
         });
         if self.texts.0[FixedDimension::Workspace as usize].is_none() {
             who.workspace = Cow::Borrowed(workspace);
         }
-        who.tags = tags;
         Ok(who.sanitized())
     }
 }

@@ -112,7 +112,7 @@ fn attribution(choices: &mut Choices) -> Attribution<'static> {
         ("s-1", ""),
     ]);
     let mut pick = |menu: &[&'static str]| Cow::Borrowed(choices.one_of(menu));
-    let mut attribution = Attribution::of(|dimension| match dimension {
+    let mut attribution = Attribution::of(Vec::new(), |dimension| match dimension {
         FixedDimension::Workspace => pick(&["acme", "acme", "globex"]),
         FixedDimension::Customer => pick(&["c-1", "", "c/2"]),
         FixedDimension::Feature => pick(&["agent", "agent", "", "chat"]),
@@ -125,7 +125,6 @@ fn attribution(choices: &mut Choices) -> Attribution<'static> {
         FixedDimension::Account => pick(&["", "main"]),
         FixedDimension::Model => pick(&["m-1", "m-1", "m-1", "m-2"]),
         FixedDimension::Provider => pick(&["openai", "anthropic"]),
-        #[allow(unreachable_patterns)] // for those to come
         _ => pick(&["", "x-1", "x-2"]),
     });
     let team = pick(&["", "growth", "core"]);

@@ -89,18 +89,17 @@ impl Question {
 
     /// Who asks, with the default workspace where none is named.
     fn attribution<'a>(&'a self, default_workspace: &'a str) -> Attribution<'a> {
-        let mut who = Attribution::of(|dimension| {
+        let tags = self.values.iter().filter_map(|(dimension, value)| {
+            let name = dimension.fixed().err()?;
+            Some((name.into(), value.as_str().into()))
+        });
+        let mut who = Attribution::of(tags.collect(), |dimension| {
             let value = self.values.get(&dimension.into());
             value.map_or("", String::as_str).into()
         });
         if who.workspace.is_empty() {
             who.workspace = default_workspace.into();
         }
-        let tags = self.values.iter().filter_map(|(dimension, value)| {
-            let name = dimension.fixed().err()?;
-            Some((name.into(), value.as_str().into()))
-        });
-        who.tags = tags.collect();
         who.sanitized()
     }
 
