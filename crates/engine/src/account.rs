@@ -212,7 +212,7 @@ impl Account {
         let reached = compiled.reached(compared, Verdict::Block);
         let remaining = compiled.until_block(compared.enforced);
         Standing {
-            step: reached.and_then(|place| compiled.step(place)),
+            step: reached.and_then(|index| compiled.step(index)),
             spent,
             limit: budget.limit,
             remaining: remaining.map(|remaining| spent.with(remaining)),

@@ -39,7 +39,7 @@ pub struct BudgetBook {
     pub budgets: Vec<CompiledBudget>,
     /// The distinct series of the ledger's budgets.
     pub series: Vec<Series>,
-    /// Places in [`Self::budgets`] of those that the meter counts itself.
+    /// Indexes in [`Self::budgets`] of those that the meter counts itself.
     pub session_budgets: Vec<u32>,
     /// Detector rules.
     pub rules: DetectorRules,
@@ -60,29 +60,29 @@ impl BudgetBook {
             .map(|budget| (budget.id.clone(), budget))
             .collect();
         for (id, budget) in by_id {
-            let place = book.budgets.len() as u32;
-            book.by_id.insert(id, place);
+            let index = book.budgets.len() as u32;
+            book.by_id.insert(id, index);
             if budget.window.is_session() {
-                book.session_budgets.push(place);
+                book.session_budgets.push(index);
             } else {
-                book.enlist(place, &budget);
+                book.enlist(index, &budget);
             }
             book.budgets.push(CompiledBudget::new(budget));
         }
         book
     }
 
-    /// The budget at `place` in the book.
-    pub fn budget(&self, place: u32) -> &CompiledBudget {
-        &self.budgets[place as usize]
+    /// The budget at `index` in the book.
+    pub fn budget(&self, index: u32) -> &CompiledBudget {
+        &self.budgets[index as usize]
     }
 
-    /// The place of the budget named `id`.
-    pub fn place_of(&self, id: &BudgetId) -> Option<u32> {
-        self.by_id.get(id).copied()
+    /// The budget named `id`.
+    pub fn named(&self, id: &BudgetId) -> Option<&CompiledBudget> {
+        self.by_id.get(id).map(|index| self.budget(*index))
     }
 
-    /// The places of all budgets that count spend of `scope` in the series named `series`.
+    /// The indexes of all budgets that count spend of `scope` in the series named `series`.
     pub fn counting<'a>(&'a self, series: &str, scope: &'a str) -> impl Iterator<Item = u32> + 'a {
         let known = self.by_series.get(series);
         let exact = known
@@ -94,16 +94,16 @@ impl BudgetBook {
             .into_iter()
             .flat_map(|budgets| &budgets.templates)
             .filter(move |(_, parts)| has_parts(scope, parts))
-            .map(|(place, _)| *place);
+            .map(|(index, _)| *index);
         exact.chain(templates)
     }
 
-    fn enlist(&mut self, place: u32, budget: &Budget) {
+    fn enlist(&mut self, index: u32, budget: &Budget) {
         let series = Series::of(budget);
         let budgets = self.by_series.entry(series.id.clone()).or_default();
         match budget.scope.single() {
-            Some(scope) => budgets.exact.entry(scope).or_default().push(place),
-            None => budgets.templates.push((place, exact_parts(budget))),
+            Some(scope) => budgets.exact.entry(scope).or_default().push(index),
+            None => budgets.templates.push((index, exact_parts(budget))),
         }
         if !self.series.iter().any(|known| known.id == series.id) {
             self.series.push(series);
@@ -134,19 +134,19 @@ impl Series {
     }
 }
 
-/// The exact parts of a template as (place in the scope text split at `/`, text of the part).
+/// The exact parts of a template as (index in the scope text split at `/`, text of the part).
 fn exact_parts(budget: &Budget) -> Vec<(usize, String)> {
     let has_workspace = matches!(budget.scope.0.first(), Some((Dimension::Workspace, _)));
     let mut parts = Vec::new();
-    for (place, (dimension, pattern)) in budget.scope.0.iter().enumerate() {
+    for (index, (dimension, pattern)) in budget.scope.0.iter().enumerate() {
         let Pattern::Exactly(value) = pattern else {
             continue;
         };
         if *dimension == Dimension::Workspace {
             parts.push((0, scope_of([(dimension, value.as_str())])));
         } else {
-            let place = if has_workspace { place } else { place + 1 };
-            parts.push((place, scope_part(dimension, value)));
+            let index = if has_workspace { index } else { index + 1 };
+            parts.push((index, scope_part(dimension, value)));
         }
     }
     parts
@@ -155,7 +155,7 @@ fn exact_parts(budget: &Budget) -> Vec<(usize, String)> {
 fn has_parts(scope: &str, parts: &[(usize, String)]) -> bool {
     parts
         .iter()
-        .all(|(place, part)| scope.split('/').nth(*place) == Some(part))
+        .all(|(index, part)| scope.split('/').nth(*index) == Some(part))
 }
 
 #[cfg(test)]

@@ -93,7 +93,7 @@ impl CompiledBudget {
         self.budget.window == WindowKind::RootSession
     }
 
-    /// The place of the strictest step that is reached, among those that are not stricter than
+    /// The index of the strictest step that is reached, among those that are not stricter than
     /// `ceiling`; among equals the highest share.
     pub fn reached(&self, compared: Compared, ceiling: Verdict) -> Option<usize> {
         let steps = self.budget.steps.iter().zip(&self.shares).enumerate();
@@ -101,12 +101,12 @@ impl CompiledBudget {
             step.action.verdict() <= ceiling && compared.reaches(&step.action, **share)
         });
         let strictest = reached.max_by_key(|(_, (step, _))| (step.action.verdict(), step.at));
-        strictest.map(|(place, _)| place)
+        strictest.map(|(index, _)| index)
     }
 
-    /// The step at this place.
-    pub fn step(&self, place: usize) -> Option<&Step> {
-        self.budget.steps.get(place)
+    /// The step at this index.
+    pub fn step(&self, index: usize) -> Option<&Step> {
+        self.budget.steps.get(index)
     }
 
     /// What may be spent beyond `enforced` until the next step that blocks; `None` where no such

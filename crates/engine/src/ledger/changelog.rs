@@ -213,10 +213,10 @@ impl Ledger {
         let Some(known) = self.accounts.get(id) else {
             return false;
         };
-        let Some(place) = self.book.place_of(&known.budget) else {
+        let Some(compiled) = self.book.named(&known.budget) else {
             return false;
         };
-        let (compiled, end) = (self.book.budget(place), known.window.end);
+        let end = known.window.end;
         let account = &known.account;
         let waits = account.waits_to_be_published(compiled, end, self.now)
             || account.line_due(false, self.now) != Due::Never;

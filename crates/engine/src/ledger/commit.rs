@@ -55,10 +55,9 @@ impl Ledger {
         let Some(known) = self.accounts.get_mut(id) else {
             return;
         };
-        let Some(place) = self.book.place_of(&known.budget) else {
+        let Some(compiled) = self.book.named(&known.budget) else {
             return;
         };
-        let compiled = self.book.budget(place);
         if compiled.count_id != known.count_id || !known.is_running(self.now) {
             // The sum is another count's, which waits to be judged anew; or nobody asks for it now.
             return;
@@ -132,8 +131,8 @@ impl Ledger {
             return;
         };
         known.touched = false;
-        let place = self.book.place_of(&known.budget);
-        let count_id = place.map(|place| self.book.budget(place).count_id);
+        let compiled = self.book.named(&known.budget);
+        let count_id = compiled.map(|compiled| compiled.count_id);
         // Another count's sum waits to be judged anew.
         if count_id == Some(known.count_id) {
             self.outputs.changelog.push(account_record(known));
@@ -167,8 +166,7 @@ impl Ledger {
         let Some(known) = self.remove(id) else {
             return;
         };
-        if let Some(place) = self.book.place_of(&known.budget) {
-            let compiled = self.book.budget(place);
+        if let Some(compiled) = self.book.named(&known.budget) {
             let line = known.line(WindowLineKind::Close, compiled, self.now);
             self.outputs.window_lines.push(line);
         }
@@ -181,10 +179,7 @@ impl Ledger {
             return;
         };
         let (budget, scope) = (&known.budget, &known.scope);
-        let compiled = self
-            .book
-            .place_of(budget)
-            .map(|place| self.book.budget(place));
+        let compiled = self.book.named(budget);
         let account = &mut known.account;
         let closed = publish::close_finding(account, budget, compiled, scope, self.now);
         self.outputs.findings.extend(closed);
@@ -210,10 +205,9 @@ impl Ledger {
     }
 
     fn must_be_judged_anew(&self, known: &LedgerAccount) -> bool {
-        let Some(place) = self.book.place_of(&known.budget) else {
+        let Some(compiled) = self.book.named(&known.budget) else {
             return true;
         };
-        let compiled = self.book.budget(place);
         let evaluated = self.evaluated.get(known.budget.as_str());
         let published = known.account.published.as_ref();
         evaluated != Some(&compiled.revision)
@@ -225,8 +219,8 @@ impl Ledger {
         let Some(known) = self.accounts.get(id) else {
             return;
         };
-        let place = self.book.place_of(&known.budget);
-        let count_id = place.map(|place| self.book.budget(place).count_id);
+        let compiled = self.book.named(&known.budget);
+        let count_id = compiled.map(|compiled| compiled.count_id);
         if count_id == Some(known.count_id) {
             self.touch(id);
             return;

@@ -90,7 +90,7 @@ pub struct Ledger {
     /// The hour, since 1970, in which people were told last that there is no room; after a restart
     /// they are told again, under the same key.
     told_of_missing_room: i64,
-    /// Per place in the book, the window that was looked for last.
+    /// Per index in the book, the window that was looked for last.
     last_windows: HashMap<u32, Arc<Window>>,
     // The running commit:
     touched: Vec<AccountId>,
@@ -180,8 +180,8 @@ impl Ledger {
                 debug_assert!(false, "delta entry names a series that its record lacks");
                 continue;
             };
-            for place in book.counting(series, &entry.scope) {
-                self.add(place, book.budget(place), entry);
+            for index in book.counting(series, &entry.scope) {
+                self.add(index, book.budget(index), entry);
             }
         }
     }
@@ -247,8 +247,8 @@ impl Ledger {
         });
     }
 
-    fn add(&mut self, place: u32, compiled: &CompiledBudget, entry: &DeltaEntry) {
-        let window = self.window_of(place, compiled, UnixMillis::from_minute(entry.minute));
+    fn add(&mut self, index: u32, compiled: &CompiledBudget, entry: &DeltaEntry) {
+        let window = self.window_of(index, compiled, UnixMillis::from_minute(entry.minute));
         let closes_at = window.end.map(|end| end.plus(self.config.grace_millis));
         if closes_at.is_some_and(|closes_at| closes_at <= self.now) {
             let line = WindowLine::late(compiled, entry, &window, self.now);
@@ -340,18 +340,18 @@ impl Ledger {
     /// looking at the calendar costs more than all the rest.
     fn window_of(
         &mut self,
-        place: u32,
+        index: u32,
         compiled: &CompiledBudget,
         time: UnixMillis,
     ) -> Arc<Window> {
         let holds =
             |window: &&Arc<Window>| window.start <= time && window.end.is_none_or(|end| time < end);
-        if let Some(window) = self.last_windows.get(&place).filter(holds) {
+        if let Some(window) = self.last_windows.get(&index).filter(holds) {
             return Arc::clone(window);
         }
         let window = compiled.window(time);
         let window = Arc::new(window);
-        self.last_windows.insert(place, Arc::clone(&window));
+        self.last_windows.insert(index, Arc::clone(&window));
         window
     }
 

@@ -119,7 +119,7 @@ impl Meter {
                 .blocklist
                 .push((budget_key(&id, &one.scope), None));
         }
-        let compiled = book.place_of(&id).map(|place| book.budget(place));
+        let compiled = book.named(&id);
         let closed = publish::close_finding(&mut one.account, &id, compiled, &one.scope, self.now);
         self.outputs.findings.extend(closed);
     }
@@ -179,8 +179,7 @@ pub(super) fn budget_of<'a>(
     one: &SessionAccount,
     book: &'a BudgetBook,
 ) -> Option<&'a CompiledBudget> {
-    let place = book.place_of(&BudgetId::new(&one.budget)?)?;
-    let compiled = book.budget(place);
+    let compiled = book.named(&BudgetId::new(&one.budget)?)?;
     (compiled.count_id == one.count_id).then_some(compiled)
 }
 

@@ -78,15 +78,15 @@ impl Fold {
             source_bytes: event.source.len(),
             id_bytes: event.id.len(),
         };
-        for (place, one) in series.iter().enumerate() {
+        for (index, one) in series.iter().enumerate() {
             if !one.filter.holds(&event.attribution) {
                 continue;
             }
-            let Some(scope) = self.intern(place as u32, &one.shape, &event.attribution) else {
+            let Some(scope) = self.intern(index as u32, &one.shape, &event.attribution) else {
                 continue;
             };
             let key = EntryKey {
-                series: place as u32,
+                series: index as u32,
                 scope,
                 minute: event.time.minute(),
             };
@@ -167,14 +167,14 @@ impl Fold {
                 id_bytes,
             } = sum.last;
             let id_start = start + source_bytes;
-            let (deltas, places) =
+            let (deltas, indexes) =
                 by_partition[scope.ledger_partition as usize].get_or_insert_default();
-            let place = *places.entry(key.series).or_insert_with(|| {
+            let index = *indexes.entry(key.series).or_insert_with(|| {
                 deltas.series.push(series[key.series as usize].id.clone());
                 deltas.series.len() as u32 - 1
             });
             deltas.entries.push(DeltaEntry {
-                series: place,
+                series: index,
                 scope: scope.text.clone(),
                 minute: key.minute,
                 cost: sum.spend.cost,

@@ -188,13 +188,13 @@ impl Session {
             .accounts
             .iter()
             .position(|one| one.budget == budget && one.scope == scope);
-        if let Some(place) = known
-            && self.accounts[place].count_id == count_id
+        if let Some(index) = known
+            && self.accounts[index].count_id == count_id
         {
-            return (&mut self.accounts[place], None);
+            return (&mut self.accounts[index], None);
         }
         let gives_way = known.or_else(|| self.least_account());
-        let outdated = gives_way.map(|place| self.accounts.remove(place));
+        let outdated = gives_way.map(|index| self.accounts.remove(index));
         self.accounts.reserve_exact(1);
         self.accounts.push(SessionAccount {
             budget: budget.to_owned(),
@@ -206,14 +206,14 @@ impl Session {
         (&mut self.accounts[last], outdated)
     }
 
-    /// Where there are as many accounts as there may be, the place of the one with the least spent.
+    /// Where there are as many accounts as there may be, the index of the one with the least spent.
     fn least_account(&self) -> Option<usize> {
         if self.accounts.len() < MOST_ACCOUNTS {
             return None;
         }
         let all = self.accounts.iter().enumerate();
         let least = all.min_by_key(|(_, one)| (one.account.cost, one.account.tokens, &one.scope));
-        least.map(|(place, _)| place)
+        least.map(|(index, _)| index)
     }
 
     /// Place of the lane of `agent` on `model`, made where it is new. It stays the same as long as
@@ -231,19 +231,19 @@ impl Session {
         }
         let quiet = self.lanes.iter().enumerate();
         let quiet = quiet.filter(|(_, lane)| lane.is_quiet());
-        let (place, _) = quiet.min_by_key(|(_, lane)| lane.last_step())?;
-        self.lanes[place] = Lane::new(agent, model);
-        Some(place)
+        let (index, _) = quiet.min_by_key(|(_, lane)| lane.last_step())?;
+        self.lanes[index] = Lane::new(agent, model);
+        Some(index)
     }
 
     /// Another lane of the same agent in which `rule` is open.
     pub fn open_namesake(&self, lane: usize, rule: LaneRule) -> Option<usize> {
         let agent = &self.lanes[lane].agent;
         let mut others = self.lanes.iter().enumerate();
-        let found = others.find(|(place, other)| {
-            *place != lane && other.agent == *agent && other.episode(rule).is_some()
+        let found = others.find(|(index, other)| {
+            *index != lane && other.agent == *agent && other.episode(rule).is_some()
         });
-        found.map(|(place, _)| place)
+        found.map(|(index, _)| index)
     }
 }
 

@@ -56,7 +56,7 @@ impl Meter {
         root: SessionName<'_>,
     ) -> Option<SessionId> {
         let known = session.and_then(|session| self.touch_if_live(session));
-        let is_rooted = |place: &u32| book.budget(*place).budget.window == WindowKind::RootSession;
+        let is_rooted = |index: &u32| book.budget(*index).budget.window == WindowKind::RootSession;
         if book.session_budgets.iter().any(is_rooted) {
             self.touch_if_live(root);
         }
@@ -78,8 +78,8 @@ impl Meter {
         spend: Spend,
         unpriced: Nanos,
     ) {
-        for place in &book.session_budgets {
-            let compiled = book.budget(*place);
+        for index in &book.session_budgets {
+            let compiled = book.budget(*index);
             let of_root = compiled.budget.window == WindowKind::RootSession;
             let name = match of_root {
                 true => SessionName::root_of(event),
