@@ -7,7 +7,7 @@ use minicbor::{Decode, Encode};
 use serde_json::Value;
 use spendfuse_domain::budget::{Compared, CompiledBudget, Spend, Step};
 use spendfuse_domain::verdict::{BlocklistEntry, EventRef};
-use spendfuse_domain::{Action, Amount, Figures, Nanos, Percent, UnixMillis, Verdict};
+use spendfuse_domain::{Action, Amount, Figures, Nanos, Percent, UnixMillis, Verdict, Window};
 
 use crate::codec;
 
@@ -151,6 +151,19 @@ pub struct AccountPlace<'a> {
     pub resets_at: Option<UnixMillis>,
     /// When readers must forget the entry.
     pub expires_at: Option<UnixMillis>,
+}
+
+impl<'a> AccountPlace<'a> {
+    /// `scope` in a window of the calendar.
+    pub fn in_window(scope: &'a str, window: &'a Window) -> Self {
+        Self {
+            scope,
+            window: &window.label,
+            window_start: window.start,
+            resets_at: window.end,
+            expires_at: window.end,
+        }
+    }
 }
 
 impl Account {

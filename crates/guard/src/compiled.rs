@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use hashbrown::HashMap;
 use smallvec::SmallVec;
-use spendfuse_domain::budget::{CompiledBudget, Counted, OnStale, Spend};
+use spendfuse_domain::budget::{AsCounted, CompiledBudget, OnStale, Spend};
 use spendfuse_domain::scope::{Dimension, Dimensions, FilterMatch, Pattern, scope_of};
 use spendfuse_domain::{Attribution, Budget, UnixMillis};
 
@@ -200,7 +200,7 @@ impl CompiledBudgets {
     pub(crate) fn values(&self, request: &Attribution<'_>, hasher: &KeyHasher) -> Values {
         let mut values = SmallVec::new();
         for source in &self.sources {
-            let value = Counted::new(request, source.session_is_root);
+            let value = AsCounted::new(request, source.session_is_root);
             let value = value.value(&source.dimension);
             values.push(if value.is_empty() {
                 0
@@ -232,7 +232,7 @@ impl GuardedBudget {
     }
 
     /// How a request stands to the budget's `where`.
-    pub(crate) fn filter(&self, asking: Counted<'_>) -> FilterMatch {
+    pub(crate) fn filter(&self, asking: AsCounted<'_>) -> FilterMatch {
         if self.has_filter {
             self.budget().filter.evaluate(&asking)
         } else {
@@ -253,7 +253,7 @@ impl GuardedBudget {
     /// Name and end of the window that a call at `now` counts in.
     pub(crate) fn window(
         &self,
-        asking: Counted<'_>,
+        asking: AsCounted<'_>,
         now: UnixMillis,
     ) -> (String, Option<UnixMillis>) {
         let kind = self.budget().window;
@@ -269,8 +269,8 @@ impl GuardedBudget {
 
 impl Group {
     /// `request` as this group's budgets see it.
-    pub(crate) fn asking<'a>(&self, request: &'a Attribution<'a>) -> Counted<'a> {
-        Counted::new(request, self.shape.session_is_root)
+    pub(crate) fn asking<'a>(&self, request: &'a Attribution<'a>) -> AsCounted<'a> {
+        AsCounted::new(request, self.shape.session_is_root)
     }
 
     /// The budgets whose scope the request lies in, `where` apart; `None` where it lacks a value or
@@ -286,7 +286,7 @@ impl Group {
     }
 
     /// The text of the request's scope.
-    pub(crate) fn scope_text(&self, asking: Counted<'_>) -> String {
+    pub(crate) fn scope_text(&self, asking: AsCounted<'_>) -> String {
         let dimensions = self.shape.parts.iter().map(|part| &part.dimension);
         scope_of(dimensions.map(|dimension| (dimension, asking.value(dimension))))
     }

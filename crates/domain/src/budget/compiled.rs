@@ -83,7 +83,7 @@ impl CompiledBudget {
 
     /// The scope in which spend of `who` counts against the budget; `None` where it does not.
     pub fn scope_of(&self, who: &Attribution<'_>) -> Option<String> {
-        let who = Counted::new(who, self.session_is_root());
+        let who = AsCounted::new(who, self.session_is_root());
         let counts = self.budget.scope.covers(&who) && self.budget.filter.holds(&who);
         counts.then(|| scope_text(&self.shape, &who)).flatten()
     }
@@ -141,12 +141,12 @@ fn shape(budget: &Budget) -> Vec<Dimension> {
 /// Who spent, as a budget sees it: where it counts per root session, a session without a root is its
 /// own.
 #[derive(Clone, Copy)]
-pub struct Counted<'a> {
+pub struct AsCounted<'a> {
     who: &'a Attribution<'a>,
     session_is_root: bool,
 }
 
-impl<'a> Counted<'a> {
+impl<'a> AsCounted<'a> {
     /// `who` as budgets see it for which [`CompiledBudget::session_is_root`] holds or not.
     pub fn new(who: &'a Attribution<'a>, session_is_root: bool) -> Self {
         Self {
@@ -156,7 +156,7 @@ impl<'a> Counted<'a> {
     }
 }
 
-impl Dimensions for Counted<'_> {
+impl Dimensions for AsCounted<'_> {
     #[inline]
     fn value(&self, dimension: &Dimension) -> &str {
         let own = self.who.value(dimension);

@@ -25,7 +25,7 @@ use crate::time::UnixMillis;
 use crate::verdict::Verdict;
 use crate::window::WindowKind;
 
-pub use compiled::{Compared, CompiledBudget, Counted};
+pub use compiled::{AsCounted, Compared, CompiledBudget};
 pub use record::{BudgetsRecord, RecordError, detector_key};
 
 /// A budget's name: `[a-z0-9][a-z0-9-]{0,62}`, and neither `heartbeat` nor `finding`.

@@ -65,13 +65,7 @@ impl Ledger {
         if let Some(nearness) = known.waits_as.take() {
             self.refreshes.leave(nearness, id);
         }
-        let place = AccountPlace {
-            scope: &known.scope,
-            window: &known.window.label,
-            window_start: known.window.start,
-            resets_at: known.window.end,
-            expires_at: known.window.end,
-        };
+        let place = AccountPlace::in_window(&known.scope, &known.window);
         let (seq, now) = (self.seq, self.now);
         let settlement = publish::settle(&mut known.account, compiled, place, seq, now, pace);
         if let Some(nearness) = settlement.waits_for_turn {

@@ -99,12 +99,6 @@ fn untouched(budget: &Budget, now: UnixMillis) -> Option<BlocklistEntry> {
     }
     let compiled = CompiledBudget::new(budget.clone());
     let window = compiled.window(now);
-    let place = AccountPlace {
-        scope: &scope,
-        window: &window.label,
-        window_start: window.start,
-        resets_at: window.end,
-        expires_at: window.end,
-    };
+    let place = AccountPlace::in_window(&scope, &window);
     Some(Account::default().publish(&compiled, place, 0, now))
 }
