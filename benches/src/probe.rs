@@ -4,23 +4,21 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
+use spendfuse_bus::KafkaConfig;
 use spendfuse_bus::follower::{Follower, FollowerConfig, FollowerEvent};
-use spendfuse_bus::{InputRecord, KafkaConfig};
-use spendfuse_domain::UnixMillis;
-use spendfuse_guard::{Guard, GuardConfig, GuardWriter, Now};
+use spendfuse_domain::Topics;
+use spendfuse_guard::follow::BLOCKLIST;
+use spendfuse_guard::{Clock, Followed, Following, Guard, GuardConfig, follow};
 
 use crate::figures::Times;
 use crate::lab::Lab;
 use crate::workload::fresh_number;
 
-/// Under load a sidecar's guard shows readers a new state this often.
-const PUBLISH_EVERY: Duration = Duration::from_millis(2);
 /// The budget whose state is published at a customer's first spend.
 const MARKED_BUDGET: &str = "customer";
-const BLOCKLIST: usize = 0;
 
 /// When marked events were acknowledged by the broker, and when their verdicts were in force.
 #[derive(Debug, Default)]
@@ -125,27 +123,27 @@ impl GuardProbe {
     /// Where it has not after half a minute.
     pub fn start(lab: &Lab, marks: Arc<Marks>) -> Result<Self> {
         let (writer, guard) = Guard::new(GuardConfig::new(lab.partitions));
-        let began = Instant::now();
-        let mut replica = Replica {
-            writer,
-            marks,
-            seen: Vec::new(),
-            began,
-            published_at: began,
-        };
-        let config = FollowerConfig {
-            kafka: lab.kafka(),
+        let following = Following {
+            kafka: &lab.kafka(),
             name: "bench-guard",
-            topics: vec![lab.topic("blocklist"), lab.topic("budgets")],
-            partition: None,
+            topics: &Topics::new(&lab.topic("")),
+            others: &[],
+            clock: Clock::new(),
         };
         let (caught_up, has_caught_up) = std::sync::mpsc::channel();
-        let follower = Follower::start(config, move |event| {
-            if matches!(event, FollowerEvent::CaughtUp) {
-                // Nobody listens any more after the first time.
-                let _ = caught_up.send(());
+        // Marked events whose verdicts were taken and not yet shown to readers.
+        let mut seen = Vec::new();
+        let follower = follow(following, writer, move |event| match event {
+            Followed::Record(record) if record.topic_index == BLOCKLIST => {
+                let key = record.key.and_then(|key| std::str::from_utf8(key).ok());
+                seen.extend(key.and_then(marked_number));
             }
-            replica.handle(event);
+            Followed::Published => marks.in_force(&mut seen),
+            // Nobody listens any more after the first time.
+            Followed::CaughtUp => drop(caught_up.send(())),
+            Followed::Bad(_, error) => eprintln!("the guard cannot read a record: {error}"),
+            Followed::Failed(error) => eprintln!("the guard cannot follow: {error}"),
+            Followed::Record(_) | Followed::Reset => {}
         })?;
         has_caught_up.recv_timeout(Duration::from_secs(30))?;
         Ok(Self {
@@ -157,62 +155,6 @@ impl GuardProbe {
     /// Entries that its readers see.
     pub fn entry_count(&self) -> usize {
         self.guard.entry_count()
-    }
-}
-
-struct Replica {
-    writer: GuardWriter,
-    marks: Arc<Marks>,
-    /// Marked events whose verdicts were applied and not yet shown to readers.
-    seen: Vec<u64>,
-    began: Instant,
-    published_at: Instant,
-}
-
-impl Replica {
-    fn handle(&mut self, event: FollowerEvent<'_>) {
-        match event {
-            FollowerEvent::Record(record) => {
-                self.take(&record);
-                if self.published_at.elapsed() >= PUBLISH_EVERY {
-                    self.publish();
-                }
-            }
-            FollowerEvent::EndOfPartition { .. } => self.publish(),
-            FollowerEvent::CaughtUp => {
-                self.writer.caught_up();
-                self.publish();
-            }
-            FollowerEvent::Reset => self.writer.begin_again(wall_clock()),
-            FollowerEvent::Failed(error) => eprintln!("the guard cannot follow: {error}"),
-        }
-    }
-
-    fn take(&mut self, record: &InputRecord<'_>) {
-        let key = record.key.and_then(|key| std::str::from_utf8(key).ok());
-        let key = key.unwrap_or_default();
-        let taken = if record.topic_index == BLOCKLIST {
-            let now = Now {
-                wall: wall_clock(),
-                monotonic_millis: i64::try_from(self.began.elapsed().as_millis())
-                    .unwrap_or(i64::MAX),
-            };
-            let logged_at = UnixMillis(record.timestamp_millis);
-            self.seen.extend(marked_number(key));
-            self.writer.apply(key, record.value, logged_at, now)
-        } else {
-            let version = record.offset.unsigned_abs() + 1;
-            self.writer.apply_budget(key, record.value, version)
-        };
-        if let Err(error) = taken {
-            eprintln!("the guard cannot read {key}: {error}");
-        }
-    }
-
-    fn publish(&mut self) {
-        self.writer.publish(wall_clock());
-        self.published_at = Instant::now();
-        self.marks.in_force(&mut self.seen);
     }
 }
 
@@ -261,10 +203,4 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 fn marked_number(key: &str) -> Option<u64> {
     let (budget, scope) = key.split_once('|')?;
     (budget == MARKED_BUDGET).then(|| fresh_number(scope))?
-}
-
-fn wall_clock() -> UnixMillis {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH);
-    let millis = since.map_or(0, |since| since.as_millis());
-    UnixMillis(i64::try_from(millis).unwrap_or(i64::MAX))
 }

@@ -2,21 +2,20 @@
 
 use std::time::{Duration, Instant};
 
-use spendfuse_bus::follower::{Follower, FollowerConfig, FollowerEvent};
+use spendfuse_bus::Follower;
 use spendfuse_domain::budget::Spend;
-use spendfuse_domain::{Attribution, Nanos, UnixMillis, Verdict};
-use spendfuse_guard::{CheckRequest, CheckResponse, Guard, GuardConfig, Now, State};
+use spendfuse_domain::{Attribution, Nanos, Topics, Verdict};
+use spendfuse_guard::{
+    CheckRequest, CheckResponse, Clock, Followed, Following, Guard, GuardConfig, State, follow,
+};
 
 use crate::lab::{Lab, WORKSPACE};
-use crate::traffic::now;
 use crate::wait::eventually;
-
-const BLOCKLIST: usize = 0;
 
 /// A running guard.
 pub struct GuardView {
     guard: Guard,
-    clock: Instant,
+    clock: Clock,
     _follower: Follower,
 }
 
@@ -26,33 +25,20 @@ impl GuardView {
     /// # Panics
     /// Where it has not caught up after 20 s.
     pub fn new(lab: &Lab) -> Self {
-        let (mut writer, guard) = Guard::new(GuardConfig::new(lab.partitions()));
-        let clock = Instant::now();
-        let config = FollowerConfig {
-            kafka: lab.kafka_config(),
+        let (writer, guard) = Guard::new(GuardConfig::new(lab.partitions()));
+        let clock = Clock::new();
+        let topics = Topics::new(&lab.topic(""));
+        let following = Following {
+            kafka: &lab.kafka_config(),
             name: "test-guard",
-            topics: vec![lab.topic("blocklist"), lab.topic("budgets")],
-            partition: None,
+            topics: &topics,
+            others: &[],
+            clock,
         };
-        let follower = Follower::start(config, move |event| match event {
-            FollowerEvent::Record(record) => {
-                let key = std::str::from_utf8(record.key.unwrap_or_default());
-                let key = key.expect("keys are UTF-8");
-                let logged = UnixMillis(record.timestamp_millis);
-                let applied = if record.topic_index == BLOCKLIST {
-                    writer.apply(key, record.value, logged, moment(clock))
-                } else {
-                    writer.apply_budget(key, record.value, record.offset.unsigned_abs() + 1)
-                };
-                applied.expect("the guard reads what the system writes");
-                writer.publish(now());
+        let follower = follow(following, writer, |event| {
+            if let Followed::Bad(_, error) = event {
+                panic!("the guard reads what the system writes: {error}");
             }
-            FollowerEvent::CaughtUp => {
-                writer.caught_up();
-                writer.publish(now());
-            }
-            FollowerEvent::Reset => writer.begin_again(now()),
-            FollowerEvent::EndOfPartition { .. } | FollowerEvent::Failed(_) => {}
         })
         .expect("a follower can be started");
         let view = Self {
@@ -63,7 +49,7 @@ impl GuardView {
         eventually("the guard has caught up", Duration::from_secs(20), || {
             let state = view
                 .guard
-                .check(&CheckRequest::default(), moment(clock))
+                .check(&CheckRequest::default(), clock.now())
                 .state();
             match state.state {
                 State::Cold => Err("cold".to_owned()),
@@ -81,12 +67,12 @@ impl GuardView {
     /// The verdict for a call of a customer that costs `estimate`.
     pub fn verdict_for(&self, customer: &str, estimate: Nanos) -> Verdict {
         let request = request(customer, estimate);
-        self.guard.check(&request, moment(self.clock)).verdict()
+        self.guard.check(&request, self.clock.now()).verdict()
     }
 
     /// The whole answer for the next call of a customer.
     pub fn answer(&self, customer: &str) -> CheckResponse {
-        let (request, now) = (request(customer, Nanos::ZERO), moment(self.clock));
+        let (request, now) = (request(customer, Nanos::ZERO), self.clock.now());
         self.guard.check_with_reasons(&request, now).explain()
     }
 
@@ -118,12 +104,5 @@ fn request(customer: &str, estimate: Nanos) -> CheckRequest<'_> {
             cost: estimate,
             ..Spend::default()
         },
-    }
-}
-
-fn moment(clock: Instant) -> Now {
-    Now {
-        wall: now(),
-        monotonic_millis: i64::try_from(clock.elapsed().as_millis()).unwrap_or(i64::MAX),
     }
 }

@@ -100,7 +100,7 @@ impl Gate {
                     attribution,
                     ..CheckRequest::default()
                 };
-                Ok(guard.check(&request, clock::guard_now()).verdict() != Verdict::Block)
+                Ok(guard.check(&request, clock::of_guard().now()).verdict() != Verdict::Block)
             }
             Self::Sidecar(sidecar) => {
                 let mut context = json!({

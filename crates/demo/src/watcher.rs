@@ -5,21 +5,18 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use spendfuse_bus::{Follower, FollowerConfig, FollowerEvent, InputRecord, KafkaConfig, Shutdown};
+use spendfuse_bus::{Follower, InputRecord, KafkaConfig, Shutdown};
 use spendfuse_domain::finding::Finding;
 use spendfuse_domain::verdict::{BlocklistEntry, BlocklistKey};
 use spendfuse_domain::{Topics, UnixMillis, Verdict};
-use spendfuse_guard::{Guard, GuardConfig, GuardWriter, State};
+use spendfuse_guard::follow::{BLOCKLIST, FINDINGS, OTHERS};
+use spendfuse_guard::{Followed, Following, Guard, GuardConfig, State, follow};
 
-use crate::board::{SharedBoard, open};
+use crate::board::{SharedBoard, Tone, open};
 use crate::clock;
 use crate::error::DemoError;
 use crate::wait;
 
-const BLOCKLIST: usize = 0;
-const BUDGETS: usize = 1;
-const FINDINGS: usize = 2;
-const DLQ: usize = 3;
 const REASON: &str = "spendfuse_reason";
 
 /// A guard on the real topics.
@@ -43,23 +40,19 @@ impl Watcher {
     ) -> Result<Self, DemoError> {
         let (writer, guard) = Guard::new(GuardConfig::new(partitions));
         let caught_up = Arc::new(AtomicBool::new(false));
-        let config = FollowerConfig {
-            kafka: kafka.clone(),
+        let following = Following {
+            kafka,
             name: "demo",
-            topics: vec![
-                topics.blocklist.clone(),
-                topics.budgets.clone(),
-                topics.findings.clone(),
-                topics.dlq.clone(),
-            ],
-            partition: None,
+            topics,
+            others: &[&topics.dlq],
+            clock: clock::of_guard(),
         };
         let mut watching = Watching {
-            writer,
             board: Arc::clone(board),
             caught_up: Arc::clone(&caught_up),
+            causes: Vec::new(),
         };
-        let follower = Follower::start(config, move |event| watching.take(event))?;
+        let follower = follow(following, writer, move |event| watching.take(event))?;
         Ok(Self {
             guard,
             caught_up,
@@ -77,62 +70,52 @@ impl Watcher {
         shutdown: &Shutdown,
     ) -> Result<(), DemoError> {
         wait::until_live(patience, shutdown, || {
-            let state = self.guard.state(clock::guard_now().monotonic_millis).state;
+            let state = self.guard.state(clock::of_guard().now().monotonic_millis).state;
             state == State::Live && self.caught_up.load(Ordering::Acquire)
         })
     }
 }
 
 struct Watching {
-    writer: GuardWriter,
     board: SharedBoard,
     caught_up: Arc<AtomicBool>,
+    /// When what made verdicts stricter happened, of those that readers do not see yet.
+    causes: Vec<UnixMillis>,
 }
 
 impl Watching {
-    fn take(&mut self, event: FollowerEvent<'_>) {
-        let now = clock::guard_now();
+    fn take(&mut self, event: Followed<'_>) {
         match event {
-            FollowerEvent::Record(record) => self.record(&record),
-            FollowerEvent::CaughtUp => {
-                self.writer.caught_up();
-                self.caught_up.store(true, Ordering::Release);
+            Followed::Record(record) => self.record(record),
+            Followed::Bad(_, error) => {
+                open(&self.board).tell(Tone::Bad, format!("unreadable: {error}"));
             }
-            FollowerEvent::Reset => {
-                self.writer.begin_again(now.wall);
+            Followed::Published => {
+                let now = clock::now();
+                let mut board = open(&self.board);
+                for cause in self.causes.drain(..) {
+                    board.lag_millis.add(now.since(cause).max(0).unsigned_abs());
+                }
+            }
+            Followed::CaughtUp => self.caught_up.store(true, Ordering::Release),
+            Followed::Reset => {
                 let mut board = open(&self.board);
                 board.rejected.clear();
                 board.findings.clear();
             }
-            FollowerEvent::EndOfPartition { .. } | FollowerEvent::Failed(_) => {}
+            Followed::Failed(_) => {}
         }
-        self.writer.publish(now.wall);
     }
 
     fn record(&mut self, record: &InputRecord<'_>) {
-        if record.topic_index == DLQ {
+        if record.topic_index == OTHERS {
             let reason = record.headers.get(REASON).unwrap_or_default();
             let reason = String::from_utf8_lossy(reason).into_owned();
             *open(&self.board).rejected.entry(reason).or_insert(0) += 1;
             return;
         }
-        let Some(key) = record.key.and_then(|key| std::str::from_utf8(key).ok()) else {
-            return;
-        };
-        let now = clock::guard_now();
-        let logged_at = UnixMillis(record.timestamp_millis);
-        let version = record.offset.unsigned_abs() + 1;
-        let applied = match record.topic_index {
-            BLOCKLIST => self.writer.apply(key, record.value, logged_at, now),
-            BUDGETS => self.writer.apply_budget(key, record.value, version),
-            FINDINGS => self.writer.apply_finding(key, record.value),
-            _ => Ok(()),
-        };
-        if let Err(error) = applied {
-            let tone = crate::board::Tone::Bad;
-            open(&self.board).tell(tone, format!("unreadable: {error}"));
-            return;
-        }
+        let key = record.key.and_then(|key| std::str::from_utf8(key).ok());
+        let key = key.unwrap_or_default();
         match record.topic_index {
             BLOCKLIST => self.blocklist(key, record.value),
             FINDINGS => self.finding(key, record.value),
@@ -146,8 +129,6 @@ impl Watching {
         }
         let entry: Option<BlocklistEntry> =
             value.and_then(|value| serde_json::from_slice(value).ok());
-        // Readers see it from here on; only now the lag ends.
-        self.writer.publish(clock::now());
         let mut board = open(&self.board);
         if let Some(entry) = &entry {
             let before = board
@@ -157,9 +138,8 @@ impl Watching {
             let cause = entry.caused_by.as_ref().and_then(|cause| cause.time);
             // A verdict that became stricter is due to its last event; a milder one is due to a
             // changed budget or a new window.
-            if let (true, Some(cause)) = (entry.verdict > before, cause) {
-                let lag = clock::now().since(cause).max(0);
-                board.lag_millis.add(lag.unsigned_abs());
+            if entry.verdict > before {
+                self.causes.extend(cause);
             }
         }
         board.scope(key, entry);

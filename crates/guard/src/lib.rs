@@ -1,9 +1,10 @@
 //! The replica of blocklist and budgets, and the decision whether a call may go ahead.
 //!
 //! What goes in: records of the topics `spendfuse.blocklist`, `spendfuse.budgets` and
-//! `spendfuse.findings`, applied by one [`GuardWriter`]. What comes out: [`Guard::check`], which any
-//! number of threads call. No tokio, no network, no locks on the check path, and no clock: callers
-//! say what time it is. The sidecar and the command line are built on it; so may be applications.
+//! `spendfuse.findings`, which [`follow`](follow()) hands to the only [`GuardWriter`]. What comes out:
+//! [`Guard::check`], which any number of threads call. No tokio, no network, no locks on the check
+//! path, and no clock: callers say what time it is. The sidecar and the command line are built on it;
+//! so may be applications.
 //!
 //! ```
 //! use spendfuse_guard::{CheckRequest, Guard, GuardConfig, Now};
@@ -15,12 +16,14 @@
 //! ```
 
 mod changes;
+mod clock;
 mod compiled;
 mod decision;
 mod digest;
 mod entry;
 mod error;
 mod findings;
+pub mod follow;
 mod freshness;
 mod guard;
 mod hash;
@@ -34,10 +37,12 @@ mod table;
 mod writer;
 
 pub use changes::{BlocklistPage, CursorExpired, PageEntry};
+pub use clock::Clock;
 pub use decision::{CheckRequest, ColdStart, Decision};
 pub use entry::Entry;
 pub use error::GuardError;
 pub use findings::OpenFinding;
+pub use follow::{Followed, Following, follow};
 pub use freshness::{Now, State, StateAge};
 pub use guard::{Guard, GuardConfig};
 pub use response::{BudgetLine, CheckResponse, Reasoned, Warning, decision_name};

@@ -5,7 +5,6 @@
 //! are safe: acknowledged by the broker or synced to the disk spool. [`run`] starts all of it
 //! against Kafka; [`Sidecar`] and [`router`] are the same without Kafka.
 
-mod clock;
 mod config;
 mod delivery;
 mod error;

@@ -1,16 +1,24 @@
 //! The price book as the sidecar uses it: what accepted events and announced calls will cost.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::cell::RefCell;
+use std::sync::Arc;
 
+use arc_swap::ArcSwap;
 use spendfuse_domain::{Body, Call, Event, Flags, TokenClasses, UnixMillis};
 use spendfuse_pricing::book::records::Assembly;
 use spendfuse_pricing::{PriceBook, Priced, Pricer, PricingError, PricingPolicy};
 
-/// A pricer that all requests share and that follows topic `spendfuse.prices`.
+/// The prices in force, which follow topic `spendfuse.prices`. Pricing takes no lock: each thread
+/// has a pricer of its own, which remembers names.
 #[derive(Clone)]
 pub struct Prices {
-    pricer: Arc<Mutex<Pricer>>,
+    in_force: Arc<ArcSwap<Pricer>>,
     policy: Arc<PricingPolicy>,
+}
+
+thread_local! {
+    /// This thread's pricer, and the one in force that it is a copy of.
+    static OWN: RefCell<Option<(Arc<Pricer>, Pricer)>> = const { RefCell::new(None) };
 }
 
 /// A call that has not happened yet.
@@ -29,14 +37,15 @@ impl Prices {
         let policy = Arc::new(policy);
         let pricer = Pricer::new(PriceBook::snapshot(), Arc::clone(&policy));
         Self {
-            pricer: Arc::new(Mutex::new(pricer)),
+            in_force: Arc::new(ArcSwap::from_pointee(pricer)),
             policy,
         }
     }
 
     /// Puts another book in force.
     pub fn activate(&self, book: PriceBook) {
-        *self.lock() = Pricer::new(Arc::new(book), Arc::clone(&self.policy));
+        let pricer = Pricer::new(Arc::new(book), Arc::clone(&self.policy));
+        self.in_force.store(Arc::new(pricer));
     }
 
     /// What the meter will charge for `event`, by the book in force here; `None` where it is not a
@@ -46,8 +55,9 @@ impl Prices {
             return None;
         };
         let who = &event.attribution;
-        let mut pricer = self.lock();
-        Some(pricer.price(&who.provider, &who.account, call, &who.model, event.time))
+        Some(self.with_own(|pricer| {
+            pricer.price(&who.provider, &who.account, call, &who.model, event.time)
+        }))
     }
 
     /// What an announced call costs at most.
@@ -65,12 +75,20 @@ impl Prices {
             tokens,
             ..Call::default()
         };
-        let mut pricer = self.lock();
-        pricer.price(call.provider, call.account, &announced, call.model, now)
+        self.with_own(|pricer| {
+            pricer.price(call.provider, call.account, &announced, call.model, now)
+        })
     }
 
-    fn lock(&self) -> MutexGuard<'_, Pricer> {
-        self.pricer.lock().unwrap_or_else(PoisonError::into_inner)
+    fn with_own<T>(&self, price: impl FnOnce(&mut Pricer) -> T) -> T {
+        let in_force = self.in_force.load();
+        OWN.with_borrow_mut(|own| match own {
+            Some((of, pricer)) if Arc::ptr_eq(of, &in_force) => price(pricer),
+            _ => {
+                let fresh = (Arc::clone(&in_force), Pricer::clone(&in_force));
+                price(&mut own.insert(fresh).1)
+            }
+        })
     }
 }
 

@@ -12,12 +12,11 @@ use std::time::Duration;
 use spendfuse_bus::producer::{EventProducer, ProducerOptions};
 use spendfuse_bus::{KafkaConfig, Shutdown};
 use spendfuse_domain::Topics;
-use spendfuse_guard::{Guard, GuardConfig};
+use spendfuse_guard::{Clock, Guard, GuardConfig};
 use spendfuse_pricing::PricingPolicy;
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::watch;
 
-use crate::clock::Clock;
 use crate::config::SidecarConfig;
 use crate::delivery::Delivery;
 use crate::error::SidecarError;

@@ -6,10 +6,9 @@ use axum::response::IntoResponse;
 use metrics::gauge;
 use serde_json::json;
 use spendfuse_bus::Condition;
-use spendfuse_guard::{Guard, State as GuardState};
+use spendfuse_guard::{Clock, Guard, State as GuardState};
 
 use super::{Shared, json};
-use crate::clock::Clock;
 use crate::metrics::{GUARD_STATE, GUARD_STATE_AGE};
 
 /// The process answers.

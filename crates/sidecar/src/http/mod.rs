@@ -22,11 +22,10 @@ use axum::middleware::{from_fn, from_fn_with_state, map_response};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{any, get, post};
 use serde::Serialize;
-use spendfuse_guard::Guard;
+use spendfuse_guard::{Clock, Guard};
 
 pub(crate) use request::shown;
 
-use crate::clock::Clock;
 use crate::config::SidecarConfig;
 use crate::delivery::Delivery;
 use crate::prices::Prices;

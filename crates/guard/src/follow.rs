@@ -1,0 +1,147 @@
+//! Keeps a replica up to date from Kafka, on a thread of its own, wherever there is a guard: in the
+//! sidecar, on the command line, in the demo, in tests and benchmarks.
+
+use std::time::{Duration, Instant};
+
+use spendfuse_bus::{BusError, Follower, FollowerConfig, FollowerEvent, InputRecord, KafkaConfig};
+use spendfuse_domain::{Topics, UnixMillis};
+
+use crate::clock::Clock;
+use crate::error::GuardError;
+use crate::writer::GuardWriter;
+
+/// [`InputRecord::topic_index`] of blocklist records.
+pub const BLOCKLIST: usize = 0;
+/// That of budgets.
+pub const BUDGETS: usize = 1;
+/// That of findings.
+pub const FINDINGS: usize = 2;
+/// That of the first of [`Following::others`].
+pub const OTHERS: usize = 3;
+
+/// Under load readers get a new state this often; at rest at once.
+const PUBLISH_EVERY: Duration = Duration::from_millis(2);
+
+/// What a guard follows, and by which clock.
+#[derive(Clone, Copy, Debug)]
+pub struct Following<'a> {
+    /// Brokers and client properties.
+    pub kafka: &'a KafkaConfig,
+    /// Its name in logs and metrics.
+    pub name: &'static str,
+    /// Where the guard's own topics are.
+    pub topics: &'a Topics,
+    /// Further topics, whose records only the watcher sees.
+    pub others: &'a [&'a str],
+    /// The one by which checks are asked too.
+    pub clock: Clock,
+}
+
+/// What a guard tells who watches it follow.
+#[derive(Clone, Copy, Debug)]
+pub enum Followed<'a> {
+    /// A record came. One of the guard's own is taken, and readers see it from the next
+    /// [`Followed::Published`] on.
+    Record(&'a InputRecord<'a>),
+    /// A record of the guard's own topics could not be taken, and why; what was known of its key
+    /// stays.
+    Bad(&'a InputRecord<'a>, &'a str),
+    /// Readers see all that was taken.
+    Published,
+    /// Readers see all that the topics held when following began.
+    CaughtUp,
+    /// The position was lost: everything comes again. Readers keep what they have.
+    Reset,
+    /// The brokers are away or the like; it goes on trying.
+    Failed(&'a BusError),
+}
+
+/// Hands what comes in the topics to `writer` until the follower is dropped, and tells `watch`.
+///
+/// # Errors
+/// [`BusError::Property`] for client settings that cannot be used.
+pub fn follow(
+    following: Following<'_>,
+    writer: GuardWriter,
+    watch: impl FnMut(Followed<'_>) + Send + 'static,
+) -> Result<Follower, BusError> {
+    let topics = following.topics;
+    let own = [&topics.blocklist, &topics.budgets, &topics.findings];
+    let own = own.into_iter().map(String::as_str);
+    let topics = own.chain(following.others.iter().copied());
+    let config = FollowerConfig {
+        kafka: following.kafka.clone(),
+        name: following.name,
+        topics: topics.map(str::to_owned).collect(),
+        partition: None,
+    };
+    let mut feed = Feed {
+        writer,
+        clock: following.clock,
+        published_at: Instant::now(),
+        watch,
+    };
+    Follower::start(config, move |event| feed.handle(event))
+}
+
+struct Feed<W> {
+    writer: GuardWriter,
+    clock: Clock,
+    published_at: Instant,
+    watch: W,
+}
+
+impl<W: FnMut(Followed<'_>)> Feed<W> {
+    fn handle(&mut self, event: FollowerEvent<'_>) {
+        match event {
+            FollowerEvent::Record(record) => {
+                match self.take(&record) {
+                    Ok(()) => (self.watch)(Followed::Record(&record)),
+                    Err(error) => (self.watch)(Followed::Bad(&record, &error)),
+                }
+                if self.published_at.elapsed() >= PUBLISH_EVERY {
+                    self.publish();
+                }
+            }
+            FollowerEvent::EndOfPartition { .. } => self.publish(),
+            FollowerEvent::CaughtUp => {
+                self.writer.caught_up();
+                self.publish();
+                (self.watch)(Followed::CaughtUp);
+            }
+            FollowerEvent::Reset => {
+                self.writer.begin_again(self.clock.now().wall);
+                (self.watch)(Followed::Reset);
+            }
+            // Meanwhile the state's age tells readers.
+            FollowerEvent::Failed(error) => (self.watch)(Followed::Failed(error)),
+        }
+    }
+
+    fn publish(&mut self) {
+        self.writer.publish(self.clock.now().wall);
+        self.published_at = Instant::now();
+        (self.watch)(Followed::Published);
+    }
+
+    fn take(&mut self, record: &InputRecord<'_>) -> Result<(), String> {
+        if record.topic_index >= OTHERS {
+            return Ok(());
+        }
+        let key = record.key.and_then(|key| std::str::from_utf8(key).ok());
+        let key = key.ok_or("the key is absent or not UTF-8")?;
+        let taken: Result<(), GuardError> = match record.topic_index {
+            BLOCKLIST => {
+                let logged_at = UnixMillis(record.timestamp_millis);
+                let now = self.clock.now();
+                self.writer.apply(key, record.value, logged_at, now)
+            }
+            BUDGETS => {
+                let version = record.offset.unsigned_abs() + 1;
+                self.writer.apply_budget(key, record.value, version)
+            }
+            _ => self.writer.apply_finding(key, record.value),
+        };
+        taken.map_err(|error| error.to_string())
+    }
+}
