@@ -70,7 +70,10 @@ impl Watcher {
         shutdown: &Shutdown,
     ) -> Result<(), DemoError> {
         wait::until_live(patience, shutdown, || {
-            let state = self.guard.state(clock::of_guard().now().monotonic_millis).state;
+            let state = self
+                .guard
+                .state(clock::of_guard().now().monotonic_millis)
+                .state;
             state == State::Live && self.caught_up.load(Ordering::Acquire)
         })
     }

@@ -45,5 +45,5 @@ pub use findings::OpenFinding;
 pub use follow::{Followed, Following, follow};
 pub use freshness::{Now, State, StateAge};
 pub use guard::{Guard, GuardConfig};
-pub use response::{BudgetLine, CheckResponse, Reasoned, Warning, decision_name};
+pub use response::{BudgetLine, CheckResponse, Reasoned, Warning, as_decision, decision_name};
 pub use writer::GuardWriter;

@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 use smallvec::SmallVec;
 use spendfuse_domain::scope::{Dimension, Dimensions as _, session_scopes};
-use spendfuse_domain::{Attribution, BudgetId, Figures, Nanos, Percent, UnixMillis, Verdict};
+use spendfuse_domain::{BudgetId, Figures, Nanos, Percent, UnixMillis, Verdict};
 
 use crate::compiled::GuardedBudget;
 use crate::decision::{CheckRequest, Decision, Match};
@@ -17,7 +17,8 @@ use crate::findings::OpenFindings;
 #[allow(missing_docs)]
 pub struct CheckResponse {
     /// `allow`, `warn`, `downgrade` or `block`.
-    pub decision: &'static str,
+    #[serde(serialize_with = "as_decision")]
+    pub decision: Verdict,
     /// Every budget that applies and every session block, strictest first.
     pub budgets: Vec<BudgetLine>,
     pub downgrade_to: Option<String>,
@@ -74,26 +75,6 @@ impl Warning {
             budget: None,
         }
     }
-
-    /// What to tell who asks about `asked` (without the default workspace), where it lacks what makes
-    /// an answer worth having: a workspace, or anything at all. Most budgets do not apply then.
-    pub fn of_lack(asked: &Attribution<'_>, default_workspace: &str) -> Option<Self> {
-        let names = |dimension: &Dimension| !asked.value(dimension).is_empty();
-        let (kind, message) = if !names(&Dimension::Workspace) && default_workspace.is_empty() {
-            (
-                "no_workspace",
-                "no workspace is named and sidecar.default_workspace is not set; only budgets of all workspaces were looked at",
-            )
-        } else if asked.tags.is_empty() && !Dimension::FIXED.iter().any(names) {
-            (
-                "nothing_named",
-                "nothing is named, so only the budgets of the whole default workspace were looked at",
-            )
-        } else {
-            return None;
-        };
-        Some(Self::new(kind, "warning", message.to_owned()))
-    }
 }
 
 /// The name of a verdict as a decision.
@@ -102,6 +83,14 @@ pub fn decision_name(verdict: Verdict) -> &'static str {
         Verdict::Ok => "allow",
         other => other.name(),
     }
+}
+
+/// Writes a verdict as a decision.
+///
+/// # Errors
+/// Those of the serializer.
+pub fn as_decision<S: Serializer>(verdict: &Verdict, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(decision_name(*verdict))
 }
 
 /// The entries that matches were judged by, in their order; `None` where a scope has none.
@@ -143,7 +132,7 @@ impl Reasoned<'_> {
             _ => None,
         };
         CheckResponse {
-            decision: decision_name(verdict),
+            decision: verdict,
             retry_after_seconds: retry_after(&budgets, cold_block, self.now),
             budgets,
             downgrade_to: downgrade_to.map(str::to_owned),

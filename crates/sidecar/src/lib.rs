@@ -22,7 +22,7 @@ mod usage;
 pub use config::{RefusalStatus, SidecarConfig, Token};
 pub use delivery::{Delivery, Unsafe};
 pub use error::SidecarError;
-pub use http::{MetricsText, Sidecar, refuse_browsers, router};
+pub use http::{ApiError, Checker, MetricsText, Question, Sidecar, refuse_browsers, router};
 pub use prices::Prices;
 pub use serve::{Listeners, run, serve};
 pub use sink::{Acknowledgement, KafkaSink, SinkError, UsageSink};

@@ -43,8 +43,8 @@ impl Prices {
     }
 
     /// Puts another book in force.
-    pub fn activate(&self, book: PriceBook) {
-        let pricer = Pricer::new(Arc::new(book), Arc::clone(&self.policy));
+    pub fn activate(&self, book: impl Into<Arc<PriceBook>>) {
+        let pricer = Pricer::new(book.into(), Arc::clone(&self.policy));
         self.in_force.store(Arc::new(pricer));
     }
 

@@ -2,7 +2,7 @@
 
 use spendfuse_domain::budget::Spend;
 use spendfuse_domain::{Attribution, Nanos, UnixMillis};
-use spendfuse_guard::{CheckRequest, Guard, GuardConfig, Now, decision_name};
+use spendfuse_guard::{CheckRequest, Guard, GuardConfig, Now};
 
 use super::record;
 use crate::Target;
@@ -71,7 +71,7 @@ fn run(input: &[u8]) {
     };
     let decision = guard.check(&request, NOW);
     let answer = guard.check_with_reasons(&request, NOW).explain();
-    assert_eq!(answer.decision, decision_name(decision.verdict()));
+    assert_eq!(answer.decision, decision.verdict());
     serde_json::to_string(&answer).expect("an answer is JSON");
     guard.blocklist(None, 100, NOW.wall).expect("a first page");
 }

@@ -33,6 +33,13 @@ fn a_typo_is_told_and_counted_and_a_strict_sidecar_refuses_it() {
     let said = lenient.lab.must(&["check", "--customer", "c-1", "--json"]);
     let answer: Value = serde_json::from_str(&said.stdout).expect("it is JSON");
     assert_eq!(answer["warnings"][0]["type"], "no_workspace", "{answer}");
+    // It answers as a sidecar does, estimates included.
+    let unknown = ["--model", "no-such-model", "--input-tokens", "10"];
+    let asked = [&["check", "--customer", "c-1", "--json"], &unknown[..]].concat();
+    let said = lenient.lab.must(&asked);
+    let answer: Value = serde_json::from_str(&said.stdout).expect("it is JSON");
+    let warnings = answer["warnings"].to_string();
+    assert!(warnings.contains("unknown_model"), "{answer}");
 
     let settings = [("sidecar.strict", "true")];
     let (_role, strict) = start_sidecar(&lenient.lab, "2", &settings);

@@ -7,35 +7,55 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::Response;
 use metrics::{counter, histogram};
-use spendfuse_guard::{CheckResponse, decision_name};
+use spendfuse_guard::{CheckResponse, Clock, Guard, decision_name};
 
 use super::request::Question;
-use super::{ApiError, Shared, Sidecar, json};
+use super::{ApiError, Shared, json};
 use crate::metrics::{CHECK_SECONDS, CHECKS};
+use crate::prices::Prices;
+
+/// What questions are answered from, over HTTP and on the command line.
+#[derive(Clone, Copy)]
+pub struct Checker<'a> {
+    /// Who decides.
+    pub guard: &'a Guard,
+    /// What announced calls will cost.
+    pub prices: &'a Prices,
+    /// The clock that the guard follows by.
+    pub clock: Clock,
+    /// The workspace of questions that name none; empty = none.
+    pub default_workspace: &'a str,
+    /// Whether a question with faults is refused.
+    pub strict: bool,
+    /// Where it was asked, in metrics.
+    pub endpoint: &'static str,
+    /// What may help who names nothing at all.
+    pub hint: &'static str,
+}
 
 pub(super) async fn post_check(State(sidecar): Shared, body: Bytes) -> Response {
-    let answered =
-        Question::from_json(&body).and_then(|question| answer(&sidecar, &question, "check"));
-    match answered {
+    let question = Question::from_json(&body);
+    match question.and_then(|question| sidecar.checker("check").answer(&question)) {
         Ok(answer) => json(StatusCode::OK, &answer),
         Err(error) => error.into(),
     }
 }
 
-/// Asks the guard and puts the decision into words.
-pub(super) fn answer(
-    sidecar: &Sidecar,
-    question: &Question,
-    endpoint: &'static str,
-) -> Result<CheckResponse, ApiError> {
-    let began = Instant::now();
-    let now = sidecar.clock.now();
-    let (request, warnings) = question.to_check(sidecar, endpoint, now.wall)?;
-    let decision = sidecar.guard.check_with_reasons(&request, now);
-    histogram!(CHECK_SECONDS).record(began.elapsed().as_secs_f64());
-    let name = decision_name(decision.verdict());
-    counter!(CHECKS, "decision" => name, "endpoint" => endpoint).increment(1);
-    let mut response = decision.explain();
-    response.warnings.extend(warnings);
-    Ok(response)
+impl Checker<'_> {
+    /// Asks the guard and puts the decision into words.
+    ///
+    /// # Errors
+    /// What cannot be answered, and every fault where the checker is strict.
+    pub fn answer(&self, question: &Question) -> Result<CheckResponse, ApiError> {
+        let began = Instant::now();
+        let now = self.clock.now();
+        let (request, warnings) = question.to_check(self, now.wall)?;
+        let decision = self.guard.check_with_reasons(&request, now);
+        histogram!(CHECK_SECONDS).record(began.elapsed().as_secs_f64());
+        let name = decision_name(decision.verdict());
+        counter!(CHECKS, "decision" => name, "endpoint" => self.endpoint).increment(1);
+        let mut response = decision.explain();
+        response.warnings.extend(warnings);
+        Ok(response)
+    }
 }

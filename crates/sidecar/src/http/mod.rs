@@ -24,6 +24,7 @@ use axum::routing::{any, get, post};
 use serde::Serialize;
 use spendfuse_guard::{Clock, Guard};
 
+pub use request::Question;
 pub(crate) use request::shown;
 
 use crate::config::SidecarConfig;
@@ -31,6 +32,7 @@ use crate::delivery::Delivery;
 use crate::prices::Prices;
 use crate::usage::{Recent, post_usage};
 pub use browsers::refuse_browsers;
+pub use check::Checker;
 pub(crate) use health::show_state;
 use intake::{BodyRules, Intake};
 
@@ -90,6 +92,21 @@ impl Sidecar {
             clock,
             intake,
         })
+    }
+}
+
+impl Sidecar {
+    /// Answers what is asked at `endpoint`.
+    pub(crate) fn checker(&self, endpoint: &'static str) -> Checker<'_> {
+        Checker {
+            guard: &self.guard,
+            prices: &self.prices,
+            clock: self.clock,
+            default_workspace: &self.config.default_workspace,
+            strict: self.config.strict,
+            endpoint,
+            hint: "; a body is read where its Content-Type is application/json",
+        }
     }
 }
 
@@ -155,8 +172,9 @@ async fn never_stored(mut response: Response) -> Response {
 }
 
 /// An error in the API's own form: `{"error": {"code": …, "message": …}}`.
-#[derive(Clone, Debug, Serialize)]
-pub(crate) struct ApiError {
+#[derive(Clone, Debug, Serialize, thiserror::Error)]
+#[error("{message}")]
+pub struct ApiError {
     code: &'static str,
     message: String,
 }

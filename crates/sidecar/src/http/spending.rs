@@ -4,11 +4,11 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::Response;
 use serde::Serialize;
-use spendfuse_domain::UnixMillis;
 use spendfuse_domain::finding::Finding;
 use spendfuse_domain::scope::{session_scopes, workspace_of};
 use spendfuse_domain::verdict::FIGURES;
-use spendfuse_guard::{BudgetLine, CheckRequest, OpenFinding, Warning};
+use spendfuse_domain::{UnixMillis, Verdict};
+use spendfuse_guard::{BudgetLine, CheckRequest, OpenFinding, Warning, as_decision};
 
 use super::query::AskedQuery;
 use super::request::{Author, Question};
@@ -17,7 +17,8 @@ use super::{ApiError, Shared, Sidecar, json};
 /// The answer: every budget whose scope the named dimensions determine, with what remains.
 #[derive(Debug, Serialize)]
 struct StateResponse {
-    decision: &'static str,
+    #[serde(serialize_with = "as_decision")]
+    decision: Verdict,
     budgets: Vec<BudgetLine>,
     findings: Vec<Finding>,
     warnings: Vec<Warning>,
@@ -47,7 +48,7 @@ fn state(sidecar: &Sidecar, query: &[(String, String)]) -> Result<StateResponse,
         return Err(ApiError::bad_request(message));
     }
     let now = sidecar.clock.now();
-    let (request, warnings) = question.to_check(sidecar, "state", now.wall)?;
+    let (request, warnings) = question.to_check(&sidecar.checker("state"), now.wall)?;
     let mut answer = sidecar.guard.check_with_reasons(&request, now).explain();
     answer.warnings.extend(warnings);
     Ok(StateResponse {

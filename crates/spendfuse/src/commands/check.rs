@@ -1,17 +1,17 @@
 //! `spendfuse check`: the decision for a call, from the topics themselves.
 
 use std::process::ExitCode;
-use std::sync::Arc;
-use std::time::Instant;
+use std::sync::mpsc;
 
 use clap::Args;
-use spendfuse_domain::budget::Spend;
-use spendfuse_domain::{Call, Nanos, Percent, TokenClasses, UnixMillis, Verdict};
+use spendfuse_bus::Follower;
+use spendfuse_domain::{Percent, UnixMillis, Verdict};
 use spendfuse_guard::{
-    BudgetLine, CheckRequest, CheckResponse, Guard, GuardConfig, GuardError, GuardWriter, Now,
-    Warning,
+    BudgetLine, CheckResponse, Clock, Followed, Following, Guard, GuardConfig, decision_name,
+    follow,
 };
-use spendfuse_pricing::Pricer;
+use spendfuse_pricing::PricingPolicy;
+use spendfuse_sidecar::{ApiError, Checker, Prices, Question};
 
 use super::context::ContextArgs;
 use super::output::{self, Cell, Side, print_table, span, table, verdict_colour};
@@ -41,94 +41,75 @@ pub struct CheckArgs {
 }
 
 pub fn run(settings: &Settings, args: &CheckArgs) -> Result<ExitCode, Failure> {
-    let workspace = settings.text("sidecar.default_workspace");
-    let attribution = args.context.attribution(workspace)?;
-    let mut request = CheckRequest {
-        attribution,
-        estimate: Spend::default(),
+    let question = question(args)?;
+    let prices = prices(settings, args)?;
+    let replica = replica(settings)?;
+    let checker = Checker {
+        guard: &replica.guard,
+        prices: &prices,
+        clock: replica.clock,
+        default_workspace: settings.text("sidecar.default_workspace"),
+        // A person reads the warnings.
+        strict: false,
+        endpoint: "command",
+        hint: "",
     };
-    request.estimate = estimate(settings, args, &request)?;
-    let (guard, clock) = replica(settings)?;
-    let now = clock.now();
-    let decision = guard.check_with_reasons(&request, now);
-    let mut response = decision.explain();
-    let lack = Warning::of_lack(&args.context.attribution("")?, workspace);
-    response.warnings.extend(lack);
+    let response = checker.answer(&question).map_err(refused)?;
     if args.json {
         output::json(&response);
     } else {
-        print(&response, decision.verdict(), now.wall);
+        print(&response, output::now());
     }
-    Ok(match decision.verdict() {
+    Ok(match response.decision {
         Verdict::Block => found_wrong(),
         _ => ExitCode::SUCCESS,
     })
 }
 
-fn estimate(
-    settings: &Settings,
-    args: &CheckArgs,
-    request: &CheckRequest<'_>,
-) -> Result<Spend, Failure> {
-    if let Some(text) = &args.estimated_cost_usd {
-        let parsed = Nanos::parse_usd(text)
-            .map_err(|error| Failure::usage(format!("--estimated-cost-usd: {error}")))?;
-        if parsed.amount < Nanos::ZERO {
-            return Err(Failure::usage(
-                "--estimated-cost-usd: an estimate cannot be negative",
-            ));
+/// What a sidecar would be asked.
+fn question(args: &CheckArgs) -> Result<Question, Failure> {
+    let count = |count: Option<u64>| count.map(|count| count.to_string());
+    let estimate = [
+        ("estimated_cost_usd", args.estimated_cost_usd.clone()),
+        ("estimate.input_tokens", count(args.input_tokens)),
+        ("estimate.max_output_tokens", count(args.max_output_tokens)),
+    ];
+    let mut question = Question::default();
+    for (name, value) in args.context.fields()? {
+        question.put(&name, value.to_owned()).map_err(refused)?;
+    }
+    for (name, value) in estimate {
+        if let Some(value) = value {
+            question.put(name, value).map_err(refused)?;
         }
-        return Ok(Spend {
-            cost: parsed.amount,
-            tokens: 0,
-            calls: 0,
-        });
     }
-    if args.input_tokens.is_none() && args.max_output_tokens.is_none() {
-        return Ok(Spend::default());
-    }
-    let call = Call {
-        tokens: TokenClasses {
-            input: args.input_tokens.unwrap_or_default(),
-            output: args.max_output_tokens.unwrap_or_default(),
-            ..TokenClasses::default()
-        },
-        ..Call::default()
-    };
-    let policy = settings.pricing().map_err(Failure::usage)?;
-    let mut pricer = Pricer::new(book::in_force(settings)?, Arc::new(policy));
-    let who = &request.attribution;
-    let priced = pricer
-        .price(
-            &who.provider,
-            &who.account,
-            &call,
-            &who.model,
-            output::now(),
-        )
-        .map_err(Failure::work)?;
-    Ok(Spend {
-        cost: priced.parts.total(),
-        tokens: call.tokens.total(),
-        calls: 1,
-    })
+    Ok(question)
 }
 
-/// This process's clocks, as a guard wants them.
-struct Clock(Instant);
+/// A sidecar's refusal, with the option's own name.
+fn refused(error: ApiError) -> Failure {
+    let message = error.to_string();
+    Failure::usage(message.replace("estimated_cost_usd", "--estimated-cost-usd"))
+}
 
-impl Clock {
-    fn now(&self) -> Now {
-        let elapsed = self.0.elapsed().as_millis();
-        Now {
-            wall: output::now(),
-            monotonic_millis: i64::try_from(elapsed).unwrap_or(i64::MAX),
-        }
+/// The prices in force; those of this program where nothing is to be priced.
+fn prices(settings: &Settings, args: &CheckArgs) -> Result<Prices, Failure> {
+    if args.input_tokens.is_none() && args.max_output_tokens.is_none() {
+        return Ok(Prices::new(PricingPolicy::default()));
     }
+    let prices = Prices::new(settings.pricing().map_err(Failure::usage)?);
+    prices.activate(book::in_force(settings)?);
+    Ok(prices)
 }
 
 /// A guard that has read everything there is now.
-fn replica(settings: &Settings) -> Result<(Guard, Clock), Failure> {
+struct Replica {
+    guard: Guard,
+    clock: Clock,
+    _follower: Follower,
+}
+
+fn replica(settings: &Settings) -> Result<Replica, Failure> {
     let topics = settings.topics();
     let blocklist = kafka::ranges(settings, &topics.blocklist)?;
     let partitions = u32::try_from(blocklist.len()).unwrap_or(u32::MAX);
@@ -139,42 +120,37 @@ fn replica(settings: &Settings) -> Result<(Guard, Clock), Failure> {
         stale_after_millis: u64::try_from(stale_after.as_millis()).unwrap_or(u64::MAX),
         ..GuardConfig::new(partitions)
     };
-    let (mut writer, guard) = Guard::new(config);
-    let clock = Clock(Instant::now());
-    follow(settings, &topics.budgets, |key, value, record| {
-        let version = record.offset.unsigned_abs() + 1;
-        writer.apply_budget(key, value, version)
-    })?;
-    follow(settings, &topics.findings, |key, value, _| {
-        writer.apply_finding(key, value)
-    })?;
-    let apply = |writer: &mut GuardWriter, key: &str, value: Option<&[u8]>, logged_at| {
-        writer.apply(key, value, UnixMillis(logged_at), clock.now())
+    let (writer, guard) = Guard::new(config);
+    let clock = Clock::new();
+    let following = Following {
+        kafka: &settings.kafka(),
+        name: "check",
+        topics: &topics,
+        others: &[],
+        clock,
     };
-    follow(settings, &topics.blocklist, |key, value, record| {
-        apply(&mut writer, key, value, record.timestamp_millis)
-    })?;
-    writer.caught_up();
-    writer.publish(clock.now().wall);
-    Ok((guard, clock))
-}
-
-/// Hands key and value of every record to `take`; what it cannot read is told.
-fn follow(
-    settings: &Settings,
-    topic: &str,
-    mut take: impl FnMut(&str, Option<&[u8]>, &spendfuse_bus::InputRecord<'_>) -> Result<(), GuardError>,
-) -> Result<(), Failure> {
-    kafka::read_topic(settings, topic, |record| {
-        let key = record.key.and_then(|key| std::str::from_utf8(key).ok());
-        let Some(key) = key else { return };
-        if let Err(error) = take(key, record.value, record) {
-            output::warning(error);
+    let (tell, told) = mpsc::channel();
+    let follower = follow(following, writer, move |event| {
+        // Nobody listens any more after the first word.
+        match event {
+            Followed::CaughtUp => drop(tell.send(Ok(()))),
+            Followed::Failed(error) => drop(tell.send(Err(error.to_string()))),
+            Followed::Bad(_, error) => output::warning(error),
+            Followed::Record(_) | Followed::Published | Followed::Reset => {}
         }
+    });
+    let follower = follower.map_err(|error| kafka::failure(settings, &error))?;
+    told.recv()
+        .map_err(Failure::work)?
+        .map_err(Failure::kafka_unreachable)?;
+    Ok(Replica {
+        guard,
+        clock,
+        _follower: follower,
     })
 }
 
-fn print(response: &CheckResponse, verdict: Verdict, now: UnixMillis) {
+fn print(response: &CheckResponse, now: UnixMillis) {
     let advice = match (&response.downgrade_to, response.retry_after_seconds) {
         (Some(model), _) => format!(": use {model} instead"),
         (None, Some(seconds)) => {
@@ -183,8 +159,9 @@ fn print(response: &CheckResponse, verdict: Verdict, now: UnixMillis) {
         }
         (None, None) => String::new(),
     };
-    let colour = verdict_colour(verdict);
-    output::parts(&[(response.decision, Some(colour)), (&advice, None)]);
+    let decision = decision_name(response.decision);
+    let colour = verdict_colour(response.decision);
+    output::parts(&[(decision, Some(colour)), (&advice, None)]);
     if response.budgets.is_empty() {
         output::line("no budget applies to this call");
     } else {

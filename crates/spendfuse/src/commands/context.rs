@@ -1,9 +1,7 @@
 //! Who is about to spend, from the command line.
 
-use std::borrow::Cow;
-
 use clap::{Arg, ArgMatches, Args, Command, FromArgMatches};
-use spendfuse_domain::{Attribution, FixedDimension};
+use spendfuse_domain::FixedDimension;
 
 use super::Failure;
 
@@ -49,10 +47,13 @@ impl Args for Texts {
 }
 
 impl ContextArgs {
-    /// The call's dimensions, with texts as long as those of events; `workspace` stands in where none
-    /// is given.
-    pub fn attribution<'a>(&'a self, workspace: &'a str) -> Result<Attribution<'a>, Failure> {
-        let mut tags = Vec::with_capacity(self.tags.len());
+    /// What is given of the call's dimensions, by the names that a question has for them.
+    pub fn fields(&self) -> Result<Vec<(String, &str)>, Failure> {
+        let mut fields = Vec::with_capacity(FixedDimension::COUNT);
+        for dimension in FixedDimension::BY_NUMBER {
+            let value = self.texts.0[dimension as usize].as_deref();
+            fields.extend(value.map(|value| (dimension.name().to_owned(), value)));
+        }
         for tag in &self.tags {
             let Some((name, value)) = tag.split_once('=').filter(|(name, _)| !name.is_empty())
             else {
@@ -60,16 +61,8 @@ impl ContextArgs {
                     "--tag {tag}: write NAME=VALUE, such as --tag team=growth"
                 )));
             };
-            tags.push((Cow::Borrowed(name), Cow::Borrowed(value)));
+            fields.push((format!("tags.{name}"), value));
         }
-        tags.sort();
-        let mut who = Attribution::of(tags, |dimension| {
-            let value = self.texts.0[dimension as usize].as_deref();
-            Cow::Borrowed(value.unwrap_or_default())
-        });
-        if self.texts.0[FixedDimension::Workspace as usize].is_none() {
-            who.workspace = Cow::Borrowed(workspace);
-        }
-        Ok(who.sanitized())
+        Ok(fields)
     }
 }

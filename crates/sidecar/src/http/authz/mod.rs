@@ -10,9 +10,8 @@ use axum::extract::{OriginalUri, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use spendfuse_domain::Verdict;
-use spendfuse_guard::CheckResponse;
+use spendfuse_guard::{CheckResponse, decision_name};
 
-use super::check::answer;
 use super::query::AskedQuery;
 use super::request::{Author, Question};
 use super::{ApiError, Shared};
@@ -43,8 +42,8 @@ pub(super) async fn authorize(
         Err(error) => return refusal::of_question(error, StatusCode::BAD_REQUEST),
     };
     let question = question(&query, author, &headers, &body);
-    match question.and_then(|question| answer(&sidecar, &question, "authz")) {
-        Ok(answer) if answer.decision == Verdict::Block.name() => {
+    match question.and_then(|question| sidecar.checker("authz").answer(&question)) {
+        Ok(answer) if answer.decision == Verdict::Block => {
             let setting = sidecar.config.refusal_status;
             let status = asked_status.unwrap_or_else(|| status::by_setting(setting, &headers));
             Refusal::of(&answer).response(status, &answer)
@@ -89,7 +88,7 @@ fn permission(answer: &CheckResponse) -> Response {
 
 /// What permissions and refusals alike say in headers.
 fn tell(headers: &mut HeaderMap, answer: &CheckResponse) {
-    let decision = HeaderValue::from_static(answer.decision);
+    let decision = HeaderValue::from_static(decision_name(answer.decision));
     headers.insert("x-spendfuse-decision", decision);
     let model = answer.downgrade_to.as_deref();
     if let Some(Ok(model)) = model.map(HeaderValue::from_str) {

@@ -4,8 +4,8 @@ use spendfuse_domain::budget::Spend;
 use spendfuse_domain::{Attribution, UnixMillis};
 use spendfuse_guard::Warning;
 
-use super::super::{ApiError, Sidecar};
-use crate::prices::{Announced, is_unpriced};
+use super::super::ApiError;
+use crate::prices::{Announced, Prices, is_unpriced};
 
 /// A count beyond this is a mistake; it also keeps sums free of overflow.
 const MAX_TOKENS: u64 = 1_000_000_000;
@@ -39,7 +39,7 @@ impl Estimate {
     pub(super) fn spend(
         &self,
         attribution: &Attribution<'_>,
-        sidecar: &Sidecar,
+        prices: &Prices,
         now: UnixMillis,
     ) -> Result<(Spend, Option<Warning>), ApiError> {
         let model = self.model.as_deref().unwrap_or(&attribution.model);
@@ -59,7 +59,7 @@ impl Estimate {
             input_tokens,
             output_tokens,
         };
-        let priced = sidecar.prices.estimate(announced, now);
+        let priced = prices.estimate(announced, now);
         let priced = priced.map_err(|error| ApiError::bad_request(format!("estimate: {error}")))?;
         let unpriced = is_unpriced(&priced).then(|| {
             let message =

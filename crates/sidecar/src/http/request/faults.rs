@@ -5,11 +5,12 @@ use std::sync::LazyLock;
 
 use metrics::counter;
 use spendfuse_domain::FixedDimension;
+use spendfuse_domain::scope::Dimension;
 use spendfuse_domain::spelling::closest;
 use spendfuse_guard::Warning;
 
 use super::Question;
-use crate::http::ApiError;
+use crate::http::{ApiError, Checker};
 use crate::metrics::CHECK_FAULTS;
 
 /// Unknown fields that are told by name; more are counted.
@@ -73,16 +74,25 @@ impl Unknown {
 
 impl Question {
     /// Everything that is wrong with this question.
-    pub(super) fn faults(&self, default_workspace: &str) -> Vec<Warning> {
-        let lack = Warning::of_lack(&self.attribution(""), default_workspace);
-        let lack = lack.map(|mut lack| {
-            if lack.kind == "nothing_named" {
-                let hint = "; a body is read where its Content-Type is application/json";
-                lack.message.push_str(hint);
-            }
-            lack
-        });
-        self.unknown.warnings().chain(lack).collect()
+    pub(super) fn faults(&self, checker: &Checker<'_>) -> Vec<Warning> {
+        self.unknown.warnings().chain(self.lack(checker)).collect()
+    }
+
+    /// What is missing to make an answer worth having: a workspace, or anything at all. Most budgets
+    /// do not apply then.
+    fn lack(&self, checker: &Checker<'_>) -> Option<Warning> {
+        let workspace = self.values.get(&Dimension::Workspace);
+        let has_workspace = workspace.is_some_and(|name| !name.is_empty());
+        let (kind, message) = if !has_workspace && checker.default_workspace.is_empty() {
+            let message = "no workspace is named and sidecar.default_workspace is not set; only budgets of all workspaces were looked at";
+            ("no_workspace", message.to_owned())
+        } else if !self.names_a_dimension() {
+            let message = "nothing is named, so only the budgets of the whole default workspace were looked at";
+            ("nothing_named", format!("{message}{}", checker.hint))
+        } else {
+            return None;
+        };
+        Some(Warning::new(kind, "warning", message))
     }
 }
 

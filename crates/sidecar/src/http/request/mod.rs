@@ -17,7 +17,7 @@ use spendfuse_domain::scope::Dimension;
 use spendfuse_domain::{Attribution, Nanos, UnixMillis};
 use spendfuse_guard::{CheckRequest, Warning};
 
-use super::{ApiError, Sidecar};
+use super::{ApiError, Checker};
 use estimate::Estimate;
 use faults::Unknown;
 
@@ -26,7 +26,7 @@ pub(super) use query::Author;
 
 /// The input of `/v1/check`, `/v1/authz` and `/v1/state`. Null is absent.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Question {
+pub struct Question {
     /// Who asks; tags included.
     values: BTreeMap<Dimension, String>,
     estimated_cost_usd: Option<String>,
@@ -71,8 +71,11 @@ fn kind_of(name: &str) -> Option<Kind> {
 }
 
 impl Question {
-    /// Sets a field that [`kind_of`] knows.
-    fn put(&mut self, name: &str, value: String) -> Result<(), ApiError> {
+    /// Sets a known field by its dotted name: `customer`, `tags.team`, `estimate.input_tokens`.
+    ///
+    /// # Errors
+    /// A value that cannot be read, a field that is not supported yet.
+    pub fn put(&mut self, name: &str, value: String) -> Result<(), ApiError> {
         if let Some(field) = name.strip_prefix("estimate.") {
             return self.estimate.get_or_insert_default().put(field, value);
         }
@@ -106,20 +109,18 @@ impl Question {
     /// The question for the guard, and what its sender should know about it.
     ///
     /// # Errors
-    /// 400 for what cannot be answered, and for every fault where the sidecar is strict.
+    /// 400 for what cannot be answered, and for every fault where the checker is strict.
     pub(super) fn to_check<'a>(
         &'a self,
-        sidecar: &'a Sidecar,
-        endpoint: &'static str,
+        checker: &Checker<'a>,
         now: UnixMillis,
     ) -> Result<(CheckRequest<'a>, Vec<Warning>), ApiError> {
-        let faults = self.faults(&sidecar.config.default_workspace);
-        faults::count(&faults, endpoint);
-        if sidecar.config.strict && !faults.is_empty() {
-            return Err(faults::refused(&faults));
+        let mut warnings = self.faults(checker);
+        faults::count(&warnings, checker.endpoint);
+        if checker.strict && !warnings.is_empty() {
+            return Err(faults::refused(&warnings));
         }
-        let mut warnings = faults;
-        let attribution = self.attribution(&sidecar.config.default_workspace);
+        let attribution = self.attribution(checker.default_workspace);
         let mut estimate = Spend {
             calls: 1,
             ..Spend::default()
@@ -129,7 +130,7 @@ impl Question {
             return Err(ApiError::bad_request(message));
         }
         if let Some(announced) = &self.estimate {
-            let (spend, unpriced) = announced.spend(&attribution, sidecar, now)?;
+            let (spend, unpriced) = announced.spend(&attribution, checker.prices, now)?;
             estimate = spend;
             warnings.extend(unpriced);
         }
