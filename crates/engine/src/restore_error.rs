@@ -24,3 +24,14 @@ pub enum RestoreError {
         configured: usize,
     },
 }
+
+impl RestoreError {
+    /// # Errors
+    /// [`RestoreError::Partitions`] unless both are the same.
+    pub(crate) fn unless_same_partitions(stored: usize, configured: usize) -> Result<(), Self> {
+        if stored == configured {
+            return Ok(());
+        }
+        Err(Self::Partitions { stored, configured })
+    }
+}

@@ -145,12 +145,7 @@ impl Ledger {
         match key {
             MARK => {
                 let mark: LedgerMark = codec::decode(value).map_err(failed)?;
-                if mark.chains.len() != self.chains.len() {
-                    return Err(RestoreError::Partitions {
-                        stored: mark.chains.len(),
-                        configured: self.chains.len(),
-                    });
-                }
+                RestoreError::unless_same_partitions(mark.chains.len(), self.chains.len())?;
                 self.now = mark.now;
                 self.required_budget_version = mark.budget_version;
                 self.chains = mark.chains;

@@ -135,12 +135,7 @@ impl Meter {
     }
 
     fn restore_mark(&mut self, mark: MeterMark) -> Result<(), RestoreError> {
-        if mark.told.len() != self.told.len() {
-            return Err(RestoreError::Partitions {
-                stored: mark.told.len(),
-                configured: self.told.len(),
-            });
-        }
+        RestoreError::unless_same_partitions(mark.told.len(), self.told.len())?;
         self.now = mark.now;
         self.required_budget_version = mark.budget_version;
         self.settled_version = mark.settled_version;
