@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashSet};
 use spendfuse_domain::{Nanos, UnixMillis};
 
 use crate::block::columns::Columns;
-use crate::block::schema::PRICES;
+use crate::block::schema::{Address, table};
 use crate::client::{Table, Warehouse, quoted};
 use crate::error::WarehouseError;
 
@@ -184,21 +184,7 @@ impl Warehouse {
         let mut columns = Columns::new(&PRICES);
         for row in rows {
             let mut cursor = columns.row();
-            cursor.text(row.price_version);
-            cursor.text(row.provider);
-            cursor.text(row.model);
-            cursor.text(row.service_tier);
-            cursor.text(row.line);
-            cursor.text(if row.per_million_tokens {
-                "million_tokens"
-            } else {
-                "unit"
-            });
-            cursor.count64(row.above_context_tokens);
-            cursor.text(row.quality);
-            cursor.text(row.size);
-            cursor.time(row.effective_from);
-            cursor.money(row.rate);
+            fill_price(row, &mut cursor);
             cursor.finish();
         }
         let mut native = Vec::new();
@@ -209,6 +195,25 @@ impl Warehouse {
         self.insert_native(PRICES.table, &list, &token, [native.into()])
             .await
     }
+}
+
+table! {
+    PRICES = "prices", 1, Address::None,
+    fn fill_price(row: &PriceRow<'_>) {
+        let is_per_million = row.per_million_tokens;
+        let per = if is_per_million { "million_tokens" } else { "unit" };
+    }
+    price_version: text(row.price_version);
+    provider: text(row.provider);
+    model: text(row.model);
+    service_tier: text(row.service_tier);
+    line: text(row.line);
+    per: text(per);
+    above_context_tokens: count64(row.above_context_tokens);
+    quality: text(row.quality);
+    size: text(row.size);
+    effective_from: time(row.effective_from);
+    rate: money(row.rate);
 }
 
 /// A number in a table's row.

@@ -9,7 +9,7 @@ use spendfuse_domain::verdict::{BlocklistEntry, Stage};
 use spendfuse_domain::{Amount, Nanos, Percent, UnixMillis, Window};
 
 use super::columns::{Columns, RowCursor};
-use super::schema::{BUDGET_WINDOWS, FINDING_CHANGES, Schema, VERDICTS};
+use super::schema::{Address, Schema, table};
 use crate::record::{IndexRange, Link, RowBlock};
 
 /// Which output of which stage a row is: what a loader checks its completeness by.
@@ -88,7 +88,7 @@ pub trait TableKind {
     #[doc(hidden)]
     fn address(row: &Self::Row<'_>) -> StageAddress;
     #[doc(hidden)]
-    fn write(row: &Self::Row<'_>, columns: &mut RowCursor<'_>);
+    fn fill(row: &Self::Row<'_>, cursor: &mut RowCursor<'_>);
 }
 
 /// Rows of one table and commit as a Native block in the making; buffers are kept between blocks.
@@ -126,13 +126,9 @@ impl<K: TableKind> TableBlock<K> {
     pub fn push(&mut self, row: &K::Row<'_>) {
         let address = K::address(row);
         IndexRange::extend(&mut self.indexes, address.index);
-        let mut columns = self.columns.row();
-        K::write(row, &mut columns);
-        columns.text(address.stage_name());
-        columns.count32(address.partition);
-        columns.count64(address.seq);
-        columns.count32(address.index);
-        columns.finish();
+        let mut cursor = self.columns.row();
+        K::fill(row, &mut cursor);
+        cursor.finish();
     }
 
     /// Rows so far.
@@ -177,30 +173,43 @@ impl TableKind for FindingChanges {
         row.address
     }
 
-    fn write(row: &FindingRow<'_>, columns: &mut RowCursor<'_>) {
+    fn fill(row: &FindingRow<'_>, cursor: &mut RowCursor<'_>) {
+        fill_finding(row, cursor);
+    }
+}
+
+table! {
+    FINDING_CHANGES = "finding_changes", 1, Address::Stage,
+    fn fill_finding(row: &FindingRow<'_>) {
         let finding = row.finding;
-        columns.text(&workspace_of(&finding.scope));
-        columns.text(&finding.scope);
-        columns.text(finding.detector.name());
-        columns.text(&finding.rule);
-        columns.text(&finding.agent);
-        columns.text(&finding.model);
-        columns.text(&finding.customer);
-        columns.text(&finding.feature);
-        columns.text(match finding.state {
+        let state = match finding.state {
             FindingState::Open => "open",
             FindingState::Closed => "closed",
-        });
-        columns.text(finding.severity.name());
-        columns.time(finding.opened_at);
-        columns.time(finding.last_at);
-        columns.float(finding.measured);
-        columns.float(finding.threshold);
-        columns.money(finding.wasted_usd);
-        let evidence = finding.evidence.iter();
-        columns.text_pairs(evidence.map(|event| (event.source.as_str(), event.id.as_str())));
-        columns.text(&finding.message);
+        };
+        let events = finding.evidence.iter();
+        let events = events.map(|event| (event.source.as_str(), event.id.as_str()));
     }
+    workspace: text(&workspace_of(&finding.scope));
+    scope: text(&finding.scope);
+    detector: text(finding.detector.name());
+    rule: text(&finding.rule);
+    agent: text(&finding.agent);
+    model: text(&finding.model);
+    customer: text(&finding.customer);
+    feature: text(&finding.feature);
+    state: text(state);
+    severity: text(finding.severity.name());
+    opened_at: time(finding.opened_at);
+    last_at: time(finding.last_at);
+    measured: float(finding.measured);
+    threshold: float(finding.threshold);
+    wasted: money(finding.wasted_usd);
+    evidence: text_pairs(events);
+    message: text(&finding.message);
+    stage: text(row.address.stage_name());
+    stage_partition: count32(row.address.partition);
+    stage_seq: count64(row.address.seq);
+    stage_index: count32(row.address.index);
 }
 
 /// Table `verdicts`: every published change of a scope's verdict.
@@ -218,40 +227,46 @@ impl TableKind for Verdicts {
         row.address
     }
 
-    fn write(row: &VerdictRow<'_>, columns: &mut RowCursor<'_>) {
+    fn fill(row: &VerdictRow<'_>, cursor: &mut RowCursor<'_>) {
+        fill_verdict(row, cursor);
+    }
+}
+
+table! {
+    VERDICTS = "verdicts", 1, Address::Stage,
+    fn fill_verdict(row: &VerdictRow<'_>) {
         let entry = row.entry;
-        let figures = entry.figures;
-        columns.time(entry.decided_at);
-        columns.text(&entry.budget);
-        columns.text(&entry.scope);
-        columns.text(&workspace_of(&entry.scope));
-        columns.text(
-            &entry
-                .filter
-                .as_ref()
-                .map_or_else(String::new, ToString::to_string),
-        );
-        columns.text(entry.verdict.name());
-        columns.text(&entry.action);
+        let filter = entry.filter.as_ref();
         // A stopped session has no limit.
         let nothing = Amount::Usd(Nanos::ZERO);
-        let limit = figures.limit.unwrap_or(nothing);
-        columns.text(limit.unit().name());
-        columns.amount(figures.spent.unwrap_or(nothing));
-        columns.amount(limit);
-        columns.nullable_float(entry.percent.map(Percent::as_f64));
-        columns.text(&entry.window);
-        columns.time(entry.window_start);
-        columns.nullable_time(entry.resets_at);
-        columns.nullable_time(entry.expires_at);
-        columns.time(entry.counted_from);
-        columns.text(entry.downgrade_to.as_deref().unwrap_or_default());
+        let limit = entry.figures.limit.unwrap_or(nothing);
         let cause = entry.caused_by.as_ref();
-        columns.text(cause.map_or("", |event| &event.source));
-        columns.text(cause.map_or("", |event| &event.id));
-        columns.nullable_time(cause.and_then(|event| event.time));
-        columns.count64(entry.version);
     }
+    decided_at: time(entry.decided_at);
+    budget: text(&entry.budget);
+    scope: text(&entry.scope);
+    workspace: text(&workspace_of(&entry.scope));
+    where: text(&filter.map_or_else(String::new, ToString::to_string));
+    verdict: text(entry.verdict.name());
+    action: text(&entry.action);
+    unit: text(limit.unit().name());
+    spent: amount(entry.figures.spent.unwrap_or(nothing));
+    limit: amount(limit);
+    percent: nullable_float(entry.percent.map(Percent::as_f64));
+    window: text(&entry.window);
+    window_start: time(entry.window_start);
+    resets_at: nullable_time(entry.resets_at);
+    expires_at: nullable_time(entry.expires_at);
+    counted_from: time(entry.counted_from);
+    downgrade_to: text(entry.downgrade_to.as_deref().unwrap_or_default());
+    caused_by_source: text(cause.map_or("", |event| &event.source));
+    caused_by_id: text(cause.map_or("", |event| &event.id));
+    caused_by_time: nullable_time(cause.and_then(|event| event.time));
+    version: count64(entry.version);
+    stage: text(row.address.stage_name());
+    stage_partition: count32(row.address.partition);
+    stage_seq: count64(row.address.seq);
+    stage_index: count32(row.address.index);
 }
 
 /// Table `budget_windows`: spend of every budget's windows over time.
@@ -269,22 +284,34 @@ impl TableKind for BudgetWindows {
         row.address
     }
 
-    fn write(row: &BudgetWindowRow<'_>, columns: &mut RowCursor<'_>) {
-        columns.time(row.at);
-        columns.text(row.kind.name());
-        columns.text(row.budget);
-        columns.text(row.scope);
-        columns.text(&workspace_of(row.scope));
-        columns.text(&row.window.label);
-        columns.time(row.window.start);
-        columns.nullable_time(row.window.end);
-        columns.money(row.spend.cost);
-        columns.count64(row.spend.tokens);
-        columns.count64(row.spend.calls);
-        columns.text(row.limit.unit().name());
-        columns.amount(row.limit);
-        let spent = row.spend.counted(row.limit.unit());
-        columns.nullable_float(Percent::of(spent, row.limit).map(Percent::as_f64));
-        columns.count64(row.version);
+    fn fill(row: &BudgetWindowRow<'_>, cursor: &mut RowCursor<'_>) {
+        fill_window(row, cursor);
     }
+}
+
+table! {
+    BUDGET_WINDOWS = "budget_windows", 1, Address::Stage,
+    fn fill_window(row: &BudgetWindowRow<'_>) {
+        let limit = row.limit;
+        let percent = Percent::of(row.spend.counted(limit.unit()), limit);
+    }
+    at: time(row.at);
+    kind: text(row.kind.name());
+    budget: text(row.budget);
+    scope: text(row.scope);
+    workspace: text(&workspace_of(row.scope));
+    window: text(&row.window.label);
+    window_start: time(row.window.start);
+    window_end: nullable_time(row.window.end);
+    spent: money(row.spend.cost);
+    tokens: count64(row.spend.tokens);
+    calls: count64(row.spend.calls);
+    unit: text(limit.unit().name());
+    limit: amount(limit);
+    percent: nullable_float(percent.map(Percent::as_f64));
+    version: count64(row.version);
+    stage: text(row.address.stage_name());
+    stage_partition: count32(row.address.partition);
+    stage_seq: count64(row.address.seq);
+    stage_index: count32(row.address.index);
 }

@@ -18,8 +18,27 @@ pub use ledger::{
 };
 pub use spend::SpendBlock;
 
+use schema::Schema;
+
+/// Every table that the loader can load.
+const LOADED: [&Schema; 4] = [
+    &spend::SPEND,
+    &ledger::FINDING_CHANGES,
+    &ledger::VERDICTS,
+    &ledger::BUDGET_WINDOWS,
+];
+
+impl Schema {
+    /// The schema of a block's header; `None` where this version of the program does not know it.
+    pub fn find(table: &str, version: u32) -> Option<&'static Self> {
+        LOADED
+            .into_iter()
+            .find(|schema| schema.table == table && schema.version == version)
+    }
+}
+
 /// The columns of an `INSERT` of blocks of `table` in `version`, quoted and separated by commas;
 /// `None` for tables or versions that this program does not know.
 pub fn insert_columns(table: &str, version: u32) -> Option<String> {
-    schema::Schema::find(table, version).map(schema::Schema::column_list)
+    Schema::find(table, version).map(Schema::column_list)
 }

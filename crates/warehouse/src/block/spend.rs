@@ -2,10 +2,10 @@
 
 use spendfuse_domain::Nanos;
 use spendfuse_domain::event::{Body, Call};
-use spendfuse_domain::row::{MeterAddress, SpendRow};
+use spendfuse_domain::row::SpendRow;
 
-use super::columns::{Columns, RowCursor};
-use super::schema::SPEND;
+use super::columns::Columns;
+use super::schema::{Address, table};
 use crate::record::{IndexRange, Link, RowBlock};
 
 /// Rows of table `spend` of one commit of a meter partition, as a Native block in the making.
@@ -37,29 +37,16 @@ impl SpendBlock {
             Body::SessionEnd => return,
         };
         IndexRange::extend(&mut self.indexes, row.address.index);
-        let event = row.event;
-        let mut columns = self.columns.row();
-        columns.time(event.time);
-        columns.time(row.origin.arrival);
-        columns.text(kind);
-        columns.text(""); // amends_id: only corrections and re-ratings amend.
-        columns.text(&event.source);
-        columns.text(&event.id);
-        push_attribution(&mut columns, row, call);
-        push_call(&mut columns, call);
-        push_money(&mut columns, row, call, revenue);
-        columns.texts(row.flags.names());
-        columns.text(&call.call_id);
-        columns.count32(call.attempt);
-        columns.text(&call.response_id);
-        columns.text(&call.trace_id);
-        columns.text(&call.span_id);
-        columns.text(&call.parent_span_id);
-        push_address(&mut columns, row.address);
-        columns.text(&self.src_topic);
-        columns.count32(row.origin.partition);
-        columns.signed64(row.origin.offset);
-        columns.finish();
+        let spent = Spent {
+            row,
+            kind,
+            call,
+            revenue,
+            src_topic: &self.src_topic,
+        };
+        let mut cursor = self.columns.row();
+        fill(&spent, &mut cursor);
+        cursor.finish();
     }
 
     /// Rows so far.
@@ -90,58 +77,116 @@ impl SpendBlock {
     }
 }
 
-fn push_attribution(columns: &mut RowCursor<'_>, row: &SpendRow<'_>, call: &Call<'_>) {
-    let who = &row.event.attribution;
-    columns.text(&who.workspace);
-    columns.text(&who.customer);
-    columns.text(&who.feature);
-    columns.text(&who.user);
-    columns.text(&who.agent);
-    columns.text(&who.plan);
-    columns.text(&who.environment);
-    columns.text(&who.account);
-    columns.text(&call.api_key_id);
-    columns.text(&call.region);
-    columns.text(&who.session);
-    columns.text(&who.root_session);
-    columns.text_map(who.tags.iter().map(|(name, value)| (&**name, &**value)));
-    columns.text(&who.provider);
-    columns.text(&who.model);
+/// A row and what its columns share.
+struct Spent<'a> {
+    row: &'a SpendRow<'a>,
+    kind: &'static str,
+    call: &'a Call<'a>,
+    revenue: Nanos,
+    src_topic: &'a str,
 }
 
-fn push_call(columns: &mut RowCursor<'_>, call: &Call<'_>) {
-    columns.text(&call.request_model);
-    columns.text(&call.operation);
-    columns.text(&call.service_tier);
-    for count in call.tokens.each() {
-        columns.count64(count);
+table! {
+    SPEND = "spend", 1, Address::Meter,
+    fn fill(spent: &Spent<'_>) {
+        let (row, call, event) = (spent.row, spent.call, spent.row.event);
+        let who = &event.attribution;
+        let is_usage = matches!(event.body, Body::Usage(_));
+        let priced = if is_usage { row.priced.name() } else { "" };
+        let units = call.units.entries.iter();
+        let quantities = units.map(|(kind, quantity)| (kind.name(), i128::from(quantity.0)));
     }
-    let units = call.units.entries.iter();
-    columns.decimal_map(units.map(|(kind, quantity)| (kind.name(), i128::from(quantity.0))));
-    columns.text(&call.units.quality);
-    columns.text(&call.units.size);
-    columns.count32(call.tool_calls);
-    columns.text(&call.status);
-    columns.nullable_count32(call.latency_ms);
+    time: time(event.time);
+    received_at: time(row.origin.arrival);
+    kind: text(spent.kind);
+    // Only corrections and re-ratings amend.
+    amends_id: text("");
+    source: text(&event.source);
+    event_id: text(&event.id);
+    workspace: text(&who.workspace);
+    customer: text(&who.customer);
+    feature: text(&who.feature);
+    user: text(&who.user);
+    agent: text(&who.agent);
+    plan: text(&who.plan);
+    environment: text(&who.environment);
+    account: text(&who.account);
+    api_key_id: text(&call.api_key_id);
+    region: text(&call.region);
+    session: text(&who.session);
+    root_session: text(&who.root_session);
+    tags: text_map(who.tags.iter().map(|(name, value)| (&**name, &**value)));
+    provider: text(&who.provider);
+    model: text(&who.model);
+    request_model: text(&call.request_model);
+    operation: text(&call.operation);
+    service_tier: text(&call.service_tier);
+    input_tokens: count64(call.tokens.input);
+    cache_read_tokens: count64(call.tokens.cache_read);
+    cache_write_5m_tokens: count64(call.tokens.cache_write_5m);
+    cache_write_1h_tokens: count64(call.tokens.cache_write_1h);
+    audio_input_tokens: count64(call.tokens.audio_input);
+    image_input_tokens: count64(call.tokens.image_input);
+    video_input_tokens: count64(call.tokens.video_input);
+    output_tokens: count64(call.tokens.output);
+    reasoning_tokens: count64(call.tokens.reasoning);
+    audio_output_tokens: count64(call.tokens.audio_output);
+    image_output_tokens: count64(call.tokens.image_output);
+    units: decimal_map(quantities);
+    unit_quality: text(&call.units.quality);
+    unit_size: text(&call.units.size);
+    tool_calls: count32(call.tool_calls);
+    status: text(&call.status);
+    latency_ms: nullable_count32(call.latency_ms);
+    cost: money(row.cost.total());
+    cost_input: money(row.cost.input);
+    cost_cache_read: money(row.cost.cache_read);
+    cost_cache_write: money(row.cost.cache_write);
+    cost_output: money(row.cost.output);
+    cost_units: money(row.cost.units);
+    reported_cost: money(call.reported_cost.unwrap_or_default());
+    revenue: money(spent.revenue);
+    priced: text(priced);
+    price_version: text(row.price_version);
+    budget_version: count64(row.budget_version);
+    flags: texts(row.flags.names());
+    call_id: text(&call.call_id);
+    attempt: count32(call.attempt);
+    response_id: text(&call.response_id);
+    trace_id: text(&call.trace_id);
+    span_id: text(&call.span_id);
+    parent_span_id: text(&call.parent_span_id);
+    meter_partition: count32(row.address.partition);
+    meter_seq: count64(row.address.seq);
+    meter_index: count32(row.address.index);
+    src_topic: text(spent.src_topic);
+    src_partition: count32(row.origin.partition);
+    src_offset: signed64(row.origin.offset);
 }
 
-fn push_money(columns: &mut RowCursor<'_>, row: &SpendRow<'_>, call: &Call<'_>, revenue: Nanos) {
-    let is_usage = matches!(row.event.body, Body::Usage(_));
-    columns.money(row.cost.total());
-    columns.money(row.cost.input);
-    columns.money(row.cost.cache_read);
-    columns.money(row.cost.cache_write);
-    columns.money(row.cost.output);
-    columns.money(row.cost.units);
-    columns.money(call.reported_cost.unwrap_or_default());
-    columns.money(revenue);
-    columns.text(if is_usage { row.priced.name() } else { "" });
-    columns.text(row.price_version);
-    columns.count64(row.budget_version);
-}
+#[cfg(test)]
+mod tests {
+    use spendfuse_domain::{FixedDimension, TokenClass};
 
-fn push_address(columns: &mut RowCursor<'_>, address: MeterAddress) {
-    columns.count32(address.partition);
-    columns.count64(address.seq);
-    columns.count32(address.index);
+    use super::*;
+
+    fn columns() -> impl Iterator<Item = &'static str> {
+        SPEND.columns.iter().map(|column| column.name)
+    }
+
+    #[test]
+    fn rows_have_the_columns_of_dimensions() {
+        let told = FixedDimension::ALL
+            .into_iter()
+            .filter_map(FixedDimension::column);
+        for column in told {
+            assert!(columns().any(|other| other == column), "{column}");
+        }
+    }
+
+    #[test]
+    fn rows_have_the_columns_of_token_classes() {
+        let tokens: Vec<_> = columns().filter(|name| name.ends_with("_tokens")).collect();
+        assert_eq!(tokens, TokenClass::ALL.map(TokenClass::column));
+    }
 }
