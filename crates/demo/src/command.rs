@@ -2,7 +2,6 @@
 
 use std::io::IsTerminal;
 use std::os::unix::process::CommandExt;
-use std::path::PathBuf;
 use std::process::{Command, ExitCode};
 use std::sync::Arc;
 
@@ -72,15 +71,15 @@ fn play(
     prepare_database(settings)?;
     let metrics = install_metrics()?;
     let rendered = metrics.clone();
-    let warehouse = settings.warehouse().map_err(Failure::usage)?;
+    let warehouse = settings.warehouse();
     let stage = Stage {
         kafka: settings.kafka(),
         topics: settings.topics(),
-        partitions: settings.partitions().map_err(Failure::usage)?,
-        transactional_id: settings.text("transactional_id_prefix").to_owned(),
+        partitions: settings.partitions(),
+        transactional_id: settings.values.transactional_id_prefix.clone(),
         warehouse: Warehouse::new(warehouse).map_err(Failure::usage)?,
         price_version: PriceBook::snapshot().version().to_owned(),
-        sidecar: settings.given("sidecar.socket").map(PathBuf::from),
+        sidecar: settings.values.sidecar.socket.clone(),
         runtime: runtime.handle().clone(),
         metrics: Arc::new(move || rendered.render()),
     };

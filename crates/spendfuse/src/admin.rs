@@ -36,7 +36,7 @@ pub fn serve(
     roles: &Watched,
     shutdown: Shutdown,
 ) -> Result<(), Failure> {
-    let listen = settings.text("admin.listen");
+    let listen = &settings.values.admin.listen;
     if listen.is_empty() {
         return Ok(());
     }

@@ -167,7 +167,7 @@ fn run(line: CommandLine, play: Option<Play>) -> Result<ExitCode, Failure> {
     let settings = Settings::new(resolved).map_err(|error| Failure::settings(&error))?;
     let is_service = line.command.is_service();
     logging::start(&settings, is_service).map_err(|error| Failure::settings(&error))?;
-    if is_service && settings.text("log.format") == "json" {
+    if is_service && settings.values.log.format == "json" {
         // Why a role gave up is the last line of its log.
         commands::speak_json();
     }

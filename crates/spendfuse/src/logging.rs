@@ -16,7 +16,7 @@ use crate::settings::{Settings, SettingsError, Source};
 pub fn start(settings: &Settings, is_service: bool) -> Result<(), SettingsError> {
     let level = match settings.resolved().get("log.level") {
         Some(level) if level.source == Source::Default && !is_service => "error",
-        _ => settings.text("log.level"),
+        _ => &settings.values.log.level,
     };
     let filter = EnvFilter::try_new(level)
         .map_err(|error| settings.wrong("log.level", &error.to_string()))?;
@@ -27,7 +27,7 @@ pub fn start(settings: &Settings, is_service: bool) -> Result<(), SettingsError>
     let format = match settings.resolved().get("log.format") {
         // Who asks for JSON reads standard error as JSON, too.
         Some(format) if format.source == Source::Default && commands::speaks_json() => "json",
-        _ => settings.text("log.format"),
+        _ => &settings.values.log.format,
     };
     match format {
         "text" => builder

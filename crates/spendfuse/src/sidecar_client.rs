@@ -47,17 +47,15 @@ pub fn get(
     runtime: &Runtime,
     path: &'static str,
 ) -> Result<Value, SidecarAway> {
-    let url = settings
-        .text("sidecar.url")
-        .trim_end_matches('/')
-        .to_owned();
+    let own = &settings.values.sidecar;
+    let url = own.url.trim_end_matches('/').to_owned();
     let unexpected = |said: String| SidecarAway::Unexpected {
         url: url.clone(),
         path,
         said,
     };
     let mut request = Request::get(format!("{url}{path}"));
-    let token = settings.text("sidecar.token");
+    let token = &own.token.0;
     if !token.is_empty() {
         request = request.header(AUTHORIZATION, format!("Bearer {token}"));
     }

@@ -48,7 +48,7 @@ pub fn run(settings: &Settings, args: &CheckArgs) -> Result<ExitCode, Failure> {
         guard: &replica.guard,
         prices: &prices,
         clock: replica.clock,
-        default_workspace: settings.text("sidecar.default_workspace"),
+        default_workspace: &settings.values.sidecar.default_workspace,
         // A person reads the warnings.
         strict: false,
         endpoint: "command",
@@ -97,7 +97,7 @@ fn prices(settings: &Settings, args: &CheckArgs) -> Result<Prices, Failure> {
     if args.input_tokens.is_none() && args.max_output_tokens.is_none() {
         return Ok(Prices::new(PricingPolicy::default()));
     }
-    let prices = Prices::new(settings.pricing().map_err(Failure::usage)?);
+    let prices = Prices::new(settings.pricing());
     prices.activate(book::in_force(settings)?);
     Ok(prices)
 }
@@ -113,9 +113,7 @@ fn replica(settings: &Settings) -> Result<Replica, Failure> {
     let topics = settings.topics();
     let blocklist = kafka::ranges(settings, &topics.blocklist)?;
     let partitions = u32::try_from(blocklist.len()).unwrap_or(u32::MAX);
-    let stale_after = settings
-        .duration("sidecar.stale_after")
-        .map_err(Failure::usage)?;
+    let stale_after = settings.values.sidecar.stale_after;
     let config = GuardConfig {
         stale_after_millis: u64::try_from(stale_after.as_millis()).unwrap_or(u64::MAX),
         ..GuardConfig::new(partitions)

@@ -70,12 +70,13 @@ struct ToolArgs {
 }
 
 pub fn run(settings: &Settings, args: &FingerprintArgs) -> Result<ExitCode, Failure> {
-    let key = settings.given("fingerprint.key").ok_or_else(|| {
-        Failure::usage(
+    let key = &settings.values.fingerprint.key.0;
+    if key.is_empty() {
+        return Err(Failure::usage(
             "fingerprint.key is not set: without the workspace's key anybody could test guesses; \
              set SPENDFUSE_FINGERPRINT_KEY_FILE=FILE or [fingerprint] key in spendfuse.toml",
-        )
-    })?;
+        ));
+    }
     let (name, fingerprint, as_json) = match &args.what {
         What::Prompt(args) => {
             let message = text(args.message.as_deref(), args.file.as_deref())?;

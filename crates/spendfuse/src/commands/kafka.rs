@@ -34,7 +34,7 @@ pub fn failure(settings: &Settings, error: &BusError) -> Failure {
 
 /// The transactional id of a command that writes: of two that run at once the earlier one fails.
 pub fn transactional_id(settings: &Settings, what: &str) -> String {
-    format!("{}-{what}", settings.text("transactional_id_prefix"))
+    format!("{}-{what}", settings.values.transactional_id_prefix)
 }
 
 /// What a topic holds now.

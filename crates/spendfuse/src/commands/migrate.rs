@@ -26,7 +26,7 @@ pub struct MigrateArgs {
 
 pub fn run(settings: &Settings, args: &MigrateArgs) -> Result<ExitCode, Failure> {
     let runtime = Runtime::new().map_err(Failure::work)?;
-    let config = settings.warehouse().map_err(Failure::usage)?;
+    let config = settings.warehouse();
     let database = config.database.clone();
     let warehouse = Warehouse::new(config).map_err(Failure::usage)?;
     let applied = runtime
@@ -49,7 +49,7 @@ pub fn run(settings: &Settings, args: &MigrateArgs) -> Result<ExitCode, Failure>
 /// Brings the database up to date, for `up`; a ClickHouse that is away is waited for.
 pub fn prepare_database(settings: &Settings) -> Result<(), Failure> {
     let runtime = Runtime::new().map_err(Failure::work)?;
-    let config = settings.warehouse().map_err(Failure::usage)?;
+    let config = settings.warehouse();
     let warehouse = Warehouse::new(config).map_err(Failure::usage)?;
     let mut backoff = PAUSES;
     loop {

@@ -44,7 +44,7 @@ pub fn run(settings: &Settings, args: &TopicsArgs) -> Result<ExitCode, Failure> 
     let (report, output) = match &args.action {
         Action::Create(output) => (create(settings)?, output),
         Action::Check(output) => {
-            let specs = specs(settings)?;
+            let specs = specs(settings);
             let mismatches = topics::check(&settings.kafka(), &specs, PATIENCE);
             let mismatches = mismatches.map_err(|error| kafka::failure(settings, &error))?;
             let is_in_order =
@@ -76,8 +76,8 @@ pub fn run(settings: &Settings, args: &TopicsArgs) -> Result<ExitCode, Failure> 
 pub fn create_missing(settings: &Settings) -> Result<(), Failure> {
     let mut backoff = PAUSES;
     loop {
-        let specs = specs(settings)?;
-        match topics::create(&settings.kafka(), &specs, replication(settings)?, ONE_LOOK) {
+        let specs = specs(settings);
+        match topics::create(&settings.kafka(), &specs, replication(settings), ONE_LOOK) {
             Ok(report) => {
                 for topic in &report.created {
                     tracing::info!(topic, "topic created");
@@ -94,26 +94,19 @@ pub fn create_missing(settings: &Settings) -> Result<(), Failure> {
 }
 
 fn create(settings: &Settings) -> Result<TopicReport, Failure> {
-    let specs = specs(settings)?;
-    topics::create(&settings.kafka(), &specs, replication(settings)?, PATIENCE)
+    let specs = specs(settings);
+    topics::create(&settings.kafka(), &specs, replication(settings), PATIENCE)
         .map_err(|error| kafka::failure(settings, &error))
 }
 
-fn specs(settings: &Settings) -> Result<Vec<TopicSpec>, Failure> {
-    let horizon = settings.dedupe_horizon_millis().map_err(Failure::usage)?;
-    let partitions = settings.partitions().map_err(Failure::usage)?;
-    let topics = settings.topics();
-    Ok(spendfuse_processor::topics::specs(
-        &topics, partitions, horizon,
-    ))
+fn specs(settings: &Settings) -> Vec<TopicSpec> {
+    let (topics, horizon) = (settings.topics(), settings.dedupe_horizon_millis());
+    spendfuse_processor::topics::specs(&topics, settings.partitions(), horizon)
 }
 
 /// `None` is the broker's default.
-fn replication(settings: &Settings) -> Result<Option<u16>, Failure> {
-    let factor: i32 = settings
-        .number("kafka.replication_factor")
-        .map_err(Failure::usage)?;
-    Ok(u16::try_from(factor).ok())
+fn replication(settings: &Settings) -> Option<u16> {
+    u16::try_from(settings.values.kafka.replication_factor).ok()
 }
 
 fn print(report: &TopicReport) {

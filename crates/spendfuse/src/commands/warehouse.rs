@@ -24,7 +24,7 @@ impl Connection {
             .enable_all()
             .build()
             .map_err(Failure::work)?;
-        let config = settings.warehouse().map_err(Failure::usage)?;
+        let config = settings.warehouse();
         let warehouse = runtime
             .block_on(Warehouse::connect(config))
             .map_err(Failure::warehouse)?;

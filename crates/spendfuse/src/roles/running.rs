@@ -74,9 +74,9 @@ impl RunningRole {
     }
 
     fn processor(&self, shutdown: &Shutdown) -> Result<(), Failure> {
-        let mut config = self.settings.processor().map_err(Failure::usage)?;
+        let mut config = self.settings.processor();
         config.health = self.health.clone();
-        let policy = self.settings.pricing().map_err(Failure::usage)?;
+        let policy = self.settings.pricing();
         let tables = Arc::new(Tables::new(policy));
         let ended = spendfuse_processor::run(&config, &tables, shutdown);
         ended.map_err(|error| match &error {
@@ -86,9 +86,9 @@ impl RunningRole {
     }
 
     fn loader(&self, shutdown: &Shutdown) -> Result<(), Failure> {
-        let mut config = self.settings.loader().map_err(Failure::usage)?;
+        let mut config = self.settings.loader();
         config.health = self.health.clone();
-        let warehouse = self.settings.warehouse().map_err(Failure::usage)?;
+        let warehouse = self.settings.warehouse();
         let warehouse = Warehouse::new(warehouse).map_err(Failure::usage)?;
         let alerts = loader_alerts::sink(&self.settings).map_err(Failure::work)?;
         let ended = loader::run(&config, &warehouse, &self.runtime, shutdown, &alerts);
@@ -99,10 +99,10 @@ impl RunningRole {
     }
 
     fn sidecar(&self, shutdown: &Shutdown) -> Result<(), Failure> {
-        let mut config = self.settings.sidecar().map_err(Failure::usage)?;
+        let mut config = self.settings.sidecar();
         open_files::leave_some(&mut config);
         config.health = self.health.clone();
-        let policy = self.settings.pricing().map_err(Failure::usage)?;
+        let policy = self.settings.pricing();
         let topics = self.settings.topics();
         let kafka = self.settings.kafka();
         let metrics = self.metrics.clone();

@@ -1,10 +1,11 @@
 //! The configuration in force: `spendfuse.toml`, then `SPENDFUSE_…` variables, then `--set`.
 //!
-//! [`table`] lists every setting, [`resolve`] finds each value and where it came from, and
-//! [`Settings`] reads them as what they are.
+//! [`table`] lists every setting, [`resolve`] finds each value and where it came from, [`kinds`]
+//! reads them as what they are, and [`Settings`] holds them.
 
 mod environment;
 mod instance;
+mod kinds;
 mod resolve;
 mod secrets;
 mod table;
@@ -17,6 +18,7 @@ pub use instance::{host_name, name_instance};
 pub use resolve::{Resolved, ResolvedSettings, Source, resolve};
 pub use secrets::shown;
 pub use table::SETTINGS;
+use table::variable;
 pub use values::Settings;
 #[cfg(test)]
 pub use {environment::is_known as is_known_variable, table::FREE_TABLES};
@@ -57,6 +59,17 @@ pub enum SettingsError {
         /// What is wrong, and what to write.
         reason: String,
     },
+}
+
+/// An error about the value of `key`.
+fn wrong(resolved: &ResolvedSettings, key: &str, reason: &str) -> SettingsError {
+    let found = resolved.get(key);
+    SettingsError::Value {
+        key: key.to_owned(),
+        value: shown(key, found.map_or("", |found| &found.value)),
+        place: found.map_or_else(|| variable(key), |found| found.source.to_string()),
+        reason: reason.to_owned(),
+    }
 }
 
 /// The name most like `name`, where one is like enough to have been meant.

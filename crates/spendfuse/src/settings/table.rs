@@ -1,4 +1,15 @@
-//! Every setting: its key, its default and what it is for. The one place that lists them.
+//! Every setting: its key, its type, its default and what it is for. The one place that lists them.
+
+use std::net::SocketAddr;
+use std::num::{NonZeroU32, NonZeroUsize};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use spendfuse_guard::ColdStart;
+use spendfuse_sidecar::RefusalStatus;
+
+use super::kinds::{Millis, Names, Patience, Secret, read};
+use super::{ResolvedSettings, SettingsError};
 
 /// One setting of `spendfuse.toml`; the environment variable is `SPENDFUSE_` and the key in upper
 /// case with `_` for `.`; the same with `_FILE` names a file that holds the value.
@@ -24,235 +35,178 @@ pub const FREE_TABLES: [(&str, &str); 2] = [
     ),
 ];
 
-/// Shorthand for the table below.
-const fn setting(key: &'static str, default: &'static str, help: &'static str) -> Setting {
-    Setting { key, default, help }
+macro_rules! settings {
+    (
+        $($name:ident: $type:ty = $default:literal, $help:literal;)*
+        $(
+            [$section:ident] $Section:ident {
+                $($field:ident: $field_type:ty = $field_default:literal, $field_help:literal;)*
+            }
+        )*
+    ) => {
+        /// All settings with a fixed key.
+        pub const SETTINGS: &[Setting] = &[
+            $(Setting { key: stringify!($name), default: $default, help: $help },)*
+            $($(Setting {
+                key: concat!(stringify!($section), ".", stringify!($field)),
+                default: $field_default,
+                help: $field_help,
+            },)*)*
+        ];
+
+        /// The values in force.
+        #[derive(Clone, Debug)]
+        pub struct Values {
+            $(#[doc = $help] pub $name: $type,)*
+            $(#[doc = concat!("`", stringify!($section), ".…`")] pub $section: $Section,)*
+        }
+
+        $(
+            #[doc = concat!("Settings of `", stringify!($section), "`.")]
+            #[derive(Clone, Debug)]
+            pub struct $Section {
+                $(#[doc = $field_help] pub $field: $field_type,)*
+            }
+        )*
+
+        impl Values {
+            /// Reads every value, so that mistakes show at the start.
+            ///
+            /// # Errors
+            /// [`SettingsError::Value`] for the first value that cannot be read.
+            pub fn read(resolved: &ResolvedSettings) -> Result<Self, SettingsError> {
+                Ok(Self {
+                    $($name: read(resolved, stringify!($name))?,)*
+                    $($section: $Section {
+                        $($field: read(
+                            resolved,
+                            concat!(stringify!($section), ".", stringify!($field)),
+                        )?,)*
+                    },)*
+                })
+            }
+        }
+    };
 }
 
-/// All settings with a fixed key.
-pub const SETTINGS: &[Setting] = &[
-    setting(
-        "topic_prefix",
-        "spendfuse.",
-        "begins the name of every topic",
-    ),
-    setting(
-        "transactional_id_prefix",
-        "spendfuse",
-        "begins transactional ids and consumer groups",
-    ),
-    setting(
-        "instance_id",
-        "",
-        "this process's name, different for every process of a role; empty = host name and command",
-    ),
-    setting("partitions", "4", "partitions of every stage topic"),
-    setting("log.format", "text", "text or json"),
-    setting(
-        "log.level",
-        "info",
-        "error, warn, info, debug or trace, or a filter such as spendfuse_bus=debug",
-    ),
-    setting(
-        "admin.listen",
-        "127.0.0.1:4118",
-        "address of /healthz, /readyz and /metrics",
-    ),
-    setting(
-        "kafka.brokers",
-        "127.0.0.1:9092",
-        "Kafka bootstrap servers, separated by commas",
-    ),
-    setting(
-        "kafka.replication_factor",
-        "-1",
-        "of new topics; -1 = the broker's default",
-    ),
-    setting(
-        "clickhouse.url",
-        "http://127.0.0.1:8123",
-        "ClickHouse's HTTP interface",
-    ),
-    setting(
-        "clickhouse.ca_file",
-        "",
-        "PEM file of a CA of your own, believed besides those of the system",
-    ),
-    setting("clickhouse.database", "spendfuse", "database of all tables"),
-    setting("clickhouse.user", "default", "ClickHouse user"),
-    setting("clickhouse.password", "", "ClickHouse password"),
-    setting(
-        "clickhouse.retention_months",
-        "13",
-        "how long rows of spend are kept; rollups stay",
-    ),
-    setting(
-        "clickhouse.replicated",
-        "false",
-        "use Replicated table engines",
-    ),
-    setting("processor.meter_workers", "1", "threads that count events"),
-    setting(
-        "processor.ledger_workers",
-        "1",
-        "threads that add up budgets",
-    ),
-    setting(
-        "processor.dedupe_horizon",
-        "24h",
-        "how long event identities are remembered; older events are late, for the sidecar too",
-    ),
-    setting(
-        "processor.dedupe_capacity",
-        "20000000",
-        "identities remembered per partition at most",
-    ),
-    setting(
-        "processor.session_idle",
-        "1h",
-        "a session without events for this long has ended",
-    ),
-    setting(
-        "processor.publish_rate",
-        "2000",
-        "figures that moved by spend alone are told to enforcement points at most this often, a second and ledger partition, nearest to a limit first",
-    ),
-    setting(
-        "processor.session_capacity",
-        "500000",
-        "live sessions per partition at most; beyond, those idle for the longest end early",
-    ),
-    setting(
-        "processor.account_capacity",
-        "2000000",
-        "accounts (budget, scope, window) per partition at most; beyond, new scopes have none",
-    ),
-    setting(
-        "processor.commit_min",
-        "5ms",
-        "a batch is committed no earlier than this after its first event; a fifth of it in the ledger",
-    ),
-    setting(
-        "processor.commit_interval",
-        "20ms",
-        "and at the latest this long after it; where events have waited, after half their wait, or as long as the last commit took, at most 200ms",
-    ),
-    setting(
-        "processor.batch_max_events",
-        "40000",
-        "events in one batch at most",
-    ),
-    setting(
-        "processor.accept_lost_input",
-        "false",
-        "true for one start: go on behind input that retention removed before it was counted; the place is noted in the DLQ, and an alert says so",
-    ),
-    setting(
-        "processor.heartbeat",
-        "1s",
-        "how often an idle partition tells how far it has come",
-    ),
-    setting(
-        "loader.flush_interval",
-        "500ms",
-        "rows wait for more rows at most this long",
-    ),
-    setting(
-        "sidecar.listen",
-        "127.0.0.1:4117",
-        "TCP address of the check API; empty = none",
-    ),
-    setting(
-        "sidecar.socket",
-        "",
-        "path of a Unix socket for the check API; empty = none",
-    ),
-    setting(
-        "sidecar.token",
-        "",
-        "bearer token that callers must send; required on other addresses than loopback",
-    ),
-    setting(
-        "sidecar.max_connections",
-        "1024",
-        "connections of each address at once; beyond, the client waited for longest is cut",
-    ),
-    setting(
-        "sidecar.header_timeout",
-        "15s",
-        "a request's head must be there after this; idle connections are closed after it too",
-    ),
-    setting(
-        "sidecar.body_timeout",
-        "15s",
-        "a request's body must be there after this",
-    ),
-    setting(
-        "sidecar.max_body_memory",
-        "67108864",
-        "what the bodies of all requests hold together beyond 64 KiB each, bytes; more is answered 503",
-    ),
-    setting(
-        "sidecar.default_workspace",
-        "",
-        "workspace of usage events that name none",
-    ),
-    setting(
-        "sidecar.source",
-        "sidecar",
-        "source of usage events that name none, and come without header x-spendfuse-source",
-    ),
-    setting(
-        "sidecar.spool_dir",
-        "",
-        "folder for events that the broker cannot take; empty = no spool",
-    ),
-    setting(
-        "sidecar.spool_max_bytes",
-        "1073741824",
-        "size of the spool at most, bytes",
-    ),
-    setting(
-        "sidecar.stale_after",
-        "10s",
-        "state older than this follows each budget's on_stale",
-    ),
-    setting(
-        "sidecar.entry_capacity",
-        "4000000",
-        "entries of the replica at most; beyond, new scopes whose verdict is ok are left out",
-    ),
-    setting(
-        "sidecar.cold_start",
-        "allow",
-        "allow or block, until the state is known",
-    ),
-    setting(
-        "sidecar.refusal_status",
-        "429",
-        "HTTP status of calls that /v1/authz refuses: 429, 402, 403, or auto (402 for clients that try 429 again)",
-    ),
-    setting(
-        "sidecar.strict",
-        "false",
-        "refuse checks with unknown fields or without a workspace, and events with unknown fields, instead of warning",
-    ),
-    setting(
-        "sidecar.url",
-        "http://127.0.0.1:4117",
-        "where commands find a running sidecar",
-    ),
-    setting(
-        "pricing.trust_reported_cost",
-        "",
-        "providers whose reported_cost_usd is taken, separated by commas",
-    ),
-    setting(
-        "fingerprint.key",
-        "",
-        "the workspace key of prompt and tool fingerprints",
-    ),
-];
+settings! {
+    topic_prefix: String = "spendfuse.",
+        "begins the name of every topic";
+    transactional_id_prefix: String = "spendfuse",
+        "begins transactional ids and consumer groups";
+    instance_id: String = "",
+        "this process's name, different for every process of a role; empty = host name and command";
+    partitions: NonZeroU32 = "4",
+        "partitions of every stage topic";
+    [log] Log {
+        format: String = "text",
+            "text or json";
+        level: String = "info",
+            "error, warn, info, debug or trace, or a filter such as spendfuse_bus=debug";
+    }
+    [admin] Admin {
+        listen: String = "127.0.0.1:4118",
+            "address of /healthz, /readyz and /metrics";
+    }
+    [kafka] Kafka {
+        brokers: String = "127.0.0.1:9092",
+            "Kafka bootstrap servers, separated by commas";
+        replication_factor: i32 = "-1",
+            "of new topics; -1 = the broker's default";
+    }
+    [clickhouse] ClickHouse {
+        url: String = "http://127.0.0.1:8123",
+            "ClickHouse's HTTP interface";
+        ca_file: Option<PathBuf> = "",
+            "PEM file of a CA of your own, believed besides those of the system";
+        database: String = "spendfuse",
+            "database of all tables";
+        user: String = "default",
+            "ClickHouse user";
+        password: Secret = "",
+            "ClickHouse password";
+        retention_months: u32 = "13",
+            "how long rows of spend are kept; rollups stay";
+        replicated: bool = "false",
+            "use Replicated table engines";
+    }
+    [processor] Processor {
+        meter_workers: u32 = "1",
+            "threads that count events";
+        ledger_workers: u32 = "1",
+            "threads that add up budgets";
+        dedupe_horizon: Millis = "24h",
+            "how long event identities are remembered; older events are late, for the sidecar too";
+        dedupe_capacity: usize = "20000000",
+            "identities remembered per partition at most";
+        session_idle: Millis = "1h",
+            "a session without events for this long has ended";
+        publish_rate: u32 = "2000",
+            "figures that moved by spend alone are told to enforcement points at most this often, a second and ledger partition, nearest to a limit first";
+        session_capacity: usize = "500000",
+            "live sessions per partition at most; beyond, those idle for the longest end early";
+        account_capacity: usize = "2000000",
+            "accounts (budget, scope, window) per partition at most; beyond, new scopes have none";
+        commit_min: Duration = "5ms",
+            "a batch is committed no earlier than this after its first event; a fifth of it in the ledger";
+        commit_interval: Duration = "20ms",
+            "and at the latest this long after it; where events have waited, after half their wait, or as long as the last commit took, at most 200ms";
+        batch_max_events: usize = "40000",
+            "events in one batch at most";
+        accept_lost_input: bool = "false",
+            "true for one start: go on behind input that retention removed before it was counted; the place is noted in the DLQ, and an alert says so";
+        heartbeat: Duration = "1s",
+            "how often an idle partition tells how far it has come";
+    }
+    [loader] Loader {
+        flush_interval: Duration = "500ms",
+            "rows wait for more rows at most this long";
+    }
+    [sidecar] Sidecar {
+        listen: Option<SocketAddr> = "127.0.0.1:4117",
+            "TCP address of the check API; empty = none";
+        socket: Option<PathBuf> = "",
+            "path of a Unix socket for the check API; empty = none";
+        token: Secret = "",
+            "bearer token that callers must send; required on other addresses than loopback";
+        max_connections: NonZeroUsize = "1024",
+            "connections of each address at once; beyond, the client waited for longest is cut";
+        header_timeout: Patience = "15s",
+            "a request's head must be there after this; idle connections are closed after it too";
+        body_timeout: Patience = "15s",
+            "a request's body must be there after this";
+        max_body_memory: usize = "67108864",
+            "what the bodies of all requests hold together beyond 64 KiB each, bytes; more is answered 503";
+        default_workspace: String = "",
+            "workspace of usage events that name none";
+        source: String = "sidecar",
+            "source of usage events that name none, and come without header x-spendfuse-source";
+        spool_dir: Option<PathBuf> = "",
+            "folder for events that the broker cannot take; empty = no spool";
+        spool_max_bytes: u64 = "1073741824",
+            "size of the spool at most, bytes";
+        stale_after: Duration = "10s",
+            "state older than this follows each budget's on_stale";
+        entry_capacity: usize = "4000000",
+            "entries of the replica at most; beyond, new scopes whose verdict is ok are left out";
+        cold_start: ColdStart = "allow",
+            "allow or block, until the state is known";
+        refusal_status: RefusalStatus = "429",
+            "HTTP status of calls that /v1/authz refuses: 429, 402, 403, or auto (402 for clients that try 429 again)";
+        strict: bool = "false",
+            "refuse checks with unknown fields or without a workspace, and events with unknown fields, instead of warning";
+        url: String = "http://127.0.0.1:4117",
+            "where commands find a running sidecar";
+    }
+    [pricing] Pricing {
+        trust_reported_cost: Names = "",
+            "providers whose reported_cost_usd is taken, separated by commas";
+    }
+    [fingerprint] Fingerprint {
+        key: Secret = "",
+            "the workspace key of prompt and tool fingerprints";
+    }
+}
 
 /// The environment variable of a key.
 pub fn variable(key: &str) -> String {

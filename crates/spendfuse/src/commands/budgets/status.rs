@@ -144,8 +144,7 @@ fn print_age(
     reported_at: Option<UnixMillis>,
     now: UnixMillis,
 ) -> Result<(), Failure> {
-    let stale_after = settings.duration("sidecar.stale_after");
-    let stale_after = stale_after.map_err(Failure::usage)?.as_millis();
+    let stale_after = settings.values.sidecar.stale_after.as_millis();
     let text = match reported_at {
         None => "no processor has reported yet: spend is not being counted".to_owned(),
         Some(at) if now.since(at) > i64::try_from(stale_after).unwrap_or(i64::MAX) => format!(

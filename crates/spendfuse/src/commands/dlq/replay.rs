@@ -67,7 +67,7 @@ pub fn run(settings: &Settings, args: &ReplayArgs) -> Result<ExitCode, Failure> 
             usage: topics_of.usage,
             dlq: topics_of.dlq,
             partitions,
-            horizon_millis: settings.dedupe_horizon_millis().map_err(Failure::usage)?,
+            horizon_millis: settings.dedupe_horizon_millis(),
             warehouse: match args.verify {
                 true => Some(Connection::open(settings)?),
                 false => None,

@@ -113,8 +113,8 @@ pub fn run(settings: &Settings, args: &IngestArgs) -> Result<ExitCode, Failure> 
 }
 
 fn rules(settings: &Settings, args: &IngestArgs) -> Result<Rules, Failure> {
-    let policy = Arc::new(settings.pricing().map_err(Failure::usage)?);
-    let horizon_millis = settings.dedupe_horizon_millis().map_err(Failure::usage)?;
+    let policy = Arc::new(settings.pricing());
+    let horizon_millis = settings.dedupe_horizon_millis();
     if let Some(path) = &args.budgets {
         let file = budgets::read_file(path)?.map_err(|mistakes| {
             let first = &mistakes[0];

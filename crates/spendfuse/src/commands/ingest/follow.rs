@@ -167,7 +167,7 @@ impl<'s> Follow<'s> {
     /// How many events still wait when the meter has passed them or stands still.
     fn wait(&self, places: &Places, tell: impl Fn(u64)) -> Result<u64, Failure> {
         let usage = self.settings.topics().usage;
-        let group = format!("{}-meter", self.settings.text("transactional_id_prefix"));
+        let group = format!("{}-meter", self.settings.values.transactional_id_prefix);
         let mut least = u64::MAX;
         let mut moved = Instant::now();
         loop {

@@ -62,7 +62,7 @@ pub fn run(settings: &Settings, args: &IngestArgs) -> Result<ExitCode, Failure> 
 
 /// What bare objects lack.
 fn defaults<'a>(settings: &'a Settings, args: &'a IngestArgs) -> EnvelopeDefaults<'a> {
-    let workspace = settings.text("sidecar.default_workspace");
+    let workspace = &settings.values.sidecar.default_workspace;
     EnvelopeDefaults {
         source: &args.source,
         workspace: args.workspace.as_deref().unwrap_or(workspace),

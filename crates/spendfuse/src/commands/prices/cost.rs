@@ -73,7 +73,7 @@ pub fn run(settings: &Settings, args: &CostArgs) -> Result<ExitCode, Failure> {
     let Body::Usage(call) = &event.body else {
         unreachable!("the event was made as a usage event")
     };
-    let policy = settings.pricing().map_err(Failure::usage)?;
+    let policy = settings.pricing();
     let book = args.book.open(settings)?;
     let version = book.version().to_owned();
     let mut pricer = Pricer::new(book, Arc::new(policy));

@@ -1,0 +1,192 @@
+//! The kinds of values that settings have, and how each is read from text.
+
+use std::collections::HashSet;
+use std::fmt;
+use std::net::SocketAddr;
+use std::num::{NonZeroU32, NonZeroUsize};
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::Duration;
+
+use jiff::SignedDuration;
+use spendfuse_guard::ColdStart;
+use spendfuse_sidecar::RefusalStatus;
+
+use super::{ResolvedSettings, SettingsError, wrong};
+
+/// A kind of value.
+pub trait Kind: Sized {
+    /// The value of `text`, or what is wrong with it and what to write.
+    fn read(text: &str) -> Result<Self, &'static str>;
+}
+
+/// The value of `key`.
+pub fn read<T: Kind>(resolved: &ResolvedSettings, key: &str) -> Result<T, SettingsError> {
+    let text = resolved.get(key).map_or("", |found| &found.value);
+    T::read(text).map_err(|reason| wrong(resolved, key, reason))
+}
+
+/// Never printed.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(pub String);
+
+/// A duration in milliseconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Millis(pub i64);
+
+/// How long clients have; in no time at all nobody could send anything.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Patience(pub Duration);
+
+/// Names, separated by commas.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Names(pub HashSet<String>);
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("Secret(hidden)")
+    }
+}
+
+impl Kind for String {
+    fn read(text: &str) -> Result<Self, &'static str> {
+        Ok(text.to_owned())
+    }
+}
+
+impl Kind for Secret {
+    fn read(text: &str) -> Result<Self, &'static str> {
+        Ok(Self(text.to_owned()))
+    }
+}
+
+impl Kind for PathBuf {
+    fn read(text: &str) -> Result<Self, &'static str> {
+        Ok(text.into())
+    }
+}
+
+impl Kind for bool {
+    fn read(text: &str) -> Result<Self, &'static str> {
+        text.parse().map_err(|_| "write true or false")
+    }
+}
+
+fn number<T: FromStr>(text: &str) -> Result<T, &'static str> {
+    let digits = text.replace('_', "");
+    let reason = "not a number in range; write digits";
+    digits.parse().map_err(|_| reason)
+}
+
+macro_rules! numbers {
+    ($($type:ty),*) => {
+        $(impl Kind for $type {
+            fn read(text: &str) -> Result<Self, &'static str> {
+                number(text)
+            }
+        })*
+    };
+}
+
+numbers!(i32, u32, u64, usize);
+
+impl Kind for NonZeroU32 {
+    fn read(text: &str) -> Result<Self, &'static str> {
+        Self::new(number(text)?).ok_or("at least 1")
+    }
+}
+
+impl Kind for NonZeroUsize {
+    fn read(text: &str) -> Result<Self, &'static str> {
+        Self::new(number(text)?).ok_or("at least 1")
+    }
+}
+
+/// Such as `24h`, `1h 30m` or `5ms`.
+impl Kind for Duration {
+    fn read(text: &str) -> Result<Self, &'static str> {
+        let reason = "not a duration; write 24h, 15m, 10s or 5ms";
+        let parsed: SignedDuration = text.parse().map_err(|_| reason)?;
+        Self::try_from(parsed).map_err(|_| reason)
+    }
+}
+
+impl Kind for Millis {
+    fn read(text: &str) -> Result<Self, &'static str> {
+        let millis = Duration::read(text)?.as_millis();
+        i64::try_from(millis).map(Self).map_err(|_| "too long")
+    }
+}
+
+impl Kind for Patience {
+    fn read(text: &str) -> Result<Self, &'static str> {
+        let patience = Duration::read(text)?;
+        match patience.is_zero() {
+            true => Err("longer than nothing, such as 15s"),
+            false => Ok(Self(patience)),
+        }
+    }
+}
+
+impl Kind for Names {
+    fn read(text: &str) -> Result<Self, &'static str> {
+        let names = text.split(',').map(str::trim);
+        let names = names.filter(|name| !name.is_empty());
+        Ok(Self(names.map(str::to_owned).collect()))
+    }
+}
+
+/// Nothing where the text is empty.
+impl<T: Kind> Kind for Option<T> {
+    fn read(text: &str) -> Result<Self, &'static str> {
+        match text.is_empty() {
+            true => Ok(None),
+            false => T::read(text).map(Some),
+        }
+    }
+}
+
+impl Kind for SocketAddr {
+    fn read(text: &str) -> Result<Self, &'static str> {
+        let reason = "write an address such as 127.0.0.1:4117, or nothing for none";
+        text.parse().map_err(|_| reason)
+    }
+}
+
+impl Kind for ColdStart {
+    fn read(text: &str) -> Result<Self, &'static str> {
+        match text {
+            "allow" => Ok(Self::Allow),
+            "block" => Ok(Self::Block),
+            _ => Err("write allow or block"),
+        }
+    }
+}
+
+impl Kind for RefusalStatus {
+    fn read(text: &str) -> Result<Self, &'static str> {
+        text.parse()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_kind_reads_what_people_write_and_says_what_to_write_instead() {
+        assert_eq!(u64::read("1_000_000"), Ok(1_000_000));
+        assert_eq!(u32::read("-1"), Err("not a number in range; write digits"));
+        assert_eq!(NonZeroU32::read("0"), Err("at least 1"));
+        assert_eq!(Duration::read("1h 30m"), Ok(Duration::from_secs(5400)));
+        assert!(Duration::read("-5s").is_err() && Duration::read("5").is_err());
+        assert_eq!(Millis::read("24h"), Ok(Millis(86_400_000)));
+        assert!(Patience::read("0s").is_err());
+        assert_eq!(Option::<SocketAddr>::read(""), Ok(None));
+        assert!(Option::<SocketAddr>::read("4117").is_err());
+        let names = ["openrouter", "litellm"].map(str::to_owned);
+        let read = Names::read(" openrouter,, litellm ");
+        assert_eq!(read, Ok(Names(HashSet::from(names))));
+        assert!(!format!("{:?}", Secret::read("s3cret")).contains("s3cret"));
+    }
+}
