@@ -54,6 +54,8 @@ pub struct Decision<'guard> {
     pub(crate) matches: SmallVec<[Match; 12]>,
     /// Places of budgets whose `where` asks for fields that the request lacks.
     pub(crate) not_evaluated: SmallVec<[u32; 8]>,
+    /// Hash of the request's session as a scope, where it names one.
+    pub(crate) session: Option<u128>,
     pub(crate) session_blocks: SmallVec<[Arc<Entry>; 5]>,
     pub(crate) state: StateAge,
     pub(crate) cold_block: bool,

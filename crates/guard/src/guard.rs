@@ -155,6 +155,7 @@ impl Guard {
             verdict: Verdict::Ok,
             matches: SmallVec::new(),
             not_evaluated: SmallVec::new(),
+            session: None,
             session_blocks: SmallVec::new(),
             state,
             cold_block: state.state == State::Cold && replica.config.cold_start == ColdStart::Block,
@@ -218,6 +219,7 @@ impl Decision<'_> {
         let (budgets, table) = (&*self.snapshot.budgets, &*self.snapshot.table);
         let values = budgets.values(&request.attribution, &self.replica.hasher);
         let session = values.session_scope();
+        self.session = session;
         // All that is needed from memory is fetched at once, and read only then.
         let mut fetched = session.map_or(0, |scope| table.fetch(self.replica.any_block(scope)));
         for group in &budgets.groups {

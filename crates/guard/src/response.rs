@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use serde::{Serialize, Serializer};
 use smallvec::SmallVec;
-use spendfuse_domain::scope::{Dimension, Dimensions as _, session_scopes};
+use spendfuse_domain::scope::{Dimension, Dimensions as _, scope_text};
 use spendfuse_domain::{BudgetId, Figures, Nanos, Percent, UnixMillis, Verdict};
 
 use crate::compiled::GuardedBudget;
@@ -171,10 +171,12 @@ impl Reasoned<'_> {
 
     /// The open findings of the request's session and of its root session.
     fn findings(&self) -> impl Iterator<Item = OpenFindings> {
-        let hasher = &self.decision.replica.hasher;
-        let findings = &self.decision.replica.findings;
-        let scopes = session_scopes(&self.request.attribution);
-        scopes.filter_map(|scope| findings.get(hasher.scope(&scope)))
+        const ROOT_SESSION: [Dimension; 2] = [Dimension::Workspace, Dimension::RootSession];
+        let replica = self.decision.replica;
+        let root = scope_text(&ROOT_SESSION, &self.request.attribution);
+        let root = root.map(|scope| replica.hasher.scope(&scope));
+        let scopes = self.decision.session.into_iter().chain(root);
+        scopes.filter_map(|scope| replica.findings.get(scope))
     }
 
     fn warnings(&self) -> Vec<Warning> {
