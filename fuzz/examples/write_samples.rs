@@ -107,23 +107,7 @@ fn followed(
     story: &Story,
     told: &spendfuse_fuzz::samples::Told,
 ) -> Result<(), Box<dyn Error>> {
-    let mut records = Vec::new();
-    for record in &story.budgets {
-        records.push((
-            format!("budgets {}", record.key()),
-            Some(record.to_record()),
-        ));
-    }
-    for (key, entry) in told.meter.blocklist.iter().chain(&told.ledger.blocklist) {
-        let value = entry.as_ref().map(serde_json::to_vec).transpose()?;
-        records.push((format!("blocklist {key}"), value));
-    }
-    for (key, finding) in told.meter.findings.iter().chain(&told.ledger.findings) {
-        records.push((
-            format!("findings {key}"),
-            Some(serde_json::to_vec(finding)?),
-        ));
-    }
+    let mut records = story.followed(told);
     for stage in [Stage::Meter, Stage::Ledger] {
         let beat = Heartbeat {
             v: 1,

@@ -139,6 +139,29 @@ impl Story {
         }
     }
 
+    /// What guards follow but for heartbeats: key, with its topic before it, and value.
+    ///
+    /// # Panics
+    /// Where an entry or finding were no JSON.
+    pub fn followed(&self, told: &Told) -> Vec<(String, Option<Vec<u8>>)> {
+        let json = |value: serde_json::Result<Vec<u8>>| value.expect("a record is always JSON");
+        let budgets = self.budgets.iter().map(|record| {
+            let key = format!("budgets {}", record.key());
+            (key, Some(record.to_record()))
+        });
+        let entries = told.meter.blocklist.iter().chain(&told.ledger.blocklist);
+        let entries = entries.map(|(key, entry)| {
+            let value = entry.as_ref().map(|entry| json(serde_json::to_vec(entry)));
+            (format!("blocklist {key}"), value)
+        });
+        let findings = told.meter.findings.iter().chain(&told.ledger.findings);
+        let findings = findings.map(|(key, finding)| {
+            let value = json(serde_json::to_vec(finding));
+            (format!("findings {key}"), Some(value))
+        });
+        budgets.chain(entries).chain(findings).collect()
+    }
+
     /// What both partitions do after the story: an event that is known comes again, then a new one.
     pub fn goes_on(&self, meter: &mut Meter, ledger: &mut Ledger) -> Value {
         let mut rows = SpendRows(SpendBlock::new("spendfuse.usage"));
