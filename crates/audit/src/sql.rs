@@ -6,6 +6,7 @@ use spendfuse_domain::budget::{Budget, Spend};
 use spendfuse_domain::scope::{Dimension, Filter, FixedDimension, Pattern};
 use spendfuse_domain::{Nanos, TokenClass, UnixMillis};
 use spendfuse_engine::audit::Tally;
+use spendfuse_warehouse::client::quoted;
 
 use crate::error::AuditError;
 
@@ -56,11 +57,6 @@ pub fn any_of(conditions: &[String]) -> String {
     }
 }
 
-/// A text as an SQL literal.
-pub fn text(text: &str) -> String {
-    format!("'{}'", text.replace('\\', "\\\\").replace('\'', "\\'"))
-}
-
 /// A time as an SQL literal.
 pub fn time(time: UnixMillis) -> String {
     format!("fromUnixTimestamp64Milli(toInt64({}), 'UTC')", time.0)
@@ -70,8 +66,8 @@ pub fn time(time: UnixMillis) -> String {
 pub fn column(dimension: &Dimension) -> String {
     match dimension.fixed().map(FixedDimension::column) {
         Ok(Some(column)) => format!("`{column}`"),
-        Ok(None) => text(""),
-        Err(tag) => format!("tags[{}]", text(tag)),
+        Ok(None) => quoted(""),
+        Err(tag) => format!("tags[{}]", quoted(tag)),
     }
 }
 
@@ -89,7 +85,7 @@ pub fn counts_in(budget: &Budget) -> String {
     let mut conditions: Vec<String> = parts
         .map(|(dimension, pattern)| match pattern {
             Pattern::Each => format!("{} != ''", column(dimension)),
-            Pattern::Exactly(value) => format!("{} = {}", column(dimension), text(value)),
+            Pattern::Exactly(value) => format!("{} = {}", column(dimension), quoted(value)),
         })
         .collect();
     conditions.extend(filter_conditions(&budget.filter));
@@ -106,7 +102,7 @@ pub fn counts_in_series(shape: &[Dimension], filter: &Filter) -> String {
 
 fn filter_conditions(filter: &Filter) -> impl Iterator<Item = String> {
     filter.0.iter().map(|(dimension, values)| {
-        let values: Vec<String> = values.iter().map(|value| text(value)).collect();
+        let values: Vec<String> = values.iter().map(|value| quoted(value)).collect();
         format!("{} IN ({})", column(dimension), values.join(", "))
     })
 }

@@ -7,6 +7,7 @@ use spendfuse_domain::routing::partition_of;
 use spendfuse_domain::scope::{Dimension, scope_of};
 use spendfuse_domain::{UnixMillis, Window};
 use spendfuse_engine::audit::{AccountSums, Difference, compare_account};
+use spendfuse_warehouse::client::quoted;
 
 use crate::budgets::CountedBudget;
 use crate::context::Context;
@@ -133,7 +134,7 @@ fn written_off(
          FROM budget_windows \
          WHERE budget = {} AND kind IN ('close', 'late') AND window_start >= {} AND at >= {} \
          GROUP BY scope, start",
-        sql::text(id),
+        quoted(id),
         sql::time(UnixMillis(first)),
         sql::time(counted.began_at),
     );

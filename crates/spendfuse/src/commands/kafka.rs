@@ -4,9 +4,7 @@ use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::time::Duration;
 
-use spendfuse_bus::{
-    BusError, InputRecord, PartitionRange, Unreadable, log_ends, read_ranges, topic_ranges,
-};
+use spendfuse_bus::{BusError, InputRecord, PartitionRange, log_ends, read_ranges, topic_ranges};
 use spendfuse_domain::UnixMillis;
 
 use super::{Failure, output};
@@ -97,21 +95,11 @@ pub fn read(
     ranges: &[PartitionRange],
     handler: &mut dyn FnMut(&InputRecord<'_>) -> ControlFlow<()>,
 ) -> Result<(), Failure> {
-    for lost in read_around(settings, topic, ranges, handler)? {
+    let missed = read_ranges(&settings.kafka(), topic, ranges, PATIENCE, handler);
+    for lost in missed.map_err(|error| failure(settings, &error))? {
         output::warning(lost);
     }
     Ok(())
-}
-
-/// Hands the records of `ranges` to `handler`, until it breaks. Returns those that cannot be read.
-pub fn read_around(
-    settings: &Settings,
-    topic: &str,
-    ranges: &[PartitionRange],
-    handler: &mut dyn FnMut(&InputRecord<'_>) -> ControlFlow<()>,
-) -> Result<Vec<Unreadable>, Failure> {
-    read_ranges(&settings.kafka(), topic, ranges, PATIENCE, handler)
-        .map_err(|error| failure(settings, &error))
 }
 
 /// The last value of each key of a compacted topic. Records without a readable key are left out.
