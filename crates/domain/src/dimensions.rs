@@ -75,6 +75,14 @@ macro_rules! dimensions {
             /// Every dimension but the tags.
             pub const FIXED: [Self; FixedDimension::COUNT] = [$(Self::$variant,)*];
 
+            /// The name in events, budgets and scope texts (`tags.team` for a tag).
+            pub fn name(&self) -> Cow<'_, str> {
+                match self {
+                    $(Self::$variant => Cow::Borrowed(stringify!($field)),)*
+                    Self::Tag(name) => Cow::Owned(format!("tags.{name}")),
+                }
+            }
+
             /// The dimension where it is no tag, the tag's name where it is one.
             pub fn fixed(&self) -> Result<FixedDimension, &str> {
                 match self {
@@ -180,14 +188,6 @@ impl FixedDimension {
 }
 
 impl Dimension {
-    /// The name in events, budgets and scope texts (`tags.team` for a tag).
-    pub fn name(&self) -> Cow<'_, str> {
-        match self.fixed() {
-            Ok(fixed) => Cow::Borrowed(fixed.name()),
-            Err(tag) => Cow::Owned(format!("tags.{tag}")),
-        }
-    }
-
     /// The dimension with this name.
     pub fn from_name(name: &str) -> Option<Self> {
         match name.strip_prefix("tags.") {
