@@ -8,6 +8,8 @@ mod admin;
 mod commands;
 #[cfg(test)]
 mod documented;
+#[cfg(test)]
+mod layers;
 mod loader_alerts;
 mod logging;
 mod metrics;
