@@ -148,17 +148,24 @@ impl Reasoned<'_> {
     fn budget_line(&self, found: &Match, entry: Option<&Entry>) -> BudgetLine {
         let compiled = self.decision.compiled(found.budget);
         let budget = compiled.budget();
-        let group = &self.decision.snapshot.budgets.groups[compiled.group];
-        let asking = group.asking(&self.request.attribution);
-        let (window, resets_at) = match entry {
-            Some(entry) => (entry.window.to_string(), entry.resets_at),
-            None => compiled.window(asking, self.now),
+        let (scope, window, resets_at) = match entry {
+            Some(entry) => (
+                entry.scope().to_owned(),
+                entry.window.to_string(),
+                entry.resets_at,
+            ),
+            None => {
+                let group = &self.decision.snapshot.budgets.groups[compiled.group];
+                let asking = group.asking(&self.request.attribution);
+                let (window, resets_at) = compiled.window(asking, self.now);
+                (group.scope_text(asking), window, resets_at)
+            }
         };
         let limit = budget.limit;
         let spent = entry.map_or(limit.with(0), |entry| entry.counted_by(limit));
         BudgetLine {
             budget: budget.id.to_string(),
-            scope: group.scope_text(asking),
+            scope,
             verdict: found.verdict,
             figures: Figures::new(spent, limit),
             percent: Percent::of(spent, limit),
