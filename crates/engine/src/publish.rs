@@ -4,7 +4,7 @@
 use spendfuse_domain::budget::{CompiledBudget, Step};
 use spendfuse_domain::finding::{Finding, FindingState};
 use spendfuse_domain::scope::{Dimension, Dimensions as _, ScopeText};
-use spendfuse_domain::verdict::BlocklistEntry;
+use spendfuse_domain::verdict::{BlocklistEntry, budget_key};
 use spendfuse_domain::{Action, Amount, BudgetId, Detector, Nanos, Severity, UnixMillis};
 
 use crate::account::{Account, AccountPlace, Due, Nearness, Standing};
@@ -13,8 +13,8 @@ use crate::alert::{Alert, AlertKind};
 /// What follows from an account's state.
 #[derive(Debug, Default)]
 pub struct Settlement {
-    /// The entry to publish under `{budget}|{scope}`.
-    pub entry: Option<BlocklistEntry>,
+    /// The entry to publish, with its key.
+    pub entry: Option<(String, BlocklistEntry)>,
     /// Whether the entry's verdict differs from what readers held before.
     pub verdict_changed: bool,
     /// The finding to publish, with its key.
@@ -74,7 +74,8 @@ pub fn settle(
         Due::Now => {
             let known = account.published_verdict(now);
             settlement.verdict_changed = known != standing.verdict();
-            settlement.entry = Some(account.publish(compiled, place, seq, now));
+            let key = budget_key(&compiled.budget.id, place.scope);
+            settlement.entry = Some((key, account.publish(compiled, place, seq, now)));
         }
     }
     settlement

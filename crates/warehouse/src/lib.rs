@@ -15,8 +15,8 @@ pub mod record;
 mod tls;
 
 pub use block::{
-    BudgetWindowBlock, BudgetWindowKind, BudgetWindowRow, FindingBlock, FindingRow, SpendBlock,
-    StageAddress, VerdictBlock, VerdictRow,
+    BudgetWindowBlock, BudgetWindowRow, FindingBlock, FindingRow, SpendBlock, StageAddress,
+    VerdictBlock, VerdictRow,
 };
 pub use client::{Table, Warehouse};
 pub use config::WarehouseConfig;

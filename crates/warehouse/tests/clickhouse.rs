@@ -11,11 +11,12 @@ use spendfuse_domain::event::{Body, Flags};
 use spendfuse_domain::finding::{Detector, Finding, FindingState, Severity};
 use spendfuse_domain::row::PriceBasis;
 use spendfuse_domain::verdict::{BlocklistEntry, EventRef, Stage, Verdict};
+use spendfuse_domain::window::WindowLineKind;
 use spendfuse_domain::{Amount, Figures, Nanos, Percent, UnixMillis, Window};
 use spendfuse_warehouse::{
-    BudgetWindowBlock, BudgetWindowKind, BudgetWindowRow, EventKey, FindingBlock, FindingRow, Link,
-    PriceRow, RowBlock, SpendBlock, StageAddress, VerdictBlock, VerdictRow, Warehouse,
-    WarehouseConfig, WarehouseError,
+    BudgetWindowBlock, BudgetWindowRow, EventKey, FindingBlock, FindingRow, Link, PriceRow,
+    RowBlock, SpendBlock, StageAddress, VerdictBlock, VerdictRow, Warehouse, WarehouseConfig,
+    WarehouseError,
 };
 
 fn clickhouse() -> ClickHouse {
@@ -407,7 +408,7 @@ async fn findings_verdicts_windows_and_prices_arrive_as_they_were() {
     };
     let mut windows = BudgetWindowBlock::new();
     windows.push(&BudgetWindowRow {
-        kind: BudgetWindowKind::Late,
+        kind: WindowLineKind::Late,
         at,
         budget: "cap",
         scope: "*",

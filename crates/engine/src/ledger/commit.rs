@@ -73,17 +73,15 @@ impl Ledger {
             self.refreshes.wait(nearness, id);
         }
         let is_published = settlement.entry.is_some();
-        if let Some(entry) = settlement.entry {
+        if let Some((key, entry)) = settlement.entry {
             if settlement.verdict_changed {
                 self.outputs.verdict_changes.push(entry.clone());
             }
-            let entry_key = budget_key(&known.budget, &known.scope);
-            self.outputs.blocklist.push((entry_key, Some(entry)));
+            self.outputs.blocklist.push((key, Some(entry)));
         }
         self.outputs.findings.extend(settlement.finding);
-        let told = settlement
-            .alert
-            .and_then(|alert| self.alert_limit.admit(alert));
+        let alert = settlement.alert;
+        let told = alert.and_then(|alert| self.alert_limit.admit(alert));
         self.outputs.alerts.extend(told);
         let mut again_at = settlement.again_at;
         match known.account.line_due(settlement.verdict_changed, now) {

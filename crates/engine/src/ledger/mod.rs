@@ -26,8 +26,9 @@ use crate::book::BudgetBook;
 use crate::delta::{DeltaEntry, Deltas};
 use accounts::{AccountId, Accounts, LedgerAccount};
 use changelog::Shared;
-pub use outputs::{LedgerOutputs, WindowLine, WindowLineKind};
+pub use outputs::{LedgerOutputs, WindowLine};
 use refresh::Refreshes;
+pub use spendfuse_domain::window::WindowLineKind;
 
 const HOUR_MILLIS: i64 = 3_600_000;
 /// Accounts reconsidered or ended in one commit for other reasons than a delta, at most.

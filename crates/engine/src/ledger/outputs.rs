@@ -4,32 +4,11 @@ use spendfuse_domain::Amount;
 use spendfuse_domain::budget::{CompiledBudget, Spend};
 use spendfuse_domain::finding::Finding;
 use spendfuse_domain::verdict::BlocklistEntry;
+use spendfuse_domain::window::WindowLineKind;
 use spendfuse_domain::{Nanos, UnixMillis, Window};
 
 use crate::alert::Alert;
 use crate::delta::DeltaEntry;
-
-/// What kind of line a [`WindowLine`] is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum WindowLineKind {
-    /// State of a running window.
-    Spent,
-    /// Final sum of a window whose grace has passed.
-    Close,
-    /// Spend that no account holds: it came after the close, or there was no room for an account.
-    Late,
-}
-
-impl WindowLineKind {
-    /// The value of column `kind`.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Spent => "spent",
-            Self::Close => "close",
-            Self::Late => "late",
-        }
-    }
-}
 
 /// A line of table `budget_windows`.
 #[derive(Clone, Debug, PartialEq)]

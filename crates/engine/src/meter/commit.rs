@@ -93,14 +93,11 @@ impl Meter {
             let (seq, now) = (self.seq, self.now);
             let settlement =
                 publish::settle(&mut one.account, compiled, place, seq, now, Pace::AtOnce);
-            if let Some(entry) = settlement.entry {
-                let entry_key = budget_key(&compiled.budget.id, &one.scope);
-                self.outputs.blocklist.push((entry_key, Some(entry)));
-            }
+            let entry = settlement.entry.map(|(key, entry)| (key, Some(entry)));
+            self.outputs.blocklist.extend(entry);
             self.outputs.findings.extend(settlement.finding);
-            let told = settlement
-                .alert
-                .and_then(|alert| self.alert_limit.admit(alert));
+            let alert = settlement.alert;
+            let told = alert.and_then(|alert| self.alert_limit.admit(alert));
             self.outputs.alerts.extend(told);
             if let Some(time) = settlement.again_at {
                 self.settle_at.entry(time).or_default().push(id);

@@ -13,8 +13,8 @@ use spendfuse_domain::verdict::Stage;
 use spendfuse_domain::{Topics, UnixMillis};
 use spendfuse_engine::codec;
 use spendfuse_engine::delta::Deltas;
-use spendfuse_engine::ledger::{Ledger, LedgerConfig, WindowLine, WindowLineKind};
-use spendfuse_warehouse::block::{BudgetWindowBlock, BudgetWindowKind, BudgetWindowRow};
+use spendfuse_engine::ledger::{Ledger, LedgerConfig, WindowLine};
+use spendfuse_warehouse::block::{BudgetWindowBlock, BudgetWindowRow};
 
 use crate::heartbeat::Watermark;
 use crate::metrics::{ACCOUNTS, BROKEN_LINKS, WITHOUT_ACCOUNT};
@@ -228,11 +228,7 @@ fn send_window_lines(
     let mut block = BudgetWindowBlock::new();
     for (line, index) in lines.iter().zip(0..) {
         block.push(&BudgetWindowRow {
-            kind: match line.kind {
-                WindowLineKind::Spent => BudgetWindowKind::Spent,
-                WindowLineKind::Close => BudgetWindowKind::Close,
-                WindowLineKind::Late => BudgetWindowKind::Late,
-            },
+            kind: line.kind,
             at: line.at,
             budget: &line.budget,
             scope: &line.scope,

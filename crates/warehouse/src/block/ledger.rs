@@ -6,6 +6,7 @@ use spendfuse_domain::budget::Spend;
 use spendfuse_domain::finding::{Finding, FindingState};
 use spendfuse_domain::scope::workspace_of;
 use spendfuse_domain::verdict::{BlocklistEntry, Stage};
+use spendfuse_domain::window::WindowLineKind;
 use spendfuse_domain::{Amount, Nanos, Percent, UnixMillis, Window};
 
 use super::columns::{Columns, RowCursor};
@@ -41,33 +42,11 @@ pub struct VerdictRow<'a> {
     pub address: StageAddress,
 }
 
-/// What a line of `budget_windows` is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum BudgetWindowKind {
-    /// The window's spend at this time; a later line supersedes it.
-    Spent,
-    /// The window's final sum.
-    Close,
-    /// Spend that came after the final sum, to be added to it.
-    Late,
-}
-
-impl BudgetWindowKind {
-    /// The value of column `kind`.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Spent => "spent",
-            Self::Close => "close",
-            Self::Late => "late",
-        }
-    }
-}
-
 /// A window's spend at some time.
 #[derive(Clone, Copy, Debug)]
 #[allow(missing_docs)]
 pub struct BudgetWindowRow<'a> {
-    pub kind: BudgetWindowKind,
+    pub kind: WindowLineKind,
     pub at: UnixMillis,
     pub budget: &'a str,
     pub scope: &'a str,

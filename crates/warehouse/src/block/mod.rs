@@ -12,9 +12,8 @@ pub mod schema;
 mod spend;
 
 pub use ledger::{
-    BudgetWindowBlock, BudgetWindowKind, BudgetWindowRow, BudgetWindows, FindingBlock,
-    FindingChanges, FindingRow, StageAddress, TableBlock, TableKind, VerdictBlock, VerdictRow,
-    Verdicts,
+    BudgetWindowBlock, BudgetWindowRow, BudgetWindows, FindingBlock, FindingChanges, FindingRow,
+    StageAddress, TableBlock, TableKind, VerdictBlock, VerdictRow, Verdicts,
 };
 pub use spend::SpendBlock;
 
