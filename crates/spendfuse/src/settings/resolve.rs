@@ -5,7 +5,7 @@ use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use config::{Config, File, FileFormat};
+use toml::{Table, Value};
 
 use super::environment::{Environment, add_environment};
 use super::table::{FREE_TABLES, SETTINGS};
@@ -95,15 +95,11 @@ fn add_file(resolved: &mut ResolvedSettings, file: Option<&Path>) -> Result<(), 
         reason,
     };
     let text = fs::read_to_string(path).map_err(|error| failed(error.to_string()))?;
-    let parsed = Config::builder()
-        .add_source(File::from_str(&text, FileFormat::Toml))
-        .build()
-        .map_err(|error| failed(error.to_string()))?;
-    let tree: serde_json::Value = parsed
-        .try_deserialize()
-        .map_err(|error| failed(error.to_string()))?;
+    let tree: Table = text
+        .parse()
+        .map_err(|error: toml::de::Error| failed(error.to_string()))?;
     let mut values = Vec::new();
-    flatten("", &tree, &mut values);
+    flatten("", &Value::Table(tree), &mut values);
     for (key, value) in values {
         known_key(&key)
             .map_err(|suggestion| unknown(&key, &path.display().to_string(), suggestion))?;
@@ -113,10 +109,9 @@ fn add_file(resolved: &mut ResolvedSettings, file: Option<&Path>) -> Result<(), 
 }
 
 /// Leaves of the tree as dotted keys; a list becomes its items with commas.
-fn flatten(prefix: &str, tree: &serde_json::Value, values: &mut Vec<(String, String)>) {
-    use serde_json::Value;
+fn flatten(prefix: &str, tree: &Value, values: &mut Vec<(String, String)>) {
     match tree {
-        Value::Object(entries) => {
+        Value::Table(entries) => {
             for (name, value) in entries {
                 let key = if prefix.is_empty() {
                     name.clone()
@@ -134,7 +129,7 @@ fn flatten(prefix: &str, tree: &serde_json::Value, values: &mut Vec<(String, Str
     }
 }
 
-fn plain_text(value: &serde_json::Value) -> String {
+fn plain_text(value: &Value) -> String {
     value
         .as_str()
         .map_or_else(|| value.to_string(), str::to_owned)
