@@ -115,3 +115,34 @@ impl PriceFollower {
 pub(crate) fn is_unpriced(priced: &Priced) -> bool {
     priced.flags.contains(Flags::UNPRICED)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use spendfuse_pricing::Multiplier;
+
+    #[test]
+    fn a_thread_prices_by_what_is_in_force_where_it_is_asked() {
+        let twice = Multiplier::parse("2").unwrap();
+        let list = Prices::new(PricingPolicy::default());
+        let dear = Prices::new(PricingPolicy {
+            price_multiplier: [("eu".to_owned(), twice)].into(),
+            ..PricingPolicy::default()
+        });
+        let call = Announced {
+            account: "eu",
+            model: "gpt-4o-mini",
+            input_tokens: 1_000_000,
+            ..Announced::default()
+        };
+        let cost = |prices: &Prices| {
+            let priced = prices.estimate(call, UnixMillis(1_795_000_000_000));
+            priced.unwrap().parts.total().get()
+        };
+        for _ in 0..2 {
+            assert!(cost(&list) > 0);
+            assert_eq!(cost(&dear), 2 * cost(&list));
+            dear.activate(PriceBook::snapshot());
+        }
+    }
+}
