@@ -4,14 +4,16 @@ use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use rdkafka::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
-use rdkafka::consumer::ConsumerContext;
+use rdkafka::consumer::{BaseConsumer, ConsumerContext};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{DeliveryResult, Message};
 use rdkafka::producer::ProducerContext;
+use rdkafka::types::RDKafkaRespErr;
+use rdkafka::{ClientContext, TopicPartitionList};
 
 use crate::error::BusError;
+use crate::native::answer_while_closing;
 
 /// One line of each kind in this time; the next one tells how many were left out.
 const QUIET: Duration = Duration::from_secs(10);
@@ -155,7 +157,17 @@ impl ClientContext for LoggingContext {
     }
 }
 
-impl ConsumerContext for LoggingContext {}
+impl ConsumerContext for LoggingContext {
+    /// Only a client that is being dropped polls by rdkafka's loop; see [`crate::native::Poller`].
+    fn rebalance(
+        &self,
+        consumer: &BaseConsumer<Self>,
+        error: RDKafkaRespErr,
+        partitions: &mut TopicPartitionList,
+    ) {
+        answer_while_closing(consumer, error, partitions);
+    }
+}
 
 /// The context of a transactional producer: remembers the first record that failed.
 #[derive(Default)]

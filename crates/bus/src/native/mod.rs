@@ -4,6 +4,7 @@
 //! in a callback, and costs an allocation and a clock reading a record (rdkafka 0.39). Here every
 //! event is a value in the order in which librdkafka queued it, so the callers are plain loops.
 
+mod closing;
 mod group;
 mod leader_news;
 mod message;
@@ -24,6 +25,7 @@ use rdkafka::{ClientContext, Offset, TopicPartitionList};
 use crate::context::LoggingContext;
 use crate::error::BusError;
 
+pub(crate) use closing::answer as answer_while_closing;
 pub(crate) use group::Member;
 pub(crate) use message::Message;
 
