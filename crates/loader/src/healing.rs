@@ -9,7 +9,7 @@
 //! write token and part in one transaction and need none of this.
 //!
 //! What is there in part is not inserted again, for the token may be forgotten (see
-//! `has_rows_of` in `inserting`): the rest of it goes in here.
+//! `is_there` in `inserting`): the rest of it goes in here.
 //!
 //! Rows go in by way of a side table whose parts are attached: an insert with another token would
 //! feed the views a second time. Views are compared with the rows hour by hour (day by day, block by
@@ -33,6 +33,8 @@ use crate::metrics as names;
 /// its table.
 const COMPARISONS: u32 = 200;
 const BETWEEN_COMPARISONS: Duration = Duration::from_millis(150);
+/// So often before an insert is repeated for the sake of its views.
+const LOOKS: u32 = 4;
 
 /// Sum of nano-dollars where there is a column `cost`.
 const COST_NANOS: &str = "toInt128(sum(cost) * 1000000000)";
@@ -198,6 +200,47 @@ async fn attach_missing(
     Ok(())
 }
 
+/// Whether every view has all rows of `table`, or lacks exactly these. Other inserts under way may
+/// look like another difference, so it is looked more than once.
+pub(crate) async fn can_complete_rollups(
+    warehouse: &Warehouse,
+    table: &TableInsert,
+    stage: WriterStage,
+) -> Result<bool, WarehouseError> {
+    for rollup in &ROLLUPS {
+        let ours = sums_of(warehouse, rollup, table, stage).await?;
+        let buckets = buckets_of(&ours);
+        let mut looks = 0;
+        while let Comparison::Other = compare(warehouse, rollup, &ours, &buckets).await? {
+            looks += 1;
+            if looks == LOOKS {
+                return Ok(false);
+            }
+            tokio::time::sleep(BETWEEN_COMPARISONS).await;
+        }
+    }
+    Ok(true)
+}
+
+/// The sums of a batch's own rows.
+async fn sums_of(
+    warehouse: &Warehouse,
+    rollup: &Rollup,
+    table: &TableInsert,
+    stage: WriterStage,
+) -> Result<Sums, WarehouseError> {
+    let rows = any_range(table, stage);
+    sums(
+        warehouse,
+        rollup.bucket,
+        "count()",
+        COST_NANOS,
+        "spend",
+        &rows,
+    )
+    .await
+}
+
 async fn complete_rollup(
     warehouse: &Warehouse,
     gate: &InsertGate,
@@ -205,17 +248,8 @@ async fn complete_rollup(
     table: &TableInsert,
     stage: WriterStage,
 ) -> Result<(), WarehouseError> {
-    let ours = sums(
-        warehouse,
-        rollup.bucket,
-        "count()",
-        COST_NANOS,
-        "spend",
-        &any_range(table, stage),
-    )
-    .await?;
-    let buckets: Vec<String> = ours.keys().cloned().collect();
-    let buckets = buckets.join(", ");
+    let ours = sums_of(warehouse, rollup, table, stage).await?;
+    let buckets = buckets_of(&ours);
     // Put in where the same is missing twice.
     let mut seen_missing = Vec::new();
     for _ in 0..COMPARISONS {
@@ -352,6 +386,11 @@ fn any_range(table: &TableInsert, stage: WriterStage) -> String {
     let condition = |range: &AddressRange| format!("({})", range_condition(table, range, stage));
     let conditions: Vec<String> = table.ranges.iter().map(condition).collect();
     conditions.join(" OR ")
+}
+
+fn buckets_of(sums: &Sums) -> String {
+    let buckets: Vec<&str> = sums.keys().map(String::as_str).collect();
+    buckets.join(", ")
 }
 
 fn report_healed(table: &'static str, token: &str) {

@@ -11,7 +11,7 @@ use spendfuse_warehouse::query::cell;
 
 use crate::batch::{AddressRange, Batch, TableInsert};
 use crate::broken;
-use crate::healing::make_whole;
+use crate::healing::{can_complete_rollups, make_whole};
 use crate::metrics as names;
 use crate::recovery::TableFacts;
 
@@ -51,7 +51,7 @@ pub(crate) enum Attempt {
 pub(crate) type InsertGate = tokio::sync::RwLock<()>;
 
 /// Inserts every table of `batch`, again and again until all are in. What an earlier attempt got in
-/// is not inserted again ([`Warehouse::has_rows_of`]); after several attempts it is looked that
+/// is not inserted again ([`is_there`]); after several attempts it is looked that
 /// nothing is missing ([`make_whole`]).
 ///
 /// # Errors
@@ -143,7 +143,7 @@ async fn insert_once(
     stage: WriterStage,
     attempt: Attempt,
 ) -> Result<(), WarehouseError> {
-    if attempt == Attempt::Again && has_rows_of(warehouse, table, stage).await? {
+    if attempt == Attempt::Again && is_there(warehouse, table, stage).await? {
         return Ok(());
     }
     let began = Instant::now();
@@ -189,15 +189,18 @@ pub(crate) async fn inspect(
     Ok(facts)
 }
 
-/// Whether an earlier attempt got rows of this insert in: repeating it would rest on the token
-/// alone, and a plain `MergeTree` forgets tokens. A full disk or a power loss leaves half a line
-/// in its log of them, and every later start reads the log only up to there (26.7, seen in a
-/// fault run). Replicated tables keep tokens and parts in one transaction.
+/// Whether an earlier attempt got this insert in, so that it need not be repeated: repeating rests
+/// on the token alone, and a plain `MergeTree` forgets tokens. A full disk or a power loss leaves
+/// half a line in its log of them, and every later start reads the log only up to there (26.7, seen
+/// in a fault run). Replicated tables keep tokens and parts in one transaction.
+///
+/// What is missing besides is put in by [`make_whole`]. It cannot where a batch of a table with views
+/// is there in part, or views lack several batches: only the token tells of which.
 ///
 /// # Errors
 /// What ClickHouse says; [`WarehouseError::StillInserting`] until nothing more can come of the
 /// earlier attempt.
-async fn has_rows_of(
+async fn is_there(
     warehouse: &Warehouse,
     table: &TableInsert,
     stage: WriterStage,
@@ -214,9 +217,14 @@ async fn has_rows_of(
         let token = table.token.clone();
         return Err(WarehouseError::StillInserting { token });
     }
-    // More than it has are not its own: rows of earlier topics may have the same addresses.
     let found = rows_in_ranges(warehouse, table, stage).await?;
-    Ok((1..=table.rows).contains(&found))
+    match table.schema.address {
+        Address::Meter => {
+            Ok(found == table.rows && can_complete_rollups(warehouse, table, stage).await?)
+        }
+        // More than it has are not its own: rows of earlier topics may have the same addresses.
+        _ => Ok((1..=table.rows).contains(&found)),
+    }
 }
 
 /// How many rows have addresses in the ranges of `table`.

@@ -284,9 +284,33 @@ fn rows_and_sums_that_clickhouse_remembers_without_having_them_are_put_in() {
     assert!(fixture.alerts.lock().unwrap().is_empty());
 }
 
+/// A death of ClickHouse in the middle of inserts leaves several batches whose rows are in their table
+/// and not in its views. From sums alone nobody could tell which; the tokens can.
+#[test]
+fn views_that_lack_several_batches_are_completed() {
+    let mut fixture = Fixture::start();
+    let first = fixture.start_loader();
+    fixture.count_calls(0, 2);
+    fixture.wait_for_rows(2);
+    fixture.execute("DETACH TABLE spend_hourly_view");
+    fixture.stack.clickhouse.pause();
+    fixture.count_calls(0, 3);
+    fixture.count_calls(1, 3);
+    pause(500);
+    first.end();
+    fixture.stack.clickhouse.resume();
+    let arrived = || (fixture.query("SELECT count() FROM spend")? == ["400"]).then_some(());
+    wait_until("rows", PATIENCE, arrived).unwrap();
+    fixture.execute("ATTACH TABLE spend_hourly_view");
+
+    let second = fixture.start_loader();
+    fixture.wait_for_rows(8);
+    second.end();
+    assert!(fixture.alerts.lock().unwrap().is_empty());
+}
+
 /// A disk that is full for a moment leaves half a line in a table's log of tokens, and ClickHouse
-/// reads the log at its start only up to there (seen in a fault run). One interrupted insert is
-/// whole, of the other one month is missing.
+/// reads the log at its start only up to there (seen in a fault run).
 #[test]
 fn a_torn_log_of_tokens_doubles_nothing() {
     let mut fixture = Fixture::start();
@@ -300,10 +324,6 @@ fn a_torn_log_of_tokens_doubles_nothing() {
     first.end();
     fixture.stack.clickhouse.resume();
     fixture.wait_for_rows(10);
-    fixture.execute(
-        "ALTER TABLE spend DELETE WHERE meter_partition = 1 AND toMonth(time) = 12 \
-         SETTINGS mutations_sync = 1",
-    );
 
     fixture.stack.clickhouse.kill();
     assert!(tear_logs_of_tokens(fixture.stack.clickhouse.folder()) > 0);
