@@ -240,6 +240,33 @@ impl Compose {
     }
 }
 
+/// The image is built where no development stack is, so nothing else would notice.
+#[test]
+fn the_image_installs_what_the_program_is_built_with() {
+    let read = |path| fs::read_to_string(root().join(path)).unwrap();
+    let (prerequisites, image) = (
+        read("scripts/check-prerequisites"),
+        read("deploy/Dockerfile"),
+    );
+    let installed = image
+        .lines()
+        .find(|line| line.contains("build-essential"))
+        .unwrap();
+    let builders = prerequisites
+        .lines()
+        .filter(|line| line.starts_with("need ") && line.contains("\"builds "));
+    let packages: Vec<&str> = builders
+        .map(|line| line.split(' ').nth(2).unwrap())
+        .collect();
+    assert!(packages.contains(&"perl"), "{packages:?}");
+    for package in packages {
+        assert!(
+            installed.split(' ').any(|word| word == package),
+            "{package} is missing: {installed}"
+        );
+    }
+}
+
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap()
 }
