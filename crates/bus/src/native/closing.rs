@@ -42,18 +42,20 @@ pub(crate) fn answer(
     partitions: &TopicPartitionList,
 ) {
     let is_assigned = error == RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS;
-    let partitions = is_assigned.then(|| partitions.clone());
-    let client = Client(consumer.client().native_ptr());
+    let assigned = is_assigned.then_some(partitions);
+    let client = || Client(consumer.client().native_ptr());
     let (answered, answer) = mpsc::sync_channel(1);
-    let calling = thread::Builder::new().name("close-member".to_owned());
-    let calling = calling.spawn(move || {
-        client.assign(partitions.as_ref());
+    let (calling, list) = (client(), assigned.cloned());
+    let thread = thread::Builder::new().name("close-member".to_owned());
+    let thread = thread.spawn(move || {
+        calling.assign(list.as_ref());
         // Nobody waits any more where this took too long.
         let _ = answered.send(());
     });
-    match calling {
+    match thread {
         Ok(_) if answer.recv_timeout(PATIENCE).is_ok() => {}
         Ok(_) => tracing::debug!("an assignment crossed the end of closing and was lost"),
-        Err(error) => tracing::debug!(error = %error, "no thread to answer a rebalance on"),
+        // Without an answer the client would not close at all.
+        Err(_) => client().assign(assigned),
     }
 }
