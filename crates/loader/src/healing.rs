@@ -8,7 +8,7 @@
 //! is lost by each such death, because the move is made under the table's lock. Replicated tables
 //! write token and part in one transaction and need none of this.
 //!
-//! What is there in part is not inserted again, for the token may be forgotten (see
+//! What a table without views has in part is not inserted again, for the token may be forgotten (see
 //! `is_there` in `inserting`): the rest of it goes in here.
 //!
 //! Rows go in by way of a side table whose parts are attached: an insert with another token would

@@ -2,8 +2,9 @@
 //!
 //! Exactly once rests on three things: the range of an insert is written down before the insert (the
 //! *intent*, in the metadata of the committed offset); ClickHouse does the same rows with the same
-//! token only once, and completes what a crash tore (but for what `healing` puts in); and after a
-//! crash the same range is inserted again with the same token before anything else.
+//! token only once as long as it remembers it, and completes what a crash tore (`inserting` looks
+//! before it repeats an insert, `healing` puts in what is missing); and after a crash the same range
+//! is seen to before anything else.
 //!
 //! ```text
 //! start ─► Reading ──batch full or due──► StoringIntent ──stored──► Inserting ──done──► StoringEnd ─┐

@@ -57,8 +57,8 @@ pub enum ReplayDecision {
 /// Decides about an interrupted insert whose records are the same as then.
 ///
 /// While ClickHouse surely remembers the tokens (less than half of its memory used since), inserting
-/// again is right whatever is there, and heals torn tables and views. Later only two cases are safe:
-/// nothing there, or everything.
+/// again is right whatever is there, and heals torn tables and views; against tokens that a crash took
+/// see `is_there` in `inserting`. Later only two cases are safe: nothing there, or everything.
 pub fn decide_replay(
     rules: &ProtocolRules,
     intent: &Intent,
