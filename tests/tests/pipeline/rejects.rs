@@ -289,5 +289,6 @@ fn of_two_events_with_one_identity_people_are_told() {
     assert_eq!(conflicts.len(), 1, "{conflicts:?}");
     let message = conflicts[0]["message"].as_str().expect("it has a message");
     assert!(message.contains("id bad of source tests"), "{message}");
-    assert!(message.contains("usage 1@1 is not counted"), "{message}");
+    assert!(message.contains("usage 0@0 is counted"), "{message}");
+    assert!(message.contains("usage 1@1 is not"), "{message}");
 }

@@ -60,9 +60,16 @@ impl Meter {
     ) {
         let workspace = &event.attribution.workspace;
         let (id, source) = (&event.id, &event.source);
+        let counted = match self.origins.of(event.identity) {
+            Some((partition, offset)) => format!("the one at usage {partition}@{offset}"),
+            // One of long ago, or from before the partition's worker began anew.
+            None => format!(
+                "one that arrived in the minute of {first} (where is not remembered any more: src_partition and src_offset of its row in spend say it)"
+            ),
+        };
         let (partition, offset) = (origin.partition, origin.offset);
         let message = format!(
-            "another event with id {id} of source {source} was counted before, with other content, and the one at usage {partition}@{offset} is not counted; the first arrived in the minute of {first}, src_partition and src_offset of its row in spend say where it lies; give every response of a provider its own id and every app its own source"
+            "two events have id {id} of source {source} and other content: {counted} is counted, the one at usage {partition}@{offset} is not; give every response of a provider its own id and every app its own source"
         );
         let prefix = format!("conflict|{workspace}|{id}");
         let workspace = workspace.to_string();

@@ -12,6 +12,7 @@ mod changelog;
 mod commit;
 pub mod dedupe;
 mod fold;
+mod origins;
 mod session;
 mod session_calls;
 mod sessions;
@@ -36,6 +37,7 @@ use crate::detect::lane::LaneRule;
 use alerts::ToldPeople;
 use dedupe::{Dedupe, Judgement, RememberedId, RememberedIds};
 use fold::Fold;
+use origins::RecentOrigins;
 use sessions::{SessionId, Sessions};
 
 /// Sessions ended or settled in one commit for other reasons than their own events, at most.
@@ -135,6 +137,8 @@ pub struct Meter {
     /// The budget version that a restored state was made with; older books must not be used.
     required_budget_version: u64,
     dedupe: Dedupe,
+    /// Where what was counted last came from, for alerts of conflicts.
+    origins: RecentOrigins,
     fold: Fold,
     /// Per ledger partition, the last commit that told it anything.
     told: Vec<u64>,
@@ -165,6 +169,7 @@ impl Meter {
     pub fn new(config: MeterConfig, book: Arc<BudgetBook>) -> Self {
         Self {
             dedupe: Dedupe::new(config.dedupe_horizon_millis, config.dedupe_capacity),
+            origins: RecentOrigins::default(),
             fold: Fold::new(config.partitions),
             told: vec![0; config.partitions as usize],
             book,
@@ -280,6 +285,7 @@ impl Meter {
             }
             Judgement::Fresh => {}
         }
+        self.origins.remember(event.identity, origin);
         let id = RememberedId::new(event.identity, event.content, origin.arrival);
         self.outputs.ids.ids.push(id);
         if event.body == Body::SessionEnd {
