@@ -57,8 +57,20 @@ const GUESTS: [(&str, Scope); 3] = [
 pub struct Standing {
     /// `ok`, `warn`, `downgrade` or `block`.
     pub verdict: String,
-    /// As the entry writes it.
-    pub spent: String,
+    /// Nano-dollars or calls.
+    pub spent: i128,
+    /// The same of the limit.
+    pub limit: i128,
+}
+
+/// How exactly the figure of an entry is known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Figures {
+    /// As nothing else has happened for some seconds: figures of scopes below half of their limit may
+    /// lag by less than a hundredth of what remains.
+    AsTold,
+    /// Every entry has just been told anew.
+    Anew,
 }
 
 /// Budgets that change again and again.
@@ -124,7 +136,7 @@ impl Budgets {
     }
 
     /// Whether a budget was there and is not any more.
-    pub fn has_gone(&self, id: &str) -> bool {
+    fn has_gone(&self, id: &str) -> bool {
         let gone = &GUESTS[..self.guests.saturating_sub(1)];
         gone.iter().any(|(guest, _)| *guest == id)
     }
@@ -212,10 +224,26 @@ impl Budgets {
         }
     }
 
-    /// The limit that an entry of a budget must show, as it writes it.
-    pub fn limit_of(&self, budget: &str) -> Option<String> {
-        let known = self.budgets.iter().find(|known| known.id == budget)?;
-        Some(known.amount(known.limit))
+    /// Whether a budget is in force or was.
+    pub fn knows(&self, id: &str) -> bool {
+        self.budgets.iter().any(|known| known.id == id) || self.has_gone(id)
+    }
+
+    /// Whether an entry of this key may say `found` where `wanted` is right.
+    pub fn agrees(&self, key: &str, found: &Standing, wanted: &Standing, figures: Figures) -> bool {
+        if figures == Figures::Anew || found.spent == wanted.spent {
+            return found == wanted;
+        }
+        let budget = self
+            .budgets
+            .iter()
+            .find(|budget| key.starts_with(&format!("{}|", budget.id)));
+        let Some(budget) = budget else { return false };
+        let lag = wanted.spent - found.spent;
+        let is_small = lag > 0 && lag * 100 < budget.remaining(wanted.spent);
+        let is_below_half = wanted.spent * 2 <= wanted.limit;
+        let means_the_same = (&found.verdict, found.limit) == (&wanted.verdict, wanted.limit);
+        means_the_same && is_small && is_below_half
     }
 }
 
@@ -302,15 +330,15 @@ impl Budget {
                 .max_by_key(|action| strictness(action))
                 .unwrap_or("ok")
                 .to_owned(),
-            spent: self.amount(spent),
+            spent,
+            limit: self.limit,
         }
     }
 
-    fn amount(&self, amount: i128) -> String {
-        if self.in_calls {
-            amount.to_string()
-        } else {
-            Nanos::new(amount).to_string()
-        }
+    /// What may be spent until the next step that blocks; the limit, where none is left.
+    fn remaining(&self, spent: i128) -> i128 {
+        let blocking = self.steps.iter().filter(|(_, action)| *action == "block");
+        let until = blocking.map(|(at, _)| self.limit * i128::from(*at) / 100 - spent);
+        until.filter(|until| *until > 0).min().unwrap_or(self.limit)
     }
 }

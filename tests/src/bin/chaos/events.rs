@@ -72,8 +72,8 @@ pub struct Ledger(Mutex<Book>);
 /// What the ledger says.
 #[derive(Clone, Debug, Default)]
 pub struct Book {
-    /// Each event, and whether some part has promised to have it.
-    pub events: Vec<(Kind, bool)>,
+    /// Each event, and how often some part has promised to have it.
+    pub events: Vec<(Kind, u64)>,
     /// Records handed to Kafka or the sidecar, repetitions included.
     pub sent: u64,
     /// Those of them that were acknowledged.
@@ -89,7 +89,7 @@ impl Ledger {
 
     fn enter(&self, kind: Kind) -> usize {
         let mut book = self.book();
-        book.events.push((kind, false));
+        book.events.push((kind, 0));
         book.events.len() - 1
     }
 
@@ -102,7 +102,7 @@ impl Ledger {
     pub fn acknowledged(&self, number: usize) {
         let mut book = self.book();
         book.acknowledged += 1;
-        book.events[number].1 = true;
+        book.events[number].1 += 1;
     }
 
     /// A copy of everything.

@@ -8,7 +8,7 @@ use anyhow::{Context, Result};
 use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::{Offset, TopicPartitionList};
-use spendfuse_bus::{KafkaConfig, PartitionRange, read_ranges, topic_ranges};
+use spendfuse_bus::{KafkaConfig, PartitionRange, log_ends, read_ranges, topic_ranges};
 use spendfuse_tests::pause;
 
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -23,6 +23,15 @@ pub struct Stored {
     pub key: Vec<u8>,
     /// Value; `None` is a tombstone.
     pub value: Option<Vec<u8>>,
+}
+
+/// Versions of the budgets topic.
+#[derive(Clone, Debug, Default)]
+pub struct BudgetVersions {
+    /// The one that brought each budget.
+    pub first: BTreeMap<String, u64>,
+    /// The newest.
+    pub last: u64,
 }
 
 /// The system's topics.
@@ -83,13 +92,13 @@ impl Logs {
         Ok(table)
     }
 
-    /// The version of the budgets topic from which on each budget was in force.
-    pub fn budget_versions(&self) -> Result<BTreeMap<String, u64>> {
-        let mut versions = BTreeMap::new();
+    /// From which version of the budgets topic on each budget was in force.
+    pub fn budget_versions(&self) -> Result<BudgetVersions> {
+        let mut versions = BudgetVersions::default();
         for record in self.read("budgets")? {
-            let version = record.offset.unsigned_abs() + 1;
+            versions.last = record.offset.unsigned_abs() + 1;
             let key = String::from_utf8(record.key)?;
-            versions.entry(key).or_insert(version);
+            versions.first.entry(key).or_insert(versions.last);
         }
         Ok(versions)
     }
@@ -117,36 +126,51 @@ impl Logs {
         Ok(open)
     }
 
-    /// How many committed records a group has not got over in its topics, for each that has some.
-    pub fn lags(&self, group: &str, names: &[&str]) -> Result<Vec<String>> {
-        patiently(|| self.try_lags(group, names))
+    /// Where a topic's partitions end now, what open transactions have written included.
+    pub fn ends(&self, name: &str) -> Result<Vec<i64>> {
+        patiently(|| Ok(log_ends(&self.kafka, &self.topic(name), PATIENCE)?))
     }
 
-    fn try_lags(&self, group: &str, names: &[&str]) -> Result<Vec<String>> {
+    /// What a group has not got over before `ends`, for each partition that has such records or an
+    /// open transaction.
+    pub fn unread(&self, group: &str, name: &str, ends: &[i64]) -> Result<Vec<String>> {
+        patiently(|| self.try_unread(group, name, ends))
+    }
+
+    fn try_unread(&self, group: &str, name: &str, ends: &[i64]) -> Result<Vec<String>> {
         let consumer = self.consumer("read_committed", group)?;
-        let mut lags = Vec::new();
-        for name in names {
-            let topic = self.topic(name);
-            let mut wanted = TopicPartitionList::new();
-            for partition in 0..partitions(&consumer, &topic)? {
-                wanted.add_partition(&topic, partition);
+        let topic = self.topic(name);
+        let stable = topic_ranges(&self.kafka, &topic, None, PATIENCE)?;
+        let mut wanted = TopicPartitionList::new();
+        for range in &stable {
+            wanted.add_partition(&topic, range.partition.cast_signed());
+        }
+        let committed = consumer.committed_offsets(wanted, PATIENCE)?;
+        let mut unread = Vec::new();
+        for (range, end) in stable.into_iter().zip(ends) {
+            let partition = range.partition;
+            if range.to < *end {
+                let place = format!("{name}-{partition}: {} of {end}", range.to);
+                unread.push(format!("{place}: a transaction is open"));
+                continue;
             }
-            let committed = consumer.committed_offsets(wanted, PATIENCE)?;
-            for range in topic_ranges(&self.kafka, &topic, None, PATIENCE)? {
-                let known = committed.find_partition(&topic, range.partition.cast_signed());
-                let from = match known.map(|element| element.offset()) {
-                    Some(Offset::Offset(offset)) => offset.max(range.from),
-                    _ => range.from,
-                };
-                // Offsets at the end may be markers: what counts is records.
-                let rest = PartitionRange { from, ..range };
-                let count = self.read_ranges(name, &[rest])?.len();
-                if count > 0 {
-                    lags.push(format!("{name}-{}: {count} records", range.partition));
-                }
+            let known = committed.find_partition(&topic, partition.cast_signed());
+            let from = match known.map(|element| element.offset()) {
+                Some(Offset::Offset(offset)) => offset.max(range.from),
+                _ => range.from,
+            };
+            // Offsets at the end may be markers: what counts is records.
+            let rest = PartitionRange {
+                partition,
+                from,
+                to: *end,
+            };
+            let count = self.read_ranges(name, &[rest])?.len();
+            if count > 0 {
+                unread.push(format!("{name}-{partition}: {count} records"));
             }
         }
-        Ok(lags)
+        Ok(unread)
     }
 
     fn consumer(&self, isolation: &str, group: &str) -> Result<BaseConsumer> {

@@ -29,6 +29,9 @@ pub struct Row {
 /// Nano-dollars per million tokens: input, cache read, output.
 pub type Rates = [i128; 3];
 
+/// The versions of the price book with their rates, in the order in which they came.
+pub type PriceBooks = Vec<(String, Rates)>;
+
 const NANOS_PER_MILLION: i128 = 1_000_000;
 
 /// All rows. Those whose id is not one of the run's are an error.

@@ -17,7 +17,7 @@ use crate::check::{self, Check, Depth};
 use crate::events::{Book, Events, Ledger};
 use crate::fault::{Fault, Link, Part};
 use crate::random::Random;
-use crate::rows::Rates;
+use crate::rows::{PriceBooks, Rates};
 use crate::schedule::{Planned, schedule};
 use crate::sender::{KafkaSender, Running, SidecarSender};
 use crate::system::{Operator, System, SystemOptions};
@@ -108,14 +108,14 @@ pub struct World {
     pub ledger: Arc<Ledger>,
     /// The budgets in force, or on their way there.
     pub budgets: Budgets,
-    /// Rates by price version.
-    pub prices: BTreeMap<String, Rates>,
+    /// The price books.
+    pub prices: PriceBooks,
     /// Faults so far.
     pub faults: BTreeMap<String, u64>,
     seed: u64,
     random: Random,
     changes: Sender<Change>,
-    operator: JoinHandle<Result<BTreeMap<String, Rates>>>,
+    operator: JoinHandle<Result<PriceBooks>>,
     posts: Arc<(AtomicU64, AtomicU64)>,
 }
 
@@ -374,8 +374,8 @@ fn timeline(planned: &[Planned]) -> Vec<(Duration, Step)> {
     steps
 }
 
-fn operate(operator: &Operator, todo: &Receiver<Change>) -> Result<BTreeMap<String, Rates>> {
-    let mut made = BTreeMap::new();
+fn operate(operator: &Operator, todo: &Receiver<Change>) -> Result<PriceBooks> {
+    let mut made = Vec::new();
     while let Ok(change) = todo.recv() {
         match change {
             Change::Budgets(yaml) => operator.apply_budgets(&yaml, OPERATOR_PATIENCE)?,
@@ -386,7 +386,7 @@ fn operate(operator: &Operator, todo: &Receiver<Change>) -> Result<BTreeMap<Stri
                     .collect();
                 let model = format!("{PROVIDER}/{MODEL}");
                 let version = operator.set_prices(&model, &texts, OPERATOR_PATIENCE)?;
-                made.insert(version, rates);
+                made.push((version, rates));
             }
         }
     }
@@ -394,7 +394,7 @@ fn operate(operator: &Operator, todo: &Receiver<Change>) -> Result<BTreeMap<Stri
 }
 
 /// The rates that the executable brings along, from table `prices`.
-fn first_prices(system: &System) -> Result<BTreeMap<String, Rates>> {
+fn first_prices(system: &System) -> Result<PriceBooks> {
     let sql = format!(
         "SELECT price_version, line, toInt128(rate * 1000000000) FROM prices \
          WHERE provider = '{PROVIDER}' AND model = '{MODEL}' AND service_tier = 'default' \
@@ -408,5 +408,5 @@ fn first_prices(system: &System) -> Result<BTreeMap<String, Rates>> {
         Ok(row.context("the model has three rates")?[2].parse()?)
     };
     let rates = [rate("input")?, rate("cache_read")?, rate("output")?];
-    Ok(BTreeMap::from([(version, rates)]))
+    Ok(vec![(version, rates)])
 }

@@ -8,24 +8,12 @@ use super::Check;
 use super::input::Input;
 use crate::events::{Book, Kind, number_in};
 use crate::logs::Logs;
-use crate::rows::{Rates, Row, cost, rollup};
+use crate::rows::{PriceBooks, Row, cost, rollup};
 use crate::system::System;
 
 /// What was acknowledged is in the log.
 pub(super) fn promises(book: &Book, input: &Input) -> Check {
-    let is_there = |number: &usize| {
-        input.counted.contains_key(number)
-            || input.ends.contains_key(number)
-            || input.rejects.contains_key(number)
-            || input.counted_before.contains(number)
-    };
-    let mut differences: Vec<String> = book
-        .events
-        .iter()
-        .enumerate()
-        .filter(|(number, (_, acknowledged))| *acknowledged && !is_there(number))
-        .map(|(number, (kind, _))| format!("call-{number} was acknowledged and is lost: {kind:?}"))
-        .collect();
+    let mut differences = input.broken_promises(book);
     if input.unknown > 0 {
         differences.push(format!("{} records that nobody sent", input.unknown));
     }
@@ -108,7 +96,7 @@ pub(super) fn rejected(logs: &Logs, input: &Input) -> Result<Check> {
 }
 
 /// Every row says what was sent, and costs what its price list says.
-pub(super) fn contents(book: &Book, rows: &[Row], prices: &BTreeMap<String, Rates>) -> Check {
+pub(super) fn contents(book: &Book, rows: &[Row], prices: &PriceBooks) -> Check {
     let mut differences = Vec::new();
     let mut nanos = 0;
     let mut versions = BTreeSet::new();
@@ -126,7 +114,8 @@ pub(super) fn contents(book: &Book, rows: &[Row], prices: &BTreeMap<String, Rate
             sent => differences.push(format!("call-{number}: {:?} of {sent:?}", row.call)),
         }
         versions.insert(&row.price_version);
-        match prices.get(&row.price_version) {
+        let book = prices.iter().find(|(name, _)| *name == row.price_version);
+        match book.map(|(_, rates)| rates) {
             None => differences.push(format!("call-{number}: price book {}", row.price_version)),
             Some(rates) if cost(&row.call, rates) != row.nanos => differences.push(format!(
                 "call-{number} costs {} by {}, charged are {}",
@@ -160,6 +149,33 @@ pub(super) fn addresses(rows: &[Row]) -> Check {
     Check {
         name: "every address is given once",
         compared: format!("{} addresses", known.len()),
+        differences,
+    }
+}
+
+/// Within a partition nobody counts by older prices or budgets than before.
+pub(super) fn versions(rows: &[Row], prices: &PriceBooks) -> Check {
+    let places: HashMap<&str, usize> = prices
+        .iter()
+        .map(|(name, _)| name.as_str())
+        .zip(0..)
+        .collect();
+    // Revenue has no price.
+    let mut rows: Vec<&Row> = rows.iter().filter(|row| row.revenue.is_none()).collect();
+    rows.sort_by_key(|row| row.address);
+    let mut differences = Vec::new();
+    for (before, row) in rows.iter().zip(rows.iter().skip(1)) {
+        if before.address.0 != row.address.0 {
+            continue;
+        }
+        let place = |row: &Row| places.get(row.price_version.as_str()).copied();
+        if place(before) > place(row) || before.budget_version > row.budget_version {
+            differences.push(format!("{row:?} came after {before:?}"));
+        }
+    }
+    Check {
+        name: "price books and budgets never go back",
+        compared: format!("{} price books", prices.len()),
         differences,
     }
 }

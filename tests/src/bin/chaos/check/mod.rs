@@ -5,16 +5,15 @@ mod input;
 mod parts;
 mod verdicts;
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use anyhow::Result;
 
-use crate::budgets::Budgets;
+use crate::budgets::{Budgets, Figures};
 use crate::events::Book;
-use crate::rows::{Rates, rows};
+use crate::rows::{PriceBooks, rows};
 use crate::system::System;
-use input::Input;
 
 /// How long the ledger may take to publish every state anew.
 const LEDGER_PATIENCE: Duration = Duration::from_secs(45);
@@ -51,8 +50,8 @@ pub struct Everything<'a> {
     pub book: &'a Book,
     /// The budgets in force.
     pub budgets: &'a mut Budgets,
-    /// Rates by price version.
-    pub prices: &'a BTreeMap<String, Rates>,
+    /// The price books.
+    pub prices: &'a PriceBooks,
     /// How long everything may take to settle.
     pub patience: Duration,
     /// How far the checks go.
@@ -78,8 +77,7 @@ fn compare(all: Everything<'_>) -> Result<Vec<Check>> {
         differs && all.depth == Depth::FirstDifference
     };
     let logs = all.system.logs();
-    let input = Input::read(&logs, all.book)?;
-    let settled = input::settle(all.system, &logs, &input, all.patience)?;
+    let (input, settled) = input::settle(all.system, &logs, all.book, all.patience)?;
     let warehouse = all.system.warehouse();
     let rows = rows(&warehouse)?;
     let mut checks = vec![
@@ -90,6 +88,7 @@ fn compare(all: Everything<'_>) -> Result<Vec<Check>> {
         counts::contents(all.book, &rows, all.prices),
         counts::addresses(&rows),
         counts::rollups(all.system, &rows)?,
+        counts::versions(&rows, all.prices),
         verdicts::blocked_loops(&logs, &input)?,
         parts::links(all.system, &logs)?,
         parts::processes(all.system),
@@ -104,17 +103,25 @@ fn compare(all: Everything<'_>) -> Result<Vec<Check>> {
         return Ok(checks);
     }
     checks.push(parts::transactions(&logs)?);
-    all.budgets.change();
-    all.system
-        .operator()
-        .apply_budgets(&all.budgets.yaml(), LEDGER_PATIENCE)?;
-    let ended = input.ends.values().cloned().collect();
-    all.budgets.learn(logs.budget_versions()?, ended);
-    checks.push(verdicts::verdicts(all.system, &logs, all.budgets, &rows)?);
-    if is_enough(&checks) {
-        return Ok(checks);
+    checks.push(parts::heartbeats(all.system, &logs)?);
+    let ended: BTreeSet<String> = input.ends.values().cloned().collect();
+    for figures in [Figures::AsTold, Figures::Anew] {
+        if figures == Figures::Anew {
+            all.budgets.change();
+            let yaml = all.budgets.yaml();
+            all.system
+                .operator()
+                .apply_budgets(&yaml, LEDGER_PATIENCE)?;
+        }
+        all.budgets
+            .learn(logs.budget_versions()?.first, ended.clone());
+        let (system, budgets) = (&mut *all.system, &*all.budgets);
+        checks.push(verdicts::verdicts(system, &logs, budgets, &rows, figures)?);
+        if is_enough(&checks) {
+            return Ok(checks);
+        }
+        checks.push(verdicts::decisions(system, budgets, &rows, figures));
     }
-    checks.push(verdicts::decisions(all.system, all.budgets, &rows));
     // What another worker counted, as a plot has it, has no rows: the audit would say so, rightly.
     if input.counted_before.is_empty() {
         checks.extend(parts::audit(all.system));

@@ -1,9 +1,9 @@
 //! What the ledger knows, the blocklist says and the sidecar answers.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 use spendfuse_domain::UnixMillis;
 use spendfuse_tests::lab::WORKSPACE;
@@ -11,34 +11,54 @@ use spendfuse_tests::pause;
 
 use super::input::Input;
 use super::{BETWEEN, Check, LEDGER_PATIENCE};
-use crate::budgets::{Budgets, Standing};
+use crate::budgets::{Budgets, Figures, Standing};
 use crate::events::Call;
 use crate::http;
 use crate::logs::Logs;
 use crate::rows::Row;
 use crate::system::System;
 
-/// Every scope's spend and verdict on the blocklist is the reference's, and there is no other.
+/// Before limits are changed, figures come by themselves within this time.
+const TOLD_WITHIN: Duration = Duration::from_secs(10);
+
+impl Figures {
+    fn patience(self) -> Duration {
+        match self {
+            Self::AsTold => TOLD_WITHIN,
+            Self::Anew => LEDGER_PATIENCE,
+        }
+    }
+}
+
+/// Every scope's spend, limit and verdict on the blocklist is the reference's, and there is no other.
 pub(super) fn verdicts(
     system: &mut System,
     logs: &Logs,
     budgets: &Budgets,
     rows: &[Row],
+    figures: Figures,
 ) -> Result<Check> {
     let wanted = budgets.standings(rows);
+    let is_right = |key: &String, found: Option<&Standing>| match (found, wanted.get(key)) {
+        (Some(found), Some(wanted)) => budgets.agrees(key, found, wanted, figures),
+        _ => false,
+    };
     let begin = Instant::now();
     loop {
         let found = published(logs, budgets)?;
         let keys: BTreeSet<&String> = found.keys().chain(wanted.keys()).collect();
         let differences: Vec<String> = keys
             .into_iter()
-            .filter(|key| found.get(*key) != wanted.get(*key))
+            .filter(|key| !is_right(key, found.get(*key)))
             .map(|key| format!("{key}: {:?}, must be {:?}", found.get(key), wanted.get(key)))
             .collect();
-        if differences.is_empty() || begin.elapsed() >= LEDGER_PATIENCE {
+        if differences.is_empty() || begin.elapsed() >= figures.patience() {
             let of = |verdict: &str| wanted.values().filter(|one| one.verdict == verdict).count();
             return Ok(Check {
-                name: "ledger and blocklist = reference",
+                name: match figures {
+                    Figures::AsTold => "ledger and blocklist = reference, as they stand",
+                    Figures::Anew => "ledger and blocklist = reference, after limits changed",
+                },
                 compared: format!(
                     "{} scopes: {} ok, {} warn, {} downgrade, {} block",
                     wanted.len(),
@@ -55,7 +75,12 @@ pub(super) fn verdicts(
 }
 
 /// The sidecar answers by these verdicts.
-pub(super) fn decisions(system: &System, budgets: &Budgets, rows: &[Row]) -> Check {
+pub(super) fn decisions(
+    system: &System,
+    budgets: &Budgets,
+    rows: &[Row],
+    figures: Figures,
+) -> Check {
     let standings = budgets.standings(rows);
     let kind = |call: &Call| Call {
         customer: call.customer.clone(),
@@ -87,9 +112,12 @@ pub(super) fn decisions(system: &System, budgets: &Budgets, rows: &[Row]) -> Che
                 Err(error) => differences.push(format!("{call:?}: {error}, must be {must}")),
             }
         }
-        if differences.is_empty() || begin.elapsed() >= LEDGER_PATIENCE {
+        if differences.is_empty() || begin.elapsed() >= figures.patience() {
             return Check {
-                name: "the sidecar decides as the reference does",
+                name: match figures {
+                    Figures::AsTold => "the sidecar decides as the reference does",
+                    Figures::Anew => "the sidecar decides by the new limits",
+                },
                 compared: format!("{} kinds of calls", kinds.len()),
                 differences,
             };
@@ -98,30 +126,32 @@ pub(super) fn decisions(system: &System, budgets: &Budgets, rows: &[Row]) -> Che
     }
 }
 
-/// The entries of budgets that know the limits in force, and of those that are gone.
+/// The entries of budgets, those that are gone included: what they leave behind is wrong whatever it
+/// says.
 fn published(logs: &Logs, budgets: &Budgets) -> Result<BTreeMap<String, Standing>> {
     let mut found = BTreeMap::new();
     for (key, entry) in logs.table("blocklist")? {
         let id = entry["budget"].as_str().unwrap_or_default();
-        let limit = budgets.limit_of(id);
-        if limit.is_none() && !budgets.has_gone(id) {
-            continue;
-        }
-        let amount = |name: &str| {
-            let dollars = entry[format!("{name}_usd")].as_str().map(str::to_owned);
-            dollars.or_else(|| Some(entry[format!("{name}_calls")].as_u64()?.to_string()))
-        };
-        // What a budget leaves behind when it goes is wrong whatever it says.
-        if limit.is_some() && amount("limit") != limit {
+        if key.starts_with("finding|") || !budgets.knows(id) {
             continue;
         }
         let standing = Standing {
             verdict: entry["verdict"].as_str().unwrap_or_default().to_owned(),
-            spent: amount("spent").unwrap_or_default(),
+            spent: amount(&entry, "spent").context("a figure of what is spent")?,
+            limit: amount(&entry, "limit").context("a limit")?,
         };
         found.insert(key, standing);
     }
     Ok(found)
+}
+
+/// An amount of an entry, in nano-dollars or calls.
+fn amount(entry: &Value, name: &str) -> Option<i128> {
+    let Some(dollars) = entry[format!("{name}_usd")].as_str() else {
+        return Some(entry[format!("{name}_calls")].as_u64()?.into());
+    };
+    let (whole, fraction) = dollars.split_once('.')?;
+    format!("{whole}{fraction:0<9}").parse().ok()
 }
 
 /// A session that runs in circles was blocked when its last step came, however often the block
