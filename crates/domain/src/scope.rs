@@ -5,7 +5,9 @@
 
 mod text;
 
-pub use text::{ScopeText, scope_of, scope_part, scope_text, session_scopes, workspace_of};
+pub use text::{
+    ScopeText, holds_workspace, scope_of, scope_part, scope_text, session_scopes, workspace_of,
+};
 
 pub use crate::dimensions::{Dimension, Dimensions, FixedDimension};
 

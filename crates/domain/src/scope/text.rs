@@ -119,6 +119,12 @@ pub fn workspace_of(text: &str) -> Cow<'_, str> {
     percent_decode_str(first).decode_utf8_lossy()
 }
 
+/// Whether the scope with this text holds spend of `workspace`: it is of that one, or across all.
+pub fn holds_workspace(text: &str, workspace: &str) -> bool {
+    let first = text.split('/').next();
+    first == Some("*") || workspace_of(text) == workspace
+}
+
 fn unescaped(text: &str) -> Option<String> {
     let text = percent_decode_str(text).decode_utf8().ok()?;
     Some(text.into_owned())
@@ -188,6 +194,14 @@ mod tests {
         assert_eq!(scope_part(&customer, "c 1"), "customer=c%201");
         assert_eq!(workspace_of("gr%C3%B6%C3%9Fe%2F1/user=u"), "größe/1");
         assert_eq!((&*workspace_of("*"), &*workspace_of("acme")), ("*", "acme"));
+        for (scope, workspace, holds) in [
+            ("*/customer=c", "acme", true),
+            ("gr%C3%B6%C3%9Fe/customer=c", "größe", true),
+            ("acme/customer=c", "größe", false),
+            ("%2A/customer=c", "acme", false),
+        ] {
+            assert_eq!(holds_workspace(scope, workspace), holds, "{scope}");
+        }
     }
 
     #[test]

@@ -5,9 +5,9 @@ use axum::http::StatusCode;
 use axum::response::Response;
 use serde::Serialize;
 use spendfuse_domain::finding::Finding;
-use spendfuse_domain::scope::{session_scopes, workspace_of};
+use spendfuse_domain::scope::{holds_workspace, session_scopes};
 use spendfuse_domain::verdict::FIGURES;
-use spendfuse_domain::{UnixMillis, Verdict};
+use spendfuse_domain::{Detector, UnixMillis, Verdict};
 use spendfuse_guard::{BudgetLine, CheckRequest, OpenFinding, Warning, as_decision};
 
 use super::query::AskedQuery;
@@ -53,8 +53,8 @@ fn state(sidecar: &Sidecar, query: &[(String, String)]) -> Result<StateResponse,
     answer.warnings.extend(warnings);
     Ok(StateResponse {
         decision: answer.decision,
+        findings: open_findings(sidecar, &request, &answer.budgets),
         budgets: answer.budgets,
-        findings: open_findings(sidecar, &request),
         warnings: answer.warnings,
         state: answer.state,
         state_age_ms: answer.state_age_ms,
@@ -64,15 +64,27 @@ fn state(sidecar: &Sidecar, query: &[(String, String)]) -> Result<StateResponse,
     })
 }
 
-/// The open findings of the named session, root session or customer, dearest scope first by name.
-fn open_findings(sidecar: &Sidecar, request: &CheckRequest<'_>) -> Vec<Finding> {
+/// The open findings of the named session, root session or customer, and those that say that one of
+/// the budgets in `lines` is used up; in the order of their scopes.
+fn open_findings(
+    sidecar: &Sidecar,
+    request: &CheckRequest<'_>,
+    lines: &[BudgetLine],
+) -> Vec<Finding> {
     let who = &request.attribution;
     let sessions: Vec<_> = session_scopes(who).collect();
     let wanted = |open: &OpenFinding| {
         let finding = &open.finding;
         let of_customer = !who.customer.is_empty() && finding.customer == who.customer;
-        let of_workspace = || workspace_of(&finding.scope) == who.workspace;
-        sessions.contains(&finding.scope) || of_customer && of_workspace()
+        let of_workspace = || holds_workspace(&finding.scope, &who.workspace);
+        let of_budget = |line: &BudgetLine| {
+            line.budget == finding.rule
+                && line.scope == finding.scope
+                && finding.detector == Detector::BudgetExceeded
+        };
+        sessions.contains(&finding.scope)
+            || of_customer && of_workspace()
+            || lines.iter().any(of_budget)
     };
     let open = sidecar.guard.open_findings(wanted);
     let mut findings: Vec<_> = open.iter().map(|open| open.finding.clone()).collect();

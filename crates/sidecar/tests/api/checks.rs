@@ -87,6 +87,35 @@ async fn the_state_of_a_customer_says_what_remains() {
 }
 
 #[tokio::test]
+async fn the_state_tells_the_findings_of_whom_it_is_asked_about_however_they_are_written() {
+    let mut bench = bench(config(), None);
+    bench.budget("5.00", steps());
+    bench.used_up("daily", "acme/customer=a%40b.com", "a@b.com");
+    bench.used_up("everywhere", "*/customer=a%40b.com", "a@b.com");
+    bench.used_up("daily", "other/customer=a%40b.com", "a@b.com");
+    bench.used_up("daily", "acme/customer=c-42", "c-42");
+    let state = bench.get("/v1/state?customer=a%40b.com").await.json;
+    assert_conforms("state-response", &state);
+    let findings = state["findings"].as_array().unwrap();
+    let scopes: Vec<_> = findings.iter().map(|finding| &finding["scope"]).collect();
+    assert_eq!(scopes, ["*/customer=a%40b.com", "acme/customer=a%40b.com"]);
+    assert_eq!(findings[0]["customer"], "a@b.com");
+}
+
+#[tokio::test]
+async fn the_state_of_a_user_tells_that_the_users_budget_is_used_up() {
+    let mut bench = bench(config(), None);
+    let steps = json!([{"at": 100, "do": "block"}]);
+    bench.budget_of("per-user", json!({"user": "*"}), "5.00", steps);
+    bench.used_up("per-user", "*/user=a%40b.com", "");
+    bench.used_up("per-user", "*/user=other", "");
+    let state = bench.get("/v1/state?user=a%40b.com").await.json;
+    let findings = state["findings"].as_array().unwrap();
+    assert_eq!(findings.len(), 1, "{state}");
+    assert_eq!(findings[0]["scope"], state["budgets"][0]["scope"]);
+}
+
+#[tokio::test]
 async fn the_blocklist_is_paged_and_an_old_cursor_is_gone() {
     let mut bench = bench(config(), None);
     bench.spent("c-42", "5.00", "block");

@@ -94,13 +94,34 @@ pub fn bench(config: SidecarConfig, spool: Option<Spool>) -> Bench {
 impl Bench {
     /// Puts a daily budget of the workspace acme for each customer in force.
     pub fn budget(&mut self, limit: &str, steps: Value) {
+        let scope = json!({"workspace": "acme", "customer": "*"});
+        self.budget_of("daily", scope, limit, steps);
+    }
+
+    /// Puts a daily budget in force.
+    pub fn budget_of(&mut self, id: &str, scope: Value, limit: &str, steps: Value) {
         let record = json!({
-            "v": 1, "id": "daily", "scope": {"workspace": "acme", "customer": "*"},
+            "v": 1, "id": id, "scope": scope,
             "limit": limit, "window": "day", "timezone": "UTC", "steps": steps,
             "counted_from": "2026-11-01T00:00:00Z", "help_url": "https://example.com/upgrade",
         });
         let record = serde_json::to_vec(&record).unwrap();
-        self.writer.apply_budget("daily", Some(&record), 1).unwrap();
+        self.writer.apply_budget(id, Some(&record), 1).unwrap();
+        self.writer.publish(UnixMillis(0));
+    }
+
+    /// Publishes the finding that a budget is used up in a scope.
+    pub fn used_up(&mut self, budget: &str, scope: &str, customer: &str) {
+        let finding = json!({
+            "v": 1, "detector": "budget_exceeded", "scope": scope, "agent": "", "model": "",
+            "customer": customer, "feature": "", "rule": budget, "state": "open",
+            "severity": "critical", "opened_at": "2026-11-22T10:00:00Z",
+            "last_at": "2026-11-22T10:00:00Z", "measured": 5.0, "threshold": 5.0,
+            "wasted_usd": "0.00", "evidence": [], "message": "used up",
+        });
+        let finding = serde_json::to_vec(&finding).unwrap();
+        let key = format!("{scope}|budget_exceeded|{budget}|");
+        self.writer.apply_finding(&key, Some(&finding)).unwrap();
         self.writer.publish(UnixMillis(0));
     }
 
