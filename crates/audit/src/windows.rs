@@ -109,7 +109,10 @@ pub fn compare(
 /// wait for late spend, and those that were closed lately.
 fn windows_of(context: &Context<'_>, counted: &CountedBudget, now: UnixMillis) -> Vec<Window> {
     let oldest = now.plus(-(context.dedupe_horizon_millis + DAY_MILLIS + CLOSED_MILLIS));
-    let (kind, zone) = (counted.compiled.budget.window, &counted.compiled.zone);
+    let (kind, zone) = (
+        counted.compiled.budget.window,
+        counted.compiled.budget.timezone.zone(),
+    );
     let mut windows = vec![Window::containing(kind, zone, now.plus(AHEAD_MILLIS))];
     while let Some(first) = windows.last()
         && first.end.is_some()

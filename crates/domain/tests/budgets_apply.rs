@@ -1,6 +1,7 @@
 //! Records of budgets, and what applying a file to them changes.
 
 use proptest::prelude::*;
+use spendfuse_domain::Timezone;
 use spendfuse_domain::amount::Amount;
 use spendfuse_domain::budget::diff::{Change, Missing, Plan};
 use spendfuse_domain::budget::file::BudgetsFile;
@@ -188,7 +189,7 @@ fn budget() -> impl Strategy<Value = Budget> {
                 filter,
                 limit,
                 window,
-                timezone: timezone.to_owned(),
+                timezone: Timezone::named(timezone).expect("a known zone"),
                 steps,
                 on_stale,
                 unpriced_blocks,

@@ -45,7 +45,7 @@ fn a_right_file_is_read_to_the_letter() {
     assert_eq!(budgets[0].scope.to_string(), "acme");
     assert_eq!(budgets[0].limit, Amount::Usd(Nanos::from_dollars(1000)));
     assert_eq!(budgets[0].window, WindowKind::Month);
-    assert_eq!(budgets[0].timezone, "America/New_York");
+    assert_eq!(budgets[0].timezone.as_str(), "America/New_York");
     assert_eq!(
         steps(0),
         [

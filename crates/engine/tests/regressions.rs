@@ -14,7 +14,7 @@ use spendfuse_domain::row::{CostParts, Origin, SpendRow};
 use spendfuse_domain::scope::Pattern;
 use spendfuse_domain::{
     Action, Amount, Budget, Detector, Dimension, Filter, Identity, Nanos, ScopeTemplate, Severity,
-    Step, UnixMillis, Verdict, WindowKind,
+    Step, Timezone, UnixMillis, Verdict, WindowKind,
 };
 use spendfuse_engine::book::{BudgetBook, Series};
 use spendfuse_engine::delta::{DeltaEntry, Deltas};
@@ -189,7 +189,7 @@ fn a_new_count_does_not_inherit_the_old_ones_block() {
     };
     // Starts at the same instant as the day, in another zone.
     let elsewhere = Budget {
-        timezone: "Africa/Abidjan".to_owned(),
+        timezone: Timezone::named("Africa/Abidjan").unwrap(),
         ..in_days.clone()
     };
     let mut ledger = ledger(book(1, vec![in_days.clone()], vec![]));

@@ -11,7 +11,7 @@ use spendfuse_domain::scope::{FilterMatch, Pattern, scope_text};
 use spendfuse_domain::verdict::{BlocklistEntry, Heartbeat, Stage, heartbeat_key};
 use spendfuse_domain::{
     Action, Amount, Attribution, Budget, BudgetId, Dimension, Figures, Filter, Nanos, OnStale,
-    ScopeTemplate, Step, UnixMillis, Verdict, WindowKind,
+    ScopeTemplate, Step, Timezone, UnixMillis, Verdict, WindowKind,
 };
 use spendfuse_guard::{CheckRequest, Guard, GuardConfig, GuardWriter, Now};
 
@@ -111,7 +111,7 @@ fn budget(id: &'static str) -> impl Strategy<Value = Budget> {
             filter,
             limit,
             window,
-            timezone: "UTC".to_owned(),
+            timezone: Timezone::default(),
             steps,
             on_stale,
             unpriced_blocks: blocks,

@@ -6,6 +6,7 @@
 use crate::broken;
 use crate::client::{Warehouse, quoted};
 use crate::error::WarehouseError;
+use crate::query::cell;
 
 /// Inserts that every table and view target remembers by token.
 pub const DEDUPLICATION_WINDOW: u64 = 100_000;
@@ -98,8 +99,10 @@ impl Warehouse {
         let table = self
             .query_table("SELECT DISTINCT number FROM migrations")
             .await?;
-        let numbers = table.rows.iter().flatten();
-        Ok(numbers.filter_map(|number| number.parse().ok()).collect())
+        // A number that cannot be read is no migration that may be applied again.
+        (0..table.rows.len())
+            .map(|row| cell(&table, row, 0))
+            .collect()
     }
 
     async fn apply(&self, migration: &Migration) -> Result<(), WarehouseError> {

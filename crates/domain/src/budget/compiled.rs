@@ -3,7 +3,6 @@
 //! Meter, ledger, guard and command line decide by it, so that they cannot differ in what a scope
 //! is, when a window ends or which step is reached.
 
-use jiff::tz::TimeZone;
 use smallvec::SmallVec;
 use xxhash_rust::xxh3::xxh3_64;
 
@@ -20,8 +19,6 @@ use crate::window::{Window, WindowKind};
 pub struct CompiledBudget {
     /// The budget.
     pub budget: Budget,
-    /// Its time zone, UTC where unknown (file and record refuse unknown ones).
-    pub zone: TimeZone,
     /// Dimensions of its scopes in their natural order: those of a session budget name the session
     /// too.
     pub shape: Vec<Dimension>,
@@ -70,7 +67,6 @@ impl CompiledBudget {
     pub fn new(budget: Budget) -> Self {
         let shares = budget.steps.iter();
         Self {
-            zone: TimeZone::get(&budget.timezone).unwrap_or(TimeZone::UTC),
             shape: shape(&budget),
             shares: shares
                 .map(|step| step.at.of(budget.limit).number())
@@ -123,7 +119,7 @@ impl CompiledBudget {
     /// # Panics
     /// For session budgets, whose windows are their sessions.
     pub fn window(&self, time: UnixMillis) -> Window {
-        Window::containing(self.budget.window, &self.zone, time)
+        Window::containing(self.budget.window, self.budget.timezone.zone(), time)
     }
 }
 

@@ -37,7 +37,7 @@ fn count_text(budget: &Budget) -> String {
         listed(scope),
         listed(filter),
         window_word(budget.window),
-        budget.timezone
+        budget.timezone.as_str()
     )
 }
 

@@ -22,6 +22,7 @@ use crate::amount::{Amount, Unit};
 use crate::money::Nanos;
 use crate::scope::{Filter, ScopeTemplate};
 use crate::time::UnixMillis;
+use crate::timezone::Timezone;
 use crate::verdict::Verdict;
 use crate::window::WindowKind;
 
@@ -168,7 +169,7 @@ pub struct Budget {
     /// The period that it counts in.
     pub window: WindowKind,
     /// IANA time zone of the window's boundaries.
-    pub timezone: String,
+    pub timezone: Timezone,
     /// Steps, ascending by share.
     pub steps: Vec<Step>,
     /// Behaviour of guards with old state.

@@ -12,6 +12,7 @@ use crate::finding::DetectorRule;
 use crate::money::Nanos;
 use crate::scope::{Filter, ScopeTemplate};
 use crate::time::UnixMillis;
+use crate::timezone::Timezone;
 use crate::window::WindowKind;
 
 /// The version of the records that this program writes, and the latest that it reads.
@@ -143,7 +144,7 @@ impl Budget {
             limit_tokens: None,
             limit_calls: None,
             window: self.window.name().to_owned(),
-            timezone: self.timezone.clone(),
+            timezone: self.timezone.as_str().to_owned(),
             steps: self.steps.clone(),
             on_stale: self.on_stale,
             count_unpriced: match self.unpriced_blocks {
@@ -182,9 +183,8 @@ impl Budget {
                 record.window
             ))
         })?;
-        if jiff::tz::TimeZone::get(&record.timezone).is_err() {
-            return Err(wrong(format!("unknown time zone `{}`", record.timezone)));
-        }
+        let timezone = Timezone::named(&record.timezone)
+            .ok_or_else(|| wrong(format!("unknown time zone `{}`", record.timezone)))?;
         if record.steps.is_empty() {
             return Err(wrong("a budget without steps does nothing".into()));
         }
@@ -200,7 +200,7 @@ impl Budget {
             filter: filter.map_err(wrong)?.unwrap_or_default(),
             limit,
             window,
-            timezone: record.timezone,
+            timezone,
             steps,
             on_stale: record.on_stale,
             unpriced_blocks: matches!(record.count_unpriced, CountUnpriced::Block),

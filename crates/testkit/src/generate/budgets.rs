@@ -8,7 +8,7 @@ use spendfuse_domain::finding::{
 use spendfuse_domain::scope::Pattern;
 use spendfuse_domain::{
     Action, Amount, Budget, BudgetId, Detector, Dimension, Filter, Nanos, OnStale, ScopeTemplate,
-    Severity, Step, UnixMillis, WindowKind,
+    Severity, Step, Timezone, UnixMillis, WindowKind,
 };
 
 use super::Choices;
@@ -72,7 +72,7 @@ pub fn budget(number: usize, bits: u128) -> Budget {
         filter,
         limit: limit(&mut choices),
         window,
-        timezone: choices.one_of(&ZONES).to_owned(),
+        timezone: zone(&mut choices),
         steps: steps(&mut choices),
         on_stale: OnStale::Allow,
         unpriced_blocks: choices.one_in(2),
@@ -147,6 +147,10 @@ fn limit(choices: &mut Choices) -> Amount {
         Amount::Calls(2),
         Amount::Calls(5),
     ])
+}
+
+fn zone(choices: &mut Choices) -> Timezone {
+    Timezone::named(choices.one_of(&ZONES)).expect("a known zone")
 }
 
 fn steps(choices: &mut Choices) -> Vec<Step> {
@@ -311,7 +315,7 @@ fn edit(version: &mut BudgetVersion, mut choices: Choices) {
         _ if is_session => budget.unpriced_blocks = !budget.unpriced_blocks,
         _ => {
             budget.window = choices.one_of(&CALENDAR);
-            budget.timezone = choices.one_of(&ZONES).to_owned();
+            budget.timezone = zone(&mut choices);
         }
     }
 }

@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use jiff::tz::TimeZone;
 use spendfuse_domain::routing::partition_of;
 use spendfuse_domain::row::PriceBasis;
 use spendfuse_domain::scope::Pattern;
@@ -180,8 +179,8 @@ fn calendar_place(budget: &Budget, one: &LogEvent) -> Place {
         return None;
     }
     let scope = scope_of(&dimensions_of(budget), attribution)?;
-    let zone = TimeZone::get(&budget.timezone).expect("a known zone");
-    let window = Window::containing(budget.window, &zone, one.event.time);
+    let zone = budget.timezone.zone();
+    let window = Window::containing(budget.window, zone, one.event.time);
     Some((scope, window))
 }
 

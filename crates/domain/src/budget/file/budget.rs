@@ -10,6 +10,7 @@ use crate::amount::{Amount, Unit};
 use crate::budget::{BasisPoints, Budget, BudgetId, OnStale};
 use crate::spelling::{closest, suggest};
 use crate::time::UnixMillis;
+use crate::timezone::Timezone;
 use crate::window::WindowKind;
 
 const FIELDS: [&str; 17] = [
@@ -77,7 +78,7 @@ pub(super) fn read(node: &Node, mistakes: &mut Mistakes) -> Option<BudgetDraft> 
         filter: filter.unwrap_or_default(),
         limit,
         window,
-        timezone: timezone.unwrap_or_else(|| "UTC".to_owned()),
+        timezone: timezone.unwrap_or_default(),
         steps,
         on_stale: on_stale.unwrap_or_default(),
         unpriced_blocks: unpriced_blocks.unwrap_or(false),
@@ -138,10 +139,10 @@ fn window(node: &Node, mistakes: &mut Mistakes) -> Option<WindowKind> {
 }
 
 /// The zone under the name that the database knows it by.
-fn timezone(node: &Node, mistakes: &mut Mistakes) -> Option<String> {
+fn timezone(node: &Node, mistakes: &mut Mistakes) -> Option<Timezone> {
     let text = scalar(node, "timezone", mistakes)?.as_str();
-    if let Ok(zone) = jiff::tz::TimeZone::get(text) {
-        return Some(zone.iana_name().unwrap_or(text).to_owned());
+    if let Some(zone) = Timezone::named(text) {
+        return Timezone::named(zone.iana_name());
     }
     let known: Vec<String> = jiff::tz::db()
         .available()
