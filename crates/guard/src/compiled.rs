@@ -65,7 +65,8 @@ struct Source {
 const WORKSPACE: usize = 0;
 const SESSION: usize = 1;
 
-/// The hashes of a request's values, by source; 0 where the request has none.
+/// The hashes of a request's values, by source; 0 where the request has none. Filled where they stay.
+#[derive(Default)]
 pub(crate) struct Values(SmallVec<[u128; 16]>);
 
 impl Values {
@@ -196,19 +197,17 @@ impl CompiledBudgets {
         place as u32
     }
 
-    /// Hashes the values of `request` that budgets ask for.
-    pub(crate) fn values(&self, request: &Attribution<'_>, hasher: &KeyHasher) -> Values {
-        let mut values = SmallVec::new();
+    /// Hashes the values of `request` that budgets ask for into `values`, which are empty.
+    pub(crate) fn hash(&self, request: &Attribution<'_>, hasher: &KeyHasher, values: &mut Values) {
         for source in &self.sources {
             let value = AsCounted::new(request, source.session_is_root);
             let value = value.value(&source.dimension);
-            values.push(if value.is_empty() {
+            values.0.push(if value.is_empty() {
                 0
             } else {
                 hasher.part(source.factor, value)
             });
         }
-        Values(values)
     }
 }
 

@@ -4,13 +4,17 @@ use std::sync::Arc;
 
 use smallvec::SmallVec;
 use spendfuse_domain::budget::{Action, BudgetId, Compared, OnStale, Spend, Step};
-use spendfuse_domain::{Attribution, Nanos, Verdict};
+use spendfuse_domain::scope::FilterMatch;
+use spendfuse_domain::{Attribution, Nanos, UnixMillis, Verdict};
 
-use crate::compiled::GuardedBudget;
+use crate::compiled::{GuardedBudget, Values};
 use crate::digest::Glimpse;
 use crate::entry::Entry;
-use crate::freshness::{State, StateAge};
+use crate::freshness::{Now, State, StateAge};
 use crate::guard::{Replica, Snapshot};
+use crate::hash::{EntryHash, combine};
+use crate::response::Entries;
+use crate::table::Table;
 
 /// A call that asks whether it may go ahead.
 #[derive(Clone, Debug, Default)]
@@ -31,12 +35,13 @@ pub enum ColdStart {
     Block,
 }
 
+/// Budgets that a call may meet without an allocation.
+pub(crate) const AT_HAND: usize = 12;
+
 /// How a call stands to one budget. Small, and no reference to anything: the check path makes no
 /// text and counts no references.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Match {
-    /// Place of its entry in the replica.
-    pub(crate) key: u128,
     /// Place of the budget in the snapshot's budgets.
     pub(crate) budget: u32,
     pub(crate) verdict: Verdict,
@@ -51,7 +56,7 @@ pub struct Decision<'guard> {
     pub(crate) replica: &'guard Replica,
     pub(crate) snapshot: arc_swap::Guard<Arc<Snapshot>>,
     pub(crate) verdict: Verdict,
-    pub(crate) matches: SmallVec<[Match; 12]>,
+    pub(crate) matches: SmallVec<[Match; AT_HAND]>,
     /// Places of budgets whose `where` asks for fields that the request lacks.
     pub(crate) not_evaluated: SmallVec<[u32; 8]>,
     /// Hash of the request's session as a scope, where it names one.
@@ -59,6 +64,108 @@ pub struct Decision<'guard> {
     pub(crate) session_blocks: SmallVec<[Arc<Entry>; 5]>,
     pub(crate) state: StateAge,
     pub(crate) cold_block: bool,
+}
+
+impl<'guard> Decision<'guard> {
+    /// A decision about which nothing is known but the replica that it is made by.
+    #[inline]
+    pub(crate) fn open(replica: &'guard Replica, now: Now) -> Self {
+        let snapshot = replica.snapshot.load();
+        let stale_after = replica.config.stale_after_millis;
+        let state = snapshot.freshness.at(now.monotonic_millis, stale_after);
+        Self {
+            replica,
+            snapshot,
+            verdict: Verdict::Ok,
+            matches: SmallVec::new(),
+            not_evaluated: SmallVec::new(),
+            session: None,
+            session_blocks: SmallVec::new(),
+            state,
+            cold_block: state.state == State::Cold && replica.config.cold_start == ColdStart::Block,
+        }
+    }
+
+    /// Decides by the table where that leaves nothing open, else by full entries.
+    pub(crate) fn decide_by_table(&mut self, request: &CheckRequest<'_>, now: UnixMillis) {
+        let (replica, state) = (self.replica, self.state.state);
+        self.decide(request, now, |table, key, budget, found| {
+            // With old state, `on_stale` may ask for what is spent exactly.
+            let is_exact = state == State::Stale && budget.on_stale != OnStale::Allow;
+            if is_exact || !budget.is_far(table.get(key, now), &request.estimate) {
+                let entry = replica.current(key, now);
+                found.judge(budget, entry.as_deref(), request, state);
+            }
+        });
+    }
+
+    /// Decides by the full entries, which it returns in the order of the matches.
+    pub(crate) fn decide_by_entries(
+        &mut self,
+        request: &CheckRequest<'_>,
+        now: UnixMillis,
+    ) -> Entries {
+        let (replica, state) = (self.replica, self.state.state);
+        let mut entries = Entries::new();
+        self.decide(request, now, |_, key, budget, found| {
+            let entry = replica.current(key, now);
+            found.judge(budget, entry.as_deref(), request, state);
+            entries.push(entry);
+        });
+        entries
+    }
+
+    /// Finds the budgets and session blocks that apply to `request`, has each budget judged, and
+    /// takes the strictest.
+    #[inline]
+    fn decide(
+        &mut self,
+        request: &CheckRequest<'_>,
+        now: UnixMillis,
+        mut judge: impl FnMut(&Table, EntryHash, &GuardedBudget, &mut Match),
+    ) {
+        let (budgets, table) = (&*self.snapshot.budgets, &*self.snapshot.table);
+        let mut values = Values::default();
+        budgets.hash(&request.attribution, &self.replica.hasher, &mut values);
+        self.session = values.session_scope();
+        let session_key = self.session.map(|scope| self.replica.any_block(scope));
+        // All that is needed from memory is fetched at once, and read only then.
+        let mut fetched = session_key.map_or(0, |key| table.fetch(key));
+        let mut keys = SmallVec::<[EntryHash; AT_HAND]>::new();
+        for group in &budgets.groups {
+            let Some(candidates) = group.candidates(&values) else {
+                continue;
+            };
+            let asking = group.asking(&request.attribution);
+            for &place in candidates.members {
+                let budget = &budgets.budgets[place as usize];
+                match budget.filter(asking) {
+                    FilterMatch::Contradicts => {}
+                    FilterMatch::Unknown => self.not_evaluated.push(place),
+                    FilterMatch::Holds => {
+                        let key = combine(budget.id_hash, candidates.scope);
+                        fetched ^= table.fetch(key);
+                        keys.push(key);
+                        self.matches.push(Match::new(place));
+                    }
+                }
+            }
+        }
+        std::hint::black_box(fetched);
+        for (key, found) in keys.iter().zip(&mut self.matches) {
+            judge(table, *key, &budgets.budgets[found.budget as usize], found);
+            self.verdict = self.verdict.max(found.verdict);
+        }
+        // What detectors say of a session never fits into a digest: there is something or nothing.
+        if let (Some(scope), Some(key)) = (self.session, session_key)
+            && table.get(key, now) != Glimpse::Nothing
+        {
+            self.session_blocks = self.replica.session_blocks(scope, now);
+        }
+        if self.cold_block || !self.session_blocks.is_empty() {
+            self.verdict = Verdict::Block;
+        }
+    }
 }
 
 impl Decision<'_> {
@@ -122,9 +229,8 @@ impl Spent {
 
 impl Match {
     /// A budget that a request meets, before it is judged.
-    pub(crate) fn new(budget: u32, key: u128) -> Self {
+    fn new(budget: u32) -> Self {
         Self {
-            key,
             budget,
             verdict: Verdict::Ok,
             step: None,
@@ -133,7 +239,7 @@ impl Match {
     }
 
     /// How `request` stands to the budget, of whose current window `entry` is known.
-    pub(crate) fn judge(
+    fn judge(
         &mut self,
         compiled: &GuardedBudget,
         entry: Option<&Entry>,
@@ -178,7 +284,7 @@ impl GuardedBudget {
     /// Whether a call that would spend `estimate` is far from every step, as nearly every call is, by
     /// what the table says of its scope.
     #[inline]
-    pub(crate) fn is_far(&self, known: Glimpse, estimate: &Spend) -> bool {
+    fn is_far(&self, known: Glimpse, estimate: &Spend) -> bool {
         let spent = match known {
             Glimpse::Nothing => 0,
             Glimpse::AtMost(unit, most) if unit == self.unit => i128::from(most),

@@ -4,19 +4,16 @@ use std::sync::{Arc, Mutex};
 
 use arc_swap::ArcSwap;
 use smallvec::SmallVec;
-use spendfuse_domain::budget::OnStale;
-use spendfuse_domain::scope::FilterMatch;
 use spendfuse_domain::{Detector, UnixMillis, Verdict};
 
 use crate::changes::{BlocklistPage, ChangeLog, CursorExpired};
 use crate::compiled::CompiledBudgets;
-use crate::decision::{CheckRequest, ColdStart, Decision, Match};
-use crate::digest::Glimpse;
+use crate::decision::{CheckRequest, ColdStart, Decision};
 use crate::entry::Entry;
 use crate::findings::{OpenFinding, OpenFindings};
-use crate::freshness::{Freshness, Now, State, StateAge};
+use crate::freshness::{Freshness, Now, StateAge};
 use crate::hash::{EntryHash, KeyHasher, combine};
-use crate::response::{Entries, Reasoned};
+use crate::response::Reasoned;
 use crate::shards::Shards;
 use crate::table::Table;
 use crate::writer::GuardWriter;
@@ -118,10 +115,12 @@ impl Guard {
     /// apply (the first check of a thread apart, which registers the thread). The cost depends on
     /// how many scope shapes budgets use, hardly on how many scopes there are, and not on how many
     /// are blocked.
+    // Inlined, so that a decision is made where its caller keeps it: to copy its few hundred bytes
+    // takes as long as the rest of a check.
+    #[inline]
     pub fn check<'guard>(&'guard self, request: &CheckRequest<'_>, now: Now) -> Decision<'guard> {
-        let mut decision = self.met(request, now);
-        decision.judge_by_table(request, now.wall);
-        decision.conclude();
+        let mut decision = Decision::open(&self.replica, now);
+        decision.decide_by_table(request, now.wall);
         decision
     }
 
@@ -132,36 +131,14 @@ impl Guard {
         request: &'a CheckRequest<'a>,
         now: Now,
     ) -> Reasoned<'a> {
-        let mut decision = self.met(request, now);
-        let entries = decision.judge_by_entries(request, now.wall);
-        decision.conclude();
+        let mut decision = Decision::open(&self.replica, now);
+        let entries = decision.decide_by_entries(request, now.wall);
         Reasoned {
             decision,
             entries,
             request,
             now: now.wall,
         }
-    }
-
-    /// The budgets and session blocks that apply to `request`, before anything is judged.
-    fn met<'guard>(&'guard self, request: &CheckRequest<'_>, now: Now) -> Decision<'guard> {
-        let replica = &*self.replica;
-        let snapshot = replica.snapshot.load();
-        let stale_after = replica.config.stale_after_millis;
-        let state = snapshot.freshness.at(now.monotonic_millis, stale_after);
-        let mut decision = Decision {
-            replica,
-            snapshot,
-            verdict: Verdict::Ok,
-            matches: SmallVec::new(),
-            not_evaluated: SmallVec::new(),
-            session: None,
-            session_blocks: SmallVec::new(),
-            state,
-            cold_block: state.state == State::Cold && replica.config.cold_start == ColdStart::Block,
-        };
-        decision.meet(request, now.wall);
-        decision
     }
 
     /// How old the replica is at this reading of the caller's monotonic clock.
@@ -213,84 +190,9 @@ impl Guard {
     }
 }
 
-impl Decision<'_> {
-    /// Finds the budgets and session blocks that apply to `request`.
-    fn meet(&mut self, request: &CheckRequest<'_>, now: UnixMillis) {
-        let (budgets, table) = (&*self.snapshot.budgets, &*self.snapshot.table);
-        let values = budgets.values(&request.attribution, &self.replica.hasher);
-        let session = values.session_scope();
-        self.session = session;
-        // All that is needed from memory is fetched at once, and read only then.
-        let mut fetched = session.map_or(0, |scope| table.fetch(self.replica.any_block(scope)));
-        for group in &budgets.groups {
-            let Some(candidates) = group.candidates(&values) else {
-                continue;
-            };
-            let asking = group.asking(&request.attribution);
-            for &place in candidates.members {
-                let budget = &budgets.budgets[place as usize];
-                match budget.filter(asking) {
-                    FilterMatch::Contradicts => {}
-                    FilterMatch::Unknown => self.not_evaluated.push(place),
-                    FilterMatch::Holds => {
-                        let key = combine(budget.id_hash, candidates.scope);
-                        fetched ^= table.fetch(key);
-                        self.matches.push(Match::new(place, key));
-                    }
-                }
-            }
-        }
-        std::hint::black_box(fetched);
-        // What detectors say of a session never fits into a digest: there is something or nothing.
-        if let Some(scope) = session
-            && table.get(self.replica.any_block(scope), now) != Glimpse::Nothing
-        {
-            self.session_blocks = self.replica.session_blocks(scope, now);
-        }
-    }
-
-    /// Judges by the table where that leaves nothing open, else by full entries.
-    fn judge_by_table(&mut self, request: &CheckRequest<'_>, now: UnixMillis) {
-        let (budgets, table) = (&*self.snapshot.budgets, &*self.snapshot.table);
-        let state = self.state.state;
-        for found in &mut self.matches {
-            let budget = &budgets.budgets[found.budget as usize];
-            // With old state, `on_stale` may ask for what is spent exactly.
-            let is_exact = state == State::Stale && budget.on_stale != OnStale::Allow;
-            if is_exact || !budget.is_far(table.get(found.key, now), &request.estimate) {
-                let entry = self.replica.current(found.key, now);
-                found.judge(budget, entry.as_deref(), request, state);
-            }
-        }
-    }
-
-    /// Judges by the full entries, which it returns in the order of the matches.
-    fn judge_by_entries(&mut self, request: &CheckRequest<'_>, now: UnixMillis) -> Entries {
-        let (budgets, replica) = (&*self.snapshot.budgets, self.replica);
-        let state = self.state.state;
-        let judged = self.matches.iter_mut().map(|found| {
-            let budget = &budgets.budgets[found.budget as usize];
-            let entry = replica.current(found.key, now);
-            found.judge(budget, entry.as_deref(), request, state);
-            entry
-        });
-        judged.collect()
-    }
-
-    fn conclude(&mut self) {
-        let strictest = self.matches.iter().map(|one| one.verdict).max();
-        let is_refused = self.cold_block || !self.session_blocks.is_empty();
-        self.verdict = if is_refused {
-            Verdict::Block
-        } else {
-            strictest.unwrap_or_default()
-        };
-    }
-}
-
 impl Replica {
     /// The entry at a place, where its window is not over.
-    fn current(&self, key: EntryHash, now: UnixMillis) -> Option<Arc<Entry>> {
+    pub(crate) fn current(&self, key: EntryHash, now: UnixMillis) -> Option<Arc<Entry>> {
         let entry = self.entries.get(key);
         entry.filter(|entry| !entry.is_expired(now))
     }

@@ -8,7 +8,7 @@ use spendfuse_domain::scope::{Dimension, Dimensions as _, scope_text};
 use spendfuse_domain::{BudgetId, Figures, Nanos, Percent, UnixMillis, Verdict};
 
 use crate::compiled::GuardedBudget;
-use crate::decision::{CheckRequest, Decision, Match};
+use crate::decision::{AT_HAND, CheckRequest, Decision, Match};
 use crate::entry::Entry;
 use crate::findings::OpenFindings;
 
@@ -94,7 +94,7 @@ pub fn as_decision<S: Serializer>(verdict: &Verdict, serializer: S) -> Result<S:
 }
 
 /// The entries that matches were judged by, in their order; `None` where a scope has none.
-pub(crate) type Entries = SmallVec<[Option<Arc<Entry>>; 12]>;
+pub(crate) type Entries = SmallVec<[Option<Arc<Entry>>; AT_HAND]>;
 
 /// A decision with what it was made of.
 pub struct Reasoned<'a> {

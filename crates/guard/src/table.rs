@@ -99,18 +99,18 @@ impl<W: Word> Table<W> {
         loop {
             // All slots of a line, without a branch that the processor would have to guess.
             let mut found = 0;
-            let mut ends = false;
+            let mut least = u64::MAX;
             for slot in &self.lines[line].0 {
                 // A word says all there is to say of a scope, so there is nothing to order it with;
                 // what must be seen by who sees a new snapshot is ordered by the snapshot.
                 let word = slot.load(Ordering::Relaxed);
                 found = if tag.marks(word) { word } else { found };
-                ends |= word == 0;
+                least = least.min(word);
             }
             if found != 0 {
                 return Digest::read(found, self.epoch, now);
             }
-            if ends {
+            if least == 0 {
                 return Glimpse::Nothing;
             }
             line = self.after(line);
