@@ -28,11 +28,23 @@ impl Sender {
     /// # Panics
     /// Where the client cannot be made.
     pub fn new(lab: &Lab) -> Self {
+        Self::with_properties(lab, &[])
+    }
+
+    /// As [`Sender::new`], with other client properties.
+    ///
+    /// # Panics
+    /// Where the client cannot be made.
+    pub fn with_properties(lab: &Lab, properties: &[(&str, &str)]) -> Self {
+        let mut kafka = lab.kafka_config();
+        let named = properties.iter();
+        let named = named.map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+        kafka.properties.extend(named);
         let options = ProducerOptions {
             delivery_timeout: DELIVERY_TIMEOUT,
             ..ProducerOptions::default()
         };
-        let producer = EventProducer::open(&lab.kafka_config(), &options);
+        let producer = EventProducer::open(&kafka, &options);
         Self {
             producer: producer.expect("a producer can be made"),
             topic: lab.topic("usage"),

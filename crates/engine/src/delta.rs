@@ -1,5 +1,6 @@
 //! Deltas: what one commit of a meter partition tells one ledger partition.
 
+use hashbrown::HashMap;
 use minicbor::{Decode, Encode};
 use spendfuse_domain::{Nanos, UnixMillis};
 
@@ -69,4 +70,120 @@ pub struct DeltaEntry {
     #[n(9)]
     #[cbor(with = "codec::millis")]
     pub time: UnixMillis,
+}
+
+/// Numbers, lengths and times of an entry take no more than this, bytes.
+const ENTRY_BYTES: usize = 128;
+
+impl Deltas {
+    /// About how many bytes the record takes, rather too many.
+    pub fn bytes_estimate(&self) -> usize {
+        let series: usize = self.series.iter().map(String::len).sum();
+        let entries: usize = self.entries.iter().map(DeltaEntry::bytes_estimate).sum();
+        series + entries
+    }
+
+    /// The same in several records, each with at most `most_entries` entries, about `most_bytes`
+    /// and the series that its own entries belong to. The first follows what this one follows, the
+    /// others follow it within its commit.
+    pub fn parts(&self, most_entries: usize, most_bytes: usize) -> Vec<Self> {
+        let mut parts: Vec<Self> = Vec::new();
+        let mut places: HashMap<u32, u32> = HashMap::new();
+        let mut bytes = 0;
+        for entry in &self.entries {
+            let series = &self.series[entry.series as usize];
+            let takes = entry.bytes_estimate() + series.len();
+            let is_full =
+                |part: &Self| part.entries.len() >= most_entries || bytes + takes > most_bytes;
+            if parts.last().is_none_or(is_full) {
+                parts.push(Self {
+                    prev: if parts.is_empty() {
+                        self.prev
+                    } else {
+                        self.seq
+                    },
+                    series: Vec::new(),
+                    entries: Vec::new(),
+                    ..*self
+                });
+                places.clear();
+                bytes = 0;
+            }
+            let last = parts.len() - 1;
+            let part = &mut parts[last];
+            let place = *places.entry(entry.series).or_insert_with(|| {
+                bytes += series.len();
+                part.series.push(series.clone());
+                part.series.len() as u32 - 1
+            });
+            bytes += entry.bytes_estimate();
+            part.entries.push(DeltaEntry {
+                series: place,
+                ..entry.clone()
+            });
+        }
+        parts
+    }
+}
+
+impl DeltaEntry {
+    fn bytes_estimate(&self) -> usize {
+        ENTRY_BYTES + self.scope.len() + self.source.len() + self.id.len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parts_hold_everything_once_with_the_series_that_they_need() {
+        let long = "s".repeat(2_000);
+        let entry = |number: u32| DeltaEntry {
+            series: number,
+            scope: format!("acme/customer={long}{number}"),
+            minute: 7,
+            cost: Nanos::new(i128::from(number)),
+            unpriced: Nanos::ZERO,
+            tokens: 1,
+            calls: 1,
+            source: "app".to_owned(),
+            id: format!("r-{number}"),
+            time: UnixMillis(420_000),
+        };
+        let whole = Deltas {
+            meter_partition: 3,
+            prev: 5,
+            seq: 9,
+            series: (0..500).map(|number| format!("{long}|{number}")).collect(),
+            entries: (0..500).map(entry).collect(),
+            budget_version: 2,
+        };
+        const MOST: usize = 64 * 1024;
+        assert!(codec::encode(&whole).len() > 20 * MOST);
+        let parts = whole.parts(4_000, MOST);
+        assert!(parts.iter().all(|part| codec::encode(part).len() <= MOST));
+        let chain: Vec<(u64, u64)> = parts.iter().map(|part| (part.prev, part.seq)).collect();
+        assert_eq!(chain[0], (5, 9));
+        assert!(chain[1..].iter().all(|link| *link == (9, 9)));
+        let named = |part: &Deltas| -> Vec<(String, DeltaEntry)> {
+            let name = |entry: &DeltaEntry| part.series[entry.series as usize].clone();
+            let bare = |entry: &DeltaEntry| DeltaEntry {
+                series: 0,
+                ..entry.clone()
+            };
+            part.entries
+                .iter()
+                .map(|entry| (name(entry), bare(entry)))
+                .collect()
+        };
+        let told: Vec<_> = parts.iter().flat_map(named).collect();
+        assert_eq!(told, named(&whole));
+        let by_number = whole.parts(100, usize::MAX);
+        assert!(
+            by_number
+                .iter()
+                .all(|part| part.entries.len() == 100 && part.series.len() == 100)
+        );
+    }
 }

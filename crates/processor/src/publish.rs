@@ -7,14 +7,11 @@ use spendfuse_domain::finding::Finding;
 use spendfuse_domain::verdict::{BlocklistEntry, Stage};
 use spendfuse_engine::alert::Alert;
 use spendfuse_warehouse::block::{
-    FindingBlock, FindingRow, StageAddress, VerdictBlock, VerdictRow,
+    FindingChanges, FindingRow, StageAddress, TableBlock, TableKind, VerdictRow, Verdicts,
 };
 
 use crate::heartbeat::Watermark;
-use crate::rows::RowLinks;
-
-const FINDINGS_TABLE: &str = "finding_changes";
-const VERDICTS_TABLE: &str = "verdicts";
+use crate::rows::{BLOCK_BYTES, RowLinks};
 
 /// Writes the outputs of one commit of one partition.
 pub struct Publisher<'a, 'o> {
@@ -79,16 +76,10 @@ impl Publisher<'_, '_> {
         links: &mut RowLinks,
         findings: &[(String, Finding)],
     ) -> Result<(), LogicError> {
-        let mut block = FindingBlock::new();
-        for ((_, finding), index) in findings.iter().zip(0..) {
-            let address = self.address(index);
-            block.push(&FindingRow { finding, address });
-        }
-        if findings.is_empty() {
-            return Ok(());
-        }
-        let link = links.next(FINDINGS_TABLE, self.partition, self.seq);
-        self.send_rows(block.finish_record(link))
+        self.rows::<FindingChanges, _>(links, findings, |(_, finding), address| FindingRow {
+            finding,
+            address,
+        })
     }
 
     /// Changed verdicts as rows for the warehouse.
@@ -97,21 +88,43 @@ impl Publisher<'_, '_> {
         links: &mut RowLinks,
         entries: &[&BlocklistEntry],
     ) -> Result<(), LogicError> {
-        let mut block = VerdictBlock::new();
-        for (entry, index) in entries.iter().zip(0..) {
-            let address = self.address(index);
-            block.push(&VerdictRow { entry, address });
-        }
-        if entries.is_empty() {
-            return Ok(());
-        }
-        let link = links.next(VERDICTS_TABLE, self.partition, self.seq);
-        self.send_rows(block.finish_record(link))
+        self.rows::<Verdicts, _>(links, entries, |entry, address| VerdictRow {
+            entry,
+            address,
+        })
     }
 
-    /// A finished row block, where there is one.
-    pub fn send_rows(&mut self, record: Option<Vec<u8>>) -> Result<(), LogicError> {
-        if let Some(record) = record {
+    /// One row of table `K` for each of `items`, in as many blocks as they need: a window that ends
+    /// for all customers at once fills more than a record may hold.
+    pub fn rows<'r, K: TableKind, T>(
+        &mut self,
+        links: &mut RowLinks,
+        items: &'r [T],
+        row: impl Fn(&'r T, StageAddress) -> K::Row<'r>,
+    ) -> Result<(), LogicError> {
+        if items.is_empty() {
+            return Ok(());
+        }
+        let mut block = TableBlock::<K>::new();
+        for (item, index) in items.iter().zip(0..) {
+            block.push(&row(item, self.address(index)));
+            if block.bytes_estimate() >= BLOCK_BYTES {
+                self.send_block(links, &mut block)?;
+            }
+        }
+        self.send_block(links, &mut block)
+    }
+
+    fn send_block<K: TableKind>(
+        &mut self,
+        links: &mut RowLinks,
+        block: &mut TableBlock<K>,
+    ) -> Result<(), LogicError> {
+        if block.rows() == 0 {
+            return Ok(());
+        }
+        let link = links.next(K::schema().table, self.partition, self.seq);
+        if let Some(record) = block.finish_record(link) {
             self.outputs
                 .send(self.rows_topic, self.partition, None, Some(&record), &[])?;
         }

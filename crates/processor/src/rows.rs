@@ -6,6 +6,8 @@ use spendfuse_bus::{LogicError, Outputs};
 use spendfuse_engine::codec;
 use spendfuse_warehouse::record::Link;
 
+/// Row blocks are cut at this size, so that no record of a batch is larger than topics allow.
+pub const BLOCK_BYTES: usize = 512 * 1024;
 /// Changelog key of the chain.
 pub const LINKS_KEY: &[u8] = b"row_links";
 

@@ -2,6 +2,7 @@
 // Clippy's exception for tests does not cover their helper functions.
 #![allow(clippy::unwrap_used)]
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -9,10 +10,10 @@ use spendfuse_bus::{
     Headers, InputRecord, LogicError, OutputRecord, Outputs, PartitionLogic, RestoreSource,
     StageLogic,
 };
-use spendfuse_domain::Topics;
 use spendfuse_domain::routing::partition_of;
+use spendfuse_domain::{Nanos, Topics, UnixMillis};
 use spendfuse_engine::codec;
-use spendfuse_engine::delta::Deltas;
+use spendfuse_engine::delta::{DeltaEntry, Deltas};
 use spendfuse_engine::ledger::LedgerConfig;
 use spendfuse_engine::meter::MeterConfig;
 use spendfuse_pricing::PricingPolicy;
@@ -293,6 +294,86 @@ fn deltas_of_many_scopes_are_several_records_and_one_unbroken_chain() {
     assert_eq!(alerts.into_iter().filter(is_broken).count(), 0);
     let blocked = of(&told, &topics.blocklist).len();
     assert!((4_001..9_000).contains(&blocked), "{blocked} scopes");
+}
+
+#[test]
+fn rows_of_many_scopes_are_several_records_and_one_unbroken_chain() {
+    const CUSTOMERS: u32 = 8_000;
+    let stages = Stages::new();
+    let topics = &stages.topics;
+    let entry = |number: u32| DeltaEntry {
+        series: 0,
+        scope: format!("acme/customer={}{number}", "c".repeat(200)),
+        minute: NOW / 60_000,
+        cost: Nanos::from_dollars(1),
+        unpriced: Nanos::ZERO,
+        tokens: 1,
+        calls: 1,
+        source: "app".to_owned(),
+        id: "r".repeat(256),
+        time: UnixMillis(NOW),
+    };
+    let deltas = Deltas {
+        seq: 1,
+        series: vec!["/workspace=/customer=".to_owned()],
+        entries: (0..CUSTOMERS).map(entry).collect(),
+        ..Deltas::default()
+    };
+    let incoming = Incoming {
+        value: codec::encode(&deltas),
+        ..Incoming::default()
+    };
+    let written = batch(&mut stages.ledger(0), 0, 3, &[incoming]);
+    let largest = written
+        .iter()
+        .filter_map(|record| Some(record.value.as_ref()?.len()))
+        .max();
+    assert!(largest < Some(1024 * 1024), "{largest:?} bytes");
+    let mut chains: BTreeMap<String, Vec<(u64, u64, u32)>> = BTreeMap::new();
+    for block in blocks(&written, &topics.rows_ledger) {
+        let link = (block.link.previous, block.link.seq, block.rows);
+        chains
+            .entry(block.table.to_string())
+            .or_default()
+            .push(link);
+    }
+    let tables: Vec<&str> = chains.keys().map(String::as_str).collect();
+    assert_eq!(tables, ["budget_windows", "finding_changes", "verdicts"]);
+    for chain in chains.values() {
+        assert!(chain.len() > 1, "{chain:?}");
+        assert_eq!((chain[0].0, chain[0].1), (0, 3));
+        assert!(
+            chain[1..]
+                .iter()
+                .all(|(previous, seq, _)| (*previous, *seq) == (3, 3))
+        );
+        assert_eq!(chain.iter().map(|(.., rows)| rows).sum::<u32>(), CUSTOMERS);
+    }
+}
+
+#[test]
+fn of_what_cannot_even_be_rejected_the_place_is_told() {
+    let stages = Stages::new();
+    let mut meter = stages.meter(1);
+    meter.begin(1, NOW);
+    let bare = Incoming {
+        topic_index: REROUTED,
+        offset: 5,
+        ..Incoming::default()
+    };
+    let panic = "what is wrong ".repeat(1_000_000);
+    with_record(1, &bare, |record| meter.reject(record, &panic)).unwrap();
+    let mut written = Vec::new();
+    meter
+        .finish(&mut Outputs::new(&mut written, "changelog", 1))
+        .unwrap();
+    let [rejected] = of(&written, &stages.topics.dlq)[..] else {
+        panic!("set aside once: {written:?}");
+    };
+    let place = ["spendfuse_topic", "spendfuse_partition", "spendfuse_offset"];
+    let place = place.map(|name| header(rejected, name));
+    assert_eq!(place, [stages.topics.rerouted.as_str(), "1", "5"]);
+    assert!(header(rejected, "spendfuse_detail").len() < 10_000);
 }
 
 #[test]

@@ -238,6 +238,66 @@ fn what_was_said_goes_neither_home_nor_to_the_dlq() {
     assert_eq!(dlq[0].key.as_ref().map(Vec::len), Some(1024));
 }
 
+/// Compression hides from the broker how large a record is.
+#[test]
+fn a_record_that_unpacks_to_more_than_any_topic_takes_stops_nobody() {
+    let lab = Lab::new("huge");
+    let _processor = lab.processor("1");
+    let packing = [
+        ("compression.type", "zstd"),
+        ("message.max.bytes", "64000000"),
+    ];
+    let sender = Sender::with_properties(&lab, &packing);
+    let long = vec![b'k'; 17 * 1024 * 1024];
+    let at = Some(0);
+    let records = [
+        (Some(long.clone()), b"{".to_vec()),
+        // Handed over to its home with its key, from all partitions but one.
+        (
+            Some(long.clone()),
+            event(
+                "spendfuse.usage",
+                &now().to_string(),
+                "\"model\":\"m\",\"usage\":{}",
+            )
+            .into_bytes(),
+        ),
+        (None, long),
+    ];
+    for (key, value) in records {
+        sender.send(&Record {
+            partition: at,
+            key,
+            value,
+        });
+    }
+    let headers: Vec<(&str, &[u8])> = vec![("hostile", &[b'h'; 100_000][..]); 150];
+    let headed = Record {
+        partition: at,
+        key: None,
+        value: b"{".to_vec(),
+    };
+    sender.send_with(&headed, &headers);
+    sender.send(&headed);
+    sender.flush();
+    eventually(
+        "all are set aside or counted, and what comes behind them too",
+        Duration::from_secs(20),
+        || match lab.read("usage.dlq").len() {
+            4 => Ok(()),
+            other => Err(format!("{other}")),
+        },
+    );
+    let size = |part: &Option<Vec<u8>>| part.as_ref().map_or(0, Vec::len);
+    for kept in lab
+        .read("usage.dlq")
+        .iter()
+        .chain(&lab.read("usage.rerouted"))
+    {
+        assert!(size(&kept.key) <= 1024 && size(&kept.value) < 100_000);
+    }
+}
+
 #[test]
 fn of_two_events_with_one_identity_people_are_told() {
     let lab = Lab::new("conflict");

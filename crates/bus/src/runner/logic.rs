@@ -24,6 +24,18 @@ pub struct InputRecord<'a> {
     pub headers: Headers<'a>,
 }
 
+impl InputRecord<'_> {
+    /// Where and when it was logged, and nothing of what is in it.
+    pub(super) fn without_content(&self) -> Self {
+        Self {
+            key: None,
+            value: None,
+            headers: Headers::EMPTY,
+            ..*self
+        }
+    }
+}
+
 /// How far one input of a partition is processed at a tick.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct InputProgress {
@@ -99,7 +111,8 @@ pub trait PartitionLogic {
     /// [`PartitionLogic::reject`].
     fn process(&mut self, record: &InputRecord<'_>) -> Result<(), LogicError>;
 
-    /// Takes a record that made the batch fail for `reason`, to put it where such records go.
+    /// Takes a record that made the batch fail for `reason`, to put it where such records go. Where
+    /// that fails too, it comes once more without key, value and headers.
     ///
     /// # Errors
     /// Any error but a retryable one stops the worker.

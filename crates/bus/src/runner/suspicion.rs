@@ -33,9 +33,17 @@ pub(super) struct Suspicion {
     batch: Vec<Option<Span>>,
     /// Records that are taken in small batches, by (input, partition).
     suspects: HashMap<(usize, u32), Suspects>,
-    /// Records to reject, and why.
-    rejected: HashMap<Address, String>,
+    /// Records to reject, and how.
+    rejected: HashMap<Address, Verdict>,
     progress: bool,
+}
+
+/// How a record is rejected.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Verdict {
+    pub(super) reason: String,
+    /// Rejecting it failed as well: only where it lies is told.
+    pub(super) is_place_only: bool,
 }
 
 /// Each step costs a restart, so few steps; a sixteenth of a full batch commits in no time.
@@ -102,12 +110,12 @@ impl Suspicion {
         (offset < suspects.end).then_some(suspects.limit)
     }
 
-    /// Why the record must be rejected, if it must.
-    pub(super) fn reason_to_reject(&self, address: Address) -> Option<&str> {
+    /// How the record must be rejected, if it must.
+    pub(super) fn verdict(&self, address: Address) -> Option<&Verdict> {
         if self.rejected.is_empty() {
             return None;
         }
-        self.rejected.get(&address).map(String::as_str)
+        self.rejected.get(&address)
     }
 
     /// The batch is committed: its records are nobody's problem any more.
@@ -184,9 +192,21 @@ impl Suspicion {
             .collect()
     }
 
-    /// A record that fails even while it is rejected leaves nothing to try.
+    /// A record that fails even while it is rejected is rejected without what is in it; where that
+    /// fails too, nothing is left to try.
     fn reject(&mut self, address: Address, reason: &str) -> bool {
-        self.rejected.insert(address, reason.to_owned()).is_none()
+        match self.rejected.get_mut(&address) {
+            None => {
+                let verdict = Verdict {
+                    reason: reason.to_owned(),
+                    is_place_only: false,
+                };
+                self.rejected.insert(address, verdict);
+                true
+            }
+            // The reason why it was rejected first stays.
+            Some(verdict) => !std::mem::replace(&mut verdict.is_place_only, true),
+        }
     }
 }
 
@@ -219,7 +239,7 @@ mod tests {
         let mut next = 0;
         let mut failures = 0;
         // A worker with batches of 1000 that fails at the end of each batch with the culprit.
-        while next < 3000 && suspicion.reason_to_reject((1, 3, CULPRIT)).is_none() {
+        while next < 3000 && suspicion.verdict((1, 3, CULPRIT)).is_none() {
             let limit = suspicion.limit((1, 3, next)).unwrap_or(1000) as i64;
             for offset in next..next + limit {
                 suspicion.record((1, 3, offset));
@@ -237,7 +257,15 @@ mod tests {
         assert_eq!(failures, 4, "1000, 62, 3, 1");
         assert!(suspicion.limit((0, 3, CULPRIT)).is_none());
 
-        // Rejecting it fails as well: nothing is left to try.
+        // Rejecting it fails as well: its place alone is told, and where not even that can be
+        // written, nothing is left to try.
+        let is_place_only =
+            |suspicion: &Suspicion| suspicion.verdict((1, 3, CULPRIT)).unwrap().is_place_only;
+        assert!(!is_place_only(&suspicion));
+        suspicion.record((1, 3, CULPRIT));
+        suspicion.now(Doing::Finishing(3));
+        assert!(suspicion.blame(&too_large()));
+        assert!(is_place_only(&suspicion));
         suspicion.record((1, 3, CULPRIT));
         assert!(!suspicion.blame(&too_large()));
 
@@ -253,6 +281,6 @@ mod tests {
         let mut suspicion = Suspicion::new(1, 1);
         suspicion.record((0, 0, 1));
         assert!(!suspicion.blame(&BusError::Stopped));
-        assert!(suspicion.reason_to_reject((0, 0, 1)).is_none());
+        assert!(suspicion.verdict((0, 0, 1)).is_none());
     }
 }

@@ -212,13 +212,18 @@ impl<L: StageLogic> Worker<'_, L> {
         self.batch.add(record.value.map_or(0, <[u8]>::len));
         self.batch.limit = limit.or(self.batch.limit);
         self.suspicion.record(address);
-        match self.suspicion.reason_to_reject(address) {
+        match self.suspicion.verdict(address) {
             None => slot.logic.process(&record)?,
-            Some(reason) => {
-                let (stage, offset) = (self.config.stage, record.offset);
+            Some(verdict) => {
+                let (stage, offset, reason) = (self.config.stage, record.offset, &*verdict.reason);
                 tracing::error!(stage, partition, offset, error = reason, "record rejected");
                 metrics::counter!(STAGE_REJECTED, "stage" => stage).increment(1);
-                slot.logic.reject(&record, reason)?;
+                let kept = if verdict.is_place_only {
+                    record.without_content()
+                } else {
+                    record
+                };
+                slot.logic.reject(&kept, reason)?;
             }
         }
         slot.records += 1;

@@ -1,5 +1,6 @@
 //! The ledger's changelog: what is written, and how the state comes back from it.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use hashbrown::HashMap;
@@ -16,7 +17,11 @@ use crate::restore_error::RestoreError;
 pub(crate) const MARK: &[u8] = b"mark";
 /// Begins the keys of accounts, `account|budget|start|scope`.
 pub(crate) const ACCOUNT: &str = "account|";
-const EVALUATED: &[u8] = b"evaluated";
+const EVALUATED: &str = "evaluated";
+/// More budgets than that are written in further records, `evaluated|1` and so on. A budget's id has
+/// at most 63 bytes, so a record stays below the largest that topics allow; binaries before this
+/// one knew one record alone, and could not write more than fits into it.
+const EVALUATED_AT_MOST: usize = 100_000;
 
 /// The partition's own state, rewritten with every commit.
 #[derive(Clone, Debug, Default, PartialEq, Encode, Decode)]
@@ -91,8 +96,42 @@ pub(super) fn mark_key() -> Vec<u8> {
     MARK.to_vec()
 }
 
-pub(super) fn evaluated_key() -> Vec<u8> {
-    EVALUATED.to_vec()
+/// The records of what was evaluated, and tombstones for those of the `parts_before` records that
+/// are not needed any more.
+pub(super) fn evaluated_records(
+    evaluated: &BTreeMap<String, u64>,
+    parts_before: usize,
+) -> Vec<(Vec<u8>, Option<Vec<u8>>)> {
+    let all: Vec<(&String, &u64)> = evaluated.iter().collect();
+    let parts = evaluated_parts(evaluated.len()).max(parts_before);
+    let record = |number: usize| {
+        let from = (number * EVALUATED_AT_MOST).min(all.len());
+        let to = (from + EVALUATED_AT_MOST).min(all.len());
+        let part: BTreeMap<&String, &u64> = all[from..to].iter().copied().collect();
+        let value = (number == 0 || from < to).then(|| codec::encode(&part));
+        (evaluated_key(number), value)
+    };
+    (0..parts).map(record).collect()
+}
+
+/// In how many records so many budgets are written.
+pub(super) fn evaluated_parts(budgets: usize) -> usize {
+    budgets.div_ceil(EVALUATED_AT_MOST).max(1)
+}
+
+fn evaluated_key(number: usize) -> Vec<u8> {
+    match number {
+        0 => EVALUATED.into(),
+        _ => format!("{EVALUATED}|{number}").into_bytes(),
+    }
+}
+
+/// The number of the record of evaluated budgets whose key it is.
+fn read_evaluated_key(key: &[u8]) -> Option<usize> {
+    match std::str::from_utf8(key).ok()?.strip_prefix(EVALUATED)? {
+        "" => Some(0),
+        number => number.strip_prefix('|')?.parse().ok(),
+    }
 }
 
 /// Key and value of an account's record.
@@ -133,6 +172,18 @@ impl Ledger {
             key: String::from_utf8_lossy(key).into_owned(),
             source,
         };
+        if let Some(number) = read_evaluated_key(key) {
+            match value {
+                Some(value) => {
+                    let part = codec::decode(value).map_err(failed)?;
+                    self.restoring_evaluated.insert(number, part);
+                }
+                None => {
+                    self.restoring_evaluated.remove(&number);
+                }
+            }
+            return Ok(());
+        }
         let Some(value) = value else {
             let gone = read_account_key(key);
             let gone =
@@ -151,7 +202,6 @@ impl Ledger {
                 self.chains = mark.chains;
                 self.alert_limit = mark.alert_limit;
             }
-            EVALUATED => self.evaluated = codec::decode(value).map_err(failed)?,
             _ => {
                 let record = codec::decode(value).map_err(failed)?;
                 self.restore_account(record).map_err(failed)?;
@@ -191,6 +241,9 @@ impl Ledger {
     /// Everything is restored: rebuilds what is derived from the state.
     pub fn restored(&mut self) {
         self.shared = Shared::default();
+        let parts = std::mem::take(&mut self.restoring_evaluated);
+        self.evaluated_parts = parts.len();
+        self.evaluated = parts.into_values().flatten().collect();
         let ids: Vec<AccountId> = self.accounts.iter().map(|(id, _)| id).collect();
         for id in ids {
             self.schedule(id);
@@ -229,5 +282,58 @@ impl Ledger {
         if published && other.is_none_or(|other| start(other) <= start(id)) {
             self.accounts.set_standing(id);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::book::BudgetBook;
+    use crate::ledger::LedgerConfig;
+
+    #[test]
+    fn what_was_evaluated_is_cut_into_records_that_a_topic_takes() {
+        let longest = |number: u64| format!("{}{number:07}", "b".repeat(56));
+        let evaluated: BTreeMap<String, u64> = (0..250_000)
+            .map(|number| (longest(number), u64::MAX - number))
+            .collect();
+        let records = evaluated_records(&evaluated, 0);
+        assert_eq!(records.len(), 3);
+        for (_, value) in &records {
+            assert!(
+                value
+                    .as_ref()
+                    .is_some_and(|value| value.len() < 8 * 1024 * 1024)
+            );
+        }
+        let config = LedgerConfig {
+            partition: 0,
+            partitions: 1,
+            grace_millis: 0,
+            publish_rate: 1,
+            account_capacity: 10,
+        };
+        let mut ledger = Ledger::new(config, Arc::new(BudgetBook::default()));
+        for (key, value) in &records {
+            ledger
+                .restore(key, value.as_deref())
+                .expect("it can be read");
+        }
+        let parts = ledger.restoring_evaluated.values().flatten();
+        assert!(parts.eq(evaluated.iter()));
+        // All budgets are gone: so are the further records.
+        ledger.restored();
+        let written = ledger.finish().changelog;
+        let of = |number| {
+            let key = evaluated_key(number);
+            written
+                .iter()
+                .find(|(written, _)| *written == key)
+                .map(|(_, value)| value.is_some())
+        };
+        assert_eq!(
+            [of(0), of(1), of(2)],
+            [Some(true), Some(false), Some(false)]
+        );
     }
 }

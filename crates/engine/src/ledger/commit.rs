@@ -7,7 +7,9 @@ use spendfuse_domain::verdict::budget_key;
 use spendfuse_domain::{UnixMillis, Window};
 
 use super::accounts::{AccountId, LedgerAccount};
-use super::changelog::{LedgerMark, account_key, account_record, evaluated_key, mark_key};
+use super::changelog::{
+    LedgerMark, account_key, account_record, evaluated_parts, evaluated_records, mark_key,
+};
 use super::{Ledger, LedgerOutputs, WindowLine, WindowLineKind};
 use crate::account::{AccountPlace, Due};
 use crate::codec;
@@ -29,8 +31,9 @@ impl Ledger {
         // Its room is used again.
         self.touched = settled;
         if std::mem::take(&mut self.evaluated_changed) {
-            let value = codec::encode(&self.evaluated);
-            self.outputs.changelog.push((evaluated_key(), Some(value)));
+            let records = evaluated_records(&self.evaluated, self.evaluated_parts);
+            self.outputs.changelog.extend(records);
+            self.evaluated_parts = evaluated_parts(self.evaluated.len());
         }
         self.tell_of_missing_room();
         let partition = self.config.partition;

@@ -80,6 +80,10 @@ pub struct Ledger {
     chains: Vec<u64>,
     /// Revision of each budget as it was last evaluated over all its scopes.
     evaluated: BTreeMap<String, u64>,
+    /// In how many records that is written.
+    evaluated_parts: usize,
+    /// Those records, until the restore is complete.
+    restoring_evaluated: BTreeMap<usize, BTreeMap<String, u64>>,
     /// What happens to accounts by time alone: windows begin, end, close. Accounts may be gone.
     wake_at: BTreeMap<UnixMillis, Vec<AccountId>>,
     /// Accounts to be judged anew because budgets changed.
@@ -113,6 +117,8 @@ impl Ledger {
             accounts: Accounts::default(),
             shared: Shared::default(),
             evaluated: BTreeMap::new(),
+            evaluated_parts: 0,
+            restoring_evaluated: BTreeMap::new(),
             wake_at: BTreeMap::new(),
             reconsider: VecDeque::new(),
             evaluated_changed: false,

@@ -5,7 +5,7 @@ use spendfuse_domain::UnixMillis;
 use spendfuse_domain::event::{Event, Flags};
 use spendfuse_domain::row::Origin;
 
-use super::session::{MOST_ACCOUNTS, SessionName};
+use super::session::{MOST_ACCOUNTS, MOST_LANES, SessionName};
 use super::{Meter, changelog};
 use crate::alert::{Alert, AlertKind};
 use crate::codec;
@@ -116,6 +116,17 @@ impl Meter {
         let prefix = format!("capacity|{}", day_of(self.now));
         let workspace = session.workspace.to_owned();
         self.tell_once(AlertKind::Capacity, &prefix, subject, message, &workspace);
+    }
+
+    /// One alert a day and session that has more agents and models than are watched.
+    pub(super) fn tell_of_crowded_session(&mut self, session: SessionName<'_>) {
+        let scope = session.scope();
+        let message = format!(
+            "session {scope} has more agents and models than the {MOST_LANES} pairs that detectors watch: the one unused for the longest is forgotten for each new one; find out who makes so many names in one session"
+        );
+        let prefix = format!("capacity|{}|lanes", day_of(self.now));
+        let workspace = session.workspace.to_owned();
+        self.tell_once(AlertKind::Capacity, &prefix, scope, message, &workspace);
     }
 
     fn tell_once(

@@ -11,8 +11,9 @@ use crate::account::{Account, AccountPlace};
 use crate::codec;
 use crate::detect::lane::{Lane, LaneRule};
 
-/// Lanes of a session: more agents and models than that take turns.
-const MOST_LANES: usize = 64;
+/// Lanes of a session: more agents and models than that take turns. A session is written as a whole
+/// with every commit that changes it, so that many lanes cost much with every call.
+pub const MOST_LANES: usize = 64;
 /// Accounts of session budgets in a session. A session is written as a whole with every commit that
 /// changes it, and a record has a largest size.
 pub const MOST_ACCOUNTS: usize = 256;
@@ -138,6 +139,17 @@ pub struct SessionAccount {
     pub account: Account,
 }
 
+/// Where the steps of an agent on a model are watched.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LanePlace {
+    /// In the lane of this index.
+    Own(usize),
+    /// As [`Self::Own`], and what was known of the lane there before is forgotten.
+    InsteadOfAnother(usize),
+    /// Not at all: every lane there may be has an open episode.
+    Nowhere,
+}
+
 impl Session {
     /// A session that begins now.
     pub fn begin(name: SessionName<'_>, now: UnixMillis) -> Self {
@@ -217,23 +229,24 @@ impl Session {
     }
 
     /// Place of the lane of `agent` on `model`, made where it is new. It stays the same as long as
-    /// an episode is open in it; of [`MOST_LANES`] without one the longest unused gives way. `None`
-    /// where all have one.
-    pub fn lane_place(&mut self, agent: &str, model: &str) -> Option<usize> {
+    /// an episode is open in it; of [`MOST_LANES`] without one the longest unused gives way.
+    pub fn lane_place(&mut self, agent: &str, model: &str) -> LanePlace {
         let is_it = |lane: &Lane| lane.agent == agent && lane.model == model;
         if let Some(known) = self.lanes.iter().position(is_it) {
-            return Some(known);
+            return LanePlace::Own(known);
         }
         if self.lanes.len() < MOST_LANES {
             self.lanes.reserve_exact(1);
             self.lanes.push(Lane::new(agent, model));
-            return Some(self.lanes.len() - 1);
+            return LanePlace::Own(self.lanes.len() - 1);
         }
         let quiet = self.lanes.iter().enumerate();
         let quiet = quiet.filter(|(_, lane)| lane.is_quiet());
-        let (index, _) = quiet.min_by_key(|(_, lane)| lane.last_step())?;
+        let Some((index, _)) = quiet.min_by_key(|(_, lane)| lane.last_step()) else {
+            return LanePlace::Nowhere;
+        };
         self.lanes[index] = Lane::new(agent, model);
-        Some(index)
+        LanePlace::InsteadOfAnother(index)
     }
 
     /// Another lane of the same agent in which `rule` is open.

@@ -10,7 +10,7 @@ use spendfuse_domain::finding::{DetectorAction, DetectorRule, FindingState};
 use spendfuse_domain::window::WindowKind;
 use spendfuse_domain::{Nanos, UnixMillis};
 
-use super::session::{Session, SessionName};
+use super::session::{LanePlace, Session, SessionName};
 use super::sessions::SessionId;
 use super::{Charge, EpisodePlace, Meter, SLICE};
 use crate::alert::{Alert, AlertKind};
@@ -134,10 +134,15 @@ impl Meter {
             cost: cost.total(),
             input_cost: cost.input + cost.cache_read + cost.cache_write,
         };
-        let (id, session) = self.live_session(session, known);
-        let Some(lane) = session.lane_place(&attribution.agent, &attribution.model) else {
-            self.touch(id);
-            return;
+        let name = session;
+        let (id, session) = self.live_session(name, known);
+        let place = session.lane_place(&attribution.agent, &attribution.model);
+        let lane = match place {
+            LanePlace::Own(lane) | LanePlace::InsteadOfAnother(lane) => lane,
+            LanePlace::Nowhere => {
+                self.touch(id);
+                return self.tell_of_crowded_session(name);
+            }
         };
         let mut changes: SmallVec<[(LaneRule, Change); 2]> = SmallVec::new();
         session.lanes[lane].step(
@@ -147,6 +152,9 @@ impl Meter {
             &attribution.feature,
             |rule, change| changes.push((rule, change)),
         );
+        if matches!(place, LanePlace::InsteadOfAnother(_)) {
+            self.tell_of_crowded_session(name);
+        }
         for (rule, change) in changes {
             let place = EpisodePlace {
                 session: id,

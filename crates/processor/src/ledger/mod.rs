@@ -14,7 +14,7 @@ use spendfuse_domain::{Topics, UnixMillis};
 use spendfuse_engine::codec;
 use spendfuse_engine::delta::Deltas;
 use spendfuse_engine::ledger::{Ledger, LedgerConfig, WindowLine};
-use spendfuse_warehouse::block::{BudgetWindowBlock, BudgetWindowRow};
+use spendfuse_warehouse::block::{BudgetWindowRow, BudgetWindows};
 
 use crate::heartbeat::Watermark;
 use crate::metrics::{ACCOUNTS, BROKEN_LINKS, WITHOUT_ACCOUNT};
@@ -25,7 +25,6 @@ use crate::unreadable;
 
 /// How long a ledger waits for budgets that a meter of another process knows already.
 const BUDGETS_PATIENCE: Duration = Duration::from_secs(2);
-const WINDOWS_TABLE: &str = "budget_windows";
 
 /// Makes the ledger's partitions.
 #[derive(Debug)]
@@ -222,23 +221,16 @@ fn send_window_lines(
     links: &mut RowLinks,
     lines: &[WindowLine],
 ) -> Result<(), LogicError> {
-    if lines.is_empty() {
-        return Ok(());
-    }
-    let mut block = BudgetWindowBlock::new();
-    for (line, index) in lines.iter().zip(0..) {
-        block.push(&BudgetWindowRow {
-            kind: line.kind,
-            at: line.at,
-            budget: &line.budget,
-            scope: &line.scope,
-            window: &line.window,
-            spend: line.spend,
-            limit: line.limit,
-            version: publisher.seq,
-            address: publisher.address(index),
-        });
-    }
-    let link = links.next(WINDOWS_TABLE, publisher.partition, publisher.seq);
-    publisher.send_rows(block.finish_record(link))
+    let version = publisher.seq;
+    publisher.rows::<BudgetWindows, _>(links, lines, |line, address| BudgetWindowRow {
+        kind: line.kind,
+        at: line.at,
+        budget: &line.budget,
+        scope: &line.scope,
+        window: &line.window,
+        spend: line.spend,
+        limit: line.limit,
+        version,
+        address,
+    })
 }

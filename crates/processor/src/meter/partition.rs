@@ -21,12 +21,10 @@ use super::rejects::{Handover, RejectedRecord, VERIFIED_LATE, headers_of};
 use super::{REROUTED, USAGE};
 use crate::heartbeat::Watermark;
 use crate::metrics::{EVENTS_CONFLICT, EVENTS_COUNTED, EVENTS_DUPLICATE};
-use crate::rows::{LINKS_KEY, RowLinks};
+use crate::rows::{BLOCK_BYTES, LINKS_KEY, RowLinks};
 use crate::tables::Tables;
 use crate::unreadable;
 
-/// Row blocks are cut at this size, so that no record of a batch is larger than topics allow.
-const BLOCK_BYTES: usize = 512 * 1024;
 const SPEND_TABLE: &str = "spend";
 
 /// One partition of the meter stage.

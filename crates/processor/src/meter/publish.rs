@@ -2,11 +2,11 @@
 
 use metrics::{counter, gauge};
 use spendfuse_bus::{LogicError, Outputs};
-use spendfuse_domain::Topics;
 use spendfuse_domain::verdict::{BlocklistEntry, Stage};
 use spendfuse_engine::codec;
 use spendfuse_engine::delta::Deltas;
 use spendfuse_engine::meter::MeterOutputs;
+use spendfuse_engine::meter::dedupe::RememberedIds;
 
 use super::MeterPartition;
 use crate::metrics::{
@@ -15,8 +15,12 @@ use crate::metrics::{
 };
 use crate::publish::Publisher;
 
-/// A delta record holds at most this many entries; more go into further records of the same commit.
+/// A delta record holds at most this many entries and about this many bytes; more go into further
+/// records of the same commit.
 const MAX_ENTRIES: usize = 4_000;
+const MAX_DELTA_BYTES: usize = 512 * 1024;
+/// A record of the ids changelog holds at most this many identities, of about 30 bytes each.
+const MAX_IDS: usize = 16 * 1024;
 
 impl MeterPartition {
     pub(super) fn publish(&mut self, outputs: &mut Outputs<'_>) -> Result<(), LogicError> {
@@ -27,11 +31,13 @@ impl MeterPartition {
         }
         let published = self.meter.finish();
         for (ledger_partition, deltas) in &published.deltas {
-            send_deltas(outputs, &self.topics, *ledger_partition, deltas)?;
+            for value in delta_records(deltas) {
+                let topic = &self.topics.deltas;
+                outputs.send(topic, *ledger_partition, None, Some(&value), &[])?;
+            }
         }
-        if !published.ids.ids.is_empty() {
-            let ids = codec::encode(&published.ids);
-            outputs.send(&self.topics.meter_ids, partition, None, Some(&ids), &[])?;
+        for value in id_records(&published.ids) {
+            outputs.send(&self.topics.meter_ids, partition, None, Some(&value), &[])?;
         }
         for (key, value) in &published.changelog {
             outputs.changelog(key, value.as_deref())?;
@@ -105,28 +111,18 @@ fn session_verdicts(published: &MeterOutputs) -> Vec<&BlocklistEntry> {
         .collect()
 }
 
-/// One record, or several where there are many entries: the further ones follow the first within
-/// the same commit, which the chain says by `prev` = `seq`.
-fn send_deltas(
-    outputs: &mut Outputs<'_>,
-    topics: &Topics,
-    ledger_partition: u32,
-    deltas: &Deltas,
-) -> Result<(), LogicError> {
-    if deltas.entries.len() <= MAX_ENTRIES {
-        let value = codec::encode(deltas);
-        outputs.send(&topics.deltas, ledger_partition, None, Some(&value), &[])?;
-        return Ok(());
+/// One record, or several where there are many entries or long names: the further ones follow the
+/// first within the same commit, which the chain says by `prev` = `seq`.
+fn delta_records(deltas: &Deltas) -> Vec<Vec<u8>> {
+    if deltas.entries.len() <= MAX_ENTRIES && deltas.bytes_estimate() <= MAX_DELTA_BYTES {
+        return vec![codec::encode(deltas)];
     }
-    for (place, entries) in deltas.entries.chunks(MAX_ENTRIES).enumerate() {
-        let part = Deltas {
-            prev: if place == 0 { deltas.prev } else { deltas.seq },
-            entries: entries.to_vec(),
-            series: deltas.series.clone(),
-            ..*deltas
-        };
-        let value = codec::encode(&part);
-        outputs.send(&topics.deltas, ledger_partition, None, Some(&value), &[])?;
-    }
-    Ok(())
+    let parts = deltas.parts(MAX_ENTRIES, MAX_DELTA_BYTES);
+    parts.iter().map(codec::encode).collect()
+}
+
+fn id_records(new: &RememberedIds) -> impl Iterator<Item = Vec<u8>> {
+    new.ids
+        .chunks(MAX_IDS)
+        .map(|ids| codec::encode(&RememberedIds { ids: ids.to_vec() }))
 }

@@ -29,6 +29,9 @@ const LAST_OFFSET: &str = "spendfuse_last_offset";
 /// against records that unpack to more than a broker takes back.
 const MAX_HEADERS: usize = 128;
 
+/// A sentence about what is wrong takes a few hundred bytes; that of a panic is whatever it is.
+const MAX_DETAIL_BYTES: usize = 2_048;
+
 /// On late events that the warehouse does not know: they are counted whatever their age.
 pub const VERIFIED_LATE: &str = "spendfuse_verified_late";
 
@@ -121,8 +124,14 @@ impl RejectedRecord {
             .headers
             .retain(|(name, _)| !name.starts_with("spendfuse_"));
         owned.header(REASON, rejection.reason.name());
-        owned.header(DETAIL, rejection.detail.as_str());
-        owned.header(TOPIC, topics.usage.as_str());
+        owned.header(DETAIL, shortened(&rejection.detail));
+        // Where not even the headers are left, the place is that of the handed over record.
+        let is_elsewhere = record.topic_index == REROUTED && !origin.rerouted;
+        let topic = match is_elsewhere {
+            true => &topics.rerouted,
+            false => &topics.usage,
+        };
+        owned.header(TOPIC, topic.as_str());
         owned.header(PARTITION, origin.partition.to_string());
         owned.header(OFFSET, origin.offset.to_string());
         Self {
@@ -142,7 +151,7 @@ impl RejectedRecord {
         };
         let reason = RejectReason::InternalError;
         owned.header(REASON, reason.name());
-        owned.header(DETAIL, lost.to_string());
+        owned.header(DETAIL, shortened(&lost.to_string()));
         owned.header(TOPIC, lost.topic.as_str());
         owned.header(PARTITION, lost.partition.to_string());
         owned.header(OFFSET, lost.from.to_string());
@@ -180,6 +189,11 @@ impl OwnedRecord {
             .map(|(name, value)| (name.as_str(), value.as_slice()))
             .collect()
     }
+}
+
+/// The beginning of a sentence for people.
+fn shortened(detail: &str) -> &str {
+    &detail[..detail.floor_char_boundary(MAX_DETAIL_BYTES)]
 }
 
 fn kept_value(value: &[u8], headers: &[(&str, &[u8])]) -> Vec<u8> {
