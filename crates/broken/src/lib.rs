@@ -19,6 +19,8 @@ pub enum Break {
     TimerWithoutOffsets,
     /// A restored meter does not know which events it has counted.
     DedupeNotRestored,
+    /// A meter takes its memory of identities for complete, whatever the log has lost.
+    DedupeClaimsMore,
     /// Duplicates are looked for where an event arrives, not where it is at home.
     DedupeBeforeRerouting,
     /// A restore ends at the last stable offset instead of the log's end.
@@ -43,11 +45,12 @@ pub enum Break {
 
 impl Break {
     /// Every one.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self::OffsetsOutsideTransaction,
         Self::ChangelogOutsideTransaction,
         Self::TimerWithoutOffsets,
         Self::DedupeNotRestored,
+        Self::DedupeClaimsMore,
         Self::DedupeBeforeRerouting,
         Self::RestoreToLastStableOffset,
         Self::InitAfterRestore,
@@ -67,6 +70,7 @@ impl Break {
             Self::ChangelogOutsideTransaction => "changelog-outside-transaction",
             Self::TimerWithoutOffsets => "timer-without-offsets",
             Self::DedupeNotRestored => "dedupe-not-restored",
+            Self::DedupeClaimsMore => "dedupe-claims-more",
             Self::DedupeBeforeRerouting => "dedupe-before-rerouting",
             Self::RestoreToLastStableOffset => "restore-to-last-stable-offset",
             Self::InitAfterRestore => "init-after-restore",

@@ -59,6 +59,7 @@ impl Fixture {
             name: name.to_owned(),
             partitions,
             config: BTreeMap::new(),
+            least_retention_millis: None,
         };
         let topics = [
             topic("spendfuse.rows", 2),

@@ -18,7 +18,7 @@ use crate::ledger::LedgerStage;
 use crate::meter::MeterStage;
 use crate::metrics::{BROKEN_LINKS, EVENTS_CONFLICT};
 use crate::tables::Tables;
-use crate::topics::specs;
+use crate::topics::{ids_retention_millis, specs};
 
 /// How long one look at the topics may take.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -274,6 +274,7 @@ impl ProcessorConfig {
             history: vec![HistoryTopic {
                 topic: topics.meter_ids.clone(),
                 since_millis: self.dedupe_horizon_millis + HOUR_MILLIS,
+                retention_millis: ids_retention_millis(self.dedupe_horizon_millis),
             }],
             outputs: outputs.into_iter().cloned().collect(),
             ..self.stage("meter", worker)

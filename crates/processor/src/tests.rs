@@ -220,6 +220,30 @@ fn a_successor_goes_on_from_the_outputs_alone_and_counts_nothing_twice() {
 }
 
 #[test]
+fn a_duplicate_whose_identity_the_log_has_lost_is_late_and_not_counted_again() {
+    let stages = Stages::new();
+    let topics = &stages.topics;
+    let first = batch(&mut stages.meter(0), 0, 7, &[call("r-1", "c-1", 0, 0)]);
+    let mut successor = stages.meter(0);
+    for record in of(&first, "changelog") {
+        let key = record.key.as_deref().unwrap();
+        let value = record.value.as_deref();
+        let source = RestoreSource::Changelog;
+        successor.restore(source, key, value, NOW).unwrap();
+    }
+    assert_eq!(successor.restored_time(), Some(NOW));
+    // The ids topic has nothing from before its retention any more.
+    successor.history(0, NOW - 60_000);
+    successor.restored(7).unwrap();
+    let again = batch(&mut successor, 0, 8, &[call("r-1", "c-1", 0, 1)]);
+    assert_eq!(of(&again, &topics.rows), Vec::<&OutputRecord>::new());
+    let [late] = of(&again, &topics.dlq)[..] else {
+        panic!("set aside: {again:?}");
+    };
+    assert_eq!(header(late, "spendfuse_reason"), "late");
+}
+
+#[test]
 fn an_event_is_handed_over_once_and_keeps_its_first_place() {
     let stages = Stages::new();
     let topics = &stages.topics;

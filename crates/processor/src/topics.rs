@@ -20,7 +20,7 @@ pub fn specs(topics: &Topics, partitions: u32, dedupe_horizon_millis: i64) -> Ve
             Keeps::Days(days) => (partitions, deleted_after(i64::from(days) * DAY_MILLIS)),
             Keeps::DedupeHorizon => (
                 partitions,
-                deleted_after(dedupe_horizon_millis + DAY_MILLIS),
+                deleted_after(ids_retention_millis(dedupe_horizon_millis)),
             ),
             Keeps::Latest => (partitions, compacted()),
             Keeps::LatestInOnePartition => (1, compacted()),
@@ -37,9 +37,19 @@ pub fn specs(topics: &Topics, partitions: u32, dedupe_horizon_millis: i64) -> Ve
             config: config
                 .map(|(name, value)| (name.to_owned(), value))
                 .collect(),
+            least_retention_millis: match topic.keeps {
+                Keeps::DedupeHorizon => Some(ids_retention_millis(dedupe_horizon_millis)),
+                _ => None,
+            },
         }
     };
     topics.all().into_iter().map(spec_of).collect()
+}
+
+/// How long identities are kept: a day longer than they are needed, so that after a day without a
+/// processor none is missing.
+pub fn ids_retention_millis(dedupe_horizon_millis: i64) -> i64 {
+    dedupe_horizon_millis + DAY_MILLIS
 }
 
 type Config = BTreeMap<&'static str, String>;

@@ -10,8 +10,11 @@ use crate::health::Part;
 pub struct HistoryTopic {
     /// Its name.
     pub topic: String,
-    /// Records of the last this many milliseconds are restored.
+    /// Records of the last this many milliseconds are restored, counted back from the time that the
+    /// restored state has come to.
     pub since_millis: i64,
+    /// For how long at least the log keeps its records, milliseconds.
+    pub retention_millis: i64,
 }
 
 /// How one worker of a stage is set up.

@@ -67,13 +67,14 @@ pub enum RestoreSource {
 
 /// The state of one partition and what its records do to it.
 ///
-/// Calls come in this order: `restore`* → `restored` → `ready` until it says yes → batches of
+/// Calls come in this order: `restore`* → `restored_time` → `history`* → `restore`* → `restored` → `ready` until it says yes → batches of
 /// `begin` → (`process` | `reject` | `unreadable` | `tick`)* → `finish`. After any error, and whenever the
 /// partition is taken away, the value is dropped and a new one restored: nothing may survive
 /// outside the changelog.
 pub trait PartitionLogic {
-    /// Takes one record of changelog or history. Records of one log come in its order, different
-    /// logs interleaved; `value` of `None` is a tombstone.
+    /// Takes one record of changelog or history. Records of one log come in its order, those of the
+    /// changelog before those of histories, different histories interleaved; `value` of `None` is a
+    /// tombstone.
     ///
     /// # Errors
     /// [`LogicError::Fatal`] stops the worker: the state cannot be read.
@@ -84,6 +85,20 @@ pub trait PartitionLogic {
         value: Option<&[u8]>,
         timestamp_millis: i64,
     ) -> Result<(), LogicError>;
+
+    /// The time that the restored changelog has come to, on the log's clock, milliseconds since
+    /// 1970: histories are restored from [`HistoryTopic::since_millis`](crate::HistoryTopic) before
+    /// it on, not before the present, which is later by as long as nobody has counted. `None` where
+    /// nothing was restored.
+    fn restored_time(&self) -> Option<i64> {
+        None
+    }
+
+    /// The history at `index` is restored next. Nothing that was written to it since
+    /// `complete_since_millis` is missing; before that, retention may have removed records.
+    fn history(&mut self, index: usize, complete_since_millis: i64) {
+        let _ = (index, complete_since_millis);
+    }
 
     /// Everything is restored. `seq` is the number of the partition's last commit, 0 for none.
     ///

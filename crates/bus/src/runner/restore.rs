@@ -11,7 +11,7 @@ use rdkafka::{Offset, TopicPartitionList};
 use spendfuse_broken::{Break, is_broken};
 
 use super::assignment::Interrupt;
-use super::config::StageConfig;
+use super::config::{HistoryTopic, StageConfig};
 use super::logic::{PartitionLogic, RestoreSource};
 use super::position::{POSITION_KEY, Position};
 use crate::config::Isolation;
@@ -24,6 +24,8 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 /// How often the group's consumer is polled meanwhile.
 const KEEP_ALIVE: Duration = Duration::from_millis(50);
 const OPEN_TRANSACTION_LINE: Duration = Duration::from_secs(10);
+/// This machine's clock and the broker's may differ by so much, milliseconds.
+const CLOCKS_APART: i64 = 60 * 60 * 1000;
 
 /// A partition while it is restored.
 pub(super) struct Restoring<P> {
@@ -98,8 +100,9 @@ impl Probe {
     }
 }
 
-/// Restores all partitions at once. `keep_alive` polls the group's consumer for at most the given
-/// time and interrupts where the assignment changes.
+/// Restores all partitions at once: their changelogs first, which say how far back their histories
+/// are needed. `keep_alive` polls the group's consumer for at most the given time and interrupts
+/// where the assignment changes.
 pub(super) fn restore<P: PartitionLogic>(
     config: &StageConfig,
     probe: &Probe,
@@ -107,12 +110,27 @@ pub(super) fn restore<P: PartitionLogic>(
     now_millis: i64,
     keep_alive: &mut dyn FnMut(Duration) -> Result<(), Interrupt>,
 ) -> Result<(), Interrupt> {
-    let mut logs = plan(config, probe, partitions, now_millis, keep_alive)?;
+    let reader = Poller::new(&config.kafka.reader(Isolation::ReadCommitted)?)?;
+    let changelogs = changelogs(config, probe, partitions, keep_alive)?;
+    read(config, &reader, changelogs, partitions, keep_alive)?;
+    let histories = histories(config, probe, partitions, now_millis, keep_alive)?;
+    read(config, &reader, histories, partitions, keep_alive)?;
+    reader.drop_later();
+    Ok(())
+}
+
+/// Reads logs to their targets.
+fn read<P: PartitionLogic>(
+    config: &StageConfig,
+    reader: &Poller,
+    mut logs: Vec<Log>,
+    partitions: &mut [Restoring<P>],
+    keep_alive: &mut dyn FnMut(Duration) -> Result<(), Interrupt>,
+) -> Result<(), Interrupt> {
     logs.retain(|log| log.from < log.target);
     if logs.is_empty() {
         return Ok(());
     }
-    let reader = Poller::new(&config.kafka.reader(Isolation::ReadCommitted)?)?;
     let starts: Vec<(&str, i32, Offset)> = logs
         .iter()
         .map(|log| (log.topic.as_str(), log.partition, Offset::Offset(log.from)))
@@ -127,15 +145,16 @@ pub(super) fn restore<P: PartitionLogic>(
     while missing > 0 {
         match reader.poll(KEEP_ALIVE) {
             Polled::Record(message) => {
-                let log = find(&mut logs, message.topic(), message.partition());
-                apply(log, &message, partitions)?;
-                restored.increment(1);
-                last_record = Instant::now();
-                missing -= usize::from(log.reaches(message.offset() + 1));
+                if let Some(log) = find(&mut logs, message.topic(), message.partition()) {
+                    apply(log, &message, partitions)?;
+                    restored.increment(1);
+                    last_record = Instant::now();
+                    missing -= usize::from(log.reaches(message.offset() + 1));
+                }
             }
             Polled::End { at, offset } => {
                 let log = find(&mut logs, at.topic.as_bytes(), at.partition);
-                missing -= usize::from(log.reaches(offset));
+                missing -= usize::from(log.is_some_and(|log| log.reaches(offset)));
             }
             Polled::Failed(failure) => check_reading(config, failure)?,
             _ => {}
@@ -149,7 +168,6 @@ pub(super) fn restore<P: PartitionLogic>(
             report_wait(config.stage, missing, last_record.elapsed());
         }
     }
-    reader.drop_later();
     Ok(())
 }
 
@@ -182,39 +200,77 @@ fn report_wait(stage: &str, logs: usize, silence: Duration) {
     );
 }
 
-fn plan<P>(
+fn changelogs<P>(
     config: &StageConfig,
     probe: &Probe,
     partitions: &[Restoring<P>],
-    now_millis: i64,
     keep_alive: &mut dyn FnMut(Duration) -> Result<(), Interrupt>,
 ) -> Result<Vec<Log>, Interrupt> {
     let mut logs = Vec::new();
     for (owner, restoring) in partitions.iter().enumerate() {
+        let (from, target) = probe.bounds(&config.changelog, restoring.partition)?;
+        logs.push(Log {
+            topic: config.changelog.clone(),
+            source: RestoreSource::Changelog,
+            owner,
+            partition: restoring.partition.cast_signed(),
+            from,
+            target,
+            is_done: false,
+        });
+        keep_alive(Duration::ZERO)?;
+    }
+    Ok(logs)
+}
+
+fn histories<P: PartitionLogic>(
+    config: &StageConfig,
+    probe: &Probe,
+    partitions: &mut [Restoring<P>],
+    now_millis: i64,
+    keep_alive: &mut dyn FnMut(Duration) -> Result<(), Interrupt>,
+) -> Result<Vec<Log>, Interrupt> {
+    let mut logs = Vec::new();
+    for (owner, restoring) in partitions.iter_mut().enumerate() {
         let partition = restoring.partition;
-        let mut add = |topic: &str, source, from, target| {
+        for (index, history) in config.history.iter().enumerate() {
+            let (low, target) = probe.bounds(&history.topic, partition)?;
+            let since = history.since(restoring.logic.restored_time(), now_millis);
+            let from = probe.offset_at(&history.topic, partition, since)?;
+            let from = from.unwrap_or(target).max(low);
+            let is_cut = low > 0 && from == low;
+            let complete_since = history.complete_since(since, is_cut, now_millis);
+            restoring.logic.history(index, complete_since);
             logs.push(Log {
-                topic: topic.to_owned(),
-                source,
+                topic: history.topic.clone(),
+                source: RestoreSource::History(index),
                 owner,
                 partition: partition.cast_signed(),
                 from,
                 target,
                 is_done: false,
             });
-        };
-        let (from, target) = probe.bounds(&config.changelog, partition)?;
-        add(&config.changelog, RestoreSource::Changelog, from, target);
-        for (index, history) in config.history.iter().enumerate() {
-            let (low, target) = probe.bounds(&history.topic, partition)?;
-            let since = now_millis - history.since_millis;
-            let from = probe.offset_at(&history.topic, partition, since)?;
-            let from = from.unwrap_or(target).max(low);
-            add(&history.topic, RestoreSource::History(index), from, target);
         }
         keep_alive(Duration::ZERO)?;
     }
     Ok(logs)
+}
+
+impl HistoryTopic {
+    /// From when on records are needed: the state may be older than the present, by as long as
+    /// nobody has counted or as a backlog is long.
+    fn since(&self, restored_time: Option<i64>, now_millis: i64) -> i64 {
+        restored_time.map_or(now_millis, |time| time.min(now_millis)) - self.since_millis
+    }
+
+    /// From when on no record is missing. `is_cut`: retention has removed records, and none is left
+    /// from before `since`.
+    fn complete_since(&self, since: i64, is_cut: bool, now_millis: i64) -> i64 {
+        match is_cut {
+            false => since,
+            true => since.max(now_millis - self.retention_millis + CLOCKS_APART),
+        }
+    }
 }
 
 impl Log {
@@ -226,10 +282,10 @@ impl Log {
     }
 }
 
-fn find<'l>(logs: &'l mut [Log], topic: &[u8], partition: i32) -> &'l mut Log {
+/// `None` for what was read ahead of logs that are done.
+fn find<'l>(logs: &'l mut [Log], topic: &[u8], partition: i32) -> Option<&'l mut Log> {
     logs.iter_mut()
         .find(|log| log.partition == partition && log.topic.as_bytes() == topic)
-        .expect("only assigned logs are read")
 }
 
 fn apply<P: PartitionLogic>(
@@ -253,4 +309,35 @@ fn apply<P: PartitionLogic>(
         .logic
         .restore(log.source, key, message.value(), message.timestamp_millis())?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HOUR: i64 = 60 * 60 * 1000;
+    const NOW: i64 = 1_000 * HOUR;
+
+    #[test]
+    fn a_history_is_read_from_before_the_states_time_and_says_what_retention_removed() {
+        let ids = HistoryTopic {
+            topic: "ids".to_owned(),
+            since_millis: 25 * HOUR,
+            retention_millis: 48 * HOUR,
+        };
+        assert_eq!(ids.since(None, NOW), NOW - 25 * HOUR);
+        // Ten hours down: what is judged next is judged by what was known then.
+        let stopped_at = NOW - 10 * HOUR;
+        let since = ids.since(Some(stopped_at), NOW);
+        assert_eq!(since, stopped_at - 25 * HOUR);
+        for is_cut in [false, true] {
+            assert_eq!(ids.complete_since(since, is_cut, NOW), since);
+        }
+        // Two days down: retention went on meanwhile, but not where something older is left.
+        let since = ids.since(Some(NOW - 48 * HOUR), NOW);
+        assert_eq!(ids.complete_since(since, true, NOW), NOW - 47 * HOUR);
+        assert_eq!(ids.complete_since(since, false, NOW), since);
+        // A state that a clock ahead has stamped needs nothing of the future.
+        assert_eq!(ids.since(Some(NOW + HOUR), NOW), NOW - 25 * HOUR);
+    }
 }

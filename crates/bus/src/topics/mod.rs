@@ -24,6 +24,9 @@ pub struct TopicSpec {
     /// Topic settings it is created with, and that are compared where `check` looks at them
     /// ([`CHECKED_SETTINGS`]).
     pub config: BTreeMap<String, String>,
+    /// How long records must be kept for a promise to hold, milliseconds; `None` where it is the
+    /// operator's choice.
+    pub least_retention_millis: Option<i64>,
 }
 
 /// Settings whose difference breaks a promise; others are the operator's choice.
@@ -32,6 +35,8 @@ pub const CHECKED_SETTINGS: [&str; 3] = [
     "message.timestamp.type",
     "max.message.bytes",
 ];
+
+const RETENTION: &str = "retention.ms";
 
 /// Where a topic is not what it must be.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -187,6 +192,18 @@ fn compare(specs: &[TopicSpec], existing: &Partitions, settings: &Settings) -> V
                 differs(name, expected.clone(), found.to_owned());
             }
         }
+        if let Some(least) = spec.least_retention_millis {
+            let found = settings
+                .get(&(spec.name.clone(), RETENTION.to_owned()))
+                .map_or("unknown", String::as_str);
+            // -1 is for ever.
+            if found
+                .parse()
+                .is_ok_and(|kept: i64| (0..least).contains(&kept))
+            {
+                differs(RETENTION, format!("at least {least}"), found.to_owned());
+            }
+        }
     }
     mismatches
 }
@@ -225,6 +242,7 @@ mod tests {
             name: "t".to_owned(),
             partitions: 4,
             config: config.map(|(k, v)| (k.to_owned(), v.to_owned())).into(),
+            least_retention_millis: None,
         };
         let settings: Settings = [("cleanup.policy", "delete"), ("max.message.bytes", "2000")]
             .map(|(name, value)| (("t".to_owned(), name.to_owned()), value.to_owned()))

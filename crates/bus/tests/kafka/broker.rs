@@ -38,6 +38,7 @@ pub fn create_at(kafka: &KafkaConfig, topic: &str, partitions: u32, settings: &[
         name: topic.to_owned(),
         partitions,
         config: config.collect::<BTreeMap<String, String>>(),
+        least_retention_millis: None,
     };
     let report = topics::create(kafka, &[spec], Some(1), PATIENCE).unwrap();
     assert_eq!(report.created, [topic]);

@@ -182,6 +182,7 @@ fn existing_topics_are_compared_not_changed() {
         name: "kept".to_owned(),
         partitions: 3,
         config: [("cleanup.policy".to_owned(), "compact".to_owned())].into(),
+        least_retention_millis: None,
     };
     let report = topics::create(&kafka(), std::slice::from_ref(&spec), Some(1), PATIENCE).unwrap();
     assert!(report.created.is_empty());

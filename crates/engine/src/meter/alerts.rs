@@ -5,6 +5,7 @@ use spendfuse_domain::UnixMillis;
 use spendfuse_domain::event::{Event, Flags};
 use spendfuse_domain::row::Origin;
 
+use super::dedupe::Shortened;
 use super::session::{MOST_ACCOUNTS, MOST_LANES, SessionName};
 use super::{Meter, changelog};
 use crate::alert::{Alert, AlertKind};
@@ -77,16 +78,23 @@ impl Meter {
         self.tell_once(AlertKind::Conflict, &prefix, subject, message, &workspace);
     }
 
-    /// One alert a day while the dedupe memory is too small for its horizon.
+    /// One alert a day while the dedupe memory reaches back less far than its horizon.
     pub(super) fn tell_of_short_horizon(&mut self) {
-        if !self.dedupe.is_shortened(self.now) {
+        let Some(shortened) = self.dedupe.shortened(self.now) else {
             return;
-        }
+        };
         let hours = self.dedupe.effective_horizon(self.now) / 3_600_000;
         let partition = self.config.partition;
         let subject = format!("meter partition {partition}");
+        let (what, cure) = match shortened {
+            Shortened::Full => ("is full", "raise processor.dedupe_capacity"),
+            Shortened::Filling => (
+                "does not know what came before it began, or under a shorter horizon",
+                "it grows by itself; `spendfuse dlq replay --verify` counts those that the warehouse does not know",
+            ),
+        };
         let message = format!(
-            "the dedupe memory of meter partition {partition} is full: it reaches back {hours} h, and events older than that are set aside as late; raise processor.dedupe_capacity"
+            "the dedupe memory of meter partition {partition} {what}: it reaches back {hours} h, and events older than that are set aside as late; {cure}"
         );
         let prefix = format!("dedupe_horizon|{}", day_of(self.now));
         self.tell_once(AlertKind::DedupeHorizon, &prefix, subject, message, "*");

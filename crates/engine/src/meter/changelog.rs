@@ -2,6 +2,7 @@
 
 use hashbrown::HashMap;
 use minicbor::{Decode, Encode};
+use spendfuse_broken::{Break, is_broken};
 use spendfuse_domain::UnixMillis;
 use xxhash_rust::xxh3::xxh3_128;
 
@@ -38,6 +39,10 @@ pub(super) struct MeterMark {
     #[n(4)]
     #[cbor(default)]
     pub alert_limit: AlertLimit,
+    /// Everything that arrived since then is in the ids changelog; older versions did not say.
+    #[n(5)]
+    #[cbor(with = "codec::millis", default)]
+    pub remembers_since: UnixMillis,
 }
 
 pub(super) fn mark_key() -> Vec<u8> {
@@ -108,6 +113,13 @@ impl Meter {
         Ok(())
     }
 
+    /// Of identities that arrived before `time` some may be missing in the ids changelog.
+    pub fn remembers_since(&mut self, time: UnixMillis) {
+        if !is_broken(Break::DedupeClaimsMore) {
+            self.dedupe.complete_since(time);
+        }
+    }
+
     /// Everything is restored: rebuilds what is derived from the state.
     pub fn restored(&mut self) {
         self.restoring = HashMap::default();
@@ -141,6 +153,7 @@ impl Meter {
         self.settled_version = mark.settled_version;
         self.told = mark.told;
         self.alert_limit = mark.alert_limit;
+        self.remembers_since(mark.remembers_since);
         Ok(())
     }
 }

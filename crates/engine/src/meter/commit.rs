@@ -43,6 +43,7 @@ impl Meter {
             told: self.told.clone(),
             settled_version: self.settled_version,
             alert_limit: self.alert_limit.clone(),
+            remembers_since: self.dedupe.logged_since(self.now),
         };
         self.outputs
             .changelog

@@ -25,6 +25,15 @@ pub enum Judgement {
     },
 }
 
+/// Why a memory reaches back less far than it should.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shortened {
+    /// It was full.
+    Full,
+    /// It began later than that, or knew a shorter horizon before; it grows by itself.
+    Filling,
+}
+
 /// One remembered identity, as in the ids changelog.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
 pub struct RememberedId {
@@ -53,6 +62,8 @@ pub struct RememberedIds {
 /// 128-bit identities with arrival minute and content hash, bounded in time and in number.
 #[derive(Debug)]
 pub struct Dedupe {
+    horizon_millis: i64,
+    /// The same, rounded up.
     horizon_minutes: u32,
     capacity: usize,
     /// Identities are hashes already: their low half is the place in the table.
@@ -61,17 +72,23 @@ pub struct Dedupe {
     per_minute: VecDeque<(u32, usize)>,
     /// Everything that arrived before this minute may have been forgotten for want of memory.
     forgotten_before: u32,
+    /// Of what arrived before this minute some may never have come into the memory: it was lost
+    /// with the log, or forgotten under a shorter horizon.
+    complete_since: u32,
 }
 
 impl Dedupe {
     /// A memory of `horizon_millis` with at most `capacity` identities (29 to 57 bytes each).
     pub fn new(horizon_millis: i64, capacity: usize) -> Self {
         Self {
-            horizon_minutes: u32::try_from(horizon_millis / 60_000).unwrap_or(u32::MAX / 2),
+            horizon_millis,
+            horizon_minutes: u32::try_from((horizon_millis + 59_999) / 60_000)
+                .unwrap_or(u32::MAX / 2),
             capacity: capacity.max(16),
             known: HashTable::new(),
             per_minute: VecDeque::new(),
             forgotten_before: 0,
+            complete_since: 0,
         }
     }
 
@@ -85,18 +102,38 @@ impl Dedupe {
         self.known.is_empty()
     }
 
-    /// The horizon in force at `now`, milliseconds: shorter than configured once the memory was full.
-    pub fn effective_horizon(&self, now: UnixMillis) -> i64 {
-        let remembered = now.minute() - i64::from(self.forgotten_before) - i64::from(SLACK_MINUTES);
-        let configured = i64::from(self.horizon_minutes);
-        configured.min(remembered.max(0)) * 60_000
+    /// Of what arrived before `time` the memory may lack something.
+    pub fn complete_since(&mut self, time: UnixMillis) {
+        let minute = minute_of(time.plus(59_999));
+        self.complete_since = self.complete_since.max(minute);
     }
 
-    /// Whether the memory was full and the horizon had to shrink.
-    pub fn is_shortened(&self, now: UnixMillis) -> bool {
+    /// Since when everything that arrived is in the ids changelog, as a successor with another
+    /// horizon must know it: what the horizon has removed from this memory it may not have either.
+    pub fn logged_since(&self, now: UnixMillis) -> UnixMillis {
+        let needed = now.minute() - i64::from(self.horizon_minutes + SLACK_MINUTES);
+        UnixMillis::from_minute(needed.max(i64::from(self.complete_since)))
+    }
+
+    /// The horizon in force at `now`, milliseconds: shorter than configured once the memory was
+    /// full, and as long as it does not reach back that far.
+    pub fn effective_horizon(&self, now: UnixMillis) -> i64 {
+        let since = self.forgotten_before.max(self.complete_since);
+        let remembered = now.minute() - i64::from(since) - i64::from(SLACK_MINUTES);
+        self.horizon_millis.min(remembered.max(0) * 60_000)
+    }
+
+    /// Whether the horizon is shorter than configured, and why.
+    pub fn shortened(&self, now: UnixMillis) -> Option<Shortened> {
         // Before the first event `now` is no time at all.
-        self.forgotten_before > 0
-            && self.effective_horizon(now) < i64::from(self.horizon_minutes) * 60_000
+        let since = self.forgotten_before.max(self.complete_since);
+        if since == 0 || self.effective_horizon(now) >= self.horizon_millis {
+            return None;
+        }
+        Some(match self.forgotten_before >= self.complete_since {
+            true => Shortened::Full,
+            false => Shortened::Filling,
+        })
     }
 
     /// Judges an event and remembers it where it is fresh; `arrival` is its first arrival.
@@ -237,7 +274,7 @@ mod tests {
             assert!(dedupe.len() <= 101);
         }
         let now = at(1049);
-        assert!(dedupe.is_shortened(now));
+        assert_eq!(dedupe.shortened(now), Some(Shortened::Full));
         assert!(dedupe.effective_horizon(now) < 10 * 60_000);
         assert_eq!(dedupe.judge(Identity(499), 0, now), Judgement::Duplicate);
     }
@@ -245,7 +282,37 @@ mod tests {
     #[test]
     fn a_memory_that_nothing_has_come_to_is_not_short() {
         let dedupe = Dedupe::new(60 * 60_000, 100);
-        assert!(!dedupe.is_shortened(at(0)));
-        assert!(!dedupe.is_shortened(at(1_000)));
+        assert_eq!(dedupe.shortened(at(0)), None);
+        assert_eq!(dedupe.shortened(at(1_000)), None);
+    }
+
+    #[test]
+    fn a_longer_horizon_takes_effect_as_the_memory_fills() {
+        const HOUR: i64 = 60 * 60_000;
+        let before = Dedupe::new(HOUR, 1000);
+        let raised_at = at(10_000);
+        let mut dedupe = Dedupe::new(24 * HOUR, 1000);
+        dedupe.complete_since(before.logged_since(raised_at));
+        assert_eq!(dedupe.effective_horizon(raised_at), HOUR);
+        assert_eq!(dedupe.shortened(raised_at), Some(Shortened::Filling));
+        // A restart on the way claims no more.
+        let later = raised_at.plus(5 * HOUR);
+        let mut again = Dedupe::new(24 * HOUR, 1000);
+        again.complete_since(dedupe.logged_since(later));
+        assert_eq!(again.effective_horizon(later), 6 * HOUR);
+        let full = raised_at.plus(23 * HOUR);
+        assert_eq!(dedupe.effective_horizon(full), 24 * HOUR);
+        assert_eq!(dedupe.shortened(full), None);
+    }
+
+    #[test]
+    fn a_horizon_below_a_minute_is_one() {
+        let mut dedupe = Dedupe::new(20_000, 1000);
+        assert_eq!(dedupe.effective_horizon(at(1_000)), 20_000);
+        assert_eq!(dedupe.judge(Identity(7), 1, at(1_000)), Judgement::Fresh);
+        assert_eq!(
+            dedupe.judge(Identity(7), 1, at(1_000)),
+            Judgement::Duplicate
+        );
     }
 }

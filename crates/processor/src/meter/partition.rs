@@ -203,6 +203,15 @@ impl PartitionLogic for MeterPartition {
         restored.map_err(|error| LogicError::Fatal(error.to_string()))
     }
 
+    fn restored_time(&self) -> Option<i64> {
+        Some(self.meter.now().0).filter(|time| *time > 0)
+    }
+
+    fn history(&mut self, _index: usize, complete_since_millis: i64) {
+        self.meter
+            .remembers_since(UnixMillis(complete_since_millis));
+    }
+
     fn restored(&mut self, _seq: u64) -> Result<(), LogicError> {
         self.meter.restored();
         Ok(())
