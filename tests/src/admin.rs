@@ -26,6 +26,11 @@ impl Address {
         }
     }
 
+    /// That of a role which was started by somebody else.
+    pub fn on_port(port: u16) -> Self {
+        Self { port }
+    }
+
     /// Its port on loopback.
     pub fn port(self) -> u16 {
         self.port

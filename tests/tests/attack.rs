@@ -1,8 +1,9 @@
 //! A small slice of `make attack`: no honest caller is refused, whatever a hostile one does.
 
+use std::path::Path;
 use std::time::Duration;
 
-use spendfuse_tests::attack::{Plan, attack};
+use spendfuse_tests::attack::{Observer, Plan, columns};
 use spendfuse_tests::{Address, Lab, eventually};
 
 /// Beyond this the limits of memory below do not hold.
@@ -18,9 +19,9 @@ fn honest_callers_are_answered_while_a_hostile_one_does_what_it_can() {
         half: 20,
         half_bytes: 4_000_000,
         requests: 1_000,
-        requests_per_second: 500,
+        rate: 500,
         names: 10_000,
-        phase: Duration::from_secs(2),
+        seconds: 2,
     };
     let lab = Lab::new("attack");
     let (api, admin) = (Address::free(), Address::free());
@@ -35,15 +36,18 @@ fn honest_callers_are_answered_while_a_hostile_one_does_what_it_can() {
         let ready = admin.get("/readyz").filter(|(status, _)| *status == 200);
         ready.ok_or_else(|| sidecar.log())
     });
-    let report = attack(api, admin, &plan);
-    println!("{report}");
-    for phase in &report.phases {
+    let observer = Observer { api, admin };
+    let calm = observer.calm(&plan);
+    let attacker = Path::new(env!("CARGO_BIN_EXE_attack"));
+    let report = observer.attack(api, attacker, &plan);
+    println!("{}\n{calm}\n{report}", columns());
+    for phase in report.phases.iter().chain([&calm]) {
         assert_eq!(phase.failures, 0, "{report}");
         assert!(phase.answered > 0, "{report}");
         assert!(phase.p99 < MOST_P99, "{report}");
         assert!(phase.admin < MOST_P99, "{report}");
     }
-    assert!(report.growth() < MOST_GROWTH, "{report}");
+    assert!(report.growth(&calm) < MOST_GROWTH, "{report}");
     assert_eq!(report.answers.get(&500), None, "{report}");
     assert!(sidecar.is_running(), "{}", sidecar.log());
 }

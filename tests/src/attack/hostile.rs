@@ -1,11 +1,10 @@
 //! Requests made to break things, and events full of names that nobody has heard of.
 
-use std::collections::BTreeMap;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::Plan;
 use super::client::Client;
+use super::{Answers, Plan};
 use crate::admin::Address;
 use crate::wait::pause;
 
@@ -14,14 +13,11 @@ const WORKERS: usize = 4;
 /// Events in one request.
 const BATCH: usize = 500;
 
-/// Answers by status; 0 where the connection was closed instead.
-type Answers = BTreeMap<u16, usize>;
-
 /// Sends `plan.requests` of all kinds in turn.
 pub(super) fn requests(address: Address, plan: &Plan) -> Answers {
     let kinds = kinds();
     let each = plan.requests / WORKERS;
-    let pace = Duration::from_secs_f64(WORKERS as f64 / plan.requests_per_second as f64);
+    let pace = Duration::from_secs_f64(WORKERS as f64 / plan.rate as f64);
     let mut answers = Answers::new();
     thread::scope(|scope| {
         let mut workers = Vec::new();
@@ -50,13 +46,13 @@ pub(super) fn requests(address: Address, plan: &Plan) -> Answers {
 }
 
 /// Reports calls of `plan.names` models, customers and sessions, each new, spread over
-/// `plan.phase`.
+/// the plan's phase.
 pub(super) fn names(address: Address, plan: &Plan) -> Answers {
     // Two addresses that are attacked in turn get names of their own.
     let (count, port) = (plan.names, address.port());
     let mut client = Client::new(address);
     let mut answers = Answers::new();
-    let pace = plan.phase.mul_f64(BATCH as f64 / count.max(1) as f64);
+    let pace = plan.phase().mul_f64(BATCH as f64 / count.max(1) as f64);
     let began = Instant::now();
     for (batch, first) in (0..count).step_by(BATCH).enumerate() {
         let due = pace * u32::try_from(batch).unwrap_or(u32::MAX);

@@ -1,9 +1,11 @@
-//! What a hostile program on this machine can do to a sidecar, and what honest callers see of it.
+//! What a hostile program can do to a sidecar, and what honest callers see of it.
 //!
 //! Slow connections, half-sent bodies, requests made to break things, invented names: each comes on
-//! top of the ones before, while one caller goes on asking honest questions. Loopback only, and
-//! everything bounded in count and time.
+//! top of the ones before, while one caller goes on asking honest questions. The attacker is a
+//! process of its own with the lowest priority, as if it had a machine of its own. Loopback only,
+//! and everything bounded in count and time.
 
+mod attacker;
 mod client;
 mod honest;
 mod hostile;
@@ -11,35 +13,70 @@ mod slow;
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use clap::Args;
+
 use crate::admin::Address;
 use crate::wait::pause;
+use attacker::{Attacker, Step};
 use honest::Honest;
 
+pub use attacker::{ATTACKER_FLAG, obey};
 pub use client::Client;
 
 /// How much of everything.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Args)]
 pub struct Plan {
-    /// Connections that send half a head, a byte a second.
+    /// Connections that send half a head, a byte a second
+    #[arg(long, default_value_t = 900)]
     pub slow: usize,
-    /// Connections that send half a body.
+    /// Connections that send half a body
+    #[arg(long, default_value_t = 60)]
     pub half: usize,
-    /// Bytes of such a body that are sent; twice as many are announced.
+    /// Bytes of such a body that are sent; twice as many are announced
+    #[arg(long, default_value_t = 4_000_000)]
     pub half_bytes: usize,
-    /// Requests made to break things.
+    /// Requests made to break things
+    #[arg(long, default_value_t = 50_000)]
     pub requests: usize,
-    /// How many of them a second: who has two cores must leave one to the rest.
-    pub requests_per_second: usize,
-    /// Models, customers and sessions that nobody has heard of.
+    /// How many of them in a second
+    #[arg(long, default_value_t = 1_000)]
+    pub rate: usize,
+    /// Models, customers and sessions that nobody has heard of
+    #[arg(long, default_value_t = 100_000)]
     pub names: usize,
-    /// How long the honest caller asks in calm, and while only connections are held.
-    pub phase: Duration,
+    /// How many seconds the honest caller asks in calm, and while only connections are held
+    #[arg(long, default_value_t = 20)]
+    pub seconds: u64,
 }
+
+impl Plan {
+    fn arguments(&self) -> Vec<String> {
+        let numbers = [
+            ("slow", self.slow),
+            ("half", self.half),
+            ("half-bytes", self.half_bytes),
+            ("requests", self.requests),
+            ("rate", self.rate),
+            ("names", self.names),
+        ];
+        let flags = numbers.map(|(name, number)| format!("--{name}={number}"));
+        let seconds = format!("--seconds={}", self.seconds);
+        flags.into_iter().chain([seconds]).collect()
+    }
+
+    fn phase(&self) -> Duration {
+        Duration::from_secs(self.seconds)
+    }
+}
+
+/// Answers by status; 0 where the connection was closed instead.
+type Answers = BTreeMap<u16, usize>;
 
 /// One thing that was done, and what the honest caller saw meanwhile.
 #[derive(Debug)]
@@ -60,58 +97,52 @@ pub struct Phase {
     pub memory: u64,
 }
 
-/// What happened.
+/// One attack.
 #[derive(Debug)]
 pub struct Report {
-    /// The first is the calm before.
+    /// In the order of the attack.
     pub phases: Vec<Phase>,
     /// Hostile requests by answer; 0 where the connection was closed instead.
     pub answers: BTreeMap<u16, usize>,
 }
 
-/// Attacks the sidecar at `api`, whose metrics are at `admin`.
-pub fn attack(api: Address, admin: Address, plan: &Plan) -> Report {
-    attack_beside(api, api, admin, plan)
-}
-
-/// Attacks the sidecar at `attacked`, while the honest caller asks the one at `api`. Where that is
-/// another one, it tells what the attackers and their victim take from everybody on the machine.
-pub fn attack_beside(attacked: Address, api: Address, admin: Address, plan: &Plan) -> Report {
-    let observer = Observer { api, admin };
-    let stop = Arc::new(AtomicBool::new(false));
-    let mut phases = vec![observer.during("calm", || pause(plan.phase))];
-    let mut answers = BTreeMap::new();
-    thread::scope(|scope| {
-        let held = Arc::clone(&stop);
-        scope.spawn(move || slow::heads(attacked, plan.slow, &held));
-        let what = format!("{} slow connections", plan.slow);
-        phases.push(observer.during(&what, || pause(plan.phase)));
-        let held = Arc::clone(&stop);
-        scope.spawn(move || slow::bodies(attacked, plan.half, plan.half_bytes, &held));
-        let megabytes = plan.half_bytes / 1_000_000;
-        let what = format!("and {} half bodies of {megabytes} MB", plan.half);
-        phases.push(observer.during(&what, || pause(plan.phase)));
-        let what = format!("and {} hostile requests", plan.requests);
-        phases.push(observer.during(&what, || answers = hostile::requests(attacked, plan)));
-        let what = format!("and {} invented names", plan.names);
-        phases.push(observer.during(&what, || {
-            for (status, count) in hostile::names(attacked, plan) {
-                *answers.entry(status).or_default() += count;
-            }
-        }));
-        stop.store(true, Ordering::SeqCst);
-    });
-    Report { phases, answers }
-}
-
-/// Asks honest questions and looks at the admin address while something is done.
-#[derive(Clone, Copy)]
-struct Observer {
-    api: Address,
-    admin: Address,
+/// Asks honest questions of the sidecar at `api`, and looks at the admin address of the same one.
+#[derive(Clone, Copy, Debug)]
+pub struct Observer {
+    /// Where checks are answered.
+    pub api: Address,
+    /// Where its metrics are.
+    pub admin: Address,
 }
 
 impl Observer {
+    /// What honest callers see while nobody attacks.
+    pub fn calm(self, plan: &Plan) -> Phase {
+        self.during("calm", || pause(plan.phase()))
+    }
+
+    /// What they see while `program`, which calls [`obey`], attacks the sidecar at `attacked`: the
+    /// one that is asked, or another one of the same machine.
+    ///
+    /// # Panics
+    /// Where the attacker cannot be started, or ends.
+    pub fn attack(self, attacked: Address, program: &Path, plan: &Plan) -> Report {
+        let mut attacker = Attacker::start(program, attacked, plan);
+        let mut answers = Answers::new();
+        let mut phases = Vec::new();
+        for step in Step::ALL {
+            phases.push(self.during(&step.told(plan), || {
+                for (status, count) in attacker.take(step) {
+                    *answers.entry(status).or_default() += count;
+                }
+                if matches!(step, Step::Slow | Step::Half) {
+                    pause(plan.phase());
+                }
+            }));
+        }
+        Report { phases, answers }
+    }
+
     fn during(self, what: &str, work: impl FnOnce()) -> Phase {
         let done = Arc::new(AtomicBool::new(false));
         let asking = {
@@ -157,41 +188,48 @@ impl Observer {
 
 impl Report {
     /// Memory at its most, beyond what it was in calm, bytes.
-    pub fn growth(&self) -> u64 {
+    pub fn growth(&self, calm: &Phase) -> u64 {
         let memory = self.phases.iter().map(|phase| phase.memory);
-        let calm = self.phases.first().map_or(0, |calm| calm.memory);
-        memory.max().unwrap_or_default().saturating_sub(calm)
+        let most = memory.max().unwrap_or_default();
+        most.saturating_sub(calm.memory)
     }
 
-    /// The worst p99 of honest answers under attack, by that of the same phase where another
-    /// sidecar of this machine was attacked: what is left is what the attacked one makes of it.
-    pub fn slow_down(&self, beside: &Self) -> f64 {
-        let both = self.phases.iter().zip(&beside.phases).skip(1);
-        let ratios = both.map(|(one, other)| one.p99.as_secs_f64() / other.p99.as_secs_f64());
-        ratios.fold(0.0, f64::max)
+    /// The slowest p99 of honest answers.
+    pub fn p99(&self) -> Duration {
+        let all = self.phases.iter().map(|phase| phase.p99);
+        all.max().unwrap_or_default()
+    }
+}
+
+/// The columns of [`Phase`].
+pub fn columns() -> String {
+    format!(
+        "{:<38} {:>8} {:>6} {:>9} {:>9} {:>9} {:>7}",
+        "", "honest", "failed", "p50", "p99", "admin", "memory"
+    )
+}
+
+impl fmt::Display for Phase {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let millis = |time: Duration| format!("{:.2} ms", time.as_secs_f64() * 1e3);
+        write!(
+            formatter,
+            "{:<38} {:>8} {:>6} {:>9} {:>9} {:>9} {:>4} MB",
+            self.what,
+            self.answered,
+            self.failures,
+            millis(self.p50),
+            millis(self.p99),
+            millis(self.admin),
+            self.memory / 1_000_000
+        )
     }
 }
 
 impl fmt::Display for Report {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(
-            formatter,
-            "{:<38} {:>8} {:>6} {:>9} {:>9} {:>9} {:>7}",
-            "", "honest", "failed", "p50", "p99", "admin", "memory"
-        )?;
-        let millis = |time: Duration| format!("{:.2} ms", time.as_secs_f64() * 1e3);
         for phase in &self.phases {
-            writeln!(
-                formatter,
-                "{:<38} {:>8} {:>6} {:>9} {:>9} {:>9} {:>4} MB",
-                phase.what,
-                phase.answered,
-                phase.failures,
-                millis(phase.p50),
-                millis(phase.p99),
-                millis(phase.admin),
-                phase.memory / 1_000_000
-            )?;
+            writeln!(formatter, "{phase}")?;
         }
         write!(formatter, "hostile requests by answer:")?;
         for (status, count) in &self.answers {
@@ -200,7 +238,6 @@ impl fmt::Display for Report {
                 status => write!(formatter, " {status} {count}")?,
             }
         }
-        writeln!(formatter)?;
-        write!(formatter, "memory grew by {} MB", self.growth() / 1_000_000)
+        Ok(())
     }
 }

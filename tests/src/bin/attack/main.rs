@@ -1,16 +1,17 @@
-//! `make attack`: a hostile program on this machine against a sidecar, while an honest one asks.
+//! `make attack`: a hostile program against a sidecar, while an honest one asks.
 
-use std::process::ExitCode;
+use std::env;
+use std::process::{Command, ExitCode};
 use std::time::Duration;
 
+use anyhow::{Context as _, Result, ensure};
 use clap::Parser;
-use spendfuse_tests::attack::{Plan, attack, attack_beside};
+use spendfuse_tests::attack::{Observer, Plan, columns, obey};
 use spendfuse_tests::{Address, Lab, Role, eventually};
 
 /// What it may come to at most, as docs/operations.md says.
 const MOST_GROWTH: u64 = 450_000_000;
-/// Honest answers may take twice as long as those of a sidecar beside the attacked one: attackers,
-/// broker and processor take their share of the machine from both.
+/// Honest answers may take twice as long as in calm, 99 of 100.
 const MOST_SLOW_DOWN: f64 = 2.0;
 
 const BUDGETS: &str = r#"
@@ -18,63 +19,99 @@ budgets:
   - {id: cap, scope: {workspace: acme, customer: "*"}, limit: "5.00", window: day}
 "#;
 
+const TURNS: &str = "\
+The attacker is a process of the lowest priority (SCHED_IDLE), because whoever attacks a sidecar
+from elsewhere does not take its machine's processors; so are the broker and the spendfuse
+processor, which have machines of their own. The sidecars and the honest caller have the usual one.
+In turns: nobody attacks; another sidecar of this machine is attacked while honest callers ask this
+one (what the machine makes of it); this one is attacked.
+";
+
 /// Holds slow connections and half bodies, sends hostile requests and invented names, and says what
 /// an honest caller sees. Exit code 1 where it is reached.
 #[derive(Debug, Parser)]
 struct CommandLine {
-    /// Connections that send half a head
-    #[arg(long, default_value_t = 900)]
-    slow: usize,
-    /// Connections that send half of 8 MB
-    #[arg(long, default_value_t = 60)]
-    half: usize,
-    /// Hostile requests
-    #[arg(long, default_value_t = 50_000)]
-    requests: usize,
-    /// Of those, in a second
-    #[arg(long, default_value_t = 1_000)]
-    rate: usize,
-    /// Invented models, customers and sessions
-    #[arg(long, default_value_t = 100_000)]
-    names: usize,
+    #[command(flatten)]
+    plan: Plan,
+    /// Be the attacker of the sidecar at this port of 127.0.0.1; orders come on standard input
+    #[arg(long, hide = true)]
+    attacker: Option<u16>,
 }
 
-fn main() -> ExitCode {
+fn main() -> Result<ExitCode> {
     let line = CommandLine::parse();
-    let plan = Plan {
-        slow: line.slow,
-        half: line.half,
-        half_bytes: 4_000_000,
-        requests: line.requests,
-        requests_per_second: line.rate,
-        names: line.names,
-        phase: Duration::from_secs(20),
-    };
+    if let Some(port) = line.attacker {
+        obey(Address::on_port(port), &line.plan)?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let holds = take_turns(&line)?;
+    println!("{}", if holds { "held" } else { "not held" });
+    Ok(ExitCode::from(u8::from(!holds)))
+}
+
+/// Whether honest callers are reached in no turn.
+fn take_turns(line: &CommandLine) -> Result<bool> {
+    let plan = &line.plan;
+    let program = env::current_exe().context("the path of this program")?;
     let lab = Lab::new("attack");
-    let _processor = lab.processor("1");
+    let processor = lab.processor("1");
     // A budget for each customer: an invented name costs an entry in every replica.
     lab.apply_budgets(BUDGETS);
     let victim = Sidecar::start(&lab, "victim");
     let other = Sidecar::start(&lab, "other");
-    println!("another sidecar of this machine is attacked; honest callers ask this one:");
-    let beside = attack_beside(other.api, victim.api, victim.admin, &plan);
-    println!("{beside}\n\nthis one is attacked:");
-    let report = attack(victim.api, victim.admin, &plan);
-    let slow_down = report.slow_down(&beside);
-    println!("{report}; honest p99 at most {slow_down:.2} times that beside an attacked one");
-    let failures: usize = report.phases.iter().map(|phase| phase.failures).sum();
-    let holds = failures == 0
-        && report.growth() <= MOST_GROWTH
+    for process in [processor.process_id(), lab.kafka().process_id(0)] {
+        lower_priority(process.context("a part has ended")?)?;
+    }
+    println!("{TURNS}\n{}", columns());
+    let asked = victim.observer;
+    let calm = || {
+        let phase = asked.calm(plan);
+        println!("{phase}");
+        phase
+    };
+    let before = calm();
+    println!("another sidecar of this machine is attacked:");
+    let beside = asked.attack(other.observer.api, &program, plan);
+    println!("{beside}");
+    let between = calm();
+    println!("this one is attacked:");
+    let attacked = asked.attack(asked.api, &program, plan);
+    println!("{attacked}");
+    let after = calm();
+
+    let growth = attacked.growth(&between);
+    let failures: usize = attacked.phases.iter().map(|phase| phase.failures).sum();
+    let mut calm = [before, between, after].map(|phase| phase.p99);
+    calm.sort_unstable();
+    let slow_down = ratio(attacked.p99(), calm[1]);
+    println!(
+        "memory grew by {} MB; honest p99 at most {slow_down:.2} times that in calm (the middle one          of three), {:.2} times while another one was attacked",
+        growth / 1_000_000,
+        ratio(beside.p99(), calm[1])
+    );
+    Ok(failures == 0
+        && growth <= MOST_GROWTH
         && slow_down <= MOST_SLOW_DOWN
-        && victim.role.is_running();
-    println!("{}", if holds { "held" } else { "not held" });
-    ExitCode::from(u8::from(!holds))
+        && victim.role.is_running())
+}
+
+fn ratio(one: Duration, other: Duration) -> f64 {
+    one.as_secs_f64() / other.as_secs_f64()
+}
+
+/// From here on a process and its threads get what others leave over.
+fn lower_priority(process_id: u32) -> Result<()> {
+    let process_id = process_id.to_string();
+    let arguments = ["--all-tasks", "--idle", "--pid", "0", &process_id];
+    let status = Command::new("chrt").args(arguments).status();
+    let is_lower = status.context("chrt (util-linux)")?.success();
+    ensure!(is_lower, "chrt cannot lower the priority of {process_id}");
+    Ok(())
 }
 
 /// A sidecar that is ready.
 struct Sidecar {
-    api: Address,
-    admin: Address,
+    observer: Observer,
     role: Role,
 }
 
@@ -90,6 +127,7 @@ impl Sidecar {
             let ready = admin.get("/readyz").filter(|(status, _)| *status == 200);
             ready.ok_or_else(|| role.log())
         });
-        Self { api, admin, role }
+        let observer = Observer { api, admin };
+        Self { observer, role }
     }
 }
