@@ -33,6 +33,8 @@ pub enum Break {
     LoaderWithoutIntent,
     /// An insert's token names the number of records, not the range.
     TokenNotTiedToRange,
+    /// A loader without offsets begins at the log's start, whatever the warehouse has.
+    LoaderTrustsOffsetsOnly,
     /// ClickHouse remembers one insert only.
     DeduplicationWindowTooSmall,
     /// Views count a repeated insert again.
@@ -45,7 +47,7 @@ pub enum Break {
 
 impl Break {
     /// Every one.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         Self::OffsetsOutsideTransaction,
         Self::ChangelogOutsideTransaction,
         Self::TimerWithoutOffsets,
@@ -57,6 +59,7 @@ impl Break {
         Self::AbortAndGoOn,
         Self::LoaderWithoutIntent,
         Self::TokenNotTiedToRange,
+        Self::LoaderTrustsOffsetsOnly,
         Self::DeduplicationWindowTooSmall,
         Self::ViewDeduplicationOff,
         Self::ExpiredVerdictNotRepublished,
@@ -77,6 +80,7 @@ impl Break {
             Self::AbortAndGoOn => "abort-and-go-on",
             Self::LoaderWithoutIntent => "loader-without-intent",
             Self::TokenNotTiedToRange => "token-not-tied-to-range",
+            Self::LoaderTrustsOffsetsOnly => "loader-trusts-offsets-only",
             Self::DeduplicationWindowTooSmall => "deduplication-window-too-small",
             Self::ViewDeduplicationOff => "view-deduplication-off",
             Self::ExpiredVerdictNotRepublished => "expired-verdict-not-republished",

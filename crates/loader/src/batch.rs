@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
+use serde::{Deserialize, Serialize};
 use spendfuse_domain::UnixMillis;
 use spendfuse_warehouse::block::schema::Schema;
 use spendfuse_warehouse::record::{Link, RowBlock};
@@ -64,6 +65,44 @@ impl RowsRecord {
     }
 }
 
+/// What the token of an insert is made of.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "StoredKind", into = "StoredKind")]
+pub enum TokenKind {
+    /// `table:topic:partition:a-b`: until every program knows the other kind. After topics were made
+    /// anew under the same names ClickHouse takes other rows for the ones that it has.
+    #[default]
+    Range,
+    /// `table:epoch:topic:partition:a-b:hash`: other content is another insert.
+    Content {
+        /// The set of topics that the rows belong to.
+        epoch: u32,
+    },
+}
+
+#[derive(Clone, Serialize, Deserialize)]
+struct StoredKind {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    epoch: Option<u32>,
+}
+
+impl From<TokenKind> for StoredKind {
+    fn from(kind: TokenKind) -> Self {
+        let epoch = match kind {
+            TokenKind::Range => None,
+            TokenKind::Content { epoch } => Some(epoch),
+        };
+        Self { epoch }
+    }
+}
+
+impl From<StoredKind> for TokenKind {
+    fn from(stored: StoredKind) -> Self {
+        let content = stored.epoch.map(|epoch| Self::Content { epoch });
+        content.unwrap_or_default()
+    }
+}
+
 /// Where a writer's rows in a batch begin and end, as (commit number, place within the commit).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AddressRange {
@@ -81,7 +120,7 @@ pub struct AddressRange {
 #[derive(Clone, Debug)]
 pub struct TableInsert {
     pub(crate) schema: &'static Schema,
-    /// `table:topic:partition:a-b`
+    /// See [`TokenKind`].
     pub token: String,
     /// Rows of all blocks.
     pub rows: u64,
@@ -147,15 +186,27 @@ pub struct Batch {
 impl Batch {
     /// The batch of `records`, which are not empty and begin at or after committed offset `start`.
     /// The same range of the same partition always gives the same inserts with the same tokens.
-    pub fn of(topic: &str, partition: u32, start: i64, records: &[RowsRecord]) -> Self {
+    pub fn of(
+        topic: &str,
+        partition: u32,
+        start: i64,
+        records: &[RowsRecord],
+        tokens: TokenKind,
+    ) -> Self {
         let last = records.last().expect("a batch has records");
         let end = last.offset + 1;
+        let hash = hash_of(records);
+        let range = format!("{topic}:{partition}:{start}-{end}");
+        let token = |table: &str| match tokens {
+            TokenKind::Range => format!("{table}:{range}"),
+            TokenKind::Content { epoch } => format!("{table}:{epoch}:{range}:{hash:016x}"),
+        };
         let mut tables: BTreeMap<&'static str, TableInsert> = BTreeMap::new();
         for record in records {
             let table = record.schema.table;
             let insert = tables.entry(table).or_insert_with(|| TableInsert {
                 schema: record.schema,
-                token: format!("{table}:{topic}:{partition}:{start}-{end}"),
+                token: token(table),
                 rows: 0,
                 blocks: Vec::new(),
                 ranges: Vec::new(),
@@ -166,7 +217,7 @@ impl Batch {
             start,
             end,
             records: u32::try_from(records.len()).expect("a batch has fewer than 2^32 records"),
-            hash: hash_of(records),
+            hash,
             tables: tables.into_values().collect(),
         }
     }

@@ -7,7 +7,12 @@ use serde::{Deserialize, Serialize};
 use spendfuse_domain::UnixMillis;
 use spendfuse_warehouse::record::Link;
 
+use crate::batch::TokenKind;
+
+/// What every program reads.
 const FORMAT: u32 = 1;
+/// With an intent whose tokens an older program would not make: it must leave the partition alone.
+const FORMAT_OF_CONTENT_TOKENS: u32 = 2;
 
 /// Metadata of a committed offset `a` of one rows partition.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -17,6 +22,18 @@ pub struct Checkpoint {
     pub intent: Option<Intent>,
     /// The chains up to `a`.
     pub links: Links,
+    /// What may not be on ClickHouse's disk yet; `None` where an older program wrote.
+    pub unsynced: Option<Unsynced>,
+}
+
+/// What a restart of ClickHouse may have taken although it was acknowledged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Unsynced {
+    /// When the server started that took the last inserts, seconds since 1970 by its clock.
+    #[serde(rename = "server")]
+    pub server_start: i64,
+    /// Everything before this offset went in so long before that it is on disk.
+    pub from: i64,
 }
 
 /// An insert that was about to begin.
@@ -35,6 +52,9 @@ pub struct Intent {
     /// The table's insert counter shortly before, for each table of the range: tells how much of
     /// ClickHouse's memory for tokens has been used up since.
     pub inserts: BTreeMap<String, u64>,
+    /// What its tokens are made of.
+    #[serde(flatten)]
+    pub tokens: TokenKind,
 }
 
 /// The last commit number seen of each chain: one chain per table and writer partition.
@@ -67,6 +87,32 @@ impl BrokenLink {
 }
 
 impl Links {
+    /// Chains of which each is known up to a commit.
+    pub fn new(ends: impl IntoIterator<Item = ((String, u32), u64)>) -> Self {
+        Self(ends.into_iter().collect())
+    }
+
+    /// The last commit number seen of a chain.
+    pub fn end_of(&self, table: &str, partition: u32) -> Option<u64> {
+        self.0.get(&(table.to_owned(), partition)).copied()
+    }
+
+    /// Goes on from the block, wherever the chain was before.
+    pub(crate) fn adopt(&mut self, table: &str, link: Link) {
+        self.set(table, link.partition, link.seq);
+    }
+
+    pub(crate) fn set(&mut self, table: &str, partition: u32, seq: u64) {
+        self.0.insert((table.to_owned(), partition), seq);
+    }
+
+    /// Takes over the chains that are known only to `other`.
+    pub(crate) fn add_unknown(&mut self, other: &Self) {
+        for (chain, seq) in &other.0 {
+            self.0.entry(chain.clone()).or_insert(*seq);
+        }
+    }
+
     /// Takes a block in; an error where it does not continue the chain. The chain goes on from the
     /// block in either case.
     ///
@@ -95,15 +141,22 @@ struct Text {
     /// (table, writer partition, seq)
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
     links: Vec<(String, u32, u64)>,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    unsynced: Option<Unsynced>,
 }
 
 impl Checkpoint {
     /// The metadata's text.
     pub fn encode(&self) -> String {
         let links = self.links.0.iter();
+        let tokens = self.intent.as_ref().map(|intent| intent.tokens);
         let text = Text {
-            v: FORMAT,
+            v: match tokens {
+                None | Some(TokenKind::Range) => FORMAT,
+                Some(TokenKind::Content { .. }) => FORMAT_OF_CONTENT_TOKENS,
+            },
             intent: self.intent.clone(),
+            unsynced: self.unsynced,
             links: links
                 .map(|((table, partition), seq)| (table.clone(), *partition, *seq))
                 .collect(),
@@ -121,12 +174,13 @@ impl Checkpoint {
         }
         let text: Text = serde_json::from_str(metadata)
             .map_err(|error| CheckpointError::Unreadable(error.to_string()))?;
-        if text.v != FORMAT {
+        if !(FORMAT..=FORMAT_OF_CONTENT_TOKENS).contains(&text.v) {
             return Err(CheckpointError::Version(text.v));
         }
         let links = text.links.into_iter();
         Ok(Self {
             intent: text.intent,
+            unsynced: text.unsynced,
             links: Links(
                 links
                     .map(|(table, partition, seq)| ((table, partition), seq))
@@ -143,7 +197,10 @@ pub enum CheckpointError {
     #[error("the committed offset's metadata is not the loader's: {0}")]
     Unreadable(String),
     /// Another format.
-    #[error("the committed offset's metadata has format {0}; this program knows format {FORMAT}")]
+    #[error(
+        "the committed offset's metadata has format {0}; this program knows formats up to \
+         {FORMAT_OF_CONTENT_TOKENS}: start the newer program again"
+    )]
     Version(u32),
 }
 
@@ -204,6 +261,11 @@ mod tests {
             hash: 1,
             at: UnixMillis(i64::MAX),
             inserts: tables.map(|table| (table.to_owned(), u64::MAX)).into(),
+            tokens: TokenKind::Content { epoch: u32::MAX },
+        });
+        checkpoint.unsynced = Some(Unsynced {
+            server_start: i64::MAX,
+            from: i64::MAX,
         });
         let text = checkpoint.encode();
         assert_eq!(Checkpoint::decode(&text).unwrap(), checkpoint);
@@ -218,9 +280,37 @@ mod tests {
             Err(CheckpointError::Unreadable(_))
         ));
         assert_eq!(
-            Checkpoint::decode(r#"{"v":2}"#),
-            Err(CheckpointError::Version(2))
+            Checkpoint::decode(r#"{"v":3}"#),
+            Err(CheckpointError::Version(3))
         );
+    }
+
+    /// An older program would insert again what it cannot find under its own tokens.
+    #[test]
+    fn only_an_intent_of_the_new_kind_keeps_older_programs_away() {
+        let format_of = |tokens: Option<TokenKind>| {
+            let intent = tokens.map(|tokens| Intent {
+                end: 9,
+                records: 1,
+                hash: 7,
+                at: UnixMillis(0),
+                inserts: BTreeMap::new(),
+                tokens,
+            });
+            let checkpoint = Checkpoint {
+                intent,
+                ..Checkpoint::default()
+            };
+            let text = checkpoint.encode();
+            assert_eq!(Checkpoint::decode(&text).unwrap(), checkpoint, "{text}");
+            serde_json::from_str::<serde_json::Value>(&text).unwrap()["v"].clone()
+        };
+        assert_eq!(format_of(None), 1);
+        assert_eq!(format_of(Some(TokenKind::Range)), 1);
+        assert_eq!(format_of(Some(TokenKind::Content { epoch: 0 })), 2);
+        let old = r#"{"v":1,"intent":{"end":9,"records":1,"hash":"07","at":0,"inserts":{}}}"#;
+        let intent = Checkpoint::decode(old).unwrap().intent.unwrap();
+        assert_eq!(intent.tokens, TokenKind::Range);
     }
 
     #[test]

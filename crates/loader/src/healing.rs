@@ -25,6 +25,7 @@ use spendfuse_warehouse::query::cell;
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::batch::{AddressRange, Batch, TableInsert};
+use crate::content::address_columns;
 use crate::inserting::{InsertGate, WriterStage, range_condition, rows_in_ranges};
 use crate::metrics as names;
 
@@ -164,11 +165,7 @@ async fn attach_missing(
         .insert_native(&side, &columns, token, blocks)
         .await?;
 
-    let address = match table.schema.address {
-        Address::Meter => "meter_partition, meter_seq, meter_index",
-        Address::Stage => "stage, stage_partition, stage_seq, stage_index",
-        Address::None => unreachable!("tables without addresses are not loaded from topics"),
-    };
+    let address = address_columns(table.schema.address);
     let there = any_range(table, stage);
     let already = format!(
         "ALTER TABLE {side} DELETE WHERE ({address}) IN \
@@ -382,7 +379,7 @@ async fn sums(
     .collect()
 }
 
-fn any_range(table: &TableInsert, stage: WriterStage) -> String {
+pub(crate) fn any_range(table: &TableInsert, stage: WriterStage) -> String {
     let condition = |range: &AddressRange| format!("({})", range_condition(table, range, stage));
     let conditions: Vec<String> = table.ranges.iter().map(condition).collect();
     conditions.join(" OR ")

@@ -5,15 +5,17 @@ use std::time::{Duration, Instant};
 
 use spendfuse_bus::Backoff;
 use spendfuse_warehouse::WarehouseError;
-use spendfuse_warehouse::block::schema::Address;
+use spendfuse_warehouse::block::schema::{Address, Schema};
 use spendfuse_warehouse::client::{Warehouse, quoted};
 use spendfuse_warehouse::query::cell;
 
 use crate::batch::{AddressRange, Batch, TableInsert};
 use crate::broken;
+use crate::checkpoint::Links;
+use crate::content::differing_rows;
 use crate::healing::{can_complete_rollups, make_whole};
 use crate::metrics as names;
-use crate::recovery::TableFacts;
+use crate::recovery::{TableFacts, too_many};
 
 /// Which stage writes the topic: rows of both stages share some tables.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,7 +27,7 @@ pub enum WriterStage {
 }
 
 impl WriterStage {
-    fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Meter => "meter",
             Self::Ledger => "ledger",
@@ -51,8 +53,8 @@ pub(crate) enum Attempt {
 pub(crate) type InsertGate = tokio::sync::RwLock<()>;
 
 /// Inserts every table of `batch`, again and again until all are in. What an earlier attempt got in
-/// is not inserted again ([`is_there`]); after several attempts it is looked that
-/// nothing is missing ([`make_whole`]).
+/// is not inserted again ([`is_there`]); after several attempts what is missing is put in
+/// ([`make_whole`]), and everything must be there once ([`check_rows`]).
 ///
 /// # Errors
 /// Only where ClickHouse will never take the rows, or differences cannot be explained.
@@ -66,12 +68,93 @@ pub(crate) async fn insert_until_done(
     let took_several = insert_all(warehouse, gate, batch, stage, attempt).await?;
     if took_several || attempt == Attempt::Again {
         let mut retries = Retries::of(&batch.tables[0]);
-        while let Err(error) = make_whole(warehouse, gate, batch, stage).await {
+        while let Err(error) = make_whole_and_check(warehouse, gate, batch, stage).await {
             retries.wait_after(error).await?;
         }
         retries.end();
     }
     Ok(())
+}
+
+/// Puts in what is missing of a batch of which parts may have gone in within other batches: no token
+/// tells of them, only what is there.
+///
+/// # Errors
+/// As [`insert_until_done`].
+pub(crate) async fn restore(
+    warehouse: &Warehouse,
+    gate: &InsertGate,
+    batch: &Batch,
+    stage: WriterStage,
+) -> Result<(), WarehouseError> {
+    let mut retries = Retries::of(&batch.tables[0]);
+    while let Err(error) = restore_once(warehouse, gate, batch, stage).await {
+        retries.wait_after(error).await?;
+    }
+    retries.end();
+    Ok(())
+}
+
+async fn restore_once(
+    warehouse: &Warehouse,
+    gate: &InsertGate,
+    batch: &Batch,
+    stage: WriterStage,
+) -> Result<(), WarehouseError> {
+    {
+        let _others_may_too = gate.read().await;
+        for table in &batch.tables {
+            if is_absent(warehouse, table, stage).await? {
+                insert_once(warehouse, table, stage, Attempt::First).await?;
+            }
+        }
+    }
+    make_whole_and_check(warehouse, gate, batch, stage).await
+}
+
+/// Whether neither the table nor its views have anything of this insert.
+async fn is_absent(
+    warehouse: &Warehouse,
+    table: &TableInsert,
+    stage: WriterStage,
+) -> Result<bool, WarehouseError> {
+    wait_for_earlier_attempt(warehouse, table).await?;
+    if rows_in_ranges(warehouse, table, stage).await? > 0 {
+        return Ok(false);
+    }
+    views_agree(warehouse, table).await
+}
+
+async fn make_whole_and_check(
+    warehouse: &Warehouse,
+    gate: &InsertGate,
+    batch: &Batch,
+    stage: WriterStage,
+) -> Result<(), WarehouseError> {
+    make_whole(warehouse, gate, batch, stage).await?;
+    check_rows(warehouse, batch, stage).await
+}
+
+/// Each row of a batch is there, and none beside them.
+async fn check_rows(
+    warehouse: &Warehouse,
+    batch: &Batch,
+    stage: WriterStage,
+) -> Result<(), WarehouseError> {
+    for table in &batch.tables {
+        let found = rows_in_ranges(warehouse, table, stage).await?;
+        if found != table.rows {
+            return Err(in_doubt(table, found));
+        }
+    }
+    Ok(())
+}
+
+fn in_doubt(table: &TableInsert, found: u64) -> WarehouseError {
+    WarehouseError::InDoubt {
+        token: table.token.clone(),
+        detail: too_many(table, found),
+    }
 }
 
 /// Returns whether any table took more than one attempt.
@@ -161,7 +244,8 @@ async fn insert_once(
     Ok(())
 }
 
-/// How much of `batch` is in the tables, table by table.
+/// How much of `batch` is in the tables, table by table; where `compares_content`, also whether it is
+/// the same rows.
 ///
 /// # Errors
 /// What ClickHouse says.
@@ -169,24 +253,37 @@ pub(crate) async fn inspect(
     warehouse: &Warehouse,
     batch: &Batch,
     stage: WriterStage,
+    compares_content: bool,
 ) -> Result<Vec<TableFacts>, WarehouseError> {
     let counters = warehouse.insert_counters().await?;
     let mut facts = Vec::new();
     for table in &batch.tables {
         let mut fact = TableFacts {
             found: 0,
+            others: 0,
             inserts: counters.get(table.table()).copied().unwrap_or(0),
-            views_agree: true,
+            views_agree: views_agree(warehouse, table).await?,
         };
         fact.found = rows_in_ranges(warehouse, table, stage).await?;
-        for range in &table.ranges {
-            if table.schema.address == Address::Meter {
-                fact.views_agree &= audit_agrees(warehouse, range).await?;
-            }
+        if compares_content && fact.found > 0 {
+            fact.others = differing_rows(warehouse, table, stage).await?;
         }
         facts.push(fact);
     }
     Ok(facts)
+}
+
+/// Whether the audit's view has the rows of the table's commits, and no others.
+async fn views_agree(warehouse: &Warehouse, table: &TableInsert) -> Result<bool, WarehouseError> {
+    if table.schema.address != Address::Meter {
+        return Ok(true);
+    }
+    for range in &table.ranges {
+        if !audit_agrees(warehouse, range).await? {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 /// Whether an earlier attempt got this insert in, so that it need not be repeated: repeating rests
@@ -208,6 +305,24 @@ async fn is_there(
     if warehouse.config().replicated || !broken::looks_before_repeating() {
         return Ok(false);
     }
+    wait_for_earlier_attempt(warehouse, table).await?;
+    let found = rows_in_ranges(warehouse, table, stage).await?;
+    if found > table.rows {
+        return Err(in_doubt(table, found));
+    }
+    match table.schema.address {
+        Address::Meter => {
+            Ok(found == table.rows && can_complete_rollups(warehouse, table, stage).await?)
+        }
+        _ => Ok(found > 0),
+    }
+}
+
+/// An error where ClickHouse is still at an insert with the token.
+async fn wait_for_earlier_attempt(
+    warehouse: &Warehouse,
+    table: &TableInsert,
+) -> Result<(), WarehouseError> {
     let running = format!(
         "SELECT count() FROM system.processes \
          WHERE Settings['insert_deduplication_token'] = {}",
@@ -217,14 +332,7 @@ async fn is_there(
         let token = table.token.clone();
         return Err(WarehouseError::StillInserting { token });
     }
-    let found = rows_in_ranges(warehouse, table, stage).await?;
-    match table.schema.address {
-        Address::Meter => {
-            Ok(found == table.rows && can_complete_rollups(warehouse, table, stage).await?)
-        }
-        // More than it has are not its own: rows of earlier topics may have the same addresses.
-        _ => Ok((1..=table.rows).contains(&found)),
-    }
+    Ok(())
 }
 
 /// How many rows have addresses in the ranges of `table`.
@@ -258,26 +366,68 @@ async fn audit_agrees(warehouse: &Warehouse, range: &AddressRange) -> Result<boo
     Ok(cell::<u64>(&table, 0, 0)? == cell::<u64>(&table, 0, 1)?)
 }
 
+/// How far the chains of `partition` have come in the warehouse.
+///
+/// # Errors
+/// What ClickHouse says.
+pub(crate) async fn chain_ends(
+    warehouse: &Warehouse,
+    partition: u32,
+    stage: WriterStage,
+) -> Result<Links, WarehouseError> {
+    let mut ends = Vec::new();
+    for (table, address) in Schema::chained() {
+        if address == Address::Meter && stage == WriterStage::Ledger {
+            continue;
+        }
+        let (prefix, mut condition) = chain_condition(address, partition, stage);
+        if address == Address::Meter {
+            // Instead of a look at every row there is.
+            condition = format!(
+                "{condition} AND meter_seq >= (SELECT greatest(max(seq_block), 1) - 1 \
+                 FROM spend_audit WHERE {condition}) * 1000"
+            );
+        }
+        let last = format!("SELECT max({prefix}_seq) FROM {table} WHERE {condition}");
+        let last: u64 = cell(&warehouse.query_table(&last).await?, 0, 0)?;
+        if last > 0 {
+            ends.push(((table.to_owned(), partition), last));
+        }
+    }
+    Ok(Links::new(ends))
+}
+
+/// The prefix of the columns of an address, and the condition on the rows of a chain.
+fn chain_condition(address: Address, partition: u32, stage: WriterStage) -> (&'static str, String) {
+    match address {
+        Address::Meter => ("meter", format!("meter_partition = {partition}")),
+        Address::Stage => (
+            "stage",
+            format!(
+                "stage_partition = {partition} AND stage = '{}'",
+                stage.name()
+            ),
+        ),
+        Address::None => unreachable!("tables without addresses are not loaded from topics"),
+    }
+}
+
 /// The condition on the rows of `range`.
 pub(crate) fn range_condition(
     table: &TableInsert,
     range: &AddressRange,
     stage: WriterStage,
 ) -> String {
-    let (prefix, condition) = match table.schema.address {
-        Address::Meter => ("meter", String::new()),
-        Address::Stage => ("stage", format!(" AND stage = '{}'", stage.name())),
-        Address::None => unreachable!("tables without addresses are not loaded from topics"),
-    };
     let AddressRange {
         partition,
         first: (first_seq, first_index),
         last: (last_seq, last_index),
         ..
     } = range;
+    let (prefix, condition) = chain_condition(table.schema.address, *partition, stage);
     // The condition on the number alone is what the minmax index can use.
     format!(
-        "{prefix}_partition = {partition}{condition} \
+        "{condition} \
          AND {prefix}_seq BETWEEN {first_seq} AND {last_seq} \
          AND ({prefix}_seq, {prefix}_index) >= ({first_seq}, {first_index}) \
          AND ({prefix}_seq, {prefix}_index) <= ({last_seq}, {last_index})"

@@ -8,12 +8,14 @@
 pub mod batch;
 mod broken;
 pub mod checkpoint;
+mod content;
 mod healing;
 mod inserting;
 mod lane;
 pub mod metrics;
 pub mod protocol;
 pub mod recovery;
+pub mod region;
 mod session;
 mod standing;
 
@@ -50,6 +52,11 @@ pub struct LoaderConfig {
     pub flush_interval: Duration,
     /// How large batches get.
     pub limits: BatchLimits,
+    /// The set of topics that is read.
+    pub epoch: u32,
+    /// Whether inserts get tokens that name their content. Older programs leave a partition alone that
+    /// was interrupted at such an insert.
+    pub content_tokens: bool,
     /// A loader that is gone is replaced after this time.
     pub session_timeout: Duration,
     /// A loader that hangs is replaced after this time.
@@ -69,6 +76,8 @@ impl LoaderConfig {
             ledger_rows_topic: topics.rows_ledger.clone(),
             flush_interval: Duration::from_millis(200),
             limits: BatchLimits::default(),
+            epoch: 0,
+            content_tokens: false,
             session_timeout: Duration::from_secs(10),
             max_poll_interval: Duration::from_secs(60),
             health: Health::default(),

@@ -14,6 +14,11 @@
 //!                                              └─ there already ─► StoringEnd       doubt ─► Stopped
 //! ```
 //!
+//! Where the committed offset does not say what is in the warehouse (no offset at all, or a ClickHouse
+//! that was restarted and may have lost what it acknowledged), the machine begins with a [`Region`]: its
+//! batches are looked for one by one, and put in where they are missing (`Inspecting`, `Restoring`).
+//! Nothing is committed until the region's end, so whoever comes next begins with the same region.
+//!
 //! A partition without records moves its offset to the log's end now and then (`Idling`): after its
 //! retention an idle log begins there, and the offset before the last marker would look like loss.
 //!
@@ -26,9 +31,10 @@ use std::collections::{BTreeMap, VecDeque};
 use spendfuse_broken::{Break, is_broken};
 use spendfuse_domain::UnixMillis;
 
-use crate::batch::{Batch, BatchLimits, RowsRecord, cut};
-use crate::checkpoint::{BrokenLink, Checkpoint, Intent, Links};
-use crate::recovery::{ReplayDecision, TableFacts, decide_replay};
+use crate::batch::{Batch, BatchLimits, RowsRecord, TokenKind, cut};
+use crate::checkpoint::{BrokenLink, Checkpoint, Intent, Links, Unsynced};
+use crate::recovery::{Found, ReplayDecision, TableFacts, decide_replay, found_of};
+use crate::region::Region;
 
 /// What holds for all partitions.
 #[derive(Clone, Copy, Debug)]
@@ -41,6 +47,23 @@ pub struct ProtocolRules {
     pub deduplication_window: u64,
     /// For how long they are remembered at least, milliseconds.
     pub deduplication_millis: i64,
+    /// The set of topics that is read.
+    pub epoch: u32,
+    /// Whether tokens name what they insert: older programs cannot replay such inserts.
+    pub content_tokens: bool,
+}
+
+impl ProtocolRules {
+    pub(crate) fn tokens(&self) -> TokenKind {
+        match self.content_tokens {
+            true => self.content(),
+            false => TokenKind::Range,
+        }
+    }
+
+    fn content(&self) -> TokenKind {
+        TokenKind::Content { epoch: self.epoch }
+    }
 }
 
 /// What the driver does next. Every action but [`Action::Stop`] is answered by a call.
@@ -59,14 +82,19 @@ pub enum Action {
     Insert(Batch),
     /// The same, where an earlier loader may have inserted it before.
     InsertAgain(Batch),
+    /// Put in what is missing of a batch of which nobody knows when, or in which batch, it went in
+    /// before, then as for [`Action::Insert`].
+    Restore(Batch),
+    /// As [`Action::Inspect`], and whether it is the same rows that have their addresses.
+    Compare(Batch),
     /// Look how much of the batch is in the tables, then call [`PartitionProtocol::inspected`].
     Inspect(Batch),
     /// Leave the partition alone and tell people.
     Stop(StopReason),
 }
 
-/// Why a partition is no longer loaded. Each needs a person; nothing is lost, because the records
-/// stay in the topic for its retention.
+/// Why a partition is no longer loaded. Each needs a person, who repairs what is wrong, or accepts it
+/// and goes on behind it; the records stay in the topic for its retention.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum StopReason {
     /// A record that is not a block this program can load.
@@ -75,6 +103,16 @@ pub enum StopReason {
         /// Its offset.
         offset: i64,
         /// Why.
+        detail: String,
+    },
+    /// Records that are in the topic no longer and not in the warehouse.
+    #[error("the rows of offsets {from} to {to} (exclusive) are lost: {detail}")]
+    Lost {
+        /// First offset.
+        from: i64,
+        /// Where the log goes on.
+        to: i64,
+        /// How that is known.
         detail: String,
     },
     /// The committed offset or its metadata cannot be used.
@@ -97,8 +135,8 @@ pub enum StopReason {
     },
     /// It cannot be told whether an interrupted insert happened.
     #[error(
-        "an interrupted insert of offsets {start} to {end} (exclusive) is in doubt: {detail}; \
-         compare the warehouse with the topic (spendfuse audit) and repair by hand"
+        "the insert of offsets {start} to {end} (exclusive) is in doubt: {detail}; \
+         spendfuse audit compares the warehouse with the topic"
     )]
     Doubt {
         /// First offset of the batch.
@@ -110,11 +148,27 @@ pub enum StopReason {
     },
 }
 
+impl StopReason {
+    /// Where the partition goes on once what is wrong has been accepted; `None` where only another
+    /// program can help.
+    pub fn end(&self) -> Option<i64> {
+        match self {
+            Self::Poison { offset, .. } => Some(offset + 1),
+            Self::Lost { to, .. } => Some(*to),
+            Self::Refused { end, .. } | Self::Doubt { end, .. } => Some(*end),
+            Self::Start { .. } => None,
+        }
+    }
+}
+
 #[derive(Debug)]
 enum State {
     Reading,
     Replaying(Intent),
     Inspecting(Intent, Batch),
+    /// A batch of the region.
+    LookingFor(Batch),
+    Restoring(Batch),
     StoringIntent(Batch),
     Inserting(Batch),
     StoringEnd(Batch),
@@ -140,8 +194,11 @@ pub struct PartitionProtocol {
     records: VecDeque<RowsRecord>,
     buffered_bytes: usize,
     buffered_rows: u64,
-    /// A record that cannot be loaded; everything before it still is.
-    poison: Option<(i64, String)>,
+    /// An offset that stops the partition; everything before it still is loaded.
+    obstacle: Option<(i64, StopReason)>,
+    /// What has to be looked for first.
+    region: Option<Region>,
+    unsynced: Option<Unsynced>,
     /// Since when there was nothing to do.
     idle_since: Option<UnixMillis>,
 }
@@ -175,9 +232,44 @@ impl PartitionProtocol {
             records: VecDeque::new(),
             buffered_bytes: 0,
             buffered_rows: 0,
-            poison: None,
+            obstacle: None,
+            region: None,
+            unsynced: checkpoint.unsynced,
             idle_since: None,
         }
+    }
+
+    /// Starts with `region`, whose records are then read from `first` on.
+    pub fn start_with(
+        topic: &str,
+        partition: u32,
+        rules: ProtocolRules,
+        first: i64,
+        region: Region,
+        checkpoint: Checkpoint,
+    ) -> Self {
+        debug_assert!(checkpoint.intent.is_none(), "an intent comes first");
+        let mut started = Self::start(topic, partition, rules, first, checkpoint);
+        started.region = Some(region);
+        started
+    }
+
+    /// What is committed, where nothing is under way and nothing is to be looked for.
+    pub fn at_rest(&self) -> Option<(i64, Checkpoint)> {
+        let is_at_rest = matches!(self.state, State::Reading) && self.region.is_none();
+        is_at_rest.then(|| {
+            let checkpoint = Checkpoint {
+                intent: None,
+                links: self.stored_links.clone(),
+                unsynced: self.unsynced,
+            };
+            (self.position, checkpoint)
+        })
+    }
+
+    /// What a restart of the server may have taken, to be stored with whatever is committed next.
+    pub fn set_unsynced(&mut self, unsynced: Unsynced) {
+        self.unsynced = Some(unsynced);
     }
 
     /// Everything before this offset is in the warehouse.
@@ -206,20 +298,28 @@ impl PartitionProtocol {
         offset: i64,
         record: Result<RowsRecord, String>,
     ) -> Option<BrokenLink> {
-        if self.poison.is_some() || self.is_stopped() {
+        if self.obstacle.is_some() || self.is_stopped() {
             return None;
         }
         let record = match record {
             Ok(record) => record,
             Err(detail) => {
-                self.poison = Some((offset, detail));
+                self.obstacle = Some((offset, StopReason::Poison { offset, detail }));
                 return None;
             }
         };
-        let broken = self
-            .links
-            .follow(record.schema.table, record.block.link)
-            .err();
+        let (table, link) = (record.schema.table, record.block.link);
+        let broken = match &self.region {
+            Some(region) => match region.follow(&mut self.links, offset, table, link) {
+                Ok(broken) => broken,
+                Err(detail) => {
+                    let (from, to) = (0, self.position);
+                    self.obstacle = Some((offset, StopReason::Lost { from, to, detail }));
+                    return None;
+                }
+            },
+            None => self.links.follow(table, link).err(),
+        };
         self.buffered_bytes += record.value.len();
         self.buffered_rows += u64::from(record.block.rows);
         self.records.push_back(record);
@@ -235,6 +335,7 @@ impl PartitionProtocol {
         inserts: &BTreeMap<String, u64>,
     ) -> Option<Action> {
         match &self.state {
+            State::Reading if self.region.is_some() => self.look_for(now, read_to),
             State::Reading => self
                 .begin_batch(now, inserts)
                 .or_else(|| self.idle(now, read_to)),
@@ -246,21 +347,61 @@ impl PartitionProtocol {
         }
     }
 
-    fn begin_batch(&mut self, now: UnixMillis, inserts: &BTreeMap<String, u64>) -> Option<Action> {
-        let Some(oldest) = self.records.front() else {
-            return self
-                .poison
-                .clone()
-                .map(|(offset, detail)| self.stop(StopReason::Poison { offset, detail }));
+    /// The next batch of the region, or its end.
+    fn look_for(&mut self, now: UnixMillis, read_to: i64) -> Option<Action> {
+        let region = self.region.as_ref()?;
+        let until = region.until();
+        let all = self.records.make_contiguous();
+        let within = all.partition_point(|record| record.offset < until);
+        let is_read = read_to >= until || within < all.len();
+        let Some(oldest) = all[..within].first() else {
+            return match self.obstacle.clone() {
+                Some((offset, reason)) if offset < until => Some(self.stop(reason)),
+                _ if !is_read => None,
+                _ => Some(self.end_region(until)),
+            };
         };
         let limits = self.rules.limits;
         let full = self.buffered_rows >= limits.rows || self.buffered_bytes >= limits.bytes;
         let due = now.since(oldest.received_at) >= self.rules.flush_interval;
-        if !full && !due && self.poison.is_none() {
+        if !full && !due && !is_read && self.obstacle.is_none() {
+            return None;
+        }
+        let ready = region.limited(&all[..cut(&all[..within], limits)]);
+        let compares_content = region.compares_content();
+        // Nothing of it is stored, so no older program meets these tokens.
+        let batch = self.batch_of(ready, self.rules.content());
+        self.state = State::LookingFor(batch.clone());
+        Some(match compares_content {
+            true => Action::Compare(batch),
+            false => Action::Inspect(batch),
+        })
+    }
+
+    fn end_region(&mut self, until: i64) -> Action {
+        if let Some(region) = self.region.take() {
+            region.complete(&mut self.stored_links);
+            region.complete(&mut self.links);
+            self.unsynced = region.unsynced_after().or(self.unsynced);
+        }
+        let end = until.max(self.position);
+        self.state = State::Idling(end);
+        self.store(end, None)
+    }
+
+    fn begin_batch(&mut self, now: UnixMillis, inserts: &BTreeMap<String, u64>) -> Option<Action> {
+        let Some(oldest) = self.records.front() else {
+            return self.obstacle.clone().map(|(_, reason)| self.stop(reason));
+        };
+        let limits = self.rules.limits;
+        let full = self.buffered_rows >= limits.rows || self.buffered_bytes >= limits.bytes;
+        let due = now.since(oldest.received_at) >= self.rules.flush_interval;
+        if !full && !due && self.obstacle.is_none() {
             return None;
         }
         let ready = cut(self.records.make_contiguous(), limits);
-        let batch = self.batch_of(ready);
+        let tokens = self.rules.tokens();
+        let batch = self.batch_of(ready, tokens);
         if is_broken(Break::LoaderWithoutIntent) {
             self.state = State::Inserting(batch.clone());
             return Some(Action::Insert(batch));
@@ -275,6 +416,7 @@ impl PartitionProtocol {
             hash: batch.hash,
             at: now,
             inserts: counters.collect(),
+            tokens,
         };
         self.state = State::StoringIntent(batch);
         Some(self.store(self.position, Some(intent)))
@@ -297,6 +439,7 @@ impl PartitionProtocol {
         let checkpoint = Checkpoint {
             intent,
             links: self.stored_links.clone(),
+            unsynced: self.unsynced,
         };
         Action::Commit {
             offset,
@@ -305,10 +448,10 @@ impl PartitionProtocol {
     }
 
     fn begin_replay(&mut self, intent: Intent) -> Action {
-        if let Some((offset, detail)) = self.poison.clone()
+        if let Some((offset, reason)) = self.obstacle.clone()
             && offset < intent.end
         {
-            return self.stop(StopReason::Poison { offset, detail });
+            return self.stop(reason);
         }
         let records = self.records.make_contiguous();
         let in_range = records.partition_point(|record| record.offset < intent.end);
@@ -318,7 +461,7 @@ impl PartitionProtocol {
                 "its records are no longer in the topic".to_owned(),
             );
         }
-        let batch = self.batch_of(in_range);
+        let batch = self.batch_of(in_range, intent.tokens);
         let same =
             batch.end == intent.end && batch.records == intent.records && batch.hash == intent.hash;
         if !same {
@@ -332,8 +475,13 @@ impl PartitionProtocol {
         Action::Inspect(batch)
     }
 
-    /// The answer to [`Action::Inspect`]: facts of each table of the batch, in their order.
+    /// The answer to [`Action::Inspect`] and [`Action::Compare`]: facts of each table of the batch, in
+    /// their order.
     pub fn inspected(&mut self, now: UnixMillis, facts: &[TableFacts]) -> Option<Action> {
+        if let State::LookingFor(batch) = &self.state {
+            let batch = batch.clone();
+            return self.looked_for(batch, facts);
+        }
         let State::Inspecting(intent, batch) = &self.state else {
             return None;
         };
@@ -348,6 +496,28 @@ impl PartitionProtocol {
                 ReplayDecision::Doubt(detail) => self.doubt(intent.end, detail),
             },
         )
+    }
+
+    fn looked_for(&mut self, batch: Batch, facts: &[TableFacts]) -> Option<Action> {
+        match found_of(&batch, facts) {
+            Found::Whole => {
+                self.state = State::Reading;
+                self.pass(&batch);
+                None
+            }
+            Found::Missing => {
+                self.state = State::Restoring(batch.clone());
+                Some(Action::Restore(batch))
+            }
+            Found::Part => {
+                self.state = State::Reading;
+                if let Some(region) = &mut self.region {
+                    region.look_closer(batch.records as usize, batch.end);
+                }
+                None
+            }
+            Found::Doubt(detail) => Some(self.doubt(batch.end, detail)),
+        }
     }
 
     /// The answer to [`Action::Commit`] that went well.
@@ -377,6 +547,10 @@ impl PartitionProtocol {
     pub fn inserted(&mut self) -> Option<Action> {
         match std::mem::replace(&mut self.state, State::Reading) {
             State::Inserting(batch) => Some(self.store_end(batch)),
+            State::Restoring(batch) => {
+                self.pass(&batch);
+                None
+            }
             other => {
                 self.state = other;
                 None
@@ -384,26 +558,50 @@ impl PartitionProtocol {
         }
     }
 
-    /// The answer to [`Action::Insert`]: ClickHouse will never take the rows.
+    /// The answer to [`Action::Insert`] and the like: ClickHouse will never take the rows.
     pub fn refused(&mut self, detail: String) -> Option<Action> {
-        let State::Inserting(batch) = &self.state else {
-            return None;
-        };
-        let (start, end) = (batch.start, batch.end);
+        let (start, end) = self.range_under_way()?;
         Some(self.stop(StopReason::Refused { start, end, detail }))
     }
 
-    fn store_end(&mut self, batch: Batch) -> Action {
-        let records = self.records.iter();
-        for record in records.take(batch.records as usize) {
-            // A break was reported when the record came.
-            let _ = self
-                .stored_links
-                .follow(record.schema.table, record.block.link);
+    /// The answer to [`Action::Insert`] and the like: the tables do not have what they should have.
+    pub fn in_doubt(&mut self, detail: String) -> Option<Action> {
+        let (_, end) = self.range_under_way()?;
+        Some(self.doubt(end, detail))
+    }
+
+    fn range_under_way(&self) -> Option<(i64, i64)> {
+        match &self.state {
+            State::Inserting(batch) | State::Restoring(batch) => Some((batch.start, batch.end)),
+            _ => None,
         }
+    }
+
+    fn store_end(&mut self, batch: Batch) -> Action {
+        self.follow(&batch);
         let offset = batch.end;
         self.state = State::StoringEnd(batch);
         self.store(offset, None)
+    }
+
+    /// Goes on behind a batch of the region, without a commit.
+    fn pass(&mut self, batch: &Batch) {
+        let is_known = self
+            .region
+            .as_ref()
+            .is_some_and(|region| !region.compares_content());
+        if !is_known {
+            self.follow(batch);
+        }
+        self.forget(batch);
+    }
+
+    fn follow(&mut self, batch: &Batch) {
+        for record in self.records.iter().take(batch.records as usize) {
+            // A break was reported when the record came.
+            self.stored_links
+                .adopt(record.schema.table, record.block.link);
+        }
     }
 
     fn forget(&mut self, batch: &Batch) {
@@ -414,9 +612,9 @@ impl PartitionProtocol {
         self.position = batch.end;
     }
 
-    fn batch_of(&mut self, count: usize) -> Batch {
+    fn batch_of(&mut self, count: usize, tokens: TokenKind) -> Batch {
         let records = &self.records.make_contiguous()[..count];
-        Batch::of(&self.topic, self.partition, self.position, records)
+        Batch::of(&self.topic, self.partition, self.position, records, tokens)
     }
 
     fn doubt(&mut self, end: i64, detail: String) -> Action {

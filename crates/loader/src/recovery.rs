@@ -3,34 +3,37 @@
 
 use spendfuse_domain::UnixMillis;
 
-use crate::batch::Batch;
+use crate::batch::{Batch, TableInsert};
 use crate::checkpoint::{Checkpoint, Intent};
 use crate::protocol::{ProtocolRules, StopReason};
 
-/// Where loading of a partition goes on: its committed offset and metadata (`None` where nothing
-/// was ever committed), in a log that begins at offset `first`.
+/// Where loading of a partition goes on: its committed offset and metadata, in a log that begins at
+/// offset `first`.
 ///
 /// # Errors
 /// [`StopReason::Start`] where records were lost in between or the metadata cannot be used.
 pub fn starting_point(
-    committed: Option<(i64, String)>,
+    (position, metadata): (i64, String),
     first: i64,
 ) -> Result<(i64, Checkpoint), StopReason> {
-    let Some((position, metadata)) = committed else {
-        return Ok((first, Checkpoint::default()));
-    };
-    let stop = |detail| StopReason::Start { position, detail };
     if position < first {
-        return Err(stop(format!(
-            "the topic begins at offset {first}; its retention is shorter than the loader was away, \
-             and the rows between are not in the warehouse"
-        )));
+        return Err(StopReason::Lost {
+            from: position,
+            to: first,
+            detail: RETENTION.to_owned(),
+        });
     }
     match Checkpoint::decode(&metadata) {
         Ok(checkpoint) => Ok((position, checkpoint)),
-        Err(error) => Err(stop(error.to_string())),
+        Err(error) => Err(StopReason::Start {
+            position,
+            detail: error.to_string(),
+        }),
     }
 }
+
+/// How records get lost before they are loaded.
+pub(crate) const RETENTION: &str = "the topic's retention removed them while no loader took them, and they are not in the warehouse";
 
 /// What is in a table of an interrupted insert.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -39,8 +42,61 @@ pub struct TableFacts {
     pub found: u64,
     /// The table's insert counter now.
     pub inserts: u64,
+    /// Rows at the same addresses that are others; 0 where that was not asked.
+    pub others: u64,
     /// Whether the sums that views keep agree with the rows of the same commits.
     pub views_agree: bool,
+}
+
+/// How much is there of a batch of which nobody knows whether it was inserted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Found {
+    /// Everything, in views as well.
+    Whole,
+    /// Something has to be put in.
+    Missing,
+    /// Some of its records may be there and others not.
+    Part,
+    /// What is there are not its rows alone.
+    Doubt(String),
+}
+
+/// Decides about a batch that was looked for.
+pub fn found_of(batch: &Batch, facts: &[TableFacts]) -> Found {
+    debug_assert_eq!(batch.tables.len(), facts.len());
+    let tables = || batch.tables.iter().zip(facts);
+    if let Some((table, fact)) = tables().find(|(_, fact)| fact.others > 0) {
+        return Found::Doubt(format!(
+            "{} of its {} rows in the topic differ from those that {} has at their addresses: the \
+             topics were made anew, or rows were changed",
+            fact.others,
+            table.rows,
+            table.table()
+        ));
+    }
+    if let Some((table, fact)) = tables().find(|(table, fact)| fact.found > table.rows) {
+        return Found::Doubt(too_many(table, fact.found));
+    }
+    if tables().all(|(table, fact)| fact.found == table.rows && fact.views_agree) {
+        return Found::Whole;
+    }
+    let is_clear = tables().all(|(table, fact)| match fact.found {
+        0 => fact.views_agree,
+        found => found == table.rows,
+    });
+    match is_clear || batch.records == 1 {
+        true => Found::Missing,
+        false => Found::Part,
+    }
+}
+
+/// The doubt where a table has more rows at a batch's addresses than the batch.
+pub(crate) fn too_many(table: &TableInsert, found: u64) -> String {
+    format!(
+        "{} has {found} rows at the addresses of {}",
+        table.table(),
+        table.rows
+    )
 }
 
 /// What to do about an interrupted insert.
@@ -67,6 +123,14 @@ pub fn decide_replay(
     now: UnixMillis,
 ) -> ReplayDecision {
     debug_assert_eq!(batch.tables.len(), facts.len());
+    // Other rows have these addresses: those of earlier topics, or somebody's copy.
+    let more = batch.tables.iter().zip(facts);
+    if let Some((table, fact)) = more
+        .into_iter()
+        .find(|(table, fact)| fact.found > table.rows)
+    {
+        return ReplayDecision::Doubt(too_many(table, fact.found));
+    }
     let remembered = batch.tables.iter().zip(facts).all(|(table, fact)| {
         let then = intent.inserts.get(table.table()).copied().unwrap_or(0);
         // A counter that went back (parts dropped) says nothing: treated as forgotten.
@@ -122,6 +186,8 @@ mod tests {
         flush_interval: 10,
         deduplication_window: 1000,
         deduplication_millis: 1_000_000,
+        epoch: 0,
+        content_tokens: true,
     };
 
     fn batch() -> Batch {
@@ -138,7 +204,7 @@ mod tests {
             native: "native".into(),
         };
         let record = RowsRecord::read(5, UnixMillis(0), block.encode().into()).unwrap();
-        Batch::of("rows", 0, 5, &[record])
+        Batch::of("rows", 0, 5, &[record], RULES.tokens())
     }
 
     /// The decision where the table's counter was 100 at the intent, at time 0.
@@ -150,10 +216,12 @@ mod tests {
             hash: batch.hash,
             at: UnixMillis(0),
             inserts: BTreeMap::from([("spend".to_owned(), 100)]),
+            tokens: RULES.tokens(),
         };
         let fact = TableFacts {
             found,
             inserts,
+            others: 0,
             views_agree,
         };
         decide_replay(&RULES, &intent, &batch, &[fact], UnixMillis(now))
@@ -161,11 +229,12 @@ mod tests {
 
     #[test]
     fn while_the_token_is_remembered_the_insert_is_repeated_whatever_is_there() {
-        // More than the insert had: rows of earlier topics may have the same addresses.
-        for found in [0, 3, 8, 9] {
-            for views_agree in [true, false] {
+        for views_agree in [true, false] {
+            for found in [0, 3, 8] {
                 assert_eq!(decide(found, 600, views_agree, 1), ReplayDecision::Replay);
             }
+            let more = decide(9, 600, views_agree, 1);
+            assert!(matches!(more, ReplayDecision::Doubt(_)), "{more:?}");
         }
     }
 
@@ -184,8 +253,7 @@ mod tests {
 
     #[test]
     fn a_partition_goes_on_where_it_was_committed_or_not_at_all() {
-        let at = |offset: i64, metadata: &str| Some((offset, metadata.to_owned()));
-        assert_eq!(starting_point(None, 7).unwrap().0, 7);
+        let at = |offset: i64, metadata: &str| (offset, metadata.to_owned());
         assert_eq!(starting_point(at(9, ""), 7).unwrap().0, 9);
         assert!(starting_point(at(6, ""), 7).is_err(), "records are lost");
         assert!(starting_point(at(9, "?"), 7).is_err(), "foreign metadata");

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use jiff::Timestamp;
+use spendfuse_broken::{Break, is_broken};
 use spendfuse_bus::{LogConsumer, LogConsumerConfig, LogEvent, LogPartition, Place, Shutdown};
 use spendfuse_domain::UnixMillis;
 use spendfuse_warehouse::migrations::{DEDUPLICATION_SECONDS, DEDUPLICATION_WINDOW};
@@ -17,11 +18,15 @@ use spendfuse_warehouse::{Warehouse, WarehouseError};
 use tokio::runtime::Handle;
 
 use crate::batch::{Batch, RowsRecord};
-use crate::inserting::{Attempt, InsertGate, WriterStage, insert_until_done, inspect};
+use crate::checkpoint::{Checkpoint, Links};
+use crate::inserting::{
+    Attempt, InsertGate, WriterStage, chain_ends, insert_until_done, inspect, restore,
+};
 use crate::lane::{Lane, Pressure};
 use crate::metrics as names;
 use crate::protocol::{Action, PartitionProtocol, ProtocolRules, StopReason};
 use crate::recovery::{TableFacts, starting_point};
+use crate::region::Region;
 use crate::standing::{Parts, Standing};
 use crate::{AlertSink, LoaderAlert, LoaderConfig, LoaderError};
 
@@ -41,6 +46,15 @@ enum Report {
     Inserted(u64, LogPartition, Result<(), WarehouseError>),
     Inspected(u64, LogPartition, Result<Vec<TableFacts>, WarehouseError>),
     Counters(Result<BTreeMap<String, u64>, WarehouseError>),
+}
+
+/// What is done with a batch in ClickHouse.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Work {
+    Insert(Attempt),
+    Restore,
+    Inspect,
+    Compare,
 }
 
 struct Session<'a> {
@@ -216,6 +230,9 @@ impl Session<'_> {
         let committed = self.consumer.committed(at, REQUEST_TIMEOUT)?;
         let committed = committed.map(|known| (known.offset, known.metadata));
         let (first, _) = self.consumer.bounds(at, REQUEST_TIMEOUT)?;
+        let Some(committed) = committed else {
+            return self.open_without_offset(at, &topic, first).map(Some);
+        };
         let (position, checkpoint) = match starting_point(committed, first) {
             Ok(start) => start,
             Err(reason) => {
@@ -233,15 +250,52 @@ impl Session<'_> {
                 "taking up an interrupted insert"
             );
         }
-        let flush_interval = self.config.flush_interval.as_millis() as i64;
-        let rules = ProtocolRules {
-            limits: self.config.limits,
-            flush_interval,
-            deduplication_window: DEDUPLICATION_WINDOW,
-            deduplication_millis: DEDUPLICATION_SECONDS as i64 * 1000,
-        };
+        let rules = self.rules();
         let protocol = PartitionProtocol::start(&topic, at.partition, rules, position, checkpoint);
         Ok(Some(Lane::new(at, &topic, protocol)))
+    }
+
+    /// The lane of a partition that nobody has loaded from, or whose offsets are gone: what the
+    /// warehouse has is told by the warehouse.
+    fn open_without_offset(
+        &self,
+        at: LogPartition,
+        topic: &str,
+        first: i64,
+    ) -> Result<Lane, LoaderError> {
+        let (partition, rules) = (at.partition, self.rules());
+        let asked = chain_ends(self.warehouse, partition, stage_of(at));
+        let ends = self.runtime.block_on(asked)?;
+        // Asked after the warehouse: everything that it has is before this end.
+        let (_, end) = self.consumer.bounds(at, REQUEST_TIMEOUT)?;
+        if ends == Links::default() || is_broken(Break::LoaderTrustsOffsetsOnly) {
+            let nothing = Checkpoint::default();
+            let protocol = PartitionProtocol::start(topic, partition, rules, first, nothing);
+            return Ok(Lane::new(at, topic, protocol));
+        }
+        tracing::warn!(
+            topic,
+            partition,
+            from = first,
+            to = end,
+            "no offset is committed, and the warehouse has rows: looking what is there"
+        );
+        let region = Region::without_offsets(end, ends, false);
+        let nothing = Checkpoint::default();
+        let protocol =
+            PartitionProtocol::start_with(topic, partition, rules, first, region, nothing);
+        Ok(Lane::new(at, topic, protocol))
+    }
+
+    fn rules(&self) -> ProtocolRules {
+        ProtocolRules {
+            limits: self.config.limits,
+            flush_interval: self.config.flush_interval.as_millis() as i64,
+            deduplication_window: DEDUPLICATION_WINDOW,
+            deduplication_millis: DEDUPLICATION_SECONDS as i64 * 1000,
+            epoch: self.config.epoch,
+            content_tokens: self.config.content_tokens,
+        }
     }
 
     fn take_reports(&mut self) -> Result<(), LoaderError> {
@@ -274,6 +328,7 @@ impl Session<'_> {
                 lane.work = None;
                 let action = match result {
                     Ok(()) => lane.protocol.inserted(),
+                    Err(WarehouseError::InDoubt { detail, .. }) => lane.protocol.in_doubt(detail),
                     Err(error) => lane.protocol.refused(error.to_string()),
                 };
                 (at, action)
@@ -287,8 +342,9 @@ impl Session<'_> {
                 let action = lane.protocol.inspected(now(), &facts);
                 let outcome = match &action {
                     Some(Action::InsertAgain(_)) => "replayed",
-                    Some(Action::Commit { .. }) => "complete",
-                    _ => "doubt",
+                    Some(Action::Restore(_)) => "restored",
+                    Some(Action::Stop(_)) => "doubt",
+                    _ => "complete",
                 };
                 metrics::counter!(
                     names::LOADER_RECOVERIES_TOTAL,
@@ -333,9 +389,11 @@ impl Session<'_> {
                         .get_mut(&at)
                         .and_then(|lane| lane.protocol.committed());
                 }
-                Action::Insert(batch) => self.begin_insert(at, batch, Attempt::First),
-                Action::InsertAgain(batch) => self.begin_insert(at, batch, Attempt::Again),
-                Action::Inspect(batch) => self.begin_inspection(at, batch),
+                Action::Insert(batch) => self.begin(at, batch, Work::Insert(Attempt::First)),
+                Action::InsertAgain(batch) => self.begin(at, batch, Work::Insert(Attempt::Again)),
+                Action::Restore(batch) => self.begin(at, batch, Work::Restore),
+                Action::Inspect(batch) => self.begin(at, batch, Work::Inspect),
+                Action::Compare(batch) => self.begin(at, batch, Work::Compare),
                 Action::Stop(reason) => {
                     let topic = self.topic(at).to_owned();
                     self.stopped(&topic, at, reason);
@@ -345,29 +403,31 @@ impl Session<'_> {
         Ok(())
     }
 
-    fn begin_insert(&mut self, at: LogPartition, batch: Batch, attempt: Attempt) {
+    fn begin(&mut self, at: LogPartition, batch: Batch, work: Work) {
         let (warehouse, reporter) = (self.warehouse.clone(), self.reporter.clone());
         let (assignment, stage) = (self.assignment, stage_of(at));
         let gate = Arc::clone(&self.gate);
-        let work = self.runtime.spawn(async move {
-            let result = insert_until_done(&warehouse, &gate, &batch, stage, attempt).await;
+        let task = self.runtime.spawn(async move {
+            let report = match work {
+                Work::Insert(attempt) => {
+                    let done = insert_until_done(&warehouse, &gate, &batch, stage, attempt).await;
+                    Report::Inserted(assignment, at, done)
+                }
+                Work::Restore => {
+                    let done = restore(&warehouse, &gate, &batch, stage).await;
+                    Report::Inserted(assignment, at, done)
+                }
+                Work::Inspect | Work::Compare => {
+                    let compares_content = work == Work::Compare;
+                    let facts = inspect(&warehouse, &batch, stage, compares_content).await;
+                    Report::Inspected(assignment, at, facts)
+                }
+            };
             // Nobody listens any more where the session has ended.
-            let _ = reporter.send(Report::Inserted(assignment, at, result));
+            let _ = reporter.send(report);
         });
         if let Some(lane) = self.lanes.get_mut(&at) {
-            lane.work = Some(work);
-        }
-    }
-
-    fn begin_inspection(&mut self, at: LogPartition, batch: Batch) {
-        let (warehouse, reporter) = (self.warehouse.clone(), self.reporter.clone());
-        let (assignment, stage) = (self.assignment, stage_of(at));
-        let work = self.runtime.spawn(async move {
-            let result = inspect(&warehouse, &batch, stage).await;
-            let _ = reporter.send(Report::Inspected(assignment, at, result));
-        });
-        if let Some(lane) = self.lanes.get_mut(&at) {
-            lane.work = Some(work);
+            lane.work = Some(task);
         }
     }
 

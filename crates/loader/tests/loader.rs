@@ -35,6 +35,7 @@ struct Fixture {
     seqs: BTreeMap<u32, u64>,
     /// Of the calls that are counted from now on.
     customer: &'static str,
+    group_id: &'static str,
 }
 
 struct RunningLoader {
@@ -55,17 +56,7 @@ impl Fixture {
         let _ = tracing_subscriber::fmt().with_test_writer().try_init();
         let stack = DevStack::start(DevStackOptions::default()).unwrap();
         let kafka = KafkaConfig::new(&stack.kafka.brokers(), "loader-test");
-        let topic = |name: &str, partitions| TopicSpec {
-            name: name.to_owned(),
-            partitions,
-            config: BTreeMap::new(),
-            least_retention_millis: None,
-        };
-        let topics = [
-            topic("spendfuse.rows", 2),
-            topic("spendfuse.rows.ledger", 1),
-        ];
-        spendfuse_bus::topics::create(&kafka, &topics, None, PATIENCE).unwrap();
+        create_topics(&kafka);
         Self {
             warehouse: warehouse(&stack.clickhouse),
             producer: EventProducer::open(&kafka, &ProducerOptions::default()).unwrap(),
@@ -75,6 +66,7 @@ impl Fixture {
             alerts: Arc::default(),
             seqs: BTreeMap::new(),
             customer: "steady",
+            group_id: "spendfuse-loader",
         }
     }
 
@@ -85,6 +77,8 @@ impl Fixture {
             "spendfuse",
             "loader-1",
         );
+        config.group_id = self.group_id.to_owned();
+        config.content_tokens = true;
         config.flush_interval = Duration::from_millis(50);
         config.session_timeout = Duration::from_secs(6);
         let (warehouse, runtime) = (self.warehouse.clone(), self.runtime.handle().clone());
@@ -125,7 +119,8 @@ impl Fixture {
             };
             *last += 1;
             for index in 0..ROWS_A_BLOCK {
-                let mut event = call_event(&format!("{partition}-{}-{index}", link.seq));
+                let id = format!("{}-{partition}-{}-{index}", self.customer, link.seq);
+                let mut event = call_event(&id);
                 event.attribution.customer = self.customer.into();
                 event.time = event
                     .time
@@ -166,6 +161,20 @@ impl Fixture {
         pause(300);
         assert_eq!(self.query(COUNTS), Some(all));
     }
+}
+
+fn create_topics(kafka: &KafkaConfig) {
+    let topic = |name: &str, partitions| TopicSpec {
+        name: name.to_owned(),
+        partitions,
+        config: BTreeMap::new(),
+        least_retention_millis: None,
+    };
+    let topics = [
+        topic("spendfuse.rows", 2),
+        topic("spendfuse.rows.ledger", 1),
+    ];
+    spendfuse_bus::topics::create(kafka, &topics, None, PATIENCE).unwrap();
 }
 
 /// Rows, different rows, and what the rollups say.
@@ -351,4 +360,85 @@ fn tear_logs_of_tokens(folder: &Path) -> usize {
         }
     }
     torn
+}
+
+/// Its group expired, was deleted, or has another name since `transactional_id_prefix` was changed.
+#[test]
+fn a_loader_without_offsets_goes_on_behind_what_the_warehouse_has() {
+    let mut fixture = Fixture::start();
+    let first = fixture.start_loader();
+    fixture.count_calls(0, 12);
+    fixture.count_calls(1, 3);
+    fixture.wait_for_rows(15);
+    first.end();
+    // What came meanwhile goes into one batch with what is there.
+    fixture.count_calls(0, 2);
+
+    fixture.group_id = "another-loader";
+    let second = fixture.start_loader();
+    fixture.wait_for_rows(17);
+    fixture.count_calls(0, 1);
+    fixture.count_calls(1, 1);
+    fixture.wait_for_rows(19);
+    second.end();
+    // It goes on from its own offsets now.
+    let third = fixture.start_loader();
+    fixture.count_calls(0, 1);
+    fixture.wait_for_rows(20);
+    third.end();
+    assert!(fixture.alerts.lock().unwrap().is_empty());
+}
+
+/// Offsets begin at 0 again, and so do the commits of a meter whose changelog is new: ranges and
+/// addresses are those of other rows, which ClickHouse would take for the same by its token.
+#[test]
+fn rows_of_topics_made_anew_are_not_taken_for_those_before_them() {
+    let mut fixture = Fixture::start();
+    let one_by_one = |fixture: &mut Fixture, commits: std::ops::RangeInclusive<u64>| {
+        for commit in commits {
+            fixture.count_calls(0, 1);
+            let expected = (commit * u64::from(ROWS_A_BLOCK)).to_string();
+            let arrived = || {
+                let rows = fixture.query("SELECT count() FROM spend")?;
+                (rows == [expected.clone()]).then_some(())
+            };
+            wait_until("rows", Duration::from_secs(10), arrived).unwrap();
+        }
+    };
+    let first = fixture.start_loader();
+    one_by_one(&mut fixture, 1..=2);
+    first.end();
+    make_topics_anew(&mut fixture);
+
+    // What the loader finds in the log is compared with what has these addresses.
+    fixture.count_calls(1, 1);
+    fixture.execute(
+        "INSERT INTO spend SELECT * REPLACE (1 AS meter_partition) FROM spend WHERE meter_seq = 1",
+    );
+    let second = fixture.start_loader();
+    let stopped = || {
+        let alerts = fixture.alerts.lock().unwrap();
+        let mut stops = alerts.iter().filter_map(|alert| match alert {
+            LoaderAlert::Stopped {
+                partition: 1,
+                reason: StopReason::Doubt { detail, .. },
+                ..
+            } => Some(detail.contains("made anew")),
+            _ => None,
+        });
+        stops.next()
+    };
+    assert!(wait_until("the doubt", PATIENCE, stopped).unwrap());
+    // What comes later has the ranges of the rows before: 3 sent, 3 more rows.
+    one_by_one(&mut fixture, 4..=6);
+    second.end();
+}
+
+fn make_topics_anew(fixture: &mut Fixture) {
+    let names = ["spendfuse.rows", "spendfuse.rows.ledger"];
+    spendfuse_bus::topics::delete(&fixture.kafka, &names, PATIENCE).unwrap();
+    create_topics(&fixture.kafka);
+    fixture.producer = EventProducer::open(&fixture.kafka, &ProducerOptions::default()).unwrap();
+    fixture.seqs.clear();
+    fixture.customer = "another";
 }

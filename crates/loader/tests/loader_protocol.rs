@@ -23,6 +23,8 @@ const RULES: ProtocolRules = ProtocolRules {
     flush_interval: 10,
     deduplication_window: 1000,
     deduplication_millis: 1_000_000,
+    epoch: 0,
+    content_tokens: true,
 };
 
 /// The log: offsets with gaps (markers), two tables.
@@ -190,6 +192,7 @@ impl Warehouse {
             }
             TableFacts {
                 found,
+                others: 0,
                 inserts: 0,
                 views_agree: found == in_view,
             }
@@ -390,6 +393,7 @@ fn run(world: &mut World, choices: &mut impl FnMut(usize) -> usize) -> Option<St
                 continue;
             }
             Action::Stop(reason) => return Some(reason),
+            Action::Compare(_) | Action::Restore(_) => unreachable!("there is an offset"),
         }
         world.crashes_left -= 1;
         if world.may_age && choices(2) == 1 {

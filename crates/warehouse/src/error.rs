@@ -86,8 +86,8 @@ pub enum WarehouseError {
         /// The insert's token.
         token: String,
     },
-    /// An interrupted insert left something behind that the batch does not explain.
-    #[error("after the interrupted insert {token}, {detail}")]
+    /// The tables have something that an insert does not explain.
+    #[error("after the insert {token}, {detail}")]
     InDoubt {
         /// The insert's token.
         token: String,

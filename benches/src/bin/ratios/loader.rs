@@ -9,7 +9,7 @@ use anyhow::{Context, Result, ensure};
 use bytes::Bytes;
 use spendfuse_bus::{read_ranges, topic_ranges};
 use spendfuse_domain::UnixMillis;
-use spendfuse_loader::batch::{Batch, BatchLimits, RowsRecord, TableInsert, cut};
+use spendfuse_loader::batch::{Batch, BatchLimits, RowsRecord, TableInsert, TokenKind, cut};
 use spendfuse_warehouse::{Warehouse, WarehouseConfig};
 
 use crate::sitting::Sitting;
@@ -104,7 +104,13 @@ fn read_blocks(
         let of_partition: &mut Vec<TableInsert> = inserts.entry(partition).or_default();
         while let Some(first) = left.first() {
             let length = cut(left, BatchLimits::default());
-            let batch = Batch::of(topic, partition, first.offset, &left[..length]);
+            let batch = Batch::of(
+                topic,
+                partition,
+                first.offset,
+                &left[..length],
+                TokenKind::Content { epoch: 0 },
+            );
             of_partition.extend(batch.tables);
             left = &left[length..];
         }

@@ -17,7 +17,9 @@ pub use ledger::{
 };
 pub use spend::SpendBlock;
 
-use schema::Schema;
+use std::collections::BTreeSet;
+
+use schema::{Address, Schema};
 
 /// Every table that the loader can load.
 const LOADED: [&Schema; 4] = [
@@ -33,6 +35,11 @@ impl Schema {
         LOADED
             .into_iter()
             .find(|schema| schema.table == table && schema.version == version)
+    }
+
+    /// Every table whose blocks form chains, and the columns of its addresses.
+    pub fn chained() -> BTreeSet<(&'static str, Address)> {
+        LOADED.map(|schema| (schema.table, schema.address)).into()
     }
 }
 

@@ -55,7 +55,7 @@ pub(crate) struct Column {
 }
 
 /// The columns of a row's address: partition, number of the commit, place within it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Address {
     /// `meter_partition`, `meter_seq`, `meter_index`.
     Meter,

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 use spendfuse_bus::KafkaConfig;
-use spendfuse_devstack::{DevStack, DevStackOptions};
+use spendfuse_devstack::{DevStack, DevStackOptions, Kafka};
 use spendfuse_testkit::proxy::{Protocol, Proxy, Request};
 use spendfuse_tests::lab::{Said, run_to_end};
 use spendfuse_tests::pause;
@@ -194,6 +194,16 @@ impl System {
             kafka: KafkaConfig::new(&self.stack.kafka.brokers(), "chaos"),
             prefix: PREFIX.to_owned(),
         }
+    }
+
+    /// Deletes a group's offsets; nobody may be in it.
+    pub fn delete_group(&self, name: &str) -> Result<()> {
+        let said = Kafka::tool("org.apache.kafka.tools.consumer.group.ConsumerGroupCommand")?
+            .args(["--bootstrap-server", &self.stack.kafka.brokers()])
+            .args(["--delete", "--group", &format!("{ID_PREFIX}-{name}")])
+            .output()?;
+        ensure!(said.status.success(), "{said:?}");
+        Ok(())
     }
 
     /// The tables, past the proxies.

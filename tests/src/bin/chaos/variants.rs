@@ -43,6 +43,7 @@ enum Plot {
     OpenTransaction,
     Silences,
     KillsOfLoader,
+    LostOffsets,
     LostAnswers,
     KillsOfSidecar,
 }
@@ -62,6 +63,7 @@ impl Plot {
             Break::RestoreToLastStableOffset => Self::OpenTransaction,
             Break::AbortAndGoOn => Self::Silences,
             Break::LoaderWithoutIntent => Self::KillsOfLoader,
+            Break::LoaderTrustsOffsetsOnly => Self::LostOffsets,
             Break::DeduplicationWindowTooSmall | Break::ViewDeduplicationOff => Self::LostAnswers,
             Break::SidecarAcksEarly => Self::KillsOfSidecar,
             // Shows after days only: a matter of the simulated year.
@@ -77,6 +79,7 @@ impl Plot {
             Self::OpenTransaction => "a start while another worker's last transaction is open",
             Self::Silences => "a broker that is silent for longer than a transaction may take",
             Self::KillsOfLoader => "kills of the loader",
+            Self::LostOffsets => "a loader whose group was deleted",
             Self::LostAnswers => "lost answers of ClickHouse",
             Self::KillsOfSidecar => "kills of the sidecar while the broker is silent",
         }
@@ -90,6 +93,7 @@ impl Plot {
             Self::OpenTransaction => world.open_transaction(),
             Self::Silences => world.under_faults(&silences(random)),
             Self::KillsOfLoader => world.under_faults(&kills_of_loader(random)),
+            Self::LostOffsets => world.lost_offsets(),
             Self::LostAnswers => world.under_faults(&lost_answers(random)),
             Self::KillsOfSidecar => world.under_faults(&kills_of_sidecar(random)),
         }
@@ -412,6 +416,20 @@ impl World {
         sender.flush(patience)?;
         let senders = vec![self.send_to_kafka()?, self.send_to_sidecar()];
         self.wait(Duration::from_secs(6))?;
+        Ok(senders)
+    }
+
+    /// The loader is killed, its group is deleted once nobody is in it any more, and it starts again
+    /// under load.
+    fn lost_offsets(&mut self) -> Result<Vec<Running>> {
+        self.start_roles()?;
+        let senders = vec![self.send_to_kafka()?, self.send_to_sidecar()];
+        self.wait(Duration::from_secs(8))?;
+        self.system.kill(Part::Loader);
+        self.wait(Duration::from_secs(12))?;
+        self.system.delete_group("loader")?;
+        self.system.start_part(Part::Loader)?;
+        self.wait(Duration::from_secs(5))?;
         Ok(senders)
     }
 

@@ -1,0 +1,59 @@
+//! Whether the rows in a table are those of a batch, and not others with the same addresses.
+
+use spendfuse_warehouse::WarehouseError;
+use spendfuse_warehouse::block::schema::Address;
+use spendfuse_warehouse::client::Warehouse;
+use spendfuse_warehouse::query::cell;
+use xxhash_rust::xxh3::xxh3_64;
+
+use crate::batch::TableInsert;
+use crate::healing::any_range;
+use crate::inserting::WriterStage;
+
+/// How many of the rows of `table` differ from what the warehouse has at their addresses. What is not
+/// there at all does not count. The rows go into a side table, so that ClickHouse itself reads them.
+///
+/// # Errors
+/// What ClickHouse says.
+pub(crate) async fn differing_rows(
+    warehouse: &Warehouse,
+    table: &TableInsert,
+    stage: WriterStage,
+) -> Result<u64, WarehouseError> {
+    let (name, columns) = (table.table(), table.columns());
+    let side = format!("{name}_compared_{:016x}", xxh3_64(table.token.as_bytes()));
+    let drop_side = format!("DROP TABLE IF EXISTS {side} SYNC");
+    warehouse
+        .execute(&drop_side, "removing a side table")
+        .await?;
+    let create = format!("CREATE TABLE {side} AS {name} ENGINE = Memory");
+    warehouse.execute(&create, "making a side table").await?;
+    let blocks = table.blocks.iter().cloned();
+    warehouse
+        .insert_native(&side, &columns, &table.token, blocks)
+        .await?;
+
+    let address = address_columns(table.schema.address);
+    let there = any_range(table, stage);
+    // Texts, because nulls and maps have no hash of their own.
+    let content = format!("SELECT {address}, sipHash128(toString(tuple({columns})))");
+    let differing = format!(
+        "SELECT count() FROM ({content} FROM {side} \
+           WHERE ({address}) IN (SELECT {address} FROM {name} WHERE {there}) \
+         EXCEPT {content} FROM {name} WHERE {there})"
+    );
+    let differing = cell(&warehouse.query_table(&differing).await?, 0, 0);
+    warehouse
+        .execute(&drop_side, "removing a side table")
+        .await?;
+    differing
+}
+
+/// The columns of a row's address, separated by commas.
+pub(crate) fn address_columns(address: Address) -> &'static str {
+    match address {
+        Address::Meter => "meter_partition, meter_seq, meter_index",
+        Address::Stage => "stage, stage_partition, stage_seq, stage_index",
+        Address::None => unreachable!("tables without addresses are not loaded from topics"),
+    }
+}

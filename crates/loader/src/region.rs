@@ -1,0 +1,128 @@
+//! Offsets of which nobody wrote down whether they are in the warehouse: they are looked for before
+//! anything new is loaded.
+//!
+//! Two things make one: a group without offsets (it expired, was deleted, or has another name), and a
+//! ClickHouse that was restarted and may have lost what it had acknowledged.
+
+use spendfuse_warehouse::record::Link;
+
+use crate::batch::RowsRecord;
+use crate::checkpoint::{BrokenLink, Links, Unsynced};
+
+/// The first look at a batch that is there in part divides it into so many.
+const NARROWING: usize = 8;
+
+/// Everything from where reading starts up to an offset.
+#[derive(Clone, Debug)]
+pub struct Region {
+    until: i64,
+    origin: Origin,
+    /// Records in a batch at most, up to an offset: what is there in part is looked at more closely.
+    limit: Option<(usize, i64)>,
+}
+
+#[derive(Clone, Debug)]
+enum Origin {
+    NoOffsets { ends: Links, accepts_loss: bool },
+    Restart { unsynced: Unsynced },
+}
+
+impl Region {
+    /// No offset is committed, and the warehouse has rows of this partition: each chain up to `ends`.
+    /// `accepts_loss` where somebody has accepted that blocks between `ends` and the log are lost.
+    pub fn without_offsets(until: i64, ends: Links, accepts_loss: bool) -> Self {
+        Self {
+            until,
+            origin: Origin::NoOffsets { ends, accepts_loss },
+            limit: None,
+        }
+    }
+
+    /// Everything before `until` was acknowledged by a server that is gone; `unsynced` is what is known
+    /// once it has been looked for.
+    pub fn after_restart(until: i64, unsynced: Unsynced) -> Self {
+        Self {
+            until,
+            origin: Origin::Restart { unsynced },
+            limit: None,
+        }
+    }
+
+    /// Its end: the first offset that is loaded in the ordinary way.
+    pub(crate) fn until(&self) -> i64 {
+        self.until
+    }
+
+    /// Whether other rows may have the same addresses, so that counting them says too little.
+    pub(crate) fn compares_content(&self) -> bool {
+        matches!(self.origin, Origin::NoOffsets { .. })
+    }
+
+    pub(crate) fn unsynced_after(&self) -> Option<Unsynced> {
+        match self.origin {
+            Origin::NoOffsets { .. } => None,
+            Origin::Restart { unsynced } => Some(unsynced),
+        }
+    }
+
+    /// Checks a block against its chain.
+    ///
+    /// # Errors
+    /// In words, where blocks are lost between the warehouse and the log.
+    pub(crate) fn follow(
+        &self,
+        links: &mut Links,
+        offset: i64,
+        table: &str,
+        link: Link,
+    ) -> Result<Option<BrokenLink>, String> {
+        let Origin::NoOffsets { ends, accepts_loss } = &self.origin else {
+            // The links are those of the region's end.
+            let is_new = offset >= self.until;
+            return Ok(is_new.then(|| links.follow(table, link).err()).flatten());
+        };
+        if links.end_of(table, link.partition).is_none() {
+            let end = ends.end_of(table, link.partition).unwrap_or(0);
+            if link.seq <= end || *accepts_loss {
+                links.adopt(table, link);
+                return Ok(None);
+            }
+            if link.previous > end {
+                return Err(format!(
+                    "the warehouse has rows of {table} up to commit {end} of partition {}, and the \
+                     topic goes on behind commit {}",
+                    link.partition, link.previous
+                ));
+            }
+            links.set(table, link.partition, end);
+        }
+        Ok(links.follow(table, link).err())
+    }
+
+    /// How many of the next records make a batch.
+    pub(crate) fn limited(&self, records: &[RowsRecord]) -> usize {
+        match self.limit {
+            Some((limit, end)) if records[0].offset < end => {
+                let within = records.partition_point(|record| record.offset < end);
+                within.min(limit)
+            }
+            _ => records.len(),
+        }
+    }
+
+    /// A batch of so many records up to `end` is there in part.
+    pub(crate) fn look_closer(&mut self, records: usize, end: i64) {
+        let end = match self.limit {
+            Some((_, known)) => end.max(known),
+            None => end,
+        };
+        self.limit = Some(((records / NARROWING).max(1), end));
+    }
+
+    /// At its end: chains without a block in the region stand where the warehouse has them.
+    pub(crate) fn complete(&self, links: &mut Links) {
+        if let Origin::NoOffsets { ends, .. } = &self.origin {
+            links.add_unknown(ends);
+        }
+    }
+}
