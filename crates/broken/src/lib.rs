@@ -43,11 +43,13 @@ pub enum Break {
     ExpiredVerdictNotRepublished,
     /// The sidecar answers before an event is safe.
     SidecarAcksEarly,
+    /// A budget whose record cannot be read counts as removed.
+    UnreadableBudgetRemoved,
 }
 
 impl Break {
     /// Every one.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 17] = [
         Self::OffsetsOutsideTransaction,
         Self::ChangelogOutsideTransaction,
         Self::TimerWithoutOffsets,
@@ -64,6 +66,7 @@ impl Break {
         Self::ViewDeduplicationOff,
         Self::ExpiredVerdictNotRepublished,
         Self::SidecarAcksEarly,
+        Self::UnreadableBudgetRemoved,
     ];
 
     /// Its name in `SPENDFUSE_BREAK`.
@@ -85,6 +88,7 @@ impl Break {
             Self::ViewDeduplicationOff => "view-deduplication-off",
             Self::ExpiredVerdictNotRepublished => "expired-verdict-not-republished",
             Self::SidecarAcksEarly => "sidecar-acks-early",
+            Self::UnreadableBudgetRemoved => "unreadable-budget-removed",
         }
     }
 

@@ -158,6 +158,15 @@ impl<H: FnMut(FollowerEvent<'_>)> Following<H> {
         if std::mem::take(&mut self.has_delivered) {
             (self.handler)(FollowerEvent::Reset);
         }
+        for (one, low) in &behind {
+            if *low == one.target {
+                (self.handler)(FollowerEvent::EndOfPartition {
+                    topic_index: one.topic_index,
+                    partition: one.partition,
+                    offset: one.target,
+                });
+            }
+        }
         behind.retain(|(one, low)| *low < one.target);
         let mut behind: Vec<Behind> = behind.into_iter().map(|(one, _)| one).collect();
         let mut is_caught_up = false;

@@ -3,7 +3,7 @@
 //! The meter knows only [`Series`] and session budgets; limits, windows and actions of all other
 //! budgets belong to the ledger, which asks [`BudgetBook::counting`] which of them count an entry.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use hashbrown::HashMap;
 use spendfuse_domain::budget::{Budget, BudgetId, CompiledBudget};
@@ -43,6 +43,9 @@ pub struct BudgetBook {
     pub session_budgets: Vec<u32>,
     /// Detector rules.
     pub rules: DetectorRules,
+    /// Budgets that exist, but whose records cannot be read here and whose former terms nobody
+    /// here knows: nothing is counted in them, and what they have stands still.
+    pub unreadable: BTreeSet<BudgetId>,
     by_series: HashMap<String, SeriesBudgets>,
     by_id: BTreeMap<BudgetId, u32>,
 }
@@ -70,6 +73,23 @@ impl BudgetBook {
             book.budgets.push(CompiledBudget::new(budget));
         }
         book
+    }
+
+    /// The same with budgets that cannot be read.
+    pub fn with_unreadable(mut self, unreadable: impl IntoIterator<Item = BudgetId>) -> Self {
+        self.unreadable.extend(unreadable);
+        self
+    }
+
+    /// Whether nothing at all is known: no budget, no rule.
+    pub fn is_empty(&self) -> bool {
+        self.budgets.is_empty() && self.unreadable.is_empty() && self.rules.are_defaults()
+    }
+
+    /// Whether the budget called this is there but cannot be read.
+    pub fn is_unreadable(&self, id: &str) -> bool {
+        let mut unreadable = self.unreadable.iter();
+        unreadable.any(|known| known.as_str() == id)
     }
 
     /// The budget at `index` in the book.

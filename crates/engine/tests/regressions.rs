@@ -133,6 +133,53 @@ fn deltas(budget: &Budget, seq: u64, scope: &str, time: UnixMillis, nanos: i128)
 }
 
 #[test]
+fn what_a_budget_that_cannot_be_read_has_counted_stands_still() {
+    let day_and_grace = (24 * 60 + 91) * MINUTE;
+    let mut first = ledger(book(1, vec![budget()], vec![]));
+    first.apply(&deltas(&budget(), 1, "*", start(), 2_000), start());
+    let told = first.finish();
+    assert_eq!(told.blocklist.len(), 1);
+
+    let unread = BudgetBook::compile(2, vec![], DetectorRules::default());
+    let unread = Arc::new(unread.with_unreadable([budget().id]));
+    let mut second = ledger(unread);
+    for (key, value) in &told.changelog {
+        second.restore(key, value.as_deref()).unwrap();
+    }
+    second.restored();
+    second.advance(start().plus(MINUTE));
+    let outputs = second.finish();
+    assert_eq!((outputs.blocklist, outputs.findings.len()), (vec![], 0));
+    // Its window ends by the account's own word; the last line waits for the limit.
+    second.advance(start().plus(day_and_grace));
+    let outputs = second.finish();
+    assert_eq!(outputs.blocklist, [("b0|*".to_owned(), None)]);
+    assert_eq!((outputs.window_lines.len(), second.len()), (0, 1));
+    second.set_book(book(3, vec![budget()], vec![]));
+    second.advance(start().plus(day_and_grace + 61 * MINUTE));
+    assert_eq!((second.finish().window_lines.len(), second.len()), (1, 0));
+}
+
+#[test]
+fn the_account_of_a_session_outlives_a_budget_that_cannot_be_read() {
+    let of_session = Budget {
+        window: WindowKind::Session,
+        ..budget()
+    };
+    let mut meter = meter(book(1, vec![of_session.clone()], vec![]));
+    let event = call("e1", "s-1", start());
+    assert!(matches!(
+        count(&mut meter, &event, start(), 2_000),
+        Counted::AtAddress(_)
+    ));
+    assert_eq!(meter.finish().blocklist.len(), 1);
+    let unread = BudgetBook::compile(2, vec![], DetectorRules::default());
+    meter.set_book(Arc::new(unread.with_unreadable([of_session.id])));
+    meter.advance(start().plus(MINUTE));
+    assert_eq!(meter.finish().blocklist, vec![]);
+}
+
+#[test]
 fn the_finding_of_a_removed_budget_closes() {
     let mut ledger = ledger(book(1, vec![budget()], vec![]));
     ledger.apply(&deltas(&budget(), 1, "*", start(), 2_000), start());

@@ -1,15 +1,25 @@
 //! Keeps the tables up to date: follows the topics of budgets and prices.
 
 use std::sync::Arc;
+use std::time::Duration;
 
+use metrics::{counter, gauge};
 use spendfuse_bus::follower::{Follower, FollowerConfig, FollowerEvent};
-use spendfuse_bus::{BusError, InputRecord, KafkaConfig};
+use spendfuse_bus::{BusError, Condition, Health, InputRecord, KafkaConfig, Part, topic_ranges};
 use spendfuse_domain::Topics;
+use spendfuse_pricing::PriceBook;
+use spendfuse_pricing::book::records::FollowedBooks;
 
-use crate::tables::{BudgetTable, PriceTable, Tables};
+use crate::budget_table::BudgetTable;
+use crate::made_anew::Lookout;
+use crate::metrics::{BUDGETS_UNREADABLE, TABLE_BAD_RECORDS};
+use crate::tables::Tables;
 
 const BUDGETS: usize = 0;
 const PRICES: usize = 1;
+const NAMES: [&str; 2] = ["budgets", "prices"];
+/// How long one question for the end of the budgets topic may take.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Follows both topics until the follower is dropped.
 ///
@@ -19,6 +29,7 @@ pub fn follow_tables(
     kafka: &KafkaConfig,
     topics: &Topics,
     tables: Arc<Tables>,
+    health: &Health,
 ) -> Result<Follower, BusError> {
     let config = FollowerConfig {
         kafka: kafka.clone(),
@@ -26,70 +37,177 @@ pub fn follow_tables(
         topics: vec![topics.budgets.clone(), topics.prices.clone()],
         partition: None,
     };
-    let mut following = Following {
-        tables,
-        budgets: BudgetTable::default(),
-        prices: PriceTable::default(),
+    let (asked, topic) = (kafka.clone(), topics.budgets.clone());
+    let end = move || {
+        let ranges = topic_ranges(&asked, &topic, None, PATIENCE)?;
+        Ok(ranges.first().map_or(0, |range| range.to))
     };
-    Follower::start(config, move |event| following.handle(event))
+    let part = health.part("budgets topic");
+    part.ready();
+    tables.set_lookout(Lookout::new(&topics.budgets, part, end));
+    let mut feed = TableFeed::new(tables, health.part("tables"));
+    Follower::start(config, move |event| feed.handle(event))
 }
 
-struct Following {
+/// Takes what the follower of both topics tells. While topics are read, from the beginning or again,
+/// what was in force stays: a log that is half read says what was true once.
+pub struct TableFeed {
     tables: Arc<Tables>,
     budgets: BudgetTable,
-    prices: PriceTable,
+    prices: FollowedBooks,
+    is_live: bool,
+    /// The budgets topic was made anew, and nobody has written budgets to it yet.
+    waits_for_budgets: bool,
+    is_failing: bool,
+    health: Part,
 }
 
-impl Following {
-    fn handle(&mut self, event: FollowerEvent<'_>) {
+impl TableFeed {
+    /// A feed of `tables` that has read nothing; `health` is told what people should know.
+    pub fn new(tables: Arc<Tables>, health: Part) -> Self {
+        for topic in NAMES {
+            counter!(TABLE_BAD_RECORDS, "topic" => topic).increment(0);
+        }
+        Self {
+            tables,
+            budgets: BudgetTable::default(),
+            prices: FollowedBooks::default(),
+            is_live: false,
+            waits_for_budgets: false,
+            is_failing: false,
+            health,
+        }
+    }
+
+    /// Takes an event; topic 0 is that of budgets, 1 that of prices.
+    pub fn handle(&mut self, event: FollowerEvent<'_>) {
         match event {
             FollowerEvent::Record(record) => self.take(&record),
-            FollowerEvent::EndOfPartition { .. } => self.publish_budgets(),
-            FollowerEvent::CaughtUp => {
-                self.publish_budgets();
-                self.tables.set_caught_up();
+            FollowerEvent::EndOfPartition {
+                topic_index,
+                offset,
+                ..
+            } => {
+                if topic_index == BUDGETS {
+                    self.budgets.reached(offset);
+                }
+                if self.is_live {
+                    self.publish_budgets();
+                }
+                self.tell();
             }
+            FollowerEvent::CaughtUp => self.caught_up(),
             FollowerEvent::Reset => {
-                self.budgets = BudgetTable::default();
-                self.prices = PriceTable::default();
+                tracing::warn!("budgets and prices are read again; what was in force stays");
+                self.is_live = false;
+                self.budgets.begin_again();
+                self.prices.begin_again();
             }
             FollowerEvent::Failed(error) => {
                 tracing::warn!(error = %error, "budgets and prices cannot be followed for now");
+                self.is_failing = true;
+                let note = format!("cannot be followed, what was in force stays: {error}");
+                self.health.tell(Condition::ReadyBut(note));
             }
         }
     }
 
     fn take(&mut self, record: &InputRecord<'_>) {
-        let Some(key) = record.key.and_then(|key| std::str::from_utf8(key).ok()) else {
-            tracing::error!(
-                offset = record.offset,
-                "record of budgets or prices without a key ignored"
-            );
-            return;
-        };
-        match record.topic_index {
-            BUDGETS => self.budgets.accept(record.offset, key, record.value),
-            _ => {
+        self.is_failing = false;
+        let topic = NAMES[record.topic_index];
+        let key = record.key.and_then(|key| std::str::from_utf8(key).ok());
+        let taken = match (key, record.topic_index, record.value) {
+            (None, _, _) => Err("the key is absent or not UTF-8".to_owned()),
+            (Some(key), BUDGETS, value) => self.budgets.accept(record.offset, key, value),
+            (Some(_), _, None) => Ok(()),
+            (Some(key), _, Some(value)) => {
                 debug_assert_eq!(record.topic_index, PRICES);
-                let completed = record
-                    .value
-                    .and_then(|value| self.prices.accept(key, value));
-                if let Some(book) = completed {
-                    tracing::info!(version = book.version(), "price book in force");
-                    self.tables.prices.store(Arc::new(book));
-                }
+                let completed = self.prices.accept(key, value);
+                completed
+                    .map(|book| self.publish_prices(book))
+                    .map_err(|error| error.to_string())
             }
+        };
+        if let Err(error) = taken {
+            let offset = record.offset;
+            tracing::error!(
+                topic,
+                key,
+                offset,
+                error,
+                "record ignored: it cannot be read"
+            );
+            counter!(TABLE_BAD_RECORDS, "topic" => topic).increment(1);
         }
     }
 
-    fn publish_budgets(&mut self) {
-        if let Some(book) = self.budgets.take_book() {
-            tracing::info!(
-                version = book.version,
-                budgets = book.budgets.len(),
-                "budgets in force"
+    fn caught_up(&mut self) {
+        self.is_live = true;
+        if let Some(gone) = self.budgets.caught_up() {
+            self.waits_for_budgets = true;
+            self.tables.accept_loss(gone);
+            tracing::error!(
+                version = gone,
+                end = self.budgets.end(),
+                "the budgets topic was made anew"
             );
-            self.tables.budgets.store(Arc::new(book));
         }
+        self.publish_budgets();
+        let newest = self.prices.caught_up();
+        self.publish_prices(newest);
+        self.tables.set_caught_up();
+        self.tell();
+    }
+
+    fn publish_budgets(&mut self) {
+        let Some(book) = self.budgets.take_book() else {
+            self.tables.set_budgets_end(self.budgets.end());
+            return;
+        };
+        if self.waits_for_budgets && book.is_empty() {
+            return;
+        }
+        self.waits_for_budgets = false;
+        gauge!(BUDGETS_UNREADABLE).set(self.budgets.unreadable().len() as f64);
+        tracing::info!(
+            version = book.version,
+            budgets = book.budgets.len(),
+            "budgets in force"
+        );
+        self.tables.budgets.store(Arc::new(book));
+        self.tables.set_budgets_end(self.budgets.end());
+    }
+
+    fn publish_prices(&self, book: Option<PriceBook>) {
+        let Some(book) = book else { return };
+        if book.version() == self.tables.prices.load().version() {
+            return;
+        }
+        tracing::info!(version = book.version(), "price book in force");
+        self.tables.prices.store(Arc::new(book));
+    }
+
+    /// Tells people what is not as it should be.
+    fn tell(&self) {
+        if self.is_failing || !self.is_live {
+            return;
+        }
+        let mut notes = Vec::new();
+        if self.waits_for_budgets {
+            notes.push(
+                "the budgets topic was made anew and is empty; the budgets from before stay in force until `spendfuse budgets apply FILE` writes others"
+                    .to_owned(),
+            );
+        }
+        if let Some((key, error)) = self.budgets.unreadable().first_key_value() {
+            let count = self.budgets.unreadable().len();
+            notes.push(format!(
+                "{count} records of budgets cannot be read, the first is {key}: {error}; what was known of them stays, and what nobody here knew stands still; update spendfuse, or write them again with `spendfuse budgets apply FILE`"
+            ));
+        }
+        self.health.tell(match notes.is_empty() {
+            true => Condition::Ready,
+            false => Condition::ReadyBut(notes.join("; ")),
+        });
     }
 }

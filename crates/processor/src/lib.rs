@@ -7,9 +7,11 @@
 //!
 //! Nothing here decides anything about money: bytes come in, the engine decides, bytes go out.
 
+mod budget_table;
 mod follow;
 mod heartbeat;
 mod ledger;
+mod made_anew;
 mod meter;
 pub mod metrics;
 mod publish;
@@ -21,5 +23,5 @@ mod tests;
 pub mod topics;
 mod unreadable;
 
-pub use follow::follow_tables;
+pub use follow::{TableFeed, follow_tables};
 pub use run::{ProcessorConfig, ProcessorError, run};

@@ -25,6 +25,10 @@ spendfuse_metrics::table! {
     counter SESSION_ACCOUNTS_GIVEN_UP = "spendfuse_meter_session_accounts_given_up_total";
     /// Sums without an account, because a partition had no room for more.
     counter WITHOUT_ACCOUNT = "spendfuse_ledger_without_account_total";
+    /// Records of budgets that cannot be read, for the moment: what was known of them stays.
+    gauge BUDGETS_UNREADABLE = "spendfuse_budgets_unreadable";
+    /// Records of budgets and prices that could not be read, by `topic`.
+    counter TABLE_BAD_RECORDS = "spendfuse_processor_bad_records_total";
     /// Deltas that did not follow the ones before; must stay 0.
     counter BROKEN_LINKS = "spendfuse_delta_chain_broken_total";
     /// Seconds from the broker's acceptance of the oldest event not yet counted to now, by `stage` and

@@ -139,8 +139,13 @@ pub fn run(
     }
     check_topics(config, shutdown)?;
     let topics = Arc::new(config.topics.clone());
-    let follower = follow_tables(&config.kafka, &config.topics, Arc::clone(tables))
-        .map_err(|error| ProcessorError::Tables(Box::new(error)))?;
+    let follower = follow_tables(
+        &config.kafka,
+        &config.topics,
+        Arc::clone(tables),
+        &config.health,
+    )
+    .map_err(|error| ProcessorError::Tables(Box::new(error)))?;
     let meter = || MeterStage {
         config: config.meter(),
         topics: Arc::clone(&topics),

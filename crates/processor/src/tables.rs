@@ -2,16 +2,14 @@
 //!
 //! A follower thread per process keeps them; workers pick up a new version between batches.
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use arc_swap::ArcSwap;
-use spendfuse_domain::budget::BudgetsRecord;
-use spendfuse_domain::finding::DetectorRules;
 use spendfuse_engine::book::BudgetBook;
-use spendfuse_pricing::book::records::Assembly;
 use spendfuse_pricing::{PriceBook, PricingPolicy};
+
+use crate::made_anew::Lookout;
 
 /// What the workers of a process share.
 #[derive(Debug)]
@@ -23,6 +21,11 @@ pub struct Tables {
     /// What the operator decided about prices.
     pub policy: Arc<PricingPolicy>,
     caught_up: AtomicBool,
+    /// Every record of the budgets topic before this offset is in the budgets in force.
+    budgets_end: AtomicU64,
+    /// Versions up to this one are of a budgets topic that is gone.
+    gone_version: AtomicU64,
+    lookout: OnceLock<Mutex<Lookout>>,
 }
 
 impl Tables {
@@ -33,6 +36,9 @@ impl Tables {
             prices: ArcSwap::new(PriceBook::snapshot()),
             policy: Arc::new(policy),
             caught_up: AtomicBool::new(false),
+            budgets_end: AtomicU64::new(0),
+            gone_version: AtomicU64::new(0),
+            lookout: OnceLock::new(),
         }
     }
 
@@ -45,66 +51,49 @@ impl Tables {
     pub fn set_caught_up(&self) {
         self.caught_up.store(true, Ordering::Release);
     }
-}
 
-/// Builds budget books from the records of topic `budgets`.
-#[derive(Debug, Default)]
-pub struct BudgetTable {
-    records: BTreeMap<String, BudgetsRecord>,
-    version: u64,
-    changed: bool,
-}
-
-impl BudgetTable {
-    /// Takes a record. One that cannot be read leaves the budget as it was and is logged.
-    pub fn accept(&mut self, offset: i64, key: &str, value: Option<&[u8]>) {
-        self.version = offset.unsigned_abs() + 1;
-        self.changed = true;
-        match value.map(|value| BudgetsRecord::parse(key, value)) {
-            None => {
-                self.records.remove(key);
-            }
-            Some(Ok(record)) => {
-                self.records.insert(key.to_owned(), record);
-            }
-            Some(Err(error)) => tracing::error!(offset, error = %error, "budget record ignored"),
-        }
+    /// Whether the budgets in force are those of `version` or later ones. A log's last record may
+    /// be a tombstone that compaction removed, so the version of what is left can be lower for ever
+    /// than the end of the log that was read.
+    pub fn know_budgets(&self, version: u64) -> bool {
+        self.budgets.load().version >= version
+            || self.budgets_end.load(Ordering::Acquire) >= version
+            || self.gone_version.load(Ordering::Acquire) >= version
     }
 
-    /// A new book where records came since the last one. Asked at the end of the log, so that an
-    /// `apply`, which is one transaction, takes effect as a whole.
-    pub fn take_book(&mut self) -> Option<BudgetBook> {
-        if !std::mem::take(&mut self.changed) {
-            return None;
+    /// The same for somebody who cannot go on without: where they never come, because the topic was
+    /// made anew, it is found out and said here, and the budgets of the new topic are used.
+    pub fn need_budgets(&self, version: u64) -> bool {
+        if !self.is_caught_up() {
+            return false;
         }
-        let mut budgets = Vec::new();
-        let mut rules = Vec::new();
-        for record in self.records.values() {
-            match record {
-                BudgetsRecord::Budget(budget) => budgets.push(budget.clone()),
-                BudgetsRecord::Detector(rule) => rules.push(rule.clone()),
-            }
+        if self.know_budgets(version) {
+            return true;
         }
-        let rules = DetectorRules::new(rules);
-        Some(BudgetBook::compile(self.version, budgets, rules))
+        let Some(lookout) = self.lookout.get() else {
+            return false;
+        };
+        let mut lookout = lookout.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_gone = lookout.is_gone(version, &self.budgets.load());
+        if is_gone {
+            self.accept_loss(version);
+        }
+        is_gone
     }
-}
 
-/// Builds price books from the records of topic `prices`; the one completed last is in force.
-#[derive(Debug, Default)]
-pub struct PriceTable {
-    assembly: Assembly,
-}
+    /// Who looks where the budgets topic ends.
+    pub fn set_lookout(&self, lookout: Lookout) {
+        // Of two followers of the same tables the first one looks.
+        let _ = self.lookout.set(Mutex::new(lookout));
+    }
 
-impl PriceTable {
-    /// Takes a record; returns a book that it completes.
-    pub fn accept(&mut self, key: &str, value: &[u8]) -> Option<PriceBook> {
-        match self.assembly.accept(key, value) {
-            Ok(book) => book,
-            Err(error) => {
-                tracing::error!(key, error = %error, "price record ignored");
-                None
-            }
-        }
+    /// Versions up to `version` are of a topic that is gone: nobody waits for them any more.
+    pub(crate) fn accept_loss(&self, version: u64) {
+        self.gone_version.fetch_max(version, Ordering::AcqRel);
+    }
+
+    /// Told after the budgets are in force: who sees the end sees them.
+    pub(crate) fn set_budgets_end(&self, end: u64) {
+        self.budgets_end.store(end, Ordering::Release);
     }
 }

@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use spendfuse_bus::{
-    Headers, InputRecord, LogicError, OutputRecord, Outputs, PartitionLogic, RestoreSource,
-    StageLogic,
+    FollowerEvent, Headers, Health, InputRecord, LogicError, OutputRecord, Outputs, PartitionLogic,
+    RestoreSource, StageLogic,
 };
 use spendfuse_domain::routing::partition_of;
 use spendfuse_domain::{Nanos, Topics, UnixMillis};
@@ -19,9 +19,11 @@ use spendfuse_engine::meter::MeterConfig;
 use spendfuse_pricing::PricingPolicy;
 use spendfuse_warehouse::record::RowBlock;
 
+use crate::follow::TableFeed;
 use crate::ledger::{LedgerPartition, LedgerStage};
+use crate::made_anew::Lookout;
 use crate::meter::{MeterPartition, MeterStage, REROUTED, USAGE};
-use crate::tables::{BudgetTable, Tables};
+use crate::tables::Tables;
 
 const PARTITIONS: u32 = 2;
 const DAY_MILLIS: i64 = 24 * 60 * 60 * 1000;
@@ -46,15 +48,22 @@ struct Stages {
 impl Stages {
     /// With one budget for each customer.
     fn new() -> Self {
-        let tables = Tables::new(PricingPolicy::default());
-        let mut budgets = BudgetTable::default();
-        budgets.accept(0, "each", Some(EACH_CUSTOMER.as_bytes()));
-        tables.budgets.store(Arc::new(budgets.take_book().unwrap()));
-        tables.set_caught_up();
+        let stages = Self::without_budgets();
+        let mut feed = stages.feed();
+        budget(&mut feed, 0, Some(EACH_CUSTOMER));
+        feed.handle(FollowerEvent::CaughtUp);
+        stages
+    }
+
+    fn without_budgets() -> Self {
         Self {
             topics: Arc::new(Topics::new("test.")),
-            tables: Arc::new(tables),
+            tables: Arc::new(Tables::new(PricingPolicy::default())),
         }
+    }
+
+    fn feed(&self) -> TableFeed {
+        TableFeed::new(Arc::clone(&self.tables), Health::default().part("tables"))
     }
 
     fn meter(&self, partition: u32) -> MeterPartition {
@@ -91,6 +100,28 @@ impl Stages {
         };
         stage.open(partition).unwrap()
     }
+}
+
+/// A record of budget `each`, which is also the end of its topic.
+fn budget(feed: &mut TableFeed, offset: i64, value: Option<&str>) {
+    feed.handle(FollowerEvent::Record(InputRecord {
+        topic_index: 0,
+        partition: 0,
+        offset,
+        timestamp_millis: NOW,
+        key: Some(b"each"),
+        value: value.map(str::as_bytes),
+        headers: Headers::from_slice(&[]),
+    }));
+    end_of_budgets(feed, offset + 1);
+}
+
+fn end_of_budgets(feed: &mut TableFeed, offset: i64) {
+    feed.handle(FollowerEvent::EndOfPartition {
+        topic_index: 0,
+        partition: 0,
+        offset,
+    });
 }
 
 /// One batch, as the runner drives it.
@@ -413,4 +444,129 @@ fn the_ledger_stops_rather_than_lose_spend() {
     assert!(matches!(refused, Err(LogicError::Input(_))), "{refused:?}");
     let stopped = with_record(0, &garbage, |record| ledger.reject(record, "garbage"));
     assert!(matches!(stopped, Err(LogicError::Fatal(_))), "{stopped:?}");
+}
+
+#[test]
+fn while_the_tables_are_read_again_what_was_in_force_stays() {
+    let stages = Stages::without_budgets();
+    let tables = &stages.tables;
+    let in_force = || {
+        let book = tables.budgets.load();
+        let limits = book.budgets.iter();
+        let limits: Vec<_> = limits.map(|one| one.budget.limit.to_string()).collect();
+        (book.version, limits)
+    };
+    let old = EACH_CUSTOMER.replace("0.01", "5.00");
+    let mut feed = stages.feed();
+    budget(&mut feed, 0, Some(&old));
+    assert_eq!(in_force().0, 0, "the rest of the log may say otherwise");
+    budget(&mut feed, 4, Some(EACH_CUSTOMER));
+    feed.handle(FollowerEvent::CaughtUp);
+    let known = in_force();
+    assert_eq!((known.0, known.1.len()), (5, 1));
+
+    feed.handle(FollowerEvent::Reset);
+    assert_eq!(in_force(), known);
+    budget(&mut feed, 0, Some(&old));
+    assert_eq!(in_force(), known);
+    budget(&mut feed, 4, Some(EACH_CUSTOMER));
+    feed.handle(FollowerEvent::CaughtUp);
+    assert_eq!(in_force(), known);
+    budget(&mut feed, 5, None);
+    assert_eq!(in_force(), (6, vec![]));
+    // The tombstone is the last record, and compaction removes it in the end.
+    feed.handle(FollowerEvent::Reset);
+    end_of_budgets(&mut feed, 6);
+    feed.handle(FollowerEvent::CaughtUp);
+    assert_eq!(in_force(), (6, vec![]));
+    assert!(tables.need_budgets(6));
+}
+
+#[test]
+fn a_budget_whose_record_cannot_be_read_is_not_gone() {
+    let stages = Stages::new();
+    let topics = &stages.topics;
+    let counted = batch(&mut stages.meter(0), 0, 1, &[call("r-1", "c-1", 0, 0)]);
+    let partition = of(&counted, &topics.deltas)[0].partition;
+    let mut ledger = stages.ledger(partition);
+    let told = batch(&mut ledger, partition, 1, &deltas_of(&counted, topics));
+    let [verdict] = of(&told, &topics.blocklist)[..] else {
+        panic!("one customer is blocked: {told:?}");
+    };
+    let value = String::from_utf8_lossy(verdict.value.as_deref().unwrap()).into_owned();
+    assert!(value.contains(r#""verdict":"block""#), "{value}");
+
+    // Who has read the budget before goes on with what it said.
+    let newer = EACH_CUSTOMER.replace(r#""v":1"#, r#""v":2"#);
+    let mut feed = stages.feed();
+    budget(&mut feed, 0, Some(EACH_CUSTOMER));
+    feed.handle(FollowerEvent::CaughtUp);
+    budget(&mut feed, 1, Some(&newer));
+    assert_eq!(stages.tables.budgets.load().budgets.len(), 1);
+    feed.handle(FollowerEvent::Reset);
+    budget(&mut feed, 1, Some(&newer));
+    feed.handle(FollowerEvent::CaughtUp);
+    assert_eq!(stages.tables.budgets.load().budgets.len(), 1);
+
+    // Who has not leaves alone what is counted and blocked.
+    let restarted = Stages::without_budgets();
+    let mut feed = restarted.feed();
+    budget(&mut feed, 1, Some(&newer));
+    feed.handle(FollowerEvent::CaughtUp);
+    let mut successor = restarted.ledger(partition);
+    for record in of(&told, "changelog") {
+        let key = record.key.as_deref().unwrap();
+        let source = RestoreSource::Changelog;
+        successor
+            .restore(source, key, record.value.as_deref(), NOW)
+            .unwrap();
+    }
+    successor.restored(1).unwrap();
+    assert!(successor.ready().unwrap());
+    successor.tick(NOW + 60_000, &[]);
+    let later = batch(&mut successor, partition, 2, &[]);
+    let entries = of(&later, &topics.blocklist);
+    let taken_back = entries.iter().filter(|record| record.value.is_none());
+    assert_eq!(taken_back.count(), 0, "{later:?}");
+    let accounts = of(&later, "changelog");
+    assert!(
+        accounts.iter().all(|record| record.value.is_some()),
+        "{later:?}"
+    );
+}
+
+#[test]
+fn a_budgets_topic_that_was_made_anew_is_found_out_and_used_once_there_are_budgets() {
+    let stages = Stages::without_budgets();
+    let tables = &stages.tables;
+    let health = Health::default();
+    let lookout = Lookout::new("test.budgets", health.part("budgets topic"), || Ok(3));
+    tables.set_lookout(lookout.at_once());
+    let mut feed = stages.feed();
+    feed.handle(FollowerEvent::CaughtUp);
+    assert!(
+        !tables.need_budgets(57),
+        "accounts would end without budgets"
+    );
+    let said = health.report().reasons.join("\n");
+    assert!(
+        said.contains("made anew") && said.contains("budgets apply"),
+        "{said}"
+    );
+    budget(&mut feed, 1, Some(EACH_CUSTOMER));
+    assert!(tables.need_budgets(57));
+    assert!(health.report().is_ready);
+    assert!(tables.know_budgets(57), "nobody asks again");
+
+    // The same while a process runs: what was in force stays until there are others.
+    let running = Stages::without_budgets();
+    let mut feed = running.feed();
+    budget(&mut feed, 56, Some(EACH_CUSTOMER));
+    feed.handle(FollowerEvent::CaughtUp);
+    feed.handle(FollowerEvent::Reset);
+    feed.handle(FollowerEvent::CaughtUp);
+    assert_eq!(running.tables.budgets.load().version, 57);
+    budget(&mut feed, 0, Some(EACH_CUSTOMER));
+    assert_eq!(running.tables.budgets.load().version, 1);
+    assert!(running.tables.need_budgets(57));
 }

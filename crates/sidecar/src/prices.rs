@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use spendfuse_domain::{Body, Call, Event, Flags, TokenClasses, UnixMillis};
-use spendfuse_pricing::book::records::Assembly;
-use spendfuse_pricing::{PriceBook, Priced, Pricer, PricingError, PricingPolicy};
+use spendfuse_pricing::book::records::FollowedBooks;
+use spendfuse_pricing::{BookError, PriceBook, Priced, Pricer, PricingError, PricingPolicy};
 
 /// The prices in force, which follow topic `spendfuse.prices`. Pricing takes no lock: each thread
 /// has a pricer of its own, which remembers names.
@@ -95,19 +95,40 @@ impl Prices {
 /// Builds price books from the topic's records.
 #[derive(Default)]
 pub(crate) struct PriceFollower {
-    assembly: Assembly,
+    books: FollowedBooks,
 }
 
 impl PriceFollower {
-    pub(crate) fn take(&mut self, key: &str, value: &[u8], prices: &Prices) {
-        match self.assembly.accept(key, value) {
-            Ok(Some(book)) => {
-                tracing::info!(version = book.version(), "price book in force");
-                prices.activate(book);
-            }
-            Ok(None) => {}
-            Err(error) => tracing::error!(key, error = %error, "price record ignored"),
-        }
+    /// Takes a record.
+    ///
+    /// # Errors
+    /// Why it cannot be read.
+    pub(crate) fn take(
+        &mut self,
+        key: &str,
+        value: &[u8],
+        prices: &Prices,
+    ) -> Result<(), BookError> {
+        let completed = self.books.accept(key, value)?;
+        activate(completed, prices);
+        Ok(())
+    }
+
+    /// The topic is about to be read again; the book in force stays.
+    pub(crate) fn begin_again(&mut self) {
+        self.books.begin_again();
+    }
+
+    /// The topic has been read.
+    pub(crate) fn caught_up(&mut self, prices: &Prices) {
+        activate(self.books.caught_up(), prices);
+    }
+}
+
+fn activate(book: Option<PriceBook>, prices: &Prices) {
+    if let Some(book) = book {
+        tracing::info!(version = book.version(), "price book in force");
+        prices.activate(book);
     }
 }
 

@@ -72,6 +72,7 @@ impl Replica {
             }
             Followed::CaughtUp => {
                 self.follows();
+                self.price_follower.caught_up(&self.prices);
                 tracing::info!(
                     entries = self.guard.entry_count(),
                     budgets = self.guard.budget_count(),
@@ -80,7 +81,7 @@ impl Replica {
             }
             Followed::Reset => {
                 tracing::warn!("the position in the topics was lost; they are read again");
-                self.price_follower = PriceFollower::default();
+                self.price_follower.begin_again();
             }
             // The follower logs it.
             Followed::Failed(error) => {
@@ -100,7 +101,10 @@ impl Replica {
     fn take_price(&mut self, record: &InputRecord<'_>) {
         let key = record.key.and_then(|key| std::str::from_utf8(key).ok());
         match (key, record.value) {
-            (Some(key), Some(value)) => self.price_follower.take(key, value, &self.prices),
+            (Some(key), Some(value)) => {
+                let taken = self.price_follower.take(key, value, &self.prices);
+                taken.unwrap_or_else(|error| bad_record(record, &error.to_string()));
+            }
             (Some(_), None) => {}
             (None, _) => bad_record(record, "the key is absent or not UTF-8"),
         }

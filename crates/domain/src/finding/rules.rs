@@ -28,6 +28,11 @@ impl DetectorRules {
         Self { by_detector }
     }
 
+    /// Whether nothing is configured.
+    pub fn are_defaults(&self) -> bool {
+        self.by_detector.iter().all(|rules| rules.len() == 1)
+    }
+
     /// The rule of `detector` for a lane: the one with the most conditions among those that hold,
     /// among equals the one that comes first in the file, the default where none holds.
     pub fn for_lane(

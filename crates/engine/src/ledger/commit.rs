@@ -201,7 +201,7 @@ impl Ledger {
 
     fn must_be_judged_anew(&self, known: &LedgerAccount) -> bool {
         let Some(compiled) = self.book.named(&known.budget) else {
-            return true;
+            return !self.is_frozen(known);
         };
         let evaluated = self.evaluated.get(known.budget.as_str());
         let published = known.account.published.as_ref();
@@ -210,10 +210,19 @@ impl Ledger {
             || published.is_some_and(|published| published.revision != compiled.revision)
     }
 
+    /// Whether the account's budget is there, but nobody here can read its terms: the account and
+    /// what readers know of it stay as they are.
+    pub(super) fn is_frozen(&self, known: &LedgerAccount) -> bool {
+        self.book.named(&known.budget).is_none() && self.book.is_unreadable(known.budget.as_str())
+    }
+
     pub(super) fn judge_anew(&mut self, id: AccountId) {
         let Some(known) = self.accounts.get(id) else {
             return;
         };
+        if self.is_frozen(known) {
+            return;
+        }
         let compiled = self.book.named(&known.budget);
         let count_id = compiled.map(|compiled| compiled.count_id);
         if count_id == Some(known.count_id) {

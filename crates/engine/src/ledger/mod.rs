@@ -397,10 +397,25 @@ impl Ledger {
         };
         known.again_at = None;
         match known.window.end {
-            Some(end) if end.plus(self.config.grace_millis) <= self.now => self.close(id),
+            Some(end) if end.plus(self.config.grace_millis) <= self.now => {
+                self.close_unless_frozen(id);
+            }
             Some(end) if end <= self.now => self.end_window(id),
             _ => self.touch(id),
         }
+    }
+
+    /// The last line of a window names the limit, so an account waits for its budget to be readable.
+    fn close_unless_frozen(&mut self, id: AccountId) {
+        let known = self.accounts.get(id);
+        let Some(known) = known.filter(|known| self.is_frozen(known)) else {
+            self.close(id);
+            return;
+        };
+        if known.account.published.is_some() {
+            self.end_window(id);
+        }
+        self.wake_at(self.now.plus(HOUR_MILLIS), id);
     }
 
     /// When something is due by time alone.

@@ -87,6 +87,10 @@ impl Meter {
         let opened_at = session.opened_at;
         session.accounts.retain_mut(|one| {
             let Some(compiled) = budget_of(one, book) else {
+                // What cannot be read is not gone.
+                if book.is_unreadable(&one.budget) {
+                    return true;
+                }
                 self.withdraw(one, book);
                 return false;
             };

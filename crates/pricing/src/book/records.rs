@@ -165,6 +165,43 @@ impl Assembly {
     }
 }
 
+/// The books of a topic that is followed. While it is read, from the beginning or again, no book is
+/// given out: all but the last are prices of former times.
+#[derive(Debug, Default)]
+pub struct FollowedBooks {
+    assembly: Assembly,
+    /// The book that was completed last while the topic is read.
+    newest: Option<PriceBook>,
+    is_live: bool,
+}
+
+impl FollowedBooks {
+    /// Takes one record; the book that is to be in force from now on, where this record completes
+    /// one and the topic has been read.
+    ///
+    /// # Errors
+    /// As [`Assembly::accept`].
+    pub fn accept(&mut self, key: &str, value: &[u8]) -> Result<Option<PriceBook>, BookError> {
+        let completed = self.assembly.accept(key, value)?;
+        if self.is_live {
+            return Ok(completed);
+        }
+        self.newest = completed.or(self.newest.take());
+        Ok(None)
+    }
+
+    /// The topic is about to be read from its beginning again.
+    pub fn begin_again(&mut self) {
+        *self = Self::default();
+    }
+
+    /// The topic has been read: the book that is to be in force, where there is one.
+    pub fn caught_up(&mut self) -> Option<PriceBook> {
+        self.is_live = true;
+        self.newest.take()
+    }
+}
+
 fn read_manifest(key: &str, version: &str, value: &[u8]) -> Result<Manifest, BookError> {
     let manifest: Manifest =
         serde_json::from_slice(value).map_err(|error| refused(key, &error.to_string()))?;
@@ -220,6 +257,30 @@ mod tests {
         let read = PriceBook::from_records(pairs).unwrap();
         assert_eq!(read.version(), book.version());
         assert_eq!(read.models(), book.models());
+    }
+
+    #[test]
+    fn while_a_topic_is_read_no_book_of_former_times_is_given_out() {
+        let newest = PriceBook::snapshot();
+        let mut draft = newest.to_draft();
+        draft.label = "former".to_owned();
+        let former = draft.finish().unwrap();
+        let mut books = FollowedBooks::default();
+        let read = |books: &mut FollowedBooks, book: &PriceBook| {
+            let given = book.to_records().into_iter();
+            given
+                .filter_map(|record| books.accept(&record.key, &record.value).unwrap())
+                .map(|book| book.version().to_owned())
+                .collect::<Vec<_>>()
+        };
+        for _ in 0..2 {
+            assert_eq!(read(&mut books, &former), [""; 0]);
+            assert_eq!(read(&mut books, &newest), [""; 0]);
+            let in_force = books.caught_up().unwrap();
+            assert_eq!(in_force.version(), newest.version());
+            assert_eq!(read(&mut books, &former), [former.version()]);
+            books.begin_again();
+        }
     }
 
     #[test]

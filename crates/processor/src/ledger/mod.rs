@@ -91,19 +91,22 @@ impl LedgerPartition {
     /// Waits until the budgets are known that the meter counted by: deltas of a series that is not
     /// known yet would be dropped.
     fn learn_budgets(&mut self, version: u64) -> Result<(), LogicError> {
+        if self.ledger.budget_version() >= version {
+            return Ok(());
+        }
         let deadline = Instant::now() + BUDGETS_PATIENCE;
-        while self.ledger.budget_version() < version {
-            let known = self.tables.budgets.load_full();
-            if known.version >= version {
-                self.ledger.set_book(known);
-            } else if Instant::now() > deadline {
+        while !self.tables.need_budgets(version) {
+            if Instant::now() > deadline {
                 return Err(LogicError::Retry(format!(
                     "deltas were counted by version {version} of the budgets, but version {} is the newest seen",
-                    known.version
+                    self.tables.budgets.load().version
                 )));
-            } else {
-                thread::park_timeout(Duration::from_millis(1));
             }
+            thread::park_timeout(Duration::from_millis(1));
+        }
+        let known = self.tables.budgets.load_full();
+        if known.version != self.ledger.budget_version() {
+            self.ledger.set_book(known);
         }
         Ok(())
     }
@@ -132,9 +135,9 @@ impl PartitionLogic for LedgerPartition {
 
     /// Nothing is judged before the budgets are known that the restored state was made with.
     fn ready(&mut self) -> Result<bool, LogicError> {
-        let budgets = self.tables.budgets.load();
-        let known = budgets.version >= self.ledger.required_budget_version();
-        Ok(self.tables.is_caught_up() && known)
+        Ok(self
+            .tables
+            .need_budgets(self.ledger.required_budget_version()))
     }
 
     fn begin(&mut self, seq: u64, now_millis: i64) {

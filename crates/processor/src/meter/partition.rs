@@ -219,9 +219,9 @@ impl PartitionLogic for MeterPartition {
 
     /// Nothing is counted before the budgets are known that the restored state was made with.
     fn ready(&mut self) -> Result<bool, LogicError> {
-        let budgets = self.tables.budgets.load();
-        let known = budgets.version >= self.meter.required_budget_version();
-        Ok(self.tables.is_caught_up() && known)
+        Ok(self
+            .tables
+            .need_budgets(self.meter.required_budget_version()))
     }
 
     fn begin(&mut self, seq: u64, now_millis: i64) {

@@ -46,6 +46,7 @@ enum Plot {
     LostOffsets,
     LostAnswers,
     KillsOfSidecar,
+    UnreadableBudget,
 }
 
 impl Plot {
@@ -66,6 +67,7 @@ impl Plot {
             Break::LoaderTrustsOffsetsOnly => Self::LostOffsets,
             Break::DeduplicationWindowTooSmall | Break::ViewDeduplicationOff => Self::LostAnswers,
             Break::SidecarAcksEarly => Self::KillsOfSidecar,
+            Break::UnreadableBudgetRemoved => Self::UnreadableBudget,
             // Shows after days only: a matter of the simulated year.
             Break::DedupeClaimsMore => return None,
         })
@@ -82,6 +84,7 @@ impl Plot {
             Self::LostOffsets => "a loader whose group was deleted",
             Self::LostAnswers => "lost answers of ClickHouse",
             Self::KillsOfSidecar => "kills of the sidecar while the broker is silent",
+            Self::UnreadableBudget => "a budget's record that nobody can read",
         }
     }
 
@@ -96,6 +99,7 @@ impl Plot {
             Self::LostOffsets => world.lost_offsets(),
             Self::LostAnswers => world.under_faults(&lost_answers(random)),
             Self::KillsOfSidecar => world.under_faults(&kills_of_sidecar(random)),
+            Self::UnreadableBudget => world.unreadable_budget(),
         }
     }
 }
@@ -430,6 +434,26 @@ impl World {
         self.system.delete_group("loader")?;
         self.system.start_part(Part::Loader)?;
         self.wait(Duration::from_secs(5))?;
+        Ok(senders)
+    }
+
+    /// Somebody's newer version writes a budget in words that this one does not know. What runs goes
+    /// on with what the budget said before.
+    fn unreadable_budget(&mut self) -> Result<Vec<Running>> {
+        self.start_roles()?;
+        let senders = vec![self.send_to_kafka()?, self.send_to_sidecar()];
+        self.wait(Duration::from_secs(6))?;
+        let logs = self.system.logs();
+        let newer: BaseProducer = ClientConfig::new()
+            .set("bootstrap.servers", &logs.kafka.brokers)
+            .create()?;
+        let topic = logs.topic("budgets");
+        let record = BaseRecord::to(&topic)
+            .key("customers")
+            .payload(r#"{"v":99}"#);
+        newer.send(record).map_err(|(error, _)| error)?;
+        newer.flush(Duration::from_secs(20))?;
+        self.wait(Duration::from_secs(8))?;
         Ok(senders)
     }
 
