@@ -334,6 +334,30 @@ fn an_idle_session_ends_on_time_though_others_live_on() {
 }
 
 #[test]
+fn every_change_of_a_session_s_verdict_is_told_once_its_way_back_too() {
+    let in_session = |limit| Budget {
+        limit: Amount::Usd(Nanos::new(limit)),
+        window: WindowKind::Session,
+        scope: budget().scope.counted_in(WindowKind::Session),
+        ..budget()
+    };
+    let mut meter = meter(book(1, vec![in_session(1_000)], vec![]));
+    count(&mut meter, &call("a", "s-1", start()), start(), 850);
+    let verdicts = |meter: &mut Meter| -> Vec<Verdict> {
+        let changes = meter.finish().verdict_changes;
+        changes.iter().map(|entry| entry.verdict).collect()
+    };
+    assert_eq!(verdicts(&mut meter), [Verdict::Warn]);
+    meter.begin(2);
+    count(&mut meter, &call("b", "s-1", start()), start(), 10);
+    assert_eq!(verdicts(&mut meter), []);
+    meter.begin(3);
+    meter.set_book(book(2, vec![in_session(100_000)], vec![]));
+    meter.advance(start().plus(1));
+    assert_eq!(verdicts(&mut meter), [Verdict::Ok]);
+}
+
+#[test]
 fn a_session_block_gets_its_tombstone_though_its_episode_closed_before() {
     let rule = DetectorRule {
         parameters: Parameters::RetryLoop(RetryLoop {

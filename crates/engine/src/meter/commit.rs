@@ -98,8 +98,12 @@ impl Meter {
             let (seq, now) = (self.seq, self.now);
             let settlement =
                 publish::settle(&mut one.account, compiled, place, seq, now, Pace::AtOnce);
-            let entry = settlement.entry.map(|(key, entry)| (key, Some(entry)));
-            self.outputs.blocklist.extend(entry);
+            if let Some((key, entry)) = settlement.entry {
+                if settlement.verdict_changed {
+                    self.outputs.verdict_changes.push(entry.clone());
+                }
+                self.outputs.blocklist.push((key, Some(entry)));
+            }
             self.outputs.findings.extend(settlement.finding);
             let alert = settlement.alert;
             let told = alert.and_then(|alert| self.alert_limit.admit(alert));

@@ -107,6 +107,8 @@ pub struct MeterOutputs {
     pub changelog: Vec<(Vec<u8>, Option<Vec<u8>>)>,
     /// Verdicts of sessions, in order; `None` = tombstone.
     pub blocklist: Vec<(String, Option<BlocklistEntry>)>,
+    /// Of those the ones whose verdict readers did not hold before.
+    pub verdict_changes: Vec<BlocklistEntry>,
     /// Findings, in order.
     pub findings: Vec<(String, Finding)>,
     /// Alerts for people.

@@ -218,6 +218,7 @@ impl Meter {
                 &episode.evidence,
             );
             let key = spendfuse_domain::verdict::finding_key(detector, &scope);
+            self.outputs.verdict_changes.push(entry.clone());
             self.outputs.blocklist.push((key, Some(entry)));
             if !session.blocked_by.iter().any(|one| one == detector) {
                 session.blocked_by.push(detector.to_owned());

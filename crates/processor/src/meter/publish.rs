@@ -2,10 +2,9 @@
 
 use metrics::{counter, gauge};
 use spendfuse_bus::{LogicError, Outputs};
-use spendfuse_domain::verdict::{BlocklistEntry, Stage};
+use spendfuse_domain::verdict::Stage;
 use spendfuse_engine::codec;
 use spendfuse_engine::delta::Deltas;
-use spendfuse_engine::meter::MeterOutputs;
 use spendfuse_engine::meter::dedupe::RememberedIds;
 
 use super::MeterPartition;
@@ -55,7 +54,7 @@ impl MeterPartition {
         publisher.alerts(&published.alerts)?;
         let links = &mut self.rows.links;
         publisher.finding_rows(links, &published.findings)?;
-        publisher.verdict_rows(links, &session_verdicts(&published))?;
+        publisher.verdict_rows(links, &published.verdict_changes.iter().collect::<Vec<_>>())?;
         let is_heartbeat = self.watermark.is_due();
         publisher.heartbeat(&mut self.watermark, self.meter.budget_version())?;
         self.rows.links.finish(outputs)?;
@@ -98,17 +97,6 @@ impl MeterPartition {
         gauge!(SESSIONS, "partition" => partition.clone()).set(sessions as f64);
         gauge!(DEDUPE_IDS, "partition" => partition).set(ids as f64);
     }
-}
-
-/// Session verdicts go to the warehouse when they say more than `ok`.
-fn session_verdicts(published: &MeterOutputs) -> Vec<&BlocklistEntry> {
-    let entries = published
-        .blocklist
-        .iter()
-        .filter_map(|(_, entry)| entry.as_ref());
-    entries
-        .filter(|entry| entry.verdict != spendfuse_domain::Verdict::Ok)
-        .collect()
 }
 
 /// One record, or several where there are many entries or long names: the further ones follow the
