@@ -3,9 +3,11 @@
 use std::sync::OnceLock;
 use std::time::Duration;
 
+use serde_json::Value;
 use tokio::runtime::Runtime;
 
 const QUERY_PATIENCE: Duration = Duration::from_secs(30);
+const ROWS_AN_INSERT: usize = 10_000;
 
 /// Queries of one database.
 #[derive(Clone)]
@@ -49,6 +51,20 @@ impl Warehouse {
         let first = rows.first().ok_or_else(|| format!("no row: {sql}"))?;
         let number = |cell: &String| cell.parse().map_err(|_| format!("{cell:?} in: {sql}"));
         first.iter().map(number).collect()
+    }
+
+    /// Fills a table with rows, each as JSON; numbers may be texts.
+    ///
+    /// # Errors
+    /// What ClickHouse or the client says.
+    pub fn insert(&self, table: &str, rows: impl Iterator<Item = Value>) -> Result<(), String> {
+        let lines: Vec<String> = rows.map(|row| row.to_string()).collect();
+        for some in lines.chunks(ROWS_AN_INSERT) {
+            // The crate takes `?` for a placeholder.
+            let data = some.join("\n").replace('?', "??");
+            self.execute(&format!("INSERT INTO {table} FORMAT JSONEachRow\n{data}"))?;
+        }
+        Ok(())
     }
 
     /// Runs a statement.

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use serde_json::{Value, json};
 use spendfuse_domain::Nanos;
 use spendfuse_tests::lab::WORKSPACE;
 
@@ -42,6 +43,20 @@ enum Scope {
     CustomerFeature,
     FeaturePlan,
     Plan,
+}
+
+impl Scope {
+    fn dimensions(self) -> &'static [&'static str] {
+        match self {
+            Self::All | Self::Workspace => &[],
+            Self::Customer => &["customer"],
+            Self::Feature => &["feature"],
+            Self::Session => &["session"],
+            Self::CustomerFeature => &["customer", "feature"],
+            Self::FeaturePlan => &["feature", "plan"],
+            Self::Plan => &["plan"],
+        }
+    }
 }
 
 /// Budgets that come in the middle, one after the other, each going when the next one comes. Each
@@ -222,6 +237,26 @@ impl Budgets {
             None | Some("ok") => "allow".to_owned(),
             Some(verdict) => verdict.to_owned(),
         }
+    }
+
+    /// The budgets in force as lines for the reference in SQL.
+    pub fn lines(&self) -> Vec<Value> {
+        let number = |action| strictness(action);
+        let line = |budget: &Budget| {
+            let steps = budget.steps.iter().map(|(at, action)| (at, number(action)));
+            json!({
+                "id": budget.id,
+                "workspace": if budget.scope == Scope::All { "*" } else { WORKSPACE },
+                "dimensions": budget.scope.dimensions(),
+                "only_plan": if budget.only_free { "free" } else { "" },
+                "window": budget.window,
+                "unit": if budget.in_calls { "calls" } else { "usd" },
+                "limit": budget.limit.to_string(),
+                "steps": steps.collect::<Vec<_>>(),
+                "since": self.versions.get(budget.id),
+            })
+        };
+        self.budgets.iter().map(line).collect()
     }
 
     /// Whether a budget is in force or was.

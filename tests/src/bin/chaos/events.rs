@@ -355,12 +355,41 @@ fn text(number: usize, time: &str, call: &Call) -> String {
         // The same prompt in every step: the detector blocks the session.
         text.push_str("\"prompt_fingerprint\":\"9f2c41d0a1b2c3d4\",");
     }
-    let _ = write!(
-        text,
-        "\"usage\":{{\"input_tokens\":{},\"cache_read_tokens\":{},\"output_tokens\":{}}}}}}}",
-        call.input, call.cached, call.output
-    );
+    let _ = write!(text, "{}}}}}", usage(number, call));
     text
+}
+
+/// The counts as one of the formats writes them.
+fn usage(number: usize, call: &Call) -> String {
+    let Call {
+        input,
+        cached,
+        output,
+        ..
+    } = call;
+    let fresh = input - cached;
+    match number % 8 {
+        0 => format!(
+            "\"usage_format\":\"openai.chat\",\"usage\":{{\"prompt_tokens\":{input},\
+             \"prompt_tokens_details\":{{\"cached_tokens\":{cached}}},\"completion_tokens\":{output}}}"
+        ),
+        1 => format!(
+            "\"usage_format\":\"anthropic.messages\",\"usage\":{{\"input_tokens\":{fresh},\
+             \"cache_read_input_tokens\":{cached},\"output_tokens\":{output}}}"
+        ),
+        2 => format!(
+            "\"usage_format\":\"gemini\",\"usage\":{{\"promptTokenCount\":{input},\
+             \"cachedContentTokenCount\":{cached},\"candidatesTokenCount\":{output}}}"
+        ),
+        3 => format!(
+            "\"usage_format\":\"bedrock.converse\",\"usage\":{{\"inputTokens\":{fresh},\
+             \"cacheReadInputTokens\":{cached},\"outputTokens\":{output}}}"
+        ),
+        _ => format!(
+            "\"usage\":{{\"input_tokens\":{input},\"cache_read_tokens\":{cached},\
+             \"output_tokens\":{output}}}"
+        ),
+    }
 }
 
 /// Whether a session runs the same prompt again and again.

@@ -15,6 +15,8 @@ const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A record's place, key and value.
 pub struct Stored {
+    /// Its partition.
+    pub partition: u32,
     /// Its offset.
     pub offset: i64,
     /// When the broker took it, milliseconds since 1970.
@@ -66,6 +68,7 @@ impl Logs {
             PATIENCE,
             &mut |record| {
                 records.push(Stored {
+                    partition: record.partition,
                     offset: record.offset,
                     logged_at: record.timestamp_millis,
                     key: record.key.unwrap_or_default().to_vec(),

@@ -26,7 +26,8 @@ use crate::order::StartOrder;
 const PREFIX: &str = "chaos.";
 /// Begins groups and transactional ids.
 pub const ID_PREFIX: &str = "chaos";
-const DATABASE: &str = "chaos";
+/// The database of all tables.
+pub const DATABASE: &str = "chaos";
 /// Small, so that a broker that is away for some seconds fills it.
 const SPOOL_BYTES: &str = "150000";
 const BREAK_VARIABLE: &str = "SPENDFUSE_BREAK";

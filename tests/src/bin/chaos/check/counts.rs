@@ -21,7 +21,9 @@ pub(super) fn promises(book: &Book, input: &Input) -> Check {
         name: "every acknowledged event is in the log",
         compared: format!(
             "{} acknowledged of {} sent, {} in the log",
-            book.acknowledged, book.sent, input.records
+            book.acknowledged,
+            book.sent,
+            input.records()
         ),
         differences,
     }
@@ -58,7 +60,7 @@ pub(super) fn counted(input: &Input, rows: &[Row]) -> Check {
         name: "acknowledged = counted + duplicates + rejected + ends of sessions",
         compared: format!(
             "{} = {} + {} + {} + {}",
-            input.records,
+            input.records(),
             rows.len(),
             input.duplicates(),
             input.rejects.values().sum::<u64>(),

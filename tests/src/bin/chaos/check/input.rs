@@ -8,21 +8,23 @@ use anyhow::Result;
 
 use super::{BETWEEN, Check};
 use crate::events::{Book, Kind, is_looping, number_in};
-use crate::logs::Logs;
+use crate::logs::{Logs, Stored};
 use crate::system::{ID_PREFIX, System};
 
 /// What lies in the usage topic, as the reference judges it.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(super) struct Input {
-    pub(super) records: u64,
+    /// The records themselves.
+    pub(super) usage: Vec<Stored>,
     /// How often each event is there, whatever it is.
     times: HashMap<usize, u64>,
     /// How often each event that is a row is there.
     pub(super) counted: HashMap<usize, u64>,
     /// Ends of sessions: which session each ends.
     pub(super) ends: BTreeMap<usize, String>,
-    /// When the broker took the last step of each looping session, milliseconds since 1970.
-    pub(super) last_steps: BTreeMap<String, (u64, i64)>,
+    /// Steps of looping sessions: which session, and when the broker took it first, milliseconds since
+    /// 1970.
+    steps: BTreeMap<usize, (String, i64)>,
     /// Records that belong to the DLQ: how often each is there.
     pub(super) rejects: BTreeMap<usize, u64>,
     /// Events that somebody else counted before.
@@ -33,22 +35,21 @@ pub(super) struct Input {
 impl Input {
     pub(super) fn read(logs: &Logs, book: &Book) -> Result<Self> {
         let mut input = Self::default();
-        for record in logs.read("usage")? {
-            input.records += 1;
-            let value = record.value.unwrap_or_default();
-            let number = number_in(&value).filter(|number| *number < book.events.len());
+        let usage = logs.read("usage")?;
+        for record in &usage {
+            let value = record.value.as_deref().unwrap_or_default();
+            let number = number_in(value).filter(|number| *number < book.events.len());
             if let Some(number) = number {
                 *input.times.entry(number).or_default() += 1;
             }
             match number.map(|number| (number, &book.events[number].0)) {
                 None => input.unknown += 1,
                 Some((number, Kind::Call(call))) => {
-                    let times = input.counted.entry(number).or_default();
-                    *times += 1;
-                    if *times == 1 && is_looping(&call.session) {
-                        let steps = input.last_steps.entry(call.session.clone()).or_default();
-                        steps.0 += 1;
-                        steps.1 = steps.1.max(record.logged_at);
+                    *input.counted.entry(number).or_default() += 1;
+                    if is_looping(&call.session) {
+                        let step = (call.session.clone(), record.logged_at);
+                        let (_, at) = input.steps.entry(number).or_insert(step);
+                        *at = record.logged_at.min(*at);
                     }
                 }
                 Some((number, Kind::Revenue(_))) => {
@@ -65,7 +66,22 @@ impl Input {
                 }
             }
         }
+        input.usage = usage;
         Ok(input)
+    }
+
+    /// How many steps each looping session took, and when the broker took the last.
+    pub(super) fn last_steps(&self) -> BTreeMap<&str, (u64, i64)> {
+        let mut last_steps: BTreeMap<&str, (u64, i64)> = BTreeMap::new();
+        for (session, at) in self.steps.values() {
+            let last = last_steps.entry(session).or_default();
+            *last = (last.0 + 1, last.1.max(*at));
+        }
+        last_steps
+    }
+
+    pub(super) fn records(&self) -> usize {
+        self.usage.len()
     }
 
     /// Every event that lies in the topic less often than it was promised to be safe.

@@ -3,17 +3,20 @@
 mod counts;
 mod input;
 mod parts;
+mod second;
 mod verdicts;
 
 use std::collections::BTreeSet;
 use std::time::Duration;
 
 use anyhow::Result;
+use spendfuse_tests::traffic::now;
 
 use crate::budgets::{Budgets, Figures};
 use crate::events::Book;
 use crate::rows::{PriceBooks, rows};
 use crate::system::System;
+use second::Second;
 
 /// How long the ledger may take to publish every state anew.
 const LEDGER_PATIENCE: Duration = Duration::from_secs(45);
@@ -122,8 +125,13 @@ fn compare(all: Everything<'_>) -> Result<Vec<Check>> {
         }
         checks.push(verdicts::decisions(system, budgets, &rows, figures));
     }
-    // What another worker counted, as a plot has it, has no rows: the audit would say so, rightly.
+    // What another worker counted, as a plot has it, has no rows: SQL and audit would say so, rightly.
     if input.counted_before.is_empty() {
+        let (usage, budgets) = (&input.usage, &*all.budgets);
+        let second = Second::new(all.system, usage, all.prices, budgets, now())?;
+        checks.push(second.rows()?);
+        checks.push(second.rollups()?);
+        checks.push(second.windows(all.system, &logs)?);
         checks.extend(parts::audit(all.system));
     }
     Ok(checks)

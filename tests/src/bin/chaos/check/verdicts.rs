@@ -159,7 +159,8 @@ fn amount(entry: &Value, name: &str) -> Option<i128> {
 pub(super) fn blocked_loops(logs: &Logs, input: &Input) -> Result<Check> {
     let table = logs.table("blocklist")?;
     let mut differences = Vec::new();
-    for (session, (steps, last_step)) in &input.last_steps {
+    let last_steps = input.last_steps();
+    for (session, (steps, last_step)) in &last_steps {
         if *steps < 3 {
             continue;
         }
@@ -177,7 +178,7 @@ pub(super) fn blocked_loops(logs: &Logs, input: &Input) -> Result<Check> {
     }
     Ok(Check {
         name: "looping sessions are blocked again after each cool-down",
-        compared: format!("{} sessions", input.last_steps.len()),
+        compared: format!("{} sessions", last_steps.len()),
         differences,
     })
 }
