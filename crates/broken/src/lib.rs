@@ -21,6 +21,8 @@ pub enum Break {
     DedupeNotRestored,
     /// A meter takes its memory of identities for complete, whatever the log has lost.
     DedupeClaimsMore,
+    /// A partition's heartbeats begin in 1970, and a guard takes their word for it.
+    HeartbeatBegunAnew,
     /// Duplicates are looked for where an event arrives, not where it is at home.
     DedupeBeforeRerouting,
     /// A restore ends at the last stable offset instead of the log's end.
@@ -49,12 +51,13 @@ pub enum Break {
 
 impl Break {
     /// Every one.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 18] = [
         Self::OffsetsOutsideTransaction,
         Self::ChangelogOutsideTransaction,
         Self::TimerWithoutOffsets,
         Self::DedupeNotRestored,
         Self::DedupeClaimsMore,
+        Self::HeartbeatBegunAnew,
         Self::DedupeBeforeRerouting,
         Self::RestoreToLastStableOffset,
         Self::InitAfterRestore,
@@ -77,6 +80,7 @@ impl Break {
             Self::TimerWithoutOffsets => "timer-without-offsets",
             Self::DedupeNotRestored => "dedupe-not-restored",
             Self::DedupeClaimsMore => "dedupe-claims-more",
+            Self::HeartbeatBegunAnew => "heartbeat-begun-anew",
             Self::DedupeBeforeRerouting => "dedupe-before-rerouting",
             Self::RestoreToLastStableOffset => "restore-to-last-stable-offset",
             Self::InitAfterRestore => "init-after-restore",

@@ -12,6 +12,7 @@
 
 use std::collections::VecDeque;
 
+use spendfuse_broken::{Break, is_broken};
 use spendfuse_domain::UnixMillis;
 use spendfuse_domain::verdict::{Heartbeat, Stage};
 
@@ -168,9 +169,13 @@ impl Heartbeats {
 
     /// Where the replica stands; forgets beats that no longer matter.
     pub(crate) fn freshness(&mut self, caught_up: bool) -> Freshness {
-        let known = self.complete;
-        let is_newer = |complete: &Complete| known.is_none_or(|known| complete.to >= known.to);
-        self.complete = self.judged().filter(is_newer).or(known);
+        let known = self
+            .complete
+            .filter(|_| !is_broken(Break::HeartbeatBegunAnew));
+        self.complete = match (self.judged(), known) {
+            (Some(judged), Some(known)) => Some(judged.max(known)),
+            (judged, known) => judged.or(known),
+        };
         Freshness {
             caught_up,
             complete: self.complete,
@@ -199,6 +204,15 @@ impl Heartbeats {
 }
 
 impl Complete {
+    /// What was complete once stays so: a meter that has just begun and lags takes nothing back, on
+    /// neither clock.
+    fn max(self, other: Self) -> Self {
+        Self {
+            to: self.to.max(other.to),
+            monotonic_millis: self.monotonic_millis.max(other.monotonic_millis),
+        }
+    }
+
     fn min(self, other: Self) -> Self {
         Self {
             to: self.to.min(other.to),
@@ -302,6 +316,29 @@ mod tests {
         log.tell(Stage::Ledger, 0, 6_500, 6_500, 6_500);
         let moved = log.tell(Stage::Ledger, 1, 6_500, 6_500, 6_500);
         assert_eq!(moved.complete_to, Some(UnixMillis(1_500)));
+    }
+
+    #[test]
+    fn a_meter_that_begins_anew_takes_nothing_back() {
+        let mut log = Log(Heartbeats::new(1));
+        log.tell(Stage::Meter, 0, 9_000, 9_005, 9_005);
+        log.tell(Stage::Meter, 0, 10_000, 10_005, 10_005);
+        let known = log.tell(Stage::Ledger, 0, 11_000, 11_000, 11_000);
+        assert_eq!(known.complete_to, Some(UnixMillis(9_000)));
+        // A successor that knows less, and one that says that it lags.
+        log.tell(Stage::Meter, 0, 1, 11_500, 11_500);
+        log.tell(Stage::Meter, 0, 2, 11_600, 11_600);
+        let begun = log.tell(Stage::Ledger, 0, 12_000, 12_000, 12_000);
+        assert_eq!(begun.complete_to, known.complete_to);
+        let lagging = [(9_400, 12_500), (9_500, 13_000)];
+        for (to, logged) in lagging {
+            let beat = beat(to, 60_000);
+            let logged = UnixMillis(logged);
+            log.0.beat(Stage::Meter, 0, &beat, logged, 0, logged.0);
+        }
+        let later = log.tell(Stage::Ledger, 0, 14_000, 14_000, 14_000);
+        assert!(later.complete_to >= known.complete_to);
+        assert_eq!(later.age_millis, known.age_millis.map(|age| age + 3_000));
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! How far a partition has come, told to the enforcement points.
 
 use metrics::gauge;
+use spendfuse_broken::{Break, is_broken};
 use spendfuse_bus::{InputProgress, InputState};
 use spendfuse_domain::verdict::{Heartbeat, Stage, heartbeat_key};
 use spendfuse_domain::{Severity, UnixMillis};
@@ -100,7 +101,8 @@ impl Watermark {
     /// A heartbeat is due, between two batches. None before every input is known: what a
     /// predecessor told stays true, and 1970 would take it back.
     pub fn announce(&mut self) {
-        if self.complete_to() == UnixMillis::default() {
+        let is_unknown = self.complete_to() == UnixMillis::default();
+        if is_unknown && !is_broken(Break::HeartbeatBegunAnew) {
             return;
         }
         let usage = match self.stage {

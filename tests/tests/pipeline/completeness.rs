@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::net::TcpStream;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rdkafka::ClientConfig;
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
@@ -180,4 +180,43 @@ fn a_restarted_sidecar_and_a_command_are_as_fresh_as_the_log() {
         });
         sidecar.stop();
     }
+}
+
+#[test]
+fn starting_a_processor_makes_no_guard_stale_and_takes_nothing_back() {
+    let lab = Lab::new("starting");
+    lab.apply_budgets(&cap("cap", "1.00"));
+    let first = lab.processor("1");
+    let guard = GuardView::new(&lab);
+    let age = |guard: &GuardView| guard.answer("c-1").state_age_ms;
+    eventually("the state is live", PATIENCE, || {
+        let fresh = age(&guard).is_some_and(|age| age < 2_000);
+        fresh.then_some(()).ok_or_else(|| "not yet".to_owned())
+    });
+    let watch = |what: &str, seconds: u64| {
+        let mut known = None;
+        let mut oldest = 0;
+        let until = Instant::now() + Duration::from_secs(seconds);
+        while Instant::now() < until {
+            let answer = guard.answer("c-1");
+            assert!(
+                answer.complete_to >= known,
+                "{:?} after {known:?}",
+                answer.complete_to
+            );
+            assert_eq!(answer.state, "live", "{what}: {answer:?}");
+            known = answer.complete_to;
+            oldest = oldest.max(answer.state_age_ms.unwrap_or(u64::MAX));
+            pause(Duration::from_millis(10));
+        }
+        println!("{what}: the state was at most {oldest} ms old");
+    };
+    watch("one processor runs", 2);
+    let second = lab.processor("2");
+    watch("another is started", 6);
+    first.stop();
+    watch("the first is stopped", 4);
+    second.stop();
+    let _again = lab.processor("2");
+    watch("it is started again", 4);
 }

@@ -414,7 +414,8 @@ impl<L: StageLogic> Worker<'_, L> {
         self.show_partitions();
         self.standing.assigned(self.config);
         tracing::info!(stage, ?partitions, ?restore, "worker runs");
-        self.next_tick = Instant::now() + self.config.tick_every;
+        // At once: as long as nothing is told, readers' state grows old.
+        self.next_tick = Instant::now();
         self.observer.stage_event(StageEvent::Running {
             partitions,
             restore,
