@@ -24,4 +24,6 @@ pub mod topics;
 mod unreadable;
 
 pub use follow::{TableFeed, follow_tables};
+pub use ledger::{LedgerPartition, LedgerStage};
+pub use meter::{MeterPartition, MeterStage};
 pub use run::{ProcessorConfig, ProcessorError, run};

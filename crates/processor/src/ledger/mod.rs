@@ -88,6 +88,11 @@ impl StageLogic for LedgerStage {
 }
 
 impl LedgerPartition {
+    /// The state machine, for audits and tests.
+    pub fn ledger(&self) -> &Ledger {
+        &self.ledger
+    }
+
     /// Waits until the budgets are known that the meter counted by: deltas of a series that is not
     /// known yet would be dropped.
     fn learn_budgets(&mut self, version: u64) -> Result<(), LogicError> {

@@ -92,6 +92,11 @@ impl MeterPartition {
         }
     }
 
+    /// The state machine, for audits and tests.
+    pub fn meter(&self) -> &Meter {
+        &self.meter
+    }
+
     /// Between batches: takes over new budgets and prices.
     pub fn use_tables(&mut self, budgets: &Arc<BudgetBook>, prices: &Arc<PriceBook>) {
         if budgets.version != self.meter.budget_version() {

@@ -1,0 +1,183 @@
+//! Kafka as the roles see it: topics made as `spendfuse topics create` makes them, transactions that
+//! are seen whole or not at all, and groups whose offsets expire.
+
+use std::collections::{BTreeMap, HashMap};
+
+use bytes::Bytes;
+use spendfuse_bus::OutputRecord;
+use spendfuse_domain::Topics;
+
+use crate::calendar::DAY;
+use crate::log::{Log, Policy};
+
+/// `offsets.retention.minutes` by default.
+const OFFSETS_KEPT: i64 = 7 * DAY;
+/// `segment.ms` by default; `segment.bytes` closes segments of busy topics before.
+const SEGMENT: i64 = DAY;
+
+/// Offsets that a transaction commits with its records.
+#[derive(Debug)]
+pub(crate) struct Offsets<'a> {
+    pub(crate) group: &'a str,
+    pub(crate) positions: Vec<(String, u32, i64)>,
+}
+
+#[derive(Debug, Default)]
+struct Group {
+    /// Topic and partition → offset and metadata.
+    offsets: HashMap<(String, u32), (i64, String)>,
+    /// When a member was there last.
+    seen_at: i64,
+}
+
+#[derive(Debug)]
+pub(crate) struct Cluster {
+    pub(crate) now: i64,
+    logs: BTreeMap<String, Vec<Log>>,
+    groups: BTreeMap<String, Group>,
+}
+
+impl Cluster {
+    pub(crate) fn new(now: i64) -> Self {
+        Self {
+            now,
+            logs: BTreeMap::new(),
+            groups: BTreeMap::new(),
+        }
+    }
+
+    /// Makes all topics with the settings that a processor asks for.
+    pub(crate) fn create(&mut self, topics: &Topics, partitions: u32, horizon: i64) {
+        for spec in spendfuse_processor::topics::specs(topics, partitions, horizon) {
+            let millis = |name: &str| spec.config.get(name).and_then(|text| text.parse().ok());
+            let policy = match millis("retention.ms") {
+                Some(retention) => Policy::Delete {
+                    retention,
+                    segment: SEGMENT,
+                },
+                None => Policy::Compact {
+                    tombstones: millis("delete.retention.ms").unwrap_or(DAY),
+                    segment: millis("segment.ms").unwrap_or(SEGMENT),
+                },
+            };
+            let logs = (0..spec.partitions).map(|_| Log::new(policy)).collect();
+            self.logs.insert(spec.name, logs);
+        }
+    }
+
+    pub(crate) fn log(&self, topic: &str, partition: u32) -> &Log {
+        let logs = self.logs.get(topic);
+        let logs = logs.unwrap_or_else(|| panic!("topic {topic} was never made"));
+        &logs[partition as usize]
+    }
+
+    fn log_mut(&mut self, topic: &str, partition: u32) -> &mut Log {
+        let logs = self.logs.get_mut(topic);
+        let logs = logs.unwrap_or_else(|| panic!("topic {topic} was never made"));
+        &mut logs[partition as usize]
+    }
+
+    pub(crate) fn partitions(&self, topic: &str) -> u32 {
+        self.logs.get(topic).map_or(0, |logs| logs.len() as u32)
+    }
+
+    /// A record of a plain producer; its offset.
+    pub(crate) fn send(&mut self, topic: &str, partition: u32, key: &[u8], value: &[u8]) -> i64 {
+        let (now, key) = (self.now, Bytes::copy_from_slice(key));
+        let value = Some(Bytes::copy_from_slice(value));
+        self.log_mut(topic, partition)
+            .append(now, Some(key), value, Vec::new())
+    }
+
+    /// Records that become visible together, with the offsets of their input.
+    pub(crate) fn commit(&mut self, records: Vec<OutputRecord>, offsets: Option<Offsets<'_>>) {
+        let now = self.now;
+        let mut touched = Vec::new();
+        for record in records {
+            let place = (record.topic, record.partition);
+            let (key, value) = (record.key.map(Bytes::from), record.value.map(Bytes::from));
+            let log = self.log_mut(&place.0, place.1);
+            log.append(now, key, value, record.headers);
+            if !touched.contains(&place) {
+                touched.push(place);
+            }
+        }
+        self.end_transaction(&touched);
+        let Some(offsets) = offsets else { return };
+        let group = self.groups.entry(offsets.group.to_owned()).or_default();
+        for (topic, partition, offset) in offsets.positions {
+            group
+                .offsets
+                .insert((topic, partition), (offset, String::new()));
+        }
+    }
+
+    /// Records that nobody will see; their offsets are used up.
+    pub(crate) fn abort(&mut self, records: &[OutputRecord]) {
+        let now = self.now;
+        let mut touched = Vec::new();
+        for record in records {
+            let place = (record.topic.clone(), record.partition);
+            self.log_mut(&place.0, place.1).pass(now);
+            if !touched.contains(&place) {
+                touched.push(place);
+            }
+        }
+        self.end_transaction(&touched);
+    }
+
+    fn end_transaction(&mut self, touched: &[(String, u32)]) {
+        let now = self.now;
+        for (topic, partition) in touched {
+            self.log_mut(topic, *partition).pass(now);
+        }
+    }
+
+    pub(crate) fn committed(
+        &self,
+        group: &str,
+        topic: &str,
+        partition: u32,
+    ) -> Option<(i64, String)> {
+        let offsets = &self.groups.get(group)?.offsets;
+        offsets.get(&(topic.to_owned(), partition)).cloned()
+    }
+
+    /// A plain commit of a group's offset.
+    pub(crate) fn commit_offset(
+        &mut self,
+        group: &str,
+        topic: &str,
+        partition: u32,
+        offset: i64,
+        metadata: String,
+    ) {
+        let group = self.groups.entry(group.to_owned()).or_default();
+        let place = (topic.to_owned(), partition);
+        group.offsets.insert(place, (offset, metadata));
+    }
+
+    /// A member of the group is there.
+    pub(crate) fn attend(&mut self, group: &str) {
+        self.groups.entry(group.to_owned()).or_default().seen_at = self.now;
+    }
+
+    /// What brokers do by themselves: retention, compaction, offsets of groups without members.
+    pub(crate) fn clean(&mut self) {
+        let now = self.now;
+        self.logs
+            .values_mut()
+            .flatten()
+            .for_each(|log| log.clean(now));
+        self.groups
+            .retain(|_, group| now - group.seen_at < OFFSETS_KEPT);
+    }
+
+    /// Records of all topics, for the curve of what grows.
+    pub(crate) fn sizes(&self) -> impl Iterator<Item = (&str, usize)> {
+        let sum = |logs: &Vec<Log>| logs.iter().map(Log::len).sum();
+        self.logs
+            .iter()
+            .map(move |(topic, logs)| (topic.as_str(), sum(logs)))
+    }
+}

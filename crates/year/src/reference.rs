@@ -1,0 +1,321 @@
+//! What must be in the books: every call once or set aside as late, to the nano-dollar, in every
+//! budget that counts it.
+
+use std::collections::{BTreeMap, HashMap};
+
+use crate::budget::{Budget, Sum};
+use crate::calendar::{self, DAY, MINUTE};
+use crate::native::{Row, Value};
+use crate::prices::Prices;
+use crate::process::{GRACE, HORIZON};
+use crate::traffic::Call;
+
+/// A call that was told, and what became of it.
+#[derive(Debug)]
+struct Sent {
+    call: Call,
+    first_arrival: i64,
+    last_arrival: i64,
+    rows: u32,
+    is_late: bool,
+}
+
+/// A budget in its how-manieth count, and a scope and window of it.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Place {
+    pub(crate) budget: String,
+    pub(crate) count: u32,
+    pub(crate) scope: String,
+    pub(crate) start: i64,
+}
+
+/// What must be counted in a place.
+#[derive(Clone, Debug)]
+pub(crate) struct Expected {
+    pub(crate) sum: Sum,
+    pub(crate) end: Option<i64>,
+    /// A call of this scope, to ask about.
+    pub(crate) like: Call,
+}
+
+/// All budgets of one version, each with the number of its count.
+type Version = BTreeMap<String, (Budget, u32)>;
+
+#[derive(Debug, Default)]
+pub(crate) struct Reference {
+    sent: HashMap<String, Sent>,
+    pub(crate) prices: Prices,
+    versions: BTreeMap<u64, Version>,
+    counts: u32,
+    pub(crate) accounts: BTreeMap<Place, Expected>,
+    /// What lines of closed windows and of late spend say.
+    written_off: BTreeMap<(String, String, i64), Sum>,
+    pub(crate) counted: u64,
+}
+
+impl Reference {
+    pub(crate) fn told(&mut self, call: &Call, at: i64) {
+        let sent = self.sent.entry(call.id.clone()).or_insert_with(|| Sent {
+            call: call.clone(),
+            first_arrival: at,
+            last_arrival: at,
+            rows: 0,
+            is_late: false,
+        });
+        sent.last_arrival = at;
+    }
+
+    /// All budgets in force now.
+    pub(crate) fn budgets(&self) -> Version {
+        self.versions
+            .last_key_value()
+            .map(|(_, all)| all.clone())
+            .unwrap_or_default()
+    }
+
+    /// The budgets that are in force from `version` on.
+    pub(crate) fn applied(&mut self, version: u64, budgets: Vec<Budget>) {
+        let before = self.budgets();
+        let mut next = Version::new();
+        for budget in budgets {
+            let goes_on = before
+                .get(&budget.id)
+                .filter(|(known, _)| budget.counts_like(known));
+            let count = goes_on.map_or_else(
+                || {
+                    self.counts += 1;
+                    self.counts
+                },
+                |(_, count)| *count,
+            );
+            next.insert(budget.id.clone(), (budget, count));
+        }
+        self.accounts.retain(|place, _| {
+            next.get(&place.budget)
+                .is_some_and(|(_, count)| *count == place.count)
+        });
+        self.versions.insert(version, next);
+    }
+
+    /// Takes a new row of table `spend`.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub(crate) fn row(&mut self, row: &Row) -> Result<(), String> {
+        let text = |name: &str| row.get(name).map_or("", Value::text);
+        let number = |name: &str| row.get(name).map_or(0, Value::number);
+        let id = text("event_id");
+        let Some(sent) = self.sent.get_mut(id) else {
+            return Err(format!("a row of {id}, which was never told or long ago"));
+        };
+        sent.rows += 1;
+        if sent.rows > 1 {
+            let at = ["meter_partition", "meter_seq", "meter_index", "received_at"].map(number);
+            return Err(format!("{id} has {} rows, the last at {at:?}", sent.rows));
+        }
+        let call = &sent.call;
+        if sent.first_arrival - call.time > HORIZON {
+            return Err(format!(
+                "{id} was counted though it came {} ms late",
+                sent.first_arrival - call.time
+            ));
+        }
+        let cost = self.prices.cost(text("price_version"), call);
+        if cost != Some(number("cost")) {
+            return Err(format!(
+                "{id} costs {}, expected {cost:?} by {}",
+                number("cost"),
+                text("price_version")
+            ));
+        }
+        let in_force = self.prices.at(sent.first_arrival).unwrap_or_default();
+        let is_older = self
+            .prices
+            .since
+            .iter()
+            .position(|(_, version)| version == text("price_version"))
+            < self
+                .prices
+                .since
+                .iter()
+                .position(|(_, version)| version == in_force);
+        if is_older {
+            return Err(format!(
+                "{id} has the prices {}, which were replaced before it came",
+                text("price_version")
+            ));
+        }
+        let told = [
+            call.workspace,
+            &call.customer,
+            call.feature,
+            call.user,
+            call.plan,
+            &call.session,
+            call.model,
+        ];
+        let named = [
+            "workspace",
+            "customer",
+            "feature",
+            "user",
+            "plan",
+            "session",
+            "model",
+        ]
+        .map(text);
+        let tokens = [
+            call.input - call.cached,
+            call.cached,
+            call.output,
+            i128::from(call.time),
+        ];
+        let found = ["input_tokens", "cache_read_tokens", "output_tokens", "time"].map(number);
+        if told != named || tokens != found {
+            return Err(format!(
+                "{id} is {named:?} {found:?} in its row, told {told:?} {tokens:?}"
+            ));
+        }
+        let version = number("budget_version") as u64;
+        let Some(budgets) = self.versions.get(&version) else {
+            return Err(format!(
+                "{id} was counted by budgets of version {version}, which never were"
+            ));
+        };
+        let sum = Sum {
+            nanos: number("cost"),
+            tokens: call.input + call.output,
+            calls: 1,
+        };
+        self.counted += 1;
+        let current = self.versions.last_key_value().map(|(_, current)| current);
+        let goes_on =
+            |count: u32| current.is_some_and(|all| all.values().any(|(_, one)| *one == count));
+        for (budget, count) in budgets.values() {
+            if !goes_on(*count) {
+                continue;
+            }
+            let Some(scope) = budget.scope_of(call) else {
+                continue;
+            };
+            let (start, end) = budget.window_at(call.time.div_euclid(MINUTE) * MINUTE);
+            let place = Place {
+                budget: budget.id.clone(),
+                count: *count,
+                scope,
+                start,
+            };
+            let like = call.clone();
+            let begin = || Expected {
+                sum: Sum::default(),
+                end,
+                like,
+            };
+            self.accounts
+                .entry(place)
+                .or_insert_with(begin)
+                .sum
+                .add(sum);
+        }
+        Ok(())
+    }
+
+    /// Takes a record of the DLQ that was written at `at`.
+    ///
+    /// # Errors
+    /// Where the call did not have to be set aside.
+    pub(crate) fn set_aside(&mut self, id: &str, reason: &str, at: i64) -> Result<(), String> {
+        let Some(sent) = self.sent.get_mut(id) else {
+            return Ok(());
+        };
+        if reason != "late" {
+            return Err(format!("{id} was set aside: {reason}"));
+        }
+        if at - sent.call.time <= HORIZON {
+            let age = at - sent.call.time;
+            return Err(format!("{id} was set aside as late at an age of {age} ms"));
+        }
+        sent.is_late = true;
+        Ok(())
+    }
+
+    /// Takes a new line of table `budget_windows`.
+    pub(crate) fn line(&mut self, row: &Row) {
+        let text = |name: &str| row.get(name).map_or("", Value::text);
+        let number = |name: &str| row.get(name).map_or(0, Value::number);
+        if text("kind") == "spent" {
+            return;
+        }
+        let key = (
+            text("budget").to_owned(),
+            text("scope").to_owned(),
+            number("window_start") as i64,
+        );
+        self.written_off.entry(key).or_default().add(Sum {
+            nanos: number("spent"),
+            tokens: number("tokens"),
+            calls: number("calls"),
+        });
+    }
+
+    /// Everything that was told has been counted or set aside.
+    ///
+    /// # Errors
+    /// What was lost.
+    pub(crate) fn nothing_is_lost(&self) -> Result<(), String> {
+        let lost = self
+            .sent
+            .values()
+            .find(|sent| sent.rows == 0 && !sent.is_late);
+        match lost {
+            None => Ok(()),
+            Some(sent) => Err(format!(
+                "{} of {} came at {} and is neither counted nor late",
+                sent.call.id,
+                calendar::text(sent.call.time),
+                calendar::text(sent.first_arrival)
+            )),
+        }
+    }
+
+    /// What closed windows amount to; and forgets what nothing will be heard of any more.
+    ///
+    /// # Errors
+    /// A window whose lines say something else than was counted.
+    pub(crate) fn closed_windows_balance(&mut self, ledger_time: i64) -> Result<(), String> {
+        for (place, expected) in &self.accounts {
+            if !is_closed(expected, ledger_time) {
+                continue;
+            }
+            let key = (place.budget.clone(), place.scope.clone(), place.start);
+            let found = self.written_off.get(&key).copied().unwrap_or_default();
+            if found != expected.sum {
+                return Err(format!(
+                    "{place:?} closed with {found:?}, counted {:?}",
+                    expected.sum
+                ));
+            }
+        }
+        let is_over =
+            |end: Option<i64>, more: i64| end.is_some_and(|end| end + GRACE + more <= ledger_time);
+        self.accounts
+            .retain(|_, expected| !is_over(expected.end, 40 * DAY));
+        self.sent
+            .retain(|_, sent| sent.last_arrival + 40 * DAY > ledger_time);
+        Ok(())
+    }
+
+    /// Accounts that the ledger must hold.
+    pub(crate) fn open_accounts(
+        &self,
+        ledger_time: i64,
+    ) -> impl Iterator<Item = (&Place, &Expected)> {
+        self.accounts
+            .iter()
+            .filter(move |(_, expected)| !is_closed(expected, ledger_time))
+    }
+}
+
+fn is_closed(expected: &Expected, ledger_time: i64) -> bool {
+    expected.end.is_some_and(|end| end + GRACE <= ledger_time)
+}

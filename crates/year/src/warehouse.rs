@@ -1,0 +1,208 @@
+//! ClickHouse as the loader sees it: inserts with tokens that are remembered for a while, parts by
+//! month that may be torn apart by a death, and the rows that are there in the end.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use spendfuse_loader::batch::{Batch, TableInsert};
+use spendfuse_loader::checkpoint::Links;
+use spendfuse_loader::recovery::TableFacts;
+use spendfuse_warehouse::migrations::{DEDUPLICATION_SECONDS, DEDUPLICATION_WINDOW};
+
+use crate::calendar::DAY;
+use crate::calendar::civil;
+use crate::native::{self, Row};
+
+/// Where a row was counted: stage, partition, commit, place. Sets of topics after one another
+/// have their own.
+pub(crate) type Address = (String, u32, u64, u32);
+
+#[derive(Debug, Default)]
+struct Table {
+    rows: Vec<Row>,
+    addresses: BTreeMap<Address, u32>,
+    tokens: VecDeque<(String, i64)>,
+    inserts: u64,
+}
+
+/// All tables.
+#[derive(Debug, Default)]
+pub(crate) struct Warehouse {
+    tables: BTreeMap<&'static str, Table>,
+}
+
+/// How much of an insert happens before a death.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Extent {
+    All,
+    /// So many parts of it.
+    Parts(usize),
+}
+
+impl Warehouse {
+    /// Insert counters, as the loader's intents name them.
+    pub(crate) fn counters(&self) -> BTreeMap<String, u64> {
+        let tables = self.tables.iter();
+        tables
+            .map(|(name, table)| ((*name).to_owned(), table.inserts))
+            .collect()
+    }
+
+    /// Rows of `table` that came since the last call.
+    pub(crate) fn take_rows(&mut self, table: &str) -> Vec<Row> {
+        let table = self.tables.get_mut(table);
+        table
+            .map(|table| std::mem::take(&mut table.rows))
+            .unwrap_or_default()
+    }
+
+    /// The inserts of a batch with their tokens, as far as `extent` says.
+    pub(crate) fn insert(&mut self, batch: &Batch, now: i64, extent: Extent) {
+        let mut left = match extent {
+            Extent::All => usize::MAX,
+            Extent::Parts(parts) => parts,
+        };
+        for insert in &batch.tables {
+            self.insert_table(insert, now, &mut left);
+        }
+    }
+
+    fn insert_table(&mut self, insert: &TableInsert, now: i64, left: &mut usize) {
+        let table = self.tables.entry(insert.table()).or_default();
+        for (month, rows) in parts_of(insert) {
+            if *left == 0 {
+                return;
+            }
+            *left -= 1;
+            let token = format!("{}:{month:?}", insert.token);
+            if table.remembers(&token, now) {
+                continue;
+            }
+            table.tokens.push_back((token, now));
+            table.put(rows);
+        }
+        table.inserts += 1;
+    }
+
+    /// The same where an earlier loader may have inserted it: what is there is not inserted again,
+    /// what is missing is put in (`crates/loader/src/inserting.rs` and `healing.rs`, in short).
+    pub(crate) fn insert_again(&mut self, batch: &Batch, now: i64) {
+        for insert in &batch.tables {
+            if self.found(insert) != insert.rows {
+                self.insert_table(insert, now, &mut usize::MAX.clone());
+            }
+        }
+        self.complete(batch);
+    }
+
+    /// Puts in what is missing.
+    pub(crate) fn complete(&mut self, batch: &Batch) {
+        for insert in &batch.tables {
+            let table = self.tables.entry(insert.table()).or_default();
+            for (_, rows) in parts_of(insert) {
+                let is_missing = |row: &Row| !table.addresses.contains_key(&address(row));
+                let missing = rows.into_iter().filter(is_missing).collect();
+                table.put(missing);
+            }
+        }
+    }
+
+    /// How far each chain of a writer has come, by the rows that are there.
+    pub(crate) fn chain_ends(&self, stage: &str, partition: u32) -> Links {
+        let ends = self.tables.iter().filter_map(|(name, table)| {
+            let of_writer = |known: &&Address| known.1 == partition && known.0.starts_with(stage);
+            let last = table
+                .addresses
+                .keys()
+                .filter(of_writer)
+                .map(|known| known.2)
+                .max()?;
+            Some((((*name).to_owned(), partition), last))
+        });
+        Links::new(ends)
+    }
+
+    pub(crate) fn facts(&self, batch: &Batch) -> Vec<TableFacts> {
+        let facts = batch.tables.iter().map(|insert| TableFacts {
+            found: self.found(insert),
+            inserts: self
+                .tables
+                .get(insert.table())
+                .map_or(0, |table| table.inserts),
+            others: 0,
+            views_agree: true,
+        });
+        facts.collect()
+    }
+
+    fn found(&self, insert: &TableInsert) -> u64 {
+        let Some(table) = self.tables.get(insert.table()) else {
+            return 0;
+        };
+        let mut found = 0;
+        for (_, rows) in parts_of(insert) {
+            let there = rows
+                .iter()
+                .filter_map(|row| table.addresses.get(&address(row)));
+            found += there.map(|count| u64::from(*count)).sum::<u64>();
+        }
+        found
+    }
+}
+
+impl Table {
+    fn remembers(&mut self, token: &str, now: i64) -> bool {
+        let window = usize::try_from(DEDUPLICATION_WINDOW).unwrap_or(usize::MAX);
+        let oldest = now - DEDUPLICATION_SECONDS as i64 * 1000;
+        while self.tokens.len() > window || self.tokens.front().is_some_and(|(_, at)| *at < oldest)
+        {
+            self.tokens.pop_front();
+        }
+        self.tokens.iter().rev().any(|(known, _)| known == token)
+    }
+
+    fn put(&mut self, rows: Vec<Row>) {
+        for row in rows {
+            *self.addresses.entry(address(&row)).or_default() += 1;
+            self.rows.push(row);
+        }
+    }
+}
+
+/// Rows by month, as the tables are partitioned.
+fn parts_of(insert: &TableInsert) -> BTreeMap<(i64, i64), Vec<Row>> {
+    let mut parts: BTreeMap<(i64, i64), Vec<Row>> = BTreeMap::new();
+    for row in insert.blocks.iter().flat_map(|block| native::rows(block)) {
+        let times = ["time", "at", "decided_at", "last_at"];
+        let time = times
+            .iter()
+            .find_map(|name| row.get(*name))
+            .map_or(0, native::Value::number);
+        let (year, month, _) = civil((time as i64).div_euclid(DAY));
+        parts.entry((year, month)).or_default().push(row);
+    }
+    parts
+}
+
+fn address(row: &Row) -> Address {
+    let prefix = if row.contains_key("meter_seq") {
+        "meter"
+    } else {
+        "stage"
+    };
+    let number = |name: &str| {
+        row.get(&format!("{prefix}_{name}"))
+            .map_or(0, native::Value::number)
+    };
+    let stage = row
+        .get("stage")
+        .map_or("meter", native::Value::text)
+        .to_owned();
+    let epoch = row.get("epoch").map_or(0, native::Value::number);
+    let stage = format!("{stage}@{epoch}");
+    (
+        stage,
+        number("partition") as u32,
+        number("seq") as u64,
+        number("index") as u32,
+    )
+}

@@ -1,0 +1,84 @@
+//! Budgets and prices change, as their commands change them.
+
+use serde_json::Value;
+use spendfuse_bus::OutputRecord;
+
+use super::World;
+use crate::budget::Budget;
+
+impl World {
+    pub(super) fn new_budget(&mut self) -> Budget {
+        self.budgets_drawn += 1;
+        // Ids come again after a while.
+        Budget::draw(self.budgets_drawn % 12, &mut self.random)
+    }
+
+    pub(super) fn change_budgets(&mut self) -> Result<(), String> {
+        if !self.processor.is_up {
+            return Ok(());
+        }
+        // Which budgets an event in flight counts in depends on who is faster: not now.
+        self.settle()?;
+        let known = self.reference.budgets().into_values();
+        let mut budgets: Vec<Budget> = known.map(|(budget, _)| budget).collect();
+        let place = self.random.below(budgets.len().max(1));
+        match self.random.below(5) {
+            0 if budgets.len() > 3 => drop(budgets.remove(place)),
+            1 => {
+                let new = self.new_budget();
+                budgets.retain(|one| one.id != new.id);
+                budgets.push(new);
+            }
+            2 => budgets[place].change_window(&mut self.random),
+            _ => budgets[place].change_limit(&mut self.random),
+        }
+        self.apply(budgets)
+    }
+
+    /// As `spendfuse budgets apply --prune` does it: one transaction, then all wait for it.
+    pub(super) fn apply(&mut self, budgets: Vec<Budget>) -> Result<(), String> {
+        let before = self.reference.budgets();
+        let topic = &self.topics.budgets;
+        let record = |key: &str, value: Option<Value>| OutputRecord {
+            topic: topic.clone(),
+            partition: 0,
+            key: Some(key.as_bytes().to_vec()),
+            value: value.map(|value| value.to_string().into_bytes()),
+            headers: Vec::new(),
+        };
+        let now = self.cluster.now;
+        let is_new =
+            |budget: &&Budget| before.get(&budget.id).map(|(known, _)| known) != Some(budget);
+        let mut records: Vec<OutputRecord> = { budgets.iter().filter(is_new) }
+            .map(|budget| record(&budget.id, Some(budget.record(now))))
+            .collect();
+        let is_gone = |id: &&String| budgets.iter().all(|budget| budget.id != **id);
+        records.extend(before.keys().filter(is_gone).map(|id| record(id, None)));
+        if records.is_empty() {
+            return Ok(());
+        }
+        // The end of the transaction takes an offset behind the last record.
+        self.cluster.commit(records, None);
+        let version = self.cluster.log(topic, 0).end() - 1;
+        self.reference.applied(version.unsigned_abs(), budgets);
+        self.settle()
+    }
+
+    pub(super) fn change_prices(&mut self) {
+        let book = self
+            .reference
+            .prices
+            .draw(self.cluster.now, &mut self.random);
+        let records = book.to_records().into_iter().map(|record| OutputRecord {
+            topic: self.topics.prices.clone(),
+            partition: 0,
+            key: Some(record.key.into_bytes()),
+            value: Some(record.value),
+            headers: Vec::new(),
+        });
+        self.cluster.commit(records.collect(), None);
+        if self.processor.is_up {
+            self.processor.follow(&self.cluster);
+        }
+    }
+}

@@ -1,0 +1,132 @@
+//! The look at the books: rows, ledger, closed windows and verdicts against the reference.
+
+use std::collections::BTreeMap;
+
+use serde_json::Value;
+
+use super::{PARTITIONS, World};
+use crate::growth::Sizes;
+use crate::reference::Place;
+
+impl World {
+    /// Compares everything with what must be.
+    pub(super) fn look(&mut self) -> Result<(), String> {
+        if !self.processor.is_up || !self.is_loading {
+            return Ok(());
+        }
+        self.settle()?;
+        self.year.looks += 1;
+        for row in self.warehouse.take_rows("spend") {
+            self.reference.row(&row)?;
+        }
+        for row in self.warehouse.take_rows("budget_windows") {
+            self.reference.line(&row);
+        }
+        for table in ["verdicts", "finding_changes"] {
+            self.warehouse.take_rows(table);
+        }
+        self.look_at_dlq()?;
+        self.reference.nothing_is_lost()?;
+        self.look_at_accounts()?;
+        let ledger_time = self.processor.ledger_time().0;
+        self.reference.closed_windows_balance(ledger_time)?;
+        self.look_at_verdicts()
+    }
+
+    pub(super) fn look_at_dlq(&mut self) -> Result<(), String> {
+        for partition in 0..PARTITIONS {
+            let next = &mut self.looked_at_dlq[partition as usize];
+            for record in self.cluster.log(&self.topics.dlq, partition).from(*next) {
+                *next = record.offset + 1;
+                let value = record.value.as_deref().unwrap_or_default();
+                let event: Value = serde_json::from_slice(value).unwrap_or_default();
+                let reason = record
+                    .headers
+                    .iter()
+                    .find(|(name, _)| name == "spendfuse_reason");
+                let reason = reason.map_or("none", |(_, value)| {
+                    std::str::from_utf8(value).unwrap_or("?")
+                });
+                let id = event["id"].as_str().unwrap_or_default();
+                self.reference.set_aside(id, reason, record.at)?;
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn look_at_accounts(&self) -> Result<(), String> {
+        let mut expected_accounts = 0;
+        for (place, expected) in self.reference.open_accounts(self.processor.ledger_time().0) {
+            let found = self
+                .processor
+                .account(&place.budget, &place.scope, place.start);
+            expected_accounts += 1;
+            if found != Some(expected.sum) {
+                return Err(format!(
+                    "{place:?} holds {found:?}, counted {:?}",
+                    expected.sum
+                ));
+            }
+        }
+        let accounts = self.processor.accounts();
+        if accounts != expected_accounts {
+            return Err(format!(
+                "{accounts} accounts in the ledger, expected {expected_accounts}"
+            ));
+        }
+        Ok(())
+    }
+
+    pub(super) fn look_at_verdicts(&mut self) -> Result<(), String> {
+        let now = self.cluster.now;
+        for sidecar in self.sidecars.iter().filter(|one| one.is_up) {
+            if let Some(bad) = sidecar.bad.first() {
+                return Err(format!("a sidecar cannot take a record: {bad}"));
+            }
+            let state = sidecar
+                .state(&self.cluster)
+                .map(spendfuse_guard::State::name);
+            if state != Some("live") {
+                return Err(format!("a sidecar is {state:?} though all is well"));
+            }
+            let budgets = self.reference.budgets();
+            // Scopes of windows that are over must be free again.
+            let scopes = self.reference.accounts.iter();
+            let scopes: BTreeMap<_, _> = scopes
+                .map(|(place, known)| ((&place.budget, &place.scope), (place, known)))
+                .collect();
+            for (place, known) in scopes.into_values() {
+                let (budget, _) = &budgets[&place.budget];
+                let (start, _) = budget.window_at(now);
+                let current = Place {
+                    start,
+                    ..place.clone()
+                };
+                let sum = self
+                    .reference
+                    .accounts
+                    .get(&current)
+                    .map(|one| one.sum)
+                    .unwrap_or_default();
+                let expected = (budget.verdict(sum, &known.like), budget.counted(sum));
+                let found = sidecar.ask(&self.cluster, &place.budget, &known.like.request());
+                self.year.verdicts += 1;
+                if found != Some(expected) {
+                    return Err(format!(
+                        "{current:?}: a check says {found:?}, expected {expected:?}"
+                    ));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn sizes(&self) -> Sizes {
+        let topics = self.cluster.sizes();
+        let mut sizes: Sizes = topics
+            .map(|(topic, size)| (topic.replace("spendfuse.", "topic."), size))
+            .collect();
+        self.processor.note_sizes(&mut sizes);
+        sizes
+    }
+}

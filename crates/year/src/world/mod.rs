@@ -1,0 +1,205 @@
+//! An installation and its life, day by day.
+//!
+//! [`incidents`] plans and carries out what happens, [`work`] lets everybody do theirs meanwhile, and
+//! [`look`] compares the books.
+
+mod changes;
+mod incidents;
+mod look;
+mod work;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use spendfuse_domain::Topics;
+
+use crate::calendar::{self, DAY};
+use crate::cluster::Cluster;
+use crate::growth::Growth;
+use crate::loader::Lane;
+use crate::process::Processor;
+use crate::random::Random;
+use crate::reference::Reference;
+use crate::sidecar::Sidecar;
+use crate::traffic::{Told, Traffic};
+use crate::warehouse::Warehouse;
+
+const PARTITIONS: u32 = 2;
+/// 2026-12-20, midnight UTC.
+const BEGIN: i64 = 1_797_724_800_000;
+
+/// Something that happens.
+#[derive(Clone, Debug)]
+enum Happening {
+    Told(Told),
+    Budgets,
+    Prices,
+    ProcessorGoes { back_at: i64 },
+    ProcessorComes,
+    LoaderGoes { back_at: i64 },
+    LoaderComes,
+    SidecarRestarts(usize),
+    SidecarCutOff { which: usize, back_at: i64 },
+    SidecarComes(usize),
+    Look,
+}
+
+/// What went wrong, where it can be found again.
+#[derive(Clone, Debug)]
+pub struct Trouble {
+    /// The seed of the year.
+    pub seed: u64,
+    /// The day, from 0.
+    pub day: u32,
+    /// The time.
+    pub at: String,
+    /// What.
+    pub what: String,
+}
+
+impl std::fmt::Display for Trouble {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self {
+            seed,
+            day,
+            at,
+            what,
+        } = self;
+        write!(formatter, "seed {seed}, day {day}, {at}: {what}")
+    }
+}
+
+/// How a year went.
+#[derive(Debug, Default)]
+pub struct Year {
+    /// Days that were lived.
+    pub days: u32,
+    /// Calls that were counted.
+    pub calls: u64,
+    /// Workers and loaders that died in the middle of something.
+    pub deaths: u64,
+    /// Looks at the books.
+    pub looks: u32,
+    /// Verdicts that were compared.
+    pub verdicts: u64,
+    /// How large everything was.
+    pub growth: Growth,
+}
+
+pub(crate) struct World {
+    seed: u64,
+    random: Random,
+    cluster: Cluster,
+    topics: Arc<Topics>,
+    processor: Processor,
+    lanes: Vec<Lane>,
+    is_loading: bool,
+    sidecars: Vec<Sidecar>,
+    warehouse: Warehouse,
+    reference: Reference,
+    traffic: Traffic,
+    agenda: BTreeMap<(i64, u64), Happening>,
+    happenings: u64,
+    /// Offset up to which the DLQ was looked at, by partition.
+    looked_at_dlq: Vec<i64>,
+    budgets_drawn: usize,
+    year: Year,
+}
+
+impl World {
+    pub(crate) fn new(seed: u64) -> Self {
+        let mut random = Random::new(seed);
+        let topics = Arc::new(Topics::new("spendfuse."));
+        let mut cluster = Cluster::new(BEGIN);
+        cluster.create(&topics, PARTITIONS, crate::process::HORIZON);
+        let rows = [(&topics.rows, "meter"), (&topics.rows_ledger, "ledger")];
+        let lanes = rows.iter().flat_map(|(topic, stage)| {
+            (0..PARTITIONS).map(|partition| Lane::new("spendfuse-loader", topic, stage, partition))
+        });
+        Self {
+            seed,
+            traffic: Traffic::new(Random::new(seed ^ 0xabcd)),
+            lanes: lanes.collect(),
+            is_loading: false,
+            sidecars: (0..2).map(|_| Sidecar::new(&topics, PARTITIONS)).collect(),
+            processor: Processor::new(&topics, PARTITIONS, "spendfuse"),
+            warehouse: Warehouse::default(),
+            reference: Reference::default(),
+            agenda: BTreeMap::new(),
+            happenings: random.below(2) as u64,
+            looked_at_dlq: vec![0; PARTITIONS as usize],
+            budgets_drawn: 0,
+            year: Year::default(),
+            random,
+            cluster,
+            topics,
+        }
+    }
+
+    /// Lives so many days.
+    pub(crate) fn live(mut self, days: u32) -> Result<Year, Box<Trouble>> {
+        self.first_day().map_err(|what| self.trouble(0, what))?;
+        for day in 0..days {
+            self.day(day).map_err(|what| self.trouble(day, what))?;
+            self.year.days += 1;
+        }
+        let growing = self.year.growth.growing();
+        if !growing.is_empty() {
+            return Err(self.trouble(days, format!("grows without end: {}", growing.join("; "))));
+        }
+        self.year.calls = self.reference.counted;
+        Ok(self.year)
+    }
+
+    fn trouble(&self, day: u32, what: String) -> Box<Trouble> {
+        Box::new(Trouble {
+            seed: self.seed,
+            day,
+            at: calendar::text(self.cluster.now),
+            what,
+        })
+    }
+
+    fn first_day(&mut self) -> Result<(), String> {
+        self.change_prices();
+        self.processor.start(&mut self.cluster)?;
+        self.start_loader()?;
+        self.sidecars
+            .iter_mut()
+            .for_each(|one| one.start(&self.cluster));
+        let budgets = (0..6).map(|_| self.new_budget()).collect();
+        self.settle()?;
+        self.apply(budgets)
+    }
+
+    fn day(&mut self, day: u32) -> Result<(), String> {
+        let begin = BEGIN + i64::from(day) * DAY;
+        for (at, told) in self.traffic.day(i64::from(day), begin) {
+            self.plan(at, Happening::Told(told));
+        }
+        self.plan_incidents(begin);
+        let look_at = begin + self.random.between(0, DAY);
+        self.plan(look_at, Happening::Look);
+        while let Some(((at, _), next)) = self.pop_before(begin + DAY) {
+            self.pass_time(at)?;
+            self.happen(next)?;
+        }
+        self.pass_time(begin + DAY)?;
+        let sizes = self.sizes();
+        self.year.growth.note(day, sizes);
+        Ok(())
+    }
+
+    fn plan(&mut self, at: i64, what: Happening) {
+        self.happenings += 1;
+        self.agenda.insert((at, self.happenings), what);
+    }
+
+    fn pop_before(&mut self, end: i64) -> Option<((i64, u64), Happening)> {
+        let ((at, _), _) = self.agenda.first_key_value()?;
+        if *at >= end {
+            return None;
+        }
+        self.agenda.pop_first()
+    }
+}
