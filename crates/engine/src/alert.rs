@@ -44,6 +44,8 @@ pub enum AlertKind {
     DisputedSource,
     /// An event has the identity of another one.
     Conflict,
+    /// An event has two rows in the warehouse.
+    CountedTwice,
     /// The dedupe memory is full: the horizon shrank.
     DedupeHorizon,
     /// Deltas of a meter partition arrived with a gap or an overlap.
@@ -69,6 +71,7 @@ impl AlertKind {
             Self::UnpricedModel => "unpriced_model",
             Self::DisputedSource => "disputed_source",
             Self::Conflict => "conflict",
+            Self::CountedTwice => "counted_twice",
             Self::DedupeHorizon => "dedupe_horizon",
             Self::DeltaChain => "delta_chain",
             Self::LoaderStopped => "loader_stopped",

@@ -9,7 +9,9 @@ pub mod batch;
 mod broken;
 pub mod checkpoint;
 mod content;
+mod counted_twice;
 mod healing;
+mod identity_watch;
 mod inserting;
 mod lane;
 pub mod metrics;
@@ -32,6 +34,7 @@ use batch::BatchLimits;
 use checkpoint::BrokenLink;
 use protocol::StopReason;
 
+pub use counted_twice::{CountedAt, CountedTwice};
 pub use inserting::WriterStage;
 use standing::Parts;
 
@@ -48,6 +51,10 @@ pub struct LoaderConfig {
     pub rows_topic: String,
     /// The ledger's rows, `spendfuse.rows.ledger`.
     pub ledger_rows_topic: String,
+    /// Where people are told, `spendfuse.alerts`.
+    pub alerts_topic: String,
+    /// How long meters remember identities, milliseconds.
+    pub dedupe_horizon_millis: i64,
     /// How long rows wait for more before they are inserted.
     pub flush_interval: Duration,
     /// How large batches get.
@@ -74,6 +81,8 @@ impl LoaderConfig {
             instance_id: instance_id.to_owned(),
             rows_topic: topics.rows.clone(),
             ledger_rows_topic: topics.rows_ledger.clone(),
+            alerts_topic: topics.alerts.clone(),
+            dedupe_horizon_millis: 24 * 3_600_000,
             flush_interval: Duration::from_millis(200),
             limits: BatchLimits::default(),
             epoch: 0,
@@ -99,6 +108,8 @@ pub enum LoaderAlert {
     },
     /// Row blocks cannot be read by any client and were passed by.
     Unreadable(Unreadable),
+    /// An identity has two rows.
+    CountedTwice(CountedTwice),
     /// Blocks of a writer are missing or come again.
     BrokenLink {
         /// Topic.

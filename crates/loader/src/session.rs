@@ -19,6 +19,7 @@ use tokio::runtime::Handle;
 
 use crate::batch::{Batch, RowsRecord};
 use crate::checkpoint::{Checkpoint, Links};
+use crate::identity_watch::IdentityWatch;
 use crate::inserting::{
     Attempt, InsertGate, WriterStage, chain_ends, insert_until_done, inspect, restore,
 };
@@ -115,6 +116,7 @@ pub(crate) fn run(
         parts,
         standing: Standing::new(),
     };
+    let mut identities = IdentityWatch::new(config, warehouse, runtime, alerts);
     let mut counters_at = Instant::now();
     let mut metrics_at = Instant::now();
     while !shutdown.is_requested() {
@@ -128,6 +130,7 @@ pub(crate) fn run(
         if metrics_at.elapsed() >= METRICS_EVERY {
             metrics_at = Instant::now();
             session.standing.look(&session.consumer, parts);
+            identities.turn(session.has_first_partition());
             let now = now();
             session
                 .lanes
@@ -450,6 +453,11 @@ impl Session<'_> {
             }
         }
         Ok(())
+    }
+
+    fn has_first_partition(&self) -> bool {
+        let mut all = self.lanes.keys();
+        all.any(|at| at.partition == 0 && stage_of(*at) == WriterStage::Meter)
     }
 
     fn stopped(&mut self, topic: &str, at: LogPartition, reason: StopReason) {

@@ -8,7 +8,7 @@ use spendfuse_bus::producer::{EventProducer, EventRecord, ProducerOptions};
 use spendfuse_domain::Severity;
 use spendfuse_engine::alert::{Alert, AlertKind};
 use spendfuse_engine::alert_limit::AlertLimit;
-use spendfuse_loader::{AlertSink, LoaderAlert};
+use spendfuse_loader::{AlertSink, CountedTwice, LoaderAlert};
 
 use crate::settings::Settings;
 
@@ -62,6 +62,7 @@ fn alert_of(news: &LoaderAlert) -> Alert {
                 "rows of {topic} partition {partition} are not loaded any more: {reason}; see docs/operations.md"
             ),
         ),
+        LoaderAlert::CountedTwice(pair) => return counted_twice(pair),
         LoaderAlert::Unreadable(lost) => (
             AlertKind::UnreadableInput,
             &lost.topic,
@@ -91,6 +92,29 @@ fn alert_of(news: &LoaderAlert) -> Alert {
         scope: "*".to_owned(),
         subject: topic.clone(),
         message,
+        at: Timestamp::now().into(),
+        count: None,
+    }
+}
+
+fn counted_twice(pair: &CountedTwice) -> Alert {
+    let CountedTwice {
+        workspace,
+        source,
+        id,
+        first,
+        later,
+    } = pair;
+    Alert {
+        v: 1,
+        key: pair.key(),
+        kind: AlertKind::CountedTwice,
+        severity: Severity::Critical,
+        scope: workspace.clone(),
+        subject: source.clone(),
+        message: format!(
+            "the event with id {id} of source {source} was counted twice: {first}, and {later}; have the sender name the same session whenever it sends an event again"
+        ),
         at: Timestamp::now().into(),
         count: None,
     }

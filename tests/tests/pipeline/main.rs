@@ -3,6 +3,7 @@
 mod audit;
 mod broken_variant;
 mod completeness;
+mod counted_twice;
 mod crashes;
 mod limits;
 mod make_up;

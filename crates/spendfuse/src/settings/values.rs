@@ -134,6 +134,7 @@ impl Settings {
         let (prefix, instance) = (&values.transactional_id_prefix, &values.instance_id);
         LoaderConfig {
             flush_interval: values.loader.flush_interval,
+            dedupe_horizon_millis: self.dedupe_horizon_millis(),
             ..LoaderConfig::new(self.kafka(), &self.topics(), prefix, instance)
         }
     }

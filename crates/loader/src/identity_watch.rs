@@ -1,0 +1,125 @@
+//! When and by whom identities that were counted twice are looked for.
+//!
+//! The loader that has the first partition of rows looks for all: two that looked at once would
+//! both tell people of the same pair.
+
+use std::time::{Duration, Instant};
+
+use metrics::counter;
+use spendfuse_warehouse::Warehouse;
+use tokio::runtime::Handle;
+use tokio::task::JoinHandle;
+
+use crate::counted_twice::{LookError, Search};
+use crate::metrics as names;
+use crate::{AlertSink, LoaderAlert, LoaderConfig};
+
+/// Between two looks, where they are quick.
+const LOOK_EVERY: Duration = Duration::from_secs(5);
+/// Looking takes at most one part in so many of the time.
+const SHARE: u32 = 20;
+
+/// Looks from time to time, on the runtime.
+pub(crate) struct IdentityWatch<'a> {
+    config: &'a LoaderConfig,
+    warehouse: &'a Warehouse,
+    runtime: &'a Handle,
+    alerts: &'a AlertSink,
+    due: Instant,
+    search: Option<Search>,
+    looking: Option<JoinHandle<(Option<Search>, Duration)>>,
+}
+
+impl<'a> IdentityWatch<'a> {
+    pub(crate) fn new(
+        config: &'a LoaderConfig,
+        warehouse: &'a Warehouse,
+        runtime: &'a Handle,
+        alerts: &'a AlertSink,
+    ) -> Self {
+        counter!(names::LOADER_COUNTED_TWICE_TOTAL).increment(0);
+        Self {
+            config,
+            warehouse,
+            runtime,
+            alerts,
+            due: Instant::now(),
+            search: None,
+            looking: None,
+        }
+    }
+
+    /// Looks where it is time, without waiting for the end. `is_ours` where this loader has the
+    /// first partition.
+    pub(crate) fn turn(&mut self, is_ours: bool) {
+        if let Some(looking) = self.looking.take_if(|looking| looking.is_finished()) {
+            let (search, took) = self.runtime.block_on(looking).unwrap_or_default();
+            self.search = search;
+            self.due = Instant::now() + LOOK_EVERY.max(took * SHARE);
+        }
+        if !is_ours {
+            // Another loader looks, and what it tells is not known here.
+            self.search = None;
+            return;
+        }
+        if self.looking.is_none() && Instant::now() >= self.due {
+            let look = look(
+                self.search.take(),
+                self.config.clone(),
+                self.warehouse.clone(),
+                self.alerts.clone(),
+            );
+            self.looking = Some(self.runtime.spawn(look));
+        }
+    }
+}
+
+impl Drop for IdentityWatch<'_> {
+    fn drop(&mut self) {
+        if let Some(looking) = &self.looking {
+            looking.abort();
+        }
+    }
+}
+
+/// One look; where it fails, the next one begins anew.
+async fn look(
+    search: Option<Search>,
+    config: LoaderConfig,
+    warehouse: Warehouse,
+    alerts: AlertSink,
+) -> (Option<Search>, Duration) {
+    let began = Instant::now();
+    let looked = look_once(search, &config, &warehouse, &alerts).await;
+    let outcome = match &looked {
+        Ok(_) => "done",
+        Err(_) => "failed",
+    };
+    counter!(names::LOADER_IDENTITY_LOOKS_TOTAL, "outcome" => outcome).increment(1);
+    if let Err(error) = &looked {
+        tracing::warn!(%error, "cannot look for identities that were counted twice");
+    }
+    (looked.ok(), began.elapsed())
+}
+
+async fn look_once(
+    search: Option<Search>,
+    config: &LoaderConfig,
+    warehouse: &Warehouse,
+    alerts: &AlertSink,
+) -> Result<Search, LookError> {
+    let mut search = match search {
+        Some(search) => search,
+        None => {
+            let (topic, horizon) = (&config.alerts_topic, config.dedupe_horizon_millis);
+            Search::begin(warehouse, &config.kafka, topic, horizon).await?
+        }
+    };
+    for pair in search.look(warehouse).await? {
+        counter!(names::LOADER_COUNTED_TWICE_TOTAL).increment(1);
+        let (first, later) = (&pair.first, &pair.later);
+        tracing::warn!(source = pair.source, id = pair.id, %first, %later, "an event was counted twice");
+        alerts(LoaderAlert::CountedTwice(pair));
+    }
+    Ok(search)
+}
