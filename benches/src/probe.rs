@@ -143,7 +143,7 @@ impl GuardProbe {
             Followed::CaughtUp => drop(caught_up.send(())),
             Followed::Bad(_, error) => eprintln!("the guard cannot read a record: {error}"),
             Followed::Failed(error) => eprintln!("the guard cannot follow: {error}"),
-            Followed::Record(_) | Followed::Reset => {}
+            Followed::Record(_) | Followed::Reset | Followed::FormerBudgets => {}
         })?;
         has_caught_up.recv_timeout(Duration::from_secs(30))?;
         Ok(Self {
@@ -174,6 +174,7 @@ impl VerdictProbe {
             name: "bench-verdicts",
             topics: vec![topic.to_owned()],
             partition: None,
+            tombstones: Duration::from_secs(86_400),
         };
         let (caught_up, has_caught_up) = std::sync::mpsc::channel();
         let follower = Follower::start(config, move |event| match event {

@@ -1,12 +1,16 @@
 //! Replicates compacted topics into memory: read from the beginning, then followed, on a thread
 //! of its own, whatever happens to the brokers.
 
+mod heard;
+
 use std::collections::HashMap;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use rdkafka::Offset;
 use rdkafka::consumer::Consumer;
+
+use heard::{Heard, Place};
 
 use crate::backoff::Backoff;
 use crate::config::{Isolation, KafkaConfig};
@@ -29,6 +33,9 @@ pub struct FollowerConfig {
     pub topics: Vec<String>,
     /// Only this partition of each topic; `None` is all.
     pub partition: Option<u32>,
+    /// How long the topics keep tombstones. Who has heard nothing of a partition for half of that
+    /// begins anew, as there may be keys whose deletion cannot be learned any more.
+    pub tombstones: Duration,
 }
 
 /// What a follower tells.
@@ -122,8 +129,15 @@ struct Following<H> {
     last_report: Option<Instant>,
 }
 
-/// The next offset of each partition, by index of the topic and partition.
-type Positions = HashMap<(usize, u32), i64>;
+/// The next offset of each partition.
+type Positions = HashMap<Place, i64>;
+
+/// Why a follower does not go on.
+enum Ended {
+    Stopped,
+    /// Nothing was heard of a partition for so long that tombstones may have been missed.
+    WasAway,
+}
 
 /// A partition that has not reached the end it had when following began.
 struct Behind {
@@ -137,8 +151,17 @@ impl<H: FnMut(FollowerEvent<'_>)> Following<H> {
         let mut backoff = PAUSES;
         while !self.shutdown.is_requested() {
             let began = Instant::now();
-            if let Err(error) = self.follow() {
-                self.report(&error);
+            match self.follow() {
+                Ok(Ended::Stopped) => return,
+                Ok(Ended::WasAway) => {
+                    let follower = self.config.name;
+                    tracing::warn!(
+                        follower,
+                        "nothing was heard for so long that deletions may have been missed; the topics are read again"
+                    );
+                    continue;
+                }
+                Err(error) => self.report(&error),
             }
             backoff.reset_after(began.elapsed());
             self.shutdown.wait(backoff.pause());
@@ -146,7 +169,7 @@ impl<H: FnMut(FollowerEvent<'_>)> Following<H> {
     }
 
     /// Until asked to stop, or an error that librdkafka does not get over.
-    fn follow(&mut self) -> Result<(), BusError> {
+    fn follow(&mut self) -> Result<Ended, BusError> {
         let client = self.config.kafka.reader(Isolation::ReadCommitted)?;
         let reader = Poller::new(&client)?;
         let mut behind = self.partitions(&reader)?;
@@ -169,6 +192,8 @@ impl<H: FnMut(FollowerEvent<'_>)> Following<H> {
         }
         behind.retain(|(one, low)| *low < one.target);
         let mut behind: Vec<Behind> = behind.into_iter().map(|(one, _)| one).collect();
+        let mut heard = Heard::now(next.keys().copied(), self.config.tombstones);
+        let mut asks_at = Instant::now() + heard.ask_every();
         let mut is_caught_up = false;
         let records = metrics::counter!(FOLLOWER_RECORDS, "follower" => self.config.name);
         while !self.shutdown.is_requested() {
@@ -182,6 +207,9 @@ impl<H: FnMut(FollowerEvent<'_>)> Following<H> {
                         continue;
                     };
                     let record = message.as_input(topic_index);
+                    if heard.hear((topic_index, record.partition)) {
+                        return Ok(Ended::WasAway);
+                    }
                     self.has_delivered = true;
                     next.insert((topic_index, record.partition), record.offset + 1);
                     (self.handler)(FollowerEvent::Record(record));
@@ -193,7 +221,17 @@ impl<H: FnMut(FollowerEvent<'_>)> Following<H> {
                         record.offset + 1,
                     );
                 }
-                Polled::End { at, offset } => self.end(&at, offset, &mut behind),
+                Polled::End { at, offset } => {
+                    let Some(topic_index) = self.index_of(at.topic.as_bytes()) else {
+                        continue;
+                    };
+                    let place = (topic_index, at.partition.cast_unsigned());
+                    if heard.hear(place) {
+                        return Ok(Ended::WasAway);
+                    }
+                    next.insert(place, offset);
+                    self.end(place, offset, &mut behind);
+                }
                 Polled::Failed(failure) => {
                     if let (Some(base), Some(at)) = (failure.unreadable_batch(), &failure.at) {
                         self.pass_by(&reader, at, base, &mut next)?;
@@ -212,8 +250,35 @@ impl<H: FnMut(FollowerEvent<'_>)> Following<H> {
                 }
                 Polled::Nothing | Polled::Assigned(_) | Polled::Revoked => {}
             }
+            if Instant::now() >= asks_at {
+                asks_at = Instant::now() + heard.ask_every();
+                if self.ask_silent(&reader, &next, &mut heard) {
+                    return Ok(Ended::WasAway);
+                }
+            }
         }
-        Ok(())
+        Ok(Ended::Stopped)
+    }
+
+    /// Asks for the ends of partitions that are silent: where there is nothing to say, they are
+    /// known. Returns whether that took too long.
+    fn ask_silent(&self, reader: &Poller, next: &Positions, heard: &mut Heard) -> bool {
+        let mut was_away = false;
+        for place in heard.silent() {
+            let topic = &self.config.topics[place.0];
+            let partition = place.1.cast_signed();
+            let ends = reader
+                .consumer()
+                .fetch_watermarks(topic, partition, PATIENCE);
+            let Ok((_, end)) = ends else {
+                // The brokers are away: the others are not heard of either.
+                break;
+            };
+            if next.get(&place).is_some_and(|next| *next >= end) {
+                was_away |= heard.hear(place);
+            }
+        }
+        was_away
     }
 
     /// Every partition to read, with its target and its first offset.
@@ -257,11 +322,7 @@ impl<H: FnMut(FollowerEvent<'_>)> Following<H> {
         topics.position(|known| known.as_bytes() == topic)
     }
 
-    fn end(&mut self, at: &TopicPartition, offset: i64, behind: &mut Vec<Behind>) {
-        let Some(topic_index) = self.index_of(at.topic.as_bytes()) else {
-            return;
-        };
-        let partition = at.partition.cast_unsigned();
+    fn end(&mut self, (topic_index, partition): Place, offset: i64, behind: &mut Vec<Behind>) {
         advance(behind, topic_index, partition, offset);
         (self.handler)(FollowerEvent::EndOfPartition {
             topic_index,

@@ -3,6 +3,9 @@
 //! The table below is the only place that lists them. What a broker must be set to for a
 //! [`Keeps`] is said by the crate `processor`.
 
+/// How long a tombstone stays readable for those who follow a compacted topic, milliseconds.
+pub const TOMBSTONE_MILLIS: i64 = 14 * 24 * 60 * 60 * 1000;
+
 /// What a topic keeps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Keeps {

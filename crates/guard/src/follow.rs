@@ -4,6 +4,7 @@
 use std::time::{Duration, Instant};
 
 use spendfuse_bus::{BusError, Follower, FollowerConfig, FollowerEvent, InputRecord, KafkaConfig};
+use spendfuse_domain::topics::TOMBSTONE_MILLIS;
 use spendfuse_domain::{Topics, UnixMillis};
 
 use crate::clock::Clock;
@@ -52,6 +53,9 @@ pub enum Followed<'a> {
     CaughtUp,
     /// The position was lost: everything comes again. Readers keep what they have.
     Reset,
+    /// The budgets topic was made anew and is empty: those of the former topic are in force until
+    /// there are others.
+    FormerBudgets,
     /// The brokers are away or the like; it goes on trying.
     Failed(&'a BusError),
 }
@@ -74,6 +78,7 @@ pub fn follow(
         name: following.name,
         topics: topics.map(str::to_owned).collect(),
         partition: None,
+        tombstones: Duration::from_millis(TOMBSTONE_MILLIS.unsigned_abs()),
     };
     let mut feed = Feed {
         writer,
@@ -103,11 +108,28 @@ impl<W: FnMut(Followed<'_>)> Feed<W> {
                     self.publish();
                 }
             }
-            FollowerEvent::EndOfPartition { .. } => self.publish(),
+            FollowerEvent::EndOfPartition {
+                topic_index,
+                partition,
+                offset,
+            } => {
+                match topic_index {
+                    BLOCKLIST => {
+                        let now = self.clock.now().monotonic_millis;
+                        self.writer.reached_end(partition, now);
+                    }
+                    BUDGETS => self.writer.reached_end_of_budgets(offset.unsigned_abs()),
+                    _ => {}
+                }
+                self.publish();
+            }
             FollowerEvent::CaughtUp => {
                 self.writer.caught_up();
                 self.publish();
                 (self.watch)(Followed::CaughtUp);
+                if self.writer.holds_former_budgets() {
+                    (self.watch)(Followed::FormerBudgets);
+                }
             }
             FollowerEvent::Reset => {
                 self.writer.begin_again(self.clock.now().wall);
@@ -119,6 +141,9 @@ impl<W: FnMut(Followed<'_>)> Feed<W> {
     }
 
     fn publish(&mut self) {
+        if self.writer.is_reading_again() {
+            return;
+        }
         self.writer.publish(self.clock.now().wall);
         self.published_at = Instant::now();
         (self.watch)(Followed::Published);

@@ -7,8 +7,9 @@
 //! 1. every meter has counted what was handed over to it until t: its own W lies behind t;
 //! 2. every ledger has applied what the meters wrote until they said so.
 //!
-//! Ages are durations on the guard's own monotonic clock; the wall clocks of guard and broker are
-//! never compared, except for records that were logged before the guard ran.
+//! Ages are durations on the guard's own monotonic clock, counted from when a heartbeat was logged
+//! (`arrivals.rs`); the wall clocks of guard and broker are never compared, except for records that
+//! were logged before the guard ran.
 
 use std::collections::VecDeque;
 

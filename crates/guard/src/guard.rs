@@ -6,7 +6,7 @@ use arc_swap::ArcSwap;
 use smallvec::SmallVec;
 use spendfuse_domain::{Detector, UnixMillis, Verdict};
 
-use crate::changes::{BlocklistPage, ChangeLog, CursorExpired};
+use crate::changes::{BlocklistPage, Change, ChangeLog, CursorExpired};
 use crate::compiled::CompiledBudgets;
 use crate::decision::{CheckRequest, ColdStart, Decision};
 use crate::entry::Entry;
@@ -220,8 +220,14 @@ impl Replica {
         keys.filter_map(move |prefix| self.entries.get(combine(*prefix, session_scope)))
     }
 
+    /// The change that takes an entry away which readers see.
+    pub(crate) fn removal_of(&self, hash: EntryHash) -> Option<Change> {
+        let gone = self.entries.get(hash)?;
+        Some(Change::Removed(gone.key().into()))
+    }
+
     /// Shows what the writer has gathered to everybody who follows the blocklist's changes.
-    pub(crate) fn log_changes(&self, changes: impl Iterator<Item = crate::changes::Change>) {
+    pub(crate) fn log_changes(&self, changes: impl Iterator<Item = Change>) {
         let mut log = self
             .changes
             .lock()

@@ -15,6 +15,7 @@
 //! assert_eq!(decision.verdict(), spendfuse_domain::Verdict::Ok);
 //! ```
 
+mod arrivals;
 mod changes;
 mod clock;
 mod compiled;

@@ -9,6 +9,7 @@ use spendfuse_domain::finding::{Finding, FindingState};
 use spendfuse_domain::verdict::{BlocklistKey, Heartbeat, Stage};
 use spendfuse_domain::{UnixMillis, Verdict};
 
+use crate::arrivals::Arrivals;
 use crate::changes::Change;
 use crate::compiled::CompiledBudgets;
 use crate::entry::Entry;
@@ -27,12 +28,17 @@ pub struct GuardWriter {
     entries: Pending<Arc<Entry>>,
     standings: Standings,
     findings: Pending<OpenFindings>,
-    changes: Vec<Change>,
     budgets: BTreeMap<BudgetId, Arc<CompiledBudget>>,
     budgets_version: u64,
     budgets_changed: bool,
+    /// How far the budgets topic was read.
+    budgets_end: u64,
+    /// The budgets topic was made anew and held nothing: these stay until it holds something.
+    held_budgets: Option<Vec<BudgetId>>,
     heartbeats: Heartbeats,
     heartbeats_changed: bool,
+    /// Per partition of the blocklist.
+    arrivals: Vec<Arrivals>,
     caught_up: bool,
     /// While the topics are read again: what has not come again yet.
     unconfirmed: Option<Unconfirmed>,
@@ -46,6 +52,8 @@ struct Unconfirmed {
     entries: HashSet<EntryHash>,
     findings: HashSet<String>,
     budgets: Vec<BudgetId>,
+    /// The version of the budgets that readers know.
+    budgets_version: u64,
 }
 
 impl GuardWriter {
@@ -56,11 +64,13 @@ impl GuardWriter {
             entries: Pending::new(),
             standings: Standings::default(),
             findings: Pending::new(),
-            changes: Vec::new(),
             budgets: BTreeMap::new(),
             budgets_version: 0,
             budgets_changed: false,
+            budgets_end: 0,
+            held_budgets: None,
             heartbeats_changed: false,
+            arrivals: Vec::new(),
             caught_up: false,
             unconfirmed: None,
             unpublished_causes: Vec::new(),
@@ -103,20 +113,22 @@ impl GuardWriter {
             return Ok(());
         };
         let entry = Arc::new(Entry::parse(key, value)?);
+        if self.is_reading_again() && self.latest(hash).as_ref() == Some(&entry) {
+            return Ok(());
+        }
         if entry.verdict == Verdict::Ok && self.is_full() && !self.knows(hash) {
             metrics::counter!(ENTRIES_LEFT_OUT).increment(1);
             return Ok(());
         }
         // What was followed from the log's beginning says nothing about the lag.
         if self.caught_up && self.unconfirmed.is_none() {
-            let before = self.entries.get(&self.replica.entries, hash);
+            let before = self.latest(hash);
             let before = before.map_or(Verdict::Ok, |before| before.verdict);
             if before != entry.verdict {
                 let cause = entry.caused_at().map(|at| (entry.verdict, at));
                 self.unpublished_causes.extend(cause);
             }
         }
-        self.changes.push(Change::Set(Arc::clone(&entry)));
         self.entries.set(hash, Some(entry));
         self.note_session(key);
         Ok(())
@@ -130,12 +142,16 @@ impl GuardWriter {
     }
 
     fn knows(&self, hash: EntryHash) -> bool {
-        self.entries.get(&self.replica.entries, hash).is_some()
+        self.latest(hash).is_some()
+    }
+
+    /// What readers see after the next publication.
+    fn latest(&self, hash: EntryHash) -> Option<Arc<Entry>> {
+        self.entries.get(&self.replica.entries, hash)
     }
 
     fn remove_entry(&mut self, hash: EntryHash, key: &str) {
         self.entries.set(hash, None);
-        self.changes.push(Change::Removed(key.into()));
         self.note_session(key);
     }
 
@@ -161,13 +177,15 @@ impl GuardWriter {
         };
         let heartbeat: Heartbeat =
             serde_json::from_slice(value).map_err(|error| bad(error.to_string()))?;
-        // At the live end a record's way is milliseconds. What was logged before this guard caught
-        // up may be days old, and only the wall clocks can tell.
-        let transit_millis = if self.caught_up && self.unconfirmed.is_none() {
-            0
-        } else {
-            now.wall.since(logged_at).max(0)
-        };
+        let follows = self.caught_up && !self.is_reading_again();
+        let partitions = self.replica.config.partitions as usize;
+        let is_expected = (partition as usize) < partitions;
+        if is_expected {
+            self.arrivals.resize_with(partitions, Arrivals::default);
+        }
+        let arrivals = self.arrivals.get_mut(partition as usize);
+        let transit_millis =
+            arrivals.map_or(0, |arrivals| arrivals.under_way(logged_at, now, follows));
         let known = self.heartbeats.beat(
             stage,
             partition,
@@ -199,8 +217,9 @@ impl GuardWriter {
         version: u64,
     ) -> Result<(), GuardError> {
         self.budgets_version = self.budgets_version.max(version);
-        if let Some(unconfirmed) = &mut self.unconfirmed {
-            unconfirmed.budgets.retain(|id| id.as_str() != key);
+        let unconfirmed = self.unconfirmed.as_mut().map(|all| &mut all.budgets);
+        for unconfirmed in unconfirmed.into_iter().chain(&mut self.held_budgets) {
+            unconfirmed.retain(|id| id.as_str() != key);
         }
         let Some(value) = value else {
             if let Some(id) = BudgetId::new(key) {
@@ -222,6 +241,9 @@ impl GuardWriter {
     /// # Errors
     /// [`GuardError::Finding`] where the value is not a finding.
     pub fn apply_finding(&mut self, key: &str, value: Option<&[u8]>) -> Result<(), GuardError> {
+        if let Some(unconfirmed) = &mut self.unconfirmed {
+            unconfirmed.findings.remove(key);
+        }
         let finding = value.map(serde_json::from_slice::<Finding>).transpose();
         let finding = finding.map_err(|error| GuardError::Finding {
             key: key.to_owned(),
@@ -232,23 +254,54 @@ impl GuardWriter {
             key: key.into(),
             finding,
         });
-        if let Some(unconfirmed) = &mut self.unconfirmed {
-            unconfirmed.findings.remove(key);
-        }
         let scope = self.replica.hasher.scope(scope_of(key));
         let before = self.findings.get(&self.replica.findings, scope);
         self.findings.set(scope, replaced(before, key, open));
         Ok(())
     }
 
+    /// The budgets topic was read to this offset, the end of its log.
+    pub fn reached_end_of_budgets(&mut self, end: u64) {
+        self.budgets_end = end;
+        if !self.is_reading_again()
+            && self.budgets_version > 0
+            && let Some(gone) = self.held_budgets.take()
+        {
+            self.forget_budgets(gone);
+        }
+    }
+
+    /// Partition `partition` of the blocklist was read to its end.
+    pub fn reached_end(&mut self, partition: u32, monotonic_millis: i64) {
+        if let Some(arrivals) = self.arrivals.get_mut(partition as usize) {
+            arrivals.end(monotonic_millis);
+        }
+    }
+
+    /// Whether topics are read again, and readers see none of it before all is read.
+    pub fn is_reading_again(&self) -> bool {
+        self.unconfirmed.is_some()
+    }
+
     /// The followed topics are about to be read again from their beginnings. Readers keep what
-    /// they have; what does not come again is removed by [`caught_up`](Self::caught_up).
+    /// they have until all is read: on the way there a log says what was true once. What does not
+    /// come again is removed by [`caught_up`](Self::caught_up).
     pub fn begin_again(&mut self, now: UnixMillis) {
-        self.publish(now);
+        let before = self.unconfirmed.take();
+        if before.is_some() {
+            // All of it comes again.
+            self.entries.take();
+            self.findings.take();
+        } else {
+            self.publish(now);
+        }
+        let version = std::mem::take(&mut self.budgets_version);
         let mut unconfirmed = Unconfirmed {
             budgets: self.budgets.keys().cloned().collect(),
+            budgets_version: before.map_or(version, |before| before.budgets_version),
             ..Unconfirmed::default()
         };
+        self.budgets_end = 0;
         let (entries, findings) = (&self.replica.entries, &self.replica.findings);
         for shard in 0..entries.shard_count() {
             entries.for_each_in(shard, |key, _| {
@@ -267,7 +320,14 @@ impl GuardWriter {
 
     /// Every followed topic has been read to the end that it had at start.
     pub fn caught_up(&mut self) {
-        if let Some(gone) = self.unconfirmed.take() {
+        if let Some(mut gone) = self.unconfirmed.take() {
+            let end = self.budgets_end.max(self.budgets_version);
+            if end >= gone.budgets_version {
+                // The last record may have been a tombstone that is gone by now.
+                self.budgets_version = gone.budgets_version.max(self.budgets_version);
+            } else if self.budgets_version == 0 {
+                self.held_budgets = Some(std::mem::take(&mut gone.budgets));
+            }
             self.forget(gone);
         }
         self.caught_up = true;
@@ -285,25 +345,44 @@ impl GuardWriter {
             let before = self.findings.get(&self.replica.findings, scope);
             self.findings.set(scope, replaced(before, &key, None));
         }
-        for id in gone.budgets {
+        self.forget_budgets(gone.budgets);
+    }
+
+    fn forget_budgets(&mut self, gone: Vec<BudgetId>) {
+        for id in gone {
             self.budgets_changed |= self.budgets.remove(&id).is_some();
         }
     }
 
-    /// Shows everything applied so far to readers.
+    /// Whether the budgets in force are those of a topic that is gone.
+    pub fn holds_former_budgets(&self) -> bool {
+        self.held_budgets.is_some()
+    }
+
+    /// Shows everything applied so far to readers; nothing while topics are read again.
     pub fn publish(&mut self, now: UnixMillis) {
+        if self.is_reading_again() {
+            return;
+        }
         let replica = &self.replica;
         let before = replica.snapshot.load_full();
         let mut table = Arc::clone(&before.table);
         if !self.entries.is_empty() {
             let changes = self.entries.take();
+            let logged: Vec<Change> = changes
+                .iter()
+                .filter_map(|(hash, entry)| match entry {
+                    Some(entry) => Some(Change::Set(Arc::clone(entry))),
+                    None => replica.removal_of(*hash),
+                })
+                .collect();
             let noted = self.standings.note(&changes, &table, replica);
             // The full entries first: what the table cannot say is looked up there.
             replica.entries.publish(changes);
             table = self.standings.publish(noted, table, replica, now);
             // After the entries: who reads all entries and then follows the changes from a cursor
             // taken before misses none.
-            replica.log_changes(self.changes.drain(..));
+            replica.log_changes(logged.into_iter());
         }
         if !self.findings.is_empty() {
             replica.findings.publish(self.findings.take());

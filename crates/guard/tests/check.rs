@@ -284,6 +284,136 @@ fn what_a_log_that_is_read_again_no_longer_says_is_forgotten_at_its_end() {
 }
 
 #[test]
+fn while_a_log_is_read_again_readers_see_none_of_what_was_true_once() {
+    let (mut writer, guard) = Guard::new(GuardConfig::new(1));
+    let decide = |guard: &Guard| guard.check(&call("0"), now()).verdict();
+    let tell = |writer: &mut GuardWriter, value: &[u8]| {
+        writer.apply(KEY, Some(value), now().wall, now()).unwrap();
+        writer.publish(now().wall);
+    };
+    budget(&mut writer, "daily", json!({}));
+    tell(&mut writer, &entry("1.00", "ok"));
+    writer.caught_up();
+    let followed = guard.blocklist(None, 10, now().wall).unwrap();
+    writer.begin_again(now().wall);
+    // The log still has what the budget and the entry said before.
+    budget(&mut writer, "daily", json!({"limit": "0"}));
+    tell(&mut writer, &entry("5.00", "block"));
+    assert_eq!(decide(&guard), Verdict::Ok);
+    // Lost once more on the way.
+    writer.begin_again(now().wall);
+    budget(&mut writer, "daily", json!({"limit": "0"}));
+    tell(&mut writer, &entry("5.00", "block"));
+    budget(&mut writer, "daily", json!({}));
+    tell(&mut writer, &entry("1.00", "ok"));
+    assert_eq!(decide(&guard), Verdict::Ok);
+    writer.caught_up();
+    writer.publish(now().wall);
+    assert_eq!(decide(&guard), Verdict::Ok);
+    let cursor = Some(&*followed.cursor);
+    let changes = guard.blocklist(cursor, 10, now().wall).unwrap();
+    let verdicts = changes.entries.iter().flat_map(|change| &change.value);
+    assert!(
+        verdicts
+            .into_iter()
+            .all(|entry| entry.verdict == Verdict::Ok)
+    );
+}
+
+#[test]
+fn what_cannot_be_read_the_second_time_stays_as_it_was() {
+    let (mut writer, guard) = Guard::new(GuardConfig::new(1));
+    budget(&mut writer, "daily", json!({}));
+    writer
+        .apply(KEY, Some(&entry("5.00", "block")), now().wall, now())
+        .unwrap();
+    let finding = "acme/session=s-1|retry_loop|loops|planner";
+    let open = json!({
+        "v": 1, "detector": "retry_loop", "scope": "acme/session=s-1", "agent": "planner",
+        "model": "", "customer": "", "feature": "", "rule": "loops", "state": "open",
+        "severity": "warning", "opened_at": now().wall, "last_at": now().wall, "measured": 4.0,
+        "threshold": 3.0, "wasted_usd": "0.00", "evidence": [], "message": "again and again",
+    });
+    let open = serde_json::to_vec(&open).unwrap();
+    writer.apply_finding(finding, Some(&open)).unwrap();
+    writer.caught_up();
+    writer.publish(now().wall);
+    writer.begin_again(now().wall);
+    let newer = Some(br#"{"v":99}"#.as_slice());
+    assert!(writer.apply_budget("daily", newer, 2).is_err());
+    assert!(writer.apply(KEY, newer, now().wall, now()).is_err());
+    assert!(writer.apply_finding(finding, newer).is_err());
+    writer.caught_up();
+    writer.publish(now().wall);
+    assert_eq!(guard.check(&call("0"), now()).verdict(), Verdict::Block);
+    assert_eq!(guard.open_findings(|_| true).len(), 1);
+}
+
+#[test]
+fn an_empty_budgets_topic_that_was_made_anew_lifts_nothing() {
+    let (mut writer, guard) = Guard::new(GuardConfig::new(1));
+    budget(&mut writer, "daily", json!({}));
+    budget(&mut writer, "other", json!({}));
+    writer.reached_end_of_budgets(7);
+    writer.caught_up();
+    writer.publish(now().wall);
+    writer.begin_again(now().wall);
+    writer.reached_end_of_budgets(0);
+    writer.caught_up();
+    writer.publish(now().wall);
+    assert!(writer.holds_former_budgets());
+    assert_eq!(guard.budget_count(), 2);
+    budget(&mut writer, "daily", json!({}));
+    writer.reached_end_of_budgets(2);
+    writer.publish(now().wall);
+    assert_eq!(
+        (guard.budget_count(), writer.holds_former_budgets()),
+        (1, false)
+    );
+}
+
+#[test]
+fn a_guard_that_was_cut_off_is_as_old_as_what_it_reads() {
+    let (mut writer, guard) = Guard::new(GuardConfig::new(1));
+    writer.caught_up();
+    let start = now().wall;
+    let beat = |writer: &mut GuardWriter, second: i64, arrives: i64| {
+        let to = start.plus(second * 1_000);
+        let value = |to: UnixMillis| {
+            let beat =
+                json!({"v": 1, "partition": 0, "complete_to": to, "lag_ms": 10, "version": 1});
+            serde_json::to_vec(&beat).unwrap()
+        };
+        let at = Now {
+            wall: start,
+            monotonic_millis: arrives,
+        };
+        for (stage, to) in [("meter", to), ("ledger", to.plus(20))] {
+            let key = format!("heartbeat|{stage}|0");
+            writer
+                .apply(&key, Some(&value(to)), to.plus(10), at)
+                .unwrap();
+        }
+        writer.publish(start);
+        guard.state(arrives)
+    };
+    for second in 0..10 {
+        beat(&mut writer, second, second * 1_000 + 15);
+    }
+    let live = beat(&mut writer, 10, 10_015);
+    assert_eq!(live.state.name(), "live");
+    // A minute without a network, then all of it at once: what is read first is a minute old.
+    for second in 11..=71 {
+        let behind = beat(&mut writer, second, 71_020);
+        let age = behind.age_millis.unwrap();
+        let least = (71 - second).unsigned_abs() * 1_000;
+        assert!(age >= least, "{second}: {age}");
+    }
+    let live = beat(&mut writer, 72, 72_015);
+    assert_eq!(live.state.name(), "live");
+}
+
+#[test]
 fn a_full_replica_leaves_out_scopes_that_may_go_on_and_never_one_that_may_not() {
     const NAMES: usize = 100_000;
     let (mut writer, guard) = Guard::new(GuardConfig {

@@ -7,6 +7,7 @@ use metrics::{counter, gauge};
 use spendfuse_bus::follower::{Follower, FollowerConfig, FollowerEvent};
 use spendfuse_bus::{BusError, Condition, Health, InputRecord, KafkaConfig, Part, topic_ranges};
 use spendfuse_domain::Topics;
+use spendfuse_domain::topics::TOMBSTONE_MILLIS;
 use spendfuse_pricing::PriceBook;
 use spendfuse_pricing::book::records::FollowedBooks;
 
@@ -36,6 +37,7 @@ pub fn follow_tables(
         name: "tables",
         topics: vec![topics.budgets.clone(), topics.prices.clone()],
         partition: None,
+        tombstones: Duration::from_millis(TOMBSTONE_MILLIS.unsigned_abs()),
     };
     let (asked, topic) = (kafka.clone(), topics.budgets.clone());
     let end = move || {

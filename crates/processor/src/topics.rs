@@ -3,11 +3,9 @@
 use std::collections::BTreeMap;
 
 use spendfuse_bus::topics::TopicSpec;
-use spendfuse_domain::topics::{Keeps, Topic, Topics};
+use spendfuse_domain::topics::{Keeps, TOMBSTONE_MILLIS, Topic, Topics};
 
 const DAY_MILLIS: i64 = 24 * 60 * 60 * 1000;
-/// How long a tombstone stays readable for those who follow a compacted topic.
-const TOMBSTONE_MILLIS: i64 = 14 * DAY_MILLIS;
 /// Segments of compacted topics. The newest segment is never compacted: with the default of 1 GiB a
 /// restart would read as much.
 const SEGMENT_BYTES: u32 = 64 * 1024 * 1024;

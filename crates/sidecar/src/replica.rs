@@ -1,9 +1,11 @@
 //! Keeps the guard's replica and the price book up to date from Kafka, on a thread of its own.
 
+use std::collections::BTreeMap;
+
 use metrics::{counter, gauge};
 use spendfuse_bus::{BusError, Condition, Follower, InputRecord, KafkaConfig, Part};
 use spendfuse_domain::Topics;
-use spendfuse_guard::follow::OTHERS;
+use spendfuse_guard::follow::{BUDGETS, OTHERS};
 use spendfuse_guard::{Clock, Followed, Following, Guard, GuardWriter};
 
 use crate::metrics::{GUARD_BAD_RECORDS, GUARD_BUDGETS, GUARD_ENTRIES};
@@ -11,6 +13,8 @@ use crate::prices::{PriceFollower, Prices};
 
 /// By index, in metrics and logs.
 const TOPICS: [&str; OTHERS + 1] = ["blocklist", "budgets", "findings", "prices"];
+
+const FORMER_BUDGETS: &str = "the budgets topic was made anew and is empty; the budgets from before stay in force until `spendfuse budgets apply FILE` writes others";
 
 /// Follows the topics until the follower is dropped.
 ///
@@ -34,6 +38,8 @@ pub(crate) fn follow(
         price_follower: PriceFollower::default(),
         health,
         is_failing: true,
+        bad_budgets: BTreeMap::new(),
+        has_former_budgets: false,
     };
     let following = Following {
         kafka,
@@ -51,6 +57,9 @@ struct Replica {
     price_follower: PriceFollower,
     health: Part,
     is_failing: bool,
+    /// What cannot be read of budgets, by their keys.
+    bad_budgets: BTreeMap<String, String>,
+    has_former_budgets: bool,
 }
 
 impl Replica {
@@ -58,13 +67,24 @@ impl Replica {
         match event {
             Followed::Record(record) => {
                 self.follows();
-                if record.topic_index == OTHERS {
-                    self.take_price(record);
+                match record.topic_index {
+                    OTHERS => self.take_price(record),
+                    BUDGETS => self.budget_is_known(record),
+                    _ => {}
                 }
             }
             Followed::Bad(record, error) => {
                 self.follows();
                 bad_record(record, error);
+                if record.topic_index == BUDGETS {
+                    self.bad_budgets.insert(key_of(record), error.to_owned());
+                    self.tell();
+                }
+            }
+            Followed::FormerBudgets => {
+                tracing::error!("{FORMER_BUDGETS}");
+                self.has_former_budgets = true;
+                self.tell();
             }
             Followed::Published => {
                 gauge!(GUARD_ENTRIES).set(self.guard.entry_count() as f64);
@@ -94,8 +114,33 @@ impl Replica {
 
     fn follows(&mut self) {
         if std::mem::take(&mut self.is_failing) {
-            self.health.ready();
+            self.tell();
         }
+    }
+
+    fn budget_is_known(&mut self, record: &InputRecord<'_>) {
+        let was_bad = self.bad_budgets.remove(&key_of(record)).is_some();
+        if std::mem::take(&mut self.has_former_budgets) || was_bad {
+            self.tell();
+        }
+    }
+
+    /// Tells people what is not as it should be.
+    fn tell(&self) {
+        let mut notes = Vec::new();
+        if self.has_former_budgets {
+            notes.push(FORMER_BUDGETS.to_owned());
+        }
+        if let Some((key, error)) = self.bad_budgets.first_key_value() {
+            let count = self.bad_budgets.len();
+            notes.push(format!(
+                "{count} records of budgets cannot be read, the first is {key}: {error}; what was known of them stays in force, and what nobody here has read is not enforced; update spendfuse, or write them again with `spendfuse budgets apply FILE`"
+            ));
+        }
+        self.health.tell(match notes.is_empty() {
+            true => Condition::Ready,
+            false => Condition::ReadyBut(notes.join("; ")),
+        });
     }
 
     fn take_price(&mut self, record: &InputRecord<'_>) {
@@ -109,6 +154,10 @@ impl Replica {
             (None, _) => bad_record(record, "the key is absent or not UTF-8"),
         }
     }
+}
+
+fn key_of(record: &InputRecord<'_>) -> String {
+    String::from_utf8_lossy(record.key.unwrap_or_default()).into_owned()
 }
 
 fn bad_record(record: &InputRecord<'_>, error: &str) {

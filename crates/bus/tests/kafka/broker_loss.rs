@@ -1,6 +1,8 @@
 //! The broker goes away and comes back; nobody has to be restarted for it.
 
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use spendfuse_bus::{Follower, FollowerConfig, FollowerEvent, KafkaConfig, StageEvent};
 
@@ -29,24 +31,53 @@ fn stage_and_follower_survive_an_absent_and_a_crashed_broker() {
         name: "lost",
         topics: vec!["lost-out".to_owned()],
         partition: Some(0),
+        tombstones: Duration::from_secs(86_400),
     };
-    let follower = Follower::start(config, move |event| match event {
+    let follower = Follower::start(config.clone(), move |event| match event {
         FollowerEvent::Record(record) => lines.lock().unwrap().push(text(record.value)),
         FollowerEvent::Reset => lines.lock().unwrap().clear(),
+        _ => {}
+    })
+    .unwrap();
+    // Whose topics forget tombstones within a second.
+    let forgetful = FollowerConfig {
+        tombstones: Duration::from_secs(1),
+        ..config
+    };
+    let (known, anew) = (
+        Arc::<Mutex<Vec<String>>>::default(),
+        Arc::new(AtomicU32::new(0)),
+    );
+    let (lines, resets) = (Arc::clone(&known), Arc::clone(&anew));
+    let forgetful = Follower::start(forgetful, move |event| match event {
+        FollowerEvent::Record(record) => lines.lock().unwrap().push(text(record.value)),
+        FollowerEvent::Reset => {
+            lines.lock().unwrap().clear();
+            resets.fetch_add(1, Ordering::SeqCst);
+        }
         _ => {}
     })
     .unwrap();
     broker.restart(0).unwrap();
     broker.wait_ready().unwrap();
     eventually("what lay there", || followed.lock().unwrap().len() == 100);
+    eventually("the same elsewhere", || known.lock().unwrap().len() == 100);
+    // Nothing is written, and that is known: nobody was away.
+    silence(Duration::from_secs(2));
+    assert_eq!(anew.load(Ordering::SeqCst), 0);
 
     broker.kill(0);
+    silence(Duration::from_secs(1));
     broker.restart(0).unwrap();
     broker.wait_ready().unwrap();
     produce_at(&kafka, "lost-in", 0, 101..=200);
     eventually("what came later", || followed.lock().unwrap().len() >= 200);
     running.stop().unwrap();
     follower.stop();
+    eventually("the whole log once more", || {
+        anew.load(Ordering::SeqCst) > 0 && known.lock().unwrap().len() == 200
+    });
+    forgetful.stop();
     let all: Vec<u64> = (1..=200).collect();
     assert_eq!(numbers_at(&kafka, "lost-out"), all);
     let followed: Vec<u64> = followed
@@ -56,4 +87,10 @@ fn stage_and_follower_survive_an_absent_and_a_crashed_broker() {
         .map(|line| line.parse().unwrap())
         .collect();
     assert_eq!(followed, all);
+}
+
+/// Lets time pass in which nothing happens: that is what is tested.
+#[allow(clippy::disallowed_methods)]
+fn silence(time: Duration) {
+    std::thread::sleep(time);
 }

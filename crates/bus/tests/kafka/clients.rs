@@ -48,6 +48,7 @@ fn a_follower_builds_the_table_is_caught_up_then_follows() {
         name: "table",
         topics: vec!["table".to_owned()],
         partition: None,
+        tombstones: Duration::from_secs(86_400),
     };
     let follower = Follower::start(config, move |event| {
         let line = match event {

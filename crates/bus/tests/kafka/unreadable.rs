@@ -121,6 +121,7 @@ fn followed(kafka: &KafkaConfig, topic: &str) -> (Vec<u64>, usize) {
         name: "torn",
         topics: vec![topic.to_owned()],
         partition: None,
+        tombstones: Duration::from_secs(86_400),
     };
     let follower = Follower::start(config, move |event| match event {
         FollowerEvent::Record(record) => {

@@ -134,6 +134,11 @@ fn replica(settings: &Settings) -> Result<Replica, Failure> {
             Followed::CaughtUp => drop(tell.send(Ok(()))),
             Followed::Failed(error) => drop(tell.send(Err(error.to_string()))),
             Followed::Bad(_, error) => output::warning(error),
+            Followed::FormerBudgets => {
+                output::warning(
+                    "the budgets topic was made anew and is empty; run `spendfuse budgets apply FILE`",
+                );
+            }
             Followed::Record(_) | Followed::Published | Followed::Reset => {}
         }
     });
