@@ -334,6 +334,17 @@ fn an_idle_session_ends_on_time_though_others_live_on() {
 }
 
 #[test]
+fn a_memory_is_not_short_before_its_partition_has_any_time() {
+    let mut meter = meter(book(1, vec![], vec![]));
+    meter.remembers_since(start());
+    meter.advance(UnixMillis::default());
+    assert_eq!(meter.finish().alerts, []);
+    meter.begin(2);
+    meter.advance(start());
+    assert_eq!(meter.finish().alerts.len(), 1);
+}
+
+#[test]
 fn every_change_of_a_session_s_verdict_is_told_once_its_way_back_too() {
     let in_session = |limit| Budget {
         limit: Amount::Usd(Nanos::new(limit)),

@@ -127,7 +127,10 @@ impl Dedupe {
     pub fn shortened(&self, now: UnixMillis) -> Option<Shortened> {
         // Before the first event `now` is no time at all.
         let since = self.forgotten_before.max(self.complete_since);
-        if since == 0 || self.effective_horizon(now) >= self.horizon_millis {
+        if since == 0
+            || now == UnixMillis::default()
+            || self.effective_horizon(now) >= self.horizon_millis
+        {
             return None;
         }
         Some(match self.forgotten_before >= self.complete_since {
