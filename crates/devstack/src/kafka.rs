@@ -57,6 +57,8 @@ pub struct KafkaOptions {
     /// leads, and Kafka 4.3 then drops the ends of transactions that were under way (seen in fault
     /// runs: "Couldn't find leader endpoint … likely deleted already", and readers stuck for ever).
     pub controller_apart: bool,
+    /// Variables of the processes' environment, besides those of this process.
+    pub environment: Vec<(String, String)>,
     /// How long a node may take to get ready.
     pub patience: Duration,
 }
@@ -72,6 +74,7 @@ impl Default for KafkaOptions {
             more_listeners: Vec::new(),
             detours: Vec::new(),
             controller_apart: false,
+            environment: Vec::new(),
             // Two seconds on an idle machine; tests run where compilers do.
             patience: Duration::from_secs(90),
         }
@@ -396,13 +399,20 @@ fn prepare_node(
     if !data.join("meta.properties").is_file() {
         java.format_storage(&configuration)?;
     }
+    // `env` becomes the broker: same process.
+    let variables = options.environment.iter();
+    let mut arguments: Vec<String> = variables
+        .map(|(name, value)| format!("{name}={value}"))
+        .collect();
+    arguments.push(java.program.display().to_string());
+    arguments.extend(java.broker_arguments(&logging, &configuration));
     Ok(ServerProcess::new(
         match address.role {
             Role::Controller => "Kafka's controller".to_owned(),
             Role::Both | Role::Broker => format!("Kafka node {}", address.id),
         },
-        java.program.clone(),
-        java.broker_arguments(&logging, &configuration),
+        "env".into(),
+        arguments,
         node_folder.join("kafka.log"),
     ))
 }

@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 use spendfuse_domain::Nanos;
 use spendfuse_tests::lab::WORKSPACE;
 
+use crate::clock::Boundary;
 use crate::events::Call;
 use crate::random::Random;
 use crate::rows::Row;
@@ -100,6 +101,8 @@ pub struct Budgets {
     /// Sessions that were ended.
     ended: BTreeSet<String>,
     changes: i128,
+    /// When windows end.
+    boundary: Boundary,
     /// How long events come, seconds: limits are such that some are reached.
     seconds: i128,
 }
@@ -110,7 +113,7 @@ const FULL_SECONDS: i128 = 300;
 
 impl Budgets {
     /// The first budgets of a seed, for events of so many seconds.
-    pub fn new(seed: u64, seconds: u64) -> Self {
+    pub fn new(seed: u64, seconds: u64, boundary: Boundary) -> Self {
         let mut budgets = Self {
             budgets: vec![
                 Budget::new("everything", Scope::All, "lifetime", 20 * DOLLAR),
@@ -125,7 +128,16 @@ impl Budgets {
                 },
                 Budget::new("features", Scope::Feature, "day", 2 * DOLLAR),
                 Budget::new("sessions", Scope::Session, "session", DOLLAR / 50),
+                Budget::new("customers-by-hour", Scope::Customer, "hour", DOLLAR / 5),
+                Budget::new("features-by-week", Scope::Feature, "week", 2 * DOLLAR),
+                Budget::new("customers-by-month", Scope::Customer, "month", DOLLAR / 5),
+                Budget {
+                    in_calls: true,
+                    ..Budget::new("calls-by-quarter", Scope::Workspace, "quarter", 50_000)
+                },
+                Budget::new("everything-by-year", Scope::All, "year", 20 * DOLLAR),
             ],
+            boundary,
             random: Random::new(seed, 6),
             guests: 0,
             versions: BTreeMap::new(),
@@ -208,7 +220,8 @@ impl Budgets {
                     budget.scope == Scope::Session && self.ended.contains(&row.call.session);
                 let since = self.versions.get(budget.id).copied();
                 let is_before = since.is_none_or(|since| row.budget_version < since);
-                if is_other || is_over || is_before {
+                let has_ended = self.boundary.ends(budget.window, row.time);
+                if is_other || is_over || is_before || has_ended {
                     continue;
                 }
                 let key = format!("{}|{}", budget.id, budget.scope_of(&row.call));

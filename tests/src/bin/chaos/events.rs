@@ -7,8 +7,9 @@ use spendfuse_domain::Nanos;
 use spendfuse_domain::routing::partition_of;
 use spendfuse_tests::Record;
 use spendfuse_tests::lab::WORKSPACE;
-use spendfuse_tests::traffic::{MODEL, PROVIDER, now};
+use spendfuse_tests::traffic::{MODEL, PROVIDER};
 
+use crate::clock::now;
 use crate::random::Random;
 
 /// Partitions of every stage topic.

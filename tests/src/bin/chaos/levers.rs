@@ -7,6 +7,8 @@ use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 
+use crate::clock;
+
 const SOURCE: &str = include_str!("shim.c");
 /// Where the two numbers lie.
 const CLOCK_MILLIS: u64 = 0;
@@ -27,7 +29,7 @@ pub fn build(folder: &Path) -> Result<PathBuf> {
     Ok(library)
 }
 
-/// Clock and disk of one process.
+/// Clock and disk of one part.
 pub struct Levers {
     file: File,
     environment: Vec<(String, String)>,
@@ -39,6 +41,7 @@ impl Levers {
         let path = folder.join(format!("{name}.faults"));
         let file = File::create(&path)?;
         file.set_len(16)?;
+        file.write_all_at(&clock::ahead().to_le_bytes(), CLOCK_MILLIS)?;
         let variable = |name: &str, path: &Path| (name.to_owned(), path.display().to_string());
         Ok(Self {
             file,
@@ -55,11 +58,10 @@ impl Levers {
         &self.environment
     }
 
-    /// Sets the wall clock so much ahead, or behind where negative.
+    /// Sets the wall clock so much ahead of the run's, or behind where negative.
     pub fn clock(&self, millis: i64) -> Result<()> {
-        Ok(self
-            .file
-            .write_all_at(&millis.to_le_bytes(), CLOCK_MILLIS)?)
+        let ahead = clock::ahead() + millis;
+        Ok(self.file.write_all_at(&ahead.to_le_bytes(), CLOCK_MILLIS)?)
     }
 
     /// Fills the disk, or makes room.

@@ -5,6 +5,7 @@
 mod actor;
 mod budgets;
 mod check;
+mod clock;
 mod events;
 mod fault;
 mod http;

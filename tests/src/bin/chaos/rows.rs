@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use anyhow::{Context, Result, anyhow};
+use spendfuse_domain::UnixMillis;
 use spendfuse_tests::warehouse::Warehouse;
 
 use crate::events::{Call, Revenue};
@@ -16,6 +17,8 @@ pub struct Row {
     pub call: Call,
     /// What a customer paid, where it is that.
     pub revenue: Option<Revenue>,
+    /// Its own time.
+    pub time: UnixMillis,
     /// Its cost.
     pub nanos: i128,
     /// The price book that it was charged by.
@@ -39,7 +42,8 @@ pub fn rows(warehouse: &Warehouse) -> Result<Vec<Row>> {
     let answer = warehouse.rows(
         "SELECT event_id, customer, feature, plan, session, input_tokens, cache_read_tokens, \
          output_tokens, toInt128(cost * 1000000000), price_version, meter_partition, meter_seq, \
-         meter_index, budget_version, kind, toInt128(revenue * 1000000000) FROM spend",
+         meter_index, budget_version, kind, toInt128(revenue * 1000000000), \
+         toUnixTimestamp64Milli(time) FROM spend",
     );
     let answer = answer.map_err(|error| anyhow!(error))?;
     answer.into_iter().map(row).collect()
@@ -69,6 +73,7 @@ fn row(cells: Vec<String>) -> Result<Row> {
             }),
             _ => None,
         },
+        time: UnixMillis(cells[16].parse()?),
         nanos: cells[8].parse()?,
         price_version: cells[9].clone(),
         budget_version: cells[13].parse()?,

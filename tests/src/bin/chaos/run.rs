@@ -14,6 +14,7 @@ use spendfuse_tests::traffic::{MODEL, PROVIDER};
 
 use crate::budgets::Budgets;
 use crate::check::{self, Check, Depth};
+use crate::clock::Boundary;
 use crate::events::{Book, Events, Ledger};
 use crate::fault::{Fault, Link, Part};
 use crate::random::Random;
@@ -28,6 +29,8 @@ const SIDECAR_EVENTS_A_SECOND: u64 = 60;
 const OPERATOR_PATIENCE: Duration = Duration::from_secs(120);
 /// How long everything may take to settle after the faults.
 const SETTLE: Duration = Duration::from_secs(150);
+/// About how long servers, topics and tables take to be there.
+const PREPARATION: Duration = Duration::from_secs(12);
 const PROGRESS_EVERY: Duration = Duration::from_secs(15);
 
 /// What to run.
@@ -129,8 +132,10 @@ impl World {
     /// Starts servers and proxies and puts the first budgets into force, for events of so many
     /// seconds; roles do not run yet.
     pub fn start(options: SystemOptions, seed: u64, seconds: u64) -> Result<Self> {
+        let boundary = Boundary::of(seed);
+        boundary.comes_after(PREPARATION + Duration::from_secs(seconds) / 2);
         let system = System::start(options)?;
-        let budgets = Budgets::new(seed, seconds);
+        let budgets = Budgets::new(seed, seconds, boundary);
         let operator = system.operator();
         operator.apply_budgets(&budgets.yaml(), OPERATOR_PATIENCE)?;
         let prices = first_prices(&system)?;

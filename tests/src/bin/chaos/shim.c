@@ -3,13 +3,15 @@
  *
  * SPENDFUSE_FAULTS names a file of two 64-bit numbers that is looked at with every call: the
  * milliseconds by which the wall clock is ahead, and whether the disk is full. The disk is what lies
- * below SPENDFUSE_FAULTS_FOLDER. Monotonic clocks, sockets and pipes are left alone, and so are
- * waits with a deadline: glibc reads the clock for them without coming by here.
+ * below SPENDFUSE_FAULTS_FOLDER. Monotonic clocks, sockets and pipes are left alone. Waits with a
+ * deadline of the wall clock end when it would have come by the clock of the moment they began.
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <pthread.h>
+#include <semaphore.h>
 #include <stdarg.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -19,6 +21,7 @@
 #include <sys/stat.h>
 #include <sys/time.h>
 #include <sys/uio.h>
+#include <threads.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -77,6 +80,61 @@ time_t time(time_t *out) {
   clock_gettime(CLOCK_REALTIME, &now);
   if (out) *out = now.tv_sec;
   return now.tv_sec;
+}
+
+/* Waits with a deadline: glibc reads the clock for them without coming by here. */
+
+/* Some parts (ClickHouse) do not read the clock by our function, and their deadlines are right: the
+ * reading by which a deadline is nearer is the right one. */
+static struct timespec by_real_clock(const struct timespec *deadline) {
+  struct timespec real = *deadline, now;
+  int64_t millis = ahead();
+  /* Deadlines of monotonic clocks count from the machine's start. */
+  if (!millis || deadline->tv_sec <= 1000000000) return real;
+  clock_gettime(CLOCK_REALTIME, &now);
+  int64_t left = deadline->tv_sec - now.tv_sec;
+  if (llabs(left) > llabs(left + millis / 1000)) return real;
+  int64_t nanos = real.tv_nsec - (millis % 1000) * 1000000;
+  real.tv_sec -= millis / 1000;
+  if (nanos < 0) nanos += 1000000000, real.tv_sec--;
+  if (nanos >= 1000000000) nanos -= 1000000000, real.tv_sec++;
+  real.tv_nsec = nanos;
+  return real;
+}
+
+int pthread_cond_timedwait(pthread_cond_t *restrict cond, pthread_mutex_t *restrict mutex,
+                           const struct timespec *restrict deadline) {
+  static __typeof__(&pthread_cond_timedwait) real;
+  /* Without a version, dlsym may find that of conditions before glibc 2.3.2 (x86-64). */
+  if (!real) real = (__typeof__(real))dlvsym(RTLD_NEXT, "pthread_cond_timedwait", "GLIBC_2.3.2");
+  if (!real) real = (__typeof__(real))dlsym(RTLD_NEXT, "pthread_cond_timedwait");
+  struct timespec at = by_real_clock(deadline);
+  return real(cond, mutex, &at);
+}
+
+int cnd_timedwait(cnd_t *restrict cond, mtx_t *restrict mutex,
+                  const struct timespec *restrict deadline) {
+  REAL(cnd_timedwait);
+  struct timespec at = by_real_clock(deadline);
+  return real(cond, mutex, &at);
+}
+
+int pthread_mutex_timedlock(pthread_mutex_t *restrict mutex,
+                            const struct timespec *restrict deadline) {
+  REAL(pthread_mutex_timedlock);
+  struct timespec at = by_real_clock(deadline);
+  return real(mutex, &at);
+}
+
+int sem_timedwait(sem_t *restrict semaphore, const struct timespec *restrict deadline) {
+  REAL(sem_timedwait);
+  struct timespec at = by_real_clock(deadline);
+  return real(semaphore, &at);
+}
+
+/* C11's name of the clock. */
+int timespec_get(struct timespec *time, int base) {
+  return base == TIME_UTC && clock_gettime(CLOCK_REALTIME, time) == 0 ? base : 0;
 }
 
 /* The disk. */

@@ -60,7 +60,7 @@ pub struct System {
     pub order: Arc<StartOrder>,
     /// Kafka and ClickHouse.
     pub stack: DevStack,
-    /// In the order of the actors, then ClickHouse's.
+    /// In the order of the actors, then those of ClickHouse, Kafka and the operator.
     levers: Vec<Levers>,
     options: SystemOptions,
     _runtime: Runtime,
@@ -71,6 +71,8 @@ pub const LOADER: usize = 2;
 /// See [`LOADER`].
 pub const SIDECAR: usize = 3;
 const CLICKHOUSE: usize = 4;
+const KAFKA: usize = 5;
+const OPERATOR: usize = 6;
 /// Names of the actors.
 const ROLE_NAMES: [&str; 4] = ["p1", "p2", "loader", "sidecar"];
 /// The folder of the sidecar's spool.
@@ -95,6 +97,7 @@ impl System {
         let levers = make_levers(&options.folder)?;
         let mut stack = DevStackOptions::default().in_folder(&options.folder);
         stack.clickhouse.environment = levers[CLICKHOUSE].environment().to_vec();
+        stack.kafka.environment = levers[KAFKA].environment().to_vec();
         stack.kafka.nodes = options.nodes;
         stack.kafka.controller_apart = options.nodes == 1;
         stack.kafka.detours = proxies.iter().map(Proxy::port).collect();
@@ -267,10 +270,11 @@ impl System {
         }
     }
 
-    /// Clock and disk of a role or of ClickHouse.
+    /// Clock and disk of a role or a server. All nodes of Kafka have one clock.
     pub fn levers(&self, part: Part) -> &Levers {
         &self.levers[match part {
             Part::ClickHouse => CLICKHOUSE,
+            Part::Kafka(_) => KAFKA,
             role => actor_of(role),
         }]
     }
@@ -333,6 +337,7 @@ impl System {
             settings: self.settings(&self.past_proxies()),
             folder: self.options.folder.clone(),
             broken: self.options.broken.clone(),
+            environment: self.levers[OPERATOR].environment().to_vec(),
         }
     }
 }
@@ -341,7 +346,9 @@ fn make_levers(folder: &Path) -> Result<Vec<Levers>> {
     let library = levers::build(folder)?;
     let disks = ROLE_NAMES.map(|name| (name, folder.join(SPOOL)));
     let clickhouse = ("clickhouse", folder.join("clickhouse/data"));
-    let all = disks.into_iter().chain([clickhouse]);
+    // Their disks are never full.
+    let others = ["kafka", "operator"].map(|name| (name, folder.join("no-disk")));
+    let all = disks.into_iter().chain([clickhouse]).chain(others);
     all.map(|(name, disk)| Levers::new(folder, &library, name, &disk))
         .collect()
 }
@@ -361,6 +368,7 @@ pub struct Operator {
     settings: Vec<String>,
     folder: PathBuf,
     broken: Option<String>,
+    environment: Vec<(String, String)>,
 }
 
 impl Operator {
@@ -369,6 +377,7 @@ impl Operator {
         let mut command = Command::new(&self.program);
         command.args(arguments).args(&self.settings);
         command.current_dir(&self.folder);
+        command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         // Some guarantees are those of tables. What else an operator does is not broken.
         if arguments[0] == "migrate" {
             command.envs(self.broken.as_ref().map(|broken| (BREAK_VARIABLE, broken)));

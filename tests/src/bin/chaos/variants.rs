@@ -14,9 +14,9 @@ use spendfuse_domain::event::decode;
 use spendfuse_engine::codec;
 use spendfuse_engine::meter::dedupe::{RememberedId, RememberedIds};
 use spendfuse_testkit::proxy::{ApiKey, Toward};
-use spendfuse_tests::traffic::now;
 
 use crate::check::Depth;
+use crate::clock::now;
 use crate::events::{Events, PARTITIONS};
 use crate::fault::{Fault, Link, Part};
 use crate::random::Random;

@@ -10,9 +10,9 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use anyhow::Result;
-use spendfuse_tests::traffic::now;
 
 use crate::budgets::{Budgets, Figures};
+use crate::clock::now;
 use crate::events::Book;
 use crate::rows::{PriceBooks, rows};
 use crate::system::System;
