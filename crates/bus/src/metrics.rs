@@ -22,6 +22,8 @@ spendfuse_metrics::table! {
     histogram(RESTORES) STAGE_RESTORE_SECONDS = "spendfuse_stage_restore_seconds";
     /// Records read to restore state. Label `stage`.
     counter STAGE_RESTORED_RECORDS = "spendfuse_stage_restored_records_total";
+    /// Seconds by which the broker's stamps have jumped without being believed. Label `stage`.
+    gauge STAGE_CLOCK_JUMP = "spendfuse_stage_clock_jump_seconds";
     /// Records that made a batch fail and were rejected. Label `stage`.
     counter STAGE_REJECTED = "spendfuse_stage_rejected_total";
     /// Offsets of a partition's inputs that are not processed yet, at the last tick. Labels `stage`,

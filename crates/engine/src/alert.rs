@@ -60,6 +60,8 @@ pub enum AlertKind {
     RowChain,
     /// A memory of names is full.
     Capacity,
+    /// The broker's clock has jumped.
+    Clock,
 }
 
 impl AlertKind {
@@ -79,6 +81,7 @@ impl AlertKind {
             Self::HeldTransaction => "held_transaction",
             Self::UnreadableInput => "unreadable_input",
             Self::Capacity => "capacity",
+            Self::Clock => "clock",
         }
     }
 

@@ -20,3 +20,4 @@ pub mod ledger;
 pub mod meter;
 pub mod publish;
 pub mod restore_error;
+pub mod stamps;

@@ -102,6 +102,8 @@ impl Freshness {
 #[derive(Clone, Copy, Debug)]
 struct MeterBeat {
     logged_at: UnixMillis,
+    /// Number of the meter's commit.
+    version: u64,
     complete: Complete,
 }
 
@@ -149,8 +151,17 @@ impl Heartbeats {
         }
         let lag = i64::try_from(heartbeat.lag_ms).unwrap_or(i64::MAX);
         let beats = &mut self.meters[place];
-        if beats.back().is_some_and(|last| last.logged_at >= logged_at) {
+        let version = heartbeat.version;
+        let is_later = |last: &MeterBeat| last.logged_at >= logged_at;
+        if beats
+            .back()
+            .is_some_and(|last| is_later(last) && last.version >= version)
+        {
             return true;
+        }
+        // Logged behind it and stamped before it: that stamp was of a clock that had jumped.
+        while beats.back().is_some_and(is_later) {
+            beats.pop_back();
         }
         // What stood still will pass the newest when it goes on.
         if beats.len() >= MAX_BEATS {
@@ -158,6 +169,7 @@ impl Heartbeats {
         }
         beats.push_back(MeterBeat {
             logged_at,
+            version,
             complete: Complete {
                 to: heartbeat.complete_to,
                 monotonic_millis: monotonic_millis
@@ -340,6 +352,24 @@ mod tests {
         let later = log.tell(Stage::Ledger, 0, 14_000, 14_000, 14_000);
         assert!(later.complete_to >= known.complete_to);
         assert_eq!(later.age_millis, known.age_millis.map(|age| age + 3_000));
+    }
+
+    #[test]
+    fn a_heartbeat_that_was_stamped_a_day_ahead_does_not_silence_those_behind_it() {
+        const DAY: i64 = 86_400_000;
+        let mut log = Log(Heartbeats::new(1));
+        for second in 1_i64..=6 {
+            let time = second * 1000;
+            let ahead = if second == 3 { DAY } else { 0 };
+            let beat = Heartbeat {
+                version: second.unsigned_abs(),
+                ..beat(time, 10)
+            };
+            let logged = UnixMillis(time + 5 + ahead);
+            log.0.beat(Stage::Meter, 0, &beat, logged, 0, time + 5);
+        }
+        let known = log.tell(Stage::Ledger, 0, 7_000, 7_000, 7_000);
+        assert_eq!(known.complete_to, Some(UnixMillis(5_000)));
     }
 
     #[test]

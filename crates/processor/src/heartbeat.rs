@@ -6,6 +6,7 @@ use spendfuse_bus::{InputProgress, InputState};
 use spendfuse_domain::verdict::{Heartbeat, Stage, heartbeat_key};
 use spendfuse_domain::{Severity, UnixMillis};
 use spendfuse_engine::alert::{Alert, AlertKind};
+use spendfuse_engine::stamps::is_ahead;
 
 use crate::metrics::WATERMARK_LAG;
 
@@ -72,8 +73,11 @@ impl Watermark {
     /// The record at `offset` of an input was processed; the broker took it at `log_time`. Never
     /// event time: an idle or late sender must not hold the watermark back.
     pub fn processed(&mut self, input: usize, offset: i64, log_time: UnixMillis) {
-        let input = &mut self.inputs[input];
-        input.complete_to = input.complete_to.max(log_time);
+        let (input, now) = (&mut self.inputs[input], self.now);
+        // A stamp of a clock that jumped says nothing.
+        if !is_ahead(log_time, now) {
+            input.complete_to = input.complete_to.max(log_time);
+        }
         input.reached = input.reached.max(offset + 1);
     }
 

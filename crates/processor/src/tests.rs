@@ -38,6 +38,8 @@ struct Incoming {
     offset: i64,
     value: Vec<u8>,
     headers: Vec<(String, Vec<u8>)>,
+    /// By how much the broker's clock has jumped, milliseconds.
+    stamp_ahead: i64,
 }
 
 struct Stages {
@@ -163,7 +165,7 @@ fn with_record<T>(
         topic_index: incoming.topic_index,
         partition,
         offset: incoming.offset,
-        timestamp_millis: NOW,
+        timestamp_millis: NOW + incoming.stamp_ahead,
         key: None,
         value: Some(&incoming.value),
         headers: Headers::from_slice(&headers),
@@ -275,6 +277,40 @@ fn a_duplicate_whose_identity_the_log_has_lost_is_late_and_not_counted_again() {
 }
 
 #[test]
+fn a_stamp_a_day_ahead_makes_nothing_late_and_ends_nothing() {
+    let stages = Stages::new();
+    let topics = &stages.topics;
+    let mut meter = stages.meter(0);
+    batch(&mut meter, 0, 1, &[call("r-1", "c-1", 0, 0)]);
+    let jumped = Incoming {
+        stamp_ahead: 25 * 60 * 60 * 1000,
+        ..call("r-2", "c-1", 0, 1)
+    };
+    let told = batch(&mut meter, 0, 2, std::slice::from_ref(&jumped));
+    assert_eq!(blocks(&told, &topics.rows)[0].rows, 1, "it counts");
+    let alerts = of(&told, &topics.alerts);
+    let is_of_clock = |record: &&OutputRecord| {
+        String::from_utf8_lossy(record.value.as_deref().unwrap()).contains("\"kind\":\"clock\"")
+    };
+    assert_eq!(alerts.into_iter().filter(is_of_clock).count(), 1);
+    let next = batch(&mut meter, 0, 3, &[call("r-3", "c-1", 0, 2)]);
+    assert!(of(&next, &topics.dlq).is_empty(), "nothing is late");
+    assert_eq!(blocks(&next, &topics.rows)[0].rows, 1);
+    // Its duplicate is still known, and so is what came before it.
+    let again = [call("r-1", "c-1", 0, 3), call("r-2", "c-1", 0, 4), jumped];
+    let again = batch(&mut meter, 0, 4, &again);
+    assert!(of(&again, &topics.rows).is_empty() && of(&again, &topics.dlq).is_empty());
+    assert_eq!(meter.restored_time(), Some(NOW));
+
+    let mut ledger = stages.ledger(0);
+    for mut deltas in deltas_of(&told, topics) {
+        deltas.stamp_ahead = 25 * 60 * 60 * 1000;
+        batch(&mut ledger, 0, 1, &[deltas]);
+        assert_eq!(ledger.restored_time(), Some(NOW));
+    }
+}
+
+#[test]
 fn an_event_is_handed_over_once_and_keeps_its_first_place() {
     let stages = Stages::new();
     let topics = &stages.topics;
@@ -290,6 +326,7 @@ fn an_event_is_handed_over_once_and_keeps_its_first_place() {
         offset: 5,
         value: handed_over.value.clone().unwrap(),
         headers: handed_over.headers.clone(),
+        stamp_ahead: 0,
     };
     let home = batch(&mut stages.meter(1), 1, 1, &[arrived.clone()]);
     assert_eq!(blocks(&home, &topics.rows)[0].rows, 1);

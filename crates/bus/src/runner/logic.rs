@@ -116,7 +116,9 @@ pub trait PartitionLogic {
     }
 
     /// A batch begins, and its commit will have the number `seq`. Called again with the same
-    /// number where nothing was written since.
+    /// number where nothing was written since. `now_millis` is the time on the log's clock as far
+    /// as the monotonic clock vouches for it: a record whose stamp lies well ahead of it was stamped
+    /// by a clock that jumped.
     fn begin(&mut self, seq: u64, now_millis: i64);
 
     /// Processes one record.

@@ -394,9 +394,13 @@ impl<L: StageLogic> Worker<'_, L> {
                     if is_broken(Break::InitAfterRestore) {
                         self.producer.fence_predecessors()?;
                     }
+                    let times = slots.iter().filter_map(|slot| slot.logic.restored_time());
+                    times.for_each(|millis| self.clock.restored(millis));
                     self.slots = slots;
                     self.start(partitions, began.elapsed());
-                    return Ok(());
+                    // At once: as long as nothing is told, readers' state grows old, and by the
+                    // broker's time that is read then the first records' stamps are judged.
+                    return self.tick();
                 }
                 Err(Interrupt::Assigned(again)) => assigned = again,
                 Err(Interrupt::Revoked) => return Ok(()),
@@ -414,8 +418,6 @@ impl<L: StageLogic> Worker<'_, L> {
         self.show_partitions();
         self.standing.assigned(self.config);
         tracing::info!(stage, ?partitions, ?restore, "worker runs");
-        // At once: as long as nothing is told, readers' state grows old.
-        self.next_tick = Instant::now();
         self.observer.stage_event(StageEvent::Running {
             partitions,
             restore,

@@ -38,6 +38,9 @@ impl Ledger {
         self.tell_of_missing_room();
         let partition = self.config.partition;
         let place = || format!("ledger partition {partition}");
+        if let Some(alert) = self.stamps.alert(self.now, place) {
+            self.tell(alert);
+        }
         let counted = self.alert_limit.counted(self.now, place);
         self.outputs.alerts.extend(counted);
         let mark = LedgerMark {

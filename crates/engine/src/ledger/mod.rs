@@ -24,6 +24,7 @@ use crate::alert::{Alert, AlertKind};
 use crate::alert_limit::AlertLimit;
 use crate::book::BudgetBook;
 use crate::delta::{DeltaEntry, Deltas};
+use crate::stamps::Stamps;
 use accounts::{AccountId, Accounts, LedgerAccount};
 use changelog::Shared;
 pub use outputs::{LedgerOutputs, WindowLine};
@@ -92,6 +93,7 @@ pub struct Ledger {
     refreshes: Refreshes,
     /// What people were told in the running hour.
     alert_limit: AlertLimit,
+    stamps: Stamps,
     /// The hour, since 1970, in which people were told last that there is no room; after a restart
     /// they are told again, under the same key.
     told_of_missing_room: i64,
@@ -123,6 +125,7 @@ impl Ledger {
             reconsider: VecDeque::new(),
             evaluated_changed: false,
             alert_limit: AlertLimit::default(),
+            stamps: Stamps::default(),
             told_of_missing_room: 0,
             last_windows: HashMap::new(),
             touched: Vec::new(),
@@ -134,6 +137,11 @@ impl Ledger {
     /// Begins the commit number `seq`.
     pub fn begin(&mut self, seq: u64) {
         self.seq = seq;
+    }
+
+    /// The running commit began at `present`, as far as a monotonic clock vouches for it.
+    pub fn set_present(&mut self, present: UnixMillis) {
+        self.stamps.begin(present);
     }
 
     /// Uses another budget book from here on; between commits only.
@@ -178,7 +186,7 @@ impl Ledger {
 
     /// Adds the deltas of one meter commit; `arrival` is when the broker took them.
     pub fn apply(&mut self, deltas: &Deltas, arrival: UnixMillis) {
-        self.now = self.now.max(arrival);
+        self.now = self.now.max(self.stamps.believed(arrival, self.now));
         self.applied = true;
         self.check_link(deltas);
         let book = Arc::clone(&self.book);

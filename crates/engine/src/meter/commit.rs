@@ -35,6 +35,9 @@ impl Meter {
         self.tell_of_ended_sessions();
         let partition = self.config.partition;
         let place = || format!("meter partition {partition}");
+        if let Some(alert) = self.stamps.alert(self.now, place) {
+            self.tell(alert);
+        }
         let counted = self.alert_limit.counted(self.now, place);
         self.outputs.alerts.extend(counted);
         let mark = MeterMark {

@@ -34,6 +34,7 @@ use crate::alert_limit::AlertLimit;
 use crate::book::BudgetBook;
 use crate::delta::Deltas;
 use crate::detect::lane::LaneRule;
+use crate::stamps::Stamps;
 use alerts::ToldPeople;
 use dedupe::{Dedupe, Judgement, RememberedId, RememberedIds};
 use fold::Fold;
@@ -160,6 +161,7 @@ pub struct Meter {
     told_people: ToldPeople,
     /// What people were told in the running hour.
     alert_limit: AlertLimit,
+    stamps: Stamps,
     // The running commit:
     touched: Vec<SessionId>,
     grown: BTreeSet<EpisodePlace>,
@@ -187,6 +189,7 @@ impl Meter {
             settled_version: 0,
             told_people: ToldPeople::default(),
             alert_limit: AlertLimit::default(),
+            stamps: Stamps::default(),
             touched: Vec::new(),
             grown: BTreeSet::new(),
             outputs: MeterOutputs::default(),
@@ -198,6 +201,11 @@ impl Meter {
     pub fn begin(&mut self, seq: u64) {
         self.seq = seq;
         self.index = 0;
+    }
+
+    /// The running commit began at `present`, as far as a monotonic clock vouches for it.
+    pub fn set_present(&mut self, present: UnixMillis) {
+        self.stamps.begin(present);
     }
 
     /// Uses another budget book from here on; between commits only.
@@ -244,14 +252,22 @@ impl Meter {
         origin: Origin,
         rows: &mut impl Rows,
     ) -> Counted {
-        self.now = self.now.max(origin.arrival);
+        let arrival = self.pass(origin);
         // By engine time, not by its own arrival: an event that was handed over late may be older
         // than what the memory has kept.
         let age = self.now.since(event.time);
         if age > self.dedupe.effective_horizon(self.now) {
             return Counted::Late;
         }
-        self.count_unless_remembered(event, charge, origin, rows)
+        self.count_unless_remembered(event, charge, origin, arrival, rows)
+    }
+
+    /// Time passes until an event's arrival, as far as that is believed.
+    #[inline]
+    fn pass(&mut self, origin: Origin) -> UnixMillis {
+        let arrival = self.stamps.believed(origin.arrival, self.now);
+        self.now = self.now.max(arrival);
+        arrival
     }
 
     /// Counts an event whatever its age: somebody has made sure that it was not counted before the
@@ -264,8 +280,8 @@ impl Meter {
         origin: Origin,
         rows: &mut impl Rows,
     ) -> Counted {
-        self.now = self.now.max(origin.arrival);
-        self.count_unless_remembered(event, charge, origin, rows)
+        let arrival = self.pass(origin);
+        self.count_unless_remembered(event, charge, origin, arrival, rows)
     }
 
     #[inline]
@@ -274,12 +290,10 @@ impl Meter {
         event: &Event<'_>,
         charge: &Charge<'_>,
         origin: Origin,
+        arrival: UnixMillis,
         rows: &mut impl Rows,
     ) -> Counted {
-        match self
-            .dedupe
-            .judge(event.identity, event.content, origin.arrival)
-        {
+        match self.dedupe.judge(event.identity, event.content, arrival) {
             Judgement::Duplicate => return Counted::Duplicate,
             Judgement::Conflict { first } => {
                 self.tell_of_conflict(event, origin, first);
@@ -288,7 +302,7 @@ impl Meter {
             Judgement::Fresh => {}
         }
         self.origins.remember(event.identity, origin);
-        let id = RememberedId::new(event.identity, event.content, origin.arrival);
+        let id = RememberedId::new(event.identity, event.content, arrival);
         self.outputs.ids.ids.push(id);
         if event.body == Body::SessionEnd {
             self.end_named_session(event);

@@ -133,6 +133,10 @@ impl PartitionLogic for LedgerPartition {
             .map_err(|error| LogicError::Fatal(error.to_string()))
     }
 
+    fn restored_time(&self) -> Option<i64> {
+        Some(self.ledger.now().0).filter(|time| *time > 0)
+    }
+
     fn restored(&mut self, _seq: u64) -> Result<(), LogicError> {
         self.ledger.restored();
         Ok(())
@@ -149,6 +153,7 @@ impl PartitionLogic for LedgerPartition {
         self.seq = seq;
         self.watermark.begin(now_millis);
         self.ledger.begin(seq);
+        self.ledger.set_present(UnixMillis(now_millis));
     }
 
     fn process(&mut self, record: &InputRecord<'_>) -> Result<(), LogicError> {

@@ -234,6 +234,7 @@ impl PartitionLogic for MeterPartition {
         self.watermark.begin(now_millis);
         self.rows.seq = seq;
         self.meter.begin(seq);
+        self.meter.set_present(UnixMillis(now_millis));
     }
 
     fn process(&mut self, record: &InputRecord<'_>) -> Result<(), LogicError> {

@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::Worker;
 use crate::error::BusError;
+use crate::metrics::STAGE_CLOCK_JUMP;
 use crate::range::last_timestamp;
 use crate::runner::logic::{InputProgress, InputState, PartitionLogic, StageLogic};
 use crate::runner::progress::Progress;
@@ -70,10 +71,20 @@ impl<L: StageLogic> Worker<'_, L> {
         let (kafka, changelog) = (&self.config.kafka, &self.config.changelog);
         match last_timestamp(kafka, changelog, partition, CLOCK_PATIENCE) {
             Ok(Some(millis)) => {
-                if self.clock.known_millis().is_none() {
+                let is_first = self.clock.known_millis().is_none();
+                let jump = self.clock.set(millis, at);
+                if let Some(jump_millis) = jump {
+                    let stage = self.config.stage;
+                    tracing::error!(
+                        stage,
+                        jump_millis,
+                        "the broker's clock has jumped further than time has passed: not believed until it lasts; check the clocks (NTP) of the brokers"
+                    );
+                } else if is_first {
                     self.next_tick = Instant::now();
                 }
-                self.clock.set(millis, at);
+                let jump = jump.unwrap_or_default() as f64 / 1000.0;
+                metrics::gauge!(STAGE_CLOCK_JUMP, "stage" => self.config.stage).set(jump);
             }
             Ok(None) => {}
             Err(error) => {
