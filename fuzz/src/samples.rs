@@ -19,7 +19,7 @@ use spendfuse_engine::book::BudgetBook;
 use spendfuse_engine::ledger::{Ledger, LedgerConfig, LedgerOutputs, PUBLISH_RATE};
 use spendfuse_engine::meter::{Charge, Counted, Meter, MeterConfig, MeterOutputs, Rows};
 use spendfuse_warehouse::block::{
-    FindingBlock, FindingRow, SpendBlock, StageAddress, VerdictBlock, VerdictRow,
+    FindingBlock, FindingRow, RowFormat, SpendBlock, StageAddress, VerdictBlock, VerdictRow,
 };
 use spendfuse_warehouse::record::Link;
 
@@ -247,19 +247,20 @@ fn row_blocks(mut spend: SpendBlock, meter: &MeterOutputs, ledger: &LedgerOutput
         seq: 1,
     };
     let address = |stage, index| StageAddress {
+        epoch: 0,
         stage,
         partition: 0,
         seq: 1,
         index,
     };
-    let mut findings = FindingBlock::new();
+    let mut findings = FindingBlock::new(RowFormat::default());
     for ((_, finding), index) in meter.findings.iter().zip(0..) {
         findings.push(&FindingRow {
             finding,
             address: address(Stage::Meter, index),
         });
     }
-    let mut verdicts = VerdictBlock::new();
+    let mut verdicts = VerdictBlock::new(RowFormat::default());
     for (entry, index) in ledger.verdict_changes.iter().zip(0..) {
         verdicts.push(&VerdictRow {
             entry,

@@ -62,20 +62,19 @@ pub fn time(time: UnixMillis) -> String {
     format!("fromUnixTimestamp64Milli(toInt64({}), 'UTC')", time.0)
 }
 
-/// The column of a dimension; the empty text where rows do not have it yet.
+/// The column of a dimension.
 pub fn column(dimension: &Dimension) -> String {
     match dimension.fixed().map(FixedDimension::column) {
-        Ok(Some(column)) => format!("`{column}`"),
-        Ok(None) => quoted(""),
+        Ok(column) => format!("`{column}`"),
         Err(tag) => format!("tags[{}]", quoted(tag)),
     }
 }
 
-/// Whether rows have every dimension that a budget counts by.
+/// Whether rows have every dimension that a budget counts by, those of schema 1 included.
 pub fn rows_tell(budget: &Budget) -> bool {
     let in_scope = budget.scope.0.iter().map(|(dimension, _)| dimension);
     let in_filter = budget.filter.0.iter().map(|(dimension, _)| dimension);
-    let lacks = |dimension: &Dimension| dimension.fixed().is_ok_and(|one| one.column().is_none());
+    let lacks = |dimension: &Dimension| dimension.fixed() == Ok(FixedDimension::Project);
     !in_scope.chain(in_filter).any(lacks)
 }
 

@@ -55,8 +55,8 @@ macro_rules! dimensions {
                 }
             }
 
-            /// Its column in the warehouse's rows; `None` where they do not have it yet.
-            pub fn column(self) -> Option<&'static str> {
+            /// Its column in the warehouse's rows.
+            pub fn column(self) -> &'static str {
                 match self {
                     $(Self::$variant => $column,)*
                 }
@@ -147,31 +147,31 @@ macro_rules! dimensions {
 // numbers and dimensions' words.
 dimensions! {
     /// The tenant.
-    Workspace = 0, workspace, Some("workspace");
+    Workspace = 0, workspace, "workspace";
     /// The customer of the tenant for whom the call was made.
-    Customer = 1, customer, Some("customer");
+    Customer = 1, customer, "customer";
     /// The part of the product that made it.
-    Feature = 2, feature, Some("feature");
+    Feature = 2, feature, "feature";
     /// The cost centre that it is charged to.
-    Project = 12, project, None;
+    Project = 12, project, "project";
     /// The person who caused it.
-    User = 3, user, Some("user");
+    User = 3, user, "user_id";
     /// The agent, of several in a run.
-    Agent = 4, agent, Some("agent");
+    Agent = 4, agent, "agent";
     /// The model as budgets and prices see it.
-    Model = 10, model, Some("model");
+    Model = 10, model, "model";
     /// Who answered.
-    Provider = 11, provider, Some("provider");
+    Provider = 11, provider, "provider";
     /// Production, staging and the like.
-    Environment = 8, environment, Some("environment");
+    Environment = 8, environment, "environment";
     /// The provider account that pays.
-    Account = 9, account, Some("account");
+    Account = 9, account, "account";
     /// The plan that the customer is on.
-    Plan = 5, plan, Some("plan");
+    Plan = 5, plan, "plan";
     /// The run that started the session's run.
-    RootSession = 7, root_session, Some("root_session");
+    RootSession = 7, root_session, "root_session";
     /// The run.
-    Session = 6, session, Some("session");
+    Session = 6, session, "session";
 }
 
 impl FixedDimension {

@@ -36,7 +36,8 @@ pub(crate) async fn differing_rows(
     let address = address_columns(table.schema.address);
     let there = any_range(table, stage);
     // Texts, because nulls and maps have no hash of their own.
-    let content = format!("SELECT {address}, sipHash128(toString(tuple({columns})))");
+    let kept = table.schema.kept_column_list();
+    let content = format!("SELECT {address}, sipHash128(toString(tuple({kept})))");
     let differing = format!(
         "SELECT count() FROM ({content} FROM {side} \
            WHERE ({address}) IN (SELECT {address} FROM {name} WHERE {there}) \

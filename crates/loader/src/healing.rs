@@ -69,8 +69,8 @@ const ROLLUPS: [Rollup; 3] = [
     },
     Rollup {
         target: "spend_audit",
-        bucket: "tuple(meter_partition, intDiv(meter_seq, 1000))",
-        target_bucket: "tuple(meter_partition, seq_block)",
+        bucket: "tuple(epoch, meter_partition, intDiv(meter_seq, 1000))",
+        target_bucket: "tuple(epoch, meter_partition, seq_block)",
         count: "count",
         nanos: "sum(nanos)",
     },
@@ -328,7 +328,7 @@ async fn insert_sums(
         .query_table(&format!(
             "SELECT as_select FROM system.tables WHERE database = {} AND name = {}",
             quoted(&warehouse.config().database),
-            quoted(&format!("{}_view", rollup.target))
+            quoted(&format!("{}_sums", rollup.target))
         ))
         .await?;
     let statement: String = cell(&view, 0, 0)?;

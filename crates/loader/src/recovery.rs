@@ -195,6 +195,7 @@ mod tests {
             table: "spend".to_owned(),
             schema_version: 1,
             rows: 8,
+            epoch: 0,
             link: Link {
                 partition: 0,
                 previous: 0,

@@ -302,7 +302,7 @@ fn views_that_lack_several_batches_are_completed() {
     let first = fixture.start_loader();
     fixture.count_calls(0, 2);
     fixture.wait_for_rows(2);
-    fixture.execute("DETACH TABLE spend_hourly_view");
+    fixture.execute("DETACH TABLE spend_hourly_sums");
     fixture.stack.clickhouse.pause();
     fixture.count_calls(0, 3);
     fixture.count_calls(1, 3);
@@ -311,7 +311,7 @@ fn views_that_lack_several_batches_are_completed() {
     fixture.stack.clickhouse.resume();
     let arrived = || (fixture.query("SELECT count() FROM spend")? == ["400"]).then_some(());
     wait_until("rows", PATIENCE, arrived).unwrap();
-    fixture.execute("ATTACH TABLE spend_hourly_view");
+    fixture.execute("ATTACH TABLE spend_hourly_sums");
 
     let second = fixture.start_loader();
     fixture.wait_for_rows(8);

@@ -34,6 +34,7 @@ fn log() -> Vec<(i64, Bytes)> {
             table: table.to_owned(),
             schema_version: 1,
             rows,
+            epoch: 0,
             link: Link {
                 partition: 0,
                 previous,

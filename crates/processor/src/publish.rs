@@ -7,7 +7,8 @@ use spendfuse_domain::finding::Finding;
 use spendfuse_domain::verdict::{BlocklistEntry, Stage};
 use spendfuse_engine::alert::Alert;
 use spendfuse_warehouse::block::{
-    FindingChanges, FindingRow, StageAddress, TableBlock, TableKind, VerdictRow, Verdicts,
+    FindingChanges, FindingRow, RowFormat, StageAddress, TableBlock, TableKind, VerdictRow,
+    Verdicts,
 };
 
 use crate::heartbeat::Watermark;
@@ -27,6 +28,8 @@ pub struct Publisher<'a, 'o> {
     pub partition: u32,
     /// Which commit.
     pub seq: u64,
+    /// How rows are written.
+    pub format: RowFormat,
 }
 
 impl Publisher<'_, '_> {
@@ -105,7 +108,7 @@ impl Publisher<'_, '_> {
         if items.is_empty() {
             return Ok(());
         }
-        let mut block = TableBlock::<K>::new();
+        let mut block = TableBlock::<K>::new(self.format);
         for (item, index) in items.iter().zip(0..) {
             block.push(&row(item, self.address(index)));
             if block.bytes_estimate() >= BLOCK_BYTES {
@@ -134,6 +137,7 @@ impl Publisher<'_, '_> {
     /// The address of the row with this place in the commit.
     pub fn address(&self, index: u32) -> StageAddress {
         StageAddress {
+            epoch: self.format.epoch(),
             stage: self.stage,
             partition: self.partition,
             seq: self.seq,

@@ -14,6 +14,9 @@ use crate::config::WarehouseConfig;
 use crate::error::{WarehouseError, without_secrets};
 use crate::tls::https;
 
+/// A migration may rewrite months of rows.
+const LONGEST_STATEMENT: Duration = Duration::from_secs(6 * 3600);
+
 /// A ClickHouse server and database. Cheap to clone; connections are shared.
 #[derive(Clone)]
 pub struct Warehouse {
@@ -105,6 +108,16 @@ impl Warehouse {
         self.run(self.in_database(), sql, doing).await
     }
 
+    /// Like [`Warehouse::execute`], for statements that go over all rows of a table.
+    pub(crate) async fn execute_at_length(
+        &self,
+        sql: &str,
+        doing: &str,
+    ) -> Result<(), WarehouseError> {
+        let statement = self.in_database().query(&literal(sql)).execute();
+        self.within(LONGEST_STATEMENT, statement, doing).await
+    }
+
     /// Like [`Warehouse::execute`], also where the database does not exist yet.
     pub(crate) async fn execute_without_database(
         &self,
@@ -124,7 +137,16 @@ impl Warehouse {
         work: impl Future<Output = clickhouse::error::Result<T>>,
         doing: &str,
     ) -> Result<T, WarehouseError> {
-        let error = match timeout(self.config.query_timeout, work).await {
+        self.within(self.config.query_timeout, work, doing).await
+    }
+
+    async fn within<T>(
+        &self,
+        longest: Duration,
+        work: impl Future<Output = clickhouse::error::Result<T>>,
+        doing: &str,
+    ) -> Result<T, WarehouseError> {
+        let error = match timeout(longest, work).await {
             Ok(Ok(answer)) => return Ok(answer),
             Ok(Err(error)) => error,
             Err(_) => clickhouse::error::Error::TimedOut,

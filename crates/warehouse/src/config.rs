@@ -22,6 +22,8 @@ pub struct WarehouseConfig {
     pub replicated: bool,
     /// How long rows of `spend` are kept, months of the events' own time. Rollups stay.
     pub spend_retention_months: u32,
+    /// How long states of findings, verdicts and window lines are kept, months.
+    pub history_retention_months: u32,
     /// How long a query may take.
     pub query_timeout: Duration,
     /// How long sending and carrying out one insert may take, each.
@@ -38,6 +40,7 @@ impl Default for WarehouseConfig {
             database: "spendfuse".to_owned(),
             replicated: false,
             spend_retention_months: 13,
+            history_retention_months: 13,
             query_timeout: Duration::from_secs(60),
             insert_timeout: Duration::from_secs(60),
         }

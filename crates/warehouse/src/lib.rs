@@ -7,16 +7,19 @@
 pub mod block;
 mod broken;
 pub mod client;
+mod comments;
 pub mod config;
 pub mod error;
 pub mod migrations;
 pub mod query;
+mod reader;
 pub mod record;
+mod schema_2;
 mod tls;
 
 pub use block::{
-    BudgetWindowBlock, BudgetWindowRow, FindingBlock, FindingRow, SpendBlock, StageAddress,
-    VerdictBlock, VerdictRow,
+    BudgetWindowBlock, BudgetWindowRow, FindingBlock, FindingRow, RowFormat, SpendBlock,
+    StageAddress, VerdictBlock, VerdictRow,
 };
 pub use client::{Table, Warehouse};
 pub use config::WarehouseConfig;

@@ -16,29 +16,42 @@ pub const DEDUPLICATION_SECONDS: u64 = 7 * 24 * 3600;
 struct Migration {
     number: u32,
     name: &'static str,
-    sql: &'static str,
+    change: Change,
 }
 
-const MIGRATIONS: [Migration; 4] = [
+/// What a migration does.
+enum Change {
+    /// Its statements, one after another.
+    Statements(&'static str),
+    /// See [`schema_2`](crate::schema_2).
+    Schema2,
+}
+
+const MIGRATIONS: [Migration; 5] = [
     Migration {
         number: 1,
         name: "spend",
-        sql: include_str!("../migrations/0001_spend.sql"),
+        change: Change::Statements(include_str!("../migrations/0001_spend.sql")),
     },
     Migration {
         number: 2,
         name: "ledger",
-        sql: include_str!("../migrations/0002_ledger.sql"),
+        change: Change::Statements(include_str!("../migrations/0002_ledger.sql")),
     },
     Migration {
         number: 3,
         name: "views",
-        sql: include_str!("../migrations/0003_views.sql"),
+        change: Change::Statements(include_str!("../migrations/0003_views.sql")),
     },
     Migration {
         number: 4,
         name: "analysts",
-        sql: include_str!("../migrations/0004_analysts.sql"),
+        change: Change::Statements(include_str!("../migrations/0004_analysts.sql")),
+    },
+    Migration {
+        number: 6,
+        name: "schema_2",
+        change: Change::Schema2,
     },
 ];
 
@@ -91,7 +104,12 @@ impl Warehouse {
                 done.push(migration.number);
             }
         }
+        self.drop_schema_1().await?;
         self.apply_retention().await?;
+        if !done.is_empty() {
+            self.comment().await?;
+            self.create_reader().await?;
+        }
         Ok(done)
     }
 
@@ -107,8 +125,13 @@ impl Warehouse {
 
     async fn apply(&self, migration: &Migration) -> Result<(), WarehouseError> {
         let doing = format!("migration {:04}_{}", migration.number, migration.name);
-        for statement in statements(migration.sql) {
-            self.execute(&self.substituted(statement), &doing).await?;
+        match migration.change {
+            Change::Statements(sql) => {
+                for statement in statements(sql) {
+                    self.execute(&self.substituted(statement), &doing).await?;
+                }
+            }
+            Change::Schema2 => self.migrate_to_schema_2().await?,
         }
         tracing::info!(
             number = migration.number,
@@ -131,7 +154,7 @@ impl Warehouse {
         }
     }
 
-    fn substituted(&self, statement: &str) -> String {
+    pub(crate) fn substituted(&self, statement: &str) -> String {
         let window = broken::deduplication_window();
         let deduplication = if self.config().replicated {
             format!(
@@ -148,22 +171,33 @@ impl Warehouse {
             .replace("{spend_retention_months}", &months)
     }
 
-    /// Follows a changed `spend_retention_months`.
+    /// Follows changed `spend_retention_months` and `history_retention_months`.
     async fn apply_retention(&self) -> Result<(), WarehouseError> {
-        let months = self.config().spend_retention_months;
-        let described = self.table_engines(&["spend"]).await?;
-        let (_, _, engine) = &described[0];
-        if engine.contains(&format!("toIntervalMonth({months})")) {
-            return Ok(());
+        let (rows, history) = (
+            self.config().spend_retention_months,
+            self.config().history_retention_months,
+        );
+        let kept = [
+            ("spend", "time", rows),
+            ("finding_changes", "last_at", history),
+            ("verdicts", "decided_at", history),
+            ("budget_windows", "at", history),
+        ];
+        let described = self.table_engines(&kept.map(|(table, ..)| table)).await?;
+        for ((table, time, months), (_, _, engine)) in kept.into_iter().zip(described) {
+            if engine.contains(&format!("toIntervalMonth({months})")) {
+                continue;
+            }
+            self.execute(
+                &format!(
+                    "ALTER TABLE {table} MODIFY TTL toDateTime({time}) + toIntervalMonth({months}) \
+                     SETTINGS materialize_ttl_after_modify = 0"
+                ),
+                &format!("changing how long {table} is kept"),
+            )
+            .await?;
         }
-        self.execute(
-            &format!(
-                "ALTER TABLE spend MODIFY TTL toDateTime(time) + toIntervalMonth({months}) \
-                 SETTINGS materialize_ttl_after_modify = 0"
-            ),
-            "changing how long spend is kept",
-        )
-        .await
+        Ok(())
     }
 
     /// Name, engine and full definition of each table's engine, in the order of `tables`.
@@ -224,7 +258,7 @@ impl Warehouse {
 }
 
 /// The statements of a migration.
-fn statements(sql: &str) -> impl Iterator<Item = &str> {
+pub(crate) fn statements(sql: &str) -> impl Iterator<Item = &str> {
     sql.split(";\n")
         .map(str::trim)
         .filter(|statement| !statement.is_empty())
@@ -252,10 +286,12 @@ mod tests {
     }
 
     #[test]
-    fn migrations_are_numbered_without_gaps() {
-        for (index, migration) in MIGRATIONS.iter().enumerate() {
-            assert_eq!(migration.number as usize, index + 1);
-            assert!(statements(migration.sql).count() > 0);
+    fn migrations_have_ascending_numbers_and_statements() {
+        assert!(MIGRATIONS.is_sorted_by_key(|migration| migration.number));
+        for migration in &MIGRATIONS {
+            if let Change::Statements(sql) = migration.change {
+                assert!(statements(sql).count() > 0, "{}", migration.name);
+            }
         }
     }
 }

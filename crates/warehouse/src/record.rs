@@ -6,6 +6,7 @@
 use bytes::Bytes;
 use prost::Message;
 
+use crate::block::RowFormat;
 use crate::block::columns::Columns;
 
 /// Version byte of the records that this program writes.
@@ -68,6 +69,8 @@ struct Header {
     first_index: u32,
     #[prost(uint32, tag = "8")]
     last_index: u32,
+    #[prost(uint32, tag = "9")]
+    epoch: u32,
 }
 
 /// A record, taken apart.
@@ -79,6 +82,8 @@ pub struct RowBlock {
     pub schema_version: u32,
     /// Number of rows.
     pub rows: u32,
+    /// Which set of topics the rows' addresses are of.
+    pub epoch: u32,
     /// Place in the writer's chain.
     pub link: Link,
     /// Places of the rows within the commit.
@@ -89,7 +94,12 @@ pub struct RowBlock {
 
 impl RowBlock {
     /// Writes the record of `columns`, which are empty afterwards.
-    pub(crate) fn write(columns: &mut Columns, link: Link, indexes: IndexRange) -> Vec<u8> {
+    pub(crate) fn write(
+        columns: &mut Columns,
+        format: RowFormat,
+        link: Link,
+        indexes: IndexRange,
+    ) -> Vec<u8> {
         let schema = columns.schema();
         let rows = u32::try_from(columns.rows()).expect("a block has fewer than 2^32 rows");
         let header = Header {
@@ -101,6 +111,7 @@ impl RowBlock {
             seq: link.seq,
             first_index: indexes.first,
             last_index: indexes.last,
+            epoch: format.epoch(),
         };
         let mut record = start_record(&header);
         columns.write_and_clear(&mut record);
@@ -118,6 +129,7 @@ impl RowBlock {
             seq: self.link.seq,
             first_index: self.indexes.first,
             last_index: self.indexes.last,
+            epoch: self.epoch,
         });
         record.extend_from_slice(&self.native);
         record
@@ -142,6 +154,7 @@ impl RowBlock {
             table: header.table,
             schema_version: header.schema_version,
             rows: header.rows,
+            epoch: header.epoch,
             link: Link {
                 partition: header.partition,
                 previous: header.previous,
@@ -188,6 +201,7 @@ mod tests {
             table: "spend".to_owned(),
             schema_version: 1,
             rows: 7,
+            epoch: 2,
             link: Link {
                 partition: 3,
                 previous: 41,

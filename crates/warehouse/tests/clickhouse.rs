@@ -15,8 +15,8 @@ use spendfuse_domain::window::WindowLineKind;
 use spendfuse_domain::{Amount, Figures, Nanos, Percent, UnixMillis, Window};
 use spendfuse_warehouse::{
     BudgetWindowBlock, BudgetWindowRow, EventKey, FindingBlock, FindingRow, Link, PriceRow,
-    RowBlock, SpendBlock, StageAddress, VerdictBlock, VerdictRow, Warehouse, WarehouseConfig,
-    WarehouseError,
+    RowBlock, RowFormat, SpendBlock, StageAddress, VerdictBlock, VerdictRow, Warehouse,
+    WarehouseConfig, WarehouseError,
 };
 
 fn clickhouse() -> ClickHouse {
@@ -26,7 +26,8 @@ fn clickhouse() -> ClickHouse {
 /// Inserts a record of a rows topic as the loader would.
 async fn insert(warehouse: &Warehouse, record: Vec<u8>, token: &str) {
     let block = RowBlock::decode(&record.into()).unwrap();
-    let columns = spendfuse_warehouse::block::insert_columns(&block.table, 1).unwrap();
+    let columns =
+        spendfuse_warehouse::block::insert_columns(&block.table, block.schema_version).unwrap();
     warehouse
         .insert_native(&block.table, &columns, token, [block.native])
         .await
@@ -47,7 +48,7 @@ async fn migrations_run_twice_and_refuse_a_newer_schema() {
         warehouse.check_deduplication().await,
         Err(WarehouseError::MissingTable { .. } | WarehouseError::Refused { .. })
     ));
-    assert_eq!(warehouse.migrate().await.unwrap(), [1, 2, 3, 4]);
+    assert_eq!(warehouse.migrate().await.unwrap(), [1, 2, 3, 4, 6]);
     assert_eq!(warehouse.migrate().await.unwrap(), [0_u32; 0]);
     warehouse.check_deduplication().await.unwrap();
 
@@ -89,6 +90,7 @@ async fn every_column_of_a_call_arrives_as_it_was() {
     written.flags = flags;
     written.priced = PriceBasis::Ceiling;
     let mut block = SpendBlock::new("spendfuse.usage");
+    block.set_format(RowFormat::Schema2 { epoch: 2 });
     block.push(&written);
     insert(&warehouse, block.finish_record(LINK).unwrap(), "one").await;
 
@@ -109,7 +111,7 @@ async fn every_column_of_a_call_arrives_as_it_was() {
         ("workspace", "acme"),
         ("customer", "c-42"),
         ("feature", "agent"),
-        ("user", "u-7"),
+        ("user_id", "u-7"),
         ("agent", "planner"),
         ("plan", "pro"),
         ("environment", "prod"),
@@ -165,6 +167,17 @@ async fn every_column_of_a_call_arrives_as_it_was() {
         ("src_topic", "spendfuse.usage"),
         ("src_partition", "5"),
         ("src_offset", "1234567890123"),
+        ("epoch", "2"),
+        ("calls", "1"),
+        ("project", "cc-9"),
+        ("speed", ""),
+        ("inference_geo", ""),
+        ("price_detail", ""),
+        ("priced_as", ""),
+        ("amends_epoch", "0"),
+        ("amends_partition", "0"),
+        ("amends_seq", "0"),
+        ("amends_index", "0"),
     ];
     for (found, expected) in found.iter().zip(&expected) {
         assert_eq!(found, expected);
@@ -310,6 +323,7 @@ async fn findings_verdicts_windows_and_prices_arrive_as_they_were() {
     let warehouse = warehouse(&server);
     warehouse.migrate().await.unwrap();
     let address = |index| StageAddress {
+        epoch: 2,
         stage: Stage::Ledger,
         partition: 3,
         seq: 7,
@@ -340,7 +354,7 @@ async fn findings_verdicts_windows_and_prices_arrive_as_they_were() {
         evidence: vec![event.clone(), event.clone()],
         message: "the same prompt ran 4 times in a row".to_owned(),
     };
-    let mut findings = FindingBlock::new();
+    let mut findings = FindingBlock::new(RowFormat::Schema2 { epoch: 2 });
     findings.push(&FindingRow {
         finding: &finding,
         address: address(0),
@@ -378,7 +392,7 @@ async fn findings_verdicts_windows_and_prices_arrive_as_they_were() {
         decided_at: at,
         caused_by: Some(event),
     };
-    let mut verdicts = VerdictBlock::new();
+    let mut verdicts = VerdictBlock::new(RowFormat::Schema2 { epoch: 2 });
     verdicts.push(&VerdictRow {
         entry: &entry,
         address: address(0),
@@ -406,7 +420,7 @@ async fn findings_verdicts_windows_and_prices_arrive_as_they_were() {
         start: UnixMillis(0),
         end: None,
     };
-    let mut windows = BudgetWindowBlock::new();
+    let mut windows = BudgetWindowBlock::new(RowFormat::Schema2 { epoch: 2 });
     windows.push(&BudgetWindowRow {
         kind: WindowLineKind::Late,
         at,

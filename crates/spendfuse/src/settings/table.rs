@@ -127,6 +127,8 @@ settings! {
             "ClickHouse password";
         retention_months: u32 = "13",
             "how long rows of spend are kept; rollups stay";
+        history_retention_months: u32 = "13",
+            "how long states of findings, verdicts and lines of budget windows are kept";
         replicated: bool = "false",
             "use Replicated table engines";
     }

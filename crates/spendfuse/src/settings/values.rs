@@ -160,6 +160,7 @@ impl Settings {
             database: own.database.clone(),
             replicated: own.replicated,
             spend_retention_months: own.retention_months,
+            history_retention_months: own.history_retention_months,
             ..WarehouseConfig::default()
         }
     }

@@ -47,6 +47,8 @@ impl ColumnBuffer {
 pub struct Columns {
     schema: &'static Schema,
     buffers: Vec<ColumnBuffer>,
+    /// Takes the values of columns that an older schema does not have.
+    unwritten: ColumnBuffer,
     rows: usize,
     bytes: usize,
 }
@@ -58,6 +60,7 @@ impl Columns {
         Self {
             schema,
             buffers,
+            unwritten: ColumnBuffer::default(),
             rows: 0,
             bytes: 0,
         }
@@ -79,9 +82,11 @@ impl Columns {
     /// Begins a row; the columns are then filled in the schema's order, each exactly once.
     pub(crate) fn row(&mut self) -> RowCursor<'_> {
         self.rows += 1;
+        self.unwritten.clear();
         RowCursor {
             schema: self.schema,
             buffers: self.buffers.iter_mut(),
+            unwritten: &mut self.unwritten,
             bytes: &mut self.bytes,
         }
     }
@@ -109,22 +114,27 @@ impl Columns {
 pub struct RowCursor<'a> {
     schema: &'static Schema,
     buffers: IterMut<'a, ColumnBuffer>,
+    unwritten: &'a mut ColumnBuffer,
     bytes: &'a mut usize,
 }
 
-impl<'a> RowCursor<'a> {
+impl RowCursor<'_> {
+    /// The next column; where an older schema has no more, one whose values are not written.
     #[inline]
-    fn next(&mut self, column_type: ColumnType) -> &'a mut ColumnBuffer {
-        debug_assert_eq!(
-            column_type,
-            self.schema.columns[self.schema.columns.len() - self.buffers.len()].column_type,
-            "{} column {}",
+    fn next(&mut self, column_type: ColumnType) -> &mut ColumnBuffer {
+        let place = self.schema.columns.len() - self.buffers.len();
+        debug_assert!(
+            self.schema
+                .columns
+                .get(place)
+                .is_none_or(|column| column.column_type.looks_like(column_type)),
+            "{} column {place}",
             self.schema.table,
-            self.schema.columns[self.schema.columns.len() - self.buffers.len()].name,
         );
-        self.buffers
-            .next()
-            .expect("a row has as many values as its schema has columns")
+        match self.buffers.next() {
+            Some(buffer) => buffer,
+            None => self.unwritten,
+        }
     }
 
     #[inline]
@@ -178,6 +188,14 @@ impl<'a> RowCursor<'a> {
         self.nullable(ColumnType::NullableUInt32, count.map(u32::to_le_bytes));
     }
 
+    pub(crate) fn signed8(&mut self, value: i8) {
+        self.fixed(ColumnType::Int8, value.to_le_bytes());
+    }
+
+    pub(crate) fn signed32(&mut self, value: i32) {
+        self.fixed(ColumnType::Int32, value.to_le_bytes());
+    }
+
     pub(crate) fn signed64(&mut self, value: i64) {
         self.fixed(ColumnType::Int64, value.to_le_bytes());
     }
@@ -199,7 +217,8 @@ impl<'a> RowCursor<'a> {
             added += 1;
         }
         buffer.end_items(added);
-        *self.bytes += 8 + buffer.values.len() - before;
+        let bytes = 8 + buffer.values.len() - before;
+        *self.bytes += bytes;
     }
 
     pub(crate) fn text_map<'t>(&mut self, entries: impl Iterator<Item = (&'t str, &'t str)>) {
@@ -224,7 +243,8 @@ impl<'a> RowCursor<'a> {
             added += 1;
         }
         buffer.end_items(added);
-        *self.bytes += 8 + buffer.values.len() + buffer.seconds.len() - before;
+        let bytes = 8 + buffer.values.len() + buffer.seconds.len() - before;
+        *self.bytes += bytes;
     }
 
     pub(crate) fn decimal_map<'t>(&mut self, entries: impl Iterator<Item = (&'t str, i128)>) {
@@ -237,7 +257,8 @@ impl<'a> RowCursor<'a> {
             added += 1;
         }
         buffer.end_items(added);
-        *self.bytes += 8 + buffer.values.len() + buffer.seconds.len() - before;
+        let bytes = 8 + buffer.values.len() + buffer.seconds.len() - before;
+        *self.bytes += bytes;
     }
 
     /// Ends the row.

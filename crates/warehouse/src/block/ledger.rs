@@ -10,12 +10,15 @@ use spendfuse_domain::window::WindowLineKind;
 use spendfuse_domain::{Amount, Nanos, Percent, UnixMillis, Window};
 
 use super::columns::{Columns, RowCursor};
+use super::format::RowFormat;
 use super::schema::{Address, Schema, table};
 use crate::record::{IndexRange, Link, RowBlock};
 
 /// Which output of which stage a row is: what a loader checks its completeness by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StageAddress {
+    /// Which set of topics the partition is of.
+    pub epoch: u32,
     /// Who wrote it.
     pub stage: Stage,
     /// Partition of the writer.
@@ -74,6 +77,7 @@ pub trait TableKind {
 #[derive(Debug)]
 pub struct TableBlock<K> {
     columns: Columns,
+    format: RowFormat,
     indexes: Option<IndexRange>,
     kind: PhantomData<K>,
 }
@@ -85,17 +89,13 @@ pub type VerdictBlock = TableBlock<Verdicts>;
 /// A block of table `budget_windows`.
 pub type BudgetWindowBlock = TableBlock<BudgetWindows>;
 
-impl<K: TableKind> Default for TableBlock<K> {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
 impl<K: TableKind> TableBlock<K> {
     /// An empty block.
-    pub fn new() -> Self {
+    pub fn new(format: RowFormat) -> Self {
+        let table = K::schema().table;
         Self {
-            columns: Columns::new(K::schema()),
+            columns: Columns::new(Schema::written(table, format)),
+            format,
             indexes: None,
             kind: PhantomData,
         }
@@ -124,7 +124,12 @@ impl<K: TableKind> TableBlock<K> {
     /// where there are no rows.
     pub fn finish_record(&mut self, link: Link) -> Option<Vec<u8>> {
         let indexes = self.indexes.take()?;
-        Some(RowBlock::write(&mut self.columns, link, indexes))
+        Some(RowBlock::write(
+            &mut self.columns,
+            self.format,
+            link,
+            indexes,
+        ))
     }
 }
 
@@ -158,7 +163,7 @@ impl TableKind for FindingChanges {
 }
 
 table! {
-    FINDING_CHANGES = "finding_changes", 1, Address::Stage,
+    FINDING_CHANGES = "finding_changes", 2, Address::Stage,
     fn fill_finding(row: &FindingRow<'_>) {
         let finding = row.finding;
         let state = match finding.state {
@@ -189,6 +194,7 @@ table! {
     stage_partition: count32(row.address.partition);
     stage_seq: count64(row.address.seq);
     stage_index: count32(row.address.index);
+    epoch: count32(row.address.epoch);
 }
 
 /// Table `verdicts`: every published change of a scope's verdict.
@@ -212,7 +218,7 @@ impl TableKind for Verdicts {
 }
 
 table! {
-    VERDICTS = "verdicts", 1, Address::Stage,
+    VERDICTS = "verdicts", 2, Address::Stage,
     fn fill_verdict(row: &VerdictRow<'_>) {
         let entry = row.entry;
         let filter = entry.filter.as_ref();
@@ -246,6 +252,7 @@ table! {
     stage_partition: count32(row.address.partition);
     stage_seq: count64(row.address.seq);
     stage_index: count32(row.address.index);
+    epoch: count32(row.address.epoch);
 }
 
 /// Table `budget_windows`: spend of every budget's windows over time.
@@ -269,7 +276,7 @@ impl TableKind for BudgetWindows {
 }
 
 table! {
-    BUDGET_WINDOWS = "budget_windows", 1, Address::Stage,
+    BUDGET_WINDOWS = "budget_windows", 2, Address::Stage,
     fn fill_window(row: &BudgetWindowRow<'_>) {
         let limit = row.limit;
         let percent = Percent::of(row.spend.counted(limit.unit()), limit);
@@ -283,8 +290,8 @@ table! {
     window_start: time(row.window.start);
     window_end: nullable_time(row.window.end);
     spent: money(row.spend.cost);
-    tokens: count64(row.spend.tokens);
-    calls: count64(row.spend.calls);
+    tokens: signed64(i64::try_from(row.spend.tokens).unwrap_or(i64::MAX));
+    calls: signed64(i64::try_from(row.spend.calls).unwrap_or(i64::MAX));
     unit: text(limit.unit().name());
     limit: amount(limit);
     percent: nullable_float(percent.map(Percent::as_f64));
@@ -293,4 +300,5 @@ table! {
     stage_partition: count32(row.address.partition);
     stage_seq: count64(row.address.seq);
     stage_index: count32(row.address.index);
+    epoch: count32(row.address.epoch);
 }

@@ -7,10 +7,12 @@
 //! row.
 
 pub(crate) mod columns;
+mod format;
 mod ledger;
 pub mod schema;
 mod spend;
 
+pub use format::RowFormat;
 pub use ledger::{
     BudgetWindowBlock, BudgetWindowRow, BudgetWindows, FindingBlock, FindingChanges, FindingRow,
     StageAddress, TableBlock, TableKind, VerdictBlock, VerdictRow, Verdicts,
@@ -18,28 +20,42 @@ pub use ledger::{
 pub use spend::SpendBlock;
 
 use std::collections::BTreeSet;
+use std::sync::LazyLock;
 
 use schema::{Address, Schema};
 
-/// Every table that the loader can load.
-const LOADED: [&Schema; 4] = [
-    &spend::SPEND,
-    &ledger::FINDING_CHANGES,
-    &ledger::VERDICTS,
-    &ledger::BUDGET_WINDOWS,
-];
+/// Every table and version that the loader can load.
+static LOADED: LazyLock<[Schema; 8]> = LazyLock::new(|| {
+    let stage_columns = |schema: &'static Schema| schema.of_version_1(schema.columns.len() - 1);
+    [
+        spend::SPEND.clone(),
+        ledger::FINDING_CHANGES.clone(),
+        ledger::VERDICTS.clone(),
+        ledger::BUDGET_WINDOWS.clone(),
+        spend::SPEND.of_version_1(spend::SPEND_COLUMNS_1),
+        stage_columns(&ledger::FINDING_CHANGES),
+        stage_columns(&ledger::VERDICTS),
+        stage_columns(&ledger::BUDGET_WINDOWS),
+    ]
+});
 
 impl Schema {
     /// The schema of a block's header; `None` where this version of the program does not know it.
     pub fn find(table: &str, version: u32) -> Option<&'static Self> {
         LOADED
-            .into_iter()
+            .iter()
             .find(|schema| schema.table == table && schema.version == version)
     }
 
     /// Every table whose blocks form chains, and the columns of its addresses.
     pub fn chained() -> BTreeSet<(&'static str, Address)> {
-        LOADED.map(|schema| (schema.table, schema.address)).into()
+        let chains = LOADED.iter().map(|schema| (schema.table, schema.address));
+        chains.collect()
+    }
+
+    /// The schema in which blocks of a table are written.
+    pub(crate) fn written(table: &'static str, format: RowFormat) -> &'static Self {
+        Self::find(table, format.version()).expect("every table has every version")
     }
 }
 

@@ -2,7 +2,8 @@
 //! blocks.
 //!
 //! A change of the lines raises the table's `version` and adds a migration; the loader refuses
-//! blocks of versions that it does not know.
+//! blocks of versions that it does not know. Blocks of version 1 are the first columns of version 2,
+//! two of them under other names and types ([`Schema::of_version_1`]).
 
 /// What a column's values look like in a block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -15,6 +16,8 @@ pub(crate) enum ColumnType {
     UInt32,
     NullableUInt32,
     Int64,
+    Int32,
+    Int8,
     Float64,
     NullableFloat64,
     TextArray,
@@ -37,6 +40,8 @@ impl ColumnType {
             Self::UInt32 => "UInt32",
             Self::NullableUInt32 => "Nullable(UInt32)",
             Self::Int64 => "Int64",
+            Self::Int32 => "Int32",
+            Self::Int8 => "Int8",
             Self::Float64 => "Float64",
             Self::NullableFloat64 => "Nullable(Float64)",
             Self::TextArray => "Array(String)",
@@ -45,10 +50,20 @@ impl ColumnType {
             Self::EventRefs => "Array(Tuple(source String, id String))",
         }
     }
+
+    /// Whether values of both take the same bytes, as long as they are not negative.
+    pub(crate) fn looks_like(self, other: Self) -> bool {
+        let unsigned = |one| match one {
+            Self::Int64 => Self::UInt64,
+            Self::Int32 => Self::UInt32,
+            other => other,
+        };
+        unsigned(self) == unsigned(other)
+    }
 }
 
 /// One column of a block.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Column {
     pub(crate) name: &'static str,
     pub(crate) column_type: ColumnType,
@@ -66,7 +81,7 @@ pub enum Address {
 }
 
 /// The columns of one table's blocks.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Schema {
     /// The table.
     pub table: &'static str,
@@ -86,6 +101,34 @@ impl Schema {
             .map(|column| format!("`{}`", column.name))
             .collect();
         quoted.join(", ")
+    }
+
+    /// The same columns as they are read: a user of version 1 is kept under the new name.
+    pub fn kept_column_list(&self) -> String {
+        self.column_list().replace("`user`", "`user_id`")
+    }
+
+    /// Version 1 of this table's blocks: its first `count` columns, with a user under its old name,
+    /// and with counts that could not be negative. ClickHouse still takes them: it fills what they
+    /// lack, and converts what has changed.
+    pub(crate) fn of_version_1(&'static self, count: usize) -> Self {
+        let mut columns = self.columns[..count].to_vec();
+        for column in &mut columns {
+            if column.name == "user_id" {
+                column.name = "user";
+            }
+            column.column_type = match column.column_type {
+                ColumnType::Int32 => ColumnType::UInt32,
+                ColumnType::Int64 if column.name != "src_offset" => ColumnType::UInt64,
+                unchanged => unchanged,
+            };
+        }
+        Self {
+            table: self.table,
+            version: 1,
+            columns: columns.leak(),
+            address: self.address,
+        }
     }
 }
 
@@ -117,6 +160,12 @@ macro_rules! column_type {
     };
     (nullable_time) => {
         $crate::block::schema::ColumnType::NullableTime
+    };
+    (signed8) => {
+        $crate::block::schema::ColumnType::Int8
+    };
+    (signed32) => {
+        $crate::block::schema::ColumnType::Int32
     };
     (signed64) => {
         $crate::block::schema::ColumnType::Int64

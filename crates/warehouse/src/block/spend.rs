@@ -5,8 +5,12 @@ use spendfuse_domain::event::{Body, Call};
 use spendfuse_domain::row::SpendRow;
 
 use super::columns::Columns;
-use super::schema::{Address, table};
+use super::format::RowFormat;
+use super::schema::{Address, Schema, table};
 use crate::record::{IndexRange, Link, RowBlock};
+
+/// Columns of blocks of schema 1.
+pub(crate) const SPEND_COLUMNS_1: usize = 65;
 
 /// Rows of table `spend` of one commit of a meter partition, as a Native block in the making.
 ///
@@ -14,17 +18,29 @@ use crate::record::{IndexRange, Link, RowBlock};
 #[derive(Debug)]
 pub struct SpendBlock {
     columns: Columns,
+    format: RowFormat,
     src_topic: String,
     indexes: Option<IndexRange>,
 }
 
 impl SpendBlock {
-    /// An empty block for events of the usage topic `src_topic` (`spendfuse.usage`).
+    /// An empty block for events of the usage topic `src_topic` (`spendfuse.usage`), in the oldest
+    /// format that loaders may know.
     pub fn new(src_topic: impl Into<String>) -> Self {
         Self {
-            columns: Columns::new(&SPEND),
+            columns: Columns::new(schema_of(RowFormat::default())),
+            format: RowFormat::default(),
             src_topic: src_topic.into(),
             indexes: None,
+        }
+    }
+
+    /// From now on rows are written in another format. The block must be empty.
+    pub fn set_format(&mut self, format: RowFormat) {
+        debug_assert_eq!(self.columns.rows(), 0);
+        if self.format != format {
+            self.format = format;
+            self.columns = Columns::new(schema_of(format));
         }
     }
 
@@ -42,6 +58,7 @@ impl SpendBlock {
             kind,
             call,
             revenue,
+            epoch: self.format.epoch(),
             src_topic: &self.src_topic,
         };
         let mut cursor = self.columns.row();
@@ -73,7 +90,12 @@ impl SpendBlock {
     /// `None` where there are no rows.
     pub fn finish_record(&mut self, link: Link) -> Option<Vec<u8>> {
         let indexes = self.indexes.take()?;
-        Some(RowBlock::write(&mut self.columns, link, indexes))
+        Some(RowBlock::write(
+            &mut self.columns,
+            self.format,
+            link,
+            indexes,
+        ))
     }
 }
 
@@ -83,11 +105,21 @@ struct Spent<'a> {
     kind: &'static str,
     call: &'a Call<'a>,
     revenue: Nanos,
+    epoch: u32,
     src_topic: &'a str,
 }
 
+fn schema_of(format: RowFormat) -> &'static Schema {
+    Schema::written("spend", format)
+}
+
+/// A count that an entry may also take back.
+fn signed(count: u64) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
+}
+
 table! {
-    SPEND = "spend", 1, Address::Meter,
+    SPEND = "spend", 2, Address::Meter,
     fn fill(spent: &Spent<'_>) {
         let (row, call, event) = (spent.row, spent.call, spent.row.event);
         let who = &event.attribution;
@@ -106,7 +138,7 @@ table! {
     workspace: text(&who.workspace);
     customer: text(&who.customer);
     feature: text(&who.feature);
-    user: text(&who.user);
+    user_id: text(&who.user);
     agent: text(&who.agent);
     plan: text(&who.plan);
     environment: text(&who.environment);
@@ -121,21 +153,21 @@ table! {
     request_model: text(&call.request_model);
     operation: text(&call.operation);
     service_tier: text(&call.service_tier);
-    input_tokens: count64(call.tokens.input);
-    cache_read_tokens: count64(call.tokens.cache_read);
-    cache_write_5m_tokens: count64(call.tokens.cache_write_5m);
-    cache_write_1h_tokens: count64(call.tokens.cache_write_1h);
-    audio_input_tokens: count64(call.tokens.audio_input);
-    image_input_tokens: count64(call.tokens.image_input);
-    video_input_tokens: count64(call.tokens.video_input);
-    output_tokens: count64(call.tokens.output);
-    reasoning_tokens: count64(call.tokens.reasoning);
-    audio_output_tokens: count64(call.tokens.audio_output);
-    image_output_tokens: count64(call.tokens.image_output);
+    input_tokens: signed64(signed(call.tokens.input));
+    cache_read_tokens: signed64(signed(call.tokens.cache_read));
+    cache_write_5m_tokens: signed64(signed(call.tokens.cache_write_5m));
+    cache_write_1h_tokens: signed64(signed(call.tokens.cache_write_1h));
+    audio_input_tokens: signed64(signed(call.tokens.audio_input));
+    image_input_tokens: signed64(signed(call.tokens.image_input));
+    video_input_tokens: signed64(signed(call.tokens.video_input));
+    output_tokens: signed64(signed(call.tokens.output));
+    reasoning_tokens: signed64(signed(call.tokens.reasoning));
+    audio_output_tokens: signed64(signed(call.tokens.audio_output));
+    image_output_tokens: signed64(signed(call.tokens.image_output));
     units: decimal_map(quantities);
     unit_quality: text(&call.units.quality);
     unit_size: text(&call.units.size);
-    tool_calls: count32(call.tool_calls);
+    tool_calls: signed32(i32::try_from(call.tool_calls).unwrap_or(i32::MAX));
     status: text(&call.status);
     latency_ms: nullable_count32(call.latency_ms);
     cost: money(row.cost.total());
@@ -162,6 +194,18 @@ table! {
     src_topic: text(spent.src_topic);
     src_partition: count32(row.origin.partition);
     src_offset: signed64(row.origin.offset);
+    epoch: count32(spent.epoch);
+    calls: signed8(i8::from(is_usage));
+    project: text(&who.project);
+    // Not told by events yet.
+    speed: text("");
+    inference_geo: text("");
+    price_detail: text("");
+    priced_as: text("");
+    amends_epoch: count32(0);
+    amends_partition: count32(0);
+    amends_seq: count64(0);
+    amends_index: count32(0);
 }
 
 #[cfg(test)]
@@ -175,11 +219,19 @@ mod tests {
     }
 
     #[test]
+    fn blocks_of_schema_1_have_the_columns_of_its_table() {
+        let table = include_str!("../../migrations/0001_spend.sql");
+        let (table, _) = table.split_once("INDEX").unwrap();
+        let lines = table.lines().filter_map(|line| line.strip_prefix("    `"));
+        let of_table: Vec<&str> = lines.filter_map(|line| line.split('`').next()).collect();
+        let schema = Schema::find("spend", 1).unwrap();
+        let of_blocks: Vec<_> = schema.columns.iter().map(|column| column.name).collect();
+        assert_eq!(of_blocks, of_table);
+    }
+
+    #[test]
     fn rows_have_the_columns_of_dimensions() {
-        let told = FixedDimension::ALL
-            .into_iter()
-            .filter_map(FixedDimension::column);
-        for column in told {
+        for column in FixedDimension::ALL.map(FixedDimension::column) {
             assert!(columns().any(|other| other == column), "{column}");
         }
     }

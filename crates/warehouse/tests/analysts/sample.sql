@@ -1,7 +1,17 @@
 -- {rows} entries of the last 90 days, a twentieth of them from this very minute, so that questions
 -- about today and this month have answers at any time: calls of three workspaces, 5,000 customers
 -- and 13 models in sessions of ten, and a payment after every hundred; fifty customers pay a cent.
-INSERT INTO spend
+INSERT INTO spend (
+    time, received_at, kind, amends_id, source, event_id, workspace, customer, feature, user_id,
+    agent, plan, environment, account, api_key_id, region, session, root_session, tags, provider,
+    model, request_model, operation, service_tier, input_tokens, cache_read_tokens,
+    cache_write_5m_tokens, cache_write_1h_tokens, audio_input_tokens, image_input_tokens,
+    video_input_tokens, output_tokens, reasoning_tokens, audio_output_tokens, image_output_tokens,
+    units, unit_quality, unit_size, tool_calls, status, latency_ms, cost, cost_input,
+    cost_cache_read, cost_cache_write, cost_output, cost_units, reported_cost, revenue, priced,
+    price_version, budget_version, flags, call_id, attempt, response_id, trace_id, span_id,
+    parent_span_id, meter_partition, meter_seq, meter_index, src_topic, src_partition, src_offset
+)
 SELECT
     if(number % 20 = 3, now64(3), now64(3) - toIntervalSecond(sipHash64(session_number) % 7776000) - toIntervalSecond(number % 600)) AS time,
     time AS received_at,
@@ -12,7 +22,7 @@ SELECT
     ['acme', 'acme', 'globex', 'initech'][1 + session_hash % 4] AS workspace,
     concat('c-', toString(session_hash % 5000)) AS customer,
     concat('feature-', toString(session_hash % 20)) AS feature,
-    concat('u-', toString(session_hash % 50000)) AS user,
+    concat('u-', toString(session_hash % 50000)) AS user_id,
     ['', 'planner', 'coder', 'reviewer'][1 + number % 4] AS agent,
     ['free', 'pro', 'enterprise'][1 + session_hash % 3] AS plan,
     'prod' AS environment,

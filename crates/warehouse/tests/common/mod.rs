@@ -41,6 +41,7 @@ pub fn call_event(id: &str) -> Event<'static> {
             workspace: text("acme"),
             customer: text("c-42"),
             feature: text("agent"),
+            project: text("cc-9"),
             user: text("u-7"),
             agent: text("planner"),
             plan: text("pro"),
@@ -54,7 +55,6 @@ pub fn call_event(id: &str) -> Event<'static> {
                 (text("größe"), text("it's")),
                 (text("team"), text("growth")),
             ],
-            ..Attribution::default()
         },
         body: Body::Usage(Call {
             operation: text("chat"),

@@ -1,0 +1,44 @@
+//! The role for analysts: it reads every table of the database and changes nothing.
+
+use crate::client::Warehouse;
+use crate::error::WarehouseError;
+
+/// ClickHouse lets this user make no roles, or keeps its users in files only.
+const NOT_ALLOWED: [u32; 3] = [497, 514, 495];
+
+impl Warehouse {
+    /// The role's name.
+    pub fn reader_role(&self) -> String {
+        format!("{}_reader", self.config().database)
+    }
+
+    /// Makes the role. A server that does not let this user make roles is no failure: whoever may
+    /// runs the two statements, which the log names.
+    pub(crate) async fn create_reader(&self) -> Result<(), WarehouseError> {
+        let (role, database) = (self.reader_role(), &self.config().database);
+        let statements = [
+            format!("CREATE ROLE IF NOT EXISTS `{role}`"),
+            format!("GRANT SELECT ON `{database}`.* TO `{role}`"),
+        ];
+        for statement in &statements {
+            match self
+                .execute(statement, "making the role for analysts")
+                .await
+            {
+                Ok(()) => {}
+                Err(WarehouseError::Refused {
+                    code: Some(code), ..
+                }) if NOT_ALLOWED.contains(&code) => {
+                    tracing::info!(
+                        "no role {role} for analysts: this ClickHouse user may not make it; \
+                         somebody who may runs: {}",
+                        statements.join("; ")
+                    );
+                    return Ok(());
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+}

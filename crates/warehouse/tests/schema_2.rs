@@ -1,0 +1,376 @@
+//! From schema 1 to schema 2 on a real ClickHouse engine: exact under load, killed at any statement.
+
+#![allow(clippy::unwrap_used)]
+
+mod common;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use common::{call_event, row, warehouse};
+use spendfuse_devstack::{ClickHouse, ClickHouseOptions};
+use spendfuse_domain::Nanos;
+use spendfuse_domain::event::{Body, Event};
+use spendfuse_warehouse::block::insert_columns;
+use spendfuse_warehouse::{Link, RowBlock, SpendBlock, Warehouse, WarehouseConfig, WarehouseError};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+
+/// The schema of the release before, as its own migrations made it.
+const SCHEMA_1: [&str; 4] = [
+    include_str!("../migrations/0001_spend.sql"),
+    include_str!("../migrations/0002_ledger.sql"),
+    include_str!("../migrations/0003_views.sql"),
+    include_str!("../migrations/0004_analysts.sql"),
+];
+
+async fn schema_1(server: &ClickHouse) -> Warehouse {
+    let warehouse = warehouse(server);
+    let outside = Warehouse::new(WarehouseConfig {
+        database: "default".to_owned(),
+        ..warehouse.config().clone()
+    })
+    .unwrap();
+    let database = "CREATE DATABASE spendfuse";
+    outside.execute(database, "a test").await.unwrap();
+    let migrations = "CREATE TABLE migrations (number UInt32, name String, \
+        applied_at DateTime('UTC') DEFAULT now()) ENGINE = ReplacingMergeTree ORDER BY number";
+    warehouse.execute(migrations, "a test").await.unwrap();
+    for (index, sql) in SCHEMA_1.into_iter().enumerate() {
+        let sql = sql
+            .replace("{engine}", "")
+            .replace(
+                "{deduplication}",
+                "non_replicated_deduplication_window = 100000",
+            )
+            .replace("{spend_retention_months}", "13");
+        for statement in sql.split(";\n").filter(|text| !text.trim().is_empty()) {
+            warehouse.execute(statement, "a test").await.unwrap();
+        }
+        let number = index + 1;
+        let done = format!("INSERT INTO migrations (number, name) SELECT {number}, 'x'");
+        warehouse.execute(&done, "a test").await.unwrap();
+    }
+    warehouse
+}
+
+const ROWS: u32 = 40;
+
+/// A block of schema 1: calls of two months, and a payment.
+fn block(seq: u64) -> RowBlock {
+    let mut block = SpendBlock::new("spendfuse.usage");
+    for index in 0..ROWS {
+        let mut event = call_event(&format!("{seq}-{index}"));
+        event.time = event
+            .time
+            .plus(i64::from(index % 2) * 31 * 24 * 3600 * 1000);
+        event.attribution.user = format!("u-{}", index % 3).into();
+        let mut written = row(&event, seq, index);
+        let paid = Event {
+            body: Body::Revenue(Nanos::from_dollars(1)),
+            ..event.clone()
+        };
+        if index == 0 {
+            written = row(&paid, seq, index);
+            written.cost = Default::default();
+        }
+        block.push(&written);
+    }
+    let link = Link {
+        partition: 3,
+        previous: seq - 1,
+        seq,
+    };
+    RowBlock::decode(&block.finish_record(link).unwrap().into()).unwrap()
+}
+
+/// Inserts as a loader of the release before does, until it is in.
+async fn load(warehouse: &Warehouse, seq: u64) {
+    let columns = insert_columns("spend", 1).unwrap();
+    let block = block(seq);
+    loop {
+        let native = [block.native.clone()];
+        let token = format!("spend:rows:3:{seq}");
+        match warehouse
+            .insert_native("spend", &columns, &token, native)
+            .await
+        {
+            Ok(()) => return,
+            Err(error) => assert!(!error.is_final(), "{error}"),
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+async fn one(warehouse: &Warehouse, sql: &str) -> String {
+    let table = warehouse.query_table(sql).await.unwrap();
+    table.rows[0].join(" ")
+}
+
+/// Rows and rollups say the same, and it is what was loaded.
+async fn is_exact(warehouse: &Warehouse, blocks: u64) {
+    let rows = blocks * u64::from(ROWS);
+    let in_spend =
+        "SELECT count(), sum(calls), sum(reasoning_tokens), sum(cost), sum(revenue) FROM spend";
+    let expected = one(warehouse, in_spend).await;
+    let calls = rows - blocks;
+    assert!(
+        expected.starts_with(&format!("{rows} {calls} {} ", calls * 9)),
+        "{expected}"
+    );
+    for rollup in ["spend_hourly", "spend_daily"] {
+        let sums = format!(
+            "SELECT sum(entries), sum(calls), sum(reasoning_tokens), sum(cost), sum(revenue) FROM {rollup}"
+        );
+        assert_eq!(one(warehouse, &sums).await, expected, "{rollup}");
+        let by_user = format!(
+            "SELECT sum(calls), uniqExact(user_id), uniqExact(tags['team']) FROM {rollup} WHERE user_id != ''"
+        );
+        assert_eq!(
+            one(warehouse, &by_user).await,
+            format!("{calls} 3 1"),
+            "{rollup}"
+        );
+    }
+    let audit = "SELECT sum(count), sum(nanos) = toInt128((SELECT sum(cost) FROM spend) * 1000000000) \
+                 FROM spend_audit WHERE epoch = 0";
+    assert_eq!(one(warehouse, audit).await, format!("{rows} 1"));
+    let users = "SELECT uniqExact(user_id), countIf(user_id = '') FROM spend";
+    assert_eq!(one(warehouse, users).await, "3 0");
+}
+
+/// Passes the first `limit` requests on to ClickHouse. The next is passed on as well where
+/// `is_carried_out`, but not answered; connections are closed from then on: whoever asked is killed.
+async fn dying_client(
+    target: String,
+    limit: usize,
+    is_carried_out: bool,
+) -> (String, Arc<AtomicUsize>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let seen = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&seen);
+    tokio::spawn(async move {
+        while let Ok((client, _)) = listener.accept().await {
+            let server = TcpStream::connect(&target).await.unwrap();
+            tokio::spawn(pass_on(
+                client,
+                server,
+                Arc::clone(&counted),
+                limit,
+                is_carried_out,
+            ));
+        }
+    });
+    (url, seen)
+}
+
+async fn pass_on(
+    mut client: TcpStream,
+    mut server: TcpStream,
+    seen: Arc<AtomicUsize>,
+    limit: usize,
+    is_carried_out: bool,
+) {
+    let (mut asked, mut answered) = (vec![0; 65536], vec![0; 65536]);
+    loop {
+        tokio::select! {
+            read = client.read(&mut asked) => {
+                let Ok(length @ 1..) = read else { return };
+                let begins = asked[..length].windows(7).filter(|text| text == b"POST /?").count();
+                if seen.fetch_add(begins, Ordering::Relaxed) + begins > limit {
+                    if is_carried_out {
+                        server.write_all(&asked[..length]).await.unwrap();
+                        tokio::time::sleep(Duration::from_millis(100)).await;
+                    }
+                    return;
+                }
+                server.write_all(&asked[..length]).await.unwrap();
+            }
+            read = server.read(&mut answered) => {
+                let Ok(length @ 1..) = read else { return };
+                if client.write_all(&answered[..length]).await.is_err() { return; }
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn killed_under_load_the_migration_goes_on_and_is_exact() {
+    killed_under_load(7).await;
+}
+
+/// `cargo test -p spendfuse-warehouse --test schema_2 -- --ignored`
+#[tokio::test]
+#[ignore = "a kill at every statement: minutes"]
+async fn killed_at_any_statement_under_load_the_migration_goes_on_and_is_exact() {
+    killed_under_load(1).await;
+}
+
+/// Each attempt gets `further` by so many statements than the one before.
+async fn killed_under_load(further: usize) {
+    let server = ClickHouse::start(ClickHouseOptions::default()).unwrap();
+    let warehouse = schema_1(&server).await;
+    load(&warehouse, 1).await;
+    let is_done = Arc::new(AtomicBool::new(false));
+    let (loading, stop) = (warehouse.clone(), Arc::clone(&is_done));
+    let loader = tokio::spawn(async move {
+        let mut seq = 1;
+        while !stop.load(Ordering::Relaxed) {
+            seq += 1;
+            load(&loading, seq).await;
+        }
+        seq
+    });
+    let target = server.url().replace("http://", "");
+    let mut limit = 0;
+    let mut kills = 0;
+    loop {
+        let is_carried_out = limit % 2 == 0;
+        let (url, seen) = dying_client(target.clone(), limit, is_carried_out).await;
+        let dying = Warehouse::new(WarehouseConfig {
+            url,
+            ..warehouse.config().clone()
+        })
+        .unwrap();
+        let outcome = dying.migrate().await;
+        if seen.load(Ordering::Relaxed) <= limit {
+            outcome.unwrap();
+            break;
+        }
+        assert!(outcome.is_err() || limit > 0);
+        kills += 1;
+        limit += further;
+        assert!(limit < 200, "the migration does not get on");
+    }
+    assert!(kills * further > 30, "{kills}");
+    assert_eq!(warehouse.migrate().await.unwrap(), [0_u32; 0]);
+    warehouse.check_deduplication().await.unwrap();
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    is_done.store(true, Ordering::Relaxed);
+    let blocks = loader.await.unwrap();
+    is_exact(&warehouse, blocks).await;
+    // A repeated insert is still known, to the views as well.
+    load(&warehouse, blocks).await;
+    is_exact(&warehouse, blocks).await;
+}
+
+#[tokio::test]
+async fn programs_that_migrate_together_and_a_server_that_dies_leave_it_exact() {
+    let server = ClickHouse::start(ClickHouseOptions::default()).unwrap();
+    let warehouse = schema_1(&server).await;
+    for seq in 1..=20 {
+        load(&warehouse, seq).await;
+    }
+    for pause in [30, 80, 150] {
+        let migrating = warehouse.clone();
+        let migration = tokio::spawn(async move { migrating.migrate().await });
+        tokio::time::sleep(Duration::from_millis(pause)).await;
+        server.kill();
+        let _ = migration.await.unwrap();
+        server.restart().unwrap();
+        server.wait_ready().unwrap();
+    }
+    let both = [(); 3].map(|()| {
+        let migrating = warehouse.clone();
+        tokio::spawn(async move {
+            while let Err(error) = migrating.migrate().await {
+                assert!(
+                    !matches!(error, WarehouseError::SchemaTooNew { .. }),
+                    "{error}"
+                );
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        })
+    });
+    for one in both {
+        one.await.unwrap();
+    }
+    load(&warehouse, 21).await;
+    is_exact(&warehouse, 21).await;
+    let earlier = "INSERT INTO migrations SELECT 6, 'schema_2', now() - INTERVAL 2 DAY";
+    warehouse.execute(earlier, "a test").await.unwrap();
+    warehouse.migrate().await.unwrap();
+    let left = "SELECT count() FROM system.tables WHERE match(name, '_(schema_1|filling_.*)$')";
+    assert_eq!(one(&warehouse, left).await, "0");
+}
+
+#[tokio::test]
+async fn months_whose_rows_are_gone_keep_the_sums_of_the_old_rollups() {
+    let server = ClickHouse::start(ClickHouseOptions::default()).unwrap();
+    let warehouse = schema_1(&server).await;
+    for seq in 1..=3 {
+        load(&warehouse, seq).await;
+    }
+    let expired = "ALTER TABLE spend DROP PARTITION ID '202611'";
+    warehouse.execute(expired, "a test").await.unwrap();
+    let sums = "SELECT sum(entries), sum(calls), sum(cost), sum(revenue) FROM spend_hourly";
+    let before = one(&warehouse, sums).await;
+    warehouse.migrate().await.unwrap();
+    assert_eq!(one(&warehouse, sums).await, before);
+    let known = "SELECT toYYYYMM(hour) AS month, uniqExact(user_id), uniqExact(tags) FROM spend_hourly \
+                 WHERE kind = 'usage' AND tags = map() GROUP BY month";
+    let known = warehouse.query_table(known).await.unwrap();
+    assert_eq!(known.rows, [["202611", "3", "1"]]);
+}
+
+#[tokio::test]
+async fn row_blocks_of_the_last_release_go_into_schema_2() {
+    let server = ClickHouse::start(ClickHouseOptions::default()).unwrap();
+    let warehouse = warehouse(&server);
+    warehouse.migrate().await.unwrap();
+    let samples = concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/../../tests/samples/v0.1.0/row_blocks"
+    );
+    let mut rows = std::collections::BTreeMap::new();
+    for sample in std::fs::read_dir(samples).unwrap() {
+        let sample = std::fs::read(sample.unwrap().path()).unwrap();
+        let block = RowBlock::decode(&sample.into()).unwrap();
+        assert_eq!((block.schema_version, block.epoch), (1, 0));
+        let columns = insert_columns(&block.table, 1).unwrap();
+        let inserted = warehouse
+            .insert_native(&block.table, &columns, &block.table, [block.native.clone()])
+            .await;
+        inserted.unwrap();
+        *rows.entry(block.table).or_insert(0) += block.rows;
+    }
+    assert!(rows.len() >= 3, "{rows:?}");
+    for (table, count) in rows {
+        let found = format!("SELECT count(), max(epoch) FROM {table}");
+        assert_eq!(
+            one(&warehouse, &found).await,
+            format!("{count} 0"),
+            "{table}"
+        );
+    }
+    let calls = "SELECT sum(calls) = countIf(kind = 'usage') AND sum(calls) > 0, \
+        (SELECT sum(calls) FROM spend_daily) = sum(calls) FROM spend";
+    assert_eq!(one(&warehouse, calls).await, "1 1");
+}
+
+#[tokio::test]
+async fn every_table_and_column_says_what_it_is_and_user_is_not_the_login() {
+    let server = ClickHouse::start(ClickHouseOptions::default()).unwrap();
+    let warehouse = warehouse(&server);
+    warehouse.migrate().await.unwrap();
+    let tables = "SELECT name FROM system.tables WHERE database = 'spendfuse' AND comment = ''";
+    let tables = warehouse.query_table(tables).await.unwrap().rows;
+    assert!(tables.is_empty(), "{tables:?}");
+    let columns =
+        "SELECT table, name FROM system.columns WHERE database = 'spendfuse' AND comment = ''";
+    let columns = warehouse.query_table(columns).await.unwrap().rows;
+    assert!(columns.is_empty(), "{columns:?}");
+    load(&warehouse, 1).await;
+    let user = warehouse.query_table("SELECT user FROM spend").await;
+    assert!(user.is_err(), "{user:?}");
+    for table in ["verdicts", "budget_windows", "finding_changes"] {
+        let engine = format!("SELECT engine_full FROM system.tables WHERE name = '{table}'");
+        assert!(
+            one(&warehouse, &engine)
+                .await
+                .contains("toIntervalMonth(13)")
+        );
+    }
+}
