@@ -11,9 +11,9 @@ use crate::compiled::{GuardedBudget, Values};
 use crate::digest::Glimpse;
 use crate::entry::Entry;
 use crate::freshness::{Now, State, StateAge};
-use crate::guard::{Replica, Snapshot};
+use crate::guard::{Guard, Replica, Snapshot};
 use crate::hash::{EntryHash, combine};
-use crate::response::Entries;
+use crate::response::{Entries, Reasoned};
 use crate::table::Table;
 
 /// A call that asks whether it may go ahead.
@@ -66,10 +66,48 @@ pub struct Decision<'guard> {
     pub(crate) cold_block: bool,
 }
 
+impl Guard {
+    /// Decides about a call. No lock, no network; no allocation as long as at most twelve budgets
+    /// apply (the first check of a thread apart, which registers the thread). The cost depends on
+    /// how many scope shapes budgets use, hardly on how many scopes there are, and not on how many
+    /// are blocked.
+    // Inlined, so that a decision is made where its caller keeps it: to copy its few hundred bytes
+    // takes as long as the rest of a check.
+    #[inline]
+    pub fn check<'guard>(&'guard self, request: &CheckRequest<'_>, now: Now) -> Decision<'guard> {
+        let mut decision = Decision::open(&self.replica, now);
+        decision.decide_by_table(request, now.wall);
+        decision
+    }
+
+    /// Decides as [`Guard::check`] does, by the full entries, and keeps them: for who is to be told
+    /// why. Takes some microseconds.
+    pub fn check_with_reasons<'a>(
+        &'a self,
+        request: &'a CheckRequest<'a>,
+        now: Now,
+    ) -> Reasoned<'a> {
+        let mut decision = Decision::open(&self.replica, now);
+        let (replica, state) = (decision.replica, decision.state.state);
+        let mut entries = Entries::new();
+        decision.decide(request, now.wall, |_, key, budget, found| {
+            let entry = replica.current(key, now.wall);
+            found.judge(budget, entry.as_deref(), request, state);
+            entries.push(entry);
+        });
+        Reasoned {
+            decision,
+            entries,
+            request,
+            now: now.wall,
+        }
+    }
+}
+
 impl<'guard> Decision<'guard> {
     /// A decision about which nothing is known but the replica that it is made by.
     #[inline]
-    pub(crate) fn open(replica: &'guard Replica, now: Now) -> Self {
+    fn open(replica: &'guard Replica, now: Now) -> Self {
         let snapshot = replica.snapshot.load();
         let stale_after = replica.config.stale_after_millis;
         let state = snapshot.freshness.at(now.monotonic_millis, stale_after);
@@ -87,7 +125,7 @@ impl<'guard> Decision<'guard> {
     }
 
     /// Decides by the table where that leaves nothing open, else by full entries.
-    pub(crate) fn decide_by_table(&mut self, request: &CheckRequest<'_>, now: UnixMillis) {
+    fn decide_by_table(&mut self, request: &CheckRequest<'_>, now: UnixMillis) {
         let (replica, state) = (self.replica, self.state.state);
         self.decide(request, now, |table, key, budget, found| {
             // With old state, `on_stale` may ask for what is spent exactly.
@@ -97,22 +135,6 @@ impl<'guard> Decision<'guard> {
                 found.judge(budget, entry.as_deref(), request, state);
             }
         });
-    }
-
-    /// Decides by the full entries, which it returns in the order of the matches.
-    pub(crate) fn decide_by_entries(
-        &mut self,
-        request: &CheckRequest<'_>,
-        now: UnixMillis,
-    ) -> Entries {
-        let (replica, state) = (self.replica, self.state.state);
-        let mut entries = Entries::new();
-        self.decide(request, now, |_, key, budget, found| {
-            let entry = replica.current(key, now);
-            found.judge(budget, entry.as_deref(), request, state);
-            entries.push(entry);
-        });
-        entries
     }
 
     /// Finds the budgets and session blocks that apply to `request`, has each budget judged, and

@@ -1,4 +1,4 @@
-//! The readers' side: [`Guard::check`], a lookup in memory.
+//! The replica, and a handle on it for readers; how it decides is in [`crate::decision`].
 
 use std::sync::{Arc, Mutex};
 
@@ -8,12 +8,11 @@ use spendfuse_domain::{Detector, UnixMillis, Verdict};
 
 use crate::changes::{BlocklistPage, Change, ChangeLog, CursorExpired};
 use crate::compiled::CompiledBudgets;
-use crate::decision::{CheckRequest, ColdStart, Decision};
+use crate::decision::ColdStart;
 use crate::entry::Entry;
 use crate::findings::{OpenFinding, OpenFindings};
-use crate::freshness::{Freshness, Now, StateAge};
+use crate::freshness::{Freshness, StateAge};
 use crate::hash::{EntryHash, KeyHasher, combine};
-use crate::response::Reasoned;
 use crate::shards::Shards;
 use crate::table::Table;
 use crate::writer::GuardWriter;
@@ -79,7 +78,7 @@ struct SessionPrefixes {
 /// A handle on the replica for any number of threads. Cloning is cheap.
 #[derive(Clone)]
 pub struct Guard {
-    replica: Arc<Replica>,
+    pub(crate) replica: Arc<Replica>,
 }
 
 impl Guard {
@@ -109,36 +108,6 @@ impl Guard {
         });
         let writer = GuardWriter::new(Arc::clone(&replica));
         (writer, Self { replica })
-    }
-
-    /// Decides about a call. No lock, no network; no allocation as long as at most twelve budgets
-    /// apply (the first check of a thread apart, which registers the thread). The cost depends on
-    /// how many scope shapes budgets use, hardly on how many scopes there are, and not on how many
-    /// are blocked.
-    // Inlined, so that a decision is made where its caller keeps it: to copy its few hundred bytes
-    // takes as long as the rest of a check.
-    #[inline]
-    pub fn check<'guard>(&'guard self, request: &CheckRequest<'_>, now: Now) -> Decision<'guard> {
-        let mut decision = Decision::open(&self.replica, now);
-        decision.decide_by_table(request, now.wall);
-        decision
-    }
-
-    /// Decides as [`Guard::check`] does, by the full entries, and keeps them: for who is to be told
-    /// why. Takes some microseconds.
-    pub fn check_with_reasons<'a>(
-        &'a self,
-        request: &'a CheckRequest<'a>,
-        now: Now,
-    ) -> Reasoned<'a> {
-        let mut decision = Decision::open(&self.replica, now);
-        let entries = decision.decide_by_entries(request, now.wall);
-        Reasoned {
-            decision,
-            entries,
-            request,
-            now: now.wall,
-        }
     }
 
     /// How old the replica is at this reading of the caller's monotonic clock.

@@ -4,13 +4,14 @@ use std::sync::Arc;
 
 use serde::{Serialize, Serializer};
 use smallvec::SmallVec;
-use spendfuse_domain::scope::{Dimension, Dimensions as _, scope_text};
+use spendfuse_domain::scope::{Dimension, Dimensions as _};
 use spendfuse_domain::{BudgetId, Figures, Nanos, Percent, UnixMillis, Verdict};
 
 use crate::compiled::GuardedBudget;
 use crate::decision::{AT_HAND, CheckRequest, Decision, Match};
 use crate::entry::Entry;
 use crate::findings::OpenFindings;
+use crate::guard::Replica;
 
 /// The answer of `POST /v1/check`.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -178,12 +179,19 @@ impl Reasoned<'_> {
 
     /// The open findings of the request's session and of its root session.
     fn findings(&self) -> impl Iterator<Item = OpenFindings> {
-        const ROOT_SESSION: [Dimension; 2] = [Dimension::Workspace, Dimension::RootSession];
-        let replica = self.decision.replica;
-        let root = scope_text(&ROOT_SESSION, &self.request.attribution);
-        let root = root.map(|scope| replica.hasher.scope(&scope));
+        let Replica {
+            hasher, findings, ..
+        } = self.decision.replica;
+        let who = &self.request.attribution;
+        let part = |dimension, value| hasher.part(hasher.factor(&dimension), value);
+        let workspace = match &*who.workspace {
+            "" => 0,
+            workspace => part(Dimension::Workspace, workspace),
+        };
+        let root = Some(&*who.root_session).filter(|root| !root.is_empty());
+        let root = root.map(|root| workspace.wrapping_add(part(Dimension::RootSession, root)));
         let scopes = self.decision.session.into_iter().chain(root);
-        scopes.filter_map(|scope| replica.findings.get(scope))
+        scopes.filter_map(|scope| findings.get(scope))
     }
 
     fn warnings(&self) -> Vec<Warning> {
