@@ -122,7 +122,14 @@ macro_rules! dimensions {
                 texts
             }
 
-            /// The same to be changed, in the order of the text form.
+            /// The value of one, to be changed.
+            pub fn text_mut(&mut self, dimension: FixedDimension) -> &mut Cow<'a, str> {
+                match dimension {
+                    $(FixedDimension::$variant => &mut self.$field,)*
+                }
+            }
+
+            /// The values to be changed, in the order of the text form.
             pub fn texts_mut(&mut self) -> [&mut Cow<'a, str>; FixedDimension::COUNT] {
                 [$(&mut self.$field,)*]
             }

@@ -22,8 +22,12 @@ pub(super) async fn get_blocklist(
     AskedQuery(page): AskedQuery<Page>,
 ) -> Response {
     let limit = page.limit.unwrap_or(PAGE).clamp(1, PAGE);
-    let now = sidecar.clock.now().wall;
-    match sidecar.guard.blocklist(page.cursor.as_deref(), limit, now) {
+    let now = sidecar.checker.clock.now().wall;
+    match sidecar
+        .checker
+        .guard
+        .blocklist(page.cursor.as_deref(), limit, now)
+    {
         Ok(page) => json(StatusCode::OK, &page),
         Err(expired) => {
             ApiError::new("cursor_expired", expired.to_string()).response(StatusCode::GONE)

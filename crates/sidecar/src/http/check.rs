@@ -15,45 +15,46 @@ use crate::metrics::{CHECK_SECONDS, CHECKS};
 use crate::prices::Prices;
 
 /// What questions are answered from, over HTTP and on the command line.
-#[derive(Clone, Copy)]
-pub struct Checker<'a> {
+pub struct Checker {
     /// Who decides.
-    pub guard: &'a Guard,
+    pub guard: Guard,
     /// What announced calls will cost.
-    pub prices: &'a Prices,
+    pub prices: Prices,
     /// The clock that the guard follows by.
     pub clock: Clock,
     /// The workspace of questions that name none; empty = none.
-    pub default_workspace: &'a str,
+    pub default_workspace: String,
     /// Whether a question with faults is refused.
     pub strict: bool,
-    /// Where it was asked, in metrics.
-    pub endpoint: &'static str,
     /// What may help who names nothing at all.
     pub hint: &'static str,
 }
 
 pub(super) async fn post_check(State(sidecar): Shared, body: Bytes) -> Response {
     let question = Question::from_json(&body);
-    match question.and_then(|question| sidecar.checker("check").answer(&question)) {
+    match question.and_then(|question| sidecar.checker.answer(question, "check")) {
         Ok(answer) => json(StatusCode::OK, &answer),
         Err(error) => error.into(),
     }
 }
 
-impl Checker<'_> {
-    /// Asks the guard and puts the decision into words.
+impl Checker {
+    /// Asks the guard and puts the decision into words; `endpoint` is for metrics.
     ///
     /// # Errors
     /// What cannot be answered, and every fault where the checker is strict.
-    pub fn answer(&self, question: &Question) -> Result<CheckResponse, ApiError> {
+    pub fn answer(
+        &self,
+        question: Question,
+        endpoint: &'static str,
+    ) -> Result<CheckResponse, ApiError> {
         let began = Instant::now();
         let now = self.clock.now();
-        let (request, warnings) = question.to_check(self, now.wall)?;
+        let (request, warnings) = question.into_check(self, endpoint, now.wall)?;
         let decision = self.guard.check_with_reasons(&request, now);
         histogram!(CHECK_SECONDS).record(began.elapsed().as_secs_f64());
         let name = decision_name(decision.verdict());
-        counter!(CHECKS, "decision" => name, "endpoint" => self.endpoint).increment(1);
+        counter!(CHECKS, "decision" => name, "endpoint" => endpoint).increment(1);
         let mut response = decision.explain();
         response.warnings.extend(warnings);
         Ok(response)

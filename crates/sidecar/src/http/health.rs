@@ -8,7 +8,7 @@ use serde_json::json;
 use spendfuse_bus::Condition;
 use spendfuse_guard::{Clock, Guard, State as GuardState};
 
-use super::{Shared, json};
+use super::{Checker, Shared, json};
 use crate::metrics::{GUARD_STATE, GUARD_STATE_AGE};
 
 /// The process answers.
@@ -18,7 +18,8 @@ pub(super) async fn healthz() -> impl IntoResponse {
 
 /// Ready from the moment that the replica has caught up; an old state is still one to decide by.
 pub(super) async fn readyz(State(sidecar): Shared) -> impl IntoResponse {
-    let state = sidecar.guard.state(sidecar.clock.now().monotonic_millis);
+    let Checker { guard, clock, .. } = &sidecar.checker;
+    let state = guard.state(clock.now().monotonic_millis);
     let report = sidecar.config.health.report();
     let status = match report.is_ready {
         true => StatusCode::OK,
@@ -62,7 +63,7 @@ pub(crate) fn show_state(guard: &Guard, clock: &Clock) {
 }
 
 pub(super) async fn metrics(State(sidecar): Shared) -> impl IntoResponse {
-    show_state(&sidecar.guard, &sidecar.clock);
+    show_state(&sidecar.checker.guard, &sidecar.checker.clock);
     let content_type = "text/plain; version=0.0.4; charset=utf-8";
     ([(header::CONTENT_TYPE, content_type)], (sidecar.metrics)())
 }

@@ -1,32 +1,40 @@
 //! Bodies of requests: whole, in time, not too large, JSON, and bounded in memory all together.
 //!
 //! The handlers behind it get the whole body at once, decompressed. A body's first [`FREE_BYTES`]
-//! need no reservation, so that small requests pass while large ones fill the memory.
+//! need no reservation, so that small requests pass while large ones fill the memory. Answers that
+//! whoever asked for them may never read count as memory too, until they are taken.
 
+use std::convert::Infallible;
 use std::io::Read as _;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
-use axum::body::{Body, Bytes};
+use axum::body::{Body, Bytes, HttpBody, to_bytes};
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::Response;
 use flate2::read::MultiGzDecoder;
 use http_body_util::BodyExt as _;
+use hyper::body::{Frame, SizeHint};
 use metrics::counter;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use super::{ApiError, long_answers};
+use super::ApiError;
 use crate::metrics::REQUESTS_REFUSED;
 use crate::server::Connection;
 
 /// Bytes of each body that need no reservation; checks fit into them.
-pub(super) const FREE_BYTES: usize = 64 * 1024;
+const FREE_BYTES: usize = 64 * 1024;
 
 /// No honest body of this size or more becomes so many times as long.
 const SUSPECT_BYTES: usize = 1024 * 1024;
 const MOST_EXPANSION: usize = 100;
+
+/// Handed to the connection at once: it takes no more while it holds this and the like unsent.
+const PIECE: usize = 16 * 1024;
 
 /// The memory that the bodies of all requests share, and how long one may take.
 #[derive(Clone, Debug)]
@@ -57,7 +65,7 @@ impl Intake {
     }
 
     /// Memory for `length` bytes, where there is any left.
-    pub(super) fn reserve(&self, length: usize) -> Option<OwnedSemaphorePermit> {
+    fn reserve(&self, length: usize) -> Option<OwnedSemaphorePermit> {
         let length = u32::try_from(length).ok()?;
         let memory = Arc::clone(&self.memory);
         memory.try_acquire_many_owned(length).ok()
@@ -66,7 +74,7 @@ impl Intake {
 
 /// Why a request's body was not taken.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Refusal {
+enum Refusal {
     TooLarge(usize),
     TooSlow(Duration),
     NoMemory,
@@ -97,7 +105,7 @@ pub(super) async fn take_body(
         Ok(body) => {
             let answer = next.run(Request::from_parts(parts, Body::from(body))).await;
             drop(reserved);
-            long_answers::reserve(&rules.intake, answer).await
+            reserve_if_long(&rules.intake, answer).await
         }
         Err(refusal) => refusal.response(),
     }
@@ -247,8 +255,63 @@ impl Reserved {
     }
 }
 
+/// `response`, where it is long with a reservation that lasts until the client has taken it; a
+/// refusal where there is no memory for it.
+async fn reserve_if_long(intake: &Intake, response: Response) -> Response {
+    let length = response.body().size_hint().exact().unwrap_or_default();
+    let length = usize::try_from(length).unwrap_or(usize::MAX);
+    if length <= FREE_BYTES {
+        return response;
+    }
+    let Some(memory) = intake.reserve(length) else {
+        return Refusal::NoMemory.response();
+    };
+    let (mut parts, body) = response.into_parts();
+    // An answer is in memory already, as a whole.
+    let Ok(rest) = to_bytes(body, usize::MAX).await else {
+        return Refusal::BrokenOff.response();
+    };
+    parts.headers.remove(header::CONTENT_LENGTH);
+    let body = LongAnswer {
+        rest,
+        _memory: memory,
+    };
+    Response::from_parts(parts, Body::new(body))
+}
+
+struct LongAnswer {
+    rest: Bytes,
+    _memory: OwnedSemaphorePermit,
+}
+
+impl HttpBody for LongAnswer {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        if self.rest.is_empty() {
+            return Poll::Ready(None);
+        }
+        let length = self.rest.len().min(PIECE);
+        // Copied, or the last piece would keep the whole after the reservation is given back.
+        let piece = Bytes::copy_from_slice(&self.rest.split_to(length));
+        Poll::Ready(Some(Ok(Frame::data(piece))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.rest.is_empty()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::with_exact(self.rest.len() as u64)
+    }
+}
+
 impl Refusal {
-    pub(super) fn response(self) -> Response {
+    fn response(self) -> Response {
         let (code, status) = match self {
             Self::TooLarge(_) => ("too_large", StatusCode::PAYLOAD_TOO_LARGE),
             Self::TooSlow(_) => ("too_slow", StatusCode::REQUEST_TIMEOUT),

@@ -7,7 +7,6 @@ mod browsers;
 mod check;
 mod health;
 mod intake;
-mod long_answers;
 mod openapi;
 mod query;
 mod request;
@@ -47,12 +46,10 @@ pub type MetricsText = Arc<dyn Fn() -> String + Send + Sync>;
 /// What every request needs.
 pub struct Sidecar {
     pub(crate) config: SidecarConfig,
-    pub(crate) guard: Guard,
-    pub(crate) prices: Prices,
+    pub(crate) checker: Checker,
     pub(crate) delivery: Delivery,
     pub(crate) recent: Recent,
     pub(crate) metrics: MetricsText,
-    pub(crate) clock: Clock,
     intake: Intake,
 }
 
@@ -81,32 +78,23 @@ impl Sidecar {
         let replica = guard.clone();
         let condition = move || health::condition(&replica, &clock);
         config.health.ask("guard", condition);
+        let checker = Checker {
+            guard,
+            prices,
+            clock,
+            default_workspace: config.default_workspace.clone(),
+            strict: config.strict,
+            hint: "; a body is read where its Content-Type is application/json",
+        };
         let intake = Intake::new(config.max_body_memory, config.limits.body_timeout);
         Arc::new(Self {
             config,
-            guard,
-            prices,
+            checker,
             delivery,
             recent: Recent::default(),
             metrics,
-            clock,
             intake,
         })
-    }
-}
-
-impl Sidecar {
-    /// Answers what is asked at `endpoint`.
-    pub(crate) fn checker(&self, endpoint: &'static str) -> Checker<'_> {
-        Checker {
-            guard: &self.guard,
-            prices: &self.prices,
-            clock: self.clock,
-            default_workspace: &self.config.default_workspace,
-            strict: self.config.strict,
-            endpoint,
-            hint: "; a body is read where its Content-Type is application/json",
-        }
     }
 }
 

@@ -8,7 +8,7 @@ use spendfuse_domain::finding::Finding;
 use spendfuse_domain::scope::{holds_workspace, session_scopes};
 use spendfuse_domain::verdict::FIGURES;
 use spendfuse_domain::{Detector, UnixMillis, Verdict};
-use spendfuse_guard::{BudgetLine, CheckRequest, OpenFinding, Warning, as_decision};
+use spendfuse_guard::{BudgetLine, CheckRequest, Guard, OpenFinding, Warning, as_decision};
 
 use super::query::AskedQuery;
 use super::request::{Author, Question};
@@ -47,30 +47,27 @@ fn state(sidecar: &Sidecar, query: &[(String, String)]) -> Result<StateResponse,
         let message = "name a session, a customer or other dimensions, such as ?customer=c-42";
         return Err(ApiError::bad_request(message));
     }
-    let now = sidecar.clock.now();
-    let (request, warnings) = question.to_check(&sidecar.checker("state"), now.wall)?;
-    let mut answer = sidecar.guard.check_with_reasons(&request, now).explain();
+    let checker = &sidecar.checker;
+    let now = checker.clock.now();
+    let (request, warnings) = question.into_check(checker, "state", now.wall)?;
+    let mut answer = checker.guard.check_with_reasons(&request, now).explain();
     answer.warnings.extend(warnings);
     Ok(StateResponse {
         decision: answer.decision,
-        findings: open_findings(sidecar, &request, &answer.budgets),
+        findings: open_findings(&checker.guard, &request, &answer.budgets),
         budgets: answer.budgets,
         warnings: answer.warnings,
         state: answer.state,
         state_age_ms: answer.state_age_ms,
         complete_to: answer.complete_to,
         figures: FIGURES,
-        budget_version: sidecar.guard.budgets_version(),
+        budget_version: checker.guard.budgets_version(),
     })
 }
 
 /// The open findings of the named session, root session or customer, and those that say that one of
 /// the budgets in `lines` is used up; in the order of their scopes.
-fn open_findings(
-    sidecar: &Sidecar,
-    request: &CheckRequest<'_>,
-    lines: &[BudgetLine],
-) -> Vec<Finding> {
+fn open_findings(guard: &Guard, request: &CheckRequest<'_>, lines: &[BudgetLine]) -> Vec<Finding> {
     let who = &request.attribution;
     let sessions: Vec<_> = session_scopes(who).collect();
     let wanted = |open: &OpenFinding| {
@@ -86,7 +83,7 @@ fn open_findings(
             || of_customer && of_workspace()
             || lines.iter().any(of_budget)
     };
-    let open = sidecar.guard.open_findings(wanted);
+    let open = guard.open_findings(wanted);
     let mut findings: Vec<_> = open.iter().map(|open| open.finding.clone()).collect();
     findings.sort_by(|one, other| {
         let key = |finding: &Finding| (finding.scope.clone(), finding.detector, finding.opened_at);

@@ -49,7 +49,7 @@ impl<'s> Judging<'s> {
             defaults: EnvelopeDefaults {
                 source,
                 workspace: &sidecar.config.default_workspace,
-                now: sidecar.clock.now().wall,
+                now: sidecar.checker.clock.now().wall,
             },
             outgoing: Vec::new(),
             fresh: HashMap::new(),
@@ -166,7 +166,7 @@ fn conflict_detail(event: &Event<'_>) -> String {
 }
 
 fn accept(sidecar: &Sidecar, event: &Event<'_>) -> Result<Accepted, Rejection> {
-    let priced = sidecar.prices.price(event).transpose();
+    let priced = sidecar.checker.prices.price(event).transpose();
     let priced =
         priced.map_err(|error| Rejection::new(RejectReason::BadMoney, error.to_string()))?;
     let mut flags = event.flags;
@@ -177,7 +177,10 @@ fn accept(sidecar: &Sidecar, event: &Event<'_>) -> Result<Accepted, Rejection> {
         attribution: event.attribution.clone(),
         ..CheckRequest::default()
     };
-    let decision = sidecar.guard.check(&request, sidecar.clock.now());
+    let decision = sidecar
+        .checker
+        .guard
+        .check(&request, sidecar.checker.clock.now());
     // A guard that has not caught up knows none, or not all.
     let is_known = decision.state().state != State::Cold;
     let budgets = is_known.then(|| {

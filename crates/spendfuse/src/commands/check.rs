@@ -45,16 +45,15 @@ pub fn run(settings: &Settings, args: &CheckArgs) -> Result<ExitCode, Failure> {
     let prices = prices(settings, args)?;
     let replica = replica(settings)?;
     let checker = Checker {
-        guard: &replica.guard,
-        prices: &prices,
+        guard: replica.guard.clone(),
+        prices,
         clock: replica.clock,
-        default_workspace: &settings.values.sidecar.default_workspace,
+        default_workspace: settings.values.sidecar.default_workspace.clone(),
         // A person reads the warnings.
         strict: false,
-        endpoint: "command",
         hint: "",
     };
-    let response = checker.answer(&question).map_err(refused)?;
+    let response = checker.answer(question, "command").map_err(refused)?;
     if args.json {
         output::json(&response);
     } else {

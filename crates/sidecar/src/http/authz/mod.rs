@@ -42,7 +42,7 @@ pub(super) async fn authorize(
         Err(error) => return refusal::of_question(error, StatusCode::BAD_REQUEST),
     };
     let question = question(&query, author, &headers, &body);
-    match question.and_then(|question| sidecar.checker("authz").answer(&question)) {
+    match question.and_then(|question| sidecar.checker.answer(question, "authz")) {
         Ok(answer) if answer.decision == Verdict::Block => {
             let setting = sidecar.config.refusal_status;
             let status = asked_status.unwrap_or_else(|| status::by_setting(setting, &headers));

@@ -5,7 +5,6 @@ use std::sync::LazyLock;
 
 use metrics::counter;
 use spendfuse_domain::FixedDimension;
-use spendfuse_domain::scope::Dimension;
 use spendfuse_domain::spelling::closest;
 use spendfuse_guard::Warning;
 
@@ -74,15 +73,14 @@ impl Unknown {
 
 impl Question {
     /// Everything that is wrong with this question.
-    pub(super) fn faults(&self, checker: &Checker<'_>) -> Vec<Warning> {
+    pub(super) fn faults(&self, checker: &Checker) -> Vec<Warning> {
         self.unknown.warnings().chain(self.lack(checker)).collect()
     }
 
     /// What is missing to make an answer worth having: a workspace, or anything at all. Most budgets
     /// do not apply then.
-    fn lack(&self, checker: &Checker<'_>) -> Option<Warning> {
-        let workspace = self.values.get(&Dimension::Workspace);
-        let has_workspace = workspace.is_some_and(|name| !name.is_empty());
+    fn lack(&self, checker: &Checker) -> Option<Warning> {
+        let has_workspace = !self.who.workspace.is_empty();
         let (kind, message) = if !has_workspace && checker.default_workspace.is_empty() {
             let message = "no workspace is named and sidecar.default_workspace is not set; only budgets of all workspaces were looked at";
             ("no_workspace", message.to_owned())

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde_json::value::RawValue;
 
 use super::faults::shown;
-use super::{ESTIMATE_FIELDS, Kind, Question, kind_of};
+use super::{ESTIMATE_FIELDS, Field, Kind, Question};
 use crate::http::ApiError;
 
 /// Of several members with one name the last counts, as everywhere in JSON.
@@ -49,9 +49,9 @@ impl Question {
             return Ok(question);
         }
         for (name, value) in members {
-            let is_text = kind_of(&name) == Some(Kind::Text);
-            if let (true, Ok(Some(text))) = (is_text, scalar(&name, Kind::Text, value)) {
-                question.put(&name, text)?;
+            let field = Field::named(&name).filter(|field| field.kind() == Kind::Text);
+            if let (Some(field), Ok(Some(text))) = (field, scalar(&name, Kind::Text, value)) {
+                question.set(field, text)?;
             }
         }
         Ok(question)
@@ -88,7 +88,7 @@ impl Question {
     }
 
     fn add_member(&mut self, name: &str, value: &RawValue) -> Result<(), ApiError> {
-        let Some(kind) = kind_of(name) else {
+        let Some(field) = Field::named(name) else {
             match name.strip_prefix("estimate.") {
                 Some(field) => {
                     let known = ESTIMATE_FIELDS.map(|(name, _)| name);
@@ -100,8 +100,8 @@ impl Question {
             }
             return Ok(());
         };
-        match scalar(name, kind, value)? {
-            Some(text) => self.put(name, text),
+        match scalar(name, field.kind(), value)? {
+            Some(text) => self.set(field, text),
             None => Ok(()),
         }
     }

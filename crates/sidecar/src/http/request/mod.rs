@@ -1,7 +1,6 @@
 //! A question about a call, from JSON, query or headers.
 //!
-//! [`json`], [`query`] and [`headers`] each read one form; all of them end in [`Question::put`], which
-//! knows the fields. What a question lacks or has too much is told by [`faults`].
+//! [`json`], [`query`] and [`headers`] each read one form; all of them end in [`Question::set`]. What a question lacks or has too much is told by [`faults`].
 
 mod estimate;
 mod faults;
@@ -9,7 +8,7 @@ mod headers;
 mod json;
 mod query;
 
-use std::collections::BTreeMap;
+use std::borrow::Cow;
 
 use axum::http::StatusCode;
 use spendfuse_domain::budget::Spend;
@@ -27,9 +26,8 @@ pub(super) use query::Author;
 /// The input of `/v1/check`, `/v1/authz` and `/v1/state`. Null is absent.
 #[derive(Clone, Debug, Default)]
 pub struct Question {
-    /// Who asks; tags included.
-    values: BTreeMap<Dimension, String>,
-    estimated_cost_usd: Option<String>,
+    who: Attribution<'static>,
+    estimated_cost: Option<Nanos>,
     estimate: Option<Estimate>,
     unknown: Unknown,
 }
@@ -54,88 +52,110 @@ const ESTIMATE_FIELDS: [(&str, Kind); 4] = [
 /// believes to be limited.
 const NOT_YET: [(&str, Kind); 2] = [("reserve", Kind::Flag), ("session_limit_usd", Kind::Money)];
 
-/// The kind of the field with this dotted name: `customer`, `tags.team`, `estimate.input_tokens`.
-fn kind_of(name: &str) -> Option<Kind> {
-    let among = |fields: &[(&str, Kind)], name: &str| {
-        let found = fields.iter().find(|(known, _)| *known == name);
-        found.map(|(_, kind)| *kind)
-    };
-    if let Some(field) = name.strip_prefix("estimate.") {
-        return among(&ESTIMATE_FIELDS, field);
+/// A field that is known.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Field {
+    Who(Dimension),
+    Cost,
+    Estimate(&'static str, Kind),
+    NotYet(&'static str, Kind),
+}
+
+impl Field {
+    /// The field with this dotted name: `customer`, `tags.team`, `estimate.input_tokens`.
+    fn named(name: &str) -> Option<Self> {
+        let among = |fields: &'static [(&'static str, Kind)], name: &str| {
+            let found = fields.iter().find(|(known, _)| *known == name);
+            found.copied()
+        };
+        if let Some(field) = name.strip_prefix("estimate.") {
+            return among(&ESTIMATE_FIELDS, field).map(|(name, kind)| Self::Estimate(name, kind));
+        }
+        if name == "estimated_cost_usd" {
+            return Some(Self::Cost);
+        }
+        let who = Dimension::from_name(name).map(Self::Who);
+        who.or_else(|| among(&NOT_YET, name).map(|(name, kind)| Self::NotYet(name, kind)))
     }
-    if name == "estimated_cost_usd" {
-        return Some(Kind::Money);
+
+    fn kind(&self) -> Kind {
+        match self {
+            Self::Who(_) => Kind::Text,
+            Self::Cost => Kind::Money,
+            Self::Estimate(_, kind) | Self::NotYet(_, kind) => *kind,
+        }
     }
-    let dimension = Dimension::from_name(name).map(|_| Kind::Text);
-    dimension.or_else(|| among(&NOT_YET, name))
 }
 
 impl Question {
-    /// Sets a known field by its dotted name: `customer`, `tags.team`, `estimate.input_tokens`.
+    /// Sets the field with this dotted name: `customer`, `tags.team`, `estimate.input_tokens`.
     ///
     /// # Errors
-    /// A value that cannot be read, a field that is not supported yet.
+    /// A value that cannot be read, a field that is unknown or not supported yet.
     pub fn put(&mut self, name: &str, value: String) -> Result<(), ApiError> {
-        if let Some(field) = name.strip_prefix("estimate.") {
-            return self.estimate.get_or_insert_default().put(field, value);
-        }
-        if name == "estimated_cost_usd" {
-            self.estimated_cost_usd = Some(value);
-        } else if let Some(dimension) = Dimension::from_name(name) {
-            self.values.insert(dimension, value);
-        } else if !matches!(&*value, "" | "0" | "false") {
-            let message = format!("{name} is not supported yet; leave it out");
-            return Err(ApiError::bad_request(message));
+        let unknown = || ApiError::bad_request(format!("{} is unknown", shown(name)));
+        self.set(Field::named(name).ok_or_else(unknown)?, value)
+    }
+
+    fn set(&mut self, field: Field, value: String) -> Result<(), ApiError> {
+        match field {
+            Field::Who(Dimension::Tag(name)) => {
+                let tags = &mut self.who.tags;
+                tags.retain(|(known, _)| *known != name);
+                tags.push((name.into(), value.into()));
+            }
+            Field::Who(dimension) => {
+                if let Ok(fixed) = dimension.fixed() {
+                    *self.who.text_mut(fixed) = value.into();
+                }
+            }
+            Field::Cost => self.estimated_cost = Some(cost(&value)?),
+            Field::Estimate(name, _) => self.estimate.get_or_insert_default().put(name, value)?,
+            Field::NotYet(..) if matches!(&*value, "" | "0" | "false") => {}
+            Field::NotYet(name, _) => {
+                let message = format!("{name} is not supported yet; leave it out");
+                return Err(ApiError::bad_request(message));
+            }
         }
         Ok(())
     }
 
-    /// Who asks, with the default workspace where none is named.
-    fn attribution<'a>(&'a self, default_workspace: &'a str) -> Attribution<'a> {
-        let tags = self.values.iter().filter_map(|(dimension, value)| {
-            let name = dimension.fixed().err()?;
-            Some((name.into(), value.as_str().into()))
-        });
-        let mut who = Attribution::of(tags.collect(), |dimension| {
-            let value = self.values.get(&dimension.into());
-            value.map_or("", String::as_str).into()
-        });
-        if who.workspace.is_empty() {
-            who.workspace = default_workspace.into();
-        }
-        who.sanitized()
-    }
-
-    /// The question for the guard, and what its sender should know about it.
+    /// The question for the guard, with the default workspace where none is named, and what its
+    /// sender should know about it.
     ///
     /// # Errors
     /// 400 for what cannot be answered, and for every fault where the checker is strict.
-    pub(super) fn to_check<'a>(
-        &'a self,
-        checker: &Checker<'a>,
+    pub(super) fn into_check<'a>(
+        self,
+        checker: &'a Checker,
+        endpoint: &'static str,
         now: UnixMillis,
     ) -> Result<(CheckRequest<'a>, Vec<Warning>), ApiError> {
         let mut warnings = self.faults(checker);
-        faults::count(&warnings, checker.endpoint);
+        faults::count(&warnings, endpoint);
         if checker.strict && !warnings.is_empty() {
             return Err(faults::refused(&warnings));
         }
-        let attribution = self.attribution(checker.default_workspace);
+        let mut attribution: Attribution<'a> = self.who;
+        if attribution.workspace.is_empty() {
+            attribution.workspace = checker.default_workspace.as_str().into();
+        }
+        let attribution = attribution.sanitized();
         let mut estimate = Spend {
             calls: 1,
             ..Spend::default()
         };
-        if self.estimate.is_some() && self.estimated_cost_usd.is_some() {
+        if self.estimate.is_some() && self.estimated_cost.is_some() {
             let message = "give estimated_cost_usd or estimate, not both";
             return Err(ApiError::bad_request(message));
         }
         if let Some(announced) = &self.estimate {
-            let (spend, unpriced) = announced.spend(&attribution, checker.prices, now)?;
+            let (spend, unpriced) = announced.spend(&attribution, &checker.prices, now)?;
             estimate = spend;
             warnings.extend(unpriced);
         }
-        if let Some(text) = &self.estimated_cost_usd {
-            estimate.cost = cost(text)?;
+        if let Some(cost) = self.estimated_cost {
+            estimate.cost = cost;
         }
         let request = CheckRequest {
             attribution,
@@ -146,7 +166,9 @@ impl Question {
 
     /// Whether anything is asked about: a dimension has a value.
     pub(super) fn names_a_dimension(&self) -> bool {
-        self.values.values().any(|value| !value.is_empty())
+        let has_text = |text: &&Cow<'_, str>| !text.is_empty();
+        let has_value = |(_, value): &(_, Cow<'_, str>)| !value.is_empty();
+        self.who.texts().iter().any(has_text) || self.who.tags.iter().any(has_value)
     }
 }
 

@@ -4,7 +4,7 @@ use spendfuse_domain::spelling::closest;
 
 use super::faults::FIELDS;
 use super::headers::{HEADER_PREFIX, field_of_header, is_control};
-use super::{Question, kind_of};
+use super::{Field, Question};
 use crate::http::ApiError;
 
 /// Whose query it is.
@@ -30,14 +30,14 @@ impl Question {
         author: Author,
     ) -> Result<(), ApiError> {
         for (name, value) in query {
-            match name.strip_prefix(HEADER_PREFIX) {
-                Some(name) => self.add_header(name, value)?,
-                None if kind_of(name).is_some() => self.put(name, value.clone())?,
-                None if is_control(&name.replace('_', "-")) => {}
-                None if author == Author::Asker || is_ours(name) && author == Author::Gateway => {
-                    self.unknown.add_field(name);
-                }
-                None => {}
+            if let Some(name) = name.strip_prefix(HEADER_PREFIX) {
+                self.add_header(name, value)?;
+            } else if let Some(field) = Field::named(name) {
+                self.set(field, value.clone())?;
+            } else if is_control(&name.replace('_', "-")) {
+                continue;
+            } else if author == Author::Asker || is_ours(name) && author == Author::Gateway {
+                self.unknown.add_field(name);
             }
         }
         Ok(())
@@ -45,9 +45,8 @@ impl Question {
 
     /// Adds what a header says, or a query's parameter of that name; `name` is without its prefix.
     pub(super) fn add_header(&mut self, name: &str, value: &str) -> Result<(), ApiError> {
-        let field = field_of_header(name);
-        if kind_of(&field).is_some() {
-            return self.put(&field, value.to_owned());
+        if let Some(field) = Field::named(&field_of_header(name)) {
+            return self.set(field, value.to_owned());
         }
         if !is_control(name) {
             let shown = format!("{HEADER_PREFIX}{name}");
