@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
@@ -11,9 +12,12 @@ use rdkafka::{Offset, TopicPartitionList};
 use spendfuse_bus::{KafkaConfig, PartitionRange, log_ends, read_ranges, topic_ranges};
 use spendfuse_tests::pause;
 
+use crate::tape::{Tape, complete};
+
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A record's place, key and value.
+#[derive(Clone)]
 pub struct Stored {
     /// Its partition.
     pub partition: u32,
@@ -43,12 +47,29 @@ pub struct Logs {
     pub kafka: KafkaConfig,
     /// Begins all names.
     pub prefix: String,
+    /// What lay in topics that do not keep it.
+    pub tape: Arc<Tape>,
 }
+
+/// Topics whose records are needed after they have gone.
+pub const TAPED: [&str; 2] = ["usage", "budgets"];
 
 impl Logs {
     /// The full name of a topic.
     pub fn topic(&self, name: &str) -> String {
         format!("{}{name}", self.prefix)
+    }
+
+    /// Every committed record that was ever written to the usage topic.
+    pub fn usage(&self) -> Result<Vec<Stored>> {
+        complete(self.tape.with(&self.topic("usage"), self.read("usage")?))
+    }
+
+    /// How many records of a topic retention has removed.
+    pub fn removed(&self, name: &str) -> Result<u64> {
+        let ranges = topic_ranges(&self.kafka, &self.topic(name), None, PATIENCE)?;
+        let starts = ranges.iter().map(|range| range.from.unsigned_abs());
+        Ok(starts.sum())
     }
 
     /// Every committed record of a topic.
@@ -98,7 +119,8 @@ impl Logs {
     /// From which version of the budgets topic on each budget was in force.
     pub fn budget_versions(&self) -> Result<BudgetVersions> {
         let mut versions = BudgetVersions::default();
-        for record in self.read("budgets")? {
+        let present = self.read("budgets")?;
+        for record in self.tape.with(&self.topic("budgets"), present) {
             versions.last = record.offset.unsigned_abs() + 1;
             let key = String::from_utf8(record.key)?;
             versions.first.entry(key).or_insert(versions.last);

@@ -14,11 +14,13 @@ mod logs;
 mod order;
 mod random;
 mod report;
+mod retention;
 mod rows;
 mod run;
 mod schedule;
 mod sender;
 mod system;
+mod tape;
 mod variants;
 
 use std::path::PathBuf;

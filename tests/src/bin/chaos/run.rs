@@ -319,7 +319,9 @@ impl World {
         let book = self.ledger.snapshot();
         let kafka = self.system.proxies().len() - 1;
         let lost = self.system.proxies()[..kafka].iter().map(Proxy::lost).sum();
-        let figures = figures(&book, &self.posts, lost);
+        let mut figures = figures(&book, &self.posts, lost);
+        let removed = self.system.logs().removed("usage")?;
+        figures.push(("records of the usage topic that retention removed", removed));
         for actor in &mut self.system.actors {
             actor.stop();
         }

@@ -20,8 +20,10 @@ use crate::actor::Actor;
 use crate::events::PARTITIONS;
 use crate::fault::{Link, Part};
 use crate::levers::{self, Levers};
-use crate::logs::Logs;
+use crate::logs::{Logs, TAPED};
 use crate::order::StartOrder;
+use crate::retention;
+use crate::tape::Tape;
 
 const PREFIX: &str = "chaos.";
 /// Begins groups and transactional ids.
@@ -62,6 +64,8 @@ pub struct System {
     pub stack: DevStack,
     /// In the order of the actors, then those of ClickHouse, Kafka and the operator.
     levers: Vec<Levers>,
+    /// What lay in topics that do not keep it.
+    tape: Option<Arc<Tape>>,
     options: SystemOptions,
     _runtime: Runtime,
 }
@@ -98,6 +102,7 @@ impl System {
         let mut stack = DevStackOptions::default().in_folder(&options.folder);
         stack.clickhouse.environment = levers[CLICKHOUSE].environment().to_vec();
         stack.kafka.environment = levers[KAFKA].environment().to_vec();
+        stack.kafka.properties = retention::broker_properties();
         stack.kafka.nodes = options.nodes;
         stack.kafka.controller_apart = options.nodes == 1;
         stack.kafka.detours = proxies.iter().map(Proxy::port).collect();
@@ -115,11 +120,14 @@ impl System {
             order,
             stack,
             levers,
+            tape: None,
             options,
             _runtime: runtime,
         };
         system.actors = system.make_actors();
         system.must(&["topics", "create"])?;
+        retention::shorten(&system.stack.kafka.brokers(), PREFIX)?;
+        system.tape = Some(Arc::new(system.start_tape()?));
         system.must(&["migrate"])?;
         Ok(system)
     }
@@ -197,7 +205,14 @@ impl System {
         Logs {
             kafka: KafkaConfig::new(&self.stack.kafka.brokers(), "chaos"),
             prefix: PREFIX.to_owned(),
+            tape: Arc::clone(self.tape.as_ref().expect("it begins with the topics")),
         }
+    }
+
+    fn start_tape(&self) -> Result<Tape> {
+        let partitions = |name| if name == "budgets" { 1 } else { PARTITIONS };
+        let topics = TAPED.map(|name| (format!("{PREFIX}{name}"), partitions(name)));
+        Tape::start(&self.stack.kafka.brokers(), &topics)
     }
 
     /// Deletes a group's offsets; nobody may be in it.

@@ -35,7 +35,7 @@ pub(super) struct Input {
 impl Input {
     pub(super) fn read(logs: &Logs, book: &Book) -> Result<Self> {
         let mut input = Self::default();
-        let usage = logs.read("usage")?;
+        let usage = logs.usage()?;
         for record in &usage {
             let value = record.value.as_deref().unwrap_or_default();
             let number = number_in(value).filter(|number| *number < book.events.len());

@@ -1,0 +1,77 @@
+//! Weeks in seconds: segments are closed, removed and compacted while the run goes on, so that logs
+//! begin later and later and tombstones vanish. Nothing that a reader still needs goes: all of it takes
+//! longer than the longest outage that a run makes.
+
+use anyhow::{Result, anyhow};
+use rdkafka::ClientConfig;
+use rdkafka::admin::{AdminClient, AdminOptions, AlterConfig, ResourceSpecifier};
+use rdkafka::client::DefaultClientContext;
+use tokio::runtime::Runtime;
+
+/// How long records and tombstones stay.
+const KEPT: &str = "45000";
+const SEGMENT: &str = "4000";
+
+/// Topics that keep their records for a time. What is set aside and told stays for the checks, and
+/// identities for their horizon.
+const BY_TIME: [&str; 5] = ["usage", "usage.rerouted", "deltas", "rows", "rows.ledger"];
+/// Topics that keep the last record of each key.
+const BY_KEY: [&str; 6] = [
+    "blocklist",
+    "findings",
+    "meter.changelog",
+    "ledger.changelog",
+    "budgets",
+    "prices",
+];
+
+/// A broker that looks every second for what may go.
+pub fn broker_properties() -> Vec<(String, String)> {
+    let lines = [
+        ("log.initial.task.delay.ms", "1000"),
+        ("log.retention.check.interval.ms", "1000"),
+        ("log.cleaner.backoff.ms", "1000"),
+    ];
+    let lines = lines.iter();
+    lines
+        .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+        .collect()
+}
+
+/// Makes the topics that begin with `prefix` forget in seconds.
+pub fn shorten(brokers: &str, prefix: &str) -> Result<()> {
+    let admin: AdminClient<DefaultClientContext> = ClientConfig::new()
+        .set("bootstrap.servers", brokers)
+        .create()?;
+    let by_time = [("cleanup.policy", "delete"), ("retention.ms", KEPT)];
+    let by_key = [
+        ("cleanup.policy", "compact"),
+        ("delete.retention.ms", KEPT),
+        ("min.cleanable.dirty.ratio", "0.01"),
+    ];
+    let common = [
+        ("segment.ms", SEGMENT),
+        ("file.delete.delay.ms", "1000"),
+        // All settings of a topic are replaced: these are as they were.
+        ("message.timestamp.type", "LogAppendTime"),
+        ("max.message.bytes", "8388608"),
+    ];
+    let topics = BY_TIME.iter().map(|name| (name, by_time.as_slice()));
+    let topics = topics.chain(BY_KEY.iter().map(|name| (name, by_key.as_slice())));
+    let named: Vec<_> = topics
+        .map(|(name, own)| (format!("{prefix}{name}"), own))
+        .collect();
+    let configs: Vec<AlterConfig<'_>> = named
+        .iter()
+        .map(|(name, own)| {
+            let mut config = AlterConfig::new(ResourceSpecifier::Topic(name));
+            config.entries.extend(own.iter().chain(&common).copied());
+            config
+        })
+        .collect();
+    let altered = admin.alter_configs(&configs, &AdminOptions::new());
+    for result in Runtime::new()?.block_on(altered)? {
+        result.map_err(|(topic, code)| anyhow!("settings of {topic:?}: {code}"))?;
+    }
+    Ok(())
+}

@@ -1,0 +1,113 @@
+//! What was written to topics whose records do not stay: retention and compaction remove them in
+//! seconds. A reader of the harness's own, past the proxies, keeps them all.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use anyhow::{Context, Result, anyhow};
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::{ClientConfig, Message, Offset, TopicPartitionList};
+
+use crate::events::PARTITIONS;
+use crate::logs::Stored;
+
+const POLL: Duration = Duration::from_millis(200);
+
+/// Every committed record of some topics, by topic, partition and offset.
+type Records = BTreeMap<(String, u32, i64), Stored>;
+
+/// A reader that keeps everything. Dropped, it stops.
+pub struct Tape {
+    records: Arc<Mutex<Records>>,
+    stop: Arc<AtomicBool>,
+    reader: Option<JoinHandle<()>>,
+}
+
+impl Tape {
+    /// Begins with the first record of these topics, named with how many partitions they have.
+    pub fn start(brokers: &str, topics: &[(String, u32)]) -> Result<Self> {
+        let consumer: BaseConsumer = ClientConfig::new()
+            .set("bootstrap.servers", brokers)
+            .set("group.id", "chaos-tape")
+            .set("isolation.level", "read_committed")
+            .set("enable.auto.commit", "false")
+            .create()
+            .context("a consumer")?;
+        let mut wanted = TopicPartitionList::new();
+        for (topic, partitions) in topics {
+            for partition in 0..*partitions {
+                let partition = partition.cast_signed();
+                wanted.add_partition_offset(topic, partition, Offset::Beginning)?;
+            }
+        }
+        consumer.assign(&wanted)?;
+        let (records, stop) = (Arc::default(), Arc::new(AtomicBool::new(false)));
+        let (kept, is_over) = (Arc::clone(&records), Arc::clone(&stop));
+        let reader = thread::spawn(move || {
+            while !is_over.load(Ordering::Relaxed) {
+                // A broker that is down is a fault of the run.
+                if let Some(Ok(message)) = consumer.poll(POLL) {
+                    keep(&kept, &message);
+                }
+            }
+        });
+        Ok(Self {
+            records,
+            stop,
+            reader: Some(reader),
+        })
+    }
+
+    /// What it has of a topic, and what still lies there and it may not have read yet.
+    pub fn with(&self, topic: &str, present: Vec<Stored>) -> Vec<Stored> {
+        let mut records = self.records.lock().unwrap_or_else(PoisonError::into_inner);
+        for record in present {
+            let place = (topic.to_owned(), record.partition, record.offset);
+            records.entry(place).or_insert(record);
+        }
+        let of_topic = records.iter().filter(|((name, ..), _)| name == topic);
+        of_topic.map(|(_, record)| record.clone()).collect()
+    }
+}
+
+/// Records of a topic without transactions, none of which may be missing.
+pub fn complete(records: Vec<Stored>) -> Result<Vec<Stored>> {
+    let mut next = vec![0; PARTITIONS as usize];
+    for record in &records {
+        let next = &mut next[record.partition as usize];
+        if record.offset != *next {
+            let place = format!("{}@{}", record.partition, *next);
+            return Err(anyhow!(
+                "the harness did not read the record at {place} in time"
+            ));
+        }
+        *next += 1;
+    }
+    Ok(records)
+}
+
+fn keep(records: &Mutex<Records>, message: &impl Message) {
+    let partition = message.partition().cast_unsigned();
+    let stored = Stored {
+        partition,
+        offset: message.offset(),
+        logged_at: message.timestamp().to_millis().unwrap_or_default(),
+        key: message.key().unwrap_or_default().to_vec(),
+        value: message.payload().map(<[u8]>::to_vec),
+    };
+    let place = (message.topic().to_owned(), partition, message.offset());
+    let mut records = records.lock().unwrap_or_else(PoisonError::into_inner);
+    records.insert(place, stored);
+}
+
+impl Drop for Tape {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        if let Some(reader) = self.reader.take() {
+            let _ = reader.join();
+        }
+    }
+}
