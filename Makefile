@@ -26,7 +26,7 @@ test: setup ## Format, lints and all tests, against the real parts
 chaos: setup ## Faults at random for 5 minutes, then exact checks (ARGS="--seed 7 --nodes 3", ARGS=--variants)
 	@scripts/chaos $(ARGS)
 
-year: ## Simulated years of an installation, the books compared daily (ARGS="--seeds 20 --days 365 --seed 1")
+year: ## Simulated years of an installation, the books compared daily (ARGS="--seeds 20 --days 365 --seed 1", ARGS=--variants)
 	@scripts/year $(ARGS)
 
 bench: setup ## Measure next to limits and peers: a table of ratios (ARGS="--only guard --quick")

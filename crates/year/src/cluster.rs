@@ -4,14 +4,15 @@
 use std::collections::{BTreeMap, HashMap};
 
 use bytes::Bytes;
+use spendfuse_broken::{Break, is_broken};
 use spendfuse_bus::OutputRecord;
 use spendfuse_domain::Topics;
 
 use crate::calendar::DAY;
 use crate::log::{Log, Policy};
 
-/// `offsets.retention.minutes` by default.
-const OFFSETS_KEPT: i64 = 7 * DAY;
+/// `offsets.retention.minutes`, longer than anybody is away, as `docs/operations.md` asks for.
+const OFFSETS_KEPT: i64 = 21 * DAY;
 /// `segment.ms` by default; `segment.bytes` closes segments of busy topics before.
 const SEGMENT: i64 = DAY;
 
@@ -91,6 +92,13 @@ impl Cluster {
 
     /// Records that become visible together, with the offsets of their input.
     pub(crate) fn commit(&mut self, records: Vec<OutputRecord>, offsets: Option<Offsets<'_>>) {
+        self.write(records);
+        if let Some(offsets) = offsets {
+            self.commit_positions(offsets);
+        }
+    }
+
+    fn write(&mut self, records: Vec<OutputRecord>) {
         let now = self.now;
         let mut touched = Vec::new();
         for record in records {
@@ -103,7 +111,9 @@ impl Cluster {
             }
         }
         self.end_transaction(&touched);
-        let Some(offsets) = offsets else { return };
+    }
+
+    fn commit_positions(&mut self, offsets: Offsets<'_>) {
         let group = self.groups.entry(offsets.group.to_owned()).or_default();
         for (topic, partition, offset) in offsets.positions {
             group
@@ -113,11 +123,19 @@ impl Cluster {
     }
 
     /// Records that nobody will see; their offsets are used up.
-    pub(crate) fn abort(&mut self, records: &[OutputRecord]) {
+    pub(crate) fn abort(&mut self, records: Vec<OutputRecord>, offsets: Offsets<'_>) {
+        if is_broken(Break::OffsetsOutsideTransaction) {
+            self.commit_positions(offsets);
+        }
+        let is_outside = |record: &OutputRecord| {
+            is_broken(Break::ChangelogOutsideTransaction) && record.topic.ends_with(".changelog")
+        };
+        let (outside, records): (Vec<_>, Vec<_>) = records.into_iter().partition(is_outside);
+        self.write(outside);
         let now = self.now;
         let mut touched = Vec::new();
         for record in records {
-            let place = (record.topic.clone(), record.partition);
+            let place = (record.topic, record.partition);
             self.log_mut(&place.0, place.1).pass(now);
             if !touched.contains(&place) {
                 touched.push(place);
@@ -155,6 +173,11 @@ impl Cluster {
         let group = self.groups.entry(group.to_owned()).or_default();
         let place = (topic.to_owned(), partition);
         group.offsets.insert(place, (offset, metadata));
+    }
+
+    /// The group was deleted, or its offsets have expired.
+    pub(crate) fn forget_group(&mut self, group: &str) {
+        self.groups.remove(group);
     }
 
     /// A member of the group is there.

@@ -1,6 +1,7 @@
 //! How large every state is, day by day, and whether any of them goes on growing.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 
 /// Sizes of one day.
 pub type Sizes = BTreeMap<String, usize>;
@@ -23,40 +24,42 @@ impl Growth {
         self.days.push((day, sizes));
     }
 
-    /// States whose largest size in the last third of the year is more than one and a half times the
-    /// largest in the third before: traffic is the same, so such a state grows without end.
+    /// States whose smallest size goes up from each fifth of the year to the next, by a seventh at
+    /// least: quiet weeks come in every fifth, so what falls back to nothing in them has an end, and
+    /// what grows by the day does not.
     pub fn growing(&self) -> Vec<String> {
         let last = self.days.last().map_or(0, |(day, _)| *day);
         // A cycle of busy and quiet weeks takes 70 days: in less nothing can be told.
-        if last < 300 {
+        if last < 5 * 70 {
             return Vec::new();
         }
-        let most = |name: &str, days: std::ops::Range<u32>| {
-            let sizes = self.days.iter().filter(|(day, _)| days.contains(day));
-            sizes
-                .filter_map(|(_, sizes)| sizes.get(name).copied())
-                .max()
-                .unwrap_or(0)
-        };
-        let third = last / 3;
-        let names = self.days.iter().flat_map(|(_, sizes)| sizes.keys());
-        let names: std::collections::BTreeSet<&String> = names.collect();
-        let names = names.into_iter();
-        let bounded = names.filter(|name| !GROWS.contains(&name.as_str()));
+        let names: BTreeSet<&String> = self
+            .days
+            .iter()
+            .flat_map(|(_, sizes)| sizes.keys())
+            .collect();
+        let bounded = names
+            .into_iter()
+            .filter(|name| !GROWS.contains(&name.as_str()));
         let grown = bounded.filter_map(|name| {
-            let (before, after) = (
-                most(name, third..2 * third),
-                most(name, 2 * third..last + 1),
-            );
-            (after > SMALL && after * 2 > before * 3)
-                .then(|| format!("{name}: {before}, then {after}"))
+            // The first fifth begins with nothing.
+            let least = [1, 2, 3, 4]
+                .map(|fifth| self.least(name, fifth * last / 5..(fifth + 1) * last / 5));
+            let goes_up = least.windows(2).all(|two| two[1] * 7 > two[0] * 8);
+            (goes_up && least[3] > SMALL).then(|| format!("{name}: at least {least:?}"))
         });
         grown.collect()
     }
 
+    fn least(&self, name: &str, days: Range<u32>) -> usize {
+        let sizes = self.days.iter().filter(|(day, _)| days.contains(day));
+        let sizes = sizes.map(|(_, sizes)| sizes.get(name).copied().unwrap_or(0));
+        sizes.min().unwrap_or(0)
+    }
+
     /// The curve as comma-separated text: a line each `every` days, a column for each state.
     pub fn table(&self, every: u32) -> String {
-        let names: std::collections::BTreeSet<&String> = self
+        let names: BTreeSet<&String> = self
             .days
             .iter()
             .flat_map(|(_, sizes)| sizes.keys())

@@ -1,6 +1,7 @@
 //! The loader's protocol for one rows partition, carried out against the simulated Kafka and
 //! ClickHouse, and killed between any two of its steps.
 
+use spendfuse_broken::{Break, is_broken};
 use spendfuse_domain::UnixMillis;
 use spendfuse_loader::batch::{BatchLimits, RowsRecord};
 use spendfuse_loader::checkpoint::{Checkpoint, Links};
@@ -82,7 +83,9 @@ impl Lane {
                 let ends = warehouse.chain_ends(self.stage, partition);
                 let nothing = Checkpoint::default();
                 let ends_at = log.end();
-                let protocol = if ends == Links::default() {
+                let protocol = if ends == Links::default()
+                    || is_broken(Break::LoaderTrustsOffsetsOnly)
+                {
                     PartitionProtocol::start(topic, partition, RULES, first, nothing)
                 } else {
                     let region = Region::without_offsets(ends_at, ends, false);

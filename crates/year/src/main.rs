@@ -1,5 +1,8 @@
 //! `make year`: years by seed, one after the other, and what was found in them.
 
+#[cfg(feature = "broken")]
+mod variants;
+
 use std::process::ExitCode;
 use std::time::Instant;
 
@@ -20,10 +23,18 @@ struct Arguments {
     /// Print how large every state was, each so many days, as comma-separated values.
     #[arg(long)]
     curve: Option<u32>,
+    /// Break guarantees on purpose, one at a time: each must be noticed.
+    #[cfg(feature = "broken")]
+    #[arg(long)]
+    variants: bool,
 }
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
+    #[cfg(feature = "broken")]
+    if arguments.variants {
+        return variants::run(arguments.seed, arguments.days);
+    }
     let mut failed = 0;
     for seed in arguments.seed..arguments.seed + arguments.seeds {
         let began = Instant::now();

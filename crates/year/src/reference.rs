@@ -18,6 +18,8 @@ struct Sent {
     last_arrival: i64,
     rows: u32,
     is_late: bool,
+    /// Partition and offset of every time that it was told.
+    told_at: Vec<(u32, i64)>,
 }
 
 /// A budget in its how-manieth count, and a scope and window of it.
@@ -51,17 +53,21 @@ pub(crate) struct Reference {
     /// What lines of closed windows and of late spend say.
     written_off: BTreeMap<(String, String, i64), Sum>,
     pub(crate) counted: u64,
+    /// Offsets that retention removed before they were counted, and that were given up.
+    given_up: Vec<(u32, std::ops::Range<i64>)>,
 }
 
 impl Reference {
-    pub(crate) fn told(&mut self, call: &Call, at: i64) {
+    pub(crate) fn told(&mut self, call: &Call, at: i64, place: (u32, i64)) {
         let sent = self.sent.entry(call.id.clone()).or_insert_with(|| Sent {
             call: call.clone(),
             first_arrival: at,
             last_arrival: at,
             rows: 0,
             is_late: false,
+            told_at: Vec::new(),
         });
+        sent.told_at.push(place);
         sent.last_arrival = at;
     }
 
@@ -258,15 +264,24 @@ impl Reference {
         });
     }
 
+    /// What retention has removed from a partition of the usage topic is accepted as lost.
+    pub(crate) fn give_up(&mut self, partition: u32, offsets: std::ops::Range<i64>) {
+        self.given_up.push((partition, offsets));
+    }
+
     /// Everything that was told has been counted or set aside.
     ///
     /// # Errors
     /// What was lost.
     pub(crate) fn nothing_is_lost(&self) -> Result<(), String> {
+        let is_given_up = |(partition, offset): &(u32, i64)| {
+            let mut ranges = self.given_up.iter();
+            ranges.any(|(one, range)| one == partition && range.contains(offset))
+        };
         let lost = self
             .sent
             .values()
-            .find(|sent| sent.rows == 0 && !sent.is_late);
+            .find(|sent| sent.rows == 0 && !sent.is_late && !sent.told_at.iter().all(is_given_up));
         match lost {
             None => Ok(()),
             Some(sent) => Err(format!(

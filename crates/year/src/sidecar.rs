@@ -9,13 +9,19 @@ use spendfuse_guard::{CheckRequest, Guard, GuardConfig, GuardWriter, Now, State}
 use crate::cluster::Cluster;
 use crate::stage::key_text;
 
+/// What an error says of a record of [`UNREADABLE_VERSION`].
+const UNREADABLE: &str = "version 1000";
+/// The version of records that no program knows yet.
+pub(crate) const UNREADABLE_VERSION: u32 = 1000;
+
 pub(crate) struct Sidecar {
     topics: Arc<Topics>,
     partitions: u32,
     replica: Option<(GuardWriter, Guard)>,
     next: HashMap<(String, u32), i64>,
-    /// Records that could not be taken.
+    /// Records that could not be taken, and promises that were taken back.
     pub(crate) bad: Vec<String>,
+    complete_to: Option<UnixMillis>,
     pub(crate) is_up: bool,
 }
 
@@ -27,6 +33,7 @@ impl Sidecar {
             replica: None,
             next: HashMap::new(),
             bad: Vec::new(),
+            complete_to: None,
             is_up: false,
         }
     }
@@ -35,6 +42,7 @@ impl Sidecar {
     pub(crate) fn start(&mut self, cluster: &Cluster) {
         self.replica = Some(Guard::new(GuardConfig::new(self.partitions)));
         self.next.clear();
+        self.complete_to = None;
         self.is_up = true;
         self.follow(cluster);
         if let Some((writer, _)) = &mut self.replica {
@@ -65,7 +73,7 @@ impl Sidecar {
 
     /// Takes what came.
     pub(crate) fn follow(&mut self, cluster: &Cluster) {
-        let Some((writer, _)) = &mut self.replica else {
+        let Some((writer, guard)) = &mut self.replica else {
             return;
         };
         let now = now(cluster);
@@ -85,14 +93,28 @@ impl Sidecar {
                         1 => writer.apply_budget(key, value, record.offset.unsigned_abs() + 1),
                         _ => writer.apply_finding(key, value),
                     };
-                    if let Err(error) = taken {
-                        self.bad.push(error.to_string());
+                    match taken {
+                        // Written on purpose.
+                        Err(error) if error.to_string().contains(UNREADABLE) => {}
+                        Err(error) => self.bad.push(error.to_string()),
+                        Ok(()) => {}
                     }
                     *next = record.offset + 1;
                 }
             }
         }
         writer.publish(now.wall);
+        let complete_to = guard
+            .check(&CheckRequest::default(), now)
+            .state()
+            .complete_to;
+        if complete_to < self.complete_to {
+            let before = self.complete_to;
+            self.bad.push(format!(
+                "complete_to went back from {before:?} to {complete_to:?}"
+            ));
+        }
+        self.complete_to = complete_to;
     }
 
     pub(crate) fn state(&self, cluster: &Cluster) -> Option<State> {

@@ -287,17 +287,17 @@ impl<L: StageLogic> Worker<L> {
             value: Some(position_value(slot.seq, &slot.next)),
             headers: Vec::new(),
         });
-        if death == Some(Death::BeforeCommit) {
-            cluster.abort(&records);
-            self.slot = None;
-            return Ok(());
-        }
         let inputs = self.wiring.inputs.iter().zip(&slot.next);
         let positions = inputs.map(|(topic, next)| (topic.clone(), self.partition, *next));
         let offsets = Offsets {
             group: &self.wiring.group,
             positions: positions.collect(),
         };
+        if death == Some(Death::BeforeCommit) {
+            cluster.abort(records, offsets);
+            self.slot = None;
+            return Ok(());
+        }
         cluster.commit(records, Some(offsets));
         if death == Some(Death::AfterCommit) {
             self.slot = None;

@@ -135,10 +135,13 @@ impl Traffic {
         told
     }
 
-    /// Three weeks of every ten are quiet, with days on which nothing happens; some days are busy.
+    /// Three weeks of every ten are quiet, two of them without any call; some days are busy.
     fn calls_of_day(&mut self, number: i64) -> usize {
-        let is_quiet = number.rem_euclid(70) >= 49;
-        match (is_quiet, self.random.below(10)) {
+        let of_ten_weeks = number.rem_euclid(70);
+        if (52..66).contains(&of_ten_weeks) {
+            return 0;
+        }
+        match (of_ten_weeks >= 49, self.random.below(10)) {
             (true, 0..8) => 0,
             (true, _) => self.random.below(4),
             (false, 0) => 300,

@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
+use spendfuse_broken::{Break, is_broken};
 use spendfuse_loader::batch::{Batch, TableInsert};
 use spendfuse_loader::checkpoint::Links;
 use spendfuse_loader::recovery::TableFacts;
@@ -73,7 +74,10 @@ impl Warehouse {
                 return;
             }
             *left -= 1;
-            let token = format!("{}:{month:?}", insert.token);
+            let token = match is_broken(Break::TokenNotTiedToRange) {
+                false => format!("{}:{month:?}", insert.token),
+                true => format!("{}:{}:{month:?}", insert.table(), insert.blocks.len()),
+            };
             if table.remembers(&token, now) {
                 continue;
             }
@@ -87,7 +91,8 @@ impl Warehouse {
     /// what is missing is put in (`crates/loader/src/inserting.rs` and `healing.rs`, in short).
     pub(crate) fn insert_again(&mut self, batch: &Batch, now: i64) {
         for insert in &batch.tables {
-            if self.found(insert) != insert.rows {
+            let is_there = self.found(insert) == insert.rows;
+            if !is_there || is_broken(Break::DeduplicationWindowTooSmall) {
                 self.insert_table(insert, now, &mut usize::MAX.clone());
             }
         }
@@ -151,7 +156,10 @@ impl Warehouse {
 
 impl Table {
     fn remembers(&mut self, token: &str, now: i64) -> bool {
-        let window = usize::try_from(DEDUPLICATION_WINDOW).unwrap_or(usize::MAX);
+        let window = match is_broken(Break::DeduplicationWindowTooSmall) {
+            false => usize::try_from(DEDUPLICATION_WINDOW).unwrap_or(usize::MAX),
+            true => 1,
+        };
         let oldest = now - DEDUPLICATION_SECONDS as i64 * 1000;
         while self.tokens.len() > window || self.tokens.front().is_some_and(|(_, at)| *at < oldest)
         {

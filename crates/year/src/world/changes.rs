@@ -1,10 +1,11 @@
 //! Budgets and prices change, as their commands change them.
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use spendfuse_bus::OutputRecord;
 
 use super::World;
 use crate::budget::Budget;
+use crate::sidecar::UNREADABLE_VERSION;
 
 impl World {
     pub(super) fn new_budget(&mut self) -> Budget {
@@ -80,5 +81,35 @@ impl World {
         if self.processor.is_up {
             self.processor.follow(&self.cluster);
         }
+    }
+
+    /// A record of a newer program comes, which nobody here can read: what was known stays. Then it is
+    /// written as it was.
+    pub(super) fn write_unreadable_budget(&mut self) -> Result<(), String> {
+        let budgets: Vec<Budget> = { self.reference.budgets().into_values() }
+            .map(|(budget, _)| budget)
+            .collect();
+        if !self.processor.is_up || budgets.is_empty() {
+            return Ok(());
+        }
+        self.settle()?;
+        let chosen = self.random.pick(&budgets);
+        let mut newer = chosen.record(self.cluster.now);
+        newer["v"] = json!(UNREADABLE_VERSION);
+        for record in [newer, chosen.record(self.cluster.now)] {
+            let record = OutputRecord {
+                topic: self.topics.budgets.clone(),
+                partition: 0,
+                key: Some(chosen.id.as_bytes().to_vec()),
+                value: Some(record.to_string().into_bytes()),
+                headers: Vec::new(),
+            };
+            self.cluster.commit(vec![record], None);
+            let version = self.cluster.log(&self.topics.budgets, 0).end() - 1;
+            self.reference
+                .applied(version.unsigned_abs(), budgets.clone());
+            self.look()?;
+        }
+        Ok(())
     }
 }

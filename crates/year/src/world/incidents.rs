@@ -3,7 +3,7 @@
 use serde_json::json;
 use spendfuse_domain::routing::partition_of;
 
-use super::{Happening, PARTITIONS, World};
+use super::{Happening, LOADER_GROUP, PARTITIONS, World};
 use crate::calendar::{self, DAY, HOUR, MINUTE};
 use crate::loader::Lane;
 use crate::random::Random;
@@ -20,10 +20,18 @@ impl World {
         if random.one_in(40) {
             planned.push((at(random), Happening::Prices));
         }
+        if random.one_in(50) {
+            planned.push((at(random), Happening::BudgetIsUnreadable));
+        }
+        if random.one_in(120) {
+            let goes = at(random);
+            let back_at = goes + random.between(8 * DAY, 12 * DAY);
+            planned.push((goes, Happening::ProcessorIsGoneForLong { back_at }));
+        }
         if random.one_in(15) {
             let goes = at(random);
             // Mostly a restart, now and then hours.
-            let takes = random.pick(&[2_000, 30_000, 20 * MINUTE, 5 * HOUR, 30 * HOUR]);
+            let takes = random.pick(&[2_000, 30_000, 20 * MINUTE, 5 * HOUR, 30 * HOUR, 55 * HOUR]);
             planned.push((
                 goes,
                 Happening::ProcessorGoes {
@@ -47,7 +55,7 @@ impl World {
             }
             if random.one_in(30) {
                 let goes = at(random);
-                let takes = random.pick(&[MINUTE, 7 * HOUR, 4 * DAY]);
+                let takes = random.pick(&[MINUTE, 7 * HOUR, 4 * DAY, 20 * DAY]);
                 planned.push((
                     goes,
                     Happening::SidecarCutOff {
@@ -67,14 +75,25 @@ impl World {
             Happening::Told(told) => self.tell(told),
             Happening::Budgets => self.change_budgets()?,
             Happening::Prices => self.change_prices(),
-            Happening::ProcessorGoes { back_at } => {
+            Happening::ProcessorGoes { back_at } if self.processor.is_up => {
                 self.processor.stop();
                 self.plan(back_at, Happening::ProcessorComes);
             }
             Happening::ProcessorComes => self.processor.start(&mut self.cluster)?,
-            Happening::LoaderGoes { back_at } => {
+            Happening::ProcessorIsGoneForLong { back_at } if self.processor.is_up => {
+                // What is in flight between its own topics would be lost unseen.
+                self.settle()?;
+                self.processor.stop();
+                self.plan(back_at, Happening::ProcessorComesTooLate);
+            }
+            Happening::ProcessorComesTooLate => self.accept_what_is_lost()?,
+            Happening::BudgetIsUnreadable => self.write_unreadable_budget()?,
+            Happening::LoaderGoes { back_at } if self.is_loading => {
                 self.is_loading = false;
                 self.lanes.iter_mut().for_each(Lane::die);
+                if self.random.one_in(4) {
+                    self.cluster.forget_group(LOADER_GROUP);
+                }
                 self.plan(back_at, Happening::LoaderComes);
             }
             Happening::LoaderComes => self.start_loader()?,
@@ -84,12 +103,17 @@ impl World {
                     self.sidecars[which].start(&self.cluster);
                 }
             }
-            Happening::SidecarCutOff { which, back_at } => {
+            Happening::SidecarCutOff { which, back_at } if self.sidecars[which].is_up => {
                 self.sidecars[which].cut_off();
                 self.plan(back_at, Happening::SidecarComes(which));
             }
             Happening::SidecarComes(which) => self.sidecars[which].come_back(&self.cluster),
             Happening::Look => return self.look(),
+            // Who is away already cannot go.
+            Happening::ProcessorGoes { .. }
+            | Happening::ProcessorIsGoneForLong { .. }
+            | Happening::LoaderGoes { .. }
+            | Happening::SidecarCutOff { .. } => {}
         }
         // Sometimes everybody is at once at work, sometimes more comes before.
         if self.random.one_in(2) {
@@ -101,10 +125,7 @@ impl World {
     pub(super) fn tell(&mut self, told: Told) {
         let now = self.cluster.now;
         let (value, session) = match &told {
-            Told::Call(call) => {
-                self.reference.told(call, now);
-                (call.event(), call.session.clone())
-            }
+            Told::Call(call) => (call.event(), call.session.clone()),
             Told::SessionEnd { workspace, session } => {
                 let event = json!({
                     "specversion": "1.0", "type": "spendfuse.session_end", "source": "app",
@@ -120,11 +141,29 @@ impl World {
             false => partition_of(session.as_bytes(), PARTITIONS),
         };
         let value = value.to_string();
-        self.cluster.send(
-            &self.topics.usage,
-            partition,
-            session.as_bytes(),
-            value.as_bytes(),
-        );
+        let (topic, key) = (&self.topics.usage, session.as_bytes());
+        let offset = self.cluster.send(topic, partition, key, value.as_bytes());
+        if let Told::Call(call) = &told {
+            self.reference.told(call, now, (partition, offset));
+        }
+    }
+
+    /// The processor was away for longer than its input is kept: it stops, names what is lost, and goes
+    /// on where that is accepted.
+    fn accept_what_is_lost(&mut self) -> Result<(), String> {
+        let topic = &self.topics.usage;
+        for partition in 0..PARTITIONS {
+            let log = self.cluster.log(topic, partition);
+            let committed = self.cluster.committed("spendfuse-meter", topic, partition);
+            let (next, _) = committed.unwrap_or_default();
+            if next < log.start() {
+                self.reference.give_up(partition, next..log.start());
+            }
+        }
+        self.processor.accept_lost_input = true;
+        self.processor.start(&mut self.cluster)?;
+        self.settle()?;
+        self.processor.accept_lost_input = false;
+        Ok(())
     }
 }

@@ -25,6 +25,7 @@ use crate::traffic::{Told, Traffic};
 use crate::warehouse::Warehouse;
 
 const PARTITIONS: u32 = 2;
+const LOADER_GROUP: &str = "spendfuse-loader";
 /// 2026-12-20, midnight UTC.
 const BEGIN: i64 = 1_797_724_800_000;
 
@@ -34,12 +35,25 @@ enum Happening {
     Told(Told),
     Budgets,
     Prices,
-    ProcessorGoes { back_at: i64 },
+    ProcessorGoes {
+        back_at: i64,
+    },
     ProcessorComes,
-    LoaderGoes { back_at: i64 },
+    /// For longer than its input is kept.
+    ProcessorIsGoneForLong {
+        back_at: i64,
+    },
+    ProcessorComesTooLate,
+    BudgetIsUnreadable,
+    LoaderGoes {
+        back_at: i64,
+    },
     LoaderComes,
     SidecarRestarts(usize),
-    SidecarCutOff { which: usize, back_at: i64 },
+    SidecarCutOff {
+        which: usize,
+        back_at: i64,
+    },
     SidecarComes(usize),
     Look,
 }
@@ -114,7 +128,7 @@ impl World {
         cluster.create(&topics, PARTITIONS, crate::process::HORIZON);
         let rows = [(&topics.rows, "meter"), (&topics.rows_ledger, "ledger")];
         let lanes = rows.iter().flat_map(|(topic, stage)| {
-            (0..PARTITIONS).map(|partition| Lane::new("spendfuse-loader", topic, stage, partition))
+            (0..PARTITIONS).map(|partition| Lane::new(LOADER_GROUP, topic, stage, partition))
         });
         Self {
             seed,

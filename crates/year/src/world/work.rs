@@ -2,7 +2,7 @@
 
 use spendfuse_bus::StageLogic;
 
-use super::World;
+use super::{LOADER_GROUP, World};
 use crate::calendar::HOUR;
 use crate::cluster::Cluster;
 use crate::process::Processor;
@@ -53,7 +53,7 @@ impl World {
             self.processor.attend(&mut self.cluster);
         }
         if self.is_loading {
-            self.cluster.attend("spendfuse-loader");
+            self.cluster.attend(LOADER_GROUP);
         }
     }
 
