@@ -26,9 +26,15 @@ pub struct Series {
 struct SeriesBudgets {
     /// Budgets that name a single scope, by its text.
     exact: HashMap<String, Vec<u32>>,
-    /// Templates, with the scope parts that must be equal.
-    templates: Vec<(u32, Vec<(usize, String)>)>,
+    /// Templates, by the first scope part that must be equal: its place, its text. There may be one
+    /// for each of ten thousand workspaces, and this is asked for each entry of a delta.
+    templates: Vec<HashMap<String, Vec<Template>>>,
+    /// Templates that take any scope of the series.
+    open: Vec<u32>,
 }
+
+/// A budget's index, with the further scope parts that must be equal: place and text.
+type Template = (u32, Vec<(usize, String)>);
 
 /// All budgets and detector rules of one version.
 #[derive(Clone, Debug, Default)]
@@ -110,12 +116,15 @@ impl BudgetBook {
             .into_iter()
             .flatten()
             .copied();
-        let templates = known
-            .into_iter()
-            .flat_map(|budgets| &budgets.templates)
+        let open = known.into_iter().flat_map(|budgets| &budgets.open).copied();
+        let by_place = known.into_iter().flat_map(|budgets| &budgets.templates);
+        let templates = by_place
+            .zip(scope.split('/'))
+            .filter_map(|(by_text, part)| by_text.get(part))
+            .flatten()
             .filter(move |(_, parts)| has_parts(scope, parts))
             .map(|(index, _)| *index);
-        exact.chain(templates)
+        exact.chain(open).chain(templates)
     }
 
     fn enlist(&mut self, index: u32, budget: &Budget) {
@@ -123,11 +132,27 @@ impl BudgetBook {
         let budgets = self.by_series.entry(series.id.clone()).or_default();
         match budget.scope.single() {
             Some(scope) => budgets.exact.entry(scope).or_default().push(index),
-            None => budgets.templates.push((index, exact_parts(budget))),
+            None => budgets.enlist(index, exact_parts(budget)),
         }
         if !self.series.iter().any(|known| known.id == series.id) {
             self.series.push(series);
         }
+    }
+}
+
+impl SeriesBudgets {
+    fn enlist(&mut self, index: u32, mut parts: Vec<(usize, String)>) {
+        if parts.is_empty() {
+            return self.open.push(index);
+        }
+        let (place, text) = parts.remove(0);
+        if self.templates.len() <= place {
+            self.templates.resize_with(place + 1, HashMap::default);
+        }
+        self.templates[place]
+            .entry(text)
+            .or_default()
+            .push((index, parts));
     }
 }
 
@@ -200,5 +225,56 @@ mod tests {
             let budget = Budget::from_record("b", record.as_bytes()).expect("a good record");
             assert_eq!(Series::of(&budget).id, id);
         }
+    }
+
+    #[test]
+    fn ten_thousand_workspaces_with_a_template_each_are_found_without_a_scan() {
+        let budget = |number: usize| {
+            let record = format!(
+                r#"{{"v":1,"scope":{{"workspace":"w-{number}","customer":"*"}},"limit":"1.00","window":"day","steps":[{{"at":100,"do":"block"}}],"counted_from":"2026-01-01T00:00:00Z"}}"#
+            );
+            Budget::from_record(&format!("b-{number:05}"), record.as_bytes())
+                .expect("a good record")
+        };
+        let mut budgets: Vec<Budget> = (0..10_000).map(budget).collect();
+        let more = [
+            ("every", r#"{"workspace":"*","customer":"*"}"#),
+            ("one", r#"{"workspace":"*","customer":"c-7"}"#),
+            ("single", r#"{"workspace":"w-77","customer":"c-7"}"#),
+        ];
+        for (id, scope) in more {
+            let record = format!(
+                r#"{{"v":1,"scope":{scope},"limit":"1.00","window":"day","steps":[{{"at":100,"do":"block"}}],"counted_from":"2026-01-01T00:00:00Z"}}"#
+            );
+            budgets.push(Budget::from_record(id, record.as_bytes()).expect("a good record"));
+        }
+        let book = BudgetBook::compile(1, budgets, DetectorRules::default());
+        let series = book.series[0].id.clone();
+        assert_eq!(book.series.len(), 1);
+        let found = |scope: &str| -> Vec<String> {
+            let indexes = book.counting(&series, scope);
+            let mut ids: Vec<String> = indexes
+                .map(|index| book.budget(index).budget.id.to_string())
+                .collect();
+            ids.sort();
+            ids
+        };
+        assert_eq!(
+            found("w-77/customer=c-7"),
+            ["b-00077", "every", "one", "single"]
+        );
+        assert_eq!(found("w-9999/customer=c-8"), ["b-09999", "every"]);
+        assert_eq!(found("other/customer=c-8"), ["every"]);
+        let begin = std::time::Instant::now();
+        let total: usize = (0..10_000)
+            .map(|_| book.counting(&series, "w-5/customer=c-1").count())
+            .sum();
+        assert_eq!(total, 20_000);
+        // A scan of all templates takes minutes here.
+        assert!(
+            begin.elapsed() < std::time::Duration::from_secs(2),
+            "{:?}",
+            begin.elapsed()
+        );
     }
 }

@@ -44,22 +44,32 @@ fn book(version: u64, budgets: Vec<Budget>, rules: Vec<DetectorRule>) -> Arc<Bud
     Arc::new(BudgetBook::compile(version, budgets, rules))
 }
 
-fn meter(book: Arc<BudgetBook>) -> Meter {
-    let config = MeterConfig {
+fn config() -> MeterConfig {
+    MeterConfig {
         partition: 0,
         partitions: 1,
         dedupe_horizon_millis: 60 * MINUTE,
         dedupe_capacity: 1000,
         session_idle_millis: IDLE,
         session_capacity: 1_000,
-    };
-    let mut meter = Meter::new(config, book);
+    }
+}
+
+fn meter(book: Arc<BudgetBook>) -> Meter {
+    let mut meter = Meter::new(config(), book);
     meter.restored();
     meter.begin(1);
     meter
 }
 
 fn ledger(book: Arc<BudgetBook>) -> Ledger {
+    let mut ledger = ledger_unrestored(book);
+    ledger.restored();
+    ledger.begin(1);
+    ledger
+}
+
+fn ledger_unrestored(book: Arc<BudgetBook>) -> Ledger {
     let config = LedgerConfig {
         partition: 0,
         partitions: 1,
@@ -67,10 +77,7 @@ fn ledger(book: Arc<BudgetBook>) -> Ledger {
         publish_rate: PUBLISH_RATE,
         account_capacity: 100_000,
     };
-    let mut ledger = Ledger::new(config, book);
-    ledger.restored();
-    ledger.begin(1);
-    ledger
+    Ledger::new(config, book)
 }
 
 /// A call of `nanos` in a session of `acme`.
@@ -393,6 +400,141 @@ fn a_session_block_gets_its_tombstone_though_its_episode_closed_before() {
     assert_eq!(meter.finish().blocklist[0].0, key);
     meter.advance(start().plus(IDLE + 1));
     assert_eq!(meter.finish().blocklist, [(key.to_owned(), None)]);
+}
+
+/// A rule that blocks whoever sends the same prompt twice in a row; of `agent` alone, where given.
+fn blocking(id: &str, agent: Option<&str>, cooldown_millis: i64) -> DetectorRule {
+    let filter = agent.map(|agent| Filter(vec![(Dimension::Agent, vec![agent.to_owned()])]));
+    DetectorRule {
+        id: id.to_owned(),
+        order: 0,
+        filter: filter.unwrap_or_default(),
+        parameters: Parameters::RetryLoop(RetryLoop {
+            repeats: 2,
+            ..RetryLoop::default()
+        }),
+        action: DetectorAction::BlockSession,
+        at: Severity::Warning,
+        cooldown_millis,
+    }
+}
+
+/// The same prompt twice by `agent` in session `s-1`; until when that blocks, where it is told.
+fn runs_in_a_circle(meter: &mut Meter, agent: &str, at: UnixMillis) -> Option<UnixMillis> {
+    for number in 0..2 {
+        let name = format!("{agent}-{number}-{at}");
+        let mut event = call(&name, "s-1", at);
+        event.attribution.agent = Cow::Borrowed(agent);
+        count(meter, &event, at, 1);
+    }
+    meter.advance(at);
+    let told = meter.finish().blocklist;
+    told.into_iter().find_map(|(_, entry)| entry?.expires_at)
+}
+
+#[test]
+fn a_shorter_cool_down_does_not_end_a_longer_one() {
+    let rules = vec![
+        blocking("long", Some("slow"), 60 * MINUTE),
+        blocking("short", Some("fast"), 5 * MINUTE),
+    ];
+    let mut meter = meter(book(1, vec![], rules));
+    let until = start().plus(60 * MINUTE);
+    assert_eq!(runs_in_a_circle(&mut meter, "slow", start()), Some(until));
+    let later = start().plus(MINUTE);
+    assert_eq!(
+        runs_in_a_circle(&mut meter, "fast", later),
+        None,
+        "it is blocked for longer"
+    );
+    // Near the end of the longer one the shorter outlasts it.
+    let mut last = None;
+    for minute in (10..60).step_by(10).chain([58]) {
+        let at = start().plus(minute * MINUTE);
+        last = runs_in_a_circle(&mut meter, "fast", at).or(last);
+    }
+    assert_eq!(last, Some(start().plus(63 * MINUTE)));
+}
+
+#[test]
+fn a_runaway_frees_itself_neither_by_ending_nor_by_a_pause() {
+    const KEY: &str = "finding|retry_loop|acme/session=s-1";
+    let session_budget = Budget {
+        window: WindowKind::Session,
+        scope: budget().scope.counted_in(WindowKind::Session),
+        ..budget()
+    };
+    let lifted = |meter: &mut Meter| -> Vec<String> {
+        let told = meter.finish().blocklist.into_iter();
+        let told = told.filter(|(_, entry)| entry.is_none());
+        told.map(|(key, _)| key).collect()
+    };
+    for ends in [true, false] {
+        let rules = vec![blocking("r", None, 60 * MINUTE)];
+        let book = book(1, vec![session_budget.clone()], rules);
+        let mut meter = meter(Arc::clone(&book));
+        runs_in_a_circle(&mut meter, "a", start());
+        let mut end = call("end", "s-1", start());
+        end.body = Body::SessionEnd;
+        let at = start().plus(if ends { MINUTE } else { IDLE + 1 });
+        match ends {
+            true => assert_eq!(count(&mut meter, &end, at, 0), Counted::SessionEnded),
+            false => meter.advance(at),
+        }
+        let written = meter.finish();
+        let lifted_keys = written
+            .blocklist
+            .iter()
+            .filter(|(_, entry)| entry.is_none());
+        let lifted_keys: Vec<&str> = lifted_keys.map(|(key, _)| key.as_str()).collect();
+        assert!(!lifted_keys.contains(&KEY), "ends {ends}: {lifted_keys:?}");
+        assert_eq!(
+            meter.session_account(&session_budget.id, "acme/session=s-1"),
+            None
+        );
+
+        // A successor knows it as well, and lifts it when it is over.
+        let mut successor = Meter::new(config(), book);
+        for (key, value) in &written.changelog {
+            successor.restore(key, value.as_deref()).unwrap();
+        }
+        successor.restored();
+        successor.begin(3);
+        successor.advance(start().plus(59 * MINUTE));
+        assert_eq!(lifted(&mut successor), Vec::<String>::new());
+        successor.advance(start().plus(60 * MINUTE + 1));
+        assert_eq!(lifted(&mut successor), [KEY]);
+        assert_eq!(successor.sizes().0, 0);
+    }
+}
+
+#[test]
+fn a_restarted_ledger_writes_nothing_of_windows_that_have_ended() {
+    let book = book(1, vec![budget()], vec![]);
+    let mut before = ledger(Arc::clone(&book));
+    before.apply(&deltas(&budget(), 1, "*", start(), 2_000), start());
+    let mut written = before.finish().changelog;
+    let midnight = UnixMillis::parse_rfc3339("2026-11-23T00:00:00Z").unwrap();
+    before.advance(midnight);
+    written.extend(before.finish().changelog);
+    let mut ledger = ledger_unrestored(book);
+    for (key, value) in &written {
+        ledger.restore(key, value.as_deref()).unwrap();
+    }
+    ledger.restored();
+    ledger.begin(3);
+    ledger.advance(midnight.plus(MINUTE));
+    let again = ledger.finish();
+    let keys = again
+        .changelog
+        .iter()
+        .map(|(key, _)| String::from_utf8_lossy(key));
+    let accounts: Vec<_> = keys.filter(|key| key.starts_with("account")).collect();
+    assert!(accounts.is_empty(), "{accounts:?}");
+    assert!(again.blocklist.is_empty() && again.findings.is_empty());
+    // It still closes.
+    ledger.advance(midnight.plus(90 * MINUTE));
+    assert_eq!(ledger.finish().window_lines.len(), 1);
 }
 
 #[test]

@@ -325,15 +325,19 @@ impl Ledger {
     }
 
     /// Notes what happens to an account by time alone. A window that runs already has nothing to be
-    /// woken for before its end.
+    /// woken for before its end, and one that has ended nothing before it closes, unless readers hold
+    /// something of it.
     fn schedule(&mut self, id: AccountId) {
         let Some(known) = self.accounts.get(id) else {
             return;
         };
         let window = Arc::clone(&known.window);
         let begins_at = (window.start > self.now).then_some(window.start);
+        let account = &known.account;
+        let is_known = account.published.is_some() || account.exceeded_since.is_some();
+        let ends_at = window.end.filter(|end| *end > self.now || is_known);
         let closes_at = window.end.map(|end| end.plus(self.config.grace_millis));
-        for time in [begins_at, window.end, closes_at].into_iter().flatten() {
+        for time in [begins_at, ends_at, closes_at].into_iter().flatten() {
             self.wake_at(time, id);
         }
     }

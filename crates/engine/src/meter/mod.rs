@@ -371,8 +371,16 @@ impl Meter {
         waiting.into_iter().for_each(|id| self.settle_at_end(id));
     }
 
+    /// Whether changed budgets wait to be judged by, a slice at a time.
+    pub fn is_reconsidering(&self) -> bool {
+        !self.reconsider.is_empty()
+    }
+
     /// When a session's figures are due by time alone.
     pub fn next_due(&self) -> Option<UnixMillis> {
+        if self.is_reconsidering() {
+            return Some(self.now);
+        }
         self.settle_at.first_key_value().map(|(time, _)| *time)
     }
 

@@ -114,6 +114,11 @@ pub struct Session {
     #[n(7)]
     #[cbor(default)]
     pub blocked_by: Vec<String>,
+    /// Until when the published block of each of these holds, milliseconds since 1970, in the same
+    /// order; older versions did not say.
+    #[n(8)]
+    #[cbor(default)]
+    pub blocked_until_millis: Vec<i64>,
     /// Whether the running commit changed it.
     #[cbor(skip)]
     pub touched: bool,
@@ -176,6 +181,62 @@ impl Session {
             published.is_some_and(|published| published.verdict > 0)
         };
         !self.blocked_by.is_empty() || self.accounts.iter().any(has_verdict)
+    }
+
+    /// Until when `detector`'s published block of the session holds.
+    pub fn blocked_until(&self, detector: &str) -> Option<UnixMillis> {
+        let place = self.blocked_by.iter().position(|one| one == detector)?;
+        self.blocked_until_millis
+            .get(place)
+            .copied()
+            .map(UnixMillis)
+    }
+
+    /// Notes that `detector` blocks the session until `until`.
+    pub fn block(&mut self, detector: &str, until: UnixMillis) {
+        let known = self.blocked_by.iter().position(|one| one == detector);
+        let place = known.unwrap_or_else(|| {
+            self.blocked_by.push(detector.to_owned());
+            self.blocked_by.len() - 1
+        });
+        self.blocked_until_millis.resize(self.blocked_by.len(), 0);
+        self.blocked_until_millis[place] = until.0;
+    }
+
+    /// Whether nothing is left of it but blocks that outlive it: see [`Self::take_blocks`].
+    pub fn is_over(&self) -> bool {
+        self.accounts.is_empty() && self.lanes.is_empty() && !self.blocked_by.is_empty()
+    }
+
+    /// When the last of its blocks is over.
+    pub fn last_block_until(&self) -> UnixMillis {
+        UnixMillis(
+            self.blocked_until_millis
+                .iter()
+                .max()
+                .copied()
+                .unwrap_or_default(),
+        )
+    }
+
+    /// Takes what outlives the session's end at `now`: the blocks that still hold. A runaway frees
+    /// itself neither by saying that it has ended nor by a pause.
+    pub fn take_blocks(&mut self, now: UnixMillis) -> Option<Self> {
+        let mut left = Self::begin(self.name(), now);
+        let mut over = Self::begin(self.name(), now);
+        let until = self
+            .blocked_until_millis
+            .iter()
+            .copied()
+            .chain(std::iter::repeat(0));
+        for (detector, until) in self.blocked_by.iter().zip(until) {
+            let until = UnixMillis(until);
+            let kept = if until > now { &mut left } else { &mut over };
+            kept.block(detector, until);
+        }
+        self.blocked_by = over.blocked_by;
+        self.blocked_until_millis = over.blocked_until_millis;
+        (!left.blocked_by.is_empty()).then_some(left)
     }
 
     /// Its name.

@@ -217,11 +217,12 @@ impl Meter {
                 until,
                 &episode.evidence,
             );
-            let key = spendfuse_domain::verdict::finding_key(detector, &scope);
-            self.outputs.verdict_changes.push(entry.clone());
-            self.outputs.blocklist.push((key, Some(entry)));
-            if !session.blocked_by.iter().any(|one| one == detector) {
-                session.blocked_by.push(detector.to_owned());
+            // All lanes and rules of a detector share the entry: a shorter block would free early.
+            if session.blocked_until(detector) < Some(until) {
+                let key = spendfuse_domain::verdict::finding_key(detector, &scope);
+                self.outputs.verdict_changes.push(entry.clone());
+                self.outputs.blocklist.push((key, Some(entry)));
+                session.block(detector, until);
             }
         }
         self.grown.insert(place);
@@ -264,6 +265,9 @@ impl Meter {
     pub(super) fn touch(&mut self, id: SessionId) {
         if let Some(session) = self.sessions.get_mut(id) {
             session.last_at = self.now;
+            if session.is_over() {
+                session.opened_at = self.now;
+            }
         }
         self.settle_at_end(id);
     }
@@ -271,10 +275,9 @@ impl Meter {
     /// The session of that name; where it was idle for too long, it ends now and is not there.
     fn find_unless_idle(&mut self, name: SessionName<'_>) -> Option<SessionId> {
         let id = self.sessions.find(name)?;
-        let last_at = self.sessions.get(id)?.last_at;
-        if self.now.since(last_at) > self.config.session_idle_millis {
-            self.end_session(id);
-            return None;
+        if self.ends_at(id) < self.now {
+            self.end_session_but_blocks(id);
+            return self.sessions.find(name);
         }
         Some(id)
     }
@@ -286,8 +289,21 @@ impl Meter {
         let own_root = root.filter(|root| session.is_none_or(|session| session.name == root.name));
         for name in session.into_iter().chain(own_root) {
             if let Some(id) = self.sessions.find(name) {
-                self.end_session(id);
+                self.end_session_but_blocks(id);
             }
+        }
+    }
+
+    /// Ends a session as its app or its silence wants it; what blocks it goes on until it is over.
+    fn end_session_but_blocks(&mut self, id: SessionId) {
+        let now = self.now;
+        let session = self.sessions.get_mut(id);
+        let left = session.and_then(|session| session.take_blocks(now));
+        self.end_session(id);
+        if let Some(left) = left {
+            let id = self.sessions.insert(left);
+            self.look_again(id);
+            self.settle_at_end(id);
         }
     }
 
@@ -299,7 +315,7 @@ impl Meter {
         {
             self.expiry.pop_first();
             if self.ends_at(id) < self.now {
-                self.end_session(id);
+                self.end_session_but_blocks(id);
                 ended += 1;
             } else {
                 self.look_again(id);
@@ -336,10 +352,13 @@ impl Meter {
 
     /// When a session ends unless something comes.
     fn ends_at(&self, id: SessionId) -> UnixMillis {
-        let last_at = self.sessions.get(id).map(|session| session.last_at);
-        last_at
-            .unwrap_or_default()
-            .plus(self.config.session_idle_millis)
+        let Some(session) = self.sessions.get(id) else {
+            return UnixMillis::default();
+        };
+        match session.is_over() {
+            true => session.last_block_until(),
+            false => session.last_at.plus(self.config.session_idle_millis),
+        }
     }
 
     /// Looks again at the session when it may have ended.

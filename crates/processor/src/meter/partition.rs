@@ -101,10 +101,13 @@ impl MeterPartition {
     pub fn use_tables(&mut self, budgets: &Arc<BudgetBook>, prices: &Arc<PriceBook>) {
         if budgets.version != self.meter.budget_version() {
             self.meter.set_book(Arc::clone(budgets));
-            // Changed session budgets are judged at once, not at the next tick, and whoever waits
-            // for the budgets to be in force learns it.
-            self.meter.advance(self.meter.now());
+            // Whoever waits for the budgets to be in force learns it.
             self.watermark.announce();
+        }
+        if self.meter.is_reconsidering() {
+            // Changed session budgets are judged at once, a slice with every batch and many times a
+            // second, not at the next tick.
+            self.meter.advance(self.meter.now());
         }
         if prices.version() != self.pricer.version() {
             self.pricer = Pricer::new(Arc::clone(prices), Arc::clone(&self.tables.policy));

@@ -119,10 +119,14 @@ impl<'a> MeterReference<'a> {
         let Some(session) = self.sessions.get_mut(name) else {
             return;
         };
-        if self.now.since(session.last_at) > self.scenario.idle_millis {
+        if session.has_ended(self.now, self.scenario.idle_millis) {
             self.end(name);
-        } else {
+        }
+        if let Some(session) = self.sessions.get_mut(name) {
             session.last_at = self.now;
+            if session.is_over() {
+                session.opened_at = self.now;
+            }
         }
     }
 
@@ -134,8 +138,16 @@ impl<'a> MeterReference<'a> {
     }
 
     fn end(&mut self, name: &SessionName) {
-        if let Some(session) = self.sessions.remove(name) {
-            self.closed += session.open_findings();
+        let Some(mut session) = self.sessions.remove(name) else {
+            return;
+        };
+        self.closed += session.open_findings();
+        // What blocks it does not end with it.
+        session.blocks.retain(|_, until| *until > self.now);
+        if !session.blocks.is_empty() {
+            let mut left = ReferenceSession::begin(self.now);
+            left.blocks = session.blocks;
+            self.sessions.insert(name.clone(), left);
         }
     }
 
@@ -161,7 +173,7 @@ impl<'a> MeterReference<'a> {
         let idle = self.scenario.idle_millis;
         let sessions = self.sessions.iter();
         let ended: Vec<_> = sessions
-            .filter(|(_, session)| now.since(session.last_at) > idle)
+            .filter(|(_, session)| session.has_ended(now, idle))
             .map(|(name, _)| name.clone())
             .collect();
         for name in ended {

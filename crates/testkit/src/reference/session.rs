@@ -83,10 +83,24 @@ impl ReferenceSession {
             if grew && acts && until.is_none_or(|until| *until <= now) {
                 let until = now.plus(rule.cooldown_millis);
                 self.blocked_by.insert((name.clone(), which), until);
-                self.blocks.insert(detector.name(), until);
+                let block = self.blocks.entry(detector.name()).or_insert(until);
+                *block = until.max(*block);
             }
         }
         ended.len()
+    }
+
+    /// Whether only blocks are left of it.
+    pub fn is_over(&self) -> bool {
+        self.accounts.is_empty() && self.lanes.is_empty() && !self.blocks.is_empty()
+    }
+
+    /// Whether it has ended by `now`, or the last block of one that is over.
+    pub fn has_ended(&self, now: UnixMillis, idle_millis: i64) -> bool {
+        match self.is_over() {
+            true => self.blocks.values().all(|until| *until < now),
+            false => now.since(self.last_at) > idle_millis,
+        }
     }
 
     /// The open episodes, with the lane's agent and model.
