@@ -2,10 +2,14 @@
 
 #![allow(clippy::unwrap_used)] // a panic here is a failed test
 
+#[path = "shared/closed.rs"]
+mod closed;
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use closed::close;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
@@ -33,24 +37,6 @@ fn read_json(path: &Path) -> Value {
 
 fn example(name: &str) -> Value {
     read_json(&folder().join("examples").join(format!("{name}.json")))
-}
-
-/// Forbids members that the schema does not name.
-fn close(schema: &mut Value) {
-    match schema {
-        Value::Object(members) => {
-            members.values_mut().for_each(close);
-            let kind = members.get("type");
-            let is_object = kind.is_some_and(|kind| kind.to_string().contains("\"object\""));
-            if is_object && members.contains_key("properties") {
-                members
-                    .entry("additionalProperties")
-                    .or_insert(Value::Bool(false));
-            }
-        }
-        Value::Array(elements) => elements.iter_mut().for_each(close),
-        _ => {}
-    }
 }
 
 fn schema(name: &str) -> Value {

@@ -4,6 +4,8 @@
 
 mod authz;
 mod checks;
+#[path = "../../../domain/tests/shared/closed.rs"]
+mod closed;
 mod hostile;
 mod listeners;
 mod openapi;

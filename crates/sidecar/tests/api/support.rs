@@ -18,6 +18,8 @@ use tempfile::TempDir;
 use tokio::sync::oneshot;
 use tower::ServiceExt as _;
 
+use crate::closed::close;
+
 /// A broker that acknowledges at once, or is away.
 #[derive(Default)]
 pub struct FakeSink {
@@ -213,20 +215,4 @@ pub fn assert_conforms(name: &str, answer: &Value) {
         .map(|error| error.to_string())
         .collect();
     assert!(errors.is_empty(), "{name}: {errors:?} in {answer}");
-}
-
-fn close(schema: &mut Value) {
-    match schema {
-        Value::Object(members) => {
-            members.values_mut().for_each(close);
-            let kind = members.get("type");
-            let is_object = kind.is_some_and(|kind| kind.to_string().contains("\"object\""));
-            if is_object && members.contains_key("properties") {
-                let closed = members.entry("additionalProperties");
-                closed.or_insert(json!(false));
-            }
-        }
-        Value::Array(elements) => elements.iter_mut().for_each(close),
-        _ => {}
-    }
 }
