@@ -53,9 +53,9 @@ fn offsets_of(
     let mut offsets = vec![None; count as usize];
     for element in found.elements() {
         element.error().map_err(doing())?;
-        let place = usize::try_from(element.partition()).ok();
-        if let (Offset::Offset(offset), Some(place)) = (element.offset(), place)
-            && let Some(known) = offsets.get_mut(place)
+        let index = usize::try_from(element.partition()).ok();
+        if let (Offset::Offset(offset), Some(index)) = (element.offset(), index)
+            && let Some(known) = offsets.get_mut(index)
         {
             *known = Some(offset);
         }

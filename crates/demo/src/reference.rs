@@ -43,8 +43,8 @@ pub async fn compute(
     warehouse
         .execute(TABLE, "creating table demo_events")
         .await?;
-    for (place, some) in events.chunks(LINES_AN_INSERT).enumerate() {
-        let first = place * LINES_AN_INSERT;
+    for (index, some) in events.chunks(LINES_AN_INSERT).enumerate() {
+        let first = index * LINES_AN_INSERT;
         let token = format!("demo_events:{first}");
         let body = lines(first, some);
         warehouse
@@ -67,9 +67,9 @@ pub async fn compute(
 
 fn lines(first: usize, events: &[Vec<u8>]) -> Bytes {
     let mut body = Vec::new();
-    for (place, event) in events.iter().enumerate() {
+    for (index, event) in events.iter().enumerate() {
         let raw = String::from_utf8_lossy(event);
-        let line = json!({"seq": first + place, "raw": raw});
+        let line = json!({"seq": first + index, "raw": raw});
         body.extend_from_slice(line.to_string().as_bytes());
         body.push(b'\n');
     }

@@ -57,8 +57,8 @@ fn totals(text: &mut String, outcome: &Outcome) {
         ("ClickHouse", outcome.warehouse),
         ("reference", outcome.reference),
     ];
-    for (place, (name, amount)) in spend.into_iter().enumerate() {
-        let title = if place == 0 { "Spend" } else { "" };
+    for (index, (name, amount)) in spend.into_iter().enumerate() {
+        let title = if index == 0 { "Spend" } else { "" };
         line(text, format_args!("{title:11} {name:10} ${amount}"));
     }
     let findings = list(outcome.findings.iter().map(|(name, count)| (*name, *count)));
@@ -133,13 +133,13 @@ fn question(text: &mut String, answered: &Answered, width: u16) {
     for row in &answered.answer.rows {
         table.add_row(row.iter().map(|value| printable(value)));
     }
-    let is_number = |place: usize| {
-        let mut values = answered.answer.rows.iter().filter_map(|row| row.get(place));
+    let is_number = |index: usize| {
+        let mut values = answered.answer.rows.iter().filter_map(|row| row.get(index));
         values.all(|value| value == "NULL" || value.parse::<f64>().is_ok())
     };
-    for (place, column) in table.column_iter_mut().enumerate() {
+    for (index, column) in table.column_iter_mut().enumerate() {
         column.set_padding((2, 0));
-        if is_number(place) {
+        if is_number(index) {
             column.set_cell_alignment(CellAlignment::Right);
         }
     }

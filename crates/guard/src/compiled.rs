@@ -61,7 +61,7 @@ struct Source {
     factor: Factor,
 }
 
-/// Places of the values that every check needs, see [`CompiledBudgets::compile`].
+/// Indexes of the values that every check needs, see [`CompiledBudgets::compile`].
 const WORKSPACE: usize = 0;
 const SESSION: usize = 1;
 
@@ -106,7 +106,7 @@ struct Part {
 
 /// The budgets of a group that a request may count against.
 pub(crate) struct Candidates<'a> {
-    /// Places in [`CompiledBudgets::budgets`].
+    /// Indexes in [`CompiledBudgets::budgets`].
     pub(crate) members: &'a [u32],
     /// Hash of the request's scope.
     pub(crate) scope: u128,
@@ -125,15 +125,15 @@ impl CompiledBudgets {
             groups: Vec::new(),
             sources: Vec::new(),
         };
-        for (place, dimension) in [Dimension::Workspace, Dimension::Session]
+        for (index, dimension) in [Dimension::Workspace, Dimension::Session]
             .iter()
             .enumerate()
         {
             let source = compiled.source(dimension, false, hasher);
-            debug_assert_eq!(source as usize, place);
+            debug_assert_eq!(source as usize, index);
         }
         let mut group_of: HashMap<Shape, usize> = HashMap::new();
-        for (place, budget) in sorted.into_iter().enumerate() {
+        for (index, budget) in sorted.into_iter().enumerate() {
             let shape = shape_of(&budget);
             let group = *group_of.entry(shape.clone()).or_insert_with(|| {
                 let group = compiled.group(shape, hasher);
@@ -146,7 +146,7 @@ impl CompiledBudgets {
                     .entry(exact_hash(&budget.budget, hasher))
                     .or_default(),
             };
-            members.push(place as u32);
+            members.push(index as u32);
             let budget = GuardedBudget::new(budget, group, hasher);
             compiled.budgets.push(budget);
         }
@@ -182,7 +182,7 @@ impl CompiledBudgets {
         }
     }
 
-    /// The place of a source, which is added where it is new.
+    /// The index of a source, which is added where it is new.
     fn source(&mut self, dimension: &Dimension, session_is_root: bool, hasher: &KeyHasher) -> u32 {
         let wanted = Source {
             dimension: dimension.clone(),
@@ -190,11 +190,11 @@ impl CompiledBudgets {
             factor: hasher.factor(dimension),
         };
         let known = self.sources.iter().position(|source| *source == wanted);
-        let place = known.unwrap_or_else(|| {
+        let index = known.unwrap_or_else(|| {
             self.sources.push(wanted);
             self.sources.len() - 1
         });
-        place as u32
+        index as u32
     }
 
     /// Hashes the values of `request` that budgets ask for into `values`, which are empty.

@@ -42,10 +42,10 @@ pub(crate) const AT_HAND: usize = 12;
 /// text and counts no references.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Match {
-    /// Place of the budget in the snapshot's budgets.
+    /// Index of the budget in the snapshot's budgets.
     pub(crate) budget: u32,
     pub(crate) verdict: Verdict,
-    /// Place of the budget's step that was reached.
+    /// Index of the budget's step that was reached.
     pub(crate) step: Option<u16>,
     /// Whether the verdict is due to `on_stale`.
     pub(crate) by_staleness: bool,
@@ -57,7 +57,7 @@ pub struct Decision<'guard> {
     pub(crate) snapshot: arc_swap::Guard<Arc<Snapshot>>,
     pub(crate) verdict: Verdict,
     pub(crate) matches: SmallVec<[Match; AT_HAND]>,
-    /// Places of budgets whose `where` asks for fields that the request lacks.
+    /// Indexes of budgets whose `where` asks for fields that the request lacks.
     pub(crate) not_evaluated: SmallVec<[u32; 8]>,
     /// Hash of the request's session as a scope, where it names one.
     pub(crate) session: Option<u128>,
@@ -159,16 +159,16 @@ impl<'guard> Decision<'guard> {
                 continue;
             };
             let asking = group.asking(&request.attribution);
-            for &place in candidates.members {
-                let budget = &budgets.budgets[place as usize];
+            for &index in candidates.members {
+                let budget = &budgets.budgets[index as usize];
                 match budget.filter(asking) {
                     FilterMatch::Contradicts => {}
-                    FilterMatch::Unknown => self.not_evaluated.push(place),
+                    FilterMatch::Unknown => self.not_evaluated.push(index),
                     FilterMatch::Holds => {
                         let key = combine(budget.id_hash, candidates.scope);
                         fetched ^= table.fetch(key);
                         keys.push(key);
-                        self.matches.push(Match::new(place));
+                        self.matches.push(Match::new(index));
                     }
                 }
             }
@@ -220,8 +220,8 @@ impl Decision<'_> {
         }
     }
 
-    pub(crate) fn compiled(&self, place: u32) -> &GuardedBudget {
-        &self.snapshot.budgets.budgets[place as usize]
+    pub(crate) fn compiled(&self, index: u32) -> &GuardedBudget {
+        &self.snapshot.budgets.budgets[index as usize]
     }
 }
 
@@ -315,12 +315,12 @@ impl GuardedBudget {
         spent + self.counted(estimate).max(0) < self.lowest_share
     }
 
-    /// The place of the strictest step that a call reaches which would spend `estimate` on top of
+    /// The index of the strictest step that a call reaches which would spend `estimate` on top of
     /// `spent`, among those that are not stricter than `ceiling`.
     fn strictest(&self, spent: i128, estimate: i128, ceiling: Verdict) -> Option<u16> {
         let compared = Compared::before_call(spent, estimate);
-        let place = self.compiled.reached(compared, ceiling)?;
-        u16::try_from(place).ok()
+        let index = self.compiled.reached(compared, ceiling)?;
+        u16::try_from(index).ok()
     }
 
     /// The strictest verdict that so much spend causes, whatever it is made of.
@@ -330,8 +330,8 @@ impl GuardedBudget {
             .map_or(Verdict::Ok, |step| step.action.verdict())
     }
 
-    fn step(&self, place: Option<u16>) -> Option<&Step> {
-        self.compiled.step(usize::from(place?))
+    fn step(&self, index: Option<u16>) -> Option<&Step> {
+        self.compiled.step(usize::from(index?))
     }
 }
 

@@ -140,17 +140,17 @@ impl Heartbeats {
         transit_millis: i64,
         monotonic_millis: i64,
     ) -> bool {
-        let place = partition as usize;
-        if place >= self.meters.len() {
+        let index = partition as usize;
+        if index >= self.meters.len() {
             return false;
         }
         // A log that is read again begins with heartbeats from before.
         if stage == Stage::Ledger {
-            self.ledgers[place] = self.ledgers[place].max(Some(heartbeat.complete_to));
+            self.ledgers[index] = self.ledgers[index].max(Some(heartbeat.complete_to));
             return true;
         }
         let lag = i64::try_from(heartbeat.lag_ms).unwrap_or(i64::MAX);
-        let beats = &mut self.meters[place];
+        let beats = &mut self.meters[index];
         let version = heartbeat.version;
         let is_later = |last: &MeterBeat| last.logged_at >= logged_at;
         if beats

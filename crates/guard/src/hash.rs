@@ -10,7 +10,8 @@
 
 use std::hash::{BuildHasher, RandomState};
 
-use spendfuse_domain::scope::{Dimension, ScopeText};
+use spendfuse_domain::Attribution;
+use spendfuse_domain::scope::{Dimension, Dimensions as _, ScopeText};
 use xxhash_rust::xxh3::xxh3_128_with_secret;
 
 /// Hash of a scope, or of a scope and the budget that counts it.
@@ -88,6 +89,16 @@ impl KeyHasher {
         parts.fold(workspace, |sum, (dimension, value)| {
             sum.wrapping_add(self.part(self.factor(dimension), value))
         })
+    }
+
+    /// The hash of the root session's scope; `None` where `who` names none.
+    pub(crate) fn root_session(&self, who: &Attribution<'_>) -> Option<u128> {
+        let part = |dimension| match who.value(&dimension) {
+            "" => 0,
+            value => self.part(self.factor(&dimension), value),
+        };
+        let is_named = !who.root_session.is_empty();
+        is_named.then(|| part(Dimension::Workspace).wrapping_add(part(Dimension::RootSession)))
     }
 
     /// The place of the entry with this whole key, as it stands in the topic.

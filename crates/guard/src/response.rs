@@ -182,14 +182,7 @@ impl Reasoned<'_> {
         let Replica {
             hasher, findings, ..
         } = self.decision.replica;
-        let who = &self.request.attribution;
-        let part = |dimension, value| hasher.part(hasher.factor(&dimension), value);
-        let workspace = match &*who.workspace {
-            "" => 0,
-            workspace => part(Dimension::Workspace, workspace),
-        };
-        let root = Some(&*who.root_session).filter(|root| !root.is_empty());
-        let root = root.map(|root| workspace.wrapping_add(part(Dimension::RootSession, root)));
+        let root = hasher.root_session(&self.request.attribution);
         let scopes = self.decision.session.into_iter().chain(root);
         scopes.filter_map(|scope| findings.get(scope))
     }
@@ -219,8 +212,8 @@ impl Reasoned<'_> {
             let message = format!("budget {id} refuses calls because the guard's state is old");
             warnings.push(about_budget("stale", "critical", message, id));
         }
-        for place in &self.decision.not_evaluated {
-            let compiled = self.decision.compiled(*place);
+        for index in &self.decision.not_evaluated {
+            let compiled = self.decision.compiled(*index);
             let id = &compiled.budget().id;
             let lacks = missing_fields(compiled, self.request).join(", ");
             let message = format!("budget {id} was not evaluated: the request lacks {lacks}");

@@ -48,7 +48,7 @@ pub fn steps(length: Duration) -> Vec<Step> {
 
 fn read(line: &str) -> Option<RunStep<'_>> {
     let fields: Vec<&str> = line.trim().split(',').collect();
-    let number = |place: usize| -> Option<u64> { fields.get(place)?.parse().ok() };
+    let number = |index: usize| -> Option<u64> { fields.get(index)?.parse().ok() };
     let cache_read = number(6)?;
     Some(RunStep {
         run: fields.first()?,

@@ -170,8 +170,8 @@ const PAIRS: [Pair; 5] = [
 pub fn steps(length: Duration) -> (Vec<Step>, Vec<Expected>) {
     let mut steps = Vec::new();
     let mut expected = Vec::new();
-    for (place, pair) in PAIRS.iter().enumerate() {
-        let begin = 0.15 + 0.13 * place as f64;
+    for (index, pair) in PAIRS.iter().enumerate() {
+        let begin = 0.15 + 0.13 * index as f64;
         for (number, turn) in pair.runaway.iter().enumerate() {
             steps.push(Step {
                 at: moment(length, begin + 0.03 * number as f64),

@@ -151,11 +151,11 @@ impl Conversations {
         let smallest = (real.context * 5).div_ceil(6);
         let fitting = self.open.range_mut(smallest..=real.context);
         for (_, conversations) in fitting {
-            let place = conversations
+            let index = conversations
                 .iter()
                 .position(|conversation| tokens < conversation.tokens * 2);
-            if let Some(place) = place {
-                return Some(conversations.swap_remove(place));
+            if let Some(index) = index {
+                return Some(conversations.swap_remove(index));
             }
         }
         None

@@ -38,14 +38,14 @@ impl Checker<'_> {
             reference.adopt(commit.version);
         }
         let mut expected_rows = Vec::new();
-        for (place, counted) in &commit.inputs {
-            if std::mem::replace(&mut self.processed[*place], true) {
-                let detail = format!("{here}: event {place} was processed before");
+        for (event_index, counted) in &commit.inputs {
+            if std::mem::replace(&mut self.processed[*event_index], true) {
+                let detail = format!("{here}: event {event_index} was processed before");
                 return Err(Violation::new(Promise::CountedOnce, detail));
             }
-            let one = &self.scenario.log[*place];
+            let one = &self.scenario.log[*event_index];
             let rules = &self.rules[commit.version];
-            let expected = reference.count(*place, commit.version, rules);
+            let expected = reference.count(*event_index, commit.version, rules);
             let ends = one.event.body == Body::SessionEnd;
             if !agrees(expected, *counted, ends) {
                 let id = &one.event.id;
@@ -62,7 +62,7 @@ impl Checker<'_> {
                 }
                 let cost = one.cost.total().get();
                 expected_rows.push((*address, one.event.id.to_string(), cost));
-                self.spend.count(*place, commit.partition, commit.seq);
+                self.spend.count(*event_index, commit.partition, commit.seq);
             }
         }
         let rows = commit.rows.iter();
@@ -176,7 +176,10 @@ impl Checker<'_> {
 
     fn says(&self, finding: &Finding, episode: &EpisodeNow) -> bool {
         let log = &self.scenario.log;
-        let evidence = episode.evidence.iter().map(|place| &*log[*place].event.id);
+        let evidence = episode
+            .evidence
+            .iter()
+            .map(|event_index| &*log[*event_index].event.id);
         let close = |one: f64, other: f64| (one - other).abs() <= 1e-9 * other.abs().max(1.0);
         finding.severity == episode.severity
             && finding.opened_at == episode.opened_at

@@ -42,7 +42,7 @@ pub fn versions(
     }];
     let mut edits: Vec<_> = edits
         .iter()
-        .map(|(place, bits)| (usize::from(*place) * events / 256, *bits))
+        .map(|(index, bits)| (usize::from(*index) * events / 256, *bits))
         .collect();
     edits.sort();
     for (from, bits) in edits {
@@ -301,12 +301,12 @@ fn edit(version: &mut BudgetVersion, mut choices: Choices) {
             .push(budget(unused.expect("numbers do not end"), bits));
         return;
     }
-    let place = choices.below(count as u128);
+    let index = choices.below(count as u128);
     if kind == 5 {
-        version.budgets.remove(place);
+        version.budgets.remove(index);
         return;
     }
-    let budget = &mut version.budgets[place];
+    let budget = &mut version.budgets[index];
     let is_session = budget.window.is_session();
     match kind {
         0 | 1 => budget.limit = limit(&mut choices),

@@ -47,7 +47,7 @@ pub fn log(start: UnixMillis, bits: &[u128]) -> Vec<LogEvent> {
         let back = choices.below(8);
         let conflict = choices.one_in(3);
         let next = match log.len().checked_sub(back + 1) {
-            Some(place) if repeats => repeated(&log[place], arrival, conflict),
+            Some(index) if repeats => repeated(&log[index], arrival, conflict),
             _ => fresh(number, arrival, &mut choices),
         };
         log.push(next);

@@ -51,7 +51,7 @@ impl MeterWorker {
         let places = scenario.log.iter().enumerate();
         let input = places
             .filter(|(_, one)| one.event.home(scenario.partitions) == partition)
-            .map(|(place, _)| place)
+            .map(|(index, _)| index)
             .collect();
         let mut meter = Meter::new(config(scenario, partition), book(scenario, 0, fault));
         meter.restored();
@@ -75,14 +75,14 @@ impl MeterWorker {
         self.input.get(self.position).copied()
     }
 
-    /// Whether no event before `place` is left.
-    pub fn is_drained(&self, place: usize) -> bool {
-        self.next_event().is_none_or(|next| next >= place)
+    /// Whether no event before `index` is left.
+    pub fn is_drained(&self, index: usize) -> bool {
+        self.next_event().is_none_or(|next| next >= index)
     }
 
     pub fn next_events(&self, count: usize, barrier: usize) -> Vec<usize> {
         let rest = self.input[self.position..].iter().copied();
-        rest.take_while(|place| *place < barrier)
+        rest.take_while(|index| *index < barrier)
             .take(count)
             .collect()
     }
@@ -157,9 +157,9 @@ impl MeterWorker {
         let mut rows = SeenRows::default();
         self.meter.begin(self.seq + 1);
         let mut inputs = Vec::with_capacity(batch.len());
-        for place in batch {
-            let counted = self.count(&scenario.log[*place], *place, &mut rows);
-            inputs.push((*place, counted));
+        for index in batch {
+            let counted = self.count(&scenario.log[*index], *index, &mut rows);
+            inputs.push((*index, counted));
         }
         let behind = self.input.get(self.position + batch.len());
         let at_end = behind.is_none_or(|next| scenario.log[*next].arrival > clock);
@@ -168,11 +168,11 @@ impl MeterWorker {
         (inputs, rows.0)
     }
 
-    fn count(&mut self, one: &LogEvent, place: usize, rows: &mut SeenRows) -> Counted {
+    fn count(&mut self, one: &LogEvent, index: usize, rows: &mut SeenRows) -> Counted {
         let mut event = one.event.clone();
         let is_late = self.meter.now().max(one.arrival).since(event.time) > self.horizon_millis;
         match self.fault {
-            Some(Fault::DedupeOff) => event.identity = Identity(place as u128),
+            Some(Fault::DedupeOff) => event.identity = Identity(index as u128),
             Some(Fault::WindowByArrival) if !is_late => event.time = one.arrival,
             _ => {}
         }
@@ -190,7 +190,7 @@ impl MeterWorker {
         };
         let origin = Origin {
             partition: self.partition,
-            offset: place as i64,
+            offset: index as i64,
             arrival: one.arrival,
             ..Origin::default()
         };
@@ -205,8 +205,8 @@ impl MeterWorker {
             Some(Fault::RestoreWithoutOneRecord) => self.changelog.records().len() / 2,
             _ => usize::MAX,
         };
-        for (place, (key, value)) in self.changelog.records().iter().enumerate() {
-            if place != lost {
+        for (index, (key, value)) in self.changelog.records().iter().enumerate() {
+            if index != lost {
                 self.meter
                     .restore(key, value.as_deref())
                     .expect("own changelog");

@@ -132,7 +132,7 @@ impl<'a> Simulation<'a> {
         self.publish_budgets();
     }
 
-    /// The place in the log before which events may be counted: a version that starts or ends a
+    /// The index in the log before which events may be counted: a version that starts or ends a
     /// count waits until everybody has come that far.
     fn barrier(&self) -> usize {
         let later = self.version + 1..self.scenario.versions.len();
@@ -201,8 +201,8 @@ impl<'a> Simulation<'a> {
     /// Time passes, but not beyond the next event, which would then be late for its own arrival.
     fn wait(&mut self, millis: i64) {
         let next = self.meters.iter().filter_map(MeterWorker::next_event).min();
-        let limit = next.map_or(UnixMillis(i64::MAX), |place| {
-            self.scenario.log[place].arrival
+        let limit = next.map_or(UnixMillis(i64::MAX), |index| {
+            self.scenario.log[index].arrival
         });
         self.clock = self.clock.max(self.clock.plus(millis).min(limit));
     }

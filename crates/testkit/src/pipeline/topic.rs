@@ -21,13 +21,13 @@ impl Changelog {
     pub fn compact(&mut self, count: usize) {
         let mut tail = self.records.split_off(count.min(self.records.len()));
         let mut last = HashMap::new();
-        for (place, (key, _)) in self.records.iter().enumerate() {
-            last.insert(key.clone(), place);
+        for (index, (key, _)) in self.records.iter().enumerate() {
+            last.insert(key.clone(), index);
         }
-        let mut place = 0;
+        let mut index = 0;
         self.records.retain(|(key, _)| {
-            place += 1;
-            last[key] == place - 1
+            index += 1;
+            last[key] == index - 1
         });
         self.records.append(&mut tail);
     }

@@ -22,7 +22,7 @@ const TOOL_RULE: usize = 1;
 #[derive(Clone, Debug)]
 pub struct Step {
     /// Place in the scenario's log.
-    pub place: usize,
+    pub index: usize,
     time: UnixMillis,
     context: i128,
     tokens: i128,
@@ -87,7 +87,7 @@ pub struct LaneReference {
 
 impl LaneReference {
     /// Takes a step; returns which conditions' episodes ended with it.
-    pub fn step(&mut self, place: usize, one: &LogEvent, rules: &DetectorRules) -> Vec<usize> {
+    pub fn step(&mut self, index: usize, one: &LogEvent, rules: &DetectorRules) -> Vec<usize> {
         let open_before: Vec<_> = (0..5).filter(|which| self.is_open(*which)).collect();
         let Body::Usage(call) = &one.event.body else {
             return Vec::new();
@@ -100,7 +100,7 @@ impl LaneReference {
             tokens.output + tokens.reasoning + tokens.audio_output + tokens.image_output;
         let all: u64 = tokens.each().iter().sum();
         self.steps.push(Step {
-            place,
+            index,
             time: one.event.time,
             context: i128::from(all - generated),
             tokens: i128::from(all),
@@ -169,7 +169,7 @@ impl LaneReference {
         for (_, firing) in &run {
             match &firing.wasted {
                 Wasted::Here(nanos) => here += nanos,
-                Wasted::Steps(places) => steps.extend(places.iter().copied()),
+                Wasted::Steps(indexes) => steps.extend(indexes.iter().copied()),
             }
         }
         let of_steps: i128 = steps.into_iter().map(|step| self.steps[step].cost).sum();
@@ -182,7 +182,7 @@ impl LaneReference {
             measured: latest.measured,
             threshold: opening.threshold,
             wasted: here + of_steps,
-            evidence: run.iter().take(20).map(|(step, _)| step.place).collect(),
+            evidence: run.iter().take(20).map(|(step, _)| step.index).collect(),
         })
     }
 
@@ -212,28 +212,28 @@ impl LaneReference {
         let end = self.steps.len();
         let begin = end.saturating_sub(rule.tool_within as usize);
         let within = begin..end;
-        let places = |tool: u64| -> Vec<usize> {
-            let same = |place: &usize| self.steps[*place].tool == Some(tool);
+        let indexes = |tool: u64| -> Vec<usize> {
+            let same = |index: &usize| self.steps[*index].tool == Some(tool);
             within.clone().filter(same).collect()
         };
         let repeats = rule.tool_repeats as usize;
         // An episode stays with its tool call as long as that one repeats often enough.
         let before = end
             .checked_sub(2)
-            .map(|place| &self.steps[place].outcomes[TOOL_RULE]);
+            .map(|index| &self.steps[index].outcomes[TOOL_RULE]);
         let looping = match before {
             Some(Outcome::Fires(firing)) => firing.fingerprint,
             _ => None,
         };
         let mut candidates: Vec<u64> = within
             .clone()
-            .filter_map(|place| self.steps[place].tool)
+            .filter_map(|index| self.steps[index].tool)
             .collect();
         candidates.dedup();
-        let mut best = looping.filter(|tool| places(*tool).len() >= repeats);
+        let mut best = looping.filter(|tool| indexes(*tool).len() >= repeats);
         if best.is_none() {
             for tool in candidates {
-                if best.is_none_or(|other| places(tool).len() > places(other).len()) {
+                if best.is_none_or(|other| indexes(tool).len() > indexes(other).len()) {
                     best = Some(tool);
                 }
             }
@@ -241,7 +241,7 @@ impl LaneReference {
         let Some(tool) = best else {
             return Outcome::Quiet;
         };
-        let found = places(tool);
+        let found = indexes(tool);
         if found.len() < repeats {
             return Outcome::Quiet;
         }

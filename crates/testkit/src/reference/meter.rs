@@ -53,8 +53,8 @@ impl<'a> MeterReference<'a> {
     }
 
     /// Takes the next event; says what must become of it.
-    pub fn count(&mut self, place: usize, version: usize, rules: &DetectorRules) -> Expected {
-        let one = &self.scenario.log[place];
+    pub fn count(&mut self, index: usize, version: usize, rules: &DetectorRules) -> Expected {
+        let one = &self.scenario.log[index];
         self.now = self.now.max(one.arrival);
         let expected = self
             .identities
@@ -66,7 +66,7 @@ impl<'a> MeterReference<'a> {
             Body::Usage(call) => {
                 let generation = ["", "chat", "completion", "responses", "generate_content"];
                 let is_generation = generation.contains(&&*call.operation);
-                self.usage(place, one, is_generation, version, rules);
+                self.usage(index, one, is_generation, version, rules);
             }
             Body::SessionEnd => self.end_named(one),
             Body::Revenue(_) => {}
@@ -76,7 +76,7 @@ impl<'a> MeterReference<'a> {
 
     fn usage(
         &mut self,
-        place: usize,
+        index: usize,
         one: &LogEvent,
         is_generation: bool,
         version: usize,
@@ -111,7 +111,7 @@ impl<'a> MeterReference<'a> {
         }
         if let Some(name) = session_of(who, false).filter(|_| is_generation) {
             let now = self.now;
-            self.closed += self.begun(name).step(place, one, rules, now);
+            self.closed += self.begun(name).step(index, one, rules, now);
         }
     }
 

@@ -58,7 +58,7 @@ impl ReferenceSession {
     /// Takes a generation step; returns how many episodes ended with it.
     pub fn step(
         &mut self,
-        place: usize,
+        index: usize,
         one: &LogEvent,
         rules: &DetectorRules,
         now: UnixMillis,
@@ -67,7 +67,7 @@ impl ReferenceSession {
         let name = (who.agent.to_string(), who.model.to_string());
         let lane = self.lanes.entry(name.clone()).or_default();
         let fired_before = lane.open().len();
-        let ended = lane.step(place, one, rules);
+        let ended = lane.step(index, one, rules);
         debug_assert!(ended.len() <= fired_before);
         for which in &ended {
             self.blocked_by.remove(&(name.clone(), *which));
@@ -75,7 +75,7 @@ impl ReferenceSession {
         for episode in lane.open() {
             let which = episode.condition;
             let grew =
-                *episode.evidence.last().unwrap_or(&place) == place || episode.evidence.len() == 20;
+                *episode.evidence.last().unwrap_or(&index) == index || episode.evidence.len() == 20;
             let detector = CONDITIONS[which];
             let rule = rules.for_lane(&who.workspace, &who.feature, &who.agent, detector);
             let acts = episode.severity >= rule.at && rule.action == DetectorAction::BlockSession;

@@ -123,8 +123,8 @@ pub struct SpendReference {
 
 impl SpendReference {
     /// An event was counted.
-    pub fn count(&mut self, place: usize, partition: u32, seq: u64) {
-        self.counted.push((place, partition, seq));
+    pub fn count(&mut self, index: usize, partition: u32, seq: u64) {
+        self.counted.push((index, partition, seq));
     }
 
     /// The accounts of `version` as a ledger knows them that has applied the deltas up to
@@ -142,14 +142,14 @@ impl SpendReference {
                 continue;
             }
             let (from, began) = scenario.count_begins(version, budget);
-            for (place, partition, seq) in &self.counted {
-                if *place < from || *seq > applied[*partition as usize] {
+            for (index, partition, seq) in &self.counted {
+                if *index < from || *seq > applied[*partition as usize] {
                     continue;
                 }
-                let one = &scenario.log[*place];
+                let one = &scenario.log[*index];
                 let counts = self
                     .places
-                    .entry((began, budget.id.to_string(), *place))
+                    .entry((began, budget.id.to_string(), *index))
                     .or_insert_with(|| calendar_place(budget, one));
                 let Some((scope, window)) = counts else {
                     continue;
