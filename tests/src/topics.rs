@@ -1,10 +1,12 @@
 //! What topics hold, read with the bus's plain reader.
 
 use std::collections::BTreeMap;
+use std::fs;
 use std::ops::ControlFlow;
 use std::time::Duration;
 
 use spendfuse_bus::{read_ranges, topic_ranges};
+use spendfuse_devstack::Kafka;
 
 use crate::lab::Lab;
 
@@ -61,6 +63,27 @@ impl Lab {
         })
         .unwrap_or_else(|error| panic!("reading {topic}: {error}"));
         records
+    }
+
+    /// Removes every record that a partition holds now, as retention does in time.
+    ///
+    /// # Panics
+    /// Where the broker refuses.
+    pub fn delete_records(&self, topic: &str, partition: u32) {
+        let file = self.file("delete-records.json");
+        let wanted = serde_json::json!({
+            "version": 1,
+            "partitions": [{"topic": topic, "partition": partition, "offset": -1}],
+        });
+        fs::write(&file, wanted.to_string()).expect("the folder can be written");
+        let said = Kafka::tool("org.apache.kafka.tools.DeleteRecordsCommand")
+            .expect("the jars are set up")
+            .args(["--bootstrap-server", &self.kafka().brokers()])
+            .arg("--offset-json-file")
+            .arg(file)
+            .output()
+            .expect("the tool starts");
+        assert!(said.status.success(), "{said:?}");
     }
 
     /// The last value of every key of a compacted topic, as JSON.

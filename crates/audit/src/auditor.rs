@@ -2,6 +2,7 @@
 
 use spendfuse_domain::Nanos;
 use spendfuse_engine::audit::Differences;
+use spendfuse_warehouse::gaps::GapRow;
 
 use crate::blocks::Blocks;
 use crate::budgets::BudgetsInForce;
@@ -68,6 +69,8 @@ pub struct Round {
     pub standing: Option<Differences>,
     /// What was not compared, and why.
     pub notes: Vec<Note>,
+    /// Losses that were ever accepted.
+    pub gaps: Vec<GapRow>,
     /// Per meter partition, the commits whose rows were compared.
     pub ranges: Vec<SeqRange>,
     /// The input.
@@ -154,6 +157,7 @@ impl Auditor {
             news: differences,
             standing,
             notes,
+            gaps: context.wait(context.warehouse.gaps())?,
             ranges,
             input,
             windows: looked.compared,
@@ -174,6 +178,7 @@ impl Round {
             news: Differences::default(),
             standing: looked.differences,
             notes,
+            gaps: Vec::new(),
             ranges: Vec::new(),
             input: InputSums::default(),
             windows: looked.compared,

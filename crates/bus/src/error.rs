@@ -112,21 +112,6 @@ pub enum BusError {
         /// Committed position, in the same form.
         committed: String,
     },
-    /// The log does not have the offset any more (or not yet): events would be skipped.
-    #[error(
-        "topic `{topic}` partition {partition} does not have the position of group `{group}` any \
-         more: its retention is shorter than the group was away, so events were lost. Start once \
-         with --set processor.accept_lost_input=true to go on behind them; what is lost is noted in \
-         the DLQ"
-    )]
-    PositionGone {
-        /// Consumer group.
-        group: String,
-        /// Topic.
-        topic: String,
-        /// Partition.
-        partition: i32,
-    },
     /// A batch of a log that must not have gaps cannot be read by any client.
     #[error(
         "{0}; without it the state would be wrong. Where another replica of the topic is whole, let \
@@ -241,7 +226,6 @@ impl BusError {
             | Self::PlaceTaken { .. }
             | Self::NotCoPartitioned { .. }
             | Self::PositionMismatch { .. }
-            | Self::PositionGone { .. }
             | Self::Unreadable(_)
             | Self::BadRecord { .. }
             | Self::TooLarge { .. }

@@ -59,6 +59,16 @@ pub enum LogEvent<'a> {
         /// What is missed.
         lost: Unreadable,
     },
+    /// The log does not have the position of a partition any more (or not yet), which is not read until
+    /// [`LogConsumer::begin`].
+    Gone {
+        /// Which partition.
+        at: LogPartition,
+        /// The next offset to read.
+        from: i64,
+        /// Where the log begins.
+        first: i64,
+    },
     /// A partition was read to its end.
     EndOfPartition {
         /// Which.
@@ -186,8 +196,8 @@ impl LogConsumer {
     /// Waits for the next event. Must be called again within the maximum poll interval.
     ///
     /// # Errors
-    /// [`BusError::DuplicateInstance`] where another process took over, [`BusError::PositionGone`]
-    /// where the log lost the position, [`BusError::Consume`]: open a new consumer.
+    /// [`BusError::DuplicateInstance`] where another process took over, [`BusError::Consume`]: open a
+    /// new consumer.
     pub fn poll(&self, timeout: Duration) -> Result<LogEvent<'_>, BusError> {
         Ok(match self.poller.poll(timeout) {
             Polled::Nothing => LogEvent::Nothing,
@@ -222,20 +232,16 @@ impl LogConsumer {
                     self.start_again()?;
                     return Ok(LogEvent::Nothing);
                 }
+                if let Some(gone) = self.gone(&failure)? {
+                    return Ok(gone);
+                }
                 let cause = self.poller.consumer().client().fatal_error();
                 let code = cause.map_or(failure.code, |(code, _)| code);
-                match (code, &failure.at) {
-                    (RDKafkaErrorCode::FencedInstanceId, _) => {
+                match code {
+                    RDKafkaErrorCode::FencedInstanceId => {
                         return Err(BusError::DuplicateInstance {
                             group: self.config.group_id.clone(),
                             instance: self.config.instance_id.clone(),
-                        });
-                    }
-                    (RDKafkaErrorCode::AutoOffsetReset, Some(at)) => {
-                        return Err(BusError::PositionGone {
-                            group: self.config.group_id.clone(),
-                            topic: at.topic.clone(),
-                            partition: at.partition,
                         });
                     }
                     _ if failure.is_transient() => LogEvent::Nothing,
@@ -273,6 +279,37 @@ impl LogConsumer {
         let next = self.partition(at);
         let next = next.and_then(|place| self.next.borrow().get(&place).copied());
         next.map_or(Ok(false), |next| Ok(!self.poller.is_gone(at, next)?))
+    }
+
+    /// A partition that lost its position; the others are read on.
+    fn gone(&self, failure: &PollFailure) -> Result<Option<LogEvent<'_>>, BusError> {
+        let Some(missed) = failure.out_of_range() else {
+            return Ok(None);
+        };
+        let place = self.partition(missed);
+        let Some((at, from)) = place.and_then(|at| Some((at, self.next.borrow_mut().remove(&at)?)))
+        else {
+            return Ok(Some(LogEvent::Nothing));
+        };
+        let (first, _) = self.poller.bounds(missed)?;
+        self.start_unpaused()?;
+        Ok(Some(LogEvent::Gone { at, from, first }))
+    }
+
+    /// Reads a partition from `offset`, besides those that are read. Whatever was paused is read again.
+    ///
+    /// # Errors
+    /// [`BusError::Request`].
+    pub fn begin(&self, at: LogPartition, offset: i64) -> Result<(), BusError> {
+        self.next.borrow_mut().insert(at, offset);
+        self.start_unpaused()
+    }
+
+    /// An assignment alone leaves paused what was (librdkafka 2.12).
+    fn start_unpaused(&self) -> Result<(), BusError> {
+        self.start_again()?;
+        let read: Vec<LogPartition> = self.next.borrow().keys().copied().collect();
+        self.resume(&read)
     }
 
     fn start_again(&self) -> Result<(), BusError> {
@@ -375,20 +412,6 @@ impl LogConsumer {
             .consumer()
             .fetch_watermarks(self.topic(at), at.partition.cast_signed(), timeout)
             .map_err(self.doing("asking for the ends of", at))
-    }
-
-    /// Goes on reading a partition at another offset.
-    ///
-    /// # Errors
-    /// [`BusError::Request`], also after `timeout`.
-    pub fn seek(&self, at: LogPartition, offset: i64, timeout: Duration) -> Result<(), BusError> {
-        let partition = at.partition.cast_signed();
-        self.poller
-            .consumer()
-            .seek(self.topic(at), partition, Offset::Offset(offset), timeout)
-            .map_err(self.doing("seeking in", at))?;
-        self.next.borrow_mut().insert(at, offset);
-        Ok(())
     }
 
     /// Stops fetching partitions until [`LogConsumer::resume`], to push back.

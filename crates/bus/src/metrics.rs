@@ -29,6 +29,9 @@ spendfuse_metrics::table! {
     /// Offsets of a partition's inputs that are not processed yet, at the last tick. Labels `stage`,
     /// `partition`.
     gauge STAGE_BACKLOG = "spendfuse_stage_backlog_offsets";
+    /// 1 where a partition stands still because its input is lost, until that is accepted. Labels
+    /// `stage`, `partition`.
+    gauge STAGE_STOPPED = "spendfuse_stage_stopped";
     /// Partitions that a worker processes. Labels `stage`, `worker`.
     gauge STAGE_PARTITIONS = "spendfuse_stage_partitions";
     /// Batches of a log that could not be read and were passed by. Label `topic`.

@@ -6,7 +6,7 @@ use tokio::task::JoinHandle;
 
 use crate::checkpoint::BrokenLink;
 use crate::metrics as names;
-use crate::protocol::PartitionProtocol;
+use crate::protocol::{PartitionProtocol, StopReason};
 
 /// Reading pauses above this many waiting bytes and goes on below half of it.
 const PAUSE_ABOVE_BYTES: usize = 64 * 1024 * 1024;
@@ -15,6 +15,10 @@ pub(crate) struct Lane {
     pub(crate) at: LogPartition,
     pub(crate) topic: String,
     pub(crate) protocol: PartitionProtocol,
+    /// What the group has committed.
+    pub(crate) committed: Option<i64>,
+    /// Why it waits for a person.
+    pub(crate) stopped_by: Option<StopReason>,
     /// Everything before this offset has been received.
     pub(crate) read_to: i64,
     /// The insert or inspection under way.
@@ -30,7 +34,12 @@ pub(crate) enum Pressure {
 }
 
 impl Lane {
-    pub(crate) fn new(at: LogPartition, topic: &str, protocol: PartitionProtocol) -> Self {
+    pub(crate) fn new(
+        at: LogPartition,
+        topic: &str,
+        protocol: PartitionProtocol,
+        committed: Option<i64>,
+    ) -> Self {
         // A series that begins with its first increase shows no increase.
         for kind in BrokenLink::KINDS {
             metrics::counter!(
@@ -45,10 +54,24 @@ impl Lane {
             at,
             topic: topic.to_owned(),
             read_to: protocol.position(),
-            protocol,
             work: None,
-            paused: false,
+            committed,
+            stopped_by: None,
+            // What is stopped from the start is not read at all.
+            paused: protocol.is_stopped(),
+            protocol,
         }
+    }
+
+    /// Reading begins anew at the protocol's position, of which nothing is paused.
+    pub(crate) fn read_again(&mut self) {
+        self.read_to = self.protocol.position();
+        self.paused = false;
+    }
+
+    /// Reading was assigned anew.
+    pub(crate) fn assigned_again(&mut self) {
+        self.paused = false;
     }
 
     /// Whether to pause or resume reading, once for each change.

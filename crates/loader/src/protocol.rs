@@ -149,6 +149,19 @@ pub enum StopReason {
 }
 
 impl StopReason {
+    /// The sentence, with the command that accepts what is wrong.
+    pub fn with_way_out(&self, topic: &str, partition: u32) -> String {
+        let to = match self {
+            Self::Start { .. } => return self.to_string(),
+            _ => self
+                .end()
+                .map_or_else(String::new, |end| format!(" --to {end}")),
+        };
+        format!(
+            "{self}; `spendfuse gaps accept --topic {topic} --partition {partition}{to}` goes on behind it"
+        )
+    }
+
     /// Where the partition goes on once what is wrong has been accepted; `None` where only another
     /// program can help.
     pub fn end(&self) -> Option<i64> {
@@ -290,6 +303,38 @@ impl PartitionProtocol {
     /// Whether the partition is stopped.
     pub fn is_stopped(&self) -> bool {
         matches!(self.state, State::Stopped)
+    }
+
+    /// The records of offsets `from` to `to` (exclusive) are gone: what came before is still loaded.
+    pub fn lost(&mut self, from: i64, to: i64, detail: &str) {
+        if self.obstacle.is_none() && !self.is_stopped() {
+            let detail = detail.to_owned();
+            self.obstacle = Some((from, StopReason::Lost { from, to, detail }));
+        }
+    }
+
+    /// A machine that waits for a person from the start.
+    pub fn stopped(mut self) -> Self {
+        self.state = State::Stopped;
+        self
+    }
+
+    /// A person has accepted what is wrong before `to`: the partition goes on there. Records are then
+    /// read from `to` on.
+    pub fn go_on_at(&mut self, to: i64) -> Option<Action> {
+        debug_assert!(self.is_stopped() && self.records.is_empty());
+        self.obstacle = None;
+        self.links = self.stored_links.clone();
+        self.position = to;
+        self.state = State::Reading;
+        if self
+            .region
+            .as_ref()
+            .is_some_and(|region| to < region.until())
+        {
+            return None;
+        }
+        Some(self.end_region(to))
     }
 
     /// Takes a record in; the result is a broken chain, to be counted and reported.

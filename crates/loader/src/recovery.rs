@@ -11,25 +11,46 @@ use crate::protocol::{ProtocolRules, StopReason};
 /// offset `first`.
 ///
 /// # Errors
-/// [`StopReason::Start`] where records were lost in between or the metadata cannot be used.
+/// [`StopReason::Start`] where the metadata cannot be used.
 pub fn starting_point(
     (position, metadata): (i64, String),
     first: i64,
-) -> Result<(i64, Checkpoint), StopReason> {
-    if position < first {
-        return Err(StopReason::Lost {
-            from: position,
-            to: first,
-            detail: RETENTION.to_owned(),
+) -> Result<StartingPoint, StopReason> {
+    let mut checkpoint = Checkpoint::decode(&metadata).map_err(|error| StopReason::Start {
+        position,
+        detail: error.to_string(),
+    })?;
+    if position >= first {
+        return Ok(StartingPoint {
+            position,
+            checkpoint,
+            lost: None,
         });
     }
-    match Checkpoint::decode(&metadata) {
-        Ok(checkpoint) => Ok((position, checkpoint)),
-        Err(error) => Err(StopReason::Start {
-            position,
-            detail: error.to_string(),
-        }),
-    }
+    // What is left of an interrupted insert may be in the warehouse: it cannot be told.
+    let interrupted = checkpoint.intent.take();
+    let to = interrupted.map_or(first, |intent| intent.end.max(first));
+    let lost = StopReason::Lost {
+        from: position,
+        to,
+        detail: RETENTION.to_owned(),
+    };
+    Ok(StartingPoint {
+        position,
+        checkpoint,
+        lost: Some(lost),
+    })
+}
+
+/// Where loading of a partition goes on.
+#[derive(Clone, Debug)]
+pub struct StartingPoint {
+    /// The committed offset.
+    pub position: i64,
+    /// Its metadata.
+    pub checkpoint: Checkpoint,
+    /// Why it does not go on before a person has accepted that.
+    pub lost: Option<StopReason>,
 }
 
 /// How records get lost before they are loaded.
@@ -253,10 +274,17 @@ mod tests {
     }
 
     #[test]
-    fn a_partition_goes_on_where_it_was_committed_or_not_at_all() {
+    fn a_partition_goes_on_where_it_was_committed_or_waits_for_a_person() {
         let at = |offset: i64, metadata: &str| (offset, metadata.to_owned());
-        assert_eq!(starting_point(at(9, ""), 7).unwrap().0, 9);
-        assert!(starting_point(at(6, ""), 7).is_err(), "records are lost");
+        let start = starting_point(at(9, ""), 7).unwrap();
+        assert_eq!((start.position, start.lost), (9, None));
+        let lost = |start: StartingPoint| start.lost.and_then(|reason| reason.end());
+        assert_eq!(lost(starting_point(at(6, ""), 7).unwrap()), Some(7));
+        // The rest of an insert that may have happened is not loaded a second time.
+        let metadata = r#"{"v":1,"intent":{"end":9,"records":1,"hash":"07","at":0,"inserts":{}}}"#;
+        let start = starting_point(at(6, metadata), 7).unwrap();
+        assert_eq!(start.checkpoint.intent, None);
+        assert_eq!(lost(start), Some(9));
         assert!(starting_point(at(9, "?"), 7).is_err(), "foreign metadata");
     }
 }

@@ -3,6 +3,8 @@
 //! Any failure of Kafka ends the session; the next one starts from what is committed. Inserts that
 //! were under way are taken up again by their intents.
 
+mod acceptance;
+
 use std::collections::{BTreeMap, HashMap};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, LazyLock};
@@ -26,7 +28,7 @@ use crate::inserting::{
 use crate::lane::{Lane, Pressure};
 use crate::metrics as names;
 use crate::protocol::{Action, PartitionProtocol, ProtocolRules, StopReason};
-use crate::recovery::{TableFacts, starting_point};
+use crate::recovery::{RETENTION, StartingPoint, TableFacts, starting_point};
 use crate::region::Region;
 use crate::standing::{Parts, Standing};
 use crate::{AlertSink, LoaderAlert, LoaderConfig, LoaderError};
@@ -131,6 +133,7 @@ pub(crate) fn run(
             metrics_at = Instant::now();
             session.standing.look(&session.consumer, parts);
             identities.turn(session.has_first_partition());
+            session.look_for_acceptance()?;
             let now = now();
             session
                 .lanes
@@ -177,6 +180,15 @@ impl Session<'_> {
                     (self.alerts)(LoaderAlert::Unreadable(lost));
                     None
                 }
+                LogEvent::Gone { at, from, first } => {
+                    for lane in self.lanes.values_mut() {
+                        lane.assigned_again();
+                    }
+                    if let Some(lane) = self.lanes.get_mut(&at) {
+                        lane.protocol.lost(from, first, RETENTION);
+                    }
+                    None
+                }
                 LogEvent::Assigned(partitions) => Some(partitions),
                 LogEvent::Revoked => Some(Vec::new()),
             };
@@ -219,10 +231,13 @@ impl Session<'_> {
         }
         let mut starts = Vec::new();
         for at in partitions {
-            if let Some(lane) = self.open_lane(*at)? {
+            let Some(lane) = self.open_lane(*at)? else {
+                continue;
+            };
+            if !lane.protocol.is_stopped() {
                 starts.push((*at, lane.read_to));
-                self.lanes.insert(*at, lane);
             }
+            self.lanes.insert(*at, lane);
         }
         Ok(self.consumer.start(&starts)?)
     }
@@ -236,13 +251,18 @@ impl Session<'_> {
         let Some(committed) = committed else {
             return self.open_without_offset(at, &topic, first).map(Some);
         };
-        let (position, checkpoint) = match starting_point(committed, first) {
+        let start = match starting_point(committed, first) {
             Ok(start) => start,
             Err(reason) => {
                 self.stopped(&topic, at, reason);
                 return Ok(None);
             }
         };
+        let StartingPoint {
+            position,
+            checkpoint,
+            lost,
+        } = start;
         if let Some(intent) = &checkpoint.intent {
             tracing::info!(
                 topic,
@@ -254,8 +274,15 @@ impl Session<'_> {
             );
         }
         let rules = self.rules();
-        let protocol = PartitionProtocol::start(&topic, at.partition, rules, position, checkpoint);
-        Ok(Some(Lane::new(at, &topic, protocol)))
+        let mut protocol =
+            PartitionProtocol::start(&topic, at.partition, rules, position, checkpoint);
+        if let Some(reason) = &lost {
+            protocol = protocol.stopped();
+            self.stopped(&topic, at, reason.clone());
+        }
+        let mut lane = Lane::new(at, &topic, protocol, Some(position));
+        lane.stopped_by = lost;
+        Ok(Some(lane))
     }
 
     /// The lane of a partition that nobody has loaded from, or whose offsets are gone: what the
@@ -274,7 +301,7 @@ impl Session<'_> {
         if ends == Links::default() || is_broken(Break::LoaderTrustsOffsetsOnly) {
             let nothing = Checkpoint::default();
             let protocol = PartitionProtocol::start(topic, partition, rules, first, nothing);
-            return Ok(Lane::new(at, topic, protocol));
+            return Ok(Lane::new(at, topic, protocol, None));
         }
         tracing::warn!(
             topic,
@@ -283,11 +310,14 @@ impl Session<'_> {
             to = end,
             "no offset is committed, and the warehouse has rows: looking what is there"
         );
-        let region = Region::without_offsets(end, ends, false);
+        let accepts_loss = self
+            .accepted_gap(topic, partition)?
+            .is_some_and(|gap| gap.from == 0 && gap.to >= first);
+        let region = Region::without_offsets(end, ends, accepts_loss);
         let nothing = Checkpoint::default();
         let protocol =
             PartitionProtocol::start_with(topic, partition, rules, first, region, nothing);
-        Ok(Lane::new(at, topic, protocol))
+        Ok(Lane::new(at, topic, protocol, None))
     }
 
     fn rules(&self) -> ProtocolRules {
@@ -387,10 +417,10 @@ impl Session<'_> {
             match action {
                 Action::Commit { offset, metadata } => {
                     self.consumer.commit(at, offset, &metadata)?;
-                    next = self
-                        .lanes
-                        .get_mut(&at)
-                        .and_then(|lane| lane.protocol.committed());
+                    next = self.lanes.get_mut(&at).and_then(|lane| {
+                        lane.committed = Some(offset);
+                        lane.protocol.committed()
+                    });
                 }
                 Action::Insert(batch) => self.begin(at, batch, Work::Insert(Attempt::First)),
                 Action::InsertAgain(batch) => self.begin(at, batch, Work::Insert(Attempt::Again)),
@@ -399,6 +429,9 @@ impl Session<'_> {
                 Action::Compare(batch) => self.begin(at, batch, Work::Compare),
                 Action::Stop(reason) => {
                     let topic = self.topic(at).to_owned();
+                    if let Some(lane) = self.lanes.get_mut(&at) {
+                        lane.stopped_by = Some(reason.clone());
+                    }
                     self.stopped(&topic, at, reason);
                 }
             }
@@ -462,14 +495,20 @@ impl Session<'_> {
 
     fn stopped(&mut self, topic: &str, at: LogPartition, reason: StopReason) {
         let partition = at.partition;
-        tracing::error!(topic, partition, %reason, "partition stopped; others go on");
+        let sentence = reason.with_way_out(topic, partition);
+        tracing::error!(
+            topic,
+            partition,
+            reason = sentence,
+            "partition stopped; others go on"
+        );
         metrics::gauge!(
             names::LOADER_STOPPED,
             "topic" => topic.to_owned(),
             "partition" => partition.to_string()
         )
         .set(1);
-        self.standing.stopped(topic, partition, &reason);
+        self.standing.stopped(topic, partition, sentence);
         (self.alerts)(LoaderAlert::Stopped {
             topic: topic.to_owned(),
             partition,

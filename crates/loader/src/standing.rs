@@ -5,8 +5,6 @@ use std::time::{Duration, Instant};
 
 use spendfuse_bus::{Health, LogConsumer, Part};
 
-use crate::protocol::StopReason;
-
 /// A broker that has not answered for this long is away; shorter is a slow answer.
 const AWAY_AFTER: Duration = Duration::from_secs(3);
 const TIMEOUT: Duration = Duration::from_millis(500);
@@ -51,9 +49,13 @@ impl Standing {
         self.stopped.clear();
     }
 
-    pub(crate) fn stopped(&mut self, topic: &str, partition: u32, reason: &StopReason) {
+    pub(crate) fn stopped(&mut self, topic: &str, partition: u32, reason: String) {
         let at = (topic.to_owned(), partition);
-        self.stopped.insert(at, reason.to_string());
+        self.stopped.insert(at, reason);
+    }
+
+    pub(crate) fn goes_on(&mut self, topic: &str, partition: u32) {
+        self.stopped.remove(&(topic.to_owned(), partition));
     }
 
     /// Once a second: asks the broker, and tells.

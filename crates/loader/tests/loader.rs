@@ -13,8 +13,10 @@ use std::time::Duration;
 
 use common::{call_event, row, warehouse};
 use spendfuse_bus::topics::TopicSpec;
-use spendfuse_bus::{EventProducer, EventRecord, KafkaConfig, ProducerOptions, Shutdown};
-use spendfuse_devstack::{DevStack, DevStackOptions, wait_until};
+use spendfuse_bus::{
+    AcceptedGap, AcceptedGaps, EventProducer, EventRecord, KafkaConfig, ProducerOptions, Shutdown,
+};
+use spendfuse_devstack::{DevStack, DevStackOptions, Kafka, wait_until};
 use spendfuse_domain::Topics;
 use spendfuse_loader::protocol::StopReason;
 use spendfuse_loader::{self as loader, AlertSink, LoaderAlert, LoaderConfig, LoaderError};
@@ -135,6 +137,41 @@ impl Fixture {
         self.producer.flush(PATIENCE).unwrap();
     }
 
+    /// What retention does, at once.
+    fn delete_before(&self, partition: u32, offset: i64) {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let wanted = format!(
+            "{{\"version\":1,\"partitions\":[{{\"topic\":\"spendfuse.rows\",\"partition\":{partition},\"offset\":{offset}}}]}}"
+        );
+        std::fs::write(file.path(), wanted).unwrap();
+        let said = Kafka::tool("org.apache.kafka.tools.DeleteRecordsCommand")
+            .unwrap()
+            .args(["--bootstrap-server", &self.stack.kafka.brokers()])
+            .arg("--offset-json-file")
+            .arg(file.path())
+            .output()
+            .unwrap();
+        assert!(said.status.success(), "{said:?}");
+    }
+
+    fn accept(&self, partition: u32, from: i64, to: i64) {
+        let gaps = AcceptedGaps::open(&self.kafka, self.group_id).unwrap();
+        let gap = AcceptedGap { from, to };
+        gaps.accept("spendfuse.rows", partition, gap).unwrap();
+    }
+
+    fn wait_for_alert(&self, wanted: impl Fn(&LoaderAlert) -> bool) {
+        let raised = || {
+            self.alerts
+                .lock()
+                .unwrap()
+                .iter()
+                .any(&wanted)
+                .then_some(())
+        };
+        wait_until("an alert", PATIENCE, raised).unwrap();
+    }
+
     fn execute(&self, sql: &str) {
         let done = self.warehouse.execute(sql, "a test's statement");
         self.runtime.block_on(done).unwrap();
@@ -234,6 +271,9 @@ fn every_block_is_loaded_once_through_crashes_and_a_broken_one_stops_only_its_pa
     *fixture.seqs.get_mut(&0).unwrap() += 1;
     fixture.count_calls(0, 1);
     fixture.wait_for_rows(87);
+    // What was stopped goes on behind it.
+    fixture.accept(1, 41, 42);
+    fixture.wait_for_rows(90);
     second.end();
     let alerts = fixture.alerts.lock().unwrap();
     let stopped = |alert: &LoaderAlert| {
@@ -387,6 +427,42 @@ fn a_loader_without_offsets_goes_on_behind_what_the_warehouse_has() {
     fixture.wait_for_rows(20);
     third.end();
     assert!(fixture.alerts.lock().unwrap().is_empty());
+}
+
+/// The loader was away for longer than the retention of its topics.
+#[test]
+fn lost_rows_stop_their_partition_until_that_is_accepted() {
+    let mut fixture = Fixture::start();
+    let first = fixture.start_loader();
+    for partition in 0..2 {
+        fixture.count_calls(partition, 2);
+    }
+    fixture.wait_for_rows(4);
+    first.end();
+    fixture.count_calls(0, 5);
+    fixture.delete_before(0, 4);
+
+    let second = fixture.start_loader();
+    fixture.count_calls(1, 1);
+    fixture.wait_for_rows(5);
+    fixture.wait_for_alert(|alert| {
+        matches!(
+            alert,
+            LoaderAlert::Stopped {
+                partition: 0,
+                reason: StopReason::Lost { from: 2, to: 4, .. },
+                ..
+            }
+        )
+    });
+    fixture.accept(0, 2, 4);
+    fixture.wait_for_rows(8);
+    // It goes on from there.
+    second.end();
+    let third = fixture.start_loader();
+    fixture.count_calls(0, 1);
+    fixture.wait_for_rows(9);
+    third.end();
 }
 
 /// Offsets begin at 0 again, and so do the commits of a meter whose changelog is new: ranges and

@@ -61,9 +61,6 @@ pub struct ProcessorConfig {
     pub commit_interval: Duration,
     /// A batch with this many events is full.
     pub batch_max_events: usize,
-    /// Whether to go on behind input that retention removed before it was counted, noting the place
-    /// in the DLQ.
-    pub accept_lost_input: bool,
     /// How often partitions with nothing to do tell how far they have come.
     pub heartbeat: Duration,
     /// Where the workers tell how they are.
@@ -90,7 +87,6 @@ impl ProcessorConfig {
             commit_min: Duration::from_millis(5),
             commit_interval: Duration::from_millis(20),
             batch_max_events: 40_000,
-            accept_lost_input: false,
             heartbeat: Duration::from_secs(1),
             health: Health::default(),
         }
@@ -313,7 +309,6 @@ impl ProcessorConfig {
             commit_interval: self.commit_interval,
             batch_max_events: self.batch_max_events,
             tick_every: self.heartbeat,
-            accept_lost_input: self.accept_lost_input,
             health: self.health.part(format!("{stage} worker {worker}")),
             ..StageConfig::new(self.kafka.clone(), stage, &group, &instance)
         }

@@ -102,6 +102,8 @@ enum Command {
     Dlq(commands::dlq::DlqArgs),
     /// Compare input, ledger, warehouse and blocklist; every difference with its commit
     Audit(commands::audit::AuditArgs),
+    /// What was lost before it was counted or loaded, and its acceptance
+    Gaps(commands::gaps::GapsArgs),
     /// Fingerprint of a prompt or tool call, as apps send it instead of the text
     Fingerprint(commands::fingerprint::FingerprintArgs),
     /// Create the topics with the right settings, or check them
@@ -194,6 +196,7 @@ fn run(line: CommandLine, play: Option<Play>) -> Result<ExitCode, Failure> {
         Command::Findings(args) => commands::findings::run(&settings, &args),
         Command::Dlq(args) => commands::dlq::run(&settings, &args),
         Command::Audit(args) => commands::audit::run(&settings, &args),
+        Command::Gaps(args) => commands::gaps::run(&settings, &args),
         Command::Fingerprint(args) => commands::fingerprint::run(&settings, &args),
         Command::Topics(args) => commands::topics::run(&settings, &args),
         Command::Config(args) => commands::config::run(&settings, &args),

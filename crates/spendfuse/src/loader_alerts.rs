@@ -59,7 +59,8 @@ fn alert_of(news: &LoaderAlert) -> Alert {
             topic,
             format!("{partition}"),
             format!(
-                "rows of {topic} partition {partition} are not loaded any more: {reason}; see docs/operations.md"
+                "rows of {topic} partition {partition} are not loaded any more: {}",
+                reason.with_way_out(topic, *partition)
             ),
         ),
         LoaderAlert::CountedTwice(pair) => return counted_twice(pair),

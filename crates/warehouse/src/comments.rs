@@ -6,7 +6,7 @@ use crate::client::{Warehouse, quoted};
 use crate::error::WarehouseError;
 
 /// Tables and views.
-const TABLES: [(&str, &str); 26] = [
+const TABLES: [(&str, &str); 27] = [
     (
         "spend",
         "one row for each counted entry; money in US dollars, times in UTC",
@@ -50,6 +50,10 @@ const TABLES: [(&str, &str); 26] = [
     (
         "prices",
         "one row for each rate line of each price book version",
+    ),
+    (
+        "gaps",
+        "one row for each loss that somebody accepted with spendfuse gaps accept",
     ),
     ("migrations", "which changes of the schema were made"),
     ("calls", "spend without revenue and corrections"),
@@ -386,6 +390,15 @@ const COLUMNS: &[(&str, &str)] = &[
     ("window_end", "end of the window; NULL where it has none"),
     ("window_start", "start of the window"),
     ("workspace", "the tenant"),
+    ("accepted_at", "when somebody accepted the loss"),
+    ("consumer_group", "the group that goes on behind it"),
+    ("topic", "the topic that it is lost in"),
+    ("partition", "the topic's partition"),
+    ("from_offset", "what the group had committed"),
+    (
+        "to_offset",
+        "where it goes on; less than from_offset where the log was made anew",
+    ),
 ];
 
 impl Warehouse {

@@ -10,6 +10,7 @@ pub mod client;
 mod comments;
 pub mod config;
 pub mod error;
+pub mod gaps;
 pub mod migrations;
 pub mod query;
 mod reader;

@@ -27,7 +27,7 @@ enum Change {
     Schema2,
 }
 
-const MIGRATIONS: [Migration; 5] = [
+const MIGRATIONS: [Migration; 6] = [
     Migration {
         number: 1,
         name: "spend",
@@ -47,6 +47,11 @@ const MIGRATIONS: [Migration; 5] = [
         number: 4,
         name: "analysts",
         change: Change::Statements(include_str!("../migrations/0004_analysts.sql")),
+    },
+    Migration {
+        number: 5,
+        name: "gaps",
+        change: Change::Statements(include_str!("../migrations/0005_gaps.sql")),
     },
     Migration {
         number: 6,

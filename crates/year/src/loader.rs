@@ -70,8 +70,12 @@ impl Lane {
         let (topic, partition) = (&self.topic, self.partition);
         let (protocol, read_to) = match cluster.committed(&self.group, topic, partition) {
             Some(committed) => {
-                let (position, checkpoint) = starting_point(committed, first)
-                    .map_err(|reason| format!("{topic} {partition}: {reason}"))?;
+                let stopped = |reason| format!("{topic} {partition}: {reason}");
+                let begun = starting_point(committed, first).map_err(stopped)?;
+                if let Some(lost) = begun.lost {
+                    return Err(stopped(lost));
+                }
+                let (position, checkpoint) = (begun.position, begun.checkpoint);
                 let start = PartitionProtocol::start;
                 (
                     start(topic, partition, RULES, position, checkpoint),

@@ -144,7 +144,10 @@ pub fn run(options: &Options) -> Result<ExitCode> {
                 consumer.start(&from_start)?;
             }
             LogEvent::Revoked => consumer.release()?,
-            LogEvent::Nothing | LogEvent::EndOfPartition { .. } | LogEvent::Unreadable { .. } => {
+            LogEvent::Nothing
+            | LogEvent::EndOfPartition { .. }
+            | LogEvent::Unreadable { .. }
+            | LogEvent::Gone { .. } => {
                 ensure!(last_news.elapsed() < PATIENCE, "only {count} events came");
             }
         }

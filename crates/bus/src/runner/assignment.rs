@@ -151,7 +151,8 @@ pub(super) fn starts<'c, P>(
     config: &'c StageConfig,
     slots: &[Slot<P>],
 ) -> Vec<(&'c str, i32, Offset)> {
-    let each = slots.iter().flat_map(|slot| {
+    let read = slots.iter().filter(|slot| slot.lost.is_none());
+    let each = read.flat_map(|slot| {
         let inputs = config.inputs.iter().zip(&slot.next);
         inputs.map(|(topic, next)| {
             let partition = slot.partition.cast_signed();
@@ -258,6 +259,7 @@ fn compare<P: PartitionLogic>(
             seq: stored.seq,
             ends: vec![None; next.len()],
             next,
+            lost: None,
             begun: false,
             records: 0,
         });

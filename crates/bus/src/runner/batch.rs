@@ -9,6 +9,15 @@ use super::position::Position;
 use crate::error::BusError;
 use crate::native::request;
 
+/// Input that retention has removed before it was read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct LostInput {
+    /// Which input.
+    pub(super) input: usize,
+    /// One sentence, with the command that accepts it.
+    pub(super) sentence: String,
+}
+
 /// One partition of the worker.
 pub(super) struct Slot<P> {
     pub(super) partition: u32,
@@ -19,6 +28,8 @@ pub(super) struct Slot<P> {
     pub(super) next: Vec<i64>,
     /// The end of each input where it was reached and nothing came since.
     pub(super) ends: Vec<Option<i64>>,
+    /// The input that is lost, where it stands still until somebody accepts that.
+    pub(super) lost: Option<LostInput>,
     /// Whether the logic was told about the batch.
     pub(super) begun: bool,
     /// Records in the open batch.

@@ -39,9 +39,6 @@ pub struct StageConfig {
     /// Other topics that are written: checked to exist before the stage starts, because a send
     /// to a missing topic shows only as a time-out.
     pub outputs: Vec<String>,
-    /// Whether to go on behind input that retention removed before it was read; the stage is told
-    /// what is lost. Otherwise that stops the worker.
-    pub accept_lost_input: bool,
     /// Partitions of inputs, changelog and history.
     pub partitions: u32,
     /// A batch is committed no earlier than this after its first record, unless it is full.
@@ -80,7 +77,6 @@ impl StageConfig {
             changelog: String::new(),
             history: Vec::new(),
             outputs: Vec::new(),
-            accept_lost_input: false,
             partitions: 1,
             commit_min: Duration::from_millis(5),
             commit_interval: Duration::from_millis(20),

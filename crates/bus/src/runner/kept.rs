@@ -60,6 +60,8 @@ impl<P> Kept<P> {
         }
         let (_, end) = probe.bounds(&config.changelog, slot.partition)?;
         slot.ends.fill(None);
+        // Whether its input is lost shows anew.
+        slot.lost = None;
         Ok((end - self.end <= 1).then_some(self.slot))
     }
 }

@@ -41,13 +41,8 @@ pub(super) fn check_failure(
     // A fatal error arrives under a code of its own; the cause must be asked for.
     let cause = poller.consumer().client().fatal_error();
     let code = cause.map_or(failure.code, |(code, _)| code);
-    match (code, &failure.at) {
-        (RDKafkaErrorCode::FencedInstanceId, _) => Err(duplicate_instance(config)),
-        (RDKafkaErrorCode::AutoOffsetReset, Some(at)) => Err(BusError::PositionGone {
-            group: config.group_id.clone(),
-            topic: at.topic.clone(),
-            partition: at.partition,
-        }),
+    match code {
+        RDKafkaErrorCode::FencedInstanceId => Err(duplicate_instance(config)),
         _ if failure.is_transient() => Ok(()),
         _ => Err(failure.clone().into_error()),
     }

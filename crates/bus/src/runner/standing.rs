@@ -78,6 +78,8 @@ impl Standing {
             let (brokers, seconds) = (&config.kafka.brokers, silent.as_secs());
             let reason = format!("no answer from Kafka ({brokers}) for {seconds} s");
             config.health.not_ready(reason);
+        } else if let Some(reason) = standing_still(slots) {
+            config.health.not_ready(reason);
         } else if !stalled.is_empty() {
             let reason = format!("partitions {stalled:?} have input and do not move");
             config.health.not_ready(reason);
@@ -114,6 +116,20 @@ impl Standing {
         }
         stalled
     }
+}
+
+/// The partitions that have lost input.
+fn standing_still<P>(slots: &[Slot<P>]) -> Option<String> {
+    let lost = |slot: &Slot<P>| Some((slot.partition, slot.lost.clone()?.sentence));
+    let mut lost = slots.iter().filter_map(lost);
+    let (partition, sentence) = lost.next()?;
+    let others = match lost.count() {
+        0 => String::new(),
+        more => format!(" (and {more} more)"),
+    };
+    Some(format!(
+        "partition {partition} is stopped: {sentence}{others}"
+    ))
 }
 
 fn broker_answers(config: &StageConfig, poller: &Poller) -> bool {

@@ -34,6 +34,7 @@ use crate::place::Place;
 use crate::shutdown::Shutdown;
 use crate::topics::partition_counts;
 use crate::transaction::TransactionalProducer;
+use lost_input::show_stopped;
 
 /// How long a life waits for a broker that does not answer.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -81,6 +82,7 @@ pub(super) fn live<L: StageLogic>(
         batch: Batch::default(),
         last_write: None,
         next_tick: Instant::now() + config.tick_every,
+        asked_at: Instant::now(),
         standing: Standing::new(),
     }
     .run();
@@ -149,6 +151,8 @@ struct Worker<'w, L: StageLogic> {
     /// One of the partitions of the last commit, and when that was.
     last_write: Option<(u32, Instant)>,
     next_tick: Instant,
+    /// When it was last asked whether lost input is accepted.
+    asked_at: Instant,
     standing: Standing,
 }
 
@@ -201,6 +205,9 @@ impl<L: StageLogic> Worker<'_, L> {
             self.call_between_batches();
         }
         let slot = &mut self.slots[slot];
+        if slot.lost.is_some() {
+            return Ok(());
+        }
         if !slot.begun {
             slot.logic.begin(slot.seq + 1, self.clock.millis());
             slot.begun = true;
@@ -357,6 +364,9 @@ impl<L: StageLogic> Worker<'_, L> {
     }
 
     fn drop_partitions(&mut self) {
+        for slot in self.slots.iter().filter(|slot| slot.lost.is_some()) {
+            show_stopped(self.config.stage, slot.partition, false);
+        }
         self.kept.clear();
         self.slots.clear();
         self.last_write = None;
@@ -412,6 +422,7 @@ impl<L: StageLogic> Worker<'_, L> {
     fn start(&mut self, partitions: Vec<u32>, restore: Duration) {
         for (index, slot) in self.slots.iter().enumerate() {
             self.slot_of[slot.partition as usize] = Some(index);
+            show_stopped(self.config.stage, slot.partition, false);
         }
         let stage = self.config.stage;
         metrics::histogram!(STAGE_RESTORE_SECONDS, "stage" => stage).record(restore.as_secs_f64());

@@ -5,15 +5,15 @@ use std::process::Command;
 use rdkafka::ClientConfig;
 use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
-use spendfuse_bus::BusError;
+use spendfuse_bus::{AcceptedGap, AcceptedGaps, Health, OpenGap, open_gaps};
 use spendfuse_devstack::Kafka;
 
 use crate::broker::{PATIENCE, eventually, kafka, numbers, produce, read_all, text};
 use crate::summer::Stage;
 
 #[test]
-fn lost_input_stops_a_stage_until_it_is_accepted_and_is_told_once() {
-    let mut stage = Stage::with_topics("lost", 1);
+fn lost_input_stops_its_partition_until_it_is_accepted_and_is_told_once() {
+    let stage = Stage::with_topics("lost", 2);
     produce("lost-in", 0, 1..=50);
     let running = stage.run();
     eventually("the first numbers", || numbers("lost-out").len() == 50);
@@ -21,28 +21,56 @@ fn lost_input_stops_a_stage_until_it_is_accepted_and_is_told_once() {
     produce("lost-in", 0, 51..=100);
     delete_before("lost-in", 80);
 
-    let error = stage.run().thread.join().unwrap().unwrap_err();
-    assert!(
-        matches!(&error, BusError::PositionGone { topic, partition: 0, .. } if topic == "lost-in"),
-        "{error}"
-    );
-    assert!(error.to_string().contains("accept_lost_input"), "{error}");
+    let group = &stage.config.group_id;
+    let gap = OpenGap {
+        topic: "lost-in".to_owned(),
+        partition: 0,
+        from: 50,
+        to: 80,
+    };
+    let open = || open_gaps(&kafka(), group, "lost-in", PATIENCE).unwrap();
+    assert_eq!(open(), [gap]);
+    let health = Health::default();
+    let mut config = stage.config.clone();
+    config.health = health.part("worker");
+    let watched = Stage {
+        config,
+        ..stage.clone()
+    };
+    let running = watched.run();
+    eventually("a partition that stands still", || {
+        let reasons = health.report().reasons.join("\n");
+        reasons.contains("spendfuse gaps accept --topic lost-in --partition 0")
+    });
+    // The other one goes on.
+    produce("lost-in", 1, 201..=210);
+    eventually("the other partition", || numbers("lost-out").len() == 60);
 
-    stage.config.accept_lost_input = true;
-    let running = stage.run();
-    eventually("what is left", || numbers("lost-out").len() == 70);
+    let accepted = AcceptedGaps::open(&kafka(), group).unwrap();
+    let accept = |from, to| {
+        accepted
+            .accept("lost-in", 0, AcceptedGap { from, to })
+            .unwrap();
+    };
+    // Of another loss.
+    accept(49, 80);
+    produce("lost-in", 1, 211..=220);
+    eventually("the other partition", || numbers("lost-out").len() == 70);
+    accept(50, 80);
+    eventually("what is left", || numbers("lost-out").len() == 90);
+    eventually("a healthy stage", || health.report().is_ready);
+    assert_eq!(open(), []);
     running.stop().unwrap();
     // From then on it starts as ever.
-    stage.config.accept_lost_input = false;
     produce("lost-in", 0, 101..=110);
     let running = stage.run();
-    eventually("what came later", || numbers("lost-out").len() == 80);
+    eventually("what came later", || numbers("lost-out").len() == 100);
     running.stop().unwrap();
 
-    assert_eq!(
-        numbers("lost-out"),
-        (1..=50).chain(81..=110).collect::<Vec<u64>>()
-    );
+    let mut found = numbers("lost-out");
+    found.sort_unstable();
+    let kept: Vec<u64> = (1..=50).chain(81..=110).chain(201..=220).collect();
+    assert_eq!(found, kept);
     let told = read_all(&kafka(), "lost-out-rejected");
     let told: Vec<String> = told.iter().map(|one| text(one.value.as_deref())).collect();
     assert_eq!(told, ["lost-in@50-80"]);

@@ -11,6 +11,7 @@ pub mod dlq;
 mod failure;
 pub mod findings;
 pub mod fingerprint;
+pub mod gaps;
 pub mod ingest;
 mod kafka;
 pub mod migrate;

@@ -155,8 +155,6 @@ settings! {
             "and at the latest this long after it; where events have waited, after half their wait, or as long as the last commit took, at most 200ms";
         batch_max_events: usize = "40000",
             "events in one batch at most";
-        accept_lost_input: bool = "false",
-            "true for one start: go on behind input that retention removed before it was counted; the place is noted in the DLQ, and an alert says so";
         heartbeat: Duration = "1s",
             "how often an idle partition tells how far it has come";
     }

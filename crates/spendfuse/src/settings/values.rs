@@ -118,7 +118,6 @@ impl Settings {
             commit_interval: own.commit_interval,
             batch_max_events: own.batch_max_events,
             heartbeat: own.heartbeat,
-            accept_lost_input: own.accept_lost_input,
             ..ProcessorConfig::new(self.kafka(), self.topics(), self.partitions())
         }
     }

@@ -25,13 +25,16 @@ impl<L: StageLogic> Worker<'_, L> {
                 .look(self.config, self.poller, &self.slots, &nothing);
             return Ok(());
         }
+        self.look_for_acceptance()?;
         self.call_between_batches();
         let is_known = self.clock.known_millis().is_some();
         let now_millis = self.clock.millis();
         let ends = self.log_ends.progress(self.config, &self.slots);
         self.standing
             .look(self.config, self.poller, &self.slots, &ends);
-        for (slot, mut inputs) in self.slots.iter_mut().zip(ends.inputs) {
+        // Where input is lost no time passes: nobody knows what was in it.
+        let each = self.slots.iter_mut().zip(ends.inputs);
+        for (slot, mut inputs) in each.filter(|(slot, _)| slot.lost.is_none()) {
             // As long as only this machine's clock is known, no time passes: nothing is complete.
             let complete = |input: &&mut InputProgress| input.state == InputState::Complete;
             for input in inputs
@@ -54,7 +57,8 @@ impl<L: StageLogic> Worker<'_, L> {
 
     /// Moves the next tick forward where something is due before it.
     pub(super) fn tick_when_due(&mut self) {
-        let due = self.slots.iter().filter_map(|slot| slot.logic.next_due());
+        let read = self.slots.iter().filter(|slot| slot.lost.is_none());
+        let due = read.filter_map(|slot| slot.logic.next_due());
         if let (Some(due), Some(now)) = (due.min(), self.clock.known_millis()) {
             let wait = u64::try_from(due - now).map_or(Duration::ZERO, Duration::from_millis);
             let next = Instant::now() + wait.max(BETWEEN_TICKS);

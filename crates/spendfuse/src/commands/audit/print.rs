@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 use spendfuse_audit::Round;
 use spendfuse_engine::audit::{Differences, Tally};
 
+use super::super::gaps::{gap_json, gap_text};
 use super::super::output::{
     self, Colour, Side, counted, dollars, grouped, keep_whole, print_table, table,
 };
@@ -17,6 +18,10 @@ pub fn round(round: &Round, as_json: bool) {
     summary(round);
     for note in &round.notes {
         let text = format!("not compared: {}", note.text);
+        output::coloured_line(&text, Colour::Yellow);
+    }
+    for gap in &round.gaps {
+        let text = format!("accepted gap: {}", gap_text(gap));
         output::coloured_line(&text, Colour::Yellow);
     }
     output::line("");
@@ -51,7 +56,16 @@ pub fn line(round: &Round, found: &Differences, accounts: usize, as_json: bool) 
         grouped(accounts as u64),
         counted(round.entries, "key"),
     );
-    output::parts(&[(&compared, None), (&drift, Some(colour)), (&notes, None)]);
+    let gaps = match round.gaps.len() {
+        0 => String::new(),
+        some => format!("; {} accepted", counted(some as u64, "gap")),
+    };
+    output::parts(&[
+        (&compared, None),
+        (&drift, Some(colour)),
+        (&notes, None),
+        (&gaps, None),
+    ]);
     let here = round.differences();
     if !here.is_empty() {
         differences(&here);
@@ -193,5 +207,6 @@ fn round_json(round: &Round) -> Value {
             "blocklist": round.entries,
         },
         "not_compared": notes,
+        "accepted_gaps": round.gaps.iter().map(gap_json).collect::<Vec<_>>(),
     })
 }

@@ -1,0 +1,246 @@
+//! `spendfuse gaps list|accept`: what was lost before it was counted or loaded.
+//!
+//! Open gaps are seen in Kafka: a group has committed an offset that its topic does not have any more.
+//! Accepting one is recorded in ClickHouse first, for ever, and told to the stopped partition then; a
+//! command that is killed in between is given again.
+
+use std::process::ExitCode;
+
+use clap::{Args, Subcommand};
+use serde_json::json;
+use spendfuse_bus::{
+    AcceptedGap, AcceptedGaps, OpenGap, committed_offsets, open_gaps, topic_ranges,
+};
+use spendfuse_domain::UnixMillis;
+use spendfuse_warehouse::gaps::GapRow;
+
+use super::output::{self, Side, grouped, print_table, table};
+use super::warehouse::Connection;
+use super::{Failure, found_wrong, kafka};
+use crate::settings::Settings;
+
+#[derive(Args, Debug)]
+pub struct GapsArgs {
+    #[command(subcommand)]
+    action: Action,
+}
+
+#[derive(Subcommand, Debug)]
+enum Action {
+    /// Show what is lost and stops partitions, and what was ever accepted; exit code 1 where
+    /// something is lost
+    #[command(after_help = "Example:\n  spendfuse gaps list --json | jq '.open[]'")]
+    List(OutputArgs),
+    /// Let a stopped partition go on behind what is lost; recorded for ever
+    #[command(
+        after_help = "Examples:\n  spendfuse gaps accept --topic spendfuse.usage --partition 3\n  spendfuse gaps accept --topic spendfuse.rows --partition 0 --to 1042\n\nThe sentence that a stopped partition gives names topic, partition and, where it is needed, --to."
+    )]
+    Accept(AcceptArgs),
+}
+
+#[derive(Args, Debug)]
+struct OutputArgs {
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Args, Debug)]
+struct AcceptArgs {
+    /// The topic, with its prefix
+    #[arg(long, value_name = "TOPIC")]
+    topic: String,
+    /// The partition
+    #[arg(long, value_name = "NUMBER")]
+    partition: u32,
+    /// The offset to go on at; without it, where the topic begins
+    #[arg(long, value_name = "OFFSET")]
+    to: Option<i64>,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+pub fn run(settings: &Settings, args: &GapsArgs) -> Result<ExitCode, Failure> {
+    match &args.action {
+        Action::List(output) => list(settings, output.json),
+        Action::Accept(args) => accept(settings, args),
+    }
+}
+
+/// The topics that somebody reads from where it left off, each with its group.
+fn inputs(settings: &Settings) -> Vec<(String, String)> {
+    let topics = settings.topics();
+    let group = |stage: &str| format!("{}-{stage}", settings.values.transactional_id_prefix);
+    [
+        (topics.usage, "meter"),
+        (topics.rerouted, "meter"),
+        (topics.deltas, "ledger"),
+        (topics.rows, "loader"),
+        (topics.rows_ledger, "loader"),
+    ]
+    .map(|(topic, stage)| (topic, group(stage)))
+    .into()
+}
+
+fn list(settings: &Settings, as_json: bool) -> Result<ExitCode, Failure> {
+    let mut open = Vec::new();
+    for (topic, group) in inputs(settings) {
+        let gaps = open_gaps(&settings.kafka(), &group, &topic, kafka::PATIENCE);
+        open.extend(gaps.map_err(|error| kafka::failure(settings, &error))?);
+    }
+    let connection = Connection::open(settings)?;
+    let accepted = connection.wait(connection.warehouse.gaps())?;
+    match as_json {
+        true => output::json(&json!({
+            "open": open.iter().map(open_json).collect::<Vec<_>>(),
+            "accepted": accepted.iter().map(gap_json).collect::<Vec<_>>(),
+        })),
+        false => print(&open, &accepted),
+    }
+    Ok(match open.is_empty() {
+        true => ExitCode::SUCCESS,
+        false => found_wrong(),
+    })
+}
+
+fn accept(settings: &Settings, args: &AcceptArgs) -> Result<ExitCode, Failure> {
+    let gap = wanted(settings, args)?;
+    let connection = Connection::open(settings)?;
+    connection.wait(connection.warehouse.record_gap(&gap))?;
+    let GapRow {
+        group,
+        topic,
+        partition,
+        from,
+        to,
+        ..
+    } = &gap;
+    let told = AcceptedGaps::open(&settings.kafka(), group).and_then(|gaps| {
+        let (from, to) = (*from, *to);
+        let told = gaps.accept(topic, *partition, AcceptedGap { from, to });
+        gaps.close();
+        told
+    });
+    told.map_err(|error| kafka::failure(settings, &error))?;
+    match args.json {
+        true => output::json(&gap_json(&gap)),
+        false => output::line(format!(
+            "accepted   {topic} partition {partition} goes on at offset {to}; what was lost from {from} on is recorded"
+        )),
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn wanted(settings: &Settings, args: &AcceptArgs) -> Result<GapRow, Failure> {
+    let (topic, partition) = (&args.topic, args.partition);
+    let known = inputs(settings)
+        .into_iter()
+        .find(|(known, _)| known == topic);
+    let Some((_, group)) = known else {
+        let names: Vec<String> = inputs(settings).into_iter().map(|(name, _)| name).collect();
+        return Err(Failure::usage(format!(
+            "--topic {topic}: nobody goes on in it; name one of {}",
+            names.join(", ")
+        )));
+    };
+    let place = partition as usize;
+    let failed = |error| kafka::failure(settings, &error);
+    let committed =
+        committed_offsets(&settings.kafka(), &group, topic, kafka::PATIENCE).map_err(failed)?;
+    let ranges = topic_ranges(&settings.kafka(), topic, None, kafka::PATIENCE).map_err(failed)?;
+    let (Some(committed), Some(range)) = (committed.get(place), ranges.get(place)) else {
+        return Err(Failure::usage(format!(
+            "--partition {partition}: {topic} has {} partitions",
+            ranges.len()
+        )));
+    };
+    let from = committed.unwrap_or(0);
+    let to = args
+        .to
+        .unwrap_or(from.clamp(range.from, range.to.max(range.from)));
+    if to == from {
+        return Err(Failure::work(format!(
+            "nothing of {topic} partition {partition} is lost: its group goes on at offset {from}, \
+             and the topic has {} to {}",
+            range.from, range.to
+        )));
+    }
+    if to > range.to {
+        return Err(Failure::usage(format!(
+            "--to {to}: {topic} partition {partition} ends at offset {}",
+            range.to
+        )));
+    }
+    Ok(GapRow {
+        accepted_at: output::now(),
+        group,
+        topic: topic.clone(),
+        partition,
+        from,
+        to,
+    })
+}
+
+fn open_json(gap: &OpenGap) -> serde_json::Value {
+    json!({
+        "topic": gap.topic, "partition": gap.partition,
+        "from_offset": gap.from, "to_offset": gap.to,
+    })
+}
+
+/// An accepted gap for programs; the audit prints it, too.
+pub fn gap_json(gap: &GapRow) -> serde_json::Value {
+    json!({
+        "topic": gap.topic, "partition": gap.partition, "group": gap.group,
+        "from_offset": gap.from, "to_offset": gap.to,
+        "accepted_at": gap.accepted_at.to_string(),
+    })
+}
+
+/// An accepted gap in words.
+pub fn gap_text(gap: &GapRow) -> String {
+    format!(
+        "offsets {} to {} of {} partition {} ({} at most), accepted {}",
+        gap.from,
+        gap.to - 1,
+        gap.topic,
+        gap.partition,
+        grouped((gap.to - gap.from).unsigned_abs()),
+        gap.accepted_at
+    )
+}
+
+fn print(open: &[OpenGap], accepted: &[GapRow]) {
+    if open.is_empty() && accepted.is_empty() {
+        output::line("nothing was lost");
+        return;
+    }
+    let mut rows = table([
+        ("TOPIC", Side::Left),
+        ("PARTITION", Side::Right),
+        ("FROM", Side::Right),
+        ("TO", Side::Right),
+        ("ACCEPTED", Side::Left),
+    ]);
+    let line = |topic: &str, partition: u32, from: i64, to: i64, at: Option<UnixMillis>| {
+        [
+            topic.to_owned(),
+            partition.to_string(),
+            from.to_string(),
+            to.to_string(),
+            at.map_or_else(
+                || "no: the partition is stopped".to_owned(),
+                |at| at.to_string(),
+            ),
+        ]
+    };
+    for gap in open {
+        rows.add_row(line(&gap.topic, gap.partition, gap.from, gap.to, None));
+    }
+    for gap in accepted {
+        let at = Some(gap.accepted_at);
+        rows.add_row(line(&gap.topic, gap.partition, gap.from, gap.to, at));
+    }
+    print_table(&rows);
+}

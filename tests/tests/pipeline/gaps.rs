@@ -1,0 +1,126 @@
+//! What retention removed before it was counted or loaded: its partition stops, the others go on, one
+//! command accepts it, and it is on record for ever.
+
+use std::time::Duration;
+
+use serde_json::Value;
+use spendfuse_tests::load::Sender;
+use spendfuse_tests::traffic::Record;
+use spendfuse_tests::{Lab, Traffic, eventually};
+
+const WAIT: Duration = Duration::from_secs(30);
+
+#[test]
+fn lost_input_stops_one_partition_until_it_is_accepted_and_the_audit_names_it() {
+    let lab = Lab::new("gaps");
+    let mut traffic = Traffic::new(&lab, 12);
+    let sender = Sender::new(&lab);
+    let mut send = |count: usize| {
+        for _ in 0..count {
+            sender.send(&traffic.good());
+        }
+        sender.flush();
+        traffic.expected().clone()
+    };
+    let mut processor = lab.processor("1");
+    let mut loader = lab.loader();
+    lab.settle(&send(200), WAIT);
+    processor.stop();
+    loader.stop();
+
+    // While nobody counts, records come to one partition and are gone before anybody is back.
+    let usage = lab.topic("usage");
+    let rows = lab.topic("rows");
+    for number in 0..20 {
+        sender.send(&Record {
+            partition: Some(2),
+            key: None,
+            value: format!("lost {number}").into_bytes(),
+        });
+    }
+    sender.flush();
+    lab.delete_records(&usage, 2);
+    let expected = send(200);
+    processor.restart();
+    let command = format!("spendfuse gaps accept --topic {usage} --partition 2");
+    processor.await_line(&command, WAIT);
+    loader.restart();
+    let rows_of = |partitions: &str| {
+        let count = format!("SELECT count() FROM spend WHERE meter_partition {partitions}");
+        lab.warehouse().numbers(&count).unwrap_or_default()
+    };
+    let (stopped, others) = (rows_of("= 2"), rows_of("!= 2"));
+    eventually("the other partitions go on", WAIT, || {
+        match rows_of("!= 2") > others {
+            true => Ok(()),
+            false => Err(lab.run(&["gaps", "list"]).stdout),
+        }
+    });
+    assert_eq!(rows_of("= 2"), stopped);
+
+    let listed = lab.run(&["gaps", "list", "--json"]);
+    assert_eq!(listed.code, Some(1), "{listed:?}");
+    let listed: Value = serde_json::from_str(&listed.stdout).expect("JSON");
+    assert_eq!(listed["open"][0]["topic"], usage.as_str(), "{listed}");
+    assert_eq!(
+        listed["accepted"].as_array().map(Vec::len),
+        Some(0),
+        "{listed}"
+    );
+    let refused = lab.run(&["gaps", "accept", "--topic", &usage, "--partition", "1"]);
+    assert_eq!(refused.code, Some(1), "{refused:?}");
+    assert!(refused.stderr.contains("nothing of"), "{refused:?}");
+
+    lab.must(&["gaps", "accept", "--topic", &usage, "--partition", "2"]);
+    let noted = spendfuse_tests::Expected {
+        rejected: 1,
+        ..expected
+    };
+    lab.settle(&noted, WAIT);
+    // The same for rows that nobody has loaded.
+    loader.stop();
+    let before = rows_of("= 2");
+    let blocks = |lab: &Lab| {
+        let blocks = lab.read("rows").into_iter();
+        blocks.filter(|block| block.partition == 2).count()
+    };
+    let known = blocks(&lab);
+    send(200);
+    eventually("rows to lose", WAIT, || match blocks(&lab) > known {
+        true => Ok(()),
+        false => Err(processor.log()),
+    });
+    lab.delete_records(&rows, 2);
+    loader.restart();
+    let line = loader.await_line("spendfuse gaps accept", WAIT);
+    let (_, to) = line.rsplit_once("--to ").expect("where it goes on");
+    let to: String = to.chars().take_while(char::is_ascii_digit).collect();
+    let accept = [
+        "gaps",
+        "accept",
+        "--topic",
+        &rows,
+        "--partition",
+        "2",
+        "--to",
+        &to,
+    ];
+    lab.must(&accept);
+    loader.await_line("goes on behind what was accepted", WAIT);
+    assert_eq!(rows_of("= 2"), before);
+    send(200);
+    eventually("what comes later", WAIT, || match rows_of("= 2") > before {
+        true => Ok(()),
+        false => Err(loader.log()),
+    });
+
+    assert_eq!(lab.run(&["gaps", "list"]).code, Some(0));
+    let audit = lab.run(&["audit", "--json"]);
+    let audit: Value = serde_json::from_str(&audit.stdout).expect("JSON");
+    let gaps = audit["accepted_gaps"].as_array().expect("a list");
+    let names: Vec<&str> = gaps
+        .iter()
+        .filter_map(|gap| gap["topic"].as_str())
+        .collect();
+    assert_eq!(names, [rows.as_str(), usage.as_str()], "{audit}");
+}
