@@ -143,7 +143,10 @@ impl GuardProbe {
             Followed::CaughtUp => drop(caught_up.send(())),
             Followed::Bad(_, error) => eprintln!("the guard cannot read a record: {error}"),
             Followed::Failed(error) => eprintln!("the guard cannot follow: {error}"),
-            Followed::Record(_) | Followed::Reset | Followed::FormerBudgets => {}
+            Followed::Record(_)
+            | Followed::Reset
+            | Followed::FormerBudgets
+            | Followed::OtherPartitions { .. } => {}
         })?;
         has_caught_up.recv_timeout(Duration::from_secs(30))?;
         Ok(Self {
@@ -188,7 +191,9 @@ impl VerdictProbe {
                 let _ = caught_up.send(());
             }
             FollowerEvent::Failed(error) => eprintln!("verdicts cannot be followed: {error}"),
-            FollowerEvent::EndOfPartition { .. } | FollowerEvent::Reset => {}
+            FollowerEvent::Partitions { .. }
+            | FollowerEvent::EndOfPartition { .. }
+            | FollowerEvent::Reset => {}
         })?;
         has_caught_up.recv_timeout(Duration::from_secs(30))?;
         Ok(Self {

@@ -93,6 +93,32 @@ pub enum BusError {
         /// The input topic that is missing from the assignment.
         topic: String,
     },
+    /// The group hands out what this member does not read: the assignment of one of the same name
+    /// that read other topics, whose session has not ended.
+    #[error(
+        "group `{group}` assigned `{topic}` to this member, which does not read it: one of the same \
+         name did so within the session time-out; the group was left and is joined anew"
+    )]
+    ForeignAssignment {
+        /// Consumer group.
+        group: String,
+        /// A topic that is not read.
+        topic: String,
+    },
+    /// Somebody else works in the group, on other topics.
+    #[error(
+        "group `{group}` has a member at {host} that reads `{topic}`, a topic of another \
+         installation: both would fence each other's transactions; give one of them its own \
+         `transactional_id_prefix`, or stop that one"
+    )]
+    GroupShared {
+        /// Consumer group.
+        group: String,
+        /// Where the member is.
+        host: String,
+        /// A topic that it reads.
+        topic: String,
+    },
     /// The state in the changelog belongs to other offsets than the ones committed.
     #[error(
         "partition {partition} of group `{group}`: the changelog `{changelog}` belongs to \
@@ -216,6 +242,7 @@ impl BusError {
             | Self::Request { .. }
             | Self::Consume { .. }
             | Self::TimedOut { .. }
+            | Self::ForeignAssignment { .. }
             | Self::Panicked { .. } => true,
             Self::Logic(error) => error.can_retry(),
             Self::Property { .. }
@@ -225,6 +252,7 @@ impl BusError {
             | Self::DuplicateInstance { .. }
             | Self::PlaceTaken { .. }
             | Self::NotCoPartitioned { .. }
+            | Self::GroupShared { .. }
             | Self::PositionMismatch { .. }
             | Self::Unreadable(_)
             | Self::BadRecord { .. }

@@ -47,6 +47,14 @@ pub enum FollowerEvent<'a> {
     /// Everything that was committed when following began has been handed on. Comes once, and
     /// once more after each `Reset`.
     CaughtUp,
+    /// How many partitions a topic has; comes for each before anything else, and once more after a
+    /// `Reset`.
+    Partitions {
+        /// Index into the topics.
+        topic_index: usize,
+        /// How many there are, whether or not all are followed.
+        count: u32,
+    },
     /// A partition was read to its end.
     EndOfPartition {
         /// Index into the topics.
@@ -132,6 +140,9 @@ struct Following<H> {
 /// The next offset of each partition.
 type Positions = HashMap<Place, i64>;
 
+/// Every partition with its first offset.
+type Starts = Vec<(Behind, i64)>;
+
 /// Why a follower does not go on.
 enum Ended {
     Stopped,
@@ -172,7 +183,7 @@ impl<H: FnMut(FollowerEvent<'_>)> Following<H> {
     fn follow(&mut self) -> Result<Ended, BusError> {
         let client = self.config.kafka.reader(Isolation::ReadCommitted)?;
         let reader = Poller::new(&client)?;
-        let mut behind = self.partitions(&reader)?;
+        let (counts, mut behind) = self.partitions(&reader)?;
         let mut next: Positions = behind
             .iter()
             .map(|(one, low)| ((one.topic_index, one.partition), *low))
@@ -180,6 +191,9 @@ impl<H: FnMut(FollowerEvent<'_>)> Following<H> {
         reader.assign(&self.starts(&next))?;
         if std::mem::take(&mut self.has_delivered) {
             (self.handler)(FollowerEvent::Reset);
+        }
+        for (topic_index, count) in counts.into_iter().enumerate() {
+            (self.handler)(FollowerEvent::Partitions { topic_index, count });
         }
         for (one, low) in &behind {
             if *low == one.target {
@@ -281,15 +295,17 @@ impl<H: FnMut(FollowerEvent<'_>)> Following<H> {
         was_away
     }
 
-    /// Every partition to read, with its target and its first offset.
-    fn partitions(&self, reader: &Poller) -> Result<Vec<(Behind, i64)>, BusError> {
+    /// How many partitions each topic has, and every partition to read with its target and its first
+    /// offset.
+    fn partitions(&self, reader: &Poller) -> Result<(Vec<u32>, Starts), BusError> {
         let consumer = reader.consumer();
         let counts = partition_counts(consumer.client(), &self.config.kafka.brokers, PATIENCE)?;
-        let mut found = Vec::new();
+        let (mut all, mut found) = (Vec::new(), Vec::new());
         for (topic_index, topic) in self.config.topics.iter().enumerate() {
             let count = *counts.get(topic).ok_or_else(|| BusError::TopicMissing {
                 topic: topic.clone(),
             })?;
+            all.push(count);
             let wanted = match self.config.partition {
                 None => 0..count,
                 Some(one) if one < count => one..one + 1,
@@ -314,7 +330,7 @@ impl<H: FnMut(FollowerEvent<'_>)> Following<H> {
                 found.push((behind, low));
             }
         }
-        Ok(found)
+        Ok((all, found))
     }
 
     fn index_of(&self, topic: &[u8]) -> Option<usize> {

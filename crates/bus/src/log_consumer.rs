@@ -146,7 +146,8 @@ impl LogConsumer {
     ) -> Result<Self, BusError> {
         let consumer = Self::connect(config, patience)?;
         let session_timeout = consumer.config.session_timeout;
-        place.settle(&consumer.poller, session_timeout, shutdown)?;
+        let topics = &consumer.config.topics;
+        place.settle(&consumer.poller, topics, session_timeout, shutdown)?;
         consumer.join()?;
         Ok(consumer)
     }
@@ -196,8 +197,9 @@ impl LogConsumer {
     /// Waits for the next event. Must be called again within the maximum poll interval.
     ///
     /// # Errors
-    /// [`BusError::DuplicateInstance`] where another process took over, [`BusError::Consume`]: open a
-    /// new consumer.
+    /// [`BusError::DuplicateInstance`] where another process took over, [`BusError::ForeignAssignment`]
+    /// where the group handed out topics of another consumer of this name, [`BusError::Consume`]: open
+    /// a new consumer.
     pub fn poll(&self, timeout: Duration) -> Result<LogEvent<'_>, BusError> {
         Ok(match self.poller.poll(timeout) {
             Polled::Nothing => LogEvent::Nothing,
@@ -220,6 +222,8 @@ impl LogConsumer {
                 None => LogEvent::Nothing,
             },
             Polled::Assigned(assigned) => {
+                let (group, topics) = (&self.config.group_id, &self.config.topics);
+                self.poller.refuse_foreign(group, topics, &assigned)?;
                 let partitions = assigned.iter().filter_map(|at| self.partition(at));
                 LogEvent::Assigned(partitions.collect())
             }

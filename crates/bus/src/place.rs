@@ -9,6 +9,8 @@
 use std::cell::Cell;
 use std::time::{Duration, Instant};
 
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+
 use crate::config::KafkaConfig;
 use crate::error::BusError;
 use crate::native::{Member, Poller};
@@ -55,15 +57,17 @@ impl Place {
         })
     }
 
-    /// Waits until no member elsewhere has the place, at most until it must have been a dead one's.
-    /// A member of this machine is one of the past: the place would not have been free otherwise.
+    /// Waits until no member elsewhere has the place, and nobody in the group reads other topics than
+    /// `topics`, at most until these must have been dead ones. A member of this machine in this place
+    /// is one of the past: the place would not have been free otherwise.
     ///
     /// # Errors
-    /// [`BusError::PlaceTaken`] where it lives; [`BusError::Request`] where the broker does not say;
+    /// [`BusError::PlaceTaken`], [`BusError::GroupShared`] where they live; [`BusError::Request`] where the broker does not say;
     /// [`BusError::Stopped`].
     pub(crate) fn settle(
         &self,
         client: &Poller,
+        topics: &[String],
         session_timeout: Duration,
         shutdown: &Shutdown,
     ) -> Result<(), BusError> {
@@ -72,22 +76,21 @@ impl Place {
         }
         let deadline = Instant::now() + session_timeout + GRACE;
         let mut is_told = false;
-        while let Some(elsewhere) = self.taken_by(client)? {
+        loop {
+            let obstacle = match self.obstacle(client, topics) {
+                Ok(None) => break,
+                Ok(Some(obstacle)) => obstacle,
+                Err(error) if is_moving(&error) => error,
+                Err(error) => return Err(error),
+            };
             if Instant::now() >= deadline {
-                return Err(BusError::PlaceTaken {
-                    group: self.group.clone(),
-                    instance: self.instance.clone(),
-                    whose: format!("at {elsewhere}"),
-                });
+                return Err(obstacle);
             }
             if !is_told {
                 is_told = true;
-                let (group, instance) = (&self.group, &self.instance);
                 tracing::warn!(
-                    group,
-                    instance,
-                    elsewhere,
-                    "the group has a member of this instance id; waiting until its session ends, at most {session_timeout:?}"
+                    error = %obstacle,
+                    "waiting before joining, at most {session_timeout:?}"
                 );
             }
             if shutdown.wait(BEFORE_LOOKING_AGAIN) {
@@ -98,12 +101,35 @@ impl Place {
         Ok(())
     }
 
-    fn taken_by(&self, client: &Poller) -> Result<Option<String>, BusError> {
+    fn obstacle(&self, client: &Poller, topics: &[String]) -> Result<Option<BusError>, BusError> {
         let members = client.members(&self.group, REQUEST_TIMEOUT)?;
-        let twin = members.into_iter().find(|member| {
-            member.instance_id == self.instance && member.client_id != self.client_id
-        });
-        Ok(twin.map(|twin| twin.host))
+        Ok(self.obstacle_among(&members, topics))
+    }
+
+    fn obstacle_among(&self, members: &[Member], topics: &[String]) -> Option<BusError> {
+        let group = self.group.clone();
+        let own = process_of(&self.instance);
+        members.iter().find_map(|member| {
+            let is_past =
+                member.client_id == self.client_id && process_of(&member.instance_id) == own;
+            if is_past {
+                return None;
+            }
+            if member.instance_id == self.instance {
+                return Some(BusError::PlaceTaken {
+                    group: group.clone(),
+                    instance: self.instance.clone(),
+                    whose: format!("at {}", member.host),
+                });
+            }
+            let foreign = member.topics.first()?;
+            let shares = member.topics.iter().any(|topic| topics.contains(topic));
+            (!shares).then(|| BusError::GroupShared {
+                group: group.clone(),
+                host: member.host.clone(),
+                topic: foreign.clone(),
+            })
+        })
     }
 
     /// At an orderly stop: where members of other processes can take over, the group is left, so that
@@ -122,6 +148,23 @@ impl Place {
             tracing::debug!(group, instance, "left the group; others take over");
         }
     }
+}
+
+/// Whether the group's coordinator is just moving to another broker, or being found for the first time.
+fn is_moving(error: &BusError) -> bool {
+    let BusError::Request {
+        error: KafkaError::AdminOp(code),
+        ..
+    } = error
+    else {
+        return false;
+    };
+    matches!(
+        code,
+        RDKafkaErrorCode::NotCoordinator
+            | RDKafkaErrorCode::CoordinatorNotAvailable
+            | RDKafkaErrorCode::CoordinatorLoadInProgress
+    )
 }
 
 /// An instance id without the number of the worker.
@@ -163,6 +206,29 @@ fn bind(_name: &str) -> Result<Option<Socket>, std::io::Error> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn who_reads_other_topics_in_the_group_is_of_another_installation() {
+        let kafka = KafkaConfig::new("localhost:9092", "here-1");
+        let place = Place::claim(&kafka, "a-group-of-this-test", "host-0").unwrap();
+        let member = |instance: &str, client: &str, topic: &str| Member {
+            instance_id: instance.to_owned(),
+            client_id: client.to_owned(),
+            host: "/10.0.0.9".to_owned(),
+            topics: vec![topic.to_owned()],
+        };
+        let own = ["usage".to_owned()];
+        let obstacle = |member: Member| {
+            let found = place.obstacle_among(&[member], &own);
+            found.map(|error| error.to_string())
+        };
+        assert_eq!(obstacle(member("other-0", "there-1", "usage")), None);
+        assert_eq!(obstacle(member("host-1", "here-1", "old.usage")), None);
+        let twin = obstacle(member("host-0", "there-1", "usage")).unwrap();
+        assert!(twin.contains("at /10.0.0.9 runs"), "{twin}");
+        let shared = obstacle(member("other-0", "there-1", "old.usage")).unwrap();
+        assert!(shared.contains("`old.usage`") && shared.contains("transactional_id_prefix"));
+    }
 
     #[test]
     fn workers_of_a_process_are_no_strangers() {

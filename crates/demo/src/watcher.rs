@@ -106,7 +106,7 @@ impl Watching {
                 board.rejected.clear();
                 board.findings.clear();
             }
-            Followed::Failed(_) | Followed::FormerBudgets => {}
+            Followed::Failed(_) | Followed::FormerBudgets | Followed::OtherPartitions { .. } => {}
         }
     }
 

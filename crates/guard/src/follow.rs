@@ -53,6 +53,14 @@ pub enum Followed<'a> {
     CaughtUp,
     /// The position was lost: everything comes again. Readers keep what they have.
     Reset,
+    /// The stage topics have another number of partitions than the guard was set to; it goes by
+    /// theirs.
+    OtherPartitions {
+        /// What the guard was set to.
+        configured: u32,
+        /// What the blocklist topic has.
+        found: u32,
+    },
     /// The budgets topic was made anew and is empty: those of the former topic are in force until
     /// there are others.
     FormerBudgets,
@@ -108,6 +116,11 @@ impl<W: FnMut(Followed<'_>)> Feed<W> {
                     self.publish();
                 }
             }
+            FollowerEvent::Partitions { topic_index, count } => {
+                if topic_index == BLOCKLIST {
+                    self.partitions(count);
+                }
+            }
             FollowerEvent::EndOfPartition {
                 topic_index,
                 partition,
@@ -137,6 +150,14 @@ impl<W: FnMut(Followed<'_>)> Feed<W> {
             }
             // Meanwhile the state's age tells readers.
             FollowerEvent::Failed(error) => (self.watch)(Followed::Failed(error)),
+        }
+    }
+
+    fn partitions(&mut self, found: u32) {
+        self.writer.expect_partitions(found);
+        let configured = self.writer.configured_partitions();
+        if found != configured {
+            (self.watch)(Followed::OtherPartitions { configured, found });
         }
     }
 

@@ -129,6 +129,16 @@ impl Heartbeats {
         }
     }
 
+    /// So many heartbeats of each stage make a whole from now on.
+    pub(crate) fn expect(&mut self, partitions: u32) {
+        self.meters.resize(partitions as usize, VecDeque::new());
+        self.ledgers.resize(partitions as usize, None);
+    }
+
+    pub(crate) fn partitions(&self) -> usize {
+        self.meters.len()
+    }
+
     /// Takes a heartbeat that was logged at `logged_at` and then waited `transit_millis` for the
     /// guard, as far as known. Returns whether the partition exists.
     pub(crate) fn beat(

@@ -77,6 +77,18 @@ impl GuardWriter {
         }
     }
 
+    /// How many partitions the guard was set to.
+    pub fn configured_partitions(&self) -> u32 {
+        self.replica.config.partitions
+    }
+
+    /// The stage topics have so many partitions, whatever the guard was set to: as many heartbeats
+    /// of each stage make a whole.
+    pub fn expect_partitions(&mut self, partitions: u32) {
+        self.heartbeats.expect(partitions);
+        self.heartbeats_changed = true;
+    }
+
     /// Takes a record of the blocklist topic; `value` is `None` for a tombstone, `logged_at` the
     /// record's own timestamp.
     ///
@@ -178,9 +190,8 @@ impl GuardWriter {
         let heartbeat: Heartbeat =
             serde_json::from_slice(value).map_err(|error| bad(error.to_string()))?;
         let follows = self.caught_up && !self.is_reading_again();
-        let partitions = self.replica.config.partitions as usize;
-        let is_expected = (partition as usize) < partitions;
-        if is_expected {
+        let partitions = self.heartbeats.partitions();
+        if self.arrivals.len() != partitions {
             self.arrivals.resize_with(partitions, Arrivals::default);
         }
         let arrivals = self.arrivals.get_mut(partition as usize);
@@ -195,10 +206,8 @@ impl GuardWriter {
             now.monotonic_millis,
         );
         if !known {
-            let partitions = self.replica.config.partitions;
             return Err(bad(format!(
-                "this guard expects {partitions} partitions; set its partition count to that of \
-                 the stage topics"
+                "the stage topics have {partitions} partitions only"
             )));
         }
         self.heartbeats_changed = true;

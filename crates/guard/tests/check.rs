@@ -414,6 +414,33 @@ fn a_guard_that_was_cut_off_is_as_old_as_what_it_reads() {
 }
 
 #[test]
+fn a_guard_that_was_set_to_too_few_partitions_is_not_live_without_the_others() {
+    let (mut writer, guard) = Guard::new(GuardConfig::new(1));
+    writer.caught_up();
+    let mut beat = |partitions: u32, second: i64| {
+        let to = now().wall.plus(second * 1_000);
+        for partition in 0..partitions {
+            for stage in ["meter", "ledger"] {
+                let beat = json!({"v": 1, "partition": partition, "complete_to": to, "lag_ms": 1, "version": 1});
+                let beat = serde_json::to_vec(&beat).unwrap();
+                let key = format!("heartbeat|{stage}|{partition}");
+                writer.apply(&key, Some(&beat), to, now()).unwrap();
+            }
+        }
+        writer.publish(now().wall);
+        writer.expect_partitions(2);
+        guard.state(0).state.name()
+    };
+    for second in 0..3 {
+        beat(1, second);
+    }
+    assert_eq!(beat(1, 4), "stale");
+    beat(2, 5);
+    beat(2, 6);
+    assert_eq!(beat(2, 7), "live");
+}
+
+#[test]
 fn a_full_replica_leaves_out_scopes_that_may_go_on_and_never_one_that_may_not() {
     const NAMES: usize = 100_000;
     let (mut writer, guard) = Guard::new(GuardConfig {

@@ -85,6 +85,7 @@ impl TableFeed {
     pub fn handle(&mut self, event: FollowerEvent<'_>) {
         match event {
             FollowerEvent::Record(record) => self.take(&record),
+            FollowerEvent::Partitions { .. } => {}
             FollowerEvent::EndOfPartition {
                 topic_index,
                 offset,

@@ -40,6 +40,7 @@ pub(crate) fn follow(
         is_failing: true,
         bad_budgets: BTreeMap::new(),
         has_former_budgets: false,
+        other_partitions: None,
     };
     let following = Following {
         kafka,
@@ -60,6 +61,8 @@ struct Replica {
     /// What cannot be read of budgets, by their keys.
     bad_budgets: BTreeMap<String, String>,
     has_former_budgets: bool,
+    /// What is wrong with the number of partitions.
+    other_partitions: Option<String>,
 }
 
 impl Replica {
@@ -80,6 +83,14 @@ impl Replica {
                     self.bad_budgets.insert(key_of(record), error.to_owned());
                     self.tell();
                 }
+            }
+            Followed::OtherPartitions { configured, found } => {
+                let sentence = format!(
+                    "this sidecar is set to {configured} partitions, but the stage topics have {found}; it goes by {found}; set `partitions` to {found}, and look whether `topic_prefix` is the right one"
+                );
+                tracing::error!("{sentence}");
+                self.other_partitions = Some(sentence);
+                self.tell();
             }
             Followed::FormerBudgets => {
                 tracing::error!("{FORMER_BUDGETS}");
@@ -127,7 +138,7 @@ impl Replica {
 
     /// Tells people what is not as it should be.
     fn tell(&self) {
-        let mut notes = Vec::new();
+        let mut notes: Vec<String> = self.other_partitions.iter().cloned().collect();
         if self.has_former_budgets {
             notes.push(FORMER_BUDGETS.to_owned());
         }

@@ -9,8 +9,11 @@ use rdkafka::consumer::Consumer;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::types::RDKafkaRespErr;
 
-use super::{Event, Polled, Poller, request, text};
+use super::{Event, Polled, Poller, TopicPartition, request, text};
 use crate::error::BusError;
+
+/// How long leaving a group may take.
+const LEAVE: Duration = Duration::from_secs(5);
 
 /// A member of a consumer group, as the broker describes it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -20,6 +23,28 @@ pub(crate) struct Member {
     pub(crate) client_id: String,
     /// Where it is, as the broker sees it.
     pub(crate) host: String,
+    /// What it reads at the moment, once for each partition.
+    pub(crate) topics: Vec<String>,
+}
+
+/// # Safety
+/// `member` must be alive.
+unsafe fn assigned_topics(member: *const sys::rd_kafka_MemberDescription_t) -> Vec<String> {
+    // SAFETY: the member is alive, and what it is asked for lives as long; the list has `cnt`
+    // elements.
+    unsafe {
+        let assignment = sys::rd_kafka_MemberDescription_assignment(member);
+        if assignment.is_null() {
+            return Vec::new();
+        }
+        let list = sys::rd_kafka_MemberAssignment_partitions(assignment);
+        if list.is_null() {
+            return Vec::new();
+        }
+        let count = usize::try_from((*list).cnt).unwrap_or(0);
+        let element = |index| text((*(*list).elems.add(index)).topic);
+        (0..count).map(element).collect()
+    }
 }
 
 impl Poller {
@@ -71,6 +96,7 @@ impl Poller {
                     instance_id: text(sys::rd_kafka_MemberDescription_group_instance_id(member)),
                     client_id: text(sys::rd_kafka_MemberDescription_client_id(member)),
                     host: text(sys::rd_kafka_MemberDescription_host(member)),
+                    topics: assigned_topics(member),
                 }
             };
             Ok((0..count).map(member).collect())
@@ -116,6 +142,36 @@ impl Poller {
             }
         }
         true
+    }
+
+    /// Refuses an assignment of topics that this member has not asked for, and leaves the group, so
+    /// that it gives a new one. Static members that come back within the session time-out are given
+    /// what they had, whatever they ask for now (seen with Kafka 4.3).
+    pub(crate) fn refuse_foreign(
+        &self,
+        group: &str,
+        topics: &[String],
+        assigned: &[TopicPartition],
+    ) -> Result<(), BusError> {
+        let foreign = assigned.iter().find(|at| !topics.contains(&at.topic));
+        let Some(foreign) = foreign else {
+            return Ok(());
+        };
+        self.refuse_assignment(group)?;
+        Err(BusError::ForeignAssignment {
+            group: group.to_owned(),
+            topic: foreign.topic.clone(),
+        })
+    }
+
+    /// Leaves the group instead of taking an assignment that was just given.
+    pub(crate) fn refuse_assignment(&self, group: &str) -> Result<(), BusError> {
+        // Librdkafka (2.12) does not leave before the assignment is answered.
+        self.assign(&[])?;
+        if !self.leave(LEAVE) {
+            tracing::warn!(group, "the group could not be left in time");
+        }
+        Ok(())
     }
 
     /// Librdkafka forgets its member id in the moment in which it says that it leaves.

@@ -180,6 +180,7 @@ fn reason(error: &BusError) -> &'static str {
         BusError::Logic(LogicError::Output(inner)) => reason(inner),
         BusError::Logic(_) => "logic",
         BusError::Send { .. } => "send",
+        BusError::ForeignAssignment { .. } => "moved",
         BusError::Consume { .. } => "consume",
         _ => "request",
     }

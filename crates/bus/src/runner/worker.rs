@@ -58,7 +58,7 @@ pub(super) fn live<L: StageLogic>(
         max_poll_interval: config.max_poll_interval,
     })?)?;
     check_topics(config, &poller)?;
-    place.settle(&poller, config.session_timeout, shutdown)?;
+    place.settle(&poller, &config.inputs, config.session_timeout, shutdown)?;
     let log_ends = LogEnds::open(config)?;
     let producer = open_producer(config)?;
     let inputs: Vec<&str> = config.inputs.iter().map(String::as_str).collect();
@@ -381,7 +381,16 @@ impl<L: StageLogic> Worker<'_, L> {
         let mut kept = std::mem::take(&mut self.kept);
         self.drop_partitions();
         loop {
-            let partitions = co_partitioned(self.config, &assigned)?;
+            let (group, inputs) = (&self.config.group_id, &self.config.inputs);
+            self.poller.refuse_foreign(group, inputs, &assigned)?;
+            let partitions = match co_partitioned(self.config, &assigned) {
+                Ok(partitions) => partitions,
+                Err(error) => {
+                    // Static members are given again what they had, also after their next start.
+                    self.poller.refuse_assignment(group)?;
+                    return Err(error);
+                }
+            };
             self.config
                 .health
                 .not_ready(format!("restores partitions {partitions:?}"));

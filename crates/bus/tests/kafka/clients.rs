@@ -57,7 +57,7 @@ fn a_follower_builds_the_table_is_caught_up_then_follows() {
                 format!("{} {} {value:?}", record.partition, text(record.key))
             }
             FollowerEvent::CaughtUp => "caught up".to_owned(),
-            FollowerEvent::EndOfPartition { .. } => return,
+            FollowerEvent::EndOfPartition { .. } | FollowerEvent::Partitions { .. } => return,
             other => format!("{other:?}"),
         };
         written.lock().unwrap().push(line);

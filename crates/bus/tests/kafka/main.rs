@@ -8,6 +8,7 @@ mod clients;
 mod crashes;
 mod fencing;
 mod lost_input;
+mod other_topics;
 mod rejects;
 mod restoring;
 mod secured;

@@ -131,7 +131,10 @@ fn followed(kafka: &KafkaConfig, topic: &str) -> (Vec<u64>, usize) {
         FollowerEvent::Failed(BusError::Unreadable(_)) => inside.lock().unwrap().1 += 1,
         FollowerEvent::CaughtUp => done.request(),
         other => assert!(
-            matches!(other, FollowerEvent::EndOfPartition { .. }),
+            matches!(
+                other,
+                FollowerEvent::EndOfPartition { .. } | FollowerEvent::Partitions { .. }
+            ),
             "{other:?}"
         ),
     })

@@ -138,7 +138,10 @@ fn replica(settings: &Settings) -> Result<Replica, Failure> {
                     "the budgets topic was made anew and is empty; run `spendfuse budgets apply FILE`",
                 );
             }
-            Followed::Record(_) | Followed::Published | Followed::Reset => {}
+            Followed::Record(_)
+            | Followed::Published
+            | Followed::Reset
+            | Followed::OtherPartitions { .. } => {}
         }
     });
     let follower = follower.map_err(|error| kafka::failure(settings, &error))?;

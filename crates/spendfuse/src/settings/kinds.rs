@@ -34,6 +34,11 @@ pub struct Secret(pub String);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Millis(pub i64);
 
+/// How long identities are remembered, milliseconds; at least a minute: clocks of senders and brokers
+/// differ by seconds, and what is older than the horizon is late.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Horizon(pub i64);
+
 /// How long clients have; in no time at all nobody could send anything.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Patience(pub Duration);
@@ -118,6 +123,15 @@ impl Kind for Millis {
     }
 }
 
+impl Kind for Horizon {
+    fn read(text: &str) -> Result<Self, &'static str> {
+        match Millis::read(text)?.0 {
+            ..60_000 => Err("at least 1m: events that are older are late, and not counted"),
+            millis => Ok(Self(millis)),
+        }
+    }
+}
+
 impl Kind for Patience {
     fn read(text: &str) -> Result<Self, &'static str> {
         let patience = Duration::read(text)?;
@@ -182,6 +196,8 @@ mod tests {
         assert!(Duration::read("-5s").is_err() && Duration::read("5").is_err());
         assert_eq!(Millis::read("24h"), Ok(Millis(86_400_000)));
         assert!(Patience::read("0s").is_err());
+        assert_eq!(Horizon::read("1m"), Ok(Horizon(60_000)));
+        assert!(Horizon::read("59s").is_err() && Horizon::read("0s").is_err());
         assert_eq!(Option::<SocketAddr>::read(""), Ok(None));
         assert!(Option::<SocketAddr>::read("4117").is_err());
         let names = ["openrouter", "litellm"].map(str::to_owned);

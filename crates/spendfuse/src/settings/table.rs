@@ -8,7 +8,7 @@ use std::time::Duration;
 use spendfuse_guard::ColdStart;
 use spendfuse_sidecar::RefusalStatus;
 
-use super::kinds::{Millis, Names, Patience, Secret, read};
+use super::kinds::{Horizon, Millis, Names, Patience, Secret, read};
 use super::{ResolvedSettings, SettingsError};
 
 /// One setting of `spendfuse.toml`; the environment variable is `SPENDFUSE_` and the key in upper
@@ -137,7 +137,7 @@ settings! {
             "threads that count events";
         ledger_workers: u32 = "1",
             "threads that add up budgets";
-        dedupe_horizon: Millis = "24h",
+        dedupe_horizon: Horizon = "24h",
             "how long event identities are remembered; older events are late, for the sidecar too";
         dedupe_capacity: usize = "20000000",
             "identities remembered per partition at most";
