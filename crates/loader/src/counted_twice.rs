@@ -12,14 +12,17 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use spendfuse_bus::{BusError, KafkaConfig, read_ranges, topic_ranges};
+use spendfuse_warehouse::client::quoted;
 use spendfuse_warehouse::query::cell;
 use spendfuse_warehouse::{Table, Warehouse, WarehouseError};
 
 /// Begins the keys of these alerts.
 const KEY_PREFIX: &str = "counted_twice|";
-/// Commits of a meter partition that are looked at again after a start: minutes of a busy one, all
-/// of a quiet one's day.
-const COMMITS_AT_START: u64 = 100_000;
+/// Commits of a meter partition that are looked at again after a start: minutes of a busy one, hours
+/// of a quiet one.
+const COMMITS_AT_START: u64 = 10_000;
+/// About so many new rows are looked at at once; where there are more, the next looks go on.
+const MOST_FRESH: u64 = 300_000;
 /// A pair may be met again in the two looks after the one that found it.
 const LOOKS_REMEMBERED: u64 = 3;
 /// What was told longer ago cannot be met again.
@@ -27,17 +30,21 @@ const TOLD_SINCE: Duration = Duration::from_secs(2 * 24 * 3600);
 const TOPIC_PATIENCE: Duration = Duration::from_secs(10);
 /// So many pairs are named by one look; more are met by an audit.
 const MOST_PAIRS: usize = 1_000;
+/// Keeps a statement far below ClickHouse's limit of 256 KiB.
+const IDS_A_QUERY: usize = 200;
 const MINUTE_MILLIS: i64 = 60_000;
 const DAY_MILLIS: i64 = 24 * 60 * MINUTE_MILLIS;
 /// An event's time may lie behind its arrival by the horizon, and by this where clocks differ.
 const SLACK_MILLIS: i64 = 6 * MINUTE_MILLIS;
+/// Corrections carry the identity of what they correct.
+const COUNTED: &str = "kind IN ('usage', 'revenue')";
 /// A look must not take the server from those who ask it something.
 const BOUNDS: &str = "SETTINGS max_threads = 2, max_memory_usage = 1000000000, max_execution_time = 30, priority = 9";
 
 /// One row of an identity that has two.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CountedAt {
-    /// The meter's: partition, commit and index in it.
+    /// The meter's: epoch, partition, commit and index in it.
     pub address: String,
     /// Where the event lies: topic, partition and offset.
     pub event: String,
@@ -99,8 +106,8 @@ pub(crate) enum LookError {
     Told(#[from] BusError),
 }
 
-/// The last commit of each meter partition.
-type Commits = BTreeMap<u32, u64>;
+/// The last commit of each meter partition, by epoch and partition.
+type Commits = BTreeMap<(u32, u32), u64>;
 
 /// Looks at what arrived since the last look.
 #[derive(Debug)]
@@ -134,7 +141,7 @@ impl Search {
             looks: 0,
             told: told.into_iter().map(|key| (key, 0)).collect(),
         };
-        let last = search.commits(warehouse).await?;
+        let (last, _) = search.commits(warehouse).await?;
         let earlier = last.into_iter();
         let earlier = earlier.map(|(at, seq)| (at, seq.saturating_sub(COMMITS_AT_START)));
         search.seen = earlier.collect();
@@ -142,67 +149,99 @@ impl Search {
         Ok(search)
     }
 
-    /// Pairs of which nobody was told yet.
+    /// Pairs of which nobody was told yet. Where it fails, the next look has the same to do.
     pub(crate) async fn look(
         &mut self,
         warehouse: &Warehouse,
     ) -> Result<Vec<CountedTwice>, LookError> {
-        let newest = self.commits(warehouse).await?;
-        if newest.is_empty() {
-            return Ok(Vec::new());
+        let (newest, fresh) = self.commits(warehouse).await?;
+        let mut upto = self.seen.clone();
+        for (partition, newest) in newest {
+            let seen = upto.entry(partition).or_default();
+            *seen += part_of(newest - *seen, fresh);
         }
-        let pairs = self.pairs(warehouse).await?;
+        let mut news = Vec::new();
+        if let Some(condition) = between(&self.seen_before, &upto) {
+            news = self.pairs(warehouse, &condition).await?;
+        }
         self.looks += 1;
-        self.seen_before = std::mem::take(&mut self.seen);
-        self.seen = self.seen_before.clone();
-        self.seen.extend(newest);
+        self.seen_before = std::mem::replace(&mut self.seen, upto);
         let looks = self.looks;
-        let is_news = |pair: &CountedTwice| self.told.insert(pair.key(), looks).is_none();
-        let news = pairs.into_iter().filter(is_news).collect();
+        news.retain(|pair| self.told.insert(pair.key(), looks).is_none());
         self.told
             .retain(|_, look| *look + LOOKS_REMEMBERED >= looks);
         Ok(news)
     }
 
-    /// The last commits of those partitions that have new rows.
-    async fn commits(&self, warehouse: &Warehouse) -> Result<Commits, WarehouseError> {
+    /// The last commits of those partitions that have new rows, and how many rows are new.
+    async fn commits(&self, warehouse: &Warehouse) -> Result<(Commits, u64), WarehouseError> {
         let table = warehouse
             .query_table(&format!(
-                "SELECT meter_partition, max(meter_seq) FROM spend \
-                 WHERE time > {} AND {} GROUP BY meter_partition {BOUNDS}",
+                "SELECT epoch, meter_partition, max(meter_seq), count() FROM spend \
+                 WHERE time > {} AND {} GROUP BY epoch, meter_partition {BOUNDS}",
                 self.since(),
                 newer_than(&self.seen)
             ))
             .await?;
-        let rows = 0..table.rows.len();
-        rows.map(|row| Ok((cell(&table, row, 0)?, cell(&table, row, 1)?)))
-            .collect()
+        let (mut commits, mut fresh) = (Commits::new(), 0);
+        for row in 0..table.rows.len() {
+            let at = (cell(&table, row, 0)?, cell(&table, row, 1)?);
+            commits.insert(at, cell(&table, row, 2)?);
+            fresh += cell::<u64>(&table, row, 3)?;
+        }
+        Ok((commits, fresh))
     }
 
-    async fn pairs(&self, warehouse: &Warehouse) -> Result<Vec<CountedTwice>, WarehouseError> {
-        // The identity's hash is the key of the sums: half a million identities take 100 MB.
-        let at = "(received_at, meter_partition, meter_seq, meter_index)";
-        let shown = "[concat(toString(meter_partition), '/', toString(meter_seq), '/', toString(meter_index)), \
+    /// Identities of rows that `fresh` holds for, and that have another row.
+    async fn pairs(
+        &self,
+        warehouse: &Warehouse,
+        fresh: &str,
+    ) -> Result<Vec<CountedTwice>, WarehouseError> {
+        let since = self.since();
+        // By the identity's hash: the texts of a few hundred thousand would take far more memory.
+        let candidates = warehouse
+            .query_table(&format!(
+                "SELECT any(event_id) FROM spend WHERE time > {since} AND {COUNTED} AND event_id IN (\
+                   SELECT event_id FROM spend WHERE time > {since} AND {fresh}) \
+                 GROUP BY cityHash64(workspace, source, event_id) HAVING count() > 1 \
+                 LIMIT {MOST_PAIRS} {BOUNDS}"
+            ))
+            .await?;
+        let ids: Vec<String> = candidates
+            .rows
+            .iter()
+            .flatten()
+            .map(|id| quoted(id))
+            .collect();
+        let mut pairs = Vec::new();
+        for some in ids.chunks(IDS_A_QUERY) {
+            pairs.extend(self.pairs_of(warehouse, &some.join(", ")).await?);
+        }
+        Ok(pairs)
+    }
+
+    /// Pairs among the identities with one of these ids; the index on ids leads to them.
+    async fn pairs_of(
+        &self,
+        warehouse: &Warehouse,
+        ids: &str,
+    ) -> Result<Vec<CountedTwice>, WarehouseError> {
+        let since = self.since();
+        let at = "(received_at, epoch, meter_partition, meter_seq, meter_index)";
+        let shown = "[concat(toString(epoch), '/', toString(meter_partition), '/', toString(meter_seq), '/', toString(meter_index)), \
              concat(src_topic, ' ', toString(src_partition), '@', toString(src_offset)), \
              session, toString(cost)]";
-        let (since, fresh) = (self.since(), newer_than(&self.seen_before));
         let apart = self.horizon_millis + SLACK_MILLIS;
-        let twice = format!(
-            "SELECT cityHash64(workspace, source, event_id) FROM spend WHERE time > {since} \
-             AND kind IN ('usage', 'revenue') AND event_id IN (\
-               SELECT event_id FROM spend WHERE time > {since} AND {fresh}) \
-             GROUP BY cityHash64(workspace, source, event_id) \
-             HAVING min((meter_partition, meter_seq, meter_index)) != max((meter_partition, meter_seq, meter_index)) \
-             AND max(received_at) - min(received_at) <= {apart} / 1000"
-        );
         let table = warehouse
             .query_table(&format!(
-                "SELECT any(workspace), any(source), any(event_id), \
+                "SELECT workspace, source, event_id, \
                    argMin({shown}, {at}) AS first, argMax({shown}, {at}) AS later, \
                    first[1], first[2], first[3], first[4], later[1], later[2], later[3], later[4] \
-                 FROM spend WHERE time > {since} AND kind IN ('usage', 'revenue') \
-                 AND cityHash64(workspace, source, event_id) IN ({twice}) \
-                 GROUP BY cityHash64(workspace, source, event_id) LIMIT {MOST_PAIRS} {BOUNDS}"
+                 FROM spend WHERE time > {since} AND {COUNTED} AND event_id IN ({ids}) \
+                 GROUP BY workspace, source, event_id \
+                 HAVING first[1] != later[1] AND max(received_at) - min(received_at) <= {apart} / 1000 \
+                 {BOUNDS}"
             ))
             .await?;
         (0..table.rows.len()).map(|row| pair(&table, row)).collect()
@@ -215,15 +254,43 @@ impl Search {
     }
 }
 
+/// Of that many new commits the part that is looked at now, where all partitions together have
+/// `fresh` new rows.
+fn part_of(commits: u64, fresh: u64) -> u64 {
+    match fresh {
+        0..=MOST_FRESH => commits,
+        _ => (commits * MOST_FRESH / fresh).max(1),
+    }
+}
+
+/// A condition on rows: they are of commits after `from` up to `upto`. `None` where there are none.
+fn between(from: &Commits, upto: &Commits) -> Option<String> {
+    let ranges: Vec<String> = upto
+        .iter()
+        .map(|(at, last)| (at, from.get(at).copied().unwrap_or(0), last))
+        .filter(|(_, first, last)| first < last)
+        .map(|((epoch, partition), first, last)| {
+            format!(
+                "epoch = {epoch} AND meter_partition = {partition} \
+                 AND meter_seq > {first} AND meter_seq <= {last}"
+            )
+        })
+        .collect();
+    (!ranges.is_empty()).then(|| format!("({})", ranges.join(" OR ")))
+}
+
 /// A condition on rows: they are of later commits than `seen`.
 fn newer_than(seen: &Commits) -> String {
-    let later = seen
-        .iter()
-        .map(|(partition, seq)| format!("meter_partition = {partition} AND meter_seq > {seq}"));
-    let known: Vec<String> = seen.keys().map(u32::to_string).collect();
+    let later = seen.iter().map(|((epoch, partition), seq)| {
+        format!("epoch = {epoch} AND meter_partition = {partition} AND meter_seq > {seq}")
+    });
+    let known: Vec<String> = seen
+        .keys()
+        .map(|(epoch, partition)| format!("({epoch}, {partition})"))
+        .collect();
     let others = match known.is_empty() {
         true => "true".to_owned(),
-        false => format!("meter_partition NOT IN ({})", known.join(", ")),
+        false => format!("(epoch, meter_partition) NOT IN ({})", known.join(", ")),
     };
     let any: Vec<String> = later.chain([others]).collect();
     format!("({})", any.join(" OR "))
@@ -262,4 +329,26 @@ fn told_keys(kafka: &KafkaConfig, topic: &str) -> Result<Vec<String>, BusError> 
         ControlFlow::Continue(())
     })?;
     Ok(keys)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn looks_follow_each_other_without_a_gap_and_none_is_too_large() {
+        let from = Commits::from([((0, 0), 10), ((0, 1), 7)]);
+        let upto = Commits::from([((0, 0), 12), ((0, 1), 7), ((1, 0), 3)]);
+        assert_eq!(
+            between(&from, &upto).as_deref(),
+            Some(
+                "(epoch = 0 AND meter_partition = 0 AND meter_seq > 10 AND meter_seq <= 12 \
+                 OR epoch = 1 AND meter_partition = 0 AND meter_seq > 0 AND meter_seq <= 3)"
+            )
+        );
+        assert_eq!(between(&upto, &upto), None);
+        assert_eq!(part_of(40, MOST_FRESH), 40);
+        assert_eq!(part_of(40, MOST_FRESH * 4), 10);
+        assert_eq!(part_of(1, MOST_FRESH * 4), 1);
+    }
 }

@@ -82,37 +82,37 @@ impl Drop for IdentityWatch<'_> {
     }
 }
 
-/// One look; where it fails, the next one begins anew.
+/// One look, and how long it took.
 async fn look(
-    search: Option<Search>,
+    mut search: Option<Search>,
     config: LoaderConfig,
     warehouse: Warehouse,
     alerts: AlertSink,
 ) -> (Option<Search>, Duration) {
     let began = Instant::now();
-    let looked = look_once(search, &config, &warehouse, &alerts).await;
+    let looked = look_once(&mut search, &config, &warehouse, &alerts).await;
     let outcome = match &looked {
-        Ok(_) => "done",
+        Ok(()) => "done",
         Err(_) => "failed",
     };
     counter!(names::LOADER_IDENTITY_LOOKS_TOTAL, "outcome" => outcome).increment(1);
-    if let Err(error) = &looked {
+    if let Err(error) = looked {
         tracing::warn!(%error, "cannot look for identities that were counted twice");
     }
-    (looked.ok(), began.elapsed())
+    (search, began.elapsed())
 }
 
 async fn look_once(
-    search: Option<Search>,
+    search: &mut Option<Search>,
     config: &LoaderConfig,
     warehouse: &Warehouse,
     alerts: &AlertSink,
-) -> Result<Search, LookError> {
-    let mut search = match search {
+) -> Result<(), LookError> {
+    let search = match search {
         Some(search) => search,
-        None => {
+        none => {
             let (topic, horizon) = (&config.alerts_topic, config.dedupe_horizon_millis);
-            Search::begin(warehouse, &config.kafka, topic, horizon).await?
+            none.insert(Search::begin(warehouse, &config.kafka, topic, horizon).await?)
         }
     };
     for pair in search.look(warehouse).await? {
@@ -121,5 +121,5 @@ async fn look_once(
         tracing::warn!(source = pair.source, id = pair.id, %first, %later, "an event was counted twice");
         alerts(LoaderAlert::CountedTwice(pair));
     }
-    Ok(search)
+    Ok(())
 }
