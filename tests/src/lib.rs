@@ -26,7 +26,7 @@ pub mod warehouse;
 pub use admin::Address;
 pub use expected::{Expected, differences};
 pub use guard::GuardView;
-pub use lab::Lab;
+pub use lab::{Lab, Said};
 pub use load::Load;
 pub use role::Role;
 pub use traffic::{Record, Traffic};

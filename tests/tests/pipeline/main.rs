@@ -5,6 +5,7 @@ mod broken_variant;
 mod completeness;
 mod counted_twice;
 mod crashes;
+mod doctor;
 mod gaps;
 mod limits;
 mod make_up;

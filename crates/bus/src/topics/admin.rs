@@ -12,6 +12,7 @@ use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, Top
 use rdkafka::client::Client;
 use rdkafka::config::FromClientConfigAndContext;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::metadata::Metadata;
 
 use super::{Settings, TopicSpec};
 use crate::config::KafkaConfig;
@@ -46,6 +47,32 @@ impl Admin {
 
     pub(super) fn topics(&self) -> Result<Partitions, BusError> {
         partition_counts(self.client.inner(), &self.brokers, self.patience)
+    }
+
+    pub(super) fn metadata(&self) -> Result<Metadata, BusError> {
+        let client = self.client.inner();
+        let metadata = client.fetch_metadata(None, self.patience);
+        metadata.map_err(|error| unreachable(client, &self.brokers, error))
+    }
+
+    /// Settings of a broker by name.
+    pub(super) fn broker_settings(
+        &self,
+        broker: i32,
+    ) -> Result<BTreeMap<String, String>, BusError> {
+        let failed = |error| BusError::Request {
+            doing: format!("reading the settings of broker {broker}"),
+            error,
+        };
+        let resource = ResourceSpecifier::Broker(broker);
+        let described = block_on(self.client.describe_configs([&resource], &options()));
+        let mut settings = BTreeMap::new();
+        for resource in described.map_err(failed)? {
+            let resource = resource.map_err(|code| failed(KafkaError::AdminOp(code)))?;
+            let entries = resource.entries.into_iter();
+            settings.extend(entries.filter_map(|entry| Some((entry.name, entry.value?))));
+        }
+        Ok(settings)
     }
 
     /// Returns whether the topic is new; it may have been created by somebody else meanwhile.

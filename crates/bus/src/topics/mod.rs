@@ -3,6 +3,7 @@
 //! The list of topics is the caller's; this module knows only how to compare it with the broker.
 
 mod admin;
+mod cluster;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -13,6 +14,7 @@ use crate::error::BusError;
 use admin::Admin;
 
 pub(crate) use admin::{Partitions, partition_counts};
+pub use cluster::{Cluster, TopicState, cluster};
 
 /// What a topic must be.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -8,6 +8,7 @@ pub mod config;
 mod context;
 pub mod demo;
 pub mod dlq;
+pub mod doctor;
 mod failure;
 pub mod findings;
 pub mod fingerprint;

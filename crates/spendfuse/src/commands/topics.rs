@@ -99,7 +99,8 @@ fn create(settings: &Settings) -> Result<TopicReport, Failure> {
         .map_err(|error| kafka::failure(settings, &error))
 }
 
-fn specs(settings: &Settings) -> Vec<TopicSpec> {
+/// What every topic must be.
+pub fn specs(settings: &Settings) -> Vec<TopicSpec> {
     let (topics, horizon) = (settings.topics(), settings.dedupe_horizon_millis());
     spendfuse_processor::topics::specs(&topics, settings.partitions(), horizon)
 }

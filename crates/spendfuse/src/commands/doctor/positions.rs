@@ -1,0 +1,182 @@
+//! How far the roles are, what of their inputs retention removes soon, and what an open transaction
+//! holds back.
+
+use std::time::{Duration, Instant};
+
+use spendfuse_bus::topics::cluster;
+use spendfuse_bus::{
+    BusError, PartitionRange, Shutdown, committed_offsets, log_ends, topic_ranges,
+};
+
+use super::super::{kafka, output};
+use super::kafka::retention_millis;
+use super::report::Report;
+use crate::settings::Settings;
+
+/// A transaction of ours ends within its time-out of 5 s, and the broker looks every 10 s.
+const TRANSACTION_PATIENCE: Duration = Duration::from_secs(20);
+const LOOK_AGAIN: Duration = Duration::from_millis(500);
+
+pub(super) fn look(settings: &Settings, report: &mut Report) {
+    let names = settings.topics();
+    let roles = [
+        (
+            "meter",
+            "processor",
+            [&names.usage, &names.rerouted].to_vec(),
+        ),
+        ("ledger", "processor", [&names.deltas].to_vec()),
+        (
+            "loader",
+            "loader",
+            [&names.rows, &names.rows_ledger].to_vec(),
+        ),
+    ];
+    for (group, role, topics) in roles {
+        for topic in topics {
+            let looked = position(settings, group, role, topic, report);
+            if let Err(error) = looked {
+                let found = format!(
+                    "group {group} on topic {topic}: {}",
+                    kafka::failure(settings, &error)
+                );
+                report.unknown(
+                    "positions",
+                    found,
+                    "let this client read the topic and the group's offsets",
+                );
+            }
+        }
+    }
+    for topic in [
+        &names.usage,
+        &names.rerouted,
+        &names.deltas,
+        &names.rows,
+        &names.rows_ledger,
+    ] {
+        if let Err(error) = open_transaction(settings, topic, report) {
+            let found = kafka::failure(settings, &error).to_string();
+            report.unknown("transactions", found, "let this client read the topic");
+        }
+    }
+}
+
+/// Where a group stands in one of its inputs.
+fn position(
+    settings: &Settings,
+    group: &str,
+    role: &str,
+    topic: &str,
+    report: &mut Report,
+) -> Result<(), BusError> {
+    let config = settings.kafka();
+    let name = format!("{}-{group}", settings.values.transactional_id_prefix);
+    let held = topic_ranges(&config, topic, None, kafka::PATIENCE)?;
+    let committed = committed_offsets(&config, &name, topic, kafka::PATIENCE)?;
+    if committed.iter().all(Option::is_none) {
+        let is_empty = held.iter().all(|range| range.from == range.to);
+        let found = format!("{name} has committed nothing in {topic}");
+        match is_empty {
+            true => report.ok("positions", format!("{found}, which is empty")),
+            false => report.warning(
+                "positions",
+                format!("{found}: no {role} has run, or its offsets were removed"),
+                format!("start one: spendfuse {role}; its log says how it begins"),
+            ),
+        }
+        return Ok(());
+    }
+    let lost = |(range, committed): &(&PartitionRange, &Option<i64>)| {
+        committed.is_some_and(|offset| offset < range.from)
+    };
+    let lost: Vec<u32> = held
+        .iter()
+        .zip(&committed)
+        .filter(lost)
+        .map(|(range, _)| range.partition)
+        .collect();
+    if !lost.is_empty() {
+        report.wrong(
+            "positions",
+            format!(
+                "{name}: retention has removed what it had not read of {topic}, partitions {lost:?}"
+            ),
+            "see \"does not have the position\" in docs/operations.md",
+        );
+        return Ok(());
+    }
+    let cluster = cluster(
+        &config,
+        &super::super::topics::specs(settings),
+        kafka::PATIENCE,
+    )?;
+    let behind = match retention_millis(&cluster, topic) {
+        Some(kept) => behind(settings, topic, kept, &committed)?,
+        None => Vec::new(),
+    };
+    if behind.is_empty() {
+        let waiting = held
+            .iter()
+            .zip(&committed)
+            .map(|(range, offset)| range.to - offset.unwrap_or(range.from));
+        let waiting = waiting.filter(|count| *count > 0).sum::<i64>();
+        report.ok(
+            "positions",
+            format!("{name} has about {waiting} records of {topic} to read"),
+        );
+    } else {
+        report.wrong(
+            "positions",
+            format!("{name}: what waits in {topic}, partitions {behind:?}, is older than half of its retention"),
+            format!("start spendfuse {role}, or raise retention.ms of the topic until it has caught up"),
+        );
+    }
+    Ok(())
+}
+
+/// Partitions where the next record to read is older than half of what is kept.
+fn behind(
+    settings: &Settings,
+    topic: &str,
+    kept: i64,
+    committed: &[Option<i64>],
+) -> Result<Vec<u32>, BusError> {
+    let half = output::now().plus(-kept / 2);
+    let young = topic_ranges(&settings.kafka(), topic, Some(half.0), kafka::PATIENCE)?;
+    let is_behind = |(range, offset): &(&PartitionRange, &Option<i64>)| {
+        offset.is_some_and(|offset| offset < range.from)
+    };
+    let behind = young.iter().zip(committed).filter(is_behind);
+    // Where nothing is young the range is empty, and a position at its end is not behind.
+    Ok(behind.map(|(range, _)| range.partition).collect())
+}
+
+/// Whether the records that may be read end before the log does, and go on doing so.
+fn open_transaction(settings: &Settings, topic: &str, report: &mut Report) -> Result<(), BusError> {
+    let config = settings.kafka();
+    let began = Instant::now();
+    let stable =
+        |ranges: &[PartitionRange]| -> Vec<i64> { ranges.iter().map(|range| range.to).collect() };
+    let first = stable(&topic_ranges(&config, topic, None, kafka::PATIENCE)?);
+    let ends = log_ends(&config, topic, kafka::PATIENCE)?;
+    loop {
+        let now = stable(&topic_ranges(&config, topic, None, kafka::PATIENCE)?);
+        let held: Vec<usize> = (0..now.len())
+            .filter(|at| now[*at] < ends[*at] && now[*at] == first[*at])
+            .collect();
+        if held.is_empty() {
+            report.ok("transactions", format!("none holds back {topic}"));
+            return Ok(());
+        }
+        if began.elapsed() >= TRANSACTION_PATIENCE {
+            report.wrong(
+                "transactions",
+                format!("an open transaction holds back {topic}, partitions {held:?}: what it holds is not counted"),
+                "kafka-transactions.sh find-hanging, then abort; then spendfuse audit",
+            );
+            return Ok(());
+        }
+        Shutdown::new().wait(LOOK_AGAIN);
+    }
+}

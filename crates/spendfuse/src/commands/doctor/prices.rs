@@ -1,0 +1,40 @@
+//! The price book in force, and how old it is.
+
+use spendfuse_domain::UnixMillis;
+use spendfuse_pricing::PriceBook;
+
+use super::super::{kafka, output};
+use super::report::Report;
+use crate::settings::Settings;
+
+/// Providers change prices, and bring models out, every few weeks.
+const OLD_MILLIS: i64 = 90 * 24 * 60 * 60 * 1000;
+
+pub(super) fn look(settings: &Settings, report: &mut Report) {
+    let mut newest = None;
+    let read = kafka::read_topic(settings, &settings.topics().prices, |record| {
+        newest = newest.max(Some(record.timestamp_millis));
+    });
+    if let Err(error) = read {
+        report.unknown("prices", error.to_string(), "spendfuse topics check");
+        return;
+    }
+    let now = output::now();
+    let todo = "spendfuse prices import";
+    match newest.map(UnixMillis) {
+        Some(at) if now.since(at) > OLD_MILLIS => report.warning(
+            "prices",
+            format!("the book was published {}", output::ago(at, now)),
+            todo,
+        ),
+        Some(at) => report.ok("prices", format!("published {}", output::ago(at, now))),
+        None => report.warning(
+            "prices",
+            format!(
+                "those inside the program: {}",
+                PriceBook::snapshot().version()
+            ),
+            todo,
+        ),
+    }
+}
