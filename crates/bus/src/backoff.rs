@@ -27,6 +27,15 @@ impl Backoff {
         pause
     }
 
+    /// Waits that long, where nobody asks to stop but by a signal.
+    #[allow(
+        clippy::disallowed_methods,
+        reason = "the pause is the point: nothing tells that a server is back"
+    )]
+    pub fn wait(&mut self) {
+        std::thread::sleep(self.pause());
+    }
+
     /// After success: the next failure is a first one.
     pub fn reset(&mut self) {
         self.next = self.first;

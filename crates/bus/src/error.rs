@@ -272,6 +272,12 @@ pub enum LogicError {
     /// State, changelog or configuration cannot be understood. The worker stops with an error.
     #[error("cannot go on: {0}")]
     Fatal(String),
+    /// This record can be processed only with something newer that
+    /// [`StageLogic::between_batches`](crate::StageLogic::between_batches) picks up; nothing was
+    /// changed. The runner commits what came before it, and asks again between batches, for two
+    /// seconds.
+    #[error("cannot process yet: {0}")]
+    NotYet(String),
     /// Something outside failed for now. The worker starts again from the changelog.
     #[error("cannot go on for now: {0}")]
     Retry(String),
@@ -284,7 +290,7 @@ impl LogicError {
     /// Whether trying again can help.
     pub fn can_retry(&self) -> bool {
         match self {
-            Self::Retry(_) => true,
+            Self::Retry(_) | Self::NotYet(_) => true,
             Self::Output(error) => error.can_retry(),
             Self::Input(_) | Self::Fatal(_) => false,
         }

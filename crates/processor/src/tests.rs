@@ -12,6 +12,7 @@ use spendfuse_bus::{
 };
 use spendfuse_domain::routing::partition_of;
 use spendfuse_domain::{Nanos, Topics, UnixMillis};
+use spendfuse_engine::book::BudgetBook;
 use spendfuse_engine::codec;
 use spendfuse_engine::delta::{DeltaEntry, Deltas};
 use spendfuse_engine::ledger::LedgerConfig;
@@ -86,14 +87,18 @@ impl Stages {
         stage.open(partition).unwrap()
     }
 
-    fn ledger(&self, partition: u32) -> LedgerPartition {
-        let config = LedgerConfig {
+    fn ledger_config(&self, partition: u32) -> LedgerConfig {
+        LedgerConfig {
             partition,
             partitions: PARTITIONS,
             grace_millis: 2 * DAY_MILLIS,
             publish_rate: 2_000,
             account_capacity: 100_000,
-        };
+        }
+    }
+
+    fn ledger(&self, partition: u32) -> LedgerPartition {
+        let config = self.ledger_config(partition);
         let (topics, tables) = (Arc::clone(&self.topics), Arc::clone(&self.tables));
         let mut stage = LedgerStage {
             config,
@@ -466,6 +471,38 @@ fn of_what_cannot_even_be_rejected_the_place_is_told() {
     let place = place.map(|name| header(rejected, name));
     assert_eq!(place, [stages.topics.rerouted.as_str(), "1", "5"]);
     assert!(header(rejected, "spendfuse_detail").len() < 10_000);
+}
+
+#[test]
+fn a_ledger_asks_for_newer_budgets_and_takes_them_between_batches_only() {
+    let stages = Stages::new();
+    let mut stage = LedgerStage {
+        config: stages.ledger_config(0),
+        topics: Arc::clone(&stages.topics),
+        tables: Arc::clone(&stages.tables),
+    };
+    let mut ledger = stage.open(0).unwrap();
+    let told = batch(&mut stages.meter(0), 0, 1, &[call("r-1", "c-1", 0, 0)]);
+    let [told] = &of(&told, &stages.topics.deltas)[..] else {
+        panic!("told once");
+    };
+    let mut deltas: Deltas = codec::decode(told.value.as_deref().unwrap()).unwrap();
+    deltas.budget_version += 1;
+    let incoming = Incoming {
+        value: codec::encode(&deltas),
+        ..Incoming::default()
+    };
+    ledger.begin(1, NOW);
+    let refused = process(&mut ledger, 0, &incoming);
+    assert!(matches!(refused, Err(LogicError::NotYet(_))), "{refused:?}");
+    let mut newer = BudgetBook::clone(&stages.tables.budgets.load());
+    newer.version = deltas.budget_version;
+    stages.tables.budgets.store(Arc::new(newer));
+    // In the middle of a batch nothing changes.
+    assert!(process(&mut ledger, 0, &incoming).is_err());
+    stage.between_batches(&mut std::iter::once((0, &mut ledger)));
+    ledger.begin(1, NOW);
+    process(&mut ledger, 0, &incoming).unwrap();
 }
 
 #[test]

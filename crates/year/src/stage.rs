@@ -4,8 +4,8 @@
 
 use bytes::Bytes;
 use spendfuse_bus::{
-    Headers, HistoryTopic, InputProgress, InputRecord, InputState, OutputRecord, Outputs,
-    PartitionLogic, RestoreSource, StageLogic, Unreadable,
+    Headers, HistoryTopic, InputProgress, InputRecord, InputState, LogicError, OutputRecord,
+    Outputs, PartitionLogic, RestoreSource, StageLogic, Unreadable,
 };
 
 use crate::calendar::HOUR;
@@ -181,7 +181,11 @@ impl<L: StageLogic> Worker<L> {
         }
         slot.logic.begin(slot.seq + 1, cluster.now);
         for (index, record) in &batch {
-            process(&mut slot.logic, *index, self.partition, record).map_err(text)?;
+            match process(&mut slot.logic, *index, self.partition, record) {
+                // Comes again once the budgets that it needs are followed.
+                Err(LogicError::NotYet(_)) => break,
+                processed => processed.map_err(text)?,
+            }
             slot.next[*index] = record.offset + 1;
         }
         self.finish(cluster, death)?;
@@ -340,7 +344,7 @@ fn process(
     topic_index: usize,
     partition: u32,
     record: &Record,
-) -> Result<(), spendfuse_bus::LogicError> {
+) -> Result<(), LogicError> {
     with_record(topic_index, partition, record, |record| {
         logic.process(record)
     })

@@ -117,6 +117,12 @@ impl Batch {
         self.unclocked.1 += bytes;
     }
 
+    /// The record that was added last does not belong to it.
+    pub(super) fn take_back(&mut self, bytes: usize) {
+        self.records -= 1;
+        self.bytes -= bytes;
+    }
+
     /// Whether it must be committed although more records wait.
     pub(super) fn is_full(&mut self, config: &StageConfig) -> bool {
         if self.records >= self.limit.unwrap_or(config.batch_max_events)

@@ -1,6 +1,7 @@
 //! One life of a worker: from connecting to an error or the request to stop.
 
 mod lost_input;
+mod not_yet;
 mod ticks;
 
 use std::time::{Duration, Instant};
@@ -23,7 +24,7 @@ use super::progress::LogEnds;
 use super::standing::Standing;
 use super::suspicion::{Doing, Suspicion};
 use crate::config::Membership;
-use crate::error::BusError;
+use crate::error::{BusError, LogicError};
 use crate::metrics::{
     STAGE_COMMIT_SECONDS, STAGE_COMMITS, STAGE_PARTITIONS, STAGE_RECORDS, STAGE_REJECTED,
     STAGE_RESTORE_SECONDS,
@@ -192,7 +193,7 @@ impl<L: StageLogic> Worker<'_, L> {
         let partition = message.partition().cast_unsigned();
         let slot = self.slot_of.get(partition as usize).copied().flatten();
         // Left over from an assignment that was just replaced.
-        let (Some(input), Some(slot)) = (input, slot) else {
+        let (Some(input), Some(index)) = (input, slot) else {
             return Ok(());
         };
         let record = message.as_input(input);
@@ -204,7 +205,7 @@ impl<L: StageLogic> Worker<'_, L> {
         if self.batch.is_empty() {
             self.call_between_batches();
         }
-        let slot = &mut self.slots[slot];
+        let slot = &mut self.slots[index];
         if slot.lost.is_some() {
             return Ok(());
         }
@@ -220,7 +221,10 @@ impl<L: StageLogic> Worker<'_, L> {
         self.batch.limit = limit.or(self.batch.limit);
         self.suspicion.record(address);
         match self.suspicion.verdict(address) {
-            None => slot.logic.process(&record)?,
+            None => match slot.logic.process(&record) {
+                Err(LogicError::NotYet(_)) => self.process_later(index, address, &record)?,
+                processed => processed?,
+            },
             Some(verdict) => {
                 let (stage, offset, reason) = (self.config.stage, record.offset, &*verdict.reason);
                 tracing::error!(stage, partition, offset, error = reason, "record rejected");
@@ -233,6 +237,7 @@ impl<L: StageLogic> Worker<'_, L> {
                 slot.logic.reject(&kept, reason)?;
             }
         }
+        let slot = &mut self.slots[index];
         slot.records += 1;
         slot.next[input] = record.offset + 1;
         slot.ends[input] = None;

@@ -1,6 +1,9 @@
 //! What the runner promises while nothing fails, and what it refuses to start with.
 
-use spendfuse_bus::{BusError, StageEvent};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+
+use spendfuse_bus::{BusError, LogicError, StageEvent};
 
 use crate::broker::{create, eventually, numbers, produce};
 use crate::summer::Stage;
@@ -111,4 +114,28 @@ fn workers_share_the_partitions_and_hand_them_over_without_loss_or_repetition() 
         .collect();
     expected.sort_unstable();
     assert_eq!(numbers("shared-out"), expected);
+}
+
+#[test]
+fn a_record_that_cannot_be_processed_yet_waits_and_what_came_before_it_does_not() {
+    let mut stage = Stage::with_topics("not-yet", 1);
+    let may = Arc::new(AtomicBool::new(false));
+    let asked = Arc::new(AtomicU32::new(0));
+    let (allowed, count) = (Arc::clone(&may), Arc::clone(&asked));
+    stage.summer.disturb = Arc::new(move |number| {
+        if number != 5 || allowed.load(Ordering::SeqCst) {
+            return Ok(());
+        }
+        count.fetch_add(1, Ordering::SeqCst);
+        Err(LogicError::NotYet("five".to_owned()))
+    });
+    produce("not-yet-in", 0, 1..=9);
+    let running = stage.run();
+    eventually("what came before it is written", || {
+        numbers("not-yet-out").len() == 4 && asked.load(Ordering::SeqCst) > 3
+    });
+    may.store(true, Ordering::SeqCst);
+    eventually("the others follow", || numbers("not-yet-out").len() == 9);
+    running.stop().unwrap();
+    assert_eq!(numbers("not-yet-out"), (1..=9).collect::<Vec<u64>>());
 }

@@ -1,8 +1,6 @@
 //! The ledger stage: deltas in, states and verdicts of budgets out.
 
 use std::sync::Arc;
-use std::thread;
-use std::time::{Duration, Instant};
 
 use metrics::{counter, gauge};
 use spendfuse_bus::{
@@ -22,9 +20,6 @@ use crate::publish::Publisher;
 use crate::rows::{LINKS_KEY, RowLinks};
 use crate::tables::Tables;
 use crate::unreadable;
-
-/// How long a ledger waits for budgets that a meter of another process knows already.
-const BUDGETS_PATIENCE: Duration = Duration::from_secs(2);
 
 /// Makes the ledger's partitions.
 #[derive(Debug)]
@@ -93,27 +88,12 @@ impl LedgerPartition {
         &self.ledger
     }
 
-    /// Waits until the budgets are known that the meter counted by: deltas of a series that is not
-    /// known yet would be dropped.
-    fn learn_budgets(&mut self, version: u64) -> Result<(), LogicError> {
-        if self.ledger.budget_version() >= version {
-            return Ok(());
-        }
-        let deadline = Instant::now() + BUDGETS_PATIENCE;
-        while !self.tables.need_budgets(version) {
-            if Instant::now() > deadline {
-                return Err(LogicError::Retry(format!(
-                    "deltas were counted by version {version} of the budgets, but version {} is the newest seen",
-                    self.tables.budgets.load().version
-                )));
-            }
-            thread::park_timeout(Duration::from_millis(1));
-        }
-        let known = self.tables.budgets.load_full();
-        if known.version != self.ledger.budget_version() {
-            self.ledger.set_book(known);
-        }
-        Ok(())
+    /// Whether the budgets in use are those that the meter counted by, or later ones: deltas of a
+    /// series that is not known yet would be dropped.
+    fn knows_budgets(&self, version: u64) -> bool {
+        let used = self.ledger.budget_version();
+        used >= version
+            || (self.tables.need_budgets(version) && self.tables.budgets.load().version == used)
     }
 }
 
@@ -161,7 +141,13 @@ impl PartitionLogic for LedgerPartition {
         let deltas: Deltas = codec::decode(record.value.unwrap_or_default()).map_err(|error| {
             LogicError::Input(format!("deltas at offset {}: {error}", record.offset))
         })?;
-        self.learn_budgets(deltas.budget_version)?;
+        if !self.knows_budgets(deltas.budget_version) {
+            return Err(LogicError::NotYet(format!(
+                "deltas were counted by version {} of the budgets, but version {} is the newest seen",
+                deltas.budget_version,
+                self.ledger.budget_version()
+            )));
+        }
         self.ledger.apply(&deltas, arrival);
         self.watermark.processed(0, record.offset, arrival);
         Ok(())

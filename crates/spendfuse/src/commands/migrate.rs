@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use clap::Args;
 use serde_json::json;
-use spendfuse_bus::{Backoff, Shutdown};
+use spendfuse_bus::Backoff;
 use spendfuse_domain::Nanos;
 use spendfuse_pricing::PriceBook;
 use spendfuse_warehouse::{PriceRow, Warehouse, WarehouseError};
@@ -57,7 +57,7 @@ pub fn prepare_database(settings: &Settings) -> Result<(), Failure> {
             Ok(_) => return runtime.block_on(insert_prices(&warehouse, &PriceBook::snapshot())),
             Err(error @ WarehouseError::Unreachable { .. }) => {
                 tracing::warn!(error = %error, "waiting for ClickHouse");
-                Shutdown::new().wait(backoff.pause());
+                backoff.wait();
             }
             Err(error) => return Err(Failure::work(error)),
         }

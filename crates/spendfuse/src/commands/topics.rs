@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use clap::{Args, Subcommand};
 use serde_json::json;
+use spendfuse_bus::Backoff;
 use spendfuse_bus::topics::{self, TopicReport, TopicSpec};
-use spendfuse_bus::{Backoff, Shutdown};
 
 use super::{Failure, found_wrong, kafka, output};
 use crate::settings::Settings;
@@ -86,7 +86,7 @@ pub fn create_missing(settings: &Settings) -> Result<(), Failure> {
             }
             Err(error) if error.can_retry() => {
                 tracing::warn!(error = %error, "waiting for Kafka");
-                Shutdown::new().wait(backoff.pause());
+                backoff.wait();
             }
             Err(error) => return Err(Failure::work(error)),
         }
