@@ -7,6 +7,7 @@ use tokio::task::JoinHandle;
 use crate::checkpoint::BrokenLink;
 use crate::metrics as names;
 use crate::protocol::{PartitionProtocol, StopReason};
+use crate::settled::Settled;
 
 /// Reading pauses above this many waiting bytes and goes on below half of it.
 const PAUSE_ABOVE_BYTES: usize = 64 * 1024 * 1024;
@@ -19,6 +20,10 @@ pub(crate) struct Lane {
     pub(crate) committed: Option<i64>,
     /// Why it waits for a person.
     pub(crate) stopped_by: Option<StopReason>,
+    /// Whether the last minutes have to be compared with the log.
+    pub(crate) looks_again: bool,
+    /// What ClickHouse has on its disk.
+    pub(crate) settled: Settled,
     /// Everything before this offset has been received.
     pub(crate) read_to: i64,
     /// The insert or inspection under way.
@@ -54,6 +59,8 @@ impl Lane {
             at,
             topic: topic.to_owned(),
             read_to: protocol.position(),
+            looks_again: false,
+            settled: Settled::new(protocol.position()),
             work: None,
             committed,
             stopped_by: None,
@@ -67,6 +74,11 @@ impl Lane {
     pub(crate) fn read_again(&mut self) {
         self.read_to = self.protocol.position();
         self.paused = false;
+    }
+
+    /// Everything before `from` is on disk, as far as is known.
+    pub(crate) fn settle_from(&mut self, from: i64) {
+        self.settled = Settled::new(from);
     }
 
     /// Reading was assigned anew.

@@ -19,6 +19,7 @@ pub mod protocol;
 pub mod recovery;
 pub mod region;
 mod session;
+mod settled;
 mod standing;
 
 use std::sync::Arc;

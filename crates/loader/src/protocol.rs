@@ -280,6 +280,16 @@ impl PartitionProtocol {
         })
     }
 
+    /// Whether it is still looked for what is there.
+    pub fn is_looking(&self) -> bool {
+        self.region.is_some()
+    }
+
+    /// What a restart of the server may have taken, as it was stored last.
+    pub fn unsynced(&self) -> Option<Unsynced> {
+        self.unsynced
+    }
+
     /// What a restart of the server may have taken, to be stored with whatever is committed next.
     pub fn set_unsynced(&mut self, unsynced: Unsynced) {
         self.unsynced = Some(unsynced);

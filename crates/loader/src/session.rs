@@ -4,6 +4,7 @@
 //! were under way are taken up again by their intents.
 
 mod acceptance;
+mod restarts;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -48,7 +49,7 @@ const METRICS_EVERY: Duration = Duration::from_secs(1);
 enum Report {
     Inserted(u64, LogPartition, Result<(), WarehouseError>),
     Inspected(u64, LogPartition, Result<Vec<TableFacts>, WarehouseError>),
-    Counters(Result<BTreeMap<String, u64>, WarehouseError>),
+    Counters(Result<(BTreeMap<String, u64>, Option<i64>), WarehouseError>),
 }
 
 /// What is done with a batch in ClickHouse.
@@ -71,6 +72,8 @@ struct Session<'a> {
     assignment: u64,
     /// Insert counters of the tables as of late, for intents.
     counters: BTreeMap<String, u64>,
+    /// When ClickHouse started, by its clock; `None` where inserts go to several replicas.
+    server_start: Option<i64>,
     gate: Arc<InsertGate>,
     reports: Receiver<Report>,
     reporter: Sender<Report>,
@@ -112,6 +115,7 @@ pub(crate) fn run(
         lanes: HashMap::new(),
         assignment: 0,
         counters,
+        server_start: runtime.block_on(warehouse.server_start())?,
         gate: Arc::default(),
         reports,
         reporter,
@@ -132,6 +136,7 @@ pub(crate) fn run(
         if metrics_at.elapsed() >= METRICS_EVERY {
             metrics_at = Instant::now();
             session.standing.look(&session.consumer, parts);
+            session.note_settled();
             identities.turn(session.has_first_partition());
             session.look_for_acceptance()?;
             let now = now();
@@ -238,6 +243,7 @@ impl Session<'_> {
                 starts.push((*at, lane.read_to));
             }
             self.lanes.insert(*at, lane);
+            self.compare_starts(*at);
         }
         Ok(self.consumer.start(&starts)?)
     }
@@ -340,13 +346,17 @@ impl Session<'_> {
 
     fn take_report(&mut self, report: Report) -> Result<(), LoaderError> {
         let (at, action) = match report {
-            Report::Counters(counters) => {
-                match &counters {
-                    Ok(_) => self.parts.clickhouse.ready(),
-                    Err(error) => self.parts.clickhouse.not_ready(error.to_string()),
+            Report::Counters(Ok((counters, server_start))) => {
+                self.parts.clickhouse.ready();
+                self.counters = counters;
+                if let Some(start) = server_start {
+                    self.server_started(start);
                 }
-                // The older figure errs on the safe side.
-                self.counters = counters.unwrap_or_else(|_| std::mem::take(&mut self.counters));
+                return Ok(());
+            }
+            // The older figures err on the safe side.
+            Report::Counters(Err(error)) => {
+                self.parts.clickhouse.not_ready(error.to_string());
                 return Ok(());
             }
             Report::Inserted(assignment, ..) | Report::Inspected(assignment, ..)
@@ -395,6 +405,7 @@ impl Session<'_> {
         let partitions: Vec<LogPartition> = self.lanes.keys().copied().collect();
         let now = now();
         for at in partitions {
+            self.look_again(at)?;
             let Some(lane) = self.lanes.get_mut(&at) else {
                 continue;
             };
@@ -470,8 +481,11 @@ impl Session<'_> {
     fn refresh_counters(&self) {
         let (warehouse, reporter) = (self.warehouse.clone(), self.reporter.clone());
         self.runtime.spawn(async move {
-            let counters = warehouse.insert_counters().await;
-            let _ = reporter.send(Report::Counters(counters));
+            let asked = async {
+                let counters = warehouse.insert_counters().await?;
+                Ok((counters, warehouse.server_start().await?))
+            };
+            let _ = reporter.send(Report::Counters(asked.await));
         });
     }
 

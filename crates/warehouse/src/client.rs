@@ -251,6 +251,10 @@ impl Warehouse {
             .with_setting("max_insert_threads", "1")
             .with_setting("max_partitions_per_insert_block", "0")
             .with_timeouts(limit, limit);
+        if self.config.replicated {
+            // Acknowledged by most replicas, so that the loss of one takes nothing.
+            insert = insert.with_setting("insert_quorum", "auto");
+        }
         let work = async {
             for block in blocks {
                 insert.send(block).await?;

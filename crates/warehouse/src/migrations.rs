@@ -27,7 +27,7 @@ enum Change {
     Schema2,
 }
 
-const MIGRATIONS: [Migration; 6] = [
+const MIGRATIONS: [Migration; 7] = [
     Migration {
         number: 1,
         name: "spend",
@@ -57,6 +57,11 @@ const MIGRATIONS: [Migration; 6] = [
         number: 6,
         name: "schema_2",
         change: Change::Schema2,
+    },
+    Migration {
+        number: 7,
+        name: "durable",
+        change: Change::Statements(include_str!("../migrations/0007_durable.sql")),
     },
 ];
 

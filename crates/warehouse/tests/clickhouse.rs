@@ -48,7 +48,7 @@ async fn migrations_run_twice_and_refuse_a_newer_schema() {
         warehouse.check_deduplication().await,
         Err(WarehouseError::MissingTable { .. } | WarehouseError::Refused { .. })
     ));
-    assert_eq!(warehouse.migrate().await.unwrap(), [1, 2, 3, 4, 5, 6]);
+    assert_eq!(warehouse.migrate().await.unwrap(), [1, 2, 3, 4, 5, 6, 7]);
     assert_eq!(warehouse.migrate().await.unwrap(), [0_u32; 0]);
     warehouse.check_deduplication().await.unwrap();
 

@@ -1,0 +1,97 @@
+//! A ClickHouse that was restarted may have lost what it had acknowledged: the last minutes are
+//! compared with the log, and what is missing is loaded again.
+
+use std::time::Instant;
+
+use spendfuse_bus::LogPartition;
+
+use super::{REQUEST_TIMEOUT, Session};
+use crate::LoaderError;
+use crate::checkpoint::Unsynced;
+use crate::protocol::PartitionProtocol;
+use crate::region::Region;
+
+/// The start of a server is computed from two clocks that count seconds.
+const TOLERANCE: i64 = 2;
+
+/// Whether these are starts of the same server.
+fn is_same(one: i64, other: i64) -> bool {
+    (one - other).abs() <= TOLERANCE
+}
+
+impl Session<'_> {
+    /// The server says when it started.
+    pub(super) fn server_started(&mut self, start: i64) {
+        let known = self.server_start.replace(start);
+        if known.is_some_and(|known| !is_same(known, start)) {
+            tracing::warn!("ClickHouse was restarted: comparing the last minutes with the log");
+            for lane in self.lanes.values_mut() {
+                lane.looks_again = true;
+            }
+        }
+    }
+
+    /// A lane was opened with what is committed.
+    pub(super) fn compare_starts(&mut self, at: LogPartition) {
+        let (Some(lane), Some(start)) = (self.lanes.get_mut(&at), self.server_start) else {
+            return;
+        };
+        if let Some(unsynced) = lane.protocol.unsynced() {
+            lane.settle_from(unsynced.from);
+            lane.looks_again = !is_same(unsynced.server_start, start);
+        }
+    }
+
+    /// Once a second: what is committed next says from where on a restart may take something.
+    pub(super) fn note_settled(&mut self) {
+        let Some(server_start) = self.server_start else {
+            return;
+        };
+        let now = Instant::now();
+        for lane in self.lanes.values_mut() {
+            if lane.looks_again || lane.protocol.is_looking() || lane.protocol.is_stopped() {
+                continue;
+            }
+            lane.settled.note(now, lane.protocol.position());
+            let from = lane.settled.from();
+            lane.protocol.set_unsynced(Unsynced { server_start, from });
+        }
+    }
+
+    /// Begins to compare a partition with its log where that is due and nothing is under way.
+    pub(super) fn look_again(&mut self, at: LogPartition) -> Result<(), LoaderError> {
+        let lane = self.lanes.get(&at).filter(|lane| lane.looks_again);
+        let (Some(lane), Some(server_start)) = (lane, self.server_start) else {
+            return Ok(());
+        };
+        let Some((position, checkpoint)) = lane.protocol.at_rest() else {
+            return Ok(());
+        };
+        let (first, _) = self.consumer.bounds(at, REQUEST_TIMEOUT)?;
+        let topic = self.topic(at).to_owned();
+        let rules = self.rules();
+        let Some(lane) = self.lanes.get_mut(&at) else {
+            return Ok(());
+        };
+        lane.looks_again = false;
+        let unsynced = Unsynced {
+            server_start,
+            from: lane.settled.from(),
+        };
+        let from = unsynced.from.max(first);
+        if from >= position {
+            lane.protocol.set_unsynced(unsynced);
+            return Ok(());
+        }
+        let region = Region::after_restart(position, unsynced);
+        let partition = at.partition;
+        tracing::info!(topic, partition, from, to = position, "comparing");
+        lane.protocol =
+            PartitionProtocol::start_with(&topic, partition, rules, from, region, checkpoint);
+        lane.read_again();
+        for lane in self.lanes.values_mut() {
+            lane.assigned_again();
+        }
+        Ok(self.consumer.begin(at, from)?)
+    }
+}
