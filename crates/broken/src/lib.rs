@@ -37,6 +37,10 @@ pub enum Break {
     TokenNotTiedToRange,
     /// A loader without offsets begins at the log's start, whatever the warehouse has.
     LoaderTrustsOffsetsOnly,
+    /// An insert's token does not name its content.
+    TokenWithoutContent,
+    /// The position of an idle partition stays in front of the last transaction's marker.
+    IdlePositionStays,
     /// ClickHouse remembers one insert only.
     DeduplicationWindowTooSmall,
     /// Views count a repeated insert again.
@@ -51,7 +55,7 @@ pub enum Break {
 
 impl Break {
     /// Every one.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 20] = [
         Self::OffsetsOutsideTransaction,
         Self::ChangelogOutsideTransaction,
         Self::TimerWithoutOffsets,
@@ -65,6 +69,8 @@ impl Break {
         Self::LoaderWithoutIntent,
         Self::TokenNotTiedToRange,
         Self::LoaderTrustsOffsetsOnly,
+        Self::TokenWithoutContent,
+        Self::IdlePositionStays,
         Self::DeduplicationWindowTooSmall,
         Self::ViewDeduplicationOff,
         Self::ExpiredVerdictNotRepublished,
@@ -88,6 +94,8 @@ impl Break {
             Self::LoaderWithoutIntent => "loader-without-intent",
             Self::TokenNotTiedToRange => "token-not-tied-to-range",
             Self::LoaderTrustsOffsetsOnly => "loader-trusts-offsets-only",
+            Self::TokenWithoutContent => "token-without-content",
+            Self::IdlePositionStays => "idle-position-stays",
             Self::DeduplicationWindowTooSmall => "deduplication-window-too-small",
             Self::ViewDeduplicationOff => "view-deduplication-off",
             Self::ExpiredVerdictNotRepublished => "expired-verdict-not-republished",

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
+use spendfuse_broken::{Break, is_broken};
 use spendfuse_domain::UnixMillis;
 use spendfuse_warehouse::block::schema::Schema;
 use spendfuse_warehouse::record::{Link, RowBlock};
@@ -199,6 +200,9 @@ impl Batch {
         let range = format!("{topic}:{partition}:{start}-{end}");
         let token = |table: &str| match tokens {
             TokenKind::Range => format!("{table}:{range}"),
+            TokenKind::Content { .. } if is_broken(Break::TokenWithoutContent) => {
+                format!("{table}:{range}")
+            }
             TokenKind::Content { epoch } => format!("{table}:{epoch}:{range}:{hash:016x}"),
         };
         let mut tables: BTreeMap<&'static str, TableInsert> = BTreeMap::new();

@@ -483,7 +483,7 @@ impl PartitionProtocol {
             return None;
         }
         let since = *self.idle_since.get_or_insert(now);
-        if now.since(since) < IDLE_MILLIS {
+        if now.since(since) < IDLE_MILLIS || is_broken(Break::IdlePositionStays) {
             return None;
         }
         self.state = State::Idling(read_to);

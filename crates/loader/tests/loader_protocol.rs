@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use spendfuse_domain::UnixMillis;
-use spendfuse_loader::batch::{Batch, BatchLimits, RowsRecord};
+use spendfuse_loader::batch::{Batch, BatchLimits, RowsRecord, TokenKind};
 use spendfuse_loader::checkpoint::Checkpoint;
 use spendfuse_loader::protocol::{Action, PartitionProtocol, ProtocolRules, StopReason};
 use spendfuse_loader::recovery::TableFacts;
@@ -571,6 +571,37 @@ fn records_that_are_no_longer_those_of_the_intent_stop_the_partition() {
             ..
         }))
     ));
+}
+
+/// After topics were made anew the same range has other rows, and ClickHouse drops what has a token that
+/// it knows.
+#[test]
+fn tokens_of_other_rows_in_the_same_range_are_others() {
+    let tokens = |log: &[(i64, Bytes)], kind| {
+        let read = |(offset, value): &(i64, Bytes)| {
+            RowsRecord::read(*offset, UnixMillis(0), value.clone()).unwrap()
+        };
+        let records: Vec<RowsRecord> = log.iter().map(read).collect();
+        let batch = Batch::of("rows", 0, 0, &records, kind);
+        let tokens = batch.tables.into_iter().map(|table| table.token);
+        tokens.collect::<Vec<String>>()
+    };
+    let mut anew = log();
+    let first = anew[0].1.to_vec();
+    anew[0].1 = Bytes::from([first.as_slice(), b"other"].concat());
+    let content = |epoch| TokenKind::Content { epoch };
+    assert_eq!(tokens(&log(), content(0)), tokens(&log(), content(0)));
+    let (before, after) = (tokens(&log(), content(0)), tokens(&anew, content(0)));
+    assert!(
+        before.iter().all(|token| !after.contains(token)),
+        "{after:?}"
+    );
+    assert_ne!(before, tokens(&log(), content(1)));
+    // The old kind, by which interrupted inserts of older programs are replayed.
+    assert_eq!(
+        tokens(&anew, TokenKind::Range),
+        ["finding_changes:rows:0:0-6", "spend:rows:0:0-6"]
+    );
 }
 
 /// Retention removes an idle log up to its end: the offset of the last transaction's marker, at which

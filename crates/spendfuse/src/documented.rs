@@ -14,8 +14,10 @@ use crate::settings::{FREE_TABLES, SETTINGS, is_known_variable};
 /// Commands that run until they are stopped: what they have to say is their log.
 const SERVICES: [&str; 4] = ["up", "processor", "loader", "sidecar"];
 /// Flags of programs that are not ours.
-const FOREIGN_FLAGS: [&str; 16] = [
+const FOREIGN_FLAGS: [&str; 18] = [
     "--alter",
+    "--delete",
+    "--group",
     "--build",
     "--exact",
     "--features",

@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use rdkafka::{Offset, TopicPartitionList};
+use spendfuse_broken::{Break, is_broken};
 
 use super::config::StageConfig;
 use super::position::Position;
@@ -40,6 +41,9 @@ impl<P> Slot<P> {
     /// Moves behind what ends an input without being a record: markers of transactions. Retention may
     /// remove a log up to its end, and a position before that could not be told from loss.
     pub(super) fn pass_markers(&mut self) {
+        if is_broken(Break::IdlePositionStays) {
+            return;
+        }
         for (next, end) in self.next.iter_mut().zip(&self.ends) {
             *next = end.map_or(*next, |end| end.max(*next));
         }
