@@ -9,6 +9,7 @@ use spendfuse_bus::{read_ranges, topic_ranges};
 use spendfuse_devstack::Kafka;
 
 use crate::lab::Lab;
+use crate::wait::eventually;
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -84,6 +85,30 @@ impl Lab {
             .output()
             .expect("the tool starts");
         assert!(said.status.success(), "{said:?}");
+    }
+
+    /// Deletes a topic and creates it again, empty, under the same name.
+    ///
+    /// # Panics
+    /// Where the broker refuses.
+    pub fn make_anew(&self, topic: &str) {
+        let name = self.topic(topic);
+        let said = Kafka::tool("org.apache.kafka.tools.TopicCommand")
+            .expect("the jars are set up")
+            .args(["--bootstrap-server", &self.kafka().brokers()])
+            .args(["--delete", "--topic", &name])
+            .output()
+            .expect("the tool starts");
+        assert!(said.status.success(), "{said:?}");
+        eventually("the topic is there again", PATIENCE, || {
+            let said = self.run(&["topics", "create"]);
+            let ranges = topic_ranges(&self.kafka_config(), &name, None, PATIENCE);
+            let ranges = ranges.map_err(|error| format!("{error}; {said:?}"))?;
+            match ranges.iter().all(|range| range.to == 0) {
+                true => Ok(()),
+                false => Err(format!("{ranges:?}")),
+            }
+        });
     }
 
     /// The last value of every key of a compacted topic, as JSON.

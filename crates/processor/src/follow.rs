@@ -91,6 +91,7 @@ impl TableFeed {
                 offset,
                 ..
             } => {
+                self.is_failing = false;
                 if topic_index == BUDGETS {
                     self.budgets.reached(offset);
                 }
@@ -146,6 +147,7 @@ impl TableFeed {
 
     fn caught_up(&mut self) {
         self.is_live = true;
+        self.is_failing = false;
         if let Some(gone) = self.budgets.caught_up() {
             self.waits_for_budgets = true;
             self.tables.accept_loss(gone);

@@ -8,6 +8,7 @@ mod crashes;
 mod doctor;
 mod gaps;
 mod limits;
+mod made_anew;
 mod make_up;
 mod membership;
 mod missing_parts;

@@ -121,6 +121,7 @@ fn each_role_says_whether_it_works_and_why_not_and_recovers() {
         ("admin.listen", &*cold.setting()),
         ("sidecar.listen", ""),
         ("sidecar.socket", &*socket.to_string_lossy()),
+        ("partitions", "2"),
     ];
     let sidecar = lab.role("sidecar", "2", &settings);
     await_that(cold, "a cold sidecar says so", || {
@@ -133,6 +134,12 @@ fn each_role_says_whether_it_works_and_why_not_and_recovers() {
     await_that(admin, "all roles are ready again", || {
         all_ready() && is_ready(cold, "sidecar")
     });
+    // It was set to half of the partitions, and is live by all of them.
+    await_that(
+        cold,
+        "the sidecar says how many partitions there are",
+        || reasons(cold, "sidecar").contains("set to 2 partitions, but the stage topics have 4"),
+    );
     assert!(up.is_running() && sidecar.is_running());
 }
 
