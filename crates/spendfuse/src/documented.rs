@@ -182,6 +182,40 @@ fn metrics_of_the_documentation_exist() {
 }
 
 #[test]
+fn tests_that_the_page_about_faults_names_exist() {
+    let page = fs::read_to_string(root().join("docs/operations.md")).unwrap();
+    let (_, section) = page.split_once("| the one command | test |\n").unwrap();
+    let rows = section
+        .lines()
+        .skip(1)
+        .take_while(|line| line.starts_with('|'));
+    let mut tests = sources();
+    for folder in ["tests/tests", "tests/tests/pipeline"] {
+        let files = fs::read_dir(root().join(folder)).unwrap();
+        let paths = files.map(|entry| entry.unwrap().path());
+        let sources = paths.filter(|path| path.extension().is_some_and(|end| end == "rs"));
+        tests.extend(sources.map(|path| fs::read_to_string(path).unwrap()));
+    }
+    for row in rows {
+        let named = row
+            .rsplit(" | ")
+            .next()
+            .unwrap()
+            .split('`')
+            .skip(1)
+            .step_by(2);
+        let mut count = 0;
+        for name in named {
+            let function = format!("fn {name}(");
+            let exists = tests.iter().any(|text| text.contains(&function));
+            assert!(exists, "there is no test {name}");
+            count += 1;
+        }
+        assert!(count > 0, "no test: {row}");
+    }
+}
+
+#[test]
 fn make_targets_files_and_topics_of_the_documentation_exist() {
     let makefile = fs::read_to_string(root().join("Makefile")).unwrap();
     let has_target = |name: &str| {

@@ -102,7 +102,7 @@ fn position(
             format!(
                 "{name}: retention has removed what it had not read of {topic}, partitions {lost:?}"
             ),
-            "see \"does not have the position\" in docs/operations.md",
+            "spendfuse gaps list says what is lost, and spendfuse gaps accept lets its partition go on",
         );
         return Ok(());
     }
