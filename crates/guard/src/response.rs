@@ -165,7 +165,7 @@ impl Reasoned<'_> {
         let limit = budget.limit;
         let spent = entry.map_or(limit.with(0), |entry| entry.counted_by(limit));
         BudgetLine {
-            budget: budget.id.to_string(),
+            budget: budget.id.as_str().to_owned(),
             scope,
             verdict: found.verdict,
             figures: Figures::new(spent, limit),
@@ -190,7 +190,7 @@ impl Reasoned<'_> {
     fn warnings(&self) -> Vec<Warning> {
         let mut warnings = Vec::new();
         let about_budget = |kind, severity, message, id: &BudgetId| Warning {
-            budget: Some(id.to_string()),
+            budget: Some(id.as_str().to_owned()),
             ..Warning::new(kind, severity, message)
         };
         if self.decision.cold_block {

@@ -4,8 +4,8 @@ use marked_yaml::Node;
 
 use super::fields::Fields;
 use super::mistake::Mistakes;
-use super::values::{choice, dollars, hundredths, scalar, text};
-use super::{BudgetDraft, dimensions, limit, steps};
+use super::values::{choice, dollars, hundredths, scalar, text, whole_number};
+use super::{BudgetDraft, dimensions, steps};
 use crate::amount::{Amount, Unit};
 use crate::budget::{BasisPoints, Budget, BudgetId, OnStale};
 use crate::spelling::{closest, suggest};
@@ -33,6 +33,11 @@ const FIELDS: [&str; 17] = [
     "help_url",
 ];
 
+/// The fields of which a budget has one.
+const LIMITS: [&str; 3] = ["limit", "limit_tokens", "limit_calls"];
+/// Far above any budget; keeps every product of limit and share within `i128`.
+const MAX_COUNT: u64 = 1_000_000_000_000_000_000;
+
 /// Reads a budget; `None` where the entry has a mistake.
 pub(super) fn read(node: &Node, mistakes: &mut Mistakes) -> Option<BudgetDraft> {
     let before = mistakes.count();
@@ -46,7 +51,7 @@ pub(super) fn read(node: &Node, mistakes: &mut Mistakes) -> Option<BudgetDraft> 
     let filter = fields
         .get("where")
         .map(|node| dimensions::filter(node, None, mistakes));
-    let limit = limit::read(&fields, mistakes);
+    let limit = limit(&fields, mistakes);
     let window = fields
         .required("window", "add one such as `window: month`", mistakes)
         .and_then(|node| window(node, mistakes));
@@ -116,6 +121,42 @@ pub(super) fn id(node: &Node, mistakes: &mut Mistakes) -> Option<BudgetId> {
         );
     }
     id
+}
+
+fn limit(fields: &Fields<'_>, mistakes: &mut Mistakes) -> Option<Amount> {
+    let given: Vec<&str> = LIMITS
+        .into_iter()
+        .filter(|name| fields.get(name).is_some())
+        .collect();
+    match given.as_slice() {
+        [] => {
+            mistakes.add(
+                fields.position(),
+                "a budget needs a limit",
+                Some("add `limit: \"10.00\"` in dollars, or `limit_tokens`, or `limit_calls`"),
+            );
+            return None;
+        }
+        [_] => {}
+        [first, .., last] => mistakes.add(
+            fields.position_of(last),
+            format!("a budget has one limit, this one has `{first}` and `{last}`"),
+            Some("make two budgets of it: both apply"),
+        ),
+    }
+    let mut limit = None;
+    for name in given {
+        let node = fields.get(name)?;
+        let mut count = |unit: fn(i128) -> Amount| {
+            whole_number(node, name, 0..=MAX_COUNT, mistakes).map(|count| unit(count.into()))
+        };
+        limit = match name {
+            "limit_tokens" => count(Amount::Tokens),
+            "limit_calls" => count(Amount::Calls),
+            _ => dollars(node, name, mistakes).map(Amount::Usd),
+        };
+    }
+    limit
 }
 
 fn window(node: &Node, mistakes: &mut Mistakes) -> Option<WindowKind> {

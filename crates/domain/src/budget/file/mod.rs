@@ -8,7 +8,6 @@ mod budget;
 mod detector;
 mod dimensions;
 mod fields;
-mod limit;
 mod mistake;
 mod steps;
 mod values;
