@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use spendfuse_domain::topics::TOMBSTONE_MILLIS;
 use spendfuse_domain::{Topics, UnixMillis};
 use spendfuse_guard::{CheckRequest, Guard, GuardConfig, GuardWriter, Now, State};
 
@@ -22,6 +23,7 @@ pub(crate) struct Sidecar {
     /// Records that could not be taken, and promises that were taken back.
     pub(crate) bad: Vec<String>,
     complete_to: Option<UnixMillis>,
+    heard_at: i64,
     pub(crate) is_up: bool,
 }
 
@@ -34,6 +36,7 @@ impl Sidecar {
             next: HashMap::new(),
             bad: Vec::new(),
             complete_to: None,
+            heard_at: 0,
             is_up: false,
         }
     }
@@ -41,9 +44,15 @@ impl Sidecar {
     /// Begins with nothing.
     pub(crate) fn start(&mut self, cluster: &Cluster) {
         self.replica = Some(Guard::new(GuardConfig::new(self.partitions)));
-        self.next.clear();
         self.complete_to = None;
         self.is_up = true;
+        self.read_all(cluster);
+    }
+
+    /// From the beginning to what is there now.
+    fn read_all(&mut self, cluster: &Cluster) {
+        self.next.clear();
+        self.heard_at = cluster.now;
         self.follow(cluster);
         if let Some((writer, _)) = &mut self.replica {
             writer.caught_up();
@@ -68,6 +77,13 @@ impl Sidecar {
             return self.start(cluster);
         }
         self.is_up = true;
+        // The rule of the bus's follower: deletions may have been missed.
+        if cluster.now - self.heard_at >= TOMBSTONE_MILLIS / 2 {
+            if let Some((writer, _)) = &mut self.replica {
+                writer.begin_again(UnixMillis(cluster.now));
+            }
+            return self.read_all(cluster);
+        }
         self.follow(cluster);
     }
 
@@ -76,6 +92,7 @@ impl Sidecar {
         let Some((writer, guard)) = &mut self.replica else {
             return;
         };
+        self.heard_at = cluster.now;
         let now = now(cluster);
         let topics = [
             &self.topics.blocklist,
@@ -100,6 +117,14 @@ impl Sidecar {
                         Ok(()) => {}
                     }
                     *next = record.offset + 1;
+                }
+                match index {
+                    0 => writer.reached_end(partition, now.monotonic_millis),
+                    1 => {
+                        let end = cluster.log(topic, partition).end();
+                        writer.reached_end_of_budgets(end.unsigned_abs());
+                    }
+                    _ => {}
                 }
             }
         }

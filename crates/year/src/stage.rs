@@ -3,6 +3,7 @@
 //! positions, batches in transactions, ticks, positions that follow the log's end.
 
 use bytes::Bytes;
+use spendfuse_broken::{Break, is_broken};
 use spendfuse_bus::{
     Headers, HistoryTopic, InputProgress, InputRecord, InputState, LogicError, OutputRecord,
     Outputs, PartitionLogic, RestoreSource, StageLogic, Unreadable,
@@ -279,7 +280,7 @@ impl<L: StageLogic> Worker<L> {
         slot.logic.finish(&mut outputs).map_err(text)?;
         for (next, topic) in slot.next.iter_mut().zip(&self.wiring.inputs) {
             let log = cluster.log(topic, self.partition);
-            if log.from(*next).next().is_none() {
+            if log.from(*next).next().is_none() && !is_broken(Break::IdlePositionStays) {
                 *next = log.end().max(*next);
             }
         }

@@ -7,9 +7,10 @@ use spendfuse_broken::Break;
 
 /// Those that a simulation can show. The others are about clients, connections and processes, which
 /// only `make chaos ARGS=--variants` has.
-const SHOWN: [Break; 11] = [
+const SHOWN: [Break; 12] = [
     Break::OffsetsOutsideTransaction,
     Break::ChangelogOutsideTransaction,
+    Break::IdlePositionStays,
     Break::DedupeNotRestored,
     Break::DedupeClaimsMore,
     Break::DedupeBeforeRerouting,

@@ -145,17 +145,18 @@ impl World {
                 return Err("stuck: something waits and nobody takes it".to_owned());
             }
         }
-        // Figures that moved little are told within a minute.
-        for _ in 0..4 {
-            self.cluster.now += 31_000;
+        // Figures that moved little are told within a minute; then heartbeats follow each other as they
+        // do all the time.
+        for pause in [31_000, 31_000, 31_000, 1_000, 1_000, 1_000, 1_000] {
+            self.cluster.now += pause;
             self.processor.restart_workers_if_up(&mut self.cluster)?;
             self.tick_in_peace()?;
+            self.load(false)?;
+            self.follow();
         }
-        self.load(false)?;
+        // What was written last waits for the loader's flush.
         self.cluster.now += 300;
-        self.load(false)?;
-        self.follow();
-        Ok(())
+        self.load(false)
     }
 
     pub(super) fn tick_in_peace(&mut self) -> Result<(), String> {
