@@ -75,13 +75,13 @@ fn a_stage_on_new_topics_joins_anew() {
     create("former-in", 1, &[]);
     lived_on("moved-stage", "former-in");
     let begin = Instant::now();
-    let mut stage = Stage::with_topics("moved", 1);
+    let mut stage = Stage::with_topics("anew", 1);
     stage.config.group_id = "moved-stage".to_owned();
     stage.config.session_timeout = SESSION;
     stage.config.max_poll_interval = SESSION;
-    produce("moved-in", 0, 1..=10);
+    produce("anew-in", 0, 1..=10);
     let running = stage.run();
-    eventually("the new input", || numbers("moved-out").len() == 10);
+    eventually("the new input", || numbers("anew-out").len() == 10);
     assert!(begin.elapsed() < SESSION / 2, "{:?}", begin.elapsed());
     running.stop().unwrap();
 }

@@ -70,7 +70,8 @@ fn move_offset(group: &str, topic: &str, offset: i64) {
         group_id: group.to_owned(),
         // The stopped worker's own name, so that nobody has to be waited for.
         instance_id: "i-0".to_owned(),
-        topics: vec![topic.to_owned()],
+        // All that it read: who is given other topics joins anew.
+        topics: vec![topic.to_owned(), format!("{group}-also")],
         session_timeout: Duration::from_millis(1500),
         max_poll_interval: Duration::from_secs(2),
     };
