@@ -82,6 +82,12 @@ impl Lab {
         }
     }
 
+    /// From now on everything works on another set of topics, with the same database.
+    pub fn move_to_topics(&mut self, name: &str, partitions: u32) {
+        self.prefix = format!("{name}.");
+        self.partitions = partitions;
+    }
+
     /// Creates the topics.
     ///
     /// # Panics

@@ -224,13 +224,14 @@ impl BlocksRead {
         let spend = format!(
             "SELECT 'meter', meter_partition, intDiv(meter_seq, {block}), count() FROM spend \
              WHERE {} GROUP BY 1, 2, 3",
-            sql::in_ranges("meter_partition", "meter_seq", meter)
+            sql::in_ranges(context.epoch, "meter_partition", "meter_seq", meter)
         );
         let mut questions = vec![("spend", spend)];
         for table in ["finding_changes", "verdicts", "budget_windows"] {
             for (writer, ranges) in Writer::ALL.into_iter().zip([meter, ledger]) {
                 let name = writer.name();
-                let condition = sql::in_ranges("stage_partition", "stage_seq", ranges);
+                let condition =
+                    sql::in_ranges(context.epoch, "stage_partition", "stage_seq", ranges);
                 let question = format!(
                     "SELECT stage, stage_partition, intDiv(stage_seq, {block}), count() \
                      FROM {table} WHERE stage = '{name}' AND {condition} GROUP BY 1, 2, 3"

@@ -29,6 +29,8 @@ pub struct Context<'a> {
     pub patience: Duration,
     /// Names of the topics.
     pub topics: Topics,
+    /// Which set of topics they are.
+    pub epoch: u32,
     /// Begins the names of the stages' groups.
     pub id_prefix: &'a str,
     /// The warehouse, which has answered.

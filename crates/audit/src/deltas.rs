@@ -291,7 +291,7 @@ impl DeltasRead {
              WHERE kind = 'usage' AND {} AND {} AND budget_version BETWEEN {} AND {} GROUP BY 1, 2",
             self.sums.commits_a_block(),
             sql::NANOS,
-            sql::in_ranges("meter_partition", "meter_seq", ranges),
+            sql::in_ranges(context.epoch, "meter_partition", "meter_seq", ranges),
             sql::counts_in_series(&series.shape, &series.filter),
             series.since_version,
             budgets.known_version,

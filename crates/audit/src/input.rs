@@ -233,9 +233,10 @@ impl Reading<'_> {
             "SELECT src_partition, src_offset, meter_partition, meter_seq, meter_index, \
                     xxh3(concat(workspace, '\\0', source, '\\0', event_id)), {}, \
                     toInt128(revenue * 1000000000), {}, priced = 'reported', price_version \
-             FROM spend WHERE kind IN ('usage', 'revenue') AND {}",
+             FROM spend WHERE epoch = {} AND kind IN ('usage', 'revenue') AND {}",
             sql::NANOS,
             sql::tokens(),
+            self.context.epoch,
             sql::any_of(&places)
         );
         let mut rows: HashMap<Place, FoundRow> = HashMap::new();
@@ -453,8 +454,9 @@ impl Reading<'_> {
         let question = format!(
             "SELECT src_partition, max(src_offset), argMax(meter_partition, src_offset), \
                     argMax(meter_seq, src_offset), argMax({}, src_offset) \
-             FROM spend WHERE kind IN ('usage', 'revenue') GROUP BY src_partition",
-            sql::NANOS
+             FROM spend WHERE epoch = {} AND kind IN ('usage', 'revenue') GROUP BY src_partition",
+            sql::NANOS,
+            self.context.epoch
         );
         let last = self.context.ask(&question)?;
         let ranges = self.context.ranges(&self.context.topics.usage, None)?;

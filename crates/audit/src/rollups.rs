@@ -35,7 +35,7 @@ struct Rollup {
 /// by the commits `ranges` of the meter partitions.
 pub fn compare(context: &Context<'_>, ranges: &[SeqRange]) -> Result<Differences, AuditError> {
     let mut differences = Differences::default();
-    for rollup in rollups(ranges) {
+    for rollup in rollups(context.epoch, ranges) {
         let mut before = Sides::new();
         for look in 0..LOOKS {
             if look > 0 {
@@ -63,7 +63,7 @@ fn gap((rows, rollup): &(Tally, Tally)) -> (i128, Nanos) {
     (events, rows.cost - rollup.cost)
 }
 
-fn rollups(ranges: &[SeqRange]) -> [Rollup; 3] {
+fn rollups(epoch: u32, ranges: &[SeqRange]) -> [Rollup; 3] {
     let blocks: Vec<SeqRange> = ranges
         .iter()
         .map(|range| match range.from <= range.to {
@@ -76,8 +76,8 @@ fn rollups(ranges: &[SeqRange]) -> [Rollup; 3] {
             false => SeqRange { from: 1, to: 0 },
         })
         .collect();
-    let of_blocks = sql::in_ranges("meter_partition", "intDiv(meter_seq, 1000)", &blocks);
-    let of_ranges = sql::in_ranges("meter_partition", "meter_seq", ranges);
+    let of_blocks = sql::in_ranges(epoch, "meter_partition", "intDiv(meter_seq, 1000)", &blocks);
+    let of_ranges = sql::in_ranges(epoch, "meter_partition", "meter_seq", ranges);
     let by_time = |table: &'static str, column: &str, bucket: &str| {
         let touched = format!("SELECT DISTINCT {bucket} FROM spend WHERE {of_ranges}");
         Rollup {
@@ -105,7 +105,7 @@ fn rollups(ranges: &[SeqRange]) -> [Rollup; 3] {
             sums: format!(
                 "SELECT meter_partition, toString(seq_block), sum(count), sum(nanos) \
                  FROM spend_audit WHERE {} GROUP BY 1, 2",
-                sql::in_ranges("meter_partition", "seq_block", &blocks)
+                sql::in_ranges(epoch, "meter_partition", "seq_block", &blocks)
             ),
         },
         by_time("spend_hourly", "hour", "toStartOfHour(time)"),
@@ -161,7 +161,8 @@ pub fn counted_twice(
     is_everything: bool,
 ) -> Result<Differences, AuditError> {
     let identity = "workspace, source, event_id";
-    let of_ranges = sql::in_ranges("meter_partition", "meter_seq", ranges);
+    let epoch = context.epoch;
+    let of_ranges = sql::in_ranges(epoch, "meter_partition", "meter_seq", ranges);
     let count = context.ask(&format!("SELECT count() FROM spend WHERE {of_ranges}"))?;
     let rows: u64 = count.first().map_or(Ok(0), |row| sql::cell(row, 0))?;
     let slices = rows / ROWS_A_QUESTION + 1;

@@ -34,8 +34,9 @@ impl SeqRange {
     }
 }
 
-/// The condition that a row's commit lies in one of `ranges`, which stand for partitions 0, 1, ….
-pub fn in_ranges(partition: &str, seq: &str, ranges: &[SeqRange]) -> String {
+/// The condition that a row's commit lies in one of `ranges` of an epoch, which stand for partitions
+/// 0, 1, ….
+pub fn in_ranges(epoch: u32, partition: &str, seq: &str, ranges: &[SeqRange]) -> String {
     let ranges = ranges.iter().enumerate();
     let conditions: Vec<String> = ranges
         .filter(|(_, range)| range.from <= range.to)
@@ -46,7 +47,7 @@ pub fn in_ranges(partition: &str, seq: &str, ranges: &[SeqRange]) -> String {
             )
         })
         .collect();
-    any_of(&conditions)
+    format!("(epoch = {epoch} AND {})", any_of(&conditions))
 }
 
 /// The condition that one of `conditions` holds.

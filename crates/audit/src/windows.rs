@@ -65,7 +65,8 @@ pub fn compare(
     };
     let mut differences = Vec::new();
     for slice in 0..slices {
-        let question = question(counted, &dimensions, &starts, cut, (slice, slices));
+        let slice = (slice, slices);
+        let question = question(context.epoch, counted, &dimensions, &starts, cut, slice);
         let mut sums: HashMap<WindowKey, AccountSums> = HashMap::new();
         for row in context.ask(&question)? {
             add_row(&row, &dimensions, replica, &mut sums)?;
@@ -135,8 +136,9 @@ fn written_off(
         "SELECT scope, toUnixTimestamp64Milli(window_start) AS start, \
                 sum(toInt128(spent * 1000000000)), sum(tokens), sum(calls) \
          FROM budget_windows \
-         WHERE budget = {} AND kind IN ('close', 'late') AND window_start >= {} AND at >= {} \
+         WHERE epoch = {} AND budget = {} AND kind IN ('close', 'late') AND window_start >= {} AND at >= {} \
          GROUP BY scope, start",
+        context.epoch,
         quoted(id),
         sql::time(UnixMillis(first)),
         sql::time(counted.began_at),
@@ -151,6 +153,7 @@ fn written_off(
 /// Sums of the rows by scope and window. Rows that only some ledger partitions have applied are
 /// given commit by commit.
 fn question(
+    epoch: u32,
     counted: &CountedBudget,
     dimensions: &[Dimension],
     starts: &[i64],
@@ -190,7 +193,7 @@ fn question(
                 if(meter_seq <= {by_all}, 0, meter_seq), \
                 {}, {} \
          FROM spend \
-         WHERE kind = 'usage' AND {} AND time >= {} AND meter_seq <= {} \
+         WHERE epoch = {epoch} AND kind = 'usage' AND {} AND time >= {} AND meter_seq <= {} \
                AND ({is_sure} OR received_at >= {}) AND {in_slice} \
          GROUP BY {}",
         boundaries.join(", "),

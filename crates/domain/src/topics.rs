@@ -79,4 +79,5 @@ topics! {
     meter_ids = "meter.ids", Keeps::DedupeHorizon, OUTPUT;
     budgets = "budgets", Keeps::LatestInOnePartition, OUTPUT;
     prices = "prices", Keeps::LatestInOnePartition, OUTPUT;
+    installation = "installation", Keeps::LatestInOnePartition, OUTPUT;
 }

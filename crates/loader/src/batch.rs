@@ -107,6 +107,8 @@ impl From<StoredKind> for TokenKind {
 /// Where a writer's rows in a batch begin and end, as (commit number, place within the commit).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AddressRange {
+    /// Which set of topics the writer belongs to.
+    pub epoch: u32,
     /// Partition of the writer.
     pub partition: u32,
     /// The first row.
@@ -146,13 +148,14 @@ impl TableInsert {
         self.rows += u64::from(block.rows);
         self.blocks.push(block.native.clone());
         let Link { partition, seq, .. } = block.link;
+        let epoch = block.epoch;
         let first = (seq, block.indexes.first);
         let last = (seq, block.indexes.last);
         let rows = u64::from(block.rows);
         match self
             .ranges
             .iter_mut()
-            .find(|range| range.partition == partition)
+            .find(|range| (range.epoch, range.partition) == (epoch, partition))
         {
             Some(range) => {
                 range.first = range.first.min(first);
@@ -160,6 +163,7 @@ impl TableInsert {
                 range.rows += rows;
             }
             None => self.ranges.push(AddressRange {
+                epoch,
                 partition,
                 first,
                 last,

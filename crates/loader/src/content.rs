@@ -53,8 +53,8 @@ pub(crate) async fn differing_rows(
 /// The columns of a row's address, separated by commas.
 pub(crate) fn address_columns(address: Address) -> &'static str {
     match address {
-        Address::Meter => "meter_partition, meter_seq, meter_index",
-        Address::Stage => "stage, stage_partition, stage_seq, stage_index",
+        Address::Meter => "epoch, meter_partition, meter_seq, meter_index",
+        Address::Stage => "epoch, stage, stage_partition, stage_seq, stage_index",
         Address::None => unreachable!("tables without addresses are not loaded from topics"),
     }
 }

@@ -354,12 +354,13 @@ pub(crate) async fn rows_in_ranges(
 /// Whether `spend_audit` has as many rows as `spend` for the commits around `range`.
 async fn audit_agrees(warehouse: &Warehouse, range: &AddressRange) -> Result<bool, WarehouseError> {
     let (first, last) = (range.first.0 / 1000, range.last.0 / 1000);
-    let (partition, from, to) = (range.partition, first * 1000, last * 1000 + 999);
+    let (epoch, partition) = (range.epoch, range.partition);
+    let (from, to) = (first * 1000, last * 1000 + 999);
     let table = warehouse
         .query_table(&format!(
-            "SELECT (SELECT count() FROM spend WHERE meter_partition = {partition} \
+            "SELECT (SELECT count() FROM spend WHERE epoch = {epoch} AND meter_partition = {partition} \
                AND meter_seq BETWEEN {from} AND {to}), \
-             (SELECT sum(count) FROM spend_audit WHERE meter_partition = {partition} \
+             (SELECT sum(count) FROM spend_audit WHERE epoch = {epoch} AND meter_partition = {partition} \
                AND seq_block BETWEEN {first} AND {last})"
         ))
         .await?;
@@ -372,6 +373,7 @@ async fn audit_agrees(warehouse: &Warehouse, range: &AddressRange) -> Result<boo
 /// What ClickHouse says.
 pub(crate) async fn chain_ends(
     warehouse: &Warehouse,
+    epoch: u32,
     partition: u32,
     stage: WriterStage,
 ) -> Result<Links, WarehouseError> {
@@ -380,7 +382,7 @@ pub(crate) async fn chain_ends(
         if address == Address::Meter && stage == WriterStage::Ledger {
             continue;
         }
-        let (prefix, mut condition) = chain_condition(address, partition, stage);
+        let (prefix, mut condition) = chain_condition(address, epoch, partition, stage);
         if address == Address::Meter {
             // Instead of a look at every row there is.
             condition = format!(
@@ -398,13 +400,21 @@ pub(crate) async fn chain_ends(
 }
 
 /// The prefix of the columns of an address, and the condition on the rows of a chain.
-fn chain_condition(address: Address, partition: u32, stage: WriterStage) -> (&'static str, String) {
+fn chain_condition(
+    address: Address,
+    epoch: u32,
+    partition: u32,
+    stage: WriterStage,
+) -> (&'static str, String) {
     match address {
-        Address::Meter => ("meter", format!("meter_partition = {partition}")),
+        Address::Meter => (
+            "meter",
+            format!("epoch = {epoch} AND meter_partition = {partition}"),
+        ),
         Address::Stage => (
             "stage",
             format!(
-                "stage_partition = {partition} AND stage = '{}'",
+                "epoch = {epoch} AND stage_partition = {partition} AND stage = '{}'",
                 stage.name()
             ),
         ),
@@ -419,12 +429,13 @@ pub(crate) fn range_condition(
     stage: WriterStage,
 ) -> String {
     let AddressRange {
+        epoch,
         partition,
         first: (first_seq, first_index),
         last: (last_seq, last_index),
         ..
     } = range;
-    let (prefix, condition) = chain_condition(table.schema.address, *partition, stage);
+    let (prefix, condition) = chain_condition(table.schema.address, *epoch, *partition, stage);
     // The condition on the number alone is what the minmax index can use.
     format!(
         "{condition} \

@@ -22,6 +22,7 @@ mod session;
 mod settled;
 mod standing;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -29,7 +30,7 @@ use spendfuse_bus::{
     Backoff, BusError, Health, KafkaConfig, Part, Place, Shutdown, Takeovers, Unreadable,
 };
 use spendfuse_domain::Topics;
-use spendfuse_warehouse::{Warehouse, WarehouseError};
+use spendfuse_warehouse::{TopicSet, Warehouse, WarehouseError};
 
 use batch::BatchLimits;
 use checkpoint::BrokenLink;
@@ -62,6 +63,11 @@ pub struct LoaderConfig {
     pub limits: BatchLimits,
     /// The set of topics that is read.
     pub epoch: u32,
+    /// The same with its topics, to be compared with what the warehouse knows of the epoch.
+    pub topic_set: Option<TopicSet>,
+    /// Epochs whose rows the topics may hold, as the warehouse knows them: found by
+    /// [`run`]; empty without `topic_set`.
+    pub known_epochs: BTreeSet<u32>,
     /// Whether inserts get tokens that name their content. Older programs leave a partition alone that
     /// was interrupted at such an insert.
     pub content_tokens: bool,
@@ -87,6 +93,8 @@ impl LoaderConfig {
             flush_interval: Duration::from_millis(200),
             limits: BatchLimits::default(),
             epoch: 0,
+            topic_set: None,
+            known_epochs: BTreeSet::new(),
             content_tokens: false,
             session_timeout: Duration::from_secs(10),
             max_poll_interval: Duration::from_secs(60),
@@ -157,7 +165,11 @@ pub fn run(
     let mut takeovers = Takeovers::default();
     let parts = Parts::of(&config.health);
     while !shutdown.is_requested() {
-        wait_for_warehouse(warehouse, runtime, shutdown, &parts.clickhouse)?;
+        let known = wait_for_warehouse(config, warehouse, runtime, shutdown, &parts.clickhouse)?;
+        let config = &LoaderConfig {
+            known_epochs: known,
+            ..config.clone()
+        };
         let ended = session::run(config, &place, warehouse, runtime, shutdown, alerts, &parts);
         let Err(error) = ended else { break };
         if matches!(error, LoaderError::Bus(BusError::Stopped)) {
@@ -193,25 +205,31 @@ impl LoaderError {
 }
 
 fn wait_for_warehouse(
+    config: &LoaderConfig,
     warehouse: &Warehouse,
     runtime: &tokio::runtime::Handle,
     shutdown: &Shutdown,
     health: &Part,
-) -> Result<(), LoaderError> {
+) -> Result<BTreeSet<u32>, LoaderError> {
     let mut backoff = Backoff::new(Duration::from_millis(250), Duration::from_secs(5));
     let mut reported = false;
     while !shutdown.is_requested() {
         let prepared = runtime.block_on(async {
             warehouse.migrate().await?;
-            warehouse.check_deduplication().await
+            warehouse.check_deduplication().await?;
+            let Some(topics) = &config.topic_set else {
+                return Ok(BTreeSet::new());
+            };
+            warehouse.claim_epoch(topics).await?;
+            warehouse.epochs_of(topics).await
         });
         match prepared {
-            Ok(()) => {
+            Ok(epochs) => {
                 if reported {
                     tracing::info!("ClickHouse answers");
                 }
                 health.ready();
-                return Ok(());
+                return Ok(epochs);
             }
             Err(error @ WarehouseError::Unreachable { .. }) => {
                 if !reported {
@@ -224,5 +242,5 @@ fn wait_for_warehouse(
             Err(error) => return Err(error.into()),
         }
     }
-    Ok(())
+    Ok(BTreeSet::new())
 }

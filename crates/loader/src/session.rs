@@ -6,7 +6,7 @@
 mod acceptance;
 mod restarts;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};
@@ -210,7 +210,8 @@ impl Session<'_> {
             return;
         };
         lane.read_to = offset + 1;
-        let record = RowsRecord::read(offset, now(), value);
+        let record = RowsRecord::read(offset, now(), value)
+            .and_then(|record| of_known_epoch(record, &self.config.known_epochs));
         let Some(broken) = lane.protocol.received(offset, record) else {
             return;
         };
@@ -300,7 +301,7 @@ impl Session<'_> {
         first: i64,
     ) -> Result<Lane, LoaderError> {
         let (partition, rules) = (at.partition, self.rules());
-        let asked = chain_ends(self.warehouse, partition, stage_of(at));
+        let asked = chain_ends(self.warehouse, self.config.epoch, partition, stage_of(at));
         let ends = self.runtime.block_on(asked)?;
         // Asked after the warehouse: everything that it has is before this end.
         let (_, end) = self.consumer.bounds(at, REQUEST_TIMEOUT)?;
@@ -535,6 +536,19 @@ impl Session<'_> {
             WriterStage::Meter => &self.config.rows_topic,
             WriterStage::Ledger => &self.config.ledger_rows_topic,
         }
+    }
+}
+
+/// Rows of an epoch that has other topics would get addresses that others have.
+fn of_known_epoch(record: RowsRecord, known: &BTreeSet<u32>) -> Result<RowsRecord, String> {
+    let epoch = record.block.epoch;
+    match known.is_empty() || known.contains(&epoch) {
+        true => Ok(record),
+        false => Err(format!(
+            "its rows are of epoch {epoch}, but these topics are of {known:?}: they were written \
+             before this epoch was recorded; what they hold can only be counted again, in topics \
+             that are made anew"
+        )),
     }
 }
 

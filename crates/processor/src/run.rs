@@ -178,7 +178,9 @@ pub fn run(
 /// A broker that is away is waited for.
 fn check_topics(config: &ProcessorConfig, shutdown: &Shutdown) -> Result<(), ProcessorError> {
     let horizon = config.dedupe_horizon_millis;
-    let specs = specs(&config.topics, config.partitions, horizon);
+    let mut specs = specs(&config.topics, config.partitions, horizon);
+    // An installation of an older release has none until `topics create` is run again.
+    specs.retain(|spec| spec.name != config.topics.installation);
     let mut backoff = PAUSES;
     let health = config.health.part("topics");
     while !shutdown.is_requested() {

@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use arc_swap::ArcSwap;
 use spendfuse_engine::book::BudgetBook;
 use spendfuse_pricing::{PriceBook, PricingPolicy};
+use spendfuse_warehouse::RowFormat;
 
 use crate::made_anew::Lookout;
 
@@ -20,6 +21,8 @@ pub struct Tables {
     pub prices: ArcSwap<PriceBook>,
     /// What the operator decided about prices.
     pub policy: Arc<PricingPolicy>,
+    /// How rows are written.
+    pub row_format: RowFormat,
     caught_up: AtomicBool,
     /// Every record of the budgets topic before this offset is in the budgets in force.
     budgets_end: AtomicU64,
@@ -35,6 +38,7 @@ impl Tables {
             budgets: ArcSwap::from_pointee(BudgetBook::default()),
             prices: ArcSwap::new(PriceBook::snapshot()),
             policy: Arc::new(policy),
+            row_format: RowFormat::default(),
             caught_up: AtomicBool::new(false),
             budgets_end: AtomicU64::new(0),
             gone_version: AtomicU64::new(0),

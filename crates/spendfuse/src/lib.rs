@@ -8,6 +8,7 @@ mod admin;
 mod commands;
 #[cfg(test)]
 mod documented;
+mod installation;
 #[cfg(test)]
 mod layers;
 mod loader_alerts;
@@ -110,6 +111,8 @@ enum Command {
     Fingerprint(commands::fingerprint::FingerprintArgs),
     /// Create the topics with the right settings, or check them
     Topics(commands::topics::TopicsArgs),
+    /// After an upgrade of every process: store records as only this release reads them
+    Finalize(commands::finalize::FinalizeArgs),
     /// Show the configuration in force and where each value came from
     Config(commands::config::ConfigArgs),
 }
@@ -202,6 +205,7 @@ fn run(line: CommandLine, play: Option<Play>) -> Result<ExitCode, Failure> {
         Command::Doctor(args) => commands::doctor::run(&settings, &args),
         Command::Fingerprint(args) => commands::fingerprint::run(&settings, &args),
         Command::Topics(args) => commands::topics::run(&settings, &args),
+        Command::Finalize(args) => commands::finalize::run(&settings, &args),
         Command::Config(args) => commands::config::run(&settings, &args),
     }
 }

@@ -154,10 +154,15 @@ impl Warehouse {
         Err(WarehouseError::from_client(&self.config.url, doing, &error))
     }
 
-    async fn fetch(&self, sql: &str, format: &str, doing: &str) -> Result<Vec<u8>, WarehouseError> {
+    async fn fetch(
+        &self,
+        client: Client,
+        sql: &str,
+        format: &str,
+        doing: &str,
+    ) -> Result<Vec<u8>, WarehouseError> {
         // Decimals as texts: as numbers they would become floats in readers of JSON.
-        let query = self
-            .in_database()
+        let query = client
             .with_setting("output_format_json_quote_decimals", "1")
             .query(&literal(sql));
         let answer = async {
@@ -174,7 +179,18 @@ impl Warehouse {
     /// # Errors
     /// As [`Warehouse::execute`].
     pub async fn query_table(&self, sql: &str) -> Result<Table, WarehouseError> {
-        let bytes = self.fetch(sql, "TabSeparatedWithNames", "a query").await?;
+        self.table_from(self.in_database(), sql).await
+    }
+
+    /// Like [`Warehouse::query_table`], also where the database does not exist yet.
+    pub(crate) async fn query_without_database(&self, sql: &str) -> Result<Table, WarehouseError> {
+        self.table_from(self.client.clone(), sql).await
+    }
+
+    async fn table_from(&self, client: Client, sql: &str) -> Result<Table, WarehouseError> {
+        let bytes = self
+            .fetch(client, sql, "TabSeparatedWithNames", "a query")
+            .await?;
         let text = String::from_utf8_lossy(&bytes);
         let mut lines = text
             .split_terminator('\n')
@@ -191,7 +207,9 @@ impl Warehouse {
     /// # Errors
     /// As [`Warehouse::execute`].
     pub async fn query_json(&self, sql: &str) -> Result<Vec<serde_json::Value>, WarehouseError> {
-        let bytes = self.fetch(sql, "JSONEachRow", "a query").await?;
+        let bytes = self
+            .fetch(self.in_database(), sql, "JSONEachRow", "a query")
+            .await?;
         let lines = bytes.split(|byte| *byte == b'\n');
         lines
             .filter(|line| !line.is_empty())

@@ -6,11 +6,12 @@ use crate::client::{Warehouse, quoted};
 use crate::error::WarehouseError;
 
 /// Tables and views.
-const TABLES: [(&str, &str); 27] = [
+const TABLES: &[(&str, &str)] = &[
     (
         "spend",
         "one row for each counted entry; money in US dollars, times in UTC",
     ),
+    ("epochs", "which topics each epoch has"),
     (
         "spend_hourly",
         "sums of spend by hour; rows of one key may be several: always sum and group",
@@ -253,6 +254,7 @@ const COLUMNS: &[(&str, &str)] = &[
     ("last_day", "the last day"),
     ("latency_ms", "how long the call took, milliseconds"),
     ("limit", "the budget's limit, in unit"),
+    ("ledger_rows", "Kafka's id of the ledger's topic of rows"),
     (
         "line",
         "token class (input, cache_read, output, ...) or unit",
@@ -310,6 +312,7 @@ const COLUMNS: &[(&str, &str)] = &[
         "reasoning tokens that the model wrote; in no other class",
     ),
     ("received_at", "when the broker took the event"),
+    ("recorded_at", "when it was recorded"),
     ("region", "the provider's region"),
     ("reported_cost", "the app's own figure, US dollars"),
     ("request_model", "the model that was asked for"),
@@ -317,6 +320,7 @@ const COLUMNS: &[(&str, &str)] = &[
     ("response_id", "the provider's id of the answer"),
     ("revenue", "what the customer paid, US dollars"),
     ("root_session", "the run that started the session's run"),
+    ("rows", "Kafka's id of the meter's topic of rows"),
     ("rule", "the detector rule's name"),
     (
         "saved",

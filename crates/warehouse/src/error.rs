@@ -80,6 +80,16 @@ pub enum WarehouseError {
         /// The table, with its database.
         table: String,
     },
+    /// The database has rows of other topics under this epoch.
+    #[error(
+        "epoch {epoch} of database {database} has other topics: these were made anew, or another set of topics loads into the same database; `spendfuse topics new-epoch` begins the next one"
+    )]
+    EpochTaken {
+        /// The database.
+        database: String,
+        /// The epoch.
+        epoch: u32,
+    },
     /// An earlier attempt of an insert goes on.
     #[error("ClickHouse is still at an earlier attempt of the insert {token}")]
     StillInserting {

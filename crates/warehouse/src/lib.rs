@@ -9,6 +9,7 @@ mod broken;
 pub mod client;
 mod comments;
 pub mod config;
+mod epochs;
 pub mod error;
 pub mod gaps;
 pub mod migrations;
@@ -24,6 +25,7 @@ pub use block::{
 };
 pub use client::{Table, Warehouse};
 pub use config::WarehouseConfig;
+pub use epochs::TopicSet;
 pub use error::WarehouseError;
 pub use query::{AuditSum, EventKey, PriceRow, Totals};
 pub use record::{Link, RowBlock};

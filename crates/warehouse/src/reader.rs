@@ -9,7 +9,7 @@ const NOT_ALLOWED: [u32; 3] = [497, 514, 495];
 impl Warehouse {
     /// The role's name.
     pub fn reader_role(&self) -> String {
-        format!("{}_reader", self.config().database)
+        format!("reader_{}", self.config().database)
     }
 
     /// Makes the role. A server that does not let this user make roles is no failure: whoever may

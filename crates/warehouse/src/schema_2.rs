@@ -268,7 +268,7 @@ impl Warehouse {
 
     async fn alter_all(&self, sql: &str) -> Result<(), WarehouseError> {
         for statement in statements(sql) {
-            self.alter(statement).await?;
+            self.alter(&self.substituted(statement)).await?;
         }
         Ok(())
     }
@@ -277,7 +277,11 @@ impl Warehouse {
         self.execute_at_length(statement, DOING).await
     }
 
-    async fn has_column(&self, table: &str, column: &str) -> Result<bool, WarehouseError> {
+    pub(crate) async fn has_column(
+        &self,
+        table: &str,
+        column: &str,
+    ) -> Result<bool, WarehouseError> {
         let found = self
             .query_table(&format!(
                 "SELECT count() FROM system.columns WHERE database = {} AND table = {} AND name = {}",

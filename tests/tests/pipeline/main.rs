@@ -6,6 +6,7 @@ mod completeness;
 mod counted_twice;
 mod crashes;
 mod doctor;
+mod epochs;
 mod gaps;
 mod limits;
 mod made_anew;

@@ -8,6 +8,7 @@ mod closing;
 mod group;
 mod leader_news;
 mod message;
+mod topic_ids;
 
 use std::ffi::CStr;
 use std::marker::PhantomData;

@@ -9,8 +9,11 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
-use crate::config::KafkaConfig;
+use rdkafka::consumer::Consumer;
+
+use crate::config::{Isolation, KafkaConfig};
 use crate::error::BusError;
+use crate::native::Poller;
 use admin::Admin;
 
 pub(crate) use admin::{Partitions, partition_counts};
@@ -148,6 +151,23 @@ pub fn partition_count(
         .ok_or_else(|| BusError::TopicMissing {
             topic: topic.to_owned(),
         })
+}
+
+/// Kafka's ids of those of `topics` that exist. A topic that is made anew gets another one.
+///
+/// # Errors
+/// [`BusError::Unreachable`], [`BusError::Request`], [`BusError::TimedOut`].
+pub fn ids(
+    kafka: &KafkaConfig,
+    topics: &[&str],
+    patience: Duration,
+) -> Result<BTreeMap<String, String>, BusError> {
+    let reader = Poller::new(&kafka.reader(Isolation::ReadCommitted)?)?;
+    // Says in words why no broker answers.
+    let ids = partition_counts(reader.consumer().client(), &kafka.brokers, patience)
+        .and_then(|_| reader.topic_ids(topics, patience));
+    reader.drop_later();
+    ids
 }
 
 /// Deletes topics that exist; for tests and `demo`.

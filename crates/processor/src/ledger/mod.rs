@@ -12,7 +12,7 @@ use spendfuse_domain::{Topics, UnixMillis};
 use spendfuse_engine::codec;
 use spendfuse_engine::delta::Deltas;
 use spendfuse_engine::ledger::{Ledger, LedgerConfig, WindowLine};
-use spendfuse_warehouse::block::{BudgetWindowRow, BudgetWindows, RowFormat};
+use spendfuse_warehouse::block::{BudgetWindowRow, BudgetWindows};
 
 use crate::heartbeat::Watermark;
 use crate::metrics::{ACCOUNTS, BROKEN_LINKS, WITHOUT_ACCOUNT};
@@ -198,7 +198,7 @@ impl PartitionLogic for LedgerPartition {
             stage: Stage::Ledger,
             partition: self.partition,
             seq: self.seq,
-            format: RowFormat::default(),
+            format: self.tables.row_format,
         };
         publisher.blocklist(&published.blocklist)?;
         publisher.findings(&published.findings)?;

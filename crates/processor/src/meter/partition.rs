@@ -31,7 +31,7 @@ const SPEND_TABLE: &str = "spend";
 pub struct MeterPartition {
     pub(super) config: MeterConfig,
     pub(super) topics: Arc<Topics>,
-    tables: Arc<Tables>,
+    pub(super) tables: Arc<Tables>,
     pub(super) meter: Meter,
     pricer: Pricer,
     pub(super) seq: u64,
@@ -67,6 +67,8 @@ impl MeterPartition {
     pub fn new(config: MeterConfig, topics: Arc<Topics>, tables: Arc<Tables>) -> Self {
         let budgets = tables.budgets.load_full();
         let pricer = Pricer::new(tables.prices.load_full(), Arc::clone(&tables.policy));
+        let mut block = SpendBlock::new(topics.usage.as_str());
+        block.set_format(tables.row_format);
         Self {
             meter: Meter::new(config.clone(), budgets),
             pricer,
@@ -77,7 +79,7 @@ impl MeterPartition {
                 &[&topics.usage, &topics.rerouted],
             ),
             rows: SpendRows {
-                block: SpendBlock::new(topics.usage.as_str()),
+                block,
                 finished: Vec::new(),
                 links: RowLinks::default(),
                 partition: config.partition,

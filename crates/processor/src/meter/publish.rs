@@ -6,7 +6,6 @@ use spendfuse_domain::verdict::Stage;
 use spendfuse_engine::codec;
 use spendfuse_engine::delta::Deltas;
 use spendfuse_engine::meter::dedupe::RememberedIds;
-use spendfuse_warehouse::block::RowFormat;
 
 use super::MeterPartition;
 use crate::metrics::{
@@ -49,7 +48,7 @@ impl MeterPartition {
             stage: Stage::Meter,
             partition,
             seq: self.seq,
-            format: RowFormat::default(),
+            format: self.tables.row_format,
         };
         publisher.blocklist(&published.blocklist)?;
         publisher.findings(&published.findings)?;

@@ -10,6 +10,7 @@ pub mod demo;
 pub mod dlq;
 pub mod doctor;
 mod failure;
+pub mod finalize;
 pub mod findings;
 pub mod fingerprint;
 pub mod gaps;

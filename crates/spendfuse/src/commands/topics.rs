@@ -1,14 +1,19 @@
-//! `spendfuse topics create|check`.
+//! `spendfuse topics create|check|new-epoch`.
 
 use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
 use serde_json::json;
-use spendfuse_bus::Backoff;
-use spendfuse_bus::topics::{self, TopicReport, TopicSpec};
+use spendfuse_bus::topics::{self, Mismatch, TopicReport, TopicSpec};
+use spendfuse_bus::{Backoff, BusError};
+use spendfuse_domain::Installation;
+use spendfuse_domain::installation::NEWEST_FORMAT;
+use spendfuse_warehouse::TopicSet;
 
+use super::warehouse::Connection;
 use super::{Failure, found_wrong, kafka, output};
+use crate::installation::{self, Known, Unknown};
 use crate::settings::Settings;
 
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -31,6 +36,12 @@ enum Action {
     /// Compare the topics with what spendfuse needs; exit code 1 on a difference
     #[command(after_help = "Example:\n  spendfuse topics check")]
     Check(OutputArgs),
+    /// Begin the next epoch with topics that were made anew
+    #[command(
+        name = "new-epoch",
+        after_help = "Example:\n  spendfuse topics new-epoch\n\nFor topics that were deleted and made anew, or a second set of topics on one ClickHouse database. Rows keep the addresses of the epoch that they were counted in."
+    )]
+    NewEpoch(OutputArgs),
 }
 
 #[derive(Args, Debug)]
@@ -41,7 +52,8 @@ struct OutputArgs {
 }
 
 pub fn run(settings: &Settings, args: &TopicsArgs) -> Result<ExitCode, Failure> {
-    let (report, output) = match &args.action {
+    let (mut report, output) = match &args.action {
+        Action::NewEpoch(output) => return new_epoch(settings, output),
         Action::Create(output) => (create(settings)?, output),
         Action::Check(output) => {
             let specs = specs(settings);
@@ -61,8 +73,14 @@ pub fn run(settings: &Settings, args: &TopicsArgs) -> Result<ExitCode, Failure> 
             (report, output)
         }
     };
+    let known = looked(settings)?;
+    let made_anew = made_anew(&known);
+    report
+        .unchanged
+        .retain(|name| made_anew.iter().all(|wrong| wrong.topic != *name));
+    report.mismatches.extend(made_anew);
     if output.json {
-        print_json(&report);
+        print_json(&report, &known.installation);
     } else {
         print(&report);
     }
@@ -82,7 +100,7 @@ pub fn create_missing(settings: &Settings) -> Result<(), Failure> {
                 for topic in &report.created {
                     tracing::info!(topic, "topic created");
                 }
-                return Ok(());
+                return record_first(settings);
             }
             Err(error) if error.can_retry() => {
                 tracing::warn!(error = %error, "waiting for Kafka");
@@ -95,8 +113,101 @@ pub fn create_missing(settings: &Settings) -> Result<(), Failure> {
 
 fn create(settings: &Settings) -> Result<TopicReport, Failure> {
     let specs = specs(settings);
-    topics::create(&settings.kafka(), &specs, replication(settings), PATIENCE)
-        .map_err(|error| kafka::failure(settings, &error))
+    let report = topics::create(&settings.kafka(), &specs, replication(settings), PATIENCE)
+        .map_err(|error| kafka::failure(settings, &error))?;
+    record_first(settings)?;
+    Ok(report)
+}
+
+/// What is recorded about the topics, and their ids.
+pub fn looked(settings: &Settings) -> Result<Known, Failure> {
+    installation::look(settings).map_err(|error| match error {
+        Unknown::Bus(error) => kafka::failure(settings, &error),
+        error => Failure::work(error),
+    })
+}
+
+/// Records the topics where nothing is recorded. Topics in which nothing was counted yet are those of
+/// a new installation: no older program has a part in it, and the warehouse may know earlier epochs.
+fn record_first(settings: &Settings) -> Result<(), Failure> {
+    let known = looked(settings)?;
+    if known.installation.topics.is_some() {
+        return Ok(());
+    }
+    let failed = |error: BusError| kafka::failure(settings, &error);
+    let (epoch, format) = match installation::is_new(settings).map_err(failed)? {
+        true => (next_epoch(settings).unwrap_or(0), Some(NEWEST_FORMAT)),
+        false => (0, None),
+    };
+    installation::record(settings, &known, epoch, format).map_err(failed)?;
+    tracing::info!(epoch, "topics recorded");
+    Ok(())
+}
+
+/// The first epoch that the warehouse does not know.
+fn next_epoch(settings: &Settings) -> Result<u32, Failure> {
+    let connection = Connection::open(settings)?;
+    connection.wait(connection.warehouse.next_epoch())
+}
+
+/// Topics that are not those of the recorded epoch.
+fn made_anew(known: &Known) -> Vec<Mismatch> {
+    let epoch = known.installation.epoch();
+    let strangers = known.installation.strangers(&known.ids).into_iter();
+    strangers
+        .filter(|name| known.ids.contains_key(name))
+        .map(|topic| Mismatch {
+            topic,
+            setting: "id".to_owned(),
+            expected: format!("that of epoch {epoch}"),
+            found: "that of a topic made anew (see `spendfuse topics new-epoch`)".to_owned(),
+        })
+        .collect()
+}
+
+fn new_epoch(settings: &Settings, args: &OutputArgs) -> Result<ExitCode, Failure> {
+    let known = looked(settings)?;
+    let installation = &known.installation;
+    let strangers = installation.strangers(&known.ids);
+    if strangers.iter().any(|name| !known.ids.contains_key(name)) {
+        return Err(Failure::work(known.complaint().unwrap_or_default()));
+    }
+    let connection = Connection::open(settings)?;
+    let rows = topic_set(settings, &known);
+    let taken = connection.warehouse.epoch_is_taken(&rows);
+    let taken = connection.wait(taken)?;
+    let is_due = !strangers.is_empty() || taken || installation.topics.is_none();
+    let mut epoch = installation.epoch();
+    if is_due {
+        if !installation.is_finalized() {
+            return Err(Failure::work(
+                "rows that name their epoch are written only after `spendfuse finalize`: run that first",
+            ));
+        }
+        epoch = connection
+            .wait(connection.warehouse.next_epoch())?
+            .max(epoch + 1);
+        installation::record(settings, &known, epoch, None)
+            .map_err(|error| kafka::failure(settings, &error))?;
+    }
+    if args.json {
+        output::json(&json!({"epoch": epoch, "changed": is_due, "made_anew": strangers}));
+    } else {
+        let what = if is_due { "recorded  " } else { "in order  " };
+        output::line(format!("{what} epoch {epoch}"));
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The topics of rows, by which a warehouse knows an epoch again.
+pub fn topic_set(settings: &Settings, known: &Known) -> TopicSet {
+    let topics = settings.topics();
+    let id = |name: &String| known.ids.get(name).cloned().unwrap_or_default();
+    TopicSet {
+        epoch: known.installation.epoch(),
+        rows: id(&topics.rows),
+        ledger_rows: id(&topics.rows_ledger),
+    }
 }
 
 /// What every topic must be.
@@ -122,7 +233,7 @@ fn print(report: &TopicReport) {
     }
 }
 
-fn print_json(report: &TopicReport) {
+fn print_json(report: &TopicReport, installation: &Installation) {
     let different = report.mismatches.iter().map(|mismatch| {
         json!({
             "topic": mismatch.topic, "setting": mismatch.setting,
@@ -133,5 +244,7 @@ fn print_json(report: &TopicReport) {
         "created": report.created,
         "in_order": report.unchanged,
         "different": different.collect::<Vec<_>>(),
+        "epoch": installation.epoch(),
+        "format": installation.format,
     }));
 }

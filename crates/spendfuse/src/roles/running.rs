@@ -6,15 +6,18 @@ use std::time::{Duration, Instant};
 
 use metrics::counter;
 use spendfuse_bus::{Backoff, BusError, Health, Shutdown};
+use spendfuse_domain::Installation;
 use spendfuse_loader::{self as loader, LoaderError};
 use spendfuse_processor::ProcessorError;
 use spendfuse_processor::tables::Tables;
 use spendfuse_sidecar::{self as sidecar, Listeners, MetricsText};
-use spendfuse_warehouse::Warehouse;
+use spendfuse_warehouse::{RowFormat, Warehouse};
 use tokio::runtime::Handle;
 
 use super::Role;
 use crate::commands::Failure;
+use crate::commands::topics::topic_set;
+use crate::installation::{Known, Seen, Watch, tell_of_strangers, wait_for};
 use crate::loader_alerts;
 use crate::metrics::{MetricsHandle, ROLE_RESTARTS};
 use crate::open_files;
@@ -34,15 +37,34 @@ pub(super) struct RunningRole {
 }
 
 impl RunningRole {
-    /// Runs until the process stops, or the role gives up.
+    /// Runs until the process stops, or the role gives up. Where another epoch or format is recorded
+    /// meanwhile, it begins again with that.
     pub(super) fn once(&self) -> Result<(), Failure> {
-        // A role asks its parts to stop where one of them fails: the process goes on.
-        let shutdown = self.shutdown.child();
-        match self.role {
-            Role::Processor => self.processor(&shutdown),
-            Role::Loader => self.loader(&shutdown),
-            Role::Sidecar => self.sidecar(&shutdown),
+        if self.role == Role::Sidecar {
+            let shutdown = self.shutdown.child();
+            tell_of_strangers(&self.settings, &self.health, &shutdown);
+            return self.sidecar(&shutdown);
         }
+        while let Some(known) = wait_for(&self.settings, &self.health, &self.shutdown)? {
+            // A role asks its parts to stop where one of them fails: the process goes on.
+            let shutdown = self.shutdown.child();
+            let watch = Watch::start(&self.settings, known.installation.clone(), shutdown.clone());
+            let ended = match self.role {
+                Role::Processor => self.processor(&known.installation, &shutdown),
+                _ => self.loader(&known, &shutdown),
+            };
+            match watch.stop() {
+                Seen::Strangers(complaint) => return Err(Failure::work(complaint)),
+                Seen::Changed if ended.is_ok() && !self.shutdown.is_requested() => {
+                    tracing::info!(
+                        role = self.role.name(),
+                        "another epoch or format is recorded, beginning again"
+                    );
+                }
+                _ => return ended,
+            }
+        }
+        Ok(())
     }
 
     /// Runs until the process stops; after a failure again, unless only other settings would help.
@@ -73,11 +95,16 @@ impl RunningRole {
         }
     }
 
-    fn processor(&self, shutdown: &Shutdown) -> Result<(), Failure> {
+    fn processor(&self, installation: &Installation, shutdown: &Shutdown) -> Result<(), Failure> {
         let mut config = self.settings.processor();
         config.health = self.health.clone();
         let policy = self.settings.pricing();
-        let tables = Arc::new(Tables::new(policy));
+        let mut tables = Tables::new(policy);
+        if installation.is_finalized() {
+            let epoch = installation.epoch();
+            tables.row_format = RowFormat::Schema2 { epoch };
+        }
+        let tables = Arc::new(tables);
         let ended = spendfuse_processor::run(&config, &tables, shutdown);
         ended.map_err(|error| match &error {
             ProcessorError::Worker { error: cause, .. } => of_member(cause, &error),
@@ -85,8 +112,12 @@ impl RunningRole {
         })
     }
 
-    fn loader(&self, shutdown: &Shutdown) -> Result<(), Failure> {
+    fn loader(&self, known: &Known, shutdown: &Shutdown) -> Result<(), Failure> {
         let mut config = self.settings.loader();
+        let topics = topic_set(&self.settings, known);
+        config.epoch = topics.epoch;
+        config.topic_set = Some(topics);
+        config.content_tokens = known.installation.is_finalized();
         config.health = self.health.clone();
         let warehouse = self.settings.warehouse();
         let warehouse = Warehouse::new(warehouse).map_err(Failure::usage)?;

@@ -18,6 +18,7 @@ use jiff::SignedDuration;
 use spendfuse_audit::{AuditError, Auditor, Context};
 
 use super::prices::book;
+use super::topics::looked;
 use super::warehouse::Connection;
 use super::{Failure, found_wrong, kafka, output};
 use crate::settings::Settings;
@@ -57,6 +58,7 @@ pub fn run(settings: &Settings, args: &AuditArgs) -> Result<ExitCode, Failure> {
         kafka: settings.kafka(),
         patience: kafka::PATIENCE,
         topics: settings.topics(),
+        epoch: looked(settings)?.installation.epoch(),
         id_prefix: &settings.values.transactional_id_prefix,
         warehouse: &connection.warehouse,
         runtime: &connection.runtime,
