@@ -18,6 +18,8 @@ const VALID: Duration = Duration::from_secs(600);
 /// Stamps and the monotonic clock may differ by so much, milliseconds: delays of commits, drift, a
 /// machine that stood still for a moment.
 const TOLERANCE: i64 = 5 * 60 * 1000;
+/// Two readings that differ by no more agree, milliseconds.
+const AGREE: i64 = 1_000;
 /// How long stamps must have jumped before the jump is believed.
 const LASTS: Duration = Duration::from_secs(300);
 /// A worker that starts believes stamps up to this long after the time that its state has come to,
@@ -37,6 +39,9 @@ pub(super) struct LogClock {
 struct Reading {
     millis: i64,
     at: Instant,
+    /// Whether the reading before said the same. What a worker writes first may not be readable yet:
+    /// then the last record is its predecessor's, and the stamp is as old as the take-over was long.
+    is_confirmed: bool,
 }
 
 /// Stamps that lie elsewhere than they should.
@@ -69,13 +74,19 @@ impl LogClock {
             return Some(jump);
         }
         self.doubt = None;
-        self.read = Some(Reading { millis, at });
+        let is_confirmed = self.read.is_some() && jump.abs() <= AGREE;
+        self.read = Some(Reading {
+            millis,
+            at,
+            is_confirmed,
+        });
         None
     }
 
-    /// Whether it was never read, or too long ago.
+    /// Whether it was never read, or once, or too long ago.
     pub(super) fn is_due(&self) -> bool {
-        self.doubt.is_some() || self.read.is_none_or(|read| read.at.elapsed() >= VALID)
+        let is_good = |read: Reading| read.is_confirmed && read.at.elapsed() < VALID;
+        self.doubt.is_some() || !self.read.is_some_and(is_good)
     }
 
     /// Milliseconds since 1970; `None` before the first reading.
@@ -112,7 +123,22 @@ mod tests {
         clock.set(5_000, Instant::now());
         let now = clock.known_millis().expect("it was set");
         assert!((5_000..6_000).contains(&now), "{now}");
-        assert!((5_000..6_000).contains(&clock.millis()) && !clock.is_due());
+        assert!((5_000..6_000).contains(&clock.millis()));
+    }
+
+    #[test]
+    fn a_first_reading_off_a_predecessors_record_is_put_right() {
+        let mut clock = LogClock::default();
+        let begin = Instant::now();
+        let after = |seconds| begin + Duration::from_secs(seconds);
+        // The own record is not readable yet: the last one is eleven seconds old.
+        assert_eq!(clock.set(100_000, begin), None);
+        assert!(clock.is_due(), "nothing has confirmed it");
+        assert_eq!(clock.set(112_000, after(1)), None);
+        assert!(clock.is_due());
+        assert_eq!(clock.set(113_010, after(2)), None);
+        assert!(!clock.is_due());
+        assert_eq!(clock.read.map(|read| read.millis), Some(113_010));
     }
 
     const HOUR: i64 = 3_600_000;

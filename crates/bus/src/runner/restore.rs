@@ -238,8 +238,11 @@ fn histories<P: PartitionLogic>(
             let since = history.since(restoring.logic.restored_time(), now_millis);
             let from = probe.offset_at(&history.topic, partition, since)?;
             let from = from.unwrap_or(target).max(low);
-            let is_cut = low > 0 && from == low;
-            let complete_since = history.complete_since(since, is_cut, now_millis);
+            let complete_since = match from {
+                // The whole log is read, whatever this machine's clock says.
+                0 => 0,
+                _ => history.complete_since(since, from == low, now_millis),
+            };
             restoring.logic.history(index, complete_since);
             logs.push(Log {
                 topic: history.topic.clone(),
