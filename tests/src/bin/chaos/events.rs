@@ -10,6 +10,7 @@ use spendfuse_tests::lab::WORKSPACE;
 use spendfuse_tests::traffic::{MODEL, PROVIDER};
 
 use crate::clock::now;
+use crate::quiet::Quiet;
 use crate::random::Random;
 
 /// Partitions of every stage topic.
@@ -137,6 +138,8 @@ impl Event {
 /// Makes events.
 pub struct Events {
     random: Random,
+    /// Who must not send now.
+    pub quiet: Quiet,
     recent: Vec<Event>,
     /// The session that is about to end: its number and its calls.
     ending: (u64, u64),
@@ -144,9 +147,10 @@ pub struct Events {
 
 impl Events {
     /// The events of a seed; `purpose` keeps senders apart.
-    pub fn new(seed: u64, purpose: u64) -> Self {
+    pub fn new(seed: u64, purpose: u64, quiet: Quiet) -> Self {
         Self {
             random: Random::new(seed, purpose),
+            quiet,
             recent: Vec::new(),
             ending: (0, 0),
         }
@@ -185,6 +189,13 @@ impl Events {
     fn conflicting(&mut self, ledger: &Ledger) -> Event {
         let place = self.random.below(self.recent.len() as u64) as usize;
         let mut event = self.recent[place].clone();
+        if event
+            .record
+            .partition
+            .is_some_and(|partition| self.quiet.holds(partition))
+        {
+            return self.good(ledger);
+        }
         let mut book = ledger.book();
         if let Some((Kind::Call(call), _)) = book.events.get(event.number) {
             let other = Call {
@@ -222,6 +233,9 @@ impl Events {
         let (session, calls) = self.ending;
         let session = format!("end-{session}");
         let partition = partition_of(session.as_bytes(), PARTITIONS);
+        if self.quiet.holds(partition) {
+            return self.good(ledger);
+        }
         if calls < CALLS_BEFORE_END {
             self.ending.1 += 1;
             let call = Call {
@@ -254,12 +268,7 @@ impl Events {
             .random
             .below(CUSTOMERS)
             .min(self.random.below(CUSTOMERS));
-        let is_loop = self.random.below(100) == 0;
-        let session = if is_loop {
-            format!("loop-{}", self.random.below(LOOPING_SESSIONS))
-        } else {
-            format!("s-{}", self.random.below(SESSIONS))
-        };
+        let session = self.any_session();
         let input = 100 + self.random.below(5_000);
         Call {
             customer: format!("c-{customer}"),
@@ -269,6 +278,24 @@ impl Events {
             input,
             cached: self.random.below(input),
             output: self.random.below(800),
+        }
+    }
+
+    /// One whose partition is not quiet.
+    fn any_session(&mut self) -> String {
+        loop {
+            let is_loop = self.random.below(100) == 0;
+            let session = if is_loop {
+                format!("loop-{}", self.random.below(LOOPING_SESSIONS))
+            } else {
+                format!("s-{}", self.random.below(SESSIONS))
+            };
+            if !self
+                .quiet
+                .holds(partition_of(session.as_bytes(), PARTITIONS))
+            {
+                return session;
+            }
         }
     }
 
@@ -340,7 +367,12 @@ impl Events {
     }
 
     fn any_partition(&mut self) -> u32 {
-        self.random.below(u64::from(PARTITIONS)) as u32
+        loop {
+            let partition = self.random.below(u64::from(PARTITIONS)) as u32;
+            if !self.quiet.holds(partition) {
+                return partition;
+            }
+        }
     }
 }
 

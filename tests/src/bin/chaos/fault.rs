@@ -72,6 +72,15 @@ pub enum Fault {
     },
     /// Nothing more can be written to the disk of the sidecar's spool or of ClickHouse's data.
     FullDisk { part: Part, time: Duration },
+    /// Nothing is sent to a partition, or to none, for longer than logs keep their records.
+    Quiet {
+        partition: Option<u32>,
+        time: Duration,
+    },
+    /// A role ends in order, and starts as the other release; it is the present one first.
+    Exchange { part: Part, down: Duration },
+    /// The loader is away for `down`, and its group is deleted meanwhile.
+    OffsetsLost { down: Duration },
     /// Limits and steps of all budgets change; one comes, and one goes.
     Budgets,
     /// A new version of the price book.
@@ -97,6 +106,12 @@ impl Fault {
             Self::Cut { link, .. } => format!("connections to {link} cut after N bytes"),
             Self::Clock { part, .. } => format!("clock of a {} jumps", part.kind()),
             Self::FullDisk { part, .. } => format!("full disk of {}", part.kind()),
+            Self::Quiet {
+                partition: Some(_), ..
+            } => "quiet partition".to_owned(),
+            Self::Quiet { .. } => "nothing sent to anybody".to_owned(),
+            Self::Exchange { part, .. } => format!("another release of a {}", part.kind()),
+            Self::OffsetsLost { .. } => "group of the loader lost".to_owned(),
             Self::Budgets => "budgets changed".to_owned(),
             Self::Prices => "prices changed".to_owned(),
         }

@@ -53,6 +53,8 @@ pub struct Logs {
 
 /// Topics whose records are needed after they have gone.
 pub const TAPED: [&str; 2] = ["usage", "budgets"];
+/// Topics of which it must be known where records were.
+pub const COUNTED: [&str; 4] = ["usage.rerouted", "deltas", "rows", "rows.ledger"];
 
 impl Logs {
     /// The full name of a topic.
@@ -181,9 +183,12 @@ impl Logs {
             }
             let known = committed.find_partition(&topic, partition.cast_signed());
             let from = match known.map(|element| element.offset()) {
-                Some(Offset::Offset(offset)) => offset.max(range.from),
-                _ => range.from,
+                Some(Offset::Offset(offset)) => offset,
+                _ => 0,
             };
+            // What retention has removed unread is lost.
+            let lost = self.tape.count(&topic, partition, from..range.from);
+            let from = from.max(range.from);
             // Offsets at the end may be markers: what counts is records.
             let rest = PartitionRange {
                 partition,
@@ -191,8 +196,10 @@ impl Logs {
                 to: *end,
             };
             let count = self.read_ranges(name, &[rest])?.len();
-            if count > 0 {
-                unread.push(format!("{name}-{partition}: {count} records"));
+            if count + lost > 0 {
+                unread.push(format!(
+                    "{name}-{partition}: {count} records, {lost} lost ones"
+                ));
             }
         }
         Ok(unread)

@@ -12,6 +12,7 @@ mod http;
 mod levers;
 mod logs;
 mod order;
+mod quiet;
 mod random;
 mod report;
 mod retention;
@@ -55,6 +56,9 @@ struct Options {
     /// With --variants: break nothing, so that nothing may be noticed
     #[arg(long, requires = "variants")]
     control: bool,
+    /// The previous release's executable, which takes turns with the present one in every role
+    #[arg(long, value_name = "FILE", conflicts_with = "variants")]
+    previous: Option<PathBuf>,
     /// Print the report as JSON
     #[arg(long)]
     json: bool,
@@ -111,6 +115,7 @@ fn run_as_told(options: Options) -> Result<ExitCode> {
         length: Duration::from_secs(options.seconds),
         nodes: options.nodes,
         program: spendfuse(),
+        previous: options.previous,
         folder: folder.path.clone(),
     };
     let outcome = run::run(&run_options);

@@ -2,14 +2,41 @@
 //! begin later and later and tombstones vanish. Nothing that a reader still needs goes: all of it takes
 //! longer than the longest outage that a run makes.
 
+use std::time::Duration;
+
 use anyhow::{Result, anyhow};
 use rdkafka::ClientConfig;
 use rdkafka::admin::{AdminClient, AdminOptions, AlterConfig, ResourceSpecifier};
 use rdkafka::client::DefaultClientContext;
+use rdkafka::types::RDKafkaErrorCode;
 use tokio::runtime::Runtime;
 
+/// What is special about the time of a run. Logs that forget in seconds would lose what nobody has
+/// read yet where the broker's clock jumps by hours, and be right.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Life {
+    /// Logs forget in seconds.
+    ShortMemory,
+    /// The broker's clock jumps.
+    JumpingBroker,
+}
+
+impl Life {
+    /// That of a seed.
+    pub fn of(seed: u64) -> Self {
+        match seed % 3 {
+            0 => Self::JumpingBroker,
+            _ => Self::ShortMemory,
+        }
+    }
+}
+
+/// Longer than [`KEPT`] and a segment: a log in which nothing is written meanwhile becomes empty.
+pub const LONGER_THAN_KEPT: Duration = Duration::from_secs(72);
+
 /// How long records and tombstones stay.
-const KEPT: &str = "45000";
+const KEPT: &str = "60000";
+const ADMIN_PATIENCE: Duration = Duration::from_secs(2);
 const SEGMENT: &str = "4000";
 
 /// Topics that keep their records for a time. What is set aside and told stays for the checks, and
@@ -72,6 +99,23 @@ pub fn shorten(brokers: &str, prefix: &str) -> Result<()> {
     let altered = admin.alter_configs(&configs, &AdminOptions::new());
     for result in Runtime::new()?.block_on(altered)? {
         result.map_err(|(topic, code)| anyhow!("settings of {topic:?}: {code}"))?;
+    }
+    Ok(())
+}
+
+/// Deletes a group with its offsets.
+pub fn forget_group(brokers: &str, group: &str) -> Result<()> {
+    let admin: AdminClient<DefaultClientContext> = ClientConfig::new()
+        .set("bootstrap.servers", brokers)
+        .create()?;
+    let options = AdminOptions::new().request_timeout(Some(ADMIN_PATIENCE));
+    let deleted = admin.delete_groups(&[group], &options);
+    for result in Runtime::new()?.block_on(deleted)? {
+        match result {
+            // An answer that came too late has said so before.
+            Ok(_) | Err((_, RDKafkaErrorCode::GroupIdNotFound)) => {}
+            Err((group, code)) => return Err(anyhow!("{group}: {code}")),
+        }
     }
     Ok(())
 }

@@ -1,6 +1,8 @@
 //! One run: start, faults under load, peace, checks.
 
 use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::Write as _;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -14,12 +16,14 @@ use spendfuse_tests::traffic::{MODEL, PROVIDER};
 
 use crate::budgets::Budgets;
 use crate::check::{self, Check, Depth};
-use crate::clock::Boundary;
+use crate::clock::{self, Boundary};
 use crate::events::{Book, Events, Ledger};
 use crate::fault::{Fault, Link, Part};
+use crate::quiet::Quiet;
 use crate::random::Random;
+use crate::retention::Life;
 use crate::rows::{PriceBooks, Rates};
-use crate::schedule::{Planned, schedule};
+use crate::schedule::{Planned, Releases, schedule};
 use crate::sender::{KafkaSender, Running, SidecarSender};
 use crate::system::{Operator, System, SystemOptions};
 use spendfuse_testkit::proxy::{Proxy, Toward};
@@ -44,6 +48,8 @@ pub struct RunOptions {
     pub nodes: u16,
     /// The executable.
     pub program: PathBuf,
+    /// That of the previous release, where it takes turns.
+    pub previous: Option<PathBuf>,
     /// Where data and logs go.
     pub folder: PathBuf,
 }
@@ -82,16 +88,27 @@ enum Step {
     Loud(Link, Toward),
     RightClock(Part),
     Room(Part),
+    Sending,
+    LoseOffsets,
+    Exchange(Part),
 }
 
 /// Runs the faults of a seed and checks what is left.
 pub fn run(options: &RunOptions) -> Result<Outcome> {
-    let planned = schedule(options.seed, options.length, usize::from(options.nodes));
+    let life = Life::of(options.seed);
+    let nodes = usize::from(options.nodes);
+    let releases = match options.previous {
+        Some(_) => Releases::TakeTurns,
+        None => Releases::One,
+    };
+    let planned = schedule(options.seed, options.length, nodes, life, releases);
     let mut world = World::start(
         SystemOptions {
             nodes: options.nodes,
             program: options.program.clone(),
+            previous: options.previous.clone(),
             broken: None,
+            life,
             folder: options.folder.clone(),
         },
         options.seed,
@@ -116,6 +133,9 @@ pub struct World {
     /// Faults so far.
     pub faults: BTreeMap<String, u64>,
     seed: u64,
+    /// What was done when, by the time that logs bear.
+    diary: File,
+    quiet: Quiet,
     random: Random,
     changes: Sender<Change>,
     operator: JoinHandle<Result<PriceBooks>>,
@@ -134,6 +154,7 @@ impl World {
     pub fn start(options: SystemOptions, seed: u64, seconds: u64) -> Result<Self> {
         let boundary = Boundary::of(seed);
         boundary.comes_after(PREPARATION + Duration::from_secs(seconds) / 2);
+        let diary = File::create(options.folder.join("faults.log"))?;
         let system = System::start(options)?;
         let budgets = Budgets::new(seed, seconds, boundary);
         let operator = system.operator();
@@ -148,6 +169,8 @@ impl World {
             prices,
             faults: BTreeMap::new(),
             seed,
+            diary,
+            quiet: Quiet::default(),
             random: Random::new(seed, 2),
             changes,
             operator,
@@ -180,7 +203,7 @@ impl World {
 
     /// Mixed events to Kafka until the end.
     pub fn send_to_kafka(&self) -> Result<Running> {
-        let events = Events::new(self.seed, 3);
+        let events = Events::new(self.seed, 3, self.quiet.clone());
         Ok(Running::kafka(
             self.kafka_sender()?,
             events,
@@ -190,7 +213,9 @@ impl World {
 
     /// Good events to the sidecar until the end.
     pub fn send_to_sidecar(&self) -> Running {
-        Running::sidecar(self.sidecar_sender(), self.seed, SIDECAR_EVENTS_A_SECOND)
+        let events = Events::new(self.seed, 5, self.quiet.clone());
+        let rate = SIDECAR_EVENTS_A_SECOND;
+        Running::sidecar(self.sidecar_sender(), events, self.seed, rate)
     }
 
     /// Injects the faults at their times, then waits until `length` is over.
@@ -216,6 +241,7 @@ impl World {
     }
 
     fn step(&mut self, step: Step) -> Result<()> {
+        writeln!(self.diary, "{} {step:?}", clock::now())?;
         match step {
             Step::Fault(fault) => {
                 *self.faults.entry(fault.kind()).or_default() += 1;
@@ -230,6 +256,9 @@ impl World {
             Step::Fast(link) => self.system.proxy(link).delay(Duration::ZERO),
             Step::Loud(link, toward) => self.system.proxy(link).silence(toward, false),
             Step::RightClock(part) => self.system.levers(part).clock(0)?,
+            Step::Sending => self.quiet.end(),
+            Step::Exchange(part) => self.system.exchange(part)?,
+            Step::LoseOffsets => self.system.lose_loader_offsets()?,
             Step::Room(part) => {
                 self.system.levers(part).disk(false)?;
                 // It may have found no room to start.
@@ -272,6 +301,9 @@ impl World {
             } => system.proxy(link).cut_after(toward, bytes),
             Fault::Clock { part, millis, .. } => system.levers(part).clock(millis)?,
             Fault::FullDisk { part, .. } => system.levers(part).disk(true)?,
+            Fault::Quiet { partition, .. } => self.quiet.begin(partition),
+            Fault::Exchange { part, .. } => system.terminate(part),
+            Fault::OffsetsLost { .. } => system.hold_loader(),
             Fault::Budgets => {
                 self.budgets.come_and_go();
                 self.budgets.change();
@@ -300,6 +332,7 @@ impl World {
         depth: Depth,
     ) -> Result<Outcome> {
         eprintln!("faults are over; everything settles");
+        self.quiet.end();
         self.system.heal()?;
         for sender in senders {
             sender.finish()?;
@@ -369,6 +402,9 @@ fn timeline(planned: &[Planned]) -> Vec<(Duration, Step)> {
             }
             Fault::Clock { part, time, .. } => steps.push((at + time, Step::RightClock(part))),
             Fault::FullDisk { part, time } => steps.push((at + time, Step::Room(part))),
+            Fault::Exchange { part, down } => steps.push((at + down, Step::Exchange(part))),
+            Fault::Quiet { time, .. } => steps.push((at + time, Step::Sending)),
+            Fault::OffsetsLost { down } => steps.push((at + down, Step::LoseOffsets)),
             Fault::Lose { .. }
             | Fault::HalfClose { .. }
             | Fault::Cut { .. }

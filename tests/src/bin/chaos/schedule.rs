@@ -4,8 +4,19 @@ use std::time::Duration;
 
 use spendfuse_testkit::proxy::{ApiKey, Toward};
 
+use crate::events::PARTITIONS;
 use crate::fault::{Fault, Link, Part};
 use crate::random::Random;
+use crate::retention::{LONGER_THAN_KEPT, Life};
+
+/// Whether one release runs, or two take turns.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Releases {
+    /// The present one.
+    One,
+    /// The present one and the one before.
+    TakeTurns,
+}
 
 /// A fault and its time since the beginning.
 #[derive(Clone, Copy, Debug)]
@@ -18,11 +29,19 @@ pub struct Planned {
 
 /// Between two faults, milliseconds: from and to.
 const GAP: (u64, u64) = (300, 1_700);
+/// Shorter runs have no quiet phases.
+const LEAST_FOR_QUIET: Duration = Duration::from_secs(240);
 /// The last faults begin this long before the end, so that they end before it.
 const LAST: Duration = Duration::from_secs(4);
 
 /// The faults of a run over `length` with `nodes` of Kafka.
-pub fn schedule(seed: u64, length: Duration, nodes: usize) -> Vec<Planned> {
+pub fn schedule(
+    seed: u64,
+    length: Duration,
+    nodes: usize,
+    life: Life,
+    releases: Releases,
+) -> Vec<Planned> {
     let mut random = Random::new(seed, 1);
     // The broker dies while everybody joins their groups for the first time.
     let first = Planned {
@@ -35,7 +54,7 @@ pub fn schedule(seed: u64, length: Duration, nodes: usize) -> Vec<Planned> {
     let mut at = first.at + random.millis(3_000, 6_000);
     let mut planned = vec![first];
     while at + LAST < length {
-        let fault = pick(&mut random, nodes);
+        let fault = pick(&mut random, nodes, life);
         planned.push(Planned { at, fault });
         if let Fault::FullDisk {
             part: Part::Sidecar,
@@ -52,10 +71,58 @@ pub fn schedule(seed: u64, length: Duration, nodes: usize) -> Vec<Planned> {
         }
         at += random.millis(GAP.0, GAP.1);
     }
+    planned.extend(rare(&mut random, length));
+    if releases == Releases::TakeTurns {
+        planned.extend(exchanges(&mut random, length));
+    }
+    planned.sort_by_key(|planned| planned.at);
     planned
 }
 
-fn pick(random: &mut Random, nodes: usize) -> Fault {
+/// What a run has once, at its times: a partition and then everybody is quiet for longer than logs
+/// remember, and the loader loses its offsets.
+fn rare(random: &mut Random, length: Duration) -> Vec<Planned> {
+    let mut rare = Vec::new();
+    let mut at = |share: u32, fault| {
+        let at = length * share / 100;
+        rare.push(Planned { at, fault });
+    };
+    if length >= LEAST_FOR_QUIET {
+        let time = LONGER_THAN_KEPT;
+        let partition = Some(random.below(u64::from(PARTITIONS)) as u32);
+        at(15, Fault::Quiet { partition, time });
+        let partition = None;
+        at(60, Fault::Quiet { partition, time });
+    }
+    for share in if length >= LEAST_FOR_QUIET {
+        vec![40, 85]
+    } else {
+        vec![50]
+    } {
+        let down = random.millis(10_500, 12_500);
+        at(share, Fault::OffsetsLost { down });
+    }
+    rare
+}
+
+/// Roles change their release again and again. A loader does not: the previous one refuses tables that
+/// were migrated.
+fn exchanges(random: &mut Random, length: Duration) -> Vec<Planned> {
+    let roles = [Part::Processor(0), Part::Processor(1), Part::Sidecar];
+    let mut exchanges = Vec::new();
+    let mut at = random.millis(5_000, 8_000);
+    while at + LAST < length {
+        let fault = Fault::Exchange {
+            part: random.one_of(&roles),
+            down: random.millis(1_000, 3_000),
+        };
+        exchanges.push(Planned { at, fault });
+        at += random.millis(3_000, 6_000);
+    }
+    exchanges
+}
+
+fn pick(random: &mut Random, nodes: usize, life: Life) -> Fault {
     let processor = Part::Processor(random.below(2) as usize);
     let node = random.below(nodes as u64) as usize;
     let toward = random.one_of(&[Toward::Client, Toward::Server]);
@@ -99,6 +166,11 @@ fn pick(random: &mut Random, nodes: usize) -> Fault {
         },
         94..97 => Fault::Budgets,
         97..100 => Fault::Prices,
+        100..106 if life == Life::JumpingBroker && random.below(2) == 0 => Fault::Clock {
+            part: Part::Kafka(0),
+            millis: jump_of_broker(random),
+            time: random.millis(500, 8_000),
+        },
         100..106 => Fault::Clock {
             part: random.one_of(&[processor, processor, Part::Loader, Part::Sidecar]),
             millis: jump(random),
@@ -136,7 +208,21 @@ fn stall(random: &mut Random) -> Duration {
 /// Two seconds to two hours, ahead or behind.
 fn jump(random: &mut Random) -> i64 {
     let most = random.one_of(&[10_000, 120_000, 1_800_000, 7_200_000]);
-    let millis = (2_000 + random.below(most - 2_000 + 1)).cast_signed();
+    let millis = 2_000 + random.below(most - 2_000 + 1);
+    either_way(random, millis)
+}
+
+/// As clocks of brokers differ from each other; or six minutes to two hours, which nobody believes. A
+/// jump in between is believed (`crates/bus/src/runner/clock.rs`), and when it ends time stands still
+/// for as long, and guards grow stale.
+fn jump_of_broker(random: &mut Random) -> i64 {
+    let (from, to) = random.one_of(&[(500, 2_000), (360_000, 7_200_000)]);
+    let millis = from + random.below(to - from + 1);
+    either_way(random, millis)
+}
+
+fn either_way(random: &mut Random, millis: u64) -> i64 {
+    let millis = millis.cast_signed();
     if random.below(2) == 0 {
         millis
     } else {

@@ -90,9 +90,14 @@ impl Running {
     /// Sends mixed events to Kafka, `per_second` of them, until it is stopped.
     pub fn kafka(sender: KafkaSender, mut events: Events, per_second: u64) -> Self {
         Self::spawn(move |stop| {
-            let begin = Instant::now();
+            let mut begin = Instant::now();
             let mut number = 0;
             while !stop.load(Ordering::Relaxed) {
+                if events.quiet.is_total() {
+                    (begin, number) = (Instant::now(), 0);
+                    pause(Duration::from_millis(50));
+                    continue;
+                }
                 let due = Duration::from_micros(number * 1_000_000 / per_second);
                 let ahead = due.saturating_sub(begin.elapsed());
                 if ahead > Duration::from_millis(5) {
@@ -107,10 +112,9 @@ impl Running {
 
     /// Posts good events to the sidecar until it is stopped; what was not taken is posted again
     /// with the same ids.
-    pub fn sidecar(sidecar: SidecarSender, seed: u64, per_second: u64) -> Self {
+    pub fn sidecar(sidecar: SidecarSender, mut events: Events, seed: u64, per_second: u64) -> Self {
         Self::spawn(move |stop| {
             let mut random = Random::new(seed, 4);
-            let mut events = Events::new(seed, 5);
             let mut waiting: Vec<Event> = Vec::new();
             let mut deadline = None;
             loop {
@@ -124,7 +128,10 @@ impl Running {
                     if Instant::now() >= deadline {
                         bail!("the sidecar does not take {} events", waiting.len());
                     }
-                } else {
+                } else if events.quiet.is_total() && waiting.is_empty() {
+                    pause(Duration::from_millis(50));
+                    continue;
+                } else if !events.quiet.is_total() {
                     let count = 1 + random.below(POST_EVENTS);
                     waiting.extend((0..count).map(|_| events.good(&sidecar.ledger)));
                     pause(Duration::from_micros(count * 1_000_000 / per_second));

@@ -1,6 +1,8 @@
 //! The real parts: servers, proxies before them, and the roles as processes.
 
 use std::fs;
+use std::io::ErrorKind;
+use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
@@ -20,9 +22,9 @@ use crate::actor::Actor;
 use crate::events::PARTITIONS;
 use crate::fault::{Link, Part};
 use crate::levers::{self, Levers};
-use crate::logs::{Logs, TAPED};
+use crate::logs::{COUNTED, Logs, TAPED};
 use crate::order::StartOrder;
-use crate::retention;
+use crate::retention::{self, Life};
 use crate::tape::Tape;
 
 const PREFIX: &str = "chaos.";
@@ -33,6 +35,7 @@ pub const DATABASE: &str = "chaos";
 /// Small, so that a broker that is away for some seconds fills it.
 const SPOOL_BYTES: &str = "150000";
 const BREAK_VARIABLE: &str = "SPENDFUSE_BREAK";
+const FORGET_PATIENCE: Duration = Duration::from_secs(4);
 const COMMAND_PATIENCE: Duration = Duration::from_secs(150);
 
 /// Settings of one role by key.
@@ -45,8 +48,12 @@ pub struct SystemOptions {
     pub nodes: u16,
     /// The executable of the roles.
     pub program: PathBuf,
+    /// That of the previous release, where it takes turns.
+    pub previous: Option<PathBuf>,
     /// The guarantee that is broken on purpose.
     pub broken: Option<String>,
+    /// What is special about its time.
+    pub life: Life,
     /// Where data and logs go.
     pub folder: PathBuf,
 }
@@ -67,6 +74,8 @@ pub struct System {
     /// What lay in topics that do not keep it.
     tape: Option<Arc<Tape>>,
     options: SystemOptions,
+    /// Nobody starts the loader until its offsets are lost.
+    loader_is_held: bool,
     _runtime: Runtime,
 }
 
@@ -122,11 +131,17 @@ impl System {
             levers,
             tape: None,
             options,
+            loader_is_held: false,
             _runtime: runtime,
         };
         system.actors = system.make_actors();
+        for role in 0..ROLE_NAMES.len() {
+            system.install(role, &system.options.program)?;
+        }
         system.must(&["topics", "create"])?;
-        retention::shorten(&system.stack.kafka.brokers(), PREFIX)?;
+        if system.options.life == Life::ShortMemory {
+            retention::shorten(&system.stack.kafka.brokers(), PREFIX)?;
+        }
         system.tape = Some(Arc::new(system.start_tape()?));
         system.must(&["migrate"])?;
         Ok(system)
@@ -156,7 +171,7 @@ impl System {
             if let Some(broken) = &self.options.broken {
                 arguments.push(format!("{BREAK_VARIABLE}={broken}"));
             }
-            arguments.push(self.options.program.display().to_string());
+            arguments.push(self.release_of(index).display().to_string());
             arguments.push(role.to_owned());
             arguments.extend(self.settings(&self.behind_proxies()));
             let own = [("instance_id", instance), ("admin.listen", "")];
@@ -166,6 +181,56 @@ impl System {
             Actor::new(instance, Path::new("env"), arguments, &self.options.folder)
         };
         roles.into_iter().enumerate().map(actor).collect()
+    }
+
+    /// What a role starts: a link to one release or the other.
+    fn release_of(&self, role: usize) -> PathBuf {
+        let folder = &self.options.folder;
+        folder.join(format!("{}.release", ROLE_NAMES[role]))
+    }
+
+    fn install(&self, role: usize, program: &Path) -> Result<()> {
+        let link = self.release_of(role);
+        match fs::remove_file(&link) {
+            Err(error) if error.kind() != ErrorKind::NotFound => Err(error.into()),
+            _ => Ok(symlink(program, link)?),
+        }
+    }
+
+    /// Ends a role in order, without waiting.
+    pub fn terminate(&mut self, part: Part) {
+        self.actors[actor_of(part)].terminate();
+    }
+
+    /// A role goes on as the other release.
+    pub fn exchange(&mut self, part: Part) -> Result<()> {
+        self.kill(part);
+        let Some(previous) = &self.options.previous else {
+            return self.start_part(part);
+        };
+        let role = actor_of(part);
+        let present = &self.options.program;
+        let is_present = fs::read_link(self.release_of(role))? == *present;
+        self.install(role, if is_present { previous } else { present })?;
+        self.start_part(part)
+    }
+
+    /// Whether the previous release ran as well.
+    pub fn had_two_releases(&self) -> bool {
+        self.options.previous.is_some()
+    }
+
+    /// Every role is the present release from its next start on; those that are not end.
+    fn upgrade(&mut self) -> Result<()> {
+        for part in Self::ROLES {
+            let role = actor_of(part);
+            if fs::read_link(self.release_of(role))? != self.options.program {
+                self.actors[role].stop();
+                let program = self.options.program.clone();
+                self.install(role, &program)?;
+            }
+        }
+        Ok(())
     }
 
     fn behind_proxies(&self) -> [(&'static str, String); 2] {
@@ -195,6 +260,11 @@ impl System {
             .collect()
     }
 
+    /// What is special about the time of the run.
+    pub fn life(&self) -> Life {
+        self.options.life
+    }
+
     /// The sidecar's socket.
     pub fn socket(&self) -> PathBuf {
         self.options.folder.join("sidecar.socket")
@@ -211,8 +281,12 @@ impl System {
 
     fn start_tape(&self) -> Result<Tape> {
         let partitions = |name| if name == "budgets" { 1 } else { PARTITIONS };
-        let topics = TAPED.map(|name| (format!("{PREFIX}{name}"), partitions(name)));
-        Tape::start(&self.stack.kafka.brokers(), &topics)
+        let topics = TAPED.iter().chain(&COUNTED);
+        let topics: Vec<_> = topics
+            .map(|name| (format!("{PREFIX}{name}"), partitions(*name)))
+            .collect();
+        let counted = COUNTED.map(|name| format!("{PREFIX}{name}"));
+        Tape::start(&self.stack.kafka.brokers(), &topics, counted.to_vec())
     }
 
     /// Deletes a group's offsets; nobody may be in it.
@@ -250,6 +324,7 @@ impl System {
         match part {
             Part::ClickHouse => Ok(self.stack.clickhouse.restart()?),
             Part::Kafka(node) => Ok(self.stack.kafka.restart(node)?),
+            Part::Loader if self.loader_is_held => Ok(()),
             role => {
                 let index = actor_of(role);
                 if index < LOADER && !self.actors[index].is_running() {
@@ -258,6 +333,31 @@ impl System {
                 self.actors[index].start()
             }
         }
+    }
+
+    /// The loader ends, and nobody starts it before it has lost its offsets.
+    pub fn hold_loader(&mut self) {
+        self.kill(Part::Loader);
+        self.loader_is_held = true;
+    }
+
+    /// The loader's group is deleted, as a broker does after `offsets.retention.minutes` without
+    /// members, and the loader starts.
+    pub fn lose_loader_offsets(&mut self) -> Result<()> {
+        if !std::mem::take(&mut self.loader_is_held) {
+            return Ok(());
+        }
+        let group = format!("{ID_PREFIX}-loader");
+        let begin = Instant::now();
+        // A broker that is just away, or that still waits for the member that died.
+        while let Err(error) = retention::forget_group(&self.stack.kafka.brokers(), &group) {
+            if begin.elapsed() > FORGET_PATIENCE {
+                eprintln!("group {group} is not deleted: {error:#}");
+                break;
+            }
+            pause(Duration::from_millis(300));
+        }
+        self.start_part(Part::Loader)
     }
 
     /// SIGKILL.
@@ -311,6 +411,8 @@ impl System {
             levers.clock(0)?;
             levers.disk(false)?;
         }
+        self.upgrade()?;
+        self.lose_loader_offsets()?;
         let nodes = (0..self.stack.kafka.node_count()).map(Part::Kafka);
         let parts: Vec<Part> = nodes.chain([Part::ClickHouse]).chain(Self::ROLES).collect();
         for part in parts {

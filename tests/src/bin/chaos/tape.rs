@@ -2,6 +2,7 @@
 //! seconds. A reader of the harness's own, past the proxies, keeps them all.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
@@ -27,8 +28,9 @@ pub struct Tape {
 }
 
 impl Tape {
-    /// Begins with the first record of these topics, named with how many partitions they have.
-    pub fn start(brokers: &str, topics: &[(String, u32)]) -> Result<Self> {
+    /// Begins with the first record of these topics, named with how many partitions they have. Of
+    /// `counted` it keeps only where records were.
+    pub fn start(brokers: &str, topics: &[(String, u32)], counted: Vec<String>) -> Result<Self> {
         let consumer: BaseConsumer = ClientConfig::new()
             .set("bootstrap.servers", brokers)
             .set("group.id", "chaos-tape")
@@ -50,7 +52,8 @@ impl Tape {
             while !is_over.load(Ordering::Relaxed) {
                 // A broker that is down is a fault of the run.
                 if let Some(Ok(message)) = consumer.poll(POLL) {
-                    keep(&kept, &message);
+                    let is_whole = !counted.iter().any(|name| name == message.topic());
+                    keep(&kept, &message, is_whole);
                 }
             }
         });
@@ -59,6 +62,17 @@ impl Tape {
             stop,
             reader: Some(reader),
         })
+    }
+
+    /// How many records a partition had at these offsets.
+    pub fn count(&self, topic: &str, partition: u32, offsets: Range<i64>) -> usize {
+        if offsets.is_empty() {
+            return 0;
+        }
+        let place = |offset| (topic.to_owned(), partition, offset);
+        let records = self.records.lock().unwrap_or_else(PoisonError::into_inner);
+        let found = records.range(place(offsets.start)..place(offsets.end));
+        found.count()
     }
 
     /// What it has of a topic, and what still lies there and it may not have read yet.
@@ -89,14 +103,14 @@ pub fn complete(records: Vec<Stored>) -> Result<Vec<Stored>> {
     Ok(records)
 }
 
-fn keep(records: &Mutex<Records>, message: &impl Message) {
+fn keep(records: &Mutex<Records>, message: &impl Message, is_whole: bool) {
     let partition = message.partition().cast_unsigned();
     let stored = Stored {
         partition,
         offset: message.offset(),
         logged_at: message.timestamp().to_millis().unwrap_or_default(),
         key: message.key().unwrap_or_default().to_vec(),
-        value: message.payload().map(<[u8]>::to_vec),
+        value: message.payload().filter(|_| is_whole).map(<[u8]>::to_vec),
     };
     let place = (message.topic().to_owned(), partition, message.offset());
     let mut records = records.lock().unwrap_or_else(PoisonError::into_inner);

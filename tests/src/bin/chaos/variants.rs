@@ -19,7 +19,9 @@ use crate::check::Depth;
 use crate::clock::now;
 use crate::events::{Events, PARTITIONS};
 use crate::fault::{Fault, Link, Part};
+use crate::quiet::Quiet;
 use crate::random::Random;
+use crate::retention::Life;
 use crate::run::{Outcome, World};
 use crate::schedule::Planned;
 use crate::sender::Running;
@@ -239,7 +241,9 @@ impl Attempt {
         let options = SystemOptions {
             nodes: 1,
             program: self.program.clone(),
+            previous: None,
             broken: self.broken.map(|broken| broken.name().to_owned()),
+            life: Life::ShortMemory,
             folder: self.folder.clone(),
         };
         let mut world = World::start(options, self.seed, SECONDS)?;
@@ -386,7 +390,7 @@ impl World {
     /// over; it ends well. Then the same events come again.
     fn open_transaction(&mut self) -> Result<Vec<Running>> {
         let ledger = Arc::clone(&self.ledger);
-        let mut events = Events::new(1, 9);
+        let mut events = Events::new(1, 9, Quiet::default());
         let counted: Vec<_> = (0..200).map(|_| events.counted_before(&ledger)).collect();
         let logs = self.system.logs();
         let worker: BaseProducer = ClientConfig::new()
