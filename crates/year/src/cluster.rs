@@ -66,6 +66,16 @@ impl Cluster {
         }
     }
 
+    /// Deletes a set of topics, and with them what groups have committed for them.
+    pub(crate) fn delete(&mut self, topics: &Topics) {
+        for topic in topics.all() {
+            self.logs.remove(topic.name);
+            for group in self.groups.values_mut() {
+                group.offsets.retain(|(name, _), _| name != topic.name);
+            }
+        }
+    }
+
     pub(crate) fn log(&self, topic: &str, partition: u32) -> &Log {
         let logs = self.logs.get(topic);
         let logs = logs.unwrap_or_else(|| panic!("topic {topic} was never made"));

@@ -14,17 +14,19 @@ use crate::cluster::Cluster;
 use crate::random::Random;
 use crate::warehouse::{Extent, Warehouse};
 
-const RULES: ProtocolRules = ProtocolRules {
-    limits: BatchLimits {
-        rows: 200,
-        bytes: 1 << 20,
-    },
-    flush_interval: 200,
-    deduplication_window: DEDUPLICATION_WINDOW,
-    deduplication_millis: DEDUPLICATION_SECONDS as i64 * 1000,
-    epoch: 0,
-    content_tokens: true,
-};
+fn rules(epoch: u32) -> ProtocolRules {
+    ProtocolRules {
+        limits: BatchLimits {
+            rows: 200,
+            bytes: 1 << 20,
+        },
+        flush_interval: 200,
+        deduplication_window: DEDUPLICATION_WINDOW,
+        deduplication_millis: DEDUPLICATION_SECONDS as i64 * 1000,
+        epoch,
+        content_tokens: true,
+    }
+}
 
 /// One rows partition.
 pub(crate) struct Lane {
@@ -32,6 +34,7 @@ pub(crate) struct Lane {
     topic: String,
     stage: &'static str,
     partition: u32,
+    epoch: u32,
     running: Option<Running>,
 }
 
@@ -44,12 +47,19 @@ struct Running {
 pub(crate) type Fuse = Option<usize>;
 
 impl Lane {
-    pub(crate) fn new(group: &str, topic: &str, stage: &'static str, partition: u32) -> Self {
+    pub(crate) fn new(
+        group: &str,
+        topic: &str,
+        stage: &'static str,
+        partition: u32,
+        epoch: u32,
+    ) -> Self {
         Self {
             group: group.to_owned(),
             topic: topic.to_owned(),
             stage,
             partition,
+            epoch,
             running: None,
         }
     }
@@ -78,22 +88,29 @@ impl Lane {
                 let (position, checkpoint) = (begun.position, begun.checkpoint);
                 let start = PartitionProtocol::start;
                 (
-                    start(topic, partition, RULES, position, checkpoint),
+                    start(topic, partition, rules(self.epoch), position, checkpoint),
                     position,
                 )
             }
             None => {
                 // What the warehouse has is told by the warehouse, as `open_without_offset` does.
-                let ends = warehouse.chain_ends(self.stage, partition);
+                let ends = warehouse.chain_ends(self.stage, self.epoch, partition);
                 let nothing = Checkpoint::default();
                 let ends_at = log.end();
                 let protocol = if ends == Links::default()
                     || is_broken(Break::LoaderTrustsOffsetsOnly)
                 {
-                    PartitionProtocol::start(topic, partition, RULES, first, nothing)
+                    PartitionProtocol::start(topic, partition, rules(self.epoch), first, nothing)
                 } else {
                     let region = Region::without_offsets(ends_at, ends, false);
-                    PartitionProtocol::start_with(topic, partition, RULES, first, region, nothing)
+                    PartitionProtocol::start_with(
+                        topic,
+                        partition,
+                        rules(self.epoch),
+                        first,
+                        region,
+                        nothing,
+                    )
                 };
                 (protocol, first)
             }

@@ -11,6 +11,8 @@ use spendfuse_processor::tables::Tables;
 use spendfuse_processor::topics::ids_retention_millis;
 use spendfuse_processor::{LedgerStage, MeterStage, TableFeed};
 
+use spendfuse_warehouse::RowFormat;
+
 use crate::budget::Sum;
 use crate::calendar::{DAY, HOUR};
 use crate::cluster::Cluster;
@@ -28,6 +30,7 @@ pub(crate) struct Processor {
     topics: Arc<Topics>,
     partitions: u32,
     prefix: String,
+    epoch: u32,
     tables: Arc<Tables>,
     feed: Option<TableFeed>,
     /// Next offsets of both.
@@ -40,12 +43,13 @@ pub(crate) struct Processor {
 
 impl Processor {
     /// A processor that was not started yet.
-    pub(crate) fn new(topics: &Arc<Topics>, partitions: u32, prefix: &str) -> Self {
+    pub(crate) fn new(topics: &Arc<Topics>, partitions: u32, prefix: &str, epoch: u32) -> Self {
         Self {
             topics: Arc::clone(topics),
             partitions,
             prefix: prefix.to_owned(),
-            tables: Arc::new(Tables::new(PricingPolicy::default())),
+            epoch,
+            tables: tables(epoch),
             feed: None,
             followed: [0; 2],
             meters: Vec::new(),
@@ -58,7 +62,7 @@ impl Processor {
     /// # Errors
     /// Why a partition would stop.
     pub(crate) fn start(&mut self, cluster: &mut Cluster) -> Result<(), String> {
-        self.tables = Arc::new(Tables::new(PricingPolicy::default()));
+        self.tables = tables(self.epoch);
         let health = Health::default().part("tables");
         self.feed = Some(TableFeed::new(Arc::clone(&self.tables), health));
         self.followed = [0; 2];
@@ -241,4 +245,11 @@ impl Processor {
         sizes.insert("meter.identities".to_owned(), ids);
         sizes.insert("ledger.accounts".to_owned(), self.accounts());
     }
+}
+
+/// Nothing read yet; rows name their epoch, as after `spendfuse finalize`.
+fn tables(epoch: u32) -> Arc<Tables> {
+    let mut tables = Tables::new(PricingPolicy::default());
+    tables.row_format = RowFormat::Schema2 { epoch };
+    Arc::new(tables)
 }

@@ -71,6 +71,19 @@ impl Reference {
         sent.last_arrival = at;
     }
 
+    pub(crate) fn was_told(&self, id: &str) -> bool {
+        self.sent.contains_key(id)
+    }
+
+    /// A new set of topics: versions of budgets and all counts begin anew.
+    pub(crate) fn begin_anew(&mut self) {
+        self.versions.clear();
+        self.accounts.clear();
+        // Offsets begin anew too: whose were given up is settled.
+        self.given_up.clear();
+        self.sent.retain(|_, sent| sent.rows > 0 || sent.is_late);
+    }
+
     /// All budgets in force now.
     pub(crate) fn budgets(&self) -> Version {
         self.versions
@@ -110,6 +123,12 @@ impl Reference {
     pub(crate) fn row(&mut self, row: &Row) -> Result<(), String> {
         let text = |name: &str| row.get(name).map_or("", Value::text);
         let number = |name: &str| row.get(name).map_or(0, Value::number);
+        // Its name before schema 2.
+        let user = if row.contains_key("user") {
+            "user"
+        } else {
+            "user_id"
+        };
         let id = text("event_id");
         let Some(sent) = self.sent.get_mut(id) else {
             return Err(format!("a row of {id}, which was never told or long ago"));
@@ -164,7 +183,7 @@ impl Reference {
             "workspace",
             "customer",
             "feature",
-            "user",
+            user,
             "plan",
             "session",
             "model",

@@ -112,9 +112,10 @@ impl Warehouse {
     }
 
     /// How far each chain of a writer has come, by the rows that are there.
-    pub(crate) fn chain_ends(&self, stage: &str, partition: u32) -> Links {
+    pub(crate) fn chain_ends(&self, stage: &str, epoch: u32, partition: u32) -> Links {
         let ends = self.tables.iter().filter_map(|(name, table)| {
-            let of_writer = |known: &&Address| known.1 == partition && known.0.starts_with(stage);
+            let writer = format!("{stage}@{epoch}");
+            let of_writer = |known: &&Address| known.1 == partition && known.0 == writer;
             let last = table
                 .addresses
                 .keys()

@@ -39,7 +39,7 @@ impl World {
     /// As `spendfuse budgets apply --prune` does it: one transaction, then all wait for it.
     pub(super) fn apply(&mut self, budgets: Vec<Budget>) -> Result<(), String> {
         let before = self.reference.budgets();
-        let topic = &self.topics.budgets;
+        let topic = &self.set.topics.budgets;
         let record = |key: &str, value: Option<Value>| OutputRecord {
             topic: topic.clone(),
             partition: 0,
@@ -71,7 +71,7 @@ impl World {
             .prices
             .draw(self.cluster.now, &mut self.random);
         let records = book.to_records().into_iter().map(|record| OutputRecord {
-            topic: self.topics.prices.clone(),
+            topic: self.set.topics.prices.clone(),
             partition: 0,
             key: Some(record.key.into_bytes()),
             value: Some(record.value),
@@ -98,14 +98,14 @@ impl World {
         newer["v"] = json!(UNREADABLE_VERSION);
         for record in [newer, chosen.record(self.cluster.now)] {
             let record = OutputRecord {
-                topic: self.topics.budgets.clone(),
+                topic: self.set.topics.budgets.clone(),
                 partition: 0,
                 key: Some(chosen.id.as_bytes().to_vec()),
                 value: Some(record.to_string().into_bytes()),
                 headers: Vec::new(),
             };
             self.cluster.commit(vec![record], None);
-            let version = self.cluster.log(&self.topics.budgets, 0).end() - 1;
+            let version = self.cluster.log(&self.set.topics.budgets, 0).end() - 1;
             self.reference
                 .applied(version.unsigned_abs(), budgets.clone());
             self.look()?;

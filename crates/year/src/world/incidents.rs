@@ -3,7 +3,7 @@
 use serde_json::json;
 use spendfuse_domain::routing::partition_of;
 
-use super::{Happening, LOADER_GROUP, PARTITIONS, World};
+use super::{Happening, LOADER_GROUP, World};
 use crate::calendar::{self, DAY, HOUR, MINUTE};
 use crate::loader::Lane;
 use crate::random::Random;
@@ -22,6 +22,9 @@ impl World {
         }
         if random.one_in(50) {
             planned.push((at(random), Happening::BudgetIsUnreadable));
+        }
+        if random.one_in(60) {
+            planned.push((at(random), Happening::TopicsChange));
         }
         if random.one_in(120) {
             let goes = at(random);
@@ -87,6 +90,7 @@ impl World {
                 self.plan(back_at, Happening::ProcessorComesTooLate);
             }
             Happening::ProcessorComesTooLate => self.accept_what_is_lost()?,
+            Happening::TopicsChange => self.change_topics()?,
             Happening::BudgetIsUnreadable => self.write_unreadable_budget()?,
             Happening::LoaderGoes { back_at } if self.is_loading => {
                 self.is_loading = false;
@@ -137,11 +141,11 @@ impl World {
         };
         // Most producers know the routing key, some do not.
         let partition = match self.random.one_in(4) {
-            true => self.random.below(PARTITIONS as usize) as u32,
-            false => partition_of(session.as_bytes(), PARTITIONS),
+            true => self.random.below(self.set.partitions as usize) as u32,
+            false => partition_of(session.as_bytes(), self.set.partitions),
         };
         let value = value.to_string();
-        let (topic, key) = (&self.topics.usage, session.as_bytes());
+        let (topic, key) = (&self.set.topics.usage, session.as_bytes());
         let offset = self.cluster.send(topic, partition, key, value.as_bytes());
         if let Told::Call(call) = &told {
             self.reference.told(call, now, (partition, offset));
@@ -151,10 +155,10 @@ impl World {
     /// The processor was away for longer than its input is kept: it stops, names what is lost, and goes
     /// on where that is accepted.
     fn accept_what_is_lost(&mut self) -> Result<(), String> {
-        let topic = &self.topics.usage;
-        for partition in 0..PARTITIONS {
+        let (topic, group) = (&self.set.topics.usage, self.set.meter_group());
+        for partition in 0..self.set.partitions {
             let log = self.cluster.log(topic, partition);
-            let committed = self.cluster.committed("spendfuse-meter", topic, partition);
+            let committed = self.cluster.committed(&group, topic, partition);
             let (next, _) = committed.unwrap_or_default();
             if next < log.start() {
                 self.reference.give_up(partition, next..log.start());

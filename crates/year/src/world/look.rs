@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
-use super::{PARTITIONS, World};
+use super::World;
 use crate::growth::Sizes;
 use crate::reference::Place;
 
@@ -34,9 +34,13 @@ impl World {
     }
 
     pub(super) fn look_at_dlq(&mut self) -> Result<(), String> {
-        for partition in 0..PARTITIONS {
+        for partition in 0..self.set.partitions {
             let next = &mut self.looked_at_dlq[partition as usize];
-            for record in self.cluster.log(&self.topics.dlq, partition).from(*next) {
+            for record in self
+                .cluster
+                .log(&self.set.topics.dlq, partition)
+                .from(*next)
+            {
                 *next = record.offset + 1;
                 let value = record.value.as_deref().unwrap_or_default();
                 let event: Value = serde_json::from_slice(value).unwrap_or_default();
@@ -124,7 +128,10 @@ impl World {
     pub(super) fn sizes(&self) -> Sizes {
         let topics = self.cluster.sizes();
         let mut sizes: Sizes = topics
-            .map(|(topic, size)| (topic.replace("spendfuse.", "topic."), size))
+            .map(|(topic, size)| {
+                let (_, name) = topic.split_once('.').unwrap_or_default();
+                (format!("topic.{name}"), size)
+            })
             .collect();
         self.processor.note_sizes(&mut sizes);
         sizes

@@ -6,25 +6,24 @@
 mod changes;
 mod incidents;
 mod look;
+mod topic_set;
 mod work;
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
-
-use spendfuse_domain::Topics;
 
 use crate::calendar::{self, DAY};
 use crate::cluster::Cluster;
 use crate::growth::Growth;
 use crate::loader::Lane;
-use crate::process::Processor;
+use crate::process::{HORIZON, Processor};
 use crate::random::Random;
 use crate::reference::Reference;
 use crate::sidecar::Sidecar;
 use crate::traffic::{Told, Traffic};
 use crate::warehouse::Warehouse;
+use topic_set::TopicSet;
 
-const PARTITIONS: u32 = 2;
+const SIDECARS: usize = 2;
 const LOADER_GROUP: &str = "spendfuse-loader";
 /// 2026-12-20, midnight UTC.
 const BEGIN: i64 = 1_797_724_800_000;
@@ -45,6 +44,7 @@ enum Happening {
     },
     ProcessorComesTooLate,
     BudgetIsUnreadable,
+    TopicsChange,
     LoaderGoes {
         back_at: i64,
     },
@@ -104,7 +104,7 @@ pub(crate) struct World {
     seed: u64,
     random: Random,
     cluster: Cluster,
-    topics: Arc<Topics>,
+    set: TopicSet,
     processor: Processor,
     lanes: Vec<Lane>,
     is_loading: bool,
@@ -123,30 +123,26 @@ pub(crate) struct World {
 impl World {
     pub(crate) fn new(seed: u64) -> Self {
         let mut random = Random::new(seed);
-        let topics = Arc::new(Topics::new("spendfuse."));
+        let set = TopicSet::new(0, "spendfuse", 2);
         let mut cluster = Cluster::new(BEGIN);
-        cluster.create(&topics, PARTITIONS, crate::process::HORIZON);
-        let rows = [(&topics.rows, "meter"), (&topics.rows_ledger, "ledger")];
-        let lanes = rows.iter().flat_map(|(topic, stage)| {
-            (0..PARTITIONS).map(|partition| Lane::new(LOADER_GROUP, topic, stage, partition))
-        });
+        cluster.create(&set.topics, set.partitions, HORIZON);
         Self {
             seed,
             traffic: Traffic::new(Random::new(seed ^ 0xabcd)),
-            lanes: lanes.collect(),
+            lanes: set.lanes(),
             is_loading: false,
-            sidecars: (0..2).map(|_| Sidecar::new(&topics, PARTITIONS)).collect(),
-            processor: Processor::new(&topics, PARTITIONS, "spendfuse"),
+            sidecars: set.sidecars(),
+            processor: set.processor(),
             warehouse: Warehouse::default(),
             reference: Reference::default(),
             agenda: BTreeMap::new(),
             happenings: random.below(2) as u64,
-            looked_at_dlq: vec![0; PARTITIONS as usize],
+            looked_at_dlq: vec![0; set.partitions as usize],
             budgets_drawn: 0,
             year: Year::default(),
             random,
             cluster,
-            topics,
+            set,
         }
     }
 
