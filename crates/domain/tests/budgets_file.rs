@@ -193,6 +193,25 @@ fn money_that_yaml_would_make_a_float_is_refused_and_whole_dollars_are_not() {
 }
 
 #[test]
+fn a_list_of_customers_is_no_condition() {
+    let listing = |count: usize| {
+        let customers: Vec<String> = (0..count)
+            .map(|number| format!("          - c-{number}\n"))
+            .collect();
+        let budget = "budgets:\n  - id: one\n    scope: {}\n    limit: \"1.00\"\n    window: day\n";
+        let yaml = format!(
+            "{budget}    where:\n        customer:\n{}",
+            customers.concat()
+        );
+        BudgetsFile::parse(&yaml)
+    };
+    assert!(listing(1_000).is_ok());
+    let found = listing(1_001).unwrap_err();
+    let text = found[0].to_string();
+    assert!(text.contains("`where` lists 1001 values"), "{text}");
+}
+
+#[test]
 fn a_time_zone_is_only_taken_for_another_place_of_a_similar_name() {
     for (wrong, suggestion) in [
         ("new york", "did you mean `America/New_York`?"),

@@ -92,7 +92,12 @@ impl Deltas {
         let mut bytes = 0;
         for entry in &self.entries {
             let series = &self.series[entry.series as usize];
-            let takes = entry.bytes_estimate() + series.len();
+            let named = if places.contains_key(&entry.series) {
+                0
+            } else {
+                series.len()
+            };
+            let takes = entry.bytes_estimate() + named;
             let is_full =
                 |part: &Self| part.entries.len() >= most_entries || bytes + takes > most_bytes;
             if parts.last().is_none_or(is_full) {

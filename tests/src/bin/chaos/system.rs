@@ -138,7 +138,9 @@ impl System {
         for role in 0..ROLE_NAMES.len() {
             system.install(role, &system.options.program)?;
         }
-        system.must(&["topics", "create"])?;
+        // A topic that was just made may have no leader yet.
+        let patience = Duration::from_secs(30);
+        system.operator().insist(&["topics", "create"], patience)?;
         if system.options.life == Life::ShortMemory {
             retention::shorten(&system.stack.kafka.brokers(), PREFIX)?;
         }

@@ -45,6 +45,9 @@ fn pattern(node: &Node, name: &str, text: String, mistakes: &mut Mistakes) -> Op
     Some(Pattern::Exactly(text))
 }
 
+/// A `where` is written into every entry of the blocklist and named by every delta.
+const MOST_VALUES: usize = 1_000;
+
 /// Reads a `where`; `allowed` names its dimensions where not all of them make sense.
 pub(super) fn filter(
     node: &Node,
@@ -52,6 +55,7 @@ pub(super) fn filter(
     mistakes: &mut Mistakes,
 ) -> Filter {
     let mut found = Vec::new();
+    let mut count = 0;
     for (dimension, value) in conditions(node, "`where`", mistakes) {
         let name = format!("where.{}", dimension.name());
         if let Some(allowed) = allowed.filter(|allowed| !allowed.contains(&dimension)) {
@@ -74,7 +78,16 @@ pub(super) fn filter(
         let texts = values
             .iter()
             .filter_map(|value| compared_text(value, &name, mistakes));
-        found.push((dimension, texts.collect()));
+        let texts: Vec<String> = texts.collect();
+        count += texts.len();
+        found.push((dimension, texts));
+    }
+    if count > MOST_VALUES {
+        mistakes.add(
+            node.into(),
+            format!("`where` lists {count} values, and it may list {MOST_VALUES}"),
+            Some("count by a dimension that they have in common, such as a plan or a tag"),
+        );
     }
     Filter::new(found)
 }
