@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use spendfuse_bus::topics::{self, Cluster};
+use spendfuse_domain::installation::NEWEST_FORMAT;
 use tokio::runtime::Runtime;
 
 use super::super::{kafka, output};
@@ -63,9 +64,46 @@ pub(super) fn look(settings: &Settings, report: &mut Report) -> bool {
             );
         }
     }
+    epoch(settings, report);
     retention(settings, &cluster, report);
     offsets_retention(&cluster.broker_settings, report);
     true
+}
+
+/// The epoch of the set of topics, whether they are those that it was recorded for, and the format
+/// in which records are stored.
+fn epoch(settings: &Settings, report: &mut Report) {
+    let known = match super::super::topics::looked(settings) {
+        Ok(known) => known,
+        Err(error) => {
+            let todo = "let this client read the topic of the installation and describe topics";
+            report.unknown("epoch", error.to_string(), todo);
+            return;
+        }
+    };
+    let installation = &known.installation;
+    let found = format!("epoch {}", installation.epoch());
+    match known.complaint() {
+        Some(complaint) => {
+            let todo = "do what it says before a processor or loader is started";
+            report.wrong("epoch", complaint.to_string(), todo);
+        }
+        None if installation.topics.is_none() => report.warning(
+            "epoch",
+            "nothing is recorded about the topics, so that topics made anew would not be noticed",
+            "spendfuse topics create",
+        ),
+        None => report.ok("epoch", found),
+    }
+    let format = format!("records are stored in format {}", installation.format);
+    match installation.is_finalized() {
+        true => report.ok("format", format),
+        false => report.warning(
+            "format",
+            format!("{format}; this release also writes {NEWEST_FORMAT}"),
+            "once every process runs this release: spendfuse finalize",
+        ),
+    }
 }
 
 fn brokers(cluster: &Cluster, report: &mut Report) {
