@@ -150,6 +150,12 @@ impl Auditor {
                 looked.compared.began_unknown
             )));
         }
+        if looked.compared.expired > 0 {
+            notes.push(Note::new(format!(
+                "{} periods of budgets: they began before what the warehouse keeps",
+                looked.compared.expired
+            )));
+        }
         let ranges = meter_ranges.clone();
         self.progress = progress;
         self.rounds += 1;

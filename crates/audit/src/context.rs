@@ -39,6 +39,8 @@ pub struct Context<'a> {
     pub runtime: &'a Runtime,
     /// How long identities are remembered, milliseconds.
     pub dedupe_horizon_millis: i64,
+    /// For how long the warehouse keeps rows and lines, milliseconds.
+    pub kept_millis: i64,
     /// What the operator decided about prices.
     pub policy: Arc<PricingPolicy>,
     /// A price book by its version; `None` where nobody has it.

@@ -42,6 +42,8 @@ pub struct Compared {
     pub windows: u64,
     /// Those that could not be compared, because the budget's count began at an unknown row.
     pub began_unknown: u64,
+    /// Periods of budgets that are not compared, because the warehouse keeps no rows as old as theirs.
+    pub expired: u64,
 }
 
 /// Compares every window of a budget; a difference comes with its scope and window.
@@ -55,7 +57,12 @@ pub fn compare(
 ) -> Result<Vec<(WindowKey, Difference)>, AuditError> {
     let id = counted.compiled.budget.id.to_string();
     let windows = windows_of(context, counted, replica.now());
-    let starts: Vec<i64> = windows.iter().map(|window| window.start.0).collect();
+    let kept_from = replica.now().plus(-context.kept_millis);
+    let starts = starts_of_kept(&windows, counted, kept_from);
+    compared.expired += (windows.len() - starts.len()) as u64;
+    if starts.is_empty() {
+        return Ok(Vec::new());
+    }
     let lines = written_off(context, counted, &id, starts[0])?;
     let scopes = replica.accounts.get(&id).map_or(0, HashMap::len);
     let dimensions = counted.compiled.budget.scope.shape();
@@ -123,6 +130,18 @@ fn windows_of(context: &Context<'_>, counted: &CountedBudget, now: UnixMillis) -
     }
     windows.reverse();
     windows
+}
+
+/// Starts of the windows whose every counted row the warehouse still has: rows of before the budget
+/// began do not count, and those of before `kept_from` may have expired.
+fn starts_of_kept(windows: &[Window], counted: &CountedBudget, kept_from: UnixMillis) -> Vec<i64> {
+    let first_counted = match counted.began_before {
+        true => UnixMillis(0),
+        false => counted.began_at,
+    };
+    let is_kept = |window: &&Window| window.start.max(first_counted) >= kept_from;
+    let kept = windows.iter().filter(is_kept);
+    kept.map(|window| window.start.0).collect()
 }
 
 /// Close and late lines of windows from `first` on.
@@ -254,4 +273,36 @@ fn found_of(
         found.add(account.spend);
     }
     Some(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use spendfuse_domain::budget::{Budget, CompiledBudget};
+
+    fn budget() -> CompiledBudget {
+        let record = br#"{"v":1,"scope":{},"window":"lifetime","limit_usd":"1","steps":[{"at":100,"do":"block"}],"counted_from":"2026-01-01T00:00:00Z"}"#;
+        CompiledBudget::new(Budget::from_record("all", record).expect("a good record"))
+    }
+
+    #[test]
+    fn a_window_whose_rows_have_expired_is_not_compared() {
+        let compiled = budget().budget;
+        let lifetime =
+            Window::containing(compiled.window, compiled.timezone.zone(), UnixMillis(1_000));
+        let lifetime = std::slice::from_ref(&lifetime);
+        let began = |began_at, began_before| CountedBudget {
+            compiled: budget(),
+            began_offset: 0,
+            began_at: UnixMillis(began_at),
+            began_before,
+        };
+        let kept_from = UnixMillis(1_000);
+        assert_eq!(
+            starts_of_kept(lifetime, &began(2_000, false), kept_from),
+            [0]
+        );
+        assert!(starts_of_kept(lifetime, &began(500, false), kept_from).is_empty());
+        assert!(starts_of_kept(lifetime, &began(2_000, true), kept_from).is_empty());
+    }
 }

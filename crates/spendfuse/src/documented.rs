@@ -14,7 +14,7 @@ use crate::settings::{FREE_TABLES, SETTINGS, is_known_variable};
 /// Commands that run until they are stopped: what they have to say is their log.
 const SERVICES: [&str; 4] = ["up", "processor", "loader", "sidecar"];
 /// Flags of programs that are not ours.
-const FOREIGN_FLAGS: [&str; 18] = [
+const FOREIGN_FLAGS: [&str; 19] = [
     "--alter",
     "--delete",
     "--group",
@@ -33,6 +33,7 @@ const FOREIGN_FLAGS: [&str; 18] = [
     "--json-body",
     "--from-beginning",
     "--bootstrap-server",
+    "--with-previous",
 ];
 /// Fenced blocks whose names are not ours; tests of their own run them.
 const OTHER_LANGUAGES: [&str; 3] = ["python", "sql", "nginx"];

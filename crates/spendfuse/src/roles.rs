@@ -166,8 +166,9 @@ fn run_all(
 
 /// `spendfuse up`: makes what is missing in Kafka and ClickHouse, then runs every role.
 pub fn up(settings: &Settings) -> Result<ExitCode, Failure> {
-    topics::create_missing(settings)?;
+    // First the database: a new set of topics asks it which epochs there were.
     migrate::prepare_database(settings)?;
+    topics::create_missing(settings)?;
     run_all(settings, &Role::ALL, OnFailure::Restart)
 }
 

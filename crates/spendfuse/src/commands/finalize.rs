@@ -13,7 +13,7 @@ use crate::settings::Settings;
 
 #[derive(Args, Debug)]
 #[command(
-    after_help = "Example:\n  spendfuse finalize --yes\n\nProcesses follow within half a minute. There is no way back to the release before."
+    after_help = "Example:\n  spendfuse finalize --yes\n\nProcesses follow within 15 s. There is no way back to the release before."
 )]
 pub struct FinalizeArgs {
     /// Say that every process of this installation runs this release
@@ -26,9 +26,6 @@ pub struct FinalizeArgs {
 
 pub fn run(settings: &Settings, args: &FinalizeArgs) -> Result<ExitCode, Failure> {
     let known = looked(settings)?;
-    if let Some(complaint) = known.complaint() {
-        return Err(Failure::work(complaint));
-    }
     if known.installation.topics.is_none() {
         return Err(Failure::work(
             "nothing is recorded about the topics yet: run `spendfuse topics create`, then this again",

@@ -1,12 +1,12 @@
 //! `spendfuse topics create|check|new-epoch`.
 
 use std::process::ExitCode;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use clap::{Args, Subcommand};
 use serde_json::json;
+use spendfuse_bus::Backoff;
 use spendfuse_bus::topics::{self, Mismatch, TopicReport, TopicSpec};
-use spendfuse_bus::{Backoff, BusError};
 use spendfuse_domain::Installation;
 use spendfuse_domain::installation::NEWEST_FORMAT;
 use spendfuse_warehouse::TopicSet;
@@ -121,33 +121,58 @@ fn create(settings: &Settings) -> Result<TopicReport, Failure> {
 
 /// What is recorded about the topics, and their ids.
 pub fn looked(settings: &Settings) -> Result<Known, Failure> {
-    installation::look(settings).map_err(|error| match error {
-        Unknown::Bus(error) => kafka::failure(settings, &error),
-        error => Failure::work(error),
-    })
+    installation::look(settings).map_err(|error| unknown(settings, error))
 }
 
-/// Records the topics where nothing is recorded. Topics in which nothing was counted yet are those of
-/// a new installation: no older program has a part in it, and the warehouse may know earlier epochs.
+fn unknown(settings: &Settings, error: Unknown) -> Failure {
+    match error {
+        Unknown::Bus(error) => kafka::failure(settings, &error),
+        error => Failure::work(error),
+    }
+}
+
+/// Records the topics where nothing is recorded. A topic that was made a moment ago may have no leader
+/// yet that knows of it: it is asked again.
 fn record_first(settings: &Settings) -> Result<(), Failure> {
-    let known = looked(settings)?;
+    let (deadline, mut backoff) = (Instant::now() + PATIENCE, PAUSES);
+    loop {
+        match record_once(settings) {
+            Err(Unknown::Bus(error)) if error.can_retry() && Instant::now() < deadline => {
+                backoff.wait();
+            }
+            recorded => return recorded.map_err(|error| unknown(settings, error)),
+        }
+    }
+}
+
+/// Topics in which nothing was counted yet are those of a new installation: no older program has a
+/// part in it, and the warehouse may know earlier epochs.
+fn record_once(settings: &Settings) -> Result<(), Unknown> {
+    let known = installation::look(settings)?;
     if known.installation.topics.is_some() {
         return Ok(());
     }
-    let failed = |error: BusError| kafka::failure(settings, &error);
-    let (epoch, format) = match installation::is_new(settings).map_err(failed)? {
-        true => (next_epoch(settings).unwrap_or(0), Some(NEWEST_FORMAT)),
+    let (epoch, format) = match installation::is_new(settings)? {
+        true => (first_epoch(settings), Some(NEWEST_FORMAT)),
         false => (0, None),
     };
-    installation::record(settings, &known, epoch, format).map_err(failed)?;
+    installation::record(settings, &known, epoch, format)?;
     tracing::info!(epoch, "topics recorded");
     Ok(())
 }
 
-/// The first epoch that the warehouse does not know.
-fn next_epoch(settings: &Settings) -> Result<u32, Failure> {
-    let connection = Connection::open(settings)?;
-    connection.wait(connection.warehouse.next_epoch())
+/// The first epoch that the warehouse does not know. Where it does not answer it may not exist yet, so
+/// topics are made all the same, and the operator is told what to see to.
+fn first_epoch(settings: &Settings) -> u32 {
+    let next = Connection::open(settings)
+        .and_then(|connection| connection.wait(connection.warehouse.next_epoch()));
+    next.unwrap_or_else(|_| {
+        output::warning(
+            "ClickHouse does not answer, so the topics are recorded as epoch 0: if its database has \
+             rows of other topics, run `spendfuse topics new-epoch` before anything is counted",
+        );
+        0
+    })
 }
 
 /// Topics that are not those of the recorded epoch.
@@ -181,7 +206,7 @@ fn new_epoch(settings: &Settings, args: &OutputArgs) -> Result<ExitCode, Failure
     if is_due {
         if !installation.is_finalized() {
             return Err(Failure::work(
-                "rows that name their epoch are written only after `spendfuse finalize`: run that first",
+                "rows that name their epoch are written only after `spendfuse finalize --yes`: run that first",
             ));
         }
         epoch = connection

@@ -43,7 +43,9 @@ impl RunningRole {
         if self.role == Role::Sidecar {
             let shutdown = self.shutdown.child();
             tell_of_strangers(&self.settings, &self.health, &shutdown);
-            return self.sidecar(&shutdown);
+            let ended = self.sidecar(&shutdown);
+            shutdown.request();
+            return ended;
         }
         while let Some(known) = wait_for(&self.settings, &self.health, &self.shutdown)? {
             // A role asks its parts to stop where one of them fails: the process goes on.

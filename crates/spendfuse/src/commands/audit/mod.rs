@@ -48,6 +48,15 @@ fn duration(text: &str) -> Result<Duration, String> {
     Duration::try_from(parsed).map_err(|_| wrong())
 }
 
+/// For how long the warehouse surely keeps every row and line: expiry goes by months, some of which
+/// are shorter.
+fn kept_millis(settings: &Settings) -> i64 {
+    const DAY_MILLIS: i64 = 24 * 60 * 60 * 1000;
+    let own = settings.warehouse();
+    let months = own.spend_retention_months.min(own.history_retention_months);
+    (i64::from(months) * 365 / 12 - 3) * DAY_MILLIS
+}
+
 pub fn run(settings: &Settings, args: &AuditArgs) -> Result<ExitCode, Failure> {
     let connection = Connection::open(settings)?;
     let since = args.since.map(|since| {
@@ -63,6 +72,7 @@ pub fn run(settings: &Settings, args: &AuditArgs) -> Result<ExitCode, Failure> {
         warehouse: &connection.warehouse,
         runtime: &connection.runtime,
         dedupe_horizon_millis: settings.dedupe_horizon_millis(),
+        kept_millis: kept_millis(settings),
         policy: Arc::new(settings.pricing()),
         book: &|version| book::named(settings, version).ok(),
         warn: &|text| output::warning(text),
