@@ -1,5 +1,6 @@
 -- Sums by the hour, with the dimensions of budgets but for sessions, whose sums would be as many as
--- rows. The names in braces are those of tables in the making.
+-- rows. The names in braces are those of tables in the making. `user` is there because ClickHouse would
+-- take a missing column of this name for the login.
 CREATE TABLE IF NOT EXISTS {spend_hourly}
 (
     `hour` DateTime('UTC'),
@@ -37,7 +38,8 @@ CREATE TABLE IF NOT EXISTS {spend_hourly}
     `cost_cache_write` Decimal(38, 9),
     `cost_output` Decimal(38, 9),
     `cost_units` Decimal(38, 9),
-    `revenue` Decimal(38, 9)
+    `revenue` Decimal(38, 9),
+    `user` String ALIAS user_id
 )
 ENGINE = {engine}SummingMergeTree
 PARTITION BY toYYYYMM(hour)
@@ -83,7 +85,8 @@ CREATE TABLE IF NOT EXISTS {spend_daily}
     `cost_cache_write` Decimal(38, 9),
     `cost_output` Decimal(38, 9),
     `cost_units` Decimal(38, 9),
-    `revenue` Decimal(38, 9)
+    `revenue` Decimal(38, 9),
+    `user` String ALIAS user_id
 )
 ENGINE = {engine}SummingMergeTree
 PARTITION BY toYYYYMM(day)

@@ -1,8 +1,8 @@
 -- Columns are named with their table: in ClickHouse an alias would else stand for the column.
 
--- Model calls, without revenue.
+-- Model calls, without revenue. Here and below `user` would be the login if it were missing.
 CREATE OR REPLACE VIEW calls AS
-SELECT * FROM spend WHERE kind = 'usage';
+SELECT *, spend.user_id AS user FROM spend WHERE kind = 'usage';
 
 -- The last state of every finding.
 CREATE OR REPLACE VIEW findings AS
@@ -136,7 +136,7 @@ GROUP BY provider, model;
 -- What customers paid, apart from what calls cost.
 CREATE OR REPLACE VIEW revenue_events AS
 SELECT time, received_at, source, event_id, workspace, customer, feature, project, user_id,
-    agent, plan, environment, account, tags, revenue
+    spend.user_id AS user, agent, plan, environment, account, tags, revenue
 FROM spend WHERE kind = 'revenue';
 
 -- What each customer paid and cost in each month; an empty customer is what nobody was named for.

@@ -8,3 +8,6 @@ ALTER TABLE finding_changes MODIFY SETTING fsync_after_insert = 1, fsync_part_di
 ALTER TABLE verdicts MODIFY SETTING fsync_after_insert = 1, fsync_part_directory = 1;
 ALTER TABLE budget_windows MODIFY SETTING fsync_after_insert = 1, fsync_part_directory = 1;
 ALTER TABLE gaps MODIFY SETTING fsync_after_insert = 1, fsync_part_directory = 1;
+ALTER TABLE epochs MODIFY SETTING fsync_after_insert = 1, fsync_part_directory = 1;
+ALTER TABLE migrations MODIFY SETTING fsync_after_insert = 1, fsync_part_directory = 1;
+ALTER TABLE prices MODIFY SETTING fsync_after_insert = 1, fsync_part_directory = 1;

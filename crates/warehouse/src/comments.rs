@@ -376,7 +376,11 @@ const COLUMNS: &[(&str, &str)] = &[
     ("unit_size", "size of what is billed by count"),
     ("units", "what is billed by count"),
     ("updates", "how many states the finding has had"),
-    ("user", "written by blocks of schema 1 only; read user_id"),
+    ("user", "the same as user_id"),
+    (
+        "spend.user",
+        "written by blocks of schema 1 only; read user_id",
+    ),
     ("user_id", "the person who caused the call"),
     ("value", "value of the tag"),
     ("verdict", "ok, warn, downgrade or block"),

@@ -178,6 +178,7 @@ async fn every_column_of_a_call_arrives_as_it_was() {
         ("amends_partition", "0"),
         ("amends_seq", "0"),
         ("amends_index", "0"),
+        ("user", "u-7"),
     ];
     for (found, expected) in found.iter().zip(&expected) {
         assert_eq!(found, expected);
