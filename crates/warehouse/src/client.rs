@@ -129,15 +129,8 @@ impl Warehouse {
 
     async fn run(&self, client: Client, sql: &str, doing: &str) -> Result<(), WarehouseError> {
         let statement = client.query(&literal(sql)).execute();
-        self.within_timeout(statement, doing).await
-    }
-
-    async fn within_timeout<T>(
-        &self,
-        work: impl Future<Output = clickhouse::error::Result<T>>,
-        doing: &str,
-    ) -> Result<T, WarehouseError> {
-        self.within(self.config.query_timeout, work, doing).await
+        self.within(self.config.query_timeout, statement, doing)
+            .await
     }
 
     async fn within<T>(
@@ -159,7 +152,7 @@ impl Warehouse {
         client: Client,
         sql: &str,
         format: &str,
-        doing: &str,
+        longest: Duration,
     ) -> Result<Vec<u8>, WarehouseError> {
         // Decimals as texts: as numbers they would become floats in readers of JSON.
         let query = client
@@ -169,7 +162,7 @@ impl Warehouse {
             let mut cursor = query.fetch_bytes(format)?;
             cursor.collect().await
         };
-        let bytes = self.within_timeout(answer, doing).await?;
+        let bytes = self.within(longest, answer, "a query").await?;
         Ok(bytes.to_vec())
     }
 
@@ -179,17 +172,30 @@ impl Warehouse {
     /// # Errors
     /// As [`Warehouse::execute`].
     pub async fn query_table(&self, sql: &str) -> Result<Table, WarehouseError> {
-        self.table_from(self.in_database(), sql).await
+        self.table_from(self.in_database(), sql, self.config.query_timeout)
+            .await
+    }
+
+    /// Like [`Warehouse::query_table`], for queries that go over all rows of a table.
+    pub(crate) async fn query_at_length(&self, sql: &str) -> Result<Table, WarehouseError> {
+        self.table_from(self.in_database(), sql, LONGEST_STATEMENT)
+            .await
     }
 
     /// Like [`Warehouse::query_table`], also where the database does not exist yet.
     pub(crate) async fn query_without_database(&self, sql: &str) -> Result<Table, WarehouseError> {
-        self.table_from(self.client.clone(), sql).await
+        self.table_from(self.client.clone(), sql, self.config.query_timeout)
+            .await
     }
 
-    async fn table_from(&self, client: Client, sql: &str) -> Result<Table, WarehouseError> {
+    async fn table_from(
+        &self,
+        client: Client,
+        sql: &str,
+        longest: Duration,
+    ) -> Result<Table, WarehouseError> {
         let bytes = self
-            .fetch(client, sql, "TabSeparatedWithNames", "a query")
+            .fetch(client, sql, "TabSeparatedWithNames", longest)
             .await?;
         let text = String::from_utf8_lossy(&bytes);
         let mut lines = text
@@ -208,7 +214,12 @@ impl Warehouse {
     /// As [`Warehouse::execute`].
     pub async fn query_json(&self, sql: &str) -> Result<Vec<serde_json::Value>, WarehouseError> {
         let bytes = self
-            .fetch(self.in_database(), sql, "JSONEachRow", "a query")
+            .fetch(
+                self.in_database(),
+                sql,
+                "JSONEachRow",
+                self.config.query_timeout,
+            )
             .await?;
         let lines = bytes.split(|byte| *byte == b'\n');
         lines

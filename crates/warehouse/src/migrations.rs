@@ -3,15 +3,24 @@
 //! Every statement is idempotent (`IF NOT EXISTS`), so that a crash in the middle, or two programs
 //! that start at the same time, do no harm.
 
+use std::time::Duration;
+
 use crate::broken;
 use crate::client::{Warehouse, quoted};
 use crate::error::WarehouseError;
 use crate::query::cell;
+use crate::schema_2::SCHEMA_2;
 
 /// Inserts that every table and view target remembers by token.
 pub const DEDUPLICATION_WINDOW: u64 = 100_000;
 /// For how long replicated tables remember them, seconds.
 pub const DEDUPLICATION_SECONDS: u64 = 7 * 24 * 3600;
+
+/// What ClickHouse says to the slower of two programs that change the same: a column is there already,
+/// cannot be renamed any more or is unknown; a table is there already or is not there any more.
+const OVERTAKEN: [u32; 5] = [15, 44, 47, 57, 60];
+/// How often a migration is tried that another program may be carrying out.
+const ATTEMPTS: u32 = 10;
 
 struct Migration {
     number: u32,
@@ -54,7 +63,7 @@ const MIGRATIONS: [Migration; 7] = [
         change: Change::Statements(include_str!("../migrations/0005_gaps.sql")),
     },
     Migration {
-        number: 6,
+        number: SCHEMA_2,
         name: "schema_2",
         change: Change::Schema2,
     },
@@ -98,7 +107,7 @@ impl Warehouse {
             "creating table migrations",
         )
         .await?;
-        let applied = self.applied_migrations().await?;
+        let mut applied = self.applied_migrations().await?;
         let known = MIGRATIONS[MIGRATIONS.len() - 1].number;
         if let Some(&found) = applied.iter().max().filter(|found| **found > known) {
             return Err(WarehouseError::SchemaTooNew {
@@ -107,23 +116,25 @@ impl Warehouse {
                 known,
             });
         }
+        if applied.contains(&SCHEMA_2) {
+            self.open_left_gate().await?;
+        }
         let mut done = Vec::new();
         for migration in &MIGRATIONS {
             if !applied.contains(&migration.number) {
                 self.apply(migration).await?;
                 done.push(migration.number);
+                applied = self.applied_migrations().await?;
             }
         }
         self.drop_schema_1().await?;
         self.apply_retention().await?;
-        if !done.is_empty() {
-            self.comment().await?;
-            self.create_reader().await?;
-        }
+        self.comment().await?;
+        self.create_reader(!done.is_empty()).await?;
         Ok(done)
     }
 
-    async fn applied_migrations(&self) -> Result<Vec<u32>, WarehouseError> {
+    pub(crate) async fn applied_migrations(&self) -> Result<Vec<u32>, WarehouseError> {
         let table = self
             .query_table("SELECT DISTINCT number FROM migrations")
             .await?;
@@ -135,13 +146,22 @@ impl Warehouse {
 
     async fn apply(&self, migration: &Migration) -> Result<(), WarehouseError> {
         let doing = format!("migration {:04}_{}", migration.number, migration.name);
-        match migration.change {
-            Change::Statements(sql) => {
-                for statement in statements(sql) {
-                    self.execute(&self.substituted(statement), &doing).await?;
-                }
+        let mut attempt = 1;
+        while let Err(error) = self.change(migration, &doing).await {
+            let is_overtaken = matches!(&error, WarehouseError::Refused { code: Some(code), .. }
+                if OVERTAKEN.contains(code));
+            if !is_overtaken || attempt == ATTEMPTS {
+                return Err(error);
             }
-            Change::Schema2 => self.migrate_to_schema_2().await?,
+            tracing::debug!(number = migration.number, attempt, %error, "another program migrates");
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            if self.applied_migrations().await?.contains(&migration.number) {
+                if migration.number == SCHEMA_2 {
+                    self.open_left_gate().await?;
+                }
+                return Ok(());
+            }
+            attempt += 1;
         }
         tracing::info!(
             number = migration.number,
@@ -154,6 +174,18 @@ impl Warehouse {
             quoted(migration.name)
         );
         self.execute(&row, &doing).await
+    }
+
+    async fn change(&self, migration: &Migration, doing: &str) -> Result<(), WarehouseError> {
+        match migration.change {
+            Change::Statements(sql) => {
+                for statement in statements(sql) {
+                    self.execute(&self.substituted(statement), doing).await?;
+                }
+                Ok(())
+            }
+            Change::Schema2 => self.migrate_to_schema_2().await,
+        }
     }
 
     fn engine_prefix(&self) -> &'static str {

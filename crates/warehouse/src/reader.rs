@@ -13,8 +13,8 @@ impl Warehouse {
     }
 
     /// Makes the role. A server that does not let this user make roles is no failure: whoever may
-    /// runs the two statements, which the log names.
-    pub(crate) async fn create_reader(&self) -> Result<(), WarehouseError> {
+    /// runs the two statements, which the log names after a change of the schema.
+    pub(crate) async fn create_reader(&self, has_changed: bool) -> Result<(), WarehouseError> {
         let (role, database) = (self.reader_role(), &self.config().database);
         let statements = [
             format!("CREATE ROLE IF NOT EXISTS `{role}`"),
@@ -29,11 +29,20 @@ impl Warehouse {
                 Err(WarehouseError::Refused {
                     code: Some(code), ..
                 }) if NOT_ALLOWED.contains(&code) => {
-                    tracing::info!(
+                    let statements = statements.join("; ");
+                    let refused = format!(
                         "no role {role} for analysts: this ClickHouse user may not make it; \
-                         somebody who may runs: {}",
-                        statements.join("; ")
+                         somebody who may runs: {statements}"
                     );
+                    if has_changed {
+                        tracing::info!("{refused}");
+                    } else {
+                        tracing::debug!("{refused}");
+                    }
+                    return Ok(());
+                }
+                Err(WarehouseError::Refused { detail, .. }) if !has_changed => {
+                    tracing::debug!("no role {role} for analysts: {detail}");
                     return Ok(());
                 }
                 Err(error) => return Err(error),

@@ -20,6 +20,8 @@ const ROLLUPS: &str = include_str!("../migrations/0006_rollups.sql");
 const SUMS: &str = include_str!("../migrations/0006_sums.sql");
 const VIEWS: &str = include_str!("../migrations/0006_views.sql");
 
+/// The migration's number.
+pub(crate) const SCHEMA_2: u32 = 6;
 const DOING: &str = "migration 0006_schema_2";
 const GATE: &str = "migrating";
 /// How often it is looked whether inserts have ended that were under way when the gate was closed.
@@ -101,12 +103,17 @@ const CHANGED: [Rollup; 3] = [
 impl Warehouse {
     /// Brings schema 1 to schema 2, from wherever an earlier attempt ended.
     pub(crate) async fn migrate_to_schema_2(&self) -> Result<(), WarehouseError> {
+        // What this user may not do is said before the gate is closed.
+        self.sync_replica("spend").await?;
         self.close_gate().await?;
-        // Both kinds of sums are those of views whose statements name columns that go.
-        for rollup in &CHANGED {
-            let drop = format!("DROP VIEW IF EXISTS {}_view SYNC", rollup.name);
-            self.alter(&drop).await?;
+        if self.applied_migrations().await?.contains(&SCHEMA_2) {
+            // Closed after another program had done everything: nobody else would open it.
+            self.drop_old_views().await?;
+            return self.open_gate().await;
         }
+        self.wait_for_inserts().await?;
+        self.drop_old_views().await?;
+        self.sync_replica("spend").await?;
         if !self.has_column("spend", "user_id").await? {
             self.alter_all(SPEND).await?;
         }
@@ -117,8 +124,44 @@ impl Warehouse {
         self.alter_all(SUMS).await?;
         self.alter_all(VIEWS).await?;
         self.drop_unfinished().await?;
+        self.open_gate().await
+    }
+
+    /// Both kinds of sums are those of views whose statements name columns that go.
+    async fn drop_old_views(&self) -> Result<(), WarehouseError> {
+        for rollup in &CHANGED {
+            let drop = format!("DROP VIEW IF EXISTS {}_view SYNC", rollup.name);
+            self.alter(&drop).await?;
+        }
+        Ok(())
+    }
+
+    async fn open_gate(&self) -> Result<(), WarehouseError> {
         let open = format!("ALTER TABLE spend DROP CONSTRAINT IF EXISTS {GATE}");
         self.alter(&open).await
+    }
+
+    /// Once the migration is recorded the gate is open, but for a program that closed it after that
+    /// and died.
+    pub(crate) async fn open_left_gate(&self) -> Result<(), WarehouseError> {
+        let closed = format!(
+            "SELECT count() FROM system.tables WHERE database = {} AND name = 'spend' \
+             AND create_table_query LIKE '%CONSTRAINT {GATE} CHECK%'",
+            quoted(&self.config().database)
+        );
+        if cell::<u64>(&self.query_table(&closed).await?, 0, 0)? > 0 {
+            tracing::warn!("table spend refused rows after its migration; it takes them again");
+            self.open_gate().await?;
+        }
+        Ok(())
+    }
+
+    /// What this replica has not fetched yet would be missing in copies and in sums alike.
+    async fn sync_replica(&self, table: &str) -> Result<(), WarehouseError> {
+        if self.config().replicated {
+            self.alter(&format!("SYSTEM SYNC REPLICA {table}")).await?;
+        }
+        Ok(())
     }
 
     /// Old rollups go a day after the change: no program is in the middle of it any more.
@@ -134,12 +177,17 @@ impl Warehouse {
         Ok(())
     }
 
-    /// From here on `spend` refuses rows, and those that were on the way are in.
+    /// From here on `spend` refuses rows.
     async fn close_gate(&self) -> Result<(), WarehouseError> {
         let close = format!("ALTER TABLE spend ADD CONSTRAINT IF NOT EXISTS {GATE} CHECK 0");
-        self.alter(&close).await?;
+        self.alter(&close).await
+    }
+
+    /// Until rows are in that were on the way when the gate was closed.
+    async fn wait_for_inserts(&self) -> Result<(), WarehouseError> {
         let running = "SELECT count() FROM system.processes \
-                       WHERE query_kind = 'Insert' AND query LIKE 'INSERT INTO spend (%'";
+                       WHERE current_database = currentDatabase() \
+                       AND query_kind = 'Insert' AND query LIKE 'INSERT INTO spend (%'";
         let longest = self.config().insert_timeout * 2 + Duration::from_secs(10);
         let looks = longest.as_millis() / LOOK_EVERY.as_millis();
         for _ in 0..looks {
@@ -164,6 +212,7 @@ impl Warehouse {
         if self.has_column(name, rollup.new_column).await? {
             return Ok(());
         }
+        self.sync_replica(name).await?;
         let filling = self.create_beside(name).await?;
         for month in self.months(rollup).await? {
             self.fill(rollup, &filling, &month).await?;
@@ -171,10 +220,14 @@ impl Warehouse {
         let everything = |table: &str| format!("SELECT {} FROM {table}", rollup.sums);
         let (before, after) = (everything(name), everything(&filling));
         let (before, after) = (
-            self.query_table(&before).await?.rows,
-            self.query_table(&after).await?.rows,
+            self.query_at_length(&before).await?.rows,
+            self.query_at_length(&after).await?.rows,
         );
         if before != after {
+            if self.has_column(name, rollup.new_column).await? {
+                // It was another program's, which has taken rows since.
+                return Ok(());
+            }
             return Err(WarehouseError::UnexpectedAnswer {
                 doing: DOING.to_owned(),
                 detail: format!(
@@ -182,14 +235,24 @@ impl Warehouse {
                 ),
             });
         }
-        let swap = format!("RENAME TABLE {name} TO {old}, {filling} TO {name}");
-        match self.alter(&swap).await {
+        match self.swap(name, &old, &filling).await {
             // The other program's has the same content.
             Err(WarehouseError::Refused {
                 code: Some(EXISTS), ..
             }) if self.has_column(name, rollup.new_column).await? => Ok(()),
             outcome => outcome,
         }
+    }
+
+    async fn swap(&self, name: &str, old: &str, filling: &str) -> Result<(), WarehouseError> {
+        let (away, here) = (format!("{name} TO {old}"), format!("{filling} TO {name}"));
+        if !self.config().replicated {
+            let both = format!("RENAME TABLE {away}, {here}");
+            return self.alter(&both).await;
+        }
+        // A database whose engine is Replicated takes one table in a statement.
+        self.alter(&format!("RENAME TABLE {away}")).await?;
+        self.alter(&format!("RENAME TABLE {here}")).await
     }
 
     /// An empty table in the new form; its name is like no other program's.
@@ -211,7 +274,7 @@ impl Warehouse {
             "SELECT DISTINCT {} AS month FROM {} ORDER BY month",
             rollup.month, rollup.name
         );
-        let found = self.query_table(&months).await?;
+        let found = self.query_at_length(&months).await?;
         Ok(found.rows.into_iter().flatten().collect())
     }
 
@@ -226,17 +289,26 @@ impl Warehouse {
         let of_month = format!("{} = {month}", rollup.month);
         let settings = "SETTINGS async_insert = 0, insert_deduplicate = 0, \
                         max_partitions_per_insert_block = 0, \
-                        max_bytes_before_external_group_by = 4000000000";
+                        max_bytes_before_external_group_by = 1000000000";
         if !rollup.month_of_spend.is_empty() {
             let spend = format!("{} = {month}", rollup.month_of_spend);
             let in_rollup = format!("SELECT {sums} FROM {name} WHERE {of_month}");
             let in_spend = format!("SELECT {} FROM spend WHERE {spend}", rollup.sums_of_spend);
-            if self.query_table(&in_rollup).await?.rows == self.query_table(&in_spend).await?.rows {
+            let (in_rollup, in_spend) = (
+                self.query_at_length(&in_rollup).await?.rows,
+                self.query_at_length(&in_spend).await?.rows,
+            );
+            if in_rollup == in_spend {
                 let select = sums_of(name, &format!("FROM spend WHERE {spend}\n"));
                 return self
                     .alter(&format!("INSERT INTO {filling} {settings} {select}"))
                     .await;
             }
+            tracing::warn!(
+                rollup = name,
+                month,
+                "rows of a month differ from its sums, which are kept, without tags"
+            );
         }
         let (kept, kept_as) = (rollup.kept, rollup.kept_as);
         let (and_sums, and) = match rollup.month_of_spend {

@@ -13,9 +13,10 @@ use spendfuse_devstack::{ClickHouse, ClickHouseOptions};
 use spendfuse_domain::Nanos;
 use spendfuse_domain::event::{Body, Event};
 use spendfuse_warehouse::block::insert_columns;
-use spendfuse_warehouse::{Link, RowBlock, SpendBlock, Warehouse, WarehouseConfig, WarehouseError};
+use spendfuse_warehouse::{Link, RowBlock, SpendBlock, Warehouse, WarehouseConfig};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Notify;
 
 /// The schema of the release before, as its own migrations made it.
 const SCHEMA_1: [&str; 4] = [
@@ -196,6 +197,83 @@ async fn pass_on(
     }
 }
 
+/// Stops at the statement that closes the gate, says so, and passes it on when it is let go; closes
+/// the connection after that where it `dies`.
+async fn client_stopped_at_the_gate(
+    target: String,
+    dies: bool,
+) -> (String, Arc<Notify>, Arc<Notify>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let (stopped, go_on) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+    let answer = (url, Arc::clone(&stopped), Arc::clone(&go_on));
+    tokio::spawn(async move {
+        while let Ok((mut client, _)) = listener.accept().await {
+            let mut server = TcpStream::connect(&target).await.unwrap();
+            let (stopped, go_on) = (Arc::clone(&stopped), Arc::clone(&go_on));
+            tokio::spawn(async move {
+                let (mut asked, mut answered) = (vec![0; 65536], vec![0; 65536]);
+                loop {
+                    tokio::select! {
+                        read = client.read(&mut asked) => {
+                            let Ok(length @ 1..) = read else { return };
+                            let is_gate = asked[..length].windows(14).any(|text| text == b"ADD CONSTRAINT");
+                            if is_gate {
+                                stopped.notify_one();
+                                go_on.notified().await;
+                            }
+                            server.write_all(&asked[..length]).await.unwrap();
+                            if is_gate && dies {
+                                tokio::time::sleep(Duration::from_secs(1)).await;
+                                return;
+                            }
+                        }
+                        read = server.read(&mut answered) => {
+                            let Ok(length @ 1..) = read else { return };
+                            if client.write_all(&answered[..length]).await.is_err() { return; }
+                        }
+                    }
+                }
+            });
+        }
+    });
+    answer
+}
+
+#[tokio::test]
+async fn a_gate_that_is_closed_after_the_migration_is_opened_again() {
+    for dies in [true, false] {
+        let server = ClickHouse::start(ClickHouseOptions::default()).unwrap();
+        let warehouse = schema_1(&server).await;
+        load(&warehouse, 1).await;
+        let target = server.url().replace("http://", "");
+        let (url, stopped, go_on) = client_stopped_at_the_gate(target, dies).await;
+        let slow = Warehouse::new(WarehouseConfig {
+            url,
+            ..warehouse.config().clone()
+        })
+        .unwrap();
+        let slow = tokio::spawn(async move { slow.migrate().await });
+        stopped.notified().await;
+        assert_eq!(warehouse.migrate().await.unwrap(), [6, 7]);
+        load(&warehouse, 2).await;
+        go_on.notify_one();
+        let outcome = slow.await.unwrap();
+        assert_eq!(outcome.is_err(), dies, "{outcome:?}");
+        let is_closed = "SELECT create_table_query LIKE '%CONSTRAINT migrating%' \
+            FROM system.tables WHERE name = 'spend' AND database = 'spendfuse'";
+        assert_eq!(
+            one(&warehouse, is_closed).await,
+            u8::from(dies).to_string(),
+            "dies: {dies}"
+        );
+        assert_eq!(warehouse.migrate().await.unwrap(), [0_u32; 0]);
+        let loaded = tokio::time::timeout(Duration::from_secs(10), load(&warehouse, 3));
+        loaded.await.unwrap();
+        is_exact(&warehouse, 3).await;
+    }
+}
+
 #[tokio::test]
 async fn killed_under_load_the_migration_goes_on_and_is_exact() {
     killed_under_load(7).await;
@@ -274,18 +352,10 @@ async fn programs_that_migrate_together_and_a_server_that_dies_leave_it_exact() 
     }
     let both = [(); 3].map(|()| {
         let migrating = warehouse.clone();
-        tokio::spawn(async move {
-            while let Err(error) = migrating.migrate().await {
-                assert!(
-                    !matches!(error, WarehouseError::SchemaTooNew { .. }),
-                    "{error}"
-                );
-                tokio::time::sleep(Duration::from_millis(50)).await;
-            }
-        })
+        tokio::spawn(async move { migrating.migrate().await })
     });
     for one in both {
-        one.await.unwrap();
+        one.await.unwrap().unwrap();
     }
     load(&warehouse, 21).await;
     is_exact(&warehouse, 21).await;
@@ -294,6 +364,33 @@ async fn programs_that_migrate_together_and_a_server_that_dies_leave_it_exact() 
     warehouse.migrate().await.unwrap();
     let left = "SELECT count() FROM system.tables WHERE match(name, '_(schema_1|filling_.*)$')";
     assert_eq!(one(&warehouse, left).await, "0");
+}
+
+#[tokio::test]
+async fn programs_that_migrate_at_once_all_succeed() {
+    for stagger in [0, 15, 40, 100] {
+        let server = ClickHouse::start(ClickHouseOptions::default()).unwrap();
+        let warehouse = schema_1(&server).await;
+        load(&warehouse, 1).await;
+        let programs = [0, 1, 2, 3].map(|place| {
+            let migrating = warehouse.clone();
+            tokio::spawn(async move {
+                tokio::time::sleep(Duration::from_millis(place * stagger)).await;
+                migrating.migrate().await
+            })
+        });
+        let loading = warehouse.clone();
+        let loader = tokio::spawn(async move {
+            for seq in 2..=10 {
+                load(&loading, seq).await;
+            }
+        });
+        for program in programs {
+            program.await.unwrap().unwrap();
+        }
+        loader.await.unwrap();
+        is_exact(&warehouse, 10).await;
+    }
 }
 
 #[tokio::test]
@@ -365,6 +462,21 @@ async fn every_table_and_column_says_what_it_is_and_user_is_not_the_login() {
     load(&warehouse, 1).await;
     let user = warehouse.query_table("SELECT user FROM spend").await;
     assert!(user.is_err(), "{user:?}");
+    for table in ["spend_hourly", "spend_daily", "calls", "revenue_events"] {
+        let users = format!("SELECT min(user LIKE 'u-%'), min(user = user_id) FROM {table}");
+        assert_eq!(one(&warehouse, &users).await, "1 1", "{table}");
+    }
+    let unsynced = "SELECT name FROM system.tables WHERE database = 'spendfuse' \
+        AND name NOT LIKE '%_schema_1' AND engine LIKE '%MergeTree' \
+        AND engine_full NOT LIKE '%fsync_after_insert = 1%'";
+    let unsynced = warehouse.query_table(unsynced).await.unwrap().rows;
+    assert!(unsynced.is_empty(), "{unsynced:?}");
+    let other = "ALTER TABLE gaps MODIFY COMMENT 'of another release'";
+    warehouse.execute(other, "a test").await.unwrap();
+    assert_eq!(warehouse.migrate().await.unwrap(), [0_u32; 0]);
+    let comment =
+        "SELECT comment LIKE 'one row for each loss%' FROM system.tables WHERE name = 'gaps'";
+    assert_eq!(one(&warehouse, comment).await, "1");
     for table in ["verdicts", "budget_windows", "finding_changes"] {
         let engine = format!("SELECT engine_full FROM system.tables WHERE name = '{table}'");
         assert!(
