@@ -66,8 +66,8 @@ pub enum LogEvent<'a> {
         at: LogPartition,
         /// The next offset to read.
         from: i64,
-        /// Where the log begins.
-        first: i64,
+        /// Where the log begins; its end, where that is before `from`.
+        to: i64,
     },
     /// A partition was read to its end.
     EndOfPartition {
@@ -218,7 +218,10 @@ impl LogConsumer {
                 None => LogEvent::Nothing,
             },
             Polled::End { at, offset } => match self.partition(&at) {
-                Some(at) => LogEvent::EndOfPartition { at, offset },
+                Some(at) => {
+                    self.follow_end(at, offset);
+                    LogEvent::EndOfPartition { at, offset }
+                }
                 None => LogEvent::Nothing,
             },
             Polled::Assigned(assigned) => {
@@ -253,6 +256,15 @@ impl LogConsumer {
                 }
             }
         })
+    }
+
+    /// The end lies behind the last record where that is followed by a marker. Retention may remove
+    /// both, and a position between them would look like loss.
+    fn follow_end(&self, at: LogPartition, end: i64) {
+        // What is read no more stays so.
+        if let Some(next) = self.next.borrow_mut().get_mut(&at) {
+            *next = end.max(*next);
+        }
     }
 
     fn pass_by(&self, at: &TopicPartition, base: i64) -> Result<LogEvent<'_>, BusError> {
@@ -295,9 +307,15 @@ impl LogConsumer {
         else {
             return Ok(Some(LogEvent::Nothing));
         };
-        let (first, _) = self.poller.bounds(missed)?;
+        let (first, end) = self.poller.bounds(missed)?;
+        let to = from.clamp(first, end.max(first));
+        if to == from {
+            self.next.borrow_mut().insert(at, from);
+            self.start_unpaused()?;
+            return Ok(Some(LogEvent::Nothing));
+        }
         self.start_unpaused()?;
-        Ok(Some(LogEvent::Gone { at, from, first }))
+        Ok(Some(LogEvent::Gone { at, from, to }))
     }
 
     /// Reads a partition from `offset`, besides those that are read. Whatever was paused is read again.

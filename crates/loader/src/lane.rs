@@ -81,6 +81,15 @@ impl Lane {
         self.settled = Settled::new(from);
     }
 
+    /// Compares with a restarted server from the returned offset on. What is put in again because of it
+    /// is on disk later than what was there before.
+    pub(crate) fn begin_comparison(&mut self) -> i64 {
+        self.looks_again = false;
+        let from = self.settled.from();
+        self.settle_from(from);
+        from
+    }
+
     /// Reading was assigned anew.
     pub(crate) fn assigned_again(&mut self) {
         self.paused = false;
@@ -143,5 +152,45 @@ impl Drop for Lane {
         if let Some(work) = &self.work {
             work.abort();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, Instant};
+
+    use super::*;
+    use crate::batch::BatchLimits;
+    use crate::checkpoint::Checkpoint;
+    use crate::protocol::ProtocolRules;
+
+    const RULES: ProtocolRules = ProtocolRules {
+        limits: BatchLimits { rows: 4, bytes: 1 },
+        flush_interval: 10,
+        deduplication_window: 1000,
+        deduplication_millis: 1_000_000,
+        epoch: 0,
+        content_tokens: true,
+    };
+
+    #[test]
+    fn rows_put_in_after_a_restart_settle_as_late_as_new_ones() {
+        let at = LogPartition {
+            topic_index: 0,
+            partition: 0,
+        };
+        let protocol = PartitionProtocol::start("rows", 0, RULES, 5, Checkpoint::default());
+        let mut lane = Lane::new(at, "rows", protocol, Some(5));
+        let begin = Instant::now();
+        let after = |seconds| begin + Duration::from_secs(seconds);
+        lane.settled.note(after(0), 100);
+        lane.settled.note(after(590), 200);
+        // ClickHouse is restarted, and has lost everything from 5 on.
+        assert_eq!(lane.begin_comparison(), 5);
+        lane.settled.note(after(600), 200);
+        lane.settled.note(after(1199), 300);
+        assert_eq!(lane.settled.from(), 5);
+        lane.settled.note(after(1200), 300);
+        assert_eq!(lane.settled.from(), 200);
     }
 }

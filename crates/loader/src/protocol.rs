@@ -33,7 +33,7 @@ use spendfuse_domain::UnixMillis;
 
 use crate::batch::{Batch, BatchLimits, RowsRecord, TokenKind, cut};
 use crate::checkpoint::{BrokenLink, Checkpoint, Intent, Links, Unsynced};
-use crate::recovery::{Found, ReplayDecision, TableFacts, decide_replay, found_of};
+use crate::recovery::{Found, RETENTION, ReplayDecision, TableFacts, decide_replay, found_of};
 use crate::region::Region;
 
 /// What holds for all partitions.
@@ -115,6 +115,17 @@ pub enum StopReason {
         /// How that is known.
         detail: String,
     },
+    /// The topic has fewer records than were read.
+    #[error(
+        "the topic ends at offset {end}, before what was loaded, up to {read_to}: Kafka has lost \
+         records, or the topic was made anew"
+    )]
+    Shorter {
+        /// The next offset to read.
+        read_to: i64,
+        /// Where the log ends.
+        end: i64,
+    },
     /// The committed offset or its metadata cannot be used.
     #[error("cannot go on from the committed offset {position}: {detail}")]
     Start {
@@ -168,8 +179,22 @@ impl StopReason {
         match self {
             Self::Poison { offset, .. } => Some(offset + 1),
             Self::Lost { to, .. } => Some(*to),
-            Self::Refused { end, .. } | Self::Doubt { end, .. } => Some(*end),
+            Self::Refused { end, .. } | Self::Doubt { end, .. } | Self::Shorter { end, .. } => {
+                Some(*end)
+            }
             Self::Start { .. } => None,
+        }
+    }
+
+    /// Whether somebody who lets the partition go on at `to` means this: never before its end, and
+    /// exactly there where good records follow.
+    pub fn is_accepted_by(&self, to: i64) -> bool {
+        let Some(end) = self.end() else {
+            return false;
+        };
+        match self {
+            Self::Lost { .. } | Self::Shorter { .. } => to >= end,
+            _ => to == end,
         }
     }
 }
@@ -315,12 +340,24 @@ impl PartitionProtocol {
         matches!(self.state, State::Stopped)
     }
 
-    /// The records of offsets `from` to `to` (exclusive) are gone: what came before is still loaded.
-    pub fn lost(&mut self, from: i64, to: i64, detail: &str) {
-        if self.obstacle.is_none() && !self.is_stopped() {
-            let detail = detail.to_owned();
-            self.obstacle = Some((from, StopReason::Lost { from, to, detail }));
+    /// The log does not have offset `from`, which would be read next, and goes on at `to`: behind it,
+    /// or before it where it became shorter. What came before is still loaded.
+    pub fn gone(&mut self, from: i64, to: i64) {
+        if self.obstacle.is_some() || self.is_stopped() {
+            return;
         }
+        let reason = match to < from {
+            true => StopReason::Shorter {
+                read_to: from,
+                end: to,
+            },
+            false => StopReason::Lost {
+                from,
+                to,
+                detail: RETENTION.to_owned(),
+            },
+        };
+        self.obstacle = Some((from, reason));
     }
 
     /// A machine that waits for a person from the start.
@@ -333,14 +370,16 @@ impl PartitionProtocol {
     /// read from `to` on.
     pub fn go_on_at(&mut self, to: i64) -> Option<Action> {
         debug_assert!(self.is_stopped() && self.records.is_empty());
-        self.obstacle = None;
+        let obstacle = self.obstacle.take();
+        // What is looked for beyond the log's end would never come.
+        let is_shorter = matches!(obstacle, Some((_, StopReason::Shorter { .. })));
         self.links = self.stored_links.clone();
         self.position = to;
         self.state = State::Reading;
         if self
             .region
             .as_ref()
-            .is_some_and(|region| to < region.until())
+            .is_some_and(|region| to < region.until() && !is_shorter)
         {
             return None;
         }
@@ -394,12 +433,23 @@ impl PartitionProtocol {
             State::Reading => self
                 .begin_batch(now, inserts)
                 .or_else(|| self.idle(now, read_to)),
-            State::Replaying(intent) if read_to >= intent.end => {
+            State::Replaying(intent)
+                if read_to >= intent.end || self.is_gone_before(intent.end) =>
+            {
                 let intent = intent.clone();
                 Some(self.begin_replay(intent))
             }
             _ => None,
         }
+    }
+
+    /// Whether the log will never be read up to `end`.
+    fn is_gone_before(&self, end: i64) -> bool {
+        let gone = |reason: &StopReason| {
+            matches!(reason, StopReason::Lost { .. } | StopReason::Shorter { .. })
+        };
+        let mut obstacle = self.obstacle.iter();
+        obstacle.any(|(offset, reason)| *offset < end && gone(reason))
     }
 
     /// The next batch of the region, or its end.
@@ -503,9 +553,13 @@ impl PartitionProtocol {
     }
 
     fn begin_replay(&mut self, intent: Intent) -> Action {
-        if let Some((offset, reason)) = self.obstacle.clone()
+        if let Some((offset, mut reason)) = self.obstacle.clone()
             && offset < intent.end
         {
+            // The rest of an insert that may have happened is not loaded a second time.
+            if let StopReason::Lost { to, .. } = &mut reason {
+                *to = intent.end.max(*to);
+            }
             return self.stop(reason);
         }
         let records = self.records.make_contiguous();

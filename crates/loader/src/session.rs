@@ -29,7 +29,7 @@ use crate::inserting::{
 use crate::lane::{Lane, Pressure};
 use crate::metrics as names;
 use crate::protocol::{Action, PartitionProtocol, ProtocolRules, StopReason};
-use crate::recovery::{RETENTION, StartingPoint, TableFacts, starting_point};
+use crate::recovery::{StartingPoint, TableFacts, starting_point};
 use crate::region::Region;
 use crate::standing::{Parts, Standing};
 use crate::{AlertSink, LoaderAlert, LoaderConfig, LoaderError};
@@ -185,12 +185,12 @@ impl Session<'_> {
                     (self.alerts)(LoaderAlert::Unreadable(lost));
                     None
                 }
-                LogEvent::Gone { at, from, first } => {
+                LogEvent::Gone { at, from, to } => {
                     for lane in self.lanes.values_mut() {
                         lane.assigned_again();
                     }
                     if let Some(lane) = self.lanes.get_mut(&at) {
-                        lane.protocol.lost(from, first, RETENTION);
+                        lane.protocol.gone(from, to);
                     }
                     None
                 }

@@ -632,3 +632,84 @@ fn an_idle_partition_moves_to_the_end_of_its_log() {
     let flushed = next(&mut protocol, 60_016, 8);
     assert!(matches!(flushed, Some(Action::Commit { offset: 7, .. })));
 }
+
+/// A broker was restored, or a replica that lacked records became the leader.
+#[test]
+fn a_log_that_became_shorter_stops_its_partition_and_never_goes_back_to_its_beginning() {
+    let mut protocol = PartitionProtocol::start("rows", 0, RULES, 10, Checkpoint::default());
+    protocol.gone(10, 7);
+    let Some(Action::Stop(reason)) = protocol.next(UnixMillis(0), 10, &BTreeMap::new()) else {
+        panic!("the partition waits");
+    };
+    let sentence = reason.with_way_out("rows", 0);
+    assert!(sentence.contains("the topic ends at offset 7, before what was loaded, up to 10"));
+    assert!(sentence.contains("--to 7`"), "{sentence}");
+    assert_eq!(
+        [0, 6, 7].map(|to| reason.is_accepted_by(to)),
+        [false, false, true]
+    );
+    let action = protocol.go_on_at(7);
+    assert!(
+        matches!(action, Some(Action::Commit { offset: 7, .. })),
+        "{action:?}"
+    );
+}
+
+#[test]
+fn an_interrupted_insert_whose_records_are_gone_stops_its_partition() {
+    let mut protocol = PartitionProtocol::start("rows", 0, RULES, 0, Checkpoint::default());
+    let (offset, value) = &log()[0];
+    let record = RowsRecord::read(*offset, UnixMillis(0), value.clone());
+    assert_eq!(protocol.received(*offset, record), None);
+    let due = UnixMillis(RULES.flush_interval);
+    let Some(Action::Commit { metadata, .. }) = protocol.next(due, 1, &BTreeMap::new()) else {
+        panic!("an intent comes first");
+    };
+    for (to, end) in [(5, 5), (1, 1)] {
+        let checkpoint = Checkpoint::decode(&metadata).unwrap();
+        let mut successor = PartitionProtocol::start("rows", 0, RULES, 0, checkpoint);
+        successor.gone(0, to);
+        let stopped = successor.next(due, 0, &BTreeMap::new());
+        let Some(Action::Stop(reason)) = stopped else {
+            panic!("{stopped:?}");
+        };
+        assert_eq!(reason.end(), Some(end));
+    }
+}
+
+/// What somebody accepted for another partition and typed the wrong number for.
+#[test]
+fn only_the_end_of_what_is_wrong_accepts_it_where_good_rows_follow() {
+    let detail = String::new;
+    let (start, end) = (2, 5);
+    for reason in [
+        StopReason::Poison {
+            offset: 4,
+            detail: detail(),
+        },
+        StopReason::Refused {
+            start,
+            end,
+            detail: detail(),
+        },
+        StopReason::Doubt {
+            start,
+            end,
+            detail: detail(),
+        },
+    ] {
+        assert_eq!(
+            [4, 5, 900].map(|to| reason.is_accepted_by(to)),
+            [false, true, false]
+        );
+    }
+    let lost = StopReason::Lost {
+        from: 2,
+        to: 5,
+        detail: detail(),
+    };
+    assert_eq!(
+        [4, 5, 900].map(|to| lost.is_accepted_by(to)),
+        [false, true, true]
+    );
+}

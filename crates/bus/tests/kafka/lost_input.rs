@@ -1,14 +1,18 @@
 //! Input that retention has removed before it was read.
 
 use std::process::Command;
+use std::time::Duration;
 
 use rdkafka::ClientConfig;
 use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
-use spendfuse_bus::{AcceptedGap, AcceptedGaps, Health, OpenGap, open_gaps};
+use spendfuse_bus::{
+    AcceptedGap, AcceptedGaps, Health, LogConsumer, LogConsumerConfig, LogEvent, LogPartition,
+    OpenGap, open_gaps,
+};
 use spendfuse_devstack::Kafka;
 
-use crate::broker::{PATIENCE, eventually, kafka, numbers, produce, read_all, text};
+use crate::broker::{PATIENCE, create, eventually, kafka, numbers, produce, read_all, text};
 use crate::summer::Stage;
 
 #[test]
@@ -115,6 +119,47 @@ fn a_partition_that_idles_past_retention_goes_on() {
     running.stop().unwrap();
     assert_eq!(numbers("idle-out"), (1..=60).collect::<Vec<u64>>());
     assert!(read_all(&kafka(), "idle-out-rejected").is_empty());
+}
+
+/// The same for a consumer that is told to read another partition besides, weeks later.
+#[test]
+fn an_idle_partition_is_read_on_from_its_end_whatever_is_assigned_anew() {
+    create("quiet", 2, &[]);
+    let sender = sender("quiet-sender");
+    sender.begin_transaction().unwrap();
+    let record: BaseRecord<'_, [u8], _> = BaseRecord::to("quiet").partition(0).payload("1");
+    sender.send(record).unwrap();
+    sender.commit_transaction(PATIENCE).unwrap();
+    let config = LogConsumerConfig {
+        kafka: kafka(),
+        group_id: "quiet-loader".to_owned(),
+        instance_id: "1".to_owned(),
+        topics: vec!["quiet".to_owned()],
+        session_timeout: Duration::from_secs(6),
+        max_poll_interval: Duration::from_secs(60),
+    };
+    let consumer = LogConsumer::open(config, PATIENCE).unwrap();
+    let place = |partition| LogPartition {
+        topic_index: 0,
+        partition,
+    };
+    let ends = |wanted| {
+        eventually("the end of the log", || {
+            match consumer.poll(Duration::from_millis(100)).unwrap() {
+                LogEvent::Assigned(_) => consumer.start(&[(place(0), 0)]).unwrap(),
+                LogEvent::EndOfPartition { at, offset } => {
+                    return (at, offset) == (place(0), wanted);
+                }
+                LogEvent::Gone { at, from, to } => panic!("{at:?} lost {from} to {to}"),
+                _ => {}
+            }
+            false
+        });
+    };
+    ends(2);
+    delete_before("quiet", 2);
+    consumer.begin(place(1), 0).unwrap();
+    ends(2);
 }
 
 fn sender(id: &str) -> BaseProducer {

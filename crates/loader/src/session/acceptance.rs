@@ -52,7 +52,7 @@ impl Session<'_> {
             // What was accepted for an earlier stop begins elsewhere or leads no further, and the rest
             // of what is wrong is not loaded: it may be there.
             let is_meant = gap.from == lane.committed.unwrap_or(0);
-            let leads_on = reason.end().is_some_and(|end| gap.to >= end);
+            let leads_on = reason.is_accepted_by(gap.to);
             let is_start = lane.committed.is_none() && matches!(reason, StopReason::Lost { .. });
             if is_meant && leads_on {
                 self.go_on(at, &topic, gap, is_start)?;

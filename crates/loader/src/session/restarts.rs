@@ -73,10 +73,9 @@ impl Session<'_> {
         let Some(lane) = self.lanes.get_mut(&at) else {
             return Ok(());
         };
-        lane.looks_again = false;
         let unsynced = Unsynced {
             server_start,
-            from: lane.settled.from(),
+            from: lane.begin_comparison(),
         };
         let from = unsynced.from.max(first);
         if from >= position {

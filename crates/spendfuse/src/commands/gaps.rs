@@ -125,8 +125,11 @@ fn accept(settings: &Settings, args: &AcceptArgs) -> Result<ExitCode, Failure> {
     told.map_err(|error| kafka::failure(settings, &error))?;
     match args.json {
         true => output::json(&gap_json(&gap)),
-        false => output::line(format!(
+        false if to > from => output::line(format!(
             "accepted   {topic} partition {partition} goes on at offset {to}; what was lost from {from} on is recorded"
+        )),
+        false => output::line(format!(
+            "accepted   {topic} partition {partition} goes on at offset {to}; recorded, with {from}, where its group was"
         )),
     }
     Ok(ExitCode::SUCCESS)
@@ -159,7 +162,8 @@ fn wanted(settings: &Settings, args: &AcceptArgs) -> Result<GapRow, Failure> {
     let to = args
         .to
         .unwrap_or(from.clamp(range.from, range.to.max(range.from)));
-    if to == from {
+    // What is in doubt may end where the group has come to: accepted by naming that.
+    if args.to.is_none() && to == from {
         return Err(Failure::work(format!(
             "nothing of {topic} partition {partition} is lost: its group goes on at offset {from}, \
              and the topic has {} to {}",
@@ -200,6 +204,12 @@ pub fn gap_json(gap: &GapRow) -> serde_json::Value {
 
 /// An accepted gap in words.
 pub fn gap_text(gap: &GapRow) -> String {
+    if gap.to <= gap.from {
+        return format!(
+            "{} partition {} went on at offset {} after its group had come to {}, accepted {}",
+            gap.topic, gap.partition, gap.to, gap.from, gap.accepted_at
+        );
+    }
     format!(
         "offsets {} to {} of {} partition {} ({} at most), accepted {}",
         gap.from,
