@@ -29,9 +29,15 @@ pub(crate) async fn differing_rows(
     let create = format!("CREATE TABLE {side} AS {name} ENGINE = Memory");
     warehouse.execute(&create, "making a side table").await?;
     let blocks = table.blocks.iter().cloned();
-    warehouse
+    let inserted = warehouse
         .insert_native(&side, &columns, &table.token, blocks)
-        .await?;
+        .await;
+    if let Err(error) = inserted {
+        warehouse
+            .execute(&drop_side, "removing a side table")
+            .await?;
+        return Err(error);
+    }
 
     let address = address_columns(table.schema.address);
     let there = any_range(table, stage);

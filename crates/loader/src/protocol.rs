@@ -30,6 +30,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use spendfuse_broken::{Break, is_broken};
 use spendfuse_domain::UnixMillis;
+use spendfuse_warehouse::WarehouseError;
 
 use crate::batch::{Batch, BatchLimits, RowsRecord, TokenKind, cut};
 use crate::checkpoint::{BrokenLink, Checkpoint, Intent, Links, Unsynced};
@@ -243,7 +244,7 @@ pub struct PartitionProtocol {
 
 /// How long a partition is idle before its offset moves to the log's end, milliseconds. Every batch
 /// is followed by a marker: moving at once would double the commits.
-const IDLE_MILLIS: i64 = 60_000;
+const IDLE_MILLIS: i64 = 5_000;
 
 impl PartitionProtocol {
     /// Starts from the committed offset `position` (the log's first offset where nothing was ever
@@ -533,7 +534,21 @@ impl PartitionProtocol {
             return None;
         }
         let since = *self.idle_since.get_or_insert(now);
-        if now.since(since) < IDLE_MILLIS || is_broken(Break::IdlePositionStays) {
+        if now.since(since) < IDLE_MILLIS {
+            return None;
+        }
+        self.leave(read_to)
+    }
+
+    /// The partition is given up, read up to `read_to`: at rest its offset moves there at once. Nobody
+    /// may come again before the log's retention has passed.
+    pub fn leave(&mut self, read_to: i64) -> Option<Action> {
+        let is_at_rest = matches!(self.state, State::Reading) && self.region.is_none();
+        let has_rest = !self.records.is_empty() || self.obstacle.is_some();
+        if !is_at_rest || has_rest || read_to <= self.position {
+            return None;
+        }
+        if is_broken(Break::IdlePositionStays) {
             return None;
         }
         self.state = State::Idling(read_to);
@@ -667,13 +682,22 @@ impl PartitionProtocol {
         }
     }
 
-    /// The answer to [`Action::Insert`] and the like: ClickHouse will never take the rows.
+    /// The answer to [`Action::Insert`], [`Action::Inspect`] and the like: ClickHouse will never take
+    /// the rows.
     pub fn refused(&mut self, detail: String) -> Option<Action> {
         let (start, end) = self.range_under_way()?;
         Some(self.stop(StopReason::Refused { start, end, detail }))
     }
 
-    /// The answer to [`Action::Insert`] and the like: the tables do not have what they should have.
+    /// As [`Self::refused`] or [`Self::in_doubt`], whichever ClickHouse says.
+    pub(crate) fn failed(&mut self, error: WarehouseError) -> Option<Action> {
+        match error {
+            WarehouseError::InDoubt { detail, .. } => self.in_doubt(detail),
+            error => self.refused(error.to_string()),
+        }
+    }
+
+    /// The answer to the same: the tables do not have what they should have.
     pub fn in_doubt(&mut self, detail: String) -> Option<Action> {
         let (_, end) = self.range_under_way()?;
         Some(self.doubt(end, detail))
@@ -681,7 +705,10 @@ impl PartitionProtocol {
 
     fn range_under_way(&self) -> Option<(i64, i64)> {
         match &self.state {
-            State::Inserting(batch) | State::Restoring(batch) => Some((batch.start, batch.end)),
+            State::Inserting(batch)
+            | State::Restoring(batch)
+            | State::LookingFor(batch)
+            | State::Inspecting(_, batch) => Some((batch.start, batch.end)),
             _ => None,
         }
     }

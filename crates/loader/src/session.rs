@@ -147,6 +147,7 @@ pub(crate) fn run(
         }
     }
     session.finish_work()?;
+    session.leave_lanes();
     session.consumer.close(place);
     Ok(())
 }
@@ -228,6 +229,7 @@ impl Session<'_> {
     fn assign(&mut self, partitions: &[LogPartition]) -> Result<(), LoaderError> {
         if !self.consumer.is_lost() {
             self.finish_work()?;
+            self.leave_lanes();
         }
         self.lanes.clear();
         self.assignment += 1;
@@ -372,18 +374,20 @@ impl Session<'_> {
                 lane.work = None;
                 let action = match result {
                     Ok(()) => lane.protocol.inserted(),
-                    Err(WarehouseError::InDoubt { detail, .. }) => lane.protocol.in_doubt(detail),
-                    Err(error) => lane.protocol.refused(error.to_string()),
+                    Err(error) => lane.protocol.failed(error),
                 };
                 (at, action)
             }
             Report::Inspected(_, at, result) => {
-                let facts = result?;
                 let Some(lane) = self.lanes.get_mut(&at) else {
                     return Ok(());
                 };
                 lane.work = None;
-                let action = lane.protocol.inspected(now(), &facts);
+                let action = match result {
+                    Ok(facts) => lane.protocol.inspected(now(), &facts),
+                    Err(error) if error.is_final() => lane.protocol.failed(error),
+                    Err(error) => return Err(error.into()),
+                };
                 let outcome = match &action {
                     Some(Action::InsertAgain(_)) => "replayed",
                     Some(Action::Restore(_)) => "restored",
@@ -501,6 +505,21 @@ impl Session<'_> {
             }
         }
         Ok(())
+    }
+
+    /// Commits how far lanes at rest have been read, before they are given up.
+    fn leave_lanes(&mut self) {
+        for (at, lane) in &mut self.lanes {
+            let left = lane.protocol.leave(lane.read_to);
+            let Some(Action::Commit { offset, metadata }) = left else {
+                continue;
+            };
+            // Whoever comes next goes on from what is committed.
+            if let Err(error) = self.consumer.commit(*at, offset, &metadata) {
+                tracing::debug!(topic = lane.topic, %error, "end of the log not committed");
+                return;
+            }
+        }
     }
 
     fn has_first_partition(&self) -> bool {

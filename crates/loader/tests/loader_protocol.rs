@@ -10,9 +10,10 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use spendfuse_domain::UnixMillis;
 use spendfuse_loader::batch::{Batch, BatchLimits, RowsRecord, TokenKind};
-use spendfuse_loader::checkpoint::Checkpoint;
+use spendfuse_loader::checkpoint::{Checkpoint, Links};
 use spendfuse_loader::protocol::{Action, PartitionProtocol, ProtocolRules, StopReason};
 use spendfuse_loader::recovery::TableFacts;
+use spendfuse_loader::region::Region;
 use spendfuse_warehouse::record::{IndexRange, Link, RowBlock};
 
 const RULES: ProtocolRules = ProtocolRules {
@@ -615,8 +616,8 @@ fn an_idle_partition_moves_to_the_end_of_its_log() {
     };
     assert!(next(&mut protocol, 0, 6).is_none());
     assert!(next(&mut protocol, 5, 7).is_none());
-    assert!(next(&mut protocol, 60_004, 7).is_none());
-    let Some(Action::Commit { offset, metadata }) = next(&mut protocol, 60_005, 7) else {
+    assert!(next(&mut protocol, 5_004, 7).is_none());
+    let Some(Action::Commit { offset, metadata }) = next(&mut protocol, 5_005, 7) else {
         panic!("the position stays");
     };
     assert_eq!(offset, 7);
@@ -625,11 +626,11 @@ fn an_idle_partition_moves_to_the_end_of_its_log() {
         Checkpoint::default()
     );
     let (at, value) = (7, log()[0].1.clone());
-    let record = RowsRecord::read(at, UnixMillis(60_006), value);
+    let record = RowsRecord::read(at, UnixMillis(5_006), value);
     assert_eq!(protocol.received(at, record), None);
     assert!(protocol.committed().is_none());
     assert_eq!(protocol.position(), 7);
-    let flushed = next(&mut protocol, 60_016, 8);
+    let flushed = next(&mut protocol, 5_016, 8);
     assert!(matches!(flushed, Some(Action::Commit { offset: 7, .. })));
 }
 
@@ -712,4 +713,54 @@ fn only_the_end_of_what_is_wrong_accepts_it_where_good_rows_follow() {
         [4, 5, 900].map(|to| lost.is_accepted_by(to)),
         [false, true, true]
     );
+}
+
+/// Stopped in order soon after the last records, and started again behind the retention.
+#[test]
+fn a_partition_that_is_given_up_moves_to_the_end_of_its_log_at_once() {
+    let start = || PartitionProtocol::start("rows", 0, RULES, 6, Checkpoint::default());
+    let mut protocol = start();
+    assert!(protocol.leave(6).is_none());
+    let left = protocol.leave(7);
+    assert!(
+        matches!(left, Some(Action::Commit { offset: 7, .. })),
+        "{left:?}"
+    );
+    assert!(protocol.leave(8).is_none(), "under way");
+    assert!(protocol.committed().is_none());
+    assert_eq!(protocol.position(), 7);
+
+    // Records wait, or are gone.
+    let mut waits = start();
+    let record = RowsRecord::read(6, UnixMillis(0), log()[0].1.clone());
+    assert_eq!(waits.received(6, record), None);
+    assert!(waits.leave(8).is_none());
+    let mut gone = start();
+    gone.gone(6, 9);
+    assert!(gone.leave(9).is_none());
+}
+
+/// A table without a column that the block has, say.
+#[test]
+fn rows_that_clickhouse_refuses_while_they_are_looked_for_stop_their_partition() {
+    let region = Region::without_offsets(1, Links::default(), true);
+    let nothing = Checkpoint::default();
+    let mut protocol = PartitionProtocol::start_with("rows", 0, RULES, 0, region, nothing);
+    let record = RowsRecord::read(0, UnixMillis(0), log()[0].1.clone());
+    assert_eq!(protocol.received(0, record), None);
+    let looks = protocol.next(UnixMillis(0), 1, &BTreeMap::new());
+    assert!(matches!(looks, Some(Action::Compare(_))), "{looks:?}");
+    let stopped = protocol.refused("no such column".to_owned());
+    let Some(Action::Stop(reason)) = stopped else {
+        panic!("{stopped:?}");
+    };
+    assert!(matches!(
+        reason,
+        StopReason::Refused {
+            start: 0,
+            end: 1,
+            ..
+        }
+    ));
+    assert!(reason.with_way_out("rows", 0).contains("--to 1`"));
 }

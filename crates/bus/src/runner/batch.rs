@@ -6,6 +6,7 @@ use rdkafka::{Offset, TopicPartitionList};
 use spendfuse_broken::{Break, is_broken};
 
 use super::config::StageConfig;
+use super::logic::PartitionLogic;
 use super::position::Position;
 use crate::error::BusError;
 use crate::native::request;
@@ -47,6 +48,22 @@ impl<P> Slot<P> {
         for (next, end) in self.next.iter_mut().zip(&self.ends) {
             *next = end.map_or(*next, |end| end.max(*next));
         }
+    }
+
+    /// Whether the next commit has something of it to write.
+    pub(super) fn has_news(&self) -> bool
+    where
+        P: PartitionLogic,
+    {
+        self.records > 0 || self.logic.has_output()
+    }
+
+    /// Whether an input was read up to an end behind its next offset.
+    pub(super) fn is_before_end(&self) -> bool {
+        let mut inputs = self.next.iter().zip(&self.ends);
+        let is_behind = inputs.any(|(next, end)| end.is_some_and(|end| end > *next));
+        // What stands still has records that were not counted.
+        is_behind && self.lost.is_none() && !is_broken(Break::IdlePositionStays)
     }
 
     /// What the changelog will say after the next commit.

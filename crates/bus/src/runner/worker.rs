@@ -161,7 +161,7 @@ impl<L: StageLogic> Worker<'_, L> {
     fn run(mut self) -> Result<(), BusError> {
         loop {
             if self.shutdown.is_requested() {
-                return self.commit_open_batch();
+                return self.commit_all();
             }
             let poller = self.poller;
             match poller.poll(self.poll_timeout()) {
@@ -287,6 +287,16 @@ impl<L: StageLogic> Worker<'_, L> {
         self.commit()
     }
 
+    /// Before partitions are given up: the open batch, and the ends of inputs, which an idle partition
+    /// would commit later. Nobody may come again before the log's retention has passed.
+    fn commit_all(&mut self) -> Result<(), BusError> {
+        let is_before_end = self.slots.iter().any(Slot::is_before_end);
+        match is_before_end || !self.batch.is_empty() {
+            true => self.commit_slots(|slot| slot.has_news() || slot.is_before_end()),
+            false => Ok(()),
+        }
+    }
+
     fn commit_if_output(&mut self) -> Result<(), BusError> {
         if self.slots.iter().any(|slot| slot.logic.has_output()) {
             self.commit()?;
@@ -296,14 +306,18 @@ impl<L: StageLogic> Worker<'_, L> {
 
     /// Writes what the batch produced, its state and its offsets, all or nothing.
     fn commit(&mut self) -> Result<(), BusError> {
+        self.commit_slots(Slot::has_news)
+    }
+
+    fn commit_slots(
+        &mut self,
+        wanted: impl Fn(&Slot<L::Partition>) -> bool,
+    ) -> Result<(), BusError> {
         let began = Instant::now();
         let inputs = &self.config.inputs;
         let mut offsets = TopicPartitionList::new();
         self.producer.begin()?;
-        for slot in &mut self.slots {
-            if slot.records == 0 && !slot.logic.has_output() {
-                continue;
-            }
+        for slot in self.slots.iter_mut().filter(|slot| wanted(slot)) {
             self.suspicion.now(Doing::Finishing(slot.partition));
             if !slot.begun {
                 slot.logic.begin(slot.seq + 1, self.clock.millis());
@@ -358,7 +372,7 @@ impl<L: StageLogic> Worker<'_, L> {
         if self.poller.consumer().assignment_lost() {
             self.drop_partitions();
         } else {
-            self.commit_open_batch()?;
+            self.commit_all()?;
             let slots = std::mem::take(&mut self.slots);
             self.drop_partitions();
             self.kept = keep(self.config, slots);

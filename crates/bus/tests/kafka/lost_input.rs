@@ -84,9 +84,20 @@ fn lost_input_stops_its_partition_until_it_is_accepted_and_is_told_once() {
 /// what was read, and after weeks without records it begins there.
 #[test]
 fn a_partition_that_idles_past_retention_goes_on() {
-    let mut stage = Stage::with_topics("idle", 1);
-    stage.summer.beats = true;
-    let sender = sender("idle-sender");
+    goes_on_behind_retention("idle", true);
+}
+
+/// The same where nothing is committed between the last record and the orderly stop.
+#[test]
+fn a_partition_that_was_stopped_at_its_end_goes_on_behind_retention() {
+    goes_on_behind_retention("left", false);
+}
+
+fn goes_on_behind_retention(name: &str, beats: bool) {
+    let (input, output) = (format!("{name}-in"), format!("{name}-out"));
+    let mut stage = Stage::with_topics(name, 1);
+    stage.summer.beats = beats;
+    let sender = sender(&format!("{name}-sender"));
     let send = |numbers: std::ops::RangeInclusive<u64>| {
         sender.begin_transaction().unwrap();
         for number in numbers {
@@ -95,7 +106,7 @@ fn a_partition_that_idles_past_retention_goes_on() {
                 key: "kind",
                 value: Some("number"),
             });
-            let record: BaseRecord<'_, [u8], _> = BaseRecord::to("idle-in")
+            let record: BaseRecord<'_, [u8], _> = BaseRecord::to(&input)
                 .partition(0)
                 .payload(&number)
                 .headers(headers);
@@ -105,20 +116,20 @@ fn a_partition_that_idles_past_retention_goes_on() {
     };
     send(1..=50);
     let running = stage.run();
-    eventually("the numbers", || numbers("idle-out").len() == 50);
+    eventually("the numbers", || numbers(&output).len() == 50);
     eventually("the end", || {
         stage.summer.inside.lock().unwrap().at_end.len() > 2
     });
     running.stop().unwrap();
     // All that was there: the marker has the last offset.
-    delete_before("idle-in", 51);
+    delete_before(&input, 51);
 
     let running = stage.run();
     send(51..=60);
-    eventually("what came later", || numbers("idle-out").len() == 60);
+    eventually("what came later", || numbers(&output).len() == 60);
     running.stop().unwrap();
-    assert_eq!(numbers("idle-out"), (1..=60).collect::<Vec<u64>>());
-    assert!(read_all(&kafka(), "idle-out-rejected").is_empty());
+    assert_eq!(numbers(&output), (1..=60).collect::<Vec<u64>>());
+    assert!(read_all(&kafka(), &format!("{output}-rejected")).is_empty());
 }
 
 /// The same for a consumer that is told to read another partition besides, weeks later.
