@@ -396,8 +396,11 @@ impl PartitionProtocol {
         if self.obstacle.is_some() || self.is_stopped() {
             return None;
         }
+        let is_passed = |region: &Region| offset < region.passed_until();
         let record = match record {
             Ok(record) => record,
+            // Somebody accepted it before.
+            Err(_) if self.region.as_ref().is_some_and(is_passed) => return None,
             Err(detail) => {
                 self.obstacle = Some((offset, StopReason::Poison { offset, detail }));
                 return None;

@@ -53,6 +53,14 @@ impl Region {
         self.until
     }
 
+    /// Everything before this offset was loaded, or accepted by a person.
+    pub(crate) fn passed_until(&self) -> i64 {
+        match self.origin {
+            Origin::NoOffsets { .. } => 0,
+            Origin::Restart { .. } => self.until,
+        }
+    }
+
     /// Whether other rows may have the same addresses, so that counting them says too little.
     pub(crate) fn compares_content(&self) -> bool {
         matches!(self.origin, Origin::NoOffsets { .. })

@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use spendfuse_domain::UnixMillis;
 use spendfuse_loader::batch::{Batch, BatchLimits, RowsRecord, TokenKind};
-use spendfuse_loader::checkpoint::{Checkpoint, Links};
+use spendfuse_loader::checkpoint::{Checkpoint, Links, Unsynced};
 use spendfuse_loader::protocol::{Action, PartitionProtocol, ProtocolRules, StopReason};
 use spendfuse_loader::recovery::TableFacts;
 use spendfuse_loader::region::Region;
@@ -763,4 +763,29 @@ fn rows_that_clickhouse_refuses_while_they_are_looked_for_stop_their_partition()
         }
     ));
     assert!(reason.with_way_out("rows", 0).contains("--to 1`"));
+}
+
+/// ClickHouse was restarted before a bad record was accepted, and is compared after that.
+#[test]
+fn a_bad_record_that_was_accepted_does_not_stop_a_comparison() {
+    let unsynced = Unsynced {
+        server_start: 1,
+        from: 0,
+    };
+    let region = Region::after_restart(1, unsynced);
+    let nothing = Checkpoint::default();
+    let mut protocol = PartitionProtocol::start_with("rows", 0, RULES, 0, region, nothing);
+    assert_eq!(protocol.received(0, Err("no block".to_owned())), None);
+    let end = protocol.next(UnixMillis(0), 1, &BTreeMap::new());
+    assert!(
+        matches!(end, Some(Action::Commit { offset: 1, .. })),
+        "{end:?}"
+    );
+    assert!(protocol.committed().is_none());
+    assert_eq!(protocol.received(1, Err("no block".to_owned())), None);
+    let stopped = protocol.next(UnixMillis(0), 2, &BTreeMap::new());
+    assert!(matches!(
+        stopped,
+        Some(Action::Stop(StopReason::Poison { offset: 1, .. }))
+    ));
 }
