@@ -113,6 +113,13 @@ impl Replica {
             Followed::Reset => {
                 tracing::warn!("the position in the topics was lost; they are read again");
                 self.price_follower.begin_again();
+                // What of this is still true is told again on the way.
+                self.bad_budgets.clear();
+                self.other_partitions = None;
+                self.has_former_budgets = false;
+                if !self.is_failing {
+                    self.tell();
+                }
             }
             // The follower logs it.
             Followed::Failed(error) => {
@@ -182,4 +189,42 @@ fn bad_record(record: &InputRecord<'_>, error: &str) {
         "record ignored by the guard"
     );
     counter!(GUARD_BAD_RECORDS, "topic" => topic).increment(1);
+}
+
+#[cfg(test)]
+mod tests {
+    use spendfuse_bus::Health;
+    use spendfuse_guard::GuardConfig;
+    use spendfuse_pricing::PricingPolicy;
+
+    use super::*;
+
+    #[test]
+    fn what_was_told_before_topics_are_read_again_is_taken_back_or_told_again() {
+        let (_writer, guard) = Guard::new(GuardConfig::new(1));
+        let health = Health::default();
+        let mut replica = Replica {
+            guard,
+            prices: Prices::new(PricingPolicy::default()),
+            price_follower: PriceFollower::default(),
+            health: health.part("guard"),
+            is_failing: true,
+            bad_budgets: BTreeMap::new(),
+            has_former_budgets: false,
+            other_partitions: None,
+        };
+        let (configured, found) = (1, 2);
+        replica.watch(Followed::CaughtUp);
+        assert_eq!(health.report().reasons, [""; 0]);
+        replica.watch(Followed::OtherPartitions { configured, found });
+        replica.watch(Followed::FormerBudgets);
+        let told = health.report().reasons.join("\n");
+        assert!(told.contains("partitions") && told.contains(FORMER_BUDGETS));
+        replica.watch(Followed::Reset);
+        assert_eq!(health.report().reasons, [""; 0]);
+        replica.watch(Followed::CaughtUp);
+        replica.watch(Followed::FormerBudgets);
+        let told = health.report().reasons.join("\n");
+        assert!(!told.contains("partitions") && told.contains(FORMER_BUDGETS));
+    }
 }

@@ -9,6 +9,7 @@ mod json;
 mod query;
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 
 use axum::http::StatusCode;
 use spendfuse_domain::budget::Spend;
@@ -26,7 +27,10 @@ pub(super) use query::Author;
 /// The input of `/v1/check`, `/v1/authz` and `/v1/state`. Null is absent.
 #[derive(Clone, Debug, Default)]
 pub struct Question {
+    /// Without tags.
     who: Attribution<'static>,
+    /// A body of 64 KiB holds thousands, and of those with one name the last counts.
+    tags: BTreeMap<String, String>,
     estimated_cost: Option<Nanos>,
     estimate: Option<Estimate>,
     unknown: Unknown,
@@ -100,9 +104,7 @@ impl Question {
     fn set(&mut self, field: Field, value: String) -> Result<(), ApiError> {
         match field {
             Field::Who(Dimension::Tag(name)) => {
-                let tags = &mut self.who.tags;
-                tags.retain(|(known, _)| *known != name);
-                tags.push((name.into(), value.into()));
+                self.tags.insert(name, value);
             }
             Field::Who(dimension) => {
                 if let Ok(fixed) = dimension.fixed() {
@@ -137,6 +139,10 @@ impl Question {
             return Err(faults::refused(&warnings));
         }
         let mut attribution: Attribution<'a> = self.who;
+        let tags = self.tags.into_iter();
+        attribution.tags = tags
+            .map(|(name, value)| (name.into(), value.into()))
+            .collect();
         if attribution.workspace.is_empty() {
             attribution.workspace = checker.default_workspace.as_str().into();
         }
@@ -167,8 +173,7 @@ impl Question {
     /// Whether anything is asked about: a dimension has a value.
     pub(super) fn names_a_dimension(&self) -> bool {
         let has_text = |text: &&Cow<'_, str>| !text.is_empty();
-        let has_value = |(_, value): &(_, Cow<'_, str>)| !value.is_empty();
-        self.who.texts().iter().any(has_text) || self.who.tags.iter().any(has_value)
+        self.who.texts().iter().any(has_text) || self.tags.values().any(|value| !value.is_empty())
     }
 }
 
