@@ -93,9 +93,8 @@ impl BudgetBook {
     }
 
     /// Whether the budget called this is there but cannot be read.
-    pub fn is_unreadable(&self, id: &str) -> bool {
-        let mut unreadable = self.unreadable.iter();
-        unreadable.any(|known| known.as_str() == id)
+    pub fn is_unreadable(&self, id: &BudgetId) -> bool {
+        self.unreadable.contains(id)
     }
 
     /// The budget at `index` in the book.

@@ -14,6 +14,10 @@ const DRIFT: i64 = 10_000;
 /// milliseconds, and this often: a broker's clock may be set back.
 const REMEMBERED_MILLIS: i64 = 60_000;
 const REMEMBERED_ENDS: u32 = 20;
+/// A record that is so much quicker than all before it, milliseconds, was stamped by a clock that
+/// leapt ahead. Perhaps for a moment only, so that many in a row are needed to believe it.
+const LEAP_MILLIS: i64 = 1_000;
+const BELIEVED_LEAPS: u32 = 5;
 
 /// Differences between the guard's monotonic clock and the log's time, of one partition.
 #[derive(Clone, Copy, Debug, Default)]
@@ -23,12 +27,21 @@ pub(crate) struct Arrivals {
     /// That of the newest record, until the partition has been read to its end.
     newest: Option<i64>,
     recent: Option<Recent>,
+    /// The records that were too quick to be believed, while no other one comes.
+    leap: Option<Leap>,
 }
 
 #[derive(Clone, Copy, Debug)]
 struct Measured {
     difference: i64,
     at: i64,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Leap {
+    records: u32,
+    /// The difference of the slowest.
+    greatest: i64,
 }
 
 /// What was measured at the log's end since `began`.
@@ -48,12 +61,38 @@ impl Arrivals {
         self.newest = follows.then_some(difference);
         let known = self.least.map(|least| least.at(now.monotonic_millis));
         match known {
-            Some(known) if difference >= known => difference - known,
+            Some(known) if difference >= known => {
+                self.leap = None;
+                difference - known
+            }
+            Some(known) if known.saturating_sub(difference) > LEAP_MILLIS => {
+                // What is usual is not to be learnt from it.
+                self.newest = None;
+                if follows {
+                    self.leapt(difference, now.monotonic_millis);
+                }
+                0
+            }
             None if !follows => now.wall.since(logged_at).max(0),
             _ => {
+                self.leap = None;
                 self.measure(difference, now.monotonic_millis);
                 0
             }
+        }
+    }
+
+    fn leapt(&mut self, difference: i64, at: i64) {
+        let leap = self.leap.get_or_insert(Leap {
+            records: 0,
+            greatest: difference,
+        });
+        leap.records += 1;
+        leap.greatest = leap.greatest.max(difference);
+        let Leap { records, greatest } = *leap;
+        if records >= BELIEVED_LEAPS {
+            self.leap = None;
+            self.measure(greatest, at);
         }
     }
 
@@ -153,6 +192,31 @@ mod tests {
             .map(|second| link.record_at_end((second - 10) * 1_000, second * 1_000 + 5))
             .last();
         assert!(last.is_some_and(|under_way| under_way <= 5), "{last:?}");
+    }
+
+    #[test]
+    fn a_clock_that_leaps_ahead_for_a_moment_makes_nothing_late() {
+        let mut link = Link(Arrivals::default());
+        for second in 0..300 {
+            // One record in a while is stamped a minute ahead.
+            let ahead = if second % 50 == 30 { 60_000 } else { 0 };
+            let under_way = link.record_at_end(second * 1_000 + ahead, second * 1_000 + 5);
+            assert!(under_way <= 5, "{under_way} at {second}");
+        }
+    }
+
+    #[test]
+    fn a_clock_that_was_set_ahead_is_believed_soon() {
+        let mut link = Link(Arrivals::default());
+        for second in 0..100 {
+            link.record_at_end(second * 1_000, second * 1_000 + 5);
+        }
+        for second in 100..110 {
+            let under_way = link.record_at_end((second + 60) * 1_000, second * 1_000 + 5);
+            assert!(under_way <= 5, "{under_way} at {second}");
+        }
+        let held_up = link.record_at_end((110 + 60) * 1_000, 117_000);
+        assert!((6_900..=7_000).contains(&held_up), "{held_up}");
     }
 
     #[test]

@@ -331,7 +331,9 @@ impl GuardWriter {
     pub fn caught_up(&mut self) {
         if let Some(mut gone) = self.unconfirmed.take() {
             let end = self.budgets_end.max(self.budgets_version);
-            if end >= gone.budgets_version {
+            // Where they were held, the version of the empty topic says nothing about them.
+            let were_held = self.held_budgets.take().is_some();
+            if end >= gone.budgets_version && !were_held {
                 // The last record may have been a tombstone that is gone by now.
                 self.budgets_version = gone.budgets_version.max(self.budgets_version);
             } else if self.budgets_version == 0 {

@@ -363,6 +363,13 @@ fn an_empty_budgets_topic_that_was_made_anew_lifts_nothing() {
     writer.publish(now().wall);
     assert!(writer.holds_former_budgets());
     assert_eq!(guard.budget_count(), 2);
+    // Read again while it is still empty.
+    writer.begin_again(now().wall);
+    writer.reached_end_of_budgets(0);
+    writer.caught_up();
+    writer.publish(now().wall);
+    assert!(writer.holds_former_budgets());
+    assert_eq!(guard.budget_count(), 2);
     budget(&mut writer, "daily", json!({}));
     writer.reached_end_of_budgets(2);
     writer.publish(now().wall);

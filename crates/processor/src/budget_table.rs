@@ -37,10 +37,6 @@ impl BudgetTable {
         self.version = offset.unsigned_abs() + 1;
         self.end = self.end.max(self.version);
         self.changed = true;
-        if self.version > self.before.version {
-            // Newer than all that was known, which it replaces.
-            self.before.records.remove(key);
-        }
         match value.map(|value| BudgetsRecord::parse(key, value)) {
             None => {
                 self.records.remove(key);
@@ -48,6 +44,10 @@ impl BudgetTable {
                 self.before.records.remove(key);
             }
             Some(Ok(record)) => {
+                if self.version > self.before.version {
+                    // Newer than all that was known, which it replaces.
+                    self.before.records.remove(key);
+                }
                 self.records.insert(key.to_owned(), record);
                 self.unreadable.remove(key);
             }

@@ -1,6 +1,7 @@
 //! A budgets topic that was deleted and made again under its name: versions begin again, so what
 //! stages remember of the old ones never comes.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::time::{Duration, Instant};
 
@@ -19,7 +20,19 @@ pub struct Lookout {
     end: EndOfTopic,
     health: Part,
     patience: Duration,
-    waits_since: Option<Instant>,
+    /// The versions that somebody waits for. Each partition has its own.
+    waits: BTreeMap<u64, Wait>,
+    /// The end of the topic when the broker was last asked, `None` where it did not say.
+    asked: Option<(Instant, Option<u64>)>,
+    /// People were told that budgets are waited for.
+    told: bool,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Wait {
+    since: Instant,
+    /// When somebody last needed the version: a partition may go to another process.
+    needed_at: Instant,
 }
 
 impl Lookout {
@@ -34,14 +47,16 @@ impl Lookout {
             end: Box::new(end),
             health,
             patience: PATIENCE,
-            waits_since: None,
+            waits: BTreeMap::new(),
+            asked: None,
+            told: false,
         }
     }
 
-    /// The same without waiting, for tests.
+    /// The same with another patience, for tests.
     #[cfg(test)]
-    pub(crate) fn at_once(mut self) -> Self {
-        self.patience = Duration::ZERO;
+    pub(crate) fn patient_for(mut self, patience: Duration) -> Self {
+        self.patience = patience;
         self
     }
 
@@ -50,20 +65,24 @@ impl Lookout {
     /// account and lift every block.
     pub(crate) fn is_gone(&mut self, version: u64, known: &BudgetBook) -> bool {
         let now = Instant::now();
-        let since = *self.waits_since.get_or_insert(now);
-        if now.duration_since(since) < self.patience {
+        let wait = self.waits.entry(version).or_insert(Wait {
+            since: now,
+            needed_at: now,
+        });
+        wait.needed_at = now;
+        if now.duration_since(wait.since) < self.patience {
             return false;
         }
-        self.waits_since = Some(now);
-        let topic = &self.topic;
-        let end = match (self.end)() {
-            Ok(end) => end,
-            Err(error) => {
-                self.waits(format!("cannot ask for the end of topic {topic}: {error}"));
-                return false;
-            }
+        // An end that was asked for within this time is that of a moment when the version was there.
+        let end = match self.asked {
+            Some((at, end)) if now.duration_since(at) < self.patience => end,
+            _ => self.ask(),
         };
-        if end.unsigned_abs() >= version {
+        let Some(end) = end else {
+            return false;
+        };
+        let topic = &self.topic;
+        if end >= version {
             self.waits(format!(
                 "version {version} of the budgets is in topic {topic} and not read yet"
             ));
@@ -81,14 +100,40 @@ impl Lookout {
             end,
             "the budgets topic was made anew; its budgets are used, and budgets that it lacks end"
         );
+        self.told = false;
+        self.waits.remove(&version);
         self.health.tell(Condition::ReadyBut(format!(
             "topic {topic} was made anew; the budgets in it are in force, and those that it lacks have ended"
         )));
         true
     }
 
-    fn waits(&self, reason: String) {
+    /// The budgets in force are those of all records before `end`: nobody waits for these versions
+    /// any more.
+    pub(crate) fn reached(&mut self, end: u64) {
+        let now = Instant::now();
+        let kept = self.patience * 2;
+        self.waits
+            .retain(|version, wait| *version > end && now.duration_since(wait.needed_at) <= kept);
+        if self.waits.is_empty() && std::mem::take(&mut self.told) {
+            self.health.ready();
+        }
+    }
+
+    fn ask(&mut self) -> Option<u64> {
+        let end = (self.end)();
+        if let Err(error) = &end {
+            let topic = &self.topic;
+            self.waits(format!("cannot ask for the end of topic {topic}: {error}"));
+        }
+        let end = end.ok().map(i64::unsigned_abs);
+        self.asked = Some((Instant::now(), end));
+        end
+    }
+
+    fn waits(&mut self, reason: String) {
         tracing::error!(reason, "waiting for budgets");
+        self.told = true;
         self.health.not_ready(reason);
     }
 }

@@ -2,8 +2,9 @@
 //!
 //! A follower thread per process keeps them; workers pick up a new version between batches.
 
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use arc_swap::ArcSwap;
 use spendfuse_engine::book::BudgetBook;
@@ -26,8 +27,9 @@ pub struct Tables {
     caught_up: AtomicBool,
     /// Every record of the budgets topic before this offset is in the budgets in force.
     budgets_end: AtomicU64,
-    /// Versions up to this one are of a budgets topic that is gone.
-    gone_version: AtomicU64,
+    /// Versions of a budgets topic that is gone. Not all below them are: those of the new topic
+    /// begin again.
+    gone_versions: Mutex<BTreeSet<u64>>,
     lookout: OnceLock<Mutex<Lookout>>,
 }
 
@@ -41,7 +43,7 @@ impl Tables {
             row_format: RowFormat::default(),
             caught_up: AtomicBool::new(false),
             budgets_end: AtomicU64::new(0),
-            gone_version: AtomicU64::new(0),
+            gone_versions: Mutex::default(),
             lookout: OnceLock::new(),
         }
     }
@@ -62,7 +64,7 @@ impl Tables {
     pub fn know_budgets(&self, version: u64) -> bool {
         self.budgets.load().version >= version
             || self.budgets_end.load(Ordering::Acquire) >= version
-            || self.gone_version.load(Ordering::Acquire) >= version
+            || locked(&self.gone_versions).contains(&version)
     }
 
     /// The same for somebody who cannot go on without: where they never come, because the topic was
@@ -77,8 +79,7 @@ impl Tables {
         let Some(lookout) = self.lookout.get() else {
             return false;
         };
-        let mut lookout = lookout.lock().unwrap_or_else(PoisonError::into_inner);
-        let is_gone = lookout.is_gone(version, &self.budgets.load());
+        let is_gone = locked(lookout).is_gone(version, &self.budgets.load());
         if is_gone {
             self.accept_loss(version);
         }
@@ -91,13 +92,22 @@ impl Tables {
         let _ = self.lookout.set(Mutex::new(lookout));
     }
 
-    /// Versions up to `version` are of a topic that is gone: nobody waits for them any more.
+    /// `version` is of a topic that is gone: nobody waits for it any more.
     pub(crate) fn accept_loss(&self, version: u64) {
-        self.gone_version.fetch_max(version, Ordering::AcqRel);
+        locked(&self.gone_versions).insert(version);
     }
 
     /// Told after the budgets are in force: who sees the end sees them.
     pub(crate) fn set_budgets_end(&self, end: u64) {
         self.budgets_end.store(end, Ordering::Release);
+        // The new topic has these versions too by now.
+        locked(&self.gone_versions).retain(|version| *version > end);
+        if let Some(lookout) = self.lookout.get() {
+            locked(lookout).reached(end);
+        }
     }
+}
+
+fn locked<T>(shared: &Mutex<T>) -> MutexGuard<'_, T> {
+    shared.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use spendfuse_bus::{
@@ -20,6 +21,7 @@ use spendfuse_engine::meter::MeterConfig;
 use spendfuse_pricing::PricingPolicy;
 use spendfuse_warehouse::record::RowBlock;
 
+use crate::budget_table::BudgetTable;
 use crate::follow::TableFeed;
 use crate::ledger::{LedgerPartition, LedgerStage};
 use crate::made_anew::Lookout;
@@ -506,6 +508,27 @@ fn a_ledger_asks_for_newer_budgets_and_takes_them_between_batches_only() {
 }
 
 #[test]
+fn other_budgets_are_taken_also_where_their_version_is_the_same() {
+    let stages = Stages::new();
+    let (topics, tables) = (Arc::clone(&stages.topics), Arc::clone(&stages.tables));
+    let config = stages.ledger_config(0);
+    let mut stage = LedgerStage {
+        config,
+        topics,
+        tables,
+    };
+    let (mut ledger, mut meter) = (stage.open(0).unwrap(), stages.meter(0));
+    // The topic was made anew and has as many records.
+    let other = BudgetBook::clone(&stages.tables.budgets.load());
+    stages.tables.budgets.store(Arc::new(other));
+    let in_force = stages.tables.budgets.load_full();
+    stage.between_batches(&mut std::iter::once((0, &mut ledger)));
+    meter.use_tables(&in_force, &stages.tables.prices.load_full());
+    assert!(Arc::ptr_eq(ledger.ledger().book(), &in_force));
+    assert!(Arc::ptr_eq(meter.meter().book(), &in_force));
+}
+
+#[test]
 fn the_ledger_stops_rather_than_lose_spend() {
     let stages = Stages::new();
     let mut ledger = stages.ledger(0);
@@ -615,7 +638,7 @@ fn a_budgets_topic_that_was_made_anew_is_found_out_and_used_once_there_are_budge
     let tables = &stages.tables;
     let health = Health::default();
     let lookout = Lookout::new("test.budgets", health.part("budgets topic"), || Ok(3));
-    tables.set_lookout(lookout.at_once());
+    tables.set_lookout(lookout.patient_for(Duration::ZERO));
     let mut feed = stages.feed();
     feed.handle(FollowerEvent::CaughtUp);
     assert!(
@@ -643,4 +666,66 @@ fn a_budgets_topic_that_was_made_anew_is_found_out_and_used_once_there_are_budge
     budget(&mut feed, 0, Some(EACH_CUSTOMER));
     assert_eq!(running.tables.budgets.load().version, 1);
     assert!(running.tables.need_budgets(57));
+}
+
+#[test]
+fn each_version_of_the_budgets_is_waited_for_by_itself() {
+    let stages = Stages::without_budgets();
+    let tables = &stages.tables;
+    let health = Health::default();
+    let lookout = Lookout::new("test.budgets", health.part("budgets topic"), || Ok(7));
+    let patience = Duration::from_millis(200);
+    tables.set_lookout(lookout.patient_for(patience));
+    health.part("budgets topic").ready();
+    let mut feed = stages.feed();
+    budget(&mut feed, 4, Some(EACH_CUSTOMER));
+    feed.handle(FollowerEvent::CaughtUp);
+    // A worker hears of a version before the follower does.
+    assert!(!tables.need_budgets(6));
+    budget(&mut feed, 5, Some(EACH_CUSTOMER));
+    assert!(tables.need_budgets(6));
+    std::thread::sleep(patience);
+    assert!(!tables.need_budgets(7));
+    assert!(health.report().is_ready, "{:?}", health.report());
+    // This one takes long.
+    std::thread::sleep(patience);
+    assert!(!tables.need_budgets(7));
+    assert!(!health.report().is_ready);
+    budget(&mut feed, 6, Some(EACH_CUSTOMER));
+    assert_eq!(health.report().reasons, [""; 0]);
+    assert!(tables.need_budgets(7));
+}
+
+#[test]
+fn workers_that_wait_for_versions_of_their_own_all_learn_that_the_topic_is_gone() {
+    let stages = Stages::without_budgets();
+    let tables = &stages.tables;
+    let health = Health::default();
+    let lookout = Lookout::new("test.budgets", health.part("budgets topic"), || Ok(1));
+    let patience = Duration::from_millis(50);
+    tables.set_lookout(lookout.patient_for(patience));
+    let mut feed = stages.feed();
+    budget(&mut feed, 0, Some(EACH_CUSTOMER));
+    feed.handle(FollowerEvent::CaughtUp);
+    assert!(!tables.need_budgets(56) && !tables.need_budgets(57));
+    std::thread::sleep(patience);
+    assert!(tables.need_budgets(56) && tables.need_budgets(57));
+    assert!(!tables.know_budgets(3), "that is one of the new topic");
+    assert!(health.report().is_ready);
+}
+
+#[test]
+fn what_was_known_of_a_budget_stays_where_a_newer_record_of_it_cannot_be_read() {
+    let mut table = BudgetTable::default();
+    let newer = EACH_CUSTOMER.replace(r#""v":1"#, r#""v":2"#);
+    table
+        .accept(0, "each", Some(EACH_CUSTOMER.as_bytes()))
+        .unwrap();
+    table.caught_up();
+    assert_eq!(table.take_book().unwrap().budgets.len(), 1);
+    // It comes while the position is lost.
+    table.begin_again();
+    assert!(table.accept(5, "each", Some(newer.as_bytes())).is_err());
+    table.caught_up();
+    assert_eq!(table.take_book().unwrap().budgets.len(), 1);
 }

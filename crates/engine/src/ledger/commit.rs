@@ -216,7 +216,7 @@ impl Ledger {
     /// Whether the account's budget is there, but nobody here can read its terms: the account and
     /// what readers know of it stay as they are.
     pub(super) fn is_frozen(&self, known: &LedgerAccount) -> bool {
-        self.book.named(&known.budget).is_none() && self.book.is_unreadable(known.budget.as_str())
+        self.book.named(&known.budget).is_none() && self.book.is_unreadable(&known.budget)
     }
 
     pub(super) fn judge_anew(&mut self, id: AccountId) {

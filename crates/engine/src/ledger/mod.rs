@@ -156,6 +156,11 @@ impl Ledger {
         self.required_budget_version
     }
 
+    /// The budgets in use.
+    pub fn book(&self) -> &Arc<BudgetBook> {
+        &self.book
+    }
+
     /// The version of the budgets in use.
     pub fn budget_version(&self) -> u64 {
         self.book.version

@@ -91,7 +91,8 @@ impl Meter {
         session.accounts.retain_mut(|one| {
             let Some(compiled) = budget_of(one, book) else {
                 // What cannot be read is not gone.
-                if book.is_unreadable(&one.budget) {
+                let id = BudgetId::new(&one.budget);
+                if id.is_some_and(|id| book.is_unreadable(&id)) {
                     return true;
                 }
                 self.withdraw(one, book);

@@ -215,6 +215,11 @@ impl Meter {
         self.reconsider = self.sessions.with_accounts().into();
     }
 
+    /// The budgets in use.
+    pub fn book(&self) -> &Arc<BudgetBook> {
+        &self.book
+    }
+
     /// The version of the budgets in use.
     pub fn budget_version(&self) -> u64 {
         self.book.version

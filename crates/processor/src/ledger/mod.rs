@@ -70,7 +70,8 @@ impl StageLogic for LedgerStage {
     {
         let budgets = self.tables.budgets.load();
         for (_, partition) in partitions {
-            if budgets.version != partition.ledger.budget_version() {
+            // Not by version: those of a topic that was made anew begin again.
+            if !Arc::ptr_eq(&budgets, partition.ledger.book()) {
                 partition.ledger.set_book(Arc::clone(&budgets));
                 // Whoever waits for the budgets to be in force learns it.
                 partition.watermark.announce();
@@ -93,7 +94,8 @@ impl LedgerPartition {
     fn knows_budgets(&self, version: u64) -> bool {
         let used = self.ledger.budget_version();
         used >= version
-            || (self.tables.need_budgets(version) && self.tables.budgets.load().version == used)
+            || (self.tables.need_budgets(version)
+                && Arc::ptr_eq(&self.tables.budgets.load(), self.ledger.book()))
     }
 }
 

@@ -101,7 +101,8 @@ impl MeterPartition {
 
     /// Between batches: takes over new budgets and prices.
     pub fn use_tables(&mut self, budgets: &Arc<BudgetBook>, prices: &Arc<PriceBook>) {
-        if budgets.version != self.meter.budget_version() {
+        // Not by version: those of a topic that was made anew begin again.
+        if !Arc::ptr_eq(budgets, self.meter.book()) {
             self.meter.set_book(Arc::clone(budgets));
             // Whoever waits for the budgets to be in force learns it.
             self.watermark.announce();
