@@ -669,6 +669,10 @@ fn a_budgets_topic_that_was_made_anew_is_found_out_and_used_once_there_are_budge
 }
 
 #[test]
+#[allow(
+    clippy::disallowed_methods,
+    reason = "the wait is what is tested: it has a clock of its own"
+)]
 fn each_version_of_the_budgets_is_waited_for_by_itself() {
     let stages = Stages::without_budgets();
     let tables = &stages.tables;
@@ -697,6 +701,10 @@ fn each_version_of_the_budgets_is_waited_for_by_itself() {
 }
 
 #[test]
+#[allow(
+    clippy::disallowed_methods,
+    reason = "the wait is what is tested: it has a clock of its own"
+)]
 fn workers_that_wait_for_versions_of_their_own_all_learn_that_the_topic_is_gone() {
     let stages = Stages::without_budgets();
     let tables = &stages.tables;
