@@ -281,7 +281,7 @@ mod tests {
     use spendfuse_domain::budget::{Budget, CompiledBudget};
 
     fn budget() -> CompiledBudget {
-        let record = br#"{"v":1,"scope":{},"window":"lifetime","limit_usd":"1","steps":[{"at":100,"do":"block"}],"counted_from":"2026-01-01T00:00:00Z"}"#;
+        let record = br#"{"v":1,"scope":{"workspace":"acme"},"window":"lifetime","limit":"1.00","steps":[{"at":100,"do":"block"}],"counted_from":"2026-01-01T00:00:00Z"}"#;
         CompiledBudget::new(Budget::from_record("all", record).expect("a good record"))
     }
 
