@@ -20,6 +20,8 @@ use crate::commands::Failure;
 use crate::settings::Settings;
 
 const PATIENCE: Duration = Duration::from_secs(8);
+/// How long a look waits for a broker at all: a role that starts soon says what it waits for.
+const FIRST_ANSWER: Duration = Duration::from_secs(4);
 const PAUSES: Backoff = Backoff::new(Duration::from_millis(250), Duration::from_secs(10));
 /// How often a running role compares again: two questions to the broker.
 const EVERY: Duration = Duration::from_secs(15);
@@ -55,7 +57,7 @@ pub fn look(settings: &Settings) -> Result<Known, Unknown> {
         .map(|topic| topic.name)
         .filter(|name| is_compared(name))
         .collect();
-    let ids = topics::ids(&kafka, &all, PATIENCE)?;
+    let ids = topics::ids(&kafka, &all, FIRST_ANSWER)?;
     let mut records = BTreeMap::new();
     if ids.contains_key(&names.installation) {
         let ranges = topic_ranges(&kafka, &names.installation, None, PATIENCE)?;
