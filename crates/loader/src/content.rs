@@ -4,14 +4,14 @@ use spendfuse_warehouse::WarehouseError;
 use spendfuse_warehouse::block::schema::Address;
 use spendfuse_warehouse::client::Warehouse;
 use spendfuse_warehouse::query::cell;
-use xxhash_rust::xxh3::xxh3_64;
 
 use crate::batch::TableInsert;
 use crate::healing::any_range;
 use crate::inserting::WriterStage;
 
 /// How many of the rows of `table` differ from what the warehouse has at their addresses. What is not
-/// there at all does not count. The rows go into a side table, so that ClickHouse itself reads them.
+/// there at all does not count. The rows go into a temporary table, so that ClickHouse itself reads
+/// them; it lies in memory, so that neither a full disk nor a death in the middle leaves half of it.
 ///
 /// # Errors
 /// What ClickHouse says.
@@ -21,23 +21,13 @@ pub(crate) async fn differing_rows(
     stage: WriterStage,
 ) -> Result<u64, WarehouseError> {
     let (name, columns) = (table.table(), table.columns());
-    let side = format!("{name}_compared_{:016x}", xxh3_64(table.token.as_bytes()));
-    let drop_side = format!("DROP TABLE IF EXISTS {side} SYNC");
-    warehouse
-        .execute(&drop_side, "removing a side table")
-        .await?;
-    let create = format!("CREATE TABLE {side} AS {name} ENGINE = Memory");
-    warehouse.execute(&create, "making a side table").await?;
+    let session = warehouse.in_session();
+    let create = format!("CREATE TEMPORARY TABLE compared AS {name} ENGINE = Memory");
+    session.execute(&create, "making a temporary table").await?;
     let blocks = table.blocks.iter().cloned();
-    let inserted = warehouse
-        .insert_native(&side, &columns, &table.token, blocks)
-        .await;
-    if let Err(error) = inserted {
-        warehouse
-            .execute(&drop_side, "removing a side table")
-            .await?;
-        return Err(error);
-    }
+    session
+        .insert_native("compared", &columns, &table.token, blocks)
+        .await?;
 
     let address = address_columns(table.schema.address);
     let there = any_range(table, stage);
@@ -45,15 +35,15 @@ pub(crate) async fn differing_rows(
     let kept = table.schema.kept_column_list();
     let content = format!("SELECT {address}, sipHash128(toString(tuple({kept})))");
     let differing = format!(
-        "SELECT count() FROM ({content} FROM {side} \
+        "SELECT count() FROM ({content} FROM compared \
            WHERE ({address}) IN (SELECT {address} FROM {name} WHERE {there}) \
          EXCEPT {content} FROM {name} WHERE {there})"
     );
-    let differing = cell(&warehouse.query_table(&differing).await?, 0, 0);
-    warehouse
-        .execute(&drop_side, "removing a side table")
+    let differing = cell(&session.query_table(&differing).await?, 0, 0)?;
+    session
+        .execute("DROP TABLE compared", "removing a temporary table")
         .await?;
-    differing
+    Ok(differing)
 }
 
 /// The columns of a row's address, separated by commas.

@@ -1,5 +1,7 @@
 //! The connection to ClickHouse: statements, queries and inserts of Native blocks.
 
+use std::collections::hash_map::RandomState;
+use std::hash::{BuildHasher, Hasher};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -98,6 +100,21 @@ impl Warehouse {
 
     fn in_database(&self) -> Client {
         self.client.clone().with_database(&self.config.database)
+    }
+
+    /// The same warehouse in a session of its own: temporary tables stay from one request to the next,
+    /// in the server's memory, and go with the session.
+    #[must_use]
+    pub fn in_session(&self) -> Self {
+        // Each `RandomState` has keys of its own, which nobody else guesses or repeats.
+        let id = RandomState::new().build_hasher().finish();
+        Self {
+            client: self
+                .client
+                .clone()
+                .with_setting("session_id", format!("spendfuse-{id:016x}")),
+            ..self.clone()
+        }
     }
 
     /// Carries out a statement that has no answer.
