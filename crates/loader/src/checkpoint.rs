@@ -113,6 +113,14 @@ impl Links {
         }
     }
 
+    /// Each chain as far as it or `others` know it.
+    pub(crate) fn advance(&mut self, others: Self) {
+        for (chain, seq) in others.0 {
+            let end = self.0.entry(chain).or_default();
+            *end = seq.max(*end);
+        }
+    }
+
     /// Takes a block in; an error where it does not continue the chain. The chain goes on from the
     /// block in either case.
     ///

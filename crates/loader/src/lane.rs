@@ -26,6 +26,8 @@ pub(crate) struct Lane {
     pub(crate) settled: Settled,
     /// Everything before this offset has been received.
     pub(crate) read_to: i64,
+    /// People were told of broken chains before this offset; what is read again is not told again.
+    chains_told_to: i64,
     /// The insert or inspection under way.
     pub(crate) work: Option<JoinHandle<()>>,
     paused: bool,
@@ -61,6 +63,7 @@ impl Lane {
             read_to: protocol.position(),
             looks_again: false,
             settled: Settled::new(protocol.position()),
+            chains_told_to: 0,
             work: None,
             committed,
             stopped_by: None,
@@ -74,6 +77,18 @@ impl Lane {
     pub(crate) fn read_again(&mut self) {
         self.read_to = self.protocol.position();
         self.paused = false;
+    }
+
+    /// Retention removed offsets `from` to `to` while it is looked for what is there.
+    pub(crate) fn log_begins_at(&mut self, from: i64, to: i64) {
+        self.read_to = to;
+        tracing::warn!(
+            topic = self.topic,
+            partition = self.at.partition,
+            from,
+            to,
+            "the topic's retention removed records before they were compared"
+        );
     }
 
     /// Everything before `from` is on disk, as far as is known.
@@ -109,8 +124,13 @@ impl Lane {
         None
     }
 
-    /// Counts and logs a block that does not continue its writer's chain.
-    pub(crate) fn report_broken(&self, offset: i64, broken: &BrokenLink) {
+    /// Counts and logs a block that does not continue its writer's chain; `false` where that was done
+    /// before, because the block is read again.
+    pub(crate) fn report_broken(&mut self, offset: i64, broken: &BrokenLink) -> bool {
+        if offset < self.chains_told_to {
+            return false;
+        }
+        self.chains_told_to = offset + 1;
         metrics::counter!(
             names::LOADER_BROKEN_LINKS_TOTAL,
             "topic" => self.topic.clone(),
@@ -129,6 +149,7 @@ impl Lane {
             seq = broken.link.seq,
             "a block does not continue its writer's chain: rows are missing or come twice; run spendfuse audit"
         );
+        true
     }
 
     pub(crate) fn publish_metrics(&self, now: UnixMillis) {

@@ -343,9 +343,17 @@ impl PartitionProtocol {
 
     /// The log does not have offset `from`, which would be read next, and goes on at `to`: behind it,
     /// or before it where it became shorter. What came before is still loaded.
-    pub fn gone(&mut self, from: i64, to: i64) {
+    ///
+    /// `true` where reading goes on at `to`: what is looked for is looked for in what the log has.
+    pub fn gone(&mut self, from: i64, to: i64) -> bool {
         if self.obstacle.is_some() || self.is_stopped() {
-            return;
+            return false;
+        }
+        if let Some(region) = &mut self.region
+            && (from..=region.until()).contains(&to)
+        {
+            region.begin_anew(&mut self.links);
+            return true;
         }
         let reason = match to < from {
             true => StopReason::Shorter {
@@ -359,6 +367,7 @@ impl PartitionProtocol {
             },
         };
         self.obstacle = Some((from, reason));
+        false
     }
 
     /// A machine that waits for a person from the start.
@@ -626,7 +635,11 @@ impl PartitionProtocol {
     }
 
     fn looked_for(&mut self, batch: Batch, facts: &[TableFacts]) -> Option<Action> {
-        match found_of(&batch, facts) {
+        let found = found_of(&batch, facts);
+        if let (Found::Whole | Found::Missing, Some(region)) = (&found, &mut self.region) {
+            region.look_wider();
+        }
+        match found {
             Found::Whole => {
                 self.state = State::Reading;
                 self.pass(&batch);

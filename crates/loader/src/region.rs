@@ -107,6 +107,15 @@ impl Region {
         Ok(links.follow(table, link).err())
     }
 
+    /// Retention removed what would be read next: the log begins anew behind it, as it may where the
+    /// region begins. The chains stand where the warehouse has them, or where what was read before
+    /// takes them.
+    pub(crate) fn begin_anew(&mut self, links: &mut Links) {
+        if let Origin::NoOffsets { ends, .. } = &mut self.origin {
+            ends.advance(std::mem::take(links));
+        }
+    }
+
     /// How many of the next records make a batch.
     pub(crate) fn limited(&self, records: &[RowsRecord]) -> usize {
         match self.limit {
@@ -125,6 +134,14 @@ impl Region {
             None => end,
         };
         self.limit = Some(((records / NARROWING).max(1), end));
+    }
+
+    /// A batch is there as a whole, or not at all: the next one may be twice as large. What is missing
+    /// most often goes on to the end, and is not asked for record by record.
+    pub(crate) fn look_wider(&mut self) {
+        if let Some((records, _)) = &mut self.limit {
+            *records = records.saturating_mul(2);
+        }
     }
 
     /// At its end: chains without a block in the region stand where the warehouse has them.

@@ -190,8 +190,11 @@ impl Session<'_> {
                     for lane in self.lanes.values_mut() {
                         lane.assigned_again();
                     }
-                    if let Some(lane) = self.lanes.get_mut(&at) {
-                        lane.protocol.gone(from, to);
+                    if let Some(lane) = self.lanes.get_mut(&at)
+                        && lane.protocol.gone(from, to)
+                    {
+                        lane.log_begins_at(from, to);
+                        self.consumer.begin(at, to)?;
                     }
                     None
                 }
@@ -216,7 +219,9 @@ impl Session<'_> {
         let Some(broken) = lane.protocol.received(offset, record) else {
             return;
         };
-        lane.report_broken(offset, &broken);
+        if !lane.report_broken(offset, &broken) {
+            return;
+        }
         (self.alerts)(LoaderAlert::BrokenLink {
             topic: lane.topic.clone(),
             partition: at.partition,
