@@ -46,6 +46,8 @@ pub enum AlertKind {
     Conflict,
     /// An event has two rows in the warehouse.
     CountedTwice,
+    /// Events of two workspaces have one source and id.
+    SharedId,
     /// The dedupe memory is full: the horizon shrank.
     DedupeHorizon,
     /// Deltas of a meter partition arrived with a gap or an overlap.
@@ -74,6 +76,7 @@ impl AlertKind {
             Self::DisputedSource => "disputed_source",
             Self::Conflict => "conflict",
             Self::CountedTwice => "counted_twice",
+            Self::SharedId => "shared_id",
             Self::DedupeHorizon => "dedupe_horizon",
             Self::DeltaChain => "delta_chain",
             Self::LoaderStopped => "loader_stopped",

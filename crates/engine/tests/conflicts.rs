@@ -35,16 +35,26 @@ fn meter() -> Meter {
 }
 
 fn count(meter: &mut Meter, content: u32, partition: u32, offset: i64) -> Counted {
+    count_of("acme", meter, content, partition, offset)
+}
+
+fn count_of(
+    workspace: &str,
+    meter: &mut Meter,
+    content: u32,
+    partition: u32,
+    offset: i64,
+) -> Counted {
     let arrival = UnixMillis(1_795_348_800_000);
     let event = Event {
-        identity: Identity::of("acme", "app", "id-1", "final"),
+        identity: Identity::of(workspace, "app", "id-1", "final"),
         content,
         source: Cow::Borrowed("app"),
         id: Cow::Borrowed("id-1"),
         time: arrival,
         flags: Flags::default(),
         attribution: Attribution {
-            workspace: Cow::Borrowed("acme"),
+            workspace: Cow::Borrowed(workspace),
             ..Attribution::default()
         },
         body: Body::Usage(Call::default()),
@@ -89,4 +99,17 @@ fn a_conflict_names_both_places_and_after_a_restore_says_that_one_is_forgotten()
     assert!(message.contains("2026-11-22T12:00:00Z"), "{message}");
     assert!(message.contains("not remembered"), "{message}");
     assert!(message.contains("usage 3@50 is not"), "{message}");
+}
+
+#[test]
+fn equal_ids_of_two_workspaces_are_two_events() {
+    let mut meter = meter();
+    for (workspace, offset) in [("acme", 40), ("globex", 41)] {
+        let counted = count_of(workspace, &mut meter, 1, 2, offset);
+        assert!(matches!(counted, Counted::AtAddress(_)), "{workspace}");
+        assert_eq!(told(&mut meter).0, "", "people are told by the loader");
+        let again = count_of(workspace, &mut meter, 1, 2, offset + 10);
+        assert_eq!(again, Counted::Duplicate, "{workspace}");
+        told(&mut meter);
+    }
 }

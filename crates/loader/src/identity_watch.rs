@@ -1,4 +1,4 @@
-//! When and by whom identities that were counted twice are looked for.
+//! When and by whom rows with one source and id are looked for.
 //!
 //! The loader that has the first partition of rows looks for all: two that looked at once would
 //! both tell people of the same pair.
@@ -10,8 +10,9 @@ use spendfuse_warehouse::Warehouse;
 use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
 
-use crate::counted_twice::{LookError, Search};
+use crate::id_search::{LookError, Search};
 use crate::metrics as names;
+use crate::same_id::SameId;
 use crate::{AlertSink, LoaderAlert, LoaderConfig};
 
 /// Between two looks, where they are quick.
@@ -38,6 +39,7 @@ impl<'a> IdentityWatch<'a> {
         alerts: &'a AlertSink,
     ) -> Self {
         counter!(names::LOADER_COUNTED_TWICE_TOTAL).increment(0);
+        counter!(names::LOADER_SHARED_IDS_TOTAL).increment(0);
         Self {
             config,
             warehouse,
@@ -97,7 +99,7 @@ async fn look(
     };
     counter!(names::LOADER_IDENTITY_LOOKS_TOTAL, "outcome" => outcome).increment(1);
     if let Err(error) = looked {
-        tracing::warn!(%error, "cannot look for identities that were counted twice");
+        tracing::warn!(%error, "cannot look for rows with one source and id");
     }
     (search, began.elapsed())
 }
@@ -115,11 +117,26 @@ async fn look_once(
             none.insert(Search::begin(warehouse, &config.kafka, topic, horizon).await?)
         }
     };
+    let mut shared = Vec::new();
     for pair in search.look(warehouse).await? {
-        counter!(names::LOADER_COUNTED_TWICE_TOTAL).increment(1);
-        let (first, later) = (&pair.first, &pair.later);
-        tracing::warn!(source = pair.source, id = pair.id, %first, %later, "an event was counted twice");
-        alerts(LoaderAlert::CountedTwice(pair));
+        if pair.is_counted_twice() {
+            tell_counted_twice(&pair);
+        } else {
+            shared.push(format!("{} of {}", pair.id, pair.source));
+        }
+        alerts(LoaderAlert::SameId(pair));
+    }
+    // Where workspaces share a source and count their ids, this is every event: one line a look.
+    if let Some(example) = shared.first() {
+        counter!(names::LOADER_SHARED_IDS_TOTAL).increment(shared.len() as u64);
+        let ids = shared.len();
+        tracing::warn!(ids, example, "workspaces have sources and ids in common");
     }
     Ok(())
+}
+
+fn tell_counted_twice(pair: &SameId) {
+    counter!(names::LOADER_COUNTED_TWICE_TOTAL).increment(1);
+    let (first, later) = (&pair.first, &pair.later);
+    tracing::warn!(source = pair.source, id = pair.id, %first, %later, "an event was counted twice");
 }

@@ -9,8 +9,8 @@ pub mod batch;
 mod broken;
 pub mod checkpoint;
 mod content;
-mod counted_twice;
 mod healing;
+mod id_search;
 mod identity_watch;
 mod inserting;
 mod lane;
@@ -18,6 +18,7 @@ pub mod metrics;
 pub mod protocol;
 pub mod recovery;
 pub mod region;
+mod same_id;
 mod session;
 mod settled;
 mod standing;
@@ -36,8 +37,8 @@ use batch::BatchLimits;
 use checkpoint::BrokenLink;
 use protocol::StopReason;
 
-pub use counted_twice::{CountedAt, CountedTwice};
 pub use inserting::WriterStage;
+pub use same_id::{CountedAt, SameId};
 use standing::Parts;
 
 /// How the loader works.
@@ -117,8 +118,8 @@ pub enum LoaderAlert {
     },
     /// Row blocks cannot be read by any client and were passed by.
     Unreadable(Unreadable),
-    /// An identity has two rows.
-    CountedTwice(CountedTwice),
+    /// Two rows have one source and id.
+    SameId(SameId),
     /// Blocks of a writer are missing or come again.
     BrokenLink {
         /// Topic.

@@ -33,6 +33,8 @@ spendfuse_metrics::table! {
     counter LOADER_HEALED_TOTAL = "spendfuse_loader_healed_total";
     /// Identities that have two rows in the warehouse; should stay 0.
     counter LOADER_COUNTED_TWICE_TOTAL = "spendfuse_loader_counted_twice_total";
-    /// Looks for such identities. Labels `outcome` (`done`, `failed`).
+    /// Pairs of workspaces with an event of the same source and id; should stay 0.
+    counter LOADER_SHARED_IDS_TOTAL = "spendfuse_loader_shared_ids_total";
+    /// Looks for both. Labels `outcome` (`done`, `failed`).
     counter LOADER_IDENTITY_LOOKS_TOTAL = "spendfuse_loader_identity_looks_total";
 }

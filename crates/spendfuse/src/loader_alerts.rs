@@ -8,7 +8,7 @@ use spendfuse_bus::producer::{EventProducer, EventRecord, ProducerOptions};
 use spendfuse_domain::Severity;
 use spendfuse_engine::alert::{Alert, AlertKind};
 use spendfuse_engine::alert_limit::AlertLimit;
-use spendfuse_loader::{AlertSink, CountedTwice, LoaderAlert};
+use spendfuse_loader::{AlertSink, LoaderAlert, SameId};
 
 use crate::settings::Settings;
 
@@ -63,7 +63,7 @@ fn alert_of(news: &LoaderAlert) -> Alert {
                 reason.with_way_out(topic, *partition)
             ),
         ),
-        LoaderAlert::CountedTwice(pair) => return counted_twice(pair),
+        LoaderAlert::SameId(pair) => return same_id(pair),
         LoaderAlert::Unreadable(lost) => (
             AlertKind::UnreadableInput,
             &lost.topic,
@@ -98,24 +98,40 @@ fn alert_of(news: &LoaderAlert) -> Alert {
     }
 }
 
-fn counted_twice(pair: &CountedTwice) -> Alert {
-    let CountedTwice {
-        workspace,
+fn same_id(pair: &SameId) -> Alert {
+    let SameId {
         source,
         id,
         first,
         later,
     } = pair;
+    let (kind, severity, scope, message) = match pair.is_counted_twice() {
+        true => (
+            AlertKind::CountedTwice,
+            Severity::Critical,
+            first.workspace.clone(),
+            format!(
+                "the event with id {id} of source {source} was counted twice: {first}, and {later}; have the sender name the same session whenever it sends an event again"
+            ),
+        ),
+        false => (
+            AlertKind::SharedId,
+            Severity::Warning,
+            "*".to_owned(),
+            format!(
+                "workspaces {} and {} each have an event with id {id} of source {source}, and both are counted: {first}, and {later}; if it is one call that was reported twice, one of the senders names the wrong workspace, else give each app a source of its own",
+                first.workspace, later.workspace
+            ),
+        ),
+    };
     Alert {
         v: 1,
         key: pair.key(),
-        kind: AlertKind::CountedTwice,
-        severity: Severity::Critical,
-        scope: workspace.clone(),
+        kind,
+        severity,
+        scope,
         subject: source.clone(),
-        message: format!(
-            "the event with id {id} of source {source} was counted twice: {first}, and {later}; have the sender name the same session whenever it sends an event again"
-        ),
+        message,
         at: Timestamp::now().into(),
         count: None,
     }

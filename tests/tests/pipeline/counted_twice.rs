@@ -1,4 +1,5 @@
-//! An event that is sent again with another session is counted twice, and people are told.
+//! Rows with one source and id: an event that is sent again with another session is counted twice,
+//! equal ids of two workspaces are two events. People are told of both.
 
 use std::time::Duration;
 
@@ -11,9 +12,9 @@ const PATIENCE: Duration = Duration::from_secs(30);
 const TWICE: &str = "SELECT count() FROM (\
     SELECT event_id FROM spend GROUP BY event_id HAVING count() = 2)";
 
-fn event(id: &str, session: Option<&str>) -> Vec<u8> {
+fn event(workspace: &str, id: &str, session: Option<&str>) -> Vec<u8> {
     let data = json!({
-        "workspace": "acme", "model": "gpt-4o-mini", "provider": "openai", "session": session,
+        "workspace": workspace, "model": "gpt-4o-mini", "provider": "openai", "session": session,
         "usage": {"input_tokens": 1000}
     });
     let event = json!({
@@ -31,17 +32,17 @@ fn send(sender: &Sender, name: &str) {
             sender.send(&Record {
                 partition: Some(0),
                 key: None,
-                value: event(&id, session),
+                value: event("acme", &id, session),
             });
         }
     }
     sender.flush();
 }
 
-fn alerts(lab: &Lab) -> Vec<Value> {
+fn alerts(lab: &Lab, kind: &str) -> Vec<Value> {
     let alerts = lab.read("alerts").into_iter();
     let alerts = alerts.filter_map(|alert| serde_json::from_slice(&alert.value?).ok());
-    let is_one = |alert: &Value| alert["kind"] == "counted_twice" && alert.get("count").is_none();
+    let is_one = |alert: &Value| alert["kind"] == kind && alert.get("count").is_none();
     alerts.filter(is_one).collect()
 }
 
@@ -56,7 +57,7 @@ fn await_alerts(lab: &Lab, name: &str) -> Vec<Value> {
             let message = alert["message"].as_str().unwrap_or_default();
             message.contains(&format!("id {name}-"))
         };
-        let all = alerts(lab);
+        let all = alerts(lab, "counted_twice");
         let told = all.iter().filter(about).count() as i128;
         match (ids, pairs, told) {
             (6, 1.., _) if told == pairs => Ok(all),
@@ -96,4 +97,62 @@ fn an_identity_that_two_partitions_counted_is_told_once_with_both_addresses() {
     keys.sort_unstable();
     keys.dedup();
     assert_eq!(keys.len(), all.len(), "each pair is told once: {all:?}");
+}
+
+#[test]
+fn equal_ids_in_two_workspaces_are_both_counted_and_told_once() {
+    let lab = Lab::new("shared");
+    let _processor = lab.processor("1");
+    let admin = Address::free();
+    let mut loader = lab.role("loader", "1", &[("admin.listen", &admin.setting())]);
+    let sender = Sender::new(&lab);
+    let send = |id: &str, workspaces: &[&str]| {
+        for workspace in workspaces {
+            sender.send(&Record {
+                partition: Some(0),
+                key: None,
+                value: event(workspace, id, Some("s-1")),
+            });
+        }
+        sender.flush();
+    };
+    let told_of = |count: usize| {
+        eventually("people are told of each pair", PATIENCE, || {
+            let told = alerts(&lab, "shared_id");
+            match told.len() {
+                found if found == count => Ok(told),
+                found => Err(format!("{found} alerts")),
+            }
+        })
+    };
+    // The same event twice in one workspace is a duplicate, and an id of one workspace is no news.
+    send("one", &["acme", "acme"]);
+    send("both", &["acme", "globex", "acme"]);
+    let told = told_of(1);
+    let message = told[0]["message"].as_str().expect("it has a message");
+    for part in [
+        "acme",
+        "globex",
+        "id both of source tests",
+        "usage 0@",
+        "row ",
+    ] {
+        assert!(message.contains(part), "{part}: {message}");
+    }
+    let (_, metrics) = admin.get("/metrics").expect("the loader answers");
+    assert!(
+        metrics.contains("spendfuse_loader_shared_ids_total 1"),
+        "{metrics}"
+    );
+    let counted = "SELECT count(), uniqExact(workspace) FROM spend WHERE event_id = 'both'";
+    let counted = lab.warehouse().numbers(counted).expect("rows are there");
+    assert_eq!(counted, [2, 2], "both are counted");
+
+    // Whoever comes next looks at the same rows again, and knows what was told.
+    loader.stop();
+    loader.restart();
+    send("later", &["globex", "acme"]);
+    let told = told_of(2);
+    assert_eq!(told[1]["scope"], "*");
+    assert!(alerts(&lab, "counted_twice").is_empty());
 }

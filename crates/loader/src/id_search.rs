@@ -1,12 +1,13 @@
-//! Identities that were counted twice, looked for among the rows that arrived last.
+//! Rows with one source and id, looked for among those that arrived last: identities that were
+//! counted twice, and ids that two workspaces share.
 //!
 //! A meter partition remembers what it counted itself. An event that is sent again with another
 //! session, or without the one it had, is at home in another partition, whose memory does not know
-//! it. Only the warehouse sees both rows. What is found is told to people, each pair once: what was
-//! told before this process began stands in the alerts topic.
+//! it; so mostly is the event of another workspace. Only the warehouse sees both rows. What is found
+//! is told to people, each pair once: what was told before this process began stands in the alerts
+//! topic.
 
 use std::collections::{BTreeMap, HashMap};
-use std::fmt;
 use std::ops::ControlFlow;
 use std::time::Duration;
 
@@ -16,8 +17,8 @@ use spendfuse_warehouse::client::quoted;
 use spendfuse_warehouse::query::cell;
 use spendfuse_warehouse::{Table, Warehouse, WarehouseError};
 
-/// Begins the keys of these alerts.
-const KEY_PREFIX: &str = "counted_twice|";
+use crate::same_id::{CountedAt, SameId, is_key};
+
 /// Commits of a meter partition that are looked at again after a start: minutes of a busy one, hours
 /// of a quiet one.
 const COMMITS_AT_START: u64 = 10_000;
@@ -41,62 +42,6 @@ const COUNTED: &str = "kind IN ('usage', 'revenue')";
 /// A look must not take the server from those who ask it something.
 const BOUNDS: &str = "SETTINGS max_threads = 2, max_memory_usage = 1000000000, max_execution_time = 30, priority = 9";
 
-/// One row of an identity that has two.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct CountedAt {
-    /// The meter's: epoch, partition, commit and index in it.
-    pub address: String,
-    /// Where the event lies: topic, partition and offset.
-    pub event: String,
-    /// Empty where it had none.
-    pub session: String,
-    /// Dollars.
-    pub cost: String,
-}
-
-impl fmt::Display for CountedAt {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self {
-            address,
-            event,
-            session,
-            cost,
-        } = self;
-        match &**session {
-            "" => write!(formatter, "{event} without a session")?,
-            session => write!(formatter, "{event} of session {session}")?,
-        }
-        write!(formatter, " (row {address}, ${cost})")
-    }
-}
-
-/// An identity with two rows in the warehouse.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[allow(missing_docs)]
-pub struct CountedTwice {
-    pub workspace: String,
-    pub source: String,
-    pub id: String,
-    /// By arrival.
-    pub first: CountedAt,
-    /// Spend that did not happen.
-    pub later: CountedAt,
-}
-
-impl CountedTwice {
-    /// What makes it the same news.
-    pub fn key(&self) -> String {
-        let Self {
-            workspace,
-            source,
-            id,
-            later,
-            ..
-        } = self;
-        format!("{KEY_PREFIX}{workspace}|{id}|{source}|{}", later.address)
-    }
-}
-
 /// Why a look could not be made.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum LookError {
@@ -105,6 +50,18 @@ pub(crate) enum LookError {
     #[error("reading what people were told: {0}")]
     Told(#[from] BusError),
 }
+
+/// The order of arrival.
+const ARRIVAL: &str = "(received_at, epoch, meter_partition, meter_seq, meter_index)";
+/// A row as [`CountedAt`].
+const SHOWN: &str = "[workspace, \
+    concat(toString(epoch), '/', toString(meter_partition), '/', toString(meter_seq), '/', toString(meter_index)), \
+    concat(src_topic, ' ', toString(src_partition), '@', toString(src_offset)), \
+    session, toString(cost)]";
+/// The columns that [`pair`] reads, of an aggregation that has `source`, `event_id`, `first` and
+/// `later`.
+const PAIR: &str = "source, event_id, first[1], first[2], first[3], first[4], first[5], \
+    later[1], later[2], later[3], later[4], later[5]";
 
 /// The last commit of each meter partition, by epoch and partition.
 type Commits = BTreeMap<(u32, u32), u64>;
@@ -150,10 +107,7 @@ impl Search {
     }
 
     /// Pairs of which nobody was told yet. Where it fails, the next look has the same to do.
-    pub(crate) async fn look(
-        &mut self,
-        warehouse: &Warehouse,
-    ) -> Result<Vec<CountedTwice>, LookError> {
+    pub(crate) async fn look(&mut self, warehouse: &Warehouse) -> Result<Vec<SameId>, LookError> {
         let (newest, fresh) = self.commits(warehouse).await?;
         let mut upto = self.seen.clone();
         for (partition, newest) in newest {
@@ -192,20 +146,24 @@ impl Search {
         Ok((commits, fresh))
     }
 
-    /// Identities of rows that `fresh` holds for, and that have another row.
+    /// Rows that `fresh` holds for, with other rows of the same source and id. Where there are too
+    /// many, identities that were counted twice come first: they are money.
     async fn pairs(
         &self,
         warehouse: &Warehouse,
         fresh: &str,
-    ) -> Result<Vec<CountedTwice>, WarehouseError> {
+    ) -> Result<Vec<SameId>, WarehouseError> {
         let since = self.since();
-        // By the identity's hash: the texts of a few hundred thousand would take far more memory.
+        // By hashes: the texts of a few hundred thousand would take far more memory.
         let candidates = warehouse
             .query_table(&format!(
-                "SELECT any(event_id) FROM spend WHERE time > {since} AND {COUNTED} AND event_id IN (\
-                   SELECT event_id FROM spend WHERE time > {since} AND {fresh}) \
-                 GROUP BY cityHash64(workspace, source, event_id) HAVING count() > 1 \
-                 LIMIT {MOST_PAIRS} {BOUNDS}"
+                "SELECT any(id) FROM (\
+                   SELECT any(event_id) AS id, any(cityHash64(source, event_id)) AS same, count() AS counted \
+                   FROM spend WHERE time > {since} AND {COUNTED} AND event_id IN (\
+                     SELECT event_id FROM spend WHERE time > {since} AND {fresh}) \
+                   GROUP BY cityHash64(workspace, source, event_id)) \
+                 GROUP BY same HAVING max(counted) > 1 OR count() > 1 \
+                 ORDER BY max(counted) > 1 DESC LIMIT {MOST_PAIRS} {BOUNDS}"
             ))
             .await?;
         let ids: Vec<String> = candidates
@@ -216,35 +174,31 @@ impl Search {
             .collect();
         let mut pairs = Vec::new();
         for some in ids.chunks(IDS_A_QUERY) {
-            pairs.extend(self.pairs_of(warehouse, &some.join(", ")).await?);
+            // The index on ids leads to them.
+            let of_these = format!(
+                "FROM spend WHERE time > {since} AND {COUNTED} AND event_id IN ({})",
+                some.join(", ")
+            );
+            for query in [self.counted_twice(&of_these), in_two_workspaces(&of_these)] {
+                let table = warehouse.query_table(&query).await?;
+                let found = (0..table.rows.len()).map(|row| pair(&table, row));
+                pairs.extend(found.collect::<Result<Vec<_>, _>>()?);
+            }
         }
         Ok(pairs)
     }
 
-    /// Pairs among the identities with one of these ids; the index on ids leads to them.
-    async fn pairs_of(
-        &self,
-        warehouse: &Warehouse,
-        ids: &str,
-    ) -> Result<Vec<CountedTwice>, WarehouseError> {
-        let since = self.since();
-        let at = "(received_at, epoch, meter_partition, meter_seq, meter_index)";
-        let shown = "[concat(toString(epoch), '/', toString(meter_partition), '/', toString(meter_seq), '/', toString(meter_index)), \
-             concat(src_topic, ' ', toString(src_partition), '@', toString(src_offset)), \
-             session, toString(cost)]";
+    /// Identities with two rows within a horizon.
+    fn counted_twice(&self, of_these: &str) -> String {
         let apart = self.horizon_millis + SLACK_MILLIS;
-        let table = warehouse
-            .query_table(&format!(
-                "SELECT workspace, source, event_id, \
-                   argMin({shown}, {at}) AS first, argMax({shown}, {at}) AS later, \
-                   first[1], first[2], first[3], first[4], later[1], later[2], later[3], later[4] \
-                 FROM spend WHERE time > {since} AND {COUNTED} AND event_id IN ({ids}) \
-                 GROUP BY workspace, source, event_id \
-                 HAVING first[1] != later[1] AND max(received_at) - min(received_at) <= {apart} / 1000 \
-                 {BOUNDS}"
-            ))
-            .await?;
-        (0..table.rows.len()).map(|row| pair(&table, row)).collect()
+        format!(
+            "SELECT {PAIR} FROM (\
+               SELECT source, event_id, argMin({SHOWN}, {ARRIVAL}) AS first, \
+                 argMax({SHOWN}, {ARRIVAL}) AS later {of_these} \
+               GROUP BY workspace, source, event_id \
+               HAVING first[2] != later[2] AND max(received_at) - min(received_at) <= {apart} / 1000) \
+             {BOUNDS}"
+        )
     }
 
     /// Rows of events before this are of no interest, and their parts need not be read.
@@ -296,36 +250,45 @@ fn newer_than(seen: &Commits) -> String {
     format!("({})", any.join(" OR "))
 }
 
-fn pair(table: &Table, row: usize) -> Result<CountedTwice, WarehouseError> {
+/// The first rows of the first and the last workspace that have a source and id in common.
+fn in_two_workspaces(of_these: &str) -> String {
+    format!(
+        "SELECT {PAIR} FROM (\
+           SELECT source, event_id, argMin(own, came) AS first, argMax(own, came) AS later FROM (\
+             SELECT source, event_id, argMin({SHOWN}, {ARRIVAL}) AS own, min({ARRIVAL}) AS came \
+             {of_these} GROUP BY workspace, source, event_id) \
+           GROUP BY source, event_id HAVING count() > 1) \
+         {BOUNDS}"
+    )
+}
+
+fn pair(table: &Table, row: usize) -> Result<SameId, WarehouseError> {
     let text = |column| cell::<String>(table, row, column);
     let counted = |first| {
         Ok::<_, WarehouseError>(CountedAt {
-            address: text(first)?,
-            event: text(first + 1)?,
-            session: text(first + 2)?,
-            cost: text(first + 3)?,
+            workspace: text(first)?,
+            address: text(first + 1)?,
+            event: text(first + 2)?,
+            session: text(first + 3)?,
+            cost: text(first + 4)?,
         })
     };
-    Ok(CountedTwice {
-        workspace: text(0)?,
-        source: text(1)?,
-        id: text(2)?,
-        first: counted(5)?,
-        later: counted(9)?,
+    Ok(SameId {
+        source: text(0)?,
+        id: text(1)?,
+        first: counted(2)?,
+        later: counted(7)?,
     })
 }
 
-/// Keys of alerts of this kind that people were told lately.
+/// Keys of such alerts that people were told lately.
 fn told_keys(kafka: &KafkaConfig, topic: &str) -> Result<Vec<String>, BusError> {
     let since = Timestamp::now().as_millisecond() - TOLD_SINCE.as_millis() as i64;
     let ranges = topic_ranges(kafka, topic, Some(since), TOPIC_PATIENCE)?;
     let mut keys = Vec::new();
     read_ranges(kafka, topic, &ranges, TOPIC_PATIENCE, &mut |record| {
         let key = record.key.map(String::from_utf8_lossy);
-        keys.extend(
-            key.filter(|key| key.starts_with(KEY_PREFIX))
-                .map(Into::into),
-        );
+        keys.extend(key.filter(|key| is_key(key)).map(Into::into));
         ControlFlow::Continue(())
     })?;
     Ok(keys)
