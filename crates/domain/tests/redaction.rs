@@ -175,6 +175,9 @@ proptest! {
                 prop_assert!(!kept_text.contains("HIDDEN"), "{text}\n{kept_text}");
             }
             prop_assert!(kept.value.len() <= text.len());
+            if let Err(rejection) = decode(text.as_bytes(), headers, ARRIVAL) {
+                prop_assert!(!rejection.detail.contains("HIDDEN"), "{text}\n{rejection}");
+            }
             serde_json::from_str::<Value>(kept_text).unwrap();
         }
     }
@@ -209,6 +212,36 @@ proptest! {
         let twice = redact(&kept.value, &[]);
         prop_assert_eq!(&twice.value, &kept.value);
         prop_assert_eq!(twice.removed.count, 0);
+    }
+}
+
+/// Details stand in the headers of the DLQ.
+#[test]
+fn what_is_wrong_with_an_event_is_told_without_repeating_it() {
+    for member in [
+        r#""units":{"HIDDEN name":-1}"#,
+        r#""units":{"HIDDEN name":"99999999999999"}"#,
+        r#""units":{"requests":"HIDDEN text"}"#,
+        r#""units":{"requests":-1,"HIDDEN name":1}"#,
+        r#""usage":{"HIDDEN name":-1,"input_tokens":-1}"#,
+        r#""usage":{"input_tokens":"HIDDEN text"}"#,
+        r#""usage":"HIDDEN text""#,
+        r#""usage_format":"HIDDEN text""#,
+        r#""phase":"HIDDEN text""#,
+        r#""reported_cost_usd":"HIDDEN text""#,
+        r#""workspace":["HIDDEN text"]"#,
+        r#""model":{"HIDDEN name":"HIDDEN text"}"#,
+    ] {
+        let text = format!(
+            r#"{{"specversion":"1.0","type":"spendfuse.usage","source":"s","id":"i","time":"2026-11-18T10:00:00Z","data":{{"workspace":"w","model":"m","usage":{{"input_tokens":1}},{member}}}}}"#
+        );
+        match decode(text.as_bytes(), &[], ARRIVAL) {
+            Ok(event) => assert!(
+                event.flags.names().any(|name| name == "field_dropped"),
+                "{text}"
+            ),
+            Err(rejection) => assert!(!rejection.detail.contains("HIDDEN"), "{rejection}"),
+        }
     }
 }
 
@@ -305,6 +338,55 @@ fn unreadable_values_are_kept_byte_for_byte() {
         assert_eq!(reason, RejectReason::MalformedJson);
     }
     assert_eq!(&*redact(b"\xff{", &[]).value, b"\xff{");
+}
+
+#[test]
+fn half_a_surrogate_pair_that_decoding_passes_over_lets_no_prompt_in() {
+    let event = |envelope: &str, usage: &str, data: &str| {
+        format!(
+            r#"{{"specversion":"1.0","type":"spendfuse.usage","source":"s","id":"i","time":"2026-11-18T10:00:00Z"{envelope},"data":{{"workspace":"w","model":"m","prompt":"HIDDEN","usage":{{"input_tokens":1{usage}}}{data}}}}}"#
+        )
+    };
+    let half = r#""HIDDEN \ud800""#;
+    let mut read = 0;
+    for text in [
+        event(&format!(r#","subject":{half}"#), "", ""),
+        event(&format!(r#","dataschema":{half}"#), "", ""),
+        event(&format!(r#","datacontenttype":{half}"#), "", ""),
+        event(&format!(r#","extension":{half}"#), "", ""),
+        event("", &format!(r#","note":{half}"#), ""),
+        event("", &format!(r#","notes":[1,{half}]"#), ""),
+        event("", &format!(r#","notes":{{"a":{{{half}:1}}}}"#), ""),
+        event("", "", &format!(r#","choices":{{{half}:{half}}}"#)),
+        event(
+            "",
+            "",
+            &format!(r#","units":{{"requests":"1","quality":{half}}}"#),
+        ),
+        event(
+            "",
+            "",
+            &format!(r#","units":{{"requests":"1","note":{half}}}"#),
+        ),
+        event("", "", &format!(r#","tags":{{"team":{half}}}"#)),
+        event("", "", &format!(r#","region":{half}"#)),
+        event("", "", &format!(r#","output":{half}"#)),
+    ] {
+        let original = decode(text.as_bytes(), &[], ARRIVAL);
+        let kept = redacted(&text);
+        match original {
+            // What is not readable at all is kept byte for byte.
+            Err(rejection) => assert_eq!(rejection.reason, RejectReason::MalformedJson, "{text}"),
+            Ok(original) => {
+                read += 1;
+                assert!(!kept.contains("HIDDEN"), "{kept}");
+                let again = decode(kept.as_bytes(), &[], ARRIVAL).expect(&kept);
+                assert_eq!(again.content, original.content, "{kept}");
+                assert_eq!(again.identity, original.identity, "{kept}");
+            }
+        }
+    }
+    assert!(read >= 8, "{read}");
 }
 
 fn redacted(text: &str) -> String {

@@ -10,6 +10,8 @@ use crate::spelling::closest;
 pub(super) enum Kept {
     /// A number, true or false, or a text of at most 256 bytes, as decoding keeps it.
     Scalar,
+    /// As [`Kept::Scalar`]; decoding does not look at it.
+    Unread,
     /// Only that it was there.
     Presence,
     /// An object of such texts, by names of any kind.
@@ -66,9 +68,9 @@ known_members! {
         Source = "source", Scalar;
         Id = "id", Scalar;
         Time = "time", Scalar;
-        DataContentType = "datacontenttype", Scalar;
-        DataSchema = "dataschema", Scalar;
-        Subject = "subject", Scalar;
+        DataContentType = "datacontenttype", Unread;
+        DataSchema = "dataschema", Unread;
+        Subject = "subject", Unread;
         Data = "data", Data;
         DataBase64 = "data_base64", Presence;
     }

@@ -229,6 +229,8 @@ impl Writer {
     fn value(&mut self, kept: Kept, raw: &str) -> Option<()> {
         match (kept, kind(raw)) {
             (Kept::Scalar, _) => self.scalar(raw),
+            // Half a surrogate pair in it makes the event no less readable.
+            (Kept::Unread, _) => self.scalar(raw).or_else(|| self.kind_of(raw)),
             (Kept::Presence, JsonKind::Null) => self.put(raw),
             (Kept::Presence, JsonKind::Boolean | JsonKind::Count) => self.instead(raw, "0"),
             (Kept::Presence, _) => self.instead(raw, removed_text(raw)),
@@ -280,8 +282,11 @@ impl Writer {
         match kind(raw) {
             JsonKind::Object | JsonKind::Array if depth >= DEEPEST => self.kind_of(raw),
             JsonKind::Object => {
+                let Some(members) = members(raw) else {
+                    return self.unreadable(raw, depth);
+                };
                 let mut next = b'{';
-                for (name, value) in members(raw)? {
+                for (name, value) in members {
                     self.counts_name(&mut next, &name);
                     self.counts(value, depth + 1)?;
                 }
@@ -293,8 +298,9 @@ impl Writer {
                 self.array(items, |writer, item| writer.counts(item, depth + 1))
             }
             JsonKind::Text => {
-                let text: Cow<'_, str> =
-                    serde_json::from_str::<String>(raw).map(Cow::Owned).ok()?;
+                let Ok(text) = serde_json::from_str::<String>(raw) else {
+                    return self.unreadable(raw, depth);
+                };
                 if text.len() <= MAX_COUNTS_TEXT_BYTES || is_number(&text) {
                     self.put(raw)
                 } else {
@@ -303,6 +309,12 @@ impl Writer {
             }
             _ => self.put(raw),
         }
+    }
+
+    /// A name or text in `raw` has half a surrogate pair. Decoding passes over what it does not know,
+    /// however it is written, so that the event may be counted all the same.
+    fn unreadable(&mut self, raw: &str, depth: usize) -> Option<()> {
+        (depth > 0).then(|| self.kind_of(raw))?
     }
 
     fn counts_name(&mut self, next: &mut u8, name: &str) {

@@ -224,9 +224,13 @@ impl Sanitizer {
             if literal == "null" {
                 continue;
             }
-            // An unknown unit cannot be priced here; the flag says that something was not charged.
-            let known = UnitKind::from_name(&name);
-            let (Some(unit), Some(quantity)) = (known, self.quantity(&name, literal)?) else {
+            // An unknown unit cannot be priced here, whatever its number is; the flag says that
+            // something was not charged. Its name may be any text, and is told to nobody.
+            let quantity = match UnitKind::from_name(&name) {
+                Some(unit) => self.quantity(&name, literal)?.map(|number| (unit, number)),
+                None => None,
+            };
+            let Some((unit, quantity)) = quantity else {
                 self.flags.insert(Flags::FIELD_DROPPED);
                 continue;
             };
