@@ -286,7 +286,15 @@ fn secrets_come_from_variables_and_are_never_printed_and_a_typo_is_told() {
         "--set",
         "partitions=x",
     ]);
-    for text in [&table, &json, &told, &wrong] {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("spendfuse.toml");
+    fs::write(&file, "[clickhouse]\npassword = \"hunter2\n").unwrap();
+    let (_, broken) = said(&["config", "--config", file.to_str().unwrap()]);
+    assert!(broken.contains("spendfuse.toml: line 2: "), "{broken}");
+    let misspelt = "kafka.properties.sasl.passwrd=hunter2";
+    let (_, misspelt) = said(&["config", "--set", misspelt]);
+    assert!(misspelt.contains("sasl.passwrd"), "{misspelt}");
+    for text in [&table, &json, &told, &wrong, &broken, &misspelt] {
         assert!(!text.contains("hunter2"), "{text}");
     }
     let json: Value = serde_json::from_str(&json).unwrap();

@@ -87,12 +87,7 @@ impl Failure {
 
     /// The configuration cannot be used: exit code 2.
     pub fn settings(error: &SettingsError) -> Self {
-        let failure = Self::new(Kind::WrongSettings, error);
-        match error {
-            // The parser shows the place in the file.
-            SettingsError::File { .. } => failure.in_lines(),
-            _ => failure,
-        }
+        Self::new(Kind::WrongSettings, error)
     }
 
     /// A budgets file with mistakes, one a line: exit code 2.

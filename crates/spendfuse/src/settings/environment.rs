@@ -78,6 +78,7 @@ impl Environment for BTreeMap<String, String> {
 ///
 /// # Errors
 /// [`SettingsError::File`] for a file that a variable names and that cannot be read;
+/// [`SettingsError::Twice`] for a variable and one that names a file with its value;
 /// [`SettingsError::Value`] for a list that is none.
 pub fn add_environment(
     resolved: &mut ResolvedSettings,
@@ -113,13 +114,15 @@ fn add_setting(
     key: &str,
     name: &str,
 ) -> Result<(), SettingsError> {
-    if let Some(value) = environment.get(name) {
-        insert(resolved, key, value, name);
-        return Ok(());
-    }
     let file_name = format!("{name}{FILE_SUFFIX}");
-    let Some(path) = environment.get(&file_name) else {
-        return Ok(());
+    let path = match (environment.get(name), environment.get(&file_name)) {
+        (Some(_), Some(_)) => return Err(SettingsError::Twice(name.to_owned())),
+        (Some(value), None) => {
+            insert(resolved, key, value, name);
+            return Ok(());
+        }
+        (None, Some(path)) => path,
+        (None, None) => return Ok(()),
     };
     let value = fs::read_to_string(&path).map_err(|error| SettingsError::File {
         path: PathBuf::from(&path),
@@ -245,6 +248,21 @@ mod tests {
             let by_file = format!("{name}_FILE");
             assert_eq!(value(&[(&by_file, file)], setting.key), "from the file");
             assert!(unknown_variables(&environment(&[(&name, ""), (&by_file, "")])).is_empty());
+        }
+    }
+
+    #[test]
+    fn a_value_and_a_file_with_it_are_not_taken_for_each_other() {
+        for name in [
+            "SPENDFUSE_SIDECAR_TOKEN",
+            "SPENDFUSE_KAFKA_PROPERTIES_SASL_PASSWORD",
+        ] {
+            let by_file = format!("{name}_FILE");
+            // An empty one, too: some settings are empty on purpose.
+            let both = environment(&[(name, ""), (&by_file, "/run/secrets/token")]);
+            let error = resolve(None, &both, &[]).unwrap_err().to_string();
+            let said = format!("${name} and ${by_file} are both set; keep one of them");
+            assert_eq!(error, said);
         }
     }
 

@@ -44,6 +44,9 @@ pub enum SettingsError {
         /// What may have been meant.
         hint: String,
     },
+    /// A variable, and one that names a file with its value.
+    #[error("${0} and ${0}_FILE are both set; keep one of them")]
+    Twice(String),
     /// `--set` without `=`.
     #[error("--set {0}: write KEY=VALUE, such as --set partitions=8")]
     Override(String),

@@ -97,7 +97,7 @@ fn add_file(resolved: &mut ResolvedSettings, file: Option<&Path>) -> Result<(), 
     let text = fs::read_to_string(path).map_err(|error| failed(error.to_string()))?;
     let tree: Table = text
         .parse()
-        .map_err(|error: toml::de::Error| failed(error.to_string()))?;
+        .map_err(|error: toml::de::Error| failed(no_toml(&text, &error)))?;
     let mut values = Vec::new();
     flatten("", &Value::Table(tree), &mut values);
     for (key, value) in values {
@@ -106,6 +106,14 @@ fn add_file(resolved: &mut ResolvedSettings, file: Option<&Path>) -> Result<(), 
         insert(resolved, &key, value, Source::File(path.to_owned()));
     }
     Ok(())
+}
+
+/// What is wrong and where. toml's own words show the line, which may hold a password.
+fn no_toml(text: &str, error: &toml::de::Error) -> String {
+    let begin = error.span().map_or(0, |span| span.start.min(text.len()));
+    let before = &text.as_bytes()[..begin];
+    let line = before.iter().filter(|byte| **byte == b'\n').count() + 1;
+    format!("line {line}: {}", error.message())
 }
 
 /// Leaves of the tree as dotted keys; a list becomes its items with commas.

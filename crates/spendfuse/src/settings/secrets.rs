@@ -1,13 +1,17 @@
 //! What of a value may be shown.
 
 use percent_encoding::percent_decode_str;
+use spendfuse_domain::spelling::closest;
 
 /// Stands for what must not be shown.
 const HIDDEN: &str = "(hidden)";
 /// Last words of keys whose values are secrets, whoever defines the key: ours, librdkafka's, the
 /// parameters of an address.
-const SECRET_WORDS: [&str; 8] = [
+const SECRET_WORDS: [&str; 11] = [
     "password",
+    "passwd",
+    "pass",
+    "pwd",
     "passphrase",
     "token",
     "secret",
@@ -17,11 +21,17 @@ const SECRET_WORDS: [&str; 8] = [
     "credentials",
 ];
 
+/// Those of them that a misspelt one can be told by.
+const LONG_WORDS: [&str; 5] = ["password", "passphrase", "token", "secret", "credentials"];
+const FREE_KEYS: &str = "kafka.properties.";
+
 /// Whether the value of `key` must never be shown.
 fn is_secret(key: &str) -> bool {
     let last = key.rsplit(['.', '_']).next().unwrap_or(key);
+    // Only librdkafka knows which of its settings there are: a misspelt one holds a secret, too.
+    let is_misspelt = || key.starts_with(FREE_KEYS) && closest(last, &LONG_WORDS).is_some();
     // sasl.jaas.config and sasl.oauthbearer.config hold whole credentials.
-    SECRET_WORDS.contains(&last) || key.contains("sasl.") && last == "config"
+    SECRET_WORDS.contains(&last) || key.contains("sasl.") && last == "config" || is_misspelt()
 }
 
 /// A value for people and logs: hidden where it is a secret; addresses in it without password.
@@ -95,10 +105,30 @@ mod tests {
             "kafka.properties.ssl.key.password",
             "kafka.properties.ssl.key.pem",
             "kafka.properties.ssl.keystore.password",
+            "kafka.properties.sasl.passwrd",
+            "kafka.properties.sasl.pasword",
+            "kafka.properties.sasl.pass",
+            "kafka.properties.sasl.oauthbearer.client.secrt",
+            "kafka.properties.ssl.key.passphrse",
         ] {
             assert_eq!(shown(key, "hunter2"), HIDDEN, "{key}");
         }
-        assert_eq!(shown("kafka.properties.sasl.username", "app"), "app");
+        for key in [
+            "sasl.username",
+            "sasl.mechanism",
+            "security.protocol",
+            "ssl.ca.location",
+            "sasl.oauthbearer.token.endpoint.url",
+            "client.rack",
+            "plugin.library.paths",
+            "linger.ms",
+        ] {
+            assert_eq!(
+                shown(&format!("kafka.properties.{key}"), "app"),
+                "app",
+                "{key}"
+            );
+        }
         assert_eq!(shown("sidecar.token", ""), "");
     }
 
