@@ -10,13 +10,17 @@ use spendfuse_bus::{
     StageLogic, run_stage,
 };
 use spendfuse_domain::Topics;
+use spendfuse_domain::event::RejectReason;
 use spendfuse_engine::ledger::{LedgerConfig, PUBLISH_RATE};
 use spendfuse_engine::meter::MeterConfig;
 
 use crate::follow::follow_tables;
 use crate::ledger::LedgerStage;
 use crate::meter::MeterStage;
-use crate::metrics::{BROKEN_LINKS, EVENTS_CONFLICT};
+use crate::metrics::{
+    BROKEN_LINKS, BUDGETS_UNREADABLE, EVENTS_CONFLICT, EVENTS_DUPLICATE, EVENTS_REJECTED,
+    MEMBERS_REMOVED, SESSION_ACCOUNTS_GIVEN_UP, SESSIONS_ENDED_EARLY, WITHOUT_ACCOUNT,
+};
 use crate::tables::Tables;
 use crate::topics::{ids_retention_millis, specs};
 
@@ -120,6 +124,26 @@ pub enum ProcessorError {
     Tables(#[source] Box<BusError>),
 }
 
+/// Shows what should stay 0 before there is anything to count: a series that begins with its first
+/// increase shows no increase.
+fn show_metrics() {
+    for name in [
+        BROKEN_LINKS,
+        EVENTS_CONFLICT,
+        EVENTS_DUPLICATE,
+        SESSIONS_ENDED_EARLY,
+        SESSION_ACCOUNTS_GIVEN_UP,
+        WITHOUT_ACCOUNT,
+        MEMBERS_REMOVED,
+    ] {
+        metrics::counter!(name).increment(0);
+    }
+    metrics::gauge!(BUDGETS_UNREADABLE).set(0);
+    for reason in RejectReason::ALL {
+        metrics::counter!(EVENTS_REJECTED, "reason" => reason.name()).increment(0);
+    }
+}
+
 /// Runs all workers until `shutdown`; the first that gives up stops the others.
 ///
 /// # Errors
@@ -129,10 +153,7 @@ pub fn run(
     tables: &Arc<Tables>,
     shutdown: &Shutdown,
 ) -> Result<(), ProcessorError> {
-    // Shown before there is anything to count, so that an increase can be seen.
-    for name in [BROKEN_LINKS, EVENTS_CONFLICT] {
-        metrics::counter!(name).increment(0);
-    }
+    show_metrics();
     check_topics(config, shutdown)?;
     let topics = Arc::new(config.topics.clone());
     let follower = follow_tables(

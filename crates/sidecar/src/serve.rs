@@ -108,6 +108,7 @@ pub async fn run(
     metrics: MetricsText,
     shutdown: Shutdown,
 ) -> Result<(), SidecarError> {
+    crate::metrics::show();
     let clock = Clock::new();
     let guard_config = GuardConfig {
         partitions: config.partitions,

@@ -21,7 +21,9 @@ fn a_typo_is_told_and_counted_and_a_strict_sidecar_refuses_it() {
     let metrics = lenient.ask("/metrics").body;
     for fault in ["unknown_field", "no_workspace"] {
         let series = "spendfuse_check_faults_total{";
-        let counted = |line: &&str| line.starts_with(series) && line.contains(fault);
+        let counted = |line: &&str| {
+            line.starts_with(series) && line.contains(fault) && line.contains("authz")
+        };
         let line = metrics.lines().find(counted);
         assert!(
             line.is_some_and(|line| line.ends_with(" 1")),
