@@ -9,7 +9,7 @@ use axum::response::Response;
 use metrics::{counter, histogram};
 use spendfuse_guard::{CheckResponse, Clock, Guard, decision_name};
 
-use super::request::Question;
+use super::request::{Misplaced, Question};
 use super::{ApiError, Shared, json};
 use crate::metrics::{CHECK_SECONDS, CHECKS};
 use crate::prices::Prices;
@@ -30,8 +30,12 @@ pub struct Checker {
     pub hint: &'static str,
 }
 
-pub(super) async fn post_check(State(sidecar): Shared, body: Bytes) -> Response {
-    let question = Question::from_json(&body);
+pub(super) async fn post_check(
+    State(sidecar): Shared,
+    misplaced: Misplaced,
+    body: Bytes,
+) -> Response {
+    let question = Question::from_json(&body, misplaced);
     match question.and_then(|question| sidecar.checker.answer(question, "check")) {
         Ok(answer) => json(StatusCode::OK, &answer),
         Err(error) => error.into(),

@@ -138,17 +138,21 @@ async fn read(
     if rules.demands_json && !is_json(headers) {
         return Err(Refusal::ContentType);
     }
-    match headers
-        .get(header::CONTENT_ENCODING)
-        .map(HeaderValue::as_bytes)
-    {
-        None | Some(b"" | b"identity") => Ok(Bytes::from(whole)),
+    match encoding(headers).as_slice() {
+        b"" | b"identity" => Ok(Bytes::from(whole)),
         // The caller's own, passed on by a gateway: no question of the gateway's, and no reason to
         // answer a status that it may take for an accident.
-        Some(_) if !rules.demands_json => Ok(Bytes::new()),
-        Some(b"gzip" | b"x-gzip") => gunzip(whole, reserved).await,
-        Some(_) => Err(Refusal::Encoding),
+        _ if !rules.demands_json => Ok(Bytes::new()),
+        b"gzip" | b"x-gzip" => gunzip(whole, reserved).await,
+        _ => Err(Refusal::Encoding),
     }
+}
+
+/// The body's encodings in lower case: their letter case is free (RFC 9110, 8.4.1).
+fn encoding(headers: &HeaderMap) -> Vec<u8> {
+    let named = headers.get_all(header::CONTENT_ENCODING).iter();
+    let named: Vec<&[u8]> = named.map(HeaderValue::as_bytes).collect();
+    named.join(&b", "[..]).trim_ascii().to_ascii_lowercase()
 }
 
 /// Grows by a quarter and not by half: what is reserved is the length, not the capacity.

@@ -98,6 +98,8 @@ async fn a_gateway_chooses_the_status_of_refusals() {
     for wanted in ["401", "402", "403", "429"] {
         let query = format!("/v1/authz?customer=c-42&deny_status={wanted}");
         assert_eq!(status(&query, &[]).await.to_string(), wanted);
+        let like_the_header = format!("/v1/authz?customer=c-42&deny-status={wanted}");
+        assert_eq!(status(&like_the_header, &[]).await.to_string(), wanted);
         let header = [("x-spendfuse-deny-status", wanted)];
         assert_eq!(
             status("/v1/authz?customer=c-42", &header).await.to_string(),
@@ -191,6 +193,15 @@ async fn a_misspelt_question_is_told_and_refused_where_the_sidecar_is_strict() {
             "estimate-max-tokens",
         ),
         ("/v1/authz?custommer=c-42", &[], "did you mean `customer`"),
+        ("/v1/authz?customer=c&tags=growth", &[], "`tags.NAME`"),
+        ("/v1/authz?customer=c&tag.team=x", &[], "`tags.NAME`"),
+        ("/v1/authz?customer=c&tags[team]=x", &[], "`tags.NAME`"),
+        ("/v1/authz?customer=c&denystatus=403", &[], "`denystatus`"),
+        (
+            "/v1/authz?customer=c",
+            &[("x-spendfuse-tags-team", "x")],
+            "`x-spendfuse-tag-NAME`",
+        ),
         ("/v1/authz", &[], "nothing_named"),
     ] {
         let answer = lenient.ask(asked(path, headers)).await;
@@ -209,7 +220,7 @@ async fn a_misspelt_question_is_told_and_refused_where_the_sidecar_is_strict() {
     // Not ours to judge: what gateways add, what callers ask of their provider, what we said before.
     for (path, headers) in [
         (
-            "/v1/authz?customer=c-1&page=2&api-version=3&version=1",
+            "/v1/authz?customer=c-1&page=2&api-version=3&version=1&tag=x",
             &[][..],
         ),
         (

@@ -271,9 +271,31 @@ async fn compressed_bodies_are_read_and_bombs_are_not() {
     assert_eq!(answer.status, StatusCode::PAYLOAD_TOO_LARGE);
     let answer = post_as(&bench, &zipped, b"{}".to_vec()).await;
     assert_eq!(answer.status, StatusCode::BAD_REQUEST);
-    let answer = post_as(&bench, &[("content-encoding", "br")], event).await;
+    for unknown in ["br", "deflate", "zstd", "gzip, gzip"] {
+        let answer = post_as(&bench, &[("content-encoding", unknown)], event.clone()).await;
+        assert_eq!(
+            answer.status,
+            StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            "{unknown}"
+        );
+        assert_eq!(answer.headers["accept-encoding"], "gzip");
+    }
+    let twice = [
+        ("content-encoding", "identity"),
+        ("content-encoding", "gzip"),
+    ];
+    let answer = post_as(&bench, &twice, event).await;
     assert_eq!(answer.status, StatusCode::UNSUPPORTED_MEDIA_TYPE);
-    assert_eq!(answer.headers["accept-encoding"], "gzip");
+    for same in ["GZIP", "x-gzip", " Gzip "] {
+        let event = gzip(call(&format!("r-{same}")).to_string().as_bytes());
+        let answer = post_as(&bench, &[("content-encoding", same)], event).await;
+        assert_eq!(
+            answer.status,
+            StatusCode::ACCEPTED,
+            "{same}: {}",
+            answer.json
+        );
+    }
 }
 
 #[tokio::test]

@@ -1,7 +1,8 @@
 //! Questions with something wrong in them: told in warnings, or refused.
 
 use crate::support::{Bench, assert_conforms, bench, call, config, steps};
-use axum::http::StatusCode;
+use axum::body::Body;
+use axum::http::{Request, StatusCode};
 use serde_json::{Value, json};
 use spendfuse_domain::UnixMillis;
 use spendfuse_domain::event::decode;
@@ -80,6 +81,34 @@ fn bench_that_is_strict() -> Bench {
         ..config()
     };
     bench(strict, None)
+}
+
+#[tokio::test]
+async fn a_check_that_is_asked_in_query_or_headers_is_told() {
+    let strict = bench_that_is_strict();
+    let bench = bench(config(), None);
+    let ask = |path: &str, header: &str| {
+        let request = Request::post(path).header(header, "c-42");
+        request.body(Body::from("{\"feature\":\"f\"}")).unwrap()
+    };
+    for (path, header, named) in [
+        ("/v1/check?customer=c-42&x", "accept", "`customer`"),
+        (
+            "/v1/check",
+            "x-spendfuse-customer",
+            "`x-spendfuse-customer`",
+        ),
+    ] {
+        let told = warnings(&bench.ask(ask(path, header)).await.json);
+        assert!(told[0].1.starts_with(named), "{told:?}");
+        assert_eq!(told[0].0, "unknown_field");
+        let refused = strict.ask(ask(path, header)).await;
+        assert_eq!(refused.status, StatusCode::BAD_REQUEST);
+    }
+    for header in ["x-spendfuse-token", "x-spendfuse-source", "x-request-id"] {
+        let answer = strict.ask(ask("/v1/check", header)).await;
+        assert_eq!(answer.status, StatusCode::OK, "{}", answer.json);
+    }
 }
 
 #[tokio::test]

@@ -20,7 +20,9 @@ pub(super) fn asked_for(
     headers: &HeaderMap,
 ) -> Result<Option<StatusCode>, ApiError> {
     let header = headers.get("x-spendfuse-deny-status");
-    let named = |name: &str| matches!(name, "deny_status" | "x-spendfuse-deny-status");
+    // A query may name things as headers do.
+    let names = ["deny_status", "deny-status", "x-spendfuse-deny-status"];
+    let named = |name: &str| names.contains(&name);
     let parameter = query.iter().find(|(name, _)| named(name));
     let asked = match (header, parameter) {
         (Some(value), _) => value.as_bytes(),

@@ -39,8 +39,7 @@ impl Unknown {
     /// Notes the field that its sender wrote as `written`. `name` is compared with `known`, and
     /// `prefix` stands before what was probably meant.
     pub(super) fn add(&mut self, written: &str, name: &str, known: &[&str], prefix: &str) {
-        if self.messages.len() == MOST_NAMED {
-            self.more += 1;
+        if !self.has_room() {
             return;
         }
         let written = shown(written);
@@ -60,6 +59,32 @@ impl Unknown {
             None => format!("`{written}` is unknown and was ignored"),
         };
         self.messages.push(message);
+    }
+
+    /// Notes a field that was to name a tag, or all of them; `meant` is how that is written.
+    pub(super) fn add_tag(&mut self, written: &str, meant: &str) {
+        if self.has_room() {
+            let written = shown(written);
+            let message =
+                format!("`{written}` is unknown and was ignored; a tag is named `{meant}`");
+            self.messages.push(message);
+        }
+    }
+
+    /// Notes what is not read where it stands.
+    pub(super) fn add_misplaced(&mut self, name: &str) {
+        if self.has_room() {
+            let name = shown(name);
+            let message = format!("`{name}` is not read here: a check is asked by its body alone");
+            self.messages.push(message);
+        }
+    }
+
+    /// Whether one more is told by name; else it is counted.
+    fn has_room(&mut self) -> bool {
+        let has_room = self.messages.len() < MOST_NAMED;
+        self.more += usize::from(!has_room);
+        has_room
     }
 
     fn warnings(&self) -> impl Iterator<Item = Warning> {

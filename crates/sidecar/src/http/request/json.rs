@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde_json::value::RawValue;
 
 use super::faults::shown;
-use super::{ESTIMATE_FIELDS, Field, Kind, Question};
+use super::{ESTIMATE_FIELDS, Field, Kind, Misplaced, Question};
 use crate::http::ApiError;
 
 /// Of several members with one name the last counts, as everywhere in JSON.
@@ -22,12 +22,15 @@ const OF_PROVIDERS_REQUESTS: [&str; 6] = [
 ];
 
 impl Question {
-    /// Reads the body of a check.
+    /// Reads the body of a check; what else there is of it was not read.
     ///
     /// # Errors
     /// 400 where it is no JSON object, or a known field has a wrong type.
-    pub(in crate::http) fn from_json(body: &[u8]) -> Result<Self, ApiError> {
-        let mut question = Self::default();
+    pub(in crate::http) fn from_json(body: &[u8], other: Misplaced) -> Result<Self, ApiError> {
+        let mut question = Self {
+            unknown: other.0,
+            ..Self::default()
+        };
         question.add_members(members(body)?)?;
         Ok(question)
     }

@@ -6,6 +6,7 @@ mod estimate;
 mod faults;
 mod headers;
 mod json;
+mod misplaced;
 mod query;
 
 use std::borrow::Cow;
@@ -22,6 +23,7 @@ use estimate::Estimate;
 use faults::Unknown;
 
 pub(crate) use faults::shown;
+pub(super) use misplaced::Misplaced;
 pub(super) use query::Author;
 
 /// The input of `/v1/check`, `/v1/authz` and `/v1/state`. Null is absent.

@@ -36,6 +36,8 @@ impl Question {
                 self.set(field, value.clone())?;
             } else if is_control(&name.replace('_', "-")) {
                 continue;
+            } else if is_tag(name) && author != Author::Stranger {
+                self.unknown.add_tag(name, "tags.NAME");
             } else if author == Author::Asker || is_ours(name) && author == Author::Gateway {
                 self.unknown.add_field(name);
             }
@@ -48,7 +50,10 @@ impl Question {
         if let Some(field) = Field::named(&field_of_header(name)) {
             return self.set(field, value.to_owned());
         }
-        if !is_control(name) {
+        if is_tag(name) {
+            let shown = format!("{HEADER_PREFIX}{name}");
+            self.unknown.add_tag(&shown, "x-spendfuse-tag-NAME");
+        } else if !is_control(name) {
             let shown = format!("{HEADER_PREFIX}{name}");
             self.unknown.add(&shown, name, &FIELDS, HEADER_PREFIX);
         }
@@ -56,13 +61,21 @@ impl Question {
     }
 }
 
+/// Whether an unknown name was to name a tag, or all of them: `tags=growth`, `tags[team]`, `tag.team`.
+fn is_tag(name: &str) -> bool {
+    let of_all = name.strip_prefix("tags");
+    let is_of_all = |rest: &str| rest.is_empty() || rest.starts_with(['.', '-', '_', '[']);
+    of_all.is_some_and(is_of_all) || name.starts_with("tag.") || name.starts_with("tag[")
+}
+
 /// Whether a name is probably meant to be one of ours. Stricter than a suggestion needs to be, for
 /// a gateway's `page` or `version` must not be taken for a misspelt `plan` or `session`.
 fn is_ours(name: &str) -> bool {
     const SHORTEST: usize = 5;
+    let fields = || [&FIELDS[..], &["deny_status"]].concat();
     let known = (SHORTEST..=64)
         .contains(&name.len())
-        .then(|| closest(name, &FIELDS))
+        .then(|| closest(name, &fields()))
         .flatten();
     known.is_some_and(|known| known.as_bytes()[0] == name.as_bytes()[0].to_ascii_lowercase())
 }
