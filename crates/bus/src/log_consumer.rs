@@ -1,22 +1,27 @@
 //! Reads topics as a static member of a group whose offsets (with metadata) the caller commits:
 //! the loader.
 
+mod offsets;
+mod positions;
+
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::time::Duration;
 
-use rdkafka::consumer::{CommitMode, Consumer};
-use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::consumer::Consumer;
+use rdkafka::error::RDKafkaErrorCode;
 use rdkafka::{Offset, TopicPartitionList};
 
 use crate::config::{KafkaConfig, Membership};
 use crate::error::BusError;
-use crate::native::{PollFailure, Polled, Poller, TopicPartition, request};
+use crate::native::{Polled, Poller, TopicPartition, request};
 use crate::place::Place;
 use crate::runner::InputRecord;
 use crate::shutdown::Shutdown;
 use crate::topics::partition_counts;
-use crate::unreadable::{Unreadable, measure};
+use crate::unreadable::Unreadable;
+
+pub use offsets::Committed;
 
 /// Nobody waits for these readers to the millisecond: the broker answers once so much has come
 /// together, or after `fetch.wait.max.ms`, instead of once a commit of every partition.
@@ -29,15 +34,6 @@ pub struct LogPartition {
     pub topic_index: usize,
     /// Partition.
     pub partition: u32,
-}
-
-/// A committed offset.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Committed {
-    /// The next offset to read.
-    pub offset: i64,
-    /// What was stored with it.
-    pub metadata: String,
 }
 
 /// What a poll brought.
@@ -258,66 +254,6 @@ impl LogConsumer {
         })
     }
 
-    /// The end lies behind the last record where that is followed by a marker. Retention may remove
-    /// both, and a position between them would look like loss.
-    fn follow_end(&self, at: LogPartition, end: i64) {
-        // What is read no more stays so.
-        if let Some(next) = self.next.borrow_mut().get_mut(&at) {
-            *next = end.max(*next);
-        }
-    }
-
-    fn pass_by(&self, at: &TopicPartition, base: i64) -> Result<LogEvent<'_>, BusError> {
-        let patience = self.config.max_poll_interval / 3;
-        let Some(place) = self.partition(at) else {
-            return Ok(LogEvent::Nothing);
-        };
-        let next = self.next.borrow().get(&place).copied();
-        let start = next.map_or(base, |next| base.max(next));
-        let found = measure(&self.config.kafka, at, start, patience)?;
-        if let Some(lost) = &found {
-            self.next.borrow_mut().insert(place, lost.to);
-        }
-        self.start_again()?;
-        Ok(
-            found.map_or(LogEvent::Nothing, |lost| LogEvent::Unreadable {
-                at: place,
-                lost,
-            }),
-        )
-    }
-
-    /// Whether an offset is missed that nobody needs.
-    fn is_made_up(&self, failure: &PollFailure) -> Result<bool, BusError> {
-        let Some(at) = failure.out_of_range() else {
-            return Ok(false);
-        };
-        let next = self.partition(at);
-        let next = next.and_then(|place| self.next.borrow().get(&place).copied());
-        next.map_or(Ok(false), |next| Ok(!self.poller.is_gone(at, next)?))
-    }
-
-    /// A partition that lost its position; the others are read on.
-    fn gone(&self, failure: &PollFailure) -> Result<Option<LogEvent<'_>>, BusError> {
-        let Some(missed) = failure.out_of_range() else {
-            return Ok(None);
-        };
-        let place = self.partition(missed);
-        let Some((at, from)) = place.and_then(|at| Some((at, self.next.borrow_mut().remove(&at)?)))
-        else {
-            return Ok(Some(LogEvent::Nothing));
-        };
-        let (first, end) = self.poller.bounds(missed)?;
-        let to = from.clamp(first, end.max(first));
-        if to == from {
-            self.next.borrow_mut().insert(at, from);
-            self.start_unpaused()?;
-            return Ok(Some(LogEvent::Nothing));
-        }
-        self.start_unpaused()?;
-        Ok(Some(LogEvent::Gone { at, from, to }))
-    }
-
     /// Reads a partition from `offset`, besides those that are read. Whatever was paused is read again.
     ///
     /// # Errors
@@ -376,66 +312,6 @@ impl LogConsumer {
         client.fetch_metadata(topic, timeout).is_ok()
     }
 
-    /// What the group has committed for a partition; `None` for nothing yet.
-    ///
-    /// # Errors
-    /// [`BusError::Request`], also after `timeout`.
-    pub fn committed(
-        &self,
-        at: LogPartition,
-        timeout: Duration,
-    ) -> Result<Option<Committed>, BusError> {
-        let doing = || self.doing("asking for the committed offset of", at);
-        let mut wanted = TopicPartitionList::new();
-        wanted.add_partition(self.topic(at), at.partition.cast_signed());
-        let found = self
-            .poller
-            .consumer()
-            .committed_offsets(wanted, timeout)
-            .map_err(doing())?;
-        let element = found.elements().into_iter().next();
-        let Some(element) = element else {
-            return Ok(None);
-        };
-        element.error().map_err(doing())?;
-        Ok(match element.offset() {
-            Offset::Offset(offset) => Some(Committed {
-                offset,
-                metadata: element.metadata().to_owned(),
-            }),
-            _ => None,
-        })
-    }
-
-    /// Commits the next offset to read, with metadata (at most 4 KiB), and waits for the answer.
-    ///
-    /// # Errors
-    /// [`BusError::Request`]; the partition may belong to somebody else.
-    pub fn commit(&self, at: LogPartition, offset: i64, metadata: &str) -> Result<(), BusError> {
-        let doing = || self.doing("committing", at);
-        let mut list = TopicPartitionList::new();
-        let mut element = list.add_partition(self.topic(at), at.partition.cast_signed());
-        element
-            .set_offset(Offset::Offset(offset))
-            .map_err(doing())?;
-        element.set_metadata(metadata);
-        self.poller
-            .consumer()
-            .commit(&list, CommitMode::Sync)
-            .map_err(doing())
-    }
-
-    /// First offset of a partition's log, and the one after its last committed record.
-    ///
-    /// # Errors
-    /// [`BusError::Request`], also after `timeout`.
-    pub fn bounds(&self, at: LogPartition, timeout: Duration) -> Result<(i64, i64), BusError> {
-        self.poller
-            .consumer()
-            .fetch_watermarks(self.topic(at), at.partition.cast_signed(), timeout)
-            .map_err(self.doing("asking for the ends of", at))
-    }
-
     /// Stops fetching partitions until [`LogConsumer::resume`], to push back.
     ///
     /// # Errors
@@ -480,13 +356,5 @@ impl LogConsumer {
             topic_index: self.index_of(at.topic.as_bytes())?,
             partition: at.partition.cast_unsigned(),
         })
-    }
-
-    fn doing(&self, what: &str, at: LogPartition) -> impl FnOnce(KafkaError) -> BusError + use<> {
-        let topic = self.topic(at);
-        request(&format!(
-            "{what} topic `{topic}` partition {}",
-            at.partition
-        ))
     }
 }

@@ -1,28 +1,27 @@
 //! An unmodified Apache Kafka on this machine: one or three KRaft nodes.
 
 mod archive;
+mod java;
+mod nodes;
 mod probe;
 mod properties;
 mod segment;
 
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
 use crate::child::ServerProcess;
-use crate::error::{DevStackError, while_doing};
+use crate::error::DevStackError;
 use crate::folder::DataFolder;
 use crate::locate;
 use crate::ports::ReservedPort;
 use archive::ClassArchive;
+use java::{JavaCommand, QUICK_START};
+use nodes::{addresses, prepare_node, reserve_ports};
 pub use segment::{Damage, Segment, StoredBatch};
 
-use properties::{Detour, LOGGING, NodeAddress, Role, server_properties};
-
-/// 16 bytes in the URL-safe base64 that Kafka wants; any value does.
-const CLUSTER_ID: &str = "c3BlbmRmdXNlLWRldnN0YQ";
-const PORTS_FILE: &str = "ports";
+use properties::{Detour, NodeAddress, Role};
 
 /// What the broker is started for: tests want it up soon, benchmarks want it fast.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -323,165 +322,5 @@ impl Kafka {
         if let Some(controller) = &self.controller {
             controller.stop(Duration::from_secs(5));
         }
-    }
-}
-
-/// Two ports a node: the ones the folder was used with before where they are free, for clients
-/// that remember them. The first is `usual` or close to it, where one is wanted.
-fn reserve_ports(
-    folder: &Path,
-    count: usize,
-    usual: Option<u16>,
-) -> Result<Vec<ReservedPort>, DevStackError> {
-    let remembered = folder.join(PORTS_FILE);
-    let text = fs::read_to_string(&remembered).unwrap_or_default();
-    let words = text.split_whitespace();
-    let before: Vec<u16> = words.filter_map(|word| word.parse().ok()).collect();
-    let mut reserved = Vec::new();
-    if let Some(usual) = usual {
-        reserved.push(ReservedPort::usual_or_next(usual)?);
-    }
-    let wanted = reserved.len();
-    for port in before.iter().skip(wanted) {
-        reserved.extend(ReservedPort::exactly(*port)?);
-    }
-    if reserved.len() != count {
-        reserved.truncate(wanted);
-        while reserved.len() < count {
-            reserved.push(ReservedPort::any()?);
-        }
-    }
-    let words: Vec<String> = reserved
-        .iter()
-        .map(|port| port.number().to_string())
-        .collect();
-    fs::write(&remembered, words.join(" "))
-        .map_err(while_doing(format!("writing {}", remembered.display())))?;
-    Ok(reserved)
-}
-
-fn addresses(ports: &[ReservedPort], controller_apart: bool) -> Vec<NodeAddress> {
-    let role = if controller_apart {
-        Role::Broker
-    } else {
-        Role::Both
-    };
-    (1..)
-        .zip(ports.chunks_exact(2))
-        .map(|(id, pair)| NodeAddress {
-            id,
-            role,
-            broker: pair[0].number(),
-            controller: pair[1].number(),
-            detour: None,
-        })
-        .collect()
-}
-
-/// Writes a node's configuration, formats its storage where that is new, and says how it starts.
-fn prepare_node(
-    node_folder: &Path,
-    java: &JavaCommand,
-    address: &NodeAddress,
-    all: &[NodeAddress],
-    options: &KafkaOptions,
-) -> Result<ServerProcess, DevStackError> {
-    let data = node_folder.join("data");
-    let configuration = node_folder.join("server.properties");
-    let logging = node_folder.join("log4j2.properties");
-    fs::create_dir_all(&data).map_err(while_doing(format!("creating {}", data.display())))?;
-    let (more, overrides) = (&options.more_listeners, &options.properties);
-    let text = server_properties(address, all, &data, more, overrides);
-    fs::write(&configuration, text)
-        .map_err(while_doing(format!("writing {}", configuration.display())))?;
-    fs::write(&logging, LOGGING).map_err(while_doing(format!("writing {}", logging.display())))?;
-
-    if !data.join("meta.properties").is_file() {
-        java.format_storage(&configuration)?;
-    }
-    // `env` becomes the broker: same process.
-    let variables = options.environment.iter();
-    let mut arguments: Vec<String> = variables
-        .map(|(name, value)| format!("{name}={value}"))
-        .collect();
-    arguments.push(java.program.display().to_string());
-    arguments.extend(java.broker_arguments(&logging, &configuration));
-    Ok(ServerProcess::new(
-        match address.role {
-            Role::Controller => "Kafka's controller".to_owned(),
-            Role::Both | Role::Broker => format!("Kafka node {}", address.id),
-        },
-        "env".into(),
-        arguments,
-        node_folder.join("kafka.log"),
-    ))
-}
-
-/// How Java is called.
-struct JavaCommand {
-    program: PathBuf,
-    class_path: String,
-    heap: &'static str,
-    /// For the broker; the storage tool is always started quickly.
-    quick_start: &'static [&'static str],
-    broker_archive: Option<String>,
-    tool_archive: Option<String>,
-}
-
-const QUICK_START: &[&str] = &["-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"];
-
-impl JavaCommand {
-    fn new(options: &KafkaOptions, class_archive: &ClassArchive) -> Result<Self, DevStackError> {
-        Ok(Self {
-            program: locate::java(),
-            class_path: format!("{}/*", locate::kafka_jars()?.display()),
-            heap: match (options.purpose, options.nodes) {
-                (Purpose::Benchmarks, _) => "-Xmx2g",
-                (Purpose::Tests, 1) => "-Xmx1g",
-                (Purpose::Tests, _) => "-Xmx512m",
-            },
-            quick_start: match options.purpose {
-                Purpose::Tests => QUICK_START,
-                Purpose::Benchmarks => &[],
-            },
-            broker_archive: class_archive.broker_flag(),
-            tool_archive: class_archive.tool_flag(),
-        })
-    }
-
-    fn broker_arguments(&self, logging: &Path, configuration: &Path) -> Vec<String> {
-        let mut arguments = vec![self.heap.to_owned()];
-        arguments.extend(self.quick_start.iter().map(|flag| (*flag).to_owned()));
-        arguments.extend(self.broker_archive.clone());
-        arguments.extend([
-            format!("-Dlog4j2.configurationFile={}", logging.display()),
-            "-cp".to_owned(),
-            self.class_path.clone(),
-            "kafka.Kafka".to_owned(),
-            configuration.display().to_string(),
-        ]);
-        arguments
-    }
-
-    fn format_storage(&self, configuration: &Path) -> Result<(), DevStackError> {
-        let output = Command::new(&self.program)
-            .args(QUICK_START)
-            .args(&self.tool_archive)
-            .args(["-cp", &self.class_path, "kafka.tools.StorageTool"])
-            .args(["format", "-t", CLUSTER_ID, "-c"])
-            .arg(configuration)
-            .output()
-            .map_err(while_doing("starting java to format Kafka's storage"))?;
-        if output.status.success() {
-            return Ok(());
-        }
-        let mut said = String::from_utf8_lossy(&output.stdout).into_owned();
-        said.push_str(&String::from_utf8_lossy(&output.stderr));
-        Err(DevStackError::Ended {
-            name: "Kafka's storage tool".to_owned(),
-            status: output.status.to_string(),
-            log: configuration.to_owned(),
-            tail: said,
-        })
     }
 }

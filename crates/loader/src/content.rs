@@ -6,8 +6,7 @@ use spendfuse_warehouse::client::Warehouse;
 use spendfuse_warehouse::query::cell;
 
 use crate::batch::TableInsert;
-use crate::healing::any_range;
-use crate::inserting::WriterStage;
+use crate::present::{WriterStage, any_range};
 
 /// How many of the rows of `table` differ from what the warehouse has at their addresses. What is not
 /// there at all does not count. The rows go into a temporary table, so that ClickHouse itself reads

@@ -24,10 +24,14 @@ use spendfuse_warehouse::client::{Warehouse, quoted};
 use spendfuse_warehouse::query::cell;
 use xxhash_rust::xxh3::xxh3_64;
 
-use crate::batch::{AddressRange, Batch, TableInsert};
+use crate::batch::{Batch, TableInsert};
 use crate::content::address_columns;
-use crate::inserting::{InsertGate, WriterStage, range_condition, rows_in_ranges};
 use crate::metrics as names;
+use crate::present::{WriterStage, any_range, rows_in_ranges};
+
+/// Batches go in side by side, each until it is in. What is missing is looked for and put in alone:
+/// nobody is in the middle then.
+pub(crate) type InsertGate = tokio::sync::RwLock<()>;
 
 /// A view's sums are compared this often before they count as different: other batches are in doubt
 /// or inserts of other loaders under way in the same hours, and a view is fed some milliseconds after
@@ -377,12 +381,6 @@ async fn sums(
         Ok((table.rows[row][0].clone(), sums))
     })
     .collect()
-}
-
-pub(crate) fn any_range(table: &TableInsert, stage: WriterStage) -> String {
-    let condition = |range: &AddressRange| format!("({})", range_condition(table, range, stage));
-    let conditions: Vec<String> = table.ranges.iter().map(condition).collect();
-    conditions.join(" OR ")
 }
 
 fn buckets_of(sums: &Sums) -> String {

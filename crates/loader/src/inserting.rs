@@ -5,35 +5,17 @@ use std::time::{Duration, Instant};
 
 use spendfuse_bus::Backoff;
 use spendfuse_warehouse::WarehouseError;
-use spendfuse_warehouse::block::schema::{Address, Schema};
+use spendfuse_warehouse::block::schema::Address;
 use spendfuse_warehouse::client::{Warehouse, quoted};
 use spendfuse_warehouse::query::cell;
 
-use crate::batch::{AddressRange, Batch, TableInsert};
+use crate::batch::{Batch, TableInsert};
 use crate::broken;
-use crate::checkpoint::Links;
 use crate::content::differing_rows;
-use crate::healing::{can_complete_rollups, make_whole};
+use crate::healing::{InsertGate, can_complete_rollups, make_whole};
 use crate::metrics as names;
+use crate::present::{WriterStage, rows_in_ranges, views_agree};
 use crate::recovery::{TableFacts, too_many};
-
-/// Which stage writes the topic: rows of both stages share some tables.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum WriterStage {
-    /// `spendfuse.rows`
-    Meter,
-    /// `spendfuse.rows.ledger`
-    Ledger,
-}
-
-impl WriterStage {
-    pub(crate) fn name(self) -> &'static str {
-        match self {
-            Self::Meter => "meter",
-            Self::Ledger => "ledger",
-        }
-    }
-}
 
 const PAUSES: Backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(5));
 /// The same trouble is logged again after this time.
@@ -47,10 +29,6 @@ pub(crate) enum Attempt {
     /// This loader has, or one that is gone may have.
     Again,
 }
-
-/// Batches go in side by side, each until it is in. What is missing is looked for and put in alone:
-/// nobody is in the middle then.
-pub(crate) type InsertGate = tokio::sync::RwLock<()>;
 
 /// Inserts every table of `batch`, again and again until all are in. What an earlier attempt got in
 /// is not inserted again ([`is_there`]); after several attempts what is missing is put in
@@ -273,19 +251,6 @@ pub(crate) async fn inspect(
     Ok(facts)
 }
 
-/// Whether the audit's view has the rows of the table's commits, and no others.
-async fn views_agree(warehouse: &Warehouse, table: &TableInsert) -> Result<bool, WarehouseError> {
-    if table.schema.address != Address::Meter {
-        return Ok(true);
-    }
-    for range in &table.ranges {
-        if !audit_agrees(warehouse, range).await? {
-            return Ok(false);
-        }
-    }
-    Ok(true)
-}
-
 /// Whether an earlier attempt got this insert in, so that it need not be repeated: repeating rests
 /// on the token alone, and a plain `MergeTree` forgets tokens. A full disk or a power loss leaves
 /// half a line in its log of them, and every later start reads the log only up to there (26.7, seen
@@ -333,114 +298,4 @@ async fn wait_for_earlier_attempt(
         return Err(WarehouseError::StillInserting { token });
     }
     Ok(())
-}
-
-/// How many rows have addresses in the ranges of `table`.
-pub(crate) async fn rows_in_ranges(
-    warehouse: &Warehouse,
-    table: &TableInsert,
-    stage: WriterStage,
-) -> Result<u64, WarehouseError> {
-    let mut found = 0;
-    for range in &table.ranges {
-        let condition = range_condition(table, range, stage);
-        let name = table.table();
-        let count = format!("SELECT count() FROM {name} WHERE {condition}");
-        found += cell::<u64>(&warehouse.query_table(&count).await?, 0, 0)?;
-    }
-    Ok(found)
-}
-
-/// Whether `spend_audit` has as many rows as `spend` for the commits around `range`.
-async fn audit_agrees(warehouse: &Warehouse, range: &AddressRange) -> Result<bool, WarehouseError> {
-    let (first, last) = (range.first.0 / 1000, range.last.0 / 1000);
-    let (epoch, partition) = (range.epoch, range.partition);
-    let (from, to) = (first * 1000, last * 1000 + 999);
-    let table = warehouse
-        .query_table(&format!(
-            "SELECT (SELECT count() FROM spend WHERE epoch = {epoch} AND meter_partition = {partition} \
-               AND meter_seq BETWEEN {from} AND {to}), \
-             (SELECT sum(count) FROM spend_audit WHERE epoch = {epoch} AND meter_partition = {partition} \
-               AND seq_block BETWEEN {first} AND {last})"
-        ))
-        .await?;
-    Ok(cell::<u64>(&table, 0, 0)? == cell::<u64>(&table, 0, 1)?)
-}
-
-/// How far the chains of `partition` have come in the warehouse.
-///
-/// # Errors
-/// What ClickHouse says.
-pub(crate) async fn chain_ends(
-    warehouse: &Warehouse,
-    epoch: u32,
-    partition: u32,
-    stage: WriterStage,
-) -> Result<Links, WarehouseError> {
-    let mut ends = Vec::new();
-    for (table, address) in Schema::chained() {
-        if address == Address::Meter && stage == WriterStage::Ledger {
-            continue;
-        }
-        let (prefix, mut condition) = chain_condition(address, epoch, partition, stage);
-        if address == Address::Meter {
-            // Instead of a look at every row there is.
-            condition = format!(
-                "{condition} AND meter_seq >= (SELECT greatest(max(seq_block), 1) - 1 \
-                 FROM spend_audit WHERE {condition}) * 1000"
-            );
-        }
-        let last = format!("SELECT max({prefix}_seq) FROM {table} WHERE {condition}");
-        let last: u64 = cell(&warehouse.query_table(&last).await?, 0, 0)?;
-        if last > 0 {
-            ends.push(((table.to_owned(), partition), last));
-        }
-    }
-    Ok(Links::new(ends))
-}
-
-/// The prefix of the columns of an address, and the condition on the rows of a chain.
-fn chain_condition(
-    address: Address,
-    epoch: u32,
-    partition: u32,
-    stage: WriterStage,
-) -> (&'static str, String) {
-    match address {
-        Address::Meter => (
-            "meter",
-            format!("epoch = {epoch} AND meter_partition = {partition}"),
-        ),
-        Address::Stage => (
-            "stage",
-            format!(
-                "epoch = {epoch} AND stage_partition = {partition} AND stage = '{}'",
-                stage.name()
-            ),
-        ),
-        Address::None => unreachable!("tables without addresses are not loaded from topics"),
-    }
-}
-
-/// The condition on the rows of `range`.
-pub(crate) fn range_condition(
-    table: &TableInsert,
-    range: &AddressRange,
-    stage: WriterStage,
-) -> String {
-    let AddressRange {
-        epoch,
-        partition,
-        first: (first_seq, first_index),
-        last: (last_seq, last_index),
-        ..
-    } = range;
-    let (prefix, condition) = chain_condition(table.schema.address, *epoch, *partition, stage);
-    // The condition on the number alone is what the minmax index can use.
-    format!(
-        "{condition} \
-         AND {prefix}_seq BETWEEN {first_seq} AND {last_seq} \
-         AND ({prefix}_seq, {prefix}_index) >= ({first_seq}, {first_index}) \
-         AND ({prefix}_seq, {prefix}_index) <= ({last_seq}, {last_index})"
-    )
 }

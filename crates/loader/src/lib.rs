@@ -15,6 +15,7 @@ mod identity_watch;
 mod inserting;
 mod lane;
 pub mod metrics;
+mod present;
 pub mod protocol;
 pub mod recovery;
 pub mod region;
@@ -37,7 +38,7 @@ use batch::BatchLimits;
 use checkpoint::BrokenLink;
 use protocol::StopReason;
 
-pub use inserting::WriterStage;
+pub use present::WriterStage;
 pub use same_id::{CountedAt, SameId};
 use standing::Parts;
 

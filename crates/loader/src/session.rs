@@ -4,7 +4,9 @@
 //! were under way are taken up again by their intents.
 
 mod acceptance;
+mod opening;
 mod restarts;
+mod work;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -13,26 +15,21 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use jiff::Timestamp;
-use spendfuse_broken::{Break, is_broken};
 use spendfuse_bus::{LogConsumer, LogConsumerConfig, LogEvent, LogPartition, Place, Shutdown};
 use spendfuse_domain::UnixMillis;
-use spendfuse_warehouse::migrations::{DEDUPLICATION_SECONDS, DEDUPLICATION_WINDOW};
-use spendfuse_warehouse::{Warehouse, WarehouseError};
+use spendfuse_warehouse::Warehouse;
 use tokio::runtime::Handle;
 
-use crate::batch::{Batch, RowsRecord};
-use crate::checkpoint::{Checkpoint, Links};
+use crate::batch::RowsRecord;
+use crate::healing::InsertGate;
 use crate::identity_watch::IdentityWatch;
-use crate::inserting::{
-    Attempt, InsertGate, WriterStage, chain_ends, insert_until_done, inspect, restore,
-};
 use crate::lane::{Lane, Pressure};
 use crate::metrics as names;
-use crate::protocol::{Action, PartitionProtocol, ProtocolRules, StopReason};
-use crate::recovery::{StartingPoint, TableFacts, starting_point};
-use crate::region::Region;
+use crate::present::WriterStage;
+use crate::protocol::{Action, StopReason};
 use crate::standing::{Parts, Standing};
 use crate::{AlertSink, LoaderAlert, LoaderConfig, LoaderError};
+use work::Report;
 
 /// How long to wait for records: while inserts are under way their ends must be seen soon.
 const POLL_WORKING: Duration = Duration::from_millis(5);
@@ -40,26 +37,8 @@ const POLL_IDLE: Duration = Duration::from_millis(50);
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 /// Events taken from the client before the lanes get their turn.
 const EVENTS_A_TURN: usize = 1000;
-/// How long inserts under way may take when partitions are taken back or the loader ends.
-const FAREWELL: Duration = Duration::from_secs(3);
 const COUNTERS_EVERY: Duration = Duration::from_secs(5);
 const METRICS_EVERY: Duration = Duration::from_secs(1);
-
-/// What a task on the runtime reports.
-enum Report {
-    Inserted(u64, LogPartition, Result<(), WarehouseError>),
-    Inspected(u64, LogPartition, Result<Vec<TableFacts>, WarehouseError>),
-    Counters(Result<(BTreeMap<String, u64>, Option<i64>), WarehouseError>),
-}
-
-/// What is done with a batch in ClickHouse.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Work {
-    Insert(Attempt),
-    Restore,
-    Inspect,
-    Compare,
-}
 
 struct Session<'a> {
     config: &'a LoaderConfig,
@@ -256,161 +235,6 @@ impl Session<'_> {
         Ok(self.consumer.start(&starts)?)
     }
 
-    /// The lane of a partition from what is committed; `None` where it cannot be read.
-    fn open_lane(&mut self, at: LogPartition) -> Result<Option<Lane>, LoaderError> {
-        let topic = self.topic(at).to_owned();
-        let committed = self.consumer.committed(at, REQUEST_TIMEOUT)?;
-        let committed = committed.map(|known| (known.offset, known.metadata));
-        let (first, _) = self.consumer.bounds(at, REQUEST_TIMEOUT)?;
-        let Some(committed) = committed else {
-            return self.open_without_offset(at, &topic, first).map(Some);
-        };
-        let start = match starting_point(committed, first) {
-            Ok(start) => start,
-            Err(reason) => {
-                self.stopped(&topic, at, reason);
-                return Ok(None);
-            }
-        };
-        let StartingPoint {
-            position,
-            checkpoint,
-            lost,
-        } = start;
-        if let Some(intent) = &checkpoint.intent {
-            tracing::info!(
-                topic,
-                partition = at.partition,
-                start = position,
-                end = intent.end,
-                records = intent.records,
-                "taking up an interrupted insert"
-            );
-        }
-        let rules = self.rules();
-        let mut protocol =
-            PartitionProtocol::start(&topic, at.partition, rules, position, checkpoint);
-        if let Some(reason) = &lost {
-            protocol = protocol.stopped();
-            self.stopped(&topic, at, reason.clone());
-        }
-        let mut lane = Lane::new(at, &topic, protocol, Some(position));
-        lane.stopped_by = lost;
-        Ok(Some(lane))
-    }
-
-    /// The lane of a partition that nobody has loaded from, or whose offsets are gone: what the
-    /// warehouse has is told by the warehouse.
-    fn open_without_offset(
-        &self,
-        at: LogPartition,
-        topic: &str,
-        first: i64,
-    ) -> Result<Lane, LoaderError> {
-        let (partition, rules) = (at.partition, self.rules());
-        let asked = chain_ends(self.warehouse, self.config.epoch, partition, stage_of(at));
-        let ends = self.runtime.block_on(asked)?;
-        // Asked after the warehouse: everything that it has is before this end.
-        let (_, end) = self.consumer.bounds(at, REQUEST_TIMEOUT)?;
-        if ends == Links::default() || is_broken(Break::LoaderTrustsOffsetsOnly) {
-            let nothing = Checkpoint::default();
-            let protocol = PartitionProtocol::start(topic, partition, rules, first, nothing);
-            return Ok(Lane::new(at, topic, protocol, None));
-        }
-        tracing::warn!(
-            topic,
-            partition,
-            from = first,
-            to = end,
-            "no offset is committed, and the warehouse has rows: looking what is there"
-        );
-        let accepts_loss = self
-            .accepted_gap(topic, partition)?
-            .is_some_and(|gap| gap.from == 0 && gap.to >= first);
-        let region = Region::without_offsets(end, ends, accepts_loss);
-        let nothing = Checkpoint::default();
-        let protocol =
-            PartitionProtocol::start_with(topic, partition, rules, first, region, nothing);
-        Ok(Lane::new(at, topic, protocol, None))
-    }
-
-    fn rules(&self) -> ProtocolRules {
-        ProtocolRules {
-            limits: self.config.limits,
-            flush_interval: self.config.flush_interval.as_millis() as i64,
-            deduplication_window: DEDUPLICATION_WINDOW,
-            deduplication_millis: DEDUPLICATION_SECONDS as i64 * 1000,
-            epoch: self.config.epoch,
-            content_tokens: self.config.content_tokens,
-        }
-    }
-
-    fn take_reports(&mut self) -> Result<(), LoaderError> {
-        while let Ok(report) = self.reports.try_recv() {
-            self.take_report(report)?;
-        }
-        Ok(())
-    }
-
-    fn take_report(&mut self, report: Report) -> Result<(), LoaderError> {
-        let (at, action) = match report {
-            Report::Counters(Ok((counters, server_start))) => {
-                self.parts.clickhouse.ready();
-                self.counters = counters;
-                if let Some(start) = server_start {
-                    self.server_started(start);
-                }
-                return Ok(());
-            }
-            // The older figures err on the safe side.
-            Report::Counters(Err(error)) => {
-                self.parts.clickhouse.not_ready(error.to_string());
-                return Ok(());
-            }
-            Report::Inserted(assignment, ..) | Report::Inspected(assignment, ..)
-                if assignment != self.assignment =>
-            {
-                return Ok(());
-            }
-            Report::Inserted(_, at, result) => {
-                let Some(lane) = self.lanes.get_mut(&at) else {
-                    return Ok(());
-                };
-                lane.work = None;
-                let action = match result {
-                    Ok(()) => lane.protocol.inserted(),
-                    Err(error) => lane.protocol.failed(error),
-                };
-                (at, action)
-            }
-            Report::Inspected(_, at, result) => {
-                let Some(lane) = self.lanes.get_mut(&at) else {
-                    return Ok(());
-                };
-                lane.work = None;
-                let action = match result {
-                    Ok(facts) => lane.protocol.inspected(now(), &facts),
-                    Err(error) if error.is_final() => lane.protocol.failed(error),
-                    Err(error) => return Err(error.into()),
-                };
-                let outcome = match &action {
-                    Some(Action::InsertAgain(_)) => "replayed",
-                    Some(Action::Restore(_)) => "restored",
-                    Some(Action::Stop(_)) => "doubt",
-                    _ => "complete",
-                };
-                metrics::counter!(
-                    names::LOADER_RECOVERIES_TOTAL,
-                    "topic" => lane.topic.clone(),
-                    "outcome" => outcome
-                )
-                .increment(1);
-                (at, action)
-            }
-        };
-        self.carry_out(at, action)
-    }
-
     fn advance_all(&mut self) -> Result<(), LoaderError> {
         let partitions: Vec<LogPartition> = self.lanes.keys().copied().collect();
         let now = now();
@@ -426,87 +250,6 @@ impl Session<'_> {
                 Some(Pressure::Pause) => self.consumer.pause(&[at])?,
                 Some(Pressure::Resume) => self.consumer.resume(&[at])?,
                 None => {}
-            }
-        }
-        Ok(())
-    }
-
-    /// Does what the protocol wants until it waits for something.
-    fn carry_out(&mut self, at: LogPartition, first: Option<Action>) -> Result<(), LoaderError> {
-        let mut next = first;
-        while let Some(action) = next.take() {
-            match action {
-                Action::Commit { offset, metadata } => {
-                    self.consumer.commit(at, offset, &metadata)?;
-                    next = self.lanes.get_mut(&at).and_then(|lane| {
-                        lane.committed = Some(offset);
-                        lane.protocol.committed()
-                    });
-                }
-                Action::Insert(batch) => self.begin(at, batch, Work::Insert(Attempt::First)),
-                Action::InsertAgain(batch) => self.begin(at, batch, Work::Insert(Attempt::Again)),
-                Action::Restore(batch) => self.begin(at, batch, Work::Restore),
-                Action::Inspect(batch) => self.begin(at, batch, Work::Inspect),
-                Action::Compare(batch) => self.begin(at, batch, Work::Compare),
-                Action::Stop(reason) => {
-                    let topic = self.topic(at).to_owned();
-                    if let Some(lane) = self.lanes.get_mut(&at) {
-                        lane.stopped_by = Some(reason.clone());
-                    }
-                    self.stopped(&topic, at, reason);
-                }
-            }
-        }
-        Ok(())
-    }
-
-    fn begin(&mut self, at: LogPartition, batch: Batch, work: Work) {
-        let (warehouse, reporter) = (self.warehouse.clone(), self.reporter.clone());
-        let (assignment, stage) = (self.assignment, stage_of(at));
-        let gate = Arc::clone(&self.gate);
-        let task = self.runtime.spawn(async move {
-            let report = match work {
-                Work::Insert(attempt) => {
-                    let done = insert_until_done(&warehouse, &gate, &batch, stage, attempt).await;
-                    Report::Inserted(assignment, at, done)
-                }
-                Work::Restore => {
-                    let done = restore(&warehouse, &gate, &batch, stage).await;
-                    Report::Inserted(assignment, at, done)
-                }
-                Work::Inspect | Work::Compare => {
-                    let compares_content = work == Work::Compare;
-                    let facts = inspect(&warehouse, &batch, stage, compares_content).await;
-                    Report::Inspected(assignment, at, facts)
-                }
-            };
-            // Nobody listens any more where the session has ended.
-            let _ = reporter.send(report);
-        });
-        if let Some(lane) = self.lanes.get_mut(&at) {
-            lane.work = Some(task);
-        }
-    }
-
-    fn refresh_counters(&self) {
-        let (warehouse, reporter) = (self.warehouse.clone(), self.reporter.clone());
-        self.runtime.spawn(async move {
-            let asked = async {
-                let counters = warehouse.insert_counters().await?;
-                Ok((counters, warehouse.server_start().await?))
-            };
-            let _ = reporter.send(Report::Counters(asked.await));
-        });
-    }
-
-    /// Gives inserts under way some time, and commits those that end.
-    fn finish_work(&mut self) -> Result<(), LoaderError> {
-        let deadline = Instant::now() + FAREWELL;
-        while self.lanes.values().any(|lane| lane.work.is_some()) {
-            let left = deadline.saturating_duration_since(Instant::now());
-            match self.reports.recv_timeout(left) {
-                Ok(report) => self.take_report(report)?,
-                Err(_) => break,
             }
         }
         Ok(())

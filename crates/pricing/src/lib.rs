@@ -17,6 +17,7 @@ mod policy;
 mod pricer;
 pub mod provider;
 pub mod rate;
+mod resolved;
 mod sheet;
 
 pub use book::{BookDraft, PriceBook};

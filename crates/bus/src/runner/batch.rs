@@ -14,7 +14,6 @@ use crate::native::request;
 /// Input that retention has removed before it was read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct LostInput {
-    /// Which input.
     pub(super) input: usize,
     /// One sentence, with the command that accepts it.
     pub(super) sentence: String,

@@ -32,7 +32,6 @@ pub(super) fn keep<P>(config: &StageConfig, slots: Vec<Slot<P>>) -> Vec<Kept<P>>
 }
 
 impl<P> Kept<P> {
-    /// The partition.
     pub(super) fn partition(&self) -> u32 {
         self.slot.partition
     }

@@ -1,5 +1,6 @@
 //! One life of a worker: from connecting to an error or the request to stop.
 
+mod assignment;
 mod lost_input;
 mod not_yet;
 mod ticks;
@@ -8,34 +9,28 @@ use std::time::{Duration, Instant};
 
 use rdkafka::TopicPartitionList;
 use rdkafka::consumer::Consumer;
-use spendfuse_broken::{Break, is_broken};
 
-use super::assignment::{Interrupt, co_partitioned, take_over};
 use super::batch::{Batch, Slot};
 use super::broken;
 use super::clock::LogClock;
 use super::config::StageConfig;
-use super::kept::{Kept, keep};
+use super::kept::Kept;
 use super::logic::{PartitionLogic, StageLogic};
-use super::membership::{keep_alive, taken_over};
-use super::observer::{StageEvent, StageObserver};
+use super::membership::taken_over;
+use super::observer::StageObserver;
 use super::position::POSITION_KEY;
 use super::progress::LogEnds;
 use super::standing::Standing;
 use super::suspicion::{Doing, Suspicion};
 use crate::config::Membership;
 use crate::error::{BusError, LogicError};
-use crate::metrics::{
-    STAGE_COMMIT_SECONDS, STAGE_COMMITS, STAGE_PARTITIONS, STAGE_RECORDS, STAGE_REJECTED,
-    STAGE_RESTORE_SECONDS,
-};
+use crate::metrics::{STAGE_COMMIT_SECONDS, STAGE_COMMITS, STAGE_RECORDS, STAGE_REJECTED};
 use crate::native::{Message, Polled, Poller, TopicPartition};
 use crate::outputs::{OutputSink, Outputs};
 use crate::place::Place;
 use crate::shutdown::Shutdown;
 use crate::topics::partition_counts;
 use crate::transaction::TransactionalProducer;
-use lost_input::show_stopped;
 
 /// How long a life waits for a broker that does not answer.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -364,108 +359,5 @@ impl<L: StageLogic> Worker<'_, L> {
         metrics::histogram!(STAGE_COMMIT_SECONDS, "stage" => stage).record(took.as_secs_f64());
         self.batch.committed(took);
         Ok(())
-    }
-
-    fn revoked(&mut self) -> Result<(), BusError> {
-        // Nothing of the batch was sent yet. It is finished where the partitions are still ours,
-        // to save the successor the work; otherwise it is dropped.
-        if self.poller.consumer().assignment_lost() {
-            self.drop_partitions();
-        } else {
-            self.commit_all()?;
-            let slots = std::mem::take(&mut self.slots);
-            self.drop_partitions();
-            self.kept = keep(self.config, slots);
-        }
-        self.standing.revoked(self.config);
-        self.observer.stage_event(StageEvent::Revoked);
-        self.poller.unassign()
-    }
-
-    fn drop_partitions(&mut self) {
-        for slot in self.slots.iter().filter(|slot| slot.lost.is_some()) {
-            show_stopped(self.config.stage, slot.partition, false);
-        }
-        self.kept.clear();
-        self.slots.clear();
-        self.last_write = None;
-        self.slot_of.fill(None);
-        self.batch.clear();
-        self.suspicion.discarded();
-        self.show_partitions();
-    }
-
-    fn assigned(&mut self, mut assigned: Vec<TopicPartition>) -> Result<(), BusError> {
-        let began = Instant::now();
-        let mut kept = std::mem::take(&mut self.kept);
-        self.drop_partitions();
-        loop {
-            let (group, inputs) = (&self.config.group_id, &self.config.inputs);
-            self.poller.refuse_foreign(group, inputs, &assigned)?;
-            let partitions = match co_partitioned(self.config, &assigned) {
-                Ok(partitions) => partitions,
-                Err(error) => {
-                    // Static members are given again what they had, also after their next start.
-                    self.poller.refuse_assignment(group)?;
-                    return Err(error);
-                }
-            };
-            self.config
-                .health
-                .not_ready(format!("restores partitions {partitions:?}"));
-            self.observer.stage_event(StageEvent::Restoring {
-                partitions: partitions.clone(),
-            });
-            let (config, poller, shutdown) = (self.config, self.poller, self.shutdown);
-            let mut keep_alive = |timeout| keep_alive(config, poller, shutdown, timeout);
-            let now = self.clock.millis();
-            match take_over(
-                config,
-                self.stage,
-                poller,
-                &partitions,
-                std::mem::take(&mut kept),
-                now,
-                &mut keep_alive,
-            ) {
-                Ok(slots) => {
-                    if is_broken(Break::InitAfterRestore) {
-                        self.producer.fence_predecessors()?;
-                    }
-                    let times = slots.iter().filter_map(|slot| slot.logic.restored_time());
-                    times.for_each(|millis| self.clock.restored(millis));
-                    self.slots = slots;
-                    self.start(partitions, began.elapsed());
-                    // At once: as long as nothing is told, readers' state grows old, and by the
-                    // broker's time that is read then the first records' stamps are judged.
-                    return self.tick();
-                }
-                Err(Interrupt::Assigned(again)) => assigned = again,
-                Err(Interrupt::Revoked) => return Ok(()),
-                Err(Interrupt::Failed(error)) => return Err(error),
-            }
-        }
-    }
-
-    fn start(&mut self, partitions: Vec<u32>, restore: Duration) {
-        for (index, slot) in self.slots.iter().enumerate() {
-            self.slot_of[slot.partition as usize] = Some(index);
-            show_stopped(self.config.stage, slot.partition, false);
-        }
-        let stage = self.config.stage;
-        metrics::histogram!(STAGE_RESTORE_SECONDS, "stage" => stage).record(restore.as_secs_f64());
-        self.show_partitions();
-        self.standing.assigned(self.config);
-        tracing::info!(stage, ?partitions, ?restore, "worker runs");
-        self.observer.stage_event(StageEvent::Running {
-            partitions,
-            restore,
-        });
-    }
-
-    fn show_partitions(&self) {
-        let worker = self.config.instance_id.clone();
-        metrics::gauge!(STAGE_PARTITIONS, "stage" => self.config.stage, "worker" => worker)
-            .set(self.slots.len() as f64);
     }
 }

@@ -1,16 +1,15 @@
 //! LiteLLM's `model_prices_and_context_window.json`: one object, a member per model.
 
+mod rates;
+
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
-use serde::Deserialize;
 use serde_json::value::RawValue;
 use spendfuse_domain::UnitKind;
 
-use super::decimal;
-use super::fields::{self, Meaning};
 use super::report::Report;
-use super::variants::{self, Variant};
+use super::variants;
 use crate::book::{BookDraft, ModelPrices};
 use crate::error::BookError;
 use crate::provider;
@@ -20,8 +19,6 @@ use crate::rate::{Billable, RateKey, Tier, TokenClass};
 const EXAMPLE_ENTRY: &str = "sample_spec";
 /// Providers whose models run on the user's own machine and do cost nothing.
 const FREE_PROVIDERS: &[&str] = &["ollama", "lemonade", "searxng"];
-/// xAI bills the higher rates from the threshold on, all others above it.
-const PROVIDER_WITH_INCLUSIVE_THRESHOLDS: &str = "xai";
 /// Special classes whose own rate says nothing where it equals the plain one; taken over it would
 /// hide the plain class's tiers and thresholds.
 const REDUNDANT: &[(TokenClass, TokenClass)] = &[
@@ -43,16 +40,6 @@ pub struct Imported {
 }
 
 type Fields<'a> = BTreeMap<Cow<'a, str>, &'a RawValue>;
-
-#[derive(Deserialize)]
-struct SearchContext<'a> {
-    #[serde(borrow)]
-    search_context_size_low: Option<&'a RawValue>,
-    #[serde(borrow)]
-    search_context_size_medium: Option<&'a RawValue>,
-    #[serde(borrow)]
-    search_context_size_high: Option<&'a RawValue>,
-}
 
 /// Reads the bytes of a LiteLLM price file. `label` begins the version's name, `source` says in
 /// words where the file is from.
@@ -187,166 +174,6 @@ impl Imported {
         }
         known
     }
-
-    fn rates(
-        &mut self,
-        entry: &Entry<'_>,
-        fields: &Fields<'_>,
-        variant: Option<&Variant>,
-    ) -> BTreeMap<RateKey, u64> {
-        let mut rates = BTreeMap::new();
-        let mut second_choices = Vec::new();
-        for (field, raw) in fields {
-            if raw.get() == "null" {
-                continue;
-            }
-            match fields::meaning(entry.mode, field) {
-                Meaning::NotAPrice => {}
-                Meaning::Skip(reason) => self.report.skip(field, reason, entry.name),
-                Meaning::Rate(key) => match decimal::scaled(raw.get(), scale_of(&key)) {
-                    Some(nanos) if fields::is_second_choice(field) => {
-                        second_choices.push((key, nanos));
-                    }
-                    Some(nanos) => keep_dearer(&mut rates, key, nanos),
-                    None => self.report.skip(field, "not a number", entry.name),
-                },
-                Meaning::PerPixel => self.per_pixel(entry, field, raw, variant, &mut rates),
-                Meaning::SearchContext => self.search_context(entry, field, raw, &mut rates),
-                Meaning::TieredPricing => self.tiered_pricing(entry, field, raw, &mut rates),
-            }
-        }
-        for (key, nanos) in second_choices {
-            rates.entry(key).or_insert(nanos);
-        }
-        if entry.mode == "search" {
-            // A search engine is called once per search; apps count it either way.
-            let searches = RateKey::new(Billable::Units(UnitKind::WebSearchCalls));
-            if let Some(nanos) = rates.get(&searches).copied() {
-                rates.insert(RateKey::new(Billable::Units(UnitKind::Requests)), nanos);
-            }
-        }
-        if entry.provider == PROVIDER_WITH_INCLUSIVE_THRESHOLDS {
-            rates = rates
-                .into_iter()
-                .map(|(key, nanos)| {
-                    (
-                        RateKey {
-                            above: key.above.saturating_sub(1),
-                            ..key
-                        },
-                        nanos,
-                    )
-                })
-                .collect();
-        }
-        rates
-    }
-
-    fn per_pixel(
-        &mut self,
-        entry: &Entry<'_>,
-        field: &str,
-        raw: &RawValue,
-        variant: Option<&Variant>,
-        rates: &mut BTreeMap<RateKey, u64>,
-    ) {
-        let images = RateKey::new(Billable::Units(UnitKind::Images));
-        let Some(pixels) = variant.and_then(Variant::pixels) else {
-            self.report
-                .skip(field, "the name gives no size in pixels", entry.name);
-            return;
-        };
-        match decimal::times(raw.get(), pixels, decimal::PER_UNIT) {
-            // Where there is a price per image, it is the published one.
-            Some(nanos) if nanos > 0 => {
-                rates.entry(images).or_insert(nanos);
-            }
-            Some(_) => {}
-            None => self.report.skip(field, "not a number", entry.name),
-        }
-    }
-
-    /// Three levels where they differ, with the medium one as the default; one where they do not.
-    fn search_context(
-        &mut self,
-        entry: &Entry<'_>,
-        field: &str,
-        raw: &RawValue,
-        rates: &mut BTreeMap<RateKey, u64>,
-    ) {
-        let Ok(levels) = serde_json::from_str::<SearchContext<'_>>(raw.get()) else {
-            self.report
-                .skip(field, "not an object of three levels", entry.name);
-            return;
-        };
-        let nanos = |level: Option<&RawValue>| {
-            level.and_then(|raw| decimal::scaled(raw.get(), decimal::PER_UNIT))
-        };
-        let low = nanos(levels.search_context_size_low);
-        let medium = nanos(levels.search_context_size_medium);
-        let high = nanos(levels.search_context_size_high);
-        let searches = RateKey::new(Billable::Units(UnitKind::WebSearchCalls));
-        if let Some(default) = medium.or(high).or(low) {
-            rates.insert(searches.clone(), default);
-        }
-        if low != medium || medium != high {
-            for (level, nanos) in [("low", low), ("medium", medium), ("high", high)] {
-                if let Some(nanos) = nanos {
-                    rates.insert(searches.clone().with_attributes(level, ""), nanos);
-                }
-            }
-        }
-    }
-
-    /// A list of objects with `range: [above, to]` and token prices for contexts in it. All tokens
-    /// of a call cost the rates of the range that its input falls in (Alibaba's rule).
-    fn tiered_pricing(
-        &mut self,
-        entry: &Entry<'_>,
-        field: &str,
-        raw: &RawValue,
-        rates: &mut BTreeMap<RateKey, u64>,
-    ) {
-        let ranges: Vec<Fields<'_>> = serde_json::from_str(raw.get()).unwrap_or_default();
-        for range in &ranges {
-            let bounds = range.get("range").map_or("", |raw| raw.get());
-            let start = bounds
-                .trim_start_matches('[')
-                .split(',')
-                .next()
-                .unwrap_or("");
-            let Some(above) = decimal::scaled(start.trim(), 0) else {
-                self.report.skip(
-                    field,
-                    "a range that is not one of context tokens",
-                    entry.name,
-                );
-                continue;
-            };
-            for (inner, raw) in range {
-                let Meaning::Rate(key) = fields::meaning(entry.mode, inner) else {
-                    continue;
-                };
-                match decimal::scaled(raw.get(), scale_of(&key)) {
-                    Some(nanos) => keep_dearer(rates, key.above(above), nanos),
-                    None => self.report.skip(field, "not a number", entry.name),
-                }
-            }
-        }
-    }
-}
-
-fn scale_of(key: &RateKey) -> i32 {
-    match key.billable {
-        Billable::Tokens(_) => decimal::PER_MILLION_TOKENS,
-        Billable::Units(_) => decimal::PER_UNIT,
-    }
-}
-
-/// Input and output prices of one unit (seconds of a recording) are two names of one price.
-fn keep_dearer(rates: &mut BTreeMap<RateKey, u64>, key: RateKey, nanos: u64) {
-    let rate = rates.entry(key).or_insert(nanos);
-    *rate = nanos.max(*rate);
 }
 
 /// Takes away what says nothing: units and cached tokens at 0 beside other prices (price files write

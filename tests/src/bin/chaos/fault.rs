@@ -10,9 +10,7 @@ use spendfuse_testkit::proxy::{ApiKey, Toward};
 pub enum Part {
     /// One of the two processors, 0 or 1.
     Processor(usize),
-    /// The loader.
     Loader,
-    /// The sidecar.
     Sidecar,
     /// The warehouse's server.
     ClickHouse,
@@ -29,7 +27,6 @@ pub enum Link {
     ClickHouse,
 }
 
-/// A fault.
 #[derive(Clone, Copy, Debug)]
 pub enum Fault {
     /// SIGKILL, and a new start after `down`.

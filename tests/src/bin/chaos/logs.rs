@@ -19,13 +19,10 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// A record's place, key and value.
 #[derive(Clone)]
 pub struct Stored {
-    /// Its partition.
     pub partition: u32,
-    /// Its offset.
     pub offset: i64,
     /// When the broker took it, milliseconds since 1970.
     pub logged_at: i64,
-    /// Key.
     pub key: Vec<u8>,
     /// Value; `None` is a tombstone.
     pub value: Option<Vec<u8>>,

@@ -11,6 +11,7 @@ mod fault;
 mod http;
 mod levers;
 mod logs;
+mod operator;
 mod order;
 mod quiet;
 mod random;

@@ -19,13 +19,14 @@ use crate::check::{self, Check, Depth};
 use crate::clock::{self, Boundary};
 use crate::events::{Book, Events, Ledger};
 use crate::fault::{Fault, Link, Part};
+use crate::operator::Operator;
 use crate::quiet::Quiet;
 use crate::random::Random;
 use crate::retention::Life;
 use crate::rows::{PriceBooks, Rates};
 use crate::schedule::{Planned, Releases, schedule};
 use crate::sender::{KafkaSender, Running, SidecarSender};
-use crate::system::{Operator, System, SystemOptions};
+use crate::system::{System, SystemOptions};
 use spendfuse_testkit::proxy::{Proxy, Toward};
 
 const KAFKA_EVENTS_A_SECOND: u64 = 300;
@@ -128,7 +129,6 @@ pub struct World {
     pub ledger: Arc<Ledger>,
     /// The budgets in force, or on their way there.
     pub budgets: Budgets,
-    /// The price books.
     pub prices: PriceBooks,
     /// Faults so far.
     pub faults: BTreeMap<String, u64>,

@@ -23,7 +23,6 @@ pub enum Releases {
 pub struct Planned {
     /// When.
     pub at: Duration,
-    /// What.
     pub fault: Fault,
 }
 

@@ -166,7 +166,6 @@ impl Running {
 
 /// Posts to the sidecar over its Unix socket.
 pub struct SidecarSender {
-    /// The socket.
     pub socket: PathBuf,
     /// Who notes what was promised.
     pub ledger: Arc<Ledger>,

@@ -1,20 +1,19 @@
 //! The real parts: servers, proxies before them, and the roles as processes.
 
+mod faults;
+
 use std::fs;
 use std::io::ErrorKind;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use serde_json::Value;
 use spendfuse_bus::KafkaConfig;
 use spendfuse_devstack::{DevStack, DevStackOptions, Kafka};
 use spendfuse_testkit::proxy::{Protocol, Proxy, Request};
-use spendfuse_tests::lab::{Said, run_to_end};
-use spendfuse_tests::pause;
+use spendfuse_tests::lab::Said;
 use spendfuse_tests::warehouse::Warehouse;
 use tokio::runtime::Runtime;
 
@@ -23,6 +22,7 @@ use crate::events::PARTITIONS;
 use crate::fault::{Link, Part};
 use crate::levers::{self, Levers};
 use crate::logs::{COUNTED, Logs, TAPED};
+use crate::operator::{BREAK_VARIABLE, Operator};
 use crate::order::StartOrder;
 use crate::retention::{self, Life};
 use crate::tape::Tape;
@@ -34,9 +34,6 @@ pub const ID_PREFIX: &str = "chaos";
 pub const DATABASE: &str = "chaos";
 /// Small, so that a broker that is away for some seconds fills it.
 const SPOOL_BYTES: &str = "150000";
-const BREAK_VARIABLE: &str = "SPENDFUSE_BREAK";
-const FORGET_PATIENCE: Duration = Duration::from_secs(4);
-const COMMAND_PATIENCE: Duration = Duration::from_secs(150);
 
 /// Settings of one role by key.
 type OwnSettings<'a> = &'a [(&'a str, &'a str)];
@@ -199,40 +196,9 @@ impl System {
         }
     }
 
-    /// Ends a role in order, without waiting.
-    pub fn terminate(&mut self, part: Part) {
-        self.actors[actor_of(part)].terminate();
-    }
-
-    /// A role goes on as the other release.
-    pub fn exchange(&mut self, part: Part) -> Result<()> {
-        self.kill(part);
-        let Some(previous) = &self.options.previous else {
-            return self.start_part(part);
-        };
-        let role = actor_of(part);
-        let present = &self.options.program;
-        let is_present = fs::read_link(self.release_of(role))? == *present;
-        self.install(role, if is_present { previous } else { present })?;
-        self.start_part(part)
-    }
-
     /// Whether the previous release ran as well.
     pub fn had_two_releases(&self) -> bool {
         self.options.previous.is_some()
-    }
-
-    /// Every role is the present release from its next start on; those that are not end.
-    fn upgrade(&mut self) -> Result<()> {
-        for part in Self::ROLES {
-            let role = actor_of(part);
-            if fs::read_link(self.release_of(role))? != self.options.program {
-                self.actors[role].stop();
-                let program = self.options.program.clone();
-                self.install(role, &program)?;
-            }
-        }
-        Ok(())
     }
 
     fn behind_proxies(&self) -> [(&'static str, String); 2] {
@@ -308,7 +274,6 @@ impl System {
         Warehouse::new(&self.stack.clickhouse.url(), DATABASE)
     }
 
-    /// The proxy of a link.
     pub fn proxy(&self, link: Link) -> &Proxy {
         match link {
             Link::Kafka(node) => &self.proxies[node],
@@ -316,86 +281,8 @@ impl System {
         }
     }
 
-    /// All proxies.
     pub fn proxies(&self) -> &[Proxy] {
         &self.proxies
-    }
-
-    /// Starts a part where it does not run.
-    pub fn start_part(&mut self, part: Part) -> Result<()> {
-        match part {
-            Part::ClickHouse => Ok(self.stack.clickhouse.restart()?),
-            Part::Kafka(node) => Ok(self.stack.kafka.restart(node)?),
-            Part::Loader if self.loader_is_held => Ok(()),
-            role => {
-                let index = actor_of(role);
-                if index < LOADER && !self.actors[index].is_running() {
-                    self.order.started(&self.actors[index].name);
-                }
-                self.actors[index].start()
-            }
-        }
-    }
-
-    /// The loader ends, and nobody starts it before it has lost its offsets.
-    pub fn hold_loader(&mut self) {
-        self.kill(Part::Loader);
-        self.loader_is_held = true;
-    }
-
-    /// The loader's group is deleted, as a broker does after `offsets.retention.minutes` without
-    /// members, and the loader starts.
-    pub fn lose_loader_offsets(&mut self) -> Result<()> {
-        if !std::mem::take(&mut self.loader_is_held) {
-            return Ok(());
-        }
-        let group = format!("{ID_PREFIX}-loader");
-        let begin = Instant::now();
-        // A broker that is just away, or that still waits for the member that died.
-        while let Err(error) = retention::forget_group(&self.stack.kafka.brokers(), &group) {
-            if begin.elapsed() > FORGET_PATIENCE {
-                eprintln!("group {group} is not deleted: {error:#}");
-                break;
-            }
-            pause(Duration::from_millis(300));
-        }
-        self.start_part(Part::Loader)
-    }
-
-    /// SIGKILL.
-    pub fn kill(&mut self, part: Part) {
-        match part {
-            Part::ClickHouse => self.stack.clickhouse.kill(),
-            Part::Kafka(node) => self.stack.kafka.kill(node),
-            role => self.actors[actor_of(role)].kill(),
-        }
-    }
-
-    /// SIGSTOP.
-    pub fn pause(&self, part: Part) {
-        match part {
-            Part::ClickHouse => self.stack.clickhouse.pause(),
-            Part::Kafka(node) => self.stack.kafka.pause(node),
-            role => self.actors[actor_of(role)].pause(),
-        }
-    }
-
-    /// SIGCONT.
-    pub fn resume(&self, part: Part) {
-        match part {
-            Part::ClickHouse => self.stack.clickhouse.resume(),
-            Part::Kafka(node) => self.stack.kafka.resume(node),
-            role => self.actors[actor_of(role)].resume(),
-        }
-    }
-
-    /// Clock and disk of a role or a server. All nodes of Kafka have one clock.
-    pub fn levers(&self, part: Part) -> &Levers {
-        &self.levers[match part {
-            Part::ClickHouse => CLICKHOUSE,
-            Part::Kafka(_) => KAFKA,
-            role => actor_of(role),
-        }]
     }
 
     /// All roles, in the order of the actors.
@@ -405,40 +292,6 @@ impl System {
         Part::Loader,
         Part::Sidecar,
     ];
-
-    /// Ends all faults: everything runs and can reach everything.
-    pub fn heal(&mut self) -> Result<()> {
-        self.proxies.iter().for_each(Proxy::heal);
-        for levers in &self.levers {
-            levers.clock(0)?;
-            levers.disk(false)?;
-        }
-        self.upgrade()?;
-        self.lose_loader_offsets()?;
-        let nodes = (0..self.stack.kafka.node_count()).map(Part::Kafka);
-        let parts: Vec<Part> = nodes.chain([Part::ClickHouse]).chain(Self::ROLES).collect();
-        for part in parts {
-            self.resume(part);
-            self.start_part(part)?;
-        }
-        self.stack.kafka.wait_ready()?;
-        self.stack.clickhouse.wait_ready()?;
-        Ok(())
-    }
-
-    /// Lets time pass, and starts roles again that ended by themselves.
-    pub fn wait_until(&mut self, time: Instant) -> Result<()> {
-        loop {
-            for actor in &mut self.actors {
-                actor.supervise()?;
-            }
-            let left = time.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                return Ok(());
-            }
-            pause(left.min(Duration::from_millis(100)));
-        }
-    }
 
     /// Runs a command of the executable, past the proxies.
     pub fn run(&self, arguments: &[&str]) -> Said {
@@ -479,70 +332,5 @@ fn actor_of(role: Part) -> usize {
         Part::Processor(index) => index,
         Part::Loader => LOADER,
         _ => SIDECAR,
-    }
-}
-
-/// Runs commands.
-#[derive(Clone)]
-pub struct Operator {
-    program: PathBuf,
-    settings: Vec<String>,
-    folder: PathBuf,
-    broken: Option<String>,
-    environment: Vec<(String, String)>,
-}
-
-impl Operator {
-    /// Runs a command to its end.
-    pub fn run(&self, arguments: &[&str]) -> Said {
-        let mut command = Command::new(&self.program);
-        command.args(arguments).args(&self.settings);
-        command.current_dir(&self.folder);
-        command.envs(self.environment.iter().map(|(name, value)| (name, value)));
-        // Some guarantees are those of tables. What else an operator does is not broken.
-        if arguments[0] == "migrate" {
-            command.envs(self.broken.as_ref().map(|broken| (BREAK_VARIABLE, broken)));
-        }
-        let output = self.folder.join(format!("command-{}", arguments[0]));
-        run_to_end(command, &output, COMMAND_PATIENCE)
-    }
-
-    /// Puts budgets into force, and tries until that works.
-    pub fn apply_budgets(&self, yaml: &str, patience: Duration) -> Result<()> {
-        let file = self.folder.join("budgets.yaml");
-        fs::write(&file, yaml)?;
-        let file = file.display().to_string();
-        // Faults hold back who would have to report; what is in force is checked at the end.
-        self.insist(
-            &["budgets", "apply", "--prune", "--no-wait", &file],
-            patience,
-        )?;
-        Ok(())
-    }
-
-    /// Changes rates of a model, and tries until that works; the new version's name.
-    pub fn set_prices(&self, model: &str, rates: &[String], patience: Duration) -> Result<String> {
-        let mut arguments = vec!["prices", "set", model];
-        arguments.extend(rates.iter().map(String::as_str));
-        arguments.extend(["--no-clickhouse", "--json"]);
-        let said = self.insist(&arguments, patience)?;
-        let answer: Value = serde_json::from_str(&said.stdout)?;
-        let version = answer["version"].as_str().context("a version")?;
-        Ok(version.to_owned())
-    }
-
-    fn insist(&self, arguments: &[&str], patience: Duration) -> Result<Said> {
-        let deadline = Instant::now() + patience;
-        loop {
-            let said = self.run(arguments);
-            if said.code == Some(0) {
-                return Ok(said);
-            }
-            ensure!(
-                Instant::now() < deadline,
-                "spendfuse {arguments:?} never works: {said:?}"
-            );
-            pause(Duration::from_millis(500));
-        }
     }
 }

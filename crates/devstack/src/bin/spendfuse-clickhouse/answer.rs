@@ -16,7 +16,6 @@ const FALLBACK_FORMAT: &str = "TabSeparated";
 
 /// A piece of a request's body.
 pub enum BodyPiece {
-    /// Bytes.
     Data(Bytes),
     /// The regular end. A channel that ends without it is a client that went away.
     End,

@@ -51,7 +51,6 @@ pub enum Outcome {
 }
 
 impl Pool {
-    /// Starts the engine.
     pub fn start(engine: &'static Engine) -> Result<Self> {
         let mut first = engine.connect()?;
         let base_settings = read_settings(&mut first).context("reading the engine's settings")?;

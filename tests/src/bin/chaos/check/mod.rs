@@ -53,7 +53,6 @@ pub struct Everything<'a> {
     pub book: &'a Book,
     /// The budgets in force.
     pub budgets: &'a mut Budgets,
-    /// The price books.
     pub prices: &'a PriceBooks,
     /// How long everything may take to settle.
     pub patience: Duration,

@@ -1,0 +1,105 @@
+//! A partition is opened: from what is committed, or, without that, from what the warehouse has.
+
+use spendfuse_broken::{Break, is_broken};
+use spendfuse_bus::LogPartition;
+use spendfuse_warehouse::migrations::{DEDUPLICATION_SECONDS, DEDUPLICATION_WINDOW};
+
+use super::{REQUEST_TIMEOUT, Session, stage_of};
+use crate::LoaderError;
+use crate::checkpoint::{Checkpoint, Links};
+use crate::lane::Lane;
+use crate::present::chain_ends;
+use crate::protocol::{PartitionProtocol, ProtocolRules};
+use crate::recovery::{StartingPoint, starting_point};
+use crate::region::Region;
+
+impl Session<'_> {
+    /// The lane of a partition from what is committed; `None` where it cannot be read.
+    pub(super) fn open_lane(&mut self, at: LogPartition) -> Result<Option<Lane>, LoaderError> {
+        let topic = self.topic(at).to_owned();
+        let committed = self.consumer.committed(at, REQUEST_TIMEOUT)?;
+        let committed = committed.map(|known| (known.offset, known.metadata));
+        let (first, _) = self.consumer.bounds(at, REQUEST_TIMEOUT)?;
+        let Some(committed) = committed else {
+            return self.open_without_offset(at, &topic, first).map(Some);
+        };
+        let start = match starting_point(committed, first) {
+            Ok(start) => start,
+            Err(reason) => {
+                self.stopped(&topic, at, reason);
+                return Ok(None);
+            }
+        };
+        let StartingPoint {
+            position,
+            checkpoint,
+            lost,
+        } = start;
+        if let Some(intent) = &checkpoint.intent {
+            tracing::info!(
+                topic,
+                partition = at.partition,
+                start = position,
+                end = intent.end,
+                records = intent.records,
+                "taking up an interrupted insert"
+            );
+        }
+        let rules = self.rules();
+        let mut protocol =
+            PartitionProtocol::start(&topic, at.partition, rules, position, checkpoint);
+        if let Some(reason) = &lost {
+            protocol = protocol.stopped();
+            self.stopped(&topic, at, reason.clone());
+        }
+        let mut lane = Lane::new(at, &topic, protocol, Some(position));
+        lane.stopped_by = lost;
+        Ok(Some(lane))
+    }
+
+    /// The lane of a partition that nobody has loaded from, or whose offsets are gone: what the
+    /// warehouse has is told by the warehouse.
+    fn open_without_offset(
+        &self,
+        at: LogPartition,
+        topic: &str,
+        first: i64,
+    ) -> Result<Lane, LoaderError> {
+        let (partition, rules) = (at.partition, self.rules());
+        let asked = chain_ends(self.warehouse, self.config.epoch, partition, stage_of(at));
+        let ends = self.runtime.block_on(asked)?;
+        // Asked after the warehouse: everything that it has is before this end.
+        let (_, end) = self.consumer.bounds(at, REQUEST_TIMEOUT)?;
+        if ends == Links::default() || is_broken(Break::LoaderTrustsOffsetsOnly) {
+            let nothing = Checkpoint::default();
+            let protocol = PartitionProtocol::start(topic, partition, rules, first, nothing);
+            return Ok(Lane::new(at, topic, protocol, None));
+        }
+        tracing::warn!(
+            topic,
+            partition,
+            from = first,
+            to = end,
+            "no offset is committed, and the warehouse has rows: looking what is there"
+        );
+        let accepts_loss = self
+            .accepted_gap(topic, partition)?
+            .is_some_and(|gap| gap.from == 0 && gap.to >= first);
+        let region = Region::without_offsets(end, ends, accepts_loss);
+        let nothing = Checkpoint::default();
+        let protocol =
+            PartitionProtocol::start_with(topic, partition, rules, first, region, nothing);
+        Ok(Lane::new(at, topic, protocol, None))
+    }
+
+    pub(super) fn rules(&self) -> ProtocolRules {
+        ProtocolRules {
+            limits: self.config.limits,
+            flush_interval: self.config.flush_interval.as_millis() as i64,
+            deduplication_window: DEDUPLICATION_WINDOW,
+            deduplication_millis: DEDUPLICATION_SECONDS as i64 * 1000,
+            epoch: self.config.epoch,
+            content_tokens: self.config.content_tokens,
+        }
+    }
+}

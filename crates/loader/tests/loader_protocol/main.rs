@@ -1,0 +1,392 @@
+//! Explores every interleaving of a few records, inserts and crashes against a model of ClickHouse
+//! and of committed offsets: every row must end up in table and view exactly once. Where a loader
+//! was away for so long that ClickHouse has forgotten its inserts, the partition may stop instead,
+//! but never count a row twice.
+
+#![allow(clippy::unwrap_used)]
+
+mod explore;
+mod warehouse;
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use spendfuse_domain::UnixMillis;
+use spendfuse_loader::batch::{Batch, BatchLimits, RowsRecord, TokenKind};
+use spendfuse_loader::checkpoint::{Checkpoint, Links, Unsynced};
+use spendfuse_loader::protocol::{Action, PartitionProtocol, ProtocolRules, StopReason};
+use spendfuse_loader::recovery::TableFacts;
+use spendfuse_loader::region::Region;
+use spendfuse_warehouse::record::{IndexRange, Link, RowBlock};
+
+use warehouse::{RULES, log};
+
+#[test]
+fn records_that_are_no_longer_those_of_the_intent_stop_the_partition() {
+    let log = log();
+    let mut loader = PartitionProtocol::start("rows", 0, RULES, 0, Checkpoint::default());
+    for (offset, value) in &log[..2] {
+        loader.received(
+            *offset,
+            RowsRecord::read(*offset, UnixMillis(0), value.clone()),
+        );
+    }
+    let due = UnixMillis(RULES.flush_interval);
+    let Some(Action::Commit {
+        offset: 0,
+        metadata,
+    }) = loader.next(due, 2, &BTreeMap::new())
+    else {
+        panic!("an intent comes first");
+    };
+    // The log lost its first record meanwhile.
+    let checkpoint = Checkpoint::decode(&metadata).unwrap();
+    let mut successor = PartitionProtocol::start("rows", 0, RULES, 0, checkpoint);
+    let (offset, value) = &log[1];
+    successor.received(
+        *offset,
+        RowsRecord::read(*offset, UnixMillis(0), value.clone()),
+    );
+    assert!(matches!(
+        successor.next(due, 2, &BTreeMap::new()),
+        Some(Action::Stop(StopReason::Doubt {
+            start: 0,
+            end: 2,
+            ..
+        }))
+    ));
+}
+
+/// After topics were made anew the same range has other rows, and ClickHouse drops what has a token that
+/// it knows.
+#[test]
+fn tokens_of_other_rows_in_the_same_range_are_others() {
+    let tokens = |log: &[(i64, Bytes)], kind| {
+        let read = |(offset, value): &(i64, Bytes)| {
+            RowsRecord::read(*offset, UnixMillis(0), value.clone()).unwrap()
+        };
+        let records: Vec<RowsRecord> = log.iter().map(read).collect();
+        let batch = Batch::of("rows", 0, 0, &records, kind);
+        let tokens = batch.tables.into_iter().map(|table| table.token);
+        tokens.collect::<Vec<String>>()
+    };
+    let mut anew = log();
+    let first = anew[0].1.to_vec();
+    anew[0].1 = Bytes::from([first.as_slice(), b"other"].concat());
+    let content = |epoch| TokenKind::Content { epoch };
+    assert_eq!(tokens(&log(), content(0)), tokens(&log(), content(0)));
+    let (before, after) = (tokens(&log(), content(0)), tokens(&anew, content(0)));
+    assert!(
+        before.iter().all(|token| !after.contains(token)),
+        "{after:?}"
+    );
+    assert_ne!(before, tokens(&log(), content(1)));
+    // The old kind, by which interrupted inserts of older programs are replayed.
+    assert_eq!(
+        tokens(&anew, TokenKind::Range),
+        ["finding_changes:rows:0:0-6", "spend:rows:0:0-6"]
+    );
+}
+
+/// Retention removes an idle log up to its end: the offset of the last transaction's marker, at which
+/// the position stands, is gone then.
+#[test]
+fn an_idle_partition_moves_to_the_end_of_its_log() {
+    let mut protocol = PartitionProtocol::start("rows", 0, RULES, 6, Checkpoint::default());
+    let none = BTreeMap::new();
+    let next = |protocol: &mut PartitionProtocol, now, read_to| {
+        protocol.next(UnixMillis(now), read_to, &none)
+    };
+    assert!(next(&mut protocol, 0, 6).is_none());
+    assert!(next(&mut protocol, 5, 7).is_none());
+    assert!(next(&mut protocol, 5_004, 7).is_none());
+    let Some(Action::Commit { offset, metadata }) = next(&mut protocol, 5_005, 7) else {
+        panic!("the position stays");
+    };
+    assert_eq!(offset, 7);
+    assert_eq!(
+        Checkpoint::decode(&metadata).unwrap(),
+        Checkpoint::default()
+    );
+    let (at, value) = (7, log()[0].1.clone());
+    let record = RowsRecord::read(at, UnixMillis(5_006), value);
+    assert_eq!(protocol.received(at, record), None);
+    assert!(protocol.committed().is_none());
+    assert_eq!(protocol.position(), 7);
+    let flushed = next(&mut protocol, 5_016, 8);
+    assert!(matches!(flushed, Some(Action::Commit { offset: 7, .. })));
+}
+
+/// A broker was restored, or a replica that lacked records became the leader.
+#[test]
+fn a_log_that_became_shorter_stops_its_partition_and_never_goes_back_to_its_beginning() {
+    let mut protocol = PartitionProtocol::start("rows", 0, RULES, 10, Checkpoint::default());
+    protocol.gone(10, 7);
+    let Some(Action::Stop(reason)) = protocol.next(UnixMillis(0), 10, &BTreeMap::new()) else {
+        panic!("the partition waits");
+    };
+    let sentence = reason.with_way_out("rows", 0);
+    assert!(sentence.contains("the topic ends at offset 7, before what was loaded, up to 10"));
+    assert!(sentence.contains("--to 7`"), "{sentence}");
+    assert_eq!(
+        [0, 6, 7].map(|to| reason.is_accepted_by(to)),
+        [false, false, true]
+    );
+    let action = protocol.go_on_at(7);
+    assert!(
+        matches!(action, Some(Action::Commit { offset: 7, .. })),
+        "{action:?}"
+    );
+}
+
+#[test]
+fn an_interrupted_insert_whose_records_are_gone_stops_its_partition() {
+    let mut protocol = PartitionProtocol::start("rows", 0, RULES, 0, Checkpoint::default());
+    let (offset, value) = &log()[0];
+    let record = RowsRecord::read(*offset, UnixMillis(0), value.clone());
+    assert_eq!(protocol.received(*offset, record), None);
+    let due = UnixMillis(RULES.flush_interval);
+    let Some(Action::Commit { metadata, .. }) = protocol.next(due, 1, &BTreeMap::new()) else {
+        panic!("an intent comes first");
+    };
+    for (to, end) in [(5, 5), (1, 1)] {
+        let checkpoint = Checkpoint::decode(&metadata).unwrap();
+        let mut successor = PartitionProtocol::start("rows", 0, RULES, 0, checkpoint);
+        successor.gone(0, to);
+        let stopped = successor.next(due, 0, &BTreeMap::new());
+        let Some(Action::Stop(reason)) = stopped else {
+            panic!("{stopped:?}");
+        };
+        assert_eq!(reason.end(), Some(end));
+    }
+}
+
+/// What somebody accepted for another partition and typed the wrong number for.
+#[test]
+fn only_the_end_of_what_is_wrong_accepts_it_where_good_rows_follow() {
+    let detail = String::new;
+    let (start, end) = (2, 5);
+    for reason in [
+        StopReason::Poison {
+            offset: 4,
+            detail: detail(),
+        },
+        StopReason::Refused {
+            start,
+            end,
+            detail: detail(),
+        },
+        StopReason::Doubt {
+            start,
+            end,
+            detail: detail(),
+        },
+    ] {
+        assert_eq!(
+            [4, 5, 900].map(|to| reason.is_accepted_by(to)),
+            [false, true, false]
+        );
+    }
+    let lost = StopReason::Lost {
+        from: 2,
+        to: 5,
+        detail: detail(),
+    };
+    assert_eq!(
+        [4, 5, 900].map(|to| lost.is_accepted_by(to)),
+        [false, true, true]
+    );
+}
+
+/// Stopped in order soon after the last records, and started again behind the retention.
+#[test]
+fn a_partition_that_is_given_up_moves_to_the_end_of_its_log_at_once() {
+    let start = || PartitionProtocol::start("rows", 0, RULES, 6, Checkpoint::default());
+    let mut protocol = start();
+    assert!(protocol.leave(6).is_none());
+    let left = protocol.leave(7);
+    assert!(
+        matches!(left, Some(Action::Commit { offset: 7, .. })),
+        "{left:?}"
+    );
+    assert!(protocol.leave(8).is_none(), "under way");
+    assert!(protocol.committed().is_none());
+    assert_eq!(protocol.position(), 7);
+
+    // Records wait, or are gone.
+    let mut waits = start();
+    let record = RowsRecord::read(6, UnixMillis(0), log()[0].1.clone());
+    assert_eq!(waits.received(6, record), None);
+    assert!(waits.leave(8).is_none());
+    let mut gone = start();
+    gone.gone(6, 9);
+    assert!(gone.leave(9).is_none());
+}
+
+/// A table without a column that the block has, say.
+#[test]
+fn rows_that_clickhouse_refuses_while_they_are_looked_for_stop_their_partition() {
+    let region = Region::without_offsets(1, Links::default(), true);
+    let nothing = Checkpoint::default();
+    let mut protocol = PartitionProtocol::start_with("rows", 0, RULES, 0, region, nothing);
+    let record = RowsRecord::read(0, UnixMillis(0), log()[0].1.clone());
+    assert_eq!(protocol.received(0, record), None);
+    let looks = protocol.next(UnixMillis(0), 1, &BTreeMap::new());
+    assert!(matches!(looks, Some(Action::Compare(_))), "{looks:?}");
+    let stopped = protocol.refused("no such column".to_owned());
+    let Some(Action::Stop(reason)) = stopped else {
+        panic!("{stopped:?}");
+    };
+    assert!(matches!(
+        reason,
+        StopReason::Refused {
+            start: 0,
+            end: 1,
+            ..
+        }
+    ));
+    assert!(reason.with_way_out("rows", 0).contains("--to 1`"));
+}
+
+/// ClickHouse was restarted before a bad record was accepted, and is compared after that.
+#[test]
+fn a_bad_record_that_was_accepted_does_not_stop_a_comparison() {
+    let unsynced = Unsynced {
+        server_start: 1,
+        from: 0,
+    };
+    let region = Region::after_restart(1, unsynced);
+    let nothing = Checkpoint::default();
+    let mut protocol = PartitionProtocol::start_with("rows", 0, RULES, 0, region, nothing);
+    assert_eq!(protocol.received(0, Err("no block".to_owned())), None);
+    let end = protocol.next(UnixMillis(0), 1, &BTreeMap::new());
+    assert!(
+        matches!(end, Some(Action::Commit { offset: 1, .. })),
+        "{end:?}"
+    );
+    assert!(protocol.committed().is_none());
+    assert_eq!(protocol.received(1, Err("no block".to_owned())), None);
+    let stopped = protocol.next(UnixMillis(0), 2, &BTreeMap::new());
+    assert!(matches!(
+        stopped,
+        Some(Action::Stop(StopReason::Poison { offset: 1, .. }))
+    ));
+}
+
+/// What a loader had not loaded when its group's offsets were lost: everything from one record on.
+#[test]
+fn rows_that_are_missing_up_to_the_end_are_found_in_few_looks() {
+    const RECORDS: i64 = 512;
+    const THERE: i64 = 300;
+    let rules = ProtocolRules {
+        limits: BatchLimits {
+            rows: 10_000,
+            bytes: 1 << 20,
+        },
+        ..RULES
+    };
+    let unsynced = Unsynced {
+        server_start: 1,
+        from: 0,
+    };
+    let region = Region::after_restart(RECORDS, unsynced);
+    let nothing = Checkpoint::default();
+    let mut protocol = PartitionProtocol::start_with("rows", 0, rules, 0, region, nothing);
+    for offset in 0..RECORDS {
+        let commit = offset as u64;
+        let record = row_of_commit(offset, commit, commit + 1);
+        assert_eq!(protocol.received(offset, record), None);
+    }
+    let (mut looks, mut restored) = (0, 0);
+    loop {
+        match protocol.next(UnixMillis(0), RECORDS, &BTreeMap::new()) {
+            None => {}
+            Some(Action::Inspect(batch)) => {
+                looks += 1;
+                let facts = TableFacts {
+                    found: (THERE.clamp(batch.start, batch.end) - batch.start) as u64,
+                    inserts: 0,
+                    others: 0,
+                    views_agree: true,
+                };
+                if let Some(Action::Restore(batch)) = protocol.inspected(UnixMillis(0), &[facts]) {
+                    restored += batch.records;
+                    assert!(protocol.inserted().is_none());
+                }
+            }
+            Some(Action::Commit { offset, .. }) => {
+                assert_eq!(offset, RECORDS);
+                break;
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+    assert_eq!(i64::from(restored), RECORDS - THERE);
+    assert!(looks < 60, "{looks} looks");
+}
+
+/// One row of `spend`, which its writer wrote as commit `seq` after `previous`.
+fn row_of_commit(offset: i64, previous: u64, seq: u64) -> Result<RowsRecord, String> {
+    let block = RowBlock {
+        table: "spend".to_owned(),
+        schema_version: 1,
+        rows: 1,
+        epoch: 0,
+        link: Link {
+            partition: 0,
+            previous,
+            seq,
+        },
+        indexes: IndexRange { first: 0, last: 0 },
+        native: Bytes::from_static(b"row"),
+    };
+    RowsRecord::read(offset, UnixMillis(0), Bytes::from(block.encode()))
+}
+
+/// Offsets were lost, and while the log is compared its beginning is removed.
+#[test]
+fn a_log_whose_retention_moves_while_it_is_compared_is_compared_from_there_on() {
+    const LOADED_COMMIT: u64 = 12;
+    let compared = || {
+        let ends = Links::new([(("spend".to_owned(), 0), LOADED_COMMIT)]);
+        let region = Region::without_offsets(20, ends, false);
+        let nothing = Checkpoint::default();
+        let mut protocol = PartitionProtocol::start_with("rows", 0, RULES, 0, region, nothing);
+        assert_eq!(protocol.received(0, row_of_commit(0, 4, 5)), None);
+        assert!(protocol.gone(1, 8), "what the log has is compared");
+        protocol
+    };
+    // The warehouse has what was removed, since it has what comes behind it.
+    let mut goes_on = compared();
+    assert_eq!(goes_on.received(8, row_of_commit(8, 9, 10)), None);
+    assert_eq!(goes_on.received(9, row_of_commit(9, 10, 11)), None);
+    assert!(goes_on.received(10, row_of_commit(10, 13, 14)).is_some());
+    assert!(!goes_on.gone(11, 8), "a log that became shorter");
+
+    // The warehouse ends at the gap.
+    let mut just_missing = compared();
+    let first_new = row_of_commit(8, LOADED_COMMIT, LOADED_COMMIT + 1);
+    assert_eq!(just_missing.received(8, first_new), None);
+
+    // Commits between the warehouse and the log were removed.
+    let mut lost = compared();
+    let behind = row_of_commit(8, LOADED_COMMIT + 1, LOADED_COMMIT + 2);
+    assert_eq!(lost.received(8, behind), None);
+    let looks = lost.next(UnixMillis(0), 20, &BTreeMap::new());
+    assert!(matches!(looks, Some(Action::Compare(_))), "{looks:?}");
+    let there = TableFacts {
+        found: 1,
+        inserts: 0,
+        others: 0,
+        views_agree: true,
+    };
+    assert!(lost.inspected(UnixMillis(0), &[there]).is_none());
+    let stopped = lost.next(UnixMillis(0), 20, &BTreeMap::new());
+    assert!(
+        matches!(stopped, Some(Action::Stop(StopReason::Lost { .. }))),
+        "{stopped:?}"
+    );
+
+    // Retention is even behind what had to be compared.
+    assert!(!compared().gone(8, 21));
+}

@@ -1,0 +1,209 @@
+//! What a call of a model costs by rates that are found: token rates, units, and ceilings for what has
+//! no rate.
+
+use std::sync::Arc;
+
+use spendfuse_domain::units::Quantity;
+use spendfuse_domain::{Call, Nanos, UnitKind, UnixMillis};
+
+use crate::charge::{Bill, LineSink, unit_rate};
+use crate::lookup::Match;
+use crate::lookup::ceiling::Ceiling;
+use crate::policy::PricingPolicy;
+use crate::rate::Tier;
+use crate::sheet::CompiledModel;
+
+/// What is known about one (provider, model) as calls name it.
+#[derive(Clone, Debug)]
+pub(crate) struct Resolved {
+    pub(crate) trusts_reports: bool,
+    pub(crate) ambiguous: bool,
+    pub(crate) how: Option<Match>,
+    /// Place in the book and rates; `None`: unpriced.
+    pub(crate) prices: Option<(usize, Arc<CompiledModel>)>,
+    /// Worked out when it is first needed.
+    pub(crate) ceiling: Option<CompiledCeiling>,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct CompiledCeiling {
+    pub(crate) ceiling: Ceiling,
+    pub(crate) tokens: Option<Arc<CompiledModel>>,
+}
+
+/// A bill that is not finished: something needs the ceiling, which is not there yet.
+pub(crate) struct NeedsCeiling;
+
+/// What of a call has no rate.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum AtCeiling {
+    Nothing,
+    Units,
+    Everything,
+}
+
+pub(crate) struct Charged {
+    pub(crate) bill: Bill,
+    pub(crate) at_ceiling: AtCeiling,
+    pub(crate) guessed: bool,
+}
+
+impl Resolved {
+    /// The app's own figure, where it counts. A negative one does not.
+    pub(crate) fn reported(&self, call: &Call<'_>) -> Option<Nanos> {
+        let reported = call.reported_cost.filter(|_| self.trusts_reports)?;
+        (reported >= Nanos::ZERO).then_some(reported)
+    }
+
+    pub(crate) fn charge(
+        &self,
+        policy: &PricingPolicy,
+        call: &Call<'_>,
+        at: UnixMillis,
+        lines: &mut impl LineSink,
+    ) -> Result<Charged, NeedsCeiling> {
+        let mut charged = Charged {
+            bill: Bill::default(),
+            at_ceiling: AtCeiling::Nothing,
+            guessed: false,
+        };
+        let has_tokens = call.tokens.total() > 0;
+        let tier = Tier::of_call(&call.service_tier);
+        let Some((_, model)) = &self.prices else {
+            self.charge_ceiling(policy, call, at, &mut charged, lines)?;
+            return Ok(charged);
+        };
+        let era = model.era(at);
+        let by_token = has_tokens && era.has_token_rates();
+        if by_token {
+            charged.bill.charge_tokens(era, call, tier, lines);
+        }
+        let mut by_unit = false;
+        let mut missing: u32 = 0;
+        for (index, (kind, quantity)) in call.units.entries.iter().enumerate() {
+            let counted_as_tokens = by_token && era.is_other_count(*kind);
+            if *kind == UnitKind::Requests || counted_as_tokens || quantity.0 == 0 {
+                continue;
+            }
+            match unit_rate(era, *kind, &call.units, tier) {
+                Some((rate, guessed)) => {
+                    charged.guessed |= guessed;
+                    let note = if guessed {
+                        "dearest quality and size"
+                    } else {
+                        ""
+                    };
+                    charged
+                        .bill
+                        .charge_units(*kind, *quantity, rate, note, lines);
+                    by_unit = true;
+                }
+                None => missing |= 1 << index,
+            }
+        }
+        // A call is one request, so a fee per request is due even where the app does not say so;
+        // but a search that is counted as such is not charged again as a request.
+        let request_rate = || unit_rate(era, UnitKind::Requests, &call.units, tier);
+        if let Some((rate, _)) = (!by_unit).then(request_rate).flatten() {
+            let given_requests = call.units.quantity(UnitKind::Requests);
+            let requests = if given_requests.0 == 0 && by_token {
+                Quantity::whole(1)
+            } else {
+                given_requests
+            };
+            if requests.0 > 0 {
+                let kind = UnitKind::Requests;
+                charged.bill.charge_units(kind, requests, rate, "", lines);
+                by_unit = true;
+            }
+        }
+        self.charge_missing(call, missing, by_token || by_unit, &mut charged, lines)?;
+        let nothing_charged = !(by_token || by_unit || charged.at_ceiling != AtCeiling::Nothing);
+        // A call of a model sold by token that used none (a refused one) costs nothing.
+        if nothing_charged && !era.has_token_rates() {
+            self.charge_ceiling(policy, call, at, &mut charged, lines)?;
+            self.charge_one_unit(model, at, call, &mut charged, lines);
+        }
+        Ok(charged)
+    }
+
+    /// Units that the model has no rate for. Those that only describe what was charged otherwise
+    /// (the pages that were read, the images that were seen) are not charged again; searches are
+    /// always sold on top.
+    fn charge_missing(
+        &self,
+        call: &Call<'_>,
+        missing: u32,
+        charged_otherwise: bool,
+        charged: &mut Charged,
+        lines: &mut impl LineSink,
+    ) -> Result<(), NeedsCeiling> {
+        for (index, (kind, quantity)) in call.units.entries.iter().enumerate() {
+            let is_missing = missing & (1 << index) != 0;
+            let is_extra = *kind == UnitKind::WebSearchCalls || !charged_otherwise;
+            if is_missing && is_extra {
+                let compiled = self.ceiling.as_ref().ok_or(NeedsCeiling)?;
+                let rate = compiled.ceiling.unit(*kind);
+                let note = "ceiling";
+                charged
+                    .bill
+                    .charge_units(*kind, *quantity, rate, note, lines);
+                charged.at_ceiling = AtCeiling::Units;
+            }
+        }
+        Ok(())
+    }
+
+    /// Everything at the ceiling.
+    fn charge_ceiling(
+        &self,
+        policy: &PricingPolicy,
+        call: &Call<'_>,
+        at: UnixMillis,
+        charged: &mut Charged,
+        lines: &mut impl LineSink,
+    ) -> Result<(), NeedsCeiling> {
+        let compiled = self.ceiling.as_ref().ok_or(NeedsCeiling)?;
+        charged.at_ceiling = AtCeiling::Everything;
+        // A ceiling knows no discount: batch and flex cost the default rates.
+        let tier = match Tier::of_call(&call.service_tier) {
+            Tier::Batch | Tier::Flex | Tier::Balanced => Tier::Default,
+            tier => tier,
+        };
+        match &compiled.tokens {
+            Some(model) => charged.bill.charge_tokens(model.era(at), call, tier, lines),
+            None => charged.bill.charge_tokens_at(&policy.ceiling, call, lines),
+        }
+        let has_tokens = call.tokens.total() > 0;
+        for (kind, quantity) in &call.units.entries {
+            // Beside tokens, other units than searches describe the same thing once more.
+            if *kind == UnitKind::WebSearchCalls || !has_tokens {
+                let rate = compiled.ceiling.unit(*kind);
+                charged
+                    .bill
+                    .charge_units(*kind, *quantity, rate, "ceiling", lines);
+            }
+        }
+        Ok(())
+    }
+
+    /// A model sold by unit, and a call that says neither units nor tokens: one of its dearest unit.
+    fn charge_one_unit(
+        &self,
+        model: &CompiledModel,
+        at: UnixMillis,
+        call: &Call<'_>,
+        charged: &mut Charged,
+        lines: &mut impl LineSink,
+    ) {
+        let says_nothing = call.tokens.total() == 0 && call.units.is_empty();
+        let dearest = model.era(at).units.iter().max_by_key(|rate| rate.nanos);
+        if let Some(rate) = dearest.filter(|_| says_nothing) {
+            let (kind, one) = (rate.kind, Quantity::whole(1));
+            let note = "no units given: one of the dearest";
+            charged
+                .bill
+                .charge_units(kind, one, rate.nanos, note, lines);
+        }
+    }
+}
