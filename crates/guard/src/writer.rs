@@ -1,10 +1,9 @@
 //! The writer's side: records of the followed topics in, publications to readers out.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use hashbrown::HashSet;
-use spendfuse_domain::budget::{BudgetId, BudgetsRecord, CompiledBudget};
+use spendfuse_domain::budget::{BudgetsRecord, CompiledBudget, FollowedBudgets};
 use spendfuse_domain::finding::{Finding, FindingState};
 use spendfuse_domain::verdict::{BlocklistKey, Heartbeat, Stage};
 use spendfuse_domain::{UnixMillis, Verdict};
@@ -28,13 +27,7 @@ pub struct GuardWriter {
     entries: Pending<Arc<Entry>>,
     standings: Standings,
     findings: Pending<OpenFindings>,
-    budgets: BTreeMap<BudgetId, Arc<CompiledBudget>>,
-    budgets_version: u64,
-    budgets_changed: bool,
-    /// How far the budgets topic was read.
-    budgets_end: u64,
-    /// The budgets topic was made anew and held nothing: these stay until it holds something.
-    held_budgets: Option<Vec<BudgetId>>,
+    budgets: FollowedBudgets<Arc<CompiledBudget>>,
     heartbeats: Heartbeats,
     heartbeats_changed: bool,
     /// Per partition of the blocklist.
@@ -51,9 +44,6 @@ pub struct GuardWriter {
 struct Unconfirmed {
     entries: HashSet<EntryHash>,
     findings: HashSet<String>,
-    budgets: Vec<BudgetId>,
-    /// The version of the budgets that readers know.
-    budgets_version: u64,
 }
 
 impl GuardWriter {
@@ -64,11 +54,7 @@ impl GuardWriter {
             entries: Pending::new(),
             standings: Standings::default(),
             findings: Pending::new(),
-            budgets: BTreeMap::new(),
-            budgets_version: 0,
-            budgets_changed: false,
-            budgets_end: 0,
-            held_budgets: None,
+            budgets: FollowedBudgets::default(),
             heartbeats_changed: false,
             arrivals: Vec::new(),
             caught_up: false,
@@ -225,24 +211,12 @@ impl GuardWriter {
         value: Option<&[u8]>,
         version: u64,
     ) -> Result<(), GuardError> {
-        self.budgets_version = self.budgets_version.max(version);
-        let unconfirmed = self.unconfirmed.as_mut().map(|all| &mut all.budgets);
-        for unconfirmed in unconfirmed.into_iter().chain(&mut self.held_budgets) {
-            unconfirmed.retain(|id| id.as_str() != key);
-        }
-        let Some(value) = value else {
-            if let Some(id) = BudgetId::new(key) {
-                self.budgets_changed |= self.budgets.remove(&id).is_some();
-            }
-            return Ok(());
+        let compiled = |record| match record {
+            BudgetsRecord::Budget(budget) => Some(Arc::new(CompiledBudget::new(budget))),
+            BudgetsRecord::Detector(_) => None,
         };
-        if let BudgetsRecord::Budget(budget) = BudgetsRecord::parse(key, value)? {
-            let compiled = CompiledBudget::new(budget);
-            self.budgets
-                .insert(compiled.budget.id.clone(), Arc::new(compiled));
-            self.budgets_changed = true;
-        }
-        Ok(())
+        let record = value.map(|value| BudgetsRecord::parse(key, value).map(compiled));
+        Ok(self.budgets.accept(version, key, record)?)
     }
 
     /// Takes a record of the findings topic.
@@ -271,13 +245,7 @@ impl GuardWriter {
 
     /// The budgets topic was read to this offset, the end of its log.
     pub fn reached_end_of_budgets(&mut self, end: u64) {
-        self.budgets_end = end;
-        if !self.is_reading_again()
-            && self.budgets_version > 0
-            && let Some(gone) = self.held_budgets.take()
-        {
-            self.forget_budgets(gone);
-        }
+        self.budgets.reached(end);
     }
 
     /// Partition `partition` of the blocklist was read to its end.
@@ -304,13 +272,8 @@ impl GuardWriter {
         } else {
             self.publish(now);
         }
-        let version = std::mem::take(&mut self.budgets_version);
-        let mut unconfirmed = Unconfirmed {
-            budgets: self.budgets.keys().cloned().collect(),
-            budgets_version: before.map_or(version, |before| before.budgets_version),
-            ..Unconfirmed::default()
-        };
-        self.budgets_end = 0;
+        let mut unconfirmed = Unconfirmed::default();
+        self.budgets.begin_again();
         let (entries, findings) = (&self.replica.entries, &self.replica.findings);
         for shard in 0..entries.shard_count() {
             entries.for_each_in(shard, |key, _| {
@@ -329,16 +292,8 @@ impl GuardWriter {
 
     /// Every followed topic has been read to the end that it had at start.
     pub fn caught_up(&mut self) {
-        if let Some(mut gone) = self.unconfirmed.take() {
-            let end = self.budgets_end.max(self.budgets_version);
-            // Where they were held, the version of the empty topic says nothing about them.
-            let were_held = self.held_budgets.take().is_some();
-            if end >= gone.budgets_version && !were_held {
-                // The last record may have been a tombstone that is gone by now.
-                self.budgets_version = gone.budgets_version.max(self.budgets_version);
-            } else if self.budgets_version == 0 {
-                self.held_budgets = Some(std::mem::take(&mut gone.budgets));
-            }
+        self.budgets.caught_up();
+        if let Some(gone) = self.unconfirmed.take() {
             self.forget(gone);
         }
         self.caught_up = true;
@@ -356,18 +311,11 @@ impl GuardWriter {
             let before = self.findings.get(&self.replica.findings, scope);
             self.findings.set(scope, replaced(before, &key, None));
         }
-        self.forget_budgets(gone.budgets);
-    }
-
-    fn forget_budgets(&mut self, gone: Vec<BudgetId>) {
-        for id in gone {
-            self.budgets_changed |= self.budgets.remove(&id).is_some();
-        }
     }
 
     /// Whether the budgets in force are those of a topic that is gone.
     pub fn holds_former_budgets(&self) -> bool {
-        self.held_budgets.is_some()
+        self.budgets.holds_former()
     }
 
     /// Shows everything applied so far to readers; nothing while topics are read again.
@@ -398,11 +346,13 @@ impl GuardWriter {
         if !self.findings.is_empty() {
             replica.findings.publish(self.findings.take());
         }
+        let budgets_version = self.budgets.version();
         let replaced =
-            !Arc::ptr_eq(&table, &before.table) || before.budgets_version != self.budgets_version;
-        if self.budgets_changed || self.heartbeats_changed || replaced {
-            let budgets = if self.budgets_changed {
-                let budgets = self.budgets.values().cloned();
+            !Arc::ptr_eq(&table, &before.table) || before.budgets_version != budgets_version;
+        let budgets_changed = self.budgets.take_change();
+        if budgets_changed || self.heartbeats_changed || replaced {
+            let budgets = if budgets_changed {
+                let budgets = self.budgets.in_force().cloned();
                 Arc::new(CompiledBudgets::compile(budgets, &replica.hasher))
             } else {
                 Arc::clone(&before.budgets)
@@ -410,11 +360,10 @@ impl GuardWriter {
             // Last: the state's age must not promise what readers do not see yet.
             replica.snapshot.store(Arc::new(Snapshot {
                 budgets,
-                budgets_version: self.budgets_version,
+                budgets_version,
                 table,
                 freshness: self.heartbeats.freshness(self.caught_up),
             }));
-            self.budgets_changed = false;
             self.heartbeats_changed = false;
         }
         for (verdict, caused_at) in self.unpublished_causes.drain(..) {

@@ -4,14 +4,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use metrics::{counter, gauge};
+use spendfuse_broken::{Break, is_broken};
 use spendfuse_bus::follower::{Follower, FollowerConfig, FollowerEvent};
 use spendfuse_bus::{BusError, Condition, Health, InputRecord, KafkaConfig, Part, topic_ranges};
-use spendfuse_domain::Topics;
+use spendfuse_domain::budget::{BudgetsRecord, FollowedBudgets};
+use spendfuse_domain::finding::DetectorRules;
 use spendfuse_domain::topics::TOMBSTONE_MILLIS;
+use spendfuse_domain::{BudgetId, Topics};
+use spendfuse_engine::book::BudgetBook;
 use spendfuse_pricing::PriceBook;
 use spendfuse_pricing::book::records::FollowedBooks;
 
-use crate::budget_table::BudgetTable;
 use crate::made_anew::Lookout;
 use crate::metrics::{BUDGETS_UNREADABLE, TABLE_BAD_RECORDS};
 use crate::tables::Tables;
@@ -55,11 +58,9 @@ pub fn follow_tables(
 /// what was in force stays: a log that is half read says what was true once.
 pub struct TableFeed {
     tables: Arc<Tables>,
-    budgets: BudgetTable,
+    budgets: FollowedBudgets<BudgetsRecord>,
     prices: FollowedBooks,
     is_live: bool,
-    /// The budgets topic was made anew, and nobody has written budgets to it yet.
-    waits_for_budgets: bool,
     is_failing: bool,
     health: Part,
 }
@@ -72,10 +73,9 @@ impl TableFeed {
         }
         Self {
             tables,
-            budgets: BudgetTable::default(),
+            budgets: FollowedBudgets::default(),
             prices: FollowedBooks::default(),
             is_live: false,
-            waits_for_budgets: false,
             is_failing: false,
             health,
         }
@@ -93,7 +93,7 @@ impl TableFeed {
             } => {
                 self.is_failing = false;
                 if topic_index == BUDGETS {
-                    self.budgets.reached(offset);
+                    self.budgets.reached(offset.unsigned_abs());
                 }
                 if self.is_live {
                     self.publish_budgets();
@@ -122,7 +122,7 @@ impl TableFeed {
         let key = record.key.and_then(|key| std::str::from_utf8(key).ok());
         let taken = match (key, record.topic_index, record.value) {
             (None, _, _) => Err("the key is absent or not UTF-8".to_owned()),
-            (Some(key), BUDGETS, value) => self.budgets.accept(record.offset, key, value),
+            (Some(key), BUDGETS, value) => self.take_budget(record.offset, key, value),
             (Some(_), _, None) => Ok(()),
             (Some(key), _, Some(value)) => {
                 debug_assert_eq!(record.topic_index, PRICES);
@@ -145,11 +145,20 @@ impl TableFeed {
         }
     }
 
+    fn take_budget(&mut self, offset: i64, key: &str, value: Option<&[u8]>) -> Result<(), String> {
+        let version = offset.unsigned_abs() + 1;
+        let record = value.map(|value| BudgetsRecord::parse(key, value).map(Some));
+        let taken = self.budgets.accept(version, key, record);
+        if taken.is_err() && is_broken(Break::UnreadableBudgetRemoved) {
+            let _ = self.budgets.accept(version, key, None);
+        }
+        taken.map_err(|error| error.to_string())
+    }
+
     fn caught_up(&mut self) {
         self.is_live = true;
         self.is_failing = false;
         if let Some(gone) = self.budgets.caught_up() {
-            self.waits_for_budgets = true;
             self.tables.accept_loss(gone);
             tracing::error!(
                 version = gone,
@@ -165,22 +174,19 @@ impl TableFeed {
     }
 
     fn publish_budgets(&mut self) {
-        let Some(book) = self.budgets.take_book() else {
-            self.tables.set_budgets_end(self.budgets.end());
-            return;
-        };
-        if self.waits_for_budgets && book.is_empty() {
-            return;
+        if self.budgets.take_change() {
+            let book = book_of(&self.budgets);
+            gauge!(BUDGETS_UNREADABLE).set(self.budgets.unreadable().len() as f64);
+            tracing::info!(
+                version = book.version,
+                budgets = book.budgets.len(),
+                "budgets in force"
+            );
+            self.tables.budgets.store(Arc::new(book));
         }
-        self.waits_for_budgets = false;
-        gauge!(BUDGETS_UNREADABLE).set(self.budgets.unreadable().len() as f64);
-        tracing::info!(
-            version = book.version,
-            budgets = book.budgets.len(),
-            "budgets in force"
-        );
-        self.tables.budgets.store(Arc::new(book));
-        self.tables.set_budgets_end(self.budgets.end());
+        if !self.budgets.holds_former() {
+            self.tables.set_budgets_end(self.budgets.end());
+        }
     }
 
     fn publish_prices(&self, book: Option<PriceBook>) {
@@ -198,7 +204,7 @@ impl TableFeed {
             return;
         }
         let mut notes = Vec::new();
-        if self.waits_for_budgets {
+        if self.budgets.holds_former() {
             notes.push(
                 "the budgets topic was made anew and is empty; the budgets from before stay in force until `spendfuse budgets apply FILE` writes others"
                     .to_owned(),
@@ -215,4 +221,20 @@ impl TableFeed {
             false => Condition::ReadyBut(notes.join("; ")),
         });
     }
+}
+
+/// Asked at the end of the log, so that an `apply`, which is one transaction, takes effect as a whole.
+fn book_of(followed: &FollowedBudgets<BudgetsRecord>) -> BudgetBook {
+    let mut budgets = Vec::new();
+    let mut rules = Vec::new();
+    for record in followed.in_force() {
+        match record {
+            BudgetsRecord::Budget(budget) => budgets.push(budget.clone()),
+            BudgetsRecord::Detector(rule) => rules.push(rule.clone()),
+        }
+    }
+    let unreadable = followed.unreadable().keys();
+    let unreadable = unreadable.filter_map(|key| BudgetId::new(key));
+    BudgetBook::compile(followed.version(), budgets, DetectorRules::new(rules))
+        .with_unreadable(unreadable)
 }

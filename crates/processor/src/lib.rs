@@ -7,7 +7,6 @@
 //!
 //! Nothing here decides anything about money: bytes come in, the engine decides, bytes go out.
 
-mod budget_table;
 mod follow;
 mod heartbeat;
 mod ledger;
@@ -15,7 +14,6 @@ mod made_anew;
 mod meter;
 pub mod metrics;
 mod publish;
-mod rows;
 mod run;
 pub mod tables;
 #[cfg(test)]

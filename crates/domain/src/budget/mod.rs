@@ -9,6 +9,7 @@ mod detector_record;
 pub mod diff;
 mod duration;
 pub mod file;
+mod followed;
 mod hundredths;
 mod record;
 mod wire;
@@ -27,6 +28,7 @@ use crate::verdict::Verdict;
 use crate::window::WindowKind;
 
 pub use compiled::{AsCounted, Compared, CompiledBudget};
+pub use followed::FollowedBudgets;
 pub use record::{BudgetsRecord, RecordError, detector_key};
 
 /// A budget's name: `[a-z0-9][a-z0-9-]{0,62}`, and neither `heartbeat` nor `finding`.

@@ -1,0 +1,162 @@
+//! A meter's partition: what counts, where it is told, and what a successor knows of it.
+
+use spendfuse_bus::{OutputRecord, Outputs, PartitionLogic, RestoreSource};
+
+use super::{
+    Incoming, NOW, Stages, batch, blocks, call, deltas_of, header, of, restore_changelog,
+    with_record,
+};
+use crate::meter::{REROUTED, USAGE};
+
+#[test]
+fn a_successor_goes_on_from_the_outputs_alone_and_counts_nothing_twice() {
+    let stages = Stages::new();
+    let topics = &stages.topics;
+    let mut meter = stages.meter(0);
+    let first = batch(&mut meter, 0, 7, &[call("r-1", "c-1", 0, 0)]);
+    assert_eq!(blocks(&first, &topics.rows)[0].rows, 1);
+
+    let mut successor = stages.meter(0);
+    restore_changelog(&mut successor, &first);
+    for record in of(&first, &topics.meter_ids) {
+        let value = record.value.as_deref();
+        let source = RestoreSource::History(0);
+        successor.restore(source, &[], value, NOW).unwrap();
+    }
+    successor.restored(7).unwrap();
+    assert!(successor.ready().unwrap());
+
+    let again = batch(&mut successor, 0, 8, &[call("r-1", "c-1", 0, 1)]);
+    assert_eq!(of(&again, &topics.rows), Vec::<&OutputRecord>::new());
+    assert_eq!(of(&again, &topics.deltas), Vec::<&OutputRecord>::new());
+    let next = batch(&mut successor, 0, 9, &[call("r-2", "c-1", 0, 2)]);
+    let link = blocks(&next, &topics.rows)[0].link;
+    assert_eq!((link.previous, link.seq), (7, 9), "the chain goes on");
+}
+
+#[test]
+fn a_duplicate_whose_identity_the_log_has_lost_is_late_and_not_counted_again() {
+    let stages = Stages::new();
+    let topics = &stages.topics;
+    let first = batch(&mut stages.meter(0), 0, 7, &[call("r-1", "c-1", 0, 0)]);
+    let mut successor = stages.meter(0);
+    restore_changelog(&mut successor, &first);
+    assert_eq!(successor.restored_time(), Some(NOW));
+    // The ids topic has nothing from before its retention any more.
+    successor.history(0, NOW - 60_000);
+    successor.restored(7).unwrap();
+    let again = batch(&mut successor, 0, 8, &[call("r-1", "c-1", 0, 1)]);
+    assert_eq!(of(&again, &topics.rows), Vec::<&OutputRecord>::new());
+    let [late] = of(&again, &topics.dlq)[..] else {
+        panic!("set aside: {again:?}");
+    };
+    assert_eq!(header(late, "spendfuse_reason"), "late");
+}
+
+#[test]
+fn a_stamp_a_day_ahead_makes_nothing_late_and_ends_nothing() {
+    let stages = Stages::new();
+    let topics = &stages.topics;
+    let mut meter = stages.meter(0);
+    batch(&mut meter, 0, 1, &[call("r-1", "c-1", 0, 0)]);
+    let jumped = Incoming {
+        stamp_ahead: 25 * 60 * 60 * 1000,
+        ..call("r-2", "c-1", 0, 1)
+    };
+    let told = batch(&mut meter, 0, 2, std::slice::from_ref(&jumped));
+    assert_eq!(blocks(&told, &topics.rows)[0].rows, 1, "it counts");
+    let alerts = of(&told, &topics.alerts);
+    let is_of_clock = |record: &&OutputRecord| {
+        String::from_utf8_lossy(record.value.as_deref().unwrap()).contains("\"kind\":\"clock\"")
+    };
+    assert_eq!(alerts.into_iter().filter(is_of_clock).count(), 1);
+    let next = batch(&mut meter, 0, 3, &[call("r-3", "c-1", 0, 2)]);
+    assert!(of(&next, &topics.dlq).is_empty(), "nothing is late");
+    assert_eq!(blocks(&next, &topics.rows)[0].rows, 1);
+    // Its duplicate is still known, and so is what came before it.
+    let again = [call("r-1", "c-1", 0, 3), call("r-2", "c-1", 0, 4), jumped];
+    let again = batch(&mut meter, 0, 4, &again);
+    assert!(of(&again, &topics.rows).is_empty() && of(&again, &topics.dlq).is_empty());
+    assert_eq!(meter.restored_time(), Some(NOW));
+
+    let mut ledger = stages.ledger(0);
+    for mut deltas in deltas_of(&told, topics) {
+        deltas.stamp_ahead = 25 * 60 * 60 * 1000;
+        batch(&mut ledger, 0, 1, &[deltas]);
+        assert_eq!(ledger.restored_time(), Some(NOW));
+    }
+}
+
+#[test]
+fn an_event_is_handed_over_once_and_keeps_its_first_place() {
+    let stages = Stages::new();
+    let topics = &stages.topics;
+    let elsewhere = batch(&mut stages.meter(0), 0, 1, &[call("r-1", "c-1", 1, 42)]);
+    let [handed_over] = of(&elsewhere, &topics.rerouted)[..] else {
+        panic!("handed over once: {elsewhere:?}");
+    };
+    assert_eq!(handed_over.partition, 1);
+    assert!(of(&elsewhere, &topics.rows).is_empty() && of(&elsewhere, &topics.deltas).is_empty());
+
+    let mut arrived = Incoming {
+        topic_index: REROUTED,
+        offset: 5,
+        value: handed_over.value.clone().unwrap(),
+        headers: handed_over.headers.clone(),
+        stamp_ahead: 0,
+    };
+    let home = batch(&mut stages.meter(1), 1, 1, &[arrived.clone()]);
+    assert_eq!(blocks(&home, &topics.rows)[0].rows, 1);
+    // What is wrong with it is told of the place that its sender knows.
+    arrived.value = b"{".to_vec();
+    let rejected = batch(&mut stages.meter(1), 1, 1, &[arrived]);
+    let [rejected] = of(&rejected, &topics.dlq)[..] else {
+        panic!("set aside once: {rejected:?}");
+    };
+    let place = ["spendfuse_partition", "spendfuse_offset"].map(|name| header(rejected, name));
+    assert_eq!(place, ["0", "42"]);
+}
+
+#[test]
+fn one_bad_record_costs_no_other_its_place() {
+    let stages = Stages::new();
+    let topics = &stages.topics;
+    let bad = Incoming {
+        topic_index: USAGE,
+        offset: 1,
+        value: br#"{"specversion":"1.0"}"#.to_vec(),
+        ..Incoming::default()
+    };
+    let records = [call("r-1", "c-1", 0, 0), bad, call("r-2", "c-1", 0, 2)];
+    let written = batch(&mut stages.meter(0), 0, 1, &records);
+    assert_eq!(blocks(&written, &topics.rows)[0].rows, 2);
+    let [rejected] = of(&written, &topics.dlq)[..] else {
+        panic!("set aside once: {written:?}");
+    };
+    assert_eq!(header(rejected, "spendfuse_offset"), "1");
+}
+
+#[test]
+fn of_what_cannot_even_be_rejected_the_place_is_told() {
+    let stages = Stages::new();
+    let mut meter = stages.meter(1);
+    meter.begin(1, NOW);
+    let bare = Incoming {
+        topic_index: REROUTED,
+        offset: 5,
+        ..Incoming::default()
+    };
+    let panic = "what is wrong ".repeat(1_000_000);
+    with_record(1, &bare, |record| meter.reject(record, &panic)).unwrap();
+    let mut written = Vec::new();
+    meter
+        .finish(&mut Outputs::new(&mut written, "changelog", 1))
+        .unwrap();
+    let [rejected] = of(&written, &stages.topics.dlq)[..] else {
+        panic!("set aside once: {written:?}");
+    };
+    let place = ["spendfuse_topic", "spendfuse_partition", "spendfuse_offset"];
+    let place = place.map(|name| header(rejected, name));
+    assert_eq!(place, [stages.topics.rerouted.as_str(), "1", "5"]);
+    assert!(header(rejected, "spendfuse_detail").len() < 10_000);
+}
