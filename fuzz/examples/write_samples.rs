@@ -72,11 +72,11 @@ fn write(writer: &Writer) -> Result<(), Box<dyn Error>> {
         writer.put("events", number, event(number as i64).as_bytes())?;
     }
     let ids = codec::encode(&told.meter.ids);
-    let changelog = told.meter.changelog.iter();
+    let changelog = told.meter.told.changelog.iter();
     let changelog = changelog.map(|(key, value)| (key.clone(), value.as_deref()));
     let with_ids = changelog.chain([(b"ids".to_vec(), Some(ids.as_slice()))]);
     writer.records("meter_changelog", with_ids)?;
-    let changelog = told.ledger.changelog.iter();
+    let changelog = told.ledger.told.changelog.iter();
     let changelog = changelog.map(|(key, value)| (key.clone(), value.as_deref()));
     writer.records("ledger_changelog", changelog)?;
     for (number, (_, deltas)) in told.meter.deltas.iter().enumerate() {

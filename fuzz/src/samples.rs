@@ -149,12 +149,22 @@ impl Story {
             let key = format!("budgets {}", record.key());
             (key, Some(record.to_record()))
         });
-        let entries = told.meter.blocklist.iter().chain(&told.ledger.blocklist);
+        let entries = told
+            .meter
+            .told
+            .blocklist
+            .iter()
+            .chain(&told.ledger.told.blocklist);
         let entries = entries.map(|(key, entry)| {
             let value = entry.as_ref().map(|entry| json(serde_json::to_vec(entry)));
             (format!("blocklist {key}"), value)
         });
-        let findings = told.meter.findings.iter().chain(&told.ledger.findings);
+        let findings = told
+            .meter
+            .told
+            .findings
+            .iter()
+            .chain(&told.ledger.told.findings);
         let findings = findings.map(|(key, finding)| {
             let value = json(serde_json::to_vec(finding));
             (format!("findings {key}"), Some(value))
@@ -179,10 +189,10 @@ impl Story {
             "new event": format!("{new:?}"),
             "links": counted.deltas.iter().map(|(to, one)| json!([to, one.prev, one.seq])).collect::<Vec<_>>(),
             "broken links": judged.broken_links,
-            "meter blocklist": verdicts(&counted.blocklist),
-            "meter findings": findings(&counted.findings),
-            "ledger blocklist": verdicts(&judged.blocklist),
-            "ledger findings": findings(&judged.findings),
+            "meter blocklist": verdicts(&counted.told.blocklist),
+            "meter findings": findings(&counted.told.findings),
+            "ledger blocklist": verdicts(&judged.told.blocklist),
+            "ledger findings": findings(&judged.told.findings),
         })
     }
 }
@@ -254,14 +264,14 @@ fn row_blocks(mut spend: SpendBlock, meter: &MeterOutputs, ledger: &LedgerOutput
         index,
     };
     let mut findings = FindingBlock::new(RowFormat::default());
-    for ((_, finding), index) in meter.findings.iter().zip(0..) {
+    for ((_, finding), index) in meter.told.findings.iter().zip(0..) {
         findings.push(&FindingRow {
             finding,
             address: address(Stage::Meter, index),
         });
     }
     let mut verdicts = VerdictBlock::new(RowFormat::default());
-    for (entry, index) in ledger.verdict_changes.iter().zip(0..) {
+    for (entry, index) in ledger.told.verdict_changes.iter().zip(0..) {
         verdicts.push(&VerdictRow {
             entry,
             address: address(Stage::Ledger, index),

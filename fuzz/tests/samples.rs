@@ -111,10 +111,10 @@ fn what_a_release_wrote_is_written_the_same() {
         samples_followed.sort();
         assert_eq!(followed, samples_followed);
         let ids = (b"ids".to_vec(), Some(codec::encode(&told.meter.ids)));
-        let meter: Vec<_> = told.meter.changelog.into_iter().chain([ids]).collect();
+        let meter: Vec<_> = told.meter.told.changelog.into_iter().chain([ids]).collect();
         for (kind, written) in [
             ("meter_changelog", meter),
-            ("ledger_changelog", told.ledger.changelog),
+            ("ledger_changelog", told.ledger.told.changelog),
         ] {
             let samples = samples(&version, kind);
             assert_eq!(samples.len(), written.len(), "{kind}");
@@ -173,7 +173,7 @@ fn deltas_of_an_older_meter_are_counted_by_todays_ledger() {
         }
         let judged = ledger.finish();
         assert_eq!(judged.broken_links, 0);
-        let spent = judged.blocklist.iter().find_map(|(key, entry)| {
+        let spent = judged.told.blocklist.iter().find_map(|(key, entry)| {
             let entry = entry.as_ref()?;
             (key == "customer|acme/customer=c-42").then_some(entry.figures.spent)
         });

@@ -1,8 +1,11 @@
-//! A row of table `spend`: one counted entry.
+//! Rows of the tables `spend`, one counted entry each, and `budget_windows`.
 
+use crate::amount::Amount;
+use crate::budget::{Budget, Spend};
 use crate::event::Event;
 use crate::money::Nanos;
 use crate::time::UnixMillis;
+use crate::window::Window;
 
 /// What a call cost, in parts that add up exactly to [`total`](Self::total).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -85,4 +88,68 @@ pub struct SpendRow<'a> {
     pub flags: crate::event::Flags,
     pub origin: Origin,
     pub address: MeterAddress,
+}
+
+/// What a line of table `budget_windows` is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum WindowLineKind {
+    /// State of a running window: a later line supersedes it.
+    Spent,
+    /// Final sum of a window whose grace has passed.
+    Close,
+    /// Spend that no account holds: it came after the close, or there was no room for an
+    /// account. It adds to the others.
+    Late,
+}
+
+impl WindowLineKind {
+    /// The value of column `kind`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Spent => "spent",
+            Self::Close => "close",
+            Self::Late => "late",
+        }
+    }
+}
+
+/// One row of `budget_windows`: a window's spend at some time.
+#[derive(Clone, Debug, PartialEq)]
+pub struct WindowLine {
+    /// What kind of line.
+    pub kind: WindowLineKind,
+    /// The budget's id.
+    pub budget: String,
+    /// Scope text.
+    pub scope: String,
+    /// The window.
+    pub window: Window,
+    /// The sums: so far, final, or of the late spend alone.
+    pub spend: Spend,
+    /// The limit.
+    pub limit: Amount,
+    /// When it was written.
+    pub at: UnixMillis,
+}
+
+impl WindowLine {
+    /// A line of `budget`, written at `at`.
+    pub fn new(
+        kind: WindowLineKind,
+        budget: &Budget,
+        scope: &str,
+        window: &Window,
+        spend: Spend,
+        at: UnixMillis,
+    ) -> Self {
+        Self {
+            kind,
+            budget: budget.id.to_string(),
+            scope: scope.to_owned(),
+            window: window.clone(),
+            spend,
+            limit: budget.limit,
+            at,
+        }
+    }
 }

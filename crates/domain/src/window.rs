@@ -81,29 +81,6 @@ impl WindowKind {
     }
 }
 
-/// What a line of table `budget_windows` is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum WindowLineKind {
-    /// State of a running window: a later line supersedes it.
-    Spent,
-    /// Final sum of a window whose grace has passed.
-    Close,
-    /// Spend that no account holds: it came after the close, or there was no room for an
-    /// account. It adds to the others.
-    Late,
-}
-
-impl WindowLineKind {
-    /// The value of column `kind`.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Spent => "spent",
-            Self::Close => "close",
-            Self::Late => "late",
-        }
-    }
-}
-
 /// One concrete window.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Window {

@@ -141,7 +141,7 @@ fn main() {
         meter.advance(meter.now());
         let outputs = meter.finish();
         finishing += begun.elapsed().as_nanos();
-        let changelog = outputs.changelog.iter();
+        let changelog = outputs.told.changelog.iter();
         bytes += changelog
             .map(|(key, value)| key.len() + value.as_ref().map_or(0, Vec::len))
             .sum::<usize>();

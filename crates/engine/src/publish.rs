@@ -9,6 +9,65 @@ use spendfuse_domain::{Action, Amount, BudgetId, Detector, Nanos, Severity, Unix
 
 use crate::account::{Account, AccountPlace, Due, Nearness, Standing};
 use crate::alert::{Alert, AlertKind};
+use crate::alert_limit::AlertLimit;
+use crate::stamps::Stamps;
+
+/// What a commit tells, of either stage: its state to a successor, verdicts and findings to readers,
+/// alerts to people.
+#[derive(Clone, Debug, Default)]
+pub struct Told {
+    /// State changes, in order; `None` = tombstone.
+    pub changelog: Vec<(Vec<u8>, Option<Vec<u8>>)>,
+    /// Verdicts, in order; `None` = tombstone.
+    pub blocklist: Vec<(String, Option<BlocklistEntry>)>,
+    /// Of those the ones whose verdict readers did not hold before, for the warehouse.
+    pub verdict_changes: Vec<BlocklistEntry>,
+    /// Findings, in order.
+    pub findings: Vec<(String, Finding)>,
+    /// Alerts for people.
+    pub alerts: Vec<Alert>,
+}
+
+impl Told {
+    /// An entry whose verdict readers did not hold before.
+    pub(crate) fn changed_verdict(&mut self, key: String, entry: BlocklistEntry) {
+        self.verdict_changes.push(entry.clone());
+        self.blocklist.push((key, Some(entry)));
+    }
+
+    /// An alert, unless it is only counted in this hour.
+    pub(crate) fn alert(&mut self, alert: Alert, limit: &mut AlertLimit) {
+        self.alerts.extend(limit.admit(alert));
+    }
+
+    /// What follows from a settled account; what is left of it is for its owner.
+    pub(crate) fn settled(&mut self, settlement: &mut Settlement, limit: &mut AlertLimit) {
+        match settlement.entry.take() {
+            Some((key, entry)) if settlement.verdict_changed => self.changed_verdict(key, entry),
+            Some((key, entry)) => self.blocklist.push((key, Some(entry))),
+            None => {}
+        }
+        self.findings.extend(settlement.finding.take());
+        if let Some(alert) = settlement.alert.take() {
+            self.alert(alert, limit);
+        }
+    }
+
+    /// The end of a commit at `now`: what is to be said of the clock, and of alerts that were only
+    /// counted. `place` names who says it: `meter partition 3`.
+    pub(crate) fn end(
+        &mut self,
+        now: UnixMillis,
+        stamps: &mut Stamps,
+        limit: &mut AlertLimit,
+        place: impl Fn() -> String,
+    ) {
+        if let Some(alert) = stamps.alert(now, &place) {
+            self.alert(alert, limit);
+        }
+        self.alerts.extend(limit.counted(now, place));
+    }
+}
 
 /// What follows from an account's state.
 #[derive(Debug, Default)]

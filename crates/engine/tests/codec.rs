@@ -190,7 +190,7 @@ fn a_newer_version_byte_is_refused_by_name() {
 fn a_changelog_of_another_partition_count_is_refused() {
     let mut one = meter(2);
     one.begin(1);
-    for (key, value) in one.finish().changelog {
+    for (key, value) in one.finish().told.changelog {
         let error = meter(3).restore(&key, value.as_deref()).unwrap_err();
         assert!(
             error.to_string().contains("written for 2 partitions"),
@@ -199,7 +199,7 @@ fn a_changelog_of_another_partition_count_is_refused() {
     }
     let mut one = ledger(2);
     one.begin(1);
-    for (key, value) in one.finish().changelog {
+    for (key, value) in one.finish().told.changelog {
         let error = ledger(3).restore(&key, value.as_deref()).unwrap_err();
         assert!(
             error.to_string().contains("written for 2 partitions"),

@@ -72,7 +72,7 @@ fn count_of(
 /// What people are told of a conflict by the running commit, and the identities that it remembers.
 fn told(meter: &mut Meter) -> (String, RememberedIds) {
     let outputs = meter.finish();
-    let mut alerts = outputs.alerts.into_iter();
+    let mut alerts = outputs.told.alerts.into_iter();
     let conflict = alerts.find(|alert| alert.kind == AlertKind::Conflict);
     (
         conflict.map_or(String::new(), |alert| alert.message),

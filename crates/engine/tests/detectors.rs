@@ -68,7 +68,7 @@ fn follow(table: &str) {
         if joined {
             continue;
         }
-        let found = lane.commit().findings;
+        let found = lane.commit().told.findings;
         if !says(&found, expected) {
             let found: Vec<_> = found.iter().map(|(_, finding)| written(finding)).collect();
             wrong.push(format!(
@@ -223,7 +223,7 @@ fn real_agent_runs_lead_to_exactly_these_findings() {
             time: Some(spendfuse_domain::UnixMillis::parse_rfc3339(fields[2]).unwrap()),
             ..Step::default()
         });
-        for (_, finding) in lane.commit().findings {
+        for (_, finding) in lane.commit().told.findings {
             found.push(format!("{} {} {}", fields[0], fields[1], rounded(&finding)));
         }
     }

@@ -146,8 +146,8 @@ fn invented_models_and_sources_ring_ten_times_and_are_counted() {
         &mut meter,
         |_| String::new(),
         |_, outputs| {
-            alerts.extend(outputs.alerts);
-            log.extend(outputs.changelog);
+            alerts.extend(outputs.told.alerts);
+            log.extend(outputs.told.changelog);
         },
     );
     assert_eq!(
@@ -173,12 +173,12 @@ fn invented_models_and_sources_ring_ten_times_and_are_counted() {
     for number in NAMES..NAMES + 5 {
         count(&mut meter, &call(number, ""), start(), &mut Sum::default());
     }
-    assert_eq!(meter.finish().alerts, []);
+    assert_eq!(meter.finish().told.alerts, []);
     let next_hour = start().plus(3_600_000);
     meter.begin(1_000);
     meter.advance(next_hour);
     assert!(meter.has_output());
-    let alerts = meter.finish().alerts;
+    let alerts = meter.finish().told.alerts;
     let last = of(&alerts, AlertKind::UnpricedModel)[0].count;
     assert_eq!(last, Some(NAMES as u64 + 5 - 10));
     assert!(!meter.has_output());
@@ -196,8 +196,8 @@ fn invented_sessions_end_early_where_there_is_no_room_and_nothing_is_lost_of_wha
         |meter, outputs| {
             assert!(meter.sizes().0 <= SESSIONS);
             ended += outputs.sessions_ended_early;
-            alerts.extend(outputs.alerts);
-            for (key, value) in outputs.changelog {
+            alerts.extend(outputs.told.alerts);
+            for (key, value) in outputs.told.changelog {
                 if key.starts_with(b"session|") {
                     live += if value.is_some() { 1 } else { -1 };
                 }
@@ -229,7 +229,13 @@ fn a_refused_session_is_not_freed_by_inventing_others() {
     let name = |number: usize| format!("s{}", if number < 2 { 0 } else { number });
     flood(&mut meter, name, |meter, outputs| {
         let of_it = |key: &str| key.ends_with("/session=s0");
-        told.extend(outputs.blocklist.into_iter().filter(|(key, _)| of_it(key)));
+        told.extend(
+            outputs
+                .told
+                .blocklist
+                .into_iter()
+                .filter(|(key, _)| of_it(key)),
+        );
         assert!(meter.sizes().0 <= SESSIONS);
     });
     let verdicts: Vec<_> = told.iter().map(|(_, entry)| entry.as_ref()).collect();
@@ -251,18 +257,20 @@ fn one_session_with_invented_agents_models_and_customers_stays_small() {
         |_| "s".to_owned(),
         |_, outputs| {
             withdrawn += outputs
+                .told
                 .blocklist
                 .iter()
                 .filter(|(_, entry)| entry.is_none())
                 .count();
             let sizes = outputs
+                .told
                 .changelog
                 .iter()
                 .filter_map(|(_, value)| value.as_ref());
             largest = largest.max(sizes.map(Vec::len).max().unwrap_or(0));
-            log.extend(outputs.changelog);
+            log.extend(outputs.told.changelog);
             given_up += outputs.session_accounts_given_up;
-            alerts.extend(outputs.alerts);
+            alerts.extend(outputs.told.alerts);
         },
     );
     assert_eq!(rows.rows, NAMES);
@@ -318,7 +326,7 @@ fn invented_customers_fill_the_ledger_to_its_bound_and_the_rest_stands_in_its_li
                 for line in lines.filter(|line| line.kind == WindowLineKind::Late) {
                     written_off += line.spend.cost;
                 }
-                alerts.extend(outputs.alerts);
+                alerts.extend(outputs.told.alerts);
                 assert!(ledger.len() <= ACCOUNTS);
             }
         },

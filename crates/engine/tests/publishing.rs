@@ -91,7 +91,7 @@ fn scope(customer: usize) -> String {
 
 /// Scopes with the figures told, in the order of telling.
 fn told(outputs: &LedgerOutputs) -> Vec<(&str, Nanos)> {
-    let entries = outputs.blocklist.iter();
+    let entries = outputs.told.blocklist.iter();
     let entries = entries.filter_map(|(_, entry)| entry.as_ref());
     entries
         .map(|entry| {
@@ -156,7 +156,7 @@ fn changed_verdicts_never_wait_and_figures_nearest_to_a_limit_come_first() {
     all_told.extend(first);
     // A block is told though no turn is left.
     let blocked = desk.commit(0, &[(3, 100_00)]);
-    assert_eq!(blocked.verdict_changes[0].verdict, Verdict::Block);
+    assert_eq!(blocked.told.verdict_changes[0].verdict, Verdict::Block);
     for _ in 0..100 {
         let outputs = desk.commit(100, &[]);
         assert!(told(&outputs).len() <= 1, "{:?}", told(&outputs));
@@ -171,11 +171,11 @@ fn changed_verdicts_never_wait_and_figures_nearest_to_a_limit_come_first() {
 #[test]
 fn what_waits_for_its_turn_is_told_after_a_restart() {
     let mut desk = Desk::new(1);
-    let mut changelog = desk.commit(0, &[(0, 80_00), (1, 81_00)]).changelog;
+    let mut changelog = desk.commit(0, &[(0, 80_00), (1, 81_00)]).told.changelog;
     // One turn a second: customer 1 is nearer.
     let outputs = desk.commit(SECOND, &[(0, 2_00), (1, 2_00)]);
     assert_eq!(told(&outputs), [(&*scope(1), Nanos::new(83_00 * CENT))]);
-    changelog.extend(outputs.changelog);
+    changelog.extend(outputs.told.changelog);
 
     let mut after = Desk::new(1);
     for (key, value) in &changelog {

@@ -144,7 +144,7 @@ fn what_a_budget_that_cannot_be_read_has_counted_stands_still() {
     let day_and_grace = (24 * 60 + 91) * MINUTE;
     let mut first = ledger(book(1, vec![budget()], vec![]));
     first.apply(&deltas(&budget(), 1, "*", start(), 2_000), start());
-    let told = first.finish();
+    let told = first.finish().told;
     assert_eq!(told.blocklist.len(), 1);
 
     let unread = BudgetBook::compile(2, vec![], DetectorRules::default());
@@ -156,11 +156,14 @@ fn what_a_budget_that_cannot_be_read_has_counted_stands_still() {
     second.restored();
     second.advance(start().plus(MINUTE));
     let outputs = second.finish();
-    assert_eq!((outputs.blocklist, outputs.findings.len()), (vec![], 0));
+    assert_eq!(
+        (outputs.told.blocklist, outputs.told.findings.len()),
+        (vec![], 0)
+    );
     // Its window ends by the account's own word; the last line waits for the limit.
     second.advance(start().plus(day_and_grace));
     let outputs = second.finish();
-    assert_eq!(outputs.blocklist, [("b0|*".to_owned(), None)]);
+    assert_eq!(outputs.told.blocklist, [("b0|*".to_owned(), None)]);
     assert_eq!((outputs.window_lines.len(), second.len()), (0, 1));
     second.set_book(book(3, vec![budget()], vec![]));
     second.advance(start().plus(day_and_grace + 61 * MINUTE));
@@ -179,26 +182,26 @@ fn the_account_of_a_session_outlives_a_budget_that_cannot_be_read() {
         count(&mut meter, &event, start(), 2_000),
         Counted::AtAddress(_)
     ));
-    assert_eq!(meter.finish().blocklist.len(), 1);
+    assert_eq!(meter.finish().told.blocklist.len(), 1);
     let unread = BudgetBook::compile(2, vec![], DetectorRules::default());
     meter.set_book(Arc::new(unread.with_unreadable([of_session.id])));
     meter.advance(start().plus(MINUTE));
-    assert_eq!(meter.finish().blocklist, vec![]);
+    assert_eq!(meter.finish().told.blocklist, vec![]);
 }
 
 #[test]
 fn the_finding_of_a_removed_budget_closes() {
     let mut ledger = ledger(book(1, vec![budget()], vec![]));
     ledger.apply(&deltas(&budget(), 1, "*", start(), 2_000), start());
-    let opened = ledger.finish().findings;
+    let opened = ledger.finish().told.findings;
     assert_eq!(opened[0].1.state, FindingState::Open);
 
     ledger.set_book(book(2, vec![], vec![]));
     ledger.advance(start());
     let outputs = ledger.finish();
-    assert_eq!(outputs.findings[0].0, opened[0].0);
-    assert_eq!(outputs.findings[0].1.state, FindingState::Closed);
-    assert_eq!(outputs.blocklist, [("b0|*".to_owned(), None)]);
+    assert_eq!(outputs.told.findings[0].0, opened[0].0);
+    assert_eq!(outputs.told.findings[0].1.state, FindingState::Closed);
+    assert_eq!(outputs.told.blocklist, [("b0|*".to_owned(), None)]);
 }
 
 #[test]
@@ -210,7 +213,7 @@ fn a_finding_names_its_customer_as_events_do() {
     let mut ledger = ledger(book(1, vec![per_customer.clone()], vec![]));
     let scope = "*/customer=gr%C3%B6%C3%9Fe%2042";
     ledger.apply(&deltas(&per_customer, 1, scope, start(), 2_000), start());
-    let finding = ledger.finish().findings.remove(0).1;
+    let finding = ledger.finish().told.findings.remove(0).1;
     assert_eq!((&*finding.scope, &*finding.customer), (scope, "größe 42"));
 }
 
@@ -226,13 +229,13 @@ fn a_limit_without_a_step_of_its_own_opens_its_finding_at_once() {
     };
     let mut ledger = ledger(book(1, vec![budget.clone()], vec![]));
     ledger.apply(&deltas(&budget, 1, "*", start(), 999), start());
-    assert_eq!(ledger.finish().findings, []);
+    assert_eq!(ledger.finish().told.findings, []);
     // Less than 1 % of the limit and within a second: no state is due, the finding is.
     ledger.apply(&deltas(&budget, 2, "*", start(), 1), start());
     let outputs = ledger.finish();
-    assert_eq!(outputs.blocklist, []);
-    assert_eq!(outputs.findings[0].1.state, FindingState::Open);
-    assert_eq!(outputs.findings[0].1.wasted_usd, Nanos::ZERO);
+    assert_eq!(outputs.told.blocklist, []);
+    assert_eq!(outputs.told.findings[0].1.state, FindingState::Open);
+    assert_eq!(outputs.told.findings[0].1.wasted_usd, Nanos::ZERO);
 }
 
 #[test]
@@ -253,8 +256,8 @@ fn a_new_count_does_not_inherit_the_old_ones_block() {
     // Spend of the new count comes before the old accounts are judged anew.
     ledger.apply(&deltas(&elsewhere, 2, "*", start(), 10), start());
     let outputs = ledger.finish();
-    assert_eq!(outputs.blocklist, [("b0|*".to_owned(), None)]);
-    assert_eq!(outputs.findings[0].1.state, FindingState::Closed);
+    assert_eq!(outputs.told.blocklist, [("b0|*".to_owned(), None)]);
+    assert_eq!(outputs.told.findings[0].1.state, FindingState::Closed);
 }
 
 #[test]
@@ -278,7 +281,7 @@ fn the_end_of_a_window_comes_in_slices() {
     let mut tombstones = vec![];
     while tombstones.iter().sum::<usize>() < 12_000 {
         ledger.advance(midnight);
-        tombstones.push(ledger.finish().blocklist.len());
+        tombstones.push(ledger.finish().told.blocklist.len());
         assert!(tombstones.last() > Some(&0), "{tombstones:?}");
     }
     assert!(tombstones.len() > 2, "{tombstones:?}");
@@ -331,11 +334,11 @@ fn an_idle_session_ends_on_time_though_others_live_on() {
             1,
         );
     }
-    assert_eq!(meter.finish().findings.len(), 2);
+    assert_eq!(meter.finish().told.findings.len(), 2);
     meter.advance(start().plus(21 * MINUTE));
-    assert!(meter.finish().findings.is_empty());
+    assert!(meter.finish().told.findings.is_empty());
     meter.advance(start().plus(26 * MINUTE));
-    let closed = meter.finish().findings;
+    let closed = meter.finish().told.findings;
     assert_eq!(closed.len(), 1);
     assert_eq!(closed[0].1.scope, "acme/session=s-1");
 }
@@ -345,10 +348,10 @@ fn a_memory_is_not_short_before_its_partition_has_any_time() {
     let mut meter = meter(book(1, vec![], vec![]));
     meter.remembers_since(start());
     meter.advance(UnixMillis::default());
-    assert_eq!(meter.finish().alerts, []);
+    assert_eq!(meter.finish().told.alerts, []);
     meter.begin(2);
     meter.advance(start());
-    assert_eq!(meter.finish().alerts.len(), 1);
+    assert_eq!(meter.finish().told.alerts.len(), 1);
 }
 
 #[test]
@@ -362,7 +365,7 @@ fn every_change_of_a_session_s_verdict_is_told_once_its_way_back_too() {
     let mut meter = meter(book(1, vec![in_session(1_000)], vec![]));
     count(&mut meter, &call("a", "s-1", start()), start(), 850);
     let verdicts = |meter: &mut Meter| -> Vec<Verdict> {
-        let changes = meter.finish().verdict_changes;
+        let changes = meter.finish().told.verdict_changes;
         changes.iter().map(|entry| entry.verdict).collect()
     };
     assert_eq!(verdicts(&mut meter), [Verdict::Warn]);
@@ -397,9 +400,9 @@ fn a_session_block_gets_its_tombstone_though_its_episode_closed_before() {
         count(&mut meter, &event, start(), 1);
     }
     let key = "finding|retry_loop|acme/session=s-1";
-    assert_eq!(meter.finish().blocklist[0].0, key);
+    assert_eq!(meter.finish().told.blocklist[0].0, key);
     meter.advance(start().plus(IDLE + 1));
-    assert_eq!(meter.finish().blocklist, [(key.to_owned(), None)]);
+    assert_eq!(meter.finish().told.blocklist, [(key.to_owned(), None)]);
 }
 
 /// A rule that blocks whoever sends the same prompt twice in a row; of `agent` alone, where given.
@@ -428,7 +431,7 @@ fn runs_in_a_circle(meter: &mut Meter, agent: &str, at: UnixMillis) -> Option<Un
         count(meter, &event, at, 1);
     }
     meter.advance(at);
-    let told = meter.finish().blocklist;
+    let told = meter.finish().told.blocklist;
     told.into_iter().find_map(|(_, entry)| entry?.expires_at)
 }
 
@@ -465,7 +468,7 @@ fn a_runaway_frees_itself_neither_by_ending_nor_by_a_pause() {
         ..budget()
     };
     let lifted = |meter: &mut Meter| -> Vec<String> {
-        let told = meter.finish().blocklist.into_iter();
+        let told = meter.finish().told.blocklist.into_iter();
         let told = told.filter(|(_, entry)| entry.is_none());
         told.map(|(key, _)| key).collect()
     };
@@ -483,6 +486,7 @@ fn a_runaway_frees_itself_neither_by_ending_nor_by_a_pause() {
         }
         let written = meter.finish();
         let lifted_keys = written
+            .told
             .blocklist
             .iter()
             .filter(|(_, entry)| entry.is_none());
@@ -495,7 +499,7 @@ fn a_runaway_frees_itself_neither_by_ending_nor_by_a_pause() {
 
         // A successor knows it as well, and lifts it when it is over.
         let mut successor = Meter::new(config(), book);
-        for (key, value) in &written.changelog {
+        for (key, value) in &written.told.changelog {
             successor.restore(key, value.as_deref()).unwrap();
         }
         successor.restored();
@@ -513,10 +517,10 @@ fn a_restarted_ledger_writes_nothing_of_windows_that_have_ended() {
     let book = book(1, vec![budget()], vec![]);
     let mut before = ledger(Arc::clone(&book));
     before.apply(&deltas(&budget(), 1, "*", start(), 2_000), start());
-    let mut written = before.finish().changelog;
+    let mut written = before.finish().told.changelog;
     let midnight = UnixMillis::parse_rfc3339("2026-11-23T00:00:00Z").unwrap();
     before.advance(midnight);
-    written.extend(before.finish().changelog);
+    written.extend(before.finish().told.changelog);
     let mut ledger = ledger_unrestored(book);
     for (key, value) in &written {
         ledger.restore(key, value.as_deref()).unwrap();
@@ -526,12 +530,13 @@ fn a_restarted_ledger_writes_nothing_of_windows_that_have_ended() {
     ledger.advance(midnight.plus(MINUTE));
     let again = ledger.finish();
     let keys = again
+        .told
         .changelog
         .iter()
         .map(|(key, _)| String::from_utf8_lossy(key));
     let accounts: Vec<_> = keys.filter(|key| key.starts_with("account")).collect();
     assert!(accounts.is_empty(), "{accounts:?}");
-    assert!(again.blocklist.is_empty() && again.findings.is_empty());
+    assert!(again.told.blocklist.is_empty() && again.told.findings.is_empty());
     // It still closes.
     ledger.advance(midnight.plus(90 * MINUTE));
     assert_eq!(ledger.finish().window_lines.len(), 1);
@@ -585,7 +590,7 @@ fn limits_in_calls_and_limit_zero_block_at_their_exact_amount() {
         for call in 1..=calls_until_block {
             assert_ne!(verdict, Verdict::Block, "limit {limit} before call {call}");
             ledger.apply(&deltas(&budget, call, "*", start(), 0), start());
-            if let Some((_, Some(entry))) = ledger.finish().blocklist.pop() {
+            if let Some((_, Some(entry))) = ledger.finish().told.blocklist.pop() {
                 verdict = entry.verdict;
             }
         }

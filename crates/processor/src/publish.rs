@@ -1,18 +1,31 @@
-//! What both stages publish in the same way: verdicts, findings, alerts, heartbeats, rows of them.
+//! What both stages publish in the same way: state, verdicts, findings, alerts, heartbeats, and rows
+//! with the chain that links the commits of each table.
+
+use std::collections::BTreeMap;
 
 use serde::Serialize;
 use spendfuse_bus::{BusError, LogicError, Outputs};
 use spendfuse_domain::Topics;
-use spendfuse_domain::finding::Finding;
-use spendfuse_domain::verdict::{BlocklistEntry, Stage};
-use spendfuse_engine::alert::Alert;
+use spendfuse_domain::verdict::{Heartbeat, Stage};
+use spendfuse_engine::codec;
+use spendfuse_engine::publish::Told;
 use spendfuse_warehouse::block::{
     FindingChanges, FindingRow, RowFormat, StageAddress, TableBlock, TableKind, VerdictRow,
     Verdicts,
 };
+use spendfuse_warehouse::record::Link;
 
-use crate::heartbeat::Watermark;
-use crate::rows::{BLOCK_BYTES, RowLinks};
+/// Row blocks are cut at this size, so that no record of a batch is larger than topics allow.
+pub const BLOCK_BYTES: usize = 512 * 1024;
+/// Changelog key of the chain.
+pub const LINKS_KEY: &[u8] = b"row_links";
+
+/// Per table, the partition's last commit that wrote a block.
+#[derive(Debug, Default)]
+pub struct RowLinks {
+    last: BTreeMap<String, u64>,
+    changed: bool,
+}
 
 /// Writes the outputs of one commit of one partition.
 pub struct Publisher<'a, 'o> {
@@ -30,68 +43,38 @@ pub struct Publisher<'a, 'o> {
     pub seq: u64,
     /// How rows are written.
     pub format: RowFormat,
+    /// The chains of the partition's rows.
+    pub links: &'a mut RowLinks,
 }
 
 impl Publisher<'_, '_> {
-    /// Entries and tombstones of the blocklist, in order.
-    pub fn blocklist(
+    /// What a commit tells, and the partition's heartbeat where one is due.
+    pub fn publish(
         &mut self,
-        entries: &[(String, Option<BlocklistEntry>)],
+        told: &Told,
+        heartbeat: Option<(String, Heartbeat)>,
     ) -> Result<(), LogicError> {
-        for (key, entry) in entries {
+        for (key, value) in &told.changelog {
+            self.outputs.changelog(key, value.as_deref())?;
+        }
+        for (key, entry) in &told.blocklist {
             let value = entry.as_ref().map(json);
             self.send(&self.topics.blocklist, key, value.as_deref())?;
         }
-        Ok(())
-    }
-
-    /// Findings, in order.
-    pub fn findings(&mut self, findings: &[(String, Finding)]) -> Result<(), LogicError> {
-        for (key, finding) in findings {
+        for (key, finding) in &told.findings {
             self.send(&self.topics.findings, key, Some(&json(finding)))?;
         }
-        Ok(())
-    }
-
-    /// Alerts for people.
-    pub fn alerts(&mut self, alerts: &[Alert]) -> Result<(), LogicError> {
-        for alert in alerts {
+        for alert in &told.alerts {
             self.send(&self.topics.alerts, &alert.key, Some(&json(alert)))?;
         }
-        Ok(())
-    }
-
-    /// The partition's heartbeat, where one is due.
-    pub fn heartbeat(
-        &mut self,
-        watermark: &mut Watermark,
-        budget_version: u64,
-    ) -> Result<(), LogicError> {
-        if let Some((key, heartbeat)) = watermark.take(self.seq, budget_version) {
+        if let Some((key, heartbeat)) = heartbeat {
             self.send(&self.topics.blocklist, &key, Some(&json(&heartbeat)))?;
         }
-        Ok(())
-    }
-
-    /// Findings as rows for the warehouse.
-    pub fn finding_rows(
-        &mut self,
-        links: &mut RowLinks,
-        findings: &[(String, Finding)],
-    ) -> Result<(), LogicError> {
-        self.rows::<FindingChanges, _>(links, findings, |(_, finding), address| FindingRow {
+        self.rows::<FindingChanges, _>(&told.findings, |(_, finding), address| FindingRow {
             finding,
             address,
-        })
-    }
-
-    /// Changed verdicts as rows for the warehouse.
-    pub fn verdict_rows(
-        &mut self,
-        links: &mut RowLinks,
-        entries: &[&BlocklistEntry],
-    ) -> Result<(), LogicError> {
-        self.rows::<Verdicts, _>(links, entries, |entry, address| VerdictRow {
+        })?;
+        self.rows::<Verdicts, _>(&told.verdict_changes, |entry, address| VerdictRow {
             entry,
             address,
         })
@@ -99,9 +82,8 @@ impl Publisher<'_, '_> {
 
     /// One row of table `K` for each of `items`, in as many blocks as they need: a window that ends
     /// for all customers at once fills more than a record may hold.
-    pub fn rows<'r, K: TableKind, T>(
+    pub fn rows<'r, K: TableKind + Default, T>(
         &mut self,
-        links: &mut RowLinks,
         items: &'r [T],
         row: impl Fn(&'r T, StageAddress) -> K::Row<'r>,
     ) -> Result<(), LogicError> {
@@ -110,23 +92,26 @@ impl Publisher<'_, '_> {
         }
         let mut block = TableBlock::<K>::new(self.format);
         for (item, index) in items.iter().zip(0..) {
-            block.push(&row(item, self.address(index)));
+            let address = StageAddress {
+                epoch: self.format.epoch(),
+                stage: self.stage,
+                partition: self.partition,
+                seq: self.seq,
+                index,
+            };
+            block.push(&row(item, address));
             if block.bytes_estimate() >= BLOCK_BYTES {
-                self.send_block(links, &mut block)?;
+                self.send_block(&mut block)?;
             }
         }
-        self.send_block(links, &mut block)
+        self.send_block(&mut block)
     }
 
-    fn send_block<K: TableKind>(
-        &mut self,
-        links: &mut RowLinks,
-        block: &mut TableBlock<K>,
-    ) -> Result<(), LogicError> {
+    fn send_block<K: TableKind>(&mut self, block: &mut TableBlock<K>) -> Result<(), LogicError> {
         if block.rows() == 0 {
             return Ok(());
         }
-        let link = links.next(K::schema().table, self.partition, self.seq);
+        let link = self.links.next(K::schema().table, self.partition, self.seq);
         if let Some(record) = block.finish_record(link) {
             self.outputs
                 .send(self.rows_topic, self.partition, None, Some(&record), &[])?;
@@ -134,20 +119,38 @@ impl Publisher<'_, '_> {
         Ok(())
     }
 
-    /// The address of the row with this place in the commit.
-    pub fn address(&self, index: u32) -> StageAddress {
-        StageAddress {
-            epoch: self.format.epoch(),
-            stage: self.stage,
-            partition: self.partition,
-            seq: self.seq,
-            index,
-        }
-    }
-
     fn send(&mut self, topic: &str, key: &str, value: Option<&[u8]>) -> Result<(), BusError> {
         self.outputs
             .send(topic, self.partition, Some(key.as_bytes()), value, &[])
+    }
+}
+
+impl RowLinks {
+    /// Takes the chain from the changelog.
+    pub fn restore(&mut self, value: &[u8]) -> Result<(), LogicError> {
+        self.last = codec::decode(value).map_err(|error| {
+            LogicError::Fatal(format!("changelog record \"row_links\": {error}"))
+        })?;
+        Ok(())
+    }
+
+    /// The link of the next block of `table` in commit `seq`.
+    pub fn next(&mut self, table: &'static str, partition: u32, seq: u64) -> Link {
+        self.changed = true;
+        let previous = self.last.insert(table.to_owned(), seq).unwrap_or(0);
+        Link {
+            partition,
+            previous,
+            seq,
+        }
+    }
+
+    /// Writes the chain to the changelog where it grew.
+    pub fn finish(&mut self, outputs: &mut Outputs<'_>) -> Result<(), LogicError> {
+        if std::mem::take(&mut self.changed) {
+            outputs.changelog(LINKS_KEY, Some(&codec::encode(&self.last)))?;
+        }
+        Ok(())
     }
 }
 

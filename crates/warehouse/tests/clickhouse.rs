@@ -9,9 +9,8 @@ use spendfuse_devstack::{ClickHouse, ClickHouseOptions};
 use spendfuse_domain::budget::Spend;
 use spendfuse_domain::event::{Body, Flags};
 use spendfuse_domain::finding::{Detector, Finding, FindingState, Severity};
-use spendfuse_domain::row::PriceBasis;
+use spendfuse_domain::row::{PriceBasis, WindowLine, WindowLineKind};
 use spendfuse_domain::verdict::{BlocklistEntry, EventRef, Stage, Verdict};
-use spendfuse_domain::window::WindowLineKind;
 use spendfuse_domain::{Amount, Figures, Nanos, Percent, UnixMillis, Window};
 use spendfuse_warehouse::{
     BudgetWindowBlock, BudgetWindowRow, EventKey, FindingBlock, FindingRow, Link, PriceRow,
@@ -422,19 +421,21 @@ async fn findings_verdicts_windows_and_prices_arrive_as_they_were() {
         end: None,
     };
     let mut windows = BudgetWindowBlock::new(RowFormat::Schema2 { epoch: 2 });
-    windows.push(&BudgetWindowRow {
+    let line = WindowLine {
         kind: WindowLineKind::Late,
-        at,
-        budget: "cap",
-        scope: "*",
-        window: &window,
+        budget: "cap".to_owned(),
+        scope: "*".to_owned(),
+        window,
         spend: Spend {
             cost: Nanos::new(-1),
             tokens: 2,
             calls: 3,
         },
         limit: Amount::Usd(Nanos::from_dollars(5)),
-        version: 4,
+        at,
+    };
+    windows.push(&BudgetWindowRow {
+        line: &line,
         address: address(0),
     });
     insert(&warehouse, windows.finish_record(LINK).unwrap(), "w").await;
@@ -449,7 +450,7 @@ async fn findings_verdicts_windows_and_prices_arrive_as_they_were() {
         "3",
         "usd",
         "5",
-        "4",
+        "7",
     ];
     assert_eq!(found.rows, [expected]);
 

@@ -30,7 +30,6 @@ impl Value {
 /// A row: values by column.
 pub(crate) type Row = BTreeMap<String, Value>;
 
-/// The rows of a block.
 pub(crate) fn rows(block: &[u8]) -> Vec<Row> {
     let mut bytes = Bytes(block);
     let (columns, count) = (bytes.varint(), bytes.varint());

@@ -26,7 +26,6 @@ pub struct Options {
 /// What that took, without the first tenth of the events.
 #[derive(Clone, Copy, Debug, Deserialize, Serialize)]
 pub struct Bare {
-    /// Events.
     pub events: u64,
     /// Processor time, seconds.
     pub cpu_seconds: f64,

@@ -194,7 +194,6 @@ pub struct RedisProtocol {
 }
 
 impl RedisProtocol {
-    /// The key of a number.
     pub fn key(number: usize) -> String {
         format!("customer|acme/customer=c-{number}")
     }

@@ -197,7 +197,7 @@ fn sessions(count: usize, keep: &mut dyn FnMut(Log)) -> Result<Meter> {
         };
         meter.count(&event, &charge, origin, &mut NoRows);
         if number % COMMIT == COMMIT - 1 || number == events - 1 {
-            keep(meter.finish().changelog);
+            keep(meter.finish().told.changelog);
         }
     }
     let (sessions, _) = meter.sizes();
@@ -250,7 +250,7 @@ fn scopes(count: usize, keep: &mut dyn FnMut(Log)) -> Result<Ledger> {
             budget_version: 1,
         };
         ledger.apply(&deltas, START);
-        keep(ledger.finish().changelog);
+        keep(ledger.finish().told.changelog);
         told = seq;
     }
     ensure!(

@@ -60,7 +60,6 @@ impl Redis {
         Ok(redis)
     }
 
-    /// Its process id.
     pub fn process_id(&self) -> Result<u32> {
         self.process.process_id().context("Redis does not run")
     }

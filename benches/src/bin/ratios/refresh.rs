@@ -108,6 +108,7 @@ impl Storm {
     /// Hands on what was told as a topic would, and shows it to readers as often as a sidecar does.
     fn follow(&mut self, outputs: &LedgerOutputs, shows: u32) -> Result<()> {
         let records: Vec<(&str, Vec<u8>)> = outputs
+            .told
             .blocklist
             .iter()
             .filter_map(|(key, entry)| Some((key.as_str(), serde_json::to_vec(entry).ok()?)))

@@ -128,7 +128,7 @@ mod tests {
         ledger.apply(&deltas, time);
         let mut account = None;
         let mut mark = None;
-        for (key, value) in ledger.finish().changelog {
+        for (key, value) in ledger.finish().told.changelog {
             match read_stored(&key, value.as_deref()).unwrap() {
                 StoredRecord::Account(found) => {
                     let place = (found.budget.clone(), found.scope.clone(), found.start);

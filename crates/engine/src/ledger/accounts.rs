@@ -72,7 +72,6 @@ impl LedgerAccount {
     }
 }
 
-/// Accounts.
 #[derive(Debug, Default)]
 pub(super) struct Accounts {
     by_id: SlotMap<AccountId, LedgerAccount>,

@@ -323,7 +323,7 @@ mod tests {
         assert!(parts.eq(evaluated.iter()));
         // All budgets are gone: so are the further records.
         ledger.restored();
-        let written = ledger.finish().changelog;
+        let written = ledger.finish().told.changelog;
         let of = |number| {
             let key = evaluated_key(number);
             written

@@ -2,18 +2,32 @@
 
 use std::collections::VecDeque;
 
+use spendfuse_domain::UnixMillis;
 use spendfuse_domain::budget::CompiledBudget;
+use spendfuse_domain::row::{WindowLine, WindowLineKind};
 use spendfuse_domain::verdict::budget_key;
-use spendfuse_domain::{UnixMillis, Window};
 
+use super::Ledger;
 use super::accounts::{AccountId, LedgerAccount};
 use super::changelog::{
     LedgerMark, account_key, account_record, evaluated_parts, evaluated_records, mark_key,
 };
-use super::{Ledger, LedgerOutputs, WindowLine, WindowLineKind};
 use crate::account::{AccountPlace, Due};
 use crate::codec;
-use crate::publish::{self, Pace};
+use crate::publish::{self, Pace, Told};
+
+/// Everything that one commit publishes.
+#[derive(Debug, Default)]
+pub struct LedgerOutputs {
+    /// What either stage tells.
+    pub told: Told,
+    /// Lines of `budget_windows`.
+    pub window_lines: Vec<WindowLine>,
+    /// Deltas that did not follow the ones before: exactly-once is broken somewhere.
+    pub broken_links: u64,
+    /// Sums that had no account, because there was no room for more.
+    pub without_account: u64,
+}
 
 impl Ledger {
     /// Ends the running commit.
@@ -32,26 +46,22 @@ impl Ledger {
         self.touched = settled;
         if std::mem::take(&mut self.evaluated_changed) {
             let records = evaluated_records(&self.evaluated, self.evaluated_parts);
-            self.outputs.changelog.extend(records);
+            self.outputs.told.changelog.extend(records);
             self.evaluated_parts = evaluated_parts(self.evaluated.len());
         }
         self.tell_of_missing_room();
         let partition = self.config.partition;
         let place = || format!("ledger partition {partition}");
-        if let Some(alert) = self.stamps.alert(self.now, place) {
-            self.tell(alert);
-        }
-        let counted = self.alert_limit.counted(self.now, place);
-        self.outputs.alerts.extend(counted);
+        let (told, limit) = (&mut self.outputs.told, &mut self.alert_limit);
+        told.end(self.now, &mut self.stamps, limit, place);
         let mark = LedgerMark {
             now: self.now,
             budget_version: self.book.version,
             chains: self.chains.clone(),
             alert_limit: self.alert_limit.clone(),
         };
-        self.outputs
-            .changelog
-            .push((mark_key(), Some(codec::encode(&mark))));
+        let record = (mark_key(), Some(codec::encode(&mark)));
+        self.outputs.told.changelog.push(record);
         self.applied = false;
         std::mem::take(&mut self.outputs)
     }
@@ -73,22 +83,14 @@ impl Ledger {
         }
         let place = AccountPlace::in_window(&known.scope, &known.window);
         let (seq, now) = (self.seq, self.now);
-        let settlement = publish::settle(&mut known.account, compiled, place, seq, now, pace);
+        let mut settlement = publish::settle(&mut known.account, compiled, place, seq, now, pace);
         if let Some(nearness) = settlement.waits_for_turn {
             known.waits_as = Some(nearness);
             self.refreshes.wait(nearness, id);
         }
         let is_published = settlement.entry.is_some();
-        if let Some((key, entry)) = settlement.entry {
-            if settlement.verdict_changed {
-                self.outputs.verdict_changes.push(entry.clone());
-            }
-            self.outputs.blocklist.push((key, Some(entry)));
-        }
-        self.outputs.findings.extend(settlement.finding);
-        let alert = settlement.alert;
-        let told = alert.and_then(|alert| self.alert_limit.admit(alert));
-        self.outputs.alerts.extend(told);
+        let told = &mut self.outputs.told;
+        told.settled(&mut settlement, &mut self.alert_limit);
         let mut again_at = settlement.again_at;
         match known.account.line_due(settlement.verdict_changed, now) {
             Due::Now => {
@@ -133,7 +135,7 @@ impl Ledger {
         let count_id = compiled.map(|compiled| compiled.count_id);
         // Another count's sum waits to be judged anew.
         if count_id == Some(known.count_id) {
-            self.outputs.changelog.push(account_record(known));
+            self.outputs.told.changelog.push(account_record(known));
         }
     }
 
@@ -154,7 +156,7 @@ impl Ledger {
             if let Some(nearness) = known.waits_as.take() {
                 self.refreshes.leave(nearness, id);
             }
-            self.outputs.changelog.push(account_record(known));
+            self.outputs.told.changelog.push(account_record(known));
         }
     }
 
@@ -168,7 +170,10 @@ impl Ledger {
             let line = known.line(WindowLineKind::Close, compiled, self.now);
             self.outputs.window_lines.push(line);
         }
-        self.outputs.changelog.push((account_key(&known), None));
+        self.outputs
+            .told
+            .changelog
+            .push((account_key(&known), None));
     }
 
     /// Tombstone and closed finding of an account that ends.
@@ -180,10 +185,10 @@ impl Ledger {
         let compiled = self.book.named(budget);
         let account = &mut known.account;
         let closed = publish::close_finding(account, budget, compiled, scope, self.now);
-        self.outputs.findings.extend(closed);
+        self.outputs.told.findings.extend(closed);
         let entry_key = budget_key(budget, scope);
         if self.accounts.clear_standing(id) {
-            self.outputs.blocklist.push((entry_key, None));
+            self.outputs.told.blocklist.push((entry_key, None));
         }
     }
 
@@ -234,7 +239,7 @@ impl Ledger {
         }
         self.withdraw(id);
         if let Some(gone) = self.remove(id) {
-            self.outputs.changelog.push((account_key(&gone), None));
+            self.outputs.told.changelog.push((account_key(&gone), None));
         }
     }
 
@@ -252,14 +257,7 @@ impl Ledger {
 
 impl LedgerAccount {
     fn line(&self, kind: WindowLineKind, compiled: &CompiledBudget, now: UnixMillis) -> WindowLine {
-        WindowLine {
-            kind,
-            budget: self.budget.to_string(),
-            scope: self.scope.to_string(),
-            window: Window::clone(&self.window),
-            spend: self.account.spend(),
-            limit: compiled.budget.limit,
-            at: now,
-        }
+        let (budget, spend) = (&compiled.budget, self.account.spend());
+        WindowLine::new(kind, budget, &self.scope, &self.window, spend, now)
     }
 }

@@ -4,20 +4,20 @@
 //! commit: blocklist entries, findings, alerts, lines for the warehouse, and the changelog. Like
 //! the meter it never asks for the time and does no I/O.
 //!
-//! Start with [`Ledger::apply`]; the end of a commit is in `finish`.
+//! Start with [`Ledger::apply`]; the end of a commit is in `commit`.
 
 mod accounts;
 pub(crate) mod changelog;
 mod commit;
-mod outputs;
 mod refresh;
+mod waking;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use hashbrown::HashMap;
 use spendfuse_domain::budget::{BudgetId, CompiledBudget, Spend};
-use spendfuse_domain::{UnixMillis, Window};
+use spendfuse_domain::{Nanos, UnixMillis, Window};
 
 use crate::account::Account;
 use crate::alert::{Alert, AlertKind};
@@ -27,13 +27,11 @@ use crate::delta::{DeltaEntry, Deltas};
 use crate::stamps::Stamps;
 use accounts::{AccountId, Accounts, LedgerAccount};
 use changelog::Shared;
-pub use outputs::{LedgerOutputs, WindowLine};
+pub use commit::LedgerOutputs;
 use refresh::Refreshes;
-pub use spendfuse_domain::window::WindowLineKind;
+pub use spendfuse_domain::row::{WindowLine, WindowLineKind};
 
 const HOUR_MILLIS: i64 = 3_600_000;
-/// Accounts reconsidered or ended in one commit for other reasons than a delta, at most.
-const SLICE: usize = 5_000;
 
 /// How many figures that moved by spend alone are told a second, at most: what a guard takes in
 /// from a handful of partitions for a few hundredths of a core.
@@ -240,8 +238,7 @@ impl Ledger {
 
     /// Tells people of something that the ledger does not find out by itself.
     pub fn tell(&mut self, alert: Alert) {
-        let told = self.alert_limit.admit(alert);
-        self.outputs.alerts.extend(told);
+        self.outputs.told.alert(alert, &mut self.alert_limit);
     }
 
     /// At most one alert an hour while there are more accounts than there is room for.
@@ -271,8 +268,7 @@ impl Ledger {
         let window = self.window_of(index, compiled, UnixMillis::from_minute(entry.minute));
         let closes_at = window.end.map(|end| end.plus(self.config.grace_millis));
         if closes_at.is_some_and(|closes_at| closes_at <= self.now) {
-            let line = WindowLine::late(compiled, entry, &window, self.now);
-            self.outputs.window_lines.push(line);
+            self.add_without_account(compiled, entry, &window);
             return;
         }
         if self.accounts.len() >= self.config.account_capacity
@@ -281,9 +277,8 @@ impl Ledger {
                 .find(compiled.budget.id.as_str(), &entry.scope, window.start)
                 .is_none()
         {
-            // The warehouse keeps the sum beside those of accounts; what is counted already stays.
-            let line = WindowLine::late(compiled, entry, &window, self.now);
-            self.outputs.window_lines.push(line);
+            // What is counted already stays.
+            self.add_without_account(compiled, entry, &window);
             self.outputs.without_account += 1;
             return;
         }
@@ -299,6 +294,19 @@ impl Ledger {
             entry.time,
         );
         self.touch(id);
+    }
+
+    /// The warehouse alone keeps what no account holds, beside the sums of accounts.
+    fn add_without_account(
+        &mut self,
+        compiled: &CompiledBudget,
+        entry: &DeltaEntry,
+        window: &Window,
+    ) {
+        debug_assert!(entry.cost >= Nanos::ZERO);
+        let (late, budget) = (WindowLineKind::Late, &compiled.budget);
+        let line = WindowLine::new(late, budget, &entry.scope, window, entry.spend(), self.now);
+        self.outputs.window_lines.push(line);
     }
 
     /// The account, begun where it is new or holds another count's sum.
@@ -329,28 +337,6 @@ impl Ledger {
         id
     }
 
-    /// Notes what happens to an account by time alone. A window that runs already has nothing to be
-    /// woken for before its end, and one that has ended nothing before it closes, unless readers hold
-    /// something of it.
-    fn schedule(&mut self, id: AccountId) {
-        let Some(known) = self.accounts.get(id) else {
-            return;
-        };
-        let window = Arc::clone(&known.window);
-        let begins_at = (window.start > self.now).then_some(window.start);
-        let account = &known.account;
-        let is_known = account.published.is_some() || account.exceeded_since.is_some();
-        let ends_at = window.end.filter(|end| *end > self.now || is_known);
-        let closes_at = window.end.map(|end| end.plus(self.config.grace_millis));
-        for time in [begins_at, ends_at, closes_at].into_iter().flatten() {
-            self.wake_at(time, id);
-        }
-    }
-
-    fn wake_at(&mut self, time: UnixMillis, id: AccountId) {
-        self.wake_at.entry(time).or_default().push(id);
-    }
-
     /// Notes that the running commit settles an account.
     fn touch(&mut self, id: AccountId) {
         if let Some(known) = self.accounts.get_mut(id)
@@ -379,75 +365,12 @@ impl Ledger {
         window
     }
 
-    /// Time passes: windows begin, end and close; states that waited are published; changed budgets
-    /// are judged anew, a slice at a time.
-    pub fn advance(&mut self, time: UnixMillis) {
-        self.now = self.now.max(time);
-        for _ in 0..SLICE {
-            let Some(mut entry) = self.wake_at.first_entry() else {
-                break;
-            };
-            if *entry.key() > self.now {
-                break;
-            }
-            let next = entry.get_mut().pop();
-            if entry.get().is_empty() {
-                entry.remove();
-            }
-            if let Some(id) = next {
-                self.wake(id);
-            }
-        }
-        let waiting = self.reconsider.len().min(SLICE);
-        let ids: Vec<AccountId> = self.reconsider.drain(..waiting).collect();
-        for id in ids {
-            self.judge_anew(id);
-        }
-        if waiting > 0 && self.reconsider.is_empty() {
-            self.remember_evaluated();
-        }
-    }
-
-    fn wake(&mut self, id: AccountId) {
-        let Some(known) = self.accounts.get_mut(id) else {
-            return;
-        };
-        known.again_at = None;
-        match known.window.end {
-            Some(end) if end.plus(self.config.grace_millis) <= self.now => {
-                self.close_unless_frozen(id);
-            }
-            Some(end) if end <= self.now => self.end_window(id),
-            _ => self.touch(id),
-        }
-    }
-
-    /// The last line of a window names the limit, so an account waits for its budget to be readable.
-    fn close_unless_frozen(&mut self, id: AccountId) {
-        let known = self.accounts.get(id);
-        let Some(known) = known.filter(|known| self.is_frozen(known)) else {
-            self.close(id);
-            return;
-        };
-        if known.account.published.is_some() {
-            self.end_window(id);
-        }
-        self.wake_at(self.now.plus(HOUR_MILLIS), id);
-    }
-
-    /// When something is due by time alone.
-    pub fn next_due(&self) -> Option<UnixMillis> {
-        let woken = self.wake_at.first_key_value().map(|(time, _)| *time);
-        let turn = self.refreshes.next_turn();
-        woken.into_iter().chain(turn).min()
-    }
-
     /// Whether the running commit has anything to write beyond positions.
     pub fn has_output(&self) -> bool {
         self.applied
             || self.evaluated_changed
             || !self.touched.is_empty()
-            || !self.outputs.changelog.is_empty()
+            || !self.outputs.told.changelog.is_empty()
             || self.alert_limit.is_due(self.now)
     }
 }

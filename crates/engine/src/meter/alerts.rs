@@ -17,8 +17,7 @@ const MOST_TOLD: usize = 1_000;
 impl Meter {
     /// Tells people of something that the meter does not find out by itself.
     pub fn tell(&mut self, alert: Alert) {
-        let told = self.alert_limit.admit(alert);
-        self.outputs.alerts.extend(told);
+        self.outputs.told.alert(alert, &mut self.alert_limit);
     }
 
     /// One alert per unpriced model and per source with contradicting counts.
@@ -162,9 +161,9 @@ impl Meter {
         });
         // One that was only counted is told when it comes again in a quieter hour.
         let Some(alert) = told else { return };
-        self.outputs.alerts.push(alert);
+        self.outputs.told.alerts.push(alert);
         let told_at = codec::encode(&self.now.0);
-        let changes = &mut self.outputs.changelog;
+        let changes = &mut self.outputs.told.changelog;
         changes.push((changelog::told_key(&key), Some(told_at)));
         self.told_people.insert(key, self.now.0);
         let forgotten = self.told_people.forget_oldest();

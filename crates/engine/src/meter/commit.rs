@@ -35,11 +35,8 @@ impl Meter {
         self.tell_of_ended_sessions();
         let partition = self.config.partition;
         let place = || format!("meter partition {partition}");
-        if let Some(alert) = self.stamps.alert(self.now, place) {
-            self.tell(alert);
-        }
-        let counted = self.alert_limit.counted(self.now, place);
-        self.outputs.alerts.extend(counted);
+        let (told, limit) = (&mut self.outputs.told, &mut self.alert_limit);
+        told.end(self.now, &mut self.stamps, limit, place);
         let mark = MeterMark {
             now: self.now,
             budget_version: self.book.version,
@@ -48,9 +45,8 @@ impl Meter {
             alert_limit: self.alert_limit.clone(),
             remembers_since: self.dedupe.logged_since(self.now),
         };
-        self.outputs
-            .changelog
-            .push((mark_key(), Some(codec::encode(&mark))));
+        let record = (mark_key(), Some(codec::encode(&mark)));
+        self.outputs.told.changelog.push(record);
         std::mem::take(&mut self.outputs)
     }
 
@@ -78,7 +74,7 @@ impl Meter {
             }
             let session = &self.sessions[id];
             let record = (session.name().to_bytes(), Some(codec::encode(session)));
-            self.outputs.changelog.push(record);
+            self.outputs.told.changelog.push(record);
         }
         // Its room is used again.
         self.touched = touched;
@@ -100,18 +96,10 @@ impl Meter {
             };
             let place = account_place(&one.scope, &window, opened_at, expires_at);
             let (seq, now) = (self.seq, self.now);
-            let settlement =
+            let mut settlement =
                 publish::settle(&mut one.account, compiled, place, seq, now, Pace::AtOnce);
-            if let Some((key, entry)) = settlement.entry {
-                if settlement.verdict_changed {
-                    self.outputs.verdict_changes.push(entry.clone());
-                }
-                self.outputs.blocklist.push((key, Some(entry)));
-            }
-            self.outputs.findings.extend(settlement.finding);
-            let alert = settlement.alert;
-            let told = alert.and_then(|alert| self.alert_limit.admit(alert));
-            self.outputs.alerts.extend(told);
+            let told = &mut self.outputs.told;
+            told.settled(&mut settlement, &mut self.alert_limit);
             if let Some(time) = settlement.again_at {
                 self.settle_at.entry(time).or_default().push(id);
             }
@@ -125,13 +113,12 @@ impl Meter {
             return;
         };
         if one.account.published.is_some() {
-            self.outputs
-                .blocklist
-                .push((budget_key(&id, &one.scope), None));
+            let tombstone = (budget_key(&id, &one.scope), None);
+            self.outputs.told.blocklist.push(tombstone);
         }
         let compiled = book.named(&id);
         let closed = publish::close_finding(&mut one.account, &id, compiled, &one.scope, self.now);
-        self.outputs.findings.extend(closed);
+        self.outputs.told.findings.extend(closed);
     }
 
     /// When readers may forget a session's verdict: its idle limit after the last event, rounded up
@@ -150,7 +137,7 @@ impl Meter {
             let lane = &session.lanes[place.lane];
             if let Some(episode) = lane.episode(place.rule) {
                 let finding = lane_finding(session, lane, place.rule, episode, FindingState::Open);
-                self.outputs.findings.push(finding);
+                self.outputs.told.findings.push(finding);
             }
         }
     }
@@ -168,19 +155,18 @@ impl Meter {
         let scope = session.name().scope();
         for detector in &session.blocked_by {
             let entry_key = finding_key(detector, &scope);
-            self.outputs.blocklist.push((entry_key, None));
+            self.outputs.told.blocklist.push((entry_key, None));
         }
         for lane in &session.lanes {
             for rule in LaneRule::ALL {
                 if let Some(episode) = lane.episode(rule) {
                     let finding = lane_finding(&session, lane, rule, episode, FindingState::Closed);
-                    self.outputs.findings.push(finding);
+                    self.outputs.told.findings.push(finding);
                 }
             }
         }
-        self.outputs
-            .changelog
-            .push((session.name().to_bytes(), None));
+        let tombstone = (session.name().to_bytes(), None);
+        self.outputs.told.changelog.push(tombstone);
     }
 }
 

@@ -23,17 +23,15 @@ use std::sync::Arc;
 use hashbrown::HashMap;
 use spendfuse_domain::budget::{BudgetId, Spend};
 use spendfuse_domain::event::{Body, Call, Event, Flags};
-use spendfuse_domain::finding::Finding;
 use spendfuse_domain::row::{CostParts, MeterAddress, Origin, PriceBasis, SpendRow};
-use spendfuse_domain::verdict::BlocklistEntry;
 use spendfuse_domain::{Nanos, UnixMillis};
 
 use crate::account::Account;
-use crate::alert::Alert;
 use crate::alert_limit::AlertLimit;
 use crate::book::BudgetBook;
 use crate::delta::Deltas;
 use crate::detect::lane::LaneRule;
+use crate::publish::Told;
 use crate::stamps::Stamps;
 use alerts::ToldPeople;
 use dedupe::{Dedupe, Judgement, RememberedId, RememberedIds};
@@ -104,16 +102,8 @@ pub struct MeterOutputs {
     pub deltas: Vec<(u32, Deltas)>,
     /// New identities for the ids changelog.
     pub ids: RememberedIds,
-    /// State changes, in order; `None` = tombstone.
-    pub changelog: Vec<(Vec<u8>, Option<Vec<u8>>)>,
-    /// Verdicts of sessions, in order; `None` = tombstone.
-    pub blocklist: Vec<(String, Option<BlocklistEntry>)>,
-    /// Of those the ones whose verdict readers did not hold before.
-    pub verdict_changes: Vec<BlocklistEntry>,
-    /// Findings, in order.
-    pub findings: Vec<(String, Finding)>,
-    /// Alerts for people.
-    pub alerts: Vec<Alert>,
+    /// What either stage tells.
+    pub told: Told,
     /// Sessions that ended because there was no room for more.
     pub sessions_ended_early: u64,
     /// Accounts of session budgets that were given up, because their session had too many.
@@ -393,7 +383,7 @@ impl Meter {
     pub fn has_output(&self) -> bool {
         self.index > 0
             || !self.touched.is_empty()
-            || !self.outputs.changelog.is_empty()
+            || !self.outputs.told.changelog.is_empty()
             || !self.outputs.ids.ids.is_empty()
             || self.alert_limit.is_due(self.now)
     }

@@ -187,7 +187,7 @@ impl Meter {
         let detector = rule.detector().name();
         if acts && !episode.alerted {
             episode.alerted = true;
-            let told = self.alert_limit.admit(Alert {
+            let alert = Alert {
                 v: 1,
                 key: format!(
                     "{scope}|{detector}|{}|{agent}|{}",
@@ -200,8 +200,8 @@ impl Meter {
                 message: place.rule.message(episode),
                 at: now,
                 count: None,
-            });
-            self.outputs.alerts.extend(told);
+            };
+            self.outputs.told.alert(alert, &mut self.alert_limit);
         }
         let blocks = acts && rule.action == DetectorAction::BlockSession;
         let is_over = |until| until <= now && !is_broken(Break::ExpiredVerdictNotRepublished);
@@ -220,8 +220,7 @@ impl Meter {
             // All lanes and rules of a detector share the entry: a shorter block would free early.
             if session.blocked_until(detector) < Some(until) {
                 let key = spendfuse_domain::verdict::finding_key(detector, &scope);
-                self.outputs.verdict_changes.push(entry.clone());
-                self.outputs.blocklist.push((key, Some(entry)));
+                self.outputs.told.changed_verdict(key, entry);
                 session.block(detector, until);
             }
         }
@@ -236,7 +235,7 @@ impl Meter {
         let lane = &session.lanes[place.lane];
         let finding =
             super::commit::lane_finding(session, lane, place.rule, episode, FindingState::Closed);
-        self.outputs.findings.push(finding);
+        self.outputs.told.findings.push(finding);
         // Lanes of an agent's several models share the findings' key: when one closes, another
         // that is open is told again, so that it stands there.
         if let Some(lane) = session.open_namesake(place.lane, place.rule) {

@@ -11,13 +11,12 @@ use spendfuse_domain::verdict::Stage;
 use spendfuse_domain::{Topics, UnixMillis};
 use spendfuse_engine::codec;
 use spendfuse_engine::delta::Deltas;
-use spendfuse_engine::ledger::{Ledger, LedgerConfig, WindowLine};
+use spendfuse_engine::ledger::{Ledger, LedgerConfig};
 use spendfuse_warehouse::block::{BudgetWindowRow, BudgetWindows};
 
 use crate::heartbeat::Watermark;
 use crate::metrics::{ACCOUNTS, BROKEN_LINKS, WITHOUT_ACCOUNT};
-use crate::publish::Publisher;
-use crate::rows::{LINKS_KEY, RowLinks};
+use crate::publish::{LINKS_KEY, Publisher, RowLinks};
 use crate::tables::Tables;
 use crate::unreadable;
 
@@ -190,9 +189,6 @@ impl PartitionLogic for LedgerPartition {
 
     fn finish(&mut self, outputs: &mut Outputs<'_>) -> Result<(), LogicError> {
         let published = self.ledger.finish();
-        for (key, value) in &published.changelog {
-            outputs.changelog(key, value.as_deref())?;
-        }
         let mut publisher = Publisher {
             outputs,
             topics: &self.topics,
@@ -201,38 +197,17 @@ impl PartitionLogic for LedgerPartition {
             partition: self.partition,
             seq: self.seq,
             format: self.tables.row_format,
+            links: &mut self.links,
         };
-        publisher.blocklist(&published.blocklist)?;
-        publisher.findings(&published.findings)?;
-        publisher.alerts(&published.alerts)?;
-        let links = &mut self.links;
-        publisher.finding_rows(links, &published.findings)?;
-        publisher.verdict_rows(links, &published.verdict_changes.iter().collect::<Vec<_>>())?;
-        send_window_lines(&mut publisher, links, &published.window_lines)?;
-        publisher.heartbeat(&mut self.watermark, self.ledger.budget_version())?;
+        let heartbeat = self.watermark.take(self.seq, self.ledger.budget_version());
+        publisher.publish(&published.told, heartbeat)?;
+        publisher.rows::<BudgetWindows, _>(&published.window_lines, |line, address| {
+            BudgetWindowRow { line, address }
+        })?;
         self.links.finish(outputs)?;
         counter!(BROKEN_LINKS).increment(published.broken_links);
         counter!(WITHOUT_ACCOUNT).increment(published.without_account);
         gauge!(ACCOUNTS, "partition" => self.partition.to_string()).set(self.ledger.len() as f64);
         Ok(())
     }
-}
-
-fn send_window_lines(
-    publisher: &mut Publisher<'_, '_>,
-    links: &mut RowLinks,
-    lines: &[WindowLine],
-) -> Result<(), LogicError> {
-    let version = publisher.seq;
-    publisher.rows::<BudgetWindows, _>(links, lines, |line, address| BudgetWindowRow {
-        kind: line.kind,
-        at: line.at,
-        budget: &line.budget,
-        scope: &line.scope,
-        window: &line.window,
-        spend: line.spend,
-        limit: line.limit,
-        version,
-        address,
-    })
 }

@@ -21,7 +21,7 @@ use super::rejects::{Handover, RejectedRecord, VERIFIED_LATE, headers_of};
 use super::{REROUTED, USAGE};
 use crate::heartbeat::Watermark;
 use crate::metrics::{EVENTS_CONFLICT, EVENTS_COUNTED, EVENTS_DUPLICATE};
-use crate::rows::{BLOCK_BYTES, LINKS_KEY, RowLinks};
+use crate::publish::{BLOCK_BYTES, LINKS_KEY, RowLinks};
 use crate::tables::Tables;
 use crate::unreadable;
 

@@ -38,9 +38,6 @@ impl MeterPartition {
         for value in id_records(&published.ids) {
             outputs.send(&self.topics.meter_ids, partition, None, Some(&value), &[])?;
         }
-        for (key, value) in &published.changelog {
-            outputs.changelog(key, value.as_deref())?;
-        }
         let mut publisher = Publisher {
             outputs,
             topics: &self.topics,
@@ -49,15 +46,11 @@ impl MeterPartition {
             partition,
             seq: self.seq,
             format: self.tables.row_format,
+            links: &mut self.rows.links,
         };
-        publisher.blocklist(&published.blocklist)?;
-        publisher.findings(&published.findings)?;
-        publisher.alerts(&published.alerts)?;
-        let links = &mut self.rows.links;
-        publisher.finding_rows(links, &published.findings)?;
-        publisher.verdict_rows(links, &published.verdict_changes.iter().collect::<Vec<_>>())?;
         let is_heartbeat = self.watermark.is_due();
-        publisher.heartbeat(&mut self.watermark, self.meter.budget_version())?;
+        let heartbeat = self.watermark.take(self.seq, self.meter.budget_version());
+        publisher.publish(&published.told, heartbeat)?;
         self.rows.links.finish(outputs)?;
         counter!(SESSIONS_ENDED_EARLY).increment(published.sessions_ended_early);
         counter!(SESSION_ACCOUNTS_GIVEN_UP).increment(published.session_accounts_given_up);

@@ -84,15 +84,15 @@ impl LedgerWorker {
                 self.applied[meter] = deltas.seq;
             }
         }
-        self.changelog.append(outputs.changelog);
+        self.changelog.append(outputs.told.changelog);
         let mut commit = LedgerCommit {
             partition: self.partition,
             now: self.ledger.now(),
             version: self.version,
             applied: self.applied.clone(),
-            blocklist: outputs.blocklist,
-            findings: outputs.findings,
-            alerts: outputs.alerts,
+            blocklist: outputs.told.blocklist,
+            findings: outputs.told.findings,
+            alerts: outputs.told.alerts,
             lines: outputs.window_lines,
             broken_links: outputs.broken_links,
         };

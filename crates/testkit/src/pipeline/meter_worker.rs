@@ -108,7 +108,7 @@ impl MeterWorker {
         let outputs = self.meter.finish();
         self.seq += 1;
         self.position += batch.len();
-        self.changelog.append(outputs.changelog);
+        self.changelog.append(outputs.told.changelog);
         if !outputs.ids.ids.is_empty() {
             self.ids.push(codec::encode(&outputs.ids));
         }
@@ -124,9 +124,9 @@ impl MeterWorker {
             version: self.version,
             inputs,
             rows,
-            blocklist: outputs.blocklist,
-            findings: outputs.findings,
-            alerts: outputs.alerts,
+            blocklist: outputs.told.blocklist,
+            findings: outputs.told.findings,
+            alerts: outputs.told.alerts,
         };
         super::ledger_worker::tamper(self.fault, &mut commit.blocklist, &mut commit.findings);
         let deltas = outputs.deltas.iter();

@@ -1,18 +1,14 @@
 //! Blocks of the tables `finding_changes`, `verdicts` and `budget_windows`.
 
-use std::marker::PhantomData;
-
-use spendfuse_domain::budget::Spend;
 use spendfuse_domain::finding::{Finding, FindingState};
+use spendfuse_domain::row::WindowLine;
 use spendfuse_domain::scope::workspace_of;
 use spendfuse_domain::verdict::{BlocklistEntry, Stage};
-use spendfuse_domain::window::WindowLineKind;
-use spendfuse_domain::{Amount, Nanos, Percent, UnixMillis, Window};
+use spendfuse_domain::{Amount, Nanos, Percent};
 
-use super::columns::{Columns, RowCursor};
-use super::format::RowFormat;
+use super::columns::RowCursor;
 use super::schema::{Address, Schema, table};
-use crate::record::{IndexRange, Link, RowBlock};
+use super::{RowFormat, TableBlock, TableKind};
 
 /// Which output of which stage a row is: what a loader checks its completeness by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,37 +45,8 @@ pub struct VerdictRow<'a> {
 #[derive(Clone, Copy, Debug)]
 #[allow(missing_docs)]
 pub struct BudgetWindowRow<'a> {
-    pub kind: WindowLineKind,
-    pub at: UnixMillis,
-    pub budget: &'a str,
-    pub scope: &'a str,
-    pub window: &'a Window,
-    pub spend: Spend,
-    pub limit: Amount,
-    /// The writer partition's commit number, as in the blocklist.
-    pub version: u64,
+    pub line: &'a WindowLine,
     pub address: StageAddress,
-}
-
-/// One of the tables below and how its rows are written.
-pub trait TableKind {
-    /// What is pushed.
-    type Row<'a>;
-    #[doc(hidden)]
-    fn schema() -> &'static Schema;
-    #[doc(hidden)]
-    fn address(row: &Self::Row<'_>) -> StageAddress;
-    #[doc(hidden)]
-    fn fill(row: &Self::Row<'_>, cursor: &mut RowCursor<'_>);
-}
-
-/// Rows of one table and commit as a Native block in the making; buffers are kept between blocks.
-#[derive(Debug)]
-pub struct TableBlock<K> {
-    columns: Columns,
-    format: RowFormat,
-    indexes: Option<IndexRange>,
-    kind: PhantomData<K>,
 }
 
 /// A block of table `finding_changes`.
@@ -88,50 +55,6 @@ pub type FindingBlock = TableBlock<FindingChanges>;
 pub type VerdictBlock = TableBlock<Verdicts>;
 /// A block of table `budget_windows`.
 pub type BudgetWindowBlock = TableBlock<BudgetWindows>;
-
-impl<K: TableKind> TableBlock<K> {
-    /// An empty block.
-    pub fn new(format: RowFormat) -> Self {
-        let table = K::schema().table;
-        Self {
-            columns: Columns::new(Schema::written(table, format)),
-            format,
-            indexes: None,
-            kind: PhantomData,
-        }
-    }
-
-    /// Adds a row.
-    pub fn push(&mut self, row: &K::Row<'_>) {
-        let address = K::address(row);
-        IndexRange::extend(&mut self.indexes, address.index);
-        let mut cursor = self.columns.row();
-        K::fill(row, &mut cursor);
-        cursor.finish();
-    }
-
-    /// Rows so far.
-    pub fn rows(&self) -> usize {
-        self.columns.rows()
-    }
-
-    /// About how many bytes the block takes by now.
-    pub fn bytes_estimate(&self) -> usize {
-        self.columns.bytes_estimate()
-    }
-
-    /// The rows so far as the value of a record of a rows topic, and an empty block again; `None`
-    /// where there are no rows.
-    pub fn finish_record(&mut self, link: Link) -> Option<Vec<u8>> {
-        let indexes = self.indexes.take()?;
-        Some(RowBlock::write(
-            &mut self.columns,
-            self.format,
-            link,
-            indexes,
-        ))
-    }
-}
 
 impl StageAddress {
     fn stage_name(&self) -> &'static str {
@@ -143,7 +66,7 @@ impl StageAddress {
 }
 
 /// Table `finding_changes`: every state of every finding. View `findings` shows the last of each.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct FindingChanges;
 
 impl TableKind for FindingChanges {
@@ -153,11 +76,11 @@ impl TableKind for FindingChanges {
         &FINDING_CHANGES
     }
 
-    fn address(row: &FindingRow<'_>) -> StageAddress {
-        row.address
+    fn index(row: &FindingRow<'_>) -> Option<u32> {
+        Some(row.address.index)
     }
 
-    fn fill(row: &FindingRow<'_>, cursor: &mut RowCursor<'_>) {
+    fn fill(&self, row: &FindingRow<'_>, _format: RowFormat, cursor: &mut RowCursor<'_>) {
         fill_finding(row, cursor);
     }
 }
@@ -198,7 +121,7 @@ table! {
 }
 
 /// Table `verdicts`: every published change of a scope's verdict.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Verdicts;
 
 impl TableKind for Verdicts {
@@ -208,11 +131,11 @@ impl TableKind for Verdicts {
         &VERDICTS
     }
 
-    fn address(row: &VerdictRow<'_>) -> StageAddress {
-        row.address
+    fn index(row: &VerdictRow<'_>) -> Option<u32> {
+        Some(row.address.index)
     }
 
-    fn fill(row: &VerdictRow<'_>, cursor: &mut RowCursor<'_>) {
+    fn fill(&self, row: &VerdictRow<'_>, _format: RowFormat, cursor: &mut RowCursor<'_>) {
         fill_verdict(row, cursor);
     }
 }
@@ -256,7 +179,7 @@ table! {
 }
 
 /// Table `budget_windows`: spend of every budget's windows over time.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct BudgetWindows;
 
 impl TableKind for BudgetWindows {
@@ -266,11 +189,11 @@ impl TableKind for BudgetWindows {
         &BUDGET_WINDOWS
     }
 
-    fn address(row: &BudgetWindowRow<'_>) -> StageAddress {
-        row.address
+    fn index(row: &BudgetWindowRow<'_>) -> Option<u32> {
+        Some(row.address.index)
     }
 
-    fn fill(row: &BudgetWindowRow<'_>, cursor: &mut RowCursor<'_>) {
+    fn fill(&self, row: &BudgetWindowRow<'_>, _format: RowFormat, cursor: &mut RowCursor<'_>) {
         fill_window(row, cursor);
     }
 }
@@ -278,24 +201,26 @@ impl TableKind for BudgetWindows {
 table! {
     BUDGET_WINDOWS = "budget_windows", 2, Address::Stage,
     fn fill_window(row: &BudgetWindowRow<'_>) {
-        let limit = row.limit;
-        let percent = Percent::of(row.spend.counted(limit.unit()), limit);
+        let line = row.line;
+        let (spend, limit) = (line.spend, line.limit);
+        let percent = Percent::of(spend.counted(limit.unit()), limit);
     }
-    at: time(row.at);
-    kind: text(row.kind.name());
-    budget: text(row.budget);
-    scope: text(row.scope);
-    workspace: text(&workspace_of(row.scope));
-    window: text(&row.window.label);
-    window_start: time(row.window.start);
-    window_end: nullable_time(row.window.end);
-    spent: money(row.spend.cost);
-    tokens: signed64(i64::try_from(row.spend.tokens).unwrap_or(i64::MAX));
-    calls: signed64(i64::try_from(row.spend.calls).unwrap_or(i64::MAX));
+    at: time(line.at);
+    kind: text(line.kind.name());
+    budget: text(&line.budget);
+    scope: text(&line.scope);
+    workspace: text(&workspace_of(&line.scope));
+    window: text(&line.window.label);
+    window_start: time(line.window.start);
+    window_end: nullable_time(line.window.end);
+    spent: money(spend.cost);
+    tokens: signed64(i64::try_from(spend.tokens).unwrap_or(i64::MAX));
+    calls: signed64(i64::try_from(spend.calls).unwrap_or(i64::MAX));
     unit: text(limit.unit().name());
     limit: amount(limit);
     percent: nullable_float(percent.map(Percent::as_f64));
-    version: count64(row.version);
+    // The writer partition's commit number, as in the blocklist.
+    version: count64(row.address.seq);
     stage: text(row.address.stage_name());
     stage_partition: count32(row.address.partition);
     stage_seq: count64(row.address.seq);

@@ -4,98 +4,62 @@ use spendfuse_domain::Nanos;
 use spendfuse_domain::event::{Body, Call};
 use spendfuse_domain::row::SpendRow;
 
-use super::columns::Columns;
-use super::format::RowFormat;
+use super::columns::RowCursor;
 use super::schema::{Address, Schema, table};
-use crate::record::{IndexRange, Link, RowBlock};
+use super::{RowFormat, TableBlock, TableKind};
 
 /// Columns of blocks of schema 1.
 pub(crate) const SPEND_COLUMNS_1: usize = 65;
 
-/// Rows of table `spend` of one commit of a meter partition, as a Native block in the making.
+/// A block of table `spend`.
 ///
 /// Buffers are kept between blocks: one value per worker and partition, reused for ever.
+pub type SpendBlock = TableBlock<Spend>;
+
+/// Table `spend`: every counted entry.
 #[derive(Debug)]
-pub struct SpendBlock {
-    columns: Columns,
-    format: RowFormat,
+pub struct Spend {
     src_topic: String,
-    indexes: Option<IndexRange>,
 }
 
 impl SpendBlock {
     /// An empty block for events of the usage topic `src_topic` (`spendfuse.usage`), in the oldest
     /// format that loaders may know.
     pub fn new(src_topic: impl Into<String>) -> Self {
-        Self {
-            columns: Columns::new(schema_of(RowFormat::default())),
-            format: RowFormat::default(),
-            src_topic: src_topic.into(),
-            indexes: None,
-        }
+        let src_topic = src_topic.into();
+        Self::of(Spend { src_topic }, RowFormat::default())
+    }
+}
+
+impl TableKind for Spend {
+    type Row<'a> = SpendRow<'a>;
+
+    fn schema() -> &'static Schema {
+        &SPEND
     }
 
-    /// From now on rows are written in another format. The block must be empty.
-    pub fn set_format(&mut self, format: RowFormat) {
-        debug_assert_eq!(self.columns.rows(), 0);
-        if self.format != format {
-            self.format = format;
-            self.columns = Columns::new(schema_of(format));
-        }
+    /// An event that ends a session is no spend and adds no row.
+    fn index(row: &SpendRow<'_>) -> Option<u32> {
+        let is_end = matches!(row.event.body, Body::SessionEnd);
+        (!is_end).then_some(row.address.index)
     }
 
-    /// Adds a row. An event that ends a session is no spend and adds none.
-    pub fn push(&mut self, row: &SpendRow<'_>) {
+    fn fill(&self, row: &SpendRow<'_>, format: RowFormat, cursor: &mut RowCursor<'_>) {
         let absent = Call::default();
         let (kind, call, revenue) = match &row.event.body {
             Body::Usage(call) => ("usage", call, Nanos::ZERO),
             Body::Revenue(amount) => ("revenue", &absent, *amount),
-            Body::SessionEnd => return,
+            Body::SessionEnd => ("session_end", &absent, Nanos::ZERO),
         };
-        IndexRange::extend(&mut self.indexes, row.address.index);
         let spent = Spent {
             row,
             kind,
             call,
             revenue,
-            epoch: self.format.epoch(),
+            epoch: format.epoch(),
             src_topic: &self.src_topic,
         };
-        let mut cursor = self.columns.row();
-        fill(&spent, &mut cursor);
-        cursor.finish();
-    }
-
-    /// Rows so far.
-    pub fn rows(&self) -> usize {
-        self.columns.rows()
-    }
-
-    /// About how many bytes the block takes by now.
-    pub fn bytes_estimate(&self) -> usize {
-        self.columns.bytes_estimate()
-    }
-
-    /// The rows so far as a Native block, and an empty block again. No rows give no bytes.
-    pub fn finish(&mut self) -> Vec<u8> {
-        self.indexes = None;
-        let mut native = Vec::new();
-        if self.columns.rows() > 0 {
-            self.columns.write_and_clear(&mut native);
-        }
-        native
-    }
-
-    /// The rows so far as the value of a record of topic `spendfuse.rows`, and an empty block again;
-    /// `None` where there are no rows.
-    pub fn finish_record(&mut self, link: Link) -> Option<Vec<u8>> {
-        let indexes = self.indexes.take()?;
-        Some(RowBlock::write(
-            &mut self.columns,
-            self.format,
-            link,
-            indexes,
-        ))
+        fill(&spent, cursor);
     }
 }
 
@@ -107,10 +71,6 @@ struct Spent<'a> {
     revenue: Nanos,
     epoch: u32,
     src_topic: &'a str,
-}
-
-fn schema_of(format: RowFormat) -> &'static Schema {
-    Schema::written("spend", format)
 }
 
 /// A count that an entry may also take back.

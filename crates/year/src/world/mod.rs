@@ -67,7 +67,7 @@ pub struct Trouble {
     pub day: u32,
     /// The time.
     pub at: String,
-    /// What.
+    /// What went wrong, in words.
     pub what: String,
 }
 

@@ -47,7 +47,6 @@ enum Kind {
     Flag,
 }
 
-/// Fields of an estimate.
 const ESTIMATE_FIELDS: [(&str, Kind); 4] = [
     ("model", Kind::Text),
     ("provider", Kind::Text),
