@@ -15,10 +15,10 @@ pub mod gaps;
 pub mod migrations;
 pub mod query;
 mod reader;
-pub mod record;
 mod schema_2;
 mod tls;
 
+pub use block::record::{self, Link, RowBlock};
 pub use block::{
     BudgetWindowBlock, BudgetWindowRow, FindingBlock, FindingRow, RowFormat, SpendBlock,
     StageAddress, VerdictBlock, VerdictRow,
@@ -28,4 +28,3 @@ pub use config::WarehouseConfig;
 pub use epochs::TopicSet;
 pub use error::WarehouseError;
 pub use query::{AuditSum, EventKey, PriceRow, Totals};
-pub use record::{Link, RowBlock};

@@ -63,23 +63,13 @@ impl MeterPartition {
     /// Events for other partitions and for the DLQ.
     fn send_aside(&mut self, outputs: &mut Outputs<'_>) -> Result<(), LogicError> {
         for handover in self.handovers.drain(..) {
-            let record = &handover.record;
-            let headers = record.header_refs();
-            let (key, value) = (record.key.as_deref(), record.value.as_deref());
-            outputs.send(&self.topics.rerouted, handover.home, key, value, &headers)?;
+            let (topic, home) = (&self.topics.rerouted, handover.home);
+            handover.record.send(outputs, topic, home)?;
             counter!(EVENTS_REROUTED).increment(1);
         }
         for rejected in self.rejects.drain(..) {
-            let record = &rejected.record;
-            let headers = record.header_refs();
-            let (key, value) = (record.key.as_deref(), record.value.as_deref());
-            outputs.send(
-                &self.topics.dlq,
-                self.config.partition,
-                key,
-                value,
-                &headers,
-            )?;
+            let (topic, partition) = (&self.topics.dlq, self.config.partition);
+            rejected.record.send(outputs, topic, partition)?;
             counter!(EVENTS_REJECTED, "reason" => rejected.reason.name()).increment(1);
         }
         Ok(())

@@ -1,7 +1,7 @@
 //! Records that are not counted here: handed over to their home partition, or set aside in the DLQ.
 
 use metrics::counter;
-use spendfuse_bus::{InputRecord, Unreadable};
+use spendfuse_bus::{BusError, InputRecord, Outputs, Unreadable};
 use spendfuse_domain::event::{
     MAX_EVENT_BYTES, RejectReason, Rejection, redact, redact_bytes, redact_header,
 };
@@ -182,12 +182,19 @@ impl OwnedRecord {
         self.headers.push((name.to_owned(), value.into()));
     }
 
-    /// The headers as the bus takes them.
-    pub fn header_refs(&self) -> Vec<(&str, &[u8])> {
-        self.headers
-            .iter()
+    /// Writes the record.
+    pub fn send(
+        &self,
+        outputs: &mut Outputs<'_>,
+        topic: &str,
+        partition: u32,
+    ) -> Result<(), BusError> {
+        let headers = self.headers.iter();
+        let headers: Vec<(&str, &[u8])> = headers
             .map(|(name, value)| (name.as_str(), value.as_slice()))
-            .collect()
+            .collect();
+        let (key, value) = (self.key.as_deref(), self.value.as_deref());
+        outputs.send(topic, partition, key, value, &headers)
     }
 }
 

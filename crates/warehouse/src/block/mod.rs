@@ -2,12 +2,13 @@
 //!
 //! In: [`SpendRow`](spendfuse_domain::row::SpendRow) and the rows of the ledger's tables. Out: the
 //! values of records of the topics `spendfuse.rows` and `spendfuse.rows.ledger` (see
-//! [`crate::record`]), which the loader inserts without decoding them. Called by the processor, once
+//! [`record`]), which the loader inserts without decoding them. Called by the processor, once
 //! for every counted event: columns are plain byte buffers that are reused, without an allocation a
 //! row.
 
 pub(crate) mod columns;
 mod ledger;
+pub mod record;
 pub mod schema;
 mod spend;
 
@@ -20,8 +21,8 @@ pub use spend::SpendBlock;
 use std::collections::BTreeSet;
 use std::sync::LazyLock;
 
-use crate::record::{IndexRange, Link, RowBlock};
 use columns::{Columns, RowCursor};
+use record::{IndexRange, Link, RowBlock};
 use schema::{Address, Schema};
 
 /// How blocks are written: in the old way until every program of an installation knows the new one.

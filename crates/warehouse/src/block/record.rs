@@ -6,8 +6,8 @@
 use bytes::Bytes;
 use prost::Message;
 
-use crate::block::RowFormat;
-use crate::block::columns::Columns;
+use super::RowFormat;
+use super::columns::Columns;
 
 /// Version byte of the records that this program writes.
 pub const RECORD_VERSION: u8 = 1;
