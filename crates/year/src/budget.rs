@@ -131,8 +131,8 @@ impl Budget {
         )
     }
 
-    /// The record of the budgets topic.
-    pub(crate) fn record(&self, now: i64) -> Value {
+    /// The record of the budgets topic; the count that it goes on with began at `counted_from`.
+    pub(crate) fn record(&self, counted_from: i64) -> Value {
         let mut scope = json!({"workspace": self.workspace});
         for (dimension, value) in &self.scope {
             scope[*dimension] = json!(value);
@@ -144,7 +144,7 @@ impl Budget {
         let mut record = json!({
             "v": 1, "id": self.id, "scope": scope, "window": self.window,
             "timezone": self.zone, "steps": steps.collect::<Vec<_>>(),
-            "counted_from": calendar::text(now),
+            "counted_from": calendar::text(counted_from),
         });
         match self.unit {
             Unit::Nanos => record["limit"] = json!(dollars(self.limit)),

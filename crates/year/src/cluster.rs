@@ -124,6 +124,7 @@ impl Cluster {
     }
 
     fn commit_positions(&mut self, offsets: Offsets<'_>) {
+        self.attend(offsets.group);
         let group = self.groups.entry(offsets.group.to_owned()).or_default();
         for (topic, partition, offset) in offsets.positions {
             group
@@ -180,6 +181,7 @@ impl Cluster {
         offset: i64,
         metadata: String,
     ) {
+        self.attend(group);
         let group = self.groups.entry(group.to_owned()).or_default();
         let place = (topic.to_owned(), partition);
         group.offsets.insert(place, (offset, metadata));
@@ -190,7 +192,7 @@ impl Cluster {
         self.groups.remove(group);
     }
 
-    /// A member of the group is there.
+    /// A member of the group is there: whoever commits is one.
     pub(crate) fn attend(&mut self, group: &str) {
         self.groups.entry(group.to_owned()).or_default().seen_at = self.now;
     }
@@ -206,11 +208,15 @@ impl Cluster {
             .retain(|_, group| now - group.seen_at < OFFSETS_KEPT);
     }
 
-    /// Records of all topics, for the curve of what grows.
-    pub(crate) fn sizes(&self) -> impl Iterator<Item = (&str, usize)> {
-        let sum = |logs: &Vec<Log>| logs.iter().map(Log::len).sum();
-        self.logs
-            .iter()
-            .map(move |(topic, logs)| (topic.as_str(), sum(logs)))
+    /// Records of all topics, for the curve of what grows, and whether the topic has a retention.
+    pub(crate) fn sizes(&self) -> impl Iterator<Item = (&str, usize, bool)> {
+        self.logs.iter().map(|(topic, logs)| {
+            let has_retention = logs.iter().all(Log::has_retention);
+            (
+                topic.as_str(),
+                logs.iter().map(Log::len).sum(),
+                has_retention,
+            )
+        })
     }
 }

@@ -4,7 +4,18 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
 /// Sizes of one day.
-pub type Sizes = BTreeMap<String, usize>;
+pub type Sizes = BTreeMap<String, Size>;
+
+/// How large a state is.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Size {
+    /// Records or entries.
+    pub all: usize,
+    /// Those that must be there, as the reference knows: budgets that count for a lifetime hold a
+    /// scope more with every new name. `None` where all of it has a bound by time, which the broker
+    /// keeps and not we: how much comes within it follows the traffic.
+    pub needed: Option<usize>,
+}
 
 /// Less than this is noise.
 const SMALL: usize = 60;
@@ -24,9 +35,9 @@ impl Growth {
         self.days.push((day, sizes));
     }
 
-    /// States whose smallest size goes up from each fifth of the year to the next, by a seventh at
-    /// least: quiet weeks come in every fifth, so what falls back to nothing in them has an end, and
-    /// what grows by the day does not.
+    /// States that hold more than is needed, and ever more of it: whose smallest surplus goes up from
+    /// each fifth of the year to the next, by a seventh at least. Quiet weeks come in every fifth, so
+    /// what falls back to nothing in them has an end, and what grows by the day does not.
     pub fn growing(&self) -> Vec<String> {
         let last = self.days.last().map_or(0, |(day, _)| *day);
         // A cycle of busy and quiet weeks takes 70 days: in less nothing can be told.
@@ -53,8 +64,12 @@ impl Growth {
 
     fn least(&self, name: &str, days: Range<u32>) -> usize {
         let sizes = self.days.iter().filter(|(day, _)| days.contains(day));
-        let sizes = sizes.map(|(_, sizes)| sizes.get(name).copied().unwrap_or(0));
-        sizes.min().unwrap_or(0)
+        let surplus = sizes.map(|(_, sizes)| {
+            let size = sizes.get(name).copied().unwrap_or_default();
+            size.needed
+                .map_or(0, |needed| size.all.saturating_sub(needed))
+        });
+        surplus.min().unwrap_or(0)
     }
 
     /// The curve as comma-separated text: a line each `every` days, a column for each state.
@@ -71,7 +86,7 @@ impl Growth {
         for (day, sizes) in self.days.iter().filter(|(day, _)| day % every == 0) {
             text = format!("{text}\n{day}");
             for name in &names {
-                text = format!("{text},{}", sizes.get(*name).copied().unwrap_or(0));
+                text = format!("{text},{}", sizes.get(*name).map_or(0, |size| size.all));
             }
         }
         text
@@ -82,20 +97,27 @@ impl Growth {
 mod tests {
     use super::*;
 
-    fn year(size: impl Fn(u32) -> usize) -> Growth {
+    fn year(size: impl Fn(u32) -> (usize, Option<usize>)) -> Growth {
         let mut growth = Growth::default();
         for day in 0..365 {
-            growth.note(day, Sizes::from([("state".to_owned(), size(day))]));
+            let (all, needed) = size(day);
+            let size = Size { all, needed };
+            growth.note(day, Sizes::from([("state".to_owned(), size)]));
         }
         growth
     }
 
     #[test]
     fn what_grows_with_the_year_is_told_from_what_goes_up_and_down() {
+        let none = Vec::<String>::new();
+        let up_and_down = year(|day| (1_000 + day as usize % 70 * 10, Some(0)));
+        assert_eq!(up_and_down.growing(), none);
+        let ever_more = |day: u32| day as usize * 10;
+        assert_eq!(year(|day| (ever_more(day), Some(0))).growing().len(), 1);
         assert_eq!(
-            year(|day| 1_000 + day as usize % 70 * 10).growing(),
-            Vec::<String>::new()
+            year(|day| (ever_more(day) + 90, Some(ever_more(day)))).growing(),
+            none
         );
-        assert_eq!(year(|day| day as usize * 10).growing().len(), 1);
+        assert_eq!(year(|day| (ever_more(day), None)).growing(), none);
     }
 }

@@ -64,6 +64,10 @@ impl Log {
         self.end
     }
 
+    pub(crate) fn has_retention(&self) -> bool {
+        matches!(self.policy, Policy::Delete { .. })
+    }
+
     pub(crate) fn len(&self) -> usize {
         self.segments.iter().map(|one| one.records.len()).sum()
     }

@@ -26,7 +26,7 @@ struct Sent {
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Place {
     pub(crate) budget: String,
-    pub(crate) count: u32,
+    pub(crate) count: usize,
     pub(crate) scope: String,
     pub(crate) start: i64,
 }
@@ -41,17 +41,20 @@ pub(crate) struct Expected {
 }
 
 /// All budgets of one version, each with the number of its count.
-type Version = BTreeMap<String, (Budget, u32)>;
+type Version = BTreeMap<String, (Budget, usize)>;
 
 #[derive(Debug, Default)]
 pub(crate) struct Reference {
     sent: HashMap<String, Sent>,
     pub(crate) prices: Prices,
     versions: BTreeMap<u64, Version>,
-    counts: u32,
+    /// When each count began, by its number.
+    began: Vec<i64>,
     pub(crate) accounts: BTreeMap<Place, Expected>,
-    /// What lines of closed windows and of late spend say.
-    written_off: BTreeMap<(String, String, i64), Sum>,
+    /// What lines of closed windows and of late spend say, by budget, scope and start, each with the
+    /// time of its writing: a day and the month that begins with it have the same start, so a budget
+    /// that was the one and is the other has lines of both.
+    written_off: BTreeMap<(String, String, i64), Vec<(i64, Sum)>>,
     pub(crate) counted: u64,
     /// Offsets that retention removed before they were counted, and that were given up.
     given_up: Vec<(u32, std::ops::Range<i64>)>,
@@ -92,8 +95,16 @@ impl Reference {
             .unwrap_or_default()
     }
 
-    /// The budgets that are in force from `version` on.
-    pub(crate) fn applied(&mut self, version: u64, budgets: Vec<Budget>) {
+    /// Since when `budget` counts if it is written at `now`, as `budgets apply` tells it.
+    pub(crate) fn counted_from(&self, budget: &Budget, now: i64) -> i64 {
+        let current = self.versions.last_key_value();
+        let known = current.and_then(|(_, all)| all.get(&budget.id));
+        let goes_on = known.filter(|(known, _)| budget.counts_like(known));
+        goes_on.map_or(now, |(_, count)| self.began[*count])
+    }
+
+    /// The budgets that are in force from `version` on, which was written at `now`.
+    pub(crate) fn applied(&mut self, version: u64, budgets: Vec<Budget>, now: i64) {
         let before = self.budgets();
         let mut next = Version::new();
         for budget in budgets {
@@ -102,8 +113,8 @@ impl Reference {
                 .filter(|(known, _)| budget.counts_like(known));
             let count = goes_on.map_or_else(
                 || {
-                    self.counts += 1;
-                    self.counts
+                    self.began.push(now);
+                    self.began.len() - 1
                 },
                 |(_, count)| *count,
             );
@@ -215,7 +226,7 @@ impl Reference {
         self.counted += 1;
         let current = self.versions.last_key_value().map(|(_, current)| current);
         let goes_on =
-            |count: u32| current.is_some_and(|all| all.values().any(|(_, one)| *one == count));
+            |count: usize| current.is_some_and(|all| all.values().any(|(_, one)| *one == count));
         for (budget, count) in budgets.values() {
             if !goes_on(*count) {
                 continue;
@@ -276,11 +287,13 @@ impl Reference {
             text("scope").to_owned(),
             number("window_start") as i64,
         );
-        self.written_off.entry(key).or_default().add(Sum {
+        let sum = Sum {
             nanos: number("spent"),
             tokens: number("tokens"),
             calls: number("calls"),
-        });
+        };
+        let lines = self.written_off.entry(key).or_default();
+        lines.push((number("at") as i64, sum));
     }
 
     /// What retention has removed from a partition of the usage topic is accepted as lost.
@@ -322,7 +335,10 @@ impl Reference {
                 continue;
             }
             let key = (place.budget.clone(), place.scope.clone(), place.start);
-            let found = self.written_off.get(&key).copied().unwrap_or_default();
+            let mut found = Sum::default();
+            let lines = self.written_off.get(&key).into_iter().flatten();
+            let of_this_count = lines.filter(|(at, _)| *at >= self.began[place.count]);
+            of_this_count.for_each(|(_, sum)| found.add(*sum));
             if found != expected.sum {
                 return Err(format!(
                     "{place:?} closed with {found:?}, counted {:?}",

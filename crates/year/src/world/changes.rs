@@ -51,7 +51,10 @@ impl World {
         let is_new =
             |budget: &&Budget| before.get(&budget.id).map(|(known, _)| known) != Some(budget);
         let mut records: Vec<OutputRecord> = { budgets.iter().filter(is_new) }
-            .map(|budget| record(&budget.id, Some(budget.record(now))))
+            .map(|budget| {
+                let counted_from = self.reference.counted_from(budget, now);
+                record(&budget.id, Some(budget.record(counted_from)))
+            })
             .collect();
         let is_gone = |id: &&String| budgets.iter().all(|budget| budget.id != **id);
         records.extend(before.keys().filter(is_gone).map(|id| record(id, None)));
@@ -61,7 +64,7 @@ impl World {
         // The end of the transaction takes an offset behind the last record.
         self.cluster.commit(records, None);
         let version = self.cluster.log(topic, 0).end() - 1;
-        self.reference.applied(version.unsigned_abs(), budgets);
+        self.reference.applied(version.unsigned_abs(), budgets, now);
         self.settle()
     }
 
@@ -94,9 +97,10 @@ impl World {
         }
         self.settle()?;
         let chosen = self.random.pick(&budgets);
-        let mut newer = chosen.record(self.cluster.now);
+        let known = chosen.record(self.reference.counted_from(&chosen, self.cluster.now));
+        let mut newer = known.clone();
         newer["v"] = json!(UNREADABLE_VERSION);
-        for record in [newer, chosen.record(self.cluster.now)] {
+        for record in [newer, known] {
             let record = OutputRecord {
                 topic: self.set.topics.budgets.clone(),
                 partition: 0,
@@ -106,8 +110,8 @@ impl World {
             };
             self.cluster.commit(vec![record], None);
             let version = self.cluster.log(&self.set.topics.budgets, 0).end() - 1;
-            self.reference
-                .applied(version.unsigned_abs(), budgets.clone());
+            let (version, now) = (version.unsigned_abs(), self.cluster.now);
+            self.reference.applied(version, budgets.clone(), now);
             self.look()?;
         }
         Ok(())

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde_json::Value;
 
 use super::World;
-use crate::growth::Sizes;
+use crate::growth::{Size, Sizes};
 use crate::reference::Place;
 
 impl World {
@@ -126,14 +126,26 @@ impl World {
     }
 
     pub(super) fn sizes(&self) -> Sizes {
+        let ledger_time = self.processor.ledger_time().0;
+        let accounts = self.reference.open_accounts(ledger_time).count();
         let topics = self.cluster.sizes();
         let mut sizes: Sizes = topics
-            .map(|(topic, size)| {
+            .map(|(topic, all, has_retention)| {
                 let (_, name) = topic.split_once('.').unwrap_or_default();
-                (format!("topic.{name}"), size)
+                let needed = match name {
+                    "blocklist" | "ledger.changelog" => accounts,
+                    _ => 0,
+                };
+                let needed = (!has_retention).then_some(needed);
+                (format!("topic.{name}"), Size { all, needed })
             })
             .collect();
         self.processor.note_sizes(&mut sizes);
+        let accounts = Size {
+            all: self.processor.accounts(),
+            needed: Some(accounts),
+        };
+        sizes.insert("ledger.accounts".to_owned(), accounts);
         sizes
     }
 }
