@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 
 use spendfuse_domain::UnixMillis;
-use spendfuse_domain::budget::{Budget, BudgetsRecord, CompiledBudget};
+use spendfuse_domain::budget::{Budget, BudgetsRecord, CompiledBudget, CountId};
 use spendfuse_domain::finding::DetectorRules;
 use spendfuse_domain::scope::{Dimension, Filter};
 use spendfuse_engine::book::{BudgetBook, Series};
@@ -144,7 +144,7 @@ fn counted(compiled: CompiledBudget, records: &[Record]) -> CountedBudget {
     for record in records {
         began = match (&record.budget, began) {
             (None, _) => None,
-            (Some(budget), Some((first, before))) if budget.counts_like(before) => {
+            (Some(budget), Some((first, before))) if CountId::of(budget) == CountId::of(before) => {
                 Some((first, before))
             }
             (Some(budget), _) => Some((record, budget)),

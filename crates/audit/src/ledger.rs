@@ -28,7 +28,7 @@ pub struct Account {
     /// The ledger partition.
     pub partition: u32,
     /// The count that it belongs to.
-    pub count_id: u64,
+    pub count: spendfuse_domain::budget::CountId,
     /// What was counted.
     pub spend: spendfuse_domain::budget::Spend,
     /// What was published last.
@@ -220,7 +220,7 @@ fn keep(
 ) {
     let account = Account {
         partition,
-        count_id: stored.count_id,
+        count: stored.count,
         spend: stored.spend,
         published: stored.published,
         looked: 0,

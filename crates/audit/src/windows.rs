@@ -99,7 +99,7 @@ pub fn compare(
     let no_rows = AccountSums::default();
     for (key, account) in accounts {
         let is_comparable = account.looked != look
-            && account.count_id == counted.compiled.count_id
+            && account.count.goes_on_in(counted.compiled.count)
             && starts.contains(&key.1);
         if !is_comparable {
             continue;
@@ -267,7 +267,7 @@ fn found_of(
     let accounts = replica.accounts.get_mut(id);
     if let Some(account) = accounts.and_then(|accounts| accounts.get_mut(key)) {
         account.looked = look;
-        if account.count_id != counted.compiled.count_id {
+        if !account.count.goes_on_in(counted.compiled.count) {
             return None;
         }
         found.add(account.spend);

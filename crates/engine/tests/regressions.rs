@@ -18,7 +18,7 @@ use spendfuse_domain::{
 };
 use spendfuse_engine::book::{BudgetBook, Series};
 use spendfuse_engine::delta::{DeltaEntry, Deltas};
-use spendfuse_engine::ledger::{Ledger, LedgerConfig, PUBLISH_RATE};
+use spendfuse_engine::ledger::{AccountKey, Ledger, LedgerConfig, PUBLISH_RATE};
 use spendfuse_engine::meter::{Charge, Counted, Meter, MeterConfig, Rows};
 use spendfuse_testkit::generate;
 
@@ -258,6 +258,59 @@ fn a_new_count_does_not_inherit_the_old_ones_block() {
     let outputs = ledger.finish();
     assert_eq!(outputs.told.blocklist, [("b0|*".to_owned(), None)]);
     assert_eq!(outputs.told.findings[0].1.state, FindingState::Closed);
+}
+
+/// Changed and changed back: `budgets apply` writes another `counted_from` each time.
+fn changed_back(budget: &Budget) -> Budget {
+    Budget {
+        counted_from: budget.counted_from.plus(MINUTE),
+        ..budget.clone()
+    }
+}
+
+#[test]
+fn terms_that_come_again_begin_anew_though_the_ledger_did_not_see_them_go() {
+    let mut before = ledger(book(1, vec![budget()], vec![]));
+    before.apply(&deltas(&budget(), 1, "*", start(), 2_000), start());
+    let written = before.finish().told.changelog;
+
+    let again = changed_back(&budget());
+    let mut after = ledger_unrestored(book(3, vec![again.clone()], vec![]));
+    for (key, value) in &written {
+        after.restore(key, value.as_deref()).unwrap();
+    }
+    after.restored();
+    after.begin(2);
+    after.apply(&deltas(&again, 2, "*", start(), 10), start());
+    let outputs = after.finish().told;
+    assert_eq!(outputs.blocklist[0], ("b0|*".to_owned(), None));
+    let day = UnixMillis::parse_rfc3339("2026-11-22T00:00:00Z").unwrap();
+    let key = AccountKey {
+        budget: again.id,
+        scope: "*".to_owned(),
+        start: day,
+    };
+    let account = after.account(&key).unwrap();
+    assert_eq!((account.cost, account.calls), (Nanos::new(10), 1));
+}
+
+#[test]
+fn terms_that_come_again_begin_anew_for_a_session_too() {
+    let of_session = Budget {
+        window: WindowKind::Session,
+        ..budget()
+    };
+    let mut meter = meter(book(1, vec![of_session.clone()], vec![]));
+    count(&mut meter, &call("e1", "s-1", start()), start(), 2_000);
+    meter.finish();
+    meter.set_book(book(3, vec![changed_back(&of_session)], vec![]));
+    meter.advance(start().plus(MINUTE));
+    assert_eq!(meter.finish().told.blocklist.len(), 1);
+    count(&mut meter, &call("e2", "s-1", start()), start(), 10);
+    let scope = &*meter.finish().told.blocklist[0].0.clone();
+    let (_, scope) = scope.split_once('|').unwrap();
+    let account = meter.session_account(&of_session.id, scope).unwrap();
+    assert_eq!((account.cost, account.calls), (Nanos::new(10), 1));
 }
 
 #[test]

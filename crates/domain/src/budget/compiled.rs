@@ -6,7 +6,7 @@
 use smallvec::SmallVec;
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::count_id::count_id;
+use super::count_id::CountId;
 use super::{Action, Budget, Step};
 use crate::event::Attribution;
 use crate::scope::{Dimension, Dimensions, scope_text};
@@ -27,7 +27,7 @@ pub struct CompiledBudget {
     /// Changes with anything that a reader of verdicts could see.
     pub revision: u64,
     /// Changes only when a new count starts.
-    pub count_id: u64,
+    pub count: CountId,
 }
 
 /// What is compared with the steps of a budget, in the unit of its limit.
@@ -72,7 +72,7 @@ impl CompiledBudget {
                 .map(|step| step.at.of(budget.limit).number())
                 .collect(),
             revision: xxh3_64(&budget.to_record()),
-            count_id: count_id(&budget),
+            count: CountId::of(&budget),
             budget,
         }
     }

@@ -1,9 +1,14 @@
-//! What a count stands on, as a number that is stored with every account.
+//! Which count of a budget an account belongs to: stored with every account.
 //!
 //! Changing a budget's limit or steps keeps what was counted; changing its scope, conditions, window
-//! or time zone starts a new count. The number tells the two apart, after an upgrade as before it: a
-//! binary that made other numbers of the same budgets would begin every running count anew. So its
-//! text is written out here, word by word, and the values of some budgets are pinned by a test.
+//! or time zone starts a new count. Two things tell a count from the ones before it, and both come from
+//! the budget's record alone, so that whoever missed the records between comes to the same:
+//!
+//! - a number of what the count stands on. A binary that made other numbers of the same budgets would
+//!   begin every running count anew, so its text is written out here, word by word, and the values of
+//!   some budgets are pinned by a test;
+//! - since when it runs (`counted_from`): terms that were changed and changed back are those of
+//!   before, and their count is not. `budgets apply` keeps the time of a count that goes on.
 
 use std::borrow::Cow;
 use std::fmt::Write as _;
@@ -12,11 +17,32 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use super::Budget;
 use crate::scope::{Dimension, Pattern};
+use crate::time::UnixMillis;
 use crate::window::WindowKind;
 
-/// The number of the count that `budget` goes on with.
-pub(super) fn count_id(budget: &Budget) -> u64 {
-    xxh3_64(count_text(budget).as_bytes())
+/// A count of a budget.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CountId {
+    /// The number of what it stands on.
+    pub terms: u64,
+    /// Since when it runs; `None` in accounts of binaries that stored the number alone.
+    pub since: Option<UnixMillis>,
+}
+
+impl CountId {
+    /// The count that `budget` goes on with.
+    pub fn of(budget: &Budget) -> Self {
+        Self {
+            terms: xxh3_64(count_text(budget).as_bytes()),
+            since: Some(budget.counted_from),
+        }
+    }
+
+    /// Whether an account of this count goes on under a budget whose count is `current`.
+    pub fn goes_on_in(self, current: Self) -> bool {
+        let same_time = self.since.is_none_or(|since| Some(since) == current.since);
+        self.terms == current.terms && same_time
+    }
 }
 
 /// `(ScopeTemplate([(Workspace, Exactly("acme")), …]), Filter([(Plan, ["free"])]), Day, "UTC")`.
@@ -141,7 +167,23 @@ mod tests {
             ),
         ] {
             let budget = budget(scope, filter, window, timezone);
-            assert_eq!(count_id(&budget), expected, "{}", count_text(&budget));
+            let count = CountId::of(&budget);
+            assert_eq!(count.terms, expected, "{}", count_text(&budget));
         }
+    }
+
+    #[test]
+    fn terms_that_come_again_do_not_bring_their_count_back() {
+        let before = CountId::of(&budget("{}", "null", "day", "UTC"));
+        let again = CountId {
+            since: Some(UnixMillis(before.since.expect("its record says so").0 + 1)),
+            ..before
+        };
+        assert!(before.goes_on_in(before) && !before.goes_on_in(again));
+        let of_older_binary = CountId {
+            since: None,
+            ..before
+        };
+        assert!(of_older_binary.goes_on_in(again));
     }
 }

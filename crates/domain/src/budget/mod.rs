@@ -28,6 +28,7 @@ use crate::verdict::Verdict;
 use crate::window::WindowKind;
 
 pub use compiled::{AsCounted, Compared, CompiledBudget};
+pub use count_id::CountId;
 pub use followed::FollowedBudgets;
 pub use record::{BudgetsRecord, RecordError, detector_key};
 
@@ -185,13 +186,13 @@ pub struct Budget {
     /// Where that person can get more.
     pub help_url: Option<String>,
     /// Since when this count runs: set by `budgets apply` when the budget is new or its scope,
-    /// `where`, window or timezone changed.
+    /// `where`, window or timezone changed. Another time is another count ([`CountId`]).
     pub counted_from: UnixMillis,
 }
 
 impl Budget {
     /// Whether both budgets count the same spend in the same windows, so that a change from one to
-    /// the other keeps what was counted.
+    /// the other keeps what was counted: then the new record says the same `counted_from`.
     pub fn counts_like(&self, other: &Self) -> bool {
         self.scope == other.scope
             && self.filter == other.filter

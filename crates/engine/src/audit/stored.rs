@@ -3,7 +3,7 @@
 //! Records are decoded as the ledger itself decodes them: what it can restore, an audit can read.
 
 use spendfuse_domain::UnixMillis;
-use spendfuse_domain::budget::Spend;
+use spendfuse_domain::budget::{CountId, Spend};
 
 use crate::account::{Account, Published};
 use crate::codec::{self, CodecError};
@@ -19,7 +19,7 @@ pub struct StoredAccount {
     /// Start of the window.
     pub start: UnixMillis,
     /// Which count of the budget it belongs to.
-    pub count_id: u64,
+    pub count: CountId,
     /// What was counted.
     pub spend: Spend,
     /// What readers of the blocklist were told last.
@@ -54,7 +54,7 @@ pub fn read_stored(key: &[u8], value: Option<&[u8]>) -> Result<StoredRecord, Cod
                 budget: stored.budget.to_owned(),
                 scope: stored.scope.to_owned(),
                 start: stored.start,
-                count_id: stored.count_id,
+                count: stored.count(),
                 published: stored.account.published,
             }))
         }
@@ -94,7 +94,7 @@ mod tests {
         let budgets = file.budgets.into_iter().map(counting).collect();
         let book = BudgetBook::compile(4, budgets, DetectorRules::default());
         let series = book.series[0].id.clone();
-        let count_id = book.budgets[0].count_id;
+        let count = book.budgets[0].count;
         let config = LedgerConfig {
             partition: 0,
             partitions: 2,
@@ -146,7 +146,7 @@ mod tests {
             (account.budget.as_str(), account.scope.as_str()),
             ("all", "acme")
         );
-        assert_eq!(account.count_id, count_id);
+        assert_eq!(account.count, count);
         assert_eq!(account.spend.cost, Nanos::new(1_500_000_000));
         assert_eq!((account.spend.tokens, account.spend.calls), (7, 2));
         let published = account.published.unwrap();

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use hashbrown::{DefaultHashBuilder, HashTable};
 use slotmap::SlotMap;
-use spendfuse_domain::budget::BudgetId;
+use spendfuse_domain::budget::{BudgetId, CountId};
 use spendfuse_domain::{UnixMillis, Window};
 
 use crate::account::{Account, Nearness};
@@ -25,8 +25,8 @@ pub(super) struct LedgerAccount {
     pub(super) scope: Box<str>,
     /// Shared with all accounts of the budget in this window.
     pub(super) window: Arc<Window>,
-    /// What the count stands on: another id means a new count.
-    pub(super) count_id: u64,
+    /// The count that it belongs to.
+    pub(super) count: CountId,
     pub(super) account: Account,
     /// Whether the running commit changed it.
     pub(super) touched: bool,
@@ -42,14 +42,14 @@ impl LedgerAccount {
         budget: BudgetId,
         scope: &str,
         window: Arc<Window>,
-        count_id: u64,
+        count: CountId,
         account: Account,
     ) -> Self {
         Self {
             budget,
             scope: scope.into(),
             window,
-            count_id,
+            count,
             account,
             touched: false,
             again_at: None,

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use hashbrown::HashMap;
 use minicbor::{Decode, Encode};
+use spendfuse_domain::budget::CountId;
 use spendfuse_domain::{BudgetId, UnixMillis, Window};
 
 use super::Ledger;
@@ -58,9 +59,22 @@ pub(crate) struct AccountRecord<'a, A> {
     #[cbor(with = "codec::optional_millis")]
     end: Option<UnixMillis>,
     #[n(5)]
-    pub(crate) count_id: u64,
+    count_terms: u64,
     #[n(6)]
     pub(crate) account: A,
+    #[n(7)]
+    #[cbor(default, with = "codec::optional_millis")]
+    count_since: Option<UnixMillis>,
+}
+
+impl<A> AccountRecord<'_, A> {
+    /// The count that the account belongs to.
+    pub(crate) fn count(&self) -> CountId {
+        CountId {
+            terms: self.count_terms,
+            since: self.count_since,
+        }
+    }
 }
 
 /// Texts that many accounts share, while they are restored.
@@ -142,8 +156,9 @@ pub(super) fn account_record(known: &LedgerAccount) -> (Vec<u8>, Option<Vec<u8>>
         label: &known.window.label,
         start: known.window.start,
         end: known.window.end,
-        count_id: known.count_id,
+        count_terms: known.count.terms,
         account: &known.account,
+        count_since: known.count.since,
     };
     (account_key(known), Some(codec::encode(&record)))
 }
@@ -218,20 +233,16 @@ impl Ledger {
             let what = format!("account of an impossible budget id `{}`", record.budget);
             return Err(CodecError::Damaged(what));
         };
-        let AccountRecord {
-            scope,
-            count_id,
-            account,
-            ..
-        } = record;
+        let count = record.count();
+        let AccountRecord { scope, account, .. } = record;
         match found.and_then(|id| self.accounts.get_mut(id)) {
             Some(known) => {
                 known.window = window;
-                known.count_id = count_id;
+                known.count = count;
                 known.account = account;
             }
             None => {
-                let begun = LedgerAccount::begin(budget, scope, window, count_id, account);
+                let begun = LedgerAccount::begin(budget, scope, window, count, account);
                 self.accounts.insert(begun);
             }
         }

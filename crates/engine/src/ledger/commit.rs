@@ -74,7 +74,7 @@ impl Ledger {
         let Some(compiled) = self.book.named(&known.budget) else {
             return;
         };
-        if compiled.count_id != known.count_id || !known.is_running(self.now) {
+        if !known.count.goes_on_in(compiled.count) || !known.is_running(self.now) {
             // The sum is another count's, which waits to be judged anew; or nobody asks for it now.
             return;
         }
@@ -132,9 +132,9 @@ impl Ledger {
         };
         known.touched = false;
         let compiled = self.book.named(&known.budget);
-        let count_id = compiled.map(|compiled| compiled.count_id);
         // Another count's sum waits to be judged anew.
-        if count_id == Some(known.count_id) {
+        if let Some(compiled) = compiled.filter(|one| known.count.goes_on_in(one.count)) {
+            known.count = compiled.count;
             self.outputs.told.changelog.push(account_record(known));
         }
     }
@@ -214,7 +214,7 @@ impl Ledger {
         let evaluated = self.evaluated.get(known.budget.as_str());
         let published = known.account.published.as_ref();
         evaluated != Some(&compiled.revision)
-            || known.count_id != compiled.count_id
+            || !known.count.goes_on_in(compiled.count)
             || published.is_some_and(|published| published.revision != compiled.revision)
     }
 
@@ -232,8 +232,7 @@ impl Ledger {
             return;
         }
         let compiled = self.book.named(&known.budget);
-        let count_id = compiled.map(|compiled| compiled.count_id);
-        if count_id == Some(known.count_id) {
+        if compiled.is_some_and(|compiled| known.count.goes_on_in(compiled.count)) {
             self.touch(id);
             return;
         }

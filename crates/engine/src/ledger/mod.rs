@@ -316,13 +316,13 @@ impl Ledger {
         scope: &str,
         window: Arc<Window>,
     ) -> AccountId {
-        let (budget, count_id) = (&compiled.budget.id, compiled.count_id);
+        let (budget, count) = (&compiled.budget.id, compiled.count);
         let found = self.accounts.find(budget.as_str(), scope, window.start);
         if let Some(id) = found {
             if self
                 .accounts
                 .get(id)
-                .is_some_and(|known| known.count_id == count_id)
+                .is_some_and(|known| known.count.goes_on_in(count))
             {
                 return id;
             }
@@ -331,7 +331,7 @@ impl Ledger {
             self.remove(id);
         }
         let empty = Account::default();
-        let begun = LedgerAccount::begin(budget.clone(), scope, window, count_id, empty);
+        let begun = LedgerAccount::begin(budget.clone(), scope, window, count, empty);
         let id = self.accounts.insert(begun);
         self.schedule(id);
         id

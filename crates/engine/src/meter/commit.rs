@@ -176,7 +176,7 @@ pub(super) fn budget_of<'a>(
     book: &'a BudgetBook,
 ) -> Option<&'a CompiledBudget> {
     let compiled = book.named(&BudgetId::new(&one.budget)?)?;
-    (compiled.count_id == one.count_id).then_some(compiled)
+    one.count().goes_on_in(compiled.count).then_some(compiled)
 }
 
 /// The finding of an episode, with its key.

@@ -1,7 +1,7 @@
 //! Sessions: session budgets and the detectors' lanes, from the first call to the end.
 
 use minicbor::{Decode, Encode};
-use spendfuse_domain::budget::{CompiledBudget, Spend};
+use spendfuse_domain::budget::{CompiledBudget, CountId, Spend};
 use spendfuse_domain::event::Event;
 use spendfuse_domain::scope::{Dimension, scope_of};
 use spendfuse_domain::window::WindowKind;
@@ -133,15 +133,29 @@ pub struct SessionAccount {
     /// The budget's id.
     #[n(0)]
     pub budget: String,
-    /// What the count stands on: another id means a new count.
+    /// The terms of the count that it belongs to.
     #[n(1)]
-    pub count_id: u64,
+    pub count_terms: u64,
     /// Scope text, the session included.
     #[n(2)]
     pub scope: String,
     /// The sums.
     #[n(3)]
     pub account: Account,
+    /// Since when that count runs.
+    #[n(4)]
+    #[cbor(default, with = "codec::optional_millis")]
+    pub count_since: Option<UnixMillis>,
+}
+
+impl SessionAccount {
+    /// The count that it belongs to.
+    pub fn count(&self) -> CountId {
+        CountId {
+            terms: self.count_terms,
+            since: self.count_since,
+        }
+    }
 }
 
 /// Where the steps of an agent on a model are watched.
@@ -256,14 +270,15 @@ impl Session {
         compiled: &CompiledBudget,
         scope: String,
     ) -> (&mut SessionAccount, Option<SessionAccount>) {
-        let (budget, count_id) = (compiled.budget.id.as_str(), compiled.count_id);
+        let (budget, count) = (compiled.budget.id.as_str(), compiled.count);
         let known = self
             .accounts
             .iter()
             .position(|one| one.budget == budget && one.scope == scope);
         if let Some(index) = known
-            && self.accounts[index].count_id == count_id
+            && self.accounts[index].count().goes_on_in(count)
         {
+            self.accounts[index].count_since = count.since;
             return (&mut self.accounts[index], None);
         }
         let gives_way = known.or_else(|| self.least_account());
@@ -271,9 +286,10 @@ impl Session {
         self.accounts.reserve_exact(1);
         self.accounts.push(SessionAccount {
             budget: budget.to_owned(),
-            count_id,
+            count_terms: count.terms,
             scope,
             account: Account::default(),
+            count_since: count.since,
         });
         let last = self.accounts.len() - 1;
         (&mut self.accounts[last], outdated)

@@ -3,8 +3,9 @@
 use serde_json::{Value, json};
 use spendfuse_bus::OutputRecord;
 
-use super::World;
+use super::{Happening, World};
 use crate::budget::Budget;
+use crate::calendar::{HOUR, MINUTE};
 use crate::sidecar::UNREADABLE_VERSION;
 
 impl World {
@@ -23,7 +24,7 @@ impl World {
         let known = self.reference.budgets().into_values();
         let mut budgets: Vec<Budget> = known.map(|(budget, _)| budget).collect();
         let place = self.random.below(budgets.len().max(1));
-        match self.random.below(5) {
+        match self.random.below(6) {
             0 if budgets.len() > 3 => drop(budgets.remove(place)),
             1 => {
                 let new = self.new_budget();
@@ -31,13 +32,45 @@ impl World {
                 budgets.push(new);
             }
             2 => budgets[place].change_window(&mut self.random),
+            3 => return self.change_there_and_back(&budgets, place),
             _ => budgets[place].change_limit(&mut self.random),
         }
         self.apply(budgets)
     }
 
+    /// A budget is changed, or removed, and is again what it was before anybody has looked: with
+    /// `--no-wait`, or while no processor runs. Either way its count begins anew.
+    fn change_there_and_back(&mut self, budgets: &[Budget], place: usize) -> Result<(), String> {
+        let is_away = self.random.one_in(2);
+        let mut changed = budgets.to_vec();
+        match self.random.one_in(2) && budgets.len() > 1 {
+            true => drop(changed.remove(place)),
+            false => changed[place].change_window(&mut self.random),
+        }
+        if is_away {
+            self.processor.stop();
+        }
+        self.write_budgets(changed);
+        self.cluster.now += 1_000;
+        self.write_budgets(budgets.to_vec());
+        if !is_away {
+            return self.settle();
+        }
+        let takes = self.random.pick(&[2_000, 20 * MINUTE, 9 * HOUR]);
+        self.plan(self.cluster.now + takes, Happening::ProcessorComes);
+        Ok(())
+    }
+
     /// As `spendfuse budgets apply --prune` does it: one transaction, then all wait for it.
     pub(super) fn apply(&mut self, budgets: Vec<Budget>) -> Result<(), String> {
+        match self.write_budgets(budgets) {
+            true => self.settle(),
+            false => Ok(()),
+        }
+    }
+
+    /// Writes what is new, changed and gone; whether there was anything.
+    fn write_budgets(&mut self, budgets: Vec<Budget>) -> bool {
         let before = self.reference.budgets();
         let topic = &self.set.topics.budgets;
         let record = |key: &str, value: Option<Value>| OutputRecord {
@@ -59,13 +92,13 @@ impl World {
         let is_gone = |id: &&String| budgets.iter().all(|budget| budget.id != **id);
         records.extend(before.keys().filter(is_gone).map(|id| record(id, None)));
         if records.is_empty() {
-            return Ok(());
+            return false;
         }
         // The end of the transaction takes an offset behind the last record.
         self.cluster.commit(records, None);
         let version = self.cluster.log(topic, 0).end() - 1;
         self.reference.applied(version.unsigned_abs(), budgets, now);
-        self.settle()
+        true
     }
 
     pub(super) fn change_prices(&mut self) {
