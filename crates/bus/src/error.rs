@@ -123,7 +123,8 @@ pub enum BusError {
     #[error(
         "partition {partition} of group `{group}`: the changelog `{changelog}` belongs to \
          position {stored}, but the group has committed {committed}; somebody moved the group's \
-         offsets, they expired, or the changelog was changed. Set the group's offsets to the \
+         offsets, gave the group another name (transactional_id_prefix), or changed the changelog. \
+         Once no process of another name reads these topics, set the group's offsets to the \
          changelog's position (kafka-consumer-groups --reset-offsets), then start again"
     )]
     PositionMismatch {

@@ -145,6 +145,8 @@ impl<L: StageLogic> Worker<L> {
             Some((seq, next)) if next.iter().copied().map(Some).eq(committed.iter().copied()) => {
                 Ok((seq, next))
             }
+            // The group's offsets are gone. The runner waits before it believes the changelog.
+            Some((seq, next)) if committed.iter().all(Option::is_none) => Ok((seq, next)),
             stored => Err(format!(
                 "{group} partition {}: the changelog says {stored:?}, the group {committed:?}",
                 self.partition

@@ -121,9 +121,10 @@ pub(super) fn take_over<L: StageLogic>(
         }
         restore(config, &probe, &mut restoring, now_millis, keep_alive)?;
         tracing::debug!(stage = config.stage, elapsed = ?began.elapsed(), "changelog read");
-        match compare(config, &probe, restoring, &committed)? {
+        let has_waited = Instant::now() >= deadline;
+        match compare(config, &probe, restoring, &committed, has_waited)? {
             Compared::Equal(slots) => break slots,
-            Compared::Different(error) if Instant::now() >= deadline => return Err(error.into()),
+            Compared::Different(error) if has_waited => return Err(error.into()),
             // Another worker's last transaction may have become visible in one place only.
             Compared::Different(error) => {
                 tracing::info!(stage = config.stage, error = %error, "comparing again");
@@ -213,11 +214,14 @@ enum Compared<P> {
     Different(BusError),
 }
 
+/// Where each partition goes on: where group and changelog say the same, and, once the other worker's
+/// last transaction was waited for (`has_waited`), where the group has lost what it had committed.
 fn compare<P: PartitionLogic>(
     config: &StageConfig,
     probe: &Probe,
     restored: Vec<Restoring<P>>,
     committed: &TopicPartitionList,
+    has_waited: bool,
 ) -> Result<Compared<P>, BusError> {
     let mut slots = Vec::with_capacity(restored.len());
     for restoring in restored {
@@ -232,13 +236,26 @@ fn compare<P: PartitionLogic>(
                     Some((topic.clone(), offset))
                 })
                 .collect(),
+            group: None,
         };
         let stored = restoring.position.unwrap_or_default();
+        // Under another group's name whoever wrote it may still be running: both would count.
+        let group_has_lost_it =
+            committed.inputs.is_empty() && stored.group.as_ref() == Some(&config.group_id);
+        if group_has_lost_it && has_waited {
+            tracing::warn!(
+                stage = config.stage,
+                partition,
+                position = %stored,
+                "the group's offsets are gone; going on at the position of the changelog"
+            );
+        }
         let mut next = Vec::with_capacity(config.inputs.len());
         for topic in &config.inputs {
             next.push(
                 match (stored.offset_of(topic), committed.offset_of(topic)) {
                     (Some(stored), Some(committed)) if stored == committed => stored,
+                    (Some(stored), None) if group_has_lost_it && has_waited => stored,
                     // Never read by this group: from the log's start.
                     (None, None) => probe.bounds(topic, partition)?.0,
                     _ => {

@@ -66,10 +66,12 @@ impl<P> Slot<P> {
     }
 
     /// What the changelog will say after the next commit.
-    pub(super) fn next_position(&self, inputs: &[String]) -> Position {
+    pub(super) fn next_position(&self, config: &StageConfig) -> Position {
+        let inputs = config.inputs.iter().cloned();
         Position {
             seq: self.seq + 1,
-            inputs: inputs.iter().cloned().zip(self.next.clone()).collect(),
+            inputs: inputs.zip(self.next.clone()).collect(),
+            group: Some(config.group_id.clone()),
         }
     }
 

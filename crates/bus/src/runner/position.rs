@@ -2,7 +2,8 @@
 //!
 //! Written in every transaction of the partition next to the group's offsets. At start-up both
 //! must agree: a changelog that was truncated, or a group whose offsets were moved, would
-//! otherwise count events twice or never.
+//! otherwise count events twice or never. Where the group has no offsets at all any more, they have
+//! expired or were deleted: then this record is as good as they were, if the same group wrote it.
 
 use std::fmt;
 
@@ -10,7 +11,8 @@ use std::fmt;
 pub(super) const POSITION_KEY: &[u8] = b"\0position";
 
 /// Layout: version byte, `seq` (u64), count (u16), then per input the name's length (u16), the
-/// name, and the next offset (i64); all big-endian. Later versions may append.
+/// name, and the next offset (i64); then the group's name with its length (u16), which older
+/// programs did not write; all big-endian. Later versions may append.
 const VERSION: u8 = 1;
 
 /// The number of a partition's last commit and the next offset of each input topic.
@@ -19,6 +21,8 @@ pub(super) struct Position {
     pub(super) seq: u64,
     /// By the order of the record; compared by name, so inputs may be reordered.
     pub(super) inputs: Vec<(String, i64)>,
+    /// The group that committed these offsets; `None` where an older program wrote the record.
+    pub(super) group: Option<String>,
 }
 
 impl Position {
@@ -38,6 +42,10 @@ impl Position {
             bytes.extend(topic.as_bytes());
             bytes.extend(offset.to_be_bytes());
         }
+        if let Some(group) = &self.group {
+            bytes.extend(length(group.len()));
+            bytes.extend(group.as_bytes());
+        }
         bytes
     }
 
@@ -54,11 +62,14 @@ impl Position {
         let count = u16::from_be_bytes(rest.take()?);
         let mut inputs = Vec::with_capacity(usize::from(count));
         for _ in 0..count {
-            let size = u16::from_be_bytes(rest.take()?);
-            let topic = String::from_utf8_lossy(rest.slice(usize::from(size))?).into_owned();
+            let topic = rest.name()?;
             inputs.push((topic, i64::from_be_bytes(rest.take()?)));
         }
-        Ok(Self { seq, inputs })
+        let group = match rest.0.is_empty() {
+            true => None,
+            false => Some(rest.name()?),
+        };
+        Ok(Self { seq, inputs, group })
     }
 }
 
@@ -67,11 +78,14 @@ impl fmt::Display for Position {
         for (topic, offset) in &self.inputs {
             write!(formatter, "{topic}@{offset} ")?;
         }
-        write!(formatter, "(commit {})", self.seq)
+        match &self.group {
+            Some(group) => write!(formatter, "(commit {} of group {group})", self.seq),
+            None => write!(formatter, "(commit {})", self.seq),
+        }
     }
 }
 
-/// Topic names have at most 249 bytes, so nothing is cut.
+/// Names of topics and groups are far shorter, so nothing is cut.
 fn length(count: usize) -> [u8; 2] {
     u16::try_from(count).unwrap_or(u16::MAX).to_be_bytes()
 }
@@ -82,6 +96,11 @@ impl<'a> Reader<'a> {
     fn take<const N: usize>(&mut self) -> Result<[u8; N], String> {
         let slice = self.slice(N)?;
         Ok(std::array::from_fn(|index| slice[index]))
+    }
+
+    fn name(&mut self) -> Result<String, String> {
+        let size = u16::from_be_bytes(self.take()?);
+        Ok(String::from_utf8_lossy(self.slice(usize::from(size))?).into_owned())
     }
 
     fn slice(&mut self, count: usize) -> Result<&'a [u8], String> {
@@ -103,10 +122,18 @@ mod tests {
         let position = Position {
             seq: 7,
             inputs: vec![("usage".to_owned(), 42), ("rerouted".to_owned(), 0)],
+            group: Some("spendfuse-meter".to_owned()),
         };
         let bytes = position.encode();
         assert_eq!(Position::decode(&bytes).unwrap(), position);
         assert!(Position::decode(&bytes[..bytes.len() - 1]).is_err());
+        let of_older_program = Position {
+            group: None,
+            ..position
+        };
+        let without_group = &bytes[..bytes.len() - 2 - "spendfuse-meter".len()];
+        assert_eq!(Position::decode(without_group).unwrap(), of_older_program);
+        assert_eq!(of_older_program.encode(), without_group);
         assert!(Position::decode(&[9]).unwrap_err().contains("version 9"));
     }
 }

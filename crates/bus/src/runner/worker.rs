@@ -323,7 +323,7 @@ impl<L: StageLogic> Worker<'_, L> {
             slot.logic.finish(&mut outputs)?;
             self.suspicion.now(Doing::Other);
             slot.pass_markers();
-            let position = slot.next_position(inputs).encode();
+            let position = slot.next_position(self.config).encode();
             self.producer.send(
                 changelog,
                 slot.partition,

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use rdkafka::ClientConfig;
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use spendfuse_bus::{BusError, LogConsumer, LogConsumerConfig, LogEvent, LogPartition};
+use spendfuse_devstack::Kafka;
 
 use crate::broker::{PATIENCE, eventually, kafka, numbers, produce};
 use crate::summer::Stage;
@@ -62,6 +63,54 @@ fn a_group_whose_offsets_were_moved_is_refused() {
     assert!(error.to_string().contains("moved-in@10"), "{error}");
     assert!(error.to_string().contains("moved-in@3"), "{error}");
     assert_eq!(numbers("moved-out").len(), 10);
+}
+
+/// Expired while the stage was away, or deleted: state and position lie in the same record of the log.
+#[test]
+fn a_group_whose_offsets_are_gone_goes_on_where_its_state_is() {
+    let stage = Stage::with_topics("gone", 1);
+    produce("gone-in", 0, 1..=10);
+    let running = stage.run();
+    eventually("ten numbers", || numbers("gone-out").len() == 10);
+    running.stop().unwrap();
+
+    delete_group("gone");
+    produce("gone-in", 0, 11..=20);
+    let running = stage.run();
+    eventually("ten more", || numbers("gone-out").len() == 20);
+    running.stop().unwrap();
+    assert_eq!(numbers("gone-out"), (1..=20).collect::<Vec<u64>>());
+}
+
+/// Whoever wrote the state may still be running: two groups on one state would count twice.
+#[test]
+fn a_group_of_another_name_is_refused_the_state() {
+    let mut stage = Stage::with_topics("named", 1);
+    produce("named-in", 0, 1..=10);
+    let running = stage.run();
+    eventually("ten numbers", || numbers("named-out").len() == 10);
+    running.stop().unwrap();
+
+    stage.config.group_id = "named-anew".to_owned();
+    let error = stage.run().thread.join().unwrap().unwrap_err();
+    assert!(
+        matches!(&error, BusError::PositionMismatch { .. }),
+        "{error}"
+    );
+    assert!(error.to_string().contains("of group named)"), "{error}");
+    assert_eq!(numbers("named-out").len(), 10);
+}
+
+fn delete_group(group: &str) {
+    const TOOL: &str = "org.apache.kafka.tools.consumer.group.ConsumerGroupCommand";
+    // Its static member is there until the session ends.
+    eventually("the group's end", || {
+        let mut tool = Kafka::tool(TOOL).unwrap();
+        let brokers = kafka().brokers;
+        let tool = tool.args(["--bootstrap-server", &brokers]);
+        let said = tool.args(["--delete", "--group", group]).output().unwrap();
+        String::from_utf8_lossy(&said.stdout).contains("was successful")
+    });
 }
 
 fn move_offset(group: &str, topic: &str, offset: i64) {

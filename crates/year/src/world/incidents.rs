@@ -80,6 +80,11 @@ impl World {
             Happening::Prices => self.change_prices(),
             Happening::ProcessorGoes { back_at } if self.processor.is_up => {
                 self.processor.stop();
+                if self.random.one_in(4) {
+                    for stage in ["meter", "ledger"] {
+                        self.cluster.forget_group(&self.set.group(stage));
+                    }
+                }
                 self.plan(back_at, Happening::ProcessorComes);
             }
             Happening::ProcessorComes => self.processor.start(&mut self.cluster)?,
@@ -155,7 +160,7 @@ impl World {
     /// The processor was away for longer than its input is kept: it stops, names what is lost, and goes
     /// on where that is accepted.
     fn accept_what_is_lost(&mut self) -> Result<(), String> {
-        let (topic, group) = (&self.set.topics.usage, self.set.meter_group());
+        let (topic, group) = (&self.set.topics.usage, self.set.group("meter"));
         for partition in 0..self.set.partitions {
             let log = self.cluster.log(topic, partition);
             let committed = self.cluster.committed(&group, topic, partition);

@@ -30,8 +30,8 @@ impl TopicSet {
         }
     }
 
-    pub(super) fn meter_group(&self) -> String {
-        format!("{}-meter", self.prefix)
+    pub(super) fn group(&self, stage: &str) -> String {
+        format!("{}-{stage}", self.prefix)
     }
 
     pub(super) fn processor(&self) -> Processor {

@@ -219,9 +219,9 @@ pub(super) fn retention_millis(cluster: &Cluster, topic: &str) -> Option<i64> {
 fn offsets_retention(broker: &BTreeMap<String, String>, report: &mut Report) {
     let number = |name: &str| broker.get(name).and_then(|text| text.parse::<u64>().ok());
     match number("offsets.retention.minutes") {
-        Some(minutes) if minutes < LEAST_OFFSETS_RETENTION_MINUTES => report.wrong(
+        Some(minutes) if minutes < LEAST_OFFSETS_RETENTION_MINUTES => report.warning(
             "offsets",
-            format!("the brokers forget the offsets of a group that is away for {minutes} minutes; a processor that was away longer refuses to start"),
+            format!("the brokers forget the offsets of a group that is away for {minutes} minutes; roles that were away longer go on by what they have written, after a wait"),
             "set offsets.retention.minutes of the brokers to 10080 or more",
         ),
         Some(minutes) => report.ok("offsets", format!("kept for {} days after a group has ended", minutes / (24 * 60))),
