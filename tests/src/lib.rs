@@ -14,6 +14,7 @@ pub mod http;
 pub mod lab;
 pub mod ledger;
 pub mod load;
+pub mod receiver;
 pub mod relay;
 pub mod role;
 pub mod stack;

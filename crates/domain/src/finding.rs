@@ -142,6 +142,17 @@ pub enum DetectorAction {
     BlockSession,
 }
 
+impl DetectorAction {
+    /// The name in JSON and configuration.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Observe => "observe",
+            Self::Warn => "warn",
+            Self::BlockSession => "block_session",
+        }
+    }
+}
+
 /// One entry of `detectors:`; unset parameters have the contract's defaults.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DetectorRule {

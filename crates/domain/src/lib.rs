@@ -7,6 +7,7 @@
 //! Start with [`event::Event`] (what was spent), [`scope`] (against whom it counts) and
 //! [`budget::Budget`] (what is allowed).
 
+mod alert_place;
 pub mod amount;
 pub mod budget;
 pub mod dimensions;
@@ -31,6 +32,7 @@ pub mod units;
 pub mod verdict;
 pub mod window;
 
+pub use alert_place::AlertPlace;
 pub use amount::{Amount, Figures, Unit};
 pub use budget::{Action, Budget, BudgetId, OnStale, Step};
 pub use dimensions::{Attribution, Dimension, Dimensions, FixedDimension};

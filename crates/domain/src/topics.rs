@@ -77,6 +77,8 @@ topics! {
     meter_changelog = "meter.changelog", Keeps::Latest, OUTPUT;
     ledger_changelog = "ledger.changelog", Keeps::Latest, OUTPUT;
     meter_ids = "meter.ids", Keeps::DedupeHorizon, OUTPUT;
+    notifier_changelog = "notifier.changelog", Keeps::Latest, OUTPUT;
+    notifier_requests = "notifier.requests", Keeps::Days(7), OUTPUT;
     budgets = "budgets", Keeps::LatestInOnePartition, OUTPUT;
     prices = "prices", Keeps::LatestInOnePartition, OUTPUT;
     installation = "installation", Keeps::LatestInOnePartition, OUTPUT;

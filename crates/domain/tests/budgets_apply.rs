@@ -196,6 +196,7 @@ fn budget() -> impl Strategy<Value = Budget> {
                 publish_from: BasisPoints(publish_from),
                 message: texts.0,
                 help_url: texts.1,
+                alert: Vec::new(),
                 counted_from: UnixMillis(counted_from),
             }
         })

@@ -3,7 +3,10 @@
 use serde::de::IntoDeserializer;
 use serde::de::value::{Error as NotAKind, StrDeserializer};
 use serde::{Deserialize, Serialize};
-use spendfuse_domain::{Severity, UnixMillis};
+use spendfuse_domain::budget::BasisPoints;
+use spendfuse_domain::verdict::EventRef;
+use spendfuse_domain::{Figures, Severity, UnixMillis};
+use xxhash_rust::xxh3::xxh3_64;
 
 /// One alert. Two alerts with the same `key` are the same alert, to be told once; of those with a
 /// `count` the last one holds.
@@ -28,6 +31,76 @@ pub struct Alert {
     /// How many alerts it stands for, where it stands for others; see [`crate::alert_limit`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub count: Option<u64>,
+    /// What is known of it beyond the sentence.
+    #[serde(flatten)]
+    pub details: AlertDetails,
+}
+
+/// What an alert says beyond its sentence, each where it applies. In JSON fields of the alert.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct AlertDetails {
+    /// The budget, of a budget step.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub budget: Option<String>,
+    /// The step that was reached, in percent of the limit.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub step: Option<BasisPoints>,
+    /// What happens from now on: `warn`, `downgrade`, `block`, `block_session`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub action: Option<String>,
+    /// The window's label, `day:2026-11-22`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub window: Option<String>,
+    /// When the window began.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub window_start: Option<UnixMillis>,
+    /// When it ends by itself: the window, or the block of a session.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ends_at: Option<UnixMillis>,
+    /// Spent and limit.
+    #[serde(flatten)]
+    pub figures: Figures,
+    /// The model, of a finding.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub model: Option<String>,
+    /// The event that caused it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub caused_by: Option<EventRef>,
+    /// Who is told, the next one where the one before is not reached: `alert` of the budget.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub to: Vec<String>,
+}
+
+/// An alert as it is published: what follows from it is written out for those who read the topic.
+#[derive(Serialize)]
+struct Published<'a> {
+    id: String,
+    #[serde(flatten)]
+    alert: &'a Alert,
+    remedy: &'a str,
+}
+
+impl Alert {
+    /// Its short name, the same for ever: 16 hexadecimal digits that follow from the key.
+    pub fn id(&self) -> String {
+        id_of(&self.key)
+    }
+
+    /// The value of its record.
+    pub fn to_record(&self) -> Vec<u8> {
+        let published = Published {
+            id: self.id(),
+            alert: self,
+            remedy: self.kind.remedy(),
+        };
+        serde_json::to_vec(&published).expect("texts and whole numbers always become JSON")
+    }
+}
+
+/// The id of the alert with this key.
+pub fn id_of(key: &str) -> String {
+    format!("{:016x}", xxh3_64(key.as_bytes()))
 }
 
 /// Kinds of alert.
@@ -85,6 +158,28 @@ impl AlertKind {
             Self::UnreadableInput => "unreadable_input",
             Self::Capacity => "capacity",
             Self::Clock => "clock",
+        }
+    }
+
+    /// What to do about it, in a sentence; the messages of alerts say more where it depends.
+    pub fn remedy(self) -> &'static str {
+        match self {
+            Self::BudgetStep => {
+                "To let it go on, raise the limit in the budgets file and run: spendfuse budgets apply FILE. To see what it was spent on: spendfuse budgets status"
+            }
+            Self::Finding => "To see the calls that it is about, run: spendfuse findings list",
+            Self::UnpricedModel => "To set its price, run: spendfuse prices set",
+            Self::DisputedSource | Self::Conflict | Self::SharedId | Self::CountedTwice => {
+                "Mend the sender, as the message says; no command of spendfuse does"
+            }
+            Self::DedupeHorizon => "To see what was set aside as late, run: spendfuse dlq list",
+            Self::DeltaChain => "To see where sums differ, run: spendfuse audit",
+            Self::RowChain | Self::LoaderStopped => {
+                "To see what is missing, run: spendfuse audit; spendfuse gaps list"
+            }
+            Self::HeldTransaction | Self::UnreadableInput | Self::Capacity | Self::Clock => {
+                "To see the state of everything that it stands on, run: spendfuse doctor"
+            }
         }
     }
 

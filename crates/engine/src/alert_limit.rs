@@ -7,7 +7,7 @@
 use minicbor::{Decode, Encode};
 use spendfuse_domain::{Severity, UnixMillis};
 
-use crate::alert::{Alert, AlertKind};
+use crate::alert::{Alert, AlertDetails, AlertKind};
 use crate::codec;
 
 /// Alerts of a kind that are told one by one in an hour.
@@ -127,6 +127,7 @@ impl KindCount {
             message,
             at: now,
             count: Some(more),
+            details: AlertDetails::default(),
         })
     }
 }
@@ -152,6 +153,7 @@ mod tests {
             message: "a model".to_owned(),
             at,
             count: None,
+            details: AlertDetails::default(),
         }
     }
 

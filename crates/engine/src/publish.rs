@@ -5,10 +5,10 @@ use spendfuse_domain::budget::{CompiledBudget, Step};
 use spendfuse_domain::finding::{Finding, FindingState};
 use spendfuse_domain::scope::{Dimension, Dimensions as _, ScopeText};
 use spendfuse_domain::verdict::{BlocklistEntry, budget_key};
-use spendfuse_domain::{Action, Amount, BudgetId, Detector, Nanos, Severity, UnixMillis};
+use spendfuse_domain::{Action, Amount, BudgetId, Detector, Figures, Nanos, Severity, UnixMillis};
 
 use crate::account::{Account, AccountPlace, Due, Nearness, Standing};
-use crate::alert::{Alert, AlertKind};
+use crate::alert::{Alert, AlertDetails, AlertKind};
 use crate::alert_limit::AlertLimit;
 use crate::stamps::Stamps;
 
@@ -193,6 +193,18 @@ fn step_alert(
         ),
         at: now,
         count: None,
+        details: AlertDetails {
+            budget: Some(budget.id.to_string()),
+            step: Some(step.at),
+            action: Some(step.action.verdict().name().to_owned()),
+            window: Some(place.window.to_owned()),
+            window_start: Some(place.window_start),
+            ends_at: place.resets_at,
+            figures: Figures::new(standing.spent, standing.limit),
+            caused_by: account.caused_by.first().cloned(),
+            to: budget.alert.clone(),
+            ..AlertDetails::default()
+        },
     })
 }
 

@@ -8,7 +8,7 @@
 
 use spendfuse_domain::{Severity, UnixMillis};
 
-use crate::alert::{Alert, AlertKind};
+use crate::alert::{Alert, AlertDetails, AlertKind};
 
 /// A stamp may lie this far ahead of the present, milliseconds.
 pub const MOST_AHEAD: i64 = 5 * 60_000;
@@ -69,6 +69,7 @@ impl Stamps {
             subject: place,
             at: now,
             count: None,
+            details: AlertDetails::default(),
         })
     }
 }

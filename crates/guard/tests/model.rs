@@ -118,6 +118,7 @@ fn budget(id: &'static str) -> impl Strategy<Value = Budget> {
             publish_from: BasisPoints(0),
             message: None,
             help_url: None,
+            alert: Vec::new(),
             counted_from: UnixMillis(0),
         }
     })

@@ -5,7 +5,7 @@ use spendfuse_broken::{Break, is_broken};
 use spendfuse_bus::{InputProgress, InputState};
 use spendfuse_domain::verdict::{Heartbeat, Stage, heartbeat_key};
 use spendfuse_domain::{Severity, UnixMillis};
-use spendfuse_engine::alert::{Alert, AlertKind};
+use spendfuse_engine::alert::{Alert, AlertDetails, AlertKind};
 use spendfuse_engine::stamps::is_ahead;
 
 use crate::metrics::WATERMARK_LAG;
@@ -194,6 +194,7 @@ impl Input {
             ),
             at: now,
             count: None,
+            details: AlertDetails::default(),
         })
     }
 }

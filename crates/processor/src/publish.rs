@@ -65,7 +65,7 @@ impl Publisher<'_, '_> {
             self.send(&self.topics.findings, key, Some(&json(finding)))?;
         }
         for alert in &told.alerts {
-            self.send(&self.topics.alerts, &alert.key, Some(&json(alert)))?;
+            self.send(&self.topics.alerts, &alert.key, Some(&alert.to_record()))?;
         }
         if let Some((key, heartbeat)) = heartbeat {
             self.send(&self.topics.blocklist, &key, Some(&json(&heartbeat)))?;

@@ -200,8 +200,14 @@ pub fn run(
 fn check_topics(config: &ProcessorConfig, shutdown: &Shutdown) -> Result<(), ProcessorError> {
     let horizon = config.dedupe_horizon_millis;
     let mut specs = specs(&config.topics, config.partitions, horizon);
-    // An installation of an older release has none until `topics create` is run again.
-    specs.retain(|spec| spec.name != config.topics.installation);
+    // An installation of an older release has none of these until `topics create` is run again, and
+    // a processor works without them.
+    let added_later = [
+        &config.topics.installation,
+        &config.topics.notifier_changelog,
+        &config.topics.notifier_requests,
+    ];
+    specs.retain(|spec| !added_later.contains(&&spec.name));
     let mut backoff = PAUSES;
     let health = config.health.part("topics");
     while !shutdown.is_requested() {

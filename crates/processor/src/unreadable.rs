@@ -2,7 +2,7 @@
 
 use spendfuse_bus::Unreadable;
 use spendfuse_domain::{Severity, UnixMillis};
-use spendfuse_engine::alert::{Alert, AlertKind};
+use spendfuse_engine::alert::{Alert, AlertDetails, AlertKind};
 
 /// Tells people that these records were passed by.
 pub fn alert(lost: &Unreadable, at: UnixMillis) -> Alert {
@@ -16,5 +16,6 @@ pub fn alert(lost: &Unreadable, at: UnixMillis) -> Alert {
         message: format!("{lost}; they are not counted"),
         at,
         count: None,
+        details: AlertDetails::default(),
     }
 }

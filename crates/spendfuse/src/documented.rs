@@ -12,7 +12,7 @@ use crate::CommandLine;
 use crate::settings::{FREE_TABLES, SETTINGS, is_known_variable};
 
 /// Commands that run until they are stopped: what they have to say is their log.
-const SERVICES: [&str; 4] = ["up", "processor", "loader", "sidecar"];
+const SERVICES: [&str; 5] = ["up", "processor", "loader", "sidecar", "notifier"];
 /// Flags of programs that are not ours.
 const FOREIGN_FLAGS: [&str; 19] = [
     "--alter",
@@ -112,6 +112,8 @@ fn settings_and_variables_of_the_documentation_exist() {
         topics.meter_changelog,
         topics.meter_ids,
         topics.ledger_changelog,
+        topics.notifier_changelog,
+        topics.notifier_requests,
     ];
     for named in pages() {
         for word in words(&named.text, ".") {

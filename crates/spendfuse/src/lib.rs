@@ -85,6 +85,11 @@ enum Command {
         after_help = "Example:\n  spendfuse sidecar --set sidecar.socket=/run/spendfuse.sock --set sidecar.spool_dir=/var/spool/spendfuse"
     )]
     Sidecar,
+    /// Run the notifier: bring alerts to people, by Slack, webhook, mail and others
+    #[command(
+        after_help = "Example:\n  spendfuse notifier --set notifier.channels.ops.kind=slack --set notifier.routes.all.to=ops\n\nThe channel's address comes from SPENDFUSE_NOTIFIER_CHANNELS_OPS_URL_FILE, for it is a secret."
+    )]
+    Notifier,
     /// Replay an hour of real traffic through real parts, live on screen, checked at the end
     Demo(commands::demo::DemoArgs),
     /// Create or update the tables in ClickHouse
@@ -99,6 +104,8 @@ enum Command {
     Prices(commands::prices::PricesArgs),
     /// Findings of the detectors
     Findings(commands::findings::FindingsArgs),
+    /// Alerts, and what became of telling people; try out a channel, tell again, mute
+    Alerts(commands::alerts::AlertsArgs),
     /// Events that could not be counted, and their way back
     Dlq(commands::dlq::DlqArgs),
     /// Compare input, ledger, warehouse and blocklist; every difference with its commit
@@ -125,6 +132,7 @@ impl Command {
             Self::Processor => "processor",
             Self::Loader => "loader",
             Self::Sidecar => "sidecar",
+            Self::Notifier => "notifier",
             Self::Demo(_) => "demo",
             // Commands are no members of a group.
             _ => "command",
@@ -135,7 +143,7 @@ impl Command {
     fn is_service(&self) -> bool {
         matches!(
             self,
-            Self::Up | Self::Processor | Self::Loader | Self::Sidecar
+            Self::Up | Self::Processor | Self::Loader | Self::Sidecar | Self::Notifier
         )
     }
 }
@@ -189,6 +197,7 @@ fn run(line: CommandLine, play: Option<Play>) -> Result<ExitCode, Failure> {
         Command::Processor => roles::run(&settings, roles::Role::Processor),
         Command::Loader => roles::run(&settings, roles::Role::Loader),
         Command::Sidecar => roles::run(&settings, roles::Role::Sidecar),
+        Command::Notifier => roles::run(&settings, roles::Role::Notifier),
         Command::Demo(args) => match play {
             Some(play) => play(&settings, &args),
             None => Err(commands::demo::hand_over()),
@@ -199,6 +208,7 @@ fn run(line: CommandLine, play: Option<Play>) -> Result<ExitCode, Failure> {
         Command::Ingest(args) => commands::ingest::run(&settings, &args),
         Command::Prices(args) => commands::prices::run(&settings, &args),
         Command::Findings(args) => commands::findings::run(&settings, &args),
+        Command::Alerts(args) => commands::alerts::run(&settings, &args),
         Command::Dlq(args) => commands::dlq::run(&settings, &args),
         Command::Audit(args) => commands::audit::run(&settings, &args),
         Command::Gaps(args) => commands::gaps::run(&settings, &args),

@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use spendfuse_bus::BusError;
 use spendfuse_bus::producer::{EventProducer, EventRecord, ProducerOptions};
 use spendfuse_domain::Severity;
-use spendfuse_engine::alert::{Alert, AlertKind};
+use spendfuse_engine::alert::{Alert, AlertDetails, AlertKind};
 use spendfuse_engine::alert_limit::AlertLimit;
 use spendfuse_loader::{AlertSink, LoaderAlert, SameId};
 
@@ -31,9 +31,7 @@ pub fn sink(settings: &Settings) -> Result<AlertSink, BusError> {
 }
 
 fn publish(producer: &EventProducer, topic: &str, alert: &Alert) {
-    let Ok(value) = serde_json::to_vec(alert) else {
-        return;
-    };
+    let value = alert.to_record();
     let record = EventRecord {
         topic,
         partition: None,
@@ -95,6 +93,7 @@ fn alert_of(news: &LoaderAlert) -> Alert {
         message,
         at: Timestamp::now().into(),
         count: None,
+        details: AlertDetails::default(),
     }
 }
 
@@ -134,5 +133,6 @@ fn same_id(pair: &SameId) -> Alert {
         message,
         at: Timestamp::now().into(),
         count: None,
+        details: AlertDetails::default(),
     }
 }

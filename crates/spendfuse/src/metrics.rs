@@ -32,6 +32,7 @@ pub fn all() -> impl Iterator<Item = &'static Metric> {
         spendfuse_loader::metrics::ALL,
         spendfuse_guard::metrics::ALL,
         spendfuse_sidecar::metrics::ALL,
+        spendfuse_notify::metrics::ALL,
         commands::audit::METRICS,
     ]
     .into_iter()

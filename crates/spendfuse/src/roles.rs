@@ -26,11 +26,13 @@ pub enum Role {
     Loader,
     /// Answers checks and takes events.
     Sidecar,
+    /// Brings alerts to people.
+    Notifier,
 }
 
 impl Role {
     /// Every role.
-    pub const ALL: [Self; 3] = [Self::Processor, Self::Loader, Self::Sidecar];
+    pub const ALL: [Self; 4] = [Self::Processor, Self::Loader, Self::Sidecar, Self::Notifier];
 
     /// As the command that runs it.
     pub fn name(self) -> &'static str {
@@ -38,6 +40,7 @@ impl Role {
             Self::Processor => "processor",
             Self::Loader => "loader",
             Self::Sidecar => "sidecar",
+            Self::Notifier => "notifier",
         }
     }
 }

@@ -15,6 +15,7 @@ mod membership;
 mod missing_parts;
 mod misspelt;
 mod nginx;
+mod notifier;
 mod other_clients;
 mod provider_clients;
 mod readiness;

@@ -185,6 +185,9 @@ pub struct Budget {
     pub message: Option<String>,
     /// Where that person can get more.
     pub help_url: Option<String>,
+    /// Who is told when a step is reached: names of channels or `mailto:` addresses, the next one
+    /// where the one before is not reached. Empty = as the notifier's routes say.
+    pub alert: Vec<String>,
     /// Since when this count runs: set by `budgets apply` when the budget is new or its scope,
     /// `where`, window or timezone changed. Another time is another count ([`CountId`]).
     pub counted_from: UnixMillis,

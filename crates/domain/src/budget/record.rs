@@ -117,6 +117,8 @@ struct BudgetRecord {
     message: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     help_url: Option<String>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    alert: Vec<String>,
     counted_from: UnixMillis,
 }
 
@@ -154,6 +156,7 @@ impl Budget {
             publish_from: self.publish_from,
             message: self.message.clone(),
             help_url: self.help_url.clone(),
+            alert: self.alert.clone(),
             counted_from: self.counted_from,
         };
         match self.limit {
@@ -207,6 +210,7 @@ impl Budget {
             publish_from: record.publish_from,
             message: record.message,
             help_url: record.help_url,
+            alert: record.alert,
             counted_from: record.counted_from,
         })
     }
@@ -249,7 +253,7 @@ mod tests {
     use super::*;
     use crate::finding::{ContextBloat, DetectorAction, Parameters};
 
-    const BUDGET: &str = r#"{"v":1,"id":"free-plan","scope":{"workspace":"acme","customer":"*"},"where":{"plan":"free","tags.team":["a","b"]},"limit":"0.10","window":"day","timezone":"America/New_York","steps":[{"at":33.3,"do":"warn"},{"at":100,"do":"downgrade","to":"gpt-4o-mini"},{"at":120,"do":"block"}],"on_stale":{"allow_up_to":"2.00"},"count_unpriced":"block","publish_from":10,"message":"Slow down.","counted_from":"2026-11-01T00:00:00Z"}"#;
+    const BUDGET: &str = r#"{"v":1,"id":"free-plan","scope":{"workspace":"acme","customer":"*"},"where":{"plan":"free","tags.team":["a","b"]},"limit":"0.10","window":"day","timezone":"America/New_York","steps":[{"at":33.3,"do":"warn"},{"at":100,"do":"downgrade","to":"gpt-4o-mini"},{"at":120,"do":"block"}],"on_stale":{"allow_up_to":"2.00"},"count_unpriced":"block","publish_from":10,"message":"Slow down.","alert":["slack-ops","mailto:ops@example.com"],"counted_from":"2026-11-01T00:00:00Z"}"#;
     const DETECTOR: &str = r#"{"v":1,"id":"loops","detector":"retry_loop","order":2,"where":{"feature":"agent"},"action":"block_session","at":"warning","cooldown":"15m","repeats":4,"tool":{"repeats":6,"within":20}}"#;
 
     #[test]

@@ -20,7 +20,7 @@ use spendfuse_domain::budget::{BudgetId, CompiledBudget, Spend};
 use spendfuse_domain::{Nanos, UnixMillis, Window};
 
 use crate::account::Account;
-use crate::alert::{Alert, AlertKind};
+use crate::alert::{Alert, AlertDetails, AlertKind};
 use crate::alert_limit::AlertLimit;
 use crate::book::BudgetBook;
 use crate::delta::{DeltaEntry, Deltas};
@@ -233,6 +233,7 @@ impl Ledger {
             ),
             at: self.now,
             count: None,
+            details: AlertDetails::default(),
         });
     }
 
@@ -261,6 +262,7 @@ impl Ledger {
             ),
             at: self.now,
             count: None,
+            details: AlertDetails::default(),
         });
     }
 

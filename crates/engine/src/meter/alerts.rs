@@ -8,7 +8,7 @@ use spendfuse_domain::row::Origin;
 use super::dedupe::Shortened;
 use super::session::{MOST_ACCOUNTS, MOST_LANES, SessionName};
 use super::{Meter, changelog};
-use crate::alert::{Alert, AlertKind};
+use crate::alert::{Alert, AlertDetails, AlertKind};
 use crate::codec;
 
 /// Names that are remembered as told; with ten told an hour they last for days.
@@ -158,6 +158,7 @@ impl Meter {
             message,
             at: self.now,
             count: None,
+            details: AlertDetails::default(),
         });
         // One that was only counted is told when it comes again in a quieter hour.
         let Some(alert) = told else { return };

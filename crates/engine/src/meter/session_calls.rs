@@ -13,7 +13,7 @@ use spendfuse_domain::{Nanos, UnixMillis};
 use super::session::{LanePlace, Session, SessionName};
 use super::sessions::SessionId;
 use super::{Charge, EpisodePlace, Meter, SLICE};
-use crate::alert::{Alert, AlertKind};
+use crate::alert::{Alert, AlertDetails, AlertKind};
 use crate::book::BudgetBook;
 use crate::detect::episode::{Change, Episode};
 use crate::detect::lane::{LaneRule, LaneRules};
@@ -179,7 +179,7 @@ impl Meter {
         };
         let scope = session.name().scope();
         let lane = &mut session.lanes[place.lane];
-        let agent = lane.agent.clone();
+        let (agent, model) = (lane.agent.clone(), lane.model.clone());
         let Some(episode) = lane.episode_mut(place.rule).as_mut() else {
             return;
         };
@@ -200,6 +200,14 @@ impl Meter {
                 message: place.rule.message(episode),
                 at: now,
                 count: None,
+                details: AlertDetails {
+                    action: Some(rule.action.name().to_owned()),
+                    ends_at: (rule.action == DetectorAction::BlockSession)
+                        .then(|| now.plus(rule.cooldown_millis)),
+                    model: Some(model).filter(|model| !model.is_empty()),
+                    caused_by: episode.evidence.last().cloned(),
+                    ..AlertDetails::default()
+                },
             };
             self.outputs.told.alert(alert, &mut self.alert_limit);
         }

@@ -1,6 +1,7 @@
 //! The commands, one file each. A command prints its result on standard output and says by its exit
 //! code whether it found something wrong.
 
+pub mod alerts;
 pub mod audit;
 pub mod budgets;
 pub mod check;

@@ -8,6 +8,7 @@ use metrics::counter;
 use spendfuse_bus::{Backoff, BusError, Health, Shutdown};
 use spendfuse_domain::Installation;
 use spendfuse_loader::{self as loader, LoaderError};
+use spendfuse_notify::{self as notify, NotifierError};
 use spendfuse_processor::ProcessorError;
 use spendfuse_processor::tables::Tables;
 use spendfuse_sidecar::{self as sidecar, Listeners, MetricsText};
@@ -53,6 +54,7 @@ impl RunningRole {
             let watch = Watch::start(&self.settings, known.installation.clone(), shutdown.clone());
             let ended = match self.role {
                 Role::Processor => self.processor(&known.installation, &shutdown),
+                Role::Notifier => self.notifier(&shutdown),
                 _ => self.loader(&known, &shutdown),
             };
             match watch.stop() {
@@ -128,6 +130,17 @@ impl RunningRole {
         ended.map_err(|error| match &error {
             LoaderError::Bus(cause) => of_member(cause, &error),
             LoaderError::Warehouse(_) => Failure::work(error),
+        })
+    }
+
+    fn notifier(&self, shutdown: &Shutdown) -> Result<(), Failure> {
+        let mut config = self.settings.notifier();
+        config.health = self.health.clone();
+        let channels = self.settings.channels().map_err(Failure::usage)?;
+        let ended = notify::run(&config, channels, &self.runtime, shutdown);
+        ended.map_err(|error| match &error {
+            NotifierError::Bus(cause) => of_member(cause, &error),
+            NotifierError::Channel(_) => Failure::usage(error),
         })
     }
 

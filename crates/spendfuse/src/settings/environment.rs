@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::PathBuf;
 
+use super::notifier::{CHANNEL_FIELDS, ROUTE_FIELDS};
 use super::resolve::{Resolved, ResolvedSettings, Source};
 use super::table::{FREE_TABLES, SETTINGS, variable};
 use super::{SettingsError, similar};
@@ -13,6 +14,19 @@ const PREFIX: &str = "SPENDFUSE_";
 /// Ends the name of a variable whose value is the path of a file with the setting's value.
 const FILE_SUFFIX: &str = "_FILE";
 const KAFKA_PROPERTIES: &str = "SPENDFUSE_KAFKA_PROPERTIES_";
+/// Begin names of channels and routes, which go on with a name and end with a field.
+const NAMED_TABLES: [(&str, &str, &[&str]); 2] = [
+    (
+        "SPENDFUSE_NOTIFIER_CHANNELS_",
+        "notifier.channels.",
+        &CHANNEL_FIELDS,
+    ),
+    (
+        "SPENDFUSE_NOTIFIER_ROUTES_",
+        "notifier.routes.",
+        &ROUTE_FIELDS,
+    ),
+];
 const PRICE_MULTIPLIER: &str = "SPENDFUSE_PRICING_PRICE_MULTIPLIER";
 
 /// librdkafka's names have dots where a variable has `_`, but for these, which hold texts or numbers
@@ -100,7 +114,24 @@ pub fn add_environment(
             }
         }
     }
+    for name in environment.names() {
+        let base = name.strip_suffix(FILE_SUFFIX).unwrap_or(&name);
+        if let Some(key) = named_key(base) {
+            add_setting(resolved, environment, &key, base)?;
+        }
+    }
     add_price_multipliers(resolved, environment)
+}
+
+/// The key of `SPENDFUSE_NOTIFIER_CHANNELS_SLACK_OPS_URL`: `notifier.channels.slack-ops.url`.
+fn named_key(name: &str) -> Option<String> {
+    NAMED_TABLES.iter().find_map(|(prefix, table, fields)| {
+        let rest = name.strip_prefix(prefix)?.to_lowercase();
+        fields.iter().find_map(|field| {
+            let own = rest.strip_suffix(field)?.strip_suffix('_')?;
+            Some(format!("{table}{}.{field}", own.replace('_', "-")))
+        })
+    })
 }
 
 fn full_key(property: &str) -> String {
@@ -196,7 +227,11 @@ pub fn is_known(name: &str) -> bool {
         let table = variable(prefix.trim_end_matches('.'));
         table == PRICE_MULTIPLIER && name == table || name.starts_with(KAFKA_PROPERTIES)
     });
-    is_setting(name) || is_setting(base) || is_free || OF_OTHERS.contains(&name)
+    is_setting(name)
+        || is_setting(base)
+        || named_key(base).is_some()
+        || is_free
+        || OF_OTHERS.contains(&name)
 }
 
 /// What Kubernetes puts into every container of a namespace with a Service `spendfuse` or
@@ -264,6 +299,26 @@ mod tests {
             let said = format!("${name} and ${by_file} are both set; keep one of them");
             assert_eq!(error, said);
         }
+    }
+
+    #[test]
+    fn channels_and_routes_can_come_from_variables_and_files() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("url");
+        fs::write(&file, "https://hooks.example.com/T0/B0/x\n").unwrap();
+        let entries = [
+            (
+                "SPENDFUSE_NOTIFIER_CHANNELS_SLACK_OPS_URL_FILE",
+                file.to_str().unwrap(),
+            ),
+            ("SPENDFUSE_NOTIFIER_ROUTES_ALL_TO", "slack-ops"),
+        ];
+        let url = value(&entries, "notifier.channels.slack-ops.url");
+        assert_eq!(url, "https://hooks.example.com/T0/B0/x");
+        assert_eq!(value(&entries, "notifier.routes.all.to"), "slack-ops");
+        assert!(unknown_variables(&environment(&entries)).is_empty());
+        let wrong = [("SPENDFUSE_NOTIFIER_CHANNELS_OPS_COLOUR", "red")];
+        assert_eq!(unknown_variables(&environment(&wrong)).len(), 1);
     }
 
     #[test]

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use jiff::SignedDuration;
 use spendfuse_guard::ColdStart;
+use spendfuse_notify::{QuietHours, Security};
 use spendfuse_sidecar::RefusalStatus;
 
 use super::{ResolvedSettings, SettingsError, wrong};
@@ -93,7 +94,7 @@ macro_rules! numbers {
     };
 }
 
-numbers!(i32, u32, u64, usize);
+numbers!(i32, u16, u32, u64, usize);
 
 impl Kind for NonZeroU32 {
     fn read(text: &str) -> Result<Self, &'static str> {
@@ -173,6 +174,24 @@ impl Kind for ColdStart {
             "allow" => Ok(Self::Allow),
             "block" => Ok(Self::Block),
             _ => Err("write allow or block"),
+        }
+    }
+}
+
+impl Kind for QuietHours {
+    fn read(text: &str) -> Result<Self, &'static str> {
+        Self::parse(text)
+            .ok_or("write HH:MM-HH:MM and a time zone, such as 22:00-07:00 Europe/Berlin")
+    }
+}
+
+impl Kind for Security {
+    fn read(text: &str) -> Result<Self, &'static str> {
+        match text {
+            "starttls" => Ok(Self::StartTls),
+            "tls" => Ok(Self::Tls),
+            "none" => Ok(Self::None),
+            _ => Err("write starttls, tls or none"),
         }
     }
 }

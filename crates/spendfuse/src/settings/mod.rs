@@ -6,6 +6,7 @@
 mod environment;
 mod instance;
 mod kinds;
+mod notifier;
 mod resolve;
 mod secrets;
 mod table;

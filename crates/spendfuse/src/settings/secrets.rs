@@ -28,10 +28,15 @@ const FREE_KEYS: &str = "kafka.properties.";
 /// Whether the value of `key` must never be shown.
 fn is_secret(key: &str) -> bool {
     let last = key.rsplit(['.', '_']).next().unwrap_or(key);
+    // Whoever knows the address of a Slack or Teams channel can write to it.
+    let is_channel = key.starts_with("notifier.channels.") && last == "url";
     // Only librdkafka knows which of its settings there are: a misspelt one holds a secret, too.
     let is_misspelt = || key.starts_with(FREE_KEYS) && closest(last, &LONG_WORDS).is_some();
     // sasl.jaas.config and sasl.oauthbearer.config hold whole credentials.
-    SECRET_WORDS.contains(&last) || key.contains("sasl.") && last == "config" || is_misspelt()
+    SECRET_WORDS.contains(&last)
+        || is_channel
+        || key.contains("sasl.") && last == "config"
+        || is_misspelt()
 }
 
 /// A value for people and logs: hidden where it is a secret; addresses in it without password.
@@ -110,6 +115,9 @@ mod tests {
             "kafka.properties.sasl.pass",
             "kafka.properties.sasl.oauthbearer.client.secrt",
             "kafka.properties.ssl.key.passphrse",
+            "notifier.channels.slack-ops.url",
+            "notifier.channels.hook.secret",
+            "notifier.smtp_password",
         ] {
             assert_eq!(shown(key, "hunter2"), HIDDEN, "{key}");
         }

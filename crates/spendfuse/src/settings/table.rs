@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use spendfuse_guard::ColdStart;
+use spendfuse_notify::{QuietHours, Security};
 use spendfuse_sidecar::RefusalStatus;
 
 use super::kinds::{Horizon, Millis, Names, Patience, Secret, read};
@@ -24,7 +25,7 @@ pub struct Setting {
 }
 
 /// Tables whose keys are free: every entry is passed on.
-pub const FREE_TABLES: [(&str, &str); 2] = [
+pub const FREE_TABLES: [(&str, &str); 4] = [
     (
         "kafka.properties.",
         "any librdkafka setting, such as security.protocol or sasl.password",
@@ -32,6 +33,14 @@ pub const FREE_TABLES: [(&str, &str); 2] = [
     (
         "pricing.price_multiplier.",
         "factor on list prices per account, such as \"0.85\"",
+    ),
+    (
+        "notifier.channels.",
+        "NAME.kind (webhook, slack, teams, pagerduty, alertmanager), NAME.url, NAME.secret",
+    ),
+    (
+        "notifier.routes.",
+        "NAME.to (channels and mailto: addresses, the next where the one before fails), and what it takes: NAME.workspace, .severity, .kinds, .budgets",
     ),
 ];
 
@@ -197,6 +206,32 @@ settings! {
             "refuse checks with unknown fields or without a workspace, and events with unknown fields, instead of warning";
         url: String = "http://127.0.0.1:4117",
             "where commands find a running sidecar";
+    }
+    [notifier] Notifier {
+        timeout: Patience = "10s",
+            "an attempt to tell somebody may take this long";
+        fall_back_after: Patience = "5m",
+            "a place that has not taken a message for this long is given up for the next one of its route";
+        remind_every: Option<Patience> = "24h",
+            "people are reminded of what is critical and goes on after this time, again and again; empty = never";
+        quiet_hours: Option<QuietHours> = "",
+            "when only what is critical is told, such as 22:00-07:00 Europe/Berlin; a summary follows";
+        storm: NonZeroUsize = "30",
+            "messages of a route a minute and partition; what is more becomes a digest";
+        ca_file: Option<PathBuf> = "",
+            "PEM file of a CA of your own, believed besides those of the system";
+        smtp_host: String = "",
+            "mail server for mailto: addresses; empty = none";
+        smtp_port: u16 = "587",
+            "its port";
+        smtp_security: Security = "starttls",
+            "starttls, tls (from the beginning) or none";
+        smtp_user: String = "",
+            "user at the mail server; empty = none is named";
+        smtp_password: Secret = "",
+            "that user's password";
+        mail_from: String = "spendfuse@localhost",
+            "whom mails come from";
     }
     [pricing] Pricing {
         trust_reported_cost: Names = "",

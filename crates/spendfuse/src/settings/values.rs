@@ -12,6 +12,7 @@ use spendfuse_sidecar::spool::SpoolConfig;
 use spendfuse_sidecar::{SidecarConfig, Token};
 use spendfuse_warehouse::WarehouseConfig;
 
+use super::notifier::Notifying;
 use super::secrets::split_credentials;
 use super::table::Values;
 use super::{ResolvedSettings, SettingsError, Source, host_name, wrong};
@@ -26,6 +27,7 @@ pub struct Settings {
     /// Each as what it is.
     pub values: Values,
     pricing: PricingPolicy,
+    pub(super) notifying: Notifying,
 }
 
 impl Settings {
@@ -37,6 +39,7 @@ impl Settings {
         let values = Values::read(&resolved)?;
         let settings = Self {
             pricing: pricing(&values, &resolved)?,
+            notifying: Notifying::read(&resolved)?,
             values,
             resolved,
         };
@@ -197,7 +200,7 @@ impl Settings {
 }
 
 /// The entries of a table whose keys are free, without what begins them.
-fn free_table<'r>(
+pub(super) fn free_table<'r>(
     resolved: &'r ResolvedSettings,
     prefix: &'static str,
 ) -> impl Iterator<Item = (&'r str, &'r str)> {

@@ -79,6 +79,7 @@ pub fn budget(number: usize, bits: u128) -> Budget {
         publish_from: BasisPoints(choices.one_of(&[0, 0, 5_000, 20_000])),
         message: None,
         help_url: None,
+        alert: Vec::new(),
         counted_from: UnixMillis(0),
     }
 }

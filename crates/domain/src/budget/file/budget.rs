@@ -6,6 +6,7 @@ use super::fields::Fields;
 use super::mistake::Mistakes;
 use super::values::{choice, dollars, hundredths, scalar, text, whole_number};
 use super::{BudgetDraft, dimensions, steps};
+use crate::alert_place::AlertPlace;
 use crate::amount::{Amount, Unit};
 use crate::budget::{BasisPoints, Budget, BudgetId, OnStale};
 use crate::spelling::{closest, suggest};
@@ -13,7 +14,7 @@ use crate::time::UnixMillis;
 use crate::timezone::Timezone;
 use crate::window::WindowKind;
 
-const FIELDS: [&str; 17] = [
+const FIELDS: [&str; 18] = [
     "id",
     "scope",
     "where",
@@ -31,6 +32,7 @@ const FIELDS: [&str; 17] = [
     "publish_from",
     "message",
     "help_url",
+    "alert",
 ];
 
 /// The fields of which a budget has one.
@@ -75,6 +77,7 @@ pub(super) fn read(node: &Node, mistakes: &mut Mistakes) -> Option<BudgetDraft> 
     let help_url = fields
         .get("help_url")
         .and_then(|node| help_url(node, mistakes));
+    let alert = alert(&fields, mistakes);
 
     let (id, limit, window) = (id?, limit?, window?);
     let draft = BudgetDraft(Budget {
@@ -90,6 +93,7 @@ pub(super) fn read(node: &Node, mistakes: &mut Mistakes) -> Option<BudgetDraft> 
         publish_from: BasisPoints(publish_from.unwrap_or(0)),
         message,
         help_url,
+        alert,
         counted_from: UnixMillis(0),
     });
     (mistakes.count() == before).then_some(draft)
@@ -244,4 +248,35 @@ fn help_url(node: &Node, mistakes: &mut Mistakes) -> Option<String> {
         Some("write a whole address that begins with https://"),
     );
     None
+}
+
+/// Most places that a budget may name.
+const MOST_ALERTED: usize = 8;
+
+fn alert(fields: &Fields<'_>, mistakes: &mut Mistakes) -> Vec<String> {
+    let entries = fields.entries("alert", mistakes);
+    if entries.len() > MOST_ALERTED {
+        mistakes.add(
+            fields.position_of("alert"),
+            format!("`alert` names more than {MOST_ALERTED} places"),
+            Some("the next one is told only where the one before is not reached: keep a few"),
+        );
+    }
+    let mut places = Vec::with_capacity(entries.len());
+    for node in entries {
+        let Some(place) = text(node, "alert", mistakes) else {
+            continue;
+        };
+        match AlertPlace::parse(&place) {
+            Some(_) => places.push(place),
+            None => mistakes.add(
+                node.into(),
+                format!("`{place}` is no place for alerts"),
+                Some(
+                    "write the name of a channel of the notifier's settings (a–z, 0–9 and -), or `mailto:ops@example.com`",
+                ),
+            ),
+        }
+    }
+    places
 }

@@ -1,13 +1,15 @@
 //! `spendfuse budgets apply FILE`: the file against the records in force, and one transaction.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Args;
 use serde_json::{Value, json};
 use spendfuse_bus::{OutputRecord, write_in_one_transaction};
+use spendfuse_domain::UnixMillis;
 use spendfuse_domain::budget::BudgetsRecord;
 use spendfuse_domain::budget::diff::{Change, FieldChange, Missing, Plan};
+use spendfuse_domain::budget::file::BudgetsFile;
 
 use super::super::found_wrong;
 use super::super::kafka::{self, PATIENCE};
@@ -42,6 +44,7 @@ pub fn run(settings: &Settings, args: &ApplyArgs) -> Result<ExitCode, Failure> {
             mistake_lines(&args.file, &mistakes),
         )
     })?;
+    refuse_unknown_places(settings, &args.file, &file)?;
     let missing = if args.prune {
         Missing::Remove
     } else {
@@ -76,6 +79,33 @@ pub fn run(settings: &Settings, args: &ApplyArgs) -> Result<ExitCode, Failure> {
         Some(InForce::NotAt(_)) => found_wrong(),
         _ => ExitCode::SUCCESS,
     })
+}
+
+/// A budget whose alerts would reach nobody is a mistake, too.
+fn refuse_unknown_places(
+    settings: &Settings,
+    path: &Path,
+    file: &BudgetsFile,
+) -> Result<(), Failure> {
+    let mut mistakes = Vec::new();
+    for draft in &file.budgets {
+        let budget = draft.counting_from(UnixMillis(0));
+        let places = budget.alert.iter();
+        let complaints = places.filter_map(|place| settings.complaint_about_place(place));
+        let id = &budget.id;
+        let path = path.display();
+        mistakes.extend(complaints.map(|complaint| format!("{path}: alert of {id}: {complaint}")));
+    }
+    match mistakes.is_empty() {
+        true => Ok(()),
+        false => Err(Failure::budgets_file(
+            format!(
+                "{} to be told that the settings do not know, nothing was changed",
+                counted(mistakes.len() as u64, "place")
+            ),
+            mistakes,
+        )),
+    }
 }
 
 fn print_outcome(applied: bool, in_force: Option<&InForce>) {

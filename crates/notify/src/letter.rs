@@ -1,0 +1,76 @@
+//! What is sent: everything that a channel needs to know of one message.
+
+use serde::{Deserialize, Serialize};
+use spendfuse_domain::{Severity, UnixMillis};
+use spendfuse_engine::alert::Alert;
+
+/// Why people are told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum What {
+    /// It has happened.
+    New,
+    /// It goes on.
+    Reminder,
+    /// It is over.
+    Resolved,
+    /// Somebody asked for it once more.
+    Again,
+    /// Several at once, because there were many.
+    Digest,
+    /// Several at once, because it was quiet.
+    Summary,
+    /// Somebody tries out a channel.
+    Test,
+}
+
+impl What {
+    /// The name in JSON.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::New => "new",
+            Self::Reminder => "reminder",
+            Self::Resolved => "resolved",
+            Self::Again => "again",
+            Self::Digest => "digest",
+            Self::Summary => "summary",
+            Self::Test => "test",
+        }
+    }
+}
+
+/// A place that was given up for a message.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Passed {
+    /// Channel or address.
+    pub to: String,
+    /// What it last said.
+    pub reason: String,
+}
+
+/// A message for one place.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Letter {
+    /// The same for every attempt: the receiver can tell a repeat by it.
+    pub id: String,
+    /// Why.
+    pub what: What,
+    /// By which route.
+    pub route: String,
+    /// Channel or address.
+    pub to: String,
+    /// What it is about, at least one.
+    pub alerts: Vec<Alert>,
+    /// Places before this one that did not take it.
+    pub passed: Vec<Passed>,
+    /// When the message was made.
+    pub created_at: UnixMillis,
+}
+
+impl Letter {
+    /// The most urgent of its alerts.
+    pub fn severity(&self) -> Severity {
+        let all = self.alerts.iter().map(|alert| alert.severity);
+        all.max().unwrap_or_default()
+    }
+}

@@ -1,0 +1,131 @@
+//! What goes on after it was told: reminders, ends, and when all of it is forgotten.
+
+use spendfuse_domain::finding::Finding;
+use spendfuse_domain::{Severity, UnixMillis};
+use spendfuse_engine::alert::{Alert, AlertKind};
+
+use super::message::Entry;
+use super::{Due, Notifier, Stored};
+use crate::letter::What;
+
+const DAY: i64 = 24 * 3_600_000;
+/// What has ended and was told is kept for this long, for people to look at.
+pub const KEPT: i64 = 7 * DAY;
+/// What never says that it ended is taken for ended after this time.
+const LONGEST: i64 = 32 * DAY;
+
+/// Whether it tells of something that goes on and ends: a budget that is used up, a session that
+/// runs away. All else happened.
+pub fn lasts(alert: &Alert) -> bool {
+    alert.count.is_none() && matches!(alert.kind, AlertKind::BudgetStep | AlertKind::Finding)
+}
+
+impl Notifier {
+    /// A finding has closed: its alert, where there is one, is over.
+    pub fn finding_closed(&mut self, finding: &Finding, now: UnixMillis) {
+        let Finding {
+            scope, rule, agent, ..
+        } = finding;
+        let detector = finding.detector.name();
+        let opened = finding.opened_at.0;
+        self.end(&format!("{scope}|{detector}|{rule}|{agent}|{opened}"), now);
+    }
+
+    /// It is over. People are told where they had been told, and it was critical.
+    pub(super) fn end(&mut self, key: &str, now: UnixMillis) {
+        let Some(entry) = self.alerts.get_mut(key).filter(|entry| entry.is_open) else {
+            return;
+        };
+        entry.is_open = false;
+        entry.changed_at = now;
+        entry.remind_at = None;
+        let is_told = entry.untold.is_none() && entry.alert.severity == Severity::Critical;
+        self.changed.insert(Stored::Alert(key.to_owned()));
+        if is_told && !self.is_replaced(key) {
+            self.tell(key, What::Resolved, now);
+        }
+        self.plan(key);
+    }
+
+    /// Whether a higher step is about to be told instead.
+    fn is_replaced(&self, key: &str) -> bool {
+        let entry = self.alerts.get(key);
+        let ends_at = entry.and_then(Entry::ends_at);
+        let is_step = entry.is_some_and(|entry| entry.alert.kind == AlertKind::BudgetStep);
+        let ended = entry.map(|entry| entry.changed_at);
+        is_step && ends_at.is_none_or(|end| ended.is_none_or(|ended| ended < end))
+    }
+
+    /// Something is due for this alert.
+    pub(super) fn alert_due(&mut self, key: &str, now: UnixMillis) {
+        let Some(entry) = self.alerts.get(key) else {
+            return;
+        };
+        let is_over = entry.ends_at().is_some_and(|end| end <= now);
+        if entry.is_open && is_over {
+            return self.end(key, now);
+        }
+        if entry.is_open && entry.remind_at.is_some_and(|time| time <= now) {
+            self.remind(key, now);
+        }
+        let Some(entry) = self.alerts.get(key) else {
+            return;
+        };
+        let is_old = now.since(entry.changed_at) >= KEPT;
+        if !entry.is_open && entry.open_messages == 0 && is_old {
+            return self.forget_alert(key);
+        }
+        self.plan(key);
+    }
+
+    fn remind(&mut self, key: &str, now: UnixMillis) {
+        let Some(entry) = self.alerts.get_mut(key) else {
+            return;
+        };
+        entry.reminders += 1;
+        self.changed.insert(Stored::Alert(key.to_owned()));
+        let scope = entry.alert.scope.clone();
+        if !self.is_muted(&scope, now) {
+            self.tell(key, What::Reminder, now);
+        }
+        self.plan_reminder(key, now);
+    }
+
+    /// When people are reminded: as the most eager of the routes says, of what is critical alone.
+    pub(super) fn plan_reminder(&mut self, key: &str, now: UnixMillis) {
+        let Some(entry) = self.alerts.get_mut(key) else {
+            return;
+        };
+        if !entry.is_open || entry.alert.severity != Severity::Critical {
+            return;
+        }
+        let routes = self.routes.of(&entry.alert).into_iter();
+        let spans = routes.filter_map(|(route, _)| self.routes.options(&route).remind_every_millis);
+        entry.remind_at = spans.min().map(|span| now.plus(span.max(60_000)));
+    }
+
+    /// Looks at this alert again when something is due for it.
+    pub(super) fn plan(&mut self, key: &str) {
+        let Some(entry) = self.alerts.get(key) else {
+            return;
+        };
+        let next = match entry.is_open {
+            true => entry.remind_at.into_iter().chain(entry.ends_at()).min(),
+            false => Some(entry.changed_at.plus(KEPT)),
+        };
+        if let Some(time) = next {
+            self.timers.insert((time, Due::Alert(key.to_owned())));
+        }
+    }
+}
+
+impl Entry {
+    /// When it ends by itself.
+    pub(super) fn ends_at(&self) -> Option<UnixMillis> {
+        let limit = self.seen_at.plus(LONGEST);
+        match self.alert.kind {
+            AlertKind::BudgetStep => Some(self.alert.details.ends_at.unwrap_or(limit)),
+            _ => Some(limit),
+        }
+    }
+}

@@ -1,0 +1,172 @@
+//! What people read, whatever the channel: one line that says who, what and how much; the figures;
+//! what to do. Everything in an alert may come from outside and is made printable here; each channel
+//! escapes what its own markup obeys.
+
+use spendfuse_domain::{Amount, Percent, Severity, printable};
+use spendfuse_engine::alert::Alert;
+
+use crate::letter::{Letter, What};
+
+/// The longest line, characters; the whole text is in `spendfuse alerts show`.
+const LONGEST_LINE: usize = 400;
+/// Alerts of a digest that are named.
+const NAMED: usize = 15;
+
+/// The words of one message.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Words {
+    /// `[critical] acme/customer=c-42 reached 100 % of …`: a mail's subject, a card's title.
+    pub headline: String,
+    /// Names and values, in the order of reading.
+    pub facts: Vec<(&'static str, String)>,
+    /// One line for each alert, where there are several.
+    pub lines: Vec<String>,
+    /// What to do.
+    pub advice: String,
+    /// What else to know: places that did not take it.
+    pub notes: Vec<String>,
+}
+
+/// The words of a letter.
+pub fn words(letter: &Letter) -> Words {
+    let mut words = match letter.alerts.as_slice() {
+        [alert] => of_one(letter.what, alert),
+        several => of_several(letter.what, several, letter.severity()),
+    };
+    let passed = letter.passed.iter();
+    words.notes = passed
+        .map(|passed| {
+            let (to, reason) = (line(&passed.to), line(&passed.reason));
+            format!("{to} did not take this message: {reason}")
+        })
+        .collect();
+    words
+}
+
+fn of_one(what: What, alert: &Alert) -> Words {
+    let severity = alert.severity.name();
+    let about = match what {
+        What::Reminder => format!("[{severity}, still] "),
+        What::Resolved => "[over] ".to_owned(),
+        What::Test => "[test] ".to_owned(),
+        _ => format!("[{severity}] "),
+    };
+    let advice = match what {
+        What::Resolved => format!("More: spendfuse alerts show {}", alert.id()),
+        _ => format!(
+            "{}\nMore: spendfuse alerts show {}",
+            alert.kind.remedy(),
+            alert.id()
+        ),
+    };
+    Words {
+        headline: format!("{about}{}", line(&alert.message)),
+        facts: facts(alert),
+        lines: Vec::new(),
+        advice,
+        notes: Vec::new(),
+    }
+}
+
+fn facts(alert: &Alert) -> Vec<(&'static str, String)> {
+    let details = &alert.details;
+    let mut facts = vec![("Scope", line(&alert.scope))];
+    let mut add = |name, value: Option<String>| facts.extend(value.map(|value| (name, value)));
+    add("Budget", details.budget.as_deref().map(line));
+    if details.budget.is_none() {
+        add("About", Some(line(&alert.subject)));
+    }
+    let figures = details.figures;
+    add("Spent", figures.spent.zip(figures.limit).map(spent_of));
+    add("Window", details.window.as_deref().map(line));
+    add("What happens", details.action.as_deref().map(consequence));
+    add("Until", details.ends_at.map(|time| time.to_string()));
+    add("Model", details.model.as_deref().map(line));
+    let event = details.caused_by.as_ref();
+    add(
+        "Last event",
+        event.map(|event| format!("{} of {}", line(&event.id), line(&event.source))),
+    );
+    add("Since", Some(alert.at.to_string()));
+    add("Counted", alert.count.map(|count| count.to_string()));
+    facts
+}
+
+/// `$4.01 of $5.00 (80.2 %)`.
+fn spent_of((spent, limit): (Amount, Amount)) -> String {
+    let share = Percent::of(spent, limit);
+    let share = share.map_or_else(String::new, |share| format!(" ({} %)", share.as_f64()));
+    format!("{:#} of {limit:#}{share}", spent.figure())
+}
+
+fn consequence(action: &str) -> String {
+    match action {
+        "block" => "Calls are refused".to_owned(),
+        "downgrade" => "Calls are asked to use a cheaper model".to_owned(),
+        "block_session" => "The session's calls are refused".to_owned(),
+        _ => "Calls go on".to_owned(),
+    }
+}
+
+fn of_several(what: What, alerts: &[Alert], worst: Severity) -> Words {
+    let critical = alerts
+        .iter()
+        .filter(|alert| alert.severity == Severity::Critical);
+    let critical = critical.count();
+    let why = match what {
+        What::Summary => "while it was quiet",
+        _ => "in a short time",
+    };
+    let mut sorted: Vec<&Alert> = alerts.iter().collect();
+    sorted.sort_by_key(|alert| std::cmp::Reverse(alert.severity));
+    let mut lines: Vec<String> = sorted
+        .iter()
+        .take(NAMED)
+        .map(|alert| format!("[{}] {}", alert.severity.name(), line(&alert.message)))
+        .collect();
+    if alerts.len() > NAMED {
+        lines.push(format!("and {} more", alerts.len() - NAMED));
+    }
+    Words {
+        headline: format!(
+            "[{}] {} alerts {why}, {critical} of them critical",
+            worst.name(),
+            alerts.len()
+        ),
+        facts: Vec::new(),
+        lines,
+        advice: "All of them: spendfuse alerts list".to_owned(),
+        notes: Vec::new(),
+    }
+}
+
+/// Text from outside in one printable line that is not too long.
+fn line(text: &str) -> String {
+    let shown = printable(text);
+    match shown.char_indices().nth(LONGEST_LINE) {
+        Some((end, _)) => format!("{}…", &shown[..end]),
+        None => shown.into_owned(),
+    }
+}
+
+impl Words {
+    /// As plain text, for mail and wherever nothing else can be shown.
+    pub fn plain(&self) -> String {
+        let mut text = format!("{}\n\n", self.headline);
+        for line in &self.lines {
+            text.push_str(&format!("- {line}\n"));
+        }
+        let width = self.facts.iter().map(|(name, _)| name.len()).max();
+        for (name, value) in &self.facts {
+            text.push_str(&format!(
+                "{name:<width$}  {value}\n",
+                width = width.unwrap_or(0)
+            ));
+        }
+        text.push_str(&format!("\n{}\n", self.advice));
+        for note in &self.notes {
+            text.push_str(&format!("\n{note}\n"));
+        }
+        text
+    }
+}
