@@ -85,7 +85,8 @@ fn take_turns(line: &CommandLine) -> Result<bool> {
     calm.sort_unstable();
     let slow_down = ratio(attacked.p99(), calm[1]);
     println!(
-        "memory grew by {} MB; honest p99 at most {slow_down:.2} times that in calm (the middle one          of three), {:.2} times while another one was attacked",
+        "memory grew by {} MB; honest p99 at most {slow_down:.2} times that in calm (the middle one \
+         of three), {:.2} times while another one was attacked",
         growth / 1_000_000,
         ratio(beside.p99(), calm[1])
     );
