@@ -39,6 +39,8 @@ pub enum Break {
     LoaderTrustsOffsetsOnly,
     /// An insert's token does not name its content.
     TokenWithoutContent,
+    /// Addresses of rows are those of the first set of topics, whichever is counted in.
+    AddressesWithoutEpoch,
     /// The position of an idle partition stays in front of the last transaction's marker.
     IdlePositionStays,
     /// ClickHouse remembers one insert only.
@@ -55,7 +57,7 @@ pub enum Break {
 
 impl Break {
     /// Every one.
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 21] = [
         Self::OffsetsOutsideTransaction,
         Self::ChangelogOutsideTransaction,
         Self::TimerWithoutOffsets,
@@ -70,6 +72,7 @@ impl Break {
         Self::TokenNotTiedToRange,
         Self::LoaderTrustsOffsetsOnly,
         Self::TokenWithoutContent,
+        Self::AddressesWithoutEpoch,
         Self::IdlePositionStays,
         Self::DeduplicationWindowTooSmall,
         Self::ViewDeduplicationOff,
@@ -95,6 +98,7 @@ impl Break {
             Self::TokenNotTiedToRange => "token-not-tied-to-range",
             Self::LoaderTrustsOffsetsOnly => "loader-trusts-offsets-only",
             Self::TokenWithoutContent => "token-without-content",
+            Self::AddressesWithoutEpoch => "addresses-without-epoch",
             Self::IdlePositionStays => "idle-position-stays",
             Self::DeduplicationWindowTooSmall => "deduplication-window-too-small",
             Self::ViewDeduplicationOff => "view-deduplication-off",

@@ -4,7 +4,8 @@
 //! A partition that lost input stands still until a person accepts the loss by a command. While the
 //! group's members live Kafka lets nobody else commit for it, so the command commits for a group of
 //! the same name with [`SUFFIX`], of which nobody is a member; whoever stands still looks there. What is
-//! found belongs to one position of the group alone, so that it is of no use for a later loss.
+//! found belongs to one position of the group alone, so that it is of no use for a later loss. The same
+//! way a command asks a partition to do what it does not do by itself ([`AcceptedGaps::ask`]).
 
 use std::time::Duration;
 
@@ -19,6 +20,9 @@ use crate::range::topic_ranges;
 
 /// Follows the group's name where losses of its input are accepted.
 pub const SUFFIX: &str = "-gaps";
+
+/// Before what was asked, where otherwise the beginning of a gap stands.
+const ASKED: &str = "asked ";
 
 /// A loss that a person has accepted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -66,6 +70,37 @@ impl AcceptedGaps {
         partition: u32,
         timeout: Duration,
     ) -> Result<Option<AcceptedGap>, BusError> {
+        let noted = self.noted(topic, partition, timeout)?;
+        Ok(noted.and_then(|(to, from)| {
+            let from = from.parse().ok()?;
+            Some(AcceptedGap { from, to })
+        }))
+    }
+
+    /// What was asked of a partition last, and at which position of the group; `None` where a gap was
+    /// accepted since.
+    ///
+    /// # Errors
+    /// As [`Self::last`].
+    pub fn asked(
+        &self,
+        topic: &str,
+        partition: u32,
+        timeout: Duration,
+    ) -> Result<Option<(i64, String)>, BusError> {
+        let noted = self.noted(topic, partition, timeout)?;
+        Ok(noted.and_then(|(at, text)| {
+            let asked = text.strip_prefix(ASKED)?;
+            Some((at, asked.to_owned()))
+        }))
+    }
+
+    fn noted(
+        &self,
+        topic: &str,
+        partition: u32,
+        timeout: Duration,
+    ) -> Result<Option<(i64, String)>, BusError> {
         let doing = || request(&format!("asking for accepted gaps of topic `{topic}`"));
         let mut wanted = TopicPartitionList::new();
         wanted.add_partition(topic, partition.cast_signed());
@@ -75,9 +110,8 @@ impl AcceptedGaps {
             return Ok(None);
         };
         element.error().map_err(doing())?;
-        let from = element.metadata().parse();
-        Ok(match (element.offset(), from) {
-            (Offset::Offset(to), Ok(from)) => Some(AcceptedGap { from, to }),
+        Ok(match element.offset() {
+            Offset::Offset(offset) => Some((offset, element.metadata().to_owned())),
             _ => None,
         })
     }
@@ -87,13 +121,23 @@ impl AcceptedGaps {
     /// # Errors
     /// [`BusError::Request`].
     pub fn accept(&self, topic: &str, partition: u32, gap: AcceptedGap) -> Result<(), BusError> {
+        self.note(topic, partition, gap.to, gap.from.to_string())
+    }
+
+    /// Asks a partition for `what`, if it stands still at the position `at` of the group.
+    ///
+    /// # Errors
+    /// [`BusError::Request`].
+    pub fn ask(&self, topic: &str, partition: u32, at: i64, what: &str) -> Result<(), BusError> {
+        self.note(topic, partition, at, format!("{ASKED}{what}"))
+    }
+
+    fn note(&self, topic: &str, partition: u32, at: i64, text: String) -> Result<(), BusError> {
         let doing = || request(&format!("accepting a gap of topic `{topic}`"));
         let mut list = TopicPartitionList::new();
         let mut element = list.add_partition(topic, partition.cast_signed());
-        element
-            .set_offset(Offset::Offset(gap.to))
-            .map_err(doing())?;
-        element.set_metadata(gap.from.to_string());
+        element.set_offset(Offset::Offset(at)).map_err(doing())?;
+        element.set_metadata(text);
         let committed = self.0.consumer().commit(&list, CommitMode::Sync);
         committed.map_err(doing())
     }

@@ -10,6 +10,8 @@ use spendfuse_warehouse::block::schema::Schema;
 use spendfuse_warehouse::record::{Link, RowBlock};
 use xxhash_rust::xxh3::Xxh3;
 
+use crate::checkpoint::Chain;
+
 /// How large a batch may get. A single record beyond it is a batch of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BatchLimits {
@@ -44,6 +46,15 @@ pub struct RowsRecord {
 }
 
 impl RowsRecord {
+    /// The chain that the block belongs to.
+    pub(crate) fn chain(&self) -> Chain {
+        Chain {
+            table: self.schema.table.to_owned(),
+            partition: self.block.link.partition,
+            epoch: self.block.epoch,
+        }
+    }
+
     /// Reads the header of a record.
     ///
     /// # Errors
@@ -117,6 +128,8 @@ pub struct AddressRange {
     pub last: (u64, u32),
     /// How many rows there are.
     pub rows: u64,
+    /// The writer's commit before the first that has rows of the table, 0 = none.
+    pub previous: u64,
 }
 
 /// The part of a batch that goes into one table, as one insert.
@@ -147,7 +160,11 @@ impl TableInsert {
     fn add(&mut self, block: &RowBlock) {
         self.rows += u64::from(block.rows);
         self.blocks.push(block.native.clone());
-        let Link { partition, seq, .. } = block.link;
+        let Link {
+            partition,
+            previous,
+            seq,
+        } = block.link;
         let epoch = block.epoch;
         let first = (seq, block.indexes.first);
         let last = (seq, block.indexes.last);
@@ -158,6 +175,9 @@ impl TableInsert {
             .find(|range| (range.epoch, range.partition) == (epoch, partition))
         {
             Some(range) => {
+                if first < range.first {
+                    range.previous = previous;
+                }
                 range.first = range.first.min(first);
                 range.last = range.last.max(last);
                 range.rows += rows;
@@ -168,6 +188,7 @@ impl TableInsert {
                 first,
                 last,
                 rows,
+                previous,
             }),
         }
     }

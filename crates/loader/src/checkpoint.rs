@@ -24,6 +24,11 @@ pub struct Checkpoint {
     pub links: Links,
     /// What may not be on ClickHouse's disk yet; `None` where an older program wrote.
     pub unsynced: Option<Unsynced>,
+    /// Which database has everything before `a` ([`Warehouse::database_id`]); `None` where that cannot
+    /// be told.
+    ///
+    /// [`Warehouse::database_id`]: spendfuse_warehouse::Warehouse::database_id
+    pub warehouse: Option<String>,
 }
 
 /// What a restart of ClickHouse may have taken although it was acknowledged.
@@ -57,9 +62,20 @@ pub struct Intent {
     pub tokens: TokenKind,
 }
 
-/// The last commit number seen of each chain: one chain per table and writer partition.
+/// The blocks of one table that one writer partition has written in one set of topics.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Chain {
+    /// The table.
+    pub table: String,
+    /// The writer's partition.
+    pub partition: u32,
+    /// The set of topics.
+    pub epoch: u32,
+}
+
+/// The last commit number seen of each chain.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Links(BTreeMap<(String, u32), u64>);
+pub struct Links(BTreeMap<Chain, u64>);
 
 /// A chain that does not continue where it ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -88,22 +104,38 @@ impl BrokenLink {
 
 impl Links {
     /// Chains of which each is known up to a commit.
-    pub fn new(ends: impl IntoIterator<Item = ((String, u32), u64)>) -> Self {
+    pub fn new(ends: impl IntoIterator<Item = (Chain, u64)>) -> Self {
         Self(ends.into_iter().collect())
     }
 
     /// The last commit number seen of a chain.
-    pub fn end_of(&self, table: &str, partition: u32) -> Option<u64> {
-        self.0.get(&(table.to_owned(), partition)).copied()
+    pub fn end_of(&self, chain: &Chain) -> Option<u64> {
+        self.0.get(chain).copied()
+    }
+
+    /// The number that a block of `chain` with this link has to continue, 0 = none. A writer's first
+    /// commit in a set of topics follows none, or its last one before, where its state went on.
+    pub(crate) fn expected(&self, chain: &Chain, link: Link) -> u64 {
+        let before = self.0.range(..=chain).next_back();
+        match before {
+            Some((known, end)) if known == chain => *end,
+            Some((known, end))
+                if (&known.table, known.partition) == (&chain.table, chain.partition)
+                    && link.previous == *end =>
+            {
+                *end
+            }
+            _ => 0,
+        }
     }
 
     /// Goes on from the block, wherever the chain was before.
-    pub(crate) fn adopt(&mut self, table: &str, link: Link) {
-        self.set(table, link.partition, link.seq);
+    pub(crate) fn adopt(&mut self, chain: Chain, link: Link) {
+        self.set(chain, link.seq);
     }
 
-    pub(crate) fn set(&mut self, table: &str, partition: u32, seq: u64) {
-        self.0.insert((table.to_owned(), partition), seq);
+    pub(crate) fn set(&mut self, chain: Chain, seq: u64) {
+        self.0.insert(chain, seq);
     }
 
     /// Takes over the chains that are known only to `other`.
@@ -127,16 +159,33 @@ impl Links {
     /// # Errors
     /// [`BrokenLink`], to be counted and reported: the loader loads the block nevertheless, because
     /// only people can know what a break means.
-    pub fn follow(&mut self, table: &str, link: Link) -> Result<(), BrokenLink> {
-        let key = (table.to_owned(), link.partition);
-        let expected = self.0.insert(key, link.seq).unwrap_or(0);
+    pub fn follow(&mut self, chain: Chain, link: Link) -> Result<(), BrokenLink> {
+        let expected = self.expected(&chain, link);
+        let table = chain.table.clone();
+        self.adopt(chain, link);
         if link.previous == expected {
             return Ok(());
         }
         Err(BrokenLink {
-            table: table.to_owned(),
+            table,
             link,
             expected,
+        })
+    }
+
+    /// The chains that are still written: of each table and partition the one of the newest epoch.
+    fn newest(&self) -> impl Iterator<Item = (&Chain, u64)> {
+        let mut all = self.0.iter().peekable();
+        std::iter::from_fn(move || {
+            loop {
+                let (chain, seq) = all.next()?;
+                let is_followed = all.peek().is_some_and(|(next, _)| {
+                    (&next.table, next.partition) == (&chain.table, chain.partition)
+                });
+                if !is_followed {
+                    return Some((chain, *seq));
+                }
+            }
         })
     }
 }
@@ -149,14 +198,20 @@ struct Text {
     /// (table, writer partition, seq)
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
     links: Vec<(String, u32, u64)>,
+    /// Of each link; absent where all are of epoch 0.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    epochs: Vec<u32>,
     #[serde(skip_serializing_if = "Option::is_none", default)]
     unsynced: Option<Unsynced>,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    warehouse: Option<String>,
 }
 
 impl Checkpoint {
     /// The metadata's text.
     pub fn encode(&self) -> String {
-        let links = self.links.0.iter();
+        let chains = || self.links.newest();
+        let has_epochs = chains().any(|(chain, _)| chain.epoch > 0);
         let tokens = self.intent.as_ref().map(|intent| intent.tokens);
         let text = Text {
             v: match tokens {
@@ -165,9 +220,14 @@ impl Checkpoint {
             },
             intent: self.intent.clone(),
             unsynced: self.unsynced,
-            links: links
-                .map(|((table, partition), seq)| (table.clone(), *partition, *seq))
+            warehouse: self.warehouse.clone(),
+            links: chains()
+                .map(|(chain, seq)| (chain.table.clone(), chain.partition, seq))
                 .collect(),
+            epochs: match has_epochs {
+                true => chains().map(|(chain, _)| chain.epoch).collect(),
+                false => Vec::new(),
+            },
         };
         serde_json::to_string(&text).expect("numbers and texts become JSON")
     }
@@ -185,15 +245,21 @@ impl Checkpoint {
         if !(FORMAT..=FORMAT_OF_CONTENT_TOKENS).contains(&text.v) {
             return Err(CheckpointError::Version(text.v));
         }
-        let links = text.links.into_iter();
+        let epochs = text.epochs.into_iter().chain(std::iter::repeat(0));
+        let links = text.links.into_iter().zip(epochs);
+        let links = links.map(|((table, partition, seq), epoch)| {
+            let chain = Chain {
+                table,
+                partition,
+                epoch,
+            };
+            (chain, seq)
+        });
         Ok(Self {
             intent: text.intent,
             unsynced: text.unsynced,
-            links: Links(
-                links
-                    .map(|(table, partition, seq)| ((table, partition), seq))
-                    .collect(),
-            ),
+            warehouse: text.warehouse,
+            links: Links(links.collect()),
         })
     }
 }
@@ -255,12 +321,24 @@ mod tests {
         }
     }
 
+    fn chain(table: &str) -> Chain {
+        Chain {
+            table: table.to_owned(),
+            partition: 3,
+            epoch: 0,
+        }
+    }
+
     #[test]
     fn metadata_round_trips_and_stays_far_below_kafkas_limit() {
         let mut checkpoint = Checkpoint::default();
         assert_eq!(Checkpoint::decode("").unwrap(), checkpoint);
         for table in ["spend", "finding_changes", "verdicts", "budget_windows"] {
-            checkpoint.links.follow(table, link(0, u64::MAX)).unwrap();
+            let chain = Chain {
+                epoch: u32::MAX,
+                ..chain(table)
+            };
+            checkpoint.links.follow(chain, link(0, u64::MAX)).unwrap();
         }
         let tables = ["spend", "finding_changes", "verdicts", "budget_windows"];
         checkpoint.intent = Some(Intent {
@@ -275,6 +353,7 @@ mod tests {
             server_start: i64::MAX,
             from: i64::MAX,
         });
+        checkpoint.warehouse = Some("c9d1a5b2-2a4b-4c4e-9d7e-0a4f3f1f6b11".to_owned());
         let text = checkpoint.encode();
         assert_eq!(Checkpoint::decode(&text).unwrap(), checkpoint);
         // `offset.metadata.max.bytes` is 4096 by default.
@@ -324,13 +403,43 @@ mod tests {
     #[test]
     fn gaps_and_overlaps_of_a_chain_are_told_apart() {
         let mut links = Links::default();
-        assert_eq!(links.follow("spend", link(0, 5)), Ok(()));
-        assert_eq!(links.follow("spend", link(5, 6)), Ok(()));
-        assert_eq!(links.follow("spend", link(6, 6)), Ok(()), "a second block");
-        let gap = links.follow("spend", link(8, 9)).unwrap_err();
+        assert_eq!(links.follow(chain("spend"), link(0, 5)), Ok(()));
+        assert_eq!(links.follow(chain("spend"), link(5, 6)), Ok(()));
+        let second = links.follow(chain("spend"), link(6, 6));
+        assert_eq!(second, Ok(()), "a second block");
+        let gap = links.follow(chain("spend"), link(8, 9)).unwrap_err();
         assert_eq!((gap.kind(), gap.expected), ("gap", 6));
-        let overlap = links.follow("spend", link(8, 9)).unwrap_err();
+        let overlap = links.follow(chain("spend"), link(8, 9)).unwrap_err();
         assert_eq!((overlap.kind(), overlap.expected), ("overlap", 9));
-        assert_eq!(links.follow("verdicts", link(0, 2)), Ok(()));
+        assert_eq!(links.follow(chain("verdicts"), link(0, 2)), Ok(()));
+    }
+
+    /// Topics of the rows may stay where others of their set are made anew.
+    #[test]
+    fn a_chain_begins_anew_with_each_epoch_or_goes_on() {
+        let of_epoch = |epoch| Chain {
+            epoch,
+            ..chain("spend")
+        };
+        let mut links = Links::default();
+        assert_eq!(links.follow(of_epoch(0), link(0, 40)), Ok(()));
+        let mut goes_on = links.clone();
+        assert_eq!(goes_on.follow(of_epoch(2), link(40, 41)), Ok(()));
+        assert!(goes_on.follow(of_epoch(2), link(40, 42)).is_err());
+        let mut lacks = links.clone();
+        let gap = lacks.follow(of_epoch(2), link(7, 8)).unwrap_err();
+        assert_eq!((gap.kind(), gap.expected), ("gap", 0));
+
+        assert_eq!(links.follow(of_epoch(2), link(0, 1)), Ok(()));
+        assert_eq!(links.follow(of_epoch(2), link(1, 2)), Ok(()));
+        // What an older program reads stays what it was, and only what is still written is kept.
+        let checkpoint = Checkpoint {
+            links,
+            ..Checkpoint::default()
+        };
+        let text = checkpoint.encode();
+        assert_eq!(text, r#"{"v":1,"links":[["spend",3,2]],"epochs":[2]}"#);
+        let kept = Checkpoint::decode(&text).unwrap().links;
+        assert_eq!(kept, Links::new([(of_epoch(2), 2)]));
     }
 }

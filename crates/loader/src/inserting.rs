@@ -14,7 +14,7 @@ use crate::broken;
 use crate::content::differing_rows;
 use crate::healing::{InsertGate, can_complete_rollups, make_whole};
 use crate::metrics as names;
-use crate::present::{WriterStage, rows_in_ranges, views_agree};
+use crate::present::{WriterStage, is_detached, rows_in_ranges, views_agree};
 use crate::recovery::{TableFacts, too_many};
 
 const PAUSES: Backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(5));
@@ -241,6 +241,7 @@ pub(crate) async fn inspect(
             others: 0,
             inserts: counters.get(table.table()).copied().unwrap_or(0),
             views_agree: views_agree(warehouse, table).await?,
+            is_detached: is_detached(warehouse, table, stage).await?,
         };
         fact.found = rows_in_ranges(warehouse, table, stage).await?;
         if compares_content && fact.found > 0 {

@@ -67,9 +67,6 @@ pub struct LoaderConfig {
     pub epoch: u32,
     /// The same with its topics, to be compared with what the warehouse knows of the epoch.
     pub topic_set: Option<TopicSet>,
-    /// Epochs whose rows the topics may hold, as the warehouse knows them: found by
-    /// [`run`]; empty without `topic_set`.
-    pub known_epochs: BTreeSet<u32>,
     /// Whether inserts get tokens that name their content. Older programs leave a partition alone that
     /// was interrupted at such an insert.
     pub content_tokens: bool,
@@ -96,7 +93,6 @@ impl LoaderConfig {
             limits: BatchLimits::default(),
             epoch: 0,
             topic_set: None,
-            known_epochs: BTreeSet::new(),
             content_tokens: false,
             session_timeout: Duration::from_secs(10),
             max_poll_interval: Duration::from_secs(60),
@@ -146,6 +142,9 @@ pub enum LoaderError {
     /// ClickHouse, where trying again does not help.
     #[error(transparent)]
     Warehouse(#[from] WarehouseError),
+    /// The database was made anew, or restored, while rows were loaded.
+    #[error("ClickHouse has another database under this name than a moment ago")]
+    OtherDatabase,
 }
 
 /// Loads until `shutdown` is requested: migrates the database, checks that its tables deduplicate,
@@ -167,11 +166,7 @@ pub fn run(
     let mut takeovers = Takeovers::default();
     let parts = Parts::of(&config.health);
     while !shutdown.is_requested() {
-        let known = wait_for_warehouse(config, warehouse, runtime, shutdown, &parts.clickhouse)?;
-        let config = &LoaderConfig {
-            known_epochs: known,
-            ..config.clone()
-        };
+        wait_for_warehouse(config, warehouse, runtime, shutdown, &parts.clickhouse)?;
         let ended = session::run(config, &place, warehouse, runtime, shutdown, alerts, &parts);
         let Err(error) = ended else { break };
         if matches!(error, LoaderError::Bus(BusError::Stopped)) {
@@ -196,6 +191,7 @@ impl LoaderError {
     fn can_retry(&self) -> bool {
         match self {
             Self::Bus(error) => error.can_retry(),
+            Self::OtherDatabase => true,
             Self::Warehouse(error) => matches!(
                 error,
                 WarehouseError::Unreachable { .. }
@@ -206,32 +202,40 @@ impl LoaderError {
     }
 }
 
+/// Epochs whose rows the topics may hold; the one that is read is recorded.
+async fn known_epochs(
+    config: &LoaderConfig,
+    warehouse: &Warehouse,
+) -> Result<BTreeSet<u32>, WarehouseError> {
+    let Some(topics) = &config.topic_set else {
+        return Ok(BTreeSet::new());
+    };
+    warehouse.claim_epoch(topics).await?;
+    warehouse.epochs_of(topics).await
+}
+
 fn wait_for_warehouse(
     config: &LoaderConfig,
     warehouse: &Warehouse,
     runtime: &tokio::runtime::Handle,
     shutdown: &Shutdown,
     health: &Part,
-) -> Result<BTreeSet<u32>, LoaderError> {
+) -> Result<(), LoaderError> {
     let mut backoff = Backoff::new(Duration::from_millis(250), Duration::from_secs(5));
     let mut reported = false;
     while !shutdown.is_requested() {
         let prepared = runtime.block_on(async {
             warehouse.migrate().await?;
             warehouse.check_deduplication().await?;
-            let Some(topics) = &config.topic_set else {
-                return Ok(BTreeSet::new());
-            };
-            warehouse.claim_epoch(topics).await?;
-            warehouse.epochs_of(topics).await
+            known_epochs(config, warehouse).await
         });
         match prepared {
-            Ok(epochs) => {
+            Ok(_) => {
                 if reported {
                     tracing::info!("ClickHouse answers");
                 }
                 health.ready();
-                return Ok(epochs);
+                return Ok(());
             }
             Err(error @ WarehouseError::Unreachable { .. }) => {
                 if !reported {
@@ -244,5 +248,5 @@ fn wait_for_warehouse(
             Err(error) => return Err(error.into()),
         }
     }
-    Ok(BTreeSet::new())
+    Ok(())
 }

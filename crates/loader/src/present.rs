@@ -1,12 +1,14 @@
 //! What ClickHouse has: the rows of an insert by their addresses, and how far the chains have come.
 
+use std::collections::BTreeSet;
+
 use spendfuse_warehouse::WarehouseError;
 use spendfuse_warehouse::block::schema::{Address, Schema};
 use spendfuse_warehouse::client::Warehouse;
 use spendfuse_warehouse::query::cell;
 
 use crate::batch::{AddressRange, TableInsert};
-use crate::checkpoint::Links;
+use crate::checkpoint::{Chain, Links};
 
 /// Which stage writes the topic: rows of both stages share some tables.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,18 +76,40 @@ async fn audit_agrees(warehouse: &Warehouse, range: &AddressRange) -> Result<boo
     Ok(cell::<u64>(&table, 0, 0)? == cell::<u64>(&table, 0, 1)?)
 }
 
-/// How far the chains of `partition` have come in the warehouse.
+/// Whether the table lacks the commit that one of its chains goes on behind.
+pub(crate) async fn is_detached(
+    warehouse: &Warehouse,
+    table: &TableInsert,
+    stage: WriterStage,
+) -> Result<bool, WarehouseError> {
+    for range in table.ranges.iter().filter(|range| range.previous > 0) {
+        let (epoch, partition, previous) = (range.epoch, range.partition, range.previous);
+        let known = warehouse.has_commit(table.schema, stage.name(), epoch, partition, previous);
+        if !known.await? {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// How far the chains of `partition` have come in the warehouse, in the epochs whose rows its topic may
+/// have.
 ///
 /// # Errors
 /// What ClickHouse says.
 pub(crate) async fn chain_ends(
     warehouse: &Warehouse,
-    epoch: u32,
+    epochs: &BTreeSet<u32>,
     partition: u32,
     stage: WriterStage,
 ) -> Result<Links, WarehouseError> {
     let mut ends = Vec::new();
-    for (table, address) in Schema::chained() {
+    let chained = Schema::chained();
+    let all = epochs.iter().flat_map(|epoch| {
+        let chained = chained.iter();
+        chained.map(|(table, address)| (*epoch, *table, *address))
+    });
+    for (epoch, table, address) in all {
         if address == Address::Meter && stage == WriterStage::Ledger {
             continue;
         }
@@ -100,7 +124,12 @@ pub(crate) async fn chain_ends(
         let last = format!("SELECT max({prefix}_seq) FROM {table} WHERE {condition}");
         let last: u64 = cell(&warehouse.query_table(&last).await?, 0, 0)?;
         if last > 0 {
-            ends.push(((table.to_owned(), partition), last));
+            let chain = Chain {
+                table: table.to_owned(),
+                partition,
+                epoch,
+            };
+            ends.push((chain, last));
         }
     }
     Ok(Links::new(ends))

@@ -15,8 +15,9 @@
 //! ```
 //!
 //! Where the committed offset does not say what is in the warehouse (no offset at all, or a ClickHouse
-//! that was restarted and may have lost what it acknowledged), the machine begins with a [`Region`]: its
-//! batches are looked for one by one, and put in where they are missing (`Inspecting`, `Restoring`).
+//! that was restarted and may have lost what it acknowledged, or lost its disk), the machine begins with
+//! a [`Region`]: its batches are looked for one by one, and put in where they are missing (`LookingFor`,
+//! `Restoring`).
 //! Nothing is committed until the region's end, so whoever comes next begins with the same region.
 //!
 //! A partition without records moves its offset to the log's end now and then (`Idling`): after its
@@ -137,6 +138,7 @@ pub struct PartitionProtocol {
     /// What has to be looked for first.
     region: Option<Region>,
     unsynced: Option<Unsynced>,
+    warehouse: Option<String>,
     /// Since when there was nothing to do.
     idle_since: Option<UnixMillis>,
 }
@@ -169,6 +171,7 @@ impl PartitionProtocol {
             obstacle: None,
             region: None,
             unsynced: checkpoint.unsynced,
+            warehouse: checkpoint.warehouse,
             idle_since: None,
         }
     }
@@ -176,14 +179,7 @@ impl PartitionProtocol {
     /// What is committed, where nothing is under way and nothing is to be looked for.
     pub fn at_rest(&self) -> Option<(i64, Checkpoint)> {
         let is_at_rest = matches!(self.state, State::Reading) && self.region.is_none();
-        is_at_rest.then(|| {
-            let checkpoint = Checkpoint {
-                intent: None,
-                links: self.stored_links.clone(),
-                unsynced: self.unsynced,
-            };
-            (self.position, checkpoint)
-        })
+        is_at_rest.then(|| (self.position, self.checkpoint(None)))
     }
 
     /// What a restart of the server may have taken, as it was stored last.
@@ -230,9 +226,9 @@ impl PartitionProtocol {
                 return None;
             }
         };
-        let (table, link) = (record.schema.table, record.block.link);
+        let (chain, link) = (record.chain(), record.block.link);
         let broken = match &self.region {
-            Some(region) => match region.follow(&mut self.links, offset, table, link) {
+            Some(region) => match region.follow(&mut self.links, offset, chain, link) {
                 Ok(broken) => broken,
                 Err(detail) => {
                     let (from, to) = (0, self.position);
@@ -240,7 +236,7 @@ impl PartitionProtocol {
                     return None;
                 }
             },
-            None => self.links.follow(table, link).err(),
+            None => self.links.follow(chain, link).err(),
         };
         self.buffered_bytes += record.value.len();
         self.buffered_rows += u64::from(record.block.rows);
@@ -305,14 +301,18 @@ impl PartitionProtocol {
     }
 
     fn store(&self, offset: i64, intent: Option<Intent>) -> Action {
-        let checkpoint = Checkpoint {
+        Action::Commit {
+            offset,
+            metadata: self.checkpoint(intent).encode(),
+        }
+    }
+
+    fn checkpoint(&self, intent: Option<Intent>) -> Checkpoint {
+        Checkpoint {
             intent,
             links: self.stored_links.clone(),
             unsynced: self.unsynced,
-        };
-        Action::Commit {
-            offset,
-            metadata: checkpoint.encode(),
+            warehouse: self.warehouse.clone(),
         }
     }
 
@@ -355,17 +355,18 @@ impl PartitionProtocol {
     }
 
     fn store_end(&mut self, batch: Batch) -> Action {
-        self.follow(&batch);
+        self.follow(&batch, batch.start);
         let offset = batch.end;
         self.state = State::StoringEnd(batch);
         self.store(offset, None)
     }
 
-    fn follow(&mut self, batch: &Batch) {
-        for record in self.records.iter().take(batch.records as usize) {
+    /// Goes on along the chains with the batch's records from offset `from` on.
+    fn follow(&mut self, batch: &Batch, from: i64) {
+        let records = self.records.iter().take(batch.records as usize);
+        for record in records.filter(|record| record.offset >= from) {
             // A break was reported when the record came.
-            self.stored_links
-                .adopt(record.schema.table, record.block.link);
+            self.stored_links.adopt(record.chain(), record.block.link);
         }
     }
 

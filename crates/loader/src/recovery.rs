@@ -67,6 +67,8 @@ pub struct TableFacts {
     pub others: u64,
     /// Whether the sums that views keep agree with the rows of the same commits.
     pub views_agree: bool,
+    /// Whether the commit that the batch's first block follows has no rows in the table.
+    pub is_detached: bool,
 }
 
 /// How much is there of a batch of which nobody knows whether it was inserted.
@@ -245,6 +247,7 @@ mod tests {
             inserts,
             others: 0,
             views_agree,
+            is_detached: false,
         };
         decide_replay(&RULES, &intent, &batch, &[fact], UnixMillis(now))
     }

@@ -1,13 +1,14 @@
 //! Offsets of which nobody wrote down whether they are in the warehouse: they are looked for before
 //! anything new is loaded.
 //!
-//! Two things make one: a group without offsets (it expired, was deleted, or has another name), and a
-//! ClickHouse that was restarted and may have lost what it had acknowledged.
+//! Three things make one: a group without offsets (it expired, was deleted, or has another name), a
+//! ClickHouse that was restarted and may have lost what it had acknowledged, and one that lost its disk
+//! (another database, or an older one), where a person has to say that everything is looked for.
 
 use spendfuse_warehouse::record::Link;
 
 use crate::batch::RowsRecord;
-use crate::checkpoint::{BrokenLink, Links, Unsynced};
+use crate::checkpoint::{BrokenLink, Chain, Links, Unsynced};
 
 /// The first look at a batch that is there in part divides it into so many.
 const NARROWING: usize = 8;
@@ -23,27 +24,44 @@ pub struct Region {
 
 #[derive(Clone, Debug)]
 enum Origin {
-    NoOffsets { ends: Links, accepts_loss: bool },
-    Restart { unsynced: Unsynced },
+    NoOffsets {
+        ends: Links,
+        accepts_loss: bool,
+    },
+    Restart {
+        unsynced: Unsynced,
+    },
+    /// The chains are known up to offset `links_at`.
+    Rebuild {
+        links_at: i64,
+    },
 }
 
 impl Region {
     /// No offset is committed, and the warehouse has rows of this partition: each chain up to `ends`.
     /// `accepts_loss` where somebody has accepted that blocks between `ends` and the log are lost.
     pub fn without_offsets(until: i64, ends: Links, accepts_loss: bool) -> Self {
-        Self {
-            until,
-            origin: Origin::NoOffsets { ends, accepts_loss },
-            limit: None,
-        }
+        Self::of(until, Origin::NoOffsets { ends, accepts_loss })
     }
 
     /// Everything before `until` was acknowledged by a server that is gone; `unsynced` is what is known
     /// once it has been looked for.
     pub fn after_restart(until: i64, unsynced: Unsynced) -> Self {
+        Self::of(until, Origin::Restart { unsynced })
+    }
+
+    /// Everything before `committed` was loaded, and what comes after it up to `until` was being
+    /// loaded, into a warehouse that is gone or was set back; whatever is still in the log is looked
+    /// for. The checkpoint's chains are those of `committed`.
+    pub fn rebuilding(committed: i64, until: i64) -> Self {
+        let links_at = committed;
+        Self::of(until, Origin::Rebuild { links_at })
+    }
+
+    fn of(until: i64, origin: Origin) -> Self {
         Self {
             until,
-            origin: Origin::Restart { unsynced },
+            origin,
             limit: None,
         }
     }
@@ -55,20 +73,31 @@ impl Region {
 
     /// Everything before this offset was loaded, or accepted by a person.
     pub(crate) fn passed_until(&self) -> i64 {
+        self.links_at().unwrap_or(0)
+    }
+
+    /// From where on the chains are followed; `None` where they are found out in the region.
+    pub(crate) fn links_at(&self) -> Option<i64> {
         match self.origin {
-            Origin::NoOffsets { .. } => 0,
-            Origin::Restart { .. } => self.until,
+            Origin::NoOffsets { .. } => None,
+            Origin::Restart { .. } => Some(self.until),
+            Origin::Rebuild { links_at } => Some(links_at),
         }
     }
 
     /// Whether other rows may have the same addresses, so that counting them says too little.
     pub(crate) fn compares_content(&self) -> bool {
-        matches!(self.origin, Origin::NoOffsets { .. })
+        !matches!(self.origin, Origin::Restart { .. })
+    }
+
+    /// Whether the warehouse must have what comes before the region.
+    pub(crate) fn must_be_attached(&self) -> bool {
+        matches!(self.origin, Origin::Restart { .. })
     }
 
     pub(crate) fn unsynced_after(&self) -> Option<Unsynced> {
         match self.origin {
-            Origin::NoOffsets { .. } => None,
+            Origin::NoOffsets { .. } | Origin::Rebuild { .. } => None,
             Origin::Restart { unsynced } => Some(unsynced),
         }
     }
@@ -81,30 +110,34 @@ impl Region {
         &self,
         links: &mut Links,
         offset: i64,
-        table: &str,
+        chain: Chain,
         link: Link,
     ) -> Result<Option<BrokenLink>, String> {
         let Origin::NoOffsets { ends, accepts_loss } = &self.origin else {
-            // The links are those of the region's end.
-            let is_new = offset >= self.until;
-            return Ok(is_new.then(|| links.follow(table, link).err()).flatten());
+            let is_new = self.links_at().is_none_or(|known| offset >= known);
+            return Ok(is_new.then(|| links.follow(chain, link).err()).flatten());
         };
-        if links.end_of(table, link.partition).is_none() {
-            let end = ends.end_of(table, link.partition).unwrap_or(0);
+        if links.end_of(&chain).is_none() {
+            // What went before in another epoch was read here, or is known to the warehouse.
+            let expected = || {
+                let read = links.expected(&chain, link);
+                read.max(ends.expected(&chain, link))
+            };
+            let end = ends.end_of(&chain).unwrap_or_else(expected);
             if link.seq <= end || *accepts_loss {
-                links.adopt(table, link);
+                links.adopt(chain, link);
                 return Ok(None);
             }
             if link.previous > end {
                 return Err(format!(
-                    "the warehouse has rows of {table} up to commit {end} of partition {}, and the \
+                    "the warehouse has rows of {} up to commit {end} of partition {}, and the \
                      topic goes on behind commit {}",
-                    link.partition, link.previous
+                    chain.table, link.partition, link.previous
                 ));
             }
-            links.set(table, link.partition, end);
+            links.set(chain.clone(), end);
         }
-        Ok(links.follow(table, link).err())
+        Ok(links.follow(chain, link).err())
     }
 
     /// Retention removed what would be read next: the log begins anew behind it, as it may where the

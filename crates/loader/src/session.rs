@@ -5,10 +5,11 @@
 
 mod acceptance;
 mod opening;
+mod rebuilding;
 mod restarts;
 mod work;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};
@@ -28,8 +29,8 @@ use crate::metrics as names;
 use crate::present::WriterStage;
 use crate::protocol::{Action, StopReason};
 use crate::standing::{Parts, Standing};
-use crate::{AlertSink, LoaderAlert, LoaderConfig, LoaderError};
-use work::Report;
+use crate::{AlertSink, LoaderAlert, LoaderConfig, LoaderError, known_epochs};
+use work::{Report, Server};
 
 /// How long to wait for records: while inserts are under way their ends must be seen soon.
 const POLL_WORKING: Duration = Duration::from_millis(5);
@@ -37,7 +38,7 @@ const POLL_IDLE: Duration = Duration::from_millis(50);
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 /// Events taken from the client before the lanes get their turn.
 const EVENTS_A_TURN: usize = 1000;
-const COUNTERS_EVERY: Duration = Duration::from_secs(5);
+const SERVER_EVERY: Duration = Duration::from_secs(5);
 const METRICS_EVERY: Duration = Duration::from_secs(1);
 
 struct Session<'a> {
@@ -49,10 +50,10 @@ struct Session<'a> {
     lanes: HashMap<LogPartition, Lane>,
     /// Number of the assignment: reports for earlier ones are void.
     assignment: u64,
-    /// Insert counters of the tables as of late, for intents.
-    counters: BTreeMap<String, u64>,
-    /// When ClickHouse started, by its clock; `None` where inserts go to several replicas.
-    server_start: Option<i64>,
+    /// ClickHouse as of late.
+    server: Server,
+    /// Epochs whose rows the topics may hold, as the warehouse knows them.
+    known_epochs: BTreeSet<u32>,
     gate: Arc<InsertGate>,
     reports: Receiver<Report>,
     reporter: Sender<Report>,
@@ -70,7 +71,7 @@ pub(crate) fn run(
     alerts: &AlertSink,
     parts: &Parts,
 ) -> Result<(), LoaderError> {
-    let counters = runtime.block_on(warehouse.insert_counters())?;
+    let server = runtime.block_on(Server::ask(warehouse))?;
     let consumer = LogConsumer::open_at(
         place,
         LogConsumerConfig {
@@ -93,8 +94,8 @@ pub(crate) fn run(
         consumer,
         lanes: HashMap::new(),
         assignment: 0,
-        counters,
-        server_start: runtime.block_on(warehouse.server_start())?,
+        server,
+        known_epochs: runtime.block_on(known_epochs(config, warehouse))?,
         gate: Arc::default(),
         reports,
         reporter,
@@ -102,15 +103,15 @@ pub(crate) fn run(
         standing: Standing::new(),
     };
     let mut identities = IdentityWatch::new(config, warehouse, runtime, alerts);
-    let mut counters_at = Instant::now();
+    let mut server_at = Instant::now();
     let mut metrics_at = Instant::now();
     while !shutdown.is_requested() {
         session.read()?;
         session.take_reports()?;
         session.advance_all()?;
-        if counters_at.elapsed() >= COUNTERS_EVERY {
-            counters_at = Instant::now();
-            session.refresh_counters();
+        if server_at.elapsed() >= SERVER_EVERY {
+            server_at = Instant::now();
+            session.ask_server();
         }
         if metrics_at.elapsed() >= METRICS_EVERY {
             metrics_at = Instant::now();
@@ -194,7 +195,7 @@ impl Session<'_> {
         };
         lane.read_to = offset + 1;
         let record = RowsRecord::read(offset, now(), value)
-            .and_then(|record| of_known_epoch(record, &self.config.known_epochs));
+            .and_then(|record| of_known_epoch(record, &self.known_epochs));
         let Some(broken) = lane.protocol.received(offset, record) else {
             return;
         };
@@ -243,7 +244,7 @@ impl Session<'_> {
             let Some(lane) = self.lanes.get_mut(&at) else {
                 continue;
             };
-            let action = lane.protocol.next(now, lane.read_to, &self.counters);
+            let action = lane.protocol.next(now, lane.read_to, &self.server.counters);
             self.carry_out(at, action)?;
             let pressure = self.lanes.get_mut(&at).and_then(Lane::pressure);
             match pressure {

@@ -112,6 +112,8 @@ enum Command {
     Audit(commands::audit::AuditArgs),
     /// What was lost before it was counted or loaded, and its acceptance
     Gaps(commands::gaps::GapsArgs),
+    /// ClickHouse after its disk was lost: load again what Kafka still has
+    Warehouse(commands::rebuild::WarehouseArgs),
     /// Look at everything that spendfuse stands on; exit code 1 on what will hurt within a week
     Doctor(commands::doctor::DoctorArgs),
     /// Fingerprint of a prompt or tool call, as apps send it instead of the text
@@ -212,6 +214,7 @@ fn run(line: CommandLine, play: Option<Play>) -> Result<ExitCode, Failure> {
         Command::Dlq(args) => commands::dlq::run(&settings, &args),
         Command::Audit(args) => commands::audit::run(&settings, &args),
         Command::Gaps(args) => commands::gaps::run(&settings, &args),
+        Command::Warehouse(args) => commands::rebuild::run(&settings, &args),
         Command::Doctor(args) => commands::doctor::run(&settings, &args),
         Command::Fingerprint(args) => commands::fingerprint::run(&settings, &args),
         Command::Topics(args) => commands::topics::run(&settings, &args),

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashSet};
 use spendfuse_domain::{Nanos, UnixMillis};
 
 use crate::block::columns::Columns;
-use crate::block::schema::{Address, table};
+use crate::block::schema::{Address, Schema, table};
 use crate::client::{Table, Warehouse, quoted};
 use crate::error::WarehouseError;
 
@@ -107,6 +107,54 @@ impl Warehouse {
             .query_table("SELECT toInt64(toUnixTimestamp(now())) - toInt64(uptime())")
             .await?;
         cell(&table, 0, 0).map(Some)
+    }
+
+    /// Which database this is: another one after its disk was lost or a backup was restored. `None`
+    /// where that cannot be told: it has no tables yet, the engine of the database gives its tables no
+    /// ids, or tables are replicated, each replica having ids of its own.
+    ///
+    /// # Errors
+    /// What ClickHouse says.
+    pub async fn database_id(&self) -> Result<Option<String>, WarehouseError> {
+        if self.config().replicated {
+            return Ok(None);
+        }
+        let table = self
+            .query_without_database(&format!(
+                "SELECT toString(uuid) FROM system.tables \
+                 WHERE database = {} AND name = 'migrations' AND notEmpty(uuid)",
+                quoted(&self.config().database)
+            ))
+            .await?;
+        Ok(table.rows.into_iter().next().map(|row| row[0].clone()))
+    }
+
+    /// Whether a table has rows of a writer's commit, in this epoch or before: a chain may go on from one
+    /// epoch to the next. `stage` is the writer, `meter` or `ledger`.
+    ///
+    /// # Errors
+    /// What ClickHouse says.
+    pub async fn has_commit(
+        &self,
+        schema: &Schema,
+        stage: &str,
+        epoch: u32,
+        partition: u32,
+        seq: u64,
+    ) -> Result<bool, WarehouseError> {
+        let table = schema.table;
+        let writer = match schema.address {
+            Address::Meter => format!("meter_partition = {partition} AND meter_seq = {seq}"),
+            Address::Stage => format!(
+                "stage = {} AND stage_partition = {partition} AND stage_seq = {seq}",
+                quoted(stage)
+            ),
+            Address::None => unreachable!("tables without addresses are not loaded from topics"),
+        };
+        let known = format!(
+            "SELECT count() FROM (SELECT 1 FROM {table} WHERE epoch <= {epoch} AND {writer} LIMIT 1)"
+        );
+        Ok(cell::<u64>(&self.query_table(&known).await?, 0, 0)? > 0)
     }
 
     /// Sums over everything in `spend`.

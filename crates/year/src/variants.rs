@@ -7,7 +7,7 @@ use spendfuse_broken::Break;
 
 /// Those that a simulation can show. The others are about clients, connections and processes, which
 /// only `make chaos ARGS=--variants` has.
-const SHOWN: [Break; 12] = [
+const SHOWN: [Break; 13] = [
     Break::OffsetsOutsideTransaction,
     Break::ChangelogOutsideTransaction,
     Break::IdlePositionStays,
@@ -18,6 +18,7 @@ const SHOWN: [Break; 12] = [
     Break::LoaderWithoutIntent,
     Break::LoaderTrustsOffsetsOnly,
     Break::TokenNotTiedToRange,
+    Break::AddressesWithoutEpoch,
     Break::DeduplicationWindowTooSmall,
     Break::UnreadableBudgetRemoved,
 ];

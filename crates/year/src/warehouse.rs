@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use spendfuse_broken::{Break, is_broken};
 use spendfuse_loader::batch::{Batch, TableInsert};
-use spendfuse_loader::checkpoint::Links;
+use spendfuse_loader::checkpoint::{Chain, Links};
 use spendfuse_loader::recovery::TableFacts;
 use spendfuse_warehouse::migrations::{DEDUPLICATION_SECONDS, DEDUPLICATION_WINDOW};
 
@@ -23,6 +23,7 @@ struct Table {
     addresses: BTreeMap<Address, u32>,
     tokens: VecDeque<(String, i64)>,
     inserts: u64,
+    given_twice: Option<Address>,
 }
 
 /// All tables.
@@ -122,9 +123,20 @@ impl Warehouse {
                 .filter(of_writer)
                 .map(|known| known.2)
                 .max()?;
-            Some((((*name).to_owned(), partition), last))
+            let chain = Chain {
+                table: (*name).to_owned(),
+                partition,
+                epoch,
+            };
+            Some((chain, last))
         });
         Links::new(ends)
+    }
+
+    /// An address that two rows have, and their table.
+    pub(crate) fn address_given_twice(&self) -> Option<(&'static str, &Address)> {
+        let mut tables = self.tables.iter();
+        tables.find_map(|(name, table)| Some((*name, table.given_twice.as_ref()?)))
     }
 
     pub(crate) fn facts(&self, batch: &Batch) -> Vec<TableFacts> {
@@ -136,6 +148,7 @@ impl Warehouse {
                 .map_or(0, |table| table.inserts),
             others: 0,
             views_agree: true,
+            is_detached: false,
         });
         facts.collect()
     }
@@ -171,7 +184,12 @@ impl Table {
 
     fn put(&mut self, rows: Vec<Row>) {
         for row in rows {
-            *self.addresses.entry(address(&row)).or_default() += 1;
+            let address = address(&row);
+            let count = self.addresses.entry(address.clone()).or_default();
+            *count += 1;
+            if *count > 1 {
+                self.given_twice = Some(address);
+            }
             self.rows.push(row);
         }
     }

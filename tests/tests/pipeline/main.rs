@@ -5,6 +5,7 @@ mod broken_variant;
 mod completeness;
 mod counted_twice;
 mod crashes;
+mod disaster;
 mod doctor;
 mod epochs;
 mod gaps;

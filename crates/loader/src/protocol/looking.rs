@@ -2,7 +2,7 @@
 
 use spendfuse_domain::UnixMillis;
 
-use super::{Action, PartitionProtocol, ProtocolRules, State};
+use super::{Action, PartitionProtocol, ProtocolRules, State, StopReason};
 use crate::batch::{Batch, cut};
 use crate::checkpoint::Checkpoint;
 use crate::recovery::{Found, TableFacts, found_of};
@@ -72,6 +72,17 @@ impl PartitionProtocol {
     }
 
     pub(super) fn looked_for(&mut self, batch: Batch, facts: &[TableFacts]) -> Option<Action> {
+        let must_be_attached = self.region.as_ref().is_some_and(Region::must_be_attached);
+        let mut tables = batch.tables.iter().zip(facts);
+        if let Some((table, _)) = tables.find(|(_, fact)| must_be_attached && fact.is_detached) {
+            let detail = format!(
+                "{} lacks rows that were loaded before offset {}, longer ago than a restart of \
+                 ClickHouse explains",
+                table.table(),
+                batch.start
+            );
+            return Some(self.stop(StopReason::Behind { detail }));
+        }
         let found = found_of(&batch, facts);
         if let (Found::Whole | Found::Missing, Some(region)) = (&found, &mut self.region) {
             region.look_wider();
@@ -99,13 +110,8 @@ impl PartitionProtocol {
 
     /// Goes on behind a batch of the region, without a commit.
     pub(super) fn pass(&mut self, batch: &Batch) {
-        let is_known = self
-            .region
-            .as_ref()
-            .is_some_and(|region| !region.compares_content());
-        if !is_known {
-            self.follow(batch);
-        }
+        let known_to = self.region.as_ref().and_then(Region::links_at);
+        self.follow(batch, known_to.unwrap_or(0));
         self.forget(batch);
     }
 }

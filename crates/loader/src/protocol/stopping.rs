@@ -46,6 +46,15 @@ pub enum StopReason {
         /// Why.
         detail: String,
     },
+    /// The warehouse is not the one that was loaded, or was set back.
+    #[error(
+        "{detail}: its disk was lost or set back, or clickhouse.url and clickhouse.database name \
+         another one; `spendfuse warehouse rebuild` loads again what the rows topics still have"
+    )]
+    Behind {
+        /// How that is known.
+        detail: String,
+    },
     /// ClickHouse will not take these rows.
     #[error("ClickHouse refuses the rows of offsets {start} to {end} (exclusive): {detail}")]
     Refused {
@@ -75,7 +84,7 @@ impl StopReason {
     /// The sentence, with the command that accepts what is wrong.
     pub fn with_way_out(&self, topic: &str, partition: u32) -> String {
         let to = match self {
-            Self::Start { .. } => return self.to_string(),
+            Self::Start { .. } | Self::Behind { .. } => return self.to_string(),
             _ => self
                 .end()
                 .map_or_else(String::new, |end| format!(" --to {end}")),
@@ -85,8 +94,8 @@ impl StopReason {
         )
     }
 
-    /// Where the partition goes on once what is wrong has been accepted; `None` where only another
-    /// program can help.
+    /// Where the partition goes on once what is wrong has been accepted; `None` where that does not
+    /// help.
     pub fn end(&self) -> Option<i64> {
         match self {
             Self::Poison { offset, .. } => Some(offset + 1),
@@ -94,7 +103,7 @@ impl StopReason {
             Self::Refused { end, .. } | Self::Doubt { end, .. } | Self::Shorter { end, .. } => {
                 Some(*end)
             }
-            Self::Start { .. } => None,
+            Self::Start { .. } | Self::Behind { .. } => None,
         }
     }
 

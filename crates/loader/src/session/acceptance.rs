@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use spendfuse_bus::{AcceptedGap, AcceptedGaps, LogPartition};
+use spendfuse_bus::{AcceptedGap, AcceptedGaps, BusError, LogPartition};
 
 use super::{REQUEST_TIMEOUT, Session};
 use crate::LoaderError;
@@ -10,6 +10,12 @@ use crate::protocol::StopReason;
 
 /// How long others wait for the answer.
 const QUESTION: Duration = Duration::from_millis(500);
+
+/// What a person has said to a partition that stands still.
+enum Answer {
+    Accepted(Result<Option<AcceptedGap>, BusError>),
+    Asked(Result<Option<(i64, String)>, BusError>),
+}
 
 impl Session<'_> {
     /// What somebody has accepted last for a partition.
@@ -32,16 +38,27 @@ impl Session<'_> {
             return Ok(());
         }
         let gaps = AcceptedGaps::open(&self.config.kafka, &self.config.group_id)?;
-        let accepted: Vec<_> = stopped
+        let answers: Vec<_> = stopped
             .iter()
-            .map(|at| gaps.last(self.topic(*at), at.partition, QUESTION))
+            .map(|at| {
+                let (topic, partition) = (self.topic(*at), at.partition);
+                match self.waits_for_rebuild(*at) {
+                    true => Answer::Asked(gaps.asked(topic, partition, QUESTION)),
+                    false => Answer::Accepted(gaps.last(topic, partition, QUESTION)),
+                }
+            })
             .collect();
         gaps.close();
-        for (at, accepted) in stopped.into_iter().zip(accepted) {
+        for (at, answer) in stopped.into_iter().zip(answers) {
             let topic = self.topic(at).to_owned();
             // A broker that does not answer is asked again.
-            let Ok(Some(gap)) = accepted else {
-                continue;
+            let gap = match answer {
+                Answer::Accepted(Ok(Some(gap))) => gap,
+                Answer::Asked(Ok(Some((position, database)))) => {
+                    self.rebuild_if_meant(at, position, &database)?;
+                    continue;
+                }
+                _ => continue,
             };
             let Some(lane) = self.lanes.get(&at) else {
                 continue;

@@ -32,9 +32,11 @@ impl Session<'_> {
         };
         let StartingPoint {
             position,
-            checkpoint,
+            mut checkpoint,
             lost,
         } = start;
+        let stops_at = self.other_database(&checkpoint).or(lost);
+        checkpoint.warehouse = self.server.database.clone();
         if let Some(intent) = &checkpoint.intent {
             tracing::info!(
                 topic,
@@ -48,12 +50,12 @@ impl Session<'_> {
         let rules = self.rules();
         let mut protocol =
             PartitionProtocol::start(&topic, at.partition, rules, position, checkpoint);
-        if let Some(reason) = &lost {
+        if let Some(reason) = &stops_at {
             protocol = protocol.stopped();
             self.stopped(&topic, at, reason.clone());
         }
         let mut lane = Lane::new(at, &topic, protocol, Some(position));
-        lane.stopped_by = lost;
+        lane.stopped_by = stops_at;
         Ok(Some(lane))
     }
 
@@ -66,13 +68,15 @@ impl Session<'_> {
         first: i64,
     ) -> Result<Lane, LoaderError> {
         let (partition, rules) = (at.partition, self.rules());
-        let asked = chain_ends(self.warehouse, self.config.epoch, partition, stage_of(at));
+        let mut epochs = self.known_epochs.clone();
+        epochs.insert(self.config.epoch);
+        let asked = chain_ends(self.warehouse, &epochs, partition, stage_of(at));
         let ends = self.runtime.block_on(asked)?;
         // Asked after the warehouse: everything that it has is before this end.
         let (_, end) = self.consumer.bounds(at, REQUEST_TIMEOUT)?;
         if ends == Links::default() || is_broken(Break::LoaderTrustsOffsetsOnly) {
-            let nothing = Checkpoint::default();
-            let protocol = PartitionProtocol::start(topic, partition, rules, first, nothing);
+            let protocol =
+                PartitionProtocol::start(topic, partition, rules, first, self.no_checkpoint());
             return Ok(Lane::new(at, topic, protocol, None));
         }
         tracing::warn!(
@@ -86,10 +90,17 @@ impl Session<'_> {
             .accepted_gap(topic, partition)?
             .is_some_and(|gap| gap.from == 0 && gap.to >= first);
         let region = Region::without_offsets(end, ends, accepts_loss);
-        let nothing = Checkpoint::default();
+        let nothing = self.no_checkpoint();
         let protocol =
             PartitionProtocol::start_with(topic, partition, rules, first, region, nothing);
         Ok(Lane::new(at, topic, protocol, None))
+    }
+
+    fn no_checkpoint(&self) -> Checkpoint {
+        Checkpoint {
+            warehouse: self.server.database.clone(),
+            ..Checkpoint::default()
+        }
     }
 
     pub(super) fn rules(&self) -> ProtocolRules {

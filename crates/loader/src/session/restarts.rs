@@ -22,7 +22,7 @@ fn is_same(one: i64, other: i64) -> bool {
 impl Session<'_> {
     /// The server says when it started.
     pub(super) fn server_started(&mut self, start: i64) {
-        let known = self.server_start.replace(start);
+        let known = self.server.start.replace(start);
         if known.is_some_and(|known| !is_same(known, start)) {
             tracing::warn!("ClickHouse was restarted: comparing the last minutes with the log");
             for lane in self.lanes.values_mut() {
@@ -33,7 +33,7 @@ impl Session<'_> {
 
     /// A lane was opened with what is committed.
     pub(super) fn compare_starts(&mut self, at: LogPartition) {
-        let (Some(lane), Some(start)) = (self.lanes.get_mut(&at), self.server_start) else {
+        let (Some(lane), Some(start)) = (self.lanes.get_mut(&at), self.server.start) else {
             return;
         };
         if let Some(unsynced) = lane.protocol.unsynced() {
@@ -44,7 +44,7 @@ impl Session<'_> {
 
     /// Once a second: what is committed next says from where on a restart may take something.
     pub(super) fn note_settled(&mut self) {
-        let Some(server_start) = self.server_start else {
+        let Some(server_start) = self.server.start else {
             return;
         };
         let now = Instant::now();
@@ -61,7 +61,7 @@ impl Session<'_> {
     /// Begins to compare a partition with its log where that is due and nothing is under way.
     pub(super) fn look_again(&mut self, at: LogPartition) -> Result<(), LoaderError> {
         let lane = self.lanes.get(&at).filter(|lane| lane.looks_again);
-        let (Some(lane), Some(server_start)) = (lane, self.server_start) else {
+        let (Some(lane), Some(server_start)) = (lane, self.server.start) else {
             return Ok(());
         };
         let Some((position, checkpoint)) = lane.protocol.at_rest() else {

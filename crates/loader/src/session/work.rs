@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use spendfuse_bus::LogPartition;
-use spendfuse_warehouse::WarehouseError;
+use spendfuse_warehouse::{Warehouse, WarehouseError};
 
 use super::{Session, now, stage_of};
 use crate::LoaderError;
@@ -22,7 +22,48 @@ const FAREWELL: Duration = Duration::from_secs(3);
 pub(super) enum Report {
     Inserted(u64, LogPartition, Result<(), WarehouseError>),
     Inspected(u64, LogPartition, Result<Vec<TableFacts>, WarehouseError>),
-    Counters(Result<(BTreeMap<String, u64>, Option<i64>), WarehouseError>),
+    Server(Result<Server, WarehouseError>),
+}
+
+/// What ClickHouse says of itself.
+pub(super) struct Server {
+    /// See [`Warehouse::database_id`].
+    pub(super) database: Option<String>,
+    /// Insert counters of the tables.
+    pub(super) counters: BTreeMap<String, u64>,
+    /// When it started, by its clock; `None` where inserts go to several replicas.
+    pub(super) start: Option<i64>,
+}
+
+impl Server {
+    pub(super) async fn ask(warehouse: &Warehouse) -> Result<Self, WarehouseError> {
+        let database = warehouse.database_id().await?;
+        Self::of(database, warehouse).await
+    }
+
+    /// The same, where another database than `known` has nothing more to say: it may have no tables.
+    async fn ask_again(
+        warehouse: &Warehouse,
+        known: Option<String>,
+    ) -> Result<Self, WarehouseError> {
+        let database = warehouse.database_id().await?;
+        if database != known {
+            return Ok(Self {
+                database,
+                counters: BTreeMap::new(),
+                start: None,
+            });
+        }
+        Self::of(database, warehouse).await
+    }
+
+    async fn of(database: Option<String>, warehouse: &Warehouse) -> Result<Self, WarehouseError> {
+        Ok(Self {
+            database,
+            counters: warehouse.insert_counters().await?,
+            start: warehouse.server_start().await?,
+        })
+    }
 }
 
 /// What is done with a batch in ClickHouse.
@@ -44,16 +85,19 @@ impl Session<'_> {
 
     fn take_report(&mut self, report: Report) -> Result<(), LoaderError> {
         let (at, action) = match report {
-            Report::Counters(Ok((counters, server_start))) => {
+            Report::Server(Ok(server)) => {
+                if server.database != self.server.database {
+                    return Err(LoaderError::OtherDatabase);
+                }
                 self.parts.clickhouse.ready();
-                self.counters = counters;
-                if let Some(start) = server_start {
+                self.server.counters = server.counters;
+                if let Some(start) = server.start {
                     self.server_started(start);
                 }
                 return Ok(());
             }
             // The older figures err on the safe side.
-            Report::Counters(Err(error)) => {
+            Report::Server(Err(error)) => {
                 self.parts.clickhouse.not_ready(error.to_string());
                 return Ok(());
             }
@@ -162,14 +206,12 @@ impl Session<'_> {
         }
     }
 
-    pub(super) fn refresh_counters(&self) {
+    pub(super) fn ask_server(&self) {
         let (warehouse, reporter) = (self.warehouse.clone(), self.reporter.clone());
+        let known = self.server.database.clone();
         self.runtime.spawn(async move {
-            let asked = async {
-                let counters = warehouse.insert_counters().await?;
-                Ok((counters, warehouse.server_start().await?))
-            };
-            let _ = reporter.send(Report::Counters(asked.await));
+            let server = Server::ask_again(&warehouse, known).await;
+            let _ = reporter.send(Report::Server(server));
         });
     }
 

@@ -6,6 +6,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod explore;
+mod rebuilding;
 mod warehouse;
 
 use std::collections::BTreeMap;
@@ -308,6 +309,7 @@ fn rows_that_are_missing_up_to_the_end_are_found_in_few_looks() {
                     inserts: 0,
                     others: 0,
                     views_agree: true,
+                    is_detached: false,
                 };
                 if let Some(Action::Restore(batch)) = protocol.inspected(UnixMillis(0), &[facts]) {
                     restored += batch.records;
@@ -327,11 +329,15 @@ fn rows_that_are_missing_up_to_the_end_are_found_in_few_looks() {
 
 /// One row of `spend`, which its writer wrote as commit `seq` after `previous`.
 fn row_of_commit(offset: i64, previous: u64, seq: u64) -> Result<RowsRecord, String> {
+    row_of_epoch(0, offset, previous, seq)
+}
+
+fn row_of_epoch(epoch: u32, offset: i64, previous: u64, seq: u64) -> Result<RowsRecord, String> {
     let block = RowBlock {
         table: "spend".to_owned(),
         schema_version: 1,
         rows: 1,
-        epoch: 0,
+        epoch,
         link: Link {
             partition: 0,
             previous,
@@ -348,7 +354,7 @@ fn row_of_commit(offset: i64, previous: u64, seq: u64) -> Result<RowsRecord, Str
 fn a_log_whose_retention_moves_while_it_is_compared_is_compared_from_there_on() {
     const LOADED_COMMIT: u64 = 12;
     let compared = || {
-        let ends = Links::new([(("spend".to_owned(), 0), LOADED_COMMIT)]);
+        let ends = Links::new([(rebuilding::chain_of_spend(0), LOADED_COMMIT)]);
         let region = Region::without_offsets(20, ends, false);
         let nothing = Checkpoint::default();
         let mut protocol = PartitionProtocol::start_with("rows", 0, RULES, 0, region, nothing);
@@ -379,6 +385,7 @@ fn a_log_whose_retention_moves_while_it_is_compared_is_compared_from_there_on() 
         inserts: 0,
         others: 0,
         views_agree: true,
+        is_detached: false,
     };
     assert!(lost.inspected(UnixMillis(0), &[there]).is_none());
     let stopped = lost.next(UnixMillis(0), 20, &BTreeMap::new());

@@ -187,6 +187,7 @@ impl Warehouse {
                 others: 0,
                 inserts: 0,
                 views_agree: found == in_view,
+                is_detached: false,
             }
         });
         facts.collect()

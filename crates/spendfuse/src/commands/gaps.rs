@@ -69,7 +69,7 @@ pub fn run(settings: &Settings, args: &GapsArgs) -> Result<ExitCode, Failure> {
 }
 
 /// The topics that somebody reads from where it left off, each with its group.
-fn inputs(settings: &Settings) -> Vec<(String, String)> {
+pub fn inputs(settings: &Settings) -> Vec<(String, String)> {
     let topics = settings.topics();
     let group = |stage: &str| format!("{}-{stage}", settings.values.transactional_id_prefix);
     [

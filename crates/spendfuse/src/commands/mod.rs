@@ -20,6 +20,7 @@ mod kafka;
 pub mod migrate;
 pub mod output;
 pub mod prices;
+pub mod rebuild;
 pub mod topics;
 mod warehouse;
 

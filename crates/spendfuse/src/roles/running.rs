@@ -129,7 +129,7 @@ impl RunningRole {
         let ended = loader::run(&config, &warehouse, &self.runtime, shutdown, &alerts);
         ended.map_err(|error| match &error {
             LoaderError::Bus(cause) => of_member(cause, &error),
-            LoaderError::Warehouse(_) => Failure::work(error),
+            LoaderError::Warehouse(_) | LoaderError::OtherDatabase => Failure::work(error),
         })
     }
 

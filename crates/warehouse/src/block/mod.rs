@@ -21,6 +21,8 @@ pub use spend::SpendBlock;
 use std::collections::BTreeSet;
 use std::sync::LazyLock;
 
+use spendfuse_broken::{Break, is_broken};
+
 use columns::{Columns, RowCursor};
 use record::{IndexRange, Link, RowBlock};
 use schema::{Address, Schema};
@@ -42,6 +44,7 @@ impl RowFormat {
     /// The epoch of rows.
     pub fn epoch(self) -> u32 {
         match self {
+            Self::Schema2 { .. } if is_broken(Break::AddressesWithoutEpoch) => 0,
             Self::Schema1 => 0,
             Self::Schema2 { epoch } => epoch,
         }

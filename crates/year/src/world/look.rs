@@ -27,6 +27,9 @@ impl World {
         }
         self.look_at_dlq()?;
         self.reference.nothing_is_lost()?;
+        if let Some((table, address)) = self.warehouse.address_given_twice() {
+            return Err(format!("an address is given twice in {table}: {address:?}"));
+        }
         self.look_at_accounts()?;
         let ledger_time = self.processor.ledger_time().0;
         self.reference.closed_windows_balance(ledger_time)?;

@@ -74,6 +74,8 @@ impl Plot {
             Break::DedupeClaimsMore => return None,
             // Logs and topics would have to outlive their retention, or their names; tests notice.
             Break::TokenWithoutContent | Break::IdlePositionStays => return None,
+            // A run has one set of topics; the simulated year has several.
+            Break::AddressesWithoutEpoch => return None,
             // Nobody asks a guard all the time here; tests of guard and heartbeats notice.
             Break::HeartbeatBegunAnew => return None,
         })

@@ -36,29 +36,26 @@ impl BookArgs {
 
 /// The book by which processors price: the last one completed in the topic, else the snapshot.
 pub fn in_force(settings: &Settings) -> Result<Arc<PriceBook>, Failure> {
-    let published = from_topic(settings, |_| true)?;
+    let published = published(settings)?.pop();
     Ok(published.map_or_else(PriceBook::snapshot, Arc::new))
 }
 
-/// The last book completed in the topic among the `wanted` versions.
-fn from_topic(
-    settings: &Settings,
-    wanted: impl Fn(&str) -> bool,
-) -> Result<Option<PriceBook>, Failure> {
+/// Every book in the topic, in the order of their completion.
+pub fn published(settings: &Settings) -> Result<Vec<PriceBook>, Failure> {
     let mut assembly = Assembly::default();
-    let mut last = None;
+    let mut books = Vec::new();
     kafka::read_topic(settings, &settings.topics().prices, |record| {
         let key = record.key.and_then(|key| std::str::from_utf8(key).ok());
         let (Some(key), Some(value)) = (key, record.value) else {
             return;
         };
         match assembly.accept(key, value) {
-            Ok(Some(book)) if wanted(book.version()) => last = Some(book),
-            Ok(_) => {}
+            Ok(Some(book)) => books.push(book),
+            Ok(None) => {}
             Err(error) => output::warning(format!("{error}; it is left out")),
         }
     })?;
-    Ok(last)
+    Ok(books)
 }
 
 /// A book by name: `snapshot`, `topic`, a version in the topic, or a file.
@@ -69,7 +66,8 @@ pub fn named(settings: &Settings, name: &str) -> Result<Arc<PriceBook>, Failure>
         path if Path::new(path).is_file() => from_file(Path::new(path)).map(Arc::new),
         version if version == PriceBook::snapshot().version() => Ok(PriceBook::snapshot()),
         version => {
-            let found = from_topic(settings, |one| one == version)?;
+            let mut books = published(settings)?.into_iter();
+            let found = books.rfind(|one| one.version() == version);
             found.map(Arc::new).ok_or_else(|| {
                 Failure::usage(format!(
                     "{version} is neither a file nor a version in the prices topic; write \
