@@ -16,7 +16,7 @@ use crate::config::KafkaConfig;
 use crate::context::{LoggingContext, Refused, delivery_error};
 use crate::error::BusError;
 use crate::metrics::PRODUCER_FAILURES;
-use crate::native::request;
+use crate::native::{keep, request};
 use crate::topics::partition_counts;
 use crate::transaction::owned_headers;
 
@@ -103,9 +103,9 @@ impl EventProducer {
             // librdkafka's own default puts keys elsewhere than Java's clients.
             .set("partitioner", "murmur2_random");
         let context = AckContext::default();
-        let producer = BaseProducer::from_config_and_context(&config, context)
-            .map(Arc::new)
-            .map_err(BusError::Client)?;
+        let producer =
+            BaseProducer::from_config_and_context(&config, context).map_err(BusError::Client)?;
+        let producer = keep(producer, &config)?;
         let dropped = Arc::new(AtomicBool::new(false));
         let (polled, is_over) = (Arc::clone(&producer), Arc::clone(&dropped));
         thread::Builder::new()

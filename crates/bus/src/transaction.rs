@@ -1,6 +1,7 @@
 //! A transactional producer whose steps are named, timed and drained.
 
 use std::cell::Cell;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rdkafka::TopicPartitionList;
@@ -20,7 +21,7 @@ use crate::outputs::OutputSink;
 /// One transactional producer. After any error it must be dropped: the transaction's outcome may
 /// be unknown, and going on with the same client can tear the next one.
 pub(crate) struct TransactionalProducer {
-    producer: BaseProducer<FailureContext>,
+    producer: Arc<BaseProducer<FailureContext>>,
     timeout: Duration,
     /// Where the changelog goes outside of transactions: only where that is broken on purpose.
     outside: Option<BaseProducer<FailureContext>>,
@@ -40,6 +41,7 @@ impl TransactionalProducer {
         let config = kafka.transactional(transactional_id, timeout)?;
         let producer = BaseProducer::from_config_and_context(&config, FailureContext::default())
             .map_err(BusError::Client)?;
+        let producer = native::keep(producer, &config)?;
         let outside = match is_broken(Break::ChangelogOutsideTransaction) {
             false => None,
             true => {

@@ -6,6 +6,7 @@
 
 mod closing;
 mod group;
+mod kept;
 mod leader_news;
 mod message;
 mod topic_ids;
@@ -13,6 +14,7 @@ mod topic_ids;
 use std::ffi::CStr;
 use std::marker::PhantomData;
 use std::ptr::{self, NonNull};
+use std::sync::Arc;
 use std::time::Duration;
 use std::{slice, thread};
 
@@ -28,6 +30,7 @@ use crate::error::BusError;
 
 pub(crate) use closing::answer as answer_while_closing;
 pub(crate) use group::Member;
+pub(crate) use kept::keep;
 pub(crate) use message::Message;
 
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
@@ -117,7 +120,7 @@ impl PollFailure {
 
 /// A consumer together with its queue.
 pub(crate) struct Poller {
-    consumer: BaseConsumer<LoggingContext>,
+    consumer: Arc<BaseConsumer<LoggingContext>>,
     queue: NonNull<sys::rd_kafka_queue_t>,
 }
 
@@ -127,6 +130,7 @@ impl Poller {
         debug_assert!(config.get("group.id").is_some());
         let consumer = BaseConsumer::from_config_and_context(config, LoggingContext::default())
             .map_err(BusError::Client)?;
+        let consumer = keep(consumer, config)?;
         // SAFETY: the client is alive; the queue is a counted reference, released in `drop`.
         let queue = unsafe { sys::rd_kafka_queue_get_consumer(consumer.client().native_ptr()) };
         let queue = NonNull::new(queue).ok_or_else(|| {

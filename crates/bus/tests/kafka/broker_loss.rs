@@ -4,9 +4,12 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use spendfuse_bus::{Follower, FollowerConfig, FollowerEvent, KafkaConfig, StageEvent};
+use spendfuse_bus::{
+    EventProducer, Follower, FollowerConfig, FollowerEvent, KafkaConfig, ProducerOptions,
+    StageEvent,
+};
 
-use crate::broker::{eventually, numbers_at, produce_at, start, text};
+use crate::broker::{eventually, numbers_at, produce_at, send, start, text};
 use crate::summer::Stage;
 
 #[test]
@@ -87,6 +90,50 @@ fn stage_and_follower_survive_an_absent_and_a_crashed_broker() {
         .map(|line| line.parse().unwrap())
         .collect();
     assert_eq!(followed, all);
+}
+
+/// A machine that sleeps, a container that is paused: the broker comes back fenced by its own
+/// controller, and until it has reported again the cluster names no broker at all.
+#[test]
+fn clients_find_a_broker_again_that_was_frozen_for_longer_than_its_session() {
+    let broker = start();
+    let kafka = KafkaConfig::new(&broker.brokers(), "test");
+    Stage::create_topics(&kafka, "frozen", 1);
+    let stage = Stage::existing_at(&kafka.brokers, "frozen", 1);
+    let running = stage.run();
+    let producer = EventProducer::open(&kafka, &ProducerOptions::default()).unwrap();
+    let followed: Arc<Mutex<Vec<String>>> = Arc::default();
+    let lines = Arc::clone(&followed);
+    let config = FollowerConfig {
+        kafka: kafka.clone(),
+        name: "frozen",
+        topics: vec!["frozen-out".to_owned()],
+        partition: Some(0),
+        tombstones: Duration::from_secs(86_400),
+    };
+    let follower = Follower::start(config, move |event| match event {
+        FollowerEvent::Record(record) => lines.lock().unwrap().push(text(record.value)),
+        FollowerEvent::Reset => panic!("nothing was lost"),
+        _ => {}
+    })
+    .unwrap();
+    send(&producer, "frozen-in", 0, 1..=100);
+    eventually("what came before", || followed.lock().unwrap().len() == 100);
+    for last in [200, 300] {
+        broker.pause(0);
+        silence(Duration::from_secs(12));
+        broker.resume(0);
+        send(&producer, "frozen-in", 0, last - 99..=last);
+        eventually("what came after the frost", || {
+            followed.lock().unwrap().len() == last as usize
+        });
+    }
+    running.stop().unwrap();
+    follower.stop();
+    assert_eq!(
+        numbers_at(&kafka, "frozen-out"),
+        (1..=300).collect::<Vec<u64>>()
+    );
 }
 
 /// Lets time pass in which nothing happens: that is what is tested.
