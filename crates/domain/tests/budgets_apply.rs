@@ -1,5 +1,7 @@
 //! Records of budgets, and what applying a file to them changes.
 
+use std::collections::BTreeMap;
+
 use proptest::prelude::*;
 use spendfuse_domain::Timezone;
 use spendfuse_domain::amount::Amount;
@@ -67,20 +69,29 @@ fn a_plan_says_what_changes_and_what_keeps_its_count() {
     assert_eq!(text, include_str!("budgets/plan.txt"), "planned:\n{text}");
 }
 
+/// Since when a budget counts.
+fn counted_from(records: &[BudgetsRecord], id: &str) -> Option<UnixMillis> {
+    records.iter().find_map(|record| match record {
+        BudgetsRecord::Budget(budget) if budget.id.as_str() == id => Some(budget.counted_from),
+        _ => None,
+    })
+}
+
+#[test]
+fn budgets_of_a_topic_that_was_made_anew_go_on_with_counts_that_readers_know() {
+    let mut plan = Plan::new(&[], &file(BEFORE), SECOND, Missing::Keep);
+    plan.go_on_with(&BTreeMap::from([("same".to_owned(), FIRST)]));
+    let records = apply(&[], &plan);
+    assert_eq!(counted_from(&records, "same"), Some(FIRST));
+    assert_eq!(counted_from(&records, "raised"), Some(SECOND));
+}
+
 #[test]
 fn a_budget_that_counts_something_else_starts_anew_and_others_go_on() {
     let records = applied_before();
     let plan = Plan::new(&records, &file(AFTER), SECOND, Missing::Remove);
-    let counted_from = |id: &str| {
-        apply(&records, &plan)
-            .into_iter()
-            .find_map(|record| match record {
-                BudgetsRecord::Budget(budget) if budget.id.as_str() == id => {
-                    Some(budget.counted_from)
-                }
-                _ => None,
-            })
-    };
+    let records = apply(&records, &plan);
+    let counted_from = |id: &str| counted_from(&records, id);
     assert_eq!(counted_from("moved"), Some(SECOND));
     assert_eq!(counted_from("raised"), Some(FIRST));
     assert_eq!(counted_from("same"), Some(FIRST));

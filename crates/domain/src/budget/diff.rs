@@ -97,6 +97,18 @@ impl Plan {
         }
     }
 
+    /// The topic was made anew and has no records yet: budgets whose counts readers still know go on
+    /// with them, each since its time in `counted_from`. Other terms begin a new count all the same.
+    pub fn go_on_with(&mut self, counted_from: &BTreeMap<String, UnixMillis>) {
+        for change in &mut self.changes {
+            if let Change::Created(BudgetsRecord::Budget(budget)) = change
+                && let Some(known) = counted_from.get(budget.id.as_str())
+            {
+                budget.counted_from = *known;
+            }
+        }
+    }
+
     /// The records to write, in one transaction: key and value, `None` for a tombstone. Empty where
     /// the file is already in force.
     pub fn writes(&self) -> Vec<(String, Option<Vec<u8>>)> {

@@ -1,5 +1,6 @@
 //! `spendfuse budgets apply FILE`: the file against the records in force, and one transaction.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -15,7 +16,7 @@ use super::super::found_wrong;
 use super::super::kafka::{self, PATIENCE};
 use super::super::output::{self, Colour, counted};
 use super::in_force::{self, InForce};
-use super::{Failure, mistake_lines, read_file, records_in_force};
+use super::{Failure, mistake_lines, read_file, records_in_force, standing};
 use crate::settings::Settings;
 
 #[derive(Args, Debug)]
@@ -50,7 +51,11 @@ pub fn run(settings: &Settings, args: &ApplyArgs) -> Result<ExitCode, Failure> {
     } else {
         Missing::Keep
     };
-    let plan = Plan::new(&records_in_force(settings)?, &file, output::now(), missing);
+    let now = output::now();
+    let mut plan = Plan::new(&records_in_force(settings)?, &file, now, missing);
+    if in_force::newest_version(settings)? == 0 {
+        plan.go_on_with(&known_counts(settings, now)?);
+    }
     let writes = plan.writes();
     // People see what is going to happen before it does.
     if !args.json {
@@ -79,6 +84,19 @@ pub fn run(settings: &Settings, args: &ApplyArgs) -> Result<ExitCode, Failure> {
         Some(InForce::NotAt(_)) => found_wrong(),
         _ => ExitCode::SUCCESS,
     })
+}
+
+/// Since when each budget counts that a topic before this one had, as readers of the blocklist know.
+fn known_counts(
+    settings: &Settings,
+    now: UnixMillis,
+) -> Result<BTreeMap<String, UnixMillis>, Failure> {
+    let mut known = BTreeMap::new();
+    for entry in standing::read(settings, now)?.scopes {
+        let since: &mut UnixMillis = known.entry(entry.budget).or_insert(entry.counted_from);
+        *since = entry.counted_from.max(*since);
+    }
+    Ok(known)
 }
 
 /// A budget whose alerts would reach nobody is a mistake, too.
