@@ -1,7 +1,6 @@
 //! Posts, with an end to everything: time, redirects, the length of answers.
 
 use std::path::Path;
-use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -13,11 +12,8 @@ use hyper_util::client::legacy::Client as HyperClient;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 use jiff::Timestamp;
-use rustls::crypto::aws_lc_rs;
-use rustls::pki_types::CertificateDer;
-use rustls::pki_types::pem::PemObject as _;
-use rustls::{ClientConfig, RootCertStore};
 use spendfuse_domain::printable;
+use spendfuse_tls::{BadCa, client_config};
 
 use super::ChannelError;
 use crate::rules::Outcome;
@@ -42,12 +38,8 @@ pub(super) struct Client {
 
 impl Client {
     pub(super) fn new(ca_file: Option<&Path>, timeout: Duration) -> Result<Self, ChannelError> {
-        let provider = Arc::new(aws_lc_rs::default_provider());
-        let config = ClientConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .expect("the provider knows the default versions")
-            .with_root_certificates(roots(ca_file)?)
-            .with_no_client_auth();
+        let config = client_config(ca_file)
+            .map_err(|BadCa { path, reason }| ChannelError::BadCa { path, reason })?;
         let mut connector = HttpConnector::new();
         connector.enforce_http(false);
         connector.set_connect_timeout(Some(timeout));
@@ -150,29 +142,6 @@ pub(super) fn check_address(address: &str) -> Result<(), String> {
         Some(_) => Ok(()),
         None => Err("`url` must be a whole address that begins with https://".to_owned()),
     }
-}
-
-/// Certificates of the system, and of a CA of one's own.
-fn roots(ca_file: Option<&Path>) -> Result<RootCertStore, ChannelError> {
-    let mut roots = RootCertStore::empty();
-    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-    if roots.is_empty() {
-        // Small container images have no store.
-        roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
-    }
-    let Some(path) = ca_file else {
-        return Ok(roots);
-    };
-    let failed = |reason: String| ChannelError::BadCa {
-        path: path.to_owned(),
-        reason,
-    };
-    let read = CertificateDer::pem_file_iter(path).and_then(Iterator::collect::<Result<Vec<_>, _>>);
-    for certificate in read.map_err(|error| failed(error.to_string()))? {
-        let added = roots.add(certificate);
-        added.map_err(|error| failed(error.to_string()))?;
-    }
-    Ok(roots)
 }
 
 #[cfg(test)]
