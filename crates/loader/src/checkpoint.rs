@@ -34,9 +34,11 @@ pub struct Checkpoint {
 /// What a restart of ClickHouse may have taken although it was acknowledged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Unsynced {
-    /// When the server started that took the last inserts, seconds since 1970 by its clock.
+    /// The run of the server that took the last inserts ([`Warehouse::server_run`]).
+    ///
+    /// [`Warehouse::server_run`]: spendfuse_warehouse::Warehouse::server_run
     #[serde(rename = "server")]
-    pub server_start: i64,
+    pub server_run: i64,
     /// Everything before this offset went in so long before that it is on disk.
     pub from: i64,
 }
@@ -350,7 +352,7 @@ mod tests {
             tokens: TokenKind::Content { epoch: u32::MAX },
         });
         checkpoint.unsynced = Some(Unsynced {
-            server_start: i64::MAX,
+            server_run: i64::MAX,
             from: i64::MAX,
         });
         checkpoint.warehouse = Some("c9d1a5b2-2a4b-4c4e-9d7e-0a4f3f1f6b11".to_owned());

@@ -231,7 +231,7 @@ impl Session<'_> {
                 starts.push((*at, lane.read_to));
             }
             self.lanes.insert(*at, lane);
-            self.compare_starts(*at);
+            self.compare_runs(*at);
         }
         Ok(self.consumer.start(&starts)?)
     }

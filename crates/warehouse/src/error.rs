@@ -125,6 +125,11 @@ impl WarehouseError {
             || matches!(self, Self::Refused { code: Some(code), .. } if NEVER.contains(code))
     }
 
+    pub(crate) fn is_unknown_table(&self) -> bool {
+        const UNKNOWN_TABLE: u32 = 60;
+        matches!(self, Self::Refused { code: Some(code), .. } if *code == UNKNOWN_TABLE)
+    }
+
     /// Wraps an error of the client.
     pub(crate) fn from_client(url: &str, doing: &str, error: &clickhouse::error::Error) -> Self {
         use clickhouse::error::Error;

@@ -16,6 +16,7 @@ pub mod migrations;
 pub mod query;
 mod reader;
 mod schema_2;
+mod server_run;
 mod tls;
 
 pub use block::record::{self, Link, RowBlock};

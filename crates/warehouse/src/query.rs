@@ -94,21 +94,6 @@ impl Warehouse {
             .collect()
     }
 
-    /// When the server started, in seconds since 1970 by its clock. `None` with replicated tables,
-    /// whose inserts are acknowledged by a quorum.
-    ///
-    /// # Errors
-    /// What ClickHouse says.
-    pub async fn server_start(&self) -> Result<Option<i64>, WarehouseError> {
-        if self.config().replicated {
-            return Ok(None);
-        }
-        let table = self
-            .query_table("SELECT toInt64(toUnixTimestamp(now())) - toInt64(uptime())")
-            .await?;
-        cell(&table, 0, 0).map(Some)
-    }
-
     /// Which database this is: another one after its disk was lost or a backup was restored. `None`
     /// where that cannot be told: it has no tables yet, the engine of the database gives its tables no
     /// ids, or tables are replicated, each replica having ids of its own.

@@ -477,3 +477,20 @@ async fn findings_verdicts_windows_and_prices_arrive_as_they_were() {
     let found = warehouse.query_table(found).await.unwrap();
     assert_eq!(found.rows, [["gpt-4o", "million_tokens", "2.5"]]);
 }
+
+/// However fast it is restarted, and as often.
+#[tokio::test]
+async fn a_restarted_server_is_another_run() {
+    let server = clickhouse();
+    let mut known = std::collections::BTreeSet::new();
+    for _ in 0..4 {
+        let warehouse = warehouse(&server);
+        warehouse.migrate().await.unwrap();
+        let run = warehouse.server_run().await.unwrap();
+        assert_eq!(warehouse.server_run().await.unwrap(), run);
+        assert!(known.insert(run.unwrap()));
+        server.kill();
+        server.restart().unwrap();
+        server.wait_ready().unwrap();
+    }
+}

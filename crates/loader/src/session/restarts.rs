@@ -11,19 +11,11 @@ use crate::checkpoint::Unsynced;
 use crate::protocol::PartitionProtocol;
 use crate::region::Region;
 
-/// The start of a server is computed from two clocks that count seconds.
-const TOLERANCE: i64 = 2;
-
-/// Whether these are starts of the same server.
-fn is_same(one: i64, other: i64) -> bool {
-    (one - other).abs() <= TOLERANCE
-}
-
 impl Session<'_> {
-    /// The server says when it started.
-    pub(super) fn server_started(&mut self, start: i64) {
-        let known = self.server.start.replace(start);
-        if known.is_some_and(|known| !is_same(known, start)) {
+    /// The server says which run this is.
+    pub(super) fn server_runs(&mut self, run: i64) {
+        let known = self.server.run.replace(run);
+        if known.is_some_and(|known| known != run) {
             tracing::warn!("ClickHouse was restarted: comparing the last minutes with the log");
             for lane in self.lanes.values_mut() {
                 lane.looks_again = true;
@@ -32,19 +24,19 @@ impl Session<'_> {
     }
 
     /// A lane was opened with what is committed.
-    pub(super) fn compare_starts(&mut self, at: LogPartition) {
-        let (Some(lane), Some(start)) = (self.lanes.get_mut(&at), self.server.start) else {
+    pub(super) fn compare_runs(&mut self, at: LogPartition) {
+        let (Some(lane), Some(run)) = (self.lanes.get_mut(&at), self.server.run) else {
             return;
         };
         if let Some(unsynced) = lane.protocol.unsynced() {
             lane.settle_from(unsynced.from);
-            lane.looks_again = !is_same(unsynced.server_start, start);
+            lane.looks_again = unsynced.server_run != run;
         }
     }
 
     /// Once a second: what is committed next says from where on a restart may take something.
     pub(super) fn note_settled(&mut self) {
-        let Some(server_start) = self.server.start else {
+        let Some(server_run) = self.server.run else {
             return;
         };
         let now = Instant::now();
@@ -54,14 +46,14 @@ impl Session<'_> {
             }
             lane.settled.note(now, lane.protocol.position());
             let from = lane.settled.from();
-            lane.protocol.set_unsynced(Unsynced { server_start, from });
+            lane.protocol.set_unsynced(Unsynced { server_run, from });
         }
     }
 
     /// Begins to compare a partition with its log where that is due and nothing is under way.
     pub(super) fn look_again(&mut self, at: LogPartition) -> Result<(), LoaderError> {
         let lane = self.lanes.get(&at).filter(|lane| lane.looks_again);
-        let (Some(lane), Some(server_start)) = (lane, self.server.start) else {
+        let (Some(lane), Some(server_run)) = (lane, self.server.run) else {
             return Ok(());
         };
         let Some((position, checkpoint)) = lane.protocol.at_rest() else {
@@ -74,7 +66,7 @@ impl Session<'_> {
             return Ok(());
         };
         let unsynced = Unsynced {
-            server_start,
+            server_run,
             from: lane.begin_comparison(),
         };
         let from = unsynced.from.max(first);

@@ -31,8 +31,8 @@ pub(super) struct Server {
     pub(super) database: Option<String>,
     /// Insert counters of the tables.
     pub(super) counters: BTreeMap<String, u64>,
-    /// When it started, by its clock; `None` where inserts go to several replicas.
-    pub(super) start: Option<i64>,
+    /// Which run of it this is; `None` where inserts go to several replicas.
+    pub(super) run: Option<i64>,
 }
 
 impl Server {
@@ -51,7 +51,7 @@ impl Server {
             return Ok(Self {
                 database,
                 counters: BTreeMap::new(),
-                start: None,
+                run: None,
             });
         }
         Self::of(database, warehouse).await
@@ -61,7 +61,7 @@ impl Server {
         Ok(Self {
             database,
             counters: warehouse.insert_counters().await?,
-            start: warehouse.server_start().await?,
+            run: warehouse.server_run().await?,
         })
     }
 }
@@ -91,8 +91,8 @@ impl Session<'_> {
                 }
                 self.parts.clickhouse.ready();
                 self.server.counters = server.counters;
-                if let Some(start) = server.start {
-                    self.server_started(start);
+                if let Some(run) = server.run {
+                    self.server_runs(run);
                 }
                 return Ok(());
             }

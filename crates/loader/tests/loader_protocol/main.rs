@@ -253,7 +253,7 @@ fn rows_that_clickhouse_refuses_while_they_are_looked_for_stop_their_partition()
 #[test]
 fn a_bad_record_that_was_accepted_does_not_stop_a_comparison() {
     let unsynced = Unsynced {
-        server_start: 1,
+        server_run: 1,
         from: 0,
     };
     let region = Region::after_restart(1, unsynced);
@@ -287,7 +287,7 @@ fn rows_that_are_missing_up_to_the_end_are_found_in_few_looks() {
         ..RULES
     };
     let unsynced = Unsynced {
-        server_start: 1,
+        server_run: 1,
         from: 0,
     };
     let region = Region::after_restart(RECORDS, unsynced);

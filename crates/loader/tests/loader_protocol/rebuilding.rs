@@ -60,7 +60,7 @@ fn without_offsets_the_chains_of_every_epoch_in_the_topic_are_known() {
 #[test]
 fn a_warehouse_that_lost_more_than_a_restart_explains_stops_its_partition() {
     let unsynced = Unsynced {
-        server_start: 1,
+        server_run: 1,
         from: 4,
     };
     let after = |is_detached: bool| {
