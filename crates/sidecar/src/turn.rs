@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-const LONGEST: Duration = Duration::from_micros(500);
+const LONGEST: Duration = Duration::from_micros(100);
 
 /// What one request may do before others get their turn on this thread.
 #[derive(Debug)]

@@ -25,6 +25,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use super::ApiError;
 use crate::metrics::REQUESTS_REFUSED;
 use crate::server::Connection;
+use crate::turn::Turn;
 
 /// Bytes of each body that need no reservation; checks fit into them.
 const FREE_BYTES: usize = 64 * 1024;
@@ -124,7 +125,10 @@ async fn read(
     }
     // Memory that was never written costs nothing: no growing, and no copies of what came before.
     let mut whole = Vec::with_capacity(announced.unwrap_or(0));
+    // What comes faster than it is read is always there.
+    let mut turn = Turn::begin();
     while let Some(frame) = body.frame().await {
+        turn.give_way().await;
         let frame = frame.map_err(|_| Refusal::BrokenOff)?;
         let Ok(data) = frame.into_data() else {
             continue;

@@ -1,6 +1,7 @@
 //! What `POST /v1/usage` answers.
 
 use serde::Serialize;
+use serde_json::value::{RawValue, to_raw_value};
 use spendfuse_domain::event::{RemovedMembers, member_meant};
 use spendfuse_guard::Warning;
 
@@ -20,7 +21,8 @@ pub(super) struct UsageResponse {
     #[serde(skip_serializing_if = "is_zero")]
     pub(super) conflicts: usize,
     pub(super) rejected: usize,
-    pub(super) results: Vec<EventResult>,
+    /// An [`EventResult`] each; written one by one, because thousands take a thread for milliseconds.
+    pub(super) results: Vec<Box<RawValue>>,
     /// Why the others are not safe (503).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) error: Option<ApiError>,
@@ -92,6 +94,7 @@ impl UsageResponse {
             Outcome::Rejected { .. } => &mut self.rejected,
         };
         *count += 1;
+        let result = to_raw_value(&result).expect("texts and numbers become JSON");
         self.results.push(result);
     }
 }
