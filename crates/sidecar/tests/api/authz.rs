@@ -183,6 +183,21 @@ async fn a_misspelt_question_is_told_and_refused_where_the_sidecar_is_strict() {
             "did you mean `x-spendfuse-customer`",
         ),
         (
+            "/v1/authz",
+            &[("x-spenfuse-customer", "c-42")],
+            "`x-spenfuse-customer` is unknown and was ignored; did you mean `x-spendfuse-customer`",
+        ),
+        (
+            "/v1/authz",
+            &[("spendfuse-tag-team", "growth")],
+            "`x-spendfuse-tag-NAME`",
+        ),
+        (
+            "/v1/authz",
+            &[("x-spend-fuse-root-session", "s")],
+            "did you mean `x-spendfuse-root-session`",
+        ),
+        (
             "/v1/authz/v1/chat",
             &[("x-spendfuse-root-sesion", "s")],
             "`x-spendfuse-root-session`",

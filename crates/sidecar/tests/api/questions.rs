@@ -27,6 +27,10 @@ async fn what_a_check_misspells_is_told_with_what_was_meant() {
             "`custommer` is unknown and was ignored; did you mean `customer`?",
         ),
         (
+            json!({"organization_id": "acme", "customer": "c"}),
+            "did you mean `workspace`?",
+        ),
+        (
             json!({"customer": "c", "estimated_cost": "0.5"}),
             "did you mean `estimated_cost_usd`?",
         ),

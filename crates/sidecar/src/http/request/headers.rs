@@ -1,6 +1,7 @@
 //! A question as `x-spendfuse-*` headers.
 
 use axum::http::HeaderMap;
+use spendfuse_domain::spelling::closest;
 
 use super::Question;
 use crate::http::ApiError;
@@ -41,6 +42,18 @@ pub(super) fn field_of_header(name: &str) -> String {
     }
 }
 
+/// What follows a prefix that was probably meant to be ours: `customer` of `x-spenfuse-customer`,
+/// `spendfuse-customer` and `x-spend-fuse-customer`.
+fn after_misspelt_prefix(name: &str) -> Option<&str> {
+    const LONGEST: usize = 64;
+    if name.len() > LONGEST || !(name.contains("spend") || name.contains("fuse")) {
+        return None;
+    }
+    let ours = [HEADER_PREFIX.trim_end_matches('-')];
+    let mut ends = name.match_indices(['-', '_']).take(3);
+    ends.find_map(|(end, _)| closest(&name[..end], &ours).map(|_| &name[end + 1..]))
+}
+
 impl Question {
     /// Adds what `x-spendfuse-*` headers say: `x-spendfuse-root-session`, `x-spendfuse-tag-team`.
     ///
@@ -49,9 +62,12 @@ impl Question {
     pub(in crate::http) fn add_headers(&mut self, headers: &HeaderMap) -> Result<(), ApiError> {
         for (name, value) in headers {
             let Some(name) = name.as_str().strip_prefix(HEADER_PREFIX) else {
+                if let Some(rest) = after_misspelt_prefix(name.as_str()) {
+                    self.add_misspelt_header(name.as_str(), rest);
+                }
                 continue;
             };
-            if super::headers::is_control(name) {
+            if is_control(name) {
                 continue;
             }
             let value = std::str::from_utf8(value.as_bytes()).map_err(|_| {

@@ -50,14 +50,19 @@ impl Question {
         if let Some(field) = Field::named(&field_of_header(name)) {
             return self.set(field, value.to_owned());
         }
-        if is_tag(name) {
-            let shown = format!("{HEADER_PREFIX}{name}");
-            self.unknown.add_tag(&shown, "x-spendfuse-tag-NAME");
-        } else if !is_control(name) {
-            let shown = format!("{HEADER_PREFIX}{name}");
-            self.unknown.add(&shown, name, &FIELDS, HEADER_PREFIX);
+        if !is_control(name) {
+            self.add_misspelt_header(&format!("{HEADER_PREFIX}{name}"), name);
         }
         Ok(())
+    }
+
+    /// Notes a header that is not known; `name` is what stands behind its prefix.
+    pub(super) fn add_misspelt_header(&mut self, written: &str, name: &str) {
+        if is_tag(name) || name.starts_with("tag-") {
+            self.unknown.add_tag(written, "x-spendfuse-tag-NAME");
+        } else {
+            self.unknown.add(written, name, &FIELDS, HEADER_PREFIX);
+        }
     }
 }
 
