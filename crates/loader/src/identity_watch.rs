@@ -28,7 +28,17 @@ pub(crate) struct IdentityWatch<'a> {
     alerts: &'a AlertSink,
     due: Instant,
     search: Option<Search>,
-    looking: Option<JoinHandle<(Option<Search>, Duration)>>,
+    looking: Option<JoinHandle<Look>>,
+    /// Why the last look failed: told once, not every few seconds.
+    told: Option<String>,
+}
+
+/// What a look leaves behind.
+#[derive(Default)]
+struct Look {
+    search: Option<Search>,
+    took: Duration,
+    failure: Option<String>,
 }
 
 impl<'a> IdentityWatch<'a> {
@@ -48,6 +58,7 @@ impl<'a> IdentityWatch<'a> {
             due: Instant::now(),
             search: None,
             looking: None,
+            told: None,
         }
     }
 
@@ -55,9 +66,13 @@ impl<'a> IdentityWatch<'a> {
     /// first partition.
     pub(crate) fn turn(&mut self, is_ours: bool) {
         if let Some(looking) = self.looking.take_if(|looking| looking.is_finished()) {
-            let (search, took) = self.runtime.block_on(looking).unwrap_or_default();
-            self.search = search;
-            self.due = Instant::now() + LOOK_EVERY.max(took * SHARE);
+            let look = self.runtime.block_on(looking).unwrap_or_default();
+            self.search = look.search;
+            self.due = Instant::now() + LOOK_EVERY.max(look.took * SHARE);
+            if let Some(error) = look.failure.as_ref().filter(|_| look.failure != self.told) {
+                tracing::warn!(error, "cannot look for rows with one source and id");
+            }
+            self.told = look.failure;
         }
         if !is_ours {
             // Another loader looks, and what it tells is not known here.
@@ -84,13 +99,12 @@ impl Drop for IdentityWatch<'_> {
     }
 }
 
-/// One look, and how long it took.
 async fn look(
     mut search: Option<Search>,
     config: LoaderConfig,
     warehouse: Warehouse,
     alerts: AlertSink,
-) -> (Option<Search>, Duration) {
+) -> Look {
     let began = Instant::now();
     let looked = look_once(&mut search, &config, &warehouse, &alerts).await;
     let outcome = match &looked {
@@ -98,10 +112,11 @@ async fn look(
         Err(_) => "failed",
     };
     counter!(names::LOADER_IDENTITY_LOOKS_TOTAL, "outcome" => outcome).increment(1);
-    if let Err(error) = looked {
-        tracing::warn!(%error, "cannot look for rows with one source and id");
+    Look {
+        search,
+        took: began.elapsed(),
+        failure: looked.err().map(|error| error.to_string()),
     }
-    (search, began.elapsed())
 }
 
 async fn look_once(
