@@ -19,6 +19,7 @@ pub mod installation;
 pub mod money;
 pub mod percent;
 pub mod printable;
+pub mod rates;
 mod read_text;
 pub mod routing;
 pub mod row;

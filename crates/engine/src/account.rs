@@ -10,6 +10,7 @@ use spendfuse_domain::verdict::{BlocklistEntry, EventRef};
 use spendfuse_domain::{Action, Amount, Figures, Nanos, Percent, UnixMillis, Verdict, Window};
 
 use crate::codec;
+use crate::recent::Recent;
 
 /// A state that moves by spend alone is published at most this often, milliseconds.
 pub const REFRESH_AT_MOST_EVERY: i64 = 100;
@@ -64,6 +65,10 @@ pub struct Account {
     #[n(8)]
     #[cbor(with = "codec::millis", default)]
     pub line_at: UnixMillis,
+    /// What was spent lately, in the limit's unit.
+    #[n(9)]
+    #[cbor(default)]
+    pub recent: Recent,
 }
 
 /// What was published of an account.

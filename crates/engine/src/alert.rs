@@ -4,6 +4,7 @@ use serde::de::IntoDeserializer;
 use serde::de::value::{Error as NotAKind, StrDeserializer};
 use serde::{Deserialize, Serialize};
 use spendfuse_domain::budget::BasisPoints;
+use spendfuse_domain::rates::Rates;
 use spendfuse_domain::verdict::EventRef;
 use spendfuse_domain::{Figures, Severity, UnixMillis};
 use xxhash_rust::xxh3::xxh3_64;
@@ -61,6 +62,12 @@ pub struct AlertDetails {
     /// Spent and limit.
     #[serde(flatten)]
     pub figures: Figures,
+    /// How fast the scope of a budget step, or the session of a finding, spends.
+    #[serde(flatten)]
+    pub rates: Rates,
+    /// When the limit is reached by the higher of both rates: see [`crate::recent::exhausts_at`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub exhausts_at: Option<UnixMillis>,
     /// The model, of a finding.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub model: Option<String>,

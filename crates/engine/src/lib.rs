@@ -19,5 +19,6 @@ pub mod detect;
 pub mod ledger;
 pub mod meter;
 pub mod publish;
+pub mod recent;
 pub mod restore_error;
 pub mod stamps;

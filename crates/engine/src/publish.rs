@@ -10,6 +10,7 @@ use spendfuse_domain::{Action, Amount, BudgetId, Detector, Figures, Nanos, Sever
 use crate::account::{Account, AccountPlace, Due, Nearness, Standing};
 use crate::alert::{Alert, AlertDetails, AlertKind};
 use crate::alert_limit::AlertLimit;
+use crate::recent::exhausts_at;
 use crate::stamps::Stamps;
 
 /// What a commit tells, of either stage: its state to a successor, verdicts and findings to readers,
@@ -177,6 +178,7 @@ fn step_alert(
     };
     let at = f64::from(step.at.0) / 100.0;
     let (spent, limit) = (standing.spent.figure(), standing.limit);
+    let rates = account.recent.rates(limit.unit(), now);
     Some(Alert {
         v: 1,
         key: format!(
@@ -201,6 +203,8 @@ fn step_alert(
             window_start: Some(place.window_start),
             ends_at: place.resets_at,
             figures: Figures::new(standing.spent, standing.limit),
+            rates,
+            exhausts_at: exhausts_at(&rates, standing.spent, limit, place.resets_at, now),
             caused_by: account.caused_by.first().cloned(),
             to: budget.alert.clone(),
             ..AlertDetails::default()

@@ -4,12 +4,16 @@
 // Cents are written as dollars_cents.
 #![allow(clippy::inconsistent_digit_grouping)]
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use spendfuse_domain::budget::BasisPoints;
 use spendfuse_domain::finding::DetectorRules;
 use spendfuse_domain::scope::Pattern;
-use spendfuse_domain::{Amount, Budget, Dimension, Nanos, ScopeTemplate, UnixMillis, Verdict};
+use spendfuse_domain::{
+    Action, Amount, Budget, Dimension, Nanos, ScopeTemplate, Step, UnixMillis, Verdict, WindowKind,
+};
+use spendfuse_engine::alert::Alert;
 use spendfuse_engine::book::{BudgetBook, Series};
 use spendfuse_engine::delta::{DeltaEntry, Deltas};
 use spendfuse_engine::ledger::{Ledger, LedgerConfig, LedgerOutputs, WindowLineKind};
@@ -21,6 +25,8 @@ const SECOND: i64 = 1_000;
 /// A ledger with one budget: $100 a day for each customer, blocks at 100 %.
 struct Desk {
     ledger: Ledger,
+    config: LedgerConfig,
+    changelog: BTreeMap<Vec<u8>, Vec<u8>>,
     series: String,
     seq: u64,
     now: UnixMillis,
@@ -28,11 +34,10 @@ struct Desk {
 
 impl Desk {
     fn new(publish_rate: u32) -> Self {
-        let budget = Budget {
-            limit: Amount::Usd(Nanos::new(100 * 100 * CENT)),
-            scope: ScopeTemplate::new(vec![(Dimension::Customer, Pattern::Each)]),
-            ..generate::budget(0, 0)
-        };
+        Self::with(per_customer(), publish_rate)
+    }
+
+    fn with(budget: Budget, publish_rate: u32) -> Self {
         let series = Series::of(&budget).id;
         let book = BudgetBook::compile(1, vec![budget], DetectorRules::new(vec![]));
         let config = LedgerConfig {
@@ -42,14 +47,26 @@ impl Desk {
             publish_rate,
             account_capacity: 10_000_000,
         };
-        let mut ledger = Ledger::new(config, Arc::new(book));
+        let mut ledger = Ledger::new(config.clone(), Arc::new(book));
         ledger.restored();
         Self {
             ledger,
+            config,
+            changelog: BTreeMap::new(),
             series,
             seq: 0,
             now: UnixMillis::parse_rfc3339("2026-11-22T10:00:00Z").unwrap(),
         }
+    }
+
+    /// Another process goes on with what this one wrote.
+    fn restart(&mut self) {
+        let book = Arc::clone(self.ledger.book());
+        self.ledger = Ledger::new(self.config.clone(), book);
+        for (key, value) in &self.changelog {
+            self.ledger.restore(key, Some(value)).unwrap();
+        }
+        self.ledger.restored();
     }
 
     /// One commit, after `millis`, in which customers spend so many cents.
@@ -81,7 +98,29 @@ impl Desk {
             };
             self.ledger.apply(&deltas, self.now);
         }
-        self.ledger.finish()
+        let outputs = self.ledger.finish();
+        for (key, value) in &outputs.told.changelog {
+            match value {
+                Some(value) => self.changelog.insert(key.clone(), value.clone()),
+                None => self.changelog.remove(key),
+            };
+        }
+        outputs
+    }
+}
+
+fn per_customer() -> Budget {
+    Budget {
+        limit: Amount::Usd(Nanos::new(100 * 100 * CENT)),
+        scope: ScopeTemplate::new(vec![(Dimension::Customer, Pattern::Each)]),
+        ..generate::budget(0, 0)
+    }
+}
+
+fn blocks() -> Step {
+    Step {
+        at: BasisPoints(10_000),
+        action: Action::Block,
     }
 }
 
@@ -216,4 +255,49 @@ fn analysts_get_a_line_a_minute_and_one_for_each_change_of_verdict() {
     assert_eq!(commit(&mut desk, SECOND, &[(0, 11_00)]), 3);
     assert_eq!(commit(&mut desk, 0, &[(0, 20_00)]), 4);
     assert_eq!(lines[1].1, "69.00");
+}
+
+#[test]
+fn an_alert_says_how_fast_it_goes_and_when_it_is_used_up() {
+    let warns_at_80 = Step {
+        at: BasisPoints(8_000),
+        action: Action::Warn,
+    };
+    let budget = Budget {
+        steps: vec![warns_at_80, blocks()],
+        window: WindowKind::Month,
+        ..per_customer()
+    };
+    let mut desk = Desk::with(budget, 2_000);
+    // $1 a minute from 10:01 on; at 10:50 nobody remembers an hour ago.
+    for _ in 0..49 {
+        let told = desk.commit(60 * SECOND, &[(0, 1_00)]).told;
+        assert!(told.alerts.is_empty());
+    }
+    // What a process knew is in the changelog.
+    desk.restart();
+    let warning = desk
+        .commit(60 * SECOND, &[(0, 31_00)])
+        .told
+        .alerts
+        .remove(0);
+    let usd = |cents: i128| Some(Amount::Usd(Nanos::new(cents * CENT)));
+    assert_eq!(warning.details.rates.hour, usd(80_00));
+    assert_eq!(warning.details.rates.five_minutes, usd((31_00 + 4_00) * 12));
+    // $20 are left, at $420 an hour.
+    let left = 20 * 3_600_000 / 420;
+    assert_eq!(warning.details.exhausts_at, Some(desk.now.plus(left)));
+    let read: Alert = serde_json::from_slice(&warning.to_record()).unwrap();
+    assert_eq!(read, warning);
+
+    // A quarter of an hour later: fewer minutes, and the limit is reached.
+    let blocked = desk
+        .commit(900 * SECOND, &[(0, 20_00)])
+        .told
+        .alerts
+        .remove(0);
+    assert_eq!(blocked.details.rates.five_minutes, usd(20_00 * 12));
+    // 11:05: what was spent from 10:10 on.
+    assert_eq!(blocked.details.rates.hour, usd(100_00 - 9_00));
+    assert_eq!(blocked.details.exhausts_at, None);
 }

@@ -3,7 +3,7 @@
 //! escapes what its own markup obeys.
 
 use spendfuse_domain::{Amount, Percent, Severity, printable};
-use spendfuse_engine::alert::Alert;
+use spendfuse_engine::alert::{Alert, AlertDetails};
 
 use crate::letter::{Letter, What};
 
@@ -78,6 +78,7 @@ fn facts(alert: &Alert) -> Vec<(&'static str, String)> {
     }
     let figures = details.figures;
     add("Spent", figures.spent.zip(figures.limit).map(spent_of));
+    add("Rate", rate_of(details));
     add("Window", details.window.as_deref().map(line));
     add("What happens", details.action.as_deref().map(consequence));
     add("Until", details.ends_at.map(|time| time.to_string()));
@@ -97,6 +98,34 @@ fn spent_of((spent, limit): (Amount, Amount)) -> String {
     let share = Percent::of(spent, limit);
     let share = share.map_or_else(String::new, |share| format!(" ({} %)", share.as_f64()));
     format!("{:#} of {limit:#}{share}", spent.figure())
+}
+
+/// `$12.40/h in the last hour, $30.00/h in the last five minutes; exhausted about 2026-11-22 14:20
+/// UTC`. None where nothing was spent lately.
+fn rate_of(details: &AlertDetails) -> Option<String> {
+    let rates = &details.rates;
+    let is_spent = rates.higher().is_some_and(|rate| rate.number() > 0);
+    let (hour, five_minutes) = rates.hour.zip(rates.five_minutes).filter(|_| is_spent)?;
+    let mut text = format!(
+        "{}/h in the last hour, {}/h in the last five minutes",
+        rounded(hour),
+        rounded(five_minutes)
+    );
+    if let Some(time) = details.exhausts_at {
+        let time = time.timestamp().strftime("%Y-%m-%d %H:%M");
+        text.push_str(&format!("; exhausted about {time} UTC"));
+    }
+    Some(text)
+}
+
+/// A rate as people read it: money to the cent, but never nothing where there is something.
+fn rounded(rate: Amount) -> String {
+    const CENT: i128 = 10_000_000;
+    let shown = match rate.usd() {
+        Some(nanos) if nanos.get() >= CENT => rate.with((nanos.get() + CENT / 2) / CENT * CENT),
+        _ => rate,
+    };
+    format!("{shown:#}")
 }
 
 fn consequence(action: &str) -> String {

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use rcgen::generate_simple_self_signed;
 use serde_json::Value;
 use spendfuse_domain::budget::BasisPoints;
+use spendfuse_domain::rates::Rates;
 use spendfuse_domain::{Amount, Figures, Nanos, Severity, UnixMillis};
 use spendfuse_engine::alert::{Alert, AlertDetails, AlertKind};
 use spendfuse_notify::letter::{Letter, Passed, What};
@@ -83,7 +84,12 @@ fn alert() -> Alert {
             step: Some(BasisPoints(10_000)),
             action: Some("block".to_owned()),
             ends_at: Some(UnixMillis(1_795_410_000_000)),
-            figures: Figures::new(dollars(501), dollars(500)),
+            figures: Figures::new(dollars(401), dollars(500)),
+            rates: Rates {
+                hour: Some(Amount::Usd(Nanos::new(1_239_600_000))),
+                five_minutes: Some(dollars(792)),
+            },
+            exhausts_at: Some(UnixMillis(1_795_342_981_320)),
             ..AlertDetails::default()
         },
     }
@@ -251,7 +257,9 @@ async fn markup_from_outside_reaches_nobody_and_limits_are_kept() {
             .to_string()
             .contains("hook did not take this message: 503")
     );
-    assert!(slack.to_string().contains("$5.01 of $5.00"));
+    assert!(slack.to_string().contains("$4.01 of $5.00"));
+    let rate = "$1.24/h in the last hour, $7.92/h in the last five minutes; exhausted about 2026-11-22 10:23 UTC";
+    assert!(slack.to_string().contains(rate), "{slack:#}");
 }
 
 #[tokio::test]

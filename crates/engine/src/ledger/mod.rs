@@ -295,6 +295,8 @@ impl Ledger {
             &entry.id,
             entry.time,
         );
+        let amount = entry.spend().counted(compiled.budget.limit.unit());
+        known.account.recent.add(amount, entry.minute, self.now);
         self.touch(id);
     }
 

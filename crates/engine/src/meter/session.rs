@@ -5,11 +5,12 @@ use spendfuse_domain::budget::{CompiledBudget, CountId, Spend};
 use spendfuse_domain::event::Event;
 use spendfuse_domain::scope::{Dimension, scope_of};
 use spendfuse_domain::window::WindowKind;
-use spendfuse_domain::{Nanos, UnixMillis};
+use spendfuse_domain::{Nanos, Unit, UnixMillis};
 
 use crate::account::{Account, AccountPlace};
 use crate::codec;
 use crate::detect::lane::{Lane, LaneRule};
+use crate::recent::Recent;
 
 /// Lanes of a session: more agents and models than that take turns. A session is written as a whole
 /// with every commit that changes it, so that many lanes cost much with every call.
@@ -119,6 +120,10 @@ pub struct Session {
     #[n(8)]
     #[cbor(default)]
     pub blocked_until_millis: Vec<i64>,
+    /// What was spent lately, in dollars; of the session itself, not of the root.
+    #[n(9)]
+    #[cbor(default)]
+    pub recent: Recent,
     /// Whether the running commit changed it.
     #[cbor(skip)]
     pub touched: bool,
@@ -338,10 +343,19 @@ impl Session {
 }
 
 impl SessionAccount {
-    /// Adds one call.
-    pub fn add(&mut self, spend: Spend, unpriced: Nanos, event: &Event<'_>) {
-        self.account
-            .add(spend, unpriced, &event.source, &event.id, event.time);
+    /// Adds one call, counted at `now` against a limit in `unit`.
+    pub fn add(
+        &mut self,
+        spend: Spend,
+        unpriced: Nanos,
+        event: &Event<'_>,
+        unit: Unit,
+        now: UnixMillis,
+    ) {
+        let account = &mut self.account;
+        account.add(spend, unpriced, &event.source, &event.id, event.time);
+        let recent = &mut account.recent;
+        recent.add(spend.counted(unit), event.time.minute(), now);
     }
 }
 

@@ -8,7 +8,7 @@ use spendfuse_domain::budget::Spend;
 use spendfuse_domain::event::{Call, Event};
 use spendfuse_domain::finding::{DetectorAction, DetectorRule, FindingState};
 use spendfuse_domain::window::WindowKind;
-use spendfuse_domain::{Nanos, UnixMillis};
+use spendfuse_domain::{Amount, Nanos, Unit, UnixMillis};
 
 use super::session::{LanePlace, Session, SessionName};
 use super::sessions::SessionId;
@@ -40,10 +40,20 @@ impl Meter {
         let book = Arc::clone(&self.book);
         let mut known = self.keep_alive(&book, session, root);
         self.count_session_budgets(&book, event, &mut known, spend, unpriced);
-        if let Some(session) = session
-            && is_generation(&call.operation)
-        {
-            self.run_detectors(&book, session, known, event, call, charge);
+        match session {
+            Some(session) if is_generation(&call.operation) => {
+                self.run_detectors(&book, session, known, event, call, charge);
+            }
+            _ => self.note_recent(known, event, spend),
+        }
+    }
+
+    /// A call that no detector looks at is still spend of its session.
+    fn note_recent(&mut self, known: Option<SessionId>, event: &Event<'_>, spend: Spend) {
+        let now = self.now;
+        if let Some(session) = known.and_then(|id| self.sessions.get_mut(id)) {
+            let cost = Amount::Usd(spend.cost);
+            session.recent.add(cost, event.time.minute(), now);
         }
     }
 
@@ -78,6 +88,7 @@ impl Meter {
         spend: Spend,
         unpriced: Nanos,
     ) {
+        let now = self.now;
         for index in &book.session_budgets {
             let compiled = book.budget(*index);
             let of_root = compiled.budget.window == WindowKind::RootSession;
@@ -93,7 +104,7 @@ impl Meter {
                 *known = Some(id);
             }
             let (account, outdated) = session.account_mut(compiled, scope);
-            account.add(spend, unpriced, event);
+            account.add(spend, unpriced, event, compiled.budget.limit.unit(), now);
             if let Some(mut outdated) = outdated {
                 let gave_way = outdated.budget != account.budget || outdated.scope != account.scope;
                 self.withdraw(&mut outdated, book);
@@ -135,7 +146,10 @@ impl Meter {
             input_cost: cost.input + cost.cache_read + cost.cache_write,
         };
         let name = session;
+        let now = self.now;
         let (id, session) = self.live_session(name, known);
+        let cost = Amount::Usd(step.cost);
+        session.recent.add(cost, event.time.minute(), now);
         let place = session.lane_place(&attribution.agent, &attribution.model);
         let lane = match place {
             LanePlace::Own(lane) | LanePlace::InsteadOfAnother(lane) => lane,
@@ -178,6 +192,7 @@ impl Meter {
             return;
         };
         let scope = session.name().scope();
+        let rates = session.recent.rates(Unit::Usd, now);
         let lane = &mut session.lanes[place.lane];
         let (agent, model) = (lane.agent.clone(), lane.model.clone());
         let Some(episode) = lane.episode_mut(place.rule).as_mut() else {
@@ -205,6 +220,7 @@ impl Meter {
                     ends_at: (rule.action == DetectorAction::BlockSession)
                         .then(|| now.plus(rule.cooldown_millis)),
                     model: Some(model).filter(|model| !model.is_empty()),
+                    rates,
                     caused_by: episode.evidence.last().cloned(),
                     ..AlertDetails::default()
                 },
