@@ -122,6 +122,10 @@ pub enum AlertKind {
     UnpricedModel,
     /// A source sends counts that contradict their format.
     DisputedSource,
+    /// Events are older than the dedupe memory and were set aside.
+    LateSpend,
+    /// Events cannot be counted and were set aside.
+    RejectedSpend,
     /// An event has the identity of another one.
     Conflict,
     /// An event has two rows in the warehouse.
@@ -154,6 +158,8 @@ impl AlertKind {
             Self::Finding => "finding",
             Self::UnpricedModel => "unpriced_model",
             Self::DisputedSource => "disputed_source",
+            Self::LateSpend => "late_spend",
+            Self::RejectedSpend => "rejected_spend",
             Self::Conflict => "conflict",
             Self::CountedTwice => "counted_twice",
             Self::SharedId => "shared_id",
@@ -179,6 +185,12 @@ impl AlertKind {
             Self::DisputedSource | Self::Conflict | Self::SharedId | Self::CountedTwice => {
                 "Mend the sender, as the message says; no command of spendfuse does"
             }
+            Self::LateSpend => {
+                "To count those that the warehouse does not know, run: spendfuse dlq replay --verify. To see them: spendfuse dlq list"
+            }
+            Self::RejectedSpend => {
+                "To see them with the reason of each, run: spendfuse dlq list. When the sender is mended: spendfuse dlq replay"
+            }
             Self::DedupeHorizon => "To see what was set aside as late, run: spendfuse dlq list",
             Self::DeltaChain => "To see where sums differ, run: spendfuse audit",
             Self::RowChain | Self::LoaderStopped => {
@@ -188,6 +200,12 @@ impl AlertKind {
                 "To see the state of everything that it stands on, run: spendfuse doctor"
             }
         }
+    }
+
+    /// Whether several partitions find out the same and tell it under one key. They tell it in one
+    /// partition of the topic, where it is known again.
+    pub fn is_found_by_several(self) -> bool {
+        matches!(self, Self::LateSpend | Self::RejectedSpend)
     }
 
     /// The kind of that name, where this version knows it.

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 use spendfuse_bus::{BusError, LogicError, Outputs};
 use spendfuse_domain::Topics;
+use spendfuse_domain::routing::partition_of;
 use spendfuse_domain::verdict::{Heartbeat, Stage};
 use spendfuse_engine::codec;
 use spendfuse_engine::publish::Told;
@@ -39,6 +40,8 @@ pub struct Publisher<'a, 'o> {
     pub stage: Stage,
     /// Which partition.
     pub partition: u32,
+    /// How many there are.
+    pub partitions: u32,
     /// Which commit.
     pub seq: u64,
     /// How rows are written.
@@ -65,7 +68,14 @@ impl Publisher<'_, '_> {
             self.send(&self.topics.findings, key, Some(&json(finding)))?;
         }
         for alert in &told.alerts {
-            self.send(&self.topics.alerts, &alert.key, Some(&alert.to_record()))?;
+            let (key, value) = (alert.key.as_bytes(), alert.to_record());
+            let partition = match alert.kind.is_found_by_several() {
+                true => partition_of(key, self.partitions),
+                false => self.partition,
+            };
+            let topic = &self.topics.alerts;
+            self.outputs
+                .send(topic, partition, Some(key), Some(&value), &[])?;
         }
         if let Some((key, heartbeat)) = heartbeat {
             self.send(&self.topics.blocklist, &key, Some(&json(&heartbeat)))?;

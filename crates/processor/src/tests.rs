@@ -137,7 +137,17 @@ fn batch(
     seq: u64,
     records: &[Incoming],
 ) -> Vec<OutputRecord> {
-    logic.begin(seq, NOW);
+    batch_at(NOW, logic, partition, seq, records)
+}
+
+fn batch_at(
+    now: i64,
+    logic: &mut impl PartitionLogic,
+    partition: u32,
+    seq: u64,
+    records: &[Incoming],
+) -> Vec<OutputRecord> {
+    logic.begin(seq, now);
     for incoming in records {
         process(logic, partition, incoming).unwrap();
     }

@@ -2,8 +2,9 @@
 
 use hashbrown::HashMap;
 use spendfuse_domain::UnixMillis;
-use spendfuse_domain::event::{Event, Flags};
+use spendfuse_domain::event::{Event, Flags, Rejection};
 use spendfuse_domain::row::Origin;
+use spendfuse_domain::verdict::EventRef;
 
 use super::dedupe::Shortened;
 use super::session::{MOST_ACCOUNTS, MOST_LANES, SessionName};
@@ -13,6 +14,8 @@ use crate::codec;
 
 /// Names that are remembered as told; with ten told an hour they last for days.
 const MOST_TOLD: usize = 1_000;
+/// What is wrong with an event is told in so many bytes at most; the DLQ has all of it.
+const MOST_OF_DETAIL: usize = 300;
 
 impl Meter {
     /// Tells people of something that the meter does not find out by itself.
@@ -49,6 +52,45 @@ impl Meter {
                 &attribution.workspace,
             );
         }
+    }
+
+    /// One alert an hour and workspace whose events come too late to be counted. `event` is the
+    /// first of them here.
+    pub fn tell_of_late(&mut self, event: &Event<'_>, origin: Origin) {
+        let workspace = event.attribution.workspace.to_string();
+        let (id, source) = (event.id.to_string(), event.source.to_string());
+        let message = format!(
+            "events of workspace {workspace} come too late to be told from duplicates and are set aside: no budget sees their spend until they are replayed; the first one is {id} of source {source}, of {}, at usage {}@{}",
+            event.time, origin.partition, origin.offset
+        );
+        let details = AlertDetails {
+            caused_by: Some(EventRef {
+                source,
+                id,
+                time: Some(event.time),
+            }),
+            ..AlertDetails::default()
+        };
+        let prefix = format!("late_spend|{}", hour_of(self.now));
+        let subject = workspace.clone();
+        let kind = AlertKind::LateSpend;
+        self.tell_once_with(kind, &prefix, subject, message, &workspace, details);
+    }
+
+    /// One alert an hour and reason for which events are rejected; `detail` says what is wrong with
+    /// the first of them here. Whose it is cannot be known.
+    pub fn tell_of_rejected(&mut self, rejection: &Rejection, origin: Origin) {
+        self.pass(origin);
+        let reason = rejection.reason.name();
+        let detail = &rejection.detail;
+        let detail = &detail[..detail.floor_char_boundary(MOST_OF_DETAIL)];
+        let message = format!(
+            "events are rejected as {reason} and set aside: no budget sees their spend; the first one, at usage {}@{}: {detail}",
+            origin.partition, origin.offset
+        );
+        let prefix = format!("rejected_spend|{}", hour_of(self.now));
+        let kind = AlertKind::RejectedSpend;
+        self.tell_once(kind, &prefix, reason.to_owned(), message, "*");
     }
 
     /// One alert for each identity that two different events share: the second is not counted.
@@ -144,6 +186,19 @@ impl Meter {
         message: String,
         scope: &str,
     ) {
+        let details = AlertDetails::default();
+        self.tell_once_with(kind, prefix, subject, message, scope, details);
+    }
+
+    fn tell_once_with(
+        &mut self,
+        kind: AlertKind,
+        prefix: &str,
+        subject: String,
+        message: String,
+        scope: &str,
+        details: AlertDetails,
+    ) {
         let key = format!("{prefix}|{subject}");
         if self.told_people.contains(&key) {
             return;
@@ -158,7 +213,7 @@ impl Meter {
             message,
             at: self.now,
             count: None,
-            details: AlertDetails::default(),
+            details,
         });
         // One that was only counted is told when it comes again in a quieter hour.
         let Some(alert) = told else { return };
@@ -167,14 +222,35 @@ impl Meter {
         let changes = &mut self.outputs.told.changelog;
         changes.push((changelog::told_key(&key), Some(told_at)));
         self.told_people.insert(key, self.now.0);
+        let over = period_of(kind).map(|millis| self.now.0.div_euclid(millis) * millis);
+        let over = over.map(|since| self.told_people.forget_before(kind, since));
         let forgotten = self.told_people.forget_oldest();
+        let forgotten = over.into_iter().flatten().chain(forgotten);
         changes.extend(forgotten.map(|key| (changelog::told_key(&key), None)));
     }
 }
 
+const HOUR_MILLIS: i64 = 3_600_000;
+const DAY_MILLIS: i64 = 24 * HOUR_MILLIS;
+
+/// Hours since 1970.
+fn hour_of(time: UnixMillis) -> i64 {
+    time.0.div_euclid(HOUR_MILLIS)
+}
+
 /// Days since 1970.
 fn day_of(time: UnixMillis) -> i64 {
-    time.0.div_euclid(24 * 3_600_000)
+    time.0.div_euclid(DAY_MILLIS)
+}
+
+/// Of which span of time the keys of a kind are, where they name one: what was told in the one
+/// before need not be remembered.
+fn period_of(kind: AlertKind) -> Option<i64> {
+    match kind {
+        AlertKind::LateSpend | AlertKind::RejectedSpend => Some(HOUR_MILLIS),
+        AlertKind::DedupeHorizon | AlertKind::Capacity => Some(DAY_MILLIS),
+        _ => None,
+    }
 }
 
 /// What people were told of, each once: bounded, since the names come from outside.
@@ -195,6 +271,17 @@ impl ToldPeople {
 
     pub(super) fn remove(&mut self, key: &str) {
         self.told_at.remove(key);
+    }
+
+    /// Forgets what of `kind` was told before `since`, in an order that equal histories have in
+    /// common.
+    fn forget_before(&mut self, kind: AlertKind, since: i64) -> Vec<String> {
+        let begins = format!("{}|", kind.name());
+        let is_over = |key: &String, at: &mut i64| key.starts_with(&begins) && *at < since;
+        let gone = self.told_at.extract_if(is_over);
+        let mut gone: Vec<String> = gone.map(|(key, _)| key).collect();
+        gone.sort_unstable();
+        gone
     }
 
     /// Forgets what is beyond [`MOST_TOLD`], the oldest first, in an order that equal histories

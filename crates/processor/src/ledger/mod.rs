@@ -34,6 +34,7 @@ pub struct LedgerStage {
 /// One partition of the ledger stage.
 pub struct LedgerPartition {
     partition: u32,
+    partitions: u32,
     topics: Arc<Topics>,
     tables: Arc<Tables>,
     ledger: Ledger,
@@ -52,6 +53,7 @@ impl StageLogic for LedgerStage {
         };
         Ok(LedgerPartition {
             partition,
+            partitions: self.config.partitions,
             topics: Arc::clone(&self.topics),
             tables: Arc::clone(&self.tables),
             ledger: Ledger::new(config, self.tables.budgets.load_full()),
@@ -195,6 +197,7 @@ impl PartitionLogic for LedgerPartition {
             rows_topic: &self.topics.rows_ledger,
             stage: Stage::Ledger,
             partition: self.partition,
+            partitions: self.partitions,
             seq: self.seq,
             format: self.tables.row_format,
             links: &mut self.links,

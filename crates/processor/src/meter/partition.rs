@@ -182,6 +182,7 @@ impl MeterPartition {
                     "time {} lies further before the arrival at {} than the dedupe horizon; `spendfuse dlq replay --verify` counts it if the warehouse does not know it",
                     event.time, origin.arrival
                 );
+                self.meter.tell_of_late(event, origin);
                 return Err(Rejection::new(RejectReason::Late, detail));
             }
         }
@@ -189,6 +190,11 @@ impl MeterPartition {
     }
 
     fn set_aside(&mut self, record: &InputRecord<'_>, rejection: &Rejection) {
+        // Late ones are told of where it is known whose they are.
+        if rejection.reason != RejectReason::Late {
+            let origin = Handover::origin_of(record);
+            self.meter.tell_of_rejected(rejection, origin);
+        }
         self.rejects
             .push(RejectedRecord::of(record, rejection, &self.topics));
     }

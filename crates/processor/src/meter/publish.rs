@@ -44,6 +44,7 @@ impl MeterPartition {
             rows_topic: &self.topics.rows,
             stage: Stage::Meter,
             partition,
+            partitions: self.config.partitions,
             seq: self.seq,
             format: self.tables.row_format,
             links: &mut self.rows.links,

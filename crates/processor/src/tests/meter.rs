@@ -3,7 +3,7 @@
 use spendfuse_bus::{OutputRecord, Outputs, PartitionLogic, RestoreSource};
 
 use super::{
-    Incoming, NOW, Stages, batch, blocks, call, deltas_of, header, of, restore_changelog,
+    Incoming, NOW, Stages, batch, batch_at, blocks, call, deltas_of, header, of, restore_changelog,
     with_record,
 };
 use crate::meter::{REROUTED, USAGE};
@@ -51,6 +51,74 @@ fn a_duplicate_whose_identity_the_log_has_lost_is_late_and_not_counted_again() {
         panic!("set aside: {again:?}");
     };
     assert_eq!(header(late, "spendfuse_reason"), "late");
+    let [alert] = of(&again, &topics.alerts)[..] else {
+        panic!("people are told: {again:?}");
+    };
+    let (_, alert) = alert_of(alert);
+    assert_eq!(
+        (&alert["kind"], &alert["scope"], &alert["caused_by"]["id"]),
+        (&"late_spend".into(), &"acme".into(), &"r-1".into())
+    );
+}
+
+#[test]
+fn people_are_told_once_an_hour_of_each_reason_for_which_events_are_set_aside() {
+    let stages = Stages::new();
+    let topics = &stages.topics;
+    let bad = |offset, value: &str| Incoming {
+        offset,
+        value: value.into(),
+        ..Incoming::default()
+    };
+    let mut meter = stages.meter(0);
+    let batches = [
+        batch(&mut meter, 0, 1, &[bad(0, "{"), bad(1, "{}"), bad(2, "}")]),
+        batch(&mut meter, 0, 2, &[bad(3, "{"), bad(4, "{}")]),
+    ];
+    let told: Vec<_> = batches
+        .iter()
+        .flat_map(|batch| of(batch, &topics.alerts))
+        .map(alert_of)
+        .collect();
+    let subjects: Vec<_> = told.iter().map(|(_, alert)| &alert["subject"]).collect();
+    assert_eq!(subjects, ["malformed_json", "not_cloudevent"]);
+    let message = told[0].1["message"].as_str().unwrap();
+    assert!(message.contains("at usage 0@0: "), "{message}");
+
+    // What another partition finds out is the same news, told in the same place.
+    let elsewhere = batch(&mut stages.meter(1), 1, 1, &[bad(0, "{")]);
+    let [same] = of(&elsewhere, &topics.alerts)[..] else {
+        panic!("told: {elsewhere:?}");
+    };
+    let same = alert_of(same);
+    assert_eq!((same.0, &same.1["key"]), (told[0].0, &told[0].1["key"]));
+
+    // A successor knows whom its predecessor told.
+    let mut successor = stages.meter(0);
+    batches
+        .iter()
+        .for_each(|batch| restore_changelog(&mut successor, batch));
+    successor.restored(2).unwrap();
+    let again = batch(&mut successor, 0, 3, &[bad(5, "{")]);
+    assert_eq!(of(&again, &topics.alerts), Vec::<&OutputRecord>::new());
+
+    // In the next hour it is news, and nobody need remember whom the last one told.
+    const HOUR: i64 = 3_600_000;
+    let later = Incoming {
+        stamp_ahead: HOUR,
+        ..bad(6, "{")
+    };
+    let next = batch_at(NOW + HOUR, &mut successor, 0, 4, &[later]);
+    assert_eq!(of(&next, &topics.alerts).len(), 1);
+    let forgotten = of(&next, "changelog").into_iter();
+    let forgotten = forgotten.filter(|record| record.value.is_none());
+    assert_eq!(forgotten.count(), 2, "both of the hour before");
+}
+
+/// Where an alert is told, and what it says.
+fn alert_of(record: &OutputRecord) -> (u32, serde_json::Value) {
+    let value = record.value.as_deref().unwrap();
+    (record.partition, serde_json::from_slice(value).unwrap())
 }
 
 #[test]

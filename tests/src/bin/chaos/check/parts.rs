@@ -96,8 +96,14 @@ pub(super) fn heartbeats(system: &mut System, logs: &Logs) -> Result<Check> {
 }
 
 /// What people are told of in every run: budgets that are reached, sessions in circles, events with
-/// other content. Any other alert says that something is wrong.
-const USUAL_ALERTS: [&str; 3] = ["budget_step", "finding", "conflict"];
+/// other content, too old, or unreadable. Any other alert says that something is wrong.
+const USUAL_ALERTS: [&str; 5] = [
+    "budget_step",
+    "finding",
+    "conflict",
+    "late_spend",
+    "rejected_spend",
+];
 
 /// No chain between stages was broken, and nobody raised an alert that nothing provoked.
 pub(super) fn links(system: &System, logs: &Logs) -> Result<Check> {
