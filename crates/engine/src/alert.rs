@@ -68,6 +68,10 @@ pub struct AlertDetails {
     /// When the limit is reached by the higher of both rates: see [`crate::recent::exhausts_at`].
     #[serde(skip_serializing_if = "Option::is_none")]
     pub exhausts_at: Option<UnixMillis>,
+    /// When a step of a budget was lifted; then `step` is the one that is still reached, and every
+    /// higher one of the window is over.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lifted_at: Option<UnixMillis>,
     /// The model, of a finding.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub model: Option<String>,

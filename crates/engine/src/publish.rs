@@ -1,7 +1,7 @@
 //! Settling an account after its spend, its budget or the time changed: what readers of the
 //! blocklist, of findings and of alerts must be told.
 
-use spendfuse_domain::budget::{CompiledBudget, Step};
+use spendfuse_domain::budget::{BasisPoints, CompiledBudget, Step};
 use spendfuse_domain::finding::{Finding, FindingState};
 use spendfuse_domain::scope::{Dimension, Dimensions as _, ScopeText};
 use spendfuse_domain::verdict::{BlocklistEntry, budget_key};
@@ -36,9 +36,12 @@ impl Told {
         self.blocklist.push((key, Some(entry)));
     }
 
-    /// An alert, unless it is only counted in this hour.
+    /// An alert, unless it is only counted in this hour. What ends one is always told.
     pub(crate) fn alert(&mut self, alert: Alert, limit: &mut AlertLimit) {
-        self.alerts.extend(limit.admit(alert));
+        match alert.details.lifted_at {
+            Some(_) => self.alerts.push(alert),
+            None => self.alerts.extend(limit.admit(alert)),
+        }
     }
 
     /// What follows from a settled account; what is left of it is for its owner.
@@ -107,8 +110,19 @@ pub fn settle(
 ) -> Settlement {
     let mut settlement = Settlement::default();
     let standing = account.standing(compiled);
-    settlement.alert = step_alert(account, compiled, &standing, place, now);
-    account.alerted = standing.step.map_or(0, |step| step.at.0);
+    let reached = standing.step.map_or(0, |step| step.at.0);
+    settlement.alert = match reached < account.alerted {
+        true => {
+            let message = below_again(account, compiled, &standing, place);
+            let id = &compiled.budget.id;
+            let mut lifted = lifted_alert(account, id, place, message, now);
+            lifted.details.step = Some(BasisPoints(reached));
+            lifted.details.figures = Figures::new(standing.spent, standing.limit);
+            Some(lifted)
+        }
+        false => step_alert(account, compiled, &standing, place, now),
+    };
+    account.alerted = reached;
 
     let due = account.due(compiled, &standing, place.expires_at, now);
     let due = match (due, pace) {
@@ -139,6 +153,68 @@ pub fn settle(
         }
     }
     settlement
+}
+
+/// What ends the alerts of `account`'s steps, if any was raised, where the account itself ends before
+/// its window: `why`.
+pub fn lift(
+    account: &mut Account,
+    budget: &BudgetId,
+    place: AccountPlace<'_>,
+    why: &str,
+    now: UnixMillis,
+) -> Option<Alert> {
+    let (scope, window) = (place.scope, place.window);
+    let message = format!("{scope} is not held to budget {budget} in {window} any more: {why}");
+    let lifted = lifted_alert(account, budget, place, message, now);
+    (std::mem::take(&mut account.alerted) > 0).then_some(lifted)
+}
+
+/// The record that ends the alert that was raised last, and all of lower steps.
+fn lifted_alert(
+    account: &Account,
+    budget: &BudgetId,
+    place: AccountPlace<'_>,
+    message: String,
+    now: UnixMillis,
+) -> Alert {
+    Alert {
+        v: 1,
+        key: step_key(budget, place, account.alerted),
+        kind: AlertKind::BudgetStep,
+        severity: Severity::Info,
+        scope: place.scope.to_owned(),
+        subject: budget.to_string(),
+        message,
+        at: now,
+        count: None,
+        details: AlertDetails {
+            budget: Some(budget.to_string()),
+            step: Some(BasisPoints(0)),
+            window: Some(place.window.to_owned()),
+            window_start: Some(place.window_start),
+            ends_at: place.resets_at,
+            lifted_at: Some(now),
+            ..AlertDetails::default()
+        },
+    }
+}
+
+fn below_again(
+    account: &Account,
+    compiled: &CompiledBudget,
+    standing: &Standing<'_>,
+    place: AccountPlace<'_>,
+) -> String {
+    let at = f64::from(account.alerted) / 100.0;
+    let (spent, limit) = (standing.spent.figure(), standing.limit);
+    let (scope, window, id) = (place.scope, place.window, &compiled.budget.id);
+    format!("{scope} is below {at} % of budget {id} in {window} again: {spent} of {limit} spent")
+}
+
+fn step_key(budget: &BudgetId, place: AccountPlace<'_>, step: u32) -> String {
+    let start = place.window_start.0;
+    format!("{budget}|{}|{start}|{step}", place.scope)
 }
 
 /// The `budget_exceeded` finding that ends with the account, if one is open. `compiled` is `None`
@@ -181,10 +257,7 @@ fn step_alert(
     let rates = account.recent.rates(limit.unit(), now);
     Some(Alert {
         v: 1,
-        key: format!(
-            "{}|{}|{}|{}",
-            budget.id, place.scope, place.window_start.0, step.at.0
-        ),
+        key: step_key(&budget.id, place, step.at.0),
         kind: AlertKind::BudgetStep,
         severity,
         scope: place.scope.to_owned(),

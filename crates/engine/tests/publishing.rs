@@ -13,7 +13,7 @@ use spendfuse_domain::scope::Pattern;
 use spendfuse_domain::{
     Action, Amount, Budget, Dimension, Nanos, ScopeTemplate, Step, UnixMillis, Verdict, WindowKind,
 };
-use spendfuse_engine::alert::Alert;
+use spendfuse_engine::alert::{Alert, AlertKind};
 use spendfuse_engine::book::{BudgetBook, Series};
 use spendfuse_engine::delta::{DeltaEntry, Deltas};
 use spendfuse_engine::ledger::{Ledger, LedgerConfig, LedgerOutputs, WindowLineKind};
@@ -67,6 +67,13 @@ impl Desk {
             self.ledger.restore(key, Some(value)).unwrap();
         }
         self.ledger.restored();
+    }
+
+    /// Other budgets are in force.
+    fn apply(&mut self, budgets: Vec<Budget>) {
+        let version = self.ledger.budget_version() + 1;
+        let book = BudgetBook::compile(version, budgets, DetectorRules::new(vec![]));
+        self.ledger.set_book(Arc::new(book));
     }
 
     /// One commit, after `millis`, in which customers spend so many cents.
@@ -300,4 +307,48 @@ fn an_alert_says_how_fast_it_goes_and_when_it_is_used_up() {
     // 11:05: what was spent from 10:10 on.
     assert_eq!(blocked.details.rates.hour, usd(100_00 - 9_00));
     assert_eq!(blocked.details.exhausts_at, None);
+}
+
+#[test]
+fn a_raised_limit_ends_the_alerts_of_steps_that_are_not_reached_any_more() {
+    let warns_at_80 = Step {
+        at: BasisPoints(8_000),
+        action: Action::Warn,
+    };
+    let with_limit = |dollars: i128| Budget {
+        steps: vec![warns_at_80.clone(), blocks()],
+        window: WindowKind::Month,
+        limit: Amount::Usd(Nanos::new(dollars * 100 * CENT)),
+        ..per_customer()
+    };
+    let mut desk = Desk::with(with_limit(100), 2_000);
+    let steps = |desk: &mut Desk, spends: &[(usize, i128)]| -> Vec<Alert> {
+        let told = desk.commit(SECOND, spends).told.alerts.into_iter();
+        let of_steps = told.filter(|alert| alert.kind == AlertKind::BudgetStep);
+        of_steps.collect()
+    };
+    let blocked = steps(&mut desk, &[(0, 100_00)]).remove(0);
+    // A process that begins anew knows what was raised.
+    desk.restart();
+
+    desk.apply(vec![with_limit(120)]);
+    let told = steps(&mut desk, &[]);
+    let [lifted] = &told[..] else {
+        panic!("one is told: {told:?}");
+    };
+    assert_eq!(lifted.key, blocked.key);
+    assert_eq!(lifted.details.lifted_at, Some(desk.now));
+    // $100 of $120 are still above 80 %.
+    assert_eq!(lifted.details.step, Some(BasisPoints(8_000)));
+    assert!(lifted.message.contains("is below 100 % of"), "{lifted:?}");
+    assert!(steps(&mut desk, &[(0, 1)]).is_empty());
+
+    let again = steps(&mut desk, &[(0, 20_00)]).remove(0);
+    assert_eq!((&again.key, again.details.lifted_at), (&blocked.key, None));
+
+    desk.apply(vec![]);
+    let gone = steps(&mut desk, &[]).remove(0);
+    assert_eq!(gone.key, blocked.key);
+    assert_eq!(gone.details.step, Some(BasisPoints(0)));
+    assert!(gone.message.contains("the budget was removed"), "{gone:?}");
 }

@@ -236,10 +236,25 @@ impl Ledger {
             self.touch(id);
             return;
         }
+        let why = match compiled {
+            Some(_) => "it counts anew",
+            None => "the budget was removed",
+        };
         self.withdraw(id);
-        if let Some(gone) = self.remove(id) {
+        if let Some(mut gone) = self.remove(id) {
+            self.lift(&mut gone, why);
             self.outputs.told.changelog.push((account_key(&gone), None));
         }
+    }
+
+    /// An account goes before its window ends: so do its alerts.
+    pub(super) fn lift(&mut self, gone: &mut LedgerAccount, why: &str) {
+        if !gone.is_running(self.now) {
+            return;
+        }
+        let place = AccountPlace::in_window(&gone.scope, &gone.window);
+        let lifted = publish::lift(&mut gone.account, &gone.budget, place, why, self.now);
+        self.outputs.told.alerts.extend(lifted);
     }
 
     pub(super) fn remember_evaluated(&mut self) {

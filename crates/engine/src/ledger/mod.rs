@@ -332,7 +332,9 @@ impl Ledger {
             }
             // Not judged anew yet: readers forget what they know first.
             self.withdraw(id);
-            self.remove(id);
+            if let Some(mut gone) = self.remove(id) {
+                self.lift(&mut gone, "it counts anew");
+            }
         }
         let empty = Account::default();
         let begun = LedgerAccount::begin(budget.clone(), scope, window, count, empty);

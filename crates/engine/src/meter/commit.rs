@@ -17,6 +17,17 @@ use crate::detect::episode::Episode;
 use crate::detect::lane::{Lane, LaneRule};
 use crate::publish::{self, Pace};
 
+/// The window of a session's account that ends before its count does, and why.
+#[derive(Clone, Copy)]
+pub(super) struct AccountEnds<'a> {
+    /// Its label.
+    pub(super) window: &'a str,
+    /// When it began.
+    pub(super) opened_at: UnixMillis,
+    /// Why, for people.
+    pub(super) why: &'a str,
+}
+
 impl Meter {
     /// Ends the running commit.
     pub fn finish(&mut self) -> MeterOutputs {
@@ -84,6 +95,11 @@ impl Meter {
         let window = session.name().window_label();
         let expires_at = self.published_expiry(session.last_at);
         let opened_at = session.opened_at;
+        let ends = AccountEnds {
+            window: &window,
+            opened_at,
+            why: "the budget was removed, or counts anew",
+        };
         session.accounts.retain_mut(|one| {
             let Some(compiled) = budget_of(one, book) else {
                 // What cannot be read is not gone.
@@ -91,7 +107,7 @@ impl Meter {
                 if id.is_some_and(|id| book.is_unreadable(&id)) {
                     return true;
                 }
-                self.withdraw(one, book);
+                self.withdraw(one, book, ends);
                 return false;
             };
             let place = account_place(&one.scope, &window, opened_at, expires_at);
@@ -107,8 +123,13 @@ impl Meter {
         });
     }
 
-    /// The account's budget is gone or ended: readers forget its verdict.
-    pub(super) fn withdraw(&mut self, one: &mut SessionAccount, book: &BudgetBook) {
+    /// The account's budget is gone or ended: readers forget its verdict, people its alerts.
+    pub(super) fn withdraw(
+        &mut self,
+        one: &mut SessionAccount,
+        book: &BudgetBook,
+        ends: AccountEnds<'_>,
+    ) {
         let Some(id) = BudgetId::new(&one.budget) else {
             return;
         };
@@ -119,6 +140,9 @@ impl Meter {
         let compiled = book.named(&id);
         let closed = publish::close_finding(&mut one.account, &id, compiled, &one.scope, self.now);
         self.outputs.told.findings.extend(closed);
+        let place = account_place(&one.scope, ends.window, ends.opened_at, self.now);
+        let lifted = publish::lift(&mut one.account, &id, place, ends.why, self.now);
+        self.outputs.told.alerts.extend(lifted);
     }
 
     /// When readers may forget a session's verdict: its idle limit after the last event, rounded up
@@ -149,8 +173,14 @@ impl Meter {
         };
         self.expiry.remove(&(session.looked_at, id));
         let book = Arc::clone(&self.book);
+        let window = session.name().window_label();
+        let ends = AccountEnds {
+            window: &window,
+            opened_at: session.opened_at,
+            why: "the session has ended",
+        };
         for one in &mut session.accounts {
-            self.withdraw(one, &book);
+            self.withdraw(one, &book, ends);
         }
         let scope = session.name().scope();
         for detector in &session.blocked_by {

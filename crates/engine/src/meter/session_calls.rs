@@ -10,6 +10,7 @@ use spendfuse_domain::finding::{DetectorAction, DetectorRule, FindingState};
 use spendfuse_domain::window::WindowKind;
 use spendfuse_domain::{Amount, Nanos, Unit, UnixMillis};
 
+use super::commit::AccountEnds;
 use super::session::{LanePlace, Session, SessionName};
 use super::sessions::SessionId;
 use super::{Charge, EpisodePlace, Meter, SLICE};
@@ -103,11 +104,17 @@ impl Meter {
             if !of_root {
                 *known = Some(id);
             }
+            let opened_at = session.opened_at;
             let (account, outdated) = session.account_mut(compiled, scope);
             account.add(spend, unpriced, event, compiled.budget.limit.unit(), now);
             if let Some(mut outdated) = outdated {
                 let gave_way = outdated.budget != account.budget || outdated.scope != account.scope;
-                self.withdraw(&mut outdated, book);
+                let ends = AccountEnds {
+                    window: &name.window_label(),
+                    opened_at,
+                    why: "it counts anew",
+                };
+                self.withdraw(&mut outdated, book, ends);
                 if gave_way {
                     self.tell_of_given_up_account(name);
                 }

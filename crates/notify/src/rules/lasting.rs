@@ -2,7 +2,7 @@
 
 use spendfuse_domain::finding::Finding;
 use spendfuse_domain::{Severity, UnixMillis};
-use spendfuse_engine::alert::{Alert, AlertKind};
+use spendfuse_engine::alert::{Alert, AlertDetails, AlertKind};
 
 use super::message::Entry;
 use super::{Due, Notifier, Stored};
@@ -31,6 +31,40 @@ impl Notifier {
         self.end(&format!("{scope}|{detector}|{rule}|{agent}|{opened}"), now);
     }
 
+    /// Steps of a budget are not reached any more: a limit was raised, or what counted is gone. They
+    /// are over, and news when they are reached again.
+    pub(super) fn lift(&mut self, lifted: &Alert, now: UnixMillis) {
+        for key in self.steps_of(&lifted.key) {
+            let Some(entry) = self.alerts.get_mut(&key) else {
+                continue;
+            };
+            if entry.alert.details.step <= lifted.details.step {
+                continue;
+            }
+            entry.alert = Alert {
+                key: key.clone(),
+                severity: entry.alert.severity,
+                details: AlertDetails {
+                    step: entry.alert.details.step,
+                    to: std::mem::take(&mut entry.alert.details.to),
+                    ..lifted.details.clone()
+                },
+                ..lifted.clone()
+            };
+            self.changed.insert(Stored::Alert(key.clone()));
+            self.end(&key, now);
+        }
+    }
+
+    /// What is known of the alert with this key, where it was lifted: from now on nothing.
+    pub(super) fn take_lifted(&mut self, key: &str) -> Option<Entry> {
+        let entry = self.alerts.get(key)?;
+        entry.alert.details.lifted_at?;
+        let seen_at = entry.seen_at;
+        self.by_age.remove(&(seen_at, key.to_owned()));
+        self.alerts.remove(key)
+    }
+
     /// It is over. People are told where they had been told, and it was critical.
     pub(super) fn end(&mut self, key: &str, now: UnixMillis) {
         let Some(entry) = self.alerts.get_mut(key).filter(|entry| entry.is_open) else {
@@ -51,7 +85,10 @@ impl Notifier {
     fn is_replaced(&self, key: &str) -> bool {
         let entry = self.alerts.get(key);
         let ends_at = entry.and_then(Entry::ends_at);
-        let is_step = entry.is_some_and(|entry| entry.alert.kind == AlertKind::BudgetStep);
+        let is_step = entry.is_some_and(|entry| {
+            let is_lifted = entry.alert.details.lifted_at.is_some();
+            entry.alert.kind == AlertKind::BudgetStep && !is_lifted
+        });
         let ended = entry.map(|entry| entry.changed_at);
         is_step && ends_at.is_none_or(|end| ended.is_none_or(|ended| ended < end))
     }

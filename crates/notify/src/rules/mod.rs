@@ -114,6 +114,10 @@ impl Notifier {
 
     /// An alert has come.
     pub fn alert(&mut self, alert: Alert, now: UnixMillis) {
+        if alert.details.lifted_at.is_some() {
+            return self.lift(&alert, now);
+        }
+        let lifted = self.take_lifted(&alert.key);
         if let Some(entry) = self.alerts.get_mut(&alert.key) {
             // Of those with a count the last one holds; people know that there are more.
             if entry.alert.count != alert.count {
@@ -133,7 +137,8 @@ impl Notifier {
             reminders: 0,
             remind_at: None,
             untold,
-            open_messages: 0,
+            // Those about the one that was lifted are told first.
+            open_messages: lifted.map_or(0, |before| before.open_messages),
             alert,
         };
         self.by_age.insert((now, key.clone()));
@@ -167,19 +172,22 @@ impl Notifier {
         if alert.kind != AlertKind::BudgetStep {
             return;
         }
-        let Some((window, _)) = alert.key.rsplit_once('|') else {
-            return;
+        for key in self.steps_of(&alert.key) {
+            self.end(&key, now);
+        }
+    }
+
+    /// Keys of the steps of the budget, scope and window that the step with this key belongs to.
+    fn steps_of(&self, key: &str) -> Vec<String> {
+        let Some((window, _)) = key.rsplit_once('|') else {
+            return Vec::new();
         };
         let window = format!("{window}|");
         let same = self.alerts.range(window.clone()..);
-        let lower: Vec<String> = same
-            .take_while(|(key, _)| key.starts_with(&window))
-            .filter(|(_, entry)| entry.is_open)
-            .map(|(key, _)| key.clone())
-            .collect();
-        for key in lower {
-            self.end(&key, now);
-        }
+        same.map(|(key, _)| key)
+            .take_while(|key| key.starts_with(&window))
+            .cloned()
+            .collect()
     }
 
     /// Makes a message for each route.

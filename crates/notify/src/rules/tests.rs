@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use spendfuse_domain::Severity;
+use spendfuse_domain::budget::BasisPoints;
 use spendfuse_engine::alert::{AlertDetails, AlertKind};
 
 use super::*;
@@ -44,6 +45,7 @@ fn step(scope: &str, percent: u32, severity: Severity) -> Alert {
         count: None,
         details: AlertDetails {
             budget: Some("cap".to_owned()),
+            step: Some(BasisPoints(percent * 100)),
             ends_at: Some(NOON.plus(12 * HOUR)),
             ..AlertDetails::default()
         },
@@ -256,6 +258,37 @@ fn muted_scopes_are_not_told_of_until_the_time_is_over() {
 
 fn id_of(key: &str) -> String {
     spendfuse_engine::alert::id_of(key)
+}
+
+#[test]
+fn a_raised_limit_ends_what_was_told_and_a_step_that_is_reached_again_is_news() {
+    let mut notifier = notifier(&["ops"], options());
+    notifier.alert(step("acme", 80, Severity::Warning), NOON);
+    notifier.alert(step("acme", 100, Severity::Critical), NOON);
+    notifier.alert(step("acme/other", 100, Severity::Critical), NOON);
+    assert_eq!(delivered(&mut notifier, NOON), [What::New; 3]);
+    let later = NOON.plus(MINUTE);
+    let mut lifted = step("acme", 100, Severity::Info);
+    lifted.message = "acme is below 100 % again".to_owned();
+    lifted.details.lifted_at = Some(later);
+    lifted.details.step = Some(BasisPoints(0));
+    notifier.alert(lifted.clone(), later);
+    // Once, whoever says it again.
+    notifier.alert(lifted, later);
+    notifier.take_changes();
+    let over = notifier.take_attempts(later).remove(0);
+    assert_eq!(over.letter.what, What::Resolved);
+    assert_eq!(over.letter.alerts[0].message, "acme is below 100 % again");
+    assert_eq!(over.letter.severity(), Severity::Critical);
+    notifier.outcome(over.number, over.place, Outcome::Delivered, later);
+    let open = notifier.alerts().filter(|entry| entry.is_open).count();
+    assert_eq!(open, 1, "the other scope's");
+
+    // Both steps are news again.
+    let again = later.plus(MINUTE);
+    notifier.alert(step("acme", 80, Severity::Warning), again);
+    notifier.alert(step("acme", 100, Severity::Critical), again);
+    assert_eq!(delivered(&mut notifier, again), [What::New; 2]);
 }
 
 #[test]
