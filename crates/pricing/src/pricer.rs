@@ -9,9 +9,9 @@ use spendfuse_domain::{Call, Flags, Nanos, UnixMillis};
 use crate::book::PriceBook;
 use crate::charge::{Line, LineSink, NoLines};
 use crate::error::PricingError;
-use crate::lookup::Match;
 use crate::lookup::ceiling::Ceiling;
 use crate::lookup::names::{Names, NamesRef};
+use crate::lookup::{Match, Variant};
 use crate::policy::PricingPolicy;
 use crate::provider;
 use crate::resolved::{AtCeiling, CompiledCeiling, NeedsCeiling, Resolved};
@@ -203,14 +203,16 @@ impl Pricer {
             self.resolved.clear();
         }
         let found = self.book.index().find(self.book.models(), provider, model);
+        let variant = self.book.index().variant(provider, model, found);
         let trusted = &self.policy.trust_reported_cost;
         let name = provider::canonical(provider);
         let resolved = Resolved {
             trusts_reports: trusted
                 .iter()
                 .any(|other| provider::canonical(other) == name),
-            ambiguous: found.is_some_and(|found| found.ambiguous),
+            ambiguous: found.is_some_and(|found| found.ambiguous) && variant != Variant::Free,
             how: found.map(|found| found.how),
+            variant,
             prices: found.map(|found| (found.index, self.compile(found.index))),
             ceiling: None,
         };

@@ -7,8 +7,11 @@ use std::borrow::Cow;
 /// `litellm_provider`, SDK package names.
 const ALIASES: &[(&str, &str)] = &[
     ("ai21_chat", "ai21"),
+    ("alibaba", "dashscope"),
     ("amazon-nova", "amazon_nova"),
+    ("alibaba_cloud", "dashscope"),
     ("amazon_bedrock", "bedrock"),
+    ("amazon_bedrock_anthropic", "bedrock"),
     ("aws", "bedrock"),
     ("aws.bedrock", "bedrock"),
     ("aws_bedrock", "bedrock"),
@@ -29,20 +32,49 @@ const ALIASES: &[(&str, &str)] = &[
     ("google", "gemini"),
     ("google_ai_studio", "gemini"),
     ("google_genai", "gemini"),
+    ("google_generative_ai", "gemini"),
     ("google_vertex", "vertex_ai"),
+    ("google_vertex_ai", "vertex_ai"),
+    ("google_vertex_anthropic", "vertex_ai"),
     ("google_vertexai", "vertex_ai"),
     ("ibm.watsonx.ai", "watsonx"),
     ("mistral_ai", "mistral"),
     ("mistralai", "mistral"),
+    ("moonshot_ai", "moonshot"),
+    ("moonshotai", "moonshot"),
     ("text-completion-codestral", "codestral"),
     ("text-completion-inception", "inception"),
     ("text-completion-openai", "openai"),
     ("together", "together_ai"),
     ("togetherai", "together_ai"),
     ("vertex", "vertex_ai"),
+    ("vertex_ai_anthropic", "vertex_ai"),
+    ("vertex_anthropic", "vertex_ai"),
     ("vertexai", "vertex_ai"),
     ("x.ai", "xai"),
     ("x_ai", "xai"),
+    ("z_ai", "zai"),
+    ("zhipu_ai", "zai"),
+    ("zhipuai", "zai"),
+];
+
+/// What SDKs put behind a provider's name for the API that is called: `openai.responses`,
+/// `vertex.anthropic.messages`, `google.generative-ai`.
+const APIS: &[&str] = &[
+    "chat",
+    "chat_completions",
+    "completion",
+    "completions",
+    "converse",
+    "embedding",
+    "embeddings",
+    "generative_ai",
+    "image",
+    "messages",
+    "responses",
+    "speech",
+    "text_embedding",
+    "transcription",
 ];
 
 /// Who makes models whose bare name begins so; the first is asked first. Longest beginnings first
@@ -107,9 +139,28 @@ pub fn canonical(provider: &str) -> Cow<'_, str> {
     if lower.starts_with("vertex_ai-") {
         return Cow::Borrowed("vertex_ai");
     }
-    match ALIASES.iter().find(|(alias, _)| *alias == lower) {
-        Some((_, name)) => Cow::Borrowed(name),
-        None => lower,
+    let mut name = &*lower;
+    loop {
+        let separated = same_separators(name);
+        let same = |alias: &&(&str, &str)| same_separators(alias.0) == separated;
+        if let Some((_, known)) = ALIASES.iter().find(same) {
+            return Cow::Borrowed(known);
+        }
+        match name.rsplit_once('.') {
+            Some((provider, api)) if APIS.contains(&&*same_separators(api)) => name = provider,
+            _ if name.len() == lower.len() => return lower,
+            _ => return Cow::Owned(name.to_owned()),
+        }
+    }
+}
+
+/// `name` with one separator for all: SDKs write `amazon-bedrock` and `google.vertex`, price files
+/// `fireworks_ai` and `scx-ai`.
+pub(crate) fn same_separators(name: &str) -> Cow<'_, str> {
+    if name.contains(['-', '.', ' ']) {
+        Cow::Owned(name.replace(['-', '.', ' '], "_"))
+    } else {
+        Cow::Borrowed(name)
     }
 }
 
@@ -134,6 +185,12 @@ mod tests {
             ("vertex_ai-anthropic_models", "vertex_ai"),
             ("OpenAI", "openai"),
             ("some-gateway", "some-gateway"),
+            ("amazon-bedrock", "bedrock"),
+            ("google-vertex-anthropic", "vertex_ai"),
+            ("vertex.anthropic.messages", "vertex_ai"),
+            ("google.generative-ai", "gemini"),
+            ("openai.responses", "openai"),
+            ("scx-ai", "scx-ai"),
         ] {
             assert_eq!(canonical(name), expected);
         }

@@ -7,8 +7,8 @@ use spendfuse_domain::units::Quantity;
 use spendfuse_domain::{Call, Nanos, UnitKind, UnixMillis};
 
 use crate::charge::{Bill, LineSink, unit_rate};
-use crate::lookup::Match;
 use crate::lookup::ceiling::Ceiling;
+use crate::lookup::{Match, Variant};
 use crate::policy::PricingPolicy;
 use crate::rate::Tier;
 use crate::sheet::CompiledModel;
@@ -19,6 +19,7 @@ pub(crate) struct Resolved {
     pub(crate) trusts_reports: bool,
     pub(crate) ambiguous: bool,
     pub(crate) how: Option<Match>,
+    pub(crate) variant: Variant,
     /// Place in the book and rates; `None`: unpriced.
     pub(crate) prices: Option<(usize, Arc<CompiledModel>)>,
     /// Worked out when it is first needed.
@@ -67,8 +68,14 @@ impl Resolved {
             at_ceiling: AtCeiling::Nothing,
             guessed: false,
         };
+        if self.variant == Variant::Free {
+            return Ok(charged);
+        }
         let has_tokens = call.tokens.total() > 0;
-        let tier = Tier::of_call(&call.service_tier);
+        let tier = match Tier::of_call(&call.service_tier) {
+            Tier::Default if self.variant == Variant::Batch => Tier::Batch,
+            tier => tier,
+        };
         let Some((_, model)) = &self.prices else {
             self.charge_ceiling(policy, call, at, &mut charged, lines)?;
             return Ok(charged);

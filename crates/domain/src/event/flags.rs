@@ -19,7 +19,8 @@ impl Flags {
     pub const DISPUTED: Self = Self(1 << 5);
     /// No price known; charged at a ceiling.
     pub const UNPRICED: Self = Self(1 << 6);
-    /// Several providers sell a model of this name; charged at the dearest.
+    /// Several providers sell a model of this name, and the dearest is charged; or the price is of
+    /// another provider than the call's.
     pub const AMBIGUOUS_PRICE: Self = Self(1 << 7);
 
     const NAMES: [(Self, &'static str); 8] = [

@@ -24,6 +24,11 @@ impl ModelPrices {
         self.rates.keys().any(is_token)
     }
 
+    /// Whether every rate is zero, as of models on one's own machine.
+    pub fn is_free(&self) -> bool {
+        self.rates.values().all(|nanos| *nanos == 0)
+    }
+
     /// Whether it talks: what the 90th percentile of a provider is taken of.
     pub fn is_chat(&self) -> bool {
         matches!(self.mode.as_str(), "chat" | "responses" | "completion") && self.has_token_rates()

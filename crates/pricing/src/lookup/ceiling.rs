@@ -12,7 +12,6 @@ use super::index::Dearness;
 use super::name;
 use crate::book::{ModelPrices, PriceBook};
 use crate::policy::CeilingRates;
-use crate::provider;
 use crate::rate::Billable;
 
 /// A rate for each kind of unit, in the order of [`UnitKind::ALL`].
@@ -36,7 +35,8 @@ impl CeilingIndex {
         let mut index = Self::default();
         let mut all_units: [Vec<u64>; UnitKind::ALL.len()] = Default::default();
         for (model, prices) in models.iter().enumerate() {
-            if prices.is_chat() {
+            // Zero is no ceiling.
+            if prices.is_chat() && !prices.is_free() {
                 let of_provider = index.talking.entry_ref(prices.provider.as_str());
                 of_provider.or_default().push(model);
                 let bare_forms = name::bare_forms(&prices.model);
@@ -101,7 +101,7 @@ pub(crate) struct Ceiling {
 impl Ceiling {
     /// The ceiling for a model that calls name so at `provider`.
     pub(crate) fn of(book: &PriceBook, rates: &CeilingRates, provider: &str, named: &str) -> Self {
-        let provider = provider::canonical(provider.trim());
+        let provider = book.index().provider(provider);
         let index = book.index().ceilings();
         let of_provider = || percentile_90(index.talking.get(&*provider)?);
         let model = index

@@ -1,14 +1,18 @@
 //! The index of a book: from names to indexes of its list of models.
 
+use std::borrow::Cow;
+
 use hashbrown::HashMap;
 
 use super::Match;
 use super::ceiling::CeilingIndex;
-use super::name;
+use super::name::{self, Variant};
 use super::names::{Names, NamesRef};
 use crate::book::{Alias, ModelPrices};
 use crate::provider;
 use crate::rate::{Billable, RateKey, Tier, TokenClass};
+
+const BEDROCK: &str = "bedrock";
 
 /// Indexes in [`crate::PriceBook::models`].
 type Indexes = Vec<u32>;
@@ -24,10 +28,22 @@ pub(crate) struct Found {
     pub(crate) ambiguous: bool,
 }
 
+impl Found {
+    fn new((index, ambiguous): (usize, bool), how: Match) -> Self {
+        Self {
+            index,
+            how,
+            ambiguous,
+        }
+    }
+}
+
 /// Finds models by name.
 #[derive(Debug, Default)]
 pub(crate) struct Index {
     exact: HashMap<Names, u32>,
+    /// Providers with one separator for all → as the book writes them.
+    providers: HashMap<String, String>,
     aliases: HashMap<Names, Names>,
     /// Bare names as they are → indexes, in the book's order.
     bare: HashMap<String, Indexes>,
@@ -55,6 +71,11 @@ impl Index {
                 provider: prices.provider.to_ascii_lowercase(),
                 model: prices.model.to_ascii_lowercase(),
             };
+            let separated = provider::same_separators(&name.provider);
+            if !names.providers.contains_key(&*separated) {
+                let separated = separated.into_owned();
+                names.providers.insert(separated, name.provider.clone());
+            }
             names.exact.entry(name).or_insert(index);
             if is_variant(&prices.model) {
                 continue;
@@ -80,6 +101,16 @@ impl Index {
         names
     }
 
+    /// The book's name for `provider`, whatever separators it is written with.
+    pub(super) fn provider<'n>(&'n self, provider: &'n str) -> Cow<'n, str> {
+        let canonical = provider::canonical(provider.trim());
+        let separated = provider::same_separators(&canonical);
+        match self.providers.get(&*separated) {
+            Some(known) => Cow::Borrowed(known),
+            None => canonical,
+        }
+    }
+
     /// The prices of `model` at `provider`, which may be empty or unknown.
     pub(crate) fn find(
         &self,
@@ -87,35 +118,51 @@ impl Index {
         provider: &str,
         model: &str,
     ) -> Option<Found> {
-        let provider = provider::canonical(provider.trim());
+        let provider = self.provider(provider);
+        let spellings = name::spellings(model);
+        let mut ways = spellings
+            .iter()
+            .map(|name| self.at_provider(models, &provider, name))
+            .chain(
+                spellings
+                    .iter()
+                    .map(|name| self.at_provider_in_front(models, &provider, name)),
+            )
+            .chain(
+                spellings
+                    .iter()
+                    .map(|name| self.at_bedrock_by_region(models, &provider, name)),
+            )
+            .chain(
+                spellings
+                    .iter()
+                    .map(|name| self.elsewhere(models, &provider, name)),
+            );
+        ways.find_map(|found| found)
+    }
+
+    /// What the name says beside the model, where the book does not have it under this name.
+    pub(crate) fn variant(&self, provider: &str, model: &str, found: Option<Found>) -> Variant {
+        match found.map(|found| found.how) {
+            Some(Match::Exact | Match::Alias) => Variant::None,
+            _ => name::variant(&self.provider(provider), model),
+        }
+    }
+
+    /// At the provider that the call names, under this name or a longer one.
+    fn at_provider(&self, models: &[ModelPrices], provider: &str, model: &str) -> Option<Found> {
         let forms = name::forms(model);
         let given = forms.first()?;
-        let found = |index: u32, how: Match| Found {
-            index: index as usize,
-            how,
-            ambiguous: false,
-        };
-        if let Some(index) = self.exact(&provider, given) {
+        let found = |index: u32, how: Match| Found::new((index as usize, false), how);
+        if let Some(index) = self.exact(provider, given) {
             return Some(found(index, Match::Exact));
         }
-        if let Some(index) = self.alias(&provider, given) {
+        if let Some(index) = self.alias(provider, given) {
             return Some(found(index, Match::Alias));
         }
-        if let Some(index) = forms.iter().find_map(|form| self.exact(&provider, form)) {
+        if let Some(index) = forms.iter().find_map(|form| self.exact(provider, form)) {
             return Some(found(index, Match::Shortened));
         }
-        // A gateway's name that begins with the provider: `azure/gpt-4o`.
-        let prefixed = given
-            .split_once('/')
-            .and_then(|(first, rest)| self.exact(&provider::canonical(first), rest));
-        if let Some(index) = prefixed {
-            return Some(found(index, Match::Shortened));
-        }
-        let bare_forms = name::bare_forms(model);
-        // The undated name itself before the dated ones that are longer.
-        let named = bare_forms
-            .iter()
-            .flat_map(|form| [(form, &self.bare), (form, &self.shortened)]);
         let of_provider = |(form, names): (&String, &HashMap<String, Indexes>)| {
             let indexes = indexes(names, form);
             self.dearest(
@@ -123,43 +170,106 @@ impl Index {
                 indexes.filter(|index| models[*index].provider == provider),
             )
         };
-        if let Some((index, ambiguous)) = named.clone().find_map(of_provider) {
-            return Some(Found {
-                index,
-                how: Match::Shortened,
-                ambiguous,
-            });
+        let bare_forms = name::bare_forms(model);
+        let dearest = self.named(&bare_forms).find_map(of_provider)?;
+        Some(Found::new(dearest, Match::Shortened))
+    }
+
+    /// A gateway's name that begins with the provider: `azure/gpt-4o`, or has it further behind:
+    /// `proxy/azure/gpt-4o`. Where the call's own provider sells models itself, the price is
+    /// another's.
+    fn at_provider_in_front(
+        &self,
+        models: &[ModelPrices],
+        provider: &str,
+        model: &str,
+    ) -> Option<Found> {
+        let mut rest = model;
+        while let Some((first, behind)) = rest.split_once('/') {
+            let named = self.provider(first);
+            let is_another = self.sells(&named) && *named != *provider;
+            let found = is_another.then(|| self.at_provider(models, &named, behind));
+            if let Some(found) = found.flatten() {
+                return Some(Found {
+                    how: Match::Shortened,
+                    ambiguous: found.ambiguous || self.sells(provider),
+                    ..found
+                });
+            }
+            rest = behind;
         }
-        named
-            .clone()
-            .find_map(|(form, names)| self.at_maker(models, indexes(names, form), form))
+        None
+    }
+
+    /// Bedrock, where the call names no provider that sells models and the name is one that only
+    /// Bedrock has.
+    fn at_bedrock_by_region(
+        &self,
+        models: &[ModelPrices],
+        provider: &str,
+        model: &str,
+    ) -> Option<Found> {
+        if self.sells(provider) || !name::has_region_of_bedrock(model) {
+            return None;
+        }
+        let found = self.at_provider(models, BEDROCK, model)?;
+        Some(Found {
+            how: Match::Shortened,
+            ..found
+        })
+    }
+
+    /// At the model's maker, else at anybody.
+    fn elsewhere(&self, models: &[ModelPrices], provider: &str, model: &str) -> Option<Found> {
+        let bare_forms = name::bare_forms(model);
+        let priced = |names, form| {
+            let indexes = indexes(names, form);
+            // What is free at one provider (on somebody's own machine) says nothing of others.
+            indexes.filter(|index| !models[*index].is_free())
+        };
+        self.named(&bare_forms)
+            .find_map(|(form, names)| self.at_maker(models, provider, priced(names, form), form))
             .or_else(|| {
-                named.clone().find_map(|(form, names)| {
-                    self.anywhere(models, &provider, indexes(names, form))
-                })
+                self.named(&bare_forms)
+                    .find_map(|(form, names)| self.anywhere(models, provider, priced(names, form)))
             })
+    }
+
+    /// Where to look for `bare_forms`: the undated name itself before the dated ones that are
+    /// longer.
+    fn named<'f>(
+        &'f self,
+        bare_forms: &'f [String],
+    ) -> impl Iterator<Item = (&'f String, &'f HashMap<String, Indexes>)> {
+        bare_forms
+            .iter()
+            .flat_map(|form| [(form, &self.bare), (form, &self.shortened)])
+    }
+
+    /// Whether the book has prices of `provider`.
+    fn sells(&self, provider: &str) -> bool {
+        self.providers
+            .contains_key(&*provider::same_separators(provider))
     }
 
     /// The dearest of those `indexes` that are the maker's of models called `form`.
     fn at_maker(
         &self,
         models: &[ModelPrices],
+        provider: &str,
         indexes: impl Iterator<Item = usize> + Clone,
         form: &str,
     ) -> Option<Found> {
         let makers = provider::first_parties(form).iter();
-        let (index, ambiguous) = makers
+        let (index, several_prices) = makers
             .map(|maker| {
                 indexes
                     .clone()
                     .filter(|index| models[*index].provider == *maker)
             })
             .find_map(|of_maker| self.dearest(models, of_maker))?;
-        Some(Found {
-            index,
-            how: Match::Maker,
-            ambiguous,
-        })
+        let ambiguous = several_prices || !provider.is_empty();
+        Some(Found::new((index, ambiguous), Match::Maker))
     }
 
     /// The dearest of `indexes`.
@@ -170,11 +280,8 @@ impl Index {
         indexes: impl Iterator<Item = usize> + Clone,
     ) -> Option<Found> {
         let (index, several_prices) = self.dearest(models, indexes)?;
-        Some(Found {
-            index,
-            how: Match::Bare,
-            ambiguous: several_prices || !provider.is_empty(),
-        })
+        let ambiguous = several_prices || !provider.is_empty();
+        Some(Found::new((index, ambiguous), Match::Bare))
     }
 
     /// The dearest of `indexes`, and whether their prices differ.
@@ -302,7 +409,7 @@ mod tests {
                 "claude-haiku-4-5",
                 "anthropic/claude-haiku-4-5",
                 Match::Maker,
-                false,
+                true,
             ),
             (
                 "",

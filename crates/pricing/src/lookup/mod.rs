@@ -1,8 +1,10 @@
 //! From the names in a call to the prices of a model.
 //!
 //! In this order: exactly (provider, model) → alias → the model without date or version → without
-//! the prefixes of resellers and regions → the same provider under a longer name → the bare name at
-//! any provider: its maker wins, else the dearest → nothing (`None`: unpriced). [`ceiling`] says
+//! the prefixes of resellers and regions → the same provider under a longer name → the provider that
+//! a gateway's name has in front → Bedrock, for names with its regions → the bare name at any
+//! provider that is not free: its maker wins, else the dearest → nothing (`None`: unpriced). Each
+//! with other [spellings](name::spellings) of the name, too. [`ceiling`] says
 //! what an unpriced call costs. All of this runs once per name; [`crate::Pricer`] remembers it.
 
 pub(crate) mod ceiling;
@@ -11,6 +13,7 @@ mod name;
 pub(crate) mod names;
 
 pub(crate) use index::Index;
+pub(crate) use name::Variant;
 
 /// How a model's prices were found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -30,6 +30,130 @@ const VENDORS: &[&str] = &[
     "twelvelabs.",
 ];
 
+/// What stands behind the last colon of a reseller's name and decides the price.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Variant {
+    /// Nothing, or a word that does not.
+    #[default]
+    None,
+    /// `:free`, which costs nothing at OpenRouter, who named it.
+    Free,
+    /// `:batch`, the price of batches.
+    Batch,
+}
+
+/// The variant that `model` of `provider` (both as the book writes them) ends with. OpenRouter's
+/// names have a vendor's path, also where a call does not say its provider; elsewhere `:free` is a
+/// word that anybody may write.
+pub(super) fn variant(provider: &str, model: &str) -> Variant {
+    let is_openrouters = provider == "openrouter" || (provider.is_empty() && model.contains('/'));
+    let ending = model
+        .trim()
+        .rsplit_once(':')
+        .map_or("", |(_, ending)| ending);
+    if is_openrouters && ending.eq_ignore_ascii_case("free") {
+        Variant::Free
+    } else if ending.eq_ignore_ascii_case("batch") {
+        Variant::Batch
+    } else {
+        Variant::None
+    }
+}
+
+/// Ways to write `model`, as it is first, in lower case: without what stands in brackets behind it
+/// (Claude Code's `claude-sonnet-5[1m]`), with dashes for dots between numbers (`claude-opus-4.6`)
+/// and dots for dashes, and Claude's families before or behind their numbers (`claude-5-sonnet`).
+pub(super) fn spellings(model: &str) -> Vec<String> {
+    let lower = model.trim().to_ascii_lowercase();
+    let mut spellings = vec![lower];
+    let mut add = |spelling: Option<String>| {
+        let spelling = spelling.filter(|text| !text.is_empty() && !spellings.contains(text));
+        spellings.extend(spelling);
+        spellings.clone()
+    };
+    let known = add(None);
+    let without_brackets = |name: &String| {
+        let (before, _) = name.strip_suffix(']')?.rsplit_once('[')?;
+        Some(before.to_owned())
+    };
+    let mut known = add(known.first().and_then(without_brackets));
+    for rewrite in [dashes_for_dots, dots_for_dashes, claude_with_family_moved] {
+        for name in known.clone() {
+            known = add(rewrite(&name));
+        }
+    }
+    known
+}
+
+/// `claude-opus-4-6` for `claude-opus-4.6`.
+fn dashes_for_dots(name: &str) -> Option<String> {
+    let bytes = name.as_bytes();
+    let is_between_digits = |at: usize| {
+        let digit = |byte: Option<&u8>| byte.is_some_and(u8::is_ascii_digit);
+        bytes[at] == b'.' && at > 0 && digit(bytes.get(at - 1)) && digit(bytes.get(at + 1))
+    };
+    let written = |(at, character): (usize, char)| match is_between_digits(at) {
+        true => '-',
+        false => character,
+    };
+    Some(name.char_indices().map(written).collect())
+}
+
+/// `gpt-5.6-sol` for `gpt-5-6-sol`: the first two parts that are numbers of one digit.
+fn dots_for_dashes(name: &str) -> Option<String> {
+    let parts: Vec<&str> = name.split('-').collect();
+    let is_digit = |part: &str| part.len() == 1 && digits(part);
+    let at = parts
+        .windows(2)
+        .position(|pair| is_digit(pair[0]) && is_digit(pair[1]))?;
+    let version = format!("{}.{}", parts[at], parts[at + 1]);
+    let mut rewritten = parts[..at].to_vec();
+    rewritten.push(&version);
+    rewritten.extend(&parts[at + 2..]);
+    Some(rewritten.join("-"))
+}
+
+/// `claude-sonnet-4-5` for `claude-4-5-sonnet`, and the other way round.
+fn claude_with_family_moved(name: &str) -> Option<String> {
+    let start = name.rfind("claude-")?;
+    let (before, claude) = name.split_at(start);
+    let parts: Vec<&str> = claude.split('-').skip(1).collect();
+    let is_version = |part: &&&str| part.len() <= 2 && digits(part);
+    let is_family =
+        |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_alphabetic());
+    let numbers_first = parts.iter().take_while(is_version).count();
+    let (numbers, family, rest) = if numbers_first > 0 {
+        let (family, rest) = parts[numbers_first..].split_first()?;
+        (&parts[..numbers_first], *family, rest)
+    } else {
+        let (family, rest) = parts.split_first()?;
+        let count = rest.iter().take_while(is_version).count();
+        (&rest[..count], *family, &rest[count..])
+    };
+    if numbers.is_empty() || !is_family(family) {
+        return None;
+    }
+    let mut moved = vec!["claude"];
+    if numbers_first > 0 {
+        moved.push(family);
+        moved.extend(numbers);
+    } else {
+        moved.extend(numbers);
+        moved.push(family);
+    }
+    moved.extend(rest);
+    Some(format!("{before}{}", moved.join("-")))
+}
+
+/// Whether the last part of `model` has a region in front of a vendor, which only names of Bedrock
+/// have: `us.anthropic.…`.
+pub(super) fn has_region_of_bedrock(model: &str) -> bool {
+    let lower = model.trim().to_ascii_lowercase();
+    let last = lower.rsplit('/').next().unwrap_or("");
+    let without_region = REGIONS.iter().find_map(|region| last.strip_prefix(region));
+    without_region.is_some_and(|name| VENDORS.iter().any(|vendor| name.starts_with(vendor)))
+}
+
 /// Forms of `model`, most specific first, without repetitions, in lower case: the name itself, then
 /// without date and version, then the same without prefixes.
 pub(super) fn forms(model: &str) -> Vec<String> {
