@@ -9,7 +9,7 @@
 
 use std::time::Duration;
 
-use rdkafka::consumer::{CommitMode, Consumer};
+use rdkafka::consumer::Consumer;
 use rdkafka::{Offset, TopicPartitionList};
 
 use crate::config::{Isolation, KafkaConfig};
@@ -138,8 +138,7 @@ impl AcceptedGaps {
         let mut element = list.add_partition(topic, partition.cast_signed());
         element.set_offset(Offset::Offset(at)).map_err(doing())?;
         element.set_metadata(text);
-        let committed = self.0.consumer().commit(&list, CommitMode::Sync);
-        committed.map_err(doing())
+        self.0.commit(&list).map_err(doing())
     }
 
     /// Closes the client without waiting for it.

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use rdkafka::TopicPartitionList;
 use rdkafka::config::FromClientConfigAndContext;
 use rdkafka::consumer::Consumer;
-use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use spendfuse_broken::{Break, is_broken};
@@ -15,7 +15,7 @@ use spendfuse_broken::{Break, is_broken};
 use crate::config::KafkaConfig;
 use crate::context::{FailureContext, delivery_error};
 use crate::error::BusError;
-use crate::native::{self, Poller};
+use crate::native::{self, PatientCaller, Poller};
 use crate::outputs::OutputSink;
 
 /// One transactional producer. After any error it must be dropped: the transaction's outcome may
@@ -27,7 +27,11 @@ pub(crate) struct TransactionalProducer {
     outside: Option<BaseProducer<FailureContext>>,
     is_fencing: Cell<bool>,
     patience: Duration,
+    offsets_sender: PatientCaller<KafkaResult<()>>,
 }
+
+/// What a call gets beyond its own time-out, before it is given up.
+const GRACE: Duration = Duration::from_secs(1);
 
 impl TransactionalProducer {
     /// Creates the client and fences whoever used the same id before; its open transaction is
@@ -58,6 +62,7 @@ impl TransactionalProducer {
             outside,
             is_fencing: Cell::new(false),
             patience,
+            offsets_sender: PatientCaller::new(),
         };
         if !is_broken(Break::InitAfterRestore) {
             opened.fence_predecessors()?;
@@ -93,9 +98,19 @@ impl TransactionalProducer {
             .consumer()
             .group_metadata()
             .expect("the member has a group id");
-        self.producer
-            .send_offsets_to_transaction(offsets, &group, self.timeout)
-            .map_err(self.step("send_offsets_to_transaction"))
+        let (producer, timeout) = (Arc::clone(&self.producer), self.timeout);
+        let offsets = offsets.clone();
+        let sent = self.offsets_sender.call(timeout + GRACE, move || {
+            producer.send_offsets_to_transaction(&offsets, &group, timeout)
+        });
+        match sent {
+            Some(sent) => sent.map_err(self.step("send_offsets_to_transaction")),
+            None => Err(BusError::TimedOut {
+                doing: "adding offsets to a transaction whose coordinator does not answer"
+                    .to_owned(),
+                after: timeout + GRACE,
+            }),
+        }
     }
 
     /// Commits, once every record is acknowledged.

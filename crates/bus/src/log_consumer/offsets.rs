@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use rdkafka::consumer::{CommitMode, Consumer};
+use rdkafka::consumer::Consumer;
 use rdkafka::error::KafkaError;
 use rdkafka::{Offset, TopicPartitionList};
 
@@ -51,10 +51,12 @@ impl LogConsumer {
         })
     }
 
-    /// Commits the next offset to read, with metadata (at most 4 KiB), and waits for the answer.
+    /// Commits the next offset to read, with metadata (at most 4 KiB), and waits for the answer, for half
+    /// a minute.
     ///
     /// # Errors
-    /// [`BusError::Request`]; the partition may belong to somebody else.
+    /// [`BusError::Request`]; the partition may belong to somebody else. Where the answer did not come
+    /// it may be committed or not.
     pub fn commit(&self, at: LogPartition, offset: i64, metadata: &str) -> Result<(), BusError> {
         let doing = || self.doing("committing", at);
         let mut list = TopicPartitionList::new();
@@ -63,10 +65,7 @@ impl LogConsumer {
             .set_offset(Offset::Offset(offset))
             .map_err(doing())?;
         element.set_metadata(metadata);
-        self.poller
-            .consumer()
-            .commit(&list, CommitMode::Sync)
-            .map_err(doing())
+        self.poller.commit(&list).map_err(doing())
     }
 
     /// First offset of a partition's log, and the one after its last committed record.

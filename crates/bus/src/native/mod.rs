@@ -5,10 +5,12 @@
 //! event is a value in the order in which librdkafka queued it, so the callers are plain loops.
 
 mod closing;
+mod commit;
 mod group;
 mod kept;
 mod leader_news;
 mod message;
+mod patient;
 mod topic_ids;
 
 use std::ffi::CStr;
@@ -32,6 +34,7 @@ pub(crate) use closing::answer as answer_while_closing;
 pub(crate) use group::Member;
 pub(crate) use kept::keep;
 pub(crate) use message::Message;
+pub(crate) use patient::PatientCaller;
 
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 

@@ -1,7 +1,6 @@
 //! Where the runner makes its guarantees about offsets, and how they are broken on purpose.
 
 use rdkafka::TopicPartitionList;
-use rdkafka::consumer::{CommitMode, Consumer};
 use spendfuse_broken::{Break, is_broken};
 
 use super::config::StageConfig;
@@ -18,7 +17,7 @@ pub(super) fn send_offsets(
     is_tick: bool,
 ) -> Result<(), BusError> {
     if is_broken(Break::OffsetsOutsideTransaction) {
-        let committed = member.consumer().commit(offsets, CommitMode::Sync);
+        let committed = member.commit(offsets);
         return committed.map_err(request("committing offsets"));
     }
     if is_tick && is_broken(Break::TimerWithoutOffsets) {

@@ -5,10 +5,13 @@
 mod broker;
 mod broker_loss;
 mod clients;
+mod coordinators;
 mod crashes;
 mod fencing;
+mod forgotten;
 mod lost_input;
 mod other_topics;
+mod proxied;
 mod rejects;
 mod restoring;
 mod secured;

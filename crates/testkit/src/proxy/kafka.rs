@@ -9,6 +9,8 @@ pub struct ApiKey(pub i16);
 impl ApiKey {
     /// Records of a producer.
     pub const PRODUCE: Self = Self(0);
+    /// Which brokers there are, and which of them leads a partition.
+    pub const METADATA: Self = Self(3);
     /// A consumer's commit of offsets.
     pub const OFFSET_COMMIT: Self = Self(8);
     /// What a group has committed.
@@ -19,6 +21,8 @@ impl ApiKey {
     pub const INIT_PRODUCER_ID: Self = Self(22);
     /// A partition becomes part of a transaction.
     pub const ADD_PARTITIONS_TO_TXN: Self = Self(24);
+    /// A group's offsets become part of a transaction.
+    pub const ADD_OFFSETS_TO_TXN: Self = Self(25);
     /// A transaction ends.
     pub const END_TXN: Self = Self(26);
     /// A transaction's commit of offsets.
@@ -28,11 +32,13 @@ impl ApiKey {
     pub fn name(self) -> String {
         let name = match self {
             Self::PRODUCE => "Produce",
+            Self::METADATA => "Metadata",
             Self::OFFSET_COMMIT => "OffsetCommit",
             Self::OFFSET_FETCH => "OffsetFetch",
             Self::JOIN_GROUP => "JoinGroup",
             Self::INIT_PRODUCER_ID => "InitProducerId",
             Self::ADD_PARTITIONS_TO_TXN => "AddPartitionsToTxn",
+            Self::ADD_OFFSETS_TO_TXN => "AddOffsetsToTxn",
             Self::END_TXN => "EndTxn",
             Self::TXN_OFFSET_COMMIT => "TxnOffsetCommit",
             Self(other) => return format!("api {other}"),
@@ -46,6 +52,8 @@ impl ApiKey {
 pub struct Request<'a> {
     /// What is asked for.
     pub api: ApiKey,
+    /// In which version of the protocol; the answer has the same.
+    pub version: i16,
     /// Answers carry it.
     pub correlation: i32,
     /// How the client names itself; empty where it does not.
@@ -60,12 +68,14 @@ impl<'a> Request<'a> {
         let number =
             |from: usize| -> Option<[u8; 2]> { frame.get(from..from + 2)?.try_into().ok() };
         let api = ApiKey(i16::from_be_bytes(number(0)?));
+        let version = i16::from_be_bytes(number(2)?);
         let correlation = correlation(frame.get(4..)?)?;
         let length = i16::from_be_bytes(number(8)?);
         let end = 10 + usize::try_from(length).unwrap_or(0);
         let client_id = std::str::from_utf8(frame.get(10..end)?).unwrap_or_default();
         Some(Self {
             api,
+            version,
             correlation,
             client_id,
             body: &frame[end..],
@@ -86,15 +96,16 @@ pub(super) fn correlation(bytes: &[u8]) -> Option<i32> {
 
 /// Requests of one connection that wait for their answers.
 #[derive(Debug, Default)]
-pub(super) struct Waiting(HashMap<i32, ApiKey>);
+pub(super) struct Waiting(HashMap<i32, (ApiKey, i16)>);
 
 impl Waiting {
     pub(super) fn asked(&mut self, request: &Request<'_>) {
-        self.0.insert(request.correlation, request.api);
+        self.0
+            .insert(request.correlation, (request.api, request.version));
     }
 
-    /// Which request a response (without its size) answers.
-    pub(super) fn answered(&mut self, frame: &[u8]) -> Option<ApiKey> {
+    /// Which request, of which version, a response (without its size) answers.
+    pub(super) fn answered(&mut self, frame: &[u8]) -> Option<(ApiKey, i16)> {
         self.0.remove(&correlation(frame)?)
     }
 }
@@ -113,7 +124,10 @@ mod tests {
         let mut waiting = Waiting::default();
         waiting.asked(&request);
         assert_eq!(waiting.answered(&[0, 0, 0, 8, 1]), None);
-        assert_eq!(waiting.answered(&[0, 0, 0, 7, 1]), Some(ApiKey::END_TXN));
+        assert_eq!(
+            waiting.answered(&[0, 0, 0, 7, 1]),
+            Some((ApiKey::END_TXN, 3))
+        );
         assert_eq!(waiting.answered(&[0, 0, 0, 7, 1]), None, "answered once");
         assert_eq!(Request::read(&frame[..9]), None);
     }

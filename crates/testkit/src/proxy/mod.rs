@@ -3,15 +3,17 @@
 //! In: connections of clients. Out: the same bytes to and from the server behind it, but late, not
 //! at all, only half of them, or without one chosen response. It reads the framing of Kafka's
 //! protocol, so that it can lose the response of one request by name: the request was carried out,
-//! and the client will never know. Called by the fault runs against real parts.
+//! and the client will never know. It can also leave the brokers out of what a cluster says about
+//! itself. Called by the fault runs against real parts.
 
 mod kafka;
+mod metadata;
 mod pump;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::Ipv4Addr;
-use std::sync::atomic::{AtomicU16, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -75,6 +77,9 @@ pub(crate) struct Shared {
     /// How many responses, and requests, are still to be lost, by API.
     losses: Mutex<BTreeMap<(ApiKey, bool), u32>>,
     lost: AtomicU64,
+    /// Whose responses do not arrive, while connections stay open.
+    unanswered: Mutex<BTreeSet<ApiKey>>,
+    names_no_broker: AtomicBool,
     connections: AtomicU64,
     observer: Option<Observer>,
 }
@@ -97,6 +102,8 @@ impl Proxy {
             conditions: watch::Sender::new(Conditions::default()),
             losses: Mutex::new(BTreeMap::new()),
             lost: AtomicU64::new(0),
+            unanswered: Mutex::default(),
+            names_no_broker: AtomicBool::new(false),
             connections: AtomicU64::new(0),
             observer,
         });
@@ -159,9 +166,27 @@ impl Proxy {
         *self.shared.losses().entry((api, false)).or_default() += count;
     }
 
+    /// Responses of an API do not arrive while `is_unanswered`; their connections stay open, and what
+    /// was asked is carried out.
+    pub fn leave_unanswered(&self, api: ApiKey, is_unanswered: bool) {
+        let mut apis = self.shared.unanswered();
+        match is_unanswered {
+            true => apis.insert(api),
+            false => apis.remove(&api),
+        };
+    }
+
+    /// While `names_none` a cluster says that it has no broker, as one does whose brokers are all fenced.
+    pub fn name_no_broker(&self, names_none: bool) {
+        let names = &self.shared.names_no_broker;
+        names.store(names_none, Ordering::Relaxed);
+    }
+
     /// Ends every fault; what was lost stays lost.
     pub fn heal(&self) {
         self.shared.losses().clear();
+        self.shared.unanswered().clear();
+        self.name_no_broker(false);
         self.shared.change(|conditions| {
             conditions.delay = Duration::ZERO;
             conditions.silent_to_client = false;
@@ -193,6 +218,12 @@ impl Shared {
 
     fn losses(&self) -> MutexGuard<'_, BTreeMap<(ApiKey, bool), u32>> {
         self.losses.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn unanswered(&self) -> MutexGuard<'_, BTreeSet<ApiKey>> {
+        self.unanswered
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whether this request (or response) is one to lose.

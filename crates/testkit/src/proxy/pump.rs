@@ -1,6 +1,7 @@
 //! One connection through the proxy: two directions, each a loop of reading, waiting and writing.
 
 use std::io;
+use std::sync::atomic::Ordering;
 use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
@@ -9,7 +10,8 @@ use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::watch;
 
-use super::kafka::{Request, Waiting};
+use super::kafka::{ApiKey, Request, Waiting};
+use super::metadata;
 use super::{Conditions, Protocol, Shared, Toward};
 
 const READ_BYTES: usize = 64 * 1024;
@@ -20,6 +22,16 @@ enum Stop {
     Ended,
     /// The whole connection breaks.
     Broken,
+}
+
+/// What becomes of a request or response.
+enum Fate {
+    Arrives,
+    /// With other content, given without its size.
+    ArrivesAs(Vec<u8>),
+    /// It goes nowhere, and the connection stays open.
+    Vanishes,
+    BreaksConnection,
 }
 
 impl From<io::Error> for Stop {
@@ -127,35 +139,50 @@ impl<'a> Pump<'a> {
         while let Some(end) = end_of_frame(held, begin) {
             let frame = &held[begin..end];
             self.wait().await?;
-            if self.is_lost(&frame[4..]) {
-                return Err(Stop::Broken);
+            match self.fate(&frame[4..]) {
+                Fate::Arrives => self.write(frame).await?,
+                Fate::ArrivesAs(other) => self.write(&framed(&other)).await?,
+                Fate::Vanishes => {}
+                Fate::BreaksConnection => return Err(Stop::Broken),
             }
-            self.write(frame).await?;
             begin = end;
         }
         held.drain(..begin);
         Ok(())
     }
 
-    /// Whether this request or response must not arrive.
-    fn is_lost(&self, frame: &[u8]) -> bool {
+    /// What becomes of a request or response (without its size).
+    fn fate(&self, frame: &[u8]) -> Fate {
         let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
-        match self.toward {
+        let (api, version) = match self.toward {
             Toward::Server => {
                 let Some(request) = Request::read(frame) else {
-                    return false;
+                    return Fate::Arrives;
                 };
                 if let Some(observer) = &self.shared.observer {
                     observer(&request, self.opened);
                 }
                 waiting.asked(&request);
-                self.shared.loses(request.api, false)
+                (request.api, request.version)
             }
-            Toward::Client => {
-                let api = waiting.answered(frame);
-                api.is_some_and(|api| self.shared.loses(api, true))
-            }
+            Toward::Client => match waiting.answered(frame) {
+                Some(answered) => answered,
+                None => return Fate::Arrives,
+            },
+        };
+        let is_response = self.toward == Toward::Client;
+        if self.shared.loses(api, is_response) {
+            return Fate::BreaksConnection;
         }
+        if is_response && self.shared.unanswered().contains(&api) {
+            return Fate::Vanishes;
+        }
+        let names_none = self.shared.names_no_broker.load(Ordering::Relaxed);
+        if is_response && names_none && api == ApiKey::METADATA {
+            let nameless = metadata::without_brokers(frame, version);
+            return nameless.map_or(Fate::Arrives, Fate::ArrivesAs);
+        }
+        Fate::Arrives
     }
 
     /// Waits as the network does now.
@@ -223,4 +250,10 @@ fn end_of_frame(bytes: &[u8], begin: usize) -> Option<usize> {
     let size: [u8; 4] = bytes.get(begin..begin + 4)?.try_into().ok()?;
     let end = begin + 4 + u32::from_be_bytes(size) as usize;
     (end <= bytes.len()).then_some(end)
+}
+
+/// A frame with its size before it.
+fn framed(content: &[u8]) -> Vec<u8> {
+    let size = u32::try_from(content.len()).unwrap_or(u32::MAX);
+    [&size.to_be_bytes(), content].concat()
 }
