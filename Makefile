@@ -1,8 +1,8 @@
 # `make` lists the targets. Every target can be run on a clean checkout and again at any time.
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo test chaos year bench walk attack up down fmt clean
+.PHONY: help setup build demo test chaos notify year bench walk attack up down fmt clean
 
-# Passed on to the command of `make demo`, `make chaos`, `make year`, `make bench` and `make walk`, e.g. ARGS=--headless.
+# Passed on to the command of `make demo`, `make chaos`, `make notify`, `make year`, `make bench` and `make walk`, e.g. ARGS=--headless.
 ARGS ?=
 # What is measured; `release` builds faster and checks its invariants while it runs.
 BENCH_PROFILE ?= dist
@@ -25,6 +25,9 @@ test: setup ## Format, lints and all tests, against the real parts
 
 chaos: setup ## Faults at random for 5 minutes, then exact checks (ARGS="--seed 7 --nodes 3", ARGS=--variants)
 	@scripts/chaos $(ARGS)
+
+notify: setup ## 10,000 alerts to places that fail, notifier and broker killed (ARGS="--alerts 1000 --seed 7", ARGS=--variants)
+	@scripts/notify $(ARGS)
 
 year: ## Simulated years of an installation, the books compared daily (ARGS="--seeds 20 --days 365 --seed 1", ARGS=--variants)
 	@scripts/year $(ARGS)

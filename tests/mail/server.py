@@ -1,4 +1,5 @@
-"""A mail server for tests: STARTTLS is required, each mail is printed as one line of JSON.
+"""A mail server for tests: STARTTLS is required, each mail is printed as one line of JSON. It ends
+with its standard input.
 
     server.py CERTIFICATE KEY
 """
@@ -7,7 +8,6 @@ import json
 import socket
 import ssl
 import sys
-import threading
 from email import message_from_bytes, policy
 
 from aiosmtpd.controller import Controller
@@ -50,4 +50,5 @@ controller = Controller(
 )
 controller.start()
 say({"port": port})
-threading.Event().wait()
+# Whoever started it holds the other end.
+sys.stdin.read()

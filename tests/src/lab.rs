@@ -6,6 +6,7 @@ use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
+use spendfuse_broken::Break;
 use spendfuse_bus::KafkaConfig;
 use spendfuse_devstack::{ClickHouse, Kafka, wait_until};
 use tempfile::TempDir;
@@ -19,6 +20,10 @@ pub const PARTITIONS: u32 = 4;
 /// The workspace of all traffic.
 pub const WORKSPACE: &str = "acme";
 
+/// The executable whose guarantees can be broken, next to the real one.
+pub const BROKEN_EXECUTABLE: &str = "spendfuse-broken";
+/// Names the guarantee that it breaks.
+pub const BREAK_VARIABLE: &str = "SPENDFUSE_BREAK";
 const COMMAND_PATIENCE: Duration = Duration::from_secs(60);
 
 /// Topics and a database of its own on the shared stack, for the time of a test.
@@ -29,6 +34,10 @@ pub struct Lab {
     database: String,
     partitions: u32,
     commands: AtomicU32,
+    /// The guarantee that roles break on purpose.
+    broken: Option<Break>,
+    /// The settings file of roles and commands.
+    configured: Option<PathBuf>,
     turn: Turn,
 }
 
@@ -71,6 +80,27 @@ impl Lab {
         lab
     }
 
+    /// Waits for the turn on servers of its own, whose broker can be killed while transactions are
+    /// under way; topics and tables are not there yet.
+    pub fn for_kills_of_the_broker(name: &str) -> Self {
+        Self::on(Turn::for_kills_of_the_broker(), name)
+    }
+
+    /// From now on roles are of the executable whose guarantees can be broken, and this one is.
+    pub fn break_on_purpose(&mut self, guarantee: Break) {
+        self.broken = Some(guarantee);
+    }
+
+    /// From now on roles and commands read these settings (TOML) from a file.
+    ///
+    /// # Panics
+    /// Where it cannot be written.
+    pub fn configure(&mut self, toml: &str) {
+        let file = self.file("configured.toml");
+        fs::write(&file, toml).expect("the folder can be written");
+        self.configured = Some(file);
+    }
+
     fn on(turn: Turn, name: &str) -> Self {
         Self {
             turn,
@@ -79,6 +109,8 @@ impl Lab {
             database: format!("test_{name}"),
             partitions: PARTITIONS,
             commands: AtomicU32::new(0),
+            broken: None,
+            configured: None,
         }
     }
 
@@ -151,7 +183,16 @@ impl Lab {
             arguments.extend(["--set".to_owned(), format!("{key}={value}")]);
         }
         let log = self.file(&format!("{role}-{instance}.log"));
-        Role::start(&format!("{role} {instance}"), spendfuse(), arguments, log)
+        let name = format!("{role} {instance}");
+        let Some(guarantee) = self.broken else {
+            return Role::start(&name, spendfuse(), arguments, log);
+        };
+        // `env` becomes the role: same process.
+        let program = spendfuse().with_file_name(BROKEN_EXECUTABLE);
+        let mut all = vec![format!("{BREAK_VARIABLE}={}", guarantee.name())];
+        all.push(program.display().to_string());
+        all.extend(arguments);
+        Role::start(&name, PathBuf::from("env"), all, log)
     }
 
     /// A processor with default settings, counting.
@@ -217,7 +258,7 @@ impl Lab {
         self.must(&["budgets", "apply", "--prune", "--no-wait", file]);
     }
 
-    /// `--set` arguments that name this lab's servers, topics and database.
+    /// Arguments that name this lab's servers, topics and database, and its settings file.
     pub fn setting_arguments(&self) -> Vec<String> {
         let settings = [
             ("kafka.brokers", self.kafka().brokers()),
@@ -230,10 +271,10 @@ impl Lab {
             ),
             ("partitions", self.partitions.to_string()),
         ];
-        settings
-            .iter()
-            .flat_map(|(key, value)| ["--set".to_owned(), format!("{key}={value}")])
-            .collect()
+        let file = self.configured.iter();
+        let file = file.flat_map(|file| ["--config".to_owned(), file.display().to_string()]);
+        let set = |(key, value): &(&str, String)| ["--set".to_owned(), format!("{key}={value}")];
+        file.chain(settings.iter().flat_map(set)).collect()
     }
 }
 

@@ -8,13 +8,14 @@
 pub mod admin;
 pub mod attack;
 pub mod console;
+pub mod deliveries;
 pub mod expected;
 pub mod guard;
 pub mod http;
 pub mod lab;
 pub mod ledger;
 pub mod load;
-pub mod receiver;
+pub mod random;
 pub mod relay;
 pub mod role;
 pub mod stack;

@@ -49,6 +49,21 @@ impl Turn {
         }
     }
 
+    /// Waits for the turn and starts servers of its own, whose broker can be killed while
+    /// transactions are under way.
+    ///
+    /// # Panics
+    /// As [`Turn::take`].
+    pub fn for_kills_of_the_broker() -> Self {
+        let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut options = DevStackOptions::default();
+        options.kafka.controller_apart = true;
+        Self {
+            _turn: turn,
+            stack: Arc::new(start(options)),
+        }
+    }
+
     /// The servers.
     pub fn stack(&self) -> &DevStack {
         &self.stack

@@ -3,7 +3,8 @@
 //! A check that cannot fail is worth nothing. With the feature `enabled` a process reads from
 //! `SPENDFUSE_BREAK` which guarantee it breaks; without it, as in everything that users get,
 //! [`is_broken`] is `false` at compile time, and what hangs on it is not in the program. Called at
-//! the few places where a guarantee is made; `chaos --variants` builds and runs them all.
+//! the few places where a guarantee is made; `chaos --variants` builds and runs them all, but for the
+//! notifier's, which `notify --variants` does.
 
 #[cfg(all(feature = "enabled", not(debug_assertions)))]
 compile_error!("broken guarantees do not belong into an optimised release: drop the feature");
@@ -53,11 +54,13 @@ pub enum Break {
     SidecarAcksEarly,
     /// A budget whose record cannot be read counts as removed.
     UnreadableBudgetRemoved,
+    /// The notifier writes what it knows after the transaction that moved its offsets.
+    DeliveryStateOutsideTransaction,
 }
 
 impl Break {
     /// Every one.
-    pub const ALL: [Self; 21] = [
+    pub const ALL: [Self; 22] = [
         Self::OffsetsOutsideTransaction,
         Self::ChangelogOutsideTransaction,
         Self::TimerWithoutOffsets,
@@ -79,6 +82,7 @@ impl Break {
         Self::ExpiredVerdictNotRepublished,
         Self::SidecarAcksEarly,
         Self::UnreadableBudgetRemoved,
+        Self::DeliveryStateOutsideTransaction,
     ];
 
     /// Its name in `SPENDFUSE_BREAK`.
@@ -105,6 +109,7 @@ impl Break {
             Self::ExpiredVerdictNotRepublished => "expired-verdict-not-republished",
             Self::SidecarAcksEarly => "sidecar-acks-early",
             Self::UnreadableBudgetRemoved => "unreadable-budget-removed",
+            Self::DeliveryStateOutsideTransaction => "delivery-state-outside-transaction",
         }
     }
 

@@ -9,6 +9,7 @@
 //! channel is. `stage` mounts it on the bus's runner, [`channel`] talks to the outside, `dispatch`
 //! carries attempts there and outcomes back, and [`text`] is what people read.
 
+mod broken;
 pub mod channel;
 mod dispatch;
 pub mod letter;

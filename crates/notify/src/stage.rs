@@ -13,6 +13,7 @@ use spendfuse_domain::UnixMillis;
 use spendfuse_domain::finding::{Finding, FindingState};
 use spendfuse_engine::alert::Alert;
 
+use crate::broken::HeldBack;
 use crate::dispatch::{Dispatch, Ended};
 use crate::metrics::{ALERTS, FAILED_MESSAGES, OPEN_MESSAGES, UNKNOWN_RECORDS};
 use crate::route::Routes;
@@ -35,6 +36,7 @@ pub(crate) struct NotifierStage {
 pub(crate) struct NotifierPartition {
     partition: u32,
     notifier: Notifier,
+    held_back: HeldBack,
     /// It has never committed anything.
     is_first: bool,
     /// The log's time, and when that was.
@@ -50,6 +52,7 @@ impl StageLogic for NotifierStage {
         Ok(NotifierPartition {
             partition,
             notifier: Notifier::new(partition, Arc::clone(&self.routes)),
+            held_back: HeldBack::default(),
             is_first: false,
             clock: (UnixMillis(0), Instant::now()),
         })
@@ -207,11 +210,12 @@ impl PartitionLogic for NotifierPartition {
     }
 
     fn has_output(&self) -> bool {
-        self.notifier.has_changes()
+        self.notifier.has_changes() || self.held_back.is_waiting()
     }
 
     fn finish(&mut self, outputs: &mut Outputs<'_>) -> Result<(), LogicError> {
-        for (key, value) in self.notifier.take_changes() {
+        let changes = self.notifier.take_changes();
+        for (key, value) in self.held_back.written_now(changes) {
             outputs.changelog(key.as_bytes(), value.as_deref())?;
         }
         Ok(())

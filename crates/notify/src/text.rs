@@ -9,6 +9,8 @@ use crate::letter::{Letter, What};
 
 /// The longest line, characters; the whole text is in `spendfuse alerts show`.
 const LONGEST_LINE: usize = 400;
+/// The scope of an alert that is about no workspace.
+const EVERYTHING: &str = "*";
 /// Alerts of a digest that are named.
 const NAMED: usize = 15;
 
@@ -60,7 +62,7 @@ fn of_one(what: What, alert: &Alert) -> Words {
         ),
     };
     Words {
-        headline: format!("{about}{}", line(&alert.message)),
+        headline: format!("{about}{}", sentence(alert)),
         facts: facts(alert),
         lines: Vec::new(),
         advice,
@@ -151,7 +153,7 @@ fn of_several(what: What, alerts: &[Alert], worst: Severity) -> Words {
     let mut lines: Vec<String> = sorted
         .iter()
         .take(NAMED)
-        .map(|alert| format!("[{}] {}", alert.severity.name(), line(&alert.message)))
+        .map(|alert| format!("[{}] {}", alert.severity.name(), sentence(alert)))
         .collect();
     if alerts.len() > NAMED {
         lines.push(format!("and {} more", alerts.len() - NAMED));
@@ -166,6 +168,16 @@ fn of_several(what: What, alerts: &[Alert], worst: Severity) -> Words {
         lines,
         advice: "All of them: spendfuse alerts list".to_owned(),
         notes: Vec::new(),
+    }
+}
+
+/// Who and what: messages of findings and models say only what.
+fn sentence(alert: &Alert) -> String {
+    let said = line(&alert.message);
+    let is_about_all = alert.scope == EVERYTHING;
+    match is_about_all || alert.message.contains(&alert.scope) {
+        true => said,
+        false => format!("{}: {said}", line(&alert.scope)),
     }
 }
 

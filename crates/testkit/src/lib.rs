@@ -7,12 +7,15 @@
 //! recomputes from the counted events what must be known, and [`check`] compares, commit by commit.
 //!
 //! [`proxy`] is for runs against real parts: it makes the network between them bad on demand.
+//! [`receiver`] and [`mail`] are those who are told: an HTTP server and a mail server.
 
 pub mod check;
 pub mod generate;
+pub mod mail;
 pub mod pipeline;
 pub mod proxy;
 pub mod readers;
+pub mod receiver;
 pub mod reference;
 pub mod scenario;
 

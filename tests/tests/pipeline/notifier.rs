@@ -1,53 +1,49 @@
 //! Alerts reach people: by the real binary, real receivers and a real mail server.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::path::{Path, PathBuf};
-use std::process::Command;
-use std::sync::Mutex;
-use std::time::{Duration, Instant};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use serde_json::{Value, json};
-use spendfuse_bus::{EventProducer, EventRecord, ProducerOptions};
-use spendfuse_tests::lab::run_to_end;
+use spendfuse_testkit::mail::MailServer;
+use spendfuse_testkit::receiver::Receiver;
+use spendfuse_tests::deliveries::{Alerts, Plan, run};
 use spendfuse_tests::load::Sender;
-use spendfuse_tests::receiver::Receiver;
-use spendfuse_tests::{Lab, Role, Traffic, eventually, pause};
+use spendfuse_tests::{Lab, Record, Role, eventually, pause};
 
 const PATIENCE: Duration = Duration::from_secs(20);
-const INSTALL_PATIENCE: Duration = Duration::from_secs(300);
 
-/// TokenPak's set-up: 80 % of each user's budget, two webhooks, mail where neither takes it.
-const BUDGET: &str = "budgets:
-  - id: per-customer
-    scope: {workspace: acme, customer: \"*\"}
-    limit: \"0.000001\"
-    window: day
-    warn_at: [80]
-    action: block
-    alert: [hook-a, hook-b, \"mailto:ops@example.com\"]
-";
-
+/// The recipe of docs/notifier.md: 80 % of each user's budget, to two webhooks, by mail where
+/// neither answers.
 #[test]
-fn a_used_up_budget_reaches_the_next_place_where_those_before_fail() {
-    let lab = Lab::new("notifier_falls_back");
-    let (mail, port, certificate) = mail_server(&lab);
-    let (first, second) = (Receiver::start(|_, _| 500), Receiver::start(|_, _| 404));
-    let settings = [
-        ("notifier.channels.hook-a.kind", "webhook".to_owned()),
-        ("notifier.channels.hook-a.url", first.url().to_owned()),
-        ("notifier.channels.hook-b.kind", "webhook".to_owned()),
-        ("notifier.channels.hook-b.url", second.url().to_owned()),
-        ("notifier.smtp_host", "127.0.0.1".to_owned()),
-        ("notifier.smtp_port", port.to_string()),
-        ("notifier.ca_file", certificate.display().to_string()),
-        ("notifier.fall_back_after", "1s".to_owned()),
-    ];
-    let _processor = lab.processor("1");
-    let notifier = start(&lab, &settings);
+fn a_users_budget_reaches_the_next_place_where_those_before_fail() {
+    let mut lab = Lab::new("notifier_falls_back");
+    let repository = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let mail = MailServer::start(&repository, &lab.file("")).expect("the mail server starts");
+    let is_down = Arc::new(AtomicBool::new(false));
+    let first = {
+        let is_down = Arc::clone(&is_down);
+        Receiver::start(move |_, _| match is_down.load(Ordering::Relaxed) {
+            true => 500,
+            false => 200,
+        })
+    };
+    let second = Receiver::start(|_, _| 404);
+    let (budgets, settings) = (recipe("yaml", 0), recipe("toml", 0));
+    let server = format!(
+        "smtp_host = \"127.0.0.1\"\nsmtp_port = {}\nca_file = \"{}\"",
+        mail.port(),
+        mail.certificate().display()
+    );
+    let settings = with(&settings, "https://a.example.com/spend", first.url());
+    let settings = with(&settings, "https://b.example.com/spend", second.url());
+    let settings = with(&settings, "smtp_host = \"smtp.example.com\"", &server);
+    let settings = with(&settings, "\"2m\"", "\"1s\"");
 
     let file = lab.file("budgets.yaml");
-    fs::write(&file, BUDGET).expect("the folder can be written");
+    fs::write(&file, budgets).expect("the folder can be written");
     let file = file.to_str().expect("temporary folders have plain names");
     let apply = ["budgets", "apply", file, "--no-wait"];
     let said = lab.run(&apply);
@@ -56,29 +52,34 @@ fn a_used_up_budget_reaches_the_next_place_where_those_before_fail() {
         said.stderr.contains("hook-a is neither a channel"),
         "{said:?}"
     );
-    let set = arguments(&settings);
-    let set: Vec<&str> = set.iter().map(String::as_str).collect();
-    lab.must(&[&apply[..], &set].concat());
+    lab.configure(&settings);
+    lab.must(&apply);
+    let _processor = lab.processor("1");
+    let notifier = start(&lab);
 
-    let mut traffic = Traffic::new(&lab, 1);
     let sender = Sender::new(&lab);
-    sender.send(&traffic.call("c-1", "s-1", 2000, 101, 300));
-    sender.flush();
-    let acknowledged = Instant::now();
+    sender.send(&call("ada", 1));
+    let got = eventually("the first place gets it", PATIENCE, || {
+        let got = first.received().into_iter().next();
+        got.ok_or_else(|| notifier.log())
+    });
+    let text = got.body["text"].as_str().expect("it has a text");
+    let about = "acme/user=ada reached 80 % of budget per-user";
+    assert!(text.contains(about), "{text}");
+    assert_eq!(got.body["severity"], "warning");
 
+    is_down.store(true, Ordering::Relaxed);
+    sender.send(&call("ada", 2));
     let told = eventually("the mail comes", PATIENCE, || {
-        let log = mail.log();
-        let mails = log
-            .lines()
-            .filter_map(|line| serde_json::from_str::<Value>(line).ok());
-        let told = mails.into_iter().find(|mail| mail["subject"].is_string());
-        told.ok_or_else(|| format!("{log}\n{}", notifier.log()))
+        let mut mails = mail.received().into_iter();
+        let told = mails.next().map(|received| received.mail);
+        told.ok_or_else(|| notifier.log())
     });
     let text = told["plain"].as_str().expect("it has a text");
     assert_eq!(told["to"], json!(["ops@example.com"]));
     assert_eq!(told["secured"], true, "{told:#}");
     for part in [
-        "acme/customer=c-1 reached 100 % of budget per-customer",
+        "acme/user=ada reached 100 % of budget per-user",
         "Calls are refused",
         "spendfuse budgets apply",
         "hook-a did not take this message: 500",
@@ -86,9 +87,7 @@ fn a_used_up_budget_reaches_the_next_place_where_those_before_fail() {
     ] {
         assert!(text.contains(part), "{part} is not in\n{text}");
     }
-    let lag = first.received()[0].at.duration_since(acknowledged);
-    println!("event acknowledged -> message received: {lag:?}");
-    assert!(!first.received().is_empty() && second.received().len() == 1);
+    assert_eq!(second.received().len(), 1);
     let id = &second.received()[0].id;
     assert_eq!(told["id"], format!("<{id}@spendfuse>"));
 
@@ -100,7 +99,7 @@ fn a_used_up_budget_reaches_the_next_place_where_those_before_fail() {
             false => Err(format!("{all:#}")),
         }
     });
-    assert_eq!(alert["budget"], "per-customer");
+    assert_eq!(alert["budget"], "per-user");
     let id = alert["id"].as_str().expect("it has an id");
     let shown = lab.must(&["alerts", "show", id]).stdout;
     assert!(
@@ -108,40 +107,42 @@ fn a_used_up_budget_reaches_the_next_place_where_those_before_fail() {
         "{shown}"
     );
 
-    let test = ["alerts", "test", "mailto:ops@example.com"];
-    lab.must(&[&test[..], &set].concat());
-    let test = ["alerts", "test", "hook-b", "--json"];
-    let said = lab.run(&[&test[..], &set].concat());
+    lab.must(&["alerts", "test", "mailto:ops@example.com"]);
+    let said = lab.run(&["alerts", "test", "hook-b", "--json"]);
     assert_eq!(said.code, Some(1), "{said:?}");
     assert!(said.stdout.contains("404"), "{said:?}");
 }
 
-/// Apeiros' set-up: what a session does, to Slack.
+/// The recipe of docs/notifier.md: a session that runs away, to Slack.
 #[test]
 fn a_finding_reaches_slack_and_a_muted_scope_nobody() {
-    let lab = Lab::empty("notifier_slack");
+    let mut lab = Lab::empty("notifier_slack");
     lab.create_topics();
     let slack = Receiver::start(|_, _| 200);
-    let settings = [
-        ("notifier.channels.slack.kind", "slack".to_owned()),
-        ("notifier.channels.slack.url", slack.url().to_owned()),
-        ("notifier.routes.runaways.to", "slack".to_owned()),
-        ("notifier.routes.runaways.kinds", "finding".to_owned()),
-    ];
-    let notifier = start(&lab, &settings);
+    let channel = "[notifier.channels.slack-agents]\n";
+    let with_url = format!("{channel}url = \"{}\"\n", slack.url());
+    lab.configure(&with(&recipe("toml", 1), channel, &with_url));
+    let _processor = lab.processor("1");
+    let notifier = start(&lab);
     lab.must(&["alerts", "mute", "acme/session=s-9", "--for", "1h"]);
     // Requests come by another topic, whose order to alerts nobody promises.
     pause(Duration::from_secs(1));
     let alerts = Alerts::new(&lab);
-    for (session, kind) in [("s-9", "finding"), ("s-1", "capacity"), ("s-2", "finding")] {
+    for (session, kind) in [("s-9", "finding"), ("s-1", "capacity")] {
         alerts.send(&format!("acme/session={session}"), kind, 1);
+    }
+    let sender = Sender::new(&lab);
+    for number in 0..5 {
+        sender.send(&step("s-2", number));
     }
     let got = eventually("Slack gets it", PATIENCE, || {
         let got = slack.received();
         got.first().cloned().ok_or_else(|| notifier.log())
     });
     let text = got.body["text"].as_str().expect("it has a text");
-    assert!(text.contains("acme/session=s-2"), "{text}");
+    // Who and what, in the line that a phone shows.
+    assert!(text.contains("acme/session=s-2: the same prompt"), "{text}");
+    assert!(got.body.to_string().contains("gpt-4o"), "{:#}", got.body);
     let outcome = |id: &str| {
         let said = lab.must(&["alerts", "list", "--json"]);
         let all: Value = serde_json::from_str(&said.stdout).expect("it is JSON");
@@ -166,197 +167,71 @@ fn a_finding_reaches_slack_and_a_muted_scope_nobody() {
     assert_eq!(slack.received().len(), 2, "{:#?}", slack.received());
 }
 
+/// A slice of `make notify`.
 #[test]
-fn every_alert_arrives_in_order_though_the_notifier_is_killed() {
-    killed("notifier_killed", 200, 3);
-}
-
-/// `cargo test --release -p spendfuse-tests --test pipeline -- --ignored notifier`.
-#[test]
-#[ignore = "takes minutes"]
-fn ten_thousand_alerts_arrive_in_order_through_thirty_kills_of_notifier_and_broker() {
-    killed("notifier_killed_often", 10_000, 30);
-}
-
-fn killed(name: &str, count: usize, kills: usize) {
-    const EACH_SCOPE: usize = 4;
-    let lab = Lab::empty(name);
+fn every_alert_arrives_in_order_though_notifier_and_broker_are_killed() {
+    let lab = Lab::for_kills_of_the_broker("notifier_killed");
     lab.create_topics();
-    // Half of the requests fail, in an order that no message follows; none fails so often that its
-    // pauses are longer than a test may take.
-    let failed: Mutex<BTreeMap<String, u32>> = Mutex::default();
-    let hook = Receiver::start(move |number, id| {
-        let mut failed = failed.lock().expect("no test panics here");
-        let times = failed.entry(id.to_owned()).or_default();
-        let fails = *times < 3 && ((number * 40_503) >> 8) % 2 == 1;
-        *times += u32::from(fails);
-        if fails { 503 } else { 200 }
+    let plan = Plan {
+        alerts: 300,
+        strikes: 2,
+        seed: 1,
+    };
+    let report = run(&lab, &plan);
+    println!("{report}");
+    assert!(report.is_well(), "{report}\n{}", report.log);
+}
+
+/// The block of docs/notifier.md's recipes in this language, from 0 on.
+fn recipe(language: &str, number: usize) -> String {
+    let page = include_str!("../../../docs/notifier.md");
+    let (_, recipes) = page.split_once("## Recipes\n").expect("it has recipes");
+    let (recipes, _) = recipes.split_once("\n## ").expect("a section follows");
+    let opening = format!("```{language}\n");
+    let block = recipes.split(opening.as_str()).nth(number + 1);
+    let (block, _) = block
+        .and_then(|block| block.split_once("```"))
+        .expect("there is such a block");
+    block.to_owned()
+}
+
+/// A recipe with this test's own address or time in it.
+fn with(recipe: &str, written: &str, own: &str) -> String {
+    assert!(recipe.contains(written), "{written} is not in\n{recipe}");
+    recipe.replace(written, own)
+}
+
+/// A call of a user that costs $4.20.
+fn call(user: &str, number: u32) -> Record {
+    let usage = json!({"input_tokens": 0, "output_tokens": 420_000});
+    let data = json!({"workspace": "acme", "user": user, "provider": "openai", "model": "gpt-4o", "usage": usage});
+    event(&format!("{user}-{number}"), user, data)
+}
+
+/// A step of a session that asks the same again.
+fn step(session: &str, number: u32) -> Record {
+    let usage = json!({"input_tokens": 2_000, "output_tokens": 380});
+    let data = json!({
+        "workspace": "acme", "session": session, "agent": "a-1", "provider": "openai",
+        "model": "gpt-4o", "prompt_fingerprint": "9f2c41d0a1b2c3d4", "usage": usage,
     });
-    let settings = [
-        ("notifier.channels.hook.kind", "webhook".to_owned()),
-        ("notifier.channels.hook.url", hook.url().to_owned()),
-        ("notifier.routes.all.to", "hook".to_owned()),
-        ("notifier.storm", "100000".to_owned()),
-    ];
-    let mut notifier = start(&lab, &settings);
-    let alerts = Alerts::new(&lab);
-    for kill in 0..kills {
-        for number in count * kill / kills..count * (kill + 1) / kills {
-            let scope = format!("acme/customer=c-{}", number % (count / EACH_SCOPE));
-            alerts.send(&scope, "conflict", number);
-        }
-        alerts.flush();
-        pause(Duration::from_millis(400));
-        notifier.kill();
-        if kill % 3 == 2 {
-            lab.kafka().kill(0);
-            lab.kafka().restart(0).expect("the broker starts again");
-            lab.kafka().wait_ready().expect("it gets ready");
-        }
-        notifier.restart();
-    }
-    let patience = Duration::from_secs(60 + count as u64 / 50);
-    eventually("every alert arrives", patience, || {
-        let missing = count - numbers(&hook).len();
-        match missing {
-            0 => Ok(()),
-            _ => Err(format!("{missing} of {count} are missing")),
-        }
+    event(&format!("{session}-{number}"), session, data)
+}
+
+fn event(id: &str, key: &str, data: Value) -> Record {
+    let value = json!({
+        "specversion": "1.0", "type": "spendfuse.usage", "source": "tests", "id": id,
+        "time": spendfuse_tests::traffic::now().to_string(), "data": data,
     });
-    eventually("every delivery is known", PATIENCE, || {
-        let said = lab.must(&["alerts", "list", "--untold", "--json"]);
-        let untold: Value = serde_json::from_str(&said.stdout).expect("it is JSON");
-        match untold.as_array().map_or(0, Vec::len) {
-            0 => Ok(()),
-            count => Err(format!("{count} alerts are listed as untold")),
-        }
-    });
-    let mut ids: BTreeMap<i64, BTreeSet<String>> = BTreeMap::new();
-    let mut last: BTreeMap<String, i64> = BTreeMap::new();
-    let (mut known, mut repeated) = (BTreeSet::new(), 0);
-    for one in hook.received().into_iter().filter(|one| one.status == 200) {
-        // A receiver drops what it knows by its id.
-        if !known.insert(one.id.clone()) {
-            repeated += 1;
-            continue;
-        }
-        for alert in one.body["alerts"].as_array().expect("it has alerts") {
-            let (number, scope) = (number_of(alert), alert["scope"].to_string());
-            ids.entry(number).or_default().insert(one.id.clone());
-            let before = last.insert(scope, number).unwrap_or(-1);
-            assert!(before < number, "{number} came after {before}");
-        }
-    }
-    assert!(ids.values().all(|ids| ids.len() == 1), "told under two ids");
-    println!("{count} alerts, {kills} kills, {repeated} repeats of taken messages, by their ids");
-    // At most what was under way at a kill: 16 attempts in each of 4 partitions.
-    assert!(repeated <= kills * 64, "{repeated} repeats");
-}
-
-/// The alerts that the receiver has taken.
-fn numbers(hook: &Receiver) -> BTreeSet<i64> {
-    let taken = hook.received().into_iter().filter(|one| one.status == 200);
-    let alerts = taken.flat_map(|one| one.body["alerts"].as_array().cloned().unwrap_or_default());
-    alerts.map(|alert| number_of(&alert)).collect()
-}
-
-fn number_of(alert: &Value) -> i64 {
-    let number = alert["subject"].as_str().and_then(|text| text.parse().ok());
-    number.expect("the subject is its number")
-}
-
-/// Writes alerts as a processor would.
-struct Alerts {
-    producer: EventProducer,
-    topic: String,
-}
-
-impl Alerts {
-    fn new(lab: &Lab) -> Self {
-        let options = ProducerOptions {
-            // Longer than any restart of a broker.
-            delivery_timeout: Duration::from_secs(60),
-            ..ProducerOptions::default()
-        };
-        let producer = EventProducer::open(&lab.kafka_config(), &options);
-        Self {
-            producer: producer.expect("a producer can be made"),
-            topic: lab.topic("alerts"),
-        }
-    }
-
-    fn send(&self, scope: &str, kind: &str, number: usize) {
-        let value = json!({
-            "v": 1, "key": format!("{kind}|{scope}|{number}"), "kind": kind, "severity": "warning",
-            "scope": scope, "subject": number.to_string(), "at": spendfuse_tests::traffic::now(),
-            "message": format!("{scope}: alert {number}"),
-        });
-        let value = value.to_string();
-        let record = EventRecord {
-            topic: &self.topic,
-            // Partitioned by scope, as the ledger's are.
-            partition: None,
-            key: Some(scope.as_bytes()),
-            value: Some(value.as_bytes()),
-            headers: &[],
-        };
-        let sent = self.producer.send(&record, |outcome| {
-            outcome.expect("the broker takes it");
-        });
-        sent.expect("the record is taken");
-    }
-
-    fn flush(&self) {
-        let flushed = self.producer.flush(Duration::from_secs(60));
-        flushed.expect("the broker takes all");
+    Record {
+        partition: None,
+        key: Some(key.as_bytes().to_vec()),
+        value: value.to_string().into_bytes(),
     }
 }
 
-fn arguments(settings: &[(&str, String)]) -> Vec<String> {
-    let each = settings.iter();
-    each.flat_map(|(key, value)| ["--set".to_owned(), format!("{key}={value}")])
-        .collect()
-}
-
-fn start(lab: &Lab, settings: &[(&str, String)]) -> Role {
-    let settings: Vec<(&str, &str)> = settings
-        .iter()
-        .map(|(key, value)| (*key, value.as_str()))
-        .collect();
-    let role = lab.role("notifier", "1", &settings);
+fn start(lab: &Lab) -> Role {
+    let role = lab.role("notifier", "1", &[]);
     role.await_line("stage=\"notifier\"", Duration::from_secs(30));
     role
-}
-
-/// A mail server that wants STARTTLS: itself, its port and its certificate.
-fn mail_server(lab: &Lab) -> (Role, u16, PathBuf) {
-    let made = rcgen::generate_simple_self_signed(vec!["127.0.0.1".to_owned()]);
-    let made = made.expect("a certificate can be made");
-    let (certificate, key) = (lab.file("mail.pem"), lab.file("mail.key"));
-    fs::write(&certificate, made.cert.pem()).expect("the folder can be written");
-    fs::write(&key, made.signing_key.serialize_pem()).expect("the folder can be written");
-    let repository = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
-    let mut install = Command::new(repository.join("scripts/python-venv"));
-    install.arg(repository.join("tests/mail/requirements.txt"));
-    let said = run_to_end(install, &lab.file("python-venv"), INSTALL_PATIENCE);
-    assert_eq!(said.code, Some(0), "{}", said.stderr);
-    let arguments = [
-        repository.join("tests/mail/server.py"),
-        certificate.clone(),
-        key,
-    ];
-    let server = Role::start(
-        "mail server",
-        Path::new(said.stdout.trim()).join("bin/python"),
-        arguments.map(|one| one.display().to_string()).into(),
-        lab.file("mail.log"),
-    );
-    let began = Instant::now();
-    let line = server.await_line("\"port\"", Duration::from_secs(20));
-    let said: Value = serde_json::from_str(&line).expect("it is JSON");
-    let port = said["port"]
-        .as_u64()
-        .and_then(|port| u16::try_from(port).ok());
-    println!("mail server after {:?}", began.elapsed());
-    (server, port.expect("it is a port"), certificate)
 }

@@ -8,8 +8,8 @@ use spendfuse_tests::lab::WORKSPACE;
 
 use crate::clock::Boundary;
 use crate::events::Call;
-use crate::random::Random;
 use crate::rows::Row;
+use spendfuse_tests::random::Random;
 
 /// How long a looping session stays blocked.
 pub const COOLDOWN: &str = "3s";

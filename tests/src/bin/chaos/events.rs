@@ -11,7 +11,7 @@ use spendfuse_tests::traffic::{MODEL, PROVIDER};
 
 use crate::clock::now;
 use crate::quiet::Quiet;
-use crate::random::Random;
+use spendfuse_tests::random::Random;
 
 /// Partitions of every stage topic.
 pub const PARTITIONS: u32 = 4;

@@ -7,10 +7,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
-use spendfuse_tests::lab::{Said, run_to_end};
+use spendfuse_tests::lab::{BREAK_VARIABLE, Said, run_to_end};
 use spendfuse_tests::pause;
 
-pub const BREAK_VARIABLE: &str = "SPENDFUSE_BREAK";
 const COMMAND_PATIENCE: Duration = Duration::from_secs(150);
 
 /// Runs commands.

@@ -21,13 +21,13 @@ use crate::events::{Book, Events, Ledger};
 use crate::fault::{Fault, Link, Part};
 use crate::operator::Operator;
 use crate::quiet::Quiet;
-use crate::random::Random;
 use crate::retention::Life;
 use crate::rows::{PriceBooks, Rates};
 use crate::schedule::{Planned, Releases, schedule};
 use crate::sender::{KafkaSender, Running, SidecarSender};
 use crate::system::{System, SystemOptions};
 use spendfuse_testkit::proxy::{Proxy, Toward};
+use spendfuse_tests::random::Random;
 
 const KAFKA_EVENTS_A_SECOND: u64 = 300;
 const SIDECAR_EVENTS_A_SECOND: u64 = 60;

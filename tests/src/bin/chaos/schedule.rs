@@ -6,8 +6,8 @@ use spendfuse_testkit::proxy::{ApiKey, Toward};
 
 use crate::events::PARTITIONS;
 use crate::fault::{Fault, Link, Part};
-use crate::random::Random;
 use crate::retention::{LONGER_THAN_KEPT, Life};
+use spendfuse_tests::random::Random;
 
 /// Whether one release runs, or two take turns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

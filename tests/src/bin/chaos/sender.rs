@@ -12,7 +12,7 @@ use spendfuse_tests::pause;
 
 use crate::events::{Event, Events, Ledger};
 use crate::http;
-use crate::random::Random;
+use spendfuse_tests::random::Random;
 
 /// Longer than any run: nothing is given up.
 const DELIVERY_TIMEOUT: Duration = Duration::from_secs(3_600);

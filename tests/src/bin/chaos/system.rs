@@ -13,7 +13,7 @@ use anyhow::{Context, Result, ensure};
 use spendfuse_bus::KafkaConfig;
 use spendfuse_devstack::{DevStack, DevStackOptions, Kafka};
 use spendfuse_testkit::proxy::{Protocol, Proxy, Request};
-use spendfuse_tests::lab::Said;
+use spendfuse_tests::lab::{BREAK_VARIABLE, Said};
 use spendfuse_tests::warehouse::Warehouse;
 use tokio::runtime::Runtime;
 
@@ -22,7 +22,7 @@ use crate::events::PARTITIONS;
 use crate::fault::{Link, Part};
 use crate::levers::{self, Levers};
 use crate::logs::{COUNTED, Logs, TAPED};
-use crate::operator::{BREAK_VARIABLE, Operator};
+use crate::operator::Operator;
 use crate::order::StartOrder;
 use crate::retention::{self, Life};
 use crate::tape::Tape;

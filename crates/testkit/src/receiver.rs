@@ -8,7 +8,10 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use crate::http::header;
+/// Instead of a status: the connection is closed without an answer.
+pub const NO_ANSWER: u16 = 0;
+/// Instead of a status: nothing is said until whoever asked goes away.
+pub const SILENCE: u16 = 1;
 
 /// A request as it came.
 #[derive(Clone, Debug)]
@@ -19,7 +22,7 @@ pub struct Received {
     pub id: String,
     /// Its body.
     pub body: Value,
-    /// The status of the answer.
+    /// The status of the answer, [`NO_ANSWER`] or [`SILENCE`].
     pub status: u16,
 }
 
@@ -31,7 +34,8 @@ pub struct Receiver {
 }
 
 impl Receiver {
-    /// Answers each request with the status for its number, from 0 on, and its `idempotency-key`.
+    /// Answers each request with the status for its number, from 0 on, and its `idempotency-key`;
+    /// [`NO_ANSWER`] and [`SILENCE`] are none.
     ///
     /// # Panics
     /// Where no port can be had.
@@ -59,8 +63,14 @@ impl Receiver {
 
     /// What it got so far.
     pub fn received(&self) -> Vec<Received> {
+        self.received_from(0)
+    }
+
+    /// What it got so far, but for the `first` ones.
+    pub fn received_from(&self, first: usize) -> Vec<Received> {
         let received = self.received.lock();
-        received.unwrap_or_else(PoisonError::into_inner).clone()
+        let received = received.unwrap_or_else(PoisonError::into_inner);
+        received[first.min(received.len())..].to_vec()
     }
 
     fn serve(&self, mut stream: TcpStream, status: &dyn Fn(usize, &str) -> u16) {
@@ -80,6 +90,14 @@ impl Receiver {
             });
             status
         };
+        match status {
+            NO_ANSWER => return,
+            SILENCE => {
+                let _ = stream.read(&mut [0]);
+                return;
+            }
+            _ => {}
+        }
         let answer =
             format!("HTTP/1.1 {status} X\r\ncontent-length: 0\r\nconnection: close\r\n\r\n");
         // Whoever asked may be killed by now.
@@ -103,4 +121,11 @@ fn request(stream: &mut TcpStream) -> Option<(String, Value)> {
             read => bytes.extend_from_slice(&part[..read]),
         }
     }
+}
+
+/// A header's value in the head of a request.
+fn header<'h>(head: &'h str, name: &str) -> Option<&'h str> {
+    let mut fields = head.lines().filter_map(|line| line.split_once(':'));
+    let found = fields.find(|(field, _)| field.eq_ignore_ascii_case(name));
+    found.map(|(_, value)| value.trim())
 }
