@@ -1,8 +1,10 @@
 //! What cannot be counted arrives in the DLQ as it was, without what was said to a model, and holds
 //! nothing up.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
+use serde_json::Value;
 use spendfuse_tests::load::Sender;
 use spendfuse_tests::topics::Stored;
 use spendfuse_tests::traffic::now;
@@ -67,6 +69,34 @@ fn every_reject_reason_reaches_the_dlq_and_holds_no_good_event_up() {
         let kept = kept.unwrap_or_else(|| panic!("no {} in the DLQ", case.reason));
         assert_kept(case, sent, kept, &lab.topic("usage"));
     }
+    assert_told(&lab, &cases);
+}
+
+/// People hear of each reason, whichever partitions found it out: in one place under one key.
+fn assert_told(lab: &Lab, cases: &[Case]) {
+    let alerts = lab.read("alerts");
+    let mut places: BTreeMap<Vec<u8>, BTreeSet<u32>> = BTreeMap::new();
+    let mut subjects = BTreeSet::new();
+    for alert in &alerts {
+        let value = alert.value.as_deref().unwrap_or_default();
+        let value: Value = serde_json::from_slice(value).expect("it is JSON");
+        match value["kind"].as_str() {
+            Some("rejected_spend") => subjects.insert(value["subject"].as_str().map(str::to_owned)),
+            Some("late_spend") => subjects.insert(Some("late".to_owned())),
+            _ => continue,
+        };
+        let key = alert.key.clone().expect("it has a key");
+        places.entry(key).or_default().insert(alert.partition);
+    }
+    let reasons: BTreeSet<_> = cases
+        .iter()
+        .map(|case| Some(case.reason.to_owned()))
+        .collect();
+    assert_eq!(subjects, reasons);
+    assert!(
+        places.values().all(|partitions| partitions.len() == 1),
+        "{places:?}"
+    );
 }
 
 fn assert_kept(case: &Case, sent: &Stored, kept: &Stored, topic: &str) {
