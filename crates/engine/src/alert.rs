@@ -130,6 +130,8 @@ pub enum AlertKind {
     LateSpend,
     /// Events cannot be counted and were set aside.
     RejectedSpend,
+    /// A guard has been stale for long.
+    StaleGuard,
     /// An event has the identity of another one.
     Conflict,
     /// An event has two rows in the warehouse.
@@ -164,6 +166,7 @@ impl AlertKind {
             Self::DisputedSource => "disputed_source",
             Self::LateSpend => "late_spend",
             Self::RejectedSpend => "rejected_spend",
+            Self::StaleGuard => "stale_guard",
             Self::Conflict => "conflict",
             Self::CountedTwice => "counted_twice",
             Self::SharedId => "shared_id",
@@ -200,7 +203,11 @@ impl AlertKind {
             Self::RowChain | Self::LoaderStopped => {
                 "To see what is missing, run: spendfuse audit; spendfuse gaps list"
             }
-            Self::HeldTransaction | Self::UnreadableInput | Self::Capacity | Self::Clock => {
+            Self::StaleGuard
+            | Self::HeldTransaction
+            | Self::UnreadableInput
+            | Self::Capacity
+            | Self::Clock => {
                 "To see the state of everything that it stands on, run: spendfuse doctor"
             }
         }

@@ -84,6 +84,8 @@ pub struct SidecarConfig {
     pub token: Option<Token>,
     /// Workspace of requests and bare events that name none; empty = none.
     pub default_workspace: String,
+    /// The name of this sidecar where it speaks of itself.
+    pub instance: String,
     /// CloudEvents `source` of bare events that name none.
     pub source: String,
     /// Partitions of the stage topics.
@@ -125,6 +127,7 @@ impl SidecarConfig {
             unix_socket: None,
             token: None,
             default_workspace: String::new(),
+            instance: String::new(),
             source: "sidecar".to_owned(),
             partitions,
             dedupe_horizon_millis: 24 * 60 * 60 * 1000,

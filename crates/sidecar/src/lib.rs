@@ -16,6 +16,7 @@ mod serve;
 pub mod server;
 mod sink;
 pub mod spool;
+mod stale;
 mod turn;
 mod usage;
 

@@ -26,6 +26,7 @@ use crate::replica::follow;
 use crate::server::{serve_http, until};
 use crate::sink::KafkaSink;
 use crate::spool::Spool;
+use crate::stale::StaleTeller;
 
 /// How long requests may take to finish after a stop was asked for.
 const LAST_REQUESTS: Duration = Duration::from_secs(5);
@@ -138,7 +139,13 @@ pub async fn run(
         health,
     )?;
     let replay = tokio::spawn(delivery.clone().replay());
-    let showing = tokio::spawn(keep_showing_state(guard.clone(), clock));
+    let teller = StaleTeller::new(
+        kafka,
+        topics.alerts.clone(),
+        config.instance.clone(),
+        config.stale_after,
+    );
+    let showing = tokio::spawn(keep_showing_state(guard.clone(), clock, teller));
     let sidecar = Sidecar::with_clock(config, guard, prices, delivery, metrics, clock);
     let served = serve(sidecar, listeners, requested(shutdown)).await;
     replay.abort();
@@ -149,11 +156,14 @@ pub async fn run(
 }
 
 /// The admin address renders the same metrics, and nobody asks it for the replica's age before.
-async fn keep_showing_state(guard: Guard, clock: Clock) {
+async fn keep_showing_state(guard: Guard, clock: Clock, mut teller: StaleTeller) {
     let mut tick = tokio::time::interval(Duration::from_secs(1));
     loop {
         tick.tick().await;
         show_state(&guard, &clock);
+        let now = clock.now();
+        let state = guard.state(now.monotonic_millis);
+        teller.look(state, now.monotonic_millis, now.wall);
     }
 }
 

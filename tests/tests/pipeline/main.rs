@@ -22,6 +22,7 @@ mod provider_clients;
 mod readiness;
 mod refusing;
 mod rejects;
+mod stale_guard;
 mod take_over;
 mod thin_slice;
 mod throughput;

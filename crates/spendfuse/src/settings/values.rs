@@ -180,6 +180,7 @@ impl Settings {
             unix_socket: own.socket.clone(),
             token: Token::new(own.token.0.as_str()),
             default_workspace: own.default_workspace.clone(),
+            instance: self.values.instance_id.clone(),
             source: own.source.clone(),
             dedupe_horizon_millis: self.dedupe_horizon_millis(),
             stale_after: own.stale_after,

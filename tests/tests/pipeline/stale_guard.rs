@@ -1,0 +1,39 @@
+//! Who should have counted is away: the sidecar itself tells people that its guard is stale.
+
+use std::time::Duration;
+
+use serde_json::Value;
+use spendfuse_tests::{Lab, eventually};
+
+const PATIENCE: Duration = Duration::from_secs(30);
+
+#[test]
+fn people_are_told_of_a_guard_that_stays_stale() {
+    let lab = Lab::new("stale_guard");
+    let processor = lab.processor("1");
+    let settings = [
+        ("sidecar.listen", "127.0.0.1:0"),
+        ("sidecar.stale_after", "1s"),
+    ];
+    let sidecar = lab.role("sidecar", "edge-7", &settings);
+    sidecar.await_line("the guard has caught up", PATIENCE);
+    // Heartbeats have come.
+    eventually("a heartbeat is told", PATIENCE, || {
+        match lab.table("blocklist").is_empty() {
+            true => Err("nothing yet".to_owned()),
+            false => Ok(()),
+        }
+    });
+    processor.kill();
+    let alert = eventually("people are told", PATIENCE, || {
+        let told = lab.table("alerts").into_values();
+        let stale = { told }.find(|alert: &Value| alert["kind"] == "stale_guard");
+        stale.ok_or_else(|| sidecar.log())
+    });
+    let message = alert["message"].as_str().expect("it has a message");
+    assert!(
+        message.starts_with("the guard of sidecar edge-7 has been stale for 6 s: "),
+        "{message}"
+    );
+    assert_eq!(alert["severity"], "critical");
+}
