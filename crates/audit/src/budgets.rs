@@ -11,6 +11,7 @@ use spendfuse_engine::book::{BudgetBook, Series};
 use crate::context::Context;
 use crate::error::AuditError;
 use crate::sql;
+use crate::whole_rows::WholeRows;
 
 /// A count began with this record if the budget says that it counts since then.
 const SAME_TIME_MILLIS: i64 = 60_000;
@@ -26,13 +27,9 @@ pub struct CountedBudget {
     pub began_at: UnixMillis,
     /// Whether the count is older: the record that began it is compacted away.
     pub began_before: bool,
-}
-
-impl CountedBudget {
-    /// Whether rows have every dimension that it counts by; else they cannot be compared with it.
-    pub fn is_in_rows(&self) -> bool {
-        sql::rows_tell(&self.compiled.budget)
-    }
+    /// Whether every row that counts in it has every dimension that it counts by; else they cannot be
+    /// compared with it.
+    pub is_in_rows: bool,
 }
 
 /// A series that all meters tell the ledger of.
@@ -97,19 +94,28 @@ impl BudgetsInForce {
             .filter_map(|all| all.last()?.budget.clone());
         let book = BudgetBook::compile(known_version, latest.collect(), DetectorRules::default());
         let mut budgets = Vec::new();
+        let mut whole_since = None;
         for compiled in book.budgets {
             if compiled.budget.window.is_session() {
                 continue;
             }
             let all = records.get(compiled.budget.id.as_str());
-            budgets.push(counted(compiled, all.map_or(&[], Vec::as_slice)));
+            let mut one = counted(compiled, all.map_or(&[], Vec::as_slice));
+            if !sql::rows_always_tell(&one.compiled.budget) {
+                let since = match &whole_since {
+                    Some(since) => since,
+                    None => whole_since.insert(WholeRows::ask(context)?),
+                };
+                one.is_in_rows = since.has_all_of(&one);
+            }
+            budgets.push(one);
         }
         Ok(Self::of(budgets, known_version))
     }
 
     fn of(budgets: Vec<CountedBudget>, known_version: u64) -> Self {
         let mut series: BTreeMap<String, SeriesInForce> = BTreeMap::new();
-        for counted in budgets.iter().filter(|counted| counted.is_in_rows()) {
+        for counted in budgets.iter().filter(|counted| counted.is_in_rows) {
             let Series { id, shape, filter } = Series::of(&counted.compiled.budget);
             let since_version = counted.began_offset.unsigned_abs() + 1;
             let one = series.entry(id.clone()).or_insert(SeriesInForce {
@@ -159,5 +165,6 @@ fn counted(compiled: CompiledBudget, records: &[Record]) -> CountedBudget {
         compiled,
         began_offset,
         began_at,
+        is_in_rows: true,
     }
 }

@@ -242,9 +242,9 @@ impl DeltasRead {
         for series in &budgets.series {
             self.ask(context, budgets, series, &ranges, &mut found)?;
         }
-        for counted in budgets.budgets.iter().filter(|one| !one.is_in_rows()) {
+        for counted in budgets.budgets.iter().filter(|one| !one.is_in_rows) {
             notes.push(Note::new(format!(
-                "budget {}: rows do not have all of its dimensions yet, so they are not compared \
+                "budget {}: rows of before `spendfuse finalize` do not have all of its dimensions, so they are not compared \
                  with its deltas and windows",
                 counted.compiled.budget.id
             )));

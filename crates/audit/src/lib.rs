@@ -18,6 +18,7 @@ mod prices;
 mod rollups;
 mod sql;
 mod tail;
+mod whole_rows;
 mod windows;
 
 pub use auditor::{Auditor, Note, Round};

@@ -97,7 +97,7 @@ fn once(
         by_any,
     };
     let mut found = Found::new();
-    for counted in budgets.budgets.iter().filter(|one| one.is_in_rows()) {
+    for counted in budgets.budgets.iter().filter(|one| one.is_in_rows) {
         let id = counted.compiled.budget.id.to_string();
         let compared = &mut looked.compared;
         for (key, difference) in

@@ -72,7 +72,7 @@ pub fn column(dimension: &Dimension) -> String {
 }
 
 /// Whether rows have every dimension that a budget counts by, those of schema 1 included.
-pub fn rows_tell(budget: &Budget) -> bool {
+pub fn rows_always_tell(budget: &Budget) -> bool {
     let in_scope = budget.scope.0.iter().map(|(dimension, _)| dimension);
     let in_filter = budget.filter.0.iter().map(|(dimension, _)| dimension);
     let lacks = |dimension: &Dimension| dimension.fixed() == Ok(FixedDimension::Project);

@@ -296,6 +296,7 @@ mod tests {
             began_offset: 0,
             began_at: UnixMillis(began_at),
             began_before,
+            is_in_rows: true,
         };
         let kept_from = UnixMillis(1_000);
         assert_eq!(

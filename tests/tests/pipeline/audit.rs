@@ -25,6 +25,7 @@ budgets:
   - {id: cap, scope: {workspace: acme, customer: "*"}, limit: "0.01", window: day}
   - {id: hourly, scope: {workspace: acme, customer: "*"}, limit_tokens: 100000, window: hour, timezone: Asia/Kolkata}
   - {id: models, scope: {model: "*", provider: "*"}, limit_calls: 1000, window: month}
+  - {id: projects, scope: {project: "*"}, limit: "500", window: month}
   - {id: agents, scope: {workspace: acme}, where: {feature: agent, customer: [c-1, c-2]}, limit: "1.00", window: week}
   - {id: per-session, scope: {session: "*"}, limit: "0.01", window: session}
 "#;
@@ -94,8 +95,8 @@ fn traffic_of_all_kinds_has_no_drift_also_while_it_flows() {
         let time = now().plus(-days * DAY_MILLIS).to_string();
         json!({
             "specversion": "1.0", "type": "spendfuse.usage", "source": "late", "id": id, "time": time,
-            "data": {"workspace": "acme", "customer": "c-1", "feature": "agent", "provider": "openai",
-                     "model": "gpt-4o", "usage": {"input_tokens": 2000}},
+            "data": {"workspace": "acme", "customer": "c-1", "feature": "agent", "project": "cc-9",
+                     "provider": "openai", "model": "gpt-4o", "usage": {"input_tokens": 2000}},
         })
         .to_string()
     };
