@@ -15,6 +15,8 @@ pub enum Keeps {
     DedupeHorizon,
     /// The latest record of every key.
     Latest,
+    /// The latest record of every key, for so many days after it was written.
+    LatestForDays(u8),
     /// The latest record of every key, in one partition, whatever the others have.
     LatestInOnePartition,
 }
@@ -72,7 +74,7 @@ topics! {
     rows = "rows", Keeps::Days(7), OUTPUT;
     rows_ledger = "rows.ledger", Keeps::Days(7), OUTPUT;
     alerts = "alerts", Keeps::Days(30), OUTPUT;
-    findings = "findings", Keeps::Latest, OUTPUT;
+    findings = "findings", Keeps::LatestForDays(100), OUTPUT;
     blocklist = "blocklist", Keeps::Latest, OUTPUT;
     meter_changelog = "meter.changelog", Keeps::Latest, OUTPUT;
     ledger_changelog = "ledger.changelog", Keeps::Latest, OUTPUT;

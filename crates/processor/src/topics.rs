@@ -21,6 +21,12 @@ pub fn specs(topics: &Topics, partitions: u32, dedupe_horizon_millis: i64) -> Ve
                 deleted_after(ids_retention_millis(dedupe_horizon_millis)),
             ),
             Keeps::Latest => (partitions, compacted()),
+            Keeps::LatestForDays(days) => {
+                let mut policy = compacted();
+                policy.extend(deleted_after(i64::from(days) * DAY_MILLIS));
+                policy.insert("cleanup.policy", "compact,delete".to_owned());
+                (partitions, policy)
+            }
             Keeps::LatestInOnePartition => (1, compacted()),
         };
         // Arrival times, dedupe ages and session expiry follow the broker's clock, not the senders'.
@@ -88,6 +94,13 @@ mod tests {
         assert_eq!(
             (budgets.partitions, &budgets.config["cleanup.policy"][..]),
             (1, "compact")
+        );
+        let findings = &of("test.findings").config;
+        let hundred_days = (100 * DAY_MILLIS).to_string();
+        assert_eq!(
+            (&findings["cleanup.policy"][..], &findings["retention.ms"]),
+            ("compact,delete", &hundred_days),
+            "closed findings would stay for ever"
         );
         let on_the_brokers_clock =
             |spec: &TopicSpec| spec.config["message.timestamp.type"] == "LogAppendTime";

@@ -51,14 +51,16 @@ impl Cluster {
     pub(crate) fn create(&mut self, topics: &Topics, partitions: u32, horizon: i64) {
         for spec in spendfuse_processor::topics::specs(topics, partitions, horizon) {
             let millis = |name: &str| spec.config.get(name).and_then(|text| text.parse().ok());
-            let policy = match millis("retention.ms") {
-                Some(retention) => Policy::Delete {
+            let (retention, segment) = (millis("retention.ms"), millis("segment.ms"));
+            let policy = match (spec.config["cleanup.policy"].contains("compact"), retention) {
+                (false, Some(retention)) => Policy::Delete {
                     retention,
                     segment: SEGMENT,
                 },
-                None => Policy::Compact {
+                (_, retention) => Policy::Compact {
                     tombstones: millis("delete.retention.ms").unwrap_or(DAY),
-                    segment: millis("segment.ms").unwrap_or(SEGMENT),
+                    segment: segment.unwrap_or(SEGMENT),
+                    retention,
                 },
             };
             let logs = (0..spec.partitions).map(|_| Log::new(policy)).collect();

@@ -20,9 +20,6 @@ pub struct Size {
 /// Less than this is noise.
 const SMALL: usize = 60;
 
-/// What is known to grow (`docs/operations.md`, names from outside): closed findings stay.
-const GROWS: [&str; 1] = ["topic.findings"];
-
 /// The curve of every state.
 #[derive(Debug, Default)]
 pub struct Growth {
@@ -49,10 +46,7 @@ impl Growth {
             .iter()
             .flat_map(|(_, sizes)| sizes.keys())
             .collect();
-        let bounded = names
-            .into_iter()
-            .filter(|name| !GROWS.contains(&name.as_str()));
-        let grown = bounded.filter_map(|name| {
+        let grown = names.into_iter().filter_map(|name| {
             // The first fifth begins with nothing.
             let least = [1, 2, 3, 4]
                 .map(|fifth| self.least(name, fifth * last / 5..(fifth + 1) * last / 5));

@@ -26,8 +26,16 @@ pub(crate) struct Record {
 /// What a topic keeps, as `spendfuse topics create` sets it.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Policy {
-    Delete { retention: i64, segment: i64 },
-    Compact { tombstones: i64, segment: i64 },
+    Delete {
+        retention: i64,
+        segment: i64,
+    },
+    Compact {
+        tombstones: i64,
+        segment: i64,
+        /// What is older goes as well.
+        retention: Option<i64>,
+    },
 }
 
 #[derive(Debug)]
@@ -65,7 +73,10 @@ impl Log {
     }
 
     pub(crate) fn has_retention(&self) -> bool {
-        matches!(self.policy, Policy::Delete { .. })
+        match self.policy {
+            Policy::Delete { .. } => true,
+            Policy::Compact { retention, .. } => retention.is_some(),
+        }
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -139,7 +150,16 @@ impl Log {
     pub(crate) fn clean(&mut self, now: i64) {
         match self.policy {
             Policy::Delete { retention, .. } => self.delete(now - retention),
-            Policy::Compact { tombstones, .. } => self.compact(now, tombstones),
+            Policy::Compact {
+                tombstones,
+                retention,
+                ..
+            } => {
+                self.compact(now, tombstones);
+                if let Some(retention) = retention {
+                    self.delete(now - retention);
+                }
+            }
         }
     }
 
@@ -208,6 +228,7 @@ mod tests {
         let mut log = Log::new(Policy::Compact {
             tombstones: 100,
             segment: 10,
+            retention: None,
         });
         log.append(0, bytes("k"), bytes("1"), Vec::new());
         log.append(1, bytes("k"), None, Vec::new());
@@ -221,5 +242,13 @@ mod tests {
         log.clean(121);
         let left: Vec<i64> = log.from(0).map(|record| record.offset).collect();
         assert_eq!(left, [2, 3]);
+        log.policy = Policy::Compact {
+            tombstones: 100,
+            segment: 10,
+            retention: Some(150),
+        };
+        log.clean(160);
+        let left: Vec<i64> = log.from(0).map(|record| record.offset).collect();
+        assert_eq!(left, [3], "the other is too old");
     }
 }

@@ -230,7 +230,8 @@ fn compare(specs: &[TopicSpec], existing: &Partitions, settings: &Settings) -> V
     mismatches
 }
 
-/// A topic may allow larger records than it must; policies are sets.
+/// A topic may allow larger records than it must; policies are sets, and what is compacted may be kept
+/// for longer than it must, as topics of a release before are.
 fn is_same(setting: &str, expected: &str, found: &str) -> bool {
     match setting {
         "max.message.bytes" => match (expected.parse::<u64>(), found.parse::<u64>()) {
@@ -243,7 +244,8 @@ fn is_same(setting: &str, expected: &str, found: &str) -> bool {
                 parts.sort();
                 parts
             };
-            sorted(expected) == sorted(found)
+            let (expected, found) = (sorted(expected), sorted(found));
+            expected == found || (expected == ["compact", "delete"] && found == ["compact"])
         }
         _ => expected == found,
     }
@@ -275,5 +277,14 @@ mod tests {
             .map(|mismatch| mismatch.setting)
             .collect();
         assert_eq!(differing, ["partitions", "cleanup.policy"]);
+    }
+
+    #[test]
+    fn what_is_compacted_may_be_kept_for_longer_than_it_must() {
+        let is_same = |expected, found| is_same("cleanup.policy", expected, found);
+        assert!(is_same("compact,delete", "delete, compact"));
+        assert!(is_same("compact,delete", "compact"));
+        assert!(!is_same("compact,delete", "delete"));
+        assert!(!is_same("compact", "compact,delete"));
     }
 }

@@ -139,7 +139,9 @@ impl World {
                     "blocklist" | "ledger.changelog" => accounts,
                     _ => 0,
                 };
-                let needed = (!has_retention).then_some(needed);
+                // Findings go by their age, which is a bound only where the broker is told to.
+                let is_looked_at = !has_retention || name == "findings";
+                let needed = is_looked_at.then_some(needed);
                 (format!("topic.{name}"), Size { all, needed })
             })
             .collect();

@@ -3,6 +3,7 @@
 pub mod book;
 mod cost;
 mod diff;
+mod expired;
 mod import;
 mod publish;
 mod set;

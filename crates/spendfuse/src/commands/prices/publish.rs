@@ -1,12 +1,14 @@
 //! Puts a price book into force: one transaction for Kafka, then the rows for SQL.
 
 use spendfuse_bus::{OutputRecord, write_in_one_transaction};
+use spendfuse_domain::UnixMillis;
 use spendfuse_pricing::PriceBook;
 
 use super::super::kafka::PATIENCE;
 use super::super::migrate::insert_prices;
 use super::super::output;
 use super::super::warehouse::Connection;
+use super::expired::Versions;
 use super::{Failure, book, kafka};
 use crate::settings::Settings;
 
@@ -16,14 +18,18 @@ pub fn publish(settings: &Settings, new: &PriceBook, clickhouse: bool) -> Result
     let is_new = book::in_force(settings)?.version() != new.version();
     if is_new {
         let topic = settings.topics().prices;
-        let records: Vec<OutputRecord> = new
-            .to_records()
-            .into_iter()
-            .map(|record| OutputRecord {
+        let gone = expired(settings, new)?;
+        let gone = gone.into_iter().map(|key| (key, None));
+        let written = new.to_records().into_iter();
+        let written = written.map(|record| (record.key, Some(record.value)));
+        // The manifest of the new version stays the last record.
+        let records: Vec<OutputRecord> = gone
+            .chain(written)
+            .map(|(key, value)| OutputRecord {
                 topic: topic.clone(),
                 partition: 0,
-                key: Some(record.key.into_bytes()),
-                value: Some(record.value),
+                key: Some(key.into_bytes()),
+                value,
                 headers: Vec::new(),
             })
             .collect();
@@ -41,6 +47,18 @@ pub fn publish(settings: &Settings, new: &PriceBook, clickhouse: bool) -> Result
         })?;
     }
     Ok(is_new)
+}
+
+/// Keys of the versions that go with this one.
+fn expired(settings: &Settings, new: &PriceBook) -> Result<Vec<String>, Failure> {
+    let mut versions = Versions::default();
+    kafka::read_topic(settings, &settings.topics().prices, |record| {
+        if let Some(key) = record.key.and_then(|key| std::str::from_utf8(key).ok()) {
+            let at = UnixMillis(record.timestamp_millis);
+            versions.accept(key, record.offset, at, record.value.is_some());
+        }
+    })?;
+    Ok(versions.expired(new.version(), output::now()))
 }
 
 /// The words for what [`publish`] did.
