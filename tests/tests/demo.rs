@@ -1,9 +1,11 @@
 //! `spendfuse demo` as users run it: it adds up, and it notices when the pipeline does not.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::process::{Command, Output};
 
 use serde_json::Value;
 use spendfuse_devstack::{ENV_CLICKHOUSE_URL, ENV_KAFKA_BROKERS};
+use spendfuse_testkit::receiver::Receiver;
 use spendfuse_tests::stack::Turn;
 
 /// The first fifth of the hour, in ten seconds.
@@ -29,7 +31,14 @@ fn demo(turn: &Turn, arguments: &[&str]) -> (Output, Value) {
 #[test]
 fn the_demo_adds_up_to_the_nano_dollar_and_every_detector_fires() {
     let turn = Turn::take();
-    let (output, summary) = demo(&turn, &[]);
+    let hook = Receiver::start(|_, _| 200);
+    let url = format!("notifier.channels.hook.url={}", hook.url());
+    let settings = [
+        "--set=notifier.channels.hook.kind=webhook",
+        "--set=notifier.routes.all.to=hook",
+        &format!("--set={url}"),
+    ];
+    let (output, summary) = demo(&turn, &settings);
     assert!(output.status.success(), "{summary:#}");
     let number = |name: &str| summary[name].as_u64().unwrap();
     let rejected = summary["rejected"].as_object().unwrap();
@@ -56,6 +65,87 @@ fn the_demo_adds_up_to_the_nano_dollar_and_every_detector_fires() {
         );
     }
     assert!(number("refused_calls") > 100 && number("blocked_scopes") > 60);
+    let told: Vec<Value> = hook.received().into_iter().map(|one| one.body).collect();
+    people_are_told_what_the_summary_says(&told, &summary);
+}
+
+/// Who installs spendfuse and lets this traffic through is told of: each runaway session that reaches
+/// `warning` and none of the near misses, the model without a price, each reason for which events
+/// were set aside, and steps of budgets, of which ten an hour and ledger partition by themselves.
+/// Each once, and nothing else.
+fn people_are_told_what_the_summary_says(messages: &[Value], summary: &Value) {
+    let mut by_kind: BTreeMap<&str, BTreeSet<String>> = BTreeMap::new();
+    let mut steps = 0;
+    for message in messages {
+        assert_eq!(message["what"], "new", "{message:#}");
+        let [alert] = message["alerts"]
+            .as_array()
+            .expect("it has alerts")
+            .as_slice()
+        else {
+            panic!("one alert each: {message:#}");
+        };
+        let text = |name: &str| alert[name].as_str().expect("a text").to_owned();
+        let about = match (alert["kind"].as_str().expect("a text"), text("scope")) {
+            ("finding", scope) => format!("{} {scope}", text("subject")),
+            ("budget_step", scope) if alert["count"].is_null() => {
+                steps += usize::from(!scope.contains("session="));
+                let severity = text("severity");
+                format!("{} {scope} {severity}", text("subject"))
+            }
+            _ => text("subject"),
+        };
+        let kind = by_kind
+            .entry(alert["kind"].as_str().expect("a text"))
+            .or_default();
+        assert!(kind.insert(about), "told twice: {message:#}");
+    }
+    let lines = |lines: &[&str]| -> BTreeSet<String> {
+        lines.iter().map(|line| (*line).to_owned()).collect()
+    };
+    let rejected = summary["rejected"].as_object().expect("reasons").keys();
+    let rejected = rejected.filter(|reason| *reason != "late").cloned();
+    let of_budgets = by_kind.remove("budget_step").expect("budgets are reached");
+    let expected = BTreeMap::from([
+        ("late_spend", lines(&["acme"])),
+        ("rejected_spend", rejected.collect()),
+        ("unpriced_model", lines(&["acme-labs/zebrafish-7"])),
+        (
+            "finding",
+            lines(&[
+                "context_bloat acme/session=run-lean4-proof",
+                "context_bloat acme/session=runaway-context-bloat",
+                "retry_loop acme/session=runaway-retry-loop",
+                "tool_amplification acme/session=runaway-tool-amplification",
+            ]),
+        ),
+    ]);
+    assert_eq!(by_kind, expected);
+
+    let is_of_sessions = |line: &&String| line.starts_with("agent-session ");
+    let of_sessions: BTreeSet<String> = of_budgets.iter().filter(is_of_sessions).cloned().collect();
+    let sessions = lines(&[
+        "agent-session acme/session=near-miss-session-budget warning",
+        "agent-session acme/session=runaway-session-budget critical",
+    ]);
+    assert_eq!(of_sessions, sessions);
+    let mut others = of_budgets.iter().filter(|line| !is_of_sessions(line));
+    let is_known = |line: &String| {
+        let begins = [
+            "free-plan acme/customer=free-",
+            "initech-day acme/customer=initech ",
+            "hooli-day acme/customer=hooli ",
+            "ledger partition ",
+        ];
+        begins.iter().any(|begin| line.starts_with(begin))
+    };
+    assert!(others.clone().all(is_known), "{of_budgets:#?}");
+    assert!(
+        others.any(|line| line.ends_with("critical")),
+        "{of_budgets:#?}"
+    );
+    // The demo has two partitions.
+    assert!((11..=20).contains(&steps), "{of_budgets:#?}");
 }
 
 #[test]

@@ -216,7 +216,10 @@ impl AlertKind {
     /// Whether several partitions find out the same and tell it under one key. They tell it in one
     /// partition of the topic, where it is known again.
     pub fn is_found_by_several(self) -> bool {
-        matches!(self, Self::LateSpend | Self::RejectedSpend)
+        matches!(
+            self,
+            Self::LateSpend | Self::RejectedSpend | Self::UnpricedModel | Self::DisputedSource
+        )
     }
 
     /// The kind of that name, where this version knows it.

@@ -116,6 +116,24 @@ fn people_are_told_once_an_hour_of_each_reason_for_which_events_are_set_aside() 
 }
 
 /// Where an alert is told, and what it says.
+/// Found in the messages of a demo: one model without a price was told twice.
+#[test]
+fn a_model_without_a_price_is_told_in_one_place_whichever_partition_meets_it() {
+    let stages = Stages::new();
+    let told = [0, 1].map(|home| {
+        let mut unpriced = call("r-1", "c-1", home, 0);
+        let event = String::from_utf8(unpriced.value).unwrap();
+        unpriced.value = event.replace("gpt-4o", "zebrafish-7").into_bytes();
+        let written = batch(&mut stages.meter(home), home, 1, &[unpriced]);
+        let [alert] = of(&written, &stages.topics.alerts)[..] else {
+            panic!("told: {written:?}");
+        };
+        let (partition, alert) = alert_of(alert);
+        (partition, alert["key"].clone())
+    });
+    assert_eq!(told[0], told[1]);
+}
+
 fn alert_of(record: &OutputRecord) -> (u32, serde_json::Value) {
     let value = record.value.as_deref().unwrap();
     (record.partition, serde_json::from_slice(value).unwrap())
