@@ -142,7 +142,8 @@ pub fn write_ruinous(lab: &Lab, workload: &mut Workload, events: u64) -> Result<
     let mut clock = Clock::default();
     for _ in 0..events {
         clock.advance()?;
-        sender.send(workload.next_ruinous(&clock.text), || {})?;
+        let (_, made) = workload.next_ruinous(&clock.text);
+        sender.send(made, || {})?;
         sender.finish()?;
         thread::sleep(Duration::from_millis(10));
     }

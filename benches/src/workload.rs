@@ -31,6 +31,8 @@ const MODELS: [(&str, &str); 4] = [
 ];
 /// Begins the name of a customer that was never seen before.
 const FRESH: &str = "fresh-";
+/// Begins the name of a customer whose only call costs more than its budget.
+const RUINED: &str = "ruined-";
 
 /// Four budgets that stack on every event and one for each session, with limits that most scopes
 /// stay below.
@@ -162,12 +164,12 @@ impl Workload {
     }
 
     /// A call of a customer of its own that costs more than the customer's budget has: its verdict
-    /// changes to block.
-    pub fn next_ruinous(&mut self, time: &str) -> Made<'_> {
+    /// changes to block. [`ruined_number`] finds the number again that comes with it.
+    pub fn next_ruinous(&mut self, time: &str) -> (u64, Made<'_>) {
         let number = self.made;
         let session = Session {
             name: format!("{}x-{number}", self.label),
-            customer: format!("ruined-{number}"),
+            customer: format!("{RUINED}{number}"),
             feature: 0,
             model: 0,
             context: 900_000_000,
@@ -176,7 +178,7 @@ impl Workload {
         self.made += 1;
         session.write(&self.label, self.made, time, &mut self.value);
         self.key = session.name;
-        self.made()
+        (number, self.made())
     }
 
     fn made(&self) -> Made<'_> {
@@ -226,12 +228,17 @@ impl Session {
 
 /// The number of a customer that [`Workload::next_fresh`] made up, from a scope's text.
 pub fn fresh_number(scope: &str) -> Option<u64> {
-    scope
-        .strip_prefix(WORKSPACE)?
-        .strip_prefix("/customer=")?
-        .strip_prefix(FRESH)?
-        .parse()
-        .ok()
+    customer_number(scope, FRESH)
+}
+
+/// The number of a customer that [`Workload::next_ruinous`] made up, from a scope's text.
+pub fn ruined_number(scope: &str) -> Option<u64> {
+    customer_number(scope, RUINED)
+}
+
+fn customer_number(scope: &str, begins: &str) -> Option<u64> {
+    let customer = scope.strip_prefix(WORKSPACE)?.strip_prefix("/customer=")?;
+    customer.strip_prefix(begins)?.parse().ok()
 }
 
 /// A model's rates, nano-dollars per million tokens.

@@ -7,6 +7,7 @@
 // A benchmark paces itself: its pauses are the point.
 #![allow(clippy::disallowed_methods)]
 
+mod alerts;
 mod bare;
 mod churn;
 mod client;
@@ -45,7 +46,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 #[derive(Parser, Debug)]
 #[command(after_help = "Example: ratios --only pipeline,peers --quick")]
 struct Options {
-    /// Only these rows, by commas: pipeline, peers, lag, guard, refresh, sidecar, loader, memory, scaling, recovery, churn, sizing
+    /// Only these rows, by commas: pipeline, peers, lag, alerts, guard, refresh, sidecar, loader, memory, scaling, recovery, churn, sizing
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
     /// Fewer events and shorter times: to try it out, not to quote
@@ -81,11 +82,12 @@ enum Part {
 /// A measurement: its name, and how it is made.
 type Row = (&'static str, fn(&mut Sitting) -> Result<Vec<Line>>);
 
-const ROWS: [Row; 12] = [
+const ROWS: [Row; 13] = [
     ("pipeline", pipeline::measure),
     ("peers", peers::measure),
     ("loader", loader::measure),
     ("lag", lag::measure),
+    ("alerts", alerts::measure),
     ("guard", guard::measure),
     ("refresh", refresh::measure),
     ("sidecar", sidecar::measure),

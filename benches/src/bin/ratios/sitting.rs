@@ -44,7 +44,12 @@ impl Sitting {
 
     /// New topics and tables with the bench's budgets.
     pub fn lab(&self, name: &str, partitions: u32) -> Result<Lab> {
-        Lab::create(&self.servers, name, partitions, BUDGETS, &self.settings)
+        self.lab_with(name, partitions, BUDGETS)
+    }
+
+    /// New topics and tables with budgets of their own.
+    pub fn lab_with(&self, name: &str, partitions: u32, budgets: &str) -> Result<Lab> {
+        Lab::create(&self.servers, name, partitions, budgets, &self.settings)
     }
 
     /// The drained backlog; the first row that asks measures it.

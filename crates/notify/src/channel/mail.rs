@@ -235,3 +235,54 @@ fn escaped(text: &str) -> String {
     }
     escaped
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use serde_json::json;
+    use spendfuse_domain::UnixMillis;
+
+    use super::*;
+    use crate::letter::{Passed, What};
+
+    /// docs/mail.png is a picture of this page:
+    /// `chromium --headless --screenshot=docs/mail.png --window-size=690,490 crates/notify/tests/pictures/mail.html`.
+    #[test]
+    fn a_mail_looks_as_in_its_picture() {
+        let alert = json!({
+            "v": 1, "key": "per-user|acme/user=ada|1795305600000|10000", "kind": "budget_step",
+            "severity": "critical", "scope": "acme/user=ada", "subject": "per-user",
+            "message": "acme/user=ada reached 100 % of budget per-user in day:2026-11-22: $5.01 of $5.00 spent; calls are refused",
+            "at": "2026-11-22T10:15:31.320Z", "budget": "per-user", "step": 100, "action": "block",
+            "window": "day:2026-11-22", "window_start": "2026-11-22T00:00:00Z",
+            "ends_at": "2026-11-23T00:00:00Z", "spent_usd": "5.01", "limit_usd": "5.00",
+            "rate_hour_usd": "2.40", "rate_5m_usd": "9.60",
+            "caused_by": {"source": "sidecar", "id": "chatcmpl-9y", "time": "2026-11-22T10:15:30Z"},
+        });
+        let letter = Letter {
+            id: "8f2b6c1d0e9a7743".to_owned(),
+            what: What::New,
+            route: "budget per-user".to_owned(),
+            to: "mailto:ops@example.com".to_owned(),
+            alerts: vec![serde_json::from_value(alert).unwrap()],
+            passed: vec![Passed {
+                to: "hook-a".to_owned(),
+                reason: "503 Service Unavailable".to_owned(),
+            }],
+            created_at: UnixMillis(1_795_342_531_400),
+        };
+        let page = html(&words(&letter));
+        let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/pictures/mail.html");
+        let shown = fs::read_to_string(&file).unwrap_or_default();
+        if page != shown.trim_end() {
+            let now = file.with_extension("now.html");
+            fs::write(&now, page).unwrap();
+            panic!(
+                "{} differs from {}: look at it, and take a new picture",
+                now.display(),
+                file.display()
+            );
+        }
+    }
+}
