@@ -132,6 +132,8 @@ pub enum AlertKind {
     RejectedSpend,
     /// A guard has been stale for long.
     StaleGuard,
+    /// The audit has found that what should be equal differs.
+    Drift,
     /// An event has the identity of another one.
     Conflict,
     /// An event has two rows in the warehouse.
@@ -167,6 +169,7 @@ impl AlertKind {
             Self::LateSpend => "late_spend",
             Self::RejectedSpend => "rejected_spend",
             Self::StaleGuard => "stale_guard",
+            Self::Drift => "drift",
             Self::Conflict => "conflict",
             Self::CountedTwice => "counted_twice",
             Self::SharedId => "shared_id",
@@ -199,7 +202,7 @@ impl AlertKind {
                 "To see them with the reason of each, run: spendfuse dlq list. When the sender is mended: spendfuse dlq replay"
             }
             Self::DedupeHorizon => "To see what was set aside as late, run: spendfuse dlq list",
-            Self::DeltaChain => "To see where sums differ, run: spendfuse audit",
+            Self::DeltaChain | Self::Drift => "To see where sums differ, run: spendfuse audit",
             Self::RowChain | Self::LoaderStopped => {
                 "To see what is missing, run: spendfuse audit; spendfuse gaps list"
             }

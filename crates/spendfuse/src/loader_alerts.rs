@@ -30,7 +30,8 @@ pub fn sink(settings: &Settings) -> Result<AlertSink, BusError> {
     }))
 }
 
-fn publish(producer: &EventProducer, topic: &str, alert: &Alert) {
+/// Sends an alert; one that Kafka does not take is logged.
+pub fn publish(producer: &EventProducer, topic: &str, alert: &Alert) {
     let value = alert.to_record();
     let record = EventRecord {
         topic,

@@ -173,6 +173,12 @@ fn what_was_tampered_with_is_named_with_partition_and_commit() {
             _ => Ok(()),
         }
     });
+    eventually("people are told", WATCH_WAIT, || {
+        let mut told = lab.table("alerts").into_values();
+        let is_it =
+            |alert: &Value| alert["kind"] == "drift" && alert["subject"] == "blocklist_differs";
+        told.find(is_it).ok_or_else(|| watch.role.log())
+    });
     write(&lab, "blocklist", honest, value);
     assert_no_drift(&lab);
     eventually(

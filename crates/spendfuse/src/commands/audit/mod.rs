@@ -4,6 +4,7 @@
 
 mod metrics;
 mod print;
+mod tell;
 mod watch;
 
 pub use metrics::ALL as METRICS;
@@ -28,7 +29,8 @@ use crate::settings::Settings;
     after_help = "Examples:\n  spendfuse audit\n  spendfuse audit --since 2h --json | jq '.differences[]'\n  spendfuse audit --watch --every 30s --set admin.listen=127.0.0.1:4119\n\nExit code 0: nothing differs; 1: something does."
 )]
 pub struct AuditArgs {
-    /// Go on comparing what comes; figures stand on the admin address' /metrics
+    /// Go on comparing what comes; figures stand on the admin address' /metrics, and people are told
+    /// of drift by alerts
     #[arg(long)]
     watch: bool,
     /// With --watch: how often to compare; long rounds are kept to a twentieth of the time

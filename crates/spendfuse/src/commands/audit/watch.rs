@@ -11,6 +11,7 @@ use tokio::runtime::Runtime;
 
 use super::super::{Failure, found_wrong, output};
 use super::metrics::{COMPARED_EVENTS, DRIFT_EVENTS, DRIFT_NANODOLLARS, ROUND_SECONDS, ROUNDS};
+use super::tell::Teller;
 use super::{AuditArgs, failure, print};
 use crate::settings::Settings;
 use crate::{admin, roles};
@@ -39,6 +40,7 @@ pub fn run(
     let mut news = Differences::default();
     let mut standing = Differences::default();
     export(&news);
+    let mut teller = Teller::new(settings).map_err(Failure::work)?;
     let mut auditor = Auditor::new(context).map_err(|error| failure(settings, &error))?;
     while !shutdown.is_requested() {
         let begin = Instant::now();
@@ -55,6 +57,7 @@ pub fn run(
                 let mut found = news.clone();
                 found.merge(standing.clone());
                 export(&found);
+                teller.tell(&found);
                 print::line(&round, &found, auditor.accounts(), args.json);
                 outcome
             }
