@@ -37,13 +37,13 @@ pub struct Plan {
 /// What is killed at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Strike {
-    Notifier,
     Both,
+    Notifier,
     Broker,
 }
 
 /// In turn.
-const STRIKES: [Strike; 3] = [Strike::Notifier, Strike::Both, Strike::Broker];
+const STRIKES: [Strike; 3] = [Strike::Both, Strike::Notifier, Strike::Broker];
 /// A killed broker stays away until the controller has noticed.
 const BROKER_AWAY: Duration = Duration::from_millis(2_500);
 const START_PATIENCE: Duration = Duration::from_secs(60);

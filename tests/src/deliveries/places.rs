@@ -11,7 +11,9 @@ use crate::random::Random;
 /// Attempts of one partition that are under way at both places together, at most.
 pub const MOST_UNDER_WAY: usize = 32;
 /// No message fails so often that its pauses are longer than a run may take.
-const MOST_FAILURES: u32 = 3;
+const MOST_FAILURES: u32 = 2;
+/// Percent of the other requests that fail: with what is refused for good, half of all.
+const FAILING: u64 = 60;
 /// One message in so many is never taken by the first place.
 const REFUSED: u64 = 8;
 const NAMES: [&str; 2] = ["first", "second"];
@@ -198,7 +200,7 @@ fn place(seed: u64, refuses: bool) -> Receiver {
         let mut failed = failed.lock().expect("no test panics here");
         let times = failed.entry(id.to_owned()).or_default();
         let mut random = Random::new(seed, number as u64);
-        if *times == MOST_FAILURES || random.below(2) == 0 {
+        if *times == MOST_FAILURES || random.below(100) >= FAILING {
             return 200;
         }
         *times += 1;

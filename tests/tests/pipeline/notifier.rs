@@ -173,8 +173,8 @@ fn every_alert_arrives_in_order_though_notifier_and_broker_are_killed() {
     let lab = Lab::for_kills_of_the_broker("notifier_killed");
     lab.create_topics();
     let plan = Plan {
-        alerts: 300,
-        strikes: 2,
+        alerts: 200,
+        strikes: 1,
         seed: 1,
     };
     let report = run(&lab, &plan);
