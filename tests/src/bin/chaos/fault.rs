@@ -69,6 +69,8 @@ pub enum Fault {
     },
     /// Nothing more can be written to the disk of the sidecar's spool or of ClickHouse's data.
     FullDisk { part: Part, time: Duration },
+    /// Records are stored in the newest format from now on.
+    Finalize,
     /// Nothing is sent to a partition, or to none, for longer than logs keep their records.
     Quiet {
         partition: Option<u32>,
@@ -103,6 +105,7 @@ impl Fault {
             Self::Cut { link, .. } => format!("connections to {link} cut after N bytes"),
             Self::Clock { part, .. } => format!("clock of a {} jumps", part.kind()),
             Self::FullDisk { part, .. } => format!("full disk of {}", part.kind()),
+            Self::Finalize => "finalized".to_owned(),
             Self::Quiet {
                 partition: Some(_), ..
             } => "quiet partition".to_owned(),

@@ -100,7 +100,7 @@ pub fn run(options: &RunOptions) -> Result<Outcome> {
     let nodes = usize::from(options.nodes);
     let releases = match options.previous {
         Some(_) => Releases::TakeTurns,
-        None => Releases::One,
+        None => Releases::of(options.seed),
     };
     let planned = schedule(options.seed, options.length, nodes, life, releases);
     let mut world = World::start(
@@ -110,6 +110,7 @@ pub fn run(options: &RunOptions) -> Result<Outcome> {
             previous: options.previous.clone(),
             broken: None,
             life,
+            releases,
             folder: options.folder.clone(),
         },
         options.seed,
@@ -146,6 +147,7 @@ pub struct World {
 enum Change {
     Budgets(String),
     Prices(Rates),
+    Finalize,
 }
 
 impl World {
@@ -301,6 +303,7 @@ impl World {
             } => system.proxy(link).cut_after(toward, bytes),
             Fault::Clock { part, millis, .. } => system.levers(part).clock(millis)?,
             Fault::FullDisk { part, .. } => system.levers(part).disk(true)?,
+            Fault::Finalize => self.tell(Change::Finalize),
             Fault::Quiet { partition, .. } => self.quiet.begin(partition),
             Fault::Exchange { part, .. } => system.terminate(part),
             Fault::OffsetsLost { .. } => system.hold_loader(),
@@ -409,6 +412,7 @@ fn timeline(planned: &[Planned]) -> Vec<(Duration, Step)> {
             | Fault::HalfClose { .. }
             | Fault::Cut { .. }
             | Fault::Budgets
+            | Fault::Finalize
             | Fault::Prices => {}
         }
     }
@@ -422,6 +426,9 @@ fn operate(operator: &Operator, todo: &Receiver<Change>) -> Result<PriceBooks> {
     while let Ok(change) = todo.recv() {
         match change {
             Change::Budgets(yaml) => operator.apply_budgets(&yaml, OPERATOR_PATIENCE)?,
+            Change::Finalize => {
+                operator.insist(&["finalize", "--yes"], OPERATOR_PATIENCE)?;
+            }
             Change::Prices(rates) => {
                 let names = ["input", "cache_read", "output"].into_iter().zip(&rates);
                 let texts: Vec<String> = names

@@ -14,6 +14,8 @@ use spendfuse_tests::random::Random;
 pub enum Releases {
     /// The present one.
     One,
+    /// The present one, in topics that a release before has made, until the installation is finalized.
+    Upgraded,
     /// The present one and the one before.
     TakeTurns,
 }
@@ -32,6 +34,16 @@ const GAP: (u64, u64) = (300, 1_700);
 const LEAST_FOR_QUIET: Duration = Duration::from_secs(240);
 /// The last faults begin this long before the end, so that they end before it.
 const LAST: Duration = Duration::from_secs(4);
+
+impl Releases {
+    /// Those of a seed, where there is no previous executable.
+    pub fn of(seed: u64) -> Self {
+        match seed % 2 {
+            0 => Self::Upgraded,
+            _ => Self::One,
+        }
+    }
+}
 
 /// The faults of a run over `length` with `nodes` of Kafka.
 pub fn schedule(
@@ -71,6 +83,12 @@ pub fn schedule(
         at += random.millis(GAP.0, GAP.1);
     }
     planned.extend(rare(&mut random, length));
+    if releases == Releases::Upgraded {
+        planned.push(Planned {
+            at: length * random.below(60) as u32 / 100 + length / 5,
+            fault: Fault::Finalize,
+        });
+    }
     if releases == Releases::TakeTurns {
         planned.extend(exchanges(&mut random, length));
     }
@@ -138,7 +156,7 @@ fn pick(random: &mut Random, nodes: usize, life: Life) -> Fault {
         42..47 => kill(Part::ClickHouse, random.millis(0, 2_000)),
         47..51 => pause(Part::ClickHouse, random.millis(200, 4_000)),
         51..54 => kill(Part::Kafka(node), node_down(random, nodes)),
-        54..57 => pause(Part::Kafka(node), random.millis(200, 4_000)),
+        54..57 => pause(Part::Kafka(node), frost(random)),
         57..60 => Fault::Storm {
             rounds: 2 + random.below(3) as u32,
             every: random.millis(150, 900),
@@ -201,6 +219,15 @@ fn stall(random: &mut Random) -> Duration {
     match random.below(6) {
         0 => random.millis(10_500, 13_000),
         _ => random.millis(100, 3_500),
+    }
+}
+
+/// Mostly short; one in four outlives the broker's session (9 s), so that it comes back fenced, and a
+/// cluster of one names no broker for a moment.
+fn frost(random: &mut Random) -> Duration {
+    match random.below(4) {
+        0 => random.millis(11_000, 13_000),
+        _ => random.millis(200, 4_000),
     }
 }
 

@@ -10,8 +10,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use rdkafka::ClientConfig;
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use spendfuse_bus::KafkaConfig;
 use spendfuse_devstack::{DevStack, DevStackOptions, Kafka};
+use spendfuse_domain::installation::FORMAT_KEY;
 use spendfuse_testkit::proxy::{Protocol, Proxy, Request};
 use spendfuse_tests::lab::{BREAK_VARIABLE, Said};
 use spendfuse_tests::warehouse::Warehouse;
@@ -25,6 +28,7 @@ use crate::logs::{COUNTED, Logs, TAPED};
 use crate::operator::Operator;
 use crate::order::StartOrder;
 use crate::retention::{self, Life};
+use crate::schedule::Releases;
 use crate::tape::Tape;
 
 const PREFIX: &str = "chaos.";
@@ -51,6 +55,8 @@ pub struct SystemOptions {
     pub broken: Option<String>,
     /// What is special about its time.
     pub life: Life,
+    /// Which releases run, and which were there before.
+    pub releases: Releases,
     /// Where data and logs go.
     pub folder: PathBuf,
 }
@@ -138,12 +144,28 @@ impl System {
         // A topic that was just made may have no leader yet.
         let patience = Duration::from_secs(30);
         system.operator().insist(&["topics", "create"], patience)?;
+        if system.options.releases == Releases::Upgraded {
+            system.store_old_formats()?;
+        }
         if system.options.life == Life::ShortMemory {
             retention::shorten(&system.stack.kafka.brokers(), PREFIX)?;
         }
         system.tape = Some(Arc::new(system.start_tape()?));
         system.must(&["migrate"])?;
         Ok(system)
+    }
+
+    /// As an installation of before is, until it is finalized.
+    fn store_old_formats(&self) -> Result<()> {
+        let topic = format!("{PREFIX}installation");
+        let producer: BaseProducer = ClientConfig::new()
+            .set("bootstrap.servers", self.stack.kafka.brokers())
+            .create()?;
+        let first = BaseRecord::to(&topic)
+            .key(FORMAT_KEY)
+            .payload(r#"{"v":1,"format":1}"#);
+        producer.send(first).map_err(|(error, _)| error)?;
+        Ok(producer.flush(Duration::from_secs(20))?)
     }
 
     fn make_actors(&self) -> Vec<Actor> {

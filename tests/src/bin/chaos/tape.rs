@@ -6,7 +6,7 @@ use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow};
 use rdkafka::consumer::{BaseConsumer, Consumer};
@@ -16,6 +16,12 @@ use crate::events::PARTITIONS;
 use crate::logs::Stored;
 
 const POLL: Duration = Duration::from_millis(200);
+/// A client that hears nothing for so long may have forgotten its brokers for good, as the product's
+/// clients would without what looks after them (`crates/bus/src/native/kept.rs`): another one goes on.
+const DEAF_AFTER: Duration = Duration::from_secs(4);
+
+/// The next offset of each topic's partitions.
+type Positions = BTreeMap<(String, u32), i64>;
 
 /// Every committed record of some topics, by topic, partition and offset.
 type Records = BTreeMap<(String, u32, i64), Stored>;
@@ -31,29 +37,32 @@ impl Tape {
     /// Begins with the first record of these topics, named with how many partitions they have. Of
     /// `counted` it keeps only where records were.
     pub fn start(brokers: &str, topics: &[(String, u32)], counted: Vec<String>) -> Result<Self> {
-        let consumer: BaseConsumer = ClientConfig::new()
-            .set("bootstrap.servers", brokers)
-            .set("group.id", "chaos-tape")
-            .set("isolation.level", "read_committed")
-            .set("enable.auto.commit", "false")
-            .create()
-            .context("a consumer")?;
-        let mut wanted = TopicPartitionList::new();
+        let mut next = BTreeMap::new();
         for (topic, partitions) in topics {
-            for partition in 0..*partitions {
-                let partition = partition.cast_signed();
-                wanted.add_partition_offset(topic, partition, Offset::Beginning)?;
-            }
+            next.extend((0..*partitions).map(|partition| ((topic.clone(), partition), 0)));
         }
-        consumer.assign(&wanted)?;
+        let brokers = brokers.to_owned();
+        let mut consumer = open(&brokers, &next)?;
         let (records, stop) = (Arc::default(), Arc::new(AtomicBool::new(false)));
         let (kept, is_over) = (Arc::clone(&records), Arc::clone(&stop));
         let reader = thread::spawn(move || {
+            let mut heard_at = Instant::now();
             while !is_over.load(Ordering::Relaxed) {
                 // A broker that is down is a fault of the run.
                 if let Some(Ok(message)) = consumer.poll(POLL) {
+                    heard_at = Instant::now();
+                    let place = (
+                        message.topic().to_owned(),
+                        message.partition().cast_unsigned(),
+                    );
+                    next.insert(place, message.offset() + 1);
                     let is_whole = !counted.iter().any(|name| name == message.topic());
                     keep(&kept, &message, is_whole);
+                } else if heard_at.elapsed() > DEAF_AFTER
+                    && let Ok(another) = open(&brokers, &next)
+                {
+                    heard_at = Instant::now();
+                    consumer = another;
                 }
             }
         });
@@ -101,6 +110,25 @@ pub fn complete(records: Vec<Stored>) -> Result<Vec<Stored>> {
         *next += 1;
     }
     Ok(records)
+}
+
+/// A reader that goes on from `next`; where that is gone already, from the first record that is there.
+fn open(brokers: &str, next: &Positions) -> Result<BaseConsumer> {
+    let consumer: BaseConsumer = ClientConfig::new()
+        .set("bootstrap.servers", brokers)
+        .set("group.id", "chaos-tape")
+        .set("isolation.level", "read_committed")
+        .set("enable.auto.commit", "false")
+        .set("auto.offset.reset", "earliest")
+        .create()
+        .context("a consumer")?;
+    let mut wanted = TopicPartitionList::new();
+    for ((topic, partition), offset) in next {
+        let partition = partition.cast_signed();
+        wanted.add_partition_offset(topic, partition, Offset::Offset(*offset))?;
+    }
+    consumer.assign(&wanted)?;
+    Ok(consumer)
 }
 
 fn keep(records: &Mutex<Records>, message: &impl Message, is_whole: bool) {

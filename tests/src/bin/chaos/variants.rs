@@ -22,7 +22,7 @@ use crate::fault::{Fault, Link, Part};
 use crate::quiet::Quiet;
 use crate::retention::Life;
 use crate::run::{Outcome, World};
-use crate::schedule::Planned;
+use crate::schedule::{Planned, Releases};
 use crate::sender::Running;
 use crate::system::SystemOptions;
 use spendfuse_tests::random::Random;
@@ -248,6 +248,7 @@ impl Attempt {
             previous: None,
             broken: self.broken.map(|broken| broken.name().to_owned()),
             life: Life::ShortMemory,
+            releases: Releases::One,
             folder: self.folder.clone(),
         };
         let mut world = World::start(options, self.seed, SECONDS)?;
