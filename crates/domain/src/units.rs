@@ -95,6 +95,15 @@ impl Units<'_> {
         self.entries.is_empty()
     }
 
+    /// Makes the quantity of `kind` at least `quantity`.
+    pub fn raise(&mut self, kind: UnitKind, quantity: Quantity) {
+        if quantity > self.quantity(kind) {
+            self.entries.retain(|(entry, _)| *entry != kind);
+            let at = self.entries.partition_point(|(entry, _)| *entry < kind);
+            self.entries.insert(at, (kind, quantity));
+        }
+    }
+
     /// The quantity of `kind`, zero where absent.
     pub fn quantity(&self, kind: UnitKind) -> Quantity {
         self.entries

@@ -152,7 +152,7 @@ fn what_cannot_be_counted_is_rejected_with_its_reason() {
             with(r#"{"input_tokens":10}"#, r#"{"input_tokens":1e999}"#),
             BadUsage,
         ),
-        (usage_event(r#""usage_format":"cohere""#), BadUsage),
+        (usage_event(r#""usage_format":"frobnicate""#), BadUsage),
         (usage_event(r#""units":{"images":"-1"}"#), BadUsage),
         (usage_event(r#""reported_cost_usd":"1000000""#), BadMoney),
         (

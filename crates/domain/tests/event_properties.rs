@@ -170,7 +170,8 @@ proptest! {
             let count = |name: &str| value.get(name).and_then(|count| count.as_u64()).unwrap_or(0);
             let (input, output) = match format {
                 UsageFormat::Gemini => ("promptTokenCount", "thoughtsTokenCount"),
-                UsageFormat::OpenAiChat | UsageFormat::OpenAiResponses => ("prompt_tokens", "completion_tokens"),
+                UsageFormat::OpenAiChat | UsageFormat::OpenAiResponses | UsageFormat::Cohere => ("prompt_tokens", "completion_tokens"),
+                UsageFormat::GeminiInteractions => ("total_input_tokens", "total_thought_tokens"),
                 UsageFormat::BedrockConverse => ("inputTokens", "outputTokens"),
                 _ => ("input_tokens", "output_tokens"),
             };

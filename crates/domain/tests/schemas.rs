@@ -151,7 +151,7 @@ fn what_is_mended_or_rejected_does_not_satisfy_the_usage_event() {
         ("/data/usage/input_tokens", json!(-1)),
         ("/data/usage/input_tokens", json!("10")),
         ("/data/usage/cache_read_tokens", json!(1.5)),
-        ("/data/usage_format", json!("cohere")),
+        ("/data/usage_format", json!("frobnicate")),
         ("/data/units/web_search_calls", json!("-2")),
         ("/data/reported_cost_usd", json!(0.5)),
         ("/data/prompt_fingerprint", json!("xyz")),

@@ -6,6 +6,7 @@ use spendfuse_domain::row::CostParts;
 use spendfuse_domain::units::{Quantity, Units};
 use spendfuse_domain::{Call, Nanos, UnitKind};
 
+use crate::factor;
 use crate::policy::{CeilingRates, Multiplier};
 use crate::rate::{Billable, Tier, TokenClass};
 use crate::sheet::{Era, UnitRate};
@@ -56,6 +57,9 @@ impl Line {
 /// Takes the lines of a bill as they are charged. The hot path passes [`NoLines`].
 pub(crate) trait LineSink {
     fn line(&mut self, line: impl FnOnce() -> Line);
+
+    /// Takes the lines of a part of the call, which `model` was charged as.
+    fn take_over(&mut self, lines: Self, model: &str);
 }
 
 /// Nobody wants to see the lines.
@@ -65,11 +69,23 @@ pub(crate) struct NoLines;
 impl LineSink for NoLines {
     #[inline]
     fn line(&mut self, _: impl FnOnce() -> Line) {}
+
+    fn take_over(&mut self, _: Self, _: &str) {}
 }
 
 impl LineSink for Vec<Line> {
     fn line(&mut self, line: impl FnOnce() -> Line) {
         self.push(line());
+    }
+
+    fn take_over(&mut self, lines: Self, model: &str) {
+        self.extend(lines.into_iter().map(|line| Line {
+            note: match line.note.is_empty() {
+                true => format!("part of {model}"),
+                false => format!("part of {model}, {}", line.note),
+            },
+            ..line
+        }));
     }
 }
 
@@ -86,6 +102,7 @@ impl Bill {
         era: &Era,
         call: &Call<'_>,
         tier: Tier,
+        factor: u64,
         lines: &mut impl LineSink,
     ) {
         let Some(sheet) = era.sheet(tier, call.tokens.context()) else {
@@ -93,16 +110,18 @@ impl Bill {
         };
         for class in TokenClass::ALL {
             let rate = sheet.rates[class as usize];
-            self.add_tokens(class, call, rate.nanos, lines, || {
+            let nanos = scaled(rate.nanos, factor);
+            self.add_tokens(class, call, nanos, lines, || {
                 let own = (rate.class, rate.tier) == (class, tier);
-                match (own, rate.above) {
+                let note = match (own, rate.above) {
                     (true, 0) => String::new(),
                     (true, above) => format!("context above {above}"),
                     (false, above) => {
                         let (class, tier) = (rate.class.name(), rate.tier.name());
                         format!("from {class}, tier {tier}, context above {above}")
                     }
-                }
+                };
+                with_factor(note, factor)
             });
         }
     }
@@ -151,6 +170,13 @@ impl Bill {
             rate,
             note: note(),
         });
+    }
+
+    /// Adds another bill.
+    pub(crate) fn add(&mut self, other: &Self) {
+        for (sum, numerator) in self.numerators.iter_mut().zip(other.numerators) {
+            *sum += numerator;
+        }
     }
 
     /// Charges `quantity` of `kind` at `rate` nano-dollars per unit.
@@ -224,6 +250,28 @@ impl Bill {
             shares.map(|share| total.get() * share / shares_sum),
             total.get(),
         )
+    }
+}
+
+/// `rate` times `factor` millionths, rounded up.
+#[inline]
+fn scaled(rate: u64, factor: u64) -> u64 {
+    if factor == u64::from(factor::ONE) {
+        return rate;
+    }
+    let product = (u128::from(rate) * u128::from(factor)).div_ceil(u128::from(factor::ONE));
+    u64::try_from(product).unwrap_or(u64::MAX)
+}
+
+fn with_factor(note: String, factor: u64) -> String {
+    if factor == u64::from(factor::ONE) {
+        return note;
+    }
+    let times = format!("times {}.{:06}", factor / 1_000_000, factor % 1_000_000);
+    let times = times.trim_end_matches('0').trim_end_matches('.');
+    match note.is_empty() {
+        true => times.to_owned(),
+        false => format!("{note}, {times}"),
     }
 }
 

@@ -11,6 +11,7 @@
 pub mod book;
 mod charge;
 mod error;
+mod factor;
 pub mod import;
 mod lookup;
 mod policy;

@@ -1,5 +1,6 @@
 //! Prices calls: the entry point for everybody else.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use hashbrown::HashMap;
@@ -14,7 +15,7 @@ use crate::lookup::names::{Names, NamesRef};
 use crate::lookup::{Match, Variant};
 use crate::policy::PricingPolicy;
 use crate::provider;
-use crate::resolved::{AtCeiling, CompiledCeiling, NeedsCeiling, Resolved};
+use crate::resolved::{AtCeiling, Charged, CompiledCeiling, NeedsCeiling, Resolved};
 use crate::sheet::CompiledModel;
 
 /// Names that one pricer remembers. Apps use a few dozen; the bound is against names that change
@@ -147,15 +148,10 @@ impl Pricer {
             cost,
         };
         let index = self.resolve(provider, model);
-        let charged = match self.resolved[index].charge(&self.policy, call, at, lines) {
-            Ok(charged) => charged,
-            Err(NeedsCeiling) => {
-                self.work_out_ceiling(index, provider, model);
-                *lines = L::default();
-                let charged = self.resolved[index].charge(&self.policy, call, at, lines);
-                charged.unwrap_or_else(|NeedsCeiling| unreachable!("the ceiling is there now"))
-            }
-        };
+        let mut charged = self.charge(index, provider, call, model, at, lines);
+        if !call.sub_calls.is_empty() {
+            self.charge_sub_calls(&mut charged, provider, call, model, at, lines);
+        }
         let resolved = &self.resolved[index];
         if let Some(reported) = resolved.reported(call) {
             if reported >= TOO_DEAR {
@@ -191,6 +187,62 @@ impl Pricer {
             },
             flags,
         })
+    }
+
+    /// The bill of `call` by the rates of the name with this index.
+    #[inline]
+    fn charge<L: LineSink + Default>(
+        &mut self,
+        index: usize,
+        provider: &str,
+        call: &Call<'_>,
+        model: &str,
+        at: UnixMillis,
+        lines: &mut L,
+    ) -> Charged {
+        match self.resolved[index].charge(&self.policy, call, at, lines) {
+            Ok(charged) => charged,
+            Err(NeedsCeiling) => {
+                self.work_out_ceiling(index, provider, model);
+                *lines = L::default();
+                let charged = self.resolved[index].charge(&self.policy, call, at, lines);
+                charged.unwrap_or_else(|NeedsCeiling| unreachable!("the ceiling is there now"))
+            }
+        }
+    }
+
+    /// Adds the parts of `call` that have rates of their own; each is a context of its own.
+    #[cold]
+    fn charge_sub_calls<L: LineSink + Default>(
+        &mut self,
+        charged: &mut Charged,
+        provider: &str,
+        call: &Call<'_>,
+        model: &str,
+        at: UnixMillis,
+        lines: &mut L,
+    ) {
+        for part in &call.sub_calls {
+            let named = if part.model.is_empty() {
+                model
+            } else {
+                &part.model
+            };
+            let part = Call {
+                tokens: part.tokens,
+                service_tier: Cow::Borrowed(&*call.service_tier),
+                speed: Cow::Borrowed(&*call.speed),
+                inference_geo: Cow::Borrowed(&*call.inference_geo),
+                region: Cow::Borrowed(&*call.region),
+                ..Call::default()
+            };
+            let index = self.resolve(provider, named);
+            let mut own_lines = L::default();
+            let mut bill = self.charge(index, provider, &part, named, at, &mut own_lines);
+            bill.guessed |= self.resolved[index].ambiguous;
+            charged.add(&bill);
+            lines.take_over(own_lines, named);
+        }
     }
 
     /// The index of what is known about the name, from memory or from the book.

@@ -81,19 +81,54 @@ impl Tier {
     pub fn from_name(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|tier| tier.name() == name)
     }
+}
 
-    /// The tier that a call names, in the words of any provider. An unknown word means the default
-    /// tier: `auto`, `standard`, `on_demand` and `scale` all cost the default rates.
-    pub fn of_call(service_tier: &str) -> Self {
-        match service_tier {
-            "" | "default" => Self::Default,
-            "batch" | "batches" => Self::Batch,
-            "flex" => Self::Flex,
-            "balanced" => Self::Balanced,
-            "priority" | "fast" => Self::Priority,
-            "ultrafast" => Self::Ultrafast,
-            _ => Self::Default,
+/// The service level of a call, from its provider's word.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ServiceLevel {
+    /// Sold by the call.
+    Tier(Tier),
+    /// Paid by reserved throughput (Vertex' provisioned throughput), not by the call.
+    Provisioned,
+    /// Nothing is known of the word.
+    Unknown,
+}
+
+impl ServiceLevel {
+    /// Of the word of any provider, in any case, with or without `ON_DEMAND_` in front (Vertex).
+    #[inline]
+    pub fn of_word(word: &str) -> Self {
+        match word {
+            "" | "default" | "standard" => Self::Tier(Tier::Default),
+            word => Self::of_other_word(&word.trim().to_ascii_lowercase()),
         }
+    }
+
+    #[cold]
+    fn of_other_word(lower: &str) -> Self {
+        let lower = lower.replace('-', "_");
+        let word = lower
+            .strip_prefix("on_demand_")
+            .or_else(|| lower.strip_prefix("service_tier_"))
+            .unwrap_or(&lower);
+        Self::Tier(match word {
+            "default"
+            | "standard"
+            | "auto"
+            | "on_demand"
+            | "scale"
+            | "standard_only"
+            | "unspecified"
+            | "traffic_type_unspecified"
+            | "not_available" => Tier::Default,
+            "batch" | "batches" => Tier::Batch,
+            "flex" => Tier::Flex,
+            "balanced" => Tier::Balanced,
+            "priority" | "fast" => Tier::Priority,
+            "ultrafast" => Tier::Ultrafast,
+            "provisioned_throughput" => return Self::Provisioned,
+            _ => return Self::Unknown,
+        })
     }
 }
 

@@ -10,7 +10,7 @@ use crate::charge::{Bill, LineSink, unit_rate};
 use crate::lookup::ceiling::Ceiling;
 use crate::lookup::{Match, Variant};
 use crate::policy::PricingPolicy;
-use crate::rate::Tier;
+use crate::rate::{ServiceLevel, Tier};
 use crate::sheet::CompiledModel;
 
 /// What is known about one (provider, model) as calls name it.
@@ -36,7 +36,7 @@ pub(crate) struct CompiledCeiling {
 pub(crate) struct NeedsCeiling;
 
 /// What of a call has no rate.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum AtCeiling {
     Nothing,
     Units,
@@ -47,6 +47,15 @@ pub(crate) struct Charged {
     pub(crate) bill: Bill,
     pub(crate) at_ceiling: AtCeiling,
     pub(crate) guessed: bool,
+}
+
+impl Charged {
+    /// Adds what a part of the call is charged.
+    pub(crate) fn add(&mut self, part: &Self) {
+        self.bill.add(&part.bill);
+        self.at_ceiling = self.at_ceiling.max(part.at_ceiling);
+        self.guessed |= part.guessed;
+    }
 }
 
 impl Resolved {
@@ -68,13 +77,16 @@ impl Resolved {
             at_ceiling: AtCeiling::Nothing,
             guessed: false,
         };
-        if self.variant == Variant::Free {
+        let level = ServiceLevel::of_word(&call.service_tier);
+        if self.variant == Variant::Free || level == ServiceLevel::Provisioned {
             return Ok(charged);
         }
+        charged.guessed = level == ServiceLevel::Unknown;
         let has_tokens = call.tokens.total() > 0;
-        let tier = match Tier::of_call(&call.service_tier) {
-            Tier::Default if self.variant == Variant::Batch => Tier::Batch,
-            tier => tier,
+        let tier = match level {
+            ServiceLevel::Tier(tier) if tier != Tier::Default => tier,
+            _ if self.variant == Variant::Batch => Tier::Batch,
+            _ => Tier::Default,
         };
         let Some((_, model)) = &self.prices else {
             self.charge_ceiling(policy, call, at, &mut charged, lines)?;
@@ -83,7 +95,11 @@ impl Resolved {
         let era = model.era(at);
         let by_token = has_tokens && era.has_token_rates();
         if by_token {
-            charged.bill.charge_tokens(era, call, tier, lines);
+            let applied = model.factors.of_call(call);
+            charged.guessed |= applied.unknown_word;
+            charged
+                .bill
+                .charge_tokens(era, call, tier, applied.factor, lines);
         }
         let mut by_unit = false;
         let mut missing: u32 = 0;
@@ -173,12 +189,16 @@ impl Resolved {
         let compiled = self.ceiling.as_ref().ok_or(NeedsCeiling)?;
         charged.at_ceiling = AtCeiling::Everything;
         // A ceiling knows no discount: batch and flex cost the default rates.
-        let tier = match Tier::of_call(&call.service_tier) {
-            Tier::Batch | Tier::Flex | Tier::Balanced => Tier::Default,
-            tier => tier,
+        let tier = match ServiceLevel::of_word(&call.service_tier) {
+            ServiceLevel::Tier(tier @ (Tier::Priority | Tier::Ultrafast)) => tier,
+            _ => Tier::Default,
         };
         match &compiled.tokens {
-            Some(model) => charged.bill.charge_tokens(model.era(at), call, tier, lines),
+            Some(model) => {
+                let factor = model.factors.of_call(call).factor;
+                let era = model.era(at);
+                charged.bill.charge_tokens(era, call, tier, factor, lines);
+            }
             None => charged.bill.charge_tokens_at(&policy.ceiling, call, lines),
         }
         let has_tokens = call.tokens.total() > 0;

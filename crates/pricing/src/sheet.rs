@@ -28,6 +28,7 @@ use std::collections::BTreeMap;
 use spendfuse_domain::{UnitKind, UnixMillis};
 
 use crate::book::ModelPrices;
+use crate::factor::Factors;
 use crate::rate::{Billable, Tier, TokenClass};
 use era_rates::EraRates;
 
@@ -82,6 +83,7 @@ pub(crate) struct Era {
 pub(crate) struct CompiledModel {
     /// By rising start; never empty.
     pub(crate) eras: Vec<Era>,
+    pub(crate) factors: Factors,
 }
 
 impl CompiledModel {
@@ -92,6 +94,7 @@ impl CompiledModel {
         let eras = starts.into_iter().map(|start| Era::new(prices, start));
         Self {
             eras: eras.collect(),
+            factors: Factors::new(prices),
         }
     }
 
@@ -185,6 +188,7 @@ mod tests {
             model: name.into(),
             mode: "chat".into(),
             rates: rates.collect(),
+            factors: Default::default(),
         })
     }
 

@@ -7,6 +7,7 @@ use proptest::prelude::*;
 use spendfuse_domain::row::PriceBasis;
 use spendfuse_domain::units::{Quantity, Units};
 use spendfuse_domain::{Call, Flags, Nanos, TokenClass, TokenClasses, UnitKind, UnixMillis};
+use spendfuse_pricing::book::ModelPrices;
 use spendfuse_pricing::book::{Change, Patch};
 use spendfuse_pricing::{Multiplier, PriceBook, Pricer, PricingError, PricingPolicy};
 
@@ -115,10 +116,16 @@ proptest! {
 fn every_model_that_talks_costs_something() {
     let book = PriceBook::snapshot();
     let mut pricer = pricer();
-    let local = ["ollama", "lemonade"];
+    // Local models, and those that their providers publish as free.
+    let may_be_free = |prices: &ModelPrices| match prices.provider.as_str() {
+        "ollama" | "lemonade" => true,
+        "gemini" => prices.model.starts_with("gemma-"),
+        "zai" => matches!(&*prices.model, "glm-4.5-flash" | "glm-4.7-flash"),
+        _ => false,
+    };
     let talking = book.models().iter().filter(|prices| prices.is_chat());
     let mut checked = 0;
-    for prices in talking.filter(|prices| !local.contains(&prices.provider.as_str())) {
+    for prices in talking.filter(|prices| !may_be_free(prices)) {
         let tokens = TokenClasses {
             input: 1,
             output: 1,

@@ -9,6 +9,8 @@ use super::{Attribution, Body, Call};
 const OF_FIRST_RELEASE: usize = 12;
 /// The place of the first later dimension, far behind everything else.
 const LATER_PLACE: u64 = 1_000;
+/// The place of the first later property of a call.
+const LATEST_PLACE: u64 = 2_000;
 
 /// Hash over attribution, tokens, units, amounts and the call's other properties.
 ///
@@ -29,6 +31,10 @@ pub(super) fn content_hash(attribution: &Attribution<'_>, body: &Body<'_>) -> u3
     content.place = LATER_PLACE;
     for text in &attribution.texts()[OF_FIRST_RELEASE..] {
         content.text(text);
+    }
+    if let Body::Usage(call) = body {
+        content.place = LATEST_PLACE;
+        content.later_properties(call);
     }
     (content.hash >> 32) as u32
 }
@@ -96,11 +102,28 @@ impl ContentHash {
         }
     }
 
+    /// Those that the first release did not have.
+    fn later_properties(&mut self, call: &Call<'_>) {
+        self.text(&call.speed);
+        self.text(&call.inference_geo);
+        for part in &call.sub_calls {
+            self.text(&part.model);
+            for count in part.tokens.each() {
+                self.number(count);
+            }
+        }
+    }
+
     fn call(&mut self, call: &Call<'_>) {
         let Call {
             operation,
             service_tier,
             tokens,
+            // See [`ContentHash::later_properties`].
+            sub_calls: _,
+            speed: _,
+            inference_geo: _,
+            unread: _,
             units,
             tool_calls,
             prompt_fingerprint,

@@ -12,7 +12,7 @@ use super::content::content_hash;
 use super::envelope::{Data, Envelope};
 use super::json::{Field, JsonKind, Members, ObjectInto, TextField};
 use super::reject::{RejectReason, Rejection, quoted};
-use super::sanitize::Sanitizer;
+use super::sanitize::{MAX_CALL_MONEY, Sanitizer};
 use super::scan::scan_into;
 use super::usage_format::{self, UsageFormat};
 use super::{Body, Call, Event, Flags, MAX_CLOCK_AHEAD_MILLIS, MAX_EVENT_BYTES};
@@ -279,7 +279,8 @@ fn judge<'a>(
                 data.dimension(FixedDimension::Model),
                 "data.model",
             )?;
-            (model, Body::Usage(call(&mut sanitizer, reader, data)?))
+            let call = call(&mut sanitizer, reader, data, &model)?;
+            (model, Body::Usage(call))
         }
         REVENUE_TYPE => {
             let amount = sanitizer.revenue(take(&mut data.revenue_usd))?;
@@ -359,11 +360,26 @@ fn final_phase(field: &TextField<'_>) -> Result<&'static str, Rejection> {
     Err(Rejection::new(RejectReason::UnsupportedPhase, detail))
 }
 
+/// The tier that was served, as the usage object says, before the one that was asked for. Only a
+/// batch is what it was sent as: providers call its answers `default` or `standard`.
+fn served_tier<'a>(served: Cow<'a, str>, asked: Cow<'a, str>) -> Cow<'a, str> {
+    let is_usual = ["default", "standard", "on_demand"]
+        .into_iter()
+        .any(|usual| served.eq_ignore_ascii_case(usual));
+    let was_batch = asked.eq_ignore_ascii_case("batch") || asked.eq_ignore_ascii_case("batches");
+    if served.is_empty() || (is_usual && (was_batch || asked.is_empty())) {
+        asked
+    } else {
+        served
+    }
+}
+
 #[inline]
 fn call<'a>(
     sanitizer: &mut Sanitizer,
     reader: Reader,
     data: &mut Data<'a>,
+    model: &str,
 ) -> Result<Call<'a>, Rejection> {
     let mut units = sanitizer.units(take(&mut data.units), data.units_kind)?;
     let format = match &data.usage_format {
@@ -374,20 +390,37 @@ fn call<'a>(
         Field::Wrong(kind) => return Err(usage_format::unknown_format(kind.words())),
     };
     let raw = data.usage.map_or("null", |raw| raw.get());
-    let reading = usage_format::read_with(reader, format, raw, !units.is_empty())?;
-    if reading.disputed {
-        sanitizer.flags.insert(Flags::DISPUTED);
+    let reading = usage_format::read_with(reader, format, raw, model, !units.is_empty())?;
+    for (kind, quantity) in [
+        (
+            UnitKind::WebSearchCalls,
+            Quantity::whole(reading.web_searches),
+        ),
+        (UnitKind::RerankUnits, Quantity::whole(reading.rerank_units)),
+        (UnitKind::AudioSeconds, reading.audio_seconds),
+    ] {
+        units.raise(kind, quantity);
     }
-    let searches = Quantity::whole(reading.web_searches);
-    if searches > units.quantity(UnitKind::WebSearchCalls) {
-        let entries = &mut units.entries;
-        entries.retain(|(unit, _)| *unit != UnitKind::WebSearchCalls);
-        entries.insert(0, (UnitKind::WebSearchCalls, searches));
+    let says_nothing = reading.tokens.total() == 0 && units.is_empty();
+    for (applies, flag) in [
+        (reading.disputed, Flags::DISPUTED),
+        (reading.unread.is_some(), Flags::PARTLY_READ),
+        (says_nothing || reading.incomplete, Flags::NO_USAGE),
+    ] {
+        if applies {
+            sanitizer.flags.insert(flag);
+        }
     }
+    let asked_tier = sanitizer.text(take(&mut data.service_tier));
+    let reported_cost = sanitizer.reported_cost(take(&mut data.reported_cost_usd))?;
     Ok(Call {
         operation: sanitizer.text(take(&mut data.operation)),
-        service_tier: sanitizer.text(take(&mut data.service_tier)),
+        service_tier: served_tier(sanitizer.shorten(reading.service_tier), asked_tier),
         tokens: reading.tokens,
+        sub_calls: reading.sub_calls,
+        speed: sanitizer.shorten(reading.speed),
+        inference_geo: sanitizer.shorten(reading.inference_geo),
+        unread: reading.unread,
         units,
         tool_calls: sanitizer.count(data.tool_calls).unwrap_or(0),
         prompt_fingerprint: sanitizer.fingerprint(take(&mut data.prompt_fingerprint)),
@@ -396,7 +429,7 @@ fn call<'a>(
         attempt: sanitizer.count(data.attempt).unwrap_or(0),
         status: sanitizer.text(take(&mut data.status)),
         latency_ms: sanitizer.count(data.latency_ms),
-        reported_cost: sanitizer.reported_cost(take(&mut data.reported_cost_usd))?,
+        reported_cost: reported_cost.or(reading.charge.filter(|charge| *charge < MAX_CALL_MONEY)),
         request_model: sanitizer.text(take(&mut data.request_model)),
         response_id: sanitizer.text(take(&mut data.response_id)),
         trace_id: sanitizer.text(take(&mut data.trace_id)),

@@ -23,7 +23,12 @@ impl Flags {
     /// another provider than the call's.
     pub const AMBIGUOUS_PRICE: Self = Self(1 << 7);
 
-    const NAMES: [(Self, &'static str); 8] = [
+    /// The usage holds a number that no rule reads and that looks billed.
+    pub const PARTLY_READ: Self = Self(1 << 8);
+    /// The usage says nothing that could be charged, or output without any input.
+    pub const NO_USAGE: Self = Self(1 << 9);
+
+    const NAMES: [(Self, &'static str); 10] = [
         (Self::TIME_CLAMPED, "time_clamped"),
         (Self::FIELD_TRUNCATED, "field_truncated"),
         (Self::FIELD_DROPPED, "field_dropped"),
@@ -32,6 +37,8 @@ impl Flags {
         (Self::DISPUTED, "disputed"),
         (Self::UNPRICED, "unpriced"),
         (Self::AMBIGUOUS_PRICE, "ambiguous_price"),
+        (Self::PARTLY_READ, "partly_read"),
+        (Self::NO_USAGE, "no_usage"),
     ];
 
     /// Adds `other`.

@@ -31,7 +31,7 @@ pub use flags::Flags;
 pub use members::member_meant;
 pub use redact::{Redacted, RemovedMembers, redact, redact_bytes, redact_header};
 pub use reject::{RejectReason, Rejection};
-pub use usage_format::UsageFormat;
+pub use usage_format::{SubCall, SubCalls, UsageFormat};
 
 /// The largest event that is read, bytes.
 pub const MAX_EVENT_BYTES: usize = 64 * 1024;
@@ -84,9 +84,18 @@ pub enum Body<'a> {
 pub struct Call<'a> {
     /// `chat`, `completion`, `responses`, `generate_content`, `embeddings`, …; empty = chat.
     pub operation: Cow<'a, str>,
-    /// `default`, `batch`, `flex`, `priority`; empty = default.
+    /// `default`, `batch`, `flex`, `priority`, or the provider's word for what it served; empty =
+    /// default.
     pub service_tier: Cow<'a, str>,
     pub tokens: TokenClasses,
+    /// Parts that are billed at other rates; their tokens are not in [`tokens`](Self::tokens).
+    pub sub_calls: SubCalls<'a>,
+    /// The speed that was served, `fast`; empty = the usual one.
+    pub speed: Cow<'a, str>,
+    /// Where it was served, `us`; empty = anywhere.
+    pub inference_geo: Cow<'a, str>,
+    /// Path of a number in the usage that looks billed and that nothing reads.
+    pub unread: Option<Box<str>>,
     pub units: Units<'a>,
     /// Tool calls that the model asked for in this step; absent = 0.
     pub tool_calls: u32,

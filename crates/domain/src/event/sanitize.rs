@@ -16,7 +16,7 @@ use crate::money::Nanos;
 use crate::units::{Quantity, UnitKind, Units};
 
 /// Money of one call must be below this, either way.
-const MAX_CALL_MONEY: Nanos = Nanos::from_dollars(1_000_000);
+pub(super) const MAX_CALL_MONEY: Nanos = Nanos::from_dollars(1_000_000);
 /// Units of one call, in billionths, must not exceed this: 10⁹ units.
 const MAX_QUANTITY: i128 = 1_000_000_000 * Quantity::ONE as i128;
 /// `~` and 16 hex digits.

@@ -15,6 +15,9 @@ pub struct ModelPrices {
     pub mode: String,
     /// Nano-dollars per million tokens or per unit, by key.
     pub rates: BTreeMap<RateKey, u64>,
+    /// Factors on the token rates of calls that are served in a special way, in millionths: by name
+    /// as in [`crate::factor`].
+    pub factors: BTreeMap<String, u32>,
 }
 
 impl ModelPrices {

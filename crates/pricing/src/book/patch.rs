@@ -85,6 +85,7 @@ fn apply(draft: &mut BookDraft, change: &Change) {
                 model: name.1.clone(),
                 mode: "chat".into(),
                 rates: Default::default(),
+                factors: Default::default(),
             };
             let prices = draft.models.entry(name).or_insert(unknown);
             prices.rates.insert(key.clone(), *nanos);

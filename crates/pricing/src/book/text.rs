@@ -3,6 +3,7 @@
 //! ```text
 //! {"spendfuse_prices":1,"label":"snapshot-2026-11-22","source":"…","models":4300,"aliases":0}
 //! {"provider":"openai","model":"gpt-4o","mode":"chat","rates":{"input":2500000000,"input:batch":1250000000}}
+//! {"provider":"vertex_ai",…,"factors":{"region":1100000}}
 //! {"alias":"fast","provider":"","to_provider":"openai","to_model":"gpt-4o-mini"}
 //! ```
 
@@ -22,6 +23,8 @@ use crate::rate::{Billable, RateKey};
 const LARGEST_TOKEN_RATE: u64 = 10_000_000_000_000_000;
 /// A thousand dollars a unit, which nothing costs; keeps the sum of one call inside `i128`.
 const LARGEST_UNIT_RATE: u64 = 1_000_000_000_000;
+/// Ten times the rate; two of them keep the sum of one call inside `i128`.
+const LARGEST_FACTOR: u32 = 10_000_000;
 const LONGEST_LABEL: usize = 40;
 const HASH_DIGITS_IN_VERSION: usize = 12;
 
@@ -45,6 +48,9 @@ struct ModelLine<'a> {
     #[serde(borrow)]
     mode: Cow<'a, str>,
     rates: BTreeMap<Cow<'a, str>, u64>,
+    /// Books of the first release have none.
+    #[serde(borrow, default, skip_serializing_if = "BTreeMap::is_empty")]
+    factors: BTreeMap<Cow<'a, str>, u32>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -77,6 +83,11 @@ pub(super) fn write(draft: &BookDraft) -> String {
             mode: (&prices.mode).into(),
             rates: rates
                 .map(|(key, rate)| (key.to_string().into(), *rate))
+                .collect(),
+            factors: prices
+                .factors
+                .iter()
+                .map(|(name, millionths)| (name.into(), *millionths))
                 .collect(),
         });
     }
@@ -171,11 +182,23 @@ fn parse_model(number: usize, line: &str) -> Result<ModelPrices, BookError> {
     if rates.is_empty() {
         return Err(wrong(number, "a model without any rate"));
     }
+    if let Some((name, factor)) = parsed
+        .factors
+        .iter()
+        .find(|(_, factor)| **factor > LARGEST_FACTOR)
+    {
+        let reason = format!("factor {name} is {factor}, more than {LARGEST_FACTOR} millionths");
+        return Err(wrong(number, reason));
+    }
+    let factors = parsed.factors.into_iter();
     Ok(ModelPrices {
         provider: parsed.provider.into_owned(),
         model: parsed.model.into_owned(),
         mode: parsed.mode.into_owned(),
         rates,
+        factors: factors
+            .map(|(name, millionths)| (name.into_owned(), millionths))
+            .collect(),
     })
 }
 

@@ -15,6 +15,10 @@ pub(super) enum Meaning {
     SearchContext,
     /// Token prices by size of the context, a list.
     TieredPricing,
+    /// A factor on the token rates, by its name in the book.
+    Factor(&'static str),
+    /// Factors by the words of a call, among other things, an object.
+    ProviderSpecific,
     /// Looks like a price, and is not taken over for this reason.
     Skip(&'static str),
     /// Not about prices.
@@ -73,7 +77,6 @@ const SKIPPED: &[(&str, &str)] = &[
         "output_dbu_cost_per_token",
         "in another currency, for reference; the dollar fields are taken",
     ),
-    ("provider_specific_entry", NO_CONDITION),
     ("regional_", NO_CONDITION),
     (
         "search_free_requests",
@@ -87,6 +90,10 @@ pub(super) fn meaning(mode: &str, field: &str) -> Meaning {
     match field {
         "search_context_cost_per_query" => return Meaning::SearchContext,
         "tiered_pricing" => return Meaning::TieredPricing,
+        "regional_endpoint_uplift_multiplier" => return Meaning::Factor("region"),
+        "regional_processing_uplift_multiplier_eu" => return Meaning::Factor("region=eu"),
+        "regional_processing_uplift_multiplier_us" => return Meaning::Factor("region=us"),
+        "provider_specific_entry" => return Meaning::ProviderSpecific,
         "input_cost_per_pixel" | "output_cost_per_pixel" => return Meaning::PerPixel,
         _ => {}
     }

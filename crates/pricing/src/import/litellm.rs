@@ -19,6 +19,20 @@ use crate::rate::{Billable, RateKey, Tier, TokenClass};
 const EXAMPLE_ENTRY: &str = "sample_spec";
 /// Providers whose models run on the user's own machine and do cost nothing.
 const FREE_PROVIDERS: &[&str] = &["ollama", "lemonade", "searxng"];
+/// Models, by the beginnings of their names, that their providers publish as free: Google's Gemma
+/// (ai.google.dev/gemini-api/docs/pricing), Z.ai's flash models (docs.z.ai/guides/overview/pricing),
+/// OpenAI's moderation (developers.openai.com/api/docs/guides/moderation). All other zeros mean
+/// "not known".
+const FREE_MODELS: &[(&str, &str)] = &[
+    ("gemini", "gemma-"),
+    ("openai", "omni-moderation-"),
+    ("zai", "glm-4.5-flash"),
+    ("zai", "glm-4.7-flash"),
+];
+/// Providers who publish that tokens from the cache cost nothing.
+const FREE_CACHE_PROVIDERS: &[&str] = &["tensormesh"];
+/// A model at its larger sizes, as an entry of its own.
+const HIGH_RESOLUTION: (&str, [&str; 2]) = ("-high-res", ["1024x1792", "1792x1024"]);
 /// Special classes whose own rate says nothing where it equals the plain one; taken over it would
 /// hide the plain class's tiers and thresholds.
 const REDUNDANT: &[(TokenClass, TokenClass)] = &[
@@ -94,6 +108,15 @@ struct Entry<'a> {
 }
 
 impl Entry<'_> {
+    /// Whether zeros are its price.
+    fn may_be_free(&self) -> bool {
+        let model = self.model(self.name);
+        let is_published = |(provider, beginning): &(&str, &str)| {
+            self.provider == *provider && model.starts_with(beginning)
+        };
+        FREE_PROVIDERS.contains(&self.provider.as_str()) || FREE_MODELS.iter().any(is_published)
+    }
+
     /// The name without the provider in front of it.
     fn model<'n>(&self, name: &'n str) -> &'n str {
         match name.split_once('/') {
@@ -107,10 +130,10 @@ impl Imported {
     fn take(&mut self, entry: &Entry<'_>, fields: &Fields<'_>) {
         let variant = variants::of(entry.name);
         let mut rates = self.rates(entry, fields, variant.as_ref());
-        drop_empty_promises(&mut rates);
+        drop_empty_promises(entry, &mut rates);
         self.drop_rates_above_nothing(entry, &mut rates);
         let is_free = rates.values().all(|nanos| *nanos == 0);
-        if rates.is_empty() || (is_free && !FREE_PROVIDERS.contains(&entry.provider.as_str())) {
+        if rates.is_empty() || (is_free && !entry.may_be_free()) {
             let reason = if rates.is_empty() {
                 "no price of a call"
             } else {
@@ -129,7 +152,21 @@ impl Imported {
             }
         }
         let model = entry.model(entry.name).to_owned();
-        if self.merge(entry, &model, rates) {
+        let (ending, sizes) = HIGH_RESOLUTION;
+        if let Some(usual) = model.strip_suffix(ending) {
+            let sized = sizes.into_iter().flat_map(|size| {
+                let rates = rates.iter();
+                rates.map(move |(key, nanos)| (key.clone().with_attributes("", size), *nanos))
+            });
+            let by_unit = sized.filter(|(key, _)| matches!(key.billable, Billable::Units(_)));
+            self.merge(entry, usual, by_unit.collect());
+        }
+        let factors = self.factors(entry, fields);
+        let is_second = self.merge(entry, &model, rates);
+        if let Some(prices) = self.draft.models.get_mut(&(entry.provider.clone(), model)) {
+            prices.factors.extend(factors);
+        }
+        if is_second {
             self.report.merged.push(entry.name.to_owned());
         }
     }
@@ -167,6 +204,7 @@ impl Imported {
                 model: model.to_owned(),
                 mode: entry.mode.to_owned(),
                 rates: BTreeMap::new(),
+                factors: BTreeMap::new(),
             });
         for (key, nanos) in rates {
             let rate = prices.rates.entry(key).or_insert(nanos);
@@ -178,16 +216,18 @@ impl Imported {
 
 /// Takes away what says nothing: units and cached tokens at 0 beside other prices (price files write
 /// 0 for "not known"), and special classes that cost what the plain class costs.
-fn drop_empty_promises(rates: &mut BTreeMap<RateKey, u64>) {
+fn drop_empty_promises(entry: &Entry<'_>, rates: &mut BTreeMap<RateKey, u64>) {
     if rates.values().all(|nanos| *nanos == 0) {
         return;
     }
     rates.retain(|key, nanos| {
         let may_be_free = match key.billable {
-            Billable::Tokens(class) => !matches!(
-                class,
-                TokenClass::CacheRead | TokenClass::CacheWrite5m | TokenClass::CacheWrite1h
-            ),
+            Billable::Tokens(TokenClass::CacheRead) => {
+                FREE_CACHE_PROVIDERS.contains(&entry.provider.as_str())
+            }
+            Billable::Tokens(class) => {
+                !matches!(class, TokenClass::CacheWrite5m | TokenClass::CacheWrite1h)
+            }
             Billable::Units(_) => false,
         };
         *nanos > 0 || may_be_free

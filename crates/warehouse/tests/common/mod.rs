@@ -88,6 +88,7 @@ pub fn call_event(id: &str) -> Event<'static> {
             parent_span_id: text("parent"),
             region: text("us-east-1"),
             api_key_id: text("key-3"),
+            ..Call::default()
         }),
     }
 }

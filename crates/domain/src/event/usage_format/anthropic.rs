@@ -5,24 +5,62 @@
 
 use super::Reading;
 use super::contained::without;
-use super::walk::{Counts, Meaning, Section, Slot};
+use super::walk::{Counts, Meaning, Part, Section, Slot, Word};
+use super::{SubCall, SubCalls};
 
 pub(super) fn meaning(section: Section, key: &str) -> Option<Meaning> {
+    use Section::{CacheCreation, InputDetails, Part, ServerToolUse, Top};
     Some(match (section, key) {
-        (Section::Top, "input_tokens") => Meaning::Count(Slot::Input),
-        (Section::Top, "cache_read_input_tokens") => Meaning::Count(Slot::CacheRead),
-        (Section::Top, "cache_creation_input_tokens") => Meaning::Count(Slot::CacheWrite),
-        (Section::Top, "output_tokens") => Meaning::Count(Slot::Output),
-        (Section::Top, "cache_creation") => Meaning::Object(Section::CacheCreation),
-        (Section::Top, "server_tool_use") => Meaning::Object(Section::ServerToolUse),
-        (Section::CacheCreation, "ephemeral_5m_input_tokens") => Meaning::Count(Slot::CacheWrite5m),
-        (Section::CacheCreation, "ephemeral_1h_input_tokens") => Meaning::Count(Slot::CacheWrite1h),
-        (Section::ServerToolUse, "web_search_requests") => Meaning::Count(Slot::WebSearches),
+        (Top | Part, "input_tokens") => Meaning::Count(Slot::Input),
+        (Top | Part, "cache_read_input_tokens") => Meaning::Count(Slot::CacheRead),
+        (Top | Part, "cache_creation_input_tokens") => Meaning::Count(Slot::CacheWrite),
+        (Top | Part, "output_tokens") => Meaning::Count(Slot::Output),
+        (Top | Part, "cache_creation") => Meaning::Object(CacheCreation),
+        (Top, "server_tool_use") => Meaning::Object(ServerToolUse),
+        (Top, "iterations") => Meaning::Parts,
+        (Top, "service_tier") => Meaning::Word(Word::Tier),
+        (Top, "speed") => Meaning::Word(Word::Speed),
+        (Top, "inference_geo") => Meaning::Word(Word::Geography),
+        // Others that speak this format have OpenAI's member besides.
+        (Top, "prompt_tokens_details") => Meaning::Object(InputDetails),
+        (InputDetails, "cached_tokens") => Meaning::Count(Slot::CacheRead),
+        // Thinking is within the output.
+        (Top | Part, "output_tokens_details") | (Top, "total_tokens") => Meaning::NotBilled,
+        (Part, "type") => Meaning::Word(Word::PartType),
+        (Part, "model") => Meaning::Word(Word::PartModel),
+        (CacheCreation, "ephemeral_5m_input_tokens") => Meaning::Count(Slot::CacheWrite5m),
+        (CacheCreation, "ephemeral_1h_input_tokens") => Meaning::Count(Slot::CacheWrite1h),
+        (ServerToolUse, "web_search_requests") => Meaning::Count(Slot::WebSearches),
+        (ServerToolUse, "web_fetch_requests" | "tool_search_requests") => Meaning::NotBilled,
         _ => return None,
     })
 }
 
-pub(super) fn classes(counts: &Counts) -> Reading {
+/// The parts of a call that the top level does not contain, and what each is charged as.
+///
+/// The top level is the sum of the messages of the model that answered. Beside it are billed:
+/// compactions (at that model), an advisor's calls, and attempts of other models that were declined
+/// after they had begun to answer; one that was declined at once costs nothing.
+pub(super) fn sub_calls<'a>(parts: Vec<Part<'a>>, answered: &str) -> SubCalls<'a> {
+    let beside = |part: &Part<'_>| match &*part.kind {
+        "compaction" => true,
+        "message" | "fallback_message" => {
+            let is_another = !part.model.is_empty() && !part.model.eq_ignore_ascii_case(answered);
+            is_another && part.counts.get(Slot::Output) > 0
+        }
+        _ => !part.model.is_empty(),
+    };
+    parts
+        .into_iter()
+        .filter(beside)
+        .map(|part| SubCall {
+            tokens: classes(&part.counts).tokens,
+            model: part.model,
+        })
+        .collect()
+}
+
+pub(super) fn classes<'a>(counts: &Counts) -> Reading<'a> {
     let mut reading = Reading {
         web_searches: counts.get(Slot::WebSearches),
         ..Reading::default()
@@ -35,6 +73,10 @@ pub(super) fn classes(counts: &Counts) -> Reading {
     tokens.cache_write_5m = write_5m;
     tokens.cache_write_1h = write_1h;
     reading.disputed = disputed;
+    // A `message_delta` without its `message_start`.
+    let has_context = [Slot::Input, Slot::CacheRead, Slot::CacheWrite];
+    reading.incomplete =
+        counts.has(Slot::Output) && !has_context.into_iter().any(|slot| counts.has(slot));
     reading
 }
 

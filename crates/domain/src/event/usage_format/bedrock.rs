@@ -4,12 +4,16 @@
 
 use super::Reading;
 use super::anthropic::cache_writes;
-use super::walk::{Counts, Meaning, Section, Slot};
+use super::walk::{Counts, Meaning, Section, Slot, Word};
 
 pub(super) fn meaning(section: Section, key: &str) -> Option<Meaning> {
     Some(match (section, key) {
-        (Section::Top, "inputTokens") => Meaning::Count(Slot::Input),
-        (Section::Top, "outputTokens") => Meaning::Count(Slot::Output),
+        // The second names are those of `amazon-bedrock-invocationMetrics`.
+        (Section::Top, "inputTokens" | "inputTokenCount") => Meaning::Count(Slot::Input),
+        (Section::Top, "outputTokens" | "outputTokenCount") => Meaning::Count(Slot::Output),
+        (Section::Top, "amazon-bedrock-invocationMetrics") => Meaning::Object(Section::Top),
+        (Section::Top, "serviceTier") => Meaning::Word(Word::Tier),
+        (Section::Top, "totalTokens" | "totalTokenCount") => Meaning::NotBilled,
         (Section::Top, "cacheReadInputTokens" | "cacheReadInputTokenCount") => {
             Meaning::Count(Slot::CacheRead)
         }
@@ -25,7 +29,7 @@ pub(super) fn meaning(section: Section, key: &str) -> Option<Meaning> {
     })
 }
 
-pub(super) fn classes(counts: &Counts) -> Reading {
+pub(super) fn classes<'a>(counts: &Counts) -> Reading<'a> {
     let mut reading = Reading::default();
     let tokens = &mut reading.tokens;
     tokens.input = counts.get(Slot::Input);

@@ -79,6 +79,13 @@ pub(super) struct ContainedOutput {
 }
 
 impl ContainedOutput {
+    /// Makes the parts fit into the total, the reasoning first.
+    pub(super) fn limit_parts(&mut self) {
+        self.audio = self.audio.min(self.total);
+        self.image = self.image.min(self.total - self.audio);
+        self.reasoning = self.reasoning.min(self.total - self.audio - self.image);
+    }
+
     /// Adds the disjoint classes to `tokens`; whether the counts contradict each other.
     pub(super) fn take_apart(&self, tokens: &mut TokenClasses) -> bool {
         let (output, contradicts) = without(self.total, self.reasoning + self.audio + self.image);

@@ -6,14 +6,14 @@
 
 use super::Reading;
 use super::contained::{ContainedInput, ContainedOutput, reconcile};
-use super::walk::{Counts, Meaning, Section, Slot};
+use super::walk::{Counts, Meaning, Section, Slot, Word};
 
 pub(super) fn meaning(section: Section, key: &str) -> Option<Meaning> {
     match section {
         Section::Top => top(key),
         _ => match key {
             "modality" => Some(Meaning::Label),
-            "tokenCount" | "token_count" => Some(Meaning::LabelledCount),
+            "tokenCount" | "token_count" | "tokens" => Some(Meaning::LabelledCount),
             label => modality(section, label).map(Meaning::Count),
         },
     }
@@ -21,27 +21,46 @@ pub(super) fn meaning(section: Section, key: &str) -> Option<Meaning> {
 
 fn top(key: &str) -> Option<Meaning> {
     Some(match key {
-        "promptTokenCount" | "prompt_token_count" => Meaning::Count(Slot::Input),
-        "cachedContentTokenCount" | "cached_content_token_count" => Meaning::Count(Slot::CacheRead),
-        "toolUsePromptTokenCount" | "tool_use_prompt_token_count" => {
+        // `total_…` are the names of the interactions API.
+        "promptTokenCount" | "prompt_token_count" | "total_input_tokens" => {
+            Meaning::Count(Slot::Input)
+        }
+        "cachedContentTokenCount" | "cached_content_token_count" | "total_cached_tokens" => {
+            Meaning::Count(Slot::CacheRead)
+        }
+        "toolUsePromptTokenCount" | "tool_use_prompt_token_count" | "total_tool_use_tokens" => {
             Meaning::Count(Slot::ToolInput)
+        }
+        "trafficType" | "traffic_type" | "serviceTier" | "service_tier" => {
+            Meaning::Word(Word::Tier)
         }
         // The live API calls the candidates a response.
         "candidatesTokenCount"
         | "candidates_token_count"
         | "responseTokenCount"
-        | "response_token_count" => Meaning::Count(Slot::Output),
-        "thoughtsTokenCount" | "thoughts_token_count" => Meaning::Count(Slot::Reasoning),
-        "totalTokenCount" | "total_token_count" => Meaning::Count(Slot::Total),
-        "promptTokensDetails" | "prompt_tokens_details" => Meaning::List(Section::InputDetails),
-        "cacheTokensDetails" | "cache_tokens_details" => Meaning::List(Section::CachedDetails),
-        "toolUsePromptTokensDetails" | "tool_use_prompt_tokens_details" => {
-            Meaning::List(Section::ToolDetails)
+        | "response_token_count"
+        | "total_output_tokens" => Meaning::Count(Slot::Output),
+        "thoughtsTokenCount" | "thoughts_token_count" | "total_thought_tokens" => {
+            Meaning::Count(Slot::Reasoning)
         }
+        "totalTokenCount" | "total_token_count" | "total_tokens" => Meaning::Count(Slot::Total),
+        // Embeddings say `promptTokenDetails`.
+        "promptTokensDetails"
+        | "prompt_tokens_details"
+        | "promptTokenDetails"
+        | "prompt_token_details"
+        | "input_tokens_by_modality" => Meaning::List(Section::InputDetails),
+        "cacheTokensDetails" | "cache_tokens_details" | "cached_tokens_by_modality" => {
+            Meaning::List(Section::CachedDetails)
+        }
+        "toolUsePromptTokensDetails"
+        | "tool_use_prompt_tokens_details"
+        | "tool_use_tokens_by_modality" => Meaning::List(Section::ToolDetails),
         "candidatesTokensDetails"
         | "candidates_tokens_details"
         | "responseTokensDetails"
-        | "response_tokens_details" => Meaning::List(Section::OutputDetails),
+        | "response_tokens_details"
+        | "output_tokens_by_modality" => Meaning::List(Section::OutputDetails),
         _ => return None,
     })
 }
@@ -63,7 +82,7 @@ fn modality(section: Section, label: &str) -> Option<Slot> {
         .map(|index| slots[index])
 }
 
-pub(super) fn classes(counts: &Counts) -> Reading {
+pub(super) fn classes<'a>(counts: &Counts) -> Reading<'a> {
     let mut reading = Reading::default();
     let prompt = ContainedInput {
         total: counts.get(Slot::Input),
@@ -89,6 +108,12 @@ pub(super) fn classes(counts: &Counts) -> Reading {
         audio: counts.get(Slot::AudioOutput),
         image: counts.get(Slot::ImageOutput),
     };
+    if counts.has_only_total() {
+        // A cache that was created. An answer has its parts, so that somebody should look.
+        reading.tokens.input = counts.get(Slot::Total);
+        reading.disputed = counts.get(Slot::Total) > 0;
+        return reading;
+    }
     let tokens = &mut reading.tokens;
     tokens.reasoning = counts.get(Slot::Reasoning);
     let prompt_disputed = prompt.take_apart(tokens);

@@ -2,7 +2,10 @@
 //!
 //! One [`walk`](walk) over the JSON serves all formats: each format's file says which member means
 //! which [`Slot`](walk::Slot) and how the slots become [`TokenClasses`]. A provider's own usage
-//! object is accepted verbatim: unknown members are ignored, nulls are zeros.
+//! object is accepted verbatim: nulls say nothing, and unknown members are ignored, but for
+//! [numbers that look billed](unread), which are flagged.
+
+use std::borrow::Cow;
 
 use serde::de::DeserializeSeed;
 
@@ -10,7 +13,9 @@ use super::decode::Reader;
 use super::json::{JsonKind, ObjectInto};
 use super::reject::{RejectReason, Rejection};
 use super::scan::scan_into;
+use crate::money::Nanos;
 use crate::tokens::TokenClasses;
+use crate::units::Quantity;
 
 mod anthropic;
 mod bedrock;
@@ -18,9 +23,10 @@ mod contained;
 mod gemini;
 mod openai;
 mod spendfuse;
+mod unread;
 mod walk;
 
-use walk::{Counts, Meaning, Section, SectionReader};
+use walk::{Counts, Meaning, Section, SectionReader, Slot, Word};
 
 /// The most tokens in one class of one call.
 pub(super) const MAX_COUNT: u64 = 1_000_000_000;
@@ -43,11 +49,15 @@ pub enum UsageFormat {
     Gemini,
     /// Amazon Bedrock `Converse`.
     BedrockConverse,
+    /// Gemini interactions.
+    GeminiInteractions,
+    /// Cohere chat, embeddings and rerank.
+    Cohere,
 }
 
 impl UsageFormat {
     /// Every format.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 9] = [
         Self::Spendfuse,
         Self::Otel,
         Self::OpenAiChat,
@@ -55,6 +65,8 @@ impl UsageFormat {
         Self::AnthropicMessages,
         Self::Gemini,
         Self::BedrockConverse,
+        Self::GeminiInteractions,
+        Self::Cohere,
     ];
 
     /// The name in events.
@@ -67,6 +79,8 @@ impl UsageFormat {
             Self::AnthropicMessages => "anthropic.messages",
             Self::Gemini => "gemini",
             Self::BedrockConverse => "bedrock.converse",
+            Self::GeminiInteractions => "gemini.interactions",
+            Self::Cohere => "cohere",
         }
     }
 
@@ -77,34 +91,67 @@ impl UsageFormat {
 
     fn meaning(self, section: Section, key: &str) -> Option<Meaning> {
         match self {
-            Self::Spendfuse | Self::Otel => spendfuse::meaning(section, key),
-            Self::OpenAiChat | Self::OpenAiResponses => openai::meaning(section, key),
+            Self::Spendfuse | Self::Otel => spendfuse::meaning(self, section, key),
+            Self::OpenAiChat | Self::OpenAiResponses | Self::Cohere => {
+                openai::meaning(section, key)
+            }
             Self::AnthropicMessages => anthropic::meaning(section, key),
-            Self::Gemini => gemini::meaning(section, key),
+            Self::Gemini | Self::GeminiInteractions => gemini::meaning(section, key),
             Self::BedrockConverse => bedrock::meaning(section, key),
         }
     }
 
-    fn classes(self, counts: &Counts) -> Reading {
+    fn classes<'a>(self, counts: &Counts) -> Reading<'a> {
         match self {
             Self::Spendfuse | Self::Otel => spendfuse::classes(counts),
-            Self::OpenAiChat | Self::OpenAiResponses => openai::classes(counts),
+            Self::OpenAiChat | Self::OpenAiResponses | Self::Cohere => openai::classes(counts),
             Self::AnthropicMessages => anthropic::classes(counts),
-            Self::Gemini => gemini::classes(counts),
+            Self::Gemini | Self::GeminiInteractions => gemini::classes(counts),
             Self::BedrockConverse => bedrock::classes(counts),
         }
     }
 }
 
+/// A part of a call that is billed at rates of its own: an advisor's answer, a compaction.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SubCall<'a> {
+    /// Its model; empty = the call's.
+    pub model: Cow<'a, str>,
+    /// Tokens in disjoint classes; not in those of the call.
+    pub tokens: TokenClasses,
+}
+
+/// Parts of one call; hardly any call has some.
+pub type SubCalls<'a> = Vec<SubCall<'a>>;
+
 /// What a usage object says.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Reading {
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Reading<'a> {
     /// Tokens in disjoint classes.
     pub tokens: TokenClasses,
-    /// Web searches that the provider bills with the tokens.
+    /// Web searches that the provider bills with the tokens, and other calls of its tools that have
+    /// their price.
     pub web_searches: u64,
+    /// Units of reranking.
+    pub rerank_units: u64,
+    /// Seconds of audio that are billed instead of tokens.
+    pub audio_seconds: Quantity,
     /// The counts contradict their format; the larger reading is in [`tokens`](Self::tokens).
     pub disputed: bool,
+    /// The counts cannot be all: output without any input.
+    pub incomplete: bool,
+    /// Path of the first number other than zero that no rule reads and that looks billed.
+    pub unread: Option<Box<str>>,
+    /// Service tier that was served, in the provider's word; empty = not said.
+    pub service_tier: Cow<'a, str>,
+    /// Speed that was served: `fast`; empty = not said.
+    pub speed: Cow<'a, str>,
+    /// Where it was served: `us`; empty = not said.
+    pub inference_geo: Cow<'a, str>,
+    /// What the provider says that it charges.
+    pub charge: Option<Nanos>,
+    /// Parts beside [`tokens`](Self::tokens).
+    pub sub_calls: SubCalls<'a>,
 }
 
 /// Reads the usage object `json` in `format`.
@@ -115,18 +162,20 @@ pub struct Reading {
 /// # Errors
 /// `missing_field` where it is null; `bad_usage` where it is no object, a count is no integer
 /// between 0 and 10⁹, or none of its members is a count of this format.
-pub fn read(format: UsageFormat, json: &str, has_units: bool) -> Result<Reading, Rejection> {
-    read_with(Reader::Quick, format, json, has_units)
+pub fn read(format: UsageFormat, json: &str, has_units: bool) -> Result<Reading<'_>, Rejection> {
+    read_with(Reader::Quick, format, json, "", has_units)
 }
 
 #[inline]
-pub(super) fn read_with(
+pub(super) fn read_with<'a>(
     reader: Reader,
     format: UsageFormat,
-    json: &str,
+    json: &'a str,
+    model: &str,
     has_units: bool,
-) -> Result<Reading, Rejection> {
-    let (kind, counts) = walk_object(reader, format, json)?;
+) -> Result<Reading<'a>, Rejection> {
+    let (kind, mut section) = walk_object(reader, format, json)?;
+    let counts = &mut section.counts;
     match kind {
         JsonKind::Object => {}
         JsonKind::Absent | JsonKind::Null => {
@@ -146,7 +195,16 @@ pub(super) fn read_with(
     if counts.nothing_known() && !has_units {
         return Err(unrecognised(reader, format, json));
     }
-    let reading = format.classes(&counts);
+    let mut reading = format.classes(counts);
+    reading.audio_seconds = counts.audio_seconds;
+    reading.charge = counts.charge;
+    reading.unread = counts.unread();
+    reading.service_tier = section.take_word(Word::Tier);
+    reading.speed = section.take_word(Word::Speed);
+    reading.inference_geo = section.take_word(Word::Geography);
+    if !section.parts.is_empty() {
+        reading.sub_calls = anthropic::sub_calls(section.parts, model);
+    }
     // Sums of counts (Gemini's lists and tool use, surplus of a total) can pass the bound of one.
     if reading
         .tokens
@@ -165,11 +223,11 @@ fn walk_object(
     reader: Reader,
     format: UsageFormat,
     json: &str,
-) -> Result<(JsonKind, Counts), Rejection> {
+) -> Result<(JsonKind, SectionReader<'_>), Rejection> {
     if reader == Reader::Quick {
         let mut section = SectionReader::top(format);
         if let Ok(kind) = scan_into(json, &mut section) {
-            return Ok((kind, section.counts));
+            return Ok((kind, section));
         }
     }
     let mut section = SectionReader::top(format);
@@ -177,7 +235,7 @@ fn walk_object(
     let kind = ObjectInto(&mut section)
         .deserialize(&mut deserializer)
         .map_err(|_| bad("data.usage holds a number or text that cannot be read; write counts as plain integers"))?;
-    Ok((kind, section.counts))
+    Ok((kind, section))
 }
 
 fn bad(detail: impl Into<String>) -> Rejection {
@@ -186,8 +244,14 @@ fn bad(detail: impl Into<String>) -> Rejection {
 
 /// An object without a single count of its format: most likely another provider's, so say whose.
 fn unrecognised(reader: Reader, format: UsageFormat, json: &str) -> Rejection {
-    let fitting = UsageFormat::ALL.into_iter().find(|other| {
-        walk_object(reader, *other, json).is_ok_and(|(_, counts)| !counts.nothing_known())
+    // OpenTelemetry's last: its old names without their prefix are OpenAI's.
+    let mut others = UsageFormat::ALL.to_vec();
+    others.sort_by_key(|other| *other == UsageFormat::Otel);
+    let fitting = others.into_iter().find(|other| {
+        // Advice that fits by a total alone would charge all of it as something that it is not.
+        walk_object(reader, *other, json).is_ok_and(|(_, section)| {
+            section.counts.has(Slot::Input) || section.counts.has(Slot::Output)
+        })
     });
     let advice = match fitting {
         Some(other) => format!(

@@ -2,52 +2,161 @@
 //!
 //! Both names of each total are accepted in both formats (images and realtime use the names of
 //! responses with other details), and so are the cache fields of providers that speak OpenAI's
-//! language: DeepSeek's `prompt_cache_hit_tokens`, OpenRouter's `cache_write_tokens`.
+//! language: DeepSeek's `prompt_cache_hit_tokens`, OpenRouter's `cache_write_tokens`, Moonshot's
+//! `cached_tokens` at the top, Alibaba's writes, LiteLLM's names of Anthropic. Cohere's
+//! `billed_units`, where they are, are what is billed; the tokens beside them are not.
+//!
+//! Providers differ in what a total contains (xAI's reasoning is beside the output, Mistral's audio
+//! beside the prompt): their own `total_tokens` decides where one reading adds up to it.
 
 use super::Reading;
+use super::anthropic::cache_writes;
 use super::contained::{ContainedInput, ContainedOutput, reconcile};
-use super::walk::{Counts, Meaning, Section, Slot};
+use super::walk::{Counts, Meaning, Section, Slot, Word};
 
 pub(super) fn meaning(section: Section, key: &str) -> Option<Meaning> {
-    let slot = match (section, key) {
-        (
-            Section::Top,
-            "prompt_tokens_details" | "input_tokens_details" | "input_token_details",
-        ) => {
-            return Some(Meaning::Object(Section::InputDetails));
-        }
-        (
-            Section::Top,
-            "completion_tokens_details" | "output_tokens_details" | "output_token_details",
-        ) => return Some(Meaning::Object(Section::OutputDetails)),
-        (Section::InputDetails, "cached_tokens_details") => {
-            return Some(Meaning::Object(Section::CachedDetails));
-        }
-        (Section::Top, "prompt_tokens" | "input_tokens") => Slot::Input,
-        (Section::Top, "completion_tokens" | "output_tokens") => Slot::Output,
-        (Section::Top, "total_tokens") => Slot::Total,
-        (Section::Top, "prompt_cache_hit_tokens") => Slot::CacheRead,
-        (Section::InputDetails, "cached_tokens") => Slot::CacheRead,
-        (Section::InputDetails, "cache_write_tokens" | "cache_creation_tokens") => Slot::CacheWrite,
-        (Section::InputDetails, "audio_tokens") => Slot::AudioInput,
-        (Section::InputDetails, "image_tokens") => Slot::ImageInput,
-        (Section::InputDetails, "video_tokens") => Slot::VideoInput,
-        (Section::CachedDetails, "audio_tokens") => Slot::AudioCached,
-        (Section::CachedDetails, "image_tokens") => Slot::ImageCached,
-        (Section::OutputDetails, "reasoning_tokens") => Slot::Reasoning,
-        (Section::OutputDetails, "audio_tokens") => Slot::AudioOutput,
-        (Section::OutputDetails, "image_tokens") => Slot::ImageOutput,
-        _ => return None,
-    };
-    Some(Meaning::Count(slot))
+    match section {
+        Section::Top => top(key),
+        Section::InputDetails => input_details(key),
+        Section::OutputDetails => Some(match key {
+            "reasoning_tokens" => Meaning::Count(Slot::Reasoning),
+            "audio_tokens" => Meaning::Count(Slot::AudioOutput),
+            "image_tokens" => Meaning::Count(Slot::ImageOutput),
+            // Within the output, rejected predictions too.
+            "text_tokens" | "accepted_prediction_tokens" | "rejected_prediction_tokens" => {
+                Meaning::NotBilled
+            }
+            _ => return None,
+        }),
+        Section::CachedDetails => Some(match key {
+            "audio_tokens" => Meaning::Count(Slot::AudioCached),
+            "image_tokens" => Meaning::Count(Slot::ImageCached),
+            "text_tokens" => Meaning::NotBilled,
+            _ => return None,
+        }),
+        Section::CacheCreation => Some(match key {
+            "ephemeral_5m_input_tokens" => Meaning::Count(Slot::CacheWrite5m),
+            "ephemeral_1h_input_tokens" => Meaning::Count(Slot::CacheWrite1h),
+            _ => return None,
+        }),
+        // xAI and OpenRouter: each call of a server's tool has the same price.
+        Section::ServerToolUse => Some(match key {
+            "web_search_calls" | "x_search_calls" | "code_interpreter_calls" => {
+                Meaning::Added(Slot::WebSearches)
+            }
+            "web_search_requests" => Meaning::Added(Slot::WebSearches),
+            "mcp_calls" | "web_fetch_requests" => Meaning::NotBilled,
+            _ => return None,
+        }),
+        Section::Billed => Some(match key {
+            "input_tokens" => Meaning::Count(Slot::BilledInput),
+            "output_tokens" => Meaning::Count(Slot::BilledOutput),
+            "search_units" => Meaning::Count(Slot::RerankUnits),
+            _ => return None,
+        }),
+        Section::ToolDetails => Some(match key {
+            "input_tokens" => Meaning::Count(Slot::Input),
+            "output_tokens" => Meaning::Count(Slot::Output),
+            _ => return None,
+        }),
+        Section::CacheLifetimes | Section::Part => None,
+    }
 }
 
-pub(super) fn classes(counts: &Counts) -> Reading {
-    let mut reading = Reading::default();
-    let input = ContainedInput {
+fn top(key: &str) -> Option<Meaning> {
+    Some(match key {
+        "prompt_tokens" | "input_tokens" | "total_input_tokens" => Meaning::Count(Slot::Input),
+        "completion_tokens" | "output_tokens" | "total_output_tokens" => {
+            Meaning::Count(Slot::Output)
+        }
+        "total_tokens" => Meaning::Count(Slot::Total),
+        "prompt_tokens_details"
+        | "input_tokens_details"
+        | "input_token_details"
+        | "prompt_token_details" => Meaning::Object(Section::InputDetails),
+        "completion_tokens_details"
+        | "output_tokens_details"
+        | "output_token_details"
+        | "completion_token_details" => Meaning::Object(Section::OutputDetails),
+        "prompt_cache_hit_tokens"
+        | "cached_tokens"
+        | "num_cached_tokens"
+        | "cache_read_input_tokens"
+        | "total_cached_tokens" => Meaning::Count(Slot::CacheRead),
+        "cache_creation_input_tokens" | "cache_write_tokens" => Meaning::Count(Slot::CacheWrite),
+        "reasoning_tokens" => Meaning::Count(Slot::FreeReasoning),
+        "total_thought_tokens" => Meaning::Count(Slot::Thoughts),
+        "total_tool_use_tokens" => Meaning::Count(Slot::ToolInput),
+        "audio_tokens" => Meaning::Count(Slot::FreeAudio),
+        "citation_tokens" => Meaning::Count(Slot::Citations),
+        "num_search_queries" => Meaning::Count(Slot::WebSearches),
+        "server_side_tool_usage_details" | "server_tool_use" => {
+            Meaning::Object(Section::ServerToolUse)
+        }
+        "prompt_audio_seconds" | "seconds" => Meaning::Seconds,
+        "billed_units" => Meaning::Object(Section::Billed),
+        // Cohere's counts before what it does not bill; only there where nothing is said of billing.
+        "tokens" => Meaning::Object(Section::ToolDetails),
+        "service_tier" => Meaning::Word(Word::Tier),
+        "speed" => Meaning::Word(Word::Speed),
+        "inference_geo" => Meaning::Word(Word::Geography),
+        "cost" => Meaning::Charge,
+        "cost_in_usd_ticks" => Meaning::ChargeTicks,
+        // Parts of `cost`; other sums of what is read; the modalities of Google's interactions,
+        // which this format's name does not go with.
+        "cost_details"
+        | "is_byok"
+        | "num_server_side_tools_used"
+        | "prompt_cache_miss_tokens"
+        | "request_count"
+        | "input_tokens_by_modality"
+        | "output_tokens_by_modality"
+        | "tool_use_tokens_by_modality"
+        | "cached_tokens_by_modality" => Meaning::NotBilled,
+        _ => return None,
+    })
+}
+
+fn input_details(key: &str) -> Option<Meaning> {
+    Some(match key {
+        "cached_tokens" => Meaning::Count(Slot::CacheRead),
+        "cache_write_tokens" | "cache_creation_tokens" | "cache_creation_input_tokens" => {
+            Meaning::Count(Slot::CacheWrite)
+        }
+        "cache_creation" => Meaning::Object(Section::CacheCreation),
+        "audio_tokens" => Meaning::Count(Slot::AudioInput),
+        "image_tokens" => Meaning::Count(Slot::ImageInput),
+        "video_tokens" => Meaning::Count(Slot::VideoInput),
+        "cached_tokens_details" => Meaning::Object(Section::CachedDetails),
+        "text_tokens" => Meaning::NotBilled,
+        _ => return None,
+    })
+}
+
+pub(super) fn classes<'a>(counts: &Counts) -> Reading<'a> {
+    let mut reading = Reading {
+        web_searches: counts.get(Slot::WebSearches),
+        rerank_units: counts.get(Slot::RerankUnits),
+        ..Reading::default()
+    };
+    if counts.has(Slot::BilledInput) || counts.has(Slot::BilledOutput) {
+        reading.tokens.input = counts.get(Slot::BilledInput);
+        reading.tokens.output = counts.get(Slot::BilledOutput);
+        return reading;
+    }
+    let total = counts.get(Slot::Total);
+    if counts.has_only_total() {
+        // Embeddings and rerankers; an answer has its parts.
+        reading.tokens.input = total;
+        return reading;
+    }
+    let (_, write_1h, _) = cache_writes(counts);
+    let split = counts.get(Slot::CacheWrite5m) + write_1h;
+    let mut input = ContainedInput {
         total: counts.get(Slot::Input),
         cache_read: counts.get(Slot::CacheRead),
-        cache_write: counts.get(Slot::CacheWrite),
+        cache_write: counts.get(Slot::CacheWrite).max(split),
+        cache_write_1h: write_1h,
         audio: counts.get(Slot::AudioInput),
         image: counts.get(Slot::ImageInput),
         video: counts.get(Slot::VideoInput),
@@ -55,15 +164,69 @@ pub(super) fn classes(counts: &Counts) -> Reading {
         image_cached: counts.get(Slot::ImageCached),
         ..ContainedInput::default()
     };
-    let output = ContainedOutput {
+    let mut output = ContainedOutput {
         total: counts.get(Slot::Output),
         reasoning: counts.get(Slot::Reasoning),
         audio: counts.get(Slot::AudioOutput),
         image: counts.get(Slot::ImageOutput),
     };
-    let input_disputed = input.take_apart(&mut reading.tokens);
-    let output_disputed = output.take_apart(&mut reading.tokens);
-    let total_disputed = reconcile(&mut reading.tokens, counts.get(Slot::Total));
+    let tokens = &mut reading.tokens;
+    // Perplexity bills what it read and thought beside what its total says.
+    let citations = counts.get(Slot::Citations);
+    let free_reasoning = counts.get(Slot::FreeReasoning);
+    let beside_the_total = if counts.has(Slot::Citations) {
+        free_reasoning
+    } else {
+        output.reasoning = output.reasoning.max(free_reasoning);
+        0
+    };
+    let tools = counts.get(Slot::ToolInput);
+    let thoughts = counts.get(Slot::Thoughts);
+    let itemised = total.saturating_sub(tools + thoughts);
+    include(
+        &mut input,
+        &mut output,
+        counts.get(Slot::FreeAudio),
+        itemised,
+    );
+    let input_disputed = input.take_apart(tokens);
+    let output_disputed = output.take_apart(tokens);
+    tokens.input += tools;
+    tokens.reasoning += thoughts;
+    let total_disputed = reconcile(tokens, total);
+    tokens.input += citations;
+    tokens.reasoning += beside_the_total;
     reading.disputed = input_disputed || output_disputed || total_disputed;
     reading
+}
+
+/// Makes `input` and `output` contain what is beside them, where that and no other reading adds up
+/// to `total` (zero = not given). `free_audio` is in the input, or beside it.
+fn include(input: &mut ContainedInput, output: &mut ContainedOutput, free_audio: u64, total: u64) {
+    let stated = input.total + output.total;
+    let cached = input.cache_read + input.cache_write;
+    input.audio = input.audio.max(free_audio);
+    if total == 0 {
+        return;
+    }
+    if stated == total {
+        // The parts are within, whatever their own counts say.
+        output.limit_parts();
+        return;
+    }
+    let beside = [
+        (0, 0, output.reasoning),
+        (0, free_audio, 0),
+        (cached, 0, 0),
+        (cached, 0, output.reasoning),
+        (cached, free_audio, 0),
+        (0, free_audio, output.reasoning),
+        (cached, free_audio, output.reasoning),
+    ];
+    let adds_up =
+        |(cached, audio, reasoning): &(u64, u64, u64)| stated + cached + audio + reasoning == total;
+    if let Some((cached, audio, reasoning)) = beside.into_iter().find(adds_up) {
+        input.total += cached + audio;
+        output.total += reasoning;
+    }
 }

@@ -6,15 +6,20 @@
 //! An Anthropic object sent without its `usage_format` would look right but for its cache fields,
 //! which are not contained in `input_tokens`: they are charged on top, as disputed.
 
-use super::Reading;
 use super::contained::{ContainedInput, ContainedOutput};
 use super::walk::{Counts, Meaning, Section, Slot};
+use super::{Reading, UsageFormat};
 
 const OTEL_PREFIX: &str = "gen_ai.usage.";
 
-pub(super) fn meaning(section: Section, key: &str) -> Option<Meaning> {
+pub(super) fn meaning(format: UsageFormat, section: Section, key: &str) -> Option<Meaning> {
     if section != Section::Top {
         return None;
+    }
+    if format == UsageFormat::Otel
+        && let Some(slot) = otel_slot(key.strip_prefix(OTEL_PREFIX).unwrap_or(key))
+    {
+        return Some(Meaning::Count(slot));
     }
     Some(Meaning::Count(
         match key.strip_prefix(OTEL_PREFIX).unwrap_or(key) {
@@ -36,12 +41,31 @@ pub(super) fn meaning(section: Section, key: &str) -> Option<Meaning> {
             "image_output_tokens" => Slot::ImageOutput,
             "cache_read_input_tokens" => Slot::ForeignCacheRead,
             "cache_creation_input_tokens" => Slot::ForeignCacheWrite,
+            "total_tokens" => return Some(Meaning::NotBilled),
             _ => return None,
         },
     ))
 }
 
-pub(super) fn classes(counts: &Counts) -> Reading {
+/// Names that OpenTelemetry's conventions once had and instrumentations still send, and those of
+/// modalities.
+fn otel_slot(name: &str) -> Option<Slot> {
+    Some(match name {
+        "prompt_tokens" => Slot::Input,
+        "completion_tokens" => Slot::Output,
+        "audio.input_tokens" | "input_tokens.audio" | "input_audio_tokens" => Slot::AudioInput,
+        "image.input_tokens" | "input_tokens.image" | "input_image_tokens" => Slot::ImageInput,
+        "video.input_tokens" | "input_tokens.video" | "input_video_tokens" => Slot::VideoInput,
+        "audio.output_tokens" | "output_tokens.audio" | "output_audio_tokens" => Slot::AudioOutput,
+        "image.output_tokens" | "output_tokens.image" | "output_image_tokens" => Slot::ImageOutput,
+        "input_tokens.cached" | "input_tokens.cache_read" => Slot::CacheRead,
+        "input_tokens.cache_write" | "input_tokens.cache_creation" => Slot::CacheWrite,
+        "output_tokens.reasoning" | "thinking.output_tokens" => Slot::Reasoning,
+        _ => return None,
+    })
+}
+
+pub(super) fn classes<'a>(counts: &Counts) -> Reading<'a> {
     let mut reading = Reading::default();
     let write_1h = counts.get(Slot::CacheWrite1h);
     let input = ContainedInput {

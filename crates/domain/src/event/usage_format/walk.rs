@@ -5,10 +5,14 @@ use std::fmt;
 
 use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
+use serde_json::value::RawValue;
+
 use super::super::json::{
     Field, JsonKind, Members, ObjectInto, TextField, ignore, scalars_by_kind,
 };
 use super::{MAX_COUNT, UsageFormat};
+use crate::money::Nanos;
+use crate::units::Quantity;
 
 /// What a count means; which slots contain which others is the format's business.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,9 +40,33 @@ pub(super) enum Slot {
     ImageOutput,
     Total,
     WebSearches,
+    RerankUnits,
+    /// Audio that may be within the input or beside it.
+    FreeAudio,
+    /// Reasoning that may be within the output or beside it.
+    FreeReasoning,
+    /// Reasoning beside the output.
+    Thoughts,
+    Citations,
+    BilledInput,
+    BilledOutput,
 }
 
-const SLOTS: usize = Slot::WebSearches as usize + 1;
+const SLOTS: usize = Slot::BilledOutput as usize + 1;
+
+/// A word in the usage object that says at which price, or of which model.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Word {
+    Tier,
+    Speed,
+    Geography,
+    /// In one of several parts of a call: its type.
+    PartType,
+    /// In one of several parts of a call: its model.
+    PartModel,
+}
+
+const WORDS: usize = Word::PartModel as usize + 1;
 
 /// An object or list inside of the usage object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,6 +79,10 @@ pub(super) enum Section {
     CacheCreation,
     ServerToolUse,
     CacheLifetimes,
+    /// One of several parts of a call.
+    Part,
+    /// What Cohere bills.
+    Billed,
 }
 
 /// What a format makes of a member.
@@ -67,6 +99,28 @@ pub(super) enum Meaning {
     Label,
     /// In an element of a list: its count.
     LabelledCount,
+    /// A count that adds up with others of its slot.
+    Added(Slot),
+    /// A word.
+    Word(Word),
+    /// Seconds of audio, which may have a fraction.
+    Seconds,
+    /// What the provider says that it charges, in dollars.
+    Charge,
+    /// The same in xAI's ticks, ten billion to the dollar.
+    ChargeTicks,
+    /// A list of parts of the call, each with counts of its own.
+    Parts,
+    /// Without effect on the bill, or within another count.
+    NotBilled,
+}
+
+/// One part of a call, as a provider lists it.
+#[derive(Clone, Debug)]
+pub(super) struct Part<'a> {
+    pub(super) kind: Cow<'a, str>,
+    pub(super) model: Cow<'a, str>,
+    pub(super) counts: Counts,
 }
 
 /// The counts that were found.
@@ -75,7 +129,13 @@ pub(super) struct Counts {
     values: [u64; SLOTS],
     seen: u32,
     members: u32,
+    /// Members that the format knows, nulls included.
+    known: u32,
     problem: Option<Problem>,
+    /// The first number that nothing reads and that looks billed.
+    unread: Option<Box<str>>,
+    pub(super) audio_seconds: Quantity,
+    pub(super) charge: Option<Nanos>,
 }
 
 #[derive(Clone, Debug)]
@@ -93,9 +153,23 @@ impl Counts {
         self.seen & (1 << slot as u32) != 0
     }
 
+    /// A total is all that is said.
+    pub(super) fn has_only_total(&self) -> bool {
+        self.seen == 1 << Slot::Total as u32
+    }
+
     /// Members there are, but none that the format knows.
     pub(super) fn nothing_known(&self) -> bool {
-        self.seen == 0 && self.members > 0
+        self.known == 0 && self.members > 0
+    }
+
+    /// The path of the first number that nothing reads and that looks billed.
+    pub(super) fn unread(&mut self) -> Option<Box<str>> {
+        self.unread.take()
+    }
+
+    pub(super) fn note_unread(&mut self, path: String) {
+        self.unread.get_or_insert(path.into());
     }
 
     pub(super) fn problem(&self) -> Option<String> {
@@ -126,22 +200,39 @@ impl Counts {
 }
 
 /// Reads the members of one section into the counts.
-pub(super) struct SectionReader {
+pub(super) struct SectionReader<'a> {
     format: UsageFormat,
     section: Section,
     /// Names of the objects that lead here, each with a dot behind it.
     path: String,
     pub(super) counts: Counts,
+    words: [Cow<'a, str>; WORDS],
+    pub(super) parts: Vec<Part<'a>>,
 }
 
-impl SectionReader {
+impl<'a> SectionReader<'a> {
     pub(super) fn top(format: UsageFormat) -> Self {
         Self {
             format,
             section: Section::Top,
             path: String::new(),
             counts: Counts::default(),
+            words: Default::default(),
+            parts: Vec::new(),
         }
+    }
+
+    /// One of the parts that are listed in a usage object.
+    fn part(format: UsageFormat) -> Self {
+        Self {
+            section: Section::Part,
+            path: "iterations.[].".to_owned(),
+            ..Self::top(format)
+        }
+    }
+
+    pub(super) fn take_word(&mut self, word: Word) -> Cow<'a, str> {
+        std::mem::take(&mut self.words[word as usize])
     }
 
     /// Reads the value at `key` with `section` in force.
@@ -156,68 +247,190 @@ impl SectionReader {
         result
     }
 
-    /// The count of `field`, zero where it is null; a problem is noted under `key`.
-    fn count(&mut self, field: Field<u64>, key: &str) -> u64 {
+    /// The count of `field`, `None` where it is null; a problem is noted under `key`.
+    fn count(&mut self, field: Field<u64>, key: &str) -> Option<u64> {
         let what = match field {
-            Field::Absent => return 0,
-            Field::Value(count) if count <= MAX_COUNT => return count,
+            Field::Absent => return None,
+            Field::Value(count) if count <= MAX_COUNT => return Some(count),
             Field::Value(_) => "larger than that",
             Field::Wrong(kind) => kind.words(),
         };
         let path = format!("{}{key}", self.path);
         self.counts.note_problem(path, what);
-        0
+        None
     }
 
     fn expect_kind(&mut self, found: JsonKind, expected: JsonKind) {
         if found != expected && found != JsonKind::Null {
             let path = self.path.trim_end_matches('.').to_owned();
-            self.counts.note_problem(path, "not of the provider's form");
+            self.counts.note_problem(path, NOT_OF_THE_FORM);
         }
     }
 }
 
-impl<'de> Members<'de> for SectionReader {
+impl<'de> Members<'de> for SectionReader<'de> {
     fn member<A: MapAccess<'de>>(
         &mut self,
         key: Cow<'de, str>,
         object: &mut A,
     ) -> Result<(), A::Error> {
         self.counts.members += 1;
-        match self.format.meaning(self.section, &key) {
-            Some(Meaning::Count(slot)) => {
+        let Some(meaning) = self.format.meaning(self.section, &key) else {
+            return self.unknown(&key, object.next_value::<&RawValue>()?.get());
+        };
+        self.counts.known += 1;
+        match meaning {
+            Meaning::Count(slot) => {
                 let field = object.next_value()?;
-                let count = self.count(field, &key);
-                self.counts.see(slot);
-                self.counts.keep_larger(slot, count);
+                if let Some(count) = self.count(field, &key) {
+                    self.counts.see(slot);
+                    self.counts.keep_larger(slot, count);
+                }
             }
-            Some(Meaning::Object(section)) => self.within(section, &key, |reader| {
+            Meaning::Added(slot) => {
+                let field = object.next_value()?;
+                if let Some(count) = self.count(field, &key) {
+                    self.counts.see(slot);
+                    self.counts.add(slot, count);
+                }
+            }
+            Meaning::Object(section) => self.within(section, &key, |reader| {
                 let kind = object.next_value_seed(ObjectInto(reader))?;
                 reader.expect_kind(kind, JsonKind::Object);
                 Ok(())
             })?,
-            Some(Meaning::List(section)) => self.within(section, &key, |reader| {
+            Meaning::List(section) => self.within(section, &key, |reader| {
                 let kind = object.next_value_seed(List(reader))?;
                 reader.expect_kind(kind, JsonKind::Array);
                 Ok(())
             })?,
-            Some(Meaning::Label | Meaning::LabelledCount) | None => ignore(object)?,
+            Meaning::Parts => {
+                let kind = object.next_value_seed(PartList(self))?;
+                if kind != JsonKind::Array && kind != JsonKind::Null {
+                    self.counts.note_problem(key.into_owned(), NOT_OF_THE_FORM);
+                }
+            }
+            Meaning::Word(word) => {
+                if let Field::Value(text) = object.next_value::<TextField<'de>>()? {
+                    self.words[word as usize] = text;
+                }
+            }
+            Meaning::Seconds => self.seconds(object.next_value::<&RawValue>()?.get(), &key),
+            Meaning::Charge => self.charge(object.next_value::<&RawValue>()?.get()),
+            Meaning::ChargeTicks => {
+                if let Field::Value(ticks) = object.next_value::<Field<u64>>()? {
+                    let nanos = ticks.div_ceil(TICKS_PER_NANO);
+                    self.counts.charge = Some(Nanos::new(i128::from(nanos)));
+                }
+            }
+            Meaning::Label | Meaning::LabelledCount | Meaning::NotBilled => ignore(object)?,
         }
         Ok(())
     }
 }
 
-/// A list of labelled counts.
-struct List<'r>(&'r mut SectionReader);
+const NOT_OF_THE_FORM: &str = "not of the provider's form";
+/// xAI's ticks are 10⁻¹⁰ dollars.
+const TICKS_PER_NANO: u64 = 10;
 
-impl<'de> DeserializeSeed<'de> for List<'_> {
+impl SectionReader<'_> {
+    /// A member that no rule reads: noted where it is a number that looks billed.
+    fn unknown<E>(&mut self, key: &str, json: &str) -> Result<(), E> {
+        let path = super::unread::billed_looking(key, json);
+        if let Some(path) = path {
+            self.counts.note_unread(format!("{}{path}", self.path));
+        }
+        Ok(())
+    }
+
+    fn seconds(&mut self, json: &str, key: &str) {
+        if json == "null" {
+            return;
+        }
+        // Seconds and dollars have the same scale, billionths.
+        let parsed = Nanos::parse_usd(json).ok();
+        let billionths = parsed.and_then(|parsed| u64::try_from(parsed.amount.get()).ok());
+        match billionths {
+            Some(billionths) if billionths <= MAX_COUNT * Quantity::ONE => {
+                let seconds = &mut self.counts.audio_seconds;
+                *seconds = (*seconds).max(Quantity(billionths));
+            }
+            _ => {
+                let path = format!("{}{key}", self.path);
+                self.counts.note_problem(path, "no number of seconds");
+            }
+        }
+    }
+
+    /// Dollars, as a number or as an object with a total (Perplexity). What cannot be read as such
+    /// is not charged anyway, unless an operator trusts it.
+    fn charge(&mut self, json: &str) {
+        let total: Cow<'_, str> = match serde_json::from_str::<serde_json::Value>(json) {
+            Ok(serde_json::Value::Object(cost)) => match cost.get("total_cost") {
+                Some(total) => Cow::Owned(total.to_string()),
+                None => return,
+            },
+            _ => Cow::Borrowed(json),
+        };
+        let parsed = Nanos::parse_usd(total.trim_matches('"')).ok();
+        let amount = parsed.map(|parsed| parsed.amount);
+        self.counts.charge = amount.filter(|amount| *amount >= Nanos::ZERO);
+    }
+}
+
+/// A list of parts of the call.
+struct PartList<'r, 'a>(&'r mut SectionReader<'a>);
+
+impl<'de> DeserializeSeed<'de> for PartList<'_, 'de> {
     type Value = JsonKind;
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<JsonKind, D::Error> {
         deserializer.deserialize_any(self)
     }
 }
 
-impl<'de> Visitor<'de> for List<'_> {
+impl<'de> Visitor<'de> for PartList<'_, 'de> {
+    type Value = JsonKind;
+
+    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("any value")
+    }
+    fn visit_seq<A: SeqAccess<'de>>(self, mut array: A) -> Result<JsonKind, A::Error> {
+        let outer = self.0;
+        let mut part = SectionReader::part(outer.format);
+        while array.next_element_seed(ObjectInto(&mut part))?.is_some() {
+            let mut read = std::mem::replace(&mut part, SectionReader::part(outer.format));
+            if let Some(problem) = read.counts.problem.take() {
+                outer.counts.problem.get_or_insert(problem);
+            }
+            if let Some(path) = read.counts.unread() {
+                outer.counts.unread.get_or_insert(path);
+            }
+            outer.parts.push(Part {
+                kind: read.take_word(Word::PartType),
+                model: read.take_word(Word::PartModel),
+                counts: read.counts,
+            });
+        }
+        Ok(JsonKind::Array)
+    }
+    scalars_by_kind!();
+    fn visit_map<A: MapAccess<'de>>(self, mut object: A) -> Result<JsonKind, A::Error> {
+        while object.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
+        Ok(JsonKind::Object)
+    }
+}
+
+/// A list of labelled counts.
+struct List<'r, 'a>(&'r mut SectionReader<'a>);
+
+impl<'de> DeserializeSeed<'de> for List<'_, 'de> {
+    type Value = JsonKind;
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<JsonKind, D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for List<'_, 'de> {
     type Value = JsonKind;
 
     fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -229,7 +442,7 @@ impl<'de> Visitor<'de> for List<'_> {
         while array.next_element_seed(ObjectInto(&mut element))?.is_some() {
             let finished =
                 std::mem::replace(&mut element, Labelled::new(reader.format, reader.section));
-            let count = reader.count(finished.count, "[]");
+            let count = reader.count(finished.count, "[]").unwrap_or(0);
             let Field::Value(label) = finished.label else {
                 continue;
             };

@@ -13,7 +13,13 @@ use crate::import::variants::Variant;
 use crate::rate::{Billable, RateKey};
 
 /// xAI bills the higher rates from the threshold on, all others above it.
-const PROVIDER_WITH_INCLUSIVE_THRESHOLDS: &str = "xai";
+const XAI: &str = "xai";
+/// Nano-dollars for each call of a tool that xAI runs ($5 per 1,000, docs.x.ai/developers/pricing),
+/// which the file does not have.
+const XAI_TOOL_CALL: u64 = 5_000_000;
+
+/// Factors are millionths.
+const FACTOR_DIGITS: i32 = 6;
 
 #[derive(Deserialize)]
 struct SearchContext<'a> {
@@ -50,6 +56,7 @@ impl Imported {
                 },
                 Meaning::PerPixel => self.per_pixel(entry, field, raw, variant, &mut rates),
                 Meaning::SearchContext => self.search_context(entry, field, raw, &mut rates),
+                Meaning::Factor(_) | Meaning::ProviderSpecific => {}
                 Meaning::TieredPricing => self.tiered_pricing(entry, field, raw, &mut rates),
             }
         }
@@ -63,7 +70,11 @@ impl Imported {
                 rates.insert(RateKey::new(Billable::Units(UnitKind::Requests)), nanos);
             }
         }
-        if entry.provider == PROVIDER_WITH_INCLUSIVE_THRESHOLDS {
+        if entry.provider == XAI && entry.mode == "chat" {
+            let searches = RateKey::new(Billable::Units(UnitKind::WebSearchCalls));
+            rates.entry(searches).or_insert(XAI_TOOL_CALL);
+        }
+        if entry.provider == XAI {
             rates = rates
                 .into_iter()
                 .map(|(key, nanos)| {
@@ -78,6 +89,36 @@ impl Imported {
                 .collect();
         }
         rates
+    }
+
+    /// Factors for calls that are served in a special way.
+    pub(super) fn factors(
+        &mut self,
+        entry: &Entry<'_>,
+        fields: &Fields<'_>,
+    ) -> BTreeMap<String, u32> {
+        let mut factors = BTreeMap::new();
+        let mut take = |name: &str, raw: &RawValue| {
+            let millionths = decimal::scaled(raw.get(), FACTOR_DIGITS);
+            let millionths = millionths.and_then(|factor| u32::try_from(factor).ok());
+            factors.extend(millionths.map(|factor| (name.to_owned(), factor)));
+        };
+        for (field, raw) in fields {
+            match fields::meaning(entry.mode, field) {
+                Meaning::Factor(name) => take(name, raw),
+                // Bedrock's geographies are in its names, with rates of their own.
+                Meaning::ProviderSpecific if entry.provider == "anthropic" => {
+                    let words: Fields<'_> = serde_json::from_str(raw.get()).unwrap_or_default();
+                    for (word, name) in [("us", "geo=us"), ("fast", "speed=fast")] {
+                        if let Some(raw) = words.get(word) {
+                            take(name, raw);
+                        }
+                    }
+                }
+                _ => {}
+            }
+        }
+        factors
     }
 
     fn per_pixel(

@@ -30,7 +30,7 @@ pub struct CostArgs {
     #[arg(long, value_name = "JSON", default_value = "{}")]
     usage: String,
     /// How to read it: spendfuse, otel, openai.chat, openai.responses, anthropic.messages, gemini,
-    /// bedrock.converse
+    /// bedrock.converse, gemini.interactions, cohere
     #[arg(long, value_name = "FORMAT", default_value = "spendfuse")]
     format: String,
     /// Units, such as '{"web_search_calls":"2"}'
@@ -86,9 +86,16 @@ pub fn run(settings: &Settings, args: &CostArgs) -> Result<ExitCode, Failure> {
         flags.names().collect::<Vec<_>>()
     };
     if args.json {
-        output::json(&explained_json(&explained, &version, &flags));
+        let mut told = explained_json(&explained, &version, &flags);
+        told["unread"] = json!(call.unread);
+        output::json(&told);
     } else {
         print(args, &explained, &version, &flags);
+        if let Some(path) = &call.unread {
+            output::line(format!(
+                "not read: usage.{path}, which looks like something that is billed"
+            ));
+        }
     }
     Ok(ExitCode::SUCCESS)
 }

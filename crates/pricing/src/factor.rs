@@ -1,0 +1,93 @@
+//! Factors on token rates: what a provider adds for a speed, a geography or a region.
+//!
+//! Names in the book: `speed=fast`; `geo=us` for inference that stays in a country; `region` for any
+//! endpoint but the global one; `region=eu` for one endpoint.
+
+use spendfuse_domain::Call;
+
+use crate::book::ModelPrices;
+
+/// A factor of one, in millionths.
+pub(crate) const ONE: u32 = 1_000_000;
+
+/// The factors of one model.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Factors(Vec<(String, u32)>);
+
+/// What applies to a call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Applied {
+    /// Millionths.
+    pub(crate) factor: u64,
+    /// The call says a word that nothing is known of: the factor may be another.
+    pub(crate) unknown_word: bool,
+}
+
+impl Factors {
+    pub(crate) fn new(prices: &ModelPrices) -> Self {
+        let factors = prices.factors.iter();
+        Self(
+            factors
+                .map(|(name, factor)| (name.clone(), *factor))
+                .collect(),
+        )
+    }
+
+    fn get(&self, kind: &str, word: &str) -> Option<u32> {
+        let is_it = |name: &str| {
+            let named = name
+                .strip_prefix(kind)
+                .and_then(|rest| rest.strip_prefix('='));
+            named.is_some_and(|named| named.eq_ignore_ascii_case(word))
+        };
+        let found = self.0.iter().find(|(name, _)| is_it(name))?;
+        Some(found.1)
+    }
+
+    #[inline]
+    pub(crate) fn of_call(&self, call: &Call<'_>) -> Applied {
+        if call.speed.is_empty() && call.inference_geo.is_empty() && call.region.is_empty() {
+            return Applied {
+                factor: ONE.into(),
+                unknown_word: false,
+            };
+        }
+        self.of_words(&call.speed, &call.inference_geo, &call.region)
+    }
+
+    #[cold]
+    fn of_words(&self, speed: &str, geography: &str, region: &str) -> Applied {
+        let is_any = |word: &str, usual: &[&str]| {
+            word.is_empty() || usual.iter().any(|usual| word.eq_ignore_ascii_case(usual))
+        };
+        let by_speed = match self.get("speed", speed) {
+            _ if is_any(speed, &["standard", "normal", "default"]) => Some(ONE),
+            factor => factor,
+        };
+        // Older models are served in a country at no more than elsewhere.
+        let by_geography = match self.get("geo", geography) {
+            _ if is_any(geography, &["global", "not_available", "default"]) => Some(ONE),
+            None if geography.eq_ignore_ascii_case("us") => Some(ONE),
+            factor => factor,
+        };
+        let any_region = || {
+            let named = self.0.iter().find(|(name, _)| name == "region");
+            named.map(|(_, factor)| *factor)
+        };
+        let by_region = match is_any(region, &["global"]) {
+            true => ONE,
+            // Regions of other providers' models are in their names, or cost the same.
+            false => self
+                .get("region", region)
+                .or_else(any_region)
+                .unwrap_or(ONE),
+        };
+        let [speed, geography] = [by_speed, by_geography].map(|factor| factor.unwrap_or(ONE));
+        let one = u128::from(ONE);
+        let factor = u128::from(speed) * u128::from(geography) / one * u128::from(by_region) / one;
+        Applied {
+            factor: u64::try_from(factor).unwrap_or(u64::MAX),
+            unknown_word: by_speed.is_none() || by_geography.is_none(),
+        }
+    }
+}

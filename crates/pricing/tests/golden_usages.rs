@@ -1,0 +1,114 @@
+//! Usage objects that were wrongly counted somewhere, as public reports and the providers' pages have
+//! them (`golden_usages.jsonl`, each with its source), from the event to the cost with the snapshot.
+
+#![allow(clippy::unwrap_used)] // a panic here is a failed test
+
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+use spendfuse_domain::event::{Body, decode};
+use spendfuse_domain::{Nanos, UnixMillis};
+use spendfuse_pricing::{PriceBook, Pricer, PricingPolicy};
+
+const CALLS: &str = include_str!("golden_usages.jsonl");
+const USUAL_TIME: &str = "2026-11-22T10:00:00Z";
+
+/// Cost and flags of the event with these data.
+fn charged(pricer: &mut Pricer, at: &str, data: &Value) -> (Nanos, Vec<&'static str>) {
+    let event = json!({"specversion": "1.0", "type": "spendfuse.usage", "source": "s", "id": "i",
+        "time": at, "data": data})
+    .to_string();
+    let event = decode(event.as_bytes(), &[], UnixMillis(i64::MAX)).unwrap();
+    let Body::Usage(call) = &event.body else {
+        panic!("the type says usage");
+    };
+    let who = &event.attribution;
+    let priced = pricer
+        .price(&who.provider, "", call, &who.model, event.time)
+        .unwrap();
+    let mut flags = event.flags;
+    flags.insert(priced.flags);
+    (priced.parts.total(), flags.names().collect())
+}
+
+#[test]
+fn real_usage_objects_cost_what_the_provider_bills() {
+    let mut pricer = Pricer::new(PriceBook::snapshot(), Arc::new(PricingPolicy::default()));
+    let mut wrong = Vec::new();
+    let mut calls = 0;
+    for line in CALLS.lines() {
+        let row: Value = serde_json::from_str(line).unwrap();
+        let mut data = row.clone();
+        data["workspace"] = "w".into();
+        let at = row["at"].as_str().unwrap_or(USUAL_TIME);
+        let (cost, flags) = charged(&mut pricer, at, &data);
+        let expected = Nanos::parse_usd(row["cost_usd"].as_str().unwrap()).unwrap();
+        calls += 1;
+        if cost != expected.amount || json!(flags) != row["flags"] {
+            wrong.push(format!("{}: is {cost} {flags:?}\n  {line}", row["says"]));
+        }
+    }
+    assert!(calls >= 60);
+    assert!(
+        wrong.is_empty(),
+        "{} of {calls} differ:\n{}",
+        wrong.len(),
+        wrong.join("\n")
+    );
+}
+
+/// The provider's own charge counts where an operator trusts it, and the event's before it.
+#[test]
+fn a_trusted_provider_s_charge_is_the_reported_cost() {
+    let policy = PricingPolicy {
+        trust_reported_cost: ["openrouter".to_owned()].into(),
+        ..PricingPolicy::default()
+    };
+    let mut pricer = Pricer::new(PriceBook::snapshot(), Arc::new(policy));
+    let mut data = json!({"workspace": "w", "provider": "openrouter", "model": "q/unknown",
+        "usage_format": "openai.chat",
+        "usage": {"prompt_tokens": 1000, "completion_tokens": 500, "total_tokens": 1500, "cost": 0.0123}});
+    let cost = |pricer: &mut Pricer, data: &Value| charged(pricer, USUAL_TIME, data).0.to_string();
+    assert_eq!(cost(&mut pricer, &data), "0.0123");
+    data["reported_cost_usd"] = "0.02".into();
+    assert_eq!(cost(&mut pricer, &data), "0.02");
+}
+
+/// A number that nothing reads and that looks billed is never passed over.
+#[test]
+fn what_no_rule_reads_is_flagged() {
+    let mut pricer = Pricer::new(PriceBook::snapshot(), Arc::new(PricingPolicy::default()));
+    for (format, usage, expected) in [
+        (
+            "openai.chat",
+            json!({"prompt_tokens": 5, "completion_tokens": 1, "hologram_tokens": 7}),
+            true,
+        ),
+        (
+            "openai.chat",
+            json!({"prompt_tokens": 5, "completion_tokens": 1, "hologram_tokens": 0}),
+            false,
+        ),
+        (
+            "gemini",
+            json!({"promptTokenCount": 5, "new": {"groundingQueries": 2}}),
+            true,
+        ),
+        (
+            "anthropic.messages",
+            json!({"input_tokens": 5, "output_tokens": 1,
+            "server_tool_use": {"code_execution_seconds": 3}}),
+            true,
+        ),
+        (
+            "openai.chat",
+            json!({"prompt_tokens": 5, "completion_tokens": 1, "queue_time": 0.3}),
+            false,
+        ),
+    ] {
+        let data = json!({"workspace": "w", "provider": "openai", "model": "gpt-4o",
+            "usage_format": format, "usage": usage});
+        let (_, flags) = charged(&mut pricer, USUAL_TIME, &data);
+        assert_eq!(flags.contains(&"partly_read"), expected, "{usage}");
+    }
+}
