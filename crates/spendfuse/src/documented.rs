@@ -14,9 +14,12 @@ use crate::settings::{FREE_TABLES, SETTINGS, is_known_variable};
 /// Commands that run until they are stopped: what they have to say is their log.
 const SERVICES: [&str; 5] = ["up", "processor", "loader", "sidecar", "notifier"];
 /// Flags of programs that are not ours.
-const FOREIGN_FLAGS: [&str; 19] = [
+const FOREIGN_FLAGS: [&str; 22] = [
+    "--add-config",
     "--alter",
     "--delete",
+    "--entity-name",
+    "--entity-type",
     "--group",
     "--build",
     "--exact",

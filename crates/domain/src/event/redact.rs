@@ -15,7 +15,7 @@ use super::sanitize::{HASH_SUFFIX_BYTES, shortened};
 /// event is read, or rejected, as it would have been.
 const REMOVED: &str = "\"[removed]\"";
 /// The longest text and the longest name that is kept below `usage` and `units`, bytes.
-const MAX_COUNTS_TEXT_BYTES: usize = 64;
+pub(super) const MAX_COUNTS_TEXT_BYTES: usize = 64;
 /// The longest key, and the longest header that says nothing to us, bytes.
 const MAX_OPAQUE_BYTES: usize = 1024;
 /// Objects and lists below `usage` are kept down to this depth; formats use three levels.
@@ -155,7 +155,7 @@ impl<'de> Members<'de> for RawMembers<'de> {
 }
 
 /// `None` where a name cannot be read: half a surrogate pair.
-fn members(object: &str) -> Option<Vec<(Cow<'_, str>, &str)>> {
+pub(super) fn members(object: &str) -> Option<Vec<(Cow<'_, str>, &str)>> {
     let mut members = RawMembers::default();
     let mut deserializer = serde_json::Deserializer::from_str(object);
     ObjectInto(&mut members)
@@ -165,7 +165,7 @@ fn members(object: &str) -> Option<Vec<(Cow<'_, str>, &str)>> {
 }
 
 /// What a value is, by its first byte; numbers are all counts here.
-fn kind(raw: &str) -> JsonKind {
+pub(super) fn kind(raw: &str) -> JsonKind {
     match raw.as_bytes().first() {
         Some(b'{') => JsonKind::Object,
         Some(b'[') => JsonKind::Array,

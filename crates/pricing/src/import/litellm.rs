@@ -29,7 +29,7 @@ const FREE_MODELS: &[(&str, &str)] = &[
     ("zai", "glm-4.5-flash"),
     ("zai", "glm-4.7-flash"),
 ];
-/// Providers who publish that tokens from the cache cost nothing.
+/// Providers whose zero for tokens from the cache is a price, and not "not known".
 const FREE_CACHE_PROVIDERS: &[&str] = &["tensormesh"];
 /// A model at its larger sizes, as an entry of its own.
 const HIGH_RESOLUTION: (&str, [&str; 2]) = ("-high-res", ["1024x1792", "1792x1024"]);

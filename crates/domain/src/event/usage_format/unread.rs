@@ -1,7 +1,10 @@
 //! Numbers in a usage object that no rule reads, and that look as if they were billed: under the
 //! readings of known members lies this net, so that what a provider adds tomorrow is seen.
 
-use serde_json::Value;
+use serde_json::value::RawValue;
+
+use crate::event::json::JsonKind;
+use crate::event::redact::{MAX_COUNTS_TEXT_BYTES, kind, members};
 
 /// Parts of names of what is billed.
 const BILLED: &[&str] = &[
@@ -24,36 +27,48 @@ const BILLED: &[&str] = &[
 /// Parts of names of what only looks so: times, and ratios.
 const NOT_BILLED: &[&str] = &["per_second", "latency", "ttl", "rate", "_ms", "time"];
 
+/// Containers in each other that are looked into; more than that are not kept of an event either.
+const DEEPEST: usize = 8;
+
 /// The path below `key` of the first number other than zero in `json` that looks billed by its own
-/// name, or by that of an object or list around it.
+/// name, or by that of an object or list around it. What is not kept of an event is not looked at, so
+/// that it reads the same before and after: long names, and objects with half a surrogate pair in a name.
 pub(super) fn billed_looking(key: &str, json: &str) -> Option<String> {
-    match json.as_bytes().first()? {
-        b'0'..=b'9' | b'-' => {
-            let is_zero = || json.bytes().all(|byte| matches!(byte, b'0' | b'.' | b'-'));
-            (looks_billed(key) && !is_zero()).then(|| key.to_owned())
+    let around = looks_billed(key);
+    if is_kept(key) {
+        below(key, around, json, 0)
+    } else {
+        None
+    }
+}
+
+fn below(path: &str, around: bool, json: &str, depth: usize) -> Option<String> {
+    match kind(json) {
+        JsonKind::Count => {
+            let is_zero = json.parse::<f64>().is_ok_and(|number| number == 0.0);
+            (around && !is_zero).then(|| path.to_owned())
         }
-        b'{' | b'[' => below(key, looks_billed(key), &serde_json::from_str(json).ok()?),
+        JsonKind::Array if depth < DEEPEST => {
+            let elements: Vec<&RawValue> = serde_json::from_str(json).ok()?;
+            let path = format!("{path}.[]");
+            let mut elements = elements.iter();
+            elements.find_map(|element| below(&path, around, element.get(), depth + 1))
+        }
+        JsonKind::Object if depth < DEEPEST => {
+            let members = members(json)?;
+            let mut kept = members.iter().filter(|(name, _)| is_kept(name));
+            kept.find_map(|(name, member)| {
+                let is_number = kind(member) == JsonKind::Count;
+                let billed = looks_billed(name) || (around && !is_number);
+                below(&format!("{path}.{name}"), billed, member, depth + 1)
+            })
+        }
         _ => None,
     }
 }
 
-fn below(path: &str, around: bool, value: &Value) -> Option<String> {
-    match value {
-        Value::Number(number) => {
-            let is_zero = number.as_f64().is_some_and(|number| number == 0.0);
-            (around && !is_zero).then(|| path.to_owned())
-        }
-        Value::Array(elements) => {
-            let mut elements = elements.iter();
-            elements.find_map(|element| below(&format!("{path}.[]"), around, element))
-        }
-        Value::Object(members) => members.iter().find_map(|(name, member)| {
-            let is_number = member.is_number();
-            let billed = looks_billed(name) || (around && !is_number);
-            below(&format!("{path}.{name}"), billed, member)
-        }),
-        _ => None,
-    }
+fn is_kept(name: &str) -> bool {
+    name.len() <= MAX_COUNTS_TEXT_BYTES && name != "[removed]"
 }
 
 fn looks_billed(name: &str) -> bool {
