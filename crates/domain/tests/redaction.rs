@@ -9,7 +9,7 @@ use proptest::sample::select;
 use serde_json::{Map, Value, json};
 use spendfuse_domain::UnixMillis;
 use spendfuse_domain::event::{
-    RejectReason, UsageFormat, decode, redact, redact_bytes, redact_header,
+    Body, MAX_TEXT_BYTES, RejectReason, UsageFormat, decode, redact, redact_bytes, redact_header,
     usage_format::{Reading, read},
 };
 
@@ -499,4 +499,46 @@ fn long_headers_and_keys_are_cut_and_an_identity_in_headers_stays() {
     assert_eq!(&*redact_bytes(&whole), &whole);
     let cut = redact_bytes(&long);
     assert!(cut.len() == 1024 && cut.starts_with(&[7; 1007]) && cut[1007] == b'~');
+}
+
+/// Words of a usage object decide its price: what is not kept of them is not read of them either.
+#[test]
+fn long_words_of_a_usage_object_are_read_as_they_are_kept() {
+    for (long, digits) in [("arn:aws:bedrock/", "x"), ("1", "1")] {
+        let word = format!("{long}{}", digits.repeat(3_000));
+        let event =
+            json!({"specversion": "1.0", "type": "spendfuse.usage", "source": "s", "id": "i",
+            "time": "2026-11-22T10:00:00Z", "data": {"workspace": "w", "provider": "anthropic",
+            "model": "m", "usage_format": "anthropic.messages", "usage": {"input_tokens": 5,
+            "output_tokens": 1, "service_tier": word, "speed": word, "inference_geo": word,
+            "iterations": [{"type": "advisor_message", "model": word, "output_tokens": 3}]}}})
+            .to_string();
+        let kept = redact(event.as_bytes(), &[]);
+        let arrived = decode(event.as_bytes(), &[], ARRIVAL).unwrap();
+        assert_eq!(decode(&kept.value, &[], ARRIVAL).unwrap(), arrived);
+        let Body::Usage(call) = &arrived.body else {
+            panic!("the type says usage");
+        };
+        for text in [&call.service_tier, &call.speed, &call.sub_calls[0].model] {
+            assert!(text.len() <= MAX_TEXT_BYTES, "{} bytes", text.len());
+        }
+    }
+}
+
+#[test]
+fn a_call_has_so_many_parts_at_most() {
+    let event = |parts: usize| {
+        json!({"specversion": "1.0", "type": "spendfuse.usage", "source": "s", "id": "i",
+            "time": "2026-11-22T10:00:00Z", "data": {"workspace": "w", "provider": "anthropic",
+            "model": "m", "usage_format": "anthropic.messages", "usage": {"input_tokens": 5,
+            "output_tokens": 1, "iterations": vec![json!({"type": "compaction"}); parts]}}})
+        .to_string()
+    };
+    assert!(decode(event(256).as_bytes(), &[], ARRIVAL).is_ok());
+    let rejection = decode(event(257).as_bytes(), &[], ARRIVAL).unwrap_err();
+    assert!(
+        rejection.detail.contains("256 parts"),
+        "{}",
+        rejection.detail
+    );
 }

@@ -147,6 +147,11 @@ impl Pricer {
             model: model.into(),
             cost,
         };
+        // Only between two calls: a call and its parts are known by their places.
+        if self.names.len() >= REMEMBERED_NAMES {
+            self.names.clear();
+            self.resolved.clear();
+        }
         let index = self.resolve(provider, model);
         let mut charged = self.charge(index, provider, call, model, at, lines);
         if !call.sub_calls.is_empty() {
@@ -249,10 +254,6 @@ impl Pricer {
     fn resolve(&mut self, provider: &str, model: &str) -> usize {
         if let Some(index) = self.names.get(&NamesRef { provider, model }) {
             return *index;
-        }
-        if self.names.len() >= REMEMBERED_NAMES {
-            self.names.clear();
-            self.resolved.clear();
         }
         let found = self.book.index().find(self.book.models(), provider, model);
         let variant = self.book.index().variant(provider, model, found);

@@ -112,3 +112,21 @@ fn what_no_rule_reads_is_flagged() {
         assert_eq!(flags.contains(&"partly_read"), expected, "{usage}");
     }
 }
+
+/// The memory of names is emptied when it is full, also between a call and its parts: here a call and
+/// its two parts are three names, so that one call is the last name of a full memory.
+#[test]
+fn parts_with_new_models_are_priced_when_the_memory_of_names_is_full() {
+    let mut pricer = Pricer::new(PriceBook::snapshot(), Arc::new(PricingPolicy::default()));
+    for round in 0..6_000 {
+        let part = |number| {
+            json!({"type": "advisor_message", "model": format!("part-{round}-{number}"),
+                "output_tokens": 1})
+        };
+        let data = json!({"workspace": "w", "provider": "anthropic", "model": format!("m-{round}"),
+            "usage_format": "anthropic.messages",
+            "usage": {"input_tokens": 5, "output_tokens": 1, "iterations": [part(1), part(2)]}});
+        let (_, flags) = charged(&mut pricer, USUAL_TIME, &data);
+        assert!(flags.contains(&"unpriced"), "{round}");
+    }
+}

@@ -14,7 +14,7 @@ use super::json::{Field, JsonKind, Members, ObjectInto, TextField};
 use super::reject::{RejectReason, Rejection, quoted};
 use super::sanitize::{MAX_CALL_MONEY, Sanitizer};
 use super::scan::scan_into;
-use super::usage_format::{self, UsageFormat};
+use super::usage_format::{self, SubCall, UsageFormat};
 use super::{Body, Call, Event, Flags, MAX_CLOCK_AHEAD_MILLIS, MAX_EVENT_BYTES};
 use crate::dimensions::FixedDimension;
 use crate::identity::Identity;
@@ -417,7 +417,12 @@ fn call<'a>(
         operation: sanitizer.text(take(&mut data.operation)),
         service_tier: served_tier(sanitizer.shorten(reading.service_tier), asked_tier),
         tokens: reading.tokens,
-        sub_calls: reading.sub_calls,
+        sub_calls: { reading.sub_calls.into_iter() }
+            .map(|part| SubCall {
+                model: sanitizer.shorten(part.model),
+                ..part
+            })
+            .collect(),
         speed: sanitizer.shorten(reading.speed),
         inference_geo: sanitizer.shorten(reading.inference_geo),
         unread: reading.unread,

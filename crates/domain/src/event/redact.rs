@@ -14,6 +14,8 @@ use super::sanitize::{HASH_SUFFIX_BYTES, shortened};
 /// What stands in the place of a text that is not kept. It is a text, as that one was, so that the
 /// event is read, or rejected, as it would have been.
 const REMOVED: &str = "\"[removed]\"";
+/// The same as a text.
+pub(super) const REMOVED_WORD: &str = "[removed]";
 /// The longest text and the longest name that is kept below `usage` and `units`, bytes.
 pub(super) const MAX_COUNTS_TEXT_BYTES: usize = 64;
 /// The longest key, and the longest header that says nothing to us, bytes.
@@ -301,7 +303,7 @@ impl Writer {
                 let Ok(text) = serde_json::from_str::<String>(raw) else {
                     return self.unreadable(raw, depth);
                 };
-                if text.len() <= MAX_COUNTS_TEXT_BYTES || is_number(&text) {
+                if is_kept_word(&text) {
                     self.put(raw)
                 } else {
                     self.instead(raw, removed_text(raw))
@@ -322,7 +324,7 @@ impl Writer {
             return self.name(next, name);
         }
         self.is_changed = true;
-        self.name(next, "[removed]");
+        self.name(next, REMOVED_WORD);
     }
 
     /// A number, true, false or null as it is, a text cut as decoding cuts it.
@@ -408,6 +410,11 @@ fn removed_text(raw: &str) -> &'static str {
     } else {
         REMOVED
     }
+}
+
+/// Whether a text beside counts is kept; in the place of others stands [`REMOVED_WORD`].
+pub(super) fn is_kept_word(text: &str) -> bool {
+    text.len() <= MAX_COUNTS_TEXT_BYTES || is_number(text)
 }
 
 /// Digits as a decimal number or a time has them hold no text, however many there are.

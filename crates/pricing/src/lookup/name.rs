@@ -64,25 +64,27 @@ pub(super) fn variant(provider: &str, model: &str) -> Variant {
 /// (Claude Code's `claude-sonnet-5[1m]`), with dashes for dots between numbers (`claude-opus-4.6`)
 /// and dots for dashes, and Claude's families before or behind their numbers (`claude-5-sonnet`).
 pub(super) fn spellings(model: &str) -> Vec<String> {
-    let lower = model.trim().to_ascii_lowercase();
-    let mut spellings = vec![lower];
-    let mut add = |spelling: Option<String>| {
-        let spelling = spelling.filter(|text| !text.is_empty() && !spellings.contains(text));
-        spellings.extend(spelling);
-        spellings.clone()
-    };
-    let known = add(None);
-    let without_brackets = |name: &String| {
-        let (before, _) = name.strip_suffix(']')?.rsplit_once('[')?;
-        Some(before.to_owned())
-    };
-    let mut known = add(known.first().and_then(without_brackets));
-    for rewrite in [dashes_for_dots, dots_for_dashes, claude_with_family_moved] {
-        for name in known.clone() {
-            known = add(rewrite(&name));
+    let mut spellings = vec![model.trim().to_ascii_lowercase()];
+    for rewrite in [
+        without_brackets,
+        dashes_for_dots,
+        dots_for_dashes,
+        claude_with_family_moved,
+    ] {
+        let rewritten: Vec<String> = spellings.iter().filter_map(|name| rewrite(name)).collect();
+        for spelling in rewritten {
+            if !spelling.is_empty() && !spellings.contains(&spelling) {
+                spellings.push(spelling);
+            }
         }
     }
-    known
+    spellings
+}
+
+/// `claude-sonnet-5` for `claude-sonnet-5[1m]`.
+fn without_brackets(name: &str) -> Option<String> {
+    let (before, _) = name.strip_suffix(']')?.rsplit_once('[')?;
+    Some(before.to_owned())
 }
 
 /// `claude-opus-4-6` for `claude-opus-4.6`.

@@ -4,7 +4,7 @@
 use serde_json::value::RawValue;
 
 use crate::event::json::JsonKind;
-use crate::event::redact::{MAX_COUNTS_TEXT_BYTES, kind, members};
+use crate::event::redact::{MAX_COUNTS_TEXT_BYTES, REMOVED_WORD, kind, members};
 
 /// Parts of names of what is billed.
 const BILLED: &[&str] = &[
@@ -34,11 +34,11 @@ const DEEPEST: usize = 8;
 /// name, or by that of an object or list around it. What is not kept of an event is not looked at, so
 /// that it reads the same before and after: long names, and objects with half a surrogate pair in a name.
 pub(super) fn billed_looking(key: &str, json: &str) -> Option<String> {
-    let around = looks_billed(key);
-    if is_kept(key) {
-        below(key, around, json, 0)
-    } else {
-        None
+    match kind(json) {
+        JsonKind::Count | JsonKind::Array | JsonKind::Object if is_kept(key) => {
+            below(key, looks_billed(key), json, 0)
+        }
+        _ => None,
     }
 }
 
@@ -68,7 +68,7 @@ fn below(path: &str, around: bool, json: &str, depth: usize) -> Option<String> {
 }
 
 fn is_kept(name: &str) -> bool {
-    name.len() <= MAX_COUNTS_TEXT_BYTES && name != "[removed]"
+    name.len() <= MAX_COUNTS_TEXT_BYTES && name != REMOVED_WORD
 }
 
 fn looks_billed(name: &str) -> bool {

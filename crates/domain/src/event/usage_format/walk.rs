@@ -4,12 +4,12 @@ use std::borrow::Cow;
 use std::fmt;
 
 use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
-
 use serde_json::value::RawValue;
 
 use super::super::json::{
     Field, JsonKind, Members, ObjectInto, TextField, ignore, scalars_by_kind,
 };
+use super::super::redact::{REMOVED_WORD, is_kept_word};
 use super::{MAX_COUNT, UsageFormat};
 use crate::money::Nanos;
 use crate::units::Quantity;
@@ -53,6 +53,10 @@ pub(super) enum Slot {
 }
 
 const SLOTS: usize = Slot::BilledOutput as usize + 1;
+/// Each has a bit in [`Counts::seen`].
+const _: () = assert!(SLOTS <= u32::BITS as usize);
+/// Parts of one call. Each may have a model of its own, which is looked up in the price book.
+const MOST_PARTS: usize = 256;
 
 /// A word in the usage object that says at which price, or of which model.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -142,6 +146,7 @@ pub(super) struct Counts {
 struct Problem {
     path: String,
     what: &'static str,
+    wanted: &'static str,
 }
 
 impl Counts {
@@ -173,10 +178,8 @@ impl Counts {
     }
 
     pub(super) fn problem(&self) -> Option<String> {
-        let Problem { path, what } = self.problem.as_ref()?;
-        Some(format!(
-            "data.usage.{path} is {what}; it must be an integer between 0 and 1,000,000,000"
-        ))
+        let Problem { path, what, wanted } = self.problem.as_ref()?;
+        Some(format!("data.usage.{path} is {what}; it must be {wanted}"))
     }
 
     fn see(&mut self, slot: Slot) {
@@ -195,7 +198,19 @@ impl Counts {
     }
 
     fn note_problem(&mut self, path: String, what: &'static str) {
-        self.problem.get_or_insert(Problem { path, what });
+        self.problem.get_or_insert(Problem {
+            path,
+            what,
+            wanted: "an integer between 0 and 1,000,000,000",
+        });
+    }
+
+    fn note_too_many_parts(&mut self, path: String) {
+        self.problem.get_or_insert(Problem {
+            path,
+            what: "too long a list",
+            wanted: "of 256 parts at most",
+        });
     }
 }
 
@@ -312,7 +327,10 @@ impl<'de> Members<'de> for SectionReader<'de> {
             }
             Meaning::Word(word) => {
                 if let Field::Value(text) = object.next_value::<TextField<'de>>()? {
-                    self.words[word as usize] = text;
+                    self.words[word as usize] = match is_kept_word(&text) {
+                        true => text,
+                        false => Cow::Borrowed(REMOVED_WORD),
+                    };
                 }
             }
             Meaning::Seconds => self.seconds(object.next_value::<&RawValue>()?.get(), &key),
@@ -404,6 +422,11 @@ impl<'de> Visitor<'de> for PartList<'_, 'de> {
             }
             if let Some(path) = read.counts.unread() {
                 outer.counts.unread.get_or_insert(path);
+            }
+            if outer.parts.len() == MOST_PARTS {
+                let path = format!("{}iterations", outer.path);
+                outer.counts.note_too_many_parts(path);
+                continue;
             }
             outer.parts.push(Part {
                 kind: read.take_word(Word::PartType),
