@@ -40,6 +40,11 @@ impl UnixMillis {
         self.0.div_euclid(60_000)
     }
 
+    /// Whole UTC hours since 1970, rounded down.
+    pub fn hour(self) -> i64 {
+        self.0.div_euclid(3_600_000)
+    }
+
     /// The first millisecond of UTC minute `minute` (minutes since 1970).
     pub fn from_minute(minute: i64) -> Self {
         Self(minute.saturating_mul(60_000))

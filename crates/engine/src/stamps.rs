@@ -12,7 +12,6 @@ use crate::alert::{Alert, AlertDetails, AlertKind};
 
 /// A stamp may lie this far ahead of the present, milliseconds.
 pub const MOST_AHEAD: i64 = 5 * 60_000;
-const HOUR_MILLIS: i64 = 3_600_000;
 
 /// Judges stamps by the present.
 #[derive(Debug, Default)]
@@ -52,7 +51,7 @@ impl Stamps {
     /// What people should be told, once an hour; `place` as in "meter partition 3".
     pub fn alert(&mut self, now: UnixMillis, place: impl Fn() -> String) -> Option<Alert> {
         let stamp = self.disbelieved.take()?;
-        let hour = now.0.div_euclid(HOUR_MILLIS);
+        let hour = now.hour();
         if hour <= std::mem::replace(&mut self.told_in, hour) {
             return None;
         }

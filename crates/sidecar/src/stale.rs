@@ -180,7 +180,7 @@ fn alert(
             "the guard of sidecar {instance} was stale for {seconds} s and could not say so: budgets followed their on_stale; it is live again"
         ),
     };
-    let hour = now.0.div_euclid(HOUR_MILLIS);
+    let hour = now.hour();
     Alert {
         v: 1,
         key: format!("stale_guard|{hour}"),

@@ -2,12 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
-use std::sync::OnceLock;
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use spendfuse_bus::producer::{EventProducer, EventRecord, ProducerOptions};
 use spendfuse_bus::topics::{self, TopicSpec};
-use spendfuse_bus::{KafkaConfig, OutputRecord, read_ranges, topic_ranges};
+use spendfuse_bus::{
+    Follower, FollowerConfig, FollowerEvent, KafkaConfig, OutputRecord, read_ranges, topic_ranges,
+};
 use spendfuse_devstack::{Kafka, KafkaOptions};
 
 pub const PATIENCE: Duration = Duration::from_secs(30);
@@ -131,4 +133,27 @@ pub fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
         );
         std::thread::sleep(Duration::from_millis(20));
     }
+}
+
+/// Follows a topic of one partition whose log stays as it is, and the lines that come.
+pub fn follow(
+    kafka: &KafkaConfig,
+    name: &'static str,
+    topic: &str,
+) -> (Follower, Arc<Mutex<Vec<String>>>) {
+    let followed: Arc<Mutex<Vec<String>>> = Arc::default();
+    let lines = Arc::clone(&followed);
+    let config = FollowerConfig {
+        kafka: kafka.clone(),
+        name,
+        topics: vec![topic.to_owned()],
+        partition: Some(0),
+        tombstones: Duration::from_secs(86_400),
+    };
+    let follower = Follower::start(config, move |event| match event {
+        FollowerEvent::Record(record) => lines.lock().unwrap().push(text(record.value)),
+        FollowerEvent::Reset => panic!("nothing was lost"),
+        _ => {}
+    });
+    (follower.unwrap(), followed)
 }

@@ -9,7 +9,7 @@ use spendfuse_bus::{
     StageEvent,
 };
 
-use crate::broker::{eventually, numbers_at, produce_at, send, start, text};
+use crate::broker::{eventually, follow, numbers_at, produce_at, send, start, text};
 use crate::summer::Stage;
 
 #[test]
@@ -102,21 +102,7 @@ fn clients_find_a_broker_again_that_was_frozen_for_longer_than_its_session() {
     let stage = Stage::existing_at(&kafka.brokers, "frozen", 1);
     let running = stage.run();
     let producer = EventProducer::open(&kafka, &ProducerOptions::default()).unwrap();
-    let followed: Arc<Mutex<Vec<String>>> = Arc::default();
-    let lines = Arc::clone(&followed);
-    let config = FollowerConfig {
-        kafka: kafka.clone(),
-        name: "frozen",
-        topics: vec!["frozen-out".to_owned()],
-        partition: Some(0),
-        tombstones: Duration::from_secs(86_400),
-    };
-    let follower = Follower::start(config, move |event| match event {
-        FollowerEvent::Record(record) => lines.lock().unwrap().push(text(record.value)),
-        FollowerEvent::Reset => panic!("nothing was lost"),
-        _ => {}
-    })
-    .unwrap();
+    let (follower, followed) = follow(&kafka, "frozen", "frozen-out");
     send(&producer, "frozen-in", 0, 1..=100);
     eventually("what came before", || followed.lock().unwrap().len() == 100);
     for last in [200, 300] {

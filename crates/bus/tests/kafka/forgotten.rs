@@ -1,12 +1,11 @@
 //! A cluster that names no broker for a moment, as one does whose brokers are fenced: librdkafka forgets
 //! all of them then, and asks nobody any more.
 
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use spendfuse_bus::{EventProducer, Follower, FollowerConfig, FollowerEvent, ProducerOptions};
+use spendfuse_bus::{EventProducer, ProducerOptions};
 
-use crate::broker::{eventually, numbers_at, send, text};
+use crate::broker::{eventually, follow, numbers_at, send};
 use crate::proxied::Proxied;
 use crate::summer::Stage;
 
@@ -22,21 +21,7 @@ fn clients_whose_cluster_named_no_broker_are_told_them_again() {
     stage.config.kafka = kafka.clone();
     let running = stage.run();
     let producer = EventProducer::open(&kafka, &ProducerOptions::default()).unwrap();
-    let followed: Arc<Mutex<Vec<String>>> = Arc::default();
-    let lines = Arc::clone(&followed);
-    let config = FollowerConfig {
-        kafka: kafka.clone(),
-        name: "forgotten",
-        topics: vec!["forgotten-out".to_owned()],
-        partition: Some(0),
-        tombstones: Duration::from_secs(86_400),
-    };
-    let follower = Follower::start(config, move |event| match event {
-        FollowerEvent::Record(record) => lines.lock().unwrap().push(text(record.value)),
-        FollowerEvent::Reset => panic!("nothing was lost"),
-        _ => {}
-    })
-    .unwrap();
+    let (follower, followed) = follow(&kafka, "forgotten", "forgotten-out");
     send(&producer, "forgotten-in", 0, 1..=100);
     eventually("what came before", || followed.lock().unwrap().len() == 100);
     // In the middle of transactions, too.

@@ -244,7 +244,7 @@ impl Ledger {
 
     /// At most one alert an hour while there are more accounts than there is room for.
     fn tell_of_missing_room(&mut self) {
-        let hour = self.now.0.div_euclid(HOUR_MILLIS);
+        let hour = self.now.hour();
         if self.outputs.without_account == 0 || hour <= self.told_of_missing_room {
             return;
         }

@@ -71,7 +71,7 @@ impl Meter {
             }),
             ..AlertDetails::default()
         };
-        let prefix = format!("late_spend|{}", hour_of(self.now));
+        let prefix = format!("late_spend|{}", self.now.hour());
         let subject = workspace.clone();
         let kind = AlertKind::LateSpend;
         self.tell_once_with(kind, &prefix, subject, message, &workspace, details);
@@ -88,7 +88,7 @@ impl Meter {
             "events are rejected as {reason} and set aside: no budget sees their spend; the first one, at usage {}@{}: {detail}",
             origin.partition, origin.offset
         );
-        let prefix = format!("rejected_spend|{}", hour_of(self.now));
+        let prefix = format!("rejected_spend|{}", self.now.hour());
         let kind = AlertKind::RejectedSpend;
         self.tell_once(kind, &prefix, reason.to_owned(), message, "*");
     }
@@ -232,11 +232,6 @@ impl Meter {
 
 const HOUR_MILLIS: i64 = 3_600_000;
 const DAY_MILLIS: i64 = 24 * HOUR_MILLIS;
-
-/// Hours since 1970.
-fn hour_of(time: UnixMillis) -> i64 {
-    time.0.div_euclid(HOUR_MILLIS)
-}
 
 /// Days since 1970.
 fn day_of(time: UnixMillis) -> i64 {

@@ -12,8 +12,6 @@ use super::super::output::{self, counted, dollars};
 use crate::loader_alerts::publish;
 use crate::settings::Settings;
 
-const HOUR_MILLIS: i64 = 3_600_000;
-
 /// Tells people of drift.
 pub struct Teller {
     producer: EventProducer,
@@ -52,7 +50,7 @@ impl Teller {
 impl Told {
     /// One alert for each kind of difference that was not told in this hour.
     fn news(&mut self, found: &Differences, now: UnixMillis) -> Vec<Alert> {
-        let hour = now.0.div_euclid(HOUR_MILLIS);
+        let hour = now.hour();
         if hour != self.hour {
             self.keys.clear();
             self.hour = hour;
@@ -135,6 +133,6 @@ mod tests {
         );
         found.push(difference(Kind::CountedTwice, 1));
         assert_eq!(told.news(&found, noon).len(), 1, "the other one");
-        assert_eq!(told.news(&found, noon.plus(HOUR_MILLIS)).len(), 2);
+        assert_eq!(told.news(&found, noon.plus(3_600_000)).len(), 2);
     }
 }
