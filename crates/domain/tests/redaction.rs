@@ -38,7 +38,7 @@ const TALKATIVE: [&str; 18] = [
 ];
 
 /// Members that are known, of data and envelope, with texts, counts and objects.
-const KNOWN: [&str; 22] = [
+const KNOWN: [&str; 24] = [
     "customer",
     "session",
     "model",
@@ -58,6 +58,8 @@ const KNOWN: [&str; 22] = [
     "workspace",
     "provider",
     "service_tier",
+    "speed",
+    "inference_geo",
     "operation",
     "region",
     "revenue_usd",

@@ -126,6 +126,8 @@ pub enum AlertKind {
     UnpricedModel,
     /// A source sends counts that contradict their format.
     DisputedSource,
+    /// A source sends numbers that look billed and that no rule reads.
+    PartlyRead,
     /// Events are older than the dedupe memory and were set aside.
     LateSpend,
     /// Events cannot be counted and were set aside.
@@ -166,6 +168,7 @@ impl AlertKind {
             Self::Finding => "finding",
             Self::UnpricedModel => "unpriced_model",
             Self::DisputedSource => "disputed_source",
+            Self::PartlyRead => "partly_read",
             Self::LateSpend => "late_spend",
             Self::RejectedSpend => "rejected_spend",
             Self::StaleGuard => "stale_guard",
@@ -195,6 +198,9 @@ impl AlertKind {
             Self::DisputedSource | Self::Conflict | Self::SharedId | Self::CountedTwice => {
                 "Mend the sender, as the message says; no command of spendfuse does"
             }
+            Self::PartlyRead => {
+                "To see what of a usage object is charged and what is not read, run: spendfuse prices cost --usage JSON --format FORMAT"
+            }
             Self::LateSpend => {
                 "To count those that the warehouse does not know, run: spendfuse dlq replay --verify. To see them: spendfuse dlq list"
             }
@@ -221,7 +227,11 @@ impl AlertKind {
     pub fn is_found_by_several(self) -> bool {
         matches!(
             self,
-            Self::LateSpend | Self::RejectedSpend | Self::UnpricedModel | Self::DisputedSource
+            Self::LateSpend
+                | Self::RejectedSpend
+                | Self::UnpricedModel
+                | Self::DisputedSource
+                | Self::PartlyRead
         )
     }
 

@@ -92,6 +92,7 @@ fn call(number: usize, session: &str) -> Event<'static> {
         },
         body: Body::Usage(Call {
             operation: Cow::Borrowed("chat"),
+            unread: Some("holo_tokens".into()),
             ..Call::default()
         }),
     }
@@ -154,14 +155,18 @@ fn invented_models_and_sources_ring_ten_times_and_are_counted() {
         (rows.rows, rows.cost),
         (NAMES, Nanos::new(7 * NAMES as i128))
     );
-    for kind in [AlertKind::UnpricedModel, AlertKind::DisputedSource] {
+    for kind in [
+        AlertKind::UnpricedModel,
+        AlertKind::DisputedSource,
+        AlertKind::PartlyRead,
+    ] {
         let told = of(&alerts, kind);
         let counts: Vec<u64> = told.iter().filter_map(|alert| alert.count).collect();
         assert_eq!(told.len() - counts.len(), 10);
         assert!(counts.len() <= 4, "{counts:?}");
     }
     let remembered = log.keys().filter(|key| key.starts_with(b"told|"));
-    assert_eq!(remembered.count(), 20, "what was told one by one");
+    assert_eq!(remembered.count(), 30, "what was told one by one");
 
     // The process dies, and the hour's end tells the rest, though nothing comes any more.
     let mut meter = self::meter(&book(vec![]));

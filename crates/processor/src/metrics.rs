@@ -7,6 +7,8 @@ spendfuse_metrics::table! {
     counter EVENTS_DUPLICATE = "spendfuse_events_duplicate_total";
     /// Events of a known identity with other content.
     counter EVENTS_CONFLICT = "spendfuse_events_conflict_total";
+    /// Counted events whose usage holds a number that looks billed and that no rule reads.
+    counter EVENTS_PARTLY_READ = "spendfuse_events_partly_read_total";
     /// Events in the DLQ, by `reason`.
     counter EVENTS_REJECTED = "spendfuse_events_rejected_total";
     /// Events handed over to their home partition.

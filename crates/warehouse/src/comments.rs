@@ -292,7 +292,7 @@ const COLUMNS: &[(&str, &str)] = &[
     ("plan", "the plan that the customer is on"),
     (
         "price_detail",
-        "what the price went by besides model and tier",
+        "what of the usage was not read; empty = nothing",
     ),
     ("price_version", "the price book version"),
     (

@@ -374,6 +374,11 @@ fn served_tier<'a>(served: Cow<'a, str>, asked: Cow<'a, str>) -> Cow<'a, str> {
     }
 }
 
+/// What the usage object says was served, before what the event says, which is what was asked for.
+fn served_or_asked<'a>(served: Cow<'a, str>, asked: Cow<'a, str>) -> Cow<'a, str> {
+    if served.is_empty() { asked } else { served }
+}
+
 #[inline]
 fn call<'a>(
     sanitizer: &mut Sanitizer,
@@ -412,6 +417,8 @@ fn call<'a>(
         }
     }
     let asked_tier = sanitizer.text(take(&mut data.service_tier));
+    let asked_speed = sanitizer.text(take(&mut data.speed));
+    let asked_geo = sanitizer.text(take(&mut data.inference_geo));
     let reported_cost = sanitizer.reported_cost(take(&mut data.reported_cost_usd))?;
     Ok(Call {
         operation: sanitizer.text(take(&mut data.operation)),
@@ -423,8 +430,8 @@ fn call<'a>(
                 ..part
             })
             .collect(),
-        speed: sanitizer.shorten(reading.speed),
-        inference_geo: sanitizer.shorten(reading.inference_geo),
+        speed: served_or_asked(sanitizer.shorten(reading.speed), asked_speed),
+        inference_geo: served_or_asked(sanitizer.shorten(reading.inference_geo), asked_geo),
         unread: reading.unread,
         units,
         tool_calls: sanitizer.count(data.tool_calls).unwrap_or(0),

@@ -63,6 +63,8 @@ pub(super) struct Data<'a> {
     pub request_model: TextField<'a>,
     pub operation: TextField<'a>,
     pub service_tier: TextField<'a>,
+    pub speed: TextField<'a>,
+    pub inference_geo: TextField<'a>,
     /// Read once the format is known, which may be named after it.
     pub usage: Option<&'a RawValue>,
     pub usage_format: TextField<'a>,
@@ -130,6 +132,8 @@ impl<'de> Members<'de> for Data<'de> {
             Property::RequestModel => self.request_model = object.next_value()?,
             Property::Operation => self.operation = object.next_value()?,
             Property::ServiceTier => self.service_tier = object.next_value()?,
+            Property::Speed => self.speed = object.next_value()?,
+            Property::InferenceGeo => self.inference_geo = object.next_value()?,
             Property::Usage => self.usage = Some(object.next_value()?),
             Property::UsageFormat => self.usage_format = object.next_value()?,
             Property::Units => {

@@ -83,6 +83,8 @@ known_members! {
         RequestModel = "request_model", Scalar;
         Operation = "operation", Scalar;
         ServiceTier = "service_tier", Scalar;
+        Speed = "speed", Scalar;
+        InferenceGeo = "inference_geo", Scalar;
         Usage = "usage", Counts;
         UsageFormat = "usage_format", Scalar;
         Units = "units", Units;

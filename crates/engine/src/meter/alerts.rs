@@ -1,10 +1,10 @@
 //! Alerts of the meter's own: what people should know beyond findings and budgets.
 
 use hashbrown::HashMap;
-use spendfuse_domain::UnixMillis;
 use spendfuse_domain::event::{Event, Flags, Rejection};
 use spendfuse_domain::row::Origin;
 use spendfuse_domain::verdict::EventRef;
+use spendfuse_domain::{Call, UnixMillis};
 
 use super::dedupe::Shortened;
 use super::session::{MOST_ACCOUNTS, MOST_LANES, SessionName};
@@ -23,8 +23,9 @@ impl Meter {
         self.outputs.told.alert(alert, &mut self.alert_limit);
     }
 
-    /// One alert per unpriced model and per source with contradicting counts.
-    pub(super) fn tell_people(&mut self, event: &Event<'_>, flags: Flags) {
+    /// One alert per unpriced model, per source with contradicting counts, and per source with
+    /// numbers that nothing reads.
+    pub(super) fn tell_people(&mut self, event: &Event<'_>, call: &Call<'_>, flags: Flags) {
         let attribution = &event.attribution;
         if flags.contains(Flags::UNPRICED) {
             let subject = format!("{}/{}", attribution.provider, attribution.model);
@@ -51,6 +52,16 @@ impl Meter {
                 message,
                 &attribution.workspace,
             );
+        }
+        if let Some(path) = &call.unread {
+            let subject = event.source.to_string();
+            let (provider, model) = (&attribution.provider, &attribution.model);
+            let message = format!(
+                "source {subject} sends numbers that look billed and that no rule reads, at first usage.{path} (model {provider}/{model}): if they cost anything, no figure has it"
+            );
+            let workspace = &attribution.workspace;
+            let kind = AlertKind::PartlyRead;
+            self.tell_once(kind, kind.name(), subject, message, workspace);
         }
     }
 

@@ -343,7 +343,7 @@ impl Meter {
         let unpriced = charge.at_ceiling;
         self.fold.add(&self.book.series, event, spend, unpriced);
         self.watch_sessions(event, call, charge, spend, unpriced);
-        self.tell_people(event, flags);
+        self.tell_people(event, call, flags);
     }
 
     /// Time passes: sessions end, states that waited are published.

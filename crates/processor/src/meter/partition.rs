@@ -7,7 +7,7 @@ use spendfuse_broken::{Break, is_broken};
 use spendfuse_bus::{
     InputProgress, InputRecord, LogicError, Outputs, PartitionLogic, RestoreSource, Unreadable,
 };
-use spendfuse_domain::event::{Body, Event, RejectReason, Rejection, decode};
+use spendfuse_domain::event::{Body, Event, Flags, RejectReason, Rejection, decode};
 use spendfuse_domain::row::{Origin, SpendRow};
 use spendfuse_domain::verdict::Stage;
 use spendfuse_domain::{Topics, UnixMillis};
@@ -20,7 +20,7 @@ use super::broken;
 use super::rejects::{Handover, RejectedRecord, VERIFIED_LATE, headers_of};
 use super::{REROUTED, USAGE};
 use crate::heartbeat::Watermark;
-use crate::metrics::{EVENTS_CONFLICT, EVENTS_COUNTED, EVENTS_DUPLICATE};
+use crate::metrics::{EVENTS_CONFLICT, EVENTS_COUNTED, EVENTS_DUPLICATE, EVENTS_PARTLY_READ};
 use crate::publish::{BLOCK_BYTES, LINKS_KEY, RowLinks};
 use crate::tables::Tables;
 use crate::unreadable;
@@ -60,6 +60,7 @@ struct Tallies {
     session_ends: u64,
     duplicates: u64,
     conflicts: u64,
+    partly_read: u64,
 }
 
 impl MeterPartition {
@@ -176,7 +177,11 @@ impl MeterPartition {
             (Counted::Conflict, _) => self.tallies.conflicts += 1,
             (Counted::SessionEnded, _) => self.tallies.session_ends += 1,
             (Counted::AtAddress(_), Body::Revenue(_)) => self.tallies.revenue += 1,
-            (Counted::AtAddress(_), _) => self.tallies.usage += 1,
+            (Counted::AtAddress(_), _) => {
+                let is_partly_read = event.flags.contains(Flags::PARTLY_READ);
+                self.tallies.usage += 1;
+                self.tallies.partly_read += u64::from(is_partly_read);
+            }
             (Counted::Late, _) => {
                 let detail = format!(
                     "time {} lies further before the arrival at {} than the dedupe horizon; `spendfuse dlq replay --verify` counts it if the warehouse does not know it",
@@ -325,5 +330,6 @@ impl Tallies {
         }
         counter!(EVENTS_DUPLICATE).increment(tallies.duplicates);
         counter!(EVENTS_CONFLICT).increment(tallies.conflicts);
+        counter!(EVENTS_PARTLY_READ).increment(tallies.partly_read);
     }
 }

@@ -115,7 +115,6 @@ fn people_are_told_once_an_hour_of_each_reason_for_which_events_are_set_aside() 
     assert_eq!(forgotten.count(), 2, "both of the hour before");
 }
 
-/// Where an alert is told, and what it says.
 /// Found in the messages of a demo: one model without a price was told twice.
 #[test]
 fn a_model_without_a_price_is_told_in_one_place_whichever_partition_meets_it() {
@@ -134,9 +133,36 @@ fn a_model_without_a_price_is_told_in_one_place_whichever_partition_meets_it() {
     assert_eq!(told[0], told[1]);
 }
 
+/// Where an alert is told, and what it says.
 fn alert_of(record: &OutputRecord) -> (u32, serde_json::Value) {
     let value = record.value.as_deref().unwrap();
     (record.partition, serde_json::from_slice(value).unwrap())
+}
+
+#[test]
+fn a_number_that_nothing_reads_is_told_once_of_its_source() {
+    let stages = Stages::new();
+    let partly_read = |id: &str, home, offset| {
+        let mut call = call(id, "c-1", home, offset);
+        let event = String::from_utf8(call.value).unwrap();
+        let unread = r#""usage":{"sub":{"holo_tokens":7},"#;
+        call.value = event.replace("\"usage\":{", unread).into_bytes();
+        call
+    };
+    let calls = [partly_read("r-1", 0, 0), partly_read("r-2", 0, 1)];
+    let written = batch(&mut stages.meter(0), 0, 1, &calls);
+    let [alert] = of(&written, &stages.topics.alerts)[..] else {
+        panic!("told once: {written:?}");
+    };
+    let (partition, alert) = alert_of(alert);
+    assert_eq!(alert["kind"], "partly_read");
+    let message = alert["message"].as_str().unwrap();
+    assert!(message.contains("usage.sub.holo_tokens"), "{message}");
+
+    // What another partition meets is the same news.
+    let elsewhere = batch(&mut stages.meter(1), 1, 1, &[partly_read("r-3", 1, 0)]);
+    let same = alert_of(of(&elsewhere, &stages.topics.alerts)[0]);
+    assert_eq!((same.0, &same.1["key"]), (partition, &alert["key"]));
 }
 
 #[test]

@@ -59,6 +59,9 @@ pub fn call_event(id: &str) -> Event<'static> {
         body: Body::Usage(Call {
             operation: text("chat"),
             service_tier: text("flex"),
+            speed: text("fast"),
+            inference_geo: text("us"),
+            unread: Some("new.tokens".into()),
             tokens: TokenClasses {
                 input: 1,
                 cache_read: 2,

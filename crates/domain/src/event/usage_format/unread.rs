@@ -30,6 +30,9 @@ const NOT_BILLED: &[&str] = &["per_second", "latency", "ttl", "rate", "_ms", "ti
 /// Containers in each other that are looked into; more than that are not kept of an event either.
 const DEEPEST: usize = 8;
 
+/// The longest path that is told, bytes.
+const LONGEST_PATH: usize = 256;
+
 /// The path below `key` of the first number other than zero in `json` that looks billed by its own
 /// name, or by that of an object or list around it. What is not kept of an event is not looked at, so
 /// that it reads the same before and after: long names, and objects with half a surrogate pair in a name.
@@ -67,6 +70,15 @@ fn below(path: &str, around: bool, json: &str, depth: usize) -> Option<String> {
     }
 }
 
+/// `path` as people may see it: bounded, and without what no provider calls a member, since names
+/// come from outside too and could hold a text.
+pub(super) fn told(path: &str) -> Box<str> {
+    let is_of_a_name = |one: char| one.is_ascii_alphanumeric() || "_-.:[]/".contains(one);
+    let told = path.chars().take(LONGEST_PATH);
+    told.map(|one| if is_of_a_name(one) { one } else { '?' })
+        .collect()
+}
+
 fn is_kept(name: &str) -> bool {
     name.len() <= MAX_COUNTS_TEXT_BYTES && name != REMOVED_WORD
 }
@@ -80,6 +92,13 @@ fn looks_billed(name: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_told_path_is_bounded_and_holds_names_only() {
+        assert_eq!(&*told("new.b-1.[].search_calls"), "new.b-1.[].search_calls");
+        assert_eq!(&*told("a\u{1b}[31m tokens\n\u{202e}é"), "a?[31m?tokens???");
+        assert_eq!(told(&"é_tokens".repeat(200)).len(), LONGEST_PATH);
+    }
 
     #[test]
     fn billed_looking_numbers_are_named_by_their_path() {

@@ -174,7 +174,8 @@ impl Counts {
     }
 
     pub(super) fn note_unread(&mut self, path: String) {
-        self.unread.get_or_insert(path.into());
+        self.unread
+            .get_or_insert_with(|| super::unread::told(&path));
     }
 
     pub(super) fn problem(&self) -> Option<String> {
