@@ -11,6 +11,7 @@ use crate::text::words;
 const MOST_OF_SECTION: usize = 2_900;
 const MOST_OF_FIELD: usize = 1_900;
 const MOST_FIELDS: usize = 10;
+const MOST_NOTES: usize = 10;
 const MOST_OF_TEXT: usize = 3_000;
 
 pub(super) fn body(letter: &Letter) -> Value {
@@ -40,9 +41,12 @@ pub(super) fn body(letter: &Letter) -> Value {
         blocks.push(section(&lines.join("\n")));
     }
     blocks.push(section(&escaped(&words.advice)));
-    for note in &words.notes {
-        let text = cut(&escaped(note), MOST_OF_FIELD);
-        blocks.push(json!({"type": "context", "elements": [{"type": "mrkdwn", "text": text}]}));
+    let notes = words.notes.iter().take(MOST_NOTES);
+    let notes: Vec<Value> = notes
+        .map(|note| json!({"type": "mrkdwn", "text": cut(&escaped(note), MOST_OF_FIELD)}))
+        .collect();
+    if !notes.is_empty() {
+        blocks.push(json!({"type": "context", "elements": notes}));
     }
     json!({"text": cut(&headline, MOST_OF_TEXT), "blocks": blocks})
 }
@@ -66,4 +70,124 @@ fn escaped(text: &str) -> String {
         }
     }
     escaped
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::LazyLock;
+
+    use proptest::prelude::*;
+    use spendfuse_domain::UnixMillis;
+    use spendfuse_engine::alert::{Alert, AlertDetails, AlertKind};
+
+    use super::*;
+    use crate::letter::Passed;
+
+    const NOON: UnixMillis = UnixMillis(1_795_348_800_000);
+
+    static SCHEMA: LazyLock<jsonschema::Validator> = LazyLock::new(|| {
+        let text = include_str!("../../tests/slack/message.schema.json");
+        let schema = serde_json::from_str(text).expect("the schema is JSON");
+        jsonschema::draft7::new(&schema).expect("it is a schema")
+    });
+
+    fn text() -> impl Strategy<Value = String> {
+        prop_oneof![
+            "[ -~]{0,40}",
+            "\\PC{0,600}",
+            "[*_~`<>&\u{0}\n\u{202e}]{0,9000}"
+        ]
+    }
+
+    prop_compose! {
+        fn an_alert()(
+            key in text(), scope in text(), message in text(), subject in text(),
+            budget in proptest::option::of(text()), model in proptest::option::of(text()),
+            count in proptest::option::of(any::<u64>()),
+        ) -> Alert {
+            Alert {
+                v: 1,
+                key,
+                kind: AlertKind::Finding,
+                severity: Severity::Critical,
+                scope,
+                subject,
+                message,
+                at: NOON,
+                count,
+                details: AlertDetails {
+                    budget,
+                    model,
+                    action: Some("block".to_owned()),
+                    window: Some("day:2026-11-22".to_owned()),
+                    ends_at: Some(NOON),
+                    ..AlertDetails::default()
+                },
+            }
+        }
+    }
+
+    prop_compose! {
+        fn a_letter()(
+            what in proptest::sample::select(vec![
+                What::New, What::Reminder, What::Resolved, What::Again, What::Digest,
+                What::Summary, What::Test,
+            ]),
+            alerts in proptest::collection::vec(an_alert(), 1..8),
+            passed in proptest::collection::vec((text(), text()), 0..60),
+        ) -> Letter {
+            let passed = passed.into_iter().map(|(to, reason)| Passed { to, reason });
+            Letter {
+                id: "8f2b6c1d0e9a7743".to_owned(),
+                what,
+                route: "all".to_owned(),
+                to: "ops".to_owned(),
+                alerts,
+                passed: passed.collect(),
+                created_at: NOON,
+            }
+        }
+    }
+
+    /// Characters of every text object in `value`, with the field that holds it.
+    fn texts<'v>(value: &'v Value, field: &'v str, found: &mut Vec<(&'v str, usize)>) {
+        match value {
+            Value::Array(items) => items.iter().for_each(|item| texts(item, field, found)),
+            Value::Object(members) => {
+                if let (Some("mrkdwn"), Some(text)) =
+                    (value["type"].as_str(), value["text"].as_str())
+                {
+                    found.push((field, text.chars().count()));
+                }
+                members
+                    .iter()
+                    .for_each(|(name, item)| texts(item, name, found));
+            }
+            _ => {}
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(24))]
+
+        /// Slack refuses a message as a whole where one block of it breaks a rule. Lengths are those of
+        /// its reference, <https://docs.slack.dev/reference/block-kit/blocks>.
+        #[test]
+        fn every_message_is_one_that_slack_takes(letter in a_letter()) {
+            let body = body(&letter);
+            let wrong: Vec<String> = SCHEMA.iter_errors(&body).map(|error| error.to_string()).collect();
+            prop_assert!(wrong.is_empty(), "{wrong:?}");
+
+            let blocks = body["blocks"].as_array().unwrap();
+            prop_assert!(blocks.len() <= 50, "{} blocks", blocks.len());
+            let mut found = Vec::new();
+            texts(&body["blocks"], "", &mut found);
+            for (field, length) in found {
+                let most = if field == "text" { 3_000 } else { 2_000 };
+                prop_assert!((1..=most).contains(&length), "{field} has {length} characters");
+            }
+            let fields = blocks.iter().filter_map(|block| block["fields"].as_array());
+            prop_assert!(fields.into_iter().all(|fields| fields.len() <= 10));
+        }
+    }
 }
