@@ -110,9 +110,10 @@ impl KindCount {
     fn alert(&self, hour: UnixMillis, now: UnixMillis, place: String) -> Option<Alert> {
         let kind = AlertKind::named(&self.kind)?;
         let (more, name) = (self.more, kind.name());
+        let noun = if more == 1 { "alert" } else { "alerts" };
         let begins = hour.timestamp();
         let message = format!(
-            "{more} more alerts of kind {name} in the hour from {begins} on {place}, besides the {TOLD_ONE_BY_ONE} that were told one by one"
+            "{more} more {noun} of kind {name} in the hour from {begins} on {place}, besides the {TOLD_ONE_BY_ONE} that were told one by one"
         );
         Some(Alert {
             v: 1,

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use metrics::{counter, histogram};
 use spendfuse_bus::Condition;
@@ -16,6 +16,8 @@ use crate::rules::{Attempt, Outcome};
 
 /// Attempts at one channel that are under way in one process.
 const AT_ONCE: usize = 32;
+/// The log says of a channel that it fails once in this time.
+const LOG_AGAIN: Duration = Duration::from_secs(60);
 
 /// An attempt that has ended.
 #[derive(Debug)]
@@ -25,14 +27,24 @@ pub(crate) struct Ended {
     pub(crate) outcome: Outcome,
 }
 
+/// A channel that does not take messages.
+struct Failing {
+    /// What it last said.
+    reason: String,
+    /// Whether the log says so.
+    is_logged: bool,
+}
+
 /// The way from a process's partitions to its channels and back.
 pub(crate) struct Dispatch {
     channels: Channels,
     runtime: Handle,
     places: Mutex<HashMap<String, Arc<Semaphore>>>,
     ended: Mutex<HashMap<u32, Vec<Ended>>>,
-    /// What each channel last said, where it was no yes.
-    failing: Mutex<BTreeMap<String, String>>,
+    /// The channels that did not take what they were sent last.
+    failing: Mutex<BTreeMap<String, Failing>>,
+    /// When the log last said of a channel that it fails.
+    logged: Mutex<HashMap<String, Instant>>,
 }
 
 impl Dispatch {
@@ -43,6 +55,7 @@ impl Dispatch {
             places: Mutex::default(),
             ended: Mutex::default(),
             failing: Mutex::default(),
+            logged: Mutex::default(),
         }
     }
 
@@ -94,22 +107,41 @@ impl Dispatch {
         outcome
     }
 
-    /// Logs when a channel begins to fail, and when it works again; each attempt would be a flood.
+    /// Logs when a channel begins to fail, and when it works again: at most once in [`LOG_AGAIN`], since
+    /// one that takes every second message would flood the log.
     fn note(&self, channel: String, id: &str, reason: Option<&String>) {
         let mut failing = locked(&self.failing);
-        let was_failing = failing.contains_key(&channel);
-        match (reason, was_failing) {
-            (None, true) => tracing::info!(channel, id, "takes messages again"),
-            (None, false) => tracing::debug!(channel, id, "delivered"),
-            (Some(reason), false) => {
+        let Some(reason) = reason else {
+            match failing.remove(&channel).is_some_and(|was| was.is_logged) {
+                true => tracing::info!(channel, id, "takes messages again"),
+                false => tracing::debug!(channel, id, "delivered"),
+            }
+            return;
+        };
+        let was_logged = failing.get(&channel).is_some_and(|was| was.is_logged);
+        let is_news = !was_logged && self.may_log(&channel);
+        match is_news {
+            true => {
                 tracing::warn!(channel, id, error = %reason, "does not take messages, trying again");
             }
-            (Some(reason), true) => tracing::debug!(channel, id, error = %reason, "not delivered"),
+            false => tracing::debug!(channel, id, error = %reason, "not delivered"),
         }
-        match reason {
-            None => drop(failing.remove(&channel)),
-            Some(reason) => drop(failing.insert(channel, reason.clone())),
+        let now = Failing {
+            reason: reason.clone(),
+            is_logged: was_logged || is_news,
+        };
+        failing.insert(channel, now);
+    }
+
+    fn may_log(&self, channel: &str) -> bool {
+        let mut logged = locked(&self.logged);
+        let may = logged
+            .get(channel)
+            .is_none_or(|last| last.elapsed() >= LOG_AGAIN);
+        if may {
+            logged.insert(channel.to_owned(), Instant::now());
         }
+        may
     }
 
     /// The attempts of a partition that have ended since the last call.
@@ -120,9 +152,9 @@ impl Dispatch {
     /// Channels that do not take messages are worth knowing, and no reason to restart anything.
     pub(crate) fn condition(&self) -> Condition {
         let failing = locked(&self.failing);
-        let sentences = failing
-            .iter()
-            .map(|(channel, reason)| format!("{channel} does not take messages: {reason}"));
+        let sentences = failing.iter().map(|(channel, failing)| {
+            format!("{channel} does not take messages: {}", failing.reason)
+        });
         match failing.is_empty() {
             true => Condition::Ready,
             false => Condition::ReadyBut(sentences.collect::<Vec<_>>().join("; ")),

@@ -3,9 +3,11 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
+use proptest::prelude::*;
 use spendfuse_engine::alert::AlertDetails;
 
 use super::*;
+use crate::QuietHours;
 use crate::route::{Route, RouteFilter, RouteOptions};
 
 const START: UnixMillis = UnixMillis(1_795_348_800_000);
@@ -48,6 +50,10 @@ impl World {
             storm: 200,
             ..RouteOptions::default()
         };
+        Self::with(options, seed, alerts, writes)
+    }
+
+    fn with(options: RouteOptions, seed: u64, alerts: usize, writes: Writes) -> Self {
         let route = |name: &str, to: &[&str]| Route {
             name: name.to_owned(),
             to: to.iter().map(|one| (*one).to_owned()).collect(),
@@ -88,12 +94,28 @@ impl World {
     fn kill(&mut self) {
         self.kills += 1;
         self.under_way.clear();
-        self.notifier = Notifier::new(0, Arc::clone(&self.routes));
-        for (key, value) in &self.changelog {
-            self.notifier.restore(key, Some(value)).unwrap();
-        }
-        self.notifier.restored();
+        self.notifier = self.restored();
         self.read = self.offset;
+    }
+
+    /// What a process would know that begins now.
+    fn restored(&self) -> Notifier {
+        let mut notifier = Notifier::new(0, Arc::clone(&self.routes));
+        for (key, value) in &self.changelog {
+            notifier.restore(key, Some(value)).unwrap();
+        }
+        notifier.restored();
+        notifier
+    }
+
+    /// A start forgets and invents nothing.
+    fn assert_restored_whole(&self) {
+        let restored = self.restored();
+        let alerts: Vec<&Entry> = self.notifier.alerts().collect();
+        assert_eq!(restored.alerts().collect::<Vec<_>>(), alerts);
+        let messages: Vec<&Message> = self.notifier.messages().collect();
+        assert_eq!(restored.messages().collect::<Vec<_>>(), messages);
+        assert_eq!(restored.open_messages(), self.notifier.open_messages());
     }
 
     fn write(&mut self, changes: Vec<(String, Option<Vec<u8>>)>) {
@@ -263,7 +285,37 @@ fn every_alert_is_told_in_order_whatever_is_killed() {
 
 #[test]
 fn state_that_is_written_outside_the_transaction_loses_alerts() {
-    let mut world = World::new(7, 10_000, Writes::OutsideTransaction);
+    let mut world = World::new(7, 3_000, Writes::OutsideTransaction);
     world.run();
     assert!(world.missing() > 0, "the check cannot fail");
+}
+
+fn any_options() -> impl Strategy<Value = RouteOptions> {
+    let remind = proptest::option::of(60_000..=86_400_000_i64);
+    let quiet = proptest::sample::select(vec!["", "12:00-12:10", "11:00-13:00", "23:00-07:00"]);
+    (1..=20 * MINUTE, remind, quiet, 1..=200_usize).prop_map(
+        |(fall_back_after_millis, remind_every_millis, quiet, storm)| RouteOptions {
+            fall_back_after_millis,
+            remind_every_millis,
+            quiet: QuietHours::parse(quiet),
+            storm,
+        },
+    )
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 12, failure_persistence: None, ..Default::default() })]
+
+    /// However a route tells, and whenever it is killed.
+    #[test]
+    fn all_are_told_however_their_route_tells(options in any_options(), seed in 1_u64..) {
+        let has_nights = options.quiet.is_some();
+        let mut world = World::with(options, seed, 300, Writes::InTransaction);
+        world.run();
+        prop_assert_eq!(world.missing(), 0);
+        prop_assert_eq!(world.repeated_after_acknowledgement, 0);
+        // A summary comes after what is told meanwhile.
+        prop_assert!(has_nights || world.out_of_order() == 0);
+        world.assert_restored_whole();
+    }
 }

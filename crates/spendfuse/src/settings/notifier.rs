@@ -1,6 +1,7 @@
 //! The notifier's channels and routes, whose names people choose.
 
 use std::collections::BTreeMap;
+use std::num::NonZeroUsize;
 
 use spendfuse_domain::{AlertPlace, Severity};
 use spendfuse_engine::alert::AlertKind;
@@ -9,13 +10,25 @@ use spendfuse_notify::{
     Routes, Smtp,
 };
 
+use super::kinds::{Kind, Patience};
+use super::table;
 use super::values::free_table;
 use super::{ResolvedSettings, Settings, SettingsError, wrong};
 
 /// What a channel has.
 pub(super) const CHANNEL_FIELDS: [&str; 3] = ["kind", "url", "secret"];
 /// What a route has.
-pub(super) const ROUTE_FIELDS: [&str; 5] = ["to", "workspace", "severity", "kinds", "budgets"];
+pub(super) const ROUTE_FIELDS: [&str; 9] = [
+    "to",
+    "workspace",
+    "severity",
+    "kinds",
+    "budgets",
+    "fall_back_after",
+    "remind_every",
+    "quiet_hours",
+    "storm",
+];
 const CHANNELS: &str = "notifier.channels.";
 const ROUTES: &str = "notifier.routes.";
 
@@ -24,6 +37,8 @@ const ROUTES: &str = "notifier.routes.";
 pub(super) struct Notifying {
     channels: BTreeMap<String, Channel>,
     routes: Vec<Route>,
+    /// How those tell that say nothing of their own.
+    options: RouteOptions,
 }
 
 /// The fields of each name of a table.
@@ -32,8 +47,14 @@ type Named = BTreeMap<String, BTreeMap<String, String>>;
 impl Notifying {
     /// # Errors
     /// [`SettingsError::Value`] for the first one that cannot be used.
-    pub(super) fn read(resolved: &ResolvedSettings) -> Result<Self, SettingsError> {
-        let mut read = Self::default();
+    pub(super) fn read(
+        resolved: &ResolvedSettings,
+        values: &table::Notifier,
+    ) -> Result<Self, SettingsError> {
+        let mut read = Self {
+            options: options(values),
+            ..Self::default()
+        };
         for (name, fields) in named(resolved, CHANNELS, &CHANNEL_FIELDS)? {
             let channel = channel(resolved, &name, fields)?;
             read.channels.insert(name, channel);
@@ -100,13 +121,71 @@ impl Notifying {
             kinds,
             budgets: list("budgets"),
         };
+        let options = self.options_of(resolved, &name, &fields)?;
         Ok(Route {
             name,
             to,
             filter,
-            options: RouteOptions::default(),
+            options,
         })
     }
+
+    /// How a route tells: as it says itself, else as all do.
+    fn options_of(
+        &self,
+        resolved: &ResolvedSettings,
+        route: &str,
+        fields: &BTreeMap<String, String>,
+    ) -> Result<RouteOptions, SettingsError> {
+        let own = Own {
+            resolved,
+            route,
+            fields,
+        };
+        let all = &self.options;
+        let fall_back_after = own.read("fall_back_after")?;
+        let remind_every: Option<Option<Patience>> = own.read("remind_every")?;
+        let quiet = own.read("quiet_hours")?;
+        let storm = own.read("storm")?;
+        Ok(RouteOptions {
+            fall_back_after_millis: fall_back_after.map_or(all.fall_back_after_millis, millis),
+            remind_every_millis: remind_every
+                .map_or(all.remind_every_millis, |every| every.map(millis)),
+            quiet: quiet.unwrap_or_else(|| all.quiet.clone()),
+            storm: storm.map_or(all.storm, NonZeroUsize::get),
+        })
+    }
+}
+
+/// What a route says of itself.
+struct Own<'s> {
+    resolved: &'s ResolvedSettings,
+    route: &'s str,
+    fields: &'s BTreeMap<String, String>,
+}
+
+impl Own<'_> {
+    /// Nothing where the route does not name the field.
+    fn read<T: Kind>(&self, field: &str) -> Result<Option<T>, SettingsError> {
+        let text = self.fields.get(field);
+        let value = text.map(|text| T::read(text)).transpose();
+        let key = || format!("{ROUTES}{}.{field}", self.route);
+        value.map_err(|reason| wrong(self.resolved, &key(), reason))
+    }
+}
+
+/// How routes tell that say nothing of their own.
+fn options(values: &table::Notifier) -> RouteOptions {
+    RouteOptions {
+        fall_back_after_millis: millis(values.fall_back_after),
+        remind_every_millis: values.remind_every.map(millis),
+        quiet: values.quiet_hours.clone(),
+        storm: values.storm.get(),
+    }
+}
+
+fn millis(span: Patience) -> i64 {
+    i64::try_from(span.0.as_millis()).unwrap_or(i64::MAX)
 }
 
 fn unknown_place(place: &str) -> String {
@@ -159,31 +238,17 @@ fn named(
 impl Settings {
     /// The notifier role.
     pub fn notifier(&self) -> NotifierConfig {
-        let options = self.route_options();
-        let mut routes = self.notifying.routes.clone();
-        for route in &mut routes {
-            route.options = options.clone();
-        }
         NotifierConfig {
             kafka: self.kafka(),
             topics: self.topics(),
             partitions: self.partitions(),
             id_prefix: self.values.transactional_id_prefix.clone(),
             instance_id: self.values.instance_id.clone(),
-            routes: Routes { routes, options },
+            routes: Routes {
+                routes: self.notifying.routes.clone(),
+                options: self.notifying.options.clone(),
+            },
             health: Default::default(),
-        }
-    }
-
-    fn route_options(&self) -> RouteOptions {
-        let own = &self.values.notifier;
-        let millis =
-            |span: std::time::Duration| i64::try_from(span.as_millis()).unwrap_or(i64::MAX);
-        RouteOptions {
-            fall_back_after_millis: millis(own.fall_back_after.0),
-            remind_every_millis: own.remind_every.map(|span| millis(span.0)),
-            quiet: own.quiet_hours.clone(),
-            storm: own.storm.get(),
         }
     }
 
@@ -219,5 +284,69 @@ impl Settings {
             )),
             _ => Some(unknown_place(place)),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::settings::resolve;
+
+    fn settings(overrides: &[&str]) -> Result<Settings, SettingsError> {
+        let nothing = BTreeMap::<String, String>::new();
+        let to = "notifier.routes.all.to=mailto:ops@example.com";
+        let mut all = vec![to.to_owned()];
+        all.extend(overrides.iter().map(|one| (*one).to_owned()));
+        Settings::new(resolve(None, &nothing, &all)?)
+    }
+
+    fn told(overrides: &[&str]) -> RouteOptions {
+        let routes = settings(overrides).unwrap().notifier().routes;
+        routes.options("all").clone()
+    }
+
+    #[test]
+    fn a_route_tells_as_it_says_itself_or_else_as_all_do() {
+        let for_all = [
+            "notifier.fall_back_after=2m",
+            "notifier.remind_every=4h",
+            "notifier.quiet_hours=22:00-07:00 Europe/Berlin",
+            "notifier.storm=7",
+        ];
+        let all = told(&for_all);
+        assert_eq!(all.fall_back_after_millis, 120_000);
+        assert_eq!(all.remind_every_millis, Some(14_400_000));
+        assert!(all.quiet.is_some());
+        assert_eq!(all.storm, 7);
+
+        let mut both = for_all.to_vec();
+        both.extend([
+            "notifier.routes.all.fall_back_after=30s",
+            "notifier.routes.all.remind_every=",
+            "notifier.routes.all.quiet_hours=",
+            "notifier.routes.all.storm=100",
+        ]);
+        let own = RouteOptions {
+            fall_back_after_millis: 30_000,
+            remind_every_millis: None,
+            quiet: None,
+            storm: 100,
+        };
+        assert_eq!(told(&both), own);
+        // Budgets that name their places themselves tell as all do.
+        let routes = settings(&both).unwrap().notifier().routes;
+        assert_eq!(routes.options("budget cap").storm, 7);
+    }
+
+    #[test]
+    fn a_wrong_value_of_a_route_is_named() {
+        let error = settings(&["notifier.routes.all.storm=0"])
+            .unwrap_err()
+            .to_string();
+        assert!(error.contains("notifier.routes.all.storm"), "{error}");
+        let error = settings(&["notifier.routes.all.quiet=1"])
+            .unwrap_err()
+            .to_string();
+        assert!(error.contains("quiet_hours"), "{error}");
     }
 }

@@ -40,7 +40,7 @@ pub const FREE_TABLES: [(&str, &str); 4] = [
     ),
     (
         "notifier.routes.",
-        "NAME.to (channels and mailto: addresses, the next where the one before fails), and what it takes: NAME.workspace, .severity, .kinds, .budgets",
+        "NAME.to (channels and mailto: addresses, the next where the one before fails), what it takes: NAME.workspace, .severity, .kinds, .budgets; how it tells, where not as all: NAME.fall_back_after, .remind_every, .quiet_hours, .storm",
     ),
 ];
 

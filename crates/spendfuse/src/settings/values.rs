@@ -39,7 +39,7 @@ impl Settings {
         let values = Values::read(&resolved)?;
         let settings = Self {
             pricing: pricing(&values, &resolved)?,
-            notifying: Notifying::read(&resolved)?,
+            notifying: Notifying::read(&resolved, &values.notifier)?,
             values,
             resolved,
         };
