@@ -121,7 +121,7 @@ impl Bill {
                         format!("from {class}, tier {tier}, context above {above}")
                     }
                 };
-                with_factor(note, factor)
+                with_factor(with_hours(note, era.is_off_peak), factor)
             });
         }
     }
@@ -261,6 +261,14 @@ fn scaled(rate: u64, factor: u64) -> u64 {
     }
     let product = (u128::from(rate) * u128::from(factor)).div_ceil(u128::from(factor::ONE));
     u64::try_from(product).unwrap_or(u64::MAX)
+}
+
+fn with_hours(note: String, is_off_peak: bool) -> String {
+    match (is_off_peak, note.is_empty()) {
+        (false, _) => note,
+        (true, true) => "off-peak".to_owned(),
+        (true, false) => format!("{note}, off-peak"),
+    }
 }
 
 fn with_factor(note: String, factor: u64) -> String {

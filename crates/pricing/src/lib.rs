@@ -14,6 +14,7 @@ mod error;
 mod factor;
 pub mod import;
 mod lookup;
+pub mod off_peak;
 mod policy;
 mod pricer;
 pub mod provider;

@@ -4,6 +4,7 @@
 use std::collections::{HashMap, HashSet};
 
 use crate::error::PolicyError;
+use crate::provider;
 
 /// A factor on book prices in millionths, so that `0.85` is exact.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -73,6 +74,9 @@ pub struct PricingPolicy {
     /// Providers whose calls cost what the app reports, where it reports anything. Compared after
     /// [`crate::provider::canonical`].
     pub trust_reported_cost: HashSet<String>,
+    /// What costs nothing here, as `provider` or `provider/model`: a price of zero is never assumed,
+    /// somebody must say so.
+    pub free: HashSet<String>,
     /// Factor on the book's prices per account; an account that is not here pays list prices.
     pub price_multiplier: HashMap<String, Multiplier>,
     /// The last resort for unknown models.
@@ -80,6 +84,20 @@ pub struct PricingPolicy {
 }
 
 impl PricingPolicy {
+    /// Whether the operator has said that `model` costs nothing at `provider`.
+    pub(crate) fn is_free(&self, provider: &str, model: &str) -> bool {
+        let canonical = provider::canonical(provider.trim());
+        let provider = provider::same_separators(&canonical);
+        self.free.iter().any(|free| {
+            let (of, named) = match free.split_once('/') {
+                Some((of, named)) => (of, Some(named.trim())),
+                None => (free.as_str(), None),
+            };
+            let is_it = named.is_none_or(|named| named.eq_ignore_ascii_case(model.trim()));
+            is_it && provider::same_separators(&provider::canonical(of.trim())) == provider
+        })
+    }
+
     /// The factor for `account`.
     pub fn multiplier(&self, account: &str) -> Multiplier {
         if self.price_multiplier.is_empty() {

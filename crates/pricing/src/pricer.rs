@@ -256,7 +256,10 @@ impl Pricer {
             return *index;
         }
         let found = self.book.index().find(self.book.models(), provider, model);
-        let variant = self.book.index().variant(provider, model, found);
+        let variant = match self.policy.is_free(provider, model) {
+            true => Variant::Free,
+            false => self.book.index().variant(provider, model, found),
+        };
         let trusted = &self.policy.trust_reported_cost;
         let name = provider::canonical(provider);
         let resolved = Resolved {

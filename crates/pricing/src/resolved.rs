@@ -196,7 +196,7 @@ impl Resolved {
         match &compiled.tokens {
             Some(model) => {
                 let factor = model.factors.of_call(call).factor;
-                let era = model.era(at);
+                let era = model.dearest_era(at);
                 charged.bill.charge_tokens(era, call, tier, factor, lines);
             }
             None => charged.bill.charge_tokens_at(&policy.ceiling, call, lines),

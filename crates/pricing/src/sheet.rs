@@ -29,6 +29,7 @@ use spendfuse_domain::{UnitKind, UnixMillis};
 
 use crate::book::ModelPrices;
 use crate::factor::Factors;
+use crate::off_peak::OffPeak;
 use crate::rate::{Billable, Tier, TokenClass};
 use era_rates::EraRates;
 
@@ -69,6 +70,8 @@ pub(crate) struct UnitRate {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Era {
     pub(crate) from: UnixMillis,
+    /// Whether it is in force at the model's cheaper hours only.
+    pub(crate) is_off_peak: bool,
     /// Per tier (in the order of [`Tier::ALL`]) the sheets by rising threshold; empty where the
     /// model has no token rates.
     tiers: [Vec<Sheet>; Tier::COUNT],
@@ -83,30 +86,58 @@ pub(crate) struct Era {
 pub(crate) struct CompiledModel {
     /// By rising start; never empty.
     pub(crate) eras: Vec<Era>,
+    /// The same at some hours of the week, and when that is.
+    off_peak: Option<(OffPeak, Vec<Era>)>,
     pub(crate) factors: Factors,
 }
 
 impl CompiledModel {
     pub(crate) fn new(prices: &ModelPrices) -> Self {
-        let mut starts: Vec<UnixMillis> = prices.rates.keys().map(|key| key.from).collect();
-        starts.sort_unstable();
-        starts.dedup();
-        let eras = starts.into_iter().map(|start| Era::new(prices, start));
+        let off_peak = prices.off_peak.as_ref().map(|off_peak| {
+            let mut cheaper = prices.clone();
+            cheaper.rates.extend(off_peak.rates.clone());
+            (off_peak.clone(), eras(&cheaper, true))
+        });
         Self {
-            eras: eras.collect(),
+            eras: eras(prices, false),
+            off_peak,
             factors: Factors::new(prices),
         }
     }
 
     /// The rates in force at `at`; before the first ones, those.
     pub(crate) fn era(&self, at: UnixMillis) -> &Era {
-        let begun = self.eras.partition_point(|era| era.from <= at);
-        &self.eras[begun.saturating_sub(1)]
+        let eras = match &self.off_peak {
+            Some((off_peak, eras)) if off_peak.contains(at) => eras,
+            _ => &self.eras,
+        };
+        in_force(eras, at)
+    }
+
+    /// The same at the hours that are not cheaper.
+    pub(crate) fn dearest_era(&self, at: UnixMillis) -> &Era {
+        in_force(&self.eras, at)
     }
 }
 
+fn in_force(eras: &[Era], at: UnixMillis) -> &Era {
+    let begun = eras.partition_point(|era| era.from <= at);
+    &eras[begun.saturating_sub(1)]
+}
+
+/// The times from which on other rates are in force, and those; never empty.
+fn eras(prices: &ModelPrices, is_off_peak: bool) -> Vec<Era> {
+    let mut starts: Vec<UnixMillis> = prices.rates.keys().map(|key| key.from).collect();
+    starts.sort_unstable();
+    starts.dedup();
+    let starts = starts.into_iter();
+    starts
+        .map(|start| Era::new(prices, start, is_off_peak))
+        .collect()
+}
+
 impl Era {
-    fn new(prices: &ModelPrices, start: UnixMillis) -> Self {
+    fn new(prices: &ModelPrices, start: UnixMillis, is_off_peak: bool) -> Self {
         // Keys are sorted with `from` last, so that of one line the newest that has begun stays.
         let begun = prices.rates.iter().filter(|(key, _)| key.from <= start);
         let mut rates = BTreeMap::new();
@@ -133,6 +164,7 @@ impl Era {
         let units = units.into_iter();
         Self {
             from: start,
+            is_off_peak,
             tiers: Tier::ALL.map(|tier| lines.sheets(tier)),
             units: units
                 .map(|((kind, quality, size, tier), nanos)| UnitRate {
@@ -189,6 +221,7 @@ mod tests {
             mode: "chat".into(),
             rates: rates.collect(),
             factors: Default::default(),
+            off_peak: None,
         })
     }
 
@@ -268,6 +301,33 @@ mod tests {
             rate(&other, TokenClass::CacheWrite1h, Tier::Default, 1),
             1251
         );
+    }
+
+    #[test]
+    fn cheaper_hours_have_their_rates_and_all_others_of_the_model() {
+        let mut prices = ModelPrices {
+            provider: "p".into(),
+            model: "m".into(),
+            mode: "chat".into(),
+            rates: [("input", 10), ("output", 50)]
+                .map(|(key, nanos)| (key.parse().unwrap(), nanos))
+                .into(),
+            factors: Default::default(),
+            off_peak: None,
+        };
+        prices.off_peak = Some(OffPeak {
+            windows: vec!["6 00:00-24:00".parse().unwrap()],
+            rates: [("input".parse().unwrap(), 4)].into(),
+        });
+        let model = CompiledModel::new(&prices);
+        let rates = |at: &str| {
+            let era = model.era(UnixMillis::parse_rfc3339(at).unwrap());
+            let sheet = era.sheet(Tier::Default, 1).unwrap();
+            [TokenClass::Input, TokenClass::CacheRead, TokenClass::Output]
+                .map(|class| sheet.rates[class as usize].nanos)
+        };
+        assert_eq!(rates("2026-11-21T12:00:00Z"), [4, 4, 50], "a Saturday");
+        assert_eq!(rates("2026-11-22T12:00:00Z"), [10, 10, 50]);
     }
 
     #[test]

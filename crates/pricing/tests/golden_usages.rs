@@ -74,6 +74,33 @@ fn a_trusted_provider_s_charge_is_the_reported_cost() {
     assert_eq!(cost(&mut pricer, &data), "0.02");
 }
 
+/// Nothing is free by a zero in a price file: an operator says so, for a provider or one model.
+#[test]
+fn what_an_operator_calls_free_costs_nothing_and_nothing_else_does() {
+    let policy = PricingPolicy {
+        free: ["Our-GPUs".to_owned(), "groq/gpt-oss-120b".to_owned()].into(),
+        ..PricingPolicy::default()
+    };
+    let mut pricer = Pricer::new(PriceBook::snapshot(), Arc::new(policy));
+    for (provider, model, is_free) in [
+        ("our_gpus", "anything", true),
+        ("our-gpus", "gpt-4o", true),
+        ("groq", "GPT-OSS-120B", true),
+        ("groq", "gpt-oss-20b", false),
+        ("openai", "gpt-oss-120b", false),
+        ("", "anything", false),
+    ] {
+        let data = json!({"workspace": "w", "provider": provider, "model": model,
+            "usage": {"input_tokens": 1000, "output_tokens": 100}, "units": {"images": "1"}});
+        let (cost, flags) = charged(&mut pricer, USUAL_TIME, &data);
+        assert_eq!(cost == Nanos::ZERO, is_free, "{provider}/{model}: {cost}");
+        assert!(
+            !is_free || flags.is_empty(),
+            "{provider}/{model}: {flags:?}"
+        );
+    }
+}
+
 /// A number that nothing reads and that looks billed is never passed over.
 #[test]
 fn what_no_rule_reads_is_flagged() {

@@ -11,7 +11,8 @@ use spendfuse_pricing::book::ModelPrices;
 use spendfuse_pricing::book::{Change, Patch};
 use spendfuse_pricing::{Multiplier, PriceBook, Pricer, PricingError, PricingPolicy};
 
-const AT: UnixMillis = UnixMillis(1_795_000_000_000);
+/// A Wednesday at two in the morning UTC, when nobody sells cheaper.
+const AT: UnixMillis = UnixMillis(1_794_967_600_000);
 
 fn any_tokens() -> impl Strategy<Value = TokenClasses> {
     let count = prop_oneof![Just(0_u64), 0..2_000_u64, 0..900_000_u64];

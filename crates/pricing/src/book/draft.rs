@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use crate::off_peak::OffPeak;
 use crate::rate::{Billable, RateKey};
 
 /// All rates of one model at one provider.
@@ -18,6 +19,8 @@ pub struct ModelPrices {
     /// Factors on the token rates of calls that are served in a special way, in millionths: by name
     /// as in [`crate::factor`].
     pub factors: BTreeMap<String, u32>,
+    /// Other rates at some hours of the week.
+    pub off_peak: Option<OffPeak>,
 }
 
 impl ModelPrices {
@@ -62,4 +65,6 @@ pub struct BookDraft {
     pub models: BTreeMap<(String, String), ModelPrices>,
     /// Other names.
     pub aliases: BTreeSet<Alias>,
+    /// Providers and models that there are, but whose price is not known.
+    pub unpriced: BTreeSet<(String, String)>,
 }

@@ -12,6 +12,7 @@ pub mod records;
 mod rows;
 mod text;
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, LazyLock};
 
 pub use diff::{RateChange, RateDifference};
@@ -37,6 +38,7 @@ pub struct PriceBook {
     /// Sorted by provider, then model.
     models: Vec<ModelPrices>,
     aliases: Vec<Alias>,
+    unpriced: BTreeSet<(String, String)>,
     index: Index,
 }
 
@@ -85,6 +87,11 @@ impl PriceBook {
         &self.aliases
     }
 
+    /// Providers and models that there are, but whose price is not known.
+    pub fn unpriced(&self) -> &BTreeSet<(String, String)> {
+        &self.unpriced
+    }
+
     /// The prices that a call of `model` at `provider` (which may be empty) is charged by, how they
     /// were found, and whether the price is ambiguous; `None` = unpriced.
     pub fn find(&self, provider: &str, model: &str) -> Option<(&ModelPrices, Match, bool)> {
@@ -111,6 +118,7 @@ impl PriceBook {
                 })
                 .collect(),
             aliases: self.aliases.iter().cloned().collect(),
+            unpriced: self.unpriced.clone(),
         }
     }
 

@@ -86,8 +86,13 @@ fn apply(draft: &mut BookDraft, change: &Change) {
                 mode: "chat".into(),
                 rates: Default::default(),
                 factors: Default::default(),
+                off_peak: None,
             };
             let prices = draft.models.entry(name).or_insert(unknown);
+            if let Some(off_peak) = &mut prices.off_peak {
+                // What an operator sets holds at every hour.
+                off_peak.rates.remove(key);
+            }
             prices.rates.insert(key.clone(), *nanos);
         }
         Change::RemoveRate {

@@ -4,11 +4,12 @@
 //! {"spendfuse_prices":1,"label":"snapshot-2026-11-22","source":"…","models":4300,"aliases":0}
 //! {"provider":"openai","model":"gpt-4o","mode":"chat","rates":{"input":2500000000,"input:batch":1250000000}}
 //! {"provider":"vertex_ai",…,"factors":{"region":1100000}}
+//! {"provider":"deepseek",…,"off_peak":{"windows":["6 00:00-24:00"],"rates":{"input":660000000}}}
 //! {"alias":"fast","provider":"","to_provider":"openai","to_model":"gpt-4o-mini"}
 //! ```
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
 use serde::{Deserialize, Serialize};
@@ -17,6 +18,7 @@ use sha2::{Digest, Sha256};
 use super::{Alias, BookDraft, ModelPrices, PriceBook};
 use crate::error::BookError;
 use crate::lookup::Index;
+use crate::off_peak::OffPeak;
 use crate::rate::{Billable, RateKey};
 
 /// Ten dollars a token, which nothing costs; keeps the sum of one call inside `i128`.
@@ -37,6 +39,10 @@ struct Header<'a> {
     source: Cow<'a, str>,
     models: usize,
     aliases: usize,
+    /// Provider → models that there are, but whose price is not known. Not lines of their own, which
+    /// readers of the first releases would refuse.
+    #[serde(borrow, default, skip_serializing_if = "BTreeMap::is_empty")]
+    unpriced: BTreeMap<Cow<'a, str>, Vec<Cow<'a, str>>>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -51,6 +57,16 @@ struct ModelLine<'a> {
     /// Books of the first release have none.
     #[serde(borrow, default, skip_serializing_if = "BTreeMap::is_empty")]
     factors: BTreeMap<Cow<'a, str>, u32>,
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    off_peak: Option<OffPeakPart<'a>>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct OffPeakPart<'a> {
+    #[serde(borrow)]
+    windows: Vec<Cow<'a, str>>,
+    #[serde(borrow)]
+    rates: BTreeMap<Cow<'a, str>, u64>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -67,23 +83,35 @@ struct AliasLine<'a> {
 
 /// The canonical text of `draft`.
 pub(super) fn write(draft: &BookDraft) -> String {
+    let mut unpriced: BTreeMap<Cow<'_, str>, Vec<Cow<'_, str>>> = BTreeMap::new();
+    for name in &draft.unpriced {
+        // One that has a price by now is not among them.
+        if !draft.models.contains_key(name) {
+            let of_provider = unpriced.entry((&name.0).into()).or_default();
+            of_provider.push((&name.1).into());
+        }
+    }
     let header = Header {
         spendfuse_prices: 1,
         label: (&draft.label).into(),
         source: (&draft.source).into(),
         models: draft.models.len(),
         aliases: draft.aliases.len(),
+        unpriced,
     };
     let mut text = to_line(&header);
     for prices in draft.models.values() {
-        let rates = prices.rates.iter();
         text += &to_line(&ModelLine {
             provider: (&prices.provider).into(),
             model: (&prices.model).into(),
             mode: (&prices.mode).into(),
-            rates: rates
-                .map(|(key, rate)| (key.to_string().into(), *rate))
-                .collect(),
+            rates: written(&prices.rates),
+            off_peak: prices.off_peak.as_ref().map(|off_peak| OffPeakPart {
+                windows: { off_peak.windows.iter() }
+                    .map(|window| window.to_string().into())
+                    .collect(),
+                rates: written(&off_peak.rates),
+            }),
             factors: prices
                 .factors
                 .iter()
@@ -100,6 +128,13 @@ pub(super) fn write(draft: &BookDraft) -> String {
         });
     }
     text
+}
+
+fn written(rates: &BTreeMap<RateKey, u64>) -> BTreeMap<Cow<'_, str>, u64> {
+    let rates = rates.iter();
+    rates
+        .map(|(key, rate)| (key.to_string().into(), *rate))
+        .collect()
 }
 
 fn to_line(value: &impl Serialize) -> String {
@@ -149,7 +184,13 @@ pub(super) fn parse(text: &str) -> Result<PriceBook, BookError> {
         ));
     }
     let sha256 = hex(&Sha256::digest(text.as_bytes()));
-    let index = Index::new(&models, &aliases);
+    let unpriced: BTreeSet<(String, String)> = { header.unpriced.iter() }
+        .flat_map(|(provider, models)| {
+            let models = models.iter();
+            models.map(move |model| (provider.to_string(), model.to_string()))
+        })
+        .collect();
+    let index = Index::new(&models, &aliases, &unpriced);
     Ok(PriceBook {
         version: format!("{}-{}", header.label, &sha256[..HASH_DIGITS_IN_VERSION]),
         sha256,
@@ -158,30 +199,18 @@ pub(super) fn parse(text: &str) -> Result<PriceBook, BookError> {
         text: text.to_owned(),
         models,
         aliases,
+        unpriced,
         index,
     })
 }
 
 fn parse_model(number: usize, line: &str) -> Result<ModelPrices, BookError> {
     let parsed: ModelLine<'_> = read(number, line)?;
-    let mut rates = BTreeMap::new();
-    for (text, rate) in &parsed.rates {
-        let key: RateKey = text
-            .parse()
-            .map_err(|reason: String| wrong(number, reason))?;
-        let largest = match key.billable {
-            Billable::Tokens(_) => LARGEST_TOKEN_RATE,
-            Billable::Units(_) => LARGEST_UNIT_RATE,
-        };
-        if *rate > largest {
-            let reason = format!("rate {text} is {rate}, more than {largest} nano-dollars");
-            return Err(wrong(number, reason));
-        }
-        rates.insert(key, *rate);
-    }
+    let rates = parse_rates(number, &parsed.rates)?;
     if rates.is_empty() {
         return Err(wrong(number, "a model without any rate"));
     }
+    let off_peak = parsed.off_peak.map(|part| parse_off_peak(number, &part));
     if let Some((name, factor)) = parsed
         .factors
         .iter()
@@ -199,7 +228,39 @@ fn parse_model(number: usize, line: &str) -> Result<ModelPrices, BookError> {
         factors: factors
             .map(|(name, millionths)| (name.into_owned(), millionths))
             .collect(),
+        off_peak: off_peak.transpose()?,
     })
+}
+
+fn parse_off_peak(number: usize, part: &OffPeakPart<'_>) -> Result<OffPeak, BookError> {
+    let windows = part.windows.iter().map(|window| window.parse());
+    let windows: Result<Vec<_>, String> = windows.collect();
+    Ok(OffPeak {
+        windows: windows.map_err(|reason| wrong(number, reason))?,
+        rates: parse_rates(number, &part.rates)?,
+    })
+}
+
+fn parse_rates(
+    number: usize,
+    written: &BTreeMap<Cow<'_, str>, u64>,
+) -> Result<BTreeMap<RateKey, u64>, BookError> {
+    let mut rates = BTreeMap::new();
+    for (text, rate) in written {
+        let key: RateKey = text
+            .parse()
+            .map_err(|reason: String| wrong(number, reason))?;
+        let largest = match key.billable {
+            Billable::Tokens(_) => LARGEST_TOKEN_RATE,
+            Billable::Units(_) => LARGEST_UNIT_RATE,
+        };
+        if *rate > largest {
+            let reason = format!("rate {text} is {rate}, more than {largest} nano-dollars");
+            return Err(wrong(number, reason));
+        }
+        rates.insert(key, *rate);
+    }
+    Ok(rates)
 }
 
 fn read<'a, T: Deserialize<'a>>(number: usize, line: &'a str) -> Result<T, BookError> {

@@ -17,6 +17,8 @@ pub(super) enum Meaning {
     TieredPricing,
     /// A factor on the token rates, by its name in the book.
     Factor(&'static str),
+    /// Other rates at some hours of the week, an object.
+    OffPeak,
     /// Factors by the words of a call, among other things, an object.
     ProviderSpecific,
     /// Looks like a price, and is not taken over for this reason.
@@ -71,7 +73,6 @@ const SKIPPED: &[(&str, &str)] = &[
         "in another currency, for reference; the dollar fields are taken",
     ),
     ("ocr_cost_per_credit", NO_CLASS),
-    ("off_peak_pricing", NO_CONDITION),
     ("output_cost_per_video_token", NO_CLASS),
     (
         "output_dbu_cost_per_token",
@@ -90,6 +91,7 @@ pub(super) fn meaning(mode: &str, field: &str) -> Meaning {
     match field {
         "search_context_cost_per_query" => return Meaning::SearchContext,
         "tiered_pricing" => return Meaning::TieredPricing,
+        "off_peak_pricing" => return Meaning::OffPeak,
         "regional_endpoint_uplift_multiplier" => return Meaning::Factor("region"),
         "regional_processing_uplift_multiplier_eu" => return Meaning::Factor("region=eu"),
         "regional_processing_uplift_multiplier_us" => return Meaning::Factor("region=us"),
@@ -252,7 +254,7 @@ mod tests {
         for field in [
             "input_cost_per_token_decisions",
             "cost_per_smile",
-            "off_peak_pricing",
+            "night_pricing",
         ] {
             assert!(
                 matches!(meaning("chat", field), Meaning::Skip(_)),

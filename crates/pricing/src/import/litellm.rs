@@ -141,6 +141,8 @@ impl Imported {
             };
             let unpriced = &mut self.report.unpriced;
             unpriced.insert(entry.name.to_owned(), reason.to_owned());
+            let known = (entry.provider.clone(), entry.model(entry.name).to_owned());
+            self.draft.unpriced.insert(known);
             return;
         }
         if let Some(variant) = variant {
@@ -162,9 +164,11 @@ impl Imported {
             self.merge(entry, usual, by_unit.collect());
         }
         let factors = self.factors(entry, fields);
+        let off_peak = self.off_peak(entry, fields);
         let is_second = self.merge(entry, &model, rates);
         if let Some(prices) = self.draft.models.get_mut(&(entry.provider.clone(), model)) {
             prices.factors.extend(factors);
+            prices.off_peak = off_peak.or(prices.off_peak.take());
         }
         if is_second {
             self.report.merged.push(entry.name.to_owned());
@@ -205,6 +209,7 @@ impl Imported {
                 mode: entry.mode.to_owned(),
                 rates: BTreeMap::new(),
                 factors: BTreeMap::new(),
+                off_peak: None,
             });
         for (key, nanos) in rates {
             let rate = prices.rates.entry(key).or_insert(nanos);
@@ -326,12 +331,32 @@ mod tests {
     }
 
     #[test]
+    fn cheaper_hours_are_read_with_the_zone_of_their_weekdays() {
+        let hours = |zone: &str| {
+            let imported = import(&format!(
+                r#"{{"m":{{"litellm_provider":"deepseek","mode":"chat","input_cost_per_token":2e-6,
+                "off_peak_pricing":{{"input_cost_per_token":1e-6,"weekday_timezone":"{zone}",
+                "windows":[{{"hours_utc":["20:00-00:00"],"weekdays":[6]}}]}}}}}}"#
+            ));
+            let prices = &imported.draft.models[&("deepseek".to_owned(), "m".to_owned())];
+            let off_peak = prices.off_peak.as_ref()?;
+            assert_eq!(off_peak.rates[&"input".parse().unwrap()], 1_000_000_000);
+            Some(off_peak.windows[0].to_string())
+        };
+        assert_eq!(hours("UTC").unwrap(), "6 20:00-24:00");
+        assert_eq!(hours("Asia/Shanghai").unwrap(), "5 20:00-24:00");
+        assert_eq!(hours("Mars/Olympus"), None, "the usual rates stand");
+    }
+
+    #[test]
     fn a_model_at_zero_is_unpriced_unless_it_runs_at_home() {
         let zero = r#""mode":"chat","input_cost_per_token":0,"output_cost_per_token":0.0"#;
         let imported = import(&format!(
             r#"{{"a":{{"litellm_provider":"gigachat",{zero}}},"ollama/b":{{"litellm_provider":"ollama",{zero}}}}}"#
         ));
         assert!(imported.report.unpriced.contains_key("a"));
+        let known = ("gigachat".to_owned(), "a".to_owned());
+        assert_eq!(imported.draft.unpriced, [known].into());
         assert_eq!(imported.report.models_priced, 1);
     }
 }

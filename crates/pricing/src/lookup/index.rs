@@ -2,7 +2,9 @@
 
 use std::borrow::Cow;
 
-use hashbrown::HashMap;
+use std::collections::BTreeSet;
+
+use hashbrown::{HashMap, HashSet};
 
 use super::Match;
 use super::ceiling::CeilingIndex;
@@ -50,6 +52,8 @@ pub(crate) struct Index {
     /// Bare names with less and less of date and version → indexes.
     shortened: HashMap<String, Indexes>,
     ceilings: CeilingIndex,
+    /// Models that there are, but whose price is not known.
+    unpriced: HashSet<Names>,
     /// How dear each model is, for comparisons.
     dearness: Vec<Dearness>,
 }
@@ -60,7 +64,11 @@ pub(crate) struct Index {
 pub(super) type Dearness = (bool, u128);
 
 impl Index {
-    pub(crate) fn new(models: &[ModelPrices], aliases: &[Alias]) -> Self {
+    pub(crate) fn new(
+        models: &[ModelPrices],
+        aliases: &[Alias],
+        unpriced: &BTreeSet<(String, String)>,
+    ) -> Self {
         let mut names = Self {
             exact: HashMap::with_capacity(models.len()),
             ..Self::default()
@@ -88,6 +96,11 @@ impl Index {
             }
         }
         names.ceilings = CeilingIndex::new(models, &names.dearness);
+        let unpriced = unpriced.iter().map(|(provider, model)| Names {
+            provider: provider.to_ascii_lowercase(),
+            model: model.to_ascii_lowercase(),
+        });
+        names.unpriced = unpriced.collect();
         for alias in aliases {
             let name = |provider: &str, model: &str| Names {
                 provider: provider::canonical(provider).into_owned(),
@@ -138,7 +151,20 @@ impl Index {
                     .iter()
                     .map(|name| self.elsewhere(models, &provider, name)),
             );
-        ways.find_map(|found| found)
+        let found = ways.find_map(|found| found)?;
+        // It is another model's price, however near its name: this one's is not known.
+        let is_substitute = found.how != Match::Exact && found.how != Match::Alias;
+        let is_known = |name: &String| {
+            let name = NamesRef {
+                provider: &provider,
+                model: name,
+            };
+            self.unpriced.contains(&name)
+        };
+        Some(Found {
+            ambiguous: found.ambiguous || (is_substitute && spellings.iter().any(is_known)),
+            ..found
+        })
     }
 
     /// What the name says beside the model, where the book does not have it under this name.

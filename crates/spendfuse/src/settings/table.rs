@@ -236,6 +236,8 @@ settings! {
     [pricing] Pricing {
         trust_reported_cost: Names = "",
             "providers whose reported_cost_usd is taken, separated by commas";
+        free: Names = "",
+            "what costs nothing, as provider or provider/model, separated by commas";
     }
     [fingerprint] Fingerprint {
         key: Secret = "",

@@ -220,6 +220,7 @@ fn pricing(values: &Values, resolved: &ResolvedSettings) -> Result<PricingPolicy
     }
     Ok(PricingPolicy {
         trust_reported_cost: values.pricing.trust_reported_cost.0.clone(),
+        free: values.pricing.free.0.clone(),
         price_multiplier,
         ..PricingPolicy::default()
     })

@@ -1,5 +1,6 @@
 //! The rates in a model's entry.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use serde::Deserialize;
@@ -10,6 +11,7 @@ use super::{Entry, Fields, Imported};
 use crate::import::decimal;
 use crate::import::fields::{self, Meaning};
 use crate::import::variants::Variant;
+use crate::off_peak::{OffPeak, Window};
 use crate::rate::{Billable, RateKey};
 
 /// xAI bills the higher rates from the threshold on, all others above it.
@@ -29,6 +31,50 @@ struct SearchContext<'a> {
     search_context_size_medium: Option<&'a RawValue>,
     #[serde(borrow)]
     search_context_size_high: Option<&'a RawValue>,
+}
+
+const OFF_PEAK_FIELD: &str = "off_peak_pricing";
+/// Zones in which weekdays are counted, and by how many minutes their days begin earlier.
+const WEEKDAY_ZONES: [(&str, u16); 3] = [("", 0), ("UTC", 0), ("Asia/Shanghai", 8 * 60)];
+const WHOLE_WEEK: [u8; 7] = [1, 2, 3, 4, 5, 6, 7];
+
+#[derive(Deserialize)]
+struct OffPeakWindow<'a> {
+    #[serde(borrow)]
+    hours_utc: Hours<'a>,
+    #[serde(default)]
+    weekdays: Vec<u8>,
+}
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Hours<'a> {
+    One(#[serde(borrow)] Cow<'a, str>),
+    Several(#[serde(borrow)] Vec<Cow<'a, str>>),
+}
+
+/// The windows of the object in which a file describes cheaper hours.
+fn off_peak_windows(pricing: &Fields<'_>) -> Option<Vec<Window>> {
+    let zone = super::text(pricing, "weekday_timezone");
+    let (_, ahead) = WEEKDAY_ZONES.iter().find(|(known, _)| *known == zone)?;
+    let given: Vec<OffPeakWindow<'_>> = serde_json::from_str(pricing.get("windows")?.get()).ok()?;
+    let mut windows = Vec::new();
+    for window in &given {
+        let days = match window.weekdays.is_empty() {
+            true => &WHOLE_WEEK[..],
+            false => &window.weekdays,
+        };
+        let hours = match &window.hours_utc {
+            Hours::One(hours) => std::slice::from_ref(hours),
+            Hours::Several(hours) => hours,
+        };
+        for hours in hours {
+            windows.extend(Window::of_days(days, hours, *ahead)?);
+        }
+    }
+    windows.sort_unstable();
+    windows.dedup();
+    (!windows.is_empty()).then_some(windows)
 }
 
 impl Imported {
@@ -56,7 +102,7 @@ impl Imported {
                 },
                 Meaning::PerPixel => self.per_pixel(entry, field, raw, variant, &mut rates),
                 Meaning::SearchContext => self.search_context(entry, field, raw, &mut rates),
-                Meaning::Factor(_) | Meaning::ProviderSpecific => {}
+                Meaning::Factor(_) | Meaning::ProviderSpecific | Meaning::OffPeak => {}
                 Meaning::TieredPricing => self.tiered_pricing(entry, field, raw, &mut rates),
             }
         }
@@ -119,6 +165,27 @@ impl Imported {
             }
         }
         factors
+    }
+
+    /// Rates of the provider's cheaper hours, where the file says when they are in a way that is
+    /// understood: else the usual rates stand, which are the dearer ones.
+    pub(super) fn off_peak(&mut self, entry: &Entry<'_>, fields: &Fields<'_>) -> Option<OffPeak> {
+        let raw = fields.get(OFF_PEAK_FIELD)?;
+        let pricing: Fields<'_> = serde_json::from_str(raw.get()).unwrap_or_default();
+        let Some(windows) = off_peak_windows(&pricing) else {
+            let reason = "hours or zone that are not understood; the usual rates are charged";
+            self.report.skip(OFF_PEAK_FIELD, reason, entry.name);
+            return None;
+        };
+        let mut rates = BTreeMap::new();
+        for (field, raw) in &pricing {
+            if let Meaning::Rate(key) = fields::meaning(entry.mode, field)
+                && let Some(nanos) = decimal::scaled(raw.get(), scale_of(&key))
+            {
+                rates.insert(key, nanos);
+            }
+        }
+        (!rates.is_empty()).then_some(OffPeak { windows, rates })
     }
 
     fn per_pixel(
