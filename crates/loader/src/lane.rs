@@ -192,6 +192,7 @@ mod tests {
         deduplication_millis: 1_000_000,
         epoch: 0,
         content_tokens: true,
+        completes_parts: true,
     };
 
     #[test]

@@ -23,6 +23,7 @@ mod same_id;
 mod session;
 mod settled;
 mod standing;
+mod sums;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;

@@ -58,6 +58,9 @@ pub struct ProtocolRules {
     pub epoch: u32,
     /// Whether tokens name what they insert: older programs cannot replay such inserts.
     pub content_tokens: bool,
+    /// Whether what is missing of a batch can be put in without its token: in plain tables, see
+    /// `healing` and `sums`.
+    pub completes_parts: bool,
 }
 
 impl ProtocolRules {

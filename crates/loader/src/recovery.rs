@@ -89,13 +89,7 @@ pub fn found_of(batch: &Batch, facts: &[TableFacts]) -> Found {
     debug_assert_eq!(batch.tables.len(), facts.len());
     let tables = || batch.tables.iter().zip(facts);
     if let Some((table, fact)) = tables().find(|(_, fact)| fact.others > 0) {
-        return Found::Doubt(format!(
-            "{} of its {} rows in the topic differ from those that {} has at their addresses: the \
-             topics were made anew, or rows were changed",
-            fact.others,
-            table.rows,
-            table.table()
-        ));
+        return Found::Doubt(other_rows(table, fact));
     }
     if let Some((table, fact)) = tables().find(|(table, fact)| fact.found > table.rows) {
         return Found::Doubt(too_many(table, fact.found));
@@ -111,6 +105,16 @@ pub fn found_of(batch: &Batch, facts: &[TableFacts]) -> Found {
         true => Found::Missing,
         false => Found::Part,
     }
+}
+
+fn other_rows(table: &TableInsert, fact: &TableFacts) -> String {
+    format!(
+        "{} of its {} rows in the topic differ from those that {} has at their addresses: the topics \
+         were made anew, or rows were changed",
+        fact.others,
+        table.rows,
+        table.table()
+    )
 }
 
 /// The doubt where a table has more rows at a batch's addresses than the batch.
@@ -137,7 +141,8 @@ pub enum ReplayDecision {
 ///
 /// While ClickHouse surely remembers the tokens (less than half of its memory used since), inserting
 /// again is right whatever is there, and heals torn tables and views; against tokens that a crash took
-/// see `is_there` in `inserting`. Later only two cases are safe: nothing there, or everything.
+/// see `is_there` in `inserting`. Later nothing and everything are safe, and, where what is missing can
+/// be put in without a token, a part of the same rows.
 pub fn decide_replay(
     rules: &ProtocolRules,
     intent: &Intent,
@@ -171,6 +176,12 @@ pub fn decide_replay(
     }
     if tables().all(|(table, fact)| fact.found == table.rows && fact.views_agree) {
         return ReplayDecision::Complete;
+    }
+    if rules.completes_parts {
+        return match tables().find(|(_, fact)| fact.others > 0) {
+            Some((table, fact)) => ReplayDecision::Doubt(other_rows(table, fact)),
+            None => ReplayDecision::Replay,
+        };
     }
     let detail: Vec<String> = tables()
         .map(|(table, fact)| {
@@ -211,6 +222,7 @@ mod tests {
         deduplication_millis: 1_000_000,
         epoch: 0,
         content_tokens: true,
+        completes_parts: false,
     };
 
     fn batch() -> Batch {
@@ -233,6 +245,16 @@ mod tests {
 
     /// The decision where the table's counter was 100 at the intent, at time 0.
     fn decide(found: u64, inserts: u64, views_agree: bool, now: i64) -> ReplayDecision {
+        let fact = TableFacts {
+            found,
+            inserts,
+            views_agree,
+            ..TableFacts::default()
+        };
+        decide_by(&RULES, fact, now)
+    }
+
+    fn decide_by(rules: &ProtocolRules, fact: TableFacts, now: i64) -> ReplayDecision {
         let batch = batch();
         let intent = Intent {
             end: batch.end,
@@ -242,14 +264,7 @@ mod tests {
             inserts: BTreeMap::from([("spend".to_owned(), 100)]),
             tokens: RULES.tokens(),
         };
-        let fact = TableFacts {
-            found,
-            inserts,
-            others: 0,
-            views_agree,
-            is_detached: false,
-        };
-        decide_replay(&RULES, &intent, &batch, &[fact], UnixMillis(now))
+        decide_replay(rules, &intent, &batch, &[fact], UnixMillis(now))
     }
 
     #[test]
@@ -273,6 +288,30 @@ mod tests {
                 let decision = decide(found, inserts, views_agree, now);
                 assert!(matches!(decision, ReplayDecision::Doubt(_)), "{decision:?}");
             }
+        }
+    }
+
+    /// A loss of power takes inserts and their counters, and what came after it may be torn.
+    #[test]
+    fn a_part_of_the_same_rows_is_completed_where_that_needs_no_token() {
+        let rules = ProtocolRules {
+            completes_parts: true,
+            ..RULES
+        };
+        let part = TableFacts {
+            found: 3,
+            inserts: 99,
+            ..TableFacts::default()
+        };
+        assert_eq!(decide_by(&rules, part, 1), ReplayDecision::Replay);
+        for (found, others) in [(3, 1), (9, 0)] {
+            let wrong = TableFacts {
+                found,
+                others,
+                ..part
+            };
+            let decision = decide_by(&rules, wrong, 1);
+            assert!(matches!(decision, ReplayDecision::Doubt(_)), "{decision:?}");
         }
     }
 

@@ -29,6 +29,7 @@ use crate::metrics as names;
 use crate::present::WriterStage;
 use crate::protocol::{Action, StopReason};
 use crate::standing::{Parts, Standing};
+use crate::sums::WholeSums;
 use crate::{AlertSink, LoaderAlert, LoaderConfig, LoaderError, known_epochs};
 use work::{Report, Server};
 
@@ -55,6 +56,8 @@ struct Session<'a> {
     /// Epochs whose rows the topics may hold, as the warehouse knows them.
     known_epochs: BTreeSet<u32>,
     gate: Arc<InsertGate>,
+    /// In this run of the server.
+    whole_sums: Arc<WholeSums>,
     reports: Receiver<Report>,
     reporter: Sender<Report>,
     parts: &'a Parts,
@@ -97,6 +100,7 @@ pub(crate) fn run(
         server,
         known_epochs: runtime.block_on(known_epochs(config, warehouse))?,
         gate: Arc::default(),
+        whole_sums: Arc::default(),
         reports,
         reporter,
         parts,

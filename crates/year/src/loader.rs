@@ -25,6 +25,7 @@ fn rules(epoch: u32) -> ProtocolRules {
         deduplication_millis: DEDUPLICATION_SECONDS as i64 * 1000,
         epoch,
         content_tokens: true,
+        completes_parts: true,
     }
 }
 

@@ -92,7 +92,7 @@ impl Warehouse {
     /// what is missing is put in (`crates/loader/src/inserting.rs` and `healing.rs`, in short).
     pub(crate) fn insert_again(&mut self, batch: &Batch, now: i64) {
         for insert in &batch.tables {
-            let is_there = self.found(insert) == insert.rows;
+            let is_there = self.found(insert) > 0;
             if !is_there || is_broken(Break::DeduplicationWindowTooSmall) {
                 self.insert_table(insert, now, &mut usize::MAX.clone());
             }

@@ -36,7 +36,10 @@ impl PartitionProtocol {
             return self.doubt(intent.end, detail);
         }
         self.state = State::Inspecting(intent, batch.clone());
-        Action::Inspect(batch)
+        match self.rules.completes_parts {
+            true => Action::Compare(batch),
+            false => Action::Inspect(batch),
+        }
     }
 
     /// The answer to [`Action::Inspect`] and [`Action::Compare`]: facts of each table of the batch, in

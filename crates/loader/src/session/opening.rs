@@ -111,6 +111,7 @@ impl Session<'_> {
             deduplication_millis: DEDUPLICATION_SECONDS as i64 * 1000,
             epoch: self.config.epoch,
             content_tokens: self.config.content_tokens,
+            completes_parts: !self.warehouse.config().replicated,
         }
     }
 }

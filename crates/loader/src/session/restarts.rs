@@ -1,6 +1,7 @@
 //! A ClickHouse that was restarted may have lost what it had acknowledged: the last minutes are
 //! compared with the log, and what is missing is loaded again.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use spendfuse_bus::LogPartition;
@@ -17,6 +18,7 @@ impl Session<'_> {
         let known = self.server.run.replace(run);
         if known.is_some_and(|known| known != run) {
             tracing::warn!("ClickHouse was restarted: comparing the last minutes with the log");
+            self.whole_sums = Arc::default();
             for lane in self.lanes.values_mut() {
                 lane.looks_again = true;
             }

@@ -182,6 +182,7 @@ impl Session<'_> {
         let (warehouse, reporter) = (self.warehouse.clone(), self.reporter.clone());
         let (assignment, stage) = (self.assignment, stage_of(at));
         let gate = Arc::clone(&self.gate);
+        let whole = Arc::clone(&self.whole_sums);
         let task = self.runtime.spawn(async move {
             let report = match work {
                 Work::Insert(attempt) => {
@@ -194,7 +195,7 @@ impl Session<'_> {
                 }
                 Work::Inspect | Work::Compare => {
                     let compares_content = work == Work::Compare;
-                    let facts = inspect(&warehouse, &batch, stage, compares_content).await;
+                    let facts = inspect(&warehouse, &batch, stage, compares_content, &whole).await;
                     Report::Inspected(assignment, at, facts)
                 }
             };

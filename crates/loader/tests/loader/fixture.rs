@@ -68,11 +68,15 @@ impl Fixture {
     }
 
     pub fn start_loader(&self) -> RunningLoader {
+        self.start_loader_as("loader-1")
+    }
+
+    pub fn start_loader_as(&self, instance_id: &str) -> RunningLoader {
         let mut config = LoaderConfig::new(
             self.kafka.clone(),
             &Topics::new("spendfuse."),
             "spendfuse",
-            "loader-1",
+            instance_id,
         );
         config.group_id = self.group_id.to_owned();
         config.content_tokens = true;

@@ -21,6 +21,8 @@ struct World {
     /// Whether a restart may come after ClickHouse has forgotten all tokens.
     may_age: bool,
     has_aged: bool,
+    /// Whether what is missing is put in without a token.
+    completes_parts: bool,
     now: i64,
     /// The broken variants that the exploration must catch.
     fault: Fault,
@@ -37,6 +39,25 @@ enum Fault {
     TrustsOldTokens,
     /// What ClickHouse says it has is not looked at.
     TrustsTokens,
+}
+
+impl World {
+    /// What of a batch is inserted. Who needs no token waits for earlier attempts, and repeats only what
+    /// is not there at all.
+    fn take_up(&mut self, batch: &Batch, again: bool) -> Batch {
+        let mut absent = batch.clone();
+        if again && self.completes_parts {
+            for late in std::mem::take(&mut self.late_inserts) {
+                self.warehouse.insert(&late, ALL);
+            }
+            let mut facts = self.warehouse.facts(batch).into_iter();
+            absent.tables.retain(|_| {
+                let fact = facts.next();
+                fact.is_some_and(|fact| fact.found == 0 && fact.views_agree)
+            });
+        }
+        absent
+    }
 }
 
 /// A loader between two crashes.
@@ -56,6 +77,7 @@ impl Loader {
             checkpoint.intent = None;
         }
         let mut rules = RULES;
+        rules.completes_parts = world.completes_parts;
         if world.fault == Fault::TrustsOldTokens {
             rules.deduplication_millis = i64::MAX;
         }
@@ -137,13 +159,16 @@ fn run(world: &mut World, choices: &mut impl FnMut(usize) -> usize) -> Option<St
                 }
             }
             Action::Insert(ref batch) | Action::InsertAgain(ref batch) => {
-                let ways = Progress::ways(parts_of(batch).len());
+                let again = matches!(action, Action::InsertAgain(_));
+                let inserted = world.take_up(batch, again);
+                let ways = Progress::ways(parts_of(&inserted).len());
                 if world.lost_answers_left > 0 {
                     // Answered, or torn in any way and sent again.
                     let choice = choices(ways + 1);
                     if choice > 0 {
                         world.lost_answers_left -= 1;
-                        world.warehouse.insert(batch, Progress::nth(choice - 1));
+                        let progress = Progress::nth(choice - 1);
+                        world.warehouse.insert(&inserted, progress);
                         loader.pending = Some(Action::InsertAgain(batch.clone()));
                         continue;
                     }
@@ -151,8 +176,7 @@ fn run(world: &mut World, choices: &mut impl FnMut(usize) -> usize) -> Option<St
                 // Done, torn by a crash in any way, or a crash with the insert under way.
                 let choice = if crashes { choices(ways + 2) } else { 0 };
                 if choice == 0 {
-                    world.warehouse.insert(batch, ALL);
-                    let again = matches!(action, Action::InsertAgain(_));
+                    world.warehouse.insert(&inserted, ALL);
                     if again && world.fault != Fault::TrustsTokens {
                         world.warehouse.make_whole(batch);
                     }
@@ -160,18 +184,18 @@ fn run(world: &mut World, choices: &mut impl FnMut(usize) -> usize) -> Option<St
                     continue;
                 }
                 if choice == ways + 1 {
-                    world.late_inserts.push(batch.clone());
+                    world.late_inserts.push(inserted);
                 } else {
-                    world.warehouse.insert(batch, Progress::nth(choice - 1));
+                    world.warehouse.insert(&inserted, Progress::nth(choice - 1));
                 }
             }
-            Action::Inspect(batch) => {
+            Action::Inspect(batch) | Action::Compare(batch) => {
                 let facts = world.warehouse.facts(&batch);
                 loader.pending = loader.protocol.inspected(UnixMillis(world.now), &facts);
                 continue;
             }
             Action::Stop(reason) => return Some(reason),
-            Action::Compare(_) | Action::Restore(_) => unreachable!("there is an offset"),
+            Action::Restore(_) => unreachable!("there is an offset"),
         }
         world.crashes_left -= 1;
         if world.may_age && choices(2) == 1 {
@@ -193,6 +217,7 @@ struct Start {
     crashes: u32,
     lost_answers: u32,
     may_age: bool,
+    completes_parts: bool,
     fault: Fault,
 }
 
@@ -218,6 +243,7 @@ fn explore(start: Start) -> Explored {
             lost_answers_left: start.lost_answers,
             may_age: start.may_age,
             has_aged: false,
+            completes_parts: start.completes_parts,
             now: 0,
             fault: start.fault,
         };
@@ -262,6 +288,7 @@ const CRASHES: Start = Start {
     crashes: 2,
     lost_answers: 0,
     may_age: false,
+    completes_parts: false,
     fault: Fault::None,
 };
 
@@ -294,6 +321,18 @@ fn a_loader_that_was_away_too_long_counts_each_row_once_or_stops() {
     let Explored { runs, doubts, .. } = explored;
     // Only an insert that was torn is in doubt.
     assert!(doubts > 0 && doubts < runs / 2, "{doubts} of {runs}");
+}
+
+/// As with plain tables, whose tokens a loss of power takes.
+#[test]
+fn a_loader_that_was_away_too_long_completes_what_was_torn_where_it_needs_no_token() {
+    let explored = explore(Start {
+        may_age: true,
+        completes_parts: true,
+        ..CRASHES
+    });
+    assert_eq!(explored.wrong, None);
+    assert_eq!(explored.doubts, 0);
 }
 
 #[test]

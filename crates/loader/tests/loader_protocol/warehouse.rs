@@ -16,6 +16,7 @@ pub const RULES: ProtocolRules = ProtocolRules {
     deduplication_millis: 1_000_000,
     epoch: 0,
     content_tokens: true,
+    completes_parts: false,
 };
 
 /// The log: offsets with gaps (markers), two tables.
