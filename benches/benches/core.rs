@@ -187,6 +187,8 @@ fn rows(criterion: &mut Criterion) {
                     cost: CostParts::default(),
                     priced: PriceBasis::default(),
                     price_version: "snapshot",
+                    priced_as: "",
+                    price_detail: "openai/gpt-4o (exact name); input 2.50/M, output 10.00/M",
                     budget_version: 1,
                     flags: event.flags,
                     origin: origin(number),

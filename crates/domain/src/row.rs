@@ -82,6 +82,10 @@ pub struct SpendRow<'a> {
     pub priced: PriceBasis,
     /// Version of the price book; empty for revenue.
     pub price_version: &'a str,
+    /// The entry of the price book that was used, where it is not the model itself.
+    pub priced_as: &'a str,
+    /// Why the call cost what it did, in a line.
+    pub price_detail: &'a str,
     /// Offset in the budgets topic up to which budgets were known when it was counted.
     pub budget_version: u64,
     /// Flags of the event and of its pricing.

@@ -4,8 +4,9 @@
 
 use spendfuse_domain::row::CostParts;
 use spendfuse_domain::units::{Quantity, Units};
-use spendfuse_domain::{Call, Nanos, UnitKind};
+use spendfuse_domain::{Call, Nanos, UnitKind, UnixMillis};
 
+use crate::detail::millionths;
 use crate::factor;
 use crate::policy::{CeilingRates, Multiplier};
 use crate::rate::{Billable, Tier, TokenClass};
@@ -89,6 +90,18 @@ impl LineSink for Vec<Line> {
     }
 }
 
+/// Which of a model's token rates were charged: all that a line says besides its class.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub(crate) struct TokenRates {
+    pub(crate) tier: Tier,
+    /// Millionths.
+    pub(crate) factor: u64,
+    /// The context's threshold.
+    pub(crate) above: u64,
+    pub(crate) from: UnixMillis,
+    pub(crate) is_off_peak: bool,
+}
+
 /// The sum of a bill by part, undivided.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Bill {
@@ -96,7 +109,8 @@ pub(crate) struct Bill {
 }
 
 impl Bill {
-    /// Charges the tokens of `call` at the rates of `era`; nothing where it has none.
+    /// Charges the tokens of `call` at the rates of `era`; nothing where it has none. Returns which
+    /// rates they are.
     pub(crate) fn charge_tokens(
         &mut self,
         era: &Era,
@@ -104,9 +118,9 @@ impl Bill {
         tier: Tier,
         factor: u64,
         lines: &mut impl LineSink,
-    ) {
+    ) -> TokenRates {
         let Some(sheet) = era.sheet(tier, call.tokens.context()) else {
-            return;
+            return TokenRates::default();
         };
         for class in TokenClass::ALL {
             let rate = sheet.rates[class as usize];
@@ -123,6 +137,13 @@ impl Bill {
                 };
                 with_factor(with_hours(note, era.is_off_peak), factor)
             });
+        }
+        TokenRates {
+            tier,
+            factor,
+            above: sheet.above,
+            from: era.from,
+            is_off_peak: era.is_off_peak,
         }
     }
 
@@ -275,10 +296,9 @@ fn with_factor(note: String, factor: u64) -> String {
     if factor == u64::from(factor::ONE) {
         return note;
     }
-    let times = format!("times {}.{:06}", factor / 1_000_000, factor % 1_000_000);
-    let times = times.trim_end_matches('0').trim_end_matches('.');
+    let times = format!("times {}", millionths(factor));
     match note.is_empty() {
-        true => times.to_owned(),
+        true => times,
         false => format!("{note}, {times}"),
     }
 }

@@ -10,6 +10,7 @@
 
 pub mod book;
 mod charge;
+mod detail;
 mod error;
 mod factor;
 pub mod import;
@@ -24,6 +25,7 @@ mod sheet;
 
 pub use book::{BookDraft, PriceBook};
 pub use charge::Line;
+pub use detail::Told;
 pub use error::{BookError, PolicyError, PricingError};
 pub use lookup::Match;
 pub use policy::{CeilingRates, Multiplier, PricingPolicy};

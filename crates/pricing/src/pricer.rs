@@ -9,6 +9,7 @@ use spendfuse_domain::{Call, Flags, Nanos, UnixMillis};
 
 use crate::book::PriceBook;
 use crate::charge::{Line, LineSink, NoLines};
+use crate::detail::{self, Circumstances, Grounds, Told, Written};
 use crate::error::PricingError;
 use crate::lookup::ceiling::Ceiling;
 use crate::lookup::names::{Names, NamesRef};
@@ -46,6 +47,8 @@ pub struct Explained {
     pub charged_as: Option<(String, String)>,
     /// How they were found; `None`: at a ceiling.
     pub how: Option<Match>,
+    /// Why, in a line: column `price_detail`.
+    pub detail: String,
     /// The bill. Where the basis is `reported` it is what the book would have charged; a multiplier
     /// is not in it.
     pub lines: Vec<Line>,
@@ -62,6 +65,12 @@ pub struct Pricer {
     resolved: Vec<Resolved>,
     /// Place in the book → rates, so that names of one model share them.
     compiled: HashMap<usize, Arc<CompiledModel>>,
+    /// What the call that was priced last went by.
+    last: Grounds,
+    /// Usual calls → places in `lines`.
+    written: HashMap<Grounds, usize>,
+    /// The first is that of the last call that was not a usual one.
+    lines: Vec<Written>,
 }
 
 impl Pricer {
@@ -73,6 +82,9 @@ impl Pricer {
             names: HashMap::new(),
             resolved: Vec::new(),
             compiled: HashMap::new(),
+            last: Grounds::default(),
+            written: HashMap::new(),
+            lines: vec![Written::default()],
         }
     }
 
@@ -125,12 +137,79 @@ impl Pricer {
         };
         let models = self.book.models();
         let name = |index: usize| (models[index].provider.clone(), models[index].model.clone());
-        Ok(Explained {
+        let mut explained = Explained {
             priced,
             charged_as: index.map(name),
             how: resolved.how,
+            detail: String::new(),
             lines,
-        })
+        };
+        let circumstances = Circumstances {
+            call,
+            variant: resolved.variant,
+            grounds: self.last.of_call(call),
+        };
+        explained.detail = detail::write(&explained, &circumstances);
+        Ok(explained)
+    }
+
+    /// What the row of the call says that was priced last, by [`Pricer::price`] with these same
+    /// arguments.
+    #[inline]
+    pub fn told(
+        &mut self,
+        provider: &str,
+        account: &str,
+        call: &Call<'_>,
+        model: &str,
+        at: UnixMillis,
+    ) -> Told<'_> {
+        let grounds = self.last.of_call(call);
+        let is_usual = detail::is_usual(call, &grounds);
+        let known = self.written.get(&grounds).filter(|_| is_usual).copied();
+        let place = known.unwrap_or_else(|| {
+            let written = self.write_detail(provider, account, call, model, at);
+            self.keep(written, is_usual.then_some(grounds))
+        });
+        let written = &self.lines[place];
+        Told {
+            version: self.book.version(),
+            priced_as: &written.priced_as,
+            detail: &written.detail,
+        }
+    }
+
+    #[cold]
+    fn write_detail(
+        &mut self,
+        provider: &str,
+        account: &str,
+        call: &Call<'_>,
+        model: &str,
+        at: UnixMillis,
+    ) -> Written {
+        // What has a price has an explanation.
+        let explained = self.explain(provider, account, call, model, at);
+        let of = |explained: Explained| Written {
+            priced_as: detail::priced_as(&explained),
+            detail: explained.detail,
+        };
+        explained.map(of).unwrap_or_default()
+    }
+
+    /// Keeps a line under its grounds, or in the place of the last call that was not a usual one.
+    fn keep(&mut self, written: Written, grounds: Option<Grounds>) -> usize {
+        if self.lines.len() > REMEMBERED_NAMES {
+            self.written.clear();
+            self.lines.truncate(1);
+        }
+        let Some(grounds) = grounds else {
+            self.lines[0] = written;
+            return 0;
+        };
+        self.written.insert(grounds, self.lines.len());
+        self.lines.push(written);
+        self.lines.len() - 1
     }
 
     fn price_into<L: LineSink + Default>(
@@ -151,17 +230,29 @@ impl Pricer {
         if self.names.len() >= REMEMBERED_NAMES {
             self.names.clear();
             self.resolved.clear();
+            self.written.clear();
+            self.lines.truncate(1);
         }
         let index = self.resolve(provider, model);
         let mut charged = self.charge(index, provider, call, model, at, lines);
         if !call.sub_calls.is_empty() {
             self.charge_sub_calls(&mut charged, provider, call, model, at, lines);
         }
+        let multiplier = self.policy.multiplier(account);
         let resolved = &self.resolved[index];
+        self.last = Grounds {
+            name: index,
+            rates: charged.rates,
+            at_ceiling: charged.at_ceiling,
+            is_guess: charged.guessed,
+            multiplier: multiplier.millionths(),
+            ..Grounds::default()
+        };
         if let Some(reported) = resolved.reported(call) {
             if reported >= TOO_DEAR {
                 return Err(too_dear(reported));
             }
+            self.last.basis = PriceBasis::Reported;
             return Ok(Priced {
                 parts: charged.bill.proportions_of(reported),
                 at_ceiling: Nanos::ZERO,
@@ -169,7 +260,6 @@ impl Pricer {
                 flags: Flags::default(),
             });
         }
-        let multiplier = self.policy.multiplier(account);
         let mut flags = Flags::default();
         if resolved.ambiguous || charged.guessed {
             flags.insert(Flags::AMBIGUOUS_PRICE);

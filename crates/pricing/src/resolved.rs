@@ -6,7 +6,7 @@ use std::sync::Arc;
 use spendfuse_domain::units::Quantity;
 use spendfuse_domain::{Call, Nanos, UnitKind, UnixMillis};
 
-use crate::charge::{Bill, LineSink, unit_rate};
+use crate::charge::{Bill, LineSink, TokenRates, unit_rate};
 use crate::lookup::ceiling::Ceiling;
 use crate::lookup::{Match, Variant};
 use crate::policy::PricingPolicy;
@@ -36,8 +36,9 @@ pub(crate) struct CompiledCeiling {
 pub(crate) struct NeedsCeiling;
 
 /// What of a call has no rate.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) enum AtCeiling {
+    #[default]
     Nothing,
     Units,
     Everything,
@@ -45,6 +46,8 @@ pub(crate) enum AtCeiling {
 
 pub(crate) struct Charged {
     pub(crate) bill: Bill,
+    /// Which token rates were taken.
+    pub(crate) rates: TokenRates,
     pub(crate) at_ceiling: AtCeiling,
     pub(crate) guessed: bool,
 }
@@ -74,6 +77,7 @@ impl Resolved {
     ) -> Result<Charged, NeedsCeiling> {
         let mut charged = Charged {
             bill: Bill::default(),
+            rates: TokenRates::default(),
             at_ceiling: AtCeiling::Nothing,
             guessed: false,
         };
@@ -97,7 +101,7 @@ impl Resolved {
         if by_token {
             let applied = model.factors.of_call(call);
             charged.guessed |= applied.unknown_word;
-            charged
+            charged.rates = charged
                 .bill
                 .charge_tokens(era, call, tier, applied.factor, lines);
         }
@@ -197,7 +201,7 @@ impl Resolved {
             Some(model) => {
                 let factor = model.factors.of_call(call).factor;
                 let era = model.dearest_era(at);
-                charged.bill.charge_tokens(era, call, tier, factor, lines);
+                charged.rates = charged.bill.charge_tokens(era, call, tier, factor, lines);
             }
             None => charged.bill.charge_tokens_at(&policy.ceiling, call, lines),
         }

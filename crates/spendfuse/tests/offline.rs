@@ -73,6 +73,32 @@ fn a_call_is_costed_without_kafka() {
 }
 
 #[test]
+fn events_are_explained_as_their_rows_will_say() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("events.ndjson");
+    let event = r#"{"id":"r-1","workspace":"acme","provider":"openai","model":"gpt-4o","usage_format":"openai.chat","usage":{"prompt_tokens":1000,"completion_tokens":100}}"#;
+    fs::write(&path, format!("{event}\n{{\"id\":\"r-2\"}}\n\n{event}\n")).unwrap();
+    let output = spendfuse(&["prices", "explain", path.to_str().unwrap(), "--json"]);
+    assert_eq!(output.status.code(), Some(1), "one line is no event");
+    let text = stdout(&output);
+    let answers: Vec<Value> = text
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    assert_eq!(answers.len(), 3);
+    assert_eq!(
+        (&answers[2]["line"], &answers[2]["id"]),
+        (&4.into(), &"r-1".into())
+    );
+    assert_eq!(answers[2]["cost_usd"], "0.0035");
+    let why = "openai/gpt-4o (exact name); input 2.50/M, output 10.00/M";
+    assert_eq!(answers[2]["price_detail"], why);
+    assert_eq!(answers[1]["rejected"], "missing_field");
+    let shown = stdout(&spendfuse(&["prices", "explain", event]));
+    assert!(shown.contains(&format!("price    {why}\n")), "{shown}");
+}
+
+#[test]
 fn a_dry_run_adds_up_only_what_would_be_counted() {
     let folder = tempfile::tempdir().unwrap();
     let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();

@@ -292,7 +292,7 @@ const COLUMNS: &[(&str, &str)] = &[
     ("plan", "the plan that the customer is on"),
     (
         "price_detail",
-        "what of the usage was not read; empty = nothing",
+        "why it cost what it did: entry of the price book, tier, rates, factors, what was not read",
     ),
     ("price_version", "the price book version"),
     (

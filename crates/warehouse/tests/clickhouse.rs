@@ -171,8 +171,11 @@ async fn every_column_of_a_call_arrives_as_it_was() {
         ("project", "cc-9"),
         ("speed", "fast"),
         ("inference_geo", "us"),
-        ("price_detail", "not read: usage.new.tokens"),
-        ("priced_as", ""),
+        (
+            "price_detail",
+            "openai/gpt-4o (bare name at its maker); input 2.5/M",
+        ),
+        ("priced_as", "openai/gpt-4o"),
         ("amends_epoch", "0"),
         ("amends_partition", "0"),
         ("amends_seq", "0"),

@@ -161,6 +161,7 @@ fn charges(pricer: &mut Pricer, events: &[Event<'_>]) -> Result<Vec<Charge<'stat
             priced: priced.basis,
             flags: priced.flags,
             price_version: "snapshot",
+            ..Charge::default()
         });
     }
     Ok(charges)
@@ -174,6 +175,8 @@ fn block(events: &[Event<'_>], charges: &[Charge<'_>], seq: u64) -> Option<Vec<u
             cost: charge.cost,
             priced: charge.priced,
             price_version: charge.price_version,
+            priced_as: charge.priced_as,
+            price_detail: charge.price_detail,
             budget_version: 1,
             flags: event.flags,
             origin: origin(i64::from(index)),

@@ -72,6 +72,10 @@ pub struct Charge<'a> {
     pub flags: Flags,
     /// Version of the price book.
     pub price_version: &'a str,
+    /// The entry of the price book that was used, where it is not the model itself.
+    pub priced_as: &'a str,
+    /// Why it cost what it did, in a line.
+    pub price_detail: &'a str,
 }
 
 /// Takes the rows of a commit.
@@ -316,6 +320,8 @@ impl Meter {
             cost: charge.cost,
             priced: charge.priced,
             price_version: charge.price_version,
+            priced_as: charge.priced_as,
+            price_detail: charge.price_detail,
             budget_version: self.book.version,
             flags,
             origin,

@@ -147,7 +147,6 @@ impl MeterPartition {
         origin: Origin,
         is_verified: bool,
     ) -> Result<(), Rejection> {
-        let version;
         let charge = match &event.body {
             Body::Usage(call) => {
                 let who = &event.attribution;
@@ -155,13 +154,17 @@ impl MeterPartition {
                     .pricer
                     .price(&who.provider, &who.account, call, &who.model, event.time)
                     .map_err(|error| Rejection::new(RejectReason::BadMoney, error.to_string()))?;
-                version = self.pricer.version();
+                let told =
+                    self.pricer
+                        .told(&who.provider, &who.account, call, &who.model, event.time);
                 Charge {
                     cost: priced.parts,
                     at_ceiling: priced.at_ceiling,
                     priced: priced.basis,
                     flags: priced.flags,
-                    price_version: version,
+                    price_version: told.version,
+                    priced_as: told.priced_as,
+                    price_detail: told.detail,
                 }
             }
             Body::Revenue(_) | Body::SessionEnd => Charge::default(),

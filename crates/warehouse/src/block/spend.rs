@@ -1,7 +1,5 @@
 //! Blocks of table `spend`.
 
-use std::borrow::Cow;
-
 use spendfuse_domain::Nanos;
 use spendfuse_domain::event::{Body, Call};
 use spendfuse_domain::row::SpendRow;
@@ -78,14 +76,6 @@ struct Spent<'a> {
 /// A count that an entry may also take back.
 fn signed(count: u64) -> i64 {
     i64::try_from(count).unwrap_or(i64::MAX)
-}
-
-/// What of the usage was not read; nothing of nearly every call.
-fn price_detail(call: &Call<'_>) -> Cow<'static, str> {
-    match &call.unread {
-        Some(path) => Cow::Owned(format!("not read: usage.{path}")),
-        None => Cow::Borrowed(""),
-    }
 }
 
 table! {
@@ -169,8 +159,8 @@ table! {
     project: text(&who.project);
     speed: text(&call.speed);
     inference_geo: text(&call.inference_geo);
-    price_detail: text(&price_detail(call));
-    priced_as: text("");
+    price_detail: text(row.price_detail);
+    priced_as: text(row.priced_as);
     amends_epoch: count32(0);
     amends_partition: count32(0);
     amends_seq: count64(0);

@@ -109,6 +109,8 @@ pub fn row<'a>(event: &'a Event<'a>, seq: u64, index: u32) -> SpendRow<'a> {
         },
         priced: PriceBasis::Book,
         price_version: "book-1",
+        priced_as: "openai/gpt-4o",
+        price_detail: "openai/gpt-4o (bare name at its maker); input 2.5/M",
         budget_version: 13,
         flags: event.flags,
         origin: Origin {

@@ -72,7 +72,7 @@ fn defaults<'a>(settings: &'a Settings, args: &'a IngestArgs) -> EnvelopeDefault
 
 /// Calls `take` with the event in `line`, which is what is kept of a line, and the bytes to send: the
 /// line itself, or the line in an envelope where it is a bare object.
-fn read_line<T>(
+pub(super) fn read_line<T>(
     line: &[u8],
     defaults: &EnvelopeDefaults<'_>,
     arrival: UnixMillis,

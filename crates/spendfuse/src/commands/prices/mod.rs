@@ -1,4 +1,4 @@
-//! `spendfuse prices import|show|diff|set|cost`.
+//! `spendfuse prices import|show|diff|set|cost|explain`.
 
 pub mod book;
 mod cost;
@@ -47,9 +47,10 @@ enum Action {
         after_help = "Examples:\n  spendfuse prices set openai/gpt-4o input=2.50 output=10.00\n  spendfuse prices set acme/house-model input=0.10 output=0.40 output:batch=0.20\n  spendfuse prices set /gpt-99 input=1.00 output=4.00\n  spendfuse prices set openai/gpt-4o input:flex=none\n\nAmounts are US dollars per million tokens, or per unit. Rates are named as in `prices show`."
     )]
     Set(set::SetArgs),
-    /// Show what a call costs, line by line; needs no Kafka
+    /// Show what a call costs and why, line by line; needs no Kafka
     #[command(
-        after_help = "Examples:\n  spendfuse prices cost --provider openai --model gpt-4o --format openai.chat \\\n    --usage '{\"prompt_tokens\":1200,\"completion_tokens\":380,\"prompt_tokens_details\":{\"cached_tokens\":800}}'\n  spendfuse prices cost --model claude-sonnet-4-5 --usage '{\"input_tokens\":1000,\"output_tokens\":200}' \\\n    --units '{\"web_search_calls\":\"2\"}' --tier batch"
+        visible_alias = "explain",
+        after_help = "Examples:\n  spendfuse prices explain event.json\n  spendfuse prices explain events.ndjson --from-topic --json\n  spendfuse prices cost --provider openai --model gpt-4o --format openai.chat \\\n    --usage '{\"prompt_tokens\":1200,\"completion_tokens\":380,\"prompt_tokens_details\":{\"cached_tokens\":800}}'\n  spendfuse prices cost --model claude-sonnet-4-5 --usage '{\"input_tokens\":1000,\"output_tokens\":200}' \\\n    --units '{\"web_search_calls\":\"2\"}' --tier batch"
     )]
     Cost(cost::CostArgs),
 }
