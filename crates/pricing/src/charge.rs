@@ -8,7 +8,7 @@ use spendfuse_domain::{Call, Nanos, UnitKind, UnixMillis};
 
 use crate::detail::millionths;
 use crate::factor;
-use crate::policy::{CeilingRates, Multiplier};
+use crate::policy::Multiplier;
 use crate::rate::{Billable, Tier, TokenClass};
 use crate::sheet::{Era, UnitRate};
 
@@ -124,7 +124,7 @@ impl Bill {
         };
         for class in TokenClass::ALL {
             let rate = sheet.rates[class as usize];
-            let nanos = scaled(rate.nanos, factor);
+            let nanos = factor::times(rate.nanos, factor);
             self.add_tokens(class, call, nanos, lines, || {
                 let own = (rate.class, rate.tier) == (class, tier);
                 let note = match (own, rate.above) {
@@ -147,20 +147,16 @@ impl Bill {
         }
     }
 
-    /// Charges the tokens of `call` at the configured ceiling.
+    /// Charges the tokens of `call` at a ceiling: nano-dollars per million tokens, by class.
     pub(crate) fn charge_tokens_at(
         &mut self,
-        rates: &CeilingRates,
+        rate: impl Fn(TokenClass) -> u64,
+        note: &str,
         call: &Call<'_>,
         lines: &mut impl LineSink,
     ) {
         for class in TokenClass::ALL {
-            let rate = if class.is_input() {
-                rates.input
-            } else {
-                rates.output
-            };
-            self.add_tokens(class, call, rate, lines, || "configured ceiling".into());
+            self.add_tokens(class, call, rate(class), lines, || note.into());
         }
     }
 
@@ -272,16 +268,6 @@ impl Bill {
             total.get(),
         )
     }
-}
-
-/// `rate` times `factor` millionths, rounded up.
-#[inline]
-fn scaled(rate: u64, factor: u64) -> u64 {
-    if factor == u64::from(factor::ONE) {
-        return rate;
-    }
-    let product = (u128::from(rate) * u128::from(factor)).div_ceil(u128::from(factor::ONE));
-    u64::try_from(product).unwrap_or(u64::MAX)
 }
 
 fn with_hours(note: String, is_off_peak: bool) -> String {

@@ -10,6 +10,25 @@ use crate::book::ModelPrices;
 /// A factor of one, in millionths.
 pub(crate) const ONE: u32 = 1_000_000;
 
+/// Whether `speed` is no fast mode.
+pub(crate) fn is_usual_speed(speed: &str) -> bool {
+    is_any(speed, &["standard", "normal", "default"])
+}
+
+fn is_any(word: &str, usual: &[&str]) -> bool {
+    word.is_empty() || usual.iter().any(|usual| word.eq_ignore_ascii_case(usual))
+}
+
+/// `rate` times `factor` millionths, rounded up.
+#[inline]
+pub(crate) fn times(rate: u64, factor: u64) -> u64 {
+    if factor == u64::from(ONE) {
+        return rate;
+    }
+    let product = (u128::from(rate) * u128::from(factor)).div_ceil(u128::from(ONE));
+    u64::try_from(product).unwrap_or(u64::MAX)
+}
+
 /// The factors of one model.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Factors(Vec<(String, u32)>);
@@ -44,6 +63,11 @@ impl Factors {
         Some(found.1)
     }
 
+    /// The factor of the fast mode.
+    pub(crate) fn fast(&self) -> Option<u32> {
+        self.get("speed", "fast")
+    }
+
     #[inline]
     pub(crate) fn of_call(&self, call: &Call<'_>) -> Applied {
         if call.speed.is_empty() && call.inference_geo.is_empty() && call.region.is_empty() {
@@ -57,11 +81,8 @@ impl Factors {
 
     #[cold]
     fn of_words(&self, speed: &str, geography: &str, region: &str) -> Applied {
-        let is_any = |word: &str, usual: &[&str]| {
-            word.is_empty() || usual.iter().any(|usual| word.eq_ignore_ascii_case(usual))
-        };
         let by_speed = match self.get("speed", speed) {
-            _ if is_any(speed, &["standard", "normal", "default"]) => Some(ONE),
+            _ if is_usual_speed(speed) => Some(ONE),
             factor => factor,
         };
         // Older models are served in a country at no more than elsewhere.

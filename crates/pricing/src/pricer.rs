@@ -16,7 +16,7 @@ use crate::lookup::names::{Names, NamesRef};
 use crate::lookup::{Match, Variant};
 use crate::policy::PricingPolicy;
 use crate::provider;
-use crate::resolved::{AtCeiling, Charged, CompiledCeiling, NeedsCeiling, Resolved};
+use crate::resolved::{AtCeiling, Charged, NeedsCeiling, Resolved};
 use crate::sheet::CompiledModel;
 
 /// Names that one pricer remembers. Apps use a few dozen; the bound is against names that change
@@ -132,7 +132,7 @@ impl Pricer {
         let resolved = &self.resolved[resolved];
         let index = match (priced.basis, &resolved.prices, &resolved.ceiling) {
             (_, Some((index, _)), _) => Some(*index),
-            (_, None, Some(compiled)) => compiled.ceiling.model,
+            (_, None, Some(ceiling)) => ceiling.tokens.as_ref().map(|tokens| tokens.model),
             (_, None, None) => None,
         };
         let models = self.book.models();
@@ -383,7 +383,6 @@ impl Pricer {
         let known_provider = known.map(|(index, _)| models[*index].provider.as_str());
         let provider = known_provider.unwrap_or(provider);
         let ceiling = Ceiling::of(&self.book, &self.policy.ceiling, provider, model);
-        let tokens = ceiling.model.map(|index| self.compile(index));
-        self.resolved[index].ceiling = Some(CompiledCeiling { ceiling, tokens });
+        self.resolved[index].ceiling = Some(ceiling);
     }
 }

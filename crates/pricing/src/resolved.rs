@@ -7,10 +7,11 @@ use spendfuse_domain::units::Quantity;
 use spendfuse_domain::{Call, Nanos, UnitKind, UnixMillis};
 
 use crate::charge::{Bill, LineSink, TokenRates, unit_rate};
+use crate::factor;
 use crate::lookup::ceiling::Ceiling;
 use crate::lookup::{Match, Variant};
 use crate::policy::PricingPolicy;
-use crate::rate::{ServiceLevel, Tier};
+use crate::rate::{ServiceLevel, Tier, TokenClass};
 use crate::sheet::CompiledModel;
 
 /// What is known about one (provider, model) as calls name it.
@@ -23,13 +24,7 @@ pub(crate) struct Resolved {
     /// Place in the book and rates; `None`: unpriced.
     pub(crate) prices: Option<(usize, Arc<CompiledModel>)>,
     /// Worked out when it is first needed.
-    pub(crate) ceiling: Option<CompiledCeiling>,
-}
-
-#[derive(Clone, Debug)]
-pub(crate) struct CompiledCeiling {
-    pub(crate) ceiling: Ceiling,
-    pub(crate) tokens: Option<Arc<CompiledModel>>,
+    pub(crate) ceiling: Option<Ceiling>,
 }
 
 /// A bill that is not finished: something needs the ceiling, which is not there yet.
@@ -93,7 +88,7 @@ impl Resolved {
             _ => Tier::Default,
         };
         let Some((_, model)) = &self.prices else {
-            self.charge_ceiling(policy, call, at, &mut charged, lines)?;
+            self.charge_ceiling(policy, call, &mut charged, lines)?;
             return Ok(charged);
         };
         let era = model.era(at);
@@ -148,7 +143,7 @@ impl Resolved {
         let nothing_charged = !(by_token || by_unit || charged.at_ceiling != AtCeiling::Nothing);
         // A call of a model sold by token that used none (a refused one) costs nothing.
         if nothing_charged && !era.has_token_rates() {
-            self.charge_ceiling(policy, call, at, &mut charged, lines)?;
+            self.charge_ceiling(policy, call, &mut charged, lines)?;
             self.charge_one_unit(model, at, call, &mut charged, lines);
         }
         Ok(charged)
@@ -169,8 +164,8 @@ impl Resolved {
             let is_missing = missing & (1 << index) != 0;
             let is_extra = *kind == UnitKind::WebSearchCalls || !charged_otherwise;
             if is_missing && is_extra {
-                let compiled = self.ceiling.as_ref().ok_or(NeedsCeiling)?;
-                let rate = compiled.ceiling.unit(*kind);
+                let ceiling = self.ceiling.as_ref().ok_or(NeedsCeiling)?;
+                let rate = ceiling.unit(*kind);
                 let note = "ceiling";
                 charged
                     .bill
@@ -186,30 +181,44 @@ impl Resolved {
         &self,
         policy: &PricingPolicy,
         call: &Call<'_>,
-        at: UnixMillis,
         charged: &mut Charged,
         lines: &mut impl LineSink,
     ) -> Result<(), NeedsCeiling> {
-        let compiled = self.ceiling.as_ref().ok_or(NeedsCeiling)?;
+        let ceiling = self.ceiling.as_ref().ok_or(NeedsCeiling)?;
         charged.at_ceiling = AtCeiling::Everything;
         // A ceiling knows no discount: batch and flex cost the default rates.
         let tier = match ServiceLevel::of_word(&call.service_tier) {
             ServiceLevel::Tier(tier @ (Tier::Priority | Tier::Ultrafast)) => tier,
             _ => Tier::Default,
         };
-        match &compiled.tokens {
-            Some(model) => {
-                let factor = model.factors.of_call(call).factor;
-                let era = model.dearest_era(at);
-                charged.rates = charged.bill.charge_tokens(era, call, tier, factor, lines);
+        match &ceiling.tokens {
+            Some(tokens) => {
+                let speed = match factor::is_usual_speed(&call.speed) {
+                    true => u64::from(factor::ONE),
+                    false => u64::from(tokens.fast),
+                };
+                let context = call.tokens.context();
+                let rate = |class| factor::times(tokens.rate(context, tier, class), speed);
+                let bill = &mut charged.bill;
+                bill.charge_tokens_at(rate, "ceiling", call, lines);
+                charged.rates.tier = tier;
+                charged.rates.factor = speed;
             }
-            None => charged.bill.charge_tokens_at(&policy.ceiling, call, lines),
+            None => {
+                let rates = &policy.ceiling;
+                let rate = |class: TokenClass| match class.is_input() {
+                    true => rates.input,
+                    false => rates.output,
+                };
+                let bill = &mut charged.bill;
+                bill.charge_tokens_at(rate, "configured ceiling", call, lines);
+            }
         }
         let has_tokens = call.tokens.total() > 0;
         for (kind, quantity) in &call.units.entries {
             // Beside tokens, other units than searches describe the same thing once more.
             if *kind == UnitKind::WebSearchCalls || !has_tokens {
-                let rate = compiled.ceiling.unit(*kind);
+                let rate = ceiling.unit(*kind);
                 charged
                     .bill
                     .charge_units(*kind, *quantity, rate, "ceiling", lines);

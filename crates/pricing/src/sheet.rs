@@ -111,18 +111,9 @@ impl CompiledModel {
             Some((off_peak, eras)) if off_peak.contains(at) => eras,
             _ => &self.eras,
         };
-        in_force(eras, at)
+        let begun = eras.partition_point(|era| era.from <= at);
+        &eras[begun.saturating_sub(1)]
     }
-
-    /// The same at the hours that are not cheaper.
-    pub(crate) fn dearest_era(&self, at: UnixMillis) -> &Era {
-        in_force(&self.eras, at)
-    }
-}
-
-fn in_force(eras: &[Era], at: UnixMillis) -> &Era {
-    let begun = eras.partition_point(|era| era.from <= at);
-    &eras[begun.saturating_sub(1)]
 }
 
 /// The times from which on other rates are in force, and those; never empty.

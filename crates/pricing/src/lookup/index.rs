@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 
 use std::collections::BTreeSet;
+use std::sync::OnceLock;
 
 use hashbrown::{HashMap, HashSet};
 
@@ -51,7 +52,7 @@ pub(crate) struct Index {
     bare: HashMap<String, Indexes>,
     /// Bare names with less and less of date and version → indexes.
     shortened: HashMap<String, Indexes>,
-    ceilings: CeilingIndex,
+    ceilings: OnceLock<CeilingIndex>,
     /// Models that there are, but whose price is not known.
     unpriced: HashSet<Names>,
     /// How dear each model is, for comparisons.
@@ -95,7 +96,6 @@ impl Index {
                 names.shortened.entry(form).or_default().push(index);
             }
         }
-        names.ceilings = CeilingIndex::new(models, &names.dearness);
         let unpriced = unpriced.iter().map(|(provider, model)| Names {
             provider: provider.to_ascii_lowercase(),
             model: model.to_ascii_lowercase(),
@@ -345,9 +345,16 @@ impl Index {
         self.exact(&target.provider, &target.model)
     }
 
+    /// How dear each model is.
+    #[cfg(test)]
+    pub(super) fn dearness(&self) -> &[Dearness] {
+        &self.dearness
+    }
+
     /// What ceilings are taken from.
-    pub(super) fn ceilings(&self) -> &CeilingIndex {
-        &self.ceilings
+    pub(super) fn ceilings(&self, models: &[ModelPrices]) -> &CeilingIndex {
+        let work_out = || CeilingIndex::new(models, &self.dearness);
+        self.ceilings.get_or_init(work_out)
     }
 }
 

@@ -8,6 +8,7 @@
 //! what an unpriced call costs. All of this runs once per name; [`crate::Pricer`] remembers it.
 
 pub(crate) mod ceiling;
+mod family;
 mod index;
 mod name;
 pub(crate) mod names;

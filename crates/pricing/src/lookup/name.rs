@@ -185,20 +185,9 @@ pub(super) fn bare_forms(model: &str) -> Vec<String> {
         .collect()
 }
 
-/// The words before the first number of a bare name: `claude-opus` of `claude-opus-9`, `gpt` of
-/// `gpt-9-turbo`. Empty where the name begins with a number or has a single letter.
-pub(super) fn family(bare: &str) -> &str {
-    let first_digit = bare
-        .find(|character: char| character.is_ascii_digit())
-        .unwrap_or(bare.len());
-    let words = &bare[..first_digit];
-    // `llama3` is a `llama`, `k2p5` is not a `k`; `kimi-k2` is a `kimi`.
-    let whole_words = match words.rsplit_once(['-', '_', ' ']) {
-        Some((before, last)) if last.len() < 2 => before,
-        _ => words,
-    };
-    let family = whole_words.trim_end_matches(['-', '_', '.', ' ']);
-    if family.len() < 2 { "" } else { family }
+/// The shortest of the [bare forms](bare_forms), without date and version.
+pub(super) fn bare(model: &str) -> String {
+    bare_forms(model).pop().unwrap_or_default()
 }
 
 /// `name`, then its ends after each `/`, then those without region and vendor.
@@ -320,19 +309,5 @@ mod tests {
                 .iter()
                 .any(|form| form == "anthropic.claude-3-haiku-20240307-v1:0")
         );
-    }
-
-    #[test]
-    fn a_family_is_the_words_before_the_number() {
-        for (bare, expected) in [
-            ("claude-opus-9", "claude-opus"),
-            ("gpt-9-turbo", "gpt"),
-            ("llama3-70b", "llama"),
-            ("kimi-k2", "kimi"),
-            ("7b-chat", ""),
-            ("mistral-large", "mistral-large"),
-        ] {
-            assert_eq!(family(bare), expected, "{bare}");
-        }
     }
 }
