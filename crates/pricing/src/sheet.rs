@@ -213,6 +213,7 @@ mod tests {
             rates: rates.collect(),
             factors: Default::default(),
             off_peak: None,
+            origins: Default::default(),
         })
     }
 
@@ -305,6 +306,7 @@ mod tests {
                 .into(),
             factors: Default::default(),
             off_peak: None,
+            origins: Default::default(),
         };
         prices.off_peak = Some(OffPeak {
             windows: vec!["6 00:00-24:00".parse().unwrap()],

@@ -99,6 +99,44 @@ fn events_are_explained_as_their_rows_will_say() {
 }
 
 #[test]
+fn price_files_of_three_sources_make_one_book() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    let litellm = r#"{"gpt-a":{"litellm_provider":"openai","mode":"chat","input_cost_per_token":2e-6,"output_cost_per_token":8e-6}}"#;
+    let genai = r#"[{"id":"openai","models":[{"id":"gpt-a","match":{"equals":"gpt-a"},"prices":[
+        {"prices":{"input_mtok":10,"output_mtok":8}},
+        {"constraint":{"start_date":"2025-06-10"},"prices":{"input_mtok":2,"output_mtok":8}}]}]}]"#;
+    let models_dev = r#"{"zai":{"models":{"glm-x":{"last_updated":"2026-08-06","cost":{"input":0.5,"output":2}}}}}"#;
+    fs::write(path("a"), litellm).unwrap();
+    fs::write(path("b"), genai).unwrap();
+    fs::write(path("c"), models_dev).unwrap();
+    let (files, book) = ([path("a"), path("b"), path("c")], path("book"));
+    let mut arguments = vec!["prices", "import", "--out", &book, "--json"];
+    arguments.extend(files.iter().map(String::as_str));
+    arguments.extend([
+        "--date=2026-11-22",
+        "--date=2026-11-20",
+        "--date=2026-11-25",
+    ]);
+    let imported = spendfuse(&arguments);
+    let answer: Value = serde_json::from_slice(&imported.stdout).unwrap();
+    assert_eq!(answer["added"][0]["dated"], 1, "{answer}");
+    assert_eq!(answer["added"][1]["models"], 1, "{answer}");
+    let rate = |model: &str, place: usize| {
+        let shown = spendfuse(&["prices", "show", model, "--book", &book, "--json"]);
+        let answer: Value = serde_json::from_slice(&shown.stdout).unwrap();
+        answer["models"][0]["rates"][place].clone()
+    };
+    let before = serde_json::json!({
+        "rate": "input", "usd": "10.00", "source": "genai-prices", "date": "2026-11-20",
+        "effective_from": null, "effective_to": "2025-06-10T00:00:00Z",
+    });
+    assert_eq!(rate("openai/gpt-a", 0), before);
+    assert_eq!(rate("openai/gpt-a", 2)["source"], "litellm");
+    assert_eq!(rate("zai/glm-x", 0)["date"], "2026-08-06");
+}
+
+#[test]
 fn a_dry_run_adds_up_only_what_would_be_counted() {
     let folder = tempfile::tempdir().unwrap();
     let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();

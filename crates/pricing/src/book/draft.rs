@@ -2,6 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use spendfuse_domain::UnixMillis;
+
 use crate::off_peak::OffPeak;
 use crate::rate::{Billable, RateKey};
 
@@ -21,6 +23,30 @@ pub struct ModelPrices {
     pub factors: BTreeMap<String, u32>,
     /// Other rates at some hours of the week.
     pub off_peak: Option<OffPeak>,
+    /// Who says so.
+    pub origins: Origins,
+}
+
+/// Who says what a model costs: names of [`Source`]s.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Origins {
+    /// Of all rates but those below; empty: the book's only source.
+    pub model: String,
+    /// Of single rates.
+    pub rates: BTreeMap<RateKey, String>,
+    /// The day of the source's entry (`2026-11-22`), where it says one; empty: the source's day.
+    pub date: String,
+}
+
+/// One of the sources that a book is made of.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Source {
+    /// What rates name it by: `litellm`.
+    pub name: String,
+    /// The day of its prices, where it is known: `2026-11-22`.
+    pub date: String,
+    /// In words, with licence.
+    pub text: String,
 }
 
 impl ModelPrices {
@@ -33,6 +59,19 @@ impl ModelPrices {
     /// Whether every rate is zero, as of models on one's own machine.
     pub fn is_free(&self) -> bool {
         self.rates.values().all(|nanos| *nanos == 0)
+    }
+
+    /// When another rate takes the place of this one; `None`: not as far as is known.
+    pub fn effective_to(&self, key: &RateKey) -> Option<UnixMillis> {
+        let is_later = |other: &&RateKey| {
+            let mut same_time = (*other).clone();
+            same_time.from = key.from;
+            other.from > key.from && same_time == *key
+        };
+        { self.rates.keys() }
+            .filter(is_later)
+            .map(|later| later.from)
+            .min()
     }
 
     /// Whether it talks: what the 90th percentile of a provider is taken of.
@@ -61,6 +100,8 @@ pub struct BookDraft {
     pub label: String,
     /// Where the prices come from, in words.
     pub source: String,
+    /// What the rates name; empty where all are from one source.
+    pub sources: Vec<Source>,
     /// By provider and model.
     pub models: BTreeMap<(String, String), ModelPrices>,
     /// Other names.

@@ -16,12 +16,13 @@ use std::collections::BTreeSet;
 use std::sync::{Arc, LazyLock};
 
 pub use diff::{RateChange, RateDifference};
-pub use draft::{Alias, BookDraft, ModelPrices};
-pub use patch::{Change, Patch};
+pub use draft::{Alias, BookDraft, ModelPrices, Origins, Source};
+pub use patch::{Change, OPERATOR, Patch};
 pub use rows::PriceRow;
 
 use crate::error::BookError;
 use crate::lookup::{Index, Match};
+use crate::rate::RateKey;
 
 /// The prices that the binary brings along: canonical text, see `data/prices/README.md`.
 const SNAPSHOT: &str = include_str!("../../../../data/prices/snapshot.jsonl");
@@ -33,6 +34,7 @@ pub struct PriceBook {
     sha256: String,
     label: String,
     source: String,
+    sources: Vec<Source>,
     /// Canonical text: what the hash is over.
     text: String,
     /// Sorted by provider, then model.
@@ -72,6 +74,23 @@ impl PriceBook {
         &self.source
     }
 
+    /// The sources that rates name; empty where all are from one.
+    pub fn sources(&self) -> &[Source] {
+        &self.sources
+    }
+
+    /// Who says what the rate `key` of `prices` is, and of which day it is; empty where the book does
+    /// not say.
+    pub fn origin<'a>(&'a self, prices: &'a ModelPrices, key: &RateKey) -> (&'a str, &'a str) {
+        let of_rate = prices.origins.rates.get(key);
+        let name = of_rate.unwrap_or(&prices.origins.model).as_str();
+        if of_rate.is_none() && !prices.origins.date.is_empty() {
+            return (name, &prices.origins.date);
+        }
+        let source = self.sources.iter().find(|source| source.name == name);
+        (name, source.map_or("", |source| &source.date))
+    }
+
     /// Canonical text: a header line, then one JSON line per model and alias, sorted.
     pub fn text(&self) -> &str {
         &self.text
@@ -109,6 +128,7 @@ impl PriceBook {
         BookDraft {
             label: self.label.clone(),
             source: self.source.clone(),
+            sources: self.sources.clone(),
             models: self
                 .models
                 .iter()

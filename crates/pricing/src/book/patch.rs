@@ -1,10 +1,13 @@
 //! Changes to a book: what `spendfuse prices set` does. A patch never edits a version, it makes a
 //! new one.
 
-use super::{Alias, BookDraft, ModelPrices, PriceBook};
+use super::{Alias, BookDraft, ModelPrices, Origins, PriceBook};
 use crate::error::BookError;
 use crate::provider;
 use crate::rate::RateKey;
+
+/// Source of a rate that `spendfuse prices set` set.
+pub const OPERATOR: &str = "set";
 
 /// One change.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -87,6 +90,7 @@ fn apply(draft: &mut BookDraft, change: &Change) {
                 rates: Default::default(),
                 factors: Default::default(),
                 off_peak: None,
+                origins: Origins::default(),
             };
             let prices = draft.models.entry(name).or_insert(unknown);
             if let Some(off_peak) = &mut prices.off_peak {
@@ -94,6 +98,8 @@ fn apply(draft: &mut BookDraft, change: &Change) {
                 off_peak.rates.remove(key);
             }
             prices.rates.insert(key.clone(), *nanos);
+            let origin = OPERATOR.to_owned();
+            prices.origins.rates.insert(key.clone(), origin);
         }
         Change::RemoveRate {
             provider,
@@ -103,6 +109,7 @@ fn apply(draft: &mut BookDraft, change: &Change) {
             let name = name(provider, model);
             if let Some(prices) = draft.models.get_mut(&name) {
                 prices.rates.remove(key);
+                prices.origins.rates.remove(key);
                 if prices.rates.is_empty() {
                     draft.models.remove(&name);
                 }

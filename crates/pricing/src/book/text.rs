@@ -5,6 +5,7 @@
 //! {"provider":"openai","model":"gpt-4o","mode":"chat","rates":{"input":2500000000,"input:batch":1250000000}}
 //! {"provider":"vertex_ai",…,"factors":{"region":1100000}}
 //! {"provider":"deepseek",…,"off_peak":{"windows":["6 00:00-24:00"],"rates":{"input":660000000}}}
+//! {"provider":"zai",…,"source":"models.dev","date":"2026-08-06","rate_sources":{"cache_read":"genai-prices"}}
 //! {"alias":"fast","provider":"","to_provider":"openai","to_model":"gpt-4o-mini"}
 //! ```
 
@@ -15,7 +16,7 @@ use std::fmt::Write as _;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use super::{Alias, BookDraft, ModelPrices, PriceBook};
+use super::{Alias, BookDraft, ModelPrices, Origins, PriceBook, Source};
 use crate::error::BookError;
 use crate::lookup::Index;
 use crate::off_peak::OffPeak;
@@ -43,6 +44,18 @@ struct Header<'a> {
     /// readers of the first releases would refuse.
     #[serde(borrow, default, skip_serializing_if = "BTreeMap::is_empty")]
     unpriced: BTreeMap<Cow<'a, str>, Vec<Cow<'a, str>>>,
+    #[serde(borrow, default, skip_serializing_if = "Vec::is_empty")]
+    sources: Vec<SourcePart<'a>>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct SourcePart<'a> {
+    #[serde(borrow)]
+    name: Cow<'a, str>,
+    #[serde(borrow, default, skip_serializing_if = "str::is_empty")]
+    date: Cow<'a, str>,
+    #[serde(borrow, default, skip_serializing_if = "str::is_empty")]
+    text: Cow<'a, str>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -59,6 +72,13 @@ struct ModelLine<'a> {
     factors: BTreeMap<Cow<'a, str>, u32>,
     #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
     off_peak: Option<OffPeakPart<'a>>,
+    #[serde(borrow, default, skip_serializing_if = "str::is_empty")]
+    source: Cow<'a, str>,
+    #[serde(borrow, default, skip_serializing_if = "str::is_empty")]
+    date: Cow<'a, str>,
+    /// Of single rates.
+    #[serde(borrow, default, skip_serializing_if = "BTreeMap::is_empty")]
+    rate_sources: BTreeMap<Cow<'a, str>, Cow<'a, str>>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -98,6 +118,13 @@ pub(super) fn write(draft: &BookDraft) -> String {
         models: draft.models.len(),
         aliases: draft.aliases.len(),
         unpriced,
+        sources: { draft.sources.iter() }
+            .map(|source| SourcePart {
+                name: (&source.name).into(),
+                date: (&source.date).into(),
+                text: (&source.text).into(),
+            })
+            .collect(),
     };
     let mut text = to_line(&header);
     for prices in draft.models.values() {
@@ -112,6 +139,11 @@ pub(super) fn write(draft: &BookDraft) -> String {
                     .collect(),
                 rates: written(&off_peak.rates),
             }),
+            source: (&prices.origins.model).into(),
+            date: (&prices.origins.date).into(),
+            rate_sources: { prices.origins.rates.iter() }
+                .map(|(key, source)| (key.to_string().into(), source.into()))
+                .collect(),
             factors: prices
                 .factors
                 .iter()
@@ -196,6 +228,13 @@ pub(super) fn parse(text: &str) -> Result<PriceBook, BookError> {
         sha256,
         label: header.label.into_owned(),
         source: header.source.into_owned(),
+        sources: { header.sources.into_iter() }
+            .map(|source| Source {
+                name: source.name.into_owned(),
+                date: source.date.into_owned(),
+                text: source.text.into_owned(),
+            })
+            .collect(),
         text: text.to_owned(),
         models,
         aliases,
@@ -211,6 +250,11 @@ fn parse_model(number: usize, line: &str) -> Result<ModelPrices, BookError> {
         return Err(wrong(number, "a model without any rate"));
     }
     let off_peak = parsed.off_peak.map(|part| parse_off_peak(number, &part));
+    let origins = parsed.rate_sources.into_iter().map(|(text, source)| {
+        let key = text.parse().map_err(|reason: String| wrong(number, reason));
+        Ok((key?, source.into_owned()))
+    });
+    let origins: Result<BTreeMap<RateKey, String>, BookError> = origins.collect();
     if let Some((name, factor)) = parsed
         .factors
         .iter()
@@ -229,6 +273,11 @@ fn parse_model(number: usize, line: &str) -> Result<ModelPrices, BookError> {
             .map(|(name, millionths)| (name.into_owned(), millionths))
             .collect(),
         off_peak: off_peak.transpose()?,
+        origins: Origins {
+            model: parsed.source.into_owned(),
+            rates: origins?,
+            date: parsed.date.into_owned(),
+        },
     })
 }
 

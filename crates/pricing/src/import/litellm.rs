@@ -8,9 +8,8 @@ use std::collections::BTreeMap;
 use serde_json::value::RawValue;
 use spendfuse_domain::UnitKind;
 
-use super::report::Report;
-use super::variants;
-use crate::book::{BookDraft, ModelPrices};
+use super::{Imported, refused, variants};
+use crate::book::{ModelPrices, Origins};
 use crate::error::BookError;
 use crate::provider;
 use crate::rate::{Billable, RateKey, Tier, TokenClass};
@@ -44,15 +43,6 @@ const REDUNDANT: &[(TokenClass, TokenClass)] = &[
     (TokenClass::ImageOutput, TokenClass::Output),
 ];
 
-/// A read price file.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Imported {
-    /// All prices.
-    pub draft: BookDraft,
-    /// What was read and what was not taken over.
-    pub report: Report,
-}
-
 type Fields<'a> = BTreeMap<Cow<'a, str>, &'a RawValue>;
 
 /// Reads the bytes of a LiteLLM price file. `label` begins the version's name, `source` says in
@@ -63,14 +53,7 @@ type Fields<'a> = BTreeMap<Cow<'a, str>, &'a RawValue>;
 pub fn litellm(bytes: &[u8], label: &str, source: &str) -> Result<Imported, BookError> {
     let entries: BTreeMap<Cow<'_, str>, &RawValue> = serde_json::from_slice(bytes)
         .map_err(|error| refused(format!("not an object with a member per model: {error}")))?;
-    let mut imported = Imported {
-        draft: BookDraft {
-            label: label.into(),
-            source: source.into(),
-            ..BookDraft::default()
-        },
-        report: Report::default(),
-    };
+    let mut imported = Imported::new(label, source);
     for (name, raw) in &entries {
         let fields: Fields<'_> = serde_json::from_str(raw.get())
             .map_err(|error| refused(format!("entry \"{name}\": {error}")))?;
@@ -89,10 +72,6 @@ pub fn litellm(bytes: &[u8], label: &str, source: &str) -> Result<Imported, Book
     }
     imported.report.models_priced = imported.draft.models.len();
     Ok(imported)
-}
-
-fn refused(reason: String) -> BookError {
-    BookError::Source { reason }
 }
 
 /// The text in field `name`; empty where there is none.
@@ -130,7 +109,7 @@ impl Imported {
     fn take(&mut self, entry: &Entry<'_>, fields: &Fields<'_>) {
         let variant = variants::of(entry.name);
         let mut rates = self.rates(entry, fields, variant.as_ref());
-        drop_empty_promises(entry, &mut rates);
+        drop_empty_promises(&entry.provider, &mut rates);
         self.drop_rates_above_nothing(entry, &mut rates);
         let is_free = rates.values().all(|nanos| *nanos == 0);
         if rates.is_empty() || (is_free && !entry.may_be_free()) {
@@ -210,6 +189,7 @@ impl Imported {
                 rates: BTreeMap::new(),
                 factors: BTreeMap::new(),
                 off_peak: None,
+                origins: Origins::default(),
             });
         for (key, nanos) in rates {
             let rate = prices.rates.entry(key).or_insert(nanos);
@@ -221,15 +201,13 @@ impl Imported {
 
 /// Takes away what says nothing: units and cached tokens at 0 beside other prices (price files write
 /// 0 for "not known"), and special classes that cost what the plain class costs.
-fn drop_empty_promises(entry: &Entry<'_>, rates: &mut BTreeMap<RateKey, u64>) {
+pub(super) fn drop_empty_promises(provider: &str, rates: &mut BTreeMap<RateKey, u64>) {
     if rates.values().all(|nanos| *nanos == 0) {
         return;
     }
     rates.retain(|key, nanos| {
         let may_be_free = match key.billable {
-            Billable::Tokens(TokenClass::CacheRead) => {
-                FREE_CACHE_PROVIDERS.contains(&entry.provider.as_str())
-            }
+            Billable::Tokens(TokenClass::CacheRead) => FREE_CACHE_PROVIDERS.contains(&provider),
             Billable::Tokens(class) => {
                 !matches!(class, TokenClass::CacheWrite5m | TokenClass::CacheWrite1h)
             }

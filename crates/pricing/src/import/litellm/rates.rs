@@ -7,7 +7,8 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use spendfuse_domain::UnitKind;
 
-use super::{Entry, Fields, Imported};
+use super::{Entry, Fields};
+use crate::import::Imported;
 use crate::import::decimal;
 use crate::import::fields::{self, Meaning};
 use crate::import::variants::Variant;

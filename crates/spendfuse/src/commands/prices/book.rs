@@ -5,8 +5,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use clap::Args;
+use spendfuse_pricing::PriceBook;
 use spendfuse_pricing::book::records::Assembly;
-use spendfuse_pricing::{PriceBook, import};
+use spendfuse_pricing::import::{self, Format};
 
 use super::super::output;
 use super::{Failure, kafka};
@@ -78,12 +79,12 @@ pub fn named(settings: &Settings, name: &str) -> Result<Arc<PriceBook>, Failure>
     }
 }
 
-/// A compact book, or LiteLLM's file.
+/// A compact book, or a price file of a source.
 fn from_file(path: &Path) -> Result<PriceBook, Failure> {
     let bytes = read_file(path)?;
     let wrong = |error: &dyn std::fmt::Display| {
         Failure::usage(format!(
-            "{}: {error}; name a file written by `prices import --out`, or LiteLLM's price file",
+            "{}: {error}; name a file written by `prices import --out`, or a price file of LiteLLM, genai-prices or models.dev",
             path.display()
         ))
     };
@@ -92,7 +93,9 @@ fn from_file(path: &Path) -> Result<PriceBook, Failure> {
         let text = String::from_utf8(bytes).map_err(|error| wrong(&error))?;
         return PriceBook::parse(&text).map_err(|error| wrong(&error));
     }
-    let imported = import::litellm(&bytes, "litellm", "LiteLLM").map_err(|error| wrong(&error))?;
+    let format = Format::of(&bytes);
+    let imported = import::read(format, &bytes, format.name(), format.name());
+    let imported = imported.map_err(|error| wrong(&error))?;
     imported.draft.finish().map_err(|error| wrong(&error))
 }
 

@@ -1,4 +1,4 @@
-//! `spendfuse prices import FILE`: LiteLLM's price file as a version.
+//! `spendfuse prices import FILE…`: price files of one or several sources as a version.
 
 use std::fs;
 use std::path::PathBuf;
@@ -6,8 +6,10 @@ use std::process::ExitCode;
 
 use clap::Args;
 use serde_json::{Value, json};
-use spendfuse_pricing::PriceBook;
-use spendfuse_pricing::import::{self, Report};
+use spendfuse_domain::UnixMillis;
+use spendfuse_pricing::book::Source;
+use spendfuse_pricing::import::{self, Added, Format, Report};
+use spendfuse_pricing::{BookDraft, PriceBook};
 
 use super::super::output::{self, Side, counted, grouped, print_table, table};
 use super::publish::{publish, tell};
@@ -16,14 +18,19 @@ use crate::settings::Settings;
 
 #[derive(Args, Debug)]
 pub struct ImportArgs {
-    /// LiteLLM's model_prices_and_context_window.json
-    file: PathBuf,
-    /// Beginning of the version's name
-    #[arg(long, default_value = "litellm")]
-    label: String,
-    /// Where the prices are from, in words; the file's name if not given
+    /// LiteLLM's model_prices_and_context_window.json, genai-prices' data.json, models.dev's api.json;
+    /// of several the first that knows a model says what it costs
+    #[arg(value_name = "FILE", required = true)]
+    files: Vec<PathBuf>,
+    /// Beginning of the version's name; if not given litellm, genai-prices, models.dev, or combined
+    #[arg(long)]
+    label: Option<String>,
+    /// Where the prices are from, in words, once for each file; their names if not given
     #[arg(long, value_name = "TEXT")]
-    source: Option<String>,
+    source: Vec<String>,
+    /// The day of the prices, such as 2026-11-22, once for each file
+    #[arg(long, value_name = "DAY")]
+    date: Vec<String>,
     /// Write the book to this file instead of putting it into force
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
@@ -35,22 +42,23 @@ pub struct ImportArgs {
     json: bool,
 }
 
+/// What was read of all files.
+struct Files {
+    draft: BookDraft,
+    /// By the file's format.
+    reports: Vec<(&'static str, Report)>,
+    added: Vec<Added>,
+}
+
 pub fn run(settings: &Settings, args: &ImportArgs) -> Result<ExitCode, Failure> {
-    let bytes = book::read_file(&args.file)?;
-    let file_name = args.file.file_name().unwrap_or(args.file.as_os_str());
-    let file_name = file_name.to_string_lossy().into_owned();
-    let source = args.source.clone().unwrap_or(file_name);
-    let named =
-        |error: &dyn std::fmt::Display| Failure::usage(format!("{}: {error}", args.file.display()));
-    let imported = import::litellm(&bytes, &args.label, &source).map_err(|error| named(&error))?;
-    if imported.draft.models.is_empty() {
-        return Err(named(
-            &"no entry has a price; this is not LiteLLM's price file",
-        ));
-    }
-    let new = imported.draft.finish().map_err(|error| named(&error))?;
+    let files = read_files(args)?;
+    let new = files.draft.finish().map_err(Failure::usage)?;
     if !args.json {
-        print_report(&new, &imported.report);
+        for (format, report) in &files.reports {
+            print_report(format, report);
+        }
+        files.added.iter().for_each(print_added);
+        output::line(format!("version {}", new.version()));
     }
     let is_new = match &args.out {
         Some(path) => {
@@ -70,15 +78,97 @@ pub fn run(settings: &Settings, args: &ImportArgs) -> Result<ExitCode, Failure> 
         }
     };
     if args.json {
-        output::json(&report_json(&new, &imported.report, is_new));
+        output::json(&files_json(&new, &files, is_new));
     }
     Ok(ExitCode::SUCCESS)
 }
 
-fn print_report(new: &PriceBook, report: &Report) {
+fn read_files(args: &ImportArgs) -> Result<Files, Failure> {
+    for (flag, given) in [("--source", &args.source), ("--date", &args.date)] {
+        if !given.is_empty() && given.len() != args.files.len() {
+            return Err(Failure::usage(format!(
+                "{flag} is there {} times for {}; give it once for each file",
+                given.len(),
+                counted(args.files.len() as u64, "file"),
+            )));
+        }
+    }
+    for day in &args.date {
+        UnixMillis::parse_rfc3339(&format!("{day}T00:00:00Z"))
+            .map_err(|_| Failure::usage(format!("--date {day}: write a day such as 2026-11-22")))?;
+    }
+    let mut sources: Vec<(Source, BookDraft)> = Vec::new();
+    let mut reports = Vec::new();
+    for (place, path) in args.files.iter().enumerate() {
+        let bytes = book::read_file(path)?;
+        let named =
+            |error: &dyn std::fmt::Display| Failure::usage(format!("{}: {error}", path.display()));
+        let format = Format::of(&bytes);
+        let file_name = path.file_name().unwrap_or(path.as_os_str());
+        let file_name = file_name.to_string_lossy().into_owned();
+        let text = args.source.get(place).cloned().unwrap_or(file_name);
+        let label = args.label.as_deref().unwrap_or(format.name());
+        let imported = import::read(format, &bytes, label, &text).map_err(|error| named(&error))?;
+        if imported.draft.models.is_empty() {
+            return Err(named(
+                &"no entry has a price; this is no price file of LiteLLM, genai-prices or models.dev",
+            ));
+        }
+        let is_known = |(source, _): &(Source, BookDraft)| source.name == format.name();
+        if sources.iter().any(is_known) {
+            return Err(named(&format!(
+                "a second file of {}; give one",
+                format.name()
+            )));
+        }
+        let source = Source {
+            name: format.name().to_owned(),
+            date: args.date.get(place).cloned().unwrap_or_default(),
+            text,
+        };
+        sources.push((source, imported.draft));
+        reports.push((format.name(), imported.report));
+    }
+    if let [(source, draft)] = &mut sources[..] {
+        let mut draft = std::mem::take(draft);
+        // One source says all; what is worth a line is of which day it is.
+        if !source.date.is_empty() {
+            let name = source.name.clone();
+            let models = draft.models.values_mut();
+            models.for_each(|prices| prices.origins.model.clone_from(&name));
+            draft.sources.push(std::mem::take(source));
+        }
+        return Ok(Files {
+            draft,
+            reports,
+            added: Vec::new(),
+        });
+    }
+    let label = args.label.as_deref().unwrap_or("combined");
+    let combined = import::combine(sources, label, output::now()).map_err(Failure::usage)?;
+    Ok(Files {
+        draft: combined.draft,
+        reports,
+        added: combined.added,
+    })
+}
+
+fn print_added(added: &Added) {
+    output::line(format!(
+        "{}: {} of its own; of {} that sources before it have, {} cost the same, and {} and the days of {} were added",
+        added.source,
+        counted(added.models as u64, "model"),
+        grouped(added.common as u64),
+        grouped(added.agreed as u64),
+        counted(added.rates as u64, "rate"),
+        grouped(added.dated as u64),
+    ));
+}
+
+fn print_report(format: &str, report: &Report) {
     let read = counted(report.models_read as u64, "entry").replace("entrys", "entries");
     output::line(format!(
-        "{read} read, {} priced, {} merged under one name, {} without a usable price",
+        "{format}: {read} read, {} priced, {} merged under one name, {} without a usable price",
         counted(report.models_priced as u64, "model"),
         grouped(report.merged.len() as u64),
         grouped(report.unpriced.len() as u64),
@@ -101,10 +191,34 @@ fn print_report(new: &PriceBook, report: &Report) {
         }
         print_table(&rows);
     }
-    output::line(format!("version {}", new.version()));
 }
 
-fn report_json(new: &PriceBook, report: &Report, is_new: Option<bool>) -> Value {
+fn files_json(new: &PriceBook, files: &Files, is_new: Option<bool>) -> Value {
+    let added: Vec<Value> = { files.added.iter() }
+        .map(|added| {
+            json!({
+                "source": added.source, "models": added.models, "common": added.common,
+                "agreed": added.agreed, "rates": added.rates, "dated": added.dated,
+            })
+        })
+        .collect();
+    let (_, first) = &files.reports[0];
+    let mut told = report_json(first);
+    told["version"] = json!(new.version());
+    told["sha256"] = json!(new.sha256());
+    told["published"] = json!(is_new);
+    if files.reports.len() > 1 {
+        let reports = files.reports.iter();
+        let reports: serde_json::Map<String, Value> = reports
+            .map(|(format, report)| ((*format).to_owned(), report_json(report)))
+            .collect();
+        told["sources"] = reports.into();
+        told["added"] = added.into();
+    }
+    told
+}
+
+fn report_json(report: &Report) -> Value {
     let skipped: serde_json::Map<String, Value> = report
         .skipped_fields
         .iter()
@@ -116,13 +230,10 @@ fn report_json(new: &PriceBook, report: &Report, is_new: Option<bool>) -> Value 
         })
         .collect();
     json!({
-        "version": new.version(),
-        "sha256": new.sha256(),
         "entries_read": report.models_read,
         "models_priced": report.models_priced,
         "merged": report.merged,
         "unpriced": report.unpriced,
         "skipped_fields": skipped,
-        "published": is_new,
     })
 }

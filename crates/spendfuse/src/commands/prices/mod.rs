@@ -27,9 +27,10 @@ pub struct PricesArgs {
 
 #[derive(Subcommand, Debug)]
 enum Action {
-    /// Read LiteLLM's price file and put it into force as a new version, or write it to a file
+    /// Read price files of LiteLLM, genai-prices or models.dev and put them into force as a new
+    /// version, or write it to a file
     #[command(
-        after_help = "Examples:\n  spendfuse prices import model_prices_and_context_window.json\n  spendfuse prices import model_prices_and_context_window.json --out prices.jsonl"
+        after_help = "Examples:\n  spendfuse prices import model_prices_and_context_window.json\n  spendfuse prices import model_prices_and_context_window.json --out prices.jsonl\n  spendfuse prices import litellm.json genai-prices.json models.dev.json --date 2026-11-22 \\\n    --date 2026-11-20 --date 2026-11-25\n\nOf several files the first that knows a model says what it costs. A later one adds models, and where it\nagrees on what plain input and output cost, rates and days that those before it do not have."
     )]
     Import(import::ImportArgs),
     /// Show the price book, or the models whose provider/model name contains PATTERN
@@ -49,10 +50,14 @@ enum Action {
     Set(set::SetArgs),
     /// Show what a call costs and why, line by line; needs no Kafka
     #[command(
-        visible_alias = "explain",
-        after_help = "Examples:\n  spendfuse prices explain event.json\n  spendfuse prices explain events.ndjson --from-topic --json\n  spendfuse prices cost --provider openai --model gpt-4o --format openai.chat \\\n    --usage '{\"prompt_tokens\":1200,\"completion_tokens\":380,\"prompt_tokens_details\":{\"cached_tokens\":800}}'\n  spendfuse prices cost --model claude-sonnet-4-5 --usage '{\"input_tokens\":1000,\"output_tokens\":200}' \\\n    --units '{\"web_search_calls\":\"2\"}' --tier batch"
+        after_help = "Examples:\n  spendfuse prices cost --provider openai --model gpt-4o --format openai.chat \\\n    --usage '{\"prompt_tokens\":1200,\"completion_tokens\":380,\"prompt_tokens_details\":{\"cached_tokens\":800}}'\n  spendfuse prices cost --model claude-sonnet-4-5 --usage '{\"input_tokens\":1000,\"output_tokens\":200}' \\\n    --units '{\"web_search_calls\":\"2\"}' --tier batch"
     )]
     Cost(cost::CostArgs),
+    /// Show why events cost what they do, in the words of their rows' price_detail, as `cost` does
+    #[command(
+        after_help = "Examples:\n  spendfuse prices explain event.json\n  spendfuse prices explain events.ndjson --from-topic --json\n  spendfuse prices explain --model gpt-4o --usage '{\"input_tokens\":1000}' --tier batch"
+    )]
+    Explain(cost::CostArgs),
 }
 
 pub fn run(settings: &Settings, args: &PricesArgs) -> Result<ExitCode, Failure> {
@@ -61,7 +66,7 @@ pub fn run(settings: &Settings, args: &PricesArgs) -> Result<ExitCode, Failure> 
         Action::Show(args) => show::run(settings, args),
         Action::Diff(args) => diff::run(settings, args),
         Action::Set(args) => set::run(settings, args),
-        Action::Cost(args) => cost::run(settings, args),
+        Action::Cost(args) | Action::Explain(args) => cost::run(settings, args),
     }
 }
 

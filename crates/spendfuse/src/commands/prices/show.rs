@@ -47,7 +47,10 @@ pub fn run(settings: &Settings, args: &ShowArgs) -> Result<ExitCode, Failure> {
         found = vec![*exact];
     }
     if args.json {
-        let models: Vec<Value> = found.iter().map(|prices| model_json(prices)).collect();
+        let models: Vec<Value> = found
+            .iter()
+            .map(|prices| model_json(&book, prices))
+            .collect();
         output::json(&json!({"version": book.version(), "models": models}));
     } else if found.is_empty() {
         output::line(format!(
@@ -57,7 +60,7 @@ pub fn run(settings: &Settings, args: &ShowArgs) -> Result<ExitCode, Failure> {
         ));
     } else if found.len() <= IN_DETAIL {
         for prices in &found {
-            print_model(prices);
+            print_model(&book, prices);
         }
     } else {
         print_overview(&found);
@@ -134,16 +137,25 @@ fn print_overview(found: &[&ModelPrices]) {
     ));
 }
 
-fn print_model(prices: &ModelPrices) {
+fn print_model(book: &PriceBook, prices: &ModelPrices) {
     output::line(format!("{} ({})", model_name(prices), prices.mode));
-    let mut rows = table([("  RATE", Side::Left), ("US DOLLARS", Side::Right)]);
+    let mut rows = table([
+        ("  RATE", Side::Left),
+        ("US DOLLARS", Side::Right),
+        ("SOURCE", Side::Left),
+    ]);
     for (key, nanos) in &prices.rates {
-        rows.add_row([format!("  {key}"), rate_text(key.billable, *nanos)]);
+        let (source, day) = book.origin(prices, key);
+        rows.add_row([
+            format!("  {key}"),
+            rate_text(key.billable, *nanos),
+            format!("{source} {day}").trim_end().to_owned(),
+        ]);
     }
     print_table(&rows);
 }
 
-fn model_json(prices: &ModelPrices) -> Value {
+fn model_json(book: &PriceBook, prices: &ModelPrices) -> Value {
     let rates: serde_json::Map<String, Value> = prices
         .rates
         .iter()
@@ -152,8 +164,28 @@ fn model_json(prices: &ModelPrices) -> Value {
             (key.to_string(), Value::from(amount))
         })
         .collect();
+    let records = prices.rates.iter();
+    let records: Vec<Value> = records
+        .map(|(key, nanos)| record_json(book, prices, key, *nanos))
+        .collect();
     json!({
         "provider": prices.provider, "model": prices.model, "mode": prices.mode, "rates_usd": rates,
+        "rates": records,
+    })
+}
+
+/// One rate with all that the book knows of it.
+fn record_json(book: &PriceBook, prices: &ModelPrices, key: &RateKey, nanos: u64) -> Value {
+    let (source, day) = book.origin(prices, key);
+    let or_null = |text: &str| (!text.is_empty()).then(|| text.to_owned());
+    let from = (key.from.0 != 0).then(|| key.from.to_string());
+    json!({
+        "rate": key.to_string(),
+        "usd": Nanos::new(i128::from(nanos)).to_string(),
+        "source": or_null(source),
+        "date": or_null(day),
+        "effective_from": from,
+        "effective_to": prices.effective_to(key).map(|to| to.to_string()),
     })
 }
 
