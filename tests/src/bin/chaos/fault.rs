@@ -69,6 +69,8 @@ pub enum Fault {
     },
     /// Nothing more can be written to the disk of the sidecar's spool or of ClickHouse's data.
     FullDisk { part: Part, time: Duration },
+    /// ClickHouse's disk is what it was `back` ago, as after a loss of power, and it starts `down` later.
+    PowerLoss { back: Duration, down: Duration },
     /// Records are stored in the newest format from now on.
     Finalize,
     /// Nothing is sent to a partition, or to none, for longer than logs keep their records.
@@ -105,6 +107,7 @@ impl Fault {
             Self::Cut { link, .. } => format!("connections to {link} cut after N bytes"),
             Self::Clock { part, .. } => format!("clock of a {} jumps", part.kind()),
             Self::FullDisk { part, .. } => format!("full disk of {}", part.kind()),
+            Self::PowerLoss { .. } => "loss of power of ClickHouse".to_owned(),
             Self::Finalize => "finalized".to_owned(),
             Self::Quiet {
                 partition: Some(_), ..

@@ -11,6 +11,8 @@ use rdkafka::client::DefaultClientContext;
 use rdkafka::types::RDKafkaErrorCode;
 use tokio::runtime::Runtime;
 
+use crate::schedule::LEAST_FOR_QUIET;
+
 /// What is special about the time of a run. Logs that forget in seconds would lose what nobody has
 /// read yet where the broker's clock jumps by hours, and be right.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,10 +34,13 @@ impl Life {
 }
 
 /// Longer than [`KEPT`] and a segment: a log in which nothing is written meanwhile becomes empty.
-pub const LONGER_THAN_KEPT: Duration = Duration::from_secs(72);
+pub const LONGER_THAN_KEPT: Duration = Duration::from_secs(92);
 
-/// How long records and tombstones stay.
-const KEPT: &str = "60000";
+/// How long records and tombstones stay. A loader whose ClickHouse loses its power, is killed and has no
+/// room again and again, and whose group is deleted, got no row in for 64 s on a busy machine.
+const KEPT: Duration = Duration::from_secs(80);
+/// In runs without quiet phases, which are short: logs need not become empty.
+const KEPT_IN_SHORT_RUNS: Duration = Duration::from_secs(120);
 const ADMIN_PATIENCE: Duration = Duration::from_secs(2);
 const SEGMENT: &str = "4000";
 
@@ -66,14 +71,18 @@ pub fn broker_properties() -> Vec<(String, String)> {
 }
 
 /// Makes the topics that begin with `prefix` forget in seconds.
-pub fn shorten(brokers: &str, prefix: &str) -> Result<()> {
+pub fn shorten(brokers: &str, prefix: &str, kept: Duration) -> Result<()> {
+    let kept = kept.as_millis().to_string();
     let admin: AdminClient<DefaultClientContext> = ClientConfig::new()
         .set("bootstrap.servers", brokers)
         .create()?;
-    let by_time = [("cleanup.policy", "delete"), ("retention.ms", KEPT)];
+    let by_time = [
+        ("cleanup.policy", "delete"),
+        ("retention.ms", kept.as_str()),
+    ];
     let by_key = [
         ("cleanup.policy", "compact"),
-        ("delete.retention.ms", KEPT),
+        ("delete.retention.ms", &kept),
         ("min.cleanable.dirty.ratio", "0.01"),
     ];
     let common = [
@@ -101,6 +110,14 @@ pub fn shorten(brokers: &str, prefix: &str) -> Result<()> {
         result.map_err(|(topic, code)| anyhow!("settings of {topic:?}: {code}"))?;
     }
     Ok(())
+}
+
+/// How long the logs of a run keep their records.
+pub fn kept(length: Duration) -> Duration {
+    match length >= LEAST_FOR_QUIET {
+        true => KEPT,
+        false => KEPT_IN_SHORT_RUNS,
+    }
 }
 
 /// Deletes a group with its offsets.

@@ -89,6 +89,8 @@ enum Step {
     Loud(Link, Toward),
     RightClock(Part),
     Room(Part),
+    PowerOff,
+    PowerOn,
     Sending,
     LoseOffsets,
     Exchange(Part),
@@ -110,6 +112,7 @@ pub fn run(options: &RunOptions) -> Result<Outcome> {
             previous: options.previous.clone(),
             broken: None,
             life,
+            length: options.length,
             releases,
             folder: options.folder.clone(),
         },
@@ -231,8 +234,13 @@ impl World {
                 progress_at += PROGRESS_EVERY;
                 let book = self.ledger.snapshot();
                 let faults: u64 = self.faults.values().sum();
+                // Else it looks as if the senders stood still.
+                let quiet = match self.quiet.is_total() {
+                    true => "; nothing is sent now, as planned",
+                    false => "",
+                };
                 eprintln!(
-                    "{:>4} s: {faults} faults, {} of {} records acknowledged",
+                    "{:>4} s: {faults} faults, {} of {} records acknowledged{quiet}",
                     begin.elapsed().as_secs(),
                     book.acknowledged,
                     book.sent
@@ -258,6 +266,8 @@ impl World {
             Step::Fast(link) => self.system.proxy(link).delay(Duration::ZERO),
             Step::Loud(link, toward) => self.system.proxy(link).silence(toward, false),
             Step::RightClock(part) => self.system.levers(part).clock(0)?,
+            Step::PowerOff => self.system.power_off()?,
+            Step::PowerOn => self.system.power_on()?,
             Step::Sending => self.quiet.end(),
             Step::Exchange(part) => self.system.exchange(part)?,
             Step::LoseOffsets => self.system.lose_loader_offsets()?,
@@ -303,6 +313,7 @@ impl World {
             } => system.proxy(link).cut_after(toward, bytes),
             Fault::Clock { part, millis, .. } => system.levers(part).clock(millis)?,
             Fault::FullDisk { part, .. } => system.levers(part).disk(true)?,
+            Fault::PowerLoss { .. } => system.save_disk()?,
             Fault::Finalize => self.tell(Change::Finalize),
             Fault::Quiet { partition, .. } => self.quiet.begin(partition),
             Fault::Exchange { part, .. } => system.terminate(part),
@@ -405,6 +416,10 @@ fn timeline(planned: &[Planned]) -> Vec<(Duration, Step)> {
             }
             Fault::Clock { part, time, .. } => steps.push((at + time, Step::RightClock(part))),
             Fault::FullDisk { part, time } => steps.push((at + time, Step::Room(part))),
+            Fault::PowerLoss { back, down } => {
+                steps.push((at + back, Step::PowerOff));
+                steps.push((at + back + down, Step::PowerOn));
+            }
             Fault::Exchange { part, down } => steps.push((at + down, Step::Exchange(part))),
             Fault::Quiet { time, .. } => steps.push((at + time, Step::Sending)),
             Fault::OffsetsLost { down } => steps.push((at + down, Step::LoseOffsets)),

@@ -31,7 +31,7 @@ pub struct Planned {
 /// Between two faults, milliseconds: from and to.
 const GAP: (u64, u64) = (300, 1_700);
 /// Shorter runs have no quiet phases.
-const LEAST_FOR_QUIET: Duration = Duration::from_secs(240);
+pub const LEAST_FOR_QUIET: Duration = Duration::from_secs(240);
 /// The last faults begin this long before the end, so that they end before it.
 const LAST: Duration = Duration::from_secs(4);
 
@@ -109,7 +109,7 @@ fn rare(random: &mut Random, length: Duration) -> Vec<Planned> {
         let partition = Some(random.below(u64::from(PARTITIONS)) as u32);
         at(15, Fault::Quiet { partition, time });
         let partition = None;
-        at(60, Fault::Quiet { partition, time });
+        at(55, Fault::Quiet { partition, time });
     }
     for share in if length >= LEAST_FOR_QUIET {
         vec![40, 85]
@@ -146,7 +146,7 @@ fn pick(random: &mut Random, nodes: usize, life: Life) -> Fault {
     let kafka = Link::Kafka(node);
     let kill = |part, down| Fault::Kill { part, down };
     let pause = |part, time| Fault::Pause { part, time };
-    match random.below(112) {
+    match random.below(116) {
         0..14 => kill(processor, random.millis(0, 3_000)),
         14..22 => pause(processor, stall(random)),
         22..30 => kill(Part::Loader, random.millis(0, 2_000)),
@@ -197,9 +197,13 @@ fn pick(random: &mut Random, nodes: usize, life: Life) -> Fault {
             part: Part::Sidecar,
             time: random.millis(2_000, 5_000),
         },
-        _ => Fault::FullDisk {
+        109..112 => Fault::FullDisk {
             part: Part::ClickHouse,
             time: random.millis(500, 4_000),
+        },
+        _ => Fault::PowerLoss {
+            back: random.millis(500, 12_000),
+            down: random.millis(200, 6_000),
         },
     }
 }

@@ -55,6 +55,8 @@ pub struct SystemOptions {
     pub broken: Option<String>,
     /// What is special about its time.
     pub life: Life,
+    /// How long faults happen.
+    pub length: Duration,
     /// Which releases run, and which were there before.
     pub releases: Releases,
     /// Where data and logs go.
@@ -79,6 +81,8 @@ pub struct System {
     options: SystemOptions,
     /// Nobody starts the loader until its offsets are lost.
     loader_is_held: bool,
+    /// Nobody starts ClickHouse until its power is back.
+    power_is_off: bool,
     _runtime: Runtime,
 }
 
@@ -135,6 +139,7 @@ impl System {
             tape: None,
             options,
             loader_is_held: false,
+            power_is_off: false,
             _runtime: runtime,
         };
         system.actors = system.make_actors();
@@ -148,7 +153,8 @@ impl System {
             system.store_old_formats()?;
         }
         if system.options.life == Life::ShortMemory {
-            retention::shorten(&system.stack.kafka.brokers(), PREFIX)?;
+            let kept = retention::kept(system.options.length);
+            retention::shorten(&system.stack.kafka.brokers(), PREFIX, kept)?;
         }
         system.tape = Some(Arc::new(system.start_tape()?));
         system.must(&["migrate"])?;

@@ -248,6 +248,7 @@ impl Attempt {
             previous: None,
             broken: self.broken.map(|broken| broken.name().to_owned()),
             life: Life::ShortMemory,
+            length: Duration::from_secs(SECONDS),
             releases: Releases::One,
             folder: self.folder.clone(),
         };

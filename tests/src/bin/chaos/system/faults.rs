@@ -1,9 +1,11 @@
 //! What faults do to the parts, and their end.
 
 use std::fs;
+use std::path::PathBuf;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use spendfuse_testkit::proxy::Proxy;
 use spendfuse_tests::pause;
 
@@ -15,6 +17,45 @@ use crate::retention;
 const FORGET_PATIENCE: Duration = Duration::from_secs(4);
 
 impl System {
+    /// Keeps what ClickHouse's disk holds at this instant.
+    pub fn save_disk(&self) -> Result<()> {
+        let (data, saved) = self.disks();
+        if saved.exists() {
+            fs::remove_dir_all(&saved)?;
+        }
+        self.stack.clickhouse.pause();
+        let copied = Command::new("cp").arg("-a").arg(data).arg(saved).output();
+        self.stack.clickhouse.resume();
+        let copied = copied?;
+        ensure!(copied.status.success(), "{copied:?}");
+        Ok(())
+    }
+
+    /// ClickHouse dies with its machine, whose disk has not got what came since [`Self::save_disk`].
+    pub fn power_off(&mut self) -> Result<()> {
+        let (data, saved) = self.disks();
+        // Another loss of power may have come first.
+        if saved.exists() {
+            self.stack.clickhouse.kill();
+            fs::remove_dir_all(&data)?;
+            fs::rename(&saved, &data)?;
+            self.power_is_off = true;
+        }
+        Ok(())
+    }
+
+    /// The machine is back.
+    pub fn power_on(&mut self) -> Result<()> {
+        self.power_is_off = false;
+        self.start_part(Part::ClickHouse)
+    }
+
+    /// ClickHouse's disk, and where it is kept.
+    fn disks(&self) -> (PathBuf, PathBuf) {
+        let folder = self.stack.clickhouse.folder();
+        (folder.join("data"), folder.join("saved"))
+    }
+
     /// Ends a role in order, without waiting.
     pub fn terminate(&mut self, part: Part) {
         self.actors[actor_of(part)].terminate();
@@ -49,6 +90,7 @@ impl System {
     /// Starts a part where it does not run.
     pub fn start_part(&mut self, part: Part) -> Result<()> {
         match part {
+            Part::ClickHouse if self.power_is_off => Ok(()),
             Part::ClickHouse => Ok(self.stack.clickhouse.restart()?),
             Part::Kafka(node) => Ok(self.stack.kafka.restart(node)?),
             Part::Loader if self.loader_is_held => Ok(()),
@@ -132,6 +174,7 @@ impl System {
         }
         self.upgrade()?;
         self.lose_loader_offsets()?;
+        self.power_is_off = false;
         let nodes = (0..self.stack.kafka.node_count()).map(Part::Kafka);
         let parts: Vec<Part> = nodes.chain([Part::ClickHouse]).chain(Self::ROLES).collect();
         for part in parts {
