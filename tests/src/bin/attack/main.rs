@@ -22,9 +22,10 @@ budgets:
 const TURNS: &str = "\
 The attacker is a process of the lowest priority (SCHED_IDLE), because whoever attacks a sidecar
 from elsewhere does not take its machine's processors; so are the broker and the spendfuse
-processor, which have machines of their own. The sidecars and the honest caller have the usual one.
-In turns: nobody attacks; another sidecar of this machine is attacked while honest callers ask this
-one (what the machine makes of it); this one is attacked.
+processor, which have machines of their own, and whichever part is not looked at. The sidecar and
+the honest caller have the usual one. In turns: nobody attacks; another sidecar of this machine is
+attacked while honest callers ask this one (what the machine makes of it); this one is attacked,
+while the other one has the lowest priority too: its guard follows every name that is invented here.
 ";
 
 /// Holds slow connections and half bodies, sends hostile requests and invented names, and says what
@@ -73,6 +74,12 @@ fn take_turns(line: &CommandLine) -> Result<bool> {
     println!("another sidecar of this machine is attacked:");
     let beside = asked.attack(other.observer.api, &program, plan);
     println!("{beside}");
+    lower_priority(
+        other
+            .role
+            .process_id()
+            .context("the other sidecar has ended")?,
+    )?;
     let between = calm();
     println!("this one is attacked:");
     let attacked = asked.attack(asked.api, &program, plan);
