@@ -10,6 +10,8 @@ use crate::wait::eventually;
 
 /// How long a role may take to end by itself.
 const STOP_PATIENCE: Duration = Duration::from_secs(20);
+/// Lines of a role's log that a failing test shows.
+const SHOWN_LINES: usize = 30;
 
 /// A running role. Dropped, it is killed.
 #[derive(Debug)]
@@ -112,6 +114,19 @@ impl Role {
             assert_eq!(status, None, "{} ended:\n{log}", self.name);
             Err(log)
         })
+    }
+}
+
+/// A test that fails shows what its roles said last.
+impl Drop for Role {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            return;
+        }
+        let log = self.log();
+        let lines: Vec<&str> = log.lines().collect();
+        let last = &lines[lines.len().saturating_sub(SHOWN_LINES)..];
+        eprintln!("the last that {} said:\n{}\n", self.name, last.join("\n"));
     }
 }
 
