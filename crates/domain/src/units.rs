@@ -17,11 +17,23 @@ pub enum UnitKind {
     Pages,
     Characters,
     RerankUnits,
+    // Calls of other tools that a provider runs, and units of Bedrock's guardrails by policy. Only ever
+    // append: places are in hashes of events.
+    CodeInterpreterCalls,
+    FileSearchCalls,
+    DocumentSearchCalls,
+    ImageGenerationCalls,
+    GuardrailContentUnits,
+    GuardrailImageUnits,
+    GuardrailTopicUnits,
+    GuardrailSensitiveUnits,
+    GuardrailGroundingUnits,
+    GuardrailReasoningUnits,
 }
 
 impl UnitKind {
-    /// Every unit, in the order of the contract.
-    pub const ALL: [Self; 8] = [
+    /// Every unit, in the order of their places.
+    pub const ALL: [Self; 18] = [
         Self::WebSearchCalls,
         Self::Requests,
         Self::Images,
@@ -30,6 +42,16 @@ impl UnitKind {
         Self::Pages,
         Self::Characters,
         Self::RerankUnits,
+        Self::CodeInterpreterCalls,
+        Self::FileSearchCalls,
+        Self::DocumentSearchCalls,
+        Self::ImageGenerationCalls,
+        Self::GuardrailContentUnits,
+        Self::GuardrailImageUnits,
+        Self::GuardrailTopicUnits,
+        Self::GuardrailSensitiveUnits,
+        Self::GuardrailGroundingUnits,
+        Self::GuardrailReasoningUnits,
     ];
 
     /// The name in events, price book and tables.
@@ -43,7 +65,23 @@ impl UnitKind {
             Self::Pages => "pages",
             Self::Characters => "characters",
             Self::RerankUnits => "rerank_units",
+            Self::CodeInterpreterCalls => "code_interpreter_calls",
+            Self::FileSearchCalls => "file_search_calls",
+            Self::DocumentSearchCalls => "document_search_calls",
+            Self::ImageGenerationCalls => "image_generation_calls",
+            Self::GuardrailContentUnits => "guardrail_content_units",
+            Self::GuardrailImageUnits => "guardrail_image_units",
+            Self::GuardrailTopicUnits => "guardrail_topic_units",
+            Self::GuardrailSensitiveUnits => "guardrail_sensitive_units",
+            Self::GuardrailGroundingUnits => "guardrail_grounding_units",
+            Self::GuardrailReasoningUnits => "guardrail_reasoning_units",
         }
+    }
+
+    /// Whether it is sold beside tokens, wherever it is counted; others may describe the same thing
+    /// once more (the pages that were read).
+    pub fn is_beside_tokens(self) -> bool {
+        self == Self::WebSearchCalls || self > Self::RerankUnits
     }
 
     /// The unit with this name.

@@ -162,7 +162,7 @@ impl Resolved {
     ) -> Result<(), NeedsCeiling> {
         for (index, (kind, quantity)) in call.units.entries.iter().enumerate() {
             let is_missing = missing & (1 << index) != 0;
-            let is_extra = *kind == UnitKind::WebSearchCalls || !charged_otherwise;
+            let is_extra = kind.is_beside_tokens() || !charged_otherwise;
             if is_missing && is_extra {
                 let ceiling = self.ceiling.as_ref().ok_or(NeedsCeiling)?;
                 let rate = ceiling.unit(*kind);
@@ -216,8 +216,8 @@ impl Resolved {
         }
         let has_tokens = call.tokens.total() > 0;
         for (kind, quantity) in &call.units.entries {
-            // Beside tokens, other units than searches describe the same thing once more.
-            if *kind == UnitKind::WebSearchCalls || !has_tokens {
+            // Beside tokens, units that are not sold so describe the same thing once more.
+            if kind.is_beside_tokens() || !has_tokens {
                 let rate = ceiling.unit(*kind);
                 charged
                     .bill

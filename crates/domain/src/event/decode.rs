@@ -406,6 +406,9 @@ fn call<'a>(
     ] {
         units.raise(kind, quantity);
     }
+    for (kind, count) in &reading.units {
+        units.raise(*kind, Quantity::whole(*count));
+    }
     let says_nothing = reading.tokens.total() == 0 && units.is_empty();
     for (applies, flag) in [
         (reading.disputed, Flags::DISPUTED),

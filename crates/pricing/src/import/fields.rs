@@ -17,6 +17,8 @@ pub(super) enum Meaning {
     TieredPricing,
     /// A factor on the token rates, by its name in the book.
     Factor(&'static str),
+    /// Dollars per unit of a guardrail by policy, an object.
+    GuardrailUnits,
     /// Other rates at some hours of the week, an object.
     OffPeak,
     /// Factors by the words of a call, among other things, an object.
@@ -65,7 +67,6 @@ const SKIPPED: &[(&str, &str)] = &[
     ("explicit_cache_read_input_token_cost", NO_CONDITION),
     ("file_search_cost_", NO_CLASS),
     ("google_maps_grounding_cost_per_query", NO_CLASS),
-    ("guardrail_cost_per_unit", NO_CLASS),
     ("input_cost_per_text_message", NO_CLASS),
     ("input_cost_per_video_per_second_above_", NO_CONDITION),
     (
@@ -92,6 +93,7 @@ pub(super) fn meaning(mode: &str, field: &str) -> Meaning {
         "search_context_cost_per_query" => return Meaning::SearchContext,
         "tiered_pricing" => return Meaning::TieredPricing,
         "off_peak_pricing" => return Meaning::OffPeak,
+        "guardrail_cost_per_unit" => return Meaning::GuardrailUnits,
         "regional_endpoint_uplift_multiplier" => return Meaning::Factor("region"),
         "regional_processing_uplift_multiplier_eu" => return Meaning::Factor("region=eu"),
         "regional_processing_uplift_multiplier_us" => return Meaning::Factor("region=us"),

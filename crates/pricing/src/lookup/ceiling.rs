@@ -67,7 +67,12 @@ impl CeilingIndex {
         let mut all_units: [Vec<u64>; UnitKind::ALL.len()] = Default::default();
         for prices in models {
             for (key, nanos) in &prices.rates {
-                if let Billable::Units(kind) = key.billable {
+                let Billable::Units(priced) = key.billable else {
+                    continue;
+                };
+                // A tool that makes images has the price of an image.
+                let tool = (priced == UnitKind::Images).then_some(UnitKind::ImageGenerationCalls);
+                for kind in [priced].into_iter().chain(tool) {
                     all_units[kind as usize].push(*nanos);
                     let of_provider = self.units.entry_ref(prices.provider.as_str());
                     let dearest = &mut of_provider.or_default()[kind as usize];

@@ -30,6 +30,8 @@ pub(super) fn meaning(section: Section, key: &str) -> Option<Meaning> {
         (Part, "model") => Meaning::Word(Word::PartModel),
         (CacheCreation, "ephemeral_5m_input_tokens") => Meaning::Count(Slot::CacheWrite5m),
         (CacheCreation, "ephemeral_1h_input_tokens") => Meaning::Count(Slot::CacheWrite1h),
+        (CacheCreation, "ephemeral_30m_input_tokens") => Meaning::Count(Slot::CacheWrite30m),
+        (CacheCreation, "ephemeral_12h_input_tokens") => Meaning::Count(Slot::CacheWrite12h),
         (ServerToolUse, "web_search_requests") => Meaning::Count(Slot::WebSearches),
         (ServerToolUse, "web_fetch_requests" | "tool_search_requests") => Meaning::NotBilled,
         _ => return None,
@@ -80,17 +82,24 @@ pub(super) fn classes<'a>(counts: &Counts) -> Reading<'a> {
     reading
 }
 
+const SHORT_LIVED: [Slot; 2] = [Slot::CacheWrite5m, Slot::CacheWrite30m];
+const LONG_LIVED: [Slot; 2] = [Slot::CacheWrite1h, Slot::CacheWrite12h];
+
+/// Writes that cost as those for five minutes and for an hour, as far as they are split.
+pub(super) fn split_writes(counts: &Counts) -> (u64, u64) {
+    let sum = |slots: [Slot; 2]| slots.into_iter().map(|slot| counts.get(slot)).sum();
+    (sum(SHORT_LIVED), sum(LONG_LIVED))
+}
+
 /// Writes by lifetime, and whether the split contradicts its total. Without a split all are for
 /// five minutes, the default lifetime; what a split leaves over is too.
 pub(super) fn cache_writes(counts: &Counts) -> (u64, u64, bool) {
     let total = counts.get(Slot::CacheWrite);
-    let (write_5m, write_1h) = (
-        counts.get(Slot::CacheWrite5m),
-        counts.get(Slot::CacheWrite1h),
-    );
-    if !counts.has(Slot::CacheWrite5m) && !counts.has(Slot::CacheWrite1h) {
+    let is_split = SHORT_LIVED.iter().chain(&LONG_LIVED);
+    if !is_split.into_iter().any(|slot| counts.has(*slot)) {
         return (total, 0, false);
     }
+    let (write_5m, write_1h) = split_writes(counts);
     if !counts.has(Slot::CacheWrite) {
         return (write_5m, write_1h, false);
     }

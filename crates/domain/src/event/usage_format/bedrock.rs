@@ -5,6 +5,7 @@
 use super::Reading;
 use super::anthropic::cache_writes;
 use super::walk::{Counts, Meaning, Section, Slot, Word};
+use crate::units::UnitKind;
 
 pub(super) fn meaning(section: Section, key: &str) -> Option<Meaning> {
     Some(match (section, key) {
@@ -25,6 +26,31 @@ pub(super) fn meaning(section: Section, key: &str) -> Option<Meaning> {
         (Section::CacheLifetimes, "inputTokens") => Meaning::LabelledCount,
         (Section::CacheLifetimes, "5m") => Meaning::Count(Slot::CacheWrite5m),
         (Section::CacheLifetimes, "1h") => Meaning::Count(Slot::CacheWrite1h),
+        (Section::CacheLifetimes, "30m") => Meaning::Count(Slot::CacheWrite30m),
+        (Section::CacheLifetimes, "12h") => Meaning::Count(Slot::CacheWrite12h),
+        // Guardrails: the metrics of an application, or the usage in them.
+        (Section::Top, "usage") => Meaning::Object(Section::Top),
+        (Section::Top, "contentPolicyUnits") => Meaning::Units(UnitKind::GuardrailContentUnits),
+        (Section::Top, "contentPolicyImageUnits") => Meaning::Units(UnitKind::GuardrailImageUnits),
+        (Section::Top, "topicPolicyUnits") => Meaning::Units(UnitKind::GuardrailTopicUnits),
+        (Section::Top, "sensitiveInformationPolicyUnits") => {
+            Meaning::Units(UnitKind::GuardrailSensitiveUnits)
+        }
+        (Section::Top, "contextualGroundingPolicyUnits") => {
+            Meaning::Units(UnitKind::GuardrailGroundingUnits)
+        }
+        (Section::Top, "automatedReasoningPolicyUnits") => {
+            Meaning::Units(UnitKind::GuardrailReasoningUnits)
+        }
+        // Word filters and patterns are free; the others say what the units were counted of.
+        (
+            Section::Top,
+            "wordPolicyUnits"
+            | "sensitiveInformationPolicyFreeUnits"
+            | "automatedReasoningPolicies"
+            | "guardrailCoverage"
+            | "guardrailProcessingLatency",
+        ) => Meaning::NotBilled,
         _ => return None,
     })
 }

@@ -15,7 +15,7 @@ use super::reject::{RejectReason, Rejection};
 use super::scan::scan_into;
 use crate::money::Nanos;
 use crate::tokens::TokenClasses;
-use crate::units::Quantity;
+use crate::units::{Quantity, UnitKind};
 
 mod anthropic;
 mod bedrock;
@@ -129,11 +129,12 @@ pub type SubCalls<'a> = Vec<SubCall<'a>>;
 pub struct Reading<'a> {
     /// Tokens in disjoint classes.
     pub tokens: TokenClasses,
-    /// Web searches that the provider bills with the tokens, and other calls of its tools that have
-    /// their price.
+    /// Web searches that the provider bills with the tokens.
     pub web_searches: u64,
     /// Units of reranking.
     pub rerank_units: u64,
+    /// Other units that are sold beside tokens, each kind once.
+    pub units: Vec<(UnitKind, u64)>,
     /// Seconds of audio that are billed instead of tokens.
     pub audio_seconds: Quantity,
     /// The counts contradict their format; the larger reading is in [`tokens`](Self::tokens).
@@ -197,6 +198,7 @@ pub(super) fn read_with<'a>(
     }
     let mut reading = format.classes(counts);
     reading.audio_seconds = counts.audio_seconds;
+    reading.units = std::mem::take(&mut counts.units);
     reading.charge = counts.charge;
     reading.unread = counts.unread();
     reading.service_tier = section.take_word(Word::Tier);

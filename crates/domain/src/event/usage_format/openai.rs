@@ -10,9 +10,10 @@
 //! beside the prompt): their own `total_tokens` decides where one reading adds up to it.
 
 use super::Reading;
-use super::anthropic::cache_writes;
+use super::anthropic::{cache_writes, split_writes};
 use super::contained::{ContainedInput, ContainedOutput, reconcile};
 use super::walk::{Counts, Meaning, Section, Slot, Word};
+use crate::units::UnitKind;
 
 pub(super) fn meaning(section: Section, key: &str) -> Option<Meaning> {
     match section {
@@ -35,16 +36,27 @@ pub(super) fn meaning(section: Section, key: &str) -> Option<Meaning> {
             _ => return None,
         }),
         Section::CacheCreation => Some(match key {
-            "ephemeral_5m_input_tokens" => Meaning::Count(Slot::CacheWrite5m),
-            "ephemeral_1h_input_tokens" => Meaning::Count(Slot::CacheWrite1h),
+            "ephemeral_5m_input_tokens" | "ttl_5m_tokens" => Meaning::Count(Slot::CacheWrite5m),
+            "ephemeral_30m_input_tokens" | "ttl_30m_tokens" => Meaning::Count(Slot::CacheWrite30m),
+            "ephemeral_1h_input_tokens" | "ttl_1h_tokens" => Meaning::Count(Slot::CacheWrite1h),
+            "ephemeral_12h_input_tokens" | "ttl_12h_tokens" => Meaning::Count(Slot::CacheWrite12h),
             _ => return None,
         }),
-        // xAI and OpenRouter: each call of a server's tool has the same price.
+        // xAI and OpenRouter. Searches of the web and of X have one price.
         Section::ServerToolUse => Some(match key {
-            "web_search_calls" | "x_search_calls" | "code_interpreter_calls" => {
+            "web_search_calls" | "x_search_calls" | "web_search_requests" => {
                 Meaning::Added(Slot::WebSearches)
             }
-            "web_search_requests" => Meaning::Added(Slot::WebSearches),
+            "code_interpreter_calls" | "code_execution_calls" => {
+                Meaning::Units(UnitKind::CodeInterpreterCalls)
+            }
+            "file_search_calls" | "collections_search_calls" => {
+                Meaning::Units(UnitKind::FileSearchCalls)
+            }
+            "document_search_calls" | "attachment_search_calls" => {
+                Meaning::Units(UnitKind::DocumentSearchCalls)
+            }
+            "image_generation_calls" => Meaning::Units(UnitKind::ImageGenerationCalls),
             "mcp_calls" | "web_fetch_requests" => Meaning::NotBilled,
             _ => return None,
         }),
@@ -109,6 +121,7 @@ fn top(key: &str) -> Option<Meaning> {
         | "num_server_side_tools_used"
         | "prompt_cache_miss_tokens"
         | "request_count"
+        | "context_details"
         | "input_tokens_by_modality"
         | "output_tokens_by_modality"
         | "tool_use_tokens_by_modality"
@@ -123,7 +136,9 @@ fn input_details(key: &str) -> Option<Meaning> {
         "cache_write_tokens" | "cache_creation_tokens" | "cache_creation_input_tokens" => {
             Meaning::Count(Slot::CacheWrite)
         }
-        "cache_creation" => Meaning::Object(Section::CacheCreation),
+        "cache_creation" | "cache_creation_token_details" | "cache_write_tokens_details" => {
+            Meaning::Object(Section::CacheCreation)
+        }
         "audio_tokens" => Meaning::Count(Slot::AudioInput),
         "image_tokens" => Meaning::Count(Slot::ImageInput),
         "video_tokens" => Meaning::Count(Slot::VideoInput),
@@ -151,7 +166,8 @@ pub(super) fn classes<'a>(counts: &Counts) -> Reading<'a> {
         return reading;
     }
     let (_, write_1h, _) = cache_writes(counts);
-    let split = counts.get(Slot::CacheWrite5m) + write_1h;
+    let (write_5m, _) = split_writes(counts);
+    let split = write_5m + write_1h;
     let mut input = ContainedInput {
         total: counts.get(Slot::Input),
         cache_read: counts.get(Slot::CacheRead),

@@ -23,9 +23,23 @@ const BILLED: &[&str] = &[
     "source",
     "credit",
     "classification",
+    "request",
+    "execution",
+    "generation",
+    "session",
 ];
 /// Parts of names of what only looks so: times, and ratios.
-const NOT_BILLED: &[&str] = &["per_second", "latency", "ttl", "rate", "_ms", "time"];
+const NOT_BILLED: &[&str] = &[
+    "per_second",
+    "latency",
+    "ttl",
+    "rate",
+    "_ms",
+    "time",
+    "millis",
+    "duration",
+    "_id",
+];
 
 /// Containers in each other that are looked into; more than that are not kept of an event either.
 const DEEPEST: usize = 8;

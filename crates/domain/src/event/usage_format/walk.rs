@@ -12,7 +12,7 @@ use super::super::json::{
 use super::super::redact::{REMOVED_WORD, is_kept_word};
 use super::{MAX_COUNT, UsageFormat};
 use crate::money::Nanos;
-use crate::units::Quantity;
+use crate::units::{Quantity, UnitKind};
 
 /// What a count means; which slots contain which others is the format's business.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,6 +22,10 @@ pub(super) enum Slot {
     CacheWrite,
     CacheWrite5m,
     CacheWrite1h,
+    /// Written for half an hour, at the price of five minutes.
+    CacheWrite30m,
+    /// Written for twelve hours, at the price of one.
+    CacheWrite12h,
     ForeignCacheRead,
     ForeignCacheWrite,
     AudioInput,
@@ -107,6 +111,8 @@ pub(super) enum Meaning {
     Added(Slot),
     /// A word.
     Word(Word),
+    /// Units that are sold beside tokens.
+    Units(UnitKind),
     /// Seconds of audio, which may have a fraction.
     Seconds,
     /// What the provider says that it charges, in dollars.
@@ -139,6 +145,8 @@ pub(super) struct Counts {
     /// The first number that nothing reads and that looks billed.
     unread: Option<Box<str>>,
     pub(super) audio_seconds: Quantity,
+    /// Each kind once.
+    pub(super) units: Vec<(UnitKind, u64)>,
     pub(super) charge: Option<Nanos>,
 }
 
@@ -191,6 +199,13 @@ impl Counts {
     fn keep_larger(&mut self, slot: Slot, count: u64) {
         let value = &mut self.values[slot as usize];
         *value = count.max(*value);
+    }
+
+    fn add_units(&mut self, kind: UnitKind, count: u64) {
+        match self.units.iter_mut().find(|(known, _)| *known == kind) {
+            Some((_, units)) => *units = (*units).max(count),
+            None => self.units.push((kind, count)),
+        }
     }
 
     /// Elements of a list with equal labels add up.
@@ -308,6 +323,12 @@ impl<'de> Members<'de> for SectionReader<'de> {
                 if let Some(count) = self.count(field, &key) {
                     self.counts.see(slot);
                     self.counts.add(slot, count);
+                }
+            }
+            Meaning::Units(kind) => {
+                let field = object.next_value()?;
+                if let Some(count) = self.count(field, &key).filter(|count| *count > 0) {
+                    self.counts.add_units(kind, count);
                 }
             }
             Meaning::Object(section) => self.within(section, &key, |reader| {

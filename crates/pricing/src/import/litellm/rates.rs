@@ -17,9 +17,32 @@ use crate::rate::{Billable, RateKey};
 
 /// xAI bills the higher rates from the threshold on, all others above it.
 const XAI: &str = "xai";
-/// Nano-dollars for each call of a tool that xAI runs ($5 per 1,000, docs.x.ai/developers/pricing),
-/// which the file does not have.
-const XAI_TOOL_CALL: u64 = 5_000_000;
+/// Nano-dollars for each call of a tool that xAI runs (docs.x.ai/developers/pricing: $5, $2.50 and $10
+/// per 1,000), which the file does not have.
+const XAI_TOOL_CALLS: [(UnitKind, u64); 4] = [
+    (UnitKind::WebSearchCalls, 5_000_000),
+    (UnitKind::CodeInterpreterCalls, 5_000_000),
+    (UnitKind::FileSearchCalls, 2_500_000),
+    (UnitKind::DocumentSearchCalls, 10_000_000),
+];
+/// Units of Bedrock's guardrails as the file has them.
+const GUARDRAIL_UNITS: [(&str, UnitKind); 6] = [
+    ("contentPolicyUnits", UnitKind::GuardrailContentUnits),
+    ("contentPolicyImageUnits", UnitKind::GuardrailImageUnits),
+    ("topicPolicyUnits", UnitKind::GuardrailTopicUnits),
+    (
+        "sensitiveInformationPolicyUnits",
+        UnitKind::GuardrailSensitiveUnits,
+    ),
+    (
+        "contextualGroundingPolicyUnits",
+        UnitKind::GuardrailGroundingUnits,
+    ),
+    (
+        "automatedReasoningPolicyUnits",
+        UnitKind::GuardrailReasoningUnits,
+    ),
+];
 
 /// Factors are millionths.
 const FACTOR_DIGITS: i32 = 6;
@@ -105,6 +128,16 @@ impl Imported {
                 Meaning::SearchContext => self.search_context(entry, field, raw, &mut rates),
                 Meaning::Factor(_) | Meaning::ProviderSpecific | Meaning::OffPeak => {}
                 Meaning::TieredPricing => self.tiered_pricing(entry, field, raw, &mut rates),
+                Meaning::GuardrailUnits => {
+                    let units: Fields<'_> = serde_json::from_str(raw.get()).unwrap_or_default();
+                    for (name, kind) in GUARDRAIL_UNITS {
+                        let raw = units.get(name);
+                        let nanos =
+                            raw.and_then(|raw| decimal::scaled(raw.get(), decimal::PER_UNIT));
+                        let key = RateKey::new(Billable::Units(kind));
+                        rates.extend(nanos.map(|nanos| (key, nanos)));
+                    }
+                }
             }
         }
         for (key, nanos) in second_choices {
@@ -118,8 +151,10 @@ impl Imported {
             }
         }
         if entry.provider == XAI && entry.mode == "chat" {
-            let searches = RateKey::new(Billable::Units(UnitKind::WebSearchCalls));
-            rates.entry(searches).or_insert(XAI_TOOL_CALL);
+            for (kind, nanos) in XAI_TOOL_CALLS {
+                let calls = RateKey::new(Billable::Units(kind));
+                rates.entry(calls).or_insert(nanos);
+            }
         }
         if entry.provider == XAI {
             rates = rates
