@@ -182,7 +182,7 @@ impl<'a> Retries<'a> {
         let (table, token) = (self.table.table(), &self.table.token);
         metrics::counter!(names::LOADER_RETRIES_TOTAL, "table" => table).increment(1);
         if self.reported.is_none_or(|at| at.elapsed() >= REPORT_EVERY) {
-            tracing::warn!(%error, token, "insert failed, trying again");
+            tracing::warn!(%error, token, "insert or look failed, trying again");
             self.reported = Some(Instant::now());
         }
         tokio::time::sleep(self.backoff.pause()).await;
@@ -192,7 +192,7 @@ impl<'a> Retries<'a> {
     /// Whether it took more than one attempt.
     fn end(self) -> bool {
         if self.reported.is_some() {
-            tracing::info!(token = self.table.token, "insert done after all");
+            tracing::info!(token = self.table.token, "done after all");
         }
         self.reported.is_some()
     }
@@ -222,12 +222,36 @@ async fn insert_once(
     Ok(())
 }
 
+/// As [`inspect`], again and again until ClickHouse answers: a region that is looked at has no other
+/// place to go on from than its beginning.
+///
+/// # Errors
+/// Only where asking again is useless.
+pub(crate) async fn inspect_until_done(
+    warehouse: &Warehouse,
+    batch: &Batch,
+    stage: WriterStage,
+    compares_content: bool,
+    whole: &WholeSums,
+) -> Result<Vec<TableFacts>, WarehouseError> {
+    let mut retries = Retries::of(&batch.tables[0]);
+    loop {
+        match inspect(warehouse, batch, stage, compares_content, whole).await {
+            Ok(facts) => {
+                retries.end();
+                return Ok(facts);
+            }
+            Err(error) => retries.wait_after(error).await?,
+        }
+    }
+}
+
 /// How much of `batch` is in the tables, table by table; where `compares_content`, also whether it is
 /// the same rows. Sums that are known to be `whole` are not compared again.
 ///
 /// # Errors
 /// What ClickHouse says.
-pub(crate) async fn inspect(
+async fn inspect(
     warehouse: &Warehouse,
     batch: &Batch,
     stage: WriterStage,

@@ -10,7 +10,7 @@ use spendfuse_warehouse::{Warehouse, WarehouseError};
 use super::{Session, now, stage_of};
 use crate::LoaderError;
 use crate::batch::Batch;
-use crate::inserting::{Attempt, insert_until_done, inspect, restore};
+use crate::inserting::{Attempt, insert_until_done, inspect_until_done, restore};
 use crate::metrics as names;
 use crate::protocol::Action;
 use crate::recovery::TableFacts;
@@ -124,8 +124,7 @@ impl Session<'_> {
                 lane.work = None;
                 let action = match result {
                     Ok(facts) => lane.protocol.inspected(now(), &facts),
-                    Err(error) if error.is_final() => lane.protocol.failed(error),
-                    Err(error) => return Err(error.into()),
+                    Err(error) => lane.protocol.failed(error),
                 };
                 let outcome = match &action {
                     Some(Action::InsertAgain(_)) => "replayed",
@@ -195,7 +194,9 @@ impl Session<'_> {
                 }
                 Work::Inspect | Work::Compare => {
                     let compares_content = work == Work::Compare;
-                    let facts = inspect(&warehouse, &batch, stage, compares_content, &whole).await;
+                    let looked =
+                        inspect_until_done(&warehouse, &batch, stage, compares_content, &whole);
+                    let facts = looked.await;
                     Report::Inspected(assignment, at, facts)
                 }
             };
