@@ -105,13 +105,12 @@ impl Blocks {
         for writer in Writer::ALL {
             let mut taking = Taking {
                 writer,
-                whole: whole(&self.tails[writer as usize]),
                 chains: &mut self.chains,
                 read: &mut read,
             };
-            self.tails[writer as usize].read(context, limit(writer), |record| {
+            self.tails[writer as usize].read(context, limit(writer), |record, is_whole| {
                 let value = Bytes::copy_from_slice(record.value.unwrap_or_default());
-                taking.take(record.partition, record.offset, &value);
+                taking.take(record.partition, record.offset, &value, is_whole);
                 Ok(())
             })?;
         }
@@ -143,21 +142,14 @@ impl Blocks {
     }
 }
 
-fn whole(tail: &Tail) -> Vec<bool> {
-    (0..tail.partitions())
-        .map(|partition| tail.is_whole(partition))
-        .collect()
-}
-
 struct Taking<'a> {
     writer: Writer,
-    whole: Vec<bool>,
     chains: &'a mut Chains<Chain>,
     read: &'a mut BlocksRead,
 }
 
 impl Taking<'_> {
-    fn take(&mut self, partition: u32, offset: i64, value: &Bytes) {
+    fn take(&mut self, partition: u32, offset: i64, value: &Bytes, is_whole: bool) {
         let site = self.writer.site(partition);
         let block = match RowBlock::decode(value) {
             Ok(block) => block,
@@ -174,7 +166,6 @@ impl Taking<'_> {
             }
         };
         let seq = block.link.seq;
-        let is_whole = self.whole[partition as usize];
         let range = &mut self.read.ranges[self.writer as usize][partition as usize];
         if range.from == 0 && !is_whole {
             range.from = seq + 1;

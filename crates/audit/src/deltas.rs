@@ -120,10 +120,7 @@ impl DeltaLog {
     ) -> Result<(), AuditError> {
         let (chains, complete_from) = (&mut self.chains, &mut self.complete_from);
         let ahead = &mut self.ahead;
-        let whole: Vec<bool> = (0..self.tail.partitions())
-            .map(|partition| self.tail.is_whole(partition))
-            .collect();
-        self.tail.read(context, None, |record| {
+        self.tail.read(context, None, |record, is_whole| {
             let (ledger, offset) = (record.partition, record.offset);
             let deltas: Deltas = match codec::decode(record.value.unwrap_or_default()) {
                 Ok(deltas) => deltas,
@@ -142,7 +139,6 @@ impl DeltaLog {
             if extends {
                 range.to = range.to.max(seq);
             }
-            let is_whole = whole[ledger as usize];
             if chains.last(&(meter, ledger)).is_none() && !is_whole {
                 let from = &mut complete_from[meter as usize];
                 *from = (*from).max(seq + 1);

@@ -117,7 +117,7 @@ impl LedgerReplica {
 
     fn read_changelog(&mut self, context: &Context<'_>) -> Result<(), AuditError> {
         let (accounts, marks) = (&mut self.accounts, &mut self.marks);
-        self.changelog.read(context, None, |record| {
+        self.changelog.read(context, None, |record, _| {
             let key = record.key.unwrap_or_default();
             let stored =
                 read_stored(key, record.value).map_err(|source| AuditError::Changelog {
@@ -151,7 +151,7 @@ impl LedgerReplica {
             }
         }
         let complained = &mut self.complained;
-        self.blocklist.read(context, None, |record| {
+        self.blocklist.read(context, None, |record, _| {
             let key = record.key.and_then(|key| std::str::from_utf8(key).ok());
             let Some(key) = key else { return Ok(()) };
             let Some(BlocklistKey::Budget { .. }) = BlocklistKey::parse(key) else {
