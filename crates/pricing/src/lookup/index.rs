@@ -16,6 +16,8 @@ use crate::provider;
 use crate::rate::{Billable, RateKey, Tier, TokenClass};
 
 const BEDROCK: &str = "bedrock";
+/// The geography of a government, which has prices of its own.
+const GOVERNMENT: &str = "us-gov.";
 
 /// Indexes in [`crate::PriceBook::models`].
 type Indexes = Vec<u32>;
@@ -187,7 +189,8 @@ impl Index {
             return Some(found(index, Match::Alias));
         }
         if let Some(index) = forms.iter().find_map(|form| self.exact(provider, form)) {
-            return Some(found(index, Match::Shortened));
+            let index = self.at_geography_of_bedrock(models, provider, model, index as usize);
+            return Some(Found::new((index, false), Match::Shortened));
         }
         let of_provider = |(form, names): (&String, &HashMap<String, Indexes>)| {
             let indexes = indexes(names, form);
@@ -201,8 +204,36 @@ impl Index {
         Some(Found::new(dearest, Match::Shortened))
     }
 
+    /// A geography of Bedrock's that the book does not have costs what its dearest others do, not
+    /// what the name without one costs: geographies cost more than the model anywhere.
+    fn at_geography_of_bedrock(
+        &self,
+        models: &[ModelPrices],
+        provider: &str,
+        model: &str,
+        found: usize,
+    ) -> usize {
+        let has_its_own = name::has_geography_of_bedrock(&models[found].model);
+        if provider != BEDROCK || has_its_own || !name::has_geography_of_bedrock(model) {
+            return found;
+        }
+        let bare = name::bare_forms(model)
+            .into_iter()
+            .next()
+            .unwrap_or_default();
+        let others = indexes(&self.bare, &bare).filter(|other| {
+            let other = &models[*other];
+            other.provider == BEDROCK
+                && name::has_geography_of_bedrock(&other.model)
+                && !other.model.starts_with(GOVERNMENT)
+        });
+        let dearest = self.dearest(models, others).map(|(dearest, _)| dearest);
+        let is_dearer = |other: &usize| self.dearness[*other] > self.dearness[found];
+        dearest.filter(is_dearer).unwrap_or(found)
+    }
+
     /// A gateway's name that begins with the provider: `azure/gpt-4o`, or has it further behind:
-    /// `proxy/azure/gpt-4o`. Where the call's own provider sells models itself, the price is
+    /// `proxy/azure/gpt-4o`; with colons (`openai:gpt-4o`), or at the end (`gpt-4o/openai`). Where the call's own provider sells models itself, the price is
     /// another's.
     fn at_provider_in_front(
         &self,
@@ -211,20 +242,33 @@ impl Index {
         model: &str,
     ) -> Option<Found> {
         let mut rest = model;
-        while let Some((first, behind)) = rest.split_once('/') {
-            let named = self.provider(first);
-            let is_another = self.sells(&named) && *named != *provider;
-            let found = is_another.then(|| self.at_provider(models, &named, behind));
-            if let Some(found) = found.flatten() {
-                return Some(Found {
-                    how: Match::Shortened,
-                    ambiguous: found.ambiguous || self.sells(provider),
-                    ..found
-                });
+        while let Some((first, behind)) = rest.split_once(['/', ':']) {
+            let behind = behind.trim_start_matches(':');
+            if let Some(found) = self.at_named(models, provider, first, behind) {
+                return Some(found);
             }
             rest = behind;
         }
-        None
+        let (model, last) = model.rsplit_once('/')?;
+        self.at_named(models, provider, last, model)
+    }
+
+    /// `model` at the provider that is called `named` in a name, where that sells models.
+    fn at_named(
+        &self,
+        models: &[ModelPrices],
+        provider: &str,
+        named: &str,
+        model: &str,
+    ) -> Option<Found> {
+        let named = self.provider(named);
+        let found = { self.sells(&named) }.then(|| self.at_provider(models, &named, model))??;
+        let is_another = *named != *provider;
+        Some(Found {
+            how: Match::Shortened,
+            ambiguous: found.ambiguous || (is_another && self.sells(provider)),
+            ..found
+        })
     }
 
     /// Bedrock, where the call names no provider that sells models and the name is one that only
@@ -402,6 +446,29 @@ mod tests {
         let prices = &book.models()[found.index];
         let name = format!("{}/{}", prices.provider, prices.model);
         Some((name, found.how, found.ambiguous))
+    }
+
+    /// Names as SDKs, agents and gateways write them.
+    #[test]
+    fn a_model_is_found_by_the_names_of_sdks_and_gateways() {
+        let wrong: Vec<String> = include_str!("names.txt")
+            .lines()
+            .filter(|line| !line.is_empty() && !line.starts_with('#'))
+            .filter_map(|line| {
+                let [provider, model, expected] = line.split(" | ").collect::<Vec<_>>()[..] else {
+                    panic!("three columns: {line}");
+                };
+                let provider = if provider == "-" { "" } else { provider };
+                let found = find(provider, model);
+                let name = match &found {
+                    Some((name, _, true)) => format!("{name} ambiguous"),
+                    Some((name, _, false)) => name.clone(),
+                    None => "unpriced".to_owned(),
+                };
+                (name != expected).then(|| format!("{line}, is {name}"))
+            })
+            .collect();
+        assert!(wrong.is_empty(), "{wrong:#?}");
     }
 
     #[test]

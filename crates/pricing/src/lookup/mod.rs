@@ -2,7 +2,7 @@
 //!
 //! In this order: exactly (provider, model) → alias → the model without date or version → without
 //! the prefixes of resellers and regions → the same provider under a longer name → the provider that
-//! a gateway's name has in front → Bedrock, for names with its regions → the bare name at any
+//! a gateway's name has in front or behind → Bedrock, for names with its regions → the bare name at any
 //! provider that is not free: its maker wins, else the dearest → nothing (`None`: unpriced). Each
 //! with other [spellings](name::spellings) of the name, too. [`ceiling`] says
 //! what an unpriced call costs. All of this runs once per name; [`crate::Pricer`] remembers it.

@@ -62,11 +62,12 @@ pub(super) fn variant(provider: &str, model: &str) -> Variant {
 
 /// Ways to write `model`, as it is first, in lower case: without what stands in brackets behind it
 /// (Claude Code's `claude-sonnet-5[1m]`), with dashes for dots between numbers (`claude-opus-4.6`)
-/// and dots for dashes, and Claude's families before or behind their numbers (`claude-5-sonnet`).
+/// and dots for dashes, dashes for blanks (`GPT 4o mini`), and Claude's families before or behind their numbers (`claude-5-sonnet`).
 pub(super) fn spellings(model: &str) -> Vec<String> {
     let mut spellings = vec![model.trim().to_ascii_lowercase()];
     for rewrite in [
         without_brackets,
+        dashes_for_blanks,
         dashes_for_dots,
         dots_for_dashes,
         claude_with_family_moved,
@@ -85,6 +86,12 @@ pub(super) fn spellings(model: &str) -> Vec<String> {
 fn without_brackets(name: &str) -> Option<String> {
     let (before, _) = name.strip_suffix(']')?.rsplit_once('[')?;
     Some(before.to_owned())
+}
+
+/// `gpt-4o-mini` for `gpt 4o_mini`.
+fn dashes_for_blanks(name: &str) -> Option<String> {
+    let is_blank = |one: char| one == ' ' || one == '_';
+    name.contains(is_blank).then(|| name.replace(is_blank, "-"))
 }
 
 /// `claude-opus-4-6` for `claude-opus-4.6`.
@@ -156,6 +163,11 @@ pub(super) fn has_region_of_bedrock(model: &str) -> bool {
     without_region.is_some_and(|name| VENDORS.iter().any(|vendor| name.starts_with(vendor)))
 }
 
+/// The same, and the region is not the whole world.
+pub(super) fn has_geography_of_bedrock(model: &str) -> bool {
+    has_region_of_bedrock(model) && !model.to_ascii_lowercase().contains("global.")
+}
+
 /// Forms of `model`, most specific first, without repetitions, in lower case: the name itself, then
 /// without date and version, then the same without prefixes.
 pub(super) fn forms(model: &str) -> Vec<String> {
@@ -224,6 +236,10 @@ fn without_last_ending(name: &str) -> Option<&str> {
     if let Some(rest) = name.strip_prefix("ft:") {
         let end = rest.find(':')?;
         return Some(&name[..3 + end]);
+    }
+    // Azure's: `gpt-4o-mini-2024-07-18.ft-0e208cf33a6a466994aff31a08aba678`.
+    if let Some((before, _)) = name.rsplit_once(".ft-") {
+        return Some(before);
     }
     if let Some((before, after)) = name.rsplit_once('@') {
         // A beginning `@` is a namespace (`@cf/…`), not a version.
