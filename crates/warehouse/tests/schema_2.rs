@@ -286,6 +286,35 @@ async fn killed_at_any_statement_under_load_the_migration_goes_on_and_is_exact()
     killed_under_load(1).await;
 }
 
+/// `cargo test --release -p spendfuse-warehouse --test schema_2 -- --ignored --nocapture ten_million`
+#[tokio::test]
+#[ignore = "a measurement"]
+async fn how_long_ten_million_rows_take() {
+    let server = ClickHouse::start(ClickHouseOptions::default()).unwrap();
+    let warehouse = schema_1(&server).await;
+    load(&warehouse, 1).await;
+    // Two months of 5,000 customers.
+    for million in 1..=10 {
+        let more = format!(
+            "INSERT INTO spend SETTINGS async_insert = 0 SELECT one.* REPLACE (\
+               {million} * 1000000 + n.number AS meter_seq, \
+               concat('c-', toString(n.number % 5000)) AS customer, \
+               time - toIntervalHour(n.number % 1440) AS time) \
+             FROM (SELECT * FROM spend WHERE meter_seq = 1) AS one \
+             CROSS JOIN numbers(25000) AS n"
+        );
+        warehouse.execute(&more, "a test").await.unwrap();
+    }
+    let rows = one(&warehouse, "SELECT count() FROM spend").await;
+    let begin = std::time::Instant::now();
+    warehouse.migrate().await.unwrap();
+    let lasted = begin.elapsed();
+    println!("{rows} rows were migrated in {lasted:?}");
+    let sums = "SELECT (SELECT count() FROM spend) = (SELECT sum(entries) FROM spend_hourly), \
+        (SELECT sum(cost) FROM spend) = (SELECT sum(cost) FROM spend_daily)";
+    assert_eq!(one(&warehouse, sums).await, "1 1");
+}
+
 /// Each attempt gets `further` by so many statements than the one before.
 async fn killed_under_load(further: usize) {
     let server = ClickHouse::start(ClickHouseOptions::default()).unwrap();
