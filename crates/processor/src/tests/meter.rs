@@ -61,6 +61,32 @@ fn a_duplicate_whose_identity_the_log_has_lost_is_late_and_not_counted_again() {
     );
 }
 
+/// Nobody can tell how old an event is whose time lies in the future: it counts at its arrival, each
+/// time that nobody remembers it.
+#[test]
+fn an_event_from_the_future_is_a_duplicate_as_long_as_it_is_remembered() {
+    const HOUR: i64 = 3_600_000;
+    let stages = Stages::new();
+    let topics = &stages.topics;
+    let mut meter = stages.meter(0);
+    let mut send = |hours: i64, time: &str| {
+        let mut event = call(time, "c-1", 0, hours);
+        let text = String::from_utf8(event.value).unwrap();
+        event.value = text.replace("2026-11-22T11:59:59Z", time).into_bytes();
+        event.stamp_ahead = hours * HOUR;
+        let seq = 7 + hours.cast_unsigned();
+        let now = NOW + event.stamp_ahead;
+        let written = batch_at(now, &mut meter, 0, seq, &[event]);
+        let late = of(&written, &topics.dlq).len();
+        (of(&written, &topics.rows).len(), late)
+    };
+    let (usual, future) = ("2026-11-22T11:59:58Z", "2030-01-01T00:00:00Z");
+    let (counted, duplicate, late) = ((1, 0), (0, 0), (0, 1));
+    assert_eq!((send(0, usual), send(1, future)), (counted, counted));
+    assert_eq!((send(22, usual), send(23, future)), (duplicate, duplicate));
+    assert_eq!((send(26, usual), send(27, future)), (late, counted));
+}
+
 #[test]
 fn people_are_told_once_an_hour_of_each_reason_for_which_events_are_set_aside() {
     let stages = Stages::new();
