@@ -69,6 +69,10 @@ pub struct Account {
     #[n(9)]
     #[cbor(default)]
     pub recent: Recent,
+    /// Whether the limit was reached by history, and nothing was spent since: no finding opens.
+    #[n(10)]
+    #[cbor(default)]
+    pub is_quiet: bool,
 }
 
 /// What was published of an account.
@@ -196,6 +200,34 @@ impl Account {
                 });
             }
         }
+    }
+
+    /// Adds spend of history: the steps and the limit that it reaches hold, but nobody is told, now
+    /// or later. What `event` names is the last of it.
+    pub fn add_history(
+        &mut self,
+        compiled: &CompiledBudget,
+        spend: Spend,
+        unpriced: Nanos,
+        event: (&str, &str, UnixMillis),
+    ) {
+        let reached = |account: &Self| {
+            let standing = account.standing(compiled);
+            // A limit of nothing is reached by nothing, but not told of before something is spent.
+            match account.calls {
+                0 => (0, false),
+                _ => (standing.share(), standing.spent >= standing.limit),
+            }
+        };
+        let (share_before, exceeded_before) = reached(self);
+        let (source, id, time) = event;
+        self.add(spend, unpriced, source, id, time);
+        let (share, exceeds) = reached(self);
+        // What was spent just before, in the same commit, is still to be told of.
+        if share_before <= self.alerted {
+            self.alerted = self.alerted.max(share);
+        }
+        self.is_quiet |= exceeds && !exceeded_before;
     }
 
     /// Everything spent.

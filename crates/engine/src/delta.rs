@@ -70,6 +70,10 @@ pub struct DeltaEntry {
     #[n(9)]
     #[cbor(with = "codec::millis")]
     pub time: UnixMillis,
+    /// Whether it is history: counted, but nobody is told of the steps that it reaches.
+    #[n(10)]
+    #[cbor(default)]
+    pub is_history: bool,
 }
 
 /// Numbers, lengths and times of an entry take no more than this, bytes.
@@ -155,6 +159,7 @@ mod tests {
             source: "app".to_owned(),
             id: format!("r-{number}"),
             time: UnixMillis(420_000),
+            is_history: false,
         };
         let whole = Deltas {
             meter_partition: 3,

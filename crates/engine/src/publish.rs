@@ -132,9 +132,10 @@ pub fn settle(
     let exceeds = standing.spent >= standing.limit;
     // The finding opens and closes at once, whether or not the limit is one of the budget's steps.
     if !exceeds {
+        account.is_quiet = false;
         let id = &compiled.budget.id;
         settlement.finding = close_finding(account, id, Some(compiled), place.scope, now);
-    } else if account.exceeded_since.is_none() || due == Due::Now {
+    } else if !account.is_quiet && (account.exceeded_since.is_none() || due == Due::Now) {
         account.exceeded_since.get_or_insert(now);
         let open = FindingState::Open;
         let finding = exceeded_finding(account, compiled, place.scope, open, now);

@@ -27,6 +27,7 @@ fn entry() -> impl Strategy<Value = DeltaEntry> {
         source: texts.1,
         id: texts.2,
         time: UnixMillis(time),
+        is_history: false,
     })
 }
 

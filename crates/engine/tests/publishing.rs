@@ -93,6 +93,7 @@ impl Desk {
             source: "app".to_owned(),
             id: format!("e{}", self.seq),
             time: self.now,
+            is_history: false,
         };
         if !spends.is_empty() {
             let deltas = Deltas {

@@ -135,6 +135,7 @@ fn deltas(budget: &Budget, seq: u64, scope: &str, time: UnixMillis, nanos: i128)
             source: "app".to_owned(),
             id: format!("e{seq}"),
             time,
+            is_history: false,
         }],
     }
 }

@@ -23,5 +23,5 @@ mod unreadable;
 
 pub use follow::{TableFeed, follow_tables};
 pub use ledger::{LedgerPartition, LedgerStage};
-pub use meter::{MeterPartition, MeterStage};
+pub use meter::{BACKFILL, MeterPartition, MeterStage};
 pub use run::{ProcessorConfig, ProcessorError, run};

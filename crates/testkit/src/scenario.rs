@@ -19,6 +19,8 @@ pub struct LogEvent {
     pub cost: CostParts,
     /// Where the price comes from.
     pub priced: PriceBasis,
+    /// Of history: since when nobody but the meter knows what was counted.
+    pub judged_at: Option<UnixMillis>,
 }
 
 /// The budgets and rules from one event on.
@@ -41,6 +43,9 @@ impl fmt::Debug for LogEvent {
             "{} {} time {} #{}",
             self.arrival, event.id, event.time, event.content
         )?;
+        if let Some(judged_at) = self.judged_at {
+            write!(formatter, " history judged at {judged_at}")?;
+        }
         let tag = Dimension::Tag("team".to_owned());
         for dimension in Dimension::FIXED.iter().chain([&tag]) {
             let value = event.attribution.value(dimension);

@@ -239,6 +239,7 @@ fn scopes(count: usize, keep: &mut dyn FnMut(Log)) -> Result<Ledger> {
             source: "checkout-api".to_owned(),
             id: format!("chatcmpl-{number:09}"),
             time: START,
+            is_history: false,
         };
         ledger.begin(seq);
         let deltas = Deltas {

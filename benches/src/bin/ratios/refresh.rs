@@ -87,6 +87,7 @@ impl Storm {
             source: "checkout-api".to_owned(),
             id: format!("chatcmpl-{number:09}"),
             time: now,
+            is_history: false,
         };
         let deltas = Deltas {
             meter_partition: 0,

@@ -27,8 +27,10 @@ impl Flags {
     pub const PARTLY_READ: Self = Self(1 << 8);
     /// The usage says nothing that could be charged, or output without any input.
     pub const NO_USAGE: Self = Self(1 << 9);
+    /// History, counted by `ingest --backfill`.
+    pub const BACKFILLED: Self = Self(1 << 10);
 
-    const NAMES: [(Self, &'static str); 10] = [
+    const NAMES: [(Self, &'static str); 11] = [
         (Self::TIME_CLAMPED, "time_clamped"),
         (Self::FIELD_TRUNCATED, "field_truncated"),
         (Self::FIELD_DROPPED, "field_dropped"),
@@ -39,6 +41,7 @@ impl Flags {
         (Self::AMBIGUOUS_PRICE, "ambiguous_price"),
         (Self::PARTLY_READ, "partly_read"),
         (Self::NO_USAGE, "no_usage"),
+        (Self::BACKFILLED, "backfilled"),
     ];
 
     /// Adds `other`.

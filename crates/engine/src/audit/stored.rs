@@ -116,6 +116,7 @@ mod tests {
             source: "s".to_owned(),
             id: "i".to_owned(),
             time,
+            is_history: false,
         };
         let deltas = Deltas {
             meter_partition: 1,

@@ -63,6 +63,7 @@ impl Ledger {
         let record = (mark_key(), Some(codec::encode(&mark)));
         self.outputs.told.changelog.push(record);
         self.applied = false;
+        self.late_lines.clear();
         std::mem::take(&mut self.outputs)
     }
 

@@ -98,6 +98,8 @@ pub struct Ledger {
     /// Per index in the book, the window that was looked for last.
     last_windows: HashMap<u32, Arc<Window>>,
     // The running commit:
+    /// Places of the lines of spend that no account holds.
+    late_lines: HashMap<AccountKey, usize>,
     touched: Vec<AccountId>,
     applied: bool,
     outputs: LedgerOutputs,
@@ -126,6 +128,7 @@ impl Ledger {
             stamps: Stamps::default(),
             told_of_missing_room: 0,
             last_windows: HashMap::new(),
+            late_lines: HashMap::new(),
             touched: Vec::new(),
             applied: false,
             outputs: LedgerOutputs::default(),
@@ -288,19 +291,12 @@ impl Ledger {
         let Some(known) = self.accounts.get_mut(id) else {
             return;
         };
-        known.account.add(
-            entry.spend(),
-            entry.unpriced,
-            &entry.source,
-            &entry.id,
-            entry.time,
-        );
-        let amount = entry.spend().counted(compiled.budget.limit.unit());
-        known.account.recent.add(amount, entry.minute, self.now);
+        known.account.take(compiled, entry, self.now);
         self.touch(id);
     }
 
-    /// The warehouse alone keeps what no account holds, beside the sums of accounts.
+    /// The warehouse alone keeps what no account holds, beside the sums of accounts: a line for each
+    /// window and commit, since history comes by the month.
     fn add_without_account(
         &mut self,
         compiled: &CompiledBudget,
@@ -309,8 +305,22 @@ impl Ledger {
     ) {
         debug_assert!(entry.cost >= Nanos::ZERO);
         let (late, budget) = (WindowLineKind::Late, &compiled.budget);
-        let line = WindowLine::new(late, budget, &entry.scope, window, entry.spend(), self.now);
-        self.outputs.window_lines.push(line);
+        let key = AccountKey {
+            budget: budget.id.clone(),
+            scope: entry.scope.clone(),
+            start: window.start,
+        };
+        let lines = &mut self.outputs.window_lines;
+        let place = *self.late_lines.entry(key).or_insert(lines.len());
+        match lines.get_mut(place) {
+            Some(line) => line.spend.add(entry.spend()),
+            None => {
+                let (scope, spend) = (&entry.scope, entry.spend());
+                lines.push(WindowLine::new(
+                    late, budget, scope, window, spend, self.now,
+                ));
+            }
+        }
     }
 
     /// The account, begun where it is new or holds another count's sum.
@@ -378,6 +388,21 @@ impl Ledger {
             || !self.touched.is_empty()
             || !self.outputs.told.changelog.is_empty()
             || self.alert_limit.is_due(self.now)
+    }
+}
+
+impl Account {
+    fn take(&mut self, compiled: &CompiledBudget, entry: &DeltaEntry, now: UnixMillis) {
+        let (spend, unpriced) = (entry.spend(), entry.unpriced);
+        if entry.is_history {
+            let event = (&*entry.source, &*entry.id, entry.time);
+            self.add_history(compiled, spend, unpriced, event);
+            return;
+        }
+        self.is_quiet = false;
+        self.add(spend, unpriced, &entry.source, &entry.id, entry.time);
+        let amount = spend.counted(compiled.budget.limit.unit());
+        self.recent.add(amount, entry.minute, now);
     }
 }
 

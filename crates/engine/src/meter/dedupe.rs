@@ -115,6 +115,13 @@ impl Dedupe {
         UnixMillis::from_minute(needed.max(i64::from(self.complete_since)))
     }
 
+    /// Since when everything that was counted is remembered: an event that was not counted before
+    /// this time is fresh exactly where its identity is unknown.
+    pub fn knows_since(&self, now: UnixMillis) -> UnixMillis {
+        let forgotten_before = i64::from(self.forgotten_before);
+        UnixMillis::from_minute(self.logged_since(now).minute().max(forgotten_before))
+    }
+
     /// The horizon in force at `now`, milliseconds: shorter than configured once the memory was
     /// full, and as long as it does not reach back that far.
     pub fn effective_horizon(&self, now: UnixMillis) -> i64 {

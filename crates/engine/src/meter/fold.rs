@@ -27,6 +27,7 @@ struct EntryKey {
     series: u32,
     scope: u32,
     minute: i64,
+    is_history: bool,
 }
 
 #[derive(Debug)]
@@ -71,8 +72,15 @@ impl Fold {
         }
     }
 
-    /// Adds an event's spend to every series that it belongs to.
-    pub fn add(&mut self, series: &[Series], event: &Event<'_>, spend: Spend, unpriced: Nanos) {
+    /// Adds an event's spend to every series that it belongs to. History has entries of its own.
+    pub fn add(
+        &mut self,
+        series: &[Series],
+        event: &Event<'_>,
+        spend: Spend,
+        unpriced: Nanos,
+        is_history: bool,
+    ) {
         let last = EventPlace {
             start: self.event_texts.len(),
             source_bytes: event.source.len(),
@@ -89,6 +97,7 @@ impl Fold {
                 series: index as u32,
                 scope,
                 minute: event.time.minute(),
+                is_history,
             };
             if self.event_texts.len() == last.start {
                 self.event_texts.push_str(&event.source);
@@ -184,6 +193,7 @@ impl Fold {
                 source: self.event_texts[start..id_start].to_owned(),
                 id: self.event_texts[id_start..id_start + id_bytes].to_owned(),
                 time: sum.time,
+                is_history: key.is_history,
             });
         }
         self.sums.clear();

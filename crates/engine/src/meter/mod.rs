@@ -84,6 +84,15 @@ pub trait Rows {
     fn push(&mut self, row: &SpendRow<'_>);
 }
 
+/// What an event is to those who watch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Feed {
+    /// It happens now: sessions, detectors and people are told.
+    Live,
+    /// It is history: rows and sums alone.
+    History,
+}
+
 /// What became of an event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Counted {
@@ -258,7 +267,7 @@ impl Meter {
         if age > self.dedupe.effective_horizon(self.now) {
             return Counted::Late;
         }
-        self.count_unless_remembered(event, charge, origin, arrival, rows)
+        self.count_unless_remembered(event, charge, (origin, arrival), Feed::Live, rows)
     }
 
     /// Time passes until an event's arrival, as far as that is believed.
@@ -280,7 +289,32 @@ impl Meter {
         rows: &mut impl Rows,
     ) -> Counted {
         let arrival = self.pass(origin);
-        self.count_unless_remembered(event, charge, origin, arrival, rows)
+        self.count_unless_remembered(event, charge, (origin, arrival), Feed::Live, rows)
+    }
+
+    /// Counts an event of history, whatever its age, into rows and budgets' windows: sessions,
+    /// detectors and people do not learn of it (`ingest --backfill`).
+    ///
+    /// Somebody has made sure that the warehouse does not know it and has everything that was
+    /// counted before `judged_at`. What was counted since then must be remembered here: where the
+    /// memory does not reach back so far the event is late.
+    pub fn count_history(
+        &mut self,
+        event: &Event<'_>,
+        charge: &Charge<'_>,
+        origin: Origin,
+        judged_at: UnixMillis,
+        rows: &mut impl Rows,
+    ) -> Counted {
+        let arrival = self.pass(origin);
+        if event.body == Body::SessionEnd {
+            // The session of now is another one, or goes on.
+            return Counted::SessionEnded;
+        }
+        if judged_at < self.dedupe.knows_since(self.now) {
+            return Counted::Late;
+        }
+        self.count_unless_remembered(event, charge, (origin, arrival), Feed::History, rows)
     }
 
     #[inline]
@@ -288,8 +322,8 @@ impl Meter {
         &mut self,
         event: &Event<'_>,
         charge: &Charge<'_>,
-        origin: Origin,
-        arrival: UnixMillis,
+        (origin, arrival): (Origin, UnixMillis),
+        feed: Feed,
         rows: &mut impl Rows,
     ) -> Counted {
         match self.dedupe.judge(event.identity, event.content, arrival) {
@@ -315,6 +349,9 @@ impl Meter {
         self.index += 1;
         let mut flags = event.flags;
         flags.insert(charge.flags);
+        if feed == Feed::History {
+            flags.insert(Flags::BACKFILLED);
+        }
         rows.push(&SpendRow {
             event,
             cost: charge.cost,
@@ -328,7 +365,7 @@ impl Meter {
             address,
         });
         if let Body::Usage(call) = &event.body {
-            self.count_call(event, call, charge, flags);
+            self.count_call(event, call, charge, flags, feed);
         }
         Counted::AtAddress(address)
     }
@@ -339,6 +376,7 @@ impl Meter {
         call: &Call<'_>,
         charge: &Charge<'_>,
         flags: Flags,
+        feed: Feed,
     ) {
         let cost = charge.cost.total();
         let spend = Spend {
@@ -347,9 +385,13 @@ impl Meter {
             calls: 1,
         };
         let unpriced = charge.at_ceiling;
-        self.fold.add(&self.book.series, event, spend, unpriced);
-        self.watch_sessions(event, call, charge, spend, unpriced);
-        self.tell_people(event, call, flags);
+        let is_history = feed == Feed::History;
+        self.fold
+            .add(&self.book.series, event, spend, unpriced, is_history);
+        if !is_history {
+            self.watch_sessions(event, call, charge, spend, unpriced);
+            self.tell_people(event, call, flags);
+        }
     }
 
     /// Time passes: sessions end, states that waited are published.

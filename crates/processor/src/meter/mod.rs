@@ -14,6 +14,7 @@ use spendfuse_engine::meter::MeterConfig;
 use crate::tables::Tables;
 
 pub use partition::MeterPartition;
+pub use rejects::BACKFILL;
 
 /// Index of the usage topic among the stage's inputs.
 pub const USAGE: usize = 0;

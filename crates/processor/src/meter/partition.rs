@@ -17,7 +17,7 @@ use spendfuse_pricing::{PriceBook, Pricer};
 use spendfuse_warehouse::block::SpendBlock;
 
 use super::broken;
-use super::rejects::{Handover, RejectedRecord, VERIFIED_LATE, headers_of};
+use super::rejects::{BACKFILL, Handover, RejectedRecord, VERIFIED_LATE, headers_of};
 use super::{REROUTED, USAGE};
 use crate::heartbeat::Watermark;
 use crate::metrics::{EVENTS_CONFLICT, EVENTS_COUNTED, EVENTS_DUPLICATE, EVENTS_PARTLY_READ};
@@ -50,6 +50,31 @@ pub struct SpendRows {
     pub(super) links: RowLinks,
     partition: u32,
     seq: u64,
+}
+
+/// Who says that an event was not counted before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Judged {
+    /// The meter's memory.
+    Here,
+    /// The warehouse, of an event that was late (`dlq replay --verify`).
+    Late,
+    /// The warehouse, as far as it was at this time, of history (`ingest --backfill`).
+    History(UnixMillis),
+}
+
+impl Judged {
+    fn of(headers: &[(&str, &[u8])]) -> Self {
+        let value = |wanted| headers.iter().find(|(name, _)| *name == wanted);
+        // A time that cannot be read is none.
+        let history =
+            value(BACKFILL).and_then(|(_, at)| std::str::from_utf8(at).ok()?.parse().ok());
+        match (history, value(VERIFIED_LATE)) {
+            (Some(at), _) => Self::History(UnixMillis(at)),
+            (None, Some(_)) => Self::Late,
+            (None, None) => Self::Here,
+        }
+    }
 }
 
 /// Counts of the running batch, exported when it is committed.
@@ -135,8 +160,7 @@ impl MeterPartition {
             self.handovers.push(Handover::of(record, home));
             return;
         }
-        let is_verified = headers.iter().any(|(name, _)| *name == VERIFIED_LATE);
-        if let Err(rejection) = self.count(&event, origin, is_verified) {
+        if let Err(rejection) = self.count(&event, origin, Judged::of(&headers)) {
             self.set_aside(record, &rejection);
         }
     }
@@ -145,7 +169,7 @@ impl MeterPartition {
         &mut self,
         event: &Event<'_>,
         origin: Origin,
-        is_verified: bool,
+        judged: Judged,
     ) -> Result<(), Rejection> {
         let charge = match &event.body {
             Body::Usage(call) => {
@@ -170,10 +194,11 @@ impl MeterPartition {
             Body::Revenue(_) | Body::SessionEnd => Charge::default(),
         };
         let rows = &mut self.rows;
-        let counted = if is_verified {
-            self.meter.count_verified(event, &charge, origin, rows)
-        } else {
-            self.meter.count(event, &charge, origin, rows)
+        let meter = &mut self.meter;
+        let counted = match judged {
+            Judged::Here => meter.count(event, &charge, origin, rows),
+            Judged::Late => meter.count_verified(event, &charge, origin, rows),
+            Judged::History(at) => meter.count_history(event, &charge, origin, at, rows),
         };
         match (counted, &event.body) {
             (Counted::Duplicate, _) => self.tallies.duplicates += 1,
@@ -186,10 +211,15 @@ impl MeterPartition {
                 self.tallies.partly_read += u64::from(is_partly_read);
             }
             (Counted::Late, _) => {
-                let detail = format!(
-                    "time {} lies further before the arrival at {} than the dedupe horizon; `spendfuse dlq replay --verify` counts it if the warehouse does not know it",
-                    event.time, origin.arrival
-                );
+                let detail = match judged {
+                    Judged::History(at) => format!(
+                        "judged against the warehouse of {at}, but what was counted since then is not all remembered; the same `spendfuse ingest --backfill` again counts it if the warehouse does not know it",
+                    ),
+                    _ => format!(
+                        "time {} lies further before the arrival at {} than the dedupe horizon; `spendfuse dlq replay --verify` counts it if the warehouse does not know it",
+                        event.time, origin.arrival
+                    ),
+                };
                 self.meter.tell_of_late(event, origin);
                 return Err(Rejection::new(RejectReason::Late, detail));
             }

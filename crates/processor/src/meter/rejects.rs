@@ -35,6 +35,10 @@ const MAX_DETAIL_BYTES: usize = 2_048;
 /// On late events that the warehouse does not know: they are counted whatever their age.
 pub const VERIFIED_LATE: &str = "spendfuse_verified_late";
 
+/// On events of history that the warehouse does not know: it has everything that was counted before
+/// the time that this names (milliseconds since 1970, by the brokers' clock).
+pub const BACKFILL: &str = "spendfuse_backfill";
+
 /// A record with owned parts, to be written at the end of the batch.
 #[derive(Debug)]
 pub struct OwnedRecord {

@@ -57,6 +57,7 @@ fn rows_of_many_scopes_are_several_records_and_one_unbroken_chain() {
         source: "app".to_owned(),
         id: "r".repeat(256),
         time: UnixMillis(NOW),
+        is_history: false,
     };
     let deltas = Deltas {
         seq: 1,

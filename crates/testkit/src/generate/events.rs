@@ -33,6 +33,16 @@ const LAGS: [i64; 8] = [
     75 * MINUTE,
     -4 * MINUTE,
 ];
+/// The same of history.
+const AGES: [i64; 5] = [
+    26 * 60 * MINUTE,
+    12 * MINUTE,
+    3 * 60 * MINUTE,
+    20 * 24 * 60 * MINUTE,
+    MINUTE,
+];
+/// How long before its arrival history was judged.
+const JUDGED: [i64; 4] = [1_000, 0, 30 * MINUTE, 2 * 60 * MINUTE];
 const COSTS: [i128; 6] = [100, 0, 7, 250, 999, 4_000];
 const TOKENS: [u64; 6] = [100, 0, 130, 450, 1_200, 5_000];
 
@@ -47,7 +57,7 @@ pub fn log(start: UnixMillis, bits: &[u128]) -> Vec<LogEvent> {
         let back = choices.below(8);
         let conflict = choices.one_in(3);
         let next = match log.len().checked_sub(back + 1) {
-            Some(index) if repeats => repeated(&log[index], arrival, conflict),
+            Some(index) if repeats => repeated(&log[index], arrival, conflict, &mut choices),
             _ => fresh(number, arrival, &mut choices),
         };
         log.push(next);
@@ -56,7 +66,12 @@ pub fn log(start: UnixMillis, bits: &[u128]) -> Vec<LogEvent> {
 }
 
 /// The same billed response again; with other content where it conflicts.
-fn repeated(first: &LogEvent, arrival: UnixMillis, conflict: bool) -> LogEvent {
+fn repeated(
+    first: &LogEvent,
+    arrival: UnixMillis,
+    conflict: bool,
+    choices: &mut Choices,
+) -> LogEvent {
     let mut again = first.clone();
     again.arrival = arrival;
     again.event.time = first.event.time.min(arrival.plus(5 * MINUTE));
@@ -64,6 +79,12 @@ fn repeated(first: &LogEvent, arrival: UnixMillis, conflict: bool) -> LogEvent {
         again.event.content ^= 0x5555;
         again.cost.output += Nanos::new(1_000);
     }
+    let judged_at = arrival.plus(-choices.one_of(&JUDGED));
+    again.judged_at = match choices.below(3) {
+        0 => first.judged_at,
+        1 => None,
+        _ => Some(judged_at),
+    };
     again
 }
 
@@ -83,6 +104,13 @@ fn fresh(number: usize, arrival: UnixMillis, choices: &mut Choices) -> LogEvent 
         _ => (Body::Usage(call(choices)), cost),
     };
     let priced = choices.one_of(&[PriceBasis::Book, PriceBasis::Book, PriceBasis::Ceiling]);
+    let judged_at = choices
+        .one_in(8)
+        .then(|| arrival.plus(-choices.one_of(&JUDGED)));
+    let lag = match judged_at {
+        Some(_) => choices.one_of(&AGES),
+        None => lag,
+    };
     let id = format!("e{number}");
     LogEvent {
         arrival,
@@ -98,6 +126,7 @@ fn fresh(number: usize, arrival: UnixMillis, choices: &mut Choices) -> LogEvent 
         },
         cost,
         priced,
+        judged_at,
     }
 }
 

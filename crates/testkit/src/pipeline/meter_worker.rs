@@ -173,7 +173,9 @@ impl MeterWorker {
         let is_late = self.meter.now().max(one.arrival).since(event.time) > self.horizon_millis;
         match self.fault {
             Some(Fault::DedupeOff) => event.identity = Identity(index as u128),
-            Some(Fault::WindowByArrival) if !is_late => event.time = one.arrival,
+            Some(Fault::WindowByArrival) if !is_late || one.judged_at.is_some() => {
+                event.time = one.arrival
+            }
             _ => {}
         }
         let at_ceiling = if one.priced == PriceBasis::Ceiling {
@@ -194,7 +196,12 @@ impl MeterWorker {
             arrival: one.arrival,
             ..Origin::default()
         };
-        self.meter.count(&event, &charge, origin, rows)
+        match one.judged_at {
+            Some(judged_at) => self
+                .meter
+                .count_history(&event, &charge, origin, judged_at, rows),
+            None => self.meter.count(&event, &charge, origin, rows),
+        }
     }
 
     fn restart(&mut self, scenario: &Scenario) {

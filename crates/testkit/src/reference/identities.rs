@@ -28,10 +28,14 @@ impl Identities {
     /// Judges an event; `now` is the engine time at which it is processed.
     pub fn judge(&mut self, one: &LogEvent, now: UnixMillis, horizon_millis: i64) -> Expected {
         let event = &one.event;
-        if now.since(event.time) > horizon_millis {
+        let window = horizon_millis / 60_000 + SLACK_MINUTES;
+        let is_late = match one.judged_at {
+            Some(judged_at) => judged_at < UnixMillis::from_minute(now.minute() - window),
+            None => now.since(event.time) > horizon_millis,
+        };
+        if is_late {
             return Expected::Late;
         }
-        let window = horizon_millis / 60_000 + SLACK_MINUTES;
         let known = self.counted.iter().rev().find(|(identity, _, arrival)| {
             *identity == event.identity && one.arrival.minute() - arrival.minute() <= window
         });

@@ -56,10 +56,14 @@ impl<'a> MeterReference<'a> {
     pub fn count(&mut self, index: usize, version: usize, rules: &DetectorRules) -> Expected {
         let one = &self.scenario.log[index];
         self.now = self.now.max(one.arrival);
+        let is_history = one.judged_at.is_some();
+        if is_history && one.event.body == Body::SessionEnd {
+            return Expected::Counted;
+        }
         let expected = self
             .identities
             .judge(one, self.now, self.scenario.horizon_millis);
-        if expected != Expected::Counted {
+        if expected != Expected::Counted || is_history {
             return expected;
         }
         match &one.event.body {

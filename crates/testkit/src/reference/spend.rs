@@ -109,6 +109,27 @@ pub struct AccountName {
     pub start: UnixMillis,
 }
 
+/// What an account must hold.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Expected {
+    /// All of it.
+    pub tally: Tally,
+    /// What is no history.
+    pub live: Tally,
+    /// Its window.
+    pub window: Window,
+}
+
+impl Expected {
+    fn begun(window: &Window) -> Self {
+        Self {
+            tally: Tally::default(),
+            live: Tally::default(),
+            window: window.clone(),
+        }
+    }
+}
+
 /// Where an event counts for one budget: scope and window.
 type Place = Option<(String, Window)>;
 
@@ -135,7 +156,7 @@ impl SpendReference {
         version: usize,
         applied: &[u64],
         ledger: Option<u32>,
-    ) -> BTreeMap<AccountName, (Tally, Window)> {
+    ) -> BTreeMap<AccountName, Expected> {
         let mut accounts = BTreeMap::new();
         for budget in &scenario.versions[version].budgets {
             if budget.window.is_session() {
@@ -165,8 +186,11 @@ impl SpendReference {
                 };
                 let account = accounts
                     .entry(name)
-                    .or_insert_with(|| (Tally::default(), window.clone()));
-                account.0.add(one);
+                    .or_insert_with(|| Expected::begun(window));
+                account.tally.add(one);
+                if one.judged_at.is_none() {
+                    account.live.add(one);
+                }
             }
         }
         accounts
