@@ -19,6 +19,9 @@ use crate::tls::https;
 /// A migration may rewrite months of rows.
 const LONGEST_STATEMENT: Duration = Duration::from_secs(6 * 3600);
 
+/// Bytes of a statement that carries what it asks about; ClickHouse's own limit is 256 KiB.
+const LONGEST_TEXT: &str = "1000000000";
+
 /// A ClickHouse server and database. Cheap to clone; connections are shared.
 #[derive(Clone)]
 pub struct Warehouse {
@@ -196,6 +199,15 @@ impl Warehouse {
     /// Like [`Warehouse::query_table`], for queries that go over all rows of a table.
     pub(crate) async fn query_at_length(&self, sql: &str) -> Result<Table, WarehouseError> {
         self.table_from(self.in_database(), sql, LONGEST_STATEMENT)
+            .await
+    }
+
+    /// Like [`Warehouse::query_table`], for a statement with megabytes of text in it.
+    pub(crate) async fn query_long_text(&self, sql: &str) -> Result<Table, WarehouseError> {
+        let client = self
+            .in_database()
+            .with_setting("max_query_size", LONGEST_TEXT);
+        self.table_from(client, sql, self.config.query_timeout)
             .await
     }
 

@@ -1,6 +1,7 @@
 //! The whole pipeline, as separate processes of the real binary.
 
 mod audit;
+mod backfill;
 mod broken_variant;
 mod completeness;
 mod counted_twice;

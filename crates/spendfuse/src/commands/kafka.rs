@@ -6,12 +6,15 @@ use std::time::Duration;
 
 use spendfuse_bus::{BusError, InputRecord, PartitionRange, log_ends, read_ranges, topic_ranges};
 use spendfuse_domain::UnixMillis;
+use spendfuse_domain::verdict::BlocklistKey;
 
 use super::{Failure, output};
 use crate::settings::Settings;
 
 /// How long a command waits for a broker that does not answer.
 pub const PATIENCE: Duration = Duration::from_secs(8);
+/// Reports of processors are among the last records of the blocklist, whatever else is published.
+const LAST_RECORDS: i64 = 2_000;
 
 /// A failure to talk to Kafka, in words that say what to do.
 pub fn failure(settings: &Settings, error: &BusError) -> Failure {
@@ -119,4 +122,22 @@ pub fn read_table(settings: &Settings, topic: &str) -> Result<BTreeMap<String, V
         }
     })?;
     Ok(table)
+}
+
+/// When the brokers took the last report of a processor.
+pub fn newest_report(settings: &Settings) -> Result<Option<i64>, Failure> {
+    let topic = settings.topics().blocklist;
+    let mut last: Vec<PartitionRange> = ranges(settings, &topic)?;
+    for range in &mut last {
+        range.from = range.from.max(range.to - LAST_RECORDS);
+    }
+    let mut newest = None;
+    read(settings, &topic, &last, &mut |record| {
+        let key = record.key.and_then(|key| std::str::from_utf8(key).ok());
+        if let Some(BlocklistKey::Heartbeat { .. }) = key.and_then(BlocklistKey::parse) {
+            newest = newest.max(Some(record.timestamp_millis));
+        }
+        ControlFlow::Continue(())
+    })?;
+    Ok(newest)
 }

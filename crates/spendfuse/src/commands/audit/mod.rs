@@ -52,7 +52,7 @@ fn duration(text: &str) -> Result<Duration, String> {
 
 /// For how long the warehouse surely keeps every row and line: expiry goes by months, some of which
 /// are shorter.
-fn kept_millis(settings: &Settings) -> i64 {
+pub(super) fn kept_millis(settings: &Settings) -> i64 {
     const DAY_MILLIS: i64 = 24 * 60 * 60 * 1000;
     let own = settings.warehouse();
     let months = own.spend_retention_months.min(own.history_retention_months);

@@ -3,7 +3,7 @@
 mod apply;
 mod in_force;
 mod list;
-mod standing;
+pub(super) mod standing;
 mod status;
 mod validate;
 

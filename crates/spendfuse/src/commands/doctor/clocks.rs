@@ -2,10 +2,9 @@
 
 use std::time::Duration;
 
-use spendfuse_bus::{PartitionRange, Shutdown};
-use spendfuse_domain::verdict::BlocklistKey;
+use spendfuse_bus::Shutdown;
 
-use super::super::{Failure, kafka, output};
+use super::super::{kafka, output};
 use super::report::Report;
 use crate::settings::Settings;
 
@@ -16,12 +15,9 @@ const HARMFUL_MILLIS: i64 = 60_000;
 /// A processor reports every second; the last report of one that has ended may show up late.
 const REPORT_MILLIS: i64 = 1_000;
 const TWO_REPORTS: Duration = Duration::from_millis(2_500);
-/// Reports are among the last records, whatever else is published.
-const LAST_RECORDS: i64 = 2_000;
-
 /// Compares the brokers' clock with this machine's, by what a running processor reports.
 pub(super) fn of_brokers(settings: &Settings, report: &mut Report) {
-    let newest = || newest_report(settings);
+    let newest = || kafka::newest_report(settings);
     let before = newest();
     Shutdown::new().wait(TWO_REPORTS);
     let now = output::now();
@@ -62,22 +58,4 @@ pub(super) fn compare(other: &str, ahead: i64, report: &mut Report) {
         NOTABLE_MILLIS.. => report.warning("clocks", found, todo),
         _ => report.ok("clocks", found),
     }
-}
-
-/// When the brokers took the last report of a processor.
-fn newest_report(settings: &Settings) -> Result<Option<i64>, Failure> {
-    let topic = settings.topics().blocklist;
-    let mut ranges: Vec<PartitionRange> = kafka::ranges(settings, &topic)?;
-    for range in &mut ranges {
-        range.from = range.from.max(range.to - LAST_RECORDS);
-    }
-    let mut newest = None;
-    kafka::read(settings, &topic, &ranges, &mut |record| {
-        let key = record.key.and_then(|key| std::str::from_utf8(key).ok());
-        if let Some(BlocklistKey::Heartbeat { .. }) = key.and_then(BlocklistKey::parse) {
-            newest = newest.max(Some(record.timestamp_millis));
-        }
-        std::ops::ControlFlow::Continue(())
-    })?;
-    Ok(newest)
 }

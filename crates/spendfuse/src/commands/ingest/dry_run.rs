@@ -22,9 +22,9 @@ use crate::settings::Settings;
 const MOST_REMEMBERED: usize = 5_000_000;
 
 /// What events are priced by and counted against.
-struct Rules {
-    pricer: Pricer,
-    budgets: Vec<CompiledBudget>,
+pub(super) struct Rules {
+    pub(super) pricer: Pricer,
+    pub(super) budgets: Vec<CompiledBudget>,
     /// Events that are older are late, milliseconds.
     horizon_millis: i64,
 }
@@ -112,7 +112,7 @@ pub fn run(settings: &Settings, args: &IngestArgs) -> Result<ExitCode, Failure> 
     })
 }
 
-fn rules(settings: &Settings, args: &IngestArgs) -> Result<Rules, Failure> {
+pub(super) fn rules(settings: &Settings, args: &IngestArgs) -> Result<Rules, Failure> {
     let policy = Arc::new(settings.pricing());
     let horizon_millis = settings.dedupe_horizon_millis();
     if let Some(path) = &args.budgets {

@@ -164,16 +164,21 @@ impl<'s> Follow<'s> {
         Ok(Some(outcome))
     }
 
-    /// How many events still wait when the meter has passed them or stands still.
-    fn wait(&self, places: &Places, tell: impl Fn(u64)) -> Result<u64, Failure> {
+    /// How many events of `places` the meter has not passed yet.
+    pub fn waiting(&self, places: &Places) -> Result<u64, Failure> {
         let usage = self.settings.topics().usage;
         let group = format!("{}-meter", self.settings.values.transactional_id_prefix);
+        let positions = committed_offsets(&self.settings.kafka(), &group, &usage, PATIENCE)
+            .map_err(|error| kafka::failure(self.settings, &error))?;
+        Ok(places.beyond(&positions))
+    }
+
+    /// How many events still wait when the meter has passed them or stands still.
+    fn wait(&self, places: &Places, tell: impl Fn(u64)) -> Result<u64, Failure> {
         let mut least = u64::MAX;
         let mut moved = Instant::now();
         loop {
-            let positions = committed_offsets(&self.settings.kafka(), &group, &usage, PATIENCE)
-                .map_err(|error| kafka::failure(self.settings, &error))?;
-            let waiting = places.beyond(&positions);
+            let waiting = self.waiting(places)?;
             if waiting < least {
                 least = waiting;
                 moved = Instant::now();
@@ -190,6 +195,37 @@ impl<'s> Follow<'s> {
 impl Outcome {
     /// In one line, and what to do where something was not counted.
     pub fn print(&self) {
+        self.print_counts();
+        if self.duplicates.is_some_and(|count| count > 0) {
+            output::line(
+                "duplicates: events with these ids were counted before, or stand in the input twice; \
+                 where their content differs, that is an alert",
+            );
+        }
+        if self.late > 0 {
+            output::line(
+                "late: older than the dedupe horizon, no budget counts them, and they wait in the DLQ. \
+                 Of history: `spendfuse ingest FILE --backfill` counts what ClickHouse does not know, \
+                 without alerts, and `spendfuse dlq replay --reason late --verify` then settles what \
+                 waits. Of now: the latter alone counts them as if they came in time",
+            );
+        }
+        self.print_left();
+    }
+
+    /// The same for history, which is judged elsewhere.
+    pub fn print_history(&self) {
+        self.print_counts();
+        if self.late > 0 {
+            output::line(
+                "late: the meter remembers too little of what was counted while this ran \
+                 (processor.dedupe_capacity): run the same command again, nothing is counted twice",
+            );
+        }
+        self.print_left();
+    }
+
+    fn print_counts(&self) {
         let grouped = output::grouped;
         let mut parts = vec![format!("{} counted", grouped(self.counted))];
         if let Some(duplicates) = self.duplicates {
@@ -204,18 +240,9 @@ impl Outcome {
             ));
         }
         output::line(parts.join(", "));
-        if self.duplicates.is_some_and(|count| count > 0) {
-            output::line(
-                "duplicates: events with these ids were counted before, or stand in the input twice; \
-                 where their content differs, that is an alert",
-            );
-        }
-        if self.late > 0 {
-            output::line(
-                "late: older than the dedupe horizon, no budget counts them; `spendfuse dlq replay \
-                 --reason late --verify` counts those that ClickHouse does not know",
-            );
-        }
+    }
+
+    fn print_left(&self) {
         if self.rejected > 0 {
             output::line("rejected: no budget counts them; `spendfuse dlq list` says why");
         }

@@ -1,7 +1,10 @@
 //! `spendfuse ingest FILE`: NDJSON to the usage topic.
 
+mod backfill;
 mod dry_run;
 mod follow;
+mod forecast;
+mod loaded;
 mod send;
 
 use std::fs::File;
@@ -24,7 +27,7 @@ use crate::settings::Settings;
 
 #[derive(Args, Debug)]
 #[command(
-    after_help = "Examples:\n  spendfuse ingest events.ndjson\n  zcat events.ndjson.gz | spendfuse ingest -\n  spendfuse ingest events.ndjson --dry-run --budgets budgets.yaml\n\nEach line is a CloudEvent, or a bare data object with an id. A line that cannot be read is sent\ntoo and ends in the DLQ; --strict leaves it out. Sending a file again changes nothing: events are\ncounted by their ids. Ends with how many were counted, how many are duplicates, late (older than\nthe dedupe horizon) or rejected, once the meter has read them."
+    after_help = "Examples:\n  spendfuse ingest events.ndjson\n  zcat events.ndjson.gz | spendfuse ingest -\n  spendfuse ingest events.ndjson --dry-run --budgets budgets.yaml\n  spendfuse ingest last-month.ndjson --backfill --dry-run\n  spendfuse ingest last-month.ndjson --backfill\n\nEach line is a CloudEvent, or a bare data object with an id. A line that cannot be read is sent\ntoo and ends in the DLQ; --strict leaves it out. Sending a file again changes nothing: events are\ncounted by their ids. Ends with how many were counted, how many are duplicates, late (older than\nthe dedupe horizon) or rejected, once the meter has read them.\n\nWith --backfill events of any age are counted once: those that ClickHouse does not know. They come\ninto rows and into budgets' windows that are still open; sessions, detectors and people do not learn\nof them. Killed or repeated, it counts nothing twice. Lines that cannot be read are left out."
 )]
 pub struct IngestArgs {
     /// File of events, one JSON object a line; - is standard input
@@ -35,6 +38,11 @@ pub struct IngestArgs {
     /// With --dry-run: budgets of this file instead of those in force; needs no Kafka
     #[arg(long, value_name = "FILE", requires = "dry_run")]
     budgets: Option<PathBuf>,
+    /// Count history: each event once that ClickHouse does not know, whatever its age, without
+    /// detectors, sessions or alerts; with --dry-run only say what would be counted and which verdicts
+    /// would change
+    #[arg(long, conflicts_with = "budgets")]
+    backfill: bool,
     /// Leave out lines that cannot be read; exit code 1 if there are any
     #[arg(long)]
     strict: bool,
@@ -53,7 +61,9 @@ pub struct IngestArgs {
 }
 
 pub fn run(settings: &Settings, args: &IngestArgs) -> Result<ExitCode, Failure> {
-    if args.dry_run {
+    if args.backfill {
+        backfill::run(settings, args)
+    } else if args.dry_run {
         dry_run::run(settings, args)
     } else {
         send::run(settings, args)

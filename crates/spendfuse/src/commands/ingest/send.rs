@@ -29,19 +29,20 @@ const TOLD_ONE_BY_ONE: u64 = 5;
 
 /// What the broker has said so far.
 #[derive(Default)]
-struct Acknowledged {
-    sent: AtomicU64,
+pub(super) struct Acknowledged {
+    pub(super) sent: AtomicU64,
     failed: AtomicU64,
     first_failure: Mutex<Option<String>>,
-    places: Mutex<Places>,
+    pub(super) places: Mutex<Places>,
 }
 
-struct Sending<'a> {
+/// The way to the usage topic.
+pub(super) struct Sending<'a> {
     settings: &'a Settings,
     producer: EventProducer,
     topic: String,
-    partitions: u32,
-    acknowledged: Arc<Acknowledged>,
+    pub(super) partitions: u32,
+    pub(super) acknowledged: Arc<Acknowledged>,
 }
 
 pub fn run(settings: &Settings, args: &IngestArgs) -> Result<ExitCode, Failure> {
@@ -79,7 +80,7 @@ pub fn run(settings: &Settings, args: &IngestArgs) -> Result<ExitCode, Failure> 
             if let Some(follow) = &mut follow {
                 follow.add(event.identity);
             }
-            sending.send(Some(event.home(sending.partitions)), Some(key), bytes)
+            sending.send(Some(event.home(sending.partitions)), Some(key), bytes, &[])
         });
         match sent {
             Ok(sent) => sent?,
@@ -88,7 +89,7 @@ pub fn run(settings: &Settings, args: &IngestArgs) -> Result<ExitCode, Failure> 
                 *unreadable.entry(rejection.reason.name()).or_default() += 1;
                 tell_unreadable(&lines, &rejection, unreadable_lines);
                 if !args.strict {
-                    sending.send(None, None, &kept.value)?;
+                    sending.send(None, None, &kept.value, &[])?;
                 }
             }
         }
@@ -117,14 +118,8 @@ pub fn run(settings: &Settings, args: &IngestArgs) -> Result<ExitCode, Failure> 
         outcome,
     };
     summary.print(args);
-    let first_failure = sending.acknowledged.first_failure.lock();
-    let first_failure = first_failure.unwrap_or_else(PoisonError::into_inner);
-    if let Some(error) = first_failure.as_ref() {
-        return Err(Failure::work(format!(
-            "{} not taken by Kafka, first: {error}; send the file again, what has arrived is not \
-             counted twice",
-            counted(summary.failed, "event")
-        )));
+    if let Some(failure) = sending.failure() {
+        return Err(failure);
     }
     let left_out = args.strict && unreadable_lines > 0;
     Ok(if left_out {
@@ -134,7 +129,7 @@ pub fn run(settings: &Settings, args: &IngestArgs) -> Result<ExitCode, Failure> 
     })
 }
 
-fn tell_unreadable(lines: &InputLines, rejection: &Rejection, count: u64) {
+pub(super) fn tell_unreadable(lines: &InputLines, rejection: &Rejection, count: u64) {
     let text = match count {
         1..=TOLD_ONE_BY_ONE => format!(
             "{}:{}: {}: {}",
@@ -149,7 +144,7 @@ fn tell_unreadable(lines: &InputLines, rejection: &Rejection, count: u64) {
 }
 
 impl<'a> Sending<'a> {
-    fn open(settings: &'a Settings) -> Result<Self, Failure> {
+    pub(super) fn open(settings: &'a Settings) -> Result<Self, Failure> {
         let options = ProducerOptions {
             delivery_timeout: DELIVERY_TIMEOUT,
             ..ProducerOptions::default()
@@ -169,18 +164,19 @@ impl<'a> Sending<'a> {
         })
     }
 
-    fn send(
+    pub(super) fn send(
         &self,
         partition: Option<u32>,
         key: Option<&[u8]>,
         value: &[u8],
+        headers: &[(&str, &[u8])],
     ) -> Result<(), Failure> {
         let record = EventRecord {
             topic: &self.topic,
             partition,
             key,
             value: Some(value),
-            headers: &[],
+            headers,
         };
         loop {
             let acknowledged = Arc::clone(&self.acknowledged);
@@ -201,7 +197,20 @@ impl<'a> Sending<'a> {
         }
     }
 
-    fn wait_for_all(&self) -> Result<(), Failure> {
+    /// What Kafka has not taken, if anything.
+    pub(super) fn failure(&self) -> Option<Failure> {
+        let first = self.acknowledged.first_failure.lock();
+        let first = first.unwrap_or_else(PoisonError::into_inner);
+        let error = first.as_ref()?;
+        let failed = self.acknowledged.failed.load(Ordering::Relaxed);
+        Some(Failure::work(format!(
+            "{} not taken by Kafka, first: {error}; send the file again, what has arrived is not \
+             counted twice",
+            counted(failed, "event")
+        )))
+    }
+
+    pub(super) fn wait_for_all(&self) -> Result<(), Failure> {
         self.producer
             .flush(DELIVERY_TIMEOUT + PATIENCE)
             .map_err(|error| kafka::failure(self.settings, &error))

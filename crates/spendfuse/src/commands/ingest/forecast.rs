@@ -1,0 +1,186 @@
+//! What history adds to the windows that are open, and which verdicts change by it.
+
+use std::collections::{BTreeMap, HashMap};
+
+use serde::Serialize;
+use spendfuse_domain::budget::{Compared, CompiledBudget, Spend};
+use spendfuse_domain::event::Event;
+use spendfuse_domain::verdict::BlocklistEntry;
+use spendfuse_domain::{Figures, Nanos, UnixMillis, Verdict, Window};
+
+use super::super::budgets::standing;
+use super::super::output::{self, Colour, grouped};
+use super::Failure;
+use crate::settings::Settings;
+
+/// Scopes that are followed, about 200 bytes each.
+const MOST_SCOPES: usize = 1_000_000;
+/// Changes that are printed for people.
+const MOST_PRINTED: usize = 100;
+
+/// A budget, by its place, and the scope in which an event counts in a window that is open.
+pub type Met = (usize, String);
+
+/// The open windows, how they stand, and what comes on top.
+pub struct Forecast {
+    budgets: Vec<(CompiledBudget, Window)>,
+    /// What readers of the blocklist know, by budget and scope.
+    known: HashMap<(String, String), BlocklistEntry>,
+    added: BTreeMap<Met, Added>,
+    /// Whether there were too many scopes to follow.
+    is_full: bool,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Added {
+    spend: Spend,
+    unpriced: Nanos,
+}
+
+/// A verdict that changes.
+#[derive(Clone, Debug, Serialize)]
+pub struct Change {
+    budget: String,
+    scope: String,
+    window: String,
+    from: Verdict,
+    to: Verdict,
+    /// What is spent then, and the limit.
+    #[serde(flatten)]
+    figures: Figures,
+}
+
+impl Forecast {
+    /// Reads how `budgets` stand. Those of sessions are left out: history belongs to no session of now.
+    pub fn read(
+        settings: &Settings,
+        budgets: &[CompiledBudget],
+        now: UnixMillis,
+    ) -> Result<Self, Failure> {
+        let calendar = budgets
+            .iter()
+            .filter(|compiled| !compiled.budget.window.is_session());
+        let entries = standing::read(settings, now)?.scopes.into_iter();
+        let known = entries.map(|entry| ((entry.budget.clone(), entry.scope.clone()), entry));
+        Ok(Self {
+            budgets: calendar
+                .map(|compiled| (compiled.clone(), compiled.window(now)))
+                .collect(),
+            known: known.collect(),
+            added: BTreeMap::new(),
+            is_full: false,
+        })
+    }
+
+    /// Where `event` counts.
+    pub fn met(&self, event: &Event<'_>) -> Vec<Met> {
+        let budgets = self.budgets.iter().enumerate();
+        let met = budgets.filter_map(|(place, (compiled, window))| {
+            let is_open =
+                window.start <= event.time && window.end.is_none_or(|end| event.time < end);
+            let scope = is_open.then(|| compiled.scope_of(&event.attribution));
+            Some((place, scope??))
+        });
+        met.collect()
+    }
+
+    /// Spend comes on top.
+    pub fn add(&mut self, met: Vec<Met>, spend: Spend, unpriced: Nanos) {
+        for one in met {
+            if self.added.len() >= MOST_SCOPES && !self.added.contains_key(&one) {
+                self.is_full = true;
+                continue;
+            }
+            let added = self.added.entry(one).or_default();
+            added.spend.add(spend);
+            added.unpriced += unpriced;
+        }
+    }
+
+    /// Which verdicts change, the strictest first.
+    pub fn changes(&self) -> Vec<Change> {
+        let added = self.added.iter();
+        let mut changes: Vec<Change> = added
+            .filter_map(|((place, scope), added)| self.change(*place, scope, *added))
+            .collect();
+        changes.sort_by_key(|change| std::cmp::Reverse(change.to));
+        changes
+    }
+
+    fn change(&self, place: usize, scope: &str, added: Added) -> Option<Change> {
+        let (compiled, window) = &self.budgets[place];
+        let budget = &compiled.budget;
+        let known = self.known.get(&(budget.id.to_string(), scope.to_owned()));
+        let known = known.filter(|entry| entry.window_start == window.start);
+        let from = known.map_or(Verdict::Ok, |entry| entry.verdict);
+        let before = known.and_then(|entry| entry.figures.spent);
+        let unit = budget.limit.unit();
+        let spent = before.map_or(0, |spent| spent.number()) + added.spend.counted(unit).number();
+        let only_warns = Spend {
+            cost: added.unpriced,
+            ..Spend::default()
+        };
+        let enforced = match budget.unpriced_blocks {
+            true => spent,
+            false => spent - only_warns.counted(unit).number(),
+        };
+        let compared = Compared {
+            spent,
+            enforced,
+            estimate: 0,
+        };
+        let step = compiled.reached(compared, Verdict::Block);
+        let step = step.and_then(|index| compiled.step(index));
+        let to = step.map_or(Verdict::Ok, |step| step.action.verdict());
+        (to > from).then(|| Change {
+            budget: budget.id.to_string(),
+            scope: scope.to_owned(),
+            window: window.label.clone(),
+            from,
+            to,
+            figures: Figures::new(budget.limit.with(spent), budget.limit),
+        })
+    }
+
+    /// Whether there were too many scopes to name all changes.
+    pub fn is_full(&self) -> bool {
+        self.is_full
+    }
+}
+
+/// For people; `would` says that nothing has happened yet.
+pub fn print(changes: &[Change], would: bool) {
+    let change = if would { "would change" } else { "change" };
+    if changes.is_empty() {
+        output::line(format!(
+            "no verdict {}",
+            change.replace("change", "changes")
+        ));
+        return;
+    }
+    output::line(format!("verdicts that {change}:"));
+    for one in changes.iter().take(MOST_PRINTED) {
+        let (spent, limit) = output::figures(one.figures);
+        let Change {
+            budget,
+            scope,
+            window,
+            ..
+        } = one;
+        output::parts(&[
+            (&format!("  {budget} {scope} {window}: "), None),
+            (one.from.name(), None),
+            (" -> ", None),
+            (one.to.name(), colour(one.to)),
+            (&format!(", {spent} of {limit}"), None),
+        ]);
+    }
+    if changes.len() > MOST_PRINTED {
+        let more = grouped((changes.len() - MOST_PRINTED) as u64);
+        output::line(format!("  and {more} more; --json names all"));
+    }
+}
+
+fn colour(verdict: Verdict) -> Option<Colour> {
+    Some(output::verdict_colour(verdict))
+}

@@ -1,0 +1,181 @@
+//! Whether the warehouse has everything that was sent before some time.
+//!
+//! From the usage topic to the warehouse an event passes the meter, perhaps the topic by which it is
+//! handed over to its home partition, the meter again, and the loader. Where each of these topics ends
+//! is noted when the one before is done: whatever was there at the mark is then loaded.
+
+use std::ops::ControlFlow;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use spendfuse_bus::{PartitionRange, committed_offsets, log_ends};
+use spendfuse_domain::UnixMillis;
+
+use super::super::kafka::{self, PATIENCE};
+use super::super::output::{counted, grouped};
+use super::Failure;
+use crate::settings::Settings;
+
+/// The processor or the loader is given up where it does not move for so long.
+pub const STANDS_STILL: Duration = Duration::from_secs(30);
+const LOOK_EVERY: Duration = Duration::from_millis(200);
+/// Brokers' clocks differ, and what a meter remembers is known by the minute.
+const MARGIN_MILLIS: i64 = 60_000;
+
+/// A moment, and how far what was sent before it has come.
+pub struct Mark<'s> {
+    settings: &'s Settings,
+    /// What is counted before this time, by the brokers' clock, is loaded once the mark is reached.
+    pub at: UnixMillis,
+    way: Way,
+    /// Up to where the topic must be read; 0 where that is done.
+    ends: Vec<i64>,
+}
+
+/// A piece of the way: the topic that is read there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Way {
+    Usage,
+    Rerouted,
+    Rows,
+}
+
+impl Way {
+    fn topic(self, settings: &Settings) -> String {
+        let topics = settings.topics();
+        match self {
+            Self::Usage => topics.usage,
+            Self::Rerouted => topics.rerouted,
+            Self::Rows => topics.rows,
+        }
+    }
+
+    fn role(self) -> &'static str {
+        match self {
+            Self::Usage | Self::Rerouted => "meter",
+            Self::Rows => "loader",
+        }
+    }
+
+    fn next(self) -> Option<Self> {
+        match self {
+            Self::Usage => Some(Self::Rerouted),
+            Self::Rerouted => Some(Self::Rows),
+            Self::Rows => None,
+        }
+    }
+}
+
+impl<'s> Mark<'s> {
+    /// Marks what was sent before now.
+    pub fn now(settings: &'s Settings) -> Result<Self, Failure> {
+        // Before the ends are asked for: what lies beyond them arrived later.
+        let Some(stamp) = kafka::newest_report(settings)? else {
+            return Err(Failure::work(
+                "no processor has ever reported, so nothing is counted; start one: spendfuse processor",
+            ));
+        };
+        let way = Way::Usage;
+        Ok(Self {
+            settings,
+            at: UnixMillis(stamp).plus(-MARGIN_MILLIS),
+            way,
+            ends: ends(settings, way)?,
+        })
+    }
+
+    /// Whether the warehouse has everything, as far as that can be seen now.
+    pub fn is_reached(&mut self) -> Result<bool, Failure> {
+        Ok(self.look()? == 0)
+    }
+
+    /// Waits until the warehouse has everything. `tell` is given what is waited for.
+    pub fn wait(&mut self, tell: impl Fn(String)) -> Result<(), Failure> {
+        let mut best = (self.way, u64::MAX);
+        let mut moved = Instant::now();
+        loop {
+            let missing = self.look()?;
+            if missing == 0 {
+                return Ok(());
+            }
+            if self.way != best.0 || missing < best.1 {
+                best = (self.way, missing);
+                moved = Instant::now();
+            }
+            let role = match self.way.role() {
+                "meter" => "processor",
+                role => role,
+            };
+            if moved.elapsed() >= STANDS_STILL {
+                return Err(Failure::work(format!(
+                    "what was sent before is not in ClickHouse, so that nobody can say what was \
+                     counted: the {role} stands still with {} to go; see to it (spendfuse doctor), \
+                     then run the command again: nothing is counted twice",
+                    counted(missing, "record")
+                )));
+            }
+            tell(format!(
+                "{} of before wait for the {role}",
+                grouped(missing)
+            ));
+            thread::park_timeout(LOOK_EVERY);
+        }
+    }
+
+    /// How many records are still to be read on the piece of the way where the mark is.
+    fn look(&mut self) -> Result<u64, Failure> {
+        loop {
+            let missing = self.missing()?;
+            if missing > 0 {
+                return Ok(missing);
+            }
+            let Some(next) = self.way.next() else {
+                return Ok(0);
+            };
+            self.way = next;
+            self.ends = ends(self.settings, next)?;
+        }
+    }
+
+    fn missing(&mut self) -> Result<u64, Failure> {
+        let settings = self.settings;
+        let topic = self.way.topic(settings);
+        let prefix = &settings.values.transactional_id_prefix;
+        let group = format!("{prefix}-{}", self.way.role());
+        let positions = committed_offsets(&settings.kafka(), &group, &topic, PATIENCE)
+            .map_err(|error| kafka::failure(settings, &error))?;
+        let mut missing = 0;
+        for (partition, (to, position)) in (0..).zip(self.ends.iter_mut().zip(positions)) {
+            let from = position.unwrap_or(0);
+            if from >= *to {
+                continue;
+            }
+            let range = PartitionRange {
+                partition,
+                from,
+                to: *to,
+            };
+            if has_record(settings, &topic, range)? {
+                missing += (*to - from) as u64;
+            } else {
+                *to = 0;
+            }
+        }
+        Ok(missing)
+    }
+}
+
+fn ends(settings: &Settings, way: Way) -> Result<Vec<i64>, Failure> {
+    log_ends(&settings.kafka(), &way.topic(settings), PATIENCE)
+        .map_err(|error| kafka::failure(settings, &error))
+}
+
+/// Whether there is anything but ends of transactions in a stretch.
+fn has_record(settings: &Settings, topic: &str, range: PartitionRange) -> Result<bool, Failure> {
+    let mut found = false;
+    kafka::read(settings, topic, &[range], &mut |_| {
+        found = true;
+        ControlFlow::Break(())
+    })?;
+    Ok(found)
+}
