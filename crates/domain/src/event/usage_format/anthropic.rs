@@ -75,10 +75,6 @@ pub(super) fn classes<'a>(counts: &Counts) -> Reading<'a> {
     tokens.cache_write_5m = write_5m;
     tokens.cache_write_1h = write_1h;
     reading.disputed = disputed;
-    // A `message_delta` without its `message_start`.
-    let has_context = [Slot::Input, Slot::CacheRead, Slot::CacheWrite];
-    reading.incomplete =
-        counts.has(Slot::Output) && !has_context.into_iter().any(|slot| counts.has(slot));
     reading
 }
 

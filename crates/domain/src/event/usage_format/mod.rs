@@ -197,6 +197,7 @@ pub(super) fn read_with<'a>(
         return Err(unrecognised(reader, format, json));
     }
     let mut reading = format.classes(counts);
+    reading.incomplete = reading.tokens.generated() > 0 && !counts.says_input() && !has_units;
     reading.audio_seconds = counts.audio_seconds;
     reading.units = std::mem::take(&mut counts.units);
     reading.charge = counts.charge;

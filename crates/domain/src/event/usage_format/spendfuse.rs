@@ -10,65 +10,120 @@ use super::contained::{ContainedInput, ContainedOutput};
 use super::walk::{Counts, Meaning, Section, Slot};
 use super::{Reading, UsageFormat};
 
-const OTEL_PREFIX: &str = "gen_ai.usage.";
+/// Prefixes of attributes: of OpenTelemetry, of OpenLLMetry's first releases.
+const OTEL_PREFIXES: [&str; 2] = ["gen_ai.usage.", "llm.usage."];
+/// What pydantic-ai puts behind the prefix for the counts of the provider.
+const DETAILS: &str = "details.";
+
+/// `key` without what instrumentations put in front of it.
+fn bare(key: &str) -> &str {
+    let prefixed = OTEL_PREFIXES.iter();
+    let bare = prefixed
+        .filter_map(|prefix| key.strip_prefix(prefix))
+        .next();
+    bare.unwrap_or(key)
+}
 
 pub(super) fn meaning(format: UsageFormat, section: Section, key: &str) -> Option<Meaning> {
     if section != Section::Top {
         return None;
     }
-    if format == UsageFormat::Otel
-        && let Some(slot) = otel_slot(key.strip_prefix(OTEL_PREFIX).unwrap_or(key))
-    {
-        return Some(Meaning::Count(slot));
+    if format == UsageFormat::Otel {
+        let name = bare(key);
+        let name = name.strip_prefix(DETAILS).unwrap_or(name);
+        return otel(key, name).or_else(|| contained(name));
     }
-    Some(Meaning::Count(
-        match key.strip_prefix(OTEL_PREFIX).unwrap_or(key) {
-            "input_tokens" => Slot::Input,
-            "cache_read_tokens" | "cache_read.input_tokens" => Slot::CacheRead,
-            "cache_write_tokens" | "cache_creation.input_tokens" | "cache_write.input_tokens" => {
-                Slot::CacheWrite
-            }
-            "cache_write_1h_tokens" => Slot::CacheWrite1h,
-            "audio_input_tokens" => Slot::AudioInput,
-            "image_input_tokens" => Slot::ImageInput,
-            "video_input_tokens" => Slot::VideoInput,
-            "audio_input_cached_tokens" => Slot::AudioCached,
-            "image_input_cached_tokens" => Slot::ImageCached,
-            "video_input_cached_tokens" => Slot::VideoCached,
-            "output_tokens" => Slot::Output,
-            "reasoning_tokens" | "reasoning.output_tokens" => Slot::Reasoning,
-            "audio_output_tokens" => Slot::AudioOutput,
-            "image_output_tokens" => Slot::ImageOutput,
-            "cache_read_input_tokens" => Slot::ForeignCacheRead,
-            "cache_creation_input_tokens" => Slot::ForeignCacheWrite,
-            "total_tokens" => return Some(Meaning::NotBilled),
-            _ => return None,
-        },
-    ))
+    contained(bare(key))
 }
 
-/// Names that OpenTelemetry's conventions once had and instrumentations still send, and those of
-/// modalities.
-fn otel_slot(name: &str) -> Option<Slot> {
-    Some(match name {
+fn contained(name: &str) -> Option<Meaning> {
+    Some(Meaning::Count(match name {
+        "input_tokens" => Slot::Input,
+        "cache_read_tokens" | "cache_read.input_tokens" => Slot::CacheRead,
+        "cache_write_tokens" | "cache_creation.input_tokens" | "cache_write.input_tokens" => {
+            Slot::CacheWrite
+        }
+        "cache_write_1h_tokens" => Slot::CacheWrite1h,
+        "audio_input_tokens" => Slot::AudioInput,
+        "image_input_tokens" => Slot::ImageInput,
+        "video_input_tokens" => Slot::VideoInput,
+        "audio_input_cached_tokens" => Slot::AudioCached,
+        "image_input_cached_tokens" => Slot::ImageCached,
+        "video_input_cached_tokens" => Slot::VideoCached,
+        "output_tokens" => Slot::Output,
+        "reasoning_tokens" | "reasoning.output_tokens" => Slot::Reasoning,
+        "audio_output_tokens" => Slot::AudioOutput,
+        "image_output_tokens" => Slot::ImageOutput,
+        "cache_read_input_tokens" => Slot::ForeignCacheRead,
+        "cache_creation_input_tokens" => Slot::ForeignCacheWrite,
+        "total_tokens" => return Some(Meaning::NotBilled),
+        _ => return None,
+    }))
+}
+
+/// Names that OpenTelemetry's conventions once had and instrumentations still send, those of
+/// modalities, and those of others that write telemetry: `key` is OpenInference's and Vercel's,
+/// `name` OpenTelemetry's.
+fn otel(key: &str, name: &str) -> Option<Meaning> {
+    let by_key = match key {
+        "llm.token_count.prompt" | "ai.usage.inputTokens" | "ai.usage.promptTokens" => Slot::Input,
+        "llm.token_count.completion" | "ai.usage.outputTokens" | "ai.usage.completionTokens" => {
+            Slot::Output
+        }
+        "llm.token_count.total" | "ai.usage.totalTokens" => Slot::Total,
+        "llm.token_count.prompt_details.cache_read"
+        | "ai.usage.cachedInputTokens"
+        | "ai.usage.inputTokenDetails.cacheReadTokens" => Slot::CacheRead,
+        "llm.token_count.prompt_details.cache_write"
+        | "ai.usage.inputTokenDetails.cacheWriteTokens" => Slot::CacheWrite,
+        "anthropic.usage.cache_creation.ephemeral_1h_input_tokens" => Slot::CacheWrite1h,
+        "llm.token_count.prompt_details.audio" => Slot::AudioInput,
+        "llm.token_count.completion_details.audio" => Slot::AudioOutput,
+        "llm.token_count.completion_details.reasoning"
+        | "ai.usage.reasoningTokens"
+        | "ai.usage.outputTokenDetails.reasoningTokens" => Slot::Reasoning,
+        "operation.cost" | "llm.cost.total" => return Some(Meaning::Charge),
+        "ai.usage.inputTokenDetails.noCacheTokens"
+        | "ai.usage.outputTokenDetails.textTokens"
+        | "anthropic.usage.cache_creation.ephemeral_5m_input_tokens" => {
+            return Some(Meaning::NotBilled);
+        }
+        _ => return otel_name(name),
+    };
+    Some(Meaning::Count(by_key))
+}
+
+fn otel_name(name: &str) -> Option<Meaning> {
+    Some(Meaning::Count(match name {
         "prompt_tokens" => Slot::Input,
         "completion_tokens" => Slot::Output,
+        "total_tokens" => Slot::Total,
+        // Within the input, unless the total says otherwise.
+        "cache_read_input_tokens" => Slot::CacheRead,
+        "cache_creation_input_tokens" | "cache_write_input_tokens" => Slot::CacheWrite,
         "audio.input_tokens" | "input_tokens.audio" | "input_audio_tokens" => Slot::AudioInput,
         "image.input_tokens" | "input_tokens.image" | "input_image_tokens" => Slot::ImageInput,
         "video.input_tokens" | "input_tokens.video" | "input_video_tokens" => Slot::VideoInput,
+        "audio.cache_read.input_tokens" => Slot::AudioCached,
+        "image.cache_read.input_tokens" => Slot::ImageCached,
+        "video.cache_read.input_tokens" => Slot::VideoCached,
         "audio.output_tokens" | "output_tokens.audio" | "output_audio_tokens" => Slot::AudioOutput,
         "image.output_tokens" | "output_tokens.image" | "output_image_tokens" => Slot::ImageOutput,
         "input_tokens.cached" | "input_tokens.cache_read" => Slot::CacheRead,
         "input_tokens.cache_write" | "input_tokens.cache_creation" => Slot::CacheWrite,
         "output_tokens.reasoning" | "thinking.output_tokens" => Slot::Reasoning,
+        "cost" => return Some(Meaning::Charge),
+        "text.input_tokens" | "text.output_tokens" | "text.cache_read.input_tokens" => {
+            return Some(Meaning::NotBilled);
+        }
         _ => return None,
-    })
+    }))
 }
 
 pub(super) fn classes<'a>(counts: &Counts) -> Reading<'a> {
     let mut reading = Reading::default();
     let write_1h = counts.get(Slot::CacheWrite1h);
-    let input = ContainedInput {
+    let mut input = ContainedInput {
         total: counts.get(Slot::Input),
         cache_read: counts.get(Slot::CacheRead),
         cache_write: if counts.has(Slot::CacheWrite) {
@@ -90,6 +145,12 @@ pub(super) fn classes<'a>(counts: &Counts) -> Reading<'a> {
         audio: counts.get(Slot::AudioOutput),
         image: counts.get(Slot::ImageOutput),
     };
+    // Telemetry of some has what is cached beside the input: its total decides.
+    let cached = input.cache_read + input.cache_write;
+    let total = counts.get(Slot::Total);
+    if cached > 0 && input.total + cached + output.total == total {
+        input.total += cached;
+    }
     let input_disputed = input.take_apart(&mut reading.tokens);
     let output_disputed = output.take_apart(&mut reading.tokens);
     let foreign_read = counts.get(Slot::ForeignCacheRead);

@@ -56,6 +56,25 @@ pub(super) enum Slot {
     BilledOutput,
 }
 
+/// Those that say something of the input.
+const INPUT_SLOTS: [Slot; 15] = [
+    Slot::Input,
+    Slot::BilledInput,
+    Slot::CacheRead,
+    Slot::CacheWrite,
+    Slot::CacheWrite5m,
+    Slot::CacheWrite1h,
+    Slot::CacheWrite30m,
+    Slot::CacheWrite12h,
+    Slot::ForeignCacheRead,
+    Slot::ForeignCacheWrite,
+    Slot::AudioInput,
+    Slot::ImageInput,
+    Slot::VideoInput,
+    Slot::ToolInput,
+    Slot::Total,
+];
+
 const SLOTS: usize = Slot::BilledOutput as usize + 1;
 /// Each has a bit in [`Counts::seen`].
 const _: () = assert!(SLOTS <= u32::BITS as usize);
@@ -169,6 +188,11 @@ impl Counts {
     /// A total is all that is said.
     pub(super) fn has_only_total(&self) -> bool {
         self.seen == 1 << Slot::Total as u32
+    }
+
+    /// Anything is said of the input; an answer alone is the end of a stream without its start.
+    pub(super) fn says_input(&self) -> bool {
+        INPUT_SLOTS.into_iter().any(|slot| self.has(slot))
     }
 
     /// Members there are, but none that the format knows.
