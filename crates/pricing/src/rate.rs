@@ -179,6 +179,15 @@ impl RateKey {
         self
     }
 
+    /// The same key at any time.
+    #[must_use]
+    pub fn without_day(&self) -> Self {
+        Self {
+            from: UnixMillis(0),
+            ..self.clone()
+        }
+    }
+
     /// The same key for a quality and a size; empty = any.
     #[must_use]
     pub fn with_attributes(mut self, quality: &str, size: &str) -> Self {

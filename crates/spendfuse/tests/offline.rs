@@ -134,6 +134,29 @@ fn price_files_of_three_sources_make_one_book() {
     assert_eq!(rate("openai/gpt-a", 0), before);
     assert_eq!(rate("openai/gpt-a", 2)["source"], "litellm");
     assert_eq!(rate("zai/glm-x", 0)["date"], "2026-08-06");
+
+    let diff = |arguments: &[&str]| {
+        let all = [&["prices", "diff"], arguments, &["--json"]].concat();
+        let answer: Value = serde_json::from_slice(&spendfuse(&all).stdout).unwrap();
+        answer
+    };
+    let sources = diff(&[&files[0], &files[1], "--in", &book]);
+    assert_eq!(sources["models"]["in_both"], 1);
+    assert_eq!(sources["equal"], 1, "output: {sources}");
+    let changed = &sources["rates"][0];
+    assert_eq!(
+        (&changed["old_usd"], &changed["new_usd"]),
+        (&"2.00".into(), &"10.00".into())
+    );
+    let taken = &changed["chosen"];
+    assert_eq!(
+        (&taken["usd"], &taken["source"]),
+        (&"10.00".into(), &"genai-prices".into())
+    );
+    let [spring, autumn] = ["2025-03-01", "2025-09-01"].map(|day| format!("{book}@{day}"));
+    let days = diff(&[&spring, &autumn]);
+    assert_eq!(days["rates"].as_array().unwrap().len(), 1, "{days}");
+    assert_eq!(days["rates"][0]["new_usd"], "2.00");
 }
 
 #[test]

@@ -61,6 +61,15 @@ impl ModelPrices {
         self.rates.values().all(|nanos| *nanos == 0)
     }
 
+    /// The rate of `line`, a key without a day, that is in force at `at`; before the first one, that.
+    pub fn in_force(&self, line: &RateKey, at: UnixMillis) -> Option<u64> {
+        let of_line = self.rates.iter();
+        let mut of_line = of_line.filter(|(key, _)| key.without_day() == *line);
+        let first = of_line.next()?;
+        let begun = of_line.take_while(|(key, _)| key.from <= at);
+        Some(*begun.last().unwrap_or(first).1)
+    }
+
     /// When another rate takes the place of this one; `None`: not as far as is known.
     pub fn effective_to(&self, key: &RateKey) -> Option<UnixMillis> {
         let is_later = |other: &&RateKey| {

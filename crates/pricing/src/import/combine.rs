@@ -43,6 +43,9 @@ pub struct Added {
     pub dated: usize,
 }
 
+/// What decides whether two sources speak of the same price.
+const PLAIN: [TokenClass; 2] = [TokenClass::Input, TokenClass::Output];
+
 /// One draft of `sources`, the first one first, with the rates that are in force at `at` compared.
 ///
 /// # Errors
@@ -85,7 +88,7 @@ impl Combined {
         for ((provider, model), mut prices) in other.models {
             let known = providers.get(&*same_separators(&provider));
             let provider = known.cloned().unwrap_or(provider);
-            match same_model(&before, &provider, &model) {
+            match same_model(&before, &provider, &model, plain_sum(&prices, at), at) {
                 Some(name) => {
                     added.common += 1;
                     let known = self.draft.models.get_mut(&name);
@@ -124,11 +127,29 @@ fn spellings(book: &PriceBook) -> BTreeMap<String, String> {
         .collect()
 }
 
-/// The model that calls of this name are charged as, where it is the provider's own.
-fn same_model(book: &PriceBook, provider: &str, model: &str) -> Option<(String, String)> {
+/// The model that calls of this name are charged as, where it is the provider's own. Where only
+/// another form of the name is known (`babbage-002` for `babbage`), one whose plain rates sum up to
+/// more is a model of its own: a name must not be charged less than the one source says that has it.
+fn same_model(
+    book: &PriceBook,
+    provider: &str,
+    model: &str,
+    plain_rates: u64,
+    at: UnixMillis,
+) -> Option<(String, String)> {
     let (prices, how, _) = book.find(provider, model)?;
-    let is_own = matches!(how, Match::Exact | Match::Alias | Match::Shortened);
+    let is_own = match how {
+        Match::Exact | Match::Alias => true,
+        Match::Shortened => plain_rates <= plain_sum(prices, at),
+        Match::Maker | Match::Bare => false,
+    };
     (is_own && prices.provider == provider).then(|| (prices.provider.clone(), prices.model.clone()))
+}
+
+fn plain_sum(prices: &ModelPrices, at: UnixMillis) -> u64 {
+    let lines = PLAIN.map(|class| RateKey::new(Billable::Tokens(class)));
+    let rates = lines.iter().filter_map(|line| prices.in_force(line, at));
+    rates.sum()
 }
 
 /// Takes over what `other` knows more of a model, where both agree on what it costs.
@@ -139,9 +160,8 @@ fn fill(
     at: UnixMillis,
     added: &mut Added,
 ) {
-    let plain = [TokenClass::Input, TokenClass::Output];
-    let plain = plain.map(|class| RateKey::new(Billable::Tokens(class)));
-    let now = |prices: &ModelPrices, line: &RateKey| in_force(prices, line, at);
+    let plain = PLAIN.map(|class| RateKey::new(Billable::Tokens(class)));
+    let now = |prices: &ModelPrices, line: &RateKey| prices.in_force(line, at);
     let is_same = plain
         .iter()
         .all(|line| now(known, line) == now(other, line));
@@ -149,11 +169,11 @@ fn fill(
         return;
     }
     added.agreed += 1;
-    let lines: BTreeSet<RateKey> = other.rates.keys().map(without_day).collect();
+    let lines: BTreeSet<RateKey> = other.rates.keys().map(RateKey::without_day).collect();
     for line in lines {
         let days = |prices: &ModelPrices| {
             let of_line = prices.rates.iter();
-            let of_line = of_line.filter(|(key, _)| without_day(key) == line);
+            let of_line = of_line.filter(|(key, _)| key.without_day() == line);
             of_line
                 .map(|(key, nanos)| (key.clone(), *nanos))
                 .collect::<Vec<_>>()
@@ -174,22 +194,6 @@ fn fill(
     }
 }
 
-fn without_day(key: &RateKey) -> RateKey {
-    RateKey {
-        from: UnixMillis(0),
-        ..key.clone()
-    }
-}
-
-/// The rate of `line`, a key without a day, that is in force at `at`; before the first one, that.
-pub(crate) fn in_force(prices: &ModelPrices, line: &RateKey, at: UnixMillis) -> Option<u64> {
-    let of_line = prices.rates.iter();
-    let mut of_line = of_line.filter(|(key, _)| without_day(key) == *line);
-    let first = of_line.next()?;
-    let begun = of_line.take_while(|(key, _)| key.from <= at);
-    Some(*begun.last().unwrap_or(first).1)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -204,6 +208,7 @@ mod tests {
           {"prices":{"input_mtok":10,"output_mtok":40,"cache_read_mtok":2.5}},
           {"constraint":{"start_date":"2025-06-10"},"prices":{"input_mtok":2,"output_mtok":8,"cache_read_mtok":0.5}}]},
         {"id":"gpt-b","match":{"equals":"gpt-b"},"prices":{"input_mtok":3,"output_mtok":2,"cache_read_mtok":0.1}},
+        {"id":"gpt-b-2026-01-01","match":{},"prices":{"input_mtok":4,"output_mtok":2}},
         {"id":"gpt-c","match":{"or":[{"equals":"gpt-c-old"}]},"prices":{"input_mtok":7}}]},
       {"id":"fireworks-ai","models":[{"id":"q","match":{"equals":"q"},"prices":{"input_mtok":1,"output_mtok":2}}]}]"#;
 
@@ -252,10 +257,14 @@ mod tests {
             rates(&book, "openai", "gpt-c-old"),
             "input=7000:genai-prices"
         );
-        assert_eq!(book.models().len(), 4, "providers are spelt in two ways");
+        assert_eq!(
+            rates(&book, "openai", "gpt-b-2026-01-01"),
+            "input=4000:genai-prices output=2000:genai-prices"
+        );
+        assert_eq!(book.models().len(), 5, "providers are spelt in two ways");
         let expected = Added {
             source: "genai-prices".into(),
-            models: 1,
+            models: 2,
             common: 3,
             agreed: 2,
             rates: 1,

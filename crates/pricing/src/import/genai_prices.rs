@@ -57,6 +57,8 @@ struct Variant<'a> {
     when: BTreeMap<Cow<'a, str>, Cow<'a, str>>,
     #[serde(borrow)]
     prices: Fields<'a>,
+    #[serde(borrow, default)]
+    constraint: Option<Constraint<'a>>,
 }
 
 #[derive(Deserialize)]
@@ -171,7 +173,16 @@ impl Imported {
             let rate = rates.entry(newest.unwrap_or(key)).or_insert(nanos);
             *rate = nanos.max(*rate);
         }
-        for variant in model.price_variants.iter().flatten() {
+        let variants = model.price_variants.as_deref().unwrap_or_default();
+        self.take_variants(entry, variants, &mut rates);
+        rates
+    }
+
+    /// Prices of other tiers. Since when the oldest one is known is not since when it is sold, so it
+    /// holds before its day, too; the newest may stand first.
+    fn take_variants(&mut self, entry: &str, variants: &[Variant<'_>], rates: &mut Rates) {
+        let mut by_tier: BTreeMap<Tier, Vec<(&str, &Fields<'_>)>> = BTreeMap::new();
+        for variant in variants {
             let said: Vec<(&str, &str)> = { variant.when.iter() }
                 .map(|(name, value)| (&**name, &**value))
                 .collect();
@@ -183,20 +194,34 @@ impl Imported {
                 },
                 _ => None,
             };
-            match tier {
+            let constraint = variant.constraint.as_ref();
+            let by_the_hour = constraint.is_some_and(|one| !one.start_time.is_empty());
+            match tier.filter(|_| !by_the_hour) {
                 Some(Tier::Default) => {}
+                Some(tier) => {
+                    let day = constraint.map_or("", |one| &*one.start_date);
+                    by_tier
+                        .entry(tier)
+                        .or_default()
+                        .push((day, &variant.prices));
+                }
                 None => {
                     let reason = "a condition that calls do not say";
                     self.report.skip("price_variants", reason, entry);
                 }
-                Some(tier) => {
-                    let own = self.rates_of(entry, &variant.prices, tier);
-                    // Since when a tier is known is not since when it is sold.
-                    rates.extend(own);
+            }
+        }
+        for (tier, mut of_tier) in by_tier {
+            // Days as written sort by time.
+            of_tier.sort_by_key(|(day, _)| *day);
+            for (place, (day, prices)) in of_tier.into_iter().enumerate() {
+                let own = self.rates_of(entry, prices, tier);
+                match place {
+                    0 => rates.extend(own),
+                    _ => self.begin(entry, day, own, rates),
                 }
             }
         }
-        rates
     }
 
     /// `own` are in force from the day `start` on. A threshold that they do not have is gone: its
@@ -264,11 +289,7 @@ impl Imported {
 
 /// The same rate at another time.
 fn same_line(one: &RateKey, other: &RateKey) -> bool {
-    let timeless = |key: &RateKey| RateKey {
-        from: UnixMillis(0),
-        ..key.clone()
-    };
-    timeless(one) == timeless(other)
+    one.without_day() == other.without_day()
 }
 
 /// Reads an amount; `None` where it is none.
@@ -347,12 +368,14 @@ mod tests {
             r#"{"id":"m","match":{"or":[{"equals":"m-latest"},{"starts_with":"m.1"},{"contains":"x"}]},
               "prices":[{"prices":{"input_mtok":0.5,"output_mtok":1,"web_searches_kcount":10,"input_audio_hours":0.36,"storage_searches_kcount":1}},
                 {"constraint":{"start_time":"01:00:00Z","end_time":"04:00:00Z"},"prices":{"input_mtok":0.9}}],
-              "price_variants":[{"when":{"processing":"batch"},"prices":{"input_mtok":"0.25"}},
+              "price_variants":[
+                {"when":{"processing":"batch"},"prices":{"input_mtok":"0.3"},"constraint":{"start_date":"2026-10-29"}},
+                {"when":{"processing":"batch"},"prices":{"input_mtok":"0.25"},"constraint":{"start_date":"2026-10-14"}},
                 {"when":{"route":"eu"},"prices":{"input_mtok":2}}]}"#,
         );
         assert_eq!(
             rates,
-            "input=900000000 input:batch=250000000 output=1000000000 \
+            "input=900000000 input:batch=250000000 input:batch@2026-10-29T00:00:00Z=300000000 output=1000000000 \
              web_search_calls=10000000 audio_seconds=100000"
         );
         let names: Vec<&str> = { imported.draft.aliases.iter() }

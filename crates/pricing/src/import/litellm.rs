@@ -54,6 +54,7 @@ pub fn litellm(bytes: &[u8], label: &str, source: &str) -> Result<Imported, Book
     let entries: BTreeMap<Cow<'_, str>, &RawValue> = serde_json::from_slice(bytes)
         .map_err(|error| refused(format!("not an object with a member per model: {error}")))?;
     let mut imported = Imported::new(label, source);
+    let mut named_twice = Vec::new();
     for (name, raw) in &entries {
         let fields: Fields<'_> = serde_json::from_str(raw.get())
             .map_err(|error| refused(format!("entry \"{name}\": {error}")))?;
@@ -69,6 +70,13 @@ pub fn litellm(bytes: &[u8], label: &str, source: &str) -> Result<Imported, Book
         };
         imported.report.models_read += 1;
         imported.take(&entry, &fields);
+        let model = entry.model(name);
+        if model != &**name && entry.model(model) != model && entries.contains_key(model) {
+            named_twice.push((entry.provider.clone(), model.to_owned()));
+        }
+    }
+    for (provider, model) in named_twice {
+        imported.keep_dearer_of_both(&provider, &model);
     }
     imported.report.models_priced = imported.draft.models.len();
     Ok(imported)
@@ -151,6 +159,33 @@ impl Imported {
         }
         if is_second {
             self.report.merged.push(entry.name.to_owned());
+        }
+    }
+
+    /// `model` is the whole name of one entry, and that of another without the provider in front
+    /// (`perplexity/sonar`, `perplexity/perplexity/sonar`): nobody knows which of them a call means.
+    fn keep_dearer_of_both(&mut self, provider: &str, model: &str) {
+        let Some((_, inner)) = model.split_once('/') else {
+            return;
+        };
+        let name = |model: &str| (provider.to_owned(), model.to_owned());
+        let other = self.draft.models.get(&name(inner));
+        let rates = other.map(|prices| prices.rates.clone()).unwrap_or_default();
+        if let Some(prices) = self.draft.models.get_mut(&name(model)) {
+            // A cache that one of them has alone would be cheaper than the other's input.
+            let is_of_both = |key: &RateKey| match key.billable {
+                Billable::Tokens(_) => rates.contains_key(key),
+                Billable::Units(_) => true,
+            };
+            prices.rates.retain(|key, _| is_of_both(key));
+            let common: Vec<RateKey> = prices.rates.keys().cloned().collect();
+            for (key, nanos) in rates {
+                let is_unit = matches!(key.billable, Billable::Units(_));
+                if is_unit || common.contains(&key) {
+                    let rate = prices.rates.entry(key).or_insert(nanos);
+                    *rate = nanos.max(*rate);
+                }
+            }
         }
     }
 
@@ -324,6 +359,26 @@ mod tests {
         assert_eq!(hours("UTC").unwrap(), "6 20:00-24:00");
         assert_eq!(hours("Asia/Shanghai").unwrap(), "5 20:00-24:00");
         assert_eq!(hours("Mars/Olympus"), None, "the usual rates stand");
+    }
+
+    #[test]
+    fn a_name_that_two_entries_mean_has_the_dearer_rates() {
+        let prices = |input: &str, output: &str| {
+            format!(
+                r#"{{"litellm_provider":"perplexity","mode":"chat","input_cost_per_token":{input},"output_cost_per_token":{output}}}"#
+            )
+        };
+        let (one, other) = (prices("1e-6", "1e-6"), prices("2.5e-7", "2.5e-6"));
+        let cache = r#","cache_read_input_token_cost":6e-8}"#;
+        let other = other.replace('}', cache);
+        let json = format!(r#"{{"perplexity/perplexity/sonar":{other},"perplexity/sonar":{one}}}"#);
+        let imported = import(&json);
+        let dearer = [("input", 1_000_000_000), ("output", 2_500_000_000)];
+        let dearer = dearer.map(|(key, nanos)| (key.to_owned(), nanos));
+        assert_eq!(rates(&imported, "perplexity", "perplexity/sonar"), dearer);
+        let own = [("input", 1_000_000_000), ("output", 1_000_000_000)];
+        let own = own.map(|(key, nanos)| (key.to_owned(), nanos));
+        assert_eq!(rates(&imported, "perplexity", "sonar"), own);
     }
 
     #[test]

@@ -43,8 +43,8 @@ pub struct ImportArgs {
 }
 
 /// What was read of all files.
-struct Files {
-    draft: BookDraft,
+pub(super) struct Files {
+    pub(super) draft: BookDraft,
     /// By the file's format.
     reports: Vec<(&'static str, Report)>,
     added: Vec<Added>,
@@ -97,18 +97,42 @@ fn read_files(args: &ImportArgs) -> Result<Files, Failure> {
         UnixMillis::parse_rfc3339(&format!("{day}T00:00:00Z"))
             .map_err(|_| Failure::usage(format!("--date {day}: write a day such as 2026-11-22")))?;
     }
-    let mut sources: Vec<(Source, BookDraft)> = Vec::new();
-    let mut reports = Vec::new();
+    let mut read = Vec::new();
     for (place, path) in args.files.iter().enumerate() {
-        let bytes = book::read_file(path)?;
-        let named =
-            |error: &dyn std::fmt::Display| Failure::usage(format!("{}: {error}", path.display()));
-        let format = Format::of(&bytes);
         let file_name = path.file_name().unwrap_or(path.as_os_str());
         let file_name = file_name.to_string_lossy().into_owned();
-        let text = args.source.get(place).cloned().unwrap_or(file_name);
-        let label = args.label.as_deref().unwrap_or(format.name());
-        let imported = import::read(format, &bytes, label, &text).map_err(|error| named(&error))?;
+        read.push(FileRead {
+            name: path.display().to_string(),
+            bytes: book::read_file(path)?,
+            text: args.source.get(place).cloned().unwrap_or(file_name),
+            date: args.date.get(place).cloned().unwrap_or_default(),
+        });
+    }
+    combined(read, args.label.as_deref())
+}
+
+/// A price file, and what is said of it.
+pub(super) struct FileRead {
+    /// As messages name it.
+    pub(super) name: String,
+    pub(super) bytes: Vec<u8>,
+    /// Where it is from, in words.
+    pub(super) text: String,
+    /// The day of its prices; empty = not said.
+    pub(super) date: String,
+}
+
+/// The prices of all files, the first one first.
+pub(super) fn combined(read: Vec<FileRead>, label: Option<&str>) -> Result<Files, Failure> {
+    let mut sources: Vec<(Source, BookDraft)> = Vec::new();
+    let mut reports = Vec::new();
+    for file in read {
+        let named =
+            |error: &dyn std::fmt::Display| Failure::usage(format!("{}: {error}", file.name));
+        let format = Format::of(&file.bytes);
+        let own_label = label.unwrap_or(format.name());
+        let imported = import::read(format, &file.bytes, own_label, &file.text);
+        let imported = imported.map_err(|error| named(&error))?;
         if imported.draft.models.is_empty() {
             return Err(named(
                 &"no entry has a price; this is no price file of LiteLLM, genai-prices or models.dev",
@@ -123,8 +147,8 @@ fn read_files(args: &ImportArgs) -> Result<Files, Failure> {
         }
         let source = Source {
             name: format.name().to_owned(),
-            date: args.date.get(place).cloned().unwrap_or_default(),
-            text,
+            date: file.date,
+            text: file.text,
         };
         sources.push((source, imported.draft));
         reports.push((format.name(), imported.report));
@@ -144,7 +168,7 @@ fn read_files(args: &ImportArgs) -> Result<Files, Failure> {
             added: Vec::new(),
         });
     }
-    let label = args.label.as_deref().unwrap_or("combined");
+    let label = label.unwrap_or("combined");
     let combined = import::combine(sources, label, output::now()).map_err(Failure::usage)?;
     Ok(Files {
         draft: combined.draft,
