@@ -325,6 +325,51 @@ fn a_price_that_is_set_is_in_force_for_events_and_for_sql() {
 }
 
 #[test]
+fn prices_that_changed_are_taken_and_those_that_jump_wait() {
+    let lab = Lab::new("cli_sync");
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("litellm.json");
+    let write = |input: &str, output: &str| {
+        let model = |name: &str, rate: &str| {
+            format!(
+                r#""{name}":{{"litellm_provider":"acme","mode":"chat","input_cost_per_token":{rate},"output_cost_per_token":{rate}}}"#
+            )
+        };
+        let text = format!("{{{},{}}}", model("m", input), model("n", output));
+        std::fs::write(&path, text).unwrap();
+    };
+    let file = path.to_str().unwrap();
+    write("1e-6", "1e-6");
+    lab.must(&["prices", "import", file]);
+    lab.must(&["prices", "set", "acme/house-model", "input=0.10"]);
+    let sync = |more: &[&str]| {
+        let all = [&["prices", "sync", "--from", file, "--json"], more].concat();
+        answer(&lab.run(&all))
+    };
+    let same = sync(&[]);
+    assert_eq!(same["published"], false, "{same}");
+
+    write("2e-6", "4e-6");
+    let changed = sync(&[]);
+    assert_eq!(changed["published"], true, "{changed}");
+    let waiting = &changed["waiting"][0];
+    assert_eq!(
+        (&waiting["model"], &waiting["new_usd"]),
+        (&json!("n"), &json!("4.00")),
+        "{changed}"
+    );
+    let rate = |model: &str| {
+        let shown = answer(&lab.must(&["prices", "show", model, "--from-topic", "--json"]));
+        shown["models"][0]["rates_usd"]["input"].clone()
+    };
+    assert_eq!([rate("acme/m"), rate("acme/n")], ["2.00", "1.00"]);
+    assert_eq!(rate("acme/house-model"), "0.10");
+
+    sync(&["--accept"]);
+    assert_eq!(rate("acme/n"), "4.00");
+}
+
+#[test]
 fn what_an_alert_names_can_be_given_a_price_as_it_stands_there() {
     let lab = Lab::new("cli_unpriced");
     let _processor = lab.processor("1");

@@ -16,6 +16,8 @@ spendfuse_metrics::table! {
     gauge BUILD_INFO = "spendfuse_build_info";
     /// Times that `up` started a role again because it had failed, by `role`.
     counter ROLE_RESTARTS = "spendfuse_role_restarts_total";
+    /// Seconds since the price book in force was published; the loader tells it.
+    gauge PRICE_BOOK_AGE = "spendfuse_price_book_age_seconds";
 }
 
 /// How often observations are sorted into their buckets. Until then each takes memory, and where

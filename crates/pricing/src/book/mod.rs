@@ -9,15 +9,17 @@ mod diff;
 mod draft;
 mod patch;
 pub mod records;
+mod renew;
 mod rows;
 mod text;
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, LazyLock};
 
-pub use diff::{RateChange, RateDifference};
+pub use diff::{Comparison, RateChange, RateDifference};
 pub use draft::{Alias, BookDraft, ModelPrices, Origins, Source};
 pub use patch::{Change, OPERATOR, Patch};
+pub use renew::{Jump, Renewal};
 pub use rows::PriceRow;
 
 use crate::error::BookError;

@@ -2,6 +2,7 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use metrics::counter;
@@ -16,8 +17,8 @@ use spendfuse_warehouse::{RowFormat, Warehouse};
 use tokio::runtime::Handle;
 
 use super::Role;
-use crate::commands::Failure;
 use crate::commands::topics::topic_set;
+use crate::commands::{Failure, prices};
 use crate::installation::{Known, Seen, Watch, tell_of_strangers, wait_for};
 use crate::loader_alerts;
 use crate::metrics::{MetricsHandle, ROLE_RESTARTS};
@@ -126,11 +127,22 @@ impl RunningRole {
         let warehouse = self.settings.warehouse();
         let warehouse = Warehouse::new(warehouse).map_err(Failure::usage)?;
         let alerts = loader_alerts::sink(&self.settings).map_err(Failure::work)?;
+        self.keep_prices_up(shutdown);
         let ended = loader::run(&config, &warehouse, &self.runtime, shutdown, &alerts);
         ended.map_err(|error| match &error {
             LoaderError::Bus(cause) => of_member(cause, &error),
             LoaderError::Warehouse(_) | LoaderError::OtherDatabase => Failure::work(error),
         })
+    }
+
+    /// Prices are read beside the role: what becomes of them never stops it.
+    fn keep_prices_up(&self, shutdown: &Shutdown) {
+        let (settings, shutdown) = (self.settings.clone(), shutdown.clone());
+        let reading = move || prices::sync::keep_up(&settings, &shutdown);
+        let spawned = thread::Builder::new().name("prices".to_owned());
+        if let Err(error) = spawned.spawn(reading) {
+            tracing::warn!(%error, "prices are not kept up");
+        }
     }
 
     fn notifier(&self, shutdown: &Shutdown) -> Result<(), Failure> {

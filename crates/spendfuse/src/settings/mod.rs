@@ -16,6 +16,7 @@ use std::path::PathBuf;
 
 pub use environment::{ProcessEnvironment, unknown_variables};
 pub use instance::{host_name, name_instance};
+pub use kinds::Kind;
 pub use resolve::{Resolved, ResolvedSettings, Source, resolve};
 pub use secrets::shown;
 pub use table::SETTINGS;

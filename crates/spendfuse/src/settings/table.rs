@@ -238,6 +238,10 @@ settings! {
             "providers whose reported_cost_usd is taken, separated by commas";
         free: Names = "",
             "what costs nothing, as provider or provider/model, separated by commas";
+        sync_from: String = "",
+            "price files or their addresses, separated by commas, that the loader reads by itself";
+        sync_every: Duration = "24h",
+            "how often";
     }
     [fingerprint] Fingerprint {
         key: Secret = "",

@@ -1,9 +1,9 @@
 //! The price book in force, and how old it is.
 
-use spendfuse_domain::UnixMillis;
 use spendfuse_pricing::PriceBook;
 
-use super::super::{kafka, output};
+use super::super::output;
+use super::super::prices::book;
 use super::report::Report;
 use crate::settings::Settings;
 
@@ -11,17 +11,16 @@ use crate::settings::Settings;
 const OLD_MILLIS: i64 = 90 * 24 * 60 * 60 * 1000;
 
 pub(super) fn look(settings: &Settings, report: &mut Report) {
-    let mut newest = None;
-    let read = kafka::read_topic(settings, &settings.topics().prices, |record| {
-        newest = newest.max(Some(record.timestamp_millis));
-    });
-    if let Err(error) = read {
-        report.unknown("prices", error.to_string(), "spendfuse topics check");
-        return;
-    }
+    let newest = match book::published_at(settings) {
+        Ok(newest) => newest,
+        Err(error) => {
+            report.unknown("prices", error.to_string(), "spendfuse topics check");
+            return;
+        }
+    };
     let now = output::now();
-    let todo = "spendfuse prices import";
-    match newest.map(UnixMillis) {
+    let todo = "spendfuse prices sync --from FILE";
+    match newest {
         Some(at) if now.since(at) > OLD_MILLIS => report.warning(
             "prices",
             format!("the book was published {}", output::ago(at, now)),

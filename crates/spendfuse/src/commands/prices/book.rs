@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use clap::Args;
+use spendfuse_domain::UnixMillis;
 use spendfuse_pricing::PriceBook;
 use spendfuse_pricing::book::records::Assembly;
 use spendfuse_pricing::import::{self, Format};
@@ -12,6 +13,8 @@ use spendfuse_pricing::import::{self, Format};
 use super::super::output;
 use super::{Failure, kafka};
 use crate::settings::Settings;
+
+const DAY_MILLIS: i64 = 24 * 60 * 60 * 1000;
 
 /// Which book a command uses.
 #[derive(Args, Debug)]
@@ -43,6 +46,20 @@ pub fn in_force(settings: &Settings) -> Result<Arc<PriceBook>, Failure> {
 
 /// Every book in the topic, in the order of their completion.
 pub fn published(settings: &Settings) -> Result<Vec<PriceBook>, Failure> {
+    published_until(settings, UnixMillis(i64::MAX))
+}
+
+/// When the newest version was published; `None`: never.
+pub fn published_at(settings: &Settings) -> Result<Option<UnixMillis>, Failure> {
+    let mut newest = None;
+    kafka::read_topic(settings, &settings.topics().prices, |record| {
+        newest = newest.max(Some(record.timestamp_millis));
+    })?;
+    Ok(newest.map(UnixMillis))
+}
+
+/// Those that were complete at `until`.
+fn published_until(settings: &Settings, until: UnixMillis) -> Result<Vec<PriceBook>, Failure> {
     let mut assembly = Assembly::default();
     let mut books = Vec::new();
     kafka::read_topic(settings, &settings.topics().prices, |record| {
@@ -50,6 +67,9 @@ pub fn published(settings: &Settings) -> Result<Vec<PriceBook>, Failure> {
         let (Some(key), Some(value)) = (key, record.value) else {
             return;
         };
+        if record.timestamp_millis > until.0 {
+            return;
+        }
         match assembly.accept(key, value) {
             Ok(Some(book)) => books.push(book),
             Ok(None) => {}
@@ -59,8 +79,27 @@ pub fn published(settings: &Settings) -> Result<Vec<PriceBook>, Failure> {
     Ok(books)
 }
 
-/// A book by name: `snapshot`, `topic`, a version in the topic, or a file.
+/// A book by name: `snapshot`, `topic`, a version in the topic, or a file; with `@2026-11-22` behind it
+/// as it was at the end of that day.
 pub fn named(settings: &Settings, name: &str) -> Result<Arc<PriceBook>, Failure> {
+    let day = name.rsplit_once('@').and_then(|(name, day)| {
+        let midnight = UnixMillis::parse_rfc3339(&format!("{day}T00:00:00Z")).ok()?;
+        Some((name, midnight.plus(DAY_MILLIS - 1)))
+    });
+    let Some((name, at)) = day else {
+        return without_day(settings, name);
+    };
+    let book = match name {
+        "topic" => {
+            let published = published_until(settings, at)?.pop();
+            published.map_or_else(PriceBook::snapshot, Arc::new)
+        }
+        name => without_day(settings, name)?,
+    };
+    book.at(at).map(Arc::new).map_err(Failure::work)
+}
+
+fn without_day(settings: &Settings, name: &str) -> Result<Arc<PriceBook>, Failure> {
     match name {
         "snapshot" => Ok(PriceBook::snapshot()),
         "topic" => in_force(settings),

@@ -1,13 +1,15 @@
-//! `spendfuse prices import|show|diff|set|cost|explain`.
+//! `spendfuse prices import|show|diff|set|sync|cost|explain`.
 
 pub mod book;
 mod cost;
 mod diff;
+mod download;
 mod expired;
 mod import;
 mod publish;
 mod set;
 mod show;
+pub mod sync;
 
 use std::process::ExitCode;
 
@@ -38,9 +40,9 @@ enum Action {
         after_help = "Examples:\n  spendfuse prices show\n  spendfuse prices show openai/gpt-4o\n  spendfuse prices show claude --from-topic"
     )]
     Show(show::ShowArgs),
-    /// Show the differences of two price books
+    /// Show the differences of two price books, of two sources or of two days
     #[command(
-        after_help = "Examples:\n  spendfuse prices diff snapshot topic\n  spendfuse prices diff snapshot prices.jsonl\n\nA book is `snapshot` (inside this program), `topic` (in force), a version in the topic, or a file."
+        after_help = "Examples:\n  spendfuse prices diff snapshot topic\n  spendfuse prices diff snapshot prices.jsonl\n  spendfuse prices diff litellm.json genai-prices.json --in topic\n  spendfuse prices diff topic@2026-10-01 topic\n\nA book is `snapshot` (inside this program), `topic` (in force), a version in the topic, or a file: one\nthat `prices import --out` wrote, or a source's. With `@DAY` behind it, it has the rates of that day alone."
     )]
     Diff(diff::DiffArgs),
     /// Change rates: a new version, made of the one in force and the changes
@@ -48,6 +50,11 @@ enum Action {
         after_help = "Examples:\n  spendfuse prices set openai/gpt-4o input=2.50 output=10.00\n  spendfuse prices set acme/house-model input=0.10 output=0.40 output:batch=0.20\n  spendfuse prices set /gpt-99 input=1.00 output=4.00\n  spendfuse prices set openai/gpt-4o input:flex=none\n\nAmounts are US dollars per million tokens, or per unit. Rates are named as in `prices show`."
     )]
     Set(set::SetArgs),
+    /// Read the sources again: a new version where prices changed, but for jumps of more than three times
+    #[command(
+        after_help = "Examples:\n  spendfuse prices sync --from https://prices.example.com/litellm.json\n  spendfuse prices sync --from litellm.json --from genai-prices.json --every 24h\n  spendfuse prices sync --from litellm.json --accept\n\nWhat `prices set` set stays. Exit code 1: some prices wait for --accept. The loader does the same by itself\nwhere pricing.sync_from is set."
+    )]
+    Sync(sync::SyncArgs),
     /// Show what a call costs and why, line by line; needs no Kafka
     #[command(
         after_help = "Examples:\n  spendfuse prices cost --provider openai --model gpt-4o --format openai.chat \\\n    --usage '{\"prompt_tokens\":1200,\"completion_tokens\":380,\"prompt_tokens_details\":{\"cached_tokens\":800}}'\n  spendfuse prices cost --model claude-sonnet-4-5 --usage '{\"input_tokens\":1000,\"output_tokens\":200}' \\\n    --units '{\"web_search_calls\":\"2\"}' --tier batch"
@@ -66,6 +73,7 @@ pub fn run(settings: &Settings, args: &PricesArgs) -> Result<ExitCode, Failure> 
         Action::Show(args) => show::run(settings, args),
         Action::Diff(args) => diff::run(settings, args),
         Action::Set(args) => set::run(settings, args),
+        Action::Sync(args) => sync::run(settings, args),
         Action::Cost(args) | Action::Explain(args) => cost::run(settings, args),
     }
 }
