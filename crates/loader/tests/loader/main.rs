@@ -203,6 +203,26 @@ fn sums_that_a_restarted_clickhouse_has_lost_are_put_in_again() {
     assert!(fixture.alerts.lock().unwrap().is_empty());
 }
 
+/// As after rows of today were deleted: nothing that a restart took.
+#[test]
+fn sums_of_rows_that_are_gone_stop_nothing_after_a_restart() {
+    let mut fixture = Fixture::start();
+    let first = fixture.start_loader();
+    fixture.count_calls(0, 2);
+    fixture.wait_for_rows(2);
+    first.end();
+    fixture
+        .execute("INSERT INTO spend_daily SELECT * REPLACE ('gone' AS customer) FROM spend_daily");
+    fixture.stack.clickhouse.kill();
+    fixture.stack.clickhouse.restart().unwrap();
+    fixture.count_calls(0, 1);
+    let second = fixture.start_loader();
+    let arrived = || (fixture.query("SELECT count() FROM spend")? == ["150"]).then_some(());
+    wait_until("rows", PATIENCE, arrived).unwrap();
+    second.end();
+    assert!(fixture.alerts.lock().unwrap().is_empty());
+}
+
 /// Whether hours and days have the cost of each customer's rows.
 const SAME_SUMS: &str = "WITH (SELECT groupArray(tuple(*)) FROM (\
       SELECT customer, feature, sum(calls), sum(cost), sum(input_tokens) FROM spend \
