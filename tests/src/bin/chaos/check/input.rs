@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
+use spendfuse_domain::UnixMillis;
 
 use super::{BETWEEN, Check};
 use crate::events::{Book, Kind, is_looping, number_in};
@@ -70,12 +71,14 @@ impl Input {
         Ok(input)
     }
 
-    /// How many steps each looping session took, and when the broker took the last.
-    pub(super) fn last_steps(&self) -> BTreeMap<&str, (u64, i64)> {
+    /// How many steps each looping session took, and when the broker took the last, as far as its stamps
+    /// do not lie beyond `now`: then its clock had jumped.
+    pub(super) fn last_steps(&self, now: UnixMillis) -> BTreeMap<&str, (u64, i64)> {
         let mut last_steps: BTreeMap<&str, (u64, i64)> = BTreeMap::new();
         for (session, at) in self.steps.values() {
             let last = last_steps.entry(session).or_default();
-            *last = (last.0 + 1, last.1.max(*at));
+            let at = if *at > now.0 { 0 } else { *at };
+            *last = (last.0 + 1, last.1.max(at));
         }
         last_steps
     }

@@ -12,6 +12,7 @@ use spendfuse_tests::pause;
 use super::input::Input;
 use super::{BETWEEN, Check, LEDGER_PATIENCE};
 use crate::budgets::{Budgets, Figures, Standing};
+use crate::clock::now;
 use crate::events::Call;
 use crate::http;
 use crate::logs::Logs;
@@ -159,7 +160,7 @@ fn amount(entry: &Value, name: &str) -> Option<i128> {
 pub(super) fn blocked_loops(logs: &Logs, input: &Input) -> Result<Check> {
     let table = logs.table("blocklist")?;
     let mut differences = Vec::new();
-    let last_steps = input.last_steps();
+    let last_steps = input.last_steps(now());
     for (session, (steps, last_step)) in &last_steps {
         if *steps < 3 {
             continue;
