@@ -21,6 +21,10 @@ pub const SOURCE: &str = "chaos";
 const CUSTOMERS: u64 = 40;
 const SESSIONS: u64 = 400;
 const LOOPING_SESSIONS: u64 = 6;
+/// Sessions that are called at the beginning, and then never again.
+const IDLING_SESSIONS: u64 = 4;
+/// So many calls of a sender are its beginning: seconds.
+const BEGINNING: u64 = 1_000;
 const FEATURES: [&str; 3] = ["agent", "chat", "search"];
 /// Duplicates repeat one of this many last events.
 const REMEMBERED: usize = 4096;
@@ -143,6 +147,8 @@ pub struct Events {
     recent: Vec<Event>,
     /// The session that is about to end: its number and its calls.
     ending: (u64, u64),
+    /// Calls so far.
+    calls: u64,
 }
 
 impl Events {
@@ -153,6 +159,7 @@ impl Events {
             quiet,
             recent: Vec::new(),
             ending: (0, 0),
+            calls: 0,
         }
     }
 
@@ -283,12 +290,14 @@ impl Events {
 
     /// One whose partition is not quiet.
     fn any_session(&mut self) -> String {
+        self.calls += 1;
         loop {
-            let is_loop = self.random.below(100) == 0;
-            let session = if is_loop {
-                format!("loop-{}", self.random.below(LOOPING_SESSIONS))
-            } else {
-                format!("s-{}", self.random.below(SESSIONS))
+            let session = match self.random.below(100) {
+                0 => format!("loop-{}", self.random.below(LOOPING_SESSIONS)),
+                1..26 if self.calls <= BEGINNING => {
+                    format!("idle-{}", self.random.below(IDLING_SESSIONS))
+                }
+                _ => format!("s-{}", self.random.below(SESSIONS)),
             };
             if !self
                 .quiet
@@ -423,6 +432,11 @@ fn usage(number: usize, call: &Call) -> String {
              \"output_tokens\":{output}}}"
         ),
     }
+}
+
+/// Whether nothing comes to a session after the beginning.
+pub fn is_idling(session: &str) -> bool {
+    session.starts_with("idle-")
 }
 
 /// Whether a session runs the same prompt again and again.

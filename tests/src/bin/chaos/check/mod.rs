@@ -13,7 +13,7 @@ use anyhow::Result;
 
 use crate::budgets::{Budgets, Figures};
 use crate::clock::now;
-use crate::events::Book;
+use crate::events::{Book, Kind, is_idling};
 use crate::rows::{PriceBooks, rows};
 use crate::system::System;
 use second::Second;
@@ -73,6 +73,14 @@ pub fn everything(all: Everything<'_>) -> Result<Vec<Check>> {
     Ok(checks)
 }
 
+/// Sessions that got nothing after the beginning.
+fn idled(book: &Book) -> impl Iterator<Item = String> + '_ {
+    book.events.iter().filter_map(|(kind, _)| match kind {
+        Kind::Call(call) if is_idling(&call.session) => Some(call.session.clone()),
+        _ => None,
+    })
+}
+
 fn compare(all: Everything<'_>) -> Result<Vec<Check>> {
     let is_enough = |checks: &[Check]| {
         let differs = checks.iter().any(|check| !check.differences.is_empty());
@@ -106,7 +114,10 @@ fn compare(all: Everything<'_>) -> Result<Vec<Check>> {
     }
     checks.push(parts::transactions(&logs)?);
     checks.push(parts::heartbeats(all.system, &logs)?);
-    let ended: BTreeSet<String> = input.ends.values().cloned().collect();
+    let mut ended: BTreeSet<String> = input.ends.values().cloned().collect();
+    if all.system.sessions_idle_out() {
+        ended.extend(idled(all.book));
+    }
     for figures in [Figures::AsTold, Figures::Anew] {
         if figures == Figures::Anew {
             all.budgets.change();

@@ -132,7 +132,9 @@ impl Second {
             warehouse: Warehouse::new(&url, DATABASE),
             pipeline,
         };
-        let sql = SQL.replace("{now}", &(now.0 / 1_000).to_string());
+        let idled = u8::from(system.sessions_idle_out()).to_string();
+        let sql = SQL.replace("{idled}", &idled);
+        let sql = sql.replace("{now}", &(now.0 / 1_000).to_string());
         let (tables, questions) = sql.split_at(sql.find("CREATE VIEW").unwrap_or_default());
         second.execute(tables)?;
         let raw = usage.iter().map(|record| {

@@ -143,7 +143,8 @@ FROM wanted CROSS JOIN budgets
 WHERE wanted.kind = 'usage' AND wanted.budget_version >= budgets.since
     AND (budgets.only_plan = '' OR wanted.plan = budgets.only_plan)
     AND (NOT has(budgets.dimensions, 'session')
-        OR wanted.session NOT IN (SELECT session FROM accepted WHERE type = 'spendfuse.session_end'))
+        OR wanted.session NOT IN (SELECT session FROM accepted WHERE type = 'spendfuse.session_end')
+        AND NOT ({idled} AND startsWith(wanted.session, 'idle-')))
 GROUP BY budget, scope, start;
 
 -- What the blocklist must say now: scopes of windows that have not ended.
