@@ -47,7 +47,7 @@ pub(super) fn sub_calls<'a>(parts: Vec<Part<'a>>, answered: &str) -> SubCalls<'a
     let beside = |part: &Part<'_>| match &*part.kind {
         "compaction" => true,
         "message" | "fallback_message" => {
-            let is_another = !part.model.is_empty() && !part.model.eq_ignore_ascii_case(answered);
+            let is_another = !part.model.is_empty() && !is_same_model(&part.model, answered);
             is_another && part.counts.get(Slot::Output) > 0
         }
         _ => !part.model.is_empty(),
@@ -60,6 +60,33 @@ pub(super) fn sub_calls<'a>(parts: Vec<Part<'a>>, answered: &str) -> SubCalls<'a
             model: part.model,
         })
         .collect()
+}
+
+/// Whether a part has tokens of which nothing says whose they are: an advisor without its model, or a
+/// type of a later day. What it costs is not known.
+pub(super) fn has_part_of_nobody(parts: &[Part<'_>]) -> bool {
+    let is_known = |part: &Part<'_>| {
+        matches!(&*part.kind, "message" | "fallback_message" | "compaction") || part.kind.is_empty()
+    };
+    let is_nobodys = |part: &&Part<'_>| !is_known(part) && part.model.is_empty();
+    { parts.iter().filter(is_nobodys) }.any(|part| classes(&part.counts).tokens.total() > 0)
+}
+
+/// Whether both names are of one model, where either may have a date behind it, or a region and a
+/// vendor in front.
+fn is_same_model(one: &str, other: &str) -> bool {
+    let [one, other] = [one, other].map(|name| without_date(name).to_ascii_lowercase());
+    one.ends_with(&*other) || other.ends_with(&*one)
+}
+
+fn without_date(name: &str) -> &str {
+    let name = name.split('@').next().unwrap_or(name);
+    match name.rsplit_once('-') {
+        Some((model, date)) if date.len() == 8 && date.bytes().all(|one| one.is_ascii_digit()) => {
+            model
+        }
+        _ => name,
+    }
 }
 
 pub(super) fn classes<'a>(counts: &Counts) -> Reading<'a> {

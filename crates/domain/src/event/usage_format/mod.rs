@@ -31,6 +31,9 @@ use walk::{Counts, Meaning, Section, SectionReader, Slot, Word};
 /// The most tokens in one class of one call.
 pub(super) const MAX_COUNT: u64 = 1_000_000_000;
 
+/// Path of a part of a call that nothing says the model of.
+const PART_OF_NOBODY: &str = "iterations.[].model";
+
 /// How `data.usage` is to be read; named by `data.usage_format`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum UsageFormat {
@@ -206,6 +209,9 @@ pub(super) fn read_with<'a>(
     reading.speed = section.take_word(Word::Speed);
     reading.inference_geo = section.take_word(Word::Geography);
     if !section.parts.is_empty() {
+        if anthropic::has_part_of_nobody(&section.parts) {
+            reading.unread.get_or_insert(PART_OF_NOBODY.into());
+        }
         reading.sub_calls = anthropic::sub_calls(section.parts, model);
     }
     // Sums of counts (Gemini's lists and tool use, surplus of a total) can pass the bound of one.
