@@ -218,18 +218,59 @@ impl Figures {
             limit: Some(limit),
         }
     }
+}
+
+/// The figures of a line in a check's answer: beside what is counted what stands between a check and
+/// its count. In JSON with what remains, and with `spent_usd` and `limit_usd` as null where the
+/// limit is in another unit or there is none.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LineFigures {
+    /// As in [`Figures`].
+    pub spent: Option<Amount>,
+    /// As in [`Figures`].
+    pub limit: Option<Amount>,
+    /// Calls that were told of and are not in `spent` yet.
+    pub pending: Option<Amount>,
+    /// What calls under way may still cost.
+    pub reserved: Option<Amount>,
+}
+
+impl LineFigures {
+    /// `spent` of `limit`; what is held is in the limit's unit too.
+    pub fn new(spent: Amount, limit: Amount, pending: i128, reserved: i128) -> Self {
+        debug_assert_eq!(spent.unit(), limit.unit());
+        Self {
+            spent: Some(spent),
+            limit: Some(limit),
+            pending: Some(limit.with(pending)),
+            reserved: Some(limit.with(reserved)),
+        }
+    }
+
+    /// What is counted of it.
+    pub fn counted(&self) -> Figures {
+        Figures {
+            spent: self.spent,
+            limit: self.limit,
+        }
+    }
 
     /// What may be spent until the limit; none where it is passed.
     pub fn remaining(&self) -> Option<Amount> {
-        Some((self.limit? - self.spent?).or_zero())
+        let limit = self.limit?;
+        let nothing = limit.with(0);
+        let held = [
+            self.spent?,
+            self.pending.unwrap_or(nothing),
+            self.reserved.unwrap_or(nothing),
+        ];
+        let left = held.into_iter().fold(limit, |left, amount| left - amount);
+        Some(left.or_zero())
     }
+}
 
-    /// Writes the fields of a line of a check's answer: with what remains, and with those in
-    /// dollars where there are none (`null`).
-    ///
-    /// # Errors
-    /// Those of the serializer.
-    pub fn serialize_line<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+impl Serialize for LineFigures {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let mut map = serializer.serialize_map(None)?;
         if self.limit.is_none_or(|limit| limit.unit() != Unit::Usd) {
             map.serialize_entry(SPENT[Unit::Usd as usize], &())?;
@@ -238,6 +279,8 @@ impl Figures {
         if self.limit.is_some() {
             write(&mut map, SPENT, self.spent)?;
             write(&mut map, LIMIT, self.limit)?;
+            write(&mut map, PENDING, self.pending)?;
+            write(&mut map, RESERVED, self.reserved)?;
             write(&mut map, REMAINING, self.remaining())?;
         }
         map.end()
@@ -246,6 +289,8 @@ impl Figures {
 
 const SPENT: [&str; 3] = ["spent_usd", "spent_tokens", "spent_calls"];
 const LIMIT: [&str; 3] = ["limit_usd", "limit_tokens", "limit_calls"];
+const PENDING: [&str; 3] = ["pending_usd", "pending_tokens", "pending_calls"];
+const RESERVED: [&str; 3] = ["reserved_usd", "reserved_tokens", "reserved_calls"];
 const REMAINING: [&str; 3] = ["remaining_usd", "remaining_tokens", "remaining_calls"];
 
 fn write<M: SerializeMap>(
@@ -369,20 +414,23 @@ mod tests {
     fn a_line_says_what_remains_and_names_dollars_always() {
         #[derive(Serialize)]
         struct Line {
-            #[serde(flatten, serialize_with = "Figures::serialize_line")]
-            figures: Figures,
+            #[serde(flatten)]
+            figures: LineFigures,
         }
         let usd = |nanos| Amount::Usd(Nanos::new(nanos));
         for (figures, text) in [
             (
-                Figures::new(usd(5_000_123_000), usd(5_000_000_000)),
-                r#"{"spent_usd":"5.000123","limit_usd":"5.00","remaining_usd":"0.00"}"#,
+                LineFigures::new(usd(5_000_123_000), usd(5_000_000_000), 0, 0),
+                r#"{"spent_usd":"5.000123","limit_usd":"5.00","pending_usd":"0.00","reserved_usd":"0.00","remaining_usd":"0.00"}"#,
             ),
             (
-                Figures::new(Amount::Tokens(7), Amount::Tokens(10)),
-                r#"{"spent_usd":null,"limit_usd":null,"spent_tokens":7,"limit_tokens":10,"remaining_tokens":3}"#,
+                LineFigures::new(Amount::Tokens(4), Amount::Tokens(10), 2, 1),
+                r#"{"spent_usd":null,"limit_usd":null,"spent_tokens":4,"limit_tokens":10,"pending_tokens":2,"reserved_tokens":1,"remaining_tokens":3}"#,
             ),
-            (Figures::default(), r#"{"spent_usd":null,"limit_usd":null}"#),
+            (
+                LineFigures::default(),
+                r#"{"spent_usd":null,"limit_usd":null}"#,
+            ),
         ] {
             assert_eq!(serde_json::to_string(&Line { figures }).unwrap(), text);
         }

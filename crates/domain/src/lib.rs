@@ -34,7 +34,7 @@ pub mod verdict;
 pub mod window;
 
 pub use alert_place::AlertPlace;
-pub use amount::{Amount, Figures, Unit};
+pub use amount::{Amount, Figures, LineFigures, Unit};
 pub use budget::{Action, Budget, BudgetId, OnStale, Step};
 pub use dimensions::{Attribution, Dimension, Dimensions, FixedDimension};
 pub use event::{Body, Call, Event, Flags};

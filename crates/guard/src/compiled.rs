@@ -242,11 +242,7 @@ impl GuardedBudget {
     /// The part of `spend` that counts against the limit, in its unit.
     #[inline]
     pub(crate) fn counted(&self, spend: &Spend) -> i128 {
-        match self.unit {
-            Kind::Tokens => i128::from(spend.tokens),
-            Kind::Calls => i128::from(spend.calls),
-            _ => spend.cost.get(),
-        }
+        self.unit.counted(spend)
     }
 
     /// Name and end of the window that a call at `now` counts in.

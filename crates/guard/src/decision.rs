@@ -8,12 +8,12 @@ use spendfuse_domain::scope::FilterMatch;
 use spendfuse_domain::{Attribution, Nanos, UnixMillis, Verdict};
 
 use crate::compiled::{GuardedBudget, Values};
-use crate::digest::Glimpse;
+use crate::digest::{Glimpse, Kind};
 use crate::entry::Entry;
 use crate::freshness::{Now, State, StateAge};
 use crate::guard::{Guard, Replica, Snapshot};
 use crate::hash::{EntryHash, combine};
-use crate::response::{Entries, Reasoned};
+use crate::response::{AllSeen, Reasoned, Seen};
 use crate::table::Table;
 
 /// A call that asks whether it may go ahead.
@@ -38,6 +38,9 @@ pub enum ColdStart {
 /// Budgets that a call may meet without an allocation.
 pub(crate) const AT_HAND: usize = 12;
 
+/// The places of the entries of the budgets that a call meets.
+pub(crate) type Keys = SmallVec<[EntryHash; AT_HAND]>;
+
 /// How a call stands to one budget. Small, and no reference to anything: the check path makes no
 /// text and counts no references.
 #[derive(Clone, Copy, Debug)]
@@ -49,6 +52,8 @@ pub(crate) struct Match {
     pub(crate) step: Option<u16>,
     /// Whether the verdict is due to `on_stale`.
     pub(crate) by_staleness: bool,
+    /// Whether it would not refuse but for what other calls hold.
+    pub(crate) by_holds: bool,
 }
 
 /// The answer to a [`CheckRequest`]. Holds what it was decided by, so it is for now, not to be kept.
@@ -64,6 +69,8 @@ pub struct Decision<'guard> {
     pub(crate) session_blocks: SmallVec<[Arc<Entry>; 5]>,
     pub(crate) state: StateAge,
     pub(crate) cold_block: bool,
+    /// Whether anything is held for calls under way.
+    is_any_held: bool,
 }
 
 impl Guard {
@@ -89,15 +96,17 @@ impl Guard {
     ) -> Reasoned<'a> {
         let mut decision = Decision::open(&self.replica, now);
         let (replica, state) = (decision.replica, decision.state.state);
-        let mut entries = Entries::new();
+        let is_any_held = decision.is_any_held;
+        let mut all_seen = AllSeen::new();
         decision.decide(request, now.wall, |_, key, budget, found| {
-            let entry = replica.current(key, now.wall);
-            found.judge(budget, entry.as_deref(), request, state);
-            entries.push(entry);
+            let seen = Seen::at(key, replica, is_any_held, now.wall);
+            let (entry, held) = (seen.entry.as_deref(), seen.held.total());
+            found.judge(budget, entry, request, state, held);
+            all_seen.push(seen);
         });
         Reasoned {
             decision,
-            entries,
+            seen: all_seen,
             request,
             now: now.wall,
         }
@@ -108,6 +117,8 @@ impl<'guard> Decision<'guard> {
     /// A decision about which nothing is known but the replica that it is made by.
     #[inline]
     fn open(replica: &'guard Replica, now: Now) -> Self {
+        // Before the snapshot: what is no longer held is in what is read after this.
+        let is_any_held = replica.holds.cells.is_any();
         let snapshot = replica.snapshot.load();
         let stale_after = replica.config.stale_after_millis;
         let state = snapshot.freshness.at(now.monotonic_millis, stale_after);
@@ -121,18 +132,22 @@ impl<'guard> Decision<'guard> {
             session_blocks: SmallVec::new(),
             state,
             cold_block: state.state == State::Cold && replica.config.cold_start == ColdStart::Block,
+            is_any_held,
         }
     }
 
     /// Decides by the table where that leaves nothing open, else by full entries.
     fn decide_by_table(&mut self, request: &CheckRequest<'_>, now: UnixMillis) {
-        let (replica, state) = (self.replica, self.state.state);
+        let (replica, state, is_any_held) = (self.replica, self.state.state, self.is_any_held);
         self.decide(request, now, |table, key, budget, found| {
-            // With old state, `on_stale` may ask for what is spent exactly.
-            let is_exact = state == State::Stale && budget.on_stale != OnStale::Allow;
+            // With old state, `on_stale` may ask for what is spent exactly. And the table may be an
+            // older one than shows what was held before.
+            let is_exact =
+                is_any_held || state == State::Stale && budget.on_stale != OnStale::Allow;
             if is_exact || !budget.is_far(table.get(key, now), &request.estimate) {
+                let held = replica.held(key, is_any_held);
                 let entry = replica.current(key, now);
-                found.judge(budget, entry.as_deref(), request, state);
+                found.judge(budget, entry.as_deref(), request, state, held);
             }
         });
     }
@@ -153,7 +168,7 @@ impl<'guard> Decision<'guard> {
         let session_key = self.session.map(|scope| self.replica.any_block(scope));
         // All that is needed from memory is fetched at once, and read only then.
         let mut fetched = session_key.map_or(0, |key| table.fetch(key));
-        let mut keys = SmallVec::<[EntryHash; AT_HAND]>::new();
+        let mut keys = Keys::new();
         for group in &budgets.groups {
             let Some(candidates) = group.candidates(&values) else {
                 continue;
@@ -251,25 +266,45 @@ impl Spent {
 
 impl Match {
     /// A budget that a request meets, before it is judged.
-    fn new(budget: u32) -> Self {
+    pub(crate) fn new(budget: u32) -> Self {
         Self {
             budget,
             verdict: Verdict::Ok,
             step: None,
             by_staleness: false,
+            by_holds: false,
         }
     }
 
-    /// How `request` stands to the budget, of whose current window `entry` is known.
-    fn judge(
+    /// How `request` stands to the budget, of whose current window `entry` is known and of which
+    /// other calls hold `held`.
+    pub(crate) fn judge(
         &mut self,
         compiled: &GuardedBudget,
         entry: Option<&Entry>,
         request: &CheckRequest<'_>,
         state: State,
+        held: i64,
+    ) {
+        self.judge_beside(compiled, entry, request, state, held);
+        if held > 0 && self.verdict == Verdict::Block {
+            let mut alone = Self::new(self.budget);
+            alone.judge_beside(compiled, entry, request, state, 0);
+            self.by_holds = alone.verdict < Verdict::Block;
+        }
+    }
+
+    fn judge_beside(
+        &mut self,
+        compiled: &GuardedBudget,
+        entry: Option<&Entry>,
+        request: &CheckRequest<'_>,
+        state: State,
+        held: i64,
     ) {
         let spent = entry.map(|entry| Spent::of(entry, compiled));
-        let estimate = compiled.counted(&request.estimate);
+        // What others hold will have been spent when this call is: it is no more than an estimate, too.
+        let estimate = compiled.counted(&request.estimate) + i128::from(held);
         let amount = spent.map_or(0, |spent| spent.amount);
         if amount + estimate.max(0) >= compiled.lowest_share {
             let ceiling = enforced_ceiling(compiled, spent);
@@ -283,7 +318,11 @@ impl Match {
                 OnStale::AllowUpTo(most) => {
                     let cost = spent.map_or(Some(Nanos::ZERO), |spent| spent.cost);
                     // A budget in tokens or calls does not say what was spent in dollars.
-                    cost.is_none_or(|cost| cost + request.estimate.cost > most)
+                    let held = match compiled.unit {
+                        Kind::Usd => Nanos::new(held.into()),
+                        _ => Nanos::ZERO,
+                    };
+                    cost.is_none_or(|cost| cost + held + request.estimate.cost > most)
                 }
             };
             if refused && self.verdict < Verdict::Block {

@@ -13,6 +13,7 @@
 //! └─────────┴──────┴────────────┴───────┴──────────┘
 //! ```
 
+use spendfuse_domain::budget::Spend;
 use spendfuse_domain::{Figures, Unit, UnixMillis};
 
 use crate::entry::Entry;
@@ -53,6 +54,16 @@ impl Kind {
             Unit::Usd => Self::Usd,
             Unit::Tokens => Self::Tokens,
             Unit::Calls => Self::Calls,
+        }
+    }
+
+    /// The part of `spend` that counts in this unit.
+    #[inline]
+    pub(crate) fn counted(self, spend: &Spend) -> i128 {
+        match self {
+            Self::Tokens => i128::from(spend.tokens),
+            Self::Calls => i128::from(spend.calls),
+            _ => spend.cost.get(),
         }
     }
 }

@@ -76,6 +76,11 @@ struct Complete {
 }
 
 impl Freshness {
+    /// Everything is counted up to this reading of the guard's own clock, where that is known.
+    pub(crate) fn complete_to_millis(&self) -> Option<i64> {
+        self.complete.map(|complete| complete.monotonic_millis)
+    }
+
     pub(crate) fn at(&self, monotonic_millis: i64, stale_after_millis: u64) -> StateAge {
         let age = |complete: Complete| {
             monotonic_millis

@@ -13,6 +13,7 @@ use crate::entry::Entry;
 use crate::findings::{OpenFinding, OpenFindings};
 use crate::freshness::{Freshness, StateAge};
 use crate::hash::{EntryHash, KeyHasher, combine};
+use crate::holds::Holds;
 use crate::shards::Shards;
 use crate::table::Table;
 use crate::writer::GuardWriter;
@@ -29,6 +30,8 @@ pub struct GuardConfig {
     /// How many entries are kept at most, but for those that warn, downgrade or block: these are
     /// kept always.
     pub entry_capacity: usize,
+    /// How many reservations are kept at most, with the settled ones that no figure shows yet.
+    pub hold_capacity: usize,
 }
 
 impl GuardConfig {
@@ -39,6 +42,7 @@ impl GuardConfig {
             stale_after_millis: 10_000,
             cold_start: ColdStart::Allow,
             entry_capacity: 4_000_000,
+            hold_capacity: 100_000,
         }
     }
 }
@@ -54,6 +58,7 @@ pub(crate) struct Replica {
     pub(crate) snapshot: ArcSwap<Snapshot>,
     pub(crate) entries: Shards<Arc<Entry>>,
     pub(crate) findings: Shards<OpenFindings>,
+    pub(crate) holds: Holds,
     /// Never touched by a check.
     pub(crate) changes: Mutex<ChangeLog>,
     prefixes: SessionPrefixes,
@@ -98,6 +103,7 @@ impl Guard {
             snapshot: ArcSwap::from_pointee(snapshot),
             entries: Shards::new(ENTRY_SHARDS),
             findings: Shards::new(FINDING_SHARDS),
+            holds: Holds::new(),
             changes: Mutex::new(ChangeLog::new()),
             prefixes: SessionPrefixes {
                 detectors: Detector::ALL.map(detector_hash),
@@ -164,6 +170,16 @@ impl Replica {
     pub(crate) fn current(&self, key: EntryHash, now: UnixMillis) -> Option<Arc<Entry>> {
         let entry = self.entries.get(key);
         entry.filter(|entry| !entry.is_expired(now))
+    }
+
+    /// What calls hold of the budget at a place; to be read before its entry.
+    #[inline]
+    pub(crate) fn held(&self, key: EntryHash, is_any: bool) -> i64 {
+        if is_any {
+            self.holds.cells.total(key)
+        } else {
+            0
+        }
     }
 
     /// The place in the table that says whether a session may be blocked by a detector.

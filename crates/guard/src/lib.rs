@@ -28,6 +28,7 @@ pub mod follow;
 mod freshness;
 mod guard;
 mod hash;
+mod holds;
 pub mod metrics;
 #[cfg(test)]
 mod modelled;
@@ -46,5 +47,6 @@ pub use findings::OpenFinding;
 pub use follow::{Followed, Following, follow};
 pub use freshness::{Now, State, StateAge};
 pub use guard::{Guard, GuardConfig};
+pub use holds::{Hold, NotReserved, Place};
 pub use response::{BudgetLine, CheckResponse, Reasoned, Warning, as_decision, decision_name};
 pub use writer::GuardWriter;

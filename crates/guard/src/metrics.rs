@@ -8,6 +8,8 @@ const LAGS: &[f64] = &[
 spendfuse_metrics::table! {
     /// Entries with verdict ok that were not taken, because the replica is full.
     counter ENTRIES_LEFT_OUT = "spendfuse_guard_entries_left_out_total";
+    /// Reservations whose time was over before their calls were settled or released.
+    counter RESERVATIONS_EXPIRED = "spendfuse_reservations_expired_total";
     /// Seconds from a model call's own time to the moment when a changed verdict is in force here,
     /// by `verdict`.
     histogram(LAGS) ENFORCEMENT_LAG_SECONDS = "spendfuse_enforcement_lag_seconds";

@@ -5,13 +5,15 @@ use std::sync::Arc;
 use serde::{Serialize, Serializer};
 use smallvec::SmallVec;
 use spendfuse_domain::scope::{Dimension, Dimensions as _};
-use spendfuse_domain::{BudgetId, Figures, Nanos, Percent, UnixMillis, Verdict};
+use spendfuse_domain::{BudgetId, LineFigures, Nanos, Percent, UnixMillis, Verdict};
 
 use crate::compiled::GuardedBudget;
 use crate::decision::{AT_HAND, CheckRequest, Decision, Match};
 use crate::entry::Entry;
 use crate::findings::OpenFindings;
 use crate::guard::Replica;
+use crate::hash::EntryHash;
+use crate::holds::Held;
 
 /// The answer of `POST /v1/check`.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -30,7 +32,9 @@ pub struct CheckResponse {
     pub state_age_ms: Option<u64>,
     pub complete_to: Option<UnixMillis>,
     pub reservation_id: Option<String>,
-    pub reserved_usd: Option<String>,
+    pub reserved_usd: Option<Nanos>,
+    /// The reservation ends then, where nobody settles, releases or extends it before.
+    pub reserved_until: Option<UnixMillis>,
 }
 
 /// How the call stands to one budget.
@@ -40,13 +44,16 @@ pub struct BudgetLine {
     pub budget: String,
     pub scope: String,
     pub verdict: Verdict,
-    #[serde(flatten, serialize_with = "Figures::serialize_line")]
-    pub figures: Figures,
+    #[serde(flatten)]
+    pub figures: LineFigures,
     pub percent: Option<Percent>,
     pub window: String,
     pub resets_at: Option<UnixMillis>,
     pub message: Option<String>,
     pub help_url: Option<String>,
+    /// Whether it refuses only because of what other calls hold, which may change at any moment.
+    #[serde(skip)]
+    pub is_held_up: bool,
 }
 
 /// Something that the caller should know, whatever the decision.
@@ -94,13 +101,43 @@ pub fn as_decision<S: Serializer>(verdict: &Verdict, serializer: S) -> Result<S:
     serializer.serialize_str(decision_name(*verdict))
 }
 
-/// The entries that matches were judged by, in their order; `None` where a scope has none.
-pub(crate) type Entries = SmallVec<[Option<Arc<Entry>>; AT_HAND]>;
+/// What a match was judged by.
+pub(crate) struct Seen {
+    /// The place of its entry.
+    pub(crate) key: EntryHash,
+    /// What other calls hold, or this one too. Read before the entry: what has left it since is there.
+    pub(crate) held: Held,
+    /// `None` where the scope has none.
+    pub(crate) entry: Option<Arc<Entry>>,
+}
+
+/// One for each match, in their order.
+pub(crate) type AllSeen = SmallVec<[Seen; AT_HAND]>;
+
+impl Seen {
+    /// What `replica` says of the place now; `is_any_held` is false where nothing is held anywhere.
+    pub(crate) fn at(
+        key: EntryHash,
+        replica: &Replica,
+        is_any_held: bool,
+        now: UnixMillis,
+    ) -> Self {
+        let held = match is_any_held {
+            true => replica.holds.cells.held(key),
+            false => Held::default(),
+        };
+        Self {
+            key,
+            held,
+            entry: replica.current(key, now),
+        }
+    }
+}
 
 /// A decision with what it was made of.
 pub struct Reasoned<'a> {
     pub(crate) decision: Decision<'a>,
-    pub(crate) entries: Entries,
+    pub(crate) seen: AllSeen,
     pub(crate) request: &'a CheckRequest<'a>,
     pub(crate) now: UnixMillis,
 }
@@ -119,8 +156,10 @@ impl Reasoned<'_> {
             state,
             ..
         } = self.decision;
-        let matches = self.decision.matches.iter().zip(&self.entries);
-        let lines = matches.map(|(found, entry)| self.budget_line(found, entry.as_deref()));
+        let matches = self.decision.matches.iter();
+        let lines = matches
+            .zip(&self.seen)
+            .map(|(found, seen)| self.budget_line(found, seen));
         let stopped = self.decision.session_blocks.iter();
         let stopped = stopped.map(|entry| session_line(entry));
         let mut budgets: Vec<_> = lines.chain(stopped).collect();
@@ -143,10 +182,12 @@ impl Reasoned<'_> {
             complete_to: state.complete_to,
             reservation_id: None,
             reserved_usd: None,
+            reserved_until: None,
         }
     }
 
-    fn budget_line(&self, found: &Match, entry: Option<&Entry>) -> BudgetLine {
+    fn budget_line(&self, found: &Match, seen: &Seen) -> BudgetLine {
+        let entry = seen.entry.as_deref();
         let compiled = self.decision.compiled(found.budget);
         let budget = compiled.budget();
         let (scope, window, resets_at) = match entry {
@@ -164,16 +205,18 @@ impl Reasoned<'_> {
         };
         let limit = budget.limit;
         let spent = entry.map_or(limit.with(0), |entry| entry.counted_by(limit));
+        let Held { reserved, pending } = seen.held;
         BudgetLine {
             budget: budget.id.as_str().to_owned(),
             scope,
             verdict: found.verdict,
-            figures: Figures::new(spent, limit),
+            figures: LineFigures::new(spent, limit, pending.into(), reserved.into()),
             percent: Percent::of(spent, limit),
             window,
             resets_at,
             message: budget.message.clone(),
             help_url: budget.help_url.clone(),
+            is_held_up: found.by_holds,
         }
     }
 
@@ -230,22 +273,27 @@ fn session_line(entry: &Entry) -> BudgetLine {
         budget: entry.budget().to_owned(),
         scope: entry.scope().to_owned(),
         verdict: entry.verdict,
-        figures: Figures::default(),
+        figures: LineFigures::default(),
         percent: None,
         window: entry.window.to_string(),
         resets_at: entry.resets_at.or(entry.expires_at()),
         message: Some(format!("the session was stopped by detector {detector}")),
         help_url: None,
+        is_held_up: false,
     }
 }
 
-/// Seconds, rounded up, until the last of the blocking lines has reset.
+/// Seconds, rounded up, until the last of the blocking lines has reset; what others hold may be
+/// given back in the next second.
 fn retry_after(budgets: &[BudgetLine], cold_block: bool, now: UnixMillis) -> Option<u64> {
     if cold_block {
         return None;
     }
     let blocking = budgets.iter().filter(|line| line.verdict == Verdict::Block);
-    let resets = blocking.map(|line| line.resets_at);
+    let resets = blocking.map(|line| match line.is_held_up {
+        true => Some(now.plus(1000)),
+        false => line.resets_at,
+    });
     let last = resets
         .reduce(|one, other| Some(one?.max(other?)))
         .flatten()?;

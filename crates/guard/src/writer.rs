@@ -37,6 +37,11 @@ pub struct GuardWriter {
     unconfirmed: Option<Unconfirmed>,
     /// Causes of the changed verdicts that readers do not see yet.
     unpublished_causes: Vec<(Verdict, UnixMillis)>,
+    /// Number of the record of the blocklist that was applied last.
+    record: u64,
+    /// While anything is held: the changed entries that readers do not see yet, and the numbers of
+    /// their records.
+    unpublished_entries: Vec<(EntryHash, u64)>,
 }
 
 /// What readers know and the topics have not said again.
@@ -60,6 +65,8 @@ impl GuardWriter {
             caught_up: false,
             unconfirmed: None,
             unpublished_causes: Vec::new(),
+            record: 0,
+            unpublished_entries: Vec::new(),
         }
     }
 
@@ -87,6 +94,7 @@ impl GuardWriter {
         logged_at: UnixMillis,
         now: Now,
     ) -> Result<(), GuardError> {
+        self.record += 1;
         match BlocklistKey::parse(key) {
             None => Err(GuardError::Key {
                 key: key.to_owned(),
@@ -105,6 +113,9 @@ impl GuardWriter {
         let hash = self.replica.hasher.key(key);
         if let Some(unconfirmed) = &mut self.unconfirmed {
             unconfirmed.entries.remove(&hash);
+        } else if self.replica.holds.cells.is_any() {
+            // A log that is read again says what was true before the heartbeats that are known.
+            self.unpublished_entries.push((hash, self.record));
         }
         let Some(value) = value else {
             self.remove_entry(hash, key);
@@ -197,6 +208,11 @@ impl GuardWriter {
             )));
         }
         self.heartbeats_changed = true;
+        let holds = &self.replica.holds;
+        if holds.cells.is_any() {
+            let counted = self.heartbeats.counted_to();
+            holds.counted(counted, self.record, now.monotonic_millis);
+        }
         Ok(())
     }
 
@@ -358,13 +374,24 @@ impl GuardWriter {
                 Arc::clone(&before.budgets)
             };
             // Last: the state's age must not promise what readers do not see yet.
+            let freshness = self.heartbeats.freshness(self.caught_up);
             replica.snapshot.store(Arc::new(Snapshot {
                 budgets,
                 budgets_version,
                 table,
-                freshness: self.heartbeats.freshness(self.caught_up),
+                freshness,
             }));
             self.heartbeats_changed = false;
+            if let Some(read_to) = freshness.complete_to_millis()
+                && replica.holds.cells.is_any()
+            {
+                replica.drop_refreshed(read_to);
+            }
+        }
+        if !self.unpublished_entries.is_empty() {
+            // Last of all: what is no longer pending must be in what readers see.
+            replica.holds.shown(&self.unpublished_entries);
+            self.unpublished_entries.clear();
         }
         for (verdict, caused_at) in self.unpublished_causes.drain(..) {
             let lag_millis = now.since(caused_at).max(0);

@@ -98,6 +98,8 @@ pub struct SidecarConfig {
     pub cold_start: ColdStart,
     /// Entries of the replica at most; see [`GuardConfig`](spendfuse_guard::GuardConfig).
     pub entry_capacity: usize,
+    /// Reservations at most, with the settled ones that no figure shows yet.
+    pub max_reservations: usize,
     /// HTTP status of a call that `/v1/authz` refuses, where the gateway does not say another.
     pub refusal_status: RefusalStatus,
     /// Questions with unknown fields or without a workspace, and events with unknown fields, are
@@ -134,6 +136,7 @@ impl SidecarConfig {
             stale_after: Duration::from_secs(10),
             cold_start: ColdStart::Allow,
             entry_capacity: 4_000_000,
+            max_reservations: 100_000,
             refusal_status: RefusalStatus::default(),
             strict: false,
             ack_timeout: Duration::from_secs(2),

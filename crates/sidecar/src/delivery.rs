@@ -7,6 +7,7 @@ use std::time::Duration;
 use metrics::{counter, gauge};
 use spendfuse_broken::{Break, is_broken};
 use spendfuse_bus::Backoff;
+use spendfuse_guard::Guard;
 use tokio::sync::Notify;
 use tokio::task::{JoinError, spawn_blocking};
 use tokio::time::{sleep, timeout_at};
@@ -33,6 +34,27 @@ struct SharedSpool {
     /// Known without waiting for whoever is syncing to disk.
     empty: AtomicBool,
     filled: Notify,
+}
+
+/// Where an event is that is safe.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Safe {
+    /// In its partition of the usage topic.
+    InLog {
+        /// Offset.
+        offset: i64,
+    },
+    /// In the spool.
+    OnDisk,
+}
+
+/// What became of events that were sent.
+struct Sent {
+    /// In their order; those without an acknowledgement are to go to the disk.
+    places: Vec<Safe>,
+    unacknowledged: Vec<SpooledEvent>,
+    /// Why there are some.
+    error: SinkError,
 }
 
 /// Neither the broker nor the spool took an event.
@@ -63,41 +85,45 @@ impl Delivery {
         }
     }
 
-    /// Returns when every event is safe.
+    /// Returns when every event is safe, and where each is, in their order.
     ///
     /// While older events wait in the spool, newer ones queue up behind them: the detectors judge
     /// by the order of the log.
     ///
     /// # Errors
     /// [`Unsafe`]: some events are not; sending all of them again is harmless.
-    pub async fn deliver(&self, events: Vec<SpooledEvent>) -> Result<(), Unsafe> {
+    pub async fn deliver(&self, events: Vec<SpooledEvent>) -> Result<Vec<Safe>, Unsafe> {
         if events.is_empty() {
-            return Ok(());
+            return Ok(Vec::new());
         }
         if is_broken(Break::SidecarAcksEarly) {
             let later = self.clone();
             tokio::spawn(async move { later.make_safe(events).await });
-            return Ok(());
+            return Ok(Vec::new());
         }
         self.make_safe(events).await
     }
 
-    async fn make_safe(&self, events: Vec<SpooledEvent>) -> Result<(), Unsafe> {
+    async fn make_safe(&self, events: Vec<SpooledEvent>) -> Result<Vec<Safe>, Unsafe> {
+        let all = events.len();
         let behind = self.spool.as_ref().filter(|spool| !spool.is_empty());
         let events = match behind {
             // A full spool is no reason to refuse what the broker might take.
             Some(spool) => match spool.append(events).await {
-                Ok(()) => return Ok(()),
+                Ok(()) => return Ok(vec![Safe::OnDisk; all]),
                 Err((events, _)) => events,
             },
             None => events,
         };
-        let all = events.len();
-        let (unacknowledged, error) = self.send(events).await;
+        let Sent {
+            places,
+            unacknowledged,
+            error,
+        } = self.send(events).await;
         let count = unacknowledged.len() as u64;
         counter!(USAGE_EVENTS, "outcome" => "broker").increment(all as u64 - count);
         if unacknowledged.is_empty() {
-            return Ok(());
+            return Ok(places);
         }
         let stored = match &self.spool {
             None => Err(Unsafe::Broker(error)),
@@ -110,11 +136,11 @@ impl Delivery {
             counter!(USAGE_EVENTS, "outcome" => "refused").increment(count);
             tracing::error!(events = count, error = %error, "events refused");
         }
-        stored
+        stored.map(|()| places)
     }
 
-    /// Sends all, waits for the acknowledgements, and says which events have none.
-    async fn send(&self, events: Vec<SpooledEvent>) -> (Vec<SpooledEvent>, SinkError) {
+    /// Sends all, and waits for the acknowledgements.
+    async fn send(&self, events: Vec<SpooledEvent>) -> Sent {
         let deadline = tokio::time::Instant::now() + self.ack_timeout;
         let mut waiting: Vec<Acknowledgement> = Vec::with_capacity(events.len());
         let mut turn = Turn::begin();
@@ -125,23 +151,30 @@ impl Delivery {
         let mut last_error = SinkError {
             detail: "no acknowledgement in time".to_owned(),
         };
-        let mut remaining = Vec::new();
+        let (mut places, mut remaining) = (Vec::with_capacity(events.len()), Vec::new());
         for (event, acknowledgement) in events.into_iter().zip(waiting) {
             match timeout_at(deadline, acknowledgement).await {
-                Ok(Ok(Ok(()))) => {}
-                Ok(Ok(Err(error))) => {
-                    last_error = error;
-                    remaining.push(event);
+                Ok(Ok(Ok(offset))) => {
+                    places.push(Safe::InLog { offset });
+                    continue;
                 }
+                Ok(Ok(Err(error))) => last_error = error,
                 // The sink was dropped, or the time is up.
-                Ok(Err(_)) | Err(_) => remaining.push(event),
+                Ok(Err(_)) | Err(_) => {}
             }
+            places.push(Safe::OnDisk);
+            remaining.push(event);
         }
-        (remaining, last_error)
+        Sent {
+            places,
+            unacknowledged: remaining,
+            error: last_error,
+        }
     }
 
-    /// Sends what the spool holds, oldest first, for as long as the sidecar runs.
-    pub async fn replay(self) {
+    /// Sends what the spool holds, oldest first, for as long as the sidecar runs, and tells `guard`
+    /// where it went.
+    pub async fn replay(self, guard: Guard) {
         let Some(spool) = self.spool.clone() else {
             return std::future::pending().await;
         };
@@ -150,7 +183,7 @@ impl Delivery {
             while spool.is_empty() {
                 spool.filled.notified().await;
             }
-            match self.replay_batch(&spool).await {
+            match self.replay_batch(&spool, &guard).await {
                 Ok(replayed) => {
                     backoff.reset();
                     counter!(SPOOL_REPLAYED).increment(replayed);
@@ -164,14 +197,23 @@ impl Delivery {
         }
     }
 
-    async fn replay_batch(&self, spool: &Arc<SharedSpool>) -> Result<u64, String> {
+    async fn replay_batch(&self, spool: &Arc<SharedSpool>, guard: &Guard) -> Result<u64, String> {
         let text = |error: SpoolError| error.to_string();
         let batch = spool.with(|spool| spool.next_batch(REPLAY_BATCH)).await;
         let batch = batch.map_err(text)?;
         let count = batch.len() as u64;
-        let (unacknowledged, error) = self.send(batch).await;
-        if !unacknowledged.is_empty() {
-            return Err(error.to_string());
+        let named: Vec<(u32, u128)> = batch
+            .iter()
+            .map(|event| (event.partition, event.content()))
+            .collect();
+        let sent = self.send(batch).await;
+        if !sent.unacknowledged.is_empty() {
+            return Err(sent.error.to_string());
+        }
+        for ((partition, content), place) in named.into_iter().zip(sent.places) {
+            if let Safe::InLog { offset } = place {
+                guard.replayed(content, partition, offset);
+            }
         }
         spool.with(Spool::confirm).await.map_err(text)?;
         Ok(count)

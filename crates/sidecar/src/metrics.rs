@@ -19,6 +19,13 @@ spendfuse_metrics::table! {
     counter MEMBERS_REMOVED = "spendfuse_members_removed_total";
     /// Events given to `/v1/usage`, by `outcome` (`broker`, `spool`, `rejected`, `refused`).
     counter USAGE_EVENTS = "spendfuse_sidecar_events_total";
+    /// Reservations, by what they came to: `outcome` (`held`, `settled`, `released`). Those that
+    /// nobody settled or released in time have a counter of their own.
+    counter RESERVATIONS = "spendfuse_reservations_total";
+    /// Reservations of calls under way.
+    gauge RESERVATIONS_OPEN = "spendfuse_reservations_open";
+    /// Settled reservations that no figure shows yet, as far as they are kept one by one.
+    gauge RESERVATIONS_PENDING = "spendfuse_reservations_pending";
     /// Bytes in the spool.
     gauge SPOOL_BYTES = "spendfuse_spool_bytes";
     /// Spooled events that the broker has taken since.
@@ -43,19 +50,21 @@ spendfuse_metrics::table! {
     counter FAILED_LOGINS = "spendfuse_sidecar_failed_logins_total";
 }
 
-/// What should not grow, by the values of its label.
-const WORRYING: [(&str, &str, &[&str]); 3] = [
+/// What should not grow, or is compared with something, by the values of its label.
+const LABELLED: [(&str, &str, &[&str]); 4] = [
     (FAILED_LOGINS, "reason", &["missing", "wrong"]),
     (CONNECTIONS_CUT, "reason", &["no_room", "too_slow"]),
     (USAGE_EVENTS, "outcome", &["rejected", "refused"]),
+    (RESERVATIONS, "outcome", &["held", "settled", "released"]),
 ];
 
 /// Shows counters before there is anything to count: a series that begins with its first increase
 /// shows no increase.
 pub(crate) fn show() {
     counter!(spendfuse_guard::metrics::ENTRIES_LEFT_OUT).increment(0);
+    counter!(spendfuse_guard::metrics::RESERVATIONS_EXPIRED).increment(0);
     counter!(MEMBERS_REMOVED).increment(0);
-    for (name, label, values) in WORRYING {
+    for (name, label, values) in LABELLED {
         for value in values {
             counter!(name, label => *value).increment(0);
         }

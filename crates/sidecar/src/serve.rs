@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use metrics::gauge;
 use spendfuse_bus::producer::{EventProducer, ProducerOptions};
 use spendfuse_bus::{KafkaConfig, Shutdown};
 use spendfuse_domain::Topics;
@@ -21,6 +22,7 @@ use crate::config::SidecarConfig;
 use crate::delivery::Delivery;
 use crate::error::SidecarError;
 use crate::http::{MetricsText, Sidecar, router, show_state};
+use crate::metrics::{RESERVATIONS_OPEN, RESERVATIONS_PENDING};
 use crate::prices::Prices;
 use crate::replica::follow;
 use crate::server::{serve_http, until};
@@ -116,6 +118,7 @@ pub async fn run(
         stale_after_millis: u64::try_from(config.stale_after.as_millis()).unwrap_or(u64::MAX),
         cold_start: config.cold_start,
         entry_capacity: config.entry_capacity,
+        hold_capacity: config.max_reservations,
     };
     let (writer, guard) = Guard::new(guard_config);
     let prices = Prices::new(policy);
@@ -138,7 +141,7 @@ pub async fn run(
         clock,
         health,
     )?;
-    let replay = tokio::spawn(delivery.clone().replay());
+    let replay = tokio::spawn(delivery.clone().replay(guard.clone()));
     let teller = StaleTeller::new(
         kafka,
         topics.alerts.clone(),
@@ -162,6 +165,10 @@ async fn keep_showing_state(guard: Guard, clock: Clock, mut teller: StaleTeller)
         tick.tick().await;
         show_state(&guard, &clock);
         let now = clock.now();
+        guard.expire_holds(now.monotonic_millis);
+        let (open, held) = guard.hold_counts();
+        gauge!(RESERVATIONS_OPEN).set(open as f64);
+        gauge!(RESERVATIONS_PENDING).set((held - open) as f64);
         let state = guard.state(now.monotonic_millis);
         teller.look(state, now.monotonic_millis, now.wall);
     }

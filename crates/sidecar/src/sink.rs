@@ -6,8 +6,8 @@ use tokio::sync::oneshot;
 
 use crate::spool::SpooledEvent;
 
-/// Says later whether the broker has an event.
-pub type Acknowledgement = oneshot::Receiver<Result<(), SinkError>>;
+/// Says later whether the broker has an event, and at which offset of its partition.
+pub type Acknowledgement = oneshot::Receiver<Result<i64, SinkError>>;
 
 /// Why the broker does not have an event.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -51,7 +51,7 @@ impl UsageSink for KafkaSink {
         };
         let sent = self.producer.send(&record, move |delivered| {
             // Nobody waits any more where the time was up: the event is in the spool then.
-            let _ = acknowledge.send(delivered.map(|_| ()).map_err(failed));
+            let _ = acknowledge.send(delivered.map(|delivered| delivered.offset).map_err(failed));
         });
         match sent {
             Ok(()) => acknowledgement,

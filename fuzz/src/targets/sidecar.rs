@@ -56,7 +56,7 @@ struct TakesAll;
 impl UsageSink for TakesAll {
     fn send(&self, _: &SpooledEvent) -> Acknowledgement {
         let (acknowledge, acknowledgement) = oneshot::channel();
-        let _ = acknowledge.send(Ok(()));
+        let _ = acknowledge.send(Ok(0));
         acknowledgement
     }
 }

@@ -23,6 +23,7 @@ mod provider_clients;
 mod readiness;
 mod refusing;
 mod rejects;
+mod reservations;
 mod stale_guard;
 mod take_over;
 mod thin_slice;

@@ -124,6 +124,8 @@ impl ContentHash {
             speed: _,
             inference_geo: _,
             unread: _,
+            // Says which hold ends, not what happened: sent again under another, a call is the same.
+            reservation_id: _,
             units,
             tool_calls,
             prompt_fingerprint,

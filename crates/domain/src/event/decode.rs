@@ -452,5 +452,6 @@ fn call<'a>(
         parent_span_id: sanitizer.text(take(&mut data.parent_span_id)),
         region: sanitizer.text(take(&mut data.region)),
         api_key_id: sanitizer.text(take(&mut data.api_key_id)),
+        reservation_id: sanitizer.text(take(&mut data.reservation_id)),
     })
 }

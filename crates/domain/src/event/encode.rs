@@ -135,6 +135,7 @@ impl<'e> CallOut<'e> {
             ("parent_span_id", &call.parent_span_id),
             ("region", &call.region),
             ("api_key_id", &call.api_key_id),
+            ("reservation_id", &call.reservation_id),
         ];
         let tokens = &call.tokens;
         let counts = TokenClass::ALL.map(|class| match class {

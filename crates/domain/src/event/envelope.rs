@@ -86,6 +86,7 @@ pub(super) struct Data<'a> {
     pub parent_span_id: TextField<'a>,
     pub region: TextField<'a>,
     pub api_key_id: TextField<'a>,
+    pub reservation_id: TextField<'a>,
     /// Whether a member that holds prompt text was there with a value.
     pub has_prompt: bool,
 }
@@ -155,6 +156,7 @@ impl<'de> Members<'de> for Data<'de> {
             Property::ParentSpanId => self.parent_span_id = object.next_value()?,
             Property::Region => self.region = object.next_value()?,
             Property::ApiKeyId => self.api_key_id = object.next_value()?,
+            Property::ReservationId => self.reservation_id = object.next_value()?,
             Property::Prompt
             | Property::Messages
             | Property::Input

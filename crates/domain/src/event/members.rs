@@ -104,6 +104,7 @@ known_members! {
         ParentSpanId = "parent_span_id", Scalar;
         Region = "region", Scalar;
         ApiKeyId = "api_key_id", Scalar;
+        ReservationId = "reservation_id", Scalar;
         // They hold prompt text in the APIs that events are made from. That one was there stays to
         // be seen: flag `prompt_removed`.
         Prompt = "prompt", Presence;

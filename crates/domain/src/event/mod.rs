@@ -118,6 +118,8 @@ pub struct Call<'a> {
     pub parent_span_id: Cow<'a, str>,
     pub region: Cow<'a, str>,
     pub api_key_id: Cow<'a, str>,
+    /// The hold that a check gave for this call, which ends with it.
+    pub reservation_id: Cow<'a, str>,
 }
 
 impl Event<'_> {

@@ -14,6 +14,8 @@ struct MeterBeat {
     logged_at: UnixMillis,
     /// Number of the meter's commit.
     version: u64,
+    /// Events of its usage partition before this offset are counted.
+    usage_offset: Option<i64>,
     complete: Complete,
 }
 
@@ -90,6 +92,7 @@ impl Heartbeats {
         beats.push_back(MeterBeat {
             logged_at,
             version,
+            usage_offset: heartbeat.usage_offset,
             complete: Complete {
                 to: heartbeat.complete_to,
                 monotonic_millis: monotonic_millis
@@ -98,6 +101,16 @@ impl Heartbeats {
             },
         });
         true
+    }
+
+    /// Per usage partition: every ledger has what events before this offset cost.
+    pub(crate) fn counted_to(&self) -> impl Iterator<Item = (u32, i64)> {
+        let applied_to = oldest(self.ledgers.iter().copied(), UnixMillis::min);
+        let partitions = (0_u32..).zip(&self.meters);
+        partitions.filter_map(move |(partition, beats)| {
+            let last = last_beat_before(beats, applied_to?)?;
+            Some((partition, last.usage_offset?))
+        })
     }
 
     /// Where the replica stands; forgets beats that no longer matter.
@@ -138,9 +151,12 @@ impl Heartbeats {
 
 /// What the last beat that was logged before `time` says; those behind the first are in its order.
 fn last_before(beats: &VecDeque<MeterBeat>, time: UnixMillis) -> Option<Complete> {
+    last_beat_before(beats, time).map(|last| last.complete)
+}
+
+fn last_beat_before(beats: &VecDeque<MeterBeat>, time: UnixMillis) -> Option<&MeterBeat> {
     let count = beats.partition_point(|beat| beat.logged_at < time);
-    let last = beats.get(count.checked_sub(1)?)?;
-    Some(last.complete)
+    beats.get(count.checked_sub(1)?)
 }
 
 /// The least of all, `None` where one is missing.

@@ -1,18 +1,19 @@
 //! `POST /v1/check`: may this call go ahead?
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use axum::body::Bytes;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::Response;
 use metrics::{counter, histogram};
-use spendfuse_guard::{CheckResponse, Clock, Guard, decision_name};
+use spendfuse_guard::{CheckResponse, Clock, Guard, NotReserved, decision_name};
 
 use super::request::{Misplaced, Question};
-use super::{ApiError, Shared, json};
+use super::{ApiError, Shared, TOO_MANY_RESERVATIONS, json};
 use crate::metrics::{CHECK_SECONDS, CHECKS};
 use crate::prices::Prices;
+use crate::reservations::{self, Reservations};
 
 /// What questions are answered from, over HTTP and on the command line.
 pub struct Checker {
@@ -26,6 +27,8 @@ pub struct Checker {
     pub default_workspace: String,
     /// Whether a question with faults is refused.
     pub strict: bool,
+    /// Names of what is reserved; `None` where nothing can be.
+    pub reservations: Option<Reservations>,
     /// What may help who names nothing at all.
     pub hint: &'static str,
 }
@@ -54,13 +57,56 @@ impl Checker {
     ) -> Result<CheckResponse, ApiError> {
         let began = Instant::now();
         let now = self.clock.now();
+        let wanted = self.wanted_hold(&question)?;
         let (request, warnings) = question.into_check(self, endpoint, now.wall)?;
-        let decision = self.guard.check_with_reasons(&request, now);
+        let (decision, hold) = match wanted {
+            None => (self.guard.check_with_reasons(&request, now), None),
+            Some((timeout, _)) => {
+                let timeout_millis = timeout.as_millis() as i64;
+                let reserved = self.guard.reserve(&request, timeout_millis, now);
+                reserved.map_err(not_reserved)?
+            }
+        };
         histogram!(CHECK_SECONDS).record(began.elapsed().as_secs_f64());
         let name = decision_name(decision.verdict());
         counter!(CHECKS, "decision" => name, "endpoint" => endpoint).increment(1);
         let mut response = decision.explain();
         response.warnings.extend(warnings);
+        if let (Some(hold), Some((_, names))) = (hold, wanted) {
+            reservations::count("held");
+            response.reservation_id = Some(names.name(hold.number));
+            response.reserved_usd = Some(hold.cost);
+            response.reserved_until = Some(reservations::ends_at(&hold, now));
+        }
         Ok(response)
+    }
+
+    /// For how long the call's cost is to be held, where that is asked for.
+    fn wanted_hold(
+        &self,
+        question: &Question,
+    ) -> Result<Option<(Duration, &Reservations)>, ApiError> {
+        let Some(timeout) = question.wanted_hold()? else {
+            return Ok(None);
+        };
+        let message = "only a running sidecar reserves: ask its /v1/check";
+        let names = self.reservations.as_ref();
+        let names = names.ok_or_else(|| ApiError::bad_request(message))?;
+        Ok(Some((timeout, names)))
+    }
+
+    /// The number of the reservation with this name; `None` where it is not of this process.
+    pub(crate) fn reservation(&self, name: &str) -> Option<u64> {
+        self.reservations.as_ref()?.number(name)
+    }
+}
+
+fn not_reserved(error: NotReserved) -> ApiError {
+    match error {
+        NotReserved::Full { .. } => {
+            let message = format!("{error} (sidecar.max_reservations)");
+            ApiError::new(TOO_MANY_RESERVATIONS, message)
+        }
+        NotReserved::TooMuch => ApiError::bad_request(error.to_string()),
     }
 }

@@ -10,6 +10,7 @@ mod intake;
 mod openapi;
 mod query;
 mod request;
+mod reservations;
 mod spending;
 
 use std::sync::Arc;
@@ -19,7 +20,7 @@ use axum::extract::{DefaultBodyLimit, State};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::middleware::{from_fn, from_fn_with_state, map_response};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{any, get, post};
+use axum::routing::{any, delete, get, post};
 use serde::Serialize;
 use spendfuse_guard::{Clock, Guard};
 
@@ -29,6 +30,7 @@ pub(crate) use request::shown;
 use crate::config::SidecarConfig;
 use crate::delivery::Delivery;
 use crate::prices::Prices;
+use crate::reservations::Reservations;
 use crate::usage::{Recent, post_usage};
 pub use browsers::refuse_browsers;
 pub use check::Checker;
@@ -37,6 +39,8 @@ use intake::{BodyRules, Intake};
 
 /// Larger questions than this are not questions.
 const MAX_CHECK_BYTES: usize = 64 * 1024;
+/// Code of the answer where no more can be reserved.
+const TOO_MANY_RESERVATIONS: &str = "too_many_reservations";
 /// What a check of half a dozen budgets is answered with.
 const USUAL_ANSWER_BYTES: usize = 2048;
 
@@ -84,6 +88,7 @@ impl Sidecar {
             clock,
             default_workspace: config.default_workspace.clone(),
             strict: config.strict,
+            reservations: Some(Reservations::new(&config.instance)),
             hint: "; a body is read where its Content-Type is application/json",
         };
         let intake = Intake::new(config.max_body_memory, config.limits.body_timeout);
@@ -112,6 +117,8 @@ pub fn router(sidecar: Arc<Sidecar>, demands_token: bool) -> Router {
     };
     let checks = Router::new()
         .route("/v1/check", post(check::post_check))
+        .route("/v1/reservations/{id}", delete(reservations::release))
+        .route("/v1/reservations/{id}/extend", post(reservations::extend))
         .route("/v1/state", get(spending::get_state))
         .route("/v1/blocklist", get(blocklist::get_blocklist))
         .layer(rules(MAX_CHECK_BYTES, true));
@@ -178,6 +185,14 @@ impl ApiError {
     /// What the caller must mend.
     pub(crate) fn bad_request(message: impl Into<String>) -> Self {
         Self::new("bad_request", message)
+    }
+
+    /// The status of an answer to a question where nothing else is said.
+    pub(crate) fn status(&self) -> StatusCode {
+        match self.code {
+            TOO_MANY_RESERVATIONS => StatusCode::SERVICE_UNAVAILABLE,
+            _ => StatusCode::BAD_REQUEST,
+        }
     }
 
     pub(crate) fn response(self, status: StatusCode) -> Response {

@@ -47,6 +47,10 @@ fn state(sidecar: &Sidecar, query: &[(String, String)]) -> Result<StateResponse,
         let message = "name a session, a customer or other dimensions, such as ?customer=c-42";
         return Err(ApiError::bad_request(message));
     }
+    if question.wanted_hold()?.is_some() {
+        let message = "a state holds nothing: reserve belongs to /v1/check and /v1/authz";
+        return Err(ApiError::bad_request(message));
+    }
     let checker = &sidecar.checker;
     let now = checker.clock.now();
     let (request, warnings) = question.into_check(checker, "state", now.wall)?;

@@ -3,7 +3,7 @@
 //! `[content length: u32][xxh3-64 of the content: u64][content]`, little endian; the content is
 //! `[partition: u32][key length: u32][key][value]`.
 
-use xxhash_rust::xxh3::xxh3_64;
+use xxhash_rust::xxh3::{xxh3_64, xxh3_128};
 
 const HEADER_BYTES: usize = 12;
 /// More than any event and its key; a longer length is not a length.
@@ -21,6 +21,11 @@ pub struct SpooledEvent {
 }
 
 impl SpooledEvent {
+    /// A hash of its bytes, by which it is known again when it leaves the spool.
+    pub(crate) fn content(&self) -> u128 {
+        xxh3_128(&self.value)
+    }
+
     /// Appends this event's frame to `bytes`.
     pub(super) fn write(&self, bytes: &mut Vec<u8>) {
         let mut content = Vec::with_capacity(8 + self.key.len() + self.value.len());

@@ -2,6 +2,7 @@
 
 use serde::Serialize;
 use serde_json::value::{RawValue, to_raw_value};
+use spendfuse_domain::Nanos;
 use spendfuse_domain::event::{RemovedMembers, member_meant};
 use spendfuse_guard::Warning;
 
@@ -65,7 +66,7 @@ pub(super) enum Outcome {
 pub(super) struct Accepted {
     pub(super) source: String,
     /// What the call costs by the price book in force here; null where it is not a call.
-    pub(super) cost_usd: Option<String>,
+    pub(super) cost_usd: Option<Nanos>,
     pub(super) priced: Option<&'static str>,
     pub(super) flags: Vec<&'static str>,
     /// Budgets that it counts against; null while they are not known here.

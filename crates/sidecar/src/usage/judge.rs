@@ -4,17 +4,19 @@ use std::collections::HashMap;
 
 use metrics::counter;
 use spendfuse_domain::Identity;
+use spendfuse_domain::budget::Spend;
 use spendfuse_domain::event::{
-    EnvelopeDefaults, Event, RejectReason, Rejection, complete, decode, redact,
+    Body, EnvelopeDefaults, Event, RejectReason, Rejection, complete, decode, redact,
 };
 use spendfuse_domain::row::PriceBasis;
-use spendfuse_guard::{CheckRequest, State, Warning};
+use spendfuse_guard::{CheckRequest, Place, State, Warning};
 
 use super::answer::{Accepted, NotCounted, Outcome, unknown_members};
 use super::recent::{Before, compared};
-use crate::delivery::Unsafe;
+use crate::delivery::{Safe, Unsafe};
 use crate::http::Sidecar;
 use crate::metrics::MEMBERS_REMOVED;
+use crate::reservations;
 use crate::spool::SpooledEvent;
 
 /// The events of one request.
@@ -24,6 +26,18 @@ pub(super) struct Judging<'s> {
     outgoing: Vec<SpooledEvent>,
     /// Content hashes of those that will be counted.
     fresh: HashMap<Identity, u32>,
+    settling: Vec<Settling>,
+}
+
+/// An event that ends the reservation of its call.
+struct Settling {
+    /// Which of the outgoing events it is.
+    index: usize,
+    number: u64,
+    spend: Spend,
+    /// Where it will be: in this partition, or in the spool with this content.
+    partition: u32,
+    content: u128,
 }
 
 /// Why an event is not taken.
@@ -53,6 +67,7 @@ impl<'s> Judging<'s> {
             },
             outgoing: Vec::new(),
             fresh: HashMap::new(),
+            settling: Vec::new(),
         }
     }
 
@@ -85,12 +100,39 @@ impl<'s> Judging<'s> {
             Some(key) => key.as_bytes().to_vec(),
             None => decoded.identity.0.to_be_bytes().to_vec(),
         };
-        self.outgoing.push(SpooledEvent {
+        let outgoing = SpooledEvent {
             partition: decoded.home(self.sidecar.config.partitions),
             key,
             value: kept.value.into_owned(),
-        });
+        };
+        self.settling
+            .extend(self.settling(&decoded, &outcome, &outgoing));
+        self.outgoing.push(outgoing);
         Ok((decoded.id.to_string(), outcome))
+    }
+
+    /// The reservation of this process that an event ends once it is safe. Only what will be counted
+    /// ends one.
+    fn settling(
+        &self,
+        event: &Event<'_>,
+        outcome: &Outcome,
+        outgoing: &SpooledEvent,
+    ) -> Option<Settling> {
+        let (Body::Usage(call), Outcome::Accepted(accepted)) = (&event.body, outcome) else {
+            return None;
+        };
+        Some(Settling {
+            index: self.outgoing.len(),
+            number: self.sidecar.checker.reservation(&call.reservation_id)?,
+            spend: Spend {
+                cost: accepted.cost_usd?,
+                tokens: call.tokens.total(),
+                calls: 1,
+            },
+            partition: outgoing.partition,
+            content: outgoing.content(),
+        })
     }
 
     fn judge(&mut self, event: &Event<'_>) -> Result<Outcome, Refusal> {
@@ -137,7 +179,23 @@ impl<'s> Judging<'s> {
 
     /// Returns when all events are safe.
     pub(super) async fn deliver(self) -> Result<(), Unsafe> {
-        self.sidecar.delivery.deliver(self.outgoing).await?;
+        let places = self.sidecar.delivery.deliver(self.outgoing).await?;
+        for one in self.settling {
+            let place = match places.get(one.index) {
+                Some(Safe::InLog { offset }) => Place::Log {
+                    partition: one.partition,
+                    offset: *offset,
+                },
+                Some(Safe::OnDisk) => Place::Spool {
+                    content: one.content,
+                },
+                None => continue,
+            };
+            let guard = &self.sidecar.checker.guard;
+            if guard.settle(one.number, &one.spend, place) {
+                reservations::count("settled");
+            }
+        }
         let fresh = self.fresh.into_iter();
         self.sidecar.recent.remember(fresh, self.defaults.now);
         Ok(())
@@ -190,7 +248,7 @@ fn accept(sidecar: &Sidecar, event: &Event<'_>) -> Result<Accepted, Rejection> {
     });
     Ok(Accepted {
         source: event.source.to_string(),
-        cost_usd: priced.map(|priced| priced.parts.total().to_string()),
+        cost_usd: priced.map(|priced| priced.parts.total()),
         priced: priced.map(|priced| PriceBasis::name(priced.basis)),
         flags: flags.names().collect(),
         budgets,

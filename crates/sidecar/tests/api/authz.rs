@@ -23,6 +23,7 @@ async fn gateways_get_429_with_who_what_and_until_when() {
         "code": "budget_exceeded", "scope": "acme/customer=c-42",
         "message": "customer c-42 has reached its daily budget ($5.00)",
         "budget": "daily", "spent": "$5.000123", "limit": "$5.00",
+        "reserved": "$0.00", "pending": "$0.00",
         "resets_at": "2999-01-01T00:00:00Z", "help_url": "https://example.com/upgrade",
     });
     assert_eq!(refused.json["error"], error);

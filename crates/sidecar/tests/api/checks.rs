@@ -33,7 +33,10 @@ async fn a_check_is_answered_in_the_words_of_the_contract() {
             json!({"estimate": {"model": "m", "input_tokens": -5}}),
             "whole number",
         ),
-        (json!({"reserve": true}), "not supported yet"),
+        (
+            json!({"reserve": true}),
+            "give estimated_cost_usd or estimate",
+        ),
         (json!([]), "not a JSON object"),
         (json!("c-42"), "not a JSON object"),
         (json!(null), "not a JSON object"),

@@ -10,5 +10,6 @@ mod hostile;
 mod listeners;
 mod openapi;
 mod questions;
+mod reservations;
 mod support;
 mod usage;

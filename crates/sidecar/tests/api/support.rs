@@ -34,8 +34,9 @@ impl UsageSink for FakeSink {
             let detail = "no broker".to_owned();
             Err(SinkError { detail })
         } else {
-            self.taken.lock().unwrap().push(event.clone());
-            Ok(())
+            let mut taken = self.taken.lock().unwrap();
+            taken.push(event.clone());
+            Ok(taken.len() as i64 - 1)
         };
         let _ = acknowledge.send(outcome);
         acknowledgement
@@ -59,6 +60,7 @@ pub struct Bench {
     pub sidecar: Arc<Sidecar>,
     pub writer: GuardWriter,
     pub delivery: Delivery,
+    pub guard: Guard,
 }
 
 pub fn config() -> SidecarConfig {
@@ -79,17 +81,21 @@ pub fn small_spool(directory: &TempDir, max_bytes: u64) -> Spool {
 }
 
 pub fn bench(config: SidecarConfig, spool: Option<Spool>) -> Bench {
-    let (writer, guard) = Guard::new(GuardConfig::new(4));
+    let (writer, guard) = Guard::new(GuardConfig {
+        hold_capacity: config.max_reservations,
+        ..GuardConfig::new(4)
+    });
     let sink = Arc::new(FakeSink::default());
     let shared: Arc<dyn UsageSink> = Arc::clone(&sink) as _;
     let delivery = Delivery::new(shared, spool, Duration::from_millis(200));
     let prices = Prices::new(PricingPolicy::default());
     let metrics = Arc::new(|| "spendfuse_up 1\n".to_owned());
     Bench {
-        sidecar: Sidecar::new(config, guard, prices, delivery.clone(), metrics),
+        sidecar: Sidecar::new(config, guard.clone(), prices, delivery.clone(), metrics),
         sink,
         writer,
         delivery,
+        guard,
     }
 }
 

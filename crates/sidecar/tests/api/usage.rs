@@ -164,7 +164,7 @@ async fn what_the_spool_took_reaches_the_broker_in_order_after_a_restart() {
     let answer = after.post("/v1/usage", batch.to_string()).await;
     assert_eq!(answer.status, StatusCode::ACCEPTED);
     assert_eq!(after.sink.ids(), Vec::<String>::new());
-    let replay = tokio::spawn(after.delivery.clone().replay());
+    let replay = tokio::spawn(after.delivery.clone().replay(after.guard.clone()));
     let all = async {
         while after.sink.ids().len() < 4 {
             tokio::time::sleep(Duration::from_millis(5)).await;

@@ -51,6 +51,7 @@ pub fn run(settings: &Settings, args: &CheckArgs) -> Result<ExitCode, Failure> {
         default_workspace: settings.values.sidecar.default_workspace.clone(),
         // A person reads the warnings.
         strict: false,
+        reservations: None,
         hint: "",
     };
     let response = checker.answer(question, "command").map_err(refused)?;
@@ -205,7 +206,7 @@ fn print_budgets(lines: &[BudgetLine], now: UnixMillis) {
         ("RESETS", Side::Left),
     ]);
     for line in lines {
-        let (spent, limit) = output::figures(line.figures);
+        let (spent, limit) = output::figures(line.figures.counted());
         let used = line.percent.map(Percent::as_f64);
         rows.add_row(vec![
             Cell::from(&line.budget),

@@ -198,6 +198,8 @@ settings! {
             "state older than this follows each budget's on_stale";
         entry_capacity: usize = "4000000",
             "entries of the replica at most; beyond, new scopes whose verdict is ok are left out";
+        max_reservations: usize = "100000",
+            "reservations at most, with the settled ones that are not counted yet; beyond, asking for one is answered 503";
         cold_start: ColdStart = "allow",
             "allow or block, until the state is known";
         refusal_status: RefusalStatus = "429",

@@ -185,6 +185,7 @@ impl Settings {
             dedupe_horizon_millis: self.dedupe_horizon_millis(),
             stale_after: own.stale_after,
             entry_capacity: own.entry_capacity,
+            max_reservations: own.max_reservations,
             cold_start: own.cold_start,
             refusal_status: own.refusal_status,
             strict: own.strict,

@@ -98,6 +98,8 @@ mod tests {
             scope: Some(scope.to_owned()),
             spent: Some("$5.000123".to_owned()),
             limit: Some("$5.00".to_owned()),
+            reserved: Some("$0.00".to_owned()),
+            pending: Some("$0.00".to_owned()),
             resets_at: None,
             help_url: Some(help_url.to_owned()),
         };

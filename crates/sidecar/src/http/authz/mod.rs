@@ -51,7 +51,10 @@ pub(super) async fn authorize(
         Ok(answer) => permission(&answer),
         // Gateways that ask for a status take any other for an accident, and many let calls through
         // then.
-        Err(error) => refusal::of_question(error, asked_status.unwrap_or(StatusCode::BAD_REQUEST)),
+        Err(error) => {
+            let status = asked_status.unwrap_or_else(|| error.status());
+            refusal::of_question(error, status)
+        }
     }
 }
 
@@ -80,6 +83,10 @@ fn permission(answer: &CheckResponse) -> Response {
     let mut response = StatusCode::OK.into_response();
     let headers = response.headers_mut();
     tell(headers, answer);
+    let reservation = answer.reservation_id.as_deref();
+    if let Some(Ok(reservation)) = reservation.map(HeaderValue::from_str) {
+        headers.insert("x-spendfuse-reservation", reservation);
+    }
     if let Some(warnings) = line::warnings(&answer.warnings) {
         headers.insert("x-spendfuse-warnings", warnings);
     }

@@ -18,6 +18,10 @@ pub(super) struct Refusal {
     pub(super) scope: Option<String>,
     pub(super) spent: Option<String>,
     pub(super) limit: Option<String>,
+    /// What calls hold that are under way.
+    pub(super) reserved: Option<String>,
+    /// What calls have cost that are not in `spent` yet.
+    pub(super) pending: Option<String>,
     pub(super) resets_at: Option<UnixMillis>,
     pub(super) help_url: Option<String>,
 }
@@ -43,6 +47,8 @@ impl Refusal {
             scope: line.map(|line| line.scope.clone()),
             spent: shown(figures.spent),
             limit: shown(figures.limit),
+            reserved: shown(figures.reserved),
+            pending: shown(figures.pending),
             resets_at: line.and_then(|line| line.resets_at),
             help_url: line.and_then(|line| line.help_url.clone()),
         }

@@ -1,5 +1,6 @@
 //! A refusal in a sentence for the person whose call was refused.
 
+use spendfuse_domain::Amount;
 use spendfuse_domain::scope::ScopeText;
 use spendfuse_guard::{BudgetLine, CheckResponse, Warning};
 
@@ -28,6 +29,14 @@ pub(super) fn message(line: &BudgetLine, answer: &CheckResponse) -> String {
     let limit = line.figures.limit;
     let limit = limit.map_or_else(String::new, |limit| limit.to_string());
     let who = subject(&line.scope);
+    if line.is_held_up {
+        let shown = |amount: Option<Amount>| amount.map_or_else(String::new, |one| one.to_string());
+        let (spent, reserved) = (shown(line.figures.spent), shown(line.figures.reserved));
+        let pending = shown(line.figures.pending);
+        return format!(
+            "this call and those under way would take {who} over its {kind} budget ({limit}): {spent} is spent, {reserved} reserved, {pending} about to be counted"
+        );
+    }
     let remaining = line.figures.remaining();
     if remaining.is_some_and(|remaining| remaining.number() > 0) {
         format!("this call would take {who} over its {kind} budget ({limit})")

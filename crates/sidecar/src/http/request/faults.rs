@@ -19,7 +19,13 @@ const LONGEST_NAME: usize = 64;
 
 /// The fields of a question at its top level.
 pub(super) static FIELDS: LazyLock<Vec<&'static str>> = LazyLock::new(|| {
-    let others = ["tags", "estimate", "estimated_cost_usd"];
+    let others = [
+        "tags",
+        "estimate",
+        "estimated_cost_usd",
+        "reserve",
+        "call_timeout_s",
+    ];
     [&FixedDimension::NAMES[..], &others].concat()
 });
 

@@ -11,14 +11,15 @@ mod query;
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::time::Duration;
 
-use axum::http::StatusCode;
 use spendfuse_domain::budget::Spend;
 use spendfuse_domain::scope::Dimension;
 use spendfuse_domain::{Attribution, Nanos, UnixMillis};
 use spendfuse_guard::{CheckRequest, Warning};
 
 use super::{ApiError, Checker};
+use crate::reservations::{LONGEST_TIMEOUT_SECONDS, USUAL_TIMEOUT};
 use estimate::Estimate;
 use faults::Unknown;
 
@@ -35,6 +36,8 @@ pub struct Question {
     tags: BTreeMap<String, String>,
     estimated_cost: Option<Nanos>,
     estimate: Option<Estimate>,
+    reserve: bool,
+    call_timeout: Option<Duration>,
     unknown: Unknown,
 }
 
@@ -53,9 +56,9 @@ const ESTIMATE_FIELDS: [(&str, Kind); 4] = [
     ("input_tokens", Kind::Count),
     ("max_output_tokens", Kind::Count),
 ];
-/// Fields that limit spend in versions to come. Ignored, they would let through what their sender
+/// A field that limits spend in versions to come. Ignored, it would let through what its sender
 /// believes to be limited.
-const NOT_YET: [(&str, Kind); 2] = [("reserve", Kind::Flag), ("session_limit_usd", Kind::Money)];
+const NOT_YET: (&str, Kind) = ("session_limit_usd", Kind::Money);
 
 /// A field that is known.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -63,31 +66,36 @@ enum Field {
     Who(Dimension),
     Cost,
     Estimate(&'static str, Kind),
-    NotYet(&'static str, Kind),
+    Reserve,
+    CallTimeout,
+    NotYet,
 }
 
 impl Field {
     /// The field with this dotted name: `customer`, `tags.team`, `estimate.input_tokens`.
     fn named(name: &str) -> Option<Self> {
-        let among = |fields: &'static [(&'static str, Kind)], name: &str| {
-            let found = fields.iter().find(|(known, _)| *known == name);
-            found.copied()
-        };
         if let Some(field) = name.strip_prefix("estimate.") {
-            return among(&ESTIMATE_FIELDS, field).map(|(name, kind)| Self::Estimate(name, kind));
+            let mut known = ESTIMATE_FIELDS.into_iter();
+            let found = known.find(|(known, _)| *known == field)?;
+            return Some(Self::Estimate(found.0, found.1));
         }
-        if name == "estimated_cost_usd" {
-            return Some(Self::Cost);
+        match name {
+            "estimated_cost_usd" => Some(Self::Cost),
+            "reserve" => Some(Self::Reserve),
+            "call_timeout_s" => Some(Self::CallTimeout),
+            name if name == NOT_YET.0 => Some(Self::NotYet),
+            name => Dimension::from_name(name).map(Self::Who),
         }
-        let who = Dimension::from_name(name).map(Self::Who);
-        who.or_else(|| among(&NOT_YET, name).map(|(name, kind)| Self::NotYet(name, kind)))
     }
 
     fn kind(&self) -> Kind {
         match self {
             Self::Who(_) => Kind::Text,
             Self::Cost => Kind::Money,
-            Self::Estimate(_, kind) | Self::NotYet(_, kind) => *kind,
+            Self::Estimate(_, kind) => *kind,
+            Self::Reserve => Kind::Flag,
+            Self::CallTimeout => Kind::Count,
+            Self::NotYet => NOT_YET.1,
         }
     }
 }
@@ -114,13 +122,31 @@ impl Question {
             }
             Field::Cost => self.estimated_cost = Some(cost(&value)?),
             Field::Estimate(name, _) => self.estimate.get_or_insert_default().put(name, value)?,
-            Field::NotYet(..) if matches!(&*value, "" | "0" | "false") => {}
-            Field::NotYet(name, _) => {
+            Field::Reserve => self.reserve = flag("reserve", &value)?,
+            Field::CallTimeout => self.call_timeout = Some(call_timeout(&value)?),
+            Field::NotYet if value.is_empty() => {}
+            Field::NotYet => {
+                let name = NOT_YET.0;
                 let message = format!("{name} is not supported yet; leave it out");
                 return Err(ApiError::bad_request(message));
             }
         }
         Ok(())
+    }
+
+    /// For how long what the call may cost is to be held, where that is asked for.
+    ///
+    /// # Errors
+    /// 400 where nothing is said about the cost: a hold of nothing would hold nobody back.
+    pub(super) fn wanted_hold(&self) -> Result<Option<Duration>, ApiError> {
+        if !self.reserve {
+            return Ok(None);
+        }
+        if self.estimate.is_none() && self.estimated_cost.is_none() {
+            let message = "reserve holds what a call may cost: give estimated_cost_usd or estimate";
+            return Err(ApiError::bad_request(message));
+        }
+        Ok(Some(self.call_timeout.unwrap_or(USUAL_TIMEOUT)))
     }
 
     /// The question for the guard, with the default workspace where none is named, and what its
@@ -190,8 +216,28 @@ fn cost(text: &str) -> Result<Nanos, ApiError> {
     Ok(parsed.amount)
 }
 
+/// Yes or no, as queries and headers have it.
+fn flag(name: &str, text: &str) -> Result<bool, ApiError> {
+    match text {
+        "1" | "true" => Ok(true),
+        "" | "0" | "false" => Ok(false),
+        _ => Err(ApiError::bad_request(format!("{name}: write 1 or 0"))),
+    }
+}
+
+/// How long a call may take, in whole seconds.
+pub(super) fn call_timeout(text: &str) -> Result<Duration, ApiError> {
+    let seconds = text.parse().ok();
+    let seconds = seconds.filter(|seconds| (1..=LONGEST_TIMEOUT_SECONDS).contains(seconds));
+    seconds.map(Duration::from_secs).ok_or_else(|| {
+        let message = format!("call_timeout_s: write 1 to {LONGEST_TIMEOUT_SECONDS} seconds; a reservation can be extended");
+        ApiError::bad_request(message)
+    })
+}
+
 impl From<ApiError> for axum::response::Response {
     fn from(error: ApiError) -> Self {
-        error.response(StatusCode::BAD_REQUEST)
+        let status = error.status();
+        error.response(status)
     }
 }

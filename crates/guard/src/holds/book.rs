@@ -1,0 +1,247 @@
+//! What every held amount belongs to, and when it goes.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use hashbrown::HashMap;
+use smallvec::SmallVec;
+use spendfuse_domain::Nanos;
+use spendfuse_domain::budget::Spend;
+
+use super::Place;
+use super::cells::Cells;
+use crate::digest::Kind;
+use crate::hash::EntryHash;
+
+/// The largest amount of one call: a million dollars, the contract's bound of a call's price, in
+/// nano-dollars. Thousands of such calls fit into a sum.
+pub(crate) const MOST: i64 = 1_000_000_000_000_000;
+
+/// What a call holds of one budget.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Part {
+    pub(crate) key: EntryHash,
+    pub(crate) unit: Kind,
+    pub(crate) amount: i64,
+}
+
+pub(crate) type Parts = SmallVec<[Part; 4]>;
+
+/// The hold of a call under way.
+#[derive(Debug)]
+pub(crate) struct Open {
+    pub(crate) parts: Parts,
+    pub(crate) cost: Nanos,
+    pub(crate) timeout_millis: i64,
+    pub(crate) until: i64,
+}
+
+/// An amount that all ledgers have counted, and that waits for the entry that shows it.
+#[derive(Clone, Copy, Debug)]
+struct Counted {
+    amount: i64,
+    /// Number of the record by which it became known.
+    record: u64,
+    since_millis: i64,
+}
+
+/// The holds, and the settled ones until they are counted.
+#[derive(Debug, Default)]
+pub(crate) struct Book {
+    last: u64,
+    open: HashMap<u64, Open>,
+    /// When holds end.
+    ends: BTreeSet<(i64, u64)>,
+    /// By partition and offset of their events.
+    uncounted: BTreeMap<u32, BTreeMap<i64, Parts>>,
+    /// By the content of their events, whose offsets are not known yet.
+    spooled: HashMap<u128, Parts>,
+    counted: HashMap<EntryHash, VecDeque<Counted>>,
+    /// How many of the settled ones there are, of all three kinds.
+    settled: usize,
+}
+
+impl Book {
+    /// How many holds there are, settled ones included.
+    pub(crate) fn len(&self) -> usize {
+        self.open.len() + self.settled
+    }
+
+    pub(crate) fn open_count(&self) -> usize {
+        self.open.len()
+    }
+
+    pub(crate) fn add(&mut self, hold: Open) -> u64 {
+        self.last += 1;
+        self.ends.insert((hold.until, self.last));
+        self.open.insert(self.last, hold);
+        self.last
+    }
+
+    /// Lets a hold last for its time again, from `now_millis` on; never shorter than it would.
+    pub(crate) fn extend(
+        &mut self,
+        number: u64,
+        timeout_millis: Option<i64>,
+        now_millis: i64,
+    ) -> Option<&Open> {
+        let hold = self.open.get_mut(&number)?;
+        let timeout = timeout_millis.unwrap_or(hold.timeout_millis);
+        let until = now_millis.saturating_add(timeout).max(hold.until);
+        self.ends.remove(&(hold.until, number));
+        self.ends.insert((until, number));
+        hold.until = until;
+        Some(hold)
+    }
+
+    fn remove(&mut self, number: u64) -> Option<Open> {
+        let hold = self.open.remove(&number)?;
+        self.ends.remove(&(hold.until, number));
+        Some(hold)
+    }
+
+    /// Gives back what a hold holds. Returns whether there was one.
+    pub(crate) fn release(&mut self, number: u64, cells: &Cells) -> bool {
+        let Some(hold) = self.remove(number) else {
+            return false;
+        };
+        give_back(&hold.parts, cells);
+        true
+    }
+
+    /// Gives back what is held for longer than was asked for; how many holds that were.
+    pub(crate) fn expire(&mut self, now_millis: i64, cells: &Cells) -> u64 {
+        let mut expired = 0;
+        while let Some(&(until, number)) = self.ends.first()
+            && until <= now_millis
+        {
+            self.release(number, cells);
+            expired += 1;
+        }
+        expired
+    }
+
+    /// The call has cost `spend`: what it held becomes pending, each amount in one step.
+    pub(crate) fn settle(
+        &mut self,
+        number: u64,
+        spend: &Spend,
+        place: Place,
+        cells: &Cells,
+    ) -> bool {
+        let Some(mut hold) = self.remove(number) else {
+            return false;
+        };
+        hold.parts.retain(|part| {
+            part.amount = cells.change(part.key, part.amount, counted(part.unit, spend));
+            cells.change_pending(part.key, part.amount);
+            part.amount > 0
+        });
+        if !hold.parts.is_empty() {
+            self.put(place, hold.parts, cells);
+        }
+        true
+    }
+
+    /// The event with this content was taken from the spool to this place.
+    pub(crate) fn replayed(&mut self, content: u128, partition: u32, offset: i64, cells: &Cells) {
+        if let Some(parts) = self.spooled.remove(&content) {
+            self.settled -= 1;
+            self.put(Place::Log { partition, offset }, parts, cells);
+        }
+    }
+
+    fn put(&mut self, place: Place, parts: Parts, cells: &Cells) {
+        let replaced = match place {
+            Place::Log { partition, offset } => {
+                let partition = self.uncounted.entry(partition).or_default();
+                partition.insert(offset, parts)
+            }
+            Place::Spool { content } => self.spooled.insert(content, parts),
+        };
+        match replaced {
+            None => self.settled += 1,
+            // Two events at one place: only one of them can be counted.
+            Some(replaced) => drop_pending(&replaced, cells),
+        }
+    }
+
+    /// Every ledger has what the events of `partition` before `offset` cost.
+    pub(crate) fn counted(&mut self, partition: u32, offset: i64, record: u64, now_millis: i64) {
+        let Some(waiting) = self.uncounted.get_mut(&partition) else {
+            return;
+        };
+        let later = waiting.split_off(&offset);
+        let done = std::mem::replace(waiting, later);
+        if waiting.is_empty() {
+            self.uncounted.remove(&partition);
+        }
+        self.settled -= done.len();
+        for part in done.into_values().flatten() {
+            let queue = self.counted.entry(part.key).or_default();
+            match queue.back_mut().filter(|last| last.record == record) {
+                Some(last) => last.amount += part.amount,
+                None => {
+                    self.settled += 1;
+                    queue.push_back(Counted {
+                        amount: part.amount,
+                        record,
+                        since_millis: now_millis,
+                    });
+                }
+            }
+        }
+    }
+
+    /// An entry of `key`, read as number `record`, is what readers see now.
+    pub(crate) fn shown(&mut self, key: EntryHash, record: u64, cells: &Cells) {
+        self.drop_counted(key, cells, |counted| counted.record < record);
+    }
+
+    /// Drops what must have been shown if it moved a figure: everything is read that was written
+    /// until `read_to_millis`, and figures are told again `refresh_millis` after they moved.
+    pub(crate) fn refreshed(
+        &mut self,
+        read_to_millis: i64,
+        refresh_millis: impl Fn(EntryHash) -> i64,
+        cells: &Cells,
+    ) {
+        let keys: Vec<EntryHash> = self.counted.keys().copied().collect();
+        for key in keys {
+            let refresh = refresh_millis(key);
+            let is_over = |counted: &Counted| counted.since_millis + refresh <= read_to_millis;
+            self.drop_counted(key, cells, is_over);
+        }
+    }
+
+    fn drop_counted(&mut self, key: EntryHash, cells: &Cells, is_shown: impl Fn(&Counted) -> bool) {
+        let Some(queue) = self.counted.get_mut(&key) else {
+            return;
+        };
+        while let Some(first) = queue.front().filter(|first| is_shown(first)) {
+            cells.take_pending(key, first.amount);
+            queue.pop_front();
+            self.settled -= 1;
+        }
+        if queue.is_empty() {
+            self.counted.remove(&key);
+        }
+    }
+}
+
+/// The part of `spend` that counts in `unit`, as far as an amount can say.
+pub(crate) fn counted(unit: Kind, spend: &Spend) -> i64 {
+    let amount = unit.counted(spend).clamp(0, i128::from(MOST));
+    i64::try_from(amount).unwrap_or(MOST)
+}
+
+pub(crate) fn give_back(parts: &Parts, cells: &Cells) {
+    for part in parts {
+        cells.change(part.key, part.amount, 0);
+    }
+}
+
+fn drop_pending(parts: &Parts, cells: &Cells) {
+    for part in parts {
+        cells.take_pending(part.key, part.amount);
+    }
+}

@@ -1,0 +1,196 @@
+//! The cells by budget and scope: readers and admissions take no lock; to make or remove a cell
+//! takes a short one.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use super::cell::{Added, Cell};
+use crate::hash::EntryHash;
+use crate::shards::Shards;
+
+const SHARDS: usize = 4096;
+
+/// What is held of one budget in one scope, in the unit of its limit.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Held {
+    pub(crate) reserved: i64,
+    pub(crate) pending: i64,
+}
+
+impl Held {
+    /// Both; never less than what the cell holds.
+    pub(crate) fn total(self) -> i64 {
+        self.reserved.saturating_add(self.pending)
+    }
+}
+
+/// Every cell that has something in it.
+pub(crate) struct Cells {
+    cells: Shards<Arc<Cell>>,
+    /// Whoever changes the map holds it.
+    making: Mutex<()>,
+    /// Cells in the map.
+    count: AtomicUsize,
+}
+
+impl Cells {
+    pub(crate) fn new() -> Self {
+        Self {
+            cells: Shards::new(SHARDS),
+            making: Mutex::new(()),
+            count: AtomicUsize::new(0),
+        }
+    }
+
+    /// Whether anything is held at all. Who is told no sees, in whatever is read later, what took
+    /// the place of all that was held before.
+    #[inline]
+    pub(crate) fn is_any(&self) -> bool {
+        self.count.load(Ordering::Acquire) > 0
+    }
+
+    /// Everything that is held for `key`.
+    pub(crate) fn total(&self, key: EntryHash) -> i64 {
+        self.cells.get(key).map_or(0, |cell| cell.held())
+    }
+
+    /// The same, taken apart. The two may be of neighbouring moments.
+    pub(crate) fn held(&self, key: EntryHash) -> Held {
+        let Some(cell) = self.cells.get(key) else {
+            return Held::default();
+        };
+        let pending = cell.pending();
+        Held {
+            reserved: (cell.held() - pending).max(0),
+            pending: pending.max(0),
+        }
+    }
+
+    /// Adds `amount` where `admits` says yes to what is held at that moment. Returns whether it did.
+    pub(crate) fn admit(
+        &self,
+        key: EntryHash,
+        amount: i64,
+        mut admits: impl FnMut(i64) -> bool,
+    ) -> bool {
+        loop {
+            let cell = match self.cells.get(key) {
+                Some(cell) => cell,
+                // No cell is made for who is refused anyway.
+                None if !admits(0) => return false,
+                None => self.make(key),
+            };
+            match cell.add_if(amount, &mut admits) {
+                Added::Yes => return true,
+                Added::Refused => {
+                    self.remove_if_empty(key, &cell);
+                    return false;
+                }
+                Added::Closed => {
+                    self.make(key);
+                }
+            }
+        }
+    }
+
+    /// Turns an amount that is in the cell into another; either may be zero. Returns which it is now.
+    pub(crate) fn change(&self, key: EntryHash, from: i64, to: i64) -> i64 {
+        if from == to {
+            return to;
+        }
+        if from == 0 {
+            let is_in = self.admit(key, to, |_| true);
+            return if is_in { to } else { 0 };
+        }
+        if let Some(cell) = self.cells.get(key)
+            && cell.change(to - from)
+        {
+            self.remove_if_empty(key, &cell);
+        }
+        to
+    }
+
+    /// Takes a pending `amount` out.
+    pub(crate) fn take_pending(&self, key: EntryHash, amount: i64) {
+        self.change_pending(key, -amount);
+        self.change(key, amount, 0);
+    }
+
+    /// Changes how much of what is in the cell is pending.
+    pub(crate) fn change_pending(&self, key: EntryHash, change: i64) {
+        if let Some(cell) = self.cells.get(key) {
+            cell.change_pending(change);
+        }
+    }
+
+    /// A cell for `key` that is in use.
+    fn make(&self, key: EntryHash) -> Arc<Cell> {
+        let _making = self.lock();
+        let present = self.cells.get(key);
+        if let Some(cell) = present.as_ref().filter(|cell| !cell.is_closed()) {
+            return Arc::clone(cell);
+        }
+        if present.is_none() {
+            self.count.fetch_add(1, Ordering::AcqRel);
+        }
+        let cell = Arc::new(Cell::new());
+        self.cells.publish(vec![(key, Some(Arc::clone(&cell)))]);
+        cell
+    }
+
+    fn remove_if_empty(&self, key: EntryHash, cell: &Arc<Cell>) {
+        if !cell.close() {
+            return;
+        }
+        let _making = self.lock();
+        // Somebody may have put a new one in its place.
+        let is_present = |found: &Arc<Cell>| Arc::ptr_eq(found, cell);
+        if self.cells.get(key).as_ref().is_some_and(is_present) {
+            self.cells.publish(vec![(key, None)]);
+            self.count.fetch_sub(1, Ordering::AcqRel);
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, ()> {
+        self.making.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::thread;
+
+    use super::*;
+
+    #[test]
+    fn a_million_refusals_and_returns_leave_nothing_behind() {
+        const THREADS: u64 = 4;
+        const ROUNDS: u64 = 250_000;
+        const LIMIT: i64 = 3;
+        let cells = Cells::new();
+        let call = |thread: u64| {
+            for round in 0..ROUNDS {
+                // Few keys, so that cells come and go under everybody's hands.
+                let key = u128::from((round * 7 + thread) % 5) << 64;
+                if !cells.admit(key, 1, |held| held + 1 < LIMIT) {
+                    continue;
+                }
+                cells.change(key, 1, 2);
+                cells.change_pending(key, 2);
+                cells.take_pending(key, 2);
+            }
+        };
+        thread::scope(|scope| {
+            for thread in 0..THREADS {
+                scope.spawn({
+                    let call = &call;
+                    move || call(thread)
+                });
+            }
+        });
+        assert!(!cells.is_any());
+        for key in 0..5_u128 {
+            assert_eq!(cells.held(key << 64), Held::default());
+        }
+    }
+}

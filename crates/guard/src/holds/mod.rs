@@ -1,0 +1,176 @@
+//! Between a check and its count: what calls under way may still cost, and what calls have cost that
+//! no figure shows yet.
+//!
+//! A check with a reservation adds its estimate to a cell of every budget that the call meets, all or
+//! none of them ([`reserve`]). The sum of a cell stands beside what the budget has spent, for every
+//! check ([`cell`], [`cells`]). The [`book`] knows what each amount belongs to:
+//!
+//! - **Reserved**: until the call's event settles it, its caller releases it, or its time is over.
+//! - **Pending**: a settled hold's cost, from the step that ends the reservation until an entry shows
+//!   it. Which that is, is told by offsets and by the order of the blocklist's records: the meter's
+//!   heartbeat says that the event's offset is counted, the ledgers' that they have what the meters
+//!   had written by then, and an entry that lies behind these in the log shows it. Where none comes,
+//!   the figure did not move, or not by enough: then it goes once all is read that was written until
+//!   the figure had to be told again (docs/formats/blocklist.md).
+//!
+//! So a cost is in neither place at no moment, and in both for a moment. An amount does not know the
+//! window that it counts in: what is held at midnight is held against the new day.
+
+mod book;
+mod cell;
+mod cells;
+#[cfg(test)]
+mod modelled;
+mod reserve;
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use metrics::counter;
+use spendfuse_domain::budget::Spend;
+
+pub use reserve::{Hold, NotReserved};
+
+use crate::entry::Entry;
+use crate::guard::{Guard, Replica};
+use crate::hash::EntryHash;
+use crate::metrics::RESERVATIONS_EXPIRED;
+use book::Book;
+use cells::Cells;
+
+pub(crate) use cells::Held;
+
+/// Figures above half of their limit are told again after five seconds, others after sixty; a second
+/// is for the way.
+const REFRESH_NEAR_MILLIS: i64 = 6_000;
+const REFRESH_FAR_MILLIS: i64 = 61_000;
+
+/// Where the event that settles a hold is safe.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// In the usage topic.
+    Log {
+        /// Partition of the usage topic.
+        partition: u32,
+        /// Offset in it.
+        offset: i64,
+    },
+    /// On the disk, to be sent later: [`Guard::replayed`] tells where it went.
+    Spool {
+        /// A hash of the event's bytes.
+        content: u128,
+    },
+}
+
+/// Every hold of a guard.
+pub(crate) struct Holds {
+    pub(crate) cells: Cells,
+    book: Mutex<Book>,
+}
+
+impl Holds {
+    pub(crate) fn new() -> Self {
+        Self {
+            cells: Cells::new(),
+            book: Mutex::default(),
+        }
+    }
+
+    fn book(&self) -> MutexGuard<'_, Book> {
+        self.book.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Every ledger has what the events of a usage partition before an offset cost, for each of
+    /// `partitions`; known by record number `record` of the blocklist.
+    pub(crate) fn counted(
+        &self,
+        partitions: impl Iterator<Item = (u32, i64)>,
+        record: u64,
+        now_millis: i64,
+    ) {
+        let mut book = self.book();
+        for (partition, offset) in partitions {
+            book.counted(partition, offset, record, now_millis);
+        }
+    }
+
+    /// Readers see these entries now, each read as the record of that number.
+    pub(crate) fn shown(&self, entries: &[(EntryHash, u64)]) {
+        let mut book = self.book();
+        for (key, record) in entries {
+            book.shown(*key, *record, &self.cells);
+        }
+    }
+}
+
+impl Replica {
+    /// Readers see everything that was written until `read_to_millis` of the guard's own clock.
+    pub(crate) fn drop_refreshed(&self, read_to_millis: i64) {
+        let refresh = |key| match self.entries.get(key) {
+            Some(entry) if is_above_half(&entry) => REFRESH_NEAR_MILLIS,
+            _ => REFRESH_FAR_MILLIS,
+        };
+        let holds = &self.holds;
+        holds
+            .book()
+            .refreshed(read_to_millis, refresh, &holds.cells);
+    }
+}
+
+fn is_above_half(entry: &Entry) -> bool {
+    let figures = &entry.figures;
+    figures
+        .limit
+        .is_some_and(|limit| entry.counted_by(limit).number() * 2 > limit.number())
+}
+
+impl Guard {
+    /// A call has cost `spend`, and its event is safe at `place`: what it held becomes pending.
+    /// Returns whether the hold was known.
+    pub fn settle(&self, number: u64, spend: &Spend, place: Place) -> bool {
+        let holds = &self.replica.holds;
+        holds.book().settle(number, spend, place, &holds.cells)
+    }
+
+    /// The event with this content was taken from the spool to this place in the usage topic.
+    pub fn replayed(&self, content: u128, partition: u32, offset: i64) {
+        let holds = &self.replica.holds;
+        if holds.cells.is_any() {
+            holds
+                .book()
+                .replayed(content, partition, offset, &holds.cells);
+        }
+    }
+
+    /// The call is not made: gives back what it held. Returns whether the hold was known.
+    pub fn release(&self, number: u64) -> bool {
+        let holds = &self.replica.holds;
+        holds.book().release(number, &holds.cells)
+    }
+
+    /// Lets a hold last for `timeout_millis` from now on, or for its own time again. `None` where it
+    /// is not known.
+    pub fn extend(
+        &self,
+        number: u64,
+        timeout_millis: Option<i64>,
+        monotonic_millis: i64,
+    ) -> Option<Hold> {
+        let mut book = self.replica.holds.book();
+        let hold = book.extend(number, timeout_millis, monotonic_millis)?;
+        Some(Hold::of(number, hold, monotonic_millis))
+    }
+
+    /// Ends the holds whose time is over. To be called about once a second.
+    pub fn expire_holds(&self, monotonic_millis: i64) {
+        let holds = &self.replica.holds;
+        let expired = holds.book().expire(monotonic_millis, &holds.cells);
+        counter!(RESERVATIONS_EXPIRED).increment(expired);
+    }
+
+    /// How many calls under way hold something, and how many holds there are with the settled ones
+    /// that no figure shows yet.
+    pub fn hold_counts(&self) -> (usize, usize) {
+        let book = self.replica.holds.book();
+        (book.open_count(), book.len())
+    }
+}
