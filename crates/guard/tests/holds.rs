@@ -114,6 +114,12 @@ impl Bench {
     }
 
     fn entry(&mut self, budget: &str, scope: &str, spent_cents: i128, limit: &str) {
+        self.read_entry(budget, scope, spent_cents, limit);
+        self.writer.publish(WALL);
+    }
+
+    /// As [`Self::entry`]; readers do not see it yet.
+    fn read_entry(&mut self, budget: &str, scope: &str, spent_cents: i128, limit: &str) {
         let spent = Nanos::new(spent_cents * CENT).to_string();
         // As the ledger judges; the share in basis points.
         let share = spent_cents * 10_000 / (Nanos::parse_usd(limit).unwrap().amount.get() / CENT);
@@ -132,7 +138,6 @@ impl Bench {
         let entry = serde_json::to_vec(&entry).unwrap();
         let key = format!("{budget}|{scope}");
         self.writer.apply(&key, Some(&entry), WALL, at(0)).unwrap();
-        self.writer.publish(WALL);
     }
 
     /// A heartbeat that is logged and read at `millis`, and complete to then.
@@ -252,6 +257,8 @@ fn a_settled_call_is_pending_until_an_entry_shows_it() {
     bench.beat("meter", 3_000, Some(8));
     bench.entry("cap", "acme/customer=c", 43, "1.00");
     assert_eq!(bench.cents("c", "cap"), [43, 30, 0]);
+    // Shown together with the ledger's word, and written before it.
+    bench.read_entry("cap", "acme/customer=c", 43, "1.00");
     bench.beat("ledger", 3_001, None);
     // This one may be of before; the next is not.
     assert_eq!(bench.cents("c", "cap"), [43, 30, 0]);
