@@ -14,6 +14,9 @@ pub(crate) trait Sum {
 
 // A reader that no longer sees an amount here must see what took its place: the entry that counts
 // it was published before. So everything is acquired and released.
+pub(crate) const READING: Ordering = Ordering::Acquire;
+pub(crate) const CHANGING: Ordering = Ordering::AcqRel;
+
 impl Sum for AtomicI64 {
     fn zero() -> Self {
         Self::new(0)
@@ -21,15 +24,15 @@ impl Sum for AtomicI64 {
 
     #[inline]
     fn load(&self) -> i64 {
-        Self::load(self, Ordering::Acquire)
+        Self::load(self, READING)
     }
 
     fn add(&self, amount: i64) -> i64 {
-        self.fetch_add(amount, Ordering::AcqRel)
+        self.fetch_add(amount, CHANGING)
     }
 
     fn replace(&self, current: i64, new: i64) -> Result<(), i64> {
-        self.compare_exchange(current, new, Ordering::AcqRel, Ordering::Acquire)
+        self.compare_exchange(current, new, CHANGING, READING)
             .map(|_| ())
     }
 }

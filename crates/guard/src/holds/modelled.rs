@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use loom::sync::Arc;
 use loom::sync::atomic::{AtomicI64, AtomicU64};
 
-use super::cell::{Added, Cell, Sum};
+use super::cell::{Added, CHANGING, Cell, READING, Sum};
 
 struct Modelled(AtomicI64);
 
@@ -16,16 +16,16 @@ impl Sum for Modelled {
     }
 
     fn load(&self) -> i64 {
-        self.0.load(Ordering::Acquire)
+        self.0.load(READING)
     }
 
     fn add(&self, amount: i64) -> i64 {
-        self.0.fetch_add(amount, Ordering::AcqRel)
+        self.0.fetch_add(amount, CHANGING)
     }
 
     fn replace(&self, current: i64, new: i64) -> Result<(), i64> {
         self.0
-            .compare_exchange(current, new, Ordering::AcqRel, Ordering::Acquire)
+            .compare_exchange(current, new, CHANGING, READING)
             .map(|_| ())
     }
 }
