@@ -105,7 +105,7 @@ fn each_role_says_whether_it_works_and_why_not_and_recovers() {
     ];
     let up = lab.role("up", "1", &settings);
     let all_ready = || {
-        let all = ["processor", "loader", "sidecar"];
+        let all = ["processor", "loader", "sidecar", "notifier"];
         all.iter().all(|name| is_ready(admin, name))
     };
     await_that(admin, "all roles are ready", all_ready);
