@@ -119,6 +119,37 @@ pub mod millis {
     }
 }
 
+/// A field that was appended: only `true` is written, so that records without it stay as they were.
+pub mod only_true {
+    use minicbor::decode::Error as DecodeError;
+    use minicbor::encode::{Error as EncodeError, Write};
+    use minicbor::{Decoder, Encoder};
+
+    /// Writes it.
+    pub fn encode<C, W: Write>(
+        is_so: &bool,
+        encoder: &mut Encoder<W>,
+        _: &mut C,
+    ) -> Result<(), EncodeError<W::Error>> {
+        encoder.bool(*is_so)?.ok()
+    }
+
+    /// Reads it.
+    pub fn decode<C>(decoder: &mut Decoder<'_>, _: &mut C) -> Result<bool, DecodeError> {
+        decoder.bool()
+    }
+
+    /// What is left out.
+    pub fn is_nil(is_so: &bool) -> bool {
+        !is_so
+    }
+
+    /// What is meant where nothing stands.
+    pub fn nil() -> Option<bool> {
+        Some(false)
+    }
+}
+
 /// An optional time.
 pub mod optional_millis {
     use minicbor::decode::Error as DecodeError;

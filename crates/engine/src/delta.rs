@@ -72,7 +72,7 @@ pub struct DeltaEntry {
     pub time: UnixMillis,
     /// Whether it is history: counted, but nobody is told of the steps that it reaches.
     #[n(10)]
-    #[cbor(default)]
+    #[cbor(with = "codec::only_true", has_nil)]
     pub is_history: bool,
 }
 
