@@ -169,6 +169,8 @@ impl Pricer {
         let known = self.written.get(&grounds).filter(|_| is_usual).copied();
         let place = known.unwrap_or_else(|| {
             let written = self.write_detail(provider, account, call, model, at);
+            // It may have emptied the memory of names, and the name has another place since.
+            let grounds = self.last.of_call(call);
             self.keep(written, is_usual.then_some(grounds))
         });
         let written = &self.lines[place];
@@ -200,8 +202,7 @@ impl Pricer {
     /// Keeps a line under its grounds, or in the place of the last call that was not a usual one.
     fn keep(&mut self, written: Written, grounds: Option<Grounds>) -> usize {
         if self.lines.len() > REMEMBERED_NAMES {
-            self.written.clear();
-            self.lines.truncate(1);
+            self.forget_lines();
         }
         let Some(grounds) = grounds else {
             self.lines[0] = written;
@@ -210,6 +211,11 @@ impl Pricer {
         self.written.insert(grounds, self.lines.len());
         self.lines.push(written);
         self.lines.len() - 1
+    }
+
+    fn forget_lines(&mut self) {
+        self.written.clear();
+        self.lines.truncate(1);
     }
 
     fn price_into<L: LineSink + Default>(
@@ -230,8 +236,7 @@ impl Pricer {
         if self.names.len() >= REMEMBERED_NAMES {
             self.names.clear();
             self.resolved.clear();
-            self.written.clear();
-            self.lines.truncate(1);
+            self.forget_lines();
         }
         let index = self.resolve(provider, model);
         let mut charged = self.charge(index, provider, call, model, at, lines);

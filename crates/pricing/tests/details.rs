@@ -127,3 +127,33 @@ fn a_remembered_line_is_the_line_that_is_written_anew() {
         }
     }
 }
+
+/// The memory of names is emptied when it is full, which may be between a call's price and its line.
+#[test]
+fn a_line_that_is_written_while_names_are_forgotten_is_no_other_models() {
+    const REMEMBERED: usize = 16_384;
+    let mut pricer = Pricer::new(PriceBook::snapshot(), policy());
+    let json = |model: &str| {
+        event_json(
+            &json!({"provider": "openai", "model": model, "usage_format": "spendfuse",
+            "usage": {"input_tokens": 10}}),
+        )
+    };
+    for last in ["gpt-4o", "gpt-4.1"] {
+        let usual = json(last);
+        let usual = event(&usual);
+        let Body::Usage(call) = &usual.body else {
+            panic!("the type says usage");
+        };
+        // So many that `last` is the one that fills it, in both rounds.
+        let known = usize::from(last == "gpt-4.1");
+        for number in known + 1..REMEMBERED {
+            let provider = format!("{last}-{number}");
+            let price = pricer.price(&provider, "", call, "gpt-4o", usual.time);
+            price.unwrap();
+        }
+        let (_, detail) = told(&mut pricer, &usual);
+        let begins = format!("openai/{last} (exact name)");
+        assert!(detail.starts_with(&begins), "{detail}");
+    }
+}
