@@ -127,14 +127,27 @@ pub fn read_table(settings: &Settings, topic: &str) -> Result<BTreeMap<String, V
 /// When the brokers took the last report of a processor.
 pub fn newest_report(settings: &Settings) -> Result<Option<i64>, Failure> {
     let topic = settings.topics().blocklist;
-    let mut last: Vec<PartitionRange> = ranges(settings, &topic)?;
+    newest_of_last(settings, &topic, LAST_RECORDS, |record| {
+        let key = record.key.and_then(|key| std::str::from_utf8(key).ok());
+        let key = key.and_then(BlocklistKey::parse);
+        matches!(key, Some(BlocklistKey::Heartbeat { .. }))
+    })
+}
+
+/// When the brokers took the newest record that `is_wanted`, among the last `most` of each partition.
+pub fn newest_of_last(
+    settings: &Settings,
+    topic: &str,
+    most: i64,
+    is_wanted: impl Fn(&InputRecord<'_>) -> bool,
+) -> Result<Option<i64>, Failure> {
+    let mut last = ranges(settings, topic)?;
     for range in &mut last {
-        range.from = range.from.max(range.to - LAST_RECORDS);
+        range.from = range.from.max(range.to - most);
     }
     let mut newest = None;
-    read(settings, &topic, &last, &mut |record| {
-        let key = record.key.and_then(|key| std::str::from_utf8(key).ok());
-        if let Some(BlocklistKey::Heartbeat { .. }) = key.and_then(BlocklistKey::parse) {
+    read(settings, topic, &last, &mut |record| {
+        if is_wanted(record) {
             newest = newest.max(Some(record.timestamp_millis));
         }
         ControlFlow::Continue(())

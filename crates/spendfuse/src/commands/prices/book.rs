@@ -14,6 +14,8 @@ use super::super::output;
 use super::{Failure, kafka};
 use crate::settings::Settings;
 
+/// The last piece of a version, and ends of transactions behind it.
+const LAST_RECORDS: i64 = 4;
 const DAY_MILLIS: i64 = 24 * 60 * 60 * 1000;
 
 /// Which book a command uses.
@@ -51,11 +53,16 @@ pub fn published(settings: &Settings) -> Result<Vec<PriceBook>, Failure> {
 
 /// When the newest version was published; `None`: never.
 pub fn published_at(settings: &Settings) -> Result<Option<UnixMillis>, Failure> {
-    let mut newest = None;
-    kafka::read_topic(settings, &settings.topics().prices, |record| {
-        newest = newest.max(Some(record.timestamp_millis));
-    })?;
-    Ok(newest.map(UnixMillis))
+    let topic = settings.topics().prices;
+    // The loader asks every minute, and a version has megabytes. The last records may be ends of
+    // transactions only.
+    for most in [LAST_RECORDS, i64::MAX] {
+        let newest = kafka::newest_of_last(settings, &topic, most, |_| true)?;
+        if newest.is_some() {
+            return Ok(newest.map(UnixMillis));
+        }
+    }
+    Ok(None)
 }
 
 /// Those that were complete at `until`.
