@@ -71,7 +71,7 @@ pub struct Account {
     pub recent: Recent,
     /// Whether the limit was reached by history, and nothing was spent since: no finding opens.
     #[n(10)]
-    #[cbor(default)]
+    #[cbor(with = "codec::only_true", has_nil)]
     pub is_quiet: bool,
 }
 
