@@ -81,7 +81,6 @@ pub fn run(settings: &Settings, args: &IngestArgs) -> Result<ExitCode, Failure> 
 /// An event that is to be judged.
 struct Candidate {
     identity: Identity,
-    key: EventKey,
     home: u32,
     routing: Vec<u8>,
     value: Vec<u8>,
@@ -120,7 +119,7 @@ struct Backfill<'s> {
     /// Where events go to; `None` in a dry run.
     road: Option<Road<'s>>,
     judgement: Judgement<'s>,
-    piece: Vec<Candidate>,
+    piece: Vec<(EventKey, Candidate)>,
     tally: Tally,
 }
 
@@ -248,33 +247,34 @@ impl<'s> Backfill<'s> {
         let identity = event.identity.0.to_be_bytes();
         let routing = event.session_key().map_or(&identity[..], str::as_bytes);
         let partitions = self.road.as_ref().map_or(1, |road| road.sending.partitions);
-        self.piece.push(Candidate {
+        let key = EventKey {
+            workspace: who.workspace.clone().into_owned(),
+            source: event.source.clone().into_owned(),
+            id: event.id.clone().into_owned(),
+        };
+        let candidate = Candidate {
             identity: event.identity,
-            key: EventKey {
-                workspace: who.workspace.clone().into_owned(),
-                source: event.source.clone().into_owned(),
-                id: event.id.clone().into_owned(),
-            },
             home: event.home(partitions),
             routing: routing.to_vec(),
             value: bytes.to_vec(),
             spend,
             at_ceiling,
             met,
-        });
+        };
+        self.piece.push((key, candidate));
         Ok(())
     }
 
     /// Sends what neither the warehouse nor this run knows.
     fn judge(&mut self, lines: &InputLines) -> Result<(), Failure> {
         let piece = std::mem::take(&mut self.piece);
-        let keys: Vec<EventKey> = piece.iter().map(|one| one.key.clone()).collect();
+        let (keys, piece): (Vec<EventKey>, Vec<Candidate>) = piece.into_iter().unzip();
         let known = self.connection.warehouse.contains_events(&keys);
         let known = self.connection.wait(known)?;
         let judged_at = self.judgement.since.0.to_string();
         let headers: [(&str, &[u8]); 1] = [(BACKFILL, judged_at.as_bytes())];
-        for one in piece {
-            if known.contains(&one.key) || self.judgement.has_sent(one.identity) {
+        for (key, one) in keys.iter().zip(piece) {
+            if known.contains(key) || self.judgement.has_sent(one.identity) {
                 self.tally.already_counted += 1;
                 continue;
             }
