@@ -22,7 +22,8 @@ pub struct Checkpoint {
     pub intent: Option<Intent>,
     /// The chains up to `a`.
     pub links: Links,
-    /// What may not be on ClickHouse's disk yet; `None` where an older program wrote.
+    /// What may not be on ClickHouse's disk yet; `None` where an older program wrote, and with
+    /// replicated tables.
     pub unsynced: Option<Unsynced>,
     /// Which database has everything before `a` ([`Warehouse::database_id`]); `None` where that cannot
     /// be told.

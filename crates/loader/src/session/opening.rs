@@ -37,6 +37,8 @@ impl Session<'_> {
         } = start;
         let stops_at = self.other_database(&checkpoint).or(lost);
         checkpoint.warehouse = self.server.database.clone();
+        let unsynced = checkpoint.unsynced.or_else(|| self.unsynced_from(position));
+        checkpoint.unsynced = unsynced;
         if let Some(intent) = &checkpoint.intent {
             tracing::info!(
                 topic,
@@ -74,9 +76,13 @@ impl Session<'_> {
         let ends = self.runtime.block_on(asked)?;
         // Asked after the warehouse: everything that it has is before this end.
         let (_, end) = self.consumer.bounds(at, REQUEST_TIMEOUT)?;
+        let nothing = Checkpoint {
+            unsynced: self.unsynced_from(first),
+            warehouse: self.server.database.clone(),
+            ..Checkpoint::default()
+        };
         if ends == Links::default() || is_broken(Break::LoaderTrustsOffsetsOnly) {
-            let protocol =
-                PartitionProtocol::start(topic, partition, rules, first, self.no_checkpoint());
+            let protocol = PartitionProtocol::start(topic, partition, rules, first, nothing);
             return Ok(Lane::new(at, topic, protocol, None));
         }
         tracing::warn!(
@@ -90,17 +96,9 @@ impl Session<'_> {
             .accepted_gap(topic, partition)?
             .is_some_and(|gap| gap.from == 0 && gap.to >= first);
         let region = Region::without_offsets(end, ends, accepts_loss);
-        let nothing = self.no_checkpoint();
         let protocol =
             PartitionProtocol::start_with(topic, partition, rules, first, region, nothing);
         Ok(Lane::new(at, topic, protocol, None))
-    }
-
-    fn no_checkpoint(&self) -> Checkpoint {
-        Checkpoint {
-            warehouse: self.server.database.clone(),
-            ..Checkpoint::default()
-        }
     }
 
     pub(super) fn rules(&self) -> ProtocolRules {

@@ -75,7 +75,7 @@ impl Session<'_> {
         let checkpoint = Checkpoint {
             intent: None,
             links: start.checkpoint.links,
-            unsynced: None,
+            unsynced: self.unsynced_from(first),
             warehouse: self.server.database.clone(),
         };
         tracing::warn!(

@@ -25,6 +25,13 @@ impl Session<'_> {
         }
     }
 
+    /// What a restart from now on may take of what goes in from offset `from` on. It goes into each
+    /// commit of a lane, the first one as well: whoever comes next compares nothing without it.
+    pub(super) fn unsynced_from(&self, from: i64) -> Option<Unsynced> {
+        let server_run = self.server.run?;
+        Some(Unsynced { server_run, from })
+    }
+
     /// A lane was opened with what is committed.
     pub(super) fn compare_runs(&mut self, at: LogPartition) {
         let (Some(lane), Some(run)) = (self.lanes.get_mut(&at), self.server.run) else {

@@ -32,8 +32,10 @@ pub struct Planned {
 const GAP: (u64, u64) = (300, 1_700);
 /// Shorter runs have no quiet phases.
 pub const LEAST_FOR_QUIET: Duration = Duration::from_secs(240);
-/// Shorter runs lose no power: see docs/chaos.md for what is still open.
-const LEAST_FOR_POWER_LOSS: Duration = Duration::from_secs(600);
+/// Shorter runs lose no power: it is off until 18 s after the fault began.
+const LEAST_FOR_POWER_LOSS: Duration = Duration::from_secs(80);
+/// Shorter runs lose it once.
+const LEAST_FOR_POWER_LOSSES: Duration = Duration::from_secs(300);
 /// The last faults begin this long before the end, so that they end before it.
 const LAST: Duration = Duration::from_secs(4);
 
@@ -122,9 +124,11 @@ fn rare(random: &mut Random, length: Duration) -> Vec<Planned> {
         let down = random.millis(10_500, 12_500);
         at(share, Fault::OffsetsLost { down });
     }
-    let shares: &[u32] = match length >= LEAST_FOR_POWER_LOSS {
-        true => &[5, 30, 92],
-        false => &[],
+    let shares: &[u32] = match length {
+        length if length >= LEAST_FOR_POWER_LOSSES => &[5, 30, 92],
+        // Soon after the loader has lost its offsets.
+        length if length >= LEAST_FOR_POWER_LOSS => &[65],
+        _ => &[],
     };
     for share in shares {
         let back = random.millis(500, 12_000);
