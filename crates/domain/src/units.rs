@@ -134,8 +134,10 @@ impl Units<'_> {
     }
 
     /// Makes the quantity of `kind` at least `quantity`.
+    #[inline]
     pub fn raise(&mut self, kind: UnitKind, quantity: Quantity) {
-        if quantity > self.quantity(kind) {
+        // Nearly always there is nothing to raise, and this runs for every event.
+        if quantity > Quantity(0) && quantity > self.quantity(kind) {
             self.entries.retain(|(entry, _)| *entry != kind);
             let at = self.entries.partition_point(|(entry, _)| *entry < kind);
             self.entries.insert(at, (kind, quantity));

@@ -7,7 +7,7 @@ use std::borrow::Cow;
 use proptest::prelude::*;
 use proptest::sample::select;
 use spendfuse_domain::event::usage_format::read;
-use spendfuse_domain::event::{self, Body, UsageFormat, encode, redact};
+use spendfuse_domain::event::{self, Body, Particulars, Rare, UsageFormat, encode, redact};
 use spendfuse_domain::units::Quantity;
 use spendfuse_domain::{Event, Nanos, TokenClass, UnitKind, UnixMillis};
 
@@ -113,8 +113,11 @@ fn some_event() -> impl Strategy<Value = Event<'static>> {
                 call.response_id = Cow::Owned(texts[21].clone());
                 call.trace_id = Cow::Owned(texts[22].clone());
                 call.region = Cow::Owned(texts[23].clone());
-                call.speed = Cow::Owned(texts[12].clone());
-                call.inference_geo = Cow::Owned(texts[13].clone());
+                call.rare = Rare::from(Particulars {
+                    speed: Cow::Owned(texts[12].clone()),
+                    inference_geo: Cow::Owned(texts[13].clone()),
+                    ..Particulars::default()
+                });
                 call.prompt_fingerprint = fingerprint;
                 call.tool_fingerprint = fingerprint.map(u64::swap_bytes);
                 call.latency_ms = latency;

@@ -521,7 +521,11 @@ fn long_words_of_a_usage_object_are_read_as_they_are_kept() {
         let Body::Usage(call) = &arrived.body else {
             panic!("the type says usage");
         };
-        for text in [&call.service_tier, &call.speed, &call.sub_calls[0].model] {
+        for text in [
+            &call.service_tier,
+            &call.rare.speed,
+            &call.rare.sub_calls[0].model,
+        ] {
             assert!(text.len() <= MAX_TEXT_BYTES, "{} bytes", text.len());
         }
     }

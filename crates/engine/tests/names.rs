@@ -6,7 +6,7 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use spendfuse_domain::event::{Attribution, Body, Call, Event, Flags};
+use spendfuse_domain::event::{Attribution, Body, Call, Event, Flags, Particulars, Rare};
 use spendfuse_domain::finding::DetectorRules;
 use spendfuse_domain::row::{CostParts, Origin, SpendRow};
 use spendfuse_domain::scope::Pattern;
@@ -92,7 +92,10 @@ fn call(number: usize, session: &str) -> Event<'static> {
         },
         body: Body::Usage(Call {
             operation: Cow::Borrowed("chat"),
-            unread: Some("holo_tokens".into()),
+            rare: Rare::from(Particulars {
+                unread: Some("holo_tokens".into()),
+                ..Particulars::default()
+            }),
             ..Call::default()
         }),
     }

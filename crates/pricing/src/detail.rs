@@ -6,6 +6,7 @@
 //! (units, parts, words that change a price) have theirs written anew each time.
 
 use std::fmt::Write as _;
+use std::hash::{Hash, Hasher};
 
 use spendfuse_domain::row::PriceBasis;
 use spendfuse_domain::{Call, Flags, Nanos, TokenClass};
@@ -40,7 +41,7 @@ pub(crate) struct Written {
 }
 
 /// All that the line of a usual call depends on.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Grounds {
     /// Place among the names that the pricer remembers.
     pub(crate) name: usize,
@@ -54,6 +55,14 @@ pub(crate) struct Grounds {
     pub(crate) classes: u16,
     /// The service tier that the call says.
     pub(crate) said: Tier,
+}
+
+// Of what there are many of: the rest is a handful for each, and this runs for every event.
+impl Hash for Grounds {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        state.write_u64((self.name as u64) << 16 | u64::from(self.classes));
+        state.write_u32(self.multiplier);
+    }
 }
 
 impl Grounds {
@@ -82,8 +91,8 @@ pub(crate) fn is_usual(call: &Call<'_>, grounds: &Grounds) -> bool {
     !has_factor(grounds.rates.factor)
         && is_known
         && call.units.is_empty()
-        && call.sub_calls.is_empty()
-        && call.unread.is_none()
+        && call.rare.sub_calls.is_empty()
+        && call.rare.unread.is_none()
 }
 
 /// What the line says besides what is in [`Explained`].
@@ -104,15 +113,15 @@ pub(crate) fn write(explained: &Explained, circumstances: &Circumstances<'_>) ->
     parts.extend(level(call, *variant, grounds));
     if has_factor(grounds.rates.factor) {
         let words = [
-            ("speed", &call.speed),
-            ("geography", &call.inference_geo),
+            ("speed", &call.rare.speed),
+            ("geography", &call.rare.inference_geo),
             ("region", &call.region),
         ];
         let said = words.iter().filter(|(_, word)| !word.is_empty());
         parts.extend(said.map(|(kind, word)| format!("{kind} {word}")));
     }
     if !explained.lines.is_empty() {
-        let has_parts = !call.sub_calls.is_empty();
+        let has_parts = !call.rare.sub_calls.is_empty();
         let lines = explained
             .lines
             .iter()
@@ -130,7 +139,7 @@ pub(crate) fn write(explained: &Explained, circumstances: &Circumstances<'_>) ->
     if explained.priced.flags.contains(Flags::AMBIGUOUS_PRICE) {
         parts.push("ambiguous".to_owned());
     }
-    if let Some(path) = &call.unread {
+    if let Some(path) = &call.rare.unread {
         parts.push(format!("not read: usage.{path}"));
     }
     let mut text = parts.join("; ");

@@ -70,13 +70,14 @@ impl Factors {
 
     #[inline]
     pub(crate) fn of_call(&self, call: &Call<'_>) -> Applied {
-        if call.speed.is_empty() && call.inference_geo.is_empty() && call.region.is_empty() {
+        let rare = &call.rare;
+        if rare.speed.is_empty() && rare.inference_geo.is_empty() && call.region.is_empty() {
             return Applied {
                 factor: ONE.into(),
                 unknown_word: false,
             };
         }
-        self.of_words(&call.speed, &call.inference_geo, &call.region)
+        self.of_words(&rare.speed, &rare.inference_geo, &call.region)
     }
 
     #[cold]

@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use hashbrown::HashMap;
+use spendfuse_domain::event::{Particulars, Rare};
 use spendfuse_domain::row::{CostParts, PriceBasis};
 use spendfuse_domain::{Call, Flags, Nanos, UnixMillis};
 
@@ -240,7 +241,7 @@ impl Pricer {
         }
         let index = self.resolve(provider, model);
         let mut charged = self.charge(index, provider, call, model, at, lines);
-        if !call.sub_calls.is_empty() {
+        if !call.rare.sub_calls.is_empty() {
             self.charge_sub_calls(&mut charged, provider, call, model, at, lines);
         }
         let multiplier = self.policy.multiplier(account);
@@ -322,7 +323,7 @@ impl Pricer {
         at: UnixMillis,
         lines: &mut L,
     ) {
-        for part in &call.sub_calls {
+        for part in &call.rare.sub_calls {
             let named = if part.model.is_empty() {
                 model
             } else {
@@ -331,8 +332,11 @@ impl Pricer {
             let part = Call {
                 tokens: part.tokens,
                 service_tier: Cow::Borrowed(&*call.service_tier),
-                speed: Cow::Borrowed(&*call.speed),
-                inference_geo: Cow::Borrowed(&*call.inference_geo),
+                rare: Rare::from(Particulars {
+                    speed: Cow::Borrowed(&*call.rare.speed),
+                    inference_geo: Cow::Borrowed(&*call.rare.inference_geo),
+                    ..Particulars::default()
+                }),
                 region: Cow::Borrowed(&*call.region),
                 ..Call::default()
             };

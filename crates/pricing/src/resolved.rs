@@ -193,7 +193,7 @@ impl Resolved {
         };
         match &ceiling.tokens {
             Some(tokens) => {
-                let speed = match factor::is_usual_speed(&call.speed) {
+                let speed = match factor::is_usual_speed(&call.rare.speed) {
                     true => u64::from(factor::ONE),
                     false => u64::from(tokens.fast),
                 };

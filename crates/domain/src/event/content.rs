@@ -104,9 +104,9 @@ impl ContentHash {
 
     /// Those that the first release did not have.
     fn later_properties(&mut self, call: &Call<'_>) {
-        self.text(&call.speed);
-        self.text(&call.inference_geo);
-        for part in &call.sub_calls {
+        self.text(&call.rare.speed);
+        self.text(&call.rare.inference_geo);
+        for part in &call.rare.sub_calls {
             self.text(&part.model);
             for count in part.tokens.each() {
                 self.number(count);
@@ -120,10 +120,7 @@ impl ContentHash {
             service_tier,
             tokens,
             // See [`ContentHash::later_properties`].
-            sub_calls: _,
-            speed: _,
-            inference_geo: _,
-            unread: _,
+            rare: _,
             // Says which hold ends, not what happened: sent again under another, a call is the same.
             reservation_id: _,
             units,

@@ -14,8 +14,8 @@ use super::json::{Field, JsonKind, Members, ObjectInto, TextField};
 use super::reject::{RejectReason, Rejection, quoted};
 use super::sanitize::{MAX_CALL_MONEY, Sanitizer};
 use super::scan::scan_into;
-use super::usage_format::{self, SubCall, UsageFormat};
-use super::{Body, Call, Event, Flags, MAX_CLOCK_AHEAD_MILLIS, MAX_EVENT_BYTES};
+use super::usage_format::{self, UsageFormat};
+use super::{Body, Call, Event, Flags, MAX_CLOCK_AHEAD_MILLIS, MAX_EVENT_BYTES, Particulars};
 use crate::dimensions::FixedDimension;
 use crate::identity::Identity;
 use crate::time::UnixMillis;
@@ -295,7 +295,7 @@ fn judge<'a>(
         ),
     };
     let attribution = sanitizer.attribution(workspace, model, data);
-    let needed = match body {
+    let needed = match &body {
         Body::Usage(_) => None,
         Body::Revenue(_) => Some(("customer", &attribution.customer)),
         Body::SessionEnd => Some(("session", &attribution.session)),
@@ -304,9 +304,10 @@ fn judge<'a>(
         let detail = format!("data.{name} is missing; events of type {event_type} require it");
         return Err(Rejection::new(RejectReason::MissingField, detail));
     }
+    let content = content_hash(&attribution, &body);
     Ok(Event {
         identity,
-        content: content_hash(&attribution, &body),
+        content,
         source,
         id,
         time,
@@ -363,11 +364,14 @@ fn final_phase(field: &TextField<'_>) -> Result<&'static str, Rejection> {
 /// The tier that was served, as the usage object says, before the one that was asked for. Only a
 /// batch is what it was sent as: providers call its answers `default` or `standard`.
 fn served_tier<'a>(served: Cow<'a, str>, asked: Cow<'a, str>) -> Cow<'a, str> {
+    if served.is_empty() {
+        return asked;
+    }
     let is_usual = ["default", "standard", "on_demand"]
         .into_iter()
         .any(|usual| served.eq_ignore_ascii_case(usual));
     let was_batch = asked.eq_ignore_ascii_case("batch") || asked.eq_ignore_ascii_case("batches");
-    if served.is_empty() || (is_usual && (was_batch || asked.is_empty())) {
+    if is_usual && (was_batch || asked.is_empty()) {
         asked
     } else {
         served
@@ -423,19 +427,21 @@ fn call<'a>(
     let asked_speed = sanitizer.text(take(&mut data.speed));
     let asked_geo = sanitizer.text(take(&mut data.inference_geo));
     let reported_cost = sanitizer.reported_cost(take(&mut data.reported_cost_usd))?;
+    let mut sub_calls = reading.sub_calls;
+    for part in &mut sub_calls {
+        part.model = sanitizer.shorten(take(&mut part.model));
+    }
     Ok(Call {
         operation: sanitizer.text(take(&mut data.operation)),
         service_tier: served_tier(sanitizer.shorten(reading.service_tier), asked_tier),
         tokens: reading.tokens,
-        sub_calls: { reading.sub_calls.into_iter() }
-            .map(|part| SubCall {
-                model: sanitizer.shorten(part.model),
-                ..part
-            })
-            .collect(),
-        speed: served_or_asked(sanitizer.shorten(reading.speed), asked_speed),
-        inference_geo: served_or_asked(sanitizer.shorten(reading.inference_geo), asked_geo),
-        unread: reading.unread,
+        rare: Particulars {
+            sub_calls,
+            speed: served_or_asked(sanitizer.shorten(reading.speed), asked_speed),
+            inference_geo: served_or_asked(sanitizer.shorten(reading.inference_geo), asked_geo),
+            unread: reading.unread,
+        }
+        .into(),
         units,
         tool_calls: sanitizer.count(data.tool_calls).unwrap_or(0),
         prompt_fingerprint: sanitizer.fingerprint(take(&mut data.prompt_fingerprint)),

@@ -124,8 +124,8 @@ impl<'e> CallOut<'e> {
         let texts = [
             ("operation", &call.operation),
             ("service_tier", &call.service_tier),
-            ("speed", &call.speed),
-            ("inference_geo", &call.inference_geo),
+            ("speed", &call.rare.speed),
+            ("inference_geo", &call.rare.inference_geo),
             ("call_id", &call.call_id),
             ("status", &call.status),
             ("request_model", &call.request_model),

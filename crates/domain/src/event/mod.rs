@@ -18,6 +18,7 @@ mod envelope;
 mod flags;
 mod json;
 mod members;
+mod rare;
 mod redact;
 mod reject;
 mod sanitize;
@@ -29,6 +30,7 @@ pub use decode::{REVENUE_TYPE, SESSION_END_TYPE, USAGE_TYPE, decode, decode_thor
 pub use encode::{EnvelopeDefaults, complete, encode};
 pub use flags::Flags;
 pub use members::member_meant;
+pub use rare::{Particulars, Rare};
 pub use redact::{Redacted, RemovedMembers, redact, redact_bytes, redact_header};
 pub use reject::{RejectReason, Rejection};
 pub use usage_format::{SubCall, SubCalls, UsageFormat};
@@ -88,14 +90,7 @@ pub struct Call<'a> {
     /// default.
     pub service_tier: Cow<'a, str>,
     pub tokens: TokenClasses,
-    /// Parts that are billed at other rates; their tokens are not in [`tokens`](Self::tokens).
-    pub sub_calls: SubCalls<'a>,
-    /// The speed that was served, `fast`; empty = the usual one.
-    pub speed: Cow<'a, str>,
-    /// Where it was served, `us`; empty = anywhere.
-    pub inference_geo: Cow<'a, str>,
-    /// Path of a number in the usage that looks billed and that nothing reads.
-    pub unread: Option<Box<str>>,
+    pub rare: Rare<'a>,
     pub units: Units<'a>,
     /// Tool calls that the model asked for in this step; absent = 0.
     pub tool_calls: u32,

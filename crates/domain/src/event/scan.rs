@@ -226,11 +226,12 @@ fn plain_length(bytes: &[u8]) -> usize {
     // bytes above one that is marked.
     while let Some(eight) = bytes[length..].first_chunk::<8>() {
         let eight = u64::from_le_bytes(*eight);
-        let quotes = eight ^ (ONES * u64::from(b'"'));
+        // With this bit turned, quotes (0x22) stand right above the control characters, and nothing
+        // else does.
+        let turned = eight ^ (ONES * 0x02);
         let escapes = eight ^ (ONES * u64::from(b'\\'));
-        let marks = (quotes.wrapping_sub(ONES) & !quotes)
-            | (escapes.wrapping_sub(ONES) & !escapes)
-            | (eight.wrapping_sub(ONES * 0x20) & !eight);
+        let marks =
+            (turned.wrapping_sub(ONES * 0x21) & !turned) | (escapes.wrapping_sub(ONES) & !escapes);
         let marks = marks & HIGH;
         if marks != 0 {
             return length + marks.trailing_zeros() as usize / 8;

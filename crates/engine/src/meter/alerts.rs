@@ -53,7 +53,7 @@ impl Meter {
                 &attribution.workspace,
             );
         }
-        if let Some(path) = &call.unread {
+        if let Some(path) = &call.rare.unread {
             let subject = event.source.to_string();
             let (provider, model) = (&attribution.provider, &attribution.model);
             let message = format!(

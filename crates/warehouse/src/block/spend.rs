@@ -157,8 +157,8 @@ table! {
     epoch: count32(spent.epoch);
     calls: signed8(i8::from(is_usage));
     project: text(&who.project);
-    speed: text(&call.speed);
-    inference_geo: text(&call.inference_geo);
+    speed: text(&call.rare.speed);
+    inference_geo: text(&call.rare.inference_geo);
     price_detail: text(row.price_detail);
     priced_as: text(row.priced_as);
     amends_epoch: count32(0);

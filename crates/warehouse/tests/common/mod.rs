@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use smallvec::smallvec;
 use spendfuse_devstack::ClickHouse;
-use spendfuse_domain::event::{Attribution, Body, Call, Event, Flags};
+use spendfuse_domain::event::{Attribution, Body, Call, Event, Flags, Particulars, Rare};
 use spendfuse_domain::row::{CostParts, MeterAddress, Origin, PriceBasis, SpendRow};
 use spendfuse_domain::units::{Quantity, UnitKind, Units};
 use spendfuse_domain::{Identity, Nanos, TokenClasses, UnixMillis};
@@ -59,9 +59,12 @@ pub fn call_event(id: &str) -> Event<'static> {
         body: Body::Usage(Call {
             operation: text("chat"),
             service_tier: text("flex"),
-            speed: text("fast"),
-            inference_geo: text("us"),
-            unread: Some("new.tokens".into()),
+            rare: Rare::from(Particulars {
+                speed: text("fast"),
+                inference_geo: text("us"),
+                unread: Some("new.tokens".into()),
+                ..Particulars::default()
+            }),
             tokens: TokenClasses {
                 input: 1,
                 cache_read: 2,

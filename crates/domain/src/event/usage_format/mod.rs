@@ -178,7 +178,9 @@ pub(super) fn read_with<'a>(
     model: &str,
     has_units: bool,
 ) -> Result<Reading<'a>, Rejection> {
-    let (kind, mut section) = walk_object(reader, format, json)?;
+    // Filled in place: it is more than half a kilobyte, and this runs for every event.
+    let mut section = SectionReader::top(format);
+    let kind = walk_object(reader, json, &mut section)?;
     let counts = &mut section.counts;
     match kind {
         JsonKind::Object => {}
@@ -228,23 +230,23 @@ pub(super) fn read_with<'a>(
     Ok(reading)
 }
 
-fn walk_object(
+/// Reads the usage object `json` into `section`, which is new.
+#[inline]
+fn walk_object<'a>(
     reader: Reader,
-    format: UsageFormat,
-    json: &str,
-) -> Result<(JsonKind, SectionReader<'_>), Rejection> {
+    json: &'a str,
+    section: &mut SectionReader<'a>,
+) -> Result<JsonKind, Rejection> {
     if reader == Reader::Quick {
-        let mut section = SectionReader::top(format);
-        if let Ok(kind) = scan_into(json, &mut section) {
-            return Ok((kind, section));
+        if let Ok(kind) = scan_into(json, section) {
+            return Ok(kind);
         }
+        *section = SectionReader::top(section.format());
     }
-    let mut section = SectionReader::top(format);
     let mut deserializer = serde_json::Deserializer::from_str(json);
-    let kind = ObjectInto(&mut section)
+    ObjectInto(section)
         .deserialize(&mut deserializer)
-        .map_err(|_| bad("data.usage holds a number or text that cannot be read; write counts as plain integers"))?;
-    Ok((kind, section))
+        .map_err(|_| bad("data.usage holds a number or text that cannot be read; write counts as plain integers"))
 }
 
 fn bad(detail: impl Into<String>) -> Rejection {
@@ -258,9 +260,9 @@ fn unrecognised(reader: Reader, format: UsageFormat, json: &str) -> Rejection {
     others.sort_by_key(|other| *other == UsageFormat::Otel);
     let fitting = others.into_iter().find(|other| {
         // Advice that fits by a total alone would charge all of it as something that it is not.
-        walk_object(reader, *other, json).is_ok_and(|(_, section)| {
-            section.counts.has(Slot::Input) || section.counts.has(Slot::Output)
-        })
+        let mut section = SectionReader::top(*other);
+        let is_read = walk_object(reader, json, &mut section).is_ok();
+        is_read && (section.counts.has(Slot::Input) || section.counts.has(Slot::Output))
     });
     let advice = match fitting {
         Some(other) => format!(

@@ -56,8 +56,8 @@ pub(super) enum Slot {
     BilledOutput,
 }
 
-/// Those that say something of the input.
-const INPUT_SLOTS: [Slot; 15] = [
+/// Those that say something of the input, by their bits in [`Counts::seen`].
+const INPUT_BITS: u32 = bits(&[
     Slot::Input,
     Slot::BilledInput,
     Slot::CacheRead,
@@ -73,7 +73,14 @@ const INPUT_SLOTS: [Slot; 15] = [
     Slot::VideoInput,
     Slot::ToolInput,
     Slot::Total,
-];
+]);
+
+const fn bits(slots: &[Slot]) -> u32 {
+    match slots {
+        [] => 0,
+        [slot, others @ ..] => 1 << *slot as u32 | bits(others),
+    }
+}
 
 const SLOTS: usize = Slot::BilledOutput as usize + 1;
 /// Each has a bit in [`Counts::seen`].
@@ -192,7 +199,7 @@ impl Counts {
 
     /// Anything is said of the input; an answer alone is the end of a stream without its start.
     pub(super) fn says_input(&self) -> bool {
-        INPUT_SLOTS.into_iter().any(|slot| self.has(slot))
+        self.seen & INPUT_BITS != 0
     }
 
     /// Members there are, but none that the format knows.
@@ -286,6 +293,11 @@ impl<'a> SectionReader<'a> {
         }
     }
 
+    pub(super) fn format(&self) -> UsageFormat {
+        self.format
+    }
+
+    #[inline]
     pub(super) fn take_word(&mut self, word: Word) -> Cow<'a, str> {
         std::mem::take(&mut self.words[word as usize])
     }

@@ -181,7 +181,7 @@ impl Rules<'_> {
         let flags: Vec<&str> = flags.names().collect();
         if self.as_json {
             let mut told = explained_json(&explained, &self.version, &flags);
-            told["unread"] = json!(call.unread);
+            told["unread"] = json!(call.rare.unread);
             if let Some(number) = number {
                 told["line"] = json!(number);
                 told["id"] = json!(event.id);
@@ -194,7 +194,7 @@ impl Rules<'_> {
             provider => format!("{provider}/{}", who.model),
         };
         print(&name, &explained, &self.version, &flags);
-        if let Some(path) = &call.unread {
+        if let Some(path) = &call.rare.unread {
             output::line(format!(
                 "not read: usage.{path}, which looks like something that is billed"
             ));
