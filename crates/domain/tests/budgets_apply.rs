@@ -8,7 +8,7 @@ use spendfuse_domain::amount::Amount;
 use spendfuse_domain::budget::diff::{Change, Missing, Plan};
 use spendfuse_domain::budget::file::BudgetsFile;
 use spendfuse_domain::budget::{
-    Action, BasisPoints, Budget, BudgetId, BudgetsRecord, OnStale, Step,
+    Action, BasisPoints, Budget, BudgetId, BudgetsRecord, OnStale, ReserveRule, Step,
 };
 use spendfuse_domain::finding::{
     ContextBloat, Detector, DetectorAction, DetectorRule, Parameters, RateBasis, RetryLoop,
@@ -171,6 +171,11 @@ fn budget() -> impl Strategy<Value = Budget> {
         Just(OnStale::Block),
         (0..i128::from(u64::MAX)).prop_map(|nanos| OnStale::AllowUpTo(Nanos::new(nanos))),
     ];
+    let reserve_rule = prop_oneof![
+        Just(ReserveRule::Learned),
+        Just(ReserveRule::Max),
+        (1..1_000_000_i128).prop_map(|nanos| ReserveRule::Fixed(Nanos::new(nanos))),
+    ];
     let id = "[a-g0-9][a-z0-9-]{0,62}".prop_map(|text| BudgetId::new(&text).expect("an id"));
     let window = proptest::sample::select(WindowKind::ALL.to_vec());
     let zone = proptest::sample::select(vec!["UTC", "Asia/Kolkata"]);
@@ -178,6 +183,7 @@ fn budget() -> impl Strategy<Value = Budget> {
     let rest = (
         zone,
         on_stale,
+        proptest::option::of(reserve_rule),
         any::<bool>(),
         0_u32..=10_000,
         texts,
@@ -193,7 +199,15 @@ fn budget() -> impl Strategy<Value = Budget> {
         rest,
     )
         .prop_map(|(id, scope, filter, limit, window, steps, rest)| {
-            let (timezone, on_stale, unpriced_blocks, publish_from, texts, counted_from) = rest;
+            let (
+                timezone,
+                on_stale,
+                reserve_rule,
+                unpriced_blocks,
+                publish_from,
+                texts,
+                counted_from,
+            ) = rest;
             Budget {
                 id,
                 scope: scope.counted_in(window),
@@ -203,6 +217,7 @@ fn budget() -> impl Strategy<Value = Budget> {
                 timezone: Timezone::named(timezone).expect("a known zone"),
                 steps,
                 on_stale,
+                reserve_rule,
                 unpriced_blocks,
                 publish_from: BasisPoints(publish_from),
                 message: texts.0,

@@ -2,8 +2,8 @@
 
 use proptest::prelude::*;
 use spendfuse_domain::Amount;
-use spendfuse_domain::budget::file::BudgetsFile;
-use spendfuse_domain::budget::{Action, BasisPoints, OnStale};
+use spendfuse_domain::budget::file::{BudgetsFile, Mistake};
+use spendfuse_domain::budget::{Action, BasisPoints, OnStale, ReserveRule};
 use spendfuse_domain::finding::{
     ContextBloat, DetectorAction, Parameters, RateBasis, RetryLoop, Severity, TokenAcceleration,
     ToolAmplification,
@@ -189,6 +189,37 @@ fn money_that_yaml_would_make_a_float_is_refused_and_whole_dollars_are_not() {
             found[0].suggestion.as_ref().unwrap().contains(suggestion),
             "{found:?}"
         );
+    }
+}
+
+#[test]
+fn a_budget_says_how_much_its_calls_hold() {
+    let of_budget = |limit: &str, rule: &str| {
+        let line = format!("{limit}: 5\n    window: day\n    reserve_rule: {rule}");
+        let file = BudgetsFile::parse(&with_line(&line))?;
+        Ok::<_, Vec<Mistake>>(file.budgets[0].counting_from(UnixMillis(0)).reserve_rule)
+    };
+    for (written, rule) in [
+        ("learned", ReserveRule::Learned),
+        ("max", ReserveRule::Max),
+        ("\"0.05\"", ReserveRule::Fixed(Nanos::new(50_000_000))),
+        ("2", ReserveRule::Fixed(Nanos::from_dollars(2))),
+    ] {
+        assert_eq!(
+            of_budget("limit", written).unwrap(),
+            Some(rule),
+            "{written}"
+        );
+    }
+    for (limit, wrong, says) in [
+        ("limit", "learnt", "learned"),
+        ("limit", "0.05", "\"0.05\""),
+        ("limit", "0", "more than nothing"),
+        ("limit_tokens", "\"0.05\"", "does not count dollars"),
+    ] {
+        let found = of_budget(limit, wrong).unwrap_err();
+        let found = format!("{}", found[0]);
+        assert!(found.contains(says), "{wrong}: {found}");
     }
 }
 

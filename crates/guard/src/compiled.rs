@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use hashbrown::HashMap;
 use smallvec::SmallVec;
-use spendfuse_domain::budget::{AsCounted, CompiledBudget, OnStale, Spend};
+use spendfuse_domain::budget::{AsCounted, CompiledBudget, OnStale, ReserveRule, Spend};
 use spendfuse_domain::scope::{Dimension, Dimensions, FilterMatch, Pattern, scope_of};
 use spendfuse_domain::{Attribution, Budget, UnixMillis};
 
@@ -17,6 +17,8 @@ pub(crate) struct CompiledBudgets {
     /// In the order of their ids.
     pub(crate) budgets: Vec<GuardedBudget>,
     pub(crate) groups: Vec<Group>,
+    /// Whether any has [`ReserveRule::Max`].
+    pub(crate) holds_longest_answers: bool,
     sources: Vec<Source>,
 }
 
@@ -123,6 +125,7 @@ impl CompiledBudgets {
         let mut compiled = Self {
             budgets: Vec::with_capacity(sorted.len()),
             groups: Vec::new(),
+            holds_longest_answers: false,
             sources: Vec::new(),
         };
         for (index, dimension) in [Dimension::Workspace, Dimension::Session]
@@ -147,6 +150,7 @@ impl CompiledBudgets {
                     .or_default(),
             };
             members.push(index as u32);
+            compiled.holds_longest_answers |= budget.budget.reserve_rule == Some(ReserveRule::Max);
             let budget = GuardedBudget::new(budget, group, hasher);
             compiled.budgets.push(budget);
         }

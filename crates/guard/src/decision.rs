@@ -94,6 +94,16 @@ impl Guard {
         request: &'a CheckRequest<'a>,
         now: Now,
     ) -> Reasoned<'a> {
+        self.check_expecting(request, now, |_| request.estimate)
+    }
+
+    /// The same for a call of which each budget expects what `expected` says.
+    pub(crate) fn check_expecting<'a>(
+        &'a self,
+        request: &'a CheckRequest<'a>,
+        now: Now,
+        expected: impl Fn(&GuardedBudget) -> Spend,
+    ) -> Reasoned<'a> {
         let mut decision = Decision::open(&self.replica, now);
         let (replica, state) = (decision.replica, decision.state.state);
         let is_any_held = decision.is_any_held;
@@ -101,7 +111,8 @@ impl Guard {
         decision.decide(request, now.wall, |_, key, budget, found| {
             let seen = Seen::at(key, replica, is_any_held, now.wall);
             let (entry, held) = (seen.entry.as_deref(), seen.held.total());
-            found.judge(budget, entry, request, state, held);
+            let (asking, estimate) = (&request.attribution, expected(budget));
+            found.judge(budget, entry, asking, &estimate, state, held);
             all_seen.push(seen);
         });
         Reasoned {
@@ -147,7 +158,8 @@ impl<'guard> Decision<'guard> {
             if is_exact || !budget.is_far(table.get(key, now), &request.estimate) {
                 let held = replica.held(key, is_any_held);
                 let entry = replica.current(key, now);
-                found.judge(budget, entry.as_deref(), request, state, held);
+                let (asking, estimate) = (&request.attribution, &request.estimate);
+                found.judge(budget, entry.as_deref(), asking, estimate, state, held);
             }
         });
     }
@@ -276,20 +288,21 @@ impl Match {
         }
     }
 
-    /// How `request` stands to the budget, of whose current window `entry` is known and of which
-    /// other calls hold `held`.
+    /// How a call that will cost `estimate` stands to the budget, of whose current window `entry` is
+    /// known and of which other calls hold `held`.
     pub(crate) fn judge(
         &mut self,
         compiled: &GuardedBudget,
         entry: Option<&Entry>,
-        request: &CheckRequest<'_>,
+        asking: &Attribution<'_>,
+        estimate: &Spend,
         state: State,
         held: i64,
     ) {
-        self.judge_beside(compiled, entry, request, state, held);
+        self.judge_beside(compiled, entry, asking, estimate, state, held);
         if held > 0 && self.verdict == Verdict::Block {
             let mut alone = Self::new(self.budget);
-            alone.judge_beside(compiled, entry, request, state, 0);
+            alone.judge_beside(compiled, entry, asking, estimate, state, 0);
             self.by_holds = alone.verdict < Verdict::Block;
         }
     }
@@ -298,18 +311,19 @@ impl Match {
         &mut self,
         compiled: &GuardedBudget,
         entry: Option<&Entry>,
-        request: &CheckRequest<'_>,
+        asking: &Attribution<'_>,
+        estimate: &Spend,
         state: State,
         held: i64,
     ) {
         let spent = entry.map(|entry| Spent::of(entry, compiled));
         // What others hold will have been spent when this call is: it is no more than an estimate, too.
-        let estimate = compiled.counted(&request.estimate) + i128::from(held);
+        let expected = compiled.counted(estimate) + i128::from(held);
         let amount = spent.map_or(0, |spent| spent.amount);
-        if amount + estimate.max(0) >= compiled.lowest_share {
+        if amount + expected.max(0) >= compiled.lowest_share {
             let ceiling = enforced_ceiling(compiled, spent);
-            let step = compiled.strictest(amount, estimate, ceiling);
-            self.reach(compiled, step, &request.attribution);
+            let step = compiled.strictest(amount, expected, ceiling);
+            self.reach(compiled, step, asking);
         }
         if state == State::Stale {
             let refused = match compiled.on_stale {
@@ -322,7 +336,7 @@ impl Match {
                         Kind::Usd => Nanos::new(held.into()),
                         _ => Nanos::ZERO,
                     };
-                    cost.is_none_or(|cost| cost + held + request.estimate.cost > most)
+                    cost.is_none_or(|cost| cost + held + estimate.cost > most)
                 }
             };
             if refused && self.verdict < Verdict::Block {

@@ -4,6 +4,7 @@ use std::sync::{Arc, Mutex};
 
 use arc_swap::ArcSwap;
 use smallvec::SmallVec;
+use spendfuse_domain::budget::ReserveRule;
 use spendfuse_domain::{Detector, UnixMillis, Verdict};
 
 use crate::changes::{BlocklistPage, Change, ChangeLog, CursorExpired};
@@ -32,6 +33,8 @@ pub struct GuardConfig {
     pub entry_capacity: usize,
     /// How many reservations are kept at most, with the settled ones that no figure shows yet.
     pub hold_capacity: usize,
+    /// How much a call holds of budgets that say no rule of their own.
+    pub reserve_rule: ReserveRule,
 }
 
 impl GuardConfig {
@@ -43,6 +46,7 @@ impl GuardConfig {
             cold_start: ColdStart::Allow,
             entry_capacity: 4_000_000,
             hold_capacity: 100_000,
+            reserve_rule: ReserveRule::default(),
         }
     }
 }

@@ -47,6 +47,6 @@ pub use findings::OpenFinding;
 pub use follow::{Followed, Following, follow};
 pub use freshness::{Now, State, StateAge};
 pub use guard::{Guard, GuardConfig};
-pub use holds::{Hold, NotReserved, Place};
+pub use holds::{Asked, Basis, Expected, Hold, NotReserved, Pair, Place, Reserving};
 pub use response::{BudgetLine, CheckResponse, Reasoned, Warning, as_decision, decision_name};
 pub use writer::GuardWriter;

@@ -10,6 +10,8 @@ spendfuse_metrics::table! {
     counter ENTRIES_LEFT_OUT = "spendfuse_guard_entries_left_out_total";
     /// Reservations whose time was over before their calls were settled or released.
     counter RESERVATIONS_EXPIRED = "spendfuse_reservations_expired_total";
+    /// Models and features whose last calls' costs were forgotten, because too many others came.
+    counter COSTS_FORGOTTEN = "spendfuse_reserve_costs_forgotten_total";
     /// Seconds from a model call's own time to the moment when a changed verdict is in force here,
     /// by `verdict`.
     histogram(LAGS) ENFORCEMENT_LAG_SECONDS = "spendfuse_enforcement_lag_seconds";

@@ -13,7 +13,7 @@ use crate::entry::Entry;
 use crate::findings::OpenFindings;
 use crate::guard::Replica;
 use crate::hash::EntryHash;
-use crate::holds::Held;
+use crate::holds::{Basis, Held};
 
 /// The answer of `POST /v1/check`.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -32,7 +32,10 @@ pub struct CheckResponse {
     pub state_age_ms: Option<u64>,
     pub complete_to: Option<UnixMillis>,
     pub reservation_id: Option<String>,
+    /// What this call holds, or was to hold where it is refused.
     pub reserved_usd: Option<Nanos>,
+    /// By what that was found.
+    pub reserve_rule: Option<Basis>,
     /// The reservation ends then, where nobody settles, releases or extends it before.
     pub reserved_until: Option<UnixMillis>,
 }
@@ -182,6 +185,7 @@ impl Reasoned<'_> {
             complete_to: state.complete_to,
             reservation_id: None,
             reserved_usd: None,
+            reserve_rule: None,
             reserved_until: None,
         }
     }

@@ -8,10 +8,11 @@ use std::thread;
 
 use proptest::prelude::*;
 use serde_json::{Value, json};
-use spendfuse_domain::budget::Spend;
+use spendfuse_domain::budget::{ReserveRule, Spend};
 use spendfuse_domain::{Attribution, Nanos, UnixMillis, Verdict};
 use spendfuse_guard::{
-    BudgetLine, CheckRequest, Guard, GuardConfig, GuardWriter, Hold, NotReserved, Now, Place,
+    Basis, BudgetLine, CheckRequest, Expected, Guard, GuardConfig, GuardWriter, Hold, NotReserved,
+    Now, Place,
 };
 
 const WALL: UnixMillis = UnixMillis(1_795_000_000_000);
@@ -86,9 +87,12 @@ fn cost(cents: i128) -> Spend {
 impl Bench {
     fn reserve(&self, customer: &str, cents: i128, millis: i64) -> Option<Hold> {
         let request = call(customer, cents);
-        let (reasoned, hold) = self.guard.reserve(&request, TIMEOUT, at(millis)).unwrap();
-        assert_eq!(hold.is_some(), reasoned.verdict() < Verdict::Block);
-        hold
+        let expected = Expected::given(request.estimate);
+        let reserving = self.guard.reserve(&request, expected, TIMEOUT, at(millis));
+        let reserving = reserving.unwrap();
+        let verdict = reserving.decision.verdict();
+        assert_eq!(reserving.hold.is_some(), verdict < Verdict::Block);
+        reserving.hold
     }
 
     fn verdict(&self, customer: &str, cents: i128) -> Verdict {
@@ -246,8 +250,8 @@ fn a_settled_call_is_pending_until_an_entry_shows_it() {
     bench.entry("cap", "acme/customer=c", 40, "1.00");
     let hold = bench.reserve("c", 10, 0).unwrap();
     // It costs more than was thought.
-    assert!(bench.guard.settle(hold.number, &cost(30), log(7)));
-    assert!(!bench.guard.settle(hold.number, &cost(30), log(7)));
+    assert!(bench.guard.settle(hold.number, &cost(30), log(7)).is_some());
+    assert!(bench.guard.settle(hold.number, &cost(30), log(7)).is_none());
     assert_eq!(bench.cents("c", "cap"), [40, 30, 0]);
     // An entry of before, the meter before the event, the ledger before the meter's word.
     bench.entry("cap", "acme/customer=c", 41, "1.00");
@@ -275,7 +279,7 @@ fn what_no_entry_shows_goes_once_all_is_read_that_would_have_shown_it() {
         let mut bench = bench(&[("cap", each_customer(), "1.00")]);
         bench.entry("cap", "acme/customer=c", spent, "1.00");
         let hold = bench.reserve("c", 10, 0).unwrap();
-        assert!(bench.guard.settle(hold.number, &cost(1), log(7)));
+        assert!(bench.guard.settle(hold.number, &cost(1), log(7)).is_some());
         bench.beat("meter", 1_000, Some(8));
         bench.beat("ledger", 1_001, None);
         // Time alone says nothing: nothing is heard of the ledger.
@@ -296,7 +300,7 @@ fn a_spooled_call_is_pending_until_its_place_in_the_log_is_counted() {
     let mut bench = bench(&[("cap", each_customer(), "1.00")]);
     let hold = bench.reserve("c", 10, 0).unwrap();
     let place = Place::Spool { content: 5 };
-    assert!(bench.guard.settle(hold.number, &cost(10), place));
+    assert!(bench.guard.settle(hold.number, &cost(10), place).is_some());
     bench.beat("meter", 1_000, Some(100));
     bench.beat("ledger", 1_001, None);
     bench.entry("cap", "acme/customer=c", 1, "1.00");
@@ -332,7 +336,12 @@ fn a_cost_is_at_no_moment_in_neither_place() {
         });
         for round in 1..=ROUNDS {
             let hold = bench.reserve("c", 1, 0).unwrap();
-            assert!(bench.guard.settle(hold.number, &cost(1), log(round)));
+            assert!(
+                bench
+                    .guard
+                    .settle(hold.number, &cost(1), log(round))
+                    .is_some()
+            );
             settled.store(round, Ordering::Release);
             bench.beat("meter", round * 10, Some(round + 1));
             bench.beat("ledger", round * 10 + 1, None);
@@ -348,7 +357,7 @@ fn a_cost_is_at_no_moment_in_neither_place() {
 fn a_log_that_is_read_again_shows_nothing_new() {
     let mut bench = bench(&[("cap", each_customer(), "1.00")]);
     let hold = bench.reserve("c", 10, 0).unwrap();
-    assert!(bench.guard.settle(hold.number, &cost(10), log(7)));
+    assert!(bench.guard.settle(hold.number, &cost(10), log(7)).is_some());
     bench.beat("meter", 1_000, Some(8));
     bench.beat("ledger", 1_001, None);
     bench.writer.begin_again(WALL);
@@ -388,14 +397,80 @@ fn the_number_of_holds_and_what_one_may_hold_are_bounded() {
     let first = bench.reserve("c", 1, 0).unwrap();
     assert!(bench.reserve("d", 1, 0).is_some());
     // Settled ones count until they are in a figure.
-    assert!(bench.guard.settle(first.number, &cost(1), log(1)));
+    assert!(bench.guard.settle(first.number, &cost(1), log(1)).is_some());
     let request = call("e", 1);
-    let refused = bench.guard.reserve(&request, TIMEOUT, at(0));
+    let expected = Expected::given(request.estimate);
+    let refused = bench.guard.reserve(&request, expected, TIMEOUT, at(0));
     assert_eq!(refused.err(), Some(NotReserved::Full { held: 2 }));
     assert_eq!(bench.cents("e", "cap"), [0; 3]);
     let request = call("e", 100_000_001);
-    let refused = bench.guard.reserve(&request, TIMEOUT, at(0));
+    let expected = Expected::given(request.estimate);
+    let refused = bench.guard.reserve(&request, expected, TIMEOUT, at(0));
     assert_eq!(refused.err(), Some(NotReserved::TooMuch));
+}
+
+#[test]
+fn ten_calls_say_what_the_next_one_holds_whatever_its_estimate_says() {
+    let bench = bench(&[("cap", each_customer(), "1.00")]);
+    let pair = bench.guard.pair(&call("c", 0).attribution, "");
+    for _ in 0..9 {
+        bench.guard.learn(pair, &cost(3), 0);
+    }
+    let held = |customer| bench.reserve(customer, 40, 0).map(|hold| hold.cost);
+    assert_eq!(held("a"), Some(cost(40).cost));
+    bench.guard.learn(pair, &cost(3), 0);
+    assert_eq!(held("b"), Some(cost(3).cost));
+    assert_eq!(bench.cents("b", "cap"), [0, 0, 3]);
+    // Another feature's calls are other calls.
+    let mut elsewhere = call("c", 40);
+    elsewhere.attribution.feature = "agent".into();
+    let expected = Expected::given(elsewhere.estimate);
+    let reserving = bench.guard.reserve(&elsewhere, expected, TIMEOUT, at(0));
+    assert_eq!(reserving.unwrap().asked.basis, Basis::Given);
+}
+
+#[test]
+fn each_budget_holds_by_its_own_rule_and_a_refusal_says_by_which() {
+    let config = GuardConfig {
+        reserve_rule: ReserveRule::Given,
+        ..GuardConfig::new(1)
+    };
+    let mut bench = bench_with(config, &[("each", each_customer(), "1.00")]);
+    let record = json!({
+        "v": 1, "id": "all", "scope": whole(), "limit": "1.00", "window": "lifetime",
+        "reserve_rule": "0.30", "steps": [{"at": 100, "do": "block"}],
+        "counted_from": "2026-01-01T00:00:00Z",
+    });
+    let record = serde_json::to_vec(&record).unwrap();
+    bench.writer.apply_budget("all", Some(&record), 1).unwrap();
+    bench.writer.publish(WALL);
+    for customer in ["a", "b", "c"] {
+        assert_eq!(bench.reserve(customer, 9, 0).unwrap().cost, cost(30).cost);
+    }
+    assert_eq!(bench.cents("a", "each"), [0, 0, 9]);
+    assert_eq!(bench.cents("a", "all"), [0, 0, 90]);
+    let request = call("d", 9);
+    let expected = Expected::given(request.estimate);
+    let refused = bench
+        .guard
+        .reserve(&request, expected, TIMEOUT, at(0))
+        .unwrap();
+    assert!(refused.hold.is_none());
+    assert_eq!(
+        (refused.asked.spend.cost, refused.asked.basis),
+        (cost(30).cost, Basis::Fixed)
+    );
+    assert_eq!(bench.cents("d", "each"), [0; 3]);
+}
+
+#[test]
+fn nothing_is_held_of_a_call_of_which_nothing_is_known() {
+    let bench = bench(&[("cap", each_customer(), "1.00")]);
+    let request = call("c", 0);
+    let refused = bench
+        .guard
+        .reserve(&request, Expected::default(), TIMEOUT, at(0));
+    assert_eq!(refused.err(), Some(NotReserved::NoEstimate));
 }
 
 /// What happens to the calls of two customers, of whom each has a budget and both have one together.
@@ -486,7 +561,7 @@ proptest! {
                 }
                 Step::Settle { hold, cents } if !model.open.is_empty() => {
                     let (number, customer, ..) = model.open.remove(hold.index(model.open.len()));
-                    prop_assert!(bench.guard.settle(number, &cost(cents), log(offset)));
+                    prop_assert!(bench.guard.settle(number, &cost(cents), log(offset)).is_some());
                     offset += 1;
                     model.pending[customer] += cents;
                 }

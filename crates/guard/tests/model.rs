@@ -114,6 +114,7 @@ fn budget(id: &'static str) -> impl Strategy<Value = Budget> {
             timezone: Timezone::default(),
             steps,
             on_stale,
+            reserve_rule: None,
             unpriced_blocks: blocks,
             publish_from: BasisPoints(0),
             message: None,

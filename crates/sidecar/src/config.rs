@@ -6,6 +6,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use spendfuse_bus::Health;
+use spendfuse_domain::budget::ReserveRule;
 use spendfuse_guard::ColdStart;
 
 use crate::error::SidecarError;
@@ -100,6 +101,8 @@ pub struct SidecarConfig {
     pub entry_capacity: usize,
     /// Reservations at most, with the settled ones that no figure shows yet.
     pub max_reservations: usize,
+    /// How much a call holds of budgets that say no rule of their own.
+    pub reserve_rule: ReserveRule,
     /// HTTP status of a call that `/v1/authz` refuses, where the gateway does not say another.
     pub refusal_status: RefusalStatus,
     /// Questions with unknown fields or without a workspace, and events with unknown fields, are
@@ -137,6 +140,7 @@ impl SidecarConfig {
             cold_start: ColdStart::Allow,
             entry_capacity: 4_000_000,
             max_reservations: 100_000,
+            reserve_rule: ReserveRule::default(),
             refusal_status: RefusalStatus::default(),
             strict: false,
             ack_timeout: Duration::from_secs(2),

@@ -119,6 +119,7 @@ pub async fn run(
         cold_start: config.cold_start,
         entry_capacity: config.entry_capacity,
         hold_capacity: config.max_reservations,
+        reserve_rule: config.reserve_rule,
     };
     let (writer, guard) = Guard::new(guard_config);
     let prices = Prices::new(policy);

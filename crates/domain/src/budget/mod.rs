@@ -12,6 +12,7 @@ pub mod file;
 mod followed;
 mod hundredths;
 mod record;
+mod reserve_rule;
 mod wire;
 
 use std::fmt;
@@ -31,6 +32,7 @@ pub use compiled::{AsCounted, Compared, CompiledBudget};
 pub use count_id::CountId;
 pub use followed::FollowedBudgets;
 pub use record::{BudgetsRecord, RecordError, detector_key};
+pub use reserve_rule::ReserveRule;
 
 /// A budget's name: `[a-z0-9][a-z0-9-]{0,62}`, and neither `heartbeat` nor `finding`.
 /// Cheap to clone: copies share their text.
@@ -177,6 +179,8 @@ pub struct Budget {
     pub steps: Vec<Step>,
     /// Behaviour of guards with old state.
     pub on_stale: OnStale,
+    /// How much a call holds of it; `None` = as the sidecar's settings say.
+    pub reserve_rule: Option<ReserveRule>,
     /// Whether spend at a ceiling price may block (`count_unpriced: block`); else it only warns.
     pub unpriced_blocks: bool,
     /// Lowest share of the limit from which states without a verdict are published.

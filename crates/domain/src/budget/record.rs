@@ -6,7 +6,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::{BasisPoints, Budget, BudgetId, OnStale, Step};
+use super::{BasisPoints, Budget, BudgetId, OnStale, ReserveRule, Step};
 use crate::amount::{Amount, Count};
 use crate::finding::DetectorRule;
 use crate::money::Nanos;
@@ -40,6 +40,8 @@ impl RecordError {
 }
 
 /// One record of topic `spendfuse.budgets`.
+// Nearly all of them are budgets: boxes would only be one more allocation each.
+#[allow(clippy::large_enum_variant)]
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum BudgetsRecord {
     /// A budget; the key is its id.
@@ -109,6 +111,8 @@ struct BudgetRecord {
     steps: Vec<Step>,
     #[serde(default)]
     on_stale: OnStale,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    reserve_rule: Option<ReserveRule>,
     #[serde(default)]
     count_unpriced: CountUnpriced,
     #[serde(default)]
@@ -149,6 +153,7 @@ impl Budget {
             timezone: self.timezone.as_str().to_owned(),
             steps: self.steps.clone(),
             on_stale: self.on_stale,
+            reserve_rule: self.reserve_rule,
             count_unpriced: match self.unpriced_blocks {
                 true => CountUnpriced::Block,
                 false => CountUnpriced::Warn,
@@ -206,6 +211,7 @@ impl Budget {
             timezone,
             steps,
             on_stale: record.on_stale,
+            reserve_rule: record.reserve_rule,
             unpriced_blocks: matches!(record.count_unpriced, CountUnpriced::Block),
             publish_from: record.publish_from,
             message: record.message,

@@ -9,6 +9,7 @@ use spendfuse_domain::budget::Spend;
 
 use super::Place;
 use super::cells::Cells;
+use super::learned::Pair;
 use crate::digest::Kind;
 use crate::hash::EntryHash;
 
@@ -31,6 +32,8 @@ pub(crate) type Parts = SmallVec<[Part; 4]>;
 pub(crate) struct Open {
     pub(crate) parts: Parts,
     pub(crate) cost: Nanos,
+    /// Whose costs its own will belong to.
+    pub(crate) pair: Pair,
     pub(crate) timeout_millis: i64,
     pub(crate) until: i64,
 }
@@ -127,10 +130,8 @@ impl Book {
         spend: &Spend,
         place: Place,
         cells: &Cells,
-    ) -> bool {
-        let Some(mut hold) = self.remove(number) else {
-            return false;
-        };
+    ) -> Option<Pair> {
+        let mut hold = self.remove(number)?;
         hold.parts.retain(|part| {
             part.amount = cells.change(part.key, part.amount, counted(part.unit, spend));
             cells.change_pending(part.key, part.amount);
@@ -139,7 +140,7 @@ impl Book {
         if !hold.parts.is_empty() {
             self.put(place, hold.parts, cells);
         }
-        true
+        Some(hold.pair)
     }
 
     /// The event with this content was taken from the spool to this place.

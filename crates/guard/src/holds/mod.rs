@@ -19,6 +19,8 @@
 mod book;
 mod cell;
 mod cells;
+mod expected;
+mod learned;
 #[cfg(test)]
 mod modelled;
 mod reserve;
@@ -26,16 +28,20 @@ mod reserve;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use metrics::counter;
-use spendfuse_domain::budget::Spend;
+use spendfuse_domain::Attribution;
+use spendfuse_domain::budget::{ReserveRule, Spend};
 
-pub use reserve::{Hold, NotReserved};
+pub use expected::{Asked, Basis, Expected};
+pub use learned::Pair;
+pub use reserve::{Hold, NotReserved, Reserving};
 
 use crate::entry::Entry;
 use crate::guard::{Guard, Replica};
 use crate::hash::EntryHash;
-use crate::metrics::RESERVATIONS_EXPIRED;
+use crate::metrics::{COSTS_FORGOTTEN, RESERVATIONS_EXPIRED};
 use book::Book;
 use cells::Cells;
+use learned::Learned;
 
 pub(crate) use cells::Held;
 
@@ -65,6 +71,7 @@ pub enum Place {
 pub(crate) struct Holds {
     pub(crate) cells: Cells,
     book: Mutex<Book>,
+    learned: Mutex<Learned>,
 }
 
 impl Holds {
@@ -72,11 +79,16 @@ impl Holds {
         Self {
             cells: Cells::new(),
             book: Mutex::default(),
+            learned: Mutex::default(),
         }
     }
 
     fn book(&self) -> MutexGuard<'_, Book> {
         self.book.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn learned(&self) -> MutexGuard<'_, Learned> {
+        self.learned.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Every ledger has what the events of a usage partition before an offset cost, for each of
@@ -124,9 +136,36 @@ fn is_above_half(entry: &Entry) -> bool {
 }
 
 impl Guard {
+    /// Whose costs a call of `model` belongs to: those of the same workspace and feature.
+    pub fn pair(&self, who: &Attribution<'_>, model: &str) -> Pair {
+        let hash = |text: &str| self.replica.hasher.text(text);
+        let (workspace, feature) = (hash(&who.workspace), hash(&who.feature));
+        Pair(hash(model) ^ workspace.rotate_left(43) ^ feature.rotate_left(87))
+    }
+
+    /// A call has really cost `spend`, by which the next of the same pair are judged.
+    pub fn learn(&self, pair: Pair, spend: &Spend, monotonic_millis: i64) {
+        let forgotten = self
+            .replica
+            .holds
+            .learned()
+            .learn(pair, spend, monotonic_millis);
+        if forgotten > 0 {
+            counter!(COSTS_FORGOTTEN).increment(forgotten as u64);
+        }
+    }
+
+    /// Whether calls may have to hold what the longest answer of their models costs.
+    pub fn holds_longest_answers(&self) -> bool {
+        let replica = &self.replica;
+        replica.config.reserve_rule == ReserveRule::Max
+            || replica.snapshot.load().budgets.holds_longest_answers
+    }
+
     /// A call has cost `spend`, and its event is safe at `place`: what it held becomes pending.
-    /// Returns whether the hold was known.
-    pub fn settle(&self, number: u64, spend: &Spend, place: Place) -> bool {
+    /// Returns whose costs the call belongs to, as it was asked for; `None` where the hold is not
+    /// known.
+    pub fn settle(&self, number: u64, spend: &Spend, place: Place) -> Option<Pair> {
         let holds = &self.replica.holds;
         holds.book().settle(number, spend, place, &holds.cells)
     }

@@ -2,7 +2,9 @@
 
 use spendfuse_domain::{Nanos, Verdict};
 
-use super::book::{MOST, Open, Part, Parts, counted, give_back};
+use super::book::{Open, Part, Parts, counted, give_back};
+use super::expected::{Amounts, Asked, Expected};
+use crate::compiled::GuardedBudget;
 use crate::decision::{CheckRequest, Match};
 use crate::freshness::Now;
 use crate::guard::Guard;
@@ -43,50 +45,106 @@ pub enum NotReserved {
     /// An estimate that no call costs.
     #[error("more than a million dollars cannot be reserved for one call")]
     TooMuch,
+    /// Nothing is known of the call that a hold could go by: it would hold nobody back.
+    #[error(
+        "reserve holds what a call may cost: give estimated_cost_usd or estimate, or name its model"
+    )]
+    NoEstimate,
+}
+
+/// A decision about a call that asked for a reservation.
+pub struct Reserving<'a> {
+    /// The decision.
+    pub decision: Reasoned<'a>,
+    /// What the call was to hold: of the budget that refuses it, else the most of any.
+    pub asked: Asked,
+    /// What it holds; `None` where it is refused.
+    pub hold: Option<Hold>,
+}
+
+/// How one admission goes.
+struct Admission {
+    amounts: Amounts,
+    asked: Asked,
+    parts: Parts,
+}
+
+impl Admission {
+    fn new(amounts: Amounts) -> Self {
+        Self {
+            asked: amounts.usual,
+            amounts,
+            parts: Parts::new(),
+        }
+    }
+
+    /// What the call is to hold of a budget.
+    fn of(&self, budget: &GuardedBudget) -> Asked {
+        self.amounts.by(budget.budget().reserve_rule)
+    }
+
+    /// The call meets a budget of which it is to hold so much.
+    fn meets(&mut self, asked: Asked) {
+        if self.parts.is_empty() || asked.spend.cost > self.asked.spend.cost {
+            self.asked = asked;
+        }
+    }
 }
 
 impl Guard {
-    /// Decides as [`Guard::check_with_reasons`] does, and where the call may go ahead, holds its
-    /// estimate in every budget that it meets for `timeout_millis`. Of any number of threads that
-    /// ask at the same time only as many are admitted as there is room for.
+    /// Decides as [`Guard::check_with_reasons`] does, by what the call is expected to cost and the
+    /// budgets' reserve rules, not by the request's estimate; and where the call may go ahead, holds
+    /// that in every budget that it meets for `timeout_millis`. Of any number of threads that ask at
+    /// the same time only as many are admitted as there is room for.
     ///
     /// # Errors
     /// [`NotReserved`]: nothing is decided and nothing held.
     pub fn reserve<'a>(
         &'a self,
         request: &'a CheckRequest<'a>,
+        expected: Expected,
         timeout_millis: i64,
         now: Now,
-    ) -> Result<(Reasoned<'a>, Option<Hold>), NotReserved> {
-        if request.estimate.cost.get() > i128::from(MOST) {
-            return Err(NotReserved::TooMuch);
-        }
+    ) -> Result<Reserving<'a>, NotReserved> {
+        let holds = &self.replica.holds;
+        let pair = self.pair(&request.attribution, &request.attribution.model);
+        let learned = holds.learned().expected(pair, now.monotonic_millis);
+        let rule = self.replica.config.reserve_rule;
+        let mut admission = Admission::new(Amounts::new(expected, learned, rule)?);
         self.expire_holds(now.monotonic_millis);
         self.room()?;
-        let mut reasoned = self.check_with_reasons(request, now);
-        let Some(parts) = self.admit(&mut reasoned) else {
-            return Ok((reasoned, None));
-        };
+        let mut decision = self.check_expecting(request, now, |budget| admission.of(budget).spend);
+        if !self.admit(&mut decision, &mut admission) {
+            return Ok(Reserving {
+                decision,
+                asked: admission.asked,
+                hold: None,
+            });
+        }
+        let (asked, cost) = (admission.asked, admission.asked.spend.cost);
         let hold = Open {
-            parts,
-            cost: request.estimate.cost,
+            parts: admission.parts,
+            cost,
+            pair,
             timeout_millis,
             until: now.monotonic_millis.saturating_add(timeout_millis),
         };
-        let holds = &self.replica.holds;
         let mut book = holds.book();
         // Others may have been faster.
         if book.len() >= self.replica.config.hold_capacity {
             give_back(&hold.parts, &holds.cells);
             return Err(NotReserved::Full { held: book.len() });
         }
-        let (cost, lasts_millis) = (hold.cost, timeout_millis);
         let hold = Hold {
             number: book.add(hold),
             cost,
-            lasts_millis,
+            lasts_millis: timeout_millis,
         };
-        Ok((reasoned, Some(hold)))
+        Ok(Reserving {
+            decision,
+            asked,
+            hold: Some(hold),
+        })
     }
 
     fn room(&self) -> Result<(), NotReserved> {
@@ -95,45 +153,54 @@ impl Guard {
         has_room.then_some(()).ok_or(NotReserved::Full { held })
     }
 
-    /// Holds the request's estimate in every budget that it meets; `None` where one of them, or
-    /// anything else, refuses the call.
-    fn admit(&self, reasoned: &mut Reasoned<'_>) -> Option<Parts> {
-        if reasoned.verdict() == Verdict::Block {
-            return None;
-        }
+    /// Holds what the call is to hold in every budget that it meets. Returns false where one of
+    /// them, or anything else, refuses the call.
+    fn admit(&self, reasoned: &mut Reasoned<'_>, admission: &mut Admission) -> bool {
         let (replica, request, now) = (&*self.replica, reasoned.request, reasoned.now);
+        let budgets = &reasoned.decision.snapshot.budgets.budgets;
+        if reasoned.verdict() == Verdict::Block {
+            let mut matches = reasoned.decision.matches.iter();
+            let refusing = matches.find(|found| found.verdict == Verdict::Block);
+            if let Some(found) = refusing {
+                admission.asked = admission.of(&budgets[found.budget as usize]);
+            }
+            return false;
+        }
         let state = reasoned.decision.state.state;
         let cells = &replica.holds.cells;
-        let mut parts = Parts::new();
         let mut verdict = Verdict::Ok;
         let matches = reasoned.decision.matches.iter_mut();
         for (found, seen) in matches.zip(&mut reasoned.seen) {
-            let budget = &reasoned.decision.snapshot.budgets.budgets[found.budget as usize];
-            let amount = counted(budget.unit, &request.estimate);
+            let budget = &budgets[found.budget as usize];
+            let asked = admission.of(budget);
+            let amount = counted(budget.unit, &asked.spend);
             if amount > 0 {
                 let admitted = cells.admit(seen.key, amount, |held| {
                     // What is held was read before: an amount that has left it since is in this entry.
                     seen.entry = replica.current(seen.key, now);
                     *found = Match::new(found.budget);
-                    found.judge(budget, seen.entry.as_deref(), request, state, held);
+                    let (asking, entry) = (&request.attribution, seen.entry.as_deref());
+                    found.judge(budget, entry, asking, &asked.spend, state, held);
                     found.verdict < Verdict::Block
                 });
                 *seen = Seen::at(seen.key, replica, true, now);
                 if !admitted {
-                    give_back(&parts, cells);
+                    give_back(&admission.parts, cells);
+                    admission.asked = asked;
                     found.verdict = Verdict::Block;
                     reasoned.decision.verdict = Verdict::Block;
-                    return None;
+                    return false;
                 }
             }
             verdict = verdict.max(found.verdict);
-            parts.push(Part {
+            admission.meets(asked);
+            admission.parts.push(Part {
                 key: seen.key,
                 unit: budget.unit,
                 amount,
             });
         }
         reasoned.decision.verdict = verdict;
-        Some(parts)
+        true
     }
 }

@@ -188,7 +188,7 @@ pub(super) fn forms(model: &str) -> Vec<String> {
 
 /// Bare forms of `model`: the last of the path without region and vendor, first as it is, then
 /// without date and version. These are what different providers' names have in common.
-pub(super) fn bare_forms(model: &str) -> Vec<String> {
+pub(crate) fn bare_forms(model: &str) -> Vec<String> {
     let lower = model.trim().to_ascii_lowercase();
     let bare = without_prefixes(&lower).pop().unwrap_or(&lower);
     without_versions(bare)

@@ -7,7 +7,7 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::Response;
 use metrics::{counter, histogram};
-use spendfuse_guard::{CheckResponse, Clock, Guard, NotReserved, decision_name};
+use spendfuse_guard::{CheckResponse, Clock, Guard, NotReserved, Reserving, decision_name};
 
 use super::request::{Misplaced, Question};
 use super::{ApiError, Shared, TOO_MANY_RESERVATIONS, json};
@@ -58,25 +58,36 @@ impl Checker {
         let began = Instant::now();
         let now = self.clock.now();
         let wanted = self.wanted_hold(&question)?;
-        let (request, warnings) = question.into_check(self, endpoint, now.wall)?;
-        let (decision, hold) = match wanted {
-            None => (self.guard.check_with_reasons(&request, now), None),
-            Some((timeout, _)) => {
+        let asking = question.into_check(self, endpoint, now.wall)?;
+        let request = &asking.request;
+        let (decision, reserving) = match wanted {
+            None => (self.guard.check_with_reasons(request, now), None),
+            Some((timeout, names)) => {
                 let timeout_millis = timeout.as_millis() as i64;
-                let reserved = self.guard.reserve(&request, timeout_millis, now);
-                reserved.map_err(not_reserved)?
+                let reserved = self
+                    .guard
+                    .reserve(request, asking.expected, timeout_millis, now);
+                let Reserving {
+                    decision,
+                    asked,
+                    hold,
+                } = reserved.map_err(not_reserved)?;
+                (decision, Some((asked, hold, names)))
             }
         };
         histogram!(CHECK_SECONDS).record(began.elapsed().as_secs_f64());
         let name = decision_name(decision.verdict());
         counter!(CHECKS, "decision" => name, "endpoint" => endpoint).increment(1);
         let mut response = decision.explain();
-        response.warnings.extend(warnings);
-        if let (Some(hold), Some((_, names))) = (hold, wanted) {
-            reservations::count("held");
-            response.reservation_id = Some(names.name(hold.number));
-            response.reserved_usd = Some(hold.cost);
-            response.reserved_until = Some(reservations::ends_at(&hold, now));
+        response.warnings.extend(asking.warnings);
+        if let Some((asked, hold, names)) = reserving {
+            response.reserved_usd = Some(asked.spend.cost);
+            response.reserve_rule = Some(asked.basis);
+            if let Some(hold) = hold {
+                reservations::count("held");
+                response.reservation_id = Some(names.name(hold.number));
+                response.reserved_until = Some(reservations::ends_at(&hold, now));
+            }
         }
         Ok(response)
     }
@@ -86,7 +97,7 @@ impl Checker {
         &self,
         question: &Question,
     ) -> Result<Option<(Duration, &Reservations)>, ApiError> {
-        let Some(timeout) = question.wanted_hold()? else {
+        let Some(timeout) = question.wanted_hold() else {
             return Ok(None);
         };
         let message = "only a running sidecar reserves: ask its /v1/check";
@@ -107,6 +118,6 @@ fn not_reserved(error: NotReserved) -> ApiError {
             let message = format!("{error} (sidecar.max_reservations)");
             ApiError::new(TOO_MANY_RESERVATIONS, message)
         }
-        NotReserved::TooMuch => ApiError::bad_request(error.to_string()),
+        NotReserved::TooMuch | NotReserved::NoEstimate => ApiError::bad_request(error.to_string()),
     }
 }

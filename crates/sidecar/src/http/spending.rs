@@ -11,7 +11,7 @@ use spendfuse_domain::{Detector, UnixMillis, Verdict};
 use spendfuse_guard::{BudgetLine, CheckRequest, Guard, OpenFinding, Warning, as_decision};
 
 use super::query::AskedQuery;
-use super::request::{Author, Question};
+use super::request::{Asking, Author, Question};
 use super::{ApiError, Shared, Sidecar, json};
 
 /// The answer: every budget whose scope the named dimensions determine, with what remains.
@@ -47,13 +47,15 @@ fn state(sidecar: &Sidecar, query: &[(String, String)]) -> Result<StateResponse,
         let message = "name a session, a customer or other dimensions, such as ?customer=c-42";
         return Err(ApiError::bad_request(message));
     }
-    if question.wanted_hold()?.is_some() {
+    if question.wanted_hold().is_some() {
         let message = "a state holds nothing: reserve belongs to /v1/check and /v1/authz";
         return Err(ApiError::bad_request(message));
     }
     let checker = &sidecar.checker;
     let now = checker.clock.now();
-    let (request, warnings) = question.into_check(checker, "state", now.wall)?;
+    let Asking {
+        request, warnings, ..
+    } = question.into_check(checker, "state", now.wall)?;
     let mut answer = checker.guard.check_with_reasons(&request, now).explain();
     answer.warnings.extend(warnings);
     Ok(StateResponse {

@@ -9,7 +9,7 @@ use spendfuse_domain::event::{
     Body, EnvelopeDefaults, Event, RejectReason, Rejection, complete, decode, redact,
 };
 use spendfuse_domain::row::PriceBasis;
-use spendfuse_guard::{CheckRequest, Place, State, Warning};
+use spendfuse_guard::{CheckRequest, Pair, Place, State, Warning};
 
 use super::answer::{Accepted, NotCounted, Outcome, unknown_members};
 use super::recent::{Before, compared};
@@ -26,7 +26,14 @@ pub(super) struct Judging<'s> {
     outgoing: Vec<SpooledEvent>,
     /// Content hashes of those that will be counted.
     fresh: HashMap<Identity, u32>,
+    costs: Vec<Cost>,
     settling: Vec<Settling>,
+}
+
+/// What a call has cost, for what is known of its like.
+struct Cost {
+    pair: Pair,
+    spend: Spend,
 }
 
 /// An event that ends the reservation of its call.
@@ -34,7 +41,8 @@ struct Settling {
     /// Which of the outgoing events it is.
     index: usize,
     number: u64,
-    spend: Spend,
+    /// Which of the costs is its own.
+    cost: usize,
     /// Where it will be: in this partition, or in the spool with this content.
     partition: u32,
     content: u128,
@@ -67,6 +75,7 @@ impl<'s> Judging<'s> {
             },
             outgoing: Vec::new(),
             fresh: HashMap::new(),
+            costs: Vec::new(),
             settling: Vec::new(),
         }
     }
@@ -105,34 +114,42 @@ impl<'s> Judging<'s> {
             key,
             value: kept.value.into_owned(),
         };
-        self.settling
-            .extend(self.settling(&decoded, &outcome, &outgoing));
+        self.note_cost(&decoded, &outcome, &outgoing);
         self.outgoing.push(outgoing);
         Ok((decoded.id.to_string(), outcome))
     }
 
-    /// The reservation of this process that an event ends once it is safe. Only what will be counted
-    /// ends one.
-    fn settling(
-        &self,
-        event: &Event<'_>,
-        outcome: &Outcome,
-        outgoing: &SpooledEvent,
-    ) -> Option<Settling> {
+    /// Keeps in mind what a call has cost, and the reservation of this process that its event ends,
+    /// until the event is safe. Only what will be counted has cost anything, or ends one.
+    fn note_cost(&mut self, event: &Event<'_>, outcome: &Outcome, outgoing: &SpooledEvent) {
         let (Body::Usage(call), Outcome::Accepted(accepted)) = (&event.body, outcome) else {
-            return None;
+            return;
         };
-        Some(Settling {
-            index: self.outgoing.len(),
-            number: self.sidecar.checker.reservation(&call.reservation_id)?,
-            spend: Spend {
-                cost: accepted.cost_usd?,
-                tokens: call.tokens.total(),
-                calls: 1,
-            },
-            partition: outgoing.partition,
-            content: outgoing.content(),
-        })
+        let Some(cost) = accepted.cost_usd else {
+            return;
+        };
+        let spend = Spend {
+            cost,
+            tokens: call.tokens.total(),
+            calls: 1,
+        };
+        let checker = &self.sidecar.checker;
+        let who = &event.attribution;
+        let model = match &*call.request_model {
+            "" => &who.model,
+            asked => asked,
+        };
+        let pair = checker.guard.pair(who, model);
+        if let Some(number) = checker.reservation(&call.reservation_id) {
+            self.settling.push(Settling {
+                index: self.outgoing.len(),
+                number,
+                cost: self.costs.len(),
+                partition: outgoing.partition,
+                content: outgoing.content(),
+            });
+        }
+        self.costs.push(Cost { pair, spend });
     }
 
     fn judge(&mut self, event: &Event<'_>) -> Result<Outcome, Refusal> {
@@ -180,6 +197,11 @@ impl<'s> Judging<'s> {
     /// Returns when all events are safe.
     pub(super) async fn deliver(self) -> Result<(), Unsafe> {
         let places = self.sidecar.delivery.deliver(self.outgoing).await?;
+        let guard = &self.sidecar.checker.guard;
+        let now_millis = self.sidecar.checker.clock.now().monotonic_millis;
+        for cost in &self.costs {
+            guard.learn(cost.pair, &cost.spend, now_millis);
+        }
         for one in self.settling {
             let place = match places.get(one.index) {
                 Some(Safe::InLog { offset }) => Place::Log {
@@ -191,9 +213,13 @@ impl<'s> Judging<'s> {
                 },
                 None => continue,
             };
-            let guard = &self.sidecar.checker.guard;
-            if guard.settle(one.number, &one.spend, place) {
+            let Cost { pair, spend } = &self.costs[one.cost];
+            if let Some(asked) = guard.settle(one.number, spend, place) {
                 reservations::count("settled");
+                // The model that was asked for may go by another name than the one that answered.
+                if asked != *pair {
+                    guard.learn(asked, spend, now_millis);
+                }
             }
         }
         let fresh = self.fresh.into_iter();

@@ -215,6 +215,100 @@ async fn a_gateway_reserves_by_query_or_header() {
     assert_eq!(bench.held().await, ["0.00", "0.09", "0.01"]);
 }
 
+/// A call of the agent that costs $0.021, by another name of the model that was asked for.
+fn learnt(id: &str) -> String {
+    let mut event = call(id);
+    event["usage"] = json!({"input_tokens": 100_000, "output_tokens": 10_000});
+    event["feature"] = json!("agent");
+    event["request_model"] = json!("gpt-4o-mini");
+    event["model"] = json!("gpt-4o-mini-2024-07-18");
+    event.to_string()
+}
+
+#[tokio::test]
+async fn what_ten_calls_cost_is_held_whatever_the_estimate_says() {
+    let bench = limited("0.05");
+    let question = |estimate: Value| {
+        let mut question = json!({
+            "customer": "c-7", "feature": "agent", "model": "gpt-4o-mini", "reserve": true,
+        });
+        question["estimate"] = estimate;
+        question.to_string()
+    };
+    let held = async |estimate: Value| {
+        let answer = bench.post("/v1/check", question(estimate)).await.json;
+        assert_conforms("check-response", &answer);
+        if let Some(id) = answer["reservation_id"].as_str() {
+            bench.delete(id).await;
+        }
+        (
+            answer["reserved_usd"].clone(),
+            answer["reserve_rule"].clone(),
+        )
+    };
+    // An estimate without the length of an answer: 4,096 tokens, and as many of input.
+    let usual = (json!("0.003072"), json!("bound"));
+    let (complete, without_answer) = (
+        json!({"input_tokens": 1000, "max_output_tokens": 1_000}),
+        json!({"input_tokens": 4096}),
+    );
+    for round in 0..10 {
+        assert_eq!(
+            held(complete.clone()).await,
+            (json!("0.00075"), json!("given"))
+        );
+        assert_eq!(held(without_answer.clone()).await, usual);
+        assert_eq!(held(Value::Null).await, usual);
+        let answer = bench.post("/v1/usage", learnt(&format!("r-{round}"))).await;
+        assert_eq!(answer.status, StatusCode::ACCEPTED);
+        // What is sent again was counted before.
+        bench.post("/v1/usage", learnt(&format!("r-{round}"))).await;
+    }
+    let learned = (json!("0.021"), json!("learned"));
+    for estimate in [complete, without_answer, Value::Null] {
+        assert_eq!(held(estimate).await, learned);
+    }
+    // Two of them have room, and the third is told why it has none.
+    for reserved in [true, true, false] {
+        let answer = bench.post("/v1/check", question(Value::Null)).await.json;
+        assert_eq!(answer["reservation_id"].is_string(), reserved);
+        assert_eq!(answer["reserved_usd"], "0.021");
+        assert_eq!(answer["reserve_rule"], "learned");
+    }
+    let gateway = "/v1/authz?reserve=1&customer=c-7&feature=agent&model=gpt-4o-mini";
+    let refused = bench.get(gateway).await;
+    assert_conforms("authz-error", &refused.json);
+    let error = &refused.json["error"];
+    assert_eq!(
+        (&error["asked"], &error["reserve_rule"]),
+        (&json!("$0.021"), &json!("learned"))
+    );
+}
+
+#[tokio::test]
+async fn the_rule_can_be_the_longest_answer_or_a_fixed_amount() {
+    for (rule, held) in [("max", "0.0099804"), ("0.07", "0.07"), ("given", "0.09")] {
+        let config = SidecarConfig {
+            reserve_rule: rule.parse().unwrap(),
+            ..config()
+        };
+        let mut bench = bench(config, None);
+        bench.budget("5.00", steps());
+        let mut question = question("0.09");
+        question["model"] = json!("gpt-4o-mini");
+        if rule == "max" {
+            let question = question.as_object_mut().unwrap();
+            question.remove("estimated_cost_usd");
+            question.insert(
+                "estimate".into(),
+                json!({"input_tokens": 1000, "max_output_tokens": 5}),
+            );
+        }
+        let answer = bench.post("/v1/check", question.to_string()).await.json;
+        assert_eq!(answer["reserved_usd"], held, "{rule}: {answer}");
+    }
+}
+
 #[tokio::test]
 async fn what_cannot_be_reserved_is_said() {
     let config = SidecarConfig {
@@ -224,7 +318,7 @@ async fn what_cannot_be_reserved_is_said() {
     let mut bench = bench(config, None);
     bench.budget("5000000.00", steps());
     for (fields, says) in [
-        (json!({"reserve": true}), "estimate"),
+        (json!({"reserve": true}), "name its model"),
         (
             json!({"reserve": "yes", "estimated_cost_usd": "1"}),
             "true or false",

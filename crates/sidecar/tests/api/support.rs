@@ -83,6 +83,7 @@ pub fn small_spool(directory: &TempDir, max_bytes: u64) -> Spool {
 pub fn bench(config: SidecarConfig, spool: Option<Spool>) -> Bench {
     let (writer, guard) = Guard::new(GuardConfig {
         hold_capacity: config.max_reservations,
+        reserve_rule: config.reserve_rule,
         ..GuardConfig::new(4)
     });
     let sink = Arc::new(FakeSink::default());

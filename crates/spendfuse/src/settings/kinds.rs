@@ -9,6 +9,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use jiff::SignedDuration;
+use spendfuse_domain::budget::ReserveRule;
 use spendfuse_guard::ColdStart;
 use spendfuse_notify::{QuietHours, Security};
 use spendfuse_sidecar::RefusalStatus;
@@ -175,6 +176,12 @@ impl Kind for ColdStart {
             "block" => Ok(Self::Block),
             _ => Err("write allow or block"),
         }
+    }
+}
+
+impl Kind for ReserveRule {
+    fn read(text: &str) -> Result<Self, &'static str> {
+        text.parse()
     }
 }
 

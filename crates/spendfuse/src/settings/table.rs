@@ -5,6 +5,7 @@ use std::num::{NonZeroU32, NonZeroUsize};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use spendfuse_domain::budget::ReserveRule;
 use spendfuse_guard::ColdStart;
 use spendfuse_notify::{QuietHours, Security};
 use spendfuse_sidecar::RefusalStatus;
@@ -200,6 +201,8 @@ settings! {
             "entries of the replica at most; beyond, new scopes whose verdict is ok are left out";
         max_reservations: usize = "100000",
             "reservations at most, with the settled ones that are not counted yet; beyond, asking for one is answered 503";
+        reserve_rule: ReserveRule = "learned",
+            "what a reservation holds where a budget says nothing: learned, given, max, or dollars such as 0.05";
         cold_start: ColdStart = "allow",
             "allow or block, until the state is known";
         refusal_status: RefusalStatus = "429",

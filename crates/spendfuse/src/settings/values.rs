@@ -186,6 +186,7 @@ impl Settings {
             stale_after: own.stale_after,
             entry_capacity: own.entry_capacity,
             max_reservations: own.max_reservations,
+            reserve_rule: own.reserve_rule,
             cold_start: own.cold_start,
             refusal_status: own.refusal_status,
             strict: own.strict,

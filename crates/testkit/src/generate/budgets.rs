@@ -75,6 +75,7 @@ pub fn budget(number: usize, bits: u128) -> Budget {
         timezone: zone(&mut choices),
         steps: steps(&mut choices),
         on_stale: OnStale::Allow,
+        reserve_rule: None,
         unpriced_blocks: choices.one_in(2),
         publish_from: BasisPoints(choices.one_of(&[0, 0, 5_000, 20_000])),
         message: None,

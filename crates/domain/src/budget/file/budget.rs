@@ -8,13 +8,13 @@ use super::values::{choice, dollars, hundredths, scalar, text, whole_number};
 use super::{BudgetDraft, dimensions, steps};
 use crate::alert_place::AlertPlace;
 use crate::amount::{Amount, Unit};
-use crate::budget::{BasisPoints, Budget, BudgetId, OnStale};
+use crate::budget::{BasisPoints, Budget, BudgetId, OnStale, ReserveRule};
 use crate::spelling::{closest, suggest};
 use crate::time::UnixMillis;
 use crate::timezone::Timezone;
 use crate::window::WindowKind;
 
-const FIELDS: [&str; 18] = [
+const FIELDS: [&str; 19] = [
     "id",
     "scope",
     "where",
@@ -28,6 +28,7 @@ const FIELDS: [&str; 18] = [
     "action",
     "to",
     "on_stale",
+    "reserve_rule",
     "count_unpriced",
     "publish_from",
     "message",
@@ -64,6 +65,9 @@ pub(super) fn read(node: &Node, mistakes: &mut Mistakes) -> Option<BudgetDraft> 
     let on_stale = fields
         .get("on_stale")
         .and_then(|node| on_stale(node, limit, mistakes));
+    let reserve_rule = fields
+        .get("reserve_rule")
+        .and_then(|node| reserve_rule(node, limit, mistakes));
     let unpriced = [("warn", false), ("block", true)];
     let unpriced_blocks = fields
         .get("count_unpriced")
@@ -89,6 +93,7 @@ pub(super) fn read(node: &Node, mistakes: &mut Mistakes) -> Option<BudgetDraft> 
         timezone: timezone.unwrap_or_default(),
         steps,
         on_stale: on_stale.unwrap_or_default(),
+        reserve_rule,
         unpriced_blocks: unpriced_blocks.unwrap_or(false),
         publish_from: BasisPoints(publish_from.unwrap_or(0)),
         message,
@@ -235,6 +240,40 @@ fn on_stale(node: &Node, limit: Option<Amount>, mistakes: &mut Mistakes) -> Opti
         );
     }
     Some(OnStale::AllowUpTo(amount))
+}
+
+fn reserve_rule(
+    node: &Node,
+    limit: Option<Amount>,
+    mistakes: &mut Mistakes,
+) -> Option<ReserveRule> {
+    let text = scalar(node, "reserve_rule", mistakes)?.as_str();
+    if let Some(rule) = ReserveRule::named(text) {
+        return Some(rule);
+    }
+    let names = ReserveRule::NAMES;
+    if !text.starts_with(|one: char| one.is_ascii_digit()) {
+        let message = format!("`reserve_rule` cannot be `{text}`");
+        mistakes.add(node.into(), message, Some(suggest(text, &names)));
+        return None;
+    }
+    let amount = dollars(node, "reserve_rule", mistakes)?;
+    if limit.is_some_and(|limit| limit.unit() != Unit::Usd) {
+        mistakes.add(
+            node.into(),
+            "a fixed `reserve_rule` is in dollars, and this budget does not count dollars",
+            Some("write `reserve_rule: learned`, `given` or `max`"),
+        );
+    }
+    let rule = ReserveRule::fixed(amount);
+    if rule.is_none() {
+        mistakes.add(
+            node.into(),
+            format!("`reserve_rule` cannot be `{text}`: a hold is more than nothing and at most a million dollars"),
+            Some("write what one call may cost, such as \"0.05\""),
+        );
+    }
+    rule
 }
 
 fn help_url(node: &Node, mistakes: &mut Mistakes) -> Option<String> {

@@ -100,6 +100,8 @@ mod tests {
             limit: Some("$5.00".to_owned()),
             reserved: Some("$0.00".to_owned()),
             pending: Some("$0.00".to_owned()),
+            asked: None,
+            reserve_rule: None,
             resets_at: None,
             help_url: Some(help_url.to_owned()),
         };

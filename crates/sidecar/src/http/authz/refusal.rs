@@ -4,7 +4,7 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::Response;
 use serde::Serialize;
 use spendfuse_domain::{Amount, UnixMillis, Verdict};
-use spendfuse_guard::CheckResponse;
+use spendfuse_guard::{Basis, CheckResponse};
 
 use super::{line, tell, words};
 use crate::http::{ApiError, Refused, json};
@@ -22,6 +22,11 @@ pub(super) struct Refusal {
     pub(super) reserved: Option<String>,
     /// What calls have cost that are not in `spent` yet.
     pub(super) pending: Option<String>,
+    /// What the call was to hold, where it asked for a reservation.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) asked: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) reserve_rule: Option<Basis>,
     pub(super) resets_at: Option<UnixMillis>,
     pub(super) help_url: Option<String>,
 }
@@ -49,6 +54,8 @@ impl Refusal {
             limit: shown(figures.limit),
             reserved: shown(figures.reserved),
             pending: shown(figures.pending),
+            asked: shown(answer.reserved_usd.map(Amount::Usd)),
+            reserve_rule: answer.reserve_rule,
             resets_at: line.and_then(|line| line.resets_at),
             help_url: line.and_then(|line| line.help_url.clone()),
         }

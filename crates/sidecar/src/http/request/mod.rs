@@ -16,11 +16,11 @@ use std::time::Duration;
 use spendfuse_domain::budget::Spend;
 use spendfuse_domain::scope::Dimension;
 use spendfuse_domain::{Attribution, Nanos, UnixMillis};
-use spendfuse_guard::{CheckRequest, Warning};
+use spendfuse_guard::{CheckRequest, Expected, Warning};
 
 use super::{ApiError, Checker};
 use crate::reservations::{LONGEST_TIMEOUT_SECONDS, USUAL_TIMEOUT};
-use estimate::Estimate;
+use estimate::{Estimate, Pricing};
 use faults::Unknown;
 
 pub(crate) use faults::shown;
@@ -39,6 +39,15 @@ pub struct Question {
     reserve: bool,
     call_timeout: Option<Duration>,
     unknown: Unknown,
+}
+
+/// A question as the guard takes it.
+pub(super) struct Asking<'a> {
+    pub(super) request: CheckRequest<'a>,
+    /// What is known of the call where it wants a hold.
+    pub(super) expected: Expected,
+    /// What its sender should know about it.
+    pub(super) warnings: Vec<Warning>,
 }
 
 /// What a field holds.
@@ -135,22 +144,12 @@ impl Question {
     }
 
     /// For how long what the call may cost is to be held, where that is asked for.
-    ///
-    /// # Errors
-    /// 400 where nothing is said about the cost: a hold of nothing would hold nobody back.
-    pub(super) fn wanted_hold(&self) -> Result<Option<Duration>, ApiError> {
-        if !self.reserve {
-            return Ok(None);
-        }
-        if self.estimate.is_none() && self.estimated_cost.is_none() {
-            let message = "reserve holds what a call may cost: give estimated_cost_usd or estimate";
-            return Err(ApiError::bad_request(message));
-        }
-        Ok(Some(self.call_timeout.unwrap_or(USUAL_TIMEOUT)))
+    pub(super) fn wanted_hold(&self) -> Option<Duration> {
+        let timeout = self.call_timeout.unwrap_or(USUAL_TIMEOUT);
+        self.reserve.then_some(timeout)
     }
 
-    /// The question for the guard, with the default workspace where none is named, and what its
-    /// sender should know about it.
+    /// The question for the guard, with the default workspace where none is named.
     ///
     /// # Errors
     /// 400 for what cannot be answered, and for every fault where the checker is strict.
@@ -159,7 +158,7 @@ impl Question {
         checker: &'a Checker,
         endpoint: &'static str,
         now: UnixMillis,
-    ) -> Result<(CheckRequest<'a>, Vec<Warning>), ApiError> {
+    ) -> Result<Asking<'a>, ApiError> {
         let mut warnings = self.faults(checker);
         faults::count(&warnings, endpoint);
         if checker.strict && !warnings.is_empty() {
@@ -182,19 +181,42 @@ impl Question {
             let message = "give estimated_cost_usd or estimate, not both";
             return Err(ApiError::bad_request(message));
         }
+        let pricing = Pricing {
+            who: &attribution,
+            prices: &checker.prices,
+            now,
+        };
         if let Some(announced) = &self.estimate {
-            let (spend, unpriced) = announced.spend(&attribution, &checker.prices, now)?;
+            let (spend, unpriced) = announced.spend(&pricing)?;
             estimate = spend;
             warnings.extend(unpriced);
         }
         if let Some(cost) = self.estimated_cost {
             estimate.cost = cost;
         }
+        let is_given = self.estimate.is_some() || self.estimated_cost.is_some();
+        let mut expected = Expected {
+            given: is_given.then_some(estimate),
+            ..Expected::default()
+        };
+        if self.reserve {
+            let announced = self.estimate.unwrap_or_default();
+            if self.estimated_cost.is_none() && !announced.is_complete() {
+                expected.bound = announced.bound(&pricing)?;
+            }
+            if checker.guard.holds_longest_answers() {
+                expected.most = announced.most(&pricing)?;
+            }
+        }
         let request = CheckRequest {
             attribution,
             estimate,
         };
-        Ok((request, warnings))
+        Ok(Asking {
+            request,
+            expected,
+            warnings,
+        })
     }
 
     /// Whether anything is asked about: a dimension has a value.
