@@ -9,12 +9,14 @@
 
 mod alerts;
 mod bare;
+mod callers;
 mod churn;
 mod client;
 mod guard;
 mod lag;
 mod loader;
 mod memory;
+mod overspend;
 mod parts;
 mod peers;
 mod pipeline;
@@ -46,7 +48,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 #[derive(Parser, Debug)]
 #[command(after_help = "Example: ratios --only pipeline,peers --quick")]
 struct Options {
-    /// Only these rows, by commas: pipeline, peers, lag, alerts, guard, refresh, sidecar, loader, memory, scaling, recovery, churn, sizing
+    /// Only these rows, by commas: pipeline, peers, lag, alerts, guard, refresh, sidecar, overspend, loader, memory, scaling, recovery, churn, sizing
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
     /// Fewer events and shorter times: to try it out, not to quote
@@ -82,7 +84,7 @@ enum Part {
 /// A measurement: its name, and how it is made.
 type Row = (&'static str, fn(&mut Sitting) -> Result<Vec<Line>>);
 
-const ROWS: [Row; 13] = [
+const ROWS: [Row; 14] = [
     ("pipeline", pipeline::measure),
     ("peers", peers::measure),
     ("loader", loader::measure),
@@ -91,6 +93,7 @@ const ROWS: [Row; 13] = [
     ("guard", guard::measure),
     ("refresh", refresh::measure),
     ("sidecar", sidecar::measure),
+    ("overspend", overspend::measure),
     ("memory", memory::measure),
     ("scaling", scaling::measure),
     ("recovery", recovery::measure),
