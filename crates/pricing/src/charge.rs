@@ -336,8 +336,12 @@ pub(crate) fn unit_rate(
         Tier::Default
     };
     let same = |rates: &str, calls: &str| rates.is_empty() || rates.eq_ignore_ascii_case(calls);
-    let fits =
-        |rate: &&UnitRate| same(&rate.quality, &units.quality) && same(&rate.size, &units.size);
+    // `1024x1536`, `1024-x-1536` and `1024 × 1536` are one size.
+    let size: String = { units.size.chars() }
+        .filter(|one| !matches!(one, ' ' | '-' | '*'))
+        .map(|one| if one == '×' { 'x' } else { one })
+        .collect();
+    let fits = |rate: &&UnitRate| same(&rate.quality, &units.quality) && same(&rate.size, &size);
     let given_attributes =
         |rate: &&UnitRate| u8::from(!rate.quality.is_empty()) + u8::from(!rate.size.is_empty());
     let best = of_kind(tier)
@@ -348,7 +352,7 @@ pub(crate) fn unit_rate(
     }
     let unsaid = |rates: &str, calls: &str| calls.is_empty() || same(rates, calls);
     let may_fit =
-        |rate: &&UnitRate| unsaid(&rate.quality, &units.quality) && unsaid(&rate.size, &units.size);
+        |rate: &&UnitRate| unsaid(&rate.quality, &units.quality) && unsaid(&rate.size, &size);
     let dearest = of_kind(tier)
         .filter(may_fit)
         .max_by_key(|rate| rate.nanos)

@@ -410,6 +410,9 @@ fn call<'a>(
     ] {
         units.raise(kind, quantity);
     }
+    if units.quality.is_empty() && !reading.search_size.is_empty() {
+        units.quality = sanitizer.shorten(reading.search_size);
+    }
     for (kind, count) in &reading.units {
         units.raise(*kind, Quantity::whole(*count));
     }

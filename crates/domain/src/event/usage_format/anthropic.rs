@@ -25,7 +25,8 @@ pub(super) fn meaning(section: Section, key: &str) -> Option<Meaning> {
         (Top, "prompt_tokens_details") => Meaning::Object(InputDetails),
         (InputDetails, "cached_tokens") => Meaning::Count(Slot::CacheRead),
         // Thinking is within the output.
-        (Top | Part, "output_tokens_details") | (Top, "total_tokens") => Meaning::NotBilled,
+        (Top | Part, "output_tokens_details") => Meaning::NotBilled,
+        (Top, "total_tokens") => Meaning::Count(Slot::Total),
         (Part, "type") => Meaning::Word(Word::PartType),
         (Part, "model") => Meaning::Word(Word::PartModel),
         (CacheCreation, "ephemeral_5m_input_tokens") => Meaning::Count(Slot::CacheWrite5m),

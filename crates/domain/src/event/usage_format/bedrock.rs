@@ -13,8 +13,8 @@ pub(super) fn meaning(section: Section, key: &str) -> Option<Meaning> {
         (Section::Top, "inputTokens" | "inputTokenCount") => Meaning::Count(Slot::Input),
         (Section::Top, "outputTokens" | "outputTokenCount") => Meaning::Count(Slot::Output),
         (Section::Top, "amazon-bedrock-invocationMetrics") => Meaning::Object(Section::Top),
-        (Section::Top, "serviceTier") => Meaning::Word(Word::Tier),
-        (Section::Top, "totalTokens" | "totalTokenCount") => Meaning::NotBilled,
+        (Section::Top, "serviceTier" | "service_tier") => Meaning::WordOrType(Word::Tier),
+        (Section::Top, "totalTokens" | "totalTokenCount") => Meaning::Count(Slot::Total),
         (Section::Top, "cacheReadInputTokens" | "cacheReadInputTokenCount") => {
             Meaning::Count(Slot::CacheRead)
         }

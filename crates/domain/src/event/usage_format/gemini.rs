@@ -108,12 +108,6 @@ pub(super) fn classes<'a>(counts: &Counts) -> Reading<'a> {
         audio: counts.get(Slot::AudioOutput),
         image: counts.get(Slot::ImageOutput),
     };
-    if counts.has_only_total() {
-        // A cache that was created. An answer has its parts, so that somebody should look.
-        reading.tokens.input = counts.get(Slot::Total);
-        reading.disputed = counts.get(Slot::Total) > 0;
-        return reading;
-    }
     let tokens = &mut reading.tokens;
     tokens.reasoning = counts.get(Slot::Reasoning);
     let prompt_disputed = prompt.take_apart(tokens);

@@ -23,6 +23,7 @@ mod contained;
 mod gemini;
 mod openai;
 mod spendfuse;
+mod total;
 mod unread;
 mod walk;
 
@@ -106,7 +107,7 @@ impl UsageFormat {
 
     fn classes<'a>(self, counts: &Counts) -> Reading<'a> {
         match self {
-            Self::Spendfuse | Self::Otel => spendfuse::classes(counts),
+            Self::Spendfuse | Self::Otel => spendfuse::classes(self, counts),
             Self::OpenAiChat | Self::OpenAiResponses | Self::Cohere => openai::classes(counts),
             Self::AnthropicMessages => anthropic::classes(counts),
             Self::Gemini | Self::GeminiInteractions => gemini::classes(counts),
@@ -152,6 +153,8 @@ pub struct Reading<'a> {
     pub speed: Cow<'a, str>,
     /// Where it was served: `us`; empty = not said.
     pub inference_geo: Cow<'a, str>,
+    /// How much a search looked at, `low`; empty = not said.
+    pub search_size: Cow<'a, str>,
     /// What the provider says that it charges.
     pub charge: Option<Nanos>,
     /// Parts beside [`tokens`](Self::tokens).
@@ -202,6 +205,7 @@ pub(super) fn read_with<'a>(
         return Err(unrecognised(reader, format, json));
     }
     let mut reading = format.classes(counts);
+    total::add_what_it_alone_says(&mut reading, counts, model);
     reading.incomplete = reading.tokens.generated() > 0 && !counts.says_input() && !has_units;
     reading.audio_seconds = counts.audio_seconds;
     reading.units = std::mem::take(&mut counts.units);
@@ -210,6 +214,11 @@ pub(super) fn read_with<'a>(
     reading.service_tier = section.take_word(Word::Tier);
     reading.speed = section.take_word(Word::Speed);
     reading.inference_geo = section.take_word(Word::Geography);
+    reading.search_size = section.take_word(Word::SearchSize);
+    if !reading.search_size.is_empty() {
+        // Perplexity's models search once for every call, unless they count it.
+        reading.web_searches = reading.web_searches.max(1);
+    }
     if !section.parts.is_empty() {
         if anthropic::has_part_of_nobody(&section.parts) {
             reading.unread.get_or_insert(PART_OF_NOBODY.into());

@@ -13,7 +13,7 @@ use super::Reading;
 use super::anthropic::{cache_writes, split_writes};
 use super::contained::{ContainedInput, ContainedOutput, reconcile};
 use super::walk::{Counts, Meaning, Section, Slot, Word};
-use crate::units::UnitKind;
+use crate::units::{Quantity, UnitKind};
 
 pub(super) fn meaning(section: Section, key: &str) -> Option<Meaning> {
     match section {
@@ -63,7 +63,9 @@ pub(super) fn meaning(section: Section, key: &str) -> Option<Meaning> {
         Section::Billed => Some(match key {
             "input_tokens" => Meaning::Count(Slot::BilledInput),
             "output_tokens" => Meaning::Count(Slot::BilledOutput),
+            "image_tokens" => Meaning::Count(Slot::ImageInput),
             "search_units" => Meaning::Count(Slot::RerankUnits),
+            "images" => Meaning::Units(UnitKind::Images),
             _ => return None,
         }),
         Section::ToolDetails => Some(match key {
@@ -106,6 +108,10 @@ fn top(key: &str) -> Option<Meaning> {
             Meaning::Object(Section::ServerToolUse)
         }
         "prompt_audio_seconds" | "seconds" => Meaning::Seconds,
+        // Documents that Mistral reads, and texts that others speak.
+        "pages_processed" => Meaning::Units(UnitKind::Pages),
+        "characters" | "usage_characters" => Meaning::Units(UnitKind::Characters),
+        "search_context_size" => Meaning::Word(Word::SearchSize),
         "billed_units" => Meaning::Object(Section::Billed),
         // Cohere's counts before what it does not bill; only there where nothing is said of billing.
         "tokens" => Meaning::Object(Section::ToolDetails),
@@ -114,6 +120,8 @@ fn top(key: &str) -> Option<Meaning> {
         "inference_geo" => Meaning::Word(Word::Geography),
         "cost" => Meaning::Charge,
         "cost_in_usd_ticks" => Meaning::ChargeTicks,
+        // Voyage: of what its total is made.
+        "text_tokens" | "image_pixels" | "video_pixels" => Meaning::NotBilled,
         // Parts of `cost`; other sums of what is read; the modalities of Google's interactions,
         // which this format's name does not go with.
         "cost_details"
@@ -156,15 +164,11 @@ pub(super) fn classes<'a>(counts: &Counts) -> Reading<'a> {
     };
     if counts.has(Slot::BilledInput) || counts.has(Slot::BilledOutput) {
         reading.tokens.input = counts.get(Slot::BilledInput);
+        reading.tokens.image_input = counts.get(Slot::ImageInput);
         reading.tokens.output = counts.get(Slot::BilledOutput);
         return reading;
     }
     let total = counts.get(Slot::Total);
-    if counts.has_only_total() {
-        // Embeddings and rerankers; an answer has its parts.
-        reading.tokens.input = total;
-        return reading;
-    }
     let (_, write_1h, _) = cache_writes(counts);
     let (write_5m, _) = split_writes(counts);
     let split = write_5m + write_1h;
@@ -209,7 +213,11 @@ pub(super) fn classes<'a>(counts: &Counts) -> Reading<'a> {
     let output_disputed = output.take_apart(tokens);
     tokens.input += tools;
     tokens.reasoning += thoughts;
-    let total_disputed = reconcile(tokens, total);
+    // Mistral's audio is in the total, and billed by the second.
+    let has_seconds_alone = counts.audio_seconds > Quantity(0)
+        && !counts.has(Slot::FreeAudio)
+        && !counts.has(Slot::AudioInput);
+    let total_disputed = !has_seconds_alone && reconcile(tokens, total);
     tokens.input += citations;
     tokens.reasoning += beside_the_total;
     reading.disputed = input_disputed || output_disputed || total_disputed;

@@ -56,7 +56,7 @@ fn contained(name: &str) -> Option<Meaning> {
         "image_output_tokens" => Slot::ImageOutput,
         "cache_read_input_tokens" => Slot::ForeignCacheRead,
         "cache_creation_input_tokens" => Slot::ForeignCacheWrite,
-        "total_tokens" => return Some(Meaning::NotBilled),
+        "total_tokens" => Slot::Total,
         _ => return None,
     }))
 }
@@ -120,7 +120,7 @@ fn otel_name(name: &str) -> Option<Meaning> {
     }))
 }
 
-pub(super) fn classes<'a>(counts: &Counts) -> Reading<'a> {
+pub(super) fn classes<'a>(format: UsageFormat, counts: &Counts) -> Reading<'a> {
     let mut reading = Reading::default();
     let write_1h = counts.get(Slot::CacheWrite1h);
     let mut input = ContainedInput {
@@ -148,7 +148,8 @@ pub(super) fn classes<'a>(counts: &Counts) -> Reading<'a> {
     // Telemetry of some has what is cached beside the input: its total decides.
     let cached = input.cache_read + input.cache_write;
     let total = counts.get(Slot::Total);
-    if cached > 0 && input.total + cached + output.total == total {
+    let is_telemetry = format == UsageFormat::Otel;
+    if is_telemetry && cached > 0 && input.total + cached + output.total == total {
         input.total += cached;
     }
     let input_disputed = input.take_apart(&mut reading.tokens);

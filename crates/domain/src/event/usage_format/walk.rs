@@ -9,7 +9,7 @@ use serde_json::value::RawValue;
 use super::super::json::{
     Field, JsonKind, Members, ObjectInto, TextField, ignore, scalars_by_kind,
 };
-use super::super::redact::{REMOVED_WORD, is_kept_word};
+use super::super::redact::{REMOVED_WORD, is_kept_word, kind};
 use super::{MAX_COUNT, UsageFormat};
 use crate::money::Nanos;
 use crate::units::{Quantity, UnitKind};
@@ -94,6 +94,8 @@ pub(super) enum Word {
     Tier,
     Speed,
     Geography,
+    /// How much was searched, which a search costs by: `low`, `medium`, `high`.
+    SearchSize,
     /// In one of several parts of a call: its type.
     PartType,
     /// In one of several parts of a call: its model.
@@ -137,6 +139,8 @@ pub(super) enum Meaning {
     Added(Slot),
     /// A word.
     Word(Word),
+    /// A word, or an object whose `type` is one.
+    WordOrType(Word),
     /// Units that are sold beside tokens.
     Units(UnitKind),
     /// Seconds of audio, which may have a fraction.
@@ -244,20 +248,9 @@ impl Counts {
         self.values[slot as usize] += count;
     }
 
-    fn note_problem(&mut self, path: String, what: &'static str) {
-        self.problem.get_or_insert(Problem {
-            path,
-            what,
-            wanted: "an integer between 0 and 1,000,000,000",
-        });
-    }
-
-    fn note_too_many_parts(&mut self, path: String) {
-        self.problem.get_or_insert(Problem {
-            path,
-            what: "too long a list",
-            wanted: "of 256 parts at most",
-        });
+    fn note_problem(&mut self, path: String, what: &'static str, wanted: &'static str) {
+        let problem = Problem { path, what, wanted };
+        self.problem.get_or_insert(problem);
     }
 }
 
@@ -323,14 +316,18 @@ impl<'a> SectionReader<'a> {
             Field::Wrong(kind) => kind.words(),
         };
         let path = format!("{}{key}", self.path);
-        self.counts.note_problem(path, what);
+        self.counts.note_problem(path, what, A_COUNT);
         None
     }
 
     fn expect_kind(&mut self, found: JsonKind, expected: JsonKind) {
         if found != expected && found != JsonKind::Null {
             let path = self.path.trim_end_matches('.').to_owned();
-            self.counts.note_problem(path, NOT_OF_THE_FORM);
+            let wanted = match expected {
+                JsonKind::Array => "a list",
+                _ => "an object",
+            };
+            self.counts.note_problem(path, found.words(), wanted);
         }
     }
 }
@@ -380,13 +377,23 @@ impl<'de> Members<'de> for SectionReader<'de> {
             Meaning::Parts => {
                 let kind = object.next_value_seed(PartList(self))?;
                 if kind != JsonKind::Array && kind != JsonKind::Null {
-                    self.counts.note_problem(key.into_owned(), NOT_OF_THE_FORM);
+                    let path = format!("{}{key}", self.path);
+                    self.counts.note_problem(path, kind.words(), "a list");
                 }
             }
             Meaning::Word(word) => {
                 if let Field::Value(text) = object.next_value::<TextField<'de>>()? {
                     self.words[word as usize] = match is_kept_word(&text) {
                         true => text,
+                        false => Cow::Borrowed(REMOVED_WORD),
+                    };
+                }
+            }
+            Meaning::WordOrType(word) => {
+                let said = word_or_type(object.next_value::<&RawValue>()?.get());
+                if let Some(text) = said {
+                    self.words[word as usize] = match is_kept_word(&text) {
+                        true => Cow::Owned(text),
                         false => Cow::Borrowed(REMOVED_WORD),
                     };
                 }
@@ -405,7 +412,19 @@ impl<'de> Members<'de> for SectionReader<'de> {
     }
 }
 
-const NOT_OF_THE_FORM: &str = "not of the provider's form";
+/// The text in `json`, or the one in the member `type` of the object in it.
+fn word_or_type(json: &str) -> Option<String> {
+    match serde_json::from_str(json).ok()? {
+        serde_json::Value::String(text) => Some(text),
+        serde_json::Value::Object(mut members) => match members.remove("type")? {
+            serde_json::Value::String(text) => Some(text),
+            _ => None,
+        },
+        _ => None,
+    }
+}
+
+const A_COUNT: &str = "an integer between 0 and 1,000,000,000";
 /// xAI's ticks are 10⁻¹⁰ dollars.
 const TICKS_PER_NANO: u64 = 10;
 
@@ -433,7 +452,8 @@ impl SectionReader<'_> {
             }
             _ => {
                 let path = format!("{}{key}", self.path);
-                self.counts.note_problem(path, "no number of seconds");
+                let wanted = "a number of seconds between 0 and 1,000,000,000";
+                self.counts.note_problem(path, kind(json).words(), wanted);
             }
         }
     }
@@ -483,7 +503,8 @@ impl<'de> Visitor<'de> for PartList<'_, 'de> {
             }
             if outer.parts.len() == MOST_PARTS {
                 let path = format!("{}iterations", outer.path);
-                outer.counts.note_too_many_parts(path);
+                let wanted = "of 256 parts at most";
+                outer.counts.note_problem(path, "too long a list", wanted);
                 continue;
             }
             outer.parts.push(Part {
