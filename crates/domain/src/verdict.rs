@@ -1,5 +1,7 @@
 //! Verdicts: the values of topic `spendfuse.blocklist`.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use crate::amount::{self, Count, Figures, FiguresError};
@@ -95,6 +97,21 @@ pub struct BlocklistEntry {
     pub version: u64,
     pub decided_at: UnixMillis,
     pub caused_by: Option<EventRef>,
+    /// Per partition of the usage topic, the offset of the last event that the figures count, as far
+    /// as the entry says ([`Self::says_through`]); of events that arrived in another partition than
+    /// their own it says nothing.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty", default)]
+    pub through: BTreeMap<u32, i64>,
+}
+
+impl BlocklistEntry {
+    /// Whether the entry says which events it counts: from a quarter of the limit on. Below, a cost
+    /// that a reader takes for still missing leaves room for half of the limit at least.
+    pub fn says_through(&self) -> bool {
+        let (spent, limit) = (self.figures.spent, self.figures.limit);
+        let numbers = spent.zip(limit);
+        numbers.is_some_and(|(spent, limit)| spent.number().saturating_mul(4) > limit.number())
+    }
 }
 
 /// An entry as it is read: every reader of the topic reads millions, and serde would set aside each
@@ -124,6 +141,8 @@ struct EntryFields {
     version: u64,
     decided_at: UnixMillis,
     caused_by: Option<EventRef>,
+    #[serde(default)]
+    through: BTreeMap<u32, i64>,
 }
 
 impl TryFrom<EntryFields> for BlocklistEntry {
@@ -155,6 +174,7 @@ impl TryFrom<EntryFields> for BlocklistEntry {
             version: fields.version,
             decided_at: fields.decided_at,
             caused_by: fields.caused_by,
+            through: fields.through,
         })
     }
 }

@@ -3,6 +3,8 @@
 //! Used by the ledger for calendar windows and by the meter for session windows. All decisions are
 //! pure functions of the account, its budget and the time.
 
+use std::collections::BTreeMap;
+
 use minicbor::{Decode, Encode};
 use serde_json::Value;
 use spendfuse_domain::budget::{Compared, CompiledBudget, Spend, Step};
@@ -388,6 +390,7 @@ impl Account {
             version: seq,
             decided_at: now,
             caused_by: self.caused_by.first().cloned(),
+            through: BTreeMap::new(),
         }
     }
 }

@@ -119,6 +119,42 @@ pub mod millis {
     }
 }
 
+/// Offsets by partition, as a field that was appended: nothing is written where there are none.
+pub mod offsets {
+    use std::collections::BTreeMap;
+
+    use minicbor::decode::Error as DecodeError;
+    use minicbor::encode::{Error as EncodeError, Write};
+    use minicbor::{Decode as _, Decoder, Encode as _, Encoder};
+
+    /// Writes them.
+    pub fn encode<C, W: Write>(
+        offsets: &BTreeMap<u32, i64>,
+        encoder: &mut Encoder<W>,
+        context: &mut C,
+    ) -> Result<(), EncodeError<W::Error>> {
+        offsets.encode(encoder, context)
+    }
+
+    /// Reads them.
+    pub fn decode<C>(
+        decoder: &mut Decoder<'_>,
+        context: &mut C,
+    ) -> Result<BTreeMap<u32, i64>, DecodeError> {
+        BTreeMap::decode(decoder, context)
+    }
+
+    /// What is left out.
+    pub fn is_nil(offsets: &BTreeMap<u32, i64>) -> bool {
+        offsets.is_empty()
+    }
+
+    /// What is meant where nothing stands.
+    pub fn nil() -> Option<BTreeMap<u32, i64>> {
+        Some(BTreeMap::new())
+    }
+}
+
 /// A field that was appended: only `true` is written, so that records without it stay as they were.
 pub mod only_true {
     use minicbor::decode::Error as DecodeError;

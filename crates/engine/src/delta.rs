@@ -32,6 +32,10 @@ pub struct Deltas {
     #[n(5)]
     #[cbor(default)]
     pub budget_version: u64,
+    /// The last event of the meter's partition of the usage topic that is counted with this record
+    /// and those before it, by its offset. Not in all but the last record of a commit.
+    #[n(6)]
+    pub through: Option<i64>,
 }
 
 /// Spend of one scope in one UTC minute of the events' own time, summed over a commit.
@@ -105,6 +109,10 @@ impl Deltas {
             let is_full =
                 |part: &Self| part.entries.len() >= most_entries || bytes + takes > most_bytes;
             if parts.last().is_none_or(is_full) {
+                // More follows.
+                if let Some(part) = parts.last_mut() {
+                    part.through = None;
+                }
                 parts.push(Self {
                     prev: if parts.is_empty() {
                         self.prev
@@ -168,6 +176,7 @@ mod tests {
             series: (0..500).map(|number| format!("{long}|{number}")).collect(),
             entries: (0..500).map(entry).collect(),
             budget_version: 2,
+            through: Some(41),
         };
         const MOST: usize = 64 * 1024;
         assert!(codec::encode(&whole).len() > 20 * MOST);
@@ -176,6 +185,9 @@ mod tests {
         let chain: Vec<(u64, u64)> = parts.iter().map(|part| (part.prev, part.seq)).collect();
         assert_eq!(chain[0], (5, 9));
         assert!(chain[1..].iter().all(|link| *link == (9, 9)));
+        let (last, others) = parts.split_last().expect("there are many");
+        assert!(others.iter().all(|part| part.through.is_none()));
+        assert_eq!(last.through, Some(41));
         let named = |part: &Deltas| -> Vec<(String, DeltaEntry)> {
             let name = |entry: &DeltaEntry| part.series[entry.series as usize].clone();
             let bare = |entry: &DeltaEntry| DeltaEntry {

@@ -1,6 +1,8 @@
 //! Settling an account after its spend, its budget or the time changed: what readers of the
 //! blocklist, of findings and of alerts must be told.
 
+use std::collections::BTreeMap;
+
 use spendfuse_domain::budget::{BasisPoints, CompiledBudget, Step};
 use spendfuse_domain::finding::{Finding, FindingState};
 use spendfuse_domain::scope::{Dimension, Dimensions as _, ScopeText};
@@ -88,6 +90,17 @@ pub struct Settlement {
     pub again_at: Option<UnixMillis>,
     /// The figure is due, and how near it is to a limit.
     pub waits_for_turn: Option<Nearness>,
+}
+
+impl Settlement {
+    /// The entry counts the usage topic's events up to these offsets.
+    pub(crate) fn counts_through(&mut self, offsets: &BTreeMap<u32, i64>) {
+        if let Some((_, entry)) = &mut self.entry
+            && entry.says_through()
+        {
+            entry.through.clone_from(offsets);
+        }
+    }
 }
 
 /// When a figure that has moved is told.

@@ -36,6 +36,7 @@ fn deltas() -> impl Strategy<Value = Deltas> {
     (any::<u32>(), any::<u64>(), any::<u64>(), entries).prop_map(
         |(partition, prev, seq, entries)| Deltas {
             budget_version: 7,
+            through: (seq % 2 == 0).then_some(seq.cast_signed()),
             meter_partition: partition,
             prev,
             seq,

@@ -98,6 +98,7 @@ impl Desk {
         if !spends.is_empty() {
             let deltas = Deltas {
                 budget_version: 0,
+                through: None,
                 meter_partition: 0,
                 prev: self.seq - 1,
                 seq: self.seq,

@@ -120,6 +120,7 @@ fn count(meter: &mut Meter, event: &Event<'_>, arrival: UnixMillis, nanos: i128)
 fn deltas(budget: &Budget, seq: u64, scope: &str, time: UnixMillis, nanos: i128) -> Deltas {
     Deltas {
         budget_version: 0,
+        through: None,
         meter_partition: 0,
         prev: seq - 1,
         seq,

@@ -32,6 +32,8 @@ pub struct Entry {
     version: u64,
     decided_at: UnixMillis,
     caused_by: Option<Box<EventRef>>,
+    /// Most entries say nothing.
+    through: Box<[(u32, i64)]>,
 }
 
 impl Entry {
@@ -63,6 +65,7 @@ impl Entry {
             version: read.version,
             decided_at: read.decided_at,
             caused_by: read.caused_by.map(Box::new),
+            through: read.through.into_iter().collect(),
         })
     }
 
@@ -114,6 +117,17 @@ impl Entry {
         self.caused_by.as_ref().and_then(|event| event.time)
     }
 
+    /// Per partition of the usage topic, the last event that the figures count, where the entry says.
+    pub(crate) fn through(&self) -> impl Iterator<Item = (u32, i64)> {
+        self.through.iter().copied()
+    }
+
+    /// Whether it says that the event at this place in the usage topic is in its figures.
+    pub(crate) fn counts(&self, partition: u32, offset: i64) -> bool {
+        self.through()
+            .any(|(counted, last)| counted == partition && last >= offset)
+    }
+
     /// The value as it was published.
     pub fn to_published(&self) -> BlocklistEntry {
         BlocklistEntry {
@@ -134,6 +148,7 @@ impl Entry {
             version: self.version,
             decided_at: self.decided_at,
             caused_by: self.caused_by.as_deref().cloned(),
+            through: self.through.iter().copied().collect(),
         }
     }
 }
@@ -169,7 +184,7 @@ impl Entry {
 mod tests {
     use super::*;
 
-    const CONTRACT: &str = r#"{"v":1,"budget":"cap-per-customer","scope":"acme/customer=c-42","where":{"plan":"free"},"verdict":"block","action":"block","spent_usd":"5.000123","limit_usd":"5.00","percent":100.0,"window":"day:2026-11-22","window_start":"2026-11-22T05:00:00Z","resets_at":"2026-11-23T05:00:00Z","expires_at":"2026-11-23T05:00:00Z","counted_from":"2026-11-22T05:00:00Z","downgrade_to":null,"version":184467,"decided_at":"2026-11-22T10:15:30.2Z","caused_by":{"source":"checkout-api","id":"chatcmpl-9x","time":"2026-11-22T10:15:30Z"}}"#;
+    const CONTRACT: &str = r#"{"v":1,"budget":"cap-per-customer","scope":"acme/customer=c-42","where":{"plan":"free"},"verdict":"block","action":"block","spent_usd":"5.000123","limit_usd":"5.00","percent":100.0,"window":"day:2026-11-22","window_start":"2026-11-22T05:00:00Z","resets_at":"2026-11-23T05:00:00Z","expires_at":"2026-11-23T05:00:00Z","counted_from":"2026-11-22T05:00:00Z","downgrade_to":null,"version":184467,"decided_at":"2026-11-22T10:15:30.2Z","caused_by":{"source":"checkout-api","id":"chatcmpl-9x","time":"2026-11-22T10:15:30Z"},"through":{"0":918272,"11":4}}"#;
 
     #[test]
     fn an_entry_is_given_out_as_it_was_published() {

@@ -17,6 +17,7 @@ use crate::findings::{OpenFinding, OpenFindings, replaced, scope_of};
 use crate::freshness::{Heartbeats, Now};
 use crate::guard::{Replica, Snapshot};
 use crate::hash::EntryHash;
+use crate::holds::Shown;
 use crate::metrics::{ENFORCEMENT_LAG_SECONDS, ENTRIES_LEFT_OUT};
 use crate::shards::Pending;
 use crate::standings::Standings;
@@ -39,9 +40,8 @@ pub struct GuardWriter {
     unpublished_causes: Vec<(Verdict, UnixMillis)>,
     /// Number of the record of the blocklist that was applied last.
     record: u64,
-    /// While anything is held: the changed entries that readers do not see yet, and the numbers of
-    /// their records.
-    unpublished_entries: Vec<(EntryHash, u64)>,
+    /// While anything is held: the changed entries that readers do not see yet.
+    unpublished_entries: Vec<Shown>,
 }
 
 /// What readers know and the topics have not said again.
@@ -115,13 +115,22 @@ impl GuardWriter {
             unconfirmed.entries.remove(&hash);
         } else if self.replica.holds.cells.is_any() {
             // A log that is read again says what was true before the heartbeats that are known.
-            self.unpublished_entries.push((hash, self.record));
+            self.unpublished_entries.push(Shown {
+                key: hash,
+                record: self.record,
+                entry: None,
+            });
         }
         let Some(value) = value else {
             self.remove_entry(hash, key);
             return Ok(());
         };
         let entry = Arc::new(Entry::parse(key, value)?);
+        if let Some(shown) = self.unpublished_entries.last_mut()
+            && shown.record == self.record
+        {
+            shown.entry = Some(Arc::clone(&entry));
+        }
         if self.is_reading_again() && self.latest(hash).as_ref() == Some(&entry) {
             return Ok(());
         }

@@ -124,6 +124,24 @@ impl Bench {
 
     /// As [`Self::entry`]; readers do not see it yet.
     fn read_entry(&mut self, budget: &str, scope: &str, spent_cents: i128, limit: &str) {
+        let nothing = json!({});
+        self.read_entry_through(budget, scope, spent_cents, limit, &nothing);
+    }
+
+    /// An entry of budget `cap` of a dollar that counts the usage topic's events up to these offsets.
+    fn entry_through(&mut self, scope: &str, spent_cents: i128, through: &Value) {
+        self.read_entry_through("cap", scope, spent_cents, "1.00", through);
+        self.writer.publish(WALL);
+    }
+
+    fn read_entry_through(
+        &mut self,
+        budget: &str,
+        scope: &str,
+        spent_cents: i128,
+        limit: &str,
+        through: &Value,
+    ) {
         let spent = Nanos::new(spent_cents * CENT).to_string();
         // As the ledger judges; the share in basis points.
         let share = spent_cents * 10_000 / (Nanos::parse_usd(limit).unwrap().amount.get() / CENT);
@@ -137,7 +155,7 @@ impl Bench {
             "action": "block", "spent_usd": spent, "limit_usd": limit, "percent": 1.0,
             "window": "lifetime", "window_start": WALL, "resets_at": null, "expires_at": null,
             "counted_from": WALL, "downgrade_to": null, "version": 1, "decided_at": WALL,
-            "caused_by": null,
+            "caused_by": null, "through": through,
         });
         let entry = serde_json::to_vec(&entry).unwrap();
         let key = format!("{budget}|{scope}");
@@ -270,6 +288,53 @@ fn a_settled_call_is_pending_until_an_entry_shows_it() {
     assert_eq!(bench.cents("c", "cap"), [43, 30, 0]);
     bench.entry("cap", "acme/customer=c", 73, "1.00");
     assert_eq!(bench.cents("c", "cap"), [73, 0, 0]);
+    assert_eq!(bench.guard.hold_counts(), (0, 0));
+}
+
+#[test]
+fn an_entry_that_says_which_events_it_counts_takes_out_those_and_no_others() {
+    let mut bench = bench(&[("cap", each_customer(), "1.00"), ("all", whole(), "9.00")]);
+    let scope = "acme/customer=c";
+    bench.entry_through(scope, 40, &json!({"0": 6}));
+    let holds: Vec<Hold> = (0..4).filter_map(|_| bench.reserve("c", 5, 0)).collect();
+    assert!(
+        bench
+            .guard
+            .settle(holds[0].number, &cost(5), log(7))
+            .is_some()
+    );
+    assert!(
+        bench
+            .guard
+            .settle(holds[1].number, &cost(5), log(9))
+            .is_some()
+    );
+    bench
+        .guard
+        .settle(holds[2].number, &cost(5), Place::Spool { content: 5 });
+    assert_eq!(bench.cents("c", "cap"), [40, 15, 5]);
+    // Without it, a figure that has moved says nothing of what is in it.
+    bench.entry("cap", scope, 45, "1.00");
+    assert_eq!(bench.cents("c", "cap"), [45, 15, 5]);
+    bench.entry_through(scope, 45, &json!({"0": 8, "1": 90}));
+    assert_eq!(bench.cents("c", "cap"), [45, 10, 5]);
+    // The other budget has its own entries.
+    assert_eq!(bench.cents("c", "all"), [0, 15, 5]);
+    // What is read before its event is known to be safe is not pending at all.
+    bench.entry_through(scope, 60, &json!({"0": 12}));
+    assert!(
+        bench
+            .guard
+            .settle(holds[3].number, &cost(5), log(11))
+            .is_some()
+    );
+    bench.guard.replayed(5, 0, 12);
+    assert_eq!(bench.cents("c", "cap"), [60, 0, 0]);
+    assert_eq!(bench.cents("c", "all"), [0, 20, 0]);
+    bench.beat("meter", 1_000, Some(13));
+    bench.beat("ledger", 1_001, None);
+    bench.entry("all", "acme", 60, "9.00");
+    assert_eq!(bench.cents("c", "all"), [60, 0, 0]);
     assert_eq!(bench.guard.hold_counts(), (0, 0));
 }
 
@@ -533,15 +598,28 @@ proptest! {
         let mut bench = bench(&[("own", each_customer(), "0.60"), ("all", whole(), "1.00")]);
         let mut model = Model::default();
         let (mut offset, mut time, mut now) = (0, 1_000, 0);
+        let mut counts = 0;
         let mut count = |bench: &mut Bench, model: &mut Model, offset: i64| {
             time += 10;
-            bench.beat("meter", time, Some(offset));
-            bench.beat("ledger", time + 1, None);
+            counts += 1;
+            // Either way is enough.
+            let says_through = counts % 2 == 0;
+            let through = match says_through {
+                true => json!({"0": offset - 1}),
+                false => json!({}),
+            };
+            if !says_through {
+                bench.beat("meter", time, Some(offset));
+                bench.beat("ledger", time + 1, None);
+            }
             for (customer, name) in CUSTOMERS.into_iter().enumerate() {
                 model.spent[customer] += std::mem::take(&mut model.pending[customer]);
-                bench.entry("own", &format!("acme/customer={name}"), model.spent[customer], "0.60");
+                let (scope, spent) = (format!("acme/customer={name}"), model.spent[customer]);
+                bench.read_entry_through("own", &scope, spent, "0.60", &through);
             }
-            bench.entry("all", "acme", model.spent.iter().sum(), "1.00");
+            let spent = model.spent.iter().sum();
+            bench.read_entry_through("all", "acme", spent, "1.00", &through);
+            bench.writer.publish(WALL);
         };
         for step in steps {
             match step {

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 
 use proptest::prelude::*;
 use proptest::sample::select;
@@ -237,6 +238,7 @@ fn record(
         version: 1,
         decided_at: UnixMillis(0),
         caused_by: None,
+        through: BTreeMap::new(),
     };
     let value = (mode < 240).then_some(value);
     Some(Record { key, value })

@@ -126,6 +126,13 @@ impl Watermark {
         times.min().unwrap_or_default()
     }
 
+    /// The last record of an input that is processed, those of the running batch included, by its
+    /// offset; `None` before the first.
+    pub fn through(&self, input: usize) -> Option<i64> {
+        let reached = self.inputs.get(input)?.reached;
+        (reached > 0).then(|| reached - 1)
+    }
+
     /// Whether a heartbeat is due, or a commit without one.
     pub fn is_due(&self) -> bool {
         self.due.is_some() || self.asks_for_time

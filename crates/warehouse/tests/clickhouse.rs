@@ -405,6 +405,7 @@ async fn findings_verdicts_windows_and_prices_arrive_as_they_were() {
         version: 9,
         decided_at: at,
         caused_by: Some(event),
+        through: Default::default(),
     };
     let mut verdicts = VerdictBlock::new(RowFormat::Schema2 { epoch: 2 });
     verdicts.push(&VerdictRow {

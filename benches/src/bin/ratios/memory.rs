@@ -243,6 +243,7 @@ fn scopes(count: usize, keep: &mut dyn FnMut(Log)) -> Result<Ledger> {
         };
         ledger.begin(seq);
         let deltas = Deltas {
+            through: None,
             meter_partition: 0,
             prev: told,
             seq,

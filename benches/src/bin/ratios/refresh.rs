@@ -90,6 +90,7 @@ impl Storm {
             is_history: false,
         };
         let deltas = Deltas {
+            through: None,
             meter_partition: 0,
             prev: self.seq - 1,
             seq: self.seq,

@@ -125,6 +125,7 @@ mod tests {
             series: vec![series],
             entries: vec![entry],
             budget_version: 4,
+            through: Some(11),
         };
         ledger.apply(&deltas, time);
         let mut account = None;

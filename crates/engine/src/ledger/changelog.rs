@@ -41,6 +41,10 @@ pub struct LedgerMark {
     #[n(3)]
     #[cbor(default)]
     pub alert_limit: AlertLimit,
+    /// Per meter partition, the last event of the usage topic that is counted here.
+    #[n(4)]
+    #[cbor(with = "codec::offsets", has_nil)]
+    pub through: BTreeMap<u32, i64>,
 }
 
 /// An account with its window; `A` is the account, or a reference to write it.
@@ -215,6 +219,7 @@ impl Ledger {
                 self.now = mark.now;
                 self.required_budget_version = mark.budget_version;
                 self.chains = mark.chains;
+                self.through = mark.through;
                 self.alert_limit = mark.alert_limit;
             }
             _ => {

@@ -59,6 +59,7 @@ impl Ledger {
             budget_version: self.book.version,
             chains: self.chains.clone(),
             alert_limit: self.alert_limit.clone(),
+            through: self.through.clone(),
         };
         let record = (mark_key(), Some(codec::encode(&mark)));
         self.outputs.told.changelog.push(record);
@@ -85,6 +86,7 @@ impl Ledger {
         let place = AccountPlace::in_window(&known.scope, &known.window);
         let (seq, now) = (self.seq, self.now);
         let mut settlement = publish::settle(&mut known.account, compiled, place, seq, now, pace);
+        settlement.counts_through(&self.through);
         if let Some(nearness) = settlement.waits_for_turn {
             known.waits_as = Some(nearness);
             self.refreshes.wait(nearness, id);

@@ -77,6 +77,8 @@ pub struct Ledger {
     shared: Shared,
     /// Per meter partition, the `seq` of its last deltas.
     chains: Vec<u64>,
+    /// Per meter partition, the last event of the usage topic that is counted here, by its offset.
+    through: BTreeMap<u32, i64>,
     /// Revision of each budget as it was last evaluated over all its scopes.
     evaluated: BTreeMap<String, u64>,
     /// In how many records that is written.
@@ -118,6 +120,7 @@ impl Ledger {
             required_budget_version: 0,
             accounts: Accounts::default(),
             shared: Shared::default(),
+            through: BTreeMap::new(),
             evaluated: BTreeMap::new(),
             evaluated_parts: 0,
             restoring_evaluated: BTreeMap::new(),
@@ -195,6 +198,9 @@ impl Ledger {
         self.now = self.now.max(self.stamps.believed(arrival, self.now));
         self.applied = true;
         self.check_link(deltas);
+        if let Some(offset) = deltas.through {
+            self.through.insert(deltas.meter_partition, offset);
+        }
         let book = Arc::clone(&self.book);
         for entry in &deltas.entries {
             let Some(series) = deltas.series.get(entry.series as usize) else {

@@ -1,5 +1,6 @@
 //! The end of a commit: settle what was touched, publish findings, write the changelog.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use spendfuse_domain::budget::{BudgetId, CompiledBudget};
@@ -38,6 +39,7 @@ impl Meter {
             deltas.prev = std::mem::replace(&mut self.told[partition as usize], self.seq);
             deltas.seq = self.seq;
             deltas.budget_version = self.book.version;
+            deltas.through = self.through;
             self.outputs.deltas.push((partition, deltas));
         }
         if self.reconsider.is_empty() {
@@ -95,6 +97,8 @@ impl Meter {
         let window = session.name().window_label();
         let expires_at = self.published_expiry(session.last_at);
         let opened_at = session.opened_at;
+        let through = self.through.map(|offset| (self.config.partition, offset));
+        let through = BTreeMap::from_iter(through);
         let ends = AccountEnds {
             window: &window,
             opened_at,
@@ -114,6 +118,7 @@ impl Meter {
             let (seq, now) = (self.seq, self.now);
             let mut settlement =
                 publish::settle(&mut one.account, compiled, place, seq, now, Pace::AtOnce);
+            settlement.counts_through(&through);
             let told = &mut self.outputs.told;
             told.settled(&mut settlement, &mut self.alert_limit);
             if let Some(time) = settlement.again_at {
@@ -275,5 +280,6 @@ pub(super) fn session_block(
         version: seq,
         decided_at: now,
         caused_by: evidence.last().cloned(),
+        through: BTreeMap::new(),
     }
 }

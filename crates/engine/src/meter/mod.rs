@@ -166,6 +166,8 @@ pub struct Meter {
     alert_limit: AlertLimit,
     stamps: Stamps,
     // The running commit:
+    /// The last event of the partition's usage topic that it counts, by its offset.
+    through: Option<i64>,
     touched: Vec<SessionId>,
     grown: BTreeSet<EpisodePlace>,
     outputs: MeterOutputs,
@@ -193,6 +195,7 @@ impl Meter {
             told_people: ToldPeople::default(),
             alert_limit: AlertLimit::default(),
             stamps: Stamps::default(),
+            through: None,
             touched: Vec::new(),
             grown: BTreeSet::new(),
             outputs: MeterOutputs::default(),
@@ -209,6 +212,12 @@ impl Meter {
     /// The running commit began at `present`, as far as a monotonic clock vouches for it.
     pub fn set_present(&mut self, present: UnixMillis) {
         self.stamps.begin(present);
+    }
+
+    /// The running commit counts every event of its partition of the usage topic up to the one at
+    /// `offset`.
+    pub fn set_through(&mut self, offset: Option<i64>) {
+        self.through = offset;
     }
 
     /// Uses another budget book from here on; between commits only.

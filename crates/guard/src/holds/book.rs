@@ -56,6 +56,8 @@ pub(crate) struct Book {
     ends: BTreeSet<(i64, u64)>,
     /// By partition and offset of their events.
     uncounted: BTreeMap<u32, BTreeMap<i64, Parts>>,
+    /// The same places by what an entry may show.
+    places: HashMap<EntryHash, BTreeSet<(u32, i64)>>,
     /// By the content of their events, whose offsets are not known yet.
     spooled: HashMap<u128, Parts>,
     counted: HashMap<EntryHash, VecDeque<Counted>>,
@@ -123,13 +125,15 @@ impl Book {
         expired
     }
 
-    /// The call has cost `spend`: what it held becomes pending, each amount in one step.
+    /// The call has cost `spend`: what it held becomes pending, each amount in one step, unless what
+    /// readers see counts it already.
     pub(crate) fn settle(
         &mut self,
         number: u64,
         spend: &Spend,
         place: Place,
         cells: &Cells,
+        is_shown: impl Fn(EntryHash, u32, i64) -> bool,
     ) -> Option<Pair> {
         let mut hold = self.remove(number)?;
         hold.parts.retain(|part| {
@@ -137,32 +141,91 @@ impl Book {
             cells.change_pending(part.key, part.amount);
             part.amount > 0
         });
-        if !hold.parts.is_empty() {
-            self.put(place, hold.parts, cells);
-        }
+        self.put(place, hold.parts, cells, is_shown);
         Some(hold.pair)
     }
 
     /// The event with this content was taken from the spool to this place.
-    pub(crate) fn replayed(&mut self, content: u128, partition: u32, offset: i64, cells: &Cells) {
+    pub(crate) fn replayed(
+        &mut self,
+        content: u128,
+        partition: u32,
+        offset: i64,
+        cells: &Cells,
+        is_shown: impl Fn(EntryHash, u32, i64) -> bool,
+    ) {
         if let Some(parts) = self.spooled.remove(&content) {
             self.settled -= 1;
-            self.put(Place::Log { partition, offset }, parts, cells);
+            self.put(Place::Log { partition, offset }, parts, cells, is_shown);
         }
     }
 
-    fn put(&mut self, place: Place, parts: Parts, cells: &Cells) {
+    fn put(
+        &mut self,
+        place: Place,
+        mut parts: Parts,
+        cells: &Cells,
+        is_shown: impl Fn(EntryHash, u32, i64) -> bool,
+    ) {
+        // Two events at one place: only one of them can be counted.
         let replaced = match place {
-            Place::Log { partition, offset } => {
-                let partition = self.uncounted.entry(partition).or_default();
-                partition.insert(offset, parts)
+            Place::Log { partition, offset } => self.take(partition, offset),
+            Place::Spool { content } => {
+                let replaced = self.spooled.remove(&content);
+                self.settled -= usize::from(replaced.is_some());
+                replaced
             }
-            Place::Spool { content } => self.spooled.insert(content, parts),
         };
-        match replaced {
-            None => self.settled += 1,
-            // Two events at one place: only one of them can be counted.
-            Some(replaced) => drop_pending(&replaced, cells),
+        drop_pending(&replaced.unwrap_or_default(), cells);
+        if let Place::Log { partition, offset } = place {
+            parts.retain(|part| {
+                let shown = is_shown(part.key, partition, offset);
+                if shown {
+                    cells.take_pending(part.key, part.amount);
+                }
+                !shown
+            });
+        }
+        if parts.is_empty() {
+            return;
+        }
+        self.settled += 1;
+        match place {
+            Place::Log { partition, offset } => {
+                for part in &parts {
+                    let places = self.places.entry(part.key).or_default();
+                    places.insert((partition, offset));
+                }
+                let partition = self.uncounted.entry(partition).or_default();
+                partition.insert(offset, parts);
+            }
+            Place::Spool { content } => {
+                self.spooled.insert(content, parts);
+            }
+        }
+    }
+
+    /// Takes what waits at a place of the usage topic, if anything does.
+    fn take(&mut self, partition: u32, offset: i64) -> Option<Parts> {
+        let waiting = self.uncounted.get_mut(&partition)?;
+        let parts = waiting.remove(&offset)?;
+        if waiting.is_empty() {
+            self.uncounted.remove(&partition);
+        }
+        self.settled -= 1;
+        for part in &parts {
+            self.leave(part.key, partition, offset);
+        }
+        Some(parts)
+    }
+
+    /// Nothing of `key` waits at this place any more.
+    fn leave(&mut self, key: EntryHash, partition: u32, offset: i64) {
+        if let Some(places) = self.places.get_mut(&key) {
+            places.remove(&(partition, offset));
+            if places.is_empty() {
+                self.places.remove(&key);
+            }
         }
     }
 
@@ -177,7 +240,11 @@ impl Book {
             self.uncounted.remove(&partition);
         }
         self.settled -= done.len();
-        for part in done.into_values().flatten() {
+        let parts = done
+            .into_iter()
+            .flat_map(|(offset, parts)| parts.into_iter().map(move |part| (offset, part)));
+        for (offset, part) in parts {
+            self.leave(part.key, partition, offset);
             let queue = self.counted.entry(part.key).or_default();
             match queue.back_mut().filter(|last| last.record == record) {
                 Some(last) => last.amount += part.amount,
@@ -193,9 +260,45 @@ impl Book {
         }
     }
 
-    /// An entry of `key`, read as number `record`, is what readers see now.
-    pub(crate) fn shown(&mut self, key: EntryHash, record: u64, cells: &Cells) {
+    /// An entry of `key`, read as number `record`, is what readers see now; it counts the usage
+    /// topic's events `through` these offsets, where it says.
+    pub(crate) fn shown(
+        &mut self,
+        key: EntryHash,
+        record: u64,
+        through: impl Iterator<Item = (u32, i64)>,
+        cells: &Cells,
+    ) {
         self.drop_counted(key, cells, |counted| counted.record < record);
+        for (partition, last) in through {
+            self.drop_through(key, partition, last, cells);
+        }
+    }
+
+    fn drop_through(&mut self, key: EntryHash, partition: u32, last: i64, cells: &Cells) {
+        let Some(places) = self.places.get(&key) else {
+            return;
+        };
+        let range = (partition, i64::MIN)..=(partition, last);
+        let offsets: SmallVec<[i64; 16]> = places.range(range).map(|place| place.1).collect();
+        for offset in offsets {
+            self.leave(key, partition, offset);
+            let waiting = self.uncounted.get_mut(&partition);
+            let Some(parts) = waiting.and_then(|waiting| waiting.get_mut(&offset)) else {
+                debug_assert!(false, "what has a place waits there");
+                continue;
+            };
+            parts.retain(|part| {
+                let is_it = part.key == key;
+                if is_it {
+                    cells.take_pending(key, part.amount);
+                }
+                !is_it
+            });
+            if parts.is_empty() {
+                self.take(partition, offset);
+            }
+        }
     }
 
     /// Drops what must have been shown if it moved a figure: everything is read that was written

@@ -7,7 +7,8 @@
 //!
 //! - **Reserved**: until the call's event settles it, its caller releases it, or its time is over.
 //! - **Pending**: a settled hold's cost, from the step that ends the reservation until an entry shows
-//!   it. Which that is, is told by offsets and by the order of the blocklist's records: the meter's
+//!   it. An entry that says `through` which offsets it counts shows those. For others the order of the
+//!   blocklist's records tells: the meter's
 //!   heartbeat says that the event's offset is counted, the ledgers' that they have what the meters
 //!   had written by then, and an entry that lies behind these in the log shows it. Where none comes,
 //!   the figure did not move, or not by enough: then it goes once all is read that was written until
@@ -25,7 +26,7 @@ mod learned;
 mod modelled;
 mod reserve;
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use metrics::counter;
 use spendfuse_domain::Attribution;
@@ -67,6 +68,15 @@ pub enum Place {
     },
 }
 
+/// An entry that readers see.
+pub(crate) struct Shown {
+    pub(crate) key: EntryHash,
+    /// The number of the record that it was read as.
+    pub(crate) record: u64,
+    /// `None` where it was removed, or could not be read.
+    pub(crate) entry: Option<Arc<Entry>>,
+}
+
 /// Every hold of a guard.
 pub(crate) struct Holds {
     pub(crate) cells: Cells,
@@ -105,16 +115,27 @@ impl Holds {
         }
     }
 
-    /// Readers see these entries now, each read as the record of that number.
-    pub(crate) fn shown(&self, entries: &[(EntryHash, u64)]) {
+    /// Readers see these entries now.
+    pub(crate) fn shown(&self, entries: &[Shown]) {
         let mut book = self.book();
-        for (key, record) in entries {
-            book.shown(*key, *record, &self.cells);
+        for shown in entries {
+            let through = shown.entry.iter().flat_map(|entry| entry.through());
+            book.shown(shown.key, shown.record, through, &self.cells);
         }
     }
 }
 
 impl Replica {
+    /// Tells whether readers see an entry of the key that says it counts the event at this place of
+    /// the usage topic. Whoever holds the book misses none: readers see an entry before the book
+    /// learns of it.
+    fn is_shown(&self) -> impl Fn(EntryHash, u32, i64) -> bool {
+        |key, partition, offset| {
+            let entry = self.entries.get(key);
+            entry.is_some_and(|entry| entry.counts(partition, offset))
+        }
+    }
+
     /// Readers see everything that was written until `read_to_millis` of the guard's own clock.
     pub(crate) fn drop_refreshed(&self, read_to_millis: i64) {
         let refresh = |key| match self.entries.get(key) {
@@ -167,16 +188,23 @@ impl Guard {
     /// known.
     pub fn settle(&self, number: u64, spend: &Spend, place: Place) -> Option<Pair> {
         let holds = &self.replica.holds;
-        holds.book().settle(number, spend, place, &holds.cells)
+        let is_shown = self.replica.is_shown();
+        holds
+            .book()
+            .settle(number, spend, place, &holds.cells, is_shown)
     }
 
     /// The event with this content was taken from the spool to this place in the usage topic.
     pub fn replayed(&self, content: u128, partition: u32, offset: i64) {
         let holds = &self.replica.holds;
         if holds.cells.is_any() {
-            holds
-                .book()
-                .replayed(content, partition, offset, &holds.cells);
+            holds.book().replayed(
+                content,
+                partition,
+                offset,
+                &holds.cells,
+                self.replica.is_shown(),
+            );
         }
     }
 

@@ -7,7 +7,7 @@ use spendfuse_engine::codec;
 use spendfuse_engine::delta::Deltas;
 use spendfuse_engine::meter::dedupe::RememberedIds;
 
-use super::MeterPartition;
+use super::{MeterPartition, USAGE};
 use crate::metrics::{
     DEDUPE_IDS, EVENTS_REJECTED, EVENTS_REROUTED, SESSION_ACCOUNTS_GIVEN_UP, SESSIONS,
     SESSIONS_ENDED_EARLY,
@@ -28,6 +28,7 @@ impl MeterPartition {
         for record in self.rows.finished.drain(..) {
             outputs.send(&self.topics.rows, partition, None, Some(&record), &[])?;
         }
+        self.meter.set_through(self.watermark.through(USAGE));
         let published = self.meter.finish();
         for (ledger_partition, deltas) in &published.deltas {
             for value in delta_records(deltas) {

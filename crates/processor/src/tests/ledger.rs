@@ -4,12 +4,16 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use spendfuse_bus::{LogicError, OutputRecord, PartitionLogic, StageLogic};
+use spendfuse_domain::verdict::BlocklistEntry;
 use spendfuse_domain::{Nanos, UnixMillis};
 use spendfuse_engine::book::BudgetBook;
 use spendfuse_engine::codec;
 use spendfuse_engine::delta::{DeltaEntry, Deltas};
 
-use super::{Incoming, NOW, Stages, batch, blocks, call, deltas_of, of, process, with_record};
+use super::{
+    Incoming, NOW, Stages, batch, blocks, call, deltas_of, of, process, restore_changelog,
+    with_record,
+};
 use crate::ledger::LedgerStage;
 
 #[test]
@@ -39,6 +43,41 @@ fn deltas_of_many_scopes_are_several_records_and_one_unbroken_chain() {
     assert_eq!(alerts.into_iter().filter(is_broken).count(), 0);
     let blocked = of(&told, &topics.blocklist).len();
     assert!((4_001..9_000).contains(&blocked), "{blocked} scopes");
+}
+
+#[test]
+fn an_entry_near_its_limit_says_which_events_it_counts_also_after_a_restart() {
+    let stages = Stages::new();
+    let topics = &stages.topics;
+    let through = |written: &[OutputRecord]| -> Vec<BTreeMap<u32, i64>> {
+        let told = of(written, &topics.blocklist).into_iter();
+        let entries =
+            told.filter_map(|record| serde_json::from_slice(record.value.as_deref()?).ok());
+        entries.map(|entry: BlocklistEntry| entry.through).collect()
+    };
+    let mut meter = stages.meter(0);
+    let told = batch(&mut meter, 0, 1, &[call("r-1", "c-1", 0, 41)]);
+    let home = of(&told, &topics.deltas)[0].partition;
+    let mut ledger = stages.ledger(home);
+    let first = batch(&mut ledger, 0, 1, &deltas_of(&told, topics));
+    assert_eq!(through(&first), [BTreeMap::from([(0, 41)])]);
+
+    let mut successor = stages.ledger(home);
+    restore_changelog(&mut successor, &first);
+    successor.restored(1).unwrap();
+    // Of another meter partition, which says nothing: what is known of the first stays.
+    let told = batch(&mut meter, 0, 2, &[call("r-2", "c-1", 0, 43)]);
+    let mut deltas: Deltas =
+        codec::decode(of(&told, &topics.deltas)[0].value.as_deref().unwrap()).unwrap();
+    (deltas.meter_partition, deltas.prev, deltas.through) = (1, 0, None);
+    let incoming = Incoming {
+        value: codec::encode(&deltas),
+        // Figures are told ten times a second at most.
+        stamp_ahead: 10_000,
+        ..Incoming::default()
+    };
+    let second = batch(&mut successor, 0, 2, &[incoming]);
+    assert_eq!(through(&second), [BTreeMap::from([(0, 41)])]);
 }
 
 #[test]
