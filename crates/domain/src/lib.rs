@@ -15,6 +15,7 @@ pub mod event;
 pub mod finding;
 pub mod fingerprint;
 pub mod identity;
+pub mod in_flight;
 pub mod installation;
 pub mod money;
 pub mod percent;

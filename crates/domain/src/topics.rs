@@ -17,6 +17,8 @@ pub enum Keeps {
     Latest,
     /// The latest record of every key, for so many days after it was written.
     LatestForDays(u8),
+    /// The latest record of every key, for so many hours after it was written.
+    LatestForHours(u8),
     /// The latest record of every key, in one partition, whatever the others have.
     LatestInOnePartition,
 }
@@ -76,6 +78,7 @@ topics! {
     alerts = "alerts", Keeps::Days(30), OUTPUT;
     findings = "findings", Keeps::LatestForDays(100), OUTPUT;
     blocklist = "blocklist", Keeps::Latest, OUTPUT;
+    inflight = "inflight", Keeps::LatestForHours(1), OUTPUT;
     meter_changelog = "meter.changelog", Keeps::Latest, OUTPUT;
     ledger_changelog = "ledger.changelog", Keeps::Latest, OUTPUT;
     meter_ids = "meter.ids", Keeps::DedupeHorizon, OUTPUT;

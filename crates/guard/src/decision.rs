@@ -129,7 +129,7 @@ impl<'guard> Decision<'guard> {
     #[inline]
     fn open(replica: &'guard Replica, now: Now) -> Self {
         // Before the snapshot: what is no longer held is in what is read after this.
-        let is_any_held = replica.holds.cells.is_any();
+        let is_any_held = replica.holds.is_any();
         let snapshot = replica.snapshot.load();
         let stale_after = replica.config.stale_after_millis;
         let state = snapshot.freshness.at(now.monotonic_millis, stale_after);
@@ -234,6 +234,11 @@ impl Decision<'_> {
         self.state
     }
 
+    /// Whether it refuses whatever its budgets say.
+    pub(crate) fn is_stopped(&self) -> bool {
+        self.cold_block || !self.session_blocks.is_empty()
+    }
+
     /// The cheaper model to use, where the decision is `downgrade`; that of the first budget by id
     /// where several ask.
     pub fn downgrade_to(&self) -> Option<&str> {
@@ -285,6 +290,15 @@ impl Match {
             step: None,
             by_staleness: false,
             by_holds: false,
+        }
+    }
+
+    /// A budget that refuses because other calls came before.
+    pub(crate) fn held_up(budget: u32) -> Self {
+        Self {
+            verdict: Verdict::Block,
+            by_holds: true,
+            ..Self::new(budget)
         }
     }
 

@@ -180,7 +180,7 @@ impl Replica {
     #[inline]
     pub(crate) fn held(&self, key: EntryHash, is_any: bool) -> i64 {
         if is_any {
-            self.holds.cells.total(key)
+            self.holds.held(key).total()
         } else {
             0
         }

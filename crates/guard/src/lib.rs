@@ -29,6 +29,7 @@ mod freshness;
 mod guard;
 mod hash;
 mod holds;
+pub mod inflight;
 pub mod metrics;
 #[cfg(test)]
 mod modelled;
@@ -47,6 +48,6 @@ pub use findings::OpenFinding;
 pub use follow::{Followed, Following, follow};
 pub use freshness::{Now, State, StateAge};
 pub use guard::{Guard, GuardConfig};
-pub use holds::{Asked, Basis, Expected, Hold, NotReserved, Pair, Place, Reserving};
+pub use holds::{Asked, Basis, Expected, Hold, Met, NotReserved, Pair, Place, Reserving};
 pub use response::{BudgetLine, CheckResponse, Reasoned, Warning, as_decision, decision_name};
 pub use writer::GuardWriter;

@@ -126,7 +126,7 @@ impl Seen {
         now: UnixMillis,
     ) -> Self {
         let held = match is_any_held {
-            true => replica.holds.cells.held(key),
+            true => replica.holds.held(key),
             false => Held::default(),
         };
         Self {
@@ -190,6 +190,13 @@ impl Reasoned<'_> {
         }
     }
 
+    /// The scope in which a budget counts the call.
+    pub(crate) fn scope_of(&self, found: &Match) -> String {
+        let compiled = self.decision.compiled(found.budget);
+        let group = &self.decision.snapshot.budgets.groups[compiled.group];
+        group.scope_text(group.asking(&self.request.attribution))
+    }
+
     fn budget_line(&self, found: &Match, seen: &Seen) -> BudgetLine {
         let entry = seen.entry.as_deref();
         let compiled = self.decision.compiled(found.budget);
@@ -204,12 +211,17 @@ impl Reasoned<'_> {
                 let group = &self.decision.snapshot.budgets.groups[compiled.group];
                 let asking = group.asking(&self.request.attribution);
                 let (window, resets_at) = compiled.window(asking, self.now);
-                (group.scope_text(asking), window, resets_at)
+                (self.scope_of(found), window, resets_at)
             }
         };
         let limit = budget.limit;
         let spent = entry.map_or(limit.with(0), |entry| entry.counted_by(limit));
-        let Held { reserved, pending } = seen.held;
+        let Held {
+            reserved,
+            pending,
+            elsewhere,
+        } = seen.held;
+        let reserved = reserved.saturating_add(elsewhere);
         BudgetLine {
             budget: budget.id.as_str().to_owned(),
             scope,

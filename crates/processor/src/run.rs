@@ -206,6 +206,7 @@ fn check_topics(config: &ProcessorConfig, shutdown: &Shutdown) -> Result<(), Pro
         &config.topics.installation,
         &config.topics.notifier_changelog,
         &config.topics.notifier_requests,
+        &config.topics.inflight,
     ];
     specs.retain(|spec| !added_later.contains(&&spec.name));
     let mut backoff = PAUSES;

@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use spendfuse_bus::topics::TopicSpec;
 use spendfuse_domain::topics::{Keeps, TOMBSTONE_MILLIS, Topic, Topics};
 
-const DAY_MILLIS: i64 = 24 * 60 * 60 * 1000;
+const HOUR_MILLIS: i64 = 60 * 60 * 1000;
+const DAY_MILLIS: i64 = 24 * HOUR_MILLIS;
 /// Segments of compacted topics. The newest segment is never compacted: with the default of 1 GiB a
 /// restart would read as much.
 const SEGMENT_BYTES: u32 = 64 * 1024 * 1024;
@@ -21,10 +22,11 @@ pub fn specs(topics: &Topics, partitions: u32, dedupe_horizon_millis: i64) -> Ve
                 deleted_after(ids_retention_millis(dedupe_horizon_millis)),
             ),
             Keeps::Latest => (partitions, compacted()),
-            Keeps::LatestForDays(days) => {
-                let mut policy = compacted();
-                policy.extend(deleted_after(i64::from(days) * DAY_MILLIS));
-                policy.insert("cleanup.policy", "compact,delete".to_owned());
+            Keeps::LatestForDays(days) => (partitions, compacted_for(i64::from(days) * DAY_MILLIS)),
+            Keeps::LatestForHours(hours) => {
+                let mut policy = compacted_for(i64::from(hours) * HOUR_MILLIS);
+                // Who begins reads the newest segment whole.
+                policy.insert("segment.ms", (HOUR_MILLIS / 6).to_string());
                 (partitions, policy)
             }
             Keeps::LatestInOnePartition => (1, compacted()),
@@ -63,6 +65,13 @@ fn deleted_after(millis: i64) -> Config {
         ("cleanup.policy", "delete".to_owned()),
         ("retention.ms", millis.to_string()),
     ])
+}
+
+fn compacted_for(millis: i64) -> Config {
+    let mut policy = compacted();
+    policy.extend(deleted_after(millis));
+    policy.insert("cleanup.policy", "compact,delete".to_owned());
+    policy
 }
 
 fn compacted() -> Config {

@@ -9,6 +9,7 @@ mod config;
 mod delivery;
 mod error;
 mod http;
+mod in_flight;
 pub mod metrics;
 mod prices;
 mod replica;

@@ -7,6 +7,11 @@ const CHECK_TIMES: &[f64] = &[
     1e-6, 2.5e-6, 5e-6, 1e-5, 2.5e-5, 5e-5, 1e-4, 2.5e-4, 5e-4, 1e-3, 1e-2,
 ];
 
+/// A place in the log takes some milliseconds.
+const ROUND_TRIPS: &[f64] = &[
+    0.002, 0.005, 0.01, 0.02, 0.03, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5,
+];
+
 spendfuse_metrics::table! {
     /// Answered checks, by `decision` and `endpoint`.
     counter CHECKS = "spendfuse_checks_total";
@@ -26,6 +31,17 @@ spendfuse_metrics::table! {
     gauge RESERVATIONS_OPEN = "spendfuse_reservations_open";
     /// Settled reservations that no figure shows yet, as far as they are kept one by one.
     gauge RESERVATIONS_PENDING = "spendfuse_reservations_pending";
+    /// Records sent to topic `inflight`, by `kind` (`heartbeat`, `held`): none of `held` far from
+    /// limits.
+    counter IN_FLIGHT_SENT = "spendfuse_inflight_records_total";
+    /// Reservations that waited for the log, because a limit was near.
+    counter IN_FLIGHT_ASKED = "spendfuse_inflight_asked_total";
+    /// Reservations that were judged by what is known here alone, because the log was not heard.
+    counter IN_FLIGHT_UNSURE = "spendfuse_inflight_unsure_total";
+    /// Seconds from such a question to its answer.
+    histogram(ROUND_TRIPS) IN_FLIGHT_SECONDS = "spendfuse_inflight_wait_seconds";
+    /// Records of topic `inflight` that could not be read.
+    counter IN_FLIGHT_BAD = "spendfuse_inflight_bad_records_total";
     /// Bytes in the spool.
     gauge SPOOL_BYTES = "spendfuse_spool_bytes";
     /// Spooled events that the broker has taken since.
@@ -51,11 +67,12 @@ spendfuse_metrics::table! {
 }
 
 /// What should not grow, or is compared with something, by the values of its label.
-const LABELLED: [(&str, &str, &[&str]); 4] = [
+const LABELLED: [(&str, &str, &[&str]); 5] = [
     (FAILED_LOGINS, "reason", &["missing", "wrong"]),
     (CONNECTIONS_CUT, "reason", &["no_room", "too_slow"]),
     (USAGE_EVENTS, "outcome", &["rejected", "refused"]),
     (RESERVATIONS, "outcome", &["held", "settled", "released"]),
+    (IN_FLIGHT_SENT, "kind", &["heartbeat", "held"]),
 ];
 
 /// Shows counters before there is anything to count: a series that begins with its first increase
@@ -64,6 +81,9 @@ pub(crate) fn show() {
     counter!(spendfuse_guard::metrics::ENTRIES_LEFT_OUT).increment(0);
     counter!(spendfuse_guard::metrics::RESERVATIONS_EXPIRED).increment(0);
     counter!(MEMBERS_REMOVED).increment(0);
+    counter!(IN_FLIGHT_ASKED).increment(0);
+    counter!(IN_FLIGHT_UNSURE).increment(0);
+    counter!(IN_FLIGHT_BAD).increment(0);
     for (name, label, values) in LABELLED {
         for value in values {
             counter!(name, label => *value).increment(0);

@@ -1,13 +1,15 @@
 //! Keeps the guard's replica and the price book up to date from Kafka, on a thread of its own.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use metrics::{counter, gauge};
 use spendfuse_bus::{BusError, Condition, Follower, InputRecord, KafkaConfig, Part};
 use spendfuse_domain::Topics;
-use spendfuse_guard::follow::{BUDGETS, OTHERS};
+use spendfuse_guard::follow::{BLOCKLIST, BUDGETS, OTHERS};
 use spendfuse_guard::{Clock, Followed, Following, Guard, GuardWriter};
 
+use crate::in_flight::Positions;
 use crate::metrics::{GUARD_BAD_RECORDS, GUARD_BUDGETS, GUARD_ENTRIES};
 use crate::prices::{PriceFollower, Prices};
 
@@ -26,7 +28,7 @@ pub(crate) fn follow(
     writer: GuardWriter,
     guard: Guard,
     prices: Prices,
-    clock: Clock,
+    (clock, positions): (Clock, Arc<Positions>),
     health: Part,
 ) -> Result<Follower, BusError> {
     for topic in TOPICS {
@@ -34,6 +36,7 @@ pub(crate) fn follow(
     }
     let mut replica = Replica {
         guard,
+        positions,
         prices,
         price_follower: PriceFollower::default(),
         health,
@@ -54,6 +57,7 @@ pub(crate) fn follow(
 
 struct Replica {
     guard: Guard,
+    positions: Arc<Positions>,
     prices: Prices,
     price_follower: PriceFollower,
     health: Part,
@@ -71,6 +75,7 @@ impl Replica {
             Followed::Record(record) => {
                 self.follows();
                 match record.topic_index {
+                    BLOCKLIST => self.positions.has_read(record.partition, record.offset),
                     OTHERS => self.take_price(record),
                     BUDGETS => self.budget_is_known(record),
                     _ => {}
@@ -78,6 +83,9 @@ impl Replica {
             }
             Followed::Bad(record, error) => {
                 self.follows();
+                if record.topic_index == BLOCKLIST {
+                    self.positions.has_read(record.partition, record.offset);
+                }
                 bad_record(record, error);
                 if record.topic_index == BUDGETS {
                     self.bad_budgets.insert(key_of(record), error.to_owned());
@@ -98,6 +106,7 @@ impl Replica {
                 self.tell();
             }
             Followed::Published => {
+                self.positions.are_shown();
                 gauge!(GUARD_ENTRIES).set(self.guard.entry_count() as f64);
                 gauge!(GUARD_BUDGETS).set(self.guard.budget_count() as f64);
             }
@@ -205,6 +214,7 @@ mod tests {
         let health = Health::default();
         let mut replica = Replica {
             guard,
+            positions: Arc::default(),
             prices: Prices::new(PricingPolicy::default()),
             price_follower: PriceFollower::default(),
             health: health.part("guard"),

@@ -1,12 +1,14 @@
 //! Names of reservations, as callers know them: `<holder>.<incarnation>-<n>`.
 
 use std::hash::{BuildHasher as _, Hasher as _, RandomState};
+use std::sync::Arc;
 use std::time::Duration;
 
 use metrics::counter;
 use spendfuse_domain::UnixMillis;
 use spendfuse_guard::{Guard, Hold, Now};
 
+use crate::in_flight::InFlight;
 use crate::metrics::RESERVATIONS;
 
 /// How long a reservation lasts where its caller does not say.
@@ -22,6 +24,8 @@ const LONGEST_HOLDER: usize = 64;
 pub struct Reservations {
     /// What their names begin with.
     prefix: String,
+    /// This sidecar, and 64 random bits of this start.
+    holder: (String, String),
 }
 
 impl Reservations {
@@ -38,9 +42,16 @@ impl Reservations {
         }
         // Each `RandomState` has keys of its own, which nobody else guesses or repeats.
         let incarnation = RandomState::new().build_hasher().finish();
+        let incarnation = format!("{incarnation:016x}");
         Self {
-            prefix: format!("{holder}.{incarnation:016x}-"),
+            prefix: format!("{holder}.{incarnation}-"),
+            holder: (holder, incarnation),
         }
+    }
+
+    /// The name of this sidecar in them, and the random bits of this start.
+    pub(crate) fn holder(&self) -> (&str, &str) {
+        (&self.holder.0, &self.holder.1)
     }
 
     /// The name of the reservation with this number.
@@ -55,6 +66,14 @@ impl Reservations {
         // A number has one way to be written.
         (self.name(parsed) == name).then_some(parsed)
     }
+}
+
+/// What reserving needs.
+pub struct Reserver {
+    /// Names of what is reserved.
+    pub(crate) reservations: Reservations,
+    /// What holds for other sidecars too; `None` where there is no broker.
+    pub(crate) in_flight: Option<Arc<InFlight>>,
 }
 
 /// When a hold ends that was looked at just now.

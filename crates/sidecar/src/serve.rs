@@ -22,9 +22,11 @@ use crate::config::SidecarConfig;
 use crate::delivery::Delivery;
 use crate::error::SidecarError;
 use crate::http::{MetricsText, Sidecar, router, show_state};
+use crate::in_flight::{self, InFlight, Positions};
 use crate::metrics::{RESERVATIONS_OPEN, RESERVATIONS_PENDING};
 use crate::prices::Prices;
 use crate::replica::follow;
+use crate::reservations::{Reservations, Reserver};
 use crate::server::{serve_http, until};
 use crate::sink::KafkaSink;
 use crate::spool::Spool;
@@ -133,15 +135,26 @@ pub async fn run(
     let sink = Arc::new(KafkaSink::new(producer, topics.usage.clone()));
     let delivery = Delivery::new(sink, spool, config.ack_timeout + Duration::from_millis(200));
     let health = config.health.part("Kafka");
+    let positions = Arc::new(Positions::default());
     let follower = follow(
         kafka,
         topics,
         writer,
         guard.clone(),
         prices.clone(),
-        clock,
+        (clock, Arc::clone(&positions)),
         health,
     )?;
+    let reservations = Reservations::new(&config.instance);
+    let in_flight = InFlight::open(
+        kafka,
+        topics,
+        guard.clone(),
+        (clock, positions),
+        reservations.holder(),
+        config.health.part("inflight"),
+    )?;
+    let (others, turns) = in_flight::follow(kafka, &in_flight)?;
     let replay = tokio::spawn(delivery.clone().replay(guard.clone()));
     let teller = StaleTeller::new(
         kafka,
@@ -150,12 +163,17 @@ pub async fn run(
         config.stale_after,
     );
     let showing = tokio::spawn(keep_showing_state(guard.clone(), clock, teller));
-    let sidecar = Sidecar::with_clock(config, guard, prices, delivery, metrics, clock);
+    let reserving = Reserver {
+        reservations,
+        in_flight: Some(in_flight),
+    };
+    let sidecar = Sidecar::with_clock(config, guard, prices, delivery, metrics, clock, reserving);
     let served = serve(sidecar, listeners, requested(shutdown)).await;
     replay.abort();
     showing.abort();
-    // Joins the follower's thread, which may be waiting for the broker.
-    let _ = tokio::task::spawn_blocking(move || drop(follower)).await;
+    turns.abort();
+    // Joins the followers' threads, which may be waiting for the broker.
+    let _ = tokio::task::spawn_blocking(move || drop((follower, others))).await;
     served
 }
 

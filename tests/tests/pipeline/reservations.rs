@@ -17,30 +17,43 @@ const BUDGET: &str = "budgets:
 const COST: i128 = 60_000_000;
 
 #[test]
-fn a_reserved_call_becomes_spent_and_is_at_no_moment_in_neither_place() {
+fn of_calls_through_two_sidecars_only_one_has_the_last_cents_and_it_becomes_spent() {
     let lab = Lab::empty("reservations");
     lab.create_topics();
     lab.apply_budgets(BUDGET);
     let _processor = lab.processor("1");
-    let (_sidecar, address) = start_sidecar(&lab, "edge-7", &[]);
-    eventually("the budget is in force", PATIENCE, || {
-        let state = state(address);
-        match state["budgets"]
-            .as_array()
-            .is_some_and(|lines| !lines.is_empty())
-            && state["state"] == "live"
-        {
-            true => Ok(()),
-            false => Err(state.to_string()),
-        }
-    });
+    let (_first, at_first) = start_sidecar(&lab, "edge-7", &[]);
+    let (_second, at_second) = start_sidecar(&lab, "edge-8", &[]);
+    for address in [at_first, at_second] {
+        eventually("the budget is in force", PATIENCE, || {
+            let state = state(address);
+            match state["budgets"]
+                .as_array()
+                .is_some_and(|lines| !lines.is_empty())
+                && state["state"] == "live"
+            {
+                true => Ok(()),
+                false => Err(state.to_string()),
+            }
+        });
+        eventually("what others hold is heard", PATIENCE, || {
+            let ready = ask_at(address, "/readyz").body;
+            match ready.contains("what other sidecars hold") {
+                true => Err(ready),
+                false => Ok(()),
+            }
+        });
+    }
 
     let question = json!({
         "workspace": "acme", "customer": "c-1", "estimated_cost_usd": "0.09", "reserve": true,
     });
-    let ask = || posted(address, "/v1/check", &question);
+    let ask = |address| posted(address, "/v1/check", &question);
     let answers: Vec<Value> = thread::scope(|scope| {
-        let asking: Vec<_> = (0..20).map(|_| scope.spawn(ask)).collect();
+        let addresses = [at_first, at_second].into_iter().cycle().take(20);
+        let asking: Vec<_> = addresses
+            .map(|address| scope.spawn(move || ask(address)))
+            .collect();
         asking
             .into_iter()
             .map(|one| one.join().expect("it answers"))
@@ -51,7 +64,17 @@ fn a_reserved_call_becomes_spent_and_is_at_no_moment_in_neither_place() {
         .filter_map(|answer| answer["reservation_id"].as_str())
         .collect();
     assert_eq!(ids.len(), 1, "{answers:?}");
-    assert!(ids[0].starts_with("edge-7."), "{ids:?}");
+    let (address, other) = match ids[0].starts_with("edge-7.") {
+        true => (at_first, at_second),
+        false => (at_second, at_first),
+    };
+    eventually("the other sidecar shows what is held", PATIENCE, || {
+        let state = state(other);
+        match state["budgets"][0]["reserved_usd"] == "0.09" {
+            true => Ok(()),
+            false => Err(state.to_string()),
+        }
+    });
 
     let event = json!({
         "id": "r-1", "workspace": "acme", "customer": "c-1", "provider": "openai",

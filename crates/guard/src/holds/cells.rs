@@ -15,12 +15,15 @@ const SHARDS: usize = 4096;
 pub(crate) struct Held {
     pub(crate) reserved: i64,
     pub(crate) pending: i64,
+    /// By what other sidecars told.
+    pub(crate) elsewhere: i64,
 }
 
 impl Held {
-    /// Both; never less than what the cell holds.
+    /// All; never less than what the cell holds.
     pub(crate) fn total(self) -> i64 {
-        self.reserved.saturating_add(self.pending)
+        let here = self.reserved.saturating_add(self.pending);
+        here.saturating_add(self.elsewhere)
     }
 }
 
@@ -63,6 +66,7 @@ impl Cells {
         Held {
             reserved: (cell.held() - pending).max(0),
             pending: pending.max(0),
+            elsewhere: 0,
         }
     }
 

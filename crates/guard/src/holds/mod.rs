@@ -20,6 +20,7 @@
 mod book;
 mod cell;
 mod cells;
+mod elsewhere;
 mod expected;
 mod learned;
 #[cfg(test)]
@@ -32,6 +33,7 @@ use metrics::counter;
 use spendfuse_domain::Attribution;
 use spendfuse_domain::budget::{ReserveRule, Spend};
 
+pub use elsewhere::Met;
 pub use expected::{Asked, Basis, Expected};
 pub use learned::Pair;
 pub use reserve::{Hold, NotReserved, Reserving};
@@ -40,6 +42,7 @@ use crate::entry::Entry;
 use crate::guard::{Guard, Replica};
 use crate::hash::EntryHash;
 use crate::metrics::{COSTS_FORGOTTEN, RESERVATIONS_EXPIRED};
+use crate::shards::Shards;
 use book::Book;
 use cells::Cells;
 use learned::Learned;
@@ -50,6 +53,8 @@ pub(crate) use cells::Held;
 /// is for the way.
 const REFRESH_NEAR_MILLIS: i64 = 6_000;
 const REFRESH_FAR_MILLIS: i64 = 61_000;
+
+const ELSEWHERE_SHARDS: usize = 256;
 
 /// Where the event that settles a hold is safe.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -80,6 +85,8 @@ pub(crate) struct Shown {
 /// Every hold of a guard.
 pub(crate) struct Holds {
     pub(crate) cells: Cells,
+    /// What other sidecars said they hold.
+    pub(crate) elsewhere: Shards<i64>,
     book: Mutex<Book>,
     learned: Mutex<Learned>,
 }
@@ -88,8 +95,23 @@ impl Holds {
     pub(crate) fn new() -> Self {
         Self {
             cells: Cells::new(),
+            elsewhere: Shards::new(ELSEWHERE_SHARDS),
             book: Mutex::default(),
             learned: Mutex::default(),
+        }
+    }
+
+    /// Whether anything is held, here or elsewhere; as [`Cells::is_any`].
+    #[inline]
+    pub(crate) fn is_any(&self) -> bool {
+        self.cells.is_any() || self.elsewhere.len() > 0
+    }
+
+    /// What is held of `key`, to be read before its entry.
+    pub(crate) fn held(&self, key: EntryHash) -> Held {
+        Held {
+            elsewhere: self.elsewhere.get(key).unwrap_or(0),
+            ..self.cells.held(key)
         }
     }
 

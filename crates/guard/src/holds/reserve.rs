@@ -1,13 +1,18 @@
 //! Admission with a reservation: in every budget that the call meets, or in none.
 
+use std::sync::Arc;
+
+use smallvec::SmallVec;
 use spendfuse_domain::{Nanos, Verdict};
 
 use super::book::{Open, Part, Parts, counted, give_back};
 use super::expected::{Amounts, Asked, Expected};
+use super::learned::Pair;
 use crate::compiled::GuardedBudget;
 use crate::decision::{CheckRequest, Match};
 use crate::freshness::Now;
 use crate::guard::Guard;
+use crate::hash::EntryHash;
 use crate::response::{Reasoned, Seen};
 
 /// What was reserved for a call.
@@ -63,10 +68,12 @@ pub struct Reserving<'a> {
 }
 
 /// How one admission goes.
-struct Admission {
+pub(super) struct Admission {
     amounts: Amounts,
-    asked: Asked,
+    pub(super) asked: Asked,
     parts: Parts,
+    /// Of these others hold nothing that comes before the call.
+    granted: SmallVec<[EntryHash; 4]>,
 }
 
 impl Admission {
@@ -75,11 +82,12 @@ impl Admission {
             asked: amounts.usual,
             amounts,
             parts: Parts::new(),
+            granted: SmallVec::new(),
         }
     }
 
     /// What the call is to hold of a budget.
-    fn of(&self, budget: &GuardedBudget) -> Asked {
+    pub(super) fn of(&self, budget: &GuardedBudget) -> Asked {
         self.amounts.by(budget.budget().reserve_rule)
     }
 
@@ -106,11 +114,27 @@ impl Guard {
         timeout_millis: i64,
         now: Now,
     ) -> Result<Reserving<'a>, NotReserved> {
+        self.reserve_granted(request, expected, timeout_millis, &[], now)
+    }
+
+    /// The same, where it is settled already that the call comes before what other sidecars hold of
+    /// these keys (`{budget}|{scope}`).
+    ///
+    /// # Errors
+    /// As [`Self::reserve`].
+    pub fn reserve_granted<'a>(
+        &'a self,
+        request: &'a CheckRequest<'a>,
+        expected: Expected,
+        timeout_millis: i64,
+        granted: &[Arc<str>],
+        now: Now,
+    ) -> Result<Reserving<'a>, NotReserved> {
         let holds = &self.replica.holds;
-        let pair = self.pair(&request.attribution, &request.attribution.model);
-        let learned = holds.learned().expected(pair, now.monotonic_millis);
-        let rule = self.replica.config.reserve_rule;
-        let mut admission = Admission::new(Amounts::new(expected, learned, rule)?);
+        let (mut admission, pair) = self.admission(request, expected, now)?;
+        for key in granted {
+            admission.granted.push(self.replica.hasher.key(key));
+        }
         self.expire_holds(now.monotonic_millis);
         self.room()?;
         let mut decision = self.check_expecting(request, now, |budget| admission.of(budget).spend);
@@ -153,17 +177,37 @@ impl Guard {
         has_room.then_some(()).ok_or(NotReserved::Full { held })
     }
 
+    /// By which amounts the call is admitted.
+    pub(super) fn admission(
+        &self,
+        request: &CheckRequest<'_>,
+        expected: Expected,
+        now: Now,
+    ) -> Result<(Admission, Pair), NotReserved> {
+        let pair = self.pair(&request.attribution, &request.attribution.model);
+        let mut learned = self.replica.holds.learned();
+        let learned = learned.expected(pair, now.monotonic_millis);
+        let rule = self.replica.config.reserve_rule;
+        let amounts = Amounts::new(expected, learned, rule)?;
+        Ok((Admission::new(amounts), pair))
+    }
+
     /// Holds what the call is to hold in every budget that it meets. Returns false where one of
     /// them, or anything else, refuses the call.
     fn admit(&self, reasoned: &mut Reasoned<'_>, admission: &mut Admission) -> bool {
         let (replica, request, now) = (&*self.replica, reasoned.request, reasoned.now);
         let budgets = &reasoned.decision.snapshot.budgets.budgets;
-        if reasoned.verdict() == Verdict::Block {
-            let mut matches = reasoned.decision.matches.iter();
-            let refusing = matches.find(|found| found.verdict == Verdict::Block);
-            if let Some(found) = refusing {
-                admission.asked = admission.of(&budgets[found.budget as usize]);
-            }
+        // Before those that hold something of a key that is granted, the call came.
+        let mut matches = reasoned.decision.matches.iter().zip(&reasoned.seen);
+        let refusing = matches.find(|(found, seen)| {
+            let is_settled = found.by_holds && admission.granted.contains(&seen.key);
+            found.verdict == Verdict::Block && !is_settled
+        });
+        if let Some((found, _)) = refusing {
+            admission.asked = admission.of(&budgets[found.budget as usize]);
+            return false;
+        }
+        if reasoned.decision.is_stopped() {
             return false;
         }
         let state = reasoned.decision.state.state;
@@ -175,11 +219,16 @@ impl Guard {
             let asked = admission.of(budget);
             let amount = counted(budget.unit, &asked.spend);
             if amount > 0 {
+                let elsewhere = match admission.granted.contains(&seen.key) {
+                    true => 0,
+                    false => replica.holds.held(seen.key).elsewhere,
+                };
                 let admitted = cells.admit(seen.key, amount, |held| {
                     // What is held was read before: an amount that has left it since is in this entry.
                     seen.entry = replica.current(seen.key, now);
                     *found = Match::new(found.budget);
                     let (asking, entry) = (&request.attribution, seen.entry.as_deref());
+                    let held = held.saturating_add(elsewhere);
                     found.judge(budget, entry, asking, &asked.spend, state, held);
                     found.verdict < Verdict::Block
                 });

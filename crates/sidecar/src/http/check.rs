@@ -13,7 +13,7 @@ use super::request::{Misplaced, Question};
 use super::{ApiError, Shared, TOO_MANY_RESERVATIONS, json};
 use crate::metrics::{CHECK_SECONDS, CHECKS};
 use crate::prices::Prices;
-use crate::reservations::{self, Reservations};
+use crate::reservations::{self, Reserver};
 
 /// What questions are answered from, over HTTP and on the command line.
 pub struct Checker {
@@ -27,8 +27,8 @@ pub struct Checker {
     pub default_workspace: String,
     /// Whether a question with faults is refused.
     pub strict: bool,
-    /// Names of what is reserved; `None` where nothing can be.
-    pub reservations: Option<Reservations>,
+    /// `None` where nothing can be reserved.
+    pub reserving: Option<Reserver>,
     /// What may help who names nothing at all.
     pub hint: &'static str,
 }
@@ -38,8 +38,11 @@ pub(super) async fn post_check(
     misplaced: Misplaced,
     body: Bytes,
 ) -> Response {
-    let question = Question::from_json(&body, misplaced);
-    match question.and_then(|question| sidecar.checker.answer(question, "check")) {
+    let answer = match Question::from_json(&body, misplaced) {
+        Ok(question) => sidecar.checker.answer(question, "check").await,
+        Err(error) => Err(error),
+    };
+    match answer {
         Ok(answer) => json(StatusCode::OK, &answer),
         Err(error) => error.into(),
     }
@@ -50,7 +53,7 @@ impl Checker {
     ///
     /// # Errors
     /// What cannot be answered, and every fault where the checker is strict.
-    pub fn answer(
+    pub async fn answer(
         &self,
         question: Question,
         endpoint: &'static str,
@@ -62,17 +65,18 @@ impl Checker {
         let request = &asking.request;
         let (decision, reserving) = match wanted {
             None => (self.guard.check_with_reasons(request, now), None),
-            Some((timeout, names)) => {
-                let timeout_millis = timeout.as_millis() as i64;
-                let reserved = self
-                    .guard
-                    .reserve(request, asking.expected, timeout_millis, now);
+            Some((timeout, reserver)) => {
+                let (expected, timeout_millis) = (asking.expected, timeout.as_millis() as i64);
+                let reserved = match &reserver.in_flight {
+                    Some(in_flight) => in_flight.reserve(request, expected, timeout_millis).await,
+                    None => self.guard.reserve(request, expected, timeout_millis, now),
+                };
                 let Reserving {
                     decision,
                     asked,
                     hold,
                 } = reserved.map_err(not_reserved)?;
-                (decision, Some((asked, hold, names)))
+                (decision, Some((asked, hold, &reserver.reservations)))
             }
         };
         histogram!(CHECK_SECONDS).record(began.elapsed().as_secs_f64());
@@ -93,22 +97,19 @@ impl Checker {
     }
 
     /// For how long the call's cost is to be held, where that is asked for.
-    fn wanted_hold(
-        &self,
-        question: &Question,
-    ) -> Result<Option<(Duration, &Reservations)>, ApiError> {
+    fn wanted_hold(&self, question: &Question) -> Result<Option<(Duration, &Reserver)>, ApiError> {
         let Some(timeout) = question.wanted_hold() else {
             return Ok(None);
         };
         let message = "only a running sidecar reserves: ask its /v1/check";
-        let names = self.reservations.as_ref();
-        let names = names.ok_or_else(|| ApiError::bad_request(message))?;
-        Ok(Some((timeout, names)))
+        let reserving = self.reserving.as_ref();
+        let reserving = reserving.ok_or_else(|| ApiError::bad_request(message))?;
+        Ok(Some((timeout, reserving)))
     }
 
     /// The number of the reservation with this name; `None` where it is not of this process.
     pub(crate) fn reservation(&self, name: &str) -> Option<u64> {
-        self.reservations.as_ref()?.number(name)
+        self.reserving.as_ref()?.reservations.number(name)
     }
 }
 

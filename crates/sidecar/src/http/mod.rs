@@ -30,7 +30,7 @@ pub(crate) use request::shown;
 use crate::config::SidecarConfig;
 use crate::delivery::Delivery;
 use crate::prices::Prices;
-use crate::reservations::Reservations;
+use crate::reservations::{Reservations, Reserver};
 use crate::usage::{Recent, post_usage};
 pub use browsers::refuse_browsers;
 pub use check::Checker;
@@ -68,7 +68,12 @@ impl Sidecar {
         delivery: Delivery,
         metrics: MetricsText,
     ) -> Arc<Self> {
-        Self::with_clock(config, guard, prices, delivery, metrics, Clock::new())
+        let reserving = Reserver {
+            reservations: Reservations::new(&config.instance),
+            in_flight: None,
+        };
+        let clock = Clock::new();
+        Self::with_clock(config, guard, prices, delivery, metrics, clock, reserving)
     }
 
     pub(crate) fn with_clock(
@@ -78,6 +83,7 @@ impl Sidecar {
         delivery: Delivery,
         metrics: MetricsText,
         clock: Clock,
+        reserving: Reserver,
     ) -> Arc<Self> {
         let replica = guard.clone();
         let condition = move || health::condition(&replica, &clock);
@@ -88,7 +94,7 @@ impl Sidecar {
             clock,
             default_workspace: config.default_workspace.clone(),
             strict: config.strict,
-            reservations: Some(Reservations::new(&config.instance)),
+            reserving: Some(reserving),
             hint: "; a body is read where its Content-Type is application/json",
         };
         let intake = Intake::new(config.max_body_memory, config.limits.body_timeout);

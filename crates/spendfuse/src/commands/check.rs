@@ -12,6 +12,7 @@ use spendfuse_guard::{
 };
 use spendfuse_pricing::PricingPolicy;
 use spendfuse_sidecar::{ApiError, Checker, Prices, Question};
+use tokio::runtime::Runtime;
 
 use super::context::ContextArgs;
 use super::output::{self, Cell, Side, print_table, span, table, verdict_colour};
@@ -51,10 +52,12 @@ pub fn run(settings: &Settings, args: &CheckArgs) -> Result<ExitCode, Failure> {
         default_workspace: settings.values.sidecar.default_workspace.clone(),
         // A person reads the warnings.
         strict: false,
-        reservations: None,
+        reserving: None,
         hint: "",
     };
-    let response = checker.answer(question, "command").map_err(refused)?;
+    let runtime = Runtime::new().map_err(Failure::work)?;
+    let response = runtime.block_on(checker.answer(question, "command"));
+    let response = response.map_err(refused)?;
     if args.json {
         output::json(&response);
     } else {

@@ -41,8 +41,11 @@ pub(super) async fn authorize(
         Ok(status) => status,
         Err(error) => return refusal::of_question(error, StatusCode::BAD_REQUEST),
     };
-    let question = question(&query, author, &headers, &body);
-    match question.and_then(|question| sidecar.checker.answer(question, "authz")) {
+    let answer = match question(&query, author, &headers, &body) {
+        Ok(question) => sidecar.checker.answer(question, "authz").await,
+        Err(error) => Err(error),
+    };
+    match answer {
         Ok(answer) if answer.decision == Verdict::Block => {
             let setting = sidecar.config.refusal_status;
             let status = asked_status.unwrap_or_else(|| status::by_setting(setting, &headers));

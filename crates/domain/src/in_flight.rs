@@ -1,0 +1,113 @@
+//! Records of topic `spendfuse.inflight`: what calls under way hold, as each sidecar tells it
+//! (`docs/formats/inflight.md`).
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::amount::Amount;
+use crate::money::Nanos;
+use crate::time::UnixMillis;
+
+/// A value. Of the keys `{budget}|{scope}|{holder}` it says what is held, in the unit of the budget's
+/// limit, of `heartbeat|{holder}` which share the holder has.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(missing_docs)]
+pub struct InFlightRecord {
+    pub v: u32,
+    /// 64 random bits of the holder's start.
+    pub incarnation: String,
+    /// Counts the holder's records in a partition.
+    pub n: u64,
+    pub at: UnixMillis,
+    /// Per partition of the blocklist, the offset of the last record that the holder had read.
+    #[serde(default)]
+    pub seen: BTreeMap<u32, i64>,
+    /// What the holder may hold of a limit without telling, in millionths.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub share_ppm: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reserved_usd: Option<Nanos>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub asked_usd: Option<Nanos>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reserved_tokens: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub asked_tokens: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reserved_calls: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub asked_calls: Option<u64>,
+}
+
+impl InFlightRecord {
+    /// Says that so much is held and asked for, both in the unit of a limit.
+    pub fn hold(&mut self, held: Amount, asked: Amount) {
+        match (held, asked) {
+            (Amount::Usd(held), Amount::Usd(asked)) => {
+                (self.reserved_usd, self.asked_usd) = (Some(held), Some(asked));
+            }
+            (Amount::Tokens(held), Amount::Tokens(asked)) => {
+                (self.reserved_tokens, self.asked_tokens) = (count(held), count(asked));
+            }
+            (Amount::Calls(held), Amount::Calls(asked)) => {
+                (self.reserved_calls, self.asked_calls) = (count(held), count(asked));
+            }
+            _ => debug_assert!(false, "both have the limit's unit"),
+        }
+    }
+
+    /// What is held and asked for, in whichever unit it is said.
+    pub fn held(&self) -> Option<(i128, i128)> {
+        let dollars = |amount: Option<Nanos>| amount.map(Nanos::get);
+        let pair = |held: Option<i128>, asked: Option<i128>| Some((held?, asked.unwrap_or(0)));
+        pair(dollars(self.reserved_usd), dollars(self.asked_usd))
+            .or(pair(
+                number(self.reserved_tokens),
+                number(self.asked_tokens),
+            ))
+            .or(pair(number(self.reserved_calls), number(self.asked_calls)))
+    }
+}
+
+fn count(number: i128) -> Option<u64> {
+    u64::try_from(number.max(0)).ok()
+}
+
+fn number(count: Option<u64>) -> Option<i128> {
+    count.map(Into::into)
+}
+
+/// A key, taken apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub enum InFlightKey<'a> {
+    Heartbeat {
+        holder: &'a str,
+    },
+    /// `entry` is the key on the blocklist, `{budget}|{scope}`.
+    Held {
+        entry: &'a str,
+        holder: &'a str,
+    },
+}
+
+impl<'a> InFlightKey<'a> {
+    /// Reads a key; `None` where it is neither.
+    pub fn parse(key: &'a str) -> Option<Self> {
+        if let Some(holder) = key.strip_prefix("heartbeat|") {
+            return Some(Self::Heartbeat { holder });
+        }
+        let (entry, holder) = key.rsplit_once('|')?;
+        entry.contains('|').then_some(Self::Held { entry, holder })
+    }
+}
+
+impl std::fmt::Display for InFlightKey<'_> {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Heartbeat { holder } => write!(formatter, "heartbeat|{holder}"),
+            Self::Held { entry, holder } => write!(formatter, "{entry}|{holder}"),
+        }
+    }
+}

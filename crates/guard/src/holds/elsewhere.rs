@@ -1,0 +1,160 @@
+//! What other sidecars hold, as far as they have told; and what an admission among several of them
+//! needs to know of a guard ([`crate::inflight`]).
+
+use std::sync::Arc;
+
+use hashbrown::HashMap;
+use spendfuse_domain::budget::CompiledBudget;
+use spendfuse_domain::{OnStale, Unit, UnixMillis, Verdict};
+
+use super::book::counted;
+use super::expected::Expected;
+use super::reserve::{NotReserved, Reserving};
+use crate::decision::{CheckRequest, Match};
+use crate::freshness::Now;
+use crate::guard::{Guard, Replica};
+use crate::hash::EntryHash;
+
+/// A budget that a call meets and that may refuse it.
+#[derive(Clone, Debug)]
+pub struct Met {
+    /// `{budget}|{scope}`.
+    pub key: Arc<str>,
+    /// What the call counts in the budget, by its estimate.
+    pub amount: i64,
+    /// Whether the budget refuses where nobody knows how it stands.
+    pub blocks_unsure: bool,
+}
+
+/// At how much a budget blocks, in its unit.
+fn blocks_at(compiled: &CompiledBudget) -> Option<i64> {
+    let limit = compiled.until_block(0)?;
+    Some(i64::try_from(limit).unwrap_or(i64::MAX))
+}
+
+impl Replica {
+    fn with_budget<T>(&self, key: &str, of: impl FnOnce(&CompiledBudget) -> T) -> Option<T> {
+        let (id, _) = key.split_once('|')?;
+        let snapshot = self.snapshot.load();
+        let mut budgets = snapshot.budgets.budgets.iter();
+        let found = budgets.find(|compiled| compiled.budget().id.as_str() == id)?;
+        Some(of(&found.compiled))
+    }
+}
+
+impl Guard {
+    /// The budgets with a step that blocks that a call meets, and that its estimate counts in.
+    ///
+    /// # Errors
+    /// [`NotReserved`], as [`Guard::reserve`] refuses it.
+    pub fn met(
+        &self,
+        request: &CheckRequest<'_>,
+        expected: Expected,
+        now: Now,
+    ) -> Result<Vec<Met>, NotReserved> {
+        let (admission, _) = self.admission(request, expected, now)?;
+        let reasoned = self.check_with_reasons(request, now);
+        let met = reasoned.decision.matches.iter().filter_map(|found| {
+            let budget = reasoned.decision.compiled(found.budget);
+            let amount = counted(budget.unit, &admission.of(budget).spend);
+            blocks_at(&budget.compiled).filter(|_| amount > 0)?;
+            let scope = reasoned.scope_of(found);
+            Some(Met {
+                key: format!("{}|{scope}", budget.budget().id).into(),
+                amount,
+                blocks_unsure: budget.on_stale == OnStale::Block,
+            })
+        });
+        Ok(met.collect())
+    }
+
+    /// Other sidecars hold so much of `key` now.
+    pub fn set_elsewhere(&self, key: &str, amount: i64) {
+        let holds = &self.replica.holds;
+        let hash = self.replica.hasher.key(key);
+        let amount = (amount > 0).then_some(amount);
+        if holds.elsewhere.get(hash) != amount {
+            holds.elsewhere.publish(vec![(hash, amount)]);
+        }
+    }
+
+    /// Other sidecars hold so much of these keys now, and nothing of any other.
+    pub fn replace_elsewhere(&self, held: &[(Arc<str>, i64)]) {
+        let holds = &self.replica.holds;
+        let known: HashMap<EntryHash, i64> = { held.iter() }
+            .filter(|(_, amount)| *amount > 0)
+            .map(|(key, amount)| (self.replica.hasher.key(key), *amount))
+            .collect();
+        let mut changes: Vec<(EntryHash, Option<i64>)> = { known.iter() }
+            .filter(|(hash, amount)| holds.elsewhere.get(**hash) != Some(**amount))
+            .map(|(hash, amount)| (*hash, Some(*amount)))
+            .collect();
+        for shard in 0..holds.elsewhere.shard_count() {
+            holds.elsewhere.for_each_in(shard, |hash, _| {
+                changes.extend((!known.contains_key(&hash)).then_some((hash, None)));
+            });
+        }
+        holds.elsewhere.publish(changes);
+    }
+
+    /// What calls hold here of `key`, pending ones included.
+    pub fn held_of(&self, key: &str) -> i64 {
+        self.replica.holds.cells.total(self.replica.hasher.key(key))
+    }
+
+    /// What readers see as spent of `key`; to be read after what is held.
+    pub fn spent_of(&self, key: &str, now: UnixMillis) -> i64 {
+        let entry = self.replica.current(self.replica.hasher.key(key), now);
+        let spent = entry.and_then(|entry| {
+            let limit = self
+                .replica
+                .with_budget(key, |compiled| compiled.budget.limit)?;
+            Some(entry.counted_by(limit).number())
+        });
+        spent.map_or(0, |spent| i64::try_from(spent).unwrap_or(i64::MAX))
+    }
+
+    /// At how much the budget of `key` blocks, and in which unit; `None` where it does not, or is not
+    /// there any more.
+    pub fn limit_of(&self, key: &str) -> Option<(i64, Unit)> {
+        self.replica.with_budget(key, |compiled| {
+            Some((blocks_at(compiled)?, compiled.budget.limit.unit()))
+        })?
+    }
+
+    /// The call is refused, because others came before it in these budgets.
+    ///
+    /// # Errors
+    /// As [`Guard::met`].
+    pub fn refuse<'a>(
+        &'a self,
+        request: &'a CheckRequest<'a>,
+        expected: Expected,
+        keys: &[Arc<str>],
+        now: Now,
+    ) -> Result<Reserving<'a>, NotReserved> {
+        let (admission, _) = self.admission(request, expected, now)?;
+        let mut asked = admission.asked;
+        let mut reasoned = self.check_expecting(request, now, |budget| admission.of(budget).spend);
+        let budgets = &reasoned.decision.snapshot.budgets.budgets;
+        let hashes: Vec<EntryHash> = { keys.iter() }
+            .map(|key| self.replica.hasher.key(key))
+            .collect();
+        let matches = reasoned.decision.matches.iter_mut();
+        for (found, seen) in matches.zip(&reasoned.seen) {
+            if hashes.contains(&seen.key) {
+                asked = admission.of(&budgets[found.budget as usize]);
+                if found.verdict < Verdict::Block {
+                    *found = Match::held_up(found.budget);
+                }
+            }
+        }
+        reasoned.decision.verdict = Verdict::Block;
+        Ok(Reserving {
+            decision: reasoned,
+            asked,
+            hold: None,
+        })
+    }
+}
