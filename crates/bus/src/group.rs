@@ -22,12 +22,47 @@ pub fn committed_offsets(
     topic: &str,
     patience: Duration,
 ) -> Result<Vec<Option<i64>>, BusError> {
-    let mut client = kafka.reader(Isolation::ReadCommitted)?;
-    client.set("group.id", group_id);
-    let reader = Poller::new(&client)?;
-    let offsets = offsets_of(&reader, kafka, group_id, topic, patience);
-    reader.drop_later();
+    let group = WatchedGroup::open(kafka, group_id)?;
+    let offsets = group.committed(topic, patience);
+    group.close();
     offsets
+}
+
+/// A group that is asked again and again, by one client: to make one costs three threads and as
+/// many connections.
+pub struct WatchedGroup {
+    reader: Poller,
+    kafka: KafkaConfig,
+    group_id: String,
+}
+
+impl WatchedGroup {
+    /// Creates the client; the brokers may be away.
+    ///
+    /// # Errors
+    /// [`BusError::Property`], [`BusError::Client`].
+    pub fn open(kafka: &KafkaConfig, group_id: &str) -> Result<Self, BusError> {
+        let mut client = kafka.reader(Isolation::ReadCommitted)?;
+        client.set("group.id", group_id);
+        Ok(Self {
+            reader: Poller::new(&client)?,
+            kafka: kafka.clone(),
+            group_id: group_id.to_owned(),
+        })
+    }
+
+    /// As [`committed_offsets`].
+    ///
+    /// # Errors
+    /// As [`committed_offsets`].
+    pub fn committed(&self, topic: &str, patience: Duration) -> Result<Vec<Option<i64>>, BusError> {
+        offsets_of(&self.reader, &self.kafka, &self.group_id, topic, patience)
+    }
+
+    /// Ends the client without waiting for it, which takes 100 ms.
+    pub fn close(self) {
+        self.reader.drop_later();
+    }
 }
 
 fn offsets_of(

@@ -221,34 +221,32 @@ impl Warehouse {
         Ok(known)
     }
 
-    /// The events go along as one text, which ClickHouse reads many times as fast as a list in SQL.
+    /// Looked for by their ids alone, which go along as one text: that ClickHouse reads many times as
+    /// fast as a list in SQL, and of rows with other ids it reads nothing else.
     async fn contains_many_events(
         &self,
         events: &[EventKey],
     ) -> Result<HashSet<EventKey>, WarehouseError> {
         let mut known = HashSet::new();
         for some in events.chunks(EVENTS_AT_ONCE) {
-            let mut asked = String::new();
-            for EventKey {
-                workspace,
-                source,
-                id,
-            } in some
-            {
-                for (text, end) in [(workspace, '\t'), (source, '\t'), (id, '\n')] {
-                    push_escaped(&mut asked, text);
-                    asked.push(end);
-                }
+            let mut ids = String::new();
+            for event in some {
+                push_escaped(&mut ids, &event.id);
+                ids.push('\n');
             }
             let question = format!(
                 "SELECT DISTINCT workspace, source, event_id FROM spend \
-                 WHERE (workspace, source, event_id) IN (\
-                   SELECT w, s, i FROM format(TabSeparated, 'w String, s String, i String', {})) \
+                 WHERE event_id IN (SELECT i FROM format(TabSeparated, 'i String', {})) \
                  SETTINGS use_skip_indexes = 0",
-                quoted(&asked)
+                quoted(&ids)
             );
             let table = self.query_long_text(&question).await?;
             known.extend(table.rows.into_iter().filter_map(event_key));
+        }
+        // Others may have the same ids.
+        if !known.is_empty() {
+            let asked: HashSet<&EventKey> = events.iter().collect();
+            known.retain(|event| asked.contains(event));
         }
         Ok(known)
     }

@@ -209,6 +209,10 @@ async fn every_column_of_a_call_arrives_as_it_was() {
             ..known.clone()
         })
         .collect();
+    many.push(EventKey {
+        workspace: "another".to_owned(),
+        ..known.clone()
+    });
     many.push(known);
     let contained = warehouse.contains_events(&many).await.unwrap();
     assert_eq!(contained, only);

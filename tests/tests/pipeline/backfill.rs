@@ -176,21 +176,21 @@ fn a_million_events_of_last_month_are_counted_at_50_000_a_second() {
         out.write_all(line.as_bytes()).unwrap();
     }
     out.flush().unwrap();
+    let mut slowest = f64::MAX;
     for (run, fresh) in [("first", EVENTS), ("second", 0)] {
         let begin = Instant::now();
         let done = run_long(&lab, &file);
         let seconds = begin.elapsed().as_secs_f64();
-        println!(
-            "{run}: {seconds:.1} s from start to the last row, {:.0} events/s: {done:#}",
-            EVENTS as f64 / seconds
-        );
+        let rate = EVENTS as f64 / seconds;
+        println!("{run}: {seconds:.1} s from start to the last row, {rate:.0} events/s: {done:#}");
+        slowest = slowest.min(rate);
         assert_eq!(done["not_counted_before"], fresh, "{done:#}");
         let found = rows(&lab);
         assert_eq!((found.0, found.1), (EVENTS as i128, EVENTS as i128));
-        assert!(EVENTS as f64 / seconds >= 50_000.0, "{seconds} s");
     }
     let audit = answer(&lab, &["audit", "--json"], 0);
     assert_eq!(audit["drift_events"], 0, "{audit:#}");
+    assert!(slowest >= 50_000.0, "{slowest:.0} events/s");
 }
 
 /// As [`backfill`], without the patience of a test.

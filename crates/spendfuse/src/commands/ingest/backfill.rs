@@ -42,6 +42,8 @@ const MOST_UNLOADED: usize = 4_000_000;
 /// The meter must remember for so long, and not much longer.
 const OLDEST_JUDGEMENT_MILLIS: i64 = 5 * 60_000;
 const LOOK_EVERY: Duration = Duration::from_millis(50);
+/// What the warehouse has by now is asked for so often: it takes three clients of Kafka.
+const ASK_EVERY: Duration = Duration::from_secs(5);
 
 /// Begins, sends and ends one run.
 pub fn run(settings: &Settings, args: &IngestArgs) -> Result<ExitCode, Failure> {
@@ -137,6 +139,8 @@ struct Judgement<'s> {
     since: UnixMillis,
     /// What it will have next.
     next: Mark<'s>,
+    /// When that was last asked for.
+    asked: Instant,
     /// Sent since then, before and after the next mark.
     before_next: HashSet<Identity>,
     after_next: HashSet<Identity>,
@@ -150,6 +154,7 @@ impl<'s> Judgement<'s> {
             settings,
             since: first.at,
             next: Mark::now(settings)?,
+            asked: Instant::now(),
             before_next: HashSet::new(),
             after_next: HashSet::new(),
         })
@@ -167,7 +172,12 @@ impl<'s> Judgement<'s> {
 
     /// Takes note of what the warehouse has by now. Everything that was sent is acknowledged.
     fn go_on(&mut self, lines: &InputLines) -> Result<(), Failure> {
-        if self.must_wait() {
+        let must_wait = self.must_wait();
+        if !must_wait && self.asked.elapsed() < ASK_EVERY {
+            return Ok(());
+        }
+        self.asked = Instant::now();
+        if must_wait {
             self.next.wait(|text| lines.progress.set_message(text))?;
         } else if !self.next.is_reached()? {
             return Ok(());

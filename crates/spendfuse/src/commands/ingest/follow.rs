@@ -6,7 +6,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
-use spendfuse_bus::{Delivered, committed_offsets};
+use spendfuse_bus::{Delivered, WatchedGroup};
 use spendfuse_domain::Identity;
 use spendfuse_domain::event::RejectReason;
 use spendfuse_engine::codec;
@@ -26,6 +26,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(200);
 /// Where the outcomes of events will be written that are sent from now on.
 pub struct Follow<'s> {
     settings: &'s Settings,
+    meter: WatchedGroup,
     /// Per partition, where the meter's topics ended before the first event was sent.
     ids_from: Vec<i64>,
     dlq_from: Vec<i64>,
@@ -94,8 +95,11 @@ impl<'s> Follow<'s> {
             let ranges = kafka::ranges(settings, topic)?;
             Ok(ranges.into_iter().map(|range| range.to).collect())
         };
+        let group = format!("{}-meter", settings.values.transactional_id_prefix);
+        let meter = WatchedGroup::open(&settings.kafka(), &group);
         Ok(Self {
             settings,
+            meter: meter.map_err(|error| kafka::failure(settings, &error))?,
             ids_from: ends(&topics.meter_ids)?,
             dlq_from: ends(&topics.dlq)?,
             identities: HashSet::new(),
@@ -124,6 +128,7 @@ impl<'s> Follow<'s> {
             return Ok(None);
         }
         let waiting = self.wait(places, tell)?;
+        self.meter.close();
         let mut outcome = Outcome {
             waiting,
             ..Outcome::default()
@@ -167,8 +172,7 @@ impl<'s> Follow<'s> {
     /// How many events of `places` the meter has not passed yet.
     pub fn waiting(&self, places: &Places) -> Result<u64, Failure> {
         let usage = self.settings.topics().usage;
-        let group = format!("{}-meter", self.settings.values.transactional_id_prefix);
-        let positions = committed_offsets(&self.settings.kafka(), &group, &usage, PATIENCE)
+        let positions = { self.meter.committed(&usage, PATIENCE) }
             .map_err(|error| kafka::failure(self.settings, &error))?;
         Ok(places.beyond(&positions))
     }
