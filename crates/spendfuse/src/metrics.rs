@@ -18,6 +18,9 @@ spendfuse_metrics::table! {
     counter ROLE_RESTARTS = "spendfuse_role_restarts_total";
     /// Seconds since the price book in force was published; the loader tells it.
     gauge PRICE_BOOK_AGE = "spendfuse_price_book_age_seconds";
+    /// Prices and lost models that the last look at the sources left for somebody to accept; the
+    /// loader tells it.
+    gauge PRICES_WAITING = "spendfuse_prices_waiting";
 }
 
 /// How often observations are sorted into their buckets. Until then each takes memory, and where

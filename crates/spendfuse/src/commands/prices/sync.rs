@@ -18,7 +18,7 @@ use super::download::download;
 use super::import::{FileRead, combined};
 use super::publish::publish;
 use super::{Failure, book, rate_text};
-use crate::metrics::PRICE_BOOK_AGE;
+use crate::metrics::{PRICE_BOOK_AGE, PRICES_WAITING};
 use crate::settings::{Kind, Settings};
 
 /// How often the loader tells the age of the book.
@@ -214,6 +214,9 @@ pub fn keep_up(settings: &Settings, shutdown: &Shutdown) {
                         is_new = synced.is_new,
                         "prices read"
                     );
+                    let waiting_now = synced.jumps.len() + synced.lost;
+                    let waiting_now = u32::try_from(waiting_now).unwrap_or(u32::MAX);
+                    metrics::gauge!(PRICES_WAITING).set(f64::from(waiting_now));
                     if synced.lost > 0 {
                         tracing::warn!(models = synced.lost, "sources lost models; prices stay");
                     }
