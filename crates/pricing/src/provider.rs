@@ -166,17 +166,30 @@ pub fn canonical(provider: &str) -> Cow<'_, str> {
     }
     let mut name = &*lower;
     loop {
-        let separated = same_separators(name);
-        let same = |alias: &&(&str, &str)| same_separators(alias.0) == separated;
+        let same = |alias: &&(&str, &str)| differ_in_separators_only(alias.0, name);
         if let Some((_, known)) = ALIASES.iter().find(same) {
             return Cow::Borrowed(known);
         }
         match name.rsplit_once('.') {
-            Some((provider, api)) if APIS.contains(&&*same_separators(api)) => name = provider,
+            Some((provider, api)) if is_api(api) => name = provider,
             _ if name.len() == lower.len() => return lower,
             _ => return Cow::Owned(name.to_owned()),
         }
     }
+}
+
+fn is_api(name: &str) -> bool {
+    APIS.iter()
+        .any(|known| differ_in_separators_only(known, name))
+}
+
+/// Asked of every other name for every model that nobody knows: nothing is written to find out.
+fn differ_in_separators_only(one: &str, other: &str) -> bool {
+    let unified = |byte| match byte {
+        b'-' | b'.' | b' ' => b'_',
+        other => other,
+    };
+    one.len() == other.len() && one.bytes().map(unified).eq(other.bytes().map(unified))
 }
 
 /// `name` with one separator for all: SDKs write `amazon-bedrock` and `google.vertex`, price files
