@@ -12,6 +12,7 @@ use tokio::sync::Notify;
 use tokio::task::{JoinError, spawn_blocking};
 use tokio::time::{sleep, timeout_at};
 
+use crate::background::{Share, let_others_go_first};
 use crate::metrics::{SPOOL_BYTES, SPOOL_REPLAYED, USAGE_EVENTS};
 use crate::sink::{Acknowledgement, SinkError, UsageSink};
 use crate::spool::{Spool, SpoolError, SpooledEvent};
@@ -247,6 +248,7 @@ impl SharedSpool {
     ) -> T {
         let shared = Arc::clone(self);
         let done = spawn_blocking(move || {
+            let_others_go_first(Share::Tenth);
             let mut spool = shared.spool.lock().unwrap_or_else(PoisonError::into_inner);
             let result = work(&mut spool);
             shared.empty.store(spool.is_empty(), Ordering::Release);

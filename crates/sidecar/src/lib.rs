@@ -5,6 +5,7 @@
 //! are safe: acknowledged by the broker or synced to the disk spool. [`run`] starts all of it
 //! against Kafka; [`Sidecar`] and [`router`] are the same without Kafka.
 
+pub mod background;
 mod config;
 mod delivery;
 mod error;

@@ -11,13 +11,15 @@ use std::time::Duration;
 
 use metrics::gauge;
 use spendfuse_bus::producer::{EventProducer, ProducerOptions};
-use spendfuse_bus::{KafkaConfig, Shutdown};
+use spendfuse_bus::{BusError, KafkaConfig, Shutdown};
 use spendfuse_domain::Topics;
 use spendfuse_guard::{Clock, Guard, GuardConfig};
 use spendfuse_pricing::PricingPolicy;
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::watch;
+use tokio::task::{JoinError, JoinSet};
 
+use crate::background;
 use crate::config::SidecarConfig;
 use crate::delivery::Delivery;
 use crate::error::SidecarError;
@@ -131,21 +133,25 @@ pub async fn run(
         delivery_timeout: config.ack_timeout,
         ..ProducerOptions::default()
     };
-    let producer = EventProducer::open(kafka, &options)?;
-    let sink = Arc::new(KafkaSink::new(producer, topics.usage.clone()));
-    let delivery = Delivery::new(sink, spool, config.ack_timeout + Duration::from_millis(200));
     let health = config.health.part("Kafka");
     let positions = Arc::new(Positions::default());
-    let follower = follow(
-        kafka,
-        topics,
-        writer,
-        guard.clone(),
-        prices.clone(),
-        (clock, Arc::clone(&positions)),
-        health,
-    )?;
+    let (producer, follower) = background::started(|| {
+        let producer = EventProducer::open(kafka, &options)?;
+        let follower = follow(
+            kafka,
+            topics,
+            writer,
+            guard.clone(),
+            prices.clone(),
+            (clock, Arc::clone(&positions)),
+            health,
+        )?;
+        Ok::<_, BusError>((producer, follower))
+    })?;
+    let sink = Arc::new(KafkaSink::new(producer, topics.usage.clone()));
+    let delivery = Delivery::new(sink, spool, config.ack_timeout + Duration::from_millis(200));
     let reservations = Reservations::new(&config.instance);
+    // Not in the background: near a limit checks wait for it.
     let in_flight = InFlight::open(
         kafka,
         topics,
@@ -214,27 +220,35 @@ pub async fn serve(
         socket = socket.map(tracing::field::display),
         "the sidecar answers"
     );
-    let tcp = async {
-        if let Some(listener) = listeners.tcp {
-            let router = router(Arc::clone(&sidecar), true);
-            serve_http(listener, router, limits, stopped.clone()).await;
-        }
-    };
-    let unix = async {
-        if let Some((listener, path)) = listeners.unix {
-            let router = router(Arc::clone(&sidecar), false);
-            serve_http(listener, router, limits, stopped.clone()).await;
+    // Tasks of the runtime, and not a part of this one: that may be a thread which only waits, and
+    // would have to be woken for every connection.
+    let mut listening = JoinSet::new();
+    if let Some(listener) = listeners.tcp {
+        let router = router(Arc::clone(&sidecar), true);
+        listening.spawn(serve_http(listener, router, limits, stopped.clone()));
+    }
+    if let Some((listener, path)) = listeners.unix {
+        let router = router(Arc::clone(&sidecar), false);
+        let answered = serve_http(listener, router, limits, stopped.clone());
+        listening.spawn(async move {
+            answered.await;
             // Whoever finds the path later should not find a dead socket.
             let _ = fs::remove_file(path);
+        });
+    }
+    let all = async {
+        while let Some(ended) = listening.join_next().await {
+            if let Err(Ok(panic)) = ended.map_err(JoinError::try_into_panic) {
+                std::panic::resume_unwind(panic);
+            }
         }
     };
-    let all = async { tokio::join!(tcp, unix) };
     let overdue = async {
         until(stopped.clone()).await;
         tokio::time::sleep(LAST_REQUESTS).await;
     };
     tokio::select! {
-        _ = all => {}
+        () = all => {}
         () = overdue => tracing::warn!("connections that would not end were cut"),
     }
     tracing::info!("the sidecar has stopped");

@@ -12,6 +12,7 @@ use axum::response::{IntoResponse as _, Response};
 use axum::routing::get;
 use serde_json::json;
 use spendfuse_bus::{Health, Shutdown};
+use spendfuse_sidecar::background::{Share, let_others_go_first};
 use spendfuse_sidecar::refuse_browsers;
 use spendfuse_sidecar::server::{ServerLimits, serve_http};
 use tokio::runtime;
@@ -60,6 +61,8 @@ pub fn serve(
         .map_err(Failure::work)?;
     tracing::info!(%address, "admin address");
     let serving = move || {
+        // To write the metrics takes as long as ten checks.
+        let_others_go_first(Share::Tenth);
         runtime.block_on(async {
             let (_never, stopped) = watch::channel(false);
             match tokio::net::TcpListener::from_std(listener) {

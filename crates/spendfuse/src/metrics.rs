@@ -8,6 +8,7 @@ use std::time::Duration;
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use spendfuse_bus::Shutdown;
 use spendfuse_metrics::{Kind, Metric};
+use spendfuse_sidecar::background::{Share, let_others_go_first};
 
 use crate::commands::{self, Failure};
 
@@ -83,6 +84,7 @@ pub fn install() -> Result<MetricsHandle, Failure> {
     let tidied = recorded.clone();
     let never = Shutdown::new();
     let tidy = move || {
+        let_others_go_first(Share::Tenth);
         while !never.wait(TIDY_EVERY) {
             tidied.run_upkeep();
         }

@@ -23,6 +23,7 @@ use metrics::counter;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::ApiError;
+use crate::background::{Share, let_others_go_first};
 use crate::metrics::REQUESTS_REFUSED;
 use crate::server::Connection;
 use crate::turn::Turn;
@@ -187,6 +188,7 @@ async fn gunzip(compressed: Vec<u8>, reserved: &mut Reserved) -> Result<Bytes, R
     let mut own = std::mem::replace(reserved, reserved.empty());
     // Megabytes take tens of milliseconds: not on a thread that answers others.
     let work = tokio::task::spawn_blocking(move || {
+        let_others_go_first(Share::Tenth);
         let _turn = turn;
         let most = SUSPECT_BYTES.max(MOST_EXPANSION * compressed.len());
         let mut decoder = MultiGzDecoder::new(compressed.as_slice());

@@ -27,6 +27,7 @@ use spendfuse_guard::{Clock, Guard};
 pub use request::Question;
 pub(crate) use request::shown;
 
+use crate::background::Background;
 use crate::config::SidecarConfig;
 use crate::delivery::Delivery;
 use crate::prices::Prices;
@@ -54,6 +55,7 @@ pub struct Sidecar {
     pub(crate) delivery: Delivery,
     pub(crate) recent: Recent,
     pub(crate) metrics: MetricsText,
+    pub(crate) background: Background,
     intake: Intake,
 }
 
@@ -104,6 +106,7 @@ impl Sidecar {
             delivery,
             recent: Recent::default(),
             metrics,
+            background: Background::start(),
             intake,
         })
     }

@@ -6,6 +6,8 @@ mod body;
 mod judge;
 mod recent;
 
+use std::sync::Arc;
+
 use axum::body::Bytes;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, header};
@@ -14,7 +16,7 @@ use metrics::counter;
 use serde::Deserialize;
 use spendfuse_domain::event::MAX_TEXT_BYTES;
 
-use crate::http::{ApiError, Shared, json};
+use crate::http::{ApiError, Shared, Sidecar, json};
 use crate::metrics::USAGE_EVENTS;
 use crate::turn::Turn;
 use answer::{EventResult, Outcome, UsageResponse};
@@ -22,16 +24,28 @@ use judge::{Judging, Refusal};
 
 pub(crate) use recent::Recent;
 
+/// A body of a few events is taken at once; longer ones keep no thread from answering checks.
+const SHORT_BYTES: usize = 4 * 1024;
+
 pub(crate) async fn post_usage(
     State(sidecar): Shared,
     headers: HeaderMap,
     body: Bytes,
 ) -> Response {
+    if body.len() <= SHORT_BYTES {
+        return take(&sidecar, &headers, &body).await;
+    }
+    let shared = Arc::clone(&sidecar);
+    let taking = async move { take(&shared, &headers, &body).await };
+    sidecar.background.run(taking).await
+}
+
+async fn take(sidecar: &Sidecar, headers: &HeaderMap, body: &[u8]) -> Response {
     let content_type = headers.get(header::CONTENT_TYPE);
     let content_type = content_type.and_then(|value| value.to_str().ok());
-    let binary = binary::structured(&headers, &body);
+    let binary = binary::structured(headers, body);
     let parts = match &binary {
-        None => body::parts(&body, content_type.unwrap_or_default()),
+        None => body::parts(body, content_type.unwrap_or_default()),
         Some(Ok(event)) => vec![Ok(event.as_slice())],
         Some(Err(rejection)) => vec![Err(rejection.clone())],
     };
@@ -40,11 +54,11 @@ pub(crate) async fn post_usage(
         let message = format!("{} events at once; send at most {most}", parts.len());
         return ApiError::new("too_many_events", message).response(StatusCode::PAYLOAD_TOO_LARGE);
     }
-    let source = match source_of(&headers) {
+    let source = match source_of(headers) {
         Ok(source) => source.unwrap_or(&sidecar.config.source),
         Err(error) => return error.response(StatusCode::BAD_REQUEST),
     };
-    let mut judging = Judging::new(&sidecar, source);
+    let mut judging = Judging::new(sidecar, source);
     let mut answer = UsageResponse::default();
     let mut turn = Turn::begin();
     for (index, part) in parts.into_iter().enumerate() {
