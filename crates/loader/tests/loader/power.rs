@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use spendfuse_devstack::wait_until;
 use tempfile::TempDir;
@@ -150,37 +150,95 @@ fn sums_of_rows_that_are_gone_stop_nothing_after_a_restart() {
 #[test]
 #[ignore = "a measurement"]
 fn what_syncing_costs() {
-    const COMMITS: u64 = 2_000;
+    const ROUNDS: u32 = 8;
     let mut fixture = Fixture::start();
-    let tables = ["spend", "spend_hourly", "spend_daily", "spend_audit"];
-    let mut commits = 0;
-    let mut took = BTreeMap::new();
-    for round in 0..6 {
-        let is_synced = u8::from(round % 2 == 0);
-        for table in tables {
-            fixture.execute(&format!(
-                "ALTER TABLE {table} MODIFY SETTING fsync_after_insert = {is_synced}, \
-                 fsync_part_directory = {is_synced}"
-            ));
+    // The first loader makes the tables.
+    let first = fixture.start_loader();
+    fixture.count_calls(0, 1);
+    fixture.wait_for_rows(1);
+    first.end();
+    let mut took = BTreeMap::<bool, (Duration, Duration)>::new();
+    for round in 0..ROUNDS {
+        let is_synced = round % 2 == 0;
+        set_synced(&fixture, is_synced);
+        let backlog = time_of_backlog(&mut fixture);
+        let commit = time_of_commit(&mut fixture);
+        println!("synced {is_synced}: {BACKLOG} rows in {backlog:?}, a commit's in {commit:?}");
+        // The first round of each warms up.
+        if round >= 2 {
+            let both = took.entry(is_synced).or_default();
+            *both = (both.0 + backlog, both.1 + commit);
         }
-        for partition in 0..2 {
-            fixture.count_calls(partition, COMMITS / 2);
-        }
-        commits += COMMITS;
-        let begin = std::time::Instant::now();
-        let loader = fixture.start_loader();
-        let expected = (commits * u64::from(ROWS_A_BLOCK)).to_string();
-        let arrived =
-            || (fixture.query("SELECT count() FROM spend")? == [expected.clone()]).then_some(());
-        wait_until("rows", PATIENCE * 4, arrived).unwrap();
-        let lasted = begin.elapsed();
-        loader.end();
-        println!(
-            "synced {is_synced}: {} rows in {lasted:?}",
-            COMMITS * u64::from(ROWS_A_BLOCK)
-        );
-        *took.entry(is_synced).or_insert(Duration::ZERO) += lasted;
     }
-    let ratio = took[&1].as_secs_f64() / took[&0].as_secs_f64();
-    println!("with syncs loading takes {ratio:.2} times as long");
+    let (with, without) = (took[&true], took[&false]);
+    let times = with.0.as_secs_f64() / without.0.as_secs_f64();
+    let later = (with.1.saturating_sub(without.1)) / (ROUNDS / 2 - 1);
+    println!(
+        "with syncs a backlog takes {times:.2} times as long; a commit's rows come {later:?} later"
+    );
+}
+
+/// Rows of a backlog.
+const BACKLOG: u64 = 300_000;
+
+fn set_synced(fixture: &Fixture, is_synced: bool) {
+    let is_synced = u8::from(is_synced);
+    for table in ["spend", "spend_hourly", "spend_daily", "spend_audit"] {
+        fixture.execute(&format!(
+            "ALTER TABLE {table} MODIFY SETTING fsync_after_insert = {is_synced}, \
+             fsync_part_directory = {is_synced}"
+        ));
+    }
+}
+
+/// From a backlog's first row in ClickHouse to its last.
+fn time_of_backlog(fixture: &mut Fixture) -> Duration {
+    let before = rows(fixture);
+    for partition in 0..2 {
+        fixture.count_calls(partition, BACKLOG / u64::from(ROWS_A_BLOCK) / 2);
+    }
+    let loader = fixture.start_loader();
+    wait_for(fixture, before + 1);
+    let begin = Instant::now();
+    wait_for(fixture, before + BACKLOG);
+    let took = begin.elapsed();
+    loader.end();
+    took
+}
+
+/// From the block of one commit in the log to its rows in ClickHouse, on average.
+fn time_of_commit(fixture: &mut Fixture) -> Duration {
+    const COMMITS: u32 = 40;
+    let loader = fixture.start_loader();
+    let mut expected = rows(fixture);
+    let mut took = Duration::ZERO;
+    for commit in 0..=COMMITS {
+        fixture.count_calls(0, 1);
+        expected += u64::from(ROWS_A_BLOCK);
+        let begin = Instant::now();
+        wait_for(fixture, expected);
+        // The first one waits for the loader to join its group.
+        if commit > 0 {
+            took += begin.elapsed();
+        }
+    }
+    loader.end();
+    took / COMMITS
+}
+
+fn rows(fixture: &Fixture) -> u64 {
+    let counted = fixture.query("SELECT count() FROM spend").unwrap();
+    counted[0].parse().unwrap()
+}
+
+/// Asks without a pause: what is waited for takes milliseconds.
+fn wait_for(fixture: &Fixture, expected: u64) {
+    let begin = Instant::now();
+    while rows(fixture) < expected {
+        assert!(
+            begin.elapsed() < PATIENCE,
+            "{} of {expected}",
+            rows(fixture)
+        );
+    }
 }
