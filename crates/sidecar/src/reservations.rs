@@ -16,6 +16,9 @@ pub(crate) const USUAL_TIMEOUT: Duration = Duration::from_secs(600);
 /// The longest time that a caller may ask for at once, seconds; it can be extended.
 pub(crate) const LONGEST_TIMEOUT_SECONDS: u64 = 24 * 60 * 60;
 
+/// Tokens of an answer, and of an input, whose length nobody says.
+pub(crate) const USUAL_TOKENS: u64 = 4_096;
+
 /// Longer names of instances are cut.
 const LONGEST_HOLDER: usize = 64;
 

@@ -5,6 +5,7 @@ mod authz;
 mod blocklist;
 mod browsers;
 mod check;
+mod estimate;
 mod health;
 mod intake;
 mod openapi;
@@ -40,6 +41,8 @@ use intake::{BodyRules, Intake};
 
 /// Larger questions than this are not questions.
 const MAX_CHECK_BYTES: usize = 64 * 1024;
+/// A provider's request with a long context.
+const MAX_ESTIMATE_BYTES: usize = 1024 * 1024;
 /// Code of the answer where no more can be reserved.
 const TOO_MANY_RESERVATIONS: &str = "too_many_reservations";
 /// What a check of half a dozen budgets is answered with.
@@ -131,6 +134,9 @@ pub fn router(sidecar: Arc<Sidecar>, demands_token: bool) -> Router {
         .route("/v1/state", get(spending::get_state))
         .route("/v1/blocklist", get(blocklist::get_blocklist))
         .layer(rules(MAX_CHECK_BYTES, true));
+    let estimates = Router::new()
+        .route("/v1/estimate", post(estimate::post_estimate))
+        .layer(rules(MAX_ESTIMATE_BYTES, true));
     let gateways = Router::new()
         .route("/v1/authz", any(authz::authorize))
         .route("/v1/authz/", any(authz::authorize))
@@ -140,7 +146,7 @@ pub fn router(sidecar: Arc<Sidecar>, demands_token: bool) -> Router {
     let usage = Router::new()
         .route("/v1/usage", post(post_usage))
         .layer(rules(config.max_usage_bytes, true));
-    let mut api = checks.merge(gateways).merge(usage);
+    let mut api = checks.merge(estimates).merge(gateways).merge(usage);
     if let Some(token) = config.token.clone().filter(|_| demands_token) {
         api = api.layer(from_fn_with_state(token, auth::demand_token));
     }

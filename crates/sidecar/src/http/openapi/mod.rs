@@ -12,7 +12,7 @@ use serde_json::{Map, Value, json};
 const PATHS: &str = include_str!("paths.json");
 
 /// The schemas that `paths.json` refers to, by name.
-const SCHEMAS: [(&str, &str); 11] = [
+const SCHEMAS: [(&str, &str); 12] = [
     (
         "authz-error",
         include_str!("../../../../../schemas/authz-error.schema.json"),
@@ -32,6 +32,10 @@ const SCHEMAS: [(&str, &str); 11] = [
     (
         "error",
         include_str!("../../../../../schemas/error.schema.json"),
+    ),
+    (
+        "estimate-response",
+        include_str!("../../../../../schemas/estimate-response.schema.json"),
     ),
     (
         "reservation",

@@ -7,11 +7,10 @@ use spendfuse_pricing::longest_answer;
 
 use super::super::ApiError;
 use crate::prices::{Announced, Prices, is_unpriced};
+use crate::reservations::USUAL_TOKENS;
 
 /// A count beyond this is a mistake; it also keeps sums free of overflow.
 const MAX_TOKENS: u64 = 1_000_000_000;
-/// Tokens of an answer, and of an input, whose length nobody says.
-const USUAL_TOKENS: u64 = 4_096;
 
 /// By what an announced call is priced.
 pub(super) struct Pricing<'a> {
