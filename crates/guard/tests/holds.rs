@@ -379,6 +379,49 @@ fn a_spooled_call_is_pending_until_its_place_in_the_log_is_counted() {
 }
 
 #[test]
+fn what_left_the_spool_before_its_call_was_settled_is_pending_at_its_place_in_the_log() {
+    let mut bench = bench(&[("cap", each_customer(), "1.00")]);
+    let hold = bench.reserve("c", 10, 0).unwrap();
+    bench.guard.replayed(5, 0, 200);
+    let place = Place::Spool { content: 5 };
+    assert!(bench.guard.settle(hold.number, &cost(10), place).is_some());
+    assert_eq!(bench.cents("c", "cap"), [0, 10, 0]);
+    bench.beat("meter", 2_000, Some(201));
+    bench.beat("ledger", 2_001, None);
+    bench.entry("cap", "acme/customer=c", 10, "1.00");
+    assert_eq!(bench.cents("c", "cap"), [10, 0, 0]);
+    assert_eq!(bench.guard.hold_counts(), (0, 0));
+}
+
+#[test]
+fn what_the_spool_owes_at_a_start_is_pending_until_it_is_counted() {
+    let config = GuardConfig {
+        hold_capacity: 2,
+        ..GuardConfig::new(1)
+    };
+    let budgets = [("cap", each_customer(), "1.00"), ("all", whole(), "5.00")];
+    let mut bench = bench_with(config, &budgets);
+    let who = call("c", 0).attribution;
+    for content in [5, 5, 6] {
+        assert!(bench.guard.owe(&who, &cost(40), content, at(0)));
+    }
+    assert_eq!(bench.cents("c", "cap"), [0, 80, 0]);
+    assert_eq!(bench.cents("d", "all"), [0, 80, 0]);
+    assert_eq!(bench.verdict("c", 21), Verdict::Block);
+    assert!(!bench.guard.owe(&who, &cost(40), 7, at(0)));
+    for (content, offset) in [(5, 10), (6, 11)] {
+        bench.guard.replayed(content, 0, offset);
+    }
+    bench.beat("meter", 2_000, Some(12));
+    bench.beat("ledger", 2_001, None);
+    bench.entry("cap", "acme/customer=c", 80, "1.00");
+    bench.entry("all", "acme", 80, "5.00");
+    assert_eq!(bench.cents("c", "cap"), [80, 0, 0]);
+    assert_eq!(bench.cents("d", "all"), [80, 0, 0]);
+    assert_eq!(bench.guard.hold_counts(), (0, 0));
+}
+
+#[test]
 fn a_cost_is_at_no_moment_in_neither_place() {
     const ROUNDS: i64 = 300;
     let mut bench = bench(&[("cap", each_customer(), "100.00")]);

@@ -7,13 +7,16 @@ use std::time::Duration;
 use metrics::{counter, gauge};
 use spendfuse_broken::{Break, is_broken};
 use spendfuse_bus::Backoff;
-use spendfuse_guard::Guard;
+use spendfuse_domain::budget::Spend;
+use spendfuse_domain::event::{Body, decode};
+use spendfuse_guard::{Guard, Now};
 use tokio::sync::Notify;
 use tokio::task::{JoinError, spawn_blocking};
 use tokio::time::{sleep, timeout_at};
 
 use crate::background::{Share, let_others_go_first};
 use crate::metrics::{SPOOL_BYTES, SPOOL_REPLAYED, USAGE_EVENTS};
+use crate::prices::Prices;
 use crate::sink::{Acknowledgement, SinkError, UsageSink};
 use crate::spool::{Spool, SpoolError, SpooledEvent};
 use crate::turn::Turn;
@@ -173,6 +176,29 @@ impl Delivery {
         }
     }
 
+    /// Prices what the spool holds again, so that it stands in pending of the budgets that `guard`
+    /// knows: for a start, before anything is replayed.
+    pub async fn owe(&self, guard: &Guard, prices: &Prices, now: Now) {
+        let Some(spool) = self.spool.as_ref().filter(|spool| !spool.is_empty()) else {
+            return;
+        };
+        let (guard, prices) = (guard.clone(), prices.clone());
+        let owed = spool.with(move |spool| {
+            let (mut known, mut all) = (0, 0_u64);
+            let read = spool.each_waiting(|event| {
+                all += 1;
+                known += u64::from(owes(&event, &guard, &prices, now));
+            });
+            read.map(|()| (known, all))
+        });
+        match owed.await {
+            Ok((known, all)) => {
+                tracing::info!(events = all, pending = known, "spooled events priced again");
+            }
+            Err(error) => tracing::error!(%error, "spooled events are not pending"),
+        }
+    }
+
     /// Sends what the spool holds, oldest first, for as long as the sidecar runs, and tells `guard`
     /// where it went.
     pub async fn replay(self, guard: Guard) {
@@ -219,6 +245,22 @@ impl Delivery {
         spool.with(Spool::confirm).await.map_err(text)?;
         Ok(count)
     }
+}
+
+/// Makes what a spooled call has cost pending; whether it did.
+fn owes(event: &SpooledEvent, guard: &Guard, prices: &Prices, now: Now) -> bool {
+    let Ok(decoded) = decode(&event.value, &[], now.wall) else {
+        return false;
+    };
+    let (Body::Usage(call), Some(Ok(priced))) = (&decoded.body, prices.price(&decoded)) else {
+        return false;
+    };
+    let spend = Spend {
+        cost: priced.parts.total(),
+        tokens: call.tokens.total(),
+        calls: 1,
+    };
+    guard.owe(&decoded.attribution, &spend, event.content(), now)
 }
 
 impl SharedSpool {

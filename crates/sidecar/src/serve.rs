@@ -7,13 +7,13 @@ use std::net::SocketAddr;
 use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use metrics::gauge;
 use spendfuse_bus::producer::{EventProducer, ProducerOptions};
 use spendfuse_bus::{BusError, KafkaConfig, Shutdown};
 use spendfuse_domain::Topics;
-use spendfuse_guard::{Clock, Guard, GuardConfig};
+use spendfuse_guard::{Clock, Guard, GuardConfig, State};
 use spendfuse_pricing::PricingPolicy;
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::watch;
@@ -36,6 +36,8 @@ use crate::stale::StaleTeller;
 
 /// How long requests may take to finish after a stop was asked for.
 const LAST_REQUESTS: Duration = Duration::from_secs(5);
+/// Spooled events wait so long for budgets to be known that they may be pending in.
+const BUDGETS_KNOWN: Duration = Duration::from_secs(30);
 
 /// The addresses of a sidecar, taken before anything else starts, so that callers can connect.
 pub struct Listeners {
@@ -161,7 +163,12 @@ pub async fn run(
         config.health.part("inflight"),
     )?;
     let (others, turns) = in_flight::follow(kafka, &in_flight)?;
-    let replay = tokio::spawn(delivery.clone().replay(guard.clone()));
+    let replay = tokio::spawn(replay(
+        delivery.clone(),
+        guard.clone(),
+        prices.clone(),
+        clock,
+    ));
     let teller = StaleTeller::new(
         kafka,
         topics.alerts.clone(),
@@ -181,6 +188,19 @@ pub async fn run(
     // Joins the followers' threads, which may be waiting for the broker.
     let _ = tokio::task::spawn_blocking(move || drop((follower, others))).await;
     served
+}
+
+/// What the spool held at the start is pending before any of it can be counted, and is sent then.
+async fn replay(delivery: Delivery, guard: Guard, prices: Prices, clock: Clock) {
+    let began = Instant::now();
+    let mut tick = tokio::time::interval(Duration::from_millis(20));
+    while guard.state(clock.now().monotonic_millis).state == State::Cold
+        && began.elapsed() < BUDGETS_KNOWN
+    {
+        tick.tick().await;
+    }
+    delivery.owe(&guard, &prices, clock.now()).await;
+    delivery.replay(guard).await;
 }
 
 /// The admin address renders the same metrics, and nobody asks it for the replica's age before.

@@ -17,6 +17,9 @@ use crate::hash::EntryHash;
 /// nano-dollars. Thousands of such calls fit into a sum.
 pub(crate) const MOST: i64 = 1_000_000_000_000_000;
 
+/// A call is settled milliseconds after its event was spooled; so many may leave the spool meanwhile.
+const REPLAYED_KEPT: usize = 4_096;
+
 /// What a call holds of one budget.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Part {
@@ -60,6 +63,9 @@ pub(crate) struct Book {
     places: HashMap<EntryHash, BTreeSet<(u32, i64)>>,
     /// By the content of their events, whose offsets are not known yet.
     spooled: HashMap<u128, Parts>,
+    /// Where the last events went that left the spool, the newest last: the call of one of them may
+    /// be settled only now.
+    replayed: VecDeque<(u128, Place)>,
     counted: HashMap<EntryHash, VecDeque<Counted>>,
     /// How many of the settled ones there are, of all three kinds.
     settled: usize,
@@ -154,9 +160,37 @@ impl Book {
         cells: &Cells,
         is_shown: impl Fn(EntryHash, u32, i64) -> bool,
     ) {
+        let place = Place::Log { partition, offset };
         if let Some(parts) = self.spooled.remove(&content) {
             self.settled -= 1;
-            self.put(Place::Log { partition, offset }, parts, cells, is_shown);
+            self.put(place, parts, cells, is_shown);
+            return;
+        }
+        if self.replayed.len() >= REPLAYED_KEPT {
+            self.replayed.pop_front();
+        }
+        self.replayed.push_back((content, place));
+    }
+
+    /// A call that holds nothing has cost these amounts, and its event waits on the disk: they are
+    /// pending.
+    pub(crate) fn owe(
+        &mut self,
+        content: u128,
+        mut parts: Parts,
+        cells: &Cells,
+        is_shown: impl Fn(EntryHash, u32, i64) -> bool,
+    ) {
+        if self.spooled.contains_key(&content) {
+            return;
+        }
+        parts.retain(|part| {
+            part.amount = cells.change(part.key, 0, part.amount);
+            cells.change_pending(part.key, part.amount);
+            part.amount > 0
+        });
+        if !parts.is_empty() {
+            self.put(Place::Spool { content }, parts, cells, is_shown);
         }
     }
 
@@ -167,6 +201,7 @@ impl Book {
         cells: &Cells,
         is_shown: impl Fn(EntryHash, u32, i64) -> bool,
     ) {
+        let place = self.place_now(place);
         // Two events at one place: only one of them can be counted.
         let replaced = match place {
             Place::Log { partition, offset } => self.take(partition, offset),
@@ -227,6 +262,16 @@ impl Book {
                 self.places.remove(&key);
             }
         }
+    }
+
+    /// Where an event is that was on the disk a moment ago.
+    fn place_now(&mut self, place: Place) -> Place {
+        let Place::Spool { content } = place else {
+            return place;
+        };
+        let mut newest_first = self.replayed.iter().rev();
+        let gone = newest_first.find(|(known, _)| *known == content);
+        gone.map_or(place, |(_, place)| *place)
     }
 
     /// Every ledger has what the events of `partition` before `offset` cost.

@@ -38,12 +38,15 @@ pub use expected::{Asked, Basis, Expected};
 pub use learned::Pair;
 pub use reserve::{Hold, NotReserved, Reserving};
 
+use crate::decision::{CheckRequest, Match};
 use crate::entry::Entry;
+use crate::freshness::Now;
 use crate::guard::{Guard, Replica};
 use crate::hash::EntryHash;
 use crate::metrics::{COSTS_FORGOTTEN, RESERVATIONS_EXPIRED};
+use crate::response::Seen;
 use crate::shards::Shards;
-use book::Book;
+use book::{Book, Part, counted};
 use cells::Cells;
 use learned::Learned;
 
@@ -219,15 +222,37 @@ impl Guard {
     /// The event with this content was taken from the spool to this place in the usage topic.
     pub fn replayed(&self, content: u128, partition: u32, offset: i64) {
         let holds = &self.replica.holds;
-        if holds.cells.is_any() {
-            holds.book().replayed(
-                content,
-                partition,
-                offset,
-                &holds.cells,
-                self.replica.is_shown(),
-            );
+        let mut book = holds.book();
+        let is_shown = self.replica.is_shown();
+        book.replayed(content, partition, offset, &holds.cells, is_shown);
+    }
+
+    /// A call of `who` that holds nothing has cost `spend`, and its event waits on the disk with this
+    /// content: it is pending in every budget that it meets until the event is counted. Returns false
+    /// where more would take more memory.
+    pub fn owe(&self, who: &Attribution<'_>, spend: &Spend, content: u128, now: Now) -> bool {
+        let request = CheckRequest {
+            attribution: who.clone(),
+            ..CheckRequest::default()
+        };
+        let reasoned = self.check_with_reasons(&request, now);
+        let matches = reasoned.decision.matches.iter().zip(&reasoned.seen);
+        let part = |(found, seen): (&Match, &Seen)| {
+            let unit = reasoned.decision.compiled(found.budget).unit;
+            Part {
+                key: seen.key,
+                unit,
+                amount: counted(unit, spend),
+            }
+        };
+        let parts = matches.map(part).filter(|part| part.amount > 0).collect();
+        let holds = &self.replica.holds;
+        let mut book = holds.book();
+        let has_room = book.len() < self.replica.config.hold_capacity;
+        if has_room {
+            book.owe(content, parts, &holds.cells, self.replica.is_shown());
         }
+        has_room
     }
 
     /// The call is not made: gives back what it held. Returns whether the hold was known.

@@ -215,6 +215,32 @@ impl Spool {
         Ok(events)
     }
 
+    /// Gives all events that the broker does not have, oldest first; those that are appended or
+    /// confirmed meanwhile change nothing.
+    ///
+    /// # Errors
+    /// [`SpoolError::Io`].
+    pub fn each_waiting(&self, mut take: impl FnMut(SpooledEvent)) -> Result<(), SpoolError> {
+        for segment in &self.segments {
+            let path = segment_path(&self.config.directory, segment.number);
+            if segment.number < self.position.segment || segment.bytes == 0 {
+                continue;
+            }
+            let bytes = fs::read(&path).map_err(at(&path))?;
+            let mut from = 0;
+            if segment.number == self.position.segment {
+                from = usize::try_from(self.position.offset).unwrap_or(usize::MAX);
+            }
+            while let Some(rest) = bytes.get(from..)
+                && let Some((event, length)) = SpooledEvent::read(rest)
+            {
+                take(event);
+                from += length;
+            }
+        }
+        Ok(())
+    }
+
     /// The broker has the batch that [`Self::next_batch`] gave last.
     ///
     /// # Errors

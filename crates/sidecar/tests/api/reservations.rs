@@ -5,7 +5,9 @@ use std::sync::atomic::Ordering;
 use axum::body::Body;
 use axum::http::{Request, StatusCode};
 use serde_json::{Value, json};
-use spendfuse_sidecar::SidecarConfig;
+use spendfuse_guard::Clock;
+use spendfuse_pricing::PricingPolicy;
+use spendfuse_sidecar::{Prices, SidecarConfig};
 use tempfile::TempDir;
 
 use crate::support::{Answer, Bench, assert_conforms, bench, call, config, small_spool, steps};
@@ -154,6 +156,35 @@ async fn a_spooled_event_settles_too() {
     assert_eq!(answer.status, StatusCode::ACCEPTED);
     assert_eq!(bench.held().await, ["0.021", "0.00", "0.079"]);
     assert_eq!(bench.guard.hold_counts(), (0, 1));
+}
+
+#[tokio::test]
+async fn after_a_kill_nothing_is_let_through_that_the_spool_owes() {
+    let folder = TempDir::new().unwrap();
+    let mut before = bench(config(), Some(small_spool(&folder, 100_000)));
+    before.budget("0.05", steps());
+    before.sink.away.store(true, Ordering::SeqCst);
+    let id = before.reserve_id("0.021").await;
+    // One call with a reservation, and one without.
+    let mut unreserved: Value = serde_json::from_str(&settling("r-2", "")).unwrap();
+    unreserved.as_object_mut().unwrap().remove("reservation_id");
+    for event in [settling("r-1", &id), unreserved.to_string()] {
+        let answer = before.post("/v1/usage", event).await;
+        assert_eq!(answer.status, StatusCode::ACCEPTED, "{}", answer.json);
+    }
+    drop(before);
+    let mut after = bench(config(), Some(small_spool(&folder, 100_000)));
+    after.budget("0.05", steps());
+    assert_eq!(after.held().await, ["0.00", "0.00", "0.05"]);
+    let prices = Prices::new(PricingPolicy::default());
+    after
+        .delivery
+        .owe(&after.guard, &prices, Clock::new().now())
+        .await;
+    assert_eq!(after.held().await, ["0.042", "0.00", "0.008"]);
+    assert_eq!(after.reserve("0.009").await["decision"], "block");
+    assert_ne!(after.reserve("0.007").await["decision"], "block");
+    assert_eq!(after.guard.hold_counts(), (1, 3));
 }
 
 #[tokio::test]
