@@ -100,7 +100,8 @@ impl<'l> Run<'l> {
         }
     }
 
-    /// Sends a share of the alerts; in the middle of it something dies, and starts again.
+    /// Sends a share of the alerts; in the middle of it something dies, and starts again. Not before
+    /// any of it has arrived: a notifier that has not begun yet, on a slow machine, has nothing to lose.
     fn strike(&mut self, number: usize) {
         let Plan {
             alerts, strikes, ..
@@ -108,9 +109,14 @@ impl<'l> Run<'l> {
         let share = alerts * number / strikes..alerts * (number + 1) / strikes;
         let middle = share.start + self.random.below(share.len() as u64) as usize;
         let strike = STRIKES[number % STRIKES.len()];
+        let last = share.end.saturating_sub(1);
+        let mut is_alive = true;
+        let mut has_begun = false;
         for alert in share {
-            if alert == middle {
+            has_begun |= self.places.look();
+            if is_alive && (alert == last || has_begun && alert >= middle) {
                 self.kill(strike);
+                is_alive = false;
             }
             self.send(alert);
             // So that transactions take in a few at a time.

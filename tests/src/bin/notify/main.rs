@@ -11,7 +11,7 @@ use spendfuse_tests::lab::{BROKEN_EXECUTABLE, spendfuse};
 /// What the notifier's deliveries rest on.
 const VARIANTS: [Break; 1] = [Break::DeliveryStateOutsideTransaction];
 /// A broken guarantee shows long before.
-const VARIANT_ALERTS: usize = 600;
+const VARIANT_ALERTS: usize = 1800;
 const VARIANT_STRIKES: usize = 6;
 
 /// Sends alerts to places that fail half the time while notifier and broker are killed. Exit code 1
