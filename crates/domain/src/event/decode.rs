@@ -421,6 +421,7 @@ fn call<'a>(
         (reading.disputed, Flags::DISPUTED),
         (reading.unread.is_some(), Flags::PARTLY_READ),
         (says_nothing || reading.incomplete, Flags::NO_USAGE),
+        (format == UsageFormat::Estimated, Flags::USAGE_ESTIMATED),
     ] {
         if applies {
             sanitizer.flags.insert(flag);

@@ -30,7 +30,10 @@ impl Flags {
     /// History, counted by `ingest --backfill`.
     pub const BACKFILLED: Self = Self(1 << 10);
 
-    const NAMES: [(Self, &'static str); 11] = [
+    /// Nobody has counted the tokens: they are the estimate of whoever told of the call.
+    pub const USAGE_ESTIMATED: Self = Self(1 << 11);
+
+    const NAMES: [(Self, &'static str); 12] = [
         (Self::TIME_CLAMPED, "time_clamped"),
         (Self::FIELD_TRUNCATED, "field_truncated"),
         (Self::FIELD_DROPPED, "field_dropped"),
@@ -42,6 +45,7 @@ impl Flags {
         (Self::PARTLY_READ, "partly_read"),
         (Self::NO_USAGE, "no_usage"),
         (Self::BACKFILLED, "backfilled"),
+        (Self::USAGE_ESTIMATED, "usage_estimated"),
     ];
 
     /// Adds `other`.

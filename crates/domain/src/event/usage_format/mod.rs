@@ -41,6 +41,8 @@ pub enum UsageFormat {
     /// spendfuse's own names; the default.
     #[default]
     Spendfuse,
+    /// As spendfuse's own, but nobody has counted: whoever tells of the call has estimated it.
+    Estimated,
     /// OpenTelemetry's `gen_ai.usage.*` attributes, with or without that prefix.
     Otel,
     /// OpenAI chat completions, embeddings, and whoever speaks their language.
@@ -61,8 +63,9 @@ pub enum UsageFormat {
 
 impl UsageFormat {
     /// Every format.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Spendfuse,
+        Self::Estimated,
         Self::Otel,
         Self::OpenAiChat,
         Self::OpenAiResponses,
@@ -77,6 +80,7 @@ impl UsageFormat {
     pub fn name(self) -> &'static str {
         match self {
             Self::Spendfuse => "spendfuse",
+            Self::Estimated => "estimated",
             Self::Otel => "otel",
             Self::OpenAiChat => "openai.chat",
             Self::OpenAiResponses => "openai.responses",
@@ -95,7 +99,9 @@ impl UsageFormat {
 
     fn meaning(self, section: Section, key: &str) -> Option<Meaning> {
         match self {
-            Self::Spendfuse | Self::Otel => spendfuse::meaning(self, section, key),
+            Self::Spendfuse | Self::Estimated | Self::Otel => {
+                spendfuse::meaning(self, section, key)
+            }
             Self::OpenAiChat | Self::OpenAiResponses | Self::Cohere => {
                 openai::meaning(section, key)
             }
@@ -107,7 +113,7 @@ impl UsageFormat {
 
     fn classes<'a>(self, counts: &Counts) -> Reading<'a> {
         match self {
-            Self::Spendfuse | Self::Otel => spendfuse::classes(self, counts),
+            Self::Spendfuse | Self::Estimated | Self::Otel => spendfuse::classes(self, counts),
             Self::OpenAiChat | Self::OpenAiResponses | Self::Cohere => openai::classes(counts),
             Self::AnthropicMessages => anthropic::classes(counts),
             Self::Gemini | Self::GeminiInteractions => gemini::classes(counts),
