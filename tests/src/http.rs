@@ -53,11 +53,25 @@ pub fn ask(
 /// # Panics
 /// As [`ask`].
 pub fn post(stream: impl Read + Write, path: &str, json: &str) -> io::Result<Answer> {
+    post_with(stream, path, &[], json)
+}
+
+/// As [`post`], with further headers.
+///
+/// # Panics
+/// As [`ask`].
+pub fn post_with(
+    stream: impl Read + Write,
+    path: &str,
+    further: &[(&str, &str)],
+    json: &str,
+) -> io::Result<Answer> {
     let length = json.len().to_string();
-    let headers = [
-        ("content-type", "application/json"),
-        ("content-length", &length),
+    let own = [
+        ("Content-Type", "application/json"),
+        ("Content-Length", &*length),
     ];
+    let headers: Vec<_> = own.into_iter().chain(further.iter().copied()).collect();
     request(stream, "POST", path, &headers, json)
 }
 
@@ -93,6 +107,14 @@ fn request(
 /// # Errors
 /// Where the connection breaks before its end.
 pub fn read_request(stream: &mut impl Read) -> io::Result<String> {
+    read_whole_request(stream).map(|(head, _)| head)
+}
+
+/// Reads a request from `stream`; its head and its body.
+///
+/// # Errors
+/// Where the connection breaks before its end.
+pub fn read_whole_request(stream: &mut impl Read) -> io::Result<(String, String)> {
     let mut bytes = Vec::new();
     let mut buffer = [0; 4096];
     loop {
@@ -107,7 +129,7 @@ pub fn read_request(stream: &mut impl Read) -> io::Result<String> {
         };
         let length = header(head, "content-length").and_then(|value| value.parse().ok());
         if body.len() >= length.unwrap_or(0) {
-            return Ok(head.to_owned());
+            return Ok((head.to_owned(), body.to_owned()));
         }
     }
 }

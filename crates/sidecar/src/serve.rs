@@ -11,13 +11,13 @@ use std::time::{Duration, Instant};
 
 use metrics::gauge;
 use spendfuse_bus::producer::{EventProducer, ProducerOptions};
-use spendfuse_bus::{BusError, KafkaConfig, Shutdown};
+use spendfuse_bus::{BusError, Follower, KafkaConfig, Shutdown};
 use spendfuse_domain::Topics;
 use spendfuse_guard::{Clock, Guard, GuardConfig, State};
 use spendfuse_pricing::PricingPolicy;
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::watch;
-use tokio::task::{JoinError, JoinSet};
+use tokio::task::{JoinError, JoinHandle, JoinSet};
 
 use crate::background;
 use crate::config::SidecarConfig;
@@ -117,77 +117,117 @@ pub async fn run(
     metrics: MetricsText,
     shutdown: Shutdown,
 ) -> Result<(), SidecarError> {
-    crate::metrics::show();
-    let clock = Clock::new();
-    let guard_config = GuardConfig {
-        partitions: config.partitions,
-        stale_after_millis: u64::try_from(config.stale_after.as_millis()).unwrap_or(u64::MAX),
-        cold_start: config.cold_start,
-        entry_capacity: config.entry_capacity,
-        hold_capacity: config.max_reservations,
-        reserve_rule: config.reserve_rule,
-    };
-    let (writer, guard) = Guard::new(guard_config);
-    let prices = Prices::new(policy);
-    let spool = config.spool.clone().map(Spool::open).transpose()?;
-    let options = ProducerOptions {
-        // What is not acknowledged by then goes to the spool, and must not go out by itself too.
-        delivery_timeout: config.ack_timeout,
-        ..ProducerOptions::default()
-    };
-    let health = config.health.part("Kafka");
-    let positions = Arc::new(Positions::default());
-    let (producer, follower) = background::started(|| {
-        let producer = EventProducer::open(kafka, &options)?;
-        let follower = follow(
+    let running = Running::start(config, kafka, topics, policy, metrics)?;
+    let served = serve(running.sidecar(), listeners, requested(shutdown)).await;
+    running.stop().await;
+    served
+}
+
+/// A sidecar that follows Kafka, without its addresses.
+pub struct Running {
+    sidecar: Arc<Sidecar>,
+    followers: [Follower; 2],
+    tasks: [JoinHandle<()>; 3],
+}
+
+impl Running {
+    /// Starts it on the runtime of whoever calls.
+    ///
+    /// # Errors
+    /// [`SidecarError`] where it cannot start.
+    pub fn start(
+        config: SidecarConfig,
+        kafka: &KafkaConfig,
+        topics: &Topics,
+        policy: PricingPolicy,
+        metrics: MetricsText,
+    ) -> Result<Self, SidecarError> {
+        crate::metrics::show();
+        let clock = Clock::new();
+        let guard_config = GuardConfig {
+            partitions: config.partitions,
+            stale_after_millis: u64::try_from(config.stale_after.as_millis()).unwrap_or(u64::MAX),
+            cold_start: config.cold_start,
+            entry_capacity: config.entry_capacity,
+            hold_capacity: config.max_reservations,
+            reserve_rule: config.reserve_rule,
+        };
+        let (writer, guard) = Guard::new(guard_config);
+        let prices = Prices::new(policy);
+        let spool = config.spool.clone().map(Spool::open).transpose()?;
+        let options = ProducerOptions {
+            // What is not acknowledged by then goes to the spool, and must not go out by itself too.
+            delivery_timeout: config.ack_timeout,
+            ..ProducerOptions::default()
+        };
+        let health = config.health.part("Kafka");
+        let positions = Arc::new(Positions::default());
+        let (producer, follower) = background::started(|| {
+            let producer = EventProducer::open(kafka, &options)?;
+            let follower = follow(
+                kafka,
+                topics,
+                writer,
+                guard.clone(),
+                prices.clone(),
+                (clock, Arc::clone(&positions)),
+                health,
+            )?;
+            Ok::<_, BusError>((producer, follower))
+        })?;
+        let sink = Arc::new(KafkaSink::new(producer, topics.usage.clone()));
+        let delivery = Delivery::new(sink, spool, config.ack_timeout + Duration::from_millis(200));
+        let reservations = Reservations::new(&config.instance);
+        // Not in the background: near a limit checks wait for it.
+        let in_flight = InFlight::open(
             kafka,
             topics,
-            writer,
+            guard.clone(),
+            (clock, positions),
+            reservations.holder(),
+            config.health.part("inflight"),
+        )?;
+        let (others, turns) = in_flight::follow(kafka, &in_flight)?;
+        let replay = tokio::spawn(replay(
+            delivery.clone(),
             guard.clone(),
             prices.clone(),
-            (clock, Arc::clone(&positions)),
-            health,
-        )?;
-        Ok::<_, BusError>((producer, follower))
-    })?;
-    let sink = Arc::new(KafkaSink::new(producer, topics.usage.clone()));
-    let delivery = Delivery::new(sink, spool, config.ack_timeout + Duration::from_millis(200));
-    let reservations = Reservations::new(&config.instance);
-    // Not in the background: near a limit checks wait for it.
-    let in_flight = InFlight::open(
-        kafka,
-        topics,
-        guard.clone(),
-        (clock, positions),
-        reservations.holder(),
-        config.health.part("inflight"),
-    )?;
-    let (others, turns) = in_flight::follow(kafka, &in_flight)?;
-    let replay = tokio::spawn(replay(
-        delivery.clone(),
-        guard.clone(),
-        prices.clone(),
-        clock,
-    ));
-    let teller = StaleTeller::new(
-        kafka,
-        topics.alerts.clone(),
-        config.instance.clone(),
-        config.stale_after,
-    );
-    let showing = tokio::spawn(keep_showing_state(guard.clone(), clock, teller));
-    let reserving = Reserver {
-        reservations,
-        in_flight: Some(in_flight),
-    };
-    let sidecar = Sidecar::with_clock(config, guard, prices, delivery, metrics, clock, reserving);
-    let served = serve(sidecar, listeners, requested(shutdown)).await;
-    replay.abort();
-    showing.abort();
-    turns.abort();
-    // Joins the followers' threads, which may be waiting for the broker.
-    let _ = tokio::task::spawn_blocking(move || drop((follower, others))).await;
-    served
+            clock,
+        ));
+        let teller = StaleTeller::new(
+            kafka,
+            topics.alerts.clone(),
+            config.instance.clone(),
+            config.stale_after,
+        );
+        let showing = tokio::spawn(keep_showing_state(guard.clone(), clock, teller));
+        let reserving = Reserver {
+            reservations,
+            in_flight: Some(in_flight),
+        };
+        Ok(Self {
+            sidecar: Sidecar::with_clock(
+                config, guard, prices, delivery, metrics, clock, reserving,
+            ),
+            followers: [follower, others],
+            tasks: [replay, showing, turns],
+        })
+    }
+
+    /// The sidecar itself.
+    pub fn sidecar(&self) -> Arc<Sidecar> {
+        Arc::clone(&self.sidecar)
+    }
+
+    /// Ends it, once nobody asks it any more.
+    pub async fn stop(self) {
+        for task in &self.tasks {
+            task.abort();
+        }
+        let followers = self.followers;
+        // Joins the followers' threads, which may be waiting for the broker.
+        let _ = tokio::task::spawn_blocking(move || drop(followers)).await;
+    }
 }
 
 /// What the spool held at the start is pending before any of it can be counted, and is sent then.
@@ -276,7 +316,7 @@ pub async fn serve(
 }
 
 /// Ready when `shutdown` is requested.
-async fn requested(shutdown: Shutdown) {
+pub async fn requested(shutdown: Shutdown) {
     let waited =
         tokio::task::spawn_blocking(move || while !shutdown.wait(Duration::from_secs(3600)) {});
     let _ = waited.await;

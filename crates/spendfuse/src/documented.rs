@@ -12,7 +12,7 @@ use crate::CommandLine;
 use crate::settings::{FREE_TABLES, SETTINGS, is_known_variable};
 
 /// Commands that run until they are stopped: what they have to say is their log.
-const SERVICES: [&str; 5] = ["up", "processor", "loader", "sidecar", "notifier"];
+const SERVICES: [&str; 6] = ["up", "processor", "loader", "sidecar", "proxy", "notifier"];
 /// Flags of programs that are not ours.
 const FOREIGN_FLAGS: [&str; 22] = [
     "--add-config",

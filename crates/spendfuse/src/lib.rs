@@ -69,7 +69,7 @@ struct Common {
 
 #[derive(Subcommand, Debug)]
 enum Command {
-    /// Run all roles in one process
+    /// Run all roles but the proxy in one process
     #[command(after_help = "Example:\n  spendfuse up --set kafka.brokers=kafka-1:9092")]
     Up,
     /// Run the processor: count events, add up budgets, publish verdicts
@@ -85,6 +85,11 @@ enum Command {
         after_help = "Example:\n  spendfuse sidecar --set sidecar.socket=/run/spendfuse.sock --set sidecar.spool_dir=/var/spool/spendfuse"
     )]
     Sidecar,
+    /// Run a proxy: guard and meter any client of OpenAI, Anthropic or Gemini by its base URL
+    #[command(
+        after_help = "Example:\n  spendfuse proxy\n  OPENAI_BASE_URL=http://127.0.0.1:4119/openai/v1 python app.py"
+    )]
+    Proxy,
     /// Run the notifier: bring alerts to people, by Slack, webhook, mail and others
     #[command(
         after_help = "Example:\n  spendfuse notifier --set notifier.channels.ops.kind=slack --set notifier.routes.all.to=ops\n\nThe channel's address comes from SPENDFUSE_NOTIFIER_CHANNELS_OPS_URL_FILE, for it is a secret."
@@ -134,6 +139,7 @@ impl Command {
             Self::Processor => "processor",
             Self::Loader => "loader",
             Self::Sidecar => "sidecar",
+            Self::Proxy => "proxy",
             Self::Notifier => "notifier",
             Self::Demo(_) => "demo",
             // Commands are no members of a group.
@@ -145,7 +151,12 @@ impl Command {
     fn is_service(&self) -> bool {
         matches!(
             self,
-            Self::Up | Self::Processor | Self::Loader | Self::Sidecar | Self::Notifier
+            Self::Up
+                | Self::Processor
+                | Self::Loader
+                | Self::Sidecar
+                | Self::Proxy
+                | Self::Notifier
         )
     }
 }
@@ -199,6 +210,7 @@ fn run(line: CommandLine, play: Option<Play>) -> Result<ExitCode, Failure> {
         Command::Processor => roles::run(&settings, roles::Role::Processor),
         Command::Loader => roles::run(&settings, roles::Role::Loader),
         Command::Sidecar => roles::run(&settings, roles::Role::Sidecar),
+        Command::Proxy => roles::run(&settings, roles::Role::Proxy),
         Command::Notifier => roles::run(&settings, roles::Role::Notifier),
         Command::Demo(args) => match play {
             Some(play) => play(&settings, &args),

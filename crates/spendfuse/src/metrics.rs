@@ -39,6 +39,7 @@ pub fn all() -> impl Iterator<Item = &'static Metric> {
         spendfuse_guard::metrics::ALL,
         spendfuse_sidecar::metrics::ALL,
         spendfuse_notify::metrics::ALL,
+        spendfuse_proxy::metrics::ALL,
         commands::audit::METRICS,
     ]
     .into_iter()

@@ -28,10 +28,12 @@ pub enum Role {
     Sidecar,
     /// Brings alerts to people.
     Notifier,
+    /// Guards and meters calls on their way to providers.
+    Proxy,
 }
 
 impl Role {
-    /// Every role.
+    /// Every role that an installation needs.
     pub const ALL: [Self; 4] = [Self::Processor, Self::Loader, Self::Sidecar, Self::Notifier];
 
     /// As the command that runs it.
@@ -41,6 +43,7 @@ impl Role {
             Self::Loader => "loader",
             Self::Sidecar => "sidecar",
             Self::Notifier => "notifier",
+            Self::Proxy => "proxy",
         }
     }
 }
@@ -167,7 +170,8 @@ fn run_all(
     Ok(ExitCode::SUCCESS)
 }
 
-/// `spendfuse up`: makes what is missing in Kafka and ClickHouse, then runs every role.
+/// `spendfuse up`: makes what is missing in Kafka and ClickHouse, then runs every role that an
+/// installation needs.
 pub fn up(settings: &Settings) -> Result<ExitCode, Failure> {
     // First the database: a new set of topics asks it which epochs there were.
     migrate::prepare_database(settings)?;

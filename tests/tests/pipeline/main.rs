@@ -21,6 +21,7 @@ mod notifier;
 mod other_clients;
 mod price_sources;
 mod provider_clients;
+mod proxy;
 mod readiness;
 mod refusing;
 mod rejects;

@@ -82,7 +82,7 @@ fn a_refusal_is_tried_once_by_every_sdk_and_nobody_sleeps() {
 }
 
 /// The folder that a script prints, which installs what `pinned` says where it is not there yet.
-fn installed(script: &str, pinned: &str, folder: &Path) -> PathBuf {
+pub fn installed(script: &str, pinned: &str, folder: &Path) -> PathBuf {
     let mut command = Command::new(repository().join("scripts").join(script));
     command.arg(repository().join(pinned));
     let said = run_to_end(command, &folder.join(script), INSTALL_PATIENCE);
@@ -90,6 +90,6 @@ fn installed(script: &str, pinned: &str, folder: &Path) -> PathBuf {
     said.stdout.trim().into()
 }
 
-fn repository() -> PathBuf {
+pub fn repository() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
 }

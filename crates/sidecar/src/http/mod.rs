@@ -34,6 +34,7 @@ use crate::delivery::Delivery;
 use crate::prices::Prices;
 use crate::reservations::{Reservations, Reserver};
 use crate::usage::{Recent, post_usage};
+pub(crate) use authz::refused_call;
 pub use browsers::refuse_browsers;
 pub use check::Checker;
 pub(crate) use health::show_state;

@@ -18,7 +18,7 @@ const NEXT_CUT: Duration = Duration::from_millis(20);
 
 /// One client's connection.
 #[derive(Debug)]
-pub(crate) struct Connection {
+pub struct Connection {
     id: u64,
     /// Milliseconds since the listener began, or [`ANSWERING`].
     waiting_since: AtomicU64,
@@ -28,15 +28,15 @@ pub(crate) struct Connection {
 
 impl Connection {
     /// The next thing to happen is the client's: a request's head, its body, taking the answer.
-    pub(super) fn waits_for_client(&self) {
+    pub fn waits_for_client(&self) {
         if let Some(all) = self.all.upgrade() {
             self.waiting_since
                 .store(all.elapsed_millis(), Ordering::Relaxed);
         }
     }
 
-    /// The whole request is here.
-    pub(crate) fn answers(&self) {
+    /// The next thing to happen is ours: the whole request is here, or more of an answer is to come.
+    pub fn answers(&self) {
         self.waiting_since.store(ANSWERING, Ordering::Relaxed);
     }
 

@@ -27,7 +27,7 @@ use tokio::sync::{OwnedSemaphorePermit, watch};
 use tokio::task::JoinSet;
 use tower::Service as _;
 
-pub(crate) use connections::Connection;
+pub use connections::Connection;
 use connections::Connections;
 use own_wakes::OwnWakes;
 

@@ -3,12 +3,12 @@
 use std::collections::HashMap;
 
 use metrics::counter;
-use spendfuse_domain::Identity;
 use spendfuse_domain::budget::Spend;
 use spendfuse_domain::event::{
     Body, EnvelopeDefaults, Event, RejectReason, Rejection, complete, decode, redact,
 };
 use spendfuse_domain::row::PriceBasis;
+use spendfuse_domain::{Identity, UnixMillis};
 use spendfuse_guard::{CheckRequest, Pair, Place, State, Warning};
 
 use super::answer::{Accepted, NotCounted, Outcome, unknown_members};
@@ -23,7 +23,14 @@ use crate::spool::SpooledEvent;
 pub(super) struct Judging<'s> {
     sidecar: &'s Sidecar,
     defaults: EnvelopeDefaults<'s>,
-    outgoing: Vec<SpooledEvent>,
+    outgoing: Outgoing,
+}
+
+/// Events that are ready to be sent.
+#[derive(Clone, Debug)]
+pub(crate) struct Outgoing {
+    judged_at: UnixMillis,
+    events: Vec<SpooledEvent>,
     /// Content hashes of those that will be counted.
     fresh: HashMap<Identity, u32>,
     costs: Vec<Cost>,
@@ -31,12 +38,14 @@ pub(super) struct Judging<'s> {
 }
 
 /// What a call has cost, for what is known of its like.
+#[derive(Clone, Debug)]
 struct Cost {
     pair: Pair,
     spend: Spend,
 }
 
 /// An event that ends the reservation of its call.
+#[derive(Clone, Debug)]
 struct Settling {
     /// Which of the outgoing events it is.
     index: usize,
@@ -49,9 +58,9 @@ struct Settling {
 }
 
 /// Why an event is not taken.
-pub(super) struct Refusal {
-    pub(super) reason: &'static str,
-    pub(super) detail: String,
+pub(crate) struct Refusal {
+    pub(crate) reason: &'static str,
+    pub(crate) detail: String,
 }
 
 impl From<Rejection> for Refusal {
@@ -66,17 +75,21 @@ impl From<Rejection> for Refusal {
 impl<'s> Judging<'s> {
     /// `source` is that of bare events which name none.
     pub(super) fn new(sidecar: &'s Sidecar, source: &'s str) -> Self {
+        let now = sidecar.checker.clock.now().wall;
         Self {
             sidecar,
             defaults: EnvelopeDefaults {
                 source,
                 workspace: &sidecar.config.default_workspace,
-                now: sidecar.checker.clock.now().wall,
+                now,
             },
-            outgoing: Vec::new(),
-            fresh: HashMap::new(),
-            costs: Vec::new(),
-            settling: Vec::new(),
+            outgoing: Outgoing {
+                judged_at: now,
+                events: Vec::new(),
+                fresh: HashMap::new(),
+                costs: Vec::new(),
+                settling: Vec::new(),
+            },
         }
     }
 
@@ -115,7 +128,7 @@ impl<'s> Judging<'s> {
             value: kept.value.into_owned(),
         };
         self.note_cost(&decoded, &outcome, &outgoing);
-        self.outgoing.push(outgoing);
+        self.outgoing.events.push(outgoing);
         Ok((decoded.id.to_string(), outcome))
     }
 
@@ -141,15 +154,15 @@ impl<'s> Judging<'s> {
         };
         let pair = checker.guard.pair(who, model);
         if let Some(number) = checker.reservation(&call.reservation_id) {
-            self.settling.push(Settling {
-                index: self.outgoing.len(),
+            self.outgoing.settling.push(Settling {
+                index: self.outgoing.events.len(),
                 number,
-                cost: self.costs.len(),
+                cost: self.outgoing.costs.len(),
                 partition: outgoing.partition,
                 content: outgoing.content(),
             });
         }
-        self.costs.push(Cost { pair, spend });
+        self.outgoing.costs.push(Cost { pair, spend });
     }
 
     fn judge(&mut self, event: &Event<'_>) -> Result<Outcome, Refusal> {
@@ -171,7 +184,7 @@ impl<'s> Judging<'s> {
         let accepted = accept(self.sidecar, event)?;
         match self.before(event) {
             None => {
-                self.fresh.insert(event.identity, event.content);
+                self.outgoing.fresh.insert(event.identity, event.content);
                 Ok(Outcome::Accepted(accepted))
             }
             Some(Before::Same) => {
@@ -184,7 +197,7 @@ impl<'s> Judging<'s> {
 
     /// What was taken under the event's identity before, as far as it is known here.
     fn before(&self, event: &Event<'_>) -> Option<Before> {
-        if let Some(first) = self.fresh.get(&event.identity) {
+        if let Some(first) = self.outgoing.fresh.get(&event.identity) {
             return Some(compared(*first, event.content));
         }
         let horizon = self.sidecar.config.dedupe_horizon_millis;
@@ -194,11 +207,18 @@ impl<'s> Judging<'s> {
             .before(event.identity, event.content, since)
     }
 
+    /// The events that were taken.
+    pub(super) fn finish(self) -> Outgoing {
+        self.outgoing
+    }
+}
+
+impl Outgoing {
     /// Returns when all events are safe.
-    pub(super) async fn deliver(self) -> Result<(), Unsafe> {
-        let places = self.sidecar.delivery.deliver(self.outgoing).await?;
-        let guard = &self.sidecar.checker.guard;
-        let now_millis = self.sidecar.checker.clock.now().monotonic_millis;
+    pub(crate) async fn deliver(self, sidecar: &Sidecar) -> Result<(), Unsafe> {
+        let places = sidecar.delivery.deliver(self.events).await?;
+        let guard = &sidecar.checker.guard;
+        let now_millis = sidecar.checker.clock.now().monotonic_millis;
         for cost in &self.costs {
             guard.learn(cost.pair, &cost.spend, now_millis);
         }
@@ -223,7 +243,7 @@ impl<'s> Judging<'s> {
             }
         }
         let fresh = self.fresh.into_iter();
-        self.sidecar.recent.remember(fresh, self.defaults.now);
+        sidecar.recent.remember(fresh, self.judged_at);
         Ok(())
     }
 }

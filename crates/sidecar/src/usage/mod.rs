@@ -14,14 +14,16 @@ use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::Response;
 use metrics::counter;
 use serde::Deserialize;
+use spendfuse_domain::Nanos;
 use spendfuse_domain::event::MAX_TEXT_BYTES;
 
 use crate::http::{ApiError, Shared, Sidecar, json};
 use crate::metrics::USAGE_EVENTS;
 use crate::turn::Turn;
 use answer::{EventResult, Outcome, UsageResponse};
-use judge::{Judging, Refusal};
+use judge::Judging;
 
+pub(crate) use judge::{Outgoing, Refusal};
 pub(crate) use recent::Recent;
 
 /// A body of a few events is taken at once; longer ones keep no thread from answering checks.
@@ -80,7 +82,7 @@ async fn take(sidecar: &Sidecar, headers: &HeaderMap, body: &[u8]) -> Response {
         });
     }
     counter!(USAGE_EVENTS, "outcome" => "rejected").increment(answer.rejected as u64);
-    let delivered = judging.deliver().await;
+    let delivered = judging.finish().deliver(sidecar).await;
     let status = match &delivered {
         Err(_) => StatusCode::SERVICE_UNAVAILABLE,
         Ok(()) if answer.rejected > 0 || answer.results.is_empty() => StatusCode::BAD_REQUEST,
@@ -95,6 +97,25 @@ async fn take(sidecar: &Sidecar, headers: &HeaderMap, body: &[u8]) -> Response {
         response.headers_mut().insert(header::RETRY_AFTER, retry);
     }
     response
+}
+
+/// Judges one event from within the process. Its cost, where it will be counted, and what is to be
+/// sent.
+pub(crate) fn take_one(
+    sidecar: &Sidecar,
+    event: &[u8],
+) -> Result<(Option<Nanos>, Outgoing), Refusal> {
+    let mut judging = Judging::new(sidecar, &sidecar.config.source);
+    let (_, outcome) = judging.take(event, &mut Vec::new())?;
+    let name = match &outcome {
+        Outcome::Accepted(accepted) => return Ok((accepted.cost_usd, judging.finish())),
+        Outcome::Late(_) => "late",
+        Outcome::Duplicate(_) => "duplicate",
+        Outcome::Conflict(_) => "conflict",
+        Outcome::Rejected { .. } => "rejected",
+    };
+    counter!(USAGE_EVENTS, "outcome" => name).increment(1);
+    Ok((None, judging.finish()))
 }
 
 /// Names the source of bare events that name none.

@@ -12,7 +12,8 @@ use spendfuse_loader::{self as loader, LoaderError};
 use spendfuse_notify::{self as notify, NotifierError};
 use spendfuse_processor::ProcessorError;
 use spendfuse_processor::tables::Tables;
-use spendfuse_sidecar::{self as sidecar, Listeners, MetricsText};
+use spendfuse_proxy::{self as proxy, Proxy};
+use spendfuse_sidecar::{self as sidecar, Listeners, MetricsText, Running};
 use spendfuse_warehouse::{RowFormat, Warehouse};
 use tokio::runtime::Handle;
 
@@ -42,10 +43,13 @@ impl RunningRole {
     /// Runs until the process stops, or the role gives up. Where another epoch or format is recorded
     /// meanwhile, it begins again with that.
     pub(super) fn once(&self) -> Result<(), Failure> {
-        if self.role == Role::Sidecar {
+        if matches!(self.role, Role::Sidecar | Role::Proxy) {
             let shutdown = self.shutdown.child();
             tell_of_strangers(&self.settings, &self.health, &shutdown);
-            let ended = self.sidecar(&shutdown);
+            let ended = match self.role {
+                Role::Proxy => self.proxy(&shutdown),
+                _ => self.sidecar(&shutdown),
+            };
             shutdown.request();
             return ended;
         }
@@ -153,6 +157,26 @@ impl RunningRole {
         ended.map_err(|error| match &error {
             NotifierError::Bus(cause) => of_member(cause, &error),
             NotifierError::Channel(_) => Failure::usage(error),
+        })
+    }
+
+    fn proxy(&self, shutdown: &Shutdown) -> Result<(), Failure> {
+        let (config, mut inner) = self.settings.proxy();
+        inner.health = self.health.clone();
+        let policy = self.settings.pricing();
+        let topics = self.settings.topics();
+        let kafka = self.settings.kafka();
+        let metrics = self.metrics.clone();
+        let metrics: MetricsText = Arc::new(move || metrics.render());
+        let stop = sidecar::requested(shutdown.clone());
+        self.runtime.block_on(async {
+            let listener = proxy::bind(&config).await.map_err(Failure::work)?;
+            let running = Running::start(inner, &kafka, &topics, policy, metrics);
+            let running = running.map_err(Failure::work)?;
+            let proxy = Proxy::new(config, running.sidecar()).map_err(Failure::usage)?;
+            proxy.serve(listener, stop).await;
+            running.stop().await;
+            Ok(())
         })
     }
 

@@ -12,6 +12,7 @@ use jiff::SignedDuration;
 use spendfuse_domain::budget::ReserveRule;
 use spendfuse_guard::ColdStart;
 use spendfuse_notify::{QuietHours, Security};
+use spendfuse_proxy::OnDowngrade;
 use spendfuse_sidecar::RefusalStatus;
 
 use super::{ResolvedSettings, SettingsError, wrong};
@@ -166,6 +167,12 @@ impl Kind for SocketAddr {
     fn read(text: &str) -> Result<Self, &'static str> {
         let reason = "write an address such as 127.0.0.1:4117, or nothing for none";
         text.parse().map_err(|_| reason)
+    }
+}
+
+impl Kind for OnDowngrade {
+    fn read(text: &str) -> Result<Self, &'static str> {
+        text.parse()
     }
 }
 

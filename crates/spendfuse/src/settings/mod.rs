@@ -7,6 +7,7 @@ mod environment;
 mod instance;
 mod kinds;
 mod notifier;
+mod proxy;
 mod resolve;
 mod secrets;
 mod table;

@@ -8,6 +8,7 @@ use std::time::Duration;
 use spendfuse_domain::budget::ReserveRule;
 use spendfuse_guard::ColdStart;
 use spendfuse_notify::{QuietHours, Security};
+use spendfuse_proxy::OnDowngrade;
 use spendfuse_sidecar::RefusalStatus;
 
 use super::kinds::{Horizon, Millis, Names, Patience, Secret, read};
@@ -26,7 +27,7 @@ pub struct Setting {
 }
 
 /// Tables whose keys are free: every entry is passed on.
-pub const FREE_TABLES: [(&str, &str); 4] = [
+pub const FREE_TABLES: [(&str, &str); 7] = [
     (
         "kafka.properties.",
         "any librdkafka setting, such as security.protocol or sasl.password",
@@ -34,6 +35,18 @@ pub const FREE_TABLES: [(&str, &str); 4] = [
     (
         "pricing.price_multiplier.",
         "factor on list prices per account, such as \"0.85\"",
+    ),
+    (
+        "proxy.upstreams.",
+        "NAME.base_url, NAME.shape (openai, anthropic, gemini), NAME.provider (whose prices hold; NAME itself by default), NAME.key or NAME.key_file (sent in place of callers' keys), NAME.inject_stream_usage (auto, always, never); openai, anthropic and gemini are there already",
+    ),
+    (
+        "proxy.attribution.",
+        "which member of a call's body (user, safety_identifier, metadata.NAME, or bearer for a hash of the caller's key) is which dimension, such as user = \"customer\"",
+    ),
+    (
+        "proxy.on_disconnect.",
+        "drain_for (15s) and drain_max_bytes (4194304): how far a stream is read whose client has gone; 64 at once, others are charged by estimate",
     ),
     (
         "notifier.channels.",
@@ -211,6 +224,22 @@ settings! {
             "refuse checks with unknown fields or without a workspace, and events with unknown fields, instead of warning";
         url: String = "http://127.0.0.1:4117",
             "where commands find a running sidecar";
+    }
+    [proxy] Proxy {
+        listen: SocketAddr = "127.0.0.1:4119",
+            "loopback address of the proxy";
+        trust_headers: bool = "true",
+            "whether x-spendfuse-* headers of calls say whom they count against";
+        downgrade: OnDowngrade = "apply",
+            "what happens to calls that a cheaper model should answer: apply, refuse or ignore";
+        max_connections: NonZeroUsize = "4096",
+            "connections at once; beyond, the client waited for longest is cut";
+        max_body_bytes: usize = "33554432",
+            "largest call that is taken, and largest whole answer that is read, bytes";
+        spool_dir: Option<PathBuf> = "",
+            "folder for events that the broker cannot take, not that of a sidecar; empty = no spool";
+        ca_file: Option<PathBuf> = "",
+            "PEM file of a CA of your own, believed besides those of the system";
     }
     [notifier] Notifier {
         timeout: Patience = "10s",

@@ -1,6 +1,7 @@
 //! The settings in force, and what the roles are built from.
 
 use std::collections::{BTreeMap, HashMap};
+use std::path::PathBuf;
 
 use spendfuse_bus::{BusError, KafkaConfig};
 use spendfuse_domain::Topics;
@@ -13,6 +14,7 @@ use spendfuse_sidecar::{SidecarConfig, Token};
 use spendfuse_warehouse::WarehouseConfig;
 
 use super::notifier::Notifying;
+use super::proxy::Forwarding;
 use super::secrets::split_credentials;
 use super::table::Values;
 use super::{ResolvedSettings, SettingsError, Source, host_name, wrong};
@@ -28,6 +30,7 @@ pub struct Settings {
     pub values: Values,
     pricing: PricingPolicy,
     pub(super) notifying: Notifying,
+    pub(super) forwarding: Forwarding,
 }
 
 impl Settings {
@@ -40,6 +43,11 @@ impl Settings {
         let settings = Self {
             pricing: pricing(&values, &resolved)?,
             notifying: Notifying::read(&resolved, &values.notifier)?,
+            forwarding: Forwarding::read(
+                &resolved,
+                &values.proxy,
+                &values.sidecar.default_workspace,
+            )?,
             values,
             resolved,
         };
@@ -167,14 +175,18 @@ impl Settings {
         }
     }
 
+    /// A spool in this folder.
+    pub(super) fn spool(&self, directory: &Option<PathBuf>) -> Option<SpoolConfig> {
+        directory.clone().map(|directory| SpoolConfig {
+            directory,
+            max_bytes: self.values.sidecar.spool_max_bytes,
+            segment_bytes: SPOOL_SEGMENT_BYTES,
+        })
+    }
+
     /// The sidecar role.
     pub fn sidecar(&self) -> SidecarConfig {
         let own = &self.values.sidecar;
-        let spool = own.spool_dir.clone().map(|directory| SpoolConfig {
-            directory,
-            max_bytes: own.spool_max_bytes,
-            segment_bytes: SPOOL_SEGMENT_BYTES,
-        });
         SidecarConfig {
             listen: own.listen,
             unix_socket: own.socket.clone(),
@@ -190,7 +202,7 @@ impl Settings {
             cold_start: own.cold_start,
             refusal_status: own.refusal_status,
             strict: own.strict,
-            spool,
+            spool: self.spool(&own.spool_dir),
             limits: ServerLimits {
                 connections: own.max_connections.get(),
                 header_timeout: own.header_timeout.0,

@@ -15,9 +15,27 @@ use spendfuse_guard::{CheckResponse, decision_name};
 use super::query::AskedQuery;
 use super::request::{Author, Question};
 use super::{ApiError, Shared};
+use crate::config::RefusalStatus;
+use crate::inside::RefusedCall;
 use refusal::Refusal;
 
 pub(super) use refusal::forbid_retry;
+
+/// How a call is refused whose check was answered with `block`.
+pub(crate) fn refused_call(
+    answer: &CheckResponse,
+    setting: RefusalStatus,
+    headers: &HeaderMap,
+) -> RefusedCall {
+    let refusal = Refusal::of(answer);
+    RefusedCall {
+        status: status::by_setting(setting, headers),
+        code: refusal.code,
+        message: refusal.message,
+        budget: refusal.budget,
+        retry_after_seconds: answer.retry_after_seconds,
+    }
+}
 
 /// The path that the gateway's own configuration names; behind a longer one stands the path of the
 /// call that it asks about.

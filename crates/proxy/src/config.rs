@@ -1,0 +1,96 @@
+//! Settings of a proxy.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use spendfuse_sidecar::server::ServerLimits;
+
+use crate::attribution::Attributing;
+use crate::error::ProxyError;
+use crate::route::Upstream;
+
+/// What happens to a call whose budget says that a cheaper model should do.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OnDowngrade {
+    /// The cheaper model is asked.
+    #[default]
+    Apply,
+    /// The call is refused.
+    Refuse,
+    /// The call goes ahead as it is.
+    Ignore,
+}
+
+impl std::str::FromStr for OnDowngrade {
+    type Err = &'static str;
+
+    fn from_str(name: &str) -> Result<Self, Self::Err> {
+        match name {
+            "apply" => Ok(Self::Apply),
+            "refuse" => Ok(Self::Refuse),
+            "ignore" => Ok(Self::Ignore),
+            _ => Err("write apply, refuse or ignore"),
+        }
+    }
+}
+
+/// How a proxy listens, attributes and forwards.
+#[derive(Clone, Debug)]
+pub struct ProxyConfig {
+    /// TCP address; port 0 picks a free one.
+    pub listen: SocketAddr,
+    /// By the first part of a request's path.
+    pub upstreams: BTreeMap<String, Upstream>,
+    /// Whom calls count against.
+    pub attributing: Attributing,
+    /// What becomes of a call that a cheaper model should answer.
+    pub on_downgrade: OnDowngrade,
+    /// For how long a stream is read whose client has gone.
+    pub drain_for: Duration,
+    /// How much of it at most, bytes.
+    pub drain_max_bytes: usize,
+    /// Bytes of a request or a whole answer that are kept to be read; larger requests are refused,
+    /// larger answers passed on and charged by estimate.
+    pub max_body_bytes: usize,
+    /// PEM file of a CA of one's own, believed besides those of the system.
+    pub ca_file: Option<PathBuf>,
+    /// What clients may use up.
+    pub limits: ServerLimits,
+}
+
+impl Default for ProxyConfig {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from(([127, 0, 0, 1], 4119)),
+            upstreams: Upstream::known(),
+            attributing: Attributing {
+                trust_headers: true,
+                members: BTreeMap::new(),
+                workspace: "default".to_owned(),
+            },
+            on_downgrade: OnDowngrade::default(),
+            drain_for: Duration::from_secs(15),
+            drain_max_bytes: 4 * 1024 * 1024,
+            max_body_bytes: 32 * 1024 * 1024,
+            ca_file: None,
+            limits: ServerLimits::DEFAULT,
+        }
+    }
+}
+
+impl ProxyConfig {
+    /// Refuses what would be unsafe.
+    ///
+    /// # Errors
+    /// [`ProxyError::NotLoopback`].
+    pub fn validate(&self) -> Result<(), ProxyError> {
+        match self.listen.ip().is_loopback() {
+            true => Ok(()),
+            false => Err(ProxyError::NotLoopback {
+                listen: self.listen,
+            }),
+        }
+    }
+}

@@ -1,0 +1,127 @@
+//! Which headers go on, and which are between two neighbours only.
+
+use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
+
+use crate::route::{Shape, Upstream};
+
+/// Of one connection (RFC 9110, 7.6.1), besides those that `Connection` names.
+const OF_CONNECTION: [&str; 9] = [
+    "connection",
+    "keep-alive",
+    "proxy-authenticate",
+    "proxy-authorization",
+    "proxy-connection",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+];
+
+/// What is between the caller and the proxy alone.
+pub(crate) const OURS: [&str; 2] = ["x-spendfuse-", "sf-"];
+
+/// The headers of a request as they go upstream. Host and length are those of the new request.
+pub(crate) fn upstream_request(from: &HeaderMap, upstream: &Upstream, is_read: bool) -> HeaderMap {
+    let mut headers = end_to_end(from);
+    for name in [header::HOST, header::CONTENT_LENGTH, header::EXPECT] {
+        headers.remove(name);
+    }
+    if is_read {
+        // What is read here must be readable: not compressed.
+        let identity = HeaderValue::from_static("identity");
+        headers.insert(header::ACCEPT_ENCODING, identity);
+    }
+    put_key(&mut headers, upstream);
+    headers
+}
+
+/// The headers of an answer as they go to the caller.
+pub(crate) fn answer(from: &HeaderMap) -> HeaderMap {
+    end_to_end(from)
+}
+
+fn end_to_end(from: &HeaderMap) -> HeaderMap {
+    let named = from.get_all(header::CONNECTION).iter();
+    let named: Vec<String> = named
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|names| names.split(','))
+        .map(|name| name.trim().to_ascii_lowercase())
+        .collect();
+    let goes_on = |name: &HeaderName| {
+        let name = name.as_str();
+        !OF_CONNECTION.contains(&name)
+            && !OURS.iter().any(|prefix| name.starts_with(prefix))
+            && !named.iter().any(|one| one == name)
+    };
+    let kept = from.iter().filter(|(name, _)| goes_on(name));
+    kept.map(|(name, value)| (name.clone(), value.clone()))
+        .collect()
+}
+
+/// Puts the proxy's own key for an upstream in place of whatever the caller has sent.
+fn put_key(headers: &mut HeaderMap, upstream: &Upstream) {
+    let Some(key) = &upstream.key else {
+        return;
+    };
+    let (name, value) = match upstream.shape {
+        Shape::OpenAi => ("authorization", format!("Bearer {}", key.reveal())),
+        Shape::Anthropic => ("x-api-key", key.reveal().to_owned()),
+        Shape::Gemini => ("x-goog-api-key", key.reveal().to_owned()),
+    };
+    for own in ["authorization", "api-key", "x-api-key", "x-goog-api-key"] {
+        headers.remove(own);
+    }
+    if let Ok(mut value) = HeaderValue::from_str(&value) {
+        value.set_sensitive(true);
+        headers.insert(HeaderName::from_static(name), value);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn headers(pairs: &[(&'static str, &'static str)]) -> HeaderMap {
+        let pair = |(name, value): &(&'static str, &'static str)| {
+            (
+                HeaderName::from_static(name),
+                HeaderValue::from_static(value),
+            )
+        };
+        pairs.iter().map(pair).collect()
+    }
+
+    #[test]
+    fn only_what_is_for_the_upstream_goes_there() {
+        let from = headers(&[
+            ("host", "localhost:4119"),
+            ("connection", "keep-alive, X-Hop"),
+            ("x-hop", "1"),
+            ("keep-alive", "5"),
+            ("x-spendfuse-customer", "c-42"),
+            ("sf-tag", "1"),
+            ("accept-encoding", "gzip"),
+            ("authorization", "Bearer caller"),
+            ("anthropic-beta", "a"),
+            ("idempotency-key", "i"),
+        ]);
+        let mut upstream = Upstream::known().remove("anthropic").unwrap();
+        let sent = upstream_request(&from, &upstream, true);
+        let wanted = headers(&[
+            ("accept-encoding", "identity"),
+            ("authorization", "Bearer caller"),
+            ("anthropic-beta", "a"),
+            ("idempotency-key", "i"),
+        ]);
+        assert_eq!(sent, wanted);
+        upstream.key = spendfuse_sidecar::Token::new("own");
+        let sent = upstream_request(&from, &upstream, false);
+        let wanted = headers(&[
+            ("accept-encoding", "gzip"),
+            ("x-api-key", "own"),
+            ("anthropic-beta", "a"),
+            ("idempotency-key", "i"),
+        ]);
+        assert_eq!(sent, wanted);
+    }
+}

@@ -1,0 +1,219 @@
+//! What one call has cost: seen in its answer, told as one usage event.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use metrics::{counter, gauge};
+use serde_json::{Map, Value, json};
+use spendfuse_domain::Nanos;
+use spendfuse_sidecar::{Sidecar, TakenEvent};
+use tokio::sync::watch;
+
+use crate::answer::Seen;
+use crate::attribution::Who;
+use crate::metrics::{CALLS, UNSAFE_EVENTS};
+use crate::route::Call;
+
+/// Bytes of text that make a token, where nobody has counted them; of English about four, of JSON
+/// and code fewer.
+const BYTES_OF_TOKEN: usize = 4;
+/// How soon an event is delivered again that neither the broker nor the spool has taken.
+const AGAIN_AFTER: Duration = Duration::from_secs(1);
+
+/// One call, from its permission to its event.
+pub(crate) struct Meter {
+    pub(crate) sidecar: Arc<Sidecar>,
+    pub(crate) call: Call,
+    pub(crate) upstream: String,
+    pub(crate) provider: String,
+    pub(crate) is_private: bool,
+    pub(crate) who: Who,
+    /// The model that was asked for, after a downgrade the one that is asked instead.
+    pub(crate) asked_model: String,
+    pub(crate) asked_tier: String,
+    /// Bytes of the request.
+    pub(crate) request_bytes: usize,
+    pub(crate) reservation: Option<String>,
+    /// Names the call where the provider's answer does not.
+    pub(crate) call_id: String,
+    pub(crate) began: Instant,
+    pub(crate) seen: Seen,
+    pub(crate) under_way: UnderWay,
+}
+
+/// One of the calls whose events are not safe yet: a stop waits for them.
+pub(crate) struct UnderWay(Arc<watch::Sender<usize>>);
+
+impl UnderWay {
+    pub(crate) fn begin(all: &Arc<watch::Sender<usize>>) -> Self {
+        all.send_modify(|count| *count += 1);
+        Self(Arc::clone(all))
+    }
+}
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        self.0.send_modify(|count| *count -= 1);
+    }
+}
+
+impl Meter {
+    /// The call was not made, or its provider does not charge for it.
+    pub(crate) fn forget(self) {
+        self.count("failed");
+        self.release();
+    }
+
+    fn release(&self) {
+        if let Some(reservation) = &self.reservation {
+            self.sidecar.release(reservation);
+        }
+    }
+
+    /// The answer is at its end, as far as anybody will read it. What it costs, where it will be
+    /// counted; its event is delivered meanwhile, again and again until it is safe.
+    pub(crate) fn finish(self) -> Option<Nanos> {
+        let event = self.event();
+        self.count(if self.seen.is_final {
+            "metered"
+        } else {
+            "estimated"
+        });
+        match self.sidecar.take_event(event.to_string().as_bytes()) {
+            Ok(taken) => {
+                let cost = taken.cost;
+                if cost.is_none() {
+                    self.release();
+                }
+                tokio::spawn(make_safe(Arc::clone(&self.sidecar), taken, self.under_way));
+                cost
+            }
+            Err(error) => {
+                self.release();
+                tracing::error!(upstream = self.upstream, call = self.call_id, %error, "a call is not counted");
+                None
+            }
+        }
+    }
+
+    fn count(&self, outcome: &'static str) {
+        count(&self.upstream, outcome);
+    }
+
+    /// The event, as `POST /v1/usage` takes it.
+    fn event(&self) -> Value {
+        let Seen {
+            id,
+            model,
+            service_tier,
+            ..
+        } = &self.seen;
+        let (source, id) = match (id.is_empty(), self.is_private) {
+            (false, false) => (format!("llm:{}", self.provider), id.clone()),
+            (true, false) => (format!("llm:{}", self.provider), self.call_id.clone()),
+            // Servers of one's own may count their answers from one at each start.
+            (_, true) => (
+                format!("spendfuse-proxy:{}", self.upstream),
+                format!("{}-{}", self.call_id, id),
+            ),
+        };
+        let or = |told: &String, asked: &String| match told.is_empty() {
+            true => asked.clone(),
+            false => told.clone(),
+        };
+        let latency = u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX);
+        let mut event = json!({
+            "id": id,
+            "source": source,
+            "provider": self.provider,
+            "model": or(model, &self.asked_model),
+            "request_model": self.asked_model,
+            "operation": self.call.operation(),
+            "call_id": self.call_id,
+            "latency_ms": latency,
+            "status": "ok",
+        });
+        let (format, usage) = self.usage();
+        event["usage_format"] = json!(format);
+        event["usage"] = Value::Object(usage);
+        let tier = or(service_tier, &self.asked_tier);
+        if !tier.is_empty() && tier != "auto" {
+            event["service_tier"] = json!(tier);
+        }
+        if let Some(reservation) = &self.reservation {
+            event["reservation_id"] = json!(reservation);
+        }
+        let mut tags = Map::new();
+        for (name, value) in &self.who {
+            match name.strip_prefix("tags.") {
+                Some(tag) => drop(tags.insert(tag.to_owned(), json!(value))),
+                None => event[name] = json!(value),
+            }
+        }
+        if !tags.is_empty() {
+            event["tags"] = Value::Object(tags);
+        }
+        event
+    }
+
+    /// The provider's counts; where the answer was cut before they came, an estimate by what was seen
+    /// of it.
+    fn usage(&self) -> (&'static str, Map<String, Value>) {
+        let tokens = |bytes: usize| bytes.div_ceil(BYTES_OF_TOKEN) as u64;
+        match &self.seen.usage {
+            Some(usage) if self.seen.is_final => (self.call.usage_format(), usage.clone()),
+            begun => {
+                let (input, output) = begun.as_ref().map_or((None, 0), told_at_first);
+                let input =
+                    input.unwrap_or_else(|| vec![("input_tokens", tokens(self.request_bytes))]);
+                let mut usage: Map<String, Value> = input
+                    .into_iter()
+                    .map(|(name, count)| (name.to_owned(), json!(count)))
+                    .collect();
+                let output = output.max(tokens(self.seen.generated));
+                usage.insert("output_tokens".to_owned(), json!(output));
+                ("estimated", usage)
+            }
+        }
+    }
+}
+
+/// What Anthropic tells at the beginning of a stream, as spendfuse counts: the input, which is exact,
+/// and the output so far.
+fn told_at_first(usage: &Map<String, Value>) -> (Option<Vec<(&'static str, u64)>>, u64) {
+    let count = |name: &str| usage.get(name).and_then(Value::as_u64).unwrap_or(0);
+    let split = usage
+        .get("cache_creation")
+        .and_then(|split| split.get("ephemeral_1h_input_tokens"));
+    let (read, written) = (
+        count("cache_read_input_tokens"),
+        count("cache_creation_input_tokens"),
+    );
+    let input = usage.contains_key("input_tokens").then(|| {
+        vec![
+            ("input_tokens", count("input_tokens") + read + written),
+            ("cache_read_tokens", read),
+            ("cache_write_tokens", written),
+            (
+                "cache_write_1h_tokens",
+                split.and_then(Value::as_u64).unwrap_or(0),
+            ),
+        ]
+    });
+    (input, count("output_tokens"))
+}
+
+pub(crate) fn count(upstream: &str, outcome: &'static str) {
+    counter!(CALLS, "upstream" => upstream.to_owned(), "outcome" => outcome).increment(1);
+}
+
+/// Delivers an event until it is safe.
+async fn make_safe(sidecar: Arc<Sidecar>, mut event: TakenEvent, _under_way: UnderWay) {
+    gauge!(UNSAFE_EVENTS).increment(1.0);
+    while let Err((error, same)) = sidecar.deliver(event).await {
+        tracing::warn!(%error, "a call's event waits in memory");
+        event = same;
+        tokio::time::sleep(AGAIN_AFTER).await;
+    }
+    gauge!(UNSAFE_EVENTS).decrement(1.0);
+}

@@ -1,0 +1,192 @@
+//! The proxy: its state, its way upstream, its listener.
+
+use std::collections::HashSet;
+use std::future::Future;
+use std::hash::{BuildHasher as _, Hasher as _, RandomState};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use axum::http::{HeaderMap, Method, Request, Response, Uri};
+use axum::middleware::from_fn;
+use axum::routing::get;
+use hyper::body::Incoming;
+use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::client::legacy::{Client, Error};
+use hyper_util::rt::{TokioExecutor, TokioTimer};
+use spendfuse_sidecar::server::serve_http;
+use spendfuse_sidecar::{Sidecar, refuse_browsers};
+use spendfuse_tls::client_config;
+use tokio::net::TcpListener;
+use tokio::sync::{Semaphore, watch};
+
+use crate::config::ProxyConfig;
+use crate::error::ProxyError;
+use crate::forward::forward;
+use crate::route::{AskUsage, Upstream};
+use crate::stream::Drains;
+
+/// Streams without clients that are read at once; others are charged by estimate.
+const MOST_DRAINS: usize = 64;
+/// How long connections upstream wait for another call.
+const IDLE: Duration = Duration::from_secs(60);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long calls may take to finish after a stop was asked for.
+const LAST_CALLS: Duration = Duration::from_secs(20);
+
+/// Guards and meters calls on their way to providers.
+pub struct Proxy {
+    pub(crate) config: ProxyConfig,
+    pub(crate) sidecar: Arc<Sidecar>,
+    pub(crate) drains: Drains,
+    /// Calls whose events are not safe yet.
+    pub(crate) under_way: Arc<watch::Sender<usize>>,
+    client: Client<HttpsConnector<HttpConnector>, Body>,
+    /// Upstreams that do not know the question for a stream's usage.
+    not_asked: Mutex<HashSet<String>>,
+    call_ids: CallIds,
+}
+
+/// Names of calls, unlike those of other starts and other proxies.
+struct CallIds {
+    incarnation: u64,
+    next: AtomicU64,
+}
+
+impl Proxy {
+    /// A proxy that asks `sidecar`, and reports to it.
+    ///
+    /// # Errors
+    /// What [`ProxyConfig::validate`] refuses, [`ProxyError::Ca`].
+    pub fn new(config: ProxyConfig, sidecar: Arc<Sidecar>) -> Result<Arc<Self>, ProxyError> {
+        config.validate()?;
+        let mut connector = HttpConnector::new();
+        connector.enforce_http(false);
+        connector.set_nodelay(true);
+        connector.set_connect_timeout(Some(CONNECT_TIMEOUT));
+        let connector = HttpsConnectorBuilder::new()
+            .with_tls_config(client_config(config.ca_file.as_deref())?)
+            .https_or_http()
+            .enable_all_versions()
+            .wrap_connector(connector);
+        let client = Client::builder(TokioExecutor::new())
+            .pool_timer(TokioTimer::new())
+            .pool_idle_timeout(IDLE)
+            .build(connector);
+        Ok(Arc::new(Self {
+            drains: Drains {
+                time: config.drain_for,
+                most_bytes: config.drain_max_bytes,
+                at_once: Arc::new(Semaphore::new(MOST_DRAINS)),
+            },
+            config,
+            sidecar,
+            under_way: Arc::new(watch::Sender::new(0)),
+            client,
+            not_asked: Mutex::default(),
+            call_ids: CallIds {
+                // Each `RandomState` has keys of its own, which nobody else guesses or repeats.
+                incarnation: RandomState::new().build_hasher().finish(),
+                next: AtomicU64::new(0),
+            },
+        }))
+    }
+
+    pub(crate) async fn send(
+        &self,
+        method: Method,
+        uri: Uri,
+        headers: HeaderMap,
+        body: Body,
+    ) -> Result<Response<Incoming>, Error> {
+        let mut request = Request::new(body);
+        *request.method_mut() = method;
+        *request.uri_mut() = uri;
+        *request.headers_mut() = headers;
+        // Never sent twice: only a connection that was closed before the first byte is tried again.
+        self.client.request(request).await
+    }
+
+    /// Whether the usage of a stream may be asked for at this upstream.
+    pub(crate) fn asks_for_usage(&self, name: &str, upstream: &Upstream) -> bool {
+        let knows = || !self.lock().contains(name);
+        match upstream.ask_usage {
+            AskUsage::Always => true,
+            AskUsage::Never => false,
+            AskUsage::Auto => knows(),
+        }
+    }
+
+    /// This upstream has refused a call for the question in it.
+    pub(crate) fn does_not_ask(&self, name: &str) {
+        tracing::warn!(
+            upstream = name,
+            "it does not know stream_options.include_usage: its streams are charged by estimate where their callers do not ask"
+        );
+        self.lock().insert(name.to_owned());
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashSet<String>> {
+        self.not_asked
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn next_call_id(&self) -> String {
+        let number = self.call_ids.next.fetch_add(1, Ordering::Relaxed);
+        format!("sf-{:016x}-{number}", self.call_ids.incarnation)
+    }
+
+    /// Answers on `listener` until `stop` is ready; then no new calls, and the last ones finish.
+    pub async fn serve(
+        self: Arc<Self>,
+        listener: TcpListener,
+        stop: impl Future<Output = ()> + Send + 'static,
+    ) {
+        let (stopping, stopped) = watch::channel(false);
+        tokio::spawn(async move {
+            stop.await;
+            stopping.send_replace(true);
+        });
+        let router = Router::new()
+            .route("/healthz", get(async || "ok\n"))
+            .fallback(forward)
+            .layer(from_fn(refuse_browsers))
+            .with_state(Arc::clone(&self));
+        tracing::info!(
+            address = listener.local_addr().ok().map(tracing::field::display),
+            upstreams = ?self.config.upstreams.keys(),
+            "the proxy answers"
+        );
+        let mut under_way = self.under_way.subscribe();
+        let mut overdue = stopped.clone();
+        let overdue = async move {
+            let _ = overdue.wait_for(|stopped| *stopped).await;
+            tokio::time::sleep(LAST_CALLS).await;
+        };
+        let served = async {
+            serve_http(listener, router, self.config.limits, stopped).await;
+            let _ = under_way.wait_for(|count| *count == 0).await;
+        };
+        tokio::select! {
+            () = served => {}
+            () = overdue => tracing::warn!("calls that would not end were cut; theirs are not counted"),
+        }
+    }
+}
+
+/// Takes the address of `config` before anything else starts.
+///
+/// # Errors
+/// [`ProxyError::Listen`], and what [`ProxyConfig::validate`] refuses.
+pub async fn bind(config: &ProxyConfig) -> Result<TcpListener, ProxyError> {
+    config.validate()?;
+    let bound = TcpListener::bind(config.listen).await;
+    bound.map_err(|source| ProxyError::Listen {
+        address: config.listen,
+        source,
+    })
+}

@@ -1,0 +1,251 @@
+//! A streamed answer on its way to the caller, read piece by piece and never held up.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use axum::body::HttpBody;
+use bytes::Bytes;
+use http_body_util::BodyExt as _;
+use hyper::body::{Frame, Incoming};
+use metrics::gauge;
+use spendfuse_sidecar::server::Connection;
+use tokio::sync::Semaphore;
+use tokio::time::timeout;
+
+use crate::answer::Piece;
+use crate::meter::Meter;
+use crate::metrics::DRAINING;
+use crate::wire::{Elements, Events, data_of};
+
+/// How a stream is read on whose client has gone: its provider charges for it either way.
+#[derive(Clone, Debug)]
+pub(crate) struct Drains {
+    pub(crate) time: Duration,
+    pub(crate) most_bytes: usize,
+    pub(crate) at_once: Arc<Semaphore>,
+}
+
+/// How a stream is cut into pieces.
+pub(crate) enum Pieces {
+    Events(Events),
+    Elements(Elements),
+    /// It cannot be read: compressed although that was not asked for.
+    Opaque,
+}
+
+/// The body of a streamed answer.
+pub(crate) struct Streamed {
+    /// `None` once it is at its end.
+    upstream: Option<Incoming>,
+    pieces: Pieces,
+    /// Taken when the call is settled.
+    meter: Option<Meter>,
+    /// Whether the piece is left out that has nothing but the usage which the proxy has asked for.
+    strips_usage: bool,
+    /// Kept from being cut as one whose client is waited for.
+    connection: Option<Arc<Connection>>,
+    drains: Option<Drains>,
+}
+
+impl Streamed {
+    pub(crate) fn new(
+        upstream: Incoming,
+        pieces: Pieces,
+        meter: Meter,
+        strips_usage: bool,
+        connection: Option<Arc<Connection>>,
+        drains: Drains,
+    ) -> Self {
+        Self {
+            upstream: Some(upstream),
+            pieces,
+            meter: Some(meter),
+            strips_usage,
+            connection,
+            drains: Some(drains),
+        }
+    }
+
+    /// An answer that is passed on as it is.
+    pub(crate) fn opaque(upstream: Incoming, connection: Option<Arc<Connection>>) -> Self {
+        Self {
+            upstream: Some(upstream),
+            pieces: Pieces::Opaque,
+            meter: None,
+            strips_usage: false,
+            connection,
+            drains: None,
+        }
+    }
+
+    /// The next piece that came whole and is for the caller.
+    fn next_piece(&mut self) -> Option<Bytes> {
+        loop {
+            let (piece, kind) = match &mut self.pieces {
+                Pieces::Events(events) => {
+                    let piece = events.next()?;
+                    let kind = read(&mut self.meter, &data_of(&piece));
+                    (piece, kind)
+                }
+                Pieces::Elements(elements) => {
+                    let piece = elements.next()?;
+                    let kind = read(&mut self.meter, Elements::object(&piece));
+                    (piece, kind)
+                }
+                Pieces::Opaque => return None,
+            };
+            if !(self.strips_usage && kind == Piece::UsageOnly) {
+                return Some(piece);
+            }
+        }
+    }
+
+    /// Takes what the upstream has sent; what is passed on as it is, is returned.
+    fn push(&mut self, data: Bytes) -> Option<Bytes> {
+        match &mut self.pieces {
+            Pieces::Events(events) => events.push(&data),
+            Pieces::Elements(elements) => elements.push(&data),
+            Pieces::Opaque => return Some(data),
+        }
+        None
+    }
+
+    /// What is left at the end.
+    fn rest(&mut self) -> Bytes {
+        match &mut self.pieces {
+            // A last event that lacks its empty line counts too.
+            Pieces::Events(events) => {
+                let rest = events.rest();
+                read(&mut self.meter, &data_of(&rest));
+                rest
+            }
+            Pieces::Elements(elements) => elements.rest(),
+            Pieces::Opaque => Bytes::new(),
+        }
+    }
+
+    fn settle(&mut self) {
+        self.upstream = None;
+        if let Some(meter) = self.meter.take() {
+            meter.finish();
+        }
+    }
+
+    /// Reads on without a client.
+    async fn drain(mut self, time: Duration, most_bytes: usize) {
+        let reading = async {
+            let mut bytes = 0;
+            while let Some(upstream) = &mut self.upstream
+                && let Some(Ok(frame)) = upstream.frame().await
+            {
+                let Ok(data) = frame.into_data() else {
+                    continue;
+                };
+                bytes += data.len();
+                self.push(data);
+                while self.next_piece().is_some() {}
+                if bytes > most_bytes {
+                    return;
+                }
+            }
+            self.rest();
+        };
+        let _ = timeout(time, reading).await;
+        self.settle();
+    }
+}
+
+fn read(meter: &mut Option<Meter>, json: &[u8]) -> Piece {
+    match meter {
+        Some(meter) if !json.is_empty() => meter.seen.take(meter.call, json),
+        _ => Piece::Content,
+    }
+}
+
+impl HttpBody for Streamed {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        loop {
+            if let Some(piece) = self.next_piece() {
+                if let Some(connection) = &self.connection {
+                    connection.waits_for_client();
+                }
+                return Poll::Ready(Some(Ok(Frame::data(piece))));
+            }
+            if let Some(connection) = &self.connection {
+                connection.answers();
+            }
+            let Some(upstream) = &mut self.upstream else {
+                return Poll::Ready(None);
+            };
+            match ready!(Pin::new(upstream).poll_frame(context)) {
+                Some(Ok(frame)) => match frame.into_data() {
+                    Ok(data) => {
+                        if let Some(data) = self.push(data) {
+                            if let Some(connection) = &self.connection {
+                                connection.waits_for_client();
+                            }
+                            return Poll::Ready(Some(Ok(Frame::data(data))));
+                        }
+                    }
+                    Err(trailers) => return Poll::Ready(Some(Ok(trailers))),
+                },
+                Some(Err(error)) => {
+                    self.rest();
+                    self.settle();
+                    return Poll::Ready(Some(Err(error)));
+                }
+                None => {
+                    let rest = self.rest();
+                    self.settle();
+                    if !rest.is_empty() {
+                        return Poll::Ready(Some(Ok(Frame::data(rest))));
+                    }
+                }
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        false
+    }
+}
+
+impl Drop for Streamed {
+    /// The client has gone before the end.
+    fn drop(&mut self) {
+        let Some(meter) = self.meter.take() else {
+            return;
+        };
+        let drains = self.drains.take();
+        let room = drains.and_then(|drains| {
+            let permit = Arc::clone(&drains.at_once).try_acquire_owned().ok()?;
+            Some((drains, permit))
+        });
+        let Some((drains, permit)) = room else {
+            meter.finish();
+            return;
+        };
+        let rest = Self {
+            upstream: self.upstream.take(),
+            pieces: std::mem::replace(&mut self.pieces, Pieces::Opaque),
+            meter: Some(meter),
+            strips_usage: false,
+            connection: None,
+            drains: None,
+        };
+        tokio::spawn(async move {
+            gauge!(DRAINING).increment(1.0);
+            rest.drain(drains.time, drains.most_bytes).await;
+            gauge!(DRAINING).decrement(1.0);
+            drop(permit);
+        });
+    }
+}

@@ -1,0 +1,43 @@
+//! Pieces of streamed answers, found again in bytes that are cut anywhere. Nothing here waits or does
+//! I/O: bytes in, whole pieces out.
+
+mod array;
+mod sse;
+
+use bytes::{Bytes, BytesMut};
+
+pub(crate) use array::Elements;
+pub(crate) use sse::{Events, data_of};
+
+/// A piece longer than this is passed on without being read.
+const LONGEST_PIECE: usize = 8 * 1024 * 1024;
+
+/// Bytes that wait for the end of the piece which they belong to.
+#[derive(Debug, Default)]
+struct Waiting {
+    bytes: BytesMut,
+    /// How many of them were looked at.
+    seen: usize,
+}
+
+impl Waiting {
+    fn push(&mut self, chunk: &[u8]) {
+        self.bytes.extend_from_slice(chunk);
+    }
+
+    /// The first `length` bytes.
+    fn take(&mut self, length: usize) -> Bytes {
+        self.seen = 0;
+        self.bytes.split_to(length).freeze()
+    }
+
+    /// All of them, where they are too many to wait on.
+    fn take_overlong(&mut self) -> Option<Bytes> {
+        let is_overlong = self.bytes.len() > LONGEST_PIECE;
+        is_overlong.then(|| self.take(self.bytes.len()))
+    }
+
+    fn take_rest(&mut self) -> Bytes {
+        self.take(self.bytes.len())
+    }
+}
