@@ -17,6 +17,12 @@ pub(crate) struct Seen {
     pub(crate) generated: usize,
     /// Whether `usage` says what the whole answer has used, and not only what it began with.
     pub(crate) is_final: bool,
+    /// Whether the answer is made in the background, and will be asked for.
+    pub(crate) is_pending: bool,
+    /// Whether it was.
+    pub(crate) was_background: bool,
+    /// When the provider made it, seconds since 1970.
+    pub(crate) created_at: Option<i64>,
 }
 
 /// A chunk of a chat completion, a whole one, a list of embeddings.
@@ -28,6 +34,9 @@ struct Completion {
     service_tier: Option<Value>,
     usage: Option<Map<String, Value>>,
     choices: Option<Vec<Choice>>,
+    status: Option<Value>,
+    background: Option<bool>,
+    created_at: Option<f64>,
 }
 
 #[derive(Default, Deserialize)]
@@ -87,7 +96,7 @@ impl Seen {
             Call::Responses => {
                 if let Ok(told) = serde_json::from_slice::<Responded>(json) {
                     self.generated += text_bytes(told.delta.as_ref());
-                    self.take_completion(told.response.unwrap_or(told.whole));
+                    self.take_response(told.response.unwrap_or(told.whole));
                 }
             }
             Call::Messages => {
@@ -123,6 +132,17 @@ impl Seen {
         } else {
             Piece::Content
         }
+    }
+
+    fn take_response(&mut self, told: Completion) {
+        let status = told.status.as_ref().and_then(Value::as_str);
+        self.is_pending = matches!(status, Some("queued" | "in_progress"));
+        self.was_background |= told.background == Some(true);
+        self.created_at = told
+            .created_at
+            .map(|seconds| seconds as i64)
+            .or(self.created_at);
+        self.take_completion(told);
     }
 
     /// Anthropic's counts are totals so far: what a later event names stands, nothing is added.

@@ -54,6 +54,8 @@ pub struct ProxyConfig {
     /// Bytes of a request or a whole answer that are kept to be read; larger requests are refused,
     /// larger answers passed on and charged by estimate.
     pub max_body_bytes: usize,
+    /// What the bodies of all calls hold at once beyond 64 KiB each, bytes; more is answered 503.
+    pub max_body_memory: usize,
     /// PEM file of a CA of one's own, believed besides those of the system.
     pub ca_file: Option<PathBuf>,
     /// What clients may use up.
@@ -74,6 +76,7 @@ impl Default for ProxyConfig {
             drain_for: Duration::from_secs(15),
             drain_max_bytes: 4 * 1024 * 1024,
             max_body_bytes: 32 * 1024 * 1024,
+            max_body_memory: 256 * 1024 * 1024,
             ca_file: None,
             limits: ServerLimits::DEFAULT,
         }

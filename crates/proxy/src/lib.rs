@@ -3,21 +3,26 @@
 //! A call's path says which upstream it is for ([`Upstream`]); the guard is asked as `/v1/check` is,
 //! what the call may cost is held; the answer goes to the caller byte for byte, and what it says of
 //! its usage becomes a usage event. [`route`], `request`, `wire` and `answer` are pure: they read
-//! and edit bytes. `forward` is the one place where a call passes through.
+//! and edit bytes. `forward` takes a request, `permit` asks about
+//! its call, `exchange` carries it to its upstream and back.
 
 mod answer;
 mod attribution;
 mod config;
 mod error;
+mod exchange;
 mod forward;
 mod headers;
 mod meter;
 pub mod metrics;
+mod permit;
 mod proxy;
 mod refusal;
 mod request;
+mod retrieve;
 mod route;
 mod stream;
+mod whole;
 mod wire;
 
 pub use attribution::Attributing;

@@ -5,8 +5,9 @@ use std::time::{Duration, Instant};
 
 use metrics::{counter, gauge};
 use serde_json::{Map, Value, json};
-use spendfuse_domain::Nanos;
+use spendfuse_domain::{Nanos, UnixMillis};
 use spendfuse_sidecar::{Sidecar, TakenEvent};
+use tokio::runtime::Handle;
 use tokio::sync::watch;
 
 use crate::answer::Seen;
@@ -37,8 +38,20 @@ pub(crate) struct Meter {
     /// Names the call where the provider's answer does not.
     pub(crate) call_id: String,
     pub(crate) began: Instant,
+    /// When the provider made an answer that was asked for later; it is the same at every asking.
+    pub(crate) answered_at: Option<UnixMillis>,
     pub(crate) seen: Seen,
-    pub(crate) under_way: UnderWay,
+    pub(crate) under_way: Option<UnderWay>,
+    pub(crate) is_settled: bool,
+}
+
+impl Drop for Meter {
+    /// A call that was cut is charged by what was seen of it.
+    fn drop(&mut self) {
+        if !self.is_settled {
+            self.settle();
+        }
+    }
 }
 
 /// One of the calls whose events are not safe yet: a stop waits for them.
@@ -59,9 +72,23 @@ impl Drop for UnderWay {
 
 impl Meter {
     /// The call was not made, or its provider does not charge for it.
-    pub(crate) fn forget(self) {
+    pub(crate) fn forget(mut self) {
         self.count("failed");
+        self.is_settled = true;
         self.release();
+    }
+
+    /// The answer is made in the background: its cost is told when somebody asks for it.
+    pub(crate) fn postpone(mut self) {
+        self.count("unmetered");
+        self.is_settled = true;
+        self.release();
+    }
+
+    /// The answer is at its end, as far as anybody will read it. What it costs, where it will be
+    /// counted; its event is delivered meanwhile, again and again until it is safe.
+    pub(crate) fn finish(mut self) -> Option<Nanos> {
+        self.settle()
     }
 
     fn release(&self) {
@@ -70,30 +97,29 @@ impl Meter {
         }
     }
 
-    /// The answer is at its end, as far as anybody will read it. What it costs, where it will be
-    /// counted; its event is delivered meanwhile, again and again until it is safe.
-    pub(crate) fn finish(self) -> Option<Nanos> {
-        let event = self.event();
-        self.count(if self.seen.is_final {
-            "metered"
-        } else {
-            "estimated"
+    fn settle(&mut self) -> Option<Nanos> {
+        self.is_settled = true;
+        self.count(match self.seen.is_final {
+            true => "metered",
+            false => "estimated",
         });
-        match self.sidecar.take_event(event.to_string().as_bytes()) {
-            Ok(taken) => {
-                let cost = taken.cost;
-                if cost.is_none() {
-                    self.release();
-                }
-                tokio::spawn(make_safe(Arc::clone(&self.sidecar), taken, self.under_way));
-                cost
-            }
-            Err(error) => {
-                self.release();
-                tracing::error!(upstream = self.upstream, call = self.call_id, %error, "a call is not counted");
-                None
-            }
+        let event = self.event().to_string();
+        let taken = self.sidecar.take_event(event.as_bytes());
+        let taken = taken.map_err(|error| {
+            let (upstream, call) = (&self.upstream, &self.call_id);
+            tracing::error!(upstream, call, %error, "a call is not counted");
+        });
+        let cost = taken.as_ref().ok().and_then(|taken| taken.cost);
+        if cost.is_none() {
+            self.release();
         }
+        // Without a runtime the process is going down.
+        if let (Ok(taken), Some(under_way), Ok(runtime)) =
+            (taken, self.under_way.take(), Handle::try_current())
+        {
+            runtime.spawn(make_safe(Arc::clone(&self.sidecar), taken, under_way));
+        }
+        cost
     }
 
     fn count(&self, outcome: &'static str) {
@@ -129,10 +155,15 @@ impl Meter {
             "model": or(model, &self.asked_model),
             "request_model": self.asked_model,
             "operation": self.call.operation(),
-            "call_id": self.call_id,
-            "latency_ms": latency,
             "status": "ok",
         });
+        match self.answered_at {
+            Some(time) => event["time"] = json!(time.to_string()),
+            None => {
+                event["call_id"] = json!(self.call_id);
+                event["latency_ms"] = json!(latency);
+            }
+        }
         let (format, usage) = self.usage();
         event["usage_format"] = json!(format);
         event["usage"] = Value::Object(usage);

@@ -33,6 +33,8 @@ use crate::stream::Drains;
 const MOST_DRAINS: usize = 64;
 /// How long connections upstream wait for another call.
 const IDLE: Duration = Duration::from_secs(60);
+/// Bytes of each body that need no permission; usual calls fit into them.
+pub(crate) const FREE_BYTES: usize = 64 * 1024;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long calls may take to finish after a stop was asked for.
 const LAST_CALLS: Duration = Duration::from_secs(20);
@@ -44,6 +46,8 @@ pub struct Proxy {
     pub(crate) drains: Drains,
     /// Calls whose events are not safe yet.
     pub(crate) under_way: Arc<watch::Sender<usize>>,
+    /// Bytes of bodies that are held at once, beyond [`FREE_BYTES`] each.
+    pub(crate) memory: Arc<Semaphore>,
     client: Client<HttpsConnector<HttpConnector>, Body>,
     /// Upstreams that do not know the question for a stream's usage.
     not_asked: Mutex<HashSet<String>>,
@@ -76,6 +80,7 @@ impl Proxy {
             .pool_timer(TokioTimer::new())
             .pool_idle_timeout(IDLE)
             .build(connector);
+        let memory = config.max_body_memory.max(config.max_body_bytes);
         Ok(Arc::new(Self {
             drains: Drains {
                 time: config.drain_for,
@@ -85,6 +90,7 @@ impl Proxy {
             config,
             sidecar,
             under_way: Arc::new(watch::Sender::new(0)),
+            memory: Arc::new(Semaphore::new(memory)),
             client,
             not_asked: Mutex::default(),
             call_ids: CallIds {
@@ -93,6 +99,12 @@ impl Proxy {
                 next: AtomicU64::new(0),
             },
         }))
+    }
+
+    /// Permits of [`Proxy::memory`] for a body of this length; of an unknown one as for the longest.
+    pub(crate) fn memory_of(&self, length: Option<usize>) -> u32 {
+        let length = length.unwrap_or(self.config.max_body_bytes);
+        u32::try_from(length.saturating_sub(FREE_BYTES)).unwrap_or(u32::MAX)
     }
 
     pub(crate) async fn send(

@@ -169,6 +169,12 @@ impl Call {
     }
 }
 
+/// Whether `GET path` asks for a response that was made in the background, or is kept.
+pub(crate) fn is_response(shape: Shape, path: &str) -> bool {
+    let asked = path.rsplit_once("responses/");
+    shape == Shape::OpenAi && asked.is_some_and(|(_, id)| !id.is_empty() && !id.contains('/'))
+}
+
 /// Of `…/models/MODEL:METHOD`, as Gemini's paths end.
 pub(crate) fn model_and_method(path: &str) -> Option<(&str, &str)> {
     let (_, last) = path.rsplit_once("models/")?;

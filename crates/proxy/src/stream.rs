@@ -11,12 +11,13 @@ use http_body_util::BodyExt as _;
 use hyper::body::{Frame, Incoming};
 use metrics::gauge;
 use spendfuse_sidecar::server::Connection;
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
 use crate::answer::Piece;
 use crate::meter::Meter;
 use crate::metrics::DRAINING;
+use crate::whole::Whole;
 use crate::wire::{Elements, Events, data_of};
 
 /// How a stream is read on whose client has gone: its provider charges for it either way.
@@ -37,6 +38,8 @@ pub(crate) enum Pieces {
 
 /// The body of a streamed answer.
 pub(crate) struct Streamed {
+    /// What goes before all else: an answer that was read before.
+    first: Bytes,
     /// `None` once it is at its end.
     upstream: Option<Incoming>,
     pieces: Pieces,
@@ -47,6 +50,8 @@ pub(crate) struct Streamed {
     /// Kept from being cut as one whose client is waited for.
     connection: Option<Arc<Connection>>,
     drains: Option<Drains>,
+    /// What `first` takes of the memory for all.
+    _memory: Option<OwnedSemaphorePermit>,
 }
 
 impl Streamed {
@@ -59,24 +64,38 @@ impl Streamed {
         drains: Drains,
     ) -> Self {
         Self {
+            first: Bytes::new(),
             upstream: Some(upstream),
             pieces,
             meter: Some(meter),
             strips_usage,
             connection,
             drains: Some(drains),
+            _memory: None,
         }
     }
 
     /// An answer that is passed on as it is.
     pub(crate) fn opaque(upstream: Incoming, connection: Option<Arc<Connection>>) -> Self {
+        let whole = Whole {
+            read: Bytes::new(),
+            rest: Some(upstream),
+            memory: None,
+        };
+        Self::passed_on(whole, connection)
+    }
+
+    /// An answer that was read before, and what is left of it.
+    pub(crate) fn passed_on(whole: Whole, connection: Option<Arc<Connection>>) -> Self {
         Self {
-            upstream: Some(upstream),
+            first: whole.read,
+            upstream: whole.rest,
             pieces: Pieces::Opaque,
             meter: None,
             strips_usage: false,
             connection,
             drains: None,
+            _memory: whole.memory,
         }
     }
 
@@ -172,6 +191,13 @@ impl HttpBody for Streamed {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        if !self.first.is_empty() {
+            if let Some(connection) = &self.connection {
+                connection.waits_for_client();
+            }
+            let first = std::mem::take(&mut self.first);
+            return Poll::Ready(Some(Ok(Frame::data(first))));
+        }
         loop {
             if let Some(piece) = self.next_piece() {
                 if let Some(connection) = &self.connection {
@@ -214,7 +240,7 @@ impl HttpBody for Streamed {
     }
 
     fn is_end_stream(&self) -> bool {
-        false
+        self.first.is_empty() && self.upstream.is_none()
     }
 }
 
@@ -234,12 +260,14 @@ impl Drop for Streamed {
             return;
         };
         let rest = Self {
+            first: Bytes::new(),
             upstream: self.upstream.take(),
             pieces: std::mem::replace(&mut self.pieces, Pieces::Opaque),
             meter: Some(meter),
             strips_usage: false,
             connection: None,
             drains: None,
+            _memory: None,
         };
         tokio::spawn(async move {
             gauge!(DRAINING).increment(1.0);

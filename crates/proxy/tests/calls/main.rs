@@ -309,3 +309,97 @@ async fn what_cannot_be_metered_is_not_forwarded() {
         .await;
     assert_eq!(text(response).await, "{}");
 }
+
+#[tokio::test]
+async fn a_call_whose_caller_does_not_wait_for_the_answer_is_counted() {
+    let bench = bench().await;
+    let (answer, send) = Answer::pieces(200, "application/json");
+    bench.will_answer(answer);
+    let call = bench.post(CHAT, &[], r#"{"model":"gpt-4o"}"#);
+    let patience = std::time::Duration::from_millis(300);
+    assert!(tokio::time::timeout(patience, call).await.is_err());
+    send.send(Bytes::from(completion().to_string())).unwrap();
+    drop(send);
+    let event = &bench.events(1).await[0];
+    assert_eq!(event["data"]["usage"], completion()["usage"]);
+}
+
+#[tokio::test]
+async fn an_answer_that_breaks_off_is_charged_by_estimate() {
+    let bench = bench().await;
+    let (mut answer, send) = Answer::pieces(200, "application/json");
+    answer.headers.push(("content-length", "100000".to_owned()));
+    bench.will_answer(answer);
+    send.send(Bytes::from(completion().to_string())).unwrap();
+    tokio::spawn(async move {
+        tokio::time::sleep(std::time::Duration::from_millis(300)).await;
+        drop(send);
+    });
+    let response = bench.post(CHAT, &[], r#"{"model":"gpt-4o"}"#).await;
+    assert_eq!(response.status(), 502);
+    let body: Value = serde_json::from_str(&text(response).await).unwrap();
+    assert_eq!(body["error"]["code"], "upstream_broke_off");
+    assert_eq!(
+        bench.events(1).await[0]["data"]["usage_format"],
+        "estimated"
+    );
+}
+
+#[tokio::test]
+async fn a_response_made_in_the_background_is_counted_when_it_is_asked_for() {
+    let bench = bench().await;
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    let mut response = json!({
+        "id": "resp_1", "model": "gpt-4o", "background": true, "status": "queued", "usage": null,
+        "created_at": now.unwrap().as_secs(),
+    });
+    bench.will_answer(Answer::json(200, &response));
+    let body = r#"{"model":"gpt-4o","background":true}"#;
+    bench.post("/openai/v1/responses", &[], body).await;
+    response["status"] = json!("completed");
+    response["usage"] = json!({"input_tokens": 5, "output_tokens": 6});
+    for _ in 0..2 {
+        bench.will_answer(Answer::json(200, &response));
+        let told = bench.get("/openai/v1/responses/resp_1").await;
+        assert_eq!(text(told).await, response.to_string());
+    }
+    // Asked for twice it is one event, to the byte.
+    let events = bench.events(2).await;
+    assert_eq!(events[0], events[1]);
+    assert_eq!(events[0]["data"]["usage"], response["usage"]);
+}
+
+#[tokio::test]
+async fn what_bodies_hold_together_is_bounded() {
+    let bench = bench().await;
+    let mut answer = Answer::json(200, &completion());
+    answer.after = std::time::Duration::from_secs(3);
+    bench.will_answer(answer);
+    // The whole memory of this proxy, until its answer comes.
+    let long = || format!(r#"{{"model":"m","x":"{}"}}"#, "x".repeat(1024 * 1024 - 100));
+    let first = bench.post(CHAT, &[], long());
+    let others = async {
+        while bench.asked().is_empty() {
+            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        }
+        let second = bench.post(CHAT, &[], long()).await.status();
+        let short = bench.post(CHAT, &[], r#"{"model":"short"}"#).await.status();
+        (second.as_u16(), short.as_u16())
+    };
+    let (_, (second, short)) = tokio::join!(first, others);
+    assert_eq!((second, short), (503, 200));
+}
+
+#[tokio::test]
+async fn an_upstream_that_is_not_there_is_told_and_costs_nothing() {
+    let bench = bench().await;
+    let response = bench
+        .post("/away/v1/chat/completions", &[], r#"{"model":"gpt-4o"}"#)
+        .await;
+    assert_eq!(response.status(), 502);
+    let body: Value = serde_json::from_str(&text(response).await).unwrap();
+    assert_eq!(body["error"]["code"], "upstream_unreachable");
+    bench.will_answer(Answer::json(200, &completion()));
+    bench.post(CHAT, &[], r#"{"model":"gpt-4o"}"#).await;
+    assert_eq!(bench.events(1).await.len(), 1);
+}

@@ -42,6 +42,8 @@ pub struct Answer {
     pub status: StatusCode,
     pub headers: Vec<(&'static str, String)>,
     pub pieces: mpsc::UnboundedReceiver<Bytes>,
+    /// How long the upstream thinks before it says anything.
+    pub after: Duration,
 }
 
 impl Answer {
@@ -63,6 +65,7 @@ impl Answer {
             status: StatusCode::from_u16(status).unwrap(),
             headers: vec![("content-type", content_type.to_owned())],
             pieces,
+            after: Duration::ZERO,
         };
         (answer, send)
     }
@@ -94,6 +97,7 @@ async fn answer(State(stub): State<Stub>, request: Request) -> Response {
     let Some(mut answer) = answer else {
         return Response::new(Body::from("{}"));
     };
+    tokio::time::sleep(answer.after).await;
     let mut response = Response::builder().status(answer.status);
     for (name, value) in &answer.headers {
         response = response.header(*name, value);
@@ -152,19 +156,23 @@ pub async fn bench() -> Bench {
         ("anthropic", Shape::Anthropic, "anthropic"),
         ("gemini", Shape::Gemini, "gemini"),
     ];
-    let upstreams = upstreams.map(|(name, shape, provider)| {
-        let upstream = Upstream {
-            base_url: base_url.clone(),
-            shape,
-            provider: provider.to_owned(),
-            key: None,
-            ask_usage: AskUsage::Auto,
-        };
-        (name.to_owned(), upstream)
-    });
+    let upstream = |base_url: &str, shape, provider: &str| Upstream {
+        base_url: base_url.to_owned(),
+        shape,
+        provider: provider.to_owned(),
+        key: None,
+        ask_usage: AskUsage::Auto,
+    };
+    let mut upstreams: std::collections::BTreeMap<String, Upstream> = upstreams
+        .into_iter()
+        .map(|(name, shape, provider)| (name.to_owned(), upstream(&base_url, shape, provider)))
+        .collect();
+    // Nobody listens there.
+    let away = upstream("http://127.0.0.1:1", Shape::OpenAi, "openai");
+    upstreams.insert("away".to_owned(), away);
     let config = ProxyConfig {
         listen: ([127, 0, 0, 1], 0).into(),
-        upstreams: upstreams.into(),
+        upstreams,
         attributing: Attributing {
             trust_headers: true,
             workspace: "acme".to_owned(),
@@ -172,6 +180,7 @@ pub async fn bench() -> Bench {
         },
         drain_for: Duration::from_secs(5),
         max_body_bytes: 1024 * 1024,
+        max_body_memory: 1024 * 1024,
         ..ProxyConfig::default()
     };
     let listener = spendfuse_proxy::bind(&config).await.unwrap();
@@ -244,6 +253,12 @@ impl Bench {
         }
         let request = request.header("content-type", "application/json");
         let request = request.body(Body::from(body.into())).unwrap();
+        self.client.request(request).await.unwrap()
+    }
+
+    pub async fn get(&self, path: &str) -> Response<hyper::body::Incoming> {
+        let request = axum::http::Request::get(format!("{}{path}", self.address));
+        let request = request.body(Body::empty()).unwrap();
         self.client.request(request).await.unwrap()
     }
 

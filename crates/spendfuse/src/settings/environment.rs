@@ -5,6 +5,7 @@ use std::fs;
 use std::path::PathBuf;
 
 use super::notifier::{CHANNEL_FIELDS, ROUTE_FIELDS};
+use super::proxy::UPSTREAM_FIELDS;
 use super::resolve::{Resolved, ResolvedSettings, Source};
 use super::table::{FREE_TABLES, SETTINGS, variable};
 use super::{SettingsError, similar};
@@ -15,7 +16,12 @@ const PREFIX: &str = "SPENDFUSE_";
 const FILE_SUFFIX: &str = "_FILE";
 const KAFKA_PROPERTIES: &str = "SPENDFUSE_KAFKA_PROPERTIES_";
 /// Begin names of channels and routes, which go on with a name and end with a field.
-const NAMED_TABLES: [(&str, &str, &[&str]); 2] = [
+const NAMED_TABLES: [(&str, &str, &[&str]); 3] = [
+    (
+        "SPENDFUSE_PROXY_UPSTREAMS_",
+        "proxy.upstreams.",
+        &UPSTREAM_FIELDS,
+    ),
     (
         "SPENDFUSE_NOTIFIER_CHANNELS_",
         "notifier.channels.",

@@ -14,7 +14,7 @@ use super::values::free_table;
 use super::{ResolvedSettings, Settings, SettingsError, wrong};
 
 /// What an upstream has.
-const UPSTREAM_FIELDS: [&str; 6] = [
+pub(super) const UPSTREAM_FIELDS: [&str; 6] = [
     "base_url",
     "shape",
     "provider",
@@ -44,6 +44,7 @@ impl Forwarding {
             listen: values.listen,
             on_downgrade: values.downgrade,
             max_body_bytes: values.max_body_bytes,
+            max_body_memory: values.max_body_memory,
             ca_file: values.ca_file.clone(),
             limits: ServerLimits {
                 connections: values.max_connections.get(),

@@ -236,6 +236,8 @@ settings! {
             "connections at once; beyond, the client waited for longest is cut";
         max_body_bytes: usize = "33554432",
             "largest call that is taken, and largest whole answer that is read, bytes";
+        max_body_memory: usize = "268435456",
+            "what the bodies of all calls hold together beyond 64 KiB each, bytes; more is answered 503";
         spool_dir: Option<PathBuf> = "",
             "folder for events that the broker cannot take, not that of a sidecar; empty = no spool";
         ca_file: Option<PathBuf> = "",

@@ -1,0 +1,231 @@
+//! A permitted call at its upstream, and its answer on the way back.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::{Body, to_bytes};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::response::Response;
+use bytes::Bytes;
+use flate2::read::MultiGzDecoder;
+use hyper::body::Incoming;
+use spendfuse_sidecar::server::Connection;
+use tokio::sync::oneshot;
+use tokio::time::sleep;
+
+use crate::forward::unreachable;
+use crate::headers;
+use crate::meter::Meter;
+use crate::permit::Permitted;
+use crate::proxy::Proxy;
+use crate::refusal::{self, put};
+use crate::route::Shape;
+use crate::stream::{Pieces, Streamed};
+use crate::whole::Whole;
+use crate::wire::{Elements, Events};
+
+/// Error bodies that are looked into.
+const MAX_ERROR_BYTES: usize = 64 * 1024;
+/// For how long an upstream is waited for whose caller has gone; reservations last as long.
+const LONGEST_WITHOUT_CALLER: Duration = Duration::from_secs(600);
+
+/// Asks the upstream, and makes the caller's answer of its own. `gone` is ready when the caller is no
+/// longer there: the call goes on for a while then, and is charged by estimate at its end.
+pub(crate) async fn exchange(
+    proxy: Arc<Proxy>,
+    permitted: Permitted,
+    gone: oneshot::Receiver<()>,
+) -> Option<Response> {
+    let overdue = async {
+        let _ = gone.await;
+        sleep(LONGEST_WITHOUT_CALLER).await;
+    };
+    tokio::select! {
+        answer = answered(proxy, permitted) => Some(answer),
+        () = overdue => None,
+    }
+}
+
+async fn answered(proxy: Arc<Proxy>, permitted: Permitted) -> Response {
+    let Permitted {
+        way,
+        method,
+        headers,
+        body,
+        asking,
+        streams,
+        told,
+        connection,
+        memory,
+        meter,
+    } = permitted;
+    let shape = way.upstream.shape;
+    let send = |body: Bytes| {
+        proxy.send(
+            method.clone(),
+            way.uri.clone(),
+            headers.clone(),
+            Body::from(body),
+        )
+    };
+    let strips_usage = asking.is_some();
+    let mut sent = send(asking.unwrap_or_else(|| body.clone())).await;
+    if strips_usage && let Ok(answer) = sent {
+        sent = match refuses_question(answer).await {
+            Ok(answer) => Ok(answer),
+            Err(None) => {
+                proxy.does_not_ask(&way.name);
+                send(body.clone()).await
+            }
+            Err(Some(error)) => {
+                meter.forget();
+                return error;
+            }
+        };
+    }
+    let answer = match sent {
+        Ok(answer) => answer,
+        Err(error) => {
+            // What was sent may be charged, whatever has become of the answer.
+            match error.is_connect() {
+                true => meter.forget(),
+                false => drop(meter.finish()),
+            }
+            return unreachable(&way.name, shape, &error);
+        }
+    };
+    drop((body, memory));
+    let (parts, incoming) = answer.into_parts();
+    let mut headers = headers::answer(&parts.headers);
+    headers.extend(told);
+    let body = if !parts.status.is_success() {
+        meter.forget();
+        Body::new(Streamed::opaque(incoming, connection))
+    } else if streams {
+        headers.remove(header::CONTENT_LENGTH);
+        let pieces = pieces(&parts.headers);
+        let drains = proxy.drains.clone();
+        Body::new(Streamed::new(
+            incoming,
+            pieces,
+            meter,
+            strips_usage,
+            connection,
+            drains,
+        ))
+    } else {
+        let read = whole_answer(
+            &proxy,
+            &parts.headers,
+            incoming,
+            meter,
+            connection,
+            &mut headers,
+        );
+        let Some(body) = read.await else {
+            return broke_off(&way.name, shape);
+        };
+        body
+    };
+    let mut answer = Response::new(body);
+    *answer.status_mut() = parts.status;
+    *answer.headers_mut() = headers;
+    answer
+}
+
+pub(crate) fn broke_off(upstream: &str, shape: Shape) -> Response {
+    let message = format!("the answer of upstream {upstream} broke off");
+    let status = StatusCode::BAD_GATEWAY;
+    refusal::of_request(shape, status, "upstream_broke_off", &message)
+}
+
+/// The answer, unless it is an error about the question for a stream's usage (`Err(None)`).
+async fn refuses_question(
+    answer: Response<Incoming>,
+) -> Result<Response<Incoming>, Option<Response>> {
+    if answer.status() != StatusCode::BAD_REQUEST {
+        return Ok(answer);
+    }
+    let (parts, body) = answer.into_parts();
+    let body = to_bytes(Body::new(body), MAX_ERROR_BYTES)
+        .await
+        .unwrap_or_default();
+    let names = |word: &[u8]| body.windows(word.len()).any(|at| at == word);
+    if names(b"stream_options") || names(b"include_usage") {
+        return Err(None);
+    }
+    let mut error = Response::new(Body::from(body));
+    *error.status_mut() = parts.status;
+    *error.headers_mut() = headers::answer(&parts.headers);
+    Err(Some(error))
+}
+
+fn pieces(headers: &HeaderMap) -> Pieces {
+    let is_compressed = headers
+        .get(header::CONTENT_ENCODING)
+        .is_some_and(|name| name != "identity");
+    let content_type = headers.get(header::CONTENT_TYPE).map(HeaderValue::as_bytes);
+    let content_type = content_type.unwrap_or_default();
+    if is_compressed {
+        Pieces::Opaque
+    } else if content_type.starts_with(b"application/json") {
+        Pieces::Elements(Elements::default())
+    } else {
+        Pieces::Events(Events::default())
+    }
+}
+
+/// Reads an answer that comes whole, and tells its cost beside it; `None` where it broke off.
+async fn whole_answer(
+    proxy: &Proxy,
+    from: &HeaderMap,
+    incoming: Incoming,
+    mut meter: Meter,
+    connection: Option<Arc<Connection>>,
+    headers: &mut HeaderMap,
+) -> Option<Body> {
+    let most = proxy.config.max_body_bytes;
+    let Some(whole) = Whole::read(incoming, most, &proxy.memory).await else {
+        // It may be charged all the same.
+        meter.finish();
+        return None;
+    };
+    let body = whole.read.clone();
+    let is_whole = whole.rest.is_none();
+    let passed_on = Body::new(Streamed::passed_on(whole, connection));
+    if !is_whole {
+        meter.finish();
+        return Some(passed_on);
+    }
+    let plain = uncompressed(from, &body, most);
+    meter
+        .seen
+        .take(meter.call, plain.as_deref().unwrap_or(&body));
+    if meter.seen.id.is_empty() {
+        let named = ["x-request-id", "request-id", "apim-request-id"];
+        let named = named.iter().find_map(|name| from.get(*name)?.to_str().ok());
+        meter.seen.id = named.unwrap_or_default().to_owned();
+    }
+    if meter.seen.is_pending {
+        meter.postpone();
+        return Some(passed_on);
+    }
+    if let Some(cost) = meter.finish() {
+        put(headers, "x-spendfuse-cost-usd", Some(&cost.to_string()));
+    }
+    Some(passed_on)
+}
+
+/// What an upstream has compressed although it was not asked to; `None` where it is plain.
+fn uncompressed(headers: &HeaderMap, body: &[u8], most: usize) -> Option<Vec<u8>> {
+    use std::io::Read as _;
+    let encoding = headers.get(header::CONTENT_ENCODING)?;
+    if encoding != "gzip" {
+        return None;
+    }
+    let mut plain = Vec::new();
+    let read = MultiGzDecoder::new(body)
+        .take(most as u64)
+        .read_to_end(&mut plain);
+    read.ok().map(|_| plain)
+}

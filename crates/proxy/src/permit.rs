@@ -1,0 +1,281 @@
+//! From a request to a permitted call: read, attributed, asked about, held.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use axum::body::Body;
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
+use axum::response::Response;
+use bytes::Bytes;
+use http_body_util::{BodyExt as _, LengthLimitError, Limited};
+use metrics::histogram;
+use spendfuse_domain::Verdict;
+use spendfuse_guard::{CheckResponse, decision_name};
+use spendfuse_sidecar::server::Connection;
+use spendfuse_sidecar::{ApiError, Question, RefusedCall};
+use tokio::sync::OwnedSemaphorePermit;
+
+use crate::answer::Seen;
+use crate::attribution::Who;
+use crate::config::OnDowngrade;
+use crate::forward::Way;
+use crate::headers;
+use crate::meter::{self, Meter, UnderWay};
+use crate::metrics::ADDED_SECONDS;
+use crate::proxy::Proxy;
+use crate::refusal::{self, put};
+use crate::request::{Asked, edited};
+use crate::route::{self, Call, Shape, Upstream};
+
+/// Bytes of a request that are taken for a token, for what is reserved.
+const BYTES_OF_TOKEN: usize = 4;
+
+/// A permitted call on its way.
+pub(crate) struct Permitted {
+    pub(crate) way: Way,
+    pub(crate) method: Method,
+    pub(crate) headers: HeaderMap,
+    /// As the caller sent it, but for another model.
+    pub(crate) body: Bytes,
+    /// With the question for a stream's usage; `None` where it is not asked.
+    pub(crate) asking: Option<Bytes>,
+    pub(crate) streams: bool,
+    /// What the answer says besides the provider's own.
+    pub(crate) told: HeaderMap,
+    pub(crate) connection: Option<Arc<Connection>>,
+    /// What the body takes of the memory for all.
+    pub(crate) memory: OwnedSemaphorePermit,
+    pub(crate) meter: Meter,
+}
+
+/// Why a call is not forwarded.
+pub(crate) enum Stop {
+    Refused(Box<RefusedCall>),
+    Wrong(StatusCode, &'static str, String),
+}
+
+impl Stop {
+    fn wrong(message: impl Into<String>) -> Self {
+        Self::Wrong(StatusCode::BAD_REQUEST, "cannot_be_metered", message.into())
+    }
+
+    /// The answer to the caller of this upstream.
+    pub(crate) fn response(&self, upstream: &str, shape: Shape) -> Response {
+        match self {
+            Self::Refused(refused) => {
+                meter::count(upstream, "refused");
+                refusal::of_call(shape, refused)
+            }
+            Self::Wrong(status, code, message) => {
+                meter::count(upstream, "wrong");
+                refusal::of_request(shape, *status, code, message)
+            }
+        }
+    }
+}
+
+/// Reads a call and asks the guard about it.
+pub(crate) async fn permit(
+    proxy: &Arc<Proxy>,
+    way: Way,
+    call: Call,
+    parts: Parts,
+    body: Body,
+    began: Instant,
+) -> Result<Permitted, Stop> {
+    if let Some(encoding) = parts.headers.get(header::CONTENT_ENCODING)
+        && encoding != "identity"
+    {
+        let status = StatusCode::UNSUPPORTED_MEDIA_TYPE;
+        let message = "the proxy reads what a call asks for: send its body uncompressed";
+        return Err(Stop::Wrong(status, "compressed", message.to_owned()));
+    }
+    let (body, memory) = whole(proxy, &parts.headers, body).await?;
+    let connection = parts.extensions.get::<Arc<Connection>>().cloned();
+    if let Some(connection) = &connection {
+        connection.answers();
+    }
+    let asked = Asked::read(&body).map_err(Stop::wrong)?;
+    let who = proxy
+        .config
+        .attributing
+        .of(&parts.headers, &asked)
+        .map_err(Stop::wrong)?;
+    let in_path =
+        route::model_and_method(parts.uri.path()).filter(|_| way.upstream.shape == Shape::Gemini);
+    let model = in_path
+        .map_or(asked.model.as_str(), |(model, _)| model)
+        .to_owned();
+    if model.is_empty() {
+        return Err(Stop::wrong("the call names no model"));
+    }
+    let bytes = body.len();
+    let answer = ask(proxy, &way.upstream, &who, call, &model, &asked, bytes).await?;
+    if answer.decision == Verdict::Block {
+        let refused = proxy.sidecar.refused_call(&answer, &parts.headers);
+        return Err(Stop::Refused(Box::new(refused)));
+    }
+    let other = other_model(proxy, &answer, &parts.headers, &asked)?;
+    let edits = other.as_deref().and_then(|other| asked.model_edit(other));
+    let body = edited(&body, edits.into_iter().collect());
+    let asked = if other.is_some() {
+        Asked::read(&body).map_err(Stop::wrong)?
+    } else {
+        asked
+    };
+    let asks =
+        matches!(call, Call::Completions { .. }) && proxy.asks_for_usage(&way.name, &way.upstream);
+    let edit = asked.usage_edit().filter(|_| asks);
+    let asking = edit.map(|edit| edited(&body, vec![edit.clone()]));
+    let mut told = HeaderMap::new();
+    let decision = decision_name(answer.decision);
+    told.insert("x-spendfuse-decision", HeaderValue::from_static(decision));
+    put(
+        &mut told,
+        "x-spendfuse-reservation",
+        answer.reservation_id.as_deref(),
+    );
+    if other.is_some() {
+        put(&mut told, "x-spendfuse-downgraded-from", Some(&model));
+    }
+    histogram!(ADDED_SECONDS).record(began.elapsed().as_secs_f64());
+    let is_array = in_path.is_some_and(|(_, method)| method == "streamGenerateContent");
+    Ok(Permitted {
+        headers: headers::upstream_request(&parts.headers, &way.upstream, true),
+        method: parts.method,
+        streams: asked.streams || is_array,
+        asking,
+        told,
+        connection,
+        memory,
+        meter: Meter {
+            sidecar: Arc::clone(&proxy.sidecar),
+            call,
+            upstream: way.name.clone(),
+            provider: way.upstream.provider.clone(),
+            is_private: way.upstream.is_private(),
+            who,
+            asked_model: other.unwrap_or(model),
+            asked_tier: asked.service_tier,
+            request_bytes: body.len(),
+            reservation: answer.reservation_id,
+            call_id: proxy.next_call_id(),
+            began,
+            answered_at: None,
+            seen: Seen::default(),
+            under_way: Some(UnderWay::begin(&proxy.under_way)),
+            is_settled: false,
+        },
+        way,
+        body,
+    })
+}
+
+/// The whole body, and the memory that it takes of what all have.
+async fn whole(
+    proxy: &Proxy,
+    headers: &HeaderMap,
+    body: Body,
+) -> Result<(Bytes, OwnedSemaphorePermit), Stop> {
+    let most = proxy.config.max_body_bytes;
+    let too_large = || {
+        let message = format!("the body has more than {most} bytes (proxy.max_body_bytes)");
+        Stop::Wrong(StatusCode::PAYLOAD_TOO_LARGE, "too_large", message)
+    };
+    let announced = headers.get(header::CONTENT_LENGTH);
+    let announced = announced.and_then(|length| length.to_str().ok()?.parse::<usize>().ok());
+    if announced.is_some_and(|length| length > most) {
+        return Err(too_large());
+    }
+    let memory = proxy
+        .memory
+        .clone()
+        .try_acquire_many_owned(proxy.memory_of(announced));
+    let memory = memory.map_err(|_| {
+        let message = "the bodies of other calls fill the memory that there is for them \
+                       (proxy.max_body_memory); send it again";
+        Stop::Wrong(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "overloaded",
+            message.to_owned(),
+        )
+    })?;
+    match Limited::new(body, most).collect().await {
+        Ok(body) => Ok((body.to_bytes(), memory)),
+        Err(error) if error.is::<LengthLimitError>() => Err(too_large()),
+        Err(_) => Err(Stop::wrong("the body broke off")),
+    }
+}
+
+/// May the call go ahead? What it may cost is held meanwhile.
+async fn ask(
+    proxy: &Proxy,
+    upstream: &Upstream,
+    who: &Who,
+    call: Call,
+    model: &str,
+    asked: &Asked,
+    bytes: usize,
+) -> Result<CheckResponse, Stop> {
+    // Where the caller sets no limit, the rule of reservations does.
+    let output = match call {
+        Call::Embeddings => Some(0),
+        _ => asked.max_output_tokens,
+    };
+    let question = |reserves: bool| {
+        let mut question = Question::default();
+        let mut put = |name: &str, value: &str| question.put(name, value.to_owned());
+        for (name, value) in who {
+            put(name, value)?;
+        }
+        put("model", model)?;
+        put("provider", &upstream.provider)?;
+        put("estimate.model", model)?;
+        put("estimate.provider", &upstream.provider)?;
+        put(
+            "estimate.input_tokens",
+            &bytes.div_ceil(BYTES_OF_TOKEN).to_string(),
+        )?;
+        if let Some(output) = output {
+            put("estimate.max_output_tokens", &output.to_string())?;
+        }
+        put("reserve", if reserves { "1" } else { "0" })?;
+        Ok(question)
+    };
+    let wrong = |error: ApiError| Stop::wrong(error.to_string());
+    let reserving = question(true).map_err(wrong)?;
+    if let Ok(answer) = proxy.sidecar.ask(reserving).await {
+        return Ok(answer);
+    }
+    // Where nothing more can be held, what is spent still counts.
+    let asking = question(false).map_err(wrong)?;
+    proxy.sidecar.ask(asking).await.map_err(wrong)
+}
+
+/// The model to ask instead, where a budget says so.
+fn other_model(
+    proxy: &Proxy,
+    answer: &CheckResponse,
+    headers: &HeaderMap,
+    asked: &Asked,
+) -> Result<Option<String>, Stop> {
+    let Some(other) = answer.downgrade_to.clone() else {
+        return Ok(None);
+    };
+    match proxy.config.on_downgrade {
+        OnDowngrade::Ignore => Ok(None),
+        OnDowngrade::Apply if asked.model_edit(&other).is_some() => Ok(Some(other)),
+        // A model that stands in the path cannot be replaced: the answer would have another form.
+        OnDowngrade::Apply => Ok(None),
+        OnDowngrade::Refuse => {
+            if let Some(reservation) = &answer.reservation_id {
+                proxy.sidecar.release(reservation);
+            }
+            let mut refused = proxy.sidecar.refused_call(answer, headers);
+            refused.code = "budget_exceeded";
+            refused.message = format!("a budget allows model {other} only");
+            Err(Stop::Refused(Box::new(refused)))
+        }
+    }
+}

@@ -1,0 +1,87 @@
+//! Responses that are asked for after they were made: in the background they say what they used only
+//! then.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use axum::body::Body;
+use axum::http::HeaderMap;
+use axum::http::request::Parts;
+use axum::response::Response;
+use spendfuse_domain::UnixMillis;
+use spendfuse_sidecar::server::Connection;
+
+use crate::answer::Seen;
+use crate::exchange::broke_off;
+use crate::forward::{Way, unreachable};
+use crate::headers;
+use crate::meter::{self, Meter, UnderWay};
+use crate::proxy::Proxy;
+use crate::request::Asked;
+use crate::route::Call;
+use crate::stream::Streamed;
+use crate::whole::Whole;
+
+/// Passes a response on, and tells its cost where it was made in the background. Asked for again it is
+/// the same event, which is counted once.
+pub(crate) async fn retrieve(proxy: &Arc<Proxy>, way: Way, parts: Parts) -> Response {
+    let connection = parts.extensions.get::<Arc<Connection>>().cloned();
+    if let Some(connection) = &connection {
+        connection.answers();
+    }
+    let sent = headers::upstream_request(&parts.headers, &way.upstream, true);
+    let sent = proxy.send(parts.method, way.uri.clone(), sent, Body::empty());
+    let answer = match sent.await {
+        Ok(answer) => answer,
+        Err(error) => return unreachable(&way.name, way.upstream.shape, &error),
+    };
+    let (head, body) = answer.into_parts();
+    let whole = match head.status.is_success() {
+        false => Err(body),
+        true => Ok(Whole::read(body, proxy.config.max_body_bytes, &proxy.memory).await),
+    };
+    let body = match whole {
+        Err(body) => Body::new(Streamed::opaque(body, connection)),
+        Ok(Some(whole)) => {
+            tell(proxy, &way, &parts.headers, &whole.read);
+            Body::new(Streamed::passed_on(whole, connection))
+        }
+        Ok(None) => return broke_off(&way.name, way.upstream.shape),
+    };
+    let mut answer = Response::new(body);
+    *answer.status_mut() = head.status;
+    *answer.headers_mut() = headers::answer(&head.headers);
+    answer
+}
+
+fn tell(proxy: &Arc<Proxy>, way: &Way, headers: &HeaderMap, body: &[u8]) {
+    let call = Call::Responses;
+    let mut seen = Seen::default();
+    seen.take(call, body);
+    let who = proxy.config.attributing.of(headers, &Asked::default());
+    let (Ok(who), Some(made), true) = (who, seen.created_at, seen.was_background && seen.is_final)
+    else {
+        meter::count(&way.name, "unmetered");
+        return;
+    };
+    let meter = Meter {
+        sidecar: Arc::clone(&proxy.sidecar),
+        call,
+        upstream: way.name.clone(),
+        provider: way.upstream.provider.clone(),
+        is_private: way.upstream.is_private(),
+        who,
+        asked_model: seen.model.clone(),
+        asked_tier: String::new(),
+        request_bytes: 0,
+        reservation: None,
+        // Of a server of one's own, too, the same answer has one name.
+        call_id: "background".to_owned(),
+        began: Instant::now(),
+        answered_at: Some(UnixMillis(made.saturating_mul(1000))),
+        seen,
+        under_way: Some(UnderWay::begin(&proxy.under_way)),
+        is_settled: false,
+    };
+    meter.finish();
+}
