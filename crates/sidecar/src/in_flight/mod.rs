@@ -316,6 +316,21 @@ fn unheard() -> Condition {
 type Answer = Option<oneshot::Receiver<Decided>>;
 
 impl Desks {
+    /// Where `key` is told of; `None` before the topic is known.
+    fn desk_of(&mut self, key: &str) -> Option<&mut Desk> {
+        let partitions = u32::try_from(self.by_partition.len()).unwrap_or(u32::MAX);
+        let partition = partition_of(key.as_bytes(), partitions.max(1));
+        self.by_partition.get_mut(partition as usize)
+    }
+
+    /// How what a call counts in a budget is admitted.
+    fn way(&mut self, met: &Met, view: &View<'_>, now: i64) -> Way {
+        let desk = self.desk_of(&met.key);
+        desk.map_or(Way::Unsure, |desk| {
+            desk.way(&met.key, met.amount, view, now)
+        })
+    }
+
     /// Counts what may be admitted without asking as admitted; returns what may not any more.
     fn count<'m>(
         &mut self,
@@ -323,48 +338,38 @@ impl Desks {
         view: &View<'_>,
         now: i64,
     ) -> Vec<Key> {
-        let partitions = u32::try_from(self.by_partition.len()).unwrap_or(u32::MAX);
-        let mut late = Vec::new();
-        for met in met {
-            let partition = partition_of(met.key.as_bytes(), partitions.max(1));
-            let desk = self.by_partition.get_mut(partition as usize);
-            let way = desk.map(|desk| desk.way(&met.key, met.amount, view, now));
-            if way == Some(Way::Log) {
-                late.push(met.key.clone());
-            }
-        }
-        late
+        met.filter(|met| self.way(met, view, now) == Way::Log)
+            .map(|met| met.key.clone())
+            .collect()
     }
 
     /// Asks for what may not be admitted without; where nothing is asked, all is counted as admitted.
     fn ask_where_needed(&mut self, met: &[Met], view: &View<'_>, now: i64) -> Vec<(Met, Answer)> {
-        let partitions = u32::try_from(self.by_partition.len()).unwrap_or(u32::MAX);
         let mut asked = Vec::new();
         for met in met {
-            if partitions == 0 {
-                asked.extend(met.blocks_unsure.then(|| (met.clone(), None)));
-                continue;
-            }
-            let partition = partition_of(met.key.as_bytes(), partitions);
-            let desk = &mut self.by_partition[partition as usize];
-            match desk.way(&met.key, met.amount, view, now) {
+            match self.way(met, view, now) {
                 Way::Silent => {}
                 Way::Unsure => asked.extend(met.blocks_unsure.then(|| (met.clone(), None))),
-                Way::Log => {
-                    self.tickets += 1;
-                    let (tell, answer) = oneshot::channel();
-                    desk.ask(&met.key, met.amount, self.tickets);
-                    let waiting = Waiting {
-                        key: met.key.clone(),
-                        amount: met.amount,
-                        tell,
-                    };
-                    self.waiting.insert(self.tickets, waiting);
-                    asked.push((met.clone(), Some(answer)));
-                }
+                Way::Log => asked.push((met.clone(), Some(self.ask(met)))),
             }
         }
         asked
+    }
+
+    fn ask(&mut self, met: &Met) -> oneshot::Receiver<Decided> {
+        self.tickets += 1;
+        let ticket = self.tickets;
+        if let Some(desk) = self.desk_of(&met.key) {
+            desk.ask(&met.key, met.amount, ticket);
+        }
+        let (tell, answer) = oneshot::channel();
+        let waiting = Waiting {
+            key: met.key.clone(),
+            amount: met.amount,
+            tell,
+        };
+        self.waiting.insert(ticket, waiting);
+        answer
     }
 }
 
@@ -377,10 +382,8 @@ struct Granted<'a> {
 impl Drop for Granted<'_> {
     fn drop(&mut self) {
         let mut desks = self.in_flight.desks();
-        let partitions = u32::try_from(desks.by_partition.len()).unwrap_or(u32::MAX);
         for (key, amount) in &self.parts {
-            let partition = partition_of(key.as_bytes(), partitions.max(1));
-            if let Some(desk) = desks.by_partition.get_mut(partition as usize) {
+            if let Some(desk) = desks.desk_of(key) {
                 desk.done(key, *amount);
             }
         }
