@@ -54,7 +54,7 @@ async fn answered(proxy: Arc<Proxy>, permitted: Permitted) -> Response {
         body,
         asking,
         streams,
-        told,
+        mut told,
         connection,
         memory,
         meter,
@@ -96,13 +96,10 @@ async fn answered(proxy: Arc<Proxy>, permitted: Permitted) -> Response {
     };
     drop((body, memory));
     let (parts, incoming) = answer.into_parts();
-    let mut headers = headers::answer(&parts.headers);
-    headers.extend(told);
     let body = if !parts.status.is_success() {
         meter.forget();
         Body::new(Streamed::opaque(incoming, connection))
     } else if streams {
-        headers.remove(header::CONTENT_LENGTH);
         let pieces = pieces(&parts.headers);
         let drains = proxy.drains.clone();
         Body::new(Streamed::new(
@@ -120,16 +117,19 @@ async fn answered(proxy: Arc<Proxy>, permitted: Permitted) -> Response {
             incoming,
             meter,
             connection,
-            &mut headers,
+            &mut told,
         );
         let Some(body) = read.await else {
             return broke_off(&way.name, shape);
         };
         body
     };
-    let mut answer = Response::new(body);
-    *answer.status_mut() = parts.status;
-    *answer.headers_mut() = headers;
+    let mut answer = headers::answer(&parts, body);
+    if streams && parts.status.is_success() {
+        // What the caller did not ask for is taken out.
+        answer.headers_mut().remove(header::CONTENT_LENGTH);
+    }
+    answer.headers_mut().extend(told);
     answer
 }
 
@@ -154,10 +154,7 @@ async fn refuses_question(
     if names(b"stream_options") || names(b"include_usage") {
         return Err(None);
     }
-    let mut error = Response::new(Body::from(body));
-    *error.status_mut() = parts.status;
-    *error.headers_mut() = headers::answer(&parts.headers);
-    Err(Some(error))
+    Err(Some(headers::answer(&parts, Body::from(body))))
 }
 
 fn pieces(headers: &HeaderMap) -> Pieces {
@@ -182,7 +179,7 @@ async fn whole_answer(
     incoming: Incoming,
     mut meter: Meter,
     connection: Option<Arc<Connection>>,
-    headers: &mut HeaderMap,
+    told: &mut HeaderMap,
 ) -> Option<Body> {
     let most = proxy.config.max_body_bytes;
     let Some(whole) = Whole::read(incoming, most, &proxy.memory).await else {
@@ -211,7 +208,7 @@ async fn whole_answer(
         return Some(passed_on);
     }
     if let Some(cost) = meter.finish() {
-        put(headers, "x-spendfuse-cost-usd", Some(&cost.to_string()));
+        put(told, "x-spendfuse-cost-usd", Some(&cost.to_string()));
     }
     Some(passed_on)
 }

@@ -93,22 +93,25 @@ fn way(proxy: &Proxy, uri: &Uri) -> Result<Way, Box<Response>> {
 /// Forwards what is not billed, or of which nothing is known, as it is.
 pub(crate) async fn pass(proxy: &Proxy, way: Way, parts: Parts, body: Body) -> Response {
     meter::count(&way.name, "unmetered");
-    let connection = parts.extensions.get::<Arc<Connection>>().cloned();
-    if let Some(connection) = &connection {
-        connection.answers();
-    }
+    let connection = taken_from(&parts);
     let headers = headers::upstream_request(&parts.headers, &way.upstream, false);
     let sent = proxy.send(parts.method, way.uri, headers, body).await;
     match sent {
         Ok(answer) => {
-            let (parts, body) = answer.into_parts();
-            let mut answer = Response::new(Body::new(Streamed::opaque(body, connection)));
-            *answer.status_mut() = parts.status;
-            *answer.headers_mut() = headers::answer(&parts.headers);
-            answer
+            let (head, body) = answer.into_parts();
+            headers::answer(&head, Body::new(Streamed::opaque(body, connection)))
         }
         Err(error) => unreachable(&way.name, way.upstream.shape, &error),
     }
+}
+
+/// The connection of a request that its caller has nothing to do for any more.
+pub(crate) fn taken_from(parts: &Parts) -> Option<Arc<Connection>> {
+    let connection = parts.extensions.get::<Arc<Connection>>().cloned();
+    if let Some(connection) = &connection {
+        connection.answers();
+    }
+    connection
 }
 
 pub(crate) fn unreachable(

@@ -1,6 +1,9 @@
 //! Which headers go on, and which are between two neighbours only.
 
+use axum::body::Body;
+use axum::http::response::Parts;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
+use axum::response::Response;
 
 use crate::route::{Shape, Upstream};
 
@@ -35,9 +38,12 @@ pub(crate) fn upstream_request(from: &HeaderMap, upstream: &Upstream, is_read: b
     headers
 }
 
-/// The headers of an answer as they go to the caller.
-pub(crate) fn answer(from: &HeaderMap) -> HeaderMap {
-    end_to_end(from)
+/// An answer as it goes to the caller: the status and headers of `from`, and `body`.
+pub(crate) fn answer(from: &Parts, body: Body) -> Response {
+    let mut answer = Response::new(body);
+    *answer.status_mut() = from.status;
+    *answer.headers_mut() = end_to_end(&from.headers);
+    answer
 }
 
 fn end_to_end(from: &HeaderMap) -> HeaderMap {

@@ -12,7 +12,9 @@ use tokio::sync::watch;
 
 use crate::answer::Seen;
 use crate::attribution::Who;
+use crate::forward::Way;
 use crate::metrics::{CALLS, UNSAFE_EVENTS};
+use crate::proxy::Proxy;
 use crate::route::Call;
 
 /// Bytes of text that make a token, where nobody has counted them; of English about four, of JSON
@@ -58,7 +60,7 @@ impl Drop for Meter {
 pub(crate) struct UnderWay(Arc<watch::Sender<usize>>);
 
 impl UnderWay {
-    pub(crate) fn begin(all: &Arc<watch::Sender<usize>>) -> Self {
+    fn begin(all: &Arc<watch::Sender<usize>>) -> Self {
         all.send_modify(|count| *count += 1);
         Self(Arc::clone(all))
     }
@@ -71,6 +73,34 @@ impl Drop for UnderWay {
 }
 
 impl Meter {
+    /// A call whose answer says all of what it costs.
+    pub(crate) fn begin(
+        proxy: &Proxy,
+        way: &Way,
+        call: Call,
+        who: Who,
+        asked_model: String,
+    ) -> Self {
+        Self {
+            sidecar: Arc::clone(&proxy.sidecar),
+            call,
+            upstream: way.name.clone(),
+            provider: way.upstream.provider.clone(),
+            is_private: way.upstream.is_private(),
+            who,
+            asked_model,
+            asked_tier: String::new(),
+            request_bytes: 0,
+            reservation: None,
+            call_id: proxy.next_call_id(),
+            began: Instant::now(),
+            answered_at: None,
+            seen: Seen::default(),
+            under_way: Some(UnderWay::begin(&proxy.under_way)),
+            is_settled: false,
+        }
+    }
+
     /// The call was not made, or its provider does not charge for it.
     pub(crate) fn forget(mut self) {
         self.count("failed");
@@ -190,18 +220,17 @@ impl Meter {
     /// The provider's counts; where the answer was cut before they came, an estimate by what was seen
     /// of it.
     fn usage(&self) -> (&'static str, Map<String, Value>) {
-        let tokens = |bytes: usize| bytes.div_ceil(BYTES_OF_TOKEN) as u64;
         match &self.seen.usage {
             Some(usage) if self.seen.is_final => (self.call.usage_format(), usage.clone()),
             begun => {
                 let (input, output) = begun.as_ref().map_or((None, 0), told_at_first);
                 let input =
-                    input.unwrap_or_else(|| vec![("input_tokens", tokens(self.request_bytes))]);
+                    input.unwrap_or_else(|| vec![("input_tokens", tokens_in(self.request_bytes))]);
                 let mut usage: Map<String, Value> = input
                     .into_iter()
                     .map(|(name, count)| (name.to_owned(), json!(count)))
                     .collect();
-                let output = output.max(tokens(self.seen.generated));
+                let output = output.max(tokens_in(self.seen.generated));
                 usage.insert("output_tokens".to_owned(), json!(output));
                 ("estimated", usage)
             }
@@ -232,6 +261,11 @@ fn told_at_first(usage: &Map<String, Value>) -> (Option<Vec<(&'static str, u64)>
         ]
     });
     (input, count("output_tokens"))
+}
+
+/// Tokens in so many bytes of text, where nobody has counted them.
+pub(crate) fn tokens_in(bytes: usize) -> u64 {
+    bytes.div_ceil(BYTES_OF_TOKEN) as u64
 }
 
 pub(crate) fn count(upstream: &str, outcome: &'static str) {

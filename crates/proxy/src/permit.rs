@@ -16,20 +16,16 @@ use spendfuse_sidecar::server::Connection;
 use spendfuse_sidecar::{ApiError, Question, RefusedCall};
 use tokio::sync::OwnedSemaphorePermit;
 
-use crate::answer::Seen;
 use crate::attribution::Who;
 use crate::config::OnDowngrade;
-use crate::forward::Way;
+use crate::forward::{Way, taken_from};
 use crate::headers;
-use crate::meter::{self, Meter, UnderWay};
+use crate::meter::{self, Meter, tokens_in};
 use crate::metrics::ADDED_SECONDS;
 use crate::proxy::Proxy;
 use crate::refusal::{self, put};
 use crate::request::{Asked, edited};
 use crate::route::{self, Call, Shape, Upstream};
-
-/// Bytes of a request that are taken for a token, for what is reserved.
-const BYTES_OF_TOKEN: usize = 4;
 
 /// A permitted call on its way.
 pub(crate) struct Permitted {
@@ -92,10 +88,7 @@ pub(crate) async fn permit(
         return Err(Stop::Wrong(status, "compressed", message.to_owned()));
     }
     let (body, memory) = whole(proxy, &parts.headers, body).await?;
-    let connection = parts.extensions.get::<Arc<Connection>>().cloned();
-    if let Some(connection) = &connection {
-        connection.answers();
-    }
+    let connection = taken_from(&parts);
     let asked = Asked::read(&body).map_err(Stop::wrong)?;
     let who = proxy
         .config
@@ -117,17 +110,15 @@ pub(crate) async fn permit(
         return Err(Stop::Refused(Box::new(refused)));
     }
     let other = other_model(proxy, &answer, &parts.headers, &asked)?;
-    let edits = other.as_deref().and_then(|other| asked.model_edit(other));
-    let body = edited(&body, edits.into_iter().collect());
-    let asked = if other.is_some() {
-        Asked::read(&body).map_err(Stop::wrong)?
-    } else {
-        asked
-    };
+    let other_edit = other.as_deref().and_then(|other| asked.model_edit(other));
     let asks =
         matches!(call, Call::Completions { .. }) && proxy.asks_for_usage(&way.name, &way.upstream);
-    let edit = asked.usage_edit().filter(|_| asks);
-    let asking = edit.map(|edit| edited(&body, vec![edit.clone()]));
+    let question = asked.usage_edit().filter(|_| asks).cloned();
+    let asking = question.map(|question| {
+        let edits = other_edit.clone().into_iter().chain([question]);
+        edited(&body, edits.collect())
+    });
+    let body = edited(&body, other_edit.into_iter().collect());
     let mut told = HeaderMap::new();
     let decision = decision_name(answer.decision);
     told.insert("x-spendfuse-decision", HeaderValue::from_static(decision));
@@ -141,6 +132,11 @@ pub(crate) async fn permit(
     }
     histogram!(ADDED_SECONDS).record(began.elapsed().as_secs_f64());
     let is_array = in_path.is_some_and(|(_, method)| method == "streamGenerateContent");
+    let mut meter = Meter::begin(proxy, &way, call, who, other.unwrap_or(model));
+    meter.asked_tier = asked.service_tier;
+    meter.request_bytes = body.len();
+    meter.reservation = answer.reservation_id;
+    meter.began = began;
     Ok(Permitted {
         headers: headers::upstream_request(&parts.headers, &way.upstream, true),
         method: parts.method,
@@ -149,24 +145,7 @@ pub(crate) async fn permit(
         told,
         connection,
         memory,
-        meter: Meter {
-            sidecar: Arc::clone(&proxy.sidecar),
-            call,
-            upstream: way.name.clone(),
-            provider: way.upstream.provider.clone(),
-            is_private: way.upstream.is_private(),
-            who,
-            asked_model: other.unwrap_or(model),
-            asked_tier: asked.service_tier,
-            request_bytes: body.len(),
-            reservation: answer.reservation_id,
-            call_id: proxy.next_call_id(),
-            began,
-            answered_at: None,
-            seen: Seen::default(),
-            under_way: Some(UnderWay::begin(&proxy.under_way)),
-            is_settled: false,
-        },
+        meter,
         way,
         body,
     })
@@ -233,10 +212,7 @@ async fn ask(
         put("provider", &upstream.provider)?;
         put("estimate.model", model)?;
         put("estimate.provider", &upstream.provider)?;
-        put(
-            "estimate.input_tokens",
-            &bytes.div_ceil(BYTES_OF_TOKEN).to_string(),
-        )?;
+        put("estimate.input_tokens", &tokens_in(bytes).to_string())?;
         if let Some(output) = output {
             put("estimate.max_output_tokens", &output.to_string())?;
         }

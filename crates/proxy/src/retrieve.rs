@@ -2,20 +2,18 @@
 //! then.
 
 use std::sync::Arc;
-use std::time::Instant;
 
 use axum::body::Body;
 use axum::http::HeaderMap;
 use axum::http::request::Parts;
 use axum::response::Response;
 use spendfuse_domain::UnixMillis;
-use spendfuse_sidecar::server::Connection;
 
 use crate::answer::Seen;
 use crate::exchange::broke_off;
-use crate::forward::{Way, unreachable};
+use crate::forward::{Way, taken_from, unreachable};
 use crate::headers;
-use crate::meter::{self, Meter, UnderWay};
+use crate::meter::{self, Meter};
 use crate::proxy::Proxy;
 use crate::request::Asked;
 use crate::route::Call;
@@ -25,10 +23,7 @@ use crate::whole::Whole;
 /// Passes a response on, and tells its cost where it was made in the background. Asked for again it is
 /// the same event, which is counted once.
 pub(crate) async fn retrieve(proxy: &Arc<Proxy>, way: Way, parts: Parts) -> Response {
-    let connection = parts.extensions.get::<Arc<Connection>>().cloned();
-    if let Some(connection) = &connection {
-        connection.answers();
-    }
+    let connection = taken_from(&parts);
     let sent = headers::upstream_request(&parts.headers, &way.upstream, true);
     let sent = proxy.send(parts.method, way.uri.clone(), sent, Body::empty());
     let answer = match sent.await {
@@ -48,10 +43,7 @@ pub(crate) async fn retrieve(proxy: &Arc<Proxy>, way: Way, parts: Parts) -> Resp
         }
         Ok(None) => return broke_off(&way.name, way.upstream.shape),
     };
-    let mut answer = Response::new(body);
-    *answer.status_mut() = head.status;
-    *answer.headers_mut() = headers::answer(&head.headers);
-    answer
+    headers::answer(&head, body)
 }
 
 fn tell(proxy: &Arc<Proxy>, way: &Way, headers: &HeaderMap, body: &[u8]) {
@@ -64,24 +56,10 @@ fn tell(proxy: &Arc<Proxy>, way: &Way, headers: &HeaderMap, body: &[u8]) {
         meter::count(&way.name, "unmetered");
         return;
     };
-    let meter = Meter {
-        sidecar: Arc::clone(&proxy.sidecar),
-        call,
-        upstream: way.name.clone(),
-        provider: way.upstream.provider.clone(),
-        is_private: way.upstream.is_private(),
-        who,
-        asked_model: seen.model.clone(),
-        asked_tier: String::new(),
-        request_bytes: 0,
-        reservation: None,
-        // Of a server of one's own, too, the same answer has one name.
-        call_id: "background".to_owned(),
-        began: Instant::now(),
-        answered_at: Some(UnixMillis(made.saturating_mul(1000))),
-        seen,
-        under_way: Some(UnderWay::begin(&proxy.under_way)),
-        is_settled: false,
-    };
+    let mut meter = Meter::begin(proxy, way, call, who, seen.model.clone());
+    // Of a server of one's own, too, the same answer has one name.
+    meter.call_id = "background".to_owned();
+    meter.answered_at = Some(UnixMillis(made.saturating_mul(1000)));
+    meter.seen = seen;
     meter.finish();
 }

@@ -145,6 +145,13 @@ impl Streamed {
         }
     }
 
+    /// There is something for the client to take.
+    fn waits_for_client(&self) {
+        if let Some(connection) = &self.connection {
+            connection.waits_for_client();
+        }
+    }
+
     fn settle(&mut self) {
         self.upstream = None;
         if let Some(meter) = self.meter.take() {
@@ -192,17 +199,13 @@ impl HttpBody for Streamed {
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
         if !self.first.is_empty() {
-            if let Some(connection) = &self.connection {
-                connection.waits_for_client();
-            }
+            self.waits_for_client();
             let first = std::mem::take(&mut self.first);
             return Poll::Ready(Some(Ok(Frame::data(first))));
         }
         loop {
             if let Some(piece) = self.next_piece() {
-                if let Some(connection) = &self.connection {
-                    connection.waits_for_client();
-                }
+                self.waits_for_client();
                 return Poll::Ready(Some(Ok(Frame::data(piece))));
             }
             if let Some(connection) = &self.connection {
@@ -215,9 +218,7 @@ impl HttpBody for Streamed {
                 Some(Ok(frame)) => match frame.into_data() {
                     Ok(data) => {
                         if let Some(data) = self.push(data) {
-                            if let Some(connection) = &self.connection {
-                                connection.waits_for_client();
-                            }
+                            self.waits_for_client();
                             return Poll::Ready(Some(Ok(Frame::data(data))));
                         }
                     }

@@ -12,7 +12,7 @@ use spendfuse_notify::{
 
 use super::kinds::{Kind, Patience};
 use super::table;
-use super::values::free_table;
+use super::values::named;
 use super::{ResolvedSettings, Settings, SettingsError, wrong};
 
 /// What a channel has.
@@ -40,9 +40,6 @@ pub(super) struct Notifying {
     /// How those tell that say nothing of their own.
     options: RouteOptions,
 }
-
-/// The fields of each name of a table.
-type Named = BTreeMap<String, BTreeMap<String, String>>;
 
 impl Notifying {
     /// # Errors
@@ -211,28 +208,6 @@ fn channel(
         url: fields.remove("url").unwrap_or_default(),
         secret: fields.remove("secret").unwrap_or_default(),
     })
-}
-
-/// The names of a table with their fields.
-fn named(
-    resolved: &ResolvedSettings,
-    table: &'static str,
-    fields: &[&str],
-) -> Result<Named, SettingsError> {
-    let mut names = Named::new();
-    for (key, value) in free_table(resolved, table) {
-        match key.rsplit_once('.') {
-            Some((name, field)) if fields.contains(&field) => {
-                let name = names.entry(name.to_owned()).or_default();
-                name.insert(field.to_owned(), value.to_owned());
-            }
-            _ => {
-                let reason = format!("after a name comes one of {}", fields.join(", "));
-                return Err(wrong(resolved, &format!("{table}{key}"), &reason));
-            }
-        }
-    }
-    Ok(names)
 }
 
 impl Settings {

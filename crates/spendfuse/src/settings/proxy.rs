@@ -10,7 +10,7 @@ use spendfuse_sidecar::{SidecarConfig, Token};
 
 use super::kinds::{Kind, Patience};
 use super::table;
-use super::values::free_table;
+use super::values::{free_table, named};
 use super::{ResolvedSettings, Settings, SettingsError, wrong};
 
 /// What an upstream has.
@@ -68,23 +68,10 @@ impl Forwarding {
                 _ => return Err(bad("write drain_for or drain_max_bytes")),
             }
         }
-        let mut named: BTreeMap<&str, BTreeMap<&str, &str>> = BTreeMap::new();
-        for (key, value) in free_table(resolved, UPSTREAMS) {
-            match key.rsplit_once('.') {
-                Some((name, field)) if UPSTREAM_FIELDS.contains(&field) => {
-                    named.entry(name).or_default().insert(field, value);
-                }
-                _ => {
-                    let fields = UPSTREAM_FIELDS.join(", ");
-                    let reason = format!("after a name comes one of {fields}");
-                    return Err(wrong(resolved, &format!("{UPSTREAMS}{key}"), &reason));
-                }
-            }
-        }
-        for (name, fields) in named {
-            let known = config.upstreams.remove(name);
-            let upstream = upstream(resolved, name, &fields, known)?;
-            config.upstreams.insert(name.to_owned(), upstream);
+        for (name, fields) in named(resolved, UPSTREAMS, &UPSTREAM_FIELDS)? {
+            let known = config.upstreams.remove(&name);
+            let upstream = upstream(resolved, &name, &fields, known)?;
+            config.upstreams.insert(name, upstream);
         }
         Ok(Self(config))
     }
@@ -107,7 +94,7 @@ fn attribution(resolved: &ResolvedSettings) -> Result<BTreeMap<String, String>, 
 fn upstream(
     resolved: &ResolvedSettings,
     name: &str,
-    fields: &BTreeMap<&str, &str>,
+    fields: &BTreeMap<String, String>,
     known: Option<Upstream>,
 ) -> Result<Upstream, SettingsError> {
     let bad = |field: &str, reason: &str| {
@@ -145,13 +132,13 @@ fn upstream(
         upstream.shape = shape.parse().map_err(|reason| bad("shape", reason))?;
     }
     if let Some(provider) = fields.get("provider") {
-        upstream.provider = (*provider).to_owned();
+        upstream.provider.clone_from(provider);
     }
     if let Some(when) = fields.get("inject_stream_usage") {
         let parsed = when.parse();
         upstream.ask_usage = parsed.map_err(|reason| bad("inject_stream_usage", reason))?;
     }
-    let mut key = fields.get("key").map(|key| (*key).to_owned());
+    let mut key = fields.get("key").cloned();
     if let Some(path) = fields.get("key_file").filter(|path| !path.is_empty()) {
         let read = std::fs::read_to_string(PathBuf::from(path));
         let read = read.map_err(|error| bad("key_file", &format!("it cannot be read: {error}")))?;

@@ -224,6 +224,31 @@ pub(super) fn free_table<'r>(
         .filter_map(move |(key, found)| Some((key.strip_prefix(prefix)?, found.value.as_str())))
 }
 
+/// The fields of each name of a table.
+pub(super) type Named = BTreeMap<String, BTreeMap<String, String>>;
+
+/// The names of a table with their fields.
+pub(super) fn named(
+    resolved: &ResolvedSettings,
+    table: &'static str,
+    fields: &[&str],
+) -> Result<Named, SettingsError> {
+    let mut names = Named::new();
+    for (key, value) in free_table(resolved, table) {
+        match key.rsplit_once('.') {
+            Some((name, field)) if fields.contains(&field) => {
+                let name = names.entry(name.to_owned()).or_default();
+                name.insert(field.to_owned(), value.to_owned());
+            }
+            _ => {
+                let reason = format!("after a name comes one of {}", fields.join(", "));
+                return Err(wrong(resolved, &format!("{table}{key}"), &reason));
+            }
+        }
+    }
+    Ok(names)
+}
+
 fn pricing(values: &Values, resolved: &ResolvedSettings) -> Result<PricingPolicy, SettingsError> {
     let mut price_multiplier = HashMap::new();
     for (account, factor) in free_table(resolved, "pricing.price_multiplier.") {
