@@ -1,6 +1,6 @@
 # `make` lists the targets. Every target can be run on a clean checkout and again at any time.
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo test chaos notify year bench prices walk attack up down fmt clean
+.PHONY: help setup build demo test compat chaos notify year bench prices walk attack up down fmt clean
 
 # Passed on to the command of `make demo`, `make chaos`, `make notify`, `make year`, `make bench` and `make walk`, e.g. ARGS=--headless.
 ARGS ?=
@@ -22,6 +22,9 @@ demo: build ## Real Kafka, real ClickHouse, real traffic, live on screen (ARGS=-
 
 test: setup ## Format, lints and all tests, against the real parts
 	@scripts/test
+
+compat: ## The SDKs with older versions of the providers' packages
+	@for sdk in sdk/*/scripts/compat; do echo "== $$sdk"; $$sdk || exit 1; done
 
 chaos: setup ## Faults at random for 5 minutes, then exact checks (ARGS="--seed 7 --nodes 3", ARGS=--variants)
 	@scripts/chaos $(ARGS)

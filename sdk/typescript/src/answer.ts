@@ -1,0 +1,127 @@
+/** What an answer says about its cost, whole or streamed. Follows crates/proxy/src/answer.rs. */
+
+import type { Route } from './route.js';
+
+type Json = Record<string, unknown>;
+
+export class Seen {
+  id = '';
+  model = '';
+  serviceTier = '';
+  /** The provider's own object; undefined where none has come. */
+  usage: Json | undefined;
+  /** Bytes of generated text, for an estimate where no usage comes. */
+  generated = 0;
+  /** Whether `usage` is what the whole answer has used, and not only what it began with. */
+  isFinal = false;
+  /** Whether the answer is made in the background, and will be asked for. */
+  isPending = false;
+  wasBackground = false;
+  /** Seconds since 1970. */
+  createdAt: number | undefined;
+
+  /** Takes a whole answer or one piece of a stream; whether it has nothing but usage. */
+  take(route: Route, json: unknown): boolean {
+    const told = objectOf(json);
+    if (told === undefined) return false;
+    switch (route.shape) {
+      case 'completions':
+      case 'embeddings':
+        return this.takeCompletion(told);
+      case 'responses':
+        this.takeResponse(told);
+        return false;
+      case 'messages':
+        this.takeMessage(told);
+        return false;
+      case 'generate':
+        this.takeGenerated(told);
+        return false;
+      case 'interactions':
+        this.takeInteraction(told);
+        return false;
+    }
+  }
+
+  /** Of several usages the last one counts: where every chunk has one, they are running totals. */
+  private takeCompletion(told: Json): boolean {
+    this.name(told['id'], told['model'], told['service_tier']);
+    const choices = told['choices'];
+    if (Array.isArray(choices)) {
+      for (const choice of choices as Json[]) {
+        this.generated += textBytes(choice?.['delta']) + textBytes(choice?.['message']) + textBytes(choice?.['text']);
+      }
+    }
+    const usage = objectOf(told['usage']);
+    if (usage === undefined) return false;
+    this.usage = usage;
+    this.isFinal = true;
+    return Array.isArray(choices) && choices.length === 0;
+  }
+
+  private takeResponse(told: Json): void {
+    this.generated += textBytes(told['delta']);
+    const response = objectOf(told['response']) ?? told;
+    const status = response['status'];
+    this.isPending = status === 'queued' || status === 'in_progress';
+    this.wasBackground ||= response['background'] === true;
+    if (typeof response['created_at'] === 'number') this.createdAt = response['created_at'];
+    this.takeCompletion(response);
+  }
+
+  /** Anthropic's counts are totals so far: what a later event names stands, nothing is added. */
+  private takeMessage(told: Json): void {
+    this.generated += textBytes(told['delta']) + textBytes(told['content']);
+    // The beginning of a stream has its usage in `message`, its end and a whole answer beside.
+    this.isFinal ||= objectOf(told['usage']) !== undefined;
+    for (const part of [objectOf(told['message']), told]) {
+      if (part === undefined) continue;
+      this.name(part['id'], part['model'], part['service_tier']);
+      this.overwrite(part['usage']);
+    }
+  }
+
+  private takeGenerated(told: Json): void {
+    this.name(told['responseId'], told['modelVersion'], undefined);
+    if (Array.isArray(told['candidates'])) {
+      for (const candidate of told['candidates'] as Json[]) this.generated += textBytes(candidate?.['content']);
+    }
+    this.isFinal ||= objectOf(told['usageMetadata']) !== undefined;
+    this.overwrite(told['usageMetadata']);
+  }
+
+  private takeInteraction(told: Json): void {
+    this.generated += textBytes(told['delta']);
+    const interaction = objectOf(told['interaction']) ?? told;
+    this.name(interaction['id'], interaction['model'], undefined);
+    this.isPending = interaction['status'] === 'in_progress' && objectOf(interaction['usage']) === undefined;
+    this.isFinal ||= objectOf(interaction['usage']) !== undefined;
+    this.overwrite(interaction['usage']);
+  }
+
+  private overwrite(usage: unknown): void {
+    const told = objectOf(usage);
+    if (told === undefined) return;
+    this.usage ??= {};
+    for (const [name, value] of Object.entries(told)) if (value !== null && value !== undefined) this.usage[name] = value;
+  }
+
+  private name(id: unknown, model: unknown, serviceTier: unknown): void {
+    if (typeof id === 'string' && id !== '') this.id = id;
+    if (typeof model === 'string' && model !== '') this.model = model;
+    if (typeof serviceTier === 'string' && serviceTier !== '') this.serviceTier = serviceTier;
+  }
+}
+
+const objectOf = (value: unknown): Json | undefined =>
+  typeof value === 'object' && value !== null && !Array.isArray(value) ? (value as Json) : undefined;
+
+/** Length of all texts in `value`, at any depth: UTF-16 units, which are bytes for English. */
+function textBytes(value: unknown): number {
+  if (typeof value === 'string') return value.length;
+  if (Array.isArray(value)) return value.reduce<number>((sum, inner) => sum + textBytes(inner), 0);
+  if (typeof value !== 'object' || value === null) return 0;
+  let sum = 0;
+  for (const inner of Object.values(value)) sum += textBytes(inner);
+  return sum;
+}

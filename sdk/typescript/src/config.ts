@@ -1,0 +1,84 @@
+/** Settings: what was given, else the environment, else defaults. */
+
+import { platform } from '#platform';
+import { SpendfuseError } from './errors.js';
+import type { Target } from './platform/types.js';
+import type { Attribution, Options } from './types.js';
+
+export interface Config {
+  target: Target;
+  headers: Record<string, string>;
+  defaults: Attribution;
+  disabled: boolean;
+  onUnavailable: 'allow' | 'block';
+  timeoutMs: number;
+  maxQueue: number;
+  flushIntervalMs: number;
+  source: string | undefined;
+  waitUntil: Options['waitUntil'];
+  log: (message: string) => void;
+}
+
+const DEFAULT_URL = 'http://127.0.0.1:4117';
+
+/** @throws {SpendfuseError} where the address is none. */
+export function configOf(options: Options): Config {
+  const workspace = options.workspace ?? platform.env('SPENDFUSE_WORKSPACE');
+  const token = options.token ?? platform.env('SPENDFUSE_TOKEN');
+  const headers: Record<string, string> = { 'content-type': 'application/json', accept: 'application/json' };
+  if (token) headers['x-spendfuse-token'] = token;
+  const target = targetOf(options.url ?? (platform.env('SPENDFUSE_URL') || DEFAULT_URL));
+  headers['host'] = target.socketPath === undefined ? new URL(target.base).host : 'localhost';
+  return {
+    target,
+    headers,
+    defaults: { ...options.defaults, ...(workspace ? { workspace } : {}) },
+    disabled: options.disabled ?? isSet(platform.env('SPENDFUSE_DISABLED')),
+    onUnavailable: options.onUnavailable ?? 'allow',
+    timeoutMs: options.timeoutMs ?? 50,
+    maxQueue: options.maxQueue ?? 10_000,
+    flushIntervalMs: options.flushIntervalMs ?? 1_000,
+    source: options.source,
+    waitUntil: options.waitUntil,
+    log: oncePerMinute(options.log ?? ((message) => console.warn(`spendfuse: ${message}`))),
+  };
+}
+
+function targetOf(url: string): Target {
+  if (url.startsWith('unix:')) {
+    const socketPath = url.slice('unix:'.length).replace(/^\/\/+/, '/');
+    return { base: 'http://localhost', socketPath };
+  }
+  let parsed: URL;
+  try {
+    parsed = new URL(url);
+  } catch {
+    throw new SpendfuseError(`SPENDFUSE_URL is no address: write http://127.0.0.1:4117, https://… or unix:/path, not ${JSON.stringify(url)}`);
+  }
+  if (parsed.protocol !== 'http:' && parsed.protocol !== 'https:') {
+    throw new SpendfuseError(`SPENDFUSE_URL is neither http, https nor unix: ${JSON.stringify(url)}`);
+  }
+  return { base: parsed.origin };
+}
+
+const isSet = (value: string | undefined): boolean => value !== undefined && !['', '0', 'false', 'no', 'off'].includes(value.toLowerCase());
+
+/** The first words of a message are its kind; each kind is told once a minute, with how often it came. */
+function oncePerMinute(log: (message: string) => void): (message: string) => void {
+  const told = new Map<string, { at: number; more: number }>();
+  return (message) => {
+    const kind = message.split(/[:(]/, 1)[0]!;
+    const before = told.get(kind);
+    if (before !== undefined && Date.now() - before.at < 60_000) {
+      before.more += 1;
+      return;
+    }
+    told.set(kind, { at: Date.now(), more: 0 });
+    const more = before !== undefined && before.more > 0 ? ` (and ${before.more} times more)` : '';
+    try {
+      log(message + more);
+    } catch {
+      // A logger that throws must not reach the app's calls.
+    }
+  };
+}

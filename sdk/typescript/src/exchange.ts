@@ -1,0 +1,138 @@
+/** One request at the transport: asked for, sent, and metered as its answer passes. */
+
+import { permitted } from './call.js';
+import { currentScope } from './context.js';
+import type { Core } from './core.js';
+import { Meter, tokensIn } from './meter.js';
+import { passing, wholeOf } from './passing.js';
+import { bodyOf, canReplaceModel, isRequest, lacksUsage, read, replaceModel, withUsage } from './request.js';
+import { providerOf, routeOf } from './route.js';
+import type { Decision, WrapOptions } from './types.js';
+import { merged } from './wire.js';
+
+export type Send = (input: RequestInfo | URL, init: RequestInit | undefined) => Promise<Response>;
+
+/** Upstreams that refuse to be asked for a stream's usage, by origin. */
+const MOST_REFUSING = 256;
+const refusing = new Set<string>();
+
+/**
+ * Sends a request by `send`. What is no call of a model passes untouched.
+ *
+ * @throws {BudgetExceededError} and its like, before anything is sent.
+ */
+export async function exchange(core: Core, options: WrapOptions, send: Send, input: RequestInfo | URL, init?: RequestInit): Promise<Response> {
+  if (core.config.disabled) return send(input, init);
+  const original = new URL(isRequest(input) ? input.url : String(input));
+  const route = routeOf((init?.method ?? (isRequest(input) ? input.method : 'GET')).toUpperCase(), original);
+  if (route === undefined) return send(input, init);
+
+  const text = await bodyOf(input, init);
+  const asked = read(route, text);
+  const scope = currentScope();
+  const who = merged(core.config.defaults, options, scope.who);
+  const provider = options.provider ?? providerOf(original);
+  const adopted = route.retrieves ? undefined : scope.call?.adopt();
+  let decision: Decision | undefined = adopted?.decision;
+  if (!route.retrieves && decision === undefined) {
+    await scope.session?.permits();
+    const price = { model: asked.model, inputTokens: tokensIn(asked.bytes), ...(provider ? { provider } : {}) };
+    const question = {
+      ...who,
+      model: asked.model,
+      ...(provider ? { provider } : {}),
+      ...(asked.model === '' ? {} : { estimate: asked.maxOutputTokens === undefined ? price : { ...price, maxOutputTokens: asked.maxOutputTokens } }),
+      reserve: options.reserve !== false && asked.model !== '',
+      ...(options.callTimeoutS === undefined ? {} : { callTimeoutS: options.callTimeoutS }),
+      ...(scope.session?.limitUsd === undefined ? {} : { sessionLimitUsd: scope.session.limitUsd }),
+    };
+    decision = await permitted(core, question, options.onUnavailable ?? core.config.onUnavailable, options.downgrade ?? 'apply');
+  }
+  scope.call?.metered();
+
+  let url = original;
+  let body = asked.body;
+  let model = asked.model;
+  const other = decision?.downgradeTo;
+  if (other && (options.downgrade ?? 'apply') === 'apply') {
+    if (canReplaceModel(route, asked, url, other)) {
+      ({ url, body } = replaceModel(route, asked, url, other));
+      model = other;
+    } else core.config.log(`a cheaper model is wanted and cannot be asked here: ${other} for ${asked.model}`);
+  }
+  const asksUsage = lacksUsage(route, asked) && !refusing.has(url.origin);
+
+  const meter = new Meter({
+    core,
+    scope: options.waitUntil === undefined ? scope : { ...scope, waitUntil: options.waitUntil },
+    who,
+    route,
+    url,
+    provider: options.provider,
+    askedModel: model,
+    askedTier: asked.serviceTier,
+    requestBytes: asked.bytes,
+    reservation: adopted?.reservation ?? decision?.reservationId ?? undefined,
+  });
+  // What is not edited is sent as the app has made it, to the byte.
+  const isEdited = model !== asked.model || asksUsage;
+  const once = (edited: Record<string, unknown> | undefined): Promise<Response> =>
+    isEdited ? send(...requestWith(input, init, url, JSON.stringify(edited))) : send(input, init);
+  let answer: Response;
+  try {
+    answer = await once(asksUsage && body !== undefined ? withUsage(body) : body);
+    if (asksUsage && answer.status === 400 && (await names(answer, 'stream_options', 'include_usage'))) {
+      if (refusing.size < MOST_REFUSING) refusing.add(url.origin);
+      answer = await send(...requestWith(input, init, url, model === asked.model && text !== undefined ? text : JSON.stringify(body)));
+      return metered(answer, meter, asked.streams, false, route);
+    }
+  } catch (error) {
+    // What was sent may be charged, whatever has become of the answer.
+    if (wasSent(error)) meter.cut();
+    else meter.forget();
+    throw error;
+  }
+  return metered(answer, meter, asked.streams, asksUsage, route);
+}
+
+function metered(answer: Response, meter: Meter, streams: boolean, strips: boolean, route: Parameters<typeof wholeOf>[2]): Response {
+  // Behind a proxy of spendfuse the proxy tells.
+  if (!answer.ok || answer.headers.has('x-spendfuse-decision')) {
+    meter.forget();
+    return answer;
+  }
+  meter.requestId = answer.headers.get('x-request-id') ?? answer.headers.get('request-id') ?? answer.headers.get('apim-request-id') ?? '';
+  const isEvents = answer.headers.get('content-type')?.startsWith('text/event-stream') ?? false;
+  if (answer.body !== null && (isEvents || (streams && !answer.headers.get('content-type')?.startsWith('application/json')))) {
+    return passing(answer, meter, route, strips);
+  }
+  wholeOf(answer, meter, route);
+  return answer;
+}
+
+function requestWith(input: RequestInfo | URL, init: RequestInit | undefined, url: URL, body: string): [RequestInfo | URL, RequestInit] {
+  const from = isRequest(input) ? { method: input.method, headers: input.headers, signal: input.signal } : {};
+  const headers = new Headers(init?.headers ?? (isRequest(input) ? input.headers : undefined));
+  // It is counted anew where it is sent.
+  headers.delete('content-length');
+  return [typeof input === 'string' ? url.href : url, { ...from, ...init, headers, body }];
+}
+
+async function names(answer: Response, ...words: string[]): Promise<boolean> {
+  const text = await answer
+    .clone()
+    .text()
+    .catch(() => '');
+  return words.some((word) => text.includes(word));
+}
+
+const NEVER_SENT = new Set(['ECONNREFUSED', 'ENOTFOUND', 'EAI_AGAIN', 'EHOSTUNREACH', 'ENETUNREACH', 'UND_ERR_CONNECT_TIMEOUT', 'UND_ERR_INVALID_ARG', 'CERT_HAS_EXPIRED', 'DEPTH_ZERO_SELF_SIGNED_CERT']);
+
+/** Whether the request may have reached its provider. */
+function wasSent(error: unknown): boolean {
+  for (let cause: unknown = error, depth = 0; cause instanceof Error && depth < 5; cause = cause.cause, depth += 1) {
+    const { code } = cause as { code?: unknown };
+    if (typeof code === 'string' && NEVER_SENT.has(code)) return false;
+  }
+  return true;
+}

@@ -1,0 +1,121 @@
+/** What one call has cost: seen in its answer, told as one event. */
+
+import { Seen } from './answer.js';
+import { type Scope, within } from './context.js';
+import type { Core, Open } from './core.js';
+import { providerOf, type Route } from './route.js';
+import type { Attribution, TrackedEvent, Usage } from './types.js';
+
+/** Of text that make a token, where nobody has counted. */
+const BYTES_OF_TOKEN = 4;
+
+export const tokensIn = (bytes: number): number => Math.ceil(bytes / BYTES_OF_TOKEN);
+
+export interface Metered {
+  core: Core;
+  scope: Scope;
+  who: Attribution;
+  route: Route;
+  url: URL;
+  /** As the app says it. */
+  provider: string | undefined;
+  /** After a downgrade the one that is asked instead. */
+  askedModel: string;
+  askedTier: string | undefined;
+  requestBytes: number;
+  reservation: string | undefined;
+}
+
+export class Meter implements Open {
+  readonly seen = new Seen();
+  /** Of a header, where the answer names none. */
+  requestId = '';
+  private readonly callId = crypto.randomUUID();
+  private readonly began = performance.now();
+  private isSettled = false;
+
+  constructor(private readonly of: Metered) {
+    of.core.open.add(this);
+  }
+
+  /** The call was not made, its provider does not charge for it, or somebody else tells of it. */
+  forget(): void {
+    if (!this.end()) return;
+    if (this.of.reservation !== undefined) this.of.core.sidecar.release(this.of.reservation);
+  }
+
+  cut(): void {
+    this.settle();
+  }
+
+  /** The answer is at its end, as far as anybody will read it. */
+  settle(): void {
+    const { core, route, scope } = this.of;
+    if (route.retrieves && !(this.seen.wasBackground && this.seen.isFinal)) return this.forget();
+    if (!this.end()) return;
+    try {
+      const created = route.retrieves ? this.seen.createdAt : undefined;
+      const time = (created === undefined ? new Date() : new Date(created * 1_000)).toISOString();
+      within(scope, () => core.tell(this.event(), this.of.who, time));
+    } catch (error) {
+      core.config.log(`a call is not counted: ${error instanceof Error ? error.message : String(error)}`);
+    }
+  }
+
+  private end(): boolean {
+    if (this.isSettled) return false;
+    this.isSettled = true;
+    return this.of.core.open.delete(this);
+  }
+
+  private event(): TrackedEvent {
+    const { route, askedModel, askedTier, reservation } = this.of;
+    const { seen } = this;
+    const event: TrackedEvent = {
+      ...this.identity(),
+      model: seen.model || askedModel,
+      requestModel: askedModel,
+      operation: route.operation,
+      status: 'ok',
+      ...this.usage(),
+    };
+    if (!route.retrieves) event.latencyMs = Math.round(performance.now() - this.began);
+    const tier = seen.serviceTier || askedTier;
+    if (tier !== undefined && tier !== 'auto') event.serviceTier = tier;
+    if (reservation !== undefined) event.reservationId = reservation;
+    return event;
+  }
+
+  /** By the provider's own id a call counts once, whoever else tells of it. */
+  private identity(): TrackedEvent {
+    const { url, provider: told, route } = this.of;
+    const provider = told ?? providerOf(url) ?? OWN_SHAPES[route.shape];
+    const id = this.seen.id || this.requestId;
+    // Servers of one's own and gateways may count their answers from one: Ollama counts to 999.
+    const isKnown = url.protocol === 'https:' && (told !== undefined || providerOf(url) !== undefined);
+    const named = provider === undefined ? {} : { provider };
+    if (isKnown) return { ...named, source: `llm:${provider}`, id: id || this.callId };
+    return { ...named, source: `spendfuse-sdk:${provider ?? route.shape}`, id: `${this.callId}-${id}` };
+  }
+
+  /** The provider's counts; where the answer was cut before they came, an estimate by what was seen. */
+  private usage(): { usage: Usage; usageFormat: NonNullable<TrackedEvent['usageFormat']> } {
+    const { usage, isFinal, generated } = this.seen;
+    if (usage !== undefined && isFinal) return { usage, usageFormat: this.of.route.format };
+    const count = (name: string): number => (typeof usage?.[name] === 'number' ? usage[name] : 0);
+    const output_tokens = Math.max(count('output_tokens'), tokensIn(generated));
+    if (typeof usage?.['input_tokens'] !== 'number') {
+      return { usage: { input_tokens: tokensIn(this.of.requestBytes), output_tokens }, usageFormat: 'estimated' };
+    }
+    // What Anthropic tells at the beginning of a stream: the input, which is exact.
+    const read = count('cache_read_input_tokens');
+    const written = count('cache_creation_input_tokens');
+    const split = usage['cache_creation'] as Record<string, unknown> | undefined;
+    const hour = typeof split?.['ephemeral_1h_input_tokens'] === 'number' ? split['ephemeral_1h_input_tokens'] : 0;
+    const input = { input_tokens: count('input_tokens') + read + written, cache_read_tokens: read, cache_write_tokens: written, cache_write_1h_tokens: hour };
+    return { usage: { ...input, output_tokens }, usageFormat: 'estimated' };
+  }
+}
+
+/** Languages that only their makers and resellers speak; everybody speaks OpenAI's. */
+const OWN_SHAPES: Partial<Record<Route['shape'], string>> = { messages: 'anthropic', generate: 'gemini', interactions: 'gemini' };

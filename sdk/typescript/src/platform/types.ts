@@ -1,0 +1,49 @@
+/** What the runtime must give: Node, or anything that has `fetch`. */
+
+export interface Storage<T> {
+  getStore(): T | undefined;
+  run<R>(store: T, fn: () => R): R;
+}
+
+/** Where the sidecar is. */
+export interface Target {
+  /** Scheme, host and port; for a socket only what goes into `Host`. */
+  base: string;
+  socketPath?: string;
+}
+
+export interface Asked {
+  method: 'GET' | 'POST' | 'DELETE';
+  path: string;
+  headers: Record<string, string>;
+  body?: string;
+  /** Milliseconds until the connection stands. */
+  connectMs: number;
+  /** Milliseconds until the answer is there, from the connection on. */
+  answerMs: number;
+}
+
+export interface Answer {
+  status: number;
+  retryAfter: string | null;
+  text: string;
+}
+
+export interface Platform {
+  /** Follows asynchronous calls; undefined where the runtime cannot. */
+  storage<T>(): Storage<T> | undefined;
+  env(name: string): string | undefined;
+  ask(target: Target, asked: Asked): Promise<Answer>;
+  /** Lets a timer not keep the process alive. */
+  unref(timer: unknown): void;
+  /** `drain` when nothing else is left to do; `last` when the process ends now: what it returns is sent. */
+  onExit(drain: () => Promise<unknown> | undefined, last: () => LastWords | undefined): void;
+}
+
+/** Requests that are to be made before the process ends, one after the other. */
+export interface LastWords {
+  target: Target;
+  path: string;
+  headers: Record<string, string>;
+  bodies: string[];
+}

@@ -1,0 +1,72 @@
+/** Between the names of this API (`rootSession`) and those on the wire (`root_session`). */
+
+import type { Attribution, Decision } from './types.js';
+
+export const DIMENSIONS = [
+  'workspace',
+  'customer',
+  'feature',
+  'project',
+  'user',
+  'agent',
+  'plan',
+  'environment',
+  'account',
+  'session',
+  'rootSession',
+] as const satisfies readonly (keyof Attribution)[];
+
+export const snake = (name: string): string => name.replace(/[A-Z]/g, (letter) => `_${letter.toLowerCase()}`);
+const camel = (name: string): string => name.replace(/_([a-z0-9])/g, (_, letter: string) => letter.toUpperCase());
+
+/** An answer of the sidecar in this API's names. */
+export function camelized(value: unknown): unknown {
+  if (Array.isArray(value)) return value.map(camelized);
+  if (typeof value !== 'object' || value === null) return value;
+  return Object.fromEntries(Object.entries(value).map(([name, inner]) => [camel(name), camelized(inner)]));
+}
+
+/** The dimensions of `who` as they are sent; empty ones are left out. */
+export function dimensionsOf(who: Attribution): Record<string, unknown> {
+  const sent: Record<string, unknown> = {};
+  for (const name of DIMENSIONS) {
+    const value = who[name];
+    if (value !== undefined && value !== null && value !== '') sent[snake(name)] = String(value);
+  }
+  const tags = Object.entries(who.tags ?? {}).filter(([, value]) => value !== undefined && value !== null);
+  if (tags.length > 0) sent['tags'] = Object.fromEntries(tags.map(([name, value]) => [name, String(value)]));
+  return sent;
+}
+
+/** Later ones win; tags are put together. */
+export function merged(...all: (Attribution | undefined)[]): Attribution {
+  const result: Attribution = {};
+  for (const one of all) {
+    if (one === undefined) continue;
+    for (const name of DIMENSIONS) {
+      const value = one[name];
+      if (value !== undefined && value !== null) result[name] = value;
+    }
+    if (one.tags !== undefined) result.tags = { ...result.tags, ...one.tags };
+  }
+  return result;
+}
+
+/** A decision that no sidecar has made. */
+export function withoutSidecar(state: 'unavailable' | 'disabled', decision: 'allow' | 'block', message: string): Decision {
+  const warnings = message === '' ? [] : [{ type: 'unavailable', severity: 'critical' as const, message, wastedUsd: null }];
+  return {
+    decision,
+    budgets: [],
+    downgradeTo: null,
+    warnings,
+    retryAfterSeconds: null,
+    state,
+    stateAgeMs: null,
+    completeTo: null,
+    reservationId: null,
+    reservedUsd: null,
+    reserveRule: null,
+    reservedUntil: null,
+  };
+}

@@ -1,0 +1,428 @@
+// The commonest faults of such SDKs, as their users have reported them: each is a test here.
+
+import assert from 'node:assert/strict';
+import { spawn } from 'node:child_process';
+import { mkdtempSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { after, test } from 'node:test';
+import Anthropic from '@anthropic-ai/sdk';
+import { GoogleGenAI } from '@google/genai';
+import OpenAI from 'openai';
+import { BudgetExceededError, Spendfuse, SpendfuseError, StateUnknownError, type Options, type WrapOptions } from 'spendfuse';
+import { blocked, provider, type ProviderOptions, SAID, serve, sidecar, type SidecarOptions, textOf, type Told, told } from './stub.mjs';
+
+const messages = [{ role: 'user' as const, content: 'x' }];
+const ask = { model: 'gpt-4o', messages };
+const say = { model: 'claude-sonnet-4-5', max_tokens: 100, messages };
+
+async function parts(given: { provider?: ProviderOptions; sidecar?: SidecarOptions; options?: Options; wrap?: WrapOptions } = {}) {
+  const upstream = await provider(given.provider);
+  const side = await sidecar(given.sidecar);
+  const logged: string[] = [];
+  const spendfuse = new Spendfuse({ url: side.url, workspace: 'acme', flushIntervalMs: 1, log: (message) => logged.push(message), ...given.options });
+  after(() => Promise.all([upstream.close(), side.close()]));
+  const bare = new OpenAI({ apiKey: 'k', baseURL: `${upstream.url}/v1` });
+  const openai = spendfuse.wrap(bare, { provider: 'openai', ...given.wrap });
+  const anthropic = spendfuse.wrap(new Anthropic({ apiKey: 'k', baseURL: upstream.url }), given.wrap);
+  return { upstream, side, spendfuse, openai, anthropic, bare, logged };
+}
+
+test('raw responses of streams are streams, and are metered (opentelemetry-python-contrib 4032, azure-sdk-for-python 48646)', async () => {
+  const { side, openai, anthropic, upstream } = await parts({ provider: { pieceBytes: 5 } });
+  const raw = await openai.chat.completions.create({ ...ask, stream: true, stream_options: { include_usage: true } }).asResponse();
+  assert.equal(await raw.text(), upstream.sent[0]);
+  const { data, response } = await anthropic.messages.create({ ...say, stream: true }).withResponse();
+  assert.equal(response.status, 200);
+  for await (const _ of data);
+  assert.equal((await told(side, 2)).length, 2);
+});
+
+test('a stream is of the same class as without, can be cancelled and iterated (openinference 3577)', async () => {
+  const { openai, bare, anthropic } = await parts();
+  const stream = await openai.chat.completions.create({ ...ask, stream: true });
+  assert.equal(stream.constructor, (await bare.chat.completions.create({ ...ask, stream: true })).constructor);
+  assert.ok(stream.controller instanceof AbortController);
+  assert.ok(openai instanceof OpenAI && anthropic instanceof Anthropic);
+  assert.equal(openai.constructor, OpenAI);
+  assert.deepEqual(Object.keys(openai).sort(), Object.keys(bare).sort());
+  const [one, other] = stream.tee();
+  assert.equal(await textOf(one, (chunk) => chunk.choices[0]?.delta.content), SAID);
+  assert.equal(await textOf(other, (chunk) => chunk.choices[0]?.delta.content), SAID);
+});
+
+for (const lineEnd of ['\n', '\r\n', '\r']) {
+  for (const pieceBytes of [1, 3, 1_000_000]) {
+    test(`streams pass byte for byte, lines ending in ${JSON.stringify(lineEnd)}, ${pieceBytes} bytes at once`, async () => {
+      const { side, spendfuse, upstream } = await parts({ provider: { lineEnd, pieceBytes } });
+      const guarded = spendfuse.wrap(fetch);
+      const post = (path: string, body: object) => guarded(upstream.url + path, { method: 'POST', body: JSON.stringify(body) });
+      const seen = [];
+      seen.push(await (await post('/v1/chat/completions', { ...ask, stream: true, stream_options: { include_usage: true } })).text());
+      seen.push(await (await post('/v1/messages', { ...say, stream: true })).text());
+      seen.push(await (await post('/v1/responses', { model: 'gpt-4o', input: 'x', stream: true })).text());
+      seen.push(await (await post('/v1beta/models/gemini-2.5-flash:streamGenerateContent?alt=sse', {})).text());
+      assert.deepEqual(seen, upstream.sent);
+      const events = await told(side, 4);
+      assert.deepEqual(events.map((event) => event['usage_format']).sort(), ['anthropic.messages', 'gemini', 'openai.chat', 'openai.responses']);
+      assert.equal(events.find((event) => event['usage_format'] === 'anthropic.messages')!['usage'].output_tokens, 100);
+    });
+  }
+}
+
+test('usage that the app did not ask for is taken out again, all else is as it was sent (headroom 2026)', async () => {
+  const { side, spendfuse, upstream } = await parts({ provider: { pieceBytes: 11 } });
+  const body = JSON.stringify({ ...ask, stream: true });
+  const text = await (await spendfuse.wrap(fetch)(`${upstream.url}/v1/chat/completions`, { method: 'POST', body })).text();
+  assert.ok(upstream.requests[0]!.body.includes('"include_usage":true'));
+  const [whole, left] = [upstream.sent[0]!, text].map((sent) => sent.split('\n\n')) as [string[], string[]];
+  assert.deepEqual(left, whole.filter((event) => !event.includes('"choices":[]')));
+  assert.equal((await told(side, 1))[0]!['usage'].completion_tokens, 100);
+});
+
+test('an upstream that refuses to be asked for usage is asked without, at once and from then on', async () => {
+  const { side, openai, upstream } = await parts({ provider: { refusesStreamOptions: true } });
+  for (let call = 0; call < 2; call += 1) {
+    assert.equal(await textOf(await openai.chat.completions.create({ ...ask, stream: true }), (chunk) => chunk.choices[0]?.delta.content), SAID);
+  }
+  assert.equal(upstream.requests.length, 3);
+  const events = await told(side, 2);
+  assert.ok(events.every((event) => event['usage_format'] === 'estimated' && event['usage'].output_tokens > 0));
+});
+
+test('streams are passed on as they come, one piece for each that is asked for', async () => {
+  const { spendfuse, upstream } = await parts({ provider: { pieceBytes: 40, pauseMs: 15 } });
+  const began = performance.now();
+  const answer = await spendfuse.wrap(fetch)(`${upstream.url}/v1/messages`, { method: 'POST', body: JSON.stringify({ ...say, stream: true }) });
+  const reader = answer.body!.getReader();
+  await reader.read();
+  const first = performance.now() - began;
+  while (!(await reader.read()).done);
+  assert.ok(first * 2 < performance.now() - began, `first piece after ${first} ms`);
+});
+
+for (const [name, leave] of Object.entries({
+  'is left by break': async (openai: OpenAI) => {
+    for await (const _ of await openai.chat.completions.create({ ...ask, stream: true })) break;
+  },
+  'is aborted': async (openai: OpenAI) => {
+    const stream = await openai.chat.completions.create({ ...ask, stream: true });
+    stream.controller.abort();
+    for await (const _ of stream);
+  },
+})) {
+  test(`a stream that ${name} is charged by estimate (litellm 33736)`, async () => {
+    const { side, openai } = await parts({ provider: { pieceBytes: 120, pauseMs: 5 } });
+    await leave(openai).catch(() => {});
+    const [event] = (await told(side, 1)) as [Told];
+    assert.equal(event['usage_format'], 'estimated');
+    assert.ok(event['usage'].input_tokens > 0);
+    assert.equal(event['reservation_id'], 'stub.1-1');
+  });
+}
+
+test('a stream that breaks off raises as without, and is charged by estimate; its input is exact where it was told', async () => {
+  const { side, anthropic } = await parts({ provider: { breaksOff: true } });
+  const stream = await anthropic.messages.create({ ...say, stream: true });
+  await assert.rejects(async () => {
+    for await (const _ of stream);
+  });
+  const [event] = (await told(side, 1)) as [Told];
+  assert.deepEqual([event['usage_format'], event['usage'].input_tokens, event['id'].endsWith('of-call-1')], ['estimated', 1000, true]);
+});
+
+test('each attempt of a client is a call of its own; failed ones cost nothing and hold nothing', async () => {
+  const { side, openai, upstream } = await parts({ provider: { failFirst: 2 } });
+  await openai.chat.completions.create(ask);
+  const events = await told(side, 1);
+  await new Promise((resolve) => setTimeout(resolve, 50));
+  assert.deepEqual([upstream.requests.length, side.checks.length, events.length], [3, 3, 1]);
+  assert.deepEqual(side.released.sort(), ['stub.1-1', 'stub.1-2']);
+});
+
+test('wrapped twice is guarded once, by the later options', async () => {
+  const { side, spendfuse, upstream } = await parts();
+  const twice = spendfuse.wrap(spendfuse.wrap(new OpenAI({ apiKey: 'k', baseURL: `${upstream.url}/v1` }), { customer: 'one', feature: 'f' }), { customer: 'two' });
+  await twice.chat.completions.create(ask);
+  const google = new GoogleGenAI({ apiKey: 'k', httpOptions: { baseUrl: upstream.url } });
+  spendfuse.wrap(google, { customer: 'one' });
+  await spendfuse.wrap(google, { customer: 'two' }).models.generateContent({ model: 'gemini-2.5-flash', contents: 'x' });
+  const events = await told(side, 2);
+  assert.equal(side.checks.length, 2);
+  assert.deepEqual(events.map((event) => event['customer']), ['two', 'two']);
+  assert.equal(events[0]!['feature'], 'f');
+});
+
+test("Google's own retries do not try a refusal again, and share one hold", async () => {
+  const refused = await parts({ sidecar: { decide: () => blocked() } });
+  const retryOptions = { attempts: 3, initialDelay: 0.01 };
+  const google = (of: typeof refused) => of.spendfuse.wrap(new GoogleGenAI({ apiKey: 'k', httpOptions: { baseUrl: of.upstream.url, retryOptions } }));
+  await assert.rejects(google(refused).models.generateContent({ model: 'gemini-2.5-flash', contents: 'x' }), BudgetExceededError);
+  assert.deepEqual([refused.side.checks.length, refused.upstream.requests.length], [1, 0]);
+  const failing = await parts({ provider: { failFirst: 1, status: 503 } });
+  await google(failing).models.generateContent({ model: 'gemini-2.5-flash', contents: 'x' });
+  await told(failing.side, 1);
+  assert.deepEqual([failing.side.checks.length, failing.upstream.requests.length], [1, 2]);
+});
+
+test('contexts do not leak between calls at once, nor out of asynchronous generators (langfuse 13590, openlit 1369)', async () => {
+  const { side, openai, spendfuse } = await parts();
+  await Promise.all(
+    Array.from({ length: 20 }, (_, at) =>
+      spendfuse.context({ customer: `c-${at}`, tags: { outer: '1' } }, async () => {
+        await new Promise((resolve) => setTimeout(resolve, 20 - at));
+        await spendfuse.context({ session: `s-${at}`, tags: { inner: '2' } }, () => openai.chat.completions.create(ask));
+      }),
+    ),
+  );
+  const events = await told(side, 20);
+  assert.equal(new Set(events.map((event) => event['customer'])).size, 20);
+  for (const event of events) assert.deepEqual([event['session'], event['tags']], [event['customer'].replace('c', 's'), { outer: '1', inner: '2' }]);
+
+  const generate = spendfuse.guard({ customer: 'of-the-generator' }, async function* () {
+    for await (const chunk of await openai.chat.completions.create({ ...ask, stream: true })) yield chunk;
+  });
+  await spendfuse.context({ customer: 'of-the-consumer' }, async () => {
+    let isFirst = true;
+    for await (const _ of generate()) {
+      if (isFirst) await openai.chat.completions.create(ask);
+      isFirst = false;
+    }
+  });
+  const [consumer, generator] = (await told(side, 22)).slice(20).map((event) => event['customer']).sort();
+  assert.deepEqual([consumer, generator], ['of-the-consumer', 'of-the-generator']);
+});
+
+/** Runs a script in a process of its own; its exit code. */
+async function run(script: string, env: Record<string, string>): Promise<{ code: number | null; ms: number; said: string }> {
+  const began = performance.now();
+  const child = spawn(process.execPath, ['--input-type=module', '-e', script], { env: { ...process.env, ...env }, stdio: ['ignore', 'pipe', 'pipe'] });
+  let said = '';
+  child.stdout.on('data', (data) => (said += data));
+  child.stderr.on('data', (data) => (said += data));
+  const code = await new Promise<number | null>((resolve) => child.on('close', resolve));
+  return { code, ms: performance.now() - began, said };
+}
+
+const TRACKING = `import { track } from 'spendfuse'; for (let at = 0; at < 250; at++) track({ id: 'e-' + at, model: 'gpt-4o', usage: { input_tokens: 1 } });`;
+
+for (const [name, end] of Object.entries({ 'ends by itself': '', 'calls process.exit()': 'process.exit(0);', throws: 'throw new Error("x");' })) {
+  test(`what is tracked is delivered when the process ${name} (langfuse 4392)`, async () => {
+    const { side } = await parts();
+    const { said } = await run(TRACKING + end, { SPENDFUSE_URL: side.url });
+    assert.equal(side.events.size, 250, said);
+  });
+}
+
+test('a process whose sidecar is gone ends all the same, soon, and says what is lost', async () => {
+  const { code, ms, said } = await run(TRACKING, { SPENDFUSE_URL: 'http://127.0.0.1:9' });
+  assert.equal(code, 0, said);
+  assert.ok(ms < 6_000, `${ms} ms`);
+  assert.match(said, /250 that the sidecar did not take/);
+});
+
+test('importing, wrapping and constructing start nothing: no timer, no socket, no listener (sentry-python 2699)', async () => {
+  const script = `
+    import { Spendfuse, wrap } from 'spendfuse'; import OpenAI from 'openai';
+    const handles = () => process.getActiveResourcesInfo().filter((name) => !/Pipe|TTY|Stream/.test(name)).join();
+    const before = handles(); const listeners = process.eventNames().join(); const given = fetch;
+    const openai = wrap(new OpenAI({ apiKey: 'k' })); new Spendfuse();
+    if (handles() !== before || process.eventNames().join() !== listeners || fetch !== given) { console.log(handles(), process.eventNames()); process.exit(1); }`;
+  const { code, said } = await run(script, {});
+  assert.equal(code, 0, said);
+});
+
+test('a resent batch keeps its ids, whatever becomes of the answers; a bad event does not keep back the good', async () => {
+  const { side, spendfuse, logged } = await parts({ sidecar: { faults: ['reset', 503, 'lost', 429, 500] } });
+  for (let at = 0; at < 150; at += 1) spendfuse.track({ model: at === 20 ? 'reject-me' : 'gpt-4o', usage: { input_tokens: at } });
+  assert.ok(await spendfuse.flush());
+  assert.equal(side.events.size, 149);
+  const { delivered, rejected, queued, dropped } = spendfuse.statistics;
+  assert.deepEqual({ delivered, rejected, queued, dropped }, { delivered: 149, rejected: 1, queued: 0, dropped: 0 });
+  assert.ok(logged.some((message) => message.includes('missing_field, of the test')));
+});
+
+test('a batch that is too large goes in parts', async () => {
+  const taken: number[] = [];
+  const stub = await serve((request, response) => {
+    const batch = JSON.parse(request.body) as Told[];
+    if (batch.length > 30) return void response.writeHead(413).end('{}');
+    taken.push(batch.length);
+    response.writeHead(202).end(JSON.stringify({ accepted: batch.length, rejected: 0, results: batch.map((event, index) => ({ index, id: event['id'], status: 'accepted' })) }));
+  });
+  after(() => stub.close());
+  const spendfuse = new Spendfuse({ url: stub.url });
+  for (let at = 0; at < 100; at += 1) spendfuse.track({ model: 'm', usage: { input_tokens: 1 } });
+  assert.ok(await spendfuse.flush());
+  assert.equal(taken.reduce((sum, count) => sum + count), 100);
+});
+
+test('the queue is bounded; tracking never throws, never waits', async () => {
+  const logged: string[] = [];
+  const spendfuse = new Spendfuse({ url: 'http://127.0.0.1:9', maxQueue: 100, log: (message) => logged.push(message) });
+  const circular: Record<string, unknown> = {};
+  circular['self'] = circular;
+  const began = performance.now();
+  for (let at = 0; at < 1_000; at += 1) spendfuse.track({ model: 'm', usage: { input_tokens: 1 } });
+  spendfuse.track({ model: 'm', usage: circular });
+  spendfuse.track({} as never);
+  spendfuse.track(null as never);
+  spendfuse.addUsage(undefined);
+  spendfuse.addUsage(7);
+  assert.ok(performance.now() - began < 500);
+  assert.deepEqual([spendfuse.statistics.queued, spendfuse.statistics.dropped], [100, 901]);
+  // Once a minute for each kind, however often.
+  assert.equal(logged.filter((message) => message.includes('dropped')).length, 1);
+  assert.equal(await spendfuse.shutdown(50), false);
+});
+
+test('serverless: waitUntil gets a promise that is settled when the event is safe (posthog-js 3187)', async () => {
+  const waited: Promise<unknown>[] = [];
+  const { side, openai, spendfuse } = await parts({ options: { flushIntervalMs: 60_000 }, wrap: { waitUntil: (promise) => waited.push(promise) } });
+  await openai.chat.completions.create(ask);
+  while (waited.length === 0) await new Promise((resolve) => setTimeout(resolve, 1));
+  await Promise.all(waited);
+  assert.equal(side.events.size, 1);
+  const own: Promise<unknown>[] = [];
+  spendfuse.context({}, () => spendfuse.track({ model: 'm', usage: { input_tokens: 1 } }), { waitUntil: (promise) => own.push(promise) });
+  await Promise.all(own);
+  assert.deepEqual([own.length, side.events.size], [1, 2]);
+});
+
+test('without a sidecar calls go ahead, and after three failures without waiting', async () => {
+  const silent = await serve(() => {});
+  const upstream = await provider();
+  after(() => Promise.all([silent.close(), upstream.close()]));
+  const logged: string[] = [];
+  const spendfuse = new Spendfuse({ url: silent.url, log: (message) => logged.push(message) });
+  const openai = spendfuse.wrap(new OpenAI({ apiKey: 'k', baseURL: `${upstream.url}/v1` }), { reserve: false });
+  const began = performance.now();
+  await openai.chat.completions.create(ask);
+  const first = performance.now() - began;
+  assert.ok(first >= 50 && first < 1_000, `${first} ms`);
+  for (let call = 1; call < 8; call += 1) await openai.chat.completions.create(ask);
+  // One more where this took longer than the pause.
+  assert.ok(silent.requests.length === 3 || silent.requests.length === 4, `asked ${silent.requests.length} times`);
+  assert.equal(spendfuse.statistics.unavailable, 8);
+  assert.equal(logged.filter((message) => message.includes('no answer from the sidecar, calls go ahead')).length, 1);
+
+  const strict = spendfuse.wrap(openai, { onUnavailable: 'block' });
+  await assert.rejects(strict.chat.completions.create(ask), StateUnknownError);
+  assert.equal(upstream.requests.length, 8);
+});
+
+test('a breaker that is open asks again after a while, by one call', async () => {
+  let isThere = false;
+  let asked = 0;
+  const stub = await serve((_, response) => {
+    asked += 1;
+    if (!isThere) return void response.destroy();
+    response.writeHead(200).end('{"decision":"allow","budgets":[],"warnings":[],"reservation_id":null}');
+  });
+  after(() => stub.close());
+  const spendfuse = new Spendfuse({ url: stub.url, log: () => {} });
+  for (let call = 0; call < 10; call += 1) assert.equal((await spendfuse.check({ customer: 'c' })).state, 'unavailable');
+  assert.equal(asked, 3);
+  isThere = true;
+  await new Promise((resolve) => setTimeout(resolve, 550));
+  assert.equal((await spendfuse.check({ customer: 'c' })).decision, 'allow');
+  assert.equal(asked, 4);
+});
+
+test('an app that keeps the loop busy is not taken for a sidecar that is away', async () => {
+  const { side, spendfuse } = await parts();
+  const busy = (ms: number): void => {
+    for (const until = performance.now() + ms; performance.now() < until; );
+  };
+  const timer = setInterval(() => busy(120), 1);
+  const decisions = await Promise.all(Array.from({ length: 5 }, () => spendfuse.check({ customer: 'c' })));
+  clearInterval(timer);
+  assert.deepEqual([decisions.map((decision) => decision.state), side.checks.length], [Array(5).fill('live'), 5]);
+});
+
+test('a Unix socket does as well', async () => {
+  const path = join(mkdtempSync(join(tmpdir(), 'sf-')), 's');
+  const side = await sidecar({ listen: path });
+  after(() => side.close());
+  const spendfuse = new Spendfuse({ url: `unix:${path}` });
+  assert.equal((await spendfuse.check({ customer: 'c' })).decision, 'allow');
+  spendfuse.track({ model: 'm', usage: { input_tokens: 1 } });
+  assert.ok(await spendfuse.flush());
+  assert.deepEqual([side.checks.length, side.events.size, side.requests[0]!.headers.host], [1, 1, 'localhost']);
+});
+
+test('SPENDFUSE_DISABLED: nothing is asked, nothing is told, calls pass as they are', async () => {
+  const { side, openai, spendfuse, upstream } = await parts({ options: { disabled: true } });
+  await openai.chat.completions.create(ask);
+  await textOf(await openai.chat.completions.create({ ...ask, stream: true }), () => '');
+  spendfuse.track({ model: 'm', usage: {} });
+  assert.equal((await spendfuse.check({})).state, 'disabled');
+  assert.ok(await spendfuse.flush());
+  assert.deepEqual([side.requests.length, upstream.requests.length, upstream.requests[1]!.body.includes('include_usage')], [0, 2, false]);
+});
+
+test('by the provider\'s own id a call counts once, whoever else tells of it; of servers of one\'s own it is no identity', async () => {
+  const { side, spendfuse } = await parts();
+  const chat = { id: 'chatcmpl-1', model: 'm', choices: [], usage: { prompt_tokens: 1, completion_tokens: 1 } };
+  const calls: [string, object, WrapOptions, (string | RegExp | undefined)[]][] = [
+    ['https://api.openai.com/v1/chat/completions', chat, {}, ['llm:openai', 'chatcmpl-1', 'openai']],
+    ['https://api.anthropic.com/v1/messages', { id: 'msg_1', model: 'm', usage: { input_tokens: 1, output_tokens: 1 } }, {}, ['llm:anthropic', 'msg_1', 'anthropic']],
+    ['https://generativelanguage.googleapis.com/v1beta/models/m:generateContent', { responseId: 'r', usageMetadata: { promptTokenCount: 1 } }, {}, ['llm:gemini', 'r', 'gemini']],
+    ['https://of-mine.openai.azure.com/openai/v1/responses', { ...chat, id: 'resp_1' }, {}, ['llm:azure', 'resp_1', 'azure']],
+    ['https://api.openai.com/v1/embeddings', { ...chat, id: undefined }, {}, ['llm:openai', 'of-the-header', 'openai']],
+    ['https://gateway.example.com/v1/chat/completions', chat, { provider: 'mistral' }, ['llm:mistral', 'chatcmpl-1', 'mistral']],
+    ['https://gateway.example.com/v1/chat/completions', chat, {}, ['spendfuse-sdk:completions', /^[0-9a-f-]{36}-chatcmpl-1$/, undefined]],
+    ['http://localhost:11434/v1/chat/completions', chat, { provider: 'ollama' }, ['spendfuse-sdk:ollama', /^[0-9a-f-]{36}-chatcmpl-1$/, 'ollama']],
+  ];
+  for (const [at, [url, answer, options, wanted]] of calls.entries()) {
+    const guarded = spendfuse.wrap((async () => Response.json(answer, { headers: { 'x-request-id': 'of-the-header' } })) as typeof fetch, options);
+    await guarded(url, { method: 'POST', body: '{"model":"m"}' });
+    const event = (await told(side, at + 1)).at(-1)!;
+    [event['source'], event['id'], event['provider']].forEach((seen, part) => {
+      const right = wanted[part];
+      assert.ok(right instanceof RegExp ? right.test(seen) : seen === right, `${url}: ${seen}`);
+    });
+  }
+});
+
+test('a response that is made in the background counts when somebody asks for it, at the time of its making', async () => {
+  const { side, spendfuse } = await parts();
+  const answers = ['queued', 'completed', 'completed'].map((status) => ({ id: 'resp_1', object: 'response', background: true, created_at: 1_700_000_000, status, model: 'm', usage: status === 'queued' ? null : { input_tokens: 1, output_tokens: 1 } }));
+  const guarded = spendfuse.wrap((async () => Response.json(answers.shift())) as typeof fetch);
+  await guarded('https://api.openai.com/v1/responses', { method: 'POST', body: '{"model":"m","background":true}' });
+  await new Promise((resolve) => setTimeout(resolve, 30));
+  assert.deepEqual([side.events.size, side.released.length], [0, 1]);
+  for (let asking = 0; asking < 2; asking += 1) await guarded('https://api.openai.com/v1/responses/resp_1');
+  const [event] = (await told(side, 1)) as [Told];
+  assert.ok(await spendfuse.flush());
+  assert.deepEqual([side.events.size, side.checks.length, event['id'], event['time']], [1, 1, 'resp_1', '2023-11-14T22:13:20.000Z']);
+});
+
+test('a provider that was never reached costs nothing; one that was, may charge', { timeout: 10_000 }, async () => {
+  const { side, spendfuse } = await parts();
+  const post = (url: string) => assert.rejects(spendfuse.wrap(fetch)(url, { method: 'POST', body: '{"model":"m"}' }));
+  const gone = await serve(() => {});
+  await gone.close();
+  await post(`${gone.url}/v1/chat/completions`);
+  while (side.released.length === 0) await new Promise((resolve) => setTimeout(resolve, 1));
+  const silent = await serve((_, response) => void response.destroy());
+  after(() => silent.close());
+  await post(`${silent.url}/v1/chat/completions`);
+  const [event] = (await told(side, 1)) as [Told];
+  assert.deepEqual([event['usage_format'], side.released, side.events.size], ['estimated', ['stub.1-1'], 1]);
+});
+
+test('behind a proxy of spendfuse the proxy tells', async () => {
+  const { side, openai } = await parts({ provider: { headers: { 'x-spendfuse-decision': 'allow' } } });
+  await openai.chat.completions.create(ask);
+  await new Promise((resolve) => setTimeout(resolve, 50));
+  assert.deepEqual([side.events.size, side.released], [0, ['stub.1-1']]);
+});
+
+test('what nobody knows to guard is refused in words; what is no call of a model passes', async () => {
+  const { side, spendfuse, openai, upstream } = await parts();
+  assert.throws(() => spendfuse.wrap({} as object), (error: Error) => error instanceof SpendfuseError && error.message.includes('not Object'));
+  assert.throws(() => new Spendfuse({ url: 'localhost:4117' }), /neither http, https nor unix/);
+  await openai.models.list().catch(() => {});
+  assert.deepEqual([upstream.requests.length, side.checks.length], [1, 0]);
+});
