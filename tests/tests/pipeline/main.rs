@@ -22,6 +22,7 @@ mod other_clients;
 mod price_sources;
 mod provider_clients;
 mod proxy;
+mod python_sdk;
 mod readiness;
 mod refusing;
 mod rejects;

@@ -6,7 +6,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use serde_json::Value;
-use spendfuse_tests::lab::run_to_end;
+use spendfuse_tests::lab::{Said, run_to_end};
 use spendfuse_tests::relay::Relay;
 
 use crate::refusing::{REFUSED, Refusing};
@@ -22,6 +22,8 @@ const DEAF: [&str; 4] = [
 ];
 /// Every client with every mode.
 const CALLS: usize = 10 * MODES.len();
+/// The exit code of scripts/python-venv where pip could not install something.
+const REGISTRY_AWAY: i32 = 3;
 /// The first time, the SDKs are fetched.
 const INSTALL_PATIENCE: Duration = Duration::from_secs(300);
 const CALLS_PATIENCE: Duration = Duration::from_secs(120);
@@ -83,11 +85,26 @@ fn a_refusal_is_tried_once_by_every_sdk_and_nobody_sleeps() {
 
 /// The folder that a script prints, which installs what `pinned` says where it is not there yet.
 pub fn installed(script: &str, pinned: &str, folder: &Path) -> PathBuf {
-    let mut command = Command::new(repository().join("scripts").join(script));
-    command.arg(repository().join(pinned));
-    let said = run_to_end(command, &folder.join(script), INSTALL_PATIENCE);
+    let said = install(script, pinned, folder);
     assert_eq!(said.code, Some(0), "{}", said.stderr);
     said.stdout.trim().into()
+}
+
+/// As [`installed`]; `None`, and a line that says so, where the registry cannot be reached.
+pub fn installed_or_none(script: &str, pinned: &str, folder: &Path) -> Option<PathBuf> {
+    let said = install(script, pinned, folder);
+    if said.code == Some(REGISTRY_AWAY) {
+        println!("SKIPPED: the registry cannot be reached: {}", said.stderr);
+        return None;
+    }
+    assert_eq!(said.code, Some(0), "{}", said.stderr);
+    Some(said.stdout.trim().into())
+}
+
+fn install(script: &str, pinned: &str, folder: &Path) -> Said {
+    let mut command = Command::new(repository().join("scripts").join(script));
+    command.arg(repository().join(pinned));
+    run_to_end(command, &folder.join(script), INSTALL_PATIENCE)
 }
 
 pub fn repository() -> PathBuf {

@@ -1,0 +1,375 @@
+"""One call of a wrapped client, from its permission to its event."""
+
+from __future__ import annotations
+
+import time
+import uuid
+import zlib
+from datetime import datetime, timezone
+from typing import TYPE_CHECKING, Any, Callable, Mapping, Optional, Union
+
+from ._context import current_session
+from ._decision import Decision
+from ._delivery import Waiting
+from ._fingerprint import of_request
+from ._pieces import Elements, Events
+from ._request import Body
+from ._routes import Route, provider_of, route_of
+from ._seen import Seen, tokens_in, usage_of
+from ._telling import encoded, now
+
+if TYPE_CHECKING:
+    from ._client import Spendfuse
+
+#: A longer answer (embeddings of a book) is read by the thread that delivers, not on the app's.
+_LONG_ANSWER = 64 * 1024
+#: Beyond, an answer is charged by estimate.
+_LONGEST_ANSWER = 32 * 1024 * 1024
+#: Exceptions of httpx that say that nothing was sent.
+_NOT_SENT = ("ConnectError", "ConnectTimeout", "PoolTimeout", "ProxyError", "UnsupportedProtocol")
+
+
+class Meter:
+    """How the calls of one client are guarded and told."""
+
+    def __init__(
+        self,
+        sf: Spendfuse,
+        *,
+        provider: Optional[str],
+        reserve: bool,
+        downgrade: str,
+        fields: Mapping[str, Any],
+    ) -> None:
+        self.sf = sf
+        self.provider = provider
+        self.reserve = reserve
+        self.downgrade = downgrade
+        self.fields = fields
+        #: Hosts that refuse to be asked for a stream's usage.
+        self.refusing_hosts: set[str] = set()
+
+    def begin(self, request: Any) -> Optional[Call]:
+        """The call that a request of httpx makes; `None` where it costs nothing."""
+        url = request.url
+        route = route_of(request.method, url.path)
+        return None if route is None else Call(self, request, route)
+
+
+class Call:
+    def __init__(self, meter: Meter, request: Any, route: Route) -> None:
+        self._meter = meter
+        self._sf = meter.sf
+        self.route = route
+        headers = request.headers
+        self.host = request.url.host
+        self._provider = meter.provider or provider_of(self.host, route)
+        # A server of one's own, whose ids are no identities: Ollama counts to 999.
+        self._is_private = request.url.scheme == "http"
+        content = _content(request)
+        self._body = Body.read(content) if content else None
+        self._request_bytes = len(content)
+        asked = self._body.model if self._body is not None else None
+        self.asked_model = route.model or asked or ""
+        self._call_id = uuid.uuid4().hex
+        retries = headers.get("x-stainless-retry-count", "")
+        self._attempt = int(retries) + 1 if retries.isdigit() else 1
+        # A signature covers body and headers: such a request is sent as it is.
+        self._is_signed = headers.get("authorization", "").startswith("AWS4-")
+        self._who = self._sf.who(meter.fields)
+        self._session = current_session()
+        self._reservation: Optional[str] = None
+        self._other_model: Optional[str] = None
+        self.asks_usage = (
+            route.is_chat_completion
+            and self._body is not None
+            and self._body.can_ask_usage
+            and self.host not in meter.refusing_hosts
+            and not self._is_signed
+        )
+        self._began = time.monotonic()
+        self.is_settled = False
+
+    # -- Before it is sent
+
+    def question(self) -> Optional[dict[str, Any]]:
+        """What the sidecar is asked; `None` where the call costs nothing by itself."""
+        if self.route.retrieves:
+            return None
+        question: dict[str, Any] = {**self._who, "model": self.asked_model}
+        if self._provider is not None:
+            question["provider"] = self._provider
+        if self._session is not None:
+            question.update(self._session.limit())
+        if self._meter.reserve:
+            estimate: dict[str, Any] = {"model": self.asked_model, "input_tokens": tokens_in(self._request_bytes)}
+            output = self._body.max_output_tokens if self._body is not None else None
+            output = 0 if self.route.operation == "embeddings" else output
+            if output is not None:
+                estimate["max_output_tokens"] = output
+            question.update(reserve=True, estimate=estimate)
+        return question
+
+    def permit(self, decision: Decision) -> None:
+        """Raises where the call is refused."""
+        judged = decision if self._session is None else self._session.judged(decision)
+        if not judged.allowed:
+            self._sf.release(decision)
+            raise judged.error()
+        other = self._sf.model_by(judged, self.asked_model, self._meter.downgrade)
+        self._reservation = decision.reservation_id
+        if other != self.asked_model and self._can_ask(other):
+            self._other_model = self.asked_model = other
+
+    def _can_ask(self, other: str) -> bool:
+        if self._is_signed:
+            return False
+        if self.route.model is None:
+            return self._body is not None and self._body.model is not None
+        # In a path: another maker's model has another path, and its answer another form.
+        return self.route.usage_format == "gemini" and other.startswith("gemini")
+
+    def outgoing(self, request: Any, asks_usage: bool) -> Any:
+        """The request as it is sent."""
+        if not self._is_signed:
+            accepted = request.headers.get("accept-encoding", "")
+            if self.route.streams or (self._body is not None and self._body.streams):
+                request.headers["accept-encoding"] = "identity"
+            elif "br" in accepted or "zstd" in accepted:
+                # What can be read without a package.
+                request.headers["accept-encoding"] = "gzip, deflate"
+        url = request.url
+        content: Optional[bytes] = None
+        if self._body is not None:
+            in_body = None if self.route.model else self._other_model
+            edits = self._body.edits(in_body, asks_usage)
+            content = self._body.edited(edits) if edits else None
+        if self.route.model and self._other_model:
+            url = url.copy_with(path=url.path.replace(f"models/{self.route.model}:", f"models/{self._other_model}:"))
+        if content is None and url is request.url:
+            return request
+        headers = request.headers.copy()
+        if content is None:
+            content = request.content
+        headers["content-length"] = str(len(content))
+        return type(request)(request.method, url, headers=headers, content=content, extensions=request.extensions)
+
+    def refuses_usage(self, body: bytes) -> bool:
+        """Whether an answer of 400 is about the question for a stream's usage; it is not asked again."""
+        if b"stream_options" not in body and b"include_usage" not in body:
+            return False
+        self._meter.refusing_hosts.add(self.host)
+        self.asks_usage = False
+        return True
+
+    # -- After
+
+    def failed(self, error: Optional[BaseException] = None) -> None:
+        """There is no answer, or an error; nothing is charged, unless the connection broke after the
+        request was sent: then its provider may charge, and so it is charged by estimate."""
+        if error is not None and type(error).__name__ not in _NOT_SENT:
+            self.settle(Seen())
+            return
+        self.is_settled = True
+        self._release()
+
+    def answered(self, response: Any) -> Optional[Watch]:
+        """How the answer is read; `None` where it is not: an error, a redirect, the proxy's."""
+        if 300 <= response.status_code < 400:
+            return None
+        if response.status_code >= 400 or "x-spendfuse-decision" in response.headers:
+            # The proxy tells of its calls itself.
+            self.failed()
+            return None
+        request_id = response.headers.get("x-request-id") or response.headers.get("request-id")
+        return Watch(self, response.headers, request_id)
+
+    def settle(self, seen: Seen, request_id: Optional[str] = None, later: Optional[bytes] = None) -> None:
+        """Tells what the call has cost; once. A long answer (`later`) is read in the background."""
+        if self.is_settled:
+            return
+        self.is_settled = True
+        latency = int((time.monotonic() - self._began) * 1000)
+
+        def make() -> Optional[bytes]:
+            if later is not None:
+                seen.take(self.route, later)
+            return self._event(seen, latency, request_id)
+
+        on_result = self._session.counted if self._session is not None else None
+        waiting = Waiting(make=make, on_result=on_result)
+        try:
+            if later is None:
+                waiting.event, waiting.make = make(), None
+            if waiting.event or later is not None:
+                self._sf.delivery.put(waiting)
+        except Exception as error:  # noqa: BLE001  the answer is the app's all the same
+            self.complain("a call was not told: %r", error)
+
+    def complain(self, message: str, error: Exception) -> None:
+        self._sf.sidecar.complaints.say("answer", message, error)
+
+    def _release(self) -> None:
+        if self._reservation is not None:
+            self._sf.release(Decision("allow", reservation_id=self._reservation))
+
+    def _event(self, seen: Seen, latency: int, request_id: Optional[str]) -> Optional[bytes]:
+        if seen.is_pending or (self.route.retrieves and not (seen.was_background and seen.is_final)):
+            # Its cost is told when somebody asks for the finished answer.
+            self._release()
+            return None
+        source, name = self._identity(seen, request_id)
+        usage_format, usage = usage_of(seen, self.route, self._request_bytes)
+        event: dict[str, Any] = {
+            "id": name,
+            "source": source,
+            "time": now(),
+            **self._who,
+            "model": seen.model or self.asked_model,
+            "operation": self.route.operation,
+            "usage_format": usage_format,
+            "usage": usage,
+            "status": "ok",
+        }
+        optional = {
+            "provider": self._provider,
+            "request_model": self.asked_model,
+            "service_tier": self._service_tier(seen),
+            "reservation_id": self._reservation,
+            "tool_calls": seen.tool_calls,
+            "prompt_fingerprint": self._fingerprint(),
+        }
+        event.update({name: value for name, value in optional.items() if value})
+        if self.route.retrieves:
+            # The same at every asking.
+            event["time"] = datetime.fromtimestamp(seen.created_at or 0, timezone.utc).isoformat()
+        else:
+            event.update(call_id=self._call_id, attempt=self._attempt, latency_ms=latency)
+        if self._session is not None:
+            event.update(self._session.limit())
+        # `add_usage` of the same answer is not told again.
+        self._sf.remember(seen.id or name)
+        return encoded(event)
+
+    def _identity(self, seen: Seen, request_id: Optional[str]) -> tuple[str, str]:
+        name = seen.id or request_id or ""
+        call_id = "background" if self.route.retrieves else self._call_id
+        if self._is_private:
+            return f"spendfuse-python:{self._provider or self.host}", f"{call_id}-{name}"
+        return f"llm:{self._provider or self.host}", name or call_id
+
+    def _service_tier(self, seen: Seen) -> Optional[str]:
+        asked = self._body.members.get("service_tier") if self._body is not None else None
+        tier = seen.service_tier or asked
+        return tier if isinstance(tier, str) and tier != "auto" else None
+
+    def _fingerprint(self) -> Optional[str]:
+        key = self._sf.config.fingerprint_key
+        if key is None or self._body is None or self.route.operation == "embeddings":
+            return None
+        return of_request(key, self._body.members)
+
+
+class Watch:
+    """Reads an answer while it goes by. What comes out is what goes on to the app."""
+
+    def __init__(self, call: Call, headers: Any, request_id: Optional[str]) -> None:
+        self._call = call
+        self._request_id = request_id
+        self._seen = Seen()
+        self._encoding = headers.get("content-encoding", "identity").lower()
+        content_type = headers.get("content-type", "")
+        self._pieces: Union[Events, Elements, None] = None
+        if content_type.startswith("text/event-stream"):
+            self._pieces = Events()
+        elif call.route.streams:
+            self._pieces = Elements()
+        if self._encoding != "identity":
+            # Compressed although that was not asked for: as it is, and by estimate.
+            self._pieces = None
+        self._strips = call.asks_usage and isinstance(self._pieces, Events)
+        self._whole: list[bytes] = []
+        self._length = 0
+
+    def is_read_already(self, response: Any) -> bool:
+        """Whether a transport gave an answer that it has read, as caches and mocks do; then it is taken."""
+        if not hasattr(response, "_content"):
+            return False
+        self._encoding = "identity"
+        self.push(response.content)
+        self.end()
+        return True
+
+    def push(self, chunk: bytes) -> list[bytes]:
+        self._length += len(chunk)
+        if self._pieces is None:
+            if self._length <= _LONGEST_ANSWER:
+                self._whole.append(chunk)
+            return [chunk]
+        kept = [piece for piece in self._pieces.push(chunk) if not (self._take(piece) and self._strips)]
+        # Where nothing is taken out, the bytes go on as they came.
+        return kept if self._strips else [chunk]
+
+    def end(self) -> list[bytes]:
+        """The answer is complete; what is left of it."""
+        rest = b""
+        if self._pieces is not None:
+            rest = self._pieces.rest()
+            is_usage = self._take(rest) if rest else False
+            rest = rest if self._strips and not is_usage else b""
+        self.settle()
+        return [rest] if rest else []
+
+    def settle(self) -> None:
+        """The answer is at its end, as far as anybody will read it."""
+        call, whole = self._call, b"".join(self._whole)
+        self._whole = []
+        if call.is_settled:
+            return
+        if self._pieces is not None:
+            call.settle(self._seen, self._request_id)
+            return
+        data = _decoded(whole, self._encoding)
+        if data is not None and len(data) > _LONG_ANSWER:
+            call.settle(self._seen, self._request_id, later=data)
+            return
+        if data is not None:
+            self._read(data)
+        if not self._seen.is_read:
+            # Cut, or compressed by other means: by its length.
+            self._seen.generated = self._length
+        call.settle(self._seen, self._request_id)
+
+    def _take(self, piece: bytes) -> bool:
+        read: Callable[[bytes], bytes] = Events.json if isinstance(self._pieces, Events) else Elements.json
+        return self._read(read(piece))
+
+    def _read(self, data: bytes) -> bool:
+        try:
+            return self._seen.take(self._call.route, data)
+        except Exception as error:  # noqa: BLE001  an answer of an unknown form is the app's all the same
+            self._call.complain("an answer cannot be read, and is charged by estimate: %r", error)
+            return False
+
+
+def _content(request: Any) -> bytes:
+    try:
+        content: bytes = request.content
+    except Exception:  # noqa: BLE001  a body that is streamed is not held in memory
+        return b""
+    return b"" if "content-encoding" in request.headers else content
+
+
+def _decoded(body: bytes, encoding: str) -> Optional[bytes]:
+    if encoding == "identity":
+        return body
+    try:
+        if encoding in ("gzip", "x-gzip"):
+            return zlib.decompressobj(zlib.MAX_WBITS | 16).decompress(body, _LONGEST_ANSWER)
+        if encoding == "deflate":
+            return zlib.decompressobj().decompress(body, _LONGEST_ANSWER)
+    except zlib.error:
+        pass
+    return None
+
+

@@ -1,0 +1,172 @@
+"""What a provider's answer says about its cost: read from whole answers and from streams alike.
+
+The same rules as the proxy's: `crates/proxy/src/answer.rs`.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any, Mapping, Optional
+
+from ._routes import Route
+
+
+class Seen:
+    """What was seen of an answer so far."""
+
+    def __init__(self) -> None:
+        self.id = ""
+        self.model = ""
+        self.service_tier = ""
+        #: The provider's own object; `None` where none has come.
+        self.usage: Optional[dict[str, Any]] = None
+        #: Bytes of generated text and tool calls, for an estimate where no usage comes.
+        self.generated = 0
+        #: Whether anything came that can be read.
+        self.is_read = False
+        #: Whether `usage` says what the whole answer has used, and not only what it began with.
+        self.is_final = False
+        #: Whether the answer is made in the background, and will be asked for; whether it was.
+        self.is_pending = False
+        self.was_background = False
+        self.created_at: Optional[float] = None
+        self._tools: set[Any] = set()
+
+    @property
+    def tool_calls(self) -> int:
+        return len(self._tools)
+
+    def take(self, route: Route, data: bytes) -> bool:
+        """Takes a whole answer, or the data of one piece of a stream; whether that is nothing but a
+        usage, as a stream has it that was asked for one. What is no JSON says nothing: `[DONE]`."""
+        try:
+            told = json.loads(data)
+        except ValueError:
+            return False
+        if not isinstance(told, dict):
+            return False
+        self.is_read = True
+        if route.usage_format == "anthropic.messages":
+            self._message(told)
+        elif route.usage_format == "gemini":
+            self._generated(told)
+        elif route.operation == "responses":
+            self._response(told)
+        else:
+            return self._completion(told)
+        return False
+
+    def _completion(self, told: Mapping[str, Any]) -> bool:
+        """Of several usages the last one counts: where every chunk has one, they are running totals."""
+        self._name(told.get("id"), told.get("model"), told.get("service_tier"))
+        choices = told.get("choices")
+        for choice in choices if isinstance(choices, list) else ():
+            for name in ("delta", "message", "text"):
+                part = choice.get(name)
+                self.generated += text_bytes(part)
+                calls = part.get("tool_calls") if isinstance(part, dict) else None
+                for place, call in enumerate(calls or ()):
+                    self._tools.add((choice.get("index"), call.get("index", place)))
+        usage = told.get("usage")
+        if not isinstance(usage, dict):
+            return False
+        self.usage, self.is_final = usage, True
+        return choices == []
+
+    def _response(self, told: Mapping[str, Any]) -> None:
+        self.generated += text_bytes(told.get("delta"))
+        inner = told.get("response")
+        whole: Mapping[str, Any] = inner if isinstance(inner, dict) else told
+        self.is_pending = whole.get("status") in ("queued", "in_progress")
+        self.was_background = self.was_background or whole.get("background") is True
+        created = whole.get("created_at")
+        self.created_at = created if isinstance(created, (int, float)) else self.created_at
+        for place, item in enumerate(whole.get("output") or ()):
+            if isinstance(item, dict) and item.get("type") == "function_call":
+                self._tools.add(item.get("call_id", place))
+        self._completion(whole)
+
+    def _message(self, told: Mapping[str, Any]) -> None:
+        """Anthropic's counts are totals so far: what a later event names stands, nothing is added."""
+        self.generated += text_bytes(told.get("delta")) + text_bytes(told.get("content"))
+        block = told.get("content_block")
+        for place, part in enumerate([block] if block else told.get("content") or ()):
+            if isinstance(part, dict) and part.get("type") == "tool_use":
+                self._tools.add(told.get("index", place))
+        # The beginning of a stream has its usage in `message`, its end and a whole answer beside.
+        begun = told.get("message")
+        self.is_final = self.is_final or isinstance(told.get("usage"), dict)
+        for part in (begun if isinstance(begun, dict) else {}, told):
+            self._name(part.get("id"), part.get("model"), part.get("service_tier"))
+            self._overwrite(part.get("usage"))
+
+    def _generated(self, told: Mapping[str, Any]) -> None:
+        self._name(told.get("responseId"), told.get("modelVersion"), None)
+        for candidate in told.get("candidates") or ():
+            content = candidate.get("content") or {}
+            self.generated += text_bytes(content)
+            for part in content.get("parts") or ():
+                if "functionCall" in part:
+                    self._tools.add(len(self._tools))
+        usage = told.get("usageMetadata")
+        self.is_final = self.is_final or isinstance(usage, dict)
+        self._overwrite(usage)
+
+    def _overwrite(self, usage: Any) -> None:
+        if isinstance(usage, dict):
+            self.usage = {**(self.usage or {}), **{name: value for name, value in usage.items() if value is not None}}
+
+    def _name(self, name: Any, model: Any, service_tier: Any) -> None:
+        if isinstance(name, str) and name:
+            self.id = name
+        if isinstance(model, str) and model:
+            self.model = model
+        if isinstance(service_tier, str) and service_tier:
+            self.service_tier = service_tier
+
+
+def text_bytes(value: Any) -> int:
+    """Bytes of all texts in `value`, at any depth; names of members are not counted."""
+    if isinstance(value, str):
+        return len(value) if value.isascii() else len(value.encode())
+    if isinstance(value, list):
+        return sum(map(text_bytes, value))
+    if isinstance(value, dict):
+        return sum(map(text_bytes, value.values()))
+    return 0
+
+
+#: Bytes of text that make a token, where nobody has counted them.
+_BYTES_OF_TOKEN = 4
+
+
+def tokens_in(count: int) -> int:
+    return -(-count // _BYTES_OF_TOKEN)
+
+
+def usage_of(seen: Seen, route: Route, request_bytes: int) -> tuple[str, dict[str, Any]]:
+    """The provider's counts; where the answer was cut before they came, an estimate by what was seen
+    of it: what was generated is charged."""
+    if seen.is_final and seen.usage is not None:
+        return route.usage_format, seen.usage
+    begun = seen.usage or {}
+
+    def count(name: str) -> int:
+        value = begun.get(name)
+        return value if isinstance(value, int) else 0
+
+    if "input_tokens" in begun:
+        # Anthropic tells the input at the beginning, exactly.
+        read, written = count("cache_read_input_tokens"), count("cache_creation_input_tokens")
+        split = begun.get("cache_creation")
+        usage = {
+            "input_tokens": count("input_tokens") + read + written,
+            "cache_read_tokens": read,
+            "cache_write_tokens": written,
+            "cache_write_1h_tokens": (split or {}).get("ephemeral_1h_input_tokens", 0),
+        }
+    else:
+        usage = {"input_tokens": tokens_in(request_bytes)}
+    generated = 0 if route.operation == "embeddings" else tokens_in(seen.generated)
+    usage["output_tokens"] = max(count("output_tokens"), generated)
+    return "estimated", usage

@@ -1,0 +1,238 @@
+"""A run with a budget of its own: an agent's task, a conversation, a job.
+
+What it has cost is what the sidecar answers to its events, exact by its price book, and what the
+budgets of the session say where other processes spend in it, too. Where the sidecar knows limits that
+a session brings along (`session_limit_usd`), it refuses beyond them in every process; else this
+process refuses by what it knows.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import threading
+import time
+import uuid
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from decimal import Decimal
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Mapping, Optional
+
+from ._context import Applied, current, merged
+from ._decision import FINDINGS, BudgetLine, Decision, Warning
+from ._delivery import Result
+
+if TYPE_CHECKING:
+    from ._client import Spendfuse
+
+#: The id of a budget that only this process knows.
+LOCAL_BUDGET = "session"
+#: Seconds that a step waits for its price; not at all while the sidecar is known to be away.
+_STEP_TIMEOUT = 2.0
+_SETTLE_PAUSE = 0.02
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """After a step, or at the end of a session."""
+
+    #: Of this step, by the sidecar's prices; `None` where it did not answer in time (it is counted all
+    #: the same).
+    cost: Optional[Decimal]
+    total_cost: Decimal
+    #: Of the session's budget; `None` where it has none.
+    remaining: Optional[Decimal]
+    warnings: tuple[Warning, ...]
+
+
+@dataclass(frozen=True)
+class SessionState:
+    total_cost: Decimal
+    limit: Optional[Decimal]
+    remaining: Optional[Decimal]
+    warnings: tuple[Warning, ...]
+    #: Every budget that the session counts against.
+    budgets: tuple[BudgetLine, ...]
+
+
+class Session:
+    """Made by `Spendfuse.session`; used with `with` or `async with`."""
+
+    def __init__(
+        self, sf: Spendfuse, session: Optional[str], budget: Optional[Decimal], fields: Mapping[str, Any]
+    ) -> None:
+        self._sf = sf
+        self.id = session or f"s-{uuid.uuid4().hex}"
+        self.budget = budget
+        outer = current()
+        # A session within another one belongs to its root.
+        root = outer.get("root_session") or outer.get("session")
+        own = {"session": self.id, **({"root_session": root} if root and root != self.id else {})}
+        self._fields = merged(fields, own)
+        self._applied = Applied(self._fields, self)
+        self._lock = threading.Lock()
+        self._total = Decimal(0)
+        self._last_told: Optional[datetime] = None
+        self._is_ended = False
+
+    # -- Steps
+
+    def step(
+        self, response: Any = None, *, usage: Optional[Mapping[str, Any]] = None, model: Optional[str] = None, **told: Any
+    ) -> StepResult:
+        """Tells of one call (as `track` takes it) and waits for its price. Without arguments: how the
+        session stands after what wrapped clients have told. Raises nothing for money: the next call is
+        refused. What detectors find in a step is known some 50 ms later, at the next one or at `end`."""
+        costs: list[Decimal] = []
+
+        def priced(result: Result) -> None:
+            self.counted(result)
+            costs.append(Decimal(result.get("cost_usd") or 0))
+
+        with self._applied:
+            name = self._tell(response, usage, model, told, priced)
+            self._deliver()
+            cost = costs[0] if name and costs else None
+            return dataclasses.replace(self._result(), cost=cost)
+
+    def _tell(
+        self, response: Any, usage: Optional[Mapping[str, Any]], model: Optional[str], told: dict[str, Any], priced: Any
+    ) -> Optional[str]:
+        try:
+            event = self._sf.event_of(response, usage, model, told)
+            return None if event is None else self._sf.tell(event, told, priced)
+        except Exception as error:  # noqa: BLE001  an app does not fail because it is watched
+            self._sf.sidecar.complaints.say(f"track: {error}", "a step was not told: %s", error)
+            return None
+
+    def state(self) -> SessionState:
+        """As the sidecar sees it. Raises `SpendfuseError` where it does not answer."""
+        state = self._sf.sidecar.state(session=self.id, workspace=self._workspace())
+        budgets = tuple(map(BudgetLine.read, state.get("budgets") or ()))
+        found = tuple(map(Warning.read, state.get("findings") or ()))
+        total = max([self.total_cost, *self._spent_elsewhere(budgets)])
+        return SessionState(total, self.budget, self._left(total), self._with_own(found, total), budgets)
+
+    def end(self, settle: float = 0.5) -> StepResult:
+        """Ends the session: delivers what waits, lets the detectors see it (up to `settle` seconds),
+        and returns cost and warnings. A second time it only returns them."""
+        with self._applied:
+            self._deliver()
+            self._settle(settle)
+            result = self._result()
+            if not self._is_ended:
+                self._is_ended = True
+                self._sf.tell({"type": "spendfuse.session_end", "id": f"end-{self.id}"}, {})
+        return result
+
+    def __enter__(self) -> Session:
+        self._applied.__enter__()
+        return self
+
+    def __exit__(
+        self,
+        kind: Optional[type[BaseException]],
+        error: Optional[BaseException],
+        trace: Optional[TracebackType],
+    ) -> None:
+        if not self._is_ended:
+            self._is_ended = True
+            # In the background: nobody waits for a result here.
+            self._sf.tell({"type": "spendfuse.session_end", "id": f"end-{self.id}"}, {})
+        self._applied.__exit__(kind, error, trace)
+
+    async def __aenter__(self) -> Session:
+        return self.__enter__()
+
+    async def __aexit__(
+        self,
+        kind: Optional[type[BaseException]],
+        error: Optional[BaseException],
+        trace: Optional[TracebackType],
+    ) -> None:
+        self.__exit__(kind, error, trace)
+
+    # -- What it has cost
+
+    @property
+    def total_cost(self) -> Decimal:
+        """What this process knows of."""
+        with self._lock:
+            return self._total
+
+    def counted(self, result: Result) -> None:
+        """An event of this session is safe."""
+        with self._lock:
+            if result.get("status") == "accepted":
+                self._total += Decimal(result.get("cost_usd") or 0)
+            self._last_told = datetime.now(timezone.utc)
+
+    def limit(self) -> dict[str, str]:
+        """What a check or an event says of the limit."""
+        if self.budget is None:
+            return {}
+        limit = {"session_limit_usd": str(self.budget)}
+        return limit if self._sf.sidecar.takes_session_limits({"session": self.id, **limit}) else {}
+
+    def judged(self, decision: Decision) -> Decision:
+        """`decision`, unless this process knows that the budget is spent."""
+        if self.budget is None or not decision.allowed or self.total_cost < self.budget:
+            return decision
+        line = BudgetLine(
+            budget=LOCAL_BUDGET,
+            scope=f"session={self.id}",
+            verdict="block",
+            unit="usd",
+            spent=self.total_cost,
+            limit=self.budget,
+            pending=None,
+            reserved=None,
+            remaining=Decimal(0),
+            percent=None,
+            window="session",
+            resets_at=None,
+            message=f"session {self.id} has reached its budget",
+            help_url=None,
+        )
+        return dataclasses.replace(decision, decision="block", budgets=(line, *decision.budgets), downgrade_to=None)
+
+    # -- Inside
+
+    def _result(self) -> StepResult:
+        total = self.total_cost
+        decision = self._sf.check()
+        found = tuple(warning for warning in decision.warnings if warning.type in FINDINGS)
+        return StepResult(None, total, self._left(total), self._with_own(found, total))
+
+    def _with_own(self, found: tuple[Warning, ...], total: Decimal) -> tuple[Warning, ...]:
+        is_over = self.budget is not None and total >= self.budget
+        if not is_over or any(warning.type == "budget_exceeded" for warning in found):
+            return found
+        message = f"session {self.id} has spent ${total} of ${self.budget}"
+        beyond = total - (self.budget or 0)
+        return (*found, Warning("budget_exceeded", "critical", message, beyond))
+
+    def _left(self, total: Decimal) -> Optional[Decimal]:
+        return None if self.budget is None else max(Decimal(0), self.budget - total)
+
+    def _spent_elsewhere(self, budgets: tuple[BudgetLine, ...]) -> list[Decimal]:
+        own = [line for line in budgets if line.scope.endswith(f"session={self.id}") and line.unit == "usd"]
+        return [line.spent for line in own if line.spent is not None]
+
+    def _workspace(self) -> Optional[str]:
+        workspace = merged(current(), self._fields).get("workspace")
+        return workspace or self._sf.config.workspace
+
+    def _deliver(self) -> None:
+        self._sf.flush(0 if self._sf.sidecar.is_away else _STEP_TIMEOUT)
+
+    def _settle(self, patience: float) -> None:
+        """Until everything told is counted, by the sidecar's word."""
+        deadline = time.monotonic() + patience
+        while self._last_told is not None and time.monotonic() < deadline:
+            complete_to = self._sf.check().complete_to
+            if complete_to is None or complete_to >= self._last_told:
+                return
+            time.sleep(_SETTLE_PAUSE)
+
+

@@ -1,0 +1,61 @@
+"""What a provider's response object says about its cost, for calls that no wrapped client makes."""
+
+from __future__ import annotations
+
+from typing import Any, Mapping, Optional
+
+#: The formats by the members that only their usage objects have.
+_FORMATS = (
+    ("gemini", ("promptTokenCount", "candidatesTokenCount", "totalTokenCount")),
+    ("openai.chat", ("prompt_tokens", "completion_tokens")),
+    ("anthropic.messages", ("cache_creation_input_tokens", "cache_read_input_tokens", "server_tool_use")),
+    ("bedrock.converse", ("inputTokens", "outputTokens")),
+    ("openai.responses", ("input_tokens_details", "output_tokens_details", "total_tokens")),
+)
+_PROVIDERS = {"gemini": "gemini", "anthropic.messages": "anthropic", "bedrock.converse": "bedrock"}
+
+
+def plain(value: Any) -> Any:
+    """`value` as JSON has it; SDKs' objects are asked for their own form."""
+    for dump in ("model_dump", "to_dict"):
+        method = getattr(value, dump, None)
+        if callable(method):
+            # Google's objects have other names in Python than on the wire; the others ignore this.
+            return method(mode="json", by_alias=True) if dump == "model_dump" else method()
+    return value
+
+
+def read(response: Any) -> Optional[dict[str, Any]]:
+    """Members of an event, from a response object or its JSON; `None` where it tells no usage."""
+    told: Mapping[str, Any]
+    if isinstance(response, Mapping):
+        told = response
+        usage = told.get("usage") or told.get("usageMetadata") or told.get("usage_metadata")
+    else:
+        usage = getattr(response, "usage", None) or getattr(response, "usage_metadata", None)
+        names = ("id", "response_id", "model", "model_version", "service_tier", "type")
+        told = {name: value for name in names if isinstance(value := getattr(response, name, None), str)}
+    usage = plain(usage)
+    if not isinstance(usage, Mapping):
+        return None
+    event: dict[str, Any] = {"usage": {name: value for name, value in usage.items() if value is not None}}
+    event["usage_format"] = format_of(event["usage"], told.get("type") == "message")
+    for name, members in (
+        ("id", ("id", "responseId", "response_id")),
+        ("model", ("model", "modelVersion", "model_version")),
+        ("service_tier", ("service_tier",)),
+    ):
+        value = next((told[member] for member in members if isinstance(told.get(member), str)), None)
+        if value:
+            event[name] = value
+    provider = _PROVIDERS.get(event["usage_format"])
+    if provider:
+        event["provider"] = provider
+    return event
+
+
+def format_of(usage: Mapping[str, Any], is_message: bool = False) -> str:
+    """How `usage` is to be read, by the names in it."""
+    if is_message:
+        return "anthropic.messages"
+    return next((name for name, members in _FORMATS if any(member in usage for member in members)), "spendfuse")

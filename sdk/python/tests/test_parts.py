@@ -1,0 +1,154 @@
+"""The small parts: bodies and their edits, pieces of streams, HTTP, fingerprints by the shared vectors."""
+
+from __future__ import annotations
+
+import json
+import socket
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+from spendfuse._fingerprint import prompt_fingerprint
+from spendfuse._http import Server, Unreachable
+from spendfuse._pieces import Elements, Events
+from spendfuse._request import Body
+from spendfuse._routes import provider_of, route_of
+
+VECTORS = Path(__file__).resolve().parents[3] / "schemas" / "fingerprint-vectors.json"
+
+
+def test_fingerprints_are_those_of_the_shared_vectors() -> None:
+    vectors = json.loads(VECTORS.read_text(encoding="utf-8"))["prompt"]
+    assert vectors
+    for one in vectors:
+        assert prompt_fingerprint(one["key"].encode(), one["system"], one["last_user"]) == one["fingerprint"]
+
+
+@pytest.mark.parametrize(
+    ("sent", "expected"),
+    [
+        ('{"model":"a","stream":true}', '{"stream_options":{"include_usage":true},"model":"b","stream":true}'),
+        ('{ "stream" : true , "stream_options" : null}', '{ "stream" : true , "stream_options" : {"include_usage":true}}'),
+        (
+            '{"stream":true,"stream_options":{"include_obfuscation":false},"big":12345678901234567890.10}',
+            '{"stream":true,"stream_options":{"include_usage":true,"include_obfuscation":false},"big":12345678901234567890.10}',
+        ),
+        ('{"stream":true,"stream_options":{}}', '{"stream":true,"stream_options":{"include_usage":true}}'),
+        (
+            '{"stream":true,"stream_options":{"include_usage": false}}',
+            '{"stream":true,"stream_options":{"include_usage": true}}',
+        ),
+        ('{"stream":true,"stream_options":{"include_usage":true}}', None),
+        ('{"stream":true,"stream_options":7}', None),
+        ('{"x":"{\\"model\\":\\"no\\"}","model":"ä","stream":1}', '{"x":"{\\"model\\":\\"no\\"}","model":"b","stream":1}'),
+    ],
+)
+def test_a_body_is_edited_in_place_and_nothing_else_changes(sent: str, expected: Any) -> None:
+    body = Body.read(sent.encode())
+    assert body is not None
+    edits = body.edits("b", body.can_ask_usage)
+    assert (body.edited(edits).decode() if edits else None) == expected
+
+
+@pytest.mark.parametrize("sent", ["", "[]", "7", '{"a":1', '{"a":1,"a":2}', '{"a" 1}', "{a:1}", "\xff", '{"a":}'])
+def test_what_is_no_object_or_can_be_read_in_two_ways_is_not_read(sent: str) -> None:
+    assert Body.read(sent.encode("latin-1")) is None
+
+
+@pytest.mark.parametrize("newline", ["\n", "\r\n", "\r"])
+def test_cut_at_every_byte_the_events_are_the_same(newline: str) -> None:
+    stream = ': ping||data: {"a":1}||event: x|data: 1|data: 2||data: cut'.replace("|", newline).encode()
+    for size in range(1, len(stream) + 1):
+        events = Events()
+        found = [piece for at in range(0, len(stream), size) for piece in events.push(stream[at : at + size])]
+        found.append(events.rest())
+        assert b"".join(found) == stream
+        data = [text for text in map(Events.json, found) if text]
+        assert data == [b'{"a":1}', b"1\n2", b"cut"], (newline, size)
+
+
+def test_cut_at_every_byte_the_elements_of_an_array_are_the_same() -> None:
+    stream = b'[{"a":"}\\"]"},\r\n {"b":{"c":[{}]}}\n,{"d":"\\\\"}]'
+    for size in range(1, len(stream) + 1):
+        elements = Elements()
+        found = [piece for at in range(0, len(stream), size) for piece in elements.push(stream[at : at + size])]
+        assert b"".join(found) + elements.rest() == stream
+        assert list(map(Elements.json, found)) == [b'{"a":"}\\"]"}', b'{"b":{"c":[{}]}}', b'{"d":"\\\\"}']
+
+
+def test_calls_that_cost_money_are_known_by_their_paths_and_providers_by_their_hosts() -> None:
+    for path, operation in [
+        ("/v1/chat/completions", "chat"),
+        ("/v1/completions", "completion"),
+        ("/openai/deployments/d/embeddings", "embeddings"),
+        ("/v1/responses", "responses"),
+        ("/v1/messages", "chat"),
+        ("/v1beta/models/gemini-3:streamGenerateContent", "generate_content"),
+        ("/v1beta/models/e:batchEmbedContents", "embeddings"),
+        ("/v1/projects/p/locations/l/publishers/anthropic/models/claude:rawPredict", "chat"),
+        ("/v1/models", None),
+        ("/v1/messages/count_tokens", None),
+        ("/v1/messages/batches", None),
+        ("/v1beta/models/gemini-3:countTokens", None),
+        ("/v1/my-embeddings", None),
+    ]:
+        route = route_of("POST", path)
+        assert (route and route.operation) == operation, path
+    assert route_of("GET", "/v1/responses/resp_1") and not route_of("GET", "/v1/responses/resp_1/input_items")
+    chat = route_of("POST", "/v1/chat/completions")
+    assert chat is not None
+    for host, provider in [
+        ("api.openai.com", "openai"), ("eu.api.openai.com", "openai"), ("me.openai.azure.com", "azure"),
+        ("api.groq.com", "groq"), ("notapi.openai.com.evil.org", None), ("localhost", None),
+        ("us-central1-aiplatform.googleapis.com", "vertex_ai"),
+    ]:
+        assert provider_of(host, chat) == provider, host
+
+
+def answering(*answers: bytes) -> tuple[str, list[bytes]]:
+    """A server that sends one of `answers` on each connection, whatever it is asked; what it was asked."""
+    listener = socket.create_server(("127.0.0.1", 0))
+    asked: list[bytes] = []
+
+    def serve() -> None:
+        for answer in answers:
+            caller, _ = listener.accept()
+            asked.append(caller.recv(65536))
+            caller.sendall(answer)
+            caller.close()
+
+    threading.Thread(target=serve, daemon=True).start()
+    return f"http://127.0.0.1:{listener.getsockname()[1]}", asked
+
+
+@pytest.mark.parametrize(
+    ("answer", "body"),
+    [
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok", b"ok"),
+        (b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\ncontent-length:2\r\n\r\nok", b"ok"),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1;x=y\r\no\r\n1\r\nk\r\n0\r\nA: b\r\n\r\n", b"ok"),
+        (b"HTTP/1.0 200 OK\r\n\r\nok", b"ok"),
+        (b"HTTP/1.1 204 No Content\r\n\r\n", b""),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nok", None),
+        (b"SSH-2.0-OpenSSH\r\n\r\n", None),
+        (b"", None),
+    ],
+)
+def test_answers_are_read_to_their_end_or_not_at_all(answer: bytes, body: Any) -> None:
+    url, _ = answering(answer, answer)
+    if body is None:
+        with pytest.raises(Unreachable):
+            Server(url).ask("GET", "/", timeout=1)
+    else:
+        assert Server(url).ask("GET", "/", timeout=1).body == body
+
+
+def test_a_kept_connection_that_was_closed_is_opened_again() -> None:
+    answer = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+    url, asked = answering(answer, answer)
+    server = Server(url + "/prefix", "token")
+    assert server.ask("POST", "/v1/check", b"{}", timeout=1).body == b"ok"
+    assert server.ask("POST", "/v1/check", b"{}", timeout=1).body == b"ok"
+    assert len(asked) == 2 and asked[1].startswith(b"POST /prefix/v1/check HTTP/1.1\r\nHost: 127.0.0.1:")
+    assert b"x-spendfuse-token: token\r\n" in asked[0]
