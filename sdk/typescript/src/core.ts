@@ -65,8 +65,8 @@ export class Core {
   }
 
   /** Puts a call's event on its way. */
-  tell(event: TrackedEvent, who: Attribution, time: string): void {
-    const { session, waitUntil = this.config.waitUntil } = currentScope();
+  tell(event: TrackedEvent, who: Attribution, time: string, scope = currentScope()): void {
+    const { session, waitUntil = this.config.waitUntil } = scope;
     const sent = usageEvent(event, who, time);
     if (session?.limitUsd !== undefined && this.sidecar.knowsSessionLimits) sent['session_limit_usd'] = session.limitUsd;
     const tells = session !== undefined && session.id === who.session ? session : undefined;

@@ -1,7 +1,7 @@
 /** What one call has cost: seen in its answer, told as one event. */
 
 import { Seen } from './answer.js';
-import { type Scope, within } from './context.js';
+import type { Scope } from './context.js';
 import type { Core, Open } from './core.js';
 import { providerOf, type Route } from './route.js';
 import type { Attribution, TrackedEvent, Usage } from './types.js';
@@ -56,7 +56,7 @@ export class Meter implements Open {
     try {
       const created = route.retrieves ? this.seen.createdAt : undefined;
       const time = (created === undefined ? new Date() : new Date(created * 1_000)).toISOString();
-      within(scope, () => core.tell(this.event(), this.of.who, time));
+      core.tell(this.event(), this.of.who, time, scope);
     } catch (error) {
       core.config.log(`a call is not counted: ${error instanceof Error ? error.message : String(error)}`);
     }

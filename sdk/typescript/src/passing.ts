@@ -1,28 +1,63 @@
 /** Answers on their way to the app: read, and never held up or changed. */
 
+import { platform } from '#platform';
 import type { Meter } from './meter.js';
 import type { Route } from './route.js';
 import { dataOf, Events, parsed } from './sse.js';
 
-/** An answer that comes whole. It is read beside the app, whether or not the app reads it. */
+/** How long an app may leave a whole answer unread before it is read beside it, milliseconds. */
+const UNREAD_MS = 1_000;
+
+/** An answer that comes whole. It is read as the app reads it; where the app does not, or in pieces, beside it. */
 export function wholeOf(answer: Response, meter: Meter, route: Route): void {
-  let beside: Promise<string>;
-  try {
-    beside = answer.clone().text();
-  } catch {
-    return meter.settle();
+  let isTaken = false;
+  const takes = (): boolean => {
+    if (isTaken) return false;
+    clearTimeout(timer);
+    return (isTaken = true);
+  };
+  const settle = (json?: unknown): void => {
+    // Gemini's streams without `alt=sse` are one array.
+    for (const piece of Array.isArray(json) ? json : [json]) meter.seen.take(route, piece);
+    // What is made in the background is counted when somebody asks for it.
+    if (meter.seen.isPending) meter.forget();
+    else meter.settle();
+  };
+  const beside = (): void => {
+    if (!takes()) return;
+    if (answer.bodyUsed) return meter.settle();
+    const read = answer.clone().text();
+    void read.then(
+      (text) => settle(parsed(text)),
+      () => meter.settle(),
+    );
+  };
+  const timer = setTimeout(beside, UNREAD_MS);
+  platform.unref(timer);
+
+  const own = (name: string, property: PropertyDescriptor): void => {
+    Object.defineProperty(answer, name, { configurable: true, enumerable: false, ...property });
+  };
+  const read = async <T,>(parse: (text: string) => T, json: (parsed: T, text: string) => unknown): Promise<T> => {
+    const isOurs = takes();
+    try {
+      const text = await Response.prototype.text.call(answer);
+      const value = parse(text);
+      if (isOurs) settle(json(value, text));
+      return value;
+    } catch (error) {
+      if (isOurs) meter.settle();
+      throw error;
+    }
+  };
+  own('json', { value: () => read(JSON.parse, (value) => value), writable: true });
+  own('text', { value: () => read((text) => text, parsed), writable: true });
+  const { arrayBuffer, blob, clone } = answer;
+  for (const [name, method] of Object.entries({ arrayBuffer, blob, clone })) {
+    own(name, { value: () => (beside(), (method as () => unknown).call(answer)), writable: true });
   }
-  void beside.then(
-    (text) => {
-      const json = parsed(text);
-      // Gemini's streams without `alt=sse` are one array.
-      for (const piece of Array.isArray(json) ? json : [json]) meter.seen.take(route, piece);
-      // What is made in the background is counted when somebody asks for it.
-      if (meter.seen.isPending) meter.forget();
-      else meter.settle();
-    },
-    () => meter.settle(),
-  );
+  const body = Object.getOwnPropertyDescriptor(Response.prototype, 'body')?.get;
+  if (body !== undefined) own('body', { get: () => (beside(), body.call(answer) as unknown) });
 }
 
 /** Settles calls whose streams are thrown away unread. */

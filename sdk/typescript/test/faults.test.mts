@@ -3,6 +3,7 @@
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
 import { mkdtempSync } from 'node:fs';
+import net from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, test } from 'node:test';
@@ -376,7 +377,7 @@ test('by the provider\'s own id a call counts once, whoever else tells of it; of
   ];
   for (const [at, [url, answer, options, wanted]] of calls.entries()) {
     const guarded = spendfuse.wrap((async () => Response.json(answer, { headers: { 'x-request-id': 'of-the-header' } })) as typeof fetch, options);
-    await guarded(url, { method: 'POST', body: '{"model":"m"}' });
+    assert.deepEqual(await (await guarded(url, { method: 'POST', body: '{"model":"m"}' })).json(), JSON.parse(JSON.stringify(answer)));
     const event = (await told(side, at + 1)).at(-1)!;
     [event['source'], event['id'], event['provider']].forEach((seen, part) => {
       const right = wanted[part];
@@ -389,10 +390,10 @@ test('a response that is made in the background counts when somebody asks for it
   const { side, spendfuse } = await parts();
   const answers = ['queued', 'completed', 'completed'].map((status) => ({ id: 'resp_1', object: 'response', background: true, created_at: 1_700_000_000, status, model: 'm', usage: status === 'queued' ? null : { input_tokens: 1, output_tokens: 1 } }));
   const guarded = spendfuse.wrap((async () => Response.json(answers.shift())) as typeof fetch);
-  await guarded('https://api.openai.com/v1/responses', { method: 'POST', body: '{"model":"m","background":true}' });
+  await (await guarded('https://api.openai.com/v1/responses', { method: 'POST', body: '{"model":"m","background":true}' })).json();
   await new Promise((resolve) => setTimeout(resolve, 30));
   assert.deepEqual([side.events.size, side.released.length], [0, 1]);
-  for (let asking = 0; asking < 2; asking += 1) await guarded('https://api.openai.com/v1/responses/resp_1');
+  for (let asking = 0; asking < 2; asking += 1) await (await guarded('https://api.openai.com/v1/responses/resp_1')).text();
   const [event] = (await told(side, 1)) as [Told];
   assert.ok(await spendfuse.flush());
   assert.deepEqual([side.events.size, side.checks.length, event['id'], event['time']], [1, 1, 'resp_1', '2023-11-14T22:13:20.000Z']);
@@ -410,6 +411,46 @@ test('a provider that was never reached costs nothing; one that was, may charge'
   await post(`${silent.url}/v1/chat/completions`);
   const [event] = (await told(side, 1)) as [Told];
   assert.deepEqual([event['usage_format'], side.released, side.events.size], ['estimated', ['stub.1-1'], 1]);
+});
+
+const READS: Record<string, (answer: Response) => unknown> = {
+  'by arrayBuffer()': (answer) => answer.arrayBuffer(),
+  'by blob()': (answer) => answer.blob(),
+  'by a clone': (answer) => answer.clone().json(),
+  'piece by piece': (answer) => textOf(answer.body!, () => ''),
+  'not at all': () => {},
+};
+for (const [name, read] of Object.entries(READS)) {
+  test(`a whole answer counts that is read ${name}`, async () => {
+    const { side, spendfuse, upstream } = await parts();
+    await read(await spendfuse.wrap(fetch)(`${upstream.url}/v1/chat/completions`, { method: 'POST', body: JSON.stringify(ask) }));
+    assert.deepEqual((await told(side, 1)).map((event) => event['usage'].completion_tokens), [100]);
+  });
+}
+
+test('an answer of a sidecar is read however it comes, and is not one of another question', async () => {
+  const answers = ['HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5;x=1\r\n{"dec\r\nE\r\nision":"warn"}\r\n0\r\n\r\n', 'HTTP/1.1 200 OK\r\ncontent-length: 19\r\nconnection: close\r\n\r\n{"decision":"warn"}', 'HTTP/1.1 429 \r\nContent-Length: 0\r\n\r\n', 'nonsense\r\n\r\n'];
+  let connections = 0;
+  const server = net.createServer((socket) => {
+    connections += 1;
+    socket.on('error', () => {});
+    socket.on('data', async () => {
+      for (const byte of answers.shift() ?? '') {
+        socket.write(byte);
+        await new Promise((resolve) => setImmediate(resolve));
+      }
+    });
+  });
+  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
+  after(() => server.close());
+  const spendfuse = new Spendfuse({ url: `http://127.0.0.1:${(server.address() as net.AddressInfo).port}`, timeoutMs: 1_000, log: () => {} });
+  const check = () => spendfuse.check({ customer: 'c' });
+  assert.equal((await check()).decision, 'warn');
+  assert.equal((await check()).decision, 'warn');
+  assert.equal(connections, 1);
+  await assert.rejects(check(), SpendfuseError);
+  assert.equal(connections, 2);
+  assert.equal((await check()).state, 'unavailable');
 });
 
 test('behind a proxy of spendfuse the proxy tells', async () => {

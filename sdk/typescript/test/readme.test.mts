@@ -23,7 +23,7 @@ const answers = [await asked('c-42'), await asked('c-2')];
 if (answers[0]!.status !== 200 || answers[1]!.status !== 429) throw new Error(answers.map((answer) => answer.status).join());`;
 const NEXT = { 'package.json': '{"name":"next","exports":{"./server":{"types":"./server.d.ts","default":"./server.js"}}}', 'server.js': 'exports.after = (then) => setTimeout(then);', 'server.d.ts': 'export declare function after(then: () => unknown): void;' };
 
-test('every snippet of the README runs, and says what it says', { timeout: 60_000 }, async (t) => {
+test('every snippet of the README runs, and says what it says', { timeout: 180_000 }, async (t) => {
   rmSync(folder, { recursive: true, force: true });
   mkdirSync(new URL('node_modules/next/', folder), { recursive: true });
   for (const [name, text] of Object.entries(NEXT)) writeFileSync(new URL(`node_modules/next/${name}`, folder), text);

@@ -13,7 +13,7 @@ export const platform: Platform = {
     if (target.socketPath !== undefined) throw new Error('this runtime has no Unix sockets: set an http(s) address');
     const answer = await fetch(target.base + asked.path, {
       method: asked.method,
-      headers: asked.headers,
+      headers: withoutHost(asked.headers),
       ...(asked.body === undefined ? {} : { body: asked.body }),
       signal: AbortSignal.timeout(asked.connectMs + asked.answerMs),
     });
@@ -24,3 +24,8 @@ export const platform: Platform = {
   },
   onExit: () => {},
 };
+
+/** `fetch` says it itself. */
+function withoutHost({ host: _, ...headers }: Record<string, string>): Record<string, string> {
+  return headers;
+}
