@@ -32,4 +32,5 @@ mod take_over;
 mod thin_slice;
 mod throughput;
 mod told;
+mod typescript_sdk;
 mod unreadable;
