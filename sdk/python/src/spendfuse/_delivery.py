@@ -31,6 +31,9 @@ _MOST_BYTES = 2 * 1024 * 1024
 #: The sidecar refuses longer ones.
 _LONGEST_EVENT = 64 * 1024
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 10.0
+#: Seconds that the first event of a batch waits for others: sent at once, it would take the interpreter
+#: from the call that has just ended.
+_GATHER = 0.005
 
 Result = Mapping[str, Any]
 
@@ -68,7 +71,8 @@ class Delivery:
         self._changed = threading.Condition(threading.RLock())
         self._thread: Optional[threading.Thread] = None
         self._is_sending = False
-        self._is_closed = False
+        #: So many wait for an empty queue.
+        self._flushing = 0
 
     def after_fork(self) -> None:
         # What waits is the parent's, which sends it; its thread is not here, and its lock may be held
@@ -88,7 +92,8 @@ class Delivery:
                 return False
             self._queue.append(waiting)
             self._ensure_thread()
-            self._changed.notify_all()
+            if len(self._queue) in (1, _MOST_EVENTS):
+                self._changed.notify_all()
         return True
 
     def flush(self, timeout: Optional[float] = None) -> bool:
@@ -96,25 +101,25 @@ class Delivery:
         deadline = None if timeout is None else time.monotonic() + timeout
         with self._changed:
             has_thread = not self._queue or self._ensure_thread()
-            while has_thread and (self._queue or self._is_sending):
-                left = None if deadline is None else deadline - time.monotonic()
-                if left is not None and left <= 0:
-                    return False
-                self._changed.wait(left)
+            self._flushing += 1
+            self._changed.notify_all()
+            try:
+                while has_thread and (self._queue or self._is_sending):
+                    left = None if deadline is None else deadline - time.monotonic()
+                    if left is not None and left <= 0:
+                        return False
+                    self._changed.wait(left)
+            finally:
+                self._flushing -= 1
         if not has_thread:
             self._send_here(deadline)
         return not self._queue
 
     def close(self, timeout: Optional[float] = None) -> bool:
         """The last flush."""
-        with self._changed:
-            self._is_closed = True
         is_empty = self.flush(self._exit_timeout if timeout is None else timeout)
-        with self._changed:
-            left = len(self._queue)
-            self._changed.notify_all()
-        if left:
-            log.warning("%d events could not be delivered before the end", left)
+        if not is_empty:
+            log.warning("%d events could not be delivered before the end", len(self._queue))
         return is_empty
 
     def _ensure_thread(self) -> bool:
@@ -138,6 +143,8 @@ class Delivery:
             with changed:
                 while not self._queue:
                     changed.wait()
+                if len(self._queue) < _MOST_EVENTS and not self._flushing:
+                    changed.wait(_GATHER)
                 batch = list(islice(self._queue, _MOST_EVENTS))
                 self._is_sending = True
             waits = 0.0
