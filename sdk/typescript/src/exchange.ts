@@ -103,7 +103,9 @@ function metered(answer: Response, meter: Meter, streams: boolean, strips: boole
   }
   meter.requestId = answer.headers.get('x-request-id') ?? answer.headers.get('request-id') ?? answer.headers.get('apim-request-id') ?? '';
   const isEvents = answer.headers.get('content-type')?.startsWith('text/event-stream') ?? false;
-  if (answer.body !== null && (isEvents || (streams && !answer.headers.get('content-type')?.startsWith('application/json')))) {
+  // The streams of `node-fetch` are Node's: they are read beside the app.
+  const isReadable = typeof answer.body?.getReader === 'function';
+  if (isReadable && (isEvents || (streams && !answer.headers.get('content-type')?.startsWith('application/json')))) {
     return passing(answer, meter, route, strips);
   }
   wholeOf(answer, meter, route);

@@ -8,8 +8,12 @@ import { dataOf, Events, parsed } from './sse.js';
 /** How long an app may leave a whole answer unread before it is read beside it, milliseconds. */
 const UNREAD_MS = 1_000;
 
-/** An answer that comes whole. It is read as the app reads it; where the app does not, or in pieces, beside it. */
+/**
+ * An answer that comes whole. It is read as the app reads it; where the app does not, or in pieces,
+ * beside it. It may be of a class of its own: `undici` and `node-fetch` have one.
+ */
 export function wholeOf(answer: Response, meter: Meter, route: Route): void {
+  const { arrayBuffer, blob, clone, text } = answer;
   let isTaken = false;
   const takes = (): boolean => {
     if (isTaken) return false;
@@ -28,7 +32,7 @@ export function wholeOf(answer: Response, meter: Meter, route: Route): void {
     if (answer.bodyUsed) return meter.settle();
     const read = answer.clone().text();
     void read.then(
-      (text) => settle(parsed(text)),
+      (text) => settle(piecesOf(text)),
       () => meter.settle(),
     );
   };
@@ -41,9 +45,9 @@ export function wholeOf(answer: Response, meter: Meter, route: Route): void {
   const read = async <T,>(parse: (text: string) => T, json: (parsed: T, text: string) => unknown): Promise<T> => {
     const isOurs = takes();
     try {
-      const text = await Response.prototype.text.call(answer);
-      const value = parse(text);
-      if (isOurs) settle(json(value, text));
+      const whole = await text.call(answer);
+      const value = parse(whole);
+      if (isOurs) settle(json(value, whole));
       return value;
     } catch (error) {
       if (isOurs) meter.settle();
@@ -51,13 +55,25 @@ export function wholeOf(answer: Response, meter: Meter, route: Route): void {
     }
   };
   own('json', { value: () => read(JSON.parse, (value) => value), writable: true });
-  own('text', { value: () => read((text) => text, parsed), writable: true });
-  const { arrayBuffer, blob, clone } = answer;
+  own('text', { value: () => read((whole) => whole, piecesOf), writable: true });
   for (const [name, method] of Object.entries({ arrayBuffer, blob, clone })) {
     own(name, { value: () => (beside(), (method as () => unknown).call(answer)), writable: true });
   }
-  const body = Object.getOwnPropertyDescriptor(Response.prototype, 'body')?.get;
-  if (body !== undefined) own('body', { get: () => (beside(), body.call(answer) as unknown) });
+  const body = getterOf(answer, 'body');
+  if (body !== undefined) own('body', { get: () => (beside(), body.call(answer)) });
+}
+
+/** JSON, or the events of a stream that came as a whole. */
+function piecesOf(text: string): unknown {
+  return parsed(text) ?? text.split(/\r?\n\r?\n/).map((event) => dataOf(new TextEncoder().encode(event)));
+}
+
+function getterOf(object: object, name: string): (() => unknown) | undefined {
+  for (let at: unknown = object; at !== null; at = Object.getPrototypeOf(at)) {
+    const property = Object.getOwnPropertyDescriptor(at, name);
+    if (property !== undefined) return property.get;
+  }
+  return undefined;
 }
 
 /** Settles calls whose streams are thrown away unread. */

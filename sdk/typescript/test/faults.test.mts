@@ -428,11 +428,40 @@ for (const [name, read] of Object.entries(READS)) {
   });
 }
 
+test('a fetch whose answers are of a class of its own does as well: node-fetch', async () => {
+  const { side, spendfuse, upstream } = await parts();
+  const { default: nodeFetch } = (await import('node-fetch' as string)) as { default: typeof fetch };
+  const openai = spendfuse.wrap(new OpenAI({ apiKey: 'k', baseURL: `${upstream.url}/v1`, fetch: nodeFetch }), { provider: 'openai' });
+  assert.equal((await openai.chat.completions.create(ask)).choices[0]!.message.content, SAID);
+  const guarded = spendfuse.wrap(nodeFetch);
+  const body = JSON.stringify({ ...ask, stream: true, stream_options: { include_usage: true } });
+  assert.equal(await (await guarded(`${upstream.url}/v1/chat/completions`, { method: 'POST', body })).text(), upstream.sent[0]);
+  const events = await told(side, 2);
+  assert.deepEqual(events.map((event) => event['usage'].completion_tokens), [100, 100]);
+});
+
+test('a runtime that has fetch and nothing else: guarded, metered, told', async () => {
+  const { side, upstream } = await parts({ sidecar: { decide: ({ customer }) => (customer === 'c-2' ? blocked() : {}) } });
+  const script = `import { Spendfuse } from 'spendfuse';
+    const spendfuse = new Spendfuse();
+    const ask = (customer) => spendfuse.wrap(fetch, { customer })('${upstream.url}/v1/messages', { method: 'POST', body: '{"model":"claude-sonnet-4-5","stream":true}' });
+    await (await spendfuse.context({}, () => ask('c-1'))).text();
+    const refused = await ask('c-2').catch((error) => error.name);
+    spendfuse.track({ model: 'm', usage: { input_tokens: 1 } });
+    const { warnings } = await new Spendfuse({ url: 'unix:/x', log: () => {} }).check({ customer: 'c' });
+    console.log(refused, await spendfuse.flush(), warnings[0].message);`;
+  const { said } = await run(script, { SPENDFUSE_URL: side.url, NODE_OPTIONS: '--conditions=workerd' });
+  assert.match(said.trim(), /^BudgetExceededError true .*this runtime has no Unix sockets/);
+  assert.deepEqual([...side.events.values()].map((event) => event['usage'].output_tokens), [100, undefined]);
+});
+
 test('an answer of a sidecar is read however it comes, and is not one of another question', async () => {
   const answers = ['HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5;x=1\r\n{"dec\r\nE\r\nision":"warn"}\r\n0\r\n\r\n', 'HTTP/1.1 200 OK\r\ncontent-length: 19\r\nconnection: close\r\n\r\n{"decision":"warn"}', 'HTTP/1.1 429 \r\nContent-Length: 0\r\n\r\n', 'nonsense\r\n\r\n'];
   let connections = 0;
   const server = net.createServer((socket) => {
     connections += 1;
+    // Byte by byte on the wire, too.
+    socket.setNoDelay(true);
     socket.on('error', () => {});
     socket.on('data', async () => {
       for (const byte of answers.shift() ?? '') {
