@@ -1,33 +1,17 @@
 // The commonest faults of such SDKs, as their users have reported them: each is a test here.
 
 import assert from 'node:assert/strict';
-import { spawn } from 'node:child_process';
-import { mkdtempSync } from 'node:fs';
-import net from 'node:net';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
 import { after, test } from 'node:test';
 import Anthropic from '@anthropic-ai/sdk';
 import { GoogleGenAI } from '@google/genai';
 import OpenAI from 'openai';
-import { BudgetExceededError, Spendfuse, SpendfuseError, StateUnknownError, type Options, type WrapOptions } from 'spendfuse';
-import { blocked, provider, type ProviderOptions, SAID, serve, sidecar, type SidecarOptions, textOf, type Told, told } from './stub.mjs';
+import { BudgetExceededError, Spendfuse, SpendfuseError, type WrapOptions } from 'spendfuse';
+import { parts } from './parts.mjs';
+import { blocked, SAID, serve, textOf, type Told, told } from './stub.mjs';
 
 const messages = [{ role: 'user' as const, content: 'x' }];
 const ask = { model: 'gpt-4o', messages };
 const say = { model: 'claude-sonnet-4-5', max_tokens: 100, messages };
-
-async function parts(given: { provider?: ProviderOptions; sidecar?: SidecarOptions; options?: Options; wrap?: WrapOptions } = {}) {
-  const upstream = await provider(given.provider);
-  const side = await sidecar(given.sidecar);
-  const logged: string[] = [];
-  const spendfuse = new Spendfuse({ url: side.url, workspace: 'acme', flushIntervalMs: 1, log: (message) => logged.push(message), ...given.options });
-  after(() => Promise.all([upstream.close(), side.close()]));
-  const bare = new OpenAI({ apiKey: 'k', baseURL: `${upstream.url}/v1` });
-  const openai = spendfuse.wrap(bare, { provider: 'openai', ...given.wrap });
-  const anthropic = spendfuse.wrap(new Anthropic({ apiKey: 'k', baseURL: upstream.url }), given.wrap);
-  return { upstream, side, spendfuse, openai, anthropic, bare, logged };
-}
 
 test('raw responses of streams are streams, and are metered (opentelemetry-python-contrib 4032, azure-sdk-for-python 48646)', async () => {
   const { side, openai, anthropic, upstream } = await parts({ provider: { pieceBytes: 5 } });
@@ -194,174 +178,6 @@ test('contexts do not leak between calls at once, nor out of asynchronous genera
   assert.deepEqual([consumer, generator], ['of-the-consumer', 'of-the-generator']);
 });
 
-/** Runs a script in a process of its own; its exit code. */
-async function run(script: string, env: Record<string, string>): Promise<{ code: number | null; ms: number; said: string }> {
-  const began = performance.now();
-  const child = spawn(process.execPath, ['--input-type=module', '-e', script], { env: { ...process.env, ...env }, stdio: ['ignore', 'pipe', 'pipe'] });
-  let said = '';
-  child.stdout.on('data', (data) => (said += data));
-  child.stderr.on('data', (data) => (said += data));
-  const code = await new Promise<number | null>((resolve) => child.on('close', resolve));
-  return { code, ms: performance.now() - began, said };
-}
-
-const TRACKING = `import { track } from 'spendfuse'; for (let at = 0; at < 250; at++) track({ id: 'e-' + at, model: 'gpt-4o', usage: { input_tokens: 1 } });`;
-
-for (const [name, end] of Object.entries({ 'ends by itself': '', 'calls process.exit()': 'process.exit(0);', throws: 'throw new Error("x");' })) {
-  test(`what is tracked is delivered when the process ${name} (langfuse 4392)`, async () => {
-    const { side } = await parts();
-    const { said } = await run(TRACKING + end, { SPENDFUSE_URL: side.url });
-    assert.equal(side.events.size, 250, said);
-  });
-}
-
-test('a process whose sidecar is gone ends all the same, soon, and says what is lost', async () => {
-  const { code, ms, said } = await run(TRACKING, { SPENDFUSE_URL: 'http://127.0.0.1:9' });
-  assert.equal(code, 0, said);
-  assert.ok(ms < 6_000, `${ms} ms`);
-  assert.match(said, /250 that the sidecar did not take/);
-});
-
-test('importing, wrapping and constructing start nothing: no timer, no socket, no listener (sentry-python 2699)', async () => {
-  const script = `
-    import { Spendfuse, wrap } from 'spendfuse'; import OpenAI from 'openai';
-    const handles = () => process.getActiveResourcesInfo().filter((name) => !/Pipe|TTY|Stream/.test(name)).join();
-    const before = handles(); const listeners = process.eventNames().join(); const given = fetch;
-    const openai = wrap(new OpenAI({ apiKey: 'k' })); new Spendfuse();
-    if (handles() !== before || process.eventNames().join() !== listeners || fetch !== given) { console.log(handles(), process.eventNames()); process.exit(1); }`;
-  const { code, said } = await run(script, {});
-  assert.equal(code, 0, said);
-});
-
-test('a resent batch keeps its ids, whatever becomes of the answers; a bad event does not keep back the good', async () => {
-  const { side, spendfuse, logged } = await parts({ sidecar: { faults: ['reset', 503, 'lost', 429, 500] } });
-  for (let at = 0; at < 150; at += 1) spendfuse.track({ model: at === 20 ? 'reject-me' : 'gpt-4o', usage: { input_tokens: at } });
-  assert.ok(await spendfuse.flush());
-  assert.equal(side.events.size, 149);
-  const { delivered, rejected, queued, dropped } = spendfuse.statistics;
-  assert.deepEqual({ delivered, rejected, queued, dropped }, { delivered: 149, rejected: 1, queued: 0, dropped: 0 });
-  assert.ok(logged.some((message) => message.includes('missing_field, of the test')));
-});
-
-test('a batch that is too large goes in parts', async () => {
-  const taken: number[] = [];
-  const stub = await serve((request, response) => {
-    const batch = JSON.parse(request.body) as Told[];
-    if (batch.length > 30) return void response.writeHead(413).end('{}');
-    taken.push(batch.length);
-    response.writeHead(202).end(JSON.stringify({ accepted: batch.length, rejected: 0, results: batch.map((event, index) => ({ index, id: event['id'], status: 'accepted' })) }));
-  });
-  after(() => stub.close());
-  const spendfuse = new Spendfuse({ url: stub.url });
-  for (let at = 0; at < 100; at += 1) spendfuse.track({ model: 'm', usage: { input_tokens: 1 } });
-  assert.ok(await spendfuse.flush());
-  assert.equal(taken.reduce((sum, count) => sum + count), 100);
-});
-
-test('the queue is bounded; tracking never throws, never waits', async () => {
-  const logged: string[] = [];
-  const spendfuse = new Spendfuse({ url: 'http://127.0.0.1:9', maxQueue: 100, log: (message) => logged.push(message) });
-  const circular: Record<string, unknown> = {};
-  circular['self'] = circular;
-  const began = performance.now();
-  for (let at = 0; at < 1_000; at += 1) spendfuse.track({ model: 'm', usage: { input_tokens: 1 } });
-  spendfuse.track({ model: 'm', usage: circular });
-  spendfuse.track({} as never);
-  spendfuse.track(null as never);
-  spendfuse.addUsage(undefined);
-  spendfuse.addUsage(7);
-  assert.ok(performance.now() - began < 500);
-  assert.deepEqual([spendfuse.statistics.queued, spendfuse.statistics.dropped], [100, 901]);
-  // Once a minute for each kind, however often.
-  assert.equal(logged.filter((message) => message.includes('dropped')).length, 1);
-  assert.equal(await spendfuse.shutdown(50), false);
-});
-
-test('serverless: waitUntil gets a promise that is settled when the event is safe (posthog-js 3187)', async () => {
-  const waited: Promise<unknown>[] = [];
-  const { side, openai, spendfuse } = await parts({ options: { flushIntervalMs: 60_000 }, wrap: { waitUntil: (promise) => waited.push(promise) } });
-  await openai.chat.completions.create(ask);
-  while (waited.length === 0) await new Promise((resolve) => setTimeout(resolve, 1));
-  await Promise.all(waited);
-  assert.equal(side.events.size, 1);
-  const own: Promise<unknown>[] = [];
-  spendfuse.context({}, () => spendfuse.track({ model: 'm', usage: { input_tokens: 1 } }), { waitUntil: (promise) => own.push(promise) });
-  await Promise.all(own);
-  assert.deepEqual([own.length, side.events.size], [1, 2]);
-});
-
-test('without a sidecar calls go ahead, and after three failures without waiting', async () => {
-  const silent = await serve(() => {});
-  const upstream = await provider();
-  after(() => Promise.all([silent.close(), upstream.close()]));
-  const logged: string[] = [];
-  const spendfuse = new Spendfuse({ url: silent.url, log: (message) => logged.push(message) });
-  const openai = spendfuse.wrap(new OpenAI({ apiKey: 'k', baseURL: `${upstream.url}/v1` }), { reserve: false });
-  const began = performance.now();
-  await openai.chat.completions.create(ask);
-  const first = performance.now() - began;
-  assert.ok(first >= 50 && first < 1_000, `${first} ms`);
-  for (let call = 1; call < 8; call += 1) await openai.chat.completions.create(ask);
-  // One more where this took longer than the pause.
-  assert.ok(silent.requests.length === 3 || silent.requests.length === 4, `asked ${silent.requests.length} times`);
-  assert.equal(spendfuse.statistics.unavailable, 8);
-  assert.equal(logged.filter((message) => message.includes('no answer from the sidecar, calls go ahead')).length, 1);
-
-  const strict = spendfuse.wrap(openai, { onUnavailable: 'block' });
-  await assert.rejects(strict.chat.completions.create(ask), StateUnknownError);
-  assert.equal(upstream.requests.length, 8);
-});
-
-test('a breaker that is open asks again after a while, by one call', async () => {
-  let isThere = false;
-  let asked = 0;
-  const stub = await serve((_, response) => {
-    asked += 1;
-    if (!isThere) return void response.destroy();
-    response.writeHead(200).end('{"decision":"allow","budgets":[],"warnings":[],"reservation_id":null}');
-  });
-  after(() => stub.close());
-  const spendfuse = new Spendfuse({ url: stub.url, log: () => {} });
-  for (let call = 0; call < 10; call += 1) assert.equal((await spendfuse.check({ customer: 'c' })).state, 'unavailable');
-  assert.equal(asked, 3);
-  isThere = true;
-  await new Promise((resolve) => setTimeout(resolve, 550));
-  assert.equal((await spendfuse.check({ customer: 'c' })).decision, 'allow');
-  assert.equal(asked, 4);
-});
-
-test('an app that keeps the loop busy is not taken for a sidecar that is away', async () => {
-  const { side, spendfuse } = await parts();
-  const busy = (ms: number): void => {
-    for (const until = performance.now() + ms; performance.now() < until; );
-  };
-  const timer = setInterval(() => busy(120), 1);
-  const decisions = await Promise.all(Array.from({ length: 5 }, () => spendfuse.check({ customer: 'c' })));
-  clearInterval(timer);
-  assert.deepEqual([decisions.map((decision) => decision.state), side.checks.length], [Array(5).fill('live'), 5]);
-});
-
-test('a Unix socket does as well', async () => {
-  const path = join(mkdtempSync(join(tmpdir(), 'sf-')), 's');
-  const side = await sidecar({ listen: path });
-  after(() => side.close());
-  const spendfuse = new Spendfuse({ url: `unix:${path}` });
-  assert.equal((await spendfuse.check({ customer: 'c' })).decision, 'allow');
-  spendfuse.track({ model: 'm', usage: { input_tokens: 1 } });
-  assert.ok(await spendfuse.flush());
-  assert.deepEqual([side.checks.length, side.events.size, side.requests[0]!.headers.host], [1, 1, 'localhost']);
-});
-
-test('SPENDFUSE_DISABLED: nothing is asked, nothing is told, calls pass as they are', async () => {
-  const { side, openai, spendfuse, upstream } = await parts({ options: { disabled: true } });
-  await openai.chat.completions.create(ask);
-  await textOf(await openai.chat.completions.create({ ...ask, stream: true }), () => '');
-  spendfuse.track({ model: 'm', usage: {} });
-  assert.equal((await spendfuse.check({})).state, 'disabled');
-  assert.ok(await spendfuse.flush());
-  assert.deepEqual([side.requests.length, upstream.requests.length, upstream.requests[1]!.body.includes('include_usage')], [0, 2, false]);
-});
-
 test('by the provider\'s own id a call counts once, whoever else tells of it; of servers of one\'s own it is no identity', async () => {
   const { side, spendfuse } = await parts();
   const chat = { id: 'chatcmpl-1', model: 'm', choices: [], usage: { prompt_tokens: 1, completion_tokens: 1 } };
@@ -438,48 +254,6 @@ test('a fetch whose answers are of a class of its own does as well: node-fetch',
   assert.equal(await (await guarded(`${upstream.url}/v1/chat/completions`, { method: 'POST', body })).text(), upstream.sent[0]);
   const events = await told(side, 2);
   assert.deepEqual(events.map((event) => event['usage'].completion_tokens), [100, 100]);
-});
-
-test('a runtime that has fetch and nothing else: guarded, metered, told', async () => {
-  const { side, upstream } = await parts({ sidecar: { decide: ({ customer }) => (customer === 'c-2' ? blocked() : {}) } });
-  const script = `import { Spendfuse } from 'spendfuse';
-    const spendfuse = new Spendfuse();
-    const ask = (customer) => spendfuse.wrap(fetch, { customer })('${upstream.url}/v1/messages', { method: 'POST', body: '{"model":"claude-sonnet-4-5","stream":true}' });
-    await (await spendfuse.context({}, () => ask('c-1'))).text();
-    const refused = await ask('c-2').catch((error) => error.name);
-    spendfuse.track({ model: 'm', usage: { input_tokens: 1 } });
-    const { warnings } = await new Spendfuse({ url: 'unix:/x', log: () => {} }).check({ customer: 'c' });
-    console.log(refused, await spendfuse.flush(), warnings[0].message);`;
-  const { said } = await run(script, { SPENDFUSE_URL: side.url, NODE_OPTIONS: '--conditions=workerd' });
-  assert.match(said.trim(), /^BudgetExceededError true .*this runtime has no Unix sockets/);
-  assert.deepEqual([...side.events.values()].map((event) => event['usage'].output_tokens), [100, undefined]);
-});
-
-test('an answer of a sidecar is read however it comes, and is not one of another question', async () => {
-  const answers = ['HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5;x=1\r\n{"dec\r\nE\r\nision":"warn"}\r\n0\r\n\r\n', 'HTTP/1.1 200 OK\r\ncontent-length: 19\r\nconnection: close\r\n\r\n{"decision":"warn"}', 'HTTP/1.1 429 \r\nContent-Length: 0\r\n\r\n', 'nonsense\r\n\r\n'];
-  let connections = 0;
-  const server = net.createServer((socket) => {
-    connections += 1;
-    // Byte by byte on the wire, too.
-    socket.setNoDelay(true);
-    socket.on('error', () => {});
-    socket.on('data', async () => {
-      for (const byte of answers.shift() ?? '') {
-        socket.write(byte);
-        await new Promise((resolve) => setImmediate(resolve));
-      }
-    });
-  });
-  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
-  after(() => server.close());
-  const spendfuse = new Spendfuse({ url: `http://127.0.0.1:${(server.address() as net.AddressInfo).port}`, timeoutMs: 1_000, log: () => {} });
-  const check = () => spendfuse.check({ customer: 'c' });
-  assert.equal((await check()).decision, 'warn');
-  assert.equal((await check()).decision, 'warn');
-  assert.equal(connections, 1);
-  await assert.rejects(check(), SpendfuseError);
-  assert.equal(connections, 2);
-  assert.equal((await check()).state, 'unavailable');
 });
 
 test('behind a proxy of spendfuse the proxy tells', async () => {
