@@ -18,6 +18,7 @@ for _name in [name for name in os.environ if name.startswith("SPENDFUSE_") and n
 # Every client loads the certificates of all authorities again, which takes most of the time here.
 ssl.create_default_context = functools.lru_cache(maxsize=None)(ssl.create_default_context)  # type: ignore[assignment]
 
+from fake import FakeSidecar  # noqa: E402
 from spendfuse.testing import Recorder  # noqa: E402
 from stub import Provider  # noqa: E402
 
@@ -27,6 +28,13 @@ def provider() -> Iterator[Provider]:
     provider = Provider()
     yield provider
     provider.stop()
+
+
+@pytest.fixture
+def sidecar() -> Iterator[FakeSidecar]:
+    sidecar = FakeSidecar()
+    yield sidecar
+    sidecar.stop()
 
 
 @pytest.fixture

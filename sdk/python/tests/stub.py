@@ -43,6 +43,7 @@ class Provider:
         self.slow = 0.0
         self.tools = False
         self._count = 0
+        self._began = int(time.time())
         self._lock = threading.Lock()
         provider = self
 
@@ -163,7 +164,7 @@ class Provider:
         whole = {
             "id": "resp_bg" if is_asked_later or body.get("background") else name,
             "object": "response",
-            "created_at": int(time.time()),
+            "created_at": self._began,
             "model": body.get("model", "gpt-4o"),
             "status": "completed",
             "output": [

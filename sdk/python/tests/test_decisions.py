@@ -1,0 +1,149 @@
+"""Decisions and their errors, and what becomes of calls while the sidecar is away."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import pickle
+import time
+from typing import Any
+
+import pytest
+import spendfuse
+from fake import FakeSidecar
+from spendfuse import Spendfuse
+
+MESSAGES = [{"role": "user", "content": "x" * 400}]
+CHAT = {"model": "gpt-4o", "messages": MESSAGES}
+USAGE = {"model": "gpt-4o", "usage": {"input_tokens": 10, "output_tokens": 5}}
+
+
+def test_the_error_says_which_budget_and_survives_other_processes(recorder: Any) -> None:
+    recorder.answer = {
+        "decision": "block",
+        "retry_after_seconds": 60,
+        "state": "live",
+        "budgets": [
+            {
+                "budget": "cap", "scope": "acme/customer=c-42", "verdict": "block", "spent_usd": "5.000123",
+                "limit_usd": "5.00", "resets_at": "2026-11-23T05:00:00Z", "message": None, "help_url": "https://h",
+            }
+        ],
+    }
+    with pytest.raises(spendfuse.BudgetExceededError) as refused:
+        recorder.guarded_call(lambda: 1 / 0)
+    for error in (refused.value, pickle.loads(pickle.dumps(refused.value))):
+        assert (error.budget, error.scope, error.unit) == ("cap", "acme/customer=c-42", "usd")
+        assert (str(error.spent), str(error.limit)) == ("5.000123", "5.00")
+        assert error.resets_at.isoformat() == "2026-11-23T05:00:00+00:00"
+        assert (error.retry_after, error.help_url, error.decision.decision) == (60, "https://h", "block")
+        assert str(error) == (
+            "budget cap of acme/customer=c-42 is used up "
+            "($5.000123 of $5.00 spent; resets 2026-11-23T05:00:00Z)"
+        )
+
+
+def test_a_stopped_session_and_an_unknown_state_have_errors_of_their_own(recorder: Any) -> None:
+    line = {"budget": "loops", "scope": "acme/session=s-1", "verdict": "block", "spent_usd": None, "limit_usd": None}
+    recorder.answer = {"decision": "block", "budgets": [line], "state": "live"}
+    with pytest.raises(spendfuse.SessionBlockedError, match="loops"):
+        recorder.check().raise_for_block()
+    warning = {"type": "cold", "severity": "warning", "message": "not caught up", "wasted_usd": None}
+    recorder.answer = {"decision": "block", "budgets": [], "warnings": [warning], "state": "cold"}
+    with pytest.raises(spendfuse.StateUnknownError, match="not caught up"):
+        recorder.check().raise_for_block()
+
+
+def test_a_sidecar_that_is_away_or_hangs_costs_50_ms_at_most_and_soon_nothing(sidecar: FakeSidecar, caplog: Any) -> None:
+    for url, hangs in (("http://127.0.0.1:1", 0.0), (sidecar.url, 0.5)):
+        sidecar.hangs = hangs
+        sf = Spendfuse(url)
+        began = time.monotonic()
+        for _ in range(100):
+            assert sf.check().decision == "allow"
+        # Three that wait, and none after that.
+        assert time.monotonic() - began < 2
+        assert sf.sidecar.undecided == 100
+    assert caplog.text.count("does not answer") == 2
+    sidecar.hangs = 0
+    time.sleep(1.1)
+    assert sf.check().state == "live"
+    assert sf.check().state == "live"
+
+
+def test_without_a_sidecar_calls_are_refused_where_one_says_so(clients: Any, provider: Any) -> None:
+    sf = Spendfuse("http://127.0.0.1:1", on_unavailable="block", exit_timeout=0)
+    with pytest.raises(spendfuse.StateUnknownError, match="cannot be reached"):
+        sf.wrap(clients.openai()).chat.completions.create(**CHAT)
+    assert provider.requests == []
+    assert Spendfuse("http://127.0.0.1:1").wrap(clients.openai()).chat.completions.create(**CHAT)
+
+
+def test_coroutines_are_not_held_up_by_a_sidecar_that_hangs(sidecar: FakeSidecar) -> None:
+    # Far from what a busy machine does to a loop.
+    sidecar.hangs = 3.0
+    sf = Spendfuse(sidecar.url, check_timeout=2.0)
+    longest = 0.0
+
+    async def tick() -> None:
+        nonlocal longest
+        for _ in range(20):
+            began = time.monotonic()
+            await asyncio.sleep(0.005)
+            longest = max(longest, time.monotonic() - began)
+
+    async def main() -> None:
+        await asyncio.gather(tick(), sf.acheck(), sf.acheck())
+
+    asyncio.run(main())
+    assert longest < 1.0
+
+
+def test_a_unix_socket_a_token_and_a_restart(tmp_path: Any) -> None:
+    path = str(tmp_path / "sidecar.sock")
+    sidecar = FakeSidecar(path)
+    sf = Spendfuse(f"unix:{path}", token="secret")
+    assert sf.check(customer="c-1").state == "live"
+    assert sidecar.headers[0]["x-spendfuse-token"] == "secret"
+    sidecar.stop()
+    os.unlink(path)
+    again = FakeSidecar(path)
+    # The kept connection is dead; the call does not notice.
+    assert sf.check(customer="c-1").state == "live"
+    again.stop()
+
+
+def test_disabled_asks_and_tells_nothing(sidecar: FakeSidecar, clients: Any) -> None:
+    sf = Spendfuse(sidecar.url, disabled=True)
+    client = clients.openai()
+    assert sf.wrap(client) is client
+    client.chat.completions.create(**CHAT)
+    assert sf.check().allowed
+    sf.track(**USAGE)
+    assert sf.guarded_call(lambda: 7) == 7
+    assert sf.flush(1) and sidecar.checks == [] and sidecar.events == []
+
+
+@pytest.mark.parametrize(
+    ("status", "answer"),
+    [
+        (400, {"error": {"code": "bad_request", "message": "session_limit_usd is not supported yet"}}),
+        (200, {"decision": "allow", "warnings": [{"type": "unknown_field", "severity": "warning", "message": "x"}]}),
+    ],
+)
+def test_a_sidecar_that_knows_no_limits_of_sessions_is_not_told_of_them_and_this_process_keeps_them(
+    status: int, answer: Any, sidecar: FakeSidecar
+) -> None:
+    sidecar.check_status, sidecar.decision = status, answer
+    sf = Spendfuse(sidecar.url)
+    with sf.session(budget="0.02") as run:
+        for _ in range(3):
+            sidecar.check_status, sidecar.decision = status, answer
+            sf.check()
+            sidecar.check_status, sidecar.decision = 200, {"decision": "allow", "state": "live"}
+            run.step(**USAGE)
+        with pytest.raises(spendfuse.BudgetExceededError):
+            sf.guarded_call(lambda: None)
+    assert sf.flush(5)
+    assert ["session_limit_usd" in check for check in sidecar.checks].count(True) == 1
+    assert not [event for event in sidecar.events if "session_limit_usd" in event]
