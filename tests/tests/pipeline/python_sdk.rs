@@ -10,7 +10,7 @@ use std::time::Duration;
 use serde_json::Value;
 use spendfuse_domain::Nanos;
 use spendfuse_tests::lab::run_to_end;
-use spendfuse_tests::{Lab, Role, eventually};
+use spendfuse_tests::{Lab, Role, eventually, pause};
 
 use crate::provider_clients::{installed_or_none, repository};
 use crate::refusing::{PATIENCE, ask_at, start_sidecar};
@@ -60,16 +60,13 @@ fn run(tracked: i128, arguments: &[&str]) {
         ("sidecar.spool_dir", spool.as_str()),
     ];
     let (mut sidecar, address) = start_sidecar(&lab, "1", &settings);
-    let spent = |workspace: &str, sidecar| {
-        let answer = ask_at(
-            sidecar,
-            &format!("/v1/state?workspace={workspace}&customer=c-1"),
-        );
+    let spent = |sidecar| {
+        let answer = ask_at(sidecar, "/v1/state?workspace=tracked&customer=c-1");
         let state: Value = serde_json::from_str(&answer.body).expect("it is JSON");
         state["budgets"][0]["spent_usd"].as_str().map(str::to_owned)
     };
     eventually("the budgets are in force", PATIENCE, || {
-        spent("tracked", address).ok_or_else(|| "not yet".to_owned())
+        spent(address).ok_or_else(|| "not yet".to_owned())
     });
 
     let sdk = repository().join("sdk/python");
@@ -92,7 +89,7 @@ fn run(tracked: i128, arguments: &[&str]) {
         if tests.is_finished() {
             break address;
         }
-        thread::sleep(Duration::from_millis(10));
+        pause(Duration::from_millis(10));
     };
     let said = tests.join().expect("the tests end");
     println!("{}", said.stdout);
@@ -103,7 +100,7 @@ fn run(tracked: i128, arguments: &[&str]) {
     eventually(
         "what was tracked is counted once",
         PATIENCE,
-        || match spent("tracked", address) {
+        || match spent(address) {
             Some(spent) if spent == expected => Ok(()),
             other => Err(format!("{other:?} of {expected}")),
         },
@@ -113,7 +110,7 @@ fn run(tracked: i128, arguments: &[&str]) {
 /// What it has on its disk it still sends; what it has not taken comes again.
 fn killed_and_started(sidecar: &mut Role) -> SocketAddr {
     sidecar.kill();
-    thread::sleep(Duration::from_millis(500));
+    pause(Duration::from_millis(500));
     sidecar.restart();
     let line = sidecar.await_line("the sidecar answers", PATIENCE);
     let mut words = line.split_whitespace();
