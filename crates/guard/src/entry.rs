@@ -90,6 +90,11 @@ impl Entry {
         rest.split_once('|').map(|(detector, _)| detector)
     }
 
+    /// Whether only some calls of its scope count against its budget.
+    pub fn has_filter(&self) -> bool {
+        self.filter.is_some()
+    }
+
     /// Whether readers must ignore it at `now`: its window is over.
     pub fn is_expired(&self, now: UnixMillis) -> bool {
         self.expires_at.is_some_and(|at| at <= now)

@@ -143,6 +143,18 @@ impl Guard {
         self.replica.snapshot.load().budgets_version
     }
 
+    /// Shows every entry that is not over at `now`, in no order: for people who ask, not for checks.
+    pub fn for_each_entry(&self, now: UnixMillis, mut visit: impl FnMut(&Entry)) {
+        let entries = &self.replica.entries;
+        for shard in 0..entries.shard_count() {
+            entries.for_each_in(shard, |_, entry| {
+                if !entry.is_expired(now) {
+                    visit(entry);
+                }
+            });
+        }
+    }
+
     /// The open findings that `wanted` picks, in no order. Looks at every open finding: for people
     /// who ask, not for checks.
     pub fn open_findings(&self, wanted: impl Fn(&OpenFinding) -> bool) -> Vec<Arc<OpenFinding>> {

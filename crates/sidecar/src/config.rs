@@ -9,6 +9,7 @@ use spendfuse_bus::Health;
 use spendfuse_domain::budget::ReserveRule;
 use spendfuse_guard::ColdStart;
 
+use crate::compat::CompatConfig;
 use crate::error::SidecarError;
 use crate::server::ServerLimits;
 use crate::spool::SpoolConfig;
@@ -125,6 +126,8 @@ pub struct SidecarConfig {
     pub limits: ServerLimits,
     /// What bodies and long answers of all requests may hold beyond 64 KiB each, bytes.
     pub max_body_memory: usize,
+    /// How verdicts are told to clients of other products.
+    pub compat: CompatConfig,
     /// Where the sidecar tells how it is.
     pub health: Health,
 }
@@ -154,6 +157,7 @@ impl SidecarConfig {
             max_usage_events: 10_000,
             limits: ServerLimits::DEFAULT,
             max_body_memory: 64 * 1024 * 1024,
+            compat: CompatConfig::default(),
             health: Health::default(),
         }
     }

@@ -6,6 +6,7 @@
 //! against Kafka; [`Sidecar`] and [`router`] are the same without Kafka.
 
 pub mod background;
+mod compat;
 mod config;
 mod delivery;
 mod error;
@@ -24,6 +25,7 @@ mod stale;
 mod turn;
 mod usage;
 
+pub use compat::{CompatConfig, MargintDowngrade};
 pub use config::{RefusalStatus, SidecarConfig, Token};
 pub use delivery::{Delivery, Safe, Unsafe};
 pub use error::SidecarError;

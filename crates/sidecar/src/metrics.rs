@@ -62,6 +62,14 @@ spendfuse_metrics::table! {
     counter CONNECTIONS_CUT = "spendfuse_http_connections_cut_total";
     /// Requests refused before they were read, by `reason`.
     counter REQUESTS_REFUSED = "spendfuse_http_requests_refused_total";
+    /// Requests of other products' clients whose key is unknown: they are told nothing, and nothing is
+    /// counted for them.
+    counter COMPAT_UNKNOWN_KEYS = "spendfuse_compat_unknown_keys_total";
+    /// Answers to other products' clients that could not say what is so, by `client`: a cheaper model.
+    counter COMPAT_INEXPRESSIBLE_TOTAL = "spendfuse_compat_inexpressible_total";
+    /// Blocks that a list for other products' clients has no place for, by `client`: of a session, a
+    /// user, a model, a customer's feature.
+    gauge COMPAT_INEXPRESSIBLE = "spendfuse_compat_inexpressible_blocks";
     /// Requests without the right token, by `reason` (`missing`, `wrong`).
     counter FAILED_LOGINS = "spendfuse_sidecar_failed_logins_total";
 }
@@ -81,6 +89,8 @@ pub(crate) fn show() {
     counter!(spendfuse_guard::metrics::ENTRIES_LEFT_OUT).increment(0);
     counter!(spendfuse_guard::metrics::RESERVATIONS_EXPIRED).increment(0);
     counter!(MEMBERS_REMOVED).increment(0);
+    counter!(COMPAT_UNKNOWN_KEYS).increment(0);
+    counter!(COMPAT_INEXPRESSIBLE_TOTAL, "client" => "margint").increment(0);
     counter!(IN_FLIGHT_ASKED).increment(0);
     counter!(IN_FLIGHT_UNSURE).increment(0);
     counter!(IN_FLIGHT_BAD).increment(0);

@@ -5,7 +5,9 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use spendfuse_domain::{Body, Call, Event, Flags, TokenClasses, UnixMillis};
+use spendfuse_pricing::book::ModelPrices;
 use spendfuse_pricing::book::records::FollowedBooks;
+use spendfuse_pricing::rate::{Billable, RateKey, TokenClass};
 use spendfuse_pricing::{BookError, PriceBook, Priced, Pricer, PricingError, PricingPolicy};
 
 /// The prices in force, which follow topic `spendfuse.prices`. Pricing takes no lock: each thread
@@ -29,6 +31,14 @@ pub(crate) struct Announced<'a> {
     pub(crate) model: &'a str,
     pub(crate) input_tokens: u64,
     pub(crate) output_tokens: u64,
+}
+
+/// What a model costs.
+pub(crate) struct PerMillion {
+    pub(crate) provider: String,
+    pub(crate) model: String,
+    pub(crate) input: f64,
+    pub(crate) output: f64,
 }
 
 impl Prices {
@@ -78,6 +88,31 @@ impl Prices {
         self.with_own(|pricer| {
             pricer.price(call.provider, call.account, &announced, call.model, now)
         })
+    }
+
+    /// Whether the book has this model at this provider.
+    pub(crate) fn has(&self, provider: &str, model: &str) -> bool {
+        self.in_force.load().book().find(provider, model).is_some()
+    }
+
+    /// Every model that is charged by the token: its provider and name, and what a million tokens of
+    /// input and of output cost now, dollars.
+    pub(crate) fn per_million(&self, now: UnixMillis) -> Vec<PerMillion> {
+        let in_force = self.in_force.load();
+        let models = in_force.book().models().iter();
+        let rate = |model: &ModelPrices, class| {
+            let key = RateKey::new(Billable::Tokens(class));
+            model.in_force(&key, now).map(|nanos| nanos as f64 / 1e9)
+        };
+        let priced = models.filter_map(|model| {
+            Some(PerMillion {
+                provider: model.provider.clone(),
+                model: model.model.clone(),
+                input: rate(model, TokenClass::Input)?,
+                output: rate(model, TokenClass::Output).unwrap_or_default(),
+            })
+        });
+        priced.collect()
     }
 
     fn with_own<T>(&self, price: impl FnOnce(&mut Pricer) -> T) -> T {

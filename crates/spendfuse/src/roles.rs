@@ -7,7 +7,8 @@ use std::process::ExitCode;
 use std::thread::{self, JoinHandle};
 
 use spendfuse_bus::{Health, Shutdown};
-use tokio::runtime::{Handle, Runtime};
+use spendfuse_sidecar::background::answer_at_once;
+use tokio::runtime::{self, Handle};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::admin;
@@ -147,7 +148,11 @@ fn run_all(
     on_failure: OnFailure,
 ) -> Result<ExitCode, Failure> {
     open_files::raise_limit();
-    let runtime = Runtime::new().map_err(Failure::work)?;
+    let runtime = runtime::Builder::new_multi_thread()
+        .on_thread_start(answer_at_once)
+        .enable_all()
+        .build()
+        .map_err(Failure::work)?;
     let handle = metrics::install()?;
     let shutdown = Shutdown::new();
     let roles = watched(roles);

@@ -19,6 +19,7 @@ mod misspelt;
 mod nginx;
 mod notifier;
 mod other_clients;
+mod peers;
 mod price_sources;
 mod provider_clients;
 mod proxy;

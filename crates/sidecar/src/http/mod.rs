@@ -29,6 +29,7 @@ pub use request::Question;
 pub(crate) use request::shown;
 
 use crate::background::Background;
+use crate::compat::{self, Compat};
 use crate::config::SidecarConfig;
 use crate::delivery::Delivery;
 use crate::prices::Prices;
@@ -59,6 +60,7 @@ pub struct Sidecar {
     pub(crate) delivery: Delivery,
     pub(crate) recent: Recent,
     pub(crate) metrics: MetricsText,
+    pub(crate) compat: Compat,
     pub(crate) background: Background,
     intake: Intake,
 }
@@ -110,6 +112,7 @@ impl Sidecar {
             delivery,
             recent: Recent::default(),
             metrics,
+            compat: Compat::default(),
             background: Background::start(),
             intake,
         })
@@ -146,12 +149,20 @@ pub fn router(sidecar: Arc<Sidecar>, demands_token: bool) -> Router {
         .layer(rules(MAX_CHECK_BYTES, false));
     let usage = Router::new()
         .route("/v1/usage", post(post_usage))
+        .route("/v1/ingest/litellm", post(compat::ingest_litellm))
         .layer(rules(config.max_usage_bytes, true));
     let mut api = checks.merge(estimates).merge(gateways).merge(usage);
-    if let Some(token) = config.token.clone().filter(|_| demands_token) {
+    let token = config.token.clone().filter(|_| demands_token);
+    if let Some(token) = token.clone() {
         api = api.layer(from_fn_with_state(token, auth::demand_token));
     }
+    // Their clients have the key in other places.
+    let (questions, events) = compat::routes(token);
+    let others = questions
+        .layer(rules(MAX_CHECK_BYTES, false))
+        .merge(events.layer(rules(config.max_usage_bytes, true)));
     let mut all = api
+        .merge(others)
         .layer(map_response(never_stored))
         .route("/healthz", get(health::healthz))
         .route("/readyz", get(health::readyz))

@@ -40,6 +40,11 @@ impl Connection {
         self.waiting_since.store(ANSWERING, Ordering::Relaxed);
     }
 
+    /// It is to end at once, whatever is under way.
+    pub fn end(&self) {
+        self.cut.notify_one();
+    }
+
     /// Ready when the connection is to end at once.
     pub(super) async fn cut(&self) {
         self.cut.notified().await;

@@ -118,6 +118,35 @@ pub(crate) fn take_one(
     Ok((None, judging.finish()))
 }
 
+/// What became of one of several events from within the process.
+pub(crate) enum Told {
+    /// It is sent. Whether it is counted the meter says, as of late ones and duplicates.
+    Taken,
+    /// It is not sent, because of this.
+    Refused(String),
+}
+
+/// Judges events from within the process, whose envelopes are complete: what became of each, and what
+/// is to be sent.
+pub(crate) async fn take_all(sidecar: &Sidecar, events: &[Vec<u8>]) -> (Vec<Told>, Outgoing) {
+    let mut judging = Judging::new(sidecar, &sidecar.config.source);
+    let mut turn = Turn::begin();
+    let mut told = Vec::with_capacity(events.len());
+    let mut rejected = 0;
+    for event in events {
+        turn.give_way().await;
+        told.push(match judging.take(event, &mut Vec::new()) {
+            Ok(_) => Told::Taken,
+            Err(Refusal { reason, detail }) => {
+                rejected += 1;
+                Told::Refused(format!("{reason}: {detail}"))
+            }
+        });
+    }
+    counter!(USAGE_EVENTS, "outcome" => "rejected").increment(rejected);
+    (told, judging.finish())
+}
+
 /// Names the source of bare events that name none.
 const SOURCE_HEADER: &str = "x-spendfuse-source";
 

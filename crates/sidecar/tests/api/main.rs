@@ -6,6 +6,7 @@ mod authz;
 mod checks;
 #[path = "../../../domain/tests/shared/closed.rs"]
 mod closed;
+mod compat;
 mod estimate;
 mod hostile;
 mod listeners;

@@ -13,7 +13,7 @@ use spendfuse_domain::budget::ReserveRule;
 use spendfuse_guard::ColdStart;
 use spendfuse_notify::{QuietHours, Security};
 use spendfuse_proxy::OnDowngrade;
-use spendfuse_sidecar::RefusalStatus;
+use spendfuse_sidecar::{MargintDowngrade, RefusalStatus};
 
 use super::{ResolvedSettings, SettingsError, wrong};
 
@@ -207,6 +207,12 @@ impl Kind for Security {
             "none" => Ok(Self::None),
             _ => Err("write starttls, tls or none"),
         }
+    }
+}
+
+impl Kind for MargintDowngrade {
+    fn read(text: &str) -> Result<Self, &'static str> {
+        text.parse()
     }
 }
 

@@ -9,6 +9,7 @@ use spendfuse_domain::budget::ReserveRule;
 use spendfuse_guard::ColdStart;
 use spendfuse_notify::{QuietHours, Security};
 use spendfuse_proxy::OnDowngrade;
+use spendfuse_sidecar::MargintDowngrade;
 use spendfuse_sidecar::RefusalStatus;
 
 use super::kinds::{Horizon, Millis, Names, Patience, Secret, read};
@@ -224,6 +225,14 @@ settings! {
             "refuse checks with unknown fields or without a workspace, and events with unknown fields, instead of warning";
         url: String = "http://127.0.0.1:4117",
             "where commands find a running sidecar";
+    }
+    [compat] Compat {
+        margint_downgrade: MargintDowngrade = "allow",
+            "what clients of Margint are told of calls that a cheaper model should answer: allow or block";
+        margindash_poll: Duration = "1s",
+            "how often clients of MarginDash ask for what is blocked";
+        margindash_widen: bool = "false",
+            "whether a block of one feature of a customer blocks all of the customer for clients of MarginDash";
     }
     [proxy] Proxy {
         listen: SocketAddr = "127.0.0.1:4119",

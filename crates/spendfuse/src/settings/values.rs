@@ -10,7 +10,7 @@ use spendfuse_pricing::{Multiplier, PricingPolicy};
 use spendfuse_processor::ProcessorConfig;
 use spendfuse_sidecar::server::ServerLimits;
 use spendfuse_sidecar::spool::SpoolConfig;
-use spendfuse_sidecar::{SidecarConfig, Token};
+use spendfuse_sidecar::{CompatConfig, SidecarConfig, Token};
 use spendfuse_warehouse::WarehouseConfig;
 
 use super::notifier::Notifying;
@@ -184,6 +184,15 @@ impl Settings {
         })
     }
 
+    fn compat(&self) -> CompatConfig {
+        let own = &self.values.compat;
+        CompatConfig {
+            margint_downgrade: own.margint_downgrade,
+            margindash_poll: own.margindash_poll,
+            margindash_widen: own.margindash_widen,
+        }
+    }
+
     /// The sidecar role.
     pub fn sidecar(&self) -> SidecarConfig {
         let own = &self.values.sidecar;
@@ -209,6 +218,7 @@ impl Settings {
                 body_timeout: own.body_timeout.0,
             },
             max_body_memory: own.max_body_memory,
+            compat: self.compat(),
             ..SidecarConfig::new(self.partitions())
         }
     }

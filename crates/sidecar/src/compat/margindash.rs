@@ -1,0 +1,197 @@
+//! PyPI and npm `ai-cost-calc` (MarginDash): `guarded_call`, `track`, `cost`.
+//!
+//! Its client asks for a list of what is blocked and lets every call through when it gets none. It
+//! must never be told `budget_state_version` when it sends events: it stores that version before it
+//! has the list that belongs to it, and keeps the old one for good.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use axum::Extension;
+use axum::body::Bytes;
+use axum::extract::State;
+use axum::http::{HeaderMap, StatusCode, Uri};
+use axum::response::Response;
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
+
+use super::events::{Draft, Summary, count, judge, name};
+use super::scopes::Blocked;
+use super::{Keys, bearer, parameters};
+use crate::http::{ApiError, Shared, Sidecar, json as answer};
+use crate::prices::Prices;
+
+const SOURCE: &str = "margindash";
+/// Responses in one of its events, which it does not limit itself.
+const MOST_RESPONSES: usize = 1_000;
+
+pub(super) async fn blocklist(
+    State(sidecar): Shared,
+    Extension(keys): Extension<Keys>,
+    headers: HeaderMap,
+    uri: Uri,
+) -> Response {
+    let known = keys.know(bearer(&headers));
+    let shared = Arc::clone(&sidecar);
+    let blocked = match known {
+        true => {
+            sidecar
+                .background
+                .run(async move { shared.compat.blocked.now(&shared) })
+                .await
+        }
+        false => Arc::default(),
+    };
+    let parameters = parameters(&uri);
+    let since = parameters.iter().find(|(name, _)| name == "since_version");
+    let since = since.and_then(|(_, version)| version.parse().ok());
+    answer(StatusCode::OK, &list(&sidecar, &blocked, since))
+}
+
+fn list(sidecar: &Sidecar, blocked: &Blocked, since: Option<u64>) -> Value {
+    let version = blocked.version();
+    json!({
+        "version": version,
+        "ttl_seconds": sidecar.config.compat.margindash_poll.as_secs_f64(),
+        "changed": since != Some(version),
+        "blocked": {
+            "organization": blocked.workspace,
+            "event_types": blocked.features,
+            "customer_ids": blocked.customers,
+        },
+    })
+}
+
+/// Both `provider/model` and bare names, because it looks a name up as the app gives it.
+pub(super) async fn models(State(sidecar): Shared) -> Response {
+    let shared = Arc::clone(&sidecar);
+    let models = sidecar.background.run(async move {
+        shared
+            .checker
+            .prices
+            .per_million(shared.checker.clock.now().wall)
+    });
+    let mut named = BTreeMap::new();
+    for model in models.await {
+        let pricing = json!({
+            "input_per_1m_usd": model.input, "output_per_1m_usd": model.output,
+        });
+        // The first provider's price stands for the bare name, as in the book's order.
+        named
+            .entry(model.model.clone())
+            .or_insert_with(|| pricing.clone());
+        named.insert(format!("{}/{}", model.provider, model.model), pricing);
+    }
+    let listed = |(slug, pricing)| json!({"slug": slug, "pricing": pricing});
+    let models: Vec<_> = named.into_iter().map(listed).collect();
+    answer(StatusCode::OK, &json!({ "models": models }))
+}
+
+#[derive(Deserialize)]
+struct Batch {
+    events: Vec<Map<String, Value>>,
+}
+
+/// It tries again after 429 and 5xx, with the same tokens; anything else that is not 2xx is lost.
+pub(super) async fn events(
+    State(sidecar): Shared,
+    Extension(keys): Extension<Keys>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Response {
+    let batch = match serde_json::from_slice::<Batch>(&body) {
+        Ok(batch) => batch,
+        Err(error) => {
+            let message = format!("the body cannot be read: {error}");
+            return ApiError::new("bad_request", message).response(StatusCode::BAD_REQUEST);
+        }
+    };
+    if !keys.know(bearer(&headers)) {
+        return answer(StatusCode::OK, &Summary::default());
+    }
+    let shared = Arc::clone(&sidecar);
+    let taking = async move {
+        let most = shared.config.max_usage_events;
+        let mut all = Vec::new();
+        for event in &batch.events {
+            all.extend(drafts(&shared.checker.prices, event));
+        }
+        let is_too_long = all.len() > most;
+        all.truncate(most);
+        let (mut summary, outgoing) = judge(&shared, all).await;
+        if is_too_long {
+            summary.reject(format!("more than {most} responses at once"));
+        }
+        outgoing.deliver(&shared).await.map(|()| summary)
+    };
+    match sidecar.background.run(taking).await {
+        Ok(summary) => answer(StatusCode::OK, &summary),
+        Err(error) => {
+            let unavailable = ApiError::new("unavailable", error.to_string());
+            unavailable.response(StatusCode::SERVICE_UNAVAILABLE)
+        }
+    }
+}
+
+/// One event of ours for each response, and one for the revenue.
+fn drafts(prices: &Prices, event: &Map<String, Value>) -> Vec<Result<Draft, String>> {
+    let token = name(event.get("unique_request_token"));
+    let Some(token) = token.as_str().filter(|token| !token.is_empty()) else {
+        return vec![Err("an event without unique_request_token".to_owned())];
+    };
+    let time = event.get("occurred_at").and_then(Value::as_str);
+    let whose = |draft: Draft| {
+        draft
+            .at(time)
+            .with("customer", name(event.get("customer_id")))
+    };
+    let empty = Vec::new();
+    let responses = event.get("vendor_responses").and_then(Value::as_array);
+    let responses = responses.unwrap_or(&empty);
+    let mut drafts: Vec<_> = responses
+        .iter()
+        .take(MOST_RESPONSES)
+        .enumerate()
+        .map(|(at, response)| {
+            let (provider, model) = split(
+                prices,
+                response
+                    .get("model")
+                    .and_then(Value::as_str)
+                    .unwrap_or_default(),
+            );
+            let usage = json!({
+                "input_tokens": count(response.get("input_tokens")),
+                "output_tokens": count(response.get("output_tokens")),
+            });
+            Ok(whose(Draft::call(SOURCE, format!("{token}:{at}")))
+                .with("feature", name(event.get("event_type")))
+                .with("provider", provider)
+                .with("model", model)
+                .with("usage", usage)
+                .with("usage_format", "spendfuse"))
+        })
+        .collect();
+    if responses.len() > MOST_RESPONSES {
+        drafts.push(Err(format!(
+            "more than {MOST_RESPONSES} responses in one event"
+        )));
+    }
+    let cents = event.get("revenue_amount_in_cents").and_then(Value::as_i64);
+    if let Some(cents) = cents.filter(|cents| *cents != 0) {
+        let sign = if cents < 0 { "-" } else { "" };
+        let cents = cents.unsigned_abs();
+        let dollars = format!("{sign}{}.{:02}", cents / 100, cents % 100);
+        let revenue = Draft::revenue(SOURCE, format!("{token}:rev"));
+        drafts.push(Ok(whose(revenue).with("revenue_usd", dollars)));
+    }
+    drafts
+}
+
+/// `openai/gpt-4o` is a provider and its model; a name with a slash may also be one name.
+fn split<'m>(prices: &Prices, model: &'m str) -> (&'m str, &'m str) {
+    match model.split_once('/') {
+        Some((provider, rest)) if prices.has(provider, rest) => (provider, rest),
+        _ => ("", model),
+    }
+}

@@ -1,0 +1,155 @@
+//! What is blocked, for clients that ask for lists instead of asking about calls.
+
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use metrics::gauge;
+use spendfuse_domain::scope::{Dimension, ScopeText};
+use spendfuse_domain::{Attribution, Verdict};
+use spendfuse_guard::CheckRequest;
+
+use super::resent::fingerprint;
+use crate::http::Sidecar;
+use crate::metrics::COMPAT_INEXPRESSIBLE;
+
+/// A list is made again when it is older.
+const FRESH: Duration = Duration::from_millis(200);
+
+/// The scopes of the default workspace that are blocked as a whole.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Blocked {
+    pub(super) workspace: bool,
+    pub(super) features: BTreeSet<String>,
+    pub(super) customers: BTreeSet<String>,
+}
+
+impl Blocked {
+    /// Equal where what is blocked is equal, in every sidecar and after every restart; a positive
+    /// number that JavaScript holds exactly.
+    pub(super) fn version(&self) -> u64 {
+        let mut text = vec![u8::from(self.workspace)];
+        for (kind, names) in [(b'f', &self.features), (b'c', &self.customers)] {
+            for name in names {
+                text.push(kind);
+                text.extend(name.len().to_le_bytes());
+                text.extend(name.as_bytes());
+            }
+        }
+        (fingerprint(&text) >> 11).max(1)
+    }
+}
+
+/// The last list, and when it was made.
+#[derive(Debug, Default)]
+pub(super) struct BlockedScopes(Mutex<Option<(Instant, Arc<Blocked>)>>);
+
+impl BlockedScopes {
+    /// What is blocked now. Looks at every entry of the replica: callers run in the background.
+    pub(super) fn now(&self, sidecar: &Sidecar) -> Arc<Blocked> {
+        let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, blocked)) = last.as_ref().filter(|(made, _)| made.elapsed() < FRESH) {
+            return Arc::clone(blocked);
+        }
+        let blocked = Arc::new(collect(sidecar));
+        *last = Some((Instant::now(), Arc::clone(&blocked)));
+        blocked
+    }
+}
+
+fn collect(sidecar: &Sidecar) -> Blocked {
+    let checker = &sidecar.checker;
+    let now = checker.clock.now();
+    let workspace = &*sidecar.config.default_workspace;
+    let mut scopes = BTreeSet::new();
+    let mut inexpressible = 0_u32;
+    checker.guard.for_each_entry(now.wall, |entry| {
+        if entry.verdict != Verdict::Block {
+            return;
+        }
+        let scope = ScopeText::parse(entry.scope());
+        match scope.filter(|scope| scope.workspace.as_deref().is_none_or(|of| of == workspace)) {
+            None => {}
+            Some(scope) if entry.has_filter() || entry.detector().is_some() => {
+                inexpressible += u32::from(!scope.parts.is_empty());
+            }
+            Some(scope) => {
+                scopes.insert(scope.parts);
+            }
+        }
+    });
+    // Entries say what was true when they were written; a limit that was raised since lifts a block
+    // at once.
+    let is_blocked = |customer: &str, feature: &str| {
+        let request = CheckRequest {
+            attribution: Attribution {
+                workspace: workspace.into(),
+                customer: customer.into(),
+                feature: feature.into(),
+                ..Attribution::default()
+            },
+            ..CheckRequest::default()
+        };
+        checker.guard.check(&request, now).verdict() == Verdict::Block
+    };
+    let mut blocked = Blocked {
+        workspace: is_blocked("", ""),
+        ..Blocked::default()
+    };
+    for parts in scopes {
+        match &*parts {
+            [] => {}
+            [(Dimension::Customer, customer)] => {
+                if is_blocked(customer, "") {
+                    blocked.customers.insert(customer.clone());
+                }
+            }
+            [(Dimension::Feature, feature)] => {
+                if is_blocked("", feature) {
+                    blocked.features.insert(feature.clone());
+                }
+            }
+            [
+                (Dimension::Customer, customer),
+                (Dimension::Feature, feature),
+            ] if sidecar.config.compat.margindash_widen => {
+                if is_blocked(customer, feature) {
+                    blocked.customers.insert(customer.clone());
+                }
+            }
+            _ => inexpressible += 1,
+        }
+    }
+    gauge!(COMPAT_INEXPRESSIBLE, "client" => "margindash").set(inexpressible);
+    blocked
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_version_tells_sets_apart_and_is_exact_in_javascript() {
+        let set = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
+        let customers = Blocked {
+            customers: set(&["a", "b"]),
+            ..Blocked::default()
+        };
+        let features = Blocked {
+            features: set(&["a", "b"]),
+            ..Blocked::default()
+        };
+        let joined = Blocked {
+            customers: set(&["ab"]),
+            ..Blocked::default()
+        };
+        let all = [&Blocked::default(), &customers, &features, &joined];
+        let versions: BTreeSet<_> = all.iter().map(|blocked| blocked.version()).collect();
+        assert_eq!(versions.len(), all.len());
+        assert!(
+            versions
+                .iter()
+                .all(|version| (1..1 << 53).contains(version))
+        );
+    }
+}
