@@ -103,14 +103,21 @@ impl<'de> Scanner<'de> {
     #[inline]
     fn quoted(&mut self) -> Result<&'de str, Unusual> {
         self.take(b'"')?;
+        self.rest_of_text()
+    }
+
+    /// The text whose opening quote has been taken.
+    #[inline]
+    fn rest_of_text(&mut self) -> Result<&'de str, Unusual> {
         let start = self.at;
-        let length = plain_length(&self.text.as_bytes()[start..]);
-        self.at = start + length;
-        if self.peek() != Some(b'"') {
+        let rest = self.text.as_bytes().get(start..).ok_or(Unusual)?;
+        let length = plain_length(rest);
+        if rest.get(length) != Some(&b'"') {
             return Err(Unusual);
         }
-        self.at += 1;
-        Ok(&self.text[start..start + length])
+        let end = start + length;
+        self.at = end + 1;
+        Ok(&self.text[start..end])
     }
 
     /// The digits that come next, without a leading zero.
@@ -164,7 +171,10 @@ impl<'de> Scanner<'de> {
             return Ok(false);
         }
         if !std::mem::take(first) {
-            self.take(b',')?;
+            if next != b',' {
+                return Err(Unusual);
+            }
+            self.at += 1;
         }
         Ok(true)
     }
@@ -172,7 +182,10 @@ impl<'de> Scanner<'de> {
     /// Skips the next value.
     fn skip(&mut self) -> Result<(), Unusual> {
         match self.next_significant() {
-            Some(b'"') => self.quoted().map(drop),
+            Some(b'"') => {
+                self.at += 1;
+                self.rest_of_text().map(drop)
+            }
             Some(b'0'..=b'9') => {
                 self.digits()?;
                 if self.peek() == Some(b'.') {
@@ -221,10 +234,10 @@ impl<'de> Scanner<'de> {
 fn plain_length(bytes: &[u8]) -> usize {
     const ONES: u64 = u64::from_ne_bytes([1; 8]);
     const HIGH: u64 = ONES * 0x80;
-    let mut length = 0;
+    let mut rest = bytes;
     // Eight bytes at a time. The lowest mark of each term is exact: subtracting borrows only from
     // bytes above one that is marked.
-    while let Some(eight) = bytes[length..].first_chunk::<8>() {
+    while let Some((eight, behind)) = rest.split_first_chunk::<8>() {
         let eight = u64::from_le_bytes(*eight);
         // With this bit turned, quotes (0x22) stand right above the control characters, and nothing
         // else does.
@@ -234,13 +247,20 @@ fn plain_length(bytes: &[u8]) -> usize {
             (turned.wrapping_sub(ONES * 0x21) & !turned) | (escapes.wrapping_sub(ONES) & !escapes);
         let marks = marks & HIGH;
         if marks != 0 {
-            return length + marks.trailing_zeros() as usize / 8;
+            return bytes.len() - rest.len() + marks.trailing_zeros() as usize / 8;
         }
-        length += 8;
+        rest = behind;
     }
+    plain_length_of_few(bytes, rest)
+}
+
+/// The same, where all before `rest` is plain.
+// Apart: it is the text's last bytes only, and would cost registers.
+#[cold]
+fn plain_length_of_few(bytes: &[u8], rest: &[u8]) -> usize {
     let ends = |byte: &u8| *byte == b'"' || *byte == b'\\' || *byte < 0x20;
-    let rest = &bytes[length..];
-    length + rest.iter().position(ends).unwrap_or(rest.len())
+    let plain = rest.iter().position(ends).unwrap_or(rest.len());
+    bytes.len() - rest.len() + plain
 }
 
 impl<'de> Deserializer<'de> for &mut Scanner<'de> {
@@ -249,7 +269,10 @@ impl<'de> Deserializer<'de> for &mut Scanner<'de> {
     #[inline]
     fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Unusual> {
         match self.next_significant() {
-            Some(b'"') => visitor.visit_borrowed_str(self.quoted()?),
+            Some(b'"') => {
+                self.at += 1;
+                visitor.visit_borrowed_str(self.rest_of_text()?)
+            }
             Some(b'0'..=b'9') => visitor.visit_u64(self.whole_number()?),
             Some(b'{') => self.within(|scanner| {
                 scanner.at += 1;
