@@ -123,3 +123,35 @@ fn a_call_without_tokens_needs_an_empty_object_or_units() {
     assert_eq!(read(UsageFormat::OpenAiChat, foreign, true), Ok(nothing));
     assert!(read(UsageFormat::OpenAiChat, foreign, false).is_err());
 }
+
+#[test]
+fn a_refusal_names_the_format_that_reads_all_of_it() {
+    for (given, json, advice) in [
+        (
+            UsageFormat::Gemini,
+            r#"{"input_tokens":10,"cache_read_input_tokens":80,"output_tokens":3}"#,
+            "anthropic.messages",
+        ),
+        (
+            UsageFormat::BedrockConverse,
+            r#"{"input_tokens":90,"input_tokens_details":{"cached_tokens":80},"output_tokens":3,"total_tokens":93}"#,
+            "openai.chat",
+        ),
+        (
+            UsageFormat::Spendfuse,
+            r#"{"inputTokens":90,"cachedInputTokens":80,"outputTokens":3,"totalTokens":93}"#,
+            "otel",
+        ),
+        (
+            UsageFormat::OpenAiChat,
+            r#"{"inputTokens":10,"cacheReadInputTokens":80,"outputTokens":3,"totalTokens":93}"#,
+            "bedrock.converse",
+        ),
+    ] {
+        let detail = read(given, json, false).unwrap_err().detail;
+        let expected = format!("it looks like \"{advice}\"");
+        assert!(detail.contains(&expected), "{json}: {detail}");
+    }
+    let total = read(UsageFormat::Gemini, r#"{"count":3,"total":93}"#, false).unwrap_err();
+    assert!(!total.detail.contains("looks like"), "{total:?}");
+}

@@ -7,6 +7,7 @@
 use super::Reading;
 use super::contained::{ContainedInput, ContainedOutput, reconcile};
 use super::walk::{Counts, Meaning, Section, Slot, Word};
+use crate::units::UnitKind;
 
 pub(super) fn meaning(section: Section, key: &str) -> Option<Meaning> {
     match section {
@@ -22,8 +23,11 @@ pub(super) fn meaning(section: Section, key: &str) -> Option<Meaning> {
 fn top(key: &str) -> Option<Meaning> {
     Some(match key {
         // `total_…` are the names of the interactions API.
-        "promptTokenCount" | "prompt_token_count" | "total_input_tokens" => {
-            Meaning::Count(Slot::Input)
+        // Vertex's embeddings count tokens in `statistics`, and older ones characters in `metadata`.
+        "promptTokenCount" | "prompt_token_count" | "total_input_tokens" | "token_count"
+        | "tokenCount" => Meaning::Count(Slot::Input),
+        "billableCharacterCount" | "billable_character_count" => {
+            Meaning::Units(UnitKind::Characters)
         }
         "cachedContentTokenCount" | "cached_content_token_count" | "total_cached_tokens" => {
             Meaning::Count(Slot::CacheRead)

@@ -270,17 +270,26 @@ fn bad(detail: impl Into<String>) -> Rejection {
 
 /// An object without a single count of its format: most likely another provider's, so say whose.
 fn unrecognised(reader: Reader, format: UsageFormat, json: &str) -> Rejection {
-    // OpenTelemetry's last: its old names without their prefix are OpenAI's.
+    // OpenTelemetry's last: its old names without their prefix are OpenAI's. Anthropic's first: others
+    // know its names, too, and take what is cached for a part of the input.
     let mut others = UsageFormat::ALL.to_vec();
-    others.sort_by_key(|other| *other == UsageFormat::Otel);
-    let fitting = others.into_iter().find(|other| {
-        // Advice that fits by a total alone would charge all of it as something that it is not.
-        let mut section = SectionReader::top(*other);
-        let is_read = walk_object(reader, json, &mut section).is_ok();
-        is_read && (section.counts.has(Slot::Input) || section.counts.has(Slot::Output))
+    others.sort_by_key(|other| match other {
+        UsageFormat::AnthropicMessages => 0,
+        UsageFormat::Otel => 2,
+        _ => 1,
     });
-    let advice = match fitting {
-        Some(other) => format!(
+    let fit = |other: UsageFormat| {
+        let mut section = SectionReader::top(other);
+        walk_object(reader, json, &mut section).ok()?;
+        let counts = section.counts;
+        // Advice that fits by a total alone would charge all of it as something that it is not.
+        let says_some = counts.has(Slot::Input) || counts.has(Slot::Output);
+        says_some.then(|| (counts.fit(), other))
+    };
+    // Of equally good ones the first.
+    let fitting = others.into_iter().rev().filter_map(fit);
+    let advice = match fitting.max_by_key(|(fit, _)| *fit) {
+        Some((_, other)) => format!(
             "it looks like \"{0}\": set data.usage_format to \"{0}\"",
             other.name()
         ),

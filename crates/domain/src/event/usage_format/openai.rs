@@ -79,8 +79,11 @@ pub(super) fn meaning(section: Section, key: &str) -> Option<Meaning> {
 
 fn top(key: &str) -> Option<Meaning> {
     Some(match key {
-        "prompt_tokens" | "input_tokens" | "total_input_tokens" => Meaning::Count(Slot::Input),
-        "completion_tokens" | "output_tokens" | "total_output_tokens" => {
+        // Ollama's own API says how many it evaluated.
+        "prompt_tokens" | "input_tokens" | "total_input_tokens" | "prompt_eval_count" => {
+            Meaning::Count(Slot::Input)
+        }
+        "completion_tokens" | "output_tokens" | "total_output_tokens" | "eval_count" => {
             Meaning::Count(Slot::Output)
         }
         "total_tokens" => Meaning::Count(Slot::Total),
@@ -102,6 +105,11 @@ fn top(key: &str) -> Option<Meaning> {
         "total_thought_tokens" => Meaning::Count(Slot::Thoughts),
         "total_tool_use_tokens" => Meaning::Count(Slot::ToolInput),
         "audio_tokens" => Meaning::Count(Slot::FreeAudio),
+        // Alibaba's own API: within the input, which may have them in its details, too.
+        "image_tokens" => Meaning::Count(Slot::ImageInput),
+        "video_tokens" => Meaning::Count(Slot::VideoInput),
+        "image_count" => Meaning::Units(UnitKind::Images),
+        "video_duration" => Meaning::Units(UnitKind::VideoSeconds),
         "citation_tokens" => Meaning::Count(Slot::Citations),
         "num_search_queries" => Meaning::Count(Slot::WebSearches),
         "server_side_tool_usage_details" | "server_tool_use" => {

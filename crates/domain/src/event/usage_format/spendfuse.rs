@@ -12,6 +12,8 @@ use super::{Reading, UsageFormat};
 
 /// Prefixes of attributes: of OpenTelemetry, of OpenLLMetry's first releases.
 const OTEL_PREFIXES: [&str; 2] = ["gen_ai.usage.", "llm.usage."];
+/// What Vercel's AI SDK puts in front of the names of its usage object.
+const VERCEL_PREFIX: &str = "ai.usage.";
 /// What pydantic-ai puts behind the prefix for the counts of the provider.
 const DETAILS: &str = "details.";
 
@@ -26,11 +28,12 @@ fn bare(key: &str) -> &str {
 
 pub(super) fn meaning(format: UsageFormat, section: Section, key: &str) -> Option<Meaning> {
     if section != Section::Top {
-        return None;
+        return (format == UsageFormat::Otel).then(|| details(section, key))?;
     }
     if format == UsageFormat::Otel {
         let name = bare(key);
         let name = name.strip_prefix(DETAILS).unwrap_or(name);
+        let key = key.strip_prefix(VERCEL_PREFIX).unwrap_or(key);
         return otel(key, name).or_else(|| contained(name));
     }
     contained(bare(key))
@@ -61,30 +64,53 @@ fn contained(name: &str) -> Option<Meaning> {
     }))
 }
 
+/// The parts of the objects that Vercel's AI SDK and LangChain (`usage_metadata`) give their callers.
+fn details(section: Section, key: &str) -> Option<Meaning> {
+    let slot = match (section, key) {
+        (Section::InputDetails, "cacheReadTokens" | "cache_read") => Slot::CacheRead,
+        (Section::InputDetails, "cacheWriteTokens" | "cache_creation") => Slot::CacheWrite,
+        (Section::InputDetails, "ephemeral_1h_input_tokens") => Slot::CacheWrite1h,
+        (Section::InputDetails, "audio") => Slot::AudioInput,
+        (Section::OutputDetails, "reasoningTokens" | "reasoning") => Slot::Reasoning,
+        (Section::OutputDetails, "audio") => Slot::AudioOutput,
+        (Section::InputDetails, "noCacheTokens" | "ephemeral_5m_input_tokens")
+        | (Section::OutputDetails, "textTokens") => return Some(Meaning::NotBilled),
+        _ => return None,
+    };
+    Some(Meaning::Count(slot))
+}
+
 /// Names that OpenTelemetry's conventions once had and instrumentations still send, those of
 /// modalities, and those of others that write telemetry: `key` is OpenInference's and Vercel's,
 /// `name` OpenTelemetry's.
 fn otel(key: &str, name: &str) -> Option<Meaning> {
     let by_key = match key {
-        "llm.token_count.prompt" | "ai.usage.inputTokens" | "ai.usage.promptTokens" => Slot::Input,
-        "llm.token_count.completion" | "ai.usage.outputTokens" | "ai.usage.completionTokens" => {
-            Slot::Output
-        }
-        "llm.token_count.total" | "ai.usage.totalTokens" => Slot::Total,
+        "llm.token_count.prompt" | "inputTokens" | "promptTokens" => Slot::Input,
+        "llm.token_count.completion" | "outputTokens" | "completionTokens" => Slot::Output,
+        "llm.token_count.total" | "totalTokens" => Slot::Total,
         "llm.token_count.prompt_details.cache_read"
-        | "ai.usage.cachedInputTokens"
-        | "ai.usage.inputTokenDetails.cacheReadTokens" => Slot::CacheRead,
+        | "cachedInputTokens"
+        | "inputTokenDetails.cacheReadTokens" => Slot::CacheRead,
         "llm.token_count.prompt_details.cache_write"
-        | "ai.usage.inputTokenDetails.cacheWriteTokens" => Slot::CacheWrite,
+        | "inputTokenDetails.cacheWriteTokens" => Slot::CacheWrite,
+        // Bedrock's own object, whose input is without them.
+        "cacheReadInputTokens" => Slot::ForeignCacheRead,
+        "cacheWriteInputTokens" => Slot::ForeignCacheWrite,
         "anthropic.usage.cache_creation.ephemeral_1h_input_tokens" => Slot::CacheWrite1h,
         "llm.token_count.prompt_details.audio" => Slot::AudioInput,
         "llm.token_count.completion_details.audio" => Slot::AudioOutput,
         "llm.token_count.completion_details.reasoning"
-        | "ai.usage.reasoningTokens"
-        | "ai.usage.outputTokenDetails.reasoningTokens" => Slot::Reasoning,
+        | "reasoningTokens"
+        | "outputTokenDetails.reasoningTokens" => Slot::Reasoning,
         "operation.cost" | "llm.cost.total" => return Some(Meaning::Charge),
-        "ai.usage.inputTokenDetails.noCacheTokens"
-        | "ai.usage.outputTokenDetails.textTokens"
+        "inputTokenDetails" | "input_token_details" => {
+            return Some(Meaning::Object(Section::InputDetails));
+        }
+        "outputTokenDetails" | "output_token_details" => {
+            return Some(Meaning::Object(Section::OutputDetails));
+        }
+        "inputTokenDetails.noCacheTokens"
+        | "outputTokenDetails.textTokens"
         | "anthropic.usage.cache_creation.ephemeral_5m_input_tokens" => {
             return Some(Meaning::NotBilled);
         }

@@ -75,8 +75,8 @@ fn below(path: &str, around: bool, json: &str, depth: usize) -> Option<String> {
             let members = members(json)?;
             let mut kept = members.iter().filter(|(name, _)| is_kept(name));
             kept.find_map(|(name, member)| {
-                let is_number = kind(member) == JsonKind::Count;
-                let billed = looks_billed(name) || (around && !is_number);
+                let says_itself = kind(member) == JsonKind::Count && name != "count";
+                let billed = looks_billed(name) || (around && !says_itself);
                 below(&format!("{path}.{name}"), billed, member, depth + 1)
             })
         }
@@ -133,6 +133,12 @@ mod tests {
                 r#"[{"modality":"X","tokenCount":3}]"#,
                 Some("extra_tokens.[].tokenCount"),
             ),
+            (
+                "plugins",
+                r#"{"search":{"count":1,"strategy":2}}"#,
+                Some("plugins.search.count"),
+            ),
+            ("search", r#"{"strategy":2}"#, None),
             ("cost_details", r#"{"upstream_inference_cost":null}"#, None),
         ] {
             assert_eq!(billed_looking(key, json).as_deref(), expected, "{key}");

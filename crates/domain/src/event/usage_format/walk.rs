@@ -211,6 +211,11 @@ impl Counts {
         self.known == 0 && self.members > 0
     }
 
+    /// How well the format fits: whether all that looks billed is read, and how much is known.
+    pub(super) fn fit(&self) -> (bool, u32) {
+        (self.unread.is_none(), self.known)
+    }
+
     /// The path of the first number that nothing reads and that looks billed.
     pub(super) fn unread(&mut self) -> Option<Box<str>> {
         self.unread.take()
