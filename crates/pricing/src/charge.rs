@@ -3,14 +3,14 @@
 //! Amounts are summed over a common denominator and divided once, rounded up to the nano-dollar.
 
 use spendfuse_domain::row::CostParts;
-use spendfuse_domain::units::{Quantity, Units};
+use spendfuse_domain::units::Quantity;
 use spendfuse_domain::{Call, Nanos, UnitKind, UnixMillis};
 
 use crate::detail::millionths;
 use crate::factor;
 use crate::policy::Multiplier;
 use crate::rate::{Billable, Tier, TokenClass};
-use crate::sheet::{Era, UnitRate};
+use crate::sheet::Era;
 
 /// Numerators are billionths of a nano-dollar: nanos per million tokens × tokens × 1,000, or nanos
 /// per unit × billionths of units.
@@ -123,6 +123,10 @@ impl Bill {
             return TokenRates::default();
         };
         for class in TokenClass::ALL {
+            // Most are, and their rates need not be worked out.
+            if call.tokens[class] == 0 {
+                continue;
+            }
             let rate = sheet.rates[class as usize];
             let nanos = factor::times(rate.nanos, factor);
             self.add_tokens(class, call, nanos, lines, || {
@@ -315,47 +319,4 @@ fn split(mut parts: [i128; 5], total: i128) -> CostParts {
 fn ceil_div(numerator: i128, denominator: i128) -> i128 {
     let rest = numerator % denominator;
     numerator / denominator + i128::from(rest > 0)
-}
-
-/// The rate for `kind` with the attributes that `units` gives, and whether it is a guess: the call
-/// does not say a quality or size that the price depends on, or says one that has no price. Then it
-/// is the dearest that fits what the call says, else the dearest of all.
-pub(crate) fn unit_rate(
-    era: &Era,
-    kind: UnitKind,
-    units: &Units<'_>,
-    tier: Tier,
-) -> Option<(u64, bool)> {
-    let of_kind = |tier: Tier| {
-        let rates = era.units.iter();
-        rates.filter(move |rate| rate.kind == kind && rate.tier == tier)
-    };
-    let tier = if of_kind(tier).next().is_some() {
-        tier
-    } else {
-        Tier::Default
-    };
-    let same = |rates: &str, calls: &str| rates.is_empty() || rates.eq_ignore_ascii_case(calls);
-    // `1024x1536`, `1024-x-1536` and `1024 × 1536` are one size.
-    let size: String = { units.size.chars() }
-        .filter(|one| !matches!(one, ' ' | '-' | '*'))
-        .map(|one| if one == '×' { 'x' } else { one })
-        .collect();
-    let fits = |rate: &&UnitRate| same(&rate.quality, &units.quality) && same(&rate.size, &size);
-    let given_attributes =
-        |rate: &&UnitRate| u8::from(!rate.quality.is_empty()) + u8::from(!rate.size.is_empty());
-    let best = of_kind(tier)
-        .filter(fits)
-        .max_by_key(|rate| (given_attributes(rate), rate.nanos));
-    if let Some(rate) = best {
-        return Some((rate.nanos, false));
-    }
-    let unsaid = |rates: &str, calls: &str| calls.is_empty() || same(rates, calls);
-    let may_fit =
-        |rate: &&UnitRate| unsaid(&rate.quality, &units.quality) && unsaid(&rate.size, &size);
-    let dearest = of_kind(tier)
-        .filter(may_fit)
-        .max_by_key(|rate| rate.nanos)
-        .or_else(|| of_kind(tier).max_by_key(|rate| rate.nanos))?;
-    Some((dearest.nanos, true))
 }

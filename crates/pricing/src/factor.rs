@@ -15,6 +15,14 @@ pub(crate) fn is_usual_speed(speed: &str) -> bool {
     is_any(speed, &["standard", "normal", "default"])
 }
 
+fn is_usual_geography(geography: &str) -> bool {
+    is_any(geography, &["global", "not_available", "default"])
+}
+
+fn is_usual_region(region: &str) -> bool {
+    is_any(region, &["global"])
+}
+
 fn is_any(word: &str, usual: &[&str]) -> bool {
     word.is_empty() || usual.iter().any(|usual| word.eq_ignore_ascii_case(usual))
 }
@@ -32,6 +40,37 @@ pub(crate) fn times(rate: u64, factor: u64) -> u64 {
 /// The factors of one model.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Factors(Vec<(String, u32)>);
+
+/// The highest factors of some models, millionths: what a call of a model like them costs at most.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Highest {
+    /// Of a fast mode; 0 = none has one.
+    pub(crate) fast: u32,
+    geography: u32,
+    region: u32,
+}
+
+impl Highest {
+    pub(crate) fn raise(&mut self, other: &Self) {
+        self.fast = self.fast.max(other.fast);
+        self.geography = self.geography.max(other.geography);
+        self.region = self.region.max(other.region);
+    }
+
+    /// The factor of a call that is served as `call` says, whatever words it has for it.
+    pub(crate) fn of_call(&self, call: &Call<'_>) -> u64 {
+        let rare = &call.rare;
+        let each = [
+            (self.fast, is_usual_speed(&rare.speed)),
+            (self.geography, is_usual_geography(&rare.inference_geo)),
+            (self.region, is_usual_region(&call.region)),
+        ];
+        let unusual = each.into_iter().filter(|(_, is_usual)| !is_usual);
+        unusual.fold(u64::from(ONE), |product, (factor, _)| {
+            times(product, u64::from(factor.max(ONE)))
+        })
+    }
+}
 
 /// What applies to a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,9 +102,18 @@ impl Factors {
         Some(found.1)
     }
 
-    /// The factor of the fast mode.
-    pub(crate) fn fast(&self) -> Option<u32> {
-        self.get("speed", "fast")
+    /// The highest of each kind.
+    pub(crate) fn highest(&self) -> Highest {
+        let of_kind = |kind: &str| {
+            let named = |name: &str| name.split('=').next() == Some(kind);
+            let factors = self.0.iter().filter(|(name, _)| named(name));
+            factors.map(|(_, factor)| *factor).max().unwrap_or(0)
+        };
+        Highest {
+            fast: self.get("speed", "fast").unwrap_or(0),
+            geography: of_kind("geo"),
+            region: of_kind("region"),
+        }
     }
 
     #[inline]
@@ -88,7 +136,7 @@ impl Factors {
         };
         // Older models are served in a country at no more than elsewhere.
         let by_geography = match self.get("geo", geography) {
-            _ if is_any(geography, &["global", "not_available", "default"]) => Some(ONE),
+            _ if is_usual_geography(geography) => Some(ONE),
             None if geography.eq_ignore_ascii_case("us") => Some(ONE),
             factor => factor,
         };
@@ -96,7 +144,7 @@ impl Factors {
             let named = self.0.iter().find(|(name, _)| name == "region");
             named.map(|(_, factor)| *factor)
         };
-        let by_region = match is_any(region, &["global"]) {
+        let by_region = match is_usual_region(region) {
             true => ONE,
             // Regions of other providers' models are in their names, or cost the same.
             false => self

@@ -23,6 +23,7 @@ pub mod provider;
 pub mod rate;
 mod resolved;
 mod sheet;
+mod unit_rate;
 
 pub use book::{BookDraft, PriceBook};
 pub use charge::Line;

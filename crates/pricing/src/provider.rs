@@ -6,6 +6,7 @@ use std::borrow::Cow;
 /// Other names of providers. Sources: OpenTelemetry `gen_ai.provider.name` and `gen_ai.system`,
 /// `litellm_provider`, SDK package names.
 const ALIASES: &[(&str, &str)] = &[
+    ("abliteration_ai", "abliteration"),
     ("ai21_chat", "ai21"),
     ("alibaba", "dashscope"),
     ("alibaba_cloud", "dashscope"),
@@ -35,9 +36,11 @@ const ALIASES: &[(&str, &str)] = &[
     ("deepseek_ai", "deepseek"),
     ("fireworks", "fireworks_ai"),
     ("fireworks_ai-embedding-models", "fireworks_ai"),
+    ("friendli", "friendliai"),
     ("gcp.gemini", "gemini"),
     ("gcp.gen_ai", "gemini"),
     ("gcp.vertex_ai", "vertex_ai"),
+    ("gmicloud", "gmi"),
     ("google", "gemini"),
     ("google_ai_studio", "gemini"),
     ("google_genai", "gemini"),
@@ -52,10 +55,12 @@ const ALIASES: &[(&str, &str)] = &[
     ("jina", "jina_ai"),
     ("jinaai", "jina_ai"),
     ("kimi", "moonshot"),
+    ("meta_llama", "meta"),
     ("mistral_ai", "mistral"),
     ("mistralai", "mistral"),
     ("moonshot_ai", "moonshot"),
     ("moonshotai", "moonshot"),
+    ("novita_ai", "novita"),
     ("nvidia", "nvidia_nim"),
     ("ollama_chat", "ollama"),
     ("open_router", "openrouter"),
@@ -76,6 +81,7 @@ const ALIASES: &[(&str, &str)] = &[
     ("workers_ai", "cloudflare"),
     ("x.ai", "xai"),
     ("x_ai", "xai"),
+    ("xiaomi", "xiaomi_mimo"),
     ("z_ai", "zai"),
     ("zai_org", "zai"),
     ("zhipu", "zai"),
@@ -152,6 +158,29 @@ const FIRST_PARTIES: &[(&str, &[&str])] = &[
     ("nova-", &["amazon_nova", "bedrock"]),
     ("titan-", &["bedrock"]),
 ];
+
+/// Who sells others' models on an account of its own, whatever models the book has of it: the maker's
+/// price of `anthropic/claude-sonnet-4.5` there is a guess. Gateways that pass calls on to one's own
+/// account (LiteLLM, Portkey, Helicone) are not among them.
+const RESELLERS: &[&str] = &[
+    "aihubmix",
+    "aiml",
+    "github_copilot",
+    "kilo",
+    "nano_gpt",
+    "opencode",
+    "openrouter",
+    "poe",
+    "replicate",
+    "requesty",
+    "vercel_ai_gateway",
+    "zenmux",
+];
+
+/// Whether `provider`, as [`canonical`] writes it, sells others' models.
+pub(crate) fn resells(provider: &str) -> bool {
+    { RESELLERS.iter() }.any(|known| differ_in_separators_only(known, provider))
+}
 
 /// The book's name for `provider`: lower case, one name for each. The many
 /// `vertex_ai-…_models` of price files are `vertex_ai`.

@@ -6,13 +6,14 @@ use std::sync::Arc;
 use spendfuse_domain::units::Quantity;
 use spendfuse_domain::{Call, Nanos, UnitKind, UnixMillis};
 
-use crate::charge::{Bill, LineSink, TokenRates, unit_rate};
+use crate::charge::{Bill, LineSink, TokenRates};
 use crate::factor;
 use crate::lookup::ceiling::Ceiling;
 use crate::lookup::{Match, Variant};
 use crate::policy::PricingPolicy;
 use crate::rate::{ServiceLevel, Tier, TokenClass};
 use crate::sheet::CompiledModel;
+use crate::unit_rate::unit_rate;
 
 /// What is known about one (provider, model) as calls name it.
 #[derive(Clone, Debug)]
@@ -193,16 +194,13 @@ impl Resolved {
         };
         match &ceiling.tokens {
             Some(tokens) => {
-                let speed = match factor::is_usual_speed(&call.rare.speed) {
-                    true => u64::from(factor::ONE),
-                    false => u64::from(tokens.fast),
-                };
+                let served = tokens.factors.of_call(call);
                 let context = call.tokens.context();
-                let rate = |class| factor::times(tokens.rate(context, tier, class), speed);
+                let rate = |class| factor::times(tokens.rate(context, tier, class), served);
                 let bill = &mut charged.bill;
                 bill.charge_tokens_at(rate, "ceiling", call, lines);
                 charged.rates.tier = tier;
-                charged.rates.factor = speed;
+                charged.rates.factor = served;
             }
             None => {
                 let rates = &policy.ceiling;

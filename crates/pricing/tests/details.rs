@@ -77,7 +77,7 @@ fn a_row_says_why_its_call_cost_what_it_did() {
             gpt(json!({"units": {"web_search_calls": "2"}, "service_tier": "wow"})),
             "",
             "openai/gpt-4o (exact name); unknown service tier wow; input 2.50/M, \
-             cache_read 1.25/M, output 10.00/M, web_search_calls 0.025 each (ceiling); ambiguous",
+             cache_read 1.25/M, output 10.00/M, web_search_calls 0.01 each; ambiguous",
         ),
         (
             json!({"provider": "acme", "model": "house", "usage_format": "spendfuse",

@@ -194,8 +194,8 @@ fn no_threshold_makes_a_larger_call_cheaper() {
 /// What an analyst's join over table `prices` would compute is what was charged.
 #[test]
 fn rows_for_sql_charge_tokens_as_the_pricer_does() {
-    /// Class, threshold, rate.
-    type Lines<'a> = Vec<(&'a str, u64, u64)>;
+    /// Class, threshold, day from which it holds, rate.
+    type Lines<'a> = Vec<(&'a str, u64, UnixMillis, u64)>;
     let book = PriceBook::snapshot();
     let mut pricer = pricer();
     let mut rates: HashMap<(&str, &str, &str), Lines<'_>> = HashMap::new();
@@ -203,7 +203,8 @@ fn rows_for_sql_charge_tokens_as_the_pricer_does() {
         let of_tier = rates
             .entry((row.provider, row.model, row.tier))
             .or_default();
-        of_tier.push((row.class_or_unit, row.context_above, row.nanos));
+        let (above, from) = (row.context_above, row.effective_from);
+        of_tier.push((row.class_or_unit, above, from, row.nanos));
     }
     for ((provider, model, tier), lines) in rates {
         for cache_read in [1_001, 123_457, 300_001] {
@@ -218,10 +219,11 @@ fn rows_for_sql_charge_tokens_as_the_pricer_does() {
                 ..Call::default()
             };
             let rate = |class: &str| {
-                let in_force = lines.iter().filter(|(name, above, _)| {
-                    *name == class && (*above == 0 || cache_read > *above)
+                let in_force = lines.iter().filter(|(name, above, from, _)| {
+                    *name == class && (*above == 0 || cache_read > *above) && *from <= AT
                 });
-                let (_, _, nanos) = in_force.max_by_key(|(_, above, _)| *above).unwrap();
+                let newest = in_force.max_by_key(|(_, above, from, _)| (*from, *above));
+                let (_, _, _, nanos) = newest.unwrap();
                 i128::from(*nanos)
             };
             let numerator = i128::from(cache_read) * rate("cache_read") + 333 * rate("reasoning");

@@ -47,7 +47,7 @@ pub struct PriceBook {
 }
 
 impl PriceBook {
-    /// The book inside the binary; read once per process (tens of milliseconds).
+    /// The book inside the binary; read once per process (some 60 ms).
     pub fn snapshot() -> Arc<Self> {
         static BOOK: LazyLock<Arc<PriceBook>> = LazyLock::new(|| {
             let book = PriceBook::parse(SNAPSHOT).expect("the snapshot is checked by tests");

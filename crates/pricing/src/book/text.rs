@@ -1,7 +1,7 @@
 //! Canonical text of a price book: JSON lines, sorted, each fact written in one way only.
 //!
 //! ```text
-//! {"spendfuse_prices":1,"label":"snapshot-2026-11-22","source":"…","models":4300,"aliases":0}
+//! {"spendfuse_prices":1,"label":"snapshot-2026-11-28","source":"…","models":9100,"aliases":0}
 //! {"provider":"openai","model":"gpt-4o","mode":"chat","rates":{"input":2500000000,"input:batch":1250000000}}
 //! {"provider":"vertex_ai",…,"factors":{"region":1100000}}
 //! {"provider":"deepseek",…,"off_peak":{"windows":["6 00:00-24:00"],"rates":{"input":660000000}}}

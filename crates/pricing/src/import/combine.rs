@@ -5,7 +5,9 @@
 //! - where it agrees on what plain input and output cost now: rates that those before do not have
 //!   (a cache, a tier, a threshold), and the days from which a rate holds or held.
 //!
-//! Where it does not agree, nothing of its model is taken: it may speak of another time.
+//! Where it does not agree, nothing of its model is taken: it may speak of another time. A model of its
+//! own that costs more than ten times what a source before it says of that name anywhere is taken for
+//! a slip: its name stays known, without a price.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -13,7 +15,8 @@ use spendfuse_domain::UnixMillis;
 
 use crate::book::{BookDraft, ModelPrices, PriceBook, Source};
 use crate::error::BookError;
-use crate::lookup::Match;
+use crate::lookup::{Match, bare};
+use crate::off_peak::OffPeak;
 use crate::provider::same_separators;
 use crate::rate::{Billable, RateKey, TokenClass};
 
@@ -41,7 +44,13 @@ pub struct Added {
     pub rates: usize,
     /// Rates whose days were taken over.
     pub dated: usize,
+    /// Models whose price was taken for a slip.
+    pub slips: usize,
 }
+
+/// Resellers ask up to three times of each other's prices; whoever asks more than this has slipped
+/// in a unit.
+const SLIP: u64 = 10;
 
 /// What decides whether two sources speak of the same price.
 const PLAIN: [TokenClass; 2] = [TokenClass::Input, TokenClass::Output];
@@ -84,6 +93,7 @@ impl Combined {
             source: source.to_owned(),
             ..Added::default()
         };
+        let dearest = dearest_by_name(&before, at);
         let mut new = BTreeSet::new();
         for ((provider, model), mut prices) in other.models {
             let known = providers.get(&*same_separators(&provider));
@@ -95,6 +105,10 @@ impl Combined {
                     known
                         .into_iter()
                         .for_each(|known| fill(known, &prices, source, at, &mut added));
+                }
+                None if is_slip(&dearest, &model, plain_sum(&prices, at)) => {
+                    added.slips += 1;
+                    self.draft.unpriced.insert((provider, model));
                 }
                 None => {
                     prices.provider.clone_from(&provider);
@@ -146,6 +160,21 @@ fn same_model(
     (is_own && prices.provider == provider).then(|| (prices.provider.clone(), prices.model.clone()))
 }
 
+/// The dearest plain rates of each name, whoever sells it.
+fn dearest_by_name(book: &PriceBook, at: UnixMillis) -> BTreeMap<String, u64> {
+    let mut dearest = BTreeMap::new();
+    for prices in book.models() {
+        let highest = dearest.entry(bare(&prices.model)).or_default();
+        *highest = plain_sum(prices, at).max(*highest);
+    }
+    dearest
+}
+
+fn is_slip(dearest: &BTreeMap<String, u64>, model: &str, plain_rates: u64) -> bool {
+    let known = dearest.get(&bare(model)).copied().unwrap_or(0);
+    known > 0 && plain_rates > known.saturating_mul(SLIP)
+}
+
 fn plain_sum(prices: &ModelPrices, at: UnixMillis) -> u64 {
     let lines = PLAIN.map(|class| RateKey::new(Billable::Tokens(class)));
     let rates = lines.iter().filter_map(|line| prices.in_force(line, at));
@@ -180,7 +209,10 @@ fn fill(
         };
         let (ours, theirs) = (days(known), days(other));
         let is_new = ours.is_empty();
-        let knows_days = theirs.len() > 1 && ours.len() == 1;
+        // Cheaper hours take the place of the line as it is there.
+        let has_hours = |off_peak: &OffPeak| off_peak.rates.contains_key(&line);
+        let is_by_hour = known.off_peak.as_ref().is_some_and(has_hours);
+        let knows_days = theirs.len() > 1 && ours.len() == 1 && !is_by_hour;
         let is_dated = knows_days && now(known, &line) == now(other, &line);
         if !(is_new || is_dated) {
             continue;
@@ -209,6 +241,7 @@ mod tests {
           {"constraint":{"start_date":"2025-06-10"},"prices":{"input_mtok":2,"output_mtok":8,"cache_read_mtok":0.5}}]},
         {"id":"gpt-b","match":{"equals":"gpt-b"},"prices":{"input_mtok":3,"output_mtok":2,"cache_read_mtok":0.1}},
         {"id":"gpt-b-2026-01-01","match":{},"prices":{"input_mtok":4,"output_mtok":2}},
+        {"id":"eu/gpt-b","match":{},"prices":{"input_mtok":25,"output_mtok":6}},
         {"id":"gpt-c","match":{"or":[{"equals":"gpt-c-old"}]},"prices":{"input_mtok":7}}]},
       {"id":"fireworks-ai","models":[{"id":"q","match":{"equals":"q"},"prices":{"input_mtok":1,"output_mtok":2}}]}]"#;
 
@@ -262,6 +295,8 @@ mod tests {
             "input=4000:genai-prices output=2000:genai-prices"
         );
         assert_eq!(book.models().len(), 5, "providers are spelt in two ways");
+        let slip = ("openai".to_owned(), "eu/gpt-b".to_owned());
+        assert!(book.unpriced().contains(&slip));
         let expected = Added {
             source: "genai-prices".into(),
             models: 2,
@@ -269,6 +304,7 @@ mod tests {
             agreed: 2,
             rates: 1,
             dated: 2,
+            slips: 1,
         };
         assert_eq!(combined.added, [expected]);
     }

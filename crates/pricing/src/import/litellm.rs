@@ -119,6 +119,7 @@ impl Imported {
         let mut rates = self.rates(entry, fields, variant.as_ref());
         drop_empty_promises(&entry.provider, &mut rates);
         self.drop_rates_above_nothing(entry, &mut rates);
+        self.drop_cheaper_above(entry.name, &mut rates);
         let is_free = rates.values().all(|nanos| *nanos == 0);
         if rates.is_empty() || (is_free && !entry.may_be_free()) {
             let reason = if rates.is_empty() {

@@ -132,6 +132,7 @@ impl Imported {
         mut rates: BTreeMap<RateKey, u64>,
     ) {
         litellm::drop_empty_promises(provider, &mut rates);
+        self.drop_cheaper_above(&format!("{provider}/{model}"), &mut rates);
         let name = (provider.to_owned(), model.to_owned());
         if rates.values().all(|nanos| *nanos == 0) {
             let reason = match rates.is_empty() {
@@ -165,6 +166,19 @@ impl Imported {
         for (key, nanos) in rates {
             let rate = prices.rates.entry(key).or_insert(nanos);
             *rate = nanos.max(*rate);
+        }
+    }
+
+    /// Nobody sells tokens cheaper in longer contexts: such a rate is a slip of the file.
+    fn drop_cheaper_above(&mut self, entry: &str, rates: &mut BTreeMap<RateKey, u64>) {
+        let base = |key: &RateKey| rates.get(&key.clone().above(0)).copied().unwrap_or(0);
+        let cheaper = rates.iter().filter(|(key, nanos)| **nanos < base(key));
+        let cheaper: Vec<RateKey> = cheaper.map(|(key, _)| key.clone()).collect();
+        for key in cheaper {
+            rates.remove(&key);
+            let field = format!("{key}, cheaper than below the threshold");
+            self.report
+                .skip(&field, "taken for a slip of the file", entry);
         }
     }
 }

@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 use std::sync::OnceLock;
 
 use hashbrown::{HashMap, HashSet};
+use spendfuse_domain::UnixMillis;
 
 use super::Match;
 use super::ceiling::CeilingIndex;
@@ -17,7 +18,7 @@ use crate::rate::{Billable, RateKey, Tier, TokenClass};
 
 const BEDROCK: &str = "bedrock";
 /// The geography of a government, which has prices of its own.
-const GOVERNMENT: &str = "us-gov.";
+const GOVERNMENT: &str = "us-gov";
 
 /// Indexes in [`crate::PriceBook::models`].
 type Indexes = Vec<u32>;
@@ -194,9 +195,16 @@ impl Index {
         }
         let of_provider = |(form, names): (&String, &HashMap<String, Indexes>)| {
             let indexes = indexes(names, form);
+            // Commercial regions cost less, and are what names without a region mean.
+            let is_meant = |other: &str| {
+                !other.starts_with(GOVERNMENT) || model.starts_with(GOVERNMENT)
+            };
             self.dearest(
                 models,
-                indexes.filter(|index| models[*index].provider == provider),
+                indexes.filter(|index| {
+                    let other = &models[*index];
+                    other.provider == provider && is_meant(&other.model)
+                }),
             )
         };
         let bare_forms = name::bare_forms(model);
@@ -233,8 +241,8 @@ impl Index {
     }
 
     /// A gateway's name that begins with the provider: `azure/gpt-4o`, or has it further behind:
-    /// `proxy/azure/gpt-4o`; with colons (`openai:gpt-4o`), or at the end (`gpt-4o/openai`). Where the call's own provider sells models itself, the price is
-    /// another's.
+    /// `proxy/azure/gpt-4o`; with colons (`openai:gpt-4o`), or at the end (`gpt-4o/openai`). Where
+    /// the call's own provider sells models on its own account, the price is another's.
     fn at_provider_in_front(
         &self,
         models: &[ModelPrices],
@@ -266,7 +274,8 @@ impl Index {
         let is_another = *named != *provider;
         Some(Found {
             how: Match::Shortened,
-            ambiguous: found.ambiguous || (is_another && self.sells(provider)),
+            ambiguous: found.ambiguous
+                || (is_another && (self.sells(provider) || provider::resells(provider))),
             ..found
         })
     }
@@ -410,21 +419,17 @@ fn indexes<'a>(
     indexes.iter().map(|index| *index as usize)
 }
 
+/// By the newest rates: what a model cost once says nothing of who is dear now.
 fn dearness(prices: &ModelPrices) -> Dearness {
-    let default_rate = |class: TokenClass| {
-        let key = RateKey::new(Billable::Tokens(class));
-        prices.rates.get(&key).map(|rate| u128::from(*rate))
-    };
+    let newest = |line: &RateKey| prices.in_force(line, UnixMillis(i64::MAX)).map(u128::from);
+    let default_rate = |class: TokenClass| newest(&RateKey::new(Billable::Tokens(class)));
     let input = default_rate(TokenClass::Input);
     let output = default_rate(TokenClass::Output);
     if input.is_some() || output.is_some() {
         return (true, input.unwrap_or(0) * 3 + output.unwrap_or(0));
     }
-    let at_default = prices
-        .rates
-        .iter()
-        .filter(|(key, _)| key.tier == Tier::Default);
-    let dearest = at_default.map(|(_, rate)| u128::from(*rate)).max();
+    let at_default = prices.rates.keys().filter(|key| key.tier == Tier::Default);
+    let dearest = at_default.filter_map(|key| newest(&key.without_day())).max();
     (false, dearest.unwrap_or(0))
 }
 
@@ -514,7 +519,7 @@ mod tests {
             (
                 "",
                 "llama-3.3-70b-instruct",
-                "scaleway/meta/llama-3.3-70b-instruct",
+                "cloudferro-sherlock/meta-llama/Llama-3.3-70B-Instruct",
                 Match::Bare,
                 true,
             ),

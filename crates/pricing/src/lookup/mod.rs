@@ -14,7 +14,7 @@ mod name;
 pub(crate) mod names;
 
 pub(crate) use index::Index;
-pub(crate) use name::{Variant, bare_forms};
+pub(crate) use name::{Variant, bare, bare_forms};
 
 /// How a model's prices were found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

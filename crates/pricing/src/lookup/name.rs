@@ -3,6 +3,8 @@
 /// Regions and inference profiles in front of Bedrock's names.
 const REGIONS: &[&str] = &[
     "us.", "eu.", "apac.", "jp.", "au.", "ca.", "sa.", "me.", "af.", "in.", "global.", "us-gov.",
+    // genai-prices, for all but the global one.
+    "regional.",
 ];
 
 /// Vendors in front of Bedrock's names, and of some gateways'.
@@ -197,8 +199,9 @@ pub(crate) fn bare_forms(model: &str) -> Vec<String> {
         .collect()
 }
 
-/// The shortest of the [bare forms](bare_forms), without date and version.
-pub(super) fn bare(model: &str) -> String {
+/// The shortest of the [bare forms](bare_forms), without date and version: what a model is called
+/// anywhere.
+pub(crate) fn bare(model: &str) -> String {
     bare_forms(model).pop().unwrap_or_default()
 }
 

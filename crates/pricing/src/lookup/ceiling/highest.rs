@@ -38,8 +38,9 @@ pub(super) struct Highest {
     rates: Rates,
     /// The dearest of the models.
     model: usize,
-    /// The highest factor for speed, millionths.
-    fast: u32,
+    factors: factor::Highest,
+    /// The rates of those that are named for being fast, which say nothing of the others.
+    of_fast: Option<Box<Rates>>,
 }
 
 impl Highest {
@@ -47,7 +48,7 @@ impl Highest {
         let compiled = CompiledModel::new(prices);
         let mut highest = Self {
             model: index,
-            fast: compiled.factors.fast().unwrap_or(0),
+            factors: compiled.factors.highest(),
             ..Self::default()
         };
         for era in &compiled.eras {
@@ -66,16 +67,12 @@ impl Highest {
     }
 
     fn raise(&mut self, other: &Self, dearness: &[Dearness]) {
-        let rates = self.rates.as_flattened_mut().as_flattened_mut();
-        let others = other.rates.as_flattened().as_flattened();
-        for (rate, other) in rates.iter_mut().zip(others) {
-            *rate = (*rate).max(*other);
-        }
+        raise(&mut self.rates, &other.rates);
         // Of equally dear ones the first, so that the choice depends on nothing else.
         if dearness[other.model] > dearness[self.model] {
             self.model = other.model;
         }
-        self.fast = self.fast.max(other.fast);
+        self.factors.raise(&other.factors);
     }
 
     /// What calls of models like these cost at most.
@@ -87,10 +84,13 @@ impl Highest {
     }
 
     fn ceiling(&self, is_fast: bool) -> TokenCeiling {
-        let fast = self.fast.max(FAST);
-        let of_name = u64::from(if is_fast { fast } else { factor::ONE });
+        let mut factors = self.factors;
+        factors.fast = factors.fast.max(FAST);
+        let of_name = u64::from(if is_fast { factors.fast } else { factor::ONE });
         let [usual, long] = &self.rates;
-        let rates = [(usual, 100), (long, MOST_OF_LONG_PERCENT)].map(|(of_context, longer)| {
+        let of_fast = self.of_fast.as_ref().filter(|_| is_fast);
+        let contexts = [(usual, 100), (long, MOST_OF_LONG_PERCENT)];
+        let mut rates = contexts.map(|(of_context, longer)| {
             Tier::ALL.map(|tier| {
                 let least_percent = match tier {
                     Tier::Priority => MOST_OF_PRIORITY_PERCENT,
@@ -109,11 +109,25 @@ impl Highest {
                 })
             })
         });
+        if let Some(of_fast) = of_fast {
+            let dearer = of_fast.map(|tiers| {
+                tiers.map(|classes| classes.map(|rate| percent(rate, MARGIN_PERCENT)))
+            });
+            raise(&mut rates, &dearer);
+        }
         TokenCeiling {
             model: self.model,
             rates,
-            fast,
+            factors,
         }
+    }
+}
+
+fn raise(rates: &mut Rates, others: &Rates) {
+    let rates = rates.as_flattened_mut().as_flattened_mut();
+    let others = others.as_flattened().as_flattened();
+    for (rate, other) in rates.iter_mut().zip(others) {
+        *rate = (*rate).max(*other);
     }
 }
 
@@ -168,11 +182,22 @@ impl Members {
         dearness: &[Dearness],
     ) -> Option<Highest> {
         let names: HashSet<&str> = models.clone().map(|model| &*self.names[model]).collect();
-        let mut models = models.map(|model| &self.highest[model]);
-        let mut highest = (names.len() >= SMALLEST_FAMILY)
-            .then(|| models.next())??
-            .clone();
-        models.for_each(|other| highest.raise(other, dearness));
+        if names.len() < SMALLEST_FAMILY {
+            return None;
+        }
+        let (fast, usual): (Vec<usize>, Vec<usize>) =
+            models.partition(|model| is_named_fast(&self.names[*model]));
+        let highest_of = |models: &[usize]| {
+            let mut models = models.iter().map(|model| &self.highest[*model]);
+            let mut highest = models.next()?.clone();
+            models.for_each(|other| highest.raise(other, dearness));
+            Some(highest)
+        };
+        let of_fast = highest_of(&fast);
+        let Some(mut highest) = highest_of(&usual) else {
+            return of_fast;
+        };
+        highest.of_fast = of_fast.map(|fast| Box::new(fast.rates));
         Some(highest)
     }
 
@@ -193,6 +218,10 @@ impl Members {
     }
 }
 
+fn is_named_fast(model: &str) -> bool {
+    FAST_WORDS.iter().any(|word| family::has_word(model, word))
+}
+
 /// Ceilings of a family, which all names of it share: they may come from outside.
 #[derive(Clone, Debug)]
 pub(super) struct TokenCeilings {
@@ -203,8 +232,10 @@ pub(super) struct TokenCeilings {
 impl TokenCeilings {
     /// What a call of a model named `model` costs at most.
     pub(super) fn of(&self, model: &str) -> &Arc<TokenCeiling> {
-        let is_fast = FAST_WORDS.iter().any(|word| family::has_word(model, word));
-        if is_fast { &self.fast } else { &self.usual }
+        match is_named_fast(model) {
+            true => &self.fast,
+            false => &self.usual,
+        }
     }
 }
 
@@ -214,8 +245,8 @@ pub(crate) struct TokenCeiling {
     /// The dearest model of those whose rates they are.
     pub(crate) model: usize,
     rates: Rates,
-    /// What an unusual speed costs of them, millionths.
-    pub(crate) fast: u32,
+    /// What calls that are served in a special way cost of them.
+    pub(crate) factors: factor::Highest,
 }
 
 impl TokenCeiling {

@@ -2,6 +2,9 @@
 
 use std::collections::BTreeSet;
 
+use spendfuse_domain::Call;
+use spendfuse_domain::event::Particulars;
+
 use super::*;
 use crate::rate::{Tier, TokenClass};
 
@@ -139,4 +142,27 @@ fn what_nobody_knows_costs_what_the_operator_says() {
         slow,
         "a ceiling knows no discount"
     );
+}
+
+#[test]
+fn a_ceiling_knows_what_a_region_costs_in_its_family() {
+    let book = PriceBook::snapshot();
+    let rates = CeilingRates::default();
+    let ceiling = Ceiling::of(&book, &rates, "vertex_ai", "claude-opus-99").tokens;
+    let factors = ceiling.unwrap().factors;
+    let factor = |region: &str, geography: &str| {
+        factors.of_call(&Call {
+            region: region.into(),
+            rare: Particulars {
+                inference_geo: geography.into(),
+                ..Particulars::default()
+            }
+            .into(),
+            ..Call::default()
+        })
+    };
+    assert_eq!(factor("", ""), 1_000_000);
+    assert_eq!(factor("global", "global"), 1_000_000);
+    assert_eq!(factor("us-east5", ""), 1_100_000);
+    assert_eq!(factor("us-east5", "us"), 1_210_000);
 }
