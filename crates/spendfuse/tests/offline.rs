@@ -99,6 +99,22 @@ fn events_are_explained_as_their_rows_will_say() {
 }
 
 #[test]
+fn an_explanation_says_which_book_it_goes_by() {
+    let nobody = ["--set", "kafka.brokers=127.0.0.1:9"];
+    let which = |more: &[&str]| {
+        let call = ["prices", "cost", "--model=gpt-4o", "--json"];
+        let output = spendfuse(&[&call[..], &nobody, more].concat());
+        let answer: Value = serde_json::from_slice(&output.stdout).unwrap_or_default();
+        (output.status.code(), answer["book"].clone())
+    };
+    let unasked = "inside this program; no Kafka broker answers at 127.0.0.1:9 within a second";
+    assert_eq!(which(&[]), (Some(0), unasked.into()));
+    let inside = "inside this program";
+    assert_eq!(which(&["--book", "snapshot"]), (Some(0), inside.into()));
+    assert_ne!(which(&["--from-topic"]).0, Some(0), "nobody answers");
+}
+
+#[test]
 fn price_files_of_three_sources_make_one_book() {
     let folder = tempfile::tempdir().unwrap();
     let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();

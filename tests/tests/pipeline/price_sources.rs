@@ -81,7 +81,11 @@ fn prices_are_read_from_an_address_and_rows_say_what_explain_prints() {
     assert_eq!(jump["published"], false, "{jump:#}");
     assert_eq!(jump["waiting"][0]["model"], "gpt-9", "{jump:#}");
     assert_eq!(jump["version"], doubled["version"], "{jump:#}");
+    let configured = format!("pricing.sync_from={}", source.address);
+    let doctor = || lab.run(&["doctor", "--json", "--set", &configured]).stdout;
+    assert!(doctor().contains("1 price jumps by more than three times and waits"));
     let accepted = source.sync(&lab, &["--accept"], 0);
+    assert!(doctor().contains("nothing waits for prices sync --accept"));
     assert_ne!(accepted["version"], doubled["version"], "{accepted:#}");
 
     let _processor = lab.processor("1");
@@ -96,9 +100,11 @@ fn prices_are_read_from_an_address_and_rows_say_what_explain_prints() {
     let file = file.to_str().unwrap();
     lab.must(&["ingest", file]);
     let explained = lab
-        .must(&["prices", "explain", file, "--from-topic", "--json"])
+        .must(&["prices", "explain", file, "--json"])
         .stdout;
     let explained: Value = serde_json::from_str(&explained).unwrap();
+    let book = explained["book"].as_str().unwrap();
+    assert!(book.starts_with("in force at "), "{book}");
     eventually("the row is there", WAIT, || {
         let sql = "SELECT price_detail, toString(cost), price_version FROM spend";
         let rows = lab.warehouse().rows(sql)?;

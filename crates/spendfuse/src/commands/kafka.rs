@@ -44,6 +44,11 @@ pub fn ranges(settings: &Settings, topic: &str) -> Result<Vec<PartitionRange>, F
         .map_err(|error| failure(settings, &error))
 }
 
+/// Whether the brokers tell of the prices topic within `patience`.
+pub fn answers(settings: &Settings, patience: Duration) -> bool {
+    topic_ranges(&settings.kafka(), &settings.topics().prices, None, patience).is_ok()
+}
+
 /// What a topic holds now of records since a time, by the log's clock.
 pub fn ranges_since(
     settings: &Settings,

@@ -1,9 +1,9 @@
-//! The price book in force, and how old it is.
+//! The price book in force, how old it is, and what of its sources waits for somebody.
 
 use spendfuse_pricing::PriceBook;
 
-use super::super::output;
-use super::super::prices::book;
+use super::super::output::{self, counted};
+use super::super::prices::{book, sync};
 use super::report::Report;
 use crate::settings::Settings;
 
@@ -35,5 +35,42 @@ pub(super) fn look(settings: &Settings, report: &mut Report) {
             ),
             todo,
         ),
+    }
+    sources(settings, report);
+}
+
+/// The sources that `pricing.sync_from` names, read as the loader reads them.
+fn sources(settings: &Settings, report: &mut Report) {
+    let renewal = match sync::waiting_now(settings) {
+        Ok(Some(renewal)) => renewal,
+        Ok(None) => return,
+        Err(error) => {
+            let todo = "see that pricing.sync_from names files or addresses that can be read here";
+            report.unknown("prices", error.to_string(), todo);
+            return;
+        }
+    };
+    let todo = "spendfuse prices sync names them; --accept takes them";
+    if renewal.lost > 0 {
+        let lost = counted(renewal.lost as u64, "model");
+        let found = format!("{lost} of the book are not there any more, so nothing is taken");
+        report.warning("prices", found, todo);
+    }
+    let waiting = renewal.jumps.len() as u64;
+    if let Some(first) = renewal.jumps.first() {
+        let found = format!(
+            "{} by more than three times and {} for --accept, such as {}/{}",
+            match waiting {
+                1 => "1 price jumps".to_owned(),
+                _ => format!("{} jump", counted(waiting, "price")),
+            },
+            if waiting == 1 { "waits" } else { "wait" },
+            first.provider,
+            first.model
+        );
+        report.warning("prices", found, todo);
+    }
+    if renewal.lost == 0 && waiting == 0 {
+        report.ok("prices", "nothing waits for prices sync --accept");
     }
 }

@@ -1,8 +1,9 @@
 //! Where a price book comes from: the binary, the topic, a file.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use clap::Args;
 use spendfuse_domain::UnixMillis;
@@ -18,26 +19,71 @@ use crate::settings::Settings;
 const LAST_RECORDS: i64 = 4;
 const DAY_MILLIS: i64 = 24 * 60 * 60 * 1000;
 
+/// How long a command looks for a broker that it can do without.
+const A_SECOND: Duration = Duration::from_secs(1);
+
 /// Which book a command uses.
 #[derive(Args, Debug)]
 pub struct BookArgs {
-    /// Use the version in force in Kafka; without it the prices inside this program
+    /// Use the version in force in Kafka, and fail where it cannot be read; without it that version
+    /// where a broker answers within a second, else the prices inside this program
     #[arg(long, conflicts_with = "book")]
     from_topic: bool,
-    /// Use a file that `prices import --out` wrote
-    #[arg(long, value_name = "FILE")]
-    book: Option<PathBuf>,
+    /// Use this one: a file that `prices import --out` wrote, a version in the prices topic, or
+    /// `snapshot`, the prices inside this program
+    #[arg(long, value_name = "BOOK")]
+    book: Option<String>,
+}
+
+/// A book, and which one it is.
+pub struct Opened {
+    pub book: Arc<PriceBook>,
+    /// In words: `in force at 127.0.0.1:9092`.
+    pub which: String,
 }
 
 impl BookArgs {
     /// The book.
-    pub fn open(&self, settings: &Settings) -> Result<Arc<PriceBook>, Failure> {
-        match &self.book {
-            Some(path) => from_file(path).map(Arc::new),
-            None if self.from_topic => in_force(settings),
-            None => Ok(PriceBook::snapshot()),
-        }
+    pub fn open(&self, settings: &Settings) -> Result<Opened, Failure> {
+        let Some(name) = &self.book else {
+            return match self.from_topic || kafka::answers(settings, A_SECOND) {
+                true => of_installation(settings),
+                false => Ok(Opened {
+                    book: PriceBook::snapshot(),
+                    which: format!(
+                        "inside this program; no Kafka broker answers at {} within a second",
+                        settings.values.kafka.brokers
+                    ),
+                }),
+            };
+        };
+        Ok(Opened {
+            book: without_day(settings, name)?,
+            which: match &**name {
+                "snapshot" => INSIDE.to_owned(),
+                "topic" => return of_installation(settings),
+                name if Path::new(name).is_file() => format!("file {name}"),
+                _ => "named by its version".to_owned(),
+            },
+        })
     }
+}
+
+const INSIDE: &str = "inside this program";
+
+/// The book by which the installation's processors price.
+fn of_installation(settings: &Settings) -> Result<Opened, Failure> {
+    let brokers = &settings.values.kafka.brokers;
+    Ok(match published(settings)?.pop() {
+        Some(book) => Opened {
+            book: Arc::new(book),
+            which: format!("in force at {brokers}"),
+        },
+        None => Opened {
+            book: PriceBook::snapshot(),
+            which: format!("{INSIDE}, and in force at {brokers}, where none was published"),
+        },
+    })
 }
 
 /// The book by which processors price: the last one completed in the topic, else the snapshot.

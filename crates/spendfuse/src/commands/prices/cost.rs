@@ -20,7 +20,7 @@ use spendfuse_pricing::{Explained, Line, Pricer};
 use super::super::found_wrong;
 use super::super::ingest::read_line;
 use super::super::output::{self, Side, dollars, grouped, print_table, table};
-use super::book::BookArgs;
+use super::book::{BookArgs, Opened};
 use super::{Failure, rate_text};
 use crate::settings::Settings;
 
@@ -29,6 +29,8 @@ struct Rules<'a> {
     settings: &'a Settings,
     pricer: Pricer,
     version: String,
+    /// Which book it is, in words.
+    which: String,
     as_json: bool,
 }
 
@@ -70,10 +72,11 @@ pub struct CostArgs {
 }
 
 pub fn run(settings: &Settings, args: &CostArgs) -> Result<ExitCode, Failure> {
-    let book = args.book.open(settings)?;
+    let Opened { book, which } = args.book.open(settings)?;
     let mut rules = Rules {
         settings,
         version: book.version().to_owned(),
+        which,
         pricer: Pricer::new(book, Arc::new(settings.pricing())),
         as_json: args.json,
     };
@@ -181,6 +184,7 @@ impl Rules<'_> {
         let flags: Vec<&str> = flags.names().collect();
         if self.as_json {
             let mut told = explained_json(&explained, &self.version, &flags);
+            told["book"] = json!(self.which);
             told["unread"] = json!(call.rare.unread);
             if let Some(number) = number {
                 told["line"] = json!(number);
@@ -193,7 +197,8 @@ impl Rules<'_> {
             "" => who.model.to_string(),
             provider => format!("{provider}/{}", who.model),
         };
-        print(&name, &explained, &self.version, &flags);
+        let book = format!("{}, {}", self.version, self.which);
+        print(&name, &explained, &book, &flags);
         if let Some(path) = &call.rare.unread {
             output::line(format!(
                 "not read: usage.{path}, which looks like something that is billed"
@@ -231,13 +236,13 @@ fn event_json(args: &CostArgs, at: UnixMillis) -> Result<String, Failure> {
     ))
 }
 
-fn print(name: &str, explained: &Explained, version: &str, flags: &[&str]) {
+fn print(name: &str, explained: &Explained, book: &str, flags: &[&str]) {
     output::line(format!(
         "{name}: {}",
         dollars(explained.priced.parts.total())
     ));
     output::line(format!("price    {}", explained.detail));
-    output::line(format!("book     {version}"));
+    output::line(format!("book     {book}"));
     if !flags.is_empty() {
         output::line(format!("flags    {}", flags.join(", ")));
     }

@@ -37,7 +37,7 @@ enum Action {
     Import(import::ImportArgs),
     /// Show the price book, or the models whose provider/model name contains PATTERN
     #[command(
-        after_help = "Examples:\n  spendfuse prices show\n  spendfuse prices show openai/gpt-4o\n  spendfuse prices show claude --from-topic"
+        after_help = "Examples:\n  spendfuse prices show\n  spendfuse prices show openai/gpt-4o\n  spendfuse prices show claude --book snapshot"
     )]
     Show(show::ShowArgs),
     /// Show the differences of two price books, of two sources or of two days
@@ -55,14 +55,14 @@ enum Action {
         after_help = "Examples:\n  spendfuse prices sync --from https://prices.example.com/litellm.json\n  spendfuse prices sync --from litellm.json --from genai-prices.json --every 24h\n  spendfuse prices sync --from litellm.json --accept\n\nWhat `prices set` set stays. Exit code 1: some prices wait for --accept. The loader does the same by itself\nwhere pricing.sync_from is set."
     )]
     Sync(sync::SyncArgs),
-    /// Show what a call costs and why, line by line; needs no Kafka
+    /// Show what a call costs and why, line by line; does without Kafka where none answers
     #[command(
         after_help = "Examples:\n  spendfuse prices cost --provider openai --model gpt-4o --format openai.chat \\\n    --usage '{\"prompt_tokens\":1200,\"completion_tokens\":380,\"prompt_tokens_details\":{\"cached_tokens\":800}}'\n  spendfuse prices cost --model claude-sonnet-4-5 --usage '{\"input_tokens\":1000,\"output_tokens\":200}' \\\n    --units '{\"web_search_calls\":\"2\"}' --tier batch"
     )]
     Cost(cost::CostArgs),
     /// Show why events cost what they do, in the words of their rows' price_detail, as `cost` does
     #[command(
-        after_help = "Examples:\n  spendfuse prices explain event.json\n  spendfuse prices explain events.ndjson --from-topic --json\n  spendfuse prices explain --model gpt-4o --usage '{\"input_tokens\":1000}' --tier batch"
+        after_help = "Examples:\n  spendfuse prices explain event.json\n  spendfuse prices explain events.ndjson --book snapshot --json\n  spendfuse prices explain --model gpt-4o --usage '{\"input_tokens\":1000}' --tier batch"
     )]
     Explain(cost::CostArgs),
 }

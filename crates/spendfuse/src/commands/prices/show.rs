@@ -12,7 +12,7 @@ use spendfuse_pricing::rate::{Billable, RateKey, TokenClass};
 
 use super::super::found_wrong;
 use super::super::output::{self, Side, dollars, grouped, print_table, table};
-use super::book::BookArgs;
+use super::book::{BookArgs, Opened};
 use super::{Failure, rate_text};
 use crate::settings::Settings;
 
@@ -31,9 +31,9 @@ pub struct ShowArgs {
 }
 
 pub fn run(settings: &Settings, args: &ShowArgs) -> Result<ExitCode, Failure> {
-    let book = args.book.open(settings)?;
+    let Opened { book, which } = args.book.open(settings)?;
     let Some(pattern) = &args.pattern else {
-        print_book(&book, args.json);
+        print_book(&book, &which, args.json);
         return Ok(ExitCode::SUCCESS);
     };
     let wanted = pattern.to_lowercase();
@@ -72,7 +72,7 @@ pub fn run(settings: &Settings, args: &ShowArgs) -> Result<ExitCode, Failure> {
     })
 }
 
-fn print_book(book: &PriceBook, as_json: bool) {
+fn print_book(book: &PriceBook, which: &str, as_json: bool) {
     let mut providers: BTreeMap<&str, u64> = BTreeMap::new();
     for prices in book.models() {
         *providers.entry(&prices.provider).or_default() += 1;
@@ -80,6 +80,7 @@ fn print_book(book: &PriceBook, as_json: bool) {
     if as_json {
         output::json(&json!({
             "version": book.version(),
+            "book": which,
             "sha256": book.sha256(),
             "source": book.source(),
             "models": book.models().len(),
@@ -88,7 +89,7 @@ fn print_book(book: &PriceBook, as_json: bool) {
         }));
         return;
     }
-    output::line(format!("version  {}", book.version()));
+    output::line(format!("version  {}, {which}", book.version()));
     output::line(format!("source   {}", book.source()));
     output::line(format!(
         "models   {} of {} providers, {} aliases",
@@ -120,11 +121,12 @@ fn print_overview(found: &[&ModelPrices]) {
         let mut cells = vec![model_name(prices)];
         let mut others = prices.rates.len();
         for key in &keys {
-            let rate = prices.rates.get(key);
-            others -= usize::from(rate.is_some());
+            let rate = prices.in_force(key, output::now());
+            let days = prices.rates.keys().filter(|own| own.without_day() == *key);
+            others -= days.count();
             cells.push(rate.map_or_else(
                 || "-".to_owned(),
-                |nanos| dollars(Nanos::new(i128::from(*nanos))),
+                |nanos| dollars(Nanos::new(i128::from(nanos))),
             ));
         }
         cells.push(grouped(others as u64));

@@ -115,6 +115,39 @@ pub fn once(
     accept: bool,
     clickhouse: bool,
 ) -> Result<(Arc<PriceBook>, Synced), Failure> {
+    let (base, Renewal { draft, jumps, lost }) = look(settings, from, accept)?;
+    let new = draft.map(|draft| draft.finish()).transpose();
+    let new = new.map_err(Failure::work)?;
+    let is_new = match &new {
+        Some(new) => publish(settings, new, clickhouse)?,
+        None => false,
+    };
+    let version = new.as_ref().map_or(base.version(), PriceBook::version);
+    let synced = Synced {
+        version: version.to_owned(),
+        is_new,
+        jumps,
+        lost,
+    };
+    Ok((base, synced))
+}
+
+/// What of the sources that the configuration names waits for `--accept` now; `None` where it names
+/// none. Nothing is changed.
+pub fn waiting_now(settings: &Settings) -> Result<Option<Renewal>, Failure> {
+    let from = configured(settings);
+    if from.is_empty() {
+        return Ok(None);
+    }
+    look(settings, &from, false).map(|(_, renewal)| Some(renewal))
+}
+
+/// The book in force, and what the sources make of it.
+fn look(
+    settings: &Settings,
+    from: &[String],
+    accept: bool,
+) -> Result<(Arc<PriceBook>, Renewal), Failure> {
     let today = output::now().to_string();
     let today = today.split('T').next().unwrap_or_default();
     let mut read = Vec::new();
@@ -133,21 +166,7 @@ pub fn once(
     let base = book::in_force(settings)?;
     let read = combined(read, None)?.draft;
     let renewed = base.renewed(read, accept, output::now());
-    let Renewal { draft, jumps, lost } = renewed.map_err(Failure::work)?;
-    let new = draft.map(|draft| draft.finish()).transpose();
-    let new = new.map_err(Failure::work)?;
-    let is_new = match &new {
-        Some(new) => publish(settings, new, clickhouse)?,
-        None => false,
-    };
-    let version = new.as_ref().map_or(base.version(), PriceBook::version);
-    let synced = Synced {
-        version: version.to_owned(),
-        is_new,
-        jumps,
-        lost,
-    };
-    Ok((base, synced))
+    Ok((base, renewed.map_err(Failure::work)?))
 }
 
 fn tell(args: &SyncArgs, base: &PriceBook, synced: &Synced) {
@@ -187,7 +206,7 @@ fn tell(args: &SyncArgs, base: &PriceBook, synced: &Synced) {
 }
 
 /// A price that waits, in a line.
-pub fn waiting(jump: &Jump) -> String {
+fn waiting(jump: &Jump) -> String {
     let rate = |nanos: u64| rate_text(jump.rate.billable, nanos);
     format!(
         "{}/{} {}: {} -> {} is more than three times, so the model stays as it is; `spendfuse prices sync --accept` takes it",
