@@ -30,8 +30,7 @@ pub(crate) fn unit_rate(
         .filter(|one| !matches!(one, ' ' | '-' | '*'))
         .map(|one| if one == '×' { 'x' } else { one })
         .collect();
-    let same_size =
-        |rates: &str, calls: &str| same(rates, calls) || same_resolution(rates, calls);
+    let same_size = |rates: &str, calls: &str| same(rates, calls) || same_resolution(rates, calls);
     let fits =
         |rate: &&UnitRate| same(&rate.quality, &units.quality) && same_size(&rate.size, &size);
     let given_attributes =

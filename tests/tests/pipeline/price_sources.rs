@@ -99,9 +99,7 @@ fn prices_are_read_from_an_address_and_rows_say_what_explain_prints() {
     std::fs::write(&file, format!("{event}\n")).unwrap();
     let file = file.to_str().unwrap();
     lab.must(&["ingest", file]);
-    let explained = lab
-        .must(&["prices", "explain", file, "--json"])
-        .stdout;
+    let explained = lab.must(&["prices", "explain", file, "--json"]).stdout;
     let explained: Value = serde_json::from_str(&explained).unwrap();
     let book = explained["book"].as_str().unwrap();
     assert!(book.starts_with("in force at "), "{book}");

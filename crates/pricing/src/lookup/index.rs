@@ -196,9 +196,8 @@ impl Index {
         let of_provider = |(form, names): (&String, &HashMap<String, Indexes>)| {
             let indexes = indexes(names, form);
             // Commercial regions cost less, and are what names without a region mean.
-            let is_meant = |other: &str| {
-                !other.starts_with(GOVERNMENT) || model.starts_with(GOVERNMENT)
-            };
+            let is_meant =
+                |other: &str| !other.starts_with(GOVERNMENT) || model.starts_with(GOVERNMENT);
             self.dearest(
                 models,
                 indexes.filter(|index| {
@@ -429,7 +428,9 @@ fn dearness(prices: &ModelPrices) -> Dearness {
         return (true, input.unwrap_or(0) * 3 + output.unwrap_or(0));
     }
     let at_default = prices.rates.keys().filter(|key| key.tier == Tier::Default);
-    let dearest = at_default.filter_map(|key| newest(&key.without_day())).max();
+    let dearest = at_default
+        .filter_map(|key| newest(&key.without_day()))
+        .max();
     (false, dearest.unwrap_or(0))
 }
 

@@ -2,7 +2,18 @@
 
 /// Regions and inference profiles in front of Bedrock's names.
 const REGIONS: &[&str] = &[
-    "us.", "eu.", "apac.", "jp.", "au.", "ca.", "sa.", "me.", "af.", "in.", "global.", "us-gov.",
+    "us.",
+    "eu.",
+    "apac.",
+    "jp.",
+    "au.",
+    "ca.",
+    "sa.",
+    "me.",
+    "af.",
+    "in.",
+    "global.",
+    "us-gov.",
     // genai-prices, for all but the global one.
     "regional.",
 ];

@@ -91,8 +91,9 @@ fn otel(key: &str, name: &str) -> Option<Meaning> {
         "llm.token_count.prompt_details.cache_read"
         | "cachedInputTokens"
         | "inputTokenDetails.cacheReadTokens" => Slot::CacheRead,
-        "llm.token_count.prompt_details.cache_write"
-        | "inputTokenDetails.cacheWriteTokens" => Slot::CacheWrite,
+        "llm.token_count.prompt_details.cache_write" | "inputTokenDetails.cacheWriteTokens" => {
+            Slot::CacheWrite
+        }
         // Bedrock's own object, whose input is without them.
         "cacheReadInputTokens" => Slot::ForeignCacheRead,
         "cacheWriteInputTokens" => Slot::ForeignCacheWrite,
