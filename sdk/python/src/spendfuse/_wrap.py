@@ -253,9 +253,13 @@ def _sync_stream_of(package: str) -> Any:
             self._watch = watch
 
         def __iter__(self) -> Iterator[bytes]:
-            for chunk in self._inner:
-                yield from self._watch.push(chunk)
-            yield from self._watch.end()
+            try:
+                for chunk in self._inner:
+                    yield from self._watch.push(chunk)
+                yield from self._watch.end()
+            finally:
+                # Where the connection broke, some clients close nothing (openai 1.109).
+                self._watch.settle()
 
         def close(self) -> None:
             try:
@@ -282,11 +286,15 @@ def _async_stream_of(package: str) -> Any:
             self._watch = watch
 
         async def __aiter__(self) -> AsyncIterator[bytes]:
-            async for chunk in self._inner:
-                for piece in self._watch.push(chunk):
+            try:
+                async for chunk in self._inner:
+                    for piece in self._watch.push(chunk):
+                        yield piece
+                for piece in self._watch.end():
                     yield piece
-            for piece in self._watch.end():
-                yield piece
+            finally:
+                # As of the other one.
+                self._watch.settle()
 
         async def aclose(self) -> None:
             try:
@@ -295,7 +303,7 @@ def _async_stream_of(package: str) -> Any:
                 self._watch.settle()
 
         def __del__(self) -> None:
-            # As of the other one.
+            # As above.
             watch = self.__dict__.get("_watch")
             if watch is not None:
                 watch.settle()
