@@ -265,7 +265,7 @@ impl KafkaConfig {
 pub(crate) enum Isolation {
     /// Up to the first open transaction, without aborted ones.
     ReadCommitted,
-    /// Everything; used only to learn where a log ends.
+    /// Everything: to learn where a log ends, or without waiting for transactions.
     ReadUncommitted,
 }
 

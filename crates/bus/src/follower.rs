@@ -41,7 +41,7 @@ pub struct FollowerConfig {
 /// What a follower tells.
 #[derive(Debug, Clone, Copy)]
 pub enum FollowerEvent<'a> {
-    /// A committed record; those of one partition come in the log's order. A `value` of `None`
+    /// A record, committed but for [`Follower::start_uncommitted`]; those of one partition come in the log's order. A `value` of `None`
     /// deletes the key.
     Record(InputRecord<'a>),
     /// Everything that was committed when following began has been handed on. Comes once, and
@@ -95,10 +95,31 @@ impl Follower {
         config: FollowerConfig,
         handler: impl FnMut(FollowerEvent<'_>) + Send + 'static,
     ) -> Result<Self, BusError> {
+        Self::start_reading(config, Isolation::ReadCommitted, handler)
+    }
+
+    /// The same for who must not wait for transactions of others, and is not misled by what they
+    /// never commit.
+    ///
+    /// # Errors
+    /// As [`Follower::start`].
+    pub fn start_uncommitted(
+        config: FollowerConfig,
+        handler: impl FnMut(FollowerEvent<'_>) + Send + 'static,
+    ) -> Result<Self, BusError> {
+        Self::start_reading(config, Isolation::ReadUncommitted, handler)
+    }
+
+    fn start_reading(
+        config: FollowerConfig,
+        isolation: Isolation,
+        handler: impl FnMut(FollowerEvent<'_>) + Send + 'static,
+    ) -> Result<Self, BusError> {
         config.kafka.validate()?;
         let shutdown = Shutdown::new();
         let mut following = Following {
             config,
+            isolation,
             handler,
             shutdown: shutdown.clone(),
             has_delivered: false,
@@ -131,6 +152,7 @@ impl Drop for Follower {
 
 struct Following<H> {
     config: FollowerConfig,
+    isolation: Isolation,
     handler: H,
     shutdown: Shutdown,
     has_delivered: bool,
@@ -181,7 +203,7 @@ impl<H: FnMut(FollowerEvent<'_>)> Following<H> {
 
     /// Until asked to stop, or an error that librdkafka does not get over.
     fn follow(&mut self) -> Result<Ended, BusError> {
-        let client = self.config.kafka.reader(Isolation::ReadCommitted)?;
+        let client = self.config.kafka.reader(self.isolation)?;
         let reader = Poller::new(&client)?;
         let (counts, mut behind) = self.partitions(&reader)?;
         let mut next: Positions = behind

@@ -1,12 +1,14 @@
-//! Records of topic `spendfuse.inflight`: what calls under way hold, as each sidecar tells it
-//! (`docs/formats/inflight.md`).
+//! Records of topic `spendfuse.inflight`: what calls under way hold, as each sidecar tells it, and
+//! which of them are counted, as the meter tells it (`docs/formats/inflight.md`).
 
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
 use crate::amount::Amount;
+use crate::budget::Spend;
 use crate::money::Nanos;
+use crate::row::Origin;
 use crate::time::UnixMillis;
 
 /// A value. Of the keys `{budget}|{scope}|{holder}` it says what is held, in the unit of the budget's
@@ -70,6 +72,54 @@ impl InFlightRecord {
     }
 }
 
+/// A value of the keys `settled|{holder}|{meter_partition}`: calls of the holder's reservations that
+/// one commit of the meter has counted.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(missing_docs)]
+pub struct SettledRecord {
+    pub v: u32,
+    /// Of the holder's start that gave the reservations.
+    pub incarnation: String,
+    /// Number of the commit.
+    pub seq: u64,
+    pub settled: Vec<SettledCall>,
+}
+
+/// One of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(missing_docs)]
+pub struct SettledCall {
+    /// Number of the reservation.
+    pub n: u64,
+    pub cost_usd: Nanos,
+    pub tokens: u64,
+    /// Of the event, in the meter's partition of the usage topic; `None` where it was handed over
+    /// from another partition.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub offset: Option<i64>,
+}
+
+impl SettledCall {
+    /// The call of reservation number `n` cost `spend`.
+    pub fn new(n: u64, spend: &Spend, origin: Origin) -> Self {
+        Self {
+            n,
+            cost_usd: spend.cost,
+            tokens: spend.tokens,
+            offset: (!origin.rerouted).then_some(origin.offset),
+        }
+    }
+
+    /// What it counts in budgets.
+    pub fn spend(&self) -> Spend {
+        Spend {
+            cost: self.cost_usd,
+            tokens: self.tokens,
+            calls: 1,
+        }
+    }
+}
+
 fn count(number: i128) -> Option<u64> {
     u64::try_from(number.max(0)).ok()
 }
@@ -78,7 +128,18 @@ fn number(count: Option<u64>) -> Option<i128> {
     count.map(Into::into)
 }
 
-/// A key, taken apart.
+/// The key of what the meter tells a holder; no other record has a member `settled`.
+pub fn settled_key(holder: &str, meter_partition: u32) -> String {
+    format!("settled|{holder}|{meter_partition}")
+}
+
+/// Holder and meter partition of a key that [`settled_key`] made.
+pub fn read_settled_key(key: &str) -> Option<(&str, u32)> {
+    let (holder, partition) = key.strip_prefix("settled|")?.split_once('|')?;
+    Some((holder, partition.parse().ok()?))
+}
+
+/// A key of what a holder tells, taken apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(missing_docs)]
 pub enum InFlightKey<'a> {

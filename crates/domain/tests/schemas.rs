@@ -15,7 +15,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use spendfuse_domain::event::{self, encode};
 use spendfuse_domain::finding::{DetectorRule, Finding};
-use spendfuse_domain::in_flight::InFlightRecord;
+use spendfuse_domain::in_flight::{InFlightRecord, SettledRecord};
 use spendfuse_domain::verdict::{BlocklistEntry, Heartbeat};
 use spendfuse_domain::{Budget, FixedDimension, UnixMillis};
 
@@ -181,6 +181,7 @@ fn what_the_program_writes_is_what_the_schemas_say() {
     assert_round_trip::<Heartbeat>("heartbeat");
     assert_round_trip::<Finding>("finding");
     assert_round_trip::<InFlightRecord>("in-flight");
+    assert_round_trip::<SettledRecord>("in-flight-settled");
 
     let budget = example("budget");
     let read = Budget::from_record("free-plan", budget.to_string().as_bytes()).unwrap();

@@ -26,6 +26,16 @@ pub struct Now {
     pub monotonic_millis: i64,
 }
 
+/// How far every ledger has what a meter partition counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct CountedTo {
+    pub(crate) partition: u32,
+    /// Its commits up to this one.
+    pub(crate) seq: u64,
+    /// Events of its usage partition before this offset, as far as its heartbeats say so.
+    pub(crate) usage_offset: Option<i64>,
+}
+
 /// How much a replica may be relied on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum State {

@@ -339,6 +339,37 @@ fn an_entry_that_says_which_events_it_counts_takes_out_those_and_no_others() {
 }
 
 #[test]
+fn what_was_handed_over_is_pending_until_the_commit_that_counts_it_is_shown() {
+    let mut bench = bench(&[("cap", each_customer(), "1.00")]);
+    let scope = "acme/customer=c";
+    bench.entry_through(scope, 40, &json!({"0": 6}));
+    let holds: Vec<Hold> = (0..2).filter_map(|_| bench.reserve("c", 10, 0)).collect();
+    // One commit counts both.
+    let place = Place::Commit {
+        partition: 0,
+        seq: 2,
+    };
+    for hold in &holds {
+        assert!(bench.guard.settle(hold.number, &cost(10), place).is_some());
+    }
+    assert_eq!(bench.cents("c", "cap"), [40, 20, 0]);
+    assert_eq!(bench.guard.hold_counts(), (0, 1));
+    // An offset says nothing of what came by another partition, nor does a commit of before.
+    bench.entry_through(scope, 41, &json!({"0": 900}));
+    bench.beat("meter", 1_000, Some(900));
+    bench.beat("ledger", 1_001, None);
+    bench.entry_through(scope, 42, &json!({"0": 901}));
+    assert_eq!(bench.cents("c", "cap"), [42, 20, 0]);
+    // The ledgers' word, and the entry behind it.
+    bench.beat("meter", 2_000, Some(900));
+    bench.beat("ledger", 2_001, None);
+    assert_eq!(bench.cents("c", "cap"), [42, 20, 0]);
+    bench.entry_through(scope, 62, &json!({"0": 901}));
+    assert_eq!(bench.cents("c", "cap"), [62, 0, 0]);
+    assert_eq!(bench.guard.hold_counts(), (0, 0));
+}
+
+#[test]
 fn what_no_entry_shows_goes_once_all_is_read_that_would_have_shown_it() {
     for (spent, refresh) in [(60, 6_000), (10, 61_000)] {
         let mut bench = bench(&[("cap", each_customer(), "1.00")]);
@@ -396,7 +427,7 @@ fn what_left_the_spool_before_its_call_was_settled_is_pending_at_its_place_in_th
 #[test]
 fn what_the_spool_owes_at_a_start_is_pending_until_it_is_counted() {
     let config = GuardConfig {
-        hold_capacity: 2,
+        hold_capacity: 4,
         ..GuardConfig::new(1)
     };
     let budgets = [("cap", each_customer(), "1.00"), ("all", whole(), "5.00")];
@@ -408,7 +439,10 @@ fn what_the_spool_owes_at_a_start_is_pending_until_it_is_counted() {
     assert_eq!(bench.cents("c", "cap"), [0, 80, 0]);
     assert_eq!(bench.cents("d", "all"), [0, 80, 0]);
     assert_eq!(bench.verdict("c", 21), Verdict::Block);
+    // Half of the room is left to reservations.
     assert!(!bench.guard.owe(&who, &cost(40), 7, at(0)));
+    let hold = bench.reserve("d", 1, 0).unwrap();
+    assert!(bench.guard.release(hold.number));
     for (content, offset) in [(5, 10), (6, 11)] {
         bench.guard.replayed(content, 0, offset);
     }

@@ -13,6 +13,8 @@ spendfuse_metrics::table! {
     counter EVENTS_REJECTED = "spendfuse_events_rejected_total";
     /// Events handed over to their home partition.
     counter EVENTS_REROUTED = "spendfuse_events_rerouted_total";
+    /// Counted calls that named a reservation, told to the sidecar that gave it.
+    counter RESERVATIONS_TOLD = "spendfuse_reservations_told_total";
     /// Unknown members that were removed from events on their way to the DLQ or their home partition.
     counter MEMBERS_REMOVED = "spendfuse_members_removed_total";
     /// Live sessions, by `partition`.

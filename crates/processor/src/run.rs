@@ -1,6 +1,7 @@
 //! Starts the workers of one process and waits for them.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::thread;
 use std::time::Duration;
 
@@ -155,6 +156,7 @@ pub fn run(
 ) -> Result<(), ProcessorError> {
     show_metrics();
     check_topics(config, shutdown)?;
+    find_inflight(config, tables, shutdown);
     let topics = Arc::new(config.topics.clone());
     let follower = follow_tables(
         &config.kafka,
@@ -230,6 +232,28 @@ fn check_topics(config: &ProcessorConfig, shutdown: &Shutdown) -> Result<(), Pro
         }
     }
     Ok(())
+}
+
+/// Whether sidecars can be told which of their reservations are settled.
+fn find_inflight(config: &ProcessorConfig, tables: &Tables, shutdown: &Shutdown) {
+    let topic = &config.topics.inflight;
+    let mut backoff = PAUSES;
+    let count = loop {
+        match topics::partition_count(&config.kafka, topic, PATIENCE) {
+            Err(error) if error.can_retry() && !shutdown.is_requested() => {
+                shutdown.wait(backoff.pause());
+            }
+            count => break count,
+        }
+    };
+    let is_usable = count.as_ref().is_ok_and(|count| *count >= config.partitions);
+    tables.tells_settled.store(is_usable, Ordering::Relaxed);
+    if !is_usable {
+        tracing::warn!(
+            topic,
+            "the topic is missing or has fewer partitions than the others: reservations end only with events that come through the sidecar that gave them; run `spendfuse topics create`, then start again"
+        );
+    }
 }
 
 fn work<L: StageLogic>(

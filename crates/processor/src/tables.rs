@@ -24,6 +24,9 @@ pub struct Tables {
     pub policy: Arc<PricingPolicy>,
     /// How rows are written.
     pub row_format: RowFormat,
+    /// Whether sidecars are told which of their reservations are settled: an installation of an older
+    /// release has no topic for it.
+    pub tells_settled: AtomicBool,
     caught_up: AtomicBool,
     /// Every record of the budgets topic before this offset is in the budgets in force.
     budgets_end: AtomicU64,
@@ -41,6 +44,7 @@ impl Tables {
             prices: ArcSwap::new(PriceBook::snapshot()),
             policy: Arc::new(policy),
             row_format: RowFormat::default(),
+            tells_settled: AtomicBool::new(true),
             caught_up: AtomicBool::new(false),
             budgets_end: AtomicU64::new(0),
             gone_versions: Mutex::default(),

@@ -52,6 +52,15 @@ pub enum Safe {
     OnDisk,
 }
 
+/// Events that are safe.
+#[derive(Debug, Default)]
+pub struct Delivered {
+    /// Where each of them is, in their order.
+    pub places: Vec<Safe>,
+    /// Those that went to the spool.
+    pub spooled: Vec<SpooledEvent>,
+}
+
 /// What became of events that were sent.
 struct Sent {
     /// In their order; those without an acknowledgement are to go to the disk.
@@ -89,32 +98,35 @@ impl Delivery {
         }
     }
 
-    /// Returns when every event is safe, and where each is, in their order.
+    /// Returns when every event is safe.
     ///
     /// While older events wait in the spool, newer ones queue up behind them: the detectors judge
     /// by the order of the log.
     ///
     /// # Errors
     /// [`Unsafe`]: some events are not; sending all of them again is harmless.
-    pub async fn deliver(&self, events: Vec<SpooledEvent>) -> Result<Vec<Safe>, Unsafe> {
+    pub async fn deliver(&self, events: Vec<SpooledEvent>) -> Result<Delivered, Unsafe> {
         if events.is_empty() {
-            return Ok(Vec::new());
+            return Ok(Delivered::default());
         }
         if is_broken(Break::SidecarAcksEarly) {
             let later = self.clone();
             tokio::spawn(async move { later.make_safe(events).await });
-            return Ok(Vec::new());
+            return Ok(Delivered::default());
         }
         self.make_safe(events).await
     }
 
-    async fn make_safe(&self, events: Vec<SpooledEvent>) -> Result<Vec<Safe>, Unsafe> {
+    async fn make_safe(&self, events: Vec<SpooledEvent>) -> Result<Delivered, Unsafe> {
         let all = events.len();
         let behind = self.spool.as_ref().filter(|spool| !spool.is_empty());
         let events = match behind {
             // A full spool is no reason to refuse what the broker might take.
             Some(spool) => match spool.append(events).await {
-                Ok(()) => return Ok(vec![Safe::OnDisk; all]),
+                Ok(spooled) => {
+                    let places = vec![Safe::OnDisk; all];
+                    return Ok(Delivered { places, spooled });
+                }
                 Err((events, _)) => events,
             },
             None => events,
@@ -127,7 +139,8 @@ impl Delivery {
         let count = unacknowledged.len() as u64;
         counter!(USAGE_EVENTS, "outcome" => "broker").increment(all as u64 - count);
         if unacknowledged.is_empty() {
-            return Ok(places);
+            let spooled = Vec::new();
+            return Ok(Delivered { places, spooled });
         }
         let stored = match &self.spool {
             None => Err(Unsafe::Broker(error)),
@@ -140,7 +153,7 @@ impl Delivery {
             counter!(USAGE_EVENTS, "outcome" => "refused").increment(count);
             tracing::error!(events = count, error = %error, "events refused");
         }
-        stored.map(|()| places)
+        stored.map(|spooled| Delivered { places, spooled })
     }
 
     /// Sends all, and waits for the acknowledgements.
@@ -248,7 +261,7 @@ impl Delivery {
 }
 
 /// Makes what a spooled call has cost pending; whether it did.
-fn owes(event: &SpooledEvent, guard: &Guard, prices: &Prices, now: Now) -> bool {
+pub(crate) fn owes(event: &SpooledEvent, guard: &Guard, prices: &Prices, now: Now) -> bool {
     let Ok(decoded) = decode(&event.value, &[], now.wall) else {
         return false;
     };
@@ -271,16 +284,15 @@ impl SharedSpool {
     async fn append(
         self: &Arc<Self>,
         events: Vec<SpooledEvent>,
-    ) -> Result<(), (Vec<SpooledEvent>, SpoolError)> {
-        let count = events.len() as u64;
+    ) -> Result<Vec<SpooledEvent>, (Vec<SpooledEvent>, SpoolError)> {
         let appended = self.with(move |spool| match spool.append(&events) {
-            Ok(()) => Ok(()),
+            Ok(()) => Ok(events),
             Err(error) => Err((events, error)),
         });
-        appended.await?;
-        counter!(USAGE_EVENTS, "outcome" => "spool").increment(count);
+        let spooled = appended.await?;
+        counter!(USAGE_EVENTS, "outcome" => "spool").increment(spooled.len() as u64);
         self.filled.notify_one();
-        Ok(())
+        Ok(spooled)
     }
 
     /// Runs `work`, which syncs to disk, on a thread where that may take a while.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use metrics::counter;
-use spendfuse_domain::UnixMillis;
+use spendfuse_domain::{ReservationId, UnixMillis};
 use spendfuse_guard::{Guard, Hold, Now};
 
 use crate::in_flight::InFlight;
@@ -19,14 +19,9 @@ pub(crate) const LONGEST_TIMEOUT_SECONDS: u64 = 24 * 60 * 60;
 /// Tokens of an answer, and of an input, whose length nobody says.
 pub(crate) const USUAL_TOKENS: u64 = 4_096;
 
-/// Longer names of instances are cut.
-const LONGEST_HOLDER: usize = 64;
-
 /// The reservations that this process has given.
 #[derive(Debug)]
 pub struct Reservations {
-    /// What their names begin with.
-    prefix: String,
     /// This sidecar, and 64 random bits of this start.
     holder: (String, String),
 }
@@ -35,20 +30,11 @@ impl Reservations {
     /// Reservations of the sidecar with this name, since this start: another start knows none of
     /// them, and gives others the same numbers.
     pub(crate) fn new(instance: &str) -> Self {
-        let plain = |character: char| match character {
-            'A'..='Z' | 'a'..='z' | '0'..='9' | '-' | '_' | '.' => character,
-            _ => '-',
-        };
-        let mut holder: String = instance.chars().map(plain).take(LONGEST_HOLDER).collect();
-        if holder.is_empty() {
-            holder.push_str("sidecar");
-        }
         // Each `RandomState` has keys of its own, which nobody else guesses or repeats.
         let incarnation = RandomState::new().build_hasher().finish();
-        let incarnation = format!("{incarnation:016x}");
+        let holder = ReservationId::holder_name(instance);
         Self {
-            prefix: format!("{holder}.{incarnation}-"),
-            holder: (holder, incarnation),
+            holder: (holder, format!("{incarnation:016x}")),
         }
     }
 
@@ -59,15 +45,19 @@ impl Reservations {
 
     /// The name of the reservation with this number.
     pub(crate) fn name(&self, number: u64) -> String {
-        format!("{}{number}", self.prefix)
+        let (holder, incarnation) = self.holder();
+        let id = ReservationId {
+            holder,
+            incarnation,
+            number,
+        };
+        id.to_string()
     }
 
     /// The number of the reservation with this name; `None` where it is not of this process.
     pub(crate) fn number(&self, name: &str) -> Option<u64> {
-        let number = name.strip_prefix(&*self.prefix)?;
-        let parsed = number.parse().ok()?;
-        // A number has one way to be written.
-        (self.name(parsed) == name).then_some(parsed)
+        let id = ReservationId::parse(name)?;
+        ((id.holder, id.incarnation) == self.holder()).then_some(id.number)
     }
 }
 
@@ -104,22 +94,12 @@ mod tests {
 
     #[test]
     fn only_names_of_this_start_have_numbers() {
-        let own = Reservations::new("host 1.example/\u{1f}");
-        let other = Reservations::new("host 1.example/\u{1f}");
+        let own = Reservations::new("host-1");
+        let other = Reservations::new("host-1");
         let name = own.name(17);
-        assert!(name.starts_with("host-1.example--."), "{name}");
         assert_eq!(own.number(&name), Some(17));
         assert_eq!(other.number(&name), None);
-        for wrong in [
-            "",
-            "17",
-            &name[..name.len() - 2],
-            &format!("{name}x"),
-            &name.replace("-17", "-017"),
-        ] {
-            assert_eq!(own.number(wrong), None, "{wrong}");
-        }
-        let long = Reservations::new(&"x".repeat(500)).name(u64::MAX);
-        assert!(long.len() < 128 && Reservations::new("").name(1).starts_with("sidecar."));
+        assert_eq!(own.number(&name.replace("host-1", "host-2")), None);
+        assert_eq!(own.number(&format!("{name}x")), None);
     }
 }

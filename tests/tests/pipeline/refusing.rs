@@ -61,13 +61,18 @@ pub fn start_sidecar(lab: &Lab, instance: &str, settings: &[(&str, &str)]) -> (R
     let listen = ("sidecar.listen", "127.0.0.1:0");
     let settings: Vec<_> = settings.iter().copied().chain([listen]).collect();
     let sidecar = lab.role("sidecar", instance, &settings);
+    let address = address_of(&sidecar);
+    (sidecar, address)
+}
+
+/// Waits until a sidecar answers that was started; where.
+pub fn address_of(sidecar: &Role) -> SocketAddr {
     let line = sidecar.await_line("the sidecar answers", PATIENCE);
     let address = line
         .split_whitespace()
         .find_map(|word| word.strip_prefix("address="));
     let address = address.and_then(|address| address.parse().ok());
-    let address = address.unwrap_or_else(|| panic!("no address in {line}"));
-    (sidecar, address)
+    address.unwrap_or_else(|| panic!("no address in {line}"))
 }
 
 /// Asks the sidecar that listens there.

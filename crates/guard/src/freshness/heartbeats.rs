@@ -6,7 +6,7 @@ use spendfuse_broken::{Break, is_broken};
 use spendfuse_domain::UnixMillis;
 use spendfuse_domain::verdict::{Heartbeat, Stage};
 
-use super::{Complete, Freshness};
+use super::{Complete, CountedTo, Freshness};
 
 /// One heartbeat of a meter partition.
 #[derive(Clone, Copy, Debug)]
@@ -103,13 +103,17 @@ impl Heartbeats {
         true
     }
 
-    /// Per usage partition: every ledger has what events before this offset cost.
-    pub(crate) fn counted_to(&self) -> impl Iterator<Item = (u32, i64)> {
+    /// Per meter partition, what every ledger has of it.
+    pub(crate) fn counted_to(&self) -> impl Iterator<Item = CountedTo> {
         let applied_to = oldest(self.ledgers.iter().copied(), UnixMillis::min);
         let partitions = (0_u32..).zip(&self.meters);
         partitions.filter_map(move |(partition, beats)| {
             let last = last_beat_before(beats, applied_to?)?;
-            Some((partition, last.usage_offset?))
+            Some(CountedTo {
+                partition,
+                seq: last.version,
+                usage_offset: last.usage_offset,
+            })
         })
     }
 

@@ -41,6 +41,15 @@ pub(crate) struct Open {
     pub(crate) until: i64,
 }
 
+/// Where settled holds wait in order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Line {
+    /// By the offsets of their events in a partition of the usage topic.
+    Usage(u32),
+    /// By the commits of a meter partition that counted them, several to one.
+    Meter(u32),
+}
+
 /// An amount that all ledgers have counted, and that waits for the entry that shows it.
 #[derive(Clone, Copy, Debug)]
 struct Counted {
@@ -57,8 +66,8 @@ pub(crate) struct Book {
     open: HashMap<u64, Open>,
     /// When holds end.
     ends: BTreeSet<(i64, u64)>,
-    /// By partition and offset of their events.
-    uncounted: BTreeMap<u32, BTreeMap<i64, Parts>>,
+    /// By where they wait.
+    uncounted: BTreeMap<Line, BTreeMap<i64, Parts>>,
     /// The same places by what an entry may show.
     places: HashMap<EntryHash, BTreeSet<(u32, i64)>>,
     /// By the content of their events, whose offsets are not known yet.
@@ -205,6 +214,7 @@ impl Book {
         // Two events at one place: only one of them can be counted.
         let replaced = match place {
             Place::Log { partition, offset } => self.take(partition, offset),
+            Place::Commit { .. } => None,
             Place::Spool { content } => {
                 let replaced = self.spooled.remove(&content);
                 self.settled -= usize::from(replaced.is_some());
@@ -231,8 +241,15 @@ impl Book {
                     let places = self.places.entry(part.key).or_default();
                     places.insert((partition, offset));
                 }
-                let partition = self.uncounted.entry(partition).or_default();
-                partition.insert(offset, parts);
+                let line = self.uncounted.entry(Line::Usage(partition)).or_default();
+                line.insert(offset, parts);
+            }
+            Place::Commit { partition, seq } => {
+                let seq = i64::try_from(seq).unwrap_or(i64::MAX);
+                let line = self.uncounted.entry(Line::Meter(partition)).or_default();
+                let waiting = line.entry(seq).or_default();
+                self.settled -= usize::from(!waiting.is_empty());
+                waiting.extend(parts);
             }
             Place::Spool { content } => {
                 self.spooled.insert(content, parts);
@@ -242,10 +259,11 @@ impl Book {
 
     /// Takes what waits at a place of the usage topic, if anything does.
     fn take(&mut self, partition: u32, offset: i64) -> Option<Parts> {
-        let waiting = self.uncounted.get_mut(&partition)?;
+        let line = Line::Usage(partition);
+        let waiting = self.uncounted.get_mut(&line)?;
         let parts = waiting.remove(&offset)?;
         if waiting.is_empty() {
-            self.uncounted.remove(&partition);
+            self.uncounted.remove(&line);
         }
         self.settled -= 1;
         for part in &parts {
@@ -274,22 +292,24 @@ impl Book {
         gone.map_or(place, |(_, place)| *place)
     }
 
-    /// Every ledger has what the events of `partition` before `offset` cost.
-    pub(crate) fn counted(&mut self, partition: u32, offset: i64, record: u64, now_millis: i64) {
-        let Some(waiting) = self.uncounted.get_mut(&partition) else {
+    /// Every ledger has what the events that stand in `line` before `next` cost.
+    pub(crate) fn counted(&mut self, line: Line, next: i64, record: u64, now_millis: i64) {
+        let Some(waiting) = self.uncounted.get_mut(&line) else {
             return;
         };
-        let later = waiting.split_off(&offset);
+        let later = waiting.split_off(&next);
         let done = std::mem::replace(waiting, later);
         if waiting.is_empty() {
-            self.uncounted.remove(&partition);
+            self.uncounted.remove(&line);
         }
         self.settled -= done.len();
         let parts = done
             .into_iter()
             .flat_map(|(offset, parts)| parts.into_iter().map(move |part| (offset, part)));
         for (offset, part) in parts {
-            self.leave(part.key, partition, offset);
+            if let Line::Usage(partition) = line {
+                self.leave(part.key, partition, offset);
+            }
             let queue = self.counted.entry(part.key).or_default();
             match queue.back_mut().filter(|last| last.record == record) {
                 Some(last) => last.amount += part.amount,
@@ -328,7 +348,7 @@ impl Book {
         let offsets: SmallVec<[i64; 16]> = places.range(range).map(|place| place.1).collect();
         for offset in offsets {
             self.leave(key, partition, offset);
-            let waiting = self.uncounted.get_mut(&partition);
+            let waiting = self.uncounted.get_mut(&Line::Usage(partition));
             let Some(parts) = waiting.and_then(|waiting| waiting.get_mut(&offset)) else {
                 debug_assert!(false, "what has a place waits there");
                 continue;

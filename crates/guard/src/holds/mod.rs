@@ -40,13 +40,13 @@ pub use reserve::{Hold, NotReserved, Reserving};
 
 use crate::decision::{CheckRequest, Match};
 use crate::entry::Entry;
-use crate::freshness::Now;
+use crate::freshness::{CountedTo, Now};
 use crate::guard::{Guard, Replica};
 use crate::hash::EntryHash;
 use crate::metrics::{COSTS_FORGOTTEN, RESERVATIONS_EXPIRED};
 use crate::response::Seen;
 use crate::shards::Shards;
-use book::{Book, Part, counted};
+use book::{Book, Line, Part, counted};
 use cells::Cells;
 use learned::Learned;
 
@@ -68,6 +68,14 @@ pub enum Place {
         partition: u32,
         /// Offset in it.
         offset: i64,
+    },
+    /// In the usage topic in another partition than that of its meter, which has counted it in this
+    /// commit: entries do not say whether they show it.
+    Commit {
+        /// Partition of the meter.
+        partition: u32,
+        /// Number of the commit.
+        seq: u64,
     },
     /// On the disk, to be sent later: [`Guard::replayed`] tells where it went.
     Spool {
@@ -126,17 +134,21 @@ impl Holds {
         self.learned.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Every ledger has what the events of a usage partition before an offset cost, for each of
-    /// `partitions`; known by record number `record` of the blocklist.
+    /// Every ledger has what was counted so far; known by record number `record` of the blocklist.
     pub(crate) fn counted(
         &self,
-        partitions: impl Iterator<Item = (u32, i64)>,
+        counted: impl Iterator<Item = CountedTo>,
         record: u64,
         now_millis: i64,
     ) {
         let mut book = self.book();
-        for (partition, offset) in partitions {
-            book.counted(partition, offset, record, now_millis);
+        for one in counted {
+            let (usage, meter) = (Line::Usage(one.partition), Line::Meter(one.partition));
+            let seq = i64::try_from(one.seq).unwrap_or(i64::MAX);
+            book.counted(meter, seq.saturating_add(1), record, now_millis);
+            if let Some(offset) = one.usage_offset {
+                book.counted(usage, offset, record, now_millis);
+            }
         }
     }
 
@@ -229,7 +241,7 @@ impl Guard {
 
     /// A call of `who` that holds nothing has cost `spend`, and its event waits on the disk with this
     /// content: it is pending in every budget that it meets until the event is counted. Returns false
-    /// where more would take more memory.
+    /// where more would leave less than half of the room to reservations.
     pub fn owe(&self, who: &Attribution<'_>, spend: &Spend, content: u128, now: Now) -> bool {
         let request = CheckRequest {
             attribution: who.clone(),
@@ -248,7 +260,7 @@ impl Guard {
         let parts = matches.map(part).filter(|part| part.amount > 0).collect();
         let holds = &self.replica.holds;
         let mut book = holds.book();
-        let has_room = book.len() < self.replica.config.hold_capacity;
+        let has_room = book.len() < self.replica.config.hold_capacity / 2;
         if has_room {
             book.owe(content, parts, &holds.cells, self.replica.is_shown());
         }

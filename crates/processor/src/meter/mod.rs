@@ -4,6 +4,7 @@ mod broken;
 mod partition;
 mod publish;
 mod rejects;
+mod settled;
 
 use std::sync::Arc;
 

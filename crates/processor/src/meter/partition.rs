@@ -1,16 +1,18 @@
 //! One partition of the meter stage: decode, route, price, count.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use metrics::counter;
 use spendfuse_broken::{Break, is_broken};
 use spendfuse_bus::{
     InputProgress, InputRecord, LogicError, Outputs, PartitionLogic, RestoreSource, Unreadable,
 };
-use spendfuse_domain::event::{Body, Event, Flags, RejectReason, Rejection, decode};
+use spendfuse_domain::budget::Spend;
+use spendfuse_domain::event::{Body, Call, Event, Flags, RejectReason, Rejection, decode};
 use spendfuse_domain::row::{Origin, SpendRow};
 use spendfuse_domain::verdict::Stage;
-use spendfuse_domain::{Topics, UnixMillis};
+use spendfuse_domain::{Nanos, Topics, UnixMillis};
 use spendfuse_engine::book::BudgetBook;
 use spendfuse_engine::meter::{Charge, Counted, Meter, MeterConfig, Rows};
 use spendfuse_pricing::{PriceBook, Pricer};
@@ -18,6 +20,7 @@ use spendfuse_warehouse::block::SpendBlock;
 
 use super::broken;
 use super::rejects::{BACKFILL, Handover, RejectedRecord, VERIFIED_LATE, headers_of};
+use super::settled::SettledCalls;
 use super::{REROUTED, USAGE};
 use crate::heartbeat::Watermark;
 use crate::metrics::{EVENTS_CONFLICT, EVENTS_COUNTED, EVENTS_DUPLICATE, EVENTS_PARTLY_READ};
@@ -40,6 +43,7 @@ pub struct MeterPartition {
     // The running batch:
     pub(super) handovers: Vec<Handover>,
     pub(super) rejects: Vec<RejectedRecord>,
+    pub(super) settled: SettledCalls,
     tallies: Tallies,
 }
 
@@ -113,6 +117,7 @@ impl MeterPartition {
             },
             handovers: Vec::new(),
             rejects: Vec::new(),
+            settled: SettledCalls::default(),
             tallies: Tallies::default(),
             config,
             topics,
@@ -204,8 +209,13 @@ impl MeterPartition {
             (Counted::Duplicate, _) => self.tallies.duplicates += 1,
             (Counted::Conflict, _) => self.tallies.conflicts += 1,
             (Counted::SessionEnded, _) => self.tallies.session_ends += 1,
-            (Counted::AtAddress(_), Body::Revenue(_)) => self.tallies.revenue += 1,
-            (Counted::AtAddress(_), _) => {
+            (Counted::AtAddress(_), Body::Revenue(_) | Body::SessionEnd) => {
+                self.tallies.revenue += 1;
+            }
+            (Counted::AtAddress(_), Body::Usage(call)) => {
+                if !call.reservation_id.is_empty() && !matches!(judged, Judged::History(_)) {
+                    self.tell_settled(call, charge.cost.total(), origin);
+                }
                 let is_partly_read = event.flags.contains(Flags::PARTLY_READ);
                 self.tallies.usage += 1;
                 self.tallies.partly_read += u64::from(is_partly_read);
@@ -225,6 +235,17 @@ impl MeterPartition {
             }
         }
         Ok(())
+    }
+
+    fn tell_settled(&mut self, call: &Call<'_>, cost: Nanos, origin: Origin) {
+        if self.tables.tells_settled.load(Ordering::Relaxed) {
+            let spend = Spend {
+                cost,
+                tokens: call.tokens.total(),
+                calls: 1,
+            };
+            self.settled.add(&call.reservation_id, &spend, origin);
+        }
     }
 
     fn set_aside(&mut self, record: &InputRecord<'_>, rejection: &Rejection) {

@@ -28,6 +28,8 @@ impl MeterPartition {
         for record in self.rows.finished.drain(..) {
             outputs.send(&self.topics.rows, partition, None, Some(&record), &[])?;
         }
+        let settled = &mut self.settled;
+        settled.send(outputs, &self.topics.inflight, partition, self.seq)?;
         self.meter.set_through(self.watermark.through(USAGE));
         let published = self.meter.finish();
         for (ledger_partition, deltas) in &published.deltas {

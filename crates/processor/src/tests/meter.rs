@@ -1,5 +1,7 @@
 //! A meter's partition: what counts, where it is told, and what a successor knows of it.
 
+use std::sync::atomic::Ordering;
+
 use spendfuse_bus::{OutputRecord, Outputs, PartitionLogic, RestoreSource};
 
 use super::{
@@ -297,4 +299,76 @@ fn of_what_cannot_even_be_rejected_the_place_is_told() {
     let place = place.map(|name| header(rejected, name));
     assert_eq!(place, [stages.topics.rerouted.as_str(), "1", "5"]);
     assert!(header(rejected, "spendfuse_detail").len() < 10_000);
+}
+
+#[test]
+fn who_gave_a_reservation_is_told_once_what_its_call_cost_and_where_it_is_counted() {
+    let stages = Stages::new();
+    let topics = &stages.topics;
+    let ours = "edge-7.00112233445566ff-3";
+    let with = |incoming: Incoming, reservation: &str| {
+        let mut event: serde_json::Value = serde_json::from_slice(&incoming.value).unwrap();
+        event["data"]["reservation_id"] = reservation.into();
+        let value = serde_json::to_vec(&event).unwrap();
+        Incoming { value, ..incoming }
+    };
+    let here = with(call("r-1", "c-1", 0, 42), ours);
+    let other = with(call("r-2", "c-1", 0, 43), "edge-8.ff00112233445566-9");
+    let records = [
+        here.clone(),
+        // Neither a duplicate, nor a call without one, nor names that no sidecar gives.
+        here.clone(),
+        other,
+        call("r-3", "c-1", 0, 44),
+        with(call("r-4", "c-1", 0, 45), "a name of somebody's own"),
+    ];
+    let mut meter = stages.meter(0);
+    let written = batch(&mut meter, 0, 7, &records);
+    let told = |written: &[OutputRecord]| -> Vec<(String, serde_json::Value)> {
+        let records = of(written, &topics.inflight).into_iter();
+        records
+            .map(|record| {
+                assert_eq!(record.partition, 0);
+                let key = String::from_utf8(record.key.clone().unwrap()).unwrap();
+                let value = serde_json::from_slice(record.value.as_ref().unwrap()).unwrap();
+                (key, value)
+            })
+            .collect()
+    };
+    let record = |incarnation: &str, settled: serde_json::Value| {
+        let settled = [settled];
+        serde_json::json!({"v": 1, "incarnation": incarnation, "seq": 7, "settled": settled})
+    };
+    let call_of = |n: u64, offset: i64| {
+        serde_json::json!({"n": n, "cost_usd": "0.025", "tokens": 10_000, "offset": offset})
+    };
+    let expected = [
+        ("settled|edge-7|0", record("00112233445566ff", call_of(3, 42))),
+        ("settled|edge-8|0", record("ff00112233445566", call_of(9, 43))),
+    ];
+    let expected = expected.map(|(key, value)| (key.to_owned(), value));
+    assert_eq!(told(&written), expected);
+    assert!(told(&batch(&mut meter, 0, 8, &[call("r-5", "c-1", 0, 46)])).is_empty());
+
+    // One that was handed over stands at no offset of this partition.
+    let astray = batch(&mut stages.meter(1), 1, 1, &[with(call("r-6", "c-1", 0, 5), ours)]);
+    assert!(of(&astray, &topics.inflight).is_empty());
+    let [handed_over] = of(&astray, &topics.rerouted)[..] else {
+        panic!("handed over once: {astray:?}");
+    };
+    let arrived = Incoming {
+        topic_index: REROUTED,
+        offset: 0,
+        value: handed_over.value.clone().unwrap(),
+        headers: handed_over.headers.clone(),
+        stamp_ahead: 0,
+    };
+    let written = batch(&mut meter, 0, 9, &[arrived]);
+    let settled = &told(&written)[0].1["settled"][0];
+    assert_eq!((&settled["n"], settled.get("offset")), (&3.into(), None));
+
+    // Where there is no topic for it, nothing is told.
+    stages.tables.tells_settled.store(false, Ordering::Relaxed);
+    let written = batch(&mut stages.meter(0), 0, 1, &[here]);
+    assert!(of(&written, &topics.inflight).is_empty());
 }

@@ -9,7 +9,7 @@ use spendfuse_domain::topics::TOMBSTONE_MILLIS;
 use tokio::task::JoinHandle;
 
 use super::InFlight;
-use super::wire::read;
+use super::wire::{read, read_settled};
 use crate::metrics::IN_FLIGHT_BAD;
 
 /// While somebody waits the desks get a turn this often, besides those with each record.
@@ -33,7 +33,9 @@ pub(crate) fn follow(
         tombstones: Duration::from_millis(TOMBSTONE_MILLIS.unsigned_abs()),
     };
     let reader = Arc::clone(in_flight);
-    let follower = Follower::start(config, move |event| reader.hear(event))?;
+    // A meter that dies within a transaction would hold admission up for seconds. What it told and
+    // did not commit misleads nobody: the events that it named are in the log, to be counted.
+    let follower = Follower::start_uncommitted(config, move |event| reader.hear(event))?;
     let turns = tokio::spawn(give_turns(Arc::clone(in_flight)));
     Ok((follower, turns))
 }
@@ -56,6 +58,10 @@ impl InFlight {
                 let (Some(key), Some(value)) = (key, record.value) else {
                     return;
                 };
+                if let Some(settled) = read_settled(key, value) {
+                    self.settle(&settled);
+                    return;
+                }
                 match read(key, value) {
                     Ok(said) => {
                         let at = record.timestamp_millis;

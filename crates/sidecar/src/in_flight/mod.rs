@@ -7,6 +7,7 @@
 
 mod follow;
 mod positions;
+mod settled;
 mod wire;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

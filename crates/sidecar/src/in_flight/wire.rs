@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use spendfuse_domain::in_flight::{InFlightKey, InFlightRecord};
+use spendfuse_domain::in_flight::{
+    InFlightKey, InFlightRecord, SettledRecord, read_settled_key,
+};
 use spendfuse_domain::{Amount, Unit, UnixMillis};
 use spendfuse_guard::inflight::{Holder, Said, What};
 
@@ -23,6 +25,11 @@ impl Names {
 
     pub(super) fn holder(&self) -> Holder {
         full_name(&self.holder, &self.incarnation)
+    }
+
+    /// Whether these calls are of this start of this sidecar.
+    pub(super) fn gave(&self, settled: &Settled<'_>) -> bool {
+        settled.holder == self.holder && settled.record.incarnation == self.incarnation
     }
 
     /// Key and value; what is held is in `unit`.
@@ -62,6 +69,27 @@ impl Names {
 
 fn full_name(holder: &str, incarnation: &str) -> Holder {
     format!("{holder}.{incarnation}").into()
+}
+
+/// Calls that a meter partition has counted.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Settled<'a> {
+    /// Who had given them reservations.
+    pub(super) holder: &'a str,
+    pub(super) meter_partition: u32,
+    pub(super) record: SettledRecord,
+}
+
+/// What a meter told; `None` where the record is a holder's.
+pub(super) fn read_settled<'a>(key: &'a str, value: &[u8]) -> Option<Settled<'a>> {
+    let (holder, meter_partition) = read_settled_key(key)?;
+    // A budget may be called `settled`.
+    let record = serde_json::from_slice(value).ok()?;
+    Some(Settled {
+        holder,
+        meter_partition,
+        record,
+    })
 }
 
 /// What a record says; an error for one that cannot be read.

@@ -1,6 +1,6 @@
 //! What becomes of each event, as far as a sidecar can know: judged as the meter will judge it.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use metrics::counter;
 use spendfuse_domain::budget::Spend;
@@ -13,11 +13,12 @@ use spendfuse_guard::{CheckRequest, Pair, Place, State, Warning};
 
 use super::answer::{Accepted, NotCounted, Outcome, unknown_members};
 use super::recent::{Before, compared};
-use crate::delivery::{Safe, Unsafe};
+use crate::delivery::{Safe, Unsafe, owes};
 use crate::http::Sidecar;
 use crate::metrics::MEMBERS_REMOVED;
 use crate::reservations;
 use crate::spool::SpooledEvent;
+use crate::turn::Turn;
 
 /// The events of one request.
 pub(super) struct Judging<'s> {
@@ -40,6 +41,8 @@ pub(crate) struct Outgoing {
 /// What a call has cost, for what is known of its like.
 #[derive(Clone, Debug)]
 struct Cost {
+    /// Which of the outgoing events it is of.
+    index: usize,
     pair: Pair,
     spend: Spend,
 }
@@ -47,8 +50,6 @@ struct Cost {
 /// An event that ends the reservation of its call.
 #[derive(Clone, Debug)]
 struct Settling {
-    /// Which of the outgoing events it is.
-    index: usize,
     number: u64,
     /// Which of the costs is its own.
     cost: usize,
@@ -155,14 +156,17 @@ impl<'s> Judging<'s> {
         let pair = checker.guard.pair(who, model);
         if let Some(number) = checker.reservation(&call.reservation_id) {
             self.outgoing.settling.push(Settling {
-                index: self.outgoing.events.len(),
                 number,
                 cost: self.outgoing.costs.len(),
                 partition: outgoing.partition,
                 content: outgoing.content(),
             });
         }
-        self.outgoing.costs.push(Cost { pair, spend });
+        self.outgoing.costs.push(Cost {
+            index: self.outgoing.events.len(),
+            pair,
+            spend,
+        });
     }
 
     fn judge(&mut self, event: &Event<'_>) -> Result<Outcome, Refusal> {
@@ -216,14 +220,17 @@ impl<'s> Judging<'s> {
 impl Outgoing {
     /// Returns when all events are safe.
     pub(crate) async fn deliver(self, sidecar: &Sidecar) -> Result<(), Unsafe> {
-        let places = sidecar.delivery.deliver(self.events).await?;
+        let delivered = sidecar.delivery.deliver(self.events).await?;
         let guard = &sidecar.checker.guard;
-        let now_millis = sidecar.checker.clock.now().monotonic_millis;
+        let now = sidecar.checker.clock.now();
+        let now_millis = now.monotonic_millis;
         for cost in &self.costs {
             guard.learn(cost.pair, &cost.spend, now_millis);
         }
+        let mut settled = HashSet::new();
         for one in self.settling {
-            let place = match places.get(one.index) {
+            let Cost { index, pair, spend } = &self.costs[one.cost];
+            let place = match delivered.places.get(*index) {
                 Some(Safe::InLog { offset }) => Place::Log {
                     partition: one.partition,
                     offset: *offset,
@@ -233,14 +240,26 @@ impl Outgoing {
                 },
                 None => continue,
             };
-            let Cost { pair, spend } = &self.costs[one.cost];
             if let Some(asked) = guard.settle(one.number, spend, place) {
+                settled.insert(*index);
                 reservations::count("settled");
                 // The model that was asked for may go by another name than the one that answered.
                 if asked != *pair {
                     guard.learn(asked, spend, now_millis);
                 }
             }
+        }
+        // What calls without a reservation cost is pending while their events wait on the disk.
+        let on_disk = { delivered.places.iter().enumerate() }
+            .filter(|(_, place)| **place == Safe::OnDisk)
+            .map(|(index, _)| index);
+        let counts: HashSet<usize> = self.costs.iter().map(|cost| cost.index).collect();
+        let mut turn = Turn::begin();
+        for (index, event) in on_disk.zip(&delivered.spooled) {
+            if counts.contains(&index) && !settled.contains(&index) {
+                owes(event, guard, &sidecar.checker.prices, now);
+            }
+            turn.give_way().await;
         }
         let fresh = self.fresh.into_iter();
         sidecar.recent.remember(fresh, self.judged_at);

@@ -172,6 +172,8 @@ async fn after_a_kill_nothing_is_let_through_that_the_spool_owes() {
         let answer = before.post("/v1/usage", event).await;
         assert_eq!(answer.status, StatusCode::ACCEPTED, "{}", answer.json);
     }
+    // Both are pending from the moment on that they are safe.
+    assert_eq!(before.held().await, ["0.042", "0.00", "0.008"]);
     drop(before);
     let mut after = bench(config(), Some(small_spool(&folder, 100_000)));
     after.budget("0.05", steps());
