@@ -13,7 +13,7 @@ use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_mai
 use serde::de::IgnoredAny;
 use serde_json::json;
 use spendfuse_benches::traffic::Traffic;
-use spendfuse_domain::budget::{Budget, Spend};
+use spendfuse_domain::budget::Budget;
 use spendfuse_domain::event::{Body, Event, decode};
 use spendfuse_domain::finding::DetectorRules;
 use spendfuse_domain::row::{CostParts, MeterAddress, Origin, PriceBasis, SpendRow};
@@ -260,7 +260,7 @@ fn checking(criterion: &mut Criterion) {
                     model: "gpt-4o-mini".into(),
                     ..Attribution::default()
                 },
-                estimate: Spend::default(),
+                ..CheckRequest::default()
             })
             .collect();
         let keys: Vec<String> = (0..customers)

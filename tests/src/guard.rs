@@ -104,5 +104,6 @@ fn request(customer: &str, estimate: Nanos) -> CheckRequest<'_> {
             cost: estimate,
             ..Spend::default()
         },
+        ..CheckRequest::default()
     }
 }

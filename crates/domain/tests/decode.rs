@@ -219,6 +219,9 @@ fn what_can_be_counted_is_mended_and_flagged() {
         (r#""tags":{"a":[1]}"#, Flags::FIELD_DROPPED),
         (r#""prompt_fingerprint":"xyz""#, Flags::FIELD_DROPPED),
         (r#""reported_cost_usd":0.5"#, Flags::FIELD_DROPPED),
+        (r#""session_limit_usd":"-1""#, Flags::FIELD_DROPPED),
+        (r#""session_limit_usd":"much""#, Flags::FIELD_DROPPED),
+        (r#""session_limit_usd":"1000000000""#, Flags::FIELD_DROPPED),
         (r#""units":{"gpu_seconds":"1"}"#, Flags::FIELD_DROPPED),
         (
             r#""reported_cost_usd":"0.1234567891""#,

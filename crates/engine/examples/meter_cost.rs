@@ -56,6 +56,7 @@ fn budgets() -> Vec<Budget> {
             scope,
             window,
             limit: Amount::Usd(Nanos::from_dollars(5)),
+            limit_from_event: false,
             ..generate::budget(number, 0)
         })
         .collect()

@@ -6,14 +6,14 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use spendfuse_domain::budget::BasisPoints;
-use spendfuse_domain::event::{Attribution, Body, Call, Event, Flags};
+use spendfuse_domain::event::{Attribution, Body, Call, Event, Flags, Particulars};
 use spendfuse_domain::finding::{
     DetectorAction, DetectorRule, DetectorRules, FindingState, Parameters, RetryLoop,
 };
 use spendfuse_domain::row::{CostParts, Origin, SpendRow};
 use spendfuse_domain::scope::Pattern;
 use spendfuse_domain::{
-    Action, Amount, Budget, Detector, Dimension, Filter, Identity, Nanos, ScopeTemplate, Severity,
+    Action, Amount, Budget, BudgetId, Detector, Dimension, Filter, Identity, Nanos, ScopeTemplate, Severity,
     Step, Timezone, UnixMillis, Verdict, WindowKind,
 };
 use spendfuse_engine::book::{BudgetBook, Series};
@@ -431,6 +431,81 @@ fn every_change_of_a_session_s_verdict_is_told_once_its_way_back_too() {
     meter.set_book(book(2, vec![in_session(100_000)], vec![]));
     meter.advance(start().plus(1));
     assert_eq!(verdicts(&mut meter), [Verdict::Ok]);
+}
+
+#[test]
+fn a_session_has_the_limit_that_its_app_told_last_and_others_have_the_budget_s() {
+    let of_session = Budget {
+        limit: Amount::Usd(Nanos::new(1_000)),
+        limit_from_event: true,
+        window: WindowKind::Session,
+        scope: budget().scope.counted_in(WindowKind::Session),
+        ..budget()
+    };
+    let plain = Budget {
+        id: BudgetId::new("plain").unwrap(),
+        limit_from_event: false,
+        ..of_session.clone()
+    };
+    let budgets = vec![of_session, plain];
+    let mut meter = meter(book(1, budgets.clone(), vec![]));
+    let telling = |id, session, told: Option<i128>| {
+        let mut event = call(id, session, start());
+        let rare = Particulars {
+            session_limit: told.map(Nanos::new),
+            ..Particulars::default()
+        };
+        event.body = Body::Usage(Call {
+            rare: rare.into(),
+            ..Call::default()
+        });
+        event
+    };
+    let entries = |meter: &mut Meter, seq: u64| -> (Vec<_>, Vec<(Vec<u8>, Option<Vec<u8>>)>) {
+        let told = meter.finish().told;
+        meter.begin(seq + 1);
+        let entries = told.blocklist.into_iter().filter_map(|(_, entry)| entry);
+        let mut entries: Vec<_> = entries
+            .map(|entry| {
+                let limit = entry.figures.limit.unwrap().number();
+                (entry.budget, entry.scope, limit, entry.verdict)
+            })
+            .collect();
+        entries.sort();
+        (entries, told.changelog)
+    };
+    let own = |session: &str, limit, verdict| {
+        (budgets[0].id.to_string(), format!("*/session={session}"), limit, verdict)
+    };
+    let common = |session: &str, verdict| {
+        ("plain".to_owned(), format!("*/session={session}"), 1_000, verdict)
+    };
+    // Told too little, then more; nobody tells anything of the other session.
+    count(&mut meter, &telling("a", "s-1", Some(400)), start(), 500);
+    count(&mut meter, &telling("b", "s-2", None), start(), 500);
+    let (first, _) = entries(&mut meter, 1);
+    assert_eq!(
+        first,
+        [
+            own("s-1", 400, Verdict::Block),
+            own("s-2", 1_000, Verdict::Ok),
+            common("s-1", Verdict::Ok),
+            common("s-2", Verdict::Ok),
+        ]
+    );
+    count(&mut meter, &telling("c", "s-1", Some(600)), start(), 0);
+    let (raised, changelog) = entries(&mut meter, 2);
+    assert_eq!(raised, [own("s-1", 600, Verdict::Warn)]);
+    // A successor knows it, and an event without a limit changes nothing.
+    let mut successor = Meter::new(config(), book(1, budgets.clone(), vec![]));
+    for (key, value) in changelog {
+        successor.restore(&key, value.as_deref()).unwrap();
+    }
+    successor.restored();
+    successor.begin(3);
+    count(&mut successor, &telling("d", "s-1", None), start(), 100);
+    let (after, _) = entries(&mut successor, 3);
+    assert_eq!(after[0], own("s-1", 600, Verdict::Block));
 }
 
 #[test]

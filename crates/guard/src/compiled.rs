@@ -7,9 +7,10 @@ use hashbrown::HashMap;
 use smallvec::SmallVec;
 use spendfuse_domain::budget::{AsCounted, CompiledBudget, OnStale, ReserveRule, Spend};
 use spendfuse_domain::scope::{Dimension, Dimensions, FilterMatch, Pattern, scope_of};
-use spendfuse_domain::{Attribution, Budget, UnixMillis};
+use spendfuse_domain::{Amount, Attribution, Budget, Nanos, UnixMillis};
 
 use crate::digest::Kind;
+use crate::entry::Entry;
 use crate::hash::{Factor, KeyHasher};
 
 /// All budgets of one version.
@@ -220,7 +221,11 @@ impl GuardedBudget {
         let budget = &compiled.budget;
         Self {
             id_hash: hasher.text(budget.id.as_str()),
-            lowest_share: compiled.shares.iter().copied().min().unwrap_or(i128::MAX),
+            // Where each session may have a limit of its own, nobody is far from it.
+            lowest_share: match budget.limit_from_event {
+                true => i128::MIN,
+                false => compiled.shares.iter().copied().min().unwrap_or(i128::MAX),
+            },
             unit: Kind::of(budget.limit.unit()),
             on_stale: budget.on_stale,
             has_filter: !budget.filter.is_empty(),
@@ -232,6 +237,21 @@ impl GuardedBudget {
     /// The budget itself.
     pub(crate) fn budget(&self) -> &Budget {
         &self.compiled.budget
+    }
+
+    /// The limit of a request whose app lets its session spend `told`, in a scope of which `entry` is
+    /// known.
+    #[inline]
+    pub(crate) fn limit(&self, told: Option<Nanos>, entry: Option<&Entry>) -> Amount {
+        let budget = self.budget();
+        if !budget.limit_from_event {
+            return budget.limit;
+        }
+        let of_entry = || match entry?.figures.limit? {
+            Amount::Usd(limit) => Some(limit),
+            Amount::Tokens(_) | Amount::Calls(_) => None,
+        };
+        self.compiled.limit_told(told.or_else(of_entry))
     }
 
     /// How a request stands to the budget's `where`.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use smallvec::SmallVec;
 use spendfuse_domain::budget::{Action, BudgetId, Compared, OnStale, Spend, Step};
 use spendfuse_domain::scope::FilterMatch;
-use spendfuse_domain::{Attribution, Nanos, UnixMillis, Verdict};
+use spendfuse_domain::{Amount, Attribution, Nanos, UnixMillis, Verdict};
 
 use crate::compiled::{GuardedBudget, Values};
 use crate::digest::{Glimpse, Kind};
@@ -23,6 +23,9 @@ pub struct CheckRequest<'a> {
     pub attribution: Attribution<'a>,
     /// What the call is expected to cost; zero where unknown. Not negative.
     pub estimate: Spend,
+    /// What the app lets the call's session spend, for budgets whose limit is told so; the last that
+    /// usage events told where absent.
+    pub session_limit: Option<Nanos>,
 }
 
 /// What a guard does before it has caught up.
@@ -111,8 +114,7 @@ impl Guard {
         decision.decide(request, now.wall, |_, key, budget, found| {
             let seen = Seen::at(key, replica, is_any_held, now.wall);
             let (entry, held) = (seen.entry.as_deref(), seen.held.total());
-            let (asking, estimate) = (&request.attribution, expected(budget));
-            found.judge(budget, entry, asking, &estimate, state, held);
+            found.judge(budget, entry, request, &expected(budget), state, held);
             all_seen.push(seen);
         });
         Reasoned {
@@ -158,8 +160,8 @@ impl<'guard> Decision<'guard> {
             if is_exact || !budget.is_far(table.get(key, now), &request.estimate) {
                 let held = replica.held(key, is_any_held);
                 let entry = replica.current(key, now);
-                let (asking, estimate) = (&request.attribution, &request.estimate);
-                found.judge(budget, entry.as_deref(), asking, estimate, state, held);
+                let (entry, estimate) = (entry.as_deref(), &request.estimate);
+                found.judge(budget, entry, request, estimate, state, held);
             }
         });
     }
@@ -271,12 +273,12 @@ struct Spent {
 }
 
 impl Spent {
-    fn of(entry: &Entry, compiled: &GuardedBudget) -> Self {
+    fn of(entry: &Entry, limit: Amount) -> Self {
         Self {
-            amount: entry.counted_by(compiled.budget().limit).number(),
+            amount: entry.counted_by(limit).number(),
             cost: entry.cost(),
             verdict: entry.verdict,
-            same_limit: entry.figures.limit == Some(compiled.budget().limit),
+            same_limit: entry.figures.limit == Some(limit),
         }
     }
 }
@@ -308,15 +310,15 @@ impl Match {
         &mut self,
         compiled: &GuardedBudget,
         entry: Option<&Entry>,
-        asking: &Attribution<'_>,
+        request: &CheckRequest<'_>,
         estimate: &Spend,
         state: State,
         held: i64,
     ) {
-        self.judge_beside(compiled, entry, asking, estimate, state, held);
+        self.judge_beside(compiled, entry, request, estimate, state, held);
         if held > 0 && self.verdict == Verdict::Block {
             let mut alone = Self::new(self.budget);
-            alone.judge_beside(compiled, entry, asking, estimate, state, 0);
+            alone.judge_beside(compiled, entry, request, estimate, state, 0);
             self.by_holds = alone.verdict < Verdict::Block;
         }
     }
@@ -325,19 +327,20 @@ impl Match {
         &mut self,
         compiled: &GuardedBudget,
         entry: Option<&Entry>,
-        asking: &Attribution<'_>,
+        request: &CheckRequest<'_>,
         estimate: &Spend,
         state: State,
         held: i64,
     ) {
-        let spent = entry.map(|entry| Spent::of(entry, compiled));
+        let limit = compiled.limit(request.session_limit, entry);
+        let spent = entry.map(|entry| Spent::of(entry, limit));
         // What others hold will have been spent when this call is: it is no more than an estimate, too.
         let expected = compiled.counted(estimate) + i128::from(held);
         let amount = spent.map_or(0, |spent| spent.amount);
         if amount + expected.max(0) >= compiled.lowest_share {
-            let ceiling = enforced_ceiling(compiled, spent);
-            let step = compiled.strictest(amount, expected, ceiling);
-            self.reach(compiled, step, asking);
+            let ceiling = enforced_ceiling(compiled, limit, spent);
+            let step = compiled.strictest(limit, amount, expected, ceiling);
+            self.reach(compiled, step, &request.attribution);
         }
         if state == State::Stale {
             let refused = match compiled.on_stale {
@@ -384,15 +387,24 @@ impl GuardedBudget {
 
     /// The index of the strictest step that a call reaches which would spend `estimate` on top of
     /// `spent`, among those that are not stricter than `ceiling`.
-    fn strictest(&self, spent: i128, estimate: i128, ceiling: Verdict) -> Option<u16> {
+    fn strictest(
+        &self,
+        limit: Amount,
+        spent: i128,
+        estimate: i128,
+        ceiling: Verdict,
+    ) -> Option<u16> {
         let compared = Compared::before_call(spent, estimate);
-        let index = self.compiled.reached(compared, ceiling)?;
+        let index = match self.budget().limit_from_event {
+            true => self.compiled.reached_of(limit, compared, ceiling)?,
+            false => self.compiled.reached(compared, ceiling)?,
+        };
         u16::try_from(index).ok()
     }
 
     /// The strictest verdict that so much spend causes, whatever it is made of.
-    fn by_spend(&self, spent: i128) -> Verdict {
-        let step = self.strictest(spent, 0, Verdict::Block);
+    fn by_spend(&self, limit: Amount, spent: i128) -> Verdict {
+        let step = self.strictest(limit, spent, 0, Verdict::Block);
         self.step(step)
             .map_or(Verdict::Ok, |step| step.action.verdict())
     }
@@ -405,10 +417,10 @@ impl GuardedBudget {
 /// The strictest verdict that spend may cause. Spend at a ceiling price (a model without a price)
 /// only warns unless the budget says otherwise; how much of an entry that is, only its writer
 /// knows, so its verdict stands as long as it judged by the same limit.
-fn enforced_ceiling(compiled: &GuardedBudget, spent: Option<Spent>) -> Verdict {
+fn enforced_ceiling(compiled: &GuardedBudget, limit: Amount, spent: Option<Spent>) -> Verdict {
     match spent {
         Some(spent) if !compiled.budget().unpriced_blocks && spent.same_limit => {
-            if compiled.by_spend(spent.amount) > spent.verdict {
+            if compiled.by_spend(limit, spent.amount) > spent.verdict {
                 spent.verdict
             } else {
                 Verdict::Block

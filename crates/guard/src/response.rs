@@ -214,7 +214,7 @@ impl Reasoned<'_> {
                 (self.scope_of(found), window, resets_at)
             }
         };
-        let limit = budget.limit;
+        let limit = compiled.limit(self.request.session_limit, entry);
         let spent = entry.map_or(limit.with(0), |entry| entry.counted_by(limit));
         let Held {
             reserved,

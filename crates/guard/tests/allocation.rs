@@ -78,6 +78,7 @@ fn request(estimate: i64) -> CheckRequest<'static> {
             cost: Nanos::from_dollars(estimate),
             ..Spend::default()
         },
+        ..CheckRequest::default()
     }
 }
 

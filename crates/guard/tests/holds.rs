@@ -73,6 +73,7 @@ fn call(customer: &str, cents: i128) -> CheckRequest<'_> {
             ..Attribution::default()
         },
         estimate: cost(cents),
+        ..CheckRequest::default()
     }
 }
 

@@ -160,6 +160,7 @@ fn request() -> impl Strategy<Value = CheckRequest<'static>> {
             tokens: estimate as u64,
             calls: 1,
         },
+        ..CheckRequest::default()
     })
 }
 

@@ -68,6 +68,7 @@ fn run(input: &[u8]) {
             tokens: 1,
             calls: 1,
         },
+        ..CheckRequest::default()
     };
     let decision = guard.check(&request, NOW);
     let answer = guard.check_with_reasons(&request, NOW).explain();

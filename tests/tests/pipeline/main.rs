@@ -28,6 +28,7 @@ mod readiness;
 mod refusing;
 mod rejects;
 mod reservations;
+mod session_limits;
 mod stale_guard;
 mod take_over;
 mod thin_slice;

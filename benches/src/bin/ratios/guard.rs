@@ -9,7 +9,6 @@ use serde_json::json;
 use spendfuse_benches::figures::Times;
 use spendfuse_benches::random::Random;
 use spendfuse_benches::workload::budgets;
-use spendfuse_domain::budget::Spend;
 use spendfuse_domain::{Amount, Attribution, Nanos, UnixMillis};
 use spendfuse_guard::{CheckRequest, Guard, GuardConfig, Now};
 
@@ -97,7 +96,7 @@ impl Filled {
                 model: "gpt-4o-mini".into(),
                 ..Attribution::default()
             },
-            estimate: Spend::default(),
+            ..CheckRequest::default()
         }
     }
 

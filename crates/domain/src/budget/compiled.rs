@@ -8,7 +8,9 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use super::count_id::CountId;
 use super::{Action, Budget, Step};
+use crate::amount::Amount;
 use crate::event::Attribution;
+use crate::money::Nanos;
 use crate::scope::{Dimension, Dimensions, scope_text};
 use crate::time::UnixMillis;
 use crate::verdict::Verdict;
@@ -92,12 +94,47 @@ impl CompiledBudget {
     /// The index of the strictest step that is reached, among those that are not stricter than
     /// `ceiling`; among equals the highest share.
     pub fn reached(&self, compared: Compared, ceiling: Verdict) -> Option<usize> {
-        let steps = self.budget.steps.iter().zip(&self.shares).enumerate();
+        self.strictest(self.shares.iter().copied(), compared, ceiling)
+    }
+
+    /// The same for a session whose limit is `limit`.
+    pub fn reached_of(&self, limit: Amount, compared: Compared, ceiling: Verdict) -> Option<usize> {
+        let steps = self.budget.steps.iter();
+        let shares = steps.map(|step| step.at.of(limit).number());
+        self.strictest(shares, compared, ceiling)
+    }
+
+    fn strictest(
+        &self,
+        shares: impl Iterator<Item = i128>,
+        compared: Compared,
+        ceiling: Verdict,
+    ) -> Option<usize> {
+        let steps = self.budget.steps.iter().zip(shares).enumerate();
         let reached = steps.filter(|(_, (step, share))| {
-            step.action.verdict() <= ceiling && compared.reaches(&step.action, **share)
+            step.action.verdict() <= ceiling && compared.reaches(&step.action, *share)
         });
         let strictest = reached.max_by_key(|(_, (step, _))| (step.action.verdict(), step.at));
         strictest.map(|(index, _)| index)
+    }
+
+    /// The limit of a session whose app told `told`.
+    pub fn limit_told(&self, told: Option<Nanos>) -> Amount {
+        match told {
+            Some(told) if self.budget.limit_from_event => Amount::Usd(told),
+            _ => self.budget.limit,
+        }
+    }
+
+    /// The budget as a session has it whose app told `told`; `None` where that makes no difference.
+    pub fn with_limit_told(&self, told: Option<Nanos>) -> Option<Self> {
+        let limit = self.limit_told(told);
+        (limit != self.budget.limit).then(|| {
+            Self::new(Budget {
+                limit,
+                ..self.budget.clone()
+            })
+        })
     }
 
     /// The step at this index.

@@ -99,6 +99,14 @@ impl Spend {
     }
 }
 
+/// The most that a session may be given, dollars: what no session costs.
+const MOST_OF_A_SESSION: Nanos = Nanos::new(1_000_000_000_000_000_000);
+
+/// `limit` as the limit of a session, `None` where it cannot be one: negative, or a billion dollars.
+pub fn session_limit(limit: Nanos) -> Option<Nanos> {
+    (Nanos::ZERO..MOST_OF_A_SESSION).contains(&limit).then_some(limit)
+}
+
 /// A share of a limit in hundredths of a percent: `at: 80` is 8000. In JSON a number in percent.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct BasisPoints(pub u32);
@@ -171,6 +179,9 @@ pub struct Budget {
     pub filter: Filter,
     /// How much may be spent.
     pub limit: Amount,
+    /// Whether each session may be given another limit by its app (`limit_from: event`): then `limit`
+    /// is that of sessions of which none is told.
+    pub limit_from_event: bool,
     /// The period that it counts in.
     pub window: WindowKind,
     /// IANA time zone of the window's boundaries.

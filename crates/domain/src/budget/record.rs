@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::{BasisPoints, Budget, BudgetId, OnStale, ReserveRule, Step};
-use crate::amount::{Amount, Count};
+use crate::amount::{Amount, Count, Unit};
 use crate::finding::DetectorRule;
 use crate::money::Nanos;
 use crate::scope::{Filter, ScopeTemplate};
@@ -17,6 +17,9 @@ use crate::window::WindowKind;
 
 /// The version of the records that this program writes, and the latest that it reads.
 pub(super) const VERSION: u32 = 1;
+
+/// Which budgets may have it.
+pub(super) const LIMIT_FROM_EVENT: &str = "`limit_from: event` is for limits in dollars in windows `session` and `root_session`";
 
 const DETECTOR_PREFIX: &str = "detector|";
 
@@ -105,6 +108,8 @@ struct BudgetRecord {
     limit_tokens: Option<Count>,
     #[serde(skip_serializing_if = "Option::is_none")]
     limit_calls: Option<Count>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    limit_from: Option<LimitFrom>,
     window: String,
     #[serde(default = "utc")]
     timezone: String,
@@ -124,6 +129,12 @@ struct BudgetRecord {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     alert: Vec<String>,
     counted_from: UnixMillis,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum LimitFrom {
+    Event,
 }
 
 #[derive(Default, Serialize, Deserialize)]
@@ -149,6 +160,7 @@ impl Budget {
             limit: None,
             limit_tokens: None,
             limit_calls: None,
+            limit_from: self.limit_from_event.then_some(LimitFrom::Event),
             window: self.window.name().to_owned(),
             timezone: self.timezone.as_str().to_owned(),
             steps: self.steps.clone(),
@@ -197,6 +209,10 @@ impl Budget {
             return Err(wrong("a budget without steps does nothing".into()));
         }
         let limit = record.limit().map_err(wrong)?;
+        let limit_from_event = record.limit_from.is_some();
+        if limit_from_event && (window.session().is_none() || limit.unit() != Unit::Usd) {
+            return Err(wrong(LIMIT_FROM_EVENT.into()));
+        }
         let filter = record.filter.as_ref().map(Filter::from_json).transpose();
         let mut steps = record.steps;
         steps.sort_by_key(|step| step.at);
@@ -207,6 +223,7 @@ impl Budget {
                 .counted_in(window),
             filter: filter.map_err(wrong)?.unwrap_or_default(),
             limit,
+            limit_from_event,
             window,
             timezone,
             steps,

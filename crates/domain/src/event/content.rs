@@ -102,7 +102,7 @@ impl ContentHash {
         }
     }
 
-    /// Those that the first release did not have.
+    /// Those that the first release did not have. What a session may spend is none of the call.
     fn later_properties(&mut self, call: &Call<'_>) {
         self.text(&call.rare.speed);
         self.text(&call.rare.inference_geo);

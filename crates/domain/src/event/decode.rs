@@ -444,6 +444,7 @@ fn call<'a>(
             speed: served_or_asked(sanitizer.shorten(reading.speed), asked_speed),
             inference_geo: served_or_asked(sanitizer.shorten(reading.inference_geo), asked_geo),
             unread: reading.unread,
+            session_limit: sanitizer.session_limit(take(&mut data.session_limit_usd)),
         }
         .into(),
         units,

@@ -113,6 +113,8 @@ struct CallOut<'e> {
     latency_ms: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]
     reported_cost_usd: Option<Nanos>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    session_limit_usd: Option<Nanos>,
 }
 
 fn is_zero(number: &u32) -> bool {
@@ -168,6 +170,7 @@ impl<'e> CallOut<'e> {
             attempt: call.attempt,
             latency_ms: call.latency_ms,
             reported_cost_usd: call.reported_cost,
+            session_limit_usd: call.rare.session_limit,
         }
     }
 }

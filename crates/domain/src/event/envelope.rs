@@ -87,6 +87,7 @@ pub(super) struct Data<'a> {
     pub region: TextField<'a>,
     pub api_key_id: TextField<'a>,
     pub reservation_id: TextField<'a>,
+    pub session_limit_usd: WrittenField<'a>,
     /// Whether a member that holds prompt text was there with a value.
     pub has_prompt: bool,
 }
@@ -157,6 +158,7 @@ impl<'de> Members<'de> for Data<'de> {
             Property::Region => self.region = object.next_value()?,
             Property::ApiKeyId => self.api_key_id = object.next_value()?,
             Property::ReservationId => self.reservation_id = object.next_value()?,
+            Property::SessionLimitUsd => self.session_limit_usd = object.next_value()?,
             Property::Prompt
             | Property::Messages
             | Property::Input

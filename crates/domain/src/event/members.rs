@@ -105,6 +105,7 @@ known_members! {
         Region = "region", Scalar;
         ApiKeyId = "api_key_id", Scalar;
         ReservationId = "reservation_id", Scalar;
+        SessionLimitUsd = "session_limit_usd", Scalar;
         // They hold prompt text in the APIs that events are made from. That one was there stays to
         // be seen: flag `prompt_removed`.
         Prompt = "prompt", Presence;

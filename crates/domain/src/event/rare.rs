@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::ops::Deref;
 
 use super::SubCalls;
+use crate::money::Nanos;
 
 /// What hardly any call has.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -16,6 +17,8 @@ pub struct Particulars<'a> {
     pub inference_geo: Cow<'a, str>,
     /// Path of a number in the usage that looks billed and that nothing reads.
     pub unread: Option<Box<str>>,
+    /// What the app lets the call's session spend.
+    pub session_limit: Option<Nanos>,
 }
 
 static NOTHING: Particulars<'static> = Particulars {
@@ -23,6 +26,7 @@ static NOTHING: Particulars<'static> = Particulars {
     speed: Cow::Borrowed(""),
     inference_geo: Cow::Borrowed(""),
     unread: None,
+    session_limit: None,
 };
 
 /// [`Particulars`] that take room only where there are some.
@@ -35,7 +39,8 @@ impl<'a> From<Particulars<'a>> for Rare<'a> {
         let has_some = !particulars.sub_calls.is_empty()
             || !particulars.speed.is_empty()
             || !particulars.inference_geo.is_empty()
-            || particulars.unread.is_some();
+            || particulars.unread.is_some()
+            || particulars.session_limit.is_some();
         Self(has_some.then(|| Box::new(particulars)))
     }
 }

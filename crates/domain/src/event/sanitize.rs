@@ -11,6 +11,7 @@ use super::envelope::{RawUnits, Tags};
 use super::json::{Field, JsonKind, TextField, Written, WrittenField};
 use super::reject::{RejectReason, Rejection};
 use super::{Attribution, Flags, MAX_TAGS, MAX_TEXT_BYTES};
+use crate::budget::session_limit;
 use crate::dimensions::FixedDimension;
 use crate::money::Nanos;
 use crate::units::{Quantity, UnitKind, Units};
@@ -148,6 +149,28 @@ impl Sanitizer {
             return Ok(None);
         }
         Ok(Some(amount))
+    }
+
+    /// What a session may spend, `None` where absent, negative or no decimal string: an event is
+    /// counted whatever its app says about limits.
+    pub fn session_limit(&mut self, field: WrittenField<'_>) -> Option<Nanos> {
+        let parsed = match field {
+            Field::Absent => return None,
+            Field::Value(Written(text)) if text.is_empty() => return None,
+            Field::Value(Written(text)) => Nanos::parse_usd(&text).ok(),
+            Field::Wrong(_) => None,
+        };
+        let usable = parsed.and_then(|parsed| {
+            let limit = session_limit(parsed.amount)?;
+            if parsed.rounded {
+                self.flags.insert(Flags::MONEY_ROUNDED);
+            }
+            Some(limit)
+        });
+        if usable.is_none() {
+            self.flags.insert(Flags::FIELD_DROPPED);
+        }
+        usable
     }
 
     /// `data.revenue_usd`, which a revenue event is about.

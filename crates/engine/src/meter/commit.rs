@@ -25,6 +25,8 @@ pub(super) struct AccountEnds<'a> {
     pub(super) window: &'a str,
     /// When it began.
     pub(super) opened_at: UnixMillis,
+    /// What its app lets the session spend.
+    pub(super) limit: Option<Nanos>,
     /// Why, for people.
     pub(super) why: &'a str,
 }
@@ -102,6 +104,7 @@ impl Meter {
         let ends = AccountEnds {
             window: &window,
             opened_at,
+            limit: session.limit(),
             why: "the budget was removed, or counts anew",
         };
         session.accounts.retain_mut(|one| {
@@ -114,6 +117,8 @@ impl Meter {
                 self.withdraw(one, book, ends);
                 return false;
             };
+            let own = compiled.with_limit_told(ends.limit);
+            let compiled = own.as_ref().unwrap_or(compiled);
             let place = account_place(&one.scope, &window, opened_at, expires_at);
             let (seq, now) = (self.seq, self.now);
             let mut settlement =
@@ -143,6 +148,8 @@ impl Meter {
             self.outputs.told.blocklist.push(tombstone);
         }
         let compiled = book.named(&id);
+        let own = compiled.and_then(|compiled| compiled.with_limit_told(ends.limit));
+        let compiled = own.as_ref().or(compiled);
         let closed = publish::close_finding(&mut one.account, &id, compiled, &one.scope, self.now);
         self.outputs.told.findings.extend(closed);
         let place = account_place(&one.scope, ends.window, ends.opened_at, self.now);
@@ -182,6 +189,7 @@ impl Meter {
         let ends = AccountEnds {
             window: &window,
             opened_at: session.opened_at,
+            limit: session.limit(),
             why: "the session has ended",
         };
         for one in &mut session.accounts {

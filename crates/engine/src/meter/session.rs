@@ -124,6 +124,9 @@ pub struct Session {
     #[n(9)]
     #[cbor(default)]
     pub recent: Recent,
+    /// What its app lets it spend, as told last.
+    #[n(10)]
+    pub limit_nanos: Option<i64>,
     /// Whether the running commit changed it.
     #[cbor(skip)]
     pub touched: bool,
@@ -191,6 +194,16 @@ impl Session {
     pub fn shrink(&mut self) {
         self.accounts.shrink_to_fit();
         self.lanes.shrink_to_fit();
+    }
+
+    /// What its app lets it spend.
+    pub fn limit(&self) -> Option<Nanos> {
+        self.limit_nanos.map(|nanos| Nanos::new(nanos.into()))
+    }
+
+    /// Its app lets it spend `limit` from now on.
+    pub fn set_limit(&mut self, limit: Nanos) {
+        self.limit_nanos = i64::try_from(limit.get()).ok();
     }
 
     /// Whether enforcement points were told to warn of it or to refuse it.

@@ -40,7 +40,8 @@ impl Meter {
         // Held once for all that follows: counting up and down costs as much as a lookup.
         let book = Arc::clone(&self.book);
         let mut known = self.keep_alive(&book, session, root);
-        self.count_session_budgets(&book, event, &mut known, spend, unpriced);
+        let told = call.rare.session_limit;
+        self.count_session_budgets(&book, event, &mut known, (spend, unpriced), told);
         match session {
             Some(session) if is_generation(&call.operation) => {
                 self.run_detectors(&book, session, known, event, call, charge);
@@ -80,14 +81,15 @@ impl Meter {
         Some(id)
     }
 
-    /// `known`: the session that the event names, as soon as it is live.
+    /// `known`: the session that the event names, as soon as it is live. `told`: what its app lets it
+    /// spend from now on.
     fn count_session_budgets(
         &mut self,
         book: &BudgetBook,
         event: &Event<'_>,
         known: &mut Option<SessionId>,
-        spend: Spend,
-        unpriced: Nanos,
+        (spend, unpriced): (Spend, Nanos),
+        told: Option<Nanos>,
     ) {
         let now = self.now;
         for index in &book.session_budgets {
@@ -104,7 +106,10 @@ impl Meter {
             if !of_root {
                 *known = Some(id);
             }
-            let opened_at = session.opened_at;
+            if let Some(told) = told.filter(|_| compiled.budget.limit_from_event) {
+                session.set_limit(told);
+            }
+            let (opened_at, limit) = (session.opened_at, session.limit());
             let (account, outdated) = session.account_mut(compiled, scope);
             account.add(spend, unpriced, event, compiled.budget.limit.unit(), now);
             if let Some(mut outdated) = outdated {
@@ -112,6 +117,7 @@ impl Meter {
                 let ends = AccountEnds {
                     window: &name.window_label(),
                     opened_at,
+                    limit,
                     why: "it counts anew",
                 };
                 self.withdraw(&mut outdated, book, ends);

@@ -57,6 +57,10 @@ impl Guard {
         let reasoned = self.check_with_reasons(request, now);
         let met = reasoned.decision.matches.iter().filter_map(|found| {
             let budget = reasoned.decision.compiled(found.budget);
+            // Which limit a session has others may not have heard yet.
+            if budget.budget().limit_from_event {
+                return None;
+            }
             let amount = counted(budget.unit, &admission.of(budget).spend);
             blocks_at(&budget.compiled).filter(|_| amount > 0)?;
             let scope = reasoned.scope_of(found);

@@ -227,9 +227,9 @@ impl Guard {
                     // What is held was read before: an amount that has left it since is in this entry.
                     seen.entry = replica.current(seen.key, now);
                     *found = Match::new(found.budget);
-                    let (asking, entry) = (&request.attribution, seen.entry.as_deref());
+                    let entry = seen.entry.as_deref();
                     let held = held.saturating_add(elsewhere);
-                    found.judge(budget, entry, asking, &asked.spend, state, held);
+                    found.judge(budget, entry, request, &asked.spend, state, held);
                     found.verdict < Verdict::Block
                 });
                 *seen = Seen::at(seen.key, replica, true, now);

@@ -71,6 +71,7 @@ pub fn budget(number: usize, bits: u128) -> Budget {
         scope: scope.counted_in(window),
         filter,
         limit: limit(&mut choices),
+        limit_from_event: false,
         window,
         timezone: zone(&mut choices),
         steps: steps(&mut choices),

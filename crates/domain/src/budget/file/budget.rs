@@ -8,19 +8,21 @@ use super::values::{choice, dollars, hundredths, scalar, text, whole_number};
 use super::{BudgetDraft, dimensions, steps};
 use crate::alert_place::AlertPlace;
 use crate::amount::{Amount, Unit};
+use crate::budget::record::LIMIT_FROM_EVENT;
 use crate::budget::{BasisPoints, Budget, BudgetId, OnStale, ReserveRule};
 use crate::spelling::{closest, suggest};
 use crate::time::UnixMillis;
 use crate::timezone::Timezone;
 use crate::window::WindowKind;
 
-const FIELDS: [&str; 19] = [
+const FIELDS: [&str; 20] = [
     "id",
     "scope",
     "where",
     "limit",
     "limit_tokens",
     "limit_calls",
+    "limit_from",
     "window",
     "timezone",
     "steps",
@@ -58,6 +60,9 @@ pub(super) fn read(node: &Node, mistakes: &mut Mistakes) -> Option<BudgetDraft> 
     let window = fields
         .required("window", "add one such as `window: month`", mistakes)
         .and_then(|node| window(node, mistakes));
+    let limit_from_event = fields
+        .get("limit_from")
+        .is_some_and(|node| limit_from_event(node, limit, window, mistakes));
     let timezone = fields
         .get("timezone")
         .and_then(|node| timezone(node, mistakes));
@@ -89,6 +94,7 @@ pub(super) fn read(node: &Node, mistakes: &mut Mistakes) -> Option<BudgetDraft> 
         scope: scope?.counted_in(window),
         filter: filter.unwrap_or_default(),
         limit,
+        limit_from_event,
         window,
         timezone: timezone.unwrap_or_default(),
         steps,
@@ -166,6 +172,22 @@ fn limit(fields: &Fields<'_>, mistakes: &mut Mistakes) -> Option<Amount> {
         };
     }
     limit
+}
+
+fn limit_from_event(
+    node: &Node,
+    limit: Option<Amount>,
+    window: Option<WindowKind>,
+    mistakes: &mut Mistakes,
+) -> bool {
+    let is_event = choice(node, "limit_from", &[("event", true)], mistakes).is_some();
+    let is_in_dollars = limit.is_none_or(|limit| limit.unit() == Unit::Usd);
+    let is_of_sessions = window.is_none_or(|window| window.session().is_some());
+    if !(is_in_dollars && is_of_sessions) {
+        let suggestion = "write `window: session` and `limit: \"1.00\"`, which holds where an event tells none";
+        mistakes.add(node.into(), LIMIT_FROM_EVENT, Some(suggestion));
+    }
+    is_event
 }
 
 fn window(node: &Node, mistakes: &mut Mistakes) -> Option<WindowKind> {

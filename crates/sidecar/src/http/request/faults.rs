@@ -25,6 +25,7 @@ pub(super) static FIELDS: LazyLock<Vec<&'static str>> = LazyLock::new(|| {
         "estimated_cost_usd",
         "reserve",
         "call_timeout_s",
+        "session_limit_usd",
     ];
     [&FixedDimension::NAMES[..], &others].concat()
 });

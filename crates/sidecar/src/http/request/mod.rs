@@ -13,7 +13,7 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use spendfuse_domain::budget::Spend;
+use spendfuse_domain::budget::{Spend, session_limit};
 use spendfuse_domain::scope::Dimension;
 use spendfuse_domain::{Attribution, Nanos, UnixMillis};
 use spendfuse_guard::{CheckRequest, Expected, Warning};
@@ -35,6 +35,7 @@ pub struct Question {
     /// A body of 64 KiB holds thousands, and of those with one name the last counts.
     tags: BTreeMap<String, String>,
     estimated_cost: Option<Nanos>,
+    session_limit: Option<Nanos>,
     estimate: Option<Estimate>,
     reserve: bool,
     call_timeout: Option<Duration>,
@@ -65,10 +66,6 @@ const ESTIMATE_FIELDS: [(&str, Kind); 4] = [
     ("input_tokens", Kind::Count),
     ("max_output_tokens", Kind::Count),
 ];
-/// A field that limits spend in versions to come. Ignored, it would let through what its sender
-/// believes to be limited.
-const NOT_YET: (&str, Kind) = ("session_limit_usd", Kind::Money);
-
 /// A field that is known.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Field {
@@ -77,7 +74,7 @@ enum Field {
     Estimate(&'static str, Kind),
     Reserve,
     CallTimeout,
-    NotYet,
+    SessionLimit,
 }
 
 impl Field {
@@ -92,7 +89,7 @@ impl Field {
             "estimated_cost_usd" => Some(Self::Cost),
             "reserve" => Some(Self::Reserve),
             "call_timeout_s" => Some(Self::CallTimeout),
-            name if name == NOT_YET.0 => Some(Self::NotYet),
+            "session_limit_usd" => Some(Self::SessionLimit),
             name => Dimension::from_name(name).map(Self::Who),
         }
     }
@@ -100,11 +97,10 @@ impl Field {
     fn kind(&self) -> Kind {
         match self {
             Self::Who(_) => Kind::Text,
-            Self::Cost => Kind::Money,
+            Self::Cost | Self::SessionLimit => Kind::Money,
             Self::Estimate(_, kind) => *kind,
             Self::Reserve => Kind::Flag,
             Self::CallTimeout => Kind::Count,
-            Self::NotYet => NOT_YET.1,
         }
     }
 }
@@ -113,7 +109,7 @@ impl Question {
     /// Sets the field with this dotted name: `customer`, `tags.team`, `estimate.input_tokens`.
     ///
     /// # Errors
-    /// A value that cannot be read, a field that is unknown or not supported yet.
+    /// A value that cannot be read, a field that is unknown.
     pub fn put(&mut self, name: &str, value: String) -> Result<(), ApiError> {
         let unknown = || ApiError::bad_request(format!("{} is unknown", shown(name)));
         self.set(Field::named(name).ok_or_else(unknown)?, value)
@@ -129,15 +125,15 @@ impl Question {
                     *self.who.text_mut(fixed) = value.into();
                 }
             }
-            Field::Cost => self.estimated_cost = Some(cost(&value)?),
+            Field::Cost => self.estimated_cost = Some(money("estimated_cost_usd", &value)?),
             Field::Estimate(name, _) => self.estimate.get_or_insert_default().put(name, value)?,
             Field::Reserve => self.reserve = flag("reserve", &value)?,
             Field::CallTimeout => self.call_timeout = Some(call_timeout(&value)?),
-            Field::NotYet if value.is_empty() => {}
-            Field::NotYet => {
-                let name = NOT_YET.0;
-                let message = format!("{name} is not supported yet; leave it out");
-                return Err(ApiError::bad_request(message));
+            Field::SessionLimit if value.is_empty() => {}
+            Field::SessionLimit => {
+                let limit = money("session_limit_usd", &value)?;
+                let too_much = || ApiError::bad_request("session_limit_usd: no session costs so much");
+                self.session_limit = Some(session_limit(limit).ok_or_else(too_much)?);
             }
         }
         Ok(())
@@ -211,6 +207,7 @@ impl Question {
         let request = CheckRequest {
             attribution,
             estimate,
+            session_limit: self.session_limit,
         };
         Ok(Asking {
             request,
@@ -226,10 +223,10 @@ impl Question {
     }
 }
 
-/// What a call costs by its caller's word.
-fn cost(text: &str) -> Result<Nanos, ApiError> {
+/// Dollars by the caller's word.
+fn money(name: &str, text: &str) -> Result<Nanos, ApiError> {
     let wrong = |error: &dyn std::fmt::Display| {
-        ApiError::bad_request(format!("estimated_cost_usd: {error}"))
+        ApiError::bad_request(format!("{name}: {error}"))
     };
     let parsed = Nanos::parse_usd(text).map_err(|error| wrong(&error))?;
     if parsed.amount < Nanos::ZERO {

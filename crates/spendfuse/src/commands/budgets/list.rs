@@ -92,7 +92,10 @@ fn budget_row(budget: &Budget) -> [String; 6] {
         budget.id.to_string(),
         budget.scope.to_string(),
         filter_text(&budget.filter),
-        format!("{:#}", budget.limit),
+        match budget.limit_from_event {
+            true => format!("{:#} or as told", budget.limit),
+            false => format!("{:#}", budget.limit),
+        },
         format!("{}{zone}", budget.window.name()),
         steps.join(", "),
     ]
