@@ -92,7 +92,7 @@ fn request(
     let mut bytes = Vec::new();
     stream.read_to_end(&mut bytes)?;
     let text = String::from_utf8_lossy(&bytes).into_owned();
-    let (head, body) = text.split_once("\r\n\r\n").expect("an answer has a head");
+    let (head, body) = text.split_once("\r\n\r\n").ok_or_else(cut)?;
     let status = head.split(' ').nth(1).and_then(|code| code.parse().ok());
     Ok(Answer {
         status: status.expect("an answer has a status"),
@@ -100,6 +100,11 @@ fn request(
         body: body.to_owned(),
         bytes,
     })
+}
+
+/// Whoever answered is gone.
+fn cut() -> io::Error {
+    io::Error::new(io::ErrorKind::UnexpectedEof, "the answer has no head")
 }
 
 /// Reads a request with its body from `stream`; the head.

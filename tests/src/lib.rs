@@ -11,6 +11,7 @@ pub mod console;
 pub mod deliveries;
 pub mod expected;
 pub mod guard;
+pub mod holds;
 pub mod http;
 pub mod lab;
 pub mod ledger;

@@ -41,8 +41,8 @@ pub struct FollowerConfig {
 /// What a follower tells.
 #[derive(Debug, Clone, Copy)]
 pub enum FollowerEvent<'a> {
-    /// A record, committed but for [`Follower::start_uncommitted`]; those of one partition come in the log's order. A `value` of `None`
-    /// deletes the key.
+    /// A record, committed but for [`Follower::start_uncommitted`]; those of one partition come in
+    /// the log's order. A `value` of `None` deletes the key.
     Record(InputRecord<'a>),
     /// Everything that was committed when following began has been handed on. Comes once, and
     /// once more after each `Reset`.

@@ -40,6 +40,20 @@ pub struct InFlightRecord {
     pub reserved_calls: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub asked_calls: Option<u64>,
+    /// The pending part of what is held, for people.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pending_usd: Option<Nanos>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pending_tokens: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pending_calls: Option<u64>,
+    /// By how much its calls may pass the limit all the same, for people.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub exceeding_usd: Option<Nanos>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub exceeding_tokens: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub exceeding_calls: Option<u64>,
 }
 
 impl InFlightRecord {
@@ -57,6 +71,36 @@ impl InFlightRecord {
             }
             _ => debug_assert!(false, "both have the limit's unit"),
         }
+    }
+
+    /// Says how much of what is held is pending, and by how much calls may pass the limit all the same,
+    /// where there is any.
+    pub fn tell_people(&mut self, pending: Amount, exceeding: Amount) {
+        let some = |amount: Amount| (amount.number() > 0).then_some(amount);
+        match some(pending) {
+            Some(Amount::Usd(pending)) => self.pending_usd = Some(pending),
+            Some(Amount::Tokens(pending)) => self.pending_tokens = count(pending),
+            Some(Amount::Calls(pending)) => self.pending_calls = count(pending),
+            None => {}
+        }
+        match some(exceeding) {
+            Some(Amount::Usd(exceeding)) => self.exceeding_usd = Some(exceeding),
+            Some(Amount::Tokens(exceeding)) => self.exceeding_tokens = count(exceeding),
+            Some(Amount::Calls(exceeding)) => self.exceeding_calls = count(exceeding),
+            None => {}
+        }
+    }
+
+    /// What is pending of what is held, and by how much calls may pass the limit all the same.
+    pub fn told_people(&self) -> (i128, i128) {
+        let dollars = |amount: Option<Nanos>| amount.map(Nanos::get);
+        let pending = dollars(self.pending_usd)
+            .or(number(self.pending_tokens))
+            .or(number(self.pending_calls));
+        let exceeding = dollars(self.exceeding_usd)
+            .or(number(self.exceeding_tokens))
+            .or(number(self.exceeding_calls));
+        (pending.unwrap_or(0), exceeding.unwrap_or(0))
     }
 
     /// What is held and asked for, in whichever unit it is said.

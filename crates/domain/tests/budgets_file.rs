@@ -194,7 +194,8 @@ fn money_that_yaml_would_make_a_float_is_refused_and_whole_dollars_are_not() {
 
 #[test]
 fn only_sessions_may_have_their_limit_told() {
-    let budget = |rest: &str| BudgetsFile::parse(&with_line(&format!("{rest}\n    limit_from: event")));
+    let budget =
+        |rest: &str| BudgetsFile::parse(&with_line(&format!("{rest}\n    limit_from: event")));
     for window in ["session", "root_session"] {
         let file = budget(&format!("limit: 5\n    window: {window}")).unwrap();
         let budget = file.budgets[0].counting_from(UnixMillis(0));
@@ -202,14 +203,23 @@ fn only_sessions_may_have_their_limit_told() {
         let again = spendfuse_domain::Budget::from_record("one", &budget.to_record());
         assert_eq!(again.unwrap(), budget);
     }
-    for rest in ["limit: 5\n    window: day", "limit_calls: 5\n    window: session"] {
+    for rest in [
+        "limit: 5\n    window: day",
+        "limit_calls: 5\n    window: session",
+    ] {
         let found = budget(rest).unwrap_err();
         assert_eq!(found.len(), 1, "{found:?}");
-        assert!(found[0].message.contains("limits in dollars in windows"), "{found:?}");
+        assert!(
+            found[0].message.contains("limits in dollars in windows"),
+            "{found:?}"
+        );
     }
     let record = br#"{"v":1,"scope":{},"limit":"5","limit_from":"event","window":"day","steps":[{"at":100,"do":"block"}],"counted_from":"2026-11-01T00:00:00Z"}"#;
     let refused = spendfuse_domain::Budget::from_record("one", record).unwrap_err();
-    assert!(refused.detail.contains("limits in dollars in windows"), "{refused}");
+    assert!(
+        refused.detail.contains("limits in dollars in windows"),
+        "{refused}"
+    );
 }
 
 #[test]

@@ -116,6 +116,7 @@ fn some_event() -> impl Strategy<Value = Event<'static>> {
                 call.rare = Rare::from(Particulars {
                     speed: Cow::Owned(texts[12].clone()),
                     inference_geo: Cow::Owned(texts[13].clone()),
+                    session_limit: latency.map(|nanos| Nanos::new(nanos.into())),
                     ..Particulars::default()
                 });
                 call.prompt_fingerprint = fingerprint;

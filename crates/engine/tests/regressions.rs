@@ -13,8 +13,8 @@ use spendfuse_domain::finding::{
 use spendfuse_domain::row::{CostParts, Origin, SpendRow};
 use spendfuse_domain::scope::Pattern;
 use spendfuse_domain::{
-    Action, Amount, Budget, BudgetId, Detector, Dimension, Filter, Identity, Nanos, ScopeTemplate, Severity,
-    Step, Timezone, UnixMillis, Verdict, WindowKind,
+    Action, Amount, Budget, BudgetId, Detector, Dimension, Filter, Identity, Nanos, ScopeTemplate,
+    Severity, Step, Timezone, UnixMillis, Verdict, WindowKind,
 };
 use spendfuse_engine::book::{BudgetBook, Series};
 use spendfuse_engine::delta::{DeltaEntry, Deltas};
@@ -475,10 +475,20 @@ fn a_session_has_the_limit_that_its_app_told_last_and_others_have_the_budget_s()
         (entries, told.changelog)
     };
     let own = |session: &str, limit, verdict| {
-        (budgets[0].id.to_string(), format!("*/session={session}"), limit, verdict)
+        (
+            budgets[0].id.to_string(),
+            format!("acme/session={session}"),
+            limit,
+            verdict,
+        )
     };
     let common = |session: &str, verdict| {
-        ("plain".to_owned(), format!("*/session={session}"), 1_000, verdict)
+        (
+            "plain".to_owned(),
+            format!("acme/session={session}"),
+            1_000,
+            verdict,
+        )
     };
     // Told too little, then more; nobody tells anything of the other session.
     count(&mut meter, &telling("a", "s-1", Some(400)), start(), 500);

@@ -153,12 +153,15 @@ impl<'guard> Decision<'guard> {
     fn decide_by_table(&mut self, request: &CheckRequest<'_>, now: UnixMillis) {
         let (replica, state, is_any_held) = (self.replica, self.state.state, self.is_any_held);
         self.decide(request, now, |table, key, budget, found| {
-            // With old state, `on_stale` may ask for what is spent exactly. And the table may be an
-            // older one than shows what was held before.
-            let is_exact =
-                is_any_held || state == State::Stale && budget.on_stale != OnStale::Allow;
-            if is_exact || !budget.is_far(table.get(key, now), &request.estimate) {
-                let held = replica.held(key, is_any_held);
+            // With old state, `on_stale` may ask for what is spent exactly.
+            let is_exact = state == State::Stale && budget.on_stale != OnStale::Allow;
+            let held = replica.held(key, is_any_held);
+            let known = match is_any_held {
+                false => table.get(key, now),
+                // This table may be an older one than shows what was held before.
+                true => replica.snapshot.load().table.get(key, now),
+            };
+            if is_exact || !budget.is_far(known, &request.estimate, held) {
                 let entry = replica.current(key, now);
                 let (entry, estimate) = (entry.as_deref(), &request.estimate);
                 found.judge(budget, entry, request, estimate, state, held);
@@ -373,16 +376,17 @@ impl Match {
 }
 
 impl GuardedBudget {
-    /// Whether a call that would spend `estimate` is far from every step, as nearly every call is, by
-    /// what the table says of its scope.
+    /// Whether a call that would spend `estimate` on top of what others hold is far from every step, as
+    /// nearly every call is, by what the table says of its scope.
     #[inline]
-    fn is_far(&self, known: Glimpse, estimate: &Spend) -> bool {
+    fn is_far(&self, known: Glimpse, estimate: &Spend, held: i64) -> bool {
         let spent = match known {
             Glimpse::Nothing => 0,
             Glimpse::AtMost(unit, most) if unit == self.unit => i128::from(most),
             Glimpse::AtMost(..) | Glimpse::Ask => return false,
         };
-        spent + self.counted(estimate).max(0) < self.lowest_share
+        let expected = self.counted(estimate) + i128::from(held);
+        spent + expected.max(0) < self.lowest_share
     }
 
     /// The index of the strictest step that a call reaches which would spend `estimate` on top of

@@ -1,5 +1,6 @@
 //! The replica, and a handle on it for readers; how it decides is in [`crate::decision`].
 
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
 
 use arc_swap::ArcSwap;
@@ -63,6 +64,8 @@ pub(crate) struct Replica {
     pub(crate) entries: Shards<Arc<Entry>>,
     pub(crate) findings: Shards<OpenFindings>,
     pub(crate) holds: Holds,
+    /// Whether readers may see entries that the table does not show yet.
+    pub(crate) is_publishing: AtomicBool,
     /// Never touched by a check.
     pub(crate) changes: Mutex<ChangeLog>,
     prefixes: SessionPrefixes,
@@ -108,6 +111,7 @@ impl Guard {
             entries: Shards::new(ENTRY_SHARDS),
             findings: Shards::new(FINDING_SHARDS),
             holds: Holds::new(),
+            is_publishing: AtomicBool::new(false),
             changes: Mutex::new(ChangeLog::new()),
             prefixes: SessionPrefixes {
                 detectors: Detector::ALL.map(detector_hash),

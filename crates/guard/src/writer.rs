@@ -1,6 +1,7 @@
 //! The writer's side: records of the followed topics in, publications to readers out.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use hashbrown::HashSet;
 use spendfuse_domain::budget::{BudgetsRecord, CompiledBudget, FollowedBudgets};
@@ -362,6 +363,7 @@ impl GuardWriter {
                 .collect();
             let noted = self.standings.note(&changes, &table, replica);
             // The full entries first: what the table cannot say is looked up there.
+            replica.is_publishing.store(true, Ordering::SeqCst);
             replica.entries.publish(changes);
             table = self.standings.publish(noted, table, replica, now);
             // After the entries: who reads all entries and then follows the changes from a cursor
@@ -397,6 +399,8 @@ impl GuardWriter {
                 replica.drop_refreshed(read_to);
             }
         }
+        self.replica.is_publishing.store(false, Ordering::SeqCst);
+        let replica = &self.replica;
         if !self.unpublished_entries.is_empty() {
             // Last of all: what is no longer pending must be in what readers see.
             replica.holds.shown(&self.unpublished_entries);

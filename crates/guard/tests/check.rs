@@ -138,19 +138,30 @@ fn a_session_goes_by_the_limit_that_is_told_with_the_call_or_was_told_before() {
     };
     // The first call is limited, too.
     assert_eq!(verdict("3.00", None), (Verdict::Ok, "5.00".to_owned()));
-    assert_eq!(verdict("3.00", Some("2.00")), (Verdict::Block, "2.00".to_owned()));
-    assert_eq!(verdict("7.00", Some("9.00")), (Verdict::Ok, "9.00".to_owned()));
+    assert_eq!(
+        verdict("3.00", Some("2.00")),
+        (Verdict::Block, "2.00".to_owned())
+    );
+    assert_eq!(
+        verdict("7.00", Some("9.00")),
+        (Verdict::Ok, "9.00".to_owned())
+    );
     // A usage event has told a smaller one.
     let mut entry: Value = serde_json::from_slice(&entry("1.00", "ok")).unwrap();
     for (name, value) in [("scope", "acme/session=s-1"), ("limit_usd", "1.50")] {
         entry[name] = value.into();
     }
     let entry = serde_json::to_vec(&entry).unwrap();
-    writer.apply("daily|acme/session=s-1", Some(&entry), now().wall, now()).unwrap();
+    writer
+        .apply("daily|acme/session=s-1", Some(&entry), now().wall, now())
+        .unwrap();
     writer.publish(now().wall);
     assert_eq!(verdict("0.60", None), (Verdict::Block, "1.50".to_owned()));
     assert_eq!(verdict("0.40", None), (Verdict::Ok, "1.50".to_owned()));
-    assert_eq!(verdict("0.60", Some("4.00")), (Verdict::Ok, "4.00".to_owned()));
+    assert_eq!(
+        verdict("0.60", Some("4.00")),
+        (Verdict::Ok, "4.00".to_owned())
+    );
 }
 
 #[test]

@@ -111,6 +111,7 @@ fn budget(id: &'static str) -> impl Strategy<Value = Budget> {
             scope: scope.counted_in(window),
             filter,
             limit,
+            limit_from_event: false,
             window,
             timezone: Timezone::default(),
             steps,

@@ -246,7 +246,9 @@ fn find_inflight(config: &ProcessorConfig, tables: &Tables, shutdown: &Shutdown)
             count => break count,
         }
     };
-    let is_usable = count.as_ref().is_ok_and(|count| *count >= config.partitions);
+    let is_usable = count
+        .as_ref()
+        .is_ok_and(|count| *count >= config.partitions);
     tables.tells_settled.store(is_usable, Ordering::Relaxed);
     if !is_usable {
         tracing::warn!(

@@ -10,6 +10,7 @@ mod disaster;
 mod doctor;
 mod epochs;
 mod gaps;
+mod holds;
 mod limits;
 mod made_anew;
 mod make_up;

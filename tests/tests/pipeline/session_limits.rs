@@ -21,7 +21,10 @@ fn a_session_is_refused_at_the_limit_that_its_app_gave_it() {
     let _processor = lab.processor("1");
     let (_sidecar, address) = start_sidecar(&lab, "edge-7", &[]);
     eventually("the budget is in force", PATIENCE, || {
-        let decided = check(address, json!({"session": "s-0", "estimated_cost_usd": "2.00"}));
+        let decided = check(
+            address,
+            json!({"session": "s-0", "estimated_cost_usd": "2.00"}),
+        );
         match decided["decision"] == "block" && decided["state"] == "live" {
             true => Ok(()),
             false => Err(decided.to_string()),
@@ -35,7 +38,10 @@ fn a_session_is_refused_at_the_limit_that_its_app_gave_it() {
         });
         check(address, question)["decision"].clone()
     };
-    assert_eq!((first("0.05"), first("0.10")), (json!("block"), json!("allow")));
+    assert_eq!(
+        (first("0.05"), first("0.10")),
+        (json!("block"), json!("allow"))
+    );
 
     // Told with an event, by all that follow: six cents of ten.
     let event = json!({

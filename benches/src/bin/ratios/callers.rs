@@ -233,3 +233,16 @@ fn whole_answer(received: &[u8]) -> Result<Option<Value>> {
     ensure!(status.starts_with('2'), "status {status}: {body}");
     Ok(Some(serde_json::from_str(body)?))
 }
+
+/// What is at this path, as text.
+///
+/// # Errors
+/// Where nobody answers.
+pub async fn get_text(address: &str, path: &str) -> Result<String> {
+    let mut stream = TcpStream::connect(address).await?;
+    let request = format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).await?;
+    let mut text = String::new();
+    stream.read_to_string(&mut text).await?;
+    Ok(text)
+}

@@ -1,5 +1,6 @@
 //! A check in process, next to a lookup in a `HashMap` of as many entries.
 
+use std::cell::RefCell;
 use std::collections::HashMap;
 use std::hint::black_box;
 use std::time::{Duration, Instant};
@@ -9,8 +10,9 @@ use serde_json::json;
 use spendfuse_benches::figures::Times;
 use spendfuse_benches::random::Random;
 use spendfuse_benches::workload::budgets;
+use spendfuse_domain::budget::Spend;
 use spendfuse_domain::{Amount, Attribution, Nanos, UnixMillis};
-use spendfuse_guard::{CheckRequest, Guard, GuardConfig, Now};
+use spendfuse_guard::{CheckRequest, Expected, Guard, GuardConfig, Now};
 
 use crate::sitting::Sitting;
 use crate::table::Line;
@@ -20,6 +22,8 @@ const NOW: Now = Now {
     wall: START,
     monotonic_millis: 0,
 };
+/// How long a hold lasts, milliseconds.
+const MINUTE: i64 = 60_000;
 /// Checks between two readings of the clock: reading it costs about as much as a lookup.
 const BATCH: usize = 8;
 
@@ -120,6 +124,40 @@ impl Filled {
         })
     }
 
+    /// Checks as a sidecar answers them, without and with a reservation, which is given back in
+    /// between.
+    fn reserve_times(&self, rounds: usize) -> (Times, Times) {
+        let request =
+            |random: &mut Random| self.request(random.below(self.customers as u64) as usize);
+        let explained = self.times(rounds, BATCH, request, |request| {
+            black_box(self.guard.check_with_reasons(request, NOW).verdict());
+        });
+        let spend = Spend {
+            cost: Nanos::new(1_000),
+            tokens: 1,
+            calls: 1,
+        };
+        let held = RefCell::new(Vec::with_capacity(BATCH));
+        let release = || {
+            for number in held.borrow_mut().drain(..) {
+                self.guard.release(number);
+            }
+        };
+        let question = |random: &mut Random| {
+            release();
+            request(random)
+        };
+        let reserved = self.times(rounds, BATCH, question, |request| {
+            let reserving = self
+                .guard
+                .reserve(request, Expected::given(spend), MINUTE, NOW);
+            let hold = reserving.ok().and_then(|reserving| reserving.hold);
+            held.borrow_mut().extend(hold.map(|hold| hold.number));
+        });
+        release();
+        (explained, reserved)
+    }
+
     /// The time of one question, as the mean of `batch` questions about random scopes. They are
     /// made just before, so that what is asked is at hand and what is looked up is not.
     fn times<Q>(
@@ -144,6 +182,21 @@ impl Filled {
         }
         (0..rounds).map(|_| round()).collect()
     }
+}
+
+/// What it takes to hold what a call may cost.
+fn reserving(row: &'static str, filled: &Filled, rounds: usize) -> Line {
+    let (explained, reserved) = filled.reserve_times(rounds);
+    let (median, other) = (reserved.percentile(50.0), explained.percentile(50.0));
+    Line::new(
+        row,
+        format!("check with reserve, {} active scopes", filled.len()),
+        reserved.in_nanos(),
+    )
+    .against(format!("the same without: {}", explained.in_nanos()))
+    .ratio(median.as_nanos() as f64, other.as_nanos() as f64)
+    .target("median ≤ 1.5 × one without", median * 2 <= other * 3)
+    .note("five budgets; as a sidecar decides, with reasons; what is held is given back outside")
 }
 
 /// What reading the clock twice takes.
@@ -187,6 +240,7 @@ pub fn measure(sitting: &mut Sitting) -> Result<Vec<Line>> {
         ));
         if scopes == 100_000 {
             line = line.target("p99 ≤ 250 ns", p99 <= Duration::from_nanos(250));
+            lines.push(reserving(ROW, &filled, rounds));
         }
         if scopes == 1_000_000 {
             line = line.target("p99 ≤ 2 × that of 10²", p99 <= smallest * 2);

@@ -9,7 +9,7 @@ use spendfuse_benches::lab::{Lab, Role, free_address};
 use tokio::runtime::Runtime;
 use tokio::time::sleep;
 
-use crate::callers::{CALLS_IN_BUDGET, Connection, Outcome, Traffic, run};
+use crate::callers::{CALLS_IN_BUDGET, Connection, Outcome, Traffic, get_text, run};
 use crate::sitting::Sitting;
 use crate::table::Line;
 
@@ -21,6 +21,9 @@ const BUDGETS: &str = r#"budgets:
 /// Calls of the same model and feature that are known before, where a mode has them.
 const KNOWN_CALLS: u64 = 10;
 const PATIENCE: Duration = Duration::from_secs(30);
+const MOST_SIDECARS: usize = 2;
+/// A newcomer has its share of limits by then.
+const SHARED_OUT: Duration = Duration::from_secs(5);
 /// How many callers ask at a time.
 const CALLERS: [usize; 4] = [1, 20, 100, 500];
 
@@ -132,22 +135,25 @@ const MODES: [Mode; 7] = [
 pub fn measure(sitting: &mut Sitting) -> Result<Vec<Line>> {
     let lab = sitting.lab_with(ROW, PARTITIONS, BUDGETS)?;
     let _processor = lab.start("processor", "1", &[])?;
-    let bench = Bench::start(&lab, sitting)?;
+    let mut bench = Bench::start(sitting)?;
     let durations: &[u64] = sitting.choose(&[300, 2_000], &[300]);
     let mut lines = Vec::new();
-    for mode in &MODES {
-        for call in durations {
-            lines.push(bench.line(mode, Duration::from_millis(*call))?);
+    for _ in 0..MOST_SIDECARS {
+        bench.add_sidecar(&lab)?;
+        for mode in &MODES {
+            for call in durations {
+                lines.push(bench.line(mode, Duration::from_millis(*call))?);
+            }
         }
     }
+    lines.push(bench.waits()?);
     Ok(lines)
 }
 
-/// A sidecar, and what goes on beside it.
+/// Sidecars, and what goes on beside them.
 struct Bench {
     runtime: Runtime,
-    sidecar: Role,
-    address: String,
+    sidecars: Vec<(Role, String)>,
     runs: usize,
     callers: &'static [usize],
     offered: Duration,
@@ -169,23 +175,62 @@ struct Runs {
 }
 
 impl Bench {
-    fn start(lab: &Lab, sitting: &Sitting) -> Result<Self> {
-        let address = free_address()?;
-        let spool = lab.folder().join("spool");
+    fn start(sitting: &Sitting) -> Result<Self> {
+        Ok(Self {
+            runtime: Runtime::new()?,
+            sidecars: Vec::new(),
+            runs: sitting.choose(5, 1),
+            callers: sitting.choose(&CALLERS, &CALLERS[1..3]),
+            offered: sitting.choose(Duration::from_secs(20), Duration::from_secs(8)),
+        })
+    }
+
+    /// Starts one more, and waits until it has its share.
+    fn add_sidecar(&mut self, lab: &Lab) -> Result<()> {
+        let (address, number) = (free_address()?, self.sidecars.len() + 1);
+        let spool = lab.folder().join(format!("spool-{number}"));
         let settings = [
             format!("sidecar.listen={address}"),
             format!("sidecar.spool_dir={}", spool.display()),
         ];
-        let bench = Self {
-            runtime: Runtime::new()?,
-            sidecar: lab.start("sidecar", "1", &settings)?,
-            address,
-            runs: sitting.choose(5, 1),
-            callers: sitting.choose(&CALLERS, &CALLERS[1..3]),
-            offered: sitting.choose(Duration::from_secs(20), Duration::from_secs(8)),
+        let role = lab.start("sidecar", &number.to_string(), &settings)?;
+        self.sidecars.push((role, address));
+        self.runtime.block_on(async {
+            self.await_live().await?;
+            sleep(SHARED_OUT).await;
+            Ok(())
+        })
+    }
+
+    /// How long those waited that were admitted or refused by the log.
+    fn waits(&self) -> Result<Line> {
+        // Observations up to each bucket's bound.
+        let mut buckets: Vec<(f64, u64)> = Vec::new();
+        for (_, address) in &self.sidecars {
+            let metrics = self.runtime.block_on(get_text(address, "/metrics"))?;
+            for (index, bucket) in metrics.lines().filter_map(wait_bucket).enumerate() {
+                match buckets.get_mut(index) {
+                    Some(known) => known.1 += bucket.1,
+                    None => buckets.push(bucket),
+                }
+            }
+        }
+        let all = buckets.last().map_or(0, |(_, count)| *count);
+        ensure!(all > 0, "nobody has waited for a place in the log");
+        let within = |bound: f64| {
+            let known = buckets.iter().find(|(up_to, _)| *up_to >= bound);
+            known.map_or(0, |(_, count)| *count)
         };
-        bench.runtime.block_on(bench.await_live())?;
-        Ok(bench)
+        let p99 = buckets.iter().find(|(_, count)| *count * 100 >= all * 99);
+        let p99 = p99.map_or(f64::INFINITY, |(bound, _)| *bound);
+        let line = Line::new(
+            ROW,
+            "wait of a check that reserves near a limit",
+            format!("{all} waits, p99 at most {:.0} ms", p99 * 1e3),
+        );
+        Ok(line
+            .note("all of this sitting, callers, broker and processor on the same cores; the bound of a bucket")
+            .target("p99 ≤ 30 ms", within(0.03) * 100 >= all * 99))
     }
 
     fn line(&self, mode: &Mode, call: Duration) -> Result<Line> {
@@ -193,7 +238,12 @@ impl Bench {
         for callers in self.callers {
             let mut outcomes = Vec::new();
             for run in 0..self.runs {
-                let name = format!("{}-{callers}-{}-{run}", mode.what, call.as_millis());
+                let name = format!(
+                    "{}-{callers}-{}-{}-{run}",
+                    mode.what,
+                    call.as_millis(),
+                    self.sidecars.len()
+                );
                 let name = name.replace([' ', ','], "-");
                 outcomes.push(
                     self.runtime
@@ -225,12 +275,20 @@ impl Bench {
         ours.push_str(&format!(
             "; {needless} needless refusals; spent after {after} s"
         ));
-        let what = format!("{}, calls of {} s", mode.what, call.as_secs_f64());
+        let sidecars = match self.sidecars.len() {
+            1 => "one sidecar".to_owned(),
+            count => format!("{count} sidecars"),
+        };
+        let what = format!(
+            "{}, calls of {} s, {sidecars}",
+            mode.what,
+            call.as_secs_f64()
+        );
         let callers = per_callers(|runs| runs.callers.to_string());
         let line = Line::new(ROW, what, ours)
             .against(mode.theirs)
             .note(format!(
-                "{callers} callers, one sidecar, {} runs each: the worst of dollars, the median of refusals and times",
+                "{callers} callers, {} runs each: the worst of dollars, the median of refusals and times",
                 self.runs
             ));
         Ok(match mode.goal {
@@ -266,7 +324,7 @@ impl Bench {
         name: &str,
     ) -> Result<(Outcome, u64)> {
         let traffic = Traffic {
-            sidecars: vec![self.address.clone()],
+            sidecars: self.addresses(),
             customer: format!("c-{name}"),
             feature: format!("f-{name}"),
             callers,
@@ -279,7 +337,8 @@ impl Bench {
         if mode.is_known {
             let known = Traffic {
                 customer: format!("known-{name}"),
-                callers: 1,
+                // Each sidecar knows what came through it.
+                callers: self.sidecars.len(),
                 call: Duration::ZERO,
                 calls_each: KNOWN_CALLS,
                 ..traffic.clone()
@@ -290,8 +349,9 @@ impl Bench {
         let running = tokio::spawn(run(traffic));
         if mode.kills {
             sleep(call + Duration::from_millis(50)).await;
-            self.sidecar.kill();
-            self.sidecar.restart()?;
+            let (first, _) = &self.sidecars[0];
+            first.kill();
+            first.restart()?;
         }
         let outcome = running.await??;
         if mode.kills {
@@ -303,7 +363,7 @@ impl Bench {
 
     /// Cents that the budget says are spent, once they are what was acknowledged, or will not be.
     async fn await_counted(&self, customer: &str, acknowledged: u64) -> Result<u64> {
-        let mut connection = Connection::new(&self.address);
+        let mut connection = Connection::new(&self.sidecars[0].1);
         let question = json!({"workspace": "acme", "customer": customer});
         let began = Instant::now();
         loop {
@@ -319,21 +379,40 @@ impl Bench {
         }
     }
 
-    async fn await_live(&self) -> Result<()> {
-        let mut connection = Connection::new(&self.address);
-        let question = json!({"workspace": "acme", "customer": "nobody"});
-        let began = Instant::now();
-        loop {
-            if let Ok(answer) = connection.post("/v1/check", &question).await
-                && answer["state"] == "live"
-                && answer["budgets"][0].is_object()
-            {
-                return Ok(());
-            }
-            ensure!(began.elapsed() < PATIENCE, "the sidecar is not live");
-            sleep(Duration::from_millis(100)).await;
-        }
+    fn addresses(&self) -> Vec<String> {
+        let addresses = self.sidecars.iter().map(|(_, address)| address.clone());
+        addresses.collect()
     }
+
+    async fn await_live(&self) -> Result<()> {
+        for address in self.addresses() {
+            let mut connection = Connection::new(&address);
+            let question = json!({"workspace": "acme", "customer": "nobody"});
+            let began = Instant::now();
+            loop {
+                if let Ok(answer) = connection.post("/v1/check", &question).await
+                    && answer["state"] == "live"
+                    && answer["budgets"][0].is_object()
+                {
+                    break;
+                }
+                ensure!(began.elapsed() < PATIENCE, "the sidecar is not live");
+                sleep(Duration::from_millis(100)).await;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Upper bound and count of a line of the histogram of waits.
+fn wait_bucket(line: &str) -> Option<(f64, u64)> {
+    let rest = line.strip_prefix("spendfuse_inflight_wait_seconds_bucket{le=\"")?;
+    let (bound, count) = rest.split_once("\"}")?;
+    let bound = match bound {
+        "+Inf" => f64::INFINITY,
+        bound => bound.parse().ok()?,
+    };
+    Some((bound, count.trim().parse().ok()?))
 }
 
 impl Runs {

@@ -100,11 +100,13 @@ impl Spend {
 }
 
 /// The most that a session may be given, dollars: what no session costs.
-const MOST_OF_A_SESSION: Nanos = Nanos::new(1_000_000_000_000_000_000);
+const MOST_OF_A_SESSION: Nanos = Nanos::from_dollars(1_000_000_000);
 
 /// `limit` as the limit of a session, `None` where it cannot be one: negative, or a billion dollars.
 pub fn session_limit(limit: Nanos) -> Option<Nanos> {
-    (Nanos::ZERO..MOST_OF_A_SESSION).contains(&limit).then_some(limit)
+    (Nanos::ZERO..MOST_OF_A_SESSION)
+        .contains(&limit)
+        .then_some(limit)
 }
 
 /// A share of a limit in hundredths of a percent: `at: 80` is 8000. In JSON a number in percent.

@@ -19,7 +19,8 @@ use crate::window::WindowKind;
 pub(super) const VERSION: u32 = 1;
 
 /// Which budgets may have it.
-pub(super) const LIMIT_FROM_EVENT: &str = "`limit_from: event` is for limits in dollars in windows `session` and `root_session`";
+pub(super) const LIMIT_FROM_EVENT: &str =
+    "`limit_from: event` is for limits in dollars in windows `session` and `root_session`";
 
 const DETECTOR_PREFIX: &str = "detector|";
 

@@ -9,26 +9,13 @@ use spendfuse_domain::budget::Spend;
 
 use super::Place;
 use super::cells::Cells;
+use super::exceeding::Exceeding;
 use super::learned::Pair;
-use crate::digest::Kind;
+use super::parts::{Line, Parts, counted, drop_pending, give_back};
 use crate::hash::EntryHash;
-
-/// The largest amount of one call: a million dollars, the contract's bound of a call's price, in
-/// nano-dollars. Thousands of such calls fit into a sum.
-pub(crate) const MOST: i64 = 1_000_000_000_000_000;
 
 /// A call is settled milliseconds after its event was spooled; so many may leave the spool meanwhile.
 const REPLAYED_KEPT: usize = 4_096;
-
-/// What a call holds of one budget.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Part {
-    pub(crate) key: EntryHash,
-    pub(crate) unit: Kind,
-    pub(crate) amount: i64,
-}
-
-pub(crate) type Parts = SmallVec<[Part; 4]>;
 
 /// The hold of a call under way.
 #[derive(Debug)]
@@ -39,15 +26,6 @@ pub(crate) struct Open {
     pub(crate) pair: Pair,
     pub(crate) timeout_millis: i64,
     pub(crate) until: i64,
-}
-
-/// Where settled holds wait in order.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Line {
-    /// By the offsets of their events in a partition of the usage topic.
-    Usage(u32),
-    /// By the commits of a meter partition that counted them, several to one.
-    Meter(u32),
 }
 
 /// An amount that all ledgers have counted, and that waits for the entry that shows it.
@@ -78,6 +56,7 @@ pub(crate) struct Book {
     counted: HashMap<EntryHash, VecDeque<Counted>>,
     /// How many of the settled ones there are, of all three kinds.
     settled: usize,
+    exceeding: Exceeding,
 }
 
 impl Book {
@@ -92,6 +71,7 @@ impl Book {
 
     pub(crate) fn add(&mut self, hold: Open) -> u64 {
         self.last += 1;
+        self.exceeding.begins(&hold.parts);
         self.ends.insert((hold.until, self.last));
         self.open.insert(self.last, hold);
         self.last
@@ -124,8 +104,14 @@ impl Book {
         let Some(hold) = self.remove(number) else {
             return false;
         };
+        self.exceeding.is_over(&hold.parts);
         give_back(&hold.parts, cells);
         true
+    }
+
+    /// By how much more than limits, held amounts and figures say a key may come to.
+    pub(crate) fn may_exceed(&self, key: EntryHash) -> i64 {
+        self.exceeding.of(key)
     }
 
     /// Gives back what is held for longer than was asked for; how many holds that were.
@@ -134,9 +120,15 @@ impl Book {
         while let Some(&(until, number)) = self.ends.first()
             && until <= now_millis
         {
-            self.release(number, cells);
+            let Some(hold) = self.remove(number) else {
+                break;
+            };
+            give_back(&hold.parts, cells);
+            let gone = until.saturating_add(hold.timeout_millis);
+            self.exceeding.ends(number, hold.parts, gone);
             expired += 1;
         }
+        self.exceeding.forget(now_millis);
         expired
     }
 
@@ -150,7 +142,11 @@ impl Book {
         cells: &Cells,
         is_shown: impl Fn(EntryHash, u32, i64) -> bool,
     ) -> Option<Pair> {
-        let mut hold = self.remove(number)?;
+        let Some(mut hold) = self.remove(number) else {
+            self.exceeding.has_come(number);
+            return None;
+        };
+        self.exceeding.is_over(&hold.parts);
         hold.parts.retain(|part| {
             part.amount = cells.change(part.key, part.amount, counted(part.unit, spend));
             cells.change_pending(part.key, part.amount);
@@ -394,23 +390,5 @@ impl Book {
         if queue.is_empty() {
             self.counted.remove(&key);
         }
-    }
-}
-
-/// The part of `spend` that counts in `unit`, as far as an amount can say.
-pub(crate) fn counted(unit: Kind, spend: &Spend) -> i64 {
-    let amount = unit.counted(spend).clamp(0, i128::from(MOST));
-    i64::try_from(amount).unwrap_or(MOST)
-}
-
-pub(crate) fn give_back(parts: &Parts, cells: &Cells) {
-    for part in parts {
-        cells.change(part.key, part.amount, 0);
-    }
-}
-
-fn drop_pending(parts: &Parts, cells: &Cells) {
-    for part in parts {
-        cells.take_pending(part.key, part.amount);
     }
 }

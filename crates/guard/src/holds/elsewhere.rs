@@ -7,8 +7,8 @@ use hashbrown::HashMap;
 use spendfuse_domain::budget::CompiledBudget;
 use spendfuse_domain::{OnStale, Unit, UnixMillis, Verdict};
 
-use super::book::counted;
 use super::expected::Expected;
+use super::parts::counted;
 use super::reserve::{NotReserved, Reserving};
 use crate::decision::{CheckRequest, Match};
 use crate::freshness::Now;
@@ -105,6 +105,19 @@ impl Guard {
     /// What calls hold here of `key`, pending ones included.
     pub fn held_of(&self, key: &str) -> i64 {
         self.replica.holds.cells.total(self.replica.hasher.key(key))
+    }
+
+    /// What of that is pending.
+    pub fn pending_of(&self, key: &str) -> i64 {
+        let cells = &self.replica.holds.cells;
+        cells.held(self.replica.hasher.key(key)).pending
+    }
+
+    /// By how much calls may take `key` beyond its limit all the same: those under way, should they
+    /// cost as much as the dearest of their like here, and those that go on after their hold has ended.
+    pub fn may_exceed(&self, key: &str) -> i64 {
+        let key = self.replica.hasher.key(key);
+        self.replica.holds.book().may_exceed(key)
     }
 
     /// What readers see as spent of `key`; to be read after what is held.

@@ -4,7 +4,8 @@ use serde::Serialize;
 use spendfuse_domain::Nanos;
 use spendfuse_domain::budget::{ReserveRule, Spend};
 
-use super::book::MOST;
+use super::learned::Known;
+use super::parts::MOST;
 use super::reserve::NotReserved;
 
 /// What is said about a call before it is made.
@@ -71,7 +72,7 @@ pub struct Asked {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Amounts {
     expected: Expected,
-    learned: Option<Spend>,
+    known: Known,
     /// By the rule of budgets that say none.
     pub(crate) usual: Asked,
 }
@@ -79,10 +80,10 @@ pub(crate) struct Amounts {
 impl Amounts {
     pub(crate) fn new(
         expected: Expected,
-        learned: Option<Spend>,
+        known: Known,
         rule: ReserveRule,
     ) -> Result<Self, NotReserved> {
-        let usual = asked(rule, &expected, learned).ok_or(NotReserved::NoEstimate)?;
+        let usual = asked(rule, &expected, known.expected).ok_or(NotReserved::NoEstimate)?;
         let Expected { given, bound, most } = expected;
         let said = [given, bound, most].into_iter().flatten();
         let largest = said.map(|spend| spend.cost).max();
@@ -91,14 +92,25 @@ impl Amounts {
         }
         Ok(Self {
             expected,
-            learned,
+            known,
             usual,
+        })
+    }
+
+    /// The most that such a call is known to cost, or is said to.
+    pub(crate) fn worst(&self) -> Spend {
+        let Expected { given, bound, most } = self.expected;
+        let said = [given, bound, most].into_iter().flatten();
+        said.fold(self.known.worst, |worst, one| Spend {
+            cost: worst.cost.max(one.cost),
+            tokens: worst.tokens.max(one.tokens),
+            calls: 1,
         })
     }
 
     /// By a budget's own rule, where it has one.
     pub(crate) fn by(&self, rule: Option<ReserveRule>) -> Asked {
-        let own = rule.and_then(|rule| asked(rule, &self.expected, self.learned));
+        let own = rule.and_then(|rule| asked(rule, &self.expected, self.known.expected));
         own.unwrap_or(self.usual)
     }
 }
@@ -145,6 +157,10 @@ mod tests {
         };
         let (none, given) = (Expected::default(), Expected::given(dollars(1)));
         let learned = Some(dollars(4));
+        let known = |expected| Known {
+            expected,
+            worst: dollars(7),
+        };
         let fixed = ReserveRule::Fixed(Nanos::from_dollars(5));
         for (rule, expected, learned, spend, basis) in [
             (ReserveRule::Learned, all, learned, 4, Basis::Learned),
@@ -155,7 +171,8 @@ mod tests {
             (ReserveRule::Max, given, learned, 1, Basis::Given),
             (fixed, none, learned, 5, Basis::Fixed),
         ] {
-            let amounts = Amounts::new(expected, learned, rule).unwrap();
+            let amounts = Amounts::new(expected, known(learned), rule).unwrap();
+            assert_eq!(amounts.worst().cost, dollars(7).cost);
             let spend = dollars(spend);
             assert_eq!(amounts.usual, Asked { spend, basis }, "{rule}");
             // A budget's own rule that nothing is known for gives way to the usual one.
@@ -169,9 +186,9 @@ mod tests {
                 }
             );
         }
-        let nothing = Amounts::new(none, None, ReserveRule::Learned);
+        let nothing = Amounts::new(none, known(None), ReserveRule::Learned);
         assert_eq!(nothing.unwrap_err(), NotReserved::NoEstimate);
-        let dear = Amounts::new(Expected::given(dollars(1_000_001)), learned, fixed);
+        let dear = Amounts::new(Expected::given(dollars(1_000_001)), known(learned), fixed);
         assert_eq!(dear.unwrap_err(), NotReserved::TooMuch);
     }
 }

@@ -9,7 +9,7 @@ use hashbrown::HashMap;
 use spendfuse_domain::Nanos;
 use spendfuse_domain::budget::Spend;
 
-use super::book::MOST;
+use super::parts::MOST;
 
 /// Whose calls cost alike: a hash of workspace, model and feature.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -42,6 +42,18 @@ struct Costs {
     last_slot: i64,
     /// What the next call is expected to cost, as of the last slot; `None` where too few are known.
     expected: Option<Spend>,
+    /// The most that one has cost.
+    worst: Spend,
+}
+
+/// What is known of a pair.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Known {
+    /// The 99th percentile of what the last hour's calls have cost; `None` where fewer than ten are
+    /// known.
+    pub(crate) expected: Option<Spend>,
+    /// The most that one of them has cost; nothing where none is known.
+    pub(crate) worst: Spend,
 }
 
 /// Values of the last hour by their size.
@@ -74,15 +86,19 @@ impl Learned {
         forgotten
     }
 
-    /// What a call of `pair` is expected to cost: the 99th percentile of what the last hour's have.
-    /// `None` where fewer than ten are known.
-    pub(crate) fn expected(&mut self, pair: Pair, now_millis: i64) -> Option<Spend> {
+    /// What a call of `pair` may cost, by what the last hour's have.
+    pub(crate) fn known(&mut self, pair: Pair, now_millis: i64) -> Known {
         let slot = slot_of(now_millis);
-        let costs = self.pairs.get_mut(&pair)?;
+        let Some(costs) = self.pairs.get_mut(&pair) else {
+            return Known::default();
+        };
         if costs.last_slot < slot {
             costs.move_to(slot);
         }
-        costs.expected
+        Known {
+            expected: costs.expected,
+            worst: costs.worst,
+        }
     }
 
     /// Forgets the pairs that were learnt of longest ago, first of those too little is known of:
@@ -106,6 +122,7 @@ impl Costs {
             tokens: Sizes::default(),
             last_slot: slot,
             expected: None,
+            worst: Spend::default(),
         }
     }
 
@@ -126,6 +143,11 @@ impl Costs {
             tokens: self.tokens.high(slot, known).unsigned_abs(),
             calls: 1,
         });
+        self.worst = Spend {
+            cost: Nanos::new(self.dollars.largest(slot).into()),
+            tokens: self.tokens.largest(slot).unsigned_abs(),
+            calls: 1,
+        };
     }
 }
 
@@ -143,6 +165,11 @@ impl Sizes {
     fn count(&self, newest: i64) -> u64 {
         let classes = self.current(newest).flat_map(|slot| &slot.classes);
         classes.map(|class| u64::from(class.count)).sum()
+    }
+
+    fn largest(&self, newest: i64) -> i64 {
+        let heads = self.current(newest).filter_map(|slot| slot.classes.first());
+        heads.map(|class| class.largest).max().unwrap_or(0)
     }
 
     /// The 99th percentile of `count` values: one of a hundred is larger.
@@ -239,7 +266,7 @@ mod tests {
         for (nanos, at) in costs {
             learned.learn(Pair(7), &spend(*nanos), *at);
         }
-        let expected = learned.expected(Pair(7), now)?;
+        let expected = learned.known(Pair(7), now).expected?;
         assert_eq!(expected.tokens, u64::try_from(expected.cost.get()).unwrap());
         i64::try_from(expected.cost.get()).ok()
     }
@@ -275,7 +302,8 @@ mod tests {
             assert!(learned.pairs.len() <= MOST_PAIRS);
         }
         assert_eq!(forgotten + learned.pairs.len(), 3 * MOST_PAIRS);
-        assert_eq!(learned.expected(Pair(0), HOUR / 2), Some(spend(5)));
+        let known = learned.known(Pair(0), HOUR / 2);
+        assert_eq!((known.expected, known.worst), (Some(spend(5)), spend(5)));
     }
 
     proptest! {

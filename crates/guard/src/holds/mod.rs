@@ -21,12 +21,15 @@ mod book;
 mod cell;
 mod cells;
 mod elsewhere;
+mod exceeding;
 mod expected;
 mod learned;
 #[cfg(test)]
 mod modelled;
+mod parts;
 mod reserve;
 
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use metrics::counter;
@@ -46,9 +49,10 @@ use crate::hash::EntryHash;
 use crate::metrics::{COSTS_FORGOTTEN, RESERVATIONS_EXPIRED};
 use crate::response::Seen;
 use crate::shards::Shards;
-use book::{Book, Line, Part, counted};
+use book::Book;
 use cells::Cells;
 use learned::Learned;
+use parts::{Line, Part, counted};
 
 pub(crate) use cells::Held;
 
@@ -121,8 +125,16 @@ impl Holds {
     /// What is held of `key`, to be read before its entry.
     pub(crate) fn held(&self, key: EntryHash) -> Held {
         Held {
-            elsewhere: self.elsewhere.get(key).unwrap_or(0),
+            elsewhere: self.elsewhere(key),
             ..self.cells.held(key)
+        }
+    }
+
+    /// What other sidecars hold of it.
+    pub(crate) fn elsewhere(&self, key: EntryHash) -> i64 {
+        match self.elsewhere.len() {
+            0 => 0,
+            _ => self.elsewhere.get(key).unwrap_or(0),
         }
     }
 
@@ -164,12 +176,14 @@ impl Holds {
 
 impl Replica {
     /// Tells whether readers see an entry of the key that says it counts the event at this place of
-    /// the usage topic. Whoever holds the book misses none: readers see an entry before the book
-    /// learns of it.
+    /// the usage topic, by the entry and by the table. Whoever holds the book misses none: readers see
+    /// an entry before the book learns of it.
     fn is_shown(&self) -> impl Fn(EntryHash, u32, i64) -> bool {
         |key, partition, offset| {
             let entry = self.entries.get(key);
             entry.is_some_and(|entry| entry.counts(partition, offset))
+                // Asked behind the entry. The book learns of those that are being published.
+                && !self.is_publishing.load(Ordering::SeqCst)
         }
     }
 
@@ -255,6 +269,7 @@ impl Guard {
                 key: seen.key,
                 unit,
                 amount: counted(unit, spend),
+                excess: 0,
             }
         };
         let parts = matches.map(part).filter(|part| part.amount > 0).collect();

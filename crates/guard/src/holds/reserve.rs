@@ -5,9 +5,10 @@ use std::sync::Arc;
 use smallvec::SmallVec;
 use spendfuse_domain::{Nanos, Verdict};
 
-use super::book::{Open, Part, Parts, counted, give_back};
+use super::book::Open;
 use super::expected::{Amounts, Asked, Expected};
 use super::learned::Pair;
+use super::parts::{Part, Parts, counted, give_back};
 use crate::compiled::GuardedBudget;
 use crate::decision::{CheckRequest, Match};
 use crate::freshness::Now;
@@ -186,9 +187,9 @@ impl Guard {
     ) -> Result<(Admission, Pair), NotReserved> {
         let pair = self.pair(&request.attribution, &request.attribution.model);
         let mut learned = self.replica.holds.learned();
-        let learned = learned.expected(pair, now.monotonic_millis);
+        let known = learned.known(pair, now.monotonic_millis);
         let rule = self.replica.config.reserve_rule;
-        let amounts = Amounts::new(expected, learned, rule)?;
+        let amounts = Amounts::new(expected, known, rule)?;
         Ok((Admission::new(amounts), pair))
     }
 
@@ -221,19 +222,23 @@ impl Guard {
             if amount > 0 {
                 let elsewhere = match admission.granted.contains(&seen.key) {
                     true => 0,
-                    false => replica.holds.held(seen.key).elsewhere,
+                    false => replica.holds.elsewhere(seen.key),
                 };
+                let mut held_before = 0;
                 let admitted = cells.admit(seen.key, amount, |held| {
                     // What is held was read before: an amount that has left it since is in this entry.
                     seen.entry = replica.current(seen.key, now);
+                    held_before = held;
                     *found = Match::new(found.budget);
                     let entry = seen.entry.as_deref();
                     let held = held.saturating_add(elsewhere);
                     found.judge(budget, entry, request, &asked.spend, state, held);
                     found.verdict < Verdict::Block
                 });
-                *seen = Seen::at(seen.key, replica, true, now);
+                let here = held_before.saturating_add(amount);
+                seen.held.reserved = here.saturating_sub(seen.held.pending).max(0);
                 if !admitted {
+                    *seen = Seen::at(seen.key, replica, true, now);
                     give_back(&admission.parts, cells);
                     admission.asked = asked;
                     found.verdict = Verdict::Block;
@@ -247,6 +252,7 @@ impl Guard {
                 key: seen.key,
                 unit: budget.unit,
                 amount,
+                excess: (counted(budget.unit, &admission.amounts.worst()) - amount).max(0),
             });
         }
         reasoned.decision.verdict = verdict;

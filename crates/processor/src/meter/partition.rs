@@ -205,6 +205,7 @@ impl MeterPartition {
             Judged::Late => meter.count_verified(event, &charge, origin, rows),
             Judged::History(at) => meter.count_history(event, &charge, origin, at, rows),
         };
+        let cost = charge.cost.total();
         match (counted, &event.body) {
             (Counted::Duplicate, _) => self.tallies.duplicates += 1,
             (Counted::Conflict, _) => self.tallies.conflicts += 1,
@@ -214,7 +215,7 @@ impl MeterPartition {
             }
             (Counted::AtAddress(_), Body::Usage(call)) => {
                 if !call.reservation_id.is_empty() && !matches!(judged, Judged::History(_)) {
-                    self.tell_settled(call, charge.cost.total(), origin);
+                    self.tell_settled(call, cost, origin);
                 }
                 let is_partly_read = event.flags.contains(Flags::PARTLY_READ);
                 self.tallies.usage += 1;

@@ -339,19 +339,28 @@ fn who_gave_a_reservation_is_told_once_what_its_call_cost_and_where_it_is_counte
         let settled = [settled];
         serde_json::json!({"v": 1, "incarnation": incarnation, "seq": 7, "settled": settled})
     };
-    let call_of = |n: u64, offset: i64| {
-        serde_json::json!({"n": n, "cost_usd": "0.025", "tokens": 10_000, "offset": offset})
-    };
+    let call_of = |n: u64, offset: i64| serde_json::json!({"n": n, "cost_usd": "0.025", "tokens": 10_000, "offset": offset});
     let expected = [
-        ("settled|edge-7|0", record("00112233445566ff", call_of(3, 42))),
-        ("settled|edge-8|0", record("ff00112233445566", call_of(9, 43))),
+        (
+            "settled|edge-7|0",
+            record("00112233445566ff", call_of(3, 42)),
+        ),
+        (
+            "settled|edge-8|0",
+            record("ff00112233445566", call_of(9, 43)),
+        ),
     ];
     let expected = expected.map(|(key, value)| (key.to_owned(), value));
     assert_eq!(told(&written), expected);
     assert!(told(&batch(&mut meter, 0, 8, &[call("r-5", "c-1", 0, 46)])).is_empty());
 
     // One that was handed over stands at no offset of this partition.
-    let astray = batch(&mut stages.meter(1), 1, 1, &[with(call("r-6", "c-1", 0, 5), ours)]);
+    let astray = batch(
+        &mut stages.meter(1),
+        1,
+        1,
+        &[with(call("r-6", "c-1", 0, 5), ours)],
+    );
     assert!(of(&astray, &topics.inflight).is_empty());
     let [handed_over] = of(&astray, &topics.rerouted)[..] else {
         panic!("handed over once: {astray:?}");

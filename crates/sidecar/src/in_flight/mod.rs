@@ -242,11 +242,16 @@ impl InFlight {
     }
 
     fn send(&self, partition: u32, said: &Said) {
-        let unit = match &said.what {
-            What::Beat { .. } => None,
-            What::Held { key, .. } => self.guard.limit_of(key).map(|(_, unit)| unit),
+        let (unit, people) = match &said.what {
+            What::Beat { .. } => (None, (0, 0)),
+            What::Held { key, held, .. } => {
+                let pending = self.guard.pending_of(key).min(*held);
+                let unit = self.guard.limit_of(key).map(|(_, unit)| unit);
+                (unit, (pending, self.guard.may_exceed(key)))
+            }
         };
-        let (key, value) = self.names.record(said, unit, self.clock.now().wall);
+        let now = self.clock.now().wall;
+        let (key, value) = self.names.record(said, unit, people, now);
         let record = EventRecord {
             topic: &self.topic,
             partition: Some(partition),

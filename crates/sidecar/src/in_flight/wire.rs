@@ -2,9 +2,7 @@
 
 use std::sync::Arc;
 
-use spendfuse_domain::in_flight::{
-    InFlightKey, InFlightRecord, SettledRecord, read_settled_key,
-};
+use spendfuse_domain::in_flight::{InFlightKey, InFlightRecord, SettledRecord, read_settled_key};
 use spendfuse_domain::{Amount, Unit, UnixMillis};
 use spendfuse_guard::inflight::{Holder, Said, What};
 
@@ -32,11 +30,13 @@ impl Names {
         settled.holder == self.holder && settled.record.incarnation == self.incarnation
     }
 
-    /// Key and value; what is held is in `unit`.
+    /// Key and value; what is held is in `unit`, and so is what `people` are told of it: what is
+    /// pending, and by how much calls may pass the limit.
     pub(super) fn record(
         &self,
         said: &Said,
         unit: Option<Unit>,
+        people: (i64, i64),
         at: UnixMillis,
     ) -> (String, Vec<u8>) {
         let mut record = InFlightRecord {
@@ -56,6 +56,7 @@ impl Names {
             What::Held { key, held, asked } => {
                 let amount = |number: i64| Amount::new(unit.unwrap_or(Unit::Usd), number.into());
                 record.hold(amount(*held), amount(*asked));
+                record.tell_people(amount(people.0), amount(people.1));
                 InFlightKey::Held { entry: key, holder }
             }
         };
@@ -141,7 +142,7 @@ mod tests {
                     seen: Seen::from([(0, 17), (3, 4)]),
                     what: what.clone(),
                 };
-                let (key, value) = names.record(&said, Some(unit), UnixMillis(5));
+                let (key, value) = names.record(&said, Some(unit), (3, 0), UnixMillis(5));
                 assert_eq!(read(&key, &value), Ok(said));
             }
         }

@@ -36,6 +36,9 @@ pub struct CheckArgs {
     /// The most that the model may write
     #[arg(long, value_name = "N", requires = "model")]
     max_output_tokens: Option<u64>,
+    /// What the session may spend, for budgets with limit_from: event, US dollars
+    #[arg(long, value_name = "USD")]
+    session_limit_usd: Option<String>,
     /// Print JSON: the answer of the sidecar's /v1/check
     #[arg(long)]
     json: bool,
@@ -76,6 +79,7 @@ fn question(args: &CheckArgs) -> Result<Question, Failure> {
         ("estimated_cost_usd", args.estimated_cost_usd.clone()),
         ("estimate.input_tokens", count(args.input_tokens)),
         ("estimate.max_output_tokens", count(args.max_output_tokens)),
+        ("session_limit_usd", args.session_limit_usd.clone()),
     ];
     let mut question = Question::default();
     for (name, value) in args.context.fields()? {
@@ -92,7 +96,8 @@ fn question(args: &CheckArgs) -> Result<Question, Failure> {
 /// A sidecar's refusal, with the option's own name.
 fn refused(error: ApiError) -> Failure {
     let message = error.to_string();
-    Failure::usage(message.replace("estimated_cost_usd", "--estimated-cost-usd"))
+    let message = message.replace("estimated_cost_usd", "--estimated-cost-usd");
+    Failure::usage(message.replace("session_limit_usd", "--session-limit-usd"))
 }
 
 /// The prices in force; those of this program where nothing is to be priced.

@@ -184,7 +184,8 @@ fn limit_from_event(
     let is_in_dollars = limit.is_none_or(|limit| limit.unit() == Unit::Usd);
     let is_of_sessions = window.is_none_or(|window| window.session().is_some());
     if !(is_in_dollars && is_of_sessions) {
-        let suggestion = "write `window: session` and `limit: \"1.00\"`, which holds where an event tells none";
+        let suggestion =
+            "write `window: session` and `limit: \"1.00\"`, which holds where an event tells none";
         mistakes.add(node.into(), LIMIT_FROM_EVENT, Some(suggestion));
     }
     is_event

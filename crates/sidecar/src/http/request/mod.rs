@@ -132,7 +132,8 @@ impl Question {
             Field::SessionLimit if value.is_empty() => {}
             Field::SessionLimit => {
                 let limit = money("session_limit_usd", &value)?;
-                let too_much = || ApiError::bad_request("session_limit_usd: no session costs so much");
+                let too_much =
+                    || ApiError::bad_request("session_limit_usd: no session costs so much");
                 self.session_limit = Some(session_limit(limit).ok_or_else(too_much)?);
             }
         }
@@ -225,9 +226,7 @@ impl Question {
 
 /// Dollars by the caller's word.
 fn money(name: &str, text: &str) -> Result<Nanos, ApiError> {
-    let wrong = |error: &dyn std::fmt::Display| {
-        ApiError::bad_request(format!("{name}: {error}"))
-    };
+    let wrong = |error: &dyn std::fmt::Display| ApiError::bad_request(format!("{name}: {error}"));
     let parsed = Nanos::parse_usd(text).map_err(|error| wrong(&error))?;
     if parsed.amount < Nanos::ZERO {
         return Err(wrong(&"it is negative"));

@@ -1,6 +1,7 @@
 //! `spendfuse budgets validate|apply|list|status`.
 
 mod apply;
+mod held;
 mod in_force;
 mod list;
 pub(super) mod standing;

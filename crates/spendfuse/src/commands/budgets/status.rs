@@ -4,12 +4,13 @@ use std::collections::BTreeMap;
 use std::process::ExitCode;
 
 use clap::Args;
-use serde_json::json;
-use spendfuse_domain::UnixMillis;
-use spendfuse_domain::verdict::{BlocklistEntry, FIGURES};
+use serde_json::{Value, json};
+use spendfuse_domain::verdict::{BlocklistEntry, FIGURES, budget_key};
+use spendfuse_domain::{Amount, BudgetId, UnixMillis};
 
 use super::super::dlq;
 use super::super::output::{self, Cell, Side, ago, counted, grouped, print_table, table};
+use super::held::{self, AllHeld, Held};
 use super::{Failure, standing};
 use crate::settings::Settings;
 
@@ -31,6 +32,8 @@ pub struct StatusArgs {
 
 pub fn run(settings: &Settings, args: &StatusArgs) -> Result<ExitCode, Failure> {
     let now = output::now();
+    // What is held before what is spent: what has left the one since is in the other.
+    let held = held::read(settings, now)?;
     let mut standing = standing::read(settings, now)?;
     let begins = |text: &str, prefix: &Option<String>| {
         prefix
@@ -47,7 +50,7 @@ pub fn run(settings: &Settings, args: &StatusArgs) -> Result<ExitCode, Failure> 
     let waiting_events: u64 = waiting.values().sum();
     if args.json {
         output::json(&json!({
-            "scopes": standing.scopes,
+            "scopes": standing.scopes.iter().map(|entry| scope_json(entry, &held)).collect::<Vec<_>>(),
             "without_spend": standing.without_spend,
             "reported_at": standing.reported_at,
             "figures": FIGURES,
@@ -55,7 +58,7 @@ pub fn run(settings: &Settings, args: &StatusArgs) -> Result<ExitCode, Failure> 
         }));
         return Ok(ExitCode::SUCCESS);
     }
-    print_scopes(&standing.scopes, args.limit, now);
+    print_scopes(&standing.scopes, &held, args.limit, now);
     if !standing.without_spend.is_empty() {
         let ids = standing.without_spend.join(", ");
         output::line(format!("nothing spent yet: {ids}"));
@@ -69,10 +72,37 @@ pub fn run(settings: &Settings, args: &StatusArgs) -> Result<ExitCode, Failure> 
     Ok(ExitCode::SUCCESS)
 }
 
-fn print_scopes(scopes: &[BlocklistEntry], limit: usize, now: UnixMillis) {
+/// What sidecars told of an entry's budget and scope.
+fn held_of(entry: &BlocklistEntry, held: &AllHeld) -> Option<Held> {
+    let key = BudgetId::new(&entry.budget).map(|id| budget_key(&id, &entry.scope))?;
+    held.get(&key).copied()
+}
+
+/// The entry, and what is held where anybody has told that.
+fn scope_json(entry: &BlocklistEntry, held: &AllHeld) -> Value {
+    let mut line = json!(entry);
+    let told = held_of(entry, held);
+    let figures = told.and_then(|held| Some((held.figures(entry)?, held.amounts(entry)?.1)));
+    if let (Some((figures, bound)), Some(line)) = (figures, line.as_object_mut()) {
+        if let Value::Object(figures) = json!(figures) {
+            line.extend(figures);
+        }
+        let (name, bound) = match bound {
+            Amount::Usd(bound) => ("bound_usd", json!(bound)),
+            Amount::Tokens(bound) => ("bound_tokens", json!(u64::try_from(bound).unwrap_or(0))),
+            Amount::Calls(bound) => ("bound_calls", json!(u64::try_from(bound).unwrap_or(0))),
+        };
+        line.insert(name.to_owned(), bound);
+    }
+    line
+}
+
+fn print_scopes(scopes: &[BlocklistEntry], held: &AllHeld, limit: usize, now: UnixMillis) {
     if scopes.is_empty() {
         return;
     }
+    let is_held = |entry: &BlocklistEntry| held_of(entry, held).is_some();
+    let has_held = scopes.iter().any(is_held);
     let shown = if limit == 0 { scopes.len() } else { limit };
     let mut rows = table([
         ("BUDGET", Side::Left),
@@ -90,9 +120,25 @@ fn print_scopes(scopes: &[BlocklistEntry], limit: usize, now: UnixMillis) {
     output::hide_below(&mut rows, 6, 100);
     output::keep_whole(&mut rows, &[2, 3, 4, 5, 7]);
     print_table(&rows);
+    if has_held {
+        print_held(&scopes[..shown.min(scopes.len())], held);
+    }
     if scopes.len() > shown {
         let more = grouped((scopes.len() - shown) as u64);
         output::line(format!("and {more} more; --limit 0 prints all"));
+    }
+}
+
+/// What calls under way hold of those that are near their limits.
+fn print_held(scopes: &[BlocklistEntry], held: &AllHeld) {
+    for entry in scopes {
+        let told = held_of(entry, held).and_then(|held| held.amounts(entry));
+        if let Some((held, bound)) = told {
+            output::line(format!(
+                "{} {}: calls under way hold {held:#}; they may pass the limit by {bound:#} at most, and calls that reserve nothing by what they cost",
+                entry.budget, entry.scope
+            ));
+        }
     }
 }
 
