@@ -276,8 +276,11 @@ impl Serialize for LineFigures {
             map.serialize_entry(SPENT[Unit::Usd as usize], &())?;
             map.serialize_entry(LIMIT[Unit::Usd as usize], &())?;
         }
-        if self.limit.is_some() {
-            write(&mut map, SPENT, self.spent)?;
+        if let Some(limit) = self.limit {
+            match self.spent {
+                Some(_) => write(&mut map, SPENT, self.spent)?,
+                None => map.serialize_entry(SPENT[limit.unit() as usize], &())?,
+            }
             write(&mut map, LIMIT, self.limit)?;
             write(&mut map, PENDING, self.pending)?;
             write(&mut map, RESERVED, self.reserved)?;

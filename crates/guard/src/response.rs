@@ -59,6 +59,18 @@ pub struct BudgetLine {
     pub is_held_up: bool,
 }
 
+impl BudgetLine {
+    /// Takes away what it says of spend: it is not for whoever asked. Limit and verdict stay.
+    pub fn conceal(&mut self) {
+        self.figures = LineFigures {
+            limit: self.figures.limit,
+            ..LineFigures::default()
+        };
+        self.percent = None;
+        self.is_held_up = false;
+    }
+}
+
 /// Something that the caller should know, whatever the decision.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[allow(missing_docs)]

@@ -1,9 +1,11 @@
 //! What an upstream's answer says about its cost: read from whole answers and from streams alike.
 
-use serde::Deserialize;
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD as STANDARD;
 use serde_json::{Map, Value};
 
 use crate::route::Call;
+use crate::told::{Chunk, Completion, Conversed, Generated, Invoked, Made, Message, Responded};
 
 /// What was seen of an answer so far.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -23,57 +25,10 @@ pub(crate) struct Seen {
     pub(crate) was_background: bool,
     /// When the provider made it, seconds since 1970.
     pub(crate) created_at: Option<i64>,
-}
-
-/// A chunk of a chat completion, a whole one, a list of embeddings.
-#[derive(Default, Deserialize)]
-#[serde(default)]
-struct Completion {
-    id: Option<Value>,
-    model: Option<Value>,
-    service_tier: Option<Value>,
-    usage: Option<Map<String, Value>>,
-    choices: Option<Vec<Choice>>,
-    status: Option<Value>,
-    background: Option<bool>,
-    created_at: Option<f64>,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(default)]
-struct Choice {
-    delta: Option<Value>,
-    message: Option<Value>,
-    text: Option<Value>,
-}
-
-/// A response, or an event about one.
-#[derive(Default, Deserialize)]
-#[serde(default)]
-struct Responded {
-    response: Option<Completion>,
-    delta: Option<Value>,
-    #[serde(flatten)]
-    whole: Completion,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(default)]
-struct Message {
-    message: Option<Completion>,
-    delta: Option<Value>,
-    content: Option<Value>,
-    #[serde(flatten)]
-    whole: Completion,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(default, rename_all = "camelCase")]
-struct Generated {
-    response_id: Option<Value>,
-    model_version: Option<Value>,
-    usage_metadata: Option<Map<String, Value>>,
-    candidates: Option<Vec<Value>>,
+    /// How many images there are.
+    pub(crate) images: usize,
+    /// The format of `usage`, where it is not that of the call: models behind Bedrock have their own.
+    pub(crate) usage_format: Option<&'static str>,
 }
 
 /// Whether a piece of a stream has nothing but the usage that the proxy has asked for itself.
@@ -104,6 +59,17 @@ impl Seen {
                     self.take_message(told);
                 }
             }
+            Call::Images | Call::Transcription | Call::Speech => {
+                if let Ok(told) = serde_json::from_slice::<Made>(json) {
+                    self.take_made(told);
+                }
+            }
+            Call::Converse => {
+                if let Ok(told) = serde_json::from_slice::<Conversed>(json) {
+                    self.take_conversed(told);
+                }
+            }
+            Call::Invoke => self.take_invoked(json),
             Call::Generate { .. } => {
                 if let Ok(told) = serde_json::from_slice::<Generated>(json) {
                     self.take_generated(told);
@@ -166,6 +132,53 @@ impl Seen {
         self.overwrite(told.usage_metadata);
     }
 
+    fn take_made(&mut self, told: Made) {
+        self.images += told.data.map_or(0, |images| images.len());
+        self.generated += told.text.map_or(0, |text| text.len());
+        if told.usage.is_some() {
+            self.usage = told.usage;
+            self.is_final = true;
+        }
+    }
+
+    fn take_conversed(&mut self, told: Conversed) {
+        self.generated += text_bytes(told.delta.as_ref()) + text_bytes(told.output.as_ref());
+        let tier = told.service_tier.and_then(|tier| tier.get("type").cloned());
+        self.name(None, None, tier);
+        if told.usage.is_some() {
+            self.usage = told.usage;
+            self.is_final = true;
+        }
+    }
+
+    /// A model's own answer, or in a stream `{"bytes": …}` with a piece of it in base64. Anthropic's
+    /// says more about caches than what Bedrock adds at the end.
+    fn take_invoked(&mut self, json: &[u8]) {
+        let chunk = serde_json::from_slice::<Chunk>(json).unwrap_or_default();
+        let piece = chunk.bytes.and_then(|text| STANDARD.decode(text).ok());
+        let json = piece.as_deref().unwrap_or(json);
+        let Ok(mut told) = serde_json::from_slice::<Invoked>(json) else {
+            return;
+        };
+        if told.is_anthropics() {
+            self.usage_format = Some("anthropic.messages");
+            if let Ok(message) = serde_json::from_slice::<Message>(json) {
+                self.take_message(message);
+            }
+            // Bedrock names its answers itself.
+            self.id.clear();
+        } else {
+            let members = told.others.values();
+            self.generated += members.map(|one| text_bytes(Some(one))).sum::<usize>();
+        }
+        if let Some(metrics) = told.metrics.take() {
+            self.is_final = true;
+            if self.usage_format.is_none() {
+                self.usage = Some(metrics);
+            }
+        }
+    }
+
     fn overwrite(&mut self, usage: Option<Map<String, Value>>) {
         if let Some(usage) = usage {
             let said = usage.into_iter().filter(|(_, value)| !value.is_null());
@@ -202,7 +215,7 @@ fn text_bytes(value: Option<&Value>) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::route::Shape;
+    use crate::upstream::Shape;
     use serde_json::json;
 
     fn seen(shape: Shape, path: &str, pieces: &[Value]) -> (Seen, Vec<Piece>) {
@@ -302,6 +315,48 @@ mod tests {
             (seen.id.as_str(), seen.model.as_str()),
             ("r", "gemini-3-pro")
         );
+    }
+
+    #[test]
+    fn bedrock_tells_at_the_end_of_its_own_streams() {
+        let (seen, _) = seen(
+            Shape::Bedrock,
+            "/model/m/converse-stream",
+            &[
+                json!({"contentBlockIndex": 0, "delta": {"text": "hello"}, "p": "abc"}),
+                json!({"stopReason": "end_turn"}),
+                json!({"metrics": {"latencyMs": 7}, "serviceTier": {"type": "flex"},
+                    "usage": {"inputTokens": 3, "outputTokens": 4, "totalTokens": 7}}),
+            ],
+        );
+        assert_eq!((seen.generated, seen.is_final), (5, true));
+        assert_eq!(seen.service_tier, "flex");
+        assert_eq!(seen.usage.unwrap()["outputTokens"], 4);
+    }
+
+    #[test]
+    fn a_model_behind_bedrock_tells_in_its_own_words_or_in_bedrocks() {
+        let chunk = |piece: Value| json!({"bytes": STANDARD.encode(piece.to_string()), "p": "a"});
+        let metrics = json!({"inputTokenCount": 3, "outputTokenCount": 4});
+        let path = "/model/m/invoke-with-response-stream";
+        let titan = [
+            chunk(json!({"outputText": "hello", "index": 0})),
+            chunk(json!({"outputText": "", "amazon-bedrock-invocationMetrics": metrics})),
+        ];
+        let (other, _) = seen(Shape::Bedrock, path, &titan);
+        assert_eq!(Value::Object(other.usage.unwrap()), metrics);
+        assert_eq!((other.generated, other.usage_format), (5, None));
+        let usage = json!({"input_tokens": 3, "cache_read_input_tokens": 9, "output_tokens": 1});
+        let claude = [
+            chunk(json!({"type": "message_start", "message": {"id": "msg_1", "usage": usage}})),
+            chunk(json!({"type": "message_delta", "usage": {"output_tokens": 4}})),
+            chunk(json!({"type": "message_stop", "amazon-bedrock-invocationMetrics": metrics})),
+        ];
+        let (claude, _) = seen(Shape::Bedrock, path, &claude);
+        let wanted = json!({"input_tokens": 3, "cache_read_input_tokens": 9, "output_tokens": 4});
+        assert_eq!(Value::Object(claude.usage.unwrap()), wanted);
+        assert_eq!(claude.usage_format, Some("anthropic.messages"));
+        assert_eq!(claude.id, "");
     }
 
     #[test]

@@ -1,10 +1,11 @@
-//! Whom a call counts against: what the caller says in headers, else what its body and its key say.
+//! Whom a call counts against: what the caller's key says, else its headers, else its body.
 
 use std::collections::BTreeMap;
 
 use axum::http::{HeaderMap, header};
 use sha2::{Digest as _, Sha256};
 use spendfuse_domain::scope::Dimension;
+use spendfuse_sidecar::keys::Caller;
 
 use crate::request::Asked;
 
@@ -34,7 +35,12 @@ impl Attributing {
     ///
     /// # Errors
     /// A header that cannot be understood, in words for its sender.
-    pub(crate) fn of(&self, headers: &HeaderMap, asked: &Asked) -> Result<Who, String> {
+    pub(crate) fn of(
+        &self,
+        headers: &HeaderMap,
+        asked: &Asked,
+        caller: &Caller,
+    ) -> Result<Who, String> {
         let mut who = Who::new();
         for (member, dimension) in &self.members {
             let named = asked.named.iter().find(|(name, _)| name == member);
@@ -48,6 +54,9 @@ impl Attributing {
         }
         if self.trust_headers {
             add_headers(&mut who, headers)?;
+        }
+        for (name, value) in caller.imposed() {
+            who.insert(name.to_owned(), value.to_owned());
         }
         let workspace = who.entry("workspace".to_owned()).or_default();
         if workspace.is_empty() {
@@ -113,7 +122,7 @@ mod tests {
             (name, HeaderValue::from_static(value))
         });
         let asked = Asked::read(body.as_bytes()).unwrap();
-        let who = attributing.of(&headers.collect(), &asked)?;
+        let who = attributing.of(&headers.collect(), &asked, &Caller::default())?;
         let pairs: Vec<_> = who
             .iter()
             .map(|(name, value)| format!("{name}={value}"))

@@ -5,11 +5,12 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use spendfuse_sidecar::keys::Keyring;
 use spendfuse_sidecar::server::ServerLimits;
 
 use crate::attribution::Attributing;
 use crate::error::ProxyError;
-use crate::route::Upstream;
+use crate::upstream::Upstream;
 
 /// What happens to a call whose budget says that a cheaper model should do.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -56,6 +57,8 @@ pub struct ProxyConfig {
     pub max_body_bytes: usize,
     /// What the bodies of all calls hold at once beyond 64 KiB each, bytes; more is answered 503.
     pub max_body_memory: usize,
+    /// Where calls under way are written down, so that those of a killed proxy can be named.
+    pub starts_folder: Option<PathBuf>,
     /// PEM file of a CA of one's own, believed besides those of the system.
     pub ca_file: Option<PathBuf>,
     /// What clients may use up.
@@ -77,6 +80,7 @@ impl Default for ProxyConfig {
             drain_max_bytes: 4 * 1024 * 1024,
             max_body_bytes: 32 * 1024 * 1024,
             max_body_memory: 256 * 1024 * 1024,
+            starts_folder: None,
             ca_file: None,
             limits: ServerLimits::DEFAULT,
         }
@@ -84,16 +88,26 @@ impl Default for ProxyConfig {
 }
 
 impl ProxyConfig {
-    /// Refuses what would be unsafe.
+    /// Refuses what would be unsafe; `keys` are those that callers must present.
     ///
     /// # Errors
-    /// [`ProxyError::NotLoopback`].
-    pub fn validate(&self) -> Result<(), ProxyError> {
-        match self.listen.ip().is_loopback() {
-            true => Ok(()),
-            false => Err(ProxyError::NotLoopback {
+    /// [`ProxyError::NotLoopback`], [`ProxyError::NoSuchUpstream`].
+    pub fn validate(&self, keys: &Keyring) -> Result<(), ProxyError> {
+        if !self.listen.ip().is_loopback() && !keys.is_used() {
+            return Err(ProxyError::NotLoopback {
                 listen: self.listen,
-            }),
+            });
         }
+        for key in keys.keys() {
+            let mut names = key.upstreams.iter();
+            let unknown = names.find(|name| !self.upstreams.contains_key(*name));
+            if let Some(upstream) = unknown {
+                return Err(ProxyError::NoSuchUpstream {
+                    key: key.name.clone(),
+                    upstream: upstream.clone(),
+                });
+            }
+        }
+        Ok(())
     }
 }

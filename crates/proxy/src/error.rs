@@ -11,16 +11,24 @@ use spendfuse_tls::BadCa;
 pub enum ProxyError {
     /// Whoever reaches it could spend.
     #[error(
-        "proxy.listen = {listen}: whoever reaches the proxy may spend, so it answers on loopback only; \
-         run one beside each app, or put a gateway that knows its callers before it"
+        "proxy.listen = {listen}: whoever reaches the proxy may spend, so without [[keys]] it answers on \
+         loopback only; make a key with `spendfuse keys new`, or run a proxy beside each app"
     )]
     NotLoopback { listen: SocketAddr },
+    /// A key for an upstream that there is not.
+    #[error(
+        "key {key} is for upstream {upstream}, which is not there: set proxy.upstreams.{upstream}.base_url"
+    )]
+    NoSuchUpstream { key: String, upstream: String },
     /// The address is taken, or not this machine's.
     #[error("cannot listen on {address}: {source}; set another proxy.listen")]
     Listen {
         address: SocketAddr,
         source: io::Error,
     },
+    /// Calls under way cannot be written down.
+    #[error("proxy.spool_dir: {0}; check the disk and its permissions")]
+    Starts(#[source] io::Error),
     /// A CA's file that cannot be used.
     #[error("proxy.ca_file: {0}")]
     Ca(#[from] BadCa),

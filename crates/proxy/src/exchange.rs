@@ -7,9 +7,9 @@ use axum::body::{Body, to_bytes};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::Response;
 use bytes::Bytes;
-use flate2::read::MultiGzDecoder;
 use hyper::body::Incoming;
-use spendfuse_sidecar::server::Connection;
+use serde_json::{Map, Value};
+use spendfuse_sidecar::server::{BodyMemory, Connection, gunzip};
 use tokio::sync::oneshot;
 use tokio::time::sleep;
 
@@ -19,10 +19,11 @@ use crate::meter::Meter;
 use crate::permit::Permitted;
 use crate::proxy::Proxy;
 use crate::refusal::{self, put};
-use crate::route::Shape;
+use crate::route::Call;
 use crate::stream::{Pieces, Streamed};
+use crate::upstream::Shape;
 use crate::whole::Whole;
-use crate::wire::{Elements, Events};
+use crate::wire::{Elements, Events, Frames};
 
 /// Error bodies that are looked into.
 const MAX_ERROR_BYTES: usize = 64 * 1024;
@@ -57,7 +58,7 @@ async fn answered(proxy: Arc<Proxy>, permitted: Permitted) -> Response {
         mut told,
         connection,
         memory,
-        meter,
+        mut meter,
     } = permitted;
     let shape = way.upstream.shape;
     let send = |body: Bytes| {
@@ -101,6 +102,9 @@ async fn answered(proxy: Arc<Proxy>, permitted: Permitted) -> Response {
         Body::new(Streamed::opaque(incoming, connection))
     } else if streams {
         let pieces = pieces(&parts.headers);
+        if shape == Shape::Bedrock || meter.call == Call::Speech {
+            name_by_header(&mut meter, &parts.headers);
+        }
         let drains = proxy.drains.clone();
         Body::new(Streamed::new(
             incoming,
@@ -163,8 +167,13 @@ fn pieces(headers: &HeaderMap) -> Pieces {
         .is_some_and(|name| name != "identity");
     let content_type = headers.get(header::CONTENT_TYPE).map(HeaderValue::as_bytes);
     let content_type = content_type.unwrap_or_default();
-    if is_compressed {
+    let is_binary = [&b"audio/"[..], b"application/octet-stream"]
+        .iter()
+        .any(|kind| content_type.starts_with(kind));
+    if is_compressed || is_binary {
         Pieces::Opaque
+    } else if content_type.starts_with(b"application/vnd.amazon.eventstream") {
+        Pieces::Frames(Frames::default())
     } else if content_type.starts_with(b"application/json") {
         Pieces::Elements(Elements::default())
     } else {
@@ -194,14 +203,15 @@ async fn whole_answer(
         meter.finish();
         return Some(passed_on);
     }
-    let plain = uncompressed(from, &body, most);
+    let plain = uncompressed(from, &body, most, &proxy.memory);
     meter
         .seen
         .take(meter.call, plain.as_deref().unwrap_or(&body));
     if meter.seen.id.is_empty() {
-        let named = ["x-request-id", "request-id", "apim-request-id"];
-        let named = named.iter().find_map(|name| from.get(*name)?.to_str().ok());
-        meter.seen.id = named.unwrap_or_default().to_owned();
+        name_by_header(&mut meter, from);
+    }
+    if meter.call == Call::Invoke {
+        count_by_headers(&mut meter, from);
     }
     if meter.seen.is_pending {
         meter.postpone();
@@ -213,16 +223,61 @@ async fn whole_answer(
     Some(passed_on)
 }
 
+/// Names a call whose answer has no id by the name that the provider has given the request.
+fn name_by_header(meter: &mut Meter, from: &HeaderMap) {
+    let named = [
+        "x-request-id",
+        "request-id",
+        "apim-request-id",
+        "x-amzn-requestid",
+    ];
+    let named = named.iter().find_map(|name| from.get(*name)?.to_str().ok());
+    meter.seen.id = named.unwrap_or_default().to_owned();
+}
+
+/// Bedrock counts in headers what a model does not say itself in a form that is known.
+fn count_by_headers(meter: &mut Meter, from: &HeaderMap) {
+    const COUNTS: [(&str, &str); 4] = [
+        ("x-amzn-bedrock-input-token-count", "inputTokens"),
+        ("x-amzn-bedrock-output-token-count", "outputTokens"),
+        (
+            "x-amzn-bedrock-cache-read-input-token-count",
+            "cacheReadInputTokens",
+        ),
+        (
+            "x-amzn-bedrock-cache-write-input-token-count",
+            "cacheWriteInputTokens",
+        ),
+    ];
+    let text = |name: &str| from.get(name)?.to_str().ok();
+    if let Some(tier) = text("x-amzn-bedrock-service-tier") {
+        meter.seen.service_tier = tier.to_owned();
+    }
+    if meter.seen.is_final {
+        return;
+    }
+    let count = |(header, name): (&str, &str)| {
+        let count: u64 = text(header)?.parse().ok()?;
+        Some((name.to_owned(), count.into()))
+    };
+    let usage: Map<String, Value> = COUNTS.into_iter().filter_map(count).collect();
+    if !usage.is_empty() {
+        meter.seen.is_final = true;
+        meter.seen.usage_format = None;
+        meter.seen.usage = Some(usage);
+    }
+}
+
 /// What an upstream has compressed although it was not asked to; `None` where it is plain.
-fn uncompressed(headers: &HeaderMap, body: &[u8], most: usize) -> Option<Vec<u8>> {
-    use std::io::Read as _;
+fn uncompressed(
+    headers: &HeaderMap,
+    body: &[u8],
+    most: usize,
+    memory: &BodyMemory,
+) -> Option<Vec<u8>> {
     let encoding = headers.get(header::CONTENT_ENCODING)?;
     if encoding != "gzip" {
         return None;
     }
-    let mut plain = Vec::new();
-    let read = MultiGzDecoder::new(body)
-        .take(most as u64)
-        .read_to_end(&mut plain);
-    read.ok().map(|_| plain)
+    gunzip(body, &mut memory.share(), most).ok()
 }

@@ -11,6 +11,7 @@ use axum::response::Response;
 use spendfuse_sidecar::server::Connection;
 use tokio::sync::oneshot;
 
+use crate::access::{self, Entrant};
 use crate::exchange::exchange;
 use crate::headers;
 use crate::meter;
@@ -18,31 +19,49 @@ use crate::permit::permit;
 use crate::proxy::Proxy;
 use crate::refusal;
 use crate::retrieve::retrieve;
-use crate::route::{self, Call, Shape, Upstream};
+use crate::route::{self, Call};
 use crate::stream::Streamed;
+use crate::upstream::{Shape, Upstream};
 
 /// Where a request goes.
 pub(crate) struct Way {
     pub(crate) name: String,
     pub(crate) upstream: Upstream,
     pub(crate) uri: Uri,
+    /// What the caller's path has in the place of the name in the upstream's address.
+    pub(crate) place: String,
+    /// The rest of the caller's path.
+    pub(crate) path: String,
+    pub(crate) entrant: Entrant,
 }
 
 pub(crate) async fn forward(State(proxy): State<Arc<Proxy>>, request: Request) -> Response {
     let began = Instant::now();
     let (parts, body) = request.into_parts();
-    let way = match way(&proxy, &parts.uri) {
+    let way = access::enter(&proxy, &parts).and_then(|entrant| way(&proxy, &parts.uri, entrant));
+    let way = match way {
         Ok(way) => way,
         Err(refusal) => return *refusal,
     };
-    let (_, path) = route::split(parts.uri.path());
+    let path = way.path.as_str();
     let shape = way.upstream.shape;
+    if let Err(missing) = access::has_key(&way, &parts.headers) {
+        return access::forbidden(shape, &missing);
+    }
     let call = match parts.method {
         Method::POST => Call::of(shape, path),
+        _ => None,
+    };
+    if call.is_none() {
+        if let Err(why) = access::may_pass(&proxy, &way, &parts.method) {
+            return access::forbidden(shape, &why);
+        }
+    }
+    let call = match parts.method {
         Method::GET if route::is_response(shape, path) => {
             return retrieve(&proxy, way, parts).await;
         }
-        _ => None,
+        _ => call,
     };
     let Some(call) = call else {
         return pass(&proxy, way, parts, body).await;
@@ -62,26 +81,37 @@ pub(crate) async fn forward(State(proxy): State<Arc<Proxy>>, request: Request) -
     }
 }
 
-fn way(proxy: &Proxy, uri: &Uri) -> Result<Way, Box<Response>> {
+fn way(proxy: &Proxy, uri: &Uri, entrant: Entrant) -> Result<Way, Box<Response>> {
     let refused = |status, code, message: String| {
         Box::new(refusal::of_request(Shape::OpenAi, status, code, &message))
     };
     let (name, path) = route::split(uri.path());
-    let Some(upstream) = proxy.config.upstreams.get(name) else {
-        let names: Vec<_> = proxy.config.upstreams.keys().map(String::as_str).collect();
+    let Some((name, upstream)) = access::upstream_for(proxy, &entrant, name) else {
+        let names = access::names_for(proxy, &entrant);
         let message = format!(
             "a path begins with the name of an upstream: /{}; others are set in proxy.upstreams",
             names.join(", /")
         );
         return Err(refused(StatusCode::NOT_FOUND, "unknown_upstream", message));
     };
-    let query = uri.query().map(|query| format!("?{query}"));
-    let address = format!("{}{path}{}", upstream.base_url, query.unwrap_or_default());
+    let query = entrant.query(uri, upstream.key.is_some());
+    let query = query.map(|query| format!("?{query}"));
+    let Some((base, place, path)) = upstream.base_for(path) else {
+        let address = &upstream.base_url;
+        let message = format!(
+            "a path of {name} goes on with what stands in the place of the name in {address}"
+        );
+        return Err(refused(StatusCode::BAD_REQUEST, "bad_path", message));
+    };
+    let address = format!("{base}{path}{}", query.unwrap_or_default());
     match address.parse() {
         Ok(uri) => Ok(Way {
             name: name.to_owned(),
             upstream: upstream.clone(),
             uri,
+            place: place.to_owned(),
+            path: path.to_owned(),
+            entrant,
         }),
         Err(_) => {
             let message = format!("the path does not fit to the base_url of upstream {name}");
@@ -94,7 +124,7 @@ fn way(proxy: &Proxy, uri: &Uri) -> Result<Way, Box<Response>> {
 pub(crate) async fn pass(proxy: &Proxy, way: Way, parts: Parts, body: Body) -> Response {
     meter::count(&way.name, "unmetered");
     let connection = taken_from(&parts);
-    let headers = headers::upstream_request(&parts.headers, &way.upstream, false);
+    let headers = headers::upstream_request(&parts.headers, &way.upstream, &way.entrant, false);
     let sent = proxy.send(parts.method, way.uri, headers, body).await;
     match sent {
         Ok(answer) => {

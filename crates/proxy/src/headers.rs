@@ -5,7 +5,8 @@ use axum::http::response::Parts;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
 use axum::response::Response;
 
-use crate::route::{Shape, Upstream};
+use crate::access::{Entrant, KEY_HEADERS};
+use crate::upstream::{Shape, Upstream};
 
 /// Of one connection (RFC 9110, 7.6.1), besides those that `Connection` names.
 const OF_CONNECTION: [&str; 9] = [
@@ -24,8 +25,15 @@ const OF_CONNECTION: [&str; 9] = [
 pub(crate) const OURS: [&str; 2] = ["x-spendfuse-", "sf-"];
 
 /// The headers of a request as they go upstream. Host and length are those of the new request.
-pub(crate) fn upstream_request(from: &HeaderMap, upstream: &Upstream, is_read: bool) -> HeaderMap {
-    let mut headers = end_to_end(from);
+///
+/// A key of ours stays here, wherever it stands.
+pub(crate) fn upstream_request(
+    from: &HeaderMap,
+    upstream: &Upstream,
+    entrant: &Entrant,
+    is_read: bool,
+) -> HeaderMap {
+    let mut headers = end_to_end(from, |value| entrant.lets_out(value.as_bytes()));
     for name in [header::HOST, header::CONTENT_LENGTH, header::EXPECT] {
         headers.remove(name);
     }
@@ -42,11 +50,11 @@ pub(crate) fn upstream_request(from: &HeaderMap, upstream: &Upstream, is_read: b
 pub(crate) fn answer(from: &Parts, body: Body) -> Response {
     let mut answer = Response::new(body);
     *answer.status_mut() = from.status;
-    *answer.headers_mut() = end_to_end(&from.headers);
+    *answer.headers_mut() = end_to_end(&from.headers, |_| true);
     answer
 }
 
-fn end_to_end(from: &HeaderMap) -> HeaderMap {
+fn end_to_end(from: &HeaderMap, may_go: impl Fn(&HeaderValue) -> bool) -> HeaderMap {
     let named = from.get_all(header::CONNECTION).iter();
     let named: Vec<String> = named
         .filter_map(|value| value.to_str().ok())
@@ -59,7 +67,8 @@ fn end_to_end(from: &HeaderMap) -> HeaderMap {
             && !OURS.iter().any(|prefix| name.starts_with(prefix))
             && !named.iter().any(|one| one == name)
     };
-    let kept = from.iter().filter(|(name, _)| goes_on(name));
+    let kept = from.iter();
+    let kept = kept.filter(|(name, value)| goes_on(name) && may_go(value));
     kept.map(|(name, value)| (name.clone(), value.clone()))
         .collect()
 }
@@ -70,11 +79,15 @@ fn put_key(headers: &mut HeaderMap, upstream: &Upstream) {
         return;
     };
     let (name, value) = match upstream.shape {
-        Shape::OpenAi => ("authorization", format!("Bearer {}", key.reveal())),
+        Shape::OpenAi | Shape::Bedrock => ("authorization", format!("Bearer {}", key.reveal())),
+        Shape::Azure => ("api-key", key.reveal().to_owned()),
         Shape::Anthropic => ("x-api-key", key.reveal().to_owned()),
         Shape::Gemini => ("x-goog-api-key", key.reveal().to_owned()),
     };
-    for own in ["authorization", "api-key", "x-api-key", "x-goog-api-key"] {
+    headers.remove(header::AUTHORIZATION);
+    // Of a signature that is gone.
+    headers.remove("x-amz-security-token");
+    for own in KEY_HEADERS {
         headers.remove(own);
     }
     if let Ok(mut value) = HeaderValue::from_str(&value) {
@@ -112,7 +125,7 @@ mod tests {
             ("idempotency-key", "i"),
         ]);
         let mut upstream = Upstream::known().remove("anthropic").unwrap();
-        let sent = upstream_request(&from, &upstream, true);
+        let sent = upstream_request(&from, &upstream, &Entrant::default(), true);
         let wanted = headers(&[
             ("accept-encoding", "identity"),
             ("authorization", "Bearer caller"),
@@ -121,7 +134,7 @@ mod tests {
         ]);
         assert_eq!(sent, wanted);
         upstream.key = spendfuse_sidecar::Token::new("own");
-        let sent = upstream_request(&from, &upstream, false);
+        let sent = upstream_request(&from, &upstream, &Entrant::default(), false);
         let wanted = headers(&[
             ("accept-encoding", "gzip"),
             ("x-api-key", "own"),

@@ -1,27 +1,34 @@
-//! The proxy: any client of OpenAI, Anthropic or Gemini is guarded and metered by its base URL alone.
+//! The proxy: any client of OpenAI, Anthropic, Gemini, Azure or Bedrock is guarded and metered by its
+//! base URL alone.
 //!
 //! A call's path says which upstream it is for ([`Upstream`]); the guard is asked as `/v1/check` is,
 //! what the call may cost is held; the answer goes to the caller byte for byte, and what it says of
 //! its usage becomes a usage event. [`route`], `request`, `wire` and `answer` are pure: they read
-//! and edit bytes. `forward` takes a request, `permit` asks about
-//! its call, `exchange` carries it to its upstream and back.
+//! and edit bytes. `forward` takes a request, `access` says whose
+//! it is, `permit` asks about its call, `exchange` carries it to its upstream and back.
 
+mod access;
 mod answer;
 mod attribution;
 mod config;
 mod error;
 mod exchange;
+mod form;
 mod forward;
 mod headers;
 mod meter;
 pub mod metrics;
+mod particulars;
 mod permit;
 mod proxy;
 mod refusal;
 mod request;
 mod retrieve;
 mod route;
+mod starts;
 mod stream;
+mod told;
+mod upstream;
 mod whole;
 mod wire;
 
@@ -29,4 +36,4 @@ pub use attribution::Attributing;
 pub use config::{OnDowngrade, ProxyConfig};
 pub use error::ProxyError;
 pub use proxy::{Proxy, bind};
-pub use route::{AskUsage, Shape, Upstream};
+pub use upstream::{AskUsage, Shape, Upstream};

@@ -14,8 +14,11 @@ use crate::answer::Seen;
 use crate::attribution::Who;
 use crate::forward::Way;
 use crate::metrics::{CALLS, UNSAFE_EVENTS};
+use crate::particulars::Particulars;
 use crate::proxy::Proxy;
 use crate::route::Call;
+use crate::starts::{Start, Starts};
+use crate::upstream::Shape;
 
 /// Bytes of text that make a token, where nobody has counted them; of English about four, of JSON
 /// and code fewer.
@@ -30,12 +33,18 @@ pub(crate) struct Meter {
     pub(crate) upstream: String,
     pub(crate) provider: String,
     pub(crate) is_private: bool,
+    /// The name of the caller's key.
+    pub(crate) key_name: Option<String>,
+    /// Where the upstream answers, as the path says.
+    pub(crate) region: String,
     pub(crate) who: Who,
     /// The model that was asked for, after a downgrade the one that is asked instead.
     pub(crate) asked_model: String,
     pub(crate) asked_tier: String,
     /// Bytes of the request.
     pub(crate) request_bytes: usize,
+    /// What the request says besides.
+    pub(crate) particulars: Particulars,
     pub(crate) reservation: Option<String>,
     /// Names the call where the provider's answer does not.
     pub(crate) call_id: String,
@@ -57,18 +66,32 @@ impl Drop for Meter {
 }
 
 /// One of the calls whose events are not safe yet: a stop waits for them.
-pub(crate) struct UnderWay(Arc<watch::Sender<usize>>);
+pub(crate) struct UnderWay {
+    all: Arc<watch::Sender<usize>>,
+    starts: Arc<Starts>,
+    call: String,
+}
 
 impl UnderWay {
-    fn begin(all: &Arc<watch::Sender<usize>>) -> Self {
-        all.send_modify(|count| *count += 1);
-        Self(Arc::clone(all))
+    fn begin(proxy: &Proxy, start: impl FnOnce() -> Start, call: &str) -> Self {
+        proxy.under_way.send_modify(|count| *count += 1);
+        proxy.starts.begin(start);
+        Self {
+            all: Arc::clone(&proxy.under_way),
+            starts: Arc::clone(&proxy.starts),
+            call: call.to_owned(),
+        }
+    }
+
+    /// The call is counted, or costs nothing.
+    fn end(&self) {
+        self.starts.end(&self.call);
     }
 }
 
 impl Drop for UnderWay {
     fn drop(&mut self) {
-        self.0.send_modify(|count| *count -= 1);
+        self.all.send_modify(|count| *count -= 1);
     }
 }
 
@@ -81,22 +104,37 @@ impl Meter {
         who: Who,
         asked_model: String,
     ) -> Self {
+        let call_id = proxy.next_call_id();
+        let start = || Start {
+            call: call_id.clone(),
+            at: proxy.sidecar.now().to_string(),
+            upstream: way.name.clone(),
+            model: asked_model.clone(),
+            who: who.clone(),
+        };
+        let under_way = UnderWay::begin(proxy, start, &call_id);
         Self {
             sidecar: Arc::clone(&proxy.sidecar),
             call,
             upstream: way.name.clone(),
             provider: way.upstream.provider.clone(),
             is_private: way.upstream.is_private(),
+            region: match way.upstream.shape {
+                Shape::Bedrock => way.place.clone(),
+                _ => String::new(),
+            },
+            key_name: way.entrant.caller.key().map(|key| key.name.clone()),
             who,
             asked_model,
             asked_tier: String::new(),
             request_bytes: 0,
+            particulars: Particulars::default(),
             reservation: None,
-            call_id: proxy.next_call_id(),
+            call_id,
             began: Instant::now(),
             answered_at: None,
             seen: Seen::default(),
-            under_way: Some(UnderWay::begin(&proxy.under_way)),
+            under_way: Some(under_way),
             is_settled: false,
         }
     }
@@ -104,21 +142,27 @@ impl Meter {
     /// The call was not made, or its provider does not charge for it.
     pub(crate) fn forget(mut self) {
         self.count("failed");
-        self.is_settled = true;
-        self.release();
+        self.drop_uncounted();
     }
 
     /// The answer is made in the background: its cost is told when somebody asks for it.
     pub(crate) fn postpone(mut self) {
         self.count("unmetered");
-        self.is_settled = true;
-        self.release();
+        self.drop_uncounted();
     }
 
     /// The answer is at its end, as far as anybody will read it. What it costs, where it will be
     /// counted; its event is delivered meanwhile, again and again until it is safe.
     pub(crate) fn finish(mut self) -> Option<Nanos> {
         self.settle()
+    }
+
+    fn drop_uncounted(&mut self) {
+        self.is_settled = true;
+        self.release();
+        if let Some(under_way) = &self.under_way {
+            under_way.end();
+        }
     }
 
     fn release(&self) {
@@ -129,7 +173,8 @@ impl Meter {
 
     fn settle(&mut self) -> Option<Nanos> {
         self.is_settled = true;
-        self.count(match self.seen.is_final {
+        let is_exact = self.units().is_some_and(|(_, is_exact)| is_exact);
+        self.count(match self.seen.is_final || is_exact {
             true => "metered",
             false => "estimated",
         });
@@ -197,9 +242,18 @@ impl Meter {
         let (format, usage) = self.usage();
         event["usage_format"] = json!(format);
         event["usage"] = Value::Object(usage);
+        if let Some((units, _)) = self.units() {
+            event["units"] = units;
+        }
         let tier = or(service_tier, &self.asked_tier);
         if !tier.is_empty() && tier != "auto" {
             event["service_tier"] = json!(tier);
+        }
+        if !self.region.is_empty() {
+            event["region"] = json!(self.region);
+        }
+        if let Some(name) = &self.key_name {
+            event["api_key_id"] = json!(name);
         }
         if let Some(reservation) = &self.reservation {
             event["reservation_id"] = json!(reservation);
@@ -217,11 +271,31 @@ impl Meter {
         event
     }
 
+    /// What the call costs by the piece, where its answer tells no usage.
+    fn units(&self) -> Option<(Value, bool)> {
+        if self.seen.is_final {
+            return None;
+        }
+        let model = &self.asked_model;
+        self.particulars.units(self.call, model, self.seen.images)
+    }
+
     /// The provider's counts; where the answer was cut before they came, an estimate by what was seen
     /// of it.
     fn usage(&self) -> (&'static str, Map<String, Value>) {
         match &self.seen.usage {
-            Some(usage) if self.seen.is_final => (self.call.usage_format(), usage.clone()),
+            Some(usage) if self.seen.is_final => {
+                let format = self.seen.usage_format;
+                (format.unwrap_or(self.call.usage_format()), usage.clone())
+            }
+            _ if self.call == Call::Speech || self.units().is_some() => match self.units() {
+                Some((_, true)) => ("spendfuse", Map::new()),
+                Some((_, false)) => ("estimated", Map::new()),
+                None => {
+                    let text = tokens_in(self.particulars.text_bytes());
+                    ("estimated", self.particulars.spoken(text))
+                }
+            },
             begun => {
                 let (input, output) = begun.as_ref().map_or((None, 0), told_at_first);
                 let input =
@@ -273,12 +347,13 @@ pub(crate) fn count(upstream: &str, outcome: &'static str) {
 }
 
 /// Delivers an event until it is safe.
-async fn make_safe(sidecar: Arc<Sidecar>, mut event: TakenEvent, _under_way: UnderWay) {
+async fn make_safe(sidecar: Arc<Sidecar>, mut event: TakenEvent, under_way: UnderWay) {
     gauge!(UNSAFE_EVENTS).increment(1.0);
     while let Err((error, same)) = sidecar.deliver(event).await {
         tracing::warn!(%error, "a call's event waits in memory");
         event = same;
         tokio::time::sleep(AGAIN_AFTER).await;
     }
+    under_way.end();
     gauge!(UNSAFE_EVENTS).decrement(1.0);
 }

@@ -12,6 +12,8 @@ spendfuse_metrics::table! {
     histogram(ADDED_TIMES) ADDED_SECONDS = "spendfuse_proxy_added_seconds";
     /// Streams that are read to their end although their clients have gone.
     gauge DRAINING = "spendfuse_proxy_draining_streams";
+    /// Calls that a killed proxy has left open, named in the log of the next one.
+    counter LOST_CALLS = "spendfuse_proxy_lost_calls_total";
     /// Events of calls that are not safe yet.
     gauge UNSAFE_EVENTS = "spendfuse_proxy_unsafe_events";
 }

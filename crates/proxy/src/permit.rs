@@ -12,9 +12,8 @@ use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use metrics::histogram;
 use spendfuse_domain::Verdict;
 use spendfuse_guard::{CheckResponse, decision_name};
-use spendfuse_sidecar::server::Connection;
+use spendfuse_sidecar::server::{Connection, Share};
 use spendfuse_sidecar::{ApiError, Question, RefusedCall};
-use tokio::sync::OwnedSemaphorePermit;
 
 use crate::attribution::Who;
 use crate::config::OnDowngrade;
@@ -22,10 +21,12 @@ use crate::forward::{Way, taken_from};
 use crate::headers;
 use crate::meter::{self, Meter, tokens_in};
 use crate::metrics::ADDED_SECONDS;
+use crate::particulars::Particulars;
 use crate::proxy::Proxy;
 use crate::refusal::{self, put};
 use crate::request::{Asked, edited};
-use crate::route::{self, Call, Shape, Upstream};
+use crate::route::{self, Call};
+use crate::upstream::Shape;
 
 /// A permitted call on its way.
 pub(crate) struct Permitted {
@@ -41,7 +42,7 @@ pub(crate) struct Permitted {
     pub(crate) told: HeaderMap,
     pub(crate) connection: Option<Arc<Connection>>,
     /// What the body takes of the memory for all.
-    pub(crate) memory: OwnedSemaphorePermit,
+    pub(crate) memory: Share,
     pub(crate) meter: Meter,
 }
 
@@ -89,27 +90,37 @@ pub(crate) async fn permit(
     }
     let (body, memory) = whole(proxy, &parts.headers, body).await?;
     let connection = taken_from(&parts);
-    let asked = Asked::read(&body).map_err(Stop::wrong)?;
+    let (particulars, is_form) = Particulars::read(call, &parts.headers, &body).unwrap_or_default();
+    let mut asked = match is_form {
+        true => Asked::default(),
+        false => Asked::read(&body).map_err(Stop::wrong)?,
+    };
+    asked.streams |= particulars.streams;
+    if let (true, Some(model)) = (asked.model.is_empty(), &particulars.model) {
+        asked.model.clone_from(model);
+    }
     let who = proxy
         .config
         .attributing
-        .of(&parts.headers, &asked)
+        .of(&parts.headers, &asked, &way.entrant.caller)
         .map_err(Stop::wrong)?;
-    let in_path =
-        route::model_and_method(parts.uri.path()).filter(|_| way.upstream.shape == Shape::Gemini);
-    let model = in_path
-        .map_or(asked.model.as_str(), |(model, _)| model)
-        .to_owned();
+    let (shape, path) = (way.upstream.shape, way.path.as_str());
+    // Azure's deployments are called as somebody liked; the body may say what they are.
+    let model = match route::model_in_path(shape, path) {
+        Some(model) if shape != Shape::Azure || asked.model.is_empty() => model,
+        _ => asked.model.clone(),
+    };
     if model.is_empty() {
         return Err(Stop::wrong("the call names no model"));
     }
     let bytes = body.len();
-    let answer = ask(proxy, &way.upstream, &who, call, &model, &asked, bytes).await?;
+    let answer = ask(proxy, &way, &who, call, &model, &asked, bytes).await?;
     if answer.decision == Verdict::Block {
         let refused = proxy.sidecar.refused_call(&answer, &parts.headers);
         return Err(Stop::Refused(Box::new(refused)));
     }
-    let other = other_model(proxy, &answer, &parts.headers, &asked)?;
+    let in_path = route::model_in_path(shape, path).is_some();
+    let other = other_model(proxy, &answer, &parts.headers, &asked, in_path)?;
     let other_edit = other.as_deref().and_then(|other| asked.model_edit(other));
     let asks =
         matches!(call, Call::Completions { .. }) && proxy.asks_for_usage(&way.name, &way.upstream);
@@ -131,16 +142,18 @@ pub(crate) async fn permit(
         put(&mut told, "x-spendfuse-downgraded-from", Some(&model));
     }
     histogram!(ADDED_SECONDS).record(began.elapsed().as_secs_f64());
-    let is_array = in_path.is_some_and(|(_, method)| method == "streamGenerateContent");
+    // Speech is no JSON, and goes on as it comes.
+    let streams = asked.streams || call == Call::Speech || route::streams_by_path(shape, path);
     let mut meter = Meter::begin(proxy, &way, call, who, other.unwrap_or(model));
+    meter.particulars = particulars;
     meter.asked_tier = asked.service_tier;
     meter.request_bytes = body.len();
     meter.reservation = answer.reservation_id;
     meter.began = began;
     Ok(Permitted {
-        headers: headers::upstream_request(&parts.headers, &way.upstream, true),
+        headers: headers::upstream_request(&parts.headers, &way.upstream, &way.entrant, true),
         method: parts.method,
-        streams: asked.streams || is_array,
+        streams,
         asking,
         told,
         connection,
@@ -152,11 +165,7 @@ pub(crate) async fn permit(
 }
 
 /// The whole body, and the memory that it takes of what all have.
-async fn whole(
-    proxy: &Proxy,
-    headers: &HeaderMap,
-    body: Body,
-) -> Result<(Bytes, OwnedSemaphorePermit), Stop> {
+async fn whole(proxy: &Proxy, headers: &HeaderMap, body: Body) -> Result<(Bytes, Share), Stop> {
     let most = proxy.config.max_body_bytes;
     let too_large = || {
         let message = format!("the body has more than {most} bytes (proxy.max_body_bytes)");
@@ -167,19 +176,17 @@ async fn whole(
     if announced.is_some_and(|length| length > most) {
         return Err(too_large());
     }
-    let memory = proxy
-        .memory
-        .clone()
-        .try_acquire_many_owned(proxy.memory_of(announced));
-    let memory = memory.map_err(|_| {
+    let mut memory = proxy.memory.share();
+    // A body of unknown length may be as long as any.
+    if !memory.grow_to(announced.unwrap_or(most)) {
         let message = "the bodies of other calls fill the memory that there is for them \
                        (proxy.max_body_memory); send it again";
-        Stop::Wrong(
+        return Err(Stop::Wrong(
             StatusCode::SERVICE_UNAVAILABLE,
             "overloaded",
             message.to_owned(),
-        )
-    })?;
+        ));
+    }
     match Limited::new(body, most).collect().await {
         Ok(body) => Ok((body.to_bytes(), memory)),
         Err(error) if error.is::<LengthLimitError>() => Err(too_large()),
@@ -190,7 +197,7 @@ async fn whole(
 /// May the call go ahead? What it may cost is held meanwhile.
 async fn ask(
     proxy: &Proxy,
-    upstream: &Upstream,
+    way: &Way,
     who: &Who,
     call: Call,
     model: &str,
@@ -209,9 +216,10 @@ async fn ask(
             put(name, value)?;
         }
         put("model", model)?;
-        put("provider", &upstream.provider)?;
+        let provider = &way.upstream.provider;
+        put("provider", provider)?;
         put("estimate.model", model)?;
-        put("estimate.provider", &upstream.provider)?;
+        put("estimate.provider", provider)?;
         put("estimate.input_tokens", &tokens_in(bytes).to_string())?;
         if let Some(output) = output {
             put("estimate.max_output_tokens", &output.to_string())?;
@@ -221,12 +229,13 @@ async fn ask(
     };
     let wrong = |error: ApiError| Stop::wrong(error.to_string());
     let reserving = question(true).map_err(wrong)?;
-    if let Ok(answer) = proxy.sidecar.ask(reserving).await {
+    if let Ok(answer) = proxy.sidecar.ask(reserving, &way.entrant.caller).await {
         return Ok(answer);
     }
     // Where nothing more can be held, what is spent still counts.
     let asking = question(false).map_err(wrong)?;
-    proxy.sidecar.ask(asking).await.map_err(wrong)
+    let answer = proxy.sidecar.ask(asking, &way.entrant.caller);
+    answer.await.map_err(wrong)
 }
 
 /// The model to ask instead, where a budget says so.
@@ -235,13 +244,14 @@ fn other_model(
     answer: &CheckResponse,
     headers: &HeaderMap,
     asked: &Asked,
+    in_path: bool,
 ) -> Result<Option<String>, Stop> {
     let Some(other) = answer.downgrade_to.clone() else {
         return Ok(None);
     };
     match proxy.config.on_downgrade {
         OnDowngrade::Ignore => Ok(None),
-        OnDowngrade::Apply if asked.model_edit(&other).is_some() => Ok(Some(other)),
+        OnDowngrade::Apply if !in_path && asked.model_edit(&other).is_some() => Ok(Some(other)),
         // A model that stands in the path cannot be replaced: the answer would have another form.
         OnDowngrade::Apply => Ok(None),
         OnDowngrade::Refuse => {

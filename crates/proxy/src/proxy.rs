@@ -17,7 +17,8 @@ use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::client::legacy::{Client, Error};
 use hyper_util::rt::{TokioExecutor, TokioTimer};
-use spendfuse_sidecar::server::serve_http;
+use spendfuse_sidecar::keys::Keyring;
+use spendfuse_sidecar::server::{BodyMemory, serve_http};
 use spendfuse_sidecar::{Sidecar, refuse_browsers};
 use spendfuse_tls::client_config;
 use tokio::net::TcpListener;
@@ -26,15 +27,14 @@ use tokio::sync::{Semaphore, watch};
 use crate::config::ProxyConfig;
 use crate::error::ProxyError;
 use crate::forward::forward;
-use crate::route::{AskUsage, Upstream};
+use crate::starts::Starts;
 use crate::stream::Drains;
+use crate::upstream::{AskUsage, Upstream};
 
 /// Streams without clients that are read at once; others are charged by estimate.
 const MOST_DRAINS: usize = 64;
 /// How long connections upstream wait for another call.
 const IDLE: Duration = Duration::from_secs(60);
-/// Bytes of each body that need no permission; usual calls fit into them.
-pub(crate) const FREE_BYTES: usize = 64 * 1024;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long calls may take to finish after a stop was asked for.
 const LAST_CALLS: Duration = Duration::from_secs(20);
@@ -46,8 +46,10 @@ pub struct Proxy {
     pub(crate) drains: Drains,
     /// Calls whose events are not safe yet.
     pub(crate) under_way: Arc<watch::Sender<usize>>,
-    /// Bytes of bodies that are held at once, beyond [`FREE_BYTES`] each.
-    pub(crate) memory: Arc<Semaphore>,
+    /// The same calls on the disk.
+    pub(crate) starts: Arc<Starts>,
+    /// What bodies hold at once.
+    pub(crate) memory: BodyMemory,
     client: Client<HttpsConnector<HttpConnector>, Body>,
     /// Upstreams that do not know the question for a stream's usage.
     not_asked: Mutex<HashSet<String>>,
@@ -64,9 +66,9 @@ impl Proxy {
     /// A proxy that asks `sidecar`, and reports to it.
     ///
     /// # Errors
-    /// What [`ProxyConfig::validate`] refuses, [`ProxyError::Ca`].
+    /// What [`ProxyConfig::validate`] refuses, [`ProxyError::Ca`], [`ProxyError::Starts`].
     pub fn new(config: ProxyConfig, sidecar: Arc<Sidecar>) -> Result<Arc<Self>, ProxyError> {
-        config.validate()?;
+        config.validate(sidecar.keys())?;
         let mut connector = HttpConnector::new();
         connector.enforce_http(false);
         connector.set_nodelay(true);
@@ -80,6 +82,8 @@ impl Proxy {
             .pool_timer(TokioTimer::new())
             .pool_idle_timeout(IDLE)
             .build(connector);
+        let (starts, _) =
+            Starts::open(config.starts_folder.as_deref()).map_err(ProxyError::Starts)?;
         let memory = config.max_body_memory.max(config.max_body_bytes);
         Ok(Arc::new(Self {
             drains: Drains {
@@ -90,7 +94,8 @@ impl Proxy {
             config,
             sidecar,
             under_way: Arc::new(watch::Sender::new(0)),
-            memory: Arc::new(Semaphore::new(memory)),
+            starts: Arc::new(starts),
+            memory: BodyMemory::new(memory),
             client,
             not_asked: Mutex::default(),
             call_ids: CallIds {
@@ -99,12 +104,6 @@ impl Proxy {
                 next: AtomicU64::new(0),
             },
         }))
-    }
-
-    /// Permits of [`Proxy::memory`] for a body of this length; of an unknown one as for the longest.
-    pub(crate) fn memory_of(&self, length: Option<usize>) -> u32 {
-        let length = length.unwrap_or(self.config.max_body_bytes);
-        u32::try_from(length.saturating_sub(FREE_BYTES)).unwrap_or(u32::MAX)
     }
 
     pub(crate) async fn send(
@@ -163,11 +162,13 @@ impl Proxy {
             stop.await;
             stopping.send_replace(true);
         });
-        let router = Router::new()
+        let mut router = Router::new()
             .route("/healthz", get(async || "ok\n"))
-            .fallback(forward)
-            .layer(from_fn(refuse_browsers))
-            .with_state(Arc::clone(&self));
+            .fallback(forward);
+        if self.config.listen.ip().is_loopback() {
+            router = router.layer(from_fn(refuse_browsers));
+        }
+        let router = router.with_state(Arc::clone(&self));
         tracing::info!(
             address = listener.local_addr().ok().map(tracing::field::display),
             upstreams = ?self.config.upstreams.keys(),
@@ -194,8 +195,8 @@ impl Proxy {
 ///
 /// # Errors
 /// [`ProxyError::Listen`], and what [`ProxyConfig::validate`] refuses.
-pub async fn bind(config: &ProxyConfig) -> Result<TcpListener, ProxyError> {
-    config.validate()?;
+pub async fn bind(config: &ProxyConfig, keys: &Keyring) -> Result<TcpListener, ProxyError> {
+    config.validate(keys)?;
     let bound = TcpListener::bind(config.listen).await;
     bound.map_err(|source| ProxyError::Listen {
         address: config.listen,

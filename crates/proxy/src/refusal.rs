@@ -7,7 +7,7 @@ use axum::response::Response;
 use serde_json::{Value, json};
 use spendfuse_sidecar::RefusedCall;
 
-use crate::route::Shape;
+use crate::upstream::Shape;
 
 /// A call that a budget refuses.
 pub(crate) fn of_call(shape: Shape, refused: &RefusedCall) -> Response {
@@ -18,6 +18,11 @@ pub(crate) fn of_call(shape: Shape, refused: &RefusedCall) -> Response {
         budget,
         retry_after_seconds,
     } = refused;
+    // botocore asks again after a 429, whatever the headers say.
+    let status = match shape {
+        Shape::Bedrock => &StatusCode::FORBIDDEN,
+        _ => status,
+    };
     let kind = match (shape, *status) {
         (Shape::Anthropic, StatusCode::PAYMENT_REQUIRED) => "billing_error",
         (Shape::Anthropic, StatusCode::FORBIDDEN) => "permission_error",
@@ -50,6 +55,10 @@ fn response(shape: Shape, status: StatusCode, kind: &str, code: &str, message: &
     let headers = response.headers_mut();
     let content_type = HeaderValue::from_static("application/json");
     headers.insert(header::CONTENT_TYPE, content_type);
+    if shape == Shape::Bedrock {
+        let name = HeaderValue::from_static(amazons_name(status));
+        headers.insert("x-amzn-errortype", name);
+    }
     // What is refused here costs nothing to ask again, but clients sleep for hours before they do.
     headers.insert("x-should-retry", HeaderValue::from_static("false"));
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
@@ -58,9 +67,10 @@ fn response(shape: Shape, status: StatusCode, kind: &str, code: &str, message: &
 
 fn body(shape: Shape, status: StatusCode, kind: &str, code: &str, message: &str) -> Value {
     match shape {
-        Shape::OpenAi => json!({
+        Shape::OpenAi | Shape::Azure => json!({
             "error": {"message": message, "type": kind, "param": null, "code": code},
         }),
+        Shape::Bedrock => json!({"message": message}),
         Shape::Anthropic => json!({
             "type": "error",
             "error": {"type": kind, "message": message},
@@ -77,6 +87,17 @@ fn body(shape: Shape, status: StatusCode, kind: &str, code: &str, message: &str)
                 }],
             },
         }),
+    }
+}
+
+/// As Bedrock's errors are called.
+fn amazons_name(status: StatusCode) -> &'static str {
+    match status {
+        StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => "AccessDeniedException",
+        StatusCode::NOT_FOUND => "ResourceNotFoundException",
+        StatusCode::TOO_MANY_REQUESTS => "ThrottlingException",
+        status if status.is_client_error() => "ValidationException",
+        _ => "ServiceUnavailableException",
     }
 }
 

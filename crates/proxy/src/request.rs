@@ -24,6 +24,8 @@ struct Members<'a> {
     max_output_tokens: Option<&'a RawValue>,
     #[serde(borrow, rename = "generationConfig")]
     generation_config: Option<&'a RawValue>,
+    #[serde(borrow, rename = "inferenceConfig")]
+    inference_config: Option<&'a RawValue>,
     #[serde(borrow)]
     service_tier: Option<&'a RawValue>,
     #[serde(borrow)]
@@ -42,6 +44,8 @@ fn even_null<'de: 'a, 'a, D: Deserializer<'de>>(from: D) -> Result<Option<&'a Ra
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct GenerationConfig {
+    /// Gemini's name, and Bedrock's.
+    #[serde(alias = "maxTokens")]
     max_output_tokens: Option<u64>,
 }
 
@@ -84,7 +88,7 @@ impl Asked {
             members.max_output_tokens,
             members.max_tokens,
         ];
-        let config = members.generation_config;
+        let config = members.generation_config.or(members.inference_config);
         let config = config.and_then(|raw| parsed::<GenerationConfig>(raw)?.max_output_tokens);
         let streams = members.stream.is_some_and(|raw| raw.get() == "true");
         Ok(Self {
@@ -276,6 +280,10 @@ mod tests {
         assert_eq!(
             asked(r#"{"generationConfig":{"maxOutputTokens":9}}"#).max_output_tokens,
             Some(9)
+        );
+        assert_eq!(
+            asked(r#"{"inferenceConfig":{"maxTokens":8}}"#).max_output_tokens,
+            Some(8)
         );
         assert_eq!(asked(r#"{"max_tokens":"many"}"#).max_output_tokens, None);
         let body = r#"{"user":"u","metadata":{"user_id":"m","n":1}}"#;

@@ -24,7 +24,7 @@ use crate::whole::Whole;
 /// the same event, which is counted once.
 pub(crate) async fn retrieve(proxy: &Arc<Proxy>, way: Way, parts: Parts) -> Response {
     let connection = taken_from(&parts);
-    let sent = headers::upstream_request(&parts.headers, &way.upstream, true);
+    let sent = headers::upstream_request(&parts.headers, &way.upstream, &way.entrant, true);
     let sent = proxy.send(parts.method, way.uri.clone(), sent, Body::empty());
     let answer = match sent.await {
         Ok(answer) => answer,
@@ -50,7 +50,8 @@ fn tell(proxy: &Arc<Proxy>, way: &Way, headers: &HeaderMap, body: &[u8]) {
     let call = Call::Responses;
     let mut seen = Seen::default();
     seen.take(call, body);
-    let who = proxy.config.attributing.of(headers, &Asked::default());
+    let who = &proxy.config.attributing;
+    let who = who.of(headers, &Asked::default(), &way.entrant.caller);
     let (Ok(who), Some(made), true) = (who, seen.created_at, seen.was_background && seen.is_final)
     else {
         meter::count(&way.name, "unmetered");

@@ -10,15 +10,16 @@ use bytes::Bytes;
 use http_body_util::BodyExt as _;
 use hyper::body::{Frame, Incoming};
 use metrics::gauge;
-use spendfuse_sidecar::server::Connection;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use spendfuse_sidecar::server::{Connection, Share};
+use tokio::runtime::Handle;
+use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
 use crate::answer::Piece;
 use crate::meter::Meter;
 use crate::metrics::DRAINING;
 use crate::whole::Whole;
-use crate::wire::{Elements, Events, data_of};
+use crate::wire::{Elements, Events, Frames, data_of};
 
 /// How a stream is read on whose client has gone: its provider charges for it either way.
 #[derive(Clone, Debug)]
@@ -32,6 +33,7 @@ pub(crate) struct Drains {
 pub(crate) enum Pieces {
     Events(Events),
     Elements(Elements),
+    Frames(Frames),
     /// It cannot be read: compressed although that was not asked for.
     Opaque,
 }
@@ -51,7 +53,7 @@ pub(crate) struct Streamed {
     connection: Option<Arc<Connection>>,
     drains: Option<Drains>,
     /// What `first` takes of the memory for all.
-    _memory: Option<OwnedSemaphorePermit>,
+    _memory: Option<Share>,
 }
 
 impl Streamed {
@@ -113,6 +115,11 @@ impl Streamed {
                     let kind = read(&mut self.meter, Elements::object(&piece));
                     (piece, kind)
                 }
+                Pieces::Frames(frames) => {
+                    let piece = frames.next()?;
+                    let kind = read(&mut self.meter, Frames::payload(&piece));
+                    (piece, kind)
+                }
                 Pieces::Opaque => return None,
             };
             if !(self.strips_usage && kind == Piece::UsageOnly) {
@@ -126,6 +133,7 @@ impl Streamed {
         match &mut self.pieces {
             Pieces::Events(events) => events.push(&data),
             Pieces::Elements(elements) => elements.push(&data),
+            Pieces::Frames(frames) => frames.push(&data),
             Pieces::Opaque => return Some(data),
         }
         None
@@ -141,6 +149,7 @@ impl Streamed {
                 rest
             }
             Pieces::Elements(elements) => elements.rest(),
+            Pieces::Frames(frames) => frames.rest(),
             Pieces::Opaque => Bytes::new(),
         }
     }
@@ -254,9 +263,10 @@ impl Drop for Streamed {
         let drains = self.drains.take();
         let room = drains.and_then(|drains| {
             let permit = Arc::clone(&drains.at_once).try_acquire_owned().ok()?;
-            Some((drains, permit))
+            // Without a runtime the process is going down.
+            Some((drains, permit, Handle::try_current().ok()?))
         });
-        let Some((drains, permit)) = room else {
+        let Some((drains, permit, runtime)) = room else {
             meter.finish();
             return;
         };
@@ -270,7 +280,7 @@ impl Drop for Streamed {
             drains: None,
             _memory: None,
         };
-        tokio::spawn(async move {
+        runtime.spawn(async move {
             gauge!(DRAINING).increment(1.0);
             rest.drain(drains.time, drains.most_bytes).await;
             gauge!(DRAINING).decrement(1.0);

@@ -11,6 +11,7 @@ use spendfuse_guard::ColdStart;
 
 use crate::compat::CompatConfig;
 use crate::error::SidecarError;
+use crate::keys::Keyring;
 use crate::server::ServerLimits;
 use crate::spool::SpoolConfig;
 
@@ -86,9 +87,11 @@ pub struct SidecarConfig {
     pub listen: Option<SocketAddr>,
     /// Also a Unix socket at this path; access to it is the file system's business.
     pub unix_socket: Option<PathBuf>,
-    /// Demanded in `x-spendfuse-token` or as `Authorization: Bearer …` on TCP; obligatory unless
-    /// `listen` is loopback.
+    /// A key with all rights, in `x-spendfuse-token` or as `Authorization: Bearer …` on TCP; it or
+    /// [`Self::keys`] are obligatory unless `listen` is loopback.
     pub token: Option<Token>,
+    /// Those in force; where there are any, callers on TCP must present one, or the token.
+    pub keys: Keyring,
     /// Workspace of requests and bare events that name none; empty = none.
     pub default_workspace: String,
     /// The name of this sidecar where it speaks of itself.
@@ -139,6 +142,7 @@ impl SidecarConfig {
             listen: Some(SocketAddr::from(([127, 0, 0, 1], 4117))),
             unix_socket: None,
             token: None,
+            keys: Keyring::default(),
             default_workspace: String::new(),
             instance: String::new(),
             source: "sidecar".to_owned(),
@@ -170,6 +174,7 @@ impl SidecarConfig {
         if let Some(listen) = self.listen
             && !listen.ip().is_loopback()
             && self.token.is_none()
+            && !self.keys.is_used()
         {
             return Err(SidecarError::TokenMissing { listen });
         }

@@ -11,9 +11,9 @@ use crate::spool::SpoolError;
 /// An error that ends the sidecar.
 #[derive(Debug, thiserror::Error)]
 pub enum SidecarError {
-    /// Open to the network without a token.
+    /// Open to the network for everybody.
     #[error(
-        "the sidecar would listen on {listen} without a token; set one, or listen on 127.0.0.1"
+        "the sidecar would listen on {listen} without a token or keys; set sidecar.token or [[keys]], or listen on 127.0.0.1"
     )]
     TokenMissing {
         /// The address.

@@ -1,5 +1,6 @@
 //! The sidecar for code of the same process: the proxy asks and reports without HTTP between.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use axum::http::{HeaderMap, StatusCode};
@@ -8,6 +9,7 @@ use spendfuse_guard::CheckResponse;
 
 use crate::delivery::Unsafe;
 use crate::http::{ApiError, Question, Sidecar, refused_call};
+use crate::keys::{Caller, Denied, Keyring, Presented};
 use crate::reservations;
 use crate::usage::{Outgoing, Refusal, take_one};
 
@@ -49,14 +51,36 @@ impl Sidecar {
     ///
     /// # Errors
     /// What cannot be answered.
-    pub async fn ask(&self, question: Question) -> Result<CheckResponse, ApiError> {
-        self.checker.answer(question, "proxy").await
+    pub async fn ask(
+        &self,
+        question: Question,
+        caller: &Caller,
+    ) -> Result<CheckResponse, ApiError> {
+        self.answer(question, caller, "proxy").await
     }
 
     /// How a call is refused whose check was answered with `block`, towards a client that sent
     /// `headers`.
     pub fn refused_call(&self, answer: &CheckResponse, headers: &HeaderMap) -> RefusedCall {
         refused_call(answer, self.config.refusal_status, headers)
+    }
+
+    /// Whose request it is that presents these, and which of them says so.
+    ///
+    /// # Errors
+    /// [`Denied`]: it presents no right key.
+    pub fn login(
+        &self,
+        presented: &[Presented<'_>],
+        address: Option<IpAddr>,
+    ) -> Result<(Caller, usize), Denied> {
+        let token = self.config.token.as_ref();
+        self.config.keys.login(presented, token, address)
+    }
+
+    /// The keys in force.
+    pub fn keys(&self) -> &Keyring {
+        &self.config.keys
     }
 
     /// Gives back what was reserved for a call that was not made.

@@ -13,6 +13,7 @@ mod error;
 mod http;
 mod in_flight;
 mod inside;
+pub mod keys;
 pub mod metrics;
 mod prices;
 mod replica;

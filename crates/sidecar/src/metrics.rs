@@ -70,13 +70,22 @@ spendfuse_metrics::table! {
     /// Blocks that a list for other products' clients has no place for, by `client`: of a session, a
     /// user, a model, a customer's feature.
     gauge COMPAT_INEXPRESSIBLE = "spendfuse_compat_inexpressible_blocks";
-    /// Requests without the right token, by `reason` (`missing`, `wrong`).
+    /// Requests to a sidecar or proxy without a right key or token, by `reason`: `missing`, `wrong`,
+    /// `limited` (too many wrong ones from this address), `no_right` (a right key that may not do this).
     counter FAILED_LOGINS = "spendfuse_sidecar_failed_logins_total";
+    /// Keys in force.
+    gauge KEYS = "spendfuse_keys";
+    /// 1 while the files of keys cannot be read, and those from before stay in force.
+    gauge KEYS_UNREADABLE = "spendfuse_keys_unreadable";
 }
 
 /// What should not grow, or is compared with something, by the values of its label.
 const LABELLED: [(&str, &str, &[&str]); 5] = [
-    (FAILED_LOGINS, "reason", &["missing", "wrong"]),
+    (
+        FAILED_LOGINS,
+        "reason",
+        &["missing", "wrong", "limited", "no_right"],
+    ),
     (CONNECTIONS_CUT, "reason", &["no_room", "too_slow"]),
     (USAGE_EVENTS, "outcome", &["rejected", "refused"]),
     (RESERVATIONS, "outcome", &["held", "settled", "released"]),

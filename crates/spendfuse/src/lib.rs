@@ -85,7 +85,7 @@ enum Command {
         after_help = "Example:\n  spendfuse sidecar --set sidecar.socket=/run/spendfuse.sock --set sidecar.spool_dir=/var/spool/spendfuse"
     )]
     Sidecar,
-    /// Run a proxy: guard and meter any client of OpenAI, Anthropic or Gemini by its base URL
+    /// Run a proxy: guard and meter any client of OpenAI, Anthropic, Gemini, Azure or Bedrock by its base URL
     #[command(
         after_help = "Example:\n  spendfuse proxy\n  OPENAI_BASE_URL=http://127.0.0.1:4119/openai/v1 python app.py"
     )]
@@ -123,10 +123,16 @@ enum Command {
     Doctor(commands::doctor::DoctorArgs),
     /// Fingerprint of a prompt or tool call, as apps send it instead of the text
     Fingerprint(commands::fingerprint::FingerprintArgs),
+    /// Keys of sidecar and proxy: who may ask, and whom it counts against
+    Keys(commands::keys::KeysArgs),
     /// Create the topics with the right settings, or check them
     Topics(commands::topics::TopicsArgs),
     /// After an upgrade of every process: store records as only this release reads them
     Finalize(commands::finalize::FinalizeArgs),
+    /// Take budgets, upstreams and keys over from another proxy's configuration
+    Import(commands::import::ImportArgs),
+    /// Check a configuration before anything is started by it
+    ValidateConfig(commands::validate_config::ValidateConfigArgs),
     /// Show the configuration in force and where each value came from
     Config(commands::config::ConfigArgs),
 }
@@ -229,8 +235,11 @@ fn run(line: CommandLine, play: Option<Play>) -> Result<ExitCode, Failure> {
         Command::Warehouse(args) => commands::rebuild::run(&settings, &args),
         Command::Doctor(args) => commands::doctor::run(&settings, &args),
         Command::Fingerprint(args) => commands::fingerprint::run(&settings, &args),
+        Command::Keys(args) => commands::keys::run(&settings, &args),
         Command::Topics(args) => commands::topics::run(&settings, &args),
         Command::Finalize(args) => commands::finalize::run(&settings, &args),
+        Command::Import(args) => commands::import::run(&args),
+        Command::ValidateConfig(args) => commands::validate_config::run(&settings, &args),
         Command::Config(args) => commands::config::run(&settings, &args),
     }
 }

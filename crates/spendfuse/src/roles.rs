@@ -157,6 +157,7 @@ fn run_all(
     let shutdown = Shutdown::new();
     let roles = watched(roles);
     admin::serve(settings, handle.clone(), &roles, shutdown.clone())?;
+    settings.follow_keys(&shutdown);
     let stop = shutdown.clone();
     runtime.spawn(async move {
         wait_for_signal().await;

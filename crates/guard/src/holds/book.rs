@@ -24,6 +24,8 @@ pub(crate) struct Open {
     pub(crate) cost: Nanos,
     /// Whose costs its own will belong to.
     pub(crate) pair: Pair,
+    /// A hash of its workspace.
+    pub(crate) workspace: u128,
     pub(crate) timeout_millis: i64,
     pub(crate) until: i64,
 }
@@ -112,6 +114,11 @@ impl Book {
     /// By how much more than limits, held amounts and figures say a key may come to.
     pub(crate) fn may_exceed(&self, key: EntryHash) -> i64 {
         self.exceeding.of(key)
+    }
+
+    /// A hash of the workspace of an open hold.
+    pub(crate) fn workspace(&self, number: u64) -> Option<u128> {
+        self.open.get(&number).map(|hold| hold.workspace)
     }
 
     /// Gives back what is held for longer than was asked for; how many holds that were.

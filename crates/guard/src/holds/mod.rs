@@ -288,6 +288,12 @@ impl Guard {
         holds.book().release(number, &holds.cells)
     }
 
+    /// Whether a call of `workspace` has this hold.
+    pub fn holds_in(&self, number: u64, workspace: &str) -> bool {
+        let found = self.replica.holds.book().workspace(number);
+        found == Some(self.replica.hasher.text(workspace))
+    }
+
     /// Lets a hold last for `timeout_millis` from now on, or for its own time again. `None` where it
     /// is not known.
     pub fn extend(

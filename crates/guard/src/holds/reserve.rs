@@ -151,6 +151,7 @@ impl Guard {
             parts: admission.parts,
             cost,
             pair,
+            workspace: self.replica.hasher.text(&request.attribution.workspace),
             timeout_millis,
             until: now.monotonic_millis.saturating_add(timeout_millis),
         };

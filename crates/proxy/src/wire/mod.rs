@@ -2,11 +2,13 @@
 //! I/O: bytes in, whole pieces out.
 
 mod array;
+mod frames;
 mod sse;
 
 use bytes::{Bytes, BytesMut};
 
 pub(crate) use array::Elements;
+pub(crate) use frames::Frames;
 pub(crate) use sse::{Events, data_of};
 
 /// A piece longer than this is passed on without being read.

@@ -1,6 +1,8 @@
 //! Calls through a proxy: what the upstream sees, what the caller sees, what is told of them.
 #![allow(clippy::unwrap_used)]
 
+mod keys;
+mod routes;
 mod support;
 
 use bytes::Bytes;

@@ -18,8 +18,11 @@ use spendfuse_domain::UnixMillis;
 use spendfuse_guard::{Guard, GuardConfig, GuardWriter, Now};
 use spendfuse_pricing::PricingPolicy;
 use spendfuse_proxy::{AskUsage, Attributing, Proxy, ProxyConfig, Shape, Upstream};
+use spendfuse_sidecar::keys::{Key, Keyring};
 use spendfuse_sidecar::spool::SpooledEvent;
-use spendfuse_sidecar::{Acknowledgement, Delivery, Prices, Sidecar, SidecarConfig, UsageSink};
+use spendfuse_sidecar::{
+    Acknowledgement, Delivery, Prices, Sidecar, SidecarConfig, Token, UsageSink,
+};
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot};
 
@@ -133,6 +136,11 @@ pub struct Bench {
 
 /// A proxy whose upstreams `openai`, `anthropic`, `gemini` and `own` are one stub.
 pub async fn bench() -> Bench {
+    bench_with(Vec::new(), &[]).await
+}
+
+/// The same with keys, and more upstreams of OpenAI: their names, and the provider's keys for them.
+pub async fn bench_with(keys: Vec<Key>, more: &[(&str, Option<&str>)]) -> Bench {
     let stub = Stub::default();
     let upstream = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let base_url = format!("http://{}", upstream.local_addr().unwrap());
@@ -147,6 +155,7 @@ pub async fn bench() -> Bench {
     let delivery = Delivery::new(sink, None, Duration::from_secs(5));
     let config = SidecarConfig {
         listen: Some(([127, 0, 0, 1], 0).into()),
+        keys: Keyring::new(keys).unwrap(),
         ..SidecarConfig::new(4)
     };
     let prices = Prices::new(PricingPolicy::default());
@@ -167,9 +176,21 @@ pub async fn bench() -> Bench {
         .into_iter()
         .map(|(name, shape, provider)| (name.to_owned(), upstream(&base_url, shape, provider)))
         .collect();
+    for (name, place, shape) in [
+        ("azure", "{resource}", Shape::Azure),
+        ("bedrock", "{region}", Shape::Bedrock),
+    ] {
+        let base_url = format!("{base_url}/at-{place}");
+        upstreams.insert(name.to_owned(), upstream(&base_url, shape, name));
+    }
     // Nobody listens there.
     let away = upstream("http://127.0.0.1:1", Shape::OpenAi, "openai");
     upstreams.insert("away".to_owned(), away);
+    for (name, key) in more {
+        let mut upstream = upstream(&base_url, Shape::OpenAi, "openai");
+        upstream.key = key.and_then(Token::new);
+        upstreams.insert((*name).to_owned(), upstream);
+    }
     let config = ProxyConfig {
         listen: ([127, 0, 0, 1], 0).into(),
         upstreams,
@@ -183,7 +204,9 @@ pub async fn bench() -> Bench {
         max_body_memory: 1024 * 1024,
         ..ProxyConfig::default()
     };
-    let listener = spendfuse_proxy::bind(&config).await.unwrap();
+    let listener = spendfuse_proxy::bind(&config, sidecar.keys())
+        .await
+        .unwrap();
     let address = format!("http://{}", listener.local_addr().unwrap());
     let proxy = Proxy::new(config, sidecar).unwrap();
     tokio::spawn(proxy.serve(listener, std::future::pending()));
@@ -251,7 +274,9 @@ impl Bench {
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
-        let request = request.header("content-type", "application/json");
+        if !headers.iter().any(|(name, _)| *name == "content-type") {
+            request = request.header("content-type", "application/json");
+        }
         let request = request.body(Body::from(body.into())).unwrap();
         self.client.request(request).await.unwrap()
     }

@@ -4,7 +4,9 @@ use serde::Serialize;
 use serde_json::{Map, Number, Value, json};
 use spendfuse_domain::event::MAX_TEXT_BYTES;
 
+use super::workspace;
 use crate::http::Sidecar;
+use crate::keys::Caller;
 use crate::usage::{Outgoing, Told, take_all};
 
 /// Tags of an event at most.
@@ -110,10 +112,11 @@ impl Draft {
 /// Judges `drafts` as `/v1/usage` does: what became of them, and what is to be sent.
 pub(super) async fn judge(
     sidecar: &Sidecar,
+    caller: &Caller,
     drafts: Vec<Result<Draft, String>>,
 ) -> (Summary, Outgoing) {
     let now = sidecar.checker.clock.now().wall.to_string();
-    let workspace = &sidecar.config.default_workspace;
+    let workspace = workspace(sidecar, caller);
     let mut summary = Summary::default();
     let mut events = Vec::new();
     for draft in drafts {
@@ -122,7 +125,7 @@ pub(super) async fn judge(
             Err(reason) => summary.reject(reason),
         }
     }
-    let (told, outgoing) = take_all(sidecar, &events).await;
+    let (told, outgoing) = take_all(sidecar, caller, &events).await;
     for one in told {
         match one {
             Told::Taken => summary.accepted += 1,

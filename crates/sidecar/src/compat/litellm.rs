@@ -16,6 +16,7 @@ use spendfuse_domain::UnixMillis;
 
 use super::events::{Draft, Summary, judge, name};
 use crate::http::{ApiError, Shared, json as answer};
+use crate::keys::Caller;
 
 const SOURCE: &str = "litellm";
 
@@ -79,7 +80,7 @@ enum Told {
     NotBilled,
 }
 
-pub(crate) async fn ingest(State(sidecar): Shared, body: Bytes) -> Response {
+pub(crate) async fn ingest(State(sidecar): Shared, caller: Caller, body: Bytes) -> Response {
     let shared = Arc::clone(&sidecar);
     let taking = async move {
         let mut drafts = Vec::new();
@@ -94,7 +95,7 @@ pub(crate) async fn ingest(State(sidecar): Shared, body: Bytes) -> Response {
         let most = shared.config.max_usage_events;
         let left_out = drafts.len().saturating_sub(most);
         drafts.truncate(most);
-        let (mut summary, outgoing) = judge(&shared, drafts).await;
+        let (mut summary, outgoing) = judge(&shared, &caller, drafts).await;
         for _ in 0..left_out {
             summary.reject(format!("more than {most} events at once"));
         }

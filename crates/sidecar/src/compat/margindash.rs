@@ -7,7 +7,6 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use axum::Extension;
 use axum::body::Bytes;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, Uri};
@@ -17,8 +16,9 @@ use serde_json::{Map, Value, json};
 
 use super::events::{Draft, Summary, count, judge, name};
 use super::scopes::Blocked;
-use super::{Keys, bearer, parameters};
+use super::{Line, bearer, parameters, workspace};
 use crate::http::{ApiError, Shared, Sidecar, json as answer};
+use crate::keys::Place;
 use crate::prices::Prices;
 
 const SOURCE: &str = "margindash";
@@ -27,20 +27,22 @@ const MOST_RESPONSES: usize = 1_000;
 
 pub(super) async fn blocklist(
     State(sidecar): Shared,
-    Extension(keys): Extension<Keys>,
+    line: Line,
     headers: HeaderMap,
     uri: Uri,
 ) -> Response {
-    let known = keys.know(bearer(&headers));
+    let caller = line.caller(&sidecar.config, Place::Bearer, bearer(&headers));
     let shared = Arc::clone(&sidecar);
-    let blocked = match known {
-        true => {
-            sidecar
-                .background
-                .run(async move { shared.compat.blocked.now(&shared) })
-                .await
+    let blocked = match caller {
+        None => Blocked::default(),
+        Some(caller) => {
+            let listing = async move {
+                let workspace = workspace(&shared, &caller);
+                let blocked = shared.compat.blocked.now(&shared, workspace);
+                blocked.seen_by(&caller)
+            };
+            sidecar.background.run(listing).await
         }
-        false => Arc::default(),
     };
     let parameters = parameters(&uri);
     let since = parameters.iter().find(|(name, _)| name == "since_version");
@@ -95,7 +97,7 @@ struct Batch {
 /// It tries again after 429 and 5xx, with the same tokens; anything else that is not 2xx is lost.
 pub(super) async fn events(
     State(sidecar): Shared,
-    Extension(keys): Extension<Keys>,
+    line: Line,
     headers: HeaderMap,
     body: Bytes,
 ) -> Response {
@@ -106,9 +108,10 @@ pub(super) async fn events(
             return ApiError::new("bad_request", message).response(StatusCode::BAD_REQUEST);
         }
     };
-    if !keys.know(bearer(&headers)) {
+    let caller = line.caller(&sidecar.config, Place::Bearer, bearer(&headers));
+    let Some(caller) = caller else {
         return answer(StatusCode::OK, &Summary::default());
-    }
+    };
     let shared = Arc::clone(&sidecar);
     let taking = async move {
         let most = shared.config.max_usage_events;
@@ -118,7 +121,7 @@ pub(super) async fn events(
         }
         let is_too_long = all.len() > most;
         all.truncate(most);
-        let (mut summary, outgoing) = judge(&shared, all).await;
+        let (mut summary, outgoing) = judge(&shared, &caller, all).await;
         if is_too_long {
             summary.reject(format!("more than {most} responses at once"));
         }

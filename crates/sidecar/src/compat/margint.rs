@@ -10,7 +10,6 @@ use std::str::FromStr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock};
 
-use axum::Extension;
 use axum::body::Bytes;
 use axum::extract::State;
 use axum::http::{StatusCode, Uri};
@@ -24,8 +23,9 @@ use spendfuse_guard::{BudgetLine, CheckResponse};
 
 use super::events::{Draft, Summary, count, judge, name};
 use super::resent::fingerprint;
-use super::{Caller, Keys, parameters};
+use super::{Line, parameters};
 use crate::http::{Question, Shared, Sidecar, json};
+use crate::keys::{Caller, Place};
 use crate::metrics::COMPAT_INEXPRESSIBLE_TOTAL;
 
 const SOURCE: &str = "margint";
@@ -61,14 +61,14 @@ struct Checked {
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<String>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    breaches: Vec<Line>,
+    breaches: Vec<Told>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    warnings: Vec<Line>,
+    warnings: Vec<Told>,
 }
 
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Line {
+struct Told {
     budget_id: String,
     scope: Scope,
     limit_cents: i64,
@@ -87,7 +87,7 @@ struct Scope {
 
 pub(super) async fn check(
     State(sidecar): Shared,
-    Extension(keys): Extension<Keys>,
+    line: Line,
     uri: Uri,
 ) -> Response {
     let parameters = parameters(&uri);
@@ -95,15 +95,20 @@ pub(super) async fn check(
         let found = parameters.iter().find(|(known, _)| known == name);
         found.map(|(_, value)| value.as_str())
     };
-    let answer = if keys.know(value("key")) {
-        ask(&sidecar, value("customer"), value("feature")).await
-    } else {
-        Checked::allowed()
+    let caller = line.caller(&sidecar.config, Place::Query, value("key"));
+    let answer = match caller {
+        Some(caller) => ask(&sidecar, &caller, value("customer"), value("feature")).await,
+        None => Checked::allowed(),
     };
     json(StatusCode::OK, &answer)
 }
 
-async fn ask(sidecar: &Sidecar, customer: Option<&str>, feature: Option<&str>) -> Checked {
+async fn ask(
+    sidecar: &Sidecar,
+    caller: &Caller,
+    customer: Option<&str>,
+    feature: Option<&str>,
+) -> Checked {
     let mut question = Question::default();
     let named = [("customer", customer), ("feature", feature)];
     let named = named.map(|(name, value)| (name, value.filter(|value| !value.is_empty())));
@@ -112,7 +117,7 @@ async fn ask(sidecar: &Sidecar, customer: Option<&str>, feature: Option<&str>) -
         None => Ok(()),
     });
     let answer = match put {
-        Ok(()) => sidecar.checker.answer(question, "margint").await,
+        Ok(()) => sidecar.answer(question, caller, "margint").await,
         Err(error) => Err(error),
     };
     let scope = Scope {
@@ -146,7 +151,7 @@ impl Checked {
             let lines = answer.budgets.iter().filter(move |line| {
                 line.verdict != Verdict::Ok && refuses(line.verdict, on_downgrade) == refusing
             });
-            lines.map(|line| Line::of(line, scope)).collect()
+            lines.map(|line| Told::of(line, scope)).collect()
         };
         if answer.decision == Verdict::Downgrade && on_downgrade == OnDowngrade::Allow {
             counter!(COMPAT_INEXPRESSIBLE_TOTAL, "client" => "margint").increment(1);
@@ -188,7 +193,7 @@ fn reason(answer: &CheckResponse, on_downgrade: OnDowngrade) -> String {
     format!("budget {} is used up{figures}{resets}", line.budget)
 }
 
-impl Line {
+impl Told {
     fn of(line: &BudgetLine, scope: &Scope) -> Self {
         let figures = &line.figures;
         let parts = [figures.spent, figures.pending, figures.reserved];
@@ -223,31 +228,28 @@ struct Batch<'a> {
 
 pub(super) async fn ingest(
     State(sidecar): Shared,
-    Extension(keys): Extension<Keys>,
-    caller: Caller,
+    line: Line,
     body: Bytes,
 ) -> Response {
-    let summary = match serde_json::from_slice::<Batch<'_>>(&body) {
-        Err(error) => {
-            let mut summary = Summary::default();
-            summary.reject(format!("the body cannot be read: {error}"));
-            summary
-        }
-        Ok(batch) if !keys.know(batch.api_key.as_deref()) => Summary::default(),
-        Ok(batch) => match take(&sidecar, &batch).await {
-            Some(summary) => summary,
-            None => {
-                caller.hang_up().await;
-                let summary = Summary::default();
-                return json(StatusCode::SERVICE_UNAVAILABLE, &summary);
+    let mut summary = Summary::default();
+    match serde_json::from_slice::<Batch<'_>>(&body) {
+        Err(error) => summary.reject(format!("the body cannot be read: {error}")),
+        Ok(batch) => {
+            let key = batch.api_key.as_deref();
+            if let Some(caller) = line.caller(&sidecar.config, Place::Query, key) {
+                let Some(taken) = take(&sidecar, caller, &batch).await else {
+                    line.hang_up().await;
+                    return json(StatusCode::SERVICE_UNAVAILABLE, &summary);
+                };
+                summary = taken;
             }
-        },
-    };
+        }
+    }
     json(StatusCode::OK, &summary)
 }
 
 /// `None` where neither broker nor spool takes them.
-async fn take(sidecar: &Arc<Sidecar>, batch: &Batch<'_>) -> Option<Summary> {
+async fn take(sidecar: &Arc<Sidecar>, caller: Caller, batch: &Batch<'_>) -> Option<Summary> {
     let key = fingerprint(batch.api_key.as_deref().unwrap_or_default().as_bytes());
     let marks: Vec<u64> = batch
         .events
@@ -267,7 +269,7 @@ async fn take(sidecar: &Arc<Sidecar>, batch: &Batch<'_>) -> Option<Summary> {
     let shared = Arc::clone(sidecar);
     // Whatever becomes of the connection, what is begun is finished.
     let sending = tokio::spawn(async move {
-        let (summary, outgoing) = judge(&shared, drafts).await;
+        let (summary, outgoing) = judge(&shared, &caller, drafts).await;
         let is_safe = outgoing.deliver(&shared).await.is_ok();
         outcome.tell(is_safe);
         is_safe.then_some(summary)

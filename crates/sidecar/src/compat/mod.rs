@@ -21,8 +21,9 @@ use axum::routing::{get, post};
 use axum::{Extension, Router};
 use metrics::counter;
 
-use crate::config::Token;
+use crate::config::SidecarConfig;
 use crate::http::Sidecar;
+use crate::keys::{Caller, Place, Presented, Right};
 use crate::metrics::COMPAT_UNKNOWN_KEYS;
 use crate::server::Connection;
 use resent::Resent;
@@ -59,34 +60,25 @@ pub(crate) struct Compat {
     blocked: BlockedScopes,
 }
 
-/// Who may ask. Keys stand in queries and bodies here, because these clients put them there.
-#[derive(Clone, Debug)]
-struct Keys(Option<Token>);
-
-impl Keys {
-    /// Whether a caller with this key is one of ours. An unknown one is counted, never logged.
-    fn know(&self, key: Option<&str>) -> bool {
-        let Some(token) = &self.0 else { return true };
-        let is_known = key.is_some_and(|key| token.is(key.as_bytes()));
-        if !is_known {
-            counter!(COMPAT_UNKNOWN_KEYS).increment(1);
-        }
-        is_known
-    }
-}
+/// Whether requests come over TCP, where keys are demanded once there are any.
+#[derive(Clone, Copy, Debug)]
+struct IsTcp(bool);
 
 /// The routes with small bodies, and those with events.
-pub(crate) fn routes(token: Option<Token>) -> (Router<Arc<Sidecar>>, Router<Arc<Sidecar>>) {
+pub(crate) fn routes(is_tcp: bool) -> (Router<Arc<Sidecar>>, Router<Arc<Sidecar>>) {
     let (margint, margindash) = ("/compat/margint", "/compat/margindash/api/v1");
     let questions = Router::new()
         .route("/api/budgets/check", get(margint::check))
-        .route(&format!("{margint}/api/budgets/check"), get(margint::check))
+        .route(
+            &format!("{margint}/api/budgets/check"),
+            get(margint::check),
+        )
         .route(
             &format!("{margindash}/budgets/blocklist"),
             get(margindash::blocklist),
         )
         .route(&format!("{margindash}/models"), get(margindash::models))
-        .layer(Extension(Keys(token.clone())));
+        .layer(Extension(IsTcp(is_tcp)));
     let events = Router::new()
         .route("/api/ingest/events", post(margint::ingest))
         .route(
@@ -94,25 +86,56 @@ pub(crate) fn routes(token: Option<Token>) -> (Router<Arc<Sidecar>>, Router<Arc<
             post(margint::ingest),
         )
         .route(&format!("{margindash}/events"), post(margindash::events))
-        .layer(Extension(Keys(token)));
+        .layer(Extension(IsTcp(is_tcp)));
     (questions, events)
 }
 
-/// The connection of a request, where it came over one.
-struct Caller(Option<Arc<Connection>>);
+/// How a request came.
+struct Line {
+    connection: Option<Arc<Connection>>,
+    is_tcp: bool,
+}
 
-impl<S: Sync> FromRequestParts<S> for Caller {
+impl<S: Sync> FromRequestParts<S> for Line {
     type Rejection = std::convert::Infallible;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Self::Rejection> {
-        Ok(Self(parts.extensions.get().cloned()))
+        let is_tcp = parts.extensions.get::<IsTcp>();
+        Ok(Self {
+            connection: parts.extensions.get().cloned(),
+            is_tcp: is_tcp.is_none_or(|IsTcp(is_tcp)| *is_tcp),
+        })
     }
 }
 
-impl Caller {
+impl Line {
+    /// Whose request it is that has `key` there; `None` where it is nobody's who may use these
+    /// interfaces. That is counted, and logged without the key.
+    fn caller(&self, config: &SidecarConfig, place: Place, key: Option<&str>) -> Option<Caller> {
+        if !(self.is_tcp && (config.token.is_some() || config.keys.is_used())) {
+            return Some(Caller::default());
+        }
+        let presented = key.map(|key| Presented {
+            place,
+            text: key.as_bytes(),
+            is_ours: true,
+        });
+        let address = self.connection.as_ref();
+        let address = address.and_then(|connection| connection.address());
+        let caller = config
+            .keys
+            .login(presented.as_slice(), config.token.as_ref(), address);
+        let caller = caller.ok().map(|(caller, _)| caller);
+        let caller = caller.filter(|caller| caller.may(Right::Compat));
+        if caller.is_none() {
+            counter!(COMPAT_UNKNOWN_KEYS).increment(1);
+        }
+        caller
+    }
+
     /// Ends the connection without an answer, which tells these clients to send their events again.
     async fn hang_up(&self) {
-        if let Some(connection) = &self.0 {
+        if let Some(connection) = &self.connection {
             connection.end();
             std::future::pending::<()>().await;
         }
@@ -122,6 +145,12 @@ impl Caller {
 /// What the query says; nothing where it cannot be read.
 fn parameters(uri: &Uri) -> Vec<(String, String)> {
     Query::try_from_uri(uri).map_or_else(|_| Vec::new(), |Query(all)| all)
+}
+
+/// The workspace that a caller's events and questions are of.
+fn workspace<'s>(sidecar: &'s Sidecar, caller: &'s Caller) -> &'s str {
+    let default = &sidecar.config.default_workspace;
+    caller.workspace().unwrap_or(default)
 }
 
 /// The key in `Authorization: Bearer …`.

@@ -1,6 +1,6 @@
 //! What is blocked, for clients that ask for lists instead of asking about calls.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -11,6 +11,7 @@ use spendfuse_guard::CheckRequest;
 
 use super::resent::fingerprint;
 use crate::http::Sidecar;
+use crate::keys::Caller;
 use crate::metrics::COMPAT_INEXPRESSIBLE;
 
 /// A list is made again when it is older.
@@ -25,6 +26,19 @@ pub(super) struct Blocked {
 }
 
 impl Blocked {
+    /// What of it is this caller's business: a key for one customer sees no others.
+    pub(super) fn seen_by(&self, caller: &Caller) -> Self {
+        let mut seen = self.clone();
+        for (dimension, value) in caller.imposed() {
+            match dimension {
+                "customer" => seen.customers.retain(|customer| customer == value),
+                "feature" => seen.features.retain(|feature| feature == value),
+                _ => {}
+            }
+        }
+        seen
+    }
+
     /// Equal where what is blocked is equal, in every sidecar and after every restart; a positive
     /// number that JavaScript holds exactly.
     pub(super) fn version(&self) -> u64 {
@@ -40,27 +54,35 @@ impl Blocked {
     }
 }
 
-/// The last list, and when it was made.
+/// Workspaces whose lists are kept.
+const MOST_LISTS: usize = 1_000;
+
+/// The last list of each workspace, and when it was made.
 #[derive(Debug, Default)]
-pub(super) struct BlockedScopes(Mutex<Option<(Instant, Arc<Blocked>)>>);
+pub(super) struct BlockedScopes(Mutex<HashMap<String, (Instant, Arc<Blocked>)>>);
 
 impl BlockedScopes {
     /// What is blocked now. Looks at every entry of the replica: callers run in the background.
-    pub(super) fn now(&self, sidecar: &Sidecar) -> Arc<Blocked> {
-        let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((_, blocked)) = last.as_ref().filter(|(made, _)| made.elapsed() < FRESH) {
+    pub(super) fn now(&self, sidecar: &Sidecar, workspace: &str) -> Arc<Blocked> {
+        let mut lists = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((made, blocked)) = lists.get(workspace)
+            && made.elapsed() < FRESH
+        {
             return Arc::clone(blocked);
         }
-        let blocked = Arc::new(collect(sidecar));
-        *last = Some((Instant::now(), Arc::clone(&blocked)));
+        let blocked = Arc::new(collect(sidecar, workspace));
+        if lists.len() >= MOST_LISTS {
+            lists.clear();
+        }
+        let made = (Instant::now(), Arc::clone(&blocked));
+        lists.insert(workspace.to_owned(), made);
         blocked
     }
 }
 
-fn collect(sidecar: &Sidecar) -> Blocked {
+fn collect(sidecar: &Sidecar, workspace: &str) -> Blocked {
     let checker = &sidecar.checker;
     let now = checker.clock.now();
-    let workspace = &*sidecar.config.default_workspace;
     let mut scopes = BTreeSet::new();
     let mut inexpressible = 0_u32;
     checker.guard.for_each_entry(now.wall, |entry| {

@@ -1,81 +1,99 @@
-//! The sidecar's token on TCP: `x-spendfuse-token: …`, or `Authorization: Bearer …`.
+//! Who may ask what: the sidecar's token, or a key with the right to it.
 
-use std::sync::Mutex;
-use std::sync::PoisonError;
-use std::time::{Duration, Instant};
+use std::sync::Arc;
 
-use axum::extract::{Request, State};
-use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::extract::{FromRequestParts, Request, State};
+use axum::http::request::Parts;
+use axum::http::{HeaderValue, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::Response;
 use metrics::counter;
 
-use super::ApiError;
-use crate::config::Token;
+use super::{ApiError, Sidecar};
+use crate::keys::{Caller, Denied, PREFIX, Presented, Right};
 use crate::metrics::FAILED_LOGINS;
+use crate::server::Connection;
 
-/// Failed logins are logged this often at most, with how many there were.
-const LOG_EVERY: Duration = Duration::from_secs(10);
+/// What a route demands of its callers.
+#[derive(Clone)]
+pub(super) struct Demand {
+    pub(super) sidecar: Arc<Sidecar>,
+    pub(super) right: Right,
+    /// Whether callers come over TCP: a socket's are the file system's business.
+    pub(super) is_tcp: bool,
+}
 
-/// The token's own header. Gateways pass `Authorization` on as their caller sent it: there it is
-/// the provider's key, which is none of the sidecar's business.
-pub(super) const TOKEN_HEADER: &str = "x-spendfuse-token";
-
-pub(super) async fn demand_token(
-    State(token): State<Token>,
-    request: Request,
+/// Lets requests through whose callers have the right, with their [`Caller`].
+pub(super) async fn demand(
+    State(demand): State<Demand>,
+    mut request: Request,
     next: Next,
 ) -> Response {
-    if presents(&token, request.headers()) {
-        return next.run(request).await;
-    }
-    let presented = [TOKEN_HEADER, header::AUTHORIZATION.as_str()];
-    let presented = presented.map(|name| request.headers().contains_key(name));
-    let reason = if presented.contains(&true) {
-        "wrong"
-    } else {
-        "missing"
+    let config = &demand.sidecar.config;
+    let presented = Presented::in_headers(request.headers());
+    let is_key = |one: &Presented<'_>| one.text.starts_with(PREFIX.as_bytes());
+    let is_demanded = match demand.is_tcp {
+        true => config.token.is_some() || config.keys.is_used(),
+        // A key that is presented all the same says whom the request counts against.
+        false => config.keys.is_used() && presented.iter().any(is_key),
     };
-    counter!(FAILED_LOGINS, "reason" => reason).increment(1);
-    log_failure(reason);
+    if is_demanded {
+        let connection = request.extensions().get::<Arc<Connection>>();
+        let address = connection.and_then(|connection| connection.address());
+        let caller = match config
+            .keys
+            .login(&presented, config.token.as_ref(), address)
+        {
+            Ok((caller, _)) => caller,
+            Err(denied) => return unauthorized(denied),
+        };
+        if !caller.may(demand.right) {
+            return forbidden(demand.right);
+        }
+        request.extensions_mut().insert(caller);
+    }
+    next.run(request).await
+}
+
+impl<S: Sync> FromRequestParts<S> for Caller {
+    type Rejection = std::convert::Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Self::Rejection> {
+        Ok(parts.extensions.get().cloned().unwrap_or_default())
+    }
+}
+
+fn unauthorized(denied: Denied) -> Response {
     let message =
-        format!("send the sidecar's token in `{TOKEN_HEADER}` or as `Authorization: Bearer`");
-    let mut response = ApiError::new("unauthorized", message).response(StatusCode::UNAUTHORIZED);
-    let scheme = HeaderValue::from_static("Bearer");
-    response
-        .headers_mut()
-        .insert(header::WWW_AUTHENTICATE, scheme);
+        "send a key, or the sidecar's token, in `x-spendfuse-token` or as `Authorization: Bearer`";
+    let mut response = match denied {
+        Denied::Missing | Denied::Wrong => {
+            let mut response =
+                ApiError::new("unauthorized", message).response(StatusCode::UNAUTHORIZED);
+            let scheme = HeaderValue::from_static("Bearer");
+            let headers = response.headers_mut();
+            headers.insert(header::WWW_AUTHENTICATE, scheme);
+            response
+        }
+        Denied::TooMany(wait) => {
+            let seconds = wait.as_secs() + 1;
+            let message = format!("too many wrong keys from this address; wait {seconds} s");
+            let error = ApiError::new("too_many_failed_logins", message);
+            let mut response = error.response(StatusCode::TOO_MANY_REQUESTS);
+            let headers = response.headers_mut();
+            headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+            response
+        }
+    };
     super::authz::forbid_retry(response.headers_mut());
     response
 }
 
-/// Whether one of the two headers holds the token. A foreign `Authorization` beside the token's own
-/// header is not looked at.
-fn presents(token: &Token, headers: &HeaderMap) -> bool {
-    let own = headers.get(TOKEN_HEADER);
-    if own.is_some_and(|value| token.is(value.as_bytes())) {
-        return true;
-    }
-    let bearer = headers.get(header::AUTHORIZATION);
-    let bearer = bearer.and_then(|value| bearer_of(value.as_bytes()));
-    bearer.is_some_and(|given| token.is(given))
-}
-
-/// What follows the scheme, whose letter case is free (RFC 9110, 11.1).
-fn bearer_of(value: &[u8]) -> Option<&[u8]> {
-    let (scheme, rest) = value.split_at_checked("bearer".len())?;
-    let given = rest.trim_ascii_start();
-    (scheme.eq_ignore_ascii_case(b"bearer") && given.len() < rest.len()).then_some(given)
-}
-
-/// Never what was presented: it may be the right token of something else.
-fn log_failure(reason: &'static str) {
-    static SINCE_LAST: Mutex<(u64, Option<Instant>)> = Mutex::new((0, None));
-    let mut since_last = SINCE_LAST.lock().unwrap_or_else(PoisonError::into_inner);
-    let (count, logged_at) = &mut *since_last;
-    *count += 1;
-    if logged_at.is_none_or(|at| at.elapsed() >= LOG_EVERY) {
-        tracing::warn!(count, reason, "requests without the sidecar's token");
-        *since_last = (0, Some(Instant::now()));
-    }
+fn forbidden(right: Right) -> Response {
+    counter!(FAILED_LOGINS, "reason" => "no_right").increment(1);
+    let right = right.name();
+    let message = format!("this key has not the right `{right}`, which this path needs");
+    let mut response = ApiError::new("forbidden", message).response(StatusCode::FORBIDDEN);
+    super::authz::forbid_retry(response.headers_mut());
+    response
 }

@@ -7,10 +7,14 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::Response;
 use metrics::{counter, histogram};
-use spendfuse_guard::{CheckResponse, Clock, Guard, NotReserved, Reserving, decision_name};
+use spendfuse_domain::scope::workspace_of;
+use spendfuse_guard::{
+    BudgetLine, CheckResponse, Clock, Guard, NotReserved, Reserving, decision_name,
+};
 
 use super::request::{Misplaced, Question};
-use super::{ApiError, Shared, TOO_MANY_RESERVATIONS, json};
+use super::{ApiError, Shared, Sidecar, TOO_MANY_RESERVATIONS, json};
+use crate::keys::Caller;
 use crate::metrics::{CHECK_SECONDS, CHECKS};
 use crate::prices::Prices;
 use crate::reservations::{self, Reserver};
@@ -35,17 +39,52 @@ pub struct Checker {
 
 pub(super) async fn post_check(
     State(sidecar): Shared,
+    caller: Caller,
     misplaced: Misplaced,
     body: Bytes,
 ) -> Response {
     let answer = match Question::from_json(&body, misplaced) {
-        Ok(question) => sidecar.checker.answer(question, "check").await,
+        Ok(question) => sidecar.answer(question, &caller, "check").await,
         Err(error) => Err(error),
     };
     match answer {
         Ok(answer) => json(StatusCode::OK, &answer),
         Err(error) => error.into(),
     }
+}
+
+impl Sidecar {
+    /// The answer to a question of this caller, who learns nothing of other workspaces.
+    pub(crate) async fn answer(
+        &self,
+        mut question: Question,
+        caller: &Caller,
+        endpoint: &'static str,
+    ) -> Result<CheckResponse, ApiError> {
+        question.impose(caller)?;
+        let mut answer = self.checker.answer(question, endpoint).await?;
+        conceal(caller, &mut answer.budgets);
+        Ok(answer)
+    }
+}
+
+/// Takes figures away that tell of the spend of other workspaces than the caller's. Whether such a
+/// budget stops the call stays.
+pub(super) fn conceal(caller: &Caller, lines: &mut [BudgetLine]) {
+    let Some(workspace) = caller.workspace() else {
+        return;
+    };
+    for line in lines {
+        if !is_of(&line.scope, workspace) {
+            line.conceal();
+        }
+    }
+}
+
+/// Whether the scope with this text holds spend of `workspace` alone.
+pub(super) fn is_of(scope: &str, workspace: &str) -> bool {
+    // A workspace may be called `*`, whose scope's text is another one.
+    scope.split('/').next() != Some("*") && workspace_of(scope) == workspace
 }
 
 impl Checker {
@@ -110,6 +149,13 @@ impl Checker {
     /// The number of the reservation with this name; `None` where it is not of this process.
     pub(crate) fn reservation(&self, name: &str) -> Option<u64> {
         self.reserving.as_ref()?.reservations.number(name)
+    }
+
+    /// The same, of a caller's own workspace: numbers can be guessed.
+    pub(crate) fn reservation_of(&self, name: &str, caller: &Caller) -> Option<u64> {
+        let number = self.reservation(name)?;
+        let is_own = |workspace| self.guard.holds_in(number, workspace);
+        caller.workspace().is_none_or(is_own).then_some(number)
     }
 }
 

@@ -1,11 +1,9 @@
 //! Bodies of requests: whole, in time, not too large, JSON, and bounded in memory all together.
 //!
-//! The handlers behind it get the whole body at once, decompressed. A body's first [`FREE_BYTES`]
-//! need no reservation, so that small requests pass while large ones fill the memory. Answers that
+//! The handlers behind it get the whole body at once, decompressed. Answers that
 //! whoever asked for them may never read count as memory too, until they are taken.
 
 use std::convert::Infallible;
-use std::io::Read as _;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -16,20 +14,16 @@ use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::Response;
-use flate2::read::MultiGzDecoder;
 use http_body_util::BodyExt as _;
 use hyper::body::{Frame, SizeHint};
 use metrics::counter;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::Semaphore;
 
 use super::ApiError;
-use crate::background::{Share, let_others_go_first};
+use crate::background::{self, let_others_go_first};
 use crate::metrics::REQUESTS_REFUSED;
-use crate::server::Connection;
+use crate::server::{BodyMemory, Connection, FREE_BYTES, NotUnpacked, Share, append, gunzip};
 use crate::turn::Turn;
-
-/// Bytes of each body that need no reservation; checks fit into them.
-const FREE_BYTES: usize = 64 * 1024;
 
 /// No honest body of this size or more becomes so many times as long.
 const SUSPECT_BYTES: usize = 1024 * 1024;
@@ -41,7 +35,7 @@ const PIECE: usize = 16 * 1024;
 /// The memory that the bodies of all requests share, and how long one may take.
 #[derive(Clone, Debug)]
 pub(super) struct Intake {
-    memory: Arc<Semaphore>,
+    memory: BodyMemory,
     unpacking: Arc<Semaphore>,
     time: Duration,
 }
@@ -58,19 +52,17 @@ pub(super) struct BodyRules {
 
 impl Intake {
     pub(super) fn new(memory_bytes: usize, time: Duration) -> Self {
-        let memory_bytes = memory_bytes.min(Semaphore::MAX_PERMITS);
         Self {
-            memory: Arc::new(Semaphore::new(memory_bytes)),
+            memory: BodyMemory::new(memory_bytes),
             unpacking: Arc::new(Semaphore::new(1)),
             time,
         }
     }
 
     /// Memory for `length` bytes, where there is any left.
-    fn reserve(&self, length: usize) -> Option<OwnedSemaphorePermit> {
-        let length = u32::try_from(length).ok()?;
-        let memory = Arc::clone(&self.memory);
-        memory.try_acquire_many_owned(length).ok()
+    fn reserve(&self, length: usize) -> Option<Share> {
+        let mut share = self.memory.share();
+        share.grow_to(length).then_some(share)
     }
 }
 
@@ -148,7 +140,7 @@ async fn read(
         // The caller's own, passed on by a gateway: no question of the gateway's, and no reason to
         // answer a status that it may take for an accident.
         _ if !rules.demands_json => Ok(Bytes::new()),
-        b"gzip" | b"x-gzip" => gunzip(whole, reserved).await,
+        b"gzip" | b"x-gzip" => unpack(whole, reserved).await,
         _ => Err(Refusal::Encoding),
     }
 }
@@ -158,14 +150,6 @@ fn encoding(headers: &HeaderMap) -> Vec<u8> {
     let named = headers.get_all(header::CONTENT_ENCODING).iter();
     let named: Vec<&[u8]> = named.map(HeaderValue::as_bytes).collect();
     named.join(&b", "[..]).trim_ascii().to_ascii_lowercase()
-}
-
-/// Grows by a quarter and not by half: what is reserved is the length, not the capacity.
-fn append(whole: &mut Vec<u8>, more: &[u8]) {
-    if whole.capacity() - whole.len() < more.len() {
-        whole.reserve_exact(more.len().max(whole.len() / 4));
-    }
-    whole.extend_from_slice(more);
 }
 
 /// `application/json` and its kin: CloudEvents, batches, lines. Nothing said is taken for JSON.
@@ -181,64 +165,50 @@ fn is_json(headers: &HeaderMap) -> bool {
     kind.is_empty() || kind.starts_with("application/") && kind.contains("json")
 }
 
-async fn gunzip(compressed: Vec<u8>, reserved: &mut Reserved) -> Result<Bytes, Refusal> {
+async fn unpack(compressed: Vec<u8>, reserved: &mut Reserved) -> Result<Bytes, Refusal> {
     // Whatever is sent, unpacking takes one core at most.
-    let turn = reserved.intake.unpacking.clone().acquire_owned();
+    let turn = reserved.unpacking.clone().acquire_owned();
     let turn = turn.await.map_err(|_| Refusal::BrokenOff)?;
-    let mut own = std::mem::replace(reserved, reserved.empty());
+    let suspect = SUSPECT_BYTES.max(MOST_EXPANSION * compressed.len());
+    let most = suspect.min(reserved.at_most);
+    let mut share = reserved.memory.share();
     // Megabytes take tens of milliseconds: not on a thread that answers others.
     let work = tokio::task::spawn_blocking(move || {
-        let_others_go_first(Share::Tenth);
+        let_others_go_first(background::Share::Tenth);
         let _turn = turn;
-        let most = SUSPECT_BYTES.max(MOST_EXPANSION * compressed.len());
-        let mut decoder = MultiGzDecoder::new(compressed.as_slice());
-        own.length = 0;
-        let mut whole = Vec::with_capacity(most.min(own.at_most));
-        let mut piece = [0; 16 * 1024];
-        loop {
-            match decoder.read(&mut piece) {
-                Ok(0) => return Ok((Bytes::from(whole), own)),
-                Ok(length) => {
-                    own.add(length)?;
-                    if own.length > most {
-                        return Err(Refusal::TooLarge(most));
-                    }
-                    append(&mut whole, &piece[..length]);
-                }
-                Err(_) => return Err(Refusal::NotGzip),
-            }
-        }
+        let whole = gunzip(&compressed, &mut share, most);
+        whole.map(|whole| (Bytes::from(whole), share))
     });
     // The runtime drops such work only when it goes down itself.
-    let (whole, own) = work.await.map_err(|_| Refusal::BrokenOff)??;
-    *reserved = own;
+    let unpacked = work.await.map_err(|_| Refusal::BrokenOff)?;
+    let (whole, share) = unpacked.map_err(|reason| match reason {
+        NotUnpacked::TooLarge => Refusal::TooLarge(most),
+        NotUnpacked::NoMemory => Refusal::NoMemory,
+        NotUnpacked::NotGzip => Refusal::NotGzip,
+    })?;
+    reserved.share = share;
     Ok(whole)
 }
 
 /// What one body takes of the shared memory, given back when dropped.
 #[derive(Debug)]
 struct Reserved {
-    intake: Intake,
+    memory: BodyMemory,
+    unpacking: Arc<Semaphore>,
     at_most: usize,
     length: usize,
-    permit: Option<OwnedSemaphorePermit>,
+    share: Share,
 }
 
 impl Reserved {
     fn new(rules: &BodyRules) -> Self {
+        let memory = &rules.intake.memory;
         Self {
-            intake: rules.intake.clone(),
+            memory: memory.clone(),
+            unpacking: Arc::clone(&rules.intake.unpacking),
             at_most: rules.at_most,
             length: 0,
-            permit: None,
-        }
-    }
-
-    fn empty(&self) -> Self {
-        Self {
-            intake: self.intake.clone(),
-            permit: None,
-            ..*self
+            share: memory.share(),
         }
     }
 
@@ -248,20 +218,10 @@ impl Reserved {
         if self.length > self.at_most {
             return Err(Refusal::TooLarge(self.at_most));
         }
-        let held = self
-            .permit
-            .as_ref()
-            .map_or(0, OwnedSemaphorePermit::num_permits);
-        let missing = self.length.saturating_sub(FREE_BYTES).saturating_sub(held);
-        if missing == 0 {
-            return Ok(());
+        match self.share.grow_to(self.length) {
+            true => Ok(()),
+            false => Err(Refusal::NoMemory),
         }
-        let more = self.intake.reserve(missing).ok_or(Refusal::NoMemory)?;
-        match &mut self.permit {
-            Some(permit) => permit.merge(more),
-            none => *none = Some(more),
-        }
-        Ok(())
     }
 }
 
@@ -291,7 +251,7 @@ async fn reserve_if_long(intake: &Intake, response: Response) -> Response {
 
 struct LongAnswer {
     rest: Bytes,
-    _memory: OwnedSemaphorePermit,
+    _memory: Share,
 }
 
 impl HttpBody for LongAnswer {

@@ -32,9 +32,11 @@ use crate::background::Background;
 use crate::compat::{self, Compat};
 use crate::config::SidecarConfig;
 use crate::delivery::Delivery;
+use crate::keys::Right;
 use crate::prices::Prices;
 use crate::reservations::{Reservations, Reserver};
 use crate::usage::{Recent, post_usage};
+use auth::Demand;
 pub(crate) use authz::refused_call;
 pub use browsers::refuse_browsers;
 pub use check::Checker;
@@ -119,7 +121,8 @@ impl Sidecar {
     }
 }
 
-/// The routes; `demands_token` where callers do not come over a Unix socket.
+/// The routes; `demands_token` where callers do not come over a Unix socket: there they present a key
+/// or the token, where any is set.
 pub fn router(sidecar: Arc<Sidecar>, demands_token: bool) -> Router {
     let config = &sidecar.config;
     let rules = |at_most, demands_json| {
@@ -131,37 +134,50 @@ pub fn router(sidecar: Arc<Sidecar>, demands_token: bool) -> Router {
         };
         from_fn_with_state(rules, intake::take_body)
     };
+    let demands = |right| {
+        let demand = Demand {
+            sidecar: Arc::clone(&sidecar),
+            right,
+            is_tcp: demands_token,
+        };
+        from_fn_with_state(demand, auth::demand)
+    };
     let checks = Router::new()
         .route("/v1/check", post(check::post_check))
         .route("/v1/reservations/{id}", delete(reservations::release))
         .route("/v1/reservations/{id}/extend", post(reservations::extend))
+        .layer(rules(MAX_CHECK_BYTES, true))
+        .layer(demands(Right::Check));
+    let figures = Router::new()
         .route("/v1/state", get(spending::get_state))
         .route("/v1/blocklist", get(blocklist::get_blocklist))
-        .layer(rules(MAX_CHECK_BYTES, true));
+        .layer(rules(MAX_CHECK_BYTES, true))
+        .layer(demands(Right::State));
     let estimates = Router::new()
         .route("/v1/estimate", post(estimate::post_estimate))
-        .layer(rules(MAX_ESTIMATE_BYTES, true));
+        .layer(rules(MAX_ESTIMATE_BYTES, true))
+        .layer(demands(Right::Check));
     let gateways = Router::new()
         .route("/v1/authz", any(authz::authorize))
         .route("/v1/authz/", any(authz::authorize))
         // Gateways append the path of the request that they ask about.
         .route("/v1/authz/{*path}", any(authz::authorize))
-        .layer(rules(MAX_CHECK_BYTES, false));
+        .layer(rules(MAX_CHECK_BYTES, false))
+        .layer(demands(Right::Check));
     let usage = Router::new()
         .route("/v1/usage", post(post_usage))
         .route("/v1/ingest/litellm", post(compat::ingest_litellm))
-        .layer(rules(config.max_usage_bytes, true));
-    let mut api = checks.merge(estimates).merge(gateways).merge(usage);
-    let token = config.token.clone().filter(|_| demands_token);
-    if let Some(token) = token.clone() {
-        api = api.layer(from_fn_with_state(token, auth::demand_token));
-    }
+        .layer(rules(config.max_usage_bytes, true))
+        .layer(demands(Right::Usage));
     // Their clients have the key in other places.
-    let (questions, events) = compat::routes(token);
+    let (questions, events) = compat::routes(demands_token);
     let others = questions
         .layer(rules(MAX_CHECK_BYTES, false))
         .merge(events.layer(rules(config.max_usage_bytes, true)));
+    let api = checks.merge(figures).merge(estimates);
     let mut all = api
+        .merge(gateways)
+        .merge(usage)
         .merge(others)
         .layer(map_response(never_stored))
         .route("/healthz", get(health::healthz))

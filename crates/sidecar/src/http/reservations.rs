@@ -10,6 +10,7 @@ use spendfuse_domain::{Nanos, UnixMillis};
 
 use super::request::call_timeout;
 use super::{ApiError, Shared, Sidecar, json};
+use crate::keys::Caller;
 use crate::reservations;
 
 /// The answer to an extension.
@@ -31,17 +32,23 @@ struct Extension {
 /// `POST /v1/reservations/{id}/extend`: the call takes longer.
 pub(super) async fn extend(
     State(sidecar): Shared,
+    caller: Caller,
     Path(name): Path<String>,
     body: Bytes,
 ) -> Response {
-    match extended(&sidecar, name, &body) {
+    match extended(&sidecar, &caller, name, &body) {
         Ok(Some(reservation)) => json(StatusCode::OK, &reservation),
         Ok(None) => unknown(),
         Err(error) => error.into(),
     }
 }
 
-fn extended(sidecar: &Sidecar, name: String, body: &[u8]) -> Result<Option<Reservation>, ApiError> {
+fn extended(
+    sidecar: &Sidecar,
+    caller: &Caller,
+    name: String,
+    body: &[u8],
+) -> Result<Option<Reservation>, ApiError> {
     let asked = match body {
         [] => Extension::default(),
         body => serde_json::from_slice(body).map_err(|error| {
@@ -57,7 +64,7 @@ fn extended(sidecar: &Sidecar, name: String, body: &[u8]) -> Result<Option<Reser
     let checker = &sidecar.checker;
     let now = checker.clock.now();
     let hold = checker
-        .reservation(&name)
+        .reservation_of(&name, caller)
         .and_then(|number| checker.guard.extend(number, timeout, now.monotonic_millis));
     Ok(hold.map(|hold| Reservation {
         reservation_id: name,
@@ -67,9 +74,13 @@ fn extended(sidecar: &Sidecar, name: String, body: &[u8]) -> Result<Option<Reser
 }
 
 /// `DELETE /v1/reservations/{id}`: the call is not made.
-pub(super) async fn release(State(sidecar): Shared, Path(name): Path<String>) -> Response {
+pub(super) async fn release(
+    State(sidecar): Shared,
+    caller: Caller,
+    Path(name): Path<String>,
+) -> Response {
     let checker = &sidecar.checker;
-    let number = checker.reservation(&name);
+    let number = checker.reservation_of(&name, &caller);
     match number.is_some_and(|number| reservations::release(&checker.guard, number)) {
         true => StatusCode::NO_CONTENT.into_response(),
         false => unknown(),

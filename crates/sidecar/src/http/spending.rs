@@ -10,9 +10,11 @@ use spendfuse_domain::verdict::FIGURES;
 use spendfuse_domain::{Detector, UnixMillis, Verdict};
 use spendfuse_guard::{BudgetLine, CheckRequest, Guard, OpenFinding, Warning, as_decision};
 
+use super::check::{conceal, is_of};
 use super::query::AskedQuery;
 use super::request::{Asking, Author, Question};
 use super::{ApiError, Shared, Sidecar, json};
+use crate::keys::Caller;
 
 /// The answer: every budget whose scope the named dimensions determine, with what remains.
 #[derive(Debug, Serialize)]
@@ -32,15 +34,20 @@ struct StateResponse {
 
 pub(super) async fn get_state(
     State(sidecar): Shared,
+    caller: Caller,
     AskedQuery(query): AskedQuery<Vec<(String, String)>>,
 ) -> Response {
-    match state(&sidecar, &query) {
+    match state(&sidecar, &caller, &query) {
         Ok(state) => json(StatusCode::OK, &state),
         Err(error) => error.into(),
     }
 }
 
-fn state(sidecar: &Sidecar, query: &[(String, String)]) -> Result<StateResponse, ApiError> {
+fn state(
+    sidecar: &Sidecar,
+    caller: &Caller,
+    query: &[(String, String)],
+) -> Result<StateResponse, ApiError> {
     let mut question = Question::default();
     question.add_query(query, Author::Asker)?;
     if !question.names_a_dimension() {
@@ -51,6 +58,7 @@ fn state(sidecar: &Sidecar, query: &[(String, String)]) -> Result<StateResponse,
         let message = "a state holds nothing: reserve belongs to /v1/check and /v1/authz";
         return Err(ApiError::bad_request(message));
     }
+    question.impose(caller)?;
     let checker = &sidecar.checker;
     let now = checker.clock.now();
     let Asking {
@@ -58,9 +66,14 @@ fn state(sidecar: &Sidecar, query: &[(String, String)]) -> Result<StateResponse,
     } = question.into_check(checker, "state", now.wall)?;
     let mut answer = checker.guard.check_with_reasons(&request, now).explain();
     answer.warnings.extend(warnings);
+    let mut findings = open_findings(&checker.guard, &request, &answer.budgets);
+    if let Some(workspace) = caller.workspace() {
+        findings.retain(|finding| is_of(&finding.scope, workspace));
+    }
+    conceal(caller, &mut answer.budgets);
     Ok(StateResponse {
         decision: answer.decision,
-        findings: open_findings(&checker.guard, &request, &answer.budgets),
+        findings,
         budgets: answer.budgets,
         warnings: answer.warnings,
         state: answer.state,

@@ -1,6 +1,7 @@
 //! Who is connected, and who makes room when there is none.
 
 use std::collections::HashMap;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
@@ -16,10 +17,29 @@ const ANSWERING: u64 = u64::MAX;
 /// How soon another one is asked to go, where the first does not.
 const NEXT_CUT: Duration = Duration::from_millis(20);
 
+/// Whoever is at the other end.
+pub trait Peer {
+    /// Its address; `None` where it has none, as on a Unix socket.
+    fn address(&self) -> Option<IpAddr>;
+}
+
+impl Peer for SocketAddr {
+    fn address(&self) -> Option<IpAddr> {
+        Some(self.ip().to_canonical())
+    }
+}
+
+impl Peer for tokio::net::unix::SocketAddr {
+    fn address(&self) -> Option<IpAddr> {
+        None
+    }
+}
+
 /// One client's connection.
 #[derive(Debug)]
 pub struct Connection {
     id: u64,
+    address: Option<IpAddr>,
     /// Milliseconds since the listener began, or [`ANSWERING`].
     waiting_since: AtomicU64,
     cut: Notify,
@@ -43,6 +63,11 @@ impl Connection {
     /// It is to end at once, whatever is under way.
     pub fn end(&self) {
         self.cut.notify_one();
+    }
+
+    /// Where the client is.
+    pub fn address(&self) -> Option<IpAddr> {
+        self.address
     }
 
     /// Ready when the connection is to end at once.
@@ -107,7 +132,10 @@ impl Connections {
     }
 
     /// Takes a client in. Where there is no room, the one waited for longest has to go.
-    pub(super) async fn admit(&self) -> (Arc<Connection>, OwnedSemaphorePermit) {
+    pub(super) async fn admit(
+        &self,
+        address: Option<IpAddr>,
+    ) -> (Arc<Connection>, OwnedSemaphorePermit) {
         let room = loop {
             if let Ok(room) = Arc::clone(&self.room).try_acquire_owned() {
                 break room;
@@ -126,6 +154,7 @@ impl Connections {
         };
         let connection = Arc::new(Connection {
             id: self.next_id.fetch_add(1, Ordering::Relaxed),
+            address,
             waiting_since: AtomicU64::new(self.all.elapsed_millis()),
             cut: Notify::new(),
             all: Arc::downgrade(&self.all),
@@ -156,14 +185,14 @@ mod tests {
     #[tokio::test]
     async fn the_client_waited_for_longest_makes_room_and_one_being_answered_never() {
         let connections = Connections::new(2);
-        let (answered, _answered_room) = connections.admit().await;
+        let (answered, _answered_room) = connections.admit(None).await;
         answered.answers();
-        let (slow, slow_room) = connections.admit().await;
+        let (slow, slow_room) = connections.admit(None).await;
         let cut = tokio::spawn(async move {
             slow.cut().await;
             drop((slow, slow_room));
         });
-        let (_, _room) = connections.admit().await;
+        let (_, _room) = connections.admit(None).await;
         cut.await.unwrap();
         assert!(
             timeout(Duration::from_millis(1), answered.cut())

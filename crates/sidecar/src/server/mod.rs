@@ -6,6 +6,7 @@
 //! is answered, however many others do not. Used by the sidecar's addresses and the admin address.
 
 mod connections;
+mod memory;
 mod own_wakes;
 
 use std::convert::Infallible;
@@ -27,8 +28,10 @@ use tokio::sync::{OwnedSemaphorePermit, watch};
 use tokio::task::JoinSet;
 use tower::Service as _;
 
-pub use connections::Connection;
 use connections::Connections;
+pub use connections::{Connection, Peer};
+pub(crate) use memory::append;
+pub use memory::{BodyMemory, FREE_BYTES, NotUnpacked, Share, gunzip};
 use own_wakes::OwnWakes;
 
 /// Head of a request, in which gateways pass on what browsers send them; also what hyper buffers of
@@ -59,7 +62,7 @@ impl ServerLimits {
 
 /// Answers on `listener` until `stopped` says true; then no new requests, and returns when the last
 /// ones are answered. Dropping the future cuts what is still open.
-pub async fn serve_http<L: Listener>(
+pub async fn serve_http<L: Listener<Addr: Peer>>(
     mut listener: L,
     router: Router,
     limits: ServerLimits,
@@ -72,7 +75,7 @@ pub async fn serve_http<L: Listener>(
     let mut open = JoinSet::new();
     let mut stop = pin!(until(stopped.clone()));
     loop {
-        let (stream, _) = tokio::select! {
+        let (stream, peer) = tokio::select! {
             () = &mut stop => break,
             accepted = listener.accept() => accepted,
             Some(_) = open.join_next() => continue,
@@ -81,7 +84,7 @@ pub async fn serve_http<L: Listener>(
                 continue;
             }
         };
-        let (connection, room) = connections.admit().await;
+        let (connection, room) = connections.admit(peer.address()).await;
         let router = router.clone();
         let answered = answer(stream, router, limits, connection, room, stopped.clone());
         open.spawn(answered);

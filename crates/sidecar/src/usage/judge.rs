@@ -1,11 +1,12 @@
 //! What becomes of each event, as far as a sidecar can know: judged as the meter will judge it.
 
+use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 
 use metrics::counter;
 use spendfuse_domain::budget::Spend;
 use spendfuse_domain::event::{
-    Body, EnvelopeDefaults, Event, RejectReason, Rejection, complete, decode, redact,
+    Body, EnvelopeDefaults, Event, RejectReason, Rejection, complete, decode, impose, redact,
 };
 use spendfuse_domain::row::PriceBasis;
 use spendfuse_domain::{Identity, UnixMillis};
@@ -15,6 +16,7 @@ use super::answer::{Accepted, NotCounted, Outcome, unknown_members};
 use super::recent::{Before, compared};
 use crate::delivery::{Safe, Unsafe, owes};
 use crate::http::Sidecar;
+use crate::keys::Caller;
 use crate::metrics::MEMBERS_REMOVED;
 use crate::reservations;
 use crate::spool::SpooledEvent;
@@ -23,6 +25,7 @@ use crate::turn::Turn;
 /// The events of one request.
 pub(super) struct Judging<'s> {
     sidecar: &'s Sidecar,
+    caller: &'s Caller,
     defaults: EnvelopeDefaults<'s>,
     outgoing: Outgoing,
 }
@@ -74,11 +77,12 @@ impl From<Rejection> for Refusal {
 }
 
 impl<'s> Judging<'s> {
-    /// `source` is that of bare events which name none.
-    pub(super) fn new(sidecar: &'s Sidecar, source: &'s str) -> Self {
+    /// `source` is that of bare events which name none; `caller` sends them.
+    pub(super) fn new(sidecar: &'s Sidecar, caller: &'s Caller, source: &'s str) -> Self {
         let now = sidecar.checker.clock.now().wall;
         Self {
             sidecar,
+            caller,
             defaults: EnvelopeDefaults {
                 source,
                 workspace: &sidecar.config.default_workspace,
@@ -105,6 +109,7 @@ impl<'s> Judging<'s> {
         warnings: &mut Vec<Warning>,
     ) -> Result<(String, Outcome), Refusal> {
         let whole = complete(event, &self.defaults)?;
+        let whole = self.imposed(whole)?;
         // Prompts never enter: neither the spool nor the topic.
         let kept = redact(&whole, &[]);
         *warnings = unknown_members(&kept.removed);
@@ -133,6 +138,20 @@ impl<'s> Judging<'s> {
         Ok((decoded.id.to_string(), outcome))
     }
 
+    /// The event with what its sender cannot choose.
+    fn imposed<'v>(&self, whole: Cow<'v, [u8]>) -> Result<Cow<'v, [u8]>, Rejection> {
+        if self.caller.key().is_none() {
+            return Ok(whole);
+        }
+        if let Some(imposed) = impose(Cow::Borrowed(&*whole), self.caller.imposed()) {
+            return Ok(Cow::Owned(imposed.into_owned()));
+        }
+        // As it is it may name another workspace, so it never goes on.
+        decode(&whole, &[], self.defaults.now)?;
+        let detail = "its data cannot be read; send an object";
+        Err(Rejection::new(RejectReason::MalformedJson, detail))
+    }
+
     /// Keeps in mind what a call has cost, and the reservation of this process that its event ends,
     /// until the event is safe. Only what will be counted has cost anything, or ends one.
     fn note_cost(&mut self, event: &Event<'_>, outcome: &Outcome, outgoing: &SpooledEvent) {
@@ -154,7 +173,7 @@ impl<'s> Judging<'s> {
             asked => asked,
         };
         let pair = checker.guard.pair(who, model);
-        if let Some(number) = checker.reservation(&call.reservation_id) {
+        if let Some(number) = checker.reservation_of(&call.reservation_id, self.caller) {
             self.outgoing.settling.push(Settling {
                 number,
                 cost: self.outgoing.costs.len(),

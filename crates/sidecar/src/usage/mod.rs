@@ -18,6 +18,7 @@ use spendfuse_domain::Nanos;
 use spendfuse_domain::event::MAX_TEXT_BYTES;
 
 use crate::http::{ApiError, Shared, Sidecar, json};
+use crate::keys::Caller;
 use crate::metrics::USAGE_EVENTS;
 use crate::turn::Turn;
 use answer::{EventResult, Outcome, UsageResponse};
@@ -31,18 +32,19 @@ const SHORT_BYTES: usize = 4 * 1024;
 
 pub(crate) async fn post_usage(
     State(sidecar): Shared,
+    caller: Caller,
     headers: HeaderMap,
     body: Bytes,
 ) -> Response {
     if body.len() <= SHORT_BYTES {
-        return take(&sidecar, &headers, &body).await;
+        return take(&sidecar, &caller, &headers, &body).await;
     }
     let shared = Arc::clone(&sidecar);
-    let taking = async move { take(&shared, &headers, &body).await };
+    let taking = async move { take(&shared, &caller, &headers, &body).await };
     sidecar.background.run(taking).await
 }
 
-async fn take(sidecar: &Sidecar, headers: &HeaderMap, body: &[u8]) -> Response {
+async fn take(sidecar: &Sidecar, caller: &Caller, headers: &HeaderMap, body: &[u8]) -> Response {
     let content_type = headers.get(header::CONTENT_TYPE);
     let content_type = content_type.and_then(|value| value.to_str().ok());
     let binary = binary::structured(headers, body);
@@ -56,11 +58,12 @@ async fn take(sidecar: &Sidecar, headers: &HeaderMap, body: &[u8]) -> Response {
         let message = format!("{} events at once; send at most {most}", parts.len());
         return ApiError::new("too_many_events", message).response(StatusCode::PAYLOAD_TOO_LARGE);
     }
+    let named = caller.key().map(|key| key.name.as_str());
     let source = match source_of(headers) {
-        Ok(source) => source.unwrap_or(&sidecar.config.source),
+        Ok(source) => named.or(source).unwrap_or(&sidecar.config.source),
         Err(error) => return error.response(StatusCode::BAD_REQUEST),
     };
-    let mut judging = Judging::new(sidecar, source);
+    let mut judging = Judging::new(sidecar, caller, source);
     let mut answer = UsageResponse::default();
     let mut turn = Turn::begin();
     for (index, part) in parts.into_iter().enumerate() {
@@ -105,7 +108,8 @@ pub(crate) fn take_one(
     sidecar: &Sidecar,
     event: &[u8],
 ) -> Result<(Option<Nanos>, Outgoing), Refusal> {
-    let mut judging = Judging::new(sidecar, &sidecar.config.source);
+    let caller = Caller::default();
+    let mut judging = Judging::new(sidecar, &caller, &sidecar.config.source);
     let (_, outcome) = judging.take(event, &mut Vec::new())?;
     let name = match &outcome {
         Outcome::Accepted(accepted) => return Ok((accepted.cost_usd, judging.finish())),
@@ -128,8 +132,12 @@ pub(crate) enum Told {
 
 /// Judges events from within the process, whose envelopes are complete: what became of each, and what
 /// is to be sent.
-pub(crate) async fn take_all(sidecar: &Sidecar, events: &[Vec<u8>]) -> (Vec<Told>, Outgoing) {
-    let mut judging = Judging::new(sidecar, &sidecar.config.source);
+pub(crate) async fn take_all(
+    sidecar: &Sidecar,
+    caller: &Caller,
+    events: &[Vec<u8>],
+) -> (Vec<Told>, Outgoing) {
+    let mut judging = Judging::new(sidecar, caller, &sidecar.config.source);
     let mut turn = Turn::begin();
     let mut told = Vec::with_capacity(events.len());
     let mut rejected = 0;

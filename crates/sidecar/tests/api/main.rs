@@ -9,6 +9,7 @@ mod closed;
 mod compat;
 mod estimate;
 mod hostile;
+mod keys;
 mod listeners;
 mod openapi;
 mod questions;

@@ -15,13 +15,16 @@ pub mod finalize;
 pub mod findings;
 pub mod fingerprint;
 pub mod gaps;
+pub mod import;
 pub mod ingest;
 mod kafka;
+pub mod keys;
 pub mod migrate;
 pub mod output;
 pub mod prices;
 pub mod rebuild;
 pub mod topics;
+pub mod validate_config;
 mod warehouse;
 
 use std::process::ExitCode;

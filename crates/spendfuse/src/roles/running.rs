@@ -170,7 +170,8 @@ impl RunningRole {
         let metrics: MetricsText = Arc::new(move || metrics.render());
         let stop = sidecar::requested(shutdown.clone());
         self.runtime.block_on(async {
-            let listener = proxy::bind(&config).await.map_err(Failure::work)?;
+            let bound = proxy::bind(&config, &inner.keys).await;
+            let listener = bound.map_err(Failure::work)?;
             let running = Running::start(inner, &kafka, &topics, policy, metrics);
             let running = running.map_err(Failure::work)?;
             let proxy = Proxy::new(config, running.sidecar()).map_err(Failure::usage)?;

@@ -5,6 +5,7 @@
 
 mod environment;
 mod instance;
+mod keys;
 mod kinds;
 mod notifier;
 mod proxy;
@@ -17,6 +18,7 @@ use std::path::PathBuf;
 
 pub use environment::{ProcessEnvironment, unknown_variables};
 pub use instance::{host_name, name_instance};
+pub use keys::{check as check_keys, is_name as is_key_name};
 pub use kinds::Kind;
 pub use resolve::{Resolved, ResolvedSettings, Source, resolve};
 pub use secrets::shown;

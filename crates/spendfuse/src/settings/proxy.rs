@@ -45,6 +45,7 @@ impl Forwarding {
             on_downgrade: values.downgrade,
             max_body_bytes: values.max_body_bytes,
             max_body_memory: values.max_body_memory,
+            starts_folder: values.spool_dir.clone(),
             ca_file: values.ca_file.clone(),
             limits: ServerLimits {
                 connections: values.max_connections.get(),
@@ -145,6 +146,13 @@ fn upstream(
         key = Some(read.trim().to_owned());
     }
     upstream.key = key.and_then(Token::new).or(upstream.key);
+    // Whoever has a resource at Azure could have the key sent there; a region is Amazon's.
+    if upstream.key.is_some() && upstream.has_choice() && !upstream.base_url.contains("{region}") {
+        return Err(bad(
+            "base_url",
+            "a key is for one address: write it out, without a name in braces",
+        ));
+    }
     Ok(upstream)
 }
 

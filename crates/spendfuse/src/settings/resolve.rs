@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use toml::{Table, Value};
 
 use super::environment::{Environment, add_environment};
+use super::keys::KEYS;
 use super::table::{FREE_TABLES, SETTINGS};
 use super::{SettingsError, similar};
 
@@ -95,12 +96,19 @@ fn add_file(resolved: &mut ResolvedSettings, file: Option<&Path>) -> Result<(), 
         reason,
     };
     let text = fs::read_to_string(path).map_err(|error| failed(error.to_string()))?;
-    let tree: Table = text
+    let mut tree: Table = text
         .parse()
         .map_err(|error: toml::de::Error| failed(no_toml(&text, &error)))?;
     let mut values = Vec::new();
+    if let Some(Value::Array(keys)) = tree.remove(KEYS) {
+        values.push((KEYS.to_owned(), keys.len().to_string()));
+    }
     flatten("", &Value::Table(tree), &mut values);
     for (key, value) in values {
+        if key == KEYS {
+            insert(resolved, &key, value, Source::File(path.to_owned()));
+            continue;
+        }
         known_key(&key)
             .map_err(|suggestion| unknown(&key, &path.display().to_string(), suggestion))?;
         insert(resolved, &key, value, Source::File(path.to_owned()));
@@ -109,11 +117,15 @@ fn add_file(resolved: &mut ResolvedSettings, file: Option<&Path>) -> Result<(), 
 }
 
 /// What is wrong and where. toml's own words show the line, which may hold a password.
-fn no_toml(text: &str, error: &toml::de::Error) -> String {
-    let begin = error.span().map_or(0, |span| span.start.min(text.len()));
-    let before = &text.as_bytes()[..begin];
-    let line = before.iter().filter(|byte| **byte == b'\n').count() + 1;
-    format!("line {line}: {}", error.message())
+pub(super) fn no_toml(text: &str, error: &toml::de::Error) -> String {
+    let begin = error.span().map_or(0, |span| span.start);
+    format!("line {}: {}", line_of(text, begin), error.message())
+}
+
+/// The number of the line with this byte.
+pub(super) fn line_of(text: &str, byte: usize) -> usize {
+    let before = &text.as_bytes()[..byte.min(text.len())];
+    before.iter().filter(|byte| **byte == b'\n').count() + 1
 }
 
 /// Leaves of the tree as dotted keys; a list becomes its items with commas.

@@ -39,7 +39,7 @@ pub const FREE_TABLES: [(&str, &str); 7] = [
     ),
     (
         "proxy.upstreams.",
-        "NAME.base_url, NAME.shape (openai, anthropic, gemini), NAME.provider (whose prices hold; NAME itself by default), NAME.key or NAME.key_file (sent in place of callers' keys), NAME.inject_stream_usage (auto, always, never); openai, anthropic and gemini are there already",
+        "NAME.base_url, NAME.shape (openai, anthropic, gemini, azure, bedrock), NAME.provider (whose prices hold; NAME itself by default), NAME.key or NAME.key_file (sent in place of callers' keys), NAME.inject_stream_usage (auto, always, never); openai, anthropic, gemini, azure and bedrock are there already",
     ),
     (
         "proxy.attribution.",
@@ -122,6 +122,8 @@ settings! {
         "this process's name, different for every process of a role; empty = host name and command";
     partitions: NonZeroU32 = "4",
         "partitions of every stage topic";
+    keys_file: Option<PathBuf> = "",
+        "a file of [[keys]] (see spendfuse keys), besides those of spendfuse.toml; read again when it changes";
     [log] Log {
         format: String = "text",
             "text or json";
@@ -192,7 +194,7 @@ settings! {
         socket: Option<PathBuf> = "",
             "path of a Unix socket for the check API; empty = none";
         token: Secret = "",
-            "bearer token that callers must send; required on other addresses than loopback";
+            "bearer token of callers that may do everything; it or [[keys]] are required on other addresses than loopback";
         max_connections: NonZeroUsize = "1024",
             "connections of each address at once; beyond, the client waited for longest is cut";
         header_timeout: Patience = "15s",
@@ -236,7 +238,7 @@ settings! {
     }
     [proxy] Proxy {
         listen: SocketAddr = "127.0.0.1:4119",
-            "loopback address of the proxy";
+            "address of the proxy; on others than loopback callers need [[keys]]";
         trust_headers: bool = "true",
             "whether x-spendfuse-* headers of calls say whom they count against";
         downgrade: OnDowngrade = "apply",

@@ -2,17 +2,20 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
+use std::sync::Arc;
 
-use spendfuse_bus::{BusError, KafkaConfig};
+use spendfuse_bus::{BusError, KafkaConfig, Shutdown};
 use spendfuse_domain::Topics;
 use spendfuse_loader::LoaderConfig;
 use spendfuse_pricing::{Multiplier, PricingPolicy};
 use spendfuse_processor::ProcessorConfig;
+use spendfuse_sidecar::keys::{Key, Keyring};
 use spendfuse_sidecar::server::ServerLimits;
 use spendfuse_sidecar::spool::SpoolConfig;
 use spendfuse_sidecar::{CompatConfig, SidecarConfig, Token};
 use spendfuse_warehouse::WarehouseConfig;
 
+use super::keys::KeyFiles;
 use super::notifier::Notifying;
 use super::proxy::Forwarding;
 use super::secrets::split_credentials;
@@ -31,6 +34,9 @@ pub struct Settings {
     pricing: PricingPolicy,
     pub(super) notifying: Notifying,
     pub(super) forwarding: Forwarding,
+    /// Shared by all roles of the process.
+    keyring: Keyring,
+    key_files: KeyFiles,
 }
 
 impl Settings {
@@ -40,6 +46,9 @@ impl Settings {
     /// [`SettingsError::Value`] for the first value that cannot be read.
     pub fn new(resolved: ResolvedSettings) -> Result<Self, SettingsError> {
         let values = Values::read(&resolved)?;
+        let key_files = KeyFiles::new(&resolved, values.keys_file.as_ref());
+        let keyring = Keyring::new(key_files.read()?);
+        let keyring = keyring.map_err(|error| key_files.wrong(&error.to_string()))?;
         let settings = Self {
             pricing: pricing(&values, &resolved)?,
             notifying: Notifying::read(&resolved, &values.notifier)?,
@@ -48,6 +57,8 @@ impl Settings {
                 &values.proxy,
                 &values.sidecar.default_workspace,
             )?,
+            keyring,
+            key_files,
             values,
             resolved,
         };
@@ -175,6 +186,16 @@ impl Settings {
         }
     }
 
+    /// The keys in force.
+    pub fn keys(&self) -> Vec<Arc<Key>> {
+        self.keyring.keys()
+    }
+
+    /// Reads keys again whenever their files change, until the process stops.
+    pub fn follow_keys(&self, shutdown: &Shutdown) {
+        self.key_files.follow(&self.keyring, shutdown);
+    }
+
     /// A spool in this folder.
     pub(super) fn spool(&self, directory: &Option<PathBuf>) -> Option<SpoolConfig> {
         directory.clone().map(|directory| SpoolConfig {
@@ -200,6 +221,7 @@ impl Settings {
             listen: own.listen,
             unix_socket: own.socket.clone(),
             token: Token::new(own.token.0.as_str()),
+            keys: self.keyring.clone(),
             default_workspace: own.default_workspace.clone(),
             instance: self.values.instance_id.clone(),
             source: own.source.clone(),

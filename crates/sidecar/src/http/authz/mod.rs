@@ -17,6 +17,7 @@ use super::request::{Author, Question};
 use super::{ApiError, Shared};
 use crate::config::RefusalStatus;
 use crate::inside::RefusedCall;
+use crate::keys::Caller;
 use refusal::Refusal;
 
 pub(super) use refusal::forbid_retry;
@@ -45,6 +46,7 @@ const OWN_PATH: &str = "/v1/authz";
 /// a gateway sets headers, while the body may be the caller's own.
 pub(super) async fn authorize(
     State(sidecar): Shared,
+    caller: Caller,
     OriginalUri(uri): OriginalUri,
     AskedQuery(query): AskedQuery<Vec<(String, String)>>,
     headers: HeaderMap,
@@ -60,7 +62,7 @@ pub(super) async fn authorize(
         Err(error) => return refusal::of_question(error, StatusCode::BAD_REQUEST),
     };
     let answer = match question(&query, author, &headers, &body) {
-        Ok(question) => sidecar.checker.answer(question, "authz").await,
+        Ok(question) => sidecar.answer(question, &caller, "authz").await,
         Err(error) => Err(error),
     };
     match answer {

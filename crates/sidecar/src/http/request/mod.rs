@@ -19,6 +19,7 @@ use spendfuse_domain::{Attribution, Nanos, UnixMillis};
 use spendfuse_guard::{CheckRequest, Expected, Warning};
 
 use super::{ApiError, Checker};
+use crate::keys::Caller;
 use crate::reservations::{LONGEST_TIMEOUT_SECONDS, USUAL_TIMEOUT};
 use estimate::{Estimate, Pricing};
 use faults::Unknown;
@@ -136,6 +137,17 @@ impl Question {
                     || ApiError::bad_request("session_limit_usd: no session costs so much");
                 self.session_limit = Some(session_limit(limit).ok_or_else(too_much)?);
             }
+        }
+        Ok(())
+    }
+
+    /// Puts what the caller cannot choose in the place of what is asked.
+    ///
+    /// # Errors
+    /// Never, for dimensions.
+    pub(in crate::http) fn impose(&mut self, caller: &Caller) -> Result<(), ApiError> {
+        for (name, value) in caller.imposed() {
+            self.put(name, value.to_owned())?;
         }
         Ok(())
     }

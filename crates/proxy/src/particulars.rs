@@ -1,0 +1,117 @@
+//! What a call costs besides tokens, as its request says it: images, text that is read out, and audio.
+
+use axum::http::HeaderMap;
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
+
+use crate::form::Form;
+use crate::route::Call;
+
+/// Models that are paid by the character; others' speech by tokens, which nobody tells.
+const BY_CHARACTER: &str = "tts-1";
+/// Of text that is read out: about 15 characters a second, and 21 tokens of audio.
+const AUDIO_TOKENS: (usize, usize) = (7, 5);
+/// Bytes of a second of audio where nobody says how long it is: 128 kbit/s.
+const BYTES_OF_SECOND: usize = 16_000;
+/// The model of images that name none, as OpenAI has it.
+const USUAL_IMAGES: &str = "dall-e-2";
+
+/// What a request says.
+#[derive(Debug, Default)]
+pub(crate) struct Particulars {
+    pub(crate) model: Option<String>,
+    pub(crate) streams: bool,
+    quality: String,
+    size: String,
+    /// Of the text to be read out.
+    characters: usize,
+    file_bytes: usize,
+}
+
+/// The same in JSON.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Told {
+    quality: Option<String>,
+    size: Option<String>,
+    input: Option<Value>,
+}
+
+impl Particulars {
+    /// What `body` says for this call; `None` where the call costs tokens alone, and its body is for
+    /// others to read. Said to be `is_form` where it is no JSON.
+    pub(crate) fn read(call: Call, headers: &HeaderMap, body: &[u8]) -> Option<(Self, bool)> {
+        if !matches!(call, Call::Images | Call::Transcription | Call::Speech) {
+            return None;
+        }
+        let usual = (call == Call::Images).then(|| USUAL_IMAGES.to_owned());
+        if let Some(form) = Form::read(headers, body) {
+            let text = |name: &str| form.field(name).to_owned();
+            let read = Self {
+                model: Some(text("model"))
+                    .filter(|name| !name.is_empty())
+                    .or(usual),
+                streams: form.field("stream") == "true",
+                quality: text("quality"),
+                size: text("size"),
+                characters: 0,
+                file_bytes: form.file_bytes,
+            };
+            return Some((read, true));
+        }
+        let told: Told = serde_json::from_slice(body).unwrap_or_default();
+        let input = told.input.as_ref().and_then(Value::as_str);
+        let read = Self {
+            model: usual,
+            quality: told.quality.unwrap_or_default(),
+            size: told.size.unwrap_or_default(),
+            characters: input.map_or(0, |input| input.chars().count()),
+            ..Self::default()
+        };
+        Some((read, false))
+    }
+
+    /// Units of an answer that tells no usage, and whether they are exact. `images`: how many it has.
+    pub(crate) fn units(&self, call: Call, model: &str, images: usize) -> Option<(Value, bool)> {
+        match call {
+            Call::Images => {
+                let mut units = Map::new();
+                units.insert("images".to_owned(), json!(images.to_string()));
+                for (name, text) in [("quality", &self.quality), ("size", &self.size)] {
+                    if !text.is_empty() && text != "auto" {
+                        units.insert(name.to_owned(), json!(text));
+                    }
+                }
+                Some((Value::Object(units), images > 0))
+            }
+            Call::Speech if model.starts_with(BY_CHARACTER) => {
+                Some((json!({"characters": self.characters.to_string()}), true))
+            }
+            Call::Transcription => {
+                let seconds = self.file_bytes.div_ceil(BYTES_OF_SECOND);
+                Some((json!({"audio_seconds": seconds.to_string()}), false))
+            }
+            _ => None,
+        }
+    }
+
+    /// Tokens of text that was read out, where nobody tells them.
+    pub(crate) fn spoken(&self, input_tokens: u64) -> Map<String, Value> {
+        let (tokens, characters) = AUDIO_TOKENS;
+        let audio = (self.characters * tokens).div_ceil(characters);
+        let usage = [
+            ("input_tokens", json!(input_tokens)),
+            ("output_tokens", json!(audio)),
+            ("audio_output_tokens", json!(audio)),
+        ];
+        usage
+            .map(|(name, count)| (name.to_owned(), count))
+            .into_iter()
+            .collect()
+    }
+
+    /// Bytes of the text that is read out.
+    pub(crate) fn text_bytes(&self) -> usize {
+        self.characters
+    }
+}

@@ -1,0 +1,98 @@
+//! Answers as upstreams write them, as far as they tell of their cost.
+
+use serde::Deserialize;
+use serde::de::IgnoredAny;
+use serde_json::{Map, Value};
+
+/// A chunk of a chat completion, a whole one, a list of embeddings.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct Completion {
+    pub(crate) id: Option<Value>,
+    pub(crate) model: Option<Value>,
+    pub(crate) service_tier: Option<Value>,
+    pub(crate) usage: Option<Map<String, Value>>,
+    pub(crate) choices: Option<Vec<Choice>>,
+    pub(crate) status: Option<Value>,
+    pub(crate) background: Option<bool>,
+    pub(crate) created_at: Option<f64>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct Choice {
+    pub(crate) delta: Option<Value>,
+    pub(crate) message: Option<Value>,
+    pub(crate) text: Option<Value>,
+}
+
+/// A response, or an event about one.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct Responded {
+    pub(crate) response: Option<Completion>,
+    pub(crate) delta: Option<Value>,
+    #[serde(flatten)]
+    pub(crate) whole: Completion,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct Message {
+    pub(crate) message: Option<Completion>,
+    pub(crate) delta: Option<Value>,
+    pub(crate) content: Option<Value>,
+    #[serde(flatten)]
+    pub(crate) whole: Completion,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub(crate) struct Generated {
+    pub(crate) response_id: Option<Value>,
+    pub(crate) model_version: Option<Value>,
+    pub(crate) usage_metadata: Option<Map<String, Value>>,
+    pub(crate) candidates: Option<Vec<Value>>,
+}
+
+/// Images, or what was said in audio; or an event about them.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct Made {
+    pub(crate) usage: Option<Map<String, Value>>,
+    pub(crate) data: Option<Vec<IgnoredAny>>,
+    pub(crate) text: Option<String>,
+}
+
+/// Bedrock's own answer, or an event of its stream.
+#[derive(Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub(crate) struct Conversed {
+    pub(crate) usage: Option<Map<String, Value>>,
+    pub(crate) service_tier: Option<Value>,
+    pub(crate) delta: Option<Value>,
+    pub(crate) output: Option<Value>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct Chunk {
+    pub(crate) bytes: Option<String>,
+}
+
+/// The answer of a model behind Bedrock.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct Invoked {
+    #[serde(rename = "amazon-bedrock-invocationMetrics")]
+    pub(crate) metrics: Option<Map<String, Value>>,
+    #[serde(flatten)]
+    pub(crate) others: Map<String, Value>,
+}
+
+impl Invoked {
+    pub(crate) fn is_anthropics(&self) -> bool {
+        let kind = self.others.get("type").and_then(Value::as_str);
+        kind.is_some_and(|kind| kind.starts_with("message") || kind.starts_with("content_block"))
+    }
+}

@@ -1,0 +1,200 @@
+//! Azure, Bedrock, images and audio: where their usage stands, and what a refusal looks like.
+
+use serde_json::{Value, json};
+
+use crate::completion;
+use crate::support::{Answer, Bench, bench, text};
+
+/// The data of the only event so far, or of the last of `count`.
+async fn told(bench: &Bench, count: usize) -> Value {
+    bench.events(count).await[count - 1]["data"].clone()
+}
+
+#[tokio::test]
+async fn azures_deployment_is_asked_for_and_its_model_is_charged() {
+    let bench = bench().await;
+    bench.will_answer(Answer::json(200, &completion()));
+    let path =
+        "/azure/my-resource/openai/deployments/my-gpt/chat/completions?api-version=2024-10-21";
+    let headers = [("api-key", "of-azure")];
+    let response = bench.post(path, &headers, r#"{"messages":[]}"#).await;
+    assert_eq!(response.status(), 200);
+    let asked = &bench.asked()[0];
+    let wanted =
+        "/at-my-resource/openai/deployments/my-gpt/chat/completions?api-version=2024-10-21";
+    assert_eq!(asked.path, wanted);
+    assert_eq!(asked.headers["api-key"], "of-azure");
+    let data = told(&bench, 1).await;
+    assert_eq!(
+        (&data["request_model"], &data["model"]),
+        (&json!("my-gpt"), &json!("gpt-4o-2024-08-06"))
+    );
+    for path in [
+        "/azure/evil.example/openai/v1/chat/completions",
+        "/azure/",
+        "/bedrock/s3/model/m/converse",
+    ] {
+        let response = bench.post(path, &[], r#"{"model":"m"}"#).await;
+        assert_eq!(response.status(), 400, "{path}");
+    }
+}
+
+fn frame(payload: &Value) -> Vec<u8> {
+    let payload = payload.to_string().into_bytes();
+    let length = u32::try_from(payload.len() + 16).unwrap();
+    let head = [length.to_be_bytes(), [0; 4], [1, 2, 3, 4]].concat();
+    [head, payload, vec![5, 6, 7, 8]].concat()
+}
+
+#[tokio::test]
+async fn bedrock_is_read_whole_streamed_and_by_its_headers() {
+    let bench = bench().await;
+    let usage = json!({"inputTokens": 1000, "outputTokens": 100, "totalTokens": 1100});
+    let output = json!({"message": {"role": "assistant", "content": [{"text": "Hi"}]}});
+    let mut whole = Answer::json(200, &json!({"output": output, "usage": usage}));
+    whole.headers.push(("x-amzn-requestid", "req-1".to_owned()));
+    bench.will_answer(whole);
+    let model = "us.anthropic.claude-sonnet-4-5-20250929-v1%3A0";
+    let headers = [("authorization", "Bearer bedrock-key")];
+    let path = |end: &str| format!("/bedrock/us-east-1/model/{model}/{end}");
+    let response = bench
+        .post(&path("converse"), &headers, r#"{"messages":[]}"#)
+        .await;
+    // A profile of a region costs a tenth more.
+    assert_eq!(response.headers()["x-spendfuse-cost-usd"], "0.00495");
+    assert_eq!(
+        bench.asked()[0].path,
+        format!("/at-us-east-1/model/{model}/converse")
+    );
+    let data = told(&bench, 1).await;
+    assert_eq!(
+        data["model"],
+        "us.anthropic.claude-sonnet-4-5-20250929-v1:0"
+    );
+    assert_eq!(
+        (&data["usage"], &data["region"]),
+        (&usage, &json!("us-east-1"))
+    );
+    assert_eq!(data["usage_format"], "bedrock.converse");
+
+    let frames = [
+        frame(&json!({"contentBlockIndex": 0, "delta": {"text": "Hi"}})),
+        frame(
+            &json!({"metrics": {"latencyMs": 7}, "usage": usage, "serviceTier": {"type": "flex"}}),
+        ),
+    ]
+    .concat();
+    let kind = "application/vnd.amazon.eventstream";
+    bench.will_answer(Answer::whole(200, kind, frames.clone()));
+    let response = bench
+        .post(&path("converse-stream"), &headers, r#"{"messages":[]}"#)
+        .await;
+    use http_body_util::BodyExt as _;
+    let seen = response.into_body().collect().await.unwrap().to_bytes();
+    assert_eq!(seen, frames);
+    let data = told(&bench, 2).await;
+    assert_eq!(
+        (&data["usage"], &data["service_tier"]),
+        (&usage, &json!("flex"))
+    );
+
+    let mut invoked = Answer::json(200, &json!({"generation": "Hi"}));
+    for (name, count) in [("input", "7"), ("output", "9")] {
+        let name: &'static str = match name {
+            "input" => "x-amzn-bedrock-input-token-count",
+            _ => "x-amzn-bedrock-output-token-count",
+        };
+        invoked.headers.push((name, count.to_owned()));
+    }
+    bench.will_answer(invoked);
+    bench
+        .post(&path("invoke"), &headers, r#"{"prompt":"x"}"#)
+        .await;
+    let data = told(&bench, 3).await;
+    assert_eq!(data["usage"], json!({"inputTokens": 7, "outputTokens": 9}));
+}
+
+#[tokio::test]
+async fn a_bedrock_client_gets_errors_that_it_does_not_ask_again_for() {
+    let mut bench = bench().await;
+    bench.budget("0.00", &json!([{"at": 100, "do": "block"}]));
+    let path = "/bedrock/us-east-1/model/m/converse";
+    let customer = [("x-spendfuse-customer", "c-42")];
+    let signed = [("authorization", "AWS4-HMAC-SHA256 Credential=x")];
+    for (headers, wanted) in [(&customer, "budget"), (&signed, "AWS_BEARER_TOKEN_BEDROCK")] {
+        let response = bench.post(path, headers, r#"{"messages":[]}"#).await;
+        assert_eq!(response.status(), 403);
+        assert_eq!(
+            response.headers()["x-amzn-errortype"],
+            "AccessDeniedException"
+        );
+        let body: Value = serde_json::from_str(&text(response).await).unwrap();
+        assert!(body["message"].as_str().unwrap().contains(wanted), "{body}");
+    }
+    assert!(bench.asked().is_empty());
+}
+
+#[tokio::test]
+async fn images_are_charged_by_their_usage_or_by_the_piece() {
+    let bench = bench().await;
+    let path = "/openai/v1/images/generations";
+    let usage = json!({"input_tokens": 10, "output_tokens": 1056, "total_tokens": 1066,
+        "input_tokens_details": {"text_tokens": 10, "image_tokens": 0}});
+    bench.will_answer(Answer::json(
+        200,
+        &json!({"data": [{"b64_json": "x"}], "usage": usage}),
+    ));
+    bench
+        .post(path, &[], r#"{"model":"gpt-image-1","prompt":"x"}"#)
+        .await;
+    let data = told(&bench, 1).await;
+    assert_eq!((&data["usage"], &data["units"]), (&usage, &Value::Null));
+    bench.will_answer(Answer::json(
+        200,
+        &json!({"data": [{"url": "x"}, {"url": "y"}]}),
+    ));
+    let body = r#"{"model":"dall-e-3","prompt":"x","n":2,"size":"1024x1024","quality":"hd"}"#;
+    let response = bench.post(path, &[], body).await;
+    let cost = response.headers()["x-spendfuse-cost-usd"].to_str().unwrap();
+    assert!(cost.starts_with("0.1"), "{cost}");
+    let data = told(&bench, 2).await;
+    let wanted = json!({"images": "2", "size": "1024x1024", "quality": "hd"});
+    assert_eq!(data["units"], wanted);
+}
+
+#[tokio::test]
+async fn audio_is_charged_by_what_is_told_of_it() {
+    let bench = bench().await;
+    let form = format!(
+        "--b\r\nContent-Disposition: form-data; name=\"model\"\r\n\r\nwhisper-1\r\n\
+         --b\r\nContent-Disposition: form-data; name=\"file\"; filename=\"a.mp3\"\r\n\r\n{}\r\n--b--\r\n",
+        "x".repeat(48_000)
+    );
+    let kind = [("content-type", "multipart/form-data; boundary=b")];
+    let path = "/openai/v1/audio/transcriptions";
+    let usage = json!({"type": "duration", "seconds": 60});
+    bench.will_answer(Answer::json(200, &json!({"text": "Hi", "usage": usage})));
+    let response = bench.post(path, &kind, form.clone()).await;
+    assert_eq!(response.headers()["x-spendfuse-cost-usd"], "0.006");
+    assert_eq!(bench.asked()[0].body, form);
+    assert_eq!(told(&bench, 1).await["usage"], usage);
+    bench.will_answer(Answer::whole(200, "text/plain", b"Hi\n".to_vec()));
+    assert_eq!(text(bench.post(path, &kind, form).await).await, "Hi\n");
+    let data = told(&bench, 2).await;
+    assert_eq!(
+        (&data["usage_format"], &data["units"]),
+        (&json!("estimated"), &json!({"audio_seconds": "3"}))
+    );
+
+    bench.will_answer(Answer::whole(200, "audio/mpeg", b"\0\n\n\0".to_vec()));
+    let body = r#"{"model":"tts-1","voice":"alloy","input":"häl"}"#;
+    assert_eq!(
+        text(bench.post("/openai/v1/audio/speech", &[], body).await).await,
+        "\0\n\n\0"
+    );
+    let data = told(&bench, 3).await;
+    assert_eq!(
+        (&data["usage_format"], &data["units"]),
+        (&json!("spendfuse"), &json!({"characters": "3"}))
+    );
+}
