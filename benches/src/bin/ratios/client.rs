@@ -130,6 +130,93 @@ pub fn a_core<P: Protocol>(
     Ok(answered as f64 / used)
 }
 
+/// Times of questions at a steady rate, from when each was due, on four connections.
+pub fn paced<P: Protocol>(
+    address: &Address,
+    protocol: &P,
+    rate: u32,
+    duration: Duration,
+) -> Result<Times> {
+    const CONNECTIONS: u32 = 4;
+    let pause = Duration::from_secs(1) * CONNECTIONS / rate;
+    let ask = |first: u32| {
+        let mut connection = Connection::open(address, protocol)?;
+        let began = Instant::now() + pause * first / CONNECTIONS;
+        let mut times = Vec::new();
+        for number in 0.. {
+            let due = began + pause * number;
+            if due.saturating_duration_since(began) > duration {
+                break;
+            }
+            thread::sleep(due.saturating_duration_since(Instant::now()));
+            let asked = connection.ask((first * 1_000_000 + number) as usize)?;
+            // A question that waited for the one before waited for the server.
+            times.push(asked.max(due.elapsed()));
+        }
+        anyhow::Ok(times)
+    };
+    let all = on_threads(CONNECTIONS, ask)?;
+    Ok(all.into_iter().flatten().collect())
+}
+
+/// Answers a second, with sixteen connections asking at once.
+pub fn as_fast<P: Protocol>(address: &Address, protocol: &P, duration: Duration) -> Result<f64> {
+    const CONNECTIONS: u32 = 16;
+    let began = Instant::now();
+    let ask = |first: u32| {
+        let mut connection = Connection::open(address, protocol)?;
+        let mut count = 0;
+        while began.elapsed() < duration {
+            connection.ask(first as usize * 1_000_000 + count)?;
+            count += 1;
+        }
+        anyhow::Ok(count)
+    };
+    let all = on_threads(CONNECTIONS, ask)?;
+    Ok(all.into_iter().sum::<usize>() as f64 / began.elapsed().as_secs_f64())
+}
+
+/// What `work` comes to on each of `count` threads.
+fn on_threads<T: Send>(count: u32, work: impl Fn(u32) -> Result<T> + Sync) -> Result<Vec<T>> {
+    thread::scope(|scope| {
+        let work = &work;
+        let threads: Vec<_> = (0..count)
+            .map(|number| scope.spawn(move || work(number)))
+            .collect();
+        threads
+            .into_iter()
+            .map(|thread| {
+                let ended = thread.join();
+                ended.map_err(|_| anyhow::anyhow!("a client panicked"))?
+            })
+            .collect()
+    })
+}
+
+/// A chat completion of OpenAI's API.
+pub struct ChatProtocol {
+    pub path: &'static str,
+}
+
+impl Protocol for ChatProtocol {
+    fn question(&self, number: usize, request: &mut Vec<u8>) {
+        let customer = number % 100;
+        let body =
+            r#"{"model":"gpt-4o-mini","max_tokens":10,"messages":[{"role":"user","content":"x"}]}"#;
+        let head = format!(
+            "POST {} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n\
+             x-spendfuse-customer: c-{customer}\r\nContent-Length: {}\r\n\r\n{body}",
+            self.path,
+            body.len()
+        );
+        request.extend_from_slice(head.as_bytes());
+    }
+
+    fn answer(&self, received: &[u8]) -> Result<Option<usize>> {
+        http_answer(received)
+    }
+}
+
 /// `POST /v1/check` of a sidecar.
 pub struct CheckProtocol {
     /// Customers that are asked about, `c-0` and on.

@@ -20,6 +20,7 @@ mod overspend;
 mod parts;
 mod peers;
 mod pipeline;
+mod proxy;
 mod python;
 mod recovery;
 mod redis;
@@ -48,7 +49,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 #[derive(Parser, Debug)]
 #[command(after_help = "Example: ratios --only pipeline,peers --quick")]
 struct Options {
-    /// Only these rows, by commas: pipeline, peers, lag, alerts, guard, refresh, sidecar, overspend, loader, memory, scaling, recovery, churn, sizing
+    /// Only these rows, by commas: pipeline, peers, lag, alerts, guard, refresh, sidecar, proxy, overspend, loader, memory, scaling, recovery, churn, sizing
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
     /// Fewer events and shorter times: to try it out, not to quote
@@ -84,7 +85,7 @@ enum Part {
 /// A measurement: its name, and how it is made.
 type Row = (&'static str, fn(&mut Sitting) -> Result<Vec<Line>>);
 
-const ROWS: [Row; 14] = [
+const ROWS: [Row; 15] = [
     ("pipeline", pipeline::measure),
     ("peers", peers::measure),
     ("loader", loader::measure),
@@ -93,6 +94,7 @@ const ROWS: [Row; 14] = [
     ("guard", guard::measure),
     ("refresh", refresh::measure),
     ("sidecar", sidecar::measure),
+    ("proxy", proxy::measure),
     ("overspend", overspend::measure),
     ("memory", memory::measure),
     ("scaling", scaling::measure),
