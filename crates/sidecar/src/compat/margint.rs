@@ -85,11 +85,7 @@ struct Scope {
     feature: Option<String>,
 }
 
-pub(super) async fn check(
-    State(sidecar): Shared,
-    line: Line,
-    uri: Uri,
-) -> Response {
+pub(super) async fn check(State(sidecar): Shared, line: Line, uri: Uri) -> Response {
     let parameters = parameters(&uri);
     let value = |name: &str| {
         let found = parameters.iter().find(|(known, _)| known == name);
@@ -226,11 +222,7 @@ struct Batch<'a> {
     events: Vec<&'a RawValue>,
 }
 
-pub(super) async fn ingest(
-    State(sidecar): Shared,
-    line: Line,
-    body: Bytes,
-) -> Response {
+pub(super) async fn ingest(State(sidecar): Shared, line: Line, body: Bytes) -> Response {
     let mut summary = Summary::default();
     match serde_json::from_slice::<Batch<'_>>(&body) {
         Err(error) => summary.reject(format!("the body cannot be read: {error}")),

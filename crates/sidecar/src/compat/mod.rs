@@ -69,10 +69,7 @@ pub(crate) fn routes(is_tcp: bool) -> (Router<Arc<Sidecar>>, Router<Arc<Sidecar>
     let (margint, margindash) = ("/compat/margint", "/compat/margindash/api/v1");
     let questions = Router::new()
         .route("/api/budgets/check", get(margint::check))
-        .route(
-            &format!("{margint}/api/budgets/check"),
-            get(margint::check),
-        )
+        .route(&format!("{margint}/api/budgets/check"), get(margint::check))
         .route(
             &format!("{margindash}/budgets/blocklist"),
             get(margindash::blocklist),

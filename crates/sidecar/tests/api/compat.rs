@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering;
 use axum::body::Body;
 use axum::http::{Request, StatusCode};
 use serde_json::{Value, json};
+use spendfuse_sidecar::keys::{Key, KeyHash, Keyring, Place, Right};
 use spendfuse_sidecar::{CompatConfig, MargintDowngrade, SidecarConfig, Token};
 
 use crate::support::{Bench, bench, config, steps};
@@ -241,40 +242,94 @@ async fn margindash_finds_prices_by_both_kinds_of_names() {
     }
 }
 
+/// A key for the workspace acme, and its text.
+fn key(rights: &[Right], customer: Option<&str>) -> (Key, String) {
+    let text = format!("sf-{:064x}", rights.len());
+    let customer = customer.map(|customer| ("customer".to_owned(), customer.to_owned()));
+    let key = Key {
+        hash: KeyHash::of(text.as_bytes()),
+        name: format!("key-{}", rights.len()),
+        workspace: Some("acme".to_owned()),
+        rights: rights.to_vec(),
+        accept: vec![Place::Query, Place::Bearer],
+        attribution: customer.into_iter().collect(),
+        upstreams: Vec::new(),
+    };
+    (key, text)
+}
+
+async fn list_for(bench: &Bench, key: &str) -> Value {
+    let list = Request::get(format!("{MARGINDASH}/budgets/blocklist"))
+        .header("authorization", format!("Bearer {key}"));
+    let list = bench.ask(list.body(Body::empty()).unwrap()).await;
+    list.json["blocked"]["customer_ids"].clone()
+}
+
 #[tokio::test]
 async fn an_unknown_key_sees_nothing_and_counts_nothing() {
+    let (right, good) = key(&[Right::Compat], None);
+    let (other, without) = key(&[Right::Check, Right::Usage], None);
     let config = SidecarConfig {
-        token: Token::new("right"),
+        default_workspace: String::new(),
+        token: Token::new("token"),
+        keys: Keyring::new(vec![right, other]).unwrap(),
         ..config()
     };
     let bench = Bench::with_a_blocked_customer(config);
-    for (key, allowed) in [("right", false), ("wrong", true)] {
+    // The token is for headers: what stands in addresses ends up in logs.
+    for (key, is_known) in [
+        (&*good, true),
+        ("wrong", false),
+        (&without, false),
+        ("token", false),
+    ] {
         let asked = bench
             .get(&format!("{MARGINT}?key={key}&customer=c-42"))
             .await;
-        assert_eq!(asked.json["allowed"], allowed, "{key}");
-        assert_eq!(asked.json.get("breaches").is_some(), !allowed, "{key}");
-        let list = Request::get(format!("{MARGINDASH}/budgets/blocklist"))
-            .header("authorization", format!("Bearer {key}"));
-        let list = bench.ask(list.body(Body::empty()).unwrap()).await;
-        let blocked = list.json["blocked"]["customer_ids"].as_array().unwrap();
-        assert_eq!(blocked.is_empty(), allowed, "{key}");
+        assert_eq!(asked.json["allowed"], !is_known, "{key}");
+        assert_eq!(asked.json.get("breaches").is_some(), is_known, "{key}");
         let event = json!({"customerId": "c", "provider": "openai", "model": "gpt-4o",
                            "inputTokens": 1, "outputTokens": 1});
         let batch = json!({"apiKey": key, "events": [event]});
         let told = bench.post(MARGINT_EVENTS, batch.to_string()).await;
+        let accepted = json!(u8::from(is_known));
         assert_eq!(
             (told.status, &told.json["accepted"]),
-            (StatusCode::OK, &json!(u8::from(!allowed)))
+            (StatusCode::OK, &accepted)
         );
+    }
+    for (key, listed) in [(&*good, json!(["c-42"])), ("wrong", json!([]))] {
+        assert_eq!(list_for(&bench, key).await, listed, "{key}");
     }
     let logged = bench.post("/v1/ingest/litellm", "[]").await;
     assert_eq!(
         logged.status,
         StatusCode::UNAUTHORIZED,
-        "its headers hold the token"
+        "its headers hold the key"
     );
-    assert_eq!(sent(&bench).len(), 1);
+    let sent = sent(&bench);
+    assert_eq!(sent.len(), 1);
+    assert_eq!(sent[0]["data"]["workspace"], "acme", "it is the key's");
+}
+
+#[tokio::test]
+async fn a_key_of_one_customer_sees_and_spends_for_no_other() {
+    let (own, text) = key(&[Right::Compat], Some("c-43"));
+    let config = SidecarConfig {
+        keys: Keyring::new(vec![own]).unwrap(),
+        ..config()
+    };
+    let bench = Bench::with_a_blocked_customer(config);
+    assert_eq!(list_for(&bench, &text).await, json!([]));
+    let asked = bench
+        .get(&format!("{MARGINT}?key={text}&customer=c-42"))
+        .await;
+    assert_eq!(asked.json["allowed"], true, "it is asked about c-43");
+    let event = json!({"customerId": "c-42", "provider": "openai", "model": "gpt-4o",
+                       "inputTokens": 1, "outputTokens": 1});
+    let batch = json!({"apiKey": text, "events": [event]});
+    bench.post(MARGINT_EVENTS, batch.to_string()).await;
+    assert_eq!(sent(&bench)[0]["data"]["customer"], "c-43");
 }
 
 #[tokio::test]
