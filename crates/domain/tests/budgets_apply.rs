@@ -184,7 +184,7 @@ fn budget() -> impl Strategy<Value = Budget> {
         zone,
         on_stale,
         proptest::option::of(reserve_rule),
-        any::<bool>(),
+        any::<[bool; 2]>(),
         0_u32..=10_000,
         texts,
         0..i64::from(u32::MAX),
@@ -203,7 +203,7 @@ fn budget() -> impl Strategy<Value = Budget> {
                 timezone,
                 on_stale,
                 reserve_rule,
-                unpriced_blocks,
+                [unpriced_blocks, limit_from_event],
                 publish_from,
                 texts,
                 counted_from,
@@ -219,6 +219,9 @@ fn budget() -> impl Strategy<Value = Budget> {
                 on_stale,
                 reserve_rule,
                 unpriced_blocks,
+                limit_from_event: limit_from_event
+                    && window.session().is_some()
+                    && limit.usd().is_some(),
                 publish_from: BasisPoints(publish_from),
                 message: texts.0,
                 help_url: texts.1,

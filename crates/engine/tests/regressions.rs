@@ -461,7 +461,8 @@ fn a_session_has_the_limit_that_its_app_told_last_and_others_have_the_budget_s()
         });
         event
     };
-    let entries = |meter: &mut Meter, seq: u64| -> (Vec<_>, Vec<(Vec<u8>, Option<Vec<u8>>)>) {
+    type Changelog = Vec<(Vec<u8>, Option<Vec<u8>>)>;
+    let entries = |meter: &mut Meter, seq: u64| -> (Vec<_>, Changelog) {
         let told = meter.finish().told;
         meter.begin(seq + 1);
         let entries = told.blocklist.into_iter().filter_map(|(_, entry)| entry);

@@ -52,10 +52,10 @@ pub(crate) async fn forward(State(proxy): State<Arc<Proxy>>, request: Request) -
         Method::POST => Call::of(shape, path),
         _ => None,
     };
-    if call.is_none() {
-        if let Err(why) = access::may_pass(&proxy, &way, &parts.method) {
-            return access::forbidden(shape, &why);
-        }
+    if call.is_none()
+        && let Err(why) = access::may_pass(&proxy, &way, &parts.method)
+    {
+        return access::forbidden(shape, &why);
     }
     let call = match parts.method {
         Method::GET if route::is_response(shape, path) => {

@@ -196,7 +196,7 @@ fn totals(payload: &Payload) -> Map<String, Value> {
         .collect()
 }
 
-fn first<'v, const N: usize>(values: [&'v Value; N]) -> &'v Value {
+fn first<const N: usize>(values: [&Value; N]) -> &Value {
     let is_said = |value: &&Value| !value.is_null() && **value != "";
     values.into_iter().find(is_said).unwrap_or(&Value::Null)
 }

@@ -16,7 +16,7 @@ use super::answer::{Accepted, NotCounted, Outcome, unknown_members};
 use super::recent::{Before, compared};
 use crate::delivery::{Safe, Unsafe, owes};
 use crate::http::Sidecar;
-use crate::keys::Caller;
+use crate::keys::{Caller, Right};
 use crate::metrics::MEMBERS_REMOVED;
 use crate::reservations;
 use crate::spool::SpooledEvent;
@@ -143,7 +143,11 @@ impl<'s> Judging<'s> {
         if self.caller.key().is_none() {
             return Ok(whole);
         }
-        if let Some(imposed) = impose(Cow::Borrowed(&*whole), self.caller.imposed()) {
+        // An event is counted whatever its app says about limits, so this one is taken out of it.
+        let is_limit_out = !self.caller.may(Right::Limits) && may_name_a_limit(&whole);
+        let limit = is_limit_out.then_some(("session_limit_usd", ""));
+        let imposed = self.caller.imposed().chain(limit);
+        if let Some(imposed) = impose(Cow::Borrowed(&*whole), imposed) {
             return Ok(Cow::Owned(imposed.into_owned()));
         }
         // As it is it may name another workspace, so it never goes on.
@@ -284,6 +288,12 @@ impl Outgoing {
         sidecar.recent.remember(fresh, self.judged_at);
         Ok(())
     }
+}
+
+/// Whether an event may give its session a limit: it names the member, or writes letters as numbers.
+fn may_name_a_limit(event: &[u8]) -> bool {
+    let has = |part: &[u8]| event.windows(part.len()).any(|window| window == part);
+    has(b"session_limit_usd") || has(b"\\u")
 }
 
 fn late_detail(event: &Event<'_>, horizon_millis: i64) -> String {

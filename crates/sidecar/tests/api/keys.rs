@@ -427,3 +427,37 @@ async fn over_a_socket_a_key_is_honoured_and_not_demanded() {
         assert_eq!(response.unwrap().status(), wanted, "{key:?}");
     }
 }
+
+#[tokio::test]
+async fn only_a_key_with_the_right_to_gives_sessions_limits() {
+    let mut limiting = key("sf-limiting", "limiting", Some("acme"));
+    limiting.rights.push(Right::Limits);
+    let bench = bench(
+        with_keys(vec![key(OURS, "ours", Some("acme")), limiting]),
+        None,
+    );
+    let question = r#"{"session":"s-1","session_limit_usd":"0.50"}"#;
+    // A member that is written in another way is the same member.
+    let event = |id: &str, name: &str| {
+        format!(
+            r#"{{"id":"{id}","session":"s-1","model":"gpt-4o","provider":"openai","usage":{{"input_tokens":1}},"{name}":"0.50"}}"#
+        )
+    };
+    let names = ["session_limit_usd", r"session\u005flimit_usd"];
+    for (key, status, limit) in [
+        (OURS, StatusCode::BAD_REQUEST, None),
+        ("sf-limiting", StatusCode::OK, Some("0.50")),
+    ] {
+        let answer = bench.by(key, "POST", "/v1/check", question).await;
+        assert_eq!(answer.status, status, "{key}: {}", answer.json);
+        for (number, name) in names.into_iter().enumerate() {
+            let event = event(&format!("{key}-{number}"), name);
+            let told = bench.by(key, "POST", "/v1/usage", &event).await;
+            assert_eq!(told.status, StatusCode::ACCEPTED, "{}", told.json);
+            let taken = bench.sink.taken.lock().unwrap();
+            let sent: Value = serde_json::from_slice(&taken.last().unwrap().value).unwrap();
+            let said = sent["data"]["session_limit_usd"].as_str();
+            assert_eq!(said.filter(|said| !said.is_empty()), limit, "{key} {name}");
+        }
+    }
+}

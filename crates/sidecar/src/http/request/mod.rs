@@ -19,7 +19,7 @@ use spendfuse_domain::{Attribution, Nanos, UnixMillis};
 use spendfuse_guard::{CheckRequest, Expected, Warning};
 
 use super::{ApiError, Checker};
-use crate::keys::Caller;
+use crate::keys::{Caller, Right};
 use crate::reservations::{LONGEST_TIMEOUT_SECONDS, USUAL_TIMEOUT};
 use estimate::{Estimate, Pricing};
 use faults::Unknown;
@@ -144,8 +144,12 @@ impl Question {
     /// Puts what the caller cannot choose in the place of what is asked.
     ///
     /// # Errors
-    /// Never, for dimensions.
+    /// A session's limit by a key that gives none: what is ignored would not be limited.
     pub(in crate::http) fn impose(&mut self, caller: &Caller) -> Result<(), ApiError> {
+        if self.session_limit.is_some() && !caller.may(Right::Limits) {
+            let message = "session_limit_usd: this key has not the right `limits`; leave it out";
+            return Err(ApiError::bad_request(message));
+        }
         for (name, value) in caller.imposed() {
             self.put(name, value.to_owned())?;
         }
