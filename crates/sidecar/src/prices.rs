@@ -45,7 +45,9 @@ impl Prices {
     /// The prices that the binary carries, under `policy`.
     pub fn new(policy: PricingPolicy) -> Self {
         let policy = Arc::new(policy);
-        let pricer = Pricer::new(PriceBook::snapshot(), Arc::clone(&policy));
+        let book = PriceBook::snapshot();
+        book.prepare();
+        let pricer = Pricer::new(book, Arc::clone(&policy));
         Self {
             in_force: Arc::new(ArcSwap::from_pointee(pricer)),
             policy,
@@ -54,7 +56,9 @@ impl Prices {
 
     /// Puts another book in force.
     pub fn activate(&self, book: impl Into<Arc<PriceBook>>) {
-        let pricer = Pricer::new(book.into(), Arc::clone(&self.policy));
+        let book = book.into();
+        book.prepare();
+        let pricer = Pricer::new(book, Arc::clone(&self.policy));
         self.in_force.store(Arc::new(pricer));
     }
 

@@ -120,6 +120,12 @@ impl PriceBook {
         Some((&self.models[found.index], found.how, found.ambiguous))
     }
 
+    /// Works out what models are charged by that it does not have: otherwise the first call of one
+    /// waits for it, some tens of milliseconds.
+    pub fn prepare(&self) {
+        self.index.ceilings(&self.models);
+    }
+
     /// How names are found.
     pub(crate) fn index(&self) -> &Index {
         &self.index

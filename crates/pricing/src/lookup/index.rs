@@ -404,7 +404,7 @@ impl Index {
     }
 
     /// What ceilings are taken from.
-    pub(super) fn ceilings(&self, models: &[ModelPrices]) -> &CeilingIndex {
+    pub(crate) fn ceilings(&self, models: &[ModelPrices]) -> &CeilingIndex {
         let work_out = || CeilingIndex::new(models, &self.dearness);
         self.ceilings.get_or_init(work_out)
     }
