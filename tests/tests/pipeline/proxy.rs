@@ -227,9 +227,11 @@ fn answer(mut caller: TcpStream, number: usize) -> io::Result<()> {
     } else {
         pieces.len()
     };
+    // Node takes whatever comes before an announced end of the connection for all of it.
+    let connection = if is_cut { "keep-alive" } else { "close" };
     write!(
         caller,
-        "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n"
+        "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\nConnection: {connection}\r\n\r\n"
     )?;
     for piece in &pieces[..sent] {
         let event = event(piece);
