@@ -44,6 +44,8 @@ const CLIENTS: [(&str, Option<&str>); 12] = [
     ("vercel-ai", Some("gpt-4o-mini")),
 ];
 const CASES: [&str; 5] = ["whole", "streamed", "refused", "downgraded", "cut"];
+/// What is spent below half of a limit is told within a minute.
+const TOLD_PATIENCE: Duration = Duration::from_secs(90);
 const CALLS_PATIENCE: Duration = Duration::from_secs(120);
 
 #[test]
@@ -106,7 +108,7 @@ fn sdks_are_guarded_and_metered_by_their_base_url() {
             assert_cell(case, one, cheaper);
         }
     }
-    eventually("the calls are counted", PATIENCE, || {
+    eventually("the calls are counted", TOLD_PATIENCE, || {
         let of = |customer: &str| {
             let answer = ask_at(
                 sidecar,
