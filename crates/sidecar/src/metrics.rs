@@ -1,6 +1,8 @@
 //! Every metric of the sidecar.
 
-use metrics::counter;
+use metrics::{counter, gauge};
+
+use crate::keys::Keyring;
 
 /// A decision is some lookups in memory; what takes a millisecond was waiting for a processor.
 const CHECK_TIMES: &[f64] = &[
@@ -93,8 +95,10 @@ const LABELLED: [(&str, &str, &[&str]); 5] = [
 ];
 
 /// Shows counters before there is anything to count: a series that begins with its first increase
-/// shows no increase.
-pub(crate) fn show() {
+/// shows no increase. The keys were read before there was anything to show them by.
+pub(crate) fn show(keys: &Keyring) {
+    gauge!(KEYS).set(keys.keys().len() as f64);
+    gauge!(KEYS_UNREADABLE).increment(0.0);
     counter!(spendfuse_guard::metrics::ENTRIES_LEFT_OUT).increment(0);
     counter!(spendfuse_guard::metrics::RESERVATIONS_EXPIRED).increment(0);
     counter!(MEMBERS_REMOVED).increment(0);

@@ -142,7 +142,7 @@ impl Running {
         policy: PricingPolicy,
         metrics: MetricsText,
     ) -> Result<Self, SidecarError> {
-        crate::metrics::show();
+        crate::metrics::show(&config.keys);
         let clock = Clock::new();
         let guard_config = GuardConfig {
             partitions: config.partitions,
