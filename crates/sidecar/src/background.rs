@@ -12,7 +12,7 @@ use std::future::Future;
 use std::thread;
 
 use tokio::runtime::{self, Runtime};
-use tokio::task::JoinSet;
+use tokio::task::{JoinHandle, JoinSet};
 
 /// How much less of a busy machine a thread gets than one that has the usual nice value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -144,6 +144,17 @@ impl Background {
         tasks.spawn_on(work, runtime.handle());
         let ended = tasks.join_next().await.expect("one was spawned");
         ended.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))
+    }
+}
+
+impl Background {
+    /// Does `work` there, to its end even where the caller does not wait for it any more.
+    pub(crate) fn finish<T: Send + 'static>(
+        &self,
+        work: impl Future<Output = T> + Send + 'static,
+    ) -> JoinHandle<T> {
+        let runtime = self.0.as_ref().expect("it is taken when dropped");
+        runtime.spawn(work)
     }
 }
 

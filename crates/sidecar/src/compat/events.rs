@@ -2,15 +2,13 @@
 
 use serde::Serialize;
 use serde_json::{Map, Number, Value, json};
-use spendfuse_domain::event::MAX_TEXT_BYTES;
+use spendfuse_domain::event::{MAX_TAGS, MAX_TEXT_BYTES};
 
 use super::workspace;
+use crate::delivery::Unsafe;
 use crate::http::Sidecar;
 use crate::keys::Caller;
 use crate::usage::{Outgoing, Told, take_all};
-
-/// Tags of an event at most.
-const MOST_TAGS: usize = 16;
 
 /// An event in the making: only what is known stands in it.
 #[derive(Debug)]
@@ -88,7 +86,7 @@ impl Draft {
             _ => return self,
         };
         let fits = !name.is_empty() && name.len().max(text.len()) <= MAX_TEXT_BYTES;
-        if fits && !text.is_empty() && self.tags.len() < MOST_TAGS {
+        if fits && !text.is_empty() && self.tags.len() < MAX_TAGS {
             let tag = self.tags.entry(name.to_owned());
             tag.or_insert(Value::String(text));
         }
@@ -109,15 +107,56 @@ impl Draft {
     }
 }
 
-/// Judges `drafts` as `/v1/usage` does: what became of them, and what is to be sent.
-pub(super) async fn judge(
+/// The events of one request on their way, as many at once as fit into one of `/v1/usage`: every one
+/// is taken, because these clients do not send again what they are told was too much.
+pub(super) struct Taking<'s> {
+    sidecar: &'s Sidecar,
+    caller: &'s Caller,
+    waiting: Vec<Result<Draft, String>>,
+    pub(super) summary: Summary,
+    /// Drafts whose events are safe, or that never will be events.
+    pub(super) done: usize,
+}
+
+impl<'s> Taking<'s> {
+    pub(super) fn new(sidecar: &'s Sidecar, caller: &'s Caller) -> Self {
+        Self {
+            sidecar,
+            caller,
+            waiting: Vec::new(),
+            summary: Summary::default(),
+            done: 0,
+        }
+    }
+
+    /// One more; sends those that are there where they are enough.
+    pub(super) async fn add(&mut self, draft: Result<Draft, String>) -> Result<(), Unsafe> {
+        self.waiting.push(draft);
+        match self.waiting.len() < self.sidecar.config.max_usage_events {
+            true => Ok(()),
+            false => self.send().await,
+        }
+    }
+
+    /// Judges what is there as `/v1/usage` does, and returns when it is safe.
+    pub(super) async fn send(&mut self) -> Result<(), Unsafe> {
+        let drafts = std::mem::take(&mut self.waiting);
+        let count = drafts.len();
+        let outgoing = judge(self.sidecar, self.caller, drafts, &mut self.summary).await;
+        outgoing.deliver(self.sidecar).await?;
+        self.done += count;
+        Ok(())
+    }
+}
+
+async fn judge(
     sidecar: &Sidecar,
     caller: &Caller,
     drafts: Vec<Result<Draft, String>>,
-) -> (Summary, Outgoing) {
+    summary: &mut Summary,
+) -> Outgoing {
     let now = sidecar.checker.clock.now().wall.to_string();
     let workspace = workspace(sidecar, caller);
-    let mut summary = Summary::default();
     let mut events = Vec::new();
     for draft in drafts {
         match draft {
@@ -132,7 +171,7 @@ pub(super) async fn judge(
             Told::Refused(reason) => summary.reject(reason),
         }
     }
-    (summary, outgoing)
+    outgoing
 }
 
 /// A token count, of which these clients send none, null, or a float.

@@ -14,9 +14,11 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use spendfuse_domain::UnixMillis;
 
-use super::events::{Draft, Summary, judge, name};
-use crate::http::{ApiError, Shared, json as answer};
+use super::events::{Draft, Summary, Taking, name};
+use super::unavailable;
+use crate::http::{Shared, json as answer};
 use crate::keys::Caller;
+use crate::usage::parts;
 
 const SOURCE: &str = "litellm";
 
@@ -83,30 +85,22 @@ enum Told {
 pub(crate) async fn ingest(State(sidecar): Shared, caller: Caller, body: Bytes) -> Response {
     let shared = Arc::clone(&sidecar);
     let taking = async move {
-        let mut drafts = Vec::new();
+        let mut taking = Taking::new(&shared, &caller);
         let mut skipped = 0_usize;
-        for payload in payloads(&body) {
-            match payload.and_then(|payload| told(&payload)) {
-                Ok(Told::Call(draft)) => drafts.push(Ok(*draft)),
+        // An array, a line each, or a single one.
+        for part in parts(&body, "") {
+            match part.map_err(|error| error.detail).and_then(payload) {
+                Ok(Told::Call(draft)) => taking.add(Ok(*draft)).await?,
                 Ok(Told::NotBilled) => skipped += 1,
-                Err(reason) => drafts.push(Err(reason)),
+                Err(reason) => taking.add(Err(reason)).await?,
             }
         }
-        let most = shared.config.max_usage_events;
-        let left_out = drafts.len().saturating_sub(most);
-        drafts.truncate(most);
-        let (mut summary, outgoing) = judge(&shared, &caller, drafts).await;
-        for _ in 0..left_out {
-            summary.reject(format!("more than {most} events at once"));
-        }
-        outgoing.deliver(&shared).await.map(|()| (summary, skipped))
+        taking.send().await?;
+        Ok(told_back(&taking.summary, skipped))
     };
     match sidecar.background.run(taking).await {
-        Ok((summary, skipped)) => answer(StatusCode::OK, &told_back(&summary, skipped)),
-        Err(error) => {
-            let unavailable = ApiError::new("unavailable", error.to_string());
-            unavailable.response(StatusCode::SERVICE_UNAVAILABLE)
-        }
+        Ok(told) => answer(StatusCode::OK, &told),
+        Err(error) => unavailable(&error),
     }
 }
 
@@ -117,19 +111,9 @@ fn told_back(summary: &Summary, skipped: usize) -> Value {
     })
 }
 
-/// An array, a line each, or a single one.
-fn payloads(body: &[u8]) -> Vec<Result<Payload, String>> {
-    let wrong = |error: serde_json::Error| format!("cannot be read: {error}");
-    if body.trim_ascii_start().starts_with(b"[") {
-        let read = serde_json::from_slice::<Vec<Value>>(body);
-        let one = |value| serde_json::from_value(value).map_err(wrong);
-        return match read {
-            Ok(values) => values.into_iter().map(one).collect(),
-            Err(error) => vec![Err(wrong(error))],
-        };
-    }
-    let read = serde_json::Deserializer::from_slice(body).into_iter::<Payload>();
-    read.map(|payload| payload.map_err(wrong)).collect()
+fn payload(text: &[u8]) -> Result<Told, String> {
+    let read = serde_json::from_slice(text);
+    told(&read.map_err(|error| format!("cannot be read: {error}"))?)
 }
 
 fn told(payload: &Payload) -> Result<Told, String> {

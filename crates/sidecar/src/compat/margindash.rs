@@ -14,11 +14,11 @@ use axum::response::Response;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
-use super::events::{Draft, Summary, count, judge, name};
+use super::events::{Draft, Summary, Taking, count, name};
 use super::scopes::Blocked;
-use super::{Line, bearer, parameters, workspace};
+use super::{Line, parameters, unavailable, workspace};
 use crate::http::{ApiError, Shared, Sidecar, json as answer};
-use crate::keys::Place;
+use crate::keys::{Place, Presented};
 use crate::prices::Prices;
 
 const SOURCE: &str = "margindash";
@@ -31,7 +31,7 @@ pub(super) async fn blocklist(
     headers: HeaderMap,
     uri: Uri,
 ) -> Response {
-    let caller = line.caller(&sidecar.config, Place::Bearer, bearer(&headers));
+    let caller = line.caller(&sidecar, Place::Bearer, Presented::bearer(&headers));
     let shared = Arc::clone(&sidecar);
     let blocked = match caller {
         None => Blocked::default(),
@@ -101,43 +101,37 @@ pub(super) async fn events(
     headers: HeaderMap,
     body: Bytes,
 ) -> Response {
-    let batch = match serde_json::from_slice::<Batch>(&body) {
-        Ok(batch) => batch,
-        Err(error) => {
-            let message = format!("the body cannot be read: {error}");
-            return ApiError::new("bad_request", message).response(StatusCode::BAD_REQUEST);
-        }
-    };
-    let caller = line.caller(&sidecar.config, Place::Bearer, bearer(&headers));
+    let caller = line.caller(&sidecar, Place::Bearer, Presented::bearer(&headers));
     let Some(caller) = caller else {
         return answer(StatusCode::OK, &Summary::default());
     };
     let shared = Arc::clone(&sidecar);
     let taking = async move {
-        let most = shared.config.max_usage_events;
-        let mut all = Vec::new();
+        let batch = serde_json::from_slice::<Batch>(&body).map_err(|error| {
+            let message = format!("the body cannot be read: {error}");
+            ApiError::new("bad_request", message).response(StatusCode::BAD_REQUEST)
+        })?;
+        let mut taking = Taking::new(&shared, &caller);
         for event in &batch.events {
-            all.extend(drafts(&shared.checker.prices, event));
+            for draft in drafts_of(&shared.checker.prices, event) {
+                taking
+                    .add(draft)
+                    .await
+                    .map_err(|error| unavailable(&error))?;
+            }
         }
-        let is_too_long = all.len() > most;
-        all.truncate(most);
-        let (mut summary, outgoing) = judge(&shared, &caller, all).await;
-        if is_too_long {
-            summary.reject(format!("more than {most} responses at once"));
-        }
-        outgoing.deliver(&shared).await.map(|()| summary)
+        taking.send().await.map_err(|error| unavailable(&error))?;
+        Ok(taking.summary)
     };
-    match sidecar.background.run(taking).await {
-        Ok(summary) => answer(StatusCode::OK, &summary),
-        Err(error) => {
-            let unavailable = ApiError::new("unavailable", error.to_string());
-            unavailable.response(StatusCode::SERVICE_UNAVAILABLE)
-        }
-    }
+    let taken = sidecar.background.run(taking).await;
+    taken.map_or_else(
+        |refusal: Response| refusal,
+        |summary| answer(StatusCode::OK, &summary),
+    )
 }
 
 /// One event of ours for each response, and one for the revenue.
-fn drafts(prices: &Prices, event: &Map<String, Value>) -> Vec<Result<Draft, String>> {
+fn drafts_of(prices: &Prices, event: &Map<String, Value>) -> Vec<Result<Draft, String>> {
     let token = name(event.get("unique_request_token"));
     let Some(token) = token.as_str().filter(|token| !token.is_empty()) else {
         return vec![Err("an event without unique_request_token".to_owned())];

@@ -20,10 +20,11 @@ use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 use spendfuse_domain::{Amount, Verdict};
 use spendfuse_guard::{BudgetLine, CheckResponse};
+use xxhash_rust::xxh3::xxh3_64;
 
-use super::events::{Draft, Summary, count, judge, name};
-use super::resent::fingerprint;
+use super::events::{Draft, Summary, Taking, count, name};
 use super::{Line, parameters};
+use crate::delivery::Unsafe;
 use crate::http::{Question, Shared, Sidecar, json};
 use crate::keys::{Caller, Place};
 use crate::metrics::COMPAT_INEXPRESSIBLE_TOTAL;
@@ -91,7 +92,7 @@ pub(super) async fn check(State(sidecar): Shared, line: Line, uri: Uri) -> Respo
         let found = parameters.iter().find(|(known, _)| known == name);
         found.map(|(_, value)| value.as_str())
     };
-    let caller = line.caller(&sidecar.config, Place::Query, value("key"));
+    let caller = line.caller(&sidecar, Place::Query, value("key").map(str::as_bytes));
     let answer = match caller {
         Some(caller) => ask(&sidecar, &caller, value("customer"), value("feature")).await,
         None => Checked::allowed(),
@@ -222,14 +223,34 @@ struct Batch<'a> {
     events: Vec<&'a RawValue>,
 }
 
+/// What is known of a batch before its events are looked at.
+struct Read {
+    key: Option<String>,
+    marks: Vec<u64>,
+}
+
+fn read(body: &[u8]) -> Result<Read, String> {
+    let batch = serde_json::from_slice::<Batch<'_>>(body);
+    let batch = batch.map_err(|error| format!("the body cannot be read: {error}"))?;
+    let marks = batch.events.iter();
+    let marks = marks.map(|event| xxh3_64(event.get().as_bytes()));
+    Ok(Read {
+        marks: marks.collect(),
+        key: batch.api_key,
+    })
+}
+
+/// A backlog of this client comes in one body: away from the threads that answer checks.
 pub(super) async fn ingest(State(sidecar): Shared, line: Line, body: Bytes) -> Response {
+    let shared = body.clone();
     let mut summary = Summary::default();
-    match serde_json::from_slice::<Batch<'_>>(&body) {
-        Err(error) => summary.reject(format!("the body cannot be read: {error}")),
-        Ok(batch) => {
-            let key = batch.api_key.as_deref();
-            if let Some(caller) = line.caller(&sidecar.config, Place::Query, key) {
-                let Some(taken) = take(&sidecar, caller, &batch).await else {
+    match sidecar.background.run(async move { read(&shared) }).await {
+        Err(reason) => summary.reject(reason),
+        Ok(Read { key, marks }) => {
+            let key = key.as_deref().map(str::as_bytes);
+            if let Some(caller) = line.caller(&sidecar, Place::Query, key) {
+                let key = xxh3_64(key.unwrap_or_default());
+                let Some(taken) = take(&sidecar, caller, key, marks, body).await else {
                     line.hang_up().await;
                     return json(StatusCode::SERVICE_UNAVAILABLE, &summary);
                 };
@@ -240,41 +261,38 @@ pub(super) async fn ingest(State(sidecar): Shared, line: Line, body: Bytes) -> R
     json(StatusCode::OK, &summary)
 }
 
-/// `None` where neither broker nor spool takes them.
-async fn take(sidecar: &Arc<Sidecar>, caller: Caller, batch: &Batch<'_>) -> Option<Summary> {
-    let key = fingerprint(batch.api_key.as_deref().unwrap_or_default().as_bytes());
-    let marks: Vec<u64> = batch
-        .events
-        .iter()
-        .map(|event| fingerprint(event.get().as_bytes()))
-        .collect();
-    let most = sidecar.config.max_usage_events;
+/// `None` where neither broker nor spool takes all of them.
+async fn take(
+    sidecar: &Arc<Sidecar>,
+    caller: Caller,
+    key: u64,
+    marks: Vec<u64>,
+    body: Bytes,
+) -> Option<Summary> {
     let resent = &sidecar.compat.resent;
     let before = resent.repeated(key, &marks).await;
-    let (taking, outcome) = resent.take(key, marks);
-    let drafts: Vec<_> = batch.events[before..]
-        .iter()
-        .take(most)
-        .map(|event| draft(event))
-        .collect();
-    let left_out = batch.events.len().saturating_sub(before + most);
+    let (waiting, outcome) = resent.take(key, marks);
     let shared = Arc::clone(sidecar);
     // Whatever becomes of the connection, what is begun is finished.
-    let sending = tokio::spawn(async move {
-        let (summary, outgoing) = judge(&shared, &caller, drafts).await;
-        let is_safe = outgoing.deliver(&shared).await.is_ok();
-        outcome.tell(is_safe);
-        is_safe.then_some(summary)
+    let sending = sidecar.background.finish(async move {
+        let mut taking = Taking::new(&shared, &caller);
+        let sent = send(&mut taking, &body, before).await;
+        outcome.tell(before + taking.done);
+        sent.ok().map(|()| taking.summary)
     });
-    let mut summary = sending.await.ok().flatten();
-    taking.answered();
-    if let Some(summary) = &mut summary {
-        summary.accepted += before;
-        for _ in 0..left_out {
-            summary.reject(format!("more than {most} events at once"));
-        }
+    let mut summary = sending.await.ok().flatten()?;
+    waiting.answered();
+    summary.accepted += before;
+    Some(summary)
+}
+
+/// Sends the events of a body that was read before, from number `first` on.
+async fn send(taking: &mut Taking<'_>, body: &[u8], first: usize) -> Result<(), Unsafe> {
+    let batch = serde_json::from_slice::<Batch<'_>>(body);
+    for event in batch.iter().flat_map(|batch| &batch.events[first..]) {
+        taking.add(draft(event)).await?;
     }
-    summary
+    taking.send().await
 }
 
 /// One call. Its cost by the client's own table, which is 0 for every model that it does not know, is

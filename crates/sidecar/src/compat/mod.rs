@@ -16,13 +16,14 @@ use std::time::Duration;
 
 use axum::extract::{FromRequestParts, Query};
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, Uri, header};
+use axum::http::{StatusCode, Uri};
+use axum::response::Response;
 use axum::routing::{get, post};
 use axum::{Extension, Router};
 use metrics::counter;
 
-use crate::config::SidecarConfig;
-use crate::http::Sidecar;
+use crate::delivery::Unsafe;
+use crate::http::{ApiError, Sidecar, caller};
 use crate::keys::{Caller, Place, Presented, Right};
 use crate::metrics::COMPAT_UNKNOWN_KEYS;
 use crate::server::Connection;
@@ -108,26 +109,21 @@ impl<S: Sync> FromRequestParts<S> for Line {
 impl Line {
     /// Whose request it is that has `key` there; `None` where it is nobody's who may use these
     /// interfaces. That is counted, and logged without the key.
-    fn caller(&self, config: &SidecarConfig, place: Place, key: Option<&str>) -> Option<Caller> {
-        if !(self.is_tcp && (config.token.is_some() || config.keys.is_used())) {
-            return Some(Caller::default());
-        }
-        let presented = key.map(|key| Presented {
+    fn caller(&self, sidecar: &Sidecar, place: Place, key: Option<&[u8]>) -> Option<Caller> {
+        let presented = key.map(|text| Presented {
             place,
-            text: key.as_bytes(),
+            text,
             is_ours: true,
         });
-        let address = self.connection.as_ref();
-        let address = address.and_then(|connection| connection.address());
-        let caller = config
-            .keys
-            .login(presented.as_slice(), config.token.as_ref(), address);
-        let caller = caller.ok().map(|(caller, _)| caller);
-        let caller = caller.filter(|caller| caller.may(Right::Compat));
-        if caller.is_none() {
+        let connection = self.connection.as_ref();
+        let address = connection.and_then(|connection| connection.address());
+        let known = caller(sidecar, presented.as_slice(), self.is_tcp, address);
+        let known = known.ok().map(Option::unwrap_or_default);
+        let known = known.filter(|caller| caller.may(Right::Compat));
+        if known.is_none() {
             counter!(COMPAT_UNKNOWN_KEYS).increment(1);
         }
-        caller
+        known
     }
 
     /// Ends the connection without an answer, which tells these clients to send their events again.
@@ -144,15 +140,14 @@ fn parameters(uri: &Uri) -> Vec<(String, String)> {
     Query::try_from_uri(uri).map_or_else(|_| Vec::new(), |Query(all)| all)
 }
 
+/// Nothing takes the events: to be sent again.
+fn unavailable(error: &Unsafe) -> Response {
+    let error = ApiError::new("unavailable", error.to_string());
+    error.response(StatusCode::SERVICE_UNAVAILABLE)
+}
+
 /// The workspace that a caller's events and questions are of.
 fn workspace<'s>(sidecar: &'s Sidecar, caller: &'s Caller) -> &'s str {
     let default = &sidecar.config.default_workspace;
     caller.workspace().unwrap_or(default)
-}
-
-/// The key in `Authorization: Bearer …`.
-fn bearer(headers: &HeaderMap) -> Option<&str> {
-    let value = headers.get(header::AUTHORIZATION)?.to_str().ok()?;
-    let (scheme, key) = value.split_once(' ')?;
-    scheme.eq_ignore_ascii_case("bearer").then(|| key.trim())
 }

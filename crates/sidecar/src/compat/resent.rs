@@ -5,12 +5,10 @@
 //! the next batch that begins with exactly those events, after a connection that ended before the
 //! answer, has them for the second time.
 
-use std::hash::Hasher as _;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
-use xxhash_rust::xxh3::Xxh3;
 
 /// For how long a client is expected to try again.
 const REMEMBERED: Duration = Duration::from_secs(15 * 60);
@@ -26,8 +24,8 @@ struct Batch {
     key: u64,
     events: Vec<u64>,
     since: Instant,
-    /// Whether its events are safe; none while that is not known.
-    outcome: watch::Receiver<Option<bool>>,
+    /// How many of its events are safe, from the first on; none while that is not known.
+    safe: watch::Receiver<Option<usize>>,
 }
 
 /// A batch that is being taken. Dropped before [`Taking::answered`], it is remembered.
@@ -36,20 +34,13 @@ pub(super) struct Taking<'r> {
     batch: Option<Batch>,
 }
 
-/// Tells whether a batch's events are safe, however its sender's connection ended.
-pub(super) struct Outcome(watch::Sender<Option<bool>>);
+/// Tells how many of a batch's events are safe, however its sender's connection ended.
+pub(super) struct Outcome(watch::Sender<Option<usize>>);
 
 impl Outcome {
-    pub(super) fn tell(&self, is_safe: bool) {
-        self.0.send_replace(Some(is_safe));
+    pub(super) fn tell(&self, safe: usize) {
+        self.0.send_replace(Some(safe));
     }
-}
-
-/// What stands for one event, or for a key.
-pub(super) fn fingerprint(bytes: &[u8]) -> u64 {
-    let mut hasher = Xxh3::new();
-    hasher.write(bytes);
-    hasher.finish()
 }
 
 impl Resent {
@@ -59,9 +50,8 @@ impl Resent {
             return 0;
         };
         // It may still be under way to the broker.
-        let known = batch.outcome.wait_for(Option::is_some).await;
-        let is_safe = known.is_ok_and(|outcome| *outcome == Some(true));
-        if is_safe { batch.events.len() } else { 0 }
+        let known = batch.safe.wait_for(Option::is_some).await;
+        known.map_or(0, |safe| safe.unwrap_or(0))
     }
 
     /// Takes the longest batch that `events` begin with.
@@ -79,12 +69,12 @@ impl Resent {
 
     /// Begins to take a batch.
     pub(super) fn take(&self, key: u64, events: Vec<u64>) -> (Taking<'_>, Outcome) {
-        let (tell, outcome) = watch::channel(None);
+        let (tell, safe) = watch::channel(None);
         let batch = Batch {
             key,
             events,
             since: Instant::now(),
-            outcome,
+            safe,
         };
         let taking = Taking {
             resent: self,
@@ -135,7 +125,7 @@ mod tests {
         let resent = Resent::default();
         let (taking, outcome) = resent.take(KEY, vec![7, 8]);
         drop(taking);
-        outcome.tell(true);
+        outcome.tell(2);
         assert_eq!(resent.repeated(KEY, &[7, 9]).await, 0, "another batch");
         assert_eq!(resent.repeated(KEY + 1, &[7, 8]).await, 0, "another sender");
         assert_eq!(resent.repeated(KEY, &[7, 8, 9]).await, 2);
@@ -146,13 +136,21 @@ mod tests {
     async fn what_was_answered_or_lost_is_taken() {
         let resent = Resent::default();
         let (taking, outcome) = resent.take(KEY, vec![7]);
-        outcome.tell(true);
+        outcome.tell(1);
         taking.answered();
         assert_eq!(resent.repeated(KEY, &[7]).await, 0, "two calls alike");
         let (taking, outcome) = resent.take(KEY, vec![7]);
         drop(taking);
-        outcome.tell(false);
+        outcome.tell(0);
         assert_eq!(resent.repeated(KEY, &[7]).await, 0, "it was not safe");
+        let (taking, outcome) = resent.take(KEY, vec![7, 8, 9]);
+        drop(taking);
+        outcome.tell(1);
+        assert_eq!(
+            resent.repeated(KEY, &[7, 8, 9]).await,
+            1,
+            "the rest was not"
+        );
         let (taking, outcome) = resent.take(KEY, vec![7]);
         drop((taking, outcome));
         assert_eq!(resent.repeated(KEY, &[7]).await, 0, "it was given up");

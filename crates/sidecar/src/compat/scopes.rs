@@ -8,8 +8,8 @@ use metrics::gauge;
 use spendfuse_domain::scope::{Dimension, ScopeText};
 use spendfuse_domain::{Attribution, Verdict};
 use spendfuse_guard::CheckRequest;
+use xxhash_rust::xxh3::xxh3_64;
 
-use super::resent::fingerprint;
 use crate::http::Sidecar;
 use crate::keys::Caller;
 use crate::metrics::COMPAT_INEXPRESSIBLE;
@@ -50,7 +50,7 @@ impl Blocked {
                 text.extend(name.as_bytes());
             }
         }
-        (fingerprint(&text) >> 11).max(1)
+        (xxh3_64(&text) >> 11).max(1)
     }
 }
 

@@ -1,5 +1,6 @@
 //! Who may ask what: the sidecar's token, or a key with the right to it.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use axum::extract::{FromRequestParts, Request, State};
@@ -29,30 +30,44 @@ pub(super) async fn demand(
     mut request: Request,
     next: Next,
 ) -> Response {
-    let config = &demand.sidecar.config;
     let presented = Presented::in_headers(request.headers());
-    let is_key = |one: &Presented<'_>| one.text.starts_with(PREFIX.as_bytes());
-    let is_demanded = match demand.is_tcp {
-        true => config.token.is_some() || config.keys.is_used(),
-        // A key that is presented all the same says whom the request counts against.
-        false => config.keys.is_used() && presented.iter().any(is_key),
+    let connection = request.extensions().get::<Arc<Connection>>();
+    let address = connection.and_then(|connection| connection.address());
+    let caller = match caller(&demand.sidecar, &presented, demand.is_tcp, address) {
+        Ok(caller) => caller,
+        Err(denied) => return unauthorized(denied),
     };
-    if is_demanded {
-        let connection = request.extensions().get::<Arc<Connection>>();
-        let address = connection.and_then(|connection| connection.address());
-        let caller = match config
-            .keys
-            .login(&presented, config.token.as_ref(), address)
-        {
-            Ok((caller, _)) => caller,
-            Err(denied) => return unauthorized(denied),
-        };
+    if let Some(caller) = caller {
         if !caller.may(demand.right) {
             return forbidden(demand.right);
         }
         request.extensions_mut().insert(caller);
     }
     next.run(request).await
+}
+
+/// Who presents these; `None` where nobody has to say.
+///
+/// # Errors
+/// [`Denied`]: no right key, where one is demanded.
+pub(crate) fn caller(
+    sidecar: &Sidecar,
+    presented: &[Presented<'_>],
+    is_tcp: bool,
+    address: Option<IpAddr>,
+) -> Result<Option<Caller>, Denied> {
+    let config = &sidecar.config;
+    let is_key = |one: &Presented<'_>| one.text.starts_with(PREFIX.as_bytes());
+    let is_demanded = match is_tcp {
+        true => config.token.is_some() || config.keys.is_used(),
+        // A key that is presented all the same says whom the request counts against.
+        false => config.keys.is_used() && presented.iter().any(is_key),
+    };
+    if !is_demanded {
+        return Ok(None);
+    }
+    let (caller, _) = sidecar.login(presented, address)?;
+    Ok(Some(caller))
 }
 
 impl<S: Sync> FromRequestParts<S> for Caller {

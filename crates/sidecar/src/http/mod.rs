@@ -37,6 +37,7 @@ use crate::prices::Prices;
 use crate::reservations::{Reservations, Reserver};
 use crate::usage::{Recent, post_usage};
 use auth::Demand;
+pub(crate) use auth::caller;
 pub(crate) use authz::refused_call;
 pub use browsers::refuse_browsers;
 pub use check::Checker;

@@ -4,11 +4,11 @@ use serde_json::value::RawValue;
 use spendfuse_domain::event::{RejectReason, Rejection};
 
 /// One event of a body, or why that part of the body is none.
-pub(super) type Part<'b> = Result<&'b [u8], Rejection>;
+pub(crate) type Part<'b> = Result<&'b [u8], Rejection>;
 
 /// The parts of `body`. With a content type of NDJSON each line is an event; else the body is one
 /// JSON value, an array meaning several events, and what is not may still be lines.
-pub(super) fn parts<'b>(body: &'b [u8], content_type: &str) -> Vec<Part<'b>> {
+pub(crate) fn parts<'b>(body: &'b [u8], content_type: &str) -> Vec<Part<'b>> {
     let by_lines = ["ndjson", "jsonl", "json-seq"]
         .iter()
         .any(|name| content_type.contains(name));

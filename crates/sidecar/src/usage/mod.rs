@@ -24,6 +24,7 @@ use crate::turn::Turn;
 use answer::{EventResult, Outcome, UsageResponse};
 use judge::Judging;
 
+pub(crate) use body::parts;
 pub(crate) use judge::{Outgoing, Refusal};
 pub(crate) use recent::Recent;
 
@@ -49,7 +50,7 @@ async fn take(sidecar: &Sidecar, caller: &Caller, headers: &HeaderMap, body: &[u
     let content_type = content_type.and_then(|value| value.to_str().ok());
     let binary = binary::structured(headers, body);
     let parts = match &binary {
-        None => body::parts(body, content_type.unwrap_or_default()),
+        None => parts(body, content_type.unwrap_or_default()),
         Some(Ok(event)) => vec![Ok(event.as_slice())],
         Some(Err(rejection)) => vec![Err(rejection.clone())],
     };

@@ -14,6 +14,10 @@ const MARGINT: &str = "/api/budgets/check";
 const MARGINT_EVENTS: &str = "/compat/margint/api/ingest/events";
 const MARGINDASH: &str = "/compat/margindash/api/v1";
 
+fn bench_with(config: SidecarConfig) -> Bench {
+    bench(config, None)
+}
+
 /// The events that went to the broker.
 fn sent(bench: &Bench) -> Vec<Value> {
     let taken = bench.sink.taken.lock().unwrap();
@@ -139,6 +143,23 @@ async fn margints_events_are_counted_without_what_they_get_wrong() {
         "0 is what it does not know"
     );
     assert_eq!(events[2]["data"]["provider"], "gemini");
+
+    let config = SidecarConfig {
+        max_usage_events: 2,
+        ..config()
+    };
+    let one_at_a_time = bench_with(config);
+    let event = json!({"customerId": "c", "provider": "openai", "model": "gpt-4o",
+                       "inputTokens": 1, "outputTokens": 1});
+    let backlog = json!({"apiKey": "k", "events": vec![event; 5]});
+    let answer = one_at_a_time
+        .post(MARGINT_EVENTS, backlog.to_string())
+        .await;
+    assert_eq!(
+        answer.json["accepted"], 5,
+        "what it is refused it never sends again"
+    );
+    assert_eq!(sent(&one_at_a_time).len(), 5);
 
     for broken in ["", "{", "[]", "{\"apiKey\": 1}", "{\"events\": null}"] {
         let answer = bench.post(MARGINT_EVENTS, broken).await;
@@ -380,6 +401,12 @@ async fn litellms_payloads_become_calls_without_what_was_said() {
     );
     assert_eq!(data["reported_cost_usd"], "0.005800000");
     assert!(!format!("{events:?}").contains("secret"));
+
+    // A line that cannot be read does not take the others with it.
+    let lines = format!("{call}\nno JSON\n{{\"metadata\": 7}}\n{call}\n");
+    let mixed = bench.post("/v1/ingest/litellm", lines).await;
+    assert_eq!(mixed.json["accepted"], 2, "{}", mixed.json);
+    assert_eq!(mixed.json["rejected"], 2, "{}", mixed.json);
 
     let broken = bench.post("/v1/ingest/litellm", "[{\"id\": 1}, 7]").await;
     assert_eq!(
