@@ -7,14 +7,14 @@ import Anthropic from '@anthropic-ai/sdk';
 import { GoogleGenAI } from '@google/genai';
 import OpenAI from 'openai';
 import { BudgetExceededError, Spendfuse } from 'spendfuse';
-import { provider, SAID, textOf } from './stub.mjs';
+import { provider, type ProviderOptions, SAID, textOf } from './stub.mjs';
 
 const url = process.env['SPENDFUSE_TEST_URL'];
 const skip = url === undefined && 'SPENDFUSE_TEST_URL is not set';
 const messages = [{ role: 'user' as const, content: 'x' }];
 
-async function parts() {
-  const upstream = await provider({ pieceBytes: 9 });
+async function parts(options: ProviderOptions = {}) {
+  const upstream = await provider({ pieceBytes: 9, ...options });
   const spendfuse = new Spendfuse({ url: url!, workspace: 'sdk' });
   after(async () => {
     await spendfuse.shutdown();
@@ -79,11 +79,16 @@ test('a customer who may spend nothing is refused by every client, before anythi
 });
 
 test('calls at once do not pass the limit together: each holds what it may cost', { skip }, async () => {
-  const { upstream, spendfuse, openai } = await parts();
+  // An answered call holds no more than it cost, so none is answered before all have been judged.
+  let answer = (): void => undefined;
+  const { upstream, spendfuse, openai } = await parts({ answersAfter: new Promise((resolve) => (answer = resolve)) });
   // $0.0018 for calls of which each may cost $0.0008 and a little; of this model nothing is learnt yet.
   const call = () => spendfuse.context({ customer: 'c-4' }, () => openai.chat.completions.create({ model: 'gpt-4.1', max_tokens: 100, messages }));
-  const outcomes = await Promise.allSettled(Array.from({ length: 20 }, call));
-  const refused = outcomes.filter((outcome) => outcome.status === 'rejected').map((outcome) => (outcome as PromiseRejectedResult).reason as unknown);
+  const refused: unknown[] = [];
+  const calls = Array.from({ length: 20 }, () => call().catch((error: unknown) => refused.push(error)));
+  while (upstream.requests.length + refused.length < calls.length) await new Promise((resolve) => setTimeout(resolve, 5));
+  answer();
+  await Promise.all(calls);
   assert.ok(refused.every((error) => error instanceof BudgetExceededError && error.budget === 'few'));
   assert.equal(upstream.requests.length, 2);
 });

@@ -65,6 +65,8 @@ export interface ProviderOptions {
   /** Streams break off before their end. */
   breaksOff?: boolean;
   refusesStreamOptions?: boolean;
+  /** No answer before this is fulfilled. */
+  answersAfter?: Promise<void>;
 }
 
 /** Names every response anew, as providers do. */
@@ -72,16 +74,17 @@ export async function provider(options: ProviderOptions = {}): Promise<Stub & { 
   let count = 0;
   const sent: string[] = [];
   const stub = await serve(async (request, response) => {
-    count += 1;
-    if (options.failFirst !== undefined && count <= options.failFirst) return json(response, options.status ?? 500, { error: { message: 'not now' } });
+    const number = ++count;
+    await options.answersAfter;
+    if (options.failFirst !== undefined && number <= options.failFirst) return json(response, options.status ?? 500, { error: { message: 'not now' } });
     if (options.refusesStreamOptions && request.body.includes('stream_options')) {
       return json(response, 400, { error: { message: 'unknown field stream_options' } });
     }
     const asked = request.body === '' ? {} : (JSON.parse(request.body) as Record<string, any>);
-    const id = `of-call-${count}`;
+    const id = `of-call-${number}`;
     const streams = asked['stream'] === true || request.path.includes('stream');
     const pieces = piecesOf(request.path, id, asked, streams);
-    if (!streams) return json(response, 200, pieces[0], { 'x-request-id': `req-${count}`, ...options.headers });
+    if (!streams) return json(response, 200, pieces[0], { 'x-request-id': `req-${number}`, ...options.headers });
     const end = options.lineEnd ?? '\n';
     const named = request.path.includes('messages') || request.path.includes('responses');
     let text = pieces.map((piece) => `${named ? `event: ${(piece as any).type}${end}` : ''}data: ${JSON.stringify(piece)}${end}${end}`).join('');
@@ -89,7 +92,7 @@ export async function provider(options: ProviderOptions = {}): Promise<Stub & { 
     if (options.breaksOff) text = text.slice(0, text.length >> 1);
     sent.push(text);
     const bytes = Buffer.from(text);
-    response.writeHead(200, { 'content-type': 'text/event-stream', 'x-request-id': `req-${count}`, ...options.headers });
+    response.writeHead(200, { 'content-type': 'text/event-stream', 'x-request-id': `req-${number}`, ...options.headers });
     const size = options.pieceBytes ?? bytes.length;
     for (let from = 0; from < bytes.length; from += size) {
       if (response.destroyed) return;
