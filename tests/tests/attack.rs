@@ -37,7 +37,7 @@ fn honest_callers_are_answered_while_a_hostile_one_does_what_it_can() {
         ready.ok_or_else(|| sidecar.log())
     });
     let observer = Observer { api, admin };
-    let calm = observer.calm(&plan);
+    let calm = observer.calm("calm", &plan);
     let attacker = Path::new(env!("CARGO_BIN_EXE_attack"));
     let report = observer.attack(api, attacker, &plan);
     println!("{}\n{calm}\n{report}", columns());

@@ -116,9 +116,9 @@ pub struct Observer {
 }
 
 impl Observer {
-    /// What honest callers see while nobody attacks.
-    pub fn calm(self, plan: &Plan) -> Phase {
-        self.during("calm", || pause(plan.phase()))
+    /// What honest callers see while nobody attacks; `what` says so in a few words.
+    pub fn calm(self, what: &str, plan: &Plan) -> Phase {
+        self.during(what, || pause(plan.phase()))
     }
 
     /// What they see while `program`, which calls [`obey`], attacks the sidecar at `attacked`: the

@@ -1,10 +1,13 @@
 //! `make attack`: a hostile program against a sidecar, while an honest one asks.
 
+mod busy;
+
 use std::env;
 use std::process::{Command, ExitCode};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
+use busy::{BUSY_FLAG, BusyProcessors};
 use clap::Parser;
 use spendfuse_tests::attack::{Observer, Plan, columns, obey};
 use spendfuse_tests::{Address, Lab, Role, eventually};
@@ -26,6 +29,8 @@ processor, which have machines of their own, and whichever part is not looked at
 the honest caller have the usual one. In turns: nobody attacks; another sidecar of this machine is
 attacked while honest callers ask this one (what the machine makes of it); this one is attacked,
 while the other one has the lowest priority too: its guard follows every name that is invented here.
+Answers on a busy machine are compared with those on a busy one: in calm, other programs of the
+lowest priority compute on every processor. The first line is that of a machine at rest.
 ";
 
 /// Holds slow connections and half bodies, sends hostile requests and invented names, and says what
@@ -37,6 +42,9 @@ struct CommandLine {
     /// Be the attacker of the sidecar at this port of 127.0.0.1; orders come on standard input
     #[arg(long, hide = true)]
     attacker: Option<u16>,
+    /// Compute until standard input ends
+    #[arg(long = BUSY_FLAG, hide = true)]
+    busy: bool,
 }
 
 fn main() -> Result<ExitCode> {
@@ -44,6 +52,9 @@ fn main() -> Result<ExitCode> {
     if let Some(port) = line.attacker {
         obey(Address::on_port(port), &line.plan)?;
         return Ok(ExitCode::SUCCESS);
+    }
+    if line.busy {
+        busy::compute();
     }
     let holds = take_turns(&line)?;
     println!("{}", if holds { "held" } else { "not held" });
@@ -65,12 +76,15 @@ fn take_turns(line: &CommandLine) -> Result<bool> {
     }
     println!("{TURNS}\n{}", columns());
     let asked = victim.observer;
-    let calm = || {
-        let phase = asked.calm(plan);
+    println!("{}", asked.calm("at rest", plan));
+    let calm = || -> Result<_> {
+        let busy = BusyProcessors::start(&program)?;
+        let phase = asked.calm("calm", plan);
+        drop(busy);
         println!("{phase}");
-        phase
+        Ok(phase)
     };
-    let before = calm();
+    let before = calm()?;
     println!("another sidecar of this machine is attacked:");
     let beside = asked.attack(other.observer.api, &program, plan);
     println!("{beside}");
@@ -80,11 +94,11 @@ fn take_turns(line: &CommandLine) -> Result<bool> {
             .process_id()
             .context("the other sidecar has ended")?,
     )?;
-    let between = calm();
+    let between = calm()?;
     println!("this one is attacked:");
     let attacked = asked.attack(asked.api, &program, plan);
     println!("{attacked}");
-    let after = calm();
+    let after = calm()?;
 
     let growth = attacked.growth(&between);
     let failures: usize = attacked.phases.iter().map(|phase| phase.failures).sum();
