@@ -12,6 +12,7 @@ mod epochs;
 mod gaps;
 mod holds;
 mod limits;
+mod litellm;
 mod made_anew;
 mod make_up;
 mod membership;

@@ -30,7 +30,7 @@ DIMENSIONS = (
     "root_session",
 )
 
-_MOST_TAGS = 16
+MOST_TAGS = 16
 
 R = TypeVar("R")
 
@@ -48,8 +48,8 @@ def checked(fields: Mapping[str, Any]) -> dict[str, Any]:
         if name == "tags":
             if value is not None:
                 tags = {str(tag): str(text) for tag, text in dict(value).items()}
-                if len(tags) > _MOST_TAGS:
-                    raise ValueError(f"{len(tags)} tags; at most {_MOST_TAGS} are kept")
+                if len(tags) > MOST_TAGS:
+                    raise ValueError(f"{len(tags)} tags; at most {MOST_TAGS} are kept")
                 told["tags"] = tags
             continue
         if name not in DIMENSIONS:
