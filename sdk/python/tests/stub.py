@@ -41,7 +41,9 @@ class Provider:
         self.pause = 0.0
         #: Seconds before an answer begins.
         self.slow = 0.0
+        #: Whether answers want a tool, and which.
         self.tools = False
+        self.tool = "f"
         self._count = 0
         self._began = int(time.time())
         self._lock = threading.Lock()
@@ -148,7 +150,7 @@ class Provider:
 
         message: dict[str, Any] = {"role": "assistant", "content": "Hello"}
         if self.tools:
-            call = {"id": "t", "index": 0, "type": "function", "function": {"name": "f", "arguments": "{}"}}
+            call = {"id": "t", "index": 0, "type": "function", "function": {"name": self.tool, "arguments": "{}"}}
             message["tool_calls"] = [call]
         if not streams:
             return [of("chat.completion", [{"index": 0, "finish_reason": "stop", "message": message}], OPENAI_USAGE)]

@@ -9,6 +9,7 @@ mod crashes;
 mod disaster;
 mod doctor;
 mod epochs;
+mod examples;
 mod gaps;
 mod holds;
 mod limits;
