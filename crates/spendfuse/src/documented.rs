@@ -231,8 +231,9 @@ fn make_targets_files_and_topics_of_the_documentation_exist() {
     };
     let topics = Topics::new("spendfuse.");
     let topics: Vec<&str> = topics.all().iter().map(|topic| topic.name).collect();
-    // Not topics, but types of events and the file of settings.
+    // Not topics, but types of events, the file of settings, and a module of the SDK for Python.
     let others = [
+        "spendfuse.litellm.callback",
         "spendfuse.revenue",
         "spendfuse.session_end",
         "spendfuse.toml",
