@@ -16,9 +16,23 @@ const KEPT_CHANGES: usize = 65_536;
 
 /// One record as readers saw it become visible.
 #[derive(Clone, Debug)]
-pub(crate) enum Change {
+pub(crate) struct Change {
+    pub(crate) what: Changed,
+    /// Whether what it replaces made a difference ([`crate::standing`]).
+    pub(crate) mattered: bool,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) enum Changed {
     Set(Arc<Entry>),
     Removed(Box<str>),
+}
+
+/// What lies between a cursor and the next one.
+pub(crate) struct Stretch {
+    pub(crate) changes: Vec<Change>,
+    pub(crate) cursor: String,
+    pub(crate) more: bool,
 }
 
 /// The last changes of this run.
@@ -74,7 +88,7 @@ impl ChangeLog {
         }
     }
 
-    fn end(&self) -> u64 {
+    pub(crate) fn end(&self) -> u64 {
         self.first + self.kept.len() as u64
     }
 }
@@ -110,10 +124,25 @@ pub(crate) fn page(
     at_most: usize,
     now: UnixMillis,
 ) -> Result<BlocklistPage, CursorExpired> {
-    let log = replica
-        .changes
-        .lock()
-        .unwrap_or_else(|poisoned| poisoned.into_inner());
+    let stretch = stretch(replica, cursor, at_most, at_most, now, |_| true)?;
+    Ok(BlocklistPage {
+        entries: stretch.changes.iter().map(page_entry).collect(),
+        cursor: stretch.cursor,
+        more: stretch.more,
+    })
+}
+
+/// At most so many changes, or of the entries at the beginning those that are `wanted` (exceeded by
+/// less than a shard), for which at most `looked_at` are looked at.
+pub(crate) fn stretch(
+    replica: &Replica,
+    cursor: Option<&str>,
+    at_most: usize,
+    looked_at: usize,
+    now: UnixMillis,
+    wanted: impl Fn(&Entry) -> bool,
+) -> Result<Stretch, CursorExpired> {
+    let log = replica.log();
     let cursor = match cursor {
         Some(text) => Cursor::parse(text).ok_or(CursorExpired)?,
         None => Cursor {
@@ -129,56 +158,50 @@ pub(crate) fn page(
         return Ok(changes_since(&log, cursor, at_most));
     };
     drop(log);
-    Ok(shards_from(replica, cursor, shard, at_most, now))
-}
-
-fn changes_since(log: &ChangeLog, cursor: Cursor, at_most: usize) -> BlocklistPage {
-    let skipped = (cursor.seq - log.first) as usize;
-    let taken = log.kept.iter().skip(skipped).take(at_most);
-    let entries: Vec<_> = taken.map(page_entry).collect();
-    let seq = cursor.seq + entries.len() as u64;
-    BlocklistPage {
-        more: seq < log.end(),
-        cursor: Cursor { seq, ..cursor }.text(),
-        entries,
-    }
-}
-
-/// Whole shards from `first` on, until `at_most` entries are reached (and exceeded by less than a
-/// shard).
-fn shards_from(
-    replica: &Replica,
-    cursor: Cursor,
-    first: usize,
-    at_most: usize,
-    now: UnixMillis,
-) -> BlocklistPage {
-    let mut entries = Vec::new();
-    let mut next = first;
-    while next < replica.entries.shard_count() && entries.len() < at_most {
+    let mut looked = 0;
+    let mut changes = Vec::new();
+    let mut next = shard;
+    let shards = replica.entries.shard_count();
+    while next < shards && changes.len() < at_most && looked < looked_at {
         replica.entries.for_each_in(next, |_, entry| {
-            if !entry.is_expired(now) {
-                entries.push(page_entry(&Change::Set(Arc::clone(entry))));
+            looked += 1;
+            if !entry.is_expired(now) && wanted(entry) {
+                changes.push(Change {
+                    what: Changed::Set(Arc::clone(entry)),
+                    mattered: false,
+                });
             }
         });
         next += 1;
     }
-    let remaining = next < replica.entries.shard_count();
-    let shard = remaining.then_some(next);
-    BlocklistPage {
-        entries,
+    let more = next < shards;
+    let shard = more.then_some(next);
+    Ok(Stretch {
+        changes,
         cursor: Cursor { shard, ..cursor }.text(),
-        more: remaining,
+        more,
+    })
+}
+
+fn changes_since(log: &ChangeLog, cursor: Cursor, at_most: usize) -> Stretch {
+    let skipped = (cursor.seq - log.first) as usize;
+    let taken = log.kept.iter().skip(skipped).take(at_most);
+    let changes: Vec<_> = taken.cloned().collect();
+    let seq = cursor.seq + changes.len() as u64;
+    Stretch {
+        more: seq < log.end(),
+        cursor: Cursor { seq, ..cursor }.text(),
+        changes,
     }
 }
 
 fn page_entry(change: &Change) -> PageEntry {
-    match change {
-        Change::Set(entry) => PageEntry {
+    match &change.what {
+        Changed::Set(entry) => PageEntry {
             key: entry.key().to_owned(),
             value: Some(entry.to_published()),
         },
-        Change::Removed(key) => PageEntry {
+        Changed::Removed(key) => PageEntry {
             key: key.to_string(),
             value: None,
         },

@@ -1,14 +1,14 @@
 //! The replica, and a handle on it for readers; how it decides is in [`crate::decision`].
 
 use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use arc_swap::ArcSwap;
 use smallvec::SmallVec;
 use spendfuse_domain::budget::ReserveRule;
 use spendfuse_domain::{Detector, UnixMillis, Verdict};
 
-use crate::changes::{BlocklistPage, Change, ChangeLog, CursorExpired};
+use crate::changes::{BlocklistPage, ChangeLog, Changed, CursorExpired};
 use crate::compiled::CompiledBudgets;
 use crate::decision::ColdStart;
 use crate::entry::Entry;
@@ -17,6 +17,7 @@ use crate::freshness::{Freshness, StateAge};
 use crate::hash::{EntryHash, KeyHasher, combine};
 use crate::holds::Holds;
 use crate::shards::Shards;
+use crate::standing::StandingsPage;
 use crate::table::Table;
 use crate::writer::GuardWriter;
 
@@ -68,6 +69,8 @@ pub(crate) struct Replica {
     pub(crate) is_publishing: AtomicBool,
     /// Never touched by a check.
     pub(crate) changes: Mutex<ChangeLog>,
+    /// Who is told of every publication.
+    pub(crate) on_publication: OnceLock<Box<dyn Fn(Mark) + Send + Sync>>,
     prefixes: SessionPrefixes,
 }
 
@@ -76,6 +79,8 @@ pub(crate) struct Replica {
 pub(crate) struct Snapshot {
     pub(crate) budgets: Arc<CompiledBudgets>,
     pub(crate) budgets_version: u64,
+    /// How often the budgets changed.
+    pub(crate) budgets_changes: u64,
     pub(crate) table: Arc<Table>,
     pub(crate) freshness: Freshness,
 }
@@ -103,6 +108,7 @@ impl Guard {
         let snapshot = Snapshot {
             budgets: Arc::new(CompiledBudgets::compile(none, &hasher)),
             budgets_version: 0,
+            budgets_changes: 0,
             table: Arc::new(Table::for_entries(0, UnixMillis(0))),
             freshness: Freshness::default(),
         };
@@ -113,6 +119,7 @@ impl Guard {
             holds: Holds::new(),
             is_publishing: AtomicBool::new(false),
             changes: Mutex::new(ChangeLog::new()),
+            on_publication: OnceLock::new(),
             prefixes: SessionPrefixes {
                 detectors: Detector::ALL.map(detector_hash),
                 any: hasher.text("finding"),
@@ -183,6 +190,35 @@ impl Guard {
     ) -> Result<BlocklistPage, CursorExpired> {
         crate::changes::page(&self.replica, cursor, at_most, now)
     }
+
+    /// A page of what makes a difference to calls, for those who decide by themselves; see
+    /// [`StandingsPage`].
+    ///
+    /// # Errors
+    /// [`CursorExpired`]: the cursor is of another run or too old, or the budgets have changed; ask
+    /// without one.
+    pub fn standings(
+        &self,
+        cursor: Option<&str>,
+        at_most: usize,
+        now: UnixMillis,
+    ) -> Result<StandingsPage, CursorExpired> {
+        crate::standing::page(&self.replica, cursor, at_most, now)
+    }
+
+    /// Calls `told` with how much has changed after every publication, on the writer's thread: it must not take long. Only the
+    /// first of several is called.
+    pub fn on_publication(&self, told: impl Fn(Mark) + Send + Sync + 'static) {
+        let _ = self.replica.on_publication.set(Box::new(told));
+    }
+}
+
+/// How much has changed since the start: with another one, pages may be other ones.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Mark {
+    changes: u64,
+    budgets: u64,
+    is_caught_up: bool,
 }
 
 impl Replica {
@@ -226,17 +262,23 @@ impl Replica {
     }
 
     /// The change that takes an entry away which readers see.
-    pub(crate) fn removal_of(&self, hash: EntryHash) -> Option<Change> {
+    pub(crate) fn removal_of(&self, hash: EntryHash) -> Option<Changed> {
         let gone = self.entries.get(hash)?;
-        Some(Change::Removed(gone.key().into()))
+        Some(Changed::Removed(gone.key().into()))
     }
 
-    /// Shows what the writer has gathered to everybody who follows the blocklist's changes.
-    pub(crate) fn log_changes(&self, changes: impl Iterator<Item = Change>) {
-        let mut log = self
-            .changes
-            .lock()
-            .unwrap_or_else(|poisoned| poisoned.into_inner());
-        log.extend(changes);
+    /// How much has changed.
+    pub(crate) fn mark(&self) -> Mark {
+        let snapshot = self.snapshot.load();
+        Mark {
+            budgets: snapshot.budgets_changes,
+            is_caught_up: snapshot.freshness.caught_up,
+            changes: self.log().end(),
+        }
+    }
+
+    /// The changes that followers see.
+    pub(crate) fn log(&self) -> MutexGuard<'_, ChangeLog> {
+        self.changes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

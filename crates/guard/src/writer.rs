@@ -10,7 +10,7 @@ use spendfuse_domain::verdict::{BlocklistKey, Heartbeat, Stage};
 use spendfuse_domain::{UnixMillis, Verdict};
 
 use crate::arrivals::Arrivals;
-use crate::changes::Change;
+use crate::changes::{Change, Changed};
 use crate::compiled::CompiledBudgets;
 use crate::entry::Entry;
 use crate::error::GuardError;
@@ -356,9 +356,16 @@ impl GuardWriter {
             let changes = self.entries.take();
             let logged: Vec<Change> = changes
                 .iter()
-                .filter_map(|(hash, entry)| match entry {
-                    Some(entry) => Some(Change::Set(Arc::clone(entry))),
-                    None => replica.removal_of(*hash),
+                .filter_map(|(hash, entry)| {
+                    let replaced = replica.entries.get(*hash);
+                    let mattered = replaced.is_some_and(|replaced| {
+                        crate::standing::of_entry(&before.budgets, &replaced).is_some()
+                    });
+                    let what = match entry {
+                        Some(entry) => Changed::Set(Arc::clone(entry)),
+                        None => replica.removal_of(*hash)?,
+                    };
+                    Some(Change { what, mattered })
                 })
                 .collect();
             let noted = self.standings.note(&changes, &table, replica);
@@ -368,7 +375,7 @@ impl GuardWriter {
             table = self.standings.publish(noted, table, replica, now);
             // After the entries: who reads all entries and then follows the changes from a cursor
             // taken before misses none.
-            replica.log_changes(logged.into_iter());
+            replica.log().extend(logged.into_iter());
         }
         if !self.findings.is_empty() {
             replica.findings.publish(self.findings.take());
@@ -389,6 +396,7 @@ impl GuardWriter {
             replica.snapshot.store(Arc::new(Snapshot {
                 budgets,
                 budgets_version,
+                budgets_changes: before.budgets_changes + u64::from(budgets_changed),
                 table,
                 freshness,
             }));
@@ -410,6 +418,9 @@ impl GuardWriter {
             let lag_millis = now.since(caused_at).max(0);
             metrics::histogram!(ENFORCEMENT_LAG_SECONDS, "verdict" => verdict.name())
                 .record(lag_millis as f64 / 1000.0);
+        }
+        if let Some(told) = self.replica.on_publication.get() {
+            told(self.replica.mark());
         }
     }
 }

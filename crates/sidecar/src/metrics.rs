@@ -44,6 +44,8 @@ spendfuse_metrics::table! {
     histogram(ROUND_TRIPS) IN_FLIGHT_SECONDS = "spendfuse_inflight_wait_seconds";
     /// Records of topic `inflight` that could not be read.
     counter IN_FLIGHT_BAD = "spendfuse_inflight_bad_records_total";
+    /// Requests that wait for a change of the blocklist.
+    gauge BLOCKLIST_WAITING = "spendfuse_blocklist_waiting";
     /// Bytes in the spool.
     gauge SPOOL_BYTES = "spendfuse_spool_bytes";
     /// Spooled events that the broker has taken since.

@@ -269,9 +269,11 @@ pub async fn serve(
     stop: impl Future<Output = ()> + Send + 'static,
 ) -> Result<(), SidecarError> {
     let (stopping, stopped) = watch::channel(false);
+    let waited_for = Arc::clone(&sidecar);
     tokio::spawn(async move {
         stop.await;
         stopping.send_replace(true);
+        waited_for.waiting.end();
     });
     let limits = sidecar.config.limits;
     let socket = listeners.unix.as_ref().map(|(_, path)| path.display());

@@ -9,7 +9,7 @@ const UNITS: [(&str, i64); 5] = [
 ];
 
 /// Reads a whole number with a unit (`ms`, `s`, `m`, `h`, `d`) in milliseconds.
-pub(super) fn parse_duration(text: &str) -> Option<i64> {
+pub fn parse_duration(text: &str) -> Option<i64> {
     let digits = text.bytes().take_while(u8::is_ascii_digit).count();
     let (number, unit) = text.split_at(digits);
     let (_, millis) = UNITS.into_iter().find(|(name, _)| *name == unit)?;

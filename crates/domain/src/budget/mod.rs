@@ -30,6 +30,7 @@ use crate::window::WindowKind;
 
 pub use compiled::{AsCounted, Compared, CompiledBudget};
 pub use count_id::CountId;
+pub use duration::parse_duration;
 pub use followed::FollowedBudgets;
 pub use record::{BudgetsRecord, RecordError, detector_key};
 pub use reserve_rule::ReserveRule;

@@ -13,6 +13,8 @@ mod query;
 mod request;
 mod reservations;
 mod spending;
+mod standings;
+mod waiting;
 
 use std::sync::Arc;
 
@@ -43,6 +45,7 @@ pub use browsers::refuse_browsers;
 pub use check::Checker;
 pub(crate) use health::show_state;
 use intake::{BodyRules, Intake};
+pub(crate) use waiting::Waiting;
 
 /// Larger questions than this are not questions.
 const MAX_CHECK_BYTES: usize = 64 * 1024;
@@ -50,6 +53,8 @@ const MAX_CHECK_BYTES: usize = 64 * 1024;
 const MAX_ESTIMATE_BYTES: usize = 1024 * 1024;
 /// Code of the answer where no more can be reserved.
 const TOO_MANY_RESERVATIONS: &str = "too_many_reservations";
+/// That where no more can wait.
+const TOO_MANY_WAITING: &str = "too_many_waiting";
 /// What a check of half a dozen budgets is answered with.
 const USUAL_ANSWER_BYTES: usize = 2048;
 
@@ -65,6 +70,7 @@ pub struct Sidecar {
     pub(crate) metrics: MetricsText,
     pub(crate) compat: Compat,
     pub(crate) background: Background,
+    pub(crate) waiting: Waiting,
     intake: Intake,
 }
 
@@ -99,6 +105,7 @@ impl Sidecar {
         let replica = guard.clone();
         let condition = move || health::condition(&replica, &clock);
         config.health.ask("guard", condition);
+        let waiting = Waiting::new(&guard, config.limits.connections / 2);
         let checker = Checker {
             guard,
             prices,
@@ -117,6 +124,7 @@ impl Sidecar {
             metrics,
             compat: Compat::default(),
             background: Background::start(),
+            waiting,
             intake,
         })
     }
@@ -234,7 +242,7 @@ impl ApiError {
     /// The status of an answer to a question where nothing else is said.
     pub(crate) fn status(&self) -> StatusCode {
         match self.code {
-            TOO_MANY_RESERVATIONS => StatusCode::SERVICE_UNAVAILABLE,
+            TOO_MANY_RESERVATIONS | TOO_MANY_WAITING => StatusCode::SERVICE_UNAVAILABLE,
             _ => StatusCode::BAD_REQUEST,
         }
     }

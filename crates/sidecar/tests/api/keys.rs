@@ -200,11 +200,60 @@ async fn a_budget_across_workspaces_stops_calls_and_tells_nobody_what_others_spe
     let state = bench.by(OURS, "GET", "/v1/state?customer=c", "").await;
     assert_conforms("state-response", &state.json);
     let blocklist = bench.by(OURS, "GET", "/v1/blocklist", "").await;
-    for answer in [answer, refused, state, blocklist] {
+    let standings = "/v1/blocklist?view=standings";
+    let standings = bench.by(OURS, "GET", standings, "").await;
+    assert_conforms("blocklist-standings", &standings.json);
+    let standing = &standings.json["entries"][0]["value"];
+    assert_eq!(
+        (&standing["verdict"], &standing["limit_usd"]),
+        (&json!("block"), &json!("9.00"))
+    );
+    assert_eq!(standings.json["imposed"], json!({"workspace": "acme"}));
+    for answer in [answer, refused, state, blocklist, standings] {
         assert!(!answer.json.to_string().contains("9.12"), "{}", answer.json);
     }
     let whole = bench.by("operator", "GET", "/v1/blocklist", "").await;
     assert!(whole.json.to_string().contains("9.12"), "{}", whole.json);
+}
+
+#[tokio::test]
+async fn standings_name_nobody_of_other_workspaces() {
+    let mut bench = bench(two_tenants(), None);
+    let block = json!([{"at": 100, "do": "block"}]);
+    let users = json!({"user": "*"});
+    bench.budget_of("users", users, "9.00", steps());
+    bench.budget_of("models", json!({"model": "*"}), "9.00", steps());
+    bench.budget_of(
+        "each",
+        json!({"workspace": "*", "customer": "*"}),
+        "9.00",
+        steps(),
+    );
+    let theirs = json!({"workspace": "rival", "customer": "their-customer"});
+    bench.budget_of("of-rival", theirs, "0", block.clone());
+    bench.budget_of("user", json!({"user": "their-user"}), "0", block.clone());
+    bench.budget_of("model", json!({"model": "dear"}), "0", block);
+    bench.publish("users", "*/user=their-user", "9.123456", "block");
+    bench.publish("models", "*/model=dear", "9.123456", "block");
+    bench.publish("each", "rival/customer=their-customer", "9.123456", "block");
+    bench.publish("each", "acme/customer=c-1", "9.50", "block");
+    let path = "/v1/blocklist?view=standings";
+    let ours = bench.by(OURS, "GET", path, "").await.json;
+    let text = ours.to_string();
+    for secret in ["their-", "rival", "9.12"] {
+        assert!(!text.contains(secret), "{secret} in {text}");
+    }
+    let entries = ours["entries"].as_array().unwrap();
+    let mut keys: Vec<_> = entries
+        .iter()
+        .map(|one| one["key"].as_str().unwrap())
+        .collect();
+    keys.sort_unstable();
+    assert_eq!(keys, ["each|acme/customer=c-1", "models|*/model=dear"]);
+    assert_eq!(ours["rules"].as_array().unwrap().len(), 1, "{ours}");
+    let all = bench.by("operator", "GET", path, "").await.json;
+    assert_eq!(all["entries"].as_array().unwrap().len(), 4, "{all}");
+    assert_eq!(all["rules"].as_array().unwrap().len(), 3, "{all}");
 }
 
 /// Texts that may be taken for the other workspace.

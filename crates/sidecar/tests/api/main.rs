@@ -16,3 +16,4 @@ mod questions;
 mod reservations;
 mod support;
 mod usage;
+mod watching;

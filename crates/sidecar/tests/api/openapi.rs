@@ -123,6 +123,8 @@ async fn bodies_are_as_the_document_says() {
         &bench.get("/v1/state?customer=c-42").await.json,
     );
     conforms("blocklist-page", &bench.get("/v1/blocklist").await.json);
+    let standings = bench.get("/v1/blocklist?view=standings").await;
+    conforms("blocklist-standings", &standings.json);
     let event = crate::support::call("r-1");
     let usage = bench.post("/v1/usage", event.to_string()).await;
     assert_eq!(usage.status, StatusCode::ACCEPTED);

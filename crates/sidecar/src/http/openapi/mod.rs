@@ -12,7 +12,7 @@ use serde_json::{Map, Value, json};
 const PATHS: &str = include_str!("paths.json");
 
 /// The schemas that `paths.json` refers to, by name.
-const SCHEMAS: [(&str, &str); 12] = [
+const SCHEMAS: [(&str, &str); 13] = [
     (
         "authz-error",
         include_str!("../../../../../schemas/authz-error.schema.json"),
@@ -20,6 +20,10 @@ const SCHEMAS: [(&str, &str); 12] = [
     (
         "blocklist-page",
         include_str!("../../../../../schemas/blocklist-page.schema.json"),
+    ),
+    (
+        "blocklist-standings",
+        include_str!("../../../../../schemas/blocklist-standings.schema.json"),
     ),
     (
         "check-request",
