@@ -8,7 +8,7 @@ import threading
 import time
 from decimal import Decimal
 from http.server import BaseHTTPRequestHandler
-from typing import Any, Optional
+from typing import Any, Callable, Optional
 
 from stub import Server
 
@@ -35,6 +35,8 @@ class FakeSidecar:
         #: For each customer.
         self.limit: Optional[str] = None
         self.spent: dict[Any, Decimal] = {}
+        #: What `GET /v1/blocklist` is answered with, by the request's path.
+        self.blocklist: Optional[Callable[[str], tuple[int, dict[str, Any]]]] = None
         fake = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -82,6 +84,8 @@ class FakeSidecar:
         self._server.server_close()
 
     def answer(self, path: str, body: Any) -> tuple[int, dict[str, Any]]:
+        if path.startswith("/v1/blocklist") and self.blocklist is not None:
+            return self.blocklist(path)
         if path == "/v1/check":
             self.checks.append(body)
             spent = self.spent.get(body.get("customer"), Decimal(0))

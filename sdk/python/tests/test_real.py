@@ -112,6 +112,26 @@ def test_beyond_a_step_calls_go_to_the_cheaper_model(sf: spendfuse.Spendfuse, cl
     assert sf.check(workspace="cheap", customer=RUN, model="gpt-4o").model("gpt-4o") == "gpt-4o-mini"
 
 
+def test_who_watches_is_refused_without_asking(clients: Any, monkeypatch: Any) -> None:
+    sf = spendfuse.Spendfuse(URL, workspace="acme", mode="watch")
+    asked: list[str] = []
+    ask = sf.sidecar._server.ask
+    monkeypatch.setattr(sf.sidecar._server, "ask", lambda method, path, *rest, **more: asked.append(path) or ask(method, path, *rest, **more))
+    client = sf.wrap(clients.openai(), provider="openai", customer=f"c-watch-{RUN}")
+
+    def is_refused() -> bool:
+        try:
+            client.chat.completions.create(model="gpt-4o", messages=MESSAGES)
+            return False
+        except spendfuse.BudgetExceededError as error:
+            assert error.budget == "per-customer" and error.limit == Decimal("0.05")
+            return True
+
+    eventually(is_refused, "the blocklist is heard")
+    assert sf.check(customer=f"c-other-{RUN}").state == "live"
+    assert sf.shutdown(20) and set(asked) == {"/v1/usage"}
+
+
 def test_a_loop_is_found_and_warned_of(sf: spendfuse.Spendfuse, clients: Any) -> None:
     client = sf.wrap(clients.openai(), provider="openai")
     with sf.session(customer=f"c-loop-{RUN}") as run:

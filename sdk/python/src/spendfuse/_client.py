@@ -26,7 +26,7 @@ class Spendfuse(Telling):
     first call.
 
     What an argument does not say comes from the environment (`SPENDFUSE_URL`, `SPENDFUSE_TOKEN`,
-    `SPENDFUSE_WORKSPACE`, `SPENDFUSE_ON_UNAVAILABLE`, `SPENDFUSE_FINGERPRINT_KEY`,
+    `SPENDFUSE_WORKSPACE`, `SPENDFUSE_MODE`, `SPENDFUSE_ON_UNAVAILABLE`, `SPENDFUSE_FINGERPRINT_KEY`,
     `SPENDFUSE_DISABLED`).
     """
 
@@ -37,6 +37,7 @@ class Spendfuse(Telling):
         token: Optional[str] = None,
         workspace: Optional[str] = None,
         source: Optional[str] = None,
+        mode: Optional[str] = None,
         on_unavailable: Optional[str] = None,
         downgrade: Optional[str] = None,
         reserve: Optional[bool] = None,
@@ -52,6 +53,7 @@ class Spendfuse(Telling):
             token=token,
             workspace=workspace,
             source=source,
+            mode=mode,
             on_unavailable=on_unavailable,
             downgrade=downgrade,
             reserve=reserve,
@@ -281,6 +283,8 @@ class Spendfuse(Telling):
 
     def shutdown(self, timeout: Optional[float] = None) -> bool:
         """The last flush; a process does it by itself at its end, for `exit_timeout` seconds."""
+        if self.sidecar.watch is not None:
+            self.sidecar.watch.stop()
         return self.delivery.close(timeout)
 
     def after_fork(self) -> None:

@@ -10,6 +10,7 @@ DEFAULT_URL = "http://127.0.0.1:4117"
 
 ON_UNAVAILABLE = ("allow", "block")
 DOWNGRADE = ("apply", "raise", "ignore")
+MODE = ("check", "watch")
 
 
 @dataclass(frozen=True)
@@ -20,6 +21,8 @@ class Config:
     workspace: Optional[str] = None
     #: Part of the identity of events whose id is not a provider's.
     source: str = "spendfuse-python"
+    #: Whether the sidecar is asked before each call, or followed in the background.
+    mode: str = "check"
     #: What becomes of calls while the sidecar cannot be reached.
     on_unavailable: str = "allow"
     #: What becomes of calls for which a budget allows a cheaper model only.
@@ -42,6 +45,7 @@ class Config:
     def __post_init__(self) -> None:
         _one_of("on_unavailable", self.on_unavailable, ON_UNAVAILABLE)
         _one_of("downgrade", self.downgrade, DOWNGRADE)
+        _one_of("mode", self.mode, MODE)
         if self.queue_size < 1:
             raise ValueError("queue_size must be at least 1")
 
@@ -61,6 +65,7 @@ def from_environment(environment: Optional[Mapping[str, str]] = None, **argument
     put("token", "SPENDFUSE_TOKEN")
     put("workspace", "SPENDFUSE_WORKSPACE")
     put("on_unavailable", "SPENDFUSE_ON_UNAVAILABLE")
+    put("mode", "SPENDFUSE_MODE")
     key = environment.get("SPENDFUSE_FINGERPRINT_KEY")
     if key:
         settings["fingerprint_key"] = key.encode()

@@ -15,6 +15,7 @@ from ._config import Config
 from ._decision import Decision
 from ._errors import SpendfuseError
 from ._http import Answer, Server, Unreachable
+from ._watch import Watch
 
 log = logging.getLogger("spendfuse")
 
@@ -86,6 +87,7 @@ class Sidecar:
         self._lock = threading.Lock()
         self._takes_session_limits: Optional[bool] = None
         self.complaints = Complaints()
+        self.watch = Watch(config, self.complaints) if config.mode == "watch" else None
         #: Calls that were decided without the sidecar.
         self.undecided = 0
 
@@ -95,11 +97,15 @@ class Sidecar:
         self._asking = None
         self._lock = threading.Lock()
         self._breaker = Breaker()
+        if self.watch is not None:
+            self.watch.after_fork()
 
     def check(self, question: Mapping[str, Any]) -> Decision:
         """Never raises for what the sidecar does or does not: `on_unavailable` decides then."""
         if self._config.disabled:
             return UNAVAILABLE_ALLOWED
+        if self.watch is not None:
+            return self.watch.check(question) or self._without()
         if not self._breaker.lets_through():
             return self._without()
         try:
@@ -125,6 +131,8 @@ class Sidecar:
         """As `check`, without holding up the event loop."""
         if self._config.disabled:
             return UNAVAILABLE_ALLOWED
+        if self.watch is not None and self.watch.is_ready:
+            return self.check(question)
         try:
             loop = asyncio.get_running_loop()
         except RuntimeError:

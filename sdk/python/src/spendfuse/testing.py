@@ -28,6 +28,8 @@ class Recorder(Spendfuse):
         self.cost_usd = "0.001"
         self.released: list[str] = []
         self.sidecar._server = self  # type: ignore[assignment]
+        # It decides as it is told to, and there is nothing to follow.
+        self.sidecar.watch = None
 
     @property
     def events(self) -> list[dict[str, Any]]:
