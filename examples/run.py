@@ -5,8 +5,9 @@ each prints with what its first lines say it prints; `…` stands for anything.
     python examples/run.py [NAME…]
 
 SPENDFUSE_URL and SPENDFUSE_KAFKA_BROKERS say where a sidecar and Kafka are, with `deploy/sample/first.yaml`
-in force. NODE_MODULES is the folder of the packages for Node (`scripts/npm-modules examples/node` prints
-it). Where that is not said, or Go is not there or cannot get its modules, their examples are skipped.
+in force. NODE_MODULES, NEXT_MODULES and SDK_MODULES are the folders of packages that `scripts/npm-modules`
+prints for `examples/node`, `examples/nextjs` and `sdk/typescript`. Where they are not said, or Go is not
+there or cannot get its modules, their examples are skipped.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ sys.path[:0] = [str(SDK / "tests"), str(SDK / "src")]
 import spendfuse  # noqa: E402
 from stub import Provider  # noqa: E402
 
-ENDINGS = (".py", ".mjs", ".go")
+ENDINGS = (".py", ".mjs", ".go", ".js")
 INPUT = {"chat": "Say hello\n" * 40}
 #: A producer prints nothing of what its events come to: the customer, and what it has spent then.
 COUNTED = {"python/kafka_producer.py": "c-python", "node/kafka-producer.mjs": "c-node", "go/kafka_producer.go": "c-go"}
@@ -36,7 +37,7 @@ SPENT = "0.035"
 MOST_LINES = 60
 SKIPPED = "SKIPPED: its language or its packages are not there"
 BUILD_PATIENCE = 120
-PATIENCE = 60
+PATIENCE = 180
 FIGURES_PATIENCE = 70
 
 
@@ -69,6 +70,10 @@ def command_of(path: Path, scratch: Path) -> list[str] | None:
         if not modules.exists():
             modules.symlink_to(os.environ["NODE_MODULES"])
         return ["node", shutil.copy(path, scratch)]
+    if path.suffix == ".js":
+        if not {"NEXT_MODULES", "SDK_MODULES"} <= set(os.environ):
+            return None
+        return [sys.executable, str(HERE / "serve_next.py"), str(scratch)]
     program = scratch / "producer"
     try:
         build = ["go", "build", "-o", str(program), "."]
@@ -120,7 +125,8 @@ def main() -> int:
     provider = Provider()
     failed = 0
     with tempfile.TemporaryDirectory() as scratch:
-        for path in sorted(path for path in HERE.glob("*/*") if path.suffix in ENDINGS):
+        paths = [*HERE.glob("*/*"), HERE / "nextjs/app/api/chat/route.js"]
+        for path in sorted(path for path in paths if path.suffix in ENDINGS):
             if sys.argv[1:] and path.stem not in sys.argv[1:]:
                 continue
             problem = difference(path, provider, Path(scratch))

@@ -10,9 +10,9 @@ use spendfuse_tests::{Lab, eventually};
 use crate::provider_clients::{installed, installed_or_none, repository};
 use crate::refusing::{PATIENCE, ask_at, start_sidecar};
 
-const EXAMPLES_PATIENCE: Duration = Duration::from_secs(300);
+const EXAMPLES_PATIENCE: Duration = Duration::from_secs(400);
 /// One of them is Go's, which is not everywhere.
-const EXAMPLES: usize = 7;
+const EXAMPLES: usize = 8;
 
 #[test]
 fn examples_print_what_they_say() {
@@ -23,7 +23,12 @@ fn examples_print_what_they_say() {
     let Some(python) = installed_or_none("python-venv", pinned, &folder) else {
         return;
     };
-    let modules = installed("npm-modules", "examples/node", &folder);
+    let packages = [
+        ("NODE_MODULES", "examples/node"),
+        ("NEXT_MODULES", "examples/nextjs"),
+        ("SDK_MODULES", "sdk/typescript"),
+    ];
+    let packages = packages.map(|(name, pinned)| (name, installed("npm-modules", pinned, &folder)));
     lab.create_topics();
     let _processor = lab.processor("1");
     let first = repository().join("deploy/sample/first.yaml");
@@ -40,7 +45,7 @@ fn examples_print_what_they_say() {
     let mut command = Command::new(python.join("bin/python"));
     command.arg(repository().join("examples/run.py"));
     command.env("PYTHONDONTWRITEBYTECODE", "1");
-    command.env("NODE_MODULES", modules);
+    command.envs(packages);
     command.env("SPENDFUSE_URL", format!("http://{address}"));
     command.env("SPENDFUSE_WORKSPACE", "acme");
     command.env("SPENDFUSE_KAFKA_BROKERS", lab.kafka().brokers());
