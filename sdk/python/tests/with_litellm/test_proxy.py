@@ -194,6 +194,18 @@ def test_a_refusal_is_a_429_that_names_budget_and_figures_and_is_not_tried_again
     told(sidecar)
 
 
+def test_a_check_may_take_a_while_in_a_busy_proxy(quiet: Any) -> None:
+    proxy, provider, sidecar = quiet
+    sidecar.decision = {"decision": "block", "state": "live", "budgets": [{"budget": "b", "verdict": "block", "limit_usd": "1"}]}
+    sidecar.hangs = 0.3
+    try:
+        with pytest.raises(openai.RateLimitError):
+            proxy.client().chat.completions.create(model="smart", messages=MESSAGES)
+    finally:
+        sidecar.hangs = 0.0
+    assert not provider.requests
+
+
 def test_a_request_whose_retries_and_fallback_succeed_counts_once_and_keeps_its_hold(quiet: Any) -> None:
     proxy, provider, sidecar = quiet
     provider.first = [BROKEN, BROKEN]
