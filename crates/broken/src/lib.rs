@@ -4,7 +4,7 @@
 //! `SPENDFUSE_BREAK` which guarantee it breaks; without it, as in everything that users get,
 //! [`is_broken`] is `false` at compile time, and what hangs on it is not in the program. Called at
 //! the few places where a guarantee is made; `chaos --variants` builds and runs them all, but for the
-//! notifier's, which `notify --variants` does.
+//! notifier's, which `notify --variants` does, and those of holds: `holds --variants`.
 
 #[cfg(all(feature = "enabled", not(debug_assertions)))]
 compile_error!("broken guarantees do not belong into an optimised release: drop the feature");
@@ -56,11 +56,17 @@ pub enum Break {
     UnreadableBudgetRemoved,
     /// The notifier writes what it knows after the transaction that moved its offsets.
     DeliveryStateOutsideTransaction,
+    /// What a call has cost is held by nobody until an entry shows it.
+    PendingDroppedTooEarly,
+    /// A call that one budget refuses stays held in those that were asked before.
+    RollbackForgotten,
+    /// A sidecar that has just started reserves by what it knows.
+    NewcomerAdmitsAlone,
 }
 
 impl Break {
     /// Every one.
-    pub const ALL: [Self; 22] = [
+    pub const ALL: [Self; 25] = [
         Self::OffsetsOutsideTransaction,
         Self::ChangelogOutsideTransaction,
         Self::TimerWithoutOffsets,
@@ -83,6 +89,9 @@ impl Break {
         Self::SidecarAcksEarly,
         Self::UnreadableBudgetRemoved,
         Self::DeliveryStateOutsideTransaction,
+        Self::PendingDroppedTooEarly,
+        Self::RollbackForgotten,
+        Self::NewcomerAdmitsAlone,
     ];
 
     /// Its name in `SPENDFUSE_BREAK`.
@@ -110,6 +119,9 @@ impl Break {
             Self::SidecarAcksEarly => "sidecar-acks-early",
             Self::UnreadableBudgetRemoved => "unreadable-budget-removed",
             Self::DeliveryStateOutsideTransaction => "delivery-state-outside-transaction",
+            Self::PendingDroppedTooEarly => "pending-dropped-too-early",
+            Self::RollbackForgotten => "rollback-forgotten",
+            Self::NewcomerAdmitsAlone => "newcomer-admits-alone",
         }
     }
 

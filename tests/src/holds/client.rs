@@ -19,6 +19,8 @@ pub(super) const USUAL_COST_NANOS: i64 = 20_000_000;
 const TOKEN: i64 = 2_500;
 /// A hold lasts so long; some calls last longer.
 const CALL_TIMEOUT: Duration = Duration::from_secs(4);
+/// None does, nor does the meter tell later that its event has come by another way.
+const LONG_TIMEOUT: Duration = Duration::from_secs(60);
 
 static EVENTS: AtomicU64 = AtomicU64::new(0);
 
@@ -46,11 +48,12 @@ pub(crate) enum End {
 }
 
 /// Calls until all is over, and reports every call that it has made.
-pub(super) fn run(shared: &Shared<'_>, mut random: Random) {
+pub(super) fn run(shared: &Shared<'_>, mut random: Random, is_exact: bool) {
     while !shared.is_over.load(Ordering::Relaxed) {
         let estimate = i64::try_from(2_000 + random.below(12_000)).unwrap_or(0) * TOKEN;
         // From a third of the estimate to three times as much.
         let cost = match random.below(2) {
+            _ if is_exact => estimate,
             0 => estimate / i64::try_from(1 + random.below(3)).unwrap_or(1),
             _ => estimate * i64::try_from(1 + random.below(3)).unwrap_or(1),
         };
@@ -58,12 +61,15 @@ pub(super) fn run(shared: &Shared<'_>, mut random: Random) {
         let cost = Nanos::new(i128::from(tokens * TOKEN));
         let customer = customer(random.below(CUSTOMERS));
         let sidecar = random.below(SIDECARS as u64) as usize;
-        let Some((place, id)) = ask(shared, sidecar, &customer, estimate, cost) else {
+        let timeout = if is_exact { LONG_TIMEOUT } else { CALL_TIMEOUT };
+        let asked = ask(shared, sidecar, &customer, (estimate, timeout), cost);
+        let Some((place, id)) = asked else {
             pause(random.millis(100, 500));
             continue;
         };
-        pause(random.millis(100, 5_000));
-        if random.below(20) == 0 {
+        let longest = if is_exact { 2_000 } else { 5_000 };
+        pause(random.millis(100, longest));
+        if !is_exact && random.below(20) == 0 {
             shared.calls()[place].end = End::Dead;
             continue;
         }
@@ -77,14 +83,14 @@ fn ask(
     shared: &Shared<'_>,
     sidecar: usize,
     customer: &str,
-    estimate: i64,
+    (estimate, timeout): (i64, Duration),
     cost: Nanos,
 ) -> Option<(usize, String)> {
     let estimate = Nanos::new(estimate.into());
     let question = json!({
         "workspace": "acme", "customer": customer, "estimated_cost_usd": estimate.to_string(),
         "model": "gpt-4o", "provider": "openai", "feature": "holds",
-        "reserve": true, "call_timeout_s": CALL_TIMEOUT.as_secs(),
+        "reserve": true, "call_timeout_s": timeout.as_secs(),
     });
     let asked_at = Instant::now();
     let answer = post(
@@ -109,7 +115,7 @@ fn ask(
         cost,
         incarnation: ReservationId::parse(id)?.incarnation.to_owned(),
         admitted_at: Instant::now(),
-        held_until: asked_at + CALL_TIMEOUT,
+        held_until: asked_at + timeout,
         end: End::UnderWay,
     });
     Some((calls.len() - 1, id.to_owned()))
@@ -160,7 +166,7 @@ fn report(
 /// The random bits of a sidecar's start, once it admits anything again.
 pub(super) fn incarnation(shared: &Shared<'_>, sidecar: usize) -> String {
     let question = json!({
-        "workspace": "acme", "customer": "somebody-else", "estimated_cost_usd": "0.000001",
+        "workspace": "of-no-budget", "estimated_cost_usd": "0.000001",
         "reserve": true, "call_timeout_s": 1,
     });
     eventually("a sidecar says which start it is of", PATIENCE, || {

@@ -11,6 +11,7 @@ fn no_limit_is_passed_by_more_than_no_hold_could_show_though_sidecars_are_killed
         seed: 1,
         length: Duration::from_secs(15),
         clients: 60,
+        is_exact: false,
     };
     let outcome = run(&Lab::empty("holds"), options);
     println!("{outcome}");

@@ -33,6 +33,7 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use metrics::counter;
+use spendfuse_broken::{Break, is_broken};
 use spendfuse_domain::Attribution;
 use spendfuse_domain::budget::{ReserveRule, Spend};
 
@@ -181,7 +182,8 @@ impl Replica {
     fn is_shown(&self) -> impl Fn(EntryHash, u32, i64) -> bool {
         |key, partition, offset| {
             let entry = self.entries.get(key);
-            entry.is_some_and(|entry| entry.counts(partition, offset))
+            is_broken(Break::PendingDroppedTooEarly)
+                || entry.is_some_and(|entry| entry.counts(partition, offset))
                 // Asked behind the entry. The book learns of those that are being published.
                 && !self.is_publishing.load(Ordering::SeqCst)
         }

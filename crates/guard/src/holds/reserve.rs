@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use smallvec::SmallVec;
+use spendfuse_broken::{Break, is_broken};
 use spendfuse_domain::{Nanos, Verdict};
 
 use super::book::Open;
@@ -240,7 +241,9 @@ impl Guard {
                 seen.held.reserved = here.saturating_sub(seen.held.pending).max(0);
                 if !admitted {
                     *seen = Seen::at(seen.key, replica, true, now);
-                    give_back(&admission.parts, cells);
+                    if !is_broken(Break::RollbackForgotten) {
+                        give_back(&admission.parts, cells);
+                    }
                     admission.asked = asked;
                     found.verdict = Verdict::Block;
                     reasoned.decision.verdict = Verdict::Block;

@@ -6,8 +6,8 @@ use hashbrown::HashMap;
 
 use super::log::Log;
 use super::{
-    BEAT_EVERY, FORGOTTEN_AFTER, Holder, IDLE_BEAT_EVERY, Key, MUTE_AFTER, SHARED_OUT, Said, Seen,
-    TOLD_AGAIN_AFTER, What, part,
+    BEAT_EVERY, FORGOTTEN_AFTER, Holder, IDLE_BEAT_EVERY, Key, LOST_AFTER, MUTE_AFTER, SHARED_OUT,
+    Said, Seen, TOLD_AGAIN_AFTER, What, part,
 };
 
 /// What a desk asks its guard for.
@@ -42,7 +42,7 @@ pub enum Way {
 pub enum Decided {
     /// It may be held. It counts as held until [`Desk::done`].
     Granted,
-    /// It does not fit.
+    /// It does not fit, or nobody could tell in time.
     Refused,
     /// As [`Way::Unsure`].
     Unsure,
@@ -252,12 +252,15 @@ impl Desk {
         {
             let is_late = now >= own.deadline;
             let Some(place) = own.place.filter(|_| is_sure && is_seen) else {
-                if is_late {
-                    // It may stand there, or come to stand there.
-                    own.is_to_be_told = true;
-                    let unsure = own.asking.drain(..);
-                    decided.extend(unsure.map(|(ticket, _)| (ticket, Decided::Unsure)));
-                }
+                let outcome = match is_sure {
+                    // A broker that pauses lets nobody in.
+                    true if now - own.sent_at > LOST_AFTER => Decided::Refused,
+                    false if is_late => Decided::Unsure,
+                    _ => continue,
+                };
+                // It may stand there, or come to stand there.
+                own.is_to_be_told = true;
+                decided.extend(own.asking.drain(..).map(|(ticket, _)| (ticket, outcome)));
                 continue;
             };
             let (held, limit) = (facts.held(key) + own.promised, facts.limit(key));

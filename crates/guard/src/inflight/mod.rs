@@ -85,6 +85,8 @@ const IDLE_BEAT_EVERY: i64 = 4_000;
 const DROPPED_AFTER: i64 = 15_000;
 /// It admits nothing this long after it sent the last heartbeat that it heard, milliseconds.
 const MUTE_AFTER: i64 = 10_000;
+/// What was asked for and is not heard for this long, while heartbeats are, is refused, milliseconds.
+const LOST_AFTER: i64 = 3_000;
 /// A key of which nobody speaks for this long is one of which nothing was told, milliseconds.
 const FORGOTTEN_AFTER: i64 = 600_000;
 /// What is held is told again before, milliseconds.

@@ -6,6 +6,7 @@
 //! ([`positions`]), and the callers that wait.
 
 mod follow;
+mod joining;
 mod positions;
 mod settled;
 mod wire;
@@ -15,24 +16,30 @@ use std::time::{Duration, Instant};
 
 use hashbrown::HashMap;
 use metrics::{counter, histogram};
+use spendfuse_broken::{Break, is_broken};
 use spendfuse_bus::producer::{EventProducer, EventRecord, ProducerOptions};
 use spendfuse_bus::{BusError, Condition, KafkaConfig, Part};
 use spendfuse_domain::Topics;
 use spendfuse_domain::UnixMillis;
 use spendfuse_domain::routing::partition_of;
 use spendfuse_guard::inflight::{Decided, Desk, Facts, Holder, Key, Said, Seen, Way, What};
-use spendfuse_guard::{CheckRequest, Clock, Expected, Guard, Met, NotReserved, Reserving};
+use spendfuse_guard::{CheckRequest, Clock, Expected, Guard, Met, NotReserved, Reserving, State};
 use tokio::sync::oneshot;
 
 pub(crate) use follow::follow;
+use joining::Joining;
 pub(crate) use positions::Positions;
 
 use crate::metrics::{IN_FLIGHT_ASKED, IN_FLIGHT_SECONDS, IN_FLIGHT_SENT, IN_FLIGHT_UNSURE};
 
 /// How long an answer of other sidecars is waited for, milliseconds.
 const PATIENCE_MILLIS: i64 = 250;
-/// A call that hears nothing at all of what it asked for by then is judged without.
+/// A call that hears nothing at all of what it asked for by then is refused. Where the log is not heard
+/// for so long that this sidecar is stale, it is told earlier, and follows the budget's `on_stale`.
 const LONGEST_WAIT: Duration = Duration::from_secs(2);
+/// Brokers that answer let a sidecar know what is spent and held within a second or two of its start.
+/// From then on reservations are judged as each budget's `on_stale` and `sidecar.cold_start` say.
+const JOINS_WITHIN: Duration = Duration::from_secs(5);
 /// What the broker has not taken by then is not sent any more.
 const TOLD_WITHIN: Duration = Duration::from_secs(5);
 
@@ -45,6 +52,7 @@ pub(crate) struct InFlight {
     topic: String,
     names: wire::Names,
     desks: Mutex<Desks>,
+    joining: Joining,
     health: Part,
 }
 
@@ -114,6 +122,7 @@ impl InFlight {
             topic: topics.inflight.clone(),
             names: wire::Names::new(holder, incarnation),
             desks: Mutex::default(),
+            joining: Joining::begin(JOINS_WITHIN),
             health,
         }))
     }
@@ -135,13 +144,14 @@ impl InFlight {
     }
 
     /// Reserves as [`Guard::reserve`] does, among all sidecars: far from limits at once, near one
-    /// when the log has said who came first.
+    /// when the log has said who came first. One that has just started waits until it knows both.
     pub(crate) async fn reserve<'a>(
         &'a self,
         request: &'a CheckRequest<'a>,
         expected: Expected,
         timeout_millis: i64,
     ) -> Result<Reserving<'a>, NotReserved> {
+        self.joining.wait().await;
         let guard = &self.guard;
         let met = guard.met(request, expected, self.clock.now())?;
         let answers = {
@@ -168,19 +178,20 @@ impl InFlight {
             };
             match answer {
                 Ok(Ok(Decided::Granted)) => granted.parts.push((met.key.clone(), met.amount)),
-                Ok(Ok(Decided::Refused)) => refused.push(met.key.clone()),
+                Ok(Ok(Decided::Refused)) | Err(_) => refused.push(met.key.clone()),
                 // By what is known here, or as the budget says.
-                Ok(Ok(Decided::Unsure) | Err(_)) | Err(_) if met.blocks_unsure => {
+                Ok(Ok(Decided::Unsure) | Err(_)) if met.blocks_unsure => {
                     refused.push(met.key.clone());
                 }
-                Ok(Ok(Decided::Unsure) | Err(_)) | Err(_) => {
-                    counter!(IN_FLIGHT_UNSURE).increment(1);
-                }
+                Ok(Ok(Decided::Unsure) | Err(_)) => counter!(IN_FLIGHT_UNSURE).increment(1),
             }
         }
         histogram!(IN_FLIGHT_SECONDS).record(began.elapsed().as_secs_f64());
         let now = self.clock.now();
         if !refused.is_empty() {
+            if is_broken(Break::RollbackForgotten) {
+                std::mem::forget(granted);
+            }
             return guard.refuse(request, expected, &refused, now);
         }
         let keys: Vec<Key> = granted.parts.iter().map(|(key, _)| key.clone()).collect();
@@ -213,6 +224,9 @@ impl InFlight {
         let desks = self.desks();
         let is_sure = |desk: &Desk| desk.is_sure(now);
         let is_heard = !desks.by_partition.is_empty() && desks.by_partition.iter().all(is_sure);
+        if is_heard && self.guard.state(now).state == State::Live {
+            self.joining.ends();
+        }
         self.health.tell(match is_heard {
             true => Condition::Ready,
             false => unheard(),

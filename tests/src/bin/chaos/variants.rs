@@ -80,6 +80,10 @@ impl Plot {
             Break::HeartbeatBegunAnew => return None,
             // No role here tells people: `make notify ARGS=--variants`.
             Break::DeliveryStateOutsideTransaction => return None,
+            // Nobody reserves here: `holds --variants`.
+            Break::PendingDroppedTooEarly
+            | Break::RollbackForgotten
+            | Break::NewcomerAdmitsAlone => return None,
         })
     }
 
