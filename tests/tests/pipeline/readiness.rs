@@ -5,7 +5,8 @@ use std::time::Duration;
 use serde_json::Value;
 use spendfuse_tests::{Address, Lab, eventually};
 
-const WAIT: Duration = Duration::from_secs(40);
+/// A broker that comes back is found again after pauses of up to ten seconds, and its groups form anew.
+const WAIT: Duration = Duration::from_secs(90);
 
 /// Status, and the role's own part of the answer.
 fn role(admin: Address, name: &str) -> Option<(u16, Value)> {
