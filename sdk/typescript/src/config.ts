@@ -3,13 +3,14 @@
 import { platform } from '#platform';
 import { SpendfuseError } from './errors.js';
 import type { Target } from './platform/types.js';
-import type { Attribution, Options } from './types.js';
+import type { Attribution, Mode, Options } from './types.js';
 
 export interface Config {
   target: Target;
   headers: Record<string, string>;
   defaults: Attribution;
   disabled: boolean;
+  mode: Mode;
   onUnavailable: 'allow' | 'block';
   timeoutMs: number;
   maxQueue: number;
@@ -21,7 +22,7 @@ export interface Config {
 
 const DEFAULT_URL = 'http://127.0.0.1:4117';
 
-/** @throws {SpendfuseError} where the address is none. */
+/** @throws {SpendfuseError} where the address is none, or the mode. */
 export function configOf(options: Options): Config {
   const workspace = options.workspace ?? platform.env('SPENDFUSE_WORKSPACE');
   const token = options.token ?? platform.env('SPENDFUSE_TOKEN');
@@ -34,6 +35,7 @@ export function configOf(options: Options): Config {
     headers,
     defaults: { ...options.defaults, ...(workspace ? { workspace } : {}) },
     disabled: options.disabled ?? isSet(platform.env('SPENDFUSE_DISABLED')),
+    mode: modeOf(options.mode ?? platform.env('SPENDFUSE_MODE')),
     onUnavailable: options.onUnavailable ?? 'allow',
     timeoutMs: options.timeoutMs ?? 50,
     maxQueue: options.maxQueue ?? 10_000,
@@ -42,6 +44,12 @@ export function configOf(options: Options): Config {
     waitUntil: options.waitUntil,
     log: oncePerMinute(options.log ?? ((message) => console.warn(`spendfuse: ${message}`))),
   };
+}
+
+function modeOf(mode: string | undefined): Mode {
+  if (mode === undefined || mode === '' || mode === 'check') return 'check';
+  if (mode === 'watch') return mode;
+  throw new SpendfuseError(`mode is ${JSON.stringify(mode)}: write 'check' or 'watch'`);
 }
 
 function targetOf(url: string): Target {

@@ -6,6 +6,7 @@ import type { Config } from './config.js';
 import { SpendfuseError } from './errors.js';
 import type { Answer } from './platform/types.js';
 import type { Attribution, Decision, OnUnavailable, Question, State } from './types.js';
+import { Watch } from './watch.js';
 import { camelized, dimensionsOf, merged, withoutSidecar } from './wire.js';
 
 /**
@@ -23,8 +24,12 @@ export class Sidecar {
   private readonly breaker = new Breaker();
   /** Whether checks take `session_limit_usd`; undefined until one was tried. */
   private takesSessionLimit: boolean | undefined;
+  private isTryingSessionLimit = false;
+  readonly watch: Watch;
 
-  constructor(readonly config: Config) {}
+  constructor(readonly config: Config) {
+    this.watch = new Watch(config);
+  }
 
   /**
    * @throws {SpendfuseError} where the question is refused; an unreachable sidecar is a decision.
@@ -32,6 +37,11 @@ export class Sidecar {
   async check(question: Question, onUnavailable: OnUnavailable): Promise<Decision> {
     if (this.config.disabled) return withoutSidecar('disabled', 'allow', '');
     const asked = bodyOf(question, this.config.defaults);
+    if (this.config.mode === 'watch') {
+      if ('session_limit_usd' in asked) void this.trySessionLimit(asked);
+      const answer = await this.watch.check(asked);
+      return answer === undefined ? this.withoutAnswer('nothing is known of the blocklist', onUnavailable) : (camelized(answer) as Decision);
+    }
     if (this.takesSessionLimit === false) delete asked['session_limit_usd'];
     const answerMs = question.reserve === true ? Math.max(HOLDING_MS, this.config.timeoutMs) : this.config.timeoutMs;
     let answer = await this.ask('POST', '/v1/check', JSON.stringify(asked), answerMs);
@@ -49,6 +59,22 @@ export class Sidecar {
     if (answer.status === 200) return camelized(JSON.parse(answer.text)) as Decision;
     if (answer.status >= 500) return this.withoutAnswer(new Error(saidBy(answer)), onUnavailable);
     throw new SpendfuseError(`the sidecar refuses the question: ${saidBy(answer)}`);
+  }
+
+  /** Nobody waits for it: whether events may say what a session may spend is asked once. */
+  private async trySessionLimit(asked: Record<string, unknown>): Promise<void> {
+    if (this.takesSessionLimit !== undefined || this.isTryingSessionLimit) return;
+    this.isTryingSessionLimit = true;
+    const body = JSON.stringify({ ...asked, reserve: false });
+    const { target, headers } = this.config;
+    try {
+      const answer = await platform.ask(target, { method: 'POST', path: '/v1/check', headers, body, connectMs: RELEASE_MS, answerMs: RELEASE_MS, isBackground: true });
+      if (answer.status < 500) this.takesSessionLimit = answer.status === 200;
+    } catch {
+      // The next session tries again.
+    } finally {
+      this.isTryingSessionLimit = false;
+    }
   }
 
   /** Whether events may carry `session_limit_usd`. */

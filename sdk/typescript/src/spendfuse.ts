@@ -138,6 +138,7 @@ export class Spendfuse {
   /** Charges calls under way by estimate, sends what waits, and takes no more. For the end of a process. */
   async shutdown(timeoutMs = 2_000): Promise<boolean> {
     for (const open of [...this.core.open]) open.cut();
+    this.core.sidecar.watch.stop();
     return this.core.delivery.shutdown(timeoutMs);
   }
 

@@ -153,6 +153,9 @@ export type UsageFormat =
   | 'bedrock.converse'
   | 'cohere';
 
+/** Where calls are decided. */
+export type Mode = 'check' | 'watch';
+
 /** What is done where the sidecar does not answer. */
 export type OnUnavailable = 'allow' | 'block';
 
@@ -176,6 +179,11 @@ export interface Options {
   defaults?: Attribution;
   /** Who tells of events that have no provider's id; the sidecar's own where absent. */
   source?: string;
+  /**
+   * `check` (default): the sidecar is asked before each call. `watch`: it is followed in the background, and
+   * calls are decided here. Else `SPENDFUSE_MODE`.
+   */
+  mode?: Mode;
   /** Default `allow`. */
   onUnavailable?: OnUnavailable;
   /** Longest wait for the sidecar, milliseconds; default 50. */

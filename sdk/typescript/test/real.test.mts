@@ -108,6 +108,27 @@ test('a budget that wants a cheaper model gets it', { skip }, async () => {
   assert.equal(upstream.requests.length, 2);
 });
 
+test('who watches is refused without asking', { skip }, async () => {
+  const upstream = await provider();
+  const spendfuse = new Spendfuse({ url: url!, workspace: 'sdk', mode: 'watch', timeoutMs: 0 });
+  after(() => Promise.all([spendfuse.shutdown(), upstream.close()]));
+  const openai = spendfuse.wrap(new OpenAI({ apiKey: 'k', baseURL: `${upstream.url}/v1` }), { provider: 'openai' });
+  const call = (customer: string) => spendfuse.context({ customer }, () => openai.chat.completions.create({ model: 'gpt-4o', messages }));
+  const isRefusal = (budget: string) => (error: unknown) => error instanceof BudgetExceededError && error.budget === budget;
+  await assert.rejects(call('c-2'), isRefusal('nothing'));
+  // Two use it up; what is heard some milliseconds later refuses the next.
+  for (let refused = false, until = Date.now() + 10_000; !refused; ) {
+    assert.ok(Date.now() < until);
+    await call('c-6').catch((error: unknown) => {
+      assert.ok(isRefusal('watched')(error), String(error));
+      refused = true;
+    });
+    await spendfuse.flush();
+  }
+  assert.equal((await spendfuse.check({ customer: 'c-7' })).state, 'live');
+  assert.equal(spendfuse.statistics.unavailable, 0);
+});
+
 test('revenue, sessions and their end are taken', { skip }, async () => {
   const { spendfuse } = await parts();
   spendfuse.track({ customer: 'c-5', revenueUsd: '0.99' });

@@ -21,6 +21,7 @@ const BUDGETS: &str = "budgets:
   - {id: nothing, scope: {workspace: sdk, customer: c-2}, limit: \"0\", window: year, action: block}
   - {id: cheaper, scope: {workspace: sdk, customer: c-3}, limit: \"0.003\", window: lifetime, steps: [{at: 100, do: downgrade, to: gpt-4o-mini}]}
   - {id: few, scope: {workspace: sdk, customer: c-4}, limit: \"0.0018\", window: lifetime, action: block}
+  - {id: watched, scope: {workspace: sdk, customer: c-6}, limit: \"0.007\", window: lifetime, action: block}
   - {id: calls, scope: {workspace: sdk, customer: c-9}, limit_calls: 10100, window: lifetime, action: block}
 ";
 /// Calls that are tracked while the sidecar is killed again and again.

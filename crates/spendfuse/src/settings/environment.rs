@@ -47,7 +47,7 @@ const PROPERTIES_NAMED_FILE: [&str; 3] = [
 
 /// Variables that other programs read: the development stack, tests, clients of a sidecar that
 /// share this process's environment.
-const OF_OTHERS: [&str; 11] = [
+const OF_OTHERS: [&str; 13] = [
     "SPENDFUSE_BREAK",
     "SPENDFUSE_BUS_TEST_BROKERS",
     "SPENDFUSE_CACHE_DIR",
@@ -56,6 +56,8 @@ const OF_OTHERS: [&str; 11] = [
     "SPENDFUSE_DISABLED",
     "SPENDFUSE_FAULTS",
     "SPENDFUSE_FAULTS_FOLDER",
+    "SPENDFUSE_MODE",
+    "SPENDFUSE_ON_UNAVAILABLE",
     "SPENDFUSE_TOKEN",
     "SPENDFUSE_URL",
     "SPENDFUSE_WORKSPACE",

@@ -64,6 +64,7 @@ class Connection {
   private armed = 0;
   private idleSince = 0;
   private isUsed = false;
+  private isBackground = false;
 
   constructor(
     target: Target,
@@ -95,7 +96,9 @@ class Connection {
     return new Promise((resolve, reject) => {
       this.question = { wasReused: this.isUsed, resolve, reject };
       this.isUsed = true;
-      this.socket.ref();
+      this.isBackground = asked.isBackground === true;
+      if (this.isBackground) this.socket.unref();
+      else this.socket.ref();
       const head = [`${asked.method} ${asked.path} HTTP/1.1`];
       for (const [name, value] of Object.entries(asked.headers)) head.push(`${name}: ${value.replace(/[\r\n]/g, '')}`);
       if (asked.body !== undefined) head.push(`content-length: ${Buffer.byteLength(asked.body)}`);
@@ -118,6 +121,7 @@ class Connection {
     };
     // What has come by now is read first.
     this.timer = setTimeout(() => setImmediate(over), ms);
+    if (this.isBackground) this.timer.unref();
   }
 
   private disarm(): void {

@@ -2,8 +2,9 @@
 
 import { AsyncLocalStorage } from 'node:async_hooks';
 import { spawnSync } from 'node:child_process';
+import { Agent, request } from 'node:https';
 import { ask } from './http1.js';
-import type { LastWords, Platform } from './types.js';
+import type { Answer, Asked, LastWords, Platform, Target } from './types.js';
 import { platform as web } from './web.js';
 
 /** Longest that the end of a process is held up. */
@@ -13,7 +14,10 @@ export const platform: Platform = {
   storage: <T>() => new AsyncLocalStorage<T>(),
   env: (name) => process.env[name],
   // TLS is Node's own business; it is for sidecars that are far, where a tenth of a millisecond is little.
-  ask: (target, asked) => (target.base.startsWith('https:') ? web.ask(target, asked) : ask(target, asked)),
+  ask: (target, asked) => {
+    if (!target.base.startsWith('https:')) return ask(target, asked);
+    return asked.isBackground === true ? askInBackground(target, asked) : web.ask(target, asked);
+  },
   unref: (timer) => {
     (timer as { unref?: () => void }).unref?.();
   },
@@ -25,6 +29,25 @@ export const platform: Platform = {
     ends.push({ drain, last });
   },
 };
+
+/** `fetch` keeps the process alive while it waits, and has no way to say otherwise. */
+function askInBackground(target: Target, asked: Asked): Promise<Answer> {
+  return new Promise((resolve, reject) => {
+    const { method, headers } = asked;
+    const asking = request(target.base + asked.path, { method, headers, agent: IN_BACKGROUND, signal: AbortSignal.timeout(asked.connectMs + asked.answerMs) });
+    asking.on('socket', (socket) => socket.unref());
+    asking.on('error', reject);
+    asking.on('response', (answer) => {
+      const parts: Buffer[] = [];
+      answer.on('data', (part: Buffer) => parts.push(part));
+      answer.on('error', reject);
+      answer.on('end', () => resolve({ status: answer.statusCode ?? 0, retryAfter: answer.headers['retry-after'] ?? null, text: Buffer.concat(parts).toString() }));
+    });
+    asking.end(asked.body);
+  });
+}
+
+const IN_BACKGROUND = new Agent({ keepAlive: true, maxSockets: 4 });
 
 /** Of every `Spendfuse` that has told of something. */
 const ends: { drain: () => unknown; last: () => LastWords | undefined }[] = [];

@@ -21,6 +21,8 @@ export interface Asked {
   connectMs: number;
   /** Milliseconds until the answer is there, from the connection on. */
   answerMs: number;
+  /** Does not keep the process alive. */
+  isBackground?: boolean;
 }
 
 export interface Answer {
