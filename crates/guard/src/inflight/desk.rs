@@ -4,27 +4,12 @@ use std::mem;
 
 use hashbrown::HashMap;
 
+use super::facts::Facts;
 use super::log::Log;
 use super::{
     BEAT_EVERY, FORGOTTEN_AFTER, Holder, IDLE_BEAT_EVERY, Key, LOST_AFTER, MUTE_AFTER, SHARED_OUT,
-    Said, Seen, TOLD_AGAIN_AFTER, What, part,
+    Said, TOLD_AGAIN_AFTER, What, is_behind, is_far, part,
 };
-
-/// What a desk asks its guard for.
-pub trait Facts {
-    /// What is held of a key: calls under way, and costs that no entry shows to readers. To be read
-    /// before all else.
-    fn held(&self, key: &str) -> i64;
-    /// What readers see as spent.
-    fn spent(&self, key: &str) -> i64;
-    /// The budget's limit; 0 where there is none any more.
-    fn limit(&self, key: &str) -> i64;
-    /// The entries that readers see.
-    fn shown(&self) -> Seen;
-    /// The entries that were read, be it that readers do not see them yet. What has left what is
-    /// held is in one of them.
-    fn read(&self) -> Seen;
-}
 
 /// How a call may come to be admitted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -73,8 +58,21 @@ struct Own {
     deadline: i64,
     /// Granted, and not among what is held yet.
     promised: i64,
+    /// What the record that was sent last asks for beyond that: room for later calls.
+    asking_room: i64,
+    /// What is left of it, once it is granted.
+    room: i64,
     /// Somebody waits to hear what is held, or something was asked for that nobody wants.
     is_to_be_told: bool,
+    /// Others have asked, and may want less to be held here.
+    is_asked_by_others: bool,
+}
+
+impl Own {
+    /// Whether something is to be told, or may be.
+    fn has_news(&self) -> bool {
+        self.is_to_be_told || self.is_asked_by_others
+    }
 }
 
 /// A holder's side of one partition.
@@ -137,7 +135,7 @@ impl Desk {
                     None => self.log.share_of(&self.me) > 0,
                 };
                 if *asked > 0 && may_have_less {
-                    self.own.entry(key.clone()).or_default().is_to_be_told = true;
+                    self.own.entry(key.clone()).or_default().is_asked_by_others = true;
                 }
             }
         }
@@ -206,6 +204,12 @@ impl Desk {
         if !self.is_sure(now) {
             return Way::Unsure;
         }
+        if let Some(own) = self.own.get_mut(key)
+            && own.room >= amount
+        {
+            own.room -= amount;
+            return Way::Silent;
+        }
         let is_told = self.own.contains_key(key) || self.log.knows(key);
         if is_told || !is_behind(self.log.seen(), &facts.shown()) {
             return Way::Log;
@@ -260,6 +264,7 @@ impl Desk {
                 };
                 // It may stand there, or come to stand there.
                 own.is_to_be_told = true;
+                own.asking_room = 0;
                 decided.extend(own.asking.drain(..).map(|(ticket, _)| (ticket, outcome)));
                 continue;
             };
@@ -280,6 +285,11 @@ impl Desk {
                 own.promised += amount;
                 decided.push((ticket, Decided::Granted));
             }
+            let for_later = mem::take(&mut own.asking_room);
+            match for_later <= room {
+                true => own.room = for_later,
+                false => own.is_to_be_told = true,
+            }
         }
         decided
     }
@@ -287,18 +297,35 @@ impl Desk {
     /// What is to be said now of keys.
     pub fn tell(&mut self, facts: &impl Facts, now: i64) -> Vec<Said> {
         let mut said = Vec::new();
+        let share = self.share();
+        let all = self.log.shares_but(&self.me) + share;
         for (key, own) in &mut self.own {
-            let has_news = own.is_to_be_told || !own.next.is_empty();
-            if !own.asking.is_empty() || !has_news {
+            if !own.asking.is_empty() {
+                continue;
+            }
+            if mem::take(&mut own.is_asked_by_others) {
+                let (limit, most) = (facts.limit(key), self.log.most(key, facts.limit(key)));
+                own.is_to_be_told |= !is_far(facts.spent(key), most, limit);
+            }
+            if !own.is_to_be_told && own.next.is_empty() {
                 continue;
             }
             own.asking = mem::take(&mut own.next);
             own.is_to_be_told = false;
             own.deadline = now + self.patience;
+            let held = facts.held(key) + own.promised;
+            let wanted = own.asking.iter().map(|(_, amount)| amount).sum::<i64>();
+            let limit = facts.limit(key);
+            // Whatever was granted before is within this record, or given back by it.
+            own.room = 0;
+            own.asking_room = match is_far(facts.spent(key), part(limit, all), limit) {
+                true if wanted > 0 => (part(limit, share) - held - wanted).max(0),
+                _ => 0,
+            };
             let what = What::Held {
                 key: key.clone(),
-                held: facts.held(key) + own.promised,
-                asked: own.asking.iter().map(|(_, amount)| amount).sum(),
+                held,
+                asked: wanted + own.asking_room,
             };
             let record = next_record(&mut self.number, &self.me, what, facts);
             (own.number, own.sent_at, own.place) = (record.number, now, None);
@@ -327,10 +354,14 @@ impl Desk {
             let is_idle = own.asking.is_empty() && own.next.is_empty() && own.promised == 0;
             let is_held = facts.held(key) > 0;
             own.is_to_be_told |= is_held && now - own.sent_at > TOLD_AGAIN_AFTER;
-            // What has been spent or given up since is others' to hold.
+            // What has been spent or given up since is others' to hold. Room for later calls they get
+            // by asking, and it is given back long before the log forgets it.
             let told = log.told(key, me).map_or(0, |told| told.held + told.asked);
-            own.is_to_be_told |= told > facts.held(key) + own.promised;
-            is_held || own.is_to_be_told || !is_idle || now - own.sent_at <= FORGOTTEN_AFTER
+            own.is_to_be_told |= match own.room + own.asking_room > 0 {
+                true => now - own.sent_at > TOLD_AGAIN_AFTER,
+                false => told > facts.held(key) + own.promised,
+            };
+            is_held || own.has_news() || !is_idle || now - own.sent_at <= FORGOTTEN_AFTER
         });
         let mut said = self.tell(facts, now);
         self.told_share = share;
@@ -360,12 +391,4 @@ fn next_record(number: &mut u64, me: &Holder, what: What, facts: &impl Facts) ->
         seen: facts.read(),
         what,
     }
-}
-
-/// Whether everything in `these` is in `those`.
-fn is_behind(these: &Seen, those: &Seen) -> bool {
-    these.iter().all(|(partition, offset)| {
-        let known = those.get(partition);
-        known.is_some_and(|known| known >= offset)
-    })
 }

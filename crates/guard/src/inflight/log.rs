@@ -164,6 +164,15 @@ impl Log {
         others.map(|(_, heard)| heard.share).sum()
     }
 
+    /// What all holders may have of a key.
+    pub(super) fn most(&self, key: &str, limit: i64) -> i64 {
+        let most = { self.heard.iter() }.map(|(holder, heard)| match self.told(key, holder) {
+            Some(told) => told.held.saturating_add(told.asked),
+            None => part(limit, heard.share),
+        });
+        most.fold(0, i64::saturating_add)
+    }
+
     /// What others may have of `key` that comes before what stands at `place`.
     pub(super) fn others(&self, key: &str, me: &Holder, place: i64, limit: i64) -> Others {
         let mut others = Others {

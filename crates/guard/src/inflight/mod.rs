@@ -25,6 +25,7 @@
 //! - who does not hear itself in the log admits nothing, some seconds before others drop it.
 
 mod desk;
+mod facts;
 mod log;
 #[cfg(test)]
 mod modelled;
@@ -32,7 +33,8 @@ mod modelled;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-pub use desk::{Decided, Desk, Facts, Way};
+pub use desk::{Decided, Desk, Way};
+pub use facts::Facts;
 
 /// `{budget}|{scope}`.
 pub type Key = Arc<str>;
@@ -96,4 +98,17 @@ const TOLD_AGAIN_AFTER: i64 = 120_000;
 fn part(limit: i64, millionths: u32) -> i64 {
     let part = i128::from(limit) * i128::from(millionths) / 1_000_000;
     i64::try_from(part).unwrap_or(i64::MAX)
+}
+
+/// Whether a tenth of a limit is left for certain, where so much is spent, and no more than `most` held.
+fn is_far(spent: i64, most: i64, limit: i64) -> bool {
+    limit - limit / 10 - spent >= most
+}
+
+/// Whether everything in `these` is in `those`.
+fn is_behind(these: &Seen, those: &Seen) -> bool {
+    these.iter().all(|(partition, offset)| {
+        let known = those.get(partition);
+        known.is_some_and(|known| known >= offset)
+    })
 }

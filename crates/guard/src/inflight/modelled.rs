@@ -452,6 +452,28 @@ proptest! {
 }
 
 #[test]
+fn far_from_the_limit_one_question_makes_room_for_later_calls() {
+    let mut world = World::new(Flaw::None);
+    for _ in 0..5 {
+        world.take(Step::Flow);
+    }
+    let larger_than_a_share = 200;
+    world.call(0, larger_than_a_share);
+    world.take(Step::Flow);
+    world.settle(0, 0);
+    world.take(Step::Flow);
+    for (holder, asks) in [(0, 1), (1, 1), (0, 0)] {
+        let asked = world.tickets;
+        for _ in 0..5 {
+            world.call(holder, 10);
+            world.take(Step::Flow);
+        }
+        assert_eq!(world.tickets - asked, asks, "holder {holder}");
+    }
+    assert_eq!(world.admitted(), larger_than_a_share + 15 * 10);
+}
+
+#[test]
 fn each_flaw_is_noticed() {
     use proptest::strategy::ValueTree as _;
     use proptest::test_runner::TestRunner;
