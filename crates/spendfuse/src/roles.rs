@@ -148,6 +148,9 @@ fn run_all(
     on_failure: OnFailure,
 ) -> Result<ExitCode, Failure> {
     open_files::raise_limit();
+    if roles == [Role::Proxy] {
+        small_pages();
+    }
     let runtime = runtime::Builder::new_multi_thread()
         .on_thread_start(answer_at_once)
         .enable_all()
@@ -174,6 +177,15 @@ fn run_all(
     );
     running.wait()?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// The allocator asks for huge pages, of which a proxy's small and short pieces fill little: 1,000 open
+/// streams took 40 MiB more.
+fn small_pages() {
+    #[cfg(target_os = "linux")]
+    if let Err(error) = nix::sys::prctl::set_thp_disable(true) {
+        tracing::debug!(%error, "memory stays in huge pages");
+    }
 }
 
 /// `spendfuse up`: makes what is missing in Kafka and ClickHouse, then runs every role that an
