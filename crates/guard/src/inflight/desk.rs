@@ -161,6 +161,7 @@ impl Desk {
         }
         for own in self.own.values_mut() {
             own.is_to_be_told = true;
+            own.room = 0;
         }
     }
 
