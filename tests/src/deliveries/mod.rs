@@ -45,7 +45,7 @@ enum Strike {
 /// In turn.
 const STRIKES: [Strike; 3] = [Strike::Both, Strike::Notifier, Strike::Broker];
 /// A killed broker stays away until the controller has noticed.
-const BROKER_AWAY: Duration = Duration::from_millis(2_500);
+pub const BROKER_AWAY: Duration = Duration::from_millis(2_500);
 const START_PATIENCE: Duration = Duration::from_secs(60);
 /// Where nothing comes for so long nothing will: longer than a digest gathers, and any pause.
 const QUIET: Duration = Duration::from_secs(75);

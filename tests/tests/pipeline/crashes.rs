@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use spendfuse_tests::deliveries::BROKER_AWAY;
 use spendfuse_tests::ledger::{FIRST_LIMIT, watching_budgets};
 use spendfuse_tests::{Lab, Load, Traffic, pause};
 
@@ -43,7 +44,9 @@ fn kills_of_processor_loader_and_clickhouse_change_no_total() {
 
 #[test]
 fn a_killed_broker_comes_back_and_everything_goes_on_by_itself() {
-    let lab = Lab::new("broker");
+    let lab = Lab::for_kills_of_the_broker("broker");
+    lab.create_topics();
+    lab.migrate();
     lab.apply_budgets(&watching_budgets(FIRST_LIMIT));
     let processor = lab.processor("1");
     let loader = lab.loader();
@@ -51,7 +54,7 @@ fn a_killed_broker_comes_back_and_everything_goes_on_by_itself() {
 
     load.await_sent(5_000);
     lab.kafka().kill(0);
-    pause(Duration::from_secs(1));
+    pause(BROKER_AWAY);
     lab.kafka().restart(0).expect("Kafka starts");
     lab.kafka().wait_ready().expect("Kafka gets ready");
 

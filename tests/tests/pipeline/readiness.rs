@@ -97,7 +97,9 @@ fn await_metrics(admin: Address) {
 
 #[test]
 fn each_role_says_whether_it_works_and_why_not_and_recovers() {
-    let lab = Lab::new("readiness");
+    let lab = Lab::for_kills_of_the_broker("readiness");
+    lab.create_topics();
+    lab.migrate();
     let (admin, api) = (Address::free(), Address::free());
     let settings = [
         ("admin.listen", &*admin.setting()),
