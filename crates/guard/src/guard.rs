@@ -8,7 +8,7 @@ use smallvec::SmallVec;
 use spendfuse_domain::budget::ReserveRule;
 use spendfuse_domain::{Detector, UnixMillis, Verdict};
 
-use crate::changes::{BlocklistPage, ChangeLog, Changed, CursorExpired};
+use crate::changes::{BlocklistPage, ChangeLog, CursorExpired};
 use crate::compiled::CompiledBudgets;
 use crate::decision::ColdStart;
 use crate::entry::Entry;
@@ -206,8 +206,8 @@ impl Guard {
         crate::standing::page(&self.replica, cursor, at_most, now)
     }
 
-    /// Calls `told` with how much has changed after every publication, on the writer's thread: it must not take long. Only the
-    /// first of several is called.
+    /// Calls `told` after every publication with how much has changed, on the writer's thread: it must
+    /// not take long. Only the first of several is called.
     pub fn on_publication(&self, told: impl Fn(Mark) + Send + Sync + 'static) {
         let _ = self.replica.on_publication.set(Box::new(told));
     }
@@ -259,12 +259,6 @@ impl Replica {
     pub(crate) fn detector_entries(&self, session_scope: u128) -> impl Iterator<Item = Arc<Entry>> {
         let keys = self.prefixes.detectors.iter();
         keys.filter_map(move |prefix| self.entries.get(combine(*prefix, session_scope)))
-    }
-
-    /// The change that takes an entry away which readers see.
-    pub(crate) fn removal_of(&self, hash: EntryHash) -> Option<Changed> {
-        let gone = self.entries.get(hash)?;
-        Some(Changed::Removed(gone.key().into()))
     }
 
     /// How much has changed.

@@ -110,7 +110,7 @@ pub(crate) fn page(
         at_most,
         at_most * LOOKED_AT_FOR_ONE,
         now,
-        |entry| of_entry(budgets, entry).is_some(),
+        |entry| matters(budgets, entry),
     )?;
     let changes = stretch.changes.into_iter();
     Ok(StandingsPage {
@@ -134,8 +134,32 @@ fn standing_entry(budgets: &CompiledBudgets, change: Change) -> Option<StandingE
     (change.mattered || value.is_some()).then_some(StandingEntry { key, value })
 }
 
-/// How the calls of an entry's scope stand; `None` where they would without it, too.
-pub(crate) fn of_entry(budgets: &CompiledBudgets, entry: &Entry) -> Option<Standing> {
+/// Whether calls of the entry's scope would stand otherwise without it.
+pub(crate) fn matters(budgets: &CompiledBudgets, entry: &Entry) -> bool {
+    match entry.detector() {
+        Some(_) => entry.verdict == Verdict::Block,
+        None => judged_otherwise(budgets, entry).is_some(),
+    }
+}
+
+/// How calls stand to a budget by this entry; `None` where they would without it, too.
+fn judged_otherwise<'b>(
+    budgets: &'b CompiledBudgets,
+    entry: &Entry,
+) -> Option<(&'b GuardedBudget, Judged)> {
+    let id = entry.budget();
+    let found = { &budgets.budgets }.binary_search_by(|known| known.budget().id.as_str().cmp(id));
+    let budget = &budgets.budgets[found.ok()?];
+    let judged = Judged::of(budget, Some(entry));
+    if judged.verdict == Verdict::Ok && judged == Judged::of(budget, None) {
+        return None;
+    }
+    // An entry of a scope that the budget had before is never looked up.
+    has_scope(budget, entry.scope()).then_some((budget, judged))
+}
+
+/// How the calls of an entry's scope stand; `None` where it does not [matter](matters).
+fn of_entry(budgets: &CompiledBudgets, entry: &Entry) -> Option<Standing> {
     if let Some(detector) = entry.detector() {
         return (entry.verdict == Verdict::Block).then(|| Standing {
             budget: entry.budget().to_owned(),
@@ -152,19 +176,7 @@ pub(crate) fn of_entry(budgets: &CompiledBudgets, entry: &Entry) -> Option<Stand
             help_url: None,
         });
     }
-    let id = entry.budget();
-    let index = budgets
-        .budgets
-        .binary_search_by(|budget| budget.budget().id.as_str().cmp(id));
-    let budget = &budgets.budgets[index.ok()?];
-    let judged = Judged::of(budget, Some(entry));
-    if judged == Judged::of(budget, None) && judged.verdict == Verdict::Ok {
-        return None;
-    }
-    // An entry of a scope that the budget had before is never looked up.
-    if !has_scope(budget, entry.scope()) {
-        return None;
-    }
+    let (budget, judged) = judged_otherwise(budgets, entry)?;
     let limit = budget.limit(None, Some(entry));
     let figures = Figures::new(entry.counted_by(limit), limit);
     let mut standing = judged.standing(budget, figures);

@@ -21,6 +21,7 @@ use crate::hash::EntryHash;
 use crate::holds::Shown;
 use crate::metrics::{ENFORCEMENT_LAG_SECONDS, ENTRIES_LEFT_OUT};
 use crate::shards::Pending;
+use crate::standing::matters;
 use crate::standings::Standings;
 
 /// The only writer of a replica. Apply records in log order, then [`publish`](Self::publish).
@@ -358,13 +359,13 @@ impl GuardWriter {
                 .iter()
                 .filter_map(|(hash, entry)| {
                     let replaced = replica.entries.get(*hash);
-                    let mattered = replaced.is_some_and(|replaced| {
-                        crate::standing::of_entry(&before.budgets, &replaced).is_some()
-                    });
-                    let what = match entry {
-                        Some(entry) => Changed::Set(Arc::clone(entry)),
-                        None => replica.removal_of(*hash)?,
+                    let what = match (entry, &replaced) {
+                        (Some(entry), _) => Changed::Set(Arc::clone(entry)),
+                        (None, Some(gone)) => Changed::Removed(gone.key().into()),
+                        (None, None) => return None,
                     };
+                    let mattered =
+                        replaced.is_some_and(|replaced| matters(&before.budgets, &replaced));
                     Some(Change { what, mattered })
                 })
                 .collect();

@@ -75,12 +75,13 @@ def configure(url: Optional[str] = None, **settings: Any) -> Spendfuse:
     return _default
 
 
-def _sf() -> Spendfuse:
+def _sf(**settings: Any) -> Spendfuse:
+    """That of the module's verbs; `settings` are those of the first who needs it."""
     global _default
     if _default is None:
         with _lock:
             if _default is None:
-                _default = Spendfuse()
+                _default = Spendfuse(**settings)
     return _default
 
 

@@ -84,12 +84,7 @@ class SpendfuseCallback(_CustomLogger):  # type: ignore[misc]
     @property
     def sf(self) -> Spendfuse:
         """As given, else that of the module's verbs."""
-        if self._given is not None:
-            return self._given
-        with spendfuse._lock:
-            if spendfuse._default is None:
-                spendfuse._default = Spendfuse(check_timeout=_CHECK_TIMEOUT)
-            return spendfuse._default
+        return spendfuse._sf(check_timeout=_CHECK_TIMEOUT) if self._given is None else self._given
 
     # -- Before a call
 
