@@ -219,6 +219,20 @@ def test_a_forked_child_follows_by_itself_and_knows_at_once_what_its_parent_knew
     sf.shutdown()
 
 
+def test_a_sidecar_that_is_older_tells_nothing_to_go_by_and_why_is_said(
+    sidecar: FakeSidecar, blocklist: Blocklist, caplog: Any
+) -> None:
+    entry = {"key": "daily|acme/customer=c-1", "value": {"v": 1, "budget": "daily", "verdict": "block"}}
+    # It passes by the questions that it does not know.
+    blocklist.first = [(200, {"entries": [entry], "cursor": "1-1", "more": False})] * 100
+    sf = Spendfuse(sidecar.url, mode="watch", on_unavailable="block")
+    assert not allowed(sf, "c-2")
+    assert "older than this SDK" in caplog.text
+    blocklist.first.clear()
+    eventually(lambda: allowed(sf, "c-2"))
+    sf.shutdown()
+
+
 def test_the_thread_ends_with_its_client(sidecar: FakeSidecar, blocklist: Blocklist) -> None:
     def watching() -> list[threading.Thread]:
         return [thread for thread in threading.enumerate() if thread.name == "spendfuse-watch"]

@@ -109,6 +109,7 @@ export class Watch {
       throw new Error(`status ${answer.status}: ${answer.text.slice(0, 200)}`);
     }
     const page = JSON.parse(answer.text) as Page;
+    if (typeof page.waited_ms !== 'number') throw new Error('the sidecar is older than this SDK: it knows no view=standings');
     if (this.cursor === undefined) this.coming = new Standings();
     const standings = this.coming ?? this.standings!;
     standings.take(page, askedAt + page.waited_ms);

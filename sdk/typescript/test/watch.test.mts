@@ -196,6 +196,18 @@ test('where too many wait it asks without waiting', async () => {
   assert.ok(blocklist.asked.some((query) => query.has('cursor') && !query.has('wait')));
 });
 
+test('a sidecar that is older tells nothing to go by, and why is said', async () => {
+  const value = { v: 1, budget: 'daily', scope: 'acme/customer=c-1', verdict: 'block', spent_usd: '5.01', limit_usd: '5.00' };
+  // It passes by the questions that it does not know.
+  const stub = await serve((_, response) => json(response, 200, { entries: [{ key: 'daily|acme/customer=c-1', value }], cursor: '1-1', more: false }));
+  after(() => stub.close());
+  const logged: string[] = [];
+  const spendfuse = new Spendfuse({ url: stub.url, mode: 'watch', onUnavailable: 'block', log: (message) => logged.push(message) });
+  after(() => spendfuse.shutdown());
+  assert.equal((await spendfuse.check({ customer: 'c-2' })).decision, 'block');
+  assert.ok(logged.some((message) => message.includes('older than this SDK')), logged.join());
+});
+
 test('a process that watches ends when it has nothing else to do', async () => {
   const blocklist = await new Blocklist().start();
   blocklist.block('c-1');

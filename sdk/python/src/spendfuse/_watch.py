@@ -120,6 +120,8 @@ class Watch:
             self._has_tried.set()
             return _FIRST_PAUSE
         page = json.loads(answer.body)
+        if "waited_ms" not in page:
+            raise ValueError("the sidecar is older than this SDK: it knows no view=standings")
         if self._cursor is None:
             self._coming = Standings()
         standings = self._standings if self._coming is None else self._coming
