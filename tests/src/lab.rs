@@ -20,8 +20,6 @@ pub const PARTITIONS: u32 = 4;
 /// The workspace of all traffic.
 pub const WORKSPACE: &str = "acme";
 
-/// The executable whose guarantees can be broken, next to the real one.
-pub const BROKEN_EXECUTABLE: &str = "spendfuse-broken";
 /// Names the guarantee that it breaks.
 pub const BREAK_VARIABLE: &str = "SPENDFUSE_BREAK";
 const COMMAND_PATIENCE: Duration = Duration::from_secs(60);
@@ -188,7 +186,7 @@ impl Lab {
             return Role::start(&name, spendfuse(), arguments, log);
         };
         // `env` becomes the role: same process.
-        let program = spendfuse().with_file_name(BROKEN_EXECUTABLE);
+        let program = broken_executable();
         let mut all = vec![format!("{BREAK_VARIABLE}={}", guarantee.name())];
         all.push(program.display().to_string());
         all.extend(arguments);
@@ -315,6 +313,22 @@ pub fn run_to_end(mut command: Command, output: &std::path::Path, patience: Dura
 /// The file next to the outputs that holds the command's input, if there is one.
 fn command_input(output: &std::path::Path) -> Stdio {
     File::open(output.with_extension("in")).map_or_else(|_| Stdio::null(), Stdio::from)
+}
+
+/// The executable whose guarantees can be broken, next to the real one; `scripts/broken` builds it.
+pub fn broken_executable() -> PathBuf {
+    spendfuse().with_file_name("spendfuse-broken")
+}
+
+/// Whether it is there; else says on standard error what builds it.
+pub fn has_broken_executable() -> bool {
+    let program = broken_executable();
+    let is_there = program.is_file();
+    if !is_there {
+        let program = program.display();
+        eprintln!("{program} is not there: scripts/broken builds it");
+    }
+    is_there
 }
 
 /// The executable: above the running test's own (`target/release/deps`).

@@ -51,6 +51,13 @@ impl Step {
     }
 }
 
+/// A program that gets what others leave over, by `chrt` (util-linux).
+pub fn of_lowest_priority(program: &Path) -> Command {
+    let mut command = Command::new("chrt");
+    command.args(["--idle", "0"]).arg(program);
+    command
+}
+
 /// The running attacker, as whoever watches it sees it. Dropped, it is killed.
 pub(super) struct Attacker {
     process: Child,
@@ -64,9 +71,7 @@ impl Attacker {
     /// # Panics
     /// Where it cannot be started.
     pub(super) fn start(program: &Path, address: Address, plan: &Plan) -> Self {
-        let mut process = Command::new("chrt")
-            .args(["--idle", "0"])
-            .arg(program)
+        let mut process = of_lowest_priority(program)
             .args([ATTACKER_FLAG, &address.port().to_string()])
             .args(plan.arguments())
             .stdin(Stdio::piped())

@@ -26,7 +26,7 @@ use crate::wait::pause;
 use attacker::{Attacker, Step};
 use honest::Honest;
 
-pub use attacker::{ATTACKER_FLAG, obey};
+pub use attacker::{ATTACKER_FLAG, obey, of_lowest_priority};
 pub use client::Client;
 
 /// How much of everything.

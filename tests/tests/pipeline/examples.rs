@@ -4,11 +4,11 @@
 use std::process::Command;
 use std::time::Duration;
 
+use spendfuse_tests::Lab;
 use spendfuse_tests::lab::run_to_end;
-use spendfuse_tests::{Lab, eventually};
 
 use crate::provider_clients::{installed, installed_or_none, repository};
-use crate::refusing::{PATIENCE, ask_at, start_sidecar};
+use crate::refusing::start_with_first_budget;
 
 const EXAMPLES_PATIENCE: Duration = Duration::from_secs(400);
 /// One of them is Go's, which is not everywhere.
@@ -29,18 +29,7 @@ fn examples_print_what_they_say() {
         ("SDK_MODULES", "sdk/typescript"),
     ];
     let packages = packages.map(|(name, pinned)| (name, installed("npm-modules", pinned, &folder)));
-    lab.create_topics();
-    let _processor = lab.processor("1");
-    let first = repository().join("deploy/sample/first.yaml");
-    lab.apply_budgets(&std::fs::read_to_string(first).expect("the sample is there"));
-    let (_sidecar, address) = start_sidecar(&lab, "1", &[]);
-    eventually("the budget is in force", PATIENCE, || {
-        let answer = ask_at(address, "/v1/state?workspace=acme&customer=c-1");
-        match answer.body.contains("per-customer") {
-            true => Ok(()),
-            false => Err(answer.body),
-        }
-    });
+    let (_processor, _sidecar, address) = start_with_first_budget(&lab);
 
     let mut command = Command::new(python.join("bin/python"));
     command.arg(repository().join("examples/run.py"));

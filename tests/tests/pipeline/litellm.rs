@@ -4,11 +4,11 @@
 use std::process::Command;
 use std::time::Duration;
 
+use spendfuse_tests::Lab;
 use spendfuse_tests::lab::run_to_end;
-use spendfuse_tests::{Lab, eventually};
 
 use crate::provider_clients::{installed_or_none, repository};
-use crate::refusing::{PATIENCE, ask_at, start_sidecar};
+use crate::refusing::start_with_first_budget;
 
 /// LiteLLM imports for ten seconds, here three times.
 const TESTS_PATIENCE: Duration = Duration::from_secs(300);
@@ -22,18 +22,7 @@ fn litellm_is_guarded_and_metered_by_its_callback() {
     let Some(python) = installed_or_none("python-venv", pinned, &folder) else {
         return;
     };
-    lab.create_topics();
-    let _processor = lab.processor("1");
-    let first = repository().join("deploy/sample/first.yaml");
-    lab.apply_budgets(&std::fs::read_to_string(first).expect("the sample is there"));
-    let (_sidecar, address) = start_sidecar(&lab, "1", &[]);
-    eventually("the budget is in force", PATIENCE, || {
-        let answer = ask_at(address, "/v1/state?workspace=acme&customer=c-1");
-        match answer.body.contains("per-customer") {
-            true => Ok(()),
-            false => Err(answer.body),
-        }
-    });
+    let (_processor, _sidecar, address) = start_with_first_budget(&lab);
 
     let sdk = repository().join("sdk/python");
     let mut command = Command::new(python.join("bin/python"));

@@ -13,7 +13,7 @@ use spendfuse_tests::lab::run_to_end;
 use spendfuse_tests::{Lab, Role, eventually, pause};
 
 use crate::provider_clients::{installed_or_none, repository};
-use crate::refusing::{PATIENCE, ask_at, start_sidecar};
+use crate::refusing::{PATIENCE, ask_at, first_budget, start_sidecar};
 
 /// What one tracked call costs: 1,000 tokens of gpt-4o-mini at $0.15 a million and 100 at $0.60.
 const NANODOLLARS: i128 = 210_000;
@@ -42,8 +42,6 @@ fn run(tracked: i128, arguments: &[&str]) {
     };
     lab.create_topics();
     let _processor = lab.processor("1");
-    let first = repository().join("deploy/sample/first.yaml");
-    let first = std::fs::read_to_string(first).expect("the sample is there");
     // Beside what the README of the SDK puts into force. Above half of a limit what is spent is
     // published within 5 s.
     let limit = Nanos::new(tracked * NANODOLLARS * 3 / 2);
@@ -51,7 +49,7 @@ fn run(tracked: i128, arguments: &[&str]) {
         "  - {{id: tracked, scope: {{workspace: tracked}}, limit: \"{limit}\", window: lifetime}}
   - {{id: cheaper, scope: {{workspace: cheap}}, limit: \"0.003\", window: lifetime, steps: [{{at: 100, do: downgrade, to: gpt-4o-mini}}]}}"
     );
-    lab.apply_budgets(&format!("{}\n{own}\n", first.trim_end()));
+    lab.apply_budgets(&format!("{}\n{own}\n", first_budget().trim_end()));
     let socket = lab.file("sidecar.sock");
     let named = |path: &Path| path.to_str().expect("a plain name").to_owned();
     let (socket_name, spool) = (named(&socket), named(&lab.file("spool")));

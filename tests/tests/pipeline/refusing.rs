@@ -6,6 +6,8 @@ use std::time::Duration;
 use spendfuse_tests::http::{Answer, ask};
 use spendfuse_tests::{Lab, Role, eventually};
 
+use crate::provider_clients::repository;
+
 /// Customer `c-1` may spend nothing this year; nobody else has a budget.
 const BUDGET: &str = "budgets:
   - {id: nothing, scope: {workspace: acme, customer: c-1}, limit: \"0\", window: year, action: block}
@@ -63,6 +65,29 @@ pub fn start_sidecar(lab: &Lab, instance: &str, settings: &[(&str, &str)]) -> (R
     let sidecar = lab.role("sidecar", instance, &settings);
     let address = address_of(&sidecar);
     (sidecar, address)
+}
+
+/// Starts a processor and a sidecar, with the sample's first budget (five cents a day for each customer
+/// of acme) in force; where the sidecar is.
+pub fn start_with_first_budget(lab: &Lab) -> (Role, Role, SocketAddr) {
+    lab.create_topics();
+    let processor = lab.processor("1");
+    lab.apply_budgets(&first_budget());
+    let (sidecar, address) = start_sidecar(lab, "1", &[]);
+    eventually("the budget is in force", PATIENCE, || {
+        let answer = ask_at(address, "/v1/state?workspace=acme&customer=c-1");
+        match answer.body.contains("per-customer") {
+            true => Ok(()),
+            false => Err(answer.body),
+        }
+    });
+    (processor, sidecar, address)
+}
+
+/// The sample's file of budgets.
+pub fn first_budget() -> String {
+    let file = repository().join("deploy/sample/first.yaml");
+    std::fs::read_to_string(file).expect("the sample is there")
 }
 
 /// Waits until a sidecar answers that was started; where.

@@ -8,17 +8,13 @@ mod scene;
 mod scopes;
 mod verdicts;
 
-use serde_json::{Value, json};
+use serde_json::json;
 use spendfuse_guard::ColdStart;
 
 const FILE: &str = concat!(
     env!("CARGO_MANIFEST_DIR"),
     "/../../schemas/decision-vectors.json"
 );
-
-fn block(spent: &str) -> (&str, Value) {
-    (spent, json!({"verdict": "block"}))
-}
 
 #[test]
 fn the_vectors_are_what_the_guard_decides() {

@@ -139,6 +139,23 @@ impl Scene {
         self.put(&format!("{budget}|{scope}"), Some(&entry));
     }
 
+    /// A scope that has spent its five dollars, and a little.
+    pub fn blocked(&mut self, budget: &str, scope: &str) {
+        self.entry(budget, scope, "5.01", json!({"verdict": "block"}));
+    }
+
+    /// Five dollars a day for each customer.
+    pub fn customers(&mut self, changes: Value) {
+        let scope = json!({"workspace": "acme", "customer": "*"});
+        self.budget("by-customer", scope, changes);
+    }
+
+    /// What a customer has spent of them.
+    pub fn customer(&mut self, name: &str, spent: &str, changes: Value) {
+        let scope = format!("acme/customer={name}");
+        self.entry("by-customer", &scope, spent, changes);
+    }
+
     pub fn put(&mut self, key: &str, entry: Option<&Value>) {
         let entry = entry.map(|entry| serde_json::to_vec(entry).unwrap());
         let now = self.now();

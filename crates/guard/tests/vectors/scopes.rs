@@ -2,17 +2,12 @@
 
 use serde_json::{Value, json};
 
-use crate::block;
 use crate::scene::Scene;
 
 pub fn templates_exact_values_and_everything() -> Value {
     let mut scene = Scene::new("templates, exact values and everything");
     scene.budget("all", json!({}), json!({"limit": "100.00"}));
-    scene.budget(
-        "by-customer",
-        json!({"workspace": "acme", "customer": "*"}),
-        json!({}),
-    );
+    scene.customers(json!({}));
     scene.budget("any-workspace", json!({"customer": "*"}), json!({}));
     scene.budget(
         "one",
@@ -39,8 +34,7 @@ pub fn templates_exact_values_and_everything() -> Value {
         ("by-team", "acme/customer=c-3"),
         ("gone", "acme/customer=c-3"),
     ] {
-        let (spent, changes) = block("5.01");
-        scene.entry(budget, scope, spent, changes);
+        scene.blocked(budget, scope);
     }
     scene.page();
     for customer in ["", "c-1", "c-2", "c-3", "C-1"] {
@@ -104,18 +98,10 @@ pub fn names_that_must_be_escaped() -> Value {
         ("a~b-c.d_e", "a~b-c.d_e"),
     ];
     for (_, escaped) in names {
-        let (spent, changes) = block("5.01");
-        scene.entry(
-            "by-customer",
-            &format!("acme/customer={escaped}"),
-            spent,
-            changes,
-        );
+        scene.blocked("by-customer", &format!("acme/customer={escaped}"));
     }
-    let (spent, changes) = block("5.01");
-    scene.entry("by-customer", "%2A/customer=c-1", spent, changes);
-    let (spent, changes) = block("5.01");
-    scene.entry("by-tag", "acme/tags.a%20b%2F%C3%BC=x%26y", spent, changes);
+    scene.blocked("by-customer", "%2A/customer=c-1");
+    scene.blocked("by-tag", "acme/tags.a%20b%2F%C3%BC=x%26y");
     scene.page();
     for (name, _) in names {
         scene.call(json!({"customer": name}));
@@ -145,11 +131,9 @@ pub fn conditions() -> Value {
     scene.budget("zero", json!({"workspace": "acme", "user": "*"}), zero);
     let of_root = json!({"window": "root_session", "where": {"root_session": "s-1"}, "limit": "0"});
     scene.budget("of-root", json!({"workspace": "acme"}), of_root);
-    let (spent, mut changes) = block("5.01");
-    changes["where"] = json!({"plan": "free"});
-    scene.entry("free", "acme/customer=c-1", spent, changes);
-    let (spent, changes) = block("5.01");
-    scene.entry("several", "acme", spent, changes);
+    let free = json!({"verdict": "block", "where": {"plan": "free"}});
+    scene.entry("free", "acme/customer=c-1", "5.01", free);
+    scene.blocked("several", "acme");
     scene.page();
     for plan in ["", "free", "pro", "Free"] {
         for environment in ["", "prod", "test"] {
@@ -175,17 +159,8 @@ pub fn keys() -> Value {
     scene.imposed = imposed
         .map(|(name, value)| (name.to_owned(), value.to_owned()))
         .into();
-    scene.budget(
-        "by-customer",
-        json!({"workspace": "acme", "customer": "*"}),
-        json!({}),
-    );
-    scene.entry(
-        "by-customer",
-        "acme/customer=c-1",
-        "5.00",
-        json!({"verdict": "block"}),
-    );
+    scene.customers(json!({}));
+    scene.customer("c-1", "5.00", json!({"verdict": "block"}));
     scene.page();
     scene.call(json!({}));
     scene.call(json!({"workspace": "rival", "customer": "c-2"}));

@@ -137,24 +137,15 @@ pub fn sessions() -> Value {
 
 pub fn windows_that_end() -> Value {
     let mut scene = Scene::new("windows that end while nobody tells of it");
-    scene.budget(
-        "by-customer",
-        json!({"workspace": "acme", "customer": "*"}),
-        json!({}),
-    );
+    scene.customers(json!({}));
     scene.budget(
         "zero",
         json!({"workspace": "acme", "feature": "agent"}),
         json!({"limit": "0"}),
     );
-    scene.entry(
-        "by-customer",
-        "acme/customer=c-1",
-        "5.00",
-        json!({"verdict": "block"}),
-    );
+    scene.customer("c-1", "5.00", json!({"verdict": "block"}));
     let forever = json!({"verdict": "block", "resets_at": null, "expires_at": null});
-    scene.entry("by-customer", "acme/customer=c-2", "5.00", forever);
+    scene.customer("c-2", "5.00", forever);
     scene.page();
     scene.call(json!({"customer": "c-1"}));
     scene.call(json!({"customer": "c-1", "feature": "agent"}));
@@ -245,17 +236,8 @@ pub fn old_state() -> Value {
 
 pub fn cold_state(name: &'static str, cold_start: ColdStart) -> Value {
     let mut scene = Scene::cold(name, cold_start);
-    scene.budget(
-        "by-customer",
-        json!({"workspace": "acme", "customer": "*"}),
-        json!({"on_stale": "block"}),
-    );
-    scene.entry(
-        "by-customer",
-        "acme/customer=c-1",
-        "5.00",
-        json!({"verdict": "block"}),
-    );
+    scene.customers(json!({"on_stale": "block"}));
+    scene.customer("c-1", "5.00", json!({"verdict": "block"}));
     scene.page();
     scene.call(json!({"customer": "c-1"}));
     scene.call(json!({"customer": "c-2"}));
@@ -272,12 +254,7 @@ pub fn changes() -> Value {
     let mut scene = Scene::new("changes of entries and of budgets");
     let customers = json!({"workspace": "acme", "customer": "*"});
     scene.budget("by-customer", customers.clone(), json!({}));
-    scene.entry(
-        "by-customer",
-        "acme/customer=c-1",
-        "4.00",
-        json!({"verdict": "warn"}),
-    );
+    scene.customer("c-1", "4.00", json!({"verdict": "warn"}));
     scene.page();
     let ask = |scene: &mut Scene| {
         for customer in ["c-1", "c-2", "c-3"] {
@@ -285,23 +262,13 @@ pub fn changes() -> Value {
         }
     };
     ask(&mut scene);
-    scene.entry(
-        "by-customer",
-        "acme/customer=c-1",
-        "5.00",
-        json!({"verdict": "block"}),
-    );
-    scene.entry(
-        "by-customer",
-        "acme/customer=c-2",
-        "4.50",
-        json!({"verdict": "warn"}),
-    );
-    scene.entry("by-customer", "acme/customer=c-3", "0.10", json!({}));
+    scene.customer("c-1", "5.00", json!({"verdict": "block"}));
+    scene.customer("c-2", "4.50", json!({"verdict": "warn"}));
+    scene.customer("c-3", "0.10", json!({}));
     scene.page();
     ask(&mut scene);
     scene.put("by-customer|acme/customer=c-1", None);
-    scene.entry("by-customer", "acme/customer=c-2", "0.00", json!({}));
+    scene.customer("c-2", "0.00", json!({}));
     scene.page();
     ask(&mut scene);
     // Another limit counts at once, before the ledger has judged by it.
@@ -332,15 +299,10 @@ pub fn ceilings() -> Value {
     scene.budget("by-customer", customers, json!({}));
     let users = json!({"workspace": "acme", "user": "*"});
     scene.budget("strict", users, json!({"count_unpriced": "block"}));
-    scene.entry(
-        "by-customer",
-        "acme/customer=c-1",
-        "9.00",
-        json!({"verdict": "warn"}),
-    );
+    scene.customer("c-1", "9.00", json!({"verdict": "warn"}));
     // Judged by another limit: nobody knows what of it had a price.
     let other = json!({"verdict": "warn", "limit_usd": "10.00"});
-    scene.entry("by-customer", "acme/customer=c-2", "9.00", other);
+    scene.customer("c-2", "9.00", other);
     scene.entry(
         "strict",
         "acme/user=u-1",

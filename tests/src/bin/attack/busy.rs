@@ -6,10 +6,11 @@
 use std::hint::black_box;
 use std::io::{self, Read};
 use std::path::Path;
-use std::process::{self, Child, Command, Stdio};
+use std::process::{self, Child, Stdio};
 use std::thread;
 
 use anyhow::{Context as _, Result};
+use spendfuse_tests::attack::of_lowest_priority;
 
 /// The flag by which this program is told to [`compute`].
 pub const BUSY_FLAG: &str = "busy";
@@ -21,9 +22,7 @@ impl BusyProcessors {
     pub fn start(program: &Path) -> Result<Self> {
         let processors = thread::available_parallelism().context("the number of processors")?;
         let started = (0..processors.get()).map(|_| {
-            Command::new("chrt")
-                .args(["--idle", "0"])
-                .arg(program)
+            of_lowest_priority(program)
                 .arg(format!("--{BUSY_FLAG}"))
                 .stdin(Stdio::piped())
                 .spawn()

@@ -31,7 +31,7 @@ use std::time::Duration;
 use anyhow::Result;
 use clap::Parser;
 use spendfuse_broken::Break;
-use spendfuse_tests::lab::{BROKEN_EXECUTABLE, spendfuse};
+use spendfuse_tests::lab::{broken_executable, spendfuse};
 use spendfuse_tests::traffic::now;
 
 use run::{Outcome, RunOptions};
@@ -97,8 +97,13 @@ fn run_as_told(options: Options) -> Result<ExitCode> {
     eprintln!("seed {seed}");
     let folder = Folder::new(options.keep)?;
     if let Some(wanted) = options.variants {
-        let program = spendfuse().with_file_name(BROKEN_EXECUTABLE);
-        let verdicts = variants::run(&program, &folder.path, seed, &wanted, options.control)?;
+        let verdicts = variants::run(
+            &broken_executable(),
+            &folder.path,
+            seed,
+            &wanted,
+            options.control,
+        )?;
         let right = verdicts.iter().all(Verdict::is_right);
         if options.json {
             let verdicts: Vec<_> = verdicts.iter().map(Verdict::json).collect();

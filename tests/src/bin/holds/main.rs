@@ -8,7 +8,7 @@ use clap::Parser;
 use spendfuse_broken::Break;
 use spendfuse_tests::Lab;
 use spendfuse_tests::holds::{Options, run};
-use spendfuse_tests::lab::{BROKEN_EXECUTABLE, spendfuse};
+use spendfuse_tests::lab::has_broken_executable;
 use spendfuse_tests::traffic::now;
 
 /// What reservations rest on.
@@ -61,12 +61,7 @@ fn main() -> ExitCode {
 }
 
 fn are_caught(options: Options) -> bool {
-    let program = spendfuse().with_file_name(BROKEN_EXECUTABLE);
-    if !program.is_file() {
-        eprintln!(
-            "{} is not there: scripts/broken builds it",
-            program.display()
-        );
+    if !has_broken_executable() {
         return false;
     }
     let is_caught = VARIANTS.map(|broken| {

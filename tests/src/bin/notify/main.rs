@@ -6,7 +6,7 @@ use clap::Parser;
 use spendfuse_broken::Break;
 use spendfuse_tests::Lab;
 use spendfuse_tests::deliveries::{Plan, Report, run};
-use spendfuse_tests::lab::{BROKEN_EXECUTABLE, spendfuse};
+use spendfuse_tests::lab::has_broken_executable;
 
 /// What the notifier's deliveries rest on.
 const VARIANTS: [Break; 1] = [Break::DeliveryStateOutsideTransaction];
@@ -44,9 +44,7 @@ fn whole(plan: &Plan) -> bool {
 }
 
 fn is_caught(plan: &Plan, broken: Break) -> bool {
-    let program = spendfuse().with_file_name(BROKEN_EXECUTABLE);
-    if !program.is_file() {
-        eprintln!("{} is not there: make notify builds it", program.display());
+    if !has_broken_executable() {
         return false;
     }
     let plan = Plan {
