@@ -184,6 +184,7 @@ fn rows(criterion: &mut Criterion) {
             for (number, event) in events.iter().enumerate() {
                 block.push(&SpendRow {
                     event,
+                    amends: None,
                     cost: CostParts::default(),
                     priced: PriceBasis::default(),
                     price_version: "snapshot",

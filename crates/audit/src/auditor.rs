@@ -204,7 +204,10 @@ impl Round {
     pub fn counted(&self) -> (u64, Nanos) {
         let homes = self.input.homes.iter();
         homes.fold((0, Nanos::ZERO), |(events, cost), home| {
-            (events + home.counted.events, cost + home.counted.cost)
+            (
+                events + home.counted.events.unsigned_abs(),
+                cost + home.counted.cost,
+            )
         })
     }
 }

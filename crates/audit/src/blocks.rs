@@ -192,7 +192,7 @@ impl Taking<'_> {
             });
         }
         if is_wanted {
-            let rows = Tally::new(u64::from(block.rows), spendfuse_domain::Nanos::ZERO);
+            let rows = Tally::new(i64::from(block.rows), spendfuse_domain::Nanos::ZERO);
             self.read.sums.add(chain, seq, rows);
         }
     }

@@ -136,7 +136,7 @@ pub struct SettledCall {
     /// Number of the reservation.
     pub n: u64,
     pub cost_usd: Nanos,
-    pub tokens: u64,
+    pub tokens: i64,
     /// Of the event, in the meter's partition of the usage topic; `None` where it was handed over
     /// from another partition.
     #[serde(default, skip_serializing_if = "Option::is_none")]

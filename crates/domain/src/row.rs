@@ -1,10 +1,14 @@
 //! Rows of the tables `spend`, one counted entry each, and `budget_windows`.
 
+use smallvec::SmallVec;
+
 use crate::amount::Amount;
 use crate::budget::{Budget, Spend};
-use crate::event::Event;
+use crate::event::{Body, Event};
 use crate::money::Nanos;
 use crate::time::UnixMillis;
+use crate::tokens::TokenClasses;
+use crate::units::{Quantity, UnitKind};
 use crate::window::Window;
 
 /// What a call cost, in parts that add up exactly to [`total`](Self::total).
@@ -73,11 +77,65 @@ pub struct MeterAddress {
     pub index: u32,
 }
 
+/// What an entry counted, as far as another one may change it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub struct Counts {
+    /// Model calls: 1, or 0 for what is none.
+    pub calls: i8,
+    pub tokens: TokenClasses,
+    /// Kinds and their quantities, ascending, without zeros.
+    pub units: SmallVec<[(UnitKind, Quantity); 2]>,
+    pub tool_calls: u32,
+    pub reported_cost: Nanos,
+    pub cost: CostParts,
+}
+
+impl Counts {
+    /// Those of an event that costs `cost`.
+    pub fn of(event: &Event<'_>, cost: CostParts) -> Self {
+        let Body::Usage(call) = &event.body else {
+            return Self::default();
+        };
+        Self {
+            calls: 1,
+            tokens: call.tokens,
+            units: call.units.entries.clone(),
+            tool_calls: call.tool_calls,
+            reported_cost: call.reported_cost.unwrap_or_default(),
+            cost,
+        }
+    }
+
+    /// What they are for budgets.
+    pub fn spend(&self) -> Spend {
+        let one = Spend::of_call(self.cost.total(), self.tokens.total());
+        Spend {
+            calls: self.calls.into(),
+            ..one
+        }
+    }
+}
+
+/// The entry that another one amends.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Amended<'a> {
+    /// `id` of its event.
+    pub id: &'a str,
+    /// Where it was counted, in this set of topics.
+    pub address: MeterAddress,
+    /// What stands for it until now.
+    pub counts: Counts,
+}
+
 /// One row of `spend`. Everything that the event itself says is in [`event`](Self::event).
 #[derive(Clone, Debug)]
 #[allow(missing_docs)]
 pub struct SpendRow<'a> {
     pub event: &'a Event<'a>,
+    /// The entry that it amends. Columns then hold how much more its event is than what stood for
+    /// that entry.
+    pub amends: Option<&'a Amended<'a>>,
     pub cost: CostParts,
     pub priced: PriceBasis,
     /// Version of the price book; empty for revenue.

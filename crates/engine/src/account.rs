@@ -45,10 +45,10 @@ pub struct Account {
     pub unpriced: Nanos,
     /// All tokens.
     #[n(2)]
-    pub tokens: u64,
+    pub tokens: i64,
     /// Model calls.
     #[n(3)]
-    pub calls: u64,
+    pub calls: i64,
     /// The last event that was counted, at most one.
     #[n(4)]
     #[cbor(with = "codec::event_refs")]

@@ -60,10 +60,10 @@ pub struct DeltaEntry {
     pub unpriced: Nanos,
     /// All tokens.
     #[n(5)]
-    pub tokens: u64,
+    pub tokens: i64,
     /// Model calls.
     #[n(6)]
-    pub calls: u64,
+    pub calls: i64,
     /// `source` of the last event.
     #[n(7)]
     pub source: String,

@@ -13,7 +13,7 @@ use spendfuse_engine::meter::{Meter, MeterConfig};
 use spendfuse_testkit::Scenario;
 
 fn entry() -> impl Strategy<Value = DeltaEntry> {
-    let numbers = (any::<u32>(), any::<i64>(), any::<u64>(), any::<u64>());
+    let numbers = (any::<u32>(), any::<i64>(), any::<i64>(), any::<i64>());
     let money = (any::<i128>(), any::<i128>());
     let texts = (".{0,12}", ".{0,12}", ".{0,12}");
     (numbers, money, texts, any::<i64>()).prop_map(|(numbers, money, texts, time)| DeltaEntry {

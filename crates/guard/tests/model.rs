@@ -158,7 +158,7 @@ fn request() -> impl Strategy<Value = CheckRequest<'static>> {
         },
         estimate: Spend {
             cost: Nanos::new(estimate),
-            tokens: estimate as u64,
+            tokens: estimate as i64,
             calls: 1,
         },
         ..CheckRequest::default()

@@ -268,11 +268,7 @@ pub(crate) fn owes(event: &SpooledEvent, guard: &Guard, prices: &Prices, now: No
     let (Body::Usage(call), Some(Ok(priced))) = (&decoded.body, prices.price(&decoded)) else {
         return false;
     };
-    let spend = Spend {
-        cost: priced.parts.total(),
-        tokens: call.tokens.total(),
-        calls: 1,
-    };
+    let spend = Spend::of_call(priced.parts.total(), call.tokens.total());
     guard.owe(&decoded.attribution, &spend, event.content(), now)
 }
 

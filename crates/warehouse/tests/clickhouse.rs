@@ -9,7 +9,7 @@ use spendfuse_devstack::{ClickHouse, ClickHouseOptions};
 use spendfuse_domain::budget::Spend;
 use spendfuse_domain::event::{Body, Flags};
 use spendfuse_domain::finding::{Detector, Finding, FindingState, Severity};
-use spendfuse_domain::row::{PriceBasis, WindowLine, WindowLineKind};
+use spendfuse_domain::row::{Amended, Counts, PriceBasis, SpendRow, WindowLine, WindowLineKind};
 use spendfuse_domain::verdict::{BlocklistEntry, EventRef, Stage, Verdict};
 use spendfuse_domain::{Amount, Figures, Nanos, Percent, UnixMillis, Window};
 use spendfuse_warehouse::{
@@ -222,6 +222,59 @@ async fn every_column_of_a_call_arrives_as_it_was() {
         [{"model": "gpt-4o-2024-08-06", "calls": 1, "charged": "15.000000006"}]
     );
     assert_eq!(serde_json::Value::from(unpriced), expected);
+}
+
+#[tokio::test]
+async fn an_entry_that_amends_another_adds_what_it_is_more() {
+    let server = clickhouse();
+    let warehouse = warehouse(&server);
+    warehouse.migrate().await.unwrap();
+    let mut block = SpendBlock::new("spendfuse.usage");
+    block.set_format(RowFormat::Schema2 { epoch: 9 });
+    let mut first = call_event("r-1");
+    if let Body::Usage(call) = &mut first.body {
+        call.tokens.output = 5;
+        call.units.entries.pop();
+    }
+    let mut cost = row(&first, 7, 0).cost;
+    cost.output = Nanos::new(40);
+    let counts = Counts::of(&first, cost);
+    block.push(&SpendRow {
+        cost,
+        ..row(&first, 7, 0)
+    });
+    let grown = call_event("r-1");
+    let amended = Amended {
+        id: "r-1",
+        address: row(&first, 7, 0).address,
+        counts,
+    };
+    block.push(&SpendRow {
+        amends: Some(&amended),
+        ..row(&grown, 7, 1)
+    });
+    insert(&warehouse, block.finish_record(LINK).unwrap(), "a").await;
+    let whole = row(&grown, 7, 1).cost;
+    let sums =
+        "SELECT sum(calls), sum(output_tokens), sum(cost) * 1000000000, sumMap(units) FROM spend";
+    let sums = warehouse.query_table(sums).await.unwrap();
+    let Body::Usage(call) = &grown.body else {
+        unreachable!("it is a call")
+    };
+    let expected = [
+        "1".to_owned(),
+        call.tokens.output.to_string(),
+        whole.total().get().to_string(),
+        "{'audio_seconds':2.5,'web_search_calls':2}".to_owned(),
+    ];
+    assert_eq!(sums.rows, [expected]);
+    let amends = "SELECT kind, amends_id, amends_epoch, amends_partition, amends_seq, amends_index, \
+        input_tokens, cost_input FROM spend WHERE amends_id != ''";
+    let amends = warehouse.query_table(amends).await.unwrap();
+    assert_eq!(
+        amends.rows,
+        [["correction", "r-1", "9", "3", "7", "0", "0", "0"]]
+    );
 }
 
 #[tokio::test]

@@ -172,6 +172,7 @@ fn block(events: &[Event<'_>], charges: &[Charge<'_>], seq: u64) -> Option<Vec<u
     for ((event, charge), index) in events.iter().zip(charges).zip(0..) {
         block.push(&SpendRow {
             event,
+            amends: None,
             cost: charge.cost,
             priced: charge.priced,
             price_version: charge.price_version,

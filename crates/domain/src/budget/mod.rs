@@ -70,18 +70,28 @@ impl fmt::Display for BudgetId {
     }
 }
 
-/// Spend that counts against limits of any kind.
+/// Spend that counts against limits of any kind. Signed, since an entry may take back what another
+/// one counted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Spend {
     /// Money.
     pub cost: Nanos,
     /// All tokens.
-    pub tokens: u64,
+    pub tokens: i64,
     /// Model calls.
-    pub calls: u64,
+    pub calls: i64,
 }
 
 impl Spend {
+    /// What one call counts that costs `cost` and has so many tokens.
+    pub fn of_call(cost: Nanos, tokens: u64) -> Self {
+        Self {
+            cost,
+            tokens: i64::try_from(tokens).unwrap_or(i64::MAX),
+            calls: 1,
+        }
+    }
+
     /// Adds `other` to this spend.
     pub fn add(&mut self, other: Self) {
         self.cost += other.cost;

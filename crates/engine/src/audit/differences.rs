@@ -11,14 +11,14 @@ const EXAMPLES: usize = 5;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Tally {
     /// Entries: usage and revenue events, or rows.
-    pub events: u64,
+    pub events: i64,
     /// What they cost.
     pub cost: Nanos,
 }
 
 impl Tally {
     /// A tally of so many events at this cost.
-    pub fn new(events: u64, cost: Nanos) -> Self {
+    pub fn new(events: i64, cost: Nanos) -> Self {
         Self { events, cost }
     }
 

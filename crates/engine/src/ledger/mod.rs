@@ -309,7 +309,6 @@ impl Ledger {
         entry: &DeltaEntry,
         window: &Window,
     ) {
-        debug_assert!(entry.cost >= Nanos::ZERO);
         let (late, budget) = (WindowLineKind::Late, &compiled.budget);
         let key = AccountKey {
             budget: budget.id.clone(),

@@ -363,6 +363,7 @@ impl Meter {
         }
         rows.push(&SpendRow {
             event,
+            amends: None,
             cost: charge.cost,
             priced: charge.priced,
             price_version: charge.price_version,
@@ -388,11 +389,7 @@ impl Meter {
         feed: Feed,
     ) {
         let cost = charge.cost.total();
-        let spend = Spend {
-            cost,
-            tokens: call.tokens.total(),
-            calls: 1,
-        };
+        let spend = Spend::of_call(cost, call.tokens.total());
         let unpriced = charge.at_ceiling;
         let is_history = feed == Feed::History;
         self.fold

@@ -130,8 +130,7 @@ impl Costs {
         let slot = slot.max(self.last_slot);
         let nanos = spend.cost.get().clamp(0, MOST.into());
         self.dollars.add(slot, i64::try_from(nanos).unwrap_or(MOST));
-        self.tokens
-            .add(slot, i64::try_from(spend.tokens).unwrap_or(MOST));
+        self.tokens.add(slot, spend.tokens.clamp(0, MOST));
         self.move_to(slot);
     }
 
@@ -140,12 +139,12 @@ impl Costs {
         let known = self.dollars.count(slot);
         self.expected = (known >= ENOUGH).then(|| Spend {
             cost: Nanos::new(self.dollars.high(slot, known).into()),
-            tokens: self.tokens.high(slot, known).unsigned_abs(),
+            tokens: self.tokens.high(slot, known),
             calls: 1,
         });
         self.worst = Spend {
             cost: Nanos::new(self.dollars.largest(slot).into()),
-            tokens: self.tokens.largest(slot).unsigned_abs(),
+            tokens: self.tokens.largest(slot),
             calls: 1,
         };
     }
@@ -256,7 +255,7 @@ mod tests {
     fn spend(nanos: i64) -> Spend {
         Spend {
             cost: Nanos::new(nanos.into()),
-            tokens: nanos.unsigned_abs(),
+            tokens: nanos,
             calls: 1,
         }
     }
@@ -267,7 +266,7 @@ mod tests {
             learned.learn(Pair(7), &spend(*nanos), *at);
         }
         let expected = learned.known(Pair(7), now).expected?;
-        assert_eq!(expected.tokens, u64::try_from(expected.cost.get()).unwrap());
+        assert_eq!(expected.tokens, i64::try_from(expected.cost.get()).unwrap());
         i64::try_from(expected.cost.get()).ok()
     }
 

@@ -240,11 +240,7 @@ impl MeterPartition {
 
     fn tell_settled(&mut self, call: &Call<'_>, cost: Nanos, origin: Origin) {
         if self.tables.tells_settled.load(Ordering::Relaxed) {
-            let spend = Spend {
-                cost,
-                tokens: call.tokens.total(),
-                calls: 1,
-            };
+            let spend = Spend::of_call(cost, call.tokens.total());
             self.settled.add(&call.reservation_id, &spend, origin);
         }
     }

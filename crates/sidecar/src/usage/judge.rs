@@ -165,11 +165,7 @@ impl<'s> Judging<'s> {
         let Some(cost) = accepted.cost_usd else {
             return;
         };
-        let spend = Spend {
-            cost,
-            tokens: call.tokens.total(),
-            calls: 1,
-        };
+        let spend = Spend::of_call(cost, call.tokens.total());
         let checker = &self.sidecar.checker;
         let who = &event.attribution;
         let model = match &*call.request_model {

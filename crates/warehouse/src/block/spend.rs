@@ -1,8 +1,10 @@
 //! Blocks of table `spend`.
 
+use smallvec::SmallVec;
 use spendfuse_domain::Nanos;
 use spendfuse_domain::event::{Body, Call};
-use spendfuse_domain::row::SpendRow;
+use spendfuse_domain::row::{Counts, MeterAddress, SpendRow};
+use spendfuse_domain::units::{Quantity, UnitKind};
 
 use super::columns::RowCursor;
 use super::schema::{Address, Schema, table};
@@ -45,8 +47,9 @@ impl TableKind for Spend {
     }
 
     fn fill(&self, row: &SpendRow<'_>, format: RowFormat, cursor: &mut RowCursor<'_>) {
-        let absent = Call::default();
+        let (absent, nothing) = (Call::default(), Counts::default());
         let (kind, call, revenue) = match &row.event.body {
+            Body::Usage(call) if row.amends.is_some() => ("correction", call, Nanos::ZERO),
             Body::Usage(call) => ("usage", call, Nanos::ZERO),
             Body::Revenue(amount) => ("revenue", &absent, *amount),
             Body::SessionEnd => ("session_end", &absent, Nanos::ZERO),
@@ -55,6 +58,7 @@ impl TableKind for Spend {
             row,
             kind,
             call,
+            before: row.amends.map_or(&nothing, |amended| &amended.counts),
             revenue,
             epoch: format.epoch(),
             src_topic: &self.src_topic,
@@ -68,6 +72,8 @@ struct Spent<'a> {
     row: &'a SpendRow<'a>,
     kind: &'static str,
     call: &'a Call<'a>,
+    /// What stood for it until now.
+    before: &'a Counts,
     revenue: Nanos,
     epoch: u32,
     src_topic: &'a str,
@@ -78,6 +84,24 @@ fn signed(count: u64) -> i64 {
     i64::try_from(count).unwrap_or(i64::MAX)
 }
 
+fn tools(count: u32) -> i32 {
+    i32::try_from(count).unwrap_or(i32::MAX)
+}
+
+/// How much more units a call has than stood for it before, without zeros.
+fn more_units(now: &[Entry], before: &[Entry]) -> SmallVec<[(&'static str, i128); 2]> {
+    let of = |entries: &[Entry], wanted: UnitKind| -> i128 {
+        let found = entries.iter().find(|(kind, _)| *kind == wanted);
+        found.map_or(0, |(_, quantity)| quantity.0.into())
+    };
+    let gone = before.iter().filter(|(kind, _)| of(now, *kind) == 0);
+    let kinds = now.iter().chain(gone).map(|(kind, _)| *kind);
+    let more = kinds.map(|kind| (kind.name(), of(now, kind) - of(before, kind)));
+    more.filter(|(_, more)| *more != 0).collect()
+}
+
+type Entry = (UnitKind, Quantity);
+
 table! {
     SPEND = "spend", 2, Address::Meter,
     fn fill(spent: &Spent<'_>) {
@@ -85,14 +109,14 @@ table! {
         let who = &event.attribution;
         let is_usage = matches!(event.body, Body::Usage(_));
         let priced = if is_usage { row.priced.name() } else { "" };
-        let units = call.units.entries.iter();
-        let quantities = units.map(|(kind, quantity)| (kind.name(), i128::from(quantity.0)));
+        let before = spent.before;
+        let quantities = more_units(&call.units.entries, &before.units);
+        let amends = row.amends.map_or(MeterAddress::default(), |amended| amended.address);
     }
     time: time(event.time);
     received_at: time(row.origin.arrival);
     kind: text(spent.kind);
-    // Only corrections and re-ratings amend.
-    amends_id: text("");
+    amends_id: text(row.amends.map_or("", |amended| amended.id));
     source: text(&event.source);
     event_id: text(&event.id);
     workspace: text(&who.workspace);
@@ -113,30 +137,30 @@ table! {
     request_model: text(&call.request_model);
     operation: text(&call.operation);
     service_tier: text(&call.service_tier);
-    input_tokens: signed64(signed(call.tokens.input));
-    cache_read_tokens: signed64(signed(call.tokens.cache_read));
-    cache_write_5m_tokens: signed64(signed(call.tokens.cache_write_5m));
-    cache_write_1h_tokens: signed64(signed(call.tokens.cache_write_1h));
-    audio_input_tokens: signed64(signed(call.tokens.audio_input));
-    image_input_tokens: signed64(signed(call.tokens.image_input));
-    video_input_tokens: signed64(signed(call.tokens.video_input));
-    output_tokens: signed64(signed(call.tokens.output));
-    reasoning_tokens: signed64(signed(call.tokens.reasoning));
-    audio_output_tokens: signed64(signed(call.tokens.audio_output));
-    image_output_tokens: signed64(signed(call.tokens.image_output));
-    units: decimal_map(quantities);
+    input_tokens: signed64(signed(call.tokens.input) - signed(before.tokens.input));
+    cache_read_tokens: signed64(signed(call.tokens.cache_read) - signed(before.tokens.cache_read));
+    cache_write_5m_tokens: signed64(signed(call.tokens.cache_write_5m) - signed(before.tokens.cache_write_5m));
+    cache_write_1h_tokens: signed64(signed(call.tokens.cache_write_1h) - signed(before.tokens.cache_write_1h));
+    audio_input_tokens: signed64(signed(call.tokens.audio_input) - signed(before.tokens.audio_input));
+    image_input_tokens: signed64(signed(call.tokens.image_input) - signed(before.tokens.image_input));
+    video_input_tokens: signed64(signed(call.tokens.video_input) - signed(before.tokens.video_input));
+    output_tokens: signed64(signed(call.tokens.output) - signed(before.tokens.output));
+    reasoning_tokens: signed64(signed(call.tokens.reasoning) - signed(before.tokens.reasoning));
+    audio_output_tokens: signed64(signed(call.tokens.audio_output) - signed(before.tokens.audio_output));
+    image_output_tokens: signed64(signed(call.tokens.image_output) - signed(before.tokens.image_output));
+    units: decimal_map(quantities.iter().copied());
     unit_quality: text(&call.units.quality);
     unit_size: text(&call.units.size);
-    tool_calls: signed32(i32::try_from(call.tool_calls).unwrap_or(i32::MAX));
+    tool_calls: signed32(tools(call.tool_calls) - tools(before.tool_calls));
     status: text(&call.status);
     latency_ms: nullable_count32(call.latency_ms);
-    cost: money(row.cost.total());
-    cost_input: money(row.cost.input);
-    cost_cache_read: money(row.cost.cache_read);
-    cost_cache_write: money(row.cost.cache_write);
-    cost_output: money(row.cost.output);
-    cost_units: money(row.cost.units);
-    reported_cost: money(call.reported_cost.unwrap_or_default());
+    cost: money(row.cost.total() - before.cost.total());
+    cost_input: money(row.cost.input - before.cost.input);
+    cost_cache_read: money(row.cost.cache_read - before.cost.cache_read);
+    cost_cache_write: money(row.cost.cache_write - before.cost.cache_write);
+    cost_output: money(row.cost.output - before.cost.output);
+    cost_units: money(row.cost.units - before.cost.units);
+    reported_cost: money(call.reported_cost.unwrap_or_default() - before.reported_cost);
     revenue: money(spent.revenue);
     priced: text(priced);
     price_version: text(row.price_version);
@@ -155,16 +179,16 @@ table! {
     src_partition: count32(row.origin.partition);
     src_offset: signed64(row.origin.offset);
     epoch: count32(spent.epoch);
-    calls: signed8(i8::from(is_usage));
+    calls: signed8(i8::from(is_usage) - before.calls);
     project: text(&who.project);
     speed: text(&call.rare.speed);
     inference_geo: text(&call.rare.inference_geo);
     price_detail: text(row.price_detail);
     priced_as: text(row.priced_as);
-    amends_epoch: count32(0);
-    amends_partition: count32(0);
-    amends_seq: count64(0);
-    amends_index: count32(0);
+    amends_epoch: count32(row.amends.map_or(0, |_| spent.epoch));
+    amends_partition: count32(amends.partition);
+    amends_seq: count64(amends.seq);
+    amends_index: count32(amends.index);
 }
 
 #[cfg(test)]

@@ -103,6 +103,7 @@ pub fn call_event(id: &str) -> Event<'static> {
 pub fn row<'a>(event: &'a Event<'a>, seq: u64, index: u32) -> SpendRow<'a> {
     SpendRow {
         event,
+        amends: None,
         cost: CostParts {
             input: Nanos::new(1_000_000_001),
             cache_read: Nanos::from_dollars(2),

@@ -111,11 +111,7 @@ impl Estimate {
                 format!("no price is known for {model}; the estimate uses a ceiling price");
             Warning::new("unknown_model", "info", message)
         });
-        let spend = Spend {
-            cost: priced.parts.total(),
-            tokens: input_tokens + output_tokens,
-            calls: 1,
-        };
+        let spend = Spend::of_call(priced.parts.total(), input_tokens + output_tokens);
         Ok((spend, unpriced))
     }
 }

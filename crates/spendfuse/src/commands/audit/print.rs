@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 use spendfuse_audit::Round;
+use spendfuse_domain::Amount;
 use spendfuse_engine::audit::{Differences, Tally};
 
 use super::super::gaps::{gap_json, gap_text};
@@ -89,9 +90,9 @@ fn summary(round: &Round) {
         rows.add_row([
             partition.to_string(),
             commits,
-            grouped(home.counted.events),
+            events_text(home.counted),
             dollars(home.counted.cost),
-            grouped(home.rows.events),
+            events_text(home.rows),
             dollars(home.rows.cost),
         ]);
     }
@@ -150,8 +151,13 @@ fn drift_text(found: &Differences) -> String {
     )
 }
 
+/// Entries may take others back.
+fn events_text(tally: Tally) -> String {
+    format!("{:#}", Amount::Calls(tally.events.into()))
+}
+
 fn tally_text(tally: Tally) -> String {
-    format!("{} / {}", grouped(tally.events), dollars(tally.cost))
+    format!("{} / {}", events_text(tally), dollars(tally.cost))
 }
 
 fn tally_json(tally: Tally) -> Value {

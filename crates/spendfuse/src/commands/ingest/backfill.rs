@@ -245,11 +245,7 @@ impl<'s> Backfill<'s> {
             let priced = pricer
                 .price(&who.provider, &who.account, call, &who.model, event.time)
                 .map_err(|error| error.to_string())?;
-            spend = Spend {
-                cost: priced.parts.total(),
-                tokens: call.tokens.total(),
-                calls: 1,
-            };
+            spend = Spend::of_call(priced.parts.total(), call.tokens.total());
             at_ceiling = priced.at_ceiling;
             self.tally.unpriced += u64::from(priced.flags.contains(Flags::UNPRICED));
             met = self.forecast.met(event);
