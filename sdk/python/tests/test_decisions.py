@@ -71,6 +71,32 @@ def test_a_sidecar_that_is_away_or_hangs_costs_50_ms_at_most_and_soon_nothing(si
     assert sf.check().state == "live"
 
 
+def test_who_reserves_waits_for_the_answer_and_not_for_a_connection(sidecar: FakeSidecar) -> None:
+    sidecar.decision = {"decision": "block", "budgets": [], "state": "live"}
+    sidecar.hangs = 0.3
+    sf = Spendfuse(sidecar.url, workspace="acme")
+    assert sf.check(reserve=True).decision == "block"
+    assert sf.check().state == "unavailable"
+
+    async def main() -> None:
+        # More of them than threads for other checks, which do not wait behind them.
+        sidecar.hangs = 1.0
+        waiting = [asyncio.create_task(sf.acheck(reserve=True)) for _ in range(20)]
+        await asyncio.sleep(0.05)
+        assert (await sf.acheck()).state == "unavailable"
+        assert not any(task.done() for task in waiting)
+        assert [decision.decision for decision in await asyncio.gather(*waiting)] == ["block"] * 20
+
+    asyncio.run(main())
+    # Whoever hangs altogether is waited for thrice; who is not there, not at all.
+    hanging = Spendfuse(sidecar.url, reserve_timeout=0.1)
+    assert [hanging.check(reserve=True).state for _ in range(4)] == ["unavailable"] * 4
+    began = time.monotonic()
+    away = Spendfuse("http://127.0.0.1:1", on_unavailable="block")
+    assert [away.check(reserve=True).decision for _ in range(100)] == ["block"] * 100
+    assert time.monotonic() - began < 1
+
+
 def test_without_a_sidecar_calls_are_refused_where_one_says_so(clients: Any, provider: Any) -> None:
     sf = Spendfuse("http://127.0.0.1:1", on_unavailable="block", exit_timeout=0)
     with pytest.raises(spendfuse.StateUnknownError, match="cannot be reached"):

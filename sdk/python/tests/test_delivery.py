@@ -30,7 +30,7 @@ def test_no_thread_starts_before_the_first_event(sidecar: FakeSidecar, clients: 
     sf = Spendfuse(sidecar.url)
     sf.wrap(clients.openai())
     sf.check(customer="c-1")
-    assert sf.delivery._thread is None and sf.sidecar._asking is None
+    assert sf.delivery._thread is None and not sf.sidecar._asking
     assert sf.flush(1)
     sf.track(**USAGE)
     assert sf.delivery._thread is not None and sf.delivery._thread.is_alive()

@@ -13,6 +13,7 @@ export interface Config {
   mode: Mode;
   onUnavailable: 'allow' | 'block';
   timeoutMs: number;
+  reserveTimeoutMs: number;
   maxQueue: number;
   flushIntervalMs: number;
   source: string | undefined;
@@ -38,6 +39,7 @@ export function configOf(options: Options): Config {
     mode: modeOf(options.mode ?? platform.env('SPENDFUSE_MODE')),
     onUnavailable: options.onUnavailable ?? 'allow',
     timeoutMs: options.timeoutMs ?? 50,
+    reserveTimeoutMs: options.reserveTimeoutMs ?? 2_500,
     maxQueue: options.maxQueue ?? 10_000,
     flushIntervalMs: options.flushIntervalMs ?? 1_000,
     source: options.source,

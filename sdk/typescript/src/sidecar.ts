@@ -9,11 +9,6 @@ import type { Attribution, Decision, OnUnavailable, Question, State } from './ty
 import { Watch } from './watch.js';
 import { camelized, dimensionsOf, merged, withoutSidecar } from './wire.js';
 
-/**
- * A check that holds something near a limit waits for its place in a log: 30 ms at the 99th percentile,
- * two seconds at most. Whoever gives up before leaves a hold behind that nobody settles.
- */
-const HOLDING_MS = 2_500;
 /** For figures. */
 const STATE_MS = 500;
 /** Nobody waits for a release. */
@@ -43,7 +38,7 @@ export class Sidecar {
       return answer === undefined ? this.withoutAnswer('nothing is known of the blocklist', onUnavailable) : (camelized(answer) as Decision);
     }
     if (this.takesSessionLimit === false) delete asked['session_limit_usd'];
-    const answerMs = question.reserve === true ? Math.max(HOLDING_MS, this.config.timeoutMs) : this.config.timeoutMs;
+    const answerMs = question.reserve === true ? Math.max(this.config.reserveTimeoutMs, this.config.timeoutMs) : this.config.timeoutMs;
     let answer = await this.ask('POST', '/v1/check', JSON.stringify(asked), answerMs);
     if (answer instanceof Error) return this.withoutAnswer(answer, onUnavailable);
     if (answer.status === 400 && 'session_limit_usd' in asked && answer.text.includes('session_limit_usd')) {

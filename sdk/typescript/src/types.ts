@@ -188,6 +188,11 @@ export interface Options {
   onUnavailable?: OnUnavailable;
   /** Longest wait for the sidecar, milliseconds; default 50. */
   timeoutMs?: number;
+  /**
+   * The same for the answer to a call that reserves, once connected; default 2,500. Near a limit it waits
+   * until the sidecars know who came first, two seconds at most.
+   */
+  reserveTimeoutMs?: number;
   /** Events in memory at most; default 10,000. More are dropped and counted. */
   maxQueue?: number;
   /** Longest wait before events are sent, milliseconds; default 1,000. */

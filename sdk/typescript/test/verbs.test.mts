@@ -28,6 +28,19 @@ test('check: a refusal is an answer; the question and the token go as they shoul
   assert.equal(side.requests[0]!.headers['x-spendfuse-token'], 't');
 });
 
+test('who reserves waits for the answer, and not for a connection', async () => {
+  const { side, spendfuse } = await parts({ decide: () => blocked(), slowMs: 300 });
+  const held = { customer: 'c', estimatedCostUsd: '0.02' };
+  await assert.rejects(spendfuse.guardedCall(held, () => 7), BudgetExceededError);
+  assert.equal((await spendfuse.check({ customer: 'c' })).state, 'unavailable');
+  const impatient = new Spendfuse({ url: side.url, reserveTimeoutMs: 100, log: () => {} });
+  assert.equal(await impatient.guardedCall(held, () => 7), 7);
+  const away = new Spendfuse({ url: 'http://127.0.0.1:1', log: () => {} });
+  const began = performance.now();
+  for (let call = 0; call < 10; call += 1) await assert.rejects(away.guardedCall(held, () => 7, { onUnavailable: 'block' }), StateUnknownError);
+  assert.ok(performance.now() - began < 1_000);
+});
+
 test('a question that is wrong is an error where it is asked, and an outage where a call is under way', async () => {
   const stub = await serve((_, response) => void response.writeHead(401).end('{"error":{"code":"unauthorized","message":"the token is wrong"}}'));
   after(() => stub.close());

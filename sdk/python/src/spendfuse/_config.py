@@ -31,6 +31,9 @@ class Config:
     reserve: bool = False
     #: Seconds for a check, all in all.
     check_timeout: float = 0.05
+    #: Seconds for the answer to one that reserves: near a limit it waits until the sidecars know who came
+    #: first, two seconds at most. A sidecar that cannot be connected to is given up as for other checks.
+    reserve_timeout: float = 2.5
     #: Seconds for a batch of events; the sidecar answers once they are safe.
     delivery_timeout: float = 10.0
     #: Events that wait at most; beyond, new ones are dropped, counted and logged.

@@ -77,13 +77,15 @@ class Server:
         self._idle: list[_Connection] = []
         self._lock = threading.Lock()
 
-    def ask(self, method: str, path: str, body: bytes = b"", *, timeout: float) -> Answer:
-        """One request and its answer within `timeout` seconds.
+    def ask(self, method: str, path: str, body: bytes = b"", *, timeout: float, connects: Optional[float] = None) -> Answer:
+        """One request and its answer within `timeout` seconds; a connection within `connects`, if less.
 
         It may be sent twice: a kept connection that the server has closed meanwhile says so only when
         it is used. Everything that is asked here bears that: ids and reservations do.
         """
-        deadline = time.monotonic() + timeout
+        began = time.monotonic()
+        deadline = began + timeout
+        connected = deadline if connects is None else min(deadline, began + connects)
         head = f"{method} {self._prefix}{path} HTTP/1.1\r\n{self._head}"
         if body or method == "POST":
             head += f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n"
@@ -97,7 +99,7 @@ class Server:
             except (OSError, ValueError) as error:
                 raise Unreachable(_words(error)) from error
         try:
-            return self._exchange(_Connection(self._open(deadline)), request, deadline)
+            return self._exchange(_Connection(self._open(connected)), request, deadline)
         except (OSError, ValueError) as error:
             raise Unreachable(_words(error)) from error
 

@@ -24,6 +24,8 @@ _FAILURES = 3
 _PAUSE = 1.0
 #: Threads that ask for coroutines; each for a millisecond or for `check_timeout`.
 _ASKING_THREADS = 8
+#: The same for checks that reserve, which may have to wait: the others must not wait behind them.
+_RESERVING_THREADS = 64
 #: The same complaint is logged once in so many seconds.
 _COMPLAIN_EVERY = 60.0
 _MOST_KINDS = 100
@@ -83,7 +85,8 @@ class Sidecar:
         self._config = config
         self._server = Server(config.url, config.token)
         self._breaker = Breaker()
-        self._asking: Optional[ThreadPoolExecutor] = None
+        #: By whether they reserve.
+        self._asking: dict[bool, ThreadPoolExecutor] = {}
         self._lock = threading.Lock()
         self._takes_session_limits: Optional[bool] = None
         self.complaints = Complaints()
@@ -94,7 +97,7 @@ class Sidecar:
     def after_fork(self) -> None:
         self._server.forget_connections()
         # Its threads are not here.
-        self._asking = None
+        self._asking = {}
         self._lock = threading.Lock()
         self._breaker = Breaker()
         if self.watch is not None:
@@ -109,7 +112,7 @@ class Sidecar:
         if not self._breaker.lets_through():
             return self._without()
         try:
-            answer = self._server.ask("POST", "/v1/check", _json(question), timeout=self._config.check_timeout)
+            answer = self._ask(question)
         except Unreachable as error:
             self._breaker.failed()
             self.complaints.say("unreachable", "the sidecar at %s does not answer: %s", self._config.url, error)
@@ -127,6 +130,12 @@ class Sidecar:
         self.complaints.say("check", "a check was answered %d: %s", answer.status, error_text(answer))
         return self._without()
 
+    def _ask(self, question: Mapping[str, Any]) -> Answer:
+        connects = self._config.check_timeout
+        # A call that is let go because nobody waited for its place is what reserving is to prevent.
+        timeout = max(connects, self._config.reserve_timeout) if question.get("reserve") else connects
+        return self._server.ask("POST", "/v1/check", _json(question), timeout=timeout, connects=connects)
+
     async def acheck(self, question: Mapping[str, Any]) -> Decision:
         """As `check`, without holding up the event loop."""
         if self._config.disabled:
@@ -136,15 +145,18 @@ class Sidecar:
         try:
             loop = asyncio.get_running_loop()
         except RuntimeError:
-            # Another loop (trio): a check takes less than a millisecond, and `check_timeout` at most.
+            # Another loop (trio): a check takes less than a millisecond, and its time-out at most.
             return self.check(question)
         if self._breaker.is_open():
             return self._without()
+        reserves = bool(question.get("reserve"))
         with self._lock:
-            if self._asking is None:
-                self._asking = ThreadPoolExecutor(_ASKING_THREADS, "spendfuse-check")
+            if reserves not in self._asking:
+                threads = _RESERVING_THREADS if reserves else _ASKING_THREADS
+                self._asking[reserves] = ThreadPoolExecutor(threads, "spendfuse-check")
+            asking = self._asking[reserves]
         try:
-            return await loop.run_in_executor(self._asking, self.check, question)
+            return await loop.run_in_executor(asking, self.check, question)
         except RuntimeError:
             # The interpreter is going down and starts no thread any more.
             return self.check(question)

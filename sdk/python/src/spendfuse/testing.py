@@ -46,7 +46,9 @@ class Recorder(Spendfuse):
 
     # In place of the sidecar
 
-    def ask(self, method: str, path: str, body: bytes = b"", *, timeout: Optional[float] = None) -> Answer:
+    def ask(
+        self, method: str, path: str, body: bytes = b"", *, timeout: Optional[float] = None, connects: Optional[float] = None
+    ) -> Answer:
         if path == "/v1/check":
             self.questions.append(json.loads(body))
             return Answer(200, {}, json.dumps(self.answer).encode())
