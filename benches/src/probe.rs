@@ -144,6 +144,7 @@ impl GuardProbe {
             Followed::Bad(_, error) => eprintln!("the guard cannot read a record: {error}"),
             Followed::Failed(error) => eprintln!("the guard cannot follow: {error}"),
             Followed::Record(_)
+            | Followed::Recovered
             | Followed::Reset
             | Followed::FormerBudgets
             | Followed::OtherPartitions { .. } => {}
@@ -193,6 +194,8 @@ impl VerdictProbe {
             FollowerEvent::Failed(error) => eprintln!("verdicts cannot be followed: {error}"),
             FollowerEvent::Partitions { .. }
             | FollowerEvent::EndOfPartition { .. }
+            | FollowerEvent::Drained
+            | FollowerEvent::Recovered
             | FollowerEvent::Reset => {}
         })?;
         has_caught_up.recv_timeout(Duration::from_secs(30))?;

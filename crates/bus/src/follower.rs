@@ -1,25 +1,26 @@
 //! Replicates compacted topics into memory: read from the beginning, then followed, on a thread
 //! of its own, whatever happens to the brokers.
 
+mod ends;
 mod heard;
+mod trouble;
 
 use std::collections::HashMap;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use rdkafka::Offset;
-use rdkafka::consumer::Consumer;
 
 use heard::{Heard, Place};
+use trouble::Trouble;
 
 use crate::backoff::Backoff;
 use crate::config::{Isolation, KafkaConfig};
 use crate::error::BusError;
 use crate::metrics::{FOLLOWER_FAILURES, FOLLOWER_RECORDS};
-use crate::native::{PollFailure, Polled, Poller, TopicPartition, request};
+use crate::native::{PollFailure, Polled, Poller, TopicPartition};
 use crate::runner::InputRecord;
 use crate::shutdown::Shutdown;
-use crate::topics::partition_counts;
 use crate::unreadable::measure;
 
 /// What to follow.
@@ -64,9 +65,14 @@ pub enum FollowerEvent<'a> {
         /// The next record will have this offset or a later one.
         offset: i64,
     },
-    /// The brokers are away, a topic is missing, or the like; it goes on trying. At most one
-    /// every 10 s, besides batches that cannot be read and are passed by.
+    /// No more records came for a millisecond. The end of a partition is told only with the broker's
+    /// next answer, which it may put off for `fetch.wait.max.ms`.
+    Drained,
+    /// The brokers are away, a topic is missing, or the like; it goes on trying. Comes again every
+    /// 10 s while that lasts. So do batches that cannot be read and are passed by.
     Failed(&'a BusError),
+    /// After `Failed`: the brokers are heard again, and nothing is missed.
+    Recovered,
     /// The position was lost: everything comes again from the beginning. What was built so far
     /// must be replaced, not added to.
     Reset,
@@ -81,7 +87,8 @@ pub struct Follower {
 
 const PATIENCE: Duration = Duration::from_secs(5);
 const POLL: Duration = Duration::from_millis(100);
-const REPORT_EVERY: Duration = Duration::from_secs(10);
+/// Whoever waits to act until all has come that is on its way waits so long for more.
+const SOON: Duration = Duration::from_millis(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 const PAUSES: Backoff = Backoff::new(Duration::from_millis(100), LONGEST_PAUSE);
 
@@ -123,7 +130,7 @@ impl Follower {
             handler,
             shutdown: shutdown.clone(),
             has_delivered: false,
-            last_report: None,
+            trouble: Trouble::default(),
         };
         let thread = thread::Builder::new()
             .name(format!("follow-{}", following.config.name))
@@ -156,7 +163,7 @@ struct Following<H> {
     handler: H,
     shutdown: Shutdown,
     has_delivered: bool,
-    last_report: Option<Instant>,
+    trouble: Trouble,
 }
 
 /// The next offset of each partition.
@@ -230,18 +237,21 @@ impl<H: FnMut(FollowerEvent<'_>)> Following<H> {
         let mut behind: Vec<Behind> = behind.into_iter().map(|(one, _)| one).collect();
         let mut heard = Heard::now(next.keys().copied(), self.config.tombstones);
         let mut asks_at = Instant::now() + heard.ask_every();
-        let mut is_caught_up = false;
+        let (mut is_caught_up, mut is_drained) = (false, true);
         let records = metrics::counter!(FOLLOWER_RECORDS, "follower" => self.config.name);
         while !self.shutdown.is_requested() {
             if !is_caught_up && behind.is_empty() {
                 is_caught_up = true;
                 (self.handler)(FollowerEvent::CaughtUp);
             }
-            match reader.poll(POLL) {
+            let patience = if is_drained { POLL } else { SOON };
+            match reader.poll(patience) {
                 Polled::Record(message) => {
                     let Some(topic_index) = self.index_of(message.topic()) else {
                         continue;
                     };
+                    self.recovered();
+                    is_drained = false;
                     let record = message.as_input(topic_index);
                     if heard.hear((topic_index, record.partition)) {
                         return Ok(Ended::WasAway);
@@ -265,6 +275,7 @@ impl<H: FnMut(FollowerEvent<'_>)> Following<H> {
                     if heard.hear(place) {
                         return Ok(Ended::WasAway);
                     }
+                    self.recovered();
                     next.insert(place, offset);
                     self.end(place, offset, &mut behind);
                 }
@@ -284,7 +295,14 @@ impl<H: FnMut(FollowerEvent<'_>)> Following<H> {
                     }
                     self.report(&error);
                 }
+                Polled::Nothing if !is_drained => {
+                    is_drained = true;
+                    (self.handler)(FollowerEvent::Drained);
+                }
                 Polled::Nothing | Polled::Assigned(_) | Polled::Revoked => {}
+            }
+            if self.trouble.asks() && self.is_at_its_end(&reader, &next) {
+                self.recovered();
             }
             if Instant::now() >= asks_at {
                 asks_at = Instant::now() + heard.ask_every();
@@ -296,63 +314,11 @@ impl<H: FnMut(FollowerEvent<'_>)> Following<H> {
         Ok(Ended::Stopped)
     }
 
-    /// Asks for the ends of partitions that are silent: where there is nothing to say, they are
-    /// known. Returns whether that took too long.
-    fn ask_silent(&self, reader: &Poller, next: &Positions, heard: &mut Heard) -> bool {
-        let mut was_away = false;
-        for place in heard.silent() {
-            let topic = &self.config.topics[place.0];
-            let partition = place.1.cast_signed();
-            let ends = reader
-                .consumer()
-                .fetch_watermarks(topic, partition, PATIENCE);
-            let Ok((_, end)) = ends else {
-                // The brokers are away: the others are not heard of either.
-                break;
-            };
-            if next.get(&place).is_some_and(|next| *next >= end) {
-                was_away |= heard.hear(place);
-            }
+    fn recovered(&mut self) {
+        if self.trouble.ends() {
+            tracing::info!(follower = self.config.name, "follows again");
+            (self.handler)(FollowerEvent::Recovered);
         }
-        was_away
-    }
-
-    /// How many partitions each topic has, and every partition to read with its target and its first
-    /// offset.
-    fn partitions(&self, reader: &Poller) -> Result<(Vec<u32>, Starts), BusError> {
-        let consumer = reader.consumer();
-        let counts = partition_counts(consumer.client(), &self.config.kafka.brokers, PATIENCE)?;
-        let (mut all, mut found) = (Vec::new(), Vec::new());
-        for (topic_index, topic) in self.config.topics.iter().enumerate() {
-            let count = *counts.get(topic).ok_or_else(|| BusError::TopicMissing {
-                topic: topic.clone(),
-            })?;
-            all.push(count);
-            let wanted = match self.config.partition {
-                None => 0..count,
-                Some(one) if one < count => one..one + 1,
-                Some(one) => {
-                    return Err(BusError::PartitionCount {
-                        topic: topic.clone(),
-                        found: count,
-                        expected: one + 1,
-                    });
-                }
-            };
-            for partition in wanted {
-                // For a `read_committed` client the high end is that of the committed records.
-                let (low, target) = consumer
-                    .fetch_watermarks(topic, partition.cast_signed(), PATIENCE)
-                    .map_err(request("asking for the ends of a followed topic"))?;
-                let behind = Behind {
-                    topic_index,
-                    partition,
-                    target,
-                };
-                found.push((behind, low));
-            }
-        }
-        Ok((all, found))
     }
 
     fn index_of(&self, topic: &[u8]) -> Option<usize> {
@@ -380,6 +346,7 @@ impl<H: FnMut(FollowerEvent<'_>)> Following<H> {
         let found = measure(&self.config.kafka, at, base, PATIENCE * 4)?;
         if let (Some(lost), Some(topic_index)) = (found, self.index_of(at.topic.as_bytes())) {
             next.insert((topic_index, lost.partition), lost.to);
+            self.trouble.begins();
             (self.handler)(FollowerEvent::Failed(&BusError::Unreadable(lost)));
         }
         reader.assign(&self.starts(next))
@@ -410,13 +377,9 @@ impl<H: FnMut(FollowerEvent<'_>)> Following<H> {
 
     fn report(&mut self, error: &BusError) {
         metrics::counter!(FOLLOWER_FAILURES, "follower" => self.config.name).increment(1);
-        if self
-            .last_report
-            .is_some_and(|last| last.elapsed() < REPORT_EVERY)
-        {
+        if !self.trouble.begins() {
             return;
         }
-        self.last_report = Some(Instant::now());
         let (follower, pause) = (self.config.name, LONGEST_PAUSE);
         tracing::warn!(follower, error = %error, ?pause, "cannot follow, trying again");
         (self.handler)(FollowerEvent::Failed(error));

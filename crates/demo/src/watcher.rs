@@ -106,7 +106,10 @@ impl Watching {
                 board.rejected.clear();
                 board.findings.clear();
             }
-            Followed::Failed(_) | Followed::FormerBudgets | Followed::OtherPartitions { .. } => {}
+            Followed::Failed(_)
+            | Followed::Recovered
+            | Followed::FormerBudgets
+            | Followed::OtherPartitions { .. } => {}
         }
     }
 

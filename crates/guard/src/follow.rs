@@ -20,7 +20,7 @@ pub const FINDINGS: usize = 2;
 /// That of the first of [`Following::others`].
 pub const OTHERS: usize = 3;
 
-/// Under load readers get a new state this often; at rest at once.
+/// While records come without a pause readers get a new state this often, else at once.
 const PUBLISH_EVERY: Duration = Duration::from_millis(2);
 
 /// What a guard follows, and by which clock.
@@ -66,6 +66,8 @@ pub enum Followed<'a> {
     FormerBudgets,
     /// The brokers are away or the like; it goes on trying.
     Failed(&'a BusError),
+    /// They are heard again.
+    Recovered,
 }
 
 /// Hands what comes in the topics to `writer` until the follower is dropped, and tells `watch`.
@@ -92,6 +94,7 @@ pub fn follow(
         writer,
         clock: following.clock,
         published_at: Instant::now(),
+        is_published: true,
         watch,
     };
     Follower::start(config, move |event| feed.handle(event))
@@ -101,6 +104,7 @@ struct Feed<W> {
     writer: GuardWriter,
     clock: Clock,
     published_at: Instant,
+    is_published: bool,
     watch: W,
 }
 
@@ -112,10 +116,14 @@ impl<W: FnMut(Followed<'_>)> Feed<W> {
                     Ok(()) => (self.watch)(Followed::Record(&record)),
                     Err(error) => (self.watch)(Followed::Bad(&record, &error)),
                 }
+                self.is_published = false;
                 if self.published_at.elapsed() >= PUBLISH_EVERY {
                     self.publish();
                 }
             }
+            // Else the last of several would be seen with the next heartbeat only.
+            FollowerEvent::Drained if !self.is_published => self.publish(),
+            FollowerEvent::Drained => {}
             FollowerEvent::Partitions { topic_index, count } => {
                 if topic_index == BLOCKLIST {
                     self.partitions(count);
@@ -150,6 +158,7 @@ impl<W: FnMut(Followed<'_>)> Feed<W> {
             }
             // Meanwhile the state's age tells readers.
             FollowerEvent::Failed(error) => (self.watch)(Followed::Failed(error)),
+            FollowerEvent::Recovered => (self.watch)(Followed::Recovered),
         }
     }
 
@@ -166,7 +175,7 @@ impl<W: FnMut(Followed<'_>)> Feed<W> {
             return;
         }
         self.writer.publish(self.clock.now().wall);
-        self.published_at = Instant::now();
+        (self.published_at, self.is_published) = (Instant::now(), true);
         (self.watch)(Followed::Published);
     }
 
@@ -189,5 +198,50 @@ impl<W: FnMut(Followed<'_>)> Feed<W> {
             _ => self.writer.apply_finding(key, record.value),
         };
         taken.map_err(|error| error.to_string())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use spendfuse_bus::Headers;
+
+    use super::*;
+    use crate::{Guard, GuardConfig};
+
+    #[test]
+    fn the_last_of_several_records_is_seen_before_the_broker_says_that_it_was_the_last() {
+        let (writer, _guard) = Guard::new(GuardConfig::new(1));
+        let (mut read, mut shown) = (0, 0);
+        let seen = std::cell::Cell::new((0, 0));
+        let mut feed = Feed {
+            writer,
+            clock: Clock::new(),
+            published_at: Instant::now(),
+            is_published: true,
+            watch: |followed: Followed<'_>| {
+                match followed {
+                    Followed::Record(record) => read = record.offset,
+                    Followed::Published => shown = read,
+                    _ => {}
+                }
+                seen.set((read, shown));
+            },
+        };
+        for offset in 1..=2 {
+            // As under load: the readers have just got a new state.
+            feed.published_at = Instant::now() + PUBLISH_EVERY;
+            feed.handle(FollowerEvent::Record(InputRecord {
+                topic_index: OTHERS,
+                partition: 0,
+                offset,
+                timestamp_millis: 0,
+                key: None,
+                value: None,
+                headers: Headers::from_slice(&[]),
+            }));
+        }
+        assert_eq!(seen.get(), (2, 0));
+        feed.handle(FollowerEvent::Drained);
+        assert_eq!(seen.get(), (2, 2));
     }
 }

@@ -85,13 +85,12 @@ impl TableFeed {
     pub fn handle(&mut self, event: FollowerEvent<'_>) {
         match event {
             FollowerEvent::Record(record) => self.take(&record),
-            FollowerEvent::Partitions { .. } => {}
+            FollowerEvent::Partitions { .. } | FollowerEvent::Drained => {}
             FollowerEvent::EndOfPartition {
                 topic_index,
                 offset,
                 ..
             } => {
-                self.is_failing = false;
                 if topic_index == BUDGETS {
                     self.budgets.reached(offset.unsigned_abs());
                 }
@@ -107,17 +106,20 @@ impl TableFeed {
                 self.budgets.begin_again();
                 self.prices.begin_again();
             }
+            // The follower logs it.
             FollowerEvent::Failed(error) => {
-                tracing::warn!(error = %error, "budgets and prices cannot be followed for now");
                 self.is_failing = true;
                 let note = format!("cannot be followed, what was in force stays: {error}");
                 self.health.tell(Condition::ReadyBut(note));
+            }
+            FollowerEvent::Recovered => {
+                self.is_failing = false;
+                self.tell();
             }
         }
     }
 
     fn take(&mut self, record: &InputRecord<'_>) {
-        self.is_failing = false;
         let topic = NAMES[record.topic_index];
         let key = record.key.and_then(|key| std::str::from_utf8(key).ok());
         let taken = match (key, record.topic_index, record.value) {

@@ -72,17 +72,13 @@ struct Replica {
 impl Replica {
     fn watch(&mut self, event: Followed<'_>) {
         match event {
-            Followed::Record(record) => {
-                self.follows();
-                match record.topic_index {
-                    BLOCKLIST => self.positions.has_read(record.partition, record.offset),
-                    OTHERS => self.take_price(record),
-                    BUDGETS => self.budget_is_known(record),
-                    _ => {}
-                }
-            }
+            Followed::Record(record) => match record.topic_index {
+                BLOCKLIST => self.positions.has_read(record.partition, record.offset),
+                OTHERS => self.take_price(record),
+                BUDGETS => self.budget_is_known(record),
+                _ => {}
+            },
             Followed::Bad(record, error) => {
-                self.follows();
                 if record.topic_index == BLOCKLIST {
                     self.positions.has_read(record.partition, record.offset);
                 }
@@ -136,6 +132,7 @@ impl Replica {
                 let note = format!("cannot be followed: {error}");
                 self.health.tell(Condition::ReadyBut(note));
             }
+            Followed::Recovered => self.follows(),
         }
     }
 
@@ -236,5 +233,16 @@ mod tests {
         replica.watch(Followed::FormerBudgets);
         let told = health.report().reasons.join("\n");
         assert!(!told.contains("partitions") && told.contains(FORMER_BUDGETS));
+
+        let away = BusError::Stopped;
+        replica.watch(Followed::Failed(&away));
+        let told = health.report().reasons.join("\n");
+        assert!(told.contains("cannot be followed") && !told.contains(FORMER_BUDGETS));
+        // Without any record.
+        replica.watch(Followed::Recovered);
+        assert_eq!(
+            health.report().reasons,
+            [format!("guard: {FORMER_BUDGETS}")]
+        );
     }
 }

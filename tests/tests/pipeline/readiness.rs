@@ -156,6 +156,12 @@ fn each_role_says_whether_it_works_and_why_not_and_recovers() {
     await_that(admin, "all roles are ready again", || {
         all_ready() && is_ready(cold, "sidecar")
     });
+    // Nobody writes budgets or prices meanwhile.
+    await_that(admin, "nobody complains any more", || {
+        let all = ["processor", "sidecar"];
+        all.iter()
+            .all(|name| !reasons(admin, name).contains("cannot be followed"))
+    });
     // It was set to half of the partitions, and is live by all of them.
     await_that(
         cold,

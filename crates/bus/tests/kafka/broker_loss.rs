@@ -10,6 +10,7 @@ use spendfuse_bus::{
 };
 
 use crate::broker::{eventually, follow, numbers_at, produce_at, send, start, text};
+use crate::proxied::Proxied;
 use crate::summer::Stage;
 
 #[test]
@@ -90,6 +91,49 @@ fn stage_and_follower_survive_an_absent_and_a_crashed_broker() {
         .map(|line| line.parse().unwrap())
         .collect();
     assert_eq!(followed, all);
+}
+
+/// Topics of settings are silent for weeks.
+#[test]
+fn a_follower_tells_that_the_broker_is_back_although_nothing_is_written() {
+    let mut broker = Proxied::start();
+    Stage::create_topics(&broker.direct(), "silent", 1);
+    produce_at(&broker.direct(), "silent-in", 0, 1..=3);
+    let config = FollowerConfig {
+        kafka: broker.kafka(),
+        name: "silent",
+        topics: vec!["silent-in".to_owned(), "silent-out".to_owned()],
+        partition: None,
+        tombstones: Duration::from_secs(86_400),
+    };
+    let told: Arc<Mutex<Vec<String>>> = Arc::default();
+    let lines = Arc::clone(&told);
+    let follower = Follower::start(config, move |event| {
+        let line = match event {
+            FollowerEvent::Record(record) => text(record.value),
+            FollowerEvent::Failed(_) => "failed".to_owned(),
+            FollowerEvent::Drained => "drained".to_owned(),
+            FollowerEvent::CaughtUp => "caught up".to_owned(),
+            FollowerEvent::Recovered => "recovered".to_owned(),
+            FollowerEvent::Partitions { .. } | FollowerEvent::EndOfPartition { .. } => return,
+            FollowerEvent::Reset => panic!("nothing was lost"),
+        };
+        lines.lock().unwrap().push(line);
+    })
+    .unwrap();
+    let has = |what: &str| told.lock().unwrap().iter().any(|line| line == what);
+    eventually("what lay there", || has("caught up") && has("drained"));
+    broker.without_proxy(|| {
+        eventually("the complaint about the broker", || has("failed"));
+        assert!(!has("recovered"));
+    });
+    eventually("the news that it is back", || has("recovered"));
+    follower.stop();
+    let told = told.lock().unwrap();
+    assert_eq!(told.last().unwrap(), "recovered");
+    let records = ["1", "2", "3"];
+    assert_eq!(told[..3], records);
+    assert!(!told[3..].iter().any(|line| records.contains(&&**line)));
 }
 
 /// A machine that sleeps, a container that is paused: the broker comes back fenced by its own

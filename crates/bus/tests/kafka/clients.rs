@@ -57,7 +57,9 @@ fn a_follower_builds_the_table_is_caught_up_then_follows() {
                 format!("{} {} {value:?}", record.partition, text(record.key))
             }
             FollowerEvent::CaughtUp => "caught up".to_owned(),
-            FollowerEvent::EndOfPartition { .. } | FollowerEvent::Partitions { .. } => return,
+            FollowerEvent::EndOfPartition { .. }
+            | FollowerEvent::Partitions { .. }
+            | FollowerEvent::Drained => return,
             other => format!("{other:?}"),
         };
         written.lock().unwrap().push(line);

@@ -9,7 +9,7 @@ use tokio::runtime::Runtime;
 pub struct Proxied {
     pub proxy: Proxy,
     broker: Kafka,
-    _runtime: Runtime,
+    runtime: Runtime,
 }
 
 impl Proxied {
@@ -26,13 +26,26 @@ impl Proxied {
         Self {
             proxy,
             broker,
-            _runtime: runtime,
+            runtime,
         }
     }
 
     /// Through the proxy.
     pub fn kafka(&self) -> KafkaConfig {
         KafkaConfig::new(&self.broker.detour_brokers(), "test")
+    }
+
+    /// The network is away: connections end, and are refused until the proxy is back.
+    pub fn without_proxy(&mut self, meanwhile: impl FnOnce()) {
+        let port = self.proxy.port();
+        let listen_at = |port| {
+            let runtime = self.runtime.handle();
+            Proxy::listen_at(port, runtime, Protocol::Kafka, None).unwrap()
+        };
+        self.proxy = listen_at(0);
+        meanwhile();
+        self.proxy = listen_at(port);
+        self.proxy.forward_to(self.broker.detour_port(0));
     }
 
     /// Past the proxy.

@@ -133,7 +133,10 @@ fn followed(kafka: &KafkaConfig, topic: &str) -> (Vec<u64>, usize) {
         other => assert!(
             matches!(
                 other,
-                FollowerEvent::EndOfPartition { .. } | FollowerEvent::Partitions { .. }
+                FollowerEvent::EndOfPartition { .. }
+                    | FollowerEvent::Partitions { .. }
+                    | FollowerEvent::Drained
+                    | FollowerEvent::Recovered
             ),
             "{other:?}"
         ),

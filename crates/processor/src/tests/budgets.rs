@@ -1,13 +1,15 @@
 //! What is in force while the topic of budgets is read, read again, made anew, or not readable.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use spendfuse_bus::{FollowerEvent, Health, PartitionLogic};
+use spendfuse_bus::{BusError, FollowerEvent, Health, PartitionLogic};
 
 use super::{
     EACH_CUSTOMER, NOW, Stages, batch, budget, call, deltas_of, end_of_budgets, of,
     restore_changelog,
 };
+use crate::follow::TableFeed;
 use crate::made_anew::Lookout;
 
 #[test]
@@ -44,6 +46,20 @@ fn while_the_tables_are_read_again_what_was_in_force_stays() {
     feed.handle(FollowerEvent::CaughtUp);
     assert_eq!(in_force(), (6, vec![]));
     assert!(tables.need_budgets(6));
+}
+
+#[test]
+fn a_broker_that_is_back_is_no_trouble_any_more_although_nothing_is_written() {
+    let stages = Stages::without_budgets();
+    let health = Health::default();
+    let mut feed = TableFeed::new(Arc::clone(&stages.tables), health.part("tables"));
+    budget(&mut feed, 0, Some(EACH_CUSTOMER));
+    feed.handle(FollowerEvent::CaughtUp);
+    feed.handle(FollowerEvent::Failed(&BusError::Stopped));
+    let report = health.report();
+    assert!(report.is_ready && report.reasons[0].contains("cannot be followed"));
+    feed.handle(FollowerEvent::Recovered);
+    assert_eq!(health.report().reasons, [""; 0]);
 }
 
 #[test]

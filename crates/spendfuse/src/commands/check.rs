@@ -149,6 +149,7 @@ fn replica(settings: &Settings) -> Result<Replica, Failure> {
             }
             Followed::Record(_)
             | Followed::Published
+            | Followed::Recovered
             | Followed::Reset
             | Followed::OtherPartitions { .. } => {}
         }

@@ -94,7 +94,20 @@ impl Proxy {
         protocol: Protocol,
         observer: Option<Observer>,
     ) -> io::Result<Self> {
-        let listener = runtime.block_on(TcpListener::bind((Ipv4Addr::LOCALHOST, 0)))?;
+        Self::listen_at(0, runtime, protocol, observer)
+    }
+
+    /// The same at a port, for one that takes the place of another.
+    ///
+    /// # Errors
+    /// Where somebody has it.
+    pub fn listen_at(
+        port: u16,
+        runtime: &Handle,
+        protocol: Protocol,
+        observer: Option<Observer>,
+    ) -> io::Result<Self> {
+        let listener = runtime.block_on(TcpListener::bind((Ipv4Addr::LOCALHOST, port)))?;
         let port = listener.local_addr()?.port();
         let shared = Arc::new(Shared {
             protocol,
