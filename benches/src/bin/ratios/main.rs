@@ -30,6 +30,7 @@ mod sidecar;
 mod sitting;
 mod sizing;
 mod table;
+mod waits;
 
 use std::process::ExitCode;
 use std::time::Instant;

@@ -12,6 +12,7 @@ use tokio::time::sleep;
 use crate::callers::{CALLS_IN_BUDGET, Connection, Outcome, Traffic, get_text, run};
 use crate::sitting::Sitting;
 use crate::table::Line;
+use crate::waits::Waits;
 
 const ROW: &str = "overspend";
 const PARTITIONS: u32 = 4;
@@ -138,15 +139,24 @@ pub fn measure(sitting: &mut Sitting) -> Result<Vec<Line>> {
     let mut bench = Bench::start(sitting)?;
     let durations: &[u64] = sitting.choose(&[300, 2_000], &[300]);
     let mut lines = Vec::new();
+    let (mut calm, mut killed) = (Waits::default(), Waits::default());
     for _ in 0..MOST_SIDECARS {
         bench.add_sidecar(&lab)?;
         for mode in &MODES {
+            let before = bench.waits()?;
             for call in durations {
                 lines.push(bench.line(mode, Duration::from_millis(*call))?);
             }
+            let waits = if mode.kills { &mut killed } else { &mut calm };
+            for (after, before) in bench.waits()?.iter().zip(&before) {
+                waits.add(after, before);
+            }
         }
     }
-    lines.push(bench.waits()?);
+    let what = "wait of a check that reserves near a limit";
+    lines.push(calm.line(ROW, what, Some(("p99 ≤ 30 ms", 0.03))));
+    // Others wait for the answer of the one that is killed, once.
+    lines.push(killed.line(ROW, "the same while a sidecar is killed", None));
     Ok(lines)
 }
 
@@ -202,35 +212,13 @@ impl Bench {
         })
     }
 
-    /// How long those waited that were admitted or refused by the log.
-    fn waits(&self) -> Result<Line> {
-        // Observations up to each bucket's bound.
-        let mut buckets: Vec<(f64, u64)> = Vec::new();
-        for (_, address) in &self.sidecars {
+    /// What each sidecar says of waits so far.
+    fn waits(&self) -> Result<Vec<Waits>> {
+        let told = self.sidecars.iter().map(|(_, address)| {
             let metrics = self.runtime.block_on(get_text(address, "/metrics"))?;
-            for (index, bucket) in metrics.lines().filter_map(wait_bucket).enumerate() {
-                match buckets.get_mut(index) {
-                    Some(known) => known.1 += bucket.1,
-                    None => buckets.push(bucket),
-                }
-            }
-        }
-        let all = buckets.last().map_or(0, |(_, count)| *count);
-        ensure!(all > 0, "nobody has waited for a place in the log");
-        let within = |bound: f64| {
-            let known = buckets.iter().find(|(up_to, _)| *up_to >= bound);
-            known.map_or(0, |(_, count)| *count)
-        };
-        let p99 = buckets.iter().find(|(_, count)| *count * 100 >= all * 99);
-        let p99 = p99.map_or(f64::INFINITY, |(bound, _)| *bound);
-        let line = Line::new(
-            ROW,
-            "wait of a check that reserves near a limit",
-            format!("{all} waits, p99 at most {:.0} ms", p99 * 1e3),
-        );
-        Ok(line
-            .note("all of this sitting, callers, broker and processor on the same cores; the bound of a bucket")
-            .target("p99 ≤ 30 ms", within(0.03) * 100 >= all * 99))
+            Ok(Waits::read(&metrics))
+        });
+        told.collect()
     }
 
     fn line(&self, mode: &Mode, call: Duration) -> Result<Line> {
@@ -402,17 +390,6 @@ impl Bench {
         }
         Ok(())
     }
-}
-
-/// Upper bound and count of a line of the histogram of waits.
-fn wait_bucket(line: &str) -> Option<(f64, u64)> {
-    let rest = line.strip_prefix("spendfuse_inflight_wait_seconds_bucket{le=\"")?;
-    let (bound, count) = rest.split_once("\"}")?;
-    let bound = match bound {
-        "+Inf" => f64::INFINITY,
-        bound => bound.parse().ok()?,
-    };
-    Some((bound, count.trim().parse().ok()?))
 }
 
 impl Runs {

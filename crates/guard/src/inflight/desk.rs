@@ -4,8 +4,10 @@ use std::mem;
 
 use hashbrown::HashMap;
 
+use super::answering::Answering;
 use super::facts::Facts;
 use super::log::Log;
+use super::own::{Own, Silent};
 use super::{
     BEAT_EVERY, FORGOTTEN_AFTER, Holder, IDLE_BEAT_EVERY, Key, LOST_AFTER, MUTE_AFTER, SHARED_OUT,
     Said, TOLD_AGAIN_AFTER, What, is_behind, is_far, part,
@@ -33,53 +35,12 @@ pub enum Decided {
     Unsure,
 }
 
-/// What was admitted of a key without asking.
-#[derive(Clone, Copy, Debug, Default)]
-struct Silent {
-    /// Held when the last heartbeat that was heard was sent, and admitted since.
-    used: i64,
-    /// The same of the heartbeat that is to be heard next.
-    used_since_next: i64,
-}
-
-/// What is told of a key.
-#[derive(Debug, Default)]
-struct Own {
-    /// Number of the record that was sent last, and when.
-    number: u64,
-    sent_at: i64,
-    /// Where it stands, once that is known.
-    place: Option<i64>,
-    /// What it asks for: tickets and amounts.
-    asking: Vec<(u64, i64)>,
-    /// What the next one asks for.
-    next: Vec<(u64, i64)>,
-    /// Until then others may answer.
-    deadline: i64,
-    /// Granted, and not among what is held yet.
-    promised: i64,
-    /// What the record that was sent last asks for beyond that: room for later calls.
-    asking_room: i64,
-    /// What is left of it, once it is granted.
-    room: i64,
-    /// Somebody waits to hear what is held, or something was asked for that nobody wants.
-    is_to_be_told: bool,
-    /// Others have asked, and may want less to be held here.
-    is_asked_by_others: bool,
-}
-
-impl Own {
-    /// Whether something is to be told, or may be.
-    fn has_news(&self) -> bool {
-        self.is_to_be_told || self.is_asked_by_others
-    }
-}
-
 /// A holder's side of one partition.
 #[derive(Debug)]
 pub struct Desk {
     me: Holder,
     log: Log,
+    answering: Answering,
     /// How long an answer of others is waited for, milliseconds.
     patience: i64,
     number: u64,
@@ -101,6 +62,7 @@ impl Desk {
         Self {
             me,
             log: Log::default(),
+            answering: Answering::default(),
             patience,
             number: 0,
             told_share: 0,
@@ -114,7 +76,15 @@ impl Desk {
 
     /// Takes the record at `place` of the log, logged at `at`.
     pub fn take(&mut self, place: i64, at: i64, said: &Said) {
+        if !self.log.hears(&said.holder) {
+            let former = self.log.named_as(&said.holder);
+            self.answering.are_silent(former.cloned());
+        }
+        self.answering.heard(&said.holder);
         let dropped = self.log.take(place, at, said);
+        for holder in &dropped {
+            self.answering.heard(holder);
+        }
         if dropped.contains(&self.me) {
             self.is_dropped();
         }
@@ -273,8 +243,13 @@ impl Desk {
             let others = self.log.others(key, &self.me, place, limit);
             let mut room = limit - facts.spent(key) - held - others.most;
             let wanted: i64 = own.asking.iter().map(|(_, amount)| amount).sum();
-            if wanted > room && others.is_unanswered && !is_late {
-                continue;
+            if wanted > room && is_late {
+                self.answering.are_silent(others.may_say_less);
+            } else if wanted > room {
+                let mut awaited = others.may_say_less.iter();
+                if awaited.any(|holder| self.answering.is_waited_for(holder)) {
+                    continue;
+                }
             }
             for (ticket, amount) in own.asking.drain(..) {
                 if amount > room {

@@ -27,11 +27,16 @@ struct Account {
 }
 
 /// What others may have of a key.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Others {
     pub(super) most: i64,
-    /// Somebody may say yet that it has less.
-    pub(super) is_unanswered: bool,
+    /// Who may say yet that it has less.
+    pub(super) may_say_less: Vec<Holder>,
+}
+
+/// Of a sidecar, whichever of its starts it is.
+fn name_of(holder: &str) -> &str {
+    holder.rsplit_once('.').map_or(holder, |(name, _)| name)
 }
 
 /// One partition of the log, up to the last record that was read.
@@ -173,11 +178,21 @@ impl Log {
         most.fold(0, i64::saturating_add)
     }
 
+    pub(super) fn hears(&self, holder: &Holder) -> bool {
+        self.heard.contains_key(holder)
+    }
+
+    /// Those that are heard and have the name of `holder`.
+    pub(super) fn named_as(&self, holder: &Holder) -> impl Iterator<Item = &Holder> {
+        let others = self.heard.keys();
+        others.filter(|other| name_of(other) == name_of(holder))
+    }
+
     /// What others may have of `key` that comes before what stands at `place`.
     pub(super) fn others(&self, key: &str, me: &Holder, place: i64, limit: i64) -> Others {
         let mut others = Others {
             most: 0,
-            is_unanswered: false,
+            may_say_less: Vec::new(),
         };
         for (holder, heard) in self.heard.iter().filter(|(holder, _)| *holder != me) {
             let (most, may_say_less) = match self.told(key, holder) {
@@ -187,7 +202,9 @@ impl Log {
                 None => (part(limit, heard.share), heard.share > 0),
             };
             others.most = others.most.saturating_add(most);
-            others.is_unanswered |= may_say_less;
+            if may_say_less {
+                others.may_say_less.push(holder.clone());
+            }
         }
         others
     }

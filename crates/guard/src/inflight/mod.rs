@@ -24,11 +24,13 @@
 //!   record says. Holding again what has been spent meanwhile needs another record first;
 //! - who does not hear itself in the log admits nothing, some seconds before others drop it.
 
+mod answering;
 mod desk;
 mod facts;
 mod log;
 #[cfg(test)]
 mod modelled;
+mod own;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -45,6 +45,7 @@ async fn give_turns(in_flight: Arc<InFlight>) {
     loop {
         tokio::select! {
             _ = beat.tick() => in_flight.beat(),
+            () = in_flight.positions.news() => in_flight.turn(),
             () = tokio::time::sleep(TURN_EVERY), if in_flight.is_awaited() => in_flight.turn(),
         }
     }
@@ -82,9 +83,11 @@ impl InFlight {
                 self.beat();
             }
             // What comes again was heard before, and is told apart by its number.
-            FollowerEvent::EndOfPartition { .. } | FollowerEvent::Reset => {}
+            FollowerEvent::EndOfPartition { .. }
+            | FollowerEvent::Drained
+            | FollowerEvent::Reset => {}
             // Nothing is admitted by what is not heard; the follower logs it.
-            FollowerEvent::Failed(_) => {}
+            FollowerEvent::Failed(_) | FollowerEvent::Recovered => {}
         }
     }
 }

@@ -253,6 +253,7 @@ impl InFlight {
                 self.send(partition, &said);
             }
         }
+        self.positions.are_awaited(!desks.waiting.is_empty());
     }
 
     fn send(&self, partition: u32, said: &Said) {
