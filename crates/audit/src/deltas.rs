@@ -283,8 +283,8 @@ impl DeltasRead {
         found: &mut SeqSums<Series>,
     ) -> Result<(), AuditError> {
         let question = format!(
-            "SELECT meter_partition, intDiv(meter_seq, {}), count(), sum({}) FROM spend \
-             WHERE kind = 'usage' AND {} AND {} AND budget_version BETWEEN {} AND {} GROUP BY 1, 2",
+            "SELECT meter_partition, intDiv(meter_seq, {}), sum(calls), sum({}) FROM spend \
+             WHERE kind != 'revenue' AND {} AND {} AND budget_version BETWEEN {} AND {} GROUP BY 1, 2",
             self.sums.commits_a_block(),
             sql::NANOS,
             sql::in_ranges(context.epoch, "meter_partition", "meter_seq", ranges),

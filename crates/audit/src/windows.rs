@@ -198,7 +198,7 @@ fn question(
     };
     let spend = |condition: &str| {
         format!(
-            "sumIf({}, {condition}), sumIf({}, {condition}), countIf({condition})",
+            "sumIf({}, {condition}), sumIf({}, {condition}), sumIf(calls, {condition})",
             sql::NANOS,
             sql::tokens()
         )
@@ -212,7 +212,7 @@ fn question(
                 if(meter_seq <= {by_all}, 0, meter_seq), \
                 {}, {} \
          FROM spend \
-         WHERE epoch = {epoch} AND kind = 'usage' AND {} AND time >= {} AND meter_seq <= {} \
+         WHERE epoch = {epoch} AND kind != 'revenue' AND {} AND time >= {} AND meter_seq <= {} \
                AND ({is_sure} OR received_at >= {}) AND {in_slice} \
          GROUP BY {}",
         boundaries.join(", "),

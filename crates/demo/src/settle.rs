@@ -79,11 +79,11 @@ pub fn wait(
 
 /// Events that the meter had counted before, from its metrics.
 fn duplicates(metrics: &str) -> u64 {
-    use spendfuse_processor::metrics::{EVENTS_CONFLICT, EVENTS_DUPLICATE};
+    use spendfuse_processor::metrics::{EVENTS_CONFLICT, EVENTS_DUPLICATE, EVENTS_ECHO};
     let values = metrics.lines().filter_map(|line| {
         let (name, value) = line.rsplit_once(' ')?;
         let name = name.split('{').next()?;
-        let counts = [EVENTS_DUPLICATE, EVENTS_CONFLICT].contains(&name);
+        let counts = [EVENTS_DUPLICATE, EVENTS_CONFLICT, EVENTS_ECHO].contains(&name);
         counts.then(|| value.parse::<u64>().ok()).flatten()
     });
     values.sum()

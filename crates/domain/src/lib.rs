@@ -14,6 +14,7 @@ pub mod dimensions;
 pub mod event;
 pub mod finding;
 pub mod fingerprint;
+pub mod growth;
 pub mod identity;
 pub mod in_flight;
 pub mod installation;

@@ -3,7 +3,7 @@
 //! Structures are CBOR arrays. New fields are appended with a default, so that a newer binary reads
 //! what an older one wrote and an older one skips what it does not know.
 
-use minicbor::{Decode, Encode};
+use minicbor::{Decode, Decoder, Encode};
 
 /// The version that this binary writes; it reads this one and all before.
 pub const FORMAT_VERSION: u8 = 1;
@@ -45,6 +45,16 @@ pub fn decode<'b, T: Decode<'b, ()>>(bytes: &'b [u8]) -> Result<T, CodecError> {
         Some((&found, _)) if found > FORMAT_VERSION => Err(CodecError::Newer { found }),
         _ => Err(CodecError::Damaged("no version byte".to_owned())),
     }
+}
+
+/// Whether null stands for a field, which is passed then: a field that is left out has it where
+/// others follow.
+fn is_left_out(decoder: &mut Decoder<'_>) -> Result<bool, minicbor::decode::Error> {
+    let is_null = decoder.datatype()? == minicbor::data::Type::Null;
+    if is_null {
+        decoder.skip()?;
+    }
+    Ok(is_null)
 }
 
 /// A whole number as a pair of its high and low 64 bits: CBOR has no 128-bit integer.
@@ -141,7 +151,10 @@ pub mod offsets {
         decoder: &mut Decoder<'_>,
         context: &mut C,
     ) -> Result<BTreeMap<u32, i64>, DecodeError> {
-        BTreeMap::decode(decoder, context)
+        match super::is_left_out(decoder)? {
+            true => Ok(BTreeMap::new()),
+            false => BTreeMap::decode(decoder, context),
+        }
     }
 
     /// What is left out.
@@ -152,6 +165,40 @@ pub mod offsets {
     /// What is meant where nothing stands.
     pub fn nil() -> Option<BTreeMap<u32, i64>> {
         Some(BTreeMap::new())
+    }
+}
+
+/// Bytes, as a field that was appended: nothing is written where there are none.
+pub mod bytes {
+    use minicbor::decode::Error as DecodeError;
+    use minicbor::encode::{Error as EncodeError, Write};
+    use minicbor::{Decoder, Encoder};
+
+    /// Writes them.
+    pub fn encode<C, W: Write>(
+        bytes: &[u8],
+        encoder: &mut Encoder<W>,
+        _: &mut C,
+    ) -> Result<(), EncodeError<W::Error>> {
+        encoder.bytes(bytes)?.ok()
+    }
+
+    /// Reads them.
+    pub fn decode<C>(decoder: &mut Decoder<'_>, _: &mut C) -> Result<Vec<u8>, DecodeError> {
+        Ok(match super::is_left_out(decoder)? {
+            true => Vec::new(),
+            false => decoder.bytes()?.to_vec(),
+        })
+    }
+
+    /// What is left out.
+    pub fn is_nil(bytes: &[u8]) -> bool {
+        bytes.is_empty()
+    }
+
+    /// What is meant where nothing stands.
+    pub fn nil() -> Option<Vec<u8>> {
+        Some(Vec::new())
     }
 }
 
@@ -172,7 +219,7 @@ pub mod only_true {
 
     /// Reads it.
     pub fn decode<C>(decoder: &mut Decoder<'_>, _: &mut C) -> Result<bool, DecodeError> {
-        decoder.bool()
+        Ok(!super::is_left_out(decoder)? && decoder.bool()?)
     }
 
     /// What is left out.
@@ -210,11 +257,10 @@ pub mod optional_millis {
         decoder: &mut Decoder<'_>,
         context: &mut C,
     ) -> Result<Option<UnixMillis>, DecodeError> {
-        if decoder.datatype()? == minicbor::data::Type::Null {
-            decoder.skip()?;
-            return Ok(None);
+        match super::is_left_out(decoder)? {
+            true => Ok(None),
+            false => super::millis::decode(decoder, context).map(Some),
         }
-        super::millis::decode(decoder, context).map(Some)
     }
 }
 

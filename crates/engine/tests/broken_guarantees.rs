@@ -39,6 +39,7 @@ fn every_injected_fault_is_reported_under_its_promise() {
     assert_eq!(broken(&cases, None), BTreeMap::new(), "without a fault");
     for (fault, promise) in [
         (Fault::RestoreWithoutIds, Promise::CountedOnce),
+        (Fault::RestoreWithoutCalls, Promise::CountedOnce),
         (Fault::RestoreWithoutOneRecord, Promise::DeltaChain),
         (Fault::DedupeOff, Promise::CountedOnce),
         (Fault::SeriesNotFiltered, Promise::Verdicts),

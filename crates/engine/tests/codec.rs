@@ -50,10 +50,10 @@ proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn records_round_trip(deltas in deltas(), ids in proptest::collection::vec(any::<(u64, u64, u32, u32)>(), 0..5)) {
+    fn records_round_trip(deltas in deltas(), calls in proptest::collection::vec(any::<u8>(), 0..5), ids in proptest::collection::vec(any::<(u64, u64, u32, u32)>(), 0..5)) {
         prop_assert_eq!(&codec::decode::<Deltas>(&codec::encode(&deltas)).unwrap(), &deltas);
         let ids = ids.into_iter().map(|(high, low, content, minute)| RememberedId { high, low, content, minute });
-        let ids = RememberedIds { ids: ids.collect() };
+        let ids = RememberedIds { ids: ids.collect(), calls };
         prop_assert_eq!(codec::decode::<RememberedIds>(&codec::encode(&ids)).unwrap(), ids);
     }
 
@@ -135,7 +135,7 @@ fn read_as_everything(bytes: &[u8]) {
 struct LaterIds {
     #[n(0)]
     ids: Vec<LaterId>,
-    #[n(1)]
+    #[n(2)]
     note: String,
 }
 
@@ -173,6 +173,51 @@ fn fields_that_a_later_binary_appended_are_skipped() {
         minute: 4,
     };
     assert_eq!(known.ids, [expected]);
+}
+
+/// A record of deltas with a field behind those that are left out where they have nothing to say.
+#[test]
+fn what_is_left_out_may_have_fields_behind_it() {
+    #[derive(Encode)]
+    struct LaterEntry {
+        #[n(0)]
+        series: u32,
+        #[n(1)]
+        scope: String,
+        #[n(2)]
+        minute: i64,
+        #[n(3)]
+        cost: (i64, u64),
+        #[n(4)]
+        unpriced: (i64, u64),
+        #[n(5)]
+        tokens: i64,
+        #[n(6)]
+        calls: i64,
+        #[n(7)]
+        source: String,
+        #[n(8)]
+        id: String,
+        #[n(9)]
+        time: i64,
+        #[n(11)]
+        later: u32,
+    }
+    let later = LaterEntry {
+        series: 0,
+        scope: "acme".to_owned(),
+        minute: 1,
+        cost: (0, 5),
+        unpriced: (0, 0),
+        tokens: 1,
+        calls: 1,
+        source: "app".to_owned(),
+        id: "r-1".to_owned(),
+        time: 60_000,
+        later: 7,
+    };
+    let entry: DeltaEntry = codec::decode(&codec::encode(&later)).unwrap();
+    assert!(!entry.is_history);
 }
 
 #[test]

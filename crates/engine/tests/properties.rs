@@ -79,6 +79,7 @@ fn outcome(finished: &Finished) -> (BTreeMap<usize, String>, Vec<String>) {
                 for (place, counted) in &commit.inputs {
                     let what = match counted {
                         Counted::AtAddress(_) => "counted".to_owned(),
+                        Counted::Grown(_) => "grown".to_owned(),
                         other => format!("{other:?}"),
                     };
                     events.insert(*place, what);

@@ -7,6 +7,10 @@ spendfuse_metrics::table! {
     counter EVENTS_DUPLICATE = "spendfuse_events_duplicate_total";
     /// Events of a known identity with other content.
     counter EVENTS_CONFLICT = "spendfuse_events_conflict_total";
+    /// Events of a known call with more than was counted of it: the difference is counted.
+    counter EVENTS_GROWN = "spendfuse_events_grown_total";
+    /// Events of a known call with less than was counted of it: nothing is.
+    counter EVENTS_ECHO = "spendfuse_events_echo_total";
     /// Counted events whose usage holds a number that looks billed and that no rule reads.
     counter EVENTS_PARTLY_READ = "spendfuse_events_partly_read_total";
     /// Events in the DLQ, by `reason`.

@@ -14,7 +14,7 @@ const BATCH_BYTES = 1 << 20;
 
 /** What the sidecar says about one event. */
 export interface Result {
-  status: 'accepted' | 'late' | 'duplicate' | 'conflict' | 'rejected';
+  status: 'accepted' | 'late' | 'duplicate' | 'grown' | 'echo' | 'conflict' | 'rejected';
   cost_usd?: string | null;
   reason?: string;
   detail?: string;

@@ -11,6 +11,7 @@ mod doctor;
 mod epochs;
 mod examples;
 mod gaps;
+mod growing;
 mod holds;
 mod limits;
 mod litellm;

@@ -333,19 +333,19 @@ fn of_two_events_with_one_identity_people_are_told() {
     let lab = Lab::new("conflict");
     let _processor = lab.processor("1");
     let sender = Sender::new(&lab);
-    let event = |tokens: u32| {
-        let more = format!("\"model\":\"m\",\"usage\":{{\"input_tokens\":{tokens}}}");
+    let event = |model: &str| {
+        let more = format!("\"model\":\"{model}\",\"usage\":{{\"input_tokens\":1}}");
         event("spendfuse.usage", &now().to_string(), &more)
     };
-    let send = |partition, tokens| {
+    let send = |partition, model| {
         sender.send(&Record {
             partition: Some(partition),
             key: None,
-            value: event(tokens).into_bytes(),
+            value: event(model).into_bytes(),
         });
         sender.flush();
     };
-    send(0, 1);
+    send(0, "m");
     eventually(
         "the first is counted",
         Duration::from_secs(10),
@@ -355,8 +355,8 @@ fn of_two_events_with_one_identity_people_are_told() {
         },
     );
     // The first again, and another one; the arrival of both is elsewhere.
-    send(1, 1);
-    send(1, 2);
+    send(1, "m");
+    send(1, "n");
     let conflicts = || -> Vec<serde_json::Value> {
         let alerts = lab.read("alerts").into_iter();
         let read = |alert: Stored| serde_json::from_slice(&alert.value.unwrap_or_default());

@@ -41,10 +41,14 @@ fn what_a_sidecar_says_of_an_event_is_what_becomes_of_it() {
     let _loader = lab.loader();
     let (_sidecar, address) = start_sidecar(&lab, "1", &[]);
     // The second app's event has the first one's id.
+    let mut other = event("r-1", 7, 0);
+    other["model"] = json!("gpt-4.1");
     let events = json!([
-        event("r-1", 1000, 0),
+        event("r-1", 900, 0),
         event("r-2", 1000, 23),
+        event("r-1", 1000, 0),
         event("r-1", 7, 0),
+        other,
         event("r-2", 1000, 23),
         event("r-3", 1000, 25)
     ]);
@@ -52,6 +56,8 @@ fn what_a_sidecar_says_of_an_event_is_what_becomes_of_it() {
     let expected = [
         ("accepted", true),
         ("accepted", true),
+        ("grown", true),
+        ("echo", false),
         ("conflict", false),
         ("duplicate", false),
         ("late", false),
@@ -61,7 +67,7 @@ fn what_a_sidecar_says_of_an_event_is_what_becomes_of_it() {
         expected.map(|(status, cost)| (status.to_owned(), cost))
     );
 
-    let rows = "SELECT count(), toInt64(sum(cost) * 1000000) FROM spend";
+    let rows = "SELECT sum(calls), toInt64(sum(cost) * 1000000) FROM spend";
     eventually("what was accepted is counted", PATIENCE, || {
         match lab.warehouse().numbers(rows)?[..] {
             [2, 5000] => Ok(()),

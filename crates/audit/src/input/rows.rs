@@ -5,9 +5,12 @@ use std::collections::HashMap;
 use spendfuse_bus::PartitionRange;
 use spendfuse_domain::Nanos;
 use spendfuse_domain::event::{Body, Event};
+use spendfuse_domain::row::MeterAddress;
 use spendfuse_engine::audit::{
     CountedRow, Difference, InputEvent, Kind, Site, Tally, compare_event, identity_hash,
 };
+
+use spendfuse_warehouse::client::quoted;
 
 use super::{Place, Reading};
 use crate::error::AuditError;
@@ -18,7 +21,13 @@ pub(super) struct FoundRow {
     /// Cost by the app's own figure.
     pub(super) is_reported: bool,
     pub(super) price_version: u32,
+    /// What stood for its call before it, where it counts only what the call has grown by. `row` is
+    /// then what stands since.
+    pub(super) before: Option<Nanos>,
 }
+
+/// Amended addresses in one question.
+const ADDRESSES: usize = 500;
 
 impl Reading<'_> {
     /// The rows whose events lie in `ranges`.
@@ -38,14 +47,17 @@ impl Reading<'_> {
         let question = format!(
             "SELECT src_partition, src_offset, meter_partition, meter_seq, meter_index, \
                     xxh3(concat(workspace, '\\0', source, '\\0', event_id)), {}, \
-                    toInt128(revenue * 1000000000), {}, priced = 'reported', price_version \
-             FROM spend WHERE epoch = {} AND kind IN ('usage', 'revenue') AND {}",
+                    toInt128(revenue * 1000000000), {}, priced = 'reported', price_version, \
+                    amends_partition, amends_seq, amends_index \
+             FROM spend WHERE epoch = {} AND {} AND {}",
             sql::NANOS,
             sql::tokens(),
             self.context.epoch,
+            self.of_input(),
             sql::any_of(&places)
         );
         let mut rows: HashMap<Place, FoundRow> = HashMap::new();
+        let mut grown: Vec<(Place, MeterAddress)> = Vec::new();
         for cells in self.context.ask(&question)? {
             let place = (sql::cell(&cells, 0)?, sql::cell(&cells, 1)?);
             let found = FoundRow {
@@ -60,14 +72,77 @@ impl Reading<'_> {
                 },
                 is_reported: cells[9] == "1",
                 price_version: self.books.number_of(&cells[10]),
+                before: None,
             };
+            let amended = address(&cells, 11)?;
+            if amended.seq > 0 {
+                grown.push((place, amended));
+            }
             let row = found.row;
             if rows.insert(place, found).is_some() {
                 let detail = format!("usage {}@{} has several rows", place.0, place.1);
                 self.not_from_input(place, &row, detail);
             }
         }
+        for some in grown.chunks(ADDRESSES) {
+            self.add_what_stood_before(some, &mut rows)?;
+        }
         Ok(rows)
+    }
+
+    /// The condition that a row is about an event of the input.
+    fn of_input(&self) -> String {
+        format!(
+            "(kind IN ('usage', 'revenue') OR kind = 'correction' AND src_topic = {})",
+            quoted(&self.context.topics.usage)
+        )
+    }
+
+    /// Rows of calls that have grown hold the difference: what was counted of those calls before,
+    /// from the amended entry on, is added.
+    fn add_what_stood_before(
+        &self,
+        grown: &[(Place, MeterAddress)],
+        rows: &mut HashMap<Place, FoundRow>,
+    ) -> Result<(), AuditError> {
+        let addresses: Vec<String> = grown
+            .iter()
+            .map(|(_, at)| format!("({}, {}, {})", at.partition, at.seq, at.index))
+            .collect();
+        let addresses = addresses.join(", ");
+        let question = format!(
+            "SELECT meter_partition, meter_seq, meter_index, {}, {}, \
+                    amends_partition, amends_seq, amends_index \
+             FROM spend WHERE epoch = {} AND {} AND \
+                 ((meter_partition, meter_seq, meter_index) IN ({addresses}) OR \
+                  (amends_partition, amends_seq, amends_index) IN ({addresses}))",
+            sql::NANOS,
+            sql::tokens(),
+            self.context.epoch,
+            self.of_input(),
+        );
+        let mut parts: HashMap<MeterAddress, Vec<(MeterAddress, Nanos, i64)>> = HashMap::new();
+        for cells in self.context.ask(&question)? {
+            let (at, amended) = (address(&cells, 0)?, address(&cells, 5)?);
+            let first = if amended.seq > 0 { amended } else { at };
+            let part = (at, sql::nanos(&cells, 3)?, sql::cell(&cells, 4)?);
+            parts.entry(first).or_default().push(part);
+        }
+        for (place, first) in grown {
+            let (Some(found), Some(parts)) = (rows.get_mut(place), parts.get(first)) else {
+                continue;
+            };
+            let row = &mut found.row;
+            let own = (row.seq, row.index);
+            let earlier = parts.iter().filter(|(at, ..)| (at.seq, at.index) < own);
+            let (cost, tokens) = earlier.fold((Nanos::ZERO, 0), |(cost, tokens), part| {
+                (cost + part.1, tokens + part.2)
+            });
+            row.cost += cost;
+            row.tokens += tokens;
+            found.before = Some(cost);
+        }
+        Ok(())
     }
 
     pub(super) fn with_row(
@@ -83,7 +158,8 @@ impl Reading<'_> {
                     true => call.reported_cost,
                     false => self.books.price(found.price_version, event),
                 };
-                (cost, Nanos::ZERO, call.tokens.total())
+                let tokens = i64::try_from(call.tokens.total()).unwrap_or(i64::MAX);
+                (cost, Nanos::ZERO, tokens)
             }
             Body::Revenue(amount) => (Some(Nanos::ZERO), *amount, 0),
             Body::SessionEnd => (Some(Nanos::ZERO), Nanos::ZERO, 0),
@@ -101,8 +177,10 @@ impl Reading<'_> {
             self.differences.push((place, difference));
         }
         let sums = &mut self.sums.homes[home as usize];
-        sums.counted.add(Tally::new(1, cost.unwrap_or(row.cost)));
-        sums.rows.add(Tally::new(1, row.cost));
+        let before = found.before.unwrap_or_default();
+        sums.counted
+            .add(Tally::new(1, cost.unwrap_or(row.cost) - before));
+        sums.rows.add(Tally::new(1, row.cost - before));
         let (first, last) = sums.seqs.unwrap_or((row.seq, row.seq));
         sums.seqs = Some((first.min(row.seq), last.max(row.seq)));
         self.last_seq[home as usize] = row.seq;
@@ -126,9 +204,10 @@ impl Reading<'_> {
         let question = format!(
             "SELECT src_partition, max(src_offset), argMax(meter_partition, src_offset), \
                     argMax(meter_seq, src_offset), argMax({}, src_offset) \
-             FROM spend WHERE epoch = {} AND kind IN ('usage', 'revenue') GROUP BY src_partition",
+             FROM spend WHERE epoch = {} AND {} GROUP BY src_partition",
             sql::NANOS,
-            self.context.epoch
+            self.context.epoch,
+            self.of_input()
         );
         let last = self.context.ask(&question)?;
         let ranges = self.context.ranges(&self.context.topics.usage, None)?;
@@ -154,4 +233,13 @@ impl Reading<'_> {
         }
         Ok(())
     }
+}
+
+/// An address, in three columns.
+fn address(cells: &[String], column: usize) -> Result<MeterAddress, AuditError> {
+    Ok(MeterAddress {
+        partition: sql::cell(cells, column)?,
+        seq: sql::cell(cells, column + 1)?,
+        index: sql::cell(cells, column + 2)?,
+    })
 }

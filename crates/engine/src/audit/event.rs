@@ -21,7 +21,7 @@ pub struct CountedRow {
     /// What the customer paid.
     pub revenue: Nanos,
     /// All tokens.
-    pub tokens: u64,
+    pub tokens: i64,
 }
 
 /// What the input says.
@@ -36,7 +36,7 @@ pub struct InputEvent {
     /// What the customer paid.
     pub revenue: Nanos,
     /// All tokens.
-    pub tokens: u64,
+    pub tokens: i64,
 }
 
 /// Identity of an event, as ClickHouse computes it too:

@@ -17,7 +17,7 @@ use std::sync::Arc;
 
 use hashbrown::HashMap;
 use spendfuse_domain::budget::{BudgetId, CompiledBudget, Spend};
-use spendfuse_domain::{Nanos, UnixMillis, Window};
+use spendfuse_domain::{UnixMillis, Window};
 
 use crate::account::Account;
 use crate::alert::{Alert, AlertDetails, AlertKind};

@@ -103,14 +103,18 @@ impl Meter {
     /// # Errors
     /// [`RestoreError`] when the record cannot be read.
     pub fn restore_ids(&mut self, value: &[u8]) -> Result<(), RestoreError> {
-        let ids: RememberedIds = codec::decode(value).map_err(|source| RestoreError::Record {
+        let failed = |source| RestoreError::Record {
             key: "ids".to_owned(),
             source,
-        })?;
+        };
+        let ids: RememberedIds = codec::decode(value).map_err(failed)?;
         for id in ids.ids {
             self.dedupe.restore(id);
         }
-        Ok(())
+        let Some(lately) = &mut self.lately else {
+            return Ok(());
+        };
+        lately.restore(&ids.calls).map_err(failed)
     }
 
     /// Of identities that arrived before `time` some may be missing in the ids changelog.

@@ -7,6 +7,9 @@ use hashbrown::hash_table::Entry;
 use minicbor::{Decode, Encode};
 use spendfuse_domain::{Identity, UnixMillis};
 
+use super::counted_lately;
+use crate::codec;
+
 /// Clocks of senders may be ahead by this much without being clamped, so an identity is remembered
 /// this much longer than the horizon (five minutes, and one for rounding).
 const SLACK_MINUTES: u32 = 6;
@@ -57,6 +60,25 @@ pub struct RememberedIds {
     /// In the order of counting.
     #[n(0)]
     pub ids: Vec<RememberedId>,
+    /// What was counted of calls whose counts may still grow, one after the other.
+    #[n(1)]
+    #[cbor(with = "codec::bytes", has_nil)]
+    pub calls: Vec<u8>,
+}
+
+impl RememberedIds {
+    /// The same in several records, each with at most `most_ids` identities or `most_bytes` of calls.
+    pub fn parts(&self, most_ids: usize, most_bytes: usize) -> Vec<Self> {
+        let ids = self.ids.chunks(most_ids).map(|ids| Self {
+            ids: ids.to_vec(),
+            calls: Vec::new(),
+        });
+        let calls = counted_lately::parts(&self.calls, most_bytes).map(|calls| Self {
+            ids: Vec::new(),
+            calls: calls.to_vec(),
+        });
+        ids.chain(calls).collect()
+    }
 }
 
 /// 128-bit identities with arrival minute and content hash, bounded in time and in number.
@@ -175,7 +197,7 @@ impl Dedupe {
         }
     }
 
-    /// Remembers an identity from the changelog.
+    /// Remembers an identity from the changelog, or with its content of now.
     pub fn restore(&mut self, id: RememberedId) {
         match self.entry(id) {
             Entry::Occupied(mut known) => *known.get_mut() = id,

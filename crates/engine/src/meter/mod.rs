@@ -10,6 +10,8 @@
 mod alerts;
 mod changelog;
 mod commit;
+mod counted_call;
+mod counted_lately;
 pub mod dedupe;
 mod fold;
 mod origins;
@@ -22,8 +24,9 @@ use std::sync::Arc;
 
 use hashbrown::HashMap;
 use spendfuse_domain::budget::{BudgetId, Spend};
-use spendfuse_domain::event::{Body, Call, Event, Flags};
-use spendfuse_domain::row::{CostParts, MeterAddress, Origin, PriceBasis, SpendRow};
+use spendfuse_domain::event::{Body, Event, Flags};
+use spendfuse_domain::growth::Growth;
+use spendfuse_domain::row::{Amended, CostParts, MeterAddress, Origin, PriceBasis, SpendRow};
 use spendfuse_domain::{Nanos, UnixMillis};
 
 use crate::account::Account;
@@ -34,6 +37,8 @@ use crate::detect::lane::LaneRule;
 use crate::publish::Told;
 use crate::stamps::Stamps;
 use alerts::ToldPeople;
+use counted_call::CountedCall;
+use counted_lately::CountedLately;
 use dedupe::{Dedupe, Judgement, RememberedId, RememberedIds};
 use fold::Fold;
 use origins::RecentOrigins;
@@ -98,6 +103,10 @@ enum Feed {
 pub enum Counted {
     /// Counted at this address.
     AtAddress(MeterAddress),
+    /// A call that was counted before has grown: the difference is counted at this address.
+    Grown(MeterAddress),
+    /// A call that was counted before, with less: nothing is counted.
+    Echo,
     /// A session end: nothing to count.
     SessionEnded,
     /// The same event was counted before.
@@ -145,6 +154,8 @@ pub struct Meter {
     dedupe: Dedupe,
     /// Where what was counted last came from, for alerts of conflicts.
     origins: RecentOrigins,
+    /// What was counted of the last calls; `None` where only first events count.
+    lately: Option<CountedLately>,
     fold: Fold,
     /// Per ledger partition, the last commit that told it anything.
     told: Vec<u64>,
@@ -179,6 +190,7 @@ impl Meter {
         Self {
             dedupe: Dedupe::new(config.dedupe_horizon_millis, config.dedupe_capacity),
             origins: RecentOrigins::default(),
+            lately: Some(CountedLately::default()),
             fold: Fold::new(config.partitions),
             told: vec![0; config.partitions as usize],
             book,
@@ -201,6 +213,12 @@ impl Meter {
             outputs: MeterOutputs::default(),
             config,
         }
+    }
+
+    /// Of several events of one identity only the first is counted, whatever the others say: rows
+    /// that amend others are not known everywhere yet.
+    pub fn count_first_events_alone(&mut self) {
+        self.lately = None;
     }
 
     /// Begins the commit number `seq`.
@@ -338,18 +356,104 @@ impl Meter {
         match self.dedupe.judge(event.identity, event.content, arrival) {
             Judgement::Duplicate => return Counted::Duplicate,
             Judgement::Conflict { first } => {
-                self.tell_of_conflict(event, origin, first);
-                return Counted::Conflict;
+                return self.count_growth(event, charge, (origin, arrival), feed, rows, first);
             }
             Judgement::Fresh => {}
         }
-        self.origins.remember(event.identity, origin);
-        let id = RememberedId::new(event.identity, event.content, arrival);
-        self.outputs.ids.ids.push(id);
+        self.remember(event, (origin, arrival));
         if event.body == Body::SessionEnd {
             self.end_named_session(event);
             return Counted::SessionEnded;
         }
+        let (address, flags) = self.add_row(event, charge, origin, feed, None, rows);
+        if let Body::Usage(call) = &event.body {
+            let priced = (charge.cost, charge.at_ceiling);
+            let Some(counted) = CountedCall::of(event, priced, address) else {
+                return Counted::AtAddress(address);
+            };
+            let spend = counted.spend();
+            self.count_spend(event, spend, feed);
+            if feed == Feed::Live {
+                self.watch_sessions(event, call, charge, spend);
+                self.tell_people(event, call, flags);
+            }
+            self.remember_call(event, &counted);
+        }
+        Counted::AtAddress(address)
+    }
+
+    /// An event of an identity that was counted with other content.
+    #[cold]
+    fn count_growth(
+        &mut self,
+        event: &Event<'_>,
+        charge: &Charge<'_>,
+        (origin, arrival): (Origin, UnixMillis),
+        feed: Feed,
+        rows: &mut impl Rows,
+        first: UnixMillis,
+    ) -> Counted {
+        let partition = self.config.partition;
+        let known = self.lately.as_ref();
+        let before = known.and_then(|known| known.of(event.identity, partition));
+        let priced = (charge.cost, charge.at_ceiling);
+        let growth = before.and_then(|before| {
+            let now = CountedCall::of(event, priced, before.address)?;
+            Some((before.told.growth(&now.told), before, now))
+        });
+        let (before, now) = match growth {
+            Some((Growth::More, before, now)) => (before, now),
+            Some((Growth::Echo, ..)) => return Counted::Echo,
+            Some((Growth::Conflict, ..)) | None => {
+                self.tell_of_conflict(event, origin, first);
+                return Counted::Conflict;
+            }
+        };
+        let more = now.beside(&before);
+        let amended = Amended {
+            id: &event.id,
+            address: before.address,
+            counts: before.counts(),
+        };
+        let (address, _) = self.add_row(event, charge, origin, feed, Some(&amended), rows);
+        self.count_spend(event, more, feed);
+        if feed == Feed::Live {
+            self.count_growth_in_sessions(event, more);
+        }
+        let id = self.remember(event, (origin, arrival));
+        self.dedupe.restore(id);
+        self.remember_call(event, &now);
+        Counted::Grown(address)
+    }
+
+    /// An event is counted: its identity and where it came from are remembered.
+    fn remember(
+        &mut self,
+        event: &Event<'_>,
+        (origin, arrival): (Origin, UnixMillis),
+    ) -> RememberedId {
+        self.origins.remember(event.identity, origin);
+        let id = RememberedId::new(event.identity, event.content, arrival);
+        self.outputs.ids.ids.push(id);
+        id
+    }
+
+    fn remember_call(&mut self, event: &Event<'_>, counted: &CountedCall) {
+        if let Some(lately) = &mut self.lately {
+            lately.remember(event.identity, counted, &mut self.outputs.ids.calls);
+        }
+    }
+
+    /// Adds a row at the commit's next address; returns it and the flags of event and price.
+    fn add_row(
+        &mut self,
+        event: &Event<'_>,
+        charge: &Charge<'_>,
+        origin: Origin,
+        feed: Feed,
+        amends: Option<&Amended<'_>>,
+        rows: &mut impl Rows,
+    ) -> (MeterAddress, Flags) {
         let address = MeterAddress {
             partition: self.config.partition,
             seq: self.seq,
@@ -363,7 +467,7 @@ impl Meter {
         }
         rows.push(&SpendRow {
             event,
-            amends: None,
+            amends,
             cost: charge.cost,
             priced: charge.priced,
             price_version: charge.price_version,
@@ -374,30 +478,13 @@ impl Meter {
             origin,
             address,
         });
-        if let Body::Usage(call) = &event.body {
-            self.count_call(event, call, charge, flags, feed);
-        }
-        Counted::AtAddress(address)
+        (address, flags)
     }
 
-    fn count_call(
-        &mut self,
-        event: &Event<'_>,
-        call: &Call<'_>,
-        charge: &Charge<'_>,
-        flags: Flags,
-        feed: Feed,
-    ) {
-        let cost = charge.cost.total();
-        let spend = Spend::of_call(cost, call.tokens.total());
-        let unpriced = charge.at_ceiling;
+    fn count_spend(&mut self, event: &Event<'_>, (spend, unpriced): (Spend, Nanos), feed: Feed) {
         let is_history = feed == Feed::History;
         self.fold
             .add(&self.book.series, event, spend, unpriced, is_history);
-        if !is_history {
-            self.watch_sessions(event, call, charge, spend, unpriced);
-            self.tell_people(event, call, flags);
-        }
     }
 
     /// Time passes: sessions end, states that waited are published.

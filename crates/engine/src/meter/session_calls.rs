@@ -29,8 +29,7 @@ impl Meter {
         event: &Event<'_>,
         call: &Call<'_>,
         charge: &Charge<'_>,
-        spend: Spend,
-        unpriced: Nanos,
+        (spend, unpriced): (Spend, Nanos),
     ) {
         let Some(root) = SessionName::root_of(event) else {
             return;
@@ -48,6 +47,22 @@ impl Meter {
             }
             _ => self.note_recent(known, event, spend),
         }
+    }
+
+    /// A call has grown by `spend`: its session's budgets count that, and detectors have seen the call.
+    pub(super) fn count_growth_in_sessions(
+        &mut self,
+        event: &Event<'_>,
+        (spend, unpriced): (Spend, Nanos),
+    ) {
+        let Some(root) = SessionName::root_of(event) else {
+            return;
+        };
+        self.make_room_for_sessions();
+        let book = Arc::clone(&self.book);
+        let mut known = self.keep_alive(&book, SessionName::of(event), root);
+        self.count_session_budgets(&book, event, &mut known, (spend, unpriced), None);
+        self.note_recent(known, event, spend);
     }
 
     /// A call that no detector looks at is still spend of its session.

@@ -16,14 +16,17 @@ use spendfuse_domain::{Nanos, Topics, UnixMillis};
 use spendfuse_engine::book::BudgetBook;
 use spendfuse_engine::meter::{Charge, Counted, Meter, MeterConfig, Rows};
 use spendfuse_pricing::{PriceBook, Pricer};
-use spendfuse_warehouse::block::SpendBlock;
+use spendfuse_warehouse::block::{RowFormat, SpendBlock};
 
 use super::broken;
 use super::rejects::{BACKFILL, Handover, RejectedRecord, VERIFIED_LATE, headers_of};
 use super::settled::SettledCalls;
 use super::{REROUTED, USAGE};
 use crate::heartbeat::Watermark;
-use crate::metrics::{EVENTS_CONFLICT, EVENTS_COUNTED, EVENTS_DUPLICATE, EVENTS_PARTLY_READ};
+use crate::metrics::{
+    EVENTS_CONFLICT, EVENTS_COUNTED, EVENTS_DUPLICATE, EVENTS_ECHO, EVENTS_GROWN,
+    EVENTS_PARTLY_READ,
+};
 use crate::publish::{BLOCK_BYTES, LINKS_KEY, RowLinks};
 use crate::tables::Tables;
 use crate::unreadable;
@@ -89,6 +92,8 @@ struct Tallies {
     session_ends: u64,
     duplicates: u64,
     conflicts: u64,
+    grown: u64,
+    echoes: u64,
     partly_read: u64,
 }
 
@@ -99,8 +104,12 @@ impl MeterPartition {
         let pricer = Pricer::new(tables.prices.load_full(), Arc::clone(&tables.policy));
         let mut block = SpendBlock::new(topics.usage.as_str());
         block.set_format(tables.row_format);
+        let mut meter = Meter::new(config.clone(), budgets);
+        if tables.row_format == RowFormat::Schema1 {
+            meter.count_first_events_alone();
+        }
         Self {
-            meter: Meter::new(config.clone(), budgets),
+            meter,
             pricer,
             seq: 0,
             watermark: Watermark::new(
@@ -209,6 +218,8 @@ impl MeterPartition {
         match (counted, &event.body) {
             (Counted::Duplicate, _) => self.tallies.duplicates += 1,
             (Counted::Conflict, _) => self.tallies.conflicts += 1,
+            (Counted::Grown(_), _) => self.tallies.grown += 1,
+            (Counted::Echo, _) => self.tallies.echoes += 1,
             (Counted::SessionEnded, _) => self.tallies.session_ends += 1,
             (Counted::AtAddress(_), Body::Revenue(_) | Body::SessionEnd) => {
                 self.tallies.revenue += 1;
@@ -381,6 +392,8 @@ impl Tallies {
         }
         counter!(EVENTS_DUPLICATE).increment(tallies.duplicates);
         counter!(EVENTS_CONFLICT).increment(tallies.conflicts);
+        counter!(EVENTS_GROWN).increment(tallies.grown);
+        counter!(EVENTS_ECHO).increment(tallies.echoes);
         counter!(EVENTS_PARTLY_READ).increment(tallies.partly_read);
     }
 }

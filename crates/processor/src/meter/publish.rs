@@ -19,7 +19,9 @@ use crate::publish::Publisher;
 const MAX_ENTRIES: usize = 4_000;
 const MAX_DELTA_BYTES: usize = 512 * 1024;
 /// A record of the ids changelog holds at most this many identities, of about 30 bytes each.
-const MAX_IDS: usize = 16 * 1024;
+const MAX_IDS: usize = 8 * 1024;
+/// And about this many bytes about calls.
+const MAX_CALL_BYTES: usize = 256 * 1024;
 
 impl MeterPartition {
     pub(super) fn publish(&mut self, outputs: &mut Outputs<'_>) -> Result<(), LogicError> {
@@ -97,8 +99,14 @@ fn delta_records(deltas: &Deltas) -> Vec<Vec<u8>> {
     parts.iter().map(codec::encode).collect()
 }
 
-fn id_records(new: &RememberedIds) -> impl Iterator<Item = Vec<u8>> {
-    new.ids
-        .chunks(MAX_IDS)
-        .map(|ids| codec::encode(&RememberedIds { ids: ids.to_vec() }))
+/// One record, or several: what was counted of the calls then follows their identities.
+fn id_records(new: &RememberedIds) -> Vec<Vec<u8>> {
+    if new.ids.is_empty() {
+        return Vec::new();
+    }
+    if new.ids.len() <= MAX_IDS && new.calls.len() <= MAX_CALL_BYTES {
+        return vec![codec::encode(new)];
+    }
+    let parts = new.parts(MAX_IDS, MAX_CALL_BYTES);
+    parts.iter().map(codec::encode).collect()
 }

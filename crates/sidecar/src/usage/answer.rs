@@ -20,6 +20,10 @@ pub(super) struct UsageResponse {
     #[serde(skip_serializing_if = "is_zero")]
     pub(super) duplicates: usize,
     #[serde(skip_serializing_if = "is_zero")]
+    pub(super) grown: usize,
+    #[serde(skip_serializing_if = "is_zero")]
+    pub(super) echoes: usize,
+    #[serde(skip_serializing_if = "is_zero")]
     pub(super) conflicts: usize,
     pub(super) rejected: usize,
     /// An [`EventResult`] each; written one by one, because thousands take a thread for milliseconds.
@@ -54,6 +58,10 @@ pub(super) enum Outcome {
     Late(NotCounted),
     /// It is counted by an earlier sending.
     Duplicate(NotCounted),
+    /// Its call was told of before with less: what it is more will be counted.
+    Grown(Accepted),
+    /// Its call was told of before with more.
+    Echo(NotCounted),
     /// An earlier event of its identity stands.
     Conflict(NotCounted),
     Rejected {
@@ -91,6 +99,8 @@ impl UsageResponse {
             Outcome::Accepted(_) => &mut self.accepted,
             Outcome::Late(_) => &mut self.late,
             Outcome::Duplicate(_) => &mut self.duplicates,
+            Outcome::Grown(_) => &mut self.grown,
+            Outcome::Echo(_) => &mut self.echoes,
             Outcome::Conflict(_) => &mut self.conflicts,
             Outcome::Rejected { .. } => &mut self.rejected,
         };

@@ -8,12 +8,13 @@ use spendfuse_domain::budget::Spend;
 use spendfuse_domain::event::{
     Body, EnvelopeDefaults, Event, RejectReason, Rejection, complete, decode, impose, redact,
 };
+use spendfuse_domain::growth::Growth;
 use spendfuse_domain::row::PriceBasis;
 use spendfuse_domain::{Identity, UnixMillis};
 use spendfuse_guard::{CheckRequest, Pair, Place, State, Warning};
 
 use super::answer::{Accepted, NotCounted, Outcome, unknown_members};
-use super::recent::{Before, compared};
+use super::recent::{Before, Content};
 use crate::delivery::{Safe, Unsafe, owes};
 use crate::http::Sidecar;
 use crate::keys::{Caller, Right};
@@ -35,8 +36,8 @@ pub(super) struct Judging<'s> {
 pub(crate) struct Outgoing {
     judged_at: UnixMillis,
     events: Vec<SpooledEvent>,
-    /// Content hashes of those that will be counted.
-    fresh: HashMap<Identity, u32>,
+    /// What those say that will be counted.
+    fresh: HashMap<Identity, Content>,
     costs: Vec<Cost>,
     settling: Vec<Settling>,
 }
@@ -205,29 +206,38 @@ impl<'s> Judging<'s> {
             )));
         }
         let accepted = accept(self.sidecar, event)?;
-        match self.before(event) {
+        let content = Content::of(event);
+        match self.before(event, &content) {
             None => {
-                self.outgoing.fresh.insert(event.identity, event.content);
+                self.outgoing.fresh.insert(event.identity, content);
                 Ok(Outcome::Accepted(accepted))
+            }
+            Some(Before::Other(Growth::More)) => {
+                self.outgoing.fresh.insert(event.identity, content);
+                Ok(Outcome::Grown(accepted))
+            }
+            Some(Before::Other(Growth::Echo)) => {
+                let detail = "this call was told of before with more; the more is counted";
+                Ok(Outcome::Echo(not_counted(None, detail.to_owned())))
             }
             Some(Before::Same) => {
                 let detail = "this event was sent before; it is counted once";
                 Ok(Outcome::Duplicate(not_counted(None, detail.to_owned())))
             }
-            Some(Before::Other) => Ok(Outcome::Conflict(not_counted(None, conflict_detail(event)))),
+            Some(Before::Other(Growth::Conflict)) => {
+                Ok(Outcome::Conflict(not_counted(None, conflict_detail(event))))
+            }
         }
     }
 
     /// What was taken under the event's identity before, as far as it is known here.
-    fn before(&self, event: &Event<'_>) -> Option<Before> {
+    fn before(&self, event: &Event<'_>, content: &Content) -> Option<Before> {
         if let Some(first) = self.outgoing.fresh.get(&event.identity) {
-            return Some(compared(*first, event.content));
+            return Some(first.compared(content));
         }
         let horizon = self.sidecar.config.dedupe_horizon_millis;
         let since = self.defaults.now.plus(-horizon);
-        self.sidecar
-            .recent
-            .before(event.identity, event.content, since)
+        self.sidecar.recent.before(event.identity, content, since)
     }
 
     /// The events that were taken.

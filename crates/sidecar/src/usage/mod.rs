@@ -116,6 +116,8 @@ pub(crate) fn take_one(
         Outcome::Accepted(accepted) => return Ok((accepted.cost_usd, judging.finish())),
         Outcome::Late(_) => "late",
         Outcome::Duplicate(_) => "duplicate",
+        Outcome::Grown(_) => "grown",
+        Outcome::Echo(_) => "echo",
         Outcome::Conflict(_) => "conflict",
         Outcome::Rejected { .. } => "rejected",
     };

@@ -4,10 +4,12 @@
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use spendfuse_domain::event::Event;
+use spendfuse_domain::growth::{Growth, ToldCall};
 use spendfuse_domain::{Identity, UnixMillis};
 
 /// Events of a generation. Two generations are kept: the last 50,000 to 100,000 events, in at most
-/// 6 MB.
+/// 25 MB.
 const GENERATION: usize = 50_000;
 
 /// What was taken before.
@@ -15,11 +17,37 @@ const GENERATION: usize = 50_000;
 pub(super) enum Before {
     /// The same event.
     Same,
-    /// An event of the same identity with other content.
-    Other,
+    /// An event of the same identity with other content: what this one is beside it.
+    Other(Growth),
 }
 
-/// Identities with the hashes of their contents, the oldest forgotten.
+/// What an event says, to tell another one of its identity from it.
+#[derive(Clone, Debug)]
+pub(crate) struct Content {
+    hash: u32,
+    /// What it tells of its call, where it is one.
+    call: Option<Box<ToldCall>>,
+}
+
+impl Content {
+    pub(super) fn of(event: &Event<'_>) -> Self {
+        Self {
+            hash: event.content,
+            call: ToldCall::of(event).map(Box::new),
+        }
+    }
+
+    /// What `later` is to this one.
+    pub(super) fn compared(&self, later: &Self) -> Before {
+        if self.hash == later.hash {
+            return Before::Same;
+        }
+        let calls = self.call.as_ref().zip(later.call.as_ref());
+        Before::Other(calls.map_or(Growth::Conflict, |(first, later)| first.growth(later)))
+    }
+}
+
+/// Identities with the contents that stand for them, the oldest forgotten.
 #[derive(Debug, Default)]
 pub(crate) struct Recent(Mutex<Generations>);
 
@@ -29,9 +57,9 @@ struct Generations {
     old: HashMap<Identity, Taken>,
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 struct Taken {
-    content: u32,
+    content: Content,
     minute: u32,
 }
 
@@ -41,17 +69,21 @@ impl Recent {
     pub(super) fn before(
         &self,
         identity: Identity,
-        content: u32,
+        content: &Content,
         since: UnixMillis,
     ) -> Option<Before> {
         let generations = self.lock();
         let taken = generations.young.get(&identity);
         let taken = taken.or_else(|| generations.old.get(&identity))?;
-        (i64::from(taken.minute) > since.minute()).then(|| compared(taken.content, content))
+        (i64::from(taken.minute) > since.minute()).then(|| taken.content.compared(content))
     }
 
     /// Remembers events that are safe.
-    pub(super) fn remember(&self, taken: impl Iterator<Item = (Identity, u32)>, now: UnixMillis) {
+    pub(super) fn remember(
+        &self,
+        taken: impl Iterator<Item = (Identity, Content)>,
+        now: UnixMillis,
+    ) {
         let minute = u32::try_from(now.minute()).unwrap_or(0);
         let mut generations = self.lock();
         for (identity, content) in taken {
@@ -69,33 +101,29 @@ impl Recent {
     }
 }
 
-/// What an event with content `first` is to one with content `second`.
-pub(super) fn compared(first: u32, second: u32) -> Before {
-    if first == second {
-        Before::Same
-    } else {
-        Before::Other
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn content(hash: u32) -> Content {
+        Content { hash, call: None }
+    }
 
     #[test]
     fn the_latest_are_known_and_the_memory_is_bounded() {
         let recent = Recent::default();
         let now = UnixMillis::from_minute(10_000);
         let begin = UnixMillis::from_minute(0);
-        let taken = (0..175_000_u32).map(|number| (Identity(number.into()), number));
+        let taken = (0..175_000_u32).map(|number| (Identity(number.into()), content(number)));
         recent.remember(taken, now);
-        let known = |number: u32, since| recent.before(Identity(number.into()), number, since);
+        let known =
+            |number: u32, since| recent.before(Identity(number.into()), &content(number), since);
         assert_eq!(known(174_999, begin), Some(Before::Same));
         assert_eq!(known(125_000, begin), Some(Before::Same));
         assert_eq!(known(10, begin), None);
         assert_eq!(known(174_999, now), None);
-        let other = recent.before(Identity(174_999), 7, begin);
-        assert_eq!(other, Some(Before::Other));
+        let other = recent.before(Identity(174_999), &content(7), begin);
+        assert_eq!(other, Some(Before::Other(Growth::Conflict)));
         let generations = recent.lock();
         assert!(generations.young.len() + generations.old.len() <= 2 * GENERATION);
     }

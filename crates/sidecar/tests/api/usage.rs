@@ -263,8 +263,20 @@ async fn who_shares_an_identity_is_told() {
     assert_conforms("usage-response", &again.json);
     assert_eq!(again.json["results"][0]["status"], "duplicate");
     assert_eq!(again.json["duplicates"], 1);
-    let mut other = call("r-1");
+    // The same call with more, and then what it was told of with first.
+    let mut more = call("r-1");
+    more["usage"]["output_tokens"] = json!(4_000);
+    let grown = bench.post("/v1/usage", more.to_string()).await;
+    assert_conforms("usage-response", &grown.json);
+    assert_eq!(grown.json["results"][0]["status"], "grown");
+    assert_eq!(grown.json["grown"], 1);
+    let echo = bench.post("/v1/usage", call("r-1").to_string()).await;
+    assert_conforms("usage-response", &echo.json);
+    assert_eq!(echo.json["results"][0]["status"], "echo");
+    assert_eq!(echo.json["results"][0]["counted"], false);
+    let mut other = more;
     other["usage"]["input_tokens"] = json!(7);
+    other["usage"]["output_tokens"] = json!(9_000);
     let conflict = bench.post("/v1/usage", other.to_string()).await;
     assert_eq!(conflict.status, StatusCode::ACCEPTED);
     assert_conforms("usage-response", &conflict.json);

@@ -10,6 +10,7 @@ use super::published::mistake;
 use super::{Checker, Promise, Violation};
 use crate::pipeline::MeterCommit;
 use crate::readers::StageName;
+use crate::reference::Expected;
 use crate::reference::detectors::{CONDITIONS, EpisodeNow};
 use crate::reference::meter::agrees;
 
@@ -52,7 +53,7 @@ impl Checker<'_> {
                 let detail = format!("{here}: {id} is {counted:?}, expected {expected:?}");
                 return Err(Violation::new(Promise::CountedOnce, detail));
             }
-            if let Counted::AtAddress(address) = counted {
+            if let Counted::AtAddress(address) | Counted::Grown(address) = counted {
                 let index = expected_rows.len() as u32;
                 let right = (address.partition, address.seq, address.index)
                     == (commit.partition, commit.seq, index);
@@ -60,9 +61,15 @@ impl Checker<'_> {
                     let detail = format!("{here}: {address:?} instead of index {index}");
                     return Err(Violation::new(Promise::Rows, detail));
                 }
-                let cost = one.cost.total().get();
+                let before = match expected {
+                    Expected::Grown(before) => Some(before),
+                    _ => None,
+                };
+                let cost_of = |index: usize| self.scenario.log[index].cost.total().get();
+                let cost = cost_of(*event_index) - before.map_or(0, cost_of);
                 expected_rows.push((*address, one.event.id.to_string(), cost));
-                self.spend.count(*event_index, commit.partition, commit.seq);
+                self.spend
+                    .count(*event_index, commit.partition, commit.seq, before);
             }
         }
         let rows = commit.rows.iter();

@@ -55,9 +55,9 @@ pub fn log(start: UnixMillis, bits: &[u128]) -> Vec<LogEvent> {
         arrival = arrival.plus(choices.one_of(&GAPS));
         let repeats = choices.one_in(6);
         let back = choices.below(8);
-        let conflict = choices.one_in(3);
+        let differs = choices.one_in(2);
         let next = match log.len().checked_sub(back + 1) {
-            Some(index) if repeats => repeated(&log[index], arrival, conflict, &mut choices),
+            Some(index) if repeats => repeated(&log[index], arrival, differs, &mut choices),
             _ => fresh(number, arrival, &mut choices),
         };
         log.push(next);
@@ -65,19 +65,20 @@ pub fn log(start: UnixMillis, bits: &[u128]) -> Vec<LogEvent> {
     log
 }
 
-/// The same billed response again; with other content where it conflicts.
+/// The same billed response again; where it `differs` with more, less or other content.
 fn repeated(
     first: &LogEvent,
     arrival: UnixMillis,
-    conflict: bool,
+    differs: bool,
     choices: &mut Choices,
 ) -> LogEvent {
     let mut again = first.clone();
     again.arrival = arrival;
     again.event.time = first.event.time.min(arrival.plus(5 * MINUTE));
-    if conflict {
-        again.event.content ^= 0x5555;
+    if differs {
+        again.event.content = again.event.content.wrapping_add(0x5555 << choices.below(8));
         again.cost.output += Nanos::new(1_000);
+        count_otherwise(&mut again.event, choices);
     }
     let judged_at = arrival.plus(-choices.one_of(&JUDGED));
     again.judged_at = match choices.below(3) {
@@ -86,6 +87,31 @@ fn repeated(
         _ => Some(judged_at),
     };
     again
+}
+
+/// What another report of the same call may say.
+fn count_otherwise(event: &mut Event<'_>, choices: &mut Choices) {
+    let Body::Usage(call) = &mut event.body else {
+        return;
+    };
+    let tokens = &mut call.tokens;
+    match choices.below(8) {
+        // Nothing else was counted.
+        0 => {}
+        1 => tokens.output = tokens.output.saturating_sub(7),
+        2 => {
+            tokens.input += 10;
+            tokens.output = tokens.output.saturating_sub(7);
+        }
+        3 => {
+            let cached = tokens.input / 2;
+            tokens.input -= cached;
+            tokens.cache_read += cached;
+        }
+        4 => event.attribution.model = Cow::Borrowed("m-3"),
+        5 => event.flags.insert(Flags::USAGE_ESTIMATED),
+        _ => tokens.output += 375,
+    }
 }
 
 fn fresh(number: usize, arrival: UnixMillis, choices: &mut Choices) -> LogEvent {
@@ -120,7 +146,11 @@ fn fresh(number: usize, arrival: UnixMillis, choices: &mut Choices) -> LogEvent 
             source: Cow::Borrowed("app"),
             id: Cow::Owned(id),
             time: arrival.plus(-lag),
-            flags: Flags::default(),
+            flags: if choices.one_in(8) {
+                Flags::USAGE_ESTIMATED
+            } else {
+                Flags::default()
+            },
             attribution,
             body,
         },

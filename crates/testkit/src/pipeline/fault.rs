@@ -5,6 +5,8 @@
 pub enum Fault {
     /// A restarted meter does not know the identities that it counted.
     RestoreWithoutIds,
+    /// A restarted meter knows the identities, and not what it counted of their calls.
+    RestoreWithoutCalls,
     /// A restarted meter has lost one record of its state changelog.
     RestoreWithoutOneRecord,
     /// Duplicates are not recognised.
@@ -33,8 +35,9 @@ pub enum Fault {
 
 impl Fault {
     /// Every fault.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::RestoreWithoutIds,
+        Self::RestoreWithoutCalls,
         Self::RestoreWithoutOneRecord,
         Self::DedupeOff,
         Self::SeriesNotFiltered,

@@ -1,5 +1,6 @@
 //! A meter partition with its input position, changelogs and restarts.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use spendfuse_domain::row::{Origin, PriceBasis, SpendRow};
@@ -7,6 +8,7 @@ use spendfuse_domain::{Filter, Identity, Nanos, UnixMillis};
 use spendfuse_engine::book::BudgetBook;
 use spendfuse_engine::codec;
 use spendfuse_engine::delta::Deltas;
+use spendfuse_engine::meter::dedupe::RememberedIds;
 use spendfuse_engine::meter::{Charge, Counted, Meter, MeterConfig, Rows};
 
 use super::fault::Fault;
@@ -22,10 +24,11 @@ struct SeenRows(Vec<SeenRow>);
 
 impl Rows for SeenRows {
     fn push(&mut self, row: &SpendRow<'_>) {
+        let before = row.amends.map(|amended| &amended.counts);
         self.0.push(SeenRow {
             address: row.address,
             id: row.event.id.to_string(),
-            cost: row.cost.total().get(),
+            cost: row.cost.total().get() - before.map_or(0, |before| before.cost.total().get()),
         });
     }
 }
@@ -204,6 +207,16 @@ impl MeterWorker {
         }
     }
 
+    fn restore_ids(&mut self, record: &[u8]) {
+        let mut record = Cow::Borrowed(record);
+        if self.fault == Some(Fault::RestoreWithoutCalls) {
+            let mut ids: RememberedIds = codec::decode(&record).expect("own ids changelog");
+            ids.calls.clear();
+            record = Cow::Owned(codec::encode(&ids));
+        }
+        self.meter.restore_ids(&record).expect("own ids changelog");
+    }
+
     fn restart(&mut self, scenario: &Scenario) {
         let book = book(scenario, self.version, self.fault);
         self.meter = Meter::new(config(scenario, self.partition), book);
@@ -220,8 +233,8 @@ impl MeterWorker {
             }
         }
         if self.fault != Some(Fault::RestoreWithoutIds) {
-            for record in &self.ids {
-                self.meter.restore_ids(record).expect("own ids changelog");
+            for record in &self.ids.clone() {
+                self.restore_ids(record);
             }
         }
         assert!(self.meter.required_budget_version() <= self.version as u64 + 1);

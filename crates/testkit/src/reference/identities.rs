@@ -1,5 +1,6 @@
-//! What must become of each event: counted, duplicate, conflict or late.
+//! What must become of each event: counted, by the difference, duplicate, echo, conflict or late.
 
+use spendfuse_domain::event::{Body, Call, Flags};
 use spendfuse_domain::{Identity, UnixMillis};
 
 use crate::scenario::LogEvent;
@@ -15,18 +16,39 @@ pub enum Expected {
     Counted,
     Duplicate,
     Conflict,
+    /// Less than what stands is told of.
+    Echo,
+    /// The difference to the event at this place of the log is counted.
+    Grown(usize),
     Late,
 }
 
 /// Every identity ever counted.
 #[derive(Debug, Default)]
 pub struct Identities {
-    counted: Vec<(Identity, u32, UnixMillis)>,
+    /// In the order in which they were: what stands for an identity is the last of it.
+    counted: Vec<Known>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Known {
+    identity: Identity,
+    content: u32,
+    arrival: UnixMillis,
+    /// Place in the log.
+    index: usize,
 }
 
 impl Identities {
     /// Judges an event; `now` is the engine time at which it is processed.
-    pub fn judge(&mut self, one: &LogEvent, now: UnixMillis, horizon_millis: i64) -> Expected {
+    pub fn judge(
+        &mut self,
+        log: &[LogEvent],
+        index: usize,
+        now: UnixMillis,
+        horizon_millis: i64,
+    ) -> Expected {
+        let one = &log[index];
         let event = &one.event;
         let window = horizon_millis / 60_000 + SLACK_MINUTES;
         let is_late = match one.judged_at {
@@ -36,17 +58,57 @@ impl Identities {
         if is_late {
             return Expected::Late;
         }
-        let known = self.counted.iter().rev().find(|(identity, _, arrival)| {
-            *identity == event.identity && one.arrival.minute() - arrival.minute() <= window
+        let known = self.counted.iter().rev().find(|known| {
+            known.identity == event.identity
+                && one.arrival.minute() - known.arrival.minute() <= window
         });
-        match known {
-            Some((_, content, _)) if *content == event.content => Expected::Duplicate,
-            Some(_) => Expected::Conflict,
-            None => {
-                let entry = (event.identity, event.content, one.arrival);
-                self.counted.push(entry);
-                Expected::Counted
-            }
+        let expected = match known {
+            None => Expected::Counted,
+            Some(known) if known.content == event.content => Expected::Duplicate,
+            Some(known) => told_again(&log[known.index], one, known.index),
+        };
+        if matches!(expected, Expected::Counted | Expected::Grown(_)) {
+            self.counted.push(Known {
+                identity: event.identity,
+                content: event.content,
+                arrival: one.arrival,
+                index,
+            });
         }
+        expected
+    }
+}
+
+/// What another event of a call is beside the one that stands for it.
+fn told_again(before: &LogEvent, now: &LogEvent, index: usize) -> Expected {
+    let (Body::Usage(then), Body::Usage(call)) = (&before.event.body, &now.event.body) else {
+        return Expected::Conflict;
+    };
+    let (was, is) = (&before.event.attribution, &now.event.attribution);
+    if (&was.provider, &was.model) != (&is.provider, &is.model) {
+        return Expected::Conflict;
+    }
+    let is_estimate = |one: &LogEvent| one.event.flags.contains(Flags::USAGE_ESTIMATED);
+    match (is_estimate(before), is_estimate(now)) {
+        (true, false) => return Expected::Grown(index),
+        (false, true) => return Expected::Echo,
+        _ => {}
+    }
+    // As providers write them: totals, and parts of them.
+    let counts = |call: &Call<'_>| {
+        let tokens = &call.tokens;
+        let read = tokens.input + tokens.cache_read;
+        let written = tokens.output + tokens.reasoning;
+        let parts = [tokens.cache_read, tokens.reasoning];
+        [read, written, parts[0], parts[1], call.tool_calls.into()]
+    };
+    let pairs = counts(then).into_iter().zip(counts(call));
+    let (less, more) = pairs.fold((false, false), |(less, more), (then, now)| {
+        (less || now < then, more || now > then)
+    });
+    match (less, more) {
+        (false, true) => Expected::Grown(index),
+        (true, false) => Expected::Echo,
+        _ => Expected::Conflict,
     }
 }

@@ -60,17 +60,25 @@ impl<'a> MeterReference<'a> {
         if is_history && one.event.body == Body::SessionEnd {
             return Expected::Counted;
         }
-        let expected = self
-            .identities
-            .judge(one, self.now, self.scenario.horizon_millis);
-        if expected != Expected::Counted || is_history {
+        let expected = self.identities.judge(
+            &self.scenario.log,
+            index,
+            self.now,
+            self.scenario.horizon_millis,
+        );
+        if is_history {
             return expected;
         }
+        let before = match expected {
+            Expected::Counted => None,
+            Expected::Grown(before) => Some(&self.scenario.log[before]),
+            _ => return expected,
+        };
         match &one.event.body {
             Body::Usage(call) => {
                 let generation = ["", "chat", "completion", "responses", "generate_content"];
                 let is_generation = generation.contains(&&*call.operation);
-                self.usage(index, one, is_generation, version, rules);
+                self.usage(index, (one, before), is_generation, version, rules);
             }
             Body::SessionEnd => self.end_named(one),
             Body::Revenue(_) => {}
@@ -81,7 +89,7 @@ impl<'a> MeterReference<'a> {
     fn usage(
         &mut self,
         index: usize,
-        one: &LogEvent,
+        (one, before): (&LogEvent, Option<&LogEvent>),
         is_generation: bool,
         version: usize,
         rules: &DetectorRules,
@@ -112,8 +120,11 @@ impl<'a> MeterReference<'a> {
                 .or_default();
             account.began = scenario.count_begins(version, budget).1;
             account.tally.add(one);
+            before.inspect(|before| account.tally.take_back(before));
         }
-        if let Some(name) = session_of(who, false).filter(|_| is_generation) {
+        // Detectors have seen a call that grows.
+        let is_step = is_generation && before.is_none();
+        if let Some(name) = session_of(who, false).filter(|_| is_step) {
             let now = self.now;
             self.closed += self.begun(name).step(index, one, rules, now);
         }
@@ -202,6 +213,8 @@ pub fn agrees(expected: Expected, counted: Counted, is_session_end: bool) -> boo
         Expected::Counted => matches!(counted, Counted::AtAddress(_)),
         Expected::Duplicate => counted == Counted::Duplicate,
         Expected::Conflict => counted == Counted::Conflict,
+        Expected::Echo => counted == Counted::Echo,
+        Expected::Grown(_) => matches!(counted, Counted::Grown(_)),
         Expected::Late => counted == Counted::Late,
     }
 }

@@ -36,6 +36,16 @@ impl Tally {
         self.calls += 1;
     }
 
+    /// Takes back what [`add`](Self::add) added.
+    pub fn take_back(&mut self, one: &LogEvent) {
+        let mut whole = Self::default();
+        whole.add(one);
+        self.cost -= whole.cost;
+        self.unpriced -= whole.unpriced;
+        self.tokens -= whole.tokens;
+        self.calls -= whole.calls;
+    }
+
     fn spent(&self, unit: Unit) -> i128 {
         match unit {
             Unit::Usd => self.cost,
@@ -136,16 +146,16 @@ type Place = Option<(String, Window)>;
 /// All counted calls, and what calendar budgets make of them.
 #[derive(Debug, Default)]
 pub struct SpendReference {
-    /// Place in the log, meter partition, commit.
-    counted: Vec<(usize, u32, u64)>,
+    /// Place in the log, meter partition, commit; the place of what stood for it before.
+    counted: Vec<(usize, u32, u64, Option<usize>)>,
     /// Where events count, by the version in which the count began, budget, event.
     places: HashMap<(usize, String, usize), Place>,
 }
 
 impl SpendReference {
-    /// An event was counted.
-    pub fn count(&mut self, index: usize, partition: u32, seq: u64) {
-        self.counted.push((index, partition, seq));
+    /// An event was counted, by the difference to the one at `before` where that is given.
+    pub fn count(&mut self, index: usize, partition: u32, seq: u64, before: Option<usize>) {
+        self.counted.push((index, partition, seq, before));
     }
 
     /// The accounts of `version` as a ledger knows them that has applied the deltas up to
@@ -163,7 +173,7 @@ impl SpendReference {
                 continue;
             }
             let (from, began) = scenario.count_begins(version, budget);
-            for (index, partition, seq) in &self.counted {
+            for (index, partition, seq, before) in &self.counted {
                 if *index < from || *seq > applied[*partition as usize] {
                     continue;
                 }
@@ -187,9 +197,13 @@ impl SpendReference {
                 let account = accounts
                     .entry(name)
                     .or_insert_with(|| Expected::begun(window));
-                account.tally.add(one);
+                let mut tallies = vec![&mut account.tally];
                 if one.judged_at.is_none() {
-                    account.live.add(one);
+                    tallies.push(&mut account.live);
+                }
+                for tally in tallies {
+                    tally.add(one);
+                    before.inspect(|before| tally.take_back(&scenario.log[*before]));
                 }
             }
         }

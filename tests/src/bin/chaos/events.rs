@@ -191,8 +191,8 @@ impl Events {
         again
     }
 
-    /// Something else of an event that was sent before. In the same partition: the first in the log
-    /// stands.
+    /// Something else of an event that was sent before: more of one count and less of another. In
+    /// the same partition: the first in the log stands.
     fn conflicting(&mut self, ledger: &Ledger) -> Event {
         let place = self.random.below(self.recent.len() as u64) as usize;
         let mut event = self.recent[place].clone();
@@ -206,6 +206,8 @@ impl Events {
         let mut book = ledger.book();
         if let Some((Kind::Call(call), _)) = book.events.get(event.number) {
             let other = Call {
+                input: call.input - 1,
+                cached: 0,
                 output: call.output + 1_000,
                 feature: "conflict".to_owned(),
                 ..call.clone()

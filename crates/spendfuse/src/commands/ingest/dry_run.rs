@@ -7,6 +7,7 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 use spendfuse_domain::budget::{BudgetsRecord, CompiledBudget};
 use spendfuse_domain::event::{Body, Event, RemovedMembers, redact};
+use spendfuse_domain::growth::{Growth, ToldCall};
 use spendfuse_domain::scope::{Dimension, Dimensions as _};
 use spendfuse_domain::{Attribution, Call, Identity, Nanos};
 use spendfuse_pricing::rate::TokenClass;
@@ -18,8 +19,8 @@ use super::super::{budgets, found_wrong};
 use super::{Failure, IngestArgs, InputLines, defaults, read_line, unknown_members};
 use crate::settings::Settings;
 
-/// Identities of the input that are remembered, about 32 bytes each.
-const MOST_REMEMBERED: usize = 5_000_000;
+/// Identities of the input that are remembered, about 250 bytes each.
+const MOST_REMEMBERED: usize = 1_000_000;
 
 /// What events are priced by and counted against.
 pub(super) struct Rules {
@@ -27,6 +28,13 @@ pub(super) struct Rules {
     pub(super) budgets: Vec<CompiledBudget>,
     /// Events that are older are late, milliseconds.
     horizon_millis: i64,
+}
+
+/// What the input says of an identity.
+struct Seen {
+    content: u32,
+    call: Option<Box<ToldCall>>,
+    cost: Nanos,
 }
 
 #[derive(Default)]
@@ -37,8 +45,8 @@ struct Totals {
     late: u64,
     /// Events whose identity stands in the input before them.
     repeated: u64,
-    /// Identities of the input with the hash of the first one's content.
-    seen: HashMap<Identity, u32>,
+    /// Identities of the input, and what stands for each.
+    seen: HashMap<Identity, Seen>,
     rejected: BTreeMap<&'static str, u64>,
     unknown: RemovedMembers,
 }
@@ -97,7 +105,7 @@ pub fn run(settings: &Settings, args: &IngestArgs) -> Result<ExitCode, Failure> 
         if totals.repeated > 0 {
             let repeated = grouped(totals.repeated);
             text.push_str(&format!(
-                ", {repeated} with the identity of one before (duplicate, conflict)"
+                ", {repeated} with the identity of one before (duplicate, grown, echo, conflict)"
             ));
         }
         if rejected > 0 {
@@ -169,14 +177,11 @@ fn show(
         totals.unpriced += u64::from(flags.names().any(|name| name == "unpriced"));
     }
     let mut flags: Vec<&str> = flags.names().collect();
-    // No flags of the meter: it would not count the event.
-    let not_counted = totals.not_counted(event, rules.horizon_millis);
-    flags.extend(not_counted);
-    let met = match (&event.body, not_counted, &explained) {
-        (Body::Usage(_), None, Some((_, explained))) => {
-            totals.cost += explained.priced.parts.total();
-            budgets_met(&rules.budgets, who)
-        }
+    let cost = explained.as_ref().map(|(_, one)| one.priced.parts.total());
+    let verdict = totals.judge(event, cost.unwrap_or_default(), rules.horizon_millis);
+    flags.extend(verdict.name());
+    let met = match (&event.body, verdict) {
+        (Body::Usage(_), Judged::Counted | Judged::Grown) => budgets_met(&rules.budgets, who),
         _ => Vec::new(),
     };
     let view = View {
@@ -194,25 +199,59 @@ fn show(
     Ok(())
 }
 
+/// What the meter would make of an event after what stands in the input before it.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Judged {
+    Counted,
+    /// By the difference to the one before.
+    Grown,
+    /// Not, because of this.
+    Not(&'static str),
+}
+
+impl Judged {
+    /// Its flag, which is none of the meter's.
+    fn name(self) -> Option<&'static str> {
+        match self {
+            Self::Counted => None,
+            Self::Grown => Some("grown"),
+            Self::Not(why) => Some(why),
+        }
+    }
+}
+
 impl Totals {
-    /// Why the meter would not count `event` after what stands in the input before it.
-    fn not_counted(&mut self, event: &Event<'_>, horizon_millis: i64) -> Option<&'static str> {
+    /// Judges an event that costs `cost`, and adds what of it would be counted.
+    fn judge(&mut self, event: &Event<'_>, cost: Nanos, horizon_millis: i64) -> Judged {
         if output::now().since(event.time) > horizon_millis {
             self.late += 1;
-            return Some("late");
+            return Judged::Not("late");
         }
-        match self.seen.get(&event.identity) {
-            Some(first) => {
-                self.repeated += 1;
-                let is_same = *first == event.content;
-                Some(if is_same { "duplicate" } else { "conflict" })
+        let now = Seen {
+            content: event.content,
+            call: ToldCall::of(event).map(Box::new),
+            cost,
+        };
+        let Some(seen) = self.seen.get_mut(&event.identity) else {
+            self.cost += cost;
+            if self.seen.len() < MOST_REMEMBERED {
+                self.seen.insert(event.identity, now);
             }
-            None => {
-                if self.seen.len() < MOST_REMEMBERED {
-                    self.seen.insert(event.identity, event.content);
-                }
-                None
+            return Judged::Counted;
+        };
+        self.repeated += 1;
+        if seen.content == now.content {
+            return Judged::Not("duplicate");
+        }
+        let calls = seen.call.as_ref().zip(now.call.as_ref());
+        match calls.map(|(before, now)| before.growth(now)) {
+            Some(Growth::More) => {
+                self.cost += now.cost - seen.cost;
+                *seen = now;
+                Judged::Grown
             }
+            Some(Growth::Echo) => Judged::Not("echo"),
+            Some(Growth::Conflict) | None => Judged::Not("conflict"),
         }
     }
 }
