@@ -123,6 +123,24 @@ fn a_call_whose_counts_grow_counts_once_as_its_largest() {
     let session = lab.table("blocklist");
     let session = &session["a-run|acme/session=run-1"];
     assert_eq!(session["spent_usd"], "0.0123", "{session:#}");
+    // The same log, of three days ago.
+    let old = now().plus(-3 * 24 * 3_600_000).to_string();
+    let lines = [5, 120, 380, 120].map(|output| {
+        let mut line: Value =
+            serde_json::from_slice(&message("old-1", output, &none)).expect("it is JSON");
+        line["time"] = json!(old);
+        format!("{line}\n")
+    });
+    let file = lab.file("log.ndjson");
+    std::fs::write(&file, lines.concat()).expect("it is written");
+    let file = file.to_str().expect("it is text");
+    let done = lab.must(&["ingest", file, "--backfill", "--json"]);
+    let done: Value = serde_json::from_str(&done.stdout).expect("it is JSON");
+    let counts = ["not_counted_before", "grown", "already_counted"].map(|name| &done[name]);
+    assert_eq!(counts, [1, 2, 1], "{done:#}");
+    assert_eq!(done["cost_usd"], "0.0069", "{done:#}");
+    let of_old = sums.replace("msg-1", "old-1");
+    log.await_rows("history", &of_old, &["1", "380", "400", "0.0069"]);
     let audit = lab.must(&["audit", "--json"]);
     let audit: Value = serde_json::from_str(&audit.stdout).expect("it is JSON");
     assert_eq!(audit["drift_events"], 0, "{audit:#}");

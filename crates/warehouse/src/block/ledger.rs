@@ -214,8 +214,8 @@ table! {
     window_start: time(line.window.start);
     window_end: nullable_time(line.window.end);
     spent: money(spend.cost);
-    tokens: signed64(i64::try_from(spend.tokens).unwrap_or(i64::MAX));
-    calls: signed64(i64::try_from(spend.calls).unwrap_or(i64::MAX));
+    tokens: signed64(spend.tokens);
+    calls: signed64(spend.calls);
     unit: text(limit.unit().name());
     limit: amount(limit);
     percent: nullable_float(percent.map(Percent::as_f64));

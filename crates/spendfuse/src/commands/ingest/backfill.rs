@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 use spendfuse_domain::budget::Spend;
 use spendfuse_domain::event::{Body, Event, Flags, RemovedMembers, redact};
+use spendfuse_domain::growth::ToldCall;
 use spendfuse_domain::{Identity, Nanos, UnixMillis};
 use spendfuse_processor::BACKFILL;
 use spendfuse_warehouse::EventKey;
@@ -29,6 +30,7 @@ use super::follow::{Follow, Outcome};
 use super::forecast::{self, Forecast, Met};
 use super::loaded::{Mark, STANDS_STILL};
 use super::send::{Sending, tell_unreadable};
+use super::sent_lately::{SentCall, SentLately};
 use super::{Failure, IngestArgs, InputLines, defaults, read_line, unknown_members};
 use crate::settings::Settings;
 
@@ -86,9 +88,21 @@ struct Candidate {
     home: u32,
     routing: Vec<u8>,
     value: Vec<u8>,
+    /// What it tells of its call, where it is one.
+    told: Option<ToldCall>,
     spend: Spend,
     at_ceiling: Nanos,
     met: Vec<Met>,
+}
+
+impl Candidate {
+    fn call(&self) -> Option<SentCall> {
+        Some(SentCall {
+            told: self.told.clone()?,
+            spend: self.spend,
+            at_ceiling: self.at_ceiling,
+        })
+    }
 }
 
 /// What became of the lines.
@@ -100,6 +114,8 @@ struct Tally {
     already_counted: u64,
     /// Not known to the warehouse: sent, unless nothing is.
     fresh: u64,
+    /// More of calls that this run has sent: the difference is counted.
+    grown: u64,
     cost: Nanos,
     /// Of those, calls without a price.
     unpriced: u64,
@@ -144,6 +160,7 @@ struct Judgement<'s> {
     /// Sent since then, before and after the next mark.
     before_next: HashSet<Identity>,
     after_next: HashSet<Identity>,
+    lately: SentLately,
 }
 
 impl<'s> Judgement<'s> {
@@ -157,6 +174,7 @@ impl<'s> Judgement<'s> {
             asked: Instant::now(),
             before_next: HashSet::new(),
             after_next: HashSet::new(),
+            lately: SentLately::default(),
         })
     }
 
@@ -263,6 +281,7 @@ impl<'s> Backfill<'s> {
             home: event.home(partitions),
             routing: routing.to_vec(),
             value: bytes.to_vec(),
+            told: ToldCall::of(event),
             spend,
             at_ceiling,
             met,
@@ -280,14 +299,21 @@ impl<'s> Backfill<'s> {
         let judged_at = self.judgement.since.0.to_string();
         let headers: [(&str, &[u8]); 1] = [(BACKFILL, judged_at.as_bytes())];
         for (key, one) in keys.iter().zip(piece) {
-            if known.contains(key) || self.judgement.has_sent(one.identity) {
+            // What this run sent a moment ago the meter remembers, with its counts.
+            let call = one.call();
+            let grown = self.judgement.lately.growth(one.identity, call.as_ref());
+            let is_sent = known.contains(key) || self.judgement.has_sent(one.identity);
+            if grown.is_none() && is_sent {
                 self.tally.already_counted += 1;
                 continue;
             }
+            let (spend, at_ceiling) = grown.unwrap_or((one.spend, one.at_ceiling));
             self.judgement.after_next.insert(one.identity);
-            self.tally.fresh += 1;
-            self.tally.cost += one.spend.cost;
-            self.forecast.add(one.met, one.spend, one.at_ceiling);
+            self.judgement.lately.note(one.identity, call);
+            self.tally.fresh += u64::from(grown.is_none());
+            self.tally.grown += u64::from(grown.is_some());
+            self.tally.cost += spend.cost;
+            self.forecast.add(one.met, spend, at_ceiling);
             if let Some(road) = &mut self.road {
                 if let Some(follow) = &mut road.follow {
                     follow.add(one.identity);
@@ -431,6 +457,7 @@ impl Ending {
                 "events": tally.events,
                 "already_counted": tally.already_counted,
                 "not_counted_before": tally.fresh,
+                "grown": tally.grown,
                 "cost_usd": tally.cost,
                 "unpriced": tally.unpriced,
                 "left_out": {

@@ -6,6 +6,7 @@ mod follow;
 mod forecast;
 mod loaded;
 mod send;
+mod sent_lately;
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
