@@ -1,7 +1,6 @@
 //! A permitted call at its upstream, and its answer on the way back.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::body::{Body, to_bytes};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
@@ -10,8 +9,6 @@ use bytes::Bytes;
 use hyper::body::Incoming;
 use serde_json::{Map, Value};
 use spendfuse_sidecar::server::{BodyMemory, Connection, gunzip};
-use tokio::sync::oneshot;
-use tokio::time::sleep;
 
 use crate::forward::unreachable;
 use crate::headers;
@@ -27,27 +24,9 @@ use crate::wire::{Elements, Events, Frames};
 
 /// Error bodies that are looked into.
 const MAX_ERROR_BYTES: usize = 64 * 1024;
-/// For how long an upstream is waited for whose caller has gone; reservations last as long.
-const LONGEST_WITHOUT_CALLER: Duration = Duration::from_secs(600);
 
-/// Asks the upstream, and makes the caller's answer of its own. `gone` is ready when the caller is no
-/// longer there: the call goes on for a while then, and is charged by estimate at its end.
-pub(crate) async fn exchange(
-    proxy: Arc<Proxy>,
-    permitted: Permitted,
-    gone: oneshot::Receiver<()>,
-) -> Option<Response> {
-    let overdue = async {
-        let _ = gone.await;
-        sleep(LONGEST_WITHOUT_CALLER).await;
-    };
-    tokio::select! {
-        answer = answered(proxy, permitted) => Some(answer),
-        () = overdue => None,
-    }
-}
-
-async fn answered(proxy: Arc<Proxy>, permitted: Permitted) -> Response {
+/// Asks the upstream, and makes the caller's answer of its own.
+pub(crate) async fn exchange(proxy: Arc<Proxy>, permitted: Permitted) -> Response {
     let Permitted {
         way,
         method,

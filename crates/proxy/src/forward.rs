@@ -9,7 +9,6 @@ use axum::http::request::Parts;
 use axum::http::{Method, StatusCode, Uri};
 use axum::response::Response;
 use spendfuse_sidecar::server::Connection;
-use tokio::sync::oneshot;
 
 use crate::access::{self, Entrant};
 use crate::exchange::exchange;
@@ -22,6 +21,7 @@ use crate::retrieve::retrieve;
 use crate::route::{self, Call};
 use crate::stream::Streamed;
 use crate::upstream::{Shape, Upstream};
+use crate::without_caller::WithoutCaller;
 
 /// Where a request goes.
 pub(crate) struct Way {
@@ -69,10 +69,8 @@ pub(crate) async fn forward(State(proxy): State<Arc<Proxy>>, request: Request) -
     let name = way.name.clone();
     match permit(&proxy, way, call, parts, body, began).await {
         Ok(permitted) => {
-            let (_here, gone) = oneshot::channel();
-            // On its own, so that a caller who goes away cuts neither the call nor its metering.
-            let answered = tokio::spawn(exchange(proxy, permitted, gone));
-            answered.await.ok().flatten().unwrap_or_else(|| {
+            let answered = WithoutCaller::new(exchange(proxy, permitted));
+            answered.await.unwrap_or_else(|| {
                 let message = "the proxy failed, see its log";
                 refusal::of_request(shape, StatusCode::BAD_GATEWAY, "proxy_failed", message)
             })

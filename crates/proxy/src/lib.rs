@@ -31,6 +31,7 @@ mod told;
 mod upstream;
 mod whole;
 mod wire;
+mod without_caller;
 
 pub use attribution::Attributing;
 pub use config::{OnDowngrade, ProxyConfig};
