@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use metrics::{counter, gauge};
 use serde_json::{Map, Value, json};
+use spendfuse_domain::event::USAGE_TYPE;
 use spendfuse_domain::{Nanos, UnixMillis};
 use spendfuse_sidecar::{Sidecar, TakenEvent};
 use tokio::runtime::Handle;
@@ -201,7 +202,7 @@ impl Meter {
         count(&self.upstream, outcome);
     }
 
-    /// The event, as `POST /v1/usage` takes it.
+    /// The event as a structured CloudEvent.
     fn event(&self) -> Value {
         let Seen {
             id,
@@ -224,20 +225,15 @@ impl Meter {
         };
         let latency = u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX);
         let mut event = json!({
-            "id": id,
-            "source": source,
             "provider": self.provider,
             "model": or(model, &self.asked_model),
             "request_model": self.asked_model,
             "operation": self.call.operation(),
             "status": "ok",
         });
-        match self.answered_at {
-            Some(time) => event["time"] = json!(time.to_string()),
-            None => {
-                event["call_id"] = json!(self.call_id);
-                event["latency_ms"] = json!(latency);
-            }
+        if self.answered_at.is_none() {
+            event["call_id"] = json!(self.call_id);
+            event["latency_ms"] = json!(latency);
         }
         let (format, usage) = self.usage();
         event["usage_format"] = json!(format);
@@ -268,7 +264,15 @@ impl Meter {
         if !tags.is_empty() {
             event["tags"] = Value::Object(tags);
         }
-        event
+        let time = self.answered_at.unwrap_or_else(|| self.sidecar.now());
+        json!({
+            "specversion": "1.0",
+            "type": USAGE_TYPE,
+            "source": source,
+            "id": id,
+            "time": time.to_string(),
+            "data": event,
+        })
     }
 
     /// What the call costs by the piece, where its answer tells no usage.

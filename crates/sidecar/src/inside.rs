@@ -90,7 +90,7 @@ impl Sidecar {
         }
     }
 
-    /// Judges an event, or a bare object with an `id`, as `POST /v1/usage` does.
+    /// Judges a structured CloudEvent as `POST /v1/usage` does.
     ///
     /// # Errors
     /// Why no budget can count it.

@@ -110,7 +110,16 @@ impl<'s> Judging<'s> {
         warnings: &mut Vec<Warning>,
     ) -> Result<(String, Outcome), Refusal> {
         let whole = complete(event, &self.defaults)?;
-        let whole = self.imposed(whole)?;
+        self.take_whole(&whole, warnings)
+    }
+
+    /// The same for an event whose envelope is there.
+    pub(super) fn take_whole(
+        &mut self,
+        event: &[u8],
+        warnings: &mut Vec<Warning>,
+    ) -> Result<(String, Outcome), Refusal> {
+        let whole = self.imposed(Cow::Borrowed(event))?;
         // Prompts never enter: neither the spool nor the topic.
         let kept = redact(&whole, &[]);
         *warnings = unknown_members(&kept.removed);

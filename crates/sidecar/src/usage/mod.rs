@@ -103,7 +103,7 @@ async fn take(sidecar: &Sidecar, caller: &Caller, headers: &HeaderMap, body: &[u
     response
 }
 
-/// Judges one event from within the process. Its cost, where it will be counted, and what is to be
+/// Judges one event from within the process, whose envelope is complete. Its cost, where it will be counted, and what is to be
 /// sent.
 pub(crate) fn take_one(
     sidecar: &Sidecar,
@@ -111,7 +111,7 @@ pub(crate) fn take_one(
 ) -> Result<(Option<Nanos>, Outgoing), Refusal> {
     let caller = Caller::default();
     let mut judging = Judging::new(sidecar, &caller, &sidecar.config.source);
-    let (_, outcome) = judging.take(event, &mut Vec::new())?;
+    let (_, outcome) = judging.take_whole(event, &mut Vec::new())?;
     let name = match &outcome {
         Outcome::Accepted(accepted) => return Ok((accepted.cost_usd, judging.finish())),
         Outcome::Late(_) => "late",
@@ -146,7 +146,7 @@ pub(crate) async fn take_all(
     let mut rejected = 0;
     for event in events {
         turn.give_way().await;
-        told.push(match judging.take(event, &mut Vec::new()) {
+        told.push(match judging.take_whole(event, &mut Vec::new()) {
             Ok(_) => Told::Taken,
             Err(Refusal { reason, detail }) => {
                 rejected += 1;
