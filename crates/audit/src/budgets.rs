@@ -14,7 +14,7 @@ use crate::sql;
 use crate::whole_rows::WholeRows;
 
 /// A count began with this record if the budget says that it counts since then.
-const SAME_TIME_MILLIS: i64 = 60_000;
+pub(crate) const SAME_TIME_MILLIS: i64 = 60_000;
 
 /// A budget that the ledger counts.
 #[derive(Debug)]

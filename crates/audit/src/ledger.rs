@@ -29,8 +29,10 @@ pub struct Account {
     pub partition: u32,
     /// The count that it belongs to.
     pub count: spendfuse_domain::budget::CountId,
-    /// What was counted.
+    /// What was spent.
     pub spend: spendfuse_domain::budget::Spend,
+    /// What of it was spent before the count began.
+    pub opening: spendfuse_domain::budget::Spend,
     /// What was published last.
     pub published: Option<Published>,
     /// The look in which it was compared last.
@@ -222,6 +224,7 @@ fn keep(
         partition,
         count: stored.count,
         spend: stored.spend,
+        opening: stored.opening,
         published: stored.published,
         looked: 0,
     };

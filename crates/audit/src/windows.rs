@@ -9,7 +9,7 @@ use spendfuse_domain::{UnixMillis, Window};
 use spendfuse_engine::audit::{AccountSums, Difference, compare_account};
 use spendfuse_warehouse::client::quoted;
 
-use crate::budgets::CountedBudget;
+use crate::budgets::{CountedBudget, SAME_TIME_MILLIS};
 use crate::context::Context;
 use crate::error::AuditError;
 use crate::ledger::{LedgerReplica, WindowKey};
@@ -78,9 +78,12 @@ pub fn compare(
         for row in context.ask(&question)? {
             add_row(&row, &dimensions, replica, &mut sums)?;
         }
-        for (key, rows) in sums {
+        for (key, mut rows) in sums {
             let found = found_of(replica, counted, &id, &key, &lines, look);
-            let Some(found) = found else { continue };
+            let Some((found, opening)) = found else {
+                continue;
+            };
+            rows.opening = opening;
             if counted.began_before && rows.perhaps != Spend::default() {
                 compared.began_unknown += 1;
                 continue;
@@ -96,7 +99,6 @@ pub fn compare(
     let Some(accounts) = replica.accounts.get(&id) else {
         return Ok(differences);
     };
-    let no_rows = AccountSums::default();
     for (key, account) in accounts {
         let is_comparable = account.looked != look
             && account.count.goes_on_in(counted.compiled.count)
@@ -106,7 +108,11 @@ pub fn compare(
         }
         compared.windows += 1;
         let start = UnixMillis(key.1);
-        if let Some(difference) = compare_account(&id, &key.0, start, &no_rows, &account.spend) {
+        let rows = AccountSums {
+            opening: account.opening,
+            ..AccountSums::default()
+        };
+        if let Some(difference) = compare_account(&id, &key.0, start, &rows, &account.spend) {
             differences.push((key.clone(), difference));
         }
     }
@@ -144,27 +150,48 @@ fn starts_of_kept(windows: &[Window], counted: &CountedBudget, kept_from: UnixMi
     kept.map(|window| window.start.0).collect()
 }
 
-/// Close and late lines of windows from `first` on.
+/// What lines of a window say.
+#[derive(Clone, Copy, Debug, Default)]
+struct Lines {
+    /// Those of its close, and of late spend.
+    spend: Spend,
+    /// What the last one says of what was spent before the count began, contained in that of its
+    /// close.
+    opening: Spend,
+}
+
+/// Lines of windows from `first` on.
 fn written_off(
     context: &Context<'_>,
     counted: &CountedBudget,
     id: &str,
     first: i64,
-) -> Result<HashMap<WindowKey, Spend>, AuditError> {
+) -> Result<HashMap<WindowKey, Lines>, AuditError> {
+    let spent = "toInt128(spent * 1000000000)";
+    let adds = "kind IN ('close', 'late')";
+    let last = "(stage_seq, stage_index), kind = 'opening'";
     let question = format!(
         "SELECT scope, toUnixTimestamp64Milli(window_start) AS start, \
-                sum(toInt128(spent * 1000000000)), sum(tokens), sum(calls) \
+                sumIf({spent}, {adds}), sumIf(tokens, {adds}), sumIf(calls, {adds}), \
+                argMaxIf({spent}, {last}), argMaxIf(tokens, {last}), argMaxIf(calls, {last}) \
          FROM budget_windows \
-         WHERE epoch = {} AND budget = {} AND kind IN ('close', 'late') AND window_start >= {} AND at >= {} \
+         WHERE epoch = {} AND budget = {} AND kind != 'spent' AND window_start >= {} \
+               AND at >= if(kind = 'opening', {}, {}) \
          GROUP BY scope, start",
         context.epoch,
         quoted(id),
         sql::time(UnixMillis(first)),
+        // An opening stands in the ledger's own time, which is behind by a tick.
+        sql::time(counted.began_at.plus(-SAME_TIME_MILLIS)),
         sql::time(counted.began_at),
     );
     let mut lines = HashMap::new();
     for row in context.ask(&question)? {
-        lines.insert((row[0].clone(), sql::cell(&row, 1)?), sql::spend(&row, 2)?);
+        let of_window = Lines {
+            spend: sql::spend(&row, 2)?,
+            opening: sql::spend(&row, 5)?,
+        };
+        lines.insert((row[0].clone(), sql::cell(&row, 1)?), of_window);
     }
     Ok(lines)
 }
@@ -253,17 +280,20 @@ fn add_row(
     Ok(())
 }
 
-/// Account and lines of a window; `None` where the account belongs to another count and will be
+/// Account and lines of a window, and what of it was spent before the count began; `None` where the account belongs to another count and will be
 /// judged anew.
 fn found_of(
     replica: &mut LedgerReplica,
     counted: &CountedBudget,
     id: &str,
     key: &WindowKey,
-    lines: &HashMap<WindowKey, Spend>,
+    lines: &HashMap<WindowKey, Lines>,
     look: u64,
-) -> Option<Spend> {
-    let mut found = lines.get(key).copied().unwrap_or_default();
+) -> Option<(Spend, Spend)> {
+    let Lines {
+        spend: mut found,
+        mut opening,
+    } = lines.get(key).copied().unwrap_or_default();
     let accounts = replica.accounts.get_mut(id);
     if let Some(account) = accounts.and_then(|accounts| accounts.get_mut(key)) {
         account.looked = look;
@@ -271,8 +301,9 @@ fn found_of(
             return None;
         }
         found.add(account.spend);
+        opening = account.opening;
     }
-    Some(found)
+    Some((found, opening))
 }
 
 #[cfg(test)]

@@ -159,6 +159,9 @@ pub enum WindowLineKind {
     Spent,
     /// Final sum of a window whose grace has passed.
     Close,
+    /// What was spent before the count began, as the account has it: contained in the other sums. A
+    /// later line supersedes it.
+    Opening,
     /// Spend that no account holds: it came after the close, or there was no room for an
     /// account. It adds to the others.
     Late,
@@ -170,6 +173,7 @@ impl WindowLineKind {
         match self {
             Self::Spent => "spent",
             Self::Close => "close",
+            Self::Opening => "opening",
             Self::Late => "late",
         }
     }

@@ -122,6 +122,49 @@ fn applying_a_file_twice_writes_nothing_the_second_time() {
     }
 }
 
+/// Two budgets of a year with the first opening, where there is one, and of a day.
+fn opened(opening: &str) -> BudgetsFile {
+    file(&format!(
+        "budgets:\n  - {{id: year, scope: {{workspace: acme}}, limit: 5, window: year{opening}}}\n  - {{id: day, scope: {{workspace: acme}}, limit_calls: 50, window: day{}}}\n",
+        opening.replace("\"3.50\"", "7")
+    ))
+}
+
+#[test]
+fn an_opening_is_changed_only_while_its_window_is_not_over() {
+    let later = SECOND.plus(3 * 86_400_000);
+    let plan = Plan::new(&[], &opened(", opening: \"3.50\""), FIRST, Missing::Keep);
+    let text = plan.to_string();
+    assert!(
+        text.contains("counts $3.50 as spent before, in year:2026 alone"),
+        "{text}"
+    );
+    assert!(
+        text.contains("counts 7 calls as spent before, in day:2026-09-21 alone"),
+        "{text}"
+    );
+    assert!(plan.openings_too_late(later).is_empty());
+    let records = apply(&[], &plan);
+    // It stays in the file when its window is over, and may be taken out.
+    for kept in [", opening: \"3.50\"", ""] {
+        let plan = Plan::new(&records, &opened(kept), later, Missing::Keep);
+        assert!(plan.openings_too_late(later).is_empty(), "{plan}");
+        assert!(!plan.to_string().contains("as spent before"), "{plan}");
+    }
+    let plan = Plan::new(&records, &opened(", opening: 4"), later, Missing::Keep);
+    let too_late = plan.openings_too_late(later);
+    assert_eq!(too_late.len(), 1, "{too_late:?}");
+    assert!(
+        too_late[0].contains("budget day: its count began in day:2026-09-21, which is over"),
+        "{too_late:?}"
+    );
+    let text = plan.to_string();
+    assert!(
+        text.contains("counts $4.00 as spent before, in year:2026 alone"),
+        "{text}"
+    );
+}
+
 fn name() -> impl Strategy<Value = String> {
     "[a-zA-Z0-9 /|%\"ü._-]{1,12}"
 }
@@ -208,9 +251,12 @@ fn budget() -> impl Strategy<Value = Budget> {
                 texts,
                 counted_from,
             ) = rest;
+            let scope = scope.counted_in(window);
+            let may_open = scope.single().is_some() && !window.is_session();
             Budget {
                 id,
-                scope: scope.counted_in(window),
+                opening: (may_open && publish_from % 2 == 0).then_some(limit),
+                scope,
                 filter,
                 limit,
                 window,

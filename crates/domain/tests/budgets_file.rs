@@ -223,6 +223,44 @@ fn only_sessions_may_have_their_limit_told() {
 }
 
 #[test]
+fn an_opening_is_in_the_unit_of_the_limit_and_for_one_scope() {
+    let of_budget = |limit: &str, window: &str, opening: &str| {
+        let line = format!("{limit}: 5\n    window: {window}\n    opening: {opening}");
+        let file = BudgetsFile::parse(&with_line(&line))?;
+        Ok::<_, Vec<Mistake>>(file.budgets[0].counting_from(UnixMillis(0)).opening)
+    };
+    for (limit, opening, amount) in [
+        ("limit", "\"3.50\"", Amount::Usd(Nanos::new(3_500_000_000))),
+        ("limit_tokens", "350", Amount::Tokens(350)),
+        ("limit_calls", "7", Amount::Calls(7)),
+    ] {
+        assert_eq!(of_budget(limit, "month", opening).unwrap(), Some(amount));
+    }
+    for (limit, window, opening, says) in [
+        ("limit", "month", "3.50", "\"3.50\""),
+        ("limit", "month", "\"-1\"", "negative"),
+        ("limit_calls", "month", "\"1.5\"", "whole number"),
+        (
+            "limit",
+            "session",
+            "\"3.50\"",
+            "nothing was spent before a session began",
+        ),
+    ] {
+        let found = of_budget(limit, window, opening).unwrap_err();
+        let found = format!("{}", found[0]);
+        assert!(found.contains(says), "{opening}: {found}");
+    }
+    let template = "budgets:\n  - id: one\n    scope: {customer: \"*\"}\n    limit: 5\n    window: day\n    opening: 3\n";
+    let found = BudgetsFile::parse(template).unwrap_err();
+    let found = format!("{}", found[0]);
+    assert!(
+        found.contains("6:14") && found.contains("one scope"),
+        "{found}"
+    );
+}
+
+#[test]
 fn a_budget_says_how_much_its_calls_hold() {
     let of_budget = |limit: &str, rule: &str| {
         let line = format!("{limit}: 5\n    window: day\n    reserve_rule: {rule}");

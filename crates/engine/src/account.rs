@@ -75,6 +75,49 @@ pub struct Account {
     #[n(10)]
     #[cbor(with = "codec::only_true", has_nil)]
     pub is_quiet: bool,
+    /// What was spent before the count began, where anything was: beside the sums above.
+    #[n(11)]
+    pub opening: Option<Box<Opening>>,
+}
+
+/// What was spent in a window before the count of its account began.
+#[derive(Clone, Debug, Default, PartialEq, Encode, Decode)]
+pub struct Opening {
+    /// Money spent, spend at a ceiling price included.
+    #[n(0)]
+    #[cbor(with = "codec::nanos")]
+    pub cost: Nanos,
+    /// The part of it that is charged at a ceiling.
+    #[n(1)]
+    #[cbor(with = "codec::nanos")]
+    pub unpriced: Nanos,
+    /// All tokens.
+    #[n(2)]
+    pub tokens: i64,
+    /// Model calls.
+    #[n(3)]
+    pub calls: i64,
+}
+
+impl Opening {
+    /// An opening of which nothing is charged at a ceiling.
+    pub fn priced(spend: Spend) -> Self {
+        Self {
+            cost: spend.cost,
+            unpriced: Nanos::ZERO,
+            tokens: spend.tokens,
+            calls: spend.calls,
+        }
+    }
+
+    /// All of it.
+    pub fn spend(&self) -> Spend {
+        Spend {
+            cost: self.cost,
+            tokens: self.tokens,
+            calls: self.calls,
+        }
+    }
 }
 
 /// What was published of an account.
@@ -216,8 +259,8 @@ impl Account {
         let reached = |account: &Self| {
             let standing = account.standing(compiled);
             // A limit of nothing is reached by nothing, but not told of before something is spent.
-            match account.calls {
-                0 => (0, false),
+            match (account.calls, &account.opening) {
+                (0, None) => (0, false),
                 _ => (standing.share(), standing.spent >= standing.limit),
             }
         };
@@ -232,13 +275,23 @@ impl Account {
         self.is_quiet |= exceeds && !exceeded_before;
     }
 
-    /// Everything spent.
+    /// Everything spent, the opening included.
     pub fn spend(&self) -> Spend {
-        Spend {
+        let mut spend = Spend {
             cost: self.cost,
             tokens: self.tokens,
             calls: self.calls,
+        };
+        if let Some(opening) = &self.opening {
+            spend.add(opening.spend());
         }
+        spend
+    }
+
+    /// The part of the cost that is charged at a ceiling.
+    fn unpriced(&self) -> Nanos {
+        let opening = self.opening.as_ref();
+        self.unpriced + opening.map_or(Nanos::ZERO, |opening| opening.unpriced)
     }
 
     /// How the account stands. Spend at a ceiling price reaches only warnings, unless the budget
@@ -250,7 +303,7 @@ impl Account {
             cost: if budget.unpriced_blocks {
                 whole.cost
             } else {
-                whole.cost - self.unpriced
+                whole.cost - self.unpriced()
             },
             ..whole
         };

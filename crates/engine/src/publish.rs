@@ -355,7 +355,7 @@ fn budget_finding(
         severity: Severity::Warning,
         opened_at,
         last_at: now,
-        measured: account.cost.get() as f64 / 1e9,
+        measured: account.spend().cost.get() as f64 / 1e9,
         threshold: 0.0,
         wasted_usd: Nanos::ZERO,
         evidence: account.caused_by.clone(),
@@ -370,7 +370,7 @@ fn above_limit(account: &Account, standing: &Standing<'_>) -> Nanos {
         Amount::Usd(above) => above,
         Amount::Tokens(_) | Amount::Calls(_) if spent == 0 => Nanos::ZERO,
         Amount::Tokens(above) | Amount::Calls(above) => {
-            Nanos::new(account.cost.get() * above / spent)
+            Nanos::new(account.spend().cost.get() * above / spent)
         }
     }
 }

@@ -122,6 +122,7 @@ fn budget(id: &'static str) -> impl Strategy<Value = Budget> {
             message: None,
             help_url: None,
             alert: Vec::new(),
+            opening: None,
             counted_from: UnixMillis(0),
         }
     })

@@ -69,7 +69,7 @@ pub fn scenario(max_events: usize) -> impl Strategy<Value = Scenario> {
             let log = events::log(start, &event_bits);
             Scenario {
                 partitions,
-                versions: budgets::versions(log.len(), &budget_bits, &rule_bits, &edits),
+                versions: budgets::versions(&log, &budget_bits, &rule_bits, &edits),
                 log,
                 horizon_millis: 60 * 60_000,
                 dedupe_capacity: 1000,

@@ -79,7 +79,7 @@ impl fmt::Debug for BudgetVersion {
         for budget in &self.budgets {
             writeln!(
                 formatter,
-                "  {} {:?} where {:?} {:?} per {:?} {} {:?} unpriced {} publish {}",
+                "  {} {:?} where {:?} {:?} per {:?} {} {:?} unpriced {} publish {} opening {:?} from {}",
                 budget.id,
                 budget.scope.0,
                 budget.filter.0,
@@ -89,6 +89,8 @@ impl fmt::Debug for BudgetVersion {
                 budget.steps,
                 budget.unpriced_blocks,
                 budget.publish_from.0,
+                budget.opening,
+                budget.counted_from,
             )?;
         }
         for rule in &self.rules {

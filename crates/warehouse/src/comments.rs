@@ -248,7 +248,7 @@ const COLUMNS: &[(&str, &str)] = &[
     ("kind", "usage, revenue, correction or rerate"),
     (
         "budget_windows.kind",
-        "spent (so far; the last line counts), close (the final sum) or late (to be added to it)",
+        "spent (so far; the last line counts), close (the final sum), late (to be added to it) or opening (what of the sums was spent before the count began; the last line counts)",
     ),
     ("last_at", "the last time"),
     ("last_day", "the last day"),

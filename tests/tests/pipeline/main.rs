@@ -22,6 +22,7 @@ mod missing_parts;
 mod misspelt;
 mod nginx;
 mod notifier;
+mod opening;
 mod other_clients;
 mod peers;
 mod price_sources;

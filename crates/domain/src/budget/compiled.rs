@@ -7,7 +7,7 @@ use smallvec::SmallVec;
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::count_id::CountId;
-use super::{Action, Budget, Step};
+use super::{Action, Budget, Spend, Step};
 use crate::amount::Amount;
 use crate::event::Attribution;
 use crate::money::Nanos;
@@ -149,6 +149,22 @@ impl CompiledBudget {
         let blocking = steps.filter(|(step, _)| step.action == Action::Block);
         let until = blocking.map(|(_, share)| share - enforced);
         until.filter(|until| *until > 0).min()
+    }
+
+    /// What the budget's own record says was spent before the count began: in the window in which it
+    /// began, nothing in others.
+    pub fn opening_in(&self, window: &Window) -> Option<Spend> {
+        let from = self.budget.counted_from;
+        let begins_in = window.start <= from && window.end.is_none_or(|end| from < end);
+        let opening = self.budget.opening.filter(|_| begins_in)?;
+        let mut spend = Spend::default();
+        let count = |count: i128| i64::try_from(count).unwrap_or(i64::MAX);
+        match opening {
+            Amount::Usd(nanos) => spend.cost = nanos,
+            Amount::Tokens(tokens) => spend.tokens = count(tokens),
+            Amount::Calls(calls) => spend.calls = count(calls),
+        }
+        (spend != Spend::default()).then_some(spend)
     }
 
     /// The window of the calendar that contains `time`.

@@ -109,6 +109,29 @@ impl Plan {
         }
     }
 
+    /// Openings that would change nothing, each with what to do: the window in which their count
+    /// began is over at `now`.
+    pub fn openings_too_late(&self, now: UnixMillis) -> Vec<String> {
+        let too_late = |change: &Change| {
+            let Change::Changed { before, after } = change else {
+                return None;
+            };
+            let (BudgetsRecord::Budget(old), BudgetsRecord::Budget(new)) = (&**before, &**after)
+            else {
+                return None;
+            };
+            let is_told_anew = new.opening.is_some() && new.opening != old.opening;
+            let window = new.window_of_opening().filter(|_| is_told_anew)?;
+            window.end.filter(|end| *end <= now)?;
+            Some(format!(
+                "budget {}: its count began in {}, which is over, and `opening` counts in that window alone; take it out, \
+                 or begin a new count by giving the budget another id",
+                new.id, window.label
+            ))
+        };
+        self.changes.iter().filter_map(too_late).collect()
+    }
+
     /// The records to write, in one transaction: key and value, `None` for a tombstone. Empty where
     /// the file is already in force.
     pub fn writes(&self) -> Vec<(String, Option<Vec<u8>>)> {
@@ -168,6 +191,27 @@ impl Change {
             }
         }
         changes
+    }
+
+    /// In which window an opening counts that is new.
+    fn opening_note(&self) -> Option<String> {
+        let (old, record) = match self {
+            Self::Created(record) => (None, record),
+            Self::Changed { before, after } => (Some(&**before), &**after),
+            Self::Unchanged(_) | Self::Removed(_) | Self::Kept(_) => return None,
+        };
+        let BudgetsRecord::Budget(new) = record else {
+            return None;
+        };
+        let opening = new.opening?;
+        let is_known = old.is_some_and(|old| {
+            matches!(old, BudgetsRecord::Budget(old)
+                if old.opening == new.opening && old.counted_from == new.counted_from)
+        });
+        let label = new.window_of_opening().filter(|_| !is_known)?.label;
+        Some(format!(
+            "counts {opening} as spent before, in {label} alone"
+        ))
     }
 
     /// What the change means for what a budget has counted so far.
@@ -231,7 +275,10 @@ impl fmt::Display for Change {
                 for (name, value) in shown_fields(record) {
                     writeln!(formatter, "+     {name}: {value}")?;
                 }
-                Ok(())
+                match self.opening_note() {
+                    Some(note) => writeln!(formatter, "+     {note}"),
+                    None => Ok(()),
+                }
             }
             Self::Changed { after, .. } => {
                 writeln!(formatter, "~ {}", title(after))?;
@@ -239,10 +286,10 @@ impl fmt::Display for Change {
                     let text = |value: Option<String>| value.unwrap_or_else(|| "(none)".to_owned());
                     writeln!(formatter, "~     {name}: {} -> {}", text(old), text(new))?;
                 }
-                match self.count_note() {
-                    Some(note) => writeln!(formatter, "~     {note}"),
-                    None => Ok(()),
+                for note in self.count_note().into_iter().chain(self.opening_note()) {
+                    writeln!(formatter, "~     {note}")?;
                 }
+                Ok(())
             }
             Self::Unchanged(_) => Ok(()),
             Self::Removed(record) => writeln!(formatter, "- {}", title(record)),

@@ -26,7 +26,7 @@ use crate::scope::{Filter, ScopeTemplate};
 use crate::time::UnixMillis;
 use crate::timezone::Timezone;
 use crate::verdict::Verdict;
-use crate::window::WindowKind;
+use crate::window::{Window, WindowKind};
 
 pub use compiled::{AsCounted, Compared, CompiledBudget};
 pub use count_id::CountId;
@@ -216,12 +216,23 @@ pub struct Budget {
     /// Who is told when a step is reached: names of channels or `mailto:` addresses, the next one
     /// where the one before is not reached. Empty = as the notifier's routes say.
     pub alert: Vec<String>,
+    /// What was spent before the count began, in the window in which it began, as whoever wrote the
+    /// budget says; for budgets with one scope.
+    pub opening: Option<Amount>,
     /// Since when this count runs: set by `budgets apply` when the budget is new or its scope,
     /// `where`, window or timezone changed. Another time is another count ([`CountId`]).
     pub counted_from: UnixMillis,
 }
 
 impl Budget {
+    /// The window in which the count began: the one that the opening counts in. `None` where sessions
+    /// are the windows.
+    pub fn window_of_opening(&self) -> Option<Window> {
+        let is_session = self.window.is_session();
+        (!is_session)
+            .then(|| Window::containing(self.window, self.timezone.zone(), self.counted_from))
+    }
+
     /// Whether both budgets count the same spend in the same windows, so that a change from one to
     /// the other keeps what was counted: then the new record says the same `counted_from`.
     pub fn counts_like(&self, other: &Self) -> bool {

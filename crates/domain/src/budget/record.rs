@@ -22,6 +22,10 @@ pub(super) const VERSION: u32 = 1;
 pub(super) const LIMIT_FROM_EVENT: &str =
     "`limit_from: event` is for limits in dollars in windows `session` and `root_session`";
 
+/// Which budgets may have it.
+pub(super) const OPENING: &str =
+    "`opening` is for budgets with one scope, in windows of the calendar";
+
 const DETECTOR_PREFIX: &str = "detector|";
 
 /// A record that is neither a budget nor a detector rule.
@@ -129,6 +133,8 @@ struct BudgetRecord {
     help_url: Option<String>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     alert: Vec<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    opening: Option<Opening>,
     counted_from: UnixMillis,
 }
 
@@ -136,6 +142,14 @@ struct BudgetRecord {
 #[serde(rename_all = "snake_case")]
 enum LimitFrom {
     Event,
+}
+
+/// Dollars as a text, tokens or calls as a number, as the limit is in.
+#[derive(Clone, Copy, Serialize, Deserialize)]
+#[serde(untagged)]
+enum Opening {
+    Usd(Nanos),
+    Count(Count),
 }
 
 #[derive(Default, Serialize, Deserialize)]
@@ -175,6 +189,10 @@ impl Budget {
             message: self.message.clone(),
             help_url: self.help_url.clone(),
             alert: self.alert.clone(),
+            opening: self.opening.map(|opening| match opening {
+                Amount::Usd(nanos) => Opening::Usd(nanos),
+                Amount::Tokens(count) | Amount::Calls(count) => Opening::Count(Count(count)),
+            }),
             counted_from: self.counted_from,
         };
         match self.limit {
@@ -214,14 +232,19 @@ impl Budget {
         if limit_from_event && (window.session().is_none() || limit.unit() != Unit::Usd) {
             return Err(wrong(LIMIT_FROM_EVENT.into()));
         }
+        let opening = record.opening(limit.unit()).map_err(wrong)?;
         let filter = record.filter.as_ref().map(Filter::from_json).transpose();
         let mut steps = record.steps;
         steps.sort_by_key(|step| step.at);
+        let scope = ScopeTemplate::from_json(&record.scope)
+            .map_err(wrong)?
+            .counted_in(window);
+        if opening.is_some() && (scope.single().is_none() || window.is_session()) {
+            return Err(wrong(OPENING.into()));
+        }
         Ok(Self {
             id,
-            scope: ScopeTemplate::from_json(&record.scope)
-                .map_err(wrong)?
-                .counted_in(window),
+            scope,
             filter: filter.map_err(wrong)?.unwrap_or_default(),
             limit,
             limit_from_event,
@@ -235,6 +258,7 @@ impl Budget {
             message: record.message,
             help_url: record.help_url,
             alert: record.alert,
+            opening,
             counted_from: record.counted_from,
         })
     }
@@ -248,6 +272,19 @@ impl BudgetRecord {
             (None, Some(count), None) => Ok(Amount::Tokens(count.0)),
             (None, None, Some(count)) => Ok(Amount::Calls(count.0)),
             _ => Err("exactly one of limit, limit_tokens, limit_calls is needed".into()),
+        }
+    }
+
+    fn opening(&self, unit: Unit) -> Result<Option<Amount>, String> {
+        let opening = match (self.opening, unit) {
+            (None, _) => return Ok(None),
+            (Some(Opening::Usd(nanos)), Unit::Usd) => Amount::Usd(nanos),
+            (Some(Opening::Count(count)), Unit::Tokens | Unit::Calls) => Amount::new(unit, count.0),
+            (Some(_), _) => return Err("the opening is not in the unit of the limit".into()),
+        };
+        match opening.number() < 0 {
+            true => Err("the opening is negative".into()),
+            false => Ok(Some(opening)),
         }
     }
 }
@@ -278,11 +315,16 @@ mod tests {
     use crate::finding::{ContextBloat, DetectorAction, Parameters};
 
     const BUDGET: &str = r#"{"v":1,"id":"free-plan","scope":{"workspace":"acme","customer":"*"},"where":{"plan":"free","tags.team":["a","b"]},"limit":"0.10","window":"day","timezone":"America/New_York","steps":[{"at":33.3,"do":"warn"},{"at":100,"do":"downgrade","to":"gpt-4o-mini"},{"at":120,"do":"block"}],"on_stale":{"allow_up_to":"2.00"},"count_unpriced":"block","publish_from":10,"message":"Slow down.","alert":["slack-ops","mailto:ops@example.com"],"counted_from":"2026-11-01T00:00:00Z"}"#;
+    const OPENED: &str = r#"{"v":1,"id":"tokens","scope":{"workspace":"acme"},"limit_tokens":1000,"window":"month","timezone":"UTC","steps":[{"at":100,"do":"block"}],"on_stale":"allow","count_unpriced":"warn","publish_from":0,"opening":250,"counted_from":"2026-11-12T00:00:00Z"}"#;
     const DETECTOR: &str = r#"{"v":1,"id":"loops","detector":"retry_loop","order":2,"where":{"feature":"agent"},"action":"block_session","at":"warning","cooldown":"15m","repeats":4,"tool":{"repeats":6,"within":20}}"#;
 
     #[test]
     fn records_are_written_in_the_words_of_the_file() {
-        for (key, text) in [("free-plan", BUDGET), ("detector|loops", DETECTOR)] {
+        for (key, text) in [
+            ("free-plan", BUDGET),
+            ("tokens", OPENED),
+            ("detector|loops", DETECTOR),
+        ] {
             let record = BudgetsRecord::parse(key, text.as_bytes()).unwrap();
             assert_eq!(record.key(), key);
             assert_eq!(String::from_utf8(record.to_record()).unwrap(), text);
@@ -335,6 +377,18 @@ mod tests {
             ),
             (changed(r#""do":"block""#, r#""do":"explode""#), "explode"),
             (changed(r#""plan""#, r#""colour""#), "where.colour"),
+            (
+                changed(r#""v":1"#, r#""v":1,"opening":"3.00""#),
+                "for budgets with one scope",
+            ),
+            (
+                changed(r#""v":1"#, r#""v":1,"opening":3"#),
+                "not in the unit of the limit",
+            ),
+            (
+                changed(r#""v":1"#, r#""v":1,"opening":"-3.00""#),
+                "the opening is negative",
+            ),
         ] {
             let error = Budget::from_record("free-plan", text.as_bytes()).unwrap_err();
             assert!(error.to_string().contains(detail), "{error}");

@@ -15,6 +15,8 @@ pub struct AccountSums {
     /// Rows that were counted shortly before the budget took effect: the ledger may have known it
     /// already when their deltas came.
     pub perhaps: Spend,
+    /// What was spent before the count began: no row of the count, but the ledger has it on top.
+    pub opening: Spend,
 }
 
 /// How an account differs from its rows. `found` is the account and, where the window was closed,
@@ -26,19 +28,25 @@ pub fn compare_account(
     rows: &AccountSums,
     found: &Spend,
 ) -> Option<Difference> {
-    let mut most = rows.sure;
+    let mut least = rows.sure;
+    least.add(rows.opening);
+    let mut most = least;
     most.add(rows.perhaps);
     // An entry in flight may also take something back.
-    let is_within = is_between(found.cost, rows.sure.cost, most.cost)
-        && is_between(found.tokens, rows.sure.tokens, most.tokens)
-        && is_between(found.calls, rows.sure.calls, most.calls);
+    let is_within = is_between(found.cost, least.cost, most.cost)
+        && is_between(found.tokens, least.tokens, most.tokens)
+        && is_between(found.calls, least.calls, most.calls);
     if is_within {
         return None;
     }
     let near = if found.calls > most.calls || found.cost > most.cost {
         most
     } else {
-        rows.sure
+        least
+    };
+    let opening = match rows.opening == Spend::default() {
+        true => "",
+        false => " (with what its opening says)",
     };
     let tokens = if near.tokens == found.tokens {
         String::new()
@@ -52,7 +60,7 @@ pub fn compare_account(
         expected: Tally::new(near.calls, near.cost),
         found: Tally::new(found.calls, found.cost),
         detail: format!(
-            "{scope}, window from {start}: rows {} in {} calls, ledger {} in {}{tokens}",
+            "{scope}, window from {start}: rows {} in {} calls{opening}, ledger {} in {}{tokens}",
             near.cost, near.calls, found.cost, found.calls
         ),
     })
@@ -144,8 +152,14 @@ mod tests {
             |rows: AccountSums, found| compare_account("cap", "acme", UnixMillis(0), &rows, &found);
         let exact = AccountSums {
             sure: spend(100, 4),
-            perhaps: Spend::default(),
+            ..AccountSums::default()
         };
+        let opened = AccountSums {
+            opening: spend(7, 0),
+            ..exact
+        };
+        assert_eq!(compare(opened, spend(107, 4)), None);
+        assert!(compare(opened, spend(100, 4)).is_some());
         assert_eq!(compare(exact, spend(100, 4)), None);
         let off = compare(exact, spend(101, 4)).unwrap();
         assert_eq!(off.drift(), Nanos::new(1));
@@ -162,6 +176,7 @@ mod tests {
         let rows = AccountSums {
             sure: spend(100, 4),
             perhaps: spend(50, 2),
+            ..AccountSums::default()
         };
         for found in [spend(100, 4), spend(125, 5), spend(150, 6)] {
             assert_eq!(

@@ -20,8 +20,10 @@ pub struct StoredAccount {
     pub start: UnixMillis,
     /// Which count of the budget it belongs to.
     pub count: CountId,
-    /// What was counted.
+    /// What was spent, the opening included.
     pub spend: Spend,
+    /// What was spent before the count began.
+    pub opening: Spend,
     /// What readers of the blocklist were told last.
     pub published: Option<Published>,
 }
@@ -49,8 +51,10 @@ pub fn read_stored(key: &[u8], value: Option<&[u8]>) -> Result<StoredRecord, Cod
         None => Ok(gone(key).unwrap_or(StoredRecord::Other)),
         Some(value) if is_account => {
             let stored: AccountRecord<'_, Account> = codec::decode(value)?;
+            let opening = stored.account.opening.as_ref();
             Ok(StoredRecord::Account(StoredAccount {
                 spend: stored.account.spend(),
+                opening: opening.map_or_else(Spend::default, |opening| opening.spend()),
                 budget: stored.budget.to_owned(),
                 scope: stored.scope.to_owned(),
                 start: stored.start,

@@ -62,6 +62,11 @@ impl LedgerAccount {
         self.window.start <= now && self.window.end.is_none_or(|end| now < end)
     }
 
+    /// Whether there is nothing in it: neither an event nor an opening.
+    pub(super) fn is_empty(&self) -> bool {
+        self.account.caused_by.is_empty() && self.account.opening.is_none()
+    }
+
     fn is(&self, budget: &str, scope: &str, start: UnixMillis) -> bool {
         self.window.start == start && self.reads_like(budget, scope)
     }

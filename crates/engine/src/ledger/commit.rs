@@ -1,6 +1,7 @@
 //! The end of a ledger commit, the end of windows, and changed budgets.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use spendfuse_domain::UnixMillis;
 use spendfuse_domain::budget::CompiledBudget;
@@ -166,6 +167,11 @@ impl Ledger {
     /// The grace passed: the final sum goes to the warehouse, the state goes.
     pub(super) fn close(&mut self, id: AccountId) {
         self.withdraw(id);
+        let book = Arc::clone(&self.book);
+        let known = self.accounts.get(id);
+        if let Some(compiled) = known.and_then(|known| book.named(&known.budget)) {
+            self.open(id, compiled);
+        }
         let Some(known) = self.remove(id) else {
             return;
         };
@@ -198,6 +204,7 @@ impl Ledger {
     /// Collects the accounts of all budgets that differ from what was last evaluated over all their
     /// scopes, or from what the account itself was last judged by.
     pub(super) fn find_changed_budgets(&mut self) {
+        self.openings_waiting = true;
         let mut reconsider = VecDeque::new();
         for (id, known) in self.accounts.iter() {
             if self.must_be_judged_anew(known) {
@@ -234,14 +241,21 @@ impl Ledger {
         if self.is_frozen(known) {
             return;
         }
-        let compiled = self.book.named(&known.budget);
-        if compiled.is_some_and(|compiled| known.count.goes_on_in(compiled.count)) {
+        let book = Arc::clone(&self.book);
+        let compiled = book.named(&known.budget);
+        let goes_on = compiled.filter(|one| known.count.goes_on_in(one.count));
+        if let Some(compiled) = goes_on {
+            self.open(id, compiled);
+        }
+        let is_empty = self.accounts.get(id).is_some_and(LedgerAccount::is_empty);
+        if goes_on.is_some() && !is_empty {
             self.touch(id);
             return;
         }
-        let why = match compiled {
-            Some(_) => "it counts anew",
-            None => "the budget was removed",
+        let why = match (goes_on, compiled) {
+            (Some(_), _) => "its opening was taken back",
+            (None, Some(_)) => "it counts anew",
+            (None, None) => "the budget was removed",
         };
         self.withdraw(id);
         if let Some(mut gone) = self.remove(id) {

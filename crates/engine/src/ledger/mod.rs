@@ -9,6 +9,7 @@
 mod accounts;
 pub(crate) mod changelog;
 mod commit;
+mod opening;
 mod refresh;
 mod waking;
 
@@ -90,6 +91,8 @@ pub struct Ledger {
     /// Accounts to be judged anew because budgets changed.
     reconsider: VecDeque<AccountId>,
     evaluated_changed: bool,
+    /// Whether budgets changed since their openings were looked at.
+    openings_waiting: bool,
     refreshes: Refreshes,
     /// What people were told in the running hour.
     alert_limit: AlertLimit,
@@ -127,6 +130,7 @@ impl Ledger {
             wake_at: BTreeMap::new(),
             reconsider: VecDeque::new(),
             evaluated_changed: false,
+            openings_waiting: true,
             alert_limit: AlertLimit::default(),
             stamps: Stamps::default(),
             told_of_missing_room: 0,
@@ -355,6 +359,7 @@ impl Ledger {
         let begun = LedgerAccount::begin(budget.clone(), scope, window, count, empty);
         let id = self.accounts.insert(begun);
         self.schedule(id);
+        self.open(id, compiled);
         id
     }
 

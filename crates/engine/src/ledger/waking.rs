@@ -16,6 +16,9 @@ impl Ledger {
     /// are judged anew, a slice at a time.
     pub fn advance(&mut self, time: UnixMillis) {
         self.now = self.now.max(time);
+        if std::mem::take(&mut self.openings_waiting) {
+            self.begin_opened();
+        }
         for _ in 0..SLICE {
             let Some(mut entry) = self.wake_at.first_entry() else {
                 break;

@@ -22,6 +22,8 @@ pub(super) struct LedgerChecker {
     closed: Vec<usize>,
     /// Spend that is in lines of the warehouse and in no account any more.
     written_off: BTreeMap<CountName, Tally>,
+    /// The openings that closed accounts had in the end.
+    openings: BTreeMap<CountName, Tally>,
     /// Accounts that are closed.
     gone: BTreeSet<CountName>,
 }
@@ -33,6 +35,7 @@ impl LedgerChecker {
             exceeded: vec![BTreeSet::new(); partitions],
             closed: vec![0; partitions],
             written_off: BTreeMap::new(),
+            openings: BTreeMap::new(),
             gone: BTreeSet::new(),
         }
     }
@@ -52,13 +55,13 @@ impl Checker<'_> {
             let detail = format!("ledger {}: {:?}", commit.partition, commit.alerts);
             return Err(Violation::new(Promise::DeltaChain, detail));
         }
-        self.write_off(commit);
         let accounts = self.spend.accounts(
             self.scenario,
             commit.version,
             &commit.applied,
             Some(commit.partition),
         );
+        self.write_off(commit, &accounts);
         self.check_verdicts(commit, &accounts)?;
         self.check_exceeded(commit, &accounts)
     }
@@ -144,9 +147,9 @@ impl Checker<'_> {
     }
 
     /// Keeps what closed windows and late spend amount to.
-    fn write_off(&mut self, commit: &LedgerCommit) {
+    fn write_off(&mut self, commit: &LedgerCommit, accounts: &BTreeMap<AccountName, Expected>) {
         for line in &commit.lines {
-            if line.kind == WindowLineKind::Spent {
+            if matches!(line.kind, WindowLineKind::Spent | WindowLineKind::Opening) {
                 continue;
             }
             let budgets = &self.scenario.versions[commit.version].budgets;
@@ -158,7 +161,14 @@ impl Checker<'_> {
                 scope: line.scope.clone(),
                 start: line.window.start,
             };
-            let count = (name, self.scenario.count_begins(commit.version, budget).1);
+            let began = self.scenario.count_begins(commit.version, budget).1;
+            if let Some(expected) = accounts.get(&name)
+                && line.kind == WindowLineKind::Close
+            {
+                let count = (name.clone(), began);
+                self.ledger.openings.insert(count, expected.opening.clone());
+            }
+            let count = (name, began);
             let sum = self.ledger.written_off.entry(count.clone()).or_default();
             sum.cost += line.spend.cost.get();
             sum.tokens += i128::from(line.spend.tokens);
@@ -179,7 +189,9 @@ impl Checker<'_> {
         for (
             name,
             Expected {
-                tally: expected, ..
+                tally: mut expected,
+                opening,
+                ..
             },
         ) in accounts
         {
@@ -205,9 +217,15 @@ impl Checker<'_> {
                 .cloned()
                 .unwrap_or_default();
             for account in &found {
-                sum.cost += account.cost.get();
-                sum.tokens += i128::from(account.tokens);
-                sum.calls += i128::from(account.calls);
+                let spend = account.spend();
+                sum.cost += spend.cost.get();
+                sum.tokens += i128::from(spend.tokens);
+                sum.calls += i128::from(spend.calls);
+            }
+            if found.is_empty() {
+                // What a closed account had in the end, the budget of today may not say any more.
+                let had = self.ledger.openings.get(&(name.clone(), began));
+                expected.replace(&opening, had.unwrap_or(&Tally::default()));
             }
             let equal = (sum.cost, sum.tokens, sum.calls)
                 == (expected.cost, expected.tokens, expected.calls);

@@ -12,7 +12,7 @@ use spendfuse_domain::{
 };
 
 use super::Choices;
-use crate::scenario::BudgetVersion;
+use crate::scenario::{BudgetVersion, LogEvent};
 
 const CALENDAR: [WindowKind; 7] = [
     WindowKind::Day,
@@ -25,9 +25,9 @@ const CALENDAR: [WindowKind; 7] = [
 ];
 const ZONES: [&str; 4] = ["UTC", "America/New_York", "Asia/Kolkata", "Asia/Beirut"];
 
-/// All versions of a scenario of `events` events.
+/// All versions of a scenario with the events of `log`.
 pub fn versions(
-    events: usize,
+    log: &[LogEvent],
     budget_bits: &[u128],
     rule_bits: &[u128],
     edits: &[(u8, u128)],
@@ -42,7 +42,7 @@ pub fn versions(
     }];
     let mut edits: Vec<_> = edits
         .iter()
-        .map(|(index, bits)| (usize::from(*index) * events / 256, *bits))
+        .map(|(index, bits)| (usize::from(*index) * log.len() / 256, *bits))
         .collect();
     edits.sort();
     for (from, bits) in edits {
@@ -52,7 +52,22 @@ pub fn versions(
         edit(&mut next, Choices::new(bits));
         versions.push(next);
     }
+    for number in 0..versions.len() {
+        let (before, from) = versions.split_at_mut(number);
+        begin_counts(before.last(), &mut from[0], log);
+    }
     versions
+}
+
+/// As `budgets apply` does: a count that goes on keeps its time, another one begins now.
+fn begin_counts(before: Option<&BudgetVersion>, version: &mut BudgetVersion, log: &[LogEvent]) {
+    let now = log.get(version.from).or(log.last());
+    let now = now.map_or(UnixMillis(0), |event| event.arrival);
+    for budget in &mut version.budgets {
+        let mut known = before.into_iter().flat_map(|before| &before.budgets);
+        let goes_on = known.find(|known| known.id == budget.id && budget.counts_like(known));
+        budget.counted_from = goes_on.map_or(now, |known| known.counted_from);
+    }
 }
 
 /// The budget named `b{number}`.
@@ -66,7 +81,7 @@ pub fn budget(number: usize, bits: u128) -> Budget {
     } else {
         choices.one_of(&CALENDAR)
     };
-    Budget {
+    let mut budget = Budget {
         id: BudgetId::new(&format!("b{number}")).expect("a good id"),
         scope: scope.counted_in(window),
         filter,
@@ -82,8 +97,21 @@ pub fn budget(number: usize, bits: u128) -> Budget {
         message: None,
         help_url: None,
         alert: Vec::new(),
+        opening: None,
         counted_from: UnixMillis(0),
-    }
+    };
+    budget.opening = opening(&budget, &mut choices);
+    budget
+}
+
+/// In the unit of the limit, for the budgets that may have one.
+fn opening(budget: &Budget, choices: &mut Choices) -> Option<Amount> {
+    let share = choices.one_of(&[None, None, Some(50), Some(90), Some(130)]);
+    let may_have = budget.scope.single().is_some() && !budget.window.is_session();
+    let limit = budget.limit.number().max(10);
+    share
+        .filter(|_| may_have)
+        .map(|share| budget.limit.with(limit * share / 100))
 }
 
 fn scope(choices: &mut Choices) -> ScopeTemplate {
@@ -312,7 +340,10 @@ fn edit(version: &mut BudgetVersion, mut choices: Choices) {
     let budget = &mut version.budgets[index];
     let is_session = budget.window.is_session();
     match kind {
-        0 | 1 => budget.limit = limit(&mut choices),
+        0 | 1 => {
+            budget.limit = limit(&mut choices);
+            budget.opening = opening(budget, &mut choices);
+        }
         2 => budget.steps = steps(&mut choices),
         3 => budget.filter = filter(&mut choices),
         _ if is_session => budget.unpriced_blocks = !budget.unpriced_blocks,

@@ -6,7 +6,8 @@ use spendfuse_domain::routing::partition_of;
 use spendfuse_domain::row::PriceBasis;
 use spendfuse_domain::scope::Pattern;
 use spendfuse_domain::{
-    Action, Attribution, Body, Budget, Dimension, Dimensions, Unit, UnixMillis, Verdict, Window,
+    Action, Amount, Attribution, Body, Budget, Dimension, Dimensions, Unit, UnixMillis, Verdict,
+    Window,
 };
 
 use crate::scenario::{LogEvent, Scenario};
@@ -44,6 +45,22 @@ impl Tally {
         self.unpriced -= whole.unpriced;
         self.tokens -= whole.tokens;
         self.calls -= whole.calls;
+    }
+
+    /// Adds what a budget says was spent before it counted.
+    fn open(&mut self, opening: Amount) {
+        match opening {
+            Amount::Usd(nanos) => self.cost += nanos.get(),
+            Amount::Tokens(tokens) => self.tokens += tokens,
+            Amount::Calls(calls) => self.calls += calls,
+        }
+    }
+
+    /// The same with one opening in the place of another.
+    pub fn replace(&mut self, opening: &Self, by: &Self) {
+        self.cost += by.cost - opening.cost;
+        self.tokens += by.tokens - opening.tokens;
+        self.calls += by.calls - opening.calls;
     }
 
     fn spent(&self, unit: Unit) -> i128 {
@@ -126,6 +143,8 @@ pub struct Expected {
     pub tally: Tally,
     /// What is no history.
     pub live: Tally,
+    /// What was spent before the count began, contained in both.
+    pub opening: Tally,
     /// Its window.
     pub window: Window,
 }
@@ -135,6 +154,7 @@ impl Expected {
         Self {
             tally: Tally::default(),
             live: Tally::default(),
+            opening: Tally::default(),
             window: window.clone(),
         }
     }
@@ -173,6 +193,16 @@ impl SpendReference {
                 continue;
             }
             let (from, began) = scenario.count_begins(version, budget);
+            if let Some((name, window, opening)) = opened(budget) {
+                let here = partition_of(name.scope.as_bytes(), scenario.partitions);
+                if ledger.is_none_or(|ledger| ledger == here) {
+                    let mut account = Expected::begun(&window);
+                    for tally in [&mut account.tally, &mut account.live, &mut account.opening] {
+                        tally.open(opening);
+                    }
+                    accounts.insert(name, account);
+                }
+            }
             for (index, partition, seq, before) in &self.counted {
                 if *index < from || *seq > applied[*partition as usize] {
                     continue;
@@ -209,6 +239,32 @@ impl SpendReference {
         }
         accounts
     }
+}
+
+/// The account that has an opening from its budget's record.
+fn opened(budget: &Budget) -> Option<(AccountName, Window, Amount)> {
+    let opening = budget.opening?;
+    let parts = budget.scope.0.iter().map(|(dimension, pattern)| {
+        let Pattern::Exactly(value) = pattern else {
+            panic!("only budgets with one scope have an opening");
+        };
+        match dimension {
+            Dimension::Workspace => escaped(value),
+            other => format!("{}={}", other.name(), escaped(value)),
+        }
+    });
+    let mut parts: Vec<String> = parts.collect();
+    if !dimensions_of(budget).contains(&Dimension::Workspace) {
+        parts.insert(0, "*".to_owned());
+    }
+    let zone = budget.timezone.zone();
+    let window = Window::containing(budget.window, zone, budget.counted_from);
+    let name = AccountName {
+        budget: budget.id.to_string(),
+        scope: parts.join("/"),
+        start: window.start,
+    };
+    Some((name, window, opening))
 }
 
 fn calendar_place(budget: &Budget, one: &LogEvent) -> Place {

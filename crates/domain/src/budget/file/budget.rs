@@ -8,14 +8,15 @@ use super::values::{choice, dollars, hundredths, scalar, text, whole_number};
 use super::{BudgetDraft, dimensions, steps};
 use crate::alert_place::AlertPlace;
 use crate::amount::{Amount, Unit};
-use crate::budget::record::LIMIT_FROM_EVENT;
+use crate::budget::record::{LIMIT_FROM_EVENT, OPENING};
 use crate::budget::{BasisPoints, Budget, BudgetId, OnStale, ReserveRule};
+use crate::scope::ScopeTemplate;
 use crate::spelling::{closest, suggest};
 use crate::time::UnixMillis;
 use crate::timezone::Timezone;
 use crate::window::WindowKind;
 
-const FIELDS: [&str; 20] = [
+const FIELDS: [&str; 21] = [
     "id",
     "scope",
     "where",
@@ -36,6 +37,7 @@ const FIELDS: [&str; 20] = [
     "message",
     "help_url",
     "alert",
+    "opening",
 ];
 
 /// The fields of which a budget has one.
@@ -87,11 +89,18 @@ pub(super) fn read(node: &Node, mistakes: &mut Mistakes) -> Option<BudgetDraft> 
         .get("help_url")
         .and_then(|node| help_url(node, mistakes));
     let alert = alert(&fields, mistakes);
+    let opening = fields
+        .get("opening")
+        .and_then(|node| opening(node, limit, mistakes));
 
     let (id, limit, window) = (id?, limit?, window?);
+    let scope = scope?.counted_in(window);
+    if let Some(node) = fields.get("opening") {
+        refuse_opening_of_many(node, &scope, window, mistakes);
+    }
     let draft = BudgetDraft(Budget {
         id,
-        scope: scope?.counted_in(window),
+        scope,
         filter: filter.unwrap_or_default(),
         limit,
         limit_from_event,
@@ -105,6 +114,7 @@ pub(super) fn read(node: &Node, mistakes: &mut Mistakes) -> Option<BudgetDraft> 
         message,
         help_url,
         alert,
+        opening,
         counted_from: UnixMillis(0),
     });
     (mistakes.count() == before).then_some(draft)
@@ -297,6 +307,32 @@ fn reserve_rule(
         );
     }
     rule
+}
+
+/// In the unit of the limit.
+fn opening(node: &Node, limit: Option<Amount>, mistakes: &mut Mistakes) -> Option<Amount> {
+    match limit?.unit() {
+        Unit::Usd => dollars(node, "opening", mistakes).map(Amount::Usd),
+        unit => whole_number(node, "opening", 0..=MAX_COUNT, mistakes)
+            .map(|count| Amount::new(unit, count.into())),
+    }
+}
+
+/// One figure cannot be shared out among the scopes of a template, or among sessions.
+fn refuse_opening_of_many(
+    node: &Node,
+    scope: &ScopeTemplate,
+    window: WindowKind,
+    mistakes: &mut Mistakes,
+) {
+    let suggestion = if window.is_session() {
+        "leave it out: nothing was spent before a session began"
+    } else if scope.single().is_none() {
+        "make a budget with its own `opening` for each value that has one, or leave it out"
+    } else {
+        return;
+    };
+    mistakes.add(node.into(), OPENING, Some(suggestion));
 }
 
 fn help_url(node: &Node, mistakes: &mut Mistakes) -> Option<String> {

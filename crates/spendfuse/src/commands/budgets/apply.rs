@@ -56,6 +56,11 @@ pub fn run(settings: &Settings, args: &ApplyArgs) -> Result<ExitCode, Failure> {
     if in_force::newest_version(settings)? == 0 {
         plan.go_on_with(&known_counts(settings, now)?);
     }
+    let too_late = plan.openings_too_late(now);
+    if !too_late.is_empty() {
+        let summary = "an opening would change nothing, so nothing was changed".to_owned();
+        return Err(Failure::budgets_file(summary, too_late));
+    }
     let writes = plan.writes();
     // People see what is going to happen before it does.
     if !args.json {
