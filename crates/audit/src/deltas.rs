@@ -1,5 +1,7 @@
 //! Deltas: their chains, and whether they tell the ledger what the rows say.
 
+use std::collections::BTreeMap;
+
 use spendfuse_engine::audit::{Chains, Difference, Differences, Kind, SeqSums, Site, Tally};
 use spendfuse_engine::codec;
 use spendfuse_engine::delta::Deltas;
@@ -166,11 +168,11 @@ impl DeltaLog {
                 });
             }
             let is_ahead = seq > read.ranges[meter as usize].to;
-            for (series, tally) in by_series(&deltas) {
+            for ((series, budget_version), tally) in by_series(&deltas) {
                 let told = Told {
                     series: (meter, series.to_owned()),
                     seq,
-                    budget_version: deltas.budget_version,
+                    budget_version,
                     tally,
                 };
                 match is_ahead {
@@ -194,13 +196,15 @@ fn unreadable(ledger: u32, detail: String) -> Difference {
     }
 }
 
-fn by_series(deltas: &Deltas) -> Vec<(&str, Tally)> {
-    let names = deltas.series.iter();
-    let mut sums: Vec<(&str, Tally)> = names
-        .map(|name| (name.as_str(), Tally::default()))
-        .collect();
+/// Sums by series and version of the budgets: rows of a correction name the version that its entry was
+/// counted with.
+fn by_series(deltas: &Deltas) -> BTreeMap<(&str, u64), Tally> {
+    let mut sums: BTreeMap<(&str, u64), Tally> = BTreeMap::new();
     for entry in &deltas.entries {
-        if let Some((_, sum)) = sums.get_mut(entry.series as usize) {
+        if let Some(series) = deltas.series.get(entry.series as usize) {
+            let then = entry.corrects.map(|then| then.budget_version);
+            let version = then.unwrap_or(deltas.budget_version);
+            let sum = sums.entry((series, version)).or_default();
             sum.add(Tally::new(entry.calls, entry.cost));
         }
     }
@@ -209,13 +213,15 @@ fn by_series(deltas: &Deltas) -> Vec<(&str, Tally)> {
 
 /// The calls that deltas are about: an event counts once in each series.
 fn largest_series(deltas: &Deltas) -> Tally {
-    let sums = by_series(deltas).into_iter().map(|(_, tally)| tally);
+    let sums = by_series(deltas).into_values();
     sums.max_by_key(|tally| tally.events).unwrap_or_default()
 }
 
 impl DeltasRead {
     fn take(&mut self, told: Told, budgets: &BudgetsInForce) {
-        if budgets.compares(&told.series.1, told.budget_version) {
+        // A correction may move a call within a series.
+        let is_nothing = told.tally == Tally::default();
+        if !is_nothing && budgets.compares(&told.series.1, told.budget_version) {
             self.sums.add(told.series, told.seq, told.tally);
         }
     }

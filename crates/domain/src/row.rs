@@ -50,6 +50,12 @@ impl PriceBasis {
             Self::Ceiling => "ceiling",
         }
     }
+
+    /// The one of this name.
+    pub fn named(name: &str) -> Option<Self> {
+        let all = [Self::Book, Self::Reported, Self::Ceiling];
+        all.into_iter().find(|one| one.name() == name)
+    }
 }
 
 /// Where an event was read from.
@@ -117,6 +123,18 @@ impl Counts {
     }
 }
 
+/// What an entry amends another one by.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum AmendedBy {
+    /// An event of the same identity.
+    #[default]
+    Event,
+    /// A correction: its event is what stands from now on.
+    Correction,
+    /// A correction that takes everything back: its event says against whom, and counts nothing.
+    TakingBack,
+}
+
 /// The entry that another one amends.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Amended<'a> {
@@ -126,6 +144,15 @@ pub struct Amended<'a> {
     pub address: MeterAddress,
     /// What stands for it until now.
     pub counts: Counts,
+    /// By what.
+    pub by: AmendedBy,
+}
+
+impl Amended<'_> {
+    /// Whether a correction amends it: then the row's origin is a record of the corrections topic.
+    pub fn is_corrected(&self) -> bool {
+        self.by != AmendedBy::Event
+    }
 }
 
 /// One row of `spend`. Everything that the event itself says is in [`event`](Self::event).

@@ -275,6 +275,23 @@ impl Account {
         self.is_quiet |= exceeds && !exceeded_before;
     }
 
+    /// Adds what a correction changes of the entry (`source`, `id`, `time`): nothing was spent now, so
+    /// neither the last event nor the pace moves.
+    pub fn correct(
+        &mut self,
+        spend: Spend,
+        unpriced: Nanos,
+        source: &str,
+        id: &str,
+        time: UnixMillis,
+    ) {
+        let last = self.caused_by.pop();
+        self.add(spend, unpriced, source, id, time);
+        if let Some(last) = last {
+            self.caused_by[0] = last;
+        }
+    }
+
     /// Everything spent, the opening included.
     pub fn spend(&self) -> Spend {
         let mut spend = Spend {

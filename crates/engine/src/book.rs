@@ -76,9 +76,22 @@ impl BudgetBook {
             } else {
                 book.enlist(index, &budget);
             }
-            book.budgets.push(CompiledBudget::new(budget));
+            let mut compiled = CompiledBudget::new(budget);
+            compiled.counts_since_version = version;
+            book.budgets.push(compiled);
         }
         book
+    }
+
+    /// The same after the book `before`: counts that go on run since they were met there.
+    pub fn succeeding(mut self, before: &Self) -> Self {
+        for compiled in &mut self.budgets {
+            let known = before.named(&compiled.budget.id);
+            if let Some(known) = known.filter(|known| known.count == compiled.count) {
+                compiled.counts_since_version = known.counts_since_version;
+            }
+        }
+        self
     }
 
     /// The same with budgets that cannot be read.

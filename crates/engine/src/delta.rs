@@ -2,6 +2,7 @@
 
 use hashbrown::HashMap;
 use minicbor::{Decode, Encode};
+use spendfuse_domain::budget::CompiledBudget;
 use spendfuse_domain::{Nanos, UnixMillis};
 
 use crate::codec;
@@ -78,6 +79,29 @@ pub struct DeltaEntry {
     #[n(10)]
     #[cbor(with = "codec::only_true", has_nil)]
     pub is_history: bool,
+    /// Of a correction: which entry it corrects.
+    #[n(11)]
+    pub corrects: Option<CountedThen>,
+}
+
+/// When an entry was counted that a correction changes: a budget's count that does not contain the
+/// entry is not corrected.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct CountedThen {
+    /// Version of the budgets that it was counted with.
+    #[n(0)]
+    pub budget_version: u64,
+    /// When it arrived.
+    #[n(1)]
+    #[cbor(with = "codec::millis")]
+    pub arrival: UnixMillis,
+}
+
+impl CountedThen {
+    /// Whether the budget's count contains the entry.
+    pub fn is_in(self, compiled: &CompiledBudget) -> bool {
+        compiled.contains(self.budget_version, self.arrival)
+    }
 }
 
 /// Numbers, lengths and times of an entry take no more than this, bytes.
@@ -168,6 +192,7 @@ mod tests {
             id: format!("r-{number}"),
             time: UnixMillis(420_000),
             is_history: false,
+            corrects: None,
         };
         let whole = Deltas {
             meter_partition: 3,

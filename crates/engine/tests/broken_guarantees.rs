@@ -52,6 +52,8 @@ fn every_injected_fault_is_reported_under_its_promise() {
         (Fault::PublishedTooSeldom, Promise::Verdicts),
         (Fault::FindingsStayOpen, Promise::Findings),
         (Fault::RowTwice, Promise::Rows),
+        (Fault::CorrectionsForgotten, Promise::CountedOnce),
+        (Fault::NothingTakenBack, Promise::Rows),
     ] {
         let counts = broken(&cases, Some(fault));
         println!("{fault:?}: {counts:?}");

@@ -28,6 +28,7 @@ fn entry() -> impl Strategy<Value = DeltaEntry> {
         id: texts.2,
         time: UnixMillis(time),
         is_history: false,
+        corrects: None,
     })
 }
 

@@ -9,8 +9,8 @@ use proptest::prelude::*;
 use proptest::test_runner::RngSeed;
 use proptest::test_runner::{Config, TestCaseError};
 use spendfuse_domain::Verdict;
-use spendfuse_engine::meter::Counted;
-use spendfuse_testkit::pipeline::{Commit, Finished, Move, run_to_the_end};
+use spendfuse_engine::meter::{Corrected, Counted};
+use spendfuse_testkit::pipeline::{Became, Commit, Finished, Move, run_to_the_end};
 use spendfuse_testkit::readers::{NaiveGuard, StageName};
 use spendfuse_testkit::{Scenario, check, generate, run};
 
@@ -78,8 +78,9 @@ fn outcome(finished: &Finished) -> (BTreeMap<usize, String>, Vec<String>) {
                 guard.apply((StageName::Meter, commit.partition), &commit.blocklist);
                 for (place, counted) in &commit.inputs {
                     let what = match counted {
-                        Counted::AtAddress(_) => "counted".to_owned(),
-                        Counted::Grown(_) => "grown".to_owned(),
+                        Became::Event(Counted::AtAddress(_)) => "counted".to_owned(),
+                        Became::Event(Counted::Grown(_)) => "grown".to_owned(),
+                        Became::Correction(Corrected::Applied { .. }) => "corrected".to_owned(),
                         other => format!("{other:?}"),
                     };
                     events.insert(*place, what);
@@ -147,7 +148,7 @@ proptest! {
         let mut counted = HashMap::new();
         for commit in &finished.history.commits {
             let Commit::Meter(commit) = commit else { continue };
-            for (place, _) in commit.inputs.iter().filter(|(_, what)| matches!(what, Counted::AtAddress(_))) {
+            for (place, _) in commit.inputs.iter().filter(|(_, what)| matches!(what, Became::Event(Counted::AtAddress(_)))) {
                 let one = &scenario.log[*place];
                 if let Some(first) = counted.insert(one.event.identity, one.arrival) {
                     // Beyond the horizon the same id may be a new response.

@@ -94,6 +94,7 @@ impl Desk {
             id: format!("e{}", self.seq),
             time: self.now,
             is_history: false,
+            corrects: None,
         };
         if !spends.is_empty() {
             let deltas = Deltas {

@@ -137,6 +137,7 @@ fn deltas(budget: &Budget, seq: u64, scope: &str, time: UnixMillis, nanos: i128)
             id: format!("e{seq}"),
             time,
             is_history: false,
+            corrects: None,
         }],
     }
 }

@@ -177,7 +177,7 @@ impl TableFeed {
 
     fn publish_budgets(&mut self) {
         if self.budgets.take_change() {
-            let book = book_of(&self.budgets);
+            let book = book_of(&self.budgets).succeeding(&self.tables.budgets.load());
             gauge!(BUDGETS_UNREADABLE).set(self.budgets.unreadable().len() as f64);
             tracing::info!(
                 version = book.version,

@@ -8,6 +8,7 @@ use std::fmt;
 
 use spendfuse_domain::finding::DetectorRules;
 
+use crate::corrections::Desk;
 use crate::pipeline::{Commit, Finished};
 use crate::readers::{FindingsReader, NaiveGuard};
 use crate::reference::{MeterReference, SpendReference};
@@ -68,6 +69,8 @@ pub(crate) struct Checker<'a> {
     ledger: LedgerChecker,
     guard: NaiveGuard,
     findings: FindingsReader,
+    /// What corrections are made from.
+    desk: Desk,
     /// Rules of each version, made once.
     rules: Vec<DetectorRules>,
 }
@@ -91,6 +94,7 @@ pub fn check(scenario: &Scenario, finished: &Finished) -> Result<(), Violation> 
         ledger: LedgerChecker::new(scenario.partitions),
         guard: NaiveGuard::default(),
         findings: FindingsReader::default(),
+        desk: Desk::default(),
         rules: versions
             .map(|version| DetectorRules::new(version.rules.iter().cloned()))
             .collect(),

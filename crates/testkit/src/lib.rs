@@ -10,6 +10,7 @@
 //! [`receiver`] and [`mail`] are those who are told: an HTTP server and a mail server.
 
 pub mod check;
+pub mod corrections;
 pub mod generate;
 pub mod mail;
 pub mod pipeline;

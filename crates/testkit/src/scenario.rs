@@ -21,6 +21,42 @@ pub struct LogEvent {
     pub priced: PriceBasis,
     /// Of history: since when nobody but the meter knows what was counted.
     pub judged_at: Option<UnixMillis>,
+    /// Whether it is no event but a correction of one; then `event` is that one.
+    pub corrects: Option<LogCorrection>,
+}
+
+/// A correction as it stands in the corrections topic.
+#[derive(Clone, Debug, PartialEq)]
+pub struct LogCorrection {
+    /// Place in the log of the event whose entry is corrected.
+    pub of: usize,
+    /// What is wanted.
+    pub what: Wanted,
+    /// What whoever made it knew.
+    pub known: Known,
+    /// How long before its arrival the warehouse was asked, milliseconds.
+    pub judged_before: i64,
+}
+
+/// What a correction is to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub enum Wanted {
+    Void,
+    Restore,
+    Usage { output: u64, cost: i128 },
+    Customer(&'static str),
+}
+
+/// What whoever made a correction knew of the ones before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Known {
+    /// All of them.
+    All,
+    /// All but the last one.
+    AllButOne,
+    /// It is the last one again.
+    Again,
 }
 
 /// The budgets and rules from one event on.
@@ -43,6 +79,9 @@ impl fmt::Debug for LogEvent {
             "{} {} time {} #{}",
             self.arrival, event.id, event.time, event.content
         )?;
+        if let Some(corrects) = &self.corrects {
+            write!(formatter, " {corrects:?}")?;
+        }
         if let Some(judged_at) = self.judged_at {
             write!(formatter, " history judged at {judged_at}")?;
         }
@@ -124,11 +163,13 @@ impl Scenario {
     pub fn book(&self, version: usize) -> Arc<BudgetBook> {
         let budgets = &self.versions[version];
         let rules = DetectorRules::new(budgets.rules.iter().cloned());
-        Arc::new(BudgetBook::compile(
-            version as u64 + 1,
-            budgets.budgets.clone(),
-            rules,
-        ))
+        let number = version as u64 + 1;
+        let mut book = BudgetBook::compile(number, budgets.budgets.clone(), rules);
+        for compiled in &mut book.budgets {
+            let (_, began) = self.count_begins(version, &compiled.budget);
+            compiled.counts_since_version = began as u64 + 1;
+        }
+        Arc::new(book)
     }
 
     /// Whether `version` starts or ends a count, so that the expectation is only defined when all

@@ -9,7 +9,9 @@ use spendfuse_devstack::{ClickHouse, ClickHouseOptions};
 use spendfuse_domain::budget::Spend;
 use spendfuse_domain::event::{Body, Flags};
 use spendfuse_domain::finding::{Detector, Finding, FindingState, Severity};
-use spendfuse_domain::row::{Amended, Counts, PriceBasis, SpendRow, WindowLine, WindowLineKind};
+use spendfuse_domain::row::{
+    Amended, AmendedBy, Counts, PriceBasis, SpendRow, WindowLine, WindowLineKind,
+};
 use spendfuse_domain::verdict::{BlocklistEntry, EventRef, Stage, Verdict};
 use spendfuse_domain::{Amount, Figures, Nanos, Percent, UnixMillis, Window};
 use spendfuse_warehouse::{
@@ -248,6 +250,7 @@ async fn an_entry_that_amends_another_adds_what_it_is_more() {
         id: "r-1",
         address: row(&first, 7, 0).address,
         counts,
+        by: AmendedBy::Event,
     };
     block.push(&SpendRow {
         amends: Some(&amended),

@@ -240,6 +240,7 @@ fn scopes(count: usize, keep: &mut dyn FnMut(Log)) -> Result<Ledger> {
             id: format!("chatcmpl-{number:09}"),
             time: START,
             is_history: false,
+            corrects: None,
         };
         ledger.begin(seq);
         let deltas = Deltas {

@@ -88,6 +88,7 @@ impl Storm {
             id: format!("chatcmpl-{number:09}"),
             time: now,
             is_history: false,
+            corrects: None,
         };
         let deltas = Deltas {
             through: None,

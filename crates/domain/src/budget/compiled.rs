@@ -30,7 +30,14 @@ pub struct CompiledBudget {
     pub revision: u64,
     /// Changes only when a new count starts.
     pub count: CountId,
+    /// Version of the budgets with which this process met that count first: entries that were counted
+    /// with this version or a later one are in it.
+    pub counts_since_version: u64,
 }
+
+/// An account need not hold an entry that arrived this soon after its count began: the meter may
+/// still have counted it by the budgets of before, milliseconds.
+const TAKES_EFFECT_WITHIN: i64 = 60_000;
 
 /// What is compared with the steps of a budget, in the unit of its limit.
 #[derive(Clone, Copy, Debug)]
@@ -75,6 +82,7 @@ impl CompiledBudget {
                 .collect(),
             revision: xxh3_64(&budget.to_record()),
             count: CountId::of(&budget),
+            counts_since_version: 0,
             budget,
         }
     }
@@ -84,6 +92,15 @@ impl CompiledBudget {
         let who = AsCounted::new(who, self.session_is_root());
         let counts = self.budget.scope.covers(&who) && self.budget.filter.holds(&who);
         counts.then(|| scope_text(&self.shape, &who)).flatten()
+    }
+
+    /// Whether the count contains an entry that arrived at `arrival` and was counted with
+    /// `budget_version` of the budgets. Of entries of the first minute, by budgets of before this
+    /// process knew any, it is assumed that it does not: what is not taken back blocks too early, not
+    /// too late.
+    pub fn contains(&self, budget_version: u64, arrival: UnixMillis) -> bool {
+        let since = self.budget.counted_from;
+        budget_version >= self.counts_since_version || arrival.since(since) >= TAKES_EFFECT_WITHIN
     }
 
     /// Whether a session without a root is its own root session.

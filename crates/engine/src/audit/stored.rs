@@ -121,6 +121,7 @@ mod tests {
             id: "i".to_owned(),
             time,
             is_history: false,
+            corrects: None,
         };
         let deltas = Deltas {
             meter_partition: 1,

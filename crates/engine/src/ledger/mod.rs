@@ -212,7 +212,10 @@ impl Ledger {
                 continue;
             };
             for index in book.counting(series, &entry.scope) {
-                self.add(index, book.budget(index), entry);
+                let compiled = book.budget(index);
+                if entry.corrects.is_none_or(|then| then.is_in(compiled)) {
+                    self.add(index, compiled, entry);
+                }
             }
         }
     }
@@ -286,15 +289,19 @@ impl Ledger {
             self.add_without_account(compiled, entry, &window);
             return;
         }
-        if self.accounts.len() >= self.config.account_capacity
-            && self
-                .accounts
-                .find(compiled.budget.id.as_str(), &entry.scope, window.start)
-                .is_none()
-        {
+        let is_new = || {
+            let (budget, scope) = (compiled.budget.id.as_str(), &entry.scope);
+            self.accounts.find(budget, scope, window.start).is_none()
+        };
+        if self.accounts.len() >= self.config.account_capacity && is_new() {
             // What is counted already stays.
             self.add_without_account(compiled, entry, &window);
             self.outputs.without_account += 1;
+            return;
+        }
+        if entry.takes_back() && is_new() {
+            // What is taken back was counted when there was no room for an account.
+            self.add_without_account(compiled, entry, &window);
             return;
         }
         let id = self.account_of(compiled, &entry.scope, window);
@@ -404,6 +411,10 @@ impl Ledger {
 impl Account {
     fn take(&mut self, compiled: &CompiledBudget, entry: &DeltaEntry, now: UnixMillis) {
         let (spend, unpriced) = (entry.spend(), entry.unpriced);
+        if entry.corrects.is_some() {
+            self.correct(spend, unpriced, &entry.source, &entry.id, entry.time);
+            return;
+        }
         if entry.is_history {
             let event = (&*entry.source, &*entry.id, entry.time);
             self.add_history(compiled, spend, unpriced, event);
@@ -417,6 +428,11 @@ impl Account {
 }
 
 impl DeltaEntry {
+    /// Whether it corrects what was counted here, not what is to be counted here from now on.
+    fn takes_back(&self) -> bool {
+        self.corrects.is_some() && self.calls <= 0
+    }
+
     fn spend(&self) -> Spend {
         Spend {
             cost: self.cost,

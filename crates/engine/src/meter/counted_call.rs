@@ -43,6 +43,22 @@ impl CountedCall {
         })
     }
 
+    /// What stands for a call that was corrected: what was counted of it is the correction's affair.
+    pub(super) fn corrected() -> Self {
+        Self {
+            address: MeterAddress::default(),
+            told: ToldCall::default(),
+            cost: CostParts::default(),
+            at_ceiling: Nanos::ZERO,
+            reported_cost: Nanos::ZERO,
+        }
+    }
+
+    /// Whether it is [`corrected`](Self::corrected): no commit has number 0.
+    pub(super) fn is_corrected(&self) -> bool {
+        self.address.seq == 0
+    }
+
     /// What it is for budgets, and the part of it at a ceiling.
     pub(super) fn spend(&self) -> (Spend, Nanos) {
         let spend = Spend::of_call(self.cost.total(), self.told.tokens.total());

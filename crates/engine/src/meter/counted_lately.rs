@@ -115,6 +115,12 @@ impl CountedLately {
         self.stored_at(*place)?.read(partition)
     }
 
+    /// The same where it may still grow: what was corrected does not.
+    pub(super) fn growing(&self, identity: Identity, partition: u32) -> Option<CountedCall> {
+        self.of(identity, partition)
+            .filter(|call| !call.is_corrected())
+    }
+
     fn insert(&mut self, identity: Identity, bytes: &[u8]) {
         debug_assert!(bytes.len() < PIECE);
         let fits = |piece: &Vec<u8>| piece.len() + bytes.len() <= PIECE;

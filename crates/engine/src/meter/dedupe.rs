@@ -168,6 +168,21 @@ impl Dedupe {
         })
     }
 
+    /// Judges without remembering.
+    pub fn judged(&self, identity: Identity, content: u32, arrival: UnixMillis) -> Judgement {
+        let id = RememberedId::new(identity, content, arrival);
+        let same = |known: &RememberedId| known.low == id.low && known.high == id.high;
+        let horizon = self.horizon_minutes + SLACK_MINUTES;
+        match self.known.find(id.low, same) {
+            Some(first) if id.minute > first.minute.saturating_add(horizon) => Judgement::Fresh,
+            Some(first) if first.content == content => Judgement::Duplicate,
+            Some(first) => Judgement::Conflict {
+                first: UnixMillis::from_minute(first.minute.into()),
+            },
+            None => Judgement::Fresh,
+        }
+    }
+
     /// Judges an event and remembers it where it is fresh; `arrival` is its first arrival.
     pub fn judge(&mut self, identity: Identity, content: u32, arrival: UnixMillis) -> Judgement {
         let id = RememberedId::new(identity, content, arrival);

@@ -9,7 +9,7 @@ use spendfuse_domain::{Nanos, UnixMillis};
 use xxhash_rust::xxh3::xxh3_128;
 
 use crate::book::Series;
-use crate::delta::{DeltaEntry, Deltas};
+use crate::delta::{CountedThen, DeltaEntry, Deltas};
 
 /// Scope texts are remembered up to this many; beyond, the memory starts anew.
 const MAX_INTERNED: usize = 1 << 20;
@@ -56,6 +56,8 @@ pub struct Fold {
     sums: HashMap<EntryKey, u32>,
     /// In the order of first appearance, so that equal input gives equal records.
     entries: Vec<(EntryKey, Sum)>,
+    /// What corrections change, each by itself: there are few.
+    corrected: Vec<(EntryKey, Sum, CountedThen)>,
     /// `source` and `id` of every event, one after the other: a sum names its last event by its
     /// place here, since copying the texts into every sum would cost more than adding up.
     event_texts: String,
@@ -108,6 +110,46 @@ impl Fold {
             sum.unpriced += unpriced;
             sum.last = last;
             sum.time = event.time;
+        }
+    }
+
+    /// Adds what a correction of an entry changes; `event` says against whom that counted, or counts
+    /// from now on.
+    pub fn correct(
+        &mut self,
+        series: &[Series],
+        event: &Event<'_>,
+        spend: Spend,
+        unpriced: Nanos,
+        corrects: CountedThen,
+    ) {
+        let last = EventPlace {
+            start: self.event_texts.len(),
+            source_bytes: event.source.len(),
+            id_bytes: event.id.len(),
+        };
+        self.event_texts.push_str(&event.source);
+        self.event_texts.push_str(&event.id);
+        for (index, one) in series.iter().enumerate() {
+            if !one.filter.holds(&event.attribution) {
+                continue;
+            }
+            let Some(scope) = self.intern(index as u32, &one.shape, &event.attribution) else {
+                continue;
+            };
+            let key = EntryKey {
+                series: index as u32,
+                scope,
+                minute: event.time.minute(),
+                is_history: false,
+            };
+            let sum = Sum {
+                spend,
+                unpriced,
+                last,
+                time: event.time,
+            };
+            self.corrected.push((key, sum, corrects));
         }
     }
 
@@ -168,7 +210,10 @@ impl Fold {
     pub fn take(&mut self, series: &[Series]) -> Vec<(u32, Deltas)> {
         let mut by_partition: Vec<Option<(Deltas, HashMap<u32, u32>)>> = Vec::new();
         by_partition.resize_with(self.ledger_partitions as usize, || None);
-        for (key, sum) in self.entries.drain(..) {
+        let events = self.entries.drain(..).map(|(key, sum)| (key, sum, None));
+        let corrected = self.corrected.drain(..);
+        let corrected = corrected.map(|(key, sum, corrects)| (key, sum, Some(corrects)));
+        for (key, sum, corrects) in events.chain(corrected) {
             let scope = &self.scopes[key.scope as usize];
             let EventPlace {
                 start,
@@ -194,6 +239,7 @@ impl Fold {
                 id: self.event_texts[id_start..id_start + id_bytes].to_owned(),
                 time: sum.time,
                 is_history: key.is_history,
+                corrects,
             });
         }
         self.sums.clear();

@@ -10,6 +10,7 @@
 mod alerts;
 mod changelog;
 mod commit;
+mod corrections;
 mod counted_call;
 mod counted_lately;
 pub mod dedupe;
@@ -26,7 +27,9 @@ use hashbrown::HashMap;
 use spendfuse_domain::budget::{BudgetId, Spend};
 use spendfuse_domain::event::{Body, Event, Flags};
 use spendfuse_domain::growth::Growth;
-use spendfuse_domain::row::{Amended, CostParts, MeterAddress, Origin, PriceBasis, SpendRow};
+use spendfuse_domain::row::{
+    Amended, AmendedBy, CostParts, MeterAddress, Origin, PriceBasis, SpendRow,
+};
 use spendfuse_domain::{Nanos, UnixMillis};
 
 use crate::account::Account;
@@ -37,6 +40,7 @@ use crate::detect::lane::LaneRule;
 use crate::publish::Told;
 use crate::stamps::Stamps;
 use alerts::ToldPeople;
+pub use corrections::{Corrected, Correction, Standing};
 use counted_call::CountedCall;
 use counted_lately::CountedLately;
 use dedupe::{Dedupe, Judgement, RememberedId, RememberedIds};
@@ -395,7 +399,7 @@ impl Meter {
     ) -> Counted {
         let partition = self.config.partition;
         let known = self.lately.as_ref();
-        let before = known.and_then(|known| known.of(event.identity, partition));
+        let before = known.and_then(|known| known.growing(event.identity, partition));
         let priced = (charge.cost, charge.at_ceiling);
         let growth = before.and_then(|before| {
             let now = CountedCall::of(event, priced, before.address)?;
@@ -414,6 +418,7 @@ impl Meter {
             id: &event.id,
             address: before.address,
             counts: before.counts(),
+            by: AmendedBy::Event,
         };
         let (address, _) = self.add_row(event, charge, origin, feed, Some(&amended), rows);
         self.count_spend(event, more, feed);

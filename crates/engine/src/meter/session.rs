@@ -127,6 +127,9 @@ pub struct Session {
     /// What its app lets it spend, as told last.
     #[n(10)]
     pub limit_nanos: Option<i64>,
+    /// Commit of its first event, and that one's place in it; older versions did not say.
+    #[n(11)]
+    pub first_event: Option<(u64, u32)>,
     /// Whether the running commit changed it.
     #[cbor(skip)]
     pub touched: bool,

@@ -305,6 +305,8 @@ impl Meter {
         let known = known.or_else(|| self.find_unless_idle(name));
         let id = known.unwrap_or_else(|| {
             let id = self.sessions.begin(name, self.now);
+            let first_event = self.running_event();
+            self.sessions[id].first_event = Some(first_event);
             self.look_again(id);
             id
         });
@@ -314,10 +316,12 @@ impl Meter {
 
     /// Notes that the running commit changes a live session.
     pub(super) fn touch(&mut self, id: SessionId) {
+        let event = self.running_event();
         if let Some(session) = self.sessions.get_mut(id) {
             session.last_at = self.now;
             if session.is_over() {
                 session.opened_at = self.now;
+                session.first_event = Some(event);
             }
         }
         self.settle_at_end(id);
@@ -402,7 +406,7 @@ impl Meter {
     }
 
     /// When a session ends unless something comes.
-    fn ends_at(&self, id: SessionId) -> UnixMillis {
+    pub(super) fn ends_at(&self, id: SessionId) -> UnixMillis {
         let Some(session) = self.sessions.get(id) else {
             return UnixMillis::default();
         };

@@ -85,6 +85,12 @@ impl Sessions {
     }
 }
 
+impl std::ops::IndexMut<SessionId> for Sessions {
+    fn index_mut(&mut self, id: SessionId) -> &mut Session {
+        &mut self.by_id[id]
+    }
+}
+
 impl std::ops::Index<SessionId> for Sessions {
     type Output = Session;
     fn index(&self, id: SessionId) -> &Session {

@@ -97,6 +97,7 @@ fn rows_of_many_scopes_are_several_records_and_one_unbroken_chain() {
         id: "r".repeat(256),
         time: UnixMillis(NOW),
         is_history: false,
+        corrects: None,
     };
     let deltas = Deltas {
         seq: 1,

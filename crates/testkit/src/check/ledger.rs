@@ -122,11 +122,15 @@ impl Checker<'_> {
             // History alone opens nothing. Where it took part, the order decides, and what the
             // limit was then.
             let live = &expected.live;
-            let is_sure = commit.version == 0 || *live == expected.tally;
+            let is_corrected = expected.is_corrected;
+            let is_sure = match is_corrected {
+                true => !expected.has_history,
+                false => commit.version == 0 || *live == expected.tally,
+            };
             // A call may have been history when it was first told of, and have grown since.
-            let is_live = *live != Tally::default();
+            let is_live = *live != Tally::default() || expected.live_events > 0;
             let must = is_sure && is_live && live.standing(budget).exceeded;
-            let may = (is_live || commit.version > 0) && open.contains(&key);
+            let may = (is_live || is_corrected || commit.version > 0) && open.contains(&key);
             if must || may {
                 let (_, began) = self.scenario.count_begins(commit.version, budget);
                 now_exceeded.insert((name.clone(), began));

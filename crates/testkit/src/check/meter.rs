@@ -3,16 +3,31 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use spendfuse_domain::finding::{Detector, Finding};
+use spendfuse_domain::row::MeterAddress;
 use spendfuse_domain::{Body, Verdict};
-use spendfuse_engine::meter::Counted;
+use spendfuse_engine::meter::{Corrected, Counted};
 
 use super::published::mistake;
 use super::{Checker, Promise, Violation};
-use crate::pipeline::MeterCommit;
+use crate::corrections::Stands;
+use crate::pipeline::{Became, MeterCommit};
 use crate::readers::StageName;
 use crate::reference::Expected;
 use crate::reference::detectors::{CONDITIONS, EpisodeNow};
-use crate::reference::meter::agrees;
+use crate::reference::meter::{agrees, agrees_on_correction};
+
+/// Address, id, cost.
+type ExpectedRow = (MeterAddress, String, i128);
+
+/// The row that follows `index` others of its commit.
+fn row_of(commit: &MeterCommit, index: usize, id: &str, cost: i128) -> ExpectedRow {
+    let address = MeterAddress {
+        partition: commit.partition,
+        seq: commit.seq,
+        index: index as u32,
+    };
+    (address, id.to_owned(), cost)
+}
 
 impl Checker<'_> {
     pub(super) fn meter_commit(&mut self, commit: &MeterCommit) -> Result<(), Violation> {
@@ -39,37 +54,24 @@ impl Checker<'_> {
             reference.adopt(commit.version);
         }
         let mut expected_rows = Vec::new();
-        for (event_index, counted) in &commit.inputs {
-            if std::mem::replace(&mut self.processed[*event_index], true) {
-                let detail = format!("{here}: event {event_index} was processed before");
+        for (index, became) in &commit.inputs {
+            if std::mem::replace(&mut self.processed[*index], true) {
+                let detail = format!("{here}: event {index} was processed before");
                 return Err(Violation::new(Promise::CountedOnce, detail));
             }
-            let one = &self.scenario.log[*event_index];
-            let rules = &self.rules[commit.version];
-            let expected = reference.count(*event_index, commit.version, rules);
-            let ends = one.event.body == Body::SessionEnd;
-            if !agrees(expected, *counted, ends) {
-                let id = &one.event.id;
-                let detail = format!("{here}: {id} is {counted:?}, expected {expected:?}");
-                return Err(Violation::new(Promise::CountedOnce, detail));
-            }
-            if let Counted::AtAddress(address) | Counted::Grown(address) = counted {
-                let index = expected_rows.len() as u32;
-                let right = (address.partition, address.seq, address.index)
-                    == (commit.partition, commit.seq, index);
-                if !right {
-                    let detail = format!("{here}: {address:?} instead of index {index}");
-                    return Err(Violation::new(Promise::Rows, detail));
+            let is_right = match became {
+                Became::Event(counted) => {
+                    self.check_event(commit, *index, *counted, &mut expected_rows)
                 }
-                let before = match expected {
-                    Expected::Grown(before) => Some(before),
-                    _ => None,
-                };
-                let cost_of = |index: usize| self.scenario.log[index].cost.total().get();
-                let cost = cost_of(*event_index) - before.map_or(0, cost_of);
-                expected_rows.push((*address, one.event.id.to_string(), cost));
-                self.spend
-                    .count(*event_index, commit.partition, commit.seq, before);
+                Became::Correction(corrected) => {
+                    self.check_correction(commit, *index, Some(*corrected), &mut expected_rows)
+                }
+                Became::Nothing => self.check_correction(commit, *index, None, &mut expected_rows),
+            };
+            if let Err(expected) = is_right {
+                let id = &self.scenario.log[*index].event.id;
+                let detail = format!("{here}: {id} is {became:?}, expected {expected}");
+                return Err(Violation::new(Promise::CountedOnce, detail));
             }
         }
         let rows = commit.rows.iter();
@@ -79,6 +81,87 @@ impl Checker<'_> {
         if rows != expected_rows {
             let detail = format!("{here}: rows {rows:?}, counted {expected_rows:?}");
             return Err(Violation::new(Promise::Rows, detail));
+        }
+        Ok(())
+    }
+
+    fn check_event(
+        &mut self,
+        commit: &MeterCommit,
+        index: usize,
+        counted: Counted,
+        rows: &mut Vec<ExpectedRow>,
+    ) -> Result<(), String> {
+        let one = &self.scenario.log[index];
+        let rules = &self.rules[commit.version];
+        let reference = &mut self.meters[commit.partition as usize];
+        let expected = reference.count(index, commit.version, rules);
+        if !agrees(expected, counted, one.event.body == Body::SessionEnd) {
+            return Err(format!("{expected:?}"));
+        }
+        if let Counted::AtAddress(address) | Counted::Grown(address) = counted {
+            let before = match expected {
+                Expected::Grown(before) => Some(before),
+                _ => None,
+            };
+            let cost_of = |index: usize| self.scenario.log[index].cost.total().get();
+            let cost = cost_of(index) - before.map_or(0, cost_of);
+            let row = row_of(commit, rows.len(), &one.event.id, cost);
+            if row.0 != address {
+                return Err(format!("{:?}", row.0));
+            }
+            rows.push(row);
+            match before {
+                Some(before) => self.desk.grown(index, before),
+                None => self.desk.counted(index, address, commit.version as u64 + 1),
+            }
+            self.spend
+                .count(index, commit.partition, commit.seq, before);
+        }
+        Ok(())
+    }
+
+    /// `corrected` is `None` where there was nothing to correct.
+    fn check_correction(
+        &mut self,
+        commit: &MeterCommit,
+        index: usize,
+        corrected: Option<Corrected>,
+        rows: &mut Vec<ExpectedRow>,
+    ) -> Result<(), String> {
+        let made = self.desk.make(self.scenario, index);
+        let (made, corrected) = match (made, corrected) {
+            (None, None) => return Ok(()),
+            (Some(made), Some(corrected)) => (made, corrected),
+            (made, _) => return Err(format!("{made:?}")),
+        };
+        let reference = &mut self.meters[commit.partition as usize];
+        let expected = reference.correct(index, &made, commit.version);
+        if !agrees_on_correction(expected, corrected) {
+            return Err(format!("{expected:?} of {made:?}"));
+        }
+        if let Corrected::Applied { address, .. } = corrected {
+            let id = format!("c{index}");
+            let cost = |stands: &Stands| stands.cost.total().get();
+            let first = row_of(commit, rows.len(), &id, 0).0;
+            if first != address {
+                return Err(format!("{first:?}"));
+            }
+            let mut push = |cost| rows.push(row_of(commit, rows.len(), &id, cost));
+            match (&made.before, &made.after) {
+                (Some(before), Some(after))
+                    if before.event.attribution == after.event.attribution =>
+                {
+                    push(cost(after) - cost(before));
+                }
+                (before, after) => {
+                    before.iter().for_each(|before| push(-cost(before)));
+                    after.iter().for_each(|after| push(cost(after)));
+                }
+            }
+            let arrival = self.scenario.log[index].arrival;
+            self.desk.applied(made.clone(), arrival);
+            self.spend.correct(made, commit.partition, commit.seq);
         }
         Ok(())
     }
@@ -104,7 +187,9 @@ impl Checker<'_> {
                     return wrong(&key, &what);
                 }
                 let lives_until = session.last_at.plus(self.scenario.idle_millis);
-                if entry.is_some_and(|entry| entry.expires_at < Some(lives_until)) {
+                // One that has expired is none, as for whoever reads it.
+                let unexpired = entry.filter(|entry| entry.expires_at > Some(commit.now));
+                if unexpired.is_some_and(|entry| entry.expires_at < Some(lives_until)) {
                     return wrong(&key, "expires before the session");
                 }
                 expected.insert(key);

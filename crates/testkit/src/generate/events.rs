@@ -7,7 +7,7 @@ use spendfuse_domain::row::{CostParts, PriceBasis};
 use spendfuse_domain::{FixedDimension, Identity, Nanos, TokenClasses, UnixMillis};
 
 use super::Choices;
-use crate::scenario::LogEvent;
+use crate::scenario::{Known, LogCorrection, LogEvent, Wanted};
 
 const MINUTE: i64 = 60_000;
 const GAPS: [i64; 10] = [
@@ -56,7 +56,9 @@ pub fn log(start: UnixMillis, bits: &[u128]) -> Vec<LogEvent> {
         let repeats = choices.one_in(6);
         let back = choices.below(8);
         let differs = choices.one_in(2);
+        let corrects = choices.one_in(6);
         let next = match log.len().checked_sub(back + 1) {
+            Some(index) if corrects => correction(&log, index, arrival, &mut choices),
             Some(index) if repeats => repeated(&log[index], arrival, differs, &mut choices),
             _ => fresh(number, arrival, &mut choices),
         };
@@ -114,6 +116,32 @@ fn count_otherwise(event: &mut Event<'_>, choices: &mut Choices) {
     }
 }
 
+/// A correction of the entry at `index`, or of what the correction there corrects.
+fn correction(
+    log: &[LogEvent],
+    index: usize,
+    arrival: UnixMillis,
+    choices: &mut Choices,
+) -> LogEvent {
+    let before = log[index].corrects.as_ref();
+    let of = before.map_or(index, |before| before.of);
+    let changed = Wanted::Usage {
+        output: choices.one_of(&[0, 700, 40]),
+        cost: choices.one_of(&COSTS),
+    };
+    let customer = Wanted::Customer(choices.one_of(&["c-1", "c/2", ""]));
+    LogEvent {
+        arrival,
+        corrects: Some(LogCorrection {
+            of,
+            what: choices.one_of(&[Wanted::Void, changed, customer, Wanted::Restore]),
+            known: choices.one_of(&[Known::All, Known::All, Known::AllButOne, Known::Again]),
+            judged_before: choices.one_of(&JUDGED),
+        }),
+        ..log[of].clone()
+    }
+}
+
 fn fresh(number: usize, arrival: UnixMillis, choices: &mut Choices) -> LogEvent {
     let kind = choices.below(16);
     let lag = choices.one_of(&LAGS);
@@ -157,6 +185,7 @@ fn fresh(number: usize, arrival: UnixMillis, choices: &mut Choices) -> LogEvent 
         cost,
         priced,
         judged_at,
+        corrects: None,
     }
 }
 

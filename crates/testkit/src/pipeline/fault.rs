@@ -31,11 +31,15 @@ pub enum Fault {
     FindingsStayOpen,
     /// A row is written twice.
     RowTwice,
+    /// Corrections that were applied are not remembered.
+    CorrectionsForgotten,
+    /// A correction changes rows and accounts by what stands from now on, and takes nothing back.
+    NothingTakenBack,
 }
 
 impl Fault {
     /// Every fault.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 16] = [
         Self::RestoreWithoutIds,
         Self::RestoreWithoutCalls,
         Self::RestoreWithoutOneRecord,
@@ -50,5 +54,7 @@ impl Fault {
         Self::PublishedTooSeldom,
         Self::FindingsStayOpen,
         Self::RowTwice,
+        Self::CorrectionsForgotten,
+        Self::NothingTakenBack,
     ];
 }

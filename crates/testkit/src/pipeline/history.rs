@@ -6,7 +6,7 @@ use spendfuse_domain::row::MeterAddress;
 use spendfuse_domain::verdict::BlocklistEntry;
 use spendfuse_engine::alert::Alert;
 use spendfuse_engine::ledger::WindowLine;
-use spendfuse_engine::meter::Counted;
+use spendfuse_engine::meter::{Corrected, Counted};
 
 /// Everything that was committed.
 #[derive(Debug, Default)]
@@ -37,7 +37,7 @@ pub struct MeterCommit {
     /// Version of the budgets in use.
     pub version: usize,
     /// Places in the scenario's log, and what became of these events.
-    pub inputs: Vec<(usize, Counted)>,
+    pub inputs: Vec<(usize, Became)>,
     /// Rows, in order.
     pub rows: Vec<SeenRow>,
     /// Blocklist records.
@@ -48,6 +48,17 @@ pub struct MeterCommit {
     pub alerts: Vec<Alert>,
 }
 
+/// What became of a place in the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Became {
+    /// Of an event.
+    Event(Counted),
+    /// Of a correction.
+    Correction(Corrected),
+    /// There was nothing to correct, so that no correction was made.
+    Nothing,
+}
+
 /// A row, as far as checks need it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SeenRow {
@@ -55,7 +66,7 @@ pub struct SeenRow {
     pub address: MeterAddress,
     /// Id of its event.
     pub id: String,
-    /// Its whole cost in nano-dollars.
+    /// Its whole cost in nano-dollars, or how much more that is.
     pub cost: i128,
 }
 

@@ -3,17 +3,20 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use spendfuse_domain::row::{Origin, PriceBasis, SpendRow};
-use spendfuse_domain::{Filter, Identity, Nanos, UnixMillis};
+use spendfuse_domain::row::{CostParts, Origin, PriceBasis, SpendRow};
+use spendfuse_domain::{Filter, Flags, Identity, Nanos, UnixMillis};
 use spendfuse_engine::book::BudgetBook;
 use spendfuse_engine::codec;
-use spendfuse_engine::delta::Deltas;
+use spendfuse_engine::delta::{CountedThen, Deltas};
 use spendfuse_engine::meter::dedupe::RememberedIds;
-use spendfuse_engine::meter::{Charge, Counted, Meter, MeterConfig, Rows};
+use spendfuse_engine::meter::{
+    Charge, Corrected, Correction, Counted, Meter, MeterConfig, Rows, Standing,
+};
 
 use super::fault::Fault;
-use super::history::{MeterCommit, SeenRow};
+use super::history::{Became, MeterCommit, SeenRow};
 use super::topic::Changelog;
+use crate::corrections::{Desk, Made, Stands};
 use crate::scenario::{LogEvent, Scenario};
 
 /// Ledger partition and encoded deltas.
@@ -47,6 +50,9 @@ pub struct MeterWorker {
     changelog: Changelog,
     ids: Vec<Vec<u8>>,
     crashes: usize,
+    /// What the warehouse knows after the last commit, and after the running one.
+    desk: Desk,
+    running: Desk,
 }
 
 impl MeterWorker {
@@ -70,6 +76,8 @@ impl MeterWorker {
             changelog: Changelog::default(),
             ids: Vec::new(),
             crashes: 0,
+            desk: Desk::default(),
+            running: Desk::default(),
         }
     }
 
@@ -111,6 +119,7 @@ impl MeterWorker {
         let outputs = self.meter.finish();
         self.seq += 1;
         self.position += batch.len();
+        self.desk = self.running.clone();
         self.changelog.append(outputs.told.changelog);
         if !outputs.ids.ids.is_empty() {
             self.ids.push(codec::encode(&outputs.ids));
@@ -156,13 +165,17 @@ impl MeterWorker {
         scenario: &Scenario,
         batch: &[usize],
         clock: UnixMillis,
-    ) -> (Vec<(usize, Counted)>, Vec<SeenRow>) {
+    ) -> (Vec<(usize, Became)>, Vec<SeenRow>) {
         let mut rows = SeenRows::default();
         self.meter.begin(self.seq + 1);
+        self.running = self.desk.clone();
         let mut inputs = Vec::with_capacity(batch.len());
         for index in batch {
-            let counted = self.count(&scenario.log[*index], *index, &mut rows);
-            inputs.push((*index, counted));
+            let became = match scenario.log[*index].corrects {
+                Some(_) => self.correct(scenario, *index, &mut rows),
+                None => Became::Event(self.count(scenario, *index, &mut rows)),
+            };
+            inputs.push((*index, became));
         }
         let behind = self.input.get(self.position + batch.len());
         let at_end = behind.is_none_or(|next| scenario.log[*next].arrival > clock);
@@ -171,7 +184,8 @@ impl MeterWorker {
         (inputs, rows.0)
     }
 
-    fn count(&mut self, one: &LogEvent, index: usize, rows: &mut SeenRows) -> Counted {
+    fn count(&mut self, scenario: &Scenario, index: usize, rows: &mut SeenRows) -> Counted {
+        let one = &scenario.log[index];
         let mut event = one.event.clone();
         let is_late = self.meter.now().max(one.arrival).since(event.time) > self.horizon_millis;
         match self.fault {
@@ -181,30 +195,78 @@ impl MeterWorker {
             }
             _ => {}
         }
-        let at_ceiling = if one.priced == PriceBasis::Ceiling {
-            one.cost.total()
-        } else {
-            Nanos::ZERO
-        };
-        let charge = Charge {
-            cost: one.cost,
-            at_ceiling,
-            priced: one.priced,
-            price_version: "test",
-            ..Charge::default()
-        };
-        let origin = Origin {
-            partition: self.partition,
-            offset: index as i64,
-            arrival: one.arrival,
-            ..Origin::default()
-        };
-        match one.judged_at {
+        let charge = charge(one.cost, one.priced);
+        let origin = self.origin(one, index);
+        let counted = match one.judged_at {
             Some(judged_at) => self
                 .meter
                 .count_history(&event, &charge, origin, judged_at, rows),
             None => self.meter.count(&event, &charge, origin, rows),
+        };
+        match counted {
+            Counted::AtAddress(address) => {
+                let counted_with = self.version as u64 + 1;
+                self.running.counted(index, address, counted_with);
+            }
+            Counted::Grown(_) => {
+                let before = self.running.standing_of(scenario, one.event.identity);
+                before.inspect(|before| self.running.grown(index, *before));
+            }
+            _ => {}
         }
+        counted
+    }
+
+    fn origin(&self, one: &LogEvent, index: usize) -> Origin {
+        Origin {
+            partition: self.partition,
+            offset: index as i64,
+            arrival: one.arrival,
+            ..Origin::default()
+        }
+    }
+
+    fn correct(&mut self, scenario: &Scenario, index: usize, rows: &mut SeenRows) -> Became {
+        let Some(made) = self.running.make(scenario, index) else {
+            return Became::Nothing;
+        };
+        let one = &scenario.log[index];
+        let original = &scenario.log[made.of];
+        let standing = |stands: &Stands| {
+            let mut event = stands.event.clone();
+            if original.judged_at.is_some() {
+                event.flags.insert(Flags::BACKFILLED);
+            }
+            Standing {
+                event,
+                charge: charge(stands.cost, stands.priced),
+            }
+        };
+        let before = made.before.as_ref().map(standing);
+        let correction = Correction {
+            id: &format!("c{index}"),
+            identity: match self.fault {
+                Some(Fault::CorrectionsForgotten) => Identity(index as u128),
+                _ => made.identity,
+            },
+            content: made.content,
+            entry: made.address,
+            entry_id: &original.event.id,
+            counted: CountedThen {
+                budget_version: made.counted_with,
+                arrival: original.arrival,
+            },
+            judged_at: made.judged_at,
+            before: before.filter(|_| self.fault != Some(Fault::NothingTakenBack)),
+            after: made.after.as_ref().map(standing),
+            reason: "somebody: a test",
+        };
+        let origin = self.origin(one, index);
+        let corrected = self.meter.correct(&correction, origin, rows);
+        if let Corrected::Applied { .. } = corrected {
+            self.running.applied(Made::clone(&made), one.arrival);
+        }
+        Became::Correction(corrected)
     }
 
     fn restore_ids(&mut self, record: &[u8]) {
@@ -239,6 +301,20 @@ impl MeterWorker {
         }
         assert!(self.meter.required_budget_version() <= self.version as u64 + 1);
         self.meter.restored();
+    }
+}
+
+fn charge(cost: CostParts, priced: PriceBasis) -> Charge<'static> {
+    let at_ceiling = match priced {
+        PriceBasis::Ceiling => cost.total(),
+        PriceBasis::Book | PriceBasis::Reported => Nanos::ZERO,
+    };
+    Charge {
+        cost,
+        at_ceiling,
+        priced,
+        price_version: "test",
+        ..Charge::default()
     }
 }
 

@@ -19,7 +19,7 @@ use ledger_worker::LedgerWorker;
 use meter_worker::MeterWorker;
 
 pub use fault::Fault;
-pub use history::{Commit, History, LedgerCommit, MeterCommit, SeenRow};
+pub use history::{Became, Commit, History, LedgerCommit, MeterCommit, SeenRow};
 
 /// One step of a schedule.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

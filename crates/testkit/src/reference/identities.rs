@@ -3,6 +3,7 @@
 use spendfuse_domain::event::{Body, Call, Flags};
 use spendfuse_domain::{Identity, UnixMillis};
 
+use crate::corrections::Made;
 use crate::scenario::LogEvent;
 
 /// Identities are remembered this much longer than the horizon, minutes: clocks of senders may be
@@ -28,6 +29,8 @@ pub enum Expected {
 pub struct Identities {
     /// In the order in which they were: what stands for an identity is the last of it.
     counted: Vec<Known>,
+    /// Places in the log of those that were corrected: they do not grow.
+    corrected: Vec<usize>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -65,6 +68,7 @@ impl Identities {
         let expected = match known {
             None => Expected::Counted,
             Some(known) if known.content == event.content => Expected::Duplicate,
+            Some(known) if self.corrected.contains(&known.index) => Expected::Conflict,
             Some(known) => told_again(&log[known.index], one, known.index),
         };
         if matches!(expected, Expected::Counted | Expected::Grown(_)) {
@@ -76,6 +80,39 @@ impl Identities {
             });
         }
         expected
+    }
+
+    /// The same of a correction, which stands at `index` of the log.
+    pub fn judge_correction(
+        &mut self,
+        log: &[LogEvent],
+        index: usize,
+        made: &Made,
+        now: UnixMillis,
+        horizon_millis: i64,
+    ) -> Expected {
+        let window = horizon_millis / 60_000 + SLACK_MINUTES;
+        if made.judged_at < UnixMillis::from_minute(now.minute() - window) {
+            return Expected::Late;
+        }
+        let arrival = log[index].arrival;
+        let known = self.counted.iter().rev().find(|known| {
+            known.identity == made.identity && arrival.minute() - known.arrival.minute() <= window
+        });
+        match known {
+            Some(known) if known.content == made.content => Expected::Duplicate,
+            Some(_) => Expected::Conflict,
+            None => {
+                self.counted.push(Known {
+                    identity: made.identity,
+                    content: made.content,
+                    arrival,
+                    index,
+                });
+                self.corrected.push(made.stands);
+                Expected::Counted
+            }
+        }
     }
 }
 

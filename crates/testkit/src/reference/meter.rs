@@ -4,10 +4,11 @@ use std::collections::BTreeMap;
 
 use spendfuse_domain::finding::DetectorRules;
 use spendfuse_domain::{Body, UnixMillis, WindowKind};
-use spendfuse_engine::meter::Counted;
+use spendfuse_engine::meter::{Corrected, Counted};
 
 use super::identities::{Expected, Identities};
 use super::session::{ReferenceSession, SessionName, session_of, session_scope};
+use crate::corrections::Made;
 use crate::scenario::{BudgetVersion, LogEvent, Scenario};
 
 /// A meter partition, recomputed from its events in counting order.
@@ -86,6 +87,46 @@ impl<'a> MeterReference<'a> {
         expected
     }
 
+    /// Takes a correction, which stands at `index` of the log; says what must become of it.
+    pub fn correct(&mut self, index: usize, made: &Made, version: usize) -> Expected {
+        let scenario = self.scenario;
+        let original = &scenario.log[made.of];
+        self.now = self.now.max(scenario.log[index].arrival);
+        let (now, horizon) = (self.now, scenario.horizon_millis);
+        let identities = &mut self.identities;
+        let expected = identities.judge_correction(&scenario.log, index, made, now, horizon);
+        if expected != Expected::Counted || original.judged_at.is_some() {
+            return expected;
+        }
+        let budgets = &scenario.versions[version].budgets;
+        for budget in budgets.iter().filter(|one| one.window.is_session()) {
+            let (from, began) = scenario.count_begins(version, budget);
+            for (stands, times) in [(&made.before, -1), (&made.after, 1)] {
+                let Some(stands) = stands else { continue };
+                let who = &stands.event.attribution;
+                let root = budget.window == WindowKind::RootSession;
+                let (Some(scope), Some(name)) = (session_scope(budget, who), session_of(who, root))
+                else {
+                    continue;
+                };
+                let Some(session) = self.sessions.get_mut(&name) else {
+                    continue;
+                };
+                let has_it = session.first.is_some_and(|first| first <= made.of);
+                if !has_it || made.of < from || session.has_ended(self.now, scenario.idle_millis) {
+                    continue;
+                }
+                let account = session
+                    .accounts
+                    .entry((budget.id.to_string(), scope))
+                    .or_default();
+                account.began = began;
+                account.tally.add_standing(stands, times);
+            }
+        }
+        expected
+    }
+
     fn usage(
         &mut self,
         index: usize,
@@ -102,7 +143,7 @@ impl<'a> MeterReference<'a> {
             .any(|budget| budget.window == WindowKind::RootSession);
         for root in [false, true] {
             if let Some(name) = session_of(who, root).filter(|_| !root || has_root) {
-                self.keep_alive(&name);
+                self.keep_alive(&name, index);
             }
         }
         for budget in budgets.iter().filter(|one| one.window.is_session()) {
@@ -113,7 +154,7 @@ impl<'a> MeterReference<'a> {
             let Some(name) = session_of(who, root) else {
                 continue;
             };
-            let session = self.begun(name);
+            let session = self.begun(name, index);
             let account = session
                 .accounts
                 .entry((budget.id.to_string(), scope))
@@ -126,11 +167,11 @@ impl<'a> MeterReference<'a> {
         let is_step = is_generation && before.is_none();
         if let Some(name) = session_of(who, false).filter(|_| is_step) {
             let now = self.now;
-            self.closed += self.begun(name).step(index, one, rules, now);
+            self.closed += self.begun(name, index).step(index, one, rules, now);
         }
     }
 
-    fn keep_alive(&mut self, name: &SessionName) {
+    fn keep_alive(&mut self, name: &SessionName, index: usize) {
         let Some(session) = self.sessions.get_mut(name) else {
             return;
         };
@@ -141,15 +182,18 @@ impl<'a> MeterReference<'a> {
             session.last_at = self.now;
             if session.is_over() {
                 session.opened_at = self.now;
+                session.first = Some(index);
             }
         }
     }
 
-    fn begun(&mut self, name: SessionName) -> &mut ReferenceSession {
+    fn begun(&mut self, name: SessionName, index: usize) -> &mut ReferenceSession {
         let now = self.now;
-        self.sessions
-            .entry(name)
-            .or_insert_with(|| ReferenceSession::begin(now))
+        self.sessions.entry(name).or_insert_with(|| {
+            let mut session = ReferenceSession::begin(now);
+            session.first = Some(index);
+            session
+        })
     }
 
     fn end(&mut self, name: &SessionName) {
@@ -216,5 +260,16 @@ pub fn agrees(expected: Expected, counted: Counted, is_session_end: bool) -> boo
         Expected::Echo => counted == Counted::Echo,
         Expected::Grown(_) => matches!(counted, Counted::Grown(_)),
         Expected::Late => counted == Counted::Late,
+    }
+}
+
+/// The same for a correction.
+pub fn agrees_on_correction(expected: Expected, corrected: Corrected) -> bool {
+    match expected {
+        Expected::Counted => matches!(corrected, Corrected::Applied { .. }),
+        Expected::Duplicate => corrected == Corrected::Twice,
+        Expected::Conflict => corrected == Corrected::Conflict,
+        Expected::Late => corrected == Corrected::Late,
+        Expected::Echo | Expected::Grown(_) => false,
     }
 }

@@ -33,6 +33,8 @@ pub struct ReferenceSession {
     pub opened_at: UnixMillis,
     /// Engine time of its last event.
     pub last_at: UnixMillis,
+    /// Place in the log of its first event; what is left of one that has ended has none.
+    pub first: Option<usize>,
     /// By budget id and scope text.
     pub accounts: BTreeMap<(String, String), SessionTally>,
     /// Until when the session is refused, by detector.
@@ -48,6 +50,7 @@ impl ReferenceSession {
         Self {
             opened_at: now,
             last_at: now,
+            first: None,
             accounts: BTreeMap::new(),
             blocks: BTreeMap::new(),
             lanes: BTreeMap::new(),

@@ -6,10 +6,11 @@ use spendfuse_domain::routing::partition_of;
 use spendfuse_domain::row::PriceBasis;
 use spendfuse_domain::scope::Pattern;
 use spendfuse_domain::{
-    Action, Amount, Attribution, Body, Budget, Dimension, Dimensions, Unit, UnixMillis, Verdict,
-    Window,
+    Action, Amount, Attribution, Body, Budget, Dimension, Dimensions, Event, Unit, UnixMillis,
+    Verdict, Window,
 };
 
+use crate::corrections::{Made, Stands};
 use crate::scenario::{LogEvent, Scenario};
 
 /// Sums of one scope in one window.
@@ -61,6 +62,20 @@ impl Tally {
         self.cost += by.cost - opening.cost;
         self.tokens += by.tokens - opening.tokens;
         self.calls += by.calls - opening.calls;
+    }
+
+    /// Adds what stands for an entry `times` times: once, or less once where it is taken back.
+    pub fn add_standing(&mut self, stands: &Stands, times: i128) {
+        let Body::Usage(call) = &stands.event.body else {
+            return;
+        };
+        let cost = stands.cost.total().get() * times;
+        self.cost += cost;
+        if stands.priced == PriceBasis::Ceiling {
+            self.unpriced += cost;
+        }
+        self.tokens += times * i128::from(call.tokens.each().iter().sum::<u64>());
+        self.calls += times;
     }
 
     fn spent(&self, unit: Unit) -> i128 {
@@ -145,6 +160,12 @@ pub struct Expected {
     pub live: Tally,
     /// What was spent before the count began, contained in both.
     pub opening: Tally,
+    /// How often something began to count there that is no history.
+    pub live_events: usize,
+    /// Whether any history counts there.
+    pub has_history: bool,
+    /// Whether anything was corrected there.
+    pub is_corrected: bool,
     /// Its window.
     pub window: Window,
 }
@@ -155,6 +176,9 @@ impl Expected {
             tally: Tally::default(),
             live: Tally::default(),
             opening: Tally::default(),
+            live_events: 0,
+            has_history: false,
+            is_corrected: false,
             window: window.clone(),
         }
     }
@@ -168,6 +192,8 @@ type Place = Option<(String, Window)>;
 pub struct SpendReference {
     /// Place in the log, meter partition, commit; the place of what stood for it before.
     counted: Vec<(usize, u32, u64, Option<usize>)>,
+    /// Corrections, meter partition, commit.
+    corrected: Vec<(Made, u32, u64)>,
     /// Where events count, by the version in which the count began, budget, event.
     places: HashMap<(usize, String, usize), Place>,
 }
@@ -176,6 +202,11 @@ impl SpendReference {
     /// An event was counted, by the difference to the one at `before` where that is given.
     pub fn count(&mut self, index: usize, partition: u32, seq: u64, before: Option<usize>) {
         self.counted.push((index, partition, seq, before));
+    }
+
+    /// A correction was applied.
+    pub fn correct(&mut self, made: Made, partition: u32, seq: u64) {
+        self.corrected.push((made, partition, seq));
     }
 
     /// The accounts of `version` as a ledger knows them that has applied the deltas up to
@@ -211,7 +242,7 @@ impl SpendReference {
                 let counts = self
                     .places
                     .entry((began, budget.id.to_string(), *index))
-                    .or_insert_with(|| calendar_place(budget, one));
+                    .or_insert_with(|| calendar_place(budget, &one.event));
                 let Some((scope, window)) = counts else {
                     continue;
                 };
@@ -230,10 +261,44 @@ impl SpendReference {
                 let mut tallies = vec![&mut account.tally];
                 if one.judged_at.is_none() {
                     tallies.push(&mut account.live);
+                    account.live_events += 1;
                 }
                 for tally in tallies {
                     tally.add(one);
                     before.inspect(|before| tally.take_back(&scenario.log[*before]));
+                }
+                account.has_history |= one.judged_at.is_some();
+            }
+            for (made, partition, seq) in &self.corrected {
+                // What the count does not contain is not corrected in it.
+                if made.of < from || *seq > applied[*partition as usize] {
+                    continue;
+                }
+                let is_history = scenario.log[made.of].judged_at.is_some();
+                for (stands, times) in [(&made.before, -1), (&made.after, 1)] {
+                    let Some(stands) = stands else { continue };
+                    let Some((scope, window)) = calendar_place(budget, &stands.event) else {
+                        continue;
+                    };
+                    let here = partition_of(scope.as_bytes(), scenario.partitions);
+                    if ledger.is_some_and(|ledger| ledger != here) {
+                        continue;
+                    }
+                    let name = AccountName {
+                        budget: budget.id.to_string(),
+                        scope,
+                        start: window.start,
+                    };
+                    let account = accounts
+                        .entry(name)
+                        .or_insert_with(|| Expected::begun(&window));
+                    account.is_corrected = true;
+                    account.has_history |= is_history;
+                    account.tally.add_standing(stands, times);
+                    if !is_history {
+                        account.live.add_standing(stands, times);
+                        account.live_events += usize::from(times > 0);
+                    }
                 }
             }
         }
@@ -267,14 +332,14 @@ fn opened(budget: &Budget) -> Option<(AccountName, Window, Amount)> {
     Some((name, window, opening))
 }
 
-fn calendar_place(budget: &Budget, one: &LogEvent) -> Place {
-    let attribution = &one.event.attribution;
-    if !matches!(one.event.body, Body::Usage(_)) || !counts(budget, attribution) {
+fn calendar_place(budget: &Budget, event: &Event<'_>) -> Place {
+    let attribution = &event.attribution;
+    if !matches!(event.body, Body::Usage(_)) || !counts(budget, attribution) {
         return None;
     }
     let scope = scope_of(&dimensions_of(budget), attribution)?;
     let zone = budget.timezone.zone();
-    let window = Window::containing(budget.window, zone, one.event.time);
+    let window = Window::containing(budget.window, zone, event.time);
     Some((scope, window))
 }
 

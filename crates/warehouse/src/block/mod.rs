@@ -98,6 +98,10 @@ impl<K: TableKind> TableBlock<K> {
         }
     }
 
+    fn kind_mut(&mut self) -> &mut K {
+        &mut self.kind
+    }
+
     /// From now on rows are written in another format. The block must be empty.
     pub fn set_format(&mut self, format: RowFormat) {
         debug_assert_eq!(self.columns.rows(), 0);

@@ -3,7 +3,7 @@
 use smallvec::SmallVec;
 use spendfuse_domain::Nanos;
 use spendfuse_domain::event::{Body, Call};
-use spendfuse_domain::row::{Counts, MeterAddress, SpendRow};
+use spendfuse_domain::row::{Amended, AmendedBy, Counts, MeterAddress, SpendRow};
 use spendfuse_domain::units::{Quantity, UnitKind};
 
 use super::columns::RowCursor;
@@ -22,14 +22,24 @@ pub type SpendBlock = TableBlock<Spend>;
 #[derive(Debug)]
 pub struct Spend {
     src_topic: String,
+    corrections_topic: String,
 }
 
 impl SpendBlock {
     /// An empty block for events of the usage topic `src_topic` (`spendfuse.usage`), in the oldest
     /// format that loaders may know.
     pub fn new(src_topic: impl Into<String>) -> Self {
-        let src_topic = src_topic.into();
-        Self::of(Spend { src_topic }, RowFormat::default())
+        let spend = Spend {
+            src_topic: src_topic.into(),
+            corrections_topic: String::new(),
+        };
+        Self::of(spend, RowFormat::default())
+    }
+
+    /// The same for one that corrections come to from `topic`.
+    pub fn with_corrections(mut self, topic: impl Into<String>) -> Self {
+        self.kind_mut().corrections_topic = topic.into();
+        self
     }
 }
 
@@ -61,7 +71,10 @@ impl TableKind for Spend {
             before: row.amends.map_or(&nothing, |amended| &amended.counts),
             revenue,
             epoch: format.epoch(),
-            src_topic: &self.src_topic,
+            src_topic: match row.amends.is_some_and(Amended::is_corrected) {
+                true => &self.corrections_topic,
+                false => &self.src_topic,
+            },
         };
         fill(&spent, cursor);
     }
@@ -110,6 +123,7 @@ table! {
         let is_usage = matches!(event.body, Body::Usage(_));
         let priced = if is_usage { row.priced.name() } else { "" };
         let before = spent.before;
+        let takes_back = row.amends.is_some_and(|amended| amended.by == AmendedBy::TakingBack);
         let quantities = more_units(&call.units.entries, &before.units);
         let amends = row.amends.map_or(MeterAddress::default(), |amended| amended.address);
     }
@@ -179,7 +193,7 @@ table! {
     src_partition: count32(row.origin.partition);
     src_offset: signed64(row.origin.offset);
     epoch: count32(spent.epoch);
-    calls: signed8(i8::from(is_usage) - before.calls);
+    calls: signed8(i8::from(is_usage && !takes_back) - before.calls);
     project: text(&who.project);
     speed: text(&call.rare.speed);
     inference_geo: text(&call.rare.inference_geo);
