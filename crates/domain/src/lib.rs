@@ -10,6 +10,7 @@
 mod alert_place;
 pub mod amount;
 pub mod budget;
+pub mod correction;
 pub mod dimensions;
 pub mod event;
 pub mod finding;

@@ -71,6 +71,7 @@ macro_rules! topics {
 topics! {
     usage = "usage", Keeps::Days(7), USAGE;
     rerouted = "usage.rerouted", Keeps::Days(7), USAGE;
+    corrections = "corrections", Keeps::Days(30), USAGE;
     dlq = "usage.dlq", Keeps::Days(30), DLQ;
     deltas = "deltas", Keeps::Days(7), OUTPUT;
     rows = "rows", Keeps::Days(7), OUTPUT;

@@ -13,6 +13,7 @@ use closed::close;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
+use spendfuse_domain::correction::CorrectionRecord;
 use spendfuse_domain::event::{self, encode};
 use spendfuse_domain::finding::{DetectorRule, Finding};
 use spendfuse_domain::in_flight::{InFlightRecord, SettledRecord};
@@ -182,6 +183,18 @@ fn what_the_program_writes_is_what_the_schemas_say() {
     assert_round_trip::<Finding>("finding");
     assert_round_trip::<InFlightRecord>("in-flight");
     assert_round_trip::<SettledRecord>("in-flight-settled");
+
+    assert_round_trip::<CorrectionRecord>("correction");
+    for example in &examples()["correction"] {
+        let bytes = serde_json::to_vec(example).unwrap();
+        let read = CorrectionRecord::parse(&bytes);
+        let read = read.unwrap_or_else(|error| panic!("{error}: {example}"));
+        let sides = [read.before, read.after].into_iter().flatten();
+        for side in sides {
+            let event = serde_json::from_str(side.event.get()).unwrap();
+            assert_valid("usage-event", &event);
+        }
+    }
 
     let budget = example("budget");
     let read = Budget::from_record("free-plan", budget.to_string().as_bytes()).unwrap();

@@ -15,6 +15,11 @@ spendfuse_metrics::table! {
     counter EVENTS_PARTLY_READ = "spendfuse_events_partly_read_total";
     /// Events in the DLQ, by `reason`.
     counter EVENTS_REJECTED = "spendfuse_events_rejected_total";
+    /// Corrections of counted entries that were applied.
+    counter CORRECTIONS_APPLIED = "spendfuse_corrections_applied_total";
+    /// Corrections that change nothing, by `reason`: `conflict`, `late`, `no_entry`, `malformed`,
+    /// `internal_error`.
+    counter CORRECTIONS_REFUSED = "spendfuse_corrections_refused_total";
     /// Events handed over to their home partition.
     counter EVENTS_REROUTED = "spendfuse_events_rerouted_total";
     /// Counted calls that named a reservation, told to the sidecar that gave it.

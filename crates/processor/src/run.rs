@@ -156,7 +156,7 @@ pub fn run(
 ) -> Result<(), ProcessorError> {
     show_metrics();
     check_topics(config, shutdown)?;
-    find_inflight(config, tables, shutdown);
+    find_added_topics(config, tables, shutdown);
     let topics = Arc::new(config.topics.clone());
     let follower = follow_tables(
         &config.kafka,
@@ -178,7 +178,8 @@ pub fn run(
     let result = thread::scope(|scope| {
         let mut workers = Vec::new();
         for worker in 0..config.meter_workers {
-            let stage = config.meter_stage(worker);
+            let takes_corrections = tables.takes_corrections.load(Ordering::Relaxed);
+            let stage = config.meter_stage(worker, takes_corrections);
             let logic = meter();
             workers.push(scope.spawn(move || work(&stage, worker, logic, shutdown)));
         }
@@ -209,6 +210,7 @@ fn check_topics(config: &ProcessorConfig, shutdown: &Shutdown) -> Result<(), Pro
         &config.topics.notifier_changelog,
         &config.topics.notifier_requests,
         &config.topics.inflight,
+        &config.topics.corrections,
     ];
     specs.retain(|spec| !added_later.contains(&&spec.name));
     let mut backoff = PAUSES;
@@ -234,27 +236,41 @@ fn check_topics(config: &ProcessorConfig, shutdown: &Shutdown) -> Result<(), Pro
     Ok(())
 }
 
-/// Whether sidecars can be told which of their reservations are settled.
-fn find_inflight(config: &ProcessorConfig, tables: &Tables, shutdown: &Shutdown) {
-    let topic = &config.topics.inflight;
+/// Which topics are there that an installation of an older release lacks.
+fn find_added_topics(config: &ProcessorConfig, tables: &Tables, shutdown: &Shutdown) {
+    let topics = &config.topics;
+    for (topic, is_used, lacks) in [
+        (
+            &topics.inflight,
+            &tables.tells_settled,
+            "reservations end only with events that come through the sidecar that gave them",
+        ),
+        (
+            &topics.corrections,
+            &tables.takes_corrections,
+            "entries cannot be corrected",
+        ),
+    ] {
+        let is_usable = has_partitions(config, topic, shutdown);
+        is_used.store(is_usable, Ordering::Relaxed);
+        if !is_usable {
+            tracing::warn!(
+                topic,
+                "the topic is missing or has fewer partitions than the others: {lacks}; run `spendfuse topics create`, then start again"
+            );
+        }
+    }
+}
+
+fn has_partitions(config: &ProcessorConfig, topic: &str, shutdown: &Shutdown) -> bool {
     let mut backoff = PAUSES;
-    let count = loop {
+    loop {
         match topics::partition_count(&config.kafka, topic, PATIENCE) {
             Err(error) if error.can_retry() && !shutdown.is_requested() => {
                 shutdown.wait(backoff.pause());
             }
-            count => break count,
+            count => return count.is_ok_and(|count| count >= config.partitions),
         }
-    };
-    let is_usable = count
-        .as_ref()
-        .is_ok_and(|count| *count >= config.partitions);
-    tables.tells_settled.store(is_usable, Ordering::Relaxed);
-    if !is_usable {
-        tracing::warn!(
-            topic,
-            "the topic is missing or has fewer partitions than the others: reservations end only with events that come through the sidecar that gave them; run `spendfuse topics create`, then start again"
-        );
     }
 }
 
@@ -314,8 +330,11 @@ impl ProcessorConfig {
         }
     }
 
-    fn meter_stage(&self, worker: u32) -> StageConfig {
+    fn meter_stage(&self, worker: u32, takes_corrections: bool) -> StageConfig {
         let topics = &self.topics;
+        let attached = takes_corrections.then(|| topics.corrections.clone());
+        let attached = Vec::from_iter(attached);
+        let inputs = [topics.usage.clone(), topics.rerouted.clone()];
         let outputs = [
             &topics.rerouted,
             &topics.dlq,
@@ -326,7 +345,8 @@ impl ProcessorConfig {
             &topics.alerts,
         ];
         StageConfig {
-            inputs: vec![topics.usage.clone(), topics.rerouted.clone()],
+            inputs: inputs.into_iter().chain(attached.clone()).collect(),
+            attached,
             changelog: topics.meter_changelog.clone(),
             history: vec![HistoryTopic {
                 topic: topics.meter_ids.clone(),

@@ -27,6 +27,8 @@ pub struct Tables {
     /// Whether sidecars are told which of their reservations are settled: an installation of an older
     /// release has no topic for it.
     pub tells_settled: AtomicBool,
+    /// Whether the meter reads corrections: the same holds of their topic.
+    pub takes_corrections: AtomicBool,
     caught_up: AtomicBool,
     /// Every record of the budgets topic before this offset is in the budgets in force.
     budgets_end: AtomicU64,
@@ -45,6 +47,7 @@ impl Tables {
             policy: Arc::new(policy),
             row_format: RowFormat::default(),
             tells_settled: AtomicBool::new(true),
+            takes_corrections: AtomicBool::new(true),
             caught_up: AtomicBool::new(false),
             budgets_end: AtomicU64::new(0),
             gone_versions: Mutex::default(),

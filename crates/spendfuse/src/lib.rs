@@ -111,6 +111,8 @@ enum Command {
     Findings(commands::findings::FindingsArgs),
     /// Alerts, and what became of telling people; try out a channel, tell again, mute
     Alerts(commands::alerts::AlertsArgs),
+    /// Entries that should not stand as they were counted: void them, amend them
+    Correct(commands::correct::CorrectArgs),
     /// Events that could not be counted, and their way back
     Dlq(commands::dlq::DlqArgs),
     /// Compare input, ledger, warehouse and blocklist; every difference with its commit
@@ -229,6 +231,7 @@ fn run(line: CommandLine, play: Option<Play>) -> Result<ExitCode, Failure> {
         Command::Prices(args) => commands::prices::run(&settings, &args),
         Command::Findings(args) => commands::findings::run(&settings, &args),
         Command::Alerts(args) => commands::alerts::run(&settings, &args),
+        Command::Correct(args) => commands::correct::run(&settings, &args),
         Command::Dlq(args) => commands::dlq::run(&settings, &args),
         Command::Audit(args) => commands::audit::run(&settings, &args),
         Command::Gaps(args) => commands::gaps::run(&settings, &args),

@@ -4,6 +4,7 @@ mod audit;
 mod backfill;
 mod broken_variant;
 mod completeness;
+mod corrections;
 mod counted_twice;
 mod crashes;
 mod disaster;

@@ -56,7 +56,7 @@ pub(super) fn co_partitioned(
     partitions.sort_unstable();
     partitions.dedup();
     for &partition in &partitions {
-        for topic in &config.inputs {
+        for topic in config.subscribed() {
             let has = |at: &TopicPartition| {
                 at.topic == *topic && at.partition.cast_unsigned() == partition
             };
@@ -256,6 +256,8 @@ fn compare<P: PartitionLogic>(
                 match (stored.offset_of(topic), committed.offset_of(topic)) {
                     (Some(stored), Some(committed)) if stored == committed => stored,
                     (Some(stored), None) if group_has_lost_it && has_waited => stored,
+                    // A program that does not read it had the partition since then.
+                    (None, Some(committed)) if config.attached.contains(topic) => committed,
                     // Never read by this group: from the log's start.
                     (None, None) => probe.bounds(topic, partition)?.0,
                     _ => {

@@ -32,6 +32,11 @@ pub struct StageConfig {
     pub instance_id: String,
     /// Input topics, co-partitioned: the worker gets the same partitions of each.
     pub inputs: Vec<String>,
+    /// Of these the ones that the group does not subscribe to: they are read along with the partition
+    /// of the others, from where the partition's own commits say. A release that adds an input adds it
+    /// so: members of the release before do not read it, and an assignment to both kinds would
+    /// never hold each partition of every input.
+    pub attached: Vec<String>,
     /// Compacted topic of the state; partition p holds the state of input partition p.
     pub changelog: String,
     /// Further logs of which the recent part is restored.
@@ -65,6 +70,12 @@ pub struct StageConfig {
 }
 
 impl StageConfig {
+    /// The inputs that the group subscribes to.
+    pub(crate) fn subscribed(&self) -> impl Iterator<Item = &String> {
+        let is_attached = |topic: &&String| self.attached.contains(topic);
+        self.inputs.iter().filter(move |topic| !is_attached(topic))
+    }
+
     /// A worker with the time settings of the design and without history and outputs.
     pub fn new(kafka: KafkaConfig, stage: &'static str, group_id: &str, instance_id: &str) -> Self {
         Self {
@@ -74,6 +85,7 @@ impl StageConfig {
             transactional_id: format!("{group_id}-{instance_id}"),
             instance_id: instance_id.to_owned(),
             inputs: Vec::new(),
+            attached: Vec::new(),
             changelog: String::new(),
             history: Vec::new(),
             outputs: Vec::new(),

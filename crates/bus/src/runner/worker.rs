@@ -57,7 +57,7 @@ pub(super) fn live<L: StageLogic>(
     place.settle(&poller, &config.inputs, config.session_timeout, shutdown)?;
     let log_ends = LogEnds::open(config)?;
     let producer = open_producer(config)?;
-    let inputs: Vec<&str> = config.inputs.iter().map(String::as_str).collect();
+    let inputs: Vec<&str> = config.subscribed().map(String::as_str).collect();
     poller
         .consumer()
         .subscribe(&inputs)

@@ -58,6 +58,12 @@ impl Flags {
         self.0 & other.0 == other.0
     }
 
+    /// The flag of this name.
+    pub fn named(name: &str) -> Option<Self> {
+        let mut known = Self::NAMES.into_iter();
+        known.find_map(|(flag, known)| (known == name).then_some(flag))
+    }
+
     /// The names of the flags that are set.
     pub fn names(self) -> impl Iterator<Item = &'static str> {
         Self::NAMES

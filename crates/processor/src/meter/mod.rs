@@ -1,10 +1,12 @@
 //! The meter stage: usage events in, everything that follows from them out.
 
 mod broken;
+mod corrections;
 mod partition;
 mod publish;
 mod rejects;
 mod settled;
+mod tallies;
 
 use std::sync::Arc;
 
@@ -21,6 +23,10 @@ pub use rejects::BACKFILL;
 pub const USAGE: usize = 0;
 /// Index of the topic of events that were handed over to their home partition.
 pub const REROUTED: usize = 1;
+
+/// Index of the topic of corrections; an installation of an older release has none until `topics
+/// create` is run again.
+pub const CORRECTIONS: usize = 2;
 
 /// Makes the meter's partitions.
 #[derive(Debug)]

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use metrics::counter;
 use spendfuse_broken::{Break, is_broken};
 use spendfuse_bus::{
     InputProgress, InputRecord, LogicError, Outputs, PartitionLogic, RestoreSource, Unreadable,
@@ -21,12 +20,9 @@ use spendfuse_warehouse::block::{RowFormat, SpendBlock};
 use super::broken;
 use super::rejects::{BACKFILL, Handover, RejectedRecord, VERIFIED_LATE, headers_of};
 use super::settled::SettledCalls;
-use super::{REROUTED, USAGE};
+use super::tallies::Tallies;
+use super::{CORRECTIONS, REROUTED, USAGE};
 use crate::heartbeat::Watermark;
-use crate::metrics::{
-    EVENTS_CONFLICT, EVENTS_COUNTED, EVENTS_DUPLICATE, EVENTS_ECHO, EVENTS_GROWN,
-    EVENTS_PARTLY_READ,
-};
 use crate::publish::{BLOCK_BYTES, LINKS_KEY, RowLinks};
 use crate::tables::Tables;
 use crate::unreadable;
@@ -47,7 +43,7 @@ pub struct MeterPartition {
     pub(super) handovers: Vec<Handover>,
     pub(super) rejects: Vec<RejectedRecord>,
     pub(super) settled: SettledCalls,
-    tallies: Tallies,
+    pub(super) tallies: Tallies,
 }
 
 /// Rows of the running commit, as finished records and a block in the making.
@@ -84,25 +80,17 @@ impl Judged {
     }
 }
 
-/// Counts of the running batch, exported when it is committed.
-#[derive(Debug, Default)]
-struct Tallies {
-    usage: u64,
-    revenue: u64,
-    session_ends: u64,
-    duplicates: u64,
-    conflicts: u64,
-    grown: u64,
-    echoes: u64,
-    partly_read: u64,
-}
-
 impl MeterPartition {
     /// A partition with nothing restored yet.
     pub fn new(config: MeterConfig, topics: Arc<Topics>, tables: Arc<Tables>) -> Self {
         let budgets = tables.budgets.load_full();
         let pricer = Pricer::new(tables.prices.load_full(), Arc::clone(&tables.policy));
-        let mut block = SpendBlock::new(topics.usage.as_str());
+        let block = SpendBlock::new(topics.usage.as_str());
+        let mut block = block.with_corrections(topics.corrections.as_str());
+        let mut inputs = vec![topics.usage.as_str(), &topics.rerouted];
+        if tables.takes_corrections.load(Ordering::Relaxed) {
+            inputs.push(&topics.corrections);
+        }
         block.set_format(tables.row_format);
         let mut meter = Meter::new(config.clone(), budgets);
         if tables.row_format == RowFormat::Schema1 {
@@ -112,11 +100,7 @@ impl MeterPartition {
             meter,
             pricer,
             seq: 0,
-            watermark: Watermark::new(
-                Stage::Meter,
-                config.partition,
-                &[&topics.usage, &topics.rerouted],
-            ),
+            watermark: Watermark::new(Stage::Meter, config.partition, &inputs),
             rows: SpendRows {
                 block,
                 finished: Vec::new(),
@@ -317,16 +301,22 @@ impl PartitionLogic for MeterPartition {
     }
 
     fn process(&mut self, record: &InputRecord<'_>) -> Result<(), LogicError> {
-        debug_assert!(record.topic_index == USAGE || record.topic_index == REROUTED);
+        debug_assert!([USAGE, REROUTED, CORRECTIONS].contains(&record.topic_index));
         let log_time = UnixMillis(record.timestamp_millis);
         self.watermark
             .processed(record.topic_index, record.offset, log_time);
-        self.take_in(record);
+        match record.topic_index {
+            CORRECTIONS => self.correct(record),
+            _ => self.take_in(record),
+        }
         Ok(())
     }
 
     fn reject(&mut self, record: &InputRecord<'_>, reason: &str) -> Result<(), LogicError> {
-        self.set_aside(record, &Rejection::new(RejectReason::InternalError, reason));
+        match record.topic_index {
+            CORRECTIONS => Self::refuse(record, "internal_error", reason),
+            _ => self.set_aside(record, &Rejection::new(RejectReason::InternalError, reason)),
+        }
         Ok(())
     }
 
@@ -377,23 +367,5 @@ impl SpendRows {
         }
         let link = self.links.next(SPEND_TABLE, self.partition, self.seq);
         self.finished.extend(self.block.finish_record(link));
-    }
-}
-
-impl Tallies {
-    fn export(&mut self) {
-        let tallies = std::mem::take(self);
-        for (kind, count) in [
-            ("usage", tallies.usage),
-            ("revenue", tallies.revenue),
-            ("session_end", tallies.session_ends),
-        ] {
-            counter!(EVENTS_COUNTED, "kind" => kind).increment(count);
-        }
-        counter!(EVENTS_DUPLICATE).increment(tallies.duplicates);
-        counter!(EVENTS_CONFLICT).increment(tallies.conflicts);
-        counter!(EVENTS_GROWN).increment(tallies.grown);
-        counter!(EVENTS_ECHO).increment(tallies.echoes);
-        counter!(EVENTS_PARTLY_READ).increment(tallies.partly_read);
     }
 }

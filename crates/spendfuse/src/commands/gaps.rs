@@ -9,7 +9,7 @@ use std::process::ExitCode;
 use clap::{Args, Subcommand};
 use serde_json::json;
 use spendfuse_bus::{
-    AcceptedGap, AcceptedGaps, OpenGap, committed_offsets, open_gaps, topic_ranges,
+    AcceptedGap, AcceptedGaps, BusError, OpenGap, committed_offsets, open_gaps, topic_ranges,
 };
 use spendfuse_domain::UnixMillis;
 use spendfuse_warehouse::gaps::GapRow;
@@ -75,6 +75,7 @@ pub fn inputs(settings: &Settings) -> Vec<(String, String)> {
     [
         (topics.usage, "meter"),
         (topics.rerouted, "meter"),
+        (topics.corrections, "meter"),
         (topics.deltas, "ledger"),
         (topics.rows, "loader"),
         (topics.rows_ledger, "loader"),
@@ -86,8 +87,12 @@ pub fn inputs(settings: &Settings) -> Vec<(String, String)> {
 fn list(settings: &Settings, as_json: bool) -> Result<ExitCode, Failure> {
     let mut open = Vec::new();
     for (topic, group) in inputs(settings) {
-        let gaps = open_gaps(&settings.kafka(), &group, &topic, kafka::PATIENCE);
-        open.extend(gaps.map_err(|error| kafka::failure(settings, &error))?);
+        match open_gaps(&settings.kafka(), &group, &topic, kafka::PATIENCE) {
+            Ok(gaps) => open.extend(gaps),
+            // An installation of an older release has none.
+            Err(BusError::TopicMissing { topic }) if topic == settings.topics().corrections => {}
+            Err(error) => return Err(kafka::failure(settings, &error)),
+        }
     }
     let connection = Connection::open(settings)?;
     let accepted = connection.wait(connection.warehouse.gaps())?;

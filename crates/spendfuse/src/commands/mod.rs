@@ -7,6 +7,7 @@ pub mod budgets;
 pub mod check;
 pub mod config;
 mod context;
+pub mod correct;
 pub mod demo;
 pub mod dlq;
 pub mod doctor;

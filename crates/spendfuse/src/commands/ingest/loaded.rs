@@ -37,6 +37,7 @@ pub struct Mark<'s> {
 enum Way {
     Usage,
     Rerouted,
+    Corrections,
     Rows,
 }
 
@@ -46,13 +47,14 @@ impl Way {
         match self {
             Self::Usage => topics.usage,
             Self::Rerouted => topics.rerouted,
+            Self::Corrections => topics.corrections,
             Self::Rows => topics.rows,
         }
     }
 
     fn role(self) -> &'static str {
         match self {
-            Self::Usage | Self::Rerouted => "meter",
+            Self::Usage | Self::Rerouted | Self::Corrections => "meter",
             Self::Rows => "loader",
         }
     }
@@ -60,7 +62,7 @@ impl Way {
     fn next(self) -> Option<Self> {
         match self {
             Self::Usage => Some(Self::Rerouted),
-            Self::Rerouted => Some(Self::Rows),
+            Self::Rerouted | Self::Corrections => Some(Self::Rows),
             Self::Rows => None,
         }
     }
@@ -69,13 +71,21 @@ impl Way {
 impl<'s> Mark<'s> {
     /// Marks what was sent before now.
     pub fn now(settings: &'s Settings) -> Result<Self, Failure> {
+        Self::of(settings, Way::Usage)
+    }
+
+    /// The same of corrections alone.
+    pub fn of_corrections(settings: &'s Settings) -> Result<Self, Failure> {
+        Self::of(settings, Way::Corrections)
+    }
+
+    fn of(settings: &'s Settings, way: Way) -> Result<Self, Failure> {
         // Before the ends are asked for: what lies beyond them arrived later.
         let Some(stamp) = kafka::newest_report(settings)? else {
             return Err(Failure::work(
                 "no processor has ever reported, so nothing is counted; start one: spendfuse processor",
             ));
         };
-        let way = Way::Usage;
         Ok(Self {
             settings,
             at: UnixMillis(stamp).plus(-MARGIN_MILLIS),

@@ -22,6 +22,7 @@ use spendfuse_domain::event::{
 };
 
 use super::output::counted;
+pub use loaded::Mark;
 
 use super::{Failure, output};
 use crate::settings::Settings;

@@ -1,0 +1,351 @@
+//! What a correction changes: what stands for the entry from now on.
+
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use clap::{Arg, ArgMatches, Args, Command, FromArgMatches};
+use spendfuse_domain::correction::{CorrectionRecord, StandingRecord};
+use spendfuse_domain::event::Body;
+use spendfuse_domain::row::{CostParts, PriceBasis};
+use spendfuse_domain::{FixedDimension, Nanos, TokenClass};
+use spendfuse_pricing::Pricer;
+
+use super::book;
+use super::entry::{self, Entry, Standing};
+use super::ingest::Mark;
+use super::send::{self, Change};
+use super::topics::looked;
+use super::warehouse::Connection;
+use super::{CommonArgs, Failure, Which};
+use crate::settings::Settings;
+
+/// Dimensions that decide where an entry is counted.
+const FIXED: [FixedDimension; 3] = [
+    FixedDimension::Workspace,
+    FixedDimension::Session,
+    FixedDimension::RootSession,
+];
+
+#[derive(Args, Debug)]
+pub struct AmendArgs {
+    #[command(flatten)]
+    which: Which,
+    #[command(flatten)]
+    wanted: Wanted,
+    /// What it costs, in dollars; else other counts are priced by the entry's price book
+    #[arg(long, value_name = "USD", value_parser = amount)]
+    cost: Option<Nanos>,
+    #[command(flatten)]
+    common: CommonArgs,
+}
+
+fn amount(text: &str) -> Result<Nanos, String> {
+    let parsed = Nanos::parse_usd(text).map_err(|error| error.to_string())?;
+    match parsed.amount >= Nanos::ZERO {
+        true => Ok(parsed.amount),
+        false => Err("a call costs nothing at least; void takes it back".to_owned()),
+    }
+}
+
+/// Counts and dimensions: an argument for each, such as `--output-tokens` and `--customer`.
+#[derive(Debug)]
+struct Wanted {
+    tokens: [Option<u64>; TokenClass::COUNT],
+    dimensions: Vec<(FixedDimension, String)>,
+}
+
+/// The dimensions that can be corrected.
+fn dimensions() -> impl Iterator<Item = FixedDimension> {
+    let all = FixedDimension::BY_NUMBER.into_iter();
+    all.filter(|one| !FIXED.contains(one))
+}
+
+impl FromArgMatches for Wanted {
+    fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
+        let value = |one: FixedDimension| {
+            let text = matches.get_one::<String>(one.name())?;
+            Some((one, text.clone()))
+        };
+        Ok(Self {
+            tokens: TokenClass::ALL.map(|class| matches.get_one(class.column()).copied()),
+            dimensions: dimensions().filter_map(value).collect(),
+        })
+    }
+
+    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
+        *self = Self::from_arg_matches(matches)?;
+        Ok(())
+    }
+}
+
+impl Args for Wanted {
+    fn augment_args(command: Command) -> Command {
+        let count = |class: TokenClass| {
+            let name = class.column();
+            Arg::new(name)
+                .long(name.replace('_', "-"))
+                .value_name("COUNT")
+                .value_parser(clap::value_parser!(u64).range(..=1_000_000_000))
+                .help_heading("What stands from now on")
+        };
+        let dimension = |one: FixedDimension| {
+            let name = one.name();
+            Arg::new(name)
+                .long(name.replace('_', "-"))
+                .value_name("NAME")
+                .help_heading("What stands from now on")
+        };
+        let command = command.args(TokenClass::ALL.map(count));
+        command.args(dimensions().map(dimension))
+    }
+
+    fn augment_args_for_update(command: Command) -> Command {
+        Self::augment_args(command)
+    }
+}
+
+pub(super) fn void(
+    settings: &Settings,
+    which: &Which,
+    common: &CommonArgs,
+) -> Result<ExitCode, Failure> {
+    let found = Found::look(settings, which)?;
+    let entry = &found.entry;
+    let Some(named) = &entry.named_correction else {
+        let after = None;
+        return match found.standing()? {
+            None => Ok(send::nothing(entry, common, "it is void already")),
+            before => found.correct(before, after, common),
+        };
+    };
+    // What stands is what the last correction says.
+    if entry.corrections.last() != Some(named) {
+        let last = entry.corrections.last().map_or("", String::as_str);
+        return Err(Failure::work(format!(
+            "correction {named} of entry {} is followed by {last}; take that one back first",
+            entry.place
+        )));
+    }
+    let after = entry.standing_before_last()?;
+    let after = after.map(|one| found.with_ceiling(one)).transpose()?;
+    found.correct(found.standing()?, after, common)
+}
+
+pub(super) fn amend(settings: &Settings, args: &AmendArgs) -> Result<ExitCode, Failure> {
+    let wanted = &args.wanted;
+    let counts = wanted.tokens.iter().flatten().count();
+    if counts == 0 && wanted.dimensions.is_empty() && args.cost.is_none() {
+        return Err(Failure::usage(
+            "nothing is said that should stand: name counts (--output-tokens 380), dimensions (--customer c-42) or --cost",
+        ));
+    }
+    let found = Found::look(settings, &args.which)?;
+    let Some(before) = found.standing()? else {
+        return Err(Failure::work(format!(
+            "entry {} is void; take that back first: spendfuse correct void --address with the address of its last correction (spendfuse correct list)",
+            found.entry.place
+        )));
+    };
+    let mut after = Standing {
+        event: before.event.clone(),
+        price_version: before.price_version.clone(),
+        priced_as: before.priced_as.clone(),
+        ..before
+    };
+    for (dimension, value) in &wanted.dimensions {
+        *after.event.attribution.text_mut(*dimension) = value.clone().into();
+    }
+    if after.event.attribution.model.is_empty() {
+        return Err(Failure::usage("a call has a model: --model needs a name"));
+    }
+    if let Body::Usage(call) = &mut after.event.body {
+        for (class, count) in TokenClass::ALL.into_iter().zip(wanted.tokens) {
+            call.tokens[class] = count.unwrap_or(call.tokens[class]);
+        }
+    }
+    let priced_by = [
+        FixedDimension::Model,
+        FixedDimension::Provider,
+        FixedDimension::Account,
+    ];
+    let mut named = wanted.dimensions.iter().map(|(one, _)| one);
+    match args.cost {
+        Some(cost) => {
+            after.cost = scaled(before.cost, cost);
+            (after.at_ceiling, after.priced) = (Nanos::ZERO, PriceBasis::Reported);
+        }
+        None if counts > 0 || named.any(|one| priced_by.contains(one)) => {
+            found.price(&mut after)?;
+        }
+        None => {}
+    }
+    let is_same = after.event.attribution == before.event.attribution
+        && after.event.body == before.event.body
+        && after.cost == before.cost;
+    if is_same {
+        return Ok(send::nothing(
+            &found.entry,
+            &args.common,
+            "that stands already",
+        ));
+    }
+    found.correct(Some(before), Some(after), &args.common)
+}
+
+/// The same parts, of another sum.
+fn scaled(parts: CostParts, sum: Nanos) -> CostParts {
+    let whole = parts.total().get();
+    let share = |part: Nanos| match whole {
+        0 => Nanos::ZERO,
+        whole => Nanos::new(part.get() * sum.get() / whole),
+    };
+    let mut scaled = CostParts {
+        input: share(parts.input),
+        cache_read: share(parts.cache_read),
+        cache_write: share(parts.cache_write),
+        output: share(parts.output),
+        units: share(parts.units),
+    };
+    scaled.output += sum - scaled.total();
+    scaled
+}
+
+/// An entry that was found, and what is known since when.
+struct Found<'s> {
+    settings: &'s Settings,
+    connection: Connection,
+    entry: Entry,
+    mark: Mark<'s>,
+}
+
+impl<'s> Found<'s> {
+    fn look(settings: &'s Settings, which: &Which) -> Result<Self, Failure> {
+        let connection = Connection::open(settings)?;
+        let epoch = looked(settings)?.installation.epoch();
+        // Before the warehouse is asked: of what comes later nothing is claimed.
+        let mut mark = Mark::of_corrections(settings)?;
+        mark.wait(|text| tracing::debug!("{text}"))?;
+        let entry = entry::find(settings, &connection, which, epoch)?;
+        Ok(Self {
+            settings,
+            connection,
+            entry,
+            mark,
+        })
+    }
+
+    fn standing(&self) -> Result<Option<Standing>, Failure> {
+        let standing = self.entry.standing()?;
+        standing.map(|one| self.with_ceiling(one)).transpose()
+    }
+
+    fn pricer(&self, version: &str) -> Result<Pricer, Failure> {
+        let book = book::named(self.settings, version)?;
+        Ok(Pricer::new(book, Arc::new(self.settings.pricing())))
+    }
+
+    /// Rows do not say which part of a cost is charged at a ceiling: the price book does.
+    fn with_ceiling(&self, mut standing: Standing) -> Result<Standing, Failure> {
+        let has_units = standing.cost.units != Nanos::ZERO;
+        if standing.priced == PriceBasis::Ceiling && has_units {
+            let mut again = Standing {
+                event: standing.event.clone(),
+                price_version: standing.price_version.clone(),
+                priced_as: String::new(),
+                ..standing
+            };
+            self.price(&mut again)?;
+            if again.at_ceiling == again.cost.units {
+                standing.at_ceiling = standing.cost.units;
+            }
+        }
+        Ok(standing)
+    }
+
+    fn price(&self, standing: &mut Standing) -> Result<(), Failure> {
+        let Body::Usage(call) = &standing.event.body else {
+            return Ok(());
+        };
+        let version = standing.price_version.clone();
+        let mut pricer = self.pricer(&version).map_err(|error| {
+            Failure::work(format!(
+                "{error}; the entry was priced by it, so say --cost"
+            ))
+        })?;
+        let (who, at) = (&standing.event.attribution, standing.event.time);
+        let priced = pricer
+            .price(&who.provider, &who.account, call, &who.model, at)
+            .map_err(Failure::work)?;
+        let told = pricer.told(&who.provider, &who.account, call, &who.model, at);
+        standing.priced_as = told.priced_as.to_owned();
+        standing.cost = priced.parts;
+        standing.at_ceiling = priced.at_ceiling;
+        standing.priced = priced.basis;
+        Ok(())
+    }
+
+    fn correct(
+        &self,
+        before: Option<Standing>,
+        after: Option<Standing>,
+        common: &CommonArgs,
+    ) -> Result<ExitCode, Failure> {
+        let entry = &self.entry;
+        let written = |one: &Option<Standing>| {
+            let one = one.as_ref();
+            one.map(|one| StandingRecord::of(&one.stands()))
+        };
+        let mut record = CorrectionRecord {
+            v: 1,
+            id: String::new(),
+            entry: entry.place,
+            number: entry.corrections.len() as u64 + 1,
+            received_at: entry.received_at,
+            budget_version: entry.budget_version,
+            judged_at: self.mark.at,
+            by: common.by()?,
+            reason: common.reason.clone(),
+            before: written(&before),
+            after: written(&after),
+        };
+        record.id = record.derived_id();
+        // What the meter would refuse is refused here.
+        let value = serde_json::to_vec(&record).map_err(Failure::work)?;
+        CorrectionRecord::parse(&value).map_err(|error| {
+            Failure::work(format!(
+                "entry {} cannot be corrected so: {error}",
+                entry.place
+            ))
+        })?;
+        let change = Change {
+            settings: self.settings,
+            connection: &self.connection,
+            record: &record,
+            before: before.as_ref(),
+            after: after.as_ref(),
+        };
+        match common.dry_run {
+            true => change.show(common, send::Outcome::DryRun),
+            false => change.send(&value, common),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cost_that_is_said_keeps_the_parts_shares() {
+        let parts = CostParts {
+            input: Nanos::new(1),
+            output: Nanos::new(2),
+            ..CostParts::default()
+        };
+        let scaled_to = scaled(parts, Nanos::new(10));
+        assert_eq!(scaled_to.input, Nanos::new(3));
+        assert_eq!(scaled_to.total(), Nanos::new(10));
+        let of_nothing = scaled(CostParts::default(), Nanos::new(10));
+        assert_eq!(of_nothing.output, Nanos::new(10));
+    }
+}

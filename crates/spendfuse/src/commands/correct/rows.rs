@@ -1,0 +1,244 @@
+//! Rows of an entry and of what amends it, read from the warehouse.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+
+use spendfuse_domain::correction::EntryPlace;
+use spendfuse_domain::event::{Call, Flags, Particulars};
+use spendfuse_domain::row::PriceBasis;
+use spendfuse_domain::{Attribution, FixedDimension, Nanos, TokenClass, UnixMillis};
+use spendfuse_warehouse::client::quoted;
+
+use super::Failure;
+use super::warehouse::Connection;
+use crate::settings::Settings;
+
+/// Rows of an entry and its corrections lie within this time of it, milliseconds: an event that is
+/// reported again may tell another time.
+const AROUND_MILLIS: i64 = 3 * 24 * 60 * 60 * 1000;
+/// Corrections of one entry that are read.
+const MOST_ROWS: usize = 1_000;
+
+/// A row, as far as it takes part in what stands for the entry.
+#[allow(missing_docs)]
+pub struct Row {
+    /// The correction that wrote it.
+    pub correction: Option<String>,
+    pub attribution: Attribution<'static>,
+    pub event_id: String,
+    pub source: String,
+    pub time: UnixMillis,
+    pub call: Call<'static>,
+    pub tokens: [i128; TokenClass::COUNT],
+    pub units: BTreeMap<String, i128>,
+    pub tool_calls: i128,
+    pub calls: i128,
+    /// Input, cache read, cache write, output, units, reported.
+    pub costs: [Nanos; 6],
+    pub flags: Flags,
+    pub priced: PriceBasis,
+    pub price_version: String,
+    pub priced_as: String,
+}
+
+/// The answer of ClickHouse, as texts.
+pub fn ask(connection: &Connection, question: &str) -> Result<Vec<Vec<String>>, Failure> {
+    let answer = connection.warehouse.query_table(question);
+    Ok(connection.wait(answer)?.rows)
+}
+
+/// A number in an answer.
+pub fn number<T: std::str::FromStr>(text: &str) -> Result<T, Failure> {
+    text.parse().map_err(|_| {
+        Failure::work(format!(
+            "ClickHouse says {text:?} where a number was asked for"
+        ))
+    })
+}
+
+/// Columns of a call that are texts.
+const TEXTS: [&str; 19] = [
+    "event_id",
+    "source",
+    "operation",
+    "service_tier",
+    "speed",
+    "inference_geo",
+    "unit_quality",
+    "unit_size",
+    "status",
+    "call_id",
+    "response_id",
+    "request_model",
+    "trace_id",
+    "span_id",
+    "parent_span_id",
+    "region",
+    "api_key_id",
+    "price_version",
+    "priced_as",
+];
+
+/// The row of the entry at `place`, whose event is `id` of `time`, and those that amend it, in the order
+/// of counting.
+pub fn rows(
+    connection: &Connection,
+    settings: &Settings,
+    place: EntryPlace,
+    id: &str,
+    time: i64,
+) -> Result<Vec<Row>, Failure> {
+    let mut columns: Vec<String> = TEXTS.map(str::to_owned).into();
+    let dimensions = FixedDimension::BY_NUMBER.map(|one| format!("`{}`", one.column()));
+    columns.extend(dimensions);
+    columns.extend(TokenClass::ALL.map(|class| format!("toString({})", class.column())));
+    let costs = [
+        "cost_input",
+        "cost_cache_read",
+        "cost_cache_write",
+        "cost_output",
+        "cost_units",
+        "reported_cost",
+    ];
+    columns.extend(costs.map(|cost| format!("toString(toInt128({cost} * 1000000000))")));
+    columns.extend(
+        [
+            "toJSONString(mapApply((k, v) -> (toString(k), toString(v)), tags))",
+            "toJSONString(mapApply((k, v) -> (toString(k), toString(toInt128(v * 1000000000))), units))",
+            "toJSONString(arrayMap(x -> toString(x), flags))",
+            "toString(tool_calls)",
+            "toString(calls)",
+            "toString(attempt)",
+            "ifNull(toString(latency_ms), '')",
+            "toString(priced)",
+            "toString(toUnixTimestamp64Milli(time))",
+            "toString(kind)",
+            "src_topic",
+        ]
+        .map(str::to_owned),
+    );
+    let EntryPlace {
+        epoch,
+        partition,
+        seq,
+        index,
+    } = place;
+    let question = format!(
+        "SELECT {} FROM spend \
+         WHERE epoch = {epoch} AND meter_partition = {partition} \
+           AND time >= fromUnixTimestamp64Milli(toInt64({})) AND time <= fromUnixTimestamp64Milli(toInt64({})) \
+           AND (meter_seq = {seq} AND meter_index = {index} \
+                OR amends_id = {} AND amends_epoch = {epoch} AND amends_partition = {partition} \
+                   AND amends_seq = {seq} AND amends_index = {index}) \
+         ORDER BY meter_seq, meter_index LIMIT {MOST_ROWS}",
+        columns.join(", "),
+        time - AROUND_MILLIS,
+        time + AROUND_MILLIS,
+        quoted(id)
+    );
+    let topic = settings.topics().corrections;
+    let answer = ask(connection, &question)?;
+    if answer.len() == MOST_ROWS {
+        return Err(Failure::work(format!(
+            "{place} was corrected {MOST_ROWS} times already"
+        )));
+    }
+    answer.into_iter().map(|cells| row(cells, &topic)).collect()
+}
+
+fn row(cells: Vec<String>, corrections_topic: &str) -> Result<Row, Failure> {
+    let mut cells = cells.into_iter();
+    let mut next = || cells.next().unwrap_or_default();
+    let texts: [String; TEXTS.len()] = std::array::from_fn(|_| next());
+    let [
+        event_id,
+        source,
+        operation,
+        service_tier,
+        speed,
+        inference_geo,
+        quality,
+        size,
+        status,
+        call_id,
+        response_id,
+        request_model,
+        trace_id,
+        span_id,
+        parent_span_id,
+        region,
+        api_key_id,
+        price_version,
+        priced_as,
+    ] = texts;
+    let dimensions: [String; FixedDimension::COUNT] = std::array::from_fn(|_| next());
+    let mut tokens = [0; TokenClass::COUNT];
+    for count in &mut tokens {
+        *count = number(&next())?;
+    }
+    let mut costs = [Nanos::ZERO; 6];
+    for cost in &mut costs {
+        *cost = Nanos::new(number(&next())?);
+    }
+    let map = |text: String| -> Result<BTreeMap<String, String>, Failure> {
+        serde_json::from_str(&text).map_err(Failure::work)
+    };
+    let (tags, units) = (map(next())?, map(next())?);
+    let names: Vec<String> = serde_json::from_str(&next()).map_err(Failure::work)?;
+    let mut flags = Flags::default();
+    let known = names.iter().filter_map(|name| Flags::named(name));
+    known.for_each(|flag| flags.insert(flag));
+    let (tool_calls, calls) = (number(&next())?, number(&next())?);
+    let (attempt, latency) = (number(&next())?, next());
+    let (priced, time, kind, topic) = (next(), number(&next())?, next(), next());
+    let owned = |(name, value): (String, String)| (Cow::Owned(name), Cow::Owned(value));
+    let attribution = Attribution::of(tags.into_iter().map(owned).collect(), |dimension| {
+        Cow::Owned(dimensions[dimension as usize].clone())
+    });
+    let mut call = Call {
+        operation: operation.into(),
+        service_tier: service_tier.into(),
+        call_id: call_id.into(),
+        attempt,
+        status: status.into(),
+        latency_ms: latency.parse().ok(),
+        request_model: request_model.into(),
+        response_id: response_id.into(),
+        trace_id: trace_id.into(),
+        span_id: span_id.into(),
+        parent_span_id: parent_span_id.into(),
+        region: region.into(),
+        api_key_id: api_key_id.into(),
+        ..Call::default()
+    };
+    call.units.quality = quality.into();
+    call.units.size = size.into();
+    call.rare = Particulars {
+        speed: speed.into(),
+        inference_geo: inference_geo.into(),
+        ..Default::default()
+    }
+    .into();
+    let quantity = |(kind, text): (String, String)| Ok((kind, number(&text)?));
+    let is_correction = kind == "correction" && topic == corrections_topic;
+    Ok(Row {
+        correction: is_correction.then(|| event_id.clone()),
+        attribution,
+        event_id,
+        source,
+        time: UnixMillis(time),
+        call,
+        tokens,
+        units: units
+            .into_iter()
+            .map(quantity)
+            .collect::<Result<_, Failure>>()?,
+        tool_calls,
+        calls,
+        costs,
+        flags,
+        priced: PriceBasis::named(&priced).unwrap_or_default(),
+        price_version,
+        priced_as,
+    })
+}
