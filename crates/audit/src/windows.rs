@@ -101,7 +101,9 @@ pub fn compare(
     };
     for (key, account) in accounts {
         let is_comparable = account.looked != look
-            && account.count.goes_on_in(counted.compiled.count)
+            && account
+                .count
+                .goes_on_in(counted.compiled.count, UnixMillis(key.1))
             && starts.contains(&key.1);
         if !is_comparable {
             continue;
@@ -297,7 +299,8 @@ fn found_of(
     let accounts = replica.accounts.get_mut(id);
     if let Some(account) = accounts.and_then(|accounts| accounts.get_mut(key)) {
         account.looked = look;
-        if !account.count.goes_on_in(counted.compiled.count) {
+        let count = counted.compiled.count;
+        if !account.count.goes_on_in(count, UnixMillis(key.1)) {
             return None;
         }
         found.add(account.spend);

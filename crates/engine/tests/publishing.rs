@@ -355,3 +355,31 @@ fn a_raised_limit_ends_the_alerts_of_steps_that_are_not_reached_any_more() {
     assert_eq!(gone.details.step, Some(BasisPoints(0)));
     assert!(gone.message.contains("the budget was removed"), "{gone:?}");
 }
+
+/// Where the budgets topic was lost, `budgets apply` knows since when a budget counts from the
+/// blocklist, which names the start of the running window where the count began before it.
+#[test]
+fn a_count_goes_on_in_a_window_that_began_after_it_and_after_the_one_before() {
+    let began_at = |time: &str| Budget {
+        counted_from: UnixMillis::parse_rfc3339(time).unwrap(),
+        ..per_customer()
+    };
+    let told_after = |again: &str| {
+        let mut desk = Desk::with(began_at("2026-11-01T07:00:00Z"), 1_000);
+        desk.commit(SECOND, &[(1, 40_00)]);
+        desk.apply(vec![began_at(again)]);
+        desk.commit(SECOND, &[]);
+        let outputs = desk.commit(SECOND, &[(1, 60_00)]);
+        told(&outputs)
+            .into_iter()
+            .map(|(_, spent)| spent)
+            .collect::<Vec<_>>()
+    };
+    let whole_day = [Nanos::from_dollars(100)];
+    assert_eq!(told_after("2026-11-22T00:00:00Z"), whole_day);
+    // A count that begins in the middle of the day begins at nothing.
+    assert_eq!(
+        told_after("2026-11-22T10:00:01Z"),
+        [Nanos::from_dollars(60)]
+    );
+}

@@ -38,10 +38,14 @@ impl CountId {
         }
     }
 
-    /// Whether an account of this count goes on under a budget whose count is `current`.
-    pub fn goes_on_in(self, current: Self) -> bool {
-        let same_time = self.since.is_none_or(|since| Some(since) == current.since);
-        self.terms == current.terms && same_time
+    /// Whether an account of this count, in a window from `window_start` on, goes on under a budget
+    /// whose count is `current`. Of a window that began after both each has everything, so there they
+    /// are one: `budgets apply` knows no more of a count whose record was lost with its topic than that
+    /// it had begun when the running window did.
+    pub fn goes_on_in(self, current: Self, window_start: UnixMillis) -> bool {
+        let has_all = |count: Self| count.since.is_some_and(|since| since <= window_start);
+        let is_same = self.since.is_none_or(|since| Some(since) == current.since);
+        self.terms == current.terms && (is_same || has_all(self) && has_all(current))
     }
 }
 
@@ -179,11 +183,15 @@ mod tests {
             since: Some(UnixMillis(before.since.expect("its record says so").0 + 1)),
             ..before
         };
-        assert!(before.goes_on_in(before) && !before.goes_on_in(again));
+        let since = before.since.expect("its record says so");
+        assert!(before.goes_on_in(before, since) && !before.goes_on_in(again, since));
+        // In the windows that begin from then on both have all.
+        let next = UnixMillis(since.0 + 1);
+        assert!(before.goes_on_in(again, next) && again.goes_on_in(before, next));
         let of_older_binary = CountId {
             since: None,
             ..before
         };
-        assert!(of_older_binary.goes_on_in(again));
+        assert!(of_older_binary.goes_on_in(again, since));
     }
 }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use hashbrown::{DefaultHashBuilder, HashTable};
 use slotmap::SlotMap;
-use spendfuse_domain::budget::{BudgetId, CountId};
+use spendfuse_domain::budget::{BudgetId, CompiledBudget, CountId};
 use spendfuse_domain::{UnixMillis, Window};
 
 use crate::account::{Account, Nearness};
@@ -60,6 +60,11 @@ impl LedgerAccount {
     /// Whether the window is running: neither before its start nor ended.
     pub(super) fn is_running(&self, now: UnixMillis) -> bool {
         self.window.start <= now && self.window.end.is_none_or(|end| now < end)
+    }
+
+    /// Whether its sum is one of the count that `compiled` goes on with.
+    pub(super) fn goes_on_in(&self, compiled: &CompiledBudget) -> bool {
+        self.count.goes_on_in(compiled.count, self.window.start)
     }
 
     /// Whether there is nothing in it: neither an event nor an opening.

@@ -77,7 +77,7 @@ impl Ledger {
         let Some(compiled) = self.book.named(&known.budget) else {
             return;
         };
-        if !known.count.goes_on_in(compiled.count) || !known.is_running(self.now) {
+        if !known.goes_on_in(compiled) || !known.is_running(self.now) {
             // The sum is another count's, which waits to be judged anew; or nobody asks for it now.
             return;
         }
@@ -137,7 +137,7 @@ impl Ledger {
         known.touched = false;
         let compiled = self.book.named(&known.budget);
         // Another count's sum waits to be judged anew.
-        if let Some(compiled) = compiled.filter(|one| known.count.goes_on_in(one.count)) {
+        if let Some(compiled) = compiled.filter(|one| known.goes_on_in(one)) {
             known.count = compiled.count;
             self.outputs.told.changelog.push(account_record(known));
         }
@@ -224,7 +224,7 @@ impl Ledger {
         let evaluated = self.evaluated.get(known.budget.as_str());
         let published = known.account.published.as_ref();
         evaluated != Some(&compiled.revision)
-            || !known.count.goes_on_in(compiled.count)
+            || !known.goes_on_in(compiled)
             || published.is_some_and(|published| published.revision != compiled.revision)
     }
 
@@ -243,7 +243,7 @@ impl Ledger {
         }
         let book = Arc::clone(&self.book);
         let compiled = book.named(&known.budget);
-        let goes_on = compiled.filter(|one| known.count.goes_on_in(one.count));
+        let goes_on = compiled.filter(|one| known.goes_on_in(one));
         if let Some(compiled) = goes_on {
             self.open(id, compiled);
         }

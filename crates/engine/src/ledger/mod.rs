@@ -352,7 +352,7 @@ impl Ledger {
             if self
                 .accounts
                 .get(id)
-                .is_some_and(|known| known.count.goes_on_in(count))
+                .is_some_and(|known| known.goes_on_in(compiled))
             {
                 return id;
             }

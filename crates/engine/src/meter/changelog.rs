@@ -142,7 +142,7 @@ impl Meter {
 
     /// Whether the state has moved since it was published.
     fn waits_to_be_published(&self, session: &Session, one: &SessionAccount) -> bool {
-        let Some(compiled) = budget_of(one, &self.book) else {
+        let Some(compiled) = budget_of(one, session.opened_at, &self.book) else {
             return true;
         };
         let expires_at = Some(self.published_expiry(session.last_at));

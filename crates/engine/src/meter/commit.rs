@@ -108,7 +108,7 @@ impl Meter {
             why: "the budget was removed, or counts anew",
         };
         session.accounts.retain_mut(|one| {
-            let Some(compiled) = budget_of(one, book) else {
+            let Some(compiled) = budget_of(one, opened_at, book) else {
                 // What cannot be read is not gone.
                 let id = BudgetId::new(&one.budget);
                 if id.is_some_and(|id| book.is_unreadable(&id)) {
@@ -213,13 +213,16 @@ impl Meter {
     }
 }
 
-/// The budget of an account, `None` where it is gone or counts something else now.
+/// The budget of an account of a session that began at `opened_at`, `None` where it is gone or counts something else now.
 pub(super) fn budget_of<'a>(
     one: &SessionAccount,
+    opened_at: UnixMillis,
     book: &'a BudgetBook,
 ) -> Option<&'a CompiledBudget> {
     let compiled = book.named(&BudgetId::new(&one.budget)?)?;
-    one.count().goes_on_in(compiled.count).then_some(compiled)
+    one.count()
+        .goes_on_in(compiled.count, opened_at)
+        .then_some(compiled)
 }
 
 /// The finding of an episode, with its key.

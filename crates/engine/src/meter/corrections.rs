@@ -266,7 +266,7 @@ impl Meter {
             let is_known = session.accounts.iter().any(|one| {
                 one.budget == compiled.budget.id.as_str()
                     && one.scope == scope
-                    && one.count().goes_on_in(compiled.count)
+                    && one.count().goes_on_in(compiled.count, opened_at)
             });
             let may_begin = change.begins() && session.accounts.len() < MOST_ACCOUNTS;
             if !is_known && !may_begin {

@@ -297,7 +297,9 @@ impl Session {
             .iter()
             .position(|one| one.budget == budget && one.scope == scope);
         if let Some(index) = known
-            && self.accounts[index].count().goes_on_in(count)
+            && self.accounts[index]
+                .count()
+                .goes_on_in(count, self.opened_at)
         {
             self.accounts[index].count_since = count.since;
             return (&mut self.accounts[index], None);
