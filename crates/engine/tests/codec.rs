@@ -201,7 +201,7 @@ fn what_is_left_out_may_have_fields_behind_it() {
         id: String,
         #[n(9)]
         time: i64,
-        #[n(11)]
+        #[n(12)]
         later: u32,
     }
     let later = LaterEntry {

@@ -263,10 +263,11 @@ fn a_new_count_does_not_inherit_the_old_ones_block() {
     assert_eq!(outputs.told.findings[0].1.state, FindingState::Closed);
 }
 
-/// Changed and changed back: `budgets apply` writes another `counted_from` each time.
+/// Changed and changed back in the middle of a window: `budgets apply` writes another `counted_from`
+/// each time.
 fn changed_back(budget: &Budget) -> Budget {
     Budget {
-        counted_from: budget.counted_from.plus(MINUTE),
+        counted_from: start().plus(MINUTE),
         ..budget.clone()
     }
 }
