@@ -144,7 +144,11 @@ impl Processor {
         };
         let wiring = Wiring {
             group: format!("{}-meter", self.prefix),
-            inputs: vec![topics.usage.clone(), topics.rerouted.clone()],
+            inputs: vec![
+                topics.usage.clone(),
+                topics.rerouted.clone(),
+                topics.corrections.clone(),
+            ],
             changelog: topics.meter_changelog.clone(),
             history: Some(HistoryTopic {
                 topic: topics.meter_ids.clone(),
