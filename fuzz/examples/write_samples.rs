@@ -117,6 +117,7 @@ fn followed(
             version: 1,
             usage_offset: Some(9),
             budget_version: 3,
+            openings: Vec::new(),
         };
         let key = format!("blocklist {}", heartbeat_key(stage, 0));
         records.push((key, Some(serde_json::to_vec(&beat)?)));

@@ -42,6 +42,24 @@ impl Lab {
         });
     }
 
+    /// Waits until no count waits for what was spent before it. When that comes, the ledger publishes
+    /// every account of the count again.
+    ///
+    /// # Panics
+    /// Where one still waits after `patience`.
+    pub fn await_openings(&self, patience: Duration) {
+        eventually("what was spent before is known", patience, || {
+            let heartbeats = self.table("blocklist").into_iter();
+            let mut waiting = heartbeats.filter(|(key, heartbeat)| {
+                key.starts_with("heartbeat|ledger|") && !heartbeat["openings"].is_null()
+            });
+            match waiting.next() {
+                None => Ok(()),
+                Some((key, heartbeat)) => Err(format!("{key}: {}", heartbeat["openings"])),
+            }
+        });
+    }
+
     /// Every way in which the ledger, asked by [`Lab::settle_ledger`], differs from `expected`.
     ///
     /// # Panics

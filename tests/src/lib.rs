@@ -1,11 +1,12 @@
 //! What the end-to-end tests share: the real binary's roles against real Kafka and real ClickHouse.
 //!
-//! A test takes a [`Lab`]: topics and a database of its own on the one stack that all tests of a
+//! A test takes a [`Lab`]: topics and a database of its own on one of the stacks that the tests of a
 //! process share, in turn. It starts [`Role`]s, sends [`Traffic`] whose expected totals are computed
 //! here from counts and the table `prices` alone, and compares them with what the warehouse, the
 //! rollups, the audit table and the ledger say. Every wait has an end.
 
 pub mod admin;
+pub mod answers;
 pub mod attack;
 pub mod console;
 pub mod deliveries;

@@ -143,7 +143,7 @@ fn spend_from_a_file_shows_in_status_and_check_and_the_dlq_gives_back_each_event
         (&json!(4), &json!(1))
     );
     let outcome = |counted, duplicates, late, rejected| {
-        json!({"counted": counted, "duplicates": duplicates, "late": late, "rejected": rejected,
+        json!({"counted": counted, "grown": 0, "duplicates": duplicates, "late": late, "rejected": rejected,
             "waiting": 0})
     };
     assert_eq!(sent["outcome"], outcome(3, 0, 0, 1));

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use spendfuse_engine::audit::{Chains, Difference, Differences, Kind, SeqSums, Site, Tally};
 use spendfuse_engine::codec;
 use spendfuse_engine::delta::Deltas;
+use spendfuse_engine::ledger::OPENINGS_KEY;
 
 use crate::auditor::Note;
 use crate::blocks::chain_detail;
@@ -124,6 +125,10 @@ impl DeltaLog {
         let ahead = &mut self.ahead;
         self.tail.read(context, None, |record, is_whole| {
             let (ledger, offset) = (record.partition, record.offset);
+            if record.key == Some(OPENINGS_KEY) {
+                // The accounts say what became of them.
+                return Ok(());
+            }
             let deltas: Deltas = match codec::decode(record.value.unwrap_or_default()) {
                 Ok(deltas) => deltas,
                 Err(error) => {
@@ -168,11 +173,11 @@ impl DeltaLog {
                 });
             }
             let is_ahead = seq > read.ranges[meter as usize].to;
-            for ((series, budget_version), tally) in by_series(&deltas) {
+            for (series, tally) in by_series(&deltas) {
                 let told = Told {
                     series: (meter, series.to_owned()),
                     seq,
-                    budget_version,
+                    budget_version: deltas.budget_version,
                     tally,
                 };
                 match is_ahead {
@@ -196,15 +201,12 @@ fn unreadable(ledger: u32, detail: String) -> Difference {
     }
 }
 
-/// Sums by series and version of the budgets: rows of a correction name the version that its entry was
-/// counted with.
-fn by_series(deltas: &Deltas) -> BTreeMap<(&str, u64), Tally> {
-    let mut sums: BTreeMap<(&str, u64), Tally> = BTreeMap::new();
+/// Sums by series.
+fn by_series(deltas: &Deltas) -> BTreeMap<&str, Tally> {
+    let mut sums: BTreeMap<&str, Tally> = BTreeMap::new();
     for entry in &deltas.entries {
         if let Some(series) = deltas.series.get(entry.series as usize) {
-            let then = entry.corrects.map(|then| then.budget_version);
-            let version = then.unwrap_or(deltas.budget_version);
-            let sum = sums.entry((series, version)).or_default();
+            let sum = sums.entry(series).or_default();
             sum.add(Tally::new(entry.calls, entry.cost));
         }
     }

@@ -12,6 +12,7 @@ use spendfuse_domain::verdict::{BlocklistEntry, BlocklistKey};
 use spendfuse_engine::audit::{
     LedgerMark, Published, StoredAccount, StoredRecord, Told, read_stored,
 };
+use spendfuse_engine::ledger::CountRecord;
 
 use crate::context::Context;
 use crate::deltas::DeltaLog;
@@ -58,6 +59,8 @@ pub struct LedgerReplica {
     blocklist: Tail,
     /// By budget.
     pub accounts: HashMap<String, HashMap<WindowKey, Account>>,
+    /// By budget and ledger partition, where its count begins.
+    pub counts: HashMap<String, HashMap<u32, CountRecord>>,
     /// By ledger partition.
     pub marks: Vec<LedgerMark>,
     /// By key of the blocklist.
@@ -79,6 +82,7 @@ impl LedgerReplica {
             changelog,
             blocklist: Tail::new(context, &topics.blocklist, None)?,
             accounts: HashMap::new(),
+            counts: HashMap::new(),
             entries: HashMap::new(),
             changes: HashMap::new(),
             complained: BTreeSet::new(),
@@ -119,6 +123,7 @@ impl LedgerReplica {
 
     fn read_changelog(&mut self, context: &Context<'_>) -> Result<(), AuditError> {
         let (accounts, marks) = (&mut self.accounts, &mut self.marks);
+        let counts = &mut self.counts;
         self.changelog.read(context, None, |record, _| {
             let key = record.key.unwrap_or_default();
             let stored =
@@ -133,6 +138,15 @@ impl LedgerReplica {
                 StoredRecord::Gone(budget, scope, start) => {
                     if let Some(of_budget) = accounts.get_mut(&budget) {
                         of_budget.remove(&(scope, start.0));
+                    }
+                }
+                StoredRecord::Count(budget, count) => {
+                    let of_budget = counts.entry(budget).or_default();
+                    of_budget.insert(record.partition, count);
+                }
+                StoredRecord::CountGone(budget) => {
+                    if let Some(of_budget) = counts.get_mut(&budget) {
+                        of_budget.remove(&record.partition);
                     }
                 }
                 StoredRecord::Other => {}

@@ -6,6 +6,7 @@
 //! said and left for the next time. Called by `spendfuse audit`.
 
 mod auditor;
+mod beginning;
 mod blocks;
 mod budgets;
 mod context;

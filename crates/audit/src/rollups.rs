@@ -153,14 +153,25 @@ fn report(rollup: &Rollup, lasting: Sides, differences: &mut Differences) {
     }
 }
 
-/// Identities that have several rows: a duplicate beyond the dedupe horizon, or a row that was
-/// inserted twice. Only those with a row in `ranges`.
+/// Within this time the loader takes back what two partitions have counted, or tells people, minutes.
+const SETTLED_MINUTES: u32 = 20;
+
+/// Identities of which several entries stand: a duplicate beyond the dedupe horizon, or a row that was
+/// inserted twice. What was taken back does not stand, and what two partitions have counted the loader
+/// takes back in a while. Only those with a row in `ranges`.
 pub fn counted_twice(
     context: &Context<'_>,
     ranges: &[SeqRange],
     is_everything: bool,
 ) -> Result<Differences, AuditError> {
     let identity = "workspace, source, event_id";
+    let counted = "kind IN ('usage', 'revenue')";
+    let standing = format!("countIf({counted}) + sumIf(calls, kind = 'correction')");
+    let is_left_to_loader = format!(
+        "countIf({counted}) = uniqExactIf((epoch, meter_partition), {counted}) \
+         AND maxIf(received_at, {counted}) > now() - INTERVAL {SETTLED_MINUTES} MINUTE"
+    );
+    let of_entry = "workspace, source, if(amends_seq > 0, amends_id, event_id)";
     let epoch = context.epoch;
     let of_ranges = sql::in_ranges(epoch, "meter_partition", "meter_seq", ranges);
     let count = context.ask(&format!("SELECT count() FROM spend WHERE {of_ranges}"))?;
@@ -168,19 +179,20 @@ pub fn counted_twice(
     let slices = rows / ROWS_A_QUESTION + 1;
     let among = match is_everything {
         true => "1".to_owned(),
-        false => format!("({identity}) IN (SELECT {identity} FROM spend WHERE {of_ranges})"),
+        false => format!("({of_entry}) IN (SELECT {identity} FROM spend WHERE {of_ranges})"),
     };
     let mut differences = Differences::default();
     for slice in 0..slices {
         let question = format!(
-            "SELECT {identity}, count(), sum({nanos}), max({nanos}), \
-                    argMax(meter_partition, (received_at, meter_seq)), \
-                    argMax(meter_seq, (received_at, meter_seq)), \
-                    min(received_at), max(received_at) \
+            "SELECT {of_entry}, {standing}, sum({nanos}), max({nanos}), \
+                    argMaxIf(meter_partition, (received_at, meter_seq), {counted}), \
+                    argMaxIf(meter_seq, (received_at, meter_seq), {counted}), \
+                    minIf(received_at, {counted}), maxIf(received_at, {counted}) \
              FROM spend \
-             WHERE kind IN ('usage', 'revenue') AND cityHash64({identity}) % {slices} = {slice} \
-                   AND {among} \
-             GROUP BY {identity} HAVING count() > 1 LIMIT {MANY}",
+             WHERE ({counted} OR kind = 'correction') \
+                   AND cityHash64({of_entry}) % {slices} = {slice} AND {among} \
+             GROUP BY {of_entry} \
+             HAVING countIf({counted}) > 1 AND {standing} > 1 AND NOT ({is_left_to_loader}) LIMIT {MANY}",
             nanos = sql::NANOS,
         );
         for row in context.ask(&question)? {
@@ -194,7 +206,7 @@ pub fn counted_twice(
                 expected: Tally::new(1, sql::nanos(&row, 5)?),
                 found,
                 detail: format!(
-                    "event {} of {} in {} has {} rows, received between {} and {}; the last in commit {seq}",
+                    "event {} of {} in {} stands {} times, received between {} and {}; the last in commit {seq}",
                     row[2], row[1], row[0], found.events, row[8], row[9]
                 ),
             });

@@ -2,21 +2,16 @@
 
 use std::str::FromStr;
 
+use spendfuse_domain::Nanos;
 use spendfuse_domain::budget::{Budget, Spend};
-use spendfuse_domain::scope::{Dimension, Filter, FixedDimension, Pattern};
-use spendfuse_domain::{Nanos, TokenClass, UnixMillis};
+use spendfuse_domain::scope::{Dimension, FixedDimension};
 use spendfuse_engine::audit::Tally;
-use spendfuse_warehouse::client::quoted;
+pub use spendfuse_warehouse::conditions::{
+    MILLIS, NANOS, column, counts_in, counts_in_series, in_slice, listed, time, tokens,
+    window_start,
+};
 
 use crate::error::AuditError;
-
-/// All tokens of a row.
-pub fn tokens() -> String {
-    format!("({})", TokenClass::ALL.map(TokenClass::column).join(" + "))
-}
-
-/// The cost of a row, nano-dollars.
-pub const NANOS: &str = "toInt128(cost * 1000000000)";
 
 /// Commits `from..=to` of a partition.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -50,24 +45,21 @@ pub fn in_ranges(epoch: u32, partition: &str, seq: &str, ranges: &[SeqRange]) ->
     format!("(epoch = {epoch} AND {})", any_of(&conditions))
 }
 
+/// A dimension as a column of an answer that others follow.
+pub fn selected(dimension: &Dimension) -> String {
+    format!("{}, ", column(dimension))
+}
+
+/// That one of `all` which stands for the row's meter partition.
+pub fn of_partition(all: &[u64]) -> String {
+    format!("[{}][meter_partition + 1]", listed(all))
+}
+
 /// The condition that one of `conditions` holds.
 pub fn any_of(conditions: &[String]) -> String {
     match conditions {
         [] => "0".to_owned(),
         some => format!("({})", some.join(" OR ")),
-    }
-}
-
-/// A time as an SQL literal.
-pub fn time(time: UnixMillis) -> String {
-    format!("fromUnixTimestamp64Milli(toInt64({}), 'UTC')", time.0)
-}
-
-/// The column of a dimension.
-pub fn column(dimension: &Dimension) -> String {
-    match dimension.fixed().map(FixedDimension::column) {
-        Ok(column) => format!("`{column}`"),
-        Err(tag) => format!("tags[{}]", quoted(tag)),
     }
 }
 
@@ -77,41 +69,6 @@ pub fn rows_always_tell(budget: &Budget) -> bool {
     let in_filter = budget.filter.0.iter().map(|(dimension, _)| dimension);
     let lacks = |dimension: &Dimension| dimension.fixed() == Ok(FixedDimension::Project);
     !in_scope.chain(in_filter).any(lacks)
-}
-
-/// The condition that a row counts in a budget.
-pub fn counts_in(budget: &Budget) -> String {
-    let parts = budget.scope.0.iter();
-    let mut conditions: Vec<String> = parts
-        .map(|(dimension, pattern)| match pattern {
-            Pattern::Each => format!("{} != ''", column(dimension)),
-            Pattern::Exactly(value) => format!("{} = {}", column(dimension), quoted(value)),
-        })
-        .collect();
-    conditions.extend(filter_conditions(&budget.filter));
-    all_of(&conditions)
-}
-
-/// The condition that a row belongs to a series: a shape and a filter.
-pub fn counts_in_series(shape: &[Dimension], filter: &Filter) -> String {
-    let present = |dimension: &Dimension| format!("{} != ''", column(dimension));
-    let mut conditions: Vec<String> = shape.iter().map(present).collect();
-    conditions.extend(filter_conditions(filter));
-    all_of(&conditions)
-}
-
-fn filter_conditions(filter: &Filter) -> impl Iterator<Item = String> {
-    filter.0.iter().map(|(dimension, values)| {
-        let values: Vec<String> = values.iter().map(|value| quoted(value)).collect();
-        format!("{} IN ({})", column(dimension), values.join(", "))
-    })
-}
-
-fn all_of(conditions: &[String]) -> String {
-    match conditions {
-        [] => "1".to_owned(),
-        some => some.join(" AND "),
-    }
 }
 
 /// A cell of an answer.

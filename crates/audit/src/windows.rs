@@ -9,6 +9,7 @@ use spendfuse_domain::{UnixMillis, Window};
 use spendfuse_engine::audit::{AccountSums, Difference, compare_account};
 use spendfuse_warehouse::client::quoted;
 
+use crate::beginning::{Beginning, KeptWindow, KnownBeginning};
 use crate::budgets::{CountedBudget, SAME_TIME_MILLIS};
 use crate::context::Context;
 use crate::error::AuditError;
@@ -56,9 +57,29 @@ pub fn compare(
     compared: &mut Compared,
 ) -> Result<Vec<(WindowKey, Difference)>, AuditError> {
     let id = counted.compiled.budget.id.to_string();
+    let beginning = match Beginning::of(replica, counted) {
+        Beginning::KnownToSome => {
+            compared.began_unknown += 1;
+            return Ok(Vec::new());
+        }
+        Beginning::Unknown => None,
+        Beginning::Known(known) => Some(known),
+    };
     let windows = windows_of(context, counted, replica.now());
     let kept_from = replica.now().plus(-context.kept_millis);
-    let starts = starts_of_kept(&windows, counted, kept_from);
+    let mut kept = Vec::new();
+    let starts = match &beginning {
+        None => starts_of_kept(&windows, counted, kept_from),
+        Some(_) => {
+            let oldest = match windows[0].start < kept_from {
+                true => oldest_hour(context)?,
+                false => kept_from,
+            };
+            let grace = context.dedupe_horizon_millis + DAY_MILLIS;
+            kept = KnownBeginning::windows(&windows, counted, kept_from, oldest, grace);
+            kept.iter().map(KeptWindow::start).collect()
+        }
+    };
     compared.expired += (windows.len() - starts.len()) as u64;
     if starts.is_empty() {
         return Ok(Vec::new());
@@ -68,22 +89,37 @@ pub fn compare(
     let dimensions = counted.compiled.budget.scope.shape();
     let slices = match dimensions.is_empty() {
         true => 1,
-        false => scopes / SCOPES_A_QUESTION + 1,
+        false => (scopes / SCOPES_A_QUESTION + 1) as u64,
+    };
+    let partitions = replica.marks.len() as u32;
+    let holds_all = |key: &WindowKey| {
+        let ledger = partition_of(key.0.as_bytes(), partitions);
+        let known = beginning.as_ref();
+        known.is_some_and(|known| known.holds_all(ledger, key.1, &kept))
     };
     let mut differences = Vec::new();
     for slice in 0..slices {
-        let slice = (slice, slices);
-        let question = question(context.epoch, counted, &dimensions, &starts, cut, slice);
+        let in_slice = sql::in_slice(&dimensions, (slice, slices));
+        let epoch = context.epoch;
+        let question = match &beginning {
+            None => question(context, counted, &dimensions, &starts, cut, &in_slice),
+            Some(known) => known.question(epoch, counted, &dimensions, &starts, cut, &in_slice),
+        };
         let mut sums: HashMap<WindowKey, AccountSums> = HashMap::new();
         for row in context.ask(&question)? {
-            add_row(&row, &dimensions, replica, &mut sums)?;
+            match &beginning {
+                None => add_row(&row, &dimensions, replica, &mut sums)?,
+                Some(known) => known.add_row(&row, &dimensions, replica, &kept, &mut sums)?,
+            }
         }
         for (key, mut rows) in sums {
             let found = found_of(replica, counted, &id, &key, &lines, look);
             let Some((found, opening)) = found else {
                 continue;
             };
-            rows.opening = opening;
+            if !holds_all(&key) {
+                rows.opening = opening;
+            }
             if counted.began_before && rows.perhaps != Spend::default() {
                 compared.began_unknown += 1;
                 continue;
@@ -110,9 +146,12 @@ pub fn compare(
         }
         compared.windows += 1;
         let start = UnixMillis(key.1);
-        let rows = AccountSums {
-            opening: account.opening,
-            ..AccountSums::default()
+        let rows = match holds_all(key) {
+            true => AccountSums::default(),
+            false => AccountSums {
+                opening: account.opening,
+                ..AccountSums::default()
+            },
         };
         if let Some(difference) = compare_account(&id, &key.0, start, &rows, &account.spend) {
             differences.push((key.clone(), difference));
@@ -198,33 +237,47 @@ fn written_off(
     Ok(lines)
 }
 
-/// Sums of the rows by scope and window. Rows that only some ledger partitions have applied are
-/// given commit by commit.
+/// The oldest hour of which anything is known; far in the future where nothing is.
+fn oldest_hour(context: &Context<'_>) -> Result<UnixMillis, AuditError> {
+    let question = "SELECT if(count() = 0, toInt64(4000000000), toInt64(toUnixTimestamp(min(hour)))) * 1000 \
+                    FROM spend_hourly";
+    let rows = context.ask(question)?;
+    let oldest = rows.first().map(|row| sql::cell(row, 0)).transpose()?;
+    Ok(UnixMillis(oldest.unwrap_or(0)))
+}
+
+/// Sums of the rows by scope and window, of a count that began before its beginning was written down.
+/// Rows that only some ledger partitions have applied are given commit by commit.
 fn question(
-    epoch: u32,
+    context: &Context<'_>,
     counted: &CountedBudget,
     dimensions: &[Dimension],
     starts: &[i64],
     cut: &Cut,
-    (slice, slices): (usize, usize),
+    in_slice: &str,
 ) -> String {
-    let columns: Vec<String> = dimensions.iter().map(sql::column).collect();
-    let numbers = |all: &[u64]| {
-        let texts: Vec<String> = all.iter().map(u64::to_string).collect();
-        texts.join(", ")
-    };
-    let up_to = |seqs: &[u64]| format!("[{}][meter_partition + 1]", numbers(seqs));
-    let boundaries: Vec<String> = starts.iter().map(i64::to_string).collect();
+    let epoch = context.epoch;
     let in_flight_from = match counted.began_before {
         true => UnixMillis(0),
         false => counted.began_at.plus(-IN_FLIGHT_MILLIS),
     };
     let is_sure = format!("budget_version > {}", counted.began_offset);
-    let select: String = columns.iter().map(|column| format!("{column}, ")).collect();
-    let in_slice = match slices {
-        1 => "1".to_owned(),
-        _ => format!("cityHash64({}) % {slices} = {slice}", columns.join(", ")),
+    let select: String = dimensions.iter().map(sql::selected).collect();
+    // Whether such a count has the entry that is corrected is said by nobody; in windows that began
+    // after it, it has all.
+    let counted_from = counted.compiled.budget.counted_from;
+    let has_all = match counted.compiled.window(counted_from) {
+        window if window.start == counted_from => Some(counted_from),
+        window => window.end,
     };
+    let of_whole = match has_all {
+        Some(from) => format!("time >= {}", sql::time(from)),
+        None => "0".to_owned(),
+    };
+    let is_certain = format!(
+        "{is_sure} AND (src_topic != {} OR {of_whole})",
+        quoted(&context.topics.corrections)
+    );
     let spend = |condition: &str| {
         format!(
             "sumIf({}, {condition}), sumIf({}, {condition}), sumIf(calls, {condition})",
@@ -232,11 +285,9 @@ fn question(
             sql::tokens()
         )
     };
-    let groups = (1..=columns.len() + 3).map(|place| place.to_string());
-    let groups: Vec<String> = groups.collect();
     format!(
         "SELECT {select}\
-                roundDown(toUnixTimestamp64Milli(time), [{}]), \
+                {}, \
                 if(meter_seq <= {by_all}, 0, meter_partition), \
                 if(meter_seq <= {by_all}, 0, meter_seq), \
                 {}, {} \
@@ -244,15 +295,15 @@ fn question(
          WHERE epoch = {epoch} AND kind != 'revenue' AND {} AND time >= {} AND meter_seq <= {} \
                AND ({is_sure} OR received_at >= {}) AND {in_slice} \
          GROUP BY {}",
-        boundaries.join(", "),
-        spend(&is_sure),
-        spend(&format!("NOT ({is_sure})")),
+        sql::window_start(sql::MILLIS, starts),
+        spend(&is_certain),
+        spend(&format!("NOT ({is_certain})")),
         sql::counts_in(&counted.compiled.budget),
         sql::time(UnixMillis(starts[0])),
-        up_to(&cut.by_any),
+        sql::of_partition(&cut.by_any),
         sql::time(in_flight_from),
-        groups.join(", "),
-        by_all = up_to(&cut.by_all),
+        sql::listed(1..=dimensions.len() + 3),
+        by_all = sql::of_partition(&cut.by_all),
     )
 }
 

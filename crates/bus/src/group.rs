@@ -1,14 +1,18 @@
 //! What a consumer group has committed, seen from outside: how far a role has come.
 
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use rdkafka::consumer::Consumer;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::{Offset, TopicPartitionList};
 
 use crate::config::{Isolation, KafkaConfig};
 use crate::error::BusError;
 use crate::native::{Poller, request};
 use crate::topics::partition_counts;
+
+const ASK_AGAIN: Duration = Duration::from_millis(200);
 
 /// The next offset that `group_id` will read, for every partition of `topic`; `None` where it has
 /// committed nothing. The group is not joined. Offsets of transactions that are still open are
@@ -65,6 +69,18 @@ impl WatchedGroup {
     }
 }
 
+/// Whether the group has no coordinator for the moment, as after the start of a broker.
+fn coordinator_moves(error: &KafkaError) -> bool {
+    matches!(
+        error.rdkafka_error_code(),
+        Some(
+            RDKafkaErrorCode::NotCoordinator
+                | RDKafkaErrorCode::CoordinatorLoadInProgress
+                | RDKafkaErrorCode::CoordinatorNotAvailable
+        )
+    )
+}
+
 fn offsets_of(
     reader: &Poller,
     kafka: &KafkaConfig,
@@ -82,9 +98,16 @@ fn offsets_of(
     for partition in 0..count {
         wanted.add_partition(topic, partition.cast_signed());
     }
-    let found = consumer
-        .committed_offsets(wanted, patience)
-        .map_err(doing())?;
+    let deadline = Instant::now() + patience;
+    let found = loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        match consumer.committed_offsets(wanted.clone(), left) {
+            Err(error) if coordinator_moves(&error) && left > ASK_AGAIN => {
+                thread::park_timeout(ASK_AGAIN);
+            }
+            found => break found.map_err(doing())?,
+        }
+    };
     let mut offsets = vec![None; count as usize];
     for element in found.elements() {
         element.error().map_err(doing())?;

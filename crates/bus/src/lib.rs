@@ -53,4 +53,4 @@ pub use runner::{
 pub use shutdown::Shutdown;
 pub use takeover::Takeovers;
 pub use unreadable::Unreadable;
-pub use writer::write_in_one_transaction;
+pub use writer::{TransactionalWriter, write_in_one_transaction};

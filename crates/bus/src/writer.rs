@@ -33,13 +33,47 @@ pub fn write_in_one_transaction(
         return Ok(());
     }
     check_partitions(kafka, records, patience)?;
-    let mut producer =
-        TransactionalProducer::open(kafka, transactional_id, TRANSACTION_TIMEOUT, patience)?;
-    let written = write(&mut producer, records);
-    if written.is_err() {
-        producer.abandon();
+    let writer = TransactionalWriter::open(kafka, transactional_id, patience)?;
+    writer.write(records).map(drop)
+}
+
+/// Writes one transaction after the other, as long as no other writer with its id begins.
+pub struct TransactionalWriter(TransactionalProducer);
+
+impl TransactionalWriter {
+    /// Takes over from whoever used `transactional_id` before: that one's next transaction fails.
+    ///
+    /// # Errors
+    /// [`BusError::Unreachable`], [`BusError::NotLetIn`].
+    pub fn open(
+        kafka: &KafkaConfig,
+        transactional_id: &str,
+        patience: Duration,
+    ) -> Result<Self, BusError> {
+        TransactionalProducer::open(kafka, transactional_id, TRANSACTION_TIMEOUT, patience)
+            .map(Self)
     }
-    written
+
+    /// Writes all records, to partitions that exist, or none. After an error there is no writer any
+    /// more: what became of the transaction may be unknown.
+    ///
+    /// # Errors
+    /// As [`write_in_one_transaction`].
+    pub fn write(mut self, records: &[OutputRecord]) -> Result<Self, BusError> {
+        match write(&mut self.0, records) {
+            Ok(()) => Ok(self),
+            Err(error) => {
+                self.0.abandon();
+                Err(error)
+            }
+        }
+    }
+}
+
+impl std::fmt::Debug for TransactionalWriter {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str("TransactionalWriter")
+    }
 }
 
 fn write(producer: &mut TransactionalProducer, records: &[OutputRecord]) -> Result<(), BusError> {

@@ -1,8 +1,8 @@
 //! Records of the corrections topic: what stands for a counted entry from now on.
 //!
 //! A record carries the entry as whoever made it found it in the warehouse, so that the meter needs
-//! neither the event, which retention removes, nor the warehouse. It is written by `spendfuse
-//! correct` alone.
+//! neither the event, which retention removes, nor the warehouse. It is written by `spendfuse correct`
+//! and `spendfuse rerate`, and by the loader, for calls that were counted twice.
 
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -16,6 +16,8 @@ use crate::time::UnixMillis;
 
 /// Who corrects and why may take this many bytes each.
 pub const MAX_TEXT_BYTES: usize = 256;
+/// The name of a re-rating may take this many bytes.
+pub const MAX_JOB_BYTES: usize = 64;
 /// Where the identities of corrections come from.
 const SOURCE: &str = "spendfuse.corrections";
 
@@ -24,8 +26,12 @@ const SOURCE: &str = "spendfuse.corrections";
 pub struct CorrectionRecord {
     /// Version of the format.
     pub v: u32,
-    /// Its id: 32 hex digits that follow from what it does to which entry.
+    /// Its id: 32 hex digits that follow from what it does to which entry; in a re-rating from job,
+    /// entry and price book.
     pub id: String,
+    /// The re-rating that it belongs to; empty where this entry alone is corrected.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub job: String,
     /// The entry.
     pub entry: EntryPlace,
     /// Which correction of this entry it is, from 1 on: of two with one number the first in the log
@@ -50,7 +56,7 @@ pub struct CorrectionRecord {
 }
 
 /// Where an entry was counted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct EntryPlace {
     /// Of the set of topics.
     pub epoch: u32,
@@ -189,6 +195,12 @@ impl CorrectionRecord {
                 crate::printable(&record.id)
             )));
         }
+        if record.job.len() > MAX_JOB_BYTES {
+            let bytes = record.job.len();
+            return Err(inconsistent(format!(
+                "job has {bytes} bytes, not at most {MAX_JOB_BYTES}"
+            )));
+        }
         let texts = [("by", &record.by), ("reason", &record.reason)];
         for (name, text) in texts {
             if text.is_empty() || text.len() > MAX_TEXT_BYTES {
@@ -198,11 +210,25 @@ impl CorrectionRecord {
                 )));
             }
         }
-        let before = record.before.as_ref().map(|one| one.read(&record));
-        let after = record.after.as_ref().map(|one| one.read(&record));
+        let before = record
+            .before
+            .as_ref()
+            .map(|one| one.read(record.received_at));
+        let after = record
+            .after
+            .as_ref()
+            .map(|one| one.read(record.received_at));
         match (before.transpose()?, after.transpose()?) {
             (None, None) => return Err(inconsistent("it has neither before nor after")),
-            (Some(before), Some(after)) => same_entry(&before.event, &after.event)?,
+            (Some(before), Some(after)) => {
+                same_entry(&before.event, &after.event)?;
+                if record.is_rerate() {
+                    same_call(&before.event, &after.event)?;
+                }
+            }
+            (Some(_), None) | (None, Some(_)) if record.is_rerate() => {
+                return Err(inconsistent("a re-rating neither voids nor restores"));
+            }
             (Some(_), None) | (None, Some(_)) => {}
         }
         Ok(record)
@@ -210,6 +236,10 @@ impl CorrectionRecord {
 
     /// The id that follows from what it says.
     pub fn derived_id(&self) -> String {
+        if self.is_rerate() {
+            let book = self.after.as_ref().map_or("", |after| &after.price_version);
+            return rerate_id(&self.job, self.entry, book);
+        }
         let side = |one: &Option<StandingRecord>| serde_json::to_string(one).unwrap_or_default();
         let (before, after) = (side(&self.before), side(&self.after));
         let said = [
@@ -220,6 +250,11 @@ impl CorrectionRecord {
         ]
         .map(|text| format!("{}:{text}", text.len()));
         format!("{:032x}", xxh3_128(said.concat().as_bytes()))
+    }
+
+    /// Whether it is the same call at another price, among many.
+    pub fn is_rerate(&self) -> bool {
+        !self.job.is_empty()
     }
 
     /// What is remembered of it: that this entry has a correction of this number.
@@ -235,8 +270,24 @@ impl CorrectionRecord {
 
     /// What the row says of it: `alice: sent twice`.
     pub fn says(&self) -> String {
-        format!("{}: {}", self.by, self.reason)
+        let named = match self.is_rerate() {
+            true => of_job(&self.job),
+            false => String::new(),
+        };
+        format!("{}: {}{named}", self.by, self.reason)
     }
+}
+
+/// The id of what the re-rating `job` by price book `book` does to an entry.
+pub fn rerate_id(job: &str, entry: EntryPlace, book: &str) -> String {
+    let said = ["rerate", job, &entry.to_string(), book];
+    let said = said.map(|text| format!("{}:{text}", text.len()));
+    format!("{:032x}", xxh3_128(said.concat().as_bytes()))
+}
+
+/// The end of what rows of a re-rating say: ` (job prices-of-may)`.
+pub fn of_job(job: &str) -> String {
+    format!(" (job {job})")
 }
 
 /// What a correction changes does not move the entry to another partition, nor make another of it.
@@ -253,6 +304,14 @@ fn same_entry(before: &Event<'_>, after: &Event<'_>) -> Result<(), CorrectionErr
         false => Err(inconsistent(
             "source, id, time, workspace, session and root session cannot be corrected",
         )),
+    }
+}
+
+/// Another price does not make another call of it.
+fn same_call(before: &Event<'_>, after: &Event<'_>) -> Result<(), CorrectionError> {
+    match before.attribution == after.attribution && before.body == after.body {
+        true => Ok(()),
+        false => Err(inconsistent("a re-rating changes nothing but the price")),
     }
 }
 
@@ -278,12 +337,12 @@ impl StandingRecord {
         }
     }
 
-    /// What it says.
+    /// What it says of an entry whose event arrived at `received_at`.
     ///
     /// # Errors
     /// [`CorrectionError`] says what is wrong.
-    pub fn read(&self, record: &CorrectionRecord) -> Result<Stands<'_>, CorrectionError> {
-        let event = decode(self.event.get().as_bytes(), &[], record.received_at);
+    pub fn read(&self, received_at: UnixMillis) -> Result<Stands<'_>, CorrectionError> {
+        let event = decode(self.event.get().as_bytes(), &[], received_at);
         let mut event = event.map_err(|rejection| inconsistent(rejection.to_string()))?;
         if !matches!(event.body, Body::Usage(_)) {
             return Err(inconsistent("only entries of usage can be corrected"));
@@ -332,87 +391,4 @@ impl StandingRecord {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn record(customer: &str, cost: &str) -> CorrectionRecord {
-        let event = format!(
-            r#"{{"specversion":"1.0","type":"spendfuse.usage","source":"app","id":"r-1","time":"2026-11-22T10:15:30.123Z","data":{{"workspace":"acme","customer":"{customer}","model":"gpt-4o","usage":{{"input_tokens":5}}}}}}"#
-        );
-        let standing = StandingRecord {
-            event: RawValue::from_string(event).unwrap(),
-            flags: vec!["backfilled".to_owned()],
-            cost: CostRecord {
-                input: Nanos::parse_usd(cost).unwrap().amount,
-                ..CostRecord::default()
-            },
-            priced: "book".to_owned(),
-            price_version: "2026-11-01".to_owned(),
-            priced_as: String::new(),
-        };
-        let mut record = CorrectionRecord {
-            v: 1,
-            id: String::new(),
-            entry: "1/3/77/0".parse().unwrap(),
-            number: 1,
-            received_at: UnixMillis::parse_rfc3339("2026-11-22T10:15:31Z").unwrap(),
-            budget_version: 4,
-            judged_at: UnixMillis::parse_rfc3339("2026-11-23T00:00:00Z").unwrap(),
-            by: "alice".to_owned(),
-            reason: "sent twice".to_owned(),
-            before: Some(standing),
-            after: None,
-        };
-        record.id = record.derived_id();
-        record
-    }
-
-    fn parse(record: &CorrectionRecord) -> Result<CorrectionRecord, CorrectionError> {
-        CorrectionRecord::parse(&serde_json::to_vec(record).unwrap())
-    }
-
-    #[test]
-    fn what_is_written_is_read_and_has_its_id_from_what_it_does() {
-        let one = record("c-1", "0.5");
-        let read = parse(&one).unwrap();
-        let stands = read.before.as_ref().unwrap().read(&read).unwrap();
-        assert!(stands.event.flags.contains(Flags::BACKFILLED));
-        assert_eq!(&*stands.event.attribution.customer, "c-1");
-        let again = StandingRecord::of(&stands);
-        assert_eq!(again.cost, one.before.as_ref().unwrap().cost);
-        let elsewhere = CorrectionRecord {
-            by: "bob".to_owned(),
-            ..one.clone()
-        };
-        assert_eq!(elsewhere.derived_id(), one.id);
-        assert_ne!(record("c-2", "0.5").id, one.id);
-        assert_eq!(record("c-2", "0.5").identity(), one.identity());
-        assert_ne!(record("c-2", "0.5").content(), one.content());
-    }
-
-    #[test]
-    fn what_contradicts_itself_is_refused() {
-        let good = record("c-1", "0.5");
-        let mut other = good.clone();
-        other.reason = String::new();
-        assert!(parse(&other).is_err());
-        other = good.clone();
-        other.number = 2;
-        assert!(parse(&other).is_err(), "its id is of number 1");
-        other = record("c-1", "-0.5");
-        assert!(parse(&other).is_err());
-        other = good.clone();
-        other.before = None;
-        other.id = other.derived_id();
-        assert!(parse(&other).is_err());
-        other = good.clone();
-        other.after = other.before.clone();
-        let moved = other.after.as_mut().unwrap();
-        let text = moved.event.get().replace("acme", "globex");
-        moved.event = RawValue::from_string(text).unwrap();
-        other.id = other.derived_id();
-        let error = parse(&other).unwrap_err().to_string();
-        assert!(error.contains("cannot be corrected"), "{error}");
-        assert!("1/2/3".parse::<EntryPlace>().is_err());
-    }
-}
+mod tests;

@@ -2,12 +2,15 @@
 //!
 //! Streams that are reported in pieces, and the logs of agents, tell of one call several times, each
 //! time with more. The call's first event is counted whole, each larger one by the difference, so
-//! that in sum the largest stands.
+//! that in sum the largest stands. Several instruments tell of it as well, each with what it knows of
+//! whose call it is.
 
 use smallvec::SmallVec;
 use xxhash_rust::xxh3::xxh3_64;
 
-use crate::event::{Body, Event, Flags};
+use crate::dimensions::{Attribution, FixedDimension};
+use crate::event::{Body, Call, Event, Flags};
+use crate::money::Nanos;
 use crate::tokens::{TokenClass, TokenClasses};
 use crate::units::{Quantity, UnitKind};
 
@@ -16,7 +19,7 @@ use crate::units::{Quantity, UnitKind};
 pub enum Growth {
     /// It says more, or what was estimated exactly: the difference is counted.
     More,
-    /// It says less, or estimates what is known: a late echo, nothing is counted.
+    /// It says less, or the same, or estimates what is known: a late echo, nothing is counted.
     Echo,
     /// It says something else.
     Conflict,
@@ -35,24 +38,111 @@ pub struct ToldCall {
     pub units: SmallVec<[(UnitKind, Quantity); 2]>,
     /// Tools that the model asked for.
     pub tool_calls: u32,
+    /// What somebody says that it costs; zero where nobody does.
+    pub reported_cost: Nanos,
+    /// Whose call it is.
+    pub who: Who,
+}
+
+/// What an event tells of whose call it is: a byte of each value's hash, 0 where it is absent, and a bit
+/// for each tag's name.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Who(pub [u8; Who::BYTES]);
+
+impl Who {
+    /// Dimensions that may be told by one instrument alone, and are then known of the call. They neither
+    /// decide where it is counted nor what it costs.
+    pub const TAKEN_OVER: [FixedDimension; 7] = [
+        FixedDimension::Customer,
+        FixedDimension::Feature,
+        FixedDimension::Project,
+        FixedDimension::User,
+        FixedDimension::Agent,
+        FixedDimension::Environment,
+        FixedDimension::Plan,
+    ];
+    /// Those, the account, and the tags.
+    pub const BYTES: usize = Self::TAGS + 4;
+    const ACCOUNT: usize = Self::TAKEN_OVER.len();
+    const TAGS: usize = Self::ACCOUNT + 1;
+
+    /// What `attribution` tells.
+    pub fn of(attribution: &Attribution<'_>) -> Self {
+        let mut who = Self::default();
+        let texts = attribution.texts();
+        let dimensions = Self::TAKEN_OVER.into_iter();
+        let dimensions = dimensions.chain([FixedDimension::Account]);
+        for (byte, dimension) in who.0.iter_mut().zip(dimensions) {
+            *byte = byte_of(texts[dimension as usize].as_bytes());
+        }
+        for (name, _) in &attribution.tags {
+            let bit = xxh3_64(name.as_bytes()) as usize % 32;
+            who.0[Self::TAGS + bit / 8] |= 1 << (bit % 8);
+        }
+        who
+    }
+
+    /// Whether one of both is wrong: tags aside, each of which may have its own.
+    fn contradicts(&self, later: &Self) -> bool {
+        let mut pairs = self.0.iter().zip(&later.0).take(Self::TAGS);
+        pairs.any(|(before, now)| *before != 0 && *now != 0 && before != now)
+    }
+
+    /// Whether `later` tells what is not known.
+    pub fn lacks(&self, later: &Self) -> bool {
+        let mut pairs = self.0.iter().zip(&later.0).enumerate();
+        pairs.any(|(place, (before, now))| match place {
+            Self::ACCOUNT => false,
+            Self::TAGS.. => now & !before != 0,
+            _ => *before == 0 && *now != 0,
+        })
+    }
+
+    /// What both tell.
+    #[must_use]
+    pub fn with(mut self, later: &Self) -> Self {
+        for (place, now) in later.0.into_iter().enumerate() {
+            match place {
+                Self::TAGS.. => self.0[place] |= now,
+                _ if self.0[place] == 0 => self.0[place] = now,
+                _ => {}
+            }
+        }
+        self
+    }
+}
+
+/// 0 for nothing, and for nothing else.
+fn byte_of(text: &[u8]) -> u8 {
+    match text {
+        [] => 0,
+        text => (xxh3_64(text) % 255) as u8 + 1,
+    }
 }
 
 impl ToldCall {
     /// What `event` tells, `None` where it is no call.
     pub fn of(event: &Event<'_>) -> Option<Self> {
-        let Body::Usage(call) = &event.body else {
-            return None;
-        };
+        match &event.body {
+            Body::Usage(call) => Some(Self::of_call(event, call)),
+            Body::Revenue(_) | Body::SessionEnd => None,
+        }
+    }
+
+    /// What `event`, which is about `call`, tells.
+    pub fn of_call(event: &Event<'_>, call: &Call<'_>) -> Self {
         let who = &event.attribution;
         let provider = xxh3_64(who.provider.as_bytes());
         let model = xxh3_64(who.model.as_bytes());
-        Some(Self {
+        Self {
             model: (provider.rotate_left(32) ^ model) as u32,
             is_estimate: event.flags.contains(Flags::USAGE_ESTIMATED),
             tokens: call.tokens,
             units: call.units.entries.clone(),
             tool_calls: call.tool_calls,
-        })
+            reported_cost: call.reported_cost.unwrap_or_default(),
+            who: Who::of(who),
+        }
     }
 
     /// What `later`, of the same identity and with other content, is beside this one.
@@ -73,8 +163,16 @@ impl ToldCall {
         match (grows, shrinks) {
             (true, false) => Growth::More,
             (false, true) => Growth::Echo,
+            (false, false) if !self.contradicts(later) => Growth::Echo,
             _ => Growth::Conflict,
         }
+    }
+
+    /// Whether two events of the same counts cannot both be right.
+    fn contradicts(&self, later: &Self) -> bool {
+        let costs = [self.reported_cost, later.reported_cost];
+        let differ = costs[0] != costs[1] && !costs.contains(&Nanos::ZERO);
+        differ || self.who.contradicts(&later.who)
     }
 
     /// Every count before and now.
@@ -92,6 +190,47 @@ impl ToldCall {
     fn quantity(&self, kind: UnitKind) -> u64 {
         let found = self.units.iter().find(|(other, _)| *other == kind);
         found.map_or(0, |(_, quantity)| quantity.0)
+    }
+}
+
+/// What an event says, to tell another one of its identity from it.
+#[derive(Clone, Debug)]
+pub struct Content {
+    hash: u32,
+    /// What it tells of its call, where it is one.
+    call: Option<Box<ToldCall>>,
+}
+
+/// What another event of an identity is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Again {
+    /// The same event.
+    Same,
+    /// One with other content.
+    Other(Growth),
+}
+
+impl Content {
+    /// What `event` says.
+    pub fn of(event: &Event<'_>) -> Self {
+        Self {
+            hash: event.content,
+            call: ToldCall::of(event).map(Box::new),
+        }
+    }
+
+    /// Content of which nothing but its hash is known.
+    pub fn of_hash(hash: u32) -> Self {
+        Self { hash, call: None }
+    }
+
+    /// What `later` is to this one.
+    pub fn compared(&self, later: &Self) -> Again {
+        if self.hash == later.hash {
+            return Again::Same;
+        }
+        let calls = self.call.as_ref().zip(later.call.as_ref());
+        Again::Other(calls.map_or(Growth::Conflict, |(first, later)| first.growth(later)))
     }
 }
 
@@ -137,7 +276,7 @@ mod tests {
         let kinds = [
             (call(1_200, 0, 380, 0), Growth::More),
             (call(1_200, 0, 5, 0), Growth::Echo),
-            (call(1_200, 0, 120, 0), Growth::Conflict),
+            (call(1_200, 0, 120, 0), Growth::Echo),
             (call(1_300, 0, 5, 0), Growth::Conflict),
             // Of what it told before it says now which part was cached, and which was thought.
             (call(400, 800, 252, 128), Growth::More),
@@ -168,6 +307,43 @@ mod tests {
             ..call(900, 0, 401, 0)
         };
         assert_eq!(estimate.growth(&larger), Growth::More);
+    }
+
+    #[test]
+    fn who_is_told_by_several_and_contradicted_by_others() {
+        let tells = |customer: &str, feature: &str, tags: &[(&'static str, &'static str)]| {
+            let tags = tags
+                .iter()
+                .map(|(name, value)| ((*name).into(), (*value).into()));
+            Who::of(&Attribution {
+                customer: customer.to_owned().into(),
+                feature: feature.to_owned().into(),
+                session: "s-1".into(),
+                tags: tags.collect(),
+                ..Attribution::default()
+            })
+        };
+        let (first, later) = (tells("c-1", "", &[]), tells("", "search", &[("team", "a")]));
+        assert!(first.lacks(&later) && later.lacks(&first));
+        let both = first.with(&later);
+        assert_eq!(both, tells("c-1", "search", &[("team", "a")]));
+        assert!(!both.lacks(&first) && !both.lacks(&later));
+        assert!(both.lacks(&tells("c-1", "", &[("tier", "b")])));
+        assert_eq!(tells("", "", &[]), Who::default());
+
+        let told = |who| ToldCall {
+            who,
+            ..call(1_200, 0, 120, 0)
+        };
+        assert_eq!(told(first).growth(&told(later)), Growth::Echo);
+        let other = told(tells("c-2", "", &[]));
+        assert_eq!(told(first).growth(&other), Growth::Conflict);
+        let costs = |nanos| ToldCall {
+            reported_cost: Nanos::new(nanos),
+            ..told(first)
+        };
+        assert_eq!(costs(5).growth(&costs(0)), Growth::Echo);
+        assert_eq!(costs(5).growth(&costs(6)), Growth::Conflict);
     }
 
     #[test]

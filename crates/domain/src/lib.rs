@@ -24,6 +24,7 @@ pub mod percent;
 pub mod printable;
 pub mod rates;
 mod read_text;
+pub mod recovered;
 mod reservation;
 pub mod routing;
 pub mod row;

@@ -1,6 +1,8 @@
 //! Which partition an event or a scope belongs to: Kafka's own murmur2, so that any producer that
 //! keys by the routing key with Java's default partitioner is at home from the start.
 
+use crate::identity::Identity;
+
 /// Kafka's murmur2 (32 bit, seed `0x9747b28c`), as in `org.apache.kafka.common.utils.Utils`.
 pub fn murmur2(key: &[u8]) -> u32 {
     const SEED: u32 = 0x9747_b28c;
@@ -29,6 +31,15 @@ pub fn murmur2(key: &[u8]) -> u32 {
 /// The partition of `key` among `partitions` (at least 1), as Java's default partitioner picks it.
 pub fn partition_of(key: &[u8], partitions: u32) -> u32 {
     (murmur2(key) & 0x7fff_ffff) % partitions
+}
+
+/// The partition in which an event is counted, among `partitions`: that of its session's key (root
+/// session, else session), else that of its identity.
+pub fn home(session_key: Option<&str>, identity: Identity, partitions: u32) -> u32 {
+    match session_key {
+        Some(key) => partition_of(key.as_bytes(), partitions),
+        None => partition_of(&identity.0.to_be_bytes(), partitions),
+    }
 }
 
 #[cfg(test)]

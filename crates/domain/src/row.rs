@@ -133,6 +133,25 @@ pub enum AmendedBy {
     Correction,
     /// A correction that takes everything back: its event says against whom, and counts nothing.
     TakingBack,
+    /// A re-rating: the same call at another price.
+    Rerate,
+    /// A re-rating that takes everything back from where its price came from until now.
+    RerateTakingBack,
+}
+
+impl AmendedBy {
+    /// The value of column `kind`.
+    pub fn kind(self) -> &'static str {
+        match self {
+            Self::Event | Self::Correction | Self::TakingBack => "correction",
+            Self::Rerate | Self::RerateTakingBack => "rerate",
+        }
+    }
+
+    /// Whether nothing is counted in the place of what is taken back.
+    pub fn takes_back(self) -> bool {
+        matches!(self, Self::TakingBack | Self::RerateTakingBack)
+    }
 }
 
 /// The entry that another one amends.

@@ -92,6 +92,10 @@ pub struct BlocklistEntry {
     /// After this time readers ignore the entry.
     pub expires_at: Option<UnixMillis>,
     pub counted_from: UnixMillis,
+    /// Since when the count itself runs, where `counted_from` is earlier because spend of before is
+    /// in it.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub count_since: Option<UnixMillis>,
     pub downgrade_to: Option<String>,
     /// The writer partition's commit number.
     pub version: u64,
@@ -137,6 +141,8 @@ struct EntryFields {
     resets_at: Option<UnixMillis>,
     expires_at: Option<UnixMillis>,
     counted_from: UnixMillis,
+    #[serde(default)]
+    count_since: Option<UnixMillis>,
     downgrade_to: Option<String>,
     version: u64,
     decided_at: UnixMillis,
@@ -170,6 +176,7 @@ impl TryFrom<EntryFields> for BlocklistEntry {
             resets_at: fields.resets_at,
             expires_at: fields.expires_at,
             counted_from: fields.counted_from,
+            count_since: fields.count_since,
             downgrade_to: fields.downgrade_to,
             version: fields.version,
             decided_at: fields.decided_at,
@@ -203,6 +210,18 @@ pub struct Heartbeat {
     /// topic that was read. 0 where the writer is older than this field.
     #[serde(default)]
     pub budget_version: u64,
+    /// A ledger's: counts that wait for what was spent before them, a hundred at most.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub openings: Vec<WantedOpening>,
+}
+
+/// A count that a ledger partition wants to know the past of.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct WantedOpening {
+    /// The budget.
+    pub budget: String,
+    /// What was counted by older budgets than this version is wanted.
+    pub below_version: u64,
 }
 
 /// The key of a budget's entry for `scope`.

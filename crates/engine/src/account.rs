@@ -97,6 +97,10 @@ pub struct Opening {
     /// Model calls.
     #[n(3)]
     pub calls: i64,
+    /// Whether it is the sum of rows, not what the budget's record says.
+    #[n(4)]
+    #[cbor(with = "codec::only_true", has_nil)]
+    pub is_computed: bool,
 }
 
 impl Opening {
@@ -107,6 +111,7 @@ impl Opening {
             unpriced: Nanos::ZERO,
             tokens: spend.tokens,
             calls: spend.calls,
+            is_computed: false,
         }
     }
 
@@ -144,6 +149,10 @@ pub struct Published {
     #[n(5)]
     #[cbor(with = "codec::optional_millis", default)]
     pub expires_at: Option<UnixMillis>,
+    /// Whether it said that spend of before the count began is in.
+    #[n(6)]
+    #[cbor(with = "codec::only_true", has_nil)]
+    pub is_whole: bool,
 }
 
 /// What an account means under its budget.
@@ -205,6 +214,8 @@ pub struct AccountPlace<'a> {
     pub resets_at: Option<UnixMillis>,
     /// When readers must forget the entry.
     pub expires_at: Option<UnixMillis>,
+    /// Whether the account's count began in this window, and holds what was spent before.
+    pub is_whole: bool,
 }
 
 impl<'a> AccountPlace<'a> {
@@ -216,7 +227,14 @@ impl<'a> AccountPlace<'a> {
             window_start: window.start,
             resets_at: window.end,
             expires_at: window.end,
+            is_whole: false,
         }
+    }
+
+    /// The same, where it is known whether the account holds what was spent before its count began.
+    #[must_use]
+    pub fn whole(self, is_whole: bool) -> Self {
+        Self { is_whole, ..self }
     }
 }
 
@@ -358,7 +376,7 @@ impl Account {
         &self,
         compiled: &CompiledBudget,
         standing: &Standing<'_>,
-        expires_at: Option<UnixMillis>,
+        place: AccountPlace<'_>,
         now: UnixMillis,
     ) -> Due {
         let Some(published) = self.unexpired(now) else {
@@ -369,7 +387,8 @@ impl Account {
         let changed = published.verdict != standing.verdict() as u8
             || published.step != standing.share()
             || published.revision != compiled.revision
-            || published.expires_at != expires_at;
+            || published.expires_at != place.expires_at
+            || published.is_whole != place.is_whole;
         if changed {
             return Due::Now;
         }
@@ -411,11 +430,11 @@ impl Account {
     pub fn waits_to_be_published(
         &self,
         compiled: &CompiledBudget,
-        expires_at: Option<UnixMillis>,
+        place: AccountPlace<'_>,
         now: UnixMillis,
     ) -> bool {
         let standing = self.standing(compiled);
-        self.due(compiled, &standing, expires_at, now) != Due::Never
+        self.due(compiled, &standing, place, now) != Due::Never
     }
 
     /// The blocklist entry for this state; remembers that it was published.
@@ -434,8 +453,13 @@ impl Account {
             spent: standing.spent.number(),
             at: now,
             expires_at: place.expires_at,
+            is_whole: place.is_whole,
         });
         let budget = &compiled.budget;
+        let (counted_from, count_since) = match place.is_whole {
+            true => (place.window_start, Some(budget.counted_from)),
+            false => (budget.counted_from.max(place.window_start), None),
+        };
         let shown = standing.step.or(budget.steps.last());
         BlocklistEntry {
             v: 1,
@@ -452,7 +476,8 @@ impl Account {
             window_start: place.window_start,
             resets_at: place.resets_at,
             expires_at: place.expires_at,
-            counted_from: budget.counted_from.max(place.window_start),
+            counted_from,
+            count_since,
             downgrade_to: match standing.step.map(|step| &step.action) {
                 Some(Action::Downgrade(model)) => Some(model.clone()),
                 _ => None,

@@ -78,6 +78,7 @@ impl BudgetBook {
             }
             let mut compiled = CompiledBudget::new(budget);
             compiled.counts_since_version = version;
+            compiled.recorded_at = version;
             book.budgets.push(compiled);
         }
         book
@@ -89,6 +90,19 @@ impl BudgetBook {
             let known = before.named(&compiled.budget.id);
             if let Some(known) = known.filter(|known| known.count == compiled.count) {
                 compiled.counts_since_version = known.counts_since_version;
+            }
+        }
+        self
+    }
+
+    /// The same, where the version is known that each budget's own record made: whoever knows that one
+    /// or a later one knows the record, while the book's own may be that of a tombstone, which others
+    /// never see once it is compacted away.
+    #[must_use]
+    pub fn recorded(mut self, versions: &BTreeMap<BudgetId, u64>) -> Self {
+        for compiled in &mut self.budgets {
+            if let Some(version) = versions.get(&compiled.budget.id) {
+                compiled.recorded_at = *version;
             }
         }
         self

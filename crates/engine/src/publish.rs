@@ -137,7 +137,7 @@ pub fn settle(
     };
     account.alerted = reached;
 
-    let due = account.due(compiled, &standing, place.expires_at, now);
+    let due = account.due(compiled, &standing, place, now);
     let due = match (due, pace) {
         (Due::Refresh, Pace::AtOnce) => Due::Now,
         (due, _) => due,

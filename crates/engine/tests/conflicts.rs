@@ -55,6 +55,7 @@ fn count_of(
         flags: Flags::default(),
         attribution: Attribution {
             workspace: Cow::Borrowed(workspace),
+            customer: Cow::Owned(format!("c-{content}")),
             ..Attribution::default()
         },
         body: Body::Usage(Call::default()),

@@ -8,7 +8,7 @@ use spendfuse_domain::budget::Budget;
 use spendfuse_domain::event::{Attribution, Body, Call, Event, Flags};
 use spendfuse_domain::finding::{DetectorRules, FindingState};
 use spendfuse_domain::row::{AmendedBy, CostParts, MeterAddress, Origin, SpendRow, WindowLineKind};
-use spendfuse_domain::{Identity, Nanos, UnixMillis, Verdict};
+use spendfuse_domain::{Amount, Identity, Nanos, UnixMillis, Verdict};
 use spendfuse_engine::book::BudgetBook;
 use spendfuse_engine::delta::CountedThen;
 use spendfuse_engine::ledger::{Ledger, LedgerConfig, LedgerOutputs, PUBLISH_RATE};
@@ -161,6 +161,7 @@ impl Pair {
             before,
             after,
             reason: "a test: why",
+            is_rerate: false,
         };
         self.commit(|meter, origin, rows| meter.correct(&correction, origin, rows))
     }
@@ -301,4 +302,87 @@ fn a_closed_window_gets_a_line_and_a_count_that_began_later_nothing() {
         then(1, NOON).is_in(&kept.budgets[0]),
         "that count was there"
     );
+}
+
+#[test]
+fn what_meters_of_earlier_topics_knew_is_not_counted_again() {
+    let mut pair = Pair::new(vec![
+        budget("daily", "*", "day", "5.00"),
+        budget("a-session", "", "session", "2.00"),
+    ]);
+    let (news, metered, _) = pair.commit(|meter, _, _| {
+        let of_session = [standing(1, 1), standing(2, 1), standing(2, 1)];
+        let calls = of_session.map(|call| meter.recover_call(&call.unwrap(), NOON));
+        let identity = Identity::of("acme", "app", "e3", "final");
+        let other = [(); 2].map(|()| meter.recover_identity(identity, NOON));
+        (calls, other)
+    });
+    assert_eq!(news, ([true, true, false], [true, false]));
+    assert!(metered.deltas.is_empty(), "{:?}", metered.deltas);
+    assert_eq!(metered.ids.ids.len(), 3);
+    let told: Vec<_> = metered.told.blocklist.iter().collect();
+    let [(key, Some(entry))] = &told[..] else {
+        panic!("{told:?}");
+    };
+    assert_eq!(key, "a-session|acme/session=s-1");
+    assert_eq!(
+        (entry.verdict, entry.figures.spent),
+        (Verdict::Block, Some(Amount::Usd(Nanos::from_dollars(2))))
+    );
+
+    // As its successor knows it.
+    let mut heir = Pair::new(vec![
+        budget("daily", "*", "day", "5.00"),
+        budget("a-session", "", "session", "2.00"),
+    ]);
+    for (key, value) in &metered.told.changelog {
+        heir.meter.restore(key, value.as_deref()).unwrap();
+    }
+    let ids = spendfuse_engine::codec::encode(&metered.ids);
+    heir.meter.restore_ids(&ids).unwrap();
+    heir.meter.restored();
+    for pair in [&mut pair, &mut heir] {
+        for number in 1..=3 {
+            // Whatever it says.
+            let event = event(number, pair.now);
+            let (counted, ..) =
+                pair.commit(|meter, origin, rows| meter.count(&event, &dollars(7), origin, rows));
+            assert_eq!(counted, Counted::Duplicate);
+        }
+        assert!(pair.rows.0.is_empty());
+        pair.count(4, 1);
+        let id = spendfuse_domain::budget::BudgetId::new("a-session").unwrap();
+        let account = pair.meter.session_account(&id, "acme/session=s-1").unwrap();
+        assert_eq!(account.cost, Nanos::from_dollars(3));
+    }
+}
+
+#[test]
+fn history_that_was_counted_is_remembered_and_no_part_of_its_session() {
+    let mut pair = Pair::new(vec![budget("a-session", "", "session", "2.00")]);
+    let mut call = standing(1, 1).unwrap();
+    call.event.flags.insert(Flags::BACKFILLED);
+    let (is_news, metered, _) = pair.commit(|meter, _, _| meter.recover_call(&call, NOON));
+    assert!(is_news && metered.told.blocklist.is_empty());
+    assert_eq!(pair.meter.sizes(), (0, 1));
+}
+
+#[test]
+fn a_session_knows_what_it_counted_whatever_the_budgets_record_says_later() {
+    let budgets = |limit: &str| {
+        let mut budget = budget("a-session", "", "session", limit);
+        budget.counted_from = NOON.plus(-10_000);
+        vec![budget]
+    };
+    let mut pair = Pair::new(budgets("2.00"));
+    pair.count(1, 1);
+    let (second, _, _) = pair.count(2, 1);
+    // A successor that reads a later record of the budget: the first is compacted away.
+    let book = BudgetBook::compile(9, budgets("3.00"), DetectorRules::default());
+    pair.meter.set_book(Arc::new(book));
+    let (corrected, ..) = pair.correct(second, 1, standing(2, 1), None);
+    assert!(matches!(corrected, Corrected::Applied { rows: 1, .. }));
+    let id = spendfuse_domain::budget::BudgetId::new("a-session").unwrap();
+    let account = pair.meter.session_account(&id, "acme/session=s-1").unwrap();
+    assert_eq!(account.cost, Nanos::from_dollars(1));
 }

@@ -149,6 +149,7 @@ impl Entry {
             resets_at: self.resets_at,
             expires_at: self.expires_at,
             counted_from: self.counted_from,
+            count_since: None,
             downgrade_to: self.downgrade_to.as_deref().map(str::to_owned),
             version: self.version,
             decided_at: self.decided_at,

@@ -146,6 +146,7 @@ mod tests {
             version: 1,
             usage_offset: None,
             budget_version: 0,
+            openings: Vec::new(),
         }
     }
 

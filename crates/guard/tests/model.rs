@@ -237,6 +237,7 @@ fn record(
         resets_at: None,
         expires_at: (expires_in < 5).then(|| NOW.plus(expires_in)),
         counted_from: UnixMillis(0),
+        count_since: None,
         downgrade_to: None,
         version: 1,
         decided_at: UnixMillis(0),
@@ -344,6 +345,7 @@ fn beat(writer: &mut GuardWriter, now: Now) {
             version: 1,
             usage_offset: None,
             budget_version: 0,
+            openings: Vec::new(),
         };
         let value = serde_json::to_vec(&heartbeat).unwrap();
         let key = heartbeat_key(stage, 0);

@@ -4,8 +4,7 @@
 //! A meter partition remembers what it counted itself. An event that is sent again with another
 //! session, or without the one it had, is at home in another partition, whose memory does not know
 //! it; so mostly is the event of another workspace. Only the warehouse sees both rows. What is found
-//! is told to people, each pair once: what was told before this process began stands in the alerts
-//! topic.
+//! is news once: what people were told before this process began stands in the alerts topic.
 
 use std::collections::{BTreeMap, HashMap};
 use std::ops::ControlFlow;
@@ -17,7 +16,7 @@ use spendfuse_warehouse::client::quoted;
 use spendfuse_warehouse::query::cell;
 use spendfuse_warehouse::{Table, Warehouse, WarehouseError};
 
-use crate::same_id::{CountedAt, SameId, is_key};
+use crate::same_id::{CallName, CountedAt, SameId, is_key};
 
 /// Commits of a meter partition that are looked at again after a start: minutes of a busy one, hours
 /// of a quiet one.
@@ -31,6 +30,8 @@ const TOLD_SINCE: Duration = Duration::from_secs(2 * 24 * 3600);
 const TOPIC_PATIENCE: Duration = Duration::from_secs(10);
 /// So many pairs are named by one look; more are met by an audit.
 const MOST_PAIRS: usize = 1_000;
+/// So many calls of which more is told are named by one look.
+const MOST_TOLD_AGAIN: usize = 20_000;
 /// Keeps a statement far below ClickHouse's limit of 256 KiB.
 const IDS_A_QUERY: usize = 200;
 const MINUTE_MILLIS: i64 = 60_000;
@@ -58,13 +59,21 @@ const SHOWN: &str = "[workspace, \
     concat(toString(epoch), '/', toString(meter_partition), '/', toString(meter_seq), '/', toString(meter_index)), \
     concat(src_topic, ' ', toString(src_partition), '@', toString(src_offset)), \
     session, toString(cost)]";
-/// The columns that [`pair`] reads, of an aggregation that has `source`, `event_id`, `first` and
-/// `later`.
+/// The columns that [`pair`] reads, of an aggregation that has `source`, `event_id`, `first`, `later`
+/// and `counted`.
 const PAIR: &str = "source, event_id, first[1], first[2], first[3], first[4], first[5], \
-    later[1], later[2], later[3], later[4], later[5]";
+    later[1], later[2], later[3], later[4], later[5], counted";
 
 /// The last commit of each meter partition, by epoch and partition.
 type Commits = BTreeMap<(u32, u32), u64>;
+
+/// What a look found.
+#[derive(Debug, Default)]
+pub(crate) struct Found {
+    pub(crate) pairs: Vec<SameId>,
+    /// Some of them were found by the look before.
+    pub(crate) told_again: Vec<CallName>,
+}
 
 /// Looks at what arrived since the last look.
 #[derive(Debug)]
@@ -106,25 +115,52 @@ impl Search {
         Ok(search)
     }
 
-    /// Pairs of which nobody was told yet. Where it fails, the next look has the same to do.
-    pub(crate) async fn look(&mut self, warehouse: &Warehouse) -> Result<Vec<SameId>, LookError> {
+    /// What nobody was told of yet. Where it fails, the next look has the same to do.
+    pub(crate) async fn look(&mut self, warehouse: &Warehouse) -> Result<Found, LookError> {
         let (newest, fresh) = self.commits(warehouse).await?;
         let mut upto = self.seen.clone();
         for (partition, newest) in newest {
             let seen = upto.entry(partition).or_default();
             *seen += part_of(newest - *seen, fresh);
         }
-        let mut news = Vec::new();
+        let mut found = Found::default();
         if let Some(condition) = between(&self.seen_before, &upto) {
-            news = self.pairs(warehouse, &condition).await?;
+            found.pairs = self.pairs(warehouse, &condition).await?;
+            found.told_again = self.told_again(warehouse, &condition).await?;
         }
         self.looks += 1;
         self.seen_before = std::mem::replace(&mut self.seen, upto);
         let looks = self.looks;
-        news.retain(|pair| self.told.insert(pair.key(), looks).is_none());
+        let pairs = &mut found.pairs;
+        pairs.retain(|pair| self.told.insert(pair.key(), looks).is_none());
         self.told
             .retain(|_, look| *look + LOOKS_REMEMBERED >= looks);
-        Ok(news)
+        Ok(found)
+    }
+
+    /// Calls of which a row that `fresh` holds for tells more, and counts nothing.
+    async fn told_again(
+        &self,
+        warehouse: &Warehouse,
+        fresh: &str,
+    ) -> Result<Vec<CallName>, WarehouseError> {
+        let table = warehouse
+            .query_table(&format!(
+                "SELECT DISTINCT workspace, source, amends_id FROM spend \
+                 WHERE time > {} AND {fresh} AND has(flags, 'told_again') LIMIT {MOST_TOLD_AGAIN} {BOUNDS}",
+                self.since()
+            ))
+            .await?;
+        let text = |row, column| cell::<String>(&table, row, column);
+        let rows = 0..table.rows.len();
+        rows.map(|row| {
+            Ok(CallName {
+                workspace: text(row, 0)?,
+                source: text(row, 1)?,
+                id: text(row, 2)?,
+            })
+        })
+        .collect()
     }
 
     /// The last commits of those partitions that have new rows, and how many rows are new.
@@ -194,7 +230,7 @@ impl Search {
         format!(
             "SELECT {PAIR} FROM (\
                SELECT source, event_id, argMin({SHOWN}, {ARRIVAL}) AS first, \
-                 argMax({SHOWN}, {ARRIVAL}) AS later {of_these} \
+                 argMax({SHOWN}, {ARRIVAL}) AS later, count() AS counted {of_these} \
                GROUP BY workspace, source, event_id \
                HAVING first[2] != later[2] AND max(received_at) - min(received_at) <= {apart} / 1000) \
              {BOUNDS}"
@@ -254,7 +290,7 @@ fn newer_than(seen: &Commits) -> String {
 fn in_two_workspaces(of_these: &str) -> String {
     format!(
         "SELECT {PAIR} FROM (\
-           SELECT source, event_id, argMin(own, came) AS first, argMax(own, came) AS later FROM (\
+           SELECT source, event_id, argMin(own, came) AS first, argMax(own, came) AS later, count() AS counted FROM (\
              SELECT source, event_id, argMin({SHOWN}, {ARRIVAL}) AS own, min({ARRIVAL}) AS came \
              {of_these} GROUP BY workspace, source, event_id) \
            GROUP BY source, event_id HAVING count() > 1) \
@@ -278,6 +314,7 @@ fn pair(table: &Table, row: usize) -> Result<SameId, WarehouseError> {
         id: text(1)?,
         first: counted(2)?,
         later: counted(7)?,
+        rows: cell(table, row, 12)?,
     })
 }
 

@@ -13,7 +13,7 @@ use tokio::task::JoinHandle;
 use crate::id_search::{LookError, Search};
 use crate::metrics as names;
 use crate::same_id::SameId;
-use crate::{AlertSink, LoaderAlert, LoaderConfig};
+use crate::{LoaderConfig, LoaderNews, NewsSink};
 
 /// Between two looks, where they are quick.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
@@ -25,7 +25,7 @@ pub(crate) struct IdentityWatch<'a> {
     config: &'a LoaderConfig,
     warehouse: &'a Warehouse,
     runtime: &'a Handle,
-    alerts: &'a AlertSink,
+    alerts: &'a NewsSink,
     due: Instant,
     search: Option<Search>,
     looking: Option<JoinHandle<Look>>,
@@ -46,7 +46,7 @@ impl<'a> IdentityWatch<'a> {
         config: &'a LoaderConfig,
         warehouse: &'a Warehouse,
         runtime: &'a Handle,
-        alerts: &'a AlertSink,
+        alerts: &'a NewsSink,
     ) -> Self {
         counter!(names::LOADER_COUNTED_TWICE_TOTAL).increment(0);
         counter!(names::LOADER_SHARED_IDS_TOTAL).increment(0);
@@ -103,7 +103,7 @@ async fn look(
     mut search: Option<Search>,
     config: LoaderConfig,
     warehouse: Warehouse,
-    alerts: AlertSink,
+    alerts: NewsSink,
 ) -> Look {
     let began = Instant::now();
     let looked = look_once(&mut search, &config, &warehouse, &alerts).await;
@@ -123,7 +123,7 @@ async fn look_once(
     search: &mut Option<Search>,
     config: &LoaderConfig,
     warehouse: &Warehouse,
-    alerts: &AlertSink,
+    alerts: &NewsSink,
 ) -> Result<(), LookError> {
     let search = match search {
         Some(search) => search,
@@ -132,26 +132,27 @@ async fn look_once(
             none.insert(Search::begin(warehouse, &config.kafka, topic, horizon).await?)
         }
     };
-    let mut shared = Vec::new();
-    for pair in search.look(warehouse).await? {
-        if pair.is_counted_twice() {
-            tell_counted_twice(&pair);
-        } else {
-            shared.push(format!("{} of {}", pair.id, pair.source));
-        }
-        alerts(LoaderAlert::SameId(pair));
+    let found = search.look(warehouse).await?;
+    for call in found.told_again {
+        alerts(LoaderNews::ToldAgain(call));
     }
-    // Where workspaces share a source and count their ids, this is every event: one line a look.
+    let (twice, shared): (Vec<_>, Vec<_>) =
+        (found.pairs.into_iter()).partition(SameId::is_counted_twice);
+    // Where workspaces share a source and count their ids, or several instruments tell of every call,
+    // this is every event: one line a look.
+    counter!(names::LOADER_COUNTED_TWICE_TOTAL).increment(twice.len() as u64);
+    if let Some(example) = twice.first() {
+        let (first, later) = (&example.first, &example.later);
+        let (calls, source, id) = (twice.len(), &example.source, &example.id);
+        tracing::info!(calls, source, id, %first, %later, "calls were counted in several partitions");
+    }
+    counter!(names::LOADER_SHARED_IDS_TOTAL).increment(shared.len() as u64);
     if let Some(example) = shared.first() {
-        counter!(names::LOADER_SHARED_IDS_TOTAL).increment(shared.len() as u64);
-        let ids = shared.len();
-        tracing::warn!(ids, example, "workspaces have sources and ids in common");
+        let (ids, source, id) = (shared.len(), &example.source, &example.id);
+        tracing::warn!(ids, source, id, "workspaces have sources and ids in common");
+    }
+    for pair in twice.into_iter().chain(shared) {
+        alerts(LoaderNews::SameId(Box::new(pair)));
     }
     Ok(())
-}
-
-fn tell_counted_twice(pair: &SameId) {
-    counter!(names::LOADER_COUNTED_TWICE_TOTAL).increment(1);
-    let (first, later) = (&pair.first, &pair.later);
-    tracing::warn!(source = pair.source, id = pair.id, %first, %later, "an event was counted twice");
 }

@@ -15,6 +15,7 @@ mod identity_watch;
 mod inserting;
 mod lane;
 pub mod metrics;
+mod openings;
 mod present;
 pub mod protocol;
 pub mod recovery;
@@ -40,7 +41,7 @@ use checkpoint::BrokenLink;
 use protocol::StopReason;
 
 pub use present::WriterStage;
-pub use same_id::{CountedAt, SameId};
+pub use same_id::{CallName, CountedAt, SameId};
 use standing::Parts;
 
 /// How the loader works.
@@ -58,6 +59,14 @@ pub struct LoaderConfig {
     pub ledger_rows_topic: String,
     /// Where people are told, `spendfuse.alerts`.
     pub alerts_topic: String,
+    /// Heartbeats, `spendfuse.blocklist`.
+    pub blocklist_topic: String,
+    /// `spendfuse.budgets`
+    pub budgets_topic: String,
+    /// Where the ledger is told what was spent before budgets counted, `spendfuse.deltas`.
+    pub deltas_topic: String,
+    /// Whether it may be told: older programs cannot read that.
+    pub computes_openings: bool,
     /// How long meters remember identities, milliseconds.
     pub dedupe_horizon_millis: i64,
     /// How long rows wait for more before they are inserted.
@@ -89,6 +98,10 @@ impl LoaderConfig {
             rows_topic: topics.rows.clone(),
             ledger_rows_topic: topics.rows_ledger.clone(),
             alerts_topic: topics.alerts.clone(),
+            blocklist_topic: topics.blocklist.clone(),
+            budgets_topic: topics.budgets.clone(),
+            deltas_topic: topics.deltas.clone(),
+            computes_openings: false,
             dedupe_horizon_millis: 24 * 3_600_000,
             flush_interval: Duration::from_millis(200),
             limits: BatchLimits::default(),
@@ -102,9 +115,9 @@ impl LoaderConfig {
     }
 }
 
-/// Something that a person has to know.
+/// Something that a person has to know, or that somebody may set right.
 #[derive(Debug, Clone)]
-pub enum LoaderAlert {
+pub enum LoaderNews {
     /// A partition is not loaded any more.
     Stopped {
         /// Topic.
@@ -117,7 +130,9 @@ pub enum LoaderAlert {
     /// Row blocks cannot be read by any client and were passed by.
     Unreadable(Unreadable),
     /// Two rows have one source and id.
-    SameId(SameId),
+    SameId(Box<SameId>),
+    /// An event told what else is known of a call that was counted.
+    ToldAgain(CallName),
     /// Blocks of a writer are missing or come again.
     BrokenLink {
         /// Topic.
@@ -131,8 +146,8 @@ pub enum LoaderAlert {
     },
 }
 
-/// Where alerts go, besides the log and the metrics.
-pub type AlertSink = Arc<dyn Fn(LoaderAlert) + Send + Sync>;
+/// Where news goes, besides the log and the metrics.
+pub type NewsSink = Arc<dyn Fn(LoaderNews) + Send + Sync>;
 
 /// Why the loader ended.
 #[derive(Debug, thiserror::Error)]
@@ -161,7 +176,7 @@ pub fn run(
     warehouse: &Warehouse,
     runtime: &tokio::runtime::Handle,
     shutdown: &Shutdown,
-    alerts: &AlertSink,
+    alerts: &NewsSink,
 ) -> Result<(), LoaderError> {
     let place = Place::claim(&config.kafka, &config.group_id, &config.instance_id)?;
     let mut takeovers = Takeovers::default();

@@ -31,10 +31,13 @@ spendfuse_metrics::table! {
     counter LOADER_RECOVERIES_TOTAL = "spendfuse_loader_recoveries_total";
     /// Inserts that ClickHouse remembered without their rows, mended. Labels `table`.
     counter LOADER_HEALED_TOTAL = "spendfuse_loader_healed_total";
-    /// Identities that have two rows in the warehouse; should stay 0.
+    /// Identities that have several rows in the warehouse.
     counter LOADER_COUNTED_TWICE_TOTAL = "spendfuse_loader_counted_twice_total";
     /// Pairs of workspaces with an event of the same source and id; should stay 0.
     counter LOADER_SHARED_IDS_TOTAL = "spendfuse_loader_shared_ids_total";
     /// Looks for both. Labels `outcome` (`done`, `failed`).
     counter LOADER_IDENTITY_LOOKS_TOTAL = "spendfuse_loader_identity_looks_total";
+    /// Budgets whose spend of before their count the ledger was told. Labels `outcome` (`told`,
+    /// `unknown`, `failed`).
+    counter LOADER_OPENINGS_TOTAL = "spendfuse_loader_openings_total";
 }

@@ -6,6 +6,15 @@ use std::fmt;
 const COUNTED_TWICE: &str = "counted_twice|";
 const SHARED_ID: &str = "shared_id|";
 
+/// What makes a call another one.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[allow(missing_docs)]
+pub struct CallName {
+    pub workspace: String,
+    pub source: String,
+    pub id: String,
+}
+
 /// One of the two rows.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CountedAt {
@@ -47,6 +56,8 @@ pub struct SameId {
     /// By arrival.
     pub first: CountedAt,
     pub later: CountedAt,
+    /// How many rows there are, these two among them.
+    pub rows: u64,
 }
 
 impl SameId {
@@ -56,6 +67,15 @@ impl SameId {
         self.first.workspace == self.later.workspace
     }
 
+    /// The call of the first row.
+    pub fn call(&self) -> CallName {
+        CallName {
+            workspace: self.first.workspace.clone(),
+            source: self.source.clone(),
+            id: self.id.clone(),
+        }
+    }
+
     /// What makes it the same news.
     pub fn key(&self) -> String {
         let Self {
@@ -63,10 +83,19 @@ impl SameId {
             id,
             first,
             later,
+            rows: _,
         } = self;
         let workspace = &first.workspace;
         match self.is_counted_twice() {
-            true => format!("{COUNTED_TWICE}{workspace}|{id}|{source}|{}", later.address),
+            true => {
+                // A third row may lie between these two.
+                let more = match self.rows {
+                    0..=2 => String::new(),
+                    rows => format!("|{rows}"),
+                };
+                let later = &later.address;
+                format!("{COUNTED_TWICE}{workspace}|{id}|{source}|{later}{more}")
+            }
             false => format!("{SHARED_ID}{workspace}|{}|{id}|{source}", later.workspace),
         }
     }

@@ -26,11 +26,12 @@ use crate::healing::InsertGate;
 use crate::identity_watch::IdentityWatch;
 use crate::lane::{Lane, Pressure};
 use crate::metrics as names;
+use crate::openings::OpeningWatch;
 use crate::present::WriterStage;
 use crate::protocol::{Action, StopReason};
 use crate::standing::{Parts, Standing};
 use crate::sums::WholeSums;
-use crate::{AlertSink, LoaderAlert, LoaderConfig, LoaderError, known_epochs};
+use crate::{LoaderConfig, LoaderError, LoaderNews, NewsSink, known_epochs};
 use work::{Report, Server};
 
 /// How long to wait for records: while inserts are under way their ends must be seen soon.
@@ -46,7 +47,7 @@ struct Session<'a> {
     config: &'a LoaderConfig,
     warehouse: &'a Warehouse,
     runtime: &'a Handle,
-    alerts: &'a AlertSink,
+    alerts: &'a NewsSink,
     consumer: LogConsumer,
     lanes: HashMap<LogPartition, Lane>,
     /// Number of the assignment: reports for earlier ones are void.
@@ -71,7 +72,7 @@ pub(crate) fn run(
     warehouse: &Warehouse,
     runtime: &Handle,
     shutdown: &Shutdown,
-    alerts: &AlertSink,
+    alerts: &NewsSink,
     parts: &Parts,
 ) -> Result<(), LoaderError> {
     let server = runtime.block_on(Server::ask(warehouse))?;
@@ -107,6 +108,7 @@ pub(crate) fn run(
         standing: Standing::new(),
     };
     let mut identities = IdentityWatch::new(config, warehouse, runtime, alerts);
+    let mut openings = OpeningWatch::new(config, warehouse, runtime);
     let mut server_at = Instant::now();
     let mut metrics_at = Instant::now();
     while !shutdown.is_requested() {
@@ -122,6 +124,7 @@ pub(crate) fn run(
             session.standing.look(&session.consumer, parts);
             session.note_settled();
             identities.turn(session.has_first_partition());
+            openings.turn(session.has_first_partition());
             session.look_for_acceptance()?;
             let now = now();
             session
@@ -167,7 +170,7 @@ impl Session<'_> {
                         lane.read_to = lane.read_to.max(lost.to);
                     }
                     // Which commits are missing is said by the chain at the next block.
-                    (self.alerts)(LoaderAlert::Unreadable(lost));
+                    (self.alerts)(LoaderNews::Unreadable(lost));
                     None
                 }
                 LogEvent::Gone { at, from, to } => {
@@ -206,7 +209,7 @@ impl Session<'_> {
         if !lane.report_broken(offset, &broken) {
             return;
         }
-        (self.alerts)(LoaderAlert::BrokenLink {
+        (self.alerts)(LoaderNews::BrokenLink {
             topic: lane.topic.clone(),
             partition: at.partition,
             offset,
@@ -296,7 +299,7 @@ impl Session<'_> {
         )
         .set(1);
         self.standing.stopped(topic, partition, sentence);
-        (self.alerts)(LoaderAlert::Stopped {
+        (self.alerts)(LoaderNews::Stopped {
             topic: topic.to_owned(),
             partition,
             reason,

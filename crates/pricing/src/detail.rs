@@ -153,6 +153,12 @@ pub(crate) fn write(explained: &Explained, circumstances: &Circumstances<'_>) ->
     text
 }
 
+/// Whether a row's line tells of parts at other rates: their tokens stand in the line alone, so that
+/// the row's columns do not say what the call costs.
+pub fn has_parts(detail: &str) -> bool {
+    detail.contains("(part of ")
+}
+
 /// Whether the rates were multiplied by anything; 0 where there were none.
 fn has_factor(factor: u64) -> bool {
     factor != 0 && factor != u64::from(Multiplier::ONE.millionths())

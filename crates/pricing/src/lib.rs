@@ -27,7 +27,7 @@ mod unit_rate;
 
 pub use book::{BookDraft, PriceBook};
 pub use charge::Line;
-pub use detail::Told;
+pub use detail::{Told, has_parts};
 pub use error::{BookError, PolicyError, PricingError};
 pub use longest_answer::longest_answer;
 pub use lookup::Match;

@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 use spendfuse_domain::UnixMillis;
-use spendfuse_domain::event::{Body, Event, decode};
-use spendfuse_pricing::{Multiplier, PriceBook, Pricer, PricingPolicy};
+use spendfuse_domain::event::{Body, Call, Event, Particulars, decode};
+use spendfuse_pricing::{Multiplier, PriceBook, Pricer, PricingPolicy, has_parts};
 
 const CALLS: &str = include_str!("golden_usages.jsonl");
 
@@ -156,4 +156,53 @@ fn a_line_that_is_written_while_names_are_forgotten_is_no_other_models() {
         let begins = format!("openai/{last} (exact name)");
         assert!(detail.starts_with(&begins), "{detail}");
     }
+}
+
+/// Whoever prices it again has the row alone.
+#[test]
+fn a_row_has_all_that_prices_its_call_again_or_says_that_it_has_parts() {
+    let mut pricer = Pricer::new(PriceBook::snapshot(), policy());
+    let (mut with_parts, mut all) = (0, 0);
+    for line in CALLS.lines() {
+        let mut data: Value = serde_json::from_str(line).unwrap();
+        data["model"] = match &data["model"] {
+            Value::Null => continue,
+            model => model.clone(),
+        };
+        let json = event_json(&data);
+        let Ok(event) = decode(json.as_bytes(), &[], UnixMillis(i64::MAX)) else {
+            continue;
+        };
+        let (_, detail) = told(&mut pricer, &event);
+        let Body::Usage(call) = &event.body else {
+            panic!("the type says usage");
+        };
+        let row = Call {
+            tokens: call.tokens,
+            units: call.units.clone(),
+            service_tier: call.service_tier.clone(),
+            region: call.region.clone(),
+            reported_cost: call.reported_cost,
+            rare: Particulars {
+                speed: call.rare.speed.clone(),
+                inference_geo: call.rare.inference_geo.clone(),
+                ..Particulars::default()
+            }
+            .into(),
+            ..Call::default()
+        };
+        let who = &event.attribution;
+        let mut price = |call: &Call<'_>| {
+            let (provider, account, model) = (&*who.provider, &*who.account, &*who.model);
+            let priced = pricer.price(provider, account, call, model, event.time);
+            priced.unwrap()
+        };
+        let (first, again) = (price(call), price(&row));
+        match has_parts(&detail) {
+            true => with_parts += 1,
+            false => assert_eq!(first, again, "{line}\n{detail}"),
+        }
+        all += 1;
+    }
+    assert!(with_parts > 1 && all > 100, "{with_parts} of {all}");
 }

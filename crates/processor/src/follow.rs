@@ -1,5 +1,6 @@
 //! Keeps the tables up to date: follows the topics of budgets and prices.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -54,11 +55,18 @@ pub fn follow_tables(
     Follower::start(config, move |event| feed.handle(event))
 }
 
+/// A record of the budgets topic, and the version of the budgets that it made.
+#[derive(Debug)]
+struct Recorded {
+    version: u64,
+    record: BudgetsRecord,
+}
+
 /// Takes what the follower of both topics tells. While topics are read, from the beginning or again,
 /// what was in force stays: a log that is half read says what was true once.
 pub struct TableFeed {
     tables: Arc<Tables>,
-    budgets: FollowedBudgets<BudgetsRecord>,
+    budgets: FollowedBudgets<Recorded>,
     prices: FollowedBooks,
     is_live: bool,
     is_failing: bool,
@@ -149,7 +157,10 @@ impl TableFeed {
 
     fn take_budget(&mut self, offset: i64, key: &str, value: Option<&[u8]>) -> Result<(), String> {
         let version = offset.unsigned_abs() + 1;
-        let record = value.map(|value| BudgetsRecord::parse(key, value).map(Some));
+        let record = value.map(|value| {
+            let record = BudgetsRecord::parse(key, value)?;
+            Ok(Some(Recorded { version, record }))
+        });
         let taken = self.budgets.accept(version, key, record);
         if taken.is_err() && is_broken(Break::UnreadableBudgetRemoved) {
             let _ = self.budgets.accept(version, key, None);
@@ -226,17 +237,22 @@ impl TableFeed {
 }
 
 /// Asked at the end of the log, so that an `apply`, which is one transaction, takes effect as a whole.
-fn book_of(followed: &FollowedBudgets<BudgetsRecord>) -> BudgetBook {
+fn book_of(followed: &FollowedBudgets<Recorded>) -> BudgetBook {
     let mut budgets = Vec::new();
     let mut rules = Vec::new();
-    for record in followed.in_force() {
+    let mut versions = BTreeMap::new();
+    for Recorded { version, record } in followed.in_force() {
         match record {
-            BudgetsRecord::Budget(budget) => budgets.push(budget.clone()),
+            BudgetsRecord::Budget(budget) => {
+                versions.insert(budget.id.clone(), *version);
+                budgets.push(budget.clone());
+            }
             BudgetsRecord::Detector(rule) => rules.push(rule.clone()),
         }
     }
     let unreadable = followed.unreadable().keys();
     let unreadable = unreadable.filter_map(|key| BudgetId::new(key));
     BudgetBook::compile(followed.version(), budgets, DetectorRules::new(rules))
+        .recorded(&versions)
         .with_unreadable(unreadable)
 }

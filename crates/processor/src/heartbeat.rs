@@ -150,6 +150,7 @@ impl Watermark {
             version: seq,
             usage_offset: due.usage_offset,
             budget_version,
+            openings: Vec::new(),
         };
         Some((heartbeat_key(self.stage, self.partition), heartbeat))
     }

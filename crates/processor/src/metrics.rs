@@ -20,6 +20,8 @@ spendfuse_metrics::table! {
     /// Corrections that change nothing, by `reason`: `conflict`, `late`, `no_entry`, `malformed`,
     /// `internal_error`.
     counter CORRECTIONS_REFUSED = "spendfuse_corrections_refused_total";
+    /// Events that meters of earlier topics had counted, remembered again after `spendfuse recover`.
+    counter EVENTS_RECOVERED = "spendfuse_events_recovered_total";
     /// Events handed over to their home partition.
     counter EVENTS_REROUTED = "spendfuse_events_rerouted_total";
     /// Counted calls that named a reservation, told to the sidecar that gave it.
@@ -32,6 +34,8 @@ spendfuse_metrics::table! {
     gauge DEDUPE_IDS = "spendfuse_meter_dedupe_ids";
     /// Accounts (budget, scope, window), by `partition`.
     gauge ACCOUNTS = "spendfuse_ledger_accounts";
+    /// Counts of budgets that wait for what was spent before them, by `partition`.
+    gauge OPENINGS_WANTED = "spendfuse_ledger_openings_wanted";
     /// Sessions that ended because a partition had no room for more.
     counter SESSIONS_ENDED_EARLY = "spendfuse_meter_sessions_ended_early_total";
     /// Accounts of session budgets that were given up, because their session had too many.

@@ -29,6 +29,9 @@ pub struct Tables {
     pub tells_settled: AtomicBool,
     /// Whether the meter reads corrections: the same holds of their topic.
     pub takes_corrections: AtomicBool,
+    /// Whether the ledger writes down where counts begin, and asks for what was spent before:
+    /// older programs cannot read that.
+    pub computes_openings: bool,
     caught_up: AtomicBool,
     /// Every record of the budgets topic before this offset is in the budgets in force.
     budgets_end: AtomicU64,
@@ -48,6 +51,7 @@ impl Tables {
             row_format: RowFormat::default(),
             tells_settled: AtomicBool::new(true),
             takes_corrections: AtomicBool::new(true),
+            computes_openings: false,
             caught_up: AtomicBool::new(false),
             budgets_end: AtomicU64::new(0),
             gone_versions: Mutex::default(),

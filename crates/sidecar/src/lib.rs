@@ -3,7 +3,7 @@
 //! What goes in: questions about calls (`/v1/check`, `/v1/authz`, `/v1/state`) and usage events
 //! (`/v1/usage`), on TCP and a Unix socket. What comes out: decisions from memory, and events that
 //! are safe: acknowledged by the broker or synced to the disk spool. [`run`] starts all of it
-//! against Kafka; [`Sidecar`] and [`router`] are the same without Kafka.
+//! against Kafka; [`Sidecar`] and [`Api`] are the same without Kafka.
 
 pub mod background;
 mod compat;
@@ -30,7 +30,7 @@ pub use compat::{CompatConfig, MargintDowngrade};
 pub use config::{RefusalStatus, SidecarConfig, Token};
 pub use delivery::{Delivery, Safe, Unsafe};
 pub use error::SidecarError;
-pub use http::{ApiError, Checker, MetricsText, Question, Sidecar, refuse_browsers, router};
+pub use http::{Api, ApiError, Checker, MetricsText, Question, Sidecar, refuse_browsers};
 pub use inside::{RefusedCall, RefusedEvent, TakenEvent};
 pub use prices::Prices;
 pub use reservations::Reservations;

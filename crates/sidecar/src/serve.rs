@@ -23,7 +23,7 @@ use crate::background;
 use crate::config::SidecarConfig;
 use crate::delivery::Delivery;
 use crate::error::SidecarError;
-use crate::http::{MetricsText, Sidecar, router, show_state};
+use crate::http::{Api, MetricsText, Sidecar, show_state};
 use crate::in_flight::{self, InFlight, Positions};
 use crate::metrics::{RESERVATIONS_OPEN, RESERVATIONS_PENDING};
 use crate::prices::Prices;
@@ -286,12 +286,12 @@ pub async fn serve(
     // would have to be woken for every connection.
     let mut listening = JoinSet::new();
     if let Some(listener) = listeners.tcp {
-        let router = router(Arc::clone(&sidecar), true);
-        listening.spawn(serve_http(listener, router, limits, stopped.clone()));
+        let api = Api::new(Arc::clone(&sidecar), true);
+        listening.spawn(serve_http(listener, api, limits, stopped.clone()));
     }
     if let Some((listener, path)) = listeners.unix {
-        let router = router(Arc::clone(&sidecar), false);
-        let answered = serve_http(listener, router, limits, stopped.clone());
+        let api = Api::new(Arc::clone(&sidecar), false);
+        let answered = serve_http(listener, api, limits, stopped.clone());
         listening.spawn(async move {
             answered.await;
             // Whoever finds the path later should not find a dead socket.

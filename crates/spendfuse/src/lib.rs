@@ -113,6 +113,8 @@ enum Command {
     Alerts(commands::alerts::AlertsArgs),
     /// Entries that should not stand as they were counted: void them, amend them
     Correct(commands::correct::CorrectArgs),
+    /// Price entries again that were counted at a wrong price, or at none
+    Rerate(commands::rerate::RerateArgs),
     /// Events that could not be counted, and their way back
     Dlq(commands::dlq::DlqArgs),
     /// Compare input, ledger, warehouse and blocklist; every difference with its commit
@@ -121,6 +123,9 @@ enum Command {
     Gaps(commands::gaps::GapsArgs),
     /// ClickHouse after its disk was lost: load again what Kafka still has
     Warehouse(commands::rebuild::WarehouseArgs),
+    /// After Kafka was lost, or for more partitions: a new set of topics learns from ClickHouse what
+    /// was counted before
+    Recover(commands::recover::RecoverArgs),
     /// Look at everything that spendfuse stands on; exit code 1 on what will hurt within a week
     Doctor(commands::doctor::DoctorArgs),
     /// Fingerprint of a prompt or tool call, as apps send it instead of the text
@@ -232,10 +237,12 @@ fn run(line: CommandLine, play: Option<Play>) -> Result<ExitCode, Failure> {
         Command::Findings(args) => commands::findings::run(&settings, &args),
         Command::Alerts(args) => commands::alerts::run(&settings, &args),
         Command::Correct(args) => commands::correct::run(&settings, &args),
+        Command::Rerate(args) => commands::rerate::run(&settings, &args),
         Command::Dlq(args) => commands::dlq::run(&settings, &args),
         Command::Audit(args) => commands::audit::run(&settings, &args),
         Command::Gaps(args) => commands::gaps::run(&settings, &args),
         Command::Warehouse(args) => commands::rebuild::run(&settings, &args),
+        Command::Recover(args) => commands::recover::run(&settings, &args),
         Command::Doctor(args) => commands::doctor::run(&settings, &args),
         Command::Fingerprint(args) => commands::fingerprint::run(&settings, &args),
         Command::Keys(args) => commands::keys::run(&settings, &args),

@@ -8,19 +8,24 @@ use spendfuse_bus::producer::{EventProducer, EventRecord, ProducerOptions};
 use spendfuse_domain::Severity;
 use spendfuse_engine::alert::{Alert, AlertDetails, AlertKind};
 use spendfuse_engine::alert_limit::AlertLimit;
-use spendfuse_loader::{AlertSink, LoaderAlert, SameId};
+use spendfuse_loader::{LoaderNews, NewsSink, SameId};
 
 use crate::settings::Settings;
 
 /// A sink that writes to the alerts topic. The loader has logged each alert before, so one that
 /// Kafka does not take is not lost.
-pub fn sink(settings: &Settings) -> Result<AlertSink, BusError> {
+pub fn sink(settings: &Settings) -> Result<NewsSink, BusError> {
     let producer = EventProducer::open(&settings.kafka(), &ProducerOptions::default())?;
     let topic = settings.topics().alerts;
     let place = format!("loader {}", settings.values.instance_id);
     let told = Mutex::new(AlertLimit::default());
-    Ok(Arc::new(move |news: LoaderAlert| {
-        let alert = alert_of(&news);
+    Ok(Arc::new(move |news: LoaderNews| {
+        let Some(alert) = alert_of(&news) else { return };
+        if let LoaderNews::SameId(pair) = &news
+            && pair.is_counted_twice()
+        {
+            tracing::warn!("{}", alert.message);
+        }
         let now = alert.at;
         let mut told = told.lock().unwrap_or_else(PoisonError::into_inner);
         let one = told.admit(alert);
@@ -47,9 +52,9 @@ pub fn publish(producer: &EventProducer, topic: &str, alert: &Alert) {
     producer.send(&record, acknowledged).unwrap_or_else(failed);
 }
 
-fn alert_of(news: &LoaderAlert) -> Alert {
+fn alert_of(news: &LoaderNews) -> Option<Alert> {
     let (kind, topic, place, message) = match news {
-        LoaderAlert::Stopped {
+        LoaderNews::Stopped {
             topic,
             partition,
             reason,
@@ -62,14 +67,15 @@ fn alert_of(news: &LoaderAlert) -> Alert {
                 reason.with_way_out(topic, *partition)
             ),
         ),
-        LoaderAlert::SameId(pair) => return same_id(pair),
-        LoaderAlert::Unreadable(lost) => (
+        LoaderNews::SameId(pair) => return Some(same_id(pair)),
+        LoaderNews::ToldAgain(_) => return None,
+        LoaderNews::Unreadable(lost) => (
             AlertKind::UnreadableInput,
             &lost.topic,
             format!("{}|{}", lost.partition, lost.from),
             format!("{lost}; their rows are missing, see spendfuse audit"),
         ),
-        LoaderAlert::BrokenLink {
+        LoaderNews::BrokenLink {
             topic,
             partition,
             offset,
@@ -84,7 +90,7 @@ fn alert_of(news: &LoaderAlert) -> Alert {
             ),
         ),
     };
-    Alert {
+    Some(Alert {
         v: 1,
         key: format!("loader|{topic}|{place}"),
         kind,
@@ -95,7 +101,7 @@ fn alert_of(news: &LoaderAlert) -> Alert {
         at: Timestamp::now().into(),
         count: None,
         details: AlertDetails::default(),
-    }
+    })
 }
 
 fn same_id(pair: &SameId) -> Alert {
@@ -104,6 +110,7 @@ fn same_id(pair: &SameId) -> Alert {
         id,
         first,
         later,
+        rows: _,
     } = pair;
     let (kind, severity, scope, message) = match pair.is_counted_twice() {
         true => (

@@ -22,6 +22,11 @@ spendfuse_metrics::table! {
     /// Prices and lost models that the last look at the sources left for somebody to accept; the
     /// loader tells it.
     gauge PRICES_WAITING = "spendfuse_prices_waiting";
+    /// Calls that several instruments had reported and that count once again; the loader tells it.
+    counter COUNTED_TWICE_SETTLED = "spendfuse_counted_twice_settled_total";
+    /// Seconds from the arrival of such a call's last event until it counted once again, of the last
+    /// one; the loader tells it.
+    gauge VOID_LAG = "spendfuse_void_lag_seconds";
 }
 
 /// How often observations are sorted into their buckets. Until then each takes memory, and where

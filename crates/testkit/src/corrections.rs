@@ -34,6 +34,10 @@ impl Stands {
                 after.cost.output = Nanos::new(cost);
             }
             (Wanted::Customer(name), _) => after.event.attribution.customer = name.into(),
+            (Wanted::Rate { cost, priced }, _) => {
+                after.cost.output = Nanos::new(cost);
+                after.priced = priced;
+            }
             _ => {}
         }
         after
@@ -54,6 +58,7 @@ pub struct Made {
     pub identity: Identity,
     pub content: u32,
     pub judged_at: UnixMillis,
+    pub is_rerate: bool,
     pub before: Option<Stands>,
     pub after: Option<Stands>,
 }
@@ -157,6 +162,7 @@ impl Desk {
             ),
             content: xxh3_64(said.as_bytes()) as u32,
             judged_at,
+            is_rerate: matches!(wanted.what, Wanted::Rate { .. }),
             before,
             after,
         })

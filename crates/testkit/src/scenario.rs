@@ -44,8 +44,16 @@ pub struct LogCorrection {
 pub enum Wanted {
     Void,
     Restore,
-    Usage { output: u64, cost: i128 },
+    Usage {
+        output: u64,
+        cost: i128,
+    },
     Customer(&'static str),
+    /// The same call at another price.
+    Rate {
+        cost: i128,
+        priced: PriceBasis,
+    },
 }
 
 /// What whoever made a correction knew of the ones before.

@@ -203,7 +203,10 @@ impl Warehouse {
     }
 
     /// Like [`Warehouse::query_table`], for a statement with megabytes of text in it.
-    pub(crate) async fn query_long_text(&self, sql: &str) -> Result<Table, WarehouseError> {
+    ///
+    /// # Errors
+    /// As [`Warehouse::execute`].
+    pub async fn query_long_text(&self, sql: &str) -> Result<Table, WarehouseError> {
         let client = self
             .in_database()
             .with_setting("max_query_size", LONGEST_TEXT);

@@ -121,13 +121,17 @@ const NEVER: [u32; 14] = [6, 16, 20, 27, 32, 33, 41, 53, 69, 70, 72, 117, 131, 3
 impl WarehouseError {
     /// Whether the same insert can never succeed, so that trying again is useless.
     pub fn is_final(&self) -> bool {
-        matches!(self, Self::InDoubt { .. })
-            || matches!(self, Self::Refused { code: Some(code), .. } if NEVER.contains(code))
+        matches!(self, Self::InDoubt { .. }) || self.is_one_of(&NEVER)
     }
 
     pub(crate) fn is_unknown_table(&self) -> bool {
         const UNKNOWN_TABLE: u32 = 60;
-        matches!(self, Self::Refused { code: Some(code), .. } if *code == UNKNOWN_TABLE)
+        self.is_one_of(&[UNKNOWN_TABLE])
+    }
+
+    /// Whether ClickHouse refused with one of these codes.
+    pub(crate) fn is_one_of(&self, codes: &[u32]) -> bool {
+        matches!(self, Self::Refused { code: Some(code), .. } if codes.contains(code))
     }
 
     /// Wraps an error of the client.

@@ -8,6 +8,7 @@ pub mod block;
 mod broken;
 pub mod client;
 mod comments;
+pub mod conditions;
 pub mod config;
 mod epochs;
 pub mod error;

@@ -17,10 +17,13 @@ pub const DEDUPLICATION_WINDOW: u64 = 100_000;
 pub const DEDUPLICATION_SECONDS: u64 = 7 * 24 * 3600;
 
 /// What ClickHouse says to the slower of two programs that change the same: a column is there already,
-/// cannot be renamed any more or is unknown; a table is there already or is not there any more.
-const OVERTAKEN: [u32; 5] = [15, 44, 47, 57, 60];
-/// How often a migration is tried that another program may be carrying out.
-const ATTEMPTS: u32 = 10;
+/// cannot be renamed any more or is unknown; a table is there already, is not there any more, is being
+/// dropped, or was replaced by another (`CREATE OR REPLACE` is a rename).
+const OVERTAKEN: [u32; 7] = [15, 44, 47, 57, 60, 218, 517];
+/// How often something is tried that another program may be doing.
+const ATTEMPTS: u32 = 30;
+/// After how long.
+const AGAIN_AFTER: Duration = Duration::from_secs(1);
 
 struct Migration {
     number: u32,
@@ -91,6 +94,20 @@ impl Warehouse {
     /// # Errors
     /// [`WarehouseError::SchemaTooNew`], or what ClickHouse says.
     pub async fn migrate(&self) -> Result<Vec<u32>, WarehouseError> {
+        let mut done = Vec::new();
+        let mut attempt = 1;
+        while let Err(error) = self.try_to_migrate(&mut done).await {
+            if !error.is_one_of(&OVERTAKEN) || attempt == ATTEMPTS {
+                return Err(error);
+            }
+            tracing::debug!(attempt, %error, "another program migrates");
+            tokio::time::sleep(AGAIN_AFTER).await;
+            attempt += 1;
+        }
+        Ok(done)
+    }
+
+    async fn try_to_migrate(&self, done: &mut Vec<u32>) -> Result<(), WarehouseError> {
         let database = &self.config().database;
         self.execute_without_database(
             &format!("CREATE DATABASE IF NOT EXISTS `{database}`"),
@@ -119,7 +136,6 @@ impl Warehouse {
         if applied.contains(&SCHEMA_2) {
             self.open_left_gate().await?;
         }
-        let mut done = Vec::new();
         for migration in &MIGRATIONS {
             if !applied.contains(&migration.number) {
                 self.apply(migration).await?;
@@ -130,8 +146,7 @@ impl Warehouse {
         self.drop_schema_1().await?;
         self.apply_retention().await?;
         self.comment().await?;
-        self.create_reader(!done.is_empty()).await?;
-        Ok(done)
+        self.create_reader(!done.is_empty()).await
     }
 
     pub(crate) async fn applied_migrations(&self) -> Result<Vec<u32>, WarehouseError> {
@@ -146,23 +161,7 @@ impl Warehouse {
 
     async fn apply(&self, migration: &Migration) -> Result<(), WarehouseError> {
         let doing = format!("migration {:04}_{}", migration.number, migration.name);
-        let mut attempt = 1;
-        while let Err(error) = self.change(migration, &doing).await {
-            let is_overtaken = matches!(&error, WarehouseError::Refused { code: Some(code), .. }
-                if OVERTAKEN.contains(code));
-            if !is_overtaken || attempt == ATTEMPTS {
-                return Err(error);
-            }
-            tracing::debug!(number = migration.number, attempt, %error, "another program migrates");
-            tokio::time::sleep(Duration::from_secs(1)).await;
-            if self.applied_migrations().await?.contains(&migration.number) {
-                if migration.number == SCHEMA_2 {
-                    self.open_left_gate().await?;
-                }
-                return Ok(());
-            }
-            attempt += 1;
-        }
+        self.change(migration, &doing).await?;
         tracing::info!(
             number = migration.number,
             name = migration.name,

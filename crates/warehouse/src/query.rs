@@ -72,6 +72,14 @@ const EVENTS_BY_INDEX: usize = 2_000;
 const EVENTS_AT_ONCE: usize = 100_000;
 
 impl Warehouse {
+    /// Waits until the server that answers has all rows of `spend` that others of its replicas have.
+    ///
+    /// # Errors
+    /// What ClickHouse says.
+    pub async fn know_all_spend(&self) -> Result<(), WarehouseError> {
+        self.sync_replica("spend").await
+    }
+
     /// For each table, a number that grows by at least one with every insert: what tokens ClickHouse
     /// still remembers is counted in inserts, not in time.
     ///

@@ -26,9 +26,7 @@ impl Warehouse {
                 .await
             {
                 Ok(()) => {}
-                Err(WarehouseError::Refused {
-                    code: Some(code), ..
-                }) if NOT_ALLOWED.contains(&code) => {
+                Err(error) if error.is_one_of(&NOT_ALLOWED) => {
                     let statements = statements.join("; ");
                     let refused = format!(
                         "no role {role} for analysts: this ClickHouse user may not make it; \

@@ -157,7 +157,7 @@ impl Warehouse {
     }
 
     /// What this replica has not fetched yet would be missing in copies and in sums alike.
-    async fn sync_replica(&self, table: &str) -> Result<(), WarehouseError> {
+    pub(crate) async fn sync_replica(&self, table: &str) -> Result<(), WarehouseError> {
         if self.config().replicated {
             self.alter(&format!("SYSTEM SYNC REPLICA {table}")).await?;
         }
@@ -237,9 +237,12 @@ impl Warehouse {
         }
         match self.swap(name, &old, &filling).await {
             // The other program's has the same content.
-            Err(WarehouseError::Refused {
-                code: Some(EXISTS), ..
-            }) if self.has_column(name, rollup.new_column).await? => Ok(()),
+            Err(error)
+                if error.is_one_of(&[EXISTS])
+                    && self.has_column(name, rollup.new_column).await? =>
+            {
+                Ok(())
+            }
             outcome => outcome,
         }
     }

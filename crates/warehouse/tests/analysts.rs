@@ -197,6 +197,14 @@ async fn the_views_add_up_and_divide_by_nothing() {
     let by_team = "SELECT sum(cost) FROM chargeback_by_tag WHERE tag IN ('team', '')";
     assert_eq!(one(by_team).await, spent);
 
+    let rerated =
+        "SELECT toInt64(countIf(priced = 'ceiling')), sum(calls) FROM spend WHERE kind = 'rerate'";
+    let rerated = warehouse.query_table(rerated).await.unwrap();
+    assert_eq!(rerated.rows, [["20", "0"]]);
+    let known = "SELECT sumIf(cost, received_at < now64(3) - 3600) = sumIf(cost, kind = 'usage' AND time < now64(3) - 3600) \
+                        AND sum(cost) < sumIf(cost, kind = 'usage') FROM spend";
+    assert_eq!(one(known).await, "1");
+
     let paid = one("SELECT sum(revenue) FROM spend").await;
     assert_eq!(one("SELECT sum(revenue) FROM revenue_events").await, paid);
     assert_eq!(one("SELECT sum(revenue) FROM calls").await, "0");
@@ -238,7 +246,9 @@ async fn the_snippets_for_python_run_as_printed() {
     assert!(snippets.len() >= 6, "{snippets:?}");
     // The snippets print; that there was something to print is checked here.
     let checks = "assert len(months) and total > 0 and len(teams) and calls > 0\n\
-                  assert len(dearest) and losses.fetchall()\n";
+                  assert len(dearest) and losses.fetchall()\n\
+                  # The sample's re-ratings arrived just now, and made calls cheaper.\n\
+                  assert len(known) and (known.known_then > known.known_now).any()\n";
     let folder = server.folder().join("python");
     fs::create_dir(&folder).unwrap();
     let run = Command::new(Path::new(environment.trim()).join("bin/python"))

@@ -461,6 +461,7 @@ async fn findings_verdicts_windows_and_prices_arrive_as_they_were() {
         resets_at: Some(at),
         expires_at: None,
         counted_from: at,
+        count_since: None,
         downgrade_to: None,
         version: 9,
         decided_at: at,

@@ -423,6 +423,25 @@ async fn programs_that_migrate_at_once_all_succeed() {
 }
 
 #[tokio::test]
+async fn views_that_another_program_replaces_do_not_end_a_start() {
+    let server = ClickHouse::start(ClickHouseOptions::default()).unwrap();
+    let warehouse = warehouse(&server);
+    warehouse.migrate().await.unwrap();
+    // A view made anew has no comments, so that every start writes them.
+    let replacing = warehouse.clone();
+    let other = tokio::spawn(async move {
+        for _ in 0..300 {
+            let view = "CREATE OR REPLACE VIEW calls AS SELECT * FROM spend WHERE kind = 'usage'";
+            replacing.execute(view, "a test").await.unwrap();
+        }
+    });
+    while !other.is_finished() {
+        warehouse.migrate().await.unwrap();
+    }
+    other.await.unwrap();
+}
+
+#[tokio::test]
 async fn months_whose_rows_are_gone_keep_the_sums_of_the_old_rollups() {
     let server = ClickHouse::start(ClickHouseOptions::default()).unwrap();
     let warehouse = schema_1(&server).await;

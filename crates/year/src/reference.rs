@@ -10,16 +10,43 @@ use crate::prices::Prices;
 use crate::process::{GRACE, HORIZON};
 use crate::traffic::Call;
 
-/// A call that was told, and what became of it.
+/// A call that was told, maybe in pieces, each of them with more than the one before, and what became
+/// of it.
 #[derive(Debug)]
 struct Sent {
+    pieces: Vec<Piece>,
+    last_arrival: i64,
+    /// What its rows hold in sum.
+    stands: Option<Standing>,
+}
+
+/// What was told of a call.
+#[derive(Debug)]
+struct Piece {
     call: Call,
     first_arrival: i64,
-    last_arrival: i64,
-    rows: u32,
     is_late: bool,
     /// Partition and offset of every time that it was told.
     told_at: Vec<(u32, i64)>,
+}
+
+/// Tokens (fresh input, cached input, output) and nano-dollars.
+#[derive(Clone, Copy, Debug, Default)]
+struct Standing {
+    tokens: [i128; 3],
+    nanos: i128,
+}
+
+impl Sent {
+    /// Whether a piece has more than what stands.
+    fn lacks(&self, piece: &Piece) -> bool {
+        let stands = self.stands.map(|stands| stands.tokens[2]);
+        Some(piece.call.output) > stands
+    }
+}
+
+fn tokens(call: &Call) -> [i128; 3] {
+    [call.input - call.cached, call.cached, call.output]
 }
 
 /// A budget in its how-manieth count, and a scope and window of it.
@@ -63,15 +90,21 @@ pub(crate) struct Reference {
 impl Reference {
     pub(crate) fn told(&mut self, call: &Call, at: i64, place: (u32, i64)) {
         let sent = self.sent.entry(call.id.clone()).or_insert_with(|| Sent {
-            call: call.clone(),
-            first_arrival: at,
+            pieces: Vec::new(),
             last_arrival: at,
-            rows: 0,
-            is_late: false,
-            told_at: Vec::new(),
+            stands: None,
         });
-        sent.told_at.push(place);
         sent.last_arrival = at;
+        let mut known = sent.pieces.iter_mut();
+        match known.find(|piece| piece.call.output == call.output) {
+            Some(piece) => piece.told_at.push(place),
+            None => sent.pieces.push(Piece {
+                call: call.clone(),
+                first_arrival: at,
+                is_late: false,
+                told_at: vec![place],
+            }),
+        }
     }
 
     pub(crate) fn was_told(&self, id: &str) -> bool {
@@ -84,7 +117,12 @@ impl Reference {
         self.accounts.clear();
         // Offsets begin anew too: whose were given up is settled.
         self.given_up.clear();
-        self.sent.retain(|_, sent| sent.rows > 0 || sent.is_late);
+        self.sent.retain(|_, sent| {
+            let pieces = std::mem::take(&mut sent.pieces).into_iter();
+            let settled = pieces.filter(|piece| piece.is_late || !sent.lacks(piece));
+            sent.pieces = settled.collect();
+            !sent.pieces.is_empty()
+        });
     }
 
     /// All budgets in force now.
@@ -144,27 +182,43 @@ impl Reference {
         let Some(sent) = self.sent.get_mut(id) else {
             return Err(format!("a row of {id}, which was never told or long ago"));
         };
-        sent.rows += 1;
-        if sent.rows > 1 {
+        let before = sent.stands.unwrap_or_default();
+        let more = ["input_tokens", "cache_read_tokens", "output_tokens"].map(number);
+        let stands = Standing {
+            tokens: [0, 1, 2].map(|class| before.tokens[class] + more[class]),
+            nanos: before.nanos + number("cost"),
+        };
+        let is_told = |piece: &&Piece| tokens(&piece.call) == stands.tokens;
+        let expected = match sent.stands {
+            None => ("usage", 1),
+            Some(_) => ("correction", 0),
+        };
+        let found = (text("kind"), number("calls"));
+        let piece = sent.pieces.iter().find(is_told);
+        let piece = piece.filter(|piece| sent.lacks(piece) && found == expected);
+        let Some(piece) = piece else {
             let at = ["meter_partition", "meter_seq", "meter_index", "received_at"].map(number);
-            return Err(format!("{id} has {} rows, the last at {at:?}", sent.rows));
-        }
-        let call = &sent.call;
-        if sent.first_arrival - call.time > HORIZON {
+            return Err(format!(
+                "{id} has a row {found:?} of {more:?} tokens beside {:?}, at {at:?}",
+                sent.stands
+            ));
+        };
+        let call = &piece.call;
+        if piece.first_arrival - call.time > HORIZON {
             return Err(format!(
                 "{id} was counted though it came {} ms late",
-                sent.first_arrival - call.time
+                piece.first_arrival - call.time
             ));
         }
         let cost = self.prices.cost(text("price_version"), call);
-        if cost != Some(number("cost")) {
+        if cost != Some(stands.nanos) {
             return Err(format!(
                 "{id} costs {}, expected {cost:?} by {}",
-                number("cost"),
+                stands.nanos,
                 text("price_version")
             ));
         }
-        let in_force = self.prices.at(sent.first_arrival).unwrap_or_default();
+        let in_force = self.prices.at(piece.first_arrival).unwrap_or_default();
         let is_older = self
             .prices
             .since
@@ -200,16 +254,10 @@ impl Reference {
             "model",
         ]
         .map(text);
-        let tokens = [
-            call.input - call.cached,
-            call.cached,
-            call.output,
-            i128::from(call.time),
-        ];
-        let found = ["input_tokens", "cache_read_tokens", "output_tokens", "time"].map(number);
-        if told != named || tokens != found {
+        let (time, found) = (i128::from(call.time), number("time"));
+        if told != named || time != found {
             return Err(format!(
-                "{id} is {named:?} {found:?} in its row, told {told:?} {tokens:?}"
+                "{id} is {named:?} {found} in its row, told {told:?} {time}"
             ));
         }
         let version = number("budget_version") as u64;
@@ -220,8 +268,8 @@ impl Reference {
         };
         let sum = Sum {
             nanos: number("cost"),
-            tokens: call.input + call.output,
-            calls: 1,
+            tokens: more.iter().sum(),
+            calls: number("calls"),
         };
         self.counted += 1;
         let current = self.versions.last_key_value().map(|(_, current)| current);
@@ -253,6 +301,7 @@ impl Reference {
                 .sum
                 .add(sum);
         }
+        sent.stands = Some(stands);
         Ok(())
     }
 
@@ -260,18 +309,26 @@ impl Reference {
     ///
     /// # Errors
     /// Where the call did not have to be set aside.
-    pub(crate) fn set_aside(&mut self, id: &str, reason: &str, at: i64) -> Result<(), String> {
-        let Some(sent) = self.sent.get_mut(id) else {
+    pub(crate) fn set_aside(
+        &mut self,
+        id: &str,
+        output: i128,
+        reason: &str,
+        at: i64,
+    ) -> Result<(), String> {
+        let pieces = self.sent.get_mut(id).map(|sent| sent.pieces.iter_mut());
+        let mut pieces = pieces.into_iter().flatten();
+        let Some(piece) = pieces.find(|piece| piece.call.output == output) else {
             return Ok(());
         };
         if reason != "late" {
             return Err(format!("{id} was set aside: {reason}"));
         }
-        if at - sent.call.time <= HORIZON {
-            let age = at - sent.call.time;
+        let age = at - piece.call.time;
+        if age <= HORIZON {
             return Err(format!("{id} was set aside as late at an age of {age} ms"));
         }
-        sent.is_late = true;
+        piece.is_late = true;
         Ok(())
     }
 
@@ -310,17 +367,18 @@ impl Reference {
             let mut ranges = self.given_up.iter();
             ranges.any(|(one, range)| one == partition && range.contains(offset))
         };
-        let lost = self
-            .sent
-            .values()
-            .find(|sent| sent.rows == 0 && !sent.is_late && !sent.told_at.iter().all(is_given_up));
+        let is_lost = |sent: &Sent, piece: &Piece| {
+            sent.lacks(piece) && !piece.is_late && !piece.told_at.iter().all(is_given_up)
+        };
+        let mut sent = self.sent.values();
+        let lost = sent.find_map(|sent| sent.pieces.iter().find(|piece| is_lost(sent, piece)));
         match lost {
             None => Ok(()),
-            Some(sent) => Err(format!(
+            Some(piece) => Err(format!(
                 "{} of {} came at {} and is neither counted nor late",
-                sent.call.id,
-                calendar::text(sent.call.time),
-                calendar::text(sent.first_arrival)
+                piece.call.id,
+                calendar::text(piece.call.time),
+                calendar::text(piece.first_arrival)
             )),
         }
     }

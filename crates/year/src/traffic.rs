@@ -122,15 +122,17 @@ impl Traffic {
         for _ in 0..self.calls_of_day(number) {
             let at = begin + self.random.between(0, DAY);
             let call = self.call(number, at);
-            for again in self.repeats() {
-                told.push((at + again, Told::Call(call.clone())));
+            for (later, piece) in self.pieces(&call) {
+                for again in self.repeats() {
+                    told.push((at + later + again, Told::Call(piece.clone())));
+                }
+                told.push((at + later, Told::Call(piece)));
             }
             if !call.session.is_empty() && self.random.one_in(20) {
                 self.open.retain(|one| *one != call.session);
                 let (workspace, session) = (call.workspace, call.session.clone());
                 told.push((at + MINUTE, Told::SessionEnd { workspace, session }));
             }
-            told.push((at, Told::Call(call)));
         }
         told
     }
@@ -187,6 +189,29 @@ impl Traffic {
             output: i128::from(random.between(0, 900)),
             time: at - lag(random),
         }
+    }
+
+    /// What is told of a call, and how much later: most at once, some while the answer grows.
+    fn pieces(&mut self, call: &Call) -> Vec<(i64, Call)> {
+        if call.output < 3 || !self.random.one_in(10) {
+            return vec![(0, call.clone())];
+        }
+        let mut later = 0;
+        let pieces = [call.output / 3, call.output * 2 / 3, call.output].map(|output| {
+            let piece = Call {
+                output,
+                ..call.clone()
+            };
+            let told = (later, piece);
+            let pauses = [
+                self.random.between(1, 3_000),
+                self.random.between(MINUTE, HOUR),
+                self.random.between(HOUR, 9 * HOUR),
+            ];
+            later += self.random.pick(&pauses);
+            told
+        });
+        pieces.to_vec()
     }
 
     /// How much later the same is told again, for each time.

@@ -7,13 +7,13 @@ use axum::body::{Body, to_bytes};
 use axum::http::{Request, StatusCode};
 use spendfuse_guard::{Guard, GuardConfig};
 use spendfuse_pricing::PricingPolicy;
+use spendfuse_sidecar::server::Answers as _;
 use spendfuse_sidecar::spool::SpooledEvent;
 use spendfuse_sidecar::{
-    Acknowledgement, Delivery, Prices, Sidecar, SidecarConfig, UsageSink, router,
+    Acknowledgement, Api, Delivery, Prices, Sidecar, SidecarConfig, UsageSink,
 };
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::oneshot;
-use tower::ServiceExt as _;
 
 use crate::Target;
 
@@ -103,8 +103,8 @@ fn run(input: &[u8]) {
     };
     SERVER.with(|server| {
         server.runtime.block_on(async {
-            let router = router(Arc::clone(&server.sidecar), true);
-            let response = router.oneshot(request).await.expect("a router answers");
+            let api = Api::new(Arc::clone(&server.sidecar), true);
+            let response = api.answer(request, None).await;
             let (parts, body) = response.into_parts();
             assert_ne!(parts.status, StatusCode::INTERNAL_SERVER_ERROR);
             let body = to_bytes(body, usize::MAX).await.expect("a body in memory");

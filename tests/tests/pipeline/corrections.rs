@@ -47,36 +47,30 @@ fn by_identity<'a>(action: &'a str, id: &'a str) -> Vec<&'a str> {
     vec![action, "--workspace", "acme", "--source", "app", "--id", id]
 }
 
-/// The decision for a call of the customer is this one, before long.
-fn await_decision(lab: &Lab, who: &[&str], wanted: &str) {
-    eventually(&format!("{who:?}: {wanted}"), WAIT, || {
-        let arguments = [&["check", "--workspace", "acme", "--json"], who].concat();
-        let said = lab.run(&arguments);
-        let answer: Value =
-            serde_json::from_str(&said.stdout).map_err(|error| error.to_string())?;
-        match answer["decision"] == wanted {
-            true => Ok(()),
-            false => Err(answer.to_string()),
+/// After idle weeks retention has taken everything that was read, the ends of transactions included.
+#[test]
+fn entries_are_corrected_after_retention_took_what_was_before() {
+    let lab = Lab::new("corrections_later");
+    lab.apply_budgets(BUDGETS);
+    let _processor = lab.processor("1");
+    let _loader = lab.loader();
+    send(&lab, &[event("r-1"), event("r-2"), event("r-3")]);
+    eventually("rows", WAIT, || {
+        match lab.warehouse().numbers("SELECT count() FROM spend")?[0] {
+            3 => Ok(()),
+            rows => Err(rows.to_string()),
         }
     });
-}
-
-fn assert_no_drift(lab: &Lab) {
-    let said = lab.run(&["audit", "--json"]);
-    let answer: Value = serde_json::from_str(&said.stdout).unwrap();
-    assert_eq!(said.code, Some(0), "{answer:#}");
-    assert_eq!(answer["drift_events"], 0, "{answer:#}");
-    assert_eq!(answer["drift_nanodollars"], "0", "{answer:#}");
-}
-
-/// Calls, tokens and nano-dollars of a customer, over all rows.
-fn sums(lab: &Lab, customer: &str) -> Vec<i64> {
-    let sql = format!(
-        "SELECT sum(calls), sum(input_tokens + output_tokens), toInt64(sum(cost) * 1000000000) \
-         FROM spend WHERE customer = '{customer}'"
-    );
-    let table = lab.warehouse().rows(&sql).unwrap();
-    table[0].iter().map(|cell| cell.parse().unwrap()).collect()
+    let void = |id: &str| correct(&lab, &by_identity("void", id))["outcome"].clone();
+    assert_eq!(void("r-1"), "applied");
+    for topic in ["corrections", "rows"] {
+        for partition in 0..lab.partitions() {
+            lab.delete_records(&lab.topic(topic), partition);
+        }
+    }
+    assert_eq!(void("r-2"), "applied");
+    assert_eq!(void("r-3"), "applied");
+    lab.assert_no_drift();
 }
 
 #[test]
@@ -88,9 +82,9 @@ fn a_doubled_event_is_voided_and_its_block_is_lifted() {
     let (first, second) = (event("r-1"), event("r-1-again"));
     send(&lab, &[first, second.clone()]);
     let (customer, session) = (["--customer", "c-1"], ["--session", "s-1"]);
-    await_decision(&lab, &customer, "block");
-    await_decision(&lab, &session, "block");
-    eventually("both are rows", WAIT, || match sums(&lab, "c-1")[0] {
+    lab.await_decision(&customer, "block", WAIT);
+    lab.await_decision(&session, "block", WAIT);
+    eventually("both are rows", WAIT, || match lab.sums_of("c-1")[0] {
         2 => Ok(()),
         calls => Err(format!("{calls}")),
     });
@@ -100,7 +94,7 @@ fn a_doubled_event_is_voided_and_its_block_is_lifted() {
     assert_eq!(shown["outcome"], "dry_run", "{shown:#}");
     assert_eq!(shown["before"]["cost_usd"], "0.006", "{shown:#}");
     assert_eq!(shown["budgets"].as_array().unwrap().len(), 3, "{shown:#}");
-    assert_eq!(sums(&lab, "c-1")[0], 2, "nothing was done");
+    assert_eq!(lab.sums_of("c-1")[0], 2, "nothing was done");
 
     let voided = correct(&lab, &void);
     assert_eq!(voided["outcome"], "applied", "{voided:#}");
@@ -108,10 +102,10 @@ fn a_doubled_event_is_voided_and_its_block_is_lifted() {
         voided["id"], shown["id"],
         "its id follows from what it does"
     );
-    await_decision(&lab, &customer, "allow");
-    await_decision(&lab, &session, "allow");
-    assert_eq!(sums(&lab, "c-1"), [1, 2400, 6_000_000]);
-    assert_no_drift(&lab);
+    lab.await_decision(&customer, "allow", WAIT);
+    lab.await_decision(&session, "allow", WAIT);
+    assert_eq!(lab.sums_of("c-1"), [1, 2400, 6_000_000]);
+    lab.assert_no_drift();
     let again = correct(&lab, &void);
     assert_eq!(again["outcome"], "nothing_to_do", "{again:#}");
     let sent = send(&lab, &[second]);
@@ -125,25 +119,25 @@ fn a_doubled_event_is_voided_and_its_block_is_lifted() {
     let address = listed[0]["address"].as_str().unwrap();
     let back = correct(&lab, &["void", "--address", address]);
     assert_eq!(back["outcome"], "applied", "{back:#}");
-    await_decision(&lab, &customer, "block");
-    await_decision(&lab, &session, "block");
-    assert_eq!(sums(&lab, "c-1"), [2, 4800, 12_000_000]);
+    lab.await_decision(&customer, "block", WAIT);
+    lab.await_decision(&session, "block", WAIT);
+    assert_eq!(lab.sums_of("c-1"), [2, 4800, 12_000_000]);
 
     // Another customer, then other counts: 400 tokens of output cost 0.004 USD more.
     let amend = by_identity("amend", "r-1-again");
     let moved = correct(&lab, &[&amend[..], &["--customer", "c-2"]].concat());
     assert_eq!(moved["outcome"], "applied", "{moved:#}");
-    await_decision(&lab, &customer, "allow");
+    lab.await_decision(&customer, "allow", WAIT);
     let grown = correct(&lab, &[&amend[..], &["--output-tokens", "400"]].concat());
     assert_eq!(grown["outcome"], "applied", "{grown:#}");
-    await_decision(&lab, &["--customer", "c-2"], "block");
-    assert_eq!(sums(&lab, "c-1"), [1, 2400, 6_000_000]);
-    assert_eq!(sums(&lab, "c-2"), [1, 2800, 10_000_000]);
+    lab.await_decision(&["--customer", "c-2"], "block", WAIT);
+    assert_eq!(lab.sums_of("c-1"), [1, 2400, 6_000_000]);
+    assert_eq!(lab.sums_of("c-2"), [1, 2800, 10_000_000]);
     let said_cost = correct(&lab, &[&amend[..], &["--cost", "0.0025"]].concat());
     assert_eq!(said_cost["outcome"], "applied", "{said_cost:#}");
-    await_decision(&lab, &["--customer", "c-2"], "allow");
-    assert_eq!(sums(&lab, "c-2"), [1, 2800, 2_500_000]);
-    assert_no_drift(&lab);
+    lab.await_decision(&["--customer", "c-2"], "allow", WAIT);
+    assert_eq!(lab.sums_of("c-2"), [1, 2800, 2_500_000]);
+    lab.assert_no_drift();
 }
 
 #[test]

@@ -1,5 +1,6 @@
-//! Rows with one source and id: an event that is sent again with another session is counted twice,
-//! equal ids of two workspaces are two events. People are told of both.
+//! Rows with one source and id: an event that is sent again with another session is counted twice
+//! until the loader settles it, equal ids of two workspaces are two events. People are told of what is
+//! not settled.
 
 use std::time::Duration;
 
@@ -71,7 +72,11 @@ fn an_identity_that_two_partitions_counted_is_told_once_with_both_addresses() {
     let lab = Lab::new("twice");
     let _processor = lab.processor("1");
     let admin = Address::free();
-    let mut loader = lab.role("loader", "1", &[("admin.listen", &admin.setting())]);
+    let settings = [
+        ("admin.listen", &*admin.setting()),
+        ("loader.settle_counted_twice", "false"),
+    ];
+    let mut loader = lab.role("loader", "1", &settings);
     let sender = Sender::new(&lab);
     send(&sender, "first");
     let told = await_alerts(&lab, "first");

@@ -52,13 +52,6 @@ fn await_rows(lab: &Lab, wanted: &str) {
     });
 }
 
-fn assert_no_drift(lab: &Lab) {
-    let said = lab.run(&["audit", "--json"]);
-    let answer: Value = serde_json::from_str(&said.stdout).unwrap_or_else(|_| panic!("{said:?}"));
-    assert_eq!(said.code, Some(0), "{answer:#}");
-    assert_eq!(answer["drift_events"], 0, "{answer:#}");
-}
-
 /// Counts, loads and audits `count` more calls.
 fn live(lab: &Lab, name: &str, count: usize, rows: &str) {
     lab.apply_budgets(BUDGETS);
@@ -66,7 +59,7 @@ fn live(lab: &Lab, name: &str, count: usize, rows: &str) {
     let loader = lab.loader();
     send(lab, name, count);
     await_rows(lab, rows);
-    assert_no_drift(lab);
+    lab.assert_no_drift();
     loader.stop();
     processor.stop();
 }

@@ -31,18 +31,6 @@ fn await_spent(lab: &Lab, wanted: &str) {
     });
 }
 
-fn assert_no_drift(lab: &Lab) {
-    let said = lab.run(&["audit", "--json"]);
-    let answer: Value = serde_json::from_str(&said.stdout).unwrap();
-    assert_eq!(said.code, Some(0), "{answer:#}");
-    assert_eq!(answer["drift_nanodollars"], "0", "{answer:#}");
-    assert_eq!(answer["not_compared"], serde_json::json!([]), "{answer:#}");
-    assert!(
-        answer["compared"]["windows"].as_u64() > Some(0),
-        "{answer:#}"
-    );
-}
-
 #[test]
 fn an_opening_is_spent_at_once_once_and_for_the_audit() {
     let lab = Lab::new("opening");
@@ -52,7 +40,7 @@ fn an_opening_is_spent_at_once_once_and_for_the_audit() {
     lab.apply_budgets(&cap("0.009"));
     await_spent(&lab, "0.009");
     guard.await_verdict("c-1", Verdict::Warn, WAIT);
-    assert_no_drift(&lab);
+    lab.assert_no_drift_anywhere();
 
     let sender = Sender::new(&lab);
     let mut traffic = Traffic::new(&lab, 7);
@@ -68,11 +56,11 @@ fn an_opening_is_spent_at_once_once_and_for_the_audit() {
     sender.send(&traffic.call("c-1", "s-1", 50_000, 0, 0));
     sender.flush();
     await_spent(&lab, "0.0125");
-    assert_no_drift(&lab);
+    lab.assert_no_drift_anywhere();
     lab.apply_budgets(&cap("0.001"));
     await_spent(&lab, "0.0045");
     guard.await_verdict("c-1", Verdict::Ok, WAIT);
-    assert_no_drift(&lab);
+    lab.assert_no_drift_anywhere();
     let status = lab.must(&["budgets", "status", "--json"]).stdout;
     let status: Value = serde_json::from_str(&status).unwrap();
     assert!(status.to_string().contains("\"0.0045\""), "{status:#}");

@@ -90,10 +90,11 @@ impl Reading<'_> {
         Ok(rows)
     }
 
-    /// The condition that a row is about an event of the input.
+    /// The condition that a row is about an event of the input, and counts it.
     fn of_input(&self) -> String {
         format!(
-            "(kind IN ('usage', 'revenue') OR kind = 'correction' AND src_topic = {})",
+            "(kind IN ('usage', 'revenue') OR kind = 'correction' AND src_topic = {} \
+              AND NOT has(flags, 'told_again'))",
             quoted(&self.context.topics.usage)
         )
     }

@@ -33,6 +33,8 @@ pub struct CompiledBudget {
     /// Version of the budgets with which this process met that count first: entries that were counted
     /// with this version or a later one are in it.
     pub counts_since_version: u64,
+    /// Version of the budgets that its record made.
+    pub recorded_at: u64,
 }
 
 /// An account need not hold an entry that arrived this soon after its count began: the meter may
@@ -83,6 +85,7 @@ impl CompiledBudget {
             revision: xxh3_64(&budget.to_record()),
             count: CountId::of(&budget),
             counts_since_version: 0,
+            recorded_at: 0,
             budget,
         }
     }

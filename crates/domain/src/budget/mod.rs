@@ -16,6 +16,7 @@ mod reserve_rule;
 mod wire;
 
 use std::fmt;
+use std::ops::Sub;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize, Serializer};
@@ -106,6 +107,18 @@ impl Spend {
             Unit::Usd => Amount::Usd(self.cost),
             Unit::Tokens => Amount::Tokens(self.tokens.into()),
             Unit::Calls => Amount::Calls(self.calls.into()),
+        }
+    }
+}
+
+impl Sub for Spend {
+    type Output = Self;
+
+    fn sub(self, other: Self) -> Self {
+        Self {
+            cost: self.cost - other.cost,
+            tokens: self.tokens - other.tokens,
+            calls: self.calls - other.calls,
         }
     }
 }

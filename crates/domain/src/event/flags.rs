@@ -32,8 +32,10 @@ impl Flags {
 
     /// Nobody has counted the tokens: they are the estimate of whoever told of the call.
     pub const USAGE_ESTIMATED: Self = Self(1 << 11);
+    /// The call was counted before; the row counts nothing, and says what else is known of whose it is.
+    pub const TOLD_AGAIN: Self = Self(1 << 12);
 
-    const NAMES: [(Self, &'static str); 12] = [
+    const NAMES: [(Self, &'static str); 13] = [
         (Self::TIME_CLAMPED, "time_clamped"),
         (Self::FIELD_TRUNCATED, "field_truncated"),
         (Self::FIELD_DROPPED, "field_dropped"),
@@ -46,11 +48,17 @@ impl Flags {
         (Self::NO_USAGE, "no_usage"),
         (Self::BACKFILLED, "backfilled"),
         (Self::USAGE_ESTIMATED, "usage_estimated"),
+        (Self::TOLD_AGAIN, "told_again"),
     ];
 
     /// Adds `other`.
     pub fn insert(&mut self, other: Self) {
         self.0 |= other.0;
+    }
+
+    /// Takes `other` away.
+    pub fn remove(&mut self, other: Self) {
+        self.0 &= !other.0;
     }
 
     /// Whether all of `other` are set.

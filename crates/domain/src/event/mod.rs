@@ -132,9 +132,6 @@ impl Event<'_> {
 
     /// The partition in which this event is counted, among `partitions`.
     pub fn home(&self, partitions: u32) -> u32 {
-        match self.session_key() {
-            Some(key) => crate::routing::partition_of(key.as_bytes(), partitions),
-            None => crate::routing::partition_of(&self.identity.0.to_be_bytes(), partitions),
-        }
+        crate::routing::home(self.session_key(), self.identity, partitions)
     }
 }

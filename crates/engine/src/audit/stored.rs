@@ -7,7 +7,9 @@ use spendfuse_domain::budget::{CountId, Spend};
 
 use crate::account::{Account, Published};
 use crate::codec::{self, CodecError};
+use crate::ledger::CountRecord;
 use crate::ledger::changelog::{ACCOUNT, AccountRecord, LedgerMark, MARK, read_account_key};
+use crate::ledger::counts::read_count_key;
 
 /// An account of one budget, scope and window.
 #[derive(Clone, Debug, PartialEq)]
@@ -35,6 +37,10 @@ pub enum StoredRecord {
     Mark(LedgerMark),
     /// An account.
     Account(StoredAccount),
+    /// Where a budget's count begins.
+    Count(String, CountRecord),
+    /// A count that is gone.
+    CountGone(String),
     /// An account that is gone: budget, scope, start of the window.
     Gone(String, String, UnixMillis),
     /// Nothing that an audit compares.
@@ -47,6 +53,13 @@ pub enum StoredRecord {
 /// [`CodecError`] where it is damaged or of a newer format.
 pub fn read_stored(key: &[u8], value: Option<&[u8]>) -> Result<StoredRecord, CodecError> {
     let is_account = key.starts_with(ACCOUNT.as_bytes());
+    if let Some(budget) = read_count_key(key) {
+        let budget = budget.to_owned();
+        return Ok(match value {
+            Some(value) => StoredRecord::Count(budget, codec::decode(value)?),
+            None => StoredRecord::CountGone(budget),
+        });
+    }
     match value {
         None => Ok(gone(key).unwrap_or(StoredRecord::Other)),
         Some(value) if is_account => {
@@ -144,7 +157,10 @@ mod tests {
                     account = Some(found);
                 }
                 StoredRecord::Mark(found) => mark = Some(found),
-                StoredRecord::Gone(..) | StoredRecord::Other => {}
+                StoredRecord::Gone(..)
+                | StoredRecord::Count(..)
+                | StoredRecord::CountGone(..)
+                | StoredRecord::Other => {}
             }
         }
         let (account, mark) = (account.unwrap(), mark.unwrap());

@@ -10,7 +10,8 @@ use spendfuse_domain::{BudgetId, UnixMillis, Window};
 
 use super::Ledger;
 use super::accounts::{AccountId, LedgerAccount};
-use crate::account::{Account, Due};
+use super::counts::read_count_key;
+use crate::account::{Account, AccountPlace, Due};
 use crate::alert_limit::AlertLimit;
 use crate::codec::{self, CodecError};
 use crate::restore_error::RestoreError;
@@ -45,6 +46,10 @@ pub struct LedgerMark {
     #[n(4)]
     #[cbor(with = "codec::offsets", has_nil)]
     pub through: BTreeMap<u32, i64>,
+    /// Whether it is written down where each count begins.
+    #[n(5)]
+    #[cbor(with = "codec::only_true", has_nil)]
+    pub counts_are_kept: bool,
 }
 
 /// An account with its window; `A` is the account, or a reference to write it.
@@ -203,6 +208,9 @@ impl Ledger {
             }
             return Ok(());
         }
+        if let Some(id) = read_count_key(key) {
+            return self.restore_count(id, value).map_err(failed);
+        }
         let Some(value) = value else {
             let gone = read_account_key(key);
             let gone =
@@ -221,6 +229,8 @@ impl Ledger {
                 self.chains = mark.chains;
                 self.through = mark.through;
                 self.alert_limit = mark.alert_limit;
+                self.counts.are_kept = mark.counts_are_kept;
+                self.is_of_before = true;
             }
             _ => {
                 let record = codec::decode(value).map_err(failed)?;
@@ -280,9 +290,10 @@ impl Ledger {
         let Some(compiled) = self.book.named(&known.budget) else {
             return false;
         };
-        let end = known.window.end;
         let account = &known.account;
-        let waits = account.waits_to_be_published(compiled, end, self.now)
+        let is_whole = self.counts.is_whole(compiled, &known.window);
+        let place = AccountPlace::in_window(&known.scope, &known.window).whole(is_whole);
+        let waits = account.waits_to_be_published(compiled, place, self.now)
             || account.line_due(false, self.now) != Due::Never;
         known.is_running(self.now) && waits
     }

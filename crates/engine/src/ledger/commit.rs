@@ -61,6 +61,7 @@ impl Ledger {
             chains: self.chains.clone(),
             alert_limit: self.alert_limit.clone(),
             through: self.through.clone(),
+            counts_are_kept: self.counts.are_kept,
         };
         let record = (mark_key(), Some(codec::encode(&mark)));
         self.outputs.told.changelog.push(record);
@@ -77,6 +78,7 @@ impl Ledger {
         let Some(compiled) = self.book.named(&known.budget) else {
             return;
         };
+        let is_whole = self.counts.is_whole(compiled, &known.window);
         if !known.goes_on_in(compiled) || !known.is_running(self.now) {
             // The sum is another count's, which waits to be judged anew; or nobody asks for it now.
             return;
@@ -84,7 +86,7 @@ impl Ledger {
         if let Some(nearness) = known.waits_as.take() {
             self.refreshes.leave(nearness, id);
         }
-        let place = AccountPlace::in_window(&known.scope, &known.window);
+        let place = AccountPlace::in_window(&known.scope, &known.window).whole(is_whole);
         let (seq, now) = (self.seq, self.now);
         let mut settlement = publish::settle(&mut known.account, compiled, place, seq, now, pace);
         settlement.counts_through(&self.through);

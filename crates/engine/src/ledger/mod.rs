@@ -9,6 +9,7 @@
 mod accounts;
 pub(crate) mod changelog;
 mod commit;
+pub(crate) mod counts;
 mod opening;
 mod refresh;
 mod waking;
@@ -29,6 +30,8 @@ use crate::stamps::Stamps;
 use accounts::{AccountId, Accounts, LedgerAccount};
 use changelog::Shared;
 pub use commit::LedgerOutputs;
+use counts::Counts;
+pub use counts::{CountRecord, OPENINGS_KEY, OpeningEntry, Openings};
 use refresh::Refreshes;
 pub use spendfuse_domain::row::{WindowLine, WindowLineKind};
 
@@ -74,6 +77,9 @@ pub struct Ledger {
     seq: u64,
     required_budget_version: u64,
     accounts: Accounts,
+    counts: Counts,
+    /// Whether the state was restored, not begun here.
+    is_of_before: bool,
     /// Used until the restore is complete.
     shared: Shared,
     /// Per meter partition, the `seq` of its last deltas.
@@ -122,6 +128,8 @@ impl Ledger {
             seq: 0,
             required_budget_version: 0,
             accounts: Accounts::default(),
+            counts: Counts::default(),
+            is_of_before: false,
             shared: Shared::default(),
             through: BTreeMap::new(),
             evaluated: BTreeMap::new(),
@@ -201,6 +209,9 @@ impl Ledger {
     pub fn apply(&mut self, deltas: &Deltas, arrival: UnixMillis) {
         self.now = self.now.max(self.stamps.believed(arrival, self.now));
         self.applied = true;
+        // Nothing is counted before it is known where counts begin. Judging anew has time: what comes
+        // here may change it once more.
+        self.begin_what_is_new();
         self.check_link(deltas);
         if let Some(offset) = deltas.through {
             self.through.insert(deltas.meter_partition, offset);
@@ -213,7 +224,7 @@ impl Ledger {
             };
             for index in book.counting(series, &entry.scope) {
                 let compiled = book.budget(index);
-                if entry.corrects.is_none_or(|then| then.is_in(compiled)) {
+                if self.counts(index, compiled, deltas.budget_version, entry) {
                     self.add(index, compiled, entry);
                 }
             }
@@ -299,7 +310,7 @@ impl Ledger {
             self.outputs.without_account += 1;
             return;
         }
-        if entry.takes_back() && is_new() {
+        if entry.takes_back() && is_new() && !self.waits_for_opening(index, compiled) {
             // What is taken back was counted when there was no room for an account.
             self.add_without_account(compiled, entry, &window);
             return;

@@ -43,6 +43,10 @@ impl Ledger {
         };
         let spend = compiled.opening_in(&known.window);
         let opening = &mut known.account.opening;
+        let is_computed = opening.as_ref().is_some_and(|one| one.is_computed);
+        if is_computed && spend.is_none() {
+            return;
+        }
         if spend == opening.as_ref().map(|opening| opening.spend()) {
             return;
         }

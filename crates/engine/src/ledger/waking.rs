@@ -16,9 +16,7 @@ impl Ledger {
     /// are judged anew, a slice at a time.
     pub fn advance(&mut self, time: UnixMillis) {
         self.now = self.now.max(time);
-        if std::mem::take(&mut self.openings_waiting) {
-            self.begin_opened();
-        }
+        self.begin_what_is_new();
         for _ in 0..SLICE {
             let Some(mut entry) = self.wake_at.first_entry() else {
                 break;
@@ -41,6 +39,14 @@ impl Ledger {
         }
         if waiting > 0 && self.reconsider.is_empty() {
             self.remember_evaluated();
+        }
+    }
+
+    /// Notes where the counts of new budgets begin, and what their records say was spent before.
+    pub(super) fn begin_what_is_new(&mut self) {
+        if std::mem::take(&mut self.openings_waiting) {
+            self.begin_counts();
+            self.begin_opened();
         }
     }
 

@@ -9,7 +9,7 @@ use xxhash_rust::xxh3::xxh3_128;
 use super::Meter;
 use super::commit::budget_of;
 use super::dedupe::RememberedIds;
-use super::session::{Session, SessionAccount};
+use super::session::{Session, SessionAccount, account_place};
 use super::sessions::SessionId;
 use crate::alert_limit::AlertLimit;
 use crate::codec;
@@ -145,9 +145,9 @@ impl Meter {
         let Some(compiled) = budget_of(one, session.opened_at, &self.book) else {
             return true;
         };
-        let expires_at = Some(self.published_expiry(session.last_at));
-        one.account
-            .waits_to_be_published(compiled, expires_at, self.now)
+        let expires_at = self.published_expiry(session.last_at);
+        let place = account_place(&one.scope, "", session.opened_at, expires_at);
+        one.account.waits_to_be_published(compiled, place, self.now)
     }
 
     fn restore_mark(&mut self, mark: MeterMark) -> Result<(), RestoreError> {

@@ -287,6 +287,7 @@ pub(super) fn session_block(
         resets_at: Some(until),
         expires_at: Some(until),
         counted_from: now,
+        count_since: None,
         downgrade_to: None,
         version: seq,
         decided_at: now,

@@ -10,18 +10,16 @@
 
 use std::sync::Arc;
 
-use spendfuse_domain::budget::Spend;
+use spendfuse_domain::budget::{CompiledBudget, Spend};
 use spendfuse_domain::event::{Body, Event};
+use spendfuse_domain::growth::ToldCall;
 use spendfuse_domain::row::{Amended, AmendedBy, Counts, MeterAddress, Origin, SpendRow};
-use spendfuse_domain::window::WindowKind;
 use spendfuse_domain::{Flags, Identity, Nanos, UnixMillis};
 
-use super::commit::AccountEnds;
 use super::counted_call::CountedCall;
 use super::dedupe::{Judgement, RememberedId};
 use super::session::{MOST_ACCOUNTS, Session, SessionName};
 use super::{Charge, Meter, Rows};
-use crate::book::BudgetBook;
 use crate::delta::CountedThen;
 
 /// What stands for an entry: an event of the kind usage, and its price.
@@ -56,6 +54,8 @@ pub struct Correction<'a> {
     pub after: Option<Standing<'a>>,
     /// Who corrects, and why.
     pub reason: &'a str,
+    /// Whether it is the same call at another price, among many.
+    pub is_rerate: bool,
 }
 
 /// What became of a correction.
@@ -111,15 +111,18 @@ impl Meter {
         let first = self.index;
         match (&correction.before, &correction.after) {
             (Some(before), Some(after)) if before.event.attribution == after.event.attribution => {
-                let counts = Counts::of(&before.event, before.charge.cost);
-                self.push_row(
-                    correction,
-                    after,
-                    counts,
-                    AmendedBy::Correction,
-                    origin,
-                    rows,
-                );
+                let (by, taking_back) = match correction.is_rerate {
+                    true => (AmendedBy::Rerate, AmendedBy::RerateTakingBack),
+                    false => (AmendedBy::Correction, AmendedBy::TakingBack),
+                };
+                let mut counts = Counts::of(&before.event, before.charge.cost);
+                // Whoever sums calls by where their price comes from finds each in one place.
+                if correction.is_rerate && before.charge.priced != after.charge.priced {
+                    let nothing = nothing_of(before);
+                    self.push_row(correction, &nothing, counts, taking_back, origin, rows);
+                    counts = Counts::default();
+                }
+                self.push_row(correction, after, counts, by, origin, rows);
                 self.change_sums(correction, after, Change::between(before, after));
             }
             (before, after) => {
@@ -160,14 +163,20 @@ impl Meter {
 
     /// What is told of a corrected call from now on is no growth.
     fn ends_growing(&mut self, correction: &Correction<'_>) {
-        let (Some(lately), Some(before)) = (&mut self.lately, &correction.before) else {
+        let (before, after) = (correction.before.as_ref(), correction.after.as_ref());
+        let (Some(lately), Some(standing)) = (&mut self.lately, after.or(before)) else {
             return;
         };
-        let identity = before.event.identity;
-        let known = lately.growing(identity, self.config.partition);
-        if known.is_some_and(|known| known.address == correction.entry) {
-            let calls = &mut self.outputs.ids.calls;
-            lately.remember(identity, &CountedCall::corrected(), calls);
+        let identity = standing.event.identity;
+        let known = lately.of(identity, self.config.partition);
+        let known = known.filter(|known| known.address == correction.entry);
+        if let (Some(known), Some(told)) = (known, ToldCall::of(&standing.event)) {
+            let ended = CountedCall {
+                told,
+                has_ended: true,
+                ..known
+            };
+            lately.remember(identity, &ended, &mut self.outputs.ids.calls);
         }
     }
 
@@ -190,12 +199,7 @@ impl Meter {
             counts,
             by,
         };
-        let address = MeterAddress {
-            partition: self.config.partition,
-            seq: self.seq,
-            index: self.index,
-        };
-        self.index += 1;
+        let address = self.next_address();
         let charge = &standing.charge;
         let mut flags = event.flags;
         flags.insert(charge.flags);
@@ -207,8 +211,7 @@ impl Meter {
             price_version: charge.price_version,
             priced_as: charge.priced_as,
             price_detail: correction.reason,
-            // Whoever sums rows by the budgets that they were counted with finds it with its entry.
-            budget_version: correction.counted.budget_version,
+            budget_version: self.book.version,
             flags,
             origin,
             address,
@@ -244,12 +247,10 @@ impl Meter {
         change: Change,
     ) {
         let book = Arc::clone(&self.book);
+        let running = self.running_event();
         for index in &book.session_budgets {
             let compiled = book.budget(*index);
-            let name = match compiled.budget.window == WindowKind::RootSession {
-                true => SessionName::root_of(event),
-                false => SessionName::of(event),
-            };
+            let name = SessionName::counted_by(compiled, event);
             let (Some(name), Some(scope)) = (name, compiled.scope_of(&event.attribution)) else {
                 continue;
             };
@@ -258,8 +259,11 @@ impl Meter {
             };
             let ends_at = self.ends_at(id);
             let session = &mut self.sessions[id];
-            let has_it = session.has_counted(correction.entry) && ends_at >= self.now;
-            if !has_it || !correction.counted.is_in(compiled) {
+            let entry = correction.entry;
+            let has_it = session.has_counted(entry) && ends_at >= self.now;
+            let is_in_count =
+                correction.counted.is_in(compiled) || session.counted_for(compiled, entry);
+            if !has_it || !is_in_count {
                 continue;
             }
             let (opened_at, limit) = (session.opened_at, session.limit());
@@ -273,32 +277,15 @@ impl Meter {
                 // It was given up for others.
                 continue;
             }
-            let (one, outdated) = session.account_mut(compiled, scope);
+            let (one, outdated) = session.account_mut(compiled, scope, running);
             let Change { spend, unpriced } = change;
             one.account
                 .correct(spend, unpriced, &event.source, &event.id, event.time);
             if let Some(outdated) = outdated {
-                self.withdraw_outdated(outdated, &book, name, opened_at, limit);
+                self.withdraw_outdated(outdated, &book, name, (opened_at, limit));
             }
             self.settle_at_end(id);
         }
-    }
-
-    fn withdraw_outdated(
-        &mut self,
-        mut outdated: super::session::SessionAccount,
-        book: &BudgetBook,
-        name: SessionName<'_>,
-        opened_at: UnixMillis,
-        limit: Option<Nanos>,
-    ) {
-        let ends = AccountEnds {
-            window: &name.window_label(),
-            opened_at,
-            limit,
-            why: "it counts anew",
-        };
-        self.withdraw(&mut outdated, book, ends);
     }
 
     /// Commit of the event that is being counted, and its place among those that have rows.
@@ -312,6 +299,19 @@ impl Session {
     fn has_counted(&self, entry: MeterAddress) -> bool {
         let first = self.first_event;
         first.is_some_and(|first| first <= (entry.seq, entry.index))
+    }
+
+    /// Whether the budget was counted here when the entry was: whatever its record says of when it began,
+    /// an account of it is older.
+    fn counted_for(&self, compiled: &CompiledBudget, entry: MeterAddress) -> bool {
+        let mut accounts = self.accounts.iter();
+        accounts.any(|one| {
+            let goes_on = one.count().goes_on_in(compiled.count, self.opened_at);
+            let is_older = one
+                .first_event
+                .is_some_and(|first| first <= (entry.seq, entry.index));
+            one.budget == compiled.budget.id.as_str() && goes_on && is_older
+        })
     }
 }
 
@@ -341,11 +341,7 @@ impl Change {
 
     fn minus(self, other: Self) -> Self {
         Self {
-            spend: Spend {
-                cost: self.spend.cost - other.spend.cost,
-                tokens: self.spend.tokens - other.spend.tokens,
-                calls: self.spend.calls - other.spend.calls,
-            },
+            spend: self.spend - other.spend,
             unpriced: self.unpriced - other.unpriced,
         }
     }

@@ -2,9 +2,11 @@
 
 use spendfuse_domain::Nanos;
 use spendfuse_domain::budget::Spend;
-use spendfuse_domain::event::{Body, Event};
+use spendfuse_domain::event::{Call, Event};
 use spendfuse_domain::growth::ToldCall;
 use spendfuse_domain::row::{CostParts, Counts, MeterAddress};
+
+use super::Charge;
 
 /// What stands for a call.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -15,48 +17,25 @@ pub struct CountedCall {
     pub(super) cost: CostParts,
     /// The part of it that is charged at a ceiling.
     pub(super) at_ceiling: Nanos,
-    pub(super) reported_cost: Nanos,
-}
-
-fn reported_cost(event: &Event<'_>) -> Nanos {
-    let cost = match &event.body {
-        Body::Usage(call) => call.reported_cost,
-        _ => None,
-    };
-    cost.unwrap_or_default()
+    /// It does not grow any more: what is counted of it is a correction's affair.
+    pub(super) has_ended: bool,
 }
 
 impl CountedCall {
-    /// The call of `event`, counted at `address`, which costs `cost`, `at_ceiling` of it at a ceiling;
-    /// `None` where it is no call.
+    /// `call` of `event`, counted at `address`.
     pub(super) fn of(
         event: &Event<'_>,
-        (cost, at_ceiling): (CostParts, Nanos),
+        call: &Call<'_>,
+        charge: &Charge<'_>,
         address: MeterAddress,
-    ) -> Option<Self> {
-        Some(Self {
-            address,
-            told: ToldCall::of(event)?,
-            cost,
-            at_ceiling,
-            reported_cost: reported_cost(event),
-        })
-    }
-
-    /// What stands for a call that was corrected: what was counted of it is the correction's affair.
-    pub(super) fn corrected() -> Self {
+    ) -> Self {
         Self {
-            address: MeterAddress::default(),
-            told: ToldCall::default(),
-            cost: CostParts::default(),
-            at_ceiling: Nanos::ZERO,
-            reported_cost: Nanos::ZERO,
+            address,
+            told: ToldCall::of_call(event, call),
+            cost: charge.cost,
+            at_ceiling: charge.at_ceiling,
+            has_ended: false,
         }
-    }
-
-    /// Whether it is [`corrected`](Self::corrected): no commit has number 0.
-    pub(super) fn is_corrected(&self) -> bool {
-        self.address.seq == 0
     }
 
     /// What it is for budgets, and the part of it at a ceiling.
@@ -67,13 +46,8 @@ impl CountedCall {
 
     /// How much more it is than `before`.
     pub(super) fn beside(&self, before: &Self) -> (Spend, Nanos) {
-        let ((now, _), (then, _)) = (self.spend(), before.spend());
-        let more = Spend {
-            cost: now.cost - then.cost,
-            tokens: now.tokens - then.tokens,
-            calls: 0,
-        };
-        (more, self.at_ceiling - before.at_ceiling)
+        let ((now, at_ceiling), (then, at_ceiling_then)) = (self.spend(), before.spend());
+        (now - then, at_ceiling - at_ceiling_then)
     }
 
     /// What its rows hold in sum.
@@ -83,7 +57,7 @@ impl CountedCall {
             tokens: self.told.tokens,
             units: self.told.units,
             tool_calls: self.told.tool_calls,
-            reported_cost: self.reported_cost,
+            reported_cost: self.told.reported_cost,
             cost: self.cost,
         }
     }

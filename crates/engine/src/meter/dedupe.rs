@@ -12,7 +12,11 @@ use crate::codec;
 
 /// Clocks of senders may be ahead by this much without being clamped, so an identity is remembered
 /// this much longer than the horizon (five minutes, and one for rounding).
-const SLACK_MINUTES: u32 = 6;
+pub const SLACK_MINUTES: u32 = 6;
+
+/// Content hash of an event that was counted, where nobody knows any more what it said. Another event
+/// has it by chance once in four billion times, and then conflicts of that one are not seen.
+pub(super) const UNKNOWN_CONTENT: u32 = u32::MAX;
 
 /// What the memory says of an identity.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,7 +61,7 @@ pub struct RememberedId {
 /// The new identities of one commit: the record of the ids changelog.
 #[derive(Clone, Debug, Default, PartialEq, Encode, Decode)]
 pub struct RememberedIds {
-    /// In the order of counting.
+    /// In the order of counting; once more each time that more is told of a call.
     #[n(0)]
     pub ids: Vec<RememberedId>,
     /// What was counted of calls whose counts may still grow, one after the other.
@@ -171,37 +175,24 @@ impl Dedupe {
     /// Judges without remembering.
     pub fn judged(&self, identity: Identity, content: u32, arrival: UnixMillis) -> Judgement {
         let id = RememberedId::new(identity, content, arrival);
-        let same = |known: &RememberedId| known.low == id.low && known.high == id.high;
-        let horizon = self.horizon_minutes + SLACK_MINUTES;
-        match self.known.find(id.low, same) {
-            Some(first) if id.minute > first.minute.saturating_add(horizon) => Judgement::Fresh,
-            Some(first) if first.content == content => Judgement::Duplicate,
-            Some(first) => Judgement::Conflict {
-                first: UnixMillis::from_minute(first.minute.into()),
-            },
-            None => Judgement::Fresh,
-        }
+        let known = self.known.find(id.low, |known| known.is_of(id));
+        known.map_or(Judgement::Fresh, |first| {
+            first.judge(id, self.forgets_after())
+        })
     }
 
     /// Judges an event and remembers it where it is fresh; `arrival` is its first arrival.
     pub fn judge(&mut self, identity: Identity, content: u32, arrival: UnixMillis) -> Judgement {
         let id = RememberedId::new(identity, content, arrival);
-        let horizon = self.horizon_minutes + SLACK_MINUTES;
+        let forgets_after = self.forgets_after();
         match self.entry(id) {
             Entry::Occupied(mut known) => {
-                let first = *known.get();
-                if id.minute > first.minute.saturating_add(horizon) {
-                    // Older than the horizon: it only waits for the next sweep.
+                let judgement = known.get().judge(id, forgets_after);
+                if judgement == Judgement::Fresh {
                     *known.get_mut() = id;
                     self.tally(id.minute);
-                    return Judgement::Fresh;
                 }
-                if first.content == content {
-                    Judgement::Duplicate
-                } else {
-                    let first = UnixMillis::from_minute(first.minute.into());
-                    Judgement::Conflict { first }
-                }
+                judgement
             }
             Entry::Vacant(place) => {
                 place.insert(id);
@@ -226,14 +217,28 @@ impl Dedupe {
 
     #[inline]
     fn entry(&mut self, id: RememberedId) -> Entry<'_, RememberedId> {
-        let same = |known: &RememberedId| known.low == id.low && known.high == id.high;
-        self.known.entry(id.low, same, |known| known.low)
+        self.known
+            .entry(id.low, |known| known.is_of(id), |known| known.low)
+    }
+
+    /// Minutes.
+    fn forgets_after(&self) -> u32 {
+        self.horizon_minutes + SLACK_MINUTES
     }
 
     fn tally(&mut self, minute: u32) {
         match self.per_minute.back_mut() {
-            Some((last, count)) if *last >= minute => *count += 1,
+            Some((last, count)) if *last == minute => *count += 1,
+            Some((last, _)) if *last > minute => self.tally_earlier(minute),
             _ => self.per_minute.push_back((minute, 1)),
+        }
+    }
+
+    fn tally_earlier(&mut self, minute: u32) {
+        let tallies = &mut self.per_minute;
+        match tallies.binary_search_by_key(&minute, |(minute, _)| *minute) {
+            Ok(place) => tallies[place].1 += 1,
+            Err(place) => tallies.insert(place, (minute, 1)),
         }
     }
 
@@ -283,6 +288,25 @@ fn minute_of(time: UnixMillis) -> u32 {
 }
 
 impl RememberedId {
+    #[inline]
+    fn is_of(&self, other: Self) -> bool {
+        self.low == other.low && self.high == other.high
+    }
+
+    /// What `later` of the same identity is, where identities are forgotten after so many minutes.
+    #[inline]
+    fn judge(&self, later: Self, forgets_after: u32) -> Judgement {
+        if later.minute > self.minute.saturating_add(forgets_after) {
+            // Older than the horizon: it only waits for the next sweep.
+            Judgement::Fresh
+        } else if self.content == later.content || self.content == UNKNOWN_CONTENT {
+            Judgement::Duplicate
+        } else {
+            let first = UnixMillis::from_minute(self.minute.into());
+            Judgement::Conflict { first }
+        }
+    }
+
     /// The changelog entry of a fresh event.
     pub fn new(identity: Identity, content: u32, arrival: UnixMillis) -> Self {
         Self {
@@ -324,6 +348,23 @@ mod tests {
         assert_eq!(dedupe.shortened(now), Some(Shortened::Full));
         assert!(dedupe.effective_horizon(now) < 10 * 60_000);
         assert_eq!(dedupe.judge(Identity(499), 0, now), Judgement::Duplicate);
+    }
+
+    #[test]
+    fn what_comes_later_than_newer_identities_is_forgotten_in_its_time() {
+        let mut dedupe = Dedupe::new(60 * 60_000, 1000);
+        dedupe.judge(Identity(0), 1, at(1050));
+        for number in 1..=20 {
+            let id = RememberedId::new(Identity(number), UNKNOWN_CONTENT, at(1000));
+            dedupe.restore(id);
+        }
+        assert_eq!(dedupe.judge(Identity(7), 9, at(1050)), Judgement::Duplicate);
+        dedupe.judge(Identity(99), 1, at(1070));
+        assert_eq!(
+            dedupe.len(),
+            2,
+            "those of minute 1000 are gone, that of 1050 is not"
+        );
     }
 
     #[test]

@@ -83,23 +83,10 @@ impl Fold {
         unpriced: Nanos,
         is_history: bool,
     ) {
-        let last = EventPlace {
-            start: self.event_texts.len(),
-            source_bytes: event.source.len(),
-            id_bytes: event.id.len(),
-        };
+        let last = self.next_place(event);
         for (index, one) in series.iter().enumerate() {
-            if !one.filter.holds(&event.attribution) {
+            let Some(key) = self.key_in(index, one, event, is_history) else {
                 continue;
-            }
-            let Some(scope) = self.intern(index as u32, &one.shape, &event.attribution) else {
-                continue;
-            };
-            let key = EntryKey {
-                series: index as u32,
-                scope,
-                minute: event.time.minute(),
-                is_history,
             };
             if self.event_texts.len() == last.start {
                 self.event_texts.push_str(&event.source);
@@ -123,25 +110,12 @@ impl Fold {
         unpriced: Nanos,
         corrects: CountedThen,
     ) {
-        let last = EventPlace {
-            start: self.event_texts.len(),
-            source_bytes: event.source.len(),
-            id_bytes: event.id.len(),
-        };
+        let last = self.next_place(event);
         self.event_texts.push_str(&event.source);
         self.event_texts.push_str(&event.id);
         for (index, one) in series.iter().enumerate() {
-            if !one.filter.holds(&event.attribution) {
+            let Some(key) = self.key_in(index, one, event, false) else {
                 continue;
-            }
-            let Some(scope) = self.intern(index as u32, &one.shape, &event.attribution) else {
-                continue;
-            };
-            let key = EntryKey {
-                series: index as u32,
-                scope,
-                minute: event.time.minute(),
-                is_history: false,
             };
             let sum = Sum {
                 spend,
@@ -151,6 +125,36 @@ impl Fold {
             };
             self.corrected.push((key, sum, corrects));
         }
+    }
+
+    /// Where the texts of `event` will stand.
+    fn next_place(&self, event: &Event<'_>) -> EventPlace {
+        EventPlace {
+            start: self.event_texts.len(),
+            source_bytes: event.source.len(),
+            id_bytes: event.id.len(),
+        }
+    }
+
+    /// The entry of `event` in the series at `index`; `None` where it does not belong to it.
+    #[inline]
+    fn key_in(
+        &mut self,
+        index: usize,
+        series: &Series,
+        event: &Event<'_>,
+        is_history: bool,
+    ) -> Option<EntryKey> {
+        if !series.filter.holds(&event.attribution) {
+            return None;
+        }
+        let scope = self.intern(index as u32, &series.shape, &event.attribution)?;
+        Some(EntryKey {
+            series: index as u32,
+            scope,
+            minute: event.time.minute(),
+            is_history,
+        })
     }
 
     fn sum_of(&mut self, key: EntryKey, last: EventPlace, time: UnixMillis) -> &mut Sum {

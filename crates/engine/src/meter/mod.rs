@@ -7,6 +7,7 @@
 //!
 //! Start with [`Meter::count`].
 
+mod again;
 mod alerts;
 mod changelog;
 mod commit;
@@ -16,6 +17,7 @@ mod counted_lately;
 pub mod dedupe;
 mod fold;
 mod origins;
+mod recovered;
 mod session;
 mod session_calls;
 mod sessions;
@@ -26,10 +28,7 @@ use std::sync::Arc;
 use hashbrown::HashMap;
 use spendfuse_domain::budget::{BudgetId, Spend};
 use spendfuse_domain::event::{Body, Event, Flags};
-use spendfuse_domain::growth::Growth;
-use spendfuse_domain::row::{
-    Amended, AmendedBy, CostParts, MeterAddress, Origin, PriceBasis, SpendRow,
-};
+use spendfuse_domain::row::{Amended, CostParts, MeterAddress, Origin, PriceBasis, SpendRow};
 use spendfuse_domain::{Nanos, UnixMillis};
 
 use crate::account::Account;
@@ -109,7 +108,8 @@ pub enum Counted {
     AtAddress(MeterAddress),
     /// A call that was counted before has grown: the difference is counted at this address.
     Grown(MeterAddress),
-    /// A call that was counted before, with less: nothing is counted.
+    /// A call that was counted before, with less or the same: nothing is counted. What only this event
+    /// tells of whose it is has a row.
     Echo,
     /// A session end: nothing to count.
     SessionEnded,
@@ -360,7 +360,7 @@ impl Meter {
         match self.dedupe.judge(event.identity, event.content, arrival) {
             Judgement::Duplicate => return Counted::Duplicate,
             Judgement::Conflict { first } => {
-                return self.count_growth(event, charge, (origin, arrival), feed, rows, first);
+                return self.count_again(event, charge, (origin, arrival), feed, rows, first);
             }
             Judgement::Fresh => {}
         }
@@ -371,10 +371,7 @@ impl Meter {
         }
         let (address, flags) = self.add_row(event, charge, origin, feed, None, rows);
         if let Body::Usage(call) = &event.body {
-            let priced = (charge.cost, charge.at_ceiling);
-            let Some(counted) = CountedCall::of(event, priced, address) else {
-                return Counted::AtAddress(address);
-            };
+            let counted = CountedCall::of(event, call, charge, address);
             let spend = counted.spend();
             self.count_spend(event, spend, feed);
             if feed == Feed::Live {
@@ -384,51 +381,6 @@ impl Meter {
             self.remember_call(event, &counted);
         }
         Counted::AtAddress(address)
-    }
-
-    /// An event of an identity that was counted with other content.
-    #[cold]
-    fn count_growth(
-        &mut self,
-        event: &Event<'_>,
-        charge: &Charge<'_>,
-        (origin, arrival): (Origin, UnixMillis),
-        feed: Feed,
-        rows: &mut impl Rows,
-        first: UnixMillis,
-    ) -> Counted {
-        let partition = self.config.partition;
-        let known = self.lately.as_ref();
-        let before = known.and_then(|known| known.growing(event.identity, partition));
-        let priced = (charge.cost, charge.at_ceiling);
-        let growth = before.and_then(|before| {
-            let now = CountedCall::of(event, priced, before.address)?;
-            Some((before.told.growth(&now.told), before, now))
-        });
-        let (before, now) = match growth {
-            Some((Growth::More, before, now)) => (before, now),
-            Some((Growth::Echo, ..)) => return Counted::Echo,
-            Some((Growth::Conflict, ..)) | None => {
-                self.tell_of_conflict(event, origin, first);
-                return Counted::Conflict;
-            }
-        };
-        let more = now.beside(&before);
-        let amended = Amended {
-            id: &event.id,
-            address: before.address,
-            counts: before.counts(),
-            by: AmendedBy::Event,
-        };
-        let (address, _) = self.add_row(event, charge, origin, feed, Some(&amended), rows);
-        self.count_spend(event, more, feed);
-        if feed == Feed::Live {
-            self.count_growth_in_sessions(event, more);
-        }
-        let id = self.remember(event, (origin, arrival));
-        self.dedupe.restore(id);
-        self.remember_call(event, &now);
-        Counted::Grown(address)
     }
 
     /// An event is counted: its identity and where it came from are remembered.
@@ -459,12 +411,7 @@ impl Meter {
         amends: Option<&Amended<'_>>,
         rows: &mut impl Rows,
     ) -> (MeterAddress, Flags) {
-        let address = MeterAddress {
-            partition: self.config.partition,
-            seq: self.seq,
-            index: self.index,
-        };
-        self.index += 1;
+        let address = self.next_address();
         let mut flags = event.flags;
         flags.insert(charge.flags);
         if feed == Feed::History {
@@ -484,6 +431,17 @@ impl Meter {
             address,
         });
         (address, flags)
+    }
+
+    /// The address of the commit's next row.
+    fn next_address(&mut self) -> MeterAddress {
+        let index = self.index;
+        self.index += 1;
+        MeterAddress {
+            partition: self.config.partition,
+            seq: self.seq,
+            index,
+        }
     }
 
     fn count_spend(&mut self, event: &Event<'_>, (spend, unpriced): (Spend, Nanos), feed: Feed) {

@@ -53,6 +53,14 @@ impl<'a> SessionName<'a> {
         })
     }
 
+    /// The session of `event` that a session budget counts in.
+    pub fn counted_by(compiled: &CompiledBudget, event: &'a Event<'_>) -> Option<Self> {
+        match compiled.budget.window == WindowKind::RootSession {
+            true => Self::root_of(event),
+            false => Self::of(event),
+        }
+    }
+
     /// The key in the changelog.
     pub fn to_bytes(self) -> Vec<u8> {
         let kind = if self.root { "root" } else { "session" };
@@ -157,6 +165,9 @@ pub struct SessionAccount {
     #[n(4)]
     #[cbor(default, with = "codec::optional_millis")]
     pub count_since: Option<UnixMillis>,
+    /// Commit of the event that it began with, and that one's place in it; older versions did not say.
+    #[n(5)]
+    pub first_event: Option<(u64, u32)>,
 }
 
 impl SessionAccount {
@@ -283,13 +294,14 @@ impl Session {
         }
     }
 
-    /// The account of a budget in `scope`, made where it is new, and the one that it replaces where
-    /// that belongs to another count, or where there are [`MOST_ACCOUNTS`]: then the one with the
-    /// least spent, which invented names have.
+    /// The account of a budget in `scope`, made by `event` where it is new, and the one that it
+    /// replaces where that belongs to another count, or where there are [`MOST_ACCOUNTS`]: then the
+    /// one with the least spent, which invented names have.
     pub fn account_mut(
         &mut self,
         compiled: &CompiledBudget,
         scope: String,
+        event: (u64, u32),
     ) -> (&mut SessionAccount, Option<SessionAccount>) {
         let (budget, count) = (compiled.budget.id.as_str(), compiled.count);
         let known = self
@@ -313,6 +325,7 @@ impl Session {
             scope,
             account: Account::default(),
             count_since: count.since,
+            first_event: Some(event),
         });
         let last = self.accounts.len() - 1;
         (&mut self.accounts[last], outdated)
@@ -390,5 +403,6 @@ pub fn account_place<'a>(
         window_start: opened_at,
         resets_at: None,
         expires_at: Some(expires_at),
+        is_whole: false,
     }
 }

@@ -11,7 +11,7 @@ use spendfuse_domain::window::WindowKind;
 use spendfuse_domain::{Amount, Nanos, Unit, UnixMillis};
 
 use super::commit::AccountEnds;
-use super::session::{LanePlace, Session, SessionName};
+use super::session::{LanePlace, Session, SessionAccount, SessionName};
 use super::sessions::SessionId;
 use super::{Charge, EpisodePlace, Meter, SLICE};
 use crate::alert::{Alert, AlertDetails, AlertKind};
@@ -106,42 +106,49 @@ impl Meter {
         (spend, unpriced): (Spend, Nanos),
         told: Option<Nanos>,
     ) {
-        let now = self.now;
+        let (now, running) = (self.now, self.running_event());
         for index in &book.session_budgets {
             let compiled = book.budget(*index);
-            let of_root = compiled.budget.window == WindowKind::RootSession;
-            let name = match of_root {
-                true => SessionName::root_of(event),
-                false => SessionName::of(event),
-            };
+            let name = SessionName::counted_by(compiled, event);
             let (Some(name), Some(scope)) = (name, compiled.scope_of(&event.attribution)) else {
                 continue;
             };
-            let (id, session) = self.live_session(name, known.filter(|_| !of_root));
-            if !of_root {
+            let (id, session) = self.live_session(name, known.filter(|_| !name.root));
+            if !name.root {
                 *known = Some(id);
             }
             if let Some(told) = told.filter(|_| compiled.budget.limit_from_event) {
                 session.set_limit(told);
             }
             let (opened_at, limit) = (session.opened_at, session.limit());
-            let (account, outdated) = session.account_mut(compiled, scope);
+            let (account, outdated) = session.account_mut(compiled, scope, running);
             account.add(spend, unpriced, event, compiled.budget.limit.unit(), now);
-            if let Some(mut outdated) = outdated {
+            if let Some(outdated) = outdated {
                 let gave_way = outdated.budget != account.budget || outdated.scope != account.scope;
-                let ends = AccountEnds {
-                    window: &name.window_label(),
-                    opened_at,
-                    limit,
-                    why: "it counts anew",
-                };
-                self.withdraw(&mut outdated, book, ends);
+                self.withdraw_outdated(outdated, book, name, (opened_at, limit));
                 if gave_way {
                     self.tell_of_given_up_account(name);
                 }
             }
             self.touch(id);
         }
+    }
+
+    /// An account of `name` gave way to that of another count, or to another one.
+    pub(super) fn withdraw_outdated(
+        &mut self,
+        mut outdated: SessionAccount,
+        book: &BudgetBook,
+        name: SessionName<'_>,
+        (opened_at, limit): (UnixMillis, Option<Nanos>),
+    ) {
+        let ends = AccountEnds {
+            window: &name.window_label(),
+            opened_at,
+            limit,
+            why: "it counts anew",
+        };
+        self.withdraw(&mut outdated, book, ends);
     }
 
     fn run_detectors(

@@ -11,7 +11,7 @@ use spendfuse_bus::{
 };
 use spendfuse_devstack::{DevStack, DevStackOptions, Kafka, wait_until};
 use spendfuse_domain::Topics;
-use spendfuse_loader::{self as loader, AlertSink, LoaderAlert, LoaderConfig, LoaderError};
+use spendfuse_loader::{self as loader, LoaderConfig, LoaderError, LoaderNews, NewsSink};
 use spendfuse_warehouse::{Link, SpendBlock, Warehouse};
 use tokio::runtime::Runtime;
 
@@ -27,7 +27,7 @@ pub struct Fixture {
     pub warehouse: Warehouse,
     pub runtime: Runtime,
     pub producer: EventProducer,
-    pub alerts: Arc<Mutex<Vec<LoaderAlert>>>,
+    pub alerts: Arc<Mutex<Vec<LoaderNews>>>,
     /// Last commit number of each partition.
     pub seqs: BTreeMap<u32, u64>,
     /// Of the calls that are counted from now on.
@@ -85,7 +85,7 @@ impl Fixture {
         let (warehouse, runtime) = (self.warehouse.clone(), self.runtime.handle().clone());
         let shutdown = Shutdown::new();
         let alerts = Arc::clone(&self.alerts);
-        let sink: AlertSink = Arc::new(move |alert| alerts.lock().unwrap().push(alert));
+        let sink: NewsSink = Arc::new(move |alert| alerts.lock().unwrap().push(alert));
         let requested = shutdown.clone();
         let thread = std::thread::spawn(move || {
             loader::run(&config, &warehouse, &runtime, &requested, &sink)
@@ -159,7 +159,7 @@ impl Fixture {
         gaps.accept("spendfuse.rows", partition, gap).unwrap();
     }
 
-    pub fn wait_for_alert(&self, wanted: impl Fn(&LoaderAlert) -> bool) {
+    pub fn wait_for_alert(&self, wanted: impl Fn(&LoaderNews) -> bool) {
         let raised = || {
             self.alerts
                 .lock()

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use spendfuse_bus::{EventProducer, ProducerOptions};
 use spendfuse_devstack::wait_until;
-use spendfuse_loader::LoaderAlert;
+use spendfuse_loader::LoaderNews;
 use spendfuse_loader::protocol::StopReason;
 
 use fixture::{COUNTS, Fixture, PATIENCE, ROWS_A_BLOCK, RunningLoader, create_topics, pause};
@@ -68,17 +68,17 @@ fn every_block_is_loaded_once_through_crashes_and_a_broken_one_stops_only_its_pa
     fixture.wait_for_rows(90);
     second.end();
     let alerts = fixture.alerts.lock().unwrap();
-    let stopped = |alert: &LoaderAlert| {
+    let stopped = |alert: &LoaderNews| {
         matches!(
             alert,
-            LoaderAlert::Stopped {
+            LoaderNews::Stopped {
                 partition: 1,
                 reason: StopReason::Poison { offset: 41, .. },
                 ..
             }
         )
     };
-    let gap = |alert: &LoaderAlert| matches!(alert, LoaderAlert::BrokenLink { partition: 0, broken, .. } if broken.kind() == "gap");
+    let gap = |alert: &LoaderNews| matches!(alert, LoaderNews::BrokenLink { partition: 0, broken, .. } if broken.kind() == "gap");
     assert!(alerts.iter().any(stopped), "{alerts:?}");
     assert!(alerts.iter().any(gap), "{alerts:?}");
     assert_eq!(alerts.len(), 2, "{alerts:?}");
@@ -307,7 +307,7 @@ fn lost_rows_stop_their_partition_until_that_is_accepted() {
     fixture.wait_for_alert(|alert| {
         matches!(
             alert,
-            LoaderAlert::Stopped {
+            LoaderNews::Stopped {
                 partition: 0,
                 reason: StopReason::Lost { from: 2, to: 4, .. },
                 ..
@@ -354,7 +354,7 @@ fn rows_of_topics_made_anew_are_not_taken_for_those_before_them() {
     let stopped = || {
         let alerts = fixture.alerts.lock().unwrap();
         let mut stops = alerts.iter().filter_map(|alert| match alert {
-            LoaderAlert::Stopped {
+            LoaderNews::Stopped {
                 partition: 1,
                 reason: StopReason::Doubt { detail, .. },
                 ..

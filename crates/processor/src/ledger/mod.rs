@@ -7,18 +7,21 @@ use spendfuse_bus::{
     InputProgress, InputRecord, LogicError, Outputs, PartitionLogic, RestoreSource, StageLogic,
     Unreadable,
 };
-use spendfuse_domain::verdict::Stage;
+use spendfuse_domain::verdict::{Stage, WantedOpening};
 use spendfuse_domain::{Topics, UnixMillis};
 use spendfuse_engine::codec;
 use spendfuse_engine::delta::Deltas;
-use spendfuse_engine::ledger::{Ledger, LedgerConfig};
+use spendfuse_engine::ledger::{Ledger, LedgerConfig, OPENINGS_KEY, Openings};
 use spendfuse_warehouse::block::{BudgetWindowRow, BudgetWindows};
 
 use crate::heartbeat::Watermark;
-use crate::metrics::{ACCOUNTS, BROKEN_LINKS, WITHOUT_ACCOUNT};
+use crate::metrics::{ACCOUNTS, BROKEN_LINKS, OPENINGS_WANTED, WITHOUT_ACCOUNT};
 use crate::publish::{LINKS_KEY, Publisher, RowLinks};
 use crate::tables::Tables;
 use crate::unreadable;
+
+/// Counts that a heartbeat names as waiting for their openings, at most.
+const MOST_WANTED: usize = 100;
 
 /// Makes the ledger's partitions.
 #[derive(Debug)]
@@ -51,12 +54,16 @@ impl StageLogic for LedgerStage {
             partition,
             ..self.config.clone()
         };
+        let budgets = self.tables.budgets.load_full();
         Ok(LedgerPartition {
             partition,
             partitions: self.config.partitions,
             topics: Arc::clone(&self.topics),
             tables: Arc::clone(&self.tables),
-            ledger: Ledger::new(config, self.tables.budgets.load_full()),
+            ledger: match self.tables.computes_openings {
+                true => Ledger::new(config, budgets).with_computed_openings(),
+                false => Ledger::new(config, budgets),
+            },
             seq: 0,
             watermark: Watermark::new(Stage::Ledger, partition, &[&self.topics.deltas]),
             links: RowLinks::default(),
@@ -88,6 +95,17 @@ impl LedgerPartition {
     /// The state machine, for audits and tests.
     pub fn ledger(&self) -> &Ledger {
         &self.ledger
+    }
+
+    /// What was spent before a count began. What cannot be read is asked for again.
+    fn take_openings(&mut self, record: &InputRecord<'_>) {
+        match codec::decode::<Openings>(record.value.unwrap_or_default()) {
+            Ok(told) => self.ledger.take_openings(&told),
+            Err(error) => {
+                let (partition, offset) = (record.partition, record.offset);
+                tracing::error!(partition, offset, %error, "openings cannot be read and are passed by");
+            }
+        }
     }
 
     /// Whether the budgets in use are those that the meter counted by, or later ones: deltas of a
@@ -141,6 +159,11 @@ impl PartitionLogic for LedgerPartition {
 
     fn process(&mut self, record: &InputRecord<'_>) -> Result<(), LogicError> {
         let arrival = UnixMillis(record.timestamp_millis);
+        if record.key == Some(OPENINGS_KEY) {
+            self.take_openings(record);
+            self.watermark.processed(0, record.offset, arrival);
+            return Ok(());
+        }
         let deltas: Deltas = codec::decode(record.value.unwrap_or_default()).map_err(|error| {
             LogicError::Input(format!("deltas at offset {}: {error}", record.offset))
         })?;
@@ -202,7 +225,14 @@ impl PartitionLogic for LedgerPartition {
             format: self.tables.row_format,
             links: &mut self.links,
         };
-        let heartbeat = self.watermark.take(self.seq, self.ledger.budget_version());
+        let mut heartbeat = self.watermark.take(self.seq, self.ledger.budget_version());
+        if let Some((_, heartbeat)) = &mut heartbeat {
+            let mut wanted: Vec<WantedOpening> = self.ledger.wanted_openings().collect();
+            gauge!(OPENINGS_WANTED, "partition" => self.partition.to_string())
+                .set(wanted.len() as f64);
+            wanted.truncate(MOST_WANTED);
+            heartbeat.openings = wanted;
+        }
         publisher.publish(&published.told, heartbeat)?;
         publisher.rows::<BudgetWindows, _>(&published.window_lines, |line, address| {
             BudgetWindowRow { line, address }

@@ -83,6 +83,7 @@ impl MeterPartition {
             before,
             after,
             reason: &read.says(),
+            is_rerate: read.is_rerate(),
         };
         let origin = Origin {
             rerouted: false,
@@ -94,14 +95,22 @@ impl MeterPartition {
     }
 }
 
-/// What stands before or after the correction, with its flags and its price.
 fn side<'r>(
     record: &CorrectionRecord,
     one: &'r Option<StandingRecord>,
 ) -> Result<Option<Standing<'r>>, String> {
-    let Some(one) = one else { return Ok(None) };
-    let stands = one.read(record).map_err(|error| error.to_string())?;
-    Ok(Some(Standing {
+    let one = one.as_ref();
+    one.map(|one| standing(one, record.received_at)).transpose()
+}
+
+/// What stands for an entry whose event arrived at `received_at`, with its flags and its price.
+pub(super) fn standing(
+    record: &StandingRecord,
+    received_at: UnixMillis,
+) -> Result<Standing<'_>, String> {
+    let stands = record.read(received_at);
+    let stands = stands.map_err(|error| error.to_string())?;
+    Ok(Standing {
         charge: Charge {
             cost: stands.cost,
             at_ceiling: stands.at_ceiling,
@@ -111,5 +120,5 @@ fn side<'r>(
             ..Charge::default()
         },
         event: stands.event,
-    }))
+    })
 }

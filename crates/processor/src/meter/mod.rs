@@ -4,6 +4,7 @@ mod broken;
 mod corrections;
 mod partition;
 mod publish;
+mod recovered;
 mod rejects;
 mod settled;
 mod tallies;

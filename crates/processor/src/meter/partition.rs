@@ -9,6 +9,7 @@ use spendfuse_bus::{
 };
 use spendfuse_domain::budget::Spend;
 use spendfuse_domain::event::{Body, Call, Event, Flags, RejectReason, Rejection, decode};
+use spendfuse_domain::recovered::RECOVERED_KEY;
 use spendfuse_domain::row::{Origin, SpendRow};
 use spendfuse_domain::verdict::Stage;
 use spendfuse_domain::{Nanos, Topics, UnixMillis};
@@ -306,6 +307,7 @@ impl PartitionLogic for MeterPartition {
         self.watermark
             .processed(record.topic_index, record.offset, log_time);
         match record.topic_index {
+            CORRECTIONS if record.key == Some(RECOVERED_KEY) => self.recover(record),
             CORRECTIONS => self.correct(record),
             _ => self.take_in(record),
         }

@@ -4,7 +4,7 @@ use metrics::counter;
 
 use crate::metrics::{
     CORRECTIONS_APPLIED, EVENTS_CONFLICT, EVENTS_COUNTED, EVENTS_DUPLICATE, EVENTS_ECHO,
-    EVENTS_GROWN, EVENTS_PARTLY_READ,
+    EVENTS_GROWN, EVENTS_PARTLY_READ, EVENTS_RECOVERED,
 };
 
 /// Counts of the running batch, exported when it is committed.
@@ -19,6 +19,7 @@ pub(super) struct Tallies {
     pub(super) echoes: u64,
     pub(super) partly_read: u64,
     pub(super) corrections: u64,
+    pub(super) recovered: u64,
 }
 
 impl Tallies {
@@ -38,5 +39,6 @@ impl Tallies {
         counter!(EVENTS_ECHO).increment(tallies.echoes);
         counter!(EVENTS_PARTLY_READ).increment(tallies.partly_read);
         counter!(CORRECTIONS_APPLIED).increment(tallies.corrections);
+        counter!(EVENTS_RECOVERED).increment(tallies.recovered);
     }
 }

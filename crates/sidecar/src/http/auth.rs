@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use axum::extract::{FromRequestParts, Request, State};
 use axum::http::request::Parts;
-use axum::http::{HeaderValue, StatusCode, header};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::Response;
 use metrics::counter;
@@ -30,20 +30,52 @@ pub(super) async fn demand(
     mut request: Request,
     next: Next,
 ) -> Response {
-    let presented = Presented::in_headers(request.headers());
     let connection = request.extensions().get::<Arc<Connection>>();
     let address = connection.and_then(|connection| connection.address());
-    let caller = match caller(&demand.sidecar, &presented, demand.is_tcp, address) {
-        Ok(caller) => caller,
-        Err(denied) => return unauthorized(denied),
-    };
-    if let Some(caller) = caller {
-        if !caller.may(demand.right) {
-            return forbidden(demand.right);
+    match demand.admit(request.headers(), address) {
+        Ok(Some(caller)) => {
+            request.extensions_mut().insert(caller);
         }
-        request.extensions_mut().insert(caller);
+        Ok(None) => {}
+        Err(refusal) => return refusal.response(),
     }
     next.run(request).await
+}
+
+/// Why a request is not answered.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum NotAdmitted {
+    Denied(Denied),
+    NoRight(Right),
+}
+
+impl NotAdmitted {
+    pub(super) fn response(self) -> Response {
+        match self {
+            Self::Denied(denied) => unauthorized(denied),
+            Self::NoRight(right) => forbidden(right),
+        }
+    }
+}
+
+impl Demand {
+    /// Who asks with these headers from `address`; `None` where nobody has to say.
+    ///
+    /// # Errors
+    /// [`NotAdmitted`]: no key that has the right.
+    pub(super) fn admit(
+        &self,
+        headers: &HeaderMap,
+        address: Option<IpAddr>,
+    ) -> Result<Option<Caller>, NotAdmitted> {
+        let presented = Presented::in_headers(headers);
+        let caller = caller(&self.sidecar, &presented, self.is_tcp, address);
+        let caller = caller.map_err(NotAdmitted::Denied)?;
+        match caller {
+            Some(caller) if !caller.may(self.right) => Err(NotAdmitted::NoRight(self.right)),
+            caller => Ok(caller),
+        }
+    }
 }
 
 /// Who presents these; `None` where nobody has to say.

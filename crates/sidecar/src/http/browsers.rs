@@ -13,26 +13,31 @@ use axum::response::Response;
 use metrics::counter;
 
 use super::ApiError;
+use super::authz::is_asked_at;
 use crate::metrics::REQUESTS_REFUSED;
 
 const GATEWAY_HEADERS: [&str; 4] = ["x-spendfuse-", "x-forwarded-", "x-original-", "x-envoy-"];
 
 /// Middleware for addresses on loopback.
 pub async fn refuse_browsers(request: Request, next: Next) -> Response {
-    let Some(mark) = browser_mark(request.uri(), request.headers()) else {
-        return next.run(request).await;
-    };
-    let path = request.uri().path();
-    let is_question = path == "/v1/authz" || path.starts_with("/v1/authz/");
-    if is_question && came_through_gateway(request.headers()) {
-        return next.run(request).await;
+    match refusal(request.uri(), request.headers()) {
+        Some(refusal) => refusal,
+        None => next.run(request).await,
+    }
+}
+
+/// The answer to what looks like a web page's request; `None` where it does not.
+pub(super) fn refusal(uri: &Uri, headers: &HeaderMap) -> Option<Response> {
+    let mark = browser_mark(uri, headers)?;
+    if is_asked_at(uri.path()) && came_through_gateway(headers) {
+        return None;
     }
     counter!(REQUESTS_REFUSED, "reason" => "browser").increment(1);
     let message = format!(
         "this address is for programs on this machine, and {mark} looks like a web page's request; \
          ask from a server, by localhost or 127.0.0.1"
     );
-    ApiError::new("browser", message).response(StatusCode::FORBIDDEN)
+    Some(ApiError::new("browser", message).response(StatusCode::FORBIDDEN))
 }
 
 fn browser_mark(uri: &Uri, headers: &HeaderMap) -> Option<&'static str> {

@@ -2,9 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use axum::body::Bytes;
-use axum::extract::State;
 use axum::http::StatusCode;
+use axum::http::request::Parts;
 use axum::response::Response;
 use metrics::{counter, histogram};
 use spendfuse_domain::scope::workspace_of;
@@ -13,7 +12,7 @@ use spendfuse_guard::{
 };
 
 use super::request::{Misplaced, Question};
-use super::{ApiError, Shared, Sidecar, TOO_MANY_RESERVATIONS, json};
+use super::{ApiError, Sidecar, TOO_MANY_RESERVATIONS, json};
 use crate::keys::Caller;
 use crate::metrics::{CHECK_SECONDS, CHECKS};
 use crate::prices::Prices;
@@ -37,14 +36,14 @@ pub struct Checker {
     pub hint: &'static str,
 }
 
-pub(super) async fn post_check(
-    State(sidecar): Shared,
-    caller: Caller,
-    misplaced: Misplaced,
-    body: Bytes,
+pub(super) async fn check(
+    sidecar: &Sidecar,
+    caller: &Caller,
+    head: &Parts,
+    body: &[u8],
 ) -> Response {
-    let answer = match Question::from_json(&body, misplaced) {
-        Ok(question) => sidecar.answer(question, &caller, "check").await,
+    let answer = match Question::from_json(body, Misplaced::in_head(head)) {
+        Ok(question) => sidecar.answer(question, caller, "check").await,
         Err(error) => Err(error),
     };
     match answer {

@@ -22,7 +22,9 @@ use tokio::sync::Semaphore;
 use super::ApiError;
 use crate::background::{self, let_others_go_first};
 use crate::metrics::REQUESTS_REFUSED;
-use crate::server::{BodyMemory, Connection, FREE_BYTES, NotUnpacked, Share, append, gunzip};
+use crate::server::{
+    BodyMemory, Connection, FREE_BYTES, NotUnpacked, RequestBody, Share, append, gunzip,
+};
 use crate::turn::Turn;
 
 /// No honest body of this size or more becomes so many times as long.
@@ -68,7 +70,7 @@ impl Intake {
 
 /// Why a request's body was not taken.
 #[derive(Clone, Copy, Debug)]
-enum Refusal {
+pub(super) enum Refusal {
     TooLarge(usize),
     TooSlow(Duration),
     NoMemory,
@@ -84,30 +86,41 @@ pub(super) async fn take_body(
     next: Next,
 ) -> Response {
     let (parts, body) = request.into_parts();
-    let connection = parts.extensions.get::<Arc<Connection>>().cloned();
-    let mut reserved = Reserved::new(&rules);
-    let taken = tokio::time::timeout(
-        rules.intake.time,
-        read(&parts.headers, body, &mut reserved, &rules),
-    );
-    let taken = taken.await;
+    let connection = parts.extensions.get::<Arc<Connection>>();
+    let connection = connection.map(Arc::as_ref);
+    let (body, reserved) = match take(&rules, &parts.headers, body, connection).await {
+        Ok(taken) => taken,
+        Err(refusal) => return refusal.response(),
+    };
+    let answer = next.run(Request::from_parts(parts, Body::from(body))).await;
+    drop(reserved);
+    reserve_if_long(&rules.intake, answer).await
+}
+
+/// The whole body, and its reservation, which is to last until the answer is there: what is made of
+/// a body is as large.
+///
+/// # Errors
+/// [`Refusal`]: a body that is not taken.
+pub(super) async fn take(
+    rules: &BodyRules,
+    headers: &HeaderMap,
+    body: impl RequestBody,
+    connection: Option<&Connection>,
+) -> Result<(Bytes, Reserved), Refusal> {
+    let mut reserved = Reserved::new(rules);
+    let taken = read(headers, body, &mut reserved, rules);
+    let taken = tokio::time::timeout(rules.intake.time, taken).await;
     if let Some(connection) = connection {
         connection.answers();
     }
-    match taken.unwrap_or(Err(Refusal::TooSlow(rules.intake.time))) {
-        // The reservation lasts until the answer is there: what is made of a body is as large.
-        Ok(body) => {
-            let answer = next.run(Request::from_parts(parts, Body::from(body))).await;
-            drop(reserved);
-            reserve_if_long(&rules.intake, answer).await
-        }
-        Err(refusal) => refusal.response(),
-    }
+    let body = taken.unwrap_or(Err(Refusal::TooSlow(rules.intake.time)))?;
+    Ok((body, reserved))
 }
 
 async fn read(
     headers: &HeaderMap,
-    mut body: Body,
+    mut body: impl RequestBody,
     reserved: &mut Reserved,
     rules: &BodyRules,
 ) -> Result<Bytes, Refusal> {
@@ -192,7 +205,7 @@ async fn unpack(compressed: Vec<u8>, reserved: &mut Reserved) -> Result<Bytes, R
 
 /// What one body takes of the shared memory, given back when dropped.
 #[derive(Debug)]
-struct Reserved {
+pub(super) struct Reserved {
     memory: BodyMemory,
     unpacking: Arc<Semaphore>,
     at_most: usize,
@@ -227,7 +240,7 @@ impl Reserved {
 
 /// `response`, where it is long with a reservation that lasts until the client has taken it; a
 /// refusal where there is no memory for it.
-async fn reserve_if_long(intake: &Intake, response: Response) -> Response {
+pub(super) async fn reserve_if_long(intake: &Intake, response: Response) -> Response {
     let length = response.body().size_hint().exact().unwrap_or_default();
     let length = usize::try_from(length).unwrap_or(usize::MAX);
     if length <= FREE_BYTES {
@@ -281,7 +294,7 @@ impl HttpBody for LongAnswer {
 }
 
 impl Refusal {
-    fn response(self) -> Response {
+    pub(super) fn response(self) -> Response {
         let (code, status) = match self {
             Self::TooLarge(_) => ("too_large", StatusCode::PAYLOAD_TOO_LARGE),
             Self::TooSlow(_) => ("too_slow", StatusCode::REQUEST_TIMEOUT),

@@ -5,6 +5,7 @@ mod authz;
 mod blocklist;
 mod browsers;
 mod check;
+mod direct;
 mod estimate;
 mod health;
 mod intake;
@@ -23,7 +24,7 @@ use axum::extract::{DefaultBodyLimit, State};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::middleware::{from_fn, from_fn_with_state, map_response};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{any, delete, get, post};
+use axum::routing::{delete, get, post};
 use serde::Serialize;
 use spendfuse_guard::{Clock, Guard};
 
@@ -43,6 +44,7 @@ pub(crate) use auth::caller;
 pub(crate) use authz::refused_call;
 pub use browsers::refuse_browsers;
 pub use check::Checker;
+pub use direct::Api;
 pub(crate) use health::show_state;
 use intake::{BodyRules, Intake};
 pub(crate) use waiting::Waiting;
@@ -130,9 +132,8 @@ impl Sidecar {
     }
 }
 
-/// The routes; `demands_token` where callers do not come over a Unix socket: there they present a key
-/// or the token, where any is set.
-pub fn router(sidecar: Arc<Sidecar>, demands_token: bool) -> Router {
+/// All but what [`Api`] answers itself.
+fn routes(sidecar: Arc<Sidecar>, is_tcp: bool) -> Router {
     let config = &sidecar.config;
     let rules = |at_most, demands_json| {
         let intake = sidecar.intake.clone();
@@ -147,12 +148,11 @@ pub fn router(sidecar: Arc<Sidecar>, demands_token: bool) -> Router {
         let demand = Demand {
             sidecar: Arc::clone(&sidecar),
             right,
-            is_tcp: demands_token,
+            is_tcp,
         };
         from_fn_with_state(demand, auth::demand)
     };
-    let checks = Router::new()
-        .route("/v1/check", post(check::post_check))
+    let reservations = Router::new()
         .route("/v1/reservations/{id}", delete(reservations::release))
         .route("/v1/reservations/{id}/extend", post(reservations::extend))
         .layer(rules(MAX_CHECK_BYTES, true))
@@ -166,26 +166,18 @@ pub fn router(sidecar: Arc<Sidecar>, demands_token: bool) -> Router {
         .route("/v1/estimate", post(estimate::post_estimate))
         .layer(rules(MAX_ESTIMATE_BYTES, true))
         .layer(demands(Right::Check));
-    let gateways = Router::new()
-        .route("/v1/authz", any(authz::authorize))
-        .route("/v1/authz/", any(authz::authorize))
-        // Gateways append the path of the request that they ask about.
-        .route("/v1/authz/{*path}", any(authz::authorize))
-        .layer(rules(MAX_CHECK_BYTES, false))
-        .layer(demands(Right::Check));
     let usage = Router::new()
         .route("/v1/usage", post(post_usage))
         .route("/v1/ingest/litellm", post(compat::ingest_litellm))
         .layer(rules(config.max_usage_bytes, true))
         .layer(demands(Right::Usage));
     // Their clients have the key in other places.
-    let (questions, events) = compat::routes(demands_token);
+    let (questions, events) = compat::routes(is_tcp);
     let others = questions
         .layer(rules(MAX_CHECK_BYTES, false))
         .merge(events.layer(rules(config.max_usage_bytes, true)));
-    let api = checks.merge(figures).merge(estimates);
+    let api = reservations.merge(figures).merge(estimates);
     let mut all = api
-        .merge(gateways)
         .merge(usage)
         .merge(others)
         .layer(map_response(never_stored))
@@ -197,16 +189,18 @@ pub fn router(sidecar: Arc<Sidecar>, demands_token: bool) -> Router {
             let message = "no such path; GET /openapi.json describes them all";
             ApiError::new("not_found", message).response(StatusCode::NOT_FOUND)
         })
-        .method_not_allowed_fallback(async || {
-            let message = "this path takes another method, see the `allow` header";
-            ApiError::new("method_not_allowed", message).response(StatusCode::METHOD_NOT_ALLOWED)
-        })
+        .method_not_allowed_fallback(async || method_not_allowed())
         // The intake has bounded them already.
         .layer(DefaultBodyLimit::disable());
-    if demands_token && config.listens_on_loopback() {
+    if is_tcp && config.listens_on_loopback() {
         all = all.layer(from_fn(refuse_browsers));
     }
     all.with_state(sidecar)
+}
+
+fn method_not_allowed() -> Response {
+    let message = "this path takes another method, see the `allow` header";
+    ApiError::new("method_not_allowed", message).response(StatusCode::METHOD_NOT_ALLOWED)
 }
 
 /// Answers are true for a moment: no cache may keep one, a refusal least of all.

@@ -16,10 +16,10 @@ use std::sync::Arc;
 use std::task::Waker;
 use std::time::Duration;
 
-use axum::Router;
-use axum::body::{Body, HttpBody as _};
-use axum::extract::Request;
+use axum::body::{Body, Bytes, HttpBody};
+use axum::response::Response;
 use axum::serve::Listener;
+use axum::{BoxError, Router};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -60,11 +60,50 @@ impl ServerLimits {
     };
 }
 
+/// The body of a request, as it comes.
+pub trait RequestBody:
+    HttpBody<Data = Bytes, Error: Into<BoxError> + Send> + Send + Unpin + 'static
+{
+}
+
+impl<B> RequestBody for B where
+    B: HttpBody<Data = Bytes, Error: Into<BoxError> + Send> + Send + Unpin + 'static
+{
+}
+
+/// What answers the requests of a listener. Cloning is cheap.
+pub trait Answers: Clone + Send + Sync + 'static {
+    /// The answer to `request`, which came over `connection`.
+    fn answer(
+        &self,
+        request: hyper::Request<impl RequestBody>,
+        connection: Option<&Arc<Connection>>,
+    ) -> impl Future<Output = Response> + Send;
+}
+
+/// Handlers find the connection among the request's extensions.
+impl Answers for Router {
+    async fn answer(
+        &self,
+        request: hyper::Request<impl RequestBody>,
+        connection: Option<&Arc<Connection>>,
+    ) -> Response {
+        let mut request = request.map(Body::new);
+        if let Some(connection) = connection {
+            request.extensions_mut().insert(Arc::clone(connection));
+        }
+        match self.clone().call(request).await {
+            Ok(response) => response,
+            Err(never) => match never {},
+        }
+    }
+}
+
 /// Answers on `listener` until `stopped` says true; then no new requests, and returns when the last
 /// ones are answered. Dropping the future cuts what is still open.
 pub async fn serve_http<L: Listener<Addr: Peer>>(
     mut listener: L,
-    router: Router,
+    answers: impl Answers,
     limits: ServerLimits,
     stopped: watch::Receiver<bool>,
 ) {
@@ -85,8 +124,8 @@ pub async fn serve_http<L: Listener<Addr: Peer>>(
             }
         };
         let (connection, room) = connections.admit(peer.address()).await;
-        let router = router.clone();
-        let answered = answer(stream, router, limits, connection, room, stopped.clone());
+        let answers = answers.clone();
+        let answered = answer(stream, answers, limits, connection, room, stopped.clone());
         open.spawn(answered);
     }
     drop(listener);
@@ -96,7 +135,7 @@ pub async fn serve_http<L: Listener<Addr: Peer>>(
 /// One connection, from its first request to its end.
 async fn answer(
     stream: impl tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
-    router: Router,
+    answers: impl Answers,
     limits: ServerLimits,
     connection: Arc<Connection>,
     _room: OwnedSemaphorePermit,
@@ -104,20 +143,15 @@ async fn answer(
 ) {
     let state = Arc::clone(&connection);
     let service = service_fn(move |request: hyper::Request<Incoming>| {
-        let (mut router, connection) = (router.clone(), Arc::clone(&state));
+        let (answers, connection) = (answers.clone(), Arc::clone(&state));
         connection.waits_for_client();
         async move {
-            let mut request: Request = request.map(Body::new);
             if request.body().is_end_stream() {
                 connection.answers();
             }
-            request.extensions_mut().insert(Arc::clone(&connection));
-            let response = router.call(request).await;
+            let response = answers.answer(request, Some(&connection)).await;
             connection.waits_for_client();
-            Ok::<_, Infallible>(match response {
-                Ok(response) => response,
-                Err(never) => match never {},
-            })
+            Ok::<_, Infallible>(response)
         }
     });
     let mut builder = http1::Builder::new();

@@ -60,7 +60,7 @@ pub(super) enum Outcome {
     Duplicate(NotCounted),
     /// Its call was told of before with less: what it is more will be counted.
     Grown(Accepted),
-    /// Its call was told of before with more.
+    /// Its call was told of before with as much or more.
     Echo(NotCounted),
     /// An earlier event of its identity stands.
     Conflict(NotCounted),

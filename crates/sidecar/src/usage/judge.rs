@@ -8,13 +8,12 @@ use spendfuse_domain::budget::Spend;
 use spendfuse_domain::event::{
     Body, EnvelopeDefaults, Event, RejectReason, Rejection, complete, decode, impose, redact,
 };
-use spendfuse_domain::growth::Growth;
+use spendfuse_domain::growth::{Again, Content, Growth};
 use spendfuse_domain::row::PriceBasis;
 use spendfuse_domain::{Identity, UnixMillis};
 use spendfuse_guard::{CheckRequest, Pair, Place, State, Warning};
 
 use super::answer::{Accepted, NotCounted, Outcome, unknown_members};
-use super::recent::{Before, Content};
 use crate::delivery::{Safe, Unsafe, owes};
 use crate::http::Sidecar;
 use crate::keys::{Caller, Right};
@@ -221,26 +220,26 @@ impl<'s> Judging<'s> {
                 self.outgoing.fresh.insert(event.identity, content);
                 Ok(Outcome::Accepted(accepted))
             }
-            Some(Before::Other(Growth::More)) => {
+            Some(Again::Other(Growth::More)) => {
                 self.outgoing.fresh.insert(event.identity, content);
                 Ok(Outcome::Grown(accepted))
             }
-            Some(Before::Other(Growth::Echo)) => {
-                let detail = "this call was told of before with more; the more is counted";
+            Some(Again::Other(Growth::Echo)) => {
+                let detail = "this call was told of before with as much or more, and that is counted; what this event alone tells of whose it is is taken over";
                 Ok(Outcome::Echo(not_counted(None, detail.to_owned())))
             }
-            Some(Before::Same) => {
+            Some(Again::Same) => {
                 let detail = "this event was sent before; it is counted once";
                 Ok(Outcome::Duplicate(not_counted(None, detail.to_owned())))
             }
-            Some(Before::Other(Growth::Conflict)) => {
+            Some(Again::Other(Growth::Conflict)) => {
                 Ok(Outcome::Conflict(not_counted(None, conflict_detail(event))))
             }
         }
     }
 
     /// What was taken under the event's identity before, as far as it is known here.
-    fn before(&self, event: &Event<'_>, content: &Content) -> Option<Before> {
+    fn before(&self, event: &Event<'_>, content: &Content) -> Option<Again> {
         if let Some(first) = self.outgoing.fresh.get(&event.identity) {
             return Some(first.compared(content));
         }

@@ -103,8 +103,8 @@ async fn take(sidecar: &Sidecar, caller: &Caller, headers: &HeaderMap, body: &[u
     response
 }
 
-/// Judges one event from within the process, whose envelope is complete. Its cost, where it will be counted, and what is to be
-/// sent.
+/// Judges one event from within the process, whose envelope is complete. Its cost, where it will be
+/// counted, and what is to be sent.
 pub(crate) fn take_one(
     sidecar: &Sidecar,
     event: &[u8],

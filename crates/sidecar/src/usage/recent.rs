@@ -4,48 +4,12 @@
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use spendfuse_domain::event::Event;
-use spendfuse_domain::growth::{Growth, ToldCall};
+use spendfuse_domain::growth::{Again, Content};
 use spendfuse_domain::{Identity, UnixMillis};
 
 /// Events of a generation. Two generations are kept: the last 50,000 to 100,000 events, in at most
 /// 25 MB.
 const GENERATION: usize = 50_000;
-
-/// What was taken before.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Before {
-    /// The same event.
-    Same,
-    /// An event of the same identity with other content: what this one is beside it.
-    Other(Growth),
-}
-
-/// What an event says, to tell another one of its identity from it.
-#[derive(Clone, Debug)]
-pub(crate) struct Content {
-    hash: u32,
-    /// What it tells of its call, where it is one.
-    call: Option<Box<ToldCall>>,
-}
-
-impl Content {
-    pub(super) fn of(event: &Event<'_>) -> Self {
-        Self {
-            hash: event.content,
-            call: ToldCall::of(event).map(Box::new),
-        }
-    }
-
-    /// What `later` is to this one.
-    pub(super) fn compared(&self, later: &Self) -> Before {
-        if self.hash == later.hash {
-            return Before::Same;
-        }
-        let calls = self.call.as_ref().zip(later.call.as_ref());
-        Before::Other(calls.map_or(Growth::Conflict, |(first, later)| first.growth(later)))
-    }
-}
 
 /// Identities with the contents that stand for them, the oldest forgotten.
 #[derive(Debug, Default)]
@@ -71,7 +35,7 @@ impl Recent {
         identity: Identity,
         content: &Content,
         since: UnixMillis,
-    ) -> Option<Before> {
+    ) -> Option<Again> {
         let generations = self.lock();
         let taken = generations.young.get(&identity);
         let taken = taken.or_else(|| generations.old.get(&identity))?;
@@ -103,27 +67,27 @@ impl Recent {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use spendfuse_domain::growth::Growth;
 
-    fn content(hash: u32) -> Content {
-        Content { hash, call: None }
-    }
+    use super::*;
 
     #[test]
     fn the_latest_are_known_and_the_memory_is_bounded() {
         let recent = Recent::default();
         let now = UnixMillis::from_minute(10_000);
         let begin = UnixMillis::from_minute(0);
-        let taken = (0..175_000_u32).map(|number| (Identity(number.into()), content(number)));
+        let taken =
+            (0..175_000_u32).map(|number| (Identity(number.into()), Content::of_hash(number)));
         recent.remember(taken, now);
-        let known =
-            |number: u32, since| recent.before(Identity(number.into()), &content(number), since);
-        assert_eq!(known(174_999, begin), Some(Before::Same));
-        assert_eq!(known(125_000, begin), Some(Before::Same));
+        let known = |number: u32, since| {
+            recent.before(Identity(number.into()), &Content::of_hash(number), since)
+        };
+        assert_eq!(known(174_999, begin), Some(Again::Same));
+        assert_eq!(known(125_000, begin), Some(Again::Same));
         assert_eq!(known(10, begin), None);
         assert_eq!(known(174_999, now), None);
-        let other = recent.before(Identity(174_999), &content(7), begin);
-        assert_eq!(other, Some(Before::Other(Growth::Conflict)));
+        let other = recent.before(Identity(174_999), &Content::of_hash(7), begin);
+        assert_eq!(other, Some(Again::Other(Growth::Conflict)));
         let generations = recent.lock();
         assert!(generations.young.len() + generations.old.len() <= 2 * GENERATION);
     }

@@ -11,7 +11,8 @@ use serde_json::{Value, json};
 use spendfuse_domain::UnixMillis;
 use spendfuse_guard::Now;
 use spendfuse_sidecar::keys::{Key, KeyHash, Keyring, Place, Right};
-use spendfuse_sidecar::{SidecarConfig, Token};
+use spendfuse_sidecar::server::Answers as _;
+use spendfuse_sidecar::{Api, SidecarConfig, Token};
 
 use crate::support::{Answer, Bench, assert_conforms, bench, config, steps};
 
@@ -459,7 +460,6 @@ proptest! {
 
 #[tokio::test]
 async fn over_a_socket_a_key_is_honoured_and_not_demanded() {
-    use tower::ServiceExt as _;
     let bench = bench(two_tenants(), None);
     for (key, wanted) in [
         (None, StatusCode::OK),
@@ -471,9 +471,9 @@ async fn over_a_socket_a_key_is_honoured_and_not_demanded() {
         if let Some(key) = key {
             request = request.header("authorization", format!("Bearer {key}"));
         }
-        let router = spendfuse_sidecar::router(Arc::clone(&bench.sidecar), false);
-        let response = router.oneshot(request.body(Body::empty()).unwrap()).await;
-        assert_eq!(response.unwrap().status(), wanted, "{key:?}");
+        let api = Api::new(Arc::clone(&bench.sidecar), false);
+        let response = api.answer(request.body(Body::empty()).unwrap(), None).await;
+        assert_eq!(response.status(), wanted, "{key:?}");
     }
 }
 

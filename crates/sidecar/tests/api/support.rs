@@ -10,13 +10,13 @@ use serde_json::{Value, json};
 use spendfuse_domain::UnixMillis;
 use spendfuse_guard::{Guard, GuardConfig, GuardWriter, Now};
 use spendfuse_pricing::PricingPolicy;
+use spendfuse_sidecar::server::Answers as _;
 use spendfuse_sidecar::spool::{Spool, SpoolConfig, SpooledEvent};
 use spendfuse_sidecar::{
-    Acknowledgement, Delivery, Prices, Sidecar, SidecarConfig, SinkError, UsageSink, router,
+    Acknowledgement, Api, Delivery, Prices, Sidecar, SidecarConfig, SinkError, UsageSink,
 };
 use tempfile::TempDir;
 use tokio::sync::oneshot;
-use tower::ServiceExt as _;
 
 use crate::closed::close;
 
@@ -178,10 +178,8 @@ impl Bench {
 
     /// As if it came over TCP.
     pub async fn ask(&self, request: Request<Body>) -> Answer {
-        let response = router(Arc::clone(&self.sidecar), true)
-            .oneshot(request)
-            .await;
-        let (parts, body) = response.unwrap().into_parts();
+        let api = Api::new(Arc::clone(&self.sidecar), true);
+        let (parts, body) = api.answer(request, None).await.into_parts();
         let body = to_bytes(body, usize::MAX).await.unwrap();
         Answer {
             status: parts.status,

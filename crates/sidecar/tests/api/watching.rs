@@ -6,12 +6,12 @@ use std::time::{Duration, Instant};
 use axum::body::Body;
 use axum::http::{Request, StatusCode};
 use serde_json::{Value, json};
-use spendfuse_sidecar::{Listeners, SidecarConfig, router, serve};
+use spendfuse_sidecar::server::Answers as _;
+use spendfuse_sidecar::{Api, Listeners, SidecarConfig, serve};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
-use tower::ServiceExt as _;
 
 use crate::support::{Bench, assert_conforms, bench, config, steps};
 
@@ -20,10 +20,10 @@ const STANDINGS: &str = "/v1/blocklist?view=standings";
 impl Bench {
     /// Asks in the background.
     fn asking(&self, path: String) -> JoinHandle<(StatusCode, Value)> {
-        let router = router(Arc::clone(&self.sidecar), true);
+        let api = Api::new(Arc::clone(&self.sidecar), true);
         tokio::spawn(async move {
             let request = Request::get(path).body(Body::empty()).unwrap();
-            let (parts, body) = router.oneshot(request).await.unwrap().into_parts();
+            let (parts, body) = api.answer(request, None).await.into_parts();
             let body = axum::body::to_bytes(body, usize::MAX).await.unwrap();
             (parts.status, serde_json::from_slice(&body).unwrap())
         })

@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::time::Duration;
 
-use spendfuse_bus::{BusError, InputRecord, PartitionRange, log_ends, read_ranges, topic_ranges};
+use spendfuse_bus::{
+    BusError, InputRecord, PartitionRange, committed_offsets, log_ends, read_ranges, topic_ranges,
+};
 use spendfuse_domain::UnixMillis;
 use spendfuse_domain::verdict::BlocklistKey;
 
@@ -81,6 +83,47 @@ pub fn read_from(
         handler(record);
         ControlFlow::Continue(())
     })
+}
+
+/// How many records of `topic` below `ends` a group has still to read, by partition. An end behind which
+/// nothing waits is set to 0.
+pub fn unread(
+    settings: &Settings,
+    group: &str,
+    topic: &str,
+    ends: &mut [i64],
+) -> Result<Vec<(u32, u64)>, Failure> {
+    let positions = committed_offsets(&settings.kafka(), group, topic, PATIENCE);
+    let positions = positions.map_err(|error| failure(settings, &error))?;
+    let is_behind = |(end, position): (&i64, &Option<i64>)| position.unwrap_or(0) < *end;
+    if !ends.iter().zip(&positions).any(is_behind) {
+        return Ok(Vec::new());
+    }
+    let begins = ranges(settings, topic)?;
+    let mut unread = Vec::new();
+    for ((begin, end), position) in begins.iter().zip(ends).zip(positions) {
+        // What retention has removed nobody waits for.
+        let range = PartitionRange {
+            partition: begin.partition,
+            from: position.unwrap_or(0).max(begin.from),
+            to: *end,
+        };
+        match range.from < range.to && has_record(settings, topic, range)? {
+            true => unread.push((range.partition, (range.to - range.from) as u64)),
+            false => *end = 0,
+        }
+    }
+    Ok(unread)
+}
+
+/// Whether there is anything but ends of transactions in a stretch.
+fn has_record(settings: &Settings, topic: &str, range: PartitionRange) -> Result<bool, Failure> {
+    let mut found = false;
+    read(settings, topic, &[range], &mut |_| {
+        found = true;
+        ControlFlow::Break(())
+    })?;
+    Ok(found)
 }
 
 /// Hands every record that `topic` holds now to `handler`.

@@ -24,6 +24,8 @@ pub mod migrate;
 pub mod output;
 pub mod prices;
 pub mod rebuild;
+pub mod recover;
+pub mod rerate;
 pub mod topics;
 pub mod validate_config;
 mod warehouse;

@@ -19,7 +19,7 @@ use tokio::runtime::Handle;
 
 use super::Role;
 use crate::commands::topics::topic_set;
-use crate::commands::{Failure, prices};
+use crate::commands::{Failure, correct, prices};
 use crate::installation::{Known, Seen, Watch, tell_of_strangers, wait_for};
 use crate::loader_alerts;
 use crate::metrics::{MetricsHandle, ROLE_RESTARTS};
@@ -112,6 +112,7 @@ impl RunningRole {
         if installation.is_finalized() {
             let epoch = installation.epoch();
             tables.row_format = RowFormat::Schema2 { epoch };
+            tables.computes_openings = true;
         }
         let tables = Arc::new(tables);
         let ended = spendfuse_processor::run(&config, &tables, shutdown);
@@ -127,11 +128,16 @@ impl RunningRole {
         config.epoch = topics.epoch;
         config.topic_set = Some(topics);
         config.content_tokens = known.installation.is_finalized();
+        config.computes_openings = known.installation.is_finalized();
         config.health = self.health.clone();
         let warehouse = self.settings.warehouse();
         let warehouse = Warehouse::new(warehouse).map_err(Failure::usage)?;
-        let alerts = loader_alerts::sink(&self.settings).map_err(Failure::work)?;
+        let mut alerts = loader_alerts::sink(&self.settings).map_err(Failure::work)?;
         self.keep_prices_up(shutdown);
+        // Programs of before do not know rows that amend others.
+        if self.settings.values.loader.settle_counted_twice && known.installation.is_finalized() {
+            alerts = correct::twice::settling(&self.settings, config.epoch, alerts, shutdown);
+        }
         let ended = loader::run(&config, &warehouse, &self.runtime, shutdown, &alerts);
         ended.map_err(|error| match &error {
             LoaderError::Bus(cause) => of_member(cause, &error),

@@ -187,6 +187,8 @@ settings! {
     [loader] Loader {
         flush_interval: Duration = "500ms",
             "rows wait for more rows at most this long";
+        settle_counted_twice: bool = "true",
+            "whether a call that several instruments report with and without its session is taken back where it counted twice";
     }
     [sidecar] Sidecar {
         listen: Option<SocketAddr> = "127.0.0.1:4117",
@@ -289,6 +291,8 @@ settings! {
             "price files or their addresses, separated by commas, that the loader reads by itself";
         sync_every: Duration = "24h",
             "how often";
+        rerate_ceilings: bool = "false",
+            "whether the loader re-rates what was counted at a ceiling when prices arrive";
     }
     [fingerprint] Fingerprint {
         key: Secret = "",

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use spendfuse_bus::{BusError, KafkaConfig, Shutdown};
 use spendfuse_domain::Topics;
+use spendfuse_engine::meter::dedupe::SLACK_MINUTES;
 use spendfuse_loader::LoaderConfig;
 use spendfuse_pricing::{Multiplier, PricingPolicy};
 use spendfuse_processor::ProcessorConfig;
@@ -120,6 +121,11 @@ impl Settings {
     /// How long identities are remembered, milliseconds.
     pub fn dedupe_horizon_millis(&self) -> i64 {
         self.values.processor.dedupe_horizon.0
+    }
+
+    /// How far back an identity may be remembered, milliseconds: clocks of senders differ.
+    pub fn remembered_millis(&self) -> i64 {
+        self.dedupe_horizon_millis() + i64::from(SLACK_MINUTES) * 60_000
     }
 
     /// The processor role.

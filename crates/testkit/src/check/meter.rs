@@ -99,6 +99,9 @@ impl Checker<'_> {
         if !agrees(expected, counted, one.event.body == Body::SessionEnd) {
             return Err(format!("{expected:?}"));
         }
+        if expected == (Expected::Echo { tells_more: true }) {
+            rows.push(row_of(commit, rows.len(), &one.event.id, 0));
+        }
         if let Counted::AtAddress(address) | Counted::Grown(address) = counted {
             let before = match expected {
                 Expected::Grown(before) => Some(before),
@@ -152,7 +155,10 @@ impl Checker<'_> {
                 (Some(before), Some(after))
                     if before.event.attribution == after.event.attribution =>
                 {
-                    push(cost(after) - cost(before));
+                    match made.is_rerate && before.priced != after.priced {
+                        true => [-cost(before), cost(after)].into_iter().for_each(push),
+                        false => push(cost(after) - cost(before)),
+                    }
                 }
                 (before, after) => {
                     before.iter().for_each(|before| push(-cost(before)));

@@ -97,9 +97,15 @@ fn count_otherwise(event: &mut Event<'_>, choices: &mut Choices) {
         return;
     };
     let tokens = &mut call.tokens;
-    match choices.below(8) {
+    let who = &mut event.attribution;
+    match choices.below(12) {
         // Nothing else was counted.
         0 => {}
+        // Another instrument knows other things.
+        8 => who.customer = Cow::Borrowed(""),
+        9 => who.project = Cow::Borrowed("x-1"),
+        10 => who.user = Cow::Borrowed("u-2"),
+        11 => who.tags.push((Cow::Borrowed("zone"), Cow::Borrowed("eu"))),
         1 => tokens.output = tokens.output.saturating_sub(7),
         2 => {
             tokens.input += 10;
@@ -110,7 +116,7 @@ fn count_otherwise(event: &mut Event<'_>, choices: &mut Choices) {
             tokens.input -= cached;
             tokens.cache_read += cached;
         }
-        4 => event.attribution.model = Cow::Borrowed("m-3"),
+        4 => who.model = Cow::Borrowed("m-3"),
         5 => event.flags.insert(Flags::USAGE_ESTIMATED),
         _ => tokens.output += 375,
     }
@@ -130,11 +136,15 @@ fn correction(
         cost: choices.one_of(&COSTS),
     };
     let customer = Wanted::Customer(choices.one_of(&["c-1", "c/2", ""]));
+    let rate = Wanted::Rate {
+        cost: choices.one_of(&COSTS),
+        priced: choices.one_of(&[PriceBasis::Book, PriceBasis::Ceiling]),
+    };
     LogEvent {
         arrival,
         corrects: Some(LogCorrection {
             of,
-            what: choices.one_of(&[Wanted::Void, changed, customer, Wanted::Restore]),
+            what: choices.one_of(&[Wanted::Void, changed, customer, rate, Wanted::Restore]),
             known: choices.one_of(&[Known::All, Known::All, Known::AllButOne, Known::Again]),
             judged_before: choices.one_of(&JUDGED),
         }),

@@ -260,6 +260,7 @@ impl MeterWorker {
             before: before.filter(|_| self.fault != Some(Fault::NothingTakenBack)),
             after: made.after.as_ref().map(standing),
             reason: "somebody: a test",
+            is_rerate: made.is_rerate,
         };
         let origin = self.origin(one, index);
         let corrected = self.meter.correct(&correction, origin, rows);
@@ -267,16 +268,6 @@ impl MeterWorker {
             self.running.applied(Made::clone(&made), one.arrival);
         }
         Became::Correction(corrected)
-    }
-
-    fn restore_ids(&mut self, record: &[u8]) {
-        let mut record = Cow::Borrowed(record);
-        if self.fault == Some(Fault::RestoreWithoutCalls) {
-            let mut ids: RememberedIds = codec::decode(&record).expect("own ids changelog");
-            ids.calls.clear();
-            record = Cow::Owned(codec::encode(&ids));
-        }
-        self.meter.restore_ids(&record).expect("own ids changelog");
     }
 
     fn restart(&mut self, scenario: &Scenario) {
@@ -295,13 +286,23 @@ impl MeterWorker {
             }
         }
         if self.fault != Some(Fault::RestoreWithoutIds) {
-            for record in &self.ids.clone() {
-                self.restore_ids(record);
+            for record in &self.ids {
+                restore_ids(&mut self.meter, record, self.fault);
             }
         }
         assert!(self.meter.required_budget_version() <= self.version as u64 + 1);
         self.meter.restored();
     }
+}
+
+fn restore_ids(meter: &mut Meter, record: &[u8], fault: Option<Fault>) {
+    let mut record = Cow::Borrowed(record);
+    if fault == Some(Fault::RestoreWithoutCalls) {
+        let mut ids: RememberedIds = codec::decode(&record).expect("own ids changelog");
+        ids.calls.clear();
+        record = Cow::Owned(codec::encode(&ids));
+    }
+    meter.restore_ids(&record).expect("own ids changelog");
 }
 
 fn charge(cost: CostParts, priced: PriceBasis) -> Charge<'static> {

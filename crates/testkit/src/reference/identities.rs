@@ -1,7 +1,9 @@
 //! What must become of each event: counted, by the difference, duplicate, echo, conflict or late.
 
-use spendfuse_domain::event::{Body, Call, Flags};
-use spendfuse_domain::{Identity, UnixMillis};
+use std::collections::BTreeSet;
+
+use spendfuse_domain::event::{Body, Call, Event, Flags};
+use spendfuse_domain::{FixedDimension, Identity, UnixMillis};
 
 use crate::corrections::Made;
 use crate::scenario::LogEvent;
@@ -17,8 +19,11 @@ pub enum Expected {
     Counted,
     Duplicate,
     Conflict,
-    /// Less than what stands is told of.
-    Echo,
+    /// Less than what stands is told of, or the same.
+    Echo {
+        /// But whose it is, of which more is told.
+        tells_more: bool,
+    },
     /// The difference to the event at this place of the log is counted.
     Grown(usize),
     Late,
@@ -29,17 +34,20 @@ pub enum Expected {
 pub struct Identities {
     /// In the order in which they were: what stands for an identity is the last of it.
     counted: Vec<Known>,
-    /// Places in the log of those that were corrected: they do not grow.
-    corrected: Vec<usize>,
+    /// Places in the log of those that were corrected, and what stands for them, or stood before they
+    /// were void: they do not grow.
+    corrected: Vec<(usize, Event<'static>)>,
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 struct Known {
     identity: Identity,
     content: u32,
     arrival: UnixMillis,
     /// Place in the log.
     index: usize,
+    /// Names of what was told of whose it is.
+    told: BTreeSet<String>,
 }
 
 impl Identities {
@@ -68,17 +76,34 @@ impl Identities {
         let expected = match known {
             None => Expected::Counted,
             Some(known) if known.content == event.content => Expected::Duplicate,
-            Some(known) if self.corrected.contains(&known.index) => Expected::Conflict,
-            Some(known) => told_again(&log[known.index], one, known.index),
+            Some(known) => {
+                let mut corrected = self.corrected.iter().rev();
+                match corrected.find(|(of, _)| *of == known.index) {
+                    Some((of, stands)) => match told_again(stands, event, *of) {
+                        Expected::Echo { .. } => ECHO,
+                        _ => Expected::Conflict,
+                    },
+                    None => told_again(&log[known.index].event, event, known.index),
+                }
+            }
         };
-        if matches!(expected, Expected::Counted | Expected::Grown(_)) {
-            self.counted.push(Known {
-                identity: event.identity,
-                content: event.content,
-                arrival: one.arrival,
-                index,
-            });
-        }
+        let now_told = told(event);
+        let all_told = known.map_or_else(BTreeSet::new, |known| &known.told | &now_told);
+        let (expected, index, told) = match (expected, known) {
+            (Expected::Counted, _) => (Expected::Counted, index, now_told),
+            (Expected::Grown(_), Some(_)) => (expected, index, all_told),
+            (Expected::Echo { .. }, Some(known)) if !now_told.is_subset(&known.told) => {
+                (Expected::Echo { tells_more: true }, known.index, all_told)
+            }
+            _ => return expected,
+        };
+        self.counted.push(Known {
+            identity: event.identity,
+            content: event.content,
+            arrival: one.arrival,
+            index,
+            told,
+        });
         expected
     }
 
@@ -108,27 +133,58 @@ impl Identities {
                     content: made.content,
                     arrival,
                     index,
+                    told: BTreeSet::new(),
                 });
-                self.corrected.push(made.stands);
+                let stands = made.after.as_ref().or(made.before.as_ref());
+                if let Some(stands) = stands {
+                    let mut counted = self.counted.iter().rev();
+                    let entry = counted.find(|known| known.index == made.stands).cloned();
+                    self.counted.extend(entry.map(|entry| Known {
+                        told: told(&stands.event),
+                        ..entry
+                    }));
+                    self.corrected.push((made.stands, stands.event.clone()));
+                }
                 Expected::Counted
             }
         }
     }
 }
 
+const ECHO: Expected = Expected::Echo { tells_more: false };
+
+/// Names of what an event tells of whose its call is, so far as other instruments may tell it.
+fn told(event: &Event<'_>) -> BTreeSet<String> {
+    let who = &event.attribution;
+    let dimensions = [
+        ("customer", &who.customer),
+        ("feature", &who.feature),
+        ("project", &who.project),
+        ("user", &who.user),
+        ("agent", &who.agent),
+        ("environment", &who.environment),
+        ("plan", &who.plan),
+    ];
+    let dimensions = dimensions.into_iter();
+    let named = dimensions.filter(|(_, value)| !value.is_empty());
+    let named = named.map(|(name, _)| name.to_owned());
+    let tags = who.tags.iter().map(|(name, _)| format!("tags.{name}"));
+    named.chain(tags).collect()
+}
+
 /// What another event of a call is beside the one that stands for it.
-fn told_again(before: &LogEvent, now: &LogEvent, index: usize) -> Expected {
-    let (Body::Usage(then), Body::Usage(call)) = (&before.event.body, &now.event.body) else {
+fn told_again(before: &Event<'_>, now: &Event<'_>, index: usize) -> Expected {
+    let (Body::Usage(then), Body::Usage(call)) = (&before.body, &now.body) else {
         return Expected::Conflict;
     };
-    let (was, is) = (&before.event.attribution, &now.event.attribution);
+    let (was, is) = (&before.attribution, &now.attribution);
     if (&was.provider, &was.model) != (&is.provider, &is.model) {
         return Expected::Conflict;
     }
-    let is_estimate = |one: &LogEvent| one.event.flags.contains(Flags::USAGE_ESTIMATED);
+    let is_estimate = |one: &Event<'_>| one.flags.contains(Flags::USAGE_ESTIMATED);
     match (is_estimate(before), is_estimate(now)) {
         (true, false) => return Expected::Grown(index),
-        (false, true) => return Expected::Echo,
+        (false, true) => return ECHO,
         _ => {}
     }
     // As providers write them: totals, and parts of them.
@@ -145,7 +201,26 @@ fn told_again(before: &LogEvent, now: &LogEvent, index: usize) -> Expected {
     });
     match (less, more) {
         (false, true) => Expected::Grown(index),
-        (true, false) => Expected::Echo,
+        (true, false) => ECHO,
+        (false, false) if !contradict(before, now) => ECHO,
         _ => Expected::Conflict,
     }
+}
+
+/// Whether two events name different ones where both name one.
+fn contradict(before: &Event<'_>, now: &Event<'_>) -> bool {
+    let placed = [
+        FixedDimension::Workspace,
+        FixedDimension::Session,
+        FixedDimension::RootSession,
+    ];
+    let named = |event: &Event<'_>, dimension: FixedDimension| {
+        event.attribution.texts()[dimension as usize].to_string()
+    };
+    let dimensions = FixedDimension::ALL.into_iter();
+    let mut others = dimensions.filter(|dimension| !placed.contains(dimension));
+    others.any(|dimension| {
+        let (then, now) = (named(before, dimension), named(now, dimension));
+        !then.is_empty() && !now.is_empty() && then != now
+    })
 }

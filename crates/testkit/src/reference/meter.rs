@@ -257,7 +257,7 @@ pub fn agrees(expected: Expected, counted: Counted, is_session_end: bool) -> boo
         Expected::Counted => matches!(counted, Counted::AtAddress(_)),
         Expected::Duplicate => counted == Counted::Duplicate,
         Expected::Conflict => counted == Counted::Conflict,
-        Expected::Echo => counted == Counted::Echo,
+        Expected::Echo { .. } => counted == Counted::Echo,
         Expected::Grown(_) => matches!(counted, Counted::Grown(_)),
         Expected::Late => counted == Counted::Late,
     }
@@ -270,6 +270,6 @@ pub fn agrees_on_correction(expected: Expected, corrected: Corrected) -> bool {
         Expected::Duplicate => corrected == Corrected::Twice,
         Expected::Conflict => corrected == Corrected::Conflict,
         Expected::Late => corrected == Corrected::Late,
-        Expected::Echo | Expected::Grown(_) => false,
+        Expected::Echo { .. } | Expected::Grown(_) => false,
     }
 }

@@ -218,20 +218,21 @@ impl SpendReference {
         applied: &[u64],
         ledger: Option<u32>,
     ) -> BTreeMap<AccountName, Expected> {
+        let is_here = |scope: &str| {
+            let here = partition_of(scope.as_bytes(), scenario.partitions);
+            ledger.is_none_or(|ledger| ledger == here)
+        };
         let mut accounts = BTreeMap::new();
         for budget in &scenario.versions[version].budgets {
             if budget.window.is_session() {
                 continue;
             }
             let (from, began) = scenario.count_begins(version, budget);
-            if let Some((name, window, opening)) = opened(budget) {
-                let here = partition_of(name.scope.as_bytes(), scenario.partitions);
-                if ledger.is_none_or(|ledger| ledger == here) {
-                    let mut account = Expected::begun(&window);
-                    for tally in [&mut account.tally, &mut account.live, &mut account.opening] {
-                        tally.open(opening);
-                    }
-                    accounts.insert(name, account);
+            if let Some((scope, window, opening)) = opened(budget)
+                && let Some(account) = account_in(&mut accounts, budget, &scope, &window, is_here)
+            {
+                for tally in [&mut account.tally, &mut account.live, &mut account.opening] {
+                    tally.open(opening);
                 }
             }
             for (index, partition, seq, before) in &self.counted {
@@ -246,18 +247,10 @@ impl SpendReference {
                 let Some((scope, window)) = counts else {
                     continue;
                 };
-                let here = partition_of(scope.as_bytes(), scenario.partitions);
-                if ledger.is_some_and(|ledger| ledger != here) {
+                let Some(account) = account_in(&mut accounts, budget, scope, window, is_here)
+                else {
                     continue;
-                }
-                let name = AccountName {
-                    budget: budget.id.to_string(),
-                    scope: scope.clone(),
-                    start: window.start,
                 };
-                let account = accounts
-                    .entry(name)
-                    .or_insert_with(|| Expected::begun(window));
                 let mut tallies = vec![&mut account.tally];
                 if one.judged_at.is_none() {
                     tallies.push(&mut account.live);
@@ -280,18 +273,11 @@ impl SpendReference {
                     let Some((scope, window)) = calendar_place(budget, &stands.event) else {
                         continue;
                     };
-                    let here = partition_of(scope.as_bytes(), scenario.partitions);
-                    if ledger.is_some_and(|ledger| ledger != here) {
+                    let accounts = &mut accounts;
+                    let Some(account) = account_in(accounts, budget, &scope, &window, is_here)
+                    else {
                         continue;
-                    }
-                    let name = AccountName {
-                        budget: budget.id.to_string(),
-                        scope,
-                        start: window.start,
                     };
-                    let account = accounts
-                        .entry(name)
-                        .or_insert_with(|| Expected::begun(&window));
                     account.is_corrected = true;
                     account.has_history |= is_history;
                     account.tally.add_standing(stands, times);
@@ -306,8 +292,28 @@ impl SpendReference {
     }
 }
 
-/// The account that has an opening from its budget's record.
-fn opened(budget: &Budget) -> Option<(AccountName, Window, Amount)> {
+/// The account of `budget` in `scope` and `window`, begun where it is new, where that scope `is_here`.
+fn account_in<'a>(
+    accounts: &'a mut BTreeMap<AccountName, Expected>,
+    budget: &Budget,
+    scope: &str,
+    window: &Window,
+    is_here: impl Fn(&str) -> bool,
+) -> Option<&'a mut Expected> {
+    let name = AccountName {
+        budget: budget.id.to_string(),
+        scope: scope.to_owned(),
+        start: window.start,
+    };
+    is_here(scope).then(|| {
+        accounts
+            .entry(name)
+            .or_insert_with(|| Expected::begun(window))
+    })
+}
+
+/// Scope and window of the account that has an opening from its budget's record.
+fn opened(budget: &Budget) -> Option<(String, Window, Amount)> {
     let opening = budget.opening?;
     let parts = budget.scope.0.iter().map(|(dimension, pattern)| {
         let Pattern::Exactly(value) = pattern else {
@@ -324,12 +330,7 @@ fn opened(budget: &Budget) -> Option<(AccountName, Window, Amount)> {
     }
     let zone = budget.timezone.zone();
     let window = Window::containing(budget.window, zone, budget.counted_from);
-    let name = AccountName {
-        budget: budget.id.to_string(),
-        scope: parts.join("/"),
-        start: window.start,
-    };
-    Some((name, window, opening))
+    Some((parts.join("/"), window, opening))
 }
 
 fn calendar_place(budget: &Budget, event: &Event<'_>) -> Place {

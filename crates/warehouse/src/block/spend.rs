@@ -3,7 +3,7 @@
 use smallvec::SmallVec;
 use spendfuse_domain::Nanos;
 use spendfuse_domain::event::{Body, Call};
-use spendfuse_domain::row::{Amended, AmendedBy, Counts, MeterAddress, SpendRow};
+use spendfuse_domain::row::{Amended, Counts, MeterAddress, SpendRow};
 use spendfuse_domain::units::{Quantity, UnitKind};
 
 use super::columns::RowCursor;
@@ -59,8 +59,10 @@ impl TableKind for Spend {
     fn fill(&self, row: &SpendRow<'_>, format: RowFormat, cursor: &mut RowCursor<'_>) {
         let (absent, nothing) = (Call::default(), Counts::default());
         let (kind, call, revenue) = match &row.event.body {
-            Body::Usage(call) if row.amends.is_some() => ("correction", call, Nanos::ZERO),
-            Body::Usage(call) => ("usage", call, Nanos::ZERO),
+            Body::Usage(call) => {
+                let kind = row.amends.map_or("usage", |amended| amended.by.kind());
+                (kind, call, Nanos::ZERO)
+            }
             Body::Revenue(amount) => ("revenue", &absent, *amount),
             Body::SessionEnd => ("session_end", &absent, Nanos::ZERO),
         };
@@ -123,7 +125,7 @@ table! {
         let is_usage = matches!(event.body, Body::Usage(_));
         let priced = if is_usage { row.priced.name() } else { "" };
         let before = spent.before;
-        let takes_back = row.amends.is_some_and(|amended| amended.by == AmendedBy::TakingBack);
+        let takes_back = row.amends.is_some_and(|amended| amended.by.takes_back());
         let quantities = more_units(&call.units.entries, &before.units);
         let amends = row.amends.map_or(MeterAddress::default(), |amended| amended.address);
     }

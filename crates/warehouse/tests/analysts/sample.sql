@@ -80,6 +80,22 @@ FROM
     FROM numbers({rows})
 );
 
+-- The price of one model came late: its calls were re-rated just now, at half of the cost.
+INSERT INTO spend (
+    time, received_at, kind, amends_id, source, event_id, workspace, customer, feature, user_id, agent,
+    plan, environment, session, root_session, tags, provider, model, operation, cost, cost_input, priced,
+    price_version, price_detail, meter_partition, meter_seq, meter_index, src_topic, amends_partition,
+    amends_seq, amends_index
+)
+SELECT
+    time, now64(3), 'rerate', event_id, source, concat('rerate-', event_id), workspace, customer, feature,
+    user_id, agent, plan, environment, session, root_session, tags, provider, model, operation,
+    -cost_input / 2, -cost_input / 2, 'ceiling', 'sample-2', 'alice: price book sample-2 (job in-house)',
+    meter_partition, meter_seq + 1000000, meter_index, 'spendfuse.corrections', meter_partition,
+    meter_seq, meter_index
+FROM spend
+WHERE kind = 'usage' AND model = 'in-house-7b';
+
 INSERT INTO prices
 SELECT 'sample', provider, concat(provider, '-model-', toString(number)), 'default', line, 'million_tokens', 0, '', '', now64(3), rate
 FROM numbers(4)

@@ -55,7 +55,9 @@ impl World {
                     std::str::from_utf8(value).unwrap_or("?")
                 });
                 let id = event["id"].as_str().unwrap_or_default();
-                self.reference.set_aside(id, reason, record.at)?;
+                let output = event["data"]["usage"]["output_tokens"].as_i64();
+                let output = output.unwrap_or_default().into();
+                self.reference.set_aside(id, output, reason, record.at)?;
             }
         }
         Ok(())

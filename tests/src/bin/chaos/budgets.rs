@@ -61,7 +61,8 @@ impl Scope {
 }
 
 /// Budgets that come in the middle, one after the other, each going when the next one comes. Each
-/// counts what no other does: what one counts begins with the budgets' version that brought it.
+/// counts what no other does: what the ledger itself counts of one begins with the budgets' version
+/// that brought it, and what was spent before comes from the warehouse.
 const GUESTS: [(&str, Scope); 3] = [
     ("features-of-customers", Scope::CustomerFeature),
     ("plans-of-features", Scope::FeaturePlan),
@@ -96,7 +97,7 @@ pub struct Budgets {
     random: Random,
     /// How many guests have come.
     guests: usize,
-    /// The version of the budgets topic that brought each.
+    /// The version of the budgets topic that brought each; 0 where it counts everything.
     versions: BTreeMap<String, u64>,
     /// Sessions that were ended.
     ended: BTreeSet<String>,
@@ -168,8 +169,8 @@ impl Budgets {
         gone.iter().any(|(guest, _)| *guest == id)
     }
 
-    /// Tells from which version of the budgets topic on each budget counts, and which sessions are
-    /// over.
+    /// Tells from which version of the budgets topic on each budget counts, 0 where it holds what was
+    /// spent before, and which sessions are over.
     pub fn learn(&mut self, versions: BTreeMap<String, u64>, ended: BTreeSet<String>) {
         self.versions = versions;
         self.ended = ended;
@@ -226,7 +227,11 @@ impl Budgets {
                 }
                 let key = format!("{}|{}", budget.id, budget.scope_of(&row.call));
                 let sum = sums.entry(key).or_insert((place, 0));
-                sum.1 += if budget.in_calls { 1 } else { row.nanos };
+                sum.1 += if budget.in_calls {
+                    row.calls
+                } else {
+                    row.nanos
+                };
             }
         }
         let standing = |(key, (place, spent)): (String, (usize, i128))| {
@@ -287,8 +292,9 @@ impl Budgets {
             .iter()
             .find(|budget| key.starts_with(&format!("{}|", budget.id)));
         let Some(budget) = budget else { return false };
-        let lag = wanted.spent - found.spent;
-        let is_small = lag > 0 && lag * 100 < budget.remaining(wanted.spent);
+        // What was taken back since makes less of it.
+        let lag = (wanted.spent - found.spent).abs();
+        let is_small = lag * 100 < budget.remaining(wanted.spent);
         let is_below_half = wanted.spent * 2 <= wanted.limit;
         let means_the_same = (&found.verdict, found.limit) == (&wanted.verdict, wanted.limit);
         means_the_same && is_small && is_below_half

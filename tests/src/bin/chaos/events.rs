@@ -1,5 +1,6 @@
 //! The events of a run, and the ledger of what the system has promised about them.
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -29,6 +30,10 @@ const FEATURES: [&str; 3] = ["agent", "chat", "search"];
 /// Duplicates repeat one of this many last events.
 const REMEMBERED: usize = 4096;
 const CALLS_BEFORE_END: u64 = 4;
+/// Begins the names of sessions that neither end nor run in circles.
+const GOING_ON: &str = "s-";
+/// An event is counted when so many have followed it.
+const COUNTED_BY_THEN: usize = 1_500;
 const LATE_MILLIS: i64 = 30 * 60 * 60 * 1000;
 
 /// What an event is.
@@ -86,6 +91,10 @@ pub struct Book {
     pub acknowledged: u64,
     /// Those of them that say something else of an event that was sent before.
     pub conflicts: u64,
+    /// Those of them that say more of a call that was sent before.
+    pub grown: u64,
+    /// Calls that were taken back.
+    pub voided: BTreeSet<usize>,
 }
 
 impl Ledger {
@@ -109,6 +118,21 @@ impl Ledger {
         let mut book = self.book();
         book.acknowledged += 1;
         book.events[number].1 += 1;
+    }
+
+    /// Notes that a call was taken back.
+    pub fn voided(&self, number: usize) {
+        self.book().voided.insert(number);
+    }
+
+    /// A call that may be taken back: of a session that goes on, and counted long ago.
+    pub fn any_old_call(&self, random: &mut Random) -> Option<usize> {
+        let book = self.book();
+        let old = book.events.len().checked_sub(COUNTED_BY_THEN)? as u64;
+        let number = random.below(old.max(1)) as usize;
+        let (kind, promised) = book.events.get(number)?;
+        let is_of_session = matches!(kind, Kind::Call(call) if call.session.starts_with(GOING_ON));
+        (is_of_session && *promised > 0).then_some(number)
     }
 
     /// A copy of everything.
@@ -149,6 +173,8 @@ pub struct Events {
     ending: (u64, u64),
     /// Calls so far.
     calls: u64,
+    /// Whether more is told of calls: a release before counts the first telling alone.
+    tells_more: bool,
 }
 
 impl Events {
@@ -160,12 +186,20 @@ impl Events {
             recent: Vec::new(),
             ending: (0, 0),
             calls: 0,
+            tells_more: false,
         }
     }
 
+    /// The same; of some calls more is told later.
+    #[must_use]
+    pub fn telling_more(mut self, tells_more: bool) -> Self {
+        self.tells_more = tells_more;
+        self
+    }
+
     /// The next event: 5 % come again (in any partition), 1 % cannot be read, 1 % are too old, 1 %
-    /// come again with other content, 1 % are revenue, 1 % belong to sessions that are ended, one in
-    /// ten lies in another partition than its session's.
+    /// come again with other content, 1 % are revenue, 1 % belong to sessions that are ended, 3 % tell
+    /// more of a call, one in ten lies in another partition than its session's.
     pub fn mixed(&mut self, ledger: &Ledger) -> Event {
         match self.random.below(100) {
             0..5 if !self.recent.is_empty() => self.again(),
@@ -179,7 +213,32 @@ impl Events {
                 let call = self.any_call();
                 self.call(ledger, call, partition)
             }
+            20..23 if self.tells_more && !self.recent.is_empty() => self.growing(ledger),
             _ => self.good(ledger),
+        }
+    }
+
+    /// More of a call that was sent before, in the same partition: of what says less later nothing
+    /// counts.
+    fn growing(&mut self, ledger: &Ledger) -> Event {
+        let place = self.random.below(self.recent.len() as u64) as usize;
+        let mut event = self.recent[place].clone();
+        let partition = event.record.partition;
+        let may_be_sent = partition.is_none_or(|partition| !self.quiet.holds(partition));
+        let mut book = ledger.book();
+        match book.events.get_mut(event.number) {
+            // Others have ended since, or count their steps.
+            Some((Kind::Call(call), _)) if may_be_sent && call.session.starts_with(GOING_ON) => {
+                call.input += self.random.below(500);
+                call.output += 1 + self.random.below(400);
+                event.record.value = text(event.number, &now().to_string(), call).into_bytes();
+                book.grown += 1;
+                event
+            }
+            _ => {
+                drop(book);
+                self.good(ledger)
+            }
         }
     }
 
@@ -299,7 +358,7 @@ impl Events {
                 1..26 if self.calls <= BEGINNING => {
                     format!("idle-{}", self.random.below(IDLING_SESSIONS))
                 }
-                _ => format!("s-{}", self.random.below(SESSIONS)),
+                _ => format!("{GOING_ON}{}", self.random.below(SESSIONS)),
             };
             if !self
                 .quiet

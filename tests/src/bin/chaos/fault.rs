@@ -86,6 +86,8 @@ pub enum Fault {
     Budgets,
     /// A new version of the price book.
     Prices,
+    /// Some calls that were counted are taken back.
+    Void,
 }
 
 impl Fault {
@@ -117,6 +119,7 @@ impl Fault {
             Self::OffsetsLost { .. } => "group of the loader lost".to_owned(),
             Self::Budgets => "budgets changed".to_owned(),
             Self::Prices => "prices changed".to_owned(),
+            Self::Void => "calls voided".to_owned(),
         }
     }
 }

@@ -1,6 +1,6 @@
 //! What lies in Kafka: records of a topic, open transactions, readers that lag.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -10,6 +10,7 @@ use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::{Offset, TopicPartitionList};
 use spendfuse_bus::{KafkaConfig, PartitionRange, log_ends, read_ranges, topic_ranges};
+use spendfuse_engine::audit::{StoredRecord, read_stored};
 use spendfuse_tests::pause;
 
 use crate::tape::{Tape, complete};
@@ -125,6 +126,21 @@ impl Logs {
             versions.first.entry(key).or_insert(versions.last);
         }
         Ok(versions)
+    }
+
+    /// The budgets of which the ledger has written down where their count begins, so that they hold
+    /// what was spent before, too: those that came after the installation was finalized.
+    pub fn opened_budgets(&self) -> Result<BTreeSet<String>> {
+        let mut opened = BTreeSet::new();
+        for record in self.read("ledger.changelog")? {
+            let stored = read_stored(&record.key, record.value.as_deref())?;
+            if let StoredRecord::Count(budget, count) = stored
+                && count.since_version > 0
+            {
+                opened.insert(budget);
+            }
+        }
+        Ok(opened)
     }
 
     /// Partitions whose last stable offset lies before their end: a transaction is open there.

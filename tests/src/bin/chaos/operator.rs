@@ -7,8 +7,10 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
-use spendfuse_tests::lab::{BREAK_VARIABLE, Said, run_to_end};
+use spendfuse_tests::lab::{BREAK_VARIABLE, Said, WORKSPACE, run_to_end};
 use spendfuse_tests::pause;
+
+use crate::events::SOURCE;
 
 const COMMAND_PATIENCE: Duration = Duration::from_secs(150);
 
@@ -59,6 +61,15 @@ impl Operator {
         let answer: Value = serde_json::from_str(&said.stdout)?;
         let version = answer["version"].as_str().context("a version")?;
         Ok(version.to_owned())
+    }
+
+    /// Takes back a call that was counted, and tries until it is taken back.
+    pub fn void(&self, number: usize, patience: Duration) -> Result<()> {
+        let id = format!("call-{number}");
+        let call = ["--workspace", WORKSPACE, "--source", SOURCE, "--id", &id];
+        let why = ["--by", "chaos", "--reason", "a fault", "--json"];
+        self.insist(&[&["correct", "void"], &call[..], &why].concat(), patience)?;
+        Ok(())
     }
 
     pub fn insist(&self, arguments: &[&str], patience: Duration) -> Result<Said> {

@@ -13,8 +13,14 @@ use crate::events::{Call, Revenue};
 pub struct Row {
     /// The event's number in the ledger.
     pub number: usize,
-    /// What it says of the call; of revenue only the customer.
+    /// Whose call it is, without counts; of revenue only the customer.
     pub call: Call,
+    /// 1; 0 where more is told of a call that has a row; -1 where that is taken back.
+    pub calls: i128,
+    /// Input, cache read, output: what comes on top, where it amends another row.
+    pub tokens: [i128; 3],
+    /// Whether somebody wrote it who took a call back.
+    pub is_correction: bool,
     /// What a customer paid, where it is that.
     pub revenue: Option<Revenue>,
     /// Its own time.
@@ -29,6 +35,13 @@ pub struct Row {
     pub address: (u32, u64, u32),
 }
 
+impl Row {
+    /// Whether it amends another row.
+    pub fn amends(&self) -> bool {
+        self.calls != 1 && self.revenue.is_none()
+    }
+}
+
 /// Nano-dollars per million tokens: input, cache read, output.
 pub type Rates = [i128; 3];
 
@@ -40,10 +53,10 @@ const NANOS_PER_MILLION: i128 = 1_000_000;
 /// All rows. Those whose id is not one of the run's are an error.
 pub fn rows(warehouse: &Warehouse) -> Result<Vec<Row>> {
     let answer = warehouse.rows(
-        "SELECT event_id, customer, feature, plan, session, input_tokens, cache_read_tokens, \
+        "SELECT if(amends_seq > 0, amends_id, event_id), customer, feature, plan, session, input_tokens, cache_read_tokens, \
          output_tokens, toInt128(cost * 1000000000), price_version, meter_partition, meter_seq, \
          meter_index, budget_version, kind, toInt128(revenue * 1000000000), \
-         toUnixTimestamp64Milli(time) FROM spend",
+         toUnixTimestamp64Milli(time), calls, src_topic LIKE '%.corrections' FROM spend",
     );
     let answer = answer.map_err(|error| anyhow!(error))?;
     answer.into_iter().map(row).collect()
@@ -51,8 +64,6 @@ pub fn rows(warehouse: &Warehouse) -> Result<Vec<Row>> {
 
 fn row(cells: Vec<String>) -> Result<Row> {
     let id = cells[0].strip_prefix("call-");
-    let cached = cells[6].parse()?;
-    let fresh: u64 = cells[5].parse()?;
     Ok(Row {
         number: id
             .and_then(|number| number.parse().ok())
@@ -62,10 +73,10 @@ fn row(cells: Vec<String>) -> Result<Row> {
             feature: cells[2].clone(),
             plan: cells[3].clone(),
             session: cells[4].clone(),
-            input: fresh + cached,
-            cached,
-            output: cells[7].parse()?,
+            ..Call::default()
         },
+        tokens: [cells[5].parse()?, cells[6].parse()?, cells[7].parse()?],
+        is_correction: cells[18] == "1",
         revenue: match cells[14].as_str() {
             "revenue" => Some(Revenue {
                 customer: cells[1].clone(),
@@ -73,6 +84,7 @@ fn row(cells: Vec<String>) -> Result<Row> {
             }),
             _ => None,
         },
+        calls: cells[17].parse()?,
         time: UnixMillis(cells[16].parse()?),
         nanos: cells[8].parse()?,
         price_version: cells[9].clone(),
@@ -81,14 +93,10 @@ fn row(cells: Vec<String>) -> Result<Row> {
     })
 }
 
-/// The cost of a call by the formula of the price list: tokens × rate, added up, rounded up once.
-pub fn cost(call: &Call, rates: &Rates) -> i128 {
-    let tokens = [call.input - call.cached, call.cached, call.output];
-    let sum: i128 = tokens
-        .iter()
-        .zip(rates)
-        .map(|(count, rate)| i128::from(*count) * rate)
-        .sum();
+/// The cost of tokens by the formula of the price list: tokens × rate, added up, rounded up once.
+pub fn cost(tokens: &[i128; 3], rates: &Rates) -> i128 {
+    let costs = tokens.iter().zip(rates).map(|(count, rate)| count * rate);
+    let sum: i128 = costs.sum();
     (sum + NANOS_PER_MILLION - 1) / NANOS_PER_MILLION
 }
 

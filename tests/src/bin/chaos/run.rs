@@ -36,6 +36,12 @@ const OPERATOR_PATIENCE: Duration = Duration::from_secs(120);
 const SETTLE: Duration = Duration::from_secs(150);
 /// About how long servers, topics and tables take to be there.
 const PREPARATION: Duration = Duration::from_secs(12);
+/// Every processor knows after this time that the installation is finalized, kills and all.
+const FOLLOWED: Duration = Duration::from_secs(45);
+/// A command that takes a call back asks every part, and faults leave it little room: the last of them
+/// succeed when all faults are over.
+const VOIDED_WITHIN: Duration = Duration::from_secs(1_200);
+const VOIDED_AT_ONCE: u32 = 4;
 const PROGRESS_EVERY: Duration = Duration::from_secs(15);
 
 /// What to run.
@@ -144,6 +150,8 @@ pub struct World {
     changes: Sender<Change>,
     operator: JoinHandle<Result<PriceBooks>>,
     posts: Arc<(AtomicU64, AtomicU64)>,
+    finalized_at: Option<Instant>,
+    tells_more: bool,
 }
 
 /// What an operator changes while the system runs.
@@ -151,6 +159,7 @@ enum Change {
     Budgets(String),
     Prices(Rates),
     Finalize,
+    Void(usize),
 }
 
 impl World {
@@ -160,16 +169,19 @@ impl World {
         let boundary = Boundary::of(seed);
         boundary.comes_after(PREPARATION + Duration::from_secs(seconds) / 2);
         let diary = File::create(options.folder.join("faults.log"))?;
+        let tells_more = options.releases == Releases::One;
         let system = System::start(options)?;
         let budgets = Budgets::new(seed, seconds, boundary);
         let operator = system.operator();
         operator.apply_budgets(&budgets.yaml(), OPERATOR_PATIENCE)?;
         let prices = first_prices(&system)?;
         let (changes, todo) = channel();
-        let operator = thread::spawn(move || operate(&operator, &todo));
+        let ledger = Arc::new(Ledger::default());
+        let noted = Arc::clone(&ledger);
+        let operator = thread::spawn(move || operate(&operator, &todo, &noted));
         Ok(Self {
             system,
-            ledger: Arc::new(Ledger::default()),
+            ledger,
             budgets,
             prices,
             faults: BTreeMap::new(),
@@ -180,6 +192,8 @@ impl World {
             changes,
             operator,
             posts: Arc::default(),
+            finalized_at: None,
+            tells_more,
         })
     }
 
@@ -208,7 +222,7 @@ impl World {
 
     /// Mixed events to Kafka until the end.
     pub fn send_to_kafka(&self) -> Result<Running> {
-        let events = Events::new(self.seed, 3, self.quiet.clone());
+        let events = Events::new(self.seed, 3, self.quiet.clone()).telling_more(self.tells_more);
         Ok(Running::kafka(
             self.kafka_sender()?,
             events,
@@ -314,12 +328,21 @@ impl World {
             Fault::Clock { part, millis, .. } => system.levers(part).clock(millis)?,
             Fault::FullDisk { part, .. } => system.levers(part).disk(true)?,
             Fault::PowerLoss { .. } => system.save_disk()?,
-            Fault::Finalize => self.tell(Change::Finalize),
+            Fault::Finalize => {
+                self.finalized_at = Some(Instant::now());
+                self.tell(Change::Finalize);
+            }
             Fault::Quiet { partition, .. } => self.quiet.begin(partition),
             Fault::Exchange { part, .. } => system.terminate(part),
             Fault::OffsetsLost { .. } => system.hold_loader(),
             Fault::Budgets => {
-                self.budgets.come_and_go();
+                // Processors learn of it one after the other, and those that come meanwhile are whole in
+                // some partitions only.
+                let is_being_finalized =
+                    self.finalized_at.is_some_and(|at| at.elapsed() < FOLLOWED);
+                if !is_being_finalized {
+                    self.budgets.come_and_go();
+                }
                 self.budgets.change();
                 self.tell(Change::Budgets(self.budgets.yaml()));
             }
@@ -328,6 +351,13 @@ impl World {
                     |usual: u64| i128::from(usual / 2 + self.random.below(usual)) * 1000 + 250;
                 let rates = [rate(35_000), rate(8_750), rate(140_000)];
                 self.tell(Change::Prices(rates));
+            }
+            Fault::Void => {
+                for _ in 0..VOIDED_AT_ONCE {
+                    if let Some(call) = self.ledger.any_old_call(&mut self.random) {
+                        self.tell(Change::Void(call));
+                    }
+                }
             }
         }
         Ok(())
@@ -394,6 +424,8 @@ fn figures(book: &Book, posts: &(AtomicU64, AtomicU64), lost: u64) -> Vec<(&'sta
             posts.1.load(Ordering::Relaxed),
         ),
         ("records with other content", book.conflicts),
+        ("records that tell more of a call", book.grown),
+        ("calls voided", book.voided.len() as u64),
         ("Kafka messages lost by name", lost),
     ]
 }
@@ -428,7 +460,8 @@ fn timeline(planned: &[Planned]) -> Vec<(Duration, Step)> {
             | Fault::Cut { .. }
             | Fault::Budgets
             | Fault::Finalize
-            | Fault::Prices => {}
+            | Fault::Prices
+            | Fault::Void => {}
         }
     }
     // Stable: what begins at the same time stays in its order.
@@ -436,7 +469,7 @@ fn timeline(planned: &[Planned]) -> Vec<(Duration, Step)> {
     steps
 }
 
-fn operate(operator: &Operator, todo: &Receiver<Change>) -> Result<PriceBooks> {
+fn operate(operator: &Operator, todo: &Receiver<Change>, ledger: &Ledger) -> Result<PriceBooks> {
     let mut made = Vec::new();
     while let Ok(change) = todo.recv() {
         match change {
@@ -452,6 +485,10 @@ fn operate(operator: &Operator, todo: &Receiver<Change>) -> Result<PriceBooks> {
                 let model = format!("{PROVIDER}/{MODEL}");
                 let version = operator.set_prices(&model, &texts, OPERATOR_PATIENCE)?;
                 made.push((version, rates));
+            }
+            Change::Void(call) => {
+                operator.void(call, VOIDED_WITHIN)?;
+                ledger.voided(call);
             }
         }
     }

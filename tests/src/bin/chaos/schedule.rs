@@ -69,7 +69,7 @@ pub fn schedule(
     let mut at = first.at + random.millis(3_000, 6_000);
     let mut planned = vec![first];
     while at + LAST < length {
-        let fault = pick(&mut random, nodes, life);
+        let fault = pick(&mut random, nodes, life, releases);
         planned.push(Planned { at, fault });
         if let Fault::FullDisk {
             part: Part::Sidecar,
@@ -155,14 +155,16 @@ fn exchanges(random: &mut Random, length: Duration) -> Vec<Planned> {
     exchanges
 }
 
-fn pick(random: &mut Random, nodes: usize, life: Life) -> Fault {
+fn pick(random: &mut Random, nodes: usize, life: Life, releases: Releases) -> Fault {
     let processor = Part::Processor(random.below(2) as usize);
     let node = random.below(nodes as u64) as usize;
     let toward = random.one_of(&[Toward::Client, Toward::Server]);
     let kafka = Link::Kafka(node);
     let kill = |part, down| Fault::Kill { part, down };
     let pause = |part, time| Fault::Pause { part, time };
-    match random.below(112) {
+    // A release before knows no corrections.
+    let kinds = if releases == Releases::One { 118 } else { 112 };
+    match random.below(kinds) {
         0..14 => kill(processor, random.millis(0, 3_000)),
         14..22 => pause(processor, stall(random)),
         22..30 => kill(Part::Loader, random.millis(0, 2_000)),
@@ -213,6 +215,7 @@ fn pick(random: &mut Random, nodes: usize, life: Life) -> Fault {
             part: Part::Sidecar,
             time: random.millis(2_000, 5_000),
         },
+        112.. => Fault::Void,
         _ => Fault::FullDisk {
             part: Part::ClickHouse,
             time: random.millis(500, 4_000),

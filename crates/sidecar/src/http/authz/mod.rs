@@ -5,16 +5,15 @@ mod refusal;
 mod status;
 mod words;
 
-use axum::body::Bytes;
-use axum::extract::{OriginalUri, State};
+use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use spendfuse_domain::Verdict;
 use spendfuse_guard::{CheckResponse, decision_name};
 
-use super::query::AskedQuery;
+use super::query::asked_query;
 use super::request::{Author, Question};
-use super::{ApiError, Shared};
+use super::{ApiError, Sidecar};
 use crate::config::RefusalStatus;
 use crate::inside::RefusedCall;
 use crate::keys::Caller;
@@ -42,33 +41,42 @@ pub(crate) fn refused_call(
 /// call that it asks about.
 const OWN_PATH: &str = "/v1/authz";
 
+/// Whether `path` is asked by a gateway. Many append the path of the request that they ask about.
+pub(super) fn is_asked_at(path: &str) -> bool {
+    let rest = path.strip_prefix(OWN_PATH);
+    rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+}
+
 /// The input is that of `/v1/check`. Headers win over the query, the query over a JSON body:
 /// a gateway sets headers, while the body may be the caller's own.
 pub(super) async fn authorize(
-    State(sidecar): Shared,
-    caller: Caller,
-    OriginalUri(uri): OriginalUri,
-    AskedQuery(query): AskedQuery<Vec<(String, String)>>,
-    headers: HeaderMap,
-    body: Bytes,
+    sidecar: &Sidecar,
+    caller: &Caller,
+    head: &Parts,
+    body: &[u8],
 ) -> Response {
-    let author = if uri.path() == OWN_PATH {
+    let headers = &head.headers;
+    let author = if head.uri.path() == OWN_PATH {
         Author::Gateway
     } else {
         Author::Stranger
     };
-    let asked_status = match status::asked_for(&query, &headers) {
+    let query: Vec<(String, String)> = match asked_query(&head.uri) {
+        Ok(query) => query,
+        Err(error) => return error.into(),
+    };
+    let asked_status = match status::asked_for(&query, headers) {
         Ok(status) => status,
         Err(error) => return refusal::of_question(error, StatusCode::BAD_REQUEST),
     };
-    let answer = match question(&query, author, &headers, &body) {
-        Ok(question) => sidecar.answer(question, &caller, "authz").await,
+    let answer = match question(&query, author, headers, body) {
+        Ok(question) => sidecar.answer(question, caller, "authz").await,
         Err(error) => Err(error),
     };
     match answer {
         Ok(answer) if answer.decision == Verdict::Block => {
             let setting = sidecar.config.refusal_status;
-            let status = asked_status.unwrap_or_else(|| status::by_setting(setting, &headers));
+            let status = asked_status.unwrap_or_else(|| status::by_setting(setting, headers));
             Refusal::of(&answer).response(status, &answer)
         }
         Ok(answer) => permission(&answer),

@@ -1,8 +1,5 @@
 //! What stands where a check does not look: in its query, or in the headers of gateways' questions.
 
-use std::convert::Infallible;
-
-use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
 
 use super::faults::Unknown;
@@ -12,22 +9,20 @@ use super::headers::{HEADER_PREFIX, is_control};
 #[derive(Debug, Default)]
 pub(in crate::http) struct Misplaced(pub(super) Unknown);
 
-impl<S: Sync> FromRequestParts<S> for Misplaced {
-    type Rejection = Infallible;
-
-    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Infallible> {
+impl Misplaced {
+    pub(in crate::http) fn in_head(head: &Parts) -> Self {
         let mut misplaced = Self::default();
-        let query = parts.uri.query().unwrap_or_default();
+        let query = head.uri.query().unwrap_or_default();
         let names = query.split('&').filter_map(|pair| pair.split('=').next());
         for name in names.filter(|name| !name.is_empty()) {
             misplaced.0.add_misplaced(name);
         }
-        for name in parts.headers.keys() {
+        for name in head.headers.keys() {
             let field = name.as_str().strip_prefix(HEADER_PREFIX);
             if field.is_some_and(|field| !is_control(field)) {
                 misplaced.0.add_misplaced(name.as_str());
             }
         }
-        Ok(misplaced)
+        misplaced
     }
 }

@@ -98,8 +98,9 @@ fn known_counts(
 ) -> Result<BTreeMap<String, UnixMillis>, Failure> {
     let mut known = BTreeMap::new();
     for entry in standing::read(settings, now)?.scopes {
-        let since: &mut UnixMillis = known.entry(entry.budget).or_insert(entry.counted_from);
-        *since = entry.counted_from.max(*since);
+        let counted = entry.count_since.unwrap_or(entry.counted_from);
+        let since: &mut UnixMillis = known.entry(entry.budget).or_insert(counted);
+        *since = counted.max(*since);
     }
     Ok(known)
 }

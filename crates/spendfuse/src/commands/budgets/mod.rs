@@ -13,8 +13,8 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
-use spendfuse_domain::budget::BudgetsRecord;
 use spendfuse_domain::budget::file::{BudgetsFile, Mistake};
+use spendfuse_domain::budget::{BudgetsRecord, CompiledBudget};
 
 use super::{Failure, kafka, output};
 use crate::settings::Settings;
@@ -87,6 +87,16 @@ fn mistake_lines(path: &Path, mistakes: &[Mistake]) -> Vec<String> {
     lines
         .map(|mistake| format!("{}:{mistake}", path.display()))
         .collect()
+}
+
+/// The budgets in force.
+pub fn compiled_in_force(settings: &Settings) -> Result<Vec<CompiledBudget>, Failure> {
+    let records = records_in_force(settings)?.into_iter();
+    let compiled = records.filter_map(|record| match record {
+        BudgetsRecord::Budget(budget) => Some(CompiledBudget::new(budget)),
+        BudgetsRecord::Detector(_) => None,
+    });
+    Ok(compiled.collect())
 }
 
 /// The records in force. One that cannot be read is told and left out.

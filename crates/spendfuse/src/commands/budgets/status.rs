@@ -155,9 +155,10 @@ fn print_counted_from(scopes: &[BlocklistEntry]) {
     }
 }
 
-/// Whether spend of the window's beginning is missing in the count.
+/// Whether spend of the window's beginning is missing in the count. Of a scope that the ledger has
+/// told nothing of, nothing is known to be missing.
 fn counts_late(entry: &BlocklistEntry) -> bool {
-    let is_lifetime = entry.resets_at.is_none();
+    let is_lifetime = entry.resets_at.is_none() || entry.version == 0;
     let has_limit = entry.figures.limit.is_some();
     !is_lifetime && has_limit && entry.counted_from > entry.window_start
 }

@@ -4,7 +4,6 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use clap::{Arg, ArgMatches, Args, Command, FromArgMatches};
-use spendfuse_domain::correction::{CorrectionRecord, StandingRecord};
 use spendfuse_domain::event::Body;
 use spendfuse_domain::row::{CostParts, PriceBasis};
 use spendfuse_domain::{FixedDimension, Nanos, TokenClass};
@@ -13,6 +12,7 @@ use spendfuse_pricing::Pricer;
 use super::book;
 use super::entry::{self, Entry, Standing};
 use super::ingest::Mark;
+use super::record::{Stood, Told, correction_of};
 use super::send::{self, Change};
 use super::topics::looked;
 use super::warehouse::Connection;
@@ -127,7 +127,7 @@ pub(super) fn void(
         )));
     }
     let after = entry.standing_before_last()?;
-    let after = after.map(|one| found.with_ceiling(one)).transpose()?;
+    let after = after.map(|one| with_ceiling(settings, one)).transpose()?;
     found.correct(found.standing()?, after, common)
 }
 
@@ -146,12 +146,7 @@ pub(super) fn amend(settings: &Settings, args: &AmendArgs) -> Result<ExitCode, F
             found.entry.place
         )));
     };
-    let mut after = Standing {
-        event: before.event.clone(),
-        price_version: before.price_version.clone(),
-        priced_as: before.priced_as.clone(),
-        ..before
-    };
+    let mut after = before.clone();
     for (dimension, value) in &wanted.dimensions {
         *after.event.attribution.text_mut(*dimension) = value.clone().into();
     }
@@ -175,7 +170,8 @@ pub(super) fn amend(settings: &Settings, args: &AmendArgs) -> Result<ExitCode, F
             (after.at_ceiling, after.priced) = (Nanos::ZERO, PriceBasis::Reported);
         }
         None if counts > 0 || named.any(|one| priced_by.contains(one)) => {
-            found.price(&mut after)?;
+            let mut pricer = pricer(settings, &after.price_version)?;
+            after.price_by(&mut pricer).map_err(Failure::work)?;
         }
         None => {}
     }
@@ -236,52 +232,9 @@ impl<'s> Found<'s> {
 
     fn standing(&self) -> Result<Option<Standing>, Failure> {
         let standing = self.entry.standing()?;
-        standing.map(|one| self.with_ceiling(one)).transpose()
-    }
-
-    fn pricer(&self, version: &str) -> Result<Pricer, Failure> {
-        let book = book::named(self.settings, version)?;
-        Ok(Pricer::new(book, Arc::new(self.settings.pricing())))
-    }
-
-    /// Rows do not say which part of a cost is charged at a ceiling: the price book does.
-    fn with_ceiling(&self, mut standing: Standing) -> Result<Standing, Failure> {
-        let has_units = standing.cost.units != Nanos::ZERO;
-        if standing.priced == PriceBasis::Ceiling && has_units {
-            let mut again = Standing {
-                event: standing.event.clone(),
-                price_version: standing.price_version.clone(),
-                priced_as: String::new(),
-                ..standing
-            };
-            self.price(&mut again)?;
-            if again.at_ceiling == again.cost.units {
-                standing.at_ceiling = standing.cost.units;
-            }
-        }
-        Ok(standing)
-    }
-
-    fn price(&self, standing: &mut Standing) -> Result<(), Failure> {
-        let Body::Usage(call) = &standing.event.body else {
-            return Ok(());
-        };
-        let version = standing.price_version.clone();
-        let mut pricer = self.pricer(&version).map_err(|error| {
-            Failure::work(format!(
-                "{error}; the entry was priced by it, so say --cost"
-            ))
-        })?;
-        let (who, at) = (&standing.event.attribution, standing.event.time);
-        let priced = pricer
-            .price(&who.provider, &who.account, call, &who.model, at)
-            .map_err(Failure::work)?;
-        let told = pricer.told(&who.provider, &who.account, call, &who.model, at);
-        standing.priced_as = told.priced_as.to_owned();
-        standing.cost = priced.parts;
-        standing.at_ceiling = priced.at_ceiling;
-        standing.priced = priced.basis;
-        Ok(())
+        standing
+            .map(|one| with_ceiling(self.settings, one))
+            .transpose()
     }
 
     fn correct(
@@ -291,32 +244,22 @@ impl<'s> Found<'s> {
         common: &CommonArgs,
     ) -> Result<ExitCode, Failure> {
         let entry = &self.entry;
-        let written = |one: &Option<Standing>| {
-            let one = one.as_ref();
-            one.map(|one| StandingRecord::of(&one.stands()))
+        let told = Told {
+            job: "",
+            by: &common.by()?,
+            reason: &common.reason,
         };
-        let mut record = CorrectionRecord {
-            v: 1,
-            id: String::new(),
-            entry: entry.place,
-            number: entry.corrections.len() as u64 + 1,
-            received_at: entry.received_at,
-            budget_version: entry.budget_version,
-            judged_at: self.mark.at,
-            by: common.by()?,
-            reason: common.reason.clone(),
-            before: written(&before),
-            after: written(&after),
+        let stood = Stood {
+            before: before.as_ref(),
+            after: after.as_ref(),
         };
-        record.id = record.derived_id();
-        // What the meter would refuse is refused here.
-        let value = serde_json::to_vec(&record).map_err(Failure::work)?;
-        CorrectionRecord::parse(&value).map_err(|error| {
-            Failure::work(format!(
-                "entry {} cannot be corrected so: {error}",
-                entry.place
-            ))
-        })?;
+        let (record, written) =
+            correction_of(entry, told, self.mark.at, stood).map_err(|error| {
+                Failure::work(format!(
+                    "entry {} cannot be corrected so: {error}",
+                    entry.place
+                ))
+            })?;
         let change = Change {
             settings: self.settings,
             connection: &self.connection,
@@ -326,9 +269,31 @@ impl<'s> Found<'s> {
         };
         match common.dry_run {
             true => change.show(common, send::Outcome::DryRun),
-            false => change.send(&value, common),
+            false => change.send(written, common),
         }
     }
+}
+
+/// A pricer by the book that an entry was priced by.
+fn pricer(settings: &Settings, version: &str) -> Result<Pricer, Failure> {
+    let book = book::named(settings, version).map_err(|error| {
+        Failure::work(format!(
+            "{error}; the entry was priced by it, so say --cost"
+        ))
+    })?;
+    Ok(Pricer::new(book, Arc::new(settings.pricing())))
+}
+
+/// The same, with what of its cost is charged at a ceiling.
+pub(super) fn with_ceiling(
+    settings: &Settings,
+    mut standing: Standing,
+) -> Result<Standing, Failure> {
+    if standing.may_be_partly_at_ceiling() {
+        let mut pricer = pricer(settings, &standing.price_version)?;
+        standing.find_ceiling(&mut pricer).map_err(Failure::work)?;
+    }
+    Ok(standing)
 }
 
 #[cfg(test)]

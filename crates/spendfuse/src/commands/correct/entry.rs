@@ -3,10 +3,11 @@
 use std::collections::BTreeMap;
 
 use spendfuse_domain::correction::{EntryPlace, Stands};
-use spendfuse_domain::event::{Body, Event};
+use spendfuse_domain::event::{Body, Event, Flags};
 use spendfuse_domain::row::{CostParts, PriceBasis};
 use spendfuse_domain::units::{Quantity, UnitKind};
 use spendfuse_domain::{Attribution, Identity, Nanos, TokenClass, TokenClasses, UnixMillis};
+use spendfuse_pricing::{Pricer, PricingError};
 use spendfuse_warehouse::client::quoted;
 
 use super::rows::{Row, ask, number, rows};
@@ -23,6 +24,8 @@ pub struct Entry {
     /// Version of the budgets that it was counted with.
     pub budget_version: u64,
     rows: Vec<Row>,
+    /// What events that counted nothing tell of whose call it is.
+    pub told_again: Vec<Attribution<'static>>,
     /// Ids of its corrections, in the order of their numbers.
     pub corrections: Vec<String>,
     /// The correction that the command named instead of the entry.
@@ -30,6 +33,7 @@ pub struct Entry {
 }
 
 /// What stands for an entry, owned.
+#[derive(Clone)]
 pub struct Standing {
     /// The event.
     pub event: Event<'static>,
@@ -46,6 +50,41 @@ pub struct Standing {
 }
 
 impl Standing {
+    /// Prices it by another price book.
+    pub fn price_by(&mut self, pricer: &mut Pricer) -> Result<(), PricingError> {
+        let (who, at) = (&self.event.attribution, self.event.time);
+        let Body::Usage(call) = &self.event.body else {
+            return Ok(());
+        };
+        let priced = pricer.price(&who.provider, &who.account, call, &who.model, at)?;
+        let told = pricer.told(&who.provider, &who.account, call, &who.model, at);
+        self.priced_as = told.priced_as.to_owned();
+        self.price_version = told.version.to_owned();
+        self.cost = priced.parts;
+        self.at_ceiling = priced.at_ceiling;
+        self.priced = priced.basis;
+        for flag in [Flags::UNPRICED, Flags::AMBIGUOUS_PRICE] {
+            self.event.flags.remove(flag);
+        }
+        self.event.flags.insert(priced.flags);
+        Ok(())
+    }
+
+    /// Whether only the price book says which part of its cost is charged at a ceiling: rows do not.
+    pub fn may_be_partly_at_ceiling(&self) -> bool {
+        self.priced == PriceBasis::Ceiling && self.cost.units != Nanos::ZERO
+    }
+
+    /// Looks into the price book that it was priced by.
+    pub fn find_ceiling(&mut self, pricer: &mut Pricer) -> Result<(), PricingError> {
+        let mut again = self.clone();
+        again.price_by(pricer)?;
+        if again.at_ceiling == again.cost.units {
+            self.at_ceiling = self.cost.units;
+        }
+        Ok(())
+    }
+
     /// The same, borrowed.
     pub fn stands(&self) -> Stands<'_> {
         Stands {
@@ -60,7 +99,7 @@ impl Standing {
 }
 
 /// Finds the entry that the command names.
-pub fn find(
+pub(super) fn find(
     settings: &Settings,
     connection: &Connection,
     which: &Which,
@@ -88,7 +127,7 @@ pub fn find(
     };
     match row[0].as_str() {
         "usage" => {}
-        "correction" => {
+        "correction" | "rerate" => {
             let amended = row[3..7].join("/");
             place = amended.parse().map_err(Failure::work)?;
             if row[2] == settings.topics().corrections {
@@ -104,33 +143,17 @@ pub fn find(
     let original = ask(
         connection,
         &format!(
-            "SELECT event_id, toString(toUnixTimestamp64Milli(time)), \
-                    toString(toUnixTimestamp64Milli(received_at)), toString(budget_version) \
-             FROM spend WHERE {}",
+            "SELECT event_id, toString(toUnixTimestamp64Milli(time)) FROM spend WHERE {}",
             is_at(place)
         ),
     )?;
-    let Some([id, time, received_at, budget_version]) = original.first().map(Vec::as_slice) else {
-        return Err(Failure::work(format!(
-            "ClickHouse has no row at {place} any more"
-        )));
+    let gone = || Failure::work(format!("ClickHouse has no row at {place} any more"));
+    let Some([id, time]) = original.first().map(Vec::as_slice) else {
+        return Err(gone());
     };
-    let time: i64 = number(time)?;
-    let rows = rows(connection, settings, place, id, time)?;
-    let mut corrections: Vec<String> = Vec::new();
-    for id in rows.iter().filter_map(|row| row.correction.as_ref()) {
-        if !corrections.contains(id) {
-            corrections.push(id.clone());
-        }
-    }
-    Ok(Entry {
-        place,
-        received_at: UnixMillis(number(received_at)?),
-        budget_version: number(budget_version)?,
-        rows,
-        corrections,
-        named_correction,
-    })
+    let rows = rows(connection, settings, place, id, number(time)?)?;
+    let entry = Entry::of(rows, named_correction);
+    entry.ok_or_else(gone)
 }
 
 fn place_of(connection: &Connection, which: &Which, epoch: u32) -> Result<EntryPlace, Failure> {
@@ -176,6 +199,56 @@ fn is_at(place: EntryPlace) -> String {
 }
 
 impl Entry {
+    /// The entry whose own row is the first of these, in the order of counting.
+    pub fn of(rows: Vec<Row>, named_correction: Option<String>) -> Option<Self> {
+        let is_told_again = |row: &Row| row.flags.contains(Flags::TOLD_AGAIN);
+        let (told_again, rows): (Vec<Row>, Vec<Row>) = rows.into_iter().partition(is_told_again);
+        let told_again = told_again.into_iter().map(|row| row.attribution).collect();
+        let own = rows.first()?;
+        let (place, received_at, budget_version) = (own.entry, own.received_at, own.budget_version);
+        let mut corrections: Vec<String> = Vec::new();
+        for id in rows.iter().filter_map(|row| row.correction.as_ref()) {
+            if corrections.last() != Some(id) {
+                corrections.push(id.clone());
+            }
+        }
+        Some(Self {
+            place,
+            received_at,
+            budget_version,
+            rows,
+            told_again,
+            corrections,
+            named_correction,
+        })
+    }
+
+    /// When an event last told of the call.
+    pub fn last_received_at(&self) -> UnixMillis {
+        let told = self.rows.iter().filter(|row| row.correction.is_none());
+        let last = told.map(|row| row.received_at).max();
+        last.unwrap_or(self.received_at)
+    }
+
+    /// Whether somebody else than `who` has corrected it.
+    pub fn is_corrected_by_others(&self, who: &str) -> bool {
+        let said = format!("{who}: ");
+        let mut corrected = self.rows.iter().filter(|row| row.correction.is_some());
+        corrected.any(|row| !row.price_detail.starts_with(&said))
+    }
+
+    /// Whether events have told more of the call than its first one.
+    pub fn has_grown(&self) -> bool {
+        let told = self.rows.iter().filter(|row| row.correction.is_none());
+        told.count() > 1
+    }
+
+    /// Whether parts of the call have prices of their own, which no column holds.
+    pub fn has_parts(&self) -> bool {
+        let mut counted = self.rows.iter().filter(|row| row.correction.is_none());
+        counted.any(|row| spendfuse_pricing::has_parts(&row.price_detail))
+    }
+
     /// What stands for it; `None` where it is void.
     pub fn standing(&self) -> Result<Option<Standing>, Failure> {
         self.standing_of(self.rows.iter())

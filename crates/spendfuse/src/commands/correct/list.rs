@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use clap::Args;
 use serde_json::json;
 use spendfuse_domain::UnixMillis;
+use spendfuse_domain::correction::of_job;
 use spendfuse_warehouse::client::quoted;
 
 use super::Failure;
@@ -20,6 +21,9 @@ pub struct ListArgs {
     /// Only of this workspace
     #[arg(long, value_name = "NAME")]
     workspace: Option<String>,
+    /// Those of this job of spendfuse rerate, which are left out else
+    #[arg(long, value_name = "NAME")]
+    job: Option<String>,
     /// Corrections to print at most
     #[arg(long, value_name = "N", default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     limit: u32,
@@ -33,6 +37,13 @@ pub(super) fn run(settings: &Settings, args: &ListArgs) -> Result<ExitCode, Fail
     let of_workspace = args.workspace.as_ref().map_or_else(String::new, |name| {
         format!(" AND workspace = {}", quoted(name))
     });
+    let kind = args.job.as_ref().map_or_else(
+        || "kind = 'correction'".to_owned(),
+        |job| {
+            let end = quoted(&of_job(job));
+            format!("kind = 'rerate' AND endsWith(price_detail, {end})")
+        },
+    );
     let question = format!(
         "SELECT event_id, toString(max(toUnixTimestamp64Milli(received_at))) AS at, \
                 concat(toString(any(epoch)), '/', toString(any(meter_partition)), '/', \
@@ -42,7 +53,7 @@ pub(super) fn run(settings: &Settings, args: &ListArgs) -> Result<ExitCode, Fail
                 any(amends_id), any(workspace), toString(sum(calls)), toString(sum(cost)), \
                 any(price_detail) \
          FROM spend \
-         WHERE kind = 'correction' AND src_topic = {} AND received_at >= now() - INTERVAL {} DAY{of_workspace} \
+         WHERE {kind} AND src_topic = {} AND received_at >= now() - INTERVAL {} DAY{of_workspace} \
          GROUP BY event_id ORDER BY at DESC, event_id LIMIT {}",
         quoted(&settings.topics().corrections),
         args.days,

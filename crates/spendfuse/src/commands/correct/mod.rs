@@ -5,10 +5,12 @@
 //! rows and sums of the difference.
 
 mod change;
-mod entry;
+pub(super) mod entry;
 mod list;
-mod rows;
+pub(super) mod record;
+pub(super) mod rows;
 mod send;
+pub mod twice;
 
 use std::process::ExitCode;
 
@@ -39,7 +41,7 @@ enum Action {
     Amend(Box<change::AmendArgs>),
     /// Show the corrections of the last days, the latest first
     #[command(
-        after_help = "Examples:\n  spendfuse correct list\n  spendfuse correct list --days 30 --workspace acme --json"
+        after_help = "Examples:\n  spendfuse correct list\n  spendfuse correct list --days 30 --workspace acme --json\n  spendfuse correct list --job prices-of-may"
     )]
     List(list::ListArgs),
 }
@@ -91,15 +93,20 @@ struct CommonArgs {
 
 impl CommonArgs {
     fn by(&self) -> Result<String, Failure> {
-        let user = || std::env::var("USER").ok();
-        let named = self.by.clone().or_else(user);
-        named.filter(|name| !name.is_empty()).ok_or_else(|| {
-            Failure::usage("nobody is named who corrects, and $USER is not set; write --by NAME")
-        })
+        who(self.by.as_ref())
     }
 }
 
-fn text_of_ledger(text: &str) -> Result<String, String> {
+/// Who corrects: whoever is named, else the user of this process.
+pub(super) fn who(named: Option<&String>) -> Result<String, Failure> {
+    let user = || std::env::var("USER").ok();
+    let named = named.cloned().or_else(user);
+    named.filter(|name| !name.is_empty()).ok_or_else(|| {
+        Failure::usage("nobody is named who corrects, and $USER is not set; write --by NAME")
+    })
+}
+
+pub(super) fn text_of_ledger(text: &str) -> Result<String, String> {
     match text.len() {
         0 => Err("it must say something".to_owned()),
         1..=MAX_TEXT_BYTES => Ok(text.to_owned()),

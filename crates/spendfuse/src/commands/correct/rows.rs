@@ -8,6 +8,7 @@ use spendfuse_domain::event::{Call, Flags, Particulars};
 use spendfuse_domain::row::PriceBasis;
 use spendfuse_domain::{Attribution, FixedDimension, Nanos, TokenClass, UnixMillis};
 use spendfuse_warehouse::client::quoted;
+use spendfuse_warehouse::conditions;
 
 use super::Failure;
 use super::warehouse::Connection;
@@ -24,6 +25,11 @@ const MOST_ROWS: usize = 1_000;
 pub struct Row {
     /// The correction that wrote it.
     pub correction: Option<String>,
+    /// The entry that it amends, or that it is.
+    pub entry: EntryPlace,
+    pub received_at: UnixMillis,
+    pub budget_version: u64,
+    pub price_detail: String,
     pub attribution: Attribution<'static>,
     pub event_id: String,
     pub source: String,
@@ -57,7 +63,7 @@ pub fn number<T: std::str::FromStr>(text: &str) -> Result<T, Failure> {
 }
 
 /// Columns of a call that are texts.
-const TEXTS: [&str; 19] = [
+const TEXTS: [&str; 20] = [
     "event_id",
     "source",
     "operation",
@@ -77,6 +83,7 @@ const TEXTS: [&str; 19] = [
     "api_key_id",
     "price_version",
     "priced_as",
+    "price_detail",
 ];
 
 /// The row of the entry at `place`, whose event is `id` of `time`, and those that amend it, in the order
@@ -88,6 +95,68 @@ pub fn rows(
     id: &str,
     time: i64,
 ) -> Result<Vec<Row>, Failure> {
+    let EntryPlace {
+        epoch,
+        partition,
+        seq,
+        index,
+    } = place;
+    let condition = format!(
+        "epoch = {epoch} AND meter_partition = {partition} AND {} \
+         AND (meter_seq = {seq} AND meter_index = {index} \
+              OR amends_id = {} AND amends_epoch = {epoch} AND amends_partition = {partition} \
+                 AND amends_seq = {seq} AND amends_index = {index}) \
+         ORDER BY meter_seq, meter_index LIMIT {MOST_ROWS}",
+        around(time, time),
+        quoted(id)
+    );
+    let rows = rows_where(connection, settings, &condition)?;
+    if rows.len() == MOST_ROWS {
+        return Err(Failure::work(format!(
+            "{place} was corrected {MOST_ROWS} times already"
+        )));
+    }
+    Ok(rows)
+}
+
+/// The condition on rows of entries of these times and of what amends them.
+pub fn around(from: i64, to: i64) -> String {
+    let (from, to) = (from - AROUND_MILLIS, to + AROUND_MILLIS);
+    format!(
+        "time >= {} AND time <= {}",
+        conditions::time(UnixMillis(from)),
+        conditions::time(UnixMillis(to))
+    )
+}
+
+/// Rows of table `spend` by the entries that they are or amend; the condition says the order of those of
+/// an entry as well.
+pub fn by_entry(
+    connection: &Connection,
+    settings: &Settings,
+    condition: &str,
+) -> Result<BTreeMap<EntryPlace, Vec<Row>>, Failure> {
+    let mut entries: BTreeMap<EntryPlace, Vec<Row>> = BTreeMap::new();
+    for row in rows_where(connection, settings, condition)? {
+        entries.entry(row.entry).or_default().push(row);
+    }
+    Ok(entries)
+}
+
+/// Rows of table `spend`; the condition says their order as well.
+fn rows_where(
+    connection: &Connection,
+    settings: &Settings,
+    condition: &str,
+) -> Result<Vec<Row>, Failure> {
+    let question = format!("SELECT {} FROM spend WHERE {condition}", columns());
+    let topic = settings.topics().corrections;
+    let answer = connection.wait(connection.warehouse.query_long_text(&question))?;
+    let rows = answer.rows.into_iter();
+    rows.map(|cells| row(cells, &topic)).collect()
+}
+
+fn columns() -> String {
     let mut columns: Vec<String> = TEXTS.map(str::to_owned).into();
     let dimensions = FixedDimension::BY_NUMBER.map(|one| format!("`{}`", one.column()));
     columns.extend(dimensions);
@@ -114,36 +183,15 @@ pub fn rows(
             "toString(toUnixTimestamp64Milli(time))",
             "toString(kind)",
             "src_topic",
+            "toString(toUnixTimestamp64Milli(received_at))",
+            "toString(budget_version)",
+            "concat(toString(epoch), '/', toString(if(amends_seq > 0, amends_partition, meter_partition)), \
+                    '/', toString(if(amends_seq > 0, amends_seq, meter_seq)), \
+                    '/', toString(if(amends_seq > 0, amends_index, meter_index)))",
         ]
         .map(str::to_owned),
     );
-    let EntryPlace {
-        epoch,
-        partition,
-        seq,
-        index,
-    } = place;
-    let question = format!(
-        "SELECT {} FROM spend \
-         WHERE epoch = {epoch} AND meter_partition = {partition} \
-           AND time >= fromUnixTimestamp64Milli(toInt64({})) AND time <= fromUnixTimestamp64Milli(toInt64({})) \
-           AND (meter_seq = {seq} AND meter_index = {index} \
-                OR amends_id = {} AND amends_epoch = {epoch} AND amends_partition = {partition} \
-                   AND amends_seq = {seq} AND amends_index = {index}) \
-         ORDER BY meter_seq, meter_index LIMIT {MOST_ROWS}",
-        columns.join(", "),
-        time - AROUND_MILLIS,
-        time + AROUND_MILLIS,
-        quoted(id)
-    );
-    let topic = settings.topics().corrections;
-    let answer = ask(connection, &question)?;
-    if answer.len() == MOST_ROWS {
-        return Err(Failure::work(format!(
-            "{place} was corrected {MOST_ROWS} times already"
-        )));
-    }
-    answer.into_iter().map(|cells| row(cells, &topic)).collect()
+    columns.join(", ")
 }
 
 fn row(cells: Vec<String>, corrections_topic: &str) -> Result<Row, Failure> {
@@ -170,6 +218,7 @@ fn row(cells: Vec<String>, corrections_topic: &str) -> Result<Row, Failure> {
         api_key_id,
         price_version,
         priced_as,
+        price_detail,
     ] = texts;
     let dimensions: [String; FixedDimension::COUNT] = std::array::from_fn(|_| next());
     let mut tokens = [0; TokenClass::COUNT];
@@ -191,6 +240,8 @@ fn row(cells: Vec<String>, corrections_topic: &str) -> Result<Row, Failure> {
     let (tool_calls, calls) = (number(&next())?, number(&next())?);
     let (attempt, latency) = (number(&next())?, next());
     let (priced, time, kind, topic) = (next(), number(&next())?, next(), next());
+    let (received_at, budget_version) = (number(&next())?, number(&next())?);
+    let entry = next().parse().map_err(Failure::work)?;
     let owned = |(name, value): (String, String)| (Cow::Owned(name), Cow::Owned(value));
     let attribution = Attribution::of(tags.into_iter().map(owned).collect(), |dimension| {
         Cow::Owned(dimensions[dimension as usize].clone())
@@ -220,9 +271,14 @@ fn row(cells: Vec<String>, corrections_topic: &str) -> Result<Row, Failure> {
     }
     .into();
     let quantity = |(kind, text): (String, String)| Ok((kind, number(&text)?));
-    let is_correction = kind == "correction" && topic == corrections_topic;
+    let amends = kind == "correction" || kind == "rerate";
+    let is_correction = amends && topic == corrections_topic;
     Ok(Row {
         correction: is_correction.then(|| event_id.clone()),
+        entry,
+        received_at: UnixMillis(received_at),
+        budget_version,
+        price_detail,
         attribution,
         event_id,
         source,

@@ -5,7 +5,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
-use spendfuse_bus::{OutputRecord, write_in_one_transaction};
+use spendfuse_bus::write_in_one_transaction;
 use spendfuse_domain::Nanos;
 use spendfuse_domain::budget::{BudgetsRecord, CompiledBudget};
 use spendfuse_domain::correction::CorrectionRecord;
@@ -15,6 +15,7 @@ use spendfuse_warehouse::client::quoted;
 use super::entry::{Entry, Standing};
 use super::kafka::{self, PATIENCE};
 use super::output::{dollars, grouped};
+use super::record::output_of;
 use super::warehouse::Connection;
 use super::{CommonArgs, Failure, found_wrong, output};
 use crate::settings::Settings;
@@ -68,15 +69,9 @@ pub fn nothing(entry: &Entry, common: &CommonArgs, why: &str) -> ExitCode {
 
 impl Change<'_> {
     /// Hands the correction to the meter that counted its entry.
-    pub fn send(&self, value: &[u8], common: &CommonArgs) -> Result<ExitCode, Failure> {
+    pub fn send(&self, written: Vec<u8>, common: &CommonArgs) -> Result<ExitCode, Failure> {
         let settings = self.settings;
-        let record = OutputRecord {
-            topic: settings.topics().corrections,
-            partition: self.record.entry.partition,
-            key: Some(self.record.entry.to_string().into_bytes()),
-            value: Some(value.to_vec()),
-            headers: Vec::new(),
-        };
+        let record = output_of(settings, self.record.entry, written);
         let id = kafka::transactional_id(settings, "correct");
         write_in_one_transaction(&settings.kafka(), &id, &[record], PATIENCE)
             .map_err(|error| kafka::failure(settings, &error))?;

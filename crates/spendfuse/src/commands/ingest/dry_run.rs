@@ -5,9 +5,9 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use serde_json::{Value, json};
-use spendfuse_domain::budget::{BudgetsRecord, CompiledBudget};
+use spendfuse_domain::budget::CompiledBudget;
 use spendfuse_domain::event::{Body, Event, RemovedMembers, redact};
-use spendfuse_domain::growth::{Growth, ToldCall};
+use spendfuse_domain::growth::{Again, Content, Growth};
 use spendfuse_domain::scope::{Dimension, Dimensions as _};
 use spendfuse_domain::{Attribution, Call, Identity, Nanos};
 use spendfuse_pricing::rate::TokenClass;
@@ -32,8 +32,7 @@ pub(super) struct Rules {
 
 /// What the input says of an identity.
 struct Seen {
-    content: u32,
-    call: Option<Box<ToldCall>>,
+    content: Content,
     cost: Nanos,
 }
 
@@ -140,14 +139,9 @@ pub(super) fn rules(settings: &Settings, args: &IngestArgs) -> Result<Rules, Fai
             horizon_millis,
         });
     }
-    let records = budgets::records_in_force(settings)?;
-    let budgets = records.into_iter().filter_map(|record| match record {
-        BudgetsRecord::Budget(budget) => Some(budget),
-        BudgetsRecord::Detector(_) => None,
-    });
     Ok(Rules {
         pricer: Pricer::new(book::in_force(settings)?, policy),
-        budgets: budgets.map(CompiledBudget::new).collect(),
+        budgets: budgets::compiled_in_force(settings)?,
         horizon_millis,
     })
 }
@@ -228,8 +222,7 @@ impl Totals {
             return Judged::Not("late");
         }
         let now = Seen {
-            content: event.content,
-            call: ToldCall::of(event).map(Box::new),
+            content: Content::of(event),
             cost,
         };
         let Some(seen) = self.seen.get_mut(&event.identity) else {
@@ -240,18 +233,15 @@ impl Totals {
             return Judged::Counted;
         };
         self.repeated += 1;
-        if seen.content == now.content {
-            return Judged::Not("duplicate");
-        }
-        let calls = seen.call.as_ref().zip(now.call.as_ref());
-        match calls.map(|(before, now)| before.growth(now)) {
-            Some(Growth::More) => {
+        match seen.content.compared(&now.content) {
+            Again::Same => Judged::Not("duplicate"),
+            Again::Other(Growth::More) => {
                 self.cost += now.cost - seen.cost;
                 *seen = now;
                 Judged::Grown
             }
-            Some(Growth::Echo) => Judged::Not("echo"),
-            Some(Growth::Conflict) | None => Judged::Not("conflict"),
+            Again::Other(Growth::Echo) => Judged::Not("echo"),
+            Again::Other(Growth::Conflict) => Judged::Not("conflict"),
         }
     }
 }

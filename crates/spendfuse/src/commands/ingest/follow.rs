@@ -1,7 +1,7 @@
 //! What became of the events that were sent, as the meter says: it writes the identities that it
 //! counted, and what it set aside, in the transaction that takes its position past them.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -10,7 +10,7 @@ use spendfuse_bus::{Delivered, WatchedGroup};
 use spendfuse_domain::Identity;
 use spendfuse_domain::event::RejectReason;
 use spendfuse_engine::codec;
-use spendfuse_engine::meter::dedupe::{RememberedId, RememberedIds};
+use spendfuse_engine::meter::dedupe::RememberedIds;
 
 use super::super::kafka::{self, PATIENCE};
 use super::super::{dlq, output};
@@ -30,17 +30,40 @@ pub struct Follow<'s> {
     /// Per partition, where the meter's topics ended before the first event was sent.
     ids_from: Vec<i64>,
     dlq_from: Vec<i64>,
-    /// Halves of the identities that were sent: two of five million are the same once in a million
-    /// runs.
-    identities: HashSet<u64>,
+    sent: Sent,
     /// Events that were not remembered, because there were too many.
     is_full: bool,
+}
+
+/// The identities that were sent, by their halves, and whether the meter has counted them: two of five
+/// million are the same once in a million runs.
+#[derive(Debug, Default)]
+struct Sent(HashMap<u64, bool>);
+
+impl Sent {
+    /// Takes note of an identity that the meter wrote, once when it was counted and once more each
+    /// time that more was told of it.
+    fn note(&mut self, low: u64, outcome: &mut Outcome) {
+        match self.0.get_mut(&low) {
+            // Others sent it.
+            None => {}
+            Some(true) => outcome.grown += 1,
+            // Each once, whoever sent the copy that was counted.
+            Some(is_counted) => {
+                *is_counted = true;
+                outcome.counted += 1;
+            }
+        }
+    }
 }
 
 /// What became of the events.
 #[derive(Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Outcome {
+    /// Those that told more of a call of before among them.
     pub counted: u64,
+    /// Told more of a call that was counted in this run.
+    pub grown: u64,
     /// Counted before, or sent several times; unknown where events wait.
     pub duplicates: Option<u64>,
     pub late: u64,
@@ -102,15 +125,15 @@ impl<'s> Follow<'s> {
             meter: meter.map_err(|error| kafka::failure(settings, &error))?,
             ids_from: ends(&topics.meter_ids)?,
             dlq_from: ends(&topics.dlq)?,
-            identities: HashSet::new(),
+            sent: Sent::default(),
             is_full: false,
         })
     }
 
     /// Remembers an event that is sent.
     pub fn add(&mut self, identity: Identity) {
-        if self.identities.len() < MOST_FOLLOWED {
-            self.identities.insert(identity.0 as u64);
+        if self.sent.0.len() < MOST_FOLLOWED {
+            self.sent.0.insert(identity.0 as u64, false);
         } else {
             self.is_full = true;
         }
@@ -137,10 +160,9 @@ impl<'s> Follow<'s> {
         let mut unreadable = None;
         kafka::read_from(self.settings, &topics.meter_ids, &self.ids_from, |record| {
             match codec::decode::<RememberedIds>(record.value.unwrap_or_default()) {
-                Ok(counted) => {
-                    // Each once, whoever sent the copy that was counted.
-                    let sent = |id: &&RememberedId| self.identities.remove(&id.low);
-                    outcome.counted += counted.ids.iter().filter(sent).count() as u64;
+                Ok(known) => {
+                    let ids = known.ids.iter();
+                    ids.for_each(|id| self.sent.note(id.low, &mut outcome));
                 }
                 Err(error) => unreadable = Some(error.to_string()),
             }
@@ -164,7 +186,7 @@ impl<'s> Follow<'s> {
                 false => outcome.rejected += 1,
             }
         })?;
-        let known = outcome.counted + outcome.late + outcome.rejected;
+        let known = outcome.counted + outcome.grown + outcome.late + outcome.rejected;
         outcome.duplicates = (waiting == 0).then(|| sent.saturating_sub(known));
         Ok(Some(outcome))
     }
@@ -200,6 +222,11 @@ impl Outcome {
     /// In one line, and what to do where something was not counted.
     pub fn print(&self) {
         self.print_counts();
+        if self.grown > 0 {
+            output::line(
+                "grown: these told more of calls that stand in the input before, and the difference counts",
+            );
+        }
         if self.duplicates.is_some_and(|count| count > 0) {
             output::line(
                 "duplicates: events with these ids were counted before, or stand in the input twice; \
@@ -232,6 +259,9 @@ impl Outcome {
     fn print_counts(&self) {
         let grouped = output::grouped;
         let mut parts = vec![format!("{} counted", grouped(self.counted))];
+        if self.grown > 0 {
+            parts.push(format!("{} grown", grouped(self.grown)));
+        }
         if let Some(duplicates) = self.duplicates {
             parts.push(format!("{} duplicates", grouped(duplicates)));
         }
@@ -262,6 +292,16 @@ impl Outcome {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn each_identity_is_counted_once_and_then_grows() {
+        let mut sent = Sent(HashMap::from([(1, false), (2, false)]));
+        let mut outcome = Outcome::default();
+        for low in [1, 1, 3, 1, 2, 3] {
+            sent.note(low, &mut outcome);
+        }
+        assert_eq!((outcome.counted, outcome.grown), (2, 2));
+    }
 
     #[test]
     fn places_know_what_was_sent_and_what_is_beyond() {

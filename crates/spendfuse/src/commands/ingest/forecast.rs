@@ -1,4 +1,5 @@
-//! What history adds to the windows that are open, and which verdicts change by it.
+//! What history adds to the windows that are open, or a re-rating changes in them, and which verdicts
+//! change by it.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -29,6 +30,8 @@ pub struct Forecast {
     added: BTreeMap<Met, Added>,
     /// Whether there were too many scopes to follow.
     is_full: bool,
+    /// Whether spend may become less, so that verdicts may be lifted.
+    may_lift: bool,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -50,6 +53,16 @@ pub struct Change {
     figures: Figures,
 }
 
+/// An open window in which the cost changes.
+#[derive(Clone, Debug, Serialize)]
+#[allow(missing_docs)]
+pub struct WindowChange {
+    pub budget: String,
+    pub scope: String,
+    pub window: String,
+    pub change_usd: Nanos,
+}
+
 impl Forecast {
     /// Reads how `budgets` stand. Those of sessions are left out: history belongs to no session of now.
     pub fn read(
@@ -69,7 +82,30 @@ impl Forecast {
             known: known.collect(),
             added: BTreeMap::new(),
             is_full: false,
+            may_lift: false,
         })
+    }
+
+    /// The same for changes that may also make spend less.
+    #[must_use]
+    pub fn lifting(self) -> Self {
+        Self {
+            may_lift: true,
+            ..self
+        }
+    }
+
+    /// Where the entry of `event` counts, which arrived at `received_at`.
+    pub fn met_by_entry(&self, event: &Event<'_>, received_at: UnixMillis) -> Vec<Met> {
+        let mut met = self.met(event);
+        met.retain(|(place, scope)| {
+            let (compiled, window) = &self.budgets[*place];
+            let key = (compiled.budget.id.to_string(), scope.clone());
+            // Where the account holds what was spent before the budget was made, the window's start.
+            let since = self.known.get(&key).map(|entry| entry.counted_from);
+            since.is_none_or(|since| since <= received_at || since <= window.start)
+        });
+        met
     }
 
     /// Where `event` counts.
@@ -132,7 +168,8 @@ impl Forecast {
         let step = compiled.reached(compared, Verdict::Block);
         let step = step.and_then(|index| compiled.step(index));
         let to = step.map_or(Verdict::Ok, |step| step.action.verdict());
-        (to > from).then(|| Change {
+        let changes = to > from || self.may_lift && to != from;
+        changes.then(|| Change {
             budget: budget.id.to_string(),
             scope: scope.to_owned(),
             window: window.label.clone(),
@@ -140,6 +177,25 @@ impl Forecast {
             to,
             figures: Figures::new(budget.limit.with(spent), budget.limit),
         })
+    }
+
+    /// By how much the cost in each window changes, the most first.
+    pub fn windows(&self) -> Vec<WindowChange> {
+        let mut windows: Vec<WindowChange> = self
+            .added
+            .iter()
+            .map(|((place, scope), added)| {
+                let (compiled, window) = &self.budgets[*place];
+                WindowChange {
+                    budget: compiled.budget.id.to_string(),
+                    scope: scope.clone(),
+                    window: window.label.clone(),
+                    change_usd: added.spend.cost,
+                }
+            })
+            .collect();
+        windows.sort_by_key(|one| std::cmp::Reverse(one.change_usd.get().abs()));
+        windows
     }
 
     /// Whether there were too many scopes to name all changes.

@@ -4,11 +4,10 @@
 //! handed over to its home partition, the meter again, and the loader. Where each of these topics ends
 //! is noted when the one before is done: whatever was there at the mark is then loaded.
 
-use std::ops::ControlFlow;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use spendfuse_bus::{PartitionRange, committed_offsets, log_ends};
+use spendfuse_bus::log_ends;
 use spendfuse_domain::UnixMillis;
 
 use super::super::kafka::{self, PATIENCE};
@@ -94,6 +93,11 @@ impl<'s> Mark<'s> {
         })
     }
 
+    /// When it was made, by the brokers' clock.
+    pub fn made_at(&self) -> UnixMillis {
+        self.at.plus(MARGIN_MILLIS)
+    }
+
     /// Whether the warehouse has everything, as far as that can be seen now.
     pub fn is_reached(&mut self) -> Result<bool, Failure> {
         Ok(self.look()? == 0)
@@ -152,40 +156,12 @@ impl<'s> Mark<'s> {
         let topic = self.way.topic(settings);
         let prefix = &settings.values.transactional_id_prefix;
         let group = format!("{prefix}-{}", self.way.role());
-        let positions = committed_offsets(&settings.kafka(), &group, &topic, PATIENCE)
-            .map_err(|error| kafka::failure(settings, &error))?;
-        let mut missing = 0;
-        for (partition, (to, position)) in (0..).zip(self.ends.iter_mut().zip(positions)) {
-            let from = position.unwrap_or(0);
-            if from >= *to {
-                continue;
-            }
-            let range = PartitionRange {
-                partition,
-                from,
-                to: *to,
-            };
-            if has_record(settings, &topic, range)? {
-                missing += (*to - from) as u64;
-            } else {
-                *to = 0;
-            }
-        }
-        Ok(missing)
+        let unread = kafka::unread(settings, &group, &topic, &mut self.ends)?;
+        Ok(unread.iter().map(|(_, records)| records).sum())
     }
 }
 
 fn ends(settings: &Settings, way: Way) -> Result<Vec<i64>, Failure> {
     log_ends(&settings.kafka(), &way.topic(settings), PATIENCE)
         .map_err(|error| kafka::failure(settings, &error))
-}
-
-/// Whether there is anything but ends of transactions in a stretch.
-fn has_record(settings: &Settings, topic: &str, range: PartitionRange) -> Result<bool, Failure> {
-    let mut found = false;
-    kafka::read(settings, topic, &[range], &mut |_| {
-        found = true;
-        ControlFlow::Break(())
-    })?;
-    Ok(found)
 }

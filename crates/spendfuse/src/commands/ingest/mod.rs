@@ -3,7 +3,7 @@
 mod backfill;
 mod dry_run;
 mod follow;
-mod forecast;
+pub mod forecast;
 mod loaded;
 mod send;
 mod sent_lately;
@@ -29,7 +29,7 @@ use crate::settings::Settings;
 
 #[derive(Args, Debug)]
 #[command(
-    after_help = "Examples:\n  spendfuse ingest events.ndjson\n  zcat events.ndjson.gz | spendfuse ingest -\n  spendfuse ingest events.ndjson --dry-run --budgets budgets.yaml\n  spendfuse ingest last-month.ndjson --backfill --dry-run\n  spendfuse ingest last-month.ndjson --backfill\n\nEach line is a CloudEvent, or a bare data object with an id. A line that cannot be read is sent\ntoo and ends in the DLQ; --strict leaves it out. Sending a file again changes nothing: events are\ncounted by their ids. Ends with how many were counted, how many are duplicates, late (older than\nthe dedupe horizon) or rejected, once the meter has read them.\n\nWith --backfill events of any age are counted once: those that ClickHouse does not know. They come\ninto rows and into budgets' windows that are still open; sessions, detectors and people do not learn\nof them. Killed or repeated, it counts nothing twice. Lines that cannot be read are left out."
+    after_help = "Examples:\n  spendfuse ingest events.ndjson\n  zcat events.ndjson.gz | spendfuse ingest -\n  spendfuse ingest events.ndjson --dry-run --budgets budgets.yaml\n  spendfuse ingest last-month.ndjson --backfill --dry-run\n  spendfuse ingest last-month.ndjson --backfill\n\nEach line is a CloudEvent, or a bare data object with an id. A line that cannot be read is sent\ntoo and ends in the DLQ; --strict leaves it out. Sending a file again changes nothing: events are\ncounted by their ids. Ends with how many were counted, grew (told more of a call of this run), are\nduplicates, late (older than the dedupe horizon) or rejected, once the meter has read them.\n\nWith --backfill events of any age are counted once: those that ClickHouse does not know. They come\ninto rows and into budgets' windows that are still open; sessions, detectors and people do not learn\nof them. Killed or repeated, it counts nothing twice. Lines that cannot be read are left out."
 )]
 pub struct IngestArgs {
     /// File of events, one JSON object a line; - is standard input

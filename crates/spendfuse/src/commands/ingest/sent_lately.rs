@@ -36,12 +36,7 @@ impl SentLately {
         if sent.told.growth(&call.told) != Growth::More {
             return None;
         }
-        let more = Spend {
-            cost: call.spend.cost - sent.spend.cost,
-            tokens: call.spend.tokens - sent.spend.tokens,
-            calls: 0,
-        };
-        Some((more, call.at_ceiling - sent.at_ceiling))
+        Some((call.spend - sent.spend, call.at_ceiling - sent.at_ceiling))
     }
 
     /// `call` is sent.

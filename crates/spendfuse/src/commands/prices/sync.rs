@@ -12,8 +12,8 @@ use spendfuse_domain::Nanos;
 use spendfuse_pricing::PriceBook;
 use spendfuse_pricing::book::{Jump, Renewal};
 
-use super::super::found_wrong;
 use super::super::output::{self, counted, grouped};
+use super::super::{found_wrong, rerate};
 use super::download::download;
 use super::import::{FileRead, combined};
 use super::publish::publish;
@@ -23,6 +23,8 @@ use crate::settings::{Kind, Settings};
 
 /// How often the loader tells the age of the book.
 const LOOK_EVERY: Duration = Duration::from_secs(60);
+/// Every processor has a new book within this time, milliseconds.
+const IN_FORCE_WITHIN: i64 = 2 * 60_000;
 /// Jumps that are printed one by one.
 const MOST_SHOWN: usize = 20;
 
@@ -218,10 +220,14 @@ fn waiting(jump: &Jump) -> String {
     )
 }
 
-/// The loader's task: looks at the sources that are configured, and tells how old the book is.
+/// The loader's task: looks at the sources that are configured, re-rates what was counted at a ceiling
+/// where it is to, and tells how old the book is.
 pub fn keep_up(settings: &Settings, shutdown: &Shutdown) {
     let from = configured(settings);
     let every = settings.values.pricing.sync_every;
+    let rerates = settings.values.pricing.rerate_ceilings;
+    // Of a job that was killed the rest is done after the next start.
+    let mut rerated = None;
     let mut waited = every;
     loop {
         if !from.is_empty() && waited >= every {
@@ -247,6 +253,11 @@ pub fn keep_up(settings: &Settings, shutdown: &Shutdown) {
             }
         }
         if let Ok(Some(at)) = book::published_at(settings) {
+            // Until then some processor may still count by the book of before.
+            let is_everywhere = output::now().since(at) > IN_FORCE_WITHIN;
+            if rerates && rerated != Some(at) && rerate::ceilings(settings) && is_everywhere {
+                rerated = Some(at);
+            }
             let seconds = output::now().since(at) / 1000;
             let seconds = u32::try_from(seconds).unwrap_or(u32::MAX);
             metrics::gauge!(PRICE_BOOK_AGE).set(f64::from(seconds));

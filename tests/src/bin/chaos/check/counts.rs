@@ -6,7 +6,7 @@ use anyhow::{Result, anyhow};
 
 use super::Check;
 use super::input::Input;
-use crate::events::{Book, Kind, number_in};
+use crate::events::{Book, Call, Kind, number_in};
 use crate::logs::Logs;
 use crate::rows::{PriceBooks, Row, cost, rollup};
 use crate::system::System;
@@ -32,7 +32,7 @@ pub(super) fn promises(book: &Book, input: &Input) -> Check {
 /// Every call of the log is a row, once.
 pub(super) fn counted(input: &Input, rows: &[Row]) -> Check {
     let mut times: HashMap<usize, u64> = HashMap::new();
-    for row in rows {
+    for row in rows.iter().filter(|row| !row.amends()) {
         *times.entry(row.number).or_default() += 1;
     }
     let mut differences = Vec::new();
@@ -61,7 +61,7 @@ pub(super) fn counted(input: &Input, rows: &[Row]) -> Check {
         compared: format!(
             "{} = {} + {} + {} + {}",
             input.records(),
-            rows.len(),
+            times.len(),
             input.duplicates(),
             input.rejects.values().sum::<u64>(),
             input.ends.len()
@@ -97,31 +97,71 @@ pub(super) fn rejected(logs: &Logs, input: &Input) -> Result<Check> {
     })
 }
 
+/// Each event's row with those that amend it, as one: it costs what the price list of the last says.
+fn together(rows: &[Row]) -> BTreeMap<usize, Row> {
+    let mut rows: Vec<&Row> = rows.iter().collect();
+    rows.sort_by_key(|row| (row.number, row.address));
+    let mut events: BTreeMap<usize, Row> = BTreeMap::new();
+    for row in rows {
+        let Some(known) = events.get_mut(&row.number) else {
+            events.insert(row.number, row.clone());
+            continue;
+        };
+        for (sum, count) in known.tokens.iter_mut().zip(row.tokens) {
+            *sum += count;
+        }
+        known.calls += row.calls;
+        known.nanos += row.nanos;
+        known.price_version.clone_from(&row.price_version);
+    }
+    events
+}
+
 /// Every row says what was sent, and costs what its price list says.
 pub(super) fn contents(book: &Book, rows: &[Row], prices: &PriceBooks) -> Check {
     let mut differences = Vec::new();
     let mut nanos = 0;
     let mut versions = BTreeSet::new();
-    for row in rows {
+    let events = together(rows);
+    for row in events.values() {
         nanos += row.nanos;
         let number = row.number;
+        if book.voided.contains(&number) {
+            if (row.calls, row.tokens, row.nanos) != (0, [0; 3], 0) {
+                differences.push(format!("call-{number} is void: {row:?}"));
+            }
+            continue;
+        }
+        let is_said = |call: &Call| {
+            let tokens = [call.input - call.cached, call.cached, call.output];
+            let names = Call {
+                input: 0,
+                cached: 0,
+                output: 0,
+                ..call.clone()
+            };
+            row.tokens == tokens.map(i128::from) && row.call == names
+        };
         match book.events.get(number).map(|(kind, _)| kind) {
-            Some(Kind::Call(call)) if *call == row.call && row.revenue.is_none() => {}
+            Some(Kind::Call(call)) if is_said(call) && row.revenue.is_none() => {}
             Some(Kind::Revenue(revenue)) if Some(revenue) == row.revenue.as_ref() => {
                 if row.nanos != 0 {
                     differences.push(format!("call-{number} is revenue and costs {}", row.nanos));
                 }
                 continue;
             }
-            sent => differences.push(format!("call-{number}: {:?} of {sent:?}", row.call)),
+            sent => differences.push(format!(
+                "call-{number}: {:?} {:?} of {sent:?}",
+                row.call, row.tokens
+            )),
         }
         versions.insert(&row.price_version);
         let book = prices.iter().find(|(name, _)| *name == row.price_version);
         match book.map(|(_, rates)| rates) {
             None => differences.push(format!("call-{number}: price book {}", row.price_version)),
-            Some(rates) if cost(&row.call, rates) != row.nanos => differences.push(format!(
+            Some(rates) if cost(&row.tokens, rates) != row.nanos => differences.push(format!(
                 "call-{number} costs {} by {}, charged are {}",
-                cost(&row.call, rates),
+                cost(&row.tokens, rates),
                 row.price_version,
                 row.nanos
             )),
@@ -162,8 +202,11 @@ pub(super) fn versions(rows: &[Row], prices: &PriceBooks) -> Check {
         .map(|(name, _)| name.as_str())
         .zip(0..)
         .collect();
-    // Revenue has no price.
-    let mut rows: Vec<&Row> = rows.iter().filter(|row| row.revenue.is_none()).collect();
+    // Revenue has no price, and what is taken back that of its call.
+    let of_now = rows
+        .iter()
+        .filter(|row| row.revenue.is_none() && !row.is_correction);
+    let mut rows: Vec<&Row> = of_now.collect();
     rows.sort_by_key(|row| row.address);
     let mut differences = Vec::new();
     for (before, row) in rows.iter().zip(rows.iter().skip(1)) {

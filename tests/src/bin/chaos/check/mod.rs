@@ -126,8 +126,11 @@ fn compare(all: Everything<'_>) -> Result<Vec<Check>> {
                 .operator()
                 .apply_budgets(&yaml, LEDGER_PATIENCE)?;
         }
-        all.budgets
-            .learn(logs.budget_versions()?.first, ended.clone());
+        let mut versions = logs.budget_versions()?.first;
+        for opened in logs.opened_budgets()? {
+            versions.insert(opened, 0);
+        }
+        all.budgets.learn(versions, ended.clone());
         let (system, budgets) = (&mut *all.system, &*all.budgets);
         checks.push(verdicts::verdicts(system, &logs, budgets, &rows, figures)?);
         if is_enough(&checks) {
@@ -138,7 +141,7 @@ fn compare(all: Everything<'_>) -> Result<Vec<Check>> {
     // What another worker counted, as a plot has it, has no rows: SQL and audit would say so, rightly.
     if input.counted_before.is_empty() {
         let (usage, budgets) = (&input.usage, &*all.budgets);
-        let second = Second::new(all.system, usage, all.prices, budgets, now())?;
+        let second = Second::new(all.system, usage, all.book, all.prices, budgets, now())?;
         checks.push(second.rows()?);
         checks.push(second.rollups()?);
         checks.push(second.windows(all.system, &logs)?);

@@ -9,6 +9,7 @@ use spendfuse_tests::warehouse::Warehouse;
 
 use super::{BETWEEN, Check};
 use crate::budgets::Budgets;
+use crate::events::Book;
 use crate::logs::{Logs, Stored};
 use crate::rows::PriceBooks;
 use crate::system::{DATABASE as DATABASE_OF_RUN, System};
@@ -24,10 +25,10 @@ const ASKED: usize = 20;
 const COUNTED: &str = "
     SELECT id, 'is in the log and no row' FROM wanted WHERE NOT is_row
     UNION ALL SELECT id, 'is a row, and the log has no such event' FROM rows
-        LEFT ANTI JOIN firsts ON firsts.id = rows.id AND firsts.source = rows.source
-            AND firsts.workspace = rows.workspace
+        LEFT ANTI JOIN tellings ON tellings.id = rows.id AND tellings.source = rows.source
+            AND tellings.workspace = rows.workspace AND toInt64(tellings.answer) = rows.told
     UNION ALL SELECT id, concat('is a row ', toString(count()), ' times') FROM rows
-        GROUP BY id, source, workspace HAVING count() > 1";
+        GROUP BY id, source, workspace, told HAVING count() > 1";
 
 /// Every row says what the log says, at its price.
 const CONTENTS: &str = "
@@ -39,6 +40,7 @@ const CONTENTS: &str = "
         if((rows.input, rows.cached, rows.answer) != (wanted.input, wanted.cached, wanted.answer),
             concat('tokens ', toString((rows.input, rows.cached, rows.answer)), ' of ',
                 toString((wanted.input, wanted.cached, wanted.answer))), ''),
+        if(rows.calls != wanted.calls, concat('calls ', toString(rows.calls)), ''),
         if(toInt128(rows.cost * 1000000000) != wanted.nanos,
             concat('cost ', toString(rows.cost), ', must be ', toString(wanted.nanos), ' nano-dollars'), ''),
         if(rows.parts != rows.cost, concat('parts of the cost are ', toString(rows.parts)), ''),
@@ -49,7 +51,20 @@ const CONTENTS: &str = "
     ]), '; ') AS wrong
     FROM rows INNER JOIN wanted
         ON wanted.id = rows.id AND wanted.source = rows.source AND wanted.workspace = rows.workspace
+            AND wanted.told = rows.told
     WHERE wrong != ''";
+
+/// What was taken back is nothing any more, and nothing else was taken back.
+const VOIDED: &str = "
+    SELECT call, concat('is void: ', toString((n, nanos, tokens)))
+    FROM (
+        SELECT if(amends_seq > 0, amends_id, event_id) AS call, sum(calls) AS n,
+            toInt128(sum(cost) * 1000000000) AS nanos,
+            sum(toInt64(input_tokens) + cache_read_tokens + output_tokens) AS tokens
+        FROM {warehouse}.spend GROUP BY call)
+    WHERE call IN (SELECT id FROM voided) AND (n, nanos, tokens) != (0, 0, 0)
+    UNION ALL SELECT amends_id, 'was taken back by nobody' FROM {warehouse}.spend
+    WHERE src_topic LIKE '%.corrections' AND amends_id NOT IN (SELECT id FROM voided)";
 
 /// The views' sums by hour or day; `{table}`, `{column}`, `{start}`.
 const ROLLUP: &str = "
@@ -62,7 +77,7 @@ const ROLLUP: &str = "
         SELECT {start}(time) AS start, customer, feature, plan, toInt64(count()) AS entries,
             toInt128(sum(nanos)) AS nanos, toInt128(sum(revenue) * 1000000000) AS revenue,
             toInt64(sum(input + cached + answer)) AS tokens
-        FROM wanted GROUP BY ALL
+        FROM counted GROUP BY ALL
     )
     SELECT concat('{table}, ', toString(start), ' ', customer, ' ', feature, ' ', plan),
         concat(toString((found.entries, found.nanos, found.revenue, found.tokens)), ', must be ',
@@ -94,7 +109,7 @@ const LINES: &str = "
     SELECT concat(budget, '|', scope, ' since ', toString(start)), concat(
         'a line says ', toString(lines.spent), ', spent are ', toString(windows.spent))
     FROM lines LEFT JOIN windows USING (budget, scope, start)
-    WHERE lines.spent > windows.spent";
+    WHERE lines.spent > windows.most";
 
 const WRITTEN_VERDICTS: &str = "
     WITH written AS (
@@ -118,6 +133,7 @@ impl Second {
     pub(super) fn new(
         system: &System,
         usage: &[Stored],
+        book: &Book,
         prices: &PriceBooks,
         budgets: &Budgets,
         now: UnixMillis,
@@ -151,6 +167,11 @@ impl Second {
         });
         second.insert("books", books)?;
         second.insert("budgets", budgets.lines().into_iter())?;
+        let voided = book.voided.iter();
+        second.insert(
+            "voided",
+            voided.map(|number| json!({"id": format!("call-{number}")})),
+        )?;
         second.execute(questions)?;
         Ok(second)
     }
@@ -186,6 +207,7 @@ impl Second {
     pub(super) fn rows(&self) -> Result<Check> {
         let mut differences = self.differences(COUNTED)?;
         differences.extend(self.differences(CONTENTS)?);
+        differences.extend(self.differences(VOIDED)?);
         Ok(Check {
             name: "rows = SQL over the usage topic",
             compared: format!(

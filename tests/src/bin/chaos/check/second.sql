@@ -19,6 +19,9 @@ CREATE TABLE budgets
 
 CREATE TABLE entries (key String, value String) ENGINE = Memory;
 
+-- Calls that somebody has taken back.
+CREATE TABLE voided (id String) ENGINE = Memory;
+
 CREATE VIEW decoded AS
 WITH
     JSONExtractString(value, 'data', 'usage_format') AS format,
@@ -73,13 +76,13 @@ WHERE is_json AND specversion = '1.0' AND source != '' AND id != '' AND workspac
         type = 'spendfuse.session_end', session != '',
         type = 'spendfuse.revenue');
 
--- An event sent again keeps its identity, and the first one stands. What says something else comes
--- later in the same partition; what comes in another one says the same.
-CREATE TABLE firsts ENGINE = Memory AS
+-- An event sent again keeps its identity, and the first one stands, until more of its answer is told.
+-- What contradicts it comes later in the same partition; what comes in another one was said before.
+CREATE TABLE tellings ENGINE = Memory AS
 SELECT * FROM accepted
-WHERE type != 'spendfuse.session_end'
+WHERE type != 'spendfuse.session_end' AND feature != 'conflict' AND id NOT IN voided
 ORDER BY offset, partition
-LIMIT 1 BY workspace, source, id;
+LIMIT 1 BY workspace, source, id, answer;
 
 CREATE TABLE rows ENGINE = Memory AS
 SELECT
@@ -90,61 +93,100 @@ SELECT
     toInt64(spend.output_tokens) AS answer, spend.cost AS cost, spend.revenue AS revenue,
     spend.time AS time, spend.received_at AS received_at, spend.price_version AS price_version,
     spend.budget_version AS budget_version, spend.src_partition AS partition,
-    spend.src_offset AS offset,
+    spend.src_offset AS offset, spend.calls AS calls, toInt64(own.answer) AS told,
+    own.id AS id_at_address, own.time AS own_time, own.logged_at AS logged_at,
     spend.cost_input + spend.cost_cache_read + spend.cost_cache_write + spend.cost_output
         + spend.cost_units AS parts
-FROM {warehouse}.spend;
+FROM {warehouse}.spend
+LEFT JOIN accepted AS own ON own.partition = spend.src_partition AND own.offset = spend.src_offset
+WHERE if(spend.amends_seq > 0, spend.amends_id, spend.event_id) NOT IN voided;
 
--- What each row must say, of the record that it names as its own.
-CREATE TABLE wanted ENGINE = Memory AS
+-- What each event comes to with each telling, by the prices of that one's row.
+CREATE TABLE sums ENGINE = Memory AS
 WITH
-    toInt128(firsts.context - firsts.cached) * books.input + toInt128(firsts.cached) * books.cached
-        + toInt128(firsts.answer) * books.answer AS numerator
+    toInt128(tellings.context - tellings.cached) * books.input
+        + toInt128(tellings.cached) * books.cached
+        + toInt128(tellings.answer) * books.answer AS numerator
 SELECT
-    firsts.id AS id, firsts.source AS source, firsts.workspace AS workspace,
-    if(firsts.type = 'spendfuse.revenue', 'revenue', 'usage') AS kind,
-    firsts.customer AS customer, firsts.feature AS feature, firsts.plan AS plan,
-    firsts.session AS session, firsts.provider AS provider, firsts.model AS model,
-    toInt64(firsts.context - firsts.cached) AS input, toInt64(firsts.cached) AS cached,
-    toInt64(firsts.answer) AS answer,
+    tellings.id AS id, tellings.source AS source, tellings.workspace AS workspace,
+    tellings.type = 'spendfuse.revenue' AS is_revenue,
+    tellings.customer AS customer, tellings.feature AS feature, tellings.plan AS plan,
+    tellings.session AS session, tellings.provider AS provider, tellings.model AS model,
+    toInt64(tellings.context - tellings.cached) AS input, toInt64(tellings.cached) AS cached,
+    toInt64(tellings.answer) AS answer,
     -- Rounded up to the nano-dollar, once a call.
-    if(kind = 'usage', intDiv(numerator + 999999, 1000000), 0) AS nanos,
-    firsts.revenue AS revenue,
-    accepted.time AS time, accepted.logged_at AS received_at,
-    accepted.id AS id_at_address,
+    if(is_revenue, 0, intDiv(numerator + 999999, 1000000)) AS nanos,
+    tellings.revenue AS revenue,
+    rows.own_time AS time, rows.logged_at AS received_at, rows.id_at_address AS id_at_address,
     rows.budget_version AS budget_version,
     rows.id != '' AS is_row
-FROM firsts
-LEFT JOIN rows ON rows.id = firsts.id AND rows.source = firsts.source AND rows.workspace = firsts.workspace
-LEFT JOIN accepted ON accepted.partition = rows.partition AND accepted.offset = rows.offset
+FROM tellings
+LEFT JOIN rows ON rows.id = tellings.id AND rows.source = tellings.source
+    AND rows.workspace = tellings.workspace AND rows.told = toInt64(tellings.answer)
 LEFT JOIN books ON books.version = rows.price_version;
+
+-- What each row must say, of the record that it names as its own: what it tells on top of the one
+-- before.
+CREATE TABLE wanted ENGINE = Memory AS
+SELECT
+    id, source, workspace, customer, feature, plan, session, provider, model, revenue, time,
+    received_at, id_at_address, budget_version, is_row,
+    toInt64(sums.answer) AS told,
+    row_number() OVER tellings = 1 AS is_first,
+    multiIf(is_revenue, 'revenue', is_first, 'usage', 'correction') AS kind,
+    toInt64(is_first AND NOT is_revenue) AS calls,
+    sums.input - lagInFrame(sums.input, 1, 0) OVER tellings AS input,
+    sums.cached - lagInFrame(sums.cached, 1, 0) OVER tellings AS cached,
+    sums.answer - lagInFrame(sums.answer, 1, 0) OVER tellings AS answer,
+    sums.nanos - lagInFrame(sums.nanos, 1, 0) OVER tellings AS nanos
+FROM sums
+WINDOW tellings AS (
+    PARTITION BY workspace, source, id ORDER BY sums.answer
+    ROWS BETWEEN UNBOUNDED PRECEDING AND CURRENT ROW);
+
+-- With the rows of what was taken back, each at its own time.
+CREATE TABLE counted ENGINE = Memory AS
+SELECT
+    workspace, customer, feature, plan, session, time, budget_version, kind = 'revenue' AS is_revenue,
+    calls, nanos, revenue, input, cached, answer
+FROM wanted
+UNION ALL
+SELECT
+    workspace, customer, feature, plan, session, time, budget_version, 0 AS is_revenue, toInt64(calls),
+    toInt128(cost * 1000000000), revenue, toInt64(input_tokens), toInt64(cache_read_tokens),
+    toInt64(output_tokens)
+FROM {warehouse}.spend
+WHERE if(amends_seq > 0, amends_id, event_id) IN voided;
 
 -- Every budget's scopes in every window of the calendar.
 CREATE VIEW windows AS
 WITH
     arrayStringConcat(arrayMap(dimension -> concat('/', dimension, '=', multiIf(
-        dimension = 'customer', wanted.customer,
-        dimension = 'feature', wanted.feature,
-        dimension = 'plan', wanted.plan,
-        wanted.session)), budgets.dimensions)) AS rest
+        dimension = 'customer', counted.customer,
+        dimension = 'feature', counted.feature,
+        dimension = 'plan', counted.plan,
+        counted.session)), budgets.dimensions)) AS rest,
+    if(budgets.unit = 'calls', toInt128(counted.calls), counted.nanos) AS amount
 SELECT
     budgets.id AS budget,
-    if(budgets.workspace = '*', '*', concat(wanted.workspace, rest)) AS scope,
+    if(budgets.workspace = '*', '*', concat(counted.workspace, rest)) AS scope,
     multiIf(
-        budgets.window = 'hour', toStartOfHour(wanted.time),
-        budgets.window = 'day', toStartOfDay(wanted.time),
-        budgets.window = 'week', toDateTime(toStartOfWeek(wanted.time, 1), 'UTC'),
-        budgets.window = 'month', toDateTime(toStartOfMonth(wanted.time), 'UTC'),
-        budgets.window = 'quarter', toDateTime(toStartOfQuarter(wanted.time), 'UTC'),
-        budgets.window = 'year', toDateTime(toStartOfYear(wanted.time), 'UTC'),
+        budgets.window = 'hour', toStartOfHour(counted.time),
+        budgets.window = 'day', toStartOfDay(counted.time),
+        budgets.window = 'week', toDateTime(toStartOfWeek(counted.time, 1), 'UTC'),
+        budgets.window = 'month', toDateTime(toStartOfMonth(counted.time), 'UTC'),
+        budgets.window = 'quarter', toDateTime(toStartOfQuarter(counted.time), 'UTC'),
+        budgets.window = 'year', toDateTime(toStartOfYear(counted.time), 'UTC'),
         toDateTime(0, 'UTC')) AS start,
-    sum(if(budgets.unit = 'calls', 1, wanted.nanos)) AS spent
-FROM wanted CROSS JOIN budgets
-WHERE wanted.kind = 'usage' AND wanted.budget_version >= budgets.since
-    AND (budgets.only_plan = '' OR wanted.plan = budgets.only_plan)
+    sum(amount) AS spent,
+    -- Before anything was taken back.
+    sumIf(amount, amount > 0) AS most
+FROM counted CROSS JOIN budgets
+WHERE NOT counted.is_revenue AND counted.budget_version >= budgets.since
+    AND (budgets.only_plan = '' OR counted.plan = budgets.only_plan)
     AND (NOT has(budgets.dimensions, 'session')
-        OR wanted.session NOT IN (SELECT session FROM accepted WHERE type = 'spendfuse.session_end')
-        AND NOT ({idled} AND startsWith(wanted.session, 'idle-')))
+        OR counted.session NOT IN (SELECT session FROM accepted WHERE type = 'spendfuse.session_end')
+        AND NOT ({idled} AND startsWith(counted.session, 'idle-')))
 GROUP BY budget, scope, start;
 
 -- What the blocklist must say now: scopes of windows that have not ended.

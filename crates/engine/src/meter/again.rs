@@ -1,0 +1,95 @@
+//! Events of an identity that was counted: more of a call, a late echo, what another instrument tells
+//! of it, or a conflict.
+
+use spendfuse_domain::UnixMillis;
+use spendfuse_domain::event::{Body, Event, Flags};
+use spendfuse_domain::growth::Growth;
+use spendfuse_domain::row::{Amended, AmendedBy, Origin};
+
+use super::counted_call::CountedCall;
+use super::{Charge, Counted, Feed, Meter, Rows};
+
+impl Meter {
+    /// An event of an identity that was counted with other content.
+    #[cold]
+    pub(super) fn count_again(
+        &mut self,
+        event: &Event<'_>,
+        charge: &Charge<'_>,
+        (origin, arrival): (Origin, UnixMillis),
+        feed: Feed,
+        rows: &mut impl Rows,
+        first: UnixMillis,
+    ) -> Counted {
+        let known = self.lately.as_ref();
+        let before = known.and_then(|known| known.of(event.identity, self.config.partition));
+        let growth = before.and_then(|before| {
+            let Body::Usage(call) = &event.body else {
+                return None;
+            };
+            let now = CountedCall::of(event, call, charge, before.address);
+            Some((before.told.growth(&now.told), before, now))
+        });
+        let (before, mut now) = match growth {
+            Some((Growth::More, before, now)) if !before.has_ended => (before, now),
+            Some((Growth::Echo, before, now)) => {
+                if before.told.who.lacks(&now.told.who) {
+                    self.add_told_again(event, charge, (origin, arrival), (before, &now), rows);
+                }
+                return Counted::Echo;
+            }
+            Some((Growth::Conflict | Growth::More, ..)) | None => {
+                self.tell_of_conflict(event, origin, first);
+                return Counted::Conflict;
+            }
+        };
+        now.told.who = before.told.who.with(&now.told.who);
+        let more = now.beside(&before);
+        let amended = Amended {
+            id: &event.id,
+            address: before.address,
+            counts: before.counts(),
+            by: AmendedBy::Event,
+        };
+        let (address, _) = self.add_row(event, charge, origin, feed, Some(&amended), rows);
+        self.count_spend(event, more, feed);
+        if feed == Feed::Live {
+            self.count_growth_in_sessions(event, more);
+        }
+        let id = self.remember(event, (origin, arrival));
+        self.dedupe.restore(id);
+        self.remember_call(event, &now);
+        Counted::Grown(address)
+    }
+
+    /// An event tells more of whose call it is than was known: a row says so that counts nothing.
+    fn add_told_again(
+        &mut self,
+        event: &Event<'_>,
+        charge: &Charge<'_>,
+        (origin, arrival): (Origin, UnixMillis),
+        (mut known, now): (CountedCall, &CountedCall),
+        rows: &mut impl Rows,
+    ) {
+        let mut told_again = event.clone();
+        told_again.flags.insert(Flags::TOLD_AGAIN);
+        let nothing_more = Amended {
+            id: &event.id,
+            address: known.address,
+            counts: now.clone().counts(),
+            by: AmendedBy::Event,
+        };
+        self.add_row(
+            &told_again,
+            charge,
+            origin,
+            Feed::Live,
+            Some(&nothing_more),
+            rows,
+        );
+        known.told.who = known.told.who.with(&now.told.who);
+        let id = self.remember(event, (origin, arrival));
+        self.dedupe.restore(id);
+        self.remember_call(event, &known);
+    }
+}
