@@ -17,6 +17,7 @@ from openai import OpenAI
 # Nobody waits for a batch: better no call than one that nobody has allowed.
 spendfuse.configure(reserve=True, check_timeout=2.0, on_unavailable="block")
 client = spendfuse.wrap(OpenAI(), feature="batch")
+A_MOMENT = 5  # seconds
 documents = [f"document {number}" for number in range(40)]
 refused: list = []
 
@@ -29,10 +30,10 @@ def summary(document: str) -> Optional[str]:
             )
             return answer.choices[0].message.content
         except spendfuse.BudgetExceededError as error:
-            if not error.decision.budgets[0].reserved:
+            if error.retry_after is None or error.retry_after > A_MOMENT:
                 refused.append(error)
                 return None
-            time.sleep(0.1)  # held by calls under way, which may cost less than they hold
+            time.sleep(error.retry_after)  # held by calls under way, which may cost less than they hold
 
 
 with spendfuse.context(customer="c-batch"), ThreadPoolExecutor(8) as pool:
