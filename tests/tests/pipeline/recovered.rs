@@ -128,8 +128,13 @@ fn a_lost_kafka_is_recovered_and_what_was_counted_stays_counted_once() {
     // Without any event: the session is refused, and the quiet one goes on at what it had spent.
     await_spent(&lab, RUNAWAY, "block", "1.25");
     await_spent(&lab, "run|acme/session=quiet", "ok", "0.50");
-    // Once more, and over a restart, changes nothing.
+    // Once more, and over a restart, changes nothing: no call is sent again, since a session may be
+    // older than the meters' memory of its calls.
     recover(&lab, &[]);
+    let told = lab.read("corrections").into_iter();
+    let told = told.filter_map(|record| serde_json::from_slice(&record.value?).ok());
+    let calls = told.filter_map(|record: Value| record["calls"].as_array().map(Vec::len));
+    assert_eq!(calls.sum::<usize>(), 7);
     processor.kill();
     processor.restart();
 

@@ -158,9 +158,13 @@ fn show(args: &RecoverArgs, epoch: u32, before: &Before, done: Done, taken: Take
     if args.from.is_some() {
         let (budgets, prices) = (done.budgets as u64, done.prices as u64);
         output::line(format!(
-            "tables     {} and {} taken over",
+            "tables     {} and {} {}",
             counted(budgets, "record of budgets"),
-            counted(prices, "record of prices")
+            counted(prices, "record of prices"),
+            match args.dry_run {
+                true => "would be taken over",
+                false => "taken over",
+            }
         ));
     }
     output::line(format!(
@@ -178,7 +182,7 @@ fn show(args: &RecoverArgs, epoch: u32, before: &Before, done: Done, taken: Take
     match (args.dry_run, taken) {
         (true, _) => output::line("nothing was done; without --dry-run it is"),
         (false, Taken::ByAll) => {
-            output::line("recovered  every meter has taken it; senders may go on")
+            output::line("recovered  every meter has read it; senders may go on")
         }
         (false, Taken::NotAsked) => {
             output::line("sent       the meters take it as they run, or once they start");

@@ -1,12 +1,13 @@
 //! Hands what is brought back to the meters, and sees whether they have taken it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::fmt::Display;
 use std::io::{IsTerminal as _, Write as _, stderr};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use spendfuse_bus::{OutputRecord, TransactionalWriter, log_ends};
+use spendfuse_domain::correction::EntryPlace;
 use spendfuse_domain::recovered::{RECOVERED_KEY, RecoveredCall, RecoveredId, RecoveredRecord};
 
 use super::super::Failure;
@@ -31,6 +32,8 @@ pub struct Sending<'s> {
     writer: Option<TransactionalWriter>,
     open: BTreeMap<u32, RecoveredRecord>,
     records: Vec<OutputRecord>,
+    /// Calls that were sent by the same command before.
+    sent_before: HashSet<EntryPlace>,
 }
 
 /// Whether the meters have what was sent.
@@ -69,6 +72,7 @@ impl<'s> Sending<'s> {
             writer: (!is_dry).then(open).transpose()?,
             open: BTreeMap::new(),
             records: Vec::new(),
+            sent_before: calls_sent(settings, epoch)?,
         })
     }
 
@@ -82,9 +86,13 @@ impl<'s> Sending<'s> {
         self.add(partition, |record| record.ids.push(id))
     }
 
-    /// A call of a session of `partition`.
+    /// A call of a session of `partition`. One that was sent before is not sent again: the meters
+    /// recognize it only within the horizon of their memory, and a session may be older.
     pub fn add_call(&mut self, partition: u32, call: RecoveredCall) -> Result<(), Failure> {
-        self.add(partition, |record| record.calls.push(call))
+        match self.sent_before.contains(&call.entry) {
+            true => Ok(()),
+            false => self.add(partition, |record| record.calls.push(call)),
+        }
     }
 
     fn add(
@@ -192,4 +200,19 @@ impl<'s> Sending<'s> {
             thread::park_timeout(LOOK_EVERY);
         }
     }
+}
+
+/// The calls that the topic has already for these topics. What cannot be read no meter has taken.
+fn calls_sent(settings: &Settings, epoch: u32) -> Result<HashSet<EntryPlace>, Failure> {
+    let mut sent = HashSet::new();
+    kafka::read_topic(settings, &settings.topics().corrections, |record| {
+        if record.key != Some(RECOVERED_KEY) {
+            return;
+        }
+        let read = RecoveredRecord::parse(record.value.unwrap_or_default());
+        if let Some(read) = read.ok().filter(|read| read.epoch == epoch) {
+            sent.extend(read.calls.into_iter().map(|call| call.entry));
+        }
+    })?;
+    Ok(sent)
 }
