@@ -230,6 +230,9 @@ impl PartitionProtocol {
             }
         };
         let (chain, link) = (record.chain(), record.block.link);
+        if let Some(region) = &mut self.region {
+            region.has_block(offset);
+        }
         let broken = match &self.region {
             Some(region) => match region.follow(&mut self.links, offset, chain, link) {
                 Ok(broken) => broken,

@@ -27,6 +27,9 @@ enum Origin {
     NoOffsets {
         ends: Links,
         accepts_loss: bool,
+        /// The log has lost its beginning, and no block of it was read: only what it goes on with says
+        /// whether others are missing.
+        is_blank: bool,
     },
     Restart {
         unsynced: Unsynced,
@@ -39,9 +42,16 @@ enum Origin {
 
 impl Region {
     /// No offset is committed, and the warehouse has rows of this partition: each chain up to `ends`.
-    /// `accepts_loss` where somebody has accepted that blocks between `ends` and the log are lost.
-    pub fn without_offsets(until: i64, ends: Links, accepts_loss: bool) -> Self {
-        Self::of(until, Origin::NoOffsets { ends, accepts_loss })
+    /// The log has `first` to `until`; where that is empty, and retention has removed something, the
+    /// region goes on to the next block. `accepts_loss` where somebody has accepted that blocks between
+    /// `ends` and the log are lost.
+    pub fn without_offsets(first: i64, until: i64, ends: Links, accepts_loss: bool) -> Self {
+        let origin = Origin::NoOffsets {
+            ends,
+            accepts_loss,
+            is_blank: first > 0 && !accepts_loss,
+        };
+        Self::of(until, origin)
     }
 
     /// Everything before `until` was acknowledged by a server that is gone; `unsynced` is what is known
@@ -74,6 +84,20 @@ impl Region {
     /// Everything before this offset was loaded, or accepted by a person.
     pub(crate) fn passed_until(&self) -> i64 {
         self.links_at().unwrap_or(0)
+    }
+
+    /// Whether it goes on until a block comes.
+    pub(crate) fn awaits_block(&self) -> bool {
+        matches!(self.origin, Origin::NoOffsets { is_blank: true, .. })
+    }
+
+    /// The block at `offset` is there.
+    pub(crate) fn has_block(&mut self, offset: i64) {
+        if let Origin::NoOffsets { is_blank, .. } = &mut self.origin
+            && std::mem::take(is_blank)
+        {
+            self.until = self.until.max(offset + 1);
+        }
     }
 
     /// From where on the chains are followed; `None` where they are found out in the region.
@@ -113,7 +137,10 @@ impl Region {
         chain: Chain,
         link: Link,
     ) -> Result<Option<BrokenLink>, String> {
-        let Origin::NoOffsets { ends, accepts_loss } = &self.origin else {
+        let Origin::NoOffsets {
+            ends, accepts_loss, ..
+        } = &self.origin
+        else {
             let is_new = self.links_at().is_none_or(|known| offset >= known);
             return Ok(is_new.then(|| links.follow(chain, link).err()).flatten());
         };

@@ -103,7 +103,7 @@ impl Lane {
                 {
                     PartitionProtocol::start(topic, partition, rules(self.epoch), first, nothing)
                 } else {
-                    let region = Region::without_offsets(ends_at, ends, false);
+                    let region = Region::without_offsets(first, ends_at, ends, false);
                     PartitionProtocol::start_with(
                         topic,
                         partition,

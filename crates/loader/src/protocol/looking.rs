@@ -39,7 +39,7 @@ impl PartitionProtocol {
         let Some(oldest) = all[..within].first() else {
             return match self.obstacle.clone() {
                 Some((offset, reason)) if offset < until => Some(self.stop(reason)),
-                _ if !is_read => None,
+                _ if !is_read || region.awaits_block() => None,
                 _ => Some(self.end_region(until)),
             };
         };

@@ -95,7 +95,7 @@ impl Session<'_> {
         let accepts_loss = self
             .accepted_gap(topic, partition)?
             .is_some_and(|gap| gap.from == 0 && gap.to >= first);
-        let region = Region::without_offsets(end, ends, accepts_loss);
+        let region = Region::without_offsets(first, end, ends, accepts_loss);
         let protocol =
             PartitionProtocol::start_with(topic, partition, rules, first, region, nothing);
         Ok(Lane::new(at, topic, protocol, None))

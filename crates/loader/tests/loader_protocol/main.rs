@@ -227,7 +227,7 @@ fn a_partition_that_is_given_up_moves_to_the_end_of_its_log_at_once() {
 /// A table without a column that the block has, say.
 #[test]
 fn rows_that_clickhouse_refuses_while_they_are_looked_for_stop_their_partition() {
-    let region = Region::without_offsets(1, Links::default(), true);
+    let region = Region::without_offsets(0, 1, Links::default(), true);
     let nothing = Checkpoint::default();
     let mut protocol = PartitionProtocol::start_with("rows", 0, RULES, 0, region, nothing);
     let record = RowsRecord::read(0, UnixMillis(0), log()[0].1.clone());
@@ -355,7 +355,7 @@ fn a_log_whose_retention_moves_while_it_is_compared_is_compared_from_there_on() 
     const LOADED_COMMIT: u64 = 12;
     let compared = || {
         let ends = Links::new([(rebuilding::chain_of_spend(0), LOADED_COMMIT)]);
-        let region = Region::without_offsets(20, ends, false);
+        let region = Region::without_offsets(0, 20, ends, false);
         let nothing = Checkpoint::default();
         let mut protocol = PartitionProtocol::start_with("rows", 0, RULES, 0, region, nothing);
         assert_eq!(protocol.received(0, row_of_commit(0, 4, 5)), None);
@@ -396,4 +396,37 @@ fn a_log_whose_retention_moves_while_it_is_compared_is_compared_from_there_on() 
 
     // Retention is even behind what had to be compared.
     assert!(!compared().gone(8, 21));
+}
+
+/// Offsets were lost, and retention has removed the whole log: what comes next says whether all of it
+/// had been loaded.
+#[test]
+fn an_empty_log_is_compared_with_what_it_goes_on_with() {
+    let loaded = || Links::new([(rebuilding::chain_of_spend(0), 12)]);
+    let emptied = |accepts_loss| {
+        let region = Region::without_offsets(20, 20, loaded(), accepts_loss);
+        let nothing = Checkpoint::default();
+        PartitionProtocol::start_with("rows", 0, RULES, 20, region, nothing)
+    };
+    let next = |protocol: &mut PartitionProtocol, read_to| {
+        protocol.next(UnixMillis(0), read_to, &BTreeMap::new())
+    };
+    let mut waits = emptied(false);
+    assert!(next(&mut waits, 20).is_none());
+    assert!(next(&mut waits, 23).is_none(), "markers say nothing");
+    assert_eq!(waits.received(23, row_of_commit(23, 12, 13)), None);
+    let looks = next(&mut waits, 24);
+    assert!(matches!(looks, Some(Action::Compare(_))), "{looks:?}");
+
+    let mut lost = emptied(false);
+    assert_eq!(lost.received(23, row_of_commit(23, 40, 41)), None);
+    let stopped = next(&mut lost, 24);
+    assert!(
+        matches!(stopped, Some(Action::Stop(StopReason::Lost { .. }))),
+        "{stopped:?}"
+    );
+
+    let mut accepted = emptied(true);
+    let ends = next(&mut accepted, 20);
+    assert!(matches!(ends, Some(Action::Commit { .. })), "{ends:?}");
 }

@@ -25,7 +25,7 @@ pub(crate) fn chain_of_spend(epoch: u32) -> Chain {
 fn without_offsets_the_chains_of_every_epoch_in_the_topic_are_known() {
     let ends = Links::new([(chain_of_spend(0), 39)]);
     for begins_anew in [true, false] {
-        let region = Region::without_offsets(9, ends.clone(), false);
+        let region = Region::without_offsets(5, 9, ends.clone(), false);
         let nothing = Checkpoint::default();
         let mut protocol = PartitionProtocol::start_with("rows", 0, RULES, 5, region, nothing);
         assert_eq!(protocol.received(5, row_of_epoch(0, 5, 37, 38)), None);
@@ -45,7 +45,7 @@ fn without_offsets_the_chains_of_every_epoch_in_the_topic_are_known() {
         assert!(matches!(looks, Some(Action::Compare(_))), "{looks:?}");
     }
     // A commit of the new epoch that nobody has.
-    let region = Region::without_offsets(9, ends, false);
+    let region = Region::without_offsets(5, 9, ends, false);
     let nothing = Checkpoint::default();
     let mut protocol = PartitionProtocol::start_with("rows", 0, RULES, 5, region, nothing);
     assert_eq!(protocol.received(5, row_of_epoch(1, 5, 3, 4)), None);

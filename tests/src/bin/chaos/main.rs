@@ -3,6 +3,7 @@
 //! to the nano-dollar. The seed decides what happens when; it is printed first.
 
 mod actor;
+mod behind;
 mod budgets;
 mod check;
 mod clock;
@@ -45,7 +46,7 @@ struct Options {
     #[arg(long)]
     seed: Option<u64>,
     /// How long faults happen
-    #[arg(long, default_value_t = 300)]
+    #[arg(long, default_value_t = 330)]
     seconds: u64,
     /// Nodes of Kafka: 1, or 3 with replication 3 and min.insync.replicas 2
     #[arg(long, default_value_t = 1, value_parser = node_count)]
