@@ -179,6 +179,10 @@ const COLUMNS: &[(&str, &str)] = &[
         "time of the event that changed the verdict",
     ),
     ("charged", "US dollars, at a ceiling"),
+    (
+        "corrected",
+        "how many events of the evidence were corrected or re-rated since",
+    ),
     ("cost", "US dollars; the parts add up to it"),
     ("cost_cache_read", "US dollars for reading the prompt cache"),
     (

@@ -39,7 +39,7 @@ enum Change {
     Schema2,
 }
 
-const MIGRATIONS: [Migration; 7] = [
+const MIGRATIONS: [Migration; 8] = [
     Migration {
         number: 1,
         name: "spend",
@@ -74,6 +74,11 @@ const MIGRATIONS: [Migration; 7] = [
         number: 7,
         name: "durable",
         change: Change::Statements(include_str!("../migrations/0007_durable.sql")),
+    },
+    Migration {
+        number: 8,
+        name: "corrected_findings",
+        change: Change::Statements(include_str!("../migrations/0008_corrected_findings.sql")),
     },
 ];
 

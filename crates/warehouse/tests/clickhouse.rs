@@ -49,7 +49,7 @@ async fn migrations_run_twice_and_refuse_a_newer_schema() {
         warehouse.check_deduplication().await,
         Err(WarehouseError::MissingTable { .. } | WarehouseError::Refused { .. })
     ));
-    assert_eq!(warehouse.migrate().await.unwrap(), [1, 2, 3, 4, 5, 6, 7]);
+    assert_eq!(warehouse.migrate().await.unwrap(), [1, 2, 3, 4, 5, 6, 7, 8]);
     assert_eq!(warehouse.migrate().await.unwrap(), [0_u32; 0]);
     warehouse.check_deduplication().await.unwrap();
 
@@ -446,6 +446,23 @@ async fn findings_verdicts_windows_and_prices_arrive_as_they_were() {
         found.rows,
         [["acme", "closed", "0.02", "2", "['e-1','e-1']"]]
     );
+    let corrected = async || {
+        let asked = warehouse.query_table("SELECT corrected FROM findings");
+        asked.await.unwrap().rows[0][0].clone()
+    };
+    let row = async |kind: &str, workspace: &str, id: &str| {
+        let row = format!(
+            "INSERT INTO spend (time, kind, workspace, source, event_id, amends_id) \
+             VALUES (now(), '{kind}', '{workspace}', 'app', '{id}', 'e-1')"
+        );
+        warehouse.execute(&row, "a row").await.unwrap();
+    };
+    // What tells more of the call, and what corrects another one of the same id.
+    row("correction", "acme", "e-1").await;
+    row("correction", "globex", "c-1").await;
+    assert_eq!(corrected().await, "0");
+    row("rerate", "acme", "job-1").await;
+    assert_eq!(corrected().await, "2");
 
     let entry = BlocklistEntry {
         v: 1,

@@ -249,7 +249,11 @@ impl World {
             if let Step::Fault(fault) = step
                 && behind.spares(fault)
             {
-                writeln!(self.diary, "{} the loader is spared {fault:?}", clock::now())?;
+                writeln!(
+                    self.diary,
+                    "{} the loader is spared {fault:?}",
+                    clock::now()
+                )?;
                 spared.insert(number);
             }
             if !spared.contains(&number) {

@@ -5,14 +5,16 @@
 //! everything since then in the meter's memory: so it is counted once, whoever is killed in between,
 //! repeated, or run beside it. Where the memory does not reach back so far the meter sets it aside.
 
-use std::collections::{BTreeMap, HashSet};
+mod ending;
+mod judgement;
+
+use std::collections::BTreeMap;
 use std::process::ExitCode;
 use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use serde_json::json;
 use spendfuse_domain::budget::Spend;
 use spendfuse_domain::event::{Body, Event, Flags, RemovedMembers, redact};
 use spendfuse_domain::growth::ToldCall;
@@ -22,30 +24,26 @@ use spendfuse_warehouse::EventKey;
 
 use super::super::audit::kept_millis;
 use super::super::found_wrong;
-use super::super::output::{self, counted, dollars, grouped};
+use super::super::output::{self, grouped};
 use super::super::topics::{looked, topic_set};
 use super::super::warehouse::Connection;
 use super::dry_run::{Rules, rules};
-use super::follow::{Follow, Outcome};
-use super::forecast::{self, Forecast, Met};
+use super::follow::Follow;
+use super::forecast::{Forecast, Met};
 use super::loaded::{Mark, STANDS_STILL};
 use super::send::{Sending, tell_unreadable};
-use super::sent_lately::{SentCall, SentLately};
-use super::{Failure, IngestArgs, InputLines, defaults, read_line, unknown_members};
+use super::sent_lately::SentCall;
+use super::{Failure, IngestArgs, InputLines, defaults, read_line};
 use crate::settings::Settings;
+use ending::Ending;
+use judgement::Judgement;
 
 /// Events that are judged with one question, or as many as have come within this time.
 const PIECE: usize = 50_000;
 const PIECE_WITHIN: Duration = Duration::from_secs(1);
 /// History that the meter has not counted yet, at most: what happens now waits behind it.
 const MOST_AHEAD: u64 = 100_000;
-/// Events that were sent and may not be loaded, about 16 bytes each.
-const MOST_UNLOADED: usize = 4_000_000;
-/// The meter must remember for so long, and not much longer.
-const OLDEST_JUDGEMENT_MILLIS: i64 = 5 * 60_000;
 const LOOK_EVERY: Duration = Duration::from_millis(50);
-/// What the warehouse has by now is asked for so often: it takes three clients of Kafka.
-const ASK_EVERY: Duration = Duration::from_secs(5);
 
 /// Begins, sends and ends one run.
 pub fn run(settings: &Settings, args: &IngestArgs) -> Result<ExitCode, Failure> {
@@ -146,65 +144,6 @@ struct Road<'s> {
     sending: Sending<'s>,
     /// `None` where nobody waits for what becomes of them.
     follow: Option<Follow<'s>>,
-}
-
-/// What the warehouse knows, and what else was sent.
-struct Judgement<'s> {
-    settings: &'s Settings,
-    /// The warehouse has everything that was counted before.
-    since: UnixMillis,
-    /// What it will have next.
-    next: Mark<'s>,
-    /// When that was last asked for.
-    asked: Instant,
-    /// Sent since then, before and after the next mark.
-    before_next: HashSet<Identity>,
-    after_next: HashSet<Identity>,
-    lately: SentLately,
-}
-
-impl<'s> Judgement<'s> {
-    fn begin(settings: &'s Settings, lines: &InputLines) -> Result<Self, Failure> {
-        let mut first = Mark::now(settings)?;
-        first.wait(|text| lines.progress.set_message(text))?;
-        Ok(Self {
-            settings,
-            since: first.at,
-            next: Mark::now(settings)?,
-            asked: Instant::now(),
-            before_next: HashSet::new(),
-            after_next: HashSet::new(),
-            lately: SentLately::default(),
-        })
-    }
-
-    fn has_sent(&self, identity: Identity) -> bool {
-        self.before_next.contains(&identity) || self.after_next.contains(&identity)
-    }
-
-    /// Whether the warehouse must have more before anything else is judged.
-    fn must_wait(&self) -> bool {
-        let unloaded = self.before_next.len() + self.after_next.len();
-        unloaded >= MOST_UNLOADED || output::now().since(self.since) > OLDEST_JUDGEMENT_MILLIS
-    }
-
-    /// Takes note of what the warehouse has by now. Everything that was sent is acknowledged.
-    fn go_on(&mut self, lines: &InputLines) -> Result<(), Failure> {
-        let must_wait = self.must_wait();
-        if !must_wait && self.asked.elapsed() < ASK_EVERY {
-            return Ok(());
-        }
-        self.asked = Instant::now();
-        if must_wait {
-            self.next.wait(|text| lines.progress.set_message(text))?;
-        } else if !self.next.is_reached()? {
-            return Ok(());
-        }
-        self.since = self.next.at;
-        self.before_next = std::mem::take(&mut self.after_next);
-        self.next = Mark::now(self.settings)?;
-        Ok(())
-    }
 }
 
 impl<'s> Backfill<'s> {
@@ -433,95 +372,4 @@ fn await_own_rows(
          begun there, or clickhouse.url or clickhouse.database name another one than the loader's",
         settings.warehouse().database
     )))
-}
-
-/// How a run ended.
-#[derive(Default)]
-struct Ending {
-    /// Events a second, until all were sent.
-    rate: f64,
-    /// Until all were counted and loaded.
-    seconds: f64,
-    outcome: Option<Outcome>,
-    is_loaded: bool,
-    failure: Option<Failure>,
-}
-
-impl Ending {
-    fn print(&self, args: &IngestArgs, tally: &Tally, forecast: &Forecast) {
-        let changes = forecast.changes();
-        let unreadable: u64 = tally.unreadable.values().sum();
-        if args.json {
-            output::json(&json!({
-                "dry_run": args.dry_run,
-                "events": tally.events,
-                "already_counted": tally.already_counted,
-                "not_counted_before": tally.fresh,
-                "grown": tally.grown,
-                "cost_usd": tally.cost,
-                "unpriced": tally.unpriced,
-                "left_out": {
-                    "unreadable": {"lines": unreadable, "by_reason": tally.unreadable},
-                    "too_old": tally.too_old,
-                    "session_ends": tally.session_ends,
-                },
-                "unknown_members": {"count": tally.unknown.count, "names": tally.unknown.names},
-                "verdicts": changes,
-                "all_verdicts": !forecast.is_full(),
-                "outcome": self.outcome,
-                "loaded": self.is_loaded,
-                "events_per_second": self.rate.round(),
-                "seconds": (self.seconds * 1000.0).round() / 1000.0,
-            }));
-            return;
-        }
-        output::line(format!(
-            "{} in {:.1} s ({}/s): {} counted already, {} not, {}",
-            counted(tally.events, "event"),
-            self.seconds,
-            grouped(self.rate as u64),
-            grouped(tally.already_counted),
-            grouped(tally.fresh),
-            dollars(tally.cost),
-        ));
-        for (count, what) in [
-            (
-                tally.unpriced,
-                "calls have no price and are charged at a ceiling",
-            ),
-            (
-                tally.too_old,
-                "left out: older than what ClickHouse keeps (clickhouse.retention_months), so that nobody can say whether they were counted",
-            ),
-            (
-                tally.session_ends,
-                "session ends left out: the sessions of history end nothing",
-            ),
-            (unreadable, "lines cannot be read and were left out"),
-        ] {
-            if count > 0 {
-                output::line(format!("{} {what}", grouped(count)));
-            }
-        }
-        if let Some(unknown) = unknown_members(&tally.unknown) {
-            output::line(unknown);
-        }
-        forecast::print(&changes, args.dry_run);
-        if forecast.is_full() {
-            output::line(
-                "there are more scopes than are followed here: `spendfuse budgets status`",
-            );
-        }
-        if args.dry_run {
-            output::line("nothing was sent");
-            return;
-        }
-        match &self.outcome {
-            Some(outcome) => outcome.print_history(),
-            None if args.no_wait => output::line("what became of them was not awaited"),
-            None => output::line(
-                "too many to follow each: run the same again, it says how many are counted",
-            ),
-        }
-    }
 }
