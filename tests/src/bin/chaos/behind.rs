@@ -1,4 +1,5 @@
-//! Whether the loader is far behind: then faults leave it and ClickHouse alone until it has come after.
+//! Whether the loader is far behind: then faults leave it, ClickHouse and Kafka alone until it has come
+//! after.
 //!
 //! Logs of a run forget in seconds what real ones keep for days. A loader that faults held up for longer
 //! than that would have lost rows, and be right to say so.
@@ -12,14 +13,14 @@ use std::time::{Duration, Instant};
 use spendfuse_bus::{BusError, committed_offsets, log_ends};
 use spendfuse_tests::pause;
 
-use crate::fault::{Fault, Link, Part};
+use crate::fault::{Fault, Part};
 use crate::logs::Logs;
 
 const TOPICS: [&str; 2] = ["rows", "rows.ledger"];
 const LOOK_EVERY: Duration = Duration::from_secs(4);
 const PATIENCE: Duration = Duration::from_secs(2);
 /// A good part less than what logs keep (`retention::kept`).
-const FAR: Duration = Duration::from_secs(30);
+const FAR: Duration = Duration::from_secs(20);
 /// Ends of transactions, which a loader passes now and then, are no rows.
 const MARKERS: i64 = 60;
 
@@ -95,17 +96,18 @@ fn passed(positions: &[i64], ends: &[i64]) -> bool {
 }
 
 fn holds_loading_up(fault: Fault) -> bool {
-    let is_part = |part| matches!(part, Part::Loader | Part::ClickHouse);
+    let is_part = |part| matches!(part, Part::Loader | Part::ClickHouse | Part::Kafka(_));
     match fault {
         Fault::Kill { part, .. }
         | Fault::Pause { part, .. }
         | Fault::Clock { part, .. }
         | Fault::FullDisk { part, .. } => is_part(part),
-        Fault::Slow { link, .. }
-        | Fault::Silence { link, .. }
-        | Fault::HalfClose { link, .. }
-        | Fault::Cut { link, .. } => link == Link::ClickHouse,
-        Fault::OffsetsLost { .. } | Fault::PowerLoss { .. } => true,
+        Fault::Slow { .. }
+        | Fault::Silence { .. }
+        | Fault::HalfClose { .. }
+        | Fault::Cut { .. }
+        | Fault::OffsetsLost { .. }
+        | Fault::PowerLoss { .. } => true,
         Fault::Storm { .. }
         | Fault::Lose { .. }
         | Fault::Finalize
