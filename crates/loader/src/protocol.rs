@@ -230,10 +230,7 @@ impl PartitionProtocol {
             }
         };
         let (chain, link) = (record.chain(), record.block.link);
-        if let Some(region) = &mut self.region {
-            region.has_block(offset);
-        }
-        let broken = match &self.region {
+        let broken = match &mut self.region {
             Some(region) => match region.follow(&mut self.links, offset, chain, link) {
                 Ok(broken) => broken,
                 Err(detail) => {

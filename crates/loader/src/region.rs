@@ -91,15 +91,6 @@ impl Region {
         matches!(self.origin, Origin::NoOffsets { is_blank: true, .. })
     }
 
-    /// The block at `offset` is there.
-    pub(crate) fn has_block(&mut self, offset: i64) {
-        if let Origin::NoOffsets { is_blank, .. } = &mut self.origin
-            && std::mem::take(is_blank)
-        {
-            self.until = self.until.max(offset + 1);
-        }
-    }
-
     /// From where on the chains are followed; `None` where they are found out in the region.
     pub(crate) fn links_at(&self) -> Option<i64> {
         match self.origin {
@@ -131,19 +122,24 @@ impl Region {
     /// # Errors
     /// In words, where blocks are lost between the warehouse and the log.
     pub(crate) fn follow(
-        &self,
+        &mut self,
         links: &mut Links,
         offset: i64,
         chain: Chain,
         link: Link,
     ) -> Result<Option<BrokenLink>, String> {
         let Origin::NoOffsets {
-            ends, accepts_loss, ..
-        } = &self.origin
+            ends,
+            accepts_loss,
+            is_blank,
+        } = &mut self.origin
         else {
             let is_new = self.links_at().is_none_or(|known| offset >= known);
             return Ok(is_new.then(|| links.follow(chain, link).err()).flatten());
         };
+        if std::mem::take(is_blank) {
+            self.until = self.until.max(offset + 1);
+        }
         if links.end_of(&chain).is_none() {
             // What went before in another epoch was read here, or is known to the warehouse.
             let expected = || {
