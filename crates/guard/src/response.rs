@@ -26,7 +26,8 @@ pub struct CheckResponse {
     pub budgets: Vec<BudgetLine>,
     pub downgrade_to: Option<String>,
     pub warnings: Vec<Warning>,
-    /// Seconds until every blocking budget has reset; null where one never does.
+    /// Seconds until every blocking budget has reset, 1 where only other calls are in the way; null
+    /// where one never does.
     pub retry_after_seconds: Option<u64>,
     pub state: &'static str,
     pub state_age_ms: Option<u64>,

@@ -48,7 +48,7 @@ export class BudgetExceededError extends SpendfuseError {
   readonly window: string;
   /** When the budget begins anew; null where it never does. */
   readonly resetsAt: Date | null;
-  /** Seconds until every blocking budget has reset; null where one never does. */
+  /** Seconds until every blocking budget has reset, 1 where only other calls are in the way; null where one never does. */
   readonly retryAfter: number | null;
   readonly helpUrl: string | null;
 

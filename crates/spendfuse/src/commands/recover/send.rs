@@ -72,7 +72,10 @@ impl<'s> Sending<'s> {
             writer: (!is_dry).then(open).transpose()?,
             open: BTreeMap::new(),
             records: Vec::new(),
-            sent_before: calls_sent(settings, epoch)?,
+            sent_before: match is_dry {
+                true => HashSet::new(),
+                false => calls_sent(settings, epoch)?,
+            },
         })
     }
 
