@@ -34,4 +34,4 @@ pub use lab::{Lab, Said};
 pub use load::Load;
 pub use role::Role;
 pub use traffic::{Record, Traffic};
-pub use wait::{eventually, pause};
+pub use wait::{PATIENCE, eventually, pause};

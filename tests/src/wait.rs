@@ -2,6 +2,9 @@
 
 use std::time::{Duration, Instant};
 
+/// Only what hangs takes longer, on a loaded machine, too. What is promised to be quicker is waited
+/// for by its own time.
+pub const PATIENCE: Duration = Duration::from_secs(60);
 const BETWEEN_ATTEMPTS: Duration = Duration::from_millis(50);
 
 /// Asks `attempt` until it gives a value.

@@ -49,7 +49,7 @@ fn nothing_is_left_when_the_starting_process_is_killed() {
 
     parent.kill().unwrap();
     parent.wait().unwrap();
-    wait_until("the broker's end", Duration::from_secs(5), || {
+    wait_until("the broker's end", Duration::from_secs(30), || {
         TcpStream::connect(&address).err()
     })
     .unwrap();

@@ -268,7 +268,7 @@ async fn a_gate_that_is_closed_after_the_migration_is_opened_again() {
             "dies: {dies}"
         );
         assert_eq!(warehouse.migrate().await.unwrap(), [0_u32; 0]);
-        let loaded = tokio::time::timeout(Duration::from_secs(10), load(&warehouse, 3));
+        let loaded = tokio::time::timeout(Duration::from_secs(60), load(&warehouse, 3));
         loaded.await.unwrap();
         is_exact(&warehouse, 3).await;
     }

@@ -10,9 +10,8 @@ use spendfuse_tests::lab::spendfuse;
 use spendfuse_tests::load::Sender;
 use spendfuse_tests::topics::Stored;
 use spendfuse_tests::traffic::now;
-use spendfuse_tests::{Address, Lab, Load, Record, Role, Traffic, eventually};
+use spendfuse_tests::{Address, Lab, Load, PATIENCE, Record, Role, Traffic, eventually};
 
-const WAIT: Duration = Duration::from_secs(40);
 /// A long round is followed by a long pause, and on a busy machine a round is long.
 const WATCH_WAIT: Duration = Duration::from_secs(180);
 const DAY_MILLIS: i64 = 86_400_000;
@@ -68,7 +67,7 @@ fn traffic_of_all_kinds_has_no_drift_also_while_it_flows() {
         "output=0.40",
     ]);
     let expected = load.finish();
-    lab.settle(&expected, WAIT);
+    lab.settle(&expected, PATIENCE);
 
     // One late event stays in the DLQ, one is counted after all, in a window that is closed.
     let file = lab.file("late.ndjson");
@@ -86,7 +85,7 @@ fn traffic_of_all_kinds_has_no_drift_also_while_it_flows() {
         lab.must(&["ingest", file.to_str().unwrap()]);
     };
     let in_dlq = |count: u64| {
-        eventually("late events wait in the DLQ", WAIT, || {
+        eventually("late events wait in the DLQ", PATIENCE, || {
             match lab.read("usage.dlq").len() as u64 {
                 found if found == expected.rejected + count => Ok(()),
                 found => Err(format!("{found}")),
@@ -98,7 +97,7 @@ fn traffic_of_all_kinds_has_no_drift_also_while_it_flows() {
     lab.must(&["dlq", "replay", "--verify"]);
     send(late("stays", 4));
     in_dlq(3); // The replay leaves a note.
-    eventually("the replayed event is a row", WAIT, || {
+    eventually("the replayed event is a row", PATIENCE, || {
         let sql = "SELECT count() FROM spend WHERE event_id = 'counted-after-all'";
         match lab.warehouse().numbers(sql)?[0] {
             1 => Ok(()),
@@ -128,7 +127,7 @@ fn what_was_tampered_with_is_named_with_partition_and_commit() {
     let _loader = lab.loader();
     let load = Load::start(&lab, Traffic::new(&lab, 22), 1500, 3000);
     let expected = load.finish();
-    lab.settle(&expected, WAIT);
+    lab.settle(&expected, PATIENCE);
     let watch = Watch::start(&lab);
     watch.role.await_line("no drift", WATCH_WAIT);
     assert_eq!(watch.metric("spendfuse_audit_drift_events"), "0");
@@ -137,7 +136,7 @@ fn what_was_tampered_with_is_named_with_partition_and_commit() {
     println!("a round over {} events: {seconds} s", expected.events);
 
     // The blocklist: another amount for one customer, which nothing writes again by itself.
-    lab.await_openings(WAIT);
+    lab.await_openings(PATIENCE);
     let entries = lab.read("blocklist");
     let key = "cap|acme/customer=c-1";
     let of_key = |record: &&Stored| record.key.as_deref() == Some(key.as_bytes());
@@ -223,7 +222,7 @@ fn what_was_tampered_with_is_named_with_partition_and_commit() {
     write(&lab, "deltas", last, last.value.as_deref().unwrap());
     let sums = |answer: &Value| groups(answer, "window_differs").count();
     let windows_before = sums(&answer);
-    let answer = eventually("the extra delta is applied", WAIT, || {
+    let answer = eventually("the extra delta is applied", PATIENCE, || {
         let (_, answer) = lab.audit();
         let has_overlap = groups(&answer, "delta_overlap").next().is_some();
         match has_overlap {
@@ -246,7 +245,7 @@ fn a_duplicate_beyond_the_dedupe_horizon_is_named() {
     // So small a memory forgets the first event when others come.
     let capacity = [("processor.dedupe_capacity", "16")];
     let processor = lab.role("processor", "1", &capacity);
-    processor.await_line("stage=\"meter\"", Duration::from_secs(30));
+    processor.await_line("stage=\"meter\"", PATIENCE);
     let _loader = lab.loader();
     let sender = Sender::new(&lab);
     let mut traffic = Traffic::new(&lab, 23);
@@ -258,7 +257,7 @@ fn a_duplicate_beyond_the_dedupe_horizon_is_named() {
     }
     sender.flush();
     let rows = |count: i128| {
-        eventually("the events are rows", WAIT, || {
+        eventually("the events are rows", PATIENCE, || {
             match lab.warehouse().numbers("SELECT count() FROM spend")?[0] {
                 found if found == count => Ok(()),
                 found => Err(format!("{found} of {count}")),
@@ -288,7 +287,7 @@ fn scopes_without_room_for_an_account_are_not_lost() {
     lab.apply_budgets(BUDGETS);
     let room = [("processor.account_capacity", "5")];
     let processor = lab.role("processor", "1", &room);
-    processor.await_line("stage=\"meter\"", Duration::from_secs(30));
+    processor.await_line("stage=\"meter\"", PATIENCE);
     let _loader = lab.loader();
     let sender = Sender::new(&lab);
     let mut traffic = Traffic::new(&lab, 24);
@@ -297,14 +296,16 @@ fn scopes_without_room_for_an_account_are_not_lost() {
         sender.send(&traffic.call(&customer, "s-1", 1000, 0, 10));
     }
     sender.flush();
-    lab.settle(traffic.expected(), WAIT);
+    lab.settle(traffic.expected(), PATIENCE);
     let uncounted = "SELECT count() FROM budget_windows WHERE kind = 'late'";
-    eventually("sums without an account are written", WAIT, || {
-        match lab.warehouse().numbers(uncounted)?[0] {
+    eventually(
+        "sums without an account are written",
+        PATIENCE,
+        || match lab.warehouse().numbers(uncounted)?[0] {
             found if found > 50 => Ok(()),
             found => Err(format!("{found} lines")),
-        }
-    });
+        },
+    );
     lab.assert_no_drift();
     let told = lab.table("alerts").into_values();
     let capacity: Vec<Value> = told.filter(|alert| alert["kind"] == "capacity").collect();
@@ -335,7 +336,7 @@ fn write(lab: &Lab, topic: &str, instead_of: &Stored, value: &[u8]) {
         headers: &[],
     };
     producer.send(&record, drop).unwrap();
-    producer.flush(WAIT).unwrap();
+    producer.flush(PATIENCE).unwrap();
 }
 
 /// A running `audit --watch`.

@@ -5,14 +5,13 @@
 use std::io::Write;
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use serde_json::{Value, json};
 use spendfuse_tests::lab::spendfuse;
 use spendfuse_tests::traffic::now;
-use spendfuse_tests::{Lab, eventually};
+use spendfuse_tests::{Lab, PATIENCE, eventually};
 
-const WAIT: Duration = Duration::from_secs(40);
 const DAY_MILLIS: i64 = 24 * 60 * 60 * 1000;
 const HISTORY: usize = 3_000;
 /// Calls of the last hour that an app has sent already.
@@ -79,7 +78,7 @@ fn kill_in_the_middle(lab: &Lab, lines: &[String]) {
     let (first, rest) = lines.split_at(lines.len() / 2);
     input.write_all(first.concat().as_bytes()).unwrap();
     let mut rest = rest.iter();
-    eventually("some history is counted", WAIT, || {
+    eventually("some history is counted", PATIENCE, || {
         // A line now and then: what has come within a second is judged when another comes.
         input.write_all(rest.next().unwrap().as_bytes()).unwrap();
         match rows(lab).0 {
@@ -137,7 +136,7 @@ fn history_counts_once_through_a_kill_and_tells_nobody() {
     // The budget without an end holds all of it, to the last digit.
     let total: f64 = counted.2.parse().unwrap();
     assert!(total > 5.0, "the limit is reached: {total}");
-    eventually("the budget has it all", WAIT, || {
+    eventually("the budget has it all", PATIENCE, || {
         let status = answer(
             &lab,
             &["budgets", "status", "--budget", "ever", "--json"],

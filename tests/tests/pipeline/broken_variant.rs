@@ -1,10 +1,8 @@
 //! The comparison itself must be able to fail.
 
-use std::time::Duration;
-
 use spendfuse_tests::ledger::{FIRST_LIMIT, watching_budgets};
 use spendfuse_tests::load::Sender;
-use spendfuse_tests::{Lab, Traffic, differences};
+use spendfuse_tests::{Lab, PATIENCE, Traffic, differences};
 
 #[test]
 fn one_event_too_many_or_too_few_is_noticed() {
@@ -18,8 +16,8 @@ fn one_event_too_many_or_too_few_is_noticed() {
         sender.send(&traffic.good());
     }
     sender.flush();
-    lab.settle(traffic.expected(), Duration::from_secs(20));
-    lab.settle_ledger(traffic.expected(), Duration::from_secs(10));
+    lab.settle(traffic.expected(), PATIENCE);
+    lab.settle_ledger(traffic.expected(), PATIENCE);
     let warehouse = lab.warehouse();
 
     // An event that the reference knows and the system never got.

@@ -11,9 +11,8 @@ use spendfuse_tests::http;
 use spendfuse_tests::lab::Said;
 use spendfuse_tests::load::Sender;
 use spendfuse_tests::traffic::now;
-use spendfuse_tests::{GuardView, Lab, Traffic, eventually, pause};
+use spendfuse_tests::{GuardView, Lab, PATIENCE, Traffic, eventually, pause};
 
-const PATIENCE: Duration = Duration::from_secs(10);
 /// What a call of a thousand input tokens costs.
 const ONE_CALL: Amount = Amount::Usd(Nanos::new(35_000));
 

@@ -7,9 +7,8 @@ use std::time::Duration;
 use serde_json::Value;
 use spendfuse_tests::ledger::{FIRST_LIMIT, watching_budgets};
 use spendfuse_tests::load::Sender;
-use spendfuse_tests::{Lab, Load, Traffic, eventually, pause};
+use spendfuse_tests::{Lab, Load, PATIENCE, Traffic, eventually, pause};
 
-const WAIT: Duration = Duration::from_secs(40);
 const PER_SECOND: u64 = 1_000;
 const RECORDS: u64 = 10_000;
 
@@ -21,7 +20,7 @@ fn entry(lab: &Lab, key: &str) -> Result<Value, String> {
 /// Waits until a state says that it counts from its window's start on, or that it does not.
 fn await_counted_from_start(lab: &Lab, key: &str, wanted: bool) -> Value {
     let mut found = Value::Null;
-    eventually(&format!("{key} is whole: {wanted}"), WAIT, || {
+    eventually(&format!("{key} is whole: {wanted}"), PATIENCE, || {
         found = entry(lab, key)?;
         match (found["counted_from"] == found["window_start"]) == wanted {
             true => Ok(()),
@@ -51,8 +50,8 @@ fn a_budget_made_under_load_holds_every_row_to_the_nano_dollar() {
     processor.kill();
     processor.restart();
     let expected = load.finish();
-    lab.settle(&expected, WAIT);
-    lab.settle_ledger(&expected, WAIT);
+    lab.settle(&expected, PATIENCE);
+    lab.settle_ledger(&expected, PATIENCE);
     let whole = await_counted_from_start(&lab, "calls|acme", true);
     assert!(whole["count_since"].is_string(), "{whole:#}");
     lab.assert_no_drift_anywhere();
@@ -75,7 +74,7 @@ fn entries_of_before_a_budget_are_corrected_in_it() {
     let rows =
         "SELECT event_id, workspace, source FROM spend WHERE kind = 'usage' ORDER BY event_id";
     let mut entries = Vec::new();
-    eventually("rows", WAIT, || {
+    eventually("rows", PATIENCE, || {
         entries = lab.warehouse().rows(rows)?;
         match entries.len() {
             4 => Ok(()),
@@ -96,7 +95,7 @@ fn entries_of_before_a_budget_are_corrected_in_it() {
         lab.must(&[&which[..], &why[..]].concat());
     };
     let await_spent = |wanted: &str| {
-        eventually(&format!("{wanted} is spent"), WAIT, || {
+        eventually(&format!("{wanted} is spent"), PATIENCE, || {
             let entry = entry(&lab, "cap|acme/customer=c-1")?;
             match entry["spent_usd"] == wanted {
                 true => Ok(()),
@@ -138,7 +137,7 @@ fn rows_that_have_expired_are_known_by_the_hour() {
     sender.send(&traffic.call("c-1", "s-1", 50_000, 0, 0));
     sender.flush();
     let warehouse = lab.warehouse();
-    eventually("a row", WAIT, || {
+    eventually("a row", PATIENCE, || {
         match warehouse.numbers("SELECT count() FROM spend")?[0] {
             1 => Ok(()),
             count => Err(count.to_string()),
@@ -160,7 +159,7 @@ fn rows_that_have_expired_are_known_by_the_hour() {
 ",
     );
     for (budget, wanted) in [("ever", "0.0035"), ("year", "0.00175")] {
-        eventually(&format!("{budget}: {wanted} is spent"), WAIT, || {
+        eventually(&format!("{budget}: {wanted} is spent"), PATIENCE, || {
             let entry = entry(&lab, &format!("{budget}|acme/customer=c-1"))?;
             match entry["spent_usd"] == wanted {
                 true => Ok(()),

@@ -3,13 +3,10 @@
 // Clippy's exception for tests does not cover their helper functions.
 #![allow(clippy::unwrap_used)]
 
-use std::time::Duration;
-
 use serde_json::{Value, json};
 use spendfuse_tests::traffic::now;
-use spendfuse_tests::{Lab, eventually};
+use spendfuse_tests::{Lab, PATIENCE, eventually};
 
-const WAIT: Duration = Duration::from_secs(40);
 const BUDGETS: &str = r#"
 budgets:
   - {id: cap, scope: {workspace: acme, customer: "*"}, limit: "0.01", window: day}
@@ -55,7 +52,7 @@ fn entries_are_corrected_after_retention_took_what_was_before() {
     let _processor = lab.processor("1");
     let _loader = lab.loader();
     send(&lab, &[event("r-1"), event("r-2"), event("r-3")]);
-    eventually("rows", WAIT, || {
+    eventually("rows", PATIENCE, || {
         match lab.warehouse().numbers("SELECT count() FROM spend")?[0] {
             3 => Ok(()),
             rows => Err(rows.to_string()),
@@ -82,9 +79,9 @@ fn a_doubled_event_is_voided_and_its_block_is_lifted() {
     let (first, second) = (event("r-1"), event("r-1-again"));
     send(&lab, &[first, second.clone()]);
     let (customer, session) = (["--customer", "c-1"], ["--session", "s-1"]);
-    lab.await_decision(&customer, "block", WAIT);
-    lab.await_decision(&session, "block", WAIT);
-    eventually("both are rows", WAIT, || match lab.sums_of("c-1")[0] {
+    lab.await_decision(&customer, "block", PATIENCE);
+    lab.await_decision(&session, "block", PATIENCE);
+    eventually("both are rows", PATIENCE, || match lab.sums_of("c-1")[0] {
         2 => Ok(()),
         calls => Err(format!("{calls}")),
     });
@@ -102,8 +99,8 @@ fn a_doubled_event_is_voided_and_its_block_is_lifted() {
         voided["id"], shown["id"],
         "its id follows from what it does"
     );
-    lab.await_decision(&customer, "allow", WAIT);
-    lab.await_decision(&session, "allow", WAIT);
+    lab.await_decision(&customer, "allow", PATIENCE);
+    lab.await_decision(&session, "allow", PATIENCE);
     assert_eq!(lab.sums_of("c-1"), [1, 2400, 6_000_000]);
     lab.assert_no_drift();
     let again = correct(&lab, &void);
@@ -119,23 +116,23 @@ fn a_doubled_event_is_voided_and_its_block_is_lifted() {
     let address = listed[0]["address"].as_str().unwrap();
     let back = correct(&lab, &["void", "--address", address]);
     assert_eq!(back["outcome"], "applied", "{back:#}");
-    lab.await_decision(&customer, "block", WAIT);
-    lab.await_decision(&session, "block", WAIT);
+    lab.await_decision(&customer, "block", PATIENCE);
+    lab.await_decision(&session, "block", PATIENCE);
     assert_eq!(lab.sums_of("c-1"), [2, 4800, 12_000_000]);
 
     // Another customer, then other counts: 400 tokens of output cost 0.004 USD more.
     let amend = by_identity("amend", "r-1-again");
     let moved = correct(&lab, &[&amend[..], &["--customer", "c-2"]].concat());
     assert_eq!(moved["outcome"], "applied", "{moved:#}");
-    lab.await_decision(&customer, "allow", WAIT);
+    lab.await_decision(&customer, "allow", PATIENCE);
     let grown = correct(&lab, &[&amend[..], &["--output-tokens", "400"]].concat());
     assert_eq!(grown["outcome"], "applied", "{grown:#}");
-    lab.await_decision(&["--customer", "c-2"], "block", WAIT);
+    lab.await_decision(&["--customer", "c-2"], "block", PATIENCE);
     assert_eq!(lab.sums_of("c-1"), [1, 2400, 6_000_000]);
     assert_eq!(lab.sums_of("c-2"), [1, 2800, 10_000_000]);
     let said_cost = correct(&lab, &[&amend[..], &["--cost", "0.0025"]].concat());
     assert_eq!(said_cost["outcome"], "applied", "{said_cost:#}");
-    lab.await_decision(&["--customer", "c-2"], "allow", WAIT);
+    lab.await_decision(&["--customer", "c-2"], "allow", PATIENCE);
     assert_eq!(lab.sums_of("c-2"), [1, 2800, 2_500_000]);
     lab.assert_no_drift();
 }

@@ -2,14 +2,11 @@
 //! until the loader settles it, equal ids of two workspaces are two events. People are told of what is
 //! not settled.
 
-use std::time::Duration;
-
 use serde_json::{Value, json};
 use spendfuse_tests::load::Sender;
 use spendfuse_tests::traffic::now;
-use spendfuse_tests::{Address, Lab, Record, eventually};
+use spendfuse_tests::{Address, Lab, PATIENCE, Record, eventually};
 
-const PATIENCE: Duration = Duration::from_secs(30);
 const TWICE: &str = "SELECT count() FROM (\
     SELECT event_id FROM spend GROUP BY event_id HAVING count() = 2)";
 

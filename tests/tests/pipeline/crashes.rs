@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use spendfuse_tests::deliveries::BROKER_AWAY;
 use spendfuse_tests::ledger::{FIRST_LIMIT, watching_budgets};
-use spendfuse_tests::{Lab, Load, Traffic, pause};
+use spendfuse_tests::{Lab, Load, PATIENCE, Traffic, pause};
 
 const RECORDS: u64 = 66_000;
 const PER_SECOND: u64 = 4_000;
@@ -39,7 +39,7 @@ fn kills_of_processor_loader_and_clickhouse_change_no_total() {
     assert!(expected.events >= 60_000, "{expected:?}");
     assert!(expected.duplicates > 1000 && expected.rejected > 100);
     lab.settle(&expected, Duration::from_secs(60));
-    lab.settle_ledger(&expected, Duration::from_secs(20));
+    lab.settle_ledger(&expected, PATIENCE);
 }
 
 #[test]
@@ -60,7 +60,7 @@ fn a_killed_broker_comes_back_and_everything_goes_on_by_itself() {
 
     let expected = load.finish();
     lab.settle(&expected, Duration::from_secs(150));
-    lab.settle_ledger(&expected, Duration::from_secs(20));
+    lab.settle_ledger(&expected, PATIENCE);
     assert!(processor.is_running(), "{}", processor.log());
     assert!(loader.is_running(), "{}", loader.log());
 }

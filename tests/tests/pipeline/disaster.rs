@@ -6,9 +6,8 @@ use std::time::Duration;
 
 use serde_json::Value;
 use spendfuse_tests::load::Sender;
-use spendfuse_tests::{Expected, Lab, Role, Traffic, eventually};
+use spendfuse_tests::{Expected, Lab, PATIENCE, Role, Traffic, eventually};
 
-const WAIT: Duration = Duration::from_secs(40);
 /// A command that is in the sentence of each partition that stands still.
 const COMMAND: &str = "`spendfuse warehouse rebuild`";
 
@@ -52,7 +51,7 @@ fn lose_the_disk(lab: &Lab) {
 }
 
 fn assert_exact(lab: &Lab) {
-    eventually("the audit", WAIT, || {
+    eventually("the audit", PATIENCE, || {
         let said = lab.run(&["audit", "--json"]);
         let answer: Value = serde_json::from_str(&said.stdout).map_err(|_| said.stderr.clone())?;
         match said.code == Some(0) && answer["drift_events"] == 0 {
@@ -79,14 +78,14 @@ impl Flow<'_> {
 
     fn load(&mut self, count: usize) {
         let expected = self.send(count);
-        self.lab.settle(&expected, WAIT);
+        self.lab.settle(&expected, PATIENCE);
     }
 }
 
 /// Everything is settled: what the ledger has to write about it is written within seconds.
 fn settled(lab: &Lab) -> BTreeMap<&'static str, Vec<Vec<String>>> {
     let mut last = contents(lab);
-    eventually("nothing more is written", WAIT, || {
+    eventually("nothing more is written", PATIENCE, || {
         spendfuse_tests::pause(Duration::from_secs(2));
         let now = contents(lab);
         match std::mem::replace(&mut last, now.clone()) == now {
@@ -117,23 +116,23 @@ fn a_wiped_clickhouse_is_rebuilt_from_the_log_with_the_same_rows() {
 
     // The loader runs while the disk is lost, and does not go on over it.
     lose_the_disk(&lab);
-    loader.await_line(COMMAND, WAIT);
+    loader.await_line(COMMAND, PATIENCE);
     let none = lab.warehouse().numbers("SELECT count() FROM spend");
     assert_eq!(none, Ok(vec![0]));
     // One that starts later does not either.
     loader.stop();
     loader.restart();
-    loader.await_line(COMMAND, WAIT);
+    loader.await_line(COMMAND, PATIENCE);
     let rebuilt = lab.must(&["warehouse", "rebuild", "--json"]);
     let rebuilt: Value = serde_json::from_str(&rebuilt.stdout).expect("JSON");
     let partitions = rebuilt["partitions"].as_array().expect("a list");
     assert!(!partitions.is_empty(), "{rebuilt}");
     assert!(partitions.iter().all(|one| one["lost_before"].is_null()));
     // Killed in the middle, it begins again.
-    loader.await_line("looking for everything that the topic has", WAIT);
+    loader.await_line("looking for everything that the topic has", PATIENCE);
     loader.kill();
     loader.restart();
-    eventually("the same rows", WAIT, || {
+    eventually("the same rows", PATIENCE, || {
         let now = contents(&lab);
         let differing = before.iter().filter(|(table, rows)| now[*table] != **rows);
         let differing = differing
@@ -162,10 +161,10 @@ fn partly_lost(lab: &Lab, flow: &mut Flow<'_>, loader: &mut Role) {
     let others = lab.warehouse().numbers(of_others);
     lab.delete_records(&rows, 2);
     lose_the_disk(lab);
-    loader.await_line(COMMAND, WAIT);
+    loader.await_line(COMMAND, PATIENCE);
     let rebuilt = lab.must(&["warehouse", "rebuild"]);
     assert!(rebuilt.stdout.contains("recorded as a gap"), "{rebuilt:?}");
-    eventually("what is left", WAIT, || {
+    eventually("what is left", PATIENCE, || {
         match lab.warehouse().numbers(of_others) {
             found if found == others => Ok(()),
             found => Err(format!("{found:?} of {others:?}")),
@@ -176,7 +175,7 @@ fn partly_lost(lab: &Lab, flow: &mut Flow<'_>, loader: &mut Role) {
         .numbers("SELECT count() FROM spend WHERE meter_partition = 2");
     assert_eq!(lost, Ok(vec![0]));
     flow.send(200);
-    eventually("what comes later", WAIT, || {
+    eventually("what comes later", PATIENCE, || {
         let later = "SELECT count() FROM spend WHERE meter_partition = 2";
         match lab.warehouse().numbers(later)? {
             found if found[0] > 0 => Ok(()),

@@ -1,13 +1,10 @@
 //! `spendfuse doctor` finds nothing on an installation that works, and names what was broken.
 
-use std::time::Duration;
-
 use serde_json::Value;
 use spendfuse_bus::topics;
 use spendfuse_tests::load::Sender;
-use spendfuse_tests::{Lab, Said, Traffic, eventually};
+use spendfuse_tests::{Lab, PATIENCE, Said, Traffic, eventually};
 
-const PATIENCE: Duration = Duration::from_secs(10);
 const STATES: [&str; 4] = ["ok", "warning", "wrong", "unknown"];
 
 /// Exit code and lines.

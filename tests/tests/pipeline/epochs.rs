@@ -2,14 +2,11 @@
 // Clippy's exception for tests does not cover their helper functions.
 #![allow(clippy::unwrap_used)]
 
-use std::time::Duration;
-
 use serde_json::{Value, json};
 use spendfuse_bus::topics;
 use spendfuse_tests::traffic::now;
-use spendfuse_tests::{Lab, eventually};
+use spendfuse_tests::{Lab, PATIENCE, eventually};
 
-const WAIT: Duration = Duration::from_secs(40);
 const BUDGETS: &str = r#"
 budgets:
   - {id: all, scope: {workspace: acme}, limit: "5000", window: lifetime}
@@ -42,7 +39,7 @@ fn text(lab: &Lab, sql: &str) -> String {
 
 /// Waits until each epoch has so many rows.
 fn await_rows(lab: &Lab, wanted: &str) {
-    eventually("rows of every epoch", WAIT, || {
+    eventually("rows of every epoch", PATIENCE, || {
         let sql = "SELECT arrayStringConcat(groupArray(concat(toString(epoch), ':', toString(rows))), ' ') \
                    FROM (SELECT epoch, count() AS rows FROM spend GROUP BY epoch ORDER BY epoch)";
         match text(lab, sql) {
@@ -88,7 +85,7 @@ fn a_second_set_of_topics_on_one_warehouse_has_addresses_of_its_own() {
         .into_iter()
         .filter(|name| *name != own.installation)
         .collect();
-    topics::delete(&lab.kafka_config(), &names, WAIT).unwrap();
+    topics::delete(&lab.kafka_config(), &names, PATIENCE).unwrap();
     let said = lab.run(&["topics", "create"]);
     assert_eq!(said.code, Some(1), "{said:?}");
     assert!(said.stdout.contains("new-epoch"), "{said:?}");
@@ -115,7 +112,7 @@ fn old_formats_are_stored_until_the_installation_is_finalized() {
     let lab = Lab::new("finalize");
     // As a release before left it: topics with records, and nothing recorded about them.
     let own = spendfuse_domain::Topics::new("finalize.");
-    topics::delete(&lab.kafka_config(), &[&own.installation], WAIT).unwrap();
+    topics::delete(&lab.kafka_config(), &[&own.installation], PATIENCE).unwrap();
     live(&lab, "old", 20, "0:20");
     let version = |lab: &Lab, topic: &str| {
         let blocks = lab

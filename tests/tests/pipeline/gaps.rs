@@ -1,14 +1,10 @@
 //! What retention removed before it was counted or loaded: its partition stops, the others go on, one
 //! command accepts it, and it is on record for ever.
 
-use std::time::Duration;
-
 use serde_json::Value;
 use spendfuse_tests::load::Sender;
 use spendfuse_tests::traffic::Record;
-use spendfuse_tests::{Lab, Traffic, eventually};
-
-const WAIT: Duration = Duration::from_secs(30);
+use spendfuse_tests::{Lab, PATIENCE, Traffic, eventually};
 
 #[test]
 fn lost_input_stops_one_partition_until_it_is_accepted_and_the_audit_names_it() {
@@ -24,7 +20,7 @@ fn lost_input_stops_one_partition_until_it_is_accepted_and_the_audit_names_it() 
     };
     let mut processor = lab.processor("1");
     let mut loader = lab.loader();
-    lab.settle(&send(200), WAIT);
+    lab.settle(&send(200), PATIENCE);
     processor.stop();
     loader.stop();
 
@@ -43,14 +39,14 @@ fn lost_input_stops_one_partition_until_it_is_accepted_and_the_audit_names_it() 
     let expected = send(200);
     processor.restart();
     let command = format!("spendfuse gaps accept --topic {usage} --partition 2");
-    processor.await_line(&command, WAIT);
+    processor.await_line(&command, PATIENCE);
     loader.restart();
     let rows_of = |partitions: &str| {
         let count = format!("SELECT count() FROM spend WHERE meter_partition {partitions}");
         lab.warehouse().numbers(&count).unwrap_or_default()
     };
     let (stopped, others) = (rows_of("= 2"), rows_of("!= 2"));
-    eventually("the other partitions go on", WAIT, || {
+    eventually("the other partitions go on", PATIENCE, || {
         match rows_of("!= 2") > others {
             true => Ok(()),
             false => Err(lab.run(&["gaps", "list"]).stdout),
@@ -76,7 +72,7 @@ fn lost_input_stops_one_partition_until_it_is_accepted_and_the_audit_names_it() 
         rejected: 1,
         ..expected
     };
-    lab.settle(&noted, WAIT);
+    lab.settle(&noted, PATIENCE);
     // The same for rows that nobody has loaded.
     loader.stop();
     let before = rows_of("= 2");
@@ -86,13 +82,13 @@ fn lost_input_stops_one_partition_until_it_is_accepted_and_the_audit_names_it() 
     };
     let known = blocks(&lab);
     send(200);
-    eventually("rows to lose", WAIT, || match blocks(&lab) > known {
+    eventually("rows to lose", PATIENCE, || match blocks(&lab) > known {
         true => Ok(()),
         false => Err(processor.log()),
     });
     lab.delete_records(&rows, 2);
     loader.restart();
-    let line = loader.await_line("spendfuse gaps accept", WAIT);
+    let line = loader.await_line("spendfuse gaps accept", PATIENCE);
     let (_, to) = line.rsplit_once("--to ").expect("where it goes on");
     let to: String = to.chars().take_while(char::is_ascii_digit).collect();
     let accept = [
@@ -106,12 +102,14 @@ fn lost_input_stops_one_partition_until_it_is_accepted_and_the_audit_names_it() 
         &to,
     ];
     lab.must(&accept);
-    loader.await_line("goes on behind what was accepted", WAIT);
+    loader.await_line("goes on behind what was accepted", PATIENCE);
     assert_eq!(rows_of("= 2"), before);
     send(200);
-    eventually("what comes later", WAIT, || match rows_of("= 2") > before {
-        true => Ok(()),
-        false => Err(loader.log()),
+    eventually("what comes later", PATIENCE, || {
+        match rows_of("= 2") > before {
+            true => Ok(()),
+            false => Err(loader.log()),
+        }
     });
 
     assert_eq!(lab.run(&["gaps", "list"]).code, Some(0));

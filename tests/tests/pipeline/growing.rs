@@ -1,14 +1,11 @@
 //! A call that is told of several times, each time with more: in sum it counts once, as the largest
 //! says, in rows, budgets and audit, through a kill of the meter and through its own late echoes.
 
-use std::time::Duration;
-
 use serde_json::{Value, json};
 use spendfuse_tests::load::Sender;
 use spendfuse_tests::traffic::now;
-use spendfuse_tests::{Lab, Record, eventually};
+use spendfuse_tests::{Lab, PATIENCE, Record, eventually};
 
-const PATIENCE: Duration = Duration::from_secs(40);
 const BUDGETS: &str = r#"
 budgets:
   - {id: cap, scope: {workspace: acme}, limit: "0.02", window: lifetime}

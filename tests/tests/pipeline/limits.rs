@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use spendfuse_domain::Verdict;
 use spendfuse_tests::load::Sender;
-use spendfuse_tests::{GuardView, Lab, Traffic, eventually};
+use spendfuse_tests::{GuardView, Lab, PATIENCE, Traffic, eventually};
 
 /// From the end of `budgets apply` to the changed verdict at a guard.
 const AT_ONCE: Duration = Duration::from_secs(1);
@@ -25,7 +25,7 @@ fn changed_limits_are_in_force_within_a_second() {
     // 0.00175 dollars: 50,000 tokens at 35 nano-dollars.
     sender.send(&traffic.call("c-1", "s-1", 50_000, 0, 0));
     sender.flush();
-    let lag = guard.await_verdict("c-1", Verdict::Block, Duration::from_secs(5));
+    let lag = guard.await_verdict("c-1", Verdict::Block, PATIENCE);
     println!("spend above the limit -> block: {lag:?}");
 
     for (change, limit, wanted) in [
@@ -56,7 +56,7 @@ fn changed_limits_are_in_force_within_a_second() {
     let lag = guard.await_verdict("c-1", Verdict::Ok, AT_ONCE);
     println!("budget removed -> Ok: {lag:?}");
     assert_eq!(guard.verdict("c-never-seen"), Verdict::Ok);
-    eventually("the entry is withdrawn", Duration::from_secs(5), || {
+    eventually("the entry is withdrawn", PATIENCE, || {
         let table = lab.table("blocklist");
         let left: Vec<_> = table.keys().filter(|key| key.starts_with("cap|")).collect();
         if left.is_empty() {

@@ -1,19 +1,15 @@
 //! The budgets topic is deleted and made again under its name.
 
-use std::time::Duration;
-
 use spendfuse_domain::Verdict;
 use spendfuse_tests::load::Sender;
-use spendfuse_tests::{Address, GuardView, Lab, Traffic, eventually};
-
-const WAIT: Duration = Duration::from_secs(40);
+use spendfuse_tests::{Address, GuardView, Lab, PATIENCE, Traffic, eventually};
 
 fn ready(admin: Address) -> (u16, String) {
     admin.get("/readyz").unwrap_or_default()
 }
 
 fn await_word(admin: Address, word: &str) {
-    eventually(word, WAIT, || {
+    eventually(word, PATIENCE, || {
         let (status, body) = ready(admin);
         let said = body.contains(word).then_some(());
         said.ok_or_else(|| format!("{status} {body}"))
@@ -38,7 +34,7 @@ fn a_budgets_topic_made_anew_lifts_nothing_and_is_used_once_it_holds_budgets() {
     let mut traffic = Traffic::new(&lab, 7);
     sender.send(&traffic.call("c-1", "s-1", 50_000, 0, 0));
     sender.flush();
-    guard.await_verdict("c-1", Verdict::Block, WAIT);
+    guard.await_verdict("c-1", Verdict::Block, PATIENCE);
 
     // While it runs, what was in force stays.
     lab.make_anew("budgets");
@@ -54,15 +50,15 @@ fn a_budgets_topic_made_anew_lifts_nothing_and_is_used_once_it_holds_budgets() {
     assert!(lab.table("blocklist").contains_key("cap|acme/customer=c-1"));
 
     cap("0.003");
-    eventually("the processor is ready", WAIT, || match ready(admin) {
+    eventually("the processor is ready", PATIENCE, || match ready(admin) {
         (200, _) => Ok(()),
         other => Err(format!("{other:?}")),
     });
-    guard.await_verdict("c-1", Verdict::Ok, WAIT);
+    guard.await_verdict("c-1", Verdict::Ok, PATIENCE);
     // It goes on with what was counted.
     sender.send(&traffic.call("c-1", "s-1", 50_000, 0, 0));
     sender.flush();
-    guard.await_verdict("c-1", Verdict::Block, WAIT);
+    guard.await_verdict("c-1", Verdict::Block, PATIENCE);
     let entry = lab.table("blocklist").remove("cap|acme/customer=c-1");
     assert_eq!(
         entry.map(|entry| entry["spent_usd"].clone()),

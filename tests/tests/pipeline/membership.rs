@@ -4,7 +4,7 @@ use std::net::TcpListener;
 use std::time::{Duration, Instant};
 
 use spendfuse_tests::load::Sender;
-use spendfuse_tests::{Address, Lab, Role, Traffic, eventually};
+use spendfuse_tests::{Address, Lab, PATIENCE, Role, Traffic, eventually};
 
 use crate::take_over::await_shares;
 
@@ -87,7 +87,7 @@ fn a_second_process_of_a_name_is_refused_and_roles_without_a_name_are_told_apart
         sender.send(&traffic.good());
     }
     sender.flush();
-    lab.settle(traffic.expected(), Duration::from_secs(20));
+    lab.settle(traffic.expected(), PATIENCE);
     for role in [&up, &processor] {
         let log = role.log();
         assert!(role.is_running() && !log.contains("starts again"), "{log}");
@@ -105,30 +105,28 @@ fn of_all_roles_in_one_process_a_failing_one_is_started_again_and_the_others_go_
         ("admin.listen", &admin.setting()),
     ];
     let up = lab.role("up", "1", &settings);
-    up.await_line("role failed", Duration::from_secs(30));
+    up.await_line("role failed", PATIENCE);
     let traffic = &mut Traffic::new(&lab, 14);
     let sender = Sender::new(&lab);
     sender.send(&traffic.good());
     sender.flush();
-    lab.settle(traffic.expected(), Duration::from_secs(30));
+    lab.settle(traffic.expected(), PATIENCE);
     let (status, ready) = admin.get("/readyz").expect("the admin address answers");
     assert_eq!(status, 503, "{ready}");
     assert!(ready.contains(&sidecar), "{ready}");
 
     drop(taken);
     up.await_line("the sidecar answers", Duration::from_secs(40));
-    eventually(
-        "everything is ready",
-        Duration::from_secs(20),
-        || match admin.get("/readyz") {
+    eventually("everything is ready", PATIENCE, || {
+        match admin.get("/readyz") {
             Some((200, _)) => Ok(()),
             other => Err(format!("{other:?}")),
-        },
-    );
+        }
+    });
 }
 
 fn assert_refused(twin: &Role) {
-    eventually("the second process ends", Duration::from_secs(15), || {
+    eventually("the second process ends", PATIENCE, || {
         if twin.is_running() {
             Err(twin.log())
         } else {

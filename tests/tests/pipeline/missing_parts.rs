@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use spendfuse_tests::load::Sender;
-use spendfuse_tests::{Lab, Traffic, pause};
+use spendfuse_tests::{Lab, PATIENCE, Traffic, pause};
 
 #[test]
 fn roles_wait_for_kafka_and_clickhouse_with_one_clear_line_and_then_work() {
@@ -35,7 +35,7 @@ fn roles_wait_for_kafka_and_clickhouse_with_one_clear_line_and_then_work() {
         sender.send(&traffic.good());
     }
     sender.flush();
-    let line = loader.await_line(&lab.clickhouse().url(), Duration::from_secs(15));
+    let line = loader.await_line(&lab.clickhouse().url(), PATIENCE);
     println!("the loader says: {line}");
     pause(Duration::from_secs(3));
     assert!(loader.is_running(), "{}", loader.log());
@@ -43,7 +43,7 @@ fn roles_wait_for_kafka_and_clickhouse_with_one_clear_line_and_then_work() {
     lab.clickhouse()
         .wait_ready()
         .expect("ClickHouse gets ready");
-    lab.settle(traffic.expected(), Duration::from_secs(30));
+    lab.settle(traffic.expected(), PATIENCE);
     assert!(processor.is_running(), "{}", processor.log());
 }
 

@@ -1,9 +1,9 @@
 //! Questions that were misspelt: what would be refused is not allowed without a word.
 
 use serde_json::Value;
-use spendfuse_tests::eventually;
+use spendfuse_tests::{PATIENCE, eventually};
 
-use crate::refusing::{PATIENCE, REFUSED, Refusing, ask_at, start_sidecar};
+use crate::refusing::{REFUSED, Refusing, ask_at, start_sidecar};
 
 /// The refused question with a typo in it.
 const MISSPELT: &str = "workspace=acme&custommer=c-1";

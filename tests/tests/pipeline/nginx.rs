@@ -1,16 +1,14 @@
 //! nginx's recipe, as docs/gateways.md prints it, with the nginx of the system.
 
+use serde_json::Value;
+use spendfuse_tests::http::{Answer, ask, read_request};
+use spendfuse_tests::{PATIENCE, Role, eventually};
 use std::fs;
 use std::io::Write as _;
 use std::net::{SocketAddr, TcpListener};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::thread;
-use std::time::Duration;
-
-use serde_json::Value;
-use spendfuse_tests::http::{Answer, ask, read_request};
-use spendfuse_tests::{Role, eventually};
 
 use crate::refusing::{REFUSED, Refusing};
 
@@ -113,7 +111,7 @@ impl Nginx {
             socket,
             _process: process,
         };
-        eventually("nginx listens", Duration::from_secs(10), || {
+        eventually("nginx listens", PATIENCE, || {
             UnixStream::connect(&nginx.socket)
                 .map_err(|error| format!("{error}: {}", nginx._process.log()))
         });

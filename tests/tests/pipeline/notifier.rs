@@ -11,9 +11,7 @@ use spendfuse_testkit::mail::MailServer;
 use spendfuse_testkit::receiver::Receiver;
 use spendfuse_tests::deliveries::{Alerts, Plan, run};
 use spendfuse_tests::load::Sender;
-use spendfuse_tests::{Lab, Record, Role, eventually, pause};
-
-const PATIENCE: Duration = Duration::from_secs(20);
+use spendfuse_tests::{Lab, PATIENCE, Record, Role, eventually, pause};
 
 /// The recipe of docs/notifier.md: 80 % of each user's budget, to two webhooks, by mail where
 /// neither answers.
@@ -234,6 +232,6 @@ fn event(id: &str, key: &str, data: Value) -> Record {
 
 fn start(lab: &Lab) -> Role {
     let role = lab.role("notifier", "1", &[]);
-    role.await_line("stage=\"notifier\"", Duration::from_secs(30));
+    role.await_line("stage=\"notifier\"", PATIENCE);
     role
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use rdkafka::ClientConfig;
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use spendfuse_tests::ledger::{FIRST_LIMIT, watching_budgets};
-use spendfuse_tests::{Lab, Record, Traffic, eventually};
+use spendfuse_tests::{Lab, PATIENCE, Record, Traffic, eventually};
 
 const EVENTS: usize = 300;
 
@@ -33,8 +33,8 @@ fn kafkas_console_tools_and_librdkafkas_default_partitioner_work() {
     let by_librdkafka: Vec<Record> = (0..EVENTS).map(|_| traffic.good()).collect();
     produce_with_defaults(&lab, &by_librdkafka);
 
-    lab.settle(traffic.expected(), Duration::from_secs(20));
-    lab.settle_ledger(traffic.expected(), Duration::from_secs(10));
+    lab.settle(traffic.expected(), PATIENCE);
+    lab.settle_ledger(traffic.expected(), PATIENCE);
     // Librdkafka's CRC32 puts most sessions elsewhere than murmur2: they were handed over.
     assert!(!lab.read("usage.rerouted").is_empty());
 
@@ -82,15 +82,11 @@ fn produce_by(lab: &Lab, codec: &str, records: &[Record]) {
             .map_err(|(error, _)| error)
             .expect("it is queued");
     }
-    eventually(
-        "everything is acknowledged",
-        Duration::from_secs(20),
-        || {
-            producer.poll(Duration::from_millis(50));
-            match producer.in_flight_count() {
-                0 => Ok(()),
-                waiting => Err(format!("{waiting} are waiting")),
-            }
-        },
-    );
+    eventually("everything is acknowledged", PATIENCE, || {
+        producer.poll(Duration::from_millis(50));
+        match producer.in_flight_count() {
+            0 => Ok(()),
+            waiting => Err(format!("{waiting} are waiting")),
+        }
+    });
 }

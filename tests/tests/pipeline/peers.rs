@@ -5,10 +5,10 @@ use std::net::{SocketAddr, TcpListener};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
 use serde_json::{Value, json};
-use spendfuse_tests::{Lab, Role, eventually};
+use spendfuse_tests::{Lab, PATIENCE, Role, eventually};
 
 use crate::provider_clients::{installed, repository};
-use crate::refusing::{PATIENCE, ask_at};
+use crate::refusing::ask_at;
 
 /// A call of 1,000 tokens in and 100 out costs $0.0035 at gpt-4o's prices.
 const BUDGETS: &str = "budgets:

@@ -2,17 +2,13 @@
 // Clippy's exception for tests does not cover their helper functions.
 #![allow(clippy::unwrap_used)]
 
+use serde_json::{Value, json};
+use spendfuse_tests::traffic::now;
+use spendfuse_tests::{Lab, PATIENCE, eventually};
 use std::io::{Read, Write};
 use std::net::TcpListener;
 use std::sync::{Arc, Mutex};
 use std::thread;
-use std::time::Duration;
-
-use serde_json::{Value, json};
-use spendfuse_tests::traffic::now;
-use spendfuse_tests::{Lab, eventually};
-
-const WAIT: Duration = Duration::from_secs(40);
 
 /// A price file in LiteLLM's form behind an address.
 struct Source {
@@ -103,7 +99,7 @@ fn prices_are_read_from_an_address_and_rows_say_what_explain_prints() {
     let explained: Value = serde_json::from_str(&explained).unwrap();
     let book = explained["book"].as_str().unwrap();
     assert!(book.starts_with("in force at "), "{book}");
-    eventually("the row is there", WAIT, || {
+    eventually("the row is there", PATIENCE, || {
         let sql = "SELECT price_detail, toString(cost), price_version FROM spend";
         let rows = lab.warehouse().rows(sql)?;
         let [row] = &rows[..] else {

@@ -10,10 +10,10 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use spendfuse_tests::http::{Answer, post_with, read_whole_request};
 use spendfuse_tests::lab::run_to_end;
-use spendfuse_tests::{Lab, eventually};
+use spendfuse_tests::{Lab, PATIENCE, eventually};
 
 use crate::provider_clients::{installed, repository};
-use crate::refusing::{PATIENCE, ask_at, start_sidecar};
+use crate::refusing::{ask_at, start_sidecar};
 
 /// Whom the scripts of tests/clients call for.
 const BUDGETS: &str = "budgets:

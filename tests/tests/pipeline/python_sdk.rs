@@ -10,10 +10,10 @@ use std::time::Duration;
 use serde_json::Value;
 use spendfuse_domain::Nanos;
 use spendfuse_tests::lab::run_to_end;
-use spendfuse_tests::{Lab, Role, eventually, pause};
+use spendfuse_tests::{Lab, PATIENCE, Role, eventually, pause};
 
 use crate::provider_clients::{installed_or_none, repository};
-use crate::refusing::{PATIENCE, ask_at, first_budget, start_sidecar};
+use crate::refusing::{ask_at, first_budget, start_sidecar};
 
 /// What one tracked call costs: 1,000 tokens of gpt-4o-mini at $0.15 a million and 100 at $0.60.
 const NANODOLLARS: i128 = 210_000;

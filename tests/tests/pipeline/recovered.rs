@@ -9,9 +9,8 @@ use spendfuse_bus::topics;
 use spendfuse_domain::Topics;
 use spendfuse_tests::load::Sender;
 use spendfuse_tests::traffic::now;
-use spendfuse_tests::{Lab, Traffic, eventually};
+use spendfuse_tests::{Lab, PATIENCE, Traffic, eventually};
 
-const WAIT: Duration = Duration::from_secs(40);
 const BUDGETS: &str = r#"
 budgets:
   - {id: all, scope: {workspace: acme}, limit: "20", window: lifetime}
@@ -41,7 +40,7 @@ fn send(lab: &Lab, events: &[String]) {
 fn await_rows(lab: &Lab, wanted: [i128; 2]) {
     let sql =
         "SELECT countIf(epoch = 0), countIf(epoch = 1), count() - uniqExact(event_id) FROM spend";
-    eventually("rows, each once", WAIT, || {
+    eventually("rows, each once", PATIENCE, || {
         match lab.warehouse().numbers(sql)? {
             found if found == [wanted[0], wanted[1], 0] => Ok(()),
             found => Err(format!("{found:?}")),
@@ -51,7 +50,7 @@ fn await_rows(lab: &Lab, wanted: [i128; 2]) {
 
 /// Waits until an entry of the blocklist has this verdict and says that so much is spent.
 fn await_spent(lab: &Lab, key: &str, verdict: &str, spent: &str) {
-    eventually(key, WAIT, || {
+    eventually(key, PATIENCE, || {
         let table = lab.table("blocklist");
         let entry = table.get(key).ok_or("no entry")?;
         match entry["verdict"] == verdict && entry["spent_usd"] == spent {
@@ -104,7 +103,7 @@ fn a_lost_kafka_is_recovered_and_what_was_counted_stays_counted_once() {
     processor.kill();
     let own = Topics::new("recovered.");
     let names: Vec<&str> = own.all().iter().map(|topic| topic.name).collect();
-    topics::delete(&lab.kafka_config(), &names, WAIT).unwrap();
+    topics::delete(&lab.kafka_config(), &names, PATIENCE).unwrap();
 
     lab.create_topics();
     let said = lab.run(&["recover"]);
@@ -232,7 +231,7 @@ fn a_million_scopes_come_back() {
     processor.kill();
     let own = Topics::new("recovered_million.");
     let names: Vec<&str> = own.all().iter().map(|topic| topic.name).collect();
-    topics::delete(&lab.kafka_config(), &names, WAIT).unwrap();
+    topics::delete(&lab.kafka_config(), &names, PATIENCE).unwrap();
     lab.create_topics();
     let began = Instant::now();
     let (_processor, _loader) = begin();

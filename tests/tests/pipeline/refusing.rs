@@ -1,10 +1,8 @@
 //! A sidecar that refuses: a budget of nothing is in force.
 
-use std::net::{SocketAddr, TcpStream};
-use std::time::Duration;
-
 use spendfuse_tests::http::{Answer, ask};
-use spendfuse_tests::{Lab, Role, eventually};
+use spendfuse_tests::{Lab, PATIENCE, Role, eventually};
+use std::net::{SocketAddr, TcpStream};
 
 use crate::provider_clients::repository;
 
@@ -15,9 +13,6 @@ const BUDGET: &str = "budgets:
 
 /// The question about the customer who may not.
 pub const REFUSED: &str = "workspace=acme&customer=c-1";
-
-/// How long parts may take to start and to learn what is in force.
-pub const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A lab with a processor and a sidecar.
 pub struct Refusing {

@@ -2,13 +2,13 @@
 //! nothing up.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use serde_json::Value;
 use spendfuse_tests::load::Sender;
 use spendfuse_tests::topics::Stored;
 use spendfuse_tests::traffic::now;
-use spendfuse_tests::{Lab, Record, Traffic, eventually};
+use spendfuse_tests::{Lab, PATIENCE, Record, Traffic, eventually};
 
 const DAY_MILLIS: i64 = 86_400_000;
 const LARGEST_EVENT: usize = 64 * 1024;
@@ -45,14 +45,12 @@ fn every_reject_reason_reaches_the_dlq_and_holds_no_good_event_up() {
     sender.flush();
     let begin = Instant::now();
     let wanted = traffic.expected().events as i128;
-    eventually(
-        "good events are counted",
-        Duration::from_secs(5),
-        || match lab.warehouse().numbers("SELECT count() FROM spend")?[0] {
+    eventually("good events are counted", PATIENCE, || {
+        match lab.warehouse().numbers("SELECT count() FROM spend")?[0] {
             count if count == wanted => Ok(()),
             count => Err(format!("{count} of {wanted}")),
-        },
-    );
+        }
+    });
     println!(
         "good events among bad ones are rows after {:?}",
         begin.elapsed()
@@ -238,22 +236,18 @@ fn what_was_said_goes_neither_home_nor_to_the_dlq() {
     sender.send_with(&bad, &[("origin", b"tests"), ("long", &[b'x'; 5000])]);
     sender.flush();
     let rows = "SELECT count(), sum(toInt64(has(flags, 'prompt_removed'))) FROM spend";
-    eventually(
-        "one of them is counted",
-        Duration::from_secs(10),
-        || match lab.warehouse().numbers(rows)?[..] {
+    eventually("one of them is counted", PATIENCE, || {
+        match lab.warehouse().numbers(rows)?[..] {
             [1, 1] => Ok(()),
             ref other => Err(format!("{other:?}")),
-        },
-    );
-    eventually(
-        "the other is set aside",
-        Duration::from_secs(10),
-        || match lab.read("usage.dlq").len() {
+        }
+    });
+    eventually("the other is set aside", PATIENCE, || {
+        match lab.read("usage.dlq").len() {
             1 => Ok(()),
             other => Err(format!("{other}")),
-        },
-    );
+        }
+    });
     let handed_over = lab.read("usage.rerouted");
     assert_eq!(handed_over.len() as u32, lab.partitions() - 1);
     let dlq = lab.read("usage.dlq");
@@ -312,7 +306,7 @@ fn a_record_that_unpacks_to_more_than_any_topic_takes_stops_nobody() {
     sender.flush();
     eventually(
         "all are set aside or counted, and what comes behind them too",
-        Duration::from_secs(20),
+        PATIENCE,
         || match lab.read("usage.dlq").len() {
             4 => Ok(()),
             other => Err(format!("{other}")),
@@ -346,14 +340,12 @@ fn of_two_events_with_one_identity_people_are_told() {
         sender.flush();
     };
     send(0, "m");
-    eventually(
-        "the first is counted",
-        Duration::from_secs(10),
-        || match lab.read("meter.ids").len() {
+    eventually("the first is counted", PATIENCE, || {
+        match lab.read("meter.ids").len() {
             1 => Ok(()),
             other => Err(format!("{other} identities")),
-        },
-    );
+        }
+    });
     // The first again, and another one; the arrival of both is elsewhere.
     send(1, "m");
     send(1, "n");
@@ -369,7 +361,7 @@ fn of_two_events_with_one_identity_people_are_told() {
             .filter(|one| one["kind"] == "conflict")
             .collect()
     };
-    let conflicts = eventually("people are told", Duration::from_secs(10), || {
+    let conflicts = eventually("people are told", PATIENCE, || {
         let conflicts = conflicts();
         match conflicts.is_empty() {
             false => Ok(conflicts),

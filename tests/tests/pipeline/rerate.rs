@@ -8,9 +8,8 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 use spendfuse_tests::lab::spendfuse;
 use spendfuse_tests::traffic::now;
-use spendfuse_tests::{Lab, Role, eventually};
+use spendfuse_tests::{Lab, PATIENCE, Role, eventually};
 
-const WAIT: Duration = Duration::from_secs(40);
 const BUDGETS: &str = r#"
 budgets:
   - {id: cap, scope: {workspace: acme, customer: "*"}, limit: "0.02", window: day, count_unpriced: block}
@@ -55,9 +54,11 @@ fn set_price(lab: &Lab, model: &str) -> String {
 }
 
 fn await_calls(lab: &Lab, customer: &str, calls: i128) {
-    eventually("calls are rows", WAIT, || match lab.sums_of(customer)[0] {
-        found if found == calls => Ok(()),
-        found => Err(format!("{found}")),
+    eventually("calls are rows", PATIENCE, || {
+        match lab.sums_of(customer)[0] {
+            found if found == calls => Ok(()),
+            found => Err(format!("{found}")),
+        }
     });
 }
 
@@ -78,7 +79,7 @@ fn a_block_at_a_ceiling_is_lifted_once_the_price_is_known() {
         .map(|n| event(&format!("r-{n}"), "c-1", "gpt-nova-9"))
         .collect();
     send(&lab, &calls);
-    lab.await_decision(&["--customer", "c-1"], "block", WAIT);
+    lab.await_decision(&["--customer", "c-1"], "block", PATIENCE);
     await_calls(&lab, "c-1", 3);
     let at_ceiling = lab.sums_of("c-1")[2];
     assert!(at_ceiling > 20_000_000, "{at_ceiling}");
@@ -106,7 +107,7 @@ fn a_block_at_a_ceiling_is_lifted_once_the_price_is_known() {
     assert_eq!(done["outcome"], "applied", "{done:#}");
     assert_eq!(done["applied"], 3, "{done:#}");
     assert_eq!(done["job"], shown["job"], "{done:#}");
-    lab.await_decision(&["--customer", "c-1"], "allow", WAIT);
+    lab.await_decision(&["--customer", "c-1"], "allow", PATIENCE);
     assert_eq!(lab.sums_of("c-1"), [3, 7200, 3 * PRICED]);
     // Of each call what stood at a ceiling goes, and what costs by the book comes.
     assert_eq!(rerated(&lab), [6, 0, 0, 3 * PRICED - at_ceiling]);
@@ -200,14 +201,14 @@ fn a_job_that_is_killed_goes_on_where_it_was() {
         Role::start("rerate", spendfuse(), arguments, lab.file(log))
     };
     let stopped = slowly(&["--job", "stopped"], "stopped.log");
-    eventually("some are done", WAIT, || match rerated(&lab)[0] {
+    eventually("some are done", PATIENCE, || match rerated(&lab)[0] {
         0 => Err("none".to_owned()),
         _ => Ok(()),
     });
     let killed = slowly(&[], "killed.log");
     eventually(
         "the later job stops the one before",
-        WAIT,
+        PATIENCE,
         || match stopped.is_running() {
             true => Err("it runs".to_owned()),
             false => Ok(()),
@@ -216,7 +217,7 @@ fn a_job_that_is_killed_goes_on_where_it_was() {
     let why = stopped.log();
     assert!(why.contains("another spendfuse correct or rerate"), "{why}");
     let by_first = rerated(&lab)[0];
-    eventually("more are done", WAIT, || match rerated(&lab)[0] {
+    eventually("more are done", PATIENCE, || match rerated(&lab)[0] {
         rows if rows == by_first => Err(format!("{rows}")),
         _ => Ok(()),
     });
@@ -255,7 +256,7 @@ fn the_loader_prices_what_is_at_a_ceiling_where_it_is_told_to() {
     assert_eq!(rerated(&lab)[0], 0, "nobody has said that it should");
 
     let told = lab.role("loader", "3", &[("pricing.rerate_ceilings", "true")]);
-    told.await_line("calls at a ceiling re-rated", WAIT);
+    told.await_line("calls at a ceiling re-rated", PATIENCE);
     assert_eq!(rerated(&lab)[..3], [10, 0, 0]);
     let known =
         "SELECT sum(calls), toInt64(sum(cost) * 1000000000) FROM spend WHERE model = 'gpt-nova-9'";

@@ -9,9 +9,9 @@ use spendfuse_domain::routing::partition_of;
 use spendfuse_tests::http::{Answer, post};
 use spendfuse_tests::load::Sender;
 use spendfuse_tests::traffic::now;
-use spendfuse_tests::{Lab, Record, Role, eventually};
+use spendfuse_tests::{Lab, PATIENCE, Record, Role, eventually};
 
-use crate::refusing::{PATIENCE, address_of, ask_at, start_sidecar};
+use crate::refusing::{address_of, ask_at, start_sidecar};
 
 const BUDGET: &str = "budgets:
   - {id: cap, scope: {workspace: acme, customer: \"*\"}, limit: \"0.10\", window: lifetime, action: block}

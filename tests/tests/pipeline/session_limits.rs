@@ -4,9 +4,9 @@ use std::net::{SocketAddr, TcpStream};
 
 use serde_json::{Value, json};
 use spendfuse_tests::http::post;
-use spendfuse_tests::{Lab, eventually};
+use spendfuse_tests::{Lab, PATIENCE, eventually};
 
-use crate::refusing::{PATIENCE, ask_at, start_sidecar};
+use crate::refusing::{ask_at, start_sidecar};
 
 /// A dollar, unless an app says otherwise.
 const BUDGET: &str = "budgets:

@@ -1,11 +1,7 @@
 //! Who should have counted is away: the sidecar itself tells people that its guard is stale.
 
-use std::time::Duration;
-
 use serde_json::Value;
-use spendfuse_tests::{Lab, eventually};
-
-const PATIENCE: Duration = Duration::from_secs(30);
+use spendfuse_tests::{Lab, PATIENCE, eventually};
 
 #[test]
 fn people_are_told_of_a_guard_that_stays_stale() {

@@ -6,7 +6,7 @@ use spendfuse_domain::Verdict;
 use spendfuse_domain::routing::partition_of;
 use spendfuse_tests::lab::{PARTITIONS, WORKSPACE};
 use spendfuse_tests::load::Sender;
-use spendfuse_tests::{Expected, GuardView, Lab, Load, Role, Traffic, eventually};
+use spendfuse_tests::{Expected, GuardView, Lab, Load, PATIENCE, Role, Traffic, eventually};
 
 const BUDGETS: &str = "budgets:
   - {id: one-call, scope: {workspace: acme, customer: \"*\"}, where: {feature: agent}, limit_calls: 1, window: lifetime}
@@ -24,7 +24,7 @@ fn verdicts_of_a_dead_or_hanging_processors_partitions_flow_again_within_15_s() 
     let guard = GuardView::new(&lab);
     let mut probes = Probes::new(&lab);
     probes.send("before");
-    probes.await_verdicts(&guard, "before", Duration::from_secs(10));
+    probes.await_verdicts(&guard, "before", PATIENCE);
 
     let load = Load::start(&lab, Traffic::new(&lab, 4), 1_000, 40_000);
     load.await_sent(3_000);
@@ -54,13 +54,13 @@ fn verdicts_of_a_dead_or_hanging_processors_partitions_flow_again_within_15_s() 
 
     let mut expected = load.finish();
     expected.merge(&probes.expected());
-    lab.settle(&expected, Duration::from_secs(40));
+    lab.settle(&expected, PATIENCE);
 }
 
 /// Waits until every processor counts its share of the partitions in both stages.
 pub fn await_shares(processors: &[&Role]) {
     let wanted = PARTITIONS as usize / processors.len();
-    eventually("the partitions are shared", Duration::from_secs(30), || {
+    eventually("the partitions are shared", PATIENCE, || {
         for processor in processors {
             let log = processor.log();
             for stage in ["meter", "ledger"] {

@@ -1,13 +1,11 @@
 //! The thinnest slice through all parts.
 
-use std::time::Duration;
-
 use serde_json::Value;
 use spendfuse_domain::Verdict;
 use spendfuse_tests::load::Sender;
-use spendfuse_tests::{GuardView, Lab, Traffic, eventually};
+use spendfuse_tests::{GuardView, Lab, PATIENCE, Traffic, eventually};
 
-use crate::refusing::{PATIENCE, ask_at, start_sidecar};
+use crate::refusing::{ask_at, start_sidecar};
 
 #[test]
 fn one_event_becomes_one_row_one_verdict_and_one_alert() {
@@ -29,10 +27,10 @@ fn one_event_becomes_one_row_one_verdict_and_one_alert() {
     sender.send(&call);
     sender.flush();
 
-    let lag = guard.await_verdict("c-1", Verdict::Block, Duration::from_secs(5));
+    let lag = guard.await_verdict("c-1", Verdict::Block, PATIENCE);
     println!("event acknowledged -> verdict at the guard: {lag:?}");
     assert_eq!(guard.verdict("c-2"), Verdict::Ok);
-    lab.settle(traffic.expected(), Duration::from_secs(10));
+    lab.settle(traffic.expected(), PATIENCE);
 
     // Each worker has started, ticked and counted: nothing but the budgets' steps is news.
     let alerts: Vec<String> = lab.table("alerts").into_keys().collect();

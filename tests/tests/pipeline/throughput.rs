@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use spendfuse_tests::ledger::{FIRST_LIMIT, watching_budgets};
 use spendfuse_tests::load::Sender;
 use spendfuse_tests::role::cpu_seconds;
-use spendfuse_tests::{Lab, Traffic, eventually, pause};
+use spendfuse_tests::{Lab, PATIENCE, Traffic, eventually, pause};
 
 const EVENTS: u64 = 1_000_000;
 const AT_LEAST_PER_SECOND: f64 = 50_000.0;
@@ -28,7 +28,7 @@ fn a_backlog_of_a_million_events_drains_at_50_000_a_second() {
     let loader = lab.loader();
     let processor = lab.role("processor", "1", &[]);
     println!("processor has process id {:?}", processor.process_id());
-    processor.await_line("stage=\"meter\"", Duration::from_secs(30));
+    processor.await_line("stage=\"meter\"", PATIENCE);
     let running = Instant::now();
     println!("counting after {:.1} s", begin.elapsed().as_secs_f64());
     let (kafka, clickhouse) = (lab.kafka().process_id(0), lab.clickhouse().process_id());
@@ -69,7 +69,7 @@ fn a_backlog_of_a_million_events_drains_at_50_000_a_second() {
     for (name, (before, after)) in names.iter().zip(used_before.iter().zip(used())) {
         println!("{name}: {:.1} CPU-seconds", after - before);
     }
-    lab.settle(traffic.expected(), Duration::from_secs(20));
-    lab.settle_ledger(traffic.expected(), Duration::from_secs(20));
+    lab.settle(traffic.expected(), PATIENCE);
+    lab.settle_ledger(traffic.expected(), PATIENCE);
     assert!(rate >= AT_LEAST_PER_SECOND, "{rate:.0} events/s");
 }

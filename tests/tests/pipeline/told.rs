@@ -1,14 +1,12 @@
 //! What a sidecar says of an event is what becomes of it.
 
-use std::net::{SocketAddr, TcpStream};
-use std::time::Duration;
-
 use serde_json::{Value, json};
 use spendfuse_tests::http::post;
 use spendfuse_tests::traffic::now;
-use spendfuse_tests::{Lab, eventually};
+use spendfuse_tests::{Lab, PATIENCE, eventually};
+use std::net::{SocketAddr, TcpStream};
 
-use crate::refusing::{PATIENCE, start_sidecar};
+use crate::refusing::start_sidecar;
 
 const HOUR_MILLIS: i64 = 3_600_000;
 
@@ -74,14 +72,12 @@ fn what_a_sidecar_says_of_an_event_is_what_becomes_of_it() {
             ref other => Err(format!("{other:?}")),
         }
     });
-    eventually(
-        "what is late is in the DLQ",
-        Duration::from_secs(10),
-        || match &lab.read("usage.dlq")[..] {
+    eventually("what is late is in the DLQ", PATIENCE, || {
+        match &lab.read("usage.dlq")[..] {
             [late] if late.header("spendfuse_reason") == "late" => Ok(()),
             other => Err(format!("{} records", other.len())),
-        },
-    );
+        }
+    });
     for stored in lab.read("usage").iter().chain(&lab.read("usage.dlq")) {
         let value = String::from_utf8_lossy(stored.value.as_deref().unwrap_or_default());
         assert!(!value.contains("SECRET"), "{value}");

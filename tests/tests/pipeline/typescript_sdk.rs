@@ -7,10 +7,9 @@ use std::time::Duration;
 
 use serde_json::Value;
 use spendfuse_tests::lab::run_to_end;
-use spendfuse_tests::{Address, Lab, Role, eventually, pause};
+use spendfuse_tests::{Address, Lab, PATIENCE, Role, eventually, pause};
 
 use crate::provider_clients::repository;
-use crate::refusing::PATIENCE;
 
 /// Of the tests in sdk/typescript/test/real.test.mts, and of its README. Above half of a limit figures
 /// are at most five seconds old: limits lie a little above what is spent.

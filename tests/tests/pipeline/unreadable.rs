@@ -1,10 +1,10 @@
 //! Batches of the usage topic that no client can read.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use spendfuse_devstack::{Damage, Segment};
 use spendfuse_tests::load::Sender;
-use spendfuse_tests::{Lab, Traffic, eventually};
+use spendfuse_tests::{Lab, PATIENCE, Traffic, eventually};
 
 const IN_A_ROW: usize = 10;
 
@@ -17,7 +17,7 @@ fn ten_unreadable_batches_become_coordinates_and_alerts_and_their_partition_goes
     let sender = Sender::new(&lab);
     sender.send(&traffic.good());
     sender.flush();
-    lab.settle(traffic.expected(), Duration::from_secs(20));
+    lab.settle(traffic.expected(), PATIENCE);
 
     // Those behind it in its partition are not counted before the disk has spoiled them.
     processor.stop();
@@ -52,7 +52,7 @@ fn ten_unreadable_batches_become_coordinates_and_alerts_and_their_partition_goes
     sender.flush();
     let mut expected = traffic.expected().clone();
     expected.rejected = IN_A_ROW as u64;
-    lab.settle(&expected, Duration::from_secs(30));
+    lab.settle(&expected, PATIENCE);
     println!(
         "events behind {IN_A_ROW} bad batches are rows after {:?}",
         begin.elapsed()
@@ -88,7 +88,7 @@ fn ten_unreadable_batches_become_coordinates_and_alerts_and_their_partition_goes
     // Whoever reads the topic from outside is not stopped, either.
     let listed = lab.run(&["dlq", "list"]);
     assert!(listed.stdout.contains("cannot be read"), "{listed:?}");
-    let audit = eventually("the audit", Duration::from_secs(20), || {
+    let audit = eventually("the audit", PATIENCE, || {
         let said = lab.run(&["audit"]);
         if said.code == Some(0) {
             Ok(said)

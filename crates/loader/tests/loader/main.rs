@@ -8,7 +8,6 @@ mod fixture;
 mod power;
 
 use std::path::Path;
-use std::time::Duration;
 
 use spendfuse_bus::{EventProducer, ProducerOptions};
 use spendfuse_devstack::wait_until;
@@ -337,7 +336,7 @@ fn rows_of_topics_made_anew_are_not_taken_for_those_before_them() {
                 let rows = fixture.query("SELECT count() FROM spend")?;
                 (rows == [expected.clone()]).then_some(())
             };
-            wait_until("rows", Duration::from_secs(10), arrived).unwrap();
+            wait_until("rows", PATIENCE, arrived).unwrap();
         }
     };
     let first = fixture.start_loader();

@@ -170,7 +170,7 @@ async fn what_the_spool_took_reaches_the_broker_in_order_after_a_restart() {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     };
-    tokio::time::timeout(Duration::from_secs(10), all)
+    tokio::time::timeout(Duration::from_secs(60), all)
         .await
         .unwrap();
     assert_eq!(after.sink.ids(), ["r-1", "r-2", "r-3", "r-4"]);

@@ -39,10 +39,10 @@ pub const LONGER_THAN_KEPT: Duration = Duration::from_secs(92);
 /// How long records and tombstones stay. A loader whose ClickHouse loses its power, is killed and has no
 /// room again and again, and whose group is deleted, got no row in for 64 s on a busy machine.
 const KEPT: Duration = Duration::from_secs(80);
-/// A session without events for so long has ended: longer than a quiet phase, and than the checks take.
-pub const SESSION_IDLE: Duration = Duration::from_secs(200);
 /// In runs without quiet phases, which are short: logs need not become empty.
 const KEPT_IN_SHORT_RUNS: Duration = Duration::from_secs(120);
+/// Of a run, and more than its first seconds.
+const BEGINNING: Duration = Duration::from_secs(45);
 const ADMIN_PATIENCE: Duration = Duration::from_secs(2);
 const SEGMENT: &str = "4000";
 
@@ -122,9 +122,11 @@ pub fn kept(length: Duration) -> Duration {
     }
 }
 
-/// Whether sessions that get nothing after the beginning have idled out when a run ends.
-pub fn sessions_idle_out(length: Duration) -> bool {
-    length >= LEAST_FOR_QUIET
+/// After how long without events a session ends: those that get none after the beginning have ended
+/// when the run does, and the checks, which take as long as the machine is slow, are over before others
+/// do. `None` in short runs.
+pub fn session_idle(length: Duration) -> Option<Duration> {
+    (length >= LEAST_FOR_QUIET).then(|| length - BEGINNING)
 }
 
 /// Deletes a group with its offsets.

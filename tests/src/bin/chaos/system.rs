@@ -27,7 +27,7 @@ use crate::levers::{self, Levers};
 use crate::logs::{COUNTED, Logs, TAPED};
 use crate::operator::Operator;
 use crate::order::StartOrder;
-use crate::retention::{self, Life, SESSION_IDLE};
+use crate::retention::{self, Life};
 use crate::schedule::Releases;
 use crate::tape::Tape;
 
@@ -251,17 +251,16 @@ impl System {
             ("transactional_id_prefix", ID_PREFIX.to_owned()),
             ("partitions", PARTITIONS.to_string()),
         ];
-        let idle = format!("{}s", SESSION_IDLE.as_secs());
-        let idle = [("processor.session_idle", idle)];
-        let idle = idle.iter().filter(|_| self.sessions_idle_out());
-        let all = servers.iter().chain(&common).chain(idle);
+        let idle = retention::session_idle(self.options.length)
+            .map(|idle| ("processor.session_idle", format!("{}s", idle.as_secs())));
+        let all = servers.iter().chain(&common).chain(&idle);
         all.flat_map(|(key, value)| ["--set".to_owned(), format!("{key}={value}")])
             .collect()
     }
 
     /// Whether sessions that get nothing after the beginning have ended when the run does.
     pub fn sessions_idle_out(&self) -> bool {
-        retention::sessions_idle_out(self.options.length)
+        retention::session_idle(self.options.length).is_some()
     }
 
     /// What is special about the time of the run.
