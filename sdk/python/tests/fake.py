@@ -23,11 +23,15 @@ class FakeSidecar:
         self.batches: list[list[dict[str, Any]]] = []
         self.checks: list[dict[str, Any]] = []
         self.headers: list[dict[str, str]] = []
+        #: Holds that were given back.
+        self.released: list[str] = []
         #: Statuses that come before it works: of /v1/usage, in their order.
         self.failures: list[int] = []
         #: Takes a batch and closes the connection without a word, so often.
         self.loses_answers = 0
         self.check_status = 200
+        #: Refuses questions without a workspace.
+        self.is_strict = False
         self.decision: dict[str, Any] = {"decision": "allow", "state": "live"}
         self.hangs = 0.0
         #: Of one call by its model; one cent where it is not here.
@@ -86,8 +90,14 @@ class FakeSidecar:
     def answer(self, path: str, body: Any) -> tuple[int, dict[str, Any]]:
         if path.startswith("/v1/blocklist") and self.blocklist is not None:
             return self.blocklist(path)
+        if path.startswith("/v1/reservations/"):
+            self.released.append(path.rpartition("/")[2])
         if path == "/v1/check":
             self.checks.append(body)
+            if "estimate" in body and not body["estimate"].get("model"):
+                return 400, {"error": {"code": "bad_request", "message": "estimate needs a model"}}
+            if self.is_strict and not body.get("workspace"):
+                return 400, {"error": {"code": "no_workspace", "message": "no workspace is named"}}
             spent = self.spent.get(body.get("customer"), Decimal(0))
             if self.limit is not None and spent >= Decimal(self.limit):
                 scope = f"{body.get('workspace')}/customer={body.get('customer')}"

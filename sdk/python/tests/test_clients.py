@@ -244,6 +244,19 @@ def test_what_a_call_holds_is_settled_by_its_event_and_freed_by_an_error(call: A
     assert recorder.released == ["host.0-1"]
 
 
+def test_a_reserving_client_is_guarded_where_a_call_names_no_model(clients: Any, provider: Any, sidecar: Any) -> None:
+    sidecar.limit = "0"
+    sf = spendfuse.Spendfuse(sidecar.url, workspace="acme")
+    client = sf.wrap(clients.openai(), reserve=True, customer="c-1")
+    with pytest.raises(spendfuse.BudgetExceededError):
+        client.responses.create(prompt={"id": "pmpt_1"})
+    assert provider.requests == []
+    # Of a call whose model is known something is held, as ever.
+    with pytest.raises(spendfuse.BudgetExceededError):
+        client.responses.create(model="gpt-4o", prompt={"id": "pmpt_1"})
+    assert [check.get("reserve") for check in sidecar.checks] == [None, True]
+
+
 def test_each_attempt_of_a_clients_own_retries_is_asked_about_and_only_the_answered_one_told(recorder: Any, clients: Any, provider: Any) -> None:
     provider.first = [(500, {"error": {"message": "try again"}})]
     client = recorder.wrap(clients.openai())

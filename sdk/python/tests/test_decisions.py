@@ -16,6 +16,7 @@ from spendfuse import Spendfuse
 MESSAGES = [{"role": "user", "content": "x" * 400}]
 CHAT = {"model": "gpt-4o", "messages": MESSAGES}
 USAGE = {"model": "gpt-4o", "usage": {"input_tokens": 10, "output_tokens": 5}}
+UNKNOWN = "`session_limit_usd` is unknown and was ignored"
 
 
 def test_the_error_says_which_budget_and_survives_other_processes(recorder: Any) -> None:
@@ -154,7 +155,7 @@ def test_disabled_asks_and_tells_nothing(sidecar: FakeSidecar, clients: Any) -> 
     ("status", "answer"),
     [
         (400, {"error": {"code": "bad_request", "message": "session_limit_usd is not supported yet"}}),
-        (200, {"decision": "allow", "warnings": [{"type": "unknown_field", "severity": "warning", "message": "x"}]}),
+        (200, {"decision": "allow", "warnings": [{"type": "unknown_field", "severity": "warning", "message": UNKNOWN}]}),
     ],
 )
 def test_a_sidecar_that_knows_no_limits_of_sessions_is_not_told_of_them_and_this_process_keeps_them(
@@ -173,3 +174,42 @@ def test_a_sidecar_that_knows_no_limits_of_sessions_is_not_told_of_them_and_this
     assert sf.flush(5)
     assert ["session_limit_usd" in check for check in sidecar.checks].count(True) == 1
     assert not [event for event in sidecar.events if "session_limit_usd" in event]
+
+
+@pytest.mark.parametrize("status", [401, 429, 502, 503])
+def test_trouble_with_a_check_says_nothing_about_limits_of_sessions(status: int, sidecar: FakeSidecar) -> None:
+    sf = Spendfuse(sidecar.url)
+    with sf.session(budget="0.02"):
+        sidecar.check_status = status
+        sf.check()
+        sidecar.check_status = 200
+        sf.check()
+        sf.track(**USAGE)
+    assert sf.flush(5)
+    assert {event["session_limit_usd"] for event in sidecar.events} == {"0.02"}
+
+
+def test_whether_limits_of_sessions_are_known_is_asked_with_the_calls_own_workspace(sidecar: FakeSidecar) -> None:
+    sidecar.is_strict = True
+    sf = Spendfuse(sidecar.url)
+    with sf.session(budget="0.02"):
+        # Refused for its workspace, not for its limit.
+        sf.check()
+        with sf.context(workspace="acme"):
+            sf.check()
+            sf.track(**USAGE)
+    assert sf.flush(5)
+    assert sidecar.events[0]["session_limit_usd"] == "0.02"
+
+
+def test_events_say_the_limit_of_their_session_where_no_call_is_checked_at_the_sidecar(sidecar: FakeSidecar) -> None:
+    sf = Spendfuse(sidecar.url, workspace="acme")
+    with sf.session(budget="0.02") as run:
+        sf.track(**USAGE)
+        deadline = time.monotonic() + 5
+        while not sf.sidecar.takes_session_limits and time.monotonic() < deadline:
+            time.sleep(0.01)
+        sf.track(**USAGE)
+    assert sf.flush(5)
+    assert ["session_limit_usd" in event for event in sidecar.events[:2]] == [False, True]
+    assert [check["session"] for check in sidecar.checks] == [run.id]

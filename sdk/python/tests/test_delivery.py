@@ -183,3 +183,23 @@ def test_a_stream_may_be_collected_as_garbage_while_an_event_is_put_into_the_que
     thread.join(5)
     assert not thread.is_alive()
     assert sf.flush(5) and sidecar.ids == ["within"]
+
+
+def test_a_stream_may_be_collected_as_garbage_just_before_the_delivery_waits(sidecar: FakeSidecar, monkeypatch: Any) -> None:
+    sf = Spendfuse(sidecar.url)
+    wait = threading.Condition.wait
+    put = threading.Event()
+
+    def wait_after_put(condition: threading.Condition, timeout: Any = None) -> bool:
+        if condition is sf.delivery._changed and threading.current_thread() is sf.delivery._thread and not put.is_set():
+            if not sf.delivery._queue:
+                put.set()
+                sf.track(**USAGE, id="unheard")
+        return wait(condition, timeout)
+
+    monkeypatch.setattr(threading.Condition, "wait", wait_after_put)
+    sf.track(**USAGE, id="first")
+    deadline = time.monotonic() + 3
+    while "unheard" not in sidecar.ids and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert sidecar.ids == ["first", "unheard"]

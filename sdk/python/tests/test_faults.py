@@ -5,6 +5,9 @@ from __future__ import annotations
 import asyncio
 import gc
 import json
+import socket
+import time
+import uuid
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, AsyncIterator, Iterator
 
@@ -66,6 +69,150 @@ def test_a_server_that_refuses_to_be_asked_for_usage_is_asked_without_and_not_ag
         assert "".join(part.choices[0].delta.content for part in stream) == "Hello"
     assert len(provider.requests) == 3
     assert [event["usage_format"] for event in recorder.events] == ["estimated", "estimated"]
+
+
+@pytest.mark.parametrize("is_async", [False, True])
+def test_a_refusal_of_something_else_that_mentions_the_question_for_usage_does_not_end_it(
+    is_async: bool, recorder: Any, clients: Any, provider: Any
+) -> None:
+    import openai
+
+    # The repeat without the question is refused as well: the question was not at fault.
+    refused = (400, {"error": {"message": "no such model; stream_options was ignored"}})
+    provider.first = [refused, refused]
+    client = recorder.wrap(clients.openai(max_retries=0))
+    async_client = recorder.wrap(clients.async_openai(max_retries=0))
+
+    async def called() -> Any:
+        async with async_client:
+            return [part async for part in await async_client.chat.completions.create(**CHAT, stream=True)]
+
+    with pytest.raises(openai.BadRequestError):
+        asyncio.run(called()) if is_async else client.chat.completions.create(**CHAT, stream=True)
+    assert "stream_options" not in provider.last["body"]
+    asked_by = (async_client if is_async else client)._client._transport.meter
+    assert asked_by.refusing_hosts == set()
+    list(client.chat.completions.create(**CHAT, stream=True))
+    assert provider.last["body"]["stream_options"] == {"include_usage": True}
+    assert [event["usage_format"] for event in recorder.events] == ["openai.chat"]
+
+
+def answered(recorder: Any, path: str, *pieces: Any, sent: Any = None) -> Any:
+    """What is told of a call that is answered with `pieces`: as a stream, where there are several."""
+    httpx = pytest.importorskip("httpx")
+    streams = len(pieces) > 1
+    body = "".join(f"data: {json.dumps(piece)}\n\n" for piece in pieces) if streams else json.dumps(pieces[0])
+    kind = "text/event-stream" if streams else "application/json"
+
+    def answer(_: Any) -> Any:
+        return httpx.Response(200, content=iter([body.encode()]), headers={"content-type": kind})
+
+    client = recorder.wrap(httpx.Client(transport=httpx.MockTransport(answer)))
+    before = len(recorder.events)
+    asked = {"model": "gpt-4o", "input": "x" * 400, "stream": streams} if sent is None else sent
+    assert client.post(f"https://api.openai.com{path}", json=asked).text == body
+    [event] = recorder.events[before:]
+    return event
+
+
+def test_a_response_that_ends_after_it_was_created_is_charged_by_estimate_and_keeps_its_hold(recorder: Any) -> None:
+    recorder.answer["reservation_id"] = "h.0-1"
+    begun = {"id": "resp_1", "model": "gpt-4o", "status": "in_progress", "output": [], "usage": None, "background": False}
+    created = {"type": "response.created", "response": begun}
+    event = answered(recorder, "/v1/responses", created, created)
+    assert (event["id"], event["usage_format"], event["reservation_id"]) == ("resp_1", "estimated", "h.0-1")
+    assert event["usage"]["input_tokens"] >= 100
+    assert recorder.released == []
+
+
+def test_tools_that_openai_runs_are_told_once_where_its_usage_does_not_count_them(recorder: Any) -> None:
+    usage = {"input_tokens": 1000, "output_tokens": 100}
+    output = [
+        {"type": "web_search_call", "id": "ws_1", "action": {"type": "search", "query": "secret"}},
+        {"type": "web_search_call", "id": "ws_2", "action": {"type": "open_page", "url": "secret"}},
+        {"type": "web_search_call", "id": "ws_3", "action": {"type": "find_in_page"}},
+        {"type": "web_search_call", "id": "ws_4"},
+        {"type": "file_search_call", "id": "fs_1"},
+        {"type": "code_interpreter_call", "id": "ci_1", "container_id": "c-1"},
+        {"type": "code_interpreter_call", "id": "ci_2", "container_id": "c-1"},
+        {"type": "message", "id": "m"},
+    ]
+    whole = {"id": "resp_1", "model": "gpt-4o", "status": "completed", "output": output, "usage": usage}
+    found = {"web_search_calls": "2", "file_search_calls": "1", "code_interpreter_calls": "1"}
+    assert answered(recorder, "/v1/responses", whole)["units"] == found
+    added = [{"type": "response.output_item.added", "output_index": place, "item": item} for place, item in enumerate(output)]
+    done = [{**piece, "type": "response.output_item.done"} for piece in added]
+    # Some servers name their items anew at the end.
+    named_anew = [{**item, "id": f"other-{place}"} for place, item in enumerate(output)]
+    completed = {"type": "response.completed", "response": {**whole, "id": "resp_2", "output": named_anew}}
+    assert answered(recorder, "/v1/responses", *added, *done, completed)["units"] == found
+    # Cut before its end: what was searched by then is billed.
+    cut = answered(recorder, "/v1/responses", added[0], done[0], added[3])
+    assert (cut["usage_format"], cut["units"]) == ("estimated", {"web_search_calls": "1"})
+    for name in ("server_side_tool_usage_details", "server_tool_use"):
+        counted = {**whole, "id": name, "usage": {**usage, name: {"web_search_calls": 2}}}
+        assert "units" not in answered(recorder, "/v1/responses", counted)
+    assert "units" not in answered(recorder, "/v1/responses", {**whole, "id": "resp_3", "output": output[-1:]})
+    recorder.track({**whole, "id": "resp_4"})
+    assert recorder.events[-1]["units"] == found
+    assert "secret" not in json.dumps(recorder.events)
+
+
+@pytest.mark.parametrize(
+    ("model", "expected"),
+    [("gemini-2.5-flash", "1"), ("gemini-1.5-pro-002", "1"), ("gemini-3-pro-preview", "2"), ("gemini-3.5-flash", "2")],
+)
+def test_searches_that_gemini_runs_are_told_by_the_query_or_once_for_an_answer(model: str, expected: str, recorder: Any) -> None:
+    path = f"/v1beta/models/{model}:generateContent"
+    content = {"role": "model", "parts": [{"text": "Hello"}]}
+
+    def piece(name: str, *queries: str) -> Any:
+        grounding = {"groundingMetadata": {"webSearchQueries": list(queries)}}
+        usage = {"promptTokenCount": 1000, "candidatesTokenCount": 100}
+        return {"responseId": name, "modelVersion": model, "candidates": [{"content": content, **grounding}], "usageMetadata": usage}
+
+    assert answered(recorder, path, piece("r-1", "secret", "other"), sent={})["units"] == {"web_search_calls": expected}
+    stream = path.replace("generateContent", "streamGenerateContent")
+    pieces = [piece("r-2"), piece("r-2", "secret"), piece("r-2", "secret", "other")]
+    assert answered(recorder, stream, *pieces, sent={})["units"] == {"web_search_calls": expected}
+    assert "units" not in answered(recorder, path, piece("r-3"), sent={})
+    recorder.track(piece("r-4", "secret", "other"))
+    assert recorder.events[-1]["units"] == {"web_search_calls": expected}
+    assert "secret" not in json.dumps(recorder.events)
+
+
+def test_a_session_with_a_budget_does_not_hold_up_the_loop_while_the_sidecar_does_not_answer() -> None:
+    # Takes connections and says nothing.
+    with socket.create_server(("127.0.0.1", 0), backlog=128) as black_hole:
+        sf = spendfuse.Spendfuse(f"http://127.0.0.1:{black_hole.getsockname()[1]}", check_timeout=0.5, exit_timeout=0)
+        lags: list[float] = []
+
+        async def tick() -> None:
+            while True:
+                began = time.monotonic()
+                await asyncio.sleep(0.01)
+                lags.append(time.monotonic() - began)
+
+        async def main() -> None:
+            ticker = asyncio.create_task(tick())
+            with sf.session(budget="0.50"):
+                for call in range(20):
+                    if call == 3:
+                        lags.clear()
+                    await sf.guarded_call(answering, model="gpt-4o")
+            await asyncio.sleep(0.02)
+            ticker.cancel()
+
+        began = time.monotonic()
+        asyncio.run(main())
+    # Three that wait, beside the loop, and none after that.
+    assert time.monotonic() - began < 4
+    assert max(lags) < 0.3
+
+
+async def answering(model: str) -> Any:
+    await asyncio.sleep(0.01)
+    return {"id": uuid.uuid4().hex, "model": model, "usage": {"prompt_tokens": 1, "completion_tokens": 1}}
 
 
 def test_answers_without_usage_or_that_are_cut_are_charged_by_estimate(recorder: Any, clients: Any, provider: Any) -> None:

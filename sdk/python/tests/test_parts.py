@@ -90,6 +90,8 @@ def test_calls_that_cost_money_are_known_by_their_paths_and_providers_by_their_h
         ("/v1/models", None),
         ("/v1/messages/count_tokens", None),
         ("/v1/messages/batches", None),
+        ("/v1/threads/thread_1/messages", None),
+        ("/openai/threads/thread_1/messages/", None),
         ("/v1beta/models/gemini-3:countTokens", None),
         ("/v1/my-embeddings", None),
     ]:

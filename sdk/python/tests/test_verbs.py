@@ -56,6 +56,38 @@ def test_a_call_that_fails_or_tells_nothing_frees_what_it_held(recorder: Any) ->
     assert recorder.released == ["h.0-1", "h.0-1"]
 
 
+@pytest.mark.parametrize("is_async", [False, True])
+def test_a_call_that_its_session_refuses_frees_what_the_sidecar_holds_for_it(is_async: bool, sidecar: Any) -> None:
+    sidecar.decision = {"decision": "allow", "state": "live", "reservation_id": "h.0-1"}
+    sf = spendfuse.Spendfuse(sidecar.url, workspace="acme")
+
+    async def call() -> None:
+        raise AssertionError("it is refused")
+
+    with sf.session(budget="0.01") as run:
+        run.step(**USAGE)
+        with pytest.raises(spendfuse.BudgetExceededError):
+            asyncio.run(sf.guarded_call(call, reserve=True)) if is_async else sf.guarded_call(lambda: None, reserve=True)
+    assert sf.flush(5)
+    assert sidecar.released == ["h.0-1"]
+
+
+def test_a_coroutine_function_that_raises_before_it_is_awaited_frees_what_is_held(sidecar: Any) -> None:
+    sidecar.decision = {"decision": "allow", "state": "live", "reservation_id": "h.0-1"}
+    sf = spendfuse.Spendfuse(sidecar.url, workspace="acme")
+
+    async def call() -> None:
+        """Takes no model."""
+
+    async def main() -> None:
+        with pytest.raises(TypeError):
+            await sf.guarded_call(call, model="gpt-4o", reserve=True)  # type: ignore[arg-type]
+
+    asyncio.run(main())
+    assert sf.flush(5)
+    assert sidecar.released == ["h.0-1"]
+
+
 def test_a_downgrade_is_applied_raised_or_ignored(recorder: Any) -> None:
     recorder.downgrade("gpt-4o-mini")
     called: list[str] = []

@@ -1,6 +1,7 @@
 /** What an answer says about its cost, whole or streamed. Follows crates/proxy/src/answer.rs. */
 
 import type { Route } from './route.js';
+import { ToolRuns } from './tools.js';
 
 type Json = Record<string, unknown>;
 
@@ -19,6 +20,8 @@ export class Seen {
   wasBackground = false;
   /** Seconds since 1970. */
   createdAt: number | undefined;
+  /** What is billed by count and stands in no usage object. */
+  readonly tools = new ToolRuns();
 
   /** Takes a whole answer or one piece of a stream; whether it has nothing but usage. */
   take(route: Route, json: unknown): boolean {
@@ -66,6 +69,8 @@ export class Seen {
     this.isPending = status === 'queued' || status === 'in_progress';
     this.wasBackground ||= response['background'] === true;
     if (typeof response['created_at'] === 'number') this.createdAt = response['created_at'];
+    if (told['type'] === 'response.output_item.done') this.tools.takeItem(told['item'], told['output_index']);
+    this.tools.takeAnswer(response);
     this.takeCompletion(response);
   }
 
@@ -83,6 +88,7 @@ export class Seen {
 
   private takeGenerated(told: Json): void {
     this.name(told['responseId'], told['modelVersion'], undefined);
+    this.tools.takeAnswer(told);
     if (Array.isArray(told['candidates'])) {
       for (const candidate of told['candidates'] as Json[]) this.generated += textBytes(candidate?.['content']);
     }

@@ -1,5 +1,6 @@
 /** Usage events as they are sent. Prompts and answers never enter: only named members, and numbers. */
 
+import { ToolRuns } from './tools.js';
 import type { Attribution, TrackedEvent, Usage, UsageFormat } from './types.js';
 import { dimensionsOf, snake } from './wire.js';
 
@@ -99,6 +100,10 @@ export function readAnswer(answer: unknown): TrackedEvent | undefined {
   if (tier !== undefined) read.serviceTier = tier;
   const provider = PROVIDER_OF_FORMAT[usageFormat];
   if (provider !== undefined) read.provider = provider;
+  const tools = new ToolRuns();
+  tools.takeAnswer(told);
+  const units = tools.units(model ?? '', usage);
+  if (units !== undefined) read.units = units;
   return read;
 }
 

@@ -82,8 +82,9 @@ export async function exchange(core: Core, options: WrapOptions, send: Send, inp
   try {
     answer = await once(asksUsage && body !== undefined ? withUsage(body) : body);
     if (asksUsage && answer.status === 400 && (await names(answer, 'stream_options', 'include_usage'))) {
-      if (refusing.size < MOST_REFUSING) refusing.add(url.origin);
       answer = await send(...requestWith(input, init, url, model === asked.model && text !== undefined ? text : JSON.stringify(body)));
+      // Only where that succeeds was the question at fault, and not something else in the request.
+      if (answer.ok && refusing.size < MOST_REFUSING) refusing.add(url.origin);
       return metered(answer, meter, asked.streams, false, route);
     }
   } catch (error) {

@@ -83,6 +83,8 @@ export class Meter implements Open {
     const tier = seen.serviceTier || askedTier;
     if (tier !== undefined && tier !== 'auto') event.serviceTier = tier;
     if (reservation !== undefined) event.reservationId = reservation;
+    const units = seen.tools.units(seen.model || askedModel, seen.usage);
+    if (units !== undefined) event.units = units;
     return event;
   }
 

@@ -58,6 +58,8 @@ export function routeOf(method: string, url: URL): Route | undefined {
   if (path.endsWith('/completions')) return route('completions', 'completion', 'openai.chat');
   if (path.endsWith('/responses')) return route('responses', 'responses', 'openai.responses');
   if (path.endsWith('/embeddings')) return route('embeddings', 'embeddings', 'openai.chat');
+  // OpenAI's Assistants: a message is put into a thread, which costs nothing.
+  if (/\/threads\/[^/]+\/messages$/.test(path)) return undefined;
   if (path.endsWith('/messages')) return route('messages', 'chat', 'anthropic.messages');
   if (path.endsWith('/interactions')) return route('interactions', 'generate_content', 'gemini.interactions');
   return undefined;

@@ -7,7 +7,7 @@ import { GoogleGenAI } from '@google/genai';
 import OpenAI from 'openai';
 import { BudgetExceededError, Spendfuse, SpendfuseError, type WrapOptions } from 'spendfuse';
 import { parts } from './parts.mjs';
-import { blocked, SAID, serve, textOf, type Told, told } from './stub.mjs';
+import { blocked, json, SAID, serve, textOf, type Told, told } from './stub.mjs';
 
 const messages = [{ role: 'user' as const, content: 'x' }];
 const ask = { model: 'gpt-4o', messages };
@@ -74,6 +74,90 @@ test('an upstream that refuses to be asked for usage is asked without, at once a
   const events = await told(side, 2);
   assert.ok(events.every((event) => event['usage_format'] === 'estimated' && event['usage'].output_tokens > 0));
 });
+
+test('a refusal of something else that mentions the question for usage does not end it', async () => {
+  // The repeat without the question is refused as well: the question was not at fault.
+  let refusals = 2;
+  const upstream = await serve((_, response) => {
+    if (refusals-- > 0) return json(response, 400, { error: { message: 'no such model; stream_options was ignored' } });
+    response.writeHead(200, { 'content-type': 'text/event-stream' });
+    response.end('data: {"id":"c","model":"gpt-4o","choices":[],"usage":{"prompt_tokens":1000}}\n\ndata: [DONE]\n\n');
+  });
+  after(() => upstream.close());
+  const { side, spendfuse } = await parts();
+  const openai = spendfuse.wrap(new OpenAI({ apiKey: 'k', baseURL: `${upstream.url}/v1`, maxRetries: 0 }));
+  await assert.rejects(openai.chat.completions.create({ ...ask, stream: true }), /stream_options was ignored/);
+  await textOf(await openai.chat.completions.create({ ...ask, stream: true }), () => '');
+  const asked = upstream.requests.map(({ body }) => body.includes('"include_usage":true'));
+  assert.deepEqual(asked, [true, false, true]);
+  const [event] = (await told(side, 1)) as [Told];
+  assert.deepEqual([event['usage_format'], event['usage']], ['openai.chat', { prompt_tokens: 1000 }]);
+});
+
+/** What is told of a call that is answered with `pieces`: as a stream, where there are several. */
+async function unitsOf(of: Awaited<ReturnType<typeof parts>>, path: string, ...pieces: object[]): Promise<Told> {
+  const streams = pieces.length > 1;
+  const body = streams ? pieces.map((piece) => `data: ${JSON.stringify(piece)}\n\n`).join('') : JSON.stringify(pieces[0]);
+  const headers = { 'content-type': streams ? 'text/event-stream' : 'application/json' };
+  const before = of.side.events.size;
+  const guarded = of.spendfuse.wrap((async () => new Response(body, { headers })) as typeof fetch);
+  assert.equal(await (await guarded(`https://api.openai.com${path}`, { method: 'POST', body: JSON.stringify({ model: 'gpt-4o', stream: streams }) })).text(), body);
+  return (await told(of.side, before + 1)).at(-1)!['units'] as Told;
+}
+
+test('tools that OpenAI runs are told once, where its usage does not count them', async () => {
+  const of = await parts();
+  const usage = { input_tokens: 1000, output_tokens: 100 };
+  const output = [
+    { type: 'web_search_call', id: 'ws_1', action: { type: 'search', query: 'secret' } },
+    { type: 'web_search_call', id: 'ws_2', action: { type: 'open_page', url: 'secret' } },
+    { type: 'web_search_call', id: 'ws_3', action: { type: 'find_in_page' } },
+    { type: 'web_search_call', id: 'ws_4' },
+    { type: 'file_search_call', id: 'fs_1' },
+    { type: 'code_interpreter_call', id: 'ci_1', container_id: 'c-1' },
+    { type: 'code_interpreter_call', id: 'ci_2', container_id: 'c-1' },
+    { type: 'message', id: 'm' },
+  ];
+  const whole = { id: 'resp_1', model: 'gpt-4o', status: 'completed', output, usage };
+  const found = { web_search_calls: '2', file_search_calls: '1', code_interpreter_calls: '1' };
+  assert.deepEqual(await unitsOf(of, '/v1/responses', whole), found);
+  const added = output.map((item, output_index) => ({ type: 'response.output_item.added', output_index, item }));
+  const done = added.map((piece) => ({ ...piece, type: 'response.output_item.done' }));
+  // Some servers name their items anew at the end.
+  const namedAnew = output.map((item, at) => ({ ...item, id: `other-${at}` }));
+  const completed = { type: 'response.completed', response: { ...whole, id: 'resp_2', output: namedAnew } };
+  assert.deepEqual(await unitsOf(of, '/v1/responses', ...added, ...done, completed), found);
+  // Cut before its end: what was searched by then is billed.
+  assert.deepEqual(await unitsOf(of, '/v1/responses', added[0]!, done[0]!, added[3]!), { web_search_calls: '1' });
+  for (const name of ['server_side_tool_usage_details', 'server_tool_use']) {
+    const counted = { ...whole, id: name, usage: { ...usage, [name]: { web_search_calls: 2 } } };
+    assert.equal(await unitsOf(of, '/v1/responses', counted), undefined);
+  }
+  assert.equal(await unitsOf(of, '/v1/responses', { ...whole, id: 'resp_3', output: output.slice(-1) }), undefined);
+  of.spendfuse.addUsage({ ...whole, id: 'resp_4' });
+  assert.deepEqual((await told(of.side, 7)).at(-1)!['units'], found);
+  assert.ok(!of.side.received.join('').includes('secret'));
+});
+
+for (const [model, expected] of Object.entries({ 'gemini-2.5-flash': '1', 'gemini-1.5-pro-002': '1', 'gemini-3-pro-preview': '2', 'gemini-3.5-flash': '2' })) {
+  test(`searches that ${model} runs are told: ${expected} for two queries`, async () => {
+    const of = await parts();
+    const path = `/v1beta/models/${model}:`;
+    const piece = (responseId: string, ...webSearchQueries: string[]) => ({
+      responseId,
+      modelVersion: model,
+      candidates: [{ content: { role: 'model', parts: [{ text: 'Hello' }] }, groundingMetadata: { webSearchQueries } }],
+      usageMetadata: { promptTokenCount: 1000, candidatesTokenCount: 100 },
+    });
+    const found = { web_search_calls: expected };
+    assert.deepEqual(await unitsOf(of, `${path}generateContent`, piece('r-1', 'secret', 'other')), found);
+    assert.deepEqual(await unitsOf(of, `${path}streamGenerateContent`, piece('r-2'), piece('r-2', 'secret'), piece('r-2', 'secret', 'other')), found);
+    assert.equal(await unitsOf(of, `${path}generateContent`, piece('r-3')), undefined);
+    of.spendfuse.addUsage(piece('r-4', 'secret', 'other'));
+    assert.deepEqual((await told(of.side, 4)).at(-1)!['units'], found);
+    assert.ok(!of.side.received.join('').includes('secret'));
+  });
+}
 
 test('streams are passed on as they come, one piece for each that is asked for', async () => {
   const { spendfuse, upstream } = await parts({ provider: { pieceBytes: 40, pauseMs: 15 } });
@@ -268,5 +352,10 @@ test('what nobody knows to guard is refused in words; what is no call of a model
   assert.throws(() => spendfuse.wrap({} as object), (error: Error) => error instanceof SpendfuseError && error.message.includes('not Object'));
   assert.throws(() => new Spendfuse({ url: 'localhost:4117' }), /neither http, https nor unix/);
   await openai.models.list().catch(() => {});
+  // OpenAI's Assistants: into a thread, which costs nothing; it is no call of Anthropic's.
+  const guarded = spendfuse.wrap((async () => Response.json({ id: 'msg_1' })) as typeof fetch);
+  await (await guarded('https://api.openai.com/v1/threads/thread_1/messages', { method: 'POST', body: '{"role":"user","content":"x"}' })).json();
+  await new Promise((resolve) => setTimeout(resolve, 30));
+  assert.equal(side.events.size, 0);
   assert.deepEqual([upstream.requests.length, side.checks.length], [1, 0]);
 });

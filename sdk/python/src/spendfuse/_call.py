@@ -101,7 +101,8 @@ class Call:
             question["provider"] = self._provider
         if self._session is not None:
             question.update(self._session.limit())
-        if self._meter.reserve:
+        # Without its model nothing can be estimated, and the sidecar refuses such a question.
+        if self._meter.reserve and self.asked_model:
             estimate: dict[str, Any] = {"model": self.asked_model, "input_tokens": tokens_in(self._request_bytes)}
             output = self._body.max_output_tokens if self._body is not None else None
             output = 0 if self.route.operation == "embeddings" else output
@@ -154,13 +155,16 @@ class Call:
         headers["content-length"] = str(len(content))
         return type(request)(request.method, url, headers=headers, content=content, extensions=request.extensions)
 
-    def refuses_usage(self, body: bytes) -> bool:
-        """Whether an answer of 400 is about the question for a stream's usage; it is not asked again."""
-        if b"stream_options" not in body and b"include_usage" not in body:
-            return False
-        self._meter.refusing_hosts.add(self.host)
-        self.asks_usage = False
-        return True
+    def may_refuse_usage(self, body: bytes) -> bool:
+        """Whether an answer of 400 mentions the question for a stream's usage; then it is sent without."""
+        mentions = b"stream_options" in body or b"include_usage" in body
+        self.asks_usage = not mentions
+        return mentions
+
+    def sent_without_asking(self, response: Any) -> None:
+        """Only where that succeeds was the question at fault, and not something else in the request."""
+        if 200 <= response.status_code < 300:
+            self._meter.refusing_hosts.add(self.host)
 
     # -- After
 
@@ -214,7 +218,8 @@ class Call:
             self._sf.release(Decision("allow", reservation_id=self._reservation))
 
     def _event(self, seen: Seen, latency: int, request_id: Optional[str]) -> Optional[bytes]:
-        if seen.is_pending or (self.route.retrieves and not (seen.was_background and seen.is_final)):
+        is_made_later = seen.is_pending and seen.was_background
+        if is_made_later or (self.route.retrieves and not (seen.was_background and seen.is_final)):
             # Its cost is told when somebody asks for the finished answer.
             self._release()
             return None
@@ -237,6 +242,7 @@ class Call:
             "service_tier": self._service_tier(seen),
             "reservation_id": self._reservation,
             "tool_calls": seen.tool_calls,
+            "units": seen.units(self.asked_model),
             "prompt_fingerprint": self._fingerprint(),
         }
         event.update({name: value for name, value in optional.items() if value})
@@ -246,7 +252,7 @@ class Call:
         else:
             event.update(call_id=self._call_id, attempt=self._attempt, latency_ms=latency)
         if self._session is not None:
-            event.update(self._session.limit())
+            event.update(self._session.told_limit())
         # `add_usage` of the same answer is not told again.
         self._sf.remember(seen.id or name)
         return encoded(event)

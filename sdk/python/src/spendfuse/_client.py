@@ -152,8 +152,7 @@ class Spendfuse(Telling):
             return cast(R, self._aguarded_call(call, asked, fields))
         with Applied(fields):
             decision = self.check(**asked)
-            decision.raise_for_block()
-            use = None if model is None else self.model_by(decision, model)
+            use = self._permitted(decision, model)
             try:
                 result = call() if use is None else call(use)
                 if not inspect.isawaitable(result):
@@ -164,14 +163,25 @@ class Spendfuse(Telling):
                 raise
         return cast(R, self._awaited(result, decision, use, provider, fields))
 
+    def _permitted(self, decision: Decision, model: Optional[str]) -> Optional[str]:
+        """The model to call, where one is asked for; raises where the call is refused. Where a session
+        refuses by its own budget, the sidecar has allowed the call and holds it."""
+        if not decision.allowed:
+            self.release(decision)
+            raise decision.error()
+        return None if model is None else self.model_by(decision, model)
+
     async def _aguarded_call(
         self, call: Callable[..., Awaitable[Any]], asked: dict[str, Any], fields: Mapping[str, Any]
     ) -> Any:
         with Applied(fields):
             decision = await self.acheck(**asked)
-            decision.raise_for_block()
-            use = None if asked["model"] is None else self.model_by(decision, asked["model"])
-            result = call() if use is None else call(use)
+            use = self._permitted(decision, asked["model"])
+            try:
+                result = call() if use is None else call(use)
+            except BaseException:
+                self.release(decision)
+                raise
         return await self._awaited(result, decision, use, asked["provider"], fields)
 
     async def _awaited(

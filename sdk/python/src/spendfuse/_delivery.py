@@ -34,6 +34,8 @@ _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 10.0
 #: Seconds that the first event of a batch waits for others: sent at once, it would take the interpreter
 #: from the call that has just ended.
 _GATHER = 0.005
+#: Seconds until an event is found whose notice nobody heard.
+_UNHEARD = 1.0
 
 Result = Mapping[str, Any]
 
@@ -142,7 +144,9 @@ class Delivery:
         while changed is self._changed:
             with changed:
                 while not self._queue:
-                    changed.wait()
+                    # A stream that is collected as garbage may put its event on this very thread, between
+                    # the look at the queue and the wait: nobody hears that notice.
+                    changed.wait(_UNHEARD)
                 if len(self._queue) < _MOST_EVENTS and not self._flushing:
                     changed.wait(_GATHER)
                 batch = list(islice(self._queue, _MOST_EVENTS))

@@ -5,6 +5,7 @@ The same calls as the proxy meters: `crates/proxy/src/route.rs`.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Optional
 
@@ -62,6 +63,8 @@ _RESPONSES = Route("responses", "openai.responses", None)
 _RETRIEVED = Route("responses", "openai.responses", None, retrieves=True)
 _EMBEDDINGS = Route("embeddings", "openai.chat", None)
 _MESSAGES = Route("chat", "anthropic.messages", "anthropic")
+#: OpenAI's Assistants: a message is put into a thread, which costs nothing.
+_OF_A_THREAD = re.compile(r"/threads/[^/]+/messages$")
 _GEMINI = {
     "generateContent": ("generate_content", "gemini", False),
     "streamGenerateContent": ("generate_content", "gemini", True),
@@ -90,7 +93,7 @@ def route_of(method: str, path: str) -> Optional[Route]:
     if path.endswith("/embeddings"):
         return _EMBEDDINGS
     if path.endswith("/messages"):
-        return _MESSAGES
+        return None if _OF_A_THREAD.search(path) else _MESSAGES
     _, found, last = path.rpartition("models/")
     model, colon, verb = last.rpartition(":")
     if found and colon and verb in _GEMINI:

@@ -9,6 +9,7 @@ import json
 from typing import Any, Mapping, Optional
 
 from ._routes import Route
+from ._tools import ToolRuns
 
 
 class Seen:
@@ -26,15 +27,21 @@ class Seen:
         self.is_read = False
         #: Whether `usage` says what the whole answer has used, and not only what it began with.
         self.is_final = False
-        #: Whether the answer is made in the background, and will be asked for; whether it was.
+        #: Whether the answer was not made yet when it was last heard of. Where it is made in the
+        #: background, it will be asked for.
         self.is_pending = False
         self.was_background = False
         self.created_at: Optional[float] = None
         self._tools: set[Any] = set()
+        self._tool_runs = ToolRuns()
 
     @property
     def tool_calls(self) -> int:
         return len(self._tools)
+
+    def units(self, asked_model: str) -> dict[str, str]:
+        """What is billed by count and stands in no usage object."""
+        return self._tool_runs.units(self.model or asked_model, self.usage)
 
     def take(self, route: Route, data: bytes) -> bool:
         """Takes a whole answer, or the data of one piece of a stream; whether that is nothing but a
@@ -81,6 +88,9 @@ class Seen:
         self.was_background = self.was_background or whole.get("background") is True
         created = whole.get("created_at")
         self.created_at = created if isinstance(created, (int, float)) else self.created_at
+        if told.get("type") == "response.output_item.done":
+            self._tool_runs.take_item(told.get("item"), told.get("output_index"))
+        self._tool_runs.take_output(whole.get("output"))
         for place, item in enumerate(whole.get("output") or ()):
             if isinstance(item, dict) and item.get("type") == "function_call":
                 self._tools.add(item.get("call_id", place))
@@ -103,6 +113,7 @@ class Seen:
     def _generated(self, told: Mapping[str, Any]) -> None:
         self._name(told.get("responseId"), told.get("modelVersion"), None)
         for candidate in told.get("candidates") or ():
+            self._tool_runs.take_candidate(candidate)
             content = candidate.get("content") or {}
             self.generated += text_bytes(content)
             for part in content.get("parts") or ():

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Mapping, Optional
 
 from ._context import Applied, current, merged
 from ._decision import FINDINGS, BudgetLine, Decision, Warning
-from ._delivery import Result
+from ._delivery import Result, Waiting
 
 if TYPE_CHECKING:
     from ._client import Spendfuse
@@ -74,6 +74,7 @@ class Session:
         self._total = Decimal(0)
         self._last_told: Optional[datetime] = None
         self._is_ended = False
+        self._is_trying_limit = False
 
     # -- Steps
 
@@ -168,11 +169,28 @@ class Session:
             self._last_told = datetime.now(timezone.utc)
 
     def limit(self) -> dict[str, str]:
-        """What a check or an event says of the limit."""
-        if self.budget is None:
-            return {}
-        limit = {"session_limit_usd": str(self.budget)}
-        return limit if self._sf.sidecar.takes_session_limits({"session": self.id, **limit}) else {}
+        """What a check says of the limit; a sidecar that does not know such limits is not told of it."""
+        return {} if self.budget is None else {"session_limit_usd": str(self.budget)}
+
+    def told_limit(self) -> dict[str, str]:
+        """What an event says of the limit: nothing before the sidecar has told that it knows such."""
+        limit, sidecar = self.limit(), self._sf.sidecar
+        if limit and sidecar.takes_session_limits is None and not sidecar.is_away:
+            self._try_limit({**self._sf.who(self._fields), **limit})
+        return limit if sidecar.takes_session_limits else {}
+
+    def _try_limit(self, question: Mapping[str, Any]) -> None:
+        """In the background: an event is told on an event loop, too, and while garbage is collected."""
+        if self._is_trying_limit:
+            return
+
+        def ask() -> None:
+            self._is_trying_limit = False
+            self._sf.sidecar.try_session_limit(question)
+
+        self._is_trying_limit = True
+        if not self._sf.delivery.put(Waiting(make=ask)):
+            self._is_trying_limit = False
 
     def judged(self, decision: Decision) -> Decision:
         """`decision`, unless this process knows that the budget is spent."""

@@ -29,6 +29,7 @@ _RESERVING_THREADS = 64
 #: The same complaint is logged once in so many seconds.
 _COMPLAIN_EVERY = 60.0
 _MOST_KINDS = 100
+_SESSION_LIMIT = "session_limit_usd"
 
 UNAVAILABLE_ALLOWED = Decision("allow", state="unavailable")
 UNAVAILABLE_BLOCKED = Decision("block", state="unavailable")
@@ -88,7 +89,8 @@ class Sidecar:
         #: By whether they reserve.
         self._asking: dict[bool, ThreadPoolExecutor] = {}
         self._lock = threading.Lock()
-        self._takes_session_limits: Optional[bool] = None
+        #: Whether it knows limits that a session brings along; `None` until a check has told.
+        self.takes_session_limits: Optional[bool] = None
         self.complaints = Complaints()
         self.watch = Watch(config, self.complaints) if config.mode == "watch" else None
         #: Calls that were decided without the sidecar.
@@ -111,6 +113,8 @@ class Sidecar:
             return self.watch.check(question) or self._without()
         if not self._breaker.lets_through():
             return self._without()
+        if self.takes_session_limits is False:
+            question = _without_session_limit(question)
         try:
             answer = self._ask(question)
         except Unreachable as error:
@@ -118,6 +122,8 @@ class Sidecar:
             self.complaints.say("unreachable", "the sidecar at %s does not answer: %s", self._config.url, error)
             return self._without()
         self._breaker.succeeded()
+        if self._refuses_session_limit(question, answer):
+            return self.check(_without_session_limit(question))
         if answer.status == 200:
             try:
                 return Decision.read(json.loads(answer.body))
@@ -161,16 +167,30 @@ class Sidecar:
             # The interpreter is going down and starts no thread any more.
             return self.check(question)
 
-    def takes_session_limits(self, question: Mapping[str, Any]) -> bool:
-        """Whether the sidecar knows limits that a session brings along. Asked once."""
-        if self._takes_session_limits is None:
-            try:
-                answer = self._server.ask("POST", "/v1/check", _json(question), timeout=self._config.check_timeout)
-            except Unreachable:
-                return False
-            # An older one refuses the field by name, or warns that it is unknown.
-            self._takes_session_limits = answer.status == 200 and b"unknown_field" not in answer.body
-        return self._takes_session_limits
+    def _refuses_session_limit(self, question: Mapping[str, Any], answer: Answer) -> bool:
+        """Whether `answer` refuses the limit that a session brings along; remembers what it says of such
+        limits. Any other status may be of another trouble, and says nothing."""
+        if _SESSION_LIMIT not in question:
+            return False
+        is_named = _SESSION_LIMIT.encode() in answer.body
+        if answer.status == 200:
+            # An older one warns that it does not know the field, and names it.
+            self.takes_session_limits = b"unknown_field" not in answer.body or not is_named
+            return False
+        if answer.status != 400 or not is_named:
+            return False
+        self.takes_session_limits = False
+        return True
+
+    def try_session_limit(self, question: Mapping[str, Any]) -> None:
+        """Asks whether limits of sessions are known, where no check has told, as none does by `watch`."""
+        if self.takes_session_limits is not None or not self._breaker.lets_through():
+            return
+        try:
+            self._refuses_session_limit(question, self._ask(question))
+            self._breaker.succeeded()
+        except Unreachable:
+            self._breaker.failed()
 
     def release(self, reservation: str) -> None:
         try:
@@ -215,6 +235,10 @@ def error_text(answer: Answer) -> str:
         return f"{error['code']}: {error['message']}"
     except (ValueError, KeyError, TypeError):
         return "no reason that can be read"
+
+
+def _without_session_limit(question: Mapping[str, Any]) -> Mapping[str, Any]:
+    return {name: value for name, value in question.items() if name != _SESSION_LIMIT}
 
 
 def _json(value: Mapping[str, Any]) -> bytes:

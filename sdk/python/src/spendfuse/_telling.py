@@ -136,7 +136,7 @@ class Telling:
         known = {name: value for name, value in told.items() if name in MEMBERS and value is not None}
         who = self.who(checked({name: value for name, value in told.items() if name not in (*MEMBERS, "id")}))
         session = current_session()
-        limit = session.limit() if session is not None else {}
+        limit = session.told_limit() if session is not None else {}
         event = {"source": self.config.source, "time": now(), **event, **who, **limit, **known}
         self.remember(str(event["id"]))
         return event

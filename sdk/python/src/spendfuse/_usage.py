@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any, Mapping, Optional
+from typing import Any, Mapping, Optional, Sequence
+
+from ._tools import ToolRuns
 
 #: The formats by the members that only their usage objects have.
 _FORMATS = (
@@ -51,7 +53,22 @@ def read(response: Any) -> Optional[dict[str, Any]]:
     provider = _PROVIDERS.get(event["usage_format"])
     if provider:
         event["provider"] = provider
+    units = _tools_of(response).units(event.get("model", ""), event["usage"])
+    if units:
+        event["units"] = units
     return event
+
+
+def _tools_of(response: Any) -> ToolRuns:
+    def listed(name: str) -> Sequence[Any]:
+        found = response.get(name) if isinstance(response, Mapping) else getattr(response, name, None)
+        return found if isinstance(found, (list, tuple)) else ()
+
+    runs = ToolRuns()
+    runs.take_output(listed("output"))
+    for candidate in listed("candidates"):
+        runs.take_candidate(candidate)
+    return runs
 
 
 def format_of(usage: Mapping[str, Any], is_message: bool = False) -> str:

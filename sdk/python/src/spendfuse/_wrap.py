@@ -176,9 +176,10 @@ class Metered(_Around):
             return self._inner.handle_request(request)
         try:
             response = self._inner.handle_request(call.outgoing(request, call.asks_usage))
-            if response.status_code == 400 and call.asks_usage and call.refuses_usage(response.read()):
+            if response.status_code == 400 and call.asks_usage and call.may_refuse_usage(response.read()):
                 response.close()
                 response = self._inner.handle_request(call.outgoing(request, False))
+                call.sent_without_asking(response)
         except BaseException as error:
             call.failed(error)
             raise
@@ -205,9 +206,10 @@ class AsyncMetered(_Around):
             return await self._inner.handle_async_request(request)
         try:
             response = await self._inner.handle_async_request(call.outgoing(request, call.asks_usage))
-            if response.status_code == 400 and call.asks_usage and call.refuses_usage(await response.aread()):
+            if response.status_code == 400 and call.asks_usage and call.may_refuse_usage(await response.aread()):
                 await response.aclose()
                 response = await self._inner.handle_async_request(call.outgoing(request, False))
+                call.sent_without_asking(response)
         except BaseException as error:
             call.failed(error)
             raise

@@ -13,10 +13,12 @@ from __future__ import annotations
 
 import asyncio
 import importlib
+import sys
 import threading
 from collections import OrderedDict
 from dataclasses import dataclass
 from datetime import datetime, timezone
+from types import FrameType
 from typing import Any, Mapping, Optional
 
 import spendfuse
@@ -129,11 +131,8 @@ class SpendfuseCallback(_CustomLogger):  # type: ignore[misc]
     def permit(self, _: str) -> bool:
         """A rule for synchronous completions, for which LiteLLM calls no hook that can refuse. It tells
         the rule neither model nor user: they are judged by their context, and hold nothing."""
-        try:
-            asyncio.get_running_loop()
+        if _is_asked_by_a_hook():
             return True
-        except RuntimeError:
-            pass
         if not self.sf.config.disabled:
             call = self._begun({}, "")
             self._judged(call, self.sf.sidecar.check(call.who)).raise_for_block()
@@ -259,12 +258,29 @@ class SpendfuseCallback(_CustomLogger):  # type: ignore[misc]
             if call.reservation is not None:
                 event["reservation_id"] = call.reservation
             if call.session is not None:
-                event.update(call.session.limit())
+                event.update(call.session.told_limit())
             self.sf.remember(told["id"])
             on_result = call.session.counted if call.session is not None else None
             self.sf.delivery.put(Waiting(encoded(event), on_result=on_result))
         except Exception as error:  # noqa: BLE001  a call that was made does not fail because it is watched
             self.sf.sidecar.complaints.say("litellm", "a call of LiteLLM's was not told: %r", error)
+
+
+def _is_asked_by_a_hook() -> bool:
+    """Whether the call that a rule is asked about is one of LiteLLM's coroutines, which its hook asks about
+    afterwards. A running loop does not say so: synchronous calls are made on one, too, in notebooks."""
+    frame: Optional[FrameType] = sys._getframe(1)
+    while frame is not None:
+        # The decorator of every call has one function for each kind (1.108.7).
+        if frame.f_globals.get("__name__") == "litellm.utils" and frame.f_code.co_name in ("wrapper", "wrapper_async"):
+            return frame.f_code.co_name == "wrapper_async"
+        frame = frame.f_back
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    # The proxy prepares a request outside of both.
+    return True
 
 
 def _tokens_of(request: Mapping[str, Any]) -> int:

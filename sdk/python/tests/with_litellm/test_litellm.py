@@ -162,6 +162,25 @@ def test_a_refused_call_is_not_sent_and_not_tried_again(
     assert len(recorder.questions) == 1 and recorder.questions[0]["customer"] == "c-1"
 
 
+def test_a_synchronous_call_on_a_running_loop_is_refused_as_elsewhere(
+    installed: Any, recorder: Recorder, provider: Any
+) -> None:
+    installed()
+
+    async def work() -> None:
+        with spendfuse.context(customer="c-1"):
+            litellm.completion(**at(provider))
+            await litellm.acompletion(**at(provider))
+            assert len(recorder.questions) == 2
+            recorder.refuse("per-customer", "acme/customer=c-1", "0.06", "0.05")
+            with pytest.raises(spendfuse.BudgetExceededError):
+                # As notebooks do.
+                litellm.completion(**at(provider))
+
+    run(work)
+    assert len(provider.requests) == 2 and len(recorder.questions) == 3
+
+
 def router(provider: Any, **more: Any) -> Any:
     def deployment(name: str, model: str) -> dict[str, Any]:
         return {"model_name": name, "litellm_params": {"model": model, "api_key": "k", "api_base": provider.url + "/v1"}}

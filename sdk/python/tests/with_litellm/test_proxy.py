@@ -42,19 +42,6 @@ litellm_settings:
 """
 
 
-class Sidecar(FakeSidecar):
-    """Keeps what is given back, too."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.released: list[str] = []
-
-    def answer(self, path: str, body: Any) -> tuple[int, dict[str, Any]]:
-        if path.startswith("/v1/reservations/"):
-            self.released.append(path.rpartition("/")[2])
-        return super().answer(path, body)
-
-
 class Proxy:
     def __init__(self, folder: Path, provider: Provider, sidecar_url: str, callback: str) -> None:
         (folder / "config.yaml").write_text(CONFIG.format(url=provider.url, callback=callback))
@@ -117,8 +104,8 @@ def eventually(holds: Callable[[], Any], what: Callable[[], Any], patience: floa
 
 
 @pytest.fixture(scope="module")
-def parts(tmp_path_factory: Any) -> Iterator[tuple[Proxy, Provider, Sidecar]]:
-    provider, sidecar = Provider(), Sidecar()
+def parts(tmp_path_factory: Any) -> Iterator[tuple[Proxy, Provider, FakeSidecar]]:
+    provider, sidecar = Provider(), FakeSidecar()
     proxy = Proxy(tmp_path_factory.mktemp("proxy"), provider, sidecar.url, "holding.callback")
     yield proxy, provider, sidecar
     proxy.stop()
@@ -137,7 +124,7 @@ def quiet(parts: Any) -> Any:
     return parts
 
 
-def told(sidecar: Sidecar, count: int = 1) -> list[dict[str, Any]]:
+def told(sidecar: FakeSidecar, count: int = 1) -> list[dict[str, Any]]:
     eventually(lambda: len(sidecar.events) >= count, lambda: sidecar.events)
     time.sleep(0.3)
     assert len(sidecar.events) == count, sidecar.events
