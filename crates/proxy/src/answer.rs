@@ -6,6 +6,7 @@ use serde_json::{Map, Value};
 
 use crate::route::Call;
 use crate::told::{Chunk, Completion, Conversed, Generated, Invoked, Made, Message, Responded};
+use crate::tools::ToolRuns;
 
 /// What was seen of an answer so far.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -27,6 +28,8 @@ pub(crate) struct Seen {
     pub(crate) created_at: Option<i64>,
     /// How many images there are.
     pub(crate) images: usize,
+    /// Tools that the provider has run.
+    pub(crate) tools: ToolRuns,
     /// The format of `usage`, where it is not that of the call: models behind Bedrock have their own.
     pub(crate) usage_format: Option<&'static str>,
 }
@@ -108,6 +111,10 @@ impl Seen {
             .created_at
             .map(|seconds| seconds as i64)
             .or(self.created_at);
+        // A response has all that was run for it so far: the last one of a stream counts.
+        if let Some(output) = &told.output {
+            self.tools = ToolRuns::of_output(output);
+        }
         self.take_completion(told);
     }
 
@@ -125,7 +132,9 @@ impl Seen {
 
     fn take_generated(&mut self, told: Generated) {
         self.name(told.response_id, told.model_version, None);
-        for candidate in told.candidates.unwrap_or_default() {
+        let candidates = told.candidates.unwrap_or_default();
+        self.tools.take_candidates(&candidates);
+        for candidate in &candidates {
             self.generated += text_bytes(candidate.get("content"));
         }
         self.is_final |= told.usage_metadata.is_some();

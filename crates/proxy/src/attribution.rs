@@ -66,6 +66,14 @@ impl Attributing {
     }
 }
 
+/// Whether callers say a value of `dimension` themselves. What a call is charged as they do not: its
+/// model, who answers it, and the account that pays.
+pub(crate) fn is_callers_to_say(dimension: &str) -> bool {
+    use Dimension::{Account, Model, Provider};
+    let dimension = Dimension::from_name(dimension);
+    dimension.is_some_and(|dimension| !matches!(dimension, Model | Provider | Account))
+}
+
 fn add_headers(who: &mut Who, headers: &HeaderMap) -> Result<(), String> {
     for (name, value) in headers {
         let Some(name) = name.as_str().strip_prefix(HEADER_PREFIX) else {
@@ -78,9 +86,9 @@ fn add_headers(who: &mut Who, headers: &HeaderMap) -> Result<(), String> {
             Some(tag) => format!("tags.{tag}"),
             None => name.replace('-', "_"),
         };
-        if Dimension::from_name(&field).is_none() {
+        if !is_callers_to_say(&field) {
             return Err(format!(
-                "header {HEADER_PREFIX}{name} names no dimension: write customer, feature, user, \
+                "header {HEADER_PREFIX}{name} names no dimension of callers: write customer, feature, user, \
                  session, root-session, agent, plan, project, environment, workspace or tag-NAME"
             ));
         }
@@ -177,7 +185,15 @@ mod tests {
             trust_headers: true,
             ..Attributing::default()
         };
-        let error = who(&attributing, &[("x-spendfuse-custmer", "c")], "{}").unwrap_err();
-        assert!(error.contains("x-spendfuse-custmer"), "{error}");
+        for name in [
+            "x-spendfuse-custmer",
+            // What is charged is not for callers to say.
+            "x-spendfuse-model",
+            "x-spendfuse-provider",
+            "x-spendfuse-account",
+        ] {
+            let error = who(&attributing, &[(name, "c")], "{}").unwrap_err();
+            assert!(error.contains(name), "{error}");
+        }
     }
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use spendfuse_sidecar::keys::Keyring;
 use spendfuse_sidecar::server::ServerLimits;
 
-use crate::attribution::Attributing;
+use crate::attribution::{Attributing, is_callers_to_say};
 use crate::error::ProxyError;
 use crate::upstream::Upstream;
 
@@ -91,11 +91,19 @@ impl ProxyConfig {
     /// Refuses what would be unsafe; `keys` are those that callers must present.
     ///
     /// # Errors
-    /// [`ProxyError::NotLoopback`], [`ProxyError::NoSuchUpstream`].
+    /// [`ProxyError::NotLoopback`], [`ProxyError::NotCallersToSay`], [`ProxyError::NoSuchUpstream`].
     pub fn validate(&self, keys: &Keyring) -> Result<(), ProxyError> {
         if !self.listen.ip().is_loopback() && !keys.is_used() {
             return Err(ProxyError::NotLoopback {
                 listen: self.listen,
+            });
+        }
+        let mut members = self.attributing.members.iter();
+        let foreign = members.find(|(_, dimension)| !is_callers_to_say(dimension));
+        if let Some((member, dimension)) = foreign {
+            return Err(ProxyError::NotCallersToSay {
+                member: member.clone(),
+                dimension: dimension.clone(),
             });
         }
         for key in keys.keys() {
@@ -109,5 +117,27 @@ impl ProxyConfig {
             }
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_member_of_a_body_says_what_is_charged() {
+        let mut config = ProxyConfig::default();
+        for (dimension, may_be) in [
+            ("customer", true),
+            ("tags.team", true),
+            ("model", false),
+            ("provider", false),
+            ("account", false),
+            ("custmer", false),
+        ] {
+            config.attributing.members = [("user".to_owned(), dimension.to_owned())].into();
+            let validated = config.validate(&Keyring::default());
+            assert_eq!(validated.is_ok(), may_be, "{dimension}");
+        }
     }
 }

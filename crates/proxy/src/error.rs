@@ -15,6 +15,12 @@ pub enum ProxyError {
          loopback only; make a key with `spendfuse keys new`, or run a proxy beside each app"
     )]
     NotLoopback { listen: SocketAddr },
+    /// Callers would choose what they pay.
+    #[error(
+        "proxy.attribution.{member} = \"{dimension}\": a body does not say what its call is charged as; \
+         write a dimension of callers, such as customer, user or tags.team"
+    )]
+    NotCallersToSay { member: String, dimension: String },
     /// A key for an upstream that there is not.
     #[error(
         "key {key} is for upstream {upstream}, which is not there: set proxy.upstreams.{upstream}.base_url"

@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use axum::body::{Body, to_bytes};
+use axum::body::Body;
+use axum::http::response::Parts;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::Response;
 use bytes::Bytes;
@@ -51,15 +52,26 @@ pub(crate) async fn exchange(proxy: Arc<Proxy>, permitted: Permitted) -> Respons
     let strips_usage = asking.is_some();
     let mut sent = send(asking.unwrap_or_else(|| body.clone())).await;
     if strips_usage && let Ok(answer) = sent {
-        sent = match refuses_question(answer).await {
-            Ok(answer) => Ok(answer),
-            Err(None) => {
-                proxy.does_not_ask(&way.name);
-                send(body.clone()).await
+        sent = match to_question(answer, &proxy.memory).await {
+            ToQuestion::Answer(answer) => Ok(answer),
+            ToQuestion::NotKnown => {
+                let again = send(body.clone()).await;
+                // Whatever else is wrong with a call may name the question, too.
+                if again.as_ref().is_ok_and(|one| one.status().is_success()) {
+                    proxy.does_not_ask(&way.name);
+                }
+                again
             }
-            Err(Some(error)) => {
+            ToQuestion::Error(parts, error) => {
                 meter.forget();
-                return error;
+                let body = Body::new(Streamed::passed_on(error, connection));
+                let mut answer = headers::answer(&parts, body);
+                answer.headers_mut().extend(told);
+                return answer;
+            }
+            ToQuestion::BrokeOff => {
+                meter.forget();
+                return broke_off(&way.name, shape);
             }
         };
     }
@@ -122,22 +134,30 @@ pub(crate) fn broke_off(upstream: &str, shape: Shape) -> Response {
     refusal::of_request(shape, status, "upstream_broke_off", &message)
 }
 
-/// The answer, unless it is an error about the question for a stream's usage (`Err(None)`).
-async fn refuses_question(
-    answer: Response<Incoming>,
-) -> Result<Response<Incoming>, Option<Response>> {
+/// What an upstream answers to a call with the question for a stream's usage in it.
+enum ToQuestion {
+    Answer(Response<Incoming>),
+    /// An error that names the question.
+    NotKnown,
+    /// Another error, which was looked into.
+    Error(Parts, Whole),
+    /// An error that broke off.
+    BrokeOff,
+}
+
+async fn to_question(answer: Response<Incoming>, memory: &BodyMemory) -> ToQuestion {
     if answer.status() != StatusCode::BAD_REQUEST {
-        return Ok(answer);
+        return ToQuestion::Answer(answer);
     }
     let (parts, body) = answer.into_parts();
-    let body = to_bytes(Body::new(body), MAX_ERROR_BYTES)
-        .await
-        .unwrap_or_default();
-    let names = |word: &[u8]| body.windows(word.len()).any(|at| at == word);
+    let Some(error) = Whole::read(body, MAX_ERROR_BYTES, memory).await else {
+        return ToQuestion::BrokeOff;
+    };
+    let names = |word: &[u8]| error.read.windows(word.len()).any(|at| at == word);
     if names(b"stream_options") || names(b"include_usage") {
-        return Err(None);
+        return ToQuestion::NotKnown;
     }
-    Err(Some(headers::answer(&parts, Body::from(body))))
+    ToQuestion::Error(parts, error)
 }
 
 fn pieces(headers: &HeaderMap) -> Pieces {

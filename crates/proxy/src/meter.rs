@@ -224,13 +224,14 @@ impl Meter {
             false => told.clone(),
         };
         let latency = u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX);
-        let mut event = json!({
-            "provider": self.provider,
-            "model": or(model, &self.asked_model),
-            "request_model": self.asked_model,
-            "operation": self.call.operation(),
-            "status": "ok",
-        });
+        let charged_model = or(model, &self.asked_model);
+        // Whom it counts against comes first: nobody's word replaces what is known of the call.
+        let mut event = Value::Object(self.attributed());
+        event["provider"] = json!(self.provider);
+        event["model"] = json!(charged_model);
+        event["request_model"] = json!(self.asked_model);
+        event["operation"] = json!(self.call.operation());
+        event["status"] = json!("ok");
         if self.answered_at.is_none() {
             event["call_id"] = json!(self.call_id);
             event["latency_ms"] = json!(latency);
@@ -238,7 +239,12 @@ impl Meter {
         let (format, usage) = self.usage();
         event["usage_format"] = json!(format);
         event["usage"] = Value::Object(usage);
-        if let Some((units, _)) = self.units() {
+        let units = self.units().map(|(units, _)| units);
+        let tools = || {
+            let Seen { tools, usage, .. } = &self.seen;
+            tools.units(usage.as_ref(), &charged_model)
+        };
+        if let Some(units) = units.or_else(tools) {
             event["units"] = units;
         }
         let tier = or(service_tier, &self.asked_tier);
@@ -254,16 +260,6 @@ impl Meter {
         if let Some(reservation) = &self.reservation {
             event["reservation_id"] = json!(reservation);
         }
-        let mut tags = Map::new();
-        for (name, value) in &self.who {
-            match name.strip_prefix("tags.") {
-                Some(tag) => drop(tags.insert(tag.to_owned(), json!(value))),
-                None => event[name] = json!(value),
-            }
-        }
-        if !tags.is_empty() {
-            event["tags"] = Value::Object(tags);
-        }
         let time = self.answered_at.unwrap_or_else(|| self.sidecar.now());
         json!({
             "specversion": "1.0",
@@ -273,6 +269,22 @@ impl Meter {
             "time": time.to_string(),
             "data": event,
         })
+    }
+
+    /// Whom the call counts against, as members of its event.
+    fn attributed(&self) -> Map<String, Value> {
+        let mut members = Map::new();
+        let mut tags = Map::new();
+        for (name, value) in &self.who {
+            match name.strip_prefix("tags.") {
+                Some(tag) => tags.insert(tag.to_owned(), json!(value)),
+                None => members.insert(name.clone(), json!(value)),
+            };
+        }
+        if !tags.is_empty() {
+            members.insert("tags".to_owned(), Value::Object(tags));
+        }
+        members
     }
 
     /// What the call costs by the piece, where its answer tells no usage.
@@ -294,7 +306,10 @@ impl Meter {
             }
             _ if self.call == Call::Speech || self.units().is_some() => match self.units() {
                 Some((_, true)) => ("spendfuse", Map::new()),
-                Some((_, false)) => ("estimated", Map::new()),
+                Some((_, false)) => {
+                    let model = &self.asked_model;
+                    ("estimated", self.particulars.drawn(self.call, model))
+                }
                 None => {
                     let text = tokens_in(self.particulars.text_bytes());
                     ("estimated", self.particulars.spoken(text))

@@ -5,6 +5,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use crate::form::Form;
+use crate::images;
 use crate::route::Call;
 
 /// Models that are paid by the character; others' speech by tokens, which nobody tells.
@@ -23,6 +24,8 @@ pub(crate) struct Particulars {
     pub(crate) streams: bool,
     quality: String,
     size: String,
+    /// How many are asked for.
+    images: usize,
     /// Of the text to be read out.
     characters: usize,
     file_bytes: usize,
@@ -34,6 +37,7 @@ pub(crate) struct Particulars {
 struct Told {
     quality: Option<String>,
     size: Option<String>,
+    n: Option<Value>,
     input: Option<Value>,
 }
 
@@ -54,6 +58,7 @@ impl Particulars {
                 streams: form.field("stream") == "true",
                 quality: text("quality"),
                 size: text("size"),
+                images: images::asked_for(form.field("n").parse().ok()),
                 characters: 0,
                 file_bytes: form.file_bytes,
             };
@@ -61,22 +66,30 @@ impl Particulars {
         }
         let told: Told = serde_json::from_slice(body).unwrap_or_default();
         let input = told.input.as_ref().and_then(Value::as_str);
+        let count = told.n.as_ref().and_then(Value::as_u64);
+        let count = count.and_then(|count| usize::try_from(count).ok());
         let read = Self {
             model: usual,
             quality: told.quality.unwrap_or_default(),
             size: told.size.unwrap_or_default(),
+            images: images::asked_for(count),
             characters: input.map_or(0, |input| input.chars().count()),
             ..Self::default()
         };
         Some((read, false))
     }
 
-    /// Units of an answer that tells no usage, and whether they are exact. `images`: how many it has.
+    /// Units of an answer that tells no usage, and whether they are exact. `images`: how many it has,
+    /// as far as it was read; where none were seen, those that were asked for are charged.
     pub(crate) fn units(&self, call: Call, model: &str, images: usize) -> Option<(Value, bool)> {
         match call {
             Call::Images => {
                 let mut units = Map::new();
-                units.insert("images".to_owned(), json!(images.to_string()));
+                let count = match images {
+                    0 => self.images,
+                    seen => seen,
+                };
+                units.insert("images".to_owned(), json!(count.to_string()));
                 for (name, text) in [("quality", &self.quality), ("size", &self.size)] {
                     if !text.is_empty() && text != "auto" {
                         units.insert(name.to_owned(), json!(text));
@@ -92,6 +105,15 @@ impl Particulars {
                 Some((json!({"audio_seconds": seconds.to_string()}), false))
             }
             _ => None,
+        }
+    }
+
+    /// Tokens of images, where nobody tells them: models that are sold by the token have no price for
+    /// the piece.
+    pub(crate) fn drawn(&self, call: Call, model: &str) -> Map<String, Value> {
+        match call {
+            Call::Images => images::tokens(model, self.images, &self.quality, &self.size),
+            _ => Map::new(),
         }
     }
 

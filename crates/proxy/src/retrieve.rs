@@ -4,17 +4,19 @@
 use std::sync::Arc;
 
 use axum::body::Body;
-use axum::http::HeaderMap;
+use axum::http::StatusCode;
 use axum::http::request::Parts;
 use axum::response::Response;
 use spendfuse_domain::UnixMillis;
 
 use crate::answer::Seen;
+use crate::attribution::Who;
 use crate::exchange::broke_off;
 use crate::forward::{Way, taken_from, unreachable};
 use crate::headers;
 use crate::meter::{self, Meter};
 use crate::proxy::Proxy;
+use crate::refusal;
 use crate::request::Asked;
 use crate::route::Call;
 use crate::stream::Streamed;
@@ -23,6 +25,16 @@ use crate::whole::Whole;
 /// Passes a response on, and tells its cost where it was made in the background. Asked for again it is
 /// the same event, which is counted once.
 pub(crate) async fn retrieve(proxy: &Arc<Proxy>, way: Way, parts: Parts) -> Response {
+    let who = &proxy.config.attributing;
+    let who = who.of(&parts.headers, &Asked::default(), &way.entrant.caller);
+    let who = match who {
+        Ok(who) => who,
+        // As a call is: passed on it would not be counted.
+        Err(message) => {
+            let (shape, status) = (way.upstream.shape, StatusCode::BAD_REQUEST);
+            return refusal::of_request(shape, status, "cannot_be_metered", &message);
+        }
+    };
     let connection = taken_from(&parts);
     let sent = headers::upstream_request(&parts.headers, &way.upstream, &way.entrant, true);
     let sent = proxy.send(parts.method, way.uri.clone(), sent, Body::empty());
@@ -38,7 +50,7 @@ pub(crate) async fn retrieve(proxy: &Arc<Proxy>, way: Way, parts: Parts) -> Resp
     let body = match whole {
         Err(body) => Body::new(Streamed::opaque(body, connection)),
         Ok(Some(whole)) => {
-            tell(proxy, &way, &parts.headers, &whole.read);
+            tell(proxy, &way, who, &whole.read);
             Body::new(Streamed::passed_on(whole, connection))
         }
         Ok(None) => return broke_off(&way.name, way.upstream.shape),
@@ -46,14 +58,11 @@ pub(crate) async fn retrieve(proxy: &Arc<Proxy>, way: Way, parts: Parts) -> Resp
     headers::answer(&head, body)
 }
 
-fn tell(proxy: &Arc<Proxy>, way: &Way, headers: &HeaderMap, body: &[u8]) {
+fn tell(proxy: &Arc<Proxy>, way: &Way, who: Who, body: &[u8]) {
     let call = Call::Responses;
     let mut seen = Seen::default();
     seen.take(call, body);
-    let who = &proxy.config.attributing;
-    let who = who.of(headers, &Asked::default(), &way.entrant.caller);
-    let (Ok(who), Some(made), true) = (who, seen.created_at, seen.was_background && seen.is_final)
-    else {
+    let (Some(made), true) = (seen.created_at, seen.was_background && seen.is_final) else {
         meter::count(&way.name, "unmetered");
         return;
     };

@@ -16,6 +16,8 @@ pub(crate) struct Completion {
     pub(crate) status: Option<Value>,
     pub(crate) background: Option<bool>,
     pub(crate) created_at: Option<f64>,
+    /// Items of a response.
+    pub(crate) output: Option<Value>,
 }
 
 #[derive(Default, Deserialize)]

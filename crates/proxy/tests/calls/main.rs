@@ -2,8 +2,10 @@
 #![allow(clippy::unwrap_used)]
 
 mod keys;
+mod questions;
 mod routes;
 mod support;
+mod tools;
 
 use bytes::Bytes;
 use http_body_util::BodyExt as _;
@@ -70,65 +72,23 @@ async fn a_whole_call_is_passed_on_as_it_is_and_counted() {
 }
 
 #[tokio::test]
-async fn usage_is_asked_for_and_what_the_caller_did_not_ask_for_is_taken_out() {
+async fn a_caller_does_not_say_what_its_call_is_charged_as() {
     let bench = bench().await;
-    for (asks, body) in [
-        (false, r#"{"model":"gpt-4o","stream":true}"#),
-        (
-            true,
-            r#"{"model":"gpt-4o","stream":true,"stream_options":{"include_usage":true}}"#,
-        ),
-    ] {
-        let all = chunks();
-        bench.will_answer(Answer::whole(
-            200,
-            "text/event-stream",
-            all.concat().into_bytes(),
-        ));
-        let seen = text(bench.post(CHAT, &[], body).await).await;
-        let wanted = match asks {
-            true => all.concat(),
-            false => [all[0], all[2]].concat(),
-        };
-        assert_eq!(seen, wanted);
+    let body = r#"{"model":"gpt-4o"}"#;
+    for name in ["model", "provider", "account"] {
+        let name = format!("x-spendfuse-{name}");
+        let headers = [(name.as_str(), "gpt-4o-mini")];
+        let response = bench.post(CHAT, &headers, body).await;
+        assert_eq!(response.status(), 400);
+        let refusal = text(response).await;
+        assert!(refusal.contains(&name), "{refusal}");
     }
-    assert!(
-        bench
-            .asked()
-            .iter()
-            .all(|asked| asked.body.contains(r#""include_usage":true"#))
-    );
-    // Both have the id of one response: the second is told, and not counted again.
-    let events = bench.events(2).await;
-    assert_eq!(
-        events[0]["data"]["usage"],
-        json!({"prompt_tokens": 7, "completion_tokens": 9})
-    );
-}
-
-#[tokio::test]
-async fn an_upstream_that_does_not_know_the_question_is_not_asked_again() {
-    let bench = bench().await;
-    let error = json!({"error": {"message": "Unknown parameter: 'stream_options'."}});
-    bench.will_answer(Answer::json(400, &error));
-    for _ in 0..2 {
-        let all = [chunks()[0], chunks()[2]].concat();
-        bench.will_answer(Answer::whole(
-            200,
-            "text/event-stream",
-            all.clone().into_bytes(),
-        ));
-        let body = r#"{"model":"gpt-4o","stream":true}"#;
-        assert_eq!(text(bench.post(CHAT, &[], body).await).await, all);
-    }
-    let asked: Vec<_> = bench
-        .asked()
-        .iter()
-        .map(|asked| asked.body.contains("stream_options"))
-        .collect();
-    assert_eq!(asked, [true, false, false]);
-    let events = bench.events(2).await;
-    assert_eq!(events[0]["data"]["usage_format"], "estimated");
+    assert!(bench.asked().is_empty());
+    bench.will_answer(Answer::json(200, &completion()));
+    bench.post(CHAT, &[], body).await;
+    let events = bench.events(1).await;
+    assert_eq!(events.len(), 1);
+    assert_eq!(events[0]["data"]["model"], "gpt-4o-2024-08-06");
 }
 
 #[tokio::test]

@@ -1,6 +1,13 @@
 //! Azure, Bedrock, images and audio: where their usage stands, and what a refusal looks like.
 
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
 use serde_json::{Value, json};
+use spendfuse_domain::event::{Body, decode};
+use spendfuse_domain::{Nanos, UnixMillis};
+use spendfuse_pricing::{PriceBook, Pricer, PricingPolicy};
 
 use crate::completion;
 use crate::support::{Answer, Bench, bench, text};
@@ -160,6 +167,61 @@ async fn images_are_charged_by_their_usage_or_by_the_piece() {
     let data = told(&bench, 2).await;
     let wanted = json!({"images": "2", "size": "1024x1024", "quality": "hd"});
     assert_eq!(data["units"], wanted);
+}
+
+/// What an event is charged.
+fn cost(event: &Value) -> Nanos {
+    let event = event.to_string();
+    let event = decode(event.as_bytes(), &[], UnixMillis(i64::MAX)).unwrap();
+    let Body::Usage(call) = &event.body else {
+        panic!("a call is told as usage");
+    };
+    let mut pricer = Pricer::new(PriceBook::snapshot(), Arc::new(PricingPolicy::default()));
+    let who = &event.attribution;
+    let priced = pricer.price(&who.provider, "", call, &who.model, event.time);
+    priced.unwrap().parts.total()
+}
+
+#[tokio::test]
+async fn images_of_an_answer_that_is_not_read_are_charged_as_they_were_asked_for() {
+    let bench = bench().await;
+    let path = "/openai/v1/images/generations";
+    let long = json!({"data": [{"b64_json": "x".repeat(1024 * 1024)}],
+        "usage": {"input_tokens": 10, "output_tokens": 4160}});
+    bench.will_answer(Answer::json(200, &long));
+    let body =
+        r#"{"model":"gpt-image-1","prompt":"x","n":2,"size":"1024x1024","quality":"medium"}"#;
+    let response = bench.post(path, &[], body).await;
+    assert_eq!(text(response).await, long.to_string());
+    let told = &bench.events(1).await[0];
+    let data = &told["data"];
+    assert_eq!(data["usage_format"], "estimated");
+    let wanted = json!({"output_tokens": 2112, "image_output_tokens": 2112});
+    assert_eq!(data["usage"], wanted);
+    let wanted = json!({"images": "2", "quality": "medium", "size": "1024x1024"});
+    assert_eq!(data["units"], wanted);
+    assert_eq!(cost(told).to_string(), "0.08448");
+
+    let form = "--b\r\nContent-Disposition: form-data; name=\"model\"\r\n\r\nMODEL\r\n\
+        --b\r\nContent-Disposition: form-data; name=\"n\"\r\n\r\n3\r\n--b--\r\n";
+    let kind = [("content-type", "multipart/form-data; boundary=b")];
+    for (count, model) in [(2, "gpt-image-2"), (3, "dall-e-2")] {
+        let (mut answer, send) = Answer::pieces(200, "application/json");
+        answer.headers.push(("content-length", "100000".to_owned()));
+        bench.will_answer(answer);
+        send.send(Bytes::from_static(b"{\"data\": [")).unwrap();
+        tokio::spawn(async move {
+            tokio::time::sleep(Duration::from_millis(300)).await;
+            drop(send);
+        });
+        let body = form.replace("MODEL", model);
+        let response = bench.post("/openai/v1/images/edits", &kind, body).await;
+        assert_eq!(response.status(), 502);
+        let told = &bench.events(count).await[count - 1];
+        assert_eq!(told["data"]["usage_format"], "estimated");
+        assert_eq!(told["data"]["units"], json!({"images": "3"}));
+        assert!(cost(told) > Nanos::ZERO, "{told}");
+    }
 }
 
 #[tokio::test]

@@ -82,14 +82,23 @@ impl Forwarding {
 fn attribution(resolved: &ResolvedSettings) -> Result<BTreeMap<String, String>, SettingsError> {
     let mut members = BTreeMap::new();
     for (member, dimension) in free_table(resolved, ATTRIBUTION) {
-        if Dimension::from_name(dimension).is_none() {
+        if !Dimension::from_name(dimension).is_some_and(is_of_callers) {
             let key = format!("{ATTRIBUTION}{member}");
-            let reason = "write a dimension, such as customer, user or tags.team";
+            let reason = "write a dimension of callers, such as customer, user or tags.team; what a \
+                          call is charged as is not theirs to say";
             return Err(wrong(resolved, &key, reason));
         }
         members.insert(member.to_owned(), dimension.to_owned());
     }
     Ok(members)
+}
+
+/// The model and who bills it decide the price.
+fn is_of_callers(dimension: Dimension) -> bool {
+    !matches!(
+        dimension,
+        Dimension::Model | Dimension::Provider | Dimension::Account
+    )
 }
 
 fn upstream(
