@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::amount::{self, Count, Figures, FiguresError};
+use crate::amount::{Count, SpentCount};
 use crate::budget::BudgetId;
+use crate::figures::{Fields, Figures, FiguresError};
 use crate::money::Nanos;
 use crate::percent::Percent;
 use crate::time::UnixMillis;
@@ -131,9 +132,9 @@ struct EntryFields {
     action: String,
     spent_usd: Option<Nanos>,
     limit_usd: Option<Nanos>,
-    spent_tokens: Option<Count>,
+    spent_tokens: Option<SpentCount>,
     limit_tokens: Option<Count>,
-    spent_calls: Option<Count>,
+    spent_calls: Option<SpentCount>,
     limit_calls: Option<Count>,
     percent: Option<Percent>,
     window: String,
@@ -162,7 +163,7 @@ impl TryFrom<EntryFields> for BlocklistEntry {
             filter: fields.filter,
             verdict: fields.verdict,
             action: fields.action,
-            figures: Figures::try_from(amount::Fields {
+            figures: Figures::try_from(Fields {
                 spent_usd: fields.spent_usd,
                 limit_usd: fields.limit_usd,
                 spent_tokens: fields.spent_tokens,

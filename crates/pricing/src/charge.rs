@@ -100,6 +100,9 @@ pub(crate) struct TokenRates {
     pub(crate) above: u64,
     pub(crate) from: UnixMillis,
     pub(crate) is_off_peak: bool,
+    /// Whether sound or images that the model made are charged as if they were text, which costs less
+    /// wherever both have a price.
+    pub(crate) guesses_media: bool,
 }
 
 /// The sum of a bill by part, undivided.
@@ -122,12 +125,15 @@ impl Bill {
         let Some(sheet) = era.sheet(tier, call.tokens.context()) else {
             return TokenRates::default();
         };
+        let mut guesses_media = false;
         for class in TokenClass::ALL {
             // Most are, and their rates need not be worked out.
             if call.tokens[class] == 0 {
                 continue;
             }
             let rate = sheet.rates[class as usize];
+            let is_made = matches!(class, TokenClass::AudioOutput | TokenClass::ImageOutput);
+            guesses_media |= is_made && rate.class == TokenClass::Output;
             let nanos = factor::times(rate.nanos, factor);
             self.add_tokens(class, call, nanos, lines, || {
                 let own = (rate.class, rate.tier) == (class, tier);
@@ -148,6 +154,7 @@ impl Bill {
             above: sheet.above,
             from: era.from,
             is_off_peak: era.is_off_peak,
+            guesses_media,
         }
     }
 

@@ -9,6 +9,9 @@ use crate::book::ModelPrices;
 
 /// A factor of one, in millionths.
 pub(crate) const ONE: u32 = 1_000_000;
+/// Of a model that is served fast at a price that the book does not have: the most that Anthropic asks,
+/// 30 dollars for 5 (claude-opus-4-6 and 4-7, as OpenRouter sells them under names with `-fast`).
+const DEAREST_FAST: u32 = 6 * ONE;
 
 /// Whether `speed` is no fast mode.
 pub(crate) fn is_usual_speed(speed: &str) -> bool {
@@ -130,9 +133,13 @@ impl Factors {
 
     #[cold]
     fn of_words(&self, speed: &str, geography: &str, region: &str) -> Applied {
-        let by_speed = match self.get("speed", speed) {
+        let known_speed = match self.get("speed", speed) {
             _ if is_usual_speed(speed) => Some(ONE),
             factor => factor,
+        };
+        let unknown_speed = match speed.eq_ignore_ascii_case("fast") {
+            true => DEAREST_FAST,
+            false => ONE,
         };
         // Older models are served in a country at no more than elsewhere.
         let by_geography = match self.get("geo", geography) {
@@ -152,12 +159,13 @@ impl Factors {
                 .or_else(any_region)
                 .unwrap_or(ONE),
         };
-        let [speed, geography] = [by_speed, by_geography].map(|factor| factor.unwrap_or(ONE));
+        let speed = known_speed.unwrap_or(unknown_speed);
+        let geography = by_geography.unwrap_or(ONE);
         let one = u128::from(ONE);
         let factor = u128::from(speed) * u128::from(geography) / one * u128::from(by_region) / one;
         Applied {
             factor: u64::try_from(factor).unwrap_or(u64::MAX),
-            unknown_word: by_speed.is_none() || by_geography.is_none(),
+            unknown_word: known_speed.is_none() || by_geography.is_none(),
         }
     }
 }

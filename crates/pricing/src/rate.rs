@@ -88,7 +88,8 @@ impl Tier {
 pub enum ServiceLevel {
     /// Sold by the call.
     Tier(Tier),
-    /// Paid by reserved throughput (Vertex' provisioned throughput), not by the call.
+    /// Paid by reserved throughput (Vertex' provisioned throughput, Bedrock's reserved tier), not by
+    /// the call.
     Provisioned,
     /// Nothing is known of the word.
     Unknown,
@@ -107,10 +108,12 @@ impl ServiceLevel {
     #[cold]
     fn of_other_word(lower: &str) -> Self {
         let lower = lower.replace('-', "_");
-        let word = lower
+        // Python's text form of Vertex's words: `TrafficType.ON_DEMAND_PRIORITY`.
+        let word = lower.rsplit('.').next().unwrap_or(&lower);
+        let word = word
             .strip_prefix("on_demand_")
-            .or_else(|| lower.strip_prefix("service_tier_"))
-            .unwrap_or(&lower);
+            .or_else(|| word.strip_prefix("service_tier_"))
+            .unwrap_or(word);
         Self::Tier(match word {
             "default"
             | "standard"
@@ -126,7 +129,7 @@ impl ServiceLevel {
             "balanced" => Tier::Balanced,
             "priority" | "fast" => Tier::Priority,
             "ultrafast" => Tier::Ultrafast,
-            "provisioned_throughput" => return Self::Provisioned,
+            "provisioned_throughput" | "reserved" => return Self::Provisioned,
             _ => return Self::Unknown,
         })
     }

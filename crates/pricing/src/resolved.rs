@@ -100,6 +100,7 @@ impl Resolved {
             charged.rates = charged
                 .bill
                 .charge_tokens(era, call, tier, applied.factor, lines);
+            charged.guessed |= charged.rates.guesses_media;
         }
         let mut by_unit = false;
         let mut missing: u32 = 0;
@@ -163,7 +164,9 @@ impl Resolved {
     ) -> Result<(), NeedsCeiling> {
         for (index, (kind, quantity)) in call.units.entries.iter().enumerate() {
             let is_missing = missing & (1 << index) != 0;
-            let is_extra = kind.is_beside_tokens() || !charged_otherwise;
+            // Mistral's audio has seconds and no tokens.
+            let is_audio = *kind == UnitKind::AudioSeconds && !has_audio(call);
+            let is_extra = kind.is_beside_tokens() || is_audio || !charged_otherwise;
             if is_missing && is_extra {
                 let ceiling = self.ceiling.as_ref().ok_or(NeedsCeiling)?;
                 let rate = ceiling.unit(*kind);
@@ -244,4 +247,8 @@ impl Resolved {
                 .charge_units(kind, one, rate.nanos, note, lines);
         }
     }
+}
+
+fn has_audio(call: &Call<'_>) -> bool {
+    call.tokens.audio_input + call.tokens.audio_output > 0
 }

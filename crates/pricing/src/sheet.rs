@@ -9,7 +9,8 @@
 //! **Gaps**, class by class, for a tier and a context:
 //! 1. the rate itself;
 //! 2. cache writes of Claude models: 1.25 × (5 minutes) and 2 × (1 hour) the input rate, which
-//!    Anthropic publishes as a rule for all its models;
+//!    Anthropic publishes as a rule for all its models; those of Alibaba's own: 1.25 ×, and reads 0.2 ×
+//!    (Model Studio, "Context Cache");
 //! 3. above a threshold: the dearer of the tier's rate below it and the default tier's rate above it;
 //!    else the default tier's rate;
 //! 4. another class: `cache_read`, `audio_input`, `image_input`, `video_input` → `input`;
@@ -150,6 +151,7 @@ impl Era {
         let lines = EraRates {
             rates,
             thresholds,
+            provider: &prices.provider,
             model: &prices.model,
         };
         let units = units.into_iter();

@@ -72,6 +72,19 @@ fn a_trusted_provider_s_charge_is_the_reported_cost() {
     assert_eq!(cost(&mut pricer, &data), "0.0123");
     data["reported_cost_usd"] = "0.02".into();
     assert_eq!(cost(&mut pricer, &data), "0.02");
+
+    // With a key of one's own the gateway asks nothing, and the provider what it says.
+    let own_key = |details: Value| {
+        json!({"workspace": "w", "provider": "openrouter", "model": "anthropic/claude-sonnet-4.5",
+            "usage_format": "openai.chat",
+            "usage": {"prompt_tokens": 9171, "completion_tokens": 113, "total_tokens": 9284,
+                "cost": 0, "is_byok": true, "cost_details": details}})
+    };
+    let told = own_key(json!({"upstream_inference_cost": 0.036_079_5}));
+    assert_eq!(cost(&mut pricer, &told), "0.0360795");
+    for details in [json!({"upstream_inference_cost": null}), json!(null)] {
+        assert_ne!(cost(&mut pricer, &own_key(details)), "0.00");
+    }
 }
 
 /// Nothing is free by a zero in a price file: an operator says so, for a provider or one model.

@@ -57,6 +57,10 @@ impl CeilingIndex {
             self.families.extend(highest);
         }
         for (provider, models) in &members.talking {
+            // Who names no provider may mean any.
+            if provider.is_empty() {
+                continue;
+            }
             let usual = members.usual(models);
             self.usual
                 .extend(usual.map(|usual| (provider.clone(), usual.ceilings())));
@@ -74,6 +78,9 @@ impl CeilingIndex {
                 let tool = (priced == UnitKind::Images).then_some(UnitKind::ImageGenerationCalls);
                 for kind in [priced].into_iter().chain(tool) {
                     all_units[kind as usize].push(*nanos);
+                    if prices.provider.is_empty() {
+                        continue;
+                    }
                     let of_provider = self.units.entry_ref(prices.provider.as_str());
                     let dearest = &mut of_provider.or_default()[kind as usize];
                     *dearest = Some(dearest.map_or(*nanos, |rate| rate.max(*nanos)));

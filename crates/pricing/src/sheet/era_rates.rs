@@ -7,10 +7,13 @@ use spendfuse_domain::UnitKind;
 use super::{Rate, Sheet};
 use crate::rate::{Tier, TokenClass};
 
+const ALIBABA: &str = "dashscope";
+
 /// The rates of one era as the book has them.
 pub(super) struct EraRates<'a> {
     pub(super) rates: BTreeMap<(TokenClass, Tier, u64), u64>,
     pub(super) thresholds: Vec<u64>,
+    pub(super) provider: &'a str,
     pub(super) model: &'a str,
 }
 
@@ -63,19 +66,21 @@ impl EraRates<'_> {
         }
     }
 
-    /// Rule 2: what Anthropic publishes for cache writes, from the input rate.
-    fn by_rule_of_claude(&self, class: TokenClass, tier: Tier, above: u64) -> Option<Rate> {
-        let quarters = match class {
-            TokenClass::CacheWrite5m => 5,
-            TokenClass::CacheWrite1h => 8,
+    /// Rule 2: what is published for caches as a share of the input rate, by Anthropic for writes to
+    /// its models' and by Alibaba for its own.
+    fn by_published_rule(&self, class: TokenClass, tier: Tier, above: u64) -> Option<Rate> {
+        let is_claude = self.model.contains("claude");
+        let is_alibabas = self.provider == ALIBABA && self.model.starts_with("qwen");
+        let twentieths = match class {
+            TokenClass::CacheWrite5m if is_claude || is_alibabas => 25,
+            TokenClass::CacheWrite1h if is_claude => 40,
+            // Half of that where the app has asked for the cache: which one it was is not said.
+            TokenClass::CacheRead if is_alibabas => 4,
             _ => return None,
         };
-        if !self.model.contains("claude") {
-            return None;
-        }
         let input = self.own(TokenClass::Input, tier, above)?;
         Some(Rate {
-            nanos: (input.nanos * quarters).div_ceil(4),
+            nanos: (input.nanos * twentieths).div_ceil(20),
             ..input
         })
     }
@@ -84,7 +89,7 @@ impl EraRates<'_> {
     fn rate(&self, class: TokenClass, tier: Tier, above: u64) -> Rate {
         let found = self
             .direct(class, tier, above)
-            .or_else(|| self.by_rule_of_claude(class, tier, above))
+            .or_else(|| self.by_published_rule(class, tier, above))
             .or_else(|| self.own(class, tier, above));
         if let Some(rate) = found {
             return rate;

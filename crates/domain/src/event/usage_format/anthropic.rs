@@ -5,7 +5,9 @@
 
 use super::Reading;
 use super::contained::without;
-use super::walk::{Counts, Meaning, Part, Section, Slot, Word};
+use super::counts::Counts;
+use super::meaning::{Meaning, Section, Slot, Word};
+use super::walk::Part;
 use super::{SubCall, SubCalls};
 
 pub(super) fn meaning(section: Section, key: &str) -> Option<Meaning> {

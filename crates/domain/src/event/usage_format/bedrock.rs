@@ -4,14 +4,36 @@
 
 use super::Reading;
 use super::anthropic::cache_writes;
-use super::walk::{Counts, Meaning, Section, Slot, Word};
+use super::contained::without;
+use super::counts::Counts;
+use super::meaning::{Meaning, Section, Slot, Word};
 use crate::units::UnitKind;
 
 pub(super) fn meaning(section: Section, key: &str) -> Option<Meaning> {
     Some(match (section, key) {
-        // The second names are those of `amazon-bedrock-invocationMetrics`.
-        (Section::Top, "inputTokens" | "inputTokenCount") => Meaning::Count(Slot::Input),
-        (Section::Top, "outputTokens" | "outputTokenCount") => Meaning::Count(Slot::Output),
+        // The second names are those of `amazon-bedrock-invocationMetrics`, the third Nova Sonic's,
+        // the others those of Llama's and Titan's own answers.
+        (
+            Section::Top,
+            "inputTokens"
+            | "inputTokenCount"
+            | "totalInputTokens"
+            | "prompt_token_count"
+            | "inputTextTokenCount",
+        ) => Meaning::Count(Slot::Input),
+        (
+            Section::Top,
+            "outputTokens" | "outputTokenCount" | "totalOutputTokens" | "generation_token_count",
+        ) => Meaning::Count(Slot::Output),
+        // Nova Sonic's, since the session began; `delta` has the last of it.
+        (Section::Top, "details") => Meaning::Object(Section::ToolDetails),
+        (Section::ToolDetails, "total") => Meaning::Object(Section::Speech),
+        (Section::ToolDetails, "delta") => Meaning::NotBilled,
+        (Section::Speech, "input") => Meaning::Object(Section::InputDetails),
+        (Section::Speech, "output") => Meaning::Object(Section::OutputDetails),
+        (Section::InputDetails, "speechTokens") => Meaning::Count(Slot::AudioInput),
+        (Section::OutputDetails, "speechTokens") => Meaning::Count(Slot::AudioOutput),
+        (Section::InputDetails | Section::OutputDetails, "textTokens") => Meaning::NotBilled,
         (Section::Top, "amazon-bedrock-invocationMetrics") => Meaning::Object(Section::Top),
         (Section::Top, "serviceTier" | "service_tier") => Meaning::WordOrType(Word::Tier),
         (Section::Top, "totalTokens" | "totalTokenCount") => Meaning::Count(Slot::Total),
@@ -58,12 +80,15 @@ pub(super) fn meaning(section: Section, key: &str) -> Option<Meaning> {
 pub(super) fn classes<'a>(counts: &Counts) -> Reading<'a> {
     let mut reading = Reading::default();
     let tokens = &mut reading.tokens;
-    tokens.input = counts.get(Slot::Input);
+    let (heard, said) = (counts.get(Slot::AudioInput), counts.get(Slot::AudioOutput));
+    let (input, more_heard) = without(counts.get(Slot::Input), heard);
+    let (output, more_said) = without(counts.get(Slot::Output), said);
+    (tokens.input, tokens.audio_input) = (input, heard);
+    (tokens.output, tokens.audio_output) = (output, said);
     tokens.cache_read = counts.get(Slot::CacheRead);
-    tokens.output = counts.get(Slot::Output);
     let (write_5m, write_1h, disputed) = cache_writes(counts);
     tokens.cache_write_5m = write_5m;
     tokens.cache_write_1h = write_1h;
-    reading.disputed = disputed;
+    reading.disputed = disputed || more_heard || more_said;
     reading
 }

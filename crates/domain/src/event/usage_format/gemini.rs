@@ -6,12 +6,19 @@
 
 use super::Reading;
 use super::contained::{ContainedInput, ContainedOutput, reconcile};
-use super::walk::{Counts, Meaning, Section, Slot, Word};
+use super::counts::Counts;
+use super::meaning::{Meaning, Section, Slot, Word};
 use crate::units::UnitKind;
 
 pub(super) fn meaning(section: Section, key: &str) -> Option<Meaning> {
     match section {
         Section::Top => top(key),
+        Section::ToolCalls => Some(match key {
+            "type" => Meaning::Label,
+            "count" => Meaning::LabelledCount,
+            "google_search" => Meaning::Count(Slot::WebSearches),
+            _ => return None,
+        }),
         _ => match key {
             "modality" => Some(Meaning::Label),
             "tokenCount" | "token_count" | "tokens" => Some(Meaning::LabelledCount),
@@ -65,6 +72,7 @@ fn top(key: &str) -> Option<Meaning> {
         | "responseTokensDetails"
         | "response_tokens_details"
         | "output_tokens_by_modality" => Meaning::List(Section::OutputDetails),
+        "grounding_tool_count" | "groundingToolCount" => Meaning::List(Section::ToolCalls),
         _ => return None,
     })
 }
@@ -87,7 +95,10 @@ fn modality(section: Section, label: &str) -> Option<Slot> {
 }
 
 pub(super) fn classes<'a>(counts: &Counts) -> Reading<'a> {
-    let mut reading = Reading::default();
+    let mut reading = Reading {
+        web_searches: counts.get(Slot::WebSearches),
+        ..Reading::default()
+    };
     let prompt = ContainedInput {
         total: counts.get(Slot::Input),
         cache_read: counts.get(Slot::CacheRead),

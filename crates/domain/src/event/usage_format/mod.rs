@@ -1,7 +1,7 @@
 //! Token counts in the formats of the providers, read into disjoint classes.
 //!
 //! One [`walk`](walk) over the JSON serves all formats: each format's file says which member means
-//! which [`Slot`](walk::Slot) and how the slots become [`TokenClasses`]. A provider's own usage
+//! which [`Slot`](meaning::Slot) and how the slots become [`TokenClasses`]. A provider's own usage
 //! object is accepted verbatim: nulls say nothing, and unknown members are ignored, but for
 //! [numbers that look billed](unread), which are flagged.
 
@@ -20,14 +20,20 @@ use crate::units::{Quantity, UnitKind};
 mod anthropic;
 mod bedrock;
 mod contained;
+mod counts;
 mod gemini;
+mod meaning;
+mod models;
 mod openai;
 mod spendfuse;
 mod total;
 mod unread;
+mod values;
 mod walk;
 
-use walk::{Counts, Meaning, Section, SectionReader, Slot, Word};
+use counts::Counts;
+use meaning::{Meaning, Section, Slot, Word};
+use walk::SectionReader;
 
 /// The most tokens in one class of one call.
 pub(super) const MAX_COUNT: u64 = 1_000_000_000;
@@ -212,17 +218,23 @@ pub(super) fn read_with<'a>(
     }
     let mut reading = format.classes(counts);
     total::add_what_it_alone_says(&mut reading, counts, model);
-    reading.incomplete = reading.tokens.generated() > 0 && !counts.says_input() && !has_units;
+    if !counts.has_output_parts() && models::answers_with_images(format, model) {
+        let tokens = &mut reading.tokens;
+        tokens.image_output += std::mem::take(&mut tokens.output);
+    }
+    let says_no_input = !counts.says_input() || reading.tokens.context() == 0;
+    reading.incomplete = reading.tokens.generated() > 0 && says_no_input && !has_units;
     reading.audio_seconds = counts.audio_seconds;
     reading.units = std::mem::take(&mut counts.units);
-    reading.charge = counts.charge;
+    reading.charge = counts.whole_charge();
     reading.unread = counts.unread();
     reading.service_tier = section.take_word(Word::Tier);
     reading.speed = section.take_word(Word::Speed);
     reading.inference_geo = section.take_word(Word::Geography);
     reading.search_size = section.take_word(Word::SearchSize);
-    if !reading.search_size.is_empty() {
-        // Perplexity's models search once for every call, unless they count it.
+    // Perplexity's models search once for every call, unless they count it.
+    let always_searches = !has_units && models::always_search(model);
+    if always_searches || !reading.search_size.is_empty() {
         reading.web_searches = reading.web_searches.max(1);
     }
     if !section.parts.is_empty() {

@@ -12,7 +12,8 @@
 use super::Reading;
 use super::anthropic::{cache_writes, split_writes};
 use super::contained::{ContainedInput, ContainedOutput, reconcile};
-use super::walk::{Counts, Meaning, Section, Slot, Word};
+use super::counts::Counts;
+use super::meaning::{Meaning, Section, Slot, Word};
 use crate::units::{Quantity, UnitKind};
 
 pub(super) fn meaning(section: Section, key: &str) -> Option<Meaning> {
@@ -20,8 +21,9 @@ pub(super) fn meaning(section: Section, key: &str) -> Option<Meaning> {
         Section::Top => top(key),
         Section::InputDetails => input_details(key),
         Section::OutputDetails => Some(match key {
-            "reasoning_tokens" => Meaning::Count(Slot::Reasoning),
-            "audio_tokens" => Meaning::Count(Slot::AudioOutput),
+            // The short names are LangChain's.
+            "reasoning_tokens" | "reasoning" => Meaning::Count(Slot::Reasoning),
+            "audio_tokens" | "audio" => Meaning::Count(Slot::AudioOutput),
             "image_tokens" => Meaning::Count(Slot::ImageOutput),
             // Within the output, rejected predictions too.
             "text_tokens" | "accepted_prediction_tokens" | "rejected_prediction_tokens" => {
@@ -73,7 +75,16 @@ pub(super) fn meaning(section: Section, key: &str) -> Option<Meaning> {
             "output_tokens" => Meaning::Count(Slot::Output),
             _ => return None,
         }),
-        Section::CacheLifetimes | Section::Part => None,
+        // Perplexity's.
+        Section::ToolCalls => Some(match key {
+            "search_web" => Meaning::Object(Section::Searches),
+            _ => return None,
+        }),
+        Section::Searches => Some(match key {
+            "invocation" => Meaning::Added(Slot::WebSearches),
+            _ => return None,
+        }),
+        Section::CacheLifetimes | Section::Part | Section::Speech => None,
     }
 }
 
@@ -126,15 +137,19 @@ fn top(key: &str) -> Option<Meaning> {
         "service_tier" => Meaning::Word(Word::Tier),
         "speed" => Meaning::Word(Word::Speed),
         "inference_geo" => Meaning::Word(Word::Geography),
-        "cost" => Meaning::Charge,
+        "tool_calls_details" => Meaning::Object(Section::ToolCalls),
+        // DeepInfra's is the second name.
+        "cost" | "estimated_cost" => Meaning::Charge,
+        "is_byok" => Meaning::IsOwnKey,
+        "cost_details" => Meaning::ChargeBehind,
         "cost_in_usd_ticks" => Meaning::ChargeTicks,
         // Voyage: of what its total is made.
         "text_tokens" | "image_pixels" | "video_pixels" => Meaning::NotBilled,
-        // Parts of `cost`; other sums of what is read; the modalities of Google's interactions,
+        // Other sums of what is read, and what it would cost elsewhere; the modalities of Google's interactions,
         // which this format's name does not go with.
-        "cost_details"
-        | "is_byok"
-        | "num_server_side_tools_used"
+        "num_server_side_tools_used"
+        | "market_cost"
+        | "requests"
         | "prompt_cache_miss_tokens"
         | "request_count"
         | "context_details"
@@ -148,14 +163,16 @@ fn top(key: &str) -> Option<Meaning> {
 
 fn input_details(key: &str) -> Option<Meaning> {
     Some(match key {
-        "cached_tokens" => Meaning::Count(Slot::CacheRead),
+        // The short names are LangChain's.
+        "cached_tokens" | "cache_read" => Meaning::Count(Slot::CacheRead),
         "cache_write_tokens" | "cache_creation_tokens" | "cache_creation_input_tokens" => {
             Meaning::Count(Slot::CacheWrite)
         }
-        "cache_creation" | "cache_creation_token_details" | "cache_write_tokens_details" => {
+        "cache_creation" => Meaning::CountOrObject(Slot::CacheWrite, Section::CacheCreation),
+        "cache_creation_token_details" | "cache_write_tokens_details" => {
             Meaning::Object(Section::CacheCreation)
         }
-        "audio_tokens" => Meaning::Count(Slot::AudioInput),
+        "audio_tokens" | "audio" => Meaning::Count(Slot::AudioInput),
         "image_tokens" => Meaning::Count(Slot::ImageInput),
         "video_tokens" => Meaning::Count(Slot::VideoInput),
         "cached_tokens_details" => Meaning::Object(Section::CachedDetails),
@@ -211,12 +228,8 @@ pub(super) fn classes<'a>(counts: &Counts) -> Reading<'a> {
     let tools = counts.get(Slot::ToolInput);
     let thoughts = counts.get(Slot::Thoughts);
     let itemised = total.saturating_sub(tools + thoughts);
-    include(
-        &mut input,
-        &mut output,
-        counts.get(Slot::FreeAudio),
-        itemised,
-    );
+    let free_audio = counts.get(Slot::FreeAudio);
+    include(&mut input, &mut output, free_audio, itemised);
     let input_disputed = input.take_apart(tokens);
     let output_disputed = output.take_apart(tokens);
     tokens.input += tools;

@@ -7,7 +7,8 @@
 //! which are not contained in `input_tokens`: they are charged on top, as disputed.
 
 use super::contained::{ContainedInput, ContainedOutput};
-use super::walk::{Counts, Meaning, Section, Slot};
+use super::counts::Counts;
+use super::meaning::{Meaning, Section, Slot};
 use super::{Reading, UsageFormat};
 
 /// Prefixes of attributes: of OpenTelemetry, of OpenLLMetry's first releases.

@@ -1,7 +1,8 @@
 //! What a total says where the counts that it is the sum of are not given.
 
 use super::Reading;
-use super::walk::{Counts, Slot};
+use super::counts::Counts;
+use super::meaning::Slot;
 
 /// In names of models that only read: those that embed and those that rank.
 const READERS: [&str; 9] = [

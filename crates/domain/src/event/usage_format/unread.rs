@@ -27,18 +27,14 @@ const BILLED: &[&str] = &[
     "execution",
     "generation",
     "session",
+    "cache",
+    "reasoning",
+    "grounding",
+    "invocation",
 ];
 /// Parts of names of what only looks so: times, and ratios.
 const NOT_BILLED: &[&str] = &[
-    "per_second",
-    "latency",
-    "ttl",
-    "rate",
-    "_ms",
-    "time",
-    "millis",
-    "duration",
-    "_id",
+    "per_sec", "latency", "ttl", "rate", "_ms", "time", "millis", "duration", "_id",
 ];
 
 /// Containers in each other that are looked into; more than that are not kept of an event either.

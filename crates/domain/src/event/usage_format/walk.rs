@@ -10,150 +10,15 @@ use super::super::json::{
     Field, JsonKind, Members, ObjectInto, TextField, ignore, scalars_by_kind,
 };
 use super::super::redact::{REMOVED_WORD, is_kept_word, kind};
-use super::{MAX_COUNT, UsageFormat};
+use super::counts::Counts;
+use super::meaning::{Meaning, Section, Slot, Word};
+use super::{MAX_COUNT, UsageFormat, values};
 use crate::money::Nanos;
-use crate::units::{Quantity, UnitKind};
 
-/// What a count means; which slots contain which others is the format's business.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Slot {
-    Input,
-    CacheRead,
-    CacheWrite,
-    CacheWrite5m,
-    CacheWrite1h,
-    /// Written for half an hour, at the price of five minutes.
-    CacheWrite30m,
-    /// Written for twelve hours, at the price of one.
-    CacheWrite12h,
-    ForeignCacheRead,
-    ForeignCacheWrite,
-    AudioInput,
-    ImageInput,
-    VideoInput,
-    AudioCached,
-    ImageCached,
-    VideoCached,
-    ToolInput,
-    ToolAudio,
-    ToolImage,
-    ToolVideo,
-    Output,
-    Reasoning,
-    AudioOutput,
-    ImageOutput,
-    Total,
-    WebSearches,
-    RerankUnits,
-    /// Audio that may be within the input or beside it.
-    FreeAudio,
-    /// Reasoning that may be within the output or beside it.
-    FreeReasoning,
-    /// Reasoning beside the output.
-    Thoughts,
-    Citations,
-    BilledInput,
-    BilledOutput,
-}
-
-/// Those that say something of the input, by their bits in [`Counts::seen`].
-const INPUT_BITS: u32 = bits(&[
-    Slot::Input,
-    Slot::BilledInput,
-    Slot::CacheRead,
-    Slot::CacheWrite,
-    Slot::CacheWrite5m,
-    Slot::CacheWrite1h,
-    Slot::CacheWrite30m,
-    Slot::CacheWrite12h,
-    Slot::ForeignCacheRead,
-    Slot::ForeignCacheWrite,
-    Slot::AudioInput,
-    Slot::ImageInput,
-    Slot::VideoInput,
-    Slot::ToolInput,
-    Slot::Total,
-]);
-
-const fn bits(slots: &[Slot]) -> u32 {
-    match slots {
-        [] => 0,
-        [slot, others @ ..] => 1 << *slot as u32 | bits(others),
-    }
-}
-
-const SLOTS: usize = Slot::BilledOutput as usize + 1;
-/// Each has a bit in [`Counts::seen`].
-const _: () = assert!(SLOTS <= u32::BITS as usize);
 /// Parts of one call. Each may have a model of its own, which is looked up in the price book.
 const MOST_PARTS: usize = 256;
 
-/// A word in the usage object that says at which price, or of which model.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Word {
-    Tier,
-    Speed,
-    Geography,
-    /// How much was searched, which a search costs by: `low`, `medium`, `high`.
-    SearchSize,
-    /// In one of several parts of a call: its type.
-    PartType,
-    /// In one of several parts of a call: its model.
-    PartModel,
-}
-
 const WORDS: usize = Word::PartModel as usize + 1;
-
-/// An object or list inside of the usage object.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Section {
-    Top,
-    InputDetails,
-    OutputDetails,
-    CachedDetails,
-    ToolDetails,
-    CacheCreation,
-    ServerToolUse,
-    CacheLifetimes,
-    /// One of several parts of a call.
-    Part,
-    /// What Cohere bills.
-    Billed,
-}
-
-/// What a format makes of a member.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Meaning {
-    /// A count.
-    Count(Slot),
-    /// An object with more counts.
-    Object(Section),
-    /// A list of labelled counts, such as `{"modality": "AUDIO", "tokenCount": 7}`; the labels'
-    /// meanings are looked up in the section.
-    List(Section),
-    /// In an element of a list: its label.
-    Label,
-    /// In an element of a list: its count.
-    LabelledCount,
-    /// A count that adds up with others of its slot.
-    Added(Slot),
-    /// A word.
-    Word(Word),
-    /// A word, or an object whose `type` is one.
-    WordOrType(Word),
-    /// Units that are sold beside tokens.
-    Units(UnitKind),
-    /// Seconds of audio, which may have a fraction.
-    Seconds,
-    /// What the provider says that it charges, in dollars.
-    Charge,
-    /// The same in xAI's ticks, ten billion to the dollar.
-    ChargeTicks,
-    /// A list of parts of the call, each with counts of its own.
-    Parts,
-    /// Without effect on the bill, or within another count.
-    NotBilled,
-}
 
 /// One part of a call, as a provider lists it.
 #[derive(Clone, Debug)]
@@ -161,102 +26,6 @@ pub(super) struct Part<'a> {
     pub(super) kind: Cow<'a, str>,
     pub(super) model: Cow<'a, str>,
     pub(super) counts: Counts,
-}
-
-/// The counts that were found.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Counts {
-    values: [u64; SLOTS],
-    seen: u32,
-    members: u32,
-    /// Members that the format knows, nulls included.
-    known: u32,
-    problem: Option<Problem>,
-    /// The first number that nothing reads and that looks billed.
-    unread: Option<Box<str>>,
-    pub(super) audio_seconds: Quantity,
-    /// Each kind once.
-    pub(super) units: Vec<(UnitKind, u64)>,
-    pub(super) charge: Option<Nanos>,
-}
-
-#[derive(Clone, Debug)]
-struct Problem {
-    path: String,
-    what: &'static str,
-    wanted: &'static str,
-}
-
-impl Counts {
-    pub(super) fn get(&self, slot: Slot) -> u64 {
-        self.values[slot as usize]
-    }
-
-    pub(super) fn has(&self, slot: Slot) -> bool {
-        self.seen & (1 << slot as u32) != 0
-    }
-
-    /// A total is all that is said.
-    pub(super) fn has_only_total(&self) -> bool {
-        self.seen == 1 << Slot::Total as u32
-    }
-
-    /// Anything is said of the input; an answer alone is the end of a stream without its start.
-    pub(super) fn says_input(&self) -> bool {
-        self.seen & INPUT_BITS != 0
-    }
-
-    /// Members there are, but none that the format knows.
-    pub(super) fn nothing_known(&self) -> bool {
-        self.known == 0 && self.members > 0
-    }
-
-    /// How well the format fits: whether all that looks billed is read, and how much is known.
-    pub(super) fn fit(&self) -> (bool, u32) {
-        (self.unread.is_none(), self.known)
-    }
-
-    /// The path of the first number that nothing reads and that looks billed.
-    pub(super) fn unread(&mut self) -> Option<Box<str>> {
-        self.unread.take()
-    }
-
-    pub(super) fn note_unread(&mut self, path: String) {
-        self.unread
-            .get_or_insert_with(|| super::unread::told(&path));
-    }
-
-    pub(super) fn problem(&self) -> Option<String> {
-        let Problem { path, what, wanted } = self.problem.as_ref()?;
-        Some(format!("data.usage.{path} is {what}; it must be {wanted}"))
-    }
-
-    fn see(&mut self, slot: Slot) {
-        self.seen |= 1 << slot as u32;
-    }
-
-    /// Of two names for one slot the larger count stands.
-    fn keep_larger(&mut self, slot: Slot, count: u64) {
-        let value = &mut self.values[slot as usize];
-        *value = count.max(*value);
-    }
-
-    fn add_units(&mut self, kind: UnitKind, count: u64) {
-        match self.units.iter_mut().find(|(known, _)| *known == kind) {
-            Some((_, units)) => *units = (*units).max(count),
-            None => self.units.push((kind, count)),
-        }
-    }
-
-    /// Elements of a list with equal labels add up.
-    fn add(&mut self, slot: Slot, count: u64) {
-        self.values[slot as usize] += count;
-    }
-
-    fn note_problem(&mut self, path: String, what: &'static str, wanted: &'static str) {
-        let problem = Problem { path, what, wanted };
-        self.problem.get_or_insert(problem);
-    }
 }
 
 /// Reads the members of one section into the counts.
@@ -325,6 +94,26 @@ impl<'a> SectionReader<'a> {
         None
     }
 
+    fn count_or_object<E: Error>(
+        &mut self,
+        slot: Slot,
+        section: Section,
+        key: &str,
+        json: &'a str,
+    ) -> Result<(), E> {
+        if matches!(kind(json), JsonKind::Object | JsonKind::Null) {
+            let mut value = serde_json::Deserializer::from_str(json);
+            let read = |reader: &mut Self| ObjectInto(reader).deserialize(&mut value).map(drop);
+            return self.within(section, key, read).map_err(E::custom);
+        }
+        let field = serde_json::from_str(json).map_err(E::custom)?;
+        if let Some(count) = self.count(field, key) {
+            self.counts.see(slot);
+            self.counts.keep_larger(slot, count);
+        }
+        Ok(())
+    }
+
     fn expect_kind(&mut self, found: JsonKind, expected: JsonKind) {
         if found != expected && found != JsonKind::Null {
             let path = self.path.trim_end_matches('.').to_owned();
@@ -343,11 +132,14 @@ impl<'de> Members<'de> for SectionReader<'de> {
         key: Cow<'de, str>,
         object: &mut A,
     ) -> Result<(), A::Error> {
-        self.counts.members += 1;
+        self.counts.note_member();
         let Some(meaning) = self.format.meaning(self.section, &key) else {
             return self.unknown(&key, object.next_value::<&RawValue>()?.get());
         };
-        self.counts.known += 1;
+        self.counts.note_known();
+        if self.section == Section::OutputDetails {
+            self.counts.note_output_part();
+        }
         match meaning {
             Meaning::Count(slot) => {
                 let field = object.next_value()?;
@@ -368,6 +160,10 @@ impl<'de> Members<'de> for SectionReader<'de> {
                 if let Some(count) = self.count(field, &key).filter(|count| *count > 0) {
                     self.counts.add_units(kind, count);
                 }
+            }
+            Meaning::CountOrObject(slot, section) => {
+                let json = object.next_value::<&RawValue>()?.get();
+                self.count_or_object(slot, section, &key, json)?;
             }
             Meaning::Object(section) => self.within(section, &key, |reader| {
                 let kind = object.next_value_seed(ObjectInto(reader))?;
@@ -395,7 +191,7 @@ impl<'de> Members<'de> for SectionReader<'de> {
                 }
             }
             Meaning::WordOrType(word) => {
-                let said = word_or_type(object.next_value::<&RawValue>()?.get());
+                let said = values::word_or_type(object.next_value::<&RawValue>()?.get());
                 if let Some(text) = said {
                     self.words[word as usize] = match is_kept_word(&text) {
                         true => Cow::Owned(text),
@@ -403,8 +199,24 @@ impl<'de> Members<'de> for SectionReader<'de> {
                     };
                 }
             }
-            Meaning::Seconds => self.seconds(object.next_value::<&RawValue>()?.get(), &key),
-            Meaning::Charge => self.charge(object.next_value::<&RawValue>()?.get()),
+            Meaning::Seconds => {
+                let json = object.next_value::<&RawValue>()?.get();
+                match kind(json) {
+                    // Mistral's seconds of a call without audio: `{}`.
+                    JsonKind::Object | JsonKind::Array => self.unknown(&key, json)?,
+                    _ => self.seconds(json, &key),
+                }
+            }
+            Meaning::Charge => {
+                self.counts.charge = values::charge(object.next_value::<&RawValue>()?.get());
+            }
+            Meaning::IsOwnKey => {
+                self.counts.is_own_key = object.next_value::<&RawValue>()?.get() == "true";
+            }
+            Meaning::ChargeBehind => {
+                let details = object.next_value::<&RawValue>()?.get();
+                self.counts.charge_behind = values::charge_behind(details);
+            }
             Meaning::ChargeTicks => {
                 if let Field::Value(ticks) = object.next_value::<Field<u64>>()? {
                     let nanos = ticks.div_ceil(TICKS_PER_NANO);
@@ -414,18 +226,6 @@ impl<'de> Members<'de> for SectionReader<'de> {
             Meaning::Label | Meaning::LabelledCount | Meaning::NotBilled => ignore(object)?,
         }
         Ok(())
-    }
-}
-
-/// The text in `json`, or the one in the member `type` of the object in it.
-fn word_or_type(json: &str) -> Option<String> {
-    match serde_json::from_str(json).ok()? {
-        serde_json::Value::String(text) => Some(text),
-        serde_json::Value::Object(mut members) => match members.remove("type")? {
-            serde_json::Value::String(text) => Some(text),
-            _ => None,
-        },
-        _ => None,
     }
 }
 
@@ -447,35 +247,17 @@ impl SectionReader<'_> {
         if json == "null" {
             return;
         }
-        // Seconds and dollars have the same scale, billionths.
-        let parsed = Nanos::parse_usd(json).ok();
-        let billionths = parsed.and_then(|parsed| u64::try_from(parsed.amount.get()).ok());
-        match billionths {
-            Some(billionths) if billionths <= MAX_COUNT * Quantity::ONE => {
+        match values::seconds(json) {
+            Some(found) => {
                 let seconds = &mut self.counts.audio_seconds;
-                *seconds = (*seconds).max(Quantity(billionths));
+                *seconds = (*seconds).max(found);
             }
-            _ => {
+            None => {
                 let path = format!("{}{key}", self.path);
                 let wanted = "a number of seconds between 0 and 1,000,000,000";
                 self.counts.note_problem(path, kind(json).words(), wanted);
             }
         }
-    }
-
-    /// Dollars, as a number or as an object with a total (Perplexity). What cannot be read as such
-    /// is not charged anyway, unless an operator trusts it.
-    fn charge(&mut self, json: &str) {
-        let total: Cow<'_, str> = match serde_json::from_str::<serde_json::Value>(json) {
-            Ok(serde_json::Value::Object(cost)) => match cost.get("total_cost") {
-                Some(total) => Cow::Owned(total.to_string()),
-                None => return,
-            },
-            _ => Cow::Borrowed(json),
-        };
-        let parsed = Nanos::parse_usd(total.trim_matches('"')).ok();
-        let amount = parsed.map(|parsed| parsed.amount);
-        self.counts.charge = amount.filter(|amount| *amount >= Nanos::ZERO);
     }
 }
 
@@ -500,12 +282,7 @@ impl<'de> Visitor<'de> for PartList<'_, 'de> {
         let mut part = SectionReader::part(outer.format);
         while array.next_element_seed(ObjectInto(&mut part))?.is_some() {
             let mut read = std::mem::replace(&mut part, SectionReader::part(outer.format));
-            if let Some(problem) = read.counts.problem.take() {
-                outer.counts.problem.get_or_insert(problem);
-            }
-            if let Some(path) = read.counts.unread() {
-                outer.counts.unread.get_or_insert(path);
-            }
+            outer.counts.take_notes(&mut read.counts);
             if outer.parts.len() == MOST_PARTS {
                 let path = format!("{}iterations", outer.path);
                 let wanted = "of 256 parts at most";
@@ -553,6 +330,9 @@ impl<'de> Visitor<'de> for List<'_, 'de> {
             let Field::Value(label) = finished.label else {
                 continue;
             };
+            if reader.section == Section::OutputDetails {
+                reader.counts.note_output_part();
+            }
             if let Some(Meaning::Count(slot)) = reader.format.meaning(reader.section, &label) {
                 reader.counts.see(slot);
                 reader.counts.add(slot, count);
