@@ -376,6 +376,14 @@ impl Match {
 }
 
 impl GuardedBudget {
+    /// Whether anything that is spent can make it refuse calls: not where it is beyond its limit by
+    /// spend that only warns.
+    pub(crate) fn may_refuse(&self, request: &CheckRequest<'_>, entry: Option<&Entry>) -> bool {
+        let limit = self.limit(request.session_limit, entry);
+        let spent = entry.map(|entry| Spent::of(entry, limit));
+        enforced_ceiling(self, limit, spent) == Verdict::Block
+    }
+
     /// Whether a call that would spend `estimate` on top of what others hold is far from every step, as
     /// nearly every call is, by what the table says of its scope.
     #[inline]

@@ -143,7 +143,6 @@ impl Bench {
         limit: &str,
         through: &Value,
     ) {
-        let spent = Nanos::new(spent_cents * CENT).to_string();
         // As the ledger judges; the share in basis points.
         let share = spent_cents * 10_000 / (Nanos::parse_usd(limit).unwrap().amount.get() / CENT);
         let verdict = match share {
@@ -151,6 +150,17 @@ impl Bench {
             8_000.. => "warn",
             _ => "ok",
         };
+        let figures = [
+            spent_cents * CENT,
+            Nanos::parse_usd(limit).unwrap().amount.get(),
+        ];
+        self.read_judged_entry(&format!("{budget}|{scope}"), figures, verdict, through);
+    }
+
+    /// What is spent and the limit are nano-dollars.
+    fn read_judged_entry(&mut self, key: &str, figures: [i128; 2], verdict: &str, through: &Value) {
+        let (budget, scope) = key.split_once('|').unwrap();
+        let [spent, limit] = figures.map(|figure| Nanos::new(figure).to_string());
         let entry = json!({
             "v": 1, "budget": budget, "scope": scope, "where": null, "verdict": verdict,
             "action": "block", "spent_usd": spent, "limit_usd": limit, "percent": 1.0,
@@ -159,8 +169,7 @@ impl Bench {
             "caused_by": null, "through": through,
         });
         let entry = serde_json::to_vec(&entry).unwrap();
-        let key = format!("{budget}|{scope}");
-        self.writer.apply(&key, Some(&entry), WALL, at(0)).unwrap();
+        self.writer.apply(key, Some(&entry), WALL, at(0)).unwrap();
     }
 
     /// A heartbeat that is logged and read at `millis`, and complete to then.
@@ -205,6 +214,23 @@ fn of_many_calls_at_once_only_those_are_admitted_that_fit() {
         assert_eq!(bench.cents("c", "cap"), [0, 0, held]);
         assert_eq!(bench.cents("c", "all"), [0, 0, held]);
         assert_eq!(bench.guard.hold_counts(), (fits, fits));
+    }
+}
+
+/// Spend at a ceiling warns, and calls go on: with a hold as without one.
+#[test]
+fn what_is_beyond_a_limit_by_spend_that_only_warns_refuses_nobody() {
+    let mut bench = bench(&[("cap", each_customer(), "1.00")]);
+    let dollars = |amount: i128| amount * 100 * CENT;
+    for (verdict, budgets) in [("warn", 0), ("block", 1)] {
+        let figures = [dollars(4), dollars(1)];
+        bench.read_judged_entry("cap|acme/customer=c", figures, verdict, &json!({}));
+        bench.writer.publish(WALL);
+        let request = call("c", 2);
+        let expected = Expected::given(request.estimate);
+        let met = bench.guard.met(&request, expected, at(0)).unwrap();
+        assert_eq!(met.len(), budgets, "{verdict}");
+        assert_eq!(bench.reserve("c", 2, 0).is_some(), verdict == "warn");
     }
 }
 

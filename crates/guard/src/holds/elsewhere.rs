@@ -55,10 +55,14 @@ impl Guard {
     ) -> Result<Vec<Met>, NotReserved> {
         let (admission, _) = self.admission(request, expected, now)?;
         let reasoned = self.check_with_reasons(request, now);
-        let met = reasoned.decision.matches.iter().filter_map(|found| {
+        let matches = reasoned.decision.matches.iter().zip(&reasoned.seen);
+        let met = matches.filter_map(|(found, seen)| {
             let budget = reasoned.decision.compiled(found.budget);
             // Which limit a session has others may not have heard yet.
             if budget.budget().limit_from_event {
+                return None;
+            }
+            if !budget.may_refuse(request, seen.entry.as_deref()) {
                 return None;
             }
             let amount = counted(budget.unit, &admission.of(budget).spend);

@@ -349,7 +349,12 @@ fn accept(sidecar: &Sidecar, event: &Event<'_>) -> Result<Accepted, Rejection> {
         .check(&request, sidecar.checker.clock.now());
     // A guard that has not caught up knows none, or not all.
     let is_known = decision.state().state != State::Cold;
+    // No budget counts what a customer pays.
+    let is_spend = matches!(event.body, Body::Usage(_));
     let budgets = is_known.then(|| {
+        if !is_spend {
+            return Vec::new();
+        }
         let mut budgets: Vec<_> = decision.budgets().map(|(id, _)| id.to_string()).collect();
         budgets.sort();
         budgets
