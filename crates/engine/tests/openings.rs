@@ -628,3 +628,46 @@ fn counts_that_ran_before_openings_were_computed_go_on_as_they_are() {
     let wanted: Vec<WantedOpening> = again.wanted_openings().collect();
     assert_eq!((wanted.len(), wanted[0].below_version), (1, 4));
 }
+
+#[test]
+fn what_a_file_states_was_spent_before_is_not_corrected() {
+    let record = r#"{"v":1,"scope":{"workspace":"acme","customer":"c-1"},"limit_tokens":1000,"window":"month","steps":[{"at":100,"do":"block"}],"counted_from":"2026-11-22T09:00:00Z","opening":40}"#;
+    let stated = Budget::from_record("cap", record.as_bytes()).unwrap();
+    let book = |version, budgets| {
+        let rules = DetectorRules::default();
+        Arc::new(BudgetBook::compile(version, budgets, rules))
+    };
+    let (before, after) = (book(1, Vec::new()), book(2, vec![stated]));
+    let config = LedgerConfig {
+        partition: partition_of(scope(CUSTOMERS[0]).as_bytes(), METERS as u32),
+        partitions: METERS as u32,
+        grace_millis: 0,
+        publish_rate: PUBLISH_RATE,
+        account_capacity: 1_000,
+    };
+    let mut ledger = Ledger::new(config, before).with_computed_openings();
+    ledger.begin(1);
+    ledger.advance(now());
+    let _ = ledger.finish();
+    ledger.begin(2);
+    ledger.set_book(Arc::clone(&after));
+    ledger.advance(now());
+    let key = AccountKey {
+        budget: BudgetId::new("cap").unwrap(),
+        scope: scope(CUSTOMERS[0]),
+        start: after.budgets[0].window(now()).start,
+    };
+    let mut counted = |seq, budget_version, tokens| {
+        let mut correction = one_call(&after, seq, 2);
+        let entry = &mut correction.entries[0];
+        (entry.tokens, entry.calls) = (tokens, 0);
+        entry.corrects = Some(CountedThen {
+            budget_version,
+            arrival: now(),
+        });
+        ledger.apply(&correction, now());
+        ledger.account(&key).map(|account| account.spend().tokens)
+    };
+    assert_eq!(counted(1, 1, -500), Some(40), "it is among the 40");
+    assert_eq!(counted(2, 2, -7), Some(33));
+}

@@ -255,6 +255,8 @@ impl Ledger {
         }
         entry.corrects.is_none_or(|then| match rule.since_version {
             0 => then.is_in(compiled),
+            // What the file states was spent before stands, whatever is corrected of it.
+            since if compiled.budget.opening.is_some() => then.budget_version >= since,
             // The entry is counted here or in the opening, whether that has come yet or not.
             since => {
                 let time = UnixMillis::from_minute(entry.minute);

@@ -21,6 +21,7 @@ mod recovered;
 mod session;
 mod session_calls;
 mod sessions;
+mod stored_call;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
