@@ -92,7 +92,7 @@ fn a_wrong_file_changes_nothing_and_a_right_one_takes_effect_once() {
     let (wrong, right) = (wrong.to_str().unwrap(), right.to_str().unwrap());
 
     let refused = lab.run(&["budgets", "apply", wrong]);
-    assert_eq!(refused.code, Some(2), "{refused:?}");
+    assert_eq!(refused.code, Some(1), "{refused:?}");
     assert!(refused.stderr.contains(":6:13: "), "{refused:?}");
     assert!(
         refused.stderr.contains("did you mean `day`?"),
@@ -137,7 +137,9 @@ fn spend_from_a_file_shows_in_status_and_check_and_the_dlq_gives_back_each_event
     assert_eq!(first["budgets"], met);
     assert!(lab.read("usage").is_empty(), "a dry run sends nothing");
 
-    let sent = answer(&lab.must(&["ingest", file, "--json"]));
+    let said = lab.run(&["ingest", file, "--json"]);
+    assert_eq!(said.code, Some(1), "one line cannot be read: {said:?}");
+    let sent = answer(&said);
     assert_eq!(
         (&sent["sent"], &sent["unreadable"]["lines"]),
         (&json!(4), &json!(1))
@@ -153,7 +155,7 @@ fn spend_from_a_file_shows_in_status_and_check_and_the_dlq_gives_back_each_event
         assert!(!String::from_utf8_lossy(&value).contains("SECRET"));
     }
     // The same events again: counted by their ids.
-    let again = answer(&lab.must(&["ingest", file, "--json"]));
+    let again = answer(&lab.run(&["ingest", file, "--json"]));
     assert_eq!(again["outcome"], outcome(0, 3, 0, 1));
     let status = status_where(&lab, "spend is counted", |status| {
         spent(status, "c-1") == "0.0176" && status["not_counted"]["events"] == 2
@@ -228,7 +230,8 @@ fn a_late_event_is_counted_once_when_the_warehouse_does_not_know_it() {
     };
 
     // Two copies wait, one is counted.
-    let sent = lab.must(&["ingest", file]);
+    let sent = lab.run(&["ingest", file]);
+    assert_eq!(sent.code, Some(1), "it is late: {sent:?}");
     let told = "0 counted, 0 duplicates, 1 late, 0 rejected\nlate: ";
     assert!(sent.stdout.contains(told), "{sent:?}");
     let unawaited = lab.must(&["ingest", file, "--no-wait", "--json"]);
@@ -245,7 +248,7 @@ fn a_late_event_is_counted_once_when_the_warehouse_does_not_know_it() {
     });
 
     // A third copy is known by then.
-    lab.must(&["ingest", file]);
+    lab.run(&["ingest", file]);
     wait_for_late(1);
     let second = replay();
     assert_eq!(
@@ -341,7 +344,8 @@ fn prices_that_changed_are_taken_and_those_that_jump_wait() {
     let file = path.to_str().unwrap();
     write("1e-6", "1e-6");
     lab.must(&["prices", "import", file]);
-    lab.must(&["prices", "set", "acme/house-model", "input=0.10"]);
+    let set = lab.must(&["prices", "set", "acme/house-model", "input=0.10", "--json"]);
+    assert_eq!(answer(&set)["changes"][0]["new_usd"], "0.10", "{set:?}");
     let sync = |more: &[&str]| {
         let all = [&["prices", "sync", "--from", file, "--json"], more].concat();
         answer(&lab.run(&all))

@@ -73,7 +73,8 @@ fn nothing_that_anybody_sends_reaches_a_terminal_as_it_is() {
     .unwrap();
     let (file, wrong_budgets) = (file.to_str().unwrap(), wrong_budgets.to_str().unwrap());
 
-    lab.must(&["ingest", file]);
+    let sent = lab.run(&["ingest", file]);
+    assert_eq!(sent.code, Some(1), "two lines are rejected: {sent:?}");
     let shown = eventually("findings, rejects and spend are there", WAIT, || {
         let findings = lab.must(&["findings", "list", "--json"]);
         let status = lab.must(&["budgets", "status", "--json"]);

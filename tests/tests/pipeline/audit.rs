@@ -82,7 +82,8 @@ fn traffic_of_all_kinds_has_no_drift_also_while_it_flows() {
     };
     let send = |line: String| {
         std::fs::write(&file, line).unwrap();
-        lab.must(&["ingest", file.to_str().unwrap()]);
+        let sent = lab.run(&["ingest", file.to_str().unwrap()]);
+        assert_eq!(sent.code, Some(1), "it is late: {sent:?}");
     };
     let in_dlq = |count: u64| {
         eventually("late events wait in the DLQ", PATIENCE, || {

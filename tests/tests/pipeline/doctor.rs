@@ -3,6 +3,7 @@
 use serde_json::Value;
 use spendfuse_bus::topics;
 use spendfuse_tests::load::Sender;
+use spendfuse_tests::traffic::Record;
 use spendfuse_tests::{Lab, PATIENCE, Said, Traffic, eventually};
 
 const STATES: [&str; 4] = ["ok", "warning", "wrong", "unknown"];
@@ -46,6 +47,7 @@ fn the_doctor_finds_what_is_broken_and_says_what_to_do() {
     let wrong: Vec<&Value> = lines.iter().filter(wrong).collect();
     assert!(wrong.is_empty(), "{wrong:#?}");
     for part in [
+        "rejected",
         "topics",
         "retention",
         "offsets",
@@ -59,6 +61,23 @@ fn the_doctor_finds_what_is_broken_and_says_what_to_do() {
         assert!(!of(&lines, part, "ok").is_empty(), "{part}: {lines:#?}");
     }
     assert!(of(&lines, "processor", "warning").is_empty(), "{lines:#?}");
+
+    // The end of the transaction behind it is no event.
+    sender.send(&Record {
+        partition: Some(0),
+        key: None,
+        value: b"no event".to_vec(),
+    });
+    sender.flush();
+    let found = eventually("the event is set aside", PATIENCE, || {
+        let (_, lines) = doctor(lab.run(&["doctor", "--json"]));
+        let line = of(&lines, "rejected", "warning").first().copied();
+        line.map_or_else(
+            || Err(format!("{lines:#?}")),
+            |line| Ok(line["found"].to_string()),
+        )
+    });
+    assert!(found.contains("1 event of"), "{found}");
 
     processor.stop();
     let alerts = lab.topic("alerts");

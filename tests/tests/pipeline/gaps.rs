@@ -63,9 +63,13 @@ fn lost_input_stops_one_partition_until_it_is_accepted_and_the_audit_names_it() 
         Some(0),
         "{listed}"
     );
-    let refused = lab.run(&["gaps", "accept", "--topic", &usage, "--partition", "1"]);
-    assert_eq!(refused.code, Some(1), "{refused:?}");
-    assert!(refused.stderr.contains("nothing of"), "{refused:?}");
+    let accept_nothing = ["gaps", "accept", "--topic", &usage, "--partition", "1"];
+    let named: [&[&str]; 2] = [&[], &["--to", "5"]];
+    for named in named {
+        let refused = lab.run(&[&accept_nothing[..], named].concat());
+        assert_eq!(refused.code, Some(1), "{refused:?}");
+        assert!(refused.stderr.contains("nothing of"), "{refused:?}");
+    }
 
     lab.must(&["gaps", "accept", "--topic", &usage, "--partition", "2"]);
     let noted = spendfuse_tests::Expected {

@@ -4,7 +4,7 @@
 //! Logs of a run forget in seconds what real ones keep for days. A loader that faults held up for longer
 //! than that would have lost rows, and be right to say so.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
@@ -21,8 +21,6 @@ const LOOK_EVERY: Duration = Duration::from_secs(4);
 const PATIENCE: Duration = Duration::from_secs(2);
 /// A good part less than what logs keep (`retention::kept`).
 const FAR: Duration = Duration::from_secs(20);
-/// Ends of transactions, which a loader passes now and then, are no rows.
-const MARKERS: i64 = 60;
 
 /// Watches the loader. Dropped, it stops.
 pub struct Behind {
@@ -43,7 +41,7 @@ impl Behind {
                 if let Ok((positions, ends)) = look(&logs, &group) {
                     seen.push_back((Instant::now(), ends));
                     while let Some((at, ends)) = seen.front()
-                        && passed(&positions, ends)
+                        && has_passed(&logs, &positions, ends)
                     {
                         reached_at = *at;
                         seen.pop_front();
@@ -76,23 +74,34 @@ impl Drop for Behind {
     }
 }
 
-type Offsets = Vec<i64>;
+/// Of all partitions of both topics.
+type Offsets = BTreeMap<(String, u32), i64>;
 
-/// Where the loader is, and where the logs end, of all partitions of both topics.
+/// Where the loader is, and where the logs end.
 fn look(logs: &Logs, group: &str) -> Result<(Offsets, Offsets), BusError> {
-    let (mut positions, mut ends) = (Vec::new(), Vec::new());
+    let (mut positions, mut ends) = (Offsets::new(), Offsets::new());
     for topic in TOPICS {
         let topic = logs.topic(topic);
-        ends.extend(log_ends(&logs.kafka, &topic, PATIENCE)?);
+        let place = |partition| (topic.clone(), partition);
+        ends.extend(
+            (0..)
+                .map(place)
+                .zip(log_ends(&logs.kafka, &topic, PATIENCE)?),
+        );
         let committed = committed_offsets(&logs.kafka, group, &topic, PATIENCE)?;
-        positions.extend(committed.into_iter().map(Option::unwrap_or_default));
+        let committed = committed.into_iter().map(Option::unwrap_or_default);
+        positions.extend((0..).map(place).zip(committed));
     }
     Ok((positions, ends))
 }
 
-fn passed(positions: &[i64], ends: &[i64]) -> bool {
-    let mut both = positions.iter().zip(ends);
-    both.all(|(position, end)| position + MARKERS >= *end)
+/// Whether it has every row that was there at `ends`; ends of transactions are none.
+fn has_passed(logs: &Logs, positions: &Offsets, ends: &Offsets) -> bool {
+    ends.iter().all(|(place, end)| {
+        let (topic, partition) = place;
+        let position = positions.get(place).copied().unwrap_or_default();
+        logs.tape.count(topic, *partition, position..*end) == 0
+    })
 }
 
 fn holds_loading_up(fault: Fault) -> bool {
@@ -115,6 +124,6 @@ fn holds_loading_up(fault: Fault) -> bool {
         | Fault::Exchange { .. }
         | Fault::Budgets
         | Fault::Prices
-        | Fault::Void => false,
+        | Fault::Correct => false,
     }
 }

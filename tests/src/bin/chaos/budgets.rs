@@ -7,7 +7,7 @@ use spendfuse_domain::Nanos;
 use spendfuse_tests::lab::WORKSPACE;
 
 use crate::clock::Boundary;
-use crate::events::Call;
+use crate::ledger::Call;
 use crate::rows::Row;
 use spendfuse_tests::random::Random;
 

@@ -1,8 +1,6 @@
-//! The events of a run, and the ledger of what the system has promised about them.
+//! The events of a run.
 
-use std::collections::BTreeSet;
 use std::fmt::Write as _;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use spendfuse_domain::Nanos;
 use spendfuse_domain::routing::partition_of;
@@ -11,6 +9,7 @@ use spendfuse_tests::lab::WORKSPACE;
 use spendfuse_tests::traffic::{MODEL, PROVIDER};
 
 use crate::clock::now;
+use crate::ledger::{Call, Kind, Ledger, Revenue};
 use crate::quiet::Quiet;
 use spendfuse_tests::random::Random;
 
@@ -19,7 +18,8 @@ pub const PARTITIONS: u32 = 4;
 /// The `source` of every event.
 pub const SOURCE: &str = "chaos";
 
-const CUSTOMERS: u64 = 40;
+pub const CUSTOMERS: u64 = 40;
+pub const MOST_OUTPUT: u64 = 800;
 const SESSIONS: u64 = 400;
 const LOOPING_SESSIONS: u64 = 6;
 /// Sessions that are called at the beginning, and then never again.
@@ -31,115 +31,8 @@ const FEATURES: [&str; 3] = ["agent", "chat", "search"];
 const REMEMBERED: usize = 4096;
 const CALLS_BEFORE_END: u64 = 4;
 /// Begins the names of sessions that neither end nor run in circles.
-const GOING_ON: &str = "s-";
-/// An event is counted when so many have followed it.
-const COUNTED_BY_THEN: usize = 1_500;
+pub const GOING_ON: &str = "s-";
 const LATE_MILLIS: i64 = 30 * 60 * 60 * 1000;
-
-/// What an event is.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Kind {
-    /// It counts.
-    Call(Call),
-    /// What a customer paid: a row, and nothing that a budget counts.
-    Revenue(Revenue),
-    /// It ends this session, which never goes on, and is no row.
-    SessionEnd(String),
-    /// Older than the dedupe horizon: it belongs to the DLQ.
-    Late,
-    /// It cannot be read: it belongs to the DLQ.
-    Malformed,
-    /// Another worker has counted it before: a duplicate from its first arrival on.
-    CountedBefore,
-}
-
-/// What a call says of itself.
-#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-#[allow(missing_docs)]
-pub struct Call {
-    pub customer: String,
-    pub feature: String,
-    pub plan: String,
-    pub session: String,
-    /// All input tokens.
-    pub input: u64,
-    /// Those of them from a cache.
-    pub cached: u64,
-    pub output: u64,
-}
-
-/// What a customer paid, nano-dollars.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-#[allow(missing_docs)]
-pub struct Revenue {
-    pub customer: String,
-    pub nanos: i128,
-}
-
-/// Every event by its number.
-#[derive(Default)]
-pub struct Ledger(Mutex<Book>);
-
-/// What the ledger says.
-#[derive(Clone, Debug, Default)]
-pub struct Book {
-    /// Each event, and how often some part has promised to have it.
-    pub events: Vec<(Kind, u64)>,
-    /// Records handed to Kafka or the sidecar, repetitions included.
-    pub sent: u64,
-    /// Those of them that were acknowledged.
-    pub acknowledged: u64,
-    /// Those of them that say something else of an event that was sent before.
-    pub conflicts: u64,
-    /// Those of them that say more of a call that was sent before.
-    pub grown: u64,
-    /// Calls that were taken back.
-    pub voided: BTreeSet<usize>,
-}
-
-impl Ledger {
-    fn book(&self) -> MutexGuard<'_, Book> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn enter(&self, kind: Kind) -> usize {
-        let mut book = self.book();
-        book.events.push((kind, 0));
-        book.events.len() - 1
-    }
-
-    /// Notes that an event goes out.
-    pub fn sent(&self) {
-        self.book().sent += 1;
-    }
-
-    /// Notes that an event is promised to be safe.
-    pub fn acknowledged(&self, number: usize) {
-        let mut book = self.book();
-        book.acknowledged += 1;
-        book.events[number].1 += 1;
-    }
-
-    /// Notes that a call was taken back.
-    pub fn voided(&self, number: usize) {
-        self.book().voided.insert(number);
-    }
-
-    /// A call that may be taken back: of a session that goes on, and counted long ago.
-    pub fn any_old_call(&self, random: &mut Random) -> Option<usize> {
-        let book = self.book();
-        let old = book.events.len().checked_sub(COUNTED_BY_THEN)? as u64;
-        let number = random.below(old.max(1)) as usize;
-        let (kind, promised) = book.events.get(number)?;
-        let is_of_session = matches!(kind, Kind::Call(call) if call.session.starts_with(GOING_ON));
-        (is_of_session && *promised > 0).then_some(number)
-    }
-
-    /// A copy of everything.
-    pub fn snapshot(&self) -> Book {
-        self.book().clone()
-    }
-}
 
 /// An event on its way.
 #[derive(Clone, Debug)]
@@ -345,7 +238,7 @@ impl Events {
             session,
             input,
             cached: self.random.below(input),
-            output: self.random.below(800),
+            output: self.random.below(MOST_OUTPUT),
         }
     }
 

@@ -86,8 +86,8 @@ pub enum Fault {
     Budgets,
     /// A new version of the price book.
     Prices,
-    /// Some calls that were counted are taken back.
-    Void,
+    /// Some calls that were counted are taken back, or amended.
+    Correct,
 }
 
 impl Fault {
@@ -119,7 +119,7 @@ impl Fault {
             Self::OffsetsLost { .. } => "group of the loader lost".to_owned(),
             Self::Budgets => "budgets changed".to_owned(),
             Self::Prices => "prices changed".to_owned(),
-            Self::Void => "calls voided".to_owned(),
+            Self::Correct => "calls corrected".to_owned(),
         }
     }
 }

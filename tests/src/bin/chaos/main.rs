@@ -5,11 +5,13 @@
 mod actor;
 mod behind;
 mod budgets;
+mod changes;
 mod check;
 mod clock;
 mod events;
 mod fault;
 mod http;
+mod ledger;
 mod levers;
 mod logs;
 mod operator;
@@ -23,6 +25,7 @@ mod schedule;
 mod sender;
 mod system;
 mod tape;
+mod timeline;
 mod variants;
 
 use std::path::PathBuf;

@@ -11,6 +11,7 @@ use spendfuse_tests::lab::{BREAK_VARIABLE, Said, WORKSPACE, run_to_end};
 use spendfuse_tests::pause;
 
 use crate::events::SOURCE;
+use crate::ledger::Amendment;
 
 const COMMAND_PATIENCE: Duration = Duration::from_secs(150);
 
@@ -65,10 +66,27 @@ impl Operator {
 
     /// Takes back a call that was counted, and tries until it is taken back.
     pub fn void(&self, number: usize, patience: Duration) -> Result<()> {
+        self.correct(number, &["void"], patience)
+    }
+
+    /// Lets something else stand for a call that was counted, and tries until it does.
+    pub fn amend(&self, number: usize, to: &Amendment, patience: Duration) -> Result<()> {
+        let output = to.output.to_string();
+        let amend = [
+            "amend",
+            "--customer",
+            &to.customer,
+            "--output-tokens",
+            &output,
+        ];
+        self.correct(number, &amend, patience)
+    }
+
+    fn correct(&self, number: usize, how: &[&str], patience: Duration) -> Result<()> {
         let id = format!("call-{number}");
         let call = ["--workspace", WORKSPACE, "--source", SOURCE, "--id", &id];
         let why = ["--by", "chaos", "--reason", "a fault", "--json"];
-        self.insist(&[&["correct", "void"], &call[..], &why].concat(), patience)?;
+        self.insist(&[&["correct"], how, &call, &why].concat(), patience)?;
         Ok(())
     }
 

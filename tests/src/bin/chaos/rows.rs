@@ -6,7 +6,7 @@ use anyhow::{Context, Result, anyhow};
 use spendfuse_domain::UnixMillis;
 use spendfuse_tests::warehouse::Warehouse;
 
-use crate::events::{Call, Revenue};
+use crate::ledger::{Call, Revenue};
 
 /// A row of table `spend`.
 #[derive(Clone, Debug)]
@@ -15,11 +15,11 @@ pub struct Row {
     pub number: usize,
     /// Whose call it is, without counts; of revenue only the customer.
     pub call: Call,
-    /// 1; 0 where more is told of a call that has a row; -1 where that is taken back.
+    /// 1; 0 where more is told of a call that has a row; -1 where one is taken back.
     pub calls: i128,
     /// Input, cache read, output: what comes on top, where it amends another row.
     pub tokens: [i128; 3],
-    /// Whether somebody wrote it who took a call back.
+    /// Whether somebody wrote it who corrected a call.
     pub is_correction: bool,
     /// What a customer paid, where it is that.
     pub revenue: Option<Revenue>,
@@ -38,7 +38,7 @@ pub struct Row {
 impl Row {
     /// Whether it amends another row.
     pub fn amends(&self) -> bool {
-        self.calls != 1 && self.revenue.is_none()
+        self.is_correction || self.calls != 1 && self.revenue.is_none()
     }
 }
 

@@ -6,43 +6,39 @@ use std::io::Write as _;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::mpsc::{Sender, channel};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, anyhow};
-use spendfuse_domain::Nanos;
-use spendfuse_tests::traffic::{MODEL, PROVIDER};
+use anyhow::{Result, anyhow};
 
 use crate::behind::Behind;
 use crate::budgets::Budgets;
+use crate::changes::{Change, OPERATOR_PATIENCE, first_prices, operate};
 use crate::check::{self, Check, Depth};
 use crate::clock::{self, Boundary};
-use crate::events::{Book, Events, Ledger};
-use crate::fault::{Fault, Link, Part};
-use crate::operator::Operator;
+use crate::events::Events;
+use crate::fault::{Fault, Part};
+use crate::ledger::{Amendment, Book, COUNTED_BY_THEN, Ledger, WHOLE_BY_THEN};
 use crate::quiet::Quiet;
 use crate::retention::Life;
-use crate::rows::{PriceBooks, Rates};
+use crate::rows::PriceBooks;
 use crate::schedule::{Planned, Releases, schedule};
 use crate::sender::{KafkaSender, Running, SidecarSender};
 use crate::system::{ID_PREFIX, System, SystemOptions};
-use spendfuse_testkit::proxy::{Proxy, Toward};
+use crate::timeline::{Step, timeline};
+use spendfuse_testkit::proxy::Proxy;
 use spendfuse_tests::random::Random;
 
 const KAFKA_EVENTS_A_SECOND: u64 = 300;
 const SIDECAR_EVENTS_A_SECOND: u64 = 60;
-const OPERATOR_PATIENCE: Duration = Duration::from_secs(120);
 /// How long everything may take to settle after the faults.
 const SETTLE: Duration = Duration::from_secs(150);
 /// About how long servers, topics and tables take to be there.
 const PREPARATION: Duration = Duration::from_secs(12);
 /// Every processor knows after this time that the installation is finalized, kills and all.
 const FOLLOWED: Duration = Duration::from_secs(45);
-/// A command that takes a call back asks every part, and faults leave it little room: the last of them
-/// succeed when all faults are over.
-const VOIDED_WITHIN: Duration = Duration::from_secs(1_200);
-const VOIDED_AT_ONCE: u32 = 4;
+const CORRECTED_AT_ONCE: u32 = 4;
 const PROGRESS_EVERY: Duration = Duration::from_secs(15);
 
 /// What to run.
@@ -83,24 +79,6 @@ impl Outcome {
     pub fn fault_count(&self) -> u64 {
         self.faults.values().sum()
     }
-}
-
-/// What happens to a part, and when.
-#[derive(Clone, Copy, Debug)]
-enum Step {
-    Fault(Fault),
-    Start(Part),
-    Restart(Part),
-    Resume(Part),
-    Fast(Link),
-    Loud(Link, Toward),
-    RightClock(Part),
-    Room(Part),
-    PowerOff,
-    PowerOn,
-    Sending,
-    LoseOffsets,
-    Exchange(Part),
 }
 
 /// Runs the faults of a seed and checks what is left.
@@ -153,14 +131,8 @@ pub struct World {
     posts: Arc<(AtomicU64, AtomicU64)>,
     finalized_at: Option<Instant>,
     tells_more: bool,
-}
-
-/// What an operator changes while the system runs.
-enum Change {
-    Budgets(String),
-    Prices(Rates),
-    Finalize,
-    Void(usize),
+    /// Calls that are corrected, or on their way to it.
+    corrected: BTreeSet<usize>,
 }
 
 impl World {
@@ -195,6 +167,7 @@ impl World {
             posts: Arc::default(),
             finalized_at: None,
             tells_more,
+            corrected: BTreeSet::new(),
         })
     }
 
@@ -369,15 +342,32 @@ impl World {
                 let rates = [rate(35_000), rate(8_750), rate(140_000)];
                 self.tell(Change::Prices(rates));
             }
-            Fault::Void => {
-                for _ in 0..VOIDED_AT_ONCE {
-                    if let Some(call) = self.ledger.any_old_call(&mut self.random) {
-                        self.tell(Change::Void(call));
-                    }
-                }
-            }
+            Fault::Correct => self.correct(),
         }
         Ok(())
+    }
+
+    /// Each call once: what stands for it is known then.
+    fn correct(&mut self) {
+        for turn in 0..CORRECTED_AT_ONCE {
+            let is_void = turn % 2 == 0;
+            let age = if is_void {
+                COUNTED_BY_THEN
+            } else {
+                WHOLE_BY_THEN
+            };
+            let Some(call) = self.ledger.any_old_call(&mut self.random, age) else {
+                continue;
+            };
+            if !self.corrected.insert(call) {
+                continue;
+            }
+            let change = match is_void {
+                true => Change::Void(call),
+                false => Change::Amend(call, Amendment::any(&mut self.random)),
+            };
+            self.tell(change);
+        }
     }
 
     fn tell(&self, change: Change) {
@@ -443,91 +433,7 @@ fn figures(book: &Book, posts: &(AtomicU64, AtomicU64), lost: u64) -> Vec<(&'sta
         ("records with other content", book.conflicts),
         ("records that tell more of a call", book.grown),
         ("calls voided", book.voided.len() as u64),
+        ("calls amended", book.amended.len() as u64),
         ("Kafka messages lost by name", lost),
     ]
-}
-
-/// Begins and ends of all faults in the order of time, with the fault's number.
-fn timeline(planned: &[Planned]) -> Vec<(Duration, usize, Step)> {
-    let mut all = Vec::new();
-    for (number, Planned { at, fault }) in planned.iter().copied().enumerate() {
-        let mut steps = Vec::new();
-        steps.push((at, Step::Fault(fault)));
-        match fault {
-            Fault::Kill { part, down } => steps.push((at + down, Step::Start(part))),
-            Fault::Pause { part, time } => steps.push((at + time, Step::Resume(part))),
-            Fault::Storm { rounds, every } => {
-                let part = Part::Processor(1);
-                steps.extend((1..=rounds).map(|round| (at + every * round, Step::Restart(part))));
-            }
-            Fault::Slow { link, time, .. } => steps.push((at + time, Step::Fast(link))),
-            Fault::Silence { link, toward, time } => {
-                steps.push((at + time, Step::Loud(link, toward)));
-            }
-            Fault::Clock { part, time, .. } => steps.push((at + time, Step::RightClock(part))),
-            Fault::FullDisk { part, time } => steps.push((at + time, Step::Room(part))),
-            Fault::PowerLoss { back, down } => {
-                steps.push((at + back, Step::PowerOff));
-                steps.push((at + back + down, Step::PowerOn));
-            }
-            Fault::Exchange { part, down } => steps.push((at + down, Step::Exchange(part))),
-            Fault::Quiet { time, .. } => steps.push((at + time, Step::Sending)),
-            Fault::OffsetsLost { down } => steps.push((at + down, Step::LoseOffsets)),
-            Fault::Lose { .. }
-            | Fault::HalfClose { .. }
-            | Fault::Cut { .. }
-            | Fault::Budgets
-            | Fault::Finalize
-            | Fault::Prices
-            | Fault::Void => {}
-        }
-        all.extend(steps.into_iter().map(|(at, step)| (at, number, step)));
-    }
-    // Stable: what begins at the same time stays in its order.
-    all.sort_by_key(|(at, ..)| *at);
-    all
-}
-
-fn operate(operator: &Operator, todo: &Receiver<Change>, ledger: &Ledger) -> Result<PriceBooks> {
-    let mut made = Vec::new();
-    while let Ok(change) = todo.recv() {
-        match change {
-            Change::Budgets(yaml) => operator.apply_budgets(&yaml, OPERATOR_PATIENCE)?,
-            Change::Finalize => {
-                operator.insist(&["finalize", "--yes"], OPERATOR_PATIENCE)?;
-            }
-            Change::Prices(rates) => {
-                let names = ["input", "cache_read", "output"].into_iter().zip(&rates);
-                let texts: Vec<String> = names
-                    .map(|(name, rate)| format!("{name}={}", Nanos::new(*rate)))
-                    .collect();
-                let model = format!("{PROVIDER}/{MODEL}");
-                let version = operator.set_prices(&model, &texts, OPERATOR_PATIENCE)?;
-                made.push((version, rates));
-            }
-            Change::Void(call) => {
-                operator.void(call, VOIDED_WITHIN)?;
-                ledger.voided(call);
-            }
-        }
-    }
-    Ok(made)
-}
-
-/// The rates that the executable brings along, from table `prices`.
-fn first_prices(system: &System) -> Result<PriceBooks> {
-    let sql = format!(
-        "SELECT price_version, line, toInt128(rate * 1000000000) FROM prices \
-         WHERE provider = '{PROVIDER}' AND model = '{MODEL}' AND service_tier = 'default' \
-         AND above_context_tokens = 0"
-    );
-    let rows = system.warehouse().rows(&sql);
-    let rows = rows.map_err(|error| anyhow!(error))?;
-    let version = rows.first().context("the model has a price")?[0].clone();
-    let rate = |line: &str| -> Result<i128> {
-        let row = rows.iter().find(|row| row[1] == line);
-        Ok(row.context("the model has three rates")?[2].parse()?)
-    };
-    let rates = [rate("input")?, rate("cache_read")?, rate("output")?];
-    Ok(vec![(version, rates)])
 }

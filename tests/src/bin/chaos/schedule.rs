@@ -215,7 +215,7 @@ fn pick(random: &mut Random, nodes: usize, life: Life, releases: Releases) -> Fa
             part: Part::Sidecar,
             time: random.millis(2_000, 5_000),
         },
-        112.. => Fault::Void,
+        112.. => Fault::Correct,
         _ => Fault::FullDisk {
             part: Part::ClickHouse,
             time: random.millis(500, 4_000),

@@ -10,8 +10,9 @@ use anyhow::{Result, bail};
 use spendfuse_bus::{BusError, EventProducer, EventRecord, KafkaConfig, ProducerOptions};
 use spendfuse_tests::pause;
 
-use crate::events::{Event, Events, Ledger};
+use crate::events::{Event, Events};
 use crate::http;
+use crate::ledger::Ledger;
 use spendfuse_tests::random::Random;
 
 /// Longer than any run: nothing is given up.

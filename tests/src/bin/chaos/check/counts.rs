@@ -6,7 +6,8 @@ use anyhow::{Result, anyhow};
 
 use super::Check;
 use super::input::Input;
-use crate::events::{Book, Call, Kind, number_in};
+use crate::events::number_in;
+use crate::ledger::{Book, Call, Kind};
 use crate::logs::Logs;
 use crate::rows::{PriceBooks, Row, cost, rollup};
 use crate::system::System;
@@ -97,7 +98,8 @@ pub(super) fn rejected(logs: &Logs, input: &Input) -> Result<Check> {
     })
 }
 
-/// Each event's row with those that amend it, as one: it costs what the price list of the last says.
+/// Each event's row with those that amend it, as one: it is whose the last says, and costs what that
+/// one's price list says.
 fn together(rows: &[Row]) -> BTreeMap<usize, Row> {
     let mut rows: Vec<&Row> = rows.iter().collect();
     rows.sort_by_key(|row| (row.number, row.address));
@@ -112,6 +114,7 @@ fn together(rows: &[Row]) -> BTreeMap<usize, Row> {
         }
         known.calls += row.calls;
         known.nanos += row.nanos;
+        known.call.clone_from(&row.call);
         known.price_version.clone_from(&row.price_version);
     }
     events
@@ -132,9 +135,13 @@ pub(super) fn contents(book: &Book, rows: &[Row], prices: &PriceBooks) -> Check 
             }
             continue;
         }
+        let amended = book.amended.get(&number);
         let is_said = |call: &Call| {
-            let tokens = [call.input - call.cached, call.cached, call.output];
+            let output = amended.map_or(call.output, |amended| amended.output);
+            let tokens = [call.input - call.cached, call.cached, output];
+            let customer = amended.map_or(&call.customer, |amended| &amended.customer);
             let names = Call {
+                customer: customer.clone(),
                 input: 0,
                 cached: 0,
                 output: 0,

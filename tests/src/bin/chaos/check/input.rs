@@ -8,7 +8,8 @@ use anyhow::Result;
 use spendfuse_domain::UnixMillis;
 
 use super::{BETWEEN, Check};
-use crate::events::{Book, Kind, is_looping, number_in};
+use crate::events::{is_looping, number_in};
+use crate::ledger::{Book, Kind};
 use crate::logs::{Logs, Stored};
 use crate::system::{ID_PREFIX, System};
 

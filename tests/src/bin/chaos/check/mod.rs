@@ -13,7 +13,8 @@ use anyhow::Result;
 
 use crate::budgets::{Budgets, Figures};
 use crate::clock::now;
-use crate::events::{Book, Kind, is_idling};
+use crate::events::is_idling;
+use crate::ledger::{Book, Kind};
 use crate::rows::{PriceBooks, rows};
 use crate::system::System;
 use second::Second;

@@ -9,7 +9,7 @@ use spendfuse_tests::warehouse::Warehouse;
 
 use super::{BETWEEN, Check};
 use crate::budgets::Budgets;
-use crate::events::Book;
+use crate::ledger::Book;
 use crate::logs::{Logs, Stored};
 use crate::rows::PriceBooks;
 use crate::system::{DATABASE as DATABASE_OF_RUN, System};
@@ -54,7 +54,7 @@ const CONTENTS: &str = "
             AND wanted.told = rows.told
     WHERE wrong != ''";
 
-/// What was taken back is nothing any more, and nothing else was taken back.
+/// What was taken back is nothing any more, and nothing else was corrected.
 const VOIDED: &str = "
     SELECT call, concat('is void: ', toString((n, nanos, tokens)))
     FROM (
@@ -63,8 +63,30 @@ const VOIDED: &str = "
             sum(toInt64(input_tokens) + cache_read_tokens + output_tokens) AS tokens
         FROM {warehouse}.spend GROUP BY call)
     WHERE call IN (SELECT id FROM voided) AND (n, nanos, tokens) != (0, 0, 0)
-    UNION ALL SELECT amends_id, 'was taken back by nobody' FROM {warehouse}.spend
-    WHERE src_topic LIKE '%.corrections' AND amends_id NOT IN (SELECT id FROM voided)";
+    UNION ALL SELECT amends_id, 'was corrected by nobody' FROM {warehouse}.spend
+    WHERE src_topic LIKE '%.corrections' AND amends_id NOT IN (SELECT id FROM corrected)";
+
+/// What was amended is one call of its customer with its answer, by the price book of its last row, and
+/// nothing of anybody else.
+const AMENDED: &str = "
+    WITH net AS (
+        SELECT if(amends_seq > 0, amends_id, event_id) AS id, customer, sum(calls) AS n,
+            toInt128(sum(cost) * 1000000000) AS nanos, sum(toInt64(input_tokens)) AS input,
+            sum(toInt64(cache_read_tokens)) AS cached, sum(toInt64(output_tokens)) AS answer,
+            argMax(price_version, (meter_seq, meter_index)) AS version
+        FROM {warehouse}.spend WHERE id IN (SELECT id FROM amended) GROUP BY ALL
+    ), judged AS (
+        SELECT net.id AS id, net.customer AS customer, (n, nanos, net.answer) AS found,
+            toInt128(net.input) * books.input + toInt128(net.cached) * books.cached
+                + toInt128(net.answer) * books.answer AS numerator,
+            if(net.customer = amended.customer,
+                (1, intDiv(numerator + 999999, 1000000), amended.answer), (0, 0, 0)) AS must
+        FROM net INNER JOIN amended USING (id) LEFT JOIN books ON books.version = net.version
+    )
+    SELECT id, concat(customer, ' has ', toString(found), ', must have ', toString(must))
+    FROM judged WHERE found != must
+    UNION ALL SELECT id, concat('is amended and not of ', customer) FROM amended
+    WHERE (id, customer) NOT IN (SELECT id, customer FROM net)";
 
 /// The views' sums by hour or day; `{table}`, `{column}`, `{start}`.
 const ROLLUP: &str = "
@@ -172,6 +194,10 @@ impl Second {
             "voided",
             voided.map(|number| json!({"id": format!("call-{number}")})),
         )?;
+        let amended = book.amended.iter().map(|(number, to)| {
+            json!({"id": format!("call-{number}"), "customer": to.customer, "answer": to.output})
+        });
+        second.insert("amended", amended)?;
         second.execute(questions)?;
         Ok(second)
     }
@@ -208,6 +234,7 @@ impl Second {
         let mut differences = self.differences(COUNTED)?;
         differences.extend(self.differences(CONTENTS)?);
         differences.extend(self.differences(VOIDED)?);
+        differences.extend(self.differences(AMENDED)?);
         Ok(Check {
             name: "rows = SQL over the usage topic",
             compared: format!(

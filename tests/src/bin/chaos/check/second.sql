@@ -19,8 +19,10 @@ CREATE TABLE budgets
 
 CREATE TABLE entries (key String, value String) ENGINE = Memory;
 
--- Calls that somebody has taken back.
+-- Calls that somebody has taken back, and those for which somebody has let something else stand.
 CREATE TABLE voided (id String) ENGINE = Memory;
+CREATE TABLE amended (id String, customer String, answer Int64) ENGINE = Memory;
+CREATE VIEW corrected AS SELECT id FROM voided UNION ALL SELECT id FROM amended;
 
 CREATE VIEW decoded AS
 WITH
@@ -80,7 +82,7 @@ WHERE is_json AND specversion = '1.0' AND source != '' AND id != '' AND workspac
 -- What contradicts it comes later in the same partition; what comes in another one was said before.
 CREATE TABLE tellings ENGINE = Memory AS
 SELECT * FROM accepted
-WHERE type != 'spendfuse.session_end' AND feature != 'conflict' AND id NOT IN voided
+WHERE type != 'spendfuse.session_end' AND feature != 'conflict' AND id NOT IN corrected
 ORDER BY offset, partition
 LIMIT 1 BY workspace, source, id, answer;
 
@@ -99,7 +101,7 @@ SELECT
         + spend.cost_units AS parts
 FROM {warehouse}.spend
 LEFT JOIN accepted AS own ON own.partition = spend.src_partition AND own.offset = spend.src_offset
-WHERE if(spend.amends_seq > 0, spend.amends_id, spend.event_id) NOT IN voided;
+WHERE if(spend.amends_seq > 0, spend.amends_id, spend.event_id) NOT IN corrected;
 
 -- What each event comes to with each telling, by the prices of that one's row.
 CREATE TABLE sums ENGINE = Memory AS
@@ -144,7 +146,7 @@ WINDOW tellings AS (
     PARTITION BY workspace, source, id ORDER BY sums.answer
     ROWS BETWEEN UNBOUNDED PRECEDING AND CURRENT ROW);
 
--- With the rows of what was taken back, each at its own time.
+-- With the rows of what was corrected, each at its own time.
 CREATE TABLE counted ENGINE = Memory AS
 SELECT
     workspace, customer, feature, plan, session, time, budget_version, kind = 'revenue' AS is_revenue,
@@ -156,7 +158,7 @@ SELECT
     toInt128(cost * 1000000000), revenue, toInt64(input_tokens), toInt64(cache_read_tokens),
     toInt64(output_tokens)
 FROM {warehouse}.spend
-WHERE if(amends_seq > 0, amends_id, event_id) IN voided;
+WHERE if(amends_seq > 0, amends_id, event_id) IN corrected;
 
 -- Every budget's scopes in every window of the calendar.
 CREATE VIEW windows AS
