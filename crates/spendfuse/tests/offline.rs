@@ -50,6 +50,17 @@ wrong.yaml:9:13: windows of kind `rolling` are not supported yet; use one of: se
 ";
     assert_eq!(stdout(&output), expected);
     assert_eq!(output.status.code(), Some(1));
+
+    let places = "budgets: [{id: cap, scope: {workspace: acme}, limit: \"5\", window: day, alert: [slack-ops]}]";
+    fs::write(folder.path().join("places.yaml"), places).unwrap();
+    let output = Command::new(env!("CARGO_BIN_EXE_spendfuse"))
+        .args(["budgets", "validate", "places.yaml"])
+        .current_dir(folder.path())
+        .output()
+        .unwrap();
+    let said = stdout(&output);
+    assert!(said.starts_with("places.yaml: alert of cap: "), "{said}");
+    assert_eq!(output.status.code(), Some(1));
 }
 
 #[test]
@@ -236,6 +247,20 @@ fn a_dry_run_adds_up_only_what_would_be_counted() {
 }
 
 #[test]
+fn an_event_of_several_lines_is_told_how_to_become_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("event.json");
+    fs::write(&file, "{\n  \"id\": \"a\"\n}\n").unwrap();
+    let output = spendfuse(&["prices", "explain", file.to_str().unwrap()]);
+    let said = stdout(&output);
+    let first = said.lines().next().unwrap_or_default();
+    assert!(
+        first.ends_with("one event a line: `jq -c . FILE`"),
+        "{said}"
+    );
+}
+
+#[test]
 fn a_dry_run_names_the_scope_that_the_meter_would_count_in() {
     let folder = tempfile::tempdir().unwrap();
     let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
@@ -307,7 +332,7 @@ fn with_json_an_error_is_json_and_the_exit_code_says_whose_fault_it_is() {
     };
     let nowhere = "--set=kafka.brokers=127.0.0.1:1";
     let cases: [(&[&str], i32, &str); 8] = [
-        (&["budgets", "apply", "wrong.yaml"], 2, "wrong_budgets_file"),
+        (&["budgets", "apply", "wrong.yaml"], 1, "wrong_budgets_file"),
         (&["config", "--set", "kafka.broker=x"], 2, "wrong_settings"),
         (&["config", "--config", "missing.toml"], 2, "wrong_settings"),
         (&["budget", "list"], 2, "wrong_usage"),

@@ -39,7 +39,7 @@ enum Change {
     Schema2,
 }
 
-const MIGRATIONS: [Migration; 8] = [
+const MIGRATIONS: [Migration; 9] = [
     Migration {
         number: 1,
         name: "spend",
@@ -79,6 +79,11 @@ const MIGRATIONS: [Migration; 8] = [
         number: 8,
         name: "corrected_findings",
         change: Change::Statements(include_str!("../migrations/0008_corrected_findings.sql")),
+    },
+    Migration {
+        number: 9,
+        name: "corrected_sessions",
+        change: Change::Statements(include_str!("../migrations/0009_corrected_sessions.sql")),
     },
 ];
 

@@ -49,7 +49,10 @@ async fn migrations_run_twice_and_refuse_a_newer_schema() {
         warehouse.check_deduplication().await,
         Err(WarehouseError::MissingTable { .. } | WarehouseError::Refused { .. })
     ));
-    assert_eq!(warehouse.migrate().await.unwrap(), [1, 2, 3, 4, 5, 6, 7, 8]);
+    assert_eq!(
+        warehouse.migrate().await.unwrap(),
+        [1, 2, 3, 4, 5, 6, 7, 8, 9]
+    );
     assert_eq!(warehouse.migrate().await.unwrap(), [0_u32; 0]);
     warehouse.check_deduplication().await.unwrap();
 
@@ -278,6 +281,27 @@ async fn an_entry_that_amends_another_adds_what_it_is_more() {
         amends.rows,
         [["correction", "r-1", "9", "3", "7", "0", "0", "0"]]
     );
+}
+
+#[tokio::test]
+async fn views_say_what_stands_after_corrections() {
+    let server = clickhouse();
+    let warehouse = warehouse(&server);
+    warehouse.migrate().await.unwrap();
+    // One call was moved to another customer, another one was taken back.
+    let entries = "INSERT INTO spend (time, kind, calls, workspace, customer, model, session, cost, priced, meter_seq) \
+        SELECT now64(3), entry.1, entry.2, 'acme', entry.3, entry.3, entry.4, entry.2, 'ceiling', 1 \
+        FROM (SELECT arrayJoin([('usage', 1, 'old', 'moved'), ('correction', -1, 'old', 'moved'), \
+            ('correction', 1, 'new', 'moved'), ('usage', 1, 'gone', 'void'), \
+            ('correction', -1, 'gone', 'void')]) AS entry)";
+    warehouse.execute(entries, "a test").await.unwrap();
+    let rows = async |sql: &str| warehouse.query_table(sql).await.unwrap().rows;
+    let sessions = rows("SELECT session, customer, calls, cost FROM top_sessions").await;
+    assert_eq!(sessions, [["moved", "new", "1", "1"]]);
+    let unpriced = rows("SELECT model, calls, charged FROM unpriced_models").await;
+    assert_eq!(unpriced, [["new", "1", "1"]]);
+    let counted = rows("SELECT sum(sessions), sum(cost) FROM session_percentiles").await;
+    assert_eq!(counted, [["1", "1"]]);
 }
 
 #[tokio::test]

@@ -20,7 +20,7 @@ pub(super) struct FoundRow {
     pub(super) row: CountedRow,
     /// Cost by the app's own figure.
     pub(super) is_reported: bool,
-    pub(super) price_version: u32,
+    pub(super) price_version: Option<u32>,
     /// What stood for its call before it, where it counts only what the call has grown by. `row` is
     /// then what stands since.
     pub(super) before: Option<Nanos>,

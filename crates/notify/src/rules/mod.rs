@@ -32,9 +32,9 @@ use crate::route::Routes;
 use message::{Entry, Message, State, Untold};
 use queues::Queues;
 
-pub use requests::Request;
+pub use requests::{MOST_MUTES, Request};
 pub use sending::{Attempt, Outcome};
-pub use stored::{ALERT_PREFIX, MESSAGE_PREFIX, Stored, StoredError};
+pub use stored::{ALERT_PREFIX, MESSAGE_PREFIX, Stored, StoredError, muted};
 
 /// Alerts of which a partition knows at most; beyond, the oldest that need nothing are forgotten.
 pub const MOST_ALERTS: usize = 50_000;

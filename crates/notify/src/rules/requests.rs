@@ -8,13 +8,14 @@ use super::{Notifier, Stored};
 use crate::letter::What;
 
 /// Scopes that are muted at once at most.
-const MOST_MUTES: usize = 1_000;
+pub const MOST_MUTES: usize = 1_000;
 
 /// One request. Written to every partition: each does what it knows of.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "do")]
 pub enum Request {
-    /// Nobody is told of scopes that begin so, until then; a time that has passed ends it.
+    /// Nobody is told of scopes that begin so, until then; a time that has passed ends it, and every
+    /// mute of a scope that begins so.
     Mute {
         /// Scope text, or its beginning.
         scope: String,
@@ -33,14 +34,22 @@ impl Notifier {
     pub fn request(&mut self, request: Request, now: UnixMillis) {
         match request {
             Request::Mute { scope, until } if until > now => {
-                if self.mutes.len() < MOST_MUTES || self.mutes.contains_key(&scope) {
-                    self.changed.insert(Stored::Mute(scope.clone()));
-                    self.mutes.insert(scope, until);
+                if self.mutes.len() >= MOST_MUTES && !self.mutes.contains_key(&scope) {
+                    let most = MOST_MUTES;
+                    tracing::warn!(scope, most, "too many scopes are muted, so this one is not");
+                    return;
                 }
+                self.changed.insert(Stored::Mute(scope.clone()));
+                self.mutes.insert(scope, until);
             }
+            // Whoever wants to hear of a workspace wants to hear of its customers.
             Request::Mute { scope, .. } => {
-                if self.mutes.remove(&scope).is_some() {
-                    self.changed.insert(Stored::Mute(scope));
+                let muted = self.mutes.range(scope.clone()..).map(|(muted, _)| muted);
+                let below = muted.take_while(|muted| muted.starts_with(scope.as_str()));
+                let below: Vec<String> = below.cloned().collect();
+                for muted in below {
+                    self.mutes.remove(&muted);
+                    self.changed.insert(Stored::Mute(muted));
                 }
             }
             Request::Resend { alert } => {

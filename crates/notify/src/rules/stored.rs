@@ -42,6 +42,13 @@ struct Time {
     at: UnixMillis,
 }
 
+/// The scope that a record of the changelog mutes, and until when; `None` for other records.
+pub fn muted<'k>(key: &'k str, value: &[u8]) -> Option<(&'k str, UnixMillis)> {
+    let scope = key.strip_prefix(MUTE_PREFIX)?;
+    let until: Time = serde_json::from_slice(value).ok()?;
+    Some((scope, until.at))
+}
+
 impl Stored {
     /// Different in each partition, or the same in all: whoever reads all of them has one table.
     fn key(&self, partition: u32) -> String {

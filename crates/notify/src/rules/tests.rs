@@ -256,6 +256,20 @@ fn muted_scopes_are_not_told_of_until_the_time_is_over() {
     assert_eq!(delivered(&mut notifier, until), [What::Again]);
 }
 
+#[test]
+fn telling_again_of_a_workspace_ends_the_mutes_of_its_customers() {
+    let mut notifier = notifier(&["ops"], options());
+    for scope in ["acme/customer=c-1", "acme2/"] {
+        let (scope, until) = (scope.to_owned(), NOON.plus(HOUR));
+        notifier.request(Request::Mute { scope, until }, NOON);
+    }
+    let (scope, until) = ("acme/".to_owned(), NOON);
+    notifier.request(Request::Mute { scope, until }, NOON);
+    notifier.alert(critical("acme/customer=c-1"), NOON);
+    notifier.alert(critical("acme2/customer=c-1"), NOON);
+    assert_eq!(delivered(&mut notifier, NOON), [What::New]);
+}
+
 fn id_of(key: &str) -> String {
     spendfuse_engine::alert::id_of(key)
 }

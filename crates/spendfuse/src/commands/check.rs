@@ -28,16 +28,26 @@ pub struct CheckArgs {
     #[command(flatten)]
     context: ContextArgs,
     /// What the call is expected to cost, US dollars
-    #[arg(long, value_name = "USD", conflicts_with_all = ["input_tokens", "max_output_tokens"])]
+    #[arg(long, value_name = "USD", allow_negative_numbers = true, conflicts_with_all = ["input_tokens", "max_output_tokens"])]
     estimated_cost_usd: Option<String>,
     /// Estimate from tokens of --model instead, at the prices in force
-    #[arg(long, value_name = "N", requires = "model")]
+    #[arg(
+        long,
+        value_name = "N",
+        allow_negative_numbers = true,
+        requires = "model"
+    )]
     input_tokens: Option<u64>,
     /// The most that the model may write
-    #[arg(long, value_name = "N", requires = "model")]
+    #[arg(
+        long,
+        value_name = "N",
+        allow_negative_numbers = true,
+        requires = "model"
+    )]
     max_output_tokens: Option<u64>,
     /// What the session may spend, for budgets with limit_from: event, US dollars
-    #[arg(long, value_name = "USD")]
+    #[arg(long, value_name = "USD", allow_negative_numbers = true)]
     session_limit_usd: Option<String>,
     /// Print JSON: the answer of the sidecar's /v1/check
     #[arg(long)]

@@ -36,8 +36,11 @@ impl Kind {
 
     fn exit_code(self) -> u8 {
         match self {
-            Self::WrongUsage | Self::WrongSettings | Self::WrongBudgetsFile => 2,
-            Self::KafkaUnreachable | Self::ClickHouseUnreachable | Self::Failed => 1,
+            Self::WrongUsage | Self::WrongSettings => 2,
+            Self::WrongBudgetsFile
+            | Self::KafkaUnreachable
+            | Self::ClickHouseUnreachable
+            | Self::Failed => 1,
         }
     }
 }
@@ -90,7 +93,7 @@ impl Failure {
         Self::new(Kind::WrongSettings, error)
     }
 
-    /// A budgets file with mistakes, one a line: exit code 2.
+    /// A budgets file with mistakes, one a line: exit code 1.
     pub fn budgets_file(error: impl fmt::Display, mistakes: Vec<String>) -> Self {
         Self {
             details: mistakes,

@@ -9,7 +9,7 @@ use spendfuse_domain::{Detector, Severity};
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::output::{self, Cell, Colour, Side, ago, counted, grouped, print_table, table};
-use super::{Failure, found_wrong, kafka};
+use super::{Failure, kafka};
 use crate::settings::Settings;
 
 #[derive(Args, Debug)]
@@ -168,13 +168,14 @@ fn list(settings: &Settings, args: &ListArgs) -> Result<ExitCode, Failure> {
 fn show(settings: &Settings, args: &ShowArgs) -> Result<ExitCode, Failure> {
     let mut findings = read(settings)?;
     findings.retain(|one| one.id == args.finding || one.key.starts_with(&args.finding));
-    if args.json {
-        output::json(&findings.iter().map(Keyed::to_json).collect::<Vec<_>>());
-    } else if findings.is_empty() {
-        output::line(format!(
+    if findings.is_empty() {
+        return Err(Failure::work(format!(
             "no finding has the id or scope {}; `spendfuse findings list --all` shows all",
             args.finding
-        ));
+        )));
+    }
+    if args.json {
+        output::json(&findings.iter().map(Keyed::to_json).collect::<Vec<_>>());
     } else {
         for (place, one) in findings.iter().enumerate() {
             if place > 0 {
@@ -183,11 +184,7 @@ fn show(settings: &Settings, args: &ShowArgs) -> Result<ExitCode, Failure> {
             one.print();
         }
     }
-    Ok(if findings.is_empty() {
-        found_wrong()
-    } else {
-        ExitCode::SUCCESS
-    })
+    Ok(ExitCode::SUCCESS)
 }
 
 impl Keyed {

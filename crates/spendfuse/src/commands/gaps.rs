@@ -33,7 +33,7 @@ enum Action {
     List(OutputArgs),
     /// Let a stopped partition go on behind what is lost; recorded for ever
     #[command(
-        after_help = "Examples:\n  spendfuse gaps accept --topic spendfuse.usage --partition 3\n  spendfuse gaps accept --topic spendfuse.rows --partition 0 --to 1042\n\nThe sentence that a stopped partition gives names topic, partition and, where it is needed, --to."
+        after_help = "Examples:\n  spendfuse gaps accept --topic spendfuse.usage --partition 3\n  spendfuse gaps accept --topic spendfuse.rows --partition 0 --to 1042\n\nThe sentence that a stopped partition gives names topic, partition and, where it is needed, --to.\nWhere nothing is lost nothing is accepted, but of a rows topic what the loader's sentence names by --to."
     )]
     Accept(AcceptArgs),
 }
@@ -164,23 +164,23 @@ fn wanted(settings: &Settings, args: &AcceptArgs) -> Result<GapRow, Failure> {
         )));
     };
     let from = committed.unwrap_or(0);
-    let to = args
-        .to
-        .unwrap_or(from.clamp(range.from, range.to.max(range.from)));
-    // What is in doubt may end where the group has come to: accepted by naming that.
-    if args.to.is_none() && to == from {
-        return Err(Failure::work(format!(
-            "nothing of {topic} partition {partition} is lost: its group goes on at offset {from}, \
-             and the topic has {} to {}",
+    let is_loaded = [settings.topics().rows, settings.topics().rows_ledger].contains(topic);
+    let held = (range.from, range.to);
+    let to = goes_on_at(from, held, args.to, is_loaded).map_err(|refused| {
+        let known = format!(
+            "its group goes on at offset {from}, and the topic has {} to {}",
             range.from, range.to
-        )));
-    }
-    if to > range.to {
-        return Err(Failure::usage(format!(
-            "--to {to}: {topic} partition {partition} ends at offset {}",
-            range.to
-        )));
-    }
+        );
+        match refused {
+            Refused::NothingLost => Failure::work(format!(
+                "nothing of {topic} partition {partition} is lost: {known}"
+            )),
+            Refused::Elsewhere { to, least, most } => Failure::usage(format!(
+                "--to {to}: {topic} partition {partition} goes on at an offset from {least} to \
+                 {most}: {known}"
+            )),
+        }
+    })?;
     Ok(GapRow {
         accepted_at: output::now(),
         group,
@@ -189,6 +189,47 @@ fn wanted(settings: &Settings, args: &AcceptArgs) -> Result<GapRow, Failure> {
         from,
         to,
     })
+}
+
+/// Why a gap is not accepted.
+#[derive(Debug, PartialEq, Eq)]
+enum Refused {
+    NothingLost,
+    Elsewhere { to: i64, least: i64, most: i64 },
+}
+
+/// Where a partition goes on whose group has come to `from`, and whose topic has the offsets `held`,
+/// the end exclusive.
+///
+/// A loader also stops at what the topic has: rows that cannot be loaded, or an insert in doubt,
+/// which may end where the group has come to. Only the loader knows, and its sentence names --to.
+fn goes_on_at(
+    from: i64,
+    held: (i64, i64),
+    wanted: Option<i64>,
+    is_loaded: bool,
+) -> Result<i64, Refused> {
+    let (begin, end) = (held.0, held.1.max(held.0));
+    let is_lost = !(begin..=end).contains(&from);
+    if !is_lost && !(is_loaded && wanted.is_some()) {
+        return Err(Refused::NothingLost);
+    }
+    let to = wanted.unwrap_or(from.clamp(begin, end));
+    let least = match from > end {
+        // A log that became shorter may have grown since the loader named its end; it goes back no
+        // further.
+        true if is_loaded => begin,
+        true => end,
+        false => begin.max(from),
+    };
+    match (least..=end).contains(&to) {
+        true => Ok(to),
+        false => Err(Refused::Elsewhere {
+            to,
+            least,
+            most: end,
+        }),
+    }
 }
 
 fn open_json(gap: &OpenGap) -> serde_json::Value {
@@ -258,4 +299,39 @@ fn print(open: &[OpenGap], accepted: &[GapRow]) {
         rows.add_row(line(&gap.topic, gap.partition, gap.from, gap.to, at));
     }
     print_table(&rows);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_is_lost_is_accepted_and_goes_on_where_the_topic_has_records() {
+        let elsewhere = |to, least, most| Err(Refused::Elsewhere { to, least, most });
+        for is_loaded in [false, true] {
+            let goes_on = |from, to| goes_on_at(from, (10, 20), to, is_loaded);
+            assert_eq!(goes_on(15, None), Err(Refused::NothingLost));
+            assert_eq!(goes_on(4, None), Ok(10));
+            assert_eq!(goes_on(4, Some(12)), Ok(12));
+            assert_eq!(goes_on(4, Some(5)), elsewhere(5, 10, 20));
+            assert_eq!(goes_on(4, Some(21)), elsewhere(21, 10, 20));
+            assert_eq!(goes_on(30, None), Ok(20));
+        }
+        assert_eq!(goes_on_at(30, (10, 20), Some(18), true), Ok(18));
+        let shorter = goes_on_at(30, (10, 20), Some(18), false);
+        assert_eq!(shorter, elsewhere(18, 20, 20));
+    }
+
+    #[test]
+    fn a_loader_alone_stops_at_what_the_topic_has() {
+        let goes_on = |to, is_loaded| goes_on_at(15, (10, 20), Some(to), is_loaded);
+        assert_eq!(goes_on(16, false), Err(Refused::NothingLost));
+        assert_eq!([goes_on(15, true), goes_on(16, true)], [Ok(15), Ok(16)]);
+        let before = Refused::Elsewhere {
+            to: 5,
+            least: 15,
+            most: 20,
+        };
+        assert_eq!(goes_on(5, true), Err(before));
+    }
 }

@@ -32,6 +32,7 @@ pub(super) fn run(settings: &Settings, args: &ListArgs) -> Result<ExitCode, Fail
         ("SEVERITY", Side::Left),
         ("RAISED", Side::Left),
         ("KIND", Side::Left),
+        ("SCOPE", Side::Left),
         ("TOLD", Side::Left),
         ("WHAT", Side::Left),
     ]);
@@ -51,6 +52,7 @@ pub(super) fn run(settings: &Settings, args: &ListArgs) -> Result<ExitCode, Fail
             severity_cell(alert.severity),
             Cell::from(ago(alert.at, now)),
             Cell::from(alert.kind.name()),
+            Cell::from(&alert.scope),
             outcome,
             Cell::from(&alert.message),
         ]);

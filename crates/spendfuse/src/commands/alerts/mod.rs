@@ -86,11 +86,12 @@ struct TestArgs {
 #[derive(Args, Debug)]
 struct MuteArgs {
     /// The scope, or how scopes begin; every scope of a workspace begins with its name and /
+    #[arg(value_parser = known_scope)]
     scope: String,
     /// For how long, such as 30m or 2h; at most 30 days
     #[arg(long = "for", value_name = "TIME", value_parser = known_span, default_value = "1h")]
     span: Duration,
-    /// Tell people again from now on
+    /// Tell people again from now on; ends every mute of a scope that begins so
     #[arg(long, conflicts_with = "span")]
     off: bool,
     /// Print JSON
@@ -113,6 +114,16 @@ fn known_severity(text: &str) -> Result<Severity, String> {
     all.into_iter()
         .find(|severity| severity.name() == text)
         .ok_or_else(|| "use one of info, warning, critical".to_owned())
+}
+
+fn known_scope(text: &str) -> Result<String, String> {
+    // Every scope begins with nothing.
+    match text.trim().is_empty() {
+        true => {
+            Err("write a scope or its beginning, such as acme/: nothing means everybody".to_owned())
+        }
+        false => Ok(text.to_owned()),
+    }
 }
 
 fn known_span(text: &str) -> Result<Duration, String> {

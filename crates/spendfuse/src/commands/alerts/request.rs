@@ -1,62 +1,138 @@
 //! `spendfuse alerts resend|mute`: what a running notifier is asked for, written to all of its
 //! partitions, since each alert is known to one of them.
 
+use std::collections::BTreeMap;
 use std::process::ExitCode;
 
 use serde_json::json;
 use spendfuse_bus::{OutputRecord, write_in_one_transaction};
-use spendfuse_notify::rules::Request;
+use spendfuse_domain::UnixMillis;
+use spendfuse_notify::rules::message::Untold;
+use spendfuse_notify::rules::{MOST_MUTES, Request, muted};
 
+use super::super::Failure;
 use super::super::kafka::{self, PATIENCE};
-use super::super::output;
-use super::super::{Failure, found_wrong};
+use super::super::output::{self, grouped};
 use super::{MuteArgs, ShowArgs, told};
 use crate::settings::Settings;
 
 pub(super) fn resend(settings: &Settings, args: &ShowArgs) -> Result<ExitCode, Failure> {
     let alerts = told::read(settings)?;
-    let known = alerts.iter().find(|told| told.alert.id() == args.alert);
-    let is_known = known.is_some_and(|told| told.entry.is_some());
-    if is_known {
-        let alert = args.alert.clone();
-        write(settings, &Request::Resend { alert })?;
+    let alert = args.alert.clone();
+    let known = alerts.iter().find(|told| told.alert.id() == alert);
+    let Some((known, entry)) = known.and_then(|told| Some((&told.alert, told.entry.as_ref()?)))
+    else {
+        return Err(Failure::work(format!(
+            "no notifier knows an alert {alert}; `spendfuse alerts list` shows all"
+        )));
+    };
+    let routes = settings.notifier().routes;
+    if entry.untold == Some(Untold::NoRoute) && routes.of(known).is_empty() {
+        return Err(Failure::work(format!(
+            "no route takes alert {alert}, so nobody would be told: let one of notifier.routes take \
+             it, start the notifier again, and repeat this with the same settings"
+        )));
     }
-    if args.json {
-        output::json(&json!({"alert": args.alert, "requested": is_known}));
-    } else {
-        output::line(match is_known {
-            true => format!("a notifier tells of {} once more", args.alert),
-            false => format!("no notifier knows an alert {}", args.alert),
-        });
+    let request = Request::Resend {
+        alert: alert.clone(),
+    };
+    write(settings, &request)?;
+    match args.json {
+        true => output::json(&json!({"alert": alert, "requested": true})),
+        false => output::line(format!("a notifier tells of {alert} once more")),
     }
-    Ok(match is_known {
-        true => ExitCode::SUCCESS,
-        false => found_wrong(),
-    })
+    Ok(ExitCode::SUCCESS)
 }
 
 pub(super) fn mute(settings: &Settings, args: &MuteArgs) -> Result<ExitCode, Failure> {
     let now = output::now();
-    let millis = i64::try_from(args.span.as_millis()).unwrap_or(i64::MAX);
-    let until = match args.off {
-        true => now,
-        false => now.plus(millis),
-    };
+    let in_force = mutes(settings, now)?;
+    match args.off {
+        true => tell_again(settings, args, now, &in_force),
+        false => tell_nobody(settings, args, now, &in_force),
+    }
+}
+
+/// What is muted, and until when, as the notifier stored it.
+type Mutes = BTreeMap<String, UnixMillis>;
+
+fn mutes(settings: &Settings, now: UnixMillis) -> Result<Mutes, Failure> {
+    let table = kafka::read_table(settings, &settings.topics().notifier_changelog)?;
+    let all = table.iter().filter_map(|(key, value)| muted(key, value));
+    let in_force = all.filter(|(_, until)| *until > now);
+    let in_force = in_force.map(|(scope, until)| (scope.to_owned(), until));
+    Ok(in_force.collect())
+}
+
+fn tell_nobody(
+    settings: &Settings,
+    args: &MuteArgs,
+    now: UnixMillis,
+    in_force: &Mutes,
+) -> Result<ExitCode, Failure> {
     let scope = args.scope.clone();
-    write(
-        settings,
-        &Request::Mute {
-            scope: scope.clone(),
-            until,
-        },
-    )?;
+    if in_force.len() >= MOST_MUTES && !in_force.contains_key(&scope) {
+        return Err(Failure::work(format!(
+            "{} scopes are muted, and no more can be: mute what they begin with instead, or end \
+             some with --off",
+            grouped(in_force.len() as u64)
+        )));
+    }
+    let millis = i64::try_from(args.span.as_millis()).unwrap_or(i64::MAX);
+    let until = now.plus(millis);
+    let request = Request::Mute {
+        scope: scope.clone(),
+        until,
+    };
+    write(settings, &request)?;
+    match args.json {
+        true => output::json(&json!({"scope": scope, "muted": true, "until": until})),
+        false => output::line(format!(
+            "nobody is told of {scope}… until {until}; alerts list shows what is"
+        )),
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn tell_again(
+    settings: &Settings,
+    args: &MuteArgs,
+    now: UnixMillis,
+    in_force: &Mutes,
+) -> Result<ExitCode, Failure> {
+    let scope = args.scope.clone();
+    // Whatever is known: a notifier may not have stored yet what was asked for just now.
+    let request = Request::Mute {
+        scope: scope.clone(),
+        until: now,
+    };
+    write(settings, &request)?;
+    let all = in_force.keys();
+    let (ended, others): (Vec<&String>, Vec<&String>) =
+        all.partition(|muted| muted.starts_with(scope.as_str()));
+    // One of all of a workspace holds for its customers, too.
+    let others = others.into_iter();
+    let above: Vec<&String> = others
+        .filter(|muted| scope.starts_with(muted.as_str()))
+        .collect();
     if args.json {
-        output::json(&json!({"scope": scope, "muted": !args.off, "until": until}));
-    } else {
-        output::line(match args.off {
-            true => format!("people are told of {scope} again"),
-            false => format!("nobody is told of {scope}… until {until}; alerts list shows what is"),
-        });
+        output::json(&json!({
+            "scope": scope, "muted": !above.is_empty(), "until": now, "ended": ended,
+            "muted_by": above,
+        }));
+        return Ok(ExitCode::SUCCESS);
+    }
+    for muted in &ended {
+        output::line(format!("people are told of {muted} again"));
+    }
+    if ended.is_empty() {
+        output::line(format!("nothing was muted that begins with {scope}"));
+    }
+    for muted in above {
+        output::line(format!(
+            "nobody is told of {scope}, because {muted} is muted; `spendfuse alerts mute {muted} \
+             --off` ends that"
+        ));
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -6,8 +6,8 @@ use spendfuse_notify::letter::{Letter, What};
 use spendfuse_notify::rules::message::{Message, State};
 use spendfuse_notify::text::words;
 
+use super::super::Failure;
 use super::super::output::{self, counted};
-use super::super::{Failure, found_wrong};
 use super::{ShowArgs, told};
 use crate::settings::Settings;
 
@@ -15,15 +15,10 @@ pub(super) fn run(settings: &Settings, args: &ShowArgs) -> Result<ExitCode, Fail
     let alerts = told::read(settings)?;
     let found = alerts.iter().find(|told| told.alert.id() == args.alert);
     let Some(found) = found else {
-        if args.json {
-            output::json(&serde_json::Value::Null);
-        } else {
-            output::line(format!(
-                "no alert of the last 30 days has the id {}; `spendfuse alerts list` shows all",
-                args.alert
-            ));
-        }
-        return Ok(found_wrong());
+        return Err(Failure::work(format!(
+            "no alert of the last 30 days has the id {}; `spendfuse alerts list` shows all",
+            args.alert
+        )));
     };
     if args.json {
         output::json(&found.to_json());

@@ -151,9 +151,14 @@ fn drift_text(found: &Differences) -> String {
     )
 }
 
-/// Entries may take others back.
+/// Entries of calls and payments; they may take others back.
 fn events_text(tally: Tally) -> String {
-    format!("{:#}", Amount::Calls(tally.events.into()))
+    let figure = Amount::Calls(tally.events.into()).figure();
+    let entries = match tally.events {
+        1 => "entry",
+        _ => "entries",
+    };
+    format!("{figure:#} {entries}")
 }
 
 fn tally_text(tally: Tally) -> String {

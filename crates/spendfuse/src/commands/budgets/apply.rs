@@ -1,22 +1,21 @@
 //! `spendfuse budgets apply FILE`: the file against the records in force, and one transaction.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Args;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use spendfuse_bus::{OutputRecord, write_in_one_transaction};
 use spendfuse_domain::UnixMillis;
-use spendfuse_domain::budget::BudgetsRecord;
 use spendfuse_domain::budget::diff::{Change, FieldChange, Missing, Plan};
-use spendfuse_domain::budget::file::BudgetsFile;
+use spendfuse_domain::budget::{Budget, BudgetsRecord};
 
 use super::super::found_wrong;
 use super::super::kafka::{self, PATIENCE};
 use super::super::output::{self, Colour, counted};
 use super::in_force::{self, InForce};
-use super::{Failure, mistake_lines, read_file, records_in_force, standing};
+use super::{Failure, mistake_lines, read_file, records_in_force, standing, unknown_places};
 use crate::settings::Settings;
 
 #[derive(Args, Debug)]
@@ -45,7 +44,13 @@ pub fn run(settings: &Settings, args: &ApplyArgs) -> Result<ExitCode, Failure> {
             mistake_lines(&args.file, &mistakes),
         )
     })?;
-    refuse_unknown_places(settings, &args.file, &file)?;
+    let unknown = unknown_places(settings, &args.file, &file);
+    if !unknown.is_empty() {
+        let count = counted(unknown.len() as u64, "place");
+        let summary =
+            format!("{count} to be told that the settings do not know, nothing was changed");
+        return Err(Failure::budgets_file(summary, unknown));
+    }
     let missing = if args.prune {
         Missing::Remove
     } else {
@@ -103,33 +108,6 @@ fn known_counts(
         *since = counted.max(*since);
     }
     Ok(known)
-}
-
-/// A budget whose alerts would reach nobody is a mistake, too.
-fn refuse_unknown_places(
-    settings: &Settings,
-    path: &Path,
-    file: &BudgetsFile,
-) -> Result<(), Failure> {
-    let mut mistakes = Vec::new();
-    for draft in &file.budgets {
-        let budget = draft.counting_from(UnixMillis(0));
-        let places = budget.alert.iter();
-        let complaints = places.filter_map(|place| settings.complaint_about_place(place));
-        let id = &budget.id;
-        let path = path.display();
-        mistakes.extend(complaints.map(|complaint| format!("{path}: alert of {id}: {complaint}")));
-    }
-    match mistakes.is_empty() {
-        true => Ok(()),
-        false => Err(Failure::budgets_file(
-            format!(
-                "{} to be told that the settings do not know, nothing was changed",
-                counted(mistakes.len() as u64, "place")
-            ),
-            mistakes,
-        )),
-    }
 }
 
 fn print_outcome(applied: bool, in_force: Option<&InForce>) {
@@ -199,27 +177,61 @@ fn plan_json(plan: &Plan, applied: bool, in_force: Option<&InForce>) -> Value {
 }
 
 fn change_json(change: &Change) -> Value {
-    let (verb, record) = match change {
-        Change::Created(record) => ("created", record),
-        Change::Changed { after, .. } => ("changed", &**after),
-        Change::Unchanged(record) => ("unchanged", record),
-        Change::Removed(record) => ("removed", record),
-        Change::Kept(record) => ("kept", record),
+    let (verb, before, record) = match change {
+        Change::Created(record) => ("created", None, record),
+        Change::Changed { before, after } => ("changed", Some(&**before), &**after),
+        Change::Unchanged(record) => ("unchanged", None, record),
+        Change::Removed(record) => ("removed", None, record),
+        Change::Kept(record) => ("kept", None, record),
     };
     let (kind, id) = match record {
         BudgetsRecord::Budget(budget) => ("budget", budget.id.as_str()),
         BudgetsRecord::Detector(rule) => ("detector", rule.id.as_str()),
     };
+    let mut told = json!({"change": verb, "kind": kind, "id": id, "fields": fields_json(change)});
+    let is_written = matches!(change, Change::Created(_) | Change::Changed { .. });
+    if let (BudgetsRecord::Budget(budget), true) = (record, is_written) {
+        let before = match before {
+            Some(BudgetsRecord::Budget(before)) => Some(before),
+            _ => None,
+        };
+        let keeps = before.map(|before| budget.counts_like(before));
+        told["keeps_count"] = json!(keeps);
+        told["counted_from"] = json!(budget.counted_from);
+        told["opening_window"] = json!(opening_window(before, budget));
+    }
+    told
+}
+
+/// The fields that differ, as people see them; of a new record all of them.
+fn fields_json(change: &Change) -> Vec<Value> {
+    if let Change::Created(record) = change {
+        let fields: Map<String, Value> =
+            serde_json::from_slice(&record.to_record()).unwrap_or_default();
+        let hidden = ["v", "id", "counted_from"];
+        let shown = { fields.into_iter() }.filter(|(name, _)| !hidden.contains(&name.as_str()));
+        return shown
+            .map(|(name, new)| json!({"field": name, "old": null, "new": new}))
+            .collect();
+    }
     let parsed = |text: Option<String>| -> Value {
         text.and_then(|text| serde_json::from_str(&text).ok())
             .unwrap_or(Value::Null)
     };
-    let fields: Vec<Value> = change
-        .fields()
-        .into_iter()
+    let fields = change.fields().into_iter();
+    fields
         .map(|FieldChange { name, old, new }| {
             json!({"field": name, "old": parsed(old), "new": parsed(new)})
         })
-        .collect();
-    json!({"change": verb, "kind": kind, "id": id, "fields": fields})
+        .collect()
+}
+
+/// In which window alone an opening counts, where it is new.
+fn opening_window(before: Option<&Budget>, budget: &Budget) -> Option<String> {
+    let is_known = before.is_some_and(|before| {
+        before.opening == budget.opening && before.counted_from == budget.counted_from
+    });
+    let is_new = budget.opening.is_some() && !is_known;
+    let window = budget.window_of_opening().filter(|_| is_new)?;
+    Some(window.label)
 }

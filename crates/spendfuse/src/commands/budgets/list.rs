@@ -92,13 +92,19 @@ fn budget_row(budget: &Budget) -> [String; 6] {
         budget.id.to_string(),
         budget.scope.to_string(),
         filter_text(&budget.filter),
-        match budget.limit_from_event {
-            true => format!("{:#} or as told", budget.limit),
-            false => format!("{:#}", budget.limit),
-        },
+        limit_text(budget),
         format!("{}{zone}", budget.window.name()),
         steps.join(", "),
     ]
+}
+
+fn limit_text(budget: &Budget) -> String {
+    let limit = format!("{:#}", budget.limit);
+    match (budget.limit_from_event, budget.opening) {
+        (true, _) => format!("{limit} or as told"),
+        (false, Some(opening)) => format!("{limit}, opening {opening:#}"),
+        (false, None) => limit,
+    }
 }
 
 fn rule_row(rule: &DetectorRule) -> [String; 5] {

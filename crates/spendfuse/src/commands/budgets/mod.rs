@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
+use spendfuse_domain::UnixMillis;
 use spendfuse_domain::budget::file::{BudgetsFile, Mistake};
 use spendfuse_domain::budget::{BudgetsRecord, CompiledBudget};
 
@@ -27,7 +28,8 @@ pub struct BudgetsArgs {
 
 #[derive(Subcommand, Debug)]
 enum Action {
-    /// Check a budgets file; every mistake with its line and what to write instead
+    /// Check a budgets file; every mistake with its line and what to write instead, and places of
+    /// alerts that the settings do not know
     #[command(after_help = "Example:\n  spendfuse budgets validate budgets.yaml")]
     Validate(FileArgs),
     /// Show what a budgets file changes, then put it into force, all at once
@@ -63,7 +65,7 @@ struct ListArgs {
 
 pub fn run(settings: &Settings, args: &BudgetsArgs) -> Result<ExitCode, Failure> {
     match &args.action {
-        Action::Validate(args) => validate::run(args),
+        Action::Validate(args) => validate::run(settings, args),
         Action::Apply(args) => apply::run(settings, args),
         Action::List(args) => list::run(settings, args.json),
         Action::Status(args) => status::run(settings, args),
@@ -87,6 +89,21 @@ fn mistake_lines(path: &Path, mistakes: &[Mistake]) -> Vec<String> {
     lines
         .map(|mistake| format!("{}:{mistake}", path.display()))
         .collect()
+}
+
+/// A budget whose alerts would reach nobody is a mistake, too: what the settings say against its places,
+/// one a line.
+fn unknown_places(settings: &Settings, path: &Path, file: &BudgetsFile) -> Vec<String> {
+    let mut mistakes = Vec::new();
+    for draft in &file.budgets {
+        let budget = draft.counting_from(UnixMillis(0));
+        let places = budget.alert.iter();
+        let complaints = places.filter_map(|place| settings.complaint_about_place(place));
+        let id = &budget.id;
+        let path = path.display();
+        mistakes.extend(complaints.map(|complaint| format!("{path}: alert of {id}: {complaint}")));
+    }
+    mistakes
 }
 
 /// The budgets in force.

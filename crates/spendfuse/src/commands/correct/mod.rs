@@ -93,17 +93,23 @@ struct CommonArgs {
 
 impl CommonArgs {
     fn by(&self) -> Result<String, Failure> {
-        who(self.by.as_ref())
+        who(self.by.as_ref(), self.dry_run)
     }
 }
 
-/// Who corrects: whoever is named, else the user of this process.
-pub(super) fn who(named: Option<&String>) -> Result<String, Failure> {
+/// Stands for whoever would correct, where nobody does.
+const NOBODY: &str = "nobody";
+
+/// Who corrects: whoever is named, else the user of this process. A dry run does without.
+pub(super) fn who(named: Option<&String>, is_dry_run: bool) -> Result<String, Failure> {
     let user = || std::env::var("USER").ok();
     let named = named.cloned().or_else(user);
-    named.filter(|name| !name.is_empty()).ok_or_else(|| {
-        Failure::usage("nobody is named who corrects, and $USER is not set; write --by NAME")
-    })
+    let named = named.filter(|name| !name.is_empty());
+    named
+        .or_else(|| is_dry_run.then(|| NOBODY.to_owned()))
+        .ok_or_else(|| {
+            Failure::usage("nobody is named who corrects, and $USER is not set; write --by NAME")
+        })
 }
 
 pub(super) fn text_of_ledger(text: &str) -> Result<String, String> {
@@ -121,5 +127,17 @@ pub fn run(settings: &Settings, args: &CorrectArgs) -> Result<ExitCode, Failure>
         Action::Void(args) => change::void(settings, &args.which, &args.common),
         Action::Amend(args) => change::amend(settings, args),
         Action::List(args) => list::run(settings, args),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_dry_run_needs_nobodys_name() {
+        let nobody = String::new();
+        assert_eq!(who(Some(&nobody), true).ok().as_deref(), Some(NOBODY));
+        assert!(who(Some(&nobody), false).is_err());
     }
 }

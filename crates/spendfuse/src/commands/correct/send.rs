@@ -6,10 +6,10 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use spendfuse_bus::write_in_one_transaction;
-use spendfuse_domain::Nanos;
-use spendfuse_domain::budget::{BudgetsRecord, CompiledBudget};
+use spendfuse_domain::budget::{BudgetsRecord, CompiledBudget, Spend};
 use spendfuse_domain::correction::CorrectionRecord;
 use spendfuse_domain::event::{Body, Event};
+use spendfuse_domain::{Amount, Nanos};
 use spendfuse_warehouse::client::quoted;
 
 use super::entry::{Entry, Standing};
@@ -113,7 +113,7 @@ impl Change<'_> {
                 "reason": record.reason,
                 "before": self.before.map(to_json),
                 "after": self.after.map(to_json),
-                "budgets": windows,
+                "budgets": windows.iter().map(WindowChange::to_json).collect::<Vec<_>>(),
             }));
             return Ok(exit_code(outcome));
         }
@@ -126,10 +126,8 @@ impl Change<'_> {
         output::line(format!("  before: {}", text(self.before)));
         output::line(format!("  after:  {}", text(self.after)));
         output::line(format!("  cost changes by {}", dollars(more)));
-        for window in &windows {
-            let of = |name: &str| window[name].as_str().unwrap_or_default().to_owned();
-            let (budget, scope, label) = (of("budget"), of("scope"), of("window"));
-            output::line(format!("  {budget} {scope} {label}: {}", of("change_usd")));
+        for one in &windows {
+            output::line(one.text());
         }
         match outcome {
             Outcome::DryRun => output::line("nothing was done; without --dry-run it is"),
@@ -145,8 +143,8 @@ impl Change<'_> {
         Ok(exit_code(outcome))
     }
 
-    /// The windows of budgets that count the entry before or after, without those of sessions.
-    fn windows(&self) -> Result<Vec<Value>, Failure> {
+    /// The windows of budgets in which what is spent changes, without those of sessions.
+    fn windows(&self) -> Result<Vec<WindowChange>, Failure> {
         let topic = self.settings.topics().budgets;
         let mut windows = Vec::new();
         for (key, value) in kafka::read_table(self.settings, &topic)? {
@@ -154,29 +152,32 @@ impl Change<'_> {
                 continue;
             };
             let compiled = CompiledBudget::new(budget);
+            let limit = compiled.budget.limit;
             let counts = |one: Option<&Standing>| {
-                let event = &one?.event;
-                let scope = compiled.scope_of(&event.attribution)?;
-                Some((scope, one?.cost.total()))
+                let one = one?;
+                let scope = compiled.scope_of(&one.event.attribution)?;
+                Some((scope, spend_of(one).counted(limit.unit()).number()))
             };
             let (before, after) = (counts(self.before), counts(self.after));
-            let mut changes: Vec<(String, Nanos)> = Vec::new();
-            let taken = before.map(|(scope, cost)| (scope, -cost));
+            let mut changes: Vec<(String, i128)> = Vec::new();
+            let taken = before.map(|(scope, spent)| (scope, -spent));
             for (scope, change) in taken.into_iter().chain(after) {
                 match changes.iter_mut().find(|(known, _)| *known == scope) {
                     Some((_, sum)) => *sum += change,
                     None => changes.push((scope, change)),
                 }
             }
+            changes.retain(|(_, change)| *change != 0);
             let Some(event) = self.event() else { continue };
             let label = match compiled.budget.window.is_session() {
                 true => "the session, if it is live".to_owned(),
                 false => compiled.window(event.time).label,
             };
-            windows.extend(changes.into_iter().map(|(scope, change)| {
-                json!({
-                    "budget": key, "scope": scope, "window": label, "change_usd": dollars(change),
-                })
+            windows.extend(changes.into_iter().map(|(scope, change)| WindowChange {
+                budget: key.clone(),
+                scope,
+                window: label.clone(),
+                change: limit.with(change),
             }));
         }
         Ok(windows)
@@ -184,6 +185,43 @@ impl Change<'_> {
 
     fn event(&self) -> Option<&Event<'static>> {
         self.before.or(self.after).map(|one| &one.event)
+    }
+}
+
+/// By how much what is spent in a window of a budget changes.
+struct WindowChange {
+    budget: String,
+    scope: String,
+    window: String,
+    /// In the unit of the budget's limit.
+    change: Amount,
+}
+
+impl WindowChange {
+    fn text(&self) -> String {
+        let Self {
+            budget,
+            scope,
+            window,
+            change,
+        } = self;
+        format!("  {budget} {scope} {window}: {change:#}")
+    }
+
+    fn to_json(&self) -> Value {
+        let mut told = json!({
+            "budget": self.budget, "scope": self.scope, "window": self.window,
+        });
+        told[format!("change_{}", self.change.unit().name())] = json!(self.change);
+        told
+    }
+}
+
+/// What the meter counts for it.
+fn spend_of(standing: &Standing) -> Spend {
+    match &standing.event.body {
+        Body::Usage(call) => Spend::of_call(standing.cost.total(), call.tokens.total()),
+        Body::Revenue(_) | Body::SessionEnd => Spend::default(),
     }
 }
 
@@ -231,4 +269,30 @@ fn to_json(standing: &Standing) -> Value {
         "priced": standing.priced.name(),
         "price_version": standing.price_version,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_change_is_told_in_the_unit_of_its_budget() {
+        let told = |change| {
+            let (budget, scope, window) = ("b".into(), "s".into(), "w".into());
+            let one = WindowChange {
+                budget,
+                scope,
+                window,
+                change,
+            };
+            (one.text(), one.to_json())
+        };
+        let (text, json) = told(Amount::Usd(Nanos::new(-35_000_000)));
+        assert_eq!(text, "  b s w: -$0.035");
+        assert_eq!(json["change_usd"], "-0.035");
+        let (text, json) = told(Amount::Tokens(-1_200));
+        assert_eq!(text, "  b s w: -1,200 tokens");
+        assert_eq!(json["change_tokens"], -1_200);
+        assert_eq!(json["change_usd"], Value::Null);
+    }
 }

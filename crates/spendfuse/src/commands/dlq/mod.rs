@@ -6,8 +6,10 @@ mod replay;
 
 use std::collections::BTreeMap;
 use std::process::ExitCode;
+use std::time::{Duration, Instant};
 
 use clap::{Args, Subcommand};
+use spendfuse_bus::PartitionRange;
 use spendfuse_domain::event::RejectReason;
 
 use super::{Failure, kafka, output};
@@ -51,6 +53,19 @@ pub fn waiting_by_reason(settings: &Settings) -> Result<BTreeMap<String, u64>, F
         }
     }
     Ok(counts)
+}
+
+/// How many of the events in `ranges` of the DLQ, which reach to its end, wait; `None` where that is
+/// not known after `patience`.
+pub fn waiting_in(
+    settings: &Settings,
+    ranges: &[PartitionRange],
+    patience: Duration,
+) -> Result<Option<u64>, Failure> {
+    let deadline = Instant::now() + patience;
+    let (events, is_whole) = records::read_until(settings, ranges, Some(deadline))?;
+    let waiting = events.iter().filter(|event| !event.is_settled).count();
+    Ok(is_whole.then_some(waiting as u64))
 }
 
 /// Reads `--reason`.

@@ -5,9 +5,11 @@
 //! that sends the events, so that neither can be there without the other.
 
 use std::collections::HashSet;
+use std::ops::ControlFlow;
+use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
-use spendfuse_bus::{Headers, InputRecord, OutputRecord};
+use spendfuse_bus::{Headers, InputRecord, OutputRecord, PartitionRange};
 use spendfuse_domain::UnixMillis;
 
 use super::{Failure, kafka, output};
@@ -50,12 +52,28 @@ struct Note {
 
 /// Everything in the DLQ, in the order of its partitions and offsets.
 pub fn read(settings: &Settings) -> Result<Vec<SetAside>, Failure> {
+    let ranges = kafka::ranges(settings, &settings.topics().dlq)?;
+    Ok(read_until(settings, &ranges, None)?.0)
+}
+
+/// What lies in `ranges` of the DLQ, in the same order, and whether all of it was read by `deadline`.
+/// Notes about an event come after it.
+pub fn read_until(
+    settings: &Settings,
+    ranges: &[PartitionRange],
+    deadline: Option<Instant>,
+) -> Result<(Vec<SetAside>, bool), Failure> {
     let mut events = Vec::new();
     let mut settled: HashSet<Place> = HashSet::new();
-    kafka::read_topic(settings, &settings.topics().dlq, |record| {
+    let mut is_whole = true;
+    kafka::read(settings, &settings.topics().dlq, ranges, &mut |record| {
+        if deadline.is_some_and(|deadline| Instant::now() > deadline) {
+            is_whole = false;
+            return ControlFlow::Break(());
+        }
         if !is_note(record) {
             events.push(SetAside::of(record));
-            return;
+            return ControlFlow::Continue(());
         }
         match serde_json::from_slice::<Note>(record.value.unwrap_or_default()) {
             Ok(note) => settled.extend(note.settled),
@@ -64,12 +82,13 @@ pub fn read(settings: &Settings) -> Result<Vec<SetAside>, Failure> {
                 record.partition, record.offset
             )),
         }
+        ControlFlow::Continue(())
     })?;
     for event in &mut events {
         event.is_settled = settled.contains(&event.at);
     }
     events.sort_by_key(|event| event.at);
-    Ok(events)
+    Ok((events, is_whole))
 }
 
 /// Whether a record is a note and not an event.

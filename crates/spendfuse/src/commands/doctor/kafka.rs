@@ -6,7 +6,7 @@ use spendfuse_bus::topics::{self, Cluster};
 use spendfuse_domain::installation::NEWEST_FORMAT;
 use tokio::runtime::Runtime;
 
-use super::super::{kafka, output};
+use super::super::{dlq, kafka, output};
 use super::report::Report;
 use crate::settings::Settings;
 use crate::sidecar_client::{self, SidecarAway};
@@ -242,26 +242,38 @@ fn offsets_retention(broker: &BTreeMap<String, String>, report: &mut Report) {
     }
 }
 
-/// What waits in the DLQ since yesterday.
+/// What waits in the DLQ since yesterday, as `dlq list` counts it.
 pub(super) fn rejected(settings: &Settings, report: &mut Report) {
     let since = output::now().plus(-DAY_MILLIS);
-    match kafka::ranges_since(settings, &settings.topics().dlq, since) {
-        Ok(ranges) => match ranges
+    let counted = kafka::ranges_since(settings, &settings.topics().dlq, since).and_then(|ranges| {
+        let waiting = dlq::waiting_in(settings, &ranges, kafka::PATIENCE)?;
+        // Ends of transactions and notes among them.
+        let offsets = ranges
             .iter()
             .map(|range| range.to - range.from)
-            .sum::<i64>()
-        {
-            0 => report.ok("rejected", "no event was set aside in the last 24 h"),
-            some => report.warning(
-                "rejected",
-                format!(
-                    "about {some} events were set aside in the last 24 h: spend that no budget sees"
-                ),
-                "spendfuse dlq list",
-            ),
-        },
-        Err(error) => report.unknown("rejected", error.to_string(), "spendfuse topics check"),
-    }
+            .sum::<i64>();
+        Ok((waiting, offsets))
+    });
+    let found = match counted {
+        Ok((Some(0), _)) => {
+            report.ok("rejected", "no event of the last 24 h waits in the DLQ");
+            return;
+        }
+        Ok((Some(waiting), _)) => output::counted(waiting, "event"),
+        Ok((None, offsets)) => format!(
+            "more events than can be counted within {} s, at most {offsets},",
+            kafka::PATIENCE.as_secs()
+        ),
+        Err(error) => {
+            report.unknown("rejected", error.to_string(), "spendfuse topics check");
+            return;
+        }
+    };
+    report.warning(
+        "rejected",
+        format!("{found} of the last 24 h in the DLQ: spend that no budget sees"),
+        "spendfuse dlq list",
+    );
 }
 
 /// The sidecar at `sidecar.url`, where one answers.

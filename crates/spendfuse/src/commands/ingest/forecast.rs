@@ -63,6 +63,45 @@ pub struct WindowChange {
     pub change_usd: Nanos,
 }
 
+/// How a scope stands.
+struct Stood {
+    verdict: Verdict,
+    spent: i128,
+    /// Whether it was judged by the limit in force.
+    is_of_this_limit: bool,
+}
+
+impl Stood {
+    /// The verdict once `more` is spent, of which `enforced` does not only warn.
+    ///
+    /// How much of what was spent before only warns, its writer alone knows. Where that has reached a
+    /// step and the verdict is milder, its verdict stands until what is added blocks by itself.
+    fn verdict_with(&self, compiled: &CompiledBudget, more: i128, enforced: i128) -> Verdict {
+        let verdict_at = |spent, enforced| {
+            let compared = Compared {
+                spent,
+                enforced,
+                estimate: 0,
+            };
+            let step = compiled.reached(compared, Verdict::Block);
+            let step = step.and_then(|index| compiled.step(index));
+            step.map_or(Verdict::Ok, |step| step.action.verdict())
+        };
+        let spent = self.spent + more;
+        let to = verdict_at(spent, self.spent + enforced);
+        if more <= 0 {
+            return to.min(self.verdict);
+        }
+        let has_only_warned = !compiled.budget.unpriced_blocks
+            && self.is_of_this_limit
+            && verdict_at(self.spent, self.spent) > self.verdict;
+        match has_only_warned {
+            true => to.min(self.verdict).max(verdict_at(spent, enforced)),
+            false => to,
+        }
+    }
+}
+
 impl Forecast {
     /// Reads how `budgets` stand. Those of sessions are left out: history belongs to no session of now.
     pub fn read(
@@ -150,24 +189,23 @@ impl Forecast {
         let known = known.filter(|entry| entry.window_start == window.start);
         let from = known.map_or(Verdict::Ok, |entry| entry.verdict);
         let before = known.and_then(|entry| entry.figures.spent);
+        let before = before.map_or(0, |spent| spent.number());
         let unit = budget.limit.unit();
-        let spent = before.map_or(0, |spent| spent.number()) + added.spend.counted(unit).number();
-        let only_warns = Spend {
-            cost: added.unpriced,
-            ..Spend::default()
+        let more = added.spend.counted(unit).number();
+        let only_warns = match budget.unpriced_blocks {
+            true => Spend::default(),
+            false => Spend {
+                cost: added.unpriced,
+                ..Spend::default()
+            },
         };
-        let enforced = match budget.unpriced_blocks {
-            true => spent,
-            false => spent - only_warns.counted(unit).number(),
+        let stood = Stood {
+            verdict: from,
+            spent: before,
+            is_of_this_limit: known.is_some_and(|one| one.figures.limit == Some(budget.limit)),
         };
-        let compared = Compared {
-            spent,
-            enforced,
-            estimate: 0,
-        };
-        let step = compiled.reached(compared, Verdict::Block);
-        let step = step.and_then(|index| compiled.step(index));
-        let to = step.map_or(Verdict::Ok, |step| step.action.verdict());
+        let enforced = more - only_warns.counted(unit).number();
+        let (spent, to) = (before + more, stood.verdict_with(compiled, more, enforced));
         let changes = to > from || self.may_lift && to != from;
         changes.then(|| Change {
             budget: budget.id.to_string(),
@@ -179,19 +217,20 @@ impl Forecast {
         })
     }
 
-    /// By how much the cost in each window changes, the most first.
+    /// By how much the cost in each window of a budget of dollars changes, the most first.
     pub fn windows(&self) -> Vec<WindowChange> {
         let mut windows: Vec<WindowChange> = self
             .added
             .iter()
-            .map(|((place, scope), added)| {
+            .filter_map(|((place, scope), added)| {
                 let (compiled, window) = &self.budgets[*place];
-                WindowChange {
+                let change = added.spend.counted(compiled.budget.limit.unit()).usd();
+                Some(WindowChange {
                     budget: compiled.budget.id.to_string(),
                     scope: scope.clone(),
                     window: window.label.clone(),
-                    change_usd: added.spend.cost,
-                }
+                    change_usd: change.filter(|change| *change != Nanos::ZERO)?,
+                })
             })
             .collect();
         windows.sort_by_key(|one| std::cmp::Reverse(one.change_usd.get().abs()));
@@ -239,4 +278,35 @@ pub fn print(changes: &[Change], would: bool) {
 
 fn colour(verdict: Verdict) -> Option<Colour> {
     Some(output::verdict_colour(verdict))
+}
+
+#[cfg(test)]
+mod tests {
+    use spendfuse_domain::budget::Budget;
+
+    use super::*;
+
+    const DOLLAR: i128 = 1_000_000_000;
+
+    #[test]
+    fn spend_that_has_only_warned_blocks_no_more_than_it_did() {
+        let record = br#"{"v":1,"scope":{"workspace":"*"},"window":"month","limit":"10.00","steps":[{"at":50,"do":"warn"},{"at":100,"do":"block"}],"counted_from":"2026-01-01T00:00:00Z"}"#;
+        let budget = Budget::from_record("all", record).expect("a record");
+        let compiled = CompiledBudget::new(budget);
+        let with = |verdict, spent: i128, more: i128, enforced: i128| {
+            let stood = Stood {
+                verdict,
+                spent: spent * DOLLAR,
+                is_of_this_limit: true,
+            };
+            stood.verdict_with(&compiled, more * DOLLAR, enforced * DOLLAR)
+        };
+        assert_eq!(with(Verdict::Warn, 12, -1, -1), Verdict::Warn);
+        assert_eq!(with(Verdict::Warn, 12, -8, -8), Verdict::Ok);
+        assert_eq!(with(Verdict::Warn, 12, 1, 1), Verdict::Warn);
+        assert_eq!(with(Verdict::Warn, 12, 10, 10), Verdict::Block);
+        assert_eq!(with(Verdict::Warn, 9, 1, 1), Verdict::Block);
+        assert_eq!(with(Verdict::Warn, 9, 1, 0), Verdict::Warn);
+        assert_eq!(with(Verdict::Block, 12, -5, -5), Verdict::Warn);
+    }
 }

@@ -29,7 +29,7 @@ use crate::settings::Settings;
 
 #[derive(Args, Debug)]
 #[command(
-    after_help = "Examples:\n  spendfuse ingest events.ndjson\n  zcat events.ndjson.gz | spendfuse ingest -\n  spendfuse ingest events.ndjson --dry-run --budgets budgets.yaml\n  spendfuse ingest last-month.ndjson --backfill --dry-run\n  spendfuse ingest last-month.ndjson --backfill\n\nEach line is a CloudEvent, or a bare data object with an id. A line that cannot be read is sent\ntoo and ends in the DLQ; --strict leaves it out. Sending a file again changes nothing: events are\ncounted by their ids. Ends with how many were counted, grew (told more of a call of this run), are\nduplicates, late (older than the dedupe horizon) or rejected, once the meter has read them.\n\nWith --backfill events of any age are counted once: those that ClickHouse does not know. They come\ninto rows and into budgets' windows that are still open; sessions, detectors and people do not learn\nof them. Killed or repeated, it counts nothing twice. Lines that cannot be read are left out."
+    after_help = "Examples:\n  spendfuse ingest events.ndjson\n  zcat events.ndjson.gz | spendfuse ingest -\n  spendfuse ingest events.ndjson --dry-run --budgets budgets.yaml\n  spendfuse ingest last-month.ndjson --backfill --dry-run\n  spendfuse ingest last-month.ndjson --backfill\n\nEach line is a CloudEvent, or a bare data object with an id. A line that cannot be read is sent\ntoo and ends in the DLQ; --strict leaves it out. Sending a file again changes nothing: events are\ncounted by their ids. Ends with how many were counted, grew (told more of a call of this run), are\nduplicates, late (older than the dedupe horizon) or rejected, once the meter has read them. Exit code\n1: some are late, rejected or cannot be read.\n\nWith --backfill events of any age are counted once: those that ClickHouse does not know. They come\ninto rows and into budgets' windows that are still open; sessions, detectors and people do not learn\nof them. Killed or repeated, it counts nothing twice. Lines that cannot be read are left out."
 )]
 pub struct IngestArgs {
     /// File of events, one JSON object a line; - is standard input
@@ -45,7 +45,7 @@ pub struct IngestArgs {
     /// would change
     #[arg(long, conflicts_with = "budgets")]
     backfill: bool,
-    /// Leave out lines that cannot be read; exit code 1 if there are any
+    /// Leave out lines that cannot be read
     #[arg(long)]
     strict: bool,
     /// Do not wait until the meter has read the events and said what became of them
@@ -92,11 +92,22 @@ pub(super) fn read_line<T>(
 ) -> Result<T, Rejection> {
     match decode(line, &[], arrival) {
         Ok(event) => return Ok(take(&event, line)),
-        Err(rejection) if rejection.reason != RejectReason::NotCloudevent => return Err(rejection),
+        Err(rejection) if rejection.reason != RejectReason::NotCloudevent => {
+            return Err(with_hint(rejection));
+        }
         Err(_) => {}
     }
     let completed = complete(line, defaults)?;
     decode(&completed, &[], arrival).map(|event| take(&event, &completed))
+}
+
+/// An object of several lines ends too early in its first one: says how to put it into one.
+fn with_hint(mut rejection: Rejection) -> Rejection {
+    let is_cut = rejection.detail.contains("EOF while parsing");
+    if rejection.reason == RejectReason::MalformedJson && is_cut {
+        rejection.detail += ", one event a line: `jq -c . FILE`";
+    }
+    rejection
 }
 
 /// One line that tells of members which nobody knows; `None` where there were none.

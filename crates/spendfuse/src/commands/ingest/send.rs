@@ -121,11 +121,12 @@ pub fn run(settings: &Settings, args: &IngestArgs) -> Result<ExitCode, Failure> 
     if let Some(failure) = sending.failure() {
         return Err(failure);
     }
-    let left_out = args.strict && unreadable_lines > 0;
-    Ok(if left_out {
-        found_wrong()
-    } else {
-        ExitCode::SUCCESS
+    let outcome = summary.outcome.unwrap_or_default();
+    // What cannot be read is left out, or ends in the DLQ even where nobody waits for it.
+    let not_counted = unreadable_lines + outcome.late + outcome.rejected;
+    Ok(match not_counted {
+        0 => ExitCode::SUCCESS,
+        _ => found_wrong(),
     })
 }
 

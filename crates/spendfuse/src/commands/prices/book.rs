@@ -135,11 +135,40 @@ fn published_until(settings: &Settings, until: UnixMillis) -> Result<Vec<PriceBo
 /// A book by name: `snapshot`, `topic`, a version in the topic, or a file; with `@2026-11-22` behind it
 /// as it was at the end of that day.
 pub fn named(settings: &Settings, name: &str) -> Result<Arc<PriceBook>, Failure> {
-    let day = name.rsplit_once('@').and_then(|(name, day)| {
+    of_day(settings, day_in(name))
+}
+
+/// Two books to compare, by their names: beside one of a day the other is that of today.
+pub fn two(settings: &Settings, names: [&str; 2]) -> Result<[Arc<PriceBook>; 2], Failure> {
+    let [from, to] = both_of_days(names, output::now());
+    Ok([of_day(settings, from)?, of_day(settings, to)?])
+}
+
+/// A book's name and the end of the day behind it.
+type NameAndDay<'n> = (&'n str, Option<UnixMillis>);
+
+fn day_in(text: &str) -> NameAndDay<'_> {
+    let day = text.rsplit_once('@').and_then(|(name, day)| {
         let midnight = UnixMillis::parse_rfc3339(&format!("{day}T00:00:00Z")).ok()?;
-        Some((name, midnight.plus(DAY_MILLIS - 1)))
+        Some((name, Some(end_of_day(midnight))))
     });
-    let Some((name, at)) = day else {
+    day.unwrap_or((text, None))
+}
+
+fn end_of_day(time: UnixMillis) -> UnixMillis {
+    let in_day = time.0.rem_euclid(DAY_MILLIS);
+    time.plus(DAY_MILLIS - 1 - in_day)
+}
+
+fn both_of_days(names: [&str; 2], now: UnixMillis) -> [NameAndDay<'_>; 2] {
+    let books = names.map(day_in);
+    let is_of_days = books.iter().any(|(_, day)| day.is_some());
+    let today = is_of_days.then(|| end_of_day(now));
+    books.map(|(name, day)| (name, day.or(today)))
+}
+
+fn of_day(settings: &Settings, (name, at): NameAndDay<'_>) -> Result<Arc<PriceBook>, Failure> {
+    let Some(at) = at else {
         return without_day(settings, name);
     };
     let book = match name {
@@ -194,4 +223,24 @@ fn from_file(path: &Path) -> Result<PriceBook, Failure> {
 /// The bytes of a file that the user named.
 pub fn read_file(path: &Path) -> Result<Vec<u8>, Failure> {
     fs::read(path).map_err(|error| Failure::usage(format!("{}: {error}", path.display())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn beside_a_book_of_a_day_the_other_is_that_of_today() {
+        let time = |text| UnixMillis::parse_rfc3339(text).unwrap();
+        let (now, today) = (
+            time("2026-11-30T10:00:00Z"),
+            time("2026-11-30T23:59:59.999Z"),
+        );
+        let day = time("2026-10-01T23:59:59.999Z");
+        let both = |names| both_of_days(names, now);
+        let expected = [("topic", Some(day)), ("topic", Some(today))];
+        assert_eq!(both(["topic@2026-10-01", "topic"]), expected);
+        let none = [("snapshot", None), ("a@b.json", None)];
+        assert_eq!(both(["snapshot", "a@b.json"]), none);
+    }
 }

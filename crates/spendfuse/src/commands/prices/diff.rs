@@ -27,8 +27,7 @@ pub struct DiffArgs {
 }
 
 pub fn run(settings: &Settings, args: &DiffArgs) -> Result<ExitCode, Failure> {
-    let from = book::named(settings, &args.from)?;
-    let to = book::named(settings, &args.to)?;
+    let [from, to] = book::two(settings, [&args.from, &args.to])?;
     let chosen = args.chosen.as_deref();
     let chosen = chosen.map(|name| book::named(settings, name)).transpose()?;
     let compared = from.compare(&to);
@@ -156,7 +155,8 @@ fn amount(nanos: u64) -> String {
     Nanos::new(i128::from(nanos)).to_string()
 }
 
-fn difference_json(difference: &RateDifference) -> Value {
+/// A difference for programs.
+pub fn difference_json(difference: &RateDifference) -> Value {
     let (old, new) = match difference.change {
         RateChange::Added(new) => (None, Some(amount(new))),
         RateChange::Changed(old, new) => (Some(amount(old)), Some(amount(new))),

@@ -42,7 +42,7 @@ enum Action {
     Show(show::ShowArgs),
     /// Show the differences of two price books, of two sources or of two days
     #[command(
-        after_help = "Examples:\n  spendfuse prices diff snapshot topic\n  spendfuse prices diff snapshot prices.jsonl\n  spendfuse prices diff litellm.json genai-prices.json --in topic\n  spendfuse prices diff topic@2026-10-01 topic\n\nA book is `snapshot` (inside this program), `topic` (in force), a version in the topic, or a file: one\nthat `prices import --out` wrote, or a source's. With `@DAY` behind it, it has the rates of that day alone."
+        after_help = "Examples:\n  spendfuse prices diff snapshot topic\n  spendfuse prices diff snapshot prices.jsonl\n  spendfuse prices diff litellm.json genai-prices.json --in topic\n  spendfuse prices diff topic@2026-10-01 topic\n\nA book is `snapshot` (inside this program), `topic` (in force), a version in the topic, or a file: one\nthat `prices import --out` wrote, or a source's. With `@DAY` behind it, it has the rates of that day alone,\nand a book without a day beside it those of today."
     )]
     Diff(diff::DiffArgs),
     /// Change rates: a new version, made of the one in force and the changes

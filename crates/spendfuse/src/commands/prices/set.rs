@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::Args;
-use serde_json::json;
+use serde_json::{Value, json};
 use spendfuse_domain::{Nanos, UnitKind};
 use spendfuse_pricing::PriceBook;
 use spendfuse_pricing::book::{Change, Patch};
@@ -55,16 +55,18 @@ pub fn run(settings: &Settings, args: &SetArgs) -> Result<ExitCode, Failure> {
         changes,
     };
     let new = base.patched(&patch).map_err(Failure::usage)?;
+    let differences = base.diff(&new);
     if !args.json {
-        diff::print(&base.diff(&new));
+        diff::print(&differences);
     }
     let is_new = match args.dry_run {
         true => None,
         false => Some(publish(settings, &new, !args.no_clickhouse)?),
     };
     if args.json {
+        let changes: Vec<Value> = differences.iter().map(diff::difference_json).collect();
         output::json(&json!({
-            "base": base.version(), "version": new.version(), "published": is_new,
+            "base": base.version(), "version": new.version(), "published": is_new, "changes": changes,
         }));
         return Ok(ExitCode::SUCCESS);
     }

@@ -115,7 +115,7 @@ pub fn run(settings: &Settings, args: &RerateArgs) -> Result<ExitCode, Failure> 
             "nothing says which entries: --where model=gpt-9, --where priced=ceiling, --since 2026-11-01",
         ));
     }
-    let by = who(args.by.as_ref())?;
+    let by = who(args.by.as_ref(), args.dry_run)?;
     let job = Job::new(settings, args)?;
     if !args.yes {
         let tally = job.pass(None)?.0;
