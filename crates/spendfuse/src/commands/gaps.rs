@@ -211,7 +211,8 @@ fn goes_on_at(
 ) -> Result<i64, Refused> {
     let (begin, end) = (held.0, held.1.max(held.0));
     let is_lost = !(begin..=end).contains(&from);
-    if !is_lost && !(is_loaded && wanted.is_some()) {
+    let may_be_said = is_loaded && wanted.is_some();
+    if !is_lost && !may_be_said {
         return Err(Refused::NothingLost);
     }
     let to = wanted.unwrap_or(from.clamp(begin, end));
