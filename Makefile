@@ -26,7 +26,7 @@ test: setup ## Format, lints and all tests, against the real parts
 compat: ## The SDKs with older versions of the providers' packages
 	@for sdk in sdk/*/scripts/compat; do echo "== $$sdk"; $$sdk || exit 1; done
 
-chaos: setup ## Faults at random for 5½ minutes, then exact checks (ARGS="--seed 7 --nodes 3", ARGS=--variants)
+chaos: setup ## Faults at random for 7 minutes, then exact checks (ARGS="--seed 7 --nodes 3", ARGS=--variants)
 	@scripts/chaos $(ARGS)
 
 notify: setup ## 10,000 alerts to places that fail, notifier and broker killed (ARGS="--alerts 1000 --seed 7", ARGS=--variants)

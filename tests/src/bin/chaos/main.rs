@@ -49,7 +49,7 @@ struct Options {
     #[arg(long)]
     seed: Option<u64>,
     /// How long faults happen
-    #[arg(long, default_value_t = 330)]
+    #[arg(long, default_value_t = 420)]
     seconds: u64,
     /// Nodes of Kafka: 1, or 3 with replication 3 and min.insync.replicas 2
     #[arg(long, default_value_t = 1, value_parser = node_count)]
