@@ -70,6 +70,8 @@ fn a_trusted_provider_s_charge_is_the_reported_cost() {
         "usage": {"prompt_tokens": 1000, "completion_tokens": 500, "total_tokens": 1500, "cost": 0.0123}});
     let cost = |pricer: &mut Pricer, data: &Value| charged(pricer, USUAL_TIME, data).0.to_string();
     assert_eq!(cost(&mut pricer, &data), "0.0123");
+    data["usage"]["estimated_cost"] = Value::Null;
+    assert_eq!(cost(&mut pricer, &data), "0.0123");
     data["reported_cost_usd"] = "0.02".into();
     assert_eq!(cost(&mut pricer, &data), "0.02");
 

@@ -5,20 +5,16 @@ use super::UsageFormat;
 /// OpenAI's models that retrieve something before every answer ("the model always retrieves information
 /// from the web before responding", OpenAI's guide to searching with chat completions).
 pub(super) fn always_search(model: &str) -> bool {
-    model.contains("-search-")
-        && (model.contains("-search-preview") || model.contains("-search-api"))
+    model.contains("-search-preview") || model.contains("-search-api")
 }
 
 /// Models whose output is images where nothing says of what it is made.
 pub(super) fn answers_with_images(format: UsageFormat, model: &str) -> bool {
-    if !model.contains("image") {
-        return false;
-    }
     let is_googles = matches!(
         format,
         UsageFormat::Gemini | UsageFormat::GeminiInteractions
     );
-    model.contains("gpt-image")
-        || model.contains("chatgpt-image")
-        || is_googles && model.starts_with("gemini") && model.contains("-image")
+    // `chatgpt-image` has the first in it.
+    model.contains("-image")
+        && (model.contains("gpt-image") || is_googles && model.starts_with("gemini"))
 }

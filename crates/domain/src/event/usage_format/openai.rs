@@ -145,8 +145,8 @@ fn top(key: &str) -> Option<Meaning> {
         "cost_in_usd_ticks" => Meaning::ChargeTicks,
         // Voyage: of what its total is made.
         "text_tokens" | "image_pixels" | "video_pixels" => Meaning::NotBilled,
-        // Other sums of what is read, and what it would cost elsewhere; the modalities of Google's interactions,
-        // which this format's name does not go with.
+        // Other sums of what is read, and what it would cost elsewhere; the modalities of Google's
+        // interactions, which this format's name does not go with.
         "num_server_side_tools_used"
         | "market_cost"
         | "requests"

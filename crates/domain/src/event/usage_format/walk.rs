@@ -208,7 +208,9 @@ impl<'de> Members<'de> for SectionReader<'de> {
                 }
             }
             Meaning::Charge => {
-                self.counts.charge = values::charge(object.next_value::<&RawValue>()?.get());
+                // Of several names for it one may say nothing.
+                let charge = values::charge(object.next_value::<&RawValue>()?.get());
+                self.counts.charge = charge.or(self.counts.charge);
             }
             Meaning::IsOwnKey => {
                 self.counts.is_own_key = object.next_value::<&RawValue>()?.get() == "true";
