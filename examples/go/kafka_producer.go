@@ -35,6 +35,8 @@ func main() {
 		log.Fatal(err)
 	}
 	defer client.Close()
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	defer cancel()
 	for range 10 {
 		event, _ := json.Marshal(map[string]any{
 			"specversion": "1.0",
@@ -49,7 +51,7 @@ func main() {
 			},
 		})
 		record := &kgo.Record{Topic: topic, Key: []byte("order-9"), Value: event}
-		if err := client.ProduceSync(context.Background(), record).FirstErr(); err != nil {
+		if err := client.ProduceSync(ctx, record).FirstErr(); err != nil {
 			log.Fatal(err)
 		}
 	}

@@ -1,6 +1,6 @@
 // An app that speaks Kafka tells its calls itself: no sidecar in between, no SDK.
 //
-// Run:    node examples/node/kafka-producer.mjs
+// Run:    npm --prefix examples/node install && node examples/node/kafka-producer.mjs
 // Prints:
 //     10 events are acknowledged
 

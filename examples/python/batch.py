@@ -4,7 +4,7 @@ Each call holds what it may cost until it is counted, so that eight at once do n
 
 Run:    python examples/python/batch.py
 Prints:
-    1… of 40 documents are done within $0.05, 2… wait until 20…
+    1… of 40 documents are done within $0.05, 2… wait until 20… UTC
 """
 
 import time
@@ -41,8 +41,8 @@ with spendfuse.context(customer="c-batch"), ThreadPoolExecutor(8) as pool:
     results = list(pool.map(spendfuse.copy_context(summary), documents))
 
 done = [result for result in results if result is not None]
-again = max(error.resets_at for error in refused)
-print(
-    f"{len(done)} of {len(documents)} documents are done within ${refused[0].limit},"
-    f" {len(refused)} wait until {again:%Y-%m-%dT%H:%M}"
-)
+print(f"{len(done)} of {len(documents)} documents are done", end="" if refused else "\n")
+if refused:
+    resets = refused[-1].resets_at
+    again = f"{resets:%Y-%m-%dT%H:%M} UTC" if resets else "there is more"
+    print(f" within ${refused[-1].limit}, {len(refused)} wait until {again}")

@@ -5,7 +5,7 @@ Prints:
     Hello
     Hello
     …
-    Your budget of $0.05 is used up ($0.0… spent). It begins anew at …:00.
+    Your budget of $0.05 is used up ($0.0… spent). It begins anew at …:00 UTC.
 """
 
 import sys
@@ -37,7 +37,7 @@ with spendfuse.context(customer=customer, session="chat-1"):
         except spendfuse.BudgetExceededError as error:
             # Raised before anything was sent.
             print(f"Your budget of ${error.limit} is used up (${error.spent} spent).", end=" ")
-            print(f"It begins anew at {error.resets_at:%H:%M}." if error.resets_at else "")
+            print(f"It begins anew at {error.resets_at:%H:%M} UTC." if error.resets_at else "")
             break
         print()
         history.append({"role": "assistant", "content": said})

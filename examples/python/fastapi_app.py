@@ -23,7 +23,7 @@ class Question(BaseModel):
 
 
 @app.post("/ask")
-async def ask(question: Question, x_customer: str = Header("anonymous")) -> dict:
+async def ask(question: Question, x_customer: str = Header("anonymous")) -> dict:  # yours: who is logged in
     with spendfuse.context(customer=x_customer):
         answer = await client.responses.create(model="gpt-4o", input=question.text)
     return {"answer": answer.output_text}

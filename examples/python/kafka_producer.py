@@ -47,5 +47,6 @@ for _ in range(10):
     }
     producer.produce(topic, json.dumps(event).encode(), key="order-7", on_delivery=delivered)
 
-producer.flush(30)
+if left := producer.flush(30):
+    raise SystemExit(f"no answer from Kafka: {left} events are not delivered")
 print(len(acknowledged), "events are acknowledged")

@@ -29,11 +29,15 @@ pub enum UnitKind {
     GuardrailSensitiveUnits,
     GuardrailGroundingUnits,
     GuardrailReasoningUnits,
+    // Tokens of sound and images that were read from a cache: within those that were, at rates of their
+    // own.
+    CachedAudioTokens,
+    CachedImageTokens,
 }
 
 impl UnitKind {
     /// Every unit, in the order of their places.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 20] = [
         Self::WebSearchCalls,
         Self::Requests,
         Self::Images,
@@ -52,6 +56,8 @@ impl UnitKind {
         Self::GuardrailSensitiveUnits,
         Self::GuardrailGroundingUnits,
         Self::GuardrailReasoningUnits,
+        Self::CachedAudioTokens,
+        Self::CachedImageTokens,
     ];
 
     /// The name in events, price book and tables.
@@ -75,13 +81,20 @@ impl UnitKind {
             Self::GuardrailSensitiveUnits => "guardrail_sensitive_units",
             Self::GuardrailGroundingUnits => "guardrail_grounding_units",
             Self::GuardrailReasoningUnits => "guardrail_reasoning_units",
+            Self::CachedAudioTokens => "cached_audio_tokens",
+            Self::CachedImageTokens => "cached_image_tokens",
         }
     }
 
     /// Whether it is sold beside tokens, wherever it is counted; others may describe the same thing
     /// once more (the pages that were read).
     pub fn is_beside_tokens(self) -> bool {
-        self == Self::WebSearchCalls || self > Self::RerankUnits
+        self == Self::WebSearchCalls || (self > Self::RerankUnits && !self.is_cached_media())
+    }
+
+    /// Whether it counts tokens that are in `cache_read` as well.
+    pub fn is_cached_media(self) -> bool {
+        matches!(self, Self::CachedAudioTokens | Self::CachedImageTokens)
     }
 
     /// The unit with this name.

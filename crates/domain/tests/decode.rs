@@ -223,6 +223,15 @@ fn what_can_be_counted_is_mended_and_flagged() {
         (r#""session_limit_usd":"much""#, Flags::FIELD_DROPPED),
         (r#""session_limit_usd":"1000000000""#, Flags::FIELD_DROPPED),
         (r#""units":{"gpu_seconds":"1"}"#, Flags::FIELD_DROPPED),
+        (r#""flags":"downgraded""#, Flags::FIELD_DROPPED),
+        (
+            r#""flags":["downgraded","told_again","mine",7,["downgraded"]]"#,
+            Flags::DOWNGRADED,
+        ),
+        (
+            r#""flags":["compat_no_c\u0061che","\ud800"]"#,
+            Flags::COMPAT_NO_CACHE,
+        ),
         (
             r#""reported_cost_usd":"0.1234567891""#,
             Flags::MONEY_ROUNDED,
@@ -234,7 +243,8 @@ fn what_can_be_counted_is_mended_and_flagged() {
         let event = decode(&json).unwrap();
         assert_eq!(event.flags, flag, "{more}");
     }
-    let nulls = usage_event(r#""customer":null,"prompt":null,"tags":null,"latency_ms":null"#);
+    let nulls =
+        usage_event(r#""customer":null,"prompt":null,"tags":null,"flags":null,"latency_ms":null"#);
     assert_eq!(decode(&nulls).unwrap().flags, Flags::default());
 }
 

@@ -125,6 +125,9 @@ fn some_event() -> impl Strategy<Value = Event<'static>> {
                 call.reported_cost = reported.map(Nanos::new);
                 call.tool_calls = calls;
                 call.attempt = attempt;
+                if calls % 2 == 1 {
+                    event.flags = event::Flags::TOLD;
+                }
                 event.body = Body::Usage(call);
             }
             event

@@ -38,7 +38,7 @@ const TALKATIVE: [&str; 18] = [
 ];
 
 /// Members that are known, of data and envelope, with texts, counts and objects.
-const KNOWN: [&str; 24] = [
+const KNOWN: [&str; 25] = [
     "customer",
     "session",
     "model",
@@ -63,6 +63,7 @@ const KNOWN: [&str; 24] = [
     "operation",
     "region",
     "revenue_usd",
+    "flags",
 ];
 
 /// Values of all types; `HIDDEN` stands for what was said.
@@ -140,6 +141,7 @@ fn raw_value() -> impl Strategy<Value = String> {
         "{\"team\":\"growth\",\"n\":5,\"deep\":{\"a\":1}}",
         "{\"images\":\"2\",\"quality\":\"hd\",\"x\":{}}",
         "[{\"a\":1}]",
+        "[\"downgraded\",\"told_again\",\"\\ud800\",7]",
     ];
     prop_oneof![
         6 => select(odd).prop_map(str::to_owned),

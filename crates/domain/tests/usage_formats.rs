@@ -6,9 +6,9 @@ use std::collections::BTreeMap;
 
 use serde::Deserialize;
 use serde_json::Value;
-use spendfuse_domain::event::UsageFormat;
 use spendfuse_domain::event::usage_format::{Reading, read};
-use spendfuse_domain::{TokenClass, TokenClasses};
+use spendfuse_domain::event::{RejectReason, UsageFormat};
+use spendfuse_domain::{TokenClass, TokenClasses, UnitKind};
 
 #[derive(Deserialize)]
 struct Golden {
@@ -154,4 +154,67 @@ fn a_refusal_names_the_format_that_reads_all_of_it() {
     }
     let total = read(UsageFormat::Gemini, r#"{"count":3,"total":93}"#, false).unwrap_err();
     assert!(!total.detail.contains("looks like"), "{total:?}");
+}
+
+/// Cached tokens of sound and images are told besides, never more of them than were cached.
+#[test]
+fn cached_sound_and_images_are_units_besides() {
+    for (format, json, expected) in [
+        (
+            UsageFormat::OpenAiResponses,
+            r#"{"input_tokens":90,"input_tokens_details":{"audio_tokens":60,"cached_tokens":50,"cached_tokens_details":{"audio_tokens":40,"image_tokens":7}}}"#,
+            vec![
+                (UnitKind::CachedAudioTokens, 40_u64),
+                (UnitKind::CachedImageTokens, 7),
+            ],
+        ),
+        (
+            UsageFormat::Otel,
+            r#"{"gen_ai.usage.input_tokens":90,"gen_ai.usage.audio.cache_read.input_tokens":40}"#,
+            vec![(UnitKind::CachedAudioTokens, 40_u64)],
+        ),
+        (
+            UsageFormat::Gemini,
+            r#"{"promptTokenCount":90,"cacheTokensDetails":[{"modality":"TEXT","tokenCount":9}]}"#,
+            vec![],
+        ),
+    ] {
+        let reading = read(format, json, false).unwrap();
+        assert_eq!(reading.units, expected, "{json}");
+        assert_eq!(reading.tokens.context(), 90, "{json}");
+    }
+}
+
+/// Many counts of one thing add up, and no sum is more than one count may be.
+#[test]
+fn searches_that_add_up_to_too_many_are_refused() {
+    let search = r#"{"type":"google_search","count":1000000000}"#;
+    let list = |times: usize| {
+        let searches = vec![search; times].join(",");
+        format!(r#"{{"total_input_tokens":1,"grounding_tool_count":[{searches}]}}"#)
+    };
+    let format = UsageFormat::GeminiInteractions;
+    let single = list(1);
+    let one = read(format, &single, false).unwrap();
+    assert_eq!(one.web_searches, 1_000_000_000);
+    for times in [2, 20] {
+        let refused = read(format, &list(times), false).unwrap_err();
+        assert_eq!(refused.reason, RejectReason::BadUsage, "{times}");
+    }
+}
+
+/// A list that is not empty is no object, nor is an empty one deep inside, where nobody knows what was
+/// in it before the event was kept.
+#[test]
+fn only_an_empty_list_is_an_object_without_members() {
+    let details = |json: &str| {
+        let json = format!(r#"{{"prompt_tokens":10,"prompt_tokens_details":{json}}}"#);
+        read(UsageFormat::OpenAiChat, &json, false).is_ok()
+    };
+    assert!(details("[]") && details("[ ]"));
+    assert!(!details("[0]") && !details("[{}]") && !details("\"\""));
+    let written = |json: &str| details(&format!(r#"{{"cache_creation":{json}}}"#));
+    assert!(written("[]") && written("[ ]") && !written("[7]"));
+    let deep = format!("{}[]{}", r#"{"usage":"#.repeat(20), "}".repeat(20));
+    assert!(read(UsageFormat::BedrockConverse, &deep, false).is_err());
 }

@@ -150,10 +150,7 @@ pub fn settle(
         settlement.finding = close_finding(account, id, Some(compiled), place.scope, now);
     } else if !account.is_quiet && (account.exceeded_since.is_none() || due == Due::Now) {
         account.exceeded_since.get_or_insert(now);
-        let open = FindingState::Open;
-        let finding = exceeded_finding(account, compiled, place.scope, open, now);
-        let key = exceeded_key(&compiled.budget.id, place.scope);
-        settlement.finding = finding.map(|finding| (key, finding));
+        settlement.finding = open_finding(account, compiled, place.scope, now);
     }
     match due {
         Due::Never => {}
@@ -223,12 +220,31 @@ fn below_again(
     let at = f64::from(account.alerted) / 100.0;
     let (spent, limit) = (standing.spent.figure(), standing.limit);
     let (scope, window, id) = (place.scope, place.window, &compiled.budget.id);
-    format!("{scope} is below {at} % of budget {id} in {window} again: {spent} of {limit} spent")
+    let mut steps = compiled.budget.steps.iter();
+    match steps.any(|step| step.at.0 == account.alerted) {
+        true => format!(
+            "{scope} is below {at} % of budget {id} in {window} again: {spent} of {limit} spent"
+        ),
+        false => format!(
+            "budget {id} has no step at {at} % any more: {scope} has spent {spent} of {limit} in {window}"
+        ),
+    }
 }
 
 fn step_key(budget: &BudgetId, place: AccountPlace<'_>, step: u32) -> String {
     let start = place.window_start.0;
     format!("{budget}|{}|{start}|{step}", place.scope)
+}
+
+/// The account's `budget_exceeded` finding, if one is open.
+pub(crate) fn open_finding(
+    account: &Account,
+    compiled: &CompiledBudget,
+    scope: &str,
+    now: UnixMillis,
+) -> Option<(String, Finding)> {
+    let finding = exceeded_finding(account, compiled, scope, FindingState::Open, now)?;
+    Some((exceeded_key(&compiled.budget.id, scope), finding))
 }
 
 /// The `budget_exceeded` finding that ends with the account, if one is open. `compiled` is `None`

@@ -10,16 +10,18 @@ use spendfuse_testkit::pipeline::{Fault, Move, run_to_the_end};
 use spendfuse_testkit::{Scenario, check, generate};
 
 const CASES: usize = 400;
+/// That a call is voided and told again is rare.
+const CASES_OF_VOIDS: usize = 10 * CASES;
 
 /// The same cases in every run.
-fn cases() -> Vec<(Scenario, Vec<Move>)> {
+fn cases(count: usize) -> Vec<(Scenario, Vec<Move>)> {
     let mut runner = TestRunner::deterministic();
     let strategy = (generate::scenario(25), generate::schedule(25));
     let case = |_| {
         let tree = strategy.new_tree(&mut runner).expect("a case");
         tree.current()
     };
-    (0..CASES).map(case).collect()
+    (0..count).map(case).collect()
 }
 
 /// How often each promise was reported broken over all cases.
@@ -35,7 +37,7 @@ fn broken(cases: &[(Scenario, Vec<Move>)], fault: Option<Fault>) -> BTreeMap<Pro
 
 #[test]
 fn every_injected_fault_is_reported_under_its_promise() {
-    let cases = cases();
+    let cases = cases(CASES);
     assert_eq!(broken(&cases, None), BTreeMap::new(), "without a fault");
     for (fault, promise) in [
         (Fault::RestoreWithoutIds, Promise::CountedOnce),
@@ -54,6 +56,7 @@ fn every_injected_fault_is_reported_under_its_promise() {
         (Fault::RowTwice, Promise::Rows),
         (Fault::CorrectionsForgotten, Promise::CountedOnce),
         (Fault::NothingTakenBack, Promise::Rows),
+        (Fault::OpeningIgnored, Promise::Verdicts),
     ] {
         let counts = broken(&cases, Some(fault));
         println!("{fault:?}: {counts:?}");
@@ -63,4 +66,10 @@ fn every_injected_fault_is_reported_under_its_promise() {
             "{fault:?} is not seen as {promise:?}: {counts:?}"
         );
     }
+}
+
+#[test]
+fn a_voided_call_that_counts_again_is_reported() {
+    let counts = broken(&cases(CASES_OF_VOIDS), Some(Fault::VoidedCountsAgain));
+    assert!(counts.contains_key(&Promise::CountedOnce), "{counts:?}");
 }

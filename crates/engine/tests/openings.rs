@@ -671,3 +671,57 @@ fn what_a_file_states_was_spent_before_is_not_corrected() {
     assert_eq!(counted(1, 1, -500), Some(40), "it is among the 40");
     assert_eq!(counted(2, 2, -7), Some(33));
 }
+
+#[test]
+fn readers_learn_that_an_opening_is_in_though_other_budgets_change_meanwhile() {
+    let first = "2026-11-22T09:00:00Z";
+    let cap = || budget("cap", "", "1.00", first);
+    let book = |version, budgets| {
+        let rules = DetectorRules::default();
+        Arc::new(BudgetBook::compile(version, budgets, rules))
+    };
+    let config = LedgerConfig {
+        partition: partition_of(scope(CUSTOMERS[0]).as_bytes(), METERS as u32),
+        partitions: METERS as u32,
+        grace_millis: 0,
+        publish_rate: PUBLISH_RATE,
+        account_capacity: 1_000,
+    };
+    let mut ledger = Ledger::new(config, book(1, Vec::new())).with_computed_openings();
+    ledger.begin(1);
+    ledger.advance(now());
+    let _ = ledger.finish();
+
+    let capped = book(2, vec![cap()]);
+    ledger.begin(2);
+    ledger.set_book(Arc::clone(&capped));
+    ledger.advance(now());
+    ledger.apply(&one_call(&capped, 1, 2), now());
+    assert_eq!(ledger.finish().told.blocklist.len(), 1);
+
+    // Nothing was spent before; the accounts wait to be told of it when another budget comes.
+    ledger.begin(3);
+    let count = capped.budgets[0].count;
+    let below_version = ledger.wanted_openings().map(|wanted| wanted.below_version);
+    let below_version = below_version.max().unwrap();
+    ledger.take_openings(&Openings {
+        budget: "cap".to_owned(),
+        terms: count.terms,
+        since: count.since,
+        below_version,
+        entries: Vec::new(),
+        is_last: true,
+    });
+    let _ = ledger.finish();
+    ledger.begin(4);
+    ledger.set_book(book(3, vec![cap(), budget("other", FREE, "1.00", first)]));
+    ledger.advance(now());
+    let told = ledger.finish().told.blocklist;
+    let [(_, Some(entry))] = &told[..] else {
+        panic!("the account is told of once: {told:?}");
+    };
+    let counted_from = capped.budgets[0].budget.counted_from;
+    let window = capped.budgets[0].window(now());
+    assert_eq!(entry.counted_from, window.start);
+    assert_eq!(entry.count_since, Some(counted_from));
+}

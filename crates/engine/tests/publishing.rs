@@ -349,6 +349,17 @@ fn a_raised_limit_ends_the_alerts_of_steps_that_are_not_reached_any_more() {
     let again = steps(&mut desk, &[(0, 20_00)]).remove(0);
     assert_eq!((&again.key, again.details.lifted_at), (&blocked.key, None));
 
+    // Whoever takes the step out has not spent less.
+    let without_block = Budget {
+        steps: vec![warns_at_80.clone()],
+        ..with_limit(120)
+    };
+    desk.apply(vec![without_block]);
+    let lifted = steps(&mut desk, &[]).remove(0);
+    assert!(lifted.message.contains("no step at 100 %"), "{lifted:?}");
+    desk.apply(vec![with_limit(120)]);
+    assert_eq!(steps(&mut desk, &[]).remove(0).key, blocked.key);
+
     desk.apply(vec![]);
     let gone = steps(&mut desk, &[]).remove(0);
     assert_eq!(gone.key, blocked.key);

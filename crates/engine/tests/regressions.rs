@@ -603,6 +603,22 @@ fn a_shorter_cool_down_does_not_end_a_longer_one() {
 }
 
 #[test]
+fn a_block_that_comes_again_names_the_call_that_caused_it() {
+    let rules = vec![blocking("r", None, MINUTE)];
+    let mut meter = meter(book(1, vec![], rules));
+    // More calls than a finding keeps as evidence, each after the cool-down that the one before caused.
+    for number in 0..30 {
+        let at = start().plus(number * MINUTE);
+        let id = format!("e{number}");
+        count(&mut meter, &call(&id, "s-1", at), at, 1);
+        let told = meter.finish().told.blocklist;
+        let caused_by = told.into_iter().find_map(|(_, entry)| entry?.caused_by);
+        let caused_by = caused_by.map(|event| event.id);
+        assert_eq!(caused_by, (number > 0).then_some(id));
+    }
+}
+
+#[test]
 fn a_runaway_frees_itself_neither_by_ending_nor_by_a_pause() {
     const KEY: &str = "finding|retry_loop|acme/session=s-1";
     let session_budget = Budget {
@@ -656,6 +672,47 @@ fn a_runaway_frees_itself_neither_by_ending_nor_by_a_pause() {
 }
 
 #[test]
+fn a_session_that_goes_on_while_it_is_blocked_ends_when_it_idles_and_not_with_the_block() {
+    let rules = vec![blocking("r", None, 60 * MINUTE)];
+    let mut meter = meter(book(1, vec![], rules));
+    runs_in_a_circle(&mut meter, "a", start());
+    let mut end = call("end", "s-1", start());
+    end.body = Body::SessionEnd;
+    count(&mut meter, &end, start().plus(MINUTE), 0);
+    let again = start().plus(2 * MINUTE);
+    runs_in_a_circle(&mut meter, "a", again);
+    meter.advance(again.plus(IDLE + 1));
+    let findings = meter.finish().told.findings;
+    let states: Vec<_> = findings.iter().map(|(_, finding)| finding.state).collect();
+    assert_eq!(states, [FindingState::Closed]);
+}
+
+#[test]
+fn many_sessions_that_idle_at_once_end_without_waiting_for_the_next_heartbeat() {
+    let config = MeterConfig {
+        dedupe_capacity: 20_000,
+        session_capacity: 20_000,
+        ..config()
+    };
+    let mut meter = Meter::new(config, book(1, vec![], vec![]));
+    meter.restored();
+    meter.begin(1);
+    for number in 0..6_000 {
+        let name = format!("s-{number}");
+        count(&mut meter, &call(&name, &name, start()), start(), 1);
+    }
+    meter.finish();
+    let idle = start().plus(IDLE + 1);
+    // Time that comes with events asks for no tick of its own: sessions end all the time.
+    count(&mut meter, &call("later", "", idle), idle, 1);
+    assert_eq!(meter.next_due(), None);
+    meter.advance(idle);
+    assert_eq!((meter.sizes().0, meter.next_due()), (1_000, Some(idle)));
+    meter.advance(idle);
+    assert_eq!((meter.sizes().0, meter.next_due()), (0, None));
+}
+
+#[test]
 fn a_restarted_ledger_writes_nothing_of_windows_that_have_ended() {
     let book = book(1, vec![budget()], vec![]);
     let mut before = ledger(Arc::clone(&book));
@@ -705,6 +762,44 @@ fn an_event_handed_over_too_late_is_not_counted_a_second_time() {
     }
     // Its copy arrived elsewhere at that time and was handed over only now.
     assert_eq!(count(&mut meter, &event, start(), 1), Counted::Late);
+}
+
+#[test]
+fn a_clock_that_ran_back_for_a_while_makes_nothing_count_twice() {
+    let mut meter = meter(book(1, vec![], vec![]));
+    count(&mut meter, &call("before", "s-1", start()), start(), 1);
+    // Half an hour back; the event's time is clamped to the stamp.
+    let back = start().plus(-30 * MINUTE);
+    let first = count(&mut meter, &call("twice", "s-1", back), back, 1);
+    assert!(matches!(first, Counted::AtAddress(_)));
+    // The clock is right again. What is sent again is not late, so it must be known.
+    let again = call("twice", "s-1", start());
+    let later = start().plus(50 * MINUTE);
+    assert_eq!(count(&mut meter, &again, later, 1), Counted::Duplicate);
+}
+
+#[test]
+fn a_window_that_ends_does_not_close_the_finding_of_the_next_one() {
+    let mut ledger = ledger(book(1, vec![budget()], vec![]));
+    ledger.apply(&deltas(&budget(), 1, "*", start(), 2_000), start());
+    ledger.finish();
+    // The first that is heard after midnight uses up the next day, and only then the day before ends.
+    let midnight = UnixMillis::parse_rfc3339("2026-11-23T00:00:00Z").unwrap();
+    ledger.apply(&deltas(&budget(), 2, "*", midnight, 2_000), midnight);
+    assert_eq!(ledger.finish().told.findings.len(), 1);
+    ledger.advance(midnight);
+    let told = ledger.finish().told;
+    let findings = told.findings.iter();
+    let findings = findings.map(|(key, finding)| (&**key, finding.state, finding.opened_at));
+    let key = "*|budget_exceeded|b0|";
+    assert_eq!(
+        findings.collect::<Vec<_>>(),
+        [
+            (key, FindingState::Closed, start()),
+            (key, FindingState::Open, midnight)
+        ]
+    );
+    assert_eq!(told.blocklist, []);
 }
 
 #[test]

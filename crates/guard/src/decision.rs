@@ -57,6 +57,8 @@ pub(crate) struct Match {
     pub(crate) by_staleness: bool,
     /// Whether it would not refuse but for what other calls hold.
     pub(crate) by_holds: bool,
+    /// Whether it would refuse the call in a new window too: the call alone costs more than the limit.
+    pub(crate) is_too_dear: bool,
 }
 
 /// The answer to a [`CheckRequest`]. Holds what it was decided by, so it is for now, not to be kept.
@@ -295,6 +297,7 @@ impl Match {
             step: None,
             by_staleness: false,
             by_holds: false,
+            is_too_dear: false,
         }
     }
 
@@ -319,7 +322,12 @@ impl Match {
         held: i64,
     ) {
         self.judge_beside(compiled, entry, request, estimate, state, held);
-        if held > 0 && self.verdict == Verdict::Block {
+        if self.verdict < Verdict::Block {
+            return;
+        }
+        self.is_too_dear =
+            compiled.never_fits(compiled.limit(request.session_limit, entry), estimate);
+        if held > 0 {
             let mut alone = Self::new(self.budget);
             alone.judge_beside(compiled, entry, request, estimate, state, 0);
             self.by_holds = alone.verdict < Verdict::Block;
@@ -412,6 +420,14 @@ impl GuardedBudget {
             false => self.compiled.reached(compared, ceiling)?,
         };
         u16::try_from(index).ok()
+    }
+
+    /// Whether a call that would spend `estimate` is refused where nothing is spent, and a call that
+    /// spends nothing is not.
+    fn never_fits(&self, limit: Amount, estimate: &Spend) -> bool {
+        let step = self.strictest(limit, 0, self.counted(estimate), Verdict::Block);
+        let verdict = self.step(step).map(|step| step.action.verdict());
+        verdict == Some(Verdict::Block) && self.by_spend(limit, 0) < Verdict::Block
     }
 
     /// The strictest verdict that so much spend causes, whatever it is made of.

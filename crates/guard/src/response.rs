@@ -27,7 +27,7 @@ pub struct CheckResponse {
     pub downgrade_to: Option<String>,
     pub warnings: Vec<Warning>,
     /// Seconds until every blocking budget has reset, 1 where only other calls are in the way; null
-    /// where one never does.
+    /// where one never does, and where the call alone costs more than a limit: waiting helps neither.
     pub retry_after_seconds: Option<u64>,
     pub state: &'static str,
     pub state_age_ms: Option<u64>,
@@ -58,6 +58,9 @@ pub struct BudgetLine {
     /// Whether it refuses only because of what other calls hold, which may change at any moment.
     #[serde(skip)]
     pub is_held_up: bool,
+    /// Whether it would refuse the call in a new window too: the call alone costs more than the limit.
+    #[serde(skip)]
+    pub is_too_dear: bool,
 }
 
 impl BudgetLine {
@@ -246,6 +249,7 @@ impl Reasoned<'_> {
             message: budget.message.clone(),
             help_url: budget.help_url.clone(),
             is_held_up: found.by_holds,
+            is_too_dear: found.is_too_dear,
         }
     }
 
@@ -309,6 +313,7 @@ fn session_line(entry: &Entry) -> BudgetLine {
         message: Some(format!("the session was stopped by detector {detector}")),
         help_url: None,
         is_held_up: false,
+        is_too_dear: false,
     }
 }
 
@@ -319,9 +324,10 @@ fn retry_after(budgets: &[BudgetLine], cold_block: bool, now: UnixMillis) -> Opt
         return None;
     }
     let blocking = budgets.iter().filter(|line| line.verdict == Verdict::Block);
-    let resets = blocking.map(|line| match line.is_held_up {
-        true => Some(now.plus(1000)),
-        false => line.resets_at,
+    let resets = blocking.map(|line| match (line.is_too_dear, line.is_held_up) {
+        (true, _) => None,
+        (false, true) => Some(now.plus(1000)),
+        (false, false) => line.resets_at,
     });
     let last = resets
         .reduce(|one, other| Some(one?.max(other?)))

@@ -271,6 +271,34 @@ fn a_session_stopped_by_a_detector_is_refused_and_its_open_findings_are_told() {
 }
 
 #[test]
+fn a_call_that_costs_more_than_the_whole_limit_is_not_told_to_wait() {
+    let (mut writer, guard) = Guard::new(GuardConfig::new(1));
+    budget(&mut writer, "daily", json!({}));
+    writer.publish(now().wall);
+    let told = |guard: &Guard, estimate: &str| {
+        let answer = answer(guard, &call(estimate), now());
+        let resets_at = answer["budgets"][0]["resets_at"].clone();
+        (
+            answer["decision"].clone(),
+            answer["retry_after_seconds"].clone(),
+            resets_at,
+        )
+    };
+    let (block, end) = (json!("block"), json!("2026-11-23T05:00:00Z"));
+    // Tomorrow it is refused as it is today.
+    let never = (block.clone(), Value::Null, end.clone());
+    assert_eq!(told(&guard, "5.01"), never);
+    assert_eq!(told(&guard, "5.00").0, "allow");
+    writer
+        .apply(KEY, Some(&entry("4.50", "warn")), now().wall, now())
+        .unwrap();
+    writer.publish(now().wall);
+    assert_eq!(told(&guard, "5.01"), never);
+    let tomorrow = (block, json!(67_470), end);
+    assert_eq!(told(&guard, "5.00"), tomorrow);
+}
+
+#[test]
 fn a_follower_of_the_blocklist_misses_nothing_or_is_told_to_start_again() {
     let (mut writer, guard) = Guard::new(GuardConfig::new(1));
     let value = entry("4.50", "warn");

@@ -1,5 +1,7 @@
 //! What is sent: everything that a channel needs to know of one message.
 
+use std::collections::BTreeSet;
+
 use serde::{Deserialize, Serialize};
 use spendfuse_domain::{Severity, UnixMillis};
 use spendfuse_engine::alert::Alert;
@@ -61,6 +63,8 @@ pub struct Letter {
     pub to: String,
     /// What it is about, at least one.
     pub alerts: Vec<Alert>,
+    /// Of a digest or summary, the keys of those that are over by now.
+    pub over: BTreeSet<String>,
     /// Places before this one that did not take it.
     pub passed: Vec<Passed>,
     /// When the message was made.
@@ -68,9 +72,27 @@ pub struct Letter {
 }
 
 impl Letter {
-    /// The most urgent of its alerts.
+    /// Whether an alert of it is over.
+    pub fn is_over(&self, alert: &Alert) -> bool {
+        self.what == What::Resolved || self.over.contains(&alert.key)
+    }
+
+    /// Whether nothing goes on of what it is about.
+    pub fn is_all_over(&self) -> bool {
+        let mut all = self.alerts.iter();
+        match self.alerts.is_empty() {
+            true => self.what == What::Resolved,
+            false => all.all(|alert| self.is_over(alert)),
+        }
+    }
+
+    /// The most urgent of its alerts; of a digest or summary, of those that are not over.
     pub fn severity(&self) -> Severity {
-        let all = self.alerts.iter().map(|alert| alert.severity);
-        all.max().unwrap_or_default()
+        let all = self.alerts.iter();
+        let counted = all.filter(|alert| !self.over.contains(&alert.key));
+        counted
+            .map(|alert| alert.severity)
+            .max()
+            .unwrap_or_default()
     }
 }

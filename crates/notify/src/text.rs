@@ -32,8 +32,8 @@ pub struct Words {
 /// The words of a letter.
 pub fn words(letter: &Letter) -> Words {
     let mut words = match letter.alerts.as_slice() {
-        [alert] => of_one(letter.what, alert),
-        several => of_several(letter.what, several, letter.severity()),
+        [alert] => of_one(letter, alert),
+        several => of_several(letter, several),
     };
     let passed = letter.passed.iter();
     words.notes = passed
@@ -45,17 +45,18 @@ pub fn words(letter: &Letter) -> Words {
     words
 }
 
-fn of_one(what: What, alert: &Alert) -> Words {
+fn of_one(letter: &Letter, alert: &Alert) -> Words {
     let severity = alert.severity.name();
-    let about = match what {
+    let is_over = letter.is_over(alert);
+    let about = match letter.what {
+        _ if is_over => "[over] ".to_owned(),
         What::Reminder => format!("[{severity}, still] "),
-        What::Resolved => "[over] ".to_owned(),
         What::Test => "[test] ".to_owned(),
         _ => format!("[{severity}] "),
     };
-    let advice = match what {
-        What::Resolved => format!("More: spendfuse alerts show {}", alert.id()),
-        _ => format!(
+    let advice = match is_over {
+        true => format!("More: spendfuse alerts show {}", alert.id()),
+        false => format!(
             "{}\nMore: spendfuse alerts show {}",
             alert.kind.remedy(),
             alert.id()
@@ -139,29 +140,36 @@ fn consequence(action: &str) -> String {
     }
 }
 
-fn of_several(what: What, alerts: &[Alert], worst: Severity) -> Words {
-    let critical = alerts
-        .iter()
-        .filter(|alert| alert.severity == Severity::Critical);
+fn of_several(letter: &Letter, alerts: &[Alert]) -> Words {
+    let going_on = || alerts.iter().filter(|alert| !letter.is_over(alert));
+    let critical = going_on().filter(|alert| alert.severity == Severity::Critical);
     let critical = critical.count();
-    let why = match what {
+    let over = match alerts.len() - going_on().count() {
+        0 => String::new(),
+        over => format!(", {over} over by now"),
+    };
+    let why = match letter.what {
         What::Summary => "while it was quiet",
         _ => "in a short time",
     };
     let mut sorted: Vec<&Alert> = alerts.iter().collect();
-    sorted.sort_by_key(|alert| std::cmp::Reverse(alert.severity));
+    sorted.sort_by_key(|alert| (letter.is_over(alert), std::cmp::Reverse(alert.severity)));
+    let state = |alert: &Alert| match letter.is_over(alert) {
+        true => "over",
+        false => alert.severity.name(),
+    };
     let mut lines: Vec<String> = sorted
         .iter()
         .take(NAMED)
-        .map(|alert| format!("[{}] {}", alert.severity.name(), sentence(alert)))
+        .map(|alert| format!("[{}] {}", state(alert), sentence(alert)))
         .collect();
     if alerts.len() > NAMED {
         lines.push(format!("and {} more", alerts.len() - NAMED));
     }
     Words {
         headline: format!(
-            "[{}] {} alerts {why}, {critical} of them critical",
-            worst.name(),
+            "[{}] {} alerts {why}, {critical} of them critical{over}",
+            letter.severity().name(),
             alerts.len()
         ),
         facts: Vec::new(),

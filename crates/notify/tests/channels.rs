@@ -1,7 +1,7 @@
 //! Channels against receivers that fail in every way.
 #![allow(clippy::unwrap_used)] // a panic here is a failed test
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -102,6 +102,7 @@ fn letter() -> Letter {
         route: "all".to_owned(),
         to: "ops".to_owned(),
         alerts: vec![alert()],
+        over: BTreeSet::new(),
         passed: vec![Passed {
             to: "hook".to_owned(),
             reason: "503".to_owned(),
@@ -279,6 +280,37 @@ async fn what_ends_resolves_what_began() {
     assert_eq!(began[0]["labels"], ended[0]["labels"]);
     assert_eq!(began[0]["endsAt"], "2026-11-23T05:00:00Z");
     assert_ne!(began[0]["endsAt"], ended[0]["endsAt"]);
+    // A digest ends what is over, and is no more urgent than what goes on.
+    let other = Alert {
+        key: "cap|acme/customer=c-7|1795323600000|8000".to_owned(),
+        severity: Severity::Warning,
+        ..alert()
+    };
+    let digest = Letter {
+        what: What::Digest,
+        over: BTreeSet::from([alert().key]),
+        alerts: vec![alert(), other],
+        ..letter()
+    };
+    let told = posted(ChannelKind::Alertmanager, &digest).await.1;
+    assert_ne!(told[0]["endsAt"], "2026-11-23T05:00:00Z");
+    assert_eq!(told[1]["endsAt"], "2026-11-23T05:00:00Z");
+    let told = posted(ChannelKind::Webhook, &digest).await.1;
+    assert_eq!(told["severity"], "warning");
+    assert_eq!(
+        told["text"],
+        "[warning] 2 alerts in a short time, 0 of them critical, 1 over by now"
+    );
+    let told = posted(ChannelKind::PagerDuty, &digest).await.1;
+    assert_eq!(told["event_action"], "trigger");
+    let ended = Letter {
+        alerts: vec![alert()],
+        ..digest
+    };
+    let told = posted(ChannelKind::PagerDuty, &ended).await.1;
+    let triggered = posted(ChannelKind::PagerDuty, &letter()).await.1;
+    assert_eq!(told["event_action"], "resolve");
+    assert_eq!(told["dedup_key"], triggered["dedup_key"]);
 }
 
 #[test]

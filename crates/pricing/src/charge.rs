@@ -100,9 +100,9 @@ pub(crate) struct TokenRates {
     pub(crate) above: u64,
     pub(crate) from: UnixMillis,
     pub(crate) is_off_peak: bool,
-    /// Whether sound or images that the model made are charged as if they were text, which costs less
-    /// wherever both have a price.
-    pub(crate) guesses_media: bool,
+    /// Whether a rate may be too low: sound or images that the model made are charged as if they were
+    /// text, which costs less wherever both have a price, or a dearer tier at the usual one's rates.
+    pub(crate) is_guess: bool,
 }
 
 /// The sum of a bill by part, undivided.
@@ -125,7 +125,8 @@ impl Bill {
         let Some(sheet) = era.sheet(tier, call.tokens.context()) else {
             return TokenRates::default();
         };
-        let mut guesses_media = false;
+        let mut is_guess = false;
+        let is_dearer_tier = matches!(tier, Tier::Priority | Tier::Ultrafast);
         for class in TokenClass::ALL {
             // Most are, and their rates need not be worked out.
             if call.tokens[class] == 0 {
@@ -133,7 +134,8 @@ impl Bill {
             }
             let rate = sheet.rates[class as usize];
             let is_made = matches!(class, TokenClass::AudioOutput | TokenClass::ImageOutput);
-            guesses_media |= is_made && rate.class == TokenClass::Output;
+            is_guess |= is_made && rate.class == TokenClass::Output;
+            is_guess |= is_dearer_tier && rate.tier != tier;
             let nanos = factor::times(rate.nanos, factor);
             self.add_tokens(class, call, nanos, lines, || {
                 let own = (rate.class, rate.tier) == (class, tier);
@@ -154,7 +156,7 @@ impl Bill {
             above: sheet.above,
             from: era.from,
             is_off_peak: era.is_off_peak,
-            guesses_media,
+            is_guess,
         }
     }
 
@@ -197,6 +199,24 @@ impl Bill {
             quantity: tokens,
             rate,
             note: note(),
+        });
+    }
+
+    /// Charges `tokens` of what was read from a cache at `rate` more, nano-dollars per million tokens.
+    pub(crate) fn charge_more_for_cache(
+        &mut self,
+        tokens: u64,
+        rate: u64,
+        note: &str,
+        lines: &mut impl LineSink,
+    ) {
+        let amount = i128::from(tokens) * i128::from(rate) * BILLIONTHS_PER_TOKEN_RATE;
+        self.numerators[Part::CacheRead as usize] += amount;
+        lines.line(|| Line {
+            billable: Billable::Tokens(TokenClass::CacheRead),
+            quantity: tokens,
+            rate,
+            note: note.into(),
         });
     }
 

@@ -9,6 +9,7 @@
 //! `lookup/mod.rs`.
 
 pub mod book;
+mod cached_media;
 mod charge;
 mod detail;
 mod error;

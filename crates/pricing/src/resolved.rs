@@ -100,12 +100,18 @@ impl Resolved {
             charged.rates = charged
                 .bill
                 .charge_tokens(era, call, tier, applied.factor, lines);
-            charged.guessed |= charged.rates.guesses_media;
+            charged.guessed |= charged.rates.is_guess;
+            let has_cached_media = |(kind, _): &(UnitKind, Quantity)| kind.is_cached_media();
+            if call.units.entries.iter().any(has_cached_media) {
+                let bill = &mut charged.bill;
+                charged.guessed |= bill.charge_cached_media(era, call, tier, applied.factor, lines);
+            }
         }
         let mut by_unit = false;
         let mut missing: u32 = 0;
         for (index, (kind, quantity)) in call.units.entries.iter().enumerate() {
-            let counted_as_tokens = by_token && era.is_other_count(*kind);
+            let counted_as_tokens =
+                (has_tokens && kind.is_cached_media()) || (by_token && era.is_other_count(*kind));
             if *kind == UnitKind::Requests || counted_as_tokens || quantity.0 == 0 {
                 continue;
             }
@@ -202,6 +208,7 @@ impl Resolved {
                 let rate = |class| factor::times(tokens.rate(context, tier, class), served);
                 let bill = &mut charged.bill;
                 bill.charge_tokens_at(rate, "ceiling", call, lines);
+                bill.charge_cached_media_at(rate, call, lines);
                 charged.rates.tier = tier;
                 charged.rates.factor = served;
             }

@@ -116,6 +116,27 @@ fn what_an_operator_calls_free_costs_nothing_and_nothing_else_does() {
     }
 }
 
+/// What is said of the tokens that were cached makes no call cheaper, whatever is known of its model: a
+/// price for them, none, or one of seconds alone.
+#[test]
+fn cached_sound_makes_no_call_cheaper() {
+    let mut pricer = Pricer::new(PriceBook::snapshot(), Arc::new(PricingPolicy::default()));
+    for (model, is_dearer) in [
+        ("gpt-realtime-mini", true),
+        ("gpt-realtime-99", true),
+        ("whisper-1", false),
+    ] {
+        let mut cost = |units: Value| {
+            let data = json!({"workspace": "w", "provider": "openai", "model": model, "units": units,
+                "usage": {"input_tokens": 1000, "cache_read_tokens": 600, "output_tokens": 100}});
+            charged(&mut pricer, USUAL_TIME, &data).0
+        };
+        let (text, sound) = (cost(json!({})), cost(json!({"cached_audio_tokens": "500"})));
+        assert!(sound >= text, "{model}: {sound}, and {text} of text");
+        assert!(sound > text || !is_dearer, "{model}: {sound}");
+    }
+}
+
 /// A number that nothing reads and that looks billed is never passed over.
 #[test]
 fn what_no_rule_reads_is_flagged() {

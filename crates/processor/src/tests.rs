@@ -5,6 +5,7 @@
 mod budgets;
 mod ledger;
 mod meter;
+mod reservations;
 
 use std::sync::Arc;
 

@@ -54,6 +54,12 @@ impl Seen {
             Call::Responses => {
                 if let Ok(told) = serde_json::from_slice::<Responded>(json) {
                     self.generated += text_bytes(told.delta.as_ref());
+                    let is_done = told
+                        .kind
+                        .is_some_and(|kind| kind == "response.output_item.done");
+                    if let Some(item) = told.item.filter(|_| is_done) {
+                        self.tools.take_item(&item);
+                    }
                     self.take_response(told.response.unwrap_or(told.whole));
                 }
             }
@@ -104,8 +110,10 @@ impl Seen {
     }
 
     fn take_response(&mut self, told: Completion) {
-        let status = told.status.as_ref().and_then(Value::as_str);
-        self.is_pending = matches!(status, Some("queued" | "in_progress"));
+        // Most events of a stream have none.
+        if let Some(status) = told.status.as_ref().and_then(Value::as_str) {
+            self.is_pending = matches!(status, "queued" | "in_progress");
+        }
         self.was_background |= told.background == Some(true);
         self.created_at = told
             .created_at
@@ -113,7 +121,7 @@ impl Seen {
             .or(self.created_at);
         // A response has all that was run for it so far: the last one of a stream counts.
         if let Some(output) = &told.output {
-            self.tools = ToolRuns::of_output(output);
+            self.tools.take_output(output);
         }
         self.take_completion(told);
     }
@@ -121,6 +129,9 @@ impl Seen {
     /// Anthropic's counts are totals so far: what a later event names stands, nothing is added.
     fn take_message(&mut self, told: Message) {
         self.generated += text_bytes(told.delta.as_ref()) + text_bytes(told.content.as_ref());
+        if let Some(block) = &told.content_block {
+            self.tools.take_block(block);
+        }
         // The beginning of a stream has its usage in `message`, its end and a whole answer beside.
         self.is_final |= told.whole.usage.is_some();
         let begun = told.message.unwrap_or_default();

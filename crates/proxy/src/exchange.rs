@@ -7,12 +7,13 @@ use axum::http::response::Parts;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::Response;
 use bytes::Bytes;
-use hyper::body::Incoming;
 use serde_json::{Map, Value};
 use spendfuse_sidecar::server::{BodyMemory, Connection, gunzip};
 
+use crate::answer::Seen;
 use crate::forward::unreachable;
 use crate::headers;
+use crate::lanes::Incoming;
 use crate::meter::Meter;
 use crate::permit::Permitted;
 use crate::proxy::Proxy;
@@ -40,7 +41,7 @@ pub(crate) async fn exchange(proxy: Arc<Proxy>, permitted: Permitted) -> Respons
         memory,
         mut meter,
     } = permitted;
-    let shape = way.upstream.shape;
+    let shape = meter.call.shape(way.upstream.shape);
     let send = |body: Bytes| {
         proxy.send(
             method.clone(),
@@ -91,10 +92,10 @@ pub(crate) async fn exchange(proxy: Arc<Proxy>, permitted: Permitted) -> Respons
     let body = if !parts.status.is_success() {
         meter.forget();
         Body::new(Streamed::opaque(incoming, connection))
-    } else if streams {
+    } else if streams || is_event_stream(&parts.headers) {
         let pieces = pieces(&parts.headers);
         if shape == Shape::Bedrock || meter.call == Call::Speech {
-            name_by_header(&mut meter, &parts.headers);
+            name_by_header(&mut meter, &parts.headers, &headers);
         }
         let drains = proxy.drains.clone();
         Body::new(Streamed::new(
@@ -108,6 +109,7 @@ pub(crate) async fn exchange(proxy: Arc<Proxy>, permitted: Permitted) -> Respons
     } else {
         let read = whole_answer(
             &proxy,
+            &headers,
             &parts.headers,
             incoming,
             meter,
@@ -146,7 +148,9 @@ enum ToQuestion {
 }
 
 async fn to_question(answer: Response<Incoming>, memory: &BodyMemory) -> ToQuestion {
-    if answer.status() != StatusCode::BAD_REQUEST {
+    // Mistral's word for it is 422, as it is of all who check bodies with pydantic.
+    let refused = [StatusCode::BAD_REQUEST, StatusCode::UNPROCESSABLE_ENTITY];
+    if !refused.contains(&answer.status()) {
         return ToQuestion::Answer(answer);
     }
     let (parts, body) = answer.into_parts();
@@ -160,7 +164,13 @@ async fn to_question(answer: Response<Incoming>, memory: &BodyMemory) -> ToQuest
     ToQuestion::Error(parts, error)
 }
 
-fn pieces(headers: &HeaderMap) -> Pieces {
+/// Some servers stream where `stream` is 1 or a text, too.
+pub(crate) fn is_event_stream(headers: &HeaderMap) -> bool {
+    let kind = headers.get(header::CONTENT_TYPE).map(HeaderValue::as_bytes);
+    kind.is_some_and(|kind| kind.starts_with(b"text/event-stream"))
+}
+
+pub(crate) fn pieces(headers: &HeaderMap) -> Pieces {
     let is_compressed = headers
         .get(header::CONTENT_ENCODING)
         .is_some_and(|name| name != "identity");
@@ -183,6 +193,7 @@ fn pieces(headers: &HeaderMap) -> Pieces {
 /// Reads an answer that comes whole, and tells its cost beside it; `None` where it broke off.
 async fn whole_answer(
     proxy: &Proxy,
+    sent: &HeaderMap,
     from: &HeaderMap,
     incoming: Incoming,
     mut meter: Meter,
@@ -199,6 +210,7 @@ async fn whole_answer(
     let is_whole = whole.rest.is_none();
     let passed_on = Body::new(Streamed::passed_on(whole, connection));
     if !is_whole {
+        meter.unread = body.len();
         meter.finish();
         return Some(passed_on);
     }
@@ -206,8 +218,12 @@ async fn whole_answer(
     meter
         .seen
         .take(meter.call, plain.as_deref().unwrap_or(&body));
+    if meter.seen == Seen::default() {
+        // Compressed as nobody asked for, or no JSON.
+        meter.unread = body.len();
+    }
     if meter.seen.id.is_empty() {
-        name_by_header(&mut meter, from);
+        name_by_header(&mut meter, from, sent);
     }
     if meter.call == Call::Invoke {
         count_by_headers(&mut meter, from);
@@ -222,15 +238,19 @@ async fn whole_answer(
     Some(passed_on)
 }
 
-/// Names a call whose answer has no id by the name that the provider has given the request.
-fn name_by_header(meter: &mut Meter, from: &HeaderMap) {
+/// Names a call whose answer has no id by the name that the provider has given the request. A name that
+/// the caller has `sent` is no name: all its calls could have one.
+fn name_by_header(meter: &mut Meter, from: &HeaderMap, sent: &HeaderMap) {
     let named = [
         "x-request-id",
         "request-id",
         "apim-request-id",
         "x-amzn-requestid",
     ];
-    let named = named.iter().find_map(|name| from.get(*name)?.to_str().ok());
+    let is_callers = |value: &HeaderValue| sent.values().any(|one| one == value);
+    let named = named.iter().filter_map(|name| from.get(*name));
+    let mut named = named.filter(|value| !is_callers(value));
+    let named = named.find_map(|value| value.to_str().ok());
     meter.seen.id = named.unwrap_or_default().to_owned();
 }
 

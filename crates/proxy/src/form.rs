@@ -11,6 +11,7 @@ const FILE_TYPE: &[u8] = b"multipart/form-data";
 pub(crate) struct Form {
     pub(crate) fields: Vec<(String, String)>,
     pub(crate) file_bytes: usize,
+    pub(crate) files: usize,
 }
 
 impl Form {
@@ -47,6 +48,7 @@ impl Form {
         let value = value.strip_suffix(b"\r\n").unwrap_or(value);
         if head.to_ascii_lowercase().contains("filename") {
             self.file_bytes += value.len();
+            self.files += 1;
             return;
         }
         let name = head.split("name=\"").nth(1);
@@ -99,6 +101,7 @@ mod tests {
         let form = Form::read(&headers("multipart/form-data; boundary=\"x-1\""), body).unwrap();
         assert_eq!((form.field("model"), form.field("n")), ("whisper-1", "2"));
         assert_eq!((form.field("file"), form.file_bytes), ("", 11));
+        assert_eq!(form.files, 1);
         assert_eq!(Form::read(&headers("application/json"), body), None);
         for broken in [&b""[..], b"--x-1", b"--x-1\r\n--x-1--", b"no"] {
             let form = Form::read(&headers("multipart/form-data; boundary=x-1"), broken);

@@ -6,7 +6,7 @@ use std::time::Instant;
 use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::http::request::Parts;
-use axum::http::{Method, StatusCode, Uri};
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header};
 use axum::response::Response;
 use spendfuse_sidecar::server::Connection;
 
@@ -14,6 +14,7 @@ use crate::access::{self, Entrant};
 use crate::exchange::exchange;
 use crate::headers;
 use crate::meter;
+use crate::path::leads_out;
 use crate::permit::permit;
 use crate::proxy::Proxy;
 use crate::refusal;
@@ -64,8 +65,16 @@ pub(crate) async fn forward(State(proxy): State<Arc<Proxy>>, request: Request) -
         _ => call,
     };
     let Some(call) = call else {
+        if is_websocket(&parts.headers) {
+            meter::count(&way.name, "wrong");
+            let message = "connections of WebSocket (realtime, live) are not supported by the proxy yet: \
+                           nothing of them could be metered";
+            let status = StatusCode::NOT_IMPLEMENTED;
+            return refusal::of_request(shape, status, "not_supported", message);
+        }
         return pass(&proxy, way, parts, body).await;
     };
+    let shape = call.shape(shape);
     let name = way.name.clone();
     match permit(&proxy, way, call, parts, body, began).await {
         Ok(permitted) => {
@@ -77,6 +86,12 @@ pub(crate) async fn forward(State(proxy): State<Arc<Proxy>>, request: Request) -
         }
         Err(stop) => stop.response(&name, shape),
     }
+}
+
+/// The upgrade would be lost here, and the upstream's answer to what is left says nothing of it.
+fn is_websocket(headers: &HeaderMap) -> bool {
+    let upgrade = headers.get(header::UPGRADE).map(HeaderValue::as_bytes);
+    upgrade.is_some_and(|kind| kind.eq_ignore_ascii_case(b"websocket"))
 }
 
 fn way(proxy: &Proxy, uri: &Uri, entrant: Entrant) -> Result<Way, Box<Response>> {
@@ -101,6 +116,10 @@ fn way(proxy: &Proxy, uri: &Uri, entrant: Entrant) -> Result<Way, Box<Response>>
         );
         return Err(refused(StatusCode::BAD_REQUEST, "bad_path", message));
     };
+    if leads_out(path) {
+        let message = format!("a path that leads out of upstream {name} by `..` is not sent on");
+        return Err(refused(StatusCode::BAD_REQUEST, "bad_path", message));
+    }
     let address = format!("{base}{path}{}", query.unwrap_or_default());
     match address.parse() {
         Ok(uri) => Ok(Way {
@@ -122,7 +141,9 @@ fn way(proxy: &Proxy, uri: &Uri, entrant: Entrant) -> Result<Way, Box<Response>>
 pub(crate) async fn pass(proxy: &Proxy, way: Way, parts: Parts, body: Body) -> Response {
     meter::count(&way.name, "unmetered");
     let connection = taken_from(&parts);
-    let headers = headers::upstream_request(&parts.headers, &way.upstream, &way.entrant, false);
+    let (upstream, entrant) = (&way.upstream, &way.entrant);
+    let headers =
+        headers::upstream_request(&parts.headers, upstream, upstream.shape, entrant, false);
     let sent = proxy.send(parts.method, way.uri, headers, body).await;
     match sent {
         Ok(answer) => {
@@ -155,10 +176,10 @@ pub(crate) fn unreachable(
         "an upstream does not answer"
     );
     let message = format!("upstream {name} does not answer ({cause})");
-    refusal::of_request(
-        shape,
-        StatusCode::BAD_GATEWAY,
-        "upstream_unreachable",
-        &message,
-    )
+    let (status, code) = (StatusCode::BAD_GATEWAY, "upstream_unreachable");
+    // Nothing was sent: without a proxy, too, SDKs ask again.
+    match error.is_connect() {
+        true => refusal::of_moment(shape, status, code, &message),
+        false => refusal::of_request(shape, status, code, &message),
+    }
 }

@@ -24,12 +24,14 @@ const OF_CONNECTION: [&str; 9] = [
 /// What is between the caller and the proxy alone.
 pub(crate) const OURS: [&str; 2] = ["x-spendfuse-", "sf-"];
 
-/// The headers of a request as they go upstream. Host and length are those of the new request.
+/// The headers of a request in this `language` as they go upstream. Host and length are those of the
+/// new request.
 ///
 /// A key of ours stays here, wherever it stands.
 pub(crate) fn upstream_request(
     from: &HeaderMap,
     upstream: &Upstream,
+    language: Shape,
     entrant: &Entrant,
     is_read: bool,
 ) -> HeaderMap {
@@ -42,7 +44,7 @@ pub(crate) fn upstream_request(
         let identity = HeaderValue::from_static("identity");
         headers.insert(header::ACCEPT_ENCODING, identity);
     }
-    put_key(&mut headers, upstream);
+    put_key(&mut headers, upstream, language);
     headers
 }
 
@@ -74,11 +76,16 @@ fn end_to_end(from: &HeaderMap, may_go: impl Fn(&HeaderValue) -> bool) -> Header
 }
 
 /// Puts the proxy's own key for an upstream in place of whatever the caller has sent.
-fn put_key(headers: &mut HeaderMap, upstream: &Upstream) {
+fn put_key(headers: &mut HeaderMap, upstream: &Upstream, language: Shape) {
     let Some(key) = &upstream.key else {
         return;
     };
-    let (name, value) = match upstream.shape {
+    let place = match (upstream.shape, language) {
+        // Where they speak OpenAI's language, Google and Anthropic look for keys as OpenAI does.
+        (Shape::Gemini | Shape::Anthropic, Shape::OpenAi) => Shape::OpenAi,
+        (own, _) => own,
+    };
+    let (name, value) = match place {
         Shape::OpenAi | Shape::Bedrock => ("authorization", format!("Bearer {}", key.reveal())),
         Shape::Azure => ("api-key", key.reveal().to_owned()),
         Shape::Anthropic => ("x-api-key", key.reveal().to_owned()),
@@ -125,7 +132,8 @@ mod tests {
             ("idempotency-key", "i"),
         ]);
         let mut upstream = Upstream::known().remove("anthropic").unwrap();
-        let sent = upstream_request(&from, &upstream, &Entrant::default(), true);
+        let nobody = Entrant::default();
+        let sent = upstream_request(&from, &upstream, Shape::Anthropic, &nobody, true);
         let wanted = headers(&[
             ("accept-encoding", "identity"),
             ("authorization", "Bearer caller"),
@@ -134,7 +142,7 @@ mod tests {
         ]);
         assert_eq!(sent, wanted);
         upstream.key = spendfuse_sidecar::Token::new("own");
-        let sent = upstream_request(&from, &upstream, &Entrant::default(), false);
+        let sent = upstream_request(&from, &upstream, Shape::Anthropic, &nobody, false);
         let wanted = headers(&[
             ("accept-encoding", "gzip"),
             ("x-api-key", "own"),
@@ -142,5 +150,8 @@ mod tests {
             ("idempotency-key", "i"),
         ]);
         assert_eq!(sent, wanted);
+        let sent = upstream_request(&from, &upstream, Shape::OpenAi, &nobody, false);
+        assert_eq!(sent["authorization"], "Bearer own");
+        assert!(!sent.contains_key("x-api-key"));
     }
 }

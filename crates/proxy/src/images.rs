@@ -12,6 +12,8 @@ const MOST: usize = 16;
 const LOW: Tokens = Tokens(272, 408);
 const MEDIUM: Tokens = Tokens(1056, 1584);
 const HIGH: Tokens = Tokens(4160, 6240);
+/// Of one image at most.
+pub(crate) const MOST_TOKENS: u64 = 6240;
 
 /// Of a square image, and of a longer one.
 struct Tokens(usize, usize);

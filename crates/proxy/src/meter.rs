@@ -4,10 +4,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use metrics::{counter, gauge};
-use serde_json::{Map, Value, json};
-use spendfuse_domain::event::USAGE_TYPE;
-use spendfuse_domain::{Nanos, UnixMillis};
-use spendfuse_sidecar::{Sidecar, TakenEvent};
+use spendfuse_domain::Nanos;
+use spendfuse_sidecar::{RefusedEvent, Sidecar, TakenEvent};
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 
@@ -16,16 +14,18 @@ use crate::attribution::Who;
 use crate::forward::Way;
 use crate::metrics::{CALLS, UNSAFE_EVENTS};
 use crate::particulars::Particulars;
+use crate::postponed::Postponed;
 use crate::proxy::Proxy;
 use crate::route::Call;
 use crate::starts::{Start, Starts};
 use crate::upstream::Shape;
 
-/// Bytes of text that make a token, where nobody has counted them; of English about four, of JSON
-/// and code fewer.
-const BYTES_OF_TOKEN: usize = 4;
 /// How soon an event is delivered again that neither the broker nor the spool has taken.
 const AGAIN_AFTER: Duration = Duration::from_secs(1);
+/// How soon the hold of a stream that goes on is extended; a hold lasts for twice as long.
+const EXTENDED_AFTER: Duration = Duration::from_secs(300);
+/// Names responses in the background of servers of one's own.
+pub(crate) const BACKGROUND: &str = "background";
 
 /// One call, from its permission to its event.
 pub(crate) struct Meter {
@@ -41,18 +41,27 @@ pub(crate) struct Meter {
     pub(crate) who: Who,
     /// The model that was asked for, after a downgrade the one that is asked instead.
     pub(crate) asked_model: String,
+    /// Whether that is so.
+    pub(crate) is_downgraded: bool,
     pub(crate) asked_tier: String,
-    /// Bytes of the request.
-    pub(crate) request_bytes: usize,
+    /// Input tokens of the request, as they are held.
+    pub(crate) asked_input: u64,
+    /// Output tokens that the request allows; `None` where it sets no limit.
+    pub(crate) most_output: Option<u64>,
+    /// Bytes of the answer that were passed on without being read.
+    pub(crate) unread: usize,
     /// What the request says besides.
     pub(crate) particulars: Particulars,
     pub(crate) reservation: Option<String>,
+    /// When the reservation was given, or extended.
+    held_since: Instant,
     /// Names the call where the provider's answer does not.
     pub(crate) call_id: String,
     pub(crate) began: Instant,
-    /// When the provider made an answer that was asked for later; it is the same at every asking.
-    pub(crate) answered_at: Option<UnixMillis>,
+    /// Whether the answer was made before, and is only asked for.
+    pub(crate) is_retrieved: bool,
     pub(crate) seen: Seen,
+    postponed: Arc<Postponed>,
     pub(crate) under_way: Option<UnderWay>,
     pub(crate) is_settled: bool,
 }
@@ -127,16 +136,39 @@ impl Meter {
             key_name: way.entrant.caller.key().map(|key| key.name.clone()),
             who,
             asked_model,
+            is_downgraded: false,
             asked_tier: String::new(),
-            request_bytes: 0,
+            asked_input: 0,
+            most_output: None,
+            unread: 0,
             particulars: Particulars::default(),
             reservation: None,
+            held_since: Instant::now(),
             call_id,
             began: Instant::now(),
-            answered_at: None,
+            is_retrieved: false,
             seen: Seen::default(),
+            postponed: Arc::clone(&proxy.postponed),
             under_way: Some(under_way),
             is_settled: false,
+        }
+    }
+
+    /// A response that is asked for. Made in the background it is told as it was then, so that asked
+    /// for again it is the same event, which is counted once.
+    pub(crate) fn retrieved(proxy: &Proxy, way: &Way, who: Who) -> Self {
+        let mut meter = Self::begin(proxy, way, Call::Responses, who, String::new());
+        meter.is_retrieved = true;
+        meter
+    }
+
+    /// Something has come of the answer: what is held for it stays so.
+    pub(crate) fn goes_on(&mut self) {
+        if let Some(reservation) = &self.reservation
+            && self.held_since.elapsed() >= EXTENDED_AFTER
+        {
+            self.sidecar.extend(reservation);
+            self.held_since = Instant::now();
         }
     }
 
@@ -148,7 +180,28 @@ impl Meter {
 
     /// The answer is made in the background: its cost is told when somebody asks for it.
     pub(crate) fn postpone(mut self) {
+        self.leave_for_later();
+    }
+
+    /// What is held for it stays so until then.
+    fn leave_for_later(&mut self) {
         self.count("unmetered");
+        let (upstream, response) = (&self.upstream, &self.seen.id);
+        // Not given back where it cannot be kept either: its time ends it.
+        if let Some(held) = self.reservation.take() {
+            self.postponed.keep(upstream, response, held);
+        }
+        if self.is_retrieved {
+            match self.seen.is_pending {
+                true => {
+                    if let Some(held) = self.postponed.still(upstream, response) {
+                        self.sidecar.extend(&held);
+                    }
+                }
+                // One that has failed will say no more.
+                false => self.reservation = self.postponed.take(upstream, response),
+            }
+        }
         self.drop_uncounted();
     }
 
@@ -161,6 +214,10 @@ impl Meter {
     fn drop_uncounted(&mut self) {
         self.is_settled = true;
         self.release();
+        self.end();
+    }
+
+    fn end(&self) {
         if let Some(under_way) = &self.under_way {
             under_way.end();
         }
@@ -172,21 +229,61 @@ impl Meter {
         }
     }
 
+    /// Whether the cost is to be told of what was seen. A response in the background goes on when its
+    /// stream is cut, and is asked for later: an estimate would stand in the way of its own counts.
+    fn is_told_now(&self) -> bool {
+        let Seen {
+            was_background,
+            is_pending,
+            is_final,
+            created_at,
+            ref id,
+            ..
+        } = self.seen;
+        match self.is_retrieved {
+            true => was_background && is_final && created_at.is_some() && !id.is_empty(),
+            false => is_final || !(was_background && is_pending),
+        }
+    }
+
     fn settle(&mut self) -> Option<Nanos> {
+        if !self.is_told_now() {
+            self.leave_for_later();
+            return None;
+        }
         self.is_settled = true;
+        if self.is_private && self.seen.was_background && !self.seen.id.is_empty() {
+            // Streamed, and asked for, it is the same answer.
+            BACKGROUND.clone_into(&mut self.call_id);
+        }
+        if self.is_retrieved {
+            self.asked_model.clone_from(&self.seen.model);
+            self.reservation = self.postponed.told(&self.upstream, &self.seen.id);
+        }
+        let taken = self.taken().or_else(|error| {
+            if self.is_retrieved {
+                // Nothing is lost: it may be asked for again.
+                self.end();
+                return Err(error);
+            }
+            let (upstream, call) = (&self.upstream, &self.call_id);
+            tracing::warn!(upstream, call, %error, "a call is charged by estimate");
+            // The provider's own counts are none that anybody can read.
+            self.seen.is_final = false;
+            self.seen.usage = None;
+            self.taken()
+        });
         let is_exact = self.units().is_some_and(|(_, is_exact)| is_exact);
         self.count(match self.seen.is_final || is_exact {
             true => "metered",
             false => "estimated",
         });
-        let event = self.event().to_string();
-        let taken = self.sidecar.take_event(event.as_bytes());
         let taken = taken.map_err(|error| {
             let (upstream, call) = (&self.upstream, &self.call_id);
             tracing::error!(upstream, call, %error, "a call is not counted");
         });
         let cost = taken.as_ref().ok().and_then(|taken| taken.cost);
-        if cost.is_none() {
+        if !taken.as_ref().is_ok_and(TakenEvent::settles) {
             self.release();
         }
         // Without a runtime the process is going down.
@@ -198,167 +295,14 @@ impl Meter {
         cost
     }
 
+    fn taken(&self) -> Result<TakenEvent, RefusedEvent> {
+        let event = self.event().to_string();
+        self.sidecar.take_event(event.as_bytes())
+    }
+
     fn count(&self, outcome: &'static str) {
         count(&self.upstream, outcome);
     }
-
-    /// The event as a structured CloudEvent.
-    fn event(&self) -> Value {
-        let Seen {
-            id,
-            model,
-            service_tier,
-            ..
-        } = &self.seen;
-        let (source, id) = match (id.is_empty(), self.is_private) {
-            (false, false) => (format!("llm:{}", self.provider), id.clone()),
-            (true, false) => (format!("llm:{}", self.provider), self.call_id.clone()),
-            // Servers of one's own may count their answers from one at each start.
-            (_, true) => (
-                format!("spendfuse-proxy:{}", self.upstream),
-                format!("{}-{}", self.call_id, id),
-            ),
-        };
-        let or = |told: &String, asked: &String| match told.is_empty() {
-            true => asked.clone(),
-            false => told.clone(),
-        };
-        let latency = u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX);
-        let charged_model = or(model, &self.asked_model);
-        // Whom it counts against comes first: nobody's word replaces what is known of the call.
-        let mut event = Value::Object(self.attributed());
-        event["provider"] = json!(self.provider);
-        event["model"] = json!(charged_model);
-        event["request_model"] = json!(self.asked_model);
-        event["operation"] = json!(self.call.operation());
-        event["status"] = json!("ok");
-        if self.answered_at.is_none() {
-            event["call_id"] = json!(self.call_id);
-            event["latency_ms"] = json!(latency);
-        }
-        let (format, usage) = self.usage();
-        event["usage_format"] = json!(format);
-        event["usage"] = Value::Object(usage);
-        let units = self.units().map(|(units, _)| units);
-        let tools = || {
-            let Seen { tools, usage, .. } = &self.seen;
-            tools.units(usage.as_ref(), &charged_model)
-        };
-        if let Some(units) = units.or_else(tools) {
-            event["units"] = units;
-        }
-        let tier = or(service_tier, &self.asked_tier);
-        if !tier.is_empty() && tier != "auto" {
-            event["service_tier"] = json!(tier);
-        }
-        if !self.region.is_empty() {
-            event["region"] = json!(self.region);
-        }
-        if let Some(name) = &self.key_name {
-            event["api_key_id"] = json!(name);
-        }
-        if let Some(reservation) = &self.reservation {
-            event["reservation_id"] = json!(reservation);
-        }
-        let time = self.answered_at.unwrap_or_else(|| self.sidecar.now());
-        json!({
-            "specversion": "1.0",
-            "type": USAGE_TYPE,
-            "source": source,
-            "id": id,
-            "time": time.to_string(),
-            "data": event,
-        })
-    }
-
-    /// Whom the call counts against, as members of its event.
-    fn attributed(&self) -> Map<String, Value> {
-        let mut members = Map::new();
-        let mut tags = Map::new();
-        for (name, value) in &self.who {
-            match name.strip_prefix("tags.") {
-                Some(tag) => tags.insert(tag.to_owned(), json!(value)),
-                None => members.insert(name.clone(), json!(value)),
-            };
-        }
-        if !tags.is_empty() {
-            members.insert("tags".to_owned(), Value::Object(tags));
-        }
-        members
-    }
-
-    /// What the call costs by the piece, where its answer tells no usage.
-    fn units(&self) -> Option<(Value, bool)> {
-        if self.seen.is_final {
-            return None;
-        }
-        let model = &self.asked_model;
-        self.particulars.units(self.call, model, self.seen.images)
-    }
-
-    /// The provider's counts; where the answer was cut before they came, an estimate by what was seen
-    /// of it.
-    fn usage(&self) -> (&'static str, Map<String, Value>) {
-        match &self.seen.usage {
-            Some(usage) if self.seen.is_final => {
-                let format = self.seen.usage_format;
-                (format.unwrap_or(self.call.usage_format()), usage.clone())
-            }
-            _ if self.call == Call::Speech || self.units().is_some() => match self.units() {
-                Some((_, true)) => ("spendfuse", Map::new()),
-                Some((_, false)) => {
-                    let model = &self.asked_model;
-                    ("estimated", self.particulars.drawn(self.call, model))
-                }
-                None => {
-                    let text = tokens_in(self.particulars.text_bytes());
-                    ("estimated", self.particulars.spoken(text))
-                }
-            },
-            begun => {
-                let (input, output) = begun.as_ref().map_or((None, 0), told_at_first);
-                let input =
-                    input.unwrap_or_else(|| vec![("input_tokens", tokens_in(self.request_bytes))]);
-                let mut usage: Map<String, Value> = input
-                    .into_iter()
-                    .map(|(name, count)| (name.to_owned(), json!(count)))
-                    .collect();
-                let output = output.max(tokens_in(self.seen.generated));
-                usage.insert("output_tokens".to_owned(), json!(output));
-                ("estimated", usage)
-            }
-        }
-    }
-}
-
-/// What Anthropic tells at the beginning of a stream, as spendfuse counts: the input, which is exact,
-/// and the output so far.
-fn told_at_first(usage: &Map<String, Value>) -> (Option<Vec<(&'static str, u64)>>, u64) {
-    let count = |name: &str| usage.get(name).and_then(Value::as_u64).unwrap_or(0);
-    let split = usage
-        .get("cache_creation")
-        .and_then(|split| split.get("ephemeral_1h_input_tokens"));
-    let (read, written) = (
-        count("cache_read_input_tokens"),
-        count("cache_creation_input_tokens"),
-    );
-    let input = usage.contains_key("input_tokens").then(|| {
-        vec![
-            ("input_tokens", count("input_tokens") + read + written),
-            ("cache_read_tokens", read),
-            ("cache_write_tokens", written),
-            (
-                "cache_write_1h_tokens",
-                split.and_then(Value::as_u64).unwrap_or(0),
-            ),
-        ]
-    });
-    (input, count("output_tokens"))
-}
-
-/// Tokens in so many bytes of text, where nobody has counted them.
-pub(crate) fn tokens_in(bytes: usize) -> u64 {
-    bytes.div_ceil(BYTES_OF_TOKEN) as u64
 }
 
 pub(crate) fn count(upstream: &str, outcome: &'static str) {

@@ -4,14 +4,19 @@ use axum::http::HeaderMap;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
+use crate::event::tokens_in;
 use crate::form::Form;
 use crate::images;
+use crate::pictures;
 use crate::route::Call;
 
 /// Models that are paid by the character; others' speech by tokens, which nobody tells.
 const BY_CHARACTER: &str = "tts-1";
 /// Of text that is read out: about 15 characters a second, and 21 tokens of audio.
 const AUDIO_TOKENS: (usize, usize) = (7, 5);
+/// Of a second of audio that is listened to: one for 100 ms
+/// (https://platform.openai.com/docs/guides/realtime-costs).
+const AUDIO_TOKENS_OF_SECOND: u64 = 10;
 /// Bytes of a second of audio where nobody says how long it is: 128 kbit/s.
 const BYTES_OF_SECOND: usize = 16_000;
 /// The model of images that name none, as OpenAI has it.
@@ -29,6 +34,7 @@ pub(crate) struct Particulars {
     /// Of the text to be read out.
     characters: usize,
     file_bytes: usize,
+    files: usize,
 }
 
 /// The same in JSON.
@@ -61,6 +67,7 @@ impl Particulars {
                 images: images::asked_for(form.field("n").parse().ok()),
                 characters: 0,
                 file_bytes: form.file_bytes,
+                files: form.files,
             };
             return Some((read, true));
         }
@@ -77,6 +84,25 @@ impl Particulars {
             ..Self::default()
         };
         Some((read, false))
+    }
+
+    /// Input tokens of a request with this body, before anybody has counted them.
+    pub(crate) fn input_tokens(&self, call: Call, body: &[u8]) -> u64 {
+        let text = match self.files {
+            0 => pictures::tokens(body),
+            _ => tokens_in(body.len().saturating_sub(self.file_bytes)),
+        };
+        // Files are no text: a recording would be held at a hundred times its price.
+        let files = match call {
+            Call::Transcription => self.seconds() as u64 * AUDIO_TOKENS_OF_SECOND,
+            Call::Images => self.files as u64 * images::MOST_TOKENS,
+            _ => 0,
+        };
+        text + files
+    }
+
+    fn seconds(&self) -> usize {
+        self.file_bytes.div_ceil(BYTES_OF_SECOND)
     }
 
     /// Units of an answer that tells no usage, and whether they are exact. `images`: how many it has,
@@ -101,7 +127,7 @@ impl Particulars {
                 Some((json!({"characters": self.characters.to_string()}), true))
             }
             Call::Transcription => {
-                let seconds = self.file_bytes.div_ceil(BYTES_OF_SECOND);
+                let seconds = self.seconds();
                 Some((json!({"audio_seconds": seconds.to_string()}), false))
             }
             _ => None,
@@ -115,6 +141,13 @@ impl Particulars {
             Call::Images => images::tokens(model, self.images, &self.quality, &self.size),
             _ => Map::new(),
         }
+    }
+
+    /// The same as one number; `None` for what is paid by the piece.
+    pub(crate) fn drawn_tokens(&self, model: &str) -> Option<u64> {
+        self.drawn(Call::Images, model)
+            .get("output_tokens")?
+            .as_u64()
     }
 
     /// Tokens of text that was read out, where nobody tells them.
@@ -135,5 +168,31 @@ impl Particulars {
     /// Bytes of the text that is read out.
     pub(crate) fn text_bytes(&self) -> usize {
         self.characters
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use axum::http::{HeaderValue, header};
+
+    #[test]
+    fn files_are_not_held_as_text() {
+        let kind = HeaderValue::from_static("multipart/form-data; boundary=b");
+        let headers = HeaderMap::from_iter([(header::CONTENT_TYPE, kind)]);
+        let recording = "x".repeat(1_600_000);
+        let body = format!(
+            "--b\r\nContent-Disposition: form-data; name=\"file\"; filename=\"a\"\r\n\r\n{recording}\r\n--b--\r\n"
+        );
+        let tokens = |call: Call| {
+            let (read, is_form) = Particulars::read(call, &headers, body.as_bytes()).unwrap();
+            assert!(is_form);
+            let text = tokens_in(body.len() - recording.len());
+            read.input_tokens(call, body.as_bytes()) - text
+        };
+        assert_eq!(tokens(Call::Transcription), 1000);
+        assert_eq!(tokens(Call::Images), 6240);
+        let chat = Particulars::default();
+        assert_eq!(chat.input_tokens(Call::Responses, &[b'x'; 4000]), 1000);
     }
 }

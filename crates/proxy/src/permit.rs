@@ -7,7 +7,7 @@ use axum::body::Body;
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use axum::response::Response;
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use metrics::histogram;
 use spendfuse_domain::Verdict;
@@ -19,7 +19,7 @@ use crate::attribution::Who;
 use crate::config::OnDowngrade;
 use crate::forward::{Way, taken_from};
 use crate::headers;
-use crate::meter::{self, Meter, tokens_in};
+use crate::meter::{self, Meter};
 use crate::metrics::ADDED_SECONDS;
 use crate::particulars::Particulars;
 use crate::proxy::Proxy;
@@ -66,7 +66,12 @@ impl Stop {
             }
             Self::Wrong(status, code, message) => {
                 meter::count(upstream, "wrong");
-                refusal::of_request(shape, *status, code, message)
+                match *status {
+                    StatusCode::SERVICE_UNAVAILABLE => {
+                        refusal::of_moment(shape, *status, code, message)
+                    }
+                    status => refusal::of_request(shape, status, code, message),
+                }
             }
         }
     }
@@ -113,8 +118,16 @@ pub(crate) async fn permit(
     if model.is_empty() {
         return Err(Stop::wrong("the call names no model"));
     }
-    let bytes = body.len();
-    let answer = ask(proxy, &way, &who, call, &model, &asked, bytes).await?;
+    let estimate = Estimate {
+        input: particulars.input_tokens(call, &body),
+        // Where the caller sets no limit, the rule of reservations does.
+        output: match call {
+            Call::Embeddings => Some(0),
+            Call::Images => particulars.drawn_tokens(&model),
+            _ => asked.most_output(),
+        },
+    };
+    let answer = ask(proxy, &way, &who, &model, &estimate).await?;
     if answer.decision == Verdict::Block {
         let refused = proxy.sidecar.refused_call(&answer, &parts.headers);
         return Err(Stop::Refused(Box::new(refused)));
@@ -144,14 +157,23 @@ pub(crate) async fn permit(
     histogram!(ADDED_SECONDS).record(began.elapsed().as_secs_f64());
     // Speech is no JSON, and goes on as it comes.
     let streams = asked.streams || call == Call::Speech || route::streams_by_path(shape, path);
+    let is_downgraded = other.is_some();
     let mut meter = Meter::begin(proxy, &way, call, who, other.unwrap_or(model));
+    meter.is_downgraded = is_downgraded;
     meter.particulars = particulars;
+    meter.most_output = asked.most_output();
     meter.asked_tier = asked.service_tier;
-    meter.request_bytes = body.len();
+    meter.asked_input = estimate.input;
     meter.reservation = answer.reservation_id;
     meter.began = began;
     Ok(Permitted {
-        headers: headers::upstream_request(&parts.headers, &way.upstream, &way.entrant, true),
+        headers: headers::upstream_request(
+            &parts.headers,
+            &way.upstream,
+            call.shape(shape),
+            &way.entrant,
+            true,
+        ),
         method: parts.method,
         streams,
         asking,
@@ -176,22 +198,58 @@ async fn whole(proxy: &Proxy, headers: &HeaderMap, body: Body) -> Result<(Bytes,
     if announced.is_some_and(|length| length > most) {
         return Err(too_large());
     }
-    let mut memory = proxy.memory.share();
-    // A body of unknown length may be as long as any.
-    if !memory.grow_to(announced.unwrap_or(most)) {
+    let full = || {
         let message = "the bodies of other calls fill the memory that there is for them \
                        (proxy.max_body_memory); send it again";
-        return Err(Stop::Wrong(
-            StatusCode::SERVICE_UNAVAILABLE,
-            "overloaded",
-            message.to_owned(),
-        ));
+        let status = StatusCode::SERVICE_UNAVAILABLE;
+        Stop::Wrong(status, "overloaded", message.to_owned())
+    };
+    let mut memory = proxy.memory.share();
+    if announced.is_some_and(|length| !memory.grow_to(length)) {
+        return Err(full());
     }
-    match Limited::new(body, most).collect().await {
-        Ok(body) => Ok((body.to_bytes(), memory)),
-        Err(error) if error.is::<LengthLimitError>() => Err(too_large()),
-        Err(_) => Err(Stop::wrong("the body broke off")),
+    let mut body = Limited::new(body, most);
+    let mut first = Bytes::new();
+    let mut more = BytesMut::new();
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|error| match error.is::<LengthLimitError>() {
+            true => too_large(),
+            false => Stop::wrong("the body broke off"),
+        })?;
+        let Ok(data) = frame.into_data() else {
+            continue;
+        };
+        // Most bodies come in one piece, which is not copied.
+        if first.is_empty() {
+            first = data;
+            continue;
+        }
+        if more.is_empty() {
+            more.reserve(announced.unwrap_or_default());
+            more.extend_from_slice(&first);
+        }
+        more.extend_from_slice(&data);
+        // A body of unknown length takes what has come of it.
+        if !memory.grow_to(more.len()) {
+            return Err(full());
+        }
     }
+    let whole = if more.is_empty() {
+        first
+    } else {
+        more.freeze()
+    };
+    match memory.grow_to(whole.len()) {
+        true => Ok((whole, memory)),
+        false => Err(full()),
+    }
+}
+
+/// Tokens of a call before it is made.
+struct Estimate {
+    input: u64,
+    /// At most; `None` where nobody says.
+    output: Option<u64>,
 }
 
 /// May the call go ahead? What it may cost is held meanwhile.
@@ -199,16 +257,9 @@ async fn ask(
     proxy: &Proxy,
     way: &Way,
     who: &Who,
-    call: Call,
     model: &str,
-    asked: &Asked,
-    bytes: usize,
+    estimate: &Estimate,
 ) -> Result<CheckResponse, Stop> {
-    // Where the caller sets no limit, the rule of reservations does.
-    let output = match call {
-        Call::Embeddings => Some(0),
-        _ => asked.max_output_tokens,
-    };
     let question = |reserves: bool| {
         let mut question = Question::default();
         let mut put = |name: &str, value: &str| question.put(name, value.to_owned());
@@ -220,8 +271,8 @@ async fn ask(
         put("provider", provider)?;
         put("estimate.model", model)?;
         put("estimate.provider", provider)?;
-        put("estimate.input_tokens", &tokens_in(bytes).to_string())?;
-        if let Some(output) = output {
+        put("estimate.input_tokens", &estimate.input.to_string())?;
+        if let Some(output) = estimate.output {
             put("estimate.max_output_tokens", &output.to_string())?;
         }
         put("reserve", if reserves { "1" } else { "0" })?;

@@ -12,11 +12,9 @@ use axum::body::Body;
 use axum::http::{HeaderMap, Method, Request, Response, Uri};
 use axum::middleware::from_fn;
 use axum::routing::get;
-use hyper::body::Incoming;
-use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
+use hyper_rustls::HttpsConnectorBuilder;
+use hyper_util::client::legacy::Error;
 use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::client::legacy::{Client, Error};
-use hyper_util::rt::{TokioExecutor, TokioTimer};
 use spendfuse_sidecar::keys::Keyring;
 use spendfuse_sidecar::server::{BodyMemory, serve_http};
 use spendfuse_sidecar::{Sidecar, refuse_browsers};
@@ -27,14 +25,14 @@ use tokio::sync::{Semaphore, watch};
 use crate::config::ProxyConfig;
 use crate::error::ProxyError;
 use crate::forward::forward;
+use crate::lanes::{Incoming, Lanes};
+use crate::postponed::Postponed;
 use crate::starts::Starts;
 use crate::stream::Drains;
 use crate::upstream::{AskUsage, Upstream};
 
 /// Streams without clients that are read at once; others are charged by estimate.
 const MOST_DRAINS: usize = 64;
-/// How long connections upstream wait for another call.
-const IDLE: Duration = Duration::from_secs(60);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long calls may take to finish after a stop was asked for.
 const LAST_CALLS: Duration = Duration::from_secs(20);
@@ -48,9 +46,11 @@ pub struct Proxy {
     pub(crate) under_way: Arc<watch::Sender<usize>>,
     /// The same calls on the disk.
     pub(crate) starts: Arc<Starts>,
+    /// What is held for responses in the background.
+    pub(crate) postponed: Arc<Postponed>,
     /// What bodies hold at once.
     pub(crate) memory: BodyMemory,
-    client: Client<HttpsConnector<HttpConnector>, Body>,
+    lanes: Lanes,
     /// Upstreams that do not know the question for a stream's usage.
     not_asked: Mutex<HashSet<String>>,
     call_ids: CallIds,
@@ -78,10 +78,6 @@ impl Proxy {
             .https_or_http()
             .enable_all_versions()
             .wrap_connector(connector);
-        let client = Client::builder(TokioExecutor::new())
-            .pool_timer(TokioTimer::new())
-            .pool_idle_timeout(IDLE)
-            .build(connector);
         let (starts, _) =
             Starts::open(config.starts_folder.as_deref()).map_err(ProxyError::Starts)?;
         let memory = config.max_body_memory.max(config.max_body_bytes);
@@ -95,8 +91,9 @@ impl Proxy {
             sidecar,
             under_way: Arc::new(watch::Sender::new(0)),
             starts: Arc::new(starts),
+            postponed: Arc::default(),
             memory: BodyMemory::new(memory),
-            client,
+            lanes: Lanes::new(connector),
             not_asked: Mutex::default(),
             call_ids: CallIds {
                 // Each `RandomState` has keys of its own, which nobody else guesses or repeats.
@@ -117,8 +114,7 @@ impl Proxy {
         *request.method_mut() = method;
         *request.uri_mut() = uri;
         *request.headers_mut() = headers;
-        // Never sent twice: only a connection that was closed before the first byte is tried again.
-        self.client.request(request).await
+        self.lanes.send(request).await
     }
 
     /// Whether the usage of a stream may be asked for at this upstream.

@@ -9,6 +9,8 @@ use spendfuse_sidecar::RefusedCall;
 
 use crate::upstream::Shape;
 
+const SHOULD_RETRY: &str = "x-should-retry";
+
 /// A call that a budget refuses.
 pub(crate) fn of_call(shape: Shape, refused: &RefusedCall) -> Response {
     let RefusedCall {
@@ -48,6 +50,15 @@ pub(crate) fn of_request(shape: Shape, status: StatusCode, code: &str, message: 
     response(shape, status, kind, code, message)
 }
 
+/// The same where the next moment may be a better one, and asking again costs nothing: SDKs do so.
+pub(crate) fn of_moment(shape: Shape, status: StatusCode, code: &str, message: &str) -> Response {
+    let mut response = of_request(shape, status, code, message);
+    let headers = response.headers_mut();
+    headers.remove(SHOULD_RETRY);
+    headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+    response
+}
+
 fn response(shape: Shape, status: StatusCode, kind: &str, code: &str, message: &str) -> Response {
     let body = body(shape, status, kind, code, message);
     let mut response = Response::new(Body::from(body.to_string()));
@@ -60,7 +71,7 @@ fn response(shape: Shape, status: StatusCode, kind: &str, code: &str, message: &
         headers.insert("x-amzn-errortype", name);
     }
     // What is refused here costs nothing to ask again, but clients sleep for hours before they do.
-    headers.insert("x-should-retry", HeaderValue::from_static("false"));
+    headers.insert(SHOULD_RETRY, HeaderValue::from_static("false"));
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     response
 }

@@ -5,7 +5,13 @@ use std::ops::Range;
 
 use bytes::{Bytes, BytesMut};
 use serde::{Deserialize, Deserializer};
+use serde_json::Value;
 use serde_json::value::RawValue;
+
+/// OpenAI makes no more of one call.
+const MOST_ANSWERS: u64 = 128;
+/// More are asked for by mistake, and no estimate takes them.
+const MOST_TOKENS: u64 = 1_000_000_000;
 
 /// The members of a call's body that matter here.
 #[derive(Debug, Default, Deserialize)]
@@ -22,7 +28,11 @@ struct Members<'a> {
     max_completion_tokens: Option<&'a RawValue>,
     #[serde(borrow)]
     max_output_tokens: Option<&'a RawValue>,
-    #[serde(borrow, rename = "generationConfig")]
+    #[serde(borrow)]
+    n: Option<&'a RawValue>,
+    #[serde(borrow)]
+    best_of: Option<&'a RawValue>,
+    #[serde(borrow, rename = "generationConfig", alias = "generation_config")]
     generation_config: Option<&'a RawValue>,
     #[serde(borrow, rename = "inferenceConfig")]
     inference_config: Option<&'a RawValue>,
@@ -45,8 +55,10 @@ fn even_null<'de: 'a, 'a, D: Deserializer<'de>>(from: D) -> Result<Option<&'a Ra
 #[serde(rename_all = "camelCase")]
 struct GenerationConfig {
     /// Gemini's name, and Bedrock's.
-    #[serde(alias = "maxTokens")]
+    #[serde(alias = "maxTokens", alias = "max_output_tokens")]
     max_output_tokens: Option<u64>,
+    #[serde(alias = "candidate_count")]
+    candidate_count: Option<Value>,
 }
 
 /// A call's body, read.
@@ -58,7 +70,10 @@ pub(crate) struct Asked {
     model_at: Option<Range<usize>>,
     /// Whether the answer is to be a stream.
     pub(crate) streams: bool,
-    pub(crate) max_output_tokens: Option<u64>,
+    /// Of one answer.
+    max_output_tokens: Option<u64>,
+    /// How many answers are asked for; each is charged.
+    answers: u64,
     pub(crate) service_tier: String,
     /// Texts by which an app may name its user: `user`, `safety_identifier`, `metadata.NAME`.
     pub(crate) named: Vec<(String, String)>,
@@ -89,19 +104,36 @@ impl Asked {
             members.max_tokens,
         ];
         let config = members.generation_config.or(members.inference_config);
-        let config = config.and_then(|raw| parsed::<GenerationConfig>(raw)?.max_output_tokens);
+        let config = config.and_then(parsed::<GenerationConfig>);
+        let (most_of_config, candidates) = config.map_or((None, None), |config| {
+            let candidates = config.candidate_count.as_ref().and_then(Value::as_u64);
+            (config.max_output_tokens, candidates)
+        });
+        let told = [members.n, members.best_of].into_iter().flatten();
+        let answers = told.filter_map(parsed::<u64>).chain(candidates).max();
         let streams = members.stream.is_some_and(|raw| raw.get() == "true");
         Ok(Self {
             model: members.model.and_then(parsed).unwrap_or_default(),
             model_at: members.model.map(place),
             streams,
-            max_output_tokens: counts.into_iter().flatten().find_map(parsed).or(config),
+            max_output_tokens: counts
+                .into_iter()
+                .flatten()
+                .find_map(parsed)
+                .or(most_of_config),
+            answers: answers.unwrap_or(1).clamp(1, MOST_ANSWERS),
             service_tier: members.service_tier.and_then(parsed).unwrap_or_default(),
             named: named(&members),
             usage_edit: streams
                 .then(|| usage_edit(text, members.stream_options))
                 .flatten(),
         })
+    }
+
+    /// Output tokens of all its answers at most; `None` where the body sets no limit.
+    pub(crate) fn most_output(&self) -> Option<u64> {
+        let each = self.max_output_tokens?;
+        Some(each.saturating_mul(self.answers.max(1)).min(MOST_TOKENS))
     }
 
     /// The edit that asks for the usage of a chat completion's stream; `None` where the caller has
@@ -272,20 +304,32 @@ mod tests {
     #[test]
     fn limits_and_names_are_read_from_every_maker() {
         let asked = |body: &str| Asked::read(body.as_bytes()).unwrap();
-        assert_eq!(asked(r#"{"max_tokens":5}"#).max_output_tokens, Some(5));
-        assert_eq!(
-            asked(r#"{"max_tokens":5,"max_completion_tokens":7}"#).max_output_tokens,
-            Some(7)
-        );
-        assert_eq!(
-            asked(r#"{"generationConfig":{"maxOutputTokens":9}}"#).max_output_tokens,
-            Some(9)
-        );
-        assert_eq!(
-            asked(r#"{"inferenceConfig":{"maxTokens":8}}"#).max_output_tokens,
-            Some(8)
-        );
-        assert_eq!(asked(r#"{"max_tokens":"many"}"#).max_output_tokens, None);
+        for (body, wanted) in [
+            (r#"{"max_tokens":5}"#, Some(5)),
+            (r#"{"max_tokens":5,"max_completion_tokens":7}"#, Some(7)),
+            (r#"{"generationConfig":{"maxOutputTokens":9}}"#, Some(9)),
+            (r#"{"generation_config":{"max_output_tokens":9}}"#, Some(9)),
+            (r#"{"inferenceConfig":{"maxTokens":8}}"#, Some(8)),
+            (r#"{"max_tokens":"many"}"#, None),
+            // Each answer is charged.
+            (r#"{"max_tokens":5,"n":10}"#, Some(50)),
+            (r#"{"max_tokens":5,"n":2,"best_of":3}"#, Some(15)),
+            (r#"{"max_tokens":5,"n":null}"#, Some(5)),
+            (r#"{"max_tokens":5,"n":0}"#, Some(5)),
+            (r#"{"max_tokens":5,"n":1000000}"#, Some(640)),
+            (r#"{"n":10}"#, None),
+            (
+                r#"{"generationConfig":{"maxOutputTokens":9,"candidateCount":4}}"#,
+                Some(36),
+            ),
+            // A count that is none takes no limit away.
+            (
+                r#"{"generationConfig":{"maxOutputTokens":9,"candidateCount":"many"}}"#,
+                Some(9),
+            ),
+        ] {
+            assert_eq!(asked(body).most_output(), wanted, "{body}");
+        }
         let body = r#"{"user":"u","metadata":{"user_id":"m","n":1}}"#;
         let named = [("user", "u"), ("metadata.user_id", "m")];
         assert_eq!(

@@ -7,18 +7,14 @@ use axum::body::Body;
 use axum::http::StatusCode;
 use axum::http::request::Parts;
 use axum::response::Response;
-use spendfuse_domain::UnixMillis;
 
-use crate::answer::Seen;
-use crate::attribution::Who;
-use crate::exchange::broke_off;
+use crate::exchange::{broke_off, is_event_stream, pieces};
 use crate::forward::{Way, taken_from, unreachable};
 use crate::headers;
-use crate::meter::{self, Meter};
+use crate::meter::Meter;
 use crate::proxy::Proxy;
 use crate::refusal;
 use crate::request::Asked;
-use crate::route::Call;
 use crate::stream::Streamed;
 use crate::whole::Whole;
 
@@ -36,40 +32,31 @@ pub(crate) async fn retrieve(proxy: &Arc<Proxy>, way: Way, parts: Parts) -> Resp
         }
     };
     let connection = taken_from(&parts);
-    let sent = headers::upstream_request(&parts.headers, &way.upstream, &way.entrant, true);
+    let (upstream, entrant) = (&way.upstream, &way.entrant);
+    let sent = headers::upstream_request(&parts.headers, upstream, upstream.shape, entrant, true);
     let sent = proxy.send(parts.method, way.uri.clone(), sent, Body::empty());
     let answer = match sent.await {
         Ok(answer) => answer,
         Err(error) => return unreachable(&way.name, way.upstream.shape, &error),
     };
     let (head, body) = answer.into_parts();
-    let whole = match head.status.is_success() {
-        false => Err(body),
-        true => Ok(Whole::read(body, proxy.config.max_body_bytes, &proxy.memory).await),
+    if !head.status.is_success() {
+        let body = Body::new(Streamed::opaque(body, connection));
+        return headers::answer(&head, body);
+    }
+    let mut meter = Meter::retrieved(proxy, &way, who);
+    // A response may be asked for as the stream that it is, or was.
+    if is_event_stream(&head.headers) {
+        let drains = proxy.drains.clone();
+        let pieces = pieces(&head.headers);
+        let body = Streamed::new(body, pieces, meter, false, connection, drains);
+        return headers::answer(&head, Body::new(body));
+    }
+    let read = Whole::read(body, proxy.config.max_body_bytes, &proxy.memory);
+    let Some(whole) = read.await else {
+        return broke_off(&way.name, way.upstream.shape);
     };
-    let body = match whole {
-        Err(body) => Body::new(Streamed::opaque(body, connection)),
-        Ok(Some(whole)) => {
-            tell(proxy, &way, who, &whole.read);
-            Body::new(Streamed::passed_on(whole, connection))
-        }
-        Ok(None) => return broke_off(&way.name, way.upstream.shape),
-    };
-    headers::answer(&head, body)
-}
-
-fn tell(proxy: &Arc<Proxy>, way: &Way, who: Who, body: &[u8]) {
-    let call = Call::Responses;
-    let mut seen = Seen::default();
-    seen.take(call, body);
-    let (Some(made), true) = (seen.created_at, seen.was_background && seen.is_final) else {
-        meter::count(&way.name, "unmetered");
-        return;
-    };
-    let mut meter = Meter::begin(proxy, way, call, who, seen.model.clone());
-    // Of a server of one's own, too, the same answer has one name.
-    meter.call_id = "background".to_owned();
-    meter.answered_at = Some(UnixMillis(made.saturating_mul(1000)));
-    meter.seen = seen;
+    meter.seen.take(meter.call, &whole.read);
     meter.finish();
+    headers::answer(&head, Body::new(Streamed::passed_on(whole, connection)))
 }

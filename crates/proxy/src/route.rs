@@ -1,8 +1,8 @@
 //! What kind of call a path is.
 
 use axum::http::Method;
-use percent_encoding::percent_decode_str;
 
+use crate::path::{ends, part_after, plain};
 use crate::upstream::Shape;
 
 /// A call that costs money, and how its answer is read.
@@ -30,43 +30,69 @@ pub(crate) enum Call {
     Invoke,
 }
 
+/// A compaction is an answer like any other.
+const RESPONSES: [&str; 2] = ["responses", "responses/compact"];
 const IMAGES: [&str; 3] = ["images/generations", "images/edits", "images/variations"];
 const TRANSCRIPTIONS: [&str; 2] = ["audio/transcriptions", "audio/translations"];
 
 impl Call {
-    /// The call that `POST path` makes of an upstream with this shape; `None` where nothing is metered.
+    /// The call that `POST path` makes; `None` where nothing is metered. Providers speak each other's
+    /// languages beside their own, so the path says which one it is.
     pub(crate) fn of(shape: Shape, path: &str) -> Option<Self> {
-        let path = path.trim_end_matches('/');
-        if shape == Shape::Gemini {
-            let (_, method) = model_and_method(path)?;
-            let operation = match method {
-                "generateContent" | "streamGenerateContent" => "generate_content",
-                "embedContent" | "batchEmbedContents" => "embeddings",
-                _ => return None,
-            };
-            return Some(Self::Generate { operation });
+        let path = plain(path);
+        if let Some(call) = Self::by_method(&path) {
+            return Some(call);
         }
-        let ends = |last: &str| {
-            let before = path.strip_suffix(last);
-            before.is_some_and(|before| before.is_empty() || before.ends_with('/'))
-        };
+        let is = |last: &str| ends(&path, last);
+        let is_any = |last: &[&str]| last.iter().any(|last| is(last));
         match shape {
-            Shape::Anthropic => ends("messages").then_some(Self::Messages),
-            Shape::Bedrock if ends("converse") || ends("converse-stream") => Some(Self::Converse),
-            Shape::Bedrock if ends("invoke") || ends("invoke-with-response-stream") => {
+            Shape::Bedrock if is_any(&["converse", "converse-stream"]) => Some(Self::Converse),
+            Shape::Bedrock if is_any(&["invoke", "invoke-with-response-stream"]) => {
                 Some(Self::Invoke)
             }
-            Shape::Bedrock => None,
-            _ if ends("chat/completions") => Some(Self::Completions { operation: "chat" }),
-            _ if ends("completions") => Some(Self::Completions {
+            _ if is("chat/completions") => Some(Self::Completions { operation: "chat" }),
+            _ if is("completions") => Some(Self::Completions {
                 operation: "completion",
             }),
-            _ if ends("responses") => Some(Self::Responses),
-            _ if ends("embeddings") => Some(Self::Embeddings),
-            _ if IMAGES.into_iter().any(ends) => Some(Self::Images),
-            _ if TRANSCRIPTIONS.into_iter().any(ends) => Some(Self::Transcription),
-            _ if ends("audio/speech") => Some(Self::Speech),
+            _ if is_any(&RESPONSES) => Some(Self::Responses),
+            _ if is("embeddings") => Some(Self::Embeddings),
+            _ if is("messages") && !is_of_thread(&path) => Some(Self::Messages),
+            _ if is_any(&IMAGES) => Some(Self::Images),
+            _ if is_any(&TRANSCRIPTIONS) => Some(Self::Transcription),
+            _ if is("audio/speech") => Some(Self::Speech),
             _ => None,
+        }
+    }
+
+    /// The call that the method behind a model's name makes of it, as Google's paths end.
+    fn by_method(path: &str) -> Option<Self> {
+        let (model, method) = model_and_method(path)?;
+        match method {
+            "generateContent" | "streamGenerateContent" => Some(Self::Generate {
+                operation: "generate_content",
+            }),
+            "embedContent" | "batchEmbedContents" => Some(Self::Generate {
+                operation: "embeddings",
+            }),
+            // An endpoint of one's own is paid by the hour, and its body is whatever its model takes.
+            "rawPredict" | "streamRawPredict" if !path.contains("publishers/") => None,
+            // Other makers' models at Vertex AI; Anthropic's tokens are counted for nothing.
+            "rawPredict" | "streamRawPredict" if path.contains("publishers/anthropic/") => {
+                (model != "count-tokens").then_some(Self::Messages)
+            }
+            "rawPredict" | "streamRawPredict" => Some(Self::Completions { operation: "chat" }),
+            _ => None,
+        }
+    }
+
+    /// Whose errors its caller understands, at an upstream of this shape.
+    pub(crate) fn shape(self, upstream: Shape) -> Shape {
+        match self {
+            Self::Messages => Shape::Anthropic,
+            Self::Generate { .. } => Shape::Gemini,
+            Self::Converse | Self::Invoke => Shape::Bedrock,
+            _ if upstream == Shape::Azure => Shape::Azure,
+            _ => Shape::OpenAi,
         }
     }
 
@@ -98,11 +124,18 @@ impl Call {
     }
 }
 
+/// A message is put into a thread of OpenAI's assistants, which costs nothing.
+fn is_of_thread(path: &str) -> bool {
+    let mut parts = path.rsplit('/').skip(2);
+    parts.next() == Some("threads")
+}
+
 /// Whether `GET path` asks for a response that was made in the background, or is kept.
 pub(crate) fn is_response(shape: Shape, path: &str) -> bool {
-    let asked = path.rsplit_once("responses/");
+    let path = plain(path);
+    let before = path.rsplit_once('/').map(|(before, _)| before);
     matches!(shape, Shape::OpenAi | Shape::Azure)
-        && asked.is_some_and(|(_, id)| !id.is_empty() && !id.contains('/'))
+        && before.is_some_and(|before| ends(before, "responses"))
 }
 
 /// Whether a request that nothing is metered of costs nothing, and tells of nobody: the provider's
@@ -113,51 +146,50 @@ pub(crate) fn is_harmless(method: &Method, path: &str) -> bool {
         .iter()
         .find_map(|version| path.strip_prefix(version));
     let rest = rest.unwrap_or_default();
-    let plain = |name: &str| {
+    let is_name = |name: &str| {
         let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.:@".contains(&byte);
         !name.starts_with('.') && name.bytes().all(is_plain)
     };
     match *method {
-        Method::GET => rest == "models" || rest.strip_prefix("models/").is_some_and(plain),
+        Method::GET => rest == "models" || rest.strip_prefix("models/").is_some_and(is_name),
         Method::POST => {
             let model = rest.strip_prefix("models/");
             let model = model.and_then(|rest| rest.strip_suffix(":countTokens"));
-            rest == "messages/count_tokens" || model.is_some_and(plain)
+            rest == "messages/count_tokens" || model.is_some_and(is_name)
         }
         _ => false,
     }
 }
 
-/// Of `…/models/MODEL:METHOD`, as Gemini's paths end.
-pub(crate) fn model_and_method(path: &str) -> Option<(&str, &str)> {
-    let (_, last) = path.rsplit_once("models/")?;
-    last.rsplit_once(':')
+/// Of `…/models/MODEL:METHOD`, as Gemini's paths end; tuned models and endpoints of Vertex AI stand in
+/// the same place.
+fn model_and_method(path: &str) -> Option<(&str, &str)> {
+    let last = path
+        .rsplit_once("models/")
+        .or_else(|| path.rsplit_once('/'));
+    last?.1.rsplit_once(':')
 }
 
 /// The model that a path names: Gemini's, Bedrock's (often an ARN, escaped), or Azure's deployment, which
 /// is none but stands for one.
 pub(crate) fn model_in_path(shape: Shape, path: &str) -> Option<String> {
-    let after = |begin: &str| {
-        let (_, rest) = path.split_once(begin)?;
-        rest.split('/').next()
+    let named = match shape {
+        Shape::Bedrock => part_after(path, "model"),
+        Shape::Azure => part_after(path, "deployments"),
+        Shape::Gemini | Shape::OpenAi | Shape::Anthropic => None,
     };
-    let model = match shape {
-        Shape::Gemini => model_and_method(path)?.0,
-        Shape::Bedrock => after("/model/")?,
-        Shape::Azure => after("/deployments/")?,
-        Shape::OpenAi | Shape::Anthropic => return None,
-    };
-    Some(percent_decode_str(model).decode_utf8_lossy().into_owned())
+    named.or_else(|| {
+        let path = plain(path);
+        Call::by_method(&path)?;
+        Some(model_and_method(&path)?.0.to_owned())
+    })
 }
 
 /// Whether a path asks for a stream, whatever the body says.
 pub(crate) fn streams_by_path(shape: Shape, path: &str) -> bool {
-    let path = path.trim_end_matches('/');
-    match shape {
-        Shape::Gemini => path.ends_with(":streamGenerateContent"),
-        Shape::Bedrock => path.ends_with("-stream"),
-        _ => false,
-    }
+    let path = plain(path);
+    let is_bedrocks = shape == Shape::Bedrock && path.to_ascii_lowercase().ends_with("-stream");
+    is_bedrocks || path.ends_with(":streamGenerateContent") || path.ends_with(":streamRawPredict")
 }
 
 /// `/NAME/rest` as the name of an upstream and the path that is asked of it.
@@ -221,6 +253,59 @@ mod tests {
             ),
             (Gemini, "/v1beta/models/gemini-3:countTokens", None),
             (Gemini, "/v1beta/models", None),
+            // However it is written.
+            (OpenAi, "/v1/chat%2Fcompletion%73", Some("chat")),
+            (OpenAi, "/v1/images//generations", Some("image_generation")),
+            (OpenAi, "/v1/audio/speech/.", Some("speech")),
+            (
+                Azure,
+                "/openai/deployments/d/Chat/Completions",
+                Some("chat"),
+            ),
+            (
+                Gemini,
+                "/v1beta/models/gemini-3%3AgenerateContent",
+                Some("generate_content"),
+            ),
+            // Providers speak each other's languages.
+            (Gemini, "/v1beta/openai/chat/completions", Some("chat")),
+            (Anthropic, "/v1/chat/completions", Some("chat")),
+            (Bedrock, "/openai/v1/chat/completions", Some("chat")),
+            (OpenAi, "/api/v1/messages", Some("chat")),
+            (Azure, "/anthropic/v1/messages", Some("chat")),
+            (OpenAi, "/v1/threads/thread_1/messages", None),
+            (OpenAi, "/v1/responses/compact", Some("responses")),
+            (OpenAi, "/v1/responses/resp_1/cancel", None),
+            (
+                Gemini,
+                "/v1/projects/p/locations/l/publishers/anthropic/models/claude:streamRawPredict",
+                Some("chat"),
+            ),
+            (
+                Gemini,
+                "/v1/projects/p/locations/l/publishers/anthropic/models/count-tokens:rawPredict",
+                None,
+            ),
+            (
+                Gemini,
+                "/v1/projects/p/locations/l/publishers/mistralai/models/m:rawPredict",
+                Some("chat"),
+            ),
+            (
+                Gemini,
+                "/v1/projects/p/locations/l/endpoints/7:rawPredict",
+                None,
+            ),
+            (
+                Gemini,
+                "/v1/projects/p/locations/l/endpoints/7:generateContent",
+                Some("generate_content"),
+            ),
+            (
+                Gemini,
+                "/v1beta/tunedModels/mine:generateContent",
+                Some("generate_content"),
+            ),
         ] {
             assert_eq!(operation(shape, path), wanted, "{path}");
         }
@@ -247,13 +332,41 @@ mod tests {
                 "/v1beta/models/gemini-3:generateContent".to_owned(),
                 "gemini-3",
             ),
+            (
+                Shape::Gemini,
+                "/v1/projects/p/locations/l/publishers/anthropic/models/claude@1:rawPredict"
+                    .to_owned(),
+                "claude@1",
+            ),
+            (
+                Shape::Gemini,
+                "/v1beta/tunedModels/mine%3AgenerateContent".to_owned(),
+                "mine",
+            ),
         ] {
             assert_eq!(model_in_path(shape, &path).as_deref(), Some(wanted));
+        }
+        for path in ["/v1beta/openai/chat/completions", "/v1/messages"] {
+            assert_eq!(model_in_path(Shape::Gemini, path), None);
         }
         assert_eq!(
             model_in_path(Shape::Azure, "/openai/v1/chat/completions"),
             None
         );
+    }
+
+    #[test]
+    fn responses_that_are_asked_for_are_known_by_their_paths() {
+        for (path, wanted) in [
+            ("/v1/responses/resp_1", true),
+            ("/v1//responses/resp_1/", true),
+            ("/openai/v1/response%73/resp_1", true),
+            ("/v1/responses", false),
+            ("/v1/responses/resp_1/input_items", false),
+            ("/v1/my-responses/resp_1", false),
+        ] {
+            assert_eq!(is_response(Shape::OpenAi, path), wanted, "{path}");
+        }
     }
 
     #[test]

@@ -54,8 +54,9 @@ impl Starts {
             return Ok((Self::default(), Vec::new()));
         };
         let path = folder.join(NAME);
-        let lost = match fs::read_to_string(&path) {
-            Ok(text) => left_open(&text),
+        // What a full disk has cut in the middle of a letter is no text.
+        let lost = match fs::read(&path) {
+            Ok(bytes) => left_open(&String::from_utf8_lossy(&bytes)),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
             Err(error) => return Err(error),
         };
@@ -131,9 +132,12 @@ impl Journal {
             self.file = begin(&self.path, &self.open)?;
             self.bytes = self.open.values().map(|line| line.len() as u64 + 1).sum();
         }
-        self.bytes += line.len() as u64 + 1;
+        // Half a line that a full disk has left is not to spoil this one.
+        let begin = if self.has_failed { "\n" } else { "" };
+        let line = format!("{begin}{line}\n");
+        self.bytes += line.len() as u64;
         // In one piece: a process is killed between two.
-        self.file.write_all(format!("{line}\n").as_bytes())
+        self.file.write_all(line.as_bytes())
     }
 }
 
@@ -190,7 +194,7 @@ mod tests {
             .append(true)
             .open(folder.path().join(NAME))
             .unwrap();
-        file.write_all(b"{\"call\":\"torn").unwrap();
+        file.write_all(b"{\"call\":\"torn \xc3").unwrap();
         // Killed.
         let (_, lost) = open();
         assert_eq!(lost, [start("a"), start("c")]);

@@ -8,7 +8,7 @@ use std::time::Duration;
 use axum::body::HttpBody;
 use bytes::Bytes;
 use http_body_util::BodyExt as _;
-use hyper::body::{Frame, Incoming};
+use hyper::body::Frame;
 use metrics::gauge;
 use spendfuse_sidecar::server::{Connection, Share};
 use tokio::runtime::Handle;
@@ -16,6 +16,7 @@ use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
 use crate::answer::Piece;
+use crate::lanes::Incoming;
 use crate::meter::Meter;
 use crate::metrics::DRAINING;
 use crate::whole::Whole;
@@ -130,11 +131,19 @@ impl Streamed {
 
     /// Takes what the upstream has sent; what is passed on as it is, is returned.
     fn push(&mut self, data: Bytes) -> Option<Bytes> {
+        if let Some(meter) = &mut self.meter {
+            meter.goes_on();
+        }
         match &mut self.pieces {
             Pieces::Events(events) => events.push(&data),
             Pieces::Elements(elements) => elements.push(&data),
             Pieces::Frames(frames) => frames.push(&data),
-            Pieces::Opaque => return Some(data),
+            Pieces::Opaque => {
+                if let Some(meter) = &mut self.meter {
+                    meter.unread += data.len();
+                }
+                return Some(data);
+            }
         }
         None
     }

@@ -34,6 +34,9 @@ pub(crate) struct Choice {
 pub(crate) struct Responded {
     pub(crate) response: Option<Completion>,
     pub(crate) delta: Option<Value>,
+    #[serde(rename = "type")]
+    pub(crate) kind: Option<Value>,
+    pub(crate) item: Option<Value>,
     #[serde(flatten)]
     pub(crate) whole: Completion,
 }
@@ -44,6 +47,7 @@ pub(crate) struct Message {
     pub(crate) message: Option<Completion>,
     pub(crate) delta: Option<Value>,
     pub(crate) content: Option<Value>,
+    pub(crate) content_block: Option<Value>,
     #[serde(flatten)]
     pub(crate) whole: Completion,
 }

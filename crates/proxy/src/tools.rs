@@ -23,30 +23,46 @@ const SEARCH_ONCE: [&str; 2] = ["gemini-1", "gemini-2"];
 pub(crate) struct ToolRuns {
     web_searches: usize,
     file_searches: usize,
-    /// A container is billed once in a call, however often code runs in it.
     code_interpreters: usize,
+    /// A container is billed once in a call, however often code runs in it.
+    containers: HashSet<String>,
     /// Queries that ground an answer of Gemini.
     queries: usize,
 }
 
 impl ToolRuns {
-    /// Those in the `output` of a response.
-    pub(crate) fn of_output(output: &Value) -> Self {
-        let mut runs = Self::default();
-        let mut containers = HashSet::new();
-        for item in output.as_array().into_iter().flatten() {
-            match text(item, "type") {
-                "web_search_call" if is_search(item) => runs.web_searches += 1,
-                "file_search_call" => runs.file_searches += 1,
-                "code_interpreter_call" => {
-                    let container = text(item, "container_id");
-                    let is_another = container.is_empty() || containers.insert(container);
-                    runs.code_interpreters += usize::from(is_another);
-                }
-                _ => {}
-            }
+    /// Takes the `output` of a response. At the end of a stream it lists again what came before; only of
+    /// a stream that is cut those pieces are all there is.
+    pub(crate) fn take_output(&mut self, output: &Value) {
+        let Some(items) = output.as_array().filter(|items| !items.is_empty()) else {
+            return;
+        };
+        *self = Self::default();
+        for item in items {
+            self.take_item(item);
         }
-        runs
+    }
+
+    /// Takes an item of a response, done.
+    pub(crate) fn take_item(&mut self, item: &Value) {
+        match text(item, "type") {
+            "web_search_call" if is_search(item) => self.web_searches += 1,
+            "file_search_call" => self.file_searches += 1,
+            "code_interpreter_call" => {
+                let container = text(item, "container_id");
+                let is_another =
+                    container.is_empty() || self.containers.insert(container.to_owned());
+                self.code_interpreters += usize::from(is_another);
+            }
+            _ => {}
+        }
+    }
+
+    /// Takes a block that begins in a stream of Anthropic's, whose usage counts tools at its end only.
+    pub(crate) fn take_block(&mut self, block: &Value) {
+        let is_search =
+            (text(block, "type"), text(block, "name")) == ("server_tool_use", "web_search");
+        self.web_searches += usize::from(is_search);
     }
 
     /// Takes the candidates of a chunk. Chunks repeat what grounds them, so the most counts. Google
@@ -150,10 +166,34 @@ mod tests {
             json!({"type": "response.completed", "response": end}),
         ];
         assert_eq!(of(&streamed), wanted);
+        // Cut, its pieces are all there is.
+        let done = |item: Value| json!({"type": "response.output_item.done", "item": item});
+        let cut: Vec<Value> = [0, 1, 5, 6, 7, 8].map(|at| done(output[at].clone())).into();
+        let so_far = json!({"web_search_calls": "1", "file_search_calls": "1",
+            "code_interpreter_calls": "2"});
+        assert_eq!(of(&cut), so_far);
+        let failed = json!({"type": "response.failed", "response": {"id": "r", "output": []}});
+        assert_eq!(of(&[&cut[..], &[failed]].concat()), so_far);
         assert_eq!(
             of(&[json!({"output": "text", "usage": usage})]),
             Value::Null
         );
+    }
+
+    #[test]
+    fn searches_of_messages_are_counted_where_no_usage_comes_that_does() {
+        let block = |name: &str| {
+            json!({"type": "content_block_start", "index": 1,
+                "content_block": {"type": "server_tool_use", "id": "s", "name": name, "input": {}}})
+        };
+        let pieces = [block("web_search"), block("web_fetch"), block("web_search")];
+        let path = "/v1/messages";
+        let cut = units(Shape::Anthropic, path, "claude", &pieces);
+        assert_eq!(cut, json!({"web_search_calls": "2"}));
+        let end = json!({"type": "message_delta",
+            "usage": {"output_tokens": 5, "server_tool_use": {"web_search_requests": 2}}});
+        let whole = [&pieces[..], &[end]].concat();
+        assert_eq!(units(Shape::Anthropic, path, "claude", &whole), Value::Null);
     }
 
     #[test]

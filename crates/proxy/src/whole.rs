@@ -2,8 +2,9 @@
 
 use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt as _;
-use hyper::body::Incoming;
 use spendfuse_sidecar::server::{BodyMemory, Share};
+
+use crate::lanes::Incoming;
 
 /// What came of an answer.
 pub(crate) struct Whole {

@@ -36,6 +36,14 @@ pub struct TakenEvent {
     outgoing: Outgoing,
 }
 
+impl TakenEvent {
+    /// Whether it ends its call's reservation once it is safe: its call is counted, by this event or by
+    /// an earlier one.
+    pub fn settles(&self) -> bool {
+        self.outgoing.settles()
+    }
+}
+
 /// Why an event was not taken.
 #[derive(Debug, thiserror::Error)]
 #[error("{reason}: {detail}")]
@@ -87,6 +95,15 @@ impl Sidecar {
     pub fn release(&self, reservation: &str) {
         if let Some(number) = self.checker.reservation(reservation) {
             reservations::release(&self.checker.guard, number);
+        }
+    }
+
+    /// Lets what is reserved for a call that goes on last for its own time again, from now on.
+    pub fn extend(&self, reservation: &str) {
+        let checker = &self.checker;
+        if let Some(number) = checker.reservation(reservation) {
+            let now = checker.clock.now();
+            checker.guard.extend(number, None, now.monotonic_millis);
         }
     }
 

@@ -69,7 +69,8 @@ spendfuse_metrics::table! {
     /// Requests of other products' clients whose key is unknown: they are told nothing, and nothing is
     /// counted for them.
     counter COMPAT_UNKNOWN_KEYS = "spendfuse_compat_unknown_keys_total";
-    /// Answers to other products' clients that could not say what is so, by `client`: a cheaper model.
+    /// Answers made for other products' clients that could not say all that is so, by `client`: a cheaper
+    /// model, or blocks that a list has no place for.
     counter COMPAT_INEXPRESSIBLE_TOTAL = "spendfuse_compat_inexpressible_total";
     /// Blocks that a list for other products' clients has no place for, by `client`: of a session, a
     /// user, a model, a customer's feature.
@@ -105,7 +106,9 @@ pub(crate) fn show(keys: &Keyring) {
     counter!(spendfuse_guard::metrics::RESERVATIONS_EXPIRED).increment(0);
     counter!(MEMBERS_REMOVED).increment(0);
     counter!(COMPAT_UNKNOWN_KEYS).increment(0);
-    counter!(COMPAT_INEXPRESSIBLE_TOTAL, "client" => "margint").increment(0);
+    for client in ["margint", "margindash"] {
+        counter!(COMPAT_INEXPRESSIBLE_TOTAL, "client" => client).increment(0);
+    }
     counter!(IN_FLIGHT_ASKED).increment(0);
     counter!(IN_FLIGHT_UNSURE).increment(0);
     counter!(IN_FLIGHT_BAD).increment(0);

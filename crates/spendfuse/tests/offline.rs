@@ -212,7 +212,9 @@ fn a_dry_run_adds_up_only_what_would_be_counted() {
     fs::write(path("events.ndjson"), lines.join("\n")).unwrap();
     let (events, budgets) = (path("events.ndjson"), path("budgets.yaml"));
     let dry_run = ["ingest", &events, "--dry-run", "--budgets", &budgets];
-    let shown = stdout(&spendfuse(&dry_run));
+    let output = spendfuse(&dry_run);
+    assert_eq!(output.status.code(), Some(1), "one is late");
+    let shown = stdout(&output);
     let unknown = "1 member unknown and not sent: `custommer` (customer?)\n";
     assert!(shown.contains(unknown), "{shown}");
     let last = shown.lines().last().unwrap_or_default();
@@ -244,6 +246,14 @@ fn a_dry_run_adds_up_only_what_would_be_counted() {
             (flags("late"), 0),
         ]
     );
+    // A file with mistakes ends it as it ends `budgets apply`, all of them named.
+    fs::write(&budgets, "budgets: [{id: X!, limt: 5}]").unwrap();
+    let refused = spendfuse(&dry_run);
+    let named = String::from_utf8(refused.stderr.clone()).unwrap();
+    assert_eq!(refused.status.code(), Some(1), "{named}");
+    for mistake in ["`X!` cannot be an id", "`limt` is not a field"] {
+        assert!(named.contains(mistake), "{named}");
+    }
 }
 
 #[test]

@@ -107,6 +107,16 @@ impl Desk {
             .max()
     }
 
+    /// Whether the entry of `identity` was voided.
+    pub fn is_void(&self, scenario: &Scenario, identity: Identity) -> bool {
+        let mut entries = self.entries.values();
+        entries.any(|entry| {
+            let is_of_it = scenario.log[entry.stands].event.identity == identity;
+            let last = entry.applied.last();
+            is_of_it && last.is_some_and(|(made, _)| made.after.is_none())
+        })
+    }
+
     /// `made` was applied.
     pub fn applied(&mut self, made: Made, arrival: UnixMillis) {
         if let Some(entry) = self.entries.get_mut(&made.of) {

@@ -91,16 +91,19 @@ fn one_move(bits: u64) -> Move {
     let partition = choices.below(3) as u32;
     let count = 1 + choices.below(5);
     let crash = choices.one_in(4);
+    let apart = choices.one_in(2);
     match kind {
         0..4 => Move::Meter {
             partition,
             events: count,
             crash,
+            apart,
         },
         4..7 => Move::Ledger {
             partition,
             records: count,
             crash,
+            apart,
         },
         _ => Move::Wait {
             millis: choices.one_of(&[400, 1_000, 90_000, 21 * 60_000, 2 * 3_600_000]),

@@ -41,6 +41,8 @@ pub(crate) struct Budget {
     pub(crate) window: &'static str,
     zone: &'static str,
     steps: Vec<Step>,
+    /// What was spent before the count began, in the unit of the limit.
+    opening: i128,
 }
 
 /// What was counted.
@@ -83,10 +85,67 @@ impl Budget {
             window: random.pick(&WINDOWS),
             zone: random.pick(&ZONES),
             steps: Vec::new(),
+            opening: 0,
         };
         budget.change_limit(random);
         budget.steps = random.pick(&steps());
+        budget.draw_opening(random);
         budget
+    }
+
+    /// Where the budget has one scope alone, its file may say what was spent before.
+    pub(crate) fn draw_opening(&mut self, random: &mut Random) {
+        self.opening = match self.only_scope().is_some() && !random.one_in(4) {
+            true => self.limit * i128::from(random.between(1, 120)) / 100,
+            false => 0,
+        };
+    }
+
+    /// Another figure of what was spent before the same count.
+    pub(crate) fn change_opening(&mut self) {
+        self.opening = self.opening / 2 + 1;
+    }
+
+    pub(crate) fn has_opening(&self) -> bool {
+        self.opening != 0
+    }
+
+    pub(crate) fn opening(&self) -> Sum {
+        let mut sum = Sum::default();
+        match self.unit {
+            Unit::Nanos => sum.nanos = self.opening,
+            Unit::Tokens => sum.tokens = self.opening,
+            Unit::Calls => sum.calls = self.opening,
+        }
+        sum
+    }
+
+    /// The only scope of the budget, and a call of it; `None` where there may be others, or none.
+    pub(crate) fn only_scope(&self) -> Option<(String, Call)> {
+        let is_any = |value: &str| value == "*";
+        if is_any(self.workspace) || self.scope.iter().any(|(_, value)| is_any(value)) {
+            return None;
+        }
+        let exactly = |wanted: &str| {
+            let mut named = self.scope.iter().chain(&self.filter);
+            let found = named.find(|(dimension, _)| *dimension == wanted);
+            found.map(|(_, value)| *value)
+        };
+        let like = Call {
+            id: String::new(),
+            workspace: self.workspace,
+            customer: String::new(),
+            feature: exactly("feature").unwrap_or_default(),
+            user: exactly("user").unwrap_or_default(),
+            plan: exactly("plan").unwrap_or_default(),
+            session: String::new(),
+            model: exactly("model").unwrap_or("large"),
+            input: 0,
+            cached: 0,
+            output: 0,
+            time: 0,
+        };
+        Some((self.scope_of(&like)?, like))
     }
 
     /// Keeps what was counted.
@@ -112,6 +171,7 @@ impl Budget {
         self.window = random.pick(&WINDOWS);
         self.zone = random.pick(&ZONES);
         self.change_limit(random);
+        self.draw_opening(random);
     }
 
     /// Whether `other` goes on with the count of this one.
@@ -150,6 +210,11 @@ impl Budget {
             Unit::Nanos => record["limit"] = json!(dollars(self.limit)),
             Unit::Tokens => record["limit_tokens"] = json!(self.limit as i64),
             Unit::Calls => record["limit_calls"] = json!(self.limit as i64),
+        }
+        match self.unit {
+            _ if self.opening == 0 => {}
+            Unit::Nanos => record["opening"] = json!(dollars(self.opening)),
+            Unit::Tokens | Unit::Calls => record["opening"] = json!(self.opening as i64),
         }
         if let Some((dimension, value)) = self.filter {
             record["where"] = json!({dimension: value});

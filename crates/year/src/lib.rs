@@ -2,14 +2,17 @@
 //!
 //! The real code of meter, ledger, loader's protocol, budget and price tables and guards runs over a
 //! simulated Kafka ([`log`], [`cluster`]) and ClickHouse ([`warehouse`]), by a clock that jumps from
-//! event to event. [`traffic`] makes calls, [`world`] lets things happen: budgets come and go,
-//! prices change, processes die in the middle of their protocols or stay away, logs are cleaned. Once a
-//! day the books are compared with [`reference`], which has its own prices, calendar, scopes and block
-//! format and asks nothing of what it checks. `docs/year.md` says what is simulated and what is not.
+//! event to event. [`traffic`] makes calls, [`corrections`] say what stands for them instead, [`world`]
+//! lets things happen: budgets come and go, prices change, processes die in the middle of their
+//! protocols or stay away, logs are cleaned. Once a day the books are compared with [`reference`], which
+//! has its own prices, calendar, scopes and block format and asks nothing of what it checks.
+//! `docs/year.md` says what is simulated and what is not.
 
+pub mod broken;
 mod budget;
 mod calendar;
 mod cluster;
+mod corrections;
 mod growth;
 mod loader;
 mod log;

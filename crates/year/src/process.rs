@@ -211,10 +211,11 @@ impl Processor {
         let account = ledgers
             .filter_map(|one| one.ledger().account(&key))
             .next()?;
+        let spend = account.spend();
         Some(Sum {
-            nanos: account.cost.get(),
-            tokens: i128::from(account.tokens),
-            calls: i128::from(account.calls),
+            nanos: spend.cost.get(),
+            tokens: i128::from(spend.tokens),
+            calls: i128::from(spend.calls),
         })
     }
 

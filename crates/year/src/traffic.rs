@@ -12,7 +12,7 @@ use crate::prices::MODELS;
 use crate::random::Random;
 
 /// One model call, as the year knows it without decoding anything.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Call {
     pub(crate) id: String,
     pub(crate) workspace: &'static str,
@@ -40,6 +40,24 @@ impl Call {
             "model" => self.model,
             _ => "",
         }
+    }
+
+    /// Fresh input, cached input, output.
+    pub(crate) fn tokens(&self) -> [i128; 3] {
+        [self.input - self.cached, self.cached, self.output]
+    }
+
+    /// Whose call it is, and of which model.
+    pub(crate) fn names(&self) -> [&str; 7] {
+        [
+            self.workspace,
+            &self.customer,
+            self.feature,
+            self.user,
+            self.plan,
+            &self.session,
+            self.model,
+        ]
     }
 
     /// The event that tells of it.

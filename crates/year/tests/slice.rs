@@ -6,7 +6,7 @@ fn the_books_balance_every_day_of_a_year_and_nothing_grows() {
     let year = spendfuse_year::live(1, 365).unwrap_or_else(|trouble| panic!("{trouble}"));
     // A year in which nothing happened would show nothing.
     assert!(
-        year.calls > 10_000 && year.deaths > 1_000 && year.looks > 300,
+        year.calls > 10_000 && year.deaths > 1_000 && year.looks > 300 && year.corrections > 300,
         "{year:?}"
     );
 }

@@ -225,7 +225,7 @@ def test_a_downgrade_calls_the_cheaper_model(call: Any, recorder: Any, clients: 
     sent = provider.last
     assert cheaper in (sent["body"].get("model"), sent["path"].rpartition("/")[2].partition(":")[0])
     [event] = recorder.events
-    assert (event["model"], event["request_model"]) == (cheaper, cheaper)
+    assert (event["model"], event["request_model"], event["flags"]) == (cheaper, cheaper, ["downgraded"])
 
 
 @pytest.mark.parametrize("call", EVERY, ids=lambda call: call.__name__)

@@ -53,6 +53,21 @@ def test_a_stopped_session_and_an_unknown_state_have_errors_of_their_own(recorde
     recorder.answer = {"decision": "block", "budgets": [], "warnings": [warning], "state": "cold"}
     with pytest.raises(spendfuse.StateUnknownError, match="not caught up"):
         recorder.check().raise_for_block()
+    # By its `on_stale`: most of it is left.
+    line = {"budget": "cap", "scope": "acme", "verdict": "block", "spent_usd": "1.00", "limit_usd": "5.00"}
+    warning = {"type": "stale", "severity": "critical", "message": "state is old", "wasted_usd": None, "budget": "cap"}
+    recorder.answer = {"decision": "block", "budgets": [line], "warnings": [warning], "state": "stale"}
+    with pytest.raises(spendfuse.StateUnknownError, match="state is old"):
+        recorder.check().raise_for_block()
+    recorder.answer["budgets"].append({**line, "budget": "other", "spent_usd": "5.00"})
+    with pytest.raises(spendfuse.BudgetExceededError, match="other"):
+        recorder.check().raise_for_block()
+
+
+@pytest.mark.parametrize("odd", [[], 7, {}, {"decision": "block", "budgets": [7]}, {"decision": "allow", "reserved_usd": "much"}])
+def test_an_answer_that_is_none_is_taken_for_a_sidecar_that_is_away(odd: Any, recorder: Any) -> None:
+    recorder.answer = odd
+    assert recorder.check().state == "unavailable"
 
 
 def test_a_sidecar_that_is_away_or_hangs_costs_50_ms_at_most_and_soon_nothing(sidecar: FakeSidecar, caplog: Any) -> None:

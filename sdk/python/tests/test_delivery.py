@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import socket
 import subprocess
 import sys
 import textwrap
@@ -13,7 +14,7 @@ from typing import Any
 
 import pytest
 from fake import FakeSidecar
-from spendfuse import Spendfuse
+from spendfuse import Spendfuse, _delivery
 
 MESSAGES = [{"role": "user", "content": "x" * 400}]
 CHAT = {"model": "gpt-4o", "messages": MESSAGES}
@@ -203,3 +204,74 @@ def test_a_stream_may_be_collected_as_garbage_just_before_the_delivery_waits(sid
     while "unheard" not in sidecar.ids and time.monotonic() < deadline:
         time.sleep(0.02)
     assert sidecar.ids == ["first", "unheard"]
+
+
+def test_a_flush_does_not_wait_for_the_end_of_a_long_pause(sidecar: FakeSidecar, monkeypatch: Any) -> None:
+    monkeypatch.setattr(_delivery, "_FIRST_PAUSE", 30.0)
+    sidecar.failures = [503]
+    sf = Spendfuse(sidecar.url)
+    sf.track(**USAGE, id="e-1")
+    while sidecar.failures:
+        time.sleep(0.01)
+    time.sleep(0.1)
+    # It works again, and the process ends.
+    assert sf.shutdown(2)
+    assert sidecar.ids == ["e-1"]
+
+
+def test_long_answers_that_wait_to_be_read_are_bounded(clients: Any, monkeypatch: Any) -> None:
+    monkeypatch.setattr(_delivery, "_MOST_UNREAD", 5 * 64 * 1024)
+    sf = Spendfuse("http://127.0.0.1:1", exit_timeout=0)
+    client = sf.wrap(clients.openai())
+    # Nothing is taken from the queue: its thread waits for this.
+    with sf.delivery._changed:
+        for _ in range(10):
+            client.embeddings.create(model="text-embedding-3-small", input=["x"] * 9, encoding_format="float")
+        waiting = list(sf.delivery._queue)
+        unread = [one.unread for one in waiting if one.make is not None]
+    assert len(waiting) == 10 and 0 < sum(unread) <= 5 * 64 * 1024
+    # The others were read where they came.
+    assert all(b"prompt_tokens" in one.event for one in waiting if one.event is not None)
+    assert [one.event for one in waiting].count(None) == len(unread) < 10
+
+
+def test_a_name_that_is_not_resolved_costs_no_more_than_a_sidecar_that_is_away(monkeypatch: Any) -> None:
+    resolve = socket.getaddrinfo
+    asked = []
+
+    def hanging(host: Any, *args: Any, **kwargs: Any) -> Any:
+        if host != "sidecar.test":
+            return resolve(host, *args, **kwargs)
+        asked.append(host)
+        time.sleep(3)
+        raise socket.gaierror("no such name")
+
+    monkeypatch.setattr(socket, "getaddrinfo", hanging)
+    sf = Spendfuse("http://sidecar.test:4117", exit_timeout=0)
+    began = time.monotonic()
+    for _ in range(10):
+        assert sf.check().state == "unavailable"
+    assert time.monotonic() - began < 1
+    # One question at a time, however many wait for its answer.
+    assert len(asked) == 1
+
+
+@pytest.mark.parametrize("forks", [False, True])
+def test_a_stream_that_is_open_when_the_process_ends_is_told_once_and_does_not_hold_it_up(
+    forks: bool, sidecar: FakeSidecar, provider: Any
+) -> None:
+    program = f"""
+        import os, sys, openai, spendfuse
+        client = spendfuse.wrap(openai.OpenAI(api_key="k", base_url="{provider.url}/v1"))
+        stream = client.chat.completions.create(model="gpt-4o", messages=[], stream=True)
+        next(stream)
+        child = os.fork() if {forks} else None
+        if child == 0:
+            sys.exit(0)
+        if child:
+            os.waitpid(child, 0)
+    """
+    provider.pause = 2.0
+    done = run(program, sidecar.url)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert [event["usage_format"] for event in sidecar.events] == ["estimated"]

@@ -181,6 +181,59 @@ def test_searches_that_gemini_runs_are_told_by_the_query_or_once_for_an_answer(m
     assert "secret" not in json.dumps(recorder.events)
 
 
+def test_searches_of_anthropics_that_a_cut_stream_shows_are_told(recorder: Any) -> None:
+    def block(index: int, name: str) -> Any:
+        return {"type": "content_block_start", "index": index, "content_block": {"type": "server_tool_use", "name": name}}
+
+    usage = {"input_tokens": 9, "output_tokens": 1, "server_tool_use": {"web_search_requests": 0}}
+    begun = {"type": "message_start", "message": {"id": "msg_1", "model": "claude", "usage": usage}}
+    cut = [begun, block(1, "web_search"), block(2, "web_fetch"), block(3, "web_search")]
+    event = answered(recorder, "/v1/messages", *cut)
+    assert (event["usage_format"], event["units"]) == ("estimated", {"web_search_calls": "2"})
+    end = {"type": "message_delta", "usage": {"output_tokens": 5, "server_tool_use": {"web_search_requests": 2}}}
+    assert "units" not in answered(recorder, "/v1/messages", *cut, end)
+
+
+def test_a_stream_of_what_is_made_in_the_background_is_not_charged_where_it_is_cut(recorder: Any) -> None:
+    recorder.answer["reservation_id"] = "h.0-1"
+    whole = {"id": "resp_1", "background": True, "model": "m", "status": "in_progress", "usage": None}
+    begun = {"type": "response.created", "response": whole}
+    with pytest.raises(ValueError, match="not enough values"):
+        answered(recorder, "/v1/responses", begun, {"type": "response.output_text.delta", "delta": "Hello"})
+    assert (recorder.events, recorder.released) == ([], ["h.0-1"])
+
+
+def test_answers_of_a_gateway_are_not_one_for_having_one_id(recorder: Any) -> None:
+    httpx = pytest.importorskip("httpx")
+    chat = {"id": "chatcmpl-1", "model": "m", "choices": [], "usage": {"prompt_tokens": 1, "completion_tokens": 1}}
+    client = recorder.wrap(httpx.Client(transport=httpx.MockTransport(lambda _: httpx.Response(200, json=chat))))
+    for _ in range(2):
+        client.post("https://gateway.example.com/v1/chat/completions", json={"model": "m"})
+    first, second = recorder.events
+    assert first["source"] == second["source"] == "spendfuse-python:completions" and first["id"] != second["id"]
+    assert first["id"].endswith("-chatcmpl-1")
+
+
+def test_interactions_with_gemini_are_guarded_and_told(recorder: Any) -> None:
+    usage = {"total_input_tokens": 1000, "total_output_tokens": 100, "total_thought_tokens": 20}
+    whole = {"id": "i-1", "model": "gemini-3-flash", "status": "completed", "outputs": [{"text": "Hello"}], "usage": usage}
+    sent = {"model": "gemini-3-flash", "input": "x" * 400}
+    event = answered(recorder, "/v1beta/interactions", whole, sent=sent)
+    assert (event["id"], event["usage_format"], event["usage"]) == ("i-1", "gemini.interactions", usage)
+    begun = {"event_type": "interaction.created", "interaction": {**whole, "id": "i-2", "usage": None}}
+    piece = {"event_type": "step.delta", "delta": {"type": "text", "text": "Hello"}}
+    ended = {"event_type": "interaction.completed", "interaction": {**whole, "id": "i-2"}}
+    event = answered(recorder, "/v1beta/interactions", begun, piece, ended, sent={**sent, "stream": True})
+    assert (event["id"], event["usage_format"], event["usage"]) == ("i-2", "gemini.interactions", usage)
+    event = answered(recorder, "/v1beta/interactions", begun, piece, sent={**sent, "stream": True})
+    assert (event["usage_format"], event["usage"]["output_tokens"]) == ("estimated", 3)
+    # An agent in the place of a model, whose work goes on in the background.
+    asked = {"agent": "deep-research", "input": "x" * 400, "background": True}
+    event = answered(recorder, "/v1beta/interactions", {"id": "i-4", "status": "in_progress"}, sent=asked)
+    assert (event["model"], event["usage_format"]) == ("deep-research", "estimated")
+    assert [question["model"] for question in recorder.questions] == ["gemini-3-flash"] * 3 + ["deep-research"]
+
+
 def test_a_session_with_a_budget_does_not_hold_up_the_loop_while_the_sidecar_does_not_answer() -> None:
     # Takes connections and says nothing.
     with socket.create_server(("127.0.0.1", 0), backlog=128) as black_hole:

@@ -12,8 +12,10 @@ import pytest
 from spendfuse._fingerprint import prompt_fingerprint
 from spendfuse._http import Server, Unreachable
 from spendfuse._pieces import Elements, Events
+from spendfuse._pictures import tokens_of
 from spendfuse._request import Body
-from spendfuse._routes import provider_of, route_of
+from spendfuse._routes import host_provider, provider_of, route_of
+from spendfuse._telling import encoded
 
 VECTORS = Path(__file__).resolve().parents[3] / "schemas" / "fingerprint-vectors.json"
 
@@ -92,20 +94,60 @@ def test_calls_that_cost_money_are_known_by_their_paths_and_providers_by_their_h
         ("/v1/messages/batches", None),
         ("/v1/threads/thread_1/messages", None),
         ("/openai/threads/thread_1/messages/", None),
+        ("/v1/responses/compact", "responses"),
+        ("/v1/responses/resp_1/cancel", None),
+        ("/v1beta/interactions", "generate_content"),
+        ("/v1beta/tunedModels/mine:generateContent", "generate_content"),
+        ("/v1/projects/p/locations/l/endpoints/7:generateContent", "generate_content"),
+        ("/v1/projects/p/locations/l/publishers/mistralai/models/mistral:rawPredict", "chat"),
+        ("/v1/projects/p/locations/l/publishers/anthropic/models/count-tokens:rawPredict", None),
+        # However it is written.
+        ("/v1/chat%2Fcompletion%73", "chat"),
+        ("//v1//chat///completions/", "chat"),
+        ("/v1/chat/completions/x/%2e%2e", "chat"),
+        ("/openai/deployments/d/Chat/Completions", "chat"),
+        ("/v1beta/models/gemini-3%3AgenerateContent", "generate_content"),
+        ("/v1//threads/thread_1/messages", None),
         ("/v1beta/models/gemini-3:countTokens", None),
         ("/v1/my-embeddings", None),
     ]:
         route = route_of("POST", path)
         assert (route and route.operation) == operation, path
+    assert [route_of("POST", f"/{path}:generateContent").model for path in ("v1/models/a", "v1/tunedModels/b")] == ["a", "b"]  # type: ignore[union-attr]
+    assert route_of("GET", "/v1//responses/resp_1/") and not route_of("GET", "/v1/responses/")
     assert route_of("GET", "/v1/responses/resp_1") and not route_of("GET", "/v1/responses/resp_1/input_items")
     chat = route_of("POST", "/v1/chat/completions")
     assert chat is not None
     for host, provider in [
         ("api.openai.com", "openai"), ("eu.api.openai.com", "openai"), ("me.openai.azure.com", "azure"),
         ("api.groq.com", "groq"), ("notapi.openai.com.evil.org", None), ("localhost", None),
-        ("us-central1-aiplatform.googleapis.com", "vertex_ai"),
+        ("us-central1-aiplatform.googleapis.com", "vertex_ai"), ("aiplatform.eu.rep.googleapis.com", "vertex_ai"),
+        ("me.cognitiveservices.azure.com", "azure"), ("bedrock-runtime.us-east-1.amazonaws.com", "bedrock"),
+        ("api.together.ai", "together_ai"), ("api.together.xyz", "together_ai"), ("notapi.openai.com", None),
+        ("api.moonshot.ai", "moonshot"), ("api.moonshot.cn", "moonshot"), ("dashscope-intl.aliyuncs.com", "dashscope"),
     ]:
-        assert provider_of(host, chat) == provider, host
+        assert provider_of(host, "/v1/chat/completions", chat) == provider, host
+    # Another name of what is at `*.openai.azure.com`, and models of others.
+    for path, provider in [("/openai/v1/responses", "azure"), ("/models/chat/completions", "azure_ai"), ("/anthropic/v1/messages", "azure_ai")]:
+        assert host_provider("me.services.ai.azure.com", path) == provider, path
+
+
+def test_a_picture_is_not_counted_as_text() -> None:
+    coded = b"A" * 1_000_000
+    around = b'{"model":"m","x":"%s"}'
+    for picture in (b"data:image/png;base64," + coded, b"iVBORw0KGgo" + coded, b"/9j/" + coded + b"=="):
+        assert tokens_of(around % picture) == tokens_of(around % b"") + 5_000
+    # Documents have as many words as their bytes may tell.
+    for text in (b"data:application/pdf;base64," + coded, b"data:image/png;base64," + coded + b" and words", coded):
+        assert tokens_of(around % text) >= 250_000
+    assert tokens_of(around % b"iVBORw0KGgo") == 8
+
+
+def test_half_a_surrogate_pair_is_no_text_to_the_sidecar() -> None:
+    half = "\ud83d"
+    told = {half: half, "pair": "\U0001f600" + half, "plain": "\\ud83d"}
+    assert json.loads(encoded(told)) == {"\ufffd": "\ufffd", "pair": "\U0001f600\ufffd", "plain": "\\ud83d"}
+    assert prompt_fingerprint(b"key", half, half)
 
 
 def answering(*answers: bytes) -> tuple[str, list[bytes]]:
@@ -144,6 +186,25 @@ def test_answers_are_read_to_their_end_or_not_at_all(answer: bytes, body: Any) -
             Server(url).ask("GET", "/", timeout=1)
     else:
         assert Server(url).ask("GET", "/", timeout=1).body == body
+
+
+def test_what_nobody_has_asked_for_is_not_the_answer_to_the_next_question() -> None:
+    answer = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n"
+    listener = socket.create_server(("127.0.0.1", 0))
+
+    def serve() -> None:
+        for said in (b"ok", b"no"):
+            caller, _ = listener.accept()
+            caller.recv(65536)
+            caller.sendall(answer + said)
+            if said == b"ok":
+                threading.Timer(0.03, caller.sendall, [answer + b"??"]).start()
+
+    threading.Thread(target=serve, daemon=True).start()
+    server = Server(f"http://127.0.0.1:{listener.getsockname()[1]}")
+    assert server.ask("GET", "/", timeout=1).body == b"ok"
+    threading.Event().wait(0.1)
+    assert server.ask("GET", "/", timeout=1).body == b"no"
 
 
 def test_a_kept_connection_that_was_closed_is_opened_again() -> None:

@@ -168,6 +168,29 @@ def test_while_nothing_is_known_the_settings_decide_and_later_the_age(
         sf.shutdown()
 
 
+def test_only_the_first_checks_wait_for_a_sidecar_that_says_nothing(sidecar: FakeSidecar) -> None:
+    sidecar.hangs = 9.0
+    sf = Spendfuse(sidecar.url, mode="watch")
+    began = time.monotonic()
+    for _ in range(3):
+        assert sf.check().state == "unavailable"
+    assert time.monotonic() - began < 3.0
+    sf.shutdown()
+
+
+def test_a_budget_that_refuses_because_its_state_is_old_says_so(sidecar: FakeSidecar, blocklist: Blocklist) -> None:
+    blocklist.stale_after_ms = 400
+    blocklist.block("c-1", "warn")
+    blocklist.changes[0]["value"]["when_stale"] = "block"
+    sf = Spendfuse(sidecar.url, mode="watch")
+    assert allowed(sf, "c-1")
+    blocklist.is_away = True
+    eventually(lambda: not allowed(sf, "c-1"))
+    with pytest.raises(spendfuse.StateUnknownError, match="budget daily .* is old"):
+        sf.guarded_call(lambda: None, customer="c-1")
+    sf.shutdown()
+
+
 def test_what_is_gone_is_read_anew_and_meanwhile_what_was_known_counts(sidecar: FakeSidecar, blocklist: Blocklist) -> None:
     blocklist.block("c-1")
     sf = Spendfuse(sidecar.url, mode="watch")

@@ -1,6 +1,7 @@
 /** What an answer says about its cost, whole or streamed. Follows crates/proxy/src/answer.rs. */
 
 import type { Route } from './route.js';
+import { bytesOf } from './sse.js';
 import { ToolRuns } from './tools.js';
 
 type Json = Record<string, unknown>;
@@ -15,13 +16,20 @@ export class Seen {
   generated = 0;
   /** Whether `usage` is what the whole answer has used, and not only what it began with. */
   isFinal = false;
-  /** Whether the answer is made in the background, and will be asked for. */
+  /** Whether the answer was not made yet when it was last heard of. Where it is made in the background, it will be asked for. */
   isPending = false;
   wasBackground = false;
   /** Seconds since 1970. */
   createdAt: number | undefined;
   /** What is billed by count and stands in no usage object. */
   readonly tools = new ToolRuns();
+  /** Tools that the app is asked to run, each once. */
+  private readonly asked = new Set<unknown>();
+
+  /** How many tools the app is asked to run. */
+  get toolCalls(): number {
+    return this.asked.size;
+  }
 
   /** Takes a whole answer or one piece of a stream; whether it has nothing but usage. */
   take(route: Route, json: unknown): boolean {
@@ -53,6 +61,9 @@ export class Seen {
     if (Array.isArray(choices)) {
       for (const choice of choices as Json[]) {
         this.generated += textBytes(choice?.['delta']) + textBytes(choice?.['message']) + textBytes(choice?.['text']);
+        for (const part of [choice?.['delta'], choice?.['message']]) {
+          listOf(objectOf(part)?.['tool_calls']).forEach((call, place) => this.asked.add(`${choice?.['index']} ${call['index'] ?? place}`));
+        }
       }
     }
     const usage = objectOf(told['usage']);
@@ -66,17 +77,25 @@ export class Seen {
     this.generated += textBytes(told['delta']);
     const response = objectOf(told['response']) ?? told;
     const status = response['status'];
-    this.isPending = status === 'queued' || status === 'in_progress';
+    // Most events of a stream have none.
+    if (typeof status === 'string') this.isPending = status === 'queued' || status === 'in_progress';
     this.wasBackground ||= response['background'] === true;
     if (typeof response['created_at'] === 'number') this.createdAt = response['created_at'];
     if (told['type'] === 'response.output_item.done') this.tools.takeItem(told['item'], told['output_index']);
     this.tools.takeAnswer(response);
+    listOf(response['output']).forEach((item, place) => {
+      if (item['type'] === 'function_call') this.asked.add(item['call_id'] ?? place);
+    });
     this.takeCompletion(response);
   }
 
   /** Anthropic's counts are totals so far: what a later event names stands, nothing is added. */
   private takeMessage(told: Json): void {
     this.generated += textBytes(told['delta']) + textBytes(told['content']);
+    this.tools.takeBlock(told['content_block'], told['index']);
+    listOf(told['content'] ?? [told['content_block']]).forEach((block, place) => {
+      if (block['type'] === 'tool_use') this.asked.add(told['index'] ?? place);
+    });
     // The beginning of a stream has its usage in `message`, its end and a whole answer beside.
     this.isFinal ||= objectOf(told['usage']) !== undefined;
     for (const part of [objectOf(told['message']), told]) {
@@ -90,16 +109,19 @@ export class Seen {
     this.name(told['responseId'], told['modelVersion'], undefined);
     this.tools.takeAnswer(told);
     if (Array.isArray(told['candidates'])) {
-      for (const candidate of told['candidates'] as Json[]) this.generated += textBytes(candidate?.['content']);
+      for (const candidate of told['candidates'] as Json[]) {
+        this.generated += textBytes(candidate?.['content']);
+        for (const part of listOf(objectOf(candidate?.['content'])?.['parts'])) if (objectOf(part['functionCall'])) this.asked.add(this.asked.size);
+      }
     }
     this.isFinal ||= objectOf(told['usageMetadata']) !== undefined;
     this.overwrite(told['usageMetadata']);
   }
 
   private takeInteraction(told: Json): void {
-    this.generated += textBytes(told['delta']);
+    this.generated += textBytes(told['delta']) + textBytes(told['outputs']);
     const interaction = objectOf(told['interaction']) ?? told;
-    this.name(interaction['id'], interaction['model'], undefined);
+    this.name(interaction['id'], interaction['model'], interaction['service_tier']);
     this.isPending = interaction['status'] === 'in_progress' && objectOf(interaction['usage']) === undefined;
     this.isFinal ||= objectOf(interaction['usage']) !== undefined;
     this.overwrite(interaction['usage']);
@@ -122,9 +144,12 @@ export class Seen {
 const objectOf = (value: unknown): Json | undefined =>
   typeof value === 'object' && value !== null && !Array.isArray(value) ? (value as Json) : undefined;
 
-/** Length of all texts in `value`, at any depth: UTF-16 units, which are bytes for English. */
+/** The objects of a list; none where it is no list. */
+const listOf = (value: unknown): Json[] => (Array.isArray(value) ? value.filter((inner): inner is Json => objectOf(inner) !== undefined) : []);
+
+/** Bytes of all texts in `value`, at any depth. */
 function textBytes(value: unknown): number {
-  if (typeof value === 'string') return value.length;
+  if (typeof value === 'string') return bytesOf(value);
   if (Array.isArray(value)) return value.reduce<number>((sum, inner) => sum + textBytes(inner), 0);
   if (typeof value !== 'object' || value === null) return 0;
   let sum = 0;

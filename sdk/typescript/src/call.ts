@@ -10,6 +10,8 @@ const SETTLING_MS = 250;
 /** What `guardedCall` hands to its function. */
 export class Call {
   private isTold = false;
+  /** Whether another model than the app's was given to it. @internal */
+  isDowngraded = false;
   private reservation: string | undefined;
 
   /** @internal */
@@ -24,11 +26,14 @@ export class Call {
 
   /** The model to ask: `asked`, or the cheaper one that a budget wants. */
   model(asked: string): string {
-    return this.decision.downgradeTo ?? asked;
+    const used = this.decision.downgradeTo ?? asked;
+    this.isDowngraded ||= used !== asked;
+    return used;
   }
 
   /** Counts an answer of a provider, or a usage object with `more` beside it. Never throws. */
   addUsage(answer: unknown, more: TrackedEvent = {}): void {
+    if (more.id === undefined && this.core.isTold(answer)) return this.metered();
     const event = this.core.eventOf(answer, more);
     if (event === undefined) {
       this.core.config.log('addUsage() was given no usage: its call is not counted');
@@ -36,7 +41,8 @@ export class Call {
     }
     const reservationId = event.reservationId ?? this.hold();
     this.isTold = true;
-    this.core.track({ ...this.who, ...event, ...(reservationId ? { reservationId } : {}) });
+    const flags = this.isDowngraded ? { flags: ['downgraded'] } : {};
+    this.core.track({ ...this.who, ...flags, ...event, ...(reservationId ? { reservationId } : {}) });
   }
 
   /**

@@ -57,7 +57,7 @@ function modeOf(mode: string | undefined): Mode {
 function targetOf(url: string): Target {
   if (url.startsWith('unix:')) {
     const socketPath = url.slice('unix:'.length).replace(/^\/\/+/, '/');
-    return { base: 'http://localhost', socketPath };
+    return { base: 'http://localhost', prefix: '', socketPath };
   }
   let parsed: URL;
   try {
@@ -68,7 +68,7 @@ function targetOf(url: string): Target {
   if (parsed.protocol !== 'http:' && parsed.protocol !== 'https:') {
     throw new SpendfuseError(`SPENDFUSE_URL is neither http, https nor unix: ${JSON.stringify(url)}`);
   }
-  return { base: parsed.origin };
+  return { base: parsed.origin, prefix: parsed.pathname.replace(/\/+$/, '') };
 }
 
 const isSet = (value: string | undefined): boolean => value !== undefined && !['', '0', 'false', 'no', 'off'].includes(value.toLowerCase());

@@ -4,9 +4,13 @@ import type { Config } from './config.js';
 import { currentScope } from './context.js';
 import { Delivery, type Result } from './delivery.js';
 import { readAnswer, revenueEvent, usageEvent } from './event.js';
+import { sourceOf } from './route.js';
 import { Sidecar } from './sidecar.js';
 import type { Attribution, TrackedEvent } from './types.js';
 import { dimensionsOf, merged } from './wire.js';
+
+/** Ids of answers of wrapped clients, so that `addUsage()` of the same answer is not told again. */
+const MOST_REMEMBERED = 4_096;
 
 /** A call whose answer is not at its end. */
 export interface Open {
@@ -19,10 +23,36 @@ export class Core {
   readonly delivery: Delivery;
   /** Calls under way: a process that ends charges them by estimate. */
   readonly open = new Set<Open>();
+  private readonly remembered = new Set<string>();
 
   constructor(readonly config: Config) {
     this.sidecar = new Sidecar(config);
-    this.delivery = new Delivery(config);
+    this.delivery = new Delivery(config, () => this.cutAll());
+  }
+
+  /** A call is under way, until it is taken out of `open`. */
+  opened(call: Open): void {
+    this.open.add(call);
+    this.delivery.watchExit();
+  }
+
+  /** Charges the calls under way by what was seen of them. */
+  cutAll(): void {
+    for (const open of [...this.open]) open.cut();
+  }
+
+  /** A call is told whose answer has this id. */
+  remember(id: string): void {
+    if (id === '') return;
+    this.remembered.delete(id);
+    this.remembered.add(id);
+    if (this.remembered.size > MOST_REMEMBERED) this.remembered.delete(this.remembered.values().next().value!);
+  }
+
+  /** Whether `answer` is one of a wrapped client, which has told of it: its id there may be none of its provider's. */
+  isTold(answer: unknown): boolean {
+    const id = this.read(answer, false)?.id;
+    return id !== undefined && this.remembered.has(id);
   }
 
   /** Whom an event counts against: the nearest wins. */
@@ -56,12 +86,21 @@ export class Core {
 
   /** The event of an answer as a provider's SDK gives it; undefined where it says nothing of its usage. */
   eventOf(answer: unknown, more: TrackedEvent = {}): TrackedEvent | undefined {
-    const read = readAnswer(answer) ?? (more.usage === undefined && isUsage(answer) ? { usage: answer } : undefined);
+    const read = this.read(answer, more.usage === undefined);
     if (read === undefined && more.usage === undefined) return undefined;
     const event: TrackedEvent = { ...read, ...more };
     // By the provider's own id the call counts once, whoever else tells of it.
-    if (read?.id !== undefined && more.id === undefined && event.source === undefined && event.provider) event.source = `llm:${event.provider}`;
+    if (read?.id !== undefined && event.id === read.id && event.source === undefined && event.provider) event.source = sourceOf(event.provider);
     return event;
+  }
+
+  private read(answer: unknown, mayBeUsage: boolean): TrackedEvent | undefined {
+    try {
+      return readAnswer(answer) ?? (mayBeUsage && isUsage(answer) ? { usage: answer } : undefined);
+    } catch (error) {
+      this.config.log(`an answer cannot be read: ${error instanceof Error ? error.message : String(error)}`);
+      return undefined;
+    }
   }
 
   /** Puts a call's event on its way. */

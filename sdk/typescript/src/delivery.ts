@@ -2,7 +2,8 @@
 
 import { platform } from '#platform';
 import type { Config } from './config.js';
-import type { LastWords } from './platform/types.js';
+import type { End, LastWords } from './platform/types.js';
+import { encoded } from './wire.js';
 
 const BATCH = 100;
 const SOON_MS = 5;
@@ -38,11 +39,29 @@ export class Delivery {
   private wake: (() => void) | undefined;
   private pauseMs = 0;
   private isWatching = false;
-  /** At the end of the process the sidecar is waited for once. */
-  private isDrained = false;
+  /** At the end of the process the sidecar was waited for in vain. */
+  private isGivenUp = false;
   private isClosed = false;
+  private readonly end: End = {
+    drain: () => {
+      if (this.queued === 0 || this.isGivenUp) return undefined;
+      return this.flush(2_000).then((isFlushed) => {
+        this.isGivenUp = !isFlushed;
+      });
+    },
+    last: () => this.lastWords(),
+  };
 
-  constructor(private readonly config: Config) {}
+  /** `ending` is called when the process ends now: what it adds is sent, too. */
+  constructor(
+    private readonly config: Config,
+    private readonly ending: () => void = () => {},
+  ) {}
+
+  /** Whether the sidecar did not take the last batch that was sent. */
+  get isStuck(): boolean {
+    return this.pauseMs > 0;
+  }
 
   get queued(): number {
     return this.queue.length + this.underWay.length;
@@ -60,7 +79,7 @@ export class Delivery {
       this.config.log(`an event is dropped, its call is not counted: ${why}`);
       return done?.(undefined);
     }
-    this.queue.push({ body: JSON.stringify(event), done });
+    this.queue.push({ body: encoded(event), done });
     this.watchExit();
     if (this.queue.length >= BATCH) void this.run();
     else this.later(settles ? Math.min(SOON_MS, this.config.flushIntervalMs) : this.config.flushIntervalMs);
@@ -74,7 +93,7 @@ export class Delivery {
       if (left <= 0) return false;
       // Who flushes does not sit out a pause between attempts.
       this.wake?.();
-      await Promise.race([this.run(), wait(Math.min(left, 250))]);
+      await within(this.run(), Math.min(left, 250));
     }
     return true;
   }
@@ -100,6 +119,8 @@ export class Delivery {
     this.timer = undefined;
     this.pump ??= this.sendAll().finally(() => {
       this.pump = undefined;
+      // What came when all had been sent, and the pump still stood.
+      if (this.queue.length > 0) this.later(SOON_MS);
     });
     return this.pump;
   }
@@ -196,24 +217,18 @@ export class Delivery {
     });
   }
 
-  /** From the first event on: importing this package, or making a client, starts nothing. */
-  private watchExit(): void {
+  /** From the first call or event on: importing this package, or making a client, starts nothing. */
+  watchExit(): void {
     if (this.isWatching) return;
     this.isWatching = true;
-    platform.onExit(
-      () => {
-        if (this.queued === 0 || this.isDrained) return undefined;
-        this.isDrained = true;
-        return this.flush(2_000);
-      },
-      () => this.lastWords(),
-    );
+    platform.onExit(this.end);
   }
 
   private lastWords(): LastWords | undefined {
+    this.ending();
     const left = [...this.underWay, ...this.queue];
     if (left.length === 0) return undefined;
-    if (this.isDrained) {
+    if (this.isGivenUp) {
       this.config.log(`the process ends, events are lost: ${left.length} that the sidecar did not take`);
       return undefined;
     }
@@ -235,4 +250,9 @@ function resultsOf(text: string): Map<number, Result> | undefined {
   }
 }
 
-const wait = (ms: number): Promise<void> => new Promise((resolve) => setTimeout(resolve, ms));
+/** Waits for `done`, and not longer than `ms`; leaves no timer behind. */
+async function within(done: Promise<void>, ms: number): Promise<void> {
+  let timer: ReturnType<typeof setTimeout> | undefined;
+  const over = new Promise<void>((resolve) => (timer = setTimeout(resolve, ms)));
+  await Promise.race([done, over]).finally(() => clearTimeout(timer));
+}

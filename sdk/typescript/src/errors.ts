@@ -94,7 +94,9 @@ export class StateUnknownError extends SpendfuseError {
 
 /** The error of a decision that refuses. */
 export function refusalOf(decision: Decision): SpendfuseError {
-  const line = decision.budgets.find((line) => line.verdict === 'block');
+  // Those refuse because what is known of them is old (their `on_stale`), and not by what is spent.
+  const late = new Set(decision.warnings.filter((warning) => warning.type === 'stale').map((warning) => warning.budget));
+  const line = decision.budgets.find((line) => line.verdict === 'block' && !late.has(line.budget));
   if (line === undefined) {
     const why = decision.warnings.map((warning) => warning.message).join('; ');
     return new StateUnknownError(why || 'nobody knows what has been spent', decision);

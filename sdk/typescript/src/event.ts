@@ -1,5 +1,6 @@
 /** Usage events as they are sent. Prompts and answers never enter: only named members, and numbers. */
 
+import { amountOf } from './money.js';
 import { ToolRuns } from './tools.js';
 import type { Attribution, TrackedEvent, Usage, UsageFormat } from './types.js';
 import { dimensionsOf, snake } from './wire.js';
@@ -27,6 +28,7 @@ export const MEMBERS = [
   'parentSpanId',
   'promptFingerprint',
   'toolFingerprint',
+  'flags',
 ] as const satisfies readonly (keyof TrackedEvent)[];
 
 /** Longest text that a usage object may hold, as the sidecar keeps it. */
@@ -39,7 +41,7 @@ export function usageEvent(event: TrackedEvent, who: Attribution, time: string):
   const sent: Record<string, unknown> = { time, ...dimensionsOf(who), usage: numbersOf(usage, 0) };
   for (const name of MEMBERS) {
     const value = event[name];
-    if (value !== undefined && value !== null && value !== '') sent[snake(name)] = value;
+    if (value !== undefined && value !== null && value !== '') sent[snake(name)] = name === 'reportedCostUsd' ? amountOf(value as string) : value;
   }
   sent['usage_format'] = event.usageFormat ?? formatOf(usage);
   if (event.units !== undefined) {
@@ -49,7 +51,7 @@ export function usageEvent(event: TrackedEvent, who: Attribution, time: string):
 }
 
 export function revenueEvent(id: string, source: string | undefined, who: Attribution, revenueUsd: string, time: string): Record<string, unknown> {
-  return { type: 'spendfuse.revenue', id, ...(source ? { source } : {}), time, ...dimensionsOf(who), revenue_usd: revenueUsd };
+  return { type: 'spendfuse.revenue', id, ...(source ? { source } : {}), time, ...dimensionsOf(who), revenue_usd: amountOf(revenueUsd) };
 }
 
 /** Numbers at any depth with their names, and texts that are words (`standard`, `batch`). */
@@ -81,15 +83,18 @@ export function formatOf(usage: Usage): UsageFormat {
 
 /** What a provider's answer says of itself, whichever SDK it came from. */
 export function readAnswer(answer: unknown): TrackedEvent | undefined {
-  if (typeof answer !== 'object' || answer === null) return undefined;
+  // Results of streams promise their usage: to ask for it would read the stream, and leave its error to nobody.
+  if (typeof answer !== 'object' || answer === null || 'textStream' in answer) return undefined;
   const told = answer as Record<string, unknown>;
   const text = (...names: string[]): string | undefined => {
     for (const name of names) if (typeof told[name] === 'string' && told[name] !== '') return told[name];
     return undefined;
   };
-  const usage = told['usageMetadata'] ?? told['usage'];
-  if (typeof usage !== 'object' || usage === null) return undefined;
-  const usageFormat = vercelFormat(usage) ?? formatOf(usage);
+  // Of several steps Vercel's `usage` may be the last one's.
+  const usage = told['usageMetadata'] ?? told['totalUsage'] ?? told['usage'];
+  if (usage instanceof Promise) usage.catch(() => {});
+  if (typeof usage !== 'object' || usage === null || usage instanceof Promise) return undefined;
+  const usageFormat = told['type'] === 'message' ? 'anthropic.messages' : (vercelFormat(usage) ?? formatOf(usage));
   const response = typeof told['response'] === 'object' && told['response'] !== null ? (told['response'] as Record<string, unknown>) : {};
   const model = text('model', 'modelVersion') ?? (typeof response['modelId'] === 'string' ? response['modelId'] : undefined);
   const id = text('id', 'responseId') ?? (typeof response['id'] === 'string' ? response['id'] : undefined);
@@ -98,7 +103,8 @@ export function readAnswer(answer: unknown): TrackedEvent | undefined {
   if (id !== undefined) read.id = id;
   if (model !== undefined) read.model = model;
   if (tier !== undefined) read.serviceTier = tier;
-  const provider = PROVIDER_OF_FORMAT[usageFormat];
+  const inventor = PROVIDER_OF_FORMAT[usageFormat];
+  const provider = inventor === 'openai' ? sellerOf(told, model ?? '') : inventor;
   if (provider !== undefined) read.provider = provider;
   const tools = new ToolRuns();
   tools.takeAnswer(told);
@@ -107,11 +113,22 @@ export function readAnswer(answer: unknown): TrackedEvent | undefined {
   return read;
 }
 
+/** Who sold an answer in OpenAI's language; undefined where it may be anybody. */
+function sellerOf(answer: object, model: string): string | undefined {
+  if ('prompt_filter_results' in answer) return 'azure';
+  return OF_OTHERS.test(model) ? undefined : 'openai';
+}
+
+/** Models that OpenAI does not sell, although their answers speak its language. */
+const OF_OTHERS =
+  /^(.*\/|claude|codestral|command|deepseek|devstral|gemini|gemma|glm|gpt-oss|grok|kimi|llama|magistral|ministral|mistral|mixtral|nova|phi|pixtral|qwen|sonar)/i;
+
 const PROVIDER_OF_FORMAT: Partial<Record<UsageFormat, string>> = {
   'openai.chat': 'openai',
   'openai.responses': 'openai',
   'anthropic.messages': 'anthropic',
   gemini: 'gemini',
+  'gemini.interactions': 'gemini',
   'bedrock.converse': 'bedrock',
 };
 

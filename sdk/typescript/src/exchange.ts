@@ -3,12 +3,14 @@
 import { permitted } from './call.js';
 import { currentScope } from './context.js';
 import type { Core } from './core.js';
-import { Meter, tokensIn } from './meter.js';
+import { Meter } from './meter.js';
 import { passing, wholeOf } from './passing.js';
 import { bodyOf, canReplaceModel, isRequest, lacksUsage, read, replaceModel, withUsage } from './request.js';
 import { providerOf, routeOf } from './route.js';
 import type { Decision, WrapOptions } from './types.js';
 import { merged } from './wire.js';
+
+const OF_BEDROCK = /\/model\/[^/]+\/(invoke|converse)[\w-]*$/;
 
 export type Send = (input: RequestInfo | URL, init: RequestInit | undefined) => Promise<Response>;
 
@@ -23,9 +25,13 @@ const refusing = new Set<string>();
  */
 export async function exchange(core: Core, options: WrapOptions, send: Send, input: RequestInfo | URL, init?: RequestInit): Promise<Response> {
   if (core.config.disabled) return send(input, init);
-  const original = new URL(isRequest(input) ? input.url : String(input));
+  // Browsers take addresses without a host.
+  const original = new URL(isRequest(input) ? input.url : String(input), typeof location === 'undefined' ? undefined : location.href);
   const route = routeOf((init?.method ?? (isRequest(input) ? input.method : 'GET')).toUpperCase(), original);
-  if (route === undefined) return send(input, init);
+  if (route === undefined) {
+    if (OF_BEDROCK.test(original.pathname)) core.config.log('calls of Bedrock pass unguarded and uncounted: use the proxy, or guardedCall()');
+    return send(input, init);
+  }
 
   const text = await bodyOf(input, init);
   const asked = read(route, text);
@@ -36,7 +42,7 @@ export async function exchange(core: Core, options: WrapOptions, send: Send, inp
   let decision: Decision | undefined = adopted?.decision;
   if (!route.retrieves && decision === undefined) {
     await scope.session?.permits();
-    const price = { model: asked.model, inputTokens: tokensIn(asked.bytes), ...(provider ? { provider } : {}) };
+    const price = { model: asked.model, inputTokens: asked.inputTokens, ...(provider ? { provider } : {}) };
     const question = {
       ...who,
       model: asked.model,
@@ -71,38 +77,47 @@ export async function exchange(core: Core, options: WrapOptions, send: Send, inp
     provider: options.provider,
     askedModel: model,
     askedTier: asked.serviceTier,
-    requestBytes: asked.bytes,
+    requestTokens: asked.inputTokens,
     reservation: adopted?.reservation ?? decision?.reservationId ?? undefined,
+    isDowngraded: model !== asked.model || (scope.call?.isDowngraded === true && scope.call.decision.downgradeTo === model),
   });
+  const sent = new Headers(init?.headers ?? (isRequest(input) ? input.headers : undefined));
   // What is not edited is sent as the app has made it, to the byte.
   const isEdited = model !== asked.model || asksUsage;
   const once = (edited: Record<string, unknown> | undefined): Promise<Response> =>
     isEdited ? send(...requestWith(input, init, url, JSON.stringify(edited))) : send(input, init);
   let answer: Response;
+  // Given up while it was asked for: nothing is sent.
+  const isGivenUp = (init?.signal ?? (isRequest(input) ? input.signal : undefined))?.aborted === true;
   try {
     answer = await once(asksUsage && body !== undefined ? withUsage(body) : body);
     if (asksUsage && answer.status === 400 && (await names(answer, 'stream_options', 'include_usage'))) {
       answer = await send(...requestWith(input, init, url, model === asked.model && text !== undefined ? text : JSON.stringify(body)));
       // Only where that succeeds was the question at fault, and not something else in the request.
       if (answer.ok && refusing.size < MOST_REFUSING) refusing.add(url.origin);
-      return metered(answer, meter, asked.streams, false, route);
+      return metered(answer, meter, asked.streams, false, route, sent);
     }
   } catch (error) {
     // What was sent may be charged, whatever has become of the answer.
-    if (wasSent(error)) meter.cut();
+    if (!isGivenUp && wasSent(error)) meter.cut();
     else meter.forget();
     throw error;
   }
-  return metered(answer, meter, asked.streams, asksUsage, route);
+  return metered(answer, meter, asked.streams, asksUsage, route, sent);
 }
 
-function metered(answer: Response, meter: Meter, streams: boolean, strips: boolean, route: Parameters<typeof wholeOf>[2]): Response {
+/** How providers name a request whose answer has no id. */
+const REQUEST_IDS = ['x-request-id', 'request-id', 'apim-request-id', 'x-amzn-requestid'];
+
+function metered(answer: Response, meter: Meter, streams: boolean, strips: boolean, route: Parameters<typeof wholeOf>[2], sent: Headers): Response {
   // Behind a proxy of spendfuse the proxy tells.
   if (!answer.ok || answer.headers.has('x-spendfuse-decision')) {
     meter.forget();
     return answer;
   }
-  meter.requestId = answer.headers.get('x-request-id') ?? answer.headers.get('request-id') ?? answer.headers.get('apim-request-id') ?? '';
+  // A name that the app has sent is no name: all its calls could have one.
+  const named = REQUEST_IDS.map((name) => answer.headers.get(name) ?? '');
+  meter.requestId = named.find((name) => name !== '' && ![...sent.values()].includes(name)) ?? '';
   const isEvents = answer.headers.get('content-type')?.startsWith('text/event-stream') ?? false;
   // The streams of `node-fetch` are Node's: they are read beside the app.
   const isReadable = typeof answer.body?.getReader === 'function';

@@ -3,13 +3,9 @@
 import { Seen } from './answer.js';
 import type { Scope } from './context.js';
 import type { Core, Open } from './core.js';
-import { providerOf, type Route } from './route.js';
+import { tokensIn } from './pictures.js';
+import { providerOf, type Route, sourceOf } from './route.js';
 import type { Attribution, TrackedEvent, Usage } from './types.js';
-
-/** Of text that make a token, where nobody has counted. */
-const BYTES_OF_TOKEN = 4;
-
-export const tokensIn = (bytes: number): number => Math.ceil(bytes / BYTES_OF_TOKEN);
 
 export interface Metered {
   core: Core;
@@ -22,8 +18,10 @@ export interface Metered {
   /** After a downgrade the one that is asked instead. */
   askedModel: string;
   askedTier: string | undefined;
-  requestBytes: number;
+  /** Of the request, before anybody has counted them. */
+  requestTokens: number;
   reservation: string | undefined;
+  isDowngraded: boolean;
 }
 
 export class Meter implements Open {
@@ -35,7 +33,7 @@ export class Meter implements Open {
   private isSettled = false;
 
   constructor(private readonly of: Metered) {
-    of.core.open.add(this);
+    of.core.opened(this);
   }
 
   /** The call was not made, its provider does not charge for it, or somebody else tells of it. */
@@ -51,8 +49,11 @@ export class Meter implements Open {
   /** The answer is at its end, as far as anybody will read it. */
   settle(): void {
     const { core, route, scope } = this.of;
-    if (route.retrieves && !(this.seen.wasBackground && this.seen.isFinal)) return this.forget();
+    const { isPending, wasBackground, isFinal } = this.seen;
+    // What is made in the background is counted when somebody asks for it.
+    if ((isPending && wasBackground) || (route.retrieves && !(wasBackground && isFinal))) return this.forget();
     if (!this.end()) return;
+    core.remember(this.seen.id);
     try {
       const created = route.retrieves ? this.seen.createdAt : undefined;
       const time = (created === undefined ? new Date() : new Date(created * 1_000)).toISOString();
@@ -83,7 +84,10 @@ export class Meter implements Open {
     const tier = seen.serviceTier || askedTier;
     if (tier !== undefined && tier !== 'auto') event.serviceTier = tier;
     if (reservation !== undefined) event.reservationId = reservation;
-    const units = seen.tools.units(seen.model || askedModel, seen.usage);
+    if (seen.toolCalls > 0) event.toolCalls = seen.toolCalls;
+    if (this.of.isDowngraded) event.flags = ['downgraded'];
+    // What an estimate stands in for counts no tools.
+    const units = seen.tools.units(seen.model || askedModel, seen.isFinal ? seen.usage : undefined);
     if (units !== undefined) event.units = units;
     return event;
   }
@@ -95,9 +99,11 @@ export class Meter implements Open {
     const id = this.seen.id || this.requestId;
     // Servers of one's own and gateways may count their answers from one: Ollama counts to 999.
     const isKnown = url.protocol === 'https:' && (told !== undefined || providerOf(url) !== undefined);
+    // Whoever asks for it again is told the same.
+    const callId = route.retrieves ? 'background' : this.callId;
+    if (provider !== undefined && isKnown) return { provider, source: sourceOf(provider), id: id || callId };
     const named = provider === undefined ? {} : { provider };
-    if (isKnown) return { ...named, source: `llm:${provider}`, id: id || this.callId };
-    return { ...named, source: `spendfuse-sdk:${provider ?? route.shape}`, id: `${this.callId}-${id}` };
+    return { ...named, source: `spendfuse-sdk:${provider ?? route.shape}`, id: `${callId}-${id}` };
   }
 
   /** The provider's counts; where the answer was cut before they came, an estimate by what was seen. */
@@ -105,9 +111,9 @@ export class Meter implements Open {
     const { usage, isFinal, generated } = this.seen;
     if (usage !== undefined && isFinal) return { usage, usageFormat: this.of.route.format };
     const count = (name: string): number => (typeof usage?.[name] === 'number' ? usage[name] : 0);
-    const output_tokens = Math.max(count('output_tokens'), tokensIn(generated));
+    const output_tokens = Math.max(count('output_tokens'), this.of.route.operation === 'embeddings' ? 0 : tokensIn(generated));
     if (typeof usage?.['input_tokens'] !== 'number') {
-      return { usage: { input_tokens: tokensIn(this.of.requestBytes), output_tokens }, usageFormat: 'estimated' };
+      return { usage: { input_tokens: this.of.requestTokens, output_tokens }, usageFormat: 'estimated' };
     }
     // What Anthropic tells at the beginning of a stream: the input, which is exact.
     const read = count('cache_read_input_tokens');

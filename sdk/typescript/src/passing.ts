@@ -13,7 +13,9 @@ const UNREAD_MS = 1_000;
  * beside it. It may be of a class of its own: `undici` and `node-fetch` have one.
  */
 export function wholeOf(answer: Response, meter: Meter, route: Route): void {
-  const { arrayBuffer, blob, clone, text } = answer;
+  const { arrayBuffer, blob, clone, formData, text } = answer;
+  // Younger runtimes have it.
+  const { bytes } = answer as { bytes?: () => Promise<Uint8Array> };
   let isTaken = false;
   const takes = (): boolean => {
     if (isTaken) return false;
@@ -23,9 +25,7 @@ export function wholeOf(answer: Response, meter: Meter, route: Route): void {
   const settle = (json?: unknown): void => {
     // Gemini's streams without `alt=sse` are one array.
     for (const piece of Array.isArray(json) ? json : [json]) meter.seen.take(route, piece);
-    // What is made in the background is counted when somebody asks for it.
-    if (meter.seen.isPending) meter.forget();
-    else meter.settle();
+    meter.settle();
   };
   const beside = (): void => {
     if (!takes()) return;
@@ -56,7 +56,8 @@ export function wholeOf(answer: Response, meter: Meter, route: Route): void {
   };
   own('json', { value: () => read(JSON.parse, (value) => value), writable: true });
   own('text', { value: () => read((whole) => whole, piecesOf), writable: true });
-  for (const [name, method] of Object.entries({ arrayBuffer, blob, clone })) {
+  for (const [name, method] of Object.entries({ arrayBuffer, blob, bytes, clone, formData })) {
+    if (method === undefined) continue;
     own(name, { value: () => (beside(), (method as () => unknown).call(answer)), writable: true });
   }
   const body = getterOf(answer, 'body');
@@ -76,8 +77,19 @@ function getterOf(object: object, name: string): (() => unknown) | undefined {
   return undefined;
 }
 
-/** Settles calls whose streams are thrown away unread. */
-const abandoned = typeof FinalizationRegistry === 'undefined' ? undefined : new FinalizationRegistry<Meter>((meter) => meter.settle());
+interface Abandoned {
+  meter: Meter;
+  reader: ReadableStreamDefaultReader<Uint8Array>;
+}
+
+/** Settles calls whose streams are thrown away unread, and gives their connections back: nobody else can any more. */
+const abandoned =
+  typeof FinalizationRegistry === 'undefined'
+    ? undefined
+    : new FinalizationRegistry<Abandoned>(({ meter, reader }) => {
+        meter.settle();
+        reader.cancel().catch(() => {});
+      });
 
 /**
  * The same answer, its bytes read as they pass. One chunk is asked for when the app asks for one.
@@ -128,7 +140,7 @@ export function passing(answer: Response, meter: Meter, route: Route, strips: bo
     },
     { highWaterMark: 0 },
   );
-  abandoned?.register(stream, meter);
+  abandoned?.register(stream, { meter, reader });
   const { status, statusText, headers } = answer;
   const passed = new Response(stream, { status, statusText, headers });
   // A made response has no address of its own; some apps look at it.

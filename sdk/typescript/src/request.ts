@@ -1,7 +1,8 @@
 /** What a request asks for, and the edits that are made in it. */
 
-import { parsed } from './sse.js';
+import { tokensOf } from './pictures.js';
 import type { Route } from './route.js';
+import { parsed } from './sse.js';
 
 type Json = Record<string, unknown>;
 
@@ -10,7 +11,8 @@ export interface Asked {
   streams: boolean;
   maxOutputTokens: number | undefined;
   serviceTier: string | undefined;
-  bytes: number;
+  /** Before anybody has counted them. */
+  inputTokens: number;
   body: Json | undefined;
 }
 
@@ -30,14 +32,15 @@ export function read(route: Route, text: string | undefined): Asked {
   const body = typeof json === 'object' && json !== null && !Array.isArray(json) ? (json as Json) : undefined;
   const config = body?.['generationConfig'] as Json | undefined;
   const most = [body?.['max_completion_tokens'], body?.['max_output_tokens'], body?.['max_tokens'], config?.['maxOutputTokens']];
-  const model = body?.['model'];
+  // An agent may be asked in the place of a model.
+  const model = [body?.['model'], body?.['agent']].find((name) => typeof name === 'string' && name !== '');
   const tier = body?.['service_tier'];
   return {
-    model: typeof model === 'string' && model !== '' ? model : route.model,
+    model: route.model || ((model as string | undefined) ?? ''),
     streams: route.streams || body?.['stream'] === true,
     maxOutputTokens: route.shape === 'embeddings' ? 0 : most.find((count): count is number => typeof count === 'number'),
     serviceTier: typeof tier === 'string' ? tier : undefined,
-    bytes: text?.length ?? 0,
+    inputTokens: text === undefined ? 0 : tokensOf(text),
     body,
   };
 }
@@ -47,7 +50,7 @@ export function read(route: Route, text: string | undefined): Asked {
  * Only chat completions need it: every other language tells by itself.
  */
 export function lacksUsage(route: Route, asked: Asked): boolean {
-  if (route.shape !== 'completions' || !asked.streams || asked.body === undefined) return false;
+  if (route.shape !== 'completions' || route.model !== '' || !asked.streams || asked.body === undefined) return false;
   const options = asked.body['stream_options'];
   if (options === undefined || options === null) return true;
   return typeof options === 'object' && !Array.isArray(options) && (options as Json)['include_usage'] !== true;
@@ -59,7 +62,8 @@ export const withUsage = (body: Json): Json => ({ ...body, stream_options: { ...
 export function canReplaceModel(route: Route, asked: Asked, url: URL, other: string): boolean {
   // A deployment of Azure's is no model, whatever the body says.
   if (url.pathname.includes('/deployments/')) return false;
-  if (route.shape === 'generate') return other.startsWith('gemini');
+  // In a path: another maker's model has another path, and its answer another form.
+  if (route.model !== '') return route.shape === 'generate' && url.pathname.includes(`/models/${route.model}:`) && other.startsWith('gemini');
   return typeof asked.body?.['model'] === 'string';
 }
 

@@ -26,52 +26,98 @@ const route = (shape: Shape, operation: string, format: UsageFormat, more: Parti
   ...more,
 });
 
-/** Undefined where nothing is metered: models, files, token counts, what nobody knows. */
+const MESSAGES = route('messages', 'chat', 'anthropic.messages');
+const RESPONSES = route('responses', 'responses', 'openai.responses');
+/** By the ends of their paths, the longer ones first. */
+const ENDS: readonly (readonly [string, Route])[] = [
+  ['chat/completions', route('completions', 'chat', 'openai.chat')],
+  ['completions', route('completions', 'completion', 'openai.chat')],
+  ['responses', RESPONSES],
+  // A compaction is an answer like any other.
+  ['responses/compact', RESPONSES],
+  ['embeddings', route('embeddings', 'embeddings', 'openai.chat')],
+  ['messages', MESSAGES],
+  ['interactions', route('interactions', 'generate_content', 'gemini.interactions')],
+];
+/** OpenAI's Assistants: a message is put into a thread, which costs nothing. */
+const OF_A_THREAD = /(^|\/)threads\/[^/]+\/messages$/i;
+
+/** The call that a request makes, however its path is written. Undefined where nothing is metered: models, files, token counts, what nobody knows. */
 export function routeOf(method: string, url: URL): Route | undefined {
-  const path = url.pathname.replace(/\/+$/, '');
+  const path = plain(url.pathname);
   if (method === 'GET') {
-    return /\/responses\/[^/]+$/.test(path) && !url.searchParams.has('stream')
-      ? route('responses', 'responses', 'openai.responses', { retrieves: true })
-      : undefined;
+    const isOne = path.includes('/') && ends(path.slice(0, path.lastIndexOf('/')), 'responses');
+    return isOne ? { ...RESPONSES, retrieves: true } : undefined;
   }
-  if (method !== 'POST') return undefined;
-  const called = /\/models\/([^/:]+(?:\/[^/:]+)*):(\w+)$/.exec(path);
-  if (called !== null) {
-    const [, model, name] = called as unknown as [string, string, string];
-    switch (name) {
-      case 'generateContent':
-        return route('generate', 'generate_content', 'gemini', { model });
-      case 'streamGenerateContent':
-        return route('generate', 'generate_content', 'gemini', { model, streams: true });
-      case 'embedContent':
-      case 'batchEmbedContents':
-        return route('generate', 'embeddings', 'gemini', { model });
-      // Anthropic's models at Vertex.
-      case 'rawPredict':
-      case 'streamRawPredict':
-        return path.includes('/publishers/anthropic/') ? route('messages', 'chat', 'anthropic.messages', { model }) : undefined;
-      default:
-        return undefined;
+  if (method !== 'POST' || OF_A_THREAD.test(path)) return undefined;
+  return byMethod(path) ?? ENDS.find(([end]) => ends(path, end))?.[1];
+}
+
+/** As servers may read it: escapes undone, without empty parts, `.` and `..`. */
+function plain(path: string): string {
+  const parts: string[] = [];
+  for (const part of decoded(path).split('/')) {
+    if (part === '..') parts.pop();
+    else if (part !== '' && part !== '.') parts.push(part);
+  }
+  return parts.join('/');
+}
+
+function decoded(path: string): string {
+  try {
+    return decodeURIComponent(path);
+  } catch {
+    return path;
+  }
+}
+
+/** Azure takes them in any case. */
+const ends = (path: string, end: string): boolean => `/${path}`.toLowerCase().endsWith(`/${end}`);
+
+/**
+ * The call that the method behind a model's name makes of it, as Google's paths end. Tuned models, and
+ * endpoints of Vertex AI, stand in the place of models.
+ */
+function byMethod(path: string): Route | undefined {
+  const at = path.lastIndexOf('models/');
+  const last = path.slice(at < 0 ? path.lastIndexOf('/') + 1 : at + 'models/'.length);
+  const colon = last.lastIndexOf(':');
+  if (colon < 0) return undefined;
+  const model = last.slice(0, colon);
+  const method = last.slice(colon + 1);
+  switch (method) {
+    case 'generateContent':
+      return route('generate', 'generate_content', 'gemini', { model });
+    case 'streamGenerateContent':
+      return route('generate', 'generate_content', 'gemini', { model, streams: true });
+    case 'embedContent':
+    case 'batchEmbedContents':
+      return route('generate', 'embeddings', 'gemini', { model });
+    // Other makers' models at Vertex AI. To count tokens has a path like a model's, and costs nothing.
+    case 'rawPredict':
+    case 'streamRawPredict': {
+      if (model === 'count-tokens') return undefined;
+      const streams = method === 'streamRawPredict';
+      if (at >= 0 && path.slice(0, at).endsWith('publishers/anthropic/')) return { ...MESSAGES, model, streams };
+      return route('completions', 'chat', 'openai.chat', { model, streams });
     }
+    default:
+      return undefined;
   }
-  if (path.endsWith('/chat/completions')) return route('completions', 'chat', 'openai.chat');
-  if (path.endsWith('/completions')) return route('completions', 'completion', 'openai.chat');
-  if (path.endsWith('/responses')) return route('responses', 'responses', 'openai.responses');
-  if (path.endsWith('/embeddings')) return route('embeddings', 'embeddings', 'openai.chat');
-  // OpenAI's Assistants: a message is put into a thread, which costs nothing.
-  if (/\/threads\/[^/]+\/messages$/.test(path)) return undefined;
-  if (path.endsWith('/messages')) return route('messages', 'chat', 'anthropic.messages');
-  if (path.endsWith('/interactions')) return route('interactions', 'generate_content', 'gemini.interactions');
-  return undefined;
 }
 
 /** Hosts whose ids are identities, and whose prices hold. */
 const PROVIDERS: readonly (readonly [RegExp, string])[] = [
-  [/(^|\.)api\.openai\.com$/, 'openai'],
+  [/^(.+\.)?api\.openai\.com$/, 'openai'],
+  [/^.+\.(openai|cognitiveservices)\.azure\.com$/, 'azure'],
+  [/^.+\.services\.ai\.azure\.com$/, 'azure_ai'],
   [/^api\.anthropic\.com$/, 'anthropic'],
   [/^generativelanguage\.googleapis\.com$/, 'gemini'],
-  [/(^|-)aiplatform\.googleapis\.com$/, 'vertex_ai'],
-  [/\.(openai|cognitiveservices|services\.ai)\.azure\.com$/, 'azure'],
+  [/^(.+-)?aiplatform\.googleapis\.com$/, 'vertex_ai'],
+  // Of the multi-regions `us` and `eu`.
+  [/^aiplatform\.\w+\.rep\.googleapis\.com$/, 'vertex_ai'],
+  // And not a balancer of one's own: gateway-1.us-east-1.elb.amazonaws.com.
+  [/^(.+\.)?bedrock-.+\.amazonaws\.com$/, 'bedrock'],
   [/^api\.mistral\.ai$/, 'mistral'],
   [/^api\.deepseek\.com$/, 'deepseek'],
   [/^api\.groq\.com$/, 'groq'],
@@ -83,9 +129,56 @@ const PROVIDERS: readonly (readonly [RegExp, string])[] = [
   [/^api\.moonshot\.(ai|cn)$/, 'moonshot'],
   [/^api\.deepinfra\.com$/, 'deepinfra'],
   [/^openrouter\.ai$/, 'openrouter'],
+  [/^dashscope-intl\.aliyuncs\.com$/, 'dashscope'],
 ];
+
+/** Other names of providers, with `_` for every separator: OpenTelemetry's and SDKs'. */
+const OTHER_NAMES: Readonly<Record<string, string>> = {
+  amazon_bedrock: 'bedrock',
+  aws_bedrock: 'bedrock',
+  bedrock_converse: 'bedrock',
+  az_ai_inference: 'azure_ai',
+  azure_ai_inference: 'azure_ai',
+  az_ai_openai: 'azure',
+  azure_ai_openai: 'azure',
+  azure_openai: 'azure',
+  gcp_gemini: 'gemini',
+  gcp_gen_ai: 'gemini',
+  google: 'gemini',
+  google_genai: 'gemini',
+  google_generative_ai: 'gemini',
+  gcp_vertex_ai: 'vertex_ai',
+  google_vertex: 'vertex_ai',
+  vertex: 'vertex_ai',
+  vertexai: 'vertex_ai',
+  vertex_anthropic: 'vertex_ai',
+  fireworks: 'fireworks_ai',
+  mistral_ai: 'mistral',
+  mistralai: 'mistral',
+  moonshotai: 'moonshot',
+  perplexity_ai: 'perplexity',
+  text_completion_openai: 'openai',
+  together: 'together_ai',
+  togetherai: 'together_ai',
+  x_ai: 'xai',
+};
+/** What stands behind a provider's name for the API that is called: `openai.responses`. */
+const API = /^(.+)\.(chat|completions?|converse|embeddings?|messages|responses)$/;
+
+/** Under what source all of spendfuse tells of a provider's answers, which its own ids name: `schemas/source-vectors.json`. */
+export function sourceOf(provider: string): string {
+  for (let name = provider.toLowerCase(); ; ) {
+    const unified = name.replace(/[-. ]/g, '_');
+    if (Object.hasOwn(OTHER_NAMES, unified)) return `llm:${OTHER_NAMES[unified]}`;
+    const before = API.exec(name)?.[1];
+    if (before === undefined) return `llm:${name}`;
+    name = before;
+  }
+}
 
 /** Undefined for gateways and servers of one's own. */
 export function providerOf(url: URL): string | undefined {
-  return PROVIDERS.find(([host]) => host.test(url.hostname))?.[1];
+  const provider = PROVIDERS.find(([host]) => host.test(url.hostname))?.[1];
+  // The models of OpenAI are those of `*.openai.azure.com`, which is another name of the same resource.
+  return provider === 'azure_ai' && plain(url.pathname).toLowerCase().startsWith('openai/') ? 'azure' : provider;
 }

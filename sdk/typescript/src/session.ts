@@ -3,9 +3,9 @@
 import { within, currentScope } from './context.js';
 import type { Core } from './core.js';
 import type { Result } from './delivery.js';
-import { BudgetExceededError } from './errors.js';
-import { dollarsOf, nanosOf } from './money.js';
-import type { Attribution, State, TrackedEvent, Warning } from './types.js';
+import { refusalOf } from './errors.js';
+import { amountOf, dollarsOf, nanosOf } from './money.js';
+import type { Attribution, BudgetLine, Decision, State, TrackedEvent, Warning } from './types.js';
 import { merged, withoutSidecar } from './wire.js';
 
 export interface SessionOptions extends Attribution {
@@ -41,6 +41,10 @@ export class Session {
   readonly who: Attribution;
   private readonly limit: bigint | undefined;
   private total = 0n;
+  /** Of sessions within this one. */
+  private inner = 0n;
+  /** The session around this one, in whose budget it counts, too. */
+  private readonly outer: Session | undefined;
   /** Events whose cost is not known yet. */
   private pending = 0;
   private waiting: (() => void)[] = [];
@@ -53,8 +57,15 @@ export class Session {
     options: SessionOptions,
   ) {
     this.id = options.id ?? options.session ?? crypto.randomUUID();
-    this.who = { ...merged(currentScope().who, options), session: this.id };
-    this.limit = options.budget === undefined ? undefined : nanosOf(options.budget);
+    const { who: outer, session: around } = currentScope();
+    this.outer = around;
+    // A session within another one belongs to its root.
+    const root = options.rootSession ?? outer.rootSession ?? outer.session;
+    this.who = { ...merged(outer, options), session: this.id };
+    delete this.who.rootSession;
+    if (root !== undefined && (root !== this.id || options.rootSession !== undefined)) this.who.rootSession = root;
+    // Where types do not say otherwise it may be a number, which JavaScript may write with an exponent.
+    this.limit = options.budget === undefined ? undefined : nanosOf(typeof options.budget === 'number' ? amountOf(options.budget) : options.budget);
     if (options.budget !== undefined && (this.limit === undefined || this.limit < 0n)) {
       throw new RangeError(`budget is no amount: write dollars as a decimal string such as "0.50", not ${JSON.stringify(options.budget)}`);
     }
@@ -64,7 +75,9 @@ export class Session {
   /** Runs `fn` within the session: calls of wrapped clients count in it, and are refused when it is used up. */
   run<R>(fn: () => R): R {
     const scope = currentScope();
-    return within({ ...scope, who: merged(scope.who, this.who), session: this }, fn);
+    // Its root is its own, wherever it is run.
+    const { rootSession: _, ...outer } = scope.who;
+    return within({ ...scope, who: merged(outer, this.who), session: this }, fn);
   }
 
   /** Tells of one call that was made, or runs one; what it has cost, and what is wrong by now. */
@@ -101,18 +114,31 @@ export class Session {
   }
 
   /**
-   * Refuses the next call where the budget is used up by what this process has counted.
+   * Refuses the next call where the budget is used up by what this process has counted, or that of a session
+   * around.
    * @internal
    */
   async permits(): Promise<void> {
-    if (this.limit === undefined) return;
-    await this.costs(COSTS_MS);
-    if (this.total < this.limit) return;
-    const line = {
+    const line = await this.refusal();
+    if (line !== undefined) throw refusalOf(refusedBy({ ...withoutSidecar('disabled', 'block', ''), state: 'live' }, line));
+  }
+
+  /** `decision`, unless the budget is used up. @internal */
+  async judged(decision: Decision): Promise<Decision> {
+    const line = decision.decision === 'block' ? undefined : await this.refusal();
+    return line === undefined ? decision : refusedBy(decision, line);
+  }
+
+  private async refusal(): Promise<BudgetLine | undefined> {
+    if (this.limit === undefined) return this.outer?.refusal();
+    // Nobody waits for a sidecar that is known to be away.
+    if (!this.core.delivery.isStuck && !this.core.sidecar.isAway) await this.costs(COSTS_MS);
+    if (this.spent < this.limit) return this.outer?.refusal();
+    return {
       budget: 'session',
       scope: `session=${this.id}`,
-      verdict: 'block' as const,
-      spentUsd: dollarsOf(this.total),
+      verdict: 'block',
+      spentUsd: dollarsOf(this.spent),
       limitUsd: dollarsOf(this.limit),
       percent: null,
       window: 'session',
@@ -120,18 +146,30 @@ export class Session {
       message: null,
       helpUrl: null,
     };
-    throw new BudgetExceededError(line, { ...withoutSidecar('disabled', 'block', ''), state: 'live', budgets: [line] });
+  }
+
+  /** What counts in its budget: with what sessions within it cost. */
+  private get spent(): bigint {
+    return this.total + this.inner;
   }
 
   /** An event of this session is on its way. @internal */
   expects(): (result: Result | undefined) => void {
-    this.pending += 1;
+    const around: Session[] = [];
+    for (let one: Session | undefined = this.outer; one !== undefined; one = one.outer) around.push(one);
+    for (const one of [this, ...around]) one.pending += 1;
     return (result) => {
-      this.pending -= 1;
-      this.lastTold = Date.now();
-      this.total += nanosOf(result?.cost_usd) ?? 0n;
-      if (this.pending === 0) for (const resolve of this.waiting.splice(0)) resolve();
+      const cost = result?.status === 'accepted' ? (nanosOf(result.cost_usd) ?? 0n) : 0n;
+      this.total += cost;
+      for (const one of around) one.inner += cost;
+      for (const one of [this, ...around]) one.counted();
     };
+  }
+
+  private counted(): void {
+    this.pending -= 1;
+    this.lastTold = Date.now();
+    if (this.pending === 0) for (const resolve of this.waiting.splice(0)) resolve();
   }
 
   private async costs(timeoutMs: number): Promise<void> {
@@ -143,8 +181,8 @@ export class Session {
   /** Of the books, once they contain what was told; and the own budget's. */
   private async warnings(settleMs = 0): Promise<Warning[]> {
     const own: Warning[] = [];
-    if (this.limit !== undefined && this.total >= this.limit) {
-      const message = `the session has spent $${dollarsOf(this.total)} of $${dollarsOf(this.limit)}`;
+    if (this.limit !== undefined && this.spent >= this.limit) {
+      const message = `the session has spent $${dollarsOf(this.spent)} of $${dollarsOf(this.limit)}`;
       own.push({ type: 'budget_exceeded', severity: 'critical', message, wastedUsd: null });
     }
     if (this.core.config.disabled) return own;
@@ -164,6 +202,8 @@ export class Session {
 
   private remaining(): string | null {
     if (this.limit === undefined) return null;
-    return dollarsOf(this.limit > this.total ? this.limit - this.total : 0n);
+    return dollarsOf(this.limit > this.spent ? this.limit - this.spent : 0n);
   }
 }
+
+const refusedBy = (decision: Decision, line: BudgetLine): Decision => ({ ...decision, decision: 'block', budgets: [line, ...decision.budgets], downgradeTo: null, retryAfterSeconds: null });

@@ -4,26 +4,39 @@ import { platform } from '#platform';
 import { Breaker } from './breaker.js';
 import type { Config } from './config.js';
 import { SpendfuseError } from './errors.js';
+import { amountOf } from './money.js';
 import type { Answer } from './platform/types.js';
+import { parsed } from './sse.js';
 import type { Attribution, Decision, OnUnavailable, Question, State } from './types.js';
 import { Watch } from './watch.js';
-import { camelized, dimensionsOf, merged, withoutSidecar } from './wire.js';
+import { camelized, dimensionsOf, encoded, merged, withoutSidecar } from './wire.js';
 
 /** For figures. */
 const STATE_MS = 500;
 /** Nobody waits for a release. */
 const RELEASE_MS = 5_000;
+/** Between attempts to learn whether events may say what a session may spend. */
+const TRY_AGAIN_MS = 10_000;
 
 export class Sidecar {
   unavailable = 0;
-  private readonly breaker = new Breaker();
+  private breaker = new Breaker();
   /** Whether checks take `session_limit_usd`; undefined until one was tried. */
   private takesSessionLimit: boolean | undefined;
-  private isTryingSessionLimit = false;
-  readonly watch: Watch;
+  private triesSessionLimitAt = 0;
+  watch: Watch;
 
   constructor(readonly config: Config) {
     this.watch = new Watch(config);
+  }
+
+  /** The settings are others: nothing holds that one sidecar has said, or has not, of another one. */
+  reconfigured(): void {
+    this.watch.stop();
+    this.watch = new Watch(this.config);
+    this.breaker = new Breaker();
+    this.takesSessionLimit = undefined;
+    this.triesSessionLimitAt = 0;
   }
 
   /**
@@ -39,37 +52,50 @@ export class Sidecar {
     }
     if (this.takesSessionLimit === false) delete asked['session_limit_usd'];
     const answerMs = question.reserve === true ? Math.max(this.config.reserveTimeoutMs, this.config.timeoutMs) : this.config.timeoutMs;
-    let answer = await this.ask('POST', '/v1/check', JSON.stringify(asked), answerMs);
+    let answer = await this.ask('POST', '/v1/check', encoded(asked), answerMs);
     if (answer instanceof Error) return this.withoutAnswer(answer, onUnavailable);
-    if (answer.status === 400 && 'session_limit_usd' in asked && answer.text.includes('session_limit_usd')) {
-      this.takesSessionLimit = false;
-      return this.check(question, onUnavailable);
-    }
-    if ('session_limit_usd' in asked && answer.status === 200) this.takesSessionLimit = true;
+    if ('session_limit_usd' in asked && this.refusesSessionLimit(answer)) return this.check(question, onUnavailable);
     if (answer.status === 503 && asked['reserve'] === true) {
       // Nothing more can be held; what is spent still counts.
-      answer = await this.ask('POST', '/v1/check', JSON.stringify({ ...asked, reserve: false }), answerMs);
+      answer = await this.ask('POST', '/v1/check', encoded({ ...asked, reserve: false }), answerMs);
       if (answer instanceof Error) return this.withoutAnswer(answer, onUnavailable);
     }
-    if (answer.status === 200) return camelized(JSON.parse(answer.text)) as Decision;
+    if (answer.status === 200) {
+      const decision = decisionIn(answer.text);
+      return decision ?? this.withoutAnswer(new Error('its answer to a check cannot be read'), onUnavailable);
+    }
     if (answer.status >= 500) return this.withoutAnswer(new Error(saidBy(answer)), onUnavailable);
     throw new SpendfuseError(`the sidecar refuses the question: ${saidBy(answer)}`);
   }
 
   /** Nobody waits for it: whether events may say what a session may spend is asked once. */
   private async trySessionLimit(asked: Record<string, unknown>): Promise<void> {
-    if (this.takesSessionLimit !== undefined || this.isTryingSessionLimit) return;
-    this.isTryingSessionLimit = true;
-    const body = JSON.stringify({ ...asked, reserve: false });
+    const now = performance.now();
+    if (this.takesSessionLimit !== undefined || now < this.triesSessionLimitAt) return;
+    this.triesSessionLimitAt = now + TRY_AGAIN_MS;
+    const body = encoded({ ...asked, reserve: false });
     const { target, headers } = this.config;
     try {
       const answer = await platform.ask(target, { method: 'POST', path: '/v1/check', headers, body, connectMs: RELEASE_MS, answerMs: RELEASE_MS, isBackground: true });
-      if (answer.status < 500) this.takesSessionLimit = answer.status === 200;
+      this.refusesSessionLimit(answer);
     } catch {
-      // The next session tries again.
-    } finally {
-      this.isTryingSessionLimit = false;
+      // A later call tries again.
     }
+  }
+
+  /** Keeps what `answer` says of a limit that was asked with. Other statuses are of another trouble, and say nothing. */
+  private refusesSessionLimit({ status, text }: Answer): boolean {
+    const isNamed = text.includes('session_limit_usd');
+    // An older sidecar warns that it does not know the field, and names it.
+    if (status === 200) this.takesSessionLimit = !(isNamed && text.includes('unknown_field'));
+    if (status !== 400 || !isNamed) return false;
+    this.takesSessionLimit = false;
+    return true;
+  }
+
+  /** Whether it did not answer several times in a row, just now. */
+  get isAway(): boolean {
+    return this.breaker.isOpen();
   }
 
   /** Whether events may carry `session_limit_usd`. */
@@ -119,7 +145,8 @@ export class Sidecar {
     if (!this.breaker.permits()) return new Error('it did not answer a moment ago');
     const { target, headers, timeoutMs } = this.config;
     try {
-      const answer = await platform.ask(target, { method, path, headers, connectMs: timeoutMs, answerMs, ...(body === undefined ? {} : { body }) });
+      const isVain = (): boolean => this.breaker.isOpen();
+      const answer = await platform.ask(target, { method, path, headers, connectMs: timeoutMs, answerMs, isVain, ...(body === undefined ? {} : { body }) });
       this.breaker.succeeded();
       return answer;
     } catch (error) {
@@ -138,10 +165,12 @@ export class Sidecar {
   }
 }
 
+const amountIn = (amount: string | undefined): string | undefined => (amount === undefined ? undefined : amountOf(amount));
+
 function bodyOf(question: Question, defaults: Attribution): Record<string, unknown> {
   const { model, provider, estimatedCostUsd, estimate, reserve, callTimeoutS, sessionLimitUsd } = question;
   const asked: Record<string, unknown> = dimensionsOf(merged(defaults, question));
-  const optional = { model, provider, estimated_cost_usd: estimatedCostUsd, reserve, call_timeout_s: callTimeoutS, session_limit_usd: sessionLimitUsd };
+  const optional = { model, provider, estimated_cost_usd: amountIn(estimatedCostUsd), reserve, call_timeout_s: callTimeoutS, session_limit_usd: amountIn(sessionLimitUsd) };
   for (const [name, value] of Object.entries(optional)) if (value !== undefined && value !== '') asked[name] = value;
   if (estimate !== undefined) {
     const { model, provider, inputTokens, maxOutputTokens } = estimate;
@@ -150,6 +179,20 @@ function bodyOf(question: Question, defaults: Attribution): Record<string, unkno
   }
   return asked;
 }
+
+/** Undefined where it is none. */
+function decisionIn(text: string): Decision | undefined {
+  const told = camelized(parsed(text)) as Partial<Decision> | undefined;
+  const { decision, budgets, warnings, reservationId } = told ?? {};
+  if (decision === undefined || !VERDICTS.has(decision)) return undefined;
+  const areLines = [budgets ?? [], warnings ?? []].every((list) => Array.isArray(list) && list.every((line) => typeof line === 'object' && line !== null));
+  const isHold = (reservationId ?? null) === null || typeof reservationId === 'string';
+  if (!areLines || !isHold) return undefined;
+  const nothing = withoutSidecar('unavailable', 'allow', '');
+  return { ...nothing, state: 'live', ...told, budgets: budgets ?? [], warnings: warnings ?? [], reservationId: reservationId ?? null } as Decision;
+}
+
+const VERDICTS: ReadonlySet<unknown> = new Set(['allow', 'warn', 'downgrade', 'block']);
 
 /** What an error answer says, in one line. */
 function saidBy(answer: Answer): string {

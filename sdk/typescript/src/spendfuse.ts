@@ -31,6 +31,7 @@ export class Spendfuse {
   /** Other settings from now on. What is not given is as the environment says. */
   configure(options: Options): this {
     Object.assign(this.core.config, configOf(options));
+    this.core.sidecar.reconfigured();
     return this;
   }
 
@@ -55,7 +56,7 @@ export class Spendfuse {
    * @throws {SpendfuseError} where the question itself is wrong, or the token.
    */
   check(question: Question = {}): Promise<Decision> {
-    return this.core.sidecar.check({ ...question, ...this.core.who(question) }, this.core.config.onUnavailable);
+    return this.checked({ ...question, ...this.core.who(question) });
   }
 
   /**
@@ -68,9 +69,8 @@ export class Spendfuse {
     const scope = currentScope();
     const session = scope.session;
     await session?.permits();
-    const asked: Question = { ...question, ...who };
+    const asked = withLimit({ ...question, ...who }, session);
     asked.reserve ??= question.estimate !== undefined || question.estimatedCostUsd !== undefined;
-    if (session?.limitUsd !== undefined) asked.sessionLimitUsd ??= session.limitUsd;
     const decision = await permitted(this.core, asked, options.onUnavailable ?? this.core.config.onUnavailable, options.downgrade ?? 'apply');
     const call = new Call(this.core, who, decision);
     try {
@@ -116,10 +116,11 @@ export class Spendfuse {
     return this.core.track(event);
   }
 
-  /** Counts an answer of a provider, whichever SDK it came from, in the context. Never throws. */
+  /** Counts an answer of a provider, whichever SDK it came from, in the context; one of a wrapped client is counted already. Never throws. */
   addUsage(answer: unknown, more: TrackedEvent = {}): void {
     const { call } = currentScope();
     if (call !== undefined) return call.addUsage(answer, more);
+    if (more.id === undefined && this.core.isTold(answer)) return;
     const event = this.core.eventOf(answer, more);
     if (event === undefined) this.core.config.log('addUsage() was given no usage: its call is not counted');
     else this.core.track(event);
@@ -137,7 +138,7 @@ export class Spendfuse {
 
   /** Charges calls under way by estimate, sends what waits, and takes no more. For the end of a process. */
   async shutdown(timeoutMs = 2_000): Promise<boolean> {
-    for (const open of [...this.core.open]) open.cut();
+    this.core.cutAll();
     this.core.sidecar.watch.stop();
     return this.core.delivery.shutdown(timeoutMs);
   }
@@ -147,8 +148,26 @@ export class Spendfuse {
     return { queued, delivered, rejected, dropped, unavailable: this.core.sidecar.unavailable };
   }
 
-  private permit(question: Question, options: CallOptions = {}): Promise<Decision> {
-    const asked = { ...question, ...this.core.who(question), reserve: false };
+  /** By the session's own budget, too. */
+  private async checked(asked: Question): Promise<Decision> {
+    const { session } = currentScope();
+    const decision = await this.core.sidecar.check(withLimit(asked, session), this.core.config.onUnavailable);
+    const judged = (await session?.judged(decision)) ?? decision;
+    if (judged === decision || decision.reservationId === null) return judged;
+    // Nobody makes the call.
+    this.core.sidecar.release(decision.reservationId);
+    return { ...judged, reservationId: null };
+  }
+
+  private async permit(question: Question, options: CallOptions = {}): Promise<Decision> {
+    const { session } = currentScope();
+    await session?.permits();
+    const asked = withLimit({ ...question, ...this.core.who(question), reserve: false }, session);
     return permitted(this.core, asked, options.onUnavailable ?? this.core.config.onUnavailable, options.downgrade ?? 'apply');
   }
+}
+
+function withLimit(asked: Question, session: Session | undefined): Question {
+  if (session?.limitUsd !== undefined) asked.sessionLimitUsd ??= session.limitUsd;
+  return asked;
 }

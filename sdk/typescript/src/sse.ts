@@ -56,6 +56,18 @@ export function dataOf(event: Uint8Array): unknown {
   return data === undefined ? undefined : parsed(data);
 }
 
+/** How long it is in UTF-8. */
+export function bytesOf(text: string): number {
+  let bytes = text.length;
+  for (let at = 0; at < text.length; at += 1) {
+    const unit = text.charCodeAt(at);
+    if (unit < 0x80) continue;
+    // Of four bytes each half of a pair stands for two.
+    bytes += unit < 0x800 || (unit >= 0xd800 && unit < 0xe000) ? 1 : 2;
+  }
+  return bytes;
+}
+
 /** Undefined where it is no JSON. */
 export function parsed(text: string): unknown {
   try {

@@ -35,6 +35,12 @@ export class ToolRuns {
     this.items.set(unit, items.add(member(item, 'container_id') || place));
   }
 
+  /** A block that begins in a stream of Anthropic's, whose usage counts tools at its end only. */
+  takeBlock(block: unknown, place: unknown): void {
+    if (member(block, 'type') !== 'server_tool_use' || member(block, 'name') !== 'web_search') return;
+    this.items.set('web_search_calls', (this.items.get('web_search_calls') ?? new Set()).add(place));
+  }
+
   /** A candidate of Gemini's. Queries are billed that differ and are not empty. */
   takeCandidate(candidate: unknown): void {
     const queries = member(member(candidate, 'groundingMetadata'), 'webSearchQueries');

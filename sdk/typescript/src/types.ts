@@ -137,6 +137,8 @@ export interface TrackedEvent extends Attribution {
   parentSpanId?: string;
   promptFingerprint?: string;
   toolFingerprint?: string;
+  /** What only you know of the call: `downgraded`, `compat_no_cache`. */
+  flags?: string[];
   /** What the customer paid for it; may be negative. Needs `customer`. */
   revenueUsd?: string;
 }

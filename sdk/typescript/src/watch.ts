@@ -28,6 +28,8 @@ export class Watch {
   private started = 0;
   private isRunning = false;
   private hasTried = false;
+  /** Until when checks wait for that, which all have in common. */
+  private knownBy: number | undefined;
   private tried: (() => void)[] = [];
 
   constructor(private readonly config: Config) {}
@@ -50,9 +52,13 @@ export class Watch {
   }
 
   private firstTry(): Promise<void> {
+    const now = performance.now();
+    this.knownBy ??= now + FIRST_WAIT_MS;
+    const left = this.knownBy - now;
+    if (left <= 0) return Promise.resolve();
     return new Promise((resolve) => {
       // Keeps the process alive, as the request does not.
-      const timer = setTimeout(resolve, FIRST_WAIT_MS);
+      const timer = setTimeout(resolve, left);
       this.tried.push(() => {
         clearTimeout(timer);
         resolve();

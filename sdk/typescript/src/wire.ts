@@ -38,6 +38,16 @@ export function dimensionsOf(who: Attribution): Record<string, unknown> {
   return sent;
 }
 
+/**
+ * JSON without halves of surrogate pairs, as texts have them that were cut: they are no text to the sidecar,
+ * which would refuse a question with one, and a whole batch of events.
+ */
+export function encoded(value: unknown): string {
+  const json = JSON.stringify(value);
+  // Whole pairs are not escaped.
+  return json.includes('\\ud') ? json.replace(/\\(?:\\|ud[89a-f][0-9a-f]{2})/g, (found) => (found === '\\\\' ? found : '\\ufffd')) : json;
+}
+
 /** Later ones win; tags are put together. */
 export function merged(...all: (Attribution | undefined)[]): Attribution {
   const result: Attribution = {};

@@ -1,8 +1,8 @@
 /** Clients guarded and metered at their transport: the same class, the same types, nothing patched. */
 
 import type { Core } from './core.js';
-import { SpendfuseError } from './errors.js';
-import { exchange, type Send } from './exchange.js';
+import { BudgetExceededError, SpendfuseError } from './errors.js';
+import { exchange } from './exchange.js';
 import type { WrapOptions } from './types.js';
 
 type Fetch = typeof globalThis.fetch;
@@ -46,39 +46,45 @@ const isStainless = (client: object): client is Stainless =>
 
 const isGoogle = (client: object): client is Google => typeof (client as Partial<Google>).apiClient?.apiCall === 'function';
 
-/** A `fetch` for whoever takes one: Vercel's providers, LangChain, OpenAI-like clients. Refusals are thrown. */
-function guarded(core: Core, given: Guarded, options: WrapOptions): Fetch {
-  const { bare, options: outer } = bareOf(given);
+/**
+ * A `fetch` for whoever takes one: Vercel's providers, LangChain, OpenAI-like clients. Refusals are thrown;
+ * to clients of OpenAI and Anthropic, which would try a thrown error again and hide it in one of their own,
+ * they are answers of status 402, which no client tries again.
+ */
+function guarded(core: Core, given: Guarded, options: WrapOptions, answers = false): Fetch {
+  const { bare, options: outer } = given[GUARDED] ?? { bare: given, options: {} };
   const all = { ...outer, ...options };
-  const guard: Guarded = (input, init) => exchange(core, all, (...sent: Parameters<Send>) => bare(...sent), input as RequestInfo | URL, init);
-  guard[GUARDED] = { bare, options: all };
-  return guard;
-}
-
-const bareOf = (given: Guarded): { bare: Fetch; options: WrapOptions } => given[GUARDED] ?? { bare: given, options: {} };
-
-/** Refusals on their way through a client: it would try a thrown error again, and hide it in an error of its own. */
-const refusals = new WeakMap<Headers, Error>();
-
-function wrapStainless(core: Core, client: Stainless, options: WrapOptions): Stainless {
-  const throwing = guarded(core, client.fetch, options) as Guarded;
-  const answering: Guarded = async (input, init) => {
+  const guard: Guarded = async (input, init) => {
     try {
-      return await throwing(input, init);
+      return await exchange(core, all, (...sent) => bare(...sent), input as RequestInfo | URL, init);
     } catch (error) {
-      if (!(error instanceof SpendfuseError)) throw error;
-      // No client tries a 402 again.
-      const refusal = Response.json({ error: { message: error.message, code: 'budget_exceeded' } }, { status: 402 });
+      if (!(error instanceof SpendfuseError && (answers || isOfStainless(init)))) throw error;
+      const refusal = Response.json({ error: { message: error.message, code: 'budget_exceeded', ...figuresOf(error) } }, { status: 402 });
       refusals.set(refusal.headers, error);
       return refusal;
     }
   };
-  const mark = throwing[GUARDED];
-  if (mark !== undefined) answering[GUARDED] = mark;
+  guard[GUARDED] = { bare, options: all };
+  return guard;
+}
+
+/** Whether a client asks that the companies' own generator has made. */
+const isOfStainless = (init: RequestInit | undefined): boolean => new Headers(init?.headers).has('x-stainless-lang');
+
+function figuresOf(error: SpendfuseError): object {
+  if (!(error instanceof BudgetExceededError)) return {};
+  const { budget, scope, spent, limit, resetsAt, helpUrl } = error;
+  return { budget, scope, spent, limit, resets_at: resetsAt, help_url: helpUrl };
+}
+
+/** Refusals on their way through a wrapped client, which raises them. */
+const refusals = new WeakMap<Headers, Error>();
+
+function wrapStainless(core: Core, client: Stainless, options: WrapOptions): Stainless {
   // A copy of an AzureOpenAI forgets these (openai 6.49).
   const { apiVersion, deploymentName: deployment } = client;
   const azure = apiVersion ? { apiVersion, ...(deployment ? { deployment } : {}) } : {};
-  return raising(client.withOptions({ ...azure, fetch: answering }));
+  return raising(client.withOptions({ ...azure, fetch: guarded(core, client.fetch, options, true) }));
 }
 
 /** Hidden on the instance: class, prototype and `instanceof` stay what they are. Copies raise, too. */

@@ -196,6 +196,7 @@ for (const [name, { format, model, call, downgrades }] of Object.entries(CELLS))
     const asked = (JSON.parse(sent.body) as Told)['model'] ?? /models\/([^:]+):/.exec(sent.path)?.[1];
     assert.equal(asked, downgrades ? cheaper : model);
     assert.equal(event['model'], asked);
+    assert.deepEqual(event['flags'], downgrades ? ['downgraded'] : undefined);
     assert.equal(Number(sent.headers['content-length']), Buffer.byteLength(sent.body));
   });
 }

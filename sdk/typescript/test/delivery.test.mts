@@ -10,7 +10,7 @@ import { after, test } from 'node:test';
 import OpenAI from 'openai';
 import { Spendfuse, SpendfuseError, StateUnknownError } from 'spendfuse';
 import { parts } from './parts.mjs';
-import { blocked, provider, serve, sidecar, textOf, type Told } from './stub.mjs';
+import { blocked, provider, serve, sidecar, textOf, type Told, told } from './stub.mjs';
 
 const ask = { model: 'gpt-4o', messages: [{ role: 'user' as const, content: 'x' }] };
 
@@ -222,4 +222,120 @@ test('an answer of a sidecar is read however it comes, and is not one of another
   await assert.rejects(check(), SpendfuseError);
   assert.equal(connections, 2);
   assert.equal((await check()).state, 'unavailable');
+});
+
+test('many calls that fail together are one failure: a sidecar that is back is asked again soon', async () => {
+  const gone = await serve(() => {});
+  await gone.close();
+  const spendfuse = new Spendfuse({ url: gone.url, log: () => {} });
+  await Promise.all(Array.from({ length: 60 }, () => spendfuse.check({ customer: 'c' })));
+  const side = await sidecar({ listen: Number(new URL(gone.url).port) });
+  after(() => side.close());
+  await new Promise((resolve) => setTimeout(resolve, 600));
+  assert.equal((await spendfuse.check({ customer: 'c' })).state, 'live');
+});
+
+test('calls that wait for a connection do not wait once a sidecar is known to hang', async () => {
+  const silent = await serve(() => {});
+  after(() => silent.close());
+  const spendfuse = new Spendfuse({ url: silent.url, reserveTimeoutMs: 300, log: () => {} });
+  const began = performance.now();
+  await Promise.all(Array.from({ length: 640 }, () => spendfuse.check({ reserve: true, estimatedCostUsd: '1' })));
+  // By turns of 64 it would be ten times as long.
+  assert.ok(performance.now() - began < 1_500, `${performance.now() - began} ms`);
+  assert.ok(silent.requests.length < 128, `asked ${silent.requests.length} times`);
+});
+
+test('an event that is told in the moment in which all others are sent is sent, too', async () => {
+  for (let turns = 0; turns < 6; turns += 1) {
+    let isFirst = true;
+    const side = await sidecar();
+    after(() => side.close());
+    const log = async (): Promise<void> => {
+      if (!isFirst) return;
+      isFirst = false;
+      for (let turn = 0; turn < turns; turn += 1) await undefined;
+      spendfuse.track({ id: 'late', model: 'm', usage: { input_tokens: 1 } });
+    };
+    const spendfuse = new Spendfuse({ url: side.url, flushIntervalMs: 1, log: () => void log() });
+    spendfuse.track({ model: 'reject-me', usage: { input_tokens: 1 } });
+    assert.equal((await told(side, 1)).length, 1, `after ${turns} turns`);
+  }
+});
+
+test('what is told while a process ends is told, and calls under way are charged by estimate', async () => {
+  const { side, upstream } = await parts({ provider: { pieceBytes: 60, pauseMs: 20 } });
+  const late = `import { track } from 'spendfuse'; const tell = (id) => track({ id, model: 'm', usage: { input_tokens: 1 } });
+    tell('a'); process.once('beforeExit', () => setTimeout(() => tell('b'), 200));`;
+  assert.deepEqual(await run(late, { SPENDFUSE_URL: side.url }).then(({ code, said }) => [code, said]), [0, '']);
+  assert.deepEqual([...side.events.values()].map((event) => event['id']), ['a', 'b']);
+  const open = `import { wrap } from 'spendfuse';
+    const { body } = await wrap(fetch)('${upstream.url}/v1/messages', { method: 'POST', body: '{"model":"m","stream":true}' });
+    await body.getReader().read(); process.exit(0);`;
+  await run(open, { SPENDFUSE_URL: side.url });
+  const [event] = [...side.events.values()].slice(2) as [Told];
+  assert.deepEqual([event['usage_format'], event['reservation_id']], ['estimated', 'stub.1-1']);
+});
+
+test('whoever makes many keeps few: what is told is forgotten', async () => {
+  const side = await sidecar();
+  after(() => side.close());
+  const script = `import { Spendfuse } from 'spendfuse'; const held = [];
+    const one = () => { const made = new Spendfuse({ flushIntervalMs: 1 }); made.track({ model: 'm', usage: { input_tokens: 1 } }); held.push(new WeakRef(made.core.delivery)); };
+    for (let at = 0; at < 100; at++) one();
+    await new Promise((then) => setTimeout(then, 500)); gc(); await new Promise((then) => setTimeout(then, 50)); gc();
+    console.log(held.filter((made) => made.deref()).length < 10);`;
+  assert.equal((await run(script, { SPENDFUSE_URL: side.url, NODE_OPTIONS: '--expose-gc' })).said.trim(), 'true');
+  assert.equal(side.events.size, 100);
+});
+
+test('a stream that is thrown away unread is charged, and gives its connection back', async () => {
+  const { side } = await parts();
+  let isClosed = false;
+  const endless = await serve((_, response) => {
+    response.writeHead(200, { 'content-type': 'text/event-stream' }).write('data: {"choices":[{"delta":{"content":"Hello"}}]}\n\n');
+    response.on('close', () => (isClosed = true));
+  });
+  after(() => endless.close());
+  const script = `import { flush, wrap } from 'spendfuse';
+    await (async () => { const { body } = await wrap(fetch)('${endless.url}/v1/chat/completions', { method: 'POST', body: '{"model":"m","stream":true}' });
+      const reader = body.getReader(); await reader.read(); })();
+    for (let at = 0; at < 5; at++) { gc(); await new Promise((then) => setTimeout(then, 50)); }
+    await flush(); await new Promise((then) => setTimeout(then, 2_000));`;
+  void run(script, { SPENDFUSE_URL: side.url, NODE_OPTIONS: '--expose-gc' });
+  assert.equal((await told(side, 1))[0]!['usage_format'], 'estimated');
+  for (let at = 0; at < 100 && !isClosed; at += 1) await new Promise((resolve) => setTimeout(resolve, 10));
+  assert.ok(isClosed);
+});
+
+test('a sidecar may be below a path, at the end of a process too', async () => {
+  const paths: string[] = [];
+  const stub = await serve((request, response) => {
+    paths.push(`${request.method} ${request.path}`);
+    response.writeHead(200).end('{"decision":"allow","budgets":[],"warnings":[],"reservation_id":null}');
+  });
+  after(() => stub.close());
+  const script = `import { check, configure, track } from 'spendfuse'; configure({ timeoutMs: 5_000 }); await check({ customer: 'c' }); track({ id: 'a', model: 'm', usage: { input_tokens: 1 } }); process.exit(0);`;
+  for (const conditions of ['node', 'workerd']) await run(script, { SPENDFUSE_URL: `${stub.url}/of/spendfuse/`, NODE_OPTIONS: `--conditions=${conditions}` });
+  assert.deepEqual(paths, ['POST /of/spendfuse/v1/check', 'POST /of/spendfuse/v1/usage', 'POST /of/spendfuse/v1/check']);
+});
+
+test('what nobody has asked for is not the answer to the next question', async () => {
+  const answer = (decision: string): string => `HTTP/1.1 200 OK\r\ncontent-length: ${decision.length + 15}\r\n\r\n{"decision":"${decision}"}`;
+  let asked = 0;
+  const server = net.createServer((socket) => {
+    socket.unref();
+    socket.on('error', () => {});
+    socket.on('data', () => {
+      asked += 1;
+      socket.write(answer(asked === 1 ? 'warn' : 'block'));
+      if (asked === 1) setTimeout(() => socket.write(answer('allow')), 30);
+    });
+  });
+  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
+  after(() => server.close());
+  const spendfuse = new Spendfuse({ url: `http://127.0.0.1:${(server.address() as net.AddressInfo).port}`, timeoutMs: 1_000, log: () => {} });
+  assert.equal((await spendfuse.check()).decision, 'warn');
+  await new Promise((resolve) => setTimeout(resolve, 80));
+  assert.equal((await spendfuse.check()).decision, 'block');
 });

@@ -1,4 +1,4 @@
-// check, guardedCall, guard, track, addUsage, session.
+// check, guardedCall, guard, track, addUsage.
 
 import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
@@ -108,6 +108,17 @@ test('guardedCall: downgrade is told by call.model(), or raised', async () => {
   assert.deepEqual(side.released, ['stub.1-2']);
 });
 
+test('guardedCall: a call that a budget has made cheaper is flagged, whoever tells of it', async () => {
+  const decide = ({ model }: Told) => (model === 'gpt-4o' ? { decision: 'downgrade', downgrade_to: 'gpt-4o-mini' } : {});
+  const { side, spendfuse, openai } = await parts({ decide });
+  const question = { customer: 'c', model: 'gpt-4o', estimatedCostUsd: '1' };
+  const asked = { messages: [{ role: 'user' as const, content: 'x' }] };
+  await spendfuse.guardedCall(question, (call) => openai.chat.completions.create({ ...asked, model: call.model('gpt-4o') }));
+  await spendfuse.guardedCall(question, (call) => (call.model('gpt-4o'), { ...ANSWER, id: 'second' }));
+  await spendfuse.guardedCall({ ...question, model: 'other' }, (call) => (call.model('other'), { ...ANSWER, id: 'third' }));
+  assert.deepEqual((await told(side, 3)).map((event) => event['flags']), [['downgraded'], ['downgraded'], undefined]);
+});
+
 test('guardedCall: an answer that says nothing of its usage is told in the log, and holds nothing', async () => {
   const { side, spendfuse, logged } = await parts();
   await spendfuse.guardedCall({ customer: 'c', estimatedCostUsd: '1' }, () => 'text');
@@ -179,6 +190,8 @@ test('addUsage: answers of every SDK, told apart by their words', async () => {
     [ANSWER, { source: 'llm:openai', usage_format: 'openai.chat' }],
     [{ id: 'resp_1', model: 'm', usage: { input_tokens: 1, input_tokens_details: {}, output_tokens: 1 } }, { source: 'llm:openai', usage_format: 'openai.responses' }],
     [{ id: 'msg_1', model: 'm', usage: { input_tokens: 1, cache_read_input_tokens: 0, output_tokens: 1 } }, { source: 'llm:anthropic', usage_format: 'anthropic.messages' }],
+    [{ id: 'msg_2', type: 'message', model: 'm', usage: { input_tokens: 1, output_tokens: 1 } }, { source: 'llm:anthropic', usage_format: 'anthropic.messages' }],
+    [{ id: 'i-1', model: 'm', usage: { total_input_tokens: 1, total_output_tokens: 1, total_tokens: 2 } }, { source: 'llm:gemini', usage_format: 'gemini.interactions' }],
     [{ responseId: 'r-1', modelVersion: 'm', usageMetadata: { promptTokenCount: 1 } }, { source: 'llm:gemini', usage_format: 'gemini' }],
     [{ text: 'secret', response: { id: 'v-1', modelId: 'm' }, usage: { inputTokens: 3, outputTokens: 2, totalTokens: undefined } }, { usage_format: 'otel', usage: { input_tokens: 3, output_tokens: 2 } }],
   ];
@@ -193,48 +206,63 @@ test('addUsage: answers of every SDK, told apart by their words', async () => {
   assert.deepEqual(events.at(-1)!['usage'], { input_tokens: 4 });
 });
 
-test('session: steps, what they cost, the budget; wrapped calls within are refused when it is used up', async () => {
-  const { side, spendfuse, openai, upstream } = await parts({ cost: () => '0.25' });
-  const session = spendfuse.session({ budget: '0.50', customer: 'c-42' });
-  const first = await session.step({ model: 'gpt-4o', usage: { input_tokens: 1200, output_tokens: 380 } });
-  assert.deepEqual(first, { costUsd: '0.25', totalCostUsd: '0.25', remainingUsd: '0.25', warnings: [] });
-  const second = await session.step(() => openai.chat.completions.create({ model: 'gpt-4o', messages: [] }));
-  assert.deepEqual([second.totalCostUsd, second.warnings[0]!.type], ['0.50', 'budget_exceeded']);
-  await assert.rejects(
-    session.run(() => openai.chat.completions.create({ model: 'gpt-4o', messages: [] })),
-    (error: unknown) => error instanceof BudgetExceededError && error.budget === 'session' && error.spent === '0.50' && error.limit === '0.50',
-  );
-  assert.equal(upstream.requests.length, 1);
-  const { totalCostUsd, warnings } = await session.end();
-  assert.deepEqual([totalCostUsd, warnings.length], ['0.50', 1]);
-  const events = await told(side, 3);
-  assert.deepEqual(events.map((event) => event['session']), [session.id, session.id, session.id]);
-  assert.deepEqual([events[2]!['type'], events[2]!['workspace']], ['spendfuse.session_end', 'acme']);
-  assert.throws(() => spendfuse.session({ budget: '1e3' }), RangeError);
+test('amounts with an exponent, as JavaScript writes small and large numbers, go as the sidecar reads them', async () => {
+  const { side, spendfuse } = await parts();
+  const amounts: [unknown, string][] = [[1e-7, '0.0000001'], ['1.25E-9', '0.00000000125'], [1.5e21, '1500000000000000000000'], [12.5, '12.5'], ['12.50', '12.50'], ['-2e-3', '-0.002'], ['much', 'much']];
+  for (const [amount, wanted] of amounts) {
+    const estimatedCostUsd = amount as string;
+    await spendfuse.check({ estimatedCostUsd, sessionLimitUsd: estimatedCostUsd });
+    assert.deepEqual([side.checks.at(-1)!['estimated_cost_usd'], side.checks.at(-1)!['session_limit_usd']], [wanted, wanted]);
+    side.events.clear();
+    spendfuse.track({ model: 'm', usage: {}, reportedCostUsd: estimatedCostUsd, revenueUsd: estimatedCostUsd, customer: 'c' });
+    await spendfuse.flush();
+    assert.deepEqual([...side.events.values()].map((event) => event['reported_cost_usd'] ?? event['revenue_usd']), [wanted, wanted]);
+  }
+  assert.equal(spendfuse.session({ budget: 1e-7 as unknown as string }).limitUsd, '0.0000001');
 });
 
-test('session: its limit goes to a sidecar that knows limits of sessions, and not to one that does not', async () => {
-  for (const knows of [true, false]) {
-    const questions: Told[] = [];
-    const events: Told[] = [];
-    const stub = await serve((request, response) => {
-      const body = JSON.parse(request.body);
-      if (request.path === '/v1/usage') {
-        events.push(...body);
-        return void response.writeHead(202).end(JSON.stringify({ results: body.map((event: Told, index: number) => ({ index, id: event['id'], status: 'accepted' })) }));
-      }
-      questions.push(body);
-      if (!knows && 'session_limit_usd' in body) return void response.writeHead(400).end('{"error":{"code":"bad_request","message":"session_limit_usd is not supported yet"}}');
-      response.writeHead(200).end('{"decision":"allow","budgets":[],"warnings":[],"reservation_id":null}');
-    });
-    after(() => stub.close());
-    const spendfuse = new Spendfuse({ url: stub.url, flushIntervalMs: 1 });
-    const session = spendfuse.session({ budget: '0.50' });
-    for (let call = 0; call < 2; call += 1) await session.run(() => spendfuse.guardedCall({}, () => ANSWER));
-    await spendfuse.flush();
-    assert.deepEqual(questions.map((question) => question['session_limit_usd']), knows ? ['0.50', '0.50'] : ['0.50', undefined, undefined]);
-    assert.deepEqual(events.map((event) => event['session_limit_usd']), knows ? ['0.50', '0.50'] : [undefined, undefined]);
+test('half a surrogate pair, as in a text that was cut, keeps neither a question nor a batch from the sidecar', async () => {
+  const { side, spendfuse } = await parts();
+  const half = '😀'.slice(0, 1);
+  await spendfuse.check({ customer: `c-${half}`, model: `\\ud800 "${half}😀` });
+  spendfuse.track({ id: half, model: half, usage: { input_tokens: 1, tier: half }, tags: { [half]: half } });
+  await spendfuse.flush();
+  assert.deepEqual([side.checks[0]!['customer'], side.checks[0]!['model']], ['c-\ufffd', '\\ud800 "\ufffd😀']);
+  const { id, model, usage, tags } = [...side.events.values()][0]!;
+  assert.deepEqual({ id, model, usage, tags }, { id: '\ufffd', model: '\ufffd', usage: { input_tokens: 1, tier: '\ufffd' }, tags: { '\ufffd': '\ufffd' } });
+  assert.ok(!side.received.join('').includes('\\ud83d'));
+});
+
+test('an answer that is none is taken for a sidecar that is away', async () => {
+  const answers = ['[]', '7', 'null', '{}', '<html>', '{"decision":"block","budgets":[7]}', '{"decision":"allow","warnings":"x"}'];
+  const stub = await serve((_, response) => void response.writeHead(200).end(answers.shift()));
+  after(() => stub.close());
+  const spendfuse = new Spendfuse({ url: stub.url, log: () => {} });
+  while (answers.length > 0) {
+    const next = answers[0];
+    assert.equal((await spendfuse.check()).state, 'unavailable', next);
   }
+});
+
+test('configure() after wrap(): another sidecar is asked at once, whatever the first one has said or not', async () => {
+  const { side, upstream } = await parts();
+  const spendfuse = new Spendfuse({ url: 'http://127.0.0.1:1', log: () => {} });
+  const openai = spendfuse.wrap(new OpenAI({ apiKey: 'k', baseURL: `${upstream.url}/v1` }));
+  for (let check = 0; check < 5; check += 1) assert.equal((await spendfuse.check()).state, 'unavailable');
+  spendfuse.configure({ url: side.url, flushIntervalMs: 1 });
+  await openai.chat.completions.create({ model: 'm', messages: [] });
+  await told(side, 1);
+  assert.equal(side.checks.length, 1);
+});
+
+test('errors: a budget that refuses because what is known of it is old', async () => {
+  const warnings = [{ type: 'stale', severity: 'critical', message: 'state is old', wasted_usd: null, budget: 'cap' }];
+  const of = (...lines: Told[]) => ({ ...blocked('cap', { spent_usd: '1.00' }), budgets: lines, warnings, state: 'stale' });
+  const late = blocked('cap', { spent_usd: '1.00' })['budgets'][0];
+  const answers = [of(late), of(late, blocked('other')['budgets'][0])];
+  const { spendfuse } = await parts({ decide: () => answers.shift()! });
+  await assert.rejects(spendfuse.guardedCall({}, () => 7), (error: unknown) => error instanceof StateUnknownError && error.message === 'state is old');
+  await assert.rejects(spendfuse.guardedCall({}, () => 7), (error: unknown) => error instanceof BudgetExceededError && error.budget === 'other');
 });
 
 test('errors: a stopped session, an unknown state, budgets in tokens', async () => {

@@ -38,6 +38,7 @@ for (const { name, steps } of cases) {
 class Blocklist {
   asked: URLSearchParams[] = [];
   checks = 0;
+  checkAnswers: [number, object][] = [];
   events: Told[] = [];
   /** Answers that come first: statuses. */
   first: number[] = [];
@@ -50,7 +51,11 @@ class Blocklist {
 
   async start(): Promise<this> {
     this.stub = await serve(async (request, response) => {
-      if (request.path === '/v1/check') this.checks += 1;
+      if (request.path === '/v1/check') {
+        this.checks += 1;
+        const [status, body] = this.checkAnswers.shift() ?? [404, {}];
+        return json(response, status, body);
+      }
       if (request.path === '/v1/usage') {
         this.events.push(...(JSON.parse(request.body) as Told[]));
         return json(response, 202, { accepted: 1, rejected: 0, results: this.events.map((event, index) => ({ index, id: event['id'], status: 'accepted' })) });
@@ -143,6 +148,46 @@ test('calls are decided here and told there', async () => {
   spendfuse.track({ model: 'gpt-4o', usage: { input_tokens: 1 }, customer: 'c-1' });
   assert.ok(await spendfuse.flush());
   assert.deepEqual([blocklist.events.length, blocklist.checks], [1, 0]);
+});
+
+const SAYS_NOTHING: [number, object][] = [401, 429, 404, 503].map((status) => [status, { error: { code: 'x', message: 'session_limit_usd' } }]);
+const SAYS_NO: [number, object][] = [
+  [400, { error: { code: 'bad_request', message: 'session_limit_usd is not supported yet' } }],
+  [200, { decision: 'allow', warnings: [{ type: 'unknown_field', message: 'session_limit_usd' }] }],
+];
+for (const [answer, isKnown] of [...SAYS_NOTHING.map((answer) => [answer, true] as const), ...SAYS_NO.map((answer) => [answer, false] as const)]) {
+  test(`whether limits of sessions are known is ${isKnown ? 'not ' : ''}told by ${JSON.stringify(answer)}`, async (of) => {
+    const blocklist = await new Blocklist().start();
+    blocklist.checkAnswers = [answer, [200, { decision: 'allow', warnings: [] }]];
+    const { spendfuse } = await watching(blocklist);
+    const session = spendfuse.session({ budget: '0.50' });
+    const call = () => session.run(() => spendfuse.guardedCall({}, () => ({ id: 'x', model: 'm', usage: { prompt_tokens: 1 } })));
+    await call();
+    await eventually(() => blocklist.checks === 1);
+    await spendfuse.flush();
+    // Not at every call.
+    await call();
+    await new Promise((resolve) => setTimeout(resolve, 30));
+    assert.equal(blocklist.checks, 1);
+    const now = performance.now();
+    of.mock.method(performance, 'now', () => now + 11_000);
+    await call();
+    await new Promise((resolve) => setTimeout(resolve, 30));
+    of.mock.restoreAll();
+    await call();
+    await spendfuse.flush();
+    assert.deepEqual([blocklist.checks, blocklist.events.at(-1)!['session_limit_usd']], isKnown ? [2, '0.50'] : [1, undefined]);
+  });
+}
+
+test('only the first checks wait for a sidecar that says nothing', async () => {
+  const silent = await serve(() => {});
+  after(() => silent.close());
+  const spendfuse = new Spendfuse({ url: silent.url, mode: 'watch', log: () => {} });
+  const began = performance.now();
+  for (let check = 0; check < 3; check += 1) assert.equal((await spendfuse.check()).state, 'unavailable');
+  assert.ok(performance.now() - began < 3_000, `${performance.now() - began} ms`);
+  await spendfuse.shutdown(0);
 });
 
 test('while nothing is known the settings decide, and later the age', async () => {

@@ -137,6 +137,42 @@ fn a_doubled_event_is_voided_and_its_block_is_lifted() {
     lab.assert_no_drift();
 }
 
+/// Detectors do not judge again, so a finding says that something of it was corrected.
+#[test]
+fn a_finding_says_how_many_events_of_its_evidence_were_corrected_since() {
+    let lab = Lab::new("corrections_found");
+    let _processor = lab.processor("1");
+    let _loader = lab.loader();
+    let step = |number: u32| {
+        let mut step: Value = serde_json::from_str(&event(&format!("r-{number}"))).unwrap();
+        step["data"]["prompt_fingerprint"] = "9f2c41d0a1b2c3d4".into();
+        step.to_string()
+    };
+    send(&lab, &(0..4).map(step).collect::<Vec<_>>());
+    let await_corrected = |wanted: u64| {
+        eventually("the finding says it", PATIENCE, || {
+            let said = lab.run(&["findings", "list", "--all", "--json"]);
+            let all: Value = serde_json::from_str(&said.stdout).unwrap_or_default();
+            let all = all.as_array().cloned().unwrap_or_default();
+            let found = all.iter().find(|one| one["detector"] == "retry_loop");
+            match found.is_some_and(|one| one["corrected"] == wanted) {
+                true => Ok(()),
+                false => Err(format!("{said:?}")),
+            }
+        });
+    };
+    await_corrected(0);
+    eventually("all are rows", PATIENCE, || match lab.sums_of("c-1")[0] {
+        4 => Ok(()),
+        calls => Err(format!("{calls}")),
+    });
+    assert_eq!(
+        correct(&lab, &by_identity("void", "r-2"))["outcome"],
+        "applied"
+    );
+    await_corrected(1);
+}
+
 #[test]
 fn what_cannot_be_corrected_is_said() {
     let lab = Lab::new("corrections_refused");

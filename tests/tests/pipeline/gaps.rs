@@ -2,9 +2,10 @@
 //! command accepts it, and it is on record for ever.
 
 use serde_json::Value;
+use spendfuse_bus::committed_offsets;
 use spendfuse_tests::load::Sender;
 use spendfuse_tests::traffic::Record;
-use spendfuse_tests::{Lab, PATIENCE, Traffic, eventually};
+use spendfuse_tests::{Lab, Load, PATIENCE, Traffic, eventually};
 
 #[test]
 fn lost_input_stops_one_partition_until_it_is_accepted_and_the_audit_names_it() {
@@ -125,4 +126,85 @@ fn lost_input_stops_one_partition_until_it_is_accepted_and_the_audit_names_it() 
         .filter_map(|gap| gap["topic"].as_str())
         .collect();
     assert_eq!(names, [rows.as_str(), usage.as_str()], "{audit}");
+}
+
+/// What stops partitions is known to Kafka alone.
+#[test]
+fn what_is_lost_is_shown_while_clickhouse_is_away() {
+    let lab = Lab::new("gaps_alone");
+    let (mut traffic, sender) = (Traffic::new(&lab, 13), Sender::new(&lab));
+    let usage = lab.topic("usage");
+    let mut send = || {
+        let record = traffic.good();
+        sender.send(&Record {
+            partition: Some(1),
+            ..record
+        });
+        sender.flush();
+    };
+    send();
+    let processor = lab.processor("1");
+    let group = "gaps_alone-meter";
+    eventually("the position is committed", PATIENCE, || {
+        let committed = committed_offsets(&lab.kafka_config(), group, &usage, PATIENCE);
+        match committed.map_err(|error| error.to_string())?[1] {
+            Some(1..) => Ok(()),
+            other => Err(format!("{other:?}\n{}", processor.log())),
+        }
+    });
+    processor.stop();
+    send();
+    lab.delete_records(&usage, 1);
+
+    let nowhere = "http://127.0.0.1:1";
+    let list = |is_json: bool| {
+        let mut all = vec!["gaps".to_owned(), "list".to_owned()];
+        all.extend(is_json.then(|| "--json".to_owned()));
+        all.extend(lab.setting_arguments());
+        all.extend(["--set".to_owned(), format!("clickhouse.url={nowhere}")]);
+        let all: Vec<&str> = all.iter().map(String::as_str).collect();
+        let said = lab.run_alone(&all);
+        assert_eq!(said.code, Some(1), "{said:?}");
+        assert!(said.stderr.contains(nowhere), "{said:?}");
+        said.stdout
+    };
+    let shown = list(false);
+    for part in [usage.as_str(), "no: the partition is stopped"] {
+        assert!(shown.contains(part), "{part} is not in\n{shown}");
+    }
+    let listed: Value = serde_json::from_str(&list(true)).expect("JSON");
+    assert_eq!(listed["open"][0]["topic"], usage.as_str(), "{listed}");
+    assert_eq!(listed["open"][0]["partition"], 1, "{listed}");
+    assert_eq!(listed["accepted"], Value::Null, "{listed}");
+}
+
+/// Only a loader knows what stops it at rows that are there: whoever names an offset to one that goes on
+/// is told so, and it loads all.
+#[test]
+fn a_partition_that_is_loaded_cannot_be_passed_by() {
+    let lab = Lab::new("gaps_loading");
+    let _processor = lab.processor("1");
+    let loader = lab.loader();
+    let rows = lab.topic("rows");
+    let load = Load::start(&lab, Traffic::new(&lab, 14), 400, 2_400);
+    load.await_sent(400);
+    let accept = [
+        "gaps",
+        "accept",
+        "--topic",
+        &rows,
+        "--partition",
+        "2",
+        "--to",
+        "1",
+    ];
+    // At a moment at which everything is loaded nobody can tell a partition that goes on.
+    eventually("it is refused", PATIENCE, || {
+        let said = lab.run(&accept);
+        match said.code == Some(1) && said.stderr.contains("is not stopped") {
+            true => Ok(()),
+            false => Err(format!("{said:?}\n{}", loader.log())),
+        }
+    });
+    lab.settle(&load.finish(), PATIENCE);
 }

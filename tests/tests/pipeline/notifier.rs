@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use spendfuse_bus::committed_offsets;
 use spendfuse_testkit::mail::MailServer;
 use spendfuse_testkit::receiver::Receiver;
 use spendfuse_tests::deliveries::{Alerts, Plan, run};
@@ -165,6 +166,48 @@ fn a_finding_reaches_slack_and_a_muted_scope_nobody() {
         is_there.then_some(()).ok_or_else(|| notifier.log())
     });
     assert_eq!(slack.received().len(), 2, "{:#?}", slack.received());
+}
+
+/// Requests are kept for a week. What was asked of a notifier that was away for longer stops its partition
+/// until somebody accepts that, by the sentence that it prints.
+#[test]
+fn a_notifier_whose_requests_were_removed_goes_on_once_that_is_accepted() {
+    let mut lab = Lab::new("notifier_gaps");
+    let slack = Receiver::start(|_, _| 200);
+    let channel = "[notifier.channels.slack-agents]\n";
+    let with_url = format!("{channel}url = \"{}\"\n", slack.url());
+    lab.configure(&with(&recipe("toml", 1), channel, &with_url));
+    let requests = lab.topic("notifier.requests");
+    let mute = |scope: &str| lab.must(&["alerts", "mute", scope, "--for", "1h"]);
+    let position = || {
+        let group = "notifier_gaps-notifier";
+        let committed = committed_offsets(&lab.kafka_config(), group, &requests, PATIENCE);
+        let committed = committed.map_err(|error| error.to_string())?[0];
+        committed.ok_or_else(|| "nothing is committed".to_owned())
+    };
+    let mut notifier = start(&lab);
+    mute("acme/session=s-1");
+    let read_to = eventually("the request is read", PATIENCE, || match position()? {
+        0 => Err(notifier.log()),
+        read_to => Ok(read_to),
+    });
+    notifier.stop();
+    mute("acme/session=s-2");
+    lab.delete_records(&requests, 0);
+
+    notifier.restart();
+    let line = notifier.await_line("spendfuse gaps accept", PATIENCE);
+    let (_, command) = line.split_once("`spendfuse ").expect("it names a command");
+    let (command, _) = command.split_once('`').expect("the command ends");
+    assert_eq!(lab.run(&["gaps", "list"]).code, Some(1));
+    lab.must(&command.split(' ').collect::<Vec<_>>());
+    notifier.await_line("lost input is accepted", PATIENCE);
+    mute("acme/session=s-3");
+    eventually("it goes on", PATIENCE, || match position()? {
+        now if now > read_to => Ok(()),
+        now => Err(format!("at {now}\n{}", notifier.log())),
+    });
+    assert_eq!(lab.run(&["gaps", "list"]).code, Some(0));
 }
 
 /// A slice of `make notify`.

@@ -13,6 +13,7 @@ use spendfuse_bus::{
 use spendfuse_devstack::Kafka;
 
 use crate::broker::{PATIENCE, create, eventually, kafka, numbers, produce, read_all, text};
+use crate::restoring::delete_group;
 use crate::summer::Stage;
 
 #[test]
@@ -78,6 +79,36 @@ fn lost_input_stops_its_partition_until_it_is_accepted_and_is_told_once() {
     let told = read_all(&kafka(), "lost-out-rejected");
     let told: Vec<String> = told.iter().map(|one| text(one.value.as_deref())).collect();
     assert_eq!(told, ["lost-in@50-80"]);
+}
+
+/// Brokers forget the offsets of a group that is away for a week, which is as long as inputs are kept.
+#[test]
+fn lost_input_of_a_group_whose_offsets_are_gone_can_be_accepted() {
+    let stage = Stage::with_topics("expired", 1);
+    produce("expired-in", 0, 1..=50);
+    let running = stage.run();
+    eventually("the first numbers", || numbers("expired-out").len() == 50);
+    running.stop().unwrap();
+    produce("expired-in", 0, 51..=100);
+    delete_before("expired-in", 80);
+    delete_group("expired");
+
+    let group = &stage.config.group_id;
+    let running = stage.run();
+    let gap = OpenGap {
+        topic: "expired-in".to_owned(),
+        partition: 0,
+        from: 50,
+        to: 80,
+    };
+    eventually("where the group stands", || {
+        open_gaps(&kafka(), group, "expired-in", PATIENCE).unwrap() == [gap.clone()]
+    });
+    let accepted = AcceptedGaps::open(&kafka(), group).unwrap();
+    let to = AcceptedGap { from: 50, to: 80 };
+    accepted.accept("expired-in", 0, to).unwrap();
+    eventually("what is left", || numbers("expired-out").len() == 70);
+    running.stop().unwrap();
 }
 
 /// The last record is followed by the marker of its transaction, so the log ends one offset behind

@@ -101,7 +101,7 @@ fn a_group_of_another_name_is_refused_the_state() {
     assert_eq!(numbers("named-out").len(), 10);
 }
 
-fn delete_group(group: &str) {
+pub fn delete_group(group: &str) {
     const TOOL: &str = "org.apache.kafka.tools.consumer.group.ConsumerGroupCommand";
     // Its static member is there until the session ends.
     eventually("the group's end", || {

@@ -427,6 +427,7 @@ fn call<'a>(
             sanitizer.flags.insert(flag);
         }
     }
+    sanitizer.told_flags(data.flags);
     let asked_tier = sanitizer.text(take(&mut data.service_tier));
     let asked_speed = sanitizer.text(take(&mut data.speed));
     let asked_geo = sanitizer.text(take(&mut data.inference_geo));

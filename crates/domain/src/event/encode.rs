@@ -11,7 +11,7 @@ use serde_json::value::RawValue;
 use super::decode::{REVENUE_TYPE, SESSION_END_TYPE, USAGE_TYPE};
 use super::json::{JsonKind, Members, ObjectInto};
 use super::reject::{RejectReason, Rejection};
-use super::{Body, Call, Event};
+use super::{Body, Call, Event, Flags};
 use crate::dimensions::FixedDimension;
 use crate::fingerprint::to_hex;
 use crate::money::Nanos;
@@ -77,7 +77,7 @@ impl<'e> DataOut<'e> {
                 Body::Usage(_) | Body::SessionEnd => None,
             },
             call: match &event.body {
-                Body::Usage(call) => Some(CallOut::of(call)),
+                Body::Usage(call) => Some(CallOut::of(call, event.flags)),
                 Body::Revenue(_) | Body::SessionEnd => None,
             },
         }
@@ -115,6 +115,9 @@ struct CallOut<'e> {
     reported_cost_usd: Option<Nanos>,
     #[serde(skip_serializing_if = "Option::is_none")]
     session_limit_usd: Option<Nanos>,
+    /// Those that were told; the others are found again.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    flags: Vec<&'static str>,
 }
 
 fn is_zero(number: &u32) -> bool {
@@ -122,7 +125,7 @@ fn is_zero(number: &u32) -> bool {
 }
 
 impl<'e> CallOut<'e> {
-    fn of(call: &'e Call<'_>) -> Self {
+    fn of(call: &'e Call<'_>, flags: Flags) -> Self {
         let texts = [
             ("operation", &call.operation),
             ("service_tier", &call.service_tier),
@@ -171,6 +174,7 @@ impl<'e> CallOut<'e> {
             latency_ms: call.latency_ms,
             reported_cost_usd: call.reported_cost,
             session_limit_usd: call.rare.session_limit,
+            flags: flags.and(Flags::TOLD).names().collect(),
         }
     }
 }

@@ -88,6 +88,8 @@ pub(super) struct Data<'a> {
     pub api_key_id: TextField<'a>,
     pub reservation_id: TextField<'a>,
     pub session_limit_usd: WrittenField<'a>,
+    /// As they are written: hardly any event has some.
+    pub flags: Option<&'a RawValue>,
     /// Whether a member that holds prompt text was there with a value.
     pub has_prompt: bool,
 }
@@ -159,6 +161,7 @@ impl<'de> Members<'de> for Data<'de> {
             Property::ApiKeyId => self.api_key_id = object.next_value()?,
             Property::ReservationId => self.reservation_id = object.next_value()?,
             Property::SessionLimitUsd => self.session_limit_usd = object.next_value()?,
+            Property::Flags => self.flags = Some(object.next_value()?),
             Property::Prompt
             | Property::Messages
             | Property::Input

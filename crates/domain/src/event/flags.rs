@@ -34,8 +34,15 @@ impl Flags {
     pub const USAGE_ESTIMATED: Self = Self(1 << 11);
     /// The call was counted before; the row counts nothing, and says what else is known of whose it is.
     pub const TOLD_AGAIN: Self = Self(1 << 12);
+    /// Told by a client that knows no cached tokens: they are charged as others, or are missing.
+    pub const COMPAT_NO_CACHE: Self = Self(1 << 13);
+    /// A budget has put a cheaper model in the place of the one that was asked for.
+    pub const DOWNGRADED: Self = Self(1 << 14);
 
-    const NAMES: [(Self, &'static str); 13] = [
+    /// Those that whoever tells of a call says itself, in member `flags`; all others are found out.
+    pub const TOLD: Self = Self(Self::COMPAT_NO_CACHE.0 | Self::DOWNGRADED.0);
+
+    const NAMES: [(Self, &'static str); 15] = [
         (Self::TIME_CLAMPED, "time_clamped"),
         (Self::FIELD_TRUNCATED, "field_truncated"),
         (Self::FIELD_DROPPED, "field_dropped"),
@@ -49,6 +56,8 @@ impl Flags {
         (Self::BACKFILLED, "backfilled"),
         (Self::USAGE_ESTIMATED, "usage_estimated"),
         (Self::TOLD_AGAIN, "told_again"),
+        (Self::COMPAT_NO_CACHE, "compat_no_cache"),
+        (Self::DOWNGRADED, "downgraded"),
     ];
 
     /// Adds `other`.
@@ -61,6 +70,12 @@ impl Flags {
         self.0 &= !other.0;
     }
 
+    /// Those that are set in both.
+    #[must_use]
+    pub fn and(self, other: Self) -> Self {
+        Self(self.0 & other.0)
+    }
+
     /// Whether all of `other` are set.
     pub fn contains(self, other: Self) -> bool {
         self.0 & other.0 == other.0
@@ -70,6 +85,12 @@ impl Flags {
     pub fn named(name: &str) -> Option<Self> {
         let mut known = Self::NAMES.into_iter();
         known.find_map(|(flag, known)| (known == name).then_some(flag))
+    }
+
+    /// The flag that a sender tells by `json`; `None` where that is no such name.
+    pub(super) fn told(json: &str) -> Option<Self> {
+        let name: String = serde_json::from_str(json).ok()?;
+        Self::named(&name).filter(|flag| Self::TOLD.contains(*flag))
     }
 
     /// The names of the flags that are set.

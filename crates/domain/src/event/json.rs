@@ -22,6 +22,8 @@ pub(super) enum JsonKind {
     Fraction,
     Text,
     Array,
+    /// `[]`, which is what PHP makes of an object without members.
+    EmptyArray,
     Object,
 }
 
@@ -35,7 +37,7 @@ impl JsonKind {
             Self::Negative => "a negative number",
             Self::Fraction => "a number with a fraction",
             Self::Text => "a text",
-            Self::Array => "an array",
+            Self::Array | Self::EmptyArray => "an array",
             Self::Object => "an object",
         }
     }
@@ -253,8 +255,11 @@ impl<'de, T: Members<'de>> Visitor<'de> for ObjectInto<'_, T> {
         Ok(JsonKind::Object)
     }
     fn visit_seq<A: SeqAccess<'de>>(self, mut array: A) -> Result<JsonKind, A::Error> {
-        while array.next_element::<IgnoredAny>()?.is_some() {}
-        Ok(JsonKind::Array)
+        let mut kind = JsonKind::EmptyArray;
+        while array.next_element::<IgnoredAny>()?.is_some() {
+            kind = JsonKind::Array;
+        }
+        Ok(kind)
     }
     scalars_by_kind!();
 }

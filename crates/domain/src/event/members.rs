@@ -18,6 +18,8 @@ pub(super) enum Kept {
     Tags,
     /// Numbers at any depth, and short texts beside them.
     Counts,
+    /// A list, of whose texts only flags that senders tell.
+    Flags,
     /// As [`Kept::Counts`], and the texts that prices depend on.
     Units,
     /// The data of the event, by their own table.
@@ -106,6 +108,7 @@ known_members! {
         ApiKeyId = "api_key_id", Scalar;
         ReservationId = "reservation_id", Scalar;
         SessionLimitUsd = "session_limit_usd", Scalar;
+        Flags = "flags", Flags;
         // They hold prompt text in the APIs that events are made from. That one was there stays to
         // be seen: flag `prompt_removed`.
         Prompt = "prompt", Presence;

@@ -6,6 +6,7 @@ use serde::de::{DeserializeSeed, MapAccess};
 use serde_json::value::RawValue;
 use xxhash_rust::xxh3::xxh3_64;
 
+use super::Flags;
 use super::decode::{Mode, content_mode};
 use super::json::{JsonKind, Members, ObjectInto};
 use super::members::{DataMember, EnvelopeMember, Kept};
@@ -239,8 +240,9 @@ impl Writer {
             (Kept::Counts, _) => self.counts(raw, 0),
             (Kept::Tags, JsonKind::Object) => self.tags(raw),
             (Kept::Units, JsonKind::Object) => self.units(raw),
+            (Kept::Flags, JsonKind::Array) => self.flags(raw),
             (Kept::Data, JsonKind::Object) => self.known(Table::Data, members(raw)?),
-            (Kept::Tags | Kept::Units | Kept::Data, _) => self.kind_of(raw),
+            (Kept::Tags | Kept::Units | Kept::Flags | Kept::Data, _) => self.kind_of(raw),
         }
     }
 
@@ -277,6 +279,15 @@ impl Writer {
         }
         self.end(next, b'{', b'}');
         Some(())
+    }
+
+    /// Flags that senders tell; of everything else in the list only what type it has.
+    fn flags(&mut self, raw: &str) -> Option<()> {
+        let items: Vec<&RawValue> = serde_json::from_str(raw).ok()?;
+        self.array(items, |writer, item| match Flags::told(item) {
+            Some(_) => writer.put(item),
+            None => writer.kind_of(item),
+        })
     }
 
     /// Numbers at any depth, with their names and short texts.

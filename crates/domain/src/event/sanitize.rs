@@ -4,6 +4,7 @@
 use std::borrow::Cow;
 use std::mem::take;
 
+use serde_json::value::RawValue;
 use smallvec::SmallVec;
 use xxhash_rust::xxh3::xxh3_64;
 
@@ -171,6 +172,20 @@ impl Sanitizer {
             self.flags.insert(Flags::FIELD_DROPPED);
         }
         usable
+    }
+
+    /// Takes over the flags that senders tell; what else stands in the list says nothing.
+    pub fn told_flags(&mut self, list: Option<&RawValue>) {
+        let Some(list) = list.map(RawValue::get).filter(|list| *list != "null") else {
+            return;
+        };
+        let Ok(names) = serde_json::from_str::<Vec<&RawValue>>(list) else {
+            self.flags.insert(Flags::FIELD_DROPPED);
+            return;
+        };
+        for flag in names.into_iter().filter_map(|name| Flags::told(name.get())) {
+            self.flags.insert(flag);
+        }
     }
 
     /// `data.revenue_usd`, which a revenue event is about.

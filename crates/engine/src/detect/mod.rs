@@ -42,7 +42,7 @@ pub struct StepFacts<'a> {
 
 impl StepFacts<'_> {
     /// The reference to the event, for evidence.
-    fn event_ref(&self) -> EventRef {
+    pub(crate) fn event_ref(&self) -> EventRef {
         EventRef {
             source: self.source.to_owned(),
             id: self.id.to_owned(),

@@ -196,10 +196,27 @@ impl Ledger {
         let compiled = self.book.named(budget);
         let account = &mut known.account;
         let closed = publish::close_finding(account, budget, compiled, scope, self.now);
+        let has_closed = closed.is_some();
         self.outputs.told.findings.extend(closed);
         let entry_key = budget_key(budget, scope);
         if self.accounts.clear_standing(id) {
             self.outputs.told.blocklist.push((entry_key, None));
+        } else if has_closed {
+            self.tell_finding_again(id);
+        }
+    }
+
+    /// A finding has closed under the key of the account that stands in place of the one at `ended`:
+    /// where that one's is open, readers learn it after that.
+    fn tell_finding_again(&mut self, ended: AccountId) {
+        let standing = self.accounts.standing_instead_of(ended);
+        let Some(known) = standing.and_then(|id| self.accounts.get(id)) else {
+            return;
+        };
+        let compiled = self.book.named(&known.budget);
+        if let Some(compiled) = compiled.filter(|one| known.goes_on_in(one)) {
+            let open = publish::open_finding(&known.account, compiled, &known.scope, self.now);
+            self.outputs.told.findings.extend(open);
         }
     }
 
@@ -225,9 +242,12 @@ impl Ledger {
         };
         let evaluated = self.evaluated.get(known.budget.as_str());
         let published = known.account.published.as_ref();
+        let is_whole = self.counts.is_whole(compiled, &known.window);
         evaluated != Some(&compiled.revision)
             || !known.goes_on_in(compiled)
-            || published.is_some_and(|published| published.revision != compiled.revision)
+            || published.is_some_and(|published| {
+                published.revision != compiled.revision || published.is_whole != is_whole
+            })
     }
 
     /// Whether the account's budget is there, but nobody here can read its terms: the account and

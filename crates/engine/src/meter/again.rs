@@ -16,7 +16,7 @@ impl Meter {
         &mut self,
         event: &Event<'_>,
         charge: &Charge<'_>,
-        (origin, arrival): (Origin, UnixMillis),
+        (origin, counted_at): (Origin, UnixMillis),
         feed: Feed,
         rows: &mut impl Rows,
         first: UnixMillis,
@@ -34,7 +34,7 @@ impl Meter {
             Some((Growth::More, before, now)) if !before.has_ended => (before, now),
             Some((Growth::Echo, before, now)) => {
                 if before.told.who.lacks(&now.told.who) {
-                    self.add_told_again(event, charge, (origin, arrival), (before, &now), rows);
+                    self.add_told_again(event, charge, (origin, counted_at), (before, &now), rows);
                 }
                 return Counted::Echo;
             }
@@ -45,18 +45,19 @@ impl Meter {
         };
         now.told.who = before.told.who.with(&now.told.who);
         let more = now.beside(&before);
+        let first_address = before.address;
         let amended = Amended {
             id: &event.id,
-            address: before.address,
+            address: first_address,
             counts: before.counts(),
             by: AmendedBy::Event,
         };
         let (address, _) = self.add_row(event, charge, origin, feed, Some(&amended), rows);
         self.count_spend(event, more, feed);
         if feed == Feed::Live {
-            self.count_growth_in_sessions(event, more);
+            self.count_growth_in_sessions(event, first_address, more);
         }
-        let id = self.remember(event, (origin, arrival));
+        let id = self.remember(event, (origin, counted_at));
         self.dedupe.restore(id);
         self.remember_call(event, &now);
         Counted::Grown(address)
@@ -67,7 +68,7 @@ impl Meter {
         &mut self,
         event: &Event<'_>,
         charge: &Charge<'_>,
-        (origin, arrival): (Origin, UnixMillis),
+        (origin, counted_at): (Origin, UnixMillis),
         (mut known, now): (CountedCall, &CountedCall),
         rows: &mut impl Rows,
     ) {
@@ -88,7 +89,7 @@ impl Meter {
             rows,
         );
         known.told.who = known.told.who.with(&now.told.who);
-        let id = self.remember(event, (origin, arrival));
+        let id = self.remember(event, (origin, counted_at));
         self.dedupe.restore(id);
         self.remember_call(event, &known);
     }

@@ -267,7 +267,7 @@ pub(super) fn session_block(
     seq: u64,
     now: UnixMillis,
     until: UnixMillis,
-    evidence: &[EventRef],
+    caused_by: EventRef,
 ) -> BlocklistEntry {
     debug_assert!(!message.is_empty());
     BlocklistEntry {
@@ -291,7 +291,7 @@ pub(super) fn session_block(
         downgrade_to: None,
         version: seq,
         decided_at: now,
-        caused_by: evidence.last().cloned(),
+        caused_by: Some(caused_by),
         through: BTreeMap::new(),
     }
 }

@@ -86,7 +86,7 @@ impl Meter {
         origin: Origin,
         rows: &mut impl Rows,
     ) -> Corrected {
-        let arrival = self.pass(origin);
+        let counted_at = self.pass(origin);
         let entry = correction.entry;
         let is_counted = (entry.seq, entry.index) < (self.seq, self.index) && entry.seq > 0;
         if entry.partition != self.config.partition || !is_counted {
@@ -96,7 +96,7 @@ impl Meter {
             return Corrected::Late;
         }
         let (identity, content) = (correction.identity, correction.content);
-        match self.dedupe.judged(identity, content, arrival) {
+        match self.dedupe.judged(identity, content, counted_at) {
             Judgement::Duplicate => return Corrected::Twice,
             Judgement::Conflict { .. } => return Corrected::Conflict,
             Judgement::Fresh => {}
@@ -104,9 +104,9 @@ impl Meter {
         if self.has_grown(correction) {
             return Corrected::Conflict;
         }
-        self.dedupe.judge(identity, content, arrival);
+        self.dedupe.judge(identity, content, counted_at);
         self.ends_growing(correction);
-        let id = RememberedId::new(identity, content, arrival);
+        let id = RememberedId::new(identity, content, counted_at);
         self.outputs.ids.ids.push(id);
         let first = self.index;
         match (&correction.before, &correction.after) {
@@ -296,7 +296,7 @@ impl Meter {
 
 impl Session {
     /// Whether the entry was counted since the session began.
-    fn has_counted(&self, entry: MeterAddress) -> bool {
+    pub(super) fn has_counted(&self, entry: MeterAddress) -> bool {
         let first = self.first_event;
         first.is_some_and(|first| first <= (entry.seq, entry.index))
     }

@@ -53,7 +53,8 @@ pub struct RememberedId {
     /// Content hash.
     #[n(2)]
     pub content: u32,
-    /// Arrival, minutes since 1970.
+    /// Engine time when it was counted, minutes since 1970: that of its arrival, or later where it was
+    /// handed over, or the broker's clock ran back.
     #[n(3)]
     pub minute: u32,
 }
@@ -173,17 +174,17 @@ impl Dedupe {
     }
 
     /// Judges without remembering.
-    pub fn judged(&self, identity: Identity, content: u32, arrival: UnixMillis) -> Judgement {
-        let id = RememberedId::new(identity, content, arrival);
+    pub fn judged(&self, identity: Identity, content: u32, now: UnixMillis) -> Judgement {
+        let id = RememberedId::new(identity, content, now);
         let known = self.known.find(id.low, |known| known.is_of(id));
         known.map_or(Judgement::Fresh, |first| {
             first.judge(id, self.forgets_after())
         })
     }
 
-    /// Judges an event and remembers it where it is fresh; `arrival` is its first arrival.
-    pub fn judge(&mut self, identity: Identity, content: u32, arrival: UnixMillis) -> Judgement {
-        let id = RememberedId::new(identity, content, arrival);
+    /// Judges an event at engine time `now` and remembers it where it is fresh.
+    pub fn judge(&mut self, identity: Identity, content: u32, now: UnixMillis) -> Judgement {
+        let id = RememberedId::new(identity, content, now);
         let forgets_after = self.forgets_after();
         match self.entry(id) {
             Entry::Occupied(mut known) => {
@@ -307,13 +308,13 @@ impl RememberedId {
         }
     }
 
-    /// The changelog entry of a fresh event.
-    pub fn new(identity: Identity, content: u32, arrival: UnixMillis) -> Self {
+    /// The changelog entry of a fresh event, counted at `at`.
+    pub fn new(identity: Identity, content: u32, at: UnixMillis) -> Self {
         Self {
             high: (identity.0 >> 64) as u64,
             low: identity.0 as u64,
             content,
-            minute: minute_of(arrival),
+            minute: minute_of(at),
         }
     }
 }

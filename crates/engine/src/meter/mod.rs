@@ -20,6 +20,7 @@ mod origins;
 mod recovered;
 mod session;
 mod session_calls;
+mod session_growth;
 mod sessions;
 mod stored_call;
 
@@ -170,6 +171,8 @@ pub struct Meter {
     /// Live sessions, one entry each, by the time at which they may end; where one lived on, its
     /// entry is renewed then.
     expiry: BTreeSet<(UnixMillis, SessionId)>,
+    /// Whether more of them had ended than fitted into the slice before.
+    ends_wait: bool,
     /// Sessions whose state must be settled though no event comes.
     settle_at: BTreeMap<UnixMillis, Vec<SessionId>>,
     /// Sessions to be settled because budgets changed.
@@ -206,6 +209,7 @@ impl Meter {
             sessions: Sessions::default(),
             restoring: HashMap::default(),
             expiry: BTreeSet::new(),
+            ends_wait: false,
             settle_at: BTreeMap::new(),
             reconsider: VecDeque::new(),
             settled_version: 0,
@@ -292,22 +296,24 @@ impl Meter {
         origin: Origin,
         rows: &mut impl Rows,
     ) -> Counted {
-        let arrival = self.pass(origin);
+        let counted_at = self.pass(origin);
         // By engine time, not by its own arrival: an event that was handed over late may be older
         // than what the memory has kept.
         let age = self.now.since(event.time);
         if age > self.dedupe.effective_horizon(self.now) {
             return Counted::Late;
         }
-        self.count_unless_remembered(event, charge, (origin, arrival), Feed::Live, rows)
+        self.count_unless_remembered(event, charge, (origin, counted_at), Feed::Live, rows)
     }
 
-    /// Time passes until an event's arrival, as far as that is believed.
+    /// Time passes until an event's arrival, as far as that is believed. Returns engine time, by which
+    /// identities are remembered: by the stamps of a clock that runs back for a while they would be
+    /// forgotten before events of their time are late.
     #[inline]
     fn pass(&mut self, origin: Origin) -> UnixMillis {
         let arrival = self.stamps.believed(origin.arrival, self.now);
         self.now = self.now.max(arrival);
-        arrival
+        self.now
     }
 
     /// Counts an event whatever its age: somebody has made sure that it was not counted before the
@@ -320,8 +326,8 @@ impl Meter {
         origin: Origin,
         rows: &mut impl Rows,
     ) -> Counted {
-        let arrival = self.pass(origin);
-        self.count_unless_remembered(event, charge, (origin, arrival), Feed::Live, rows)
+        let counted_at = self.pass(origin);
+        self.count_unless_remembered(event, charge, (origin, counted_at), Feed::Live, rows)
     }
 
     /// Counts an event of history, whatever its age, into rows and budgets' windows: sessions,
@@ -338,7 +344,7 @@ impl Meter {
         judged_at: UnixMillis,
         rows: &mut impl Rows,
     ) -> Counted {
-        let arrival = self.pass(origin);
+        let counted_at = self.pass(origin);
         if event.body == Body::SessionEnd {
             // The session of now is another one, or goes on.
             return Counted::SessionEnded;
@@ -346,7 +352,7 @@ impl Meter {
         if judged_at < self.dedupe.knows_since(self.now) {
             return Counted::Late;
         }
-        self.count_unless_remembered(event, charge, (origin, arrival), Feed::History, rows)
+        self.count_unless_remembered(event, charge, (origin, counted_at), Feed::History, rows)
     }
 
     #[inline]
@@ -354,18 +360,18 @@ impl Meter {
         &mut self,
         event: &Event<'_>,
         charge: &Charge<'_>,
-        (origin, arrival): (Origin, UnixMillis),
+        (origin, counted_at): (Origin, UnixMillis),
         feed: Feed,
         rows: &mut impl Rows,
     ) -> Counted {
-        match self.dedupe.judge(event.identity, event.content, arrival) {
+        match self.dedupe.judge(event.identity, event.content, counted_at) {
             Judgement::Duplicate => return Counted::Duplicate,
             Judgement::Conflict { first } => {
-                return self.count_again(event, charge, (origin, arrival), feed, rows, first);
+                return self.count_again(event, charge, (origin, counted_at), feed, rows, first);
             }
             Judgement::Fresh => {}
         }
-        self.remember(event, (origin, arrival));
+        self.remember(event, (origin, counted_at));
         if event.body == Body::SessionEnd {
             self.end_named_session(event);
             return Counted::SessionEnded;
@@ -388,10 +394,10 @@ impl Meter {
     fn remember(
         &mut self,
         event: &Event<'_>,
-        (origin, arrival): (Origin, UnixMillis),
+        (origin, counted_at): (Origin, UnixMillis),
     ) -> RememberedId {
         self.origins.remember(event.identity, origin);
-        let id = RememberedId::new(event.identity, event.content, arrival);
+        let id = RememberedId::new(event.identity, event.content, counted_at);
         self.outputs.ids.ids.push(id);
         id
     }
@@ -456,6 +462,8 @@ impl Meter {
         self.now = self.now.max(time);
         self.tell_of_short_horizon();
         self.end_idle_sessions();
+        let first = self.expiry.first();
+        self.ends_wait = first.is_some_and(|(time, _)| *time < self.now);
         let mut settled = 0;
         while let Some(entry) = self.settle_at.first_entry() {
             if *entry.key() > self.now || settled >= SLICE {
@@ -476,9 +484,10 @@ impl Meter {
         !self.reconsider.is_empty()
     }
 
-    /// When a session's figures are due by time alone.
+    /// When something is due by time alone: a session's figures, or the end of sessions that did not
+    /// fit into the slice before.
     pub fn next_due(&self) -> Option<UnixMillis> {
-        if self.is_reconsidering() {
+        if self.is_reconsidering() || self.ends_wait {
             return Some(self.now);
         }
         self.settle_at.first_key_value().map(|(time, _)| *time)

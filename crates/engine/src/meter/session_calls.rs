@@ -7,6 +7,7 @@ use spendfuse_broken::{Break, is_broken};
 use spendfuse_domain::budget::Spend;
 use spendfuse_domain::event::{Call, Event};
 use spendfuse_domain::finding::{DetectorAction, DetectorRule, FindingState};
+use spendfuse_domain::row::MeterAddress;
 use spendfuse_domain::window::WindowKind;
 use spendfuse_domain::{Amount, Nanos, Unit, UnixMillis};
 
@@ -40,7 +41,7 @@ impl Meter {
         let book = Arc::clone(&self.book);
         let mut known = self.keep_alive(&book, session, root);
         let told = call.rare.session_limit;
-        self.count_session_budgets(&book, event, &mut known, (spend, unpriced), told);
+        self.count_session_budgets(&book, event, &mut known, (spend, unpriced), told, None);
         match session {
             Some(session) if is_generation(&call.operation) => {
                 self.run_detectors(&book, session, known, event, call, charge);
@@ -49,24 +50,13 @@ impl Meter {
         }
     }
 
-    /// A call has grown by `spend`: its session's budgets count that, and detectors have seen the call.
-    pub(super) fn count_growth_in_sessions(
-        &mut self,
-        event: &Event<'_>,
-        (spend, unpriced): (Spend, Nanos),
-    ) {
-        let Some(root) = SessionName::root_of(event) else {
-            return;
-        };
-        self.make_room_for_sessions();
-        let book = Arc::clone(&self.book);
-        let mut known = self.keep_alive(&book, SessionName::of(event), root);
-        self.count_session_budgets(&book, event, &mut known, (spend, unpriced), None);
-        self.note_recent(known, event, spend);
-    }
-
     /// A call that no detector looks at is still spend of its session.
-    fn note_recent(&mut self, known: Option<SessionId>, event: &Event<'_>, spend: Spend) {
+    pub(super) fn note_recent(
+        &mut self,
+        known: Option<SessionId>,
+        event: &Event<'_>,
+        spend: Spend,
+    ) {
         let now = self.now;
         if let Some(session) = known.and_then(|id| self.sessions.get_mut(id)) {
             let cost = Amount::Usd(spend.cost);
@@ -76,7 +66,7 @@ impl Meter {
 
     /// Every call of a session keeps it alive, whether or not a budget or a detector looks at it.
     /// Returns the session that the call names, where it is live.
-    fn keep_alive(
+    pub(super) fn keep_alive(
         &mut self,
         book: &BudgetBook,
         session: Option<SessionName<'_>>,
@@ -97,20 +87,30 @@ impl Meter {
     }
 
     /// `known`: the session that the event names, as soon as it is live. `told`: what its app lets it
-    /// spend from now on.
-    fn count_session_budgets(
+    /// spend from now on. `grown`: of a call that has grown by `spend`, where it was counted first.
+    pub(super) fn count_session_budgets(
         &mut self,
         book: &BudgetBook,
         event: &Event<'_>,
         known: &mut Option<SessionId>,
-        (spend, unpriced): (Spend, Nanos),
+        spend: (Spend, Nanos),
         told: Option<Nanos>,
+        grown: Option<MeterAddress>,
     ) {
         let (now, running) = (self.now, self.running_event());
         for index in &book.session_budgets {
             let compiled = book.budget(*index);
             let name = SessionName::counted_by(compiled, event);
             let (Some(name), Some(scope)) = (name, compiled.scope_of(&event.attribution)) else {
+                continue;
+            };
+            let counts = match grown {
+                Some(first) => {
+                    self.counts_of_growth(name, (compiled, scope.as_str()), first, spend)
+                }
+                None => Some(spend),
+            };
+            let Some((spend, unpriced)) = counts else {
                 continue;
             };
             let (id, session) = self.live_session(name, known.filter(|_| !name.root));
@@ -213,7 +213,7 @@ impl Meter {
             match change {
                 Change::None => {}
                 Change::Closed(episode) => self.close_episode(place, &episode),
-                Change::Grew => self.act_on_episode(place, rules.of(rule)),
+                Change::Grew => self.act_on_episode(place, rules.of(rule), &step),
             }
         }
         self.touch(id);
@@ -221,7 +221,7 @@ impl Meter {
 
     /// Raises the alert and blocks the session where the rule says so; the finding itself is
     /// published once per commit.
-    fn act_on_episode(&mut self, place: EpisodePlace, rule: &DetectorRule) {
+    fn act_on_episode(&mut self, place: EpisodePlace, rule: &DetectorRule, step: &StepFacts<'_>) {
         let now = self.now;
         let Some(session) = self.sessions.get_mut(place.session) else {
             return;
@@ -256,7 +256,7 @@ impl Meter {
                         .then(|| now.plus(rule.cooldown_millis)),
                     model: Some(model).filter(|model| !model.is_empty()),
                     rates,
-                    caused_by: episode.evidence.last().cloned(),
+                    caused_by: Some(step.event_ref()),
                     ..AlertDetails::default()
                 },
             };
@@ -274,7 +274,7 @@ impl Meter {
                 self.seq,
                 now,
                 until,
-                &episode.evidence,
+                step.event_ref(),
             );
             // All lanes and rules of a detector share the entry: a shorter block would free early.
             if session.blocked_until(detector) < Some(until) {
@@ -324,11 +324,17 @@ impl Meter {
     /// Notes that the running commit changes a live session.
     pub(super) fn touch(&mut self, id: SessionId) {
         let event = self.running_event();
+        let idle_at = self.now.plus(self.config.session_idle_millis);
         if let Some(session) = self.sessions.get_mut(id) {
             session.last_at = self.now;
             if session.is_over() {
                 session.opened_at = self.now;
                 session.first_event = Some(event);
+            }
+            if session.looked_at > idle_at {
+                // It was to be looked at when the last block of the one before is over.
+                self.expiry.remove(&(session.looked_at, id));
+                self.look_at(id, idle_at);
             }
         }
         self.settle_at_end(id);
@@ -388,7 +394,7 @@ impl Meter {
     /// A call names at most two new sessions. Where the memory has no room for them, those end that
     /// were idle for the longest, and of those the ones that nobody warns of or refuses: what is
     /// counted of calls stays, but a session's own budgets and detectors begin anew when it goes on.
-    fn make_room_for_sessions(&mut self) {
+    pub(super) fn make_room_for_sessions(&mut self) {
         let most = self.config.session_capacity.max(4) - 2;
         let mut spared = 0;
         for _ in 0..SLICE {

@@ -6,7 +6,7 @@ use spendfuse_domain::UnixMillis;
 use spendfuse_engine::alert::Alert;
 
 use super::object;
-use crate::letter::{Letter, What};
+use crate::letter::Letter;
 
 /// What happened, and does not last, is shown for this long.
 const SHOWN: i64 = 3_600_000;
@@ -20,10 +20,12 @@ pub(super) fn address(url: &str) -> String {
 
 pub(super) fn body(letter: &Letter, now: UnixMillis) -> Value {
     let alerts = letter.alerts.iter();
-    alerts.map(|alert| one(alert, letter.what, now)).collect()
+    alerts
+        .map(|alert| one(alert, letter.is_over(alert), now))
+        .collect()
 }
 
-fn one(alert: &Alert, what: What, now: UnixMillis) -> Value {
+fn one(alert: &Alert, is_over: bool, now: UnixMillis) -> Value {
     let mut labels = object([
         ("alertname", format!("spendfuse_{}", alert.kind.name())),
         ("severity", alert.severity.name().to_owned()),
@@ -34,8 +36,8 @@ fn one(alert: &Alert, what: What, now: UnixMillis) -> Value {
     if let Some(budget) = &alert.details.budget {
         labels["budget"] = budget.as_str().into();
     }
-    let ends_at = match (what, alert.details.ends_at) {
-        (What::Resolved, _) => now,
+    let ends_at = match (is_over, alert.details.ends_at) {
+        (true, _) => now,
         (_, Some(end)) => end,
         (_, None) if alert.details.action.is_some() => alert.at.plus(LASTS),
         (_, None) => now.plus(SHOWN),

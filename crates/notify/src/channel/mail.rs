@@ -238,6 +238,7 @@ fn escaped(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
     use std::path::Path;
 
     use serde_json::json;
@@ -266,6 +267,7 @@ mod tests {
             route: "budget per-user".to_owned(),
             to: "mailto:ops@example.com".to_owned(),
             alerts: vec![serde_json::from_value(alert).unwrap()],
+            over: BTreeSet::new(),
             passed: vec![Passed {
                 to: "hook-a".to_owned(),
                 reason: "503 Service Unavailable".to_owned(),

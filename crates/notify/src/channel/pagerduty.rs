@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 use spendfuse_domain::Severity;
 
 use super::{cut, object};
-use crate::letter::{Letter, What};
+use crate::letter::Letter;
 use crate::text::words;
 
 /// Where events go, where the settings name no other address.
@@ -26,9 +26,9 @@ pub(super) fn body(letter: &Letter, routing_key: &str) -> Value {
         Severity::Warning => "warning",
         Severity::Info => "info",
     };
-    let action = match letter.what {
-        What::Resolved => "resolve",
-        _ => "trigger",
+    let action = match letter.is_all_over() {
+        true => "resolve",
+        false => "trigger",
     };
     let mut details = object(words.facts);
     details["what_to_do"] = words.advice.into();

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 use spendfuse_domain::Severity;
 
 use super::cut;
-use crate::letter::{Letter, What};
+use crate::letter::Letter;
 use crate::text::words;
 
 /// Slack's limits, characters and fields, with room for what escaping adds.
@@ -16,8 +16,8 @@ const MOST_OF_TEXT: usize = 3_000;
 
 pub(super) fn body(letter: &Letter) -> Value {
     let words = words(letter);
-    let sign = match (letter.what, letter.severity()) {
-        (What::Resolved, _) => ":white_check_mark:",
+    let sign = match (letter.is_all_over(), letter.severity()) {
+        (true, _) => ":white_check_mark:",
         (_, Severity::Critical) => ":rotating_light:",
         (_, Severity::Warning) => ":warning:",
         (_, Severity::Info) => ":information_source:",
@@ -74,6 +74,7 @@ fn escaped(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
     use std::sync::LazyLock;
 
     use proptest::prelude::*;
@@ -81,7 +82,7 @@ mod tests {
     use spendfuse_engine::alert::{Alert, AlertDetails, AlertKind};
 
     use super::*;
-    use crate::letter::Passed;
+    use crate::letter::{Passed, What};
 
     const NOON: UnixMillis = UnixMillis(1_795_348_800_000);
 
@@ -143,6 +144,7 @@ mod tests {
                 route: "all".to_owned(),
                 to: "ops".to_owned(),
                 alerts,
+                over: BTreeSet::new(),
                 passed: passed.collect(),
                 created_at: NOON,
             }

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::cut;
-use crate::letter::{Letter, What};
+use crate::letter::Letter;
 use crate::text::words;
 use spendfuse_domain::Severity;
 
@@ -12,8 +12,8 @@ const MOST_OF_TEXT: usize = 2_000;
 
 pub(super) fn body(letter: &Letter) -> Value {
     let words = words(letter);
-    let colour = match (letter.what, letter.severity()) {
-        (What::Resolved, _) => "Good",
+    let colour = match (letter.is_all_over(), letter.severity()) {
+        (true, _) => "Good",
         (_, Severity::Critical) => "Attention",
         (_, Severity::Warning) => "Warning",
         (_, Severity::Info) => "Default",

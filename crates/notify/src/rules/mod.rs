@@ -29,6 +29,7 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use crate::letter::What;
 use crate::route::Routes;
+use lasting::ClosedEarly;
 use message::{Entry, Message, State, Untold};
 use queues::Queues;
 
@@ -70,6 +71,7 @@ pub struct Notifier {
     backlog: HashMap<String, usize>,
     /// Scopes that begin so are not told of until then.
     mutes: BTreeMap<String, UnixMillis>,
+    closed_early: ClosedEarly,
     /// Alerts of before this are not told.
     tells_from: Option<UnixMillis>,
     /// When something is due by time alone.
@@ -100,6 +102,7 @@ impl Notifier {
             recent: HashMap::new(),
             backlog: HashMap::new(),
             mutes: BTreeMap::new(),
+            closed_early: ClosedEarly::default(),
             tells_from: None,
             timers: BTreeSet::new(),
             changed: BTreeSet::new(),
@@ -147,6 +150,9 @@ impl Notifier {
         if untold.is_none() {
             self.tell(&key, What::New, now);
             self.plan_reminder(&key, now);
+        }
+        if self.closed_early.contains(&key) {
+            self.end(&key, now);
         }
         self.plan(&key);
         self.forget_oldest();
@@ -356,40 +362,6 @@ impl Notifier {
     /// Every alert, by key.
     pub fn alerts(&self) -> impl Iterator<Item = &Entry> {
         self.alerts.values()
-    }
-
-    fn forget_oldest(&mut self) {
-        while self.alerts.len() > MOST_ALERTS {
-            let idle = |key: &String| {
-                let entry = self.alerts.get(key);
-                entry.is_none_or(|entry| entry.open_messages == 0)
-            };
-            let oldest = self.by_age.iter().find(|(_, key)| idle(key));
-            let Some((_, key)) = oldest.cloned() else {
-                return;
-            };
-            self.forget_alert(&key);
-        }
-        while self.messages.len() > MOST_MESSAGES {
-            let ended = |message: &&Message| !message.state.is_open();
-            let Some(number) = self.messages.values().find(ended).map(|one| one.number) else {
-                return;
-            };
-            self.forget_message(number);
-        }
-    }
-
-    fn forget_alert(&mut self, key: &str) {
-        if let Some(entry) = self.alerts.remove(key) {
-            self.by_age.remove(&(entry.seen_at, key.to_owned()));
-            self.changed.insert(Stored::Alert(key.to_owned()));
-        }
-    }
-
-    fn forget_message(&mut self, number: u64) {
-        if self.messages.remove(&number).is_some() {
-            self.changed.insert(Stored::Message(number));
-        }
     }
 }
 

@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use spendfuse_domain::UnixMillis;
 
-use super::message::State;
+use super::message::{Entry, State};
 use super::retry::{GIVE_UP_MILLIS, pause_millis};
 use super::{Due, Notifier, Stored, lasting};
-use crate::letter::{Letter, Passed};
+use crate::letter::{Letter, Passed, What};
 
 /// A message to be sent now.
 #[derive(Clone, Debug, PartialEq)]
@@ -70,8 +70,13 @@ impl Notifier {
 
     fn attempt(&self, number: u64) -> Option<Attempt> {
         let message = self.messages.get(&number)?;
-        let alerts = message.alerts.iter();
-        let alerts = alerts.filter_map(|key| Some(self.alerts.get(key)?.alert.clone()));
+        let entries: Vec<&Entry> = { message.alerts.iter() }
+            .filter_map(|key| self.alerts.get(key))
+            .collect();
+        let is_gathered = matches!(message.what, What::Digest | What::Summary);
+        let over = entries
+            .iter()
+            .filter(|entry| is_gathered && lasting::lasts(&entry.alert) && !entry.is_open);
         Some(Attempt {
             number,
             place: message.place,
@@ -80,7 +85,8 @@ impl Notifier {
                 what: message.what,
                 route: message.route.clone(),
                 to: message.to().to_owned(),
-                alerts: alerts.collect(),
+                over: over.map(|entry| entry.alert.key.clone()).collect(),
+                alerts: entries.iter().map(|entry| entry.alert.clone()).collect(),
                 passed: message.passed.clone(),
                 created_at: message.created_at,
             },
@@ -234,6 +240,7 @@ impl Notifier {
         }
         for key in alerts {
             self.count_open(&key, -1);
+            self.plan(&key);
         }
     }
 

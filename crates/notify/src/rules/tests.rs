@@ -10,6 +10,8 @@ use super::*;
 use crate::QuietHours;
 use crate::route::{Route, RouteFilter, RouteOptions};
 
+mod ends;
+
 /// 2026-11-22T12:00:00Z.
 const NOON: UnixMillis = UnixMillis(1_795_348_800_000);
 const HOUR: i64 = 60 * MINUTE;

@@ -280,11 +280,13 @@ mod tests {
             rates(&book, "openai", "gpt-a"),
             "input=10000:genai-prices input@2025-06-10T00:00:00Z=2000:genai-prices \
              cache_read=2500:genai-prices cache_read@2025-06-10T00:00:00Z=500:genai-prices \
-             output=40000:genai-prices output@2025-06-10T00:00:00Z=8000:genai-prices"
+             output=40000:genai-prices output@2025-06-10T00:00:00Z=8000:genai-prices \
+             code_interpreter_calls=30:litellm file_search_calls=2:litellm"
         );
         assert_eq!(
             rates(&book, "openai", "gpt-b"),
-            "input=1000:litellm output=2000:litellm"
+            "input=1000:litellm output=2000:litellm code_interpreter_calls=30:litellm \
+             file_search_calls=2:litellm"
         );
         assert_eq!(
             rates(&book, "openai", "gpt-c-old"),

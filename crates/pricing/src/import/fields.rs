@@ -55,12 +55,22 @@ const TOKEN_FIELDS: &[(&str, TokenClass)] = &[
     ("output_cost_per_token", TokenClass::Output),
 ];
 
+/// Prices of one token that the book has as those of units.
+const CACHED_MEDIA_FIELDS: [(&str, UnitKind); 2] = [
+    (
+        "cache_read_input_audio_token_cost",
+        UnitKind::CachedAudioTokens,
+    ),
+    (
+        "cache_read_input_image_token_cost",
+        UnitKind::CachedImageTokens,
+    ),
+];
+
 /// Fields that look like prices and are not taken over.
 const SKIPPED: &[(&str, &str)] = &[
     ("annotation_cost_per_page", NO_CLASS),
     ("cache_creation_input_audio_token_cost", NO_CLASS),
-    ("cache_read_input_audio_token_cost", NO_CLASS),
-    ("cache_read_input_image_token_cost", NO_CLASS),
     ("citation_cost_per_token", NO_CLASS),
     ("code_interpreter_cost_per_session", NO_CLASS),
     ("computer_use_", NO_CLASS),
@@ -105,7 +115,10 @@ pub(super) fn meaning(mode: &str, field: &str) -> Meaning {
     if let Some((_, reason)) = skipped {
         return Meaning::Skip(reason);
     }
-    if let Some(key) = token_rate(field).or_else(|| unit_rate(mode, field)) {
+    let key = token_rate(field)
+        .or_else(|| cached_media_rate(field))
+        .or_else(|| unit_rate(mode, field));
+    if let Some(key) = key {
         return Meaning::Rate(key);
     }
     if field == "cost_per_second" || (mode == "chat" && field == "input_cost_per_second") {
@@ -134,6 +147,15 @@ fn token_rate(field: &str) -> Option<RateKey> {
     let (tier, above) = endings_of(endings)?;
     let key = RateKey::new(Billable::Tokens(class));
     Some(key.in_tier(tier).above(above))
+}
+
+fn cached_media_rate(field: &str) -> Option<RateKey> {
+    let mut fields = CACHED_MEDIA_FIELDS.iter();
+    let (endings, kind) =
+        fields.find_map(|(start, kind)| Some((field.strip_prefix(start)?, *kind)))?;
+    let (tier, above) = endings_of(endings)?;
+    // Units have no rates by context.
+    (above == 0).then(|| RateKey::new(Billable::Units(kind)).in_tier(tier))
 }
 
 /// Reads `_above_200k_tokens` and `_priority`, each at most once, in any order.
@@ -242,6 +264,10 @@ mod tests {
                 "audio_input:priority",
             ),
             ("output_cost_per_image_0.5K", "images[,0.5k]"),
+            (
+                "cache_read_input_audio_token_cost_priority",
+                "cached_audio_tokens:priority",
+            ),
         ] {
             let meaning = meaning("image_generation", field);
             let Meaning::Rate(key) = meaning else {

@@ -120,13 +120,9 @@ impl Imported {
         drop_empty_promises(&entry.provider, &mut rates);
         self.drop_rates_above_nothing(entry, &mut rates);
         self.drop_cheaper_above(entry.name, &mut rates);
-        let is_free = rates.values().all(|nanos| *nanos == 0);
-        if rates.is_empty() || (is_free && !entry.may_be_free()) {
-            let reason = if rates.is_empty() {
-                "no price of a call"
-            } else {
-                "all prices are 0; a model is only free where an operator says so"
-            };
+        let may_be_free = !rates.is_empty() && entry.may_be_free();
+        let why = super::why_unpriced(entry.model(entry.name), &rates);
+        if let Some(reason) = why.filter(|_| !may_be_free) {
             let unpriced = &mut self.report.unpriced;
             unpriced.insert(entry.name.to_owned(), reason.to_owned());
             let known = (entry.provider.clone(), entry.model(entry.name).to_owned());

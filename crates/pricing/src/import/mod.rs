@@ -100,6 +100,23 @@ pub fn read(
     }
 }
 
+/// Names under which a file has what a router asks for its choice; the model that it chooses is priced
+/// on top of that.
+const ROUTERS: [&str; 2] = ["model-router", "model_router"];
+
+/// Why an entry for `model` with these rates has no price of a call; `None` where it has one.
+fn why_unpriced(model: &str, rates: &BTreeMap<RateKey, u64>) -> Option<&'static str> {
+    if rates.is_empty() {
+        Some("no price of a call")
+    } else if ROUTERS.contains(&model) {
+        Some("the fee of a router, without the model behind it")
+    } else if rates.values().all(|nanos| *nanos == 0) {
+        Some("all prices are 0; a model is only free where an operator says so")
+    } else {
+        None
+    }
+}
+
 fn refused(reason: String) -> BookError {
     BookError::Source { reason }
 }
@@ -134,11 +151,7 @@ impl Imported {
         litellm::drop_empty_promises(provider, &mut rates);
         self.drop_cheaper_above(&format!("{provider}/{model}"), &mut rates);
         let name = (provider.to_owned(), model.to_owned());
-        if rates.values().all(|nanos| *nanos == 0) {
-            let reason = match rates.is_empty() {
-                true => "no price of a call",
-                false => "all prices are 0; a model is only free where an operator says so",
-            };
+        if let Some(reason) = why_unpriced(model, &rates) {
             let entry = format!("{provider}/{model}");
             self.report.unpriced.insert(entry, reason.to_owned());
             self.draft.unpriced.insert(name);
@@ -180,5 +193,52 @@ impl Imported {
             self.report
                 .skip(&field, "taken for a slip of the file", entry);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_router_asks_is_no_price_of_a_call() {
+        let litellm = r#"{"azure_ai/model_router":{"litellm_provider":"azure_ai","mode":"chat",
+            "input_cost_per_token":1.4e-07,"output_cost_per_token":0}}"#;
+        let models_dev =
+            r#"{"azure_ai":{"models":{"model_router":{"cost":{"input":0.14,"output":0}}}}}"#;
+        for (format, json) in [(Format::Litellm, litellm), (Format::ModelsDev, models_dev)] {
+            assert_eq!(Format::of(json.as_bytes()), format);
+            let imported = read(format, json.as_bytes(), "t", "test").expect("a price file");
+            let name = ("azure_ai".to_owned(), "model_router".to_owned());
+            assert!(imported.draft.models.is_empty());
+            assert_eq!(imported.draft.unpriced, [name].into());
+        }
+    }
+
+    #[test]
+    fn tools_and_cached_media_of_openai_have_rates() {
+        let json = r#"{"m":{"litellm_provider":"openai","mode":"responses",
+            "input_cost_per_token":6e-07,"cache_read_input_token_cost":6e-08,
+            "cache_read_input_audio_token_cost":3e-07,"cache_read_input_image_token_cost":8e-08},
+            "openai/container":{"litellm_provider":"openai","mode":"chat","code_interpreter_cost_per_session":0.03}}"#;
+        let imported = litellm(json.as_bytes(), "t", "test").expect("a price file");
+        let models: Vec<&ModelPrices> = imported.draft.models.values().collect();
+        let [model] = models[..] else {
+            panic!("one of them is no model: {models:?}");
+        };
+        let rates = model.rates.iter();
+        let rates: Vec<(String, u64)> = rates
+            .map(|(key, nanos)| (key.to_string(), *nanos))
+            .collect();
+        let expected = [
+            ("input", 600_000_000),
+            ("cache_read", 60_000_000),
+            ("code_interpreter_calls", 30_000_000),
+            ("file_search_calls", 2_500_000),
+            ("cached_audio_tokens", 300),
+            ("cached_image_tokens", 80),
+        ];
+        let expected = expected.map(|(key, nanos)| (key.to_owned(), nanos));
+        assert_eq!(rates, expected);
     }
 }

@@ -74,6 +74,10 @@ impl CeilingIndex {
                 let Billable::Units(priced) = key.billable else {
                     continue;
                 };
+                // Seconds that a model sees cost a fraction of those that it films.
+                if priced == UnitKind::VideoSeconds && prices.mode != "video_generation" {
+                    continue;
+                }
                 // A tool that makes images has the price of an image.
                 let tool = (priced == UnitKind::Images).then_some(UnitKind::ImageGenerationCalls);
                 for kind in [priced].into_iter().chain(tool) {

@@ -228,11 +228,14 @@ impl Index {
             .into_iter()
             .next()
             .unwrap_or_default();
+        let is_governments = { model.split('/') }.any(|part| part.starts_with(GOVERNMENT));
         let others = indexes(&self.bare, &bare).filter(|other| {
             let other = &models[*other];
-            other.provider == BEDROCK
-                && name::has_geography_of_bedrock(&other.model)
-                && !other.model.starts_with(GOVERNMENT)
+            let is_alike = match other.model.starts_with(GOVERNMENT) {
+                true => is_governments,
+                false => !is_governments && name::has_geography_of_bedrock(&other.model),
+            };
+            other.provider == BEDROCK && is_alike
         });
         let dearest = self.dearest(models, others).map(|(dearest, _)| dearest);
         let is_dearer = |other: &usize| self.dearness[*other] > self.dearness[found];

@@ -200,6 +200,14 @@ impl MeterPartition {
             Judged::History(at) => meter.count_history(event, &charge, origin, at, rows),
         };
         let cost = charge.cost.total();
+        // Of several instruments not the first may be the one that knows of the reservation.
+        if let Counted::AtAddress(_) | Counted::Grown(_) | Counted::Echo = counted
+            && let Body::Usage(call) = &event.body
+            && !call.reservation_id.is_empty()
+            && !matches!(judged, Judged::History(_))
+        {
+            self.tell_settled(call, cost, origin);
+        }
         match (counted, &event.body) {
             (Counted::Duplicate, _) => self.tallies.duplicates += 1,
             (Counted::Conflict, _) => self.tallies.conflicts += 1,
@@ -209,10 +217,7 @@ impl MeterPartition {
             (Counted::AtAddress(_), Body::Revenue(_) | Body::SessionEnd) => {
                 self.tallies.revenue += 1;
             }
-            (Counted::AtAddress(_), Body::Usage(call)) => {
-                if !call.reservation_id.is_empty() && !matches!(judged, Judged::History(_)) {
-                    self.tell_settled(call, cost, origin);
-                }
+            (Counted::AtAddress(_), Body::Usage(_)) => {
                 let is_partly_read = event.flags.contains(Flags::PARTLY_READ);
                 self.tallies.usage += 1;
                 self.tallies.partly_read += u64::from(is_partly_read);

@@ -20,7 +20,8 @@ const MAX_CALLS: usize = 4_000;
 pub struct SettledCalls(BTreeMap<(String, String), Vec<SettledCall>>);
 
 impl SettledCalls {
-    /// A call that named this reservation is counted. Names that no sidecar gives are nobody's.
+    /// A call is counted, by this event that named its reservation or by one before. Names that no
+    /// sidecar gives are nobody's.
     pub fn add(&mut self, reservation: &str, spend: &Spend, origin: Origin) {
         let Some(id) = ReservationId::parse(reservation) else {
             return;

@@ -1,7 +1,10 @@
 //! Calls through a proxy: what the upstream sees, what the caller sees, what is told of them.
 #![allow(clippy::unwrap_used)]
 
+mod background;
+mod estimates;
 mod keys;
+mod languages;
 mod questions;
 mod routes;
 mod support;
@@ -188,6 +191,17 @@ async fn a_cheaper_model_is_asked_where_a_budget_says_so() {
         .await;
     assert_eq!(response.headers()["x-spendfuse-downgraded-from"], "gpt-4o");
     assert_eq!(bench.asked()[0].body, r#"{"model":"gpt-4o-mini","n":1}"#);
+    text(response).await;
+    assert_eq!(
+        bench.events(1).await[0]["data"]["flags"],
+        json!(["downgraded"])
+    );
+    let mut other = completion();
+    other["id"] = json!("chatcmpl-2");
+    bench.will_answer(Answer::json(200, &other));
+    let response = bench.post(CHAT, &[], r#"{"model":"gpt-4o"}"#).await;
+    text(response).await;
+    assert_eq!(bench.events(2).await[1]["data"].get("flags"), None);
 }
 
 #[tokio::test]
@@ -344,7 +358,9 @@ async fn what_bodies_hold_together_is_bounded() {
         while bench.asked().is_empty() {
             tokio::time::sleep(std::time::Duration::from_millis(5)).await;
         }
-        let second = bench.post(CHAT, &[], long()).await.status();
+        let second = bench.post(CHAT, &[], long()).await;
+        assert!(!second.headers().contains_key("x-should-retry"));
+        let second = second.status();
         let short = bench.post(CHAT, &[], r#"{"model":"short"}"#).await.status();
         (second.as_u16(), short.as_u16())
     };

@@ -281,6 +281,23 @@ impl Bench {
         self.client.request(request).await.unwrap()
     }
 
+    /// A request whose length nobody says before.
+    pub async fn post_in_pieces(
+        &self,
+        path: &str,
+        pieces: &[&'static str],
+    ) -> Response<hyper::body::Incoming> {
+        let pieces = pieces
+            .iter()
+            .map(|piece| Bytes::from_static(piece.as_bytes()));
+        let mut pieces = pieces.collect::<Vec<_>>().into_iter();
+        let frames = Frames(Box::new(move |_| std::task::Poll::Ready(pieces.next())));
+        let request = axum::http::Request::post(format!("{}{path}", self.address));
+        let request = request.header("content-type", "application/json");
+        let request = request.body(Body::new(frames)).unwrap();
+        self.client.request(request).await.unwrap()
+    }
+
     pub async fn get(&self, path: &str) -> Response<hyper::body::Incoming> {
         let request = axum::http::Request::get(format!("{}{path}", self.address));
         let request = request.body(Body::empty()).unwrap();

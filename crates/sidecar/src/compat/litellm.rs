@@ -54,7 +54,7 @@ struct Payload {
     #[serde(default)]
     request_tags: Value,
     #[serde(default)]
-    metadata: Metadata,
+    metadata: Option<Metadata>,
 }
 
 #[derive(Default, Deserialize)]
@@ -129,7 +129,8 @@ fn told(payload: &Payload) -> Result<Told, String> {
     if id.is_empty() {
         return Err("a payload without id".to_owned());
     }
-    let metadata = &payload.metadata;
+    let nothing = Metadata::default();
+    let metadata = payload.metadata.as_ref().unwrap_or(&nothing);
     let usage = match &metadata.usage_object {
         Value::Object(usage) if !usage.is_empty() => Cow::Borrowed(usage),
         _ => Cow::Owned(totals(payload)),

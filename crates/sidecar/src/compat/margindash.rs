@@ -91,7 +91,7 @@ pub(super) async fn models(State(sidecar): Shared) -> Response {
 
 #[derive(Deserialize)]
 struct Batch {
-    events: Vec<Map<String, Value>>,
+    events: Vec<Value>,
 }
 
 /// It tries again after 429 and 5xx, with the same tokens; anything else that is not 2xx is lost.
@@ -113,7 +113,11 @@ pub(super) async fn events(
         })?;
         let mut taking = Taking::new(&shared, &caller);
         for event in &batch.events {
-            for draft in drafts_of(&shared.checker.prices, event) {
+            let drafts = match event.as_object() {
+                Some(event) => drafts_of(&shared.checker.prices, event),
+                None => vec![Err("no event: it is no object".to_owned())],
+            };
+            for draft in drafts {
                 taking
                     .add(draft)
                     .await
@@ -132,11 +136,14 @@ pub(super) async fn events(
 
 /// One event of ours for each response, and one for the revenue.
 fn drafts_of(prices: &Prices, event: &Map<String, Value>) -> Vec<Result<Draft, String>> {
-    let token = name(event.get("unique_request_token"));
-    let Some(token) = token.as_str().filter(|token| !token.is_empty()) else {
-        return vec![Err("an event without unique_request_token".to_owned())];
+    let token = match name(event.get("unique_request_token")) {
+        Value::String(token) if !token.is_empty() => token,
+        // An app's own, such as the number of its request.
+        Value::Number(token) => token.to_string(),
+        _ => return vec![Err("an event without unique_request_token".to_owned())],
     };
     let time = event.get("occurred_at").and_then(Value::as_str);
+    let time = time.filter(|time| !time.is_empty());
     let whose = |draft: Draft| {
         draft
             .at(time)
@@ -174,15 +181,31 @@ fn drafts_of(prices: &Prices, event: &Map<String, Value>) -> Vec<Result<Draft, S
             "more than {MOST_RESPONSES} responses in one event"
         )));
     }
-    let cents = event.get("revenue_amount_in_cents").and_then(Value::as_i64);
-    if let Some(cents) = cents.filter(|cents| *cents != 0) {
-        let sign = if cents < 0 { "-" } else { "" };
-        let cents = cents.unsigned_abs();
-        let dollars = format!("{sign}{}.{:02}", cents / 100, cents % 100);
-        let revenue = Draft::revenue(SOURCE, format!("{token}:rev"));
-        drafts.push(Ok(whose(revenue).with("revenue_usd", dollars)));
+    match event.get("revenue_amount_in_cents").map(cents) {
+        None | Some(Ok(0)) => {}
+        Some(Ok(amount)) => {
+            let sign = if amount < 0 { "-" } else { "" };
+            let cents = amount.unsigned_abs();
+            let dollars = format!("{sign}{}.{:02}", cents / 100, cents % 100);
+            let revenue = Draft::revenue(SOURCE, format!("{token}:rev"));
+            drafts.push(Ok(whose(revenue).with("revenue_usd", dollars)));
+        }
+        Some(Err(reason)) => drafts.push(Err(reason)),
     }
     drafts
+}
+
+/// Whole cents; none where it is null.
+fn cents(said: &Value) -> Result<i64, String> {
+    // What floats hold exactly.
+    const MOST: f64 = 9e15;
+    let whole = |cents: &f64| cents.fract() == 0.0 && cents.abs() <= MOST;
+    let of_float = || said.as_f64().filter(whole).map(|cents| cents as i64);
+    let wrong = || "revenue_amount_in_cents is no whole number of cents".to_owned();
+    match said {
+        Value::Null => Ok(0),
+        said => said.as_i64().or_else(of_float).ok_or_else(wrong),
+    }
 }
 
 /// `openai/gpt-4o` is a provider and its model; a name with a slash may also be one name.

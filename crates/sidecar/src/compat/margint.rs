@@ -30,6 +30,7 @@ use crate::keys::{Caller, Place};
 use crate::metrics::COMPAT_INEXPRESSIBLE_TOTAL;
 
 const SOURCE: &str = "margint";
+const FLAG: &str = "compat_no_cache";
 /// Nano-dollars.
 const CENT: i128 = 10_000_000;
 
@@ -328,6 +329,8 @@ fn draft(event: &RawValue) -> Result<Draft, String> {
             reported.map_or(Value::Null, Value::String),
         )
         // It tells no cached tokens: what they cost is charged at the full rate, or not at all.
+        .with("flags", vec![FLAG])
+        // As events bore before there was the flag: queries and budgets may name it.
         .tagged("compat", &"no_cache".into())
         .tagged(
             "stripe_customer",

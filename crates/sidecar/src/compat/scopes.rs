@@ -4,15 +4,15 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use metrics::gauge;
+use metrics::{counter, gauge};
 use spendfuse_domain::scope::{Dimension, ScopeText};
-use spendfuse_domain::{Attribution, Verdict};
-use spendfuse_guard::CheckRequest;
+use spendfuse_domain::{Attribution, UnixMillis, Verdict};
+use spendfuse_guard::{CheckRequest, StandingRule};
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::http::Sidecar;
 use crate::keys::Caller;
-use crate::metrics::COMPAT_INEXPRESSIBLE;
+use crate::metrics::{COMPAT_INEXPRESSIBLE, COMPAT_INEXPRESSIBLE_TOTAL};
 
 /// A list is made again when it is older.
 const FRESH: Duration = Duration::from_millis(200);
@@ -80,6 +80,39 @@ impl BlockedScopes {
     }
 }
 
+/// The budgets that refuse calls in scopes without an entry: a limit of nothing has none before
+/// something is spent.
+fn rules(sidecar: &Sidecar, now: UnixMillis) -> Vec<StandingRule> {
+    let page = sidecar.checker.guard.standings(None, 1, now).ok();
+    let mut rules = page.and_then(|page| page.rules).unwrap_or_default();
+    rules.retain(|rule| rule.standing.verdict == Verdict::Block);
+    rules
+}
+
+/// In which scope of a workspace a rule holds.
+enum Exact {
+    Parts(Vec<(Dimension, String)>),
+    /// In those of any value.
+    NoOne,
+    OfOthers,
+}
+
+fn exact_parts(rule: &StandingRule, workspace: &str) -> Exact {
+    let mut parts = Vec::new();
+    for (name, value) in &rule.scope {
+        match Dimension::from_name(name) {
+            Some(Dimension::Workspace) if value == workspace || value == "*" => {}
+            Some(Dimension::Workspace) => return Exact::OfOthers,
+            Some(dimension) => parts.push((dimension, value.clone())),
+            None => return Exact::NoOne,
+        }
+    }
+    match parts.iter().any(|(_, value)| value == "*") {
+        true => Exact::NoOne,
+        false => Exact::Parts(parts),
+    }
+}
+
 fn collect(sidecar: &Sidecar, workspace: &str) -> Blocked {
     let checker = &sidecar.checker;
     let now = checker.clock.now();
@@ -100,6 +133,15 @@ fn collect(sidecar: &Sidecar, workspace: &str) -> Blocked {
             }
         }
     });
+    for rule in rules(sidecar, now.wall) {
+        match exact_parts(&rule, workspace) {
+            Exact::OfOthers => {}
+            Exact::Parts(parts) if rule.standing.filter.is_none() => {
+                scopes.insert(parts);
+            }
+            Exact::Parts(_) | Exact::NoOne => inexpressible += 1,
+        }
+    }
     // Entries say what was true when they were written; a limit that was raised since lifts a block
     // at once.
     let is_blocked = |customer: &str, feature: &str| {
@@ -143,6 +185,8 @@ fn collect(sidecar: &Sidecar, workspace: &str) -> Blocked {
         }
     }
     gauge!(COMPAT_INEXPRESSIBLE, "client" => "margindash").set(inexpressible);
+    let left_out = counter!(COMPAT_INEXPRESSIBLE_TOTAL, "client" => "margindash");
+    left_out.increment(u64::from(inexpressible > 0));
     blocked
 }
 

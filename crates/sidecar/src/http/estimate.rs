@@ -23,9 +23,9 @@ const MAX_TOKENS: u64 = 1_000_000_000;
 struct Question<'a> {
     model: String,
     #[serde(default)]
-    provider: String,
+    provider: Option<String>,
     #[serde(default)]
-    account: String,
+    account: Option<String>,
     /// The provider's own request.
     #[serde(borrow, default)]
     request: Option<&'a RawValue>,
@@ -45,6 +45,7 @@ struct Limits {
     max_completion_tokens: Option<u64>,
     max_output_tokens: Option<u64>,
     n: Option<u64>,
+    best_of: Option<u64>,
     #[serde(alias = "generation_config")]
     #[serde(rename = "generationConfig")]
     generation: Option<Generation>,
@@ -57,6 +58,8 @@ struct Limits {
 struct Generation {
     #[serde(rename = "maxOutputTokens", alias = "max_output_tokens")]
     max_output_tokens: Option<u64>,
+    #[serde(rename = "candidateCount", alias = "candidate_count")]
+    candidate_count: Option<u64>,
 }
 
 /// Bedrock's part of it.
@@ -100,8 +103,8 @@ fn estimate(sidecar: &Sidecar, body: &[u8]) -> Result<Estimate, ApiError> {
         return Err(ApiError::bad_request(message));
     }
     let announced = Announced {
-        provider: &question.provider,
-        account: &question.account,
+        provider: question.provider.as_deref().unwrap_or_default(),
+        account: question.account.as_deref().unwrap_or_default(),
         model: &question.model,
         input_tokens,
         output_tokens,
@@ -141,7 +144,9 @@ impl Question<'_> {
             })?,
             None => Limits::default(),
         };
-        let generation = limits.generation.and_then(|part| part.max_output_tokens);
+        let of_gemini = limits.generation.as_ref();
+        let generation = of_gemini.and_then(|part| part.max_output_tokens);
+        let candidates = of_gemini.and_then(|part| part.candidate_count);
         let inference = limits.inference.and_then(|part| part.max_tokens);
         let said = self
             .max_output_tokens
@@ -154,7 +159,9 @@ impl Question<'_> {
             let longest = longest_answer(&self.model);
             longest.unwrap_or(USUAL_TOKENS).min(USUAL_TOKENS)
         };
-        let answers = limits.n.unwrap_or(1).max(1);
+        // Each answer is charged, also those of which the best ones are chosen.
+        let told = [limits.n, limits.best_of, candidates].into_iter().flatten();
+        let answers = told.max().unwrap_or(1).max(1);
         Ok(said.unwrap_or_else(usual).saturating_mul(answers))
     }
 }

@@ -21,7 +21,7 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, State};
-use axum::http::{HeaderValue, StatusCode, header};
+use axum::http::{HeaderValue, StatusCode, Uri, header};
 use axum::middleware::{from_fn, from_fn_with_state, map_response};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{delete, get, post};
@@ -57,6 +57,8 @@ const MAX_ESTIMATE_BYTES: usize = 1024 * 1024;
 const TOO_MANY_RESERVATIONS: &str = "too_many_reservations";
 /// That where no more can wait.
 const TOO_MANY_WAITING: &str = "too_many_waiting";
+/// Where exporters of OpenTelemetry send to over HTTP.
+const OTLP: [&str; 3] = ["/v1/traces", "/v1/logs", "/v1/metrics"];
 /// What a check of half a dozen budgets is answered with.
 const USUAL_ANSWER_BYTES: usize = 2048;
 
@@ -185,10 +187,7 @@ fn routes(sidecar: Arc<Sidecar>, is_tcp: bool) -> Router {
         .route("/readyz", get(health::readyz))
         .route("/metrics", get(health::metrics))
         .route("/openapi.json", get(openapi::openapi))
-        .fallback(async || {
-            let message = "no such path; GET /openapi.json describes them all";
-            ApiError::new("not_found", message).response(StatusCode::NOT_FOUND)
-        })
+        .fallback(no_such_path)
         .method_not_allowed_fallback(async || method_not_allowed())
         // The intake has bounded them already.
         .layer(DefaultBodyLimit::disable());
@@ -196,6 +195,20 @@ fn routes(sidecar: Arc<Sidecar>, is_tcp: bool) -> Router {
         all = all.layer(from_fn(refuse_browsers));
     }
     all.with_state(sidecar)
+}
+
+async fn no_such_path(uri: Uri) -> Response {
+    let refused = match OTLP.contains(&uri.path()) {
+        true => {
+            let message = "OTLP is not supported yet; send calls as events to /v1/usage";
+            ApiError::new("not_supported", message).response(StatusCode::NOT_IMPLEMENTED)
+        }
+        false => {
+            let message = "no such path; GET /openapi.json describes them all";
+            ApiError::new("not_found", message).response(StatusCode::NOT_FOUND)
+        }
+    };
+    never_stored(refused).await
 }
 
 fn method_not_allowed() -> Response {

@@ -22,9 +22,16 @@ struct Reservation {
 }
 
 /// What an extension may say.
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Debug, Deserialize)]
 struct Extension {
+    #[serde(default)]
+    call_timeout_s: Option<u64>,
+}
+
+/// The same, where nothing else may stand beside it.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct StrictExtension {
     #[serde(default)]
     call_timeout_s: Option<u64>,
 }
@@ -49,15 +56,11 @@ fn extended(
     name: String,
     body: &[u8],
 ) -> Result<Option<Reservation>, ApiError> {
-    let asked = match body {
-        [] => Extension::default(),
-        body => serde_json::from_slice(body).map_err(|error| {
-            let message =
-                format!("the body cannot be read ({error}); write {{\"call_timeout_s\": 600}}");
-            ApiError::bad_request(message)
-        })?,
-    };
-    let timeout = asked.call_timeout_s;
+    let timeout = asked_timeout(body, sidecar.config.strict).map_err(|error| {
+        let message =
+            format!("the body cannot be read ({error}); write {{\"call_timeout_s\": 600}}");
+        ApiError::bad_request(message)
+    })?;
     let timeout = timeout.map(|seconds| call_timeout(&seconds.to_string()));
     let timeout = timeout.transpose()?;
     let timeout = timeout.map(|timeout| timeout.as_millis() as i64);
@@ -71,6 +74,21 @@ fn extended(
         reserved_usd: hold.cost,
         reserved_until: reservations::ends_at(&hold, now),
     }))
+}
+
+/// The seconds that a body asks for.
+fn asked_timeout(body: &[u8], is_strict: bool) -> Result<Option<u64>, serde_json::Error> {
+    match (body, is_strict) {
+        ([], _) => Ok(None),
+        (body, false) => {
+            let asked = serde_json::from_slice::<Extension>(body);
+            asked.map(|asked| asked.call_timeout_s)
+        }
+        (body, true) => {
+            let asked = serde_json::from_slice::<StrictExtension>(body);
+            asked.map(|asked| asked.call_timeout_s)
+        }
+    }
 }
 
 /// `DELETE /v1/reservations/{id}`: the call is not made.

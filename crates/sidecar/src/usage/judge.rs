@@ -10,7 +10,7 @@ use spendfuse_domain::event::{
 };
 use spendfuse_domain::growth::{Again, Content, Growth};
 use spendfuse_domain::row::PriceBasis;
-use spendfuse_domain::{Identity, UnixMillis};
+use spendfuse_domain::{Identity, Nanos, UnixMillis};
 use spendfuse_guard::{CheckRequest, Pair, Place, State, Warning};
 
 use super::answer::{Accepted, NotCounted, Outcome, unknown_members};
@@ -54,8 +54,12 @@ struct Cost {
 #[derive(Clone, Debug)]
 struct Settling {
     number: u64,
-    /// Which of the costs is its own.
-    cost: usize,
+    /// Which of the outgoing events it is.
+    index: usize,
+    /// What the call has cost that is not counted yet.
+    spend: Spend,
+    /// Whose costs the call's are; `None` where they are known already.
+    pair: Option<Pair>,
     /// Where it will be: in this partition, or in the spool with this content.
     partition: u32,
     content: u128,
@@ -166,35 +170,46 @@ impl<'s> Judging<'s> {
     }
 
     /// Keeps in mind what a call has cost, and the reservation of this process that its event ends,
-    /// until the event is safe. Only what will be counted has cost anything, or ends one.
+    /// until the event is safe. Only a call that is counted, by this event or an earlier one, ends one:
+    /// of several instruments not the first may be the one that knows of the reservation.
     fn note_cost(&mut self, event: &Event<'_>, outcome: &Outcome, outgoing: &SpooledEvent) {
-        let (Body::Usage(call), Outcome::Accepted(accepted)) = (&event.body, outcome) else {
+        let Body::Usage(call) = &event.body else {
             return;
         };
-        let Some(cost) = accepted.cost_usd else {
-            return;
+        let cost = match outcome {
+            Outcome::Accepted(told) | Outcome::Grown(told) => told.cost_usd,
+            // No figure may show the earlier event's yet.
+            Outcome::Echo(_) | Outcome::Duplicate(_) => self.cost(event),
+            Outcome::Late(_) | Outcome::Conflict(_) | Outcome::Rejected { .. } => return,
         };
-        let spend = Spend::of_call(cost, call.tokens.total());
+        let spend = cost.map(|cost| Spend::of_call(cost, call.tokens.total()));
+        let is_first = matches!(outcome, Outcome::Accepted(_));
         let checker = &self.sidecar.checker;
         let who = &event.attribution;
         let model = match &*call.request_model {
             "" => &who.model,
             asked => asked,
         };
-        let pair = checker.guard.pair(who, model);
+        let pair = is_first.then(|| checker.guard.pair(who, model));
+        let index = self.outgoing.events.len();
         if let Some(number) = checker.reservation_of(&call.reservation_id, self.caller) {
             self.outgoing.settling.push(Settling {
                 number,
-                cost: self.outgoing.costs.len(),
+                index,
+                spend: spend.unwrap_or_default(),
+                pair,
                 partition: outgoing.partition,
                 content: outgoing.content(),
             });
         }
-        self.outgoing.costs.push(Cost {
-            index: self.outgoing.events.len(),
-            pair,
-            spend,
-        });
+        if let (Some(pair), Some(spend)) = (pair, spend) {
+            self.outgoing.costs.push(Cost { index, pair, spend });
+        }
+    }
+
+    fn cost(&self, event: &Event<'_>) -> Option<Nanos> {
+        let priced = self.sidecar.checker.prices.price(event)?;
+        priced.ok().map(|priced| priced.parts.total())
     }
 
     fn judge(&mut self, event: &Event<'_>) -> Result<Outcome, Refusal> {
@@ -255,6 +270,11 @@ impl<'s> Judging<'s> {
 }
 
 impl Outgoing {
+    /// Whether a reservation of this process ends once the events are safe.
+    pub(crate) fn settles(&self) -> bool {
+        !self.settling.is_empty()
+    }
+
     /// Returns when all events are safe.
     pub(crate) async fn deliver(self, sidecar: &Sidecar) -> Result<(), Unsafe> {
         let delivered = sidecar.delivery.deliver(self.events).await?;
@@ -266,8 +286,7 @@ impl Outgoing {
         }
         let mut settled = HashSet::new();
         for one in self.settling {
-            let Cost { index, pair, spend } = &self.costs[one.cost];
-            let place = match delivered.places.get(*index) {
+            let place = match delivered.places.get(one.index) {
                 Some(Safe::InLog { offset }) => Place::Log {
                     partition: one.partition,
                     offset: *offset,
@@ -277,12 +296,12 @@ impl Outgoing {
                 },
                 None => continue,
             };
-            if let Some(asked) = guard.settle(one.number, spend, place) {
-                settled.insert(*index);
+            if let Some(asked) = guard.settle(one.number, &one.spend, place) {
+                settled.insert(one.index);
                 reservations::count("settled");
                 // The model that was asked for may go by another name than the one that answered.
-                if asked != *pair {
-                    guard.learn(asked, spend, now_millis);
+                if one.pair.is_some_and(|pair| pair != asked) {
+                    guard.learn(asked, &one.spend, now_millis);
                 }
             }
         }

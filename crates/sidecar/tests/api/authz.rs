@@ -45,6 +45,8 @@ async fn gateways_get_429_with_who_what_and_until_when() {
         .await;
     let message = "this call would take customer c-1 over its daily budget ($5.00)";
     assert_eq!(over.json["error"]["message"], message);
+    // It would be over it tomorrow, too.
+    assert!(!over.headers.contains_key("retry-after"));
 }
 
 #[tokio::test]
@@ -159,6 +161,11 @@ async fn subrequests_of_gateways_are_understood_whatever_their_method() {
             );
         }
     }
+    let by_body = Request::post("/v1/authz")
+        .header("content-type", "Application/JSON; charset=UTF-8")
+        .body(Body::from(json!({"customer": "c-42"}).to_string()));
+    let refused = bench.ask(by_body.unwrap()).await;
+    assert_eq!(refused.status, StatusCode::TOO_MANY_REQUESTS);
     let by_query = bench
         .get("/v1/authz/v1/models?x-spendfuse-customer=c-42")
         .await;

@@ -27,6 +27,13 @@ fn sent(bench: &Bench) -> Vec<Value> {
     taken.iter().map(event).collect()
 }
 
+/// The source under which all of spendfuse tells of a product's calls.
+fn source_of(product: &str) -> Value {
+    let text = include_str!("../../../../schemas/source-vectors.json");
+    let vectors: Value = serde_json::from_str(text).unwrap();
+    vectors["sources"][product].clone()
+}
+
 #[tokio::test]
 async fn margint_is_refused_in_whole_cents_and_always_with_200() {
     let mut bench = Bench::with_a_blocked_customer(config());
@@ -123,7 +130,7 @@ async fn margints_events_are_counted_without_what_they_get_wrong() {
     );
     let events = sent(&bench);
     let first = &events[0]["data"];
-    assert_eq!(events[0]["source"], "margint");
+    assert_eq!(events[0]["source"], source_of("margint"));
     assert_eq!(first["customer"].to_string().trim_matches('"'), "42");
     assert_eq!(
         first["usage"],
@@ -132,6 +139,7 @@ async fn margints_events_are_counted_without_what_they_get_wrong() {
     assert_eq!(first["reported_cost_usd"], "0.000075");
     let tags = json!({"compat": "no_cache", "stripe_customer": "cus_1", "a": "1"});
     assert_eq!(first["tags"], tags);
+    assert_eq!(first["flags"], json!(["compat_no_cache"]));
     assert!(
         !events[0].to_string().contains("example.com"),
         "an address is nobody's business"
@@ -232,6 +240,7 @@ async fn margindashs_events_keep_their_identity_when_they_are_sent_again() {
     }
     assert_eq!(bench.sink.ids()[..3], ["t-1:0", "t-1:1", "t-1:rev"]);
     let events = sent(&bench);
+    assert_eq!(events[0]["source"], source_of("margindash"));
     assert_eq!(events[0]["data"]["provider"], "openai");
     assert_eq!(events[0]["data"]["model"], "gpt-4o");
     assert_eq!(events[1]["data"]["model"], "meta/own-model");
@@ -388,7 +397,7 @@ async fn litellms_payloads_become_calls_without_what_was_said() {
     }
     let events = sent(&bench);
     assert_eq!(events[0]["id"], "chatcmpl-1");
-    assert_eq!(events[0]["source"], "litellm");
+    assert_eq!(events[0]["source"], source_of("litellm"));
     let data = &events[0]["data"];
     assert_eq!(data["usage"]["prompt_tokens_details"]["cached_tokens"], 800);
     assert_eq!(

@@ -42,6 +42,15 @@ async fn a_request_says_itself_how_long_its_answer_can_be() {
         ),
         (json!({"max_output_tokens": 7, "input": "x"}), 7),
         (json!({"generationConfig": {"maxOutputTokens": 7}}), 7),
+        (
+            json!({"generation_config": {"max_output_tokens": 7, "candidate_count": 4}}),
+            28,
+        ),
+        (
+            json!({"prompt": "x", "max_tokens": 5, "n": 2, "best_of": 3}),
+            15,
+        ),
+        (json!({"max_tokens": 5, "best_of": null}), 5),
         (json!({"inferenceConfig": {"maxTokens": 7}}), 7),
         (json!({"n": null}), 4096),
     ] {
@@ -90,6 +99,8 @@ async fn what_cannot_be_estimated_is_refused() {
     }
     let long = json!({"model": "gpt-4o", "text": "a".repeat(1_000_000), "max_output_tokens": 1});
     assert_eq!(estimated(&long).await["input_tokens"], 1_000_000);
+    let nothing_said = json!({"model": "gpt-4o", "text": "x", "provider": null, "account": null});
+    assert_eq!(estimated(&nothing_said).await["input_tokens"], 1);
     let longer = json!({"model": "gpt-4o", "text": "a".repeat(1_100_000)}).to_string();
     let answer = bench.post("/v1/estimate", longer).await;
     assert_eq!(answer.status, StatusCode::PAYLOAD_TOO_LARGE);

@@ -352,6 +352,12 @@ async fn every_refusal_is_json() {
         (get("/v1/blocklist?limit=many"), 400, "bad_request"),
         (get("/v1/check"), 405, "method_not_allowed"),
         (get("/v1/chek"), 404, "not_found"),
+        (get("/v1/traces"), 501, "not_supported"),
+        (
+            Request::post("/v1/logs").body(Body::from("\n\0")),
+            501,
+            "not_supported",
+        ),
     ] {
         let answer = bench.ask(request.unwrap()).await;
         assert_eq!(answer.status, status);

@@ -11,6 +11,7 @@ mod estimate;
 mod hostile;
 mod keys;
 mod listeners;
+mod odd_payloads;
 mod openapi;
 mod questions;
 mod reservations;

@@ -200,10 +200,17 @@ async fn a_call_that_is_not_made_gives_back_and_one_that_takes_longer_keeps() {
     let longer = bench.extend(&id, r#"{"call_timeout_s": 3600}"#).await;
     let until = |answer: &Answer| answer.json["reserved_until"].as_str().unwrap().to_owned();
     assert!(until(&longer) > until(&extended));
-    for wrong in ["7", r#"{"call_timeout_s": 0}"#, r#"{"timeout": 7}"#] {
+    for wrong in [
+        "7",
+        r#"{"call_timeout_s": 0}"#,
+        r#"{"call_timeout_s": "7"}"#,
+    ] {
         let answer = bench.extend(&id, wrong).await;
         assert_eq!(answer.status, StatusCode::BAD_REQUEST, "{wrong}");
     }
+    // Unknown members are ignored, as everywhere.
+    let newer = r#"{"call_timeout_s": 7200, "of": "a newer SDK"}"#;
+    assert!(until(&bench.extend(&id, newer).await) > until(&longer));
     assert_eq!(bench.delete(&id).await, StatusCode::NO_CONTENT);
     assert_eq!(bench.held().await, ["0.00", "0.00", "0.10"]);
     let mut unknown = vec![id, "nobody".to_owned(), "%00".to_owned()];
@@ -211,6 +218,59 @@ async fn a_call_that_is_not_made_gives_back_and_one_that_takes_longer_keeps() {
     for id in unknown {
         assert_eq!(bench.delete(&id).await, StatusCode::NOT_FOUND);
         assert_eq!(bench.extend(&id, "").await.status, StatusCode::NOT_FOUND);
+    }
+}
+
+#[tokio::test]
+async fn a_call_of_the_same_process_keeps_what_it_holds() {
+    let bench = limited("0.10");
+    let brief = json!({"customer": "c-42", "estimated_cost_usd": "0.09", "reserve": true,
+        "call_timeout_s": 1});
+    let answer = bench.post("/v1/check", brief.to_string()).await;
+    let id = answer.json["reservation_id"].as_str().unwrap();
+    for _ in 0..4 {
+        tokio::time::sleep(std::time::Duration::from_millis(400)).await;
+        bench.sidecar.extend(id);
+    }
+    // A second has passed long ago.
+    let other = bench.reserve("0.09").await;
+    assert_eq!(other["decision"], "block");
+    bench.sidecar.extend("nobody");
+}
+
+#[tokio::test]
+async fn a_strict_sidecar_extends_nothing_by_a_misspelt_body() {
+    let strict = SidecarConfig {
+        strict: true,
+        ..config()
+    };
+    let mut bench = bench(strict, None);
+    bench.budget("0.10", steps());
+    let id = bench.reserve_id("0.09").await;
+    let misspelt = bench.extend(&id, r#"{"timeout": 7}"#).await;
+    assert_eq!(misspelt.status, StatusCode::BAD_REQUEST);
+    let extended = bench.extend(&id, r#"{"call_timeout_s": 7}"#).await;
+    assert_eq!(extended.status, StatusCode::OK);
+}
+
+#[tokio::test]
+async fn a_counted_call_ends_its_reservation_whichever_instrument_knows_of_it() {
+    let mut unknowing: Value = serde_json::from_str(&settling("r-1", "")).unwrap();
+    unknowing.as_object_mut().unwrap().remove("reservation_id");
+    let mut part = unknowing.clone();
+    part["id"] = json!("r-2");
+    part["usage"]["output_tokens"] = json!(1);
+    for (first, id) in [(&unknowing, "r-1"), (&part, "r-2")] {
+        let bench = limited("0.10");
+        let reservation = bench.reserve_id("0.09").await;
+        bench.post("/v1/usage", first.to_string()).await;
+        assert_eq!(bench.held().await, ["0.00", "0.09", "0.01"], "{id}");
+        let knowing = settling(id, &reservation);
+        let again = bench.post("/v1/usage", knowing).await;
+        assert_eq!(again.status, StatusCode::ACCEPTED, "{}", again.json);
+        // No figure shows what it has cost yet.
+        let held = ["0.021", "0.00", "0.079"];
+        assert_eq!(bench.held().await, held, "{id}: {}", again.json);
     }
 }
 

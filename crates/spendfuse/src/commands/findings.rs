@@ -1,5 +1,6 @@
 //! `spendfuse findings list|show`.
 
+use std::collections::HashMap;
 use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
@@ -8,7 +9,9 @@ use spendfuse_domain::finding::{Finding, FindingState};
 use spendfuse_domain::{Detector, Severity};
 use xxhash_rust::xxh3::xxh3_64;
 
+use super::correct::rows::{ask, number};
 use super::output::{self, Cell, Colour, Side, ago, counted, grouped, print_table, table};
+use super::warehouse::Connection;
 use super::{Failure, kafka};
 use crate::settings::Settings;
 
@@ -68,6 +71,9 @@ struct Keyed {
     id: String,
     key: String,
     finding: Finding,
+    /// How many events of its evidence were corrected or re-rated since; `None` where ClickHouse does
+    /// not say.
+    corrected: Option<u64>,
 }
 
 pub fn run(settings: &Settings, args: &FindingsArgs) -> Result<ExitCode, Failure> {
@@ -87,9 +93,13 @@ fn read(settings: &Settings) -> Result<Vec<Keyed>, Failure> {
                 id: format!("{:08x}", xxh3_64(key.as_bytes()) >> 32),
                 key,
                 finding,
+                corrected: None,
             }),
             Err(error) => output::warning(format!("finding {key}: {error}; left out")),
         }
+    }
+    if !findings.is_empty() {
+        note_corrected(settings, &mut findings);
     }
     findings.sort_by_key(|one| {
         let finding = &one.finding;
@@ -98,6 +108,39 @@ fn read(settings: &Settings) -> Result<Vec<Keyed>, Failure> {
         (is_closed, worst)
     });
     Ok(findings)
+}
+
+/// Detectors do not judge again: what was corrected since is known to ClickHouse, and findings are shown
+/// without it, too.
+fn note_corrected(settings: &Settings, findings: &mut [Keyed]) {
+    let known = match corrected(settings) {
+        Ok(known) => known,
+        Err(error) => {
+            return output::warning(format!(
+                "{error}; what of the findings' evidence was corrected since is not known"
+            ));
+        }
+    };
+    for one in findings {
+        let opening = (one.key.clone(), one.finding.opened_at.0);
+        one.corrected = Some(known.get(&opening).copied().unwrap_or(0));
+    }
+}
+
+/// Corrected events of each finding that has any, by its key and when it opened.
+fn corrected(settings: &Settings) -> Result<HashMap<(String, i64), u64>, Failure> {
+    let connection = Connection::open(settings)?;
+    let question = "SELECT concat(scope, '|', detector, '|', rule, '|', agent), \
+                           toString(toUnixTimestamp64Milli(opened_at)), toString(corrected) \
+                    FROM findings WHERE corrected > 0";
+    let mut known = HashMap::new();
+    for cells in ask(&connection, question)? {
+        let [key, opened_at, corrected] = &cells[..] else {
+            continue;
+        };
+        known.insert((key.clone(), number(opened_at)?), number(corrected)?);
+    }
+    Ok(known)
 }
 
 fn list(settings: &Settings, args: &ListArgs) -> Result<ExitCode, Failure> {
@@ -150,7 +193,7 @@ fn list(settings: &Settings, args: &ListArgs) -> Result<ExitCode, Failure> {
             Cell::from(output::dollars(finding.wasted_usd)),
             Cell::from(ago(finding.last_at, now)),
             Cell::from(finding.detector.name()),
-            Cell::from(format!("{}{state}", finding.message)),
+            Cell::from(format!("{}{state}{}", finding.message, one.correction())),
         ]);
     }
     // The message says what the detector's name says.
@@ -193,7 +236,16 @@ impl Keyed {
             serde_json::to_value(&self.finding).expect("texts and numbers always become JSON");
         value["id"] = Value::from(self.id.as_str());
         value["key"] = Value::from(self.key.as_str());
+        value["corrected"] = Value::from(self.corrected);
         value
+    }
+
+    /// After what it says, where it rests on what was corrected.
+    fn correction(&self) -> String {
+        match self.corrected {
+            None | Some(0) => String::new(),
+            Some(events) => format!(" ({} corrected since)", counted(events, "event")),
+        }
     }
 
     fn print(&self) {
@@ -203,10 +255,11 @@ impl Keyed {
             FindingState::Closed => "closed",
         };
         output::line(format!(
-            "{} {} {}, {state}",
+            "{} {} {}, {state}{}",
             self.id,
             finding.severity.name(),
-            finding.detector.name()
+            finding.detector.name(),
+            self.correction()
         ));
         output::line(format!("  {}", finding.message));
         let fields = [
@@ -264,4 +317,31 @@ fn known_severity(text: &str) -> Result<Severity, String> {
     all.into_iter()
         .find(|severity| severity.name() == text)
         .ok_or_else(|| "use one of info, warning, critical".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_finding_rests_on_and_was_corrected_is_told() {
+        let finding = serde_json::json!({
+            "v": 1, "detector": "retry_loop", "scope": "acme/session=s-1", "agent": "",
+            "model": "gpt-4o", "customer": "", "feature": "", "rule": "default", "state": "open",
+            "severity": "warning", "opened_at": "2026-11-22T10:15:30Z",
+            "last_at": "2026-11-22T10:15:30Z", "measured": 4.0, "threshold": 3.0,
+            "wasted_usd": "0.01", "evidence": [], "message": "the same prompt ran 4 times",
+        });
+        let mut one = Keyed {
+            id: "3fa94c01".to_owned(),
+            key: "acme/session=s-1|retry_loop|default|".to_owned(),
+            finding: serde_json::from_value(finding).unwrap(),
+            corrected: None,
+        };
+        assert_eq!(one.to_json()["corrected"], Value::Null);
+        assert_eq!(one.correction(), "");
+        one.corrected = Some(2);
+        assert_eq!(one.to_json()["corrected"], 2);
+        assert_eq!(one.correction(), " (2 events corrected since)");
+    }
 }

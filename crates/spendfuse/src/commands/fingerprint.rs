@@ -14,7 +14,7 @@ use crate::settings::Settings;
 
 #[derive(Args, Debug)]
 #[command(
-    after_help = "The key is the setting fingerprint.key, best given as SPENDFUSE_FINGERPRINT_KEY_FILE=FILE.\nThe algorithm and test vectors are in schemas/fingerprint-vectors.json."
+    after_help = "Example:\n  spendfuse fingerprint prompt 'What is Kafka?'\n\nThe key is the setting fingerprint.key, best given as SPENDFUSE_FINGERPRINT_KEY_FILE=FILE.\nThe algorithm and test vectors are in schemas/fingerprint-vectors.json."
 )]
 pub struct FingerprintArgs {
     #[command(subcommand)]

@@ -5,19 +5,26 @@
 //! command that is killed in between is given again.
 
 use std::process::ExitCode;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use clap::{Args, Subcommand};
 use serde_json::json;
 use spendfuse_bus::{
     AcceptedGap, AcceptedGaps, BusError, OpenGap, committed_offsets, open_gaps, topic_ranges,
 };
-use spendfuse_domain::UnixMillis;
+use spendfuse_domain::{Topics, UnixMillis};
 use spendfuse_warehouse::gaps::GapRow;
 
 use super::output::{self, Side, grouped, print_table, table};
 use super::warehouse::Connection;
 use super::{Failure, found_wrong, kafka};
 use crate::settings::Settings;
+
+/// A loader that goes on moves its offset within this time beyond what it gathers, also past ends of
+/// transactions alone.
+const MOVES_WITHIN: Duration = Duration::from_secs(6);
+const LOOK_EVERY: Duration = Duration::from_millis(500);
 
 #[derive(Args, Debug)]
 pub struct GapsArgs {
@@ -33,7 +40,7 @@ enum Action {
     List(OutputArgs),
     /// Let a stopped partition go on behind what is lost; recorded for ever
     #[command(
-        after_help = "Examples:\n  spendfuse gaps accept --topic spendfuse.usage --partition 3\n  spendfuse gaps accept --topic spendfuse.rows --partition 0 --to 1042\n\nThe sentence that a stopped partition gives names topic, partition and, where it is needed, --to.\nWhere nothing is lost nothing is accepted, but of a rows topic what the loader's sentence names by --to."
+        after_help = "Examples:\n  spendfuse gaps accept --topic spendfuse.usage --partition 3\n  spendfuse gaps accept --topic spendfuse.rows --partition 0 --to 1042\n\nThe sentence that a stopped partition gives names topic, partition and, where it is needed, --to.\nWhere nothing is lost nothing is accepted, but of a rows topic what the loader's sentence names by --to,\nwhile its offset stands still."
     )]
     Accept(AcceptArgs),
 }
@@ -68,10 +75,13 @@ pub fn run(settings: &Settings, args: &GapsArgs) -> Result<ExitCode, Failure> {
     }
 }
 
-/// The topics that somebody reads from where it left off, each with its group.
+/// The topics that somebody reads on from where it left off, by group.
 pub fn inputs(settings: &Settings) -> Vec<(String, String)> {
-    let topics = settings.topics();
-    let group = |stage: &str| format!("{}-{stage}", settings.values.transactional_id_prefix);
+    inputs_of(settings.topics(), &settings.values.transactional_id_prefix)
+}
+
+fn inputs_of(topics: Topics, id_prefix: &str) -> Vec<(String, String)> {
+    let group = |stage: &str| format!("{id_prefix}-{stage}");
     [
         (topics.usage, "meter"),
         (topics.rerouted, "meter"),
@@ -79,6 +89,9 @@ pub fn inputs(settings: &Settings) -> Vec<(String, String)> {
         (topics.deltas, "ledger"),
         (topics.rows, "loader"),
         (topics.rows_ledger, "loader"),
+        (topics.alerts, "notifier"),
+        (topics.findings, "notifier"),
+        (topics.notifier_requests, "notifier"),
     ]
     .map(|(topic, stage)| (topic, group(stage)))
     .into()
@@ -89,24 +102,36 @@ fn list(settings: &Settings, as_json: bool) -> Result<ExitCode, Failure> {
     for (topic, group) in inputs(settings) {
         match open_gaps(&settings.kafka(), &group, &topic, kafka::PATIENCE) {
             Ok(gaps) => open.extend(gaps),
-            // An installation of an older release has none.
-            Err(BusError::TopicMissing { topic }) if topic == settings.topics().corrections => {}
+            Err(BusError::TopicMissing { topic }) if may_lack(settings, &topic) => {}
             Err(error) => return Err(kafka::failure(settings, &error)),
         }
     }
-    let connection = Connection::open(settings)?;
-    let accepted = connection.wait(connection.warehouse.gaps())?;
+    let accepted = Connection::open(settings)
+        .and_then(|connection| connection.wait(connection.warehouse.gaps()));
+    let known = accepted.as_deref().ok();
     match as_json {
         true => output::json(&json!({
             "open": open.iter().map(open_json).collect::<Vec<_>>(),
-            "accepted": accepted.iter().map(gap_json).collect::<Vec<_>>(),
+            "accepted": known.map(|gaps| gaps.iter().map(gap_json).collect::<Vec<_>>()),
         })),
-        false => print(&open, &accepted),
+        // What stops partitions is known to Kafka alone.
+        false => match (known, open.is_empty()) {
+            (None, true) => output::line("nothing is lost now; what was accepted is not known"),
+            (known, _) => print(&open, known.unwrap_or_default()),
+        },
     }
+    accepted?;
     Ok(match open.is_empty() {
         true => ExitCode::SUCCESS,
         false => found_wrong(),
     })
+}
+
+/// Whether an installation of an older release has no such topic.
+pub fn may_lack(settings: &Settings, topic: &str) -> bool {
+    let topics = settings.topics();
+    let younger = [topics.corrections, topics.notifier_requests];
+    younger.iter().any(|known| known == topic)
 }
 
 fn accept(settings: &Settings, args: &AcceptArgs) -> Result<ExitCode, Failure> {
@@ -165,8 +190,7 @@ fn wanted(settings: &Settings, args: &AcceptArgs) -> Result<GapRow, Failure> {
     };
     let from = committed.unwrap_or(0);
     let is_loaded = [settings.topics().rows, settings.topics().rows_ledger].contains(topic);
-    let held = (range.from, range.to);
-    let to = goes_on_at(from, held, args.to, is_loaded).map_err(|refused| {
+    let to = goes_on_at(from, (range.from, range.to), args.to, is_loaded).map_err(|refused| {
         let known = format!(
             "its group goes on at offset {from}, and the topic has {} to {}",
             range.from, range.to
@@ -181,6 +205,9 @@ fn wanted(settings: &Settings, args: &AcceptArgs) -> Result<GapRow, Failure> {
             )),
         }
     })?;
+    if (range.from..range.to).contains(&from) {
+        must_stand_still(settings, &group, topic, (partition, from))?;
+    }
     Ok(GapRow {
         accepted_at: output::now(),
         group,
@@ -189,6 +216,30 @@ fn wanted(settings: &Settings, args: &AcceptArgs) -> Result<GapRow, Failure> {
         from,
         to,
     })
+}
+
+/// Kafka does not say that a loader is stopped whose topic lacks nothing, but shows that it goes on.
+fn must_stand_still(
+    settings: &Settings,
+    group: &str,
+    topic: &str,
+    (partition, from): (u32, i64),
+) -> Result<(), Failure> {
+    let within = MOVES_WITHIN + settings.values.loader.flush_interval * 2;
+    let began = Instant::now();
+    while began.elapsed() < within {
+        let committed = committed_offsets(&settings.kafka(), group, topic, kafka::PATIENCE);
+        let now = committed.map_err(|error| kafka::failure(settings, &error))?;
+        let now = now.get(partition as usize).copied().flatten();
+        if let Some(now) = now.filter(|now| *now != from) {
+            return Err(Failure::work(format!(
+                "{topic} partition {partition} is not stopped: its group has just gone on from \
+                 offset {from} to {now}"
+            )));
+        }
+        thread::park_timeout(LOOK_EVERY);
+    }
+    Ok(())
 }
 
 /// Why a gap is not accepted.
@@ -201,8 +252,9 @@ enum Refused {
 /// Where a partition goes on whose group has come to `from`, and whose topic has the offsets `held`,
 /// the end exclusive.
 ///
-/// A loader also stops at what the topic has: rows that cannot be loaded, or an insert in doubt,
-/// which may end where the group has come to. Only the loader knows, and its sentence names --to.
+/// A loader also stops at what the topic has: rows that cannot be loaded, or an insert in doubt. It
+/// may lie before where the group has come to, where what was loaded is looked for once more (a
+/// restarted ClickHouse, a rebuild). Only the loader knows, and its sentence names --to.
 fn goes_on_at(
     from: i64,
     held: (i64, i64),
@@ -217,9 +269,8 @@ fn goes_on_at(
     }
     let to = wanted.unwrap_or(from.clamp(begin, end));
     let least = match from > end {
-        // A log that became shorter may have grown since the loader named its end; it goes back no
-        // further.
-        true if is_loaded => begin,
+        // A log that became shorter may have grown since the loader named its end.
+        _ if is_loaded => begin,
         true => end,
         false => begin.max(from),
     };
@@ -324,13 +375,24 @@ mod tests {
     }
 
     #[test]
+    fn what_stops_a_notifier_can_be_accepted_like_what_stops_others() {
+        let inputs = inputs_of(Topics::new("spendfuse."), "acme");
+        for topic in ["alerts", "findings", "notifier.requests"] {
+            let input = (format!("spendfuse.{topic}"), "acme-notifier".to_owned());
+            assert!(inputs.contains(&input), "{input:?}");
+        }
+    }
+
+    #[test]
     fn a_loader_alone_stops_at_what_the_topic_has() {
         let goes_on = |to, is_loaded| goes_on_at(15, (10, 20), Some(to), is_loaded);
         assert_eq!(goes_on(16, false), Err(Refused::NothingLost));
         assert_eq!([goes_on(15, true), goes_on(16, true)], [Ok(15), Ok(16)]);
+        // It looks once more for what it had loaded, and finds other rows there.
+        assert_eq!(goes_on(12, true), Ok(12));
         let before = Refused::Elsewhere {
             to: 5,
-            least: 15,
+            least: 10,
             most: 20,
         };
         assert_eq!(goes_on(5, true), Err(before));

@@ -11,7 +11,9 @@ use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
-use spendfuse_bus::{AcceptedGap, AcceptedGaps, BusError, PartitionRange, committed_offsets};
+use spendfuse_bus::{
+    AcceptedGap, AcceptedGaps, BusError, PartitionRange, committed_offsets, topic_ranges,
+};
 use spendfuse_pricing::PriceBook;
 use spendfuse_warehouse::block::schema::Schema;
 use spendfuse_warehouse::gaps::GapRow;
@@ -169,14 +171,18 @@ fn record_epochs(
 /// What Kafka still knows of losses that were accepted: the last one of each partition.
 fn remember_gaps(settings: &Settings, connection: &Connection) -> Result<(), Failure> {
     for (topic, group) in gaps::inputs(settings) {
-        let kept = AcceptedGaps::open(&settings.kafka(), &group)
-            .map_err(|error| kafka::failure(settings, &error))?;
-        let partitions = 0..kafka::ranges(settings, &topic)?.len();
+        let failed = |error: BusError| kafka::failure(settings, &error);
+        let partitions = match topic_ranges(&settings.kafka(), &topic, None, kafka::PATIENCE) {
+            Ok(ranges) => 0..ranges.len(),
+            Err(BusError::TopicMissing { topic }) if gaps::may_lack(settings, &topic) => continue,
+            Err(error) => return Err(failed(error)),
+        };
+        let kept = AcceptedGaps::open(&settings.kafka(), &group).map_err(failed)?;
         let last: Result<Vec<Option<AcceptedGap>>, BusError> = partitions
             .map(|partition| kept.last(&topic, partition as u32, kafka::PATIENCE))
             .collect();
         kept.close();
-        let last = last.map_err(|error| kafka::failure(settings, &error))?;
+        let last = last.map_err(failed)?;
         for (partition, gap) in (0..).zip(last) {
             let Some(AcceptedGap { from, to }) = gap else {
                 continue;

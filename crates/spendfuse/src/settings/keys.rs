@@ -188,8 +188,14 @@ fn key(entry: Entry) -> Result<Key, String> {
         return Err(format!("workspace has 1 to {MAX_TEXT_BYTES} bytes"));
     }
     for (name, value) in &entry.attribution {
-        let dimension = Dimension::from_name(name);
-        if dimension.is_none_or(|dimension| dimension == Dimension::Workspace) {
+        // Whose calls they are, not which: a key that named a model would change what they cost.
+        let is_no_owner = |dimension| {
+            matches!(
+                dimension,
+                Dimension::Workspace | Dimension::Model | Dimension::Provider
+            )
+        };
+        if Dimension::from_name(name).is_none_or(is_no_owner) {
             return Err(format!(
                 "attribution has dimensions such as customer or \"tags.team\", and no `{}`",
                 name.escape_debug()
@@ -301,6 +307,7 @@ mod tests {
             ("rights = []", "check, usage"),
             ("accept = [\"cookie\"]", "bearer, header, query"),
             ("attribution = {workspace = \"b\"}", "no `workspace`"),
+            ("attribution = {model = \"m\"}", "no `model`"),
             ("attribution = {custmer = \"b\"}", "no `custmer`"),
             ("workspce = \"a\"", "unknown field"),
             ("upstream = 7", "a name or a list"),

@@ -33,10 +33,13 @@ impl Checker<'_> {
     pub(super) fn meter_commit(&mut self, commit: &MeterCommit) -> Result<(), Violation> {
         let partition = commit.partition as usize;
         self.check_inputs(commit)?;
-        self.meters[partition].end_commit(commit.now, commit.version);
+        self.meters[partition].end_commit(commit.now, commit.version, commit.is_timely);
         let writer = (StageName::Meter, commit.partition);
         self.guard.apply(writer, &commit.blocklist);
         self.findings.apply(writer, &commit.findings);
+        if !commit.is_timely {
+            return Ok(());
+        }
         self.check_session_entries(commit)?;
         self.check_lane_findings(commit)
     }

@@ -77,13 +77,21 @@ fn repeated(
     let mut again = first.clone();
     again.arrival = arrival;
     again.event.time = first.event.time.min(arrival.plus(5 * MINUTE));
+    let mut is_measured = false;
     if differs {
         again.event.content = again.event.content.wrapping_add(0x5555 << choices.below(8));
         again.cost.output += Nanos::new(1_000);
         count_otherwise(&mut again.event, choices);
+        let is_estimate = |one: &LogEvent| one.event.flags.contains(Flags::USAGE_ESTIMATED);
+        is_measured = is_estimate(first) && !is_estimate(&again);
+        if is_measured {
+            again.cost.output = Nanos::new(choices.one_of(&COSTS));
+        }
     }
     let judged_at = arrival.plus(-choices.one_of(&JUDGED));
     again.judged_at = match choices.below(3) {
+        // History alone never makes less of what was reached: what opens then depends on the order.
+        _ if is_measured => None,
         0 => first.judged_at,
         1 => None,
         _ => Some(judged_at),
@@ -98,7 +106,7 @@ fn count_otherwise(event: &mut Event<'_>, choices: &mut Choices) {
     };
     let tokens = &mut call.tokens;
     let who = &mut event.attribution;
-    match choices.below(12) {
+    match choices.below(14) {
         // Nothing else was counted.
         0 => {}
         // Another instrument knows other things.
@@ -118,6 +126,11 @@ fn count_otherwise(event: &mut Event<'_>, choices: &mut Choices) {
         }
         4 => who.model = Cow::Borrowed("m-3"),
         5 => event.flags.insert(Flags::USAGE_ESTIMATED),
+        // Where it was an estimate, somebody has measured.
+        12 | 13 => {
+            tokens.output /= 2;
+            event.flags.remove(Flags::USAGE_ESTIMATED);
+        }
         _ => tokens.output += 375,
     }
 }

@@ -35,11 +35,15 @@ pub enum Fault {
     CorrectionsForgotten,
     /// A correction changes rows and accounts by what stands from now on, and takes nothing back.
     NothingTakenBack,
+    /// A call that was voided is counted when it is told again.
+    VoidedCountsAgain,
+    /// The ledger passes by what budgets say was spent before their counts began.
+    OpeningIgnored,
 }
 
 impl Fault {
     /// Every fault.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 18] = [
         Self::RestoreWithoutIds,
         Self::RestoreWithoutCalls,
         Self::RestoreWithoutOneRecord,
@@ -56,5 +60,7 @@ impl Fault {
         Self::RowTwice,
         Self::CorrectionsForgotten,
         Self::NothingTakenBack,
+        Self::VoidedCountsAgain,
+        Self::OpeningIgnored,
     ];
 }

@@ -34,6 +34,9 @@ pub struct MeterCommit {
     pub seq: u64,
     /// Engine time at its end.
     pub now: UnixMillis,
+    /// Whether all that is due by time alone was done, as at a tick; a batch of records alone does
+    /// only what these records make due.
+    pub is_timely: bool,
     /// Version of the budgets in use.
     pub version: usize,
     /// Places in the scenario's log, and what became of these events.
@@ -77,6 +80,8 @@ pub struct LedgerCommit {
     pub partition: u32,
     /// Engine time at its end.
     pub now: UnixMillis,
+    /// As [`MeterCommit::is_timely`].
+    pub is_timely: bool,
     /// Version of the budgets in use.
     pub version: usize,
     /// Per meter partition, the last commit whose deltas are applied.

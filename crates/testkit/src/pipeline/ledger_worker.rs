@@ -1,10 +1,12 @@
 //! A ledger partition with its queues of deltas, changelog and restarts.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use spendfuse_domain::UnixMillis;
 use spendfuse_domain::finding::{Finding, FindingState};
 use spendfuse_domain::verdict::BlocklistEntry;
+use spendfuse_engine::book::BudgetBook;
 use spendfuse_engine::codec;
 use spendfuse_engine::delta::Deltas;
 use spendfuse_engine::ledger::{Ledger, LedgerConfig, PUBLISH_RATE};
@@ -34,7 +36,7 @@ pub struct LedgerWorker {
 
 impl LedgerWorker {
     pub fn new(scenario: &Scenario, partition: u32, fault: Option<Fault>) -> Self {
-        let mut ledger = Ledger::new(config(scenario, partition), scenario.book(0));
+        let mut ledger = Ledger::new(config(scenario, partition), book(scenario, 0, fault));
         ledger.restored();
         let partitions = scenario.partitions as usize;
         Self {
@@ -66,12 +68,13 @@ impl LedgerWorker {
     pub fn adopt(&mut self, scenario: &Scenario, version: usize) {
         if self.version != version {
             self.version = version;
-            self.ledger.set_book(scenario.book(version));
+            self.ledger.set_book(book(scenario, version, self.fault));
         }
     }
 
-    /// Applies up to `records` records and time up to `clock`; `None` where nothing happened.
-    pub fn commit(&mut self, records: usize, clock: UnixMillis) -> Option<LedgerCommit> {
+    /// Applies up to `records` records, and time up to `clock` where that passes in the same commit;
+    /// `None` where nothing happened.
+    pub fn commit(&mut self, records: usize, clock: Option<UnixMillis>) -> Option<LedgerCommit> {
         let taken = self.process(records, clock);
         if taken.iter().all(|count| *count == 0) && !self.ledger.has_output() {
             return None;
@@ -88,6 +91,7 @@ impl LedgerWorker {
         let mut commit = LedgerCommit {
             partition: self.partition,
             now: self.ledger.now(),
+            is_timely: clock.is_some(),
             version: self.version,
             applied: self.applied.clone(),
             blocklist: outputs.told.blocklist,
@@ -101,16 +105,14 @@ impl LedgerWorker {
         Some(commit)
     }
 
-    pub fn crash_within(&mut self, scenario: &Scenario, records: usize, clock: UnixMillis) {
+    pub fn crash_within(&mut self, scenario: &Scenario, records: usize, clock: Option<UnixMillis>) {
         self.process(records, clock);
         if self.crashes.is_multiple_of(2) {
             self.ledger.finish();
         }
         self.crashes += 1;
-        self.ledger = Ledger::new(
-            config(scenario, self.partition),
-            scenario.book(self.version),
-        );
+        let book = book(scenario, self.version, self.fault);
+        self.ledger = Ledger::new(config(scenario, self.partition), book);
         self.changelog.compact(self.crashes * 5);
         for (key, value) in self.changelog.records() {
             self.ledger
@@ -121,7 +123,12 @@ impl LedgerWorker {
         self.ledger.restored();
     }
 
-    fn process(&mut self, records: usize, clock: UnixMillis) -> Vec<usize> {
+    fn process(&mut self, records: usize, clock: Option<UnixMillis>) -> Vec<usize> {
+        if clock.is_none() {
+            // As between batches.
+            let now = self.ledger.now();
+            self.ledger.advance(now);
+        }
         self.ledger.begin(self.seq + 1);
         let mut taken = vec![0; self.queues.len()];
         let mut left = records;
@@ -134,6 +141,9 @@ impl LedgerWorker {
             left -= count;
             taken[meter] = count;
         }
+        let Some(clock) = clock else {
+            return taken;
+        };
         // At the end of the log time is that of the observation, else that of the last record.
         let drained = taken
             .iter()
@@ -194,4 +204,16 @@ fn config(scenario: &Scenario, partition: u32) -> LedgerConfig {
         publish_rate: PUBLISH_RATE,
         account_capacity: 10_000_000,
     }
+}
+
+fn book(scenario: &Scenario, version: usize, fault: Option<Fault>) -> Arc<BudgetBook> {
+    let book = scenario.book(version);
+    if fault != Some(Fault::OpeningIgnored) {
+        return book;
+    }
+    let mut unopened = (*book).clone();
+    for compiled in &mut unopened.budgets {
+        compiled.budget.opening = None;
+    }
+    Arc::new(unopened)
 }

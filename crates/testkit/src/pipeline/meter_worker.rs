@@ -105,12 +105,13 @@ impl MeterWorker {
         }
     }
 
-    /// Processes `batch` and time up to `clock`; `None` where there was nothing to commit.
+    /// Processes `batch`, and time up to `clock` where that passes in the same commit; `None` where there
+    /// was nothing to commit.
     pub fn commit(
         &mut self,
         scenario: &Scenario,
         batch: &[usize],
-        clock: UnixMillis,
+        clock: Option<UnixMillis>,
     ) -> Option<(MeterCommit, Vec<DeltaRecord>)> {
         let (inputs, mut rows) = self.process(scenario, batch, clock);
         if batch.is_empty() && !self.meter.has_output() {
@@ -133,6 +134,7 @@ impl MeterWorker {
             partition: self.partition,
             seq: self.seq,
             now: self.meter.now(),
+            is_timely: clock.is_some(),
             version: self.version,
             inputs,
             rows,
@@ -148,7 +150,12 @@ impl MeterWorker {
     }
 
     /// Processes part of a batch and crashes: before, within or after the end of the commit.
-    pub fn crash_within(&mut self, scenario: &Scenario, batch: &[usize], clock: UnixMillis) {
+    pub fn crash_within(
+        &mut self,
+        scenario: &Scenario,
+        batch: &[usize],
+        clock: Option<UnixMillis>,
+    ) {
         self.process(scenario, batch, clock);
         if self.crashes.is_multiple_of(2) {
             self.meter.finish();
@@ -164,9 +171,13 @@ impl MeterWorker {
         &mut self,
         scenario: &Scenario,
         batch: &[usize],
-        clock: UnixMillis,
+        clock: Option<UnixMillis>,
     ) -> (Vec<(usize, Became)>, Vec<SeenRow>) {
         let mut rows = SeenRows::default();
+        if clock.is_none() && self.meter.is_reconsidering() {
+            // As between batches.
+            self.meter.advance(self.meter.now());
+        }
         self.meter.begin(self.seq + 1);
         self.running = self.desk.clone();
         let mut inputs = Vec::with_capacity(batch.len());
@@ -177,6 +188,9 @@ impl MeterWorker {
             };
             inputs.push((*index, became));
         }
+        let Some(clock) = clock else {
+            return (inputs, rows.0);
+        };
         let behind = self.input.get(self.position + batch.len());
         let at_end = behind.is_none_or(|next| scenario.log[*next].arrival > clock);
         let watermark = if at_end { clock } else { self.meter.now() };
@@ -190,6 +204,9 @@ impl MeterWorker {
         let is_late = self.meter.now().max(one.arrival).since(event.time) > self.horizon_millis;
         match self.fault {
             Some(Fault::DedupeOff) => event.identity = Identity(index as u128),
+            Some(Fault::VoidedCountsAgain) if self.running.is_void(scenario, event.identity) => {
+                event.identity = Identity(index as u128);
+            }
             Some(Fault::WindowByArrival) if !is_late || one.judged_at.is_some() => {
                 event.time = one.arrival
             }

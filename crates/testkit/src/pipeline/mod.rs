@@ -32,6 +32,8 @@ pub enum Move {
         events: usize,
         /// Whether it crashes instead of committing.
         crash: bool,
+        /// Whether time passes in a commit of its own, behind that of the events.
+        apart: bool,
     },
     /// A ledger partition takes up to `records` delta records.
     Ledger {
@@ -41,6 +43,8 @@ pub enum Move {
         records: usize,
         /// Whether it crashes instead of committing.
         crash: bool,
+        /// As for a meter partition.
+        apart: bool,
     },
     /// Time passes.
     Wait {
@@ -121,12 +125,14 @@ impl<'a> Simulation<'a> {
                 partition,
                 events,
                 crash,
-            } => self.meter(partition % count, events, crash),
+                apart,
+            } => self.meter(partition % count, events, crash, apart),
             Move::Ledger {
                 partition,
                 records,
                 crash,
-            } => self.ledger(partition % count, records, crash),
+                apart,
+            } => self.ledger(partition % count, records, crash, apart),
             Move::Wait { millis } => self.wait(millis),
         }
         self.publish_budgets();
@@ -164,7 +170,7 @@ impl<'a> Simulation<'a> {
         }
     }
 
-    fn meter(&mut self, partition: u32, events: usize, crash: bool) {
+    fn meter(&mut self, partition: u32, events: usize, crash: bool, apart: bool) {
         let barrier = self.barrier();
         let worker = &mut self.meters[partition as usize];
         let batch = worker.next_events(events, barrier);
@@ -172,11 +178,20 @@ impl<'a> Simulation<'a> {
             self.clock = self.clock.max(self.scenario.log[*last].arrival);
         }
         worker.adopt(self.scenario, self.version);
+        let clock = (!apart).then_some(self.clock);
         if crash {
-            worker.crash_within(self.scenario, &batch, self.clock);
+            worker.crash_within(self.scenario, &batch, clock);
             return;
         }
-        let Some((commit, deltas)) = worker.commit(self.scenario, &batch, self.clock) else {
+        self.commit_meter(partition, &batch, clock);
+        if apart {
+            self.commit_meter(partition, &[], Some(self.clock));
+        }
+    }
+
+    fn commit_meter(&mut self, partition: u32, batch: &[usize], clock: Option<UnixMillis>) {
+        let worker = &mut self.meters[partition as usize];
+        let Some((commit, deltas)) = worker.commit(self.scenario, batch, clock) else {
             return;
         };
         for (ledger, record) in deltas {
@@ -186,15 +201,21 @@ impl<'a> Simulation<'a> {
         self.history.commits.push(Commit::Meter(commit));
     }
 
-    fn ledger(&mut self, partition: u32, records: usize, crash: bool) {
+    fn ledger(&mut self, partition: u32, records: usize, crash: bool, apart: bool) {
+        let clock = (!apart).then_some(self.clock);
         let worker = &mut self.ledgers[partition as usize];
         worker.adopt(self.scenario, self.version);
         if crash {
-            worker.crash_within(self.scenario, records, self.clock);
+            worker.crash_within(self.scenario, records, clock);
             return;
         }
-        if let Some(commit) = worker.commit(records, self.clock) {
-            self.history.commits.push(Commit::Ledger(commit));
+        let commits = [
+            Some((records, clock)),
+            apart.then_some((0, Some(self.clock))),
+        ];
+        for (records, clock) in commits.into_iter().flatten() {
+            let commit = worker.commit(records, clock);
+            self.history.commits.extend(commit.map(Commit::Ledger));
         }
     }
 
@@ -209,10 +230,10 @@ impl<'a> Simulation<'a> {
 
     fn settle_everything(&mut self, events: usize) {
         for partition in 0..self.scenario.partitions {
-            self.meter(partition, events, false);
+            self.meter(partition, events, false, false);
         }
         for partition in 0..self.scenario.partitions {
-            self.ledger(partition, usize::MAX, false);
+            self.ledger(partition, usize::MAX, false, false);
         }
     }
 
@@ -239,6 +260,7 @@ impl<'a> Simulation<'a> {
                     partition,
                     events: 4,
                     crash: false,
+                    apart: false,
                 });
             }
         }

@@ -1,6 +1,6 @@
 //! What must become of each event: counted, by the difference, duplicate, echo, conflict or late.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use spendfuse_domain::event::{Body, Call, Event, Flags};
 use spendfuse_domain::{FixedDimension, Identity, UnixMillis};
@@ -37,13 +37,16 @@ pub struct Identities {
     /// Places in the log of those that were corrected, and what stands for them, or stood before they
     /// were void: they do not grow.
     corrected: Vec<(usize, Event<'static>)>,
+    /// Of events that a call has grown by, the place of its first one.
+    firsts: BTreeMap<usize, usize>,
 }
 
 #[derive(Clone, Debug)]
 struct Known {
     identity: Identity,
     content: u32,
-    arrival: UnixMillis,
+    /// By engine time.
+    counted_at: UnixMillis,
     /// Place in the log.
     index: usize,
     /// Names of what was told of whose it is.
@@ -70,8 +73,7 @@ impl Identities {
             return Expected::Late;
         }
         let known = self.counted.iter().rev().find(|known| {
-            known.identity == event.identity
-                && one.arrival.minute() - known.arrival.minute() <= window
+            known.identity == event.identity && now.minute() - known.counted_at.minute() <= window
         });
         let expected = match known {
             None => Expected::Counted,
@@ -100,17 +102,25 @@ impl Identities {
         self.counted.push(Known {
             identity: event.identity,
             content: event.content,
-            arrival: one.arrival,
+            counted_at: now,
             index,
             told,
         });
+        if let Expected::Grown(before) = expected {
+            let first = self.first_of(before);
+            self.firsts.insert(index, first);
+        }
         expected
+    }
+
+    /// Place of the first event of the call that the one at `index` counts for.
+    pub fn first_of(&self, index: usize) -> usize {
+        self.firsts.get(&index).copied().unwrap_or(index)
     }
 
     /// The same of a correction, which stands at `index` of the log.
     pub fn judge_correction(
         &mut self,
-        log: &[LogEvent],
         index: usize,
         made: &Made,
         now: UnixMillis,
@@ -120,9 +130,8 @@ impl Identities {
         if made.judged_at < UnixMillis::from_minute(now.minute() - window) {
             return Expected::Late;
         }
-        let arrival = log[index].arrival;
         let known = self.counted.iter().rev().find(|known| {
-            known.identity == made.identity && arrival.minute() - known.arrival.minute() <= window
+            known.identity == made.identity && now.minute() - known.counted_at.minute() <= window
         });
         match known {
             Some(known) if known.content == made.content => Expected::Duplicate,
@@ -131,7 +140,7 @@ impl Identities {
                 self.counted.push(Known {
                     identity: made.identity,
                     content: made.content,
-                    arrival,
+                    counted_at: now,
                     index,
                     told: BTreeSet::new(),
                 });

@@ -8,7 +8,8 @@ use spendfuse_engine::meter::{Corrected, Counted};
 
 use super::identities::{Expected, Identities};
 use super::session::{ReferenceSession, SessionName, session_of, session_scope};
-use crate::corrections::Made;
+use super::spend::Tally;
+use crate::corrections::{Made, Stands};
 use crate::scenario::{BudgetVersion, LogEvent, Scenario};
 
 /// A meter partition, recomputed from its events in counting order.
@@ -72,7 +73,7 @@ impl<'a> MeterReference<'a> {
         }
         let before = match expected {
             Expected::Counted => None,
-            Expected::Grown(before) => Some(&self.scenario.log[before]),
+            Expected::Grown(before) => Some((before, self.identities.first_of(before))),
             _ => return expected,
         };
         match &one.event.body {
@@ -94,13 +95,18 @@ impl<'a> MeterReference<'a> {
         self.now = self.now.max(scenario.log[index].arrival);
         let (now, horizon) = (self.now, scenario.horizon_millis);
         let identities = &mut self.identities;
-        let expected = identities.judge_correction(&scenario.log, index, made, now, horizon);
+        let expected = identities.judge_correction(index, made, now, horizon);
         if expected != Expected::Counted || original.judged_at.is_some() {
             return expected;
         }
         let budgets = &scenario.versions[version].budgets;
         for budget in budgets.iter().filter(|one| one.window.is_session()) {
             let (from, began) = scenario.count_begins(version, budget);
+            let named = |stands: &Option<Stands>| {
+                let stands = stands.as_ref();
+                stands.map(|stands| stands.event.attribution.clone())
+            };
+            let moves = named(&made.before) != named(&made.after);
             for (stands, times) in [(&made.before, -1), (&made.after, 1)] {
                 let Some(stands) = stands else { continue };
                 let who = &stands.event.attribution;
@@ -116,10 +122,13 @@ impl<'a> MeterReference<'a> {
                 if !has_it || made.of < from || session.has_ended(self.now, scenario.idle_millis) {
                     continue;
                 }
-                let account = session
-                    .accounts
-                    .entry((budget.id.to_string(), scope))
-                    .or_default();
+                let name = (budget.id.to_string(), scope);
+                // Only an entry that was not there begins an account.
+                let begins = moves && times > 0;
+                if !begins && !session.accounts.contains_key(&name) {
+                    continue;
+                }
+                let account = session.account(name, index);
                 account.began = began;
                 account.tally.add_standing(stands, times);
             }
@@ -127,10 +136,11 @@ impl<'a> MeterReference<'a> {
         expected
     }
 
+    /// `before`: of a call that has grown, the places of what stood for it and of its first event.
     fn usage(
         &mut self,
         index: usize,
-        (one, before): (&LogEvent, Option<&LogEvent>),
+        (one, before): (&LogEvent, Option<(usize, usize)>),
         is_generation: bool,
         version: usize,
         rules: &DetectorRules,
@@ -154,14 +164,20 @@ impl<'a> MeterReference<'a> {
             let Some(name) = session_of(who, root) else {
                 continue;
             };
-            let session = self.begun(name, index);
-            let account = session
-                .accounts
-                .entry((budget.id.to_string(), scope))
-                .or_default();
+            let account = (budget.id.to_string(), scope);
+            let mut more = Tally::default();
+            match before {
+                None => more.add(one),
+                Some((before, first)) => {
+                    more = self.growth(&name, &account, first, (one, &scenario.log[before]));
+                    if more == Tally::default() {
+                        continue;
+                    }
+                }
+            }
+            let account = self.begun(name, index).account(account, index);
             account.began = scenario.count_begins(version, budget).1;
-            account.tally.add(one);
-            before.inspect(|before| account.tally.take_back(before));
+            account.tally.join(&more);
         }
         // Detectors have seen a call that grows.
         let is_step = is_generation && before.is_none();
@@ -169,6 +185,22 @@ impl<'a> MeterReference<'a> {
             let now = self.now;
             self.closed += self.begun(name, index).step(index, one, rules, now);
         }
+    }
+
+    /// What an account of a session counts of a call whose first event is at `first`: what is less only
+    /// where the account was there by then, since its session may be another one.
+    fn growth(
+        &self,
+        name: &SessionName,
+        account: &(String, String),
+        first: usize,
+        (now, before): (&LogEvent, &LogEvent),
+    ) -> Tally {
+        let session = self.sessions.get(name);
+        let known = session.and_then(|session| session.accounts.get(account));
+        let holds_it = known.filter(|known| known.first <= first);
+        let held = holds_it.map_or_else(Tally::default, |known| known.tally.clone());
+        held.growth(now, before)
     }
 
     fn keep_alive(&mut self, name: &SessionName, index: usize) {
@@ -226,13 +258,14 @@ impl<'a> MeterReference<'a> {
         }
     }
 
-    /// The commit ends at `now`: idle sessions end, `budget_exceeded` findings open and close.
-    pub fn end_commit(&mut self, now: UnixMillis, version: usize) {
+    /// The commit ends at `now`: idle sessions end where it `is_timely`, `budget_exceeded` findings open
+    /// and close.
+    pub fn end_commit(&mut self, now: UnixMillis, version: usize, is_timely: bool) {
         self.now = now;
         let idle = self.scenario.idle_millis;
         let sessions = self.sessions.iter();
         let ended: Vec<_> = sessions
-            .filter(|(_, session)| session.has_ended(now, idle))
+            .filter(|(_, session)| is_timely && session.has_ended(now, idle))
             .map(|(name, _)| name.clone())
             .collect();
         for name in ended {

@@ -17,10 +17,38 @@ pub type SessionName = (String, bool, String);
 pub struct SessionTally {
     /// Version in which the count began.
     pub began: usize,
+    /// Place in the log of what it began with.
+    pub first: usize,
     /// The sums.
     pub tally: Tally,
     /// Whether its `budget_exceeded` finding is open.
     pub exceeded: bool,
+}
+
+impl Tally {
+    /// What is counted here of a call that has grown from `before` to `now`, where this holds it: not
+    /// so much less that less than nothing were left. Where nothing is held, only what is more.
+    pub fn growth(&self, now: &LogEvent, before: &LogEvent) -> Self {
+        let mut more = Self::default();
+        more.add(now);
+        more.take_back(before);
+        let cost = more.cost.max(-self.cost);
+        let priced = self.cost + cost - self.unpriced;
+        Self {
+            cost,
+            unpriced: more.unpriced.max(-self.unpriced).min(priced),
+            tokens: more.tokens.max(-self.tokens),
+            calls: more.calls.max(-self.calls),
+        }
+    }
+
+    /// Adds what was counted elsewhere.
+    pub fn join(&mut self, other: &Self) {
+        self.cost += other.cost;
+        self.unpriced += other.unpriced;
+        self.tokens += other.tokens;
+        self.calls += other.calls;
+    }
 }
 
 /// Agent and model.
@@ -56,6 +84,14 @@ impl ReferenceSession {
             lanes: BTreeMap::new(),
             blocked_by: BTreeMap::new(),
         }
+    }
+
+    /// The account of that budget and scope, begun at `index` of the log where it is new.
+    pub fn account(&mut self, name: (String, String), index: usize) -> &mut SessionTally {
+        self.accounts.entry(name).or_insert_with(|| SessionTally {
+            first: index,
+            ..SessionTally::default()
+        })
     }
 
     /// Takes a generation step; returns how many episodes ended with it.

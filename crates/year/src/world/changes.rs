@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 use spendfuse_bus::OutputRecord;
 
 use super::{Happening, World};
+use crate::broken::Habit;
 use crate::budget::Budget;
 use crate::calendar::{HOUR, MINUTE};
 use crate::sidecar::UNREADABLE_VERSION;
@@ -33,9 +34,17 @@ impl World {
             }
             2 => budgets[place].change_window(&mut self.random),
             3 => return self.change_there_and_back(&budgets, place),
+            4 if self.opening_may_change(&budgets[place]) => budgets[place].change_opening(),
             _ => budgets[place].change_limit(&mut self.random),
         }
         self.apply(budgets)
+    }
+
+    /// What was spent before counts in the window in which the count began, while that one runs.
+    fn opening_may_change(&self, budget: &Budget) -> bool {
+        let now = self.cluster.now;
+        let began = self.reference.counted_from(budget, now);
+        budget.has_opening() && budget.window_at(began) == budget.window_at(now)
     }
 
     /// A budget is changed, or removed, and is again what it was before anybody has looked: with
@@ -86,7 +95,11 @@ impl World {
         let mut records: Vec<OutputRecord> = { budgets.iter().filter(is_new) }
             .map(|budget| {
                 let counted_from = self.reference.counted_from(budget, now);
-                record(&budget.id, Some(budget.record(counted_from)))
+                let mut told = budget.record(counted_from);
+                if counted_from < now && Habit::OpeningDropped.is_broken() {
+                    told["opening"] = Value::Null;
+                }
+                record(&budget.id, Some(told))
             })
             .collect();
         let is_gone = |id: &&String| budgets.iter().all(|budget| budget.id != **id);

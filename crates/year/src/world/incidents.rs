@@ -76,6 +76,8 @@ impl World {
     pub(super) fn happen(&mut self, what: Happening) -> Result<(), String> {
         match what {
             Happening::Told(told) => self.tell(told),
+            Happening::Correct => self.correct(),
+            Happening::CorrectionComesAgain(one) => self.send_correction(&one, true),
             Happening::Budgets => self.change_budgets()?,
             Happening::Prices => self.change_prices(),
             Happening::ProcessorGoes { back_at } if self.processor.is_up => {

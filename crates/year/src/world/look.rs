@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::World;
 use crate::growth::{Size, Sizes};
-use crate::reference::Place;
+use crate::reference::{Expected, Place};
 
 impl World {
     /// Compares everything with what must be.
@@ -16,6 +16,7 @@ impl World {
         }
         self.settle()?;
         self.year.looks += 1;
+        self.looked_at = Some(self.cluster.now);
         for row in self.warehouse.take_rows("spend") {
             self.reference.row(&row)?;
         }
@@ -27,6 +28,8 @@ impl World {
         }
         self.look_at_dlq()?;
         self.reference.nothing_is_lost()?;
+        self.note_processed_corrections();
+        self.reference.corrections_are_settled()?;
         if let Some((table, address)) = self.warehouse.address_given_twice() {
             return Err(format!("an address is given twice in {table}: {address:?}"));
         }
@@ -70,10 +73,10 @@ impl World {
                 .processor
                 .account(&place.budget, &place.scope, place.start);
             expected_accounts += 1;
-            if found != Some(expected.sum) {
+            if found != Some(expected.sum()) {
                 return Err(format!(
                     "{place:?} holds {found:?}, counted {:?}",
-                    expected.sum
+                    expected.sum()
                 ));
             }
         }
@@ -115,7 +118,7 @@ impl World {
                     .reference
                     .accounts
                     .get(&current)
-                    .map(|one| one.sum)
+                    .map(Expected::sum)
                     .unwrap_or_default();
                 let expected = (budget.verdict(sum, &known.like), budget.counted(sum));
                 let found = sidecar.ask(&self.cluster, &place.budget, &known.like.request());

@@ -1,18 +1,21 @@
 //! An installation and its life, day by day.
 //!
-//! [`incidents`] plans and carries out what happens, [`work`] lets everybody do theirs meanwhile, and
-//! [`look`] compares the books.
+//! [`incidents`] plans and carries out what happens, [`desk`] corrects what was counted, [`work`] lets
+//! everybody do theirs meanwhile, and [`look`] compares the books.
 
 mod changes;
+mod desk;
 mod incidents;
 mod look;
 mod topic_set;
 mod work;
 
 use std::collections::BTreeMap;
+use std::rc::Rc;
 
 use crate::calendar::{self, DAY};
 use crate::cluster::Cluster;
+use crate::corrections::Correction;
 use crate::growth::Growth;
 use crate::loader::Lane;
 use crate::process::{HORIZON, Processor};
@@ -32,6 +35,9 @@ const BEGIN: i64 = 1_797_724_800_000;
 #[derive(Clone, Debug)]
 enum Happening {
     Told(Told),
+    /// Somebody makes a correction.
+    Correct,
+    CorrectionComesAgain(Rc<Correction>),
     Budgets,
     Prices,
     ProcessorGoes {
@@ -90,6 +96,8 @@ pub struct Year {
     pub days: u32,
     /// Calls that were counted.
     pub calls: u64,
+    /// Corrections that were made.
+    pub corrections: u64,
     /// Workers and loaders that died in the middle of something.
     pub deaths: u64,
     /// Looks at the books.
@@ -116,6 +124,10 @@ pub(crate) struct World {
     happenings: u64,
     /// Offset up to which the DLQ was looked at, by partition.
     looked_at_dlq: Vec<i64>,
+    /// When the books were looked at last: what was counted before was seen.
+    looked_at: Option<i64>,
+    /// The call that was corrected last.
+    corrected_last: String,
     budgets_drawn: usize,
     year: Year,
 }
@@ -138,6 +150,8 @@ impl World {
             agenda: BTreeMap::new(),
             happenings: random.below(2) as u64,
             looked_at_dlq: vec![0; set.partitions as usize],
+            looked_at: None,
+            corrected_last: String::new(),
             budgets_drawn: 0,
             year: Year::default(),
             random,
@@ -184,7 +198,11 @@ impl World {
 
     fn day(&mut self, day: u32) -> Result<(), String> {
         let begin = BEGIN + i64::from(day) * DAY;
-        for (at, told) in self.traffic.day(i64::from(day), begin) {
+        let told = self.traffic.day(i64::from(day), begin);
+        if !told.is_empty() {
+            self.plan_corrections(begin);
+        }
+        for (at, told) in told {
             self.plan(at, Happening::Told(told));
         }
         self.plan_incidents(begin);

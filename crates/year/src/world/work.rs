@@ -40,6 +40,7 @@ impl World {
                 self.attend();
                 self.cluster.clean();
                 self.work()?;
+                self.note_processed_corrections();
             }
             if self.cluster.now < to {
                 self.tick()?;

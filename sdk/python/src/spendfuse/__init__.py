@@ -63,16 +63,25 @@ _R = TypeVar("_R")
 _F = TypeVar("_F", bound=Callable[..., Any])
 
 _default: Optional[Spendfuse] = None
+#: Whether nobody has configured it.
+_is_implicit = True
 _lock = _threading.Lock()
 
 _atexit.register(_close_all)
 
 
 def configure(url: Optional[str] = None, **settings: Any) -> Spendfuse:
-    """Makes the `Spendfuse` whose verbs this module has, from arguments as `Spendfuse` takes them."""
-    global _default
-    _default = Spendfuse(url, **settings)
-    return _default
+    """Makes the `Spendfuse` whose verbs this module has, from arguments as `Spendfuse` takes them. What was
+    wrapped and guarded before anybody configured anything, as modules do that are imported first, goes by
+    these settings, too."""
+    global _default, _is_implicit
+    with _lock:
+        if _default is None or not _is_implicit:
+            _default = Spendfuse(url, **settings)
+        else:
+            _default.configure(url, **settings)
+        _is_implicit = False
+        return _default
 
 
 def _sf(**settings: Any) -> Spendfuse:

@@ -4,29 +4,32 @@ from __future__ import annotations
 
 import time
 import uuid
-import zlib
 from datetime import datetime, timezone
-from typing import TYPE_CHECKING, Any, Callable, Mapping, Optional, Union
+from typing import TYPE_CHECKING, Any, Mapping, Optional
 
+from ._answer import Watch
 from ._context import current_session
 from ._decision import Decision
 from ._delivery import Waiting
 from ._fingerprint import of_request
-from ._pieces import Elements, Events
+from ._pictures import tokens_of
 from ._request import Body
-from ._routes import Route, provider_of, route_of
-from ._seen import Seen, tokens_in, usage_of
+from ._routes import Route, host_provider, provider_of, route_of, source_of
+from ._seen import Seen, usage_of
 from ._telling import encoded, now
 
 if TYPE_CHECKING:
     from ._client import Spendfuse
 
-#: A longer answer (embeddings of a book) is read by the thread that delivers, not on the app's.
-_LONG_ANSWER = 64 * 1024
-#: Beyond, an answer is charged by estimate.
-_LONGEST_ANSWER = 32 * 1024 * 1024
 #: Exceptions of httpx that say that nothing was sent.
-_NOT_SENT = ("ConnectError", "ConnectTimeout", "PoolTimeout", "ProxyError", "UnsupportedProtocol")
+_NOT_SENT = (
+    "ConnectError", "ConnectTimeout", "PoolTimeout", "ProxyError", "UnsupportedProtocol",
+    # A request that cannot be written down: a line feed at the end of a key.
+    "LocalProtocolError",
+)
+
+#: Headers that name an answer which does not name itself.
+_REQUEST_IDS = ("x-request-id", "request-id", "apim-request-id", "x-amzn-requestid")
 
 
 class Meter:
@@ -37,22 +40,25 @@ class Meter:
         sf: Spendfuse,
         *,
         provider: Optional[str],
-        reserve: bool,
-        downgrade: str,
+        reserve: Optional[bool],
+        downgrade: Optional[str],
         fields: Mapping[str, Any],
     ) -> None:
         self.sf = sf
         self.provider = provider
-        self.reserve = reserve
+        self._reserve = reserve
         self.downgrade = downgrade
         self.fields = fields
         #: Hosts that refuse to be asked for a stream's usage.
         self.refusing_hosts: set[str] = set()
 
+    @property
+    def reserve(self) -> bool:
+        return self.sf.config.reserve if self._reserve is None else self._reserve
+
     def begin(self, request: Any) -> Optional[Call]:
         """The call that a request of httpx makes; `None` where it costs nothing."""
-        url = request.url
-        route = route_of(request.method, url.path)
+        route = None if self.sf.config.disabled else route_of(request.method, request.url.path)
         return None if route is None else Call(self, request, route)
 
 
@@ -63,14 +69,16 @@ class Call:
         self.route = route
         headers = request.headers
         self.host = request.url.host
-        self._provider = meter.provider or provider_of(self.host, route)
-        # A server of one's own, whose ids are no identities: Ollama counts to 999.
-        self._is_private = request.url.scheme == "http"
+        self._path = path = request.url.path
+        self._provider = meter.provider or provider_of(self.host, path, route)
+        # Servers of one's own and gateways may count their answers from one: Ollama counts to 999.
+        is_known = meter.provider is not None or host_provider(self.host, path) is not None
+        self._is_private = request.url.scheme == "http" or not is_known
+        self._sent = frozenset(headers.values())
         content = _content(request)
         self._body = Body.read(content) if content else None
-        self._request_bytes = len(content)
-        asked = self._body.model if self._body is not None else None
-        self.asked_model = route.model or asked or ""
+        self._request_tokens = tokens_of(content)
+        self.asked_model = route.model or (self._body.asked_model if self._body is not None else "")
         self._call_id = uuid.uuid4().hex
         retries = headers.get("x-stainless-retry-count", "")
         self._attempt = int(retries) + 1 if retries.isdigit() else 1
@@ -103,7 +111,7 @@ class Call:
             question.update(self._session.limit())
         # Without its model nothing can be estimated, and the sidecar refuses such a question.
         if self._meter.reserve and self.asked_model:
-            estimate: dict[str, Any] = {"model": self.asked_model, "input_tokens": tokens_in(self._request_bytes)}
+            estimate: dict[str, Any] = {"model": self.asked_model, "input_tokens": self._request_tokens}
             output = self._body.max_output_tokens if self._body is not None else None
             output = 0 if self.route.operation == "embeddings" else output
             if output is not None:
@@ -128,7 +136,12 @@ class Call:
         if self.route.model is None:
             return self._body is not None and self._body.model is not None
         # In a path: another maker's model has another path, and its answer another form.
-        return self.route.usage_format == "gemini" and other.startswith("gemini")
+        return self._place_of_model in self._path and self.route.usage_format == "gemini" and other.startswith("gemini")
+
+    @property
+    def _place_of_model(self) -> str:
+        """How a path has it; an endpoint or a tuned model stands in another place."""
+        return f"/models/{self.route.model}:"
 
     def outgoing(self, request: Any, asks_usage: bool) -> Any:
         """The request as it is sent."""
@@ -146,7 +159,7 @@ class Call:
             edits = self._body.edits(in_body, asks_usage)
             content = self._body.edited(edits) if edits else None
         if self.route.model and self._other_model:
-            url = url.copy_with(path=url.path.replace(f"models/{self.route.model}:", f"models/{self._other_model}:"))
+            url = url.copy_with(path=url.path.replace(self._place_of_model, f"/models/{self._other_model}:"))
         if content is None and url is request.url:
             return request
         headers = request.headers.copy()
@@ -185,11 +198,14 @@ class Call:
             # The proxy tells of its calls itself.
             self.failed()
             return None
-        request_id = response.headers.get("x-request-id") or response.headers.get("request-id")
+        named = map(response.headers.get, _REQUEST_IDS)
+        # A name that the app has sent is no name: all its calls could have one.
+        request_id = next((name for name in named if name and name not in self._sent), None)
         return Watch(self, response.headers, request_id)
 
     def settle(self, seen: Seen, request_id: Optional[str] = None, later: Optional[bytes] = None) -> None:
-        """Tells what the call has cost; once. A long answer (`later`) is read in the background."""
+        """Tells what the call has cost; once. A long answer (`later`) is read in the background, while
+        there is room for it."""
         if self.is_settled:
             return
         self.is_settled = True
@@ -201,17 +217,23 @@ class Call:
             return self._event(seen, latency, request_id)
 
         on_result = self._session.counted if self._session is not None else None
-        waiting = Waiting(make=make, on_result=on_result)
+        unread = 0 if later is None else len(later)
+        waiting = Waiting(make=make, on_result=on_result, unread=unread)
         try:
-            if later is None:
-                waiting.event, waiting.make = make(), None
-            if waiting.event or later is not None:
+            if not unread or not self._sf.delivery.has_room_for(unread):
+                waiting.event, waiting.make, waiting.unread = make(), None, 0
+            if waiting.event or waiting.make:
                 self._sf.delivery.put(waiting)
         except Exception as error:  # noqa: BLE001  the answer is the app's all the same
             self.complain("a call was not told: %r", error)
 
     def complain(self, message: str, error: Exception) -> None:
         self._sf.sidecar.complaints.say("answer", message, error)
+
+    def __del__(self) -> None:
+        # Permitted, and not made: what held it up lies between here and the transport.
+        if not self.__dict__.get("is_settled", True):
+            self._release()
 
     def _release(self) -> None:
         if self._reservation is not None:
@@ -224,7 +246,7 @@ class Call:
             self._release()
             return None
         source, name = self._identity(seen, request_id)
-        usage_format, usage = usage_of(seen, self.route, self._request_bytes)
+        usage_format, usage = usage_of(seen, self.route, self._request_tokens)
         event: dict[str, Any] = {
             "id": name,
             "source": source,
@@ -244,11 +266,13 @@ class Call:
             "tool_calls": seen.tool_calls,
             "units": seen.units(self.asked_model),
             "prompt_fingerprint": self._fingerprint(),
+            "flags": ["downgraded"] if self._other_model else None,
         }
         event.update({name: value for name, value in optional.items() if value})
         if self.route.retrieves:
             # The same at every asking.
-            event["time"] = datetime.fromtimestamp(seen.created_at or 0, timezone.utc).isoformat()
+            if seen.created_at is not None:
+                event["time"] = datetime.fromtimestamp(seen.created_at, timezone.utc).isoformat()
         else:
             event.update(call_id=self._call_id, attempt=self._attempt, latency_ms=latency)
         if self._session is not None:
@@ -261,8 +285,8 @@ class Call:
         name = seen.id or request_id or ""
         call_id = "background" if self.route.retrieves else self._call_id
         if self._is_private:
-            return f"spendfuse-python:{self._provider or self.host}", f"{call_id}-{name}"
-        return f"llm:{self._provider or self.host}", name or call_id
+            return f"spendfuse-python:{self._provider or self.route.language}", f"{call_id}-{name}"
+        return source_of(self._provider or self.host), name or call_id
 
     def _service_tier(self, seen: Seen) -> Optional[str]:
         asked = self._body.members.get("service_tier") if self._body is not None else None
@@ -276,106 +300,9 @@ class Call:
         return of_request(key, self._body.members)
 
 
-class Watch:
-    """Reads an answer while it goes by. What comes out is what goes on to the app."""
-
-    def __init__(self, call: Call, headers: Any, request_id: Optional[str]) -> None:
-        self._call = call
-        self._request_id = request_id
-        self._seen = Seen()
-        self._encoding = headers.get("content-encoding", "identity").lower()
-        content_type = headers.get("content-type", "")
-        self._pieces: Union[Events, Elements, None] = None
-        if content_type.startswith("text/event-stream"):
-            self._pieces = Events()
-        elif call.route.streams:
-            self._pieces = Elements()
-        if self._encoding != "identity":
-            # Compressed although that was not asked for: as it is, and by estimate.
-            self._pieces = None
-        self._strips = call.asks_usage and isinstance(self._pieces, Events)
-        self._whole: list[bytes] = []
-        self._length = 0
-
-    def is_read_already(self, response: Any) -> bool:
-        """Whether a transport gave an answer that it has read, as caches and mocks do; then it is taken."""
-        if not hasattr(response, "_content"):
-            return False
-        self._encoding = "identity"
-        self.push(response.content)
-        self.end()
-        return True
-
-    def push(self, chunk: bytes) -> list[bytes]:
-        self._length += len(chunk)
-        if self._pieces is None:
-            if self._length <= _LONGEST_ANSWER:
-                self._whole.append(chunk)
-            return [chunk]
-        kept = [piece for piece in self._pieces.push(chunk) if not (self._take(piece) and self._strips)]
-        # Where nothing is taken out, the bytes go on as they came.
-        return kept if self._strips else [chunk]
-
-    def end(self) -> list[bytes]:
-        """The answer is complete; what is left of it."""
-        rest = b""
-        if self._pieces is not None:
-            rest = self._pieces.rest()
-            is_usage = self._take(rest) if rest else False
-            rest = rest if self._strips and not is_usage else b""
-        self.settle()
-        return [rest] if rest else []
-
-    def settle(self) -> None:
-        """The answer is at its end, as far as anybody will read it."""
-        call, whole = self._call, b"".join(self._whole)
-        self._whole = []
-        if call.is_settled:
-            return
-        if self._pieces is not None:
-            call.settle(self._seen, self._request_id)
-            return
-        data = _decoded(whole, self._encoding)
-        if data is not None and len(data) > _LONG_ANSWER:
-            call.settle(self._seen, self._request_id, later=data)
-            return
-        if data is not None:
-            self._read(data)
-        if not self._seen.is_read:
-            # Cut, or compressed by other means: by its length.
-            self._seen.generated = self._length
-        call.settle(self._seen, self._request_id)
-
-    def _take(self, piece: bytes) -> bool:
-        read: Callable[[bytes], bytes] = Events.json if isinstance(self._pieces, Events) else Elements.json
-        return self._read(read(piece))
-
-    def _read(self, data: bytes) -> bool:
-        try:
-            return self._seen.take(self._call.route, data)
-        except Exception as error:  # noqa: BLE001  an answer of an unknown form is the app's all the same
-            self._call.complain("an answer cannot be read, and is charged by estimate: %r", error)
-            return False
-
-
 def _content(request: Any) -> bytes:
     try:
         content: bytes = request.content
     except Exception:  # noqa: BLE001  a body that is streamed is not held in memory
         return b""
     return b"" if "content-encoding" in request.headers else content
-
-
-def _decoded(body: bytes, encoding: str) -> Optional[bytes]:
-    if encoding == "identity":
-        return body
-    try:
-        if encoding in ("gzip", "x-gzip"):
-            return zlib.decompressobj(zlib.MAX_WBITS | 16).decompress(body, _LONGEST_ANSWER)
-        if encoding == "deflate":
-            return zlib.decompressobj().decompress(body, _LONGEST_ANSWER)
-    except zlib.error:
-        pass
-    return None
-
-

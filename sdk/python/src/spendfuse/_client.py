@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import inspect
 import os
+import sys
 import weakref
 from decimal import Decimal
 from typing import Any, Awaitable, Callable, Mapping, Optional, TypeVar, cast, overload
@@ -12,10 +14,10 @@ from typing import Any, Awaitable, Callable, Mapping, Optional, TypeVar, cast, o
 from . import _config
 from ._context import Applied, checked, current_session
 from ._decision import Decision
-from ._delivery import Delivery, Waiting
+from ._delivery import Delivery, Waiting, forget_all
 from ._session import Session
 from ._sidecar import Sidecar
-from ._telling import Money, Telling
+from ._telling import Money, Telling, amount
 
 C = TypeVar("C")
 F = TypeVar("F", bound=Callable[..., Any])
@@ -70,8 +72,16 @@ class Spendfuse(Telling):
         self.delivery = Delivery(
             self.sidecar.usage, self.sidecar.complaints, self.config.queue_size, self.config.exit_timeout
         )
+        self.sessions: weakref.WeakSet[Session] = weakref.WeakSet()
         super().__init__()
         _instances.add(self)
+
+    def configure(self, url: Optional[str] = None, **settings: Any) -> None:
+        """Other settings for all that goes by this one; what was told before is delivered as it was to be."""
+        former = self.sidecar.watch
+        Spendfuse.__init__(self, url, **settings)
+        if former is not None:
+            former.stop()
 
     # -- Guarding
 
@@ -97,11 +107,12 @@ class Spendfuse(Telling):
             call_timeout_s=call_timeout_s,
             **context,
         )
-        return self._judged(self.sidecar.check(asked))
+        return self._judged(self.sidecar.check(asked), reserve)
 
     async def acheck(self, **asked: Any) -> Decision:
         """`check` for coroutines: takes the same, and does not hold up the event loop."""
-        return self._judged(await self.sidecar.acheck(self.question(**asked)))
+        decision = await self.sidecar.acheck(self.question(**asked))
+        return self._judged(decision, asked.get("reserve", False))
 
     def question(
         self,
@@ -118,7 +129,7 @@ class Spendfuse(Telling):
         members = {
             "model": model,
             "provider": provider,
-            "estimated_cost_usd": None if estimated_cost_usd is None else str(estimated_cost_usd),
+            "estimated_cost_usd": None if estimated_cost_usd is None else amount(estimated_cost_usd),
             "estimate": estimate,
             "reserve": reserve or None,
             "call_timeout_s": call_timeout_s,
@@ -164,11 +175,8 @@ class Spendfuse(Telling):
         return cast(R, self._awaited(result, decision, use, provider, fields))
 
     def _permitted(self, decision: Decision, model: Optional[str]) -> Optional[str]:
-        """The model to call, where one is asked for; raises where the call is refused. Where a session
-        refuses by its own budget, the sidecar has allowed the call and holds it."""
-        if not decision.allowed:
-            self.release(decision)
-            raise decision.error()
+        """The model to call, where one is asked for; raises where the call is refused."""
+        decision.raise_for_block()
         return None if model is None else self.model_by(decision, model)
 
     async def _aguarded_call(
@@ -202,7 +210,11 @@ class Spendfuse(Telling):
         return answer
 
     def _settle(self, result: Any, decision: Decision, model: Optional[str], provider: Optional[str]) -> None:
-        if not self.add_usage(result, model=model, provider=provider, reservation_id=decision.reservation_id):
+        told: dict[str, Any] = dict(model=model, provider=provider, reservation_id=decision.reservation_id)
+        if model is not None and decision.decision == "downgrade" and model == decision.downgrade_to:
+            told["flags"] = ["downgraded"]
+        if not self.told_now(result, told)[1]:
+            # It says no usage, or a wrapped client has told it, with a hold of its own.
             self.release(decision)
 
     @overload
@@ -268,8 +280,8 @@ class Spendfuse(Telling):
         meter = Meter(
             self,
             provider=provider,
-            reserve=self.config.reserve if reserve is None else reserve,
-            downgrade=downgrade or self.config.downgrade,
+            reserve=reserve,
+            downgrade=downgrade,
             fields=checked(context),
         )
         wrap(client, meter)
@@ -285,9 +297,14 @@ class Spendfuse(Telling):
         """A run with a budget of its own: `with sf.session(budget="0.50") as s:`."""
         return Session(self, session, None if budget is None else Decimal(str(budget)), checked(context))
 
-    def _judged(self, decision: Decision) -> Decision:
+    def _judged(self, decision: Decision, reserve: bool) -> Decision:
         session = current_session()
-        return decision if session is None else session.judged(decision)
+        judged = decision if session is None else session.judged(decision)
+        if judged.allowed or not reserve:
+            return judged
+        # The sidecar has allowed the call, and holds it; the session's own budget refuses it.
+        self.release(decision)
+        return dataclasses.replace(judged, reservation_id=None)
 
     def flush(self, timeout: Optional[float] = None) -> bool:
         """Waits until everything told so far is safe; whether it is."""
@@ -301,13 +318,18 @@ class Spendfuse(Telling):
 
     def after_fork(self) -> None:
         self.sidecar.after_fork()
-        self.delivery.after_fork()
+        for session in list(self.sessions):
+            session.after_fork()
 
 
 _instances: weakref.WeakSet[Spendfuse] = weakref.WeakSet()
 
 
 def _after_fork_in_child() -> None:
+    answers = sys.modules.get("spendfuse._answer")
+    if answers is not None:
+        answers.forget_all()
+    forget_all()
     for one in list(_instances):
         one.after_fork()
 

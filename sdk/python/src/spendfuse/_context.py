@@ -10,7 +10,7 @@ import contextvars
 import difflib
 import functools
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Callable, Mapping, Optional, TypeVar
+from typing import TYPE_CHECKING, Any, Callable, Mapping, NamedTuple, Optional, TypeVar
 
 if TYPE_CHECKING:
     from ._session import Session
@@ -34,8 +34,23 @@ MOST_TAGS = 16
 
 R = TypeVar("R")
 
-_current: contextvars.ContextVar[Mapping[str, Any]] = contextvars.ContextVar("spendfuse_context", default={})
-_session: contextvars.ContextVar[Optional[Session]] = contextvars.ContextVar("spendfuse_session", default=None)
+
+class _Entered(NamedTuple):
+    by: object
+    fields: Mapping[str, Any]
+    in_session: Optional[Session]
+
+
+class _State(NamedTuple):
+    """What was entered and not left, and what follows from it."""
+
+    entered: tuple[_Entered, ...]
+    fields: Mapping[str, Any]
+    session: Optional[Session]
+
+
+_NOTHING = _State((), {}, None)
+_state: contextvars.ContextVar[_State] = contextvars.ContextVar("spendfuse_context", default=_NOTHING)
 
 
 def checked(fields: Mapping[str, Any]) -> dict[str, Any]:
@@ -47,7 +62,7 @@ def checked(fields: Mapping[str, Any]) -> dict[str, Any]:
     for name, value in fields.items():
         if name == "tags":
             if value is not None:
-                tags = {str(tag): str(text) for tag, text in dict(value).items()}
+                tags = {_text(tag): _text(text) for tag, text in dict(value).items()}
                 if len(tags) > MOST_TAGS:
                     raise ValueError(f"{len(tags)} tags; at most {MOST_TAGS} are kept")
                 told["tags"] = tags
@@ -57,8 +72,14 @@ def checked(fields: Mapping[str, Any]) -> dict[str, Any]:
             meant = f"; did you mean {near[0]}?" if near else f"; there are {', '.join(DIMENSIONS)} and tags"
             raise TypeError(f"{name!r} is no field of a context{meant}")
         if value is not None:
-            told[name] = str(value)
+            told[name] = _text(value)
     return told
+
+
+def _text(value: object) -> str:
+    # Half a surrogate pair, as undecodable bytes of file names and arguments become, is no JSON to the
+    # sidecar: the question would be refused, and the call let go.
+    return str(value).encode("utf-8", "replace").decode()
 
 
 def merged(outer: Mapping[str, Any], inner: Mapping[str, Any]) -> dict[str, Any]:
@@ -70,26 +91,23 @@ def merged(outer: Mapping[str, Any], inner: Mapping[str, Any]) -> dict[str, Any]
 
 
 def current() -> Mapping[str, Any]:
-    return _current.get()
+    return _state.get().fields
 
 
 def current_session() -> Optional[Session]:
-    return _session.get()
+    return _state.get().session
 
 
 class Applied:
-    """A context for as long as a `with` or `async with` lasts."""
+    """A context for as long as a `with` or `async with` lasts. The same object may be entered again
+    within itself, and by several threads and tasks at once."""
 
     def __init__(self, fields: Mapping[str, Any], session: Optional[Session] = None) -> None:
         self._fields = fields
         self._in_session = session
-        # A stack: the same object may be entered again within itself.
-        self._tokens: list[tuple[contextvars.Token[Any], Optional[contextvars.Token[Any]]]] = []
 
     def __enter__(self) -> Applied:
-        token = _current.set(merged(_current.get(), self._fields))
-        in_session = None if self._in_session is None else _session.set(self._in_session)
-        self._tokens.append((token, in_session))
+        _state.set(_with(_state.get(), _Entered(self, self._fields, self._in_session)))
         return self
 
     def __exit__(
@@ -98,15 +116,17 @@ class Applied:
         error: Optional[BaseException],
         trace: Optional[TracebackType],
     ) -> None:
-        token, in_session = self._tokens.pop()
-        try:
-            _current.reset(token)
-            if in_session is not None:
-                _session.reset(in_session)
-        except ValueError:
-            # An async generator that is closed by the event loop ends in another context than it
-            # began in: "Token was created in a different Context". There is nothing to undo there.
-            pass
+        # Not by tokens: of an object that several threads have entered, nobody knows whose is the last
+        # one; and an async generator that is closed by the event loop ends in another context than it
+        # began in, where there may be nothing to undo.
+        entered = _state.get().entered
+        place = next((at for at in range(len(entered) - 1, -1, -1) if entered[at].by is self), None)
+        if place is None:
+            return
+        state = _NOTHING
+        for one in entered[:place] + entered[place + 1 :]:
+            state = _with(state, one)
+        _state.set(state)
 
     async def __aenter__(self) -> Applied:
         return self.__enter__()
@@ -120,13 +140,18 @@ class Applied:
         self.__exit__(kind, error, trace)
 
 
+def _with(state: _State, one: _Entered) -> _State:
+    session = state.session if one.in_session is None else one.in_session
+    return _State((*state.entered, one), merged(state.fields, one.fields), session)
+
+
 def copy_context(function: Callable[..., R]) -> Callable[..., R]:
     """`function` in the context of this moment, for threads: `pool.submit(copy_context(work), …)`."""
-    fields, session = _current.get(), _session.get()
+    state = _state.get()
 
     @functools.wraps(function)
     def carried(*args: Any, **kwargs: Any) -> R:
-        with Applied(fields, session):
+        with Applied(state.fields, state.session):
             return function(*args, **kwargs)
 
     return carried

@@ -79,6 +79,8 @@ class Warning:
     severity: str
     message: str
     wasted_usd: Optional[Decimal] = None
+    #: The budget that it is about, where it is about one.
+    budget: Optional[str] = None
 
     @classmethod
     def read(cls, warning: Mapping[str, Any]) -> Warning:
@@ -87,6 +89,7 @@ class Warning:
             severity=warning.get("severity", "warning"),
             message=warning.get("message", ""),
             wasted_usd=decimal(warning.get("wasted_usd")),
+            budget=warning.get("budget"),
         )
 
 
@@ -144,7 +147,10 @@ class Decision:
             raise self.error()
 
     def error(self) -> SpendfuseError:
-        line = self.budgets[0] if self.budgets and self.budgets[0].verdict == "block" else None
+        # Those refuse because what is known of them is old (their `on_stale`), and not by what is spent.
+        late = {warning.budget for warning in self.warnings if warning.type == "stale"}
+        blocking = [line for line in self.budgets if line.verdict == "block"]
+        line = next((line for line in blocking if line.budget not in late), None)
         if line is None:
             return StateUnknownError(self._unknown(), self)
         if line.limit is None:

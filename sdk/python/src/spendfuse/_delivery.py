@@ -30,6 +30,8 @@ _MOST_EVENTS = 500
 _MOST_BYTES = 2 * 1024 * 1024
 #: The sidecar refuses longer ones.
 _LONGEST_EVENT = 64 * 1024
+#: Bytes of long answers that wait to be read: beyond, they are read where they come.
+_MOST_UNREAD = 64 * 1024 * 1024
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 10.0
 #: Seconds that the first event of a batch waits for others: sent at once, it would take the interpreter
 #: from the call that has just ended.
@@ -46,6 +48,8 @@ class Waiting:
 
     event: Optional[bytes] = None
     make: Optional[Callable[[], Optional[bytes]]] = None
+    #: Bytes of the answer that waits to be read.
+    unread: int = 0
     on_result: Optional[Callable[[Result], None]] = None
 
 
@@ -73,8 +77,10 @@ class Delivery:
         self._changed = threading.Condition(threading.RLock())
         self._thread: Optional[threading.Thread] = None
         self._is_sending = False
-        #: So many wait for an empty queue.
+        #: So many wait for an empty queue now, and have begun to so far.
         self._flushing = 0
+        self._flushes = 0
+        self._unread = 0
 
     def after_fork(self) -> None:
         # What waits is the parent's, which sends it; its thread is not here, and its lock may be held
@@ -93,10 +99,15 @@ class Delivery:
                 self._complaints.say("full", "%d events wait already: new ones are dropped", self._queue_size)
                 return False
             self._queue.append(waiting)
+            self._unread += waiting.unread
             self._ensure_thread()
             if len(self._queue) in (1, _MOST_EVENTS):
                 self._changed.notify_all()
         return True
+
+    def has_room_for(self, unread: int) -> bool:
+        """Whether an answer of so many bytes may wait to be read."""
+        return self._unread + unread <= _MOST_UNREAD
 
     def flush(self, timeout: Optional[float] = None) -> bool:
         """Waits until everything that was put is safe; whether it is."""
@@ -104,6 +115,8 @@ class Delivery:
         with self._changed:
             has_thread = not self._queue or self._ensure_thread()
             self._flushing += 1
+            if timeout is None or timeout > 0:
+                self._flushes += 1
             self._changed.notify_all()
             try:
                 while has_thread and (self._queue or self._is_sending):
@@ -128,6 +141,9 @@ class Delivery:
         """Only at the first event: a thread that begins with an import is lost where servers fork."""
         if self._thread is not None and self._thread.is_alive():
             return True
+        if sys.is_finalizing():
+            # A thread that is started now never begins, and whoever starts it waits for that forever.
+            return False
         self._thread = threading.Thread(target=self._run, name="spendfuse-delivery", daemon=True)
         try:
             self._thread.start()
@@ -151,9 +167,10 @@ class Delivery:
                     changed.wait(_GATHER)
                 batch = list(islice(self._queue, _MOST_EVENTS))
                 self._is_sending = True
+                flushes = self._flushes
             waits = 0.0
             try:
-                batch = _within_bounds(batch)
+                batch = self._within_bounds(batch)
                 waits = self._deliver(batch, pause)
             except Exception:  # noqa: BLE001  whatever it is, the next batch is delivered
                 log.exception("a batch of %d events was dropped", len(batch))
@@ -163,15 +180,27 @@ class Delivery:
                     self._is_sending = False
                     changed.notify_all()
             pause = min(pause * 2, _LONGEST_PAUSE) if waits else _FIRST_PAUSE
-            if waits:
-                # Half of it by chance: many processes lose the same sidecar at the same time.
-                time.sleep(waits * (0.5 + random.random() / 2))
+            # Half of it by chance: many processes lose the same sidecar at the same time.
+            if waits and self._is_woken(changed, waits * (0.5 + random.random() / 2), flushes):
+                pause = _FIRST_PAUSE
+
+    def _is_woken(self, changed: threading.Condition, seconds: float, flushes: int) -> bool:
+        """Waits so long, or until somebody waits who did not when there were so many `flushes`: the end of a
+        process has less time than the longest pause."""
+        deadline = time.monotonic() + seconds
+        with changed:
+            while changed is self._changed and self._flushes == flushes:
+                left = deadline - time.monotonic()
+                if left <= 0:
+                    return False
+                changed.wait(left)
+        return True
 
     def _send_here(self, deadline: Optional[float]) -> None:
         while self._queue and (deadline is None or time.monotonic() < deadline):
             with self._changed:
                 batch = list(islice(self._queue, _MOST_EVENTS))
-            if self._deliver(_within_bounds(batch), _FIRST_PAUSE):
+            if self._deliver(self._within_bounds(batch), _FIRST_PAUSE):
                 time.sleep(_FIRST_PAUSE)
 
     def _deliver(self, batch: list[Waiting], pause: float) -> float:
@@ -223,17 +252,19 @@ class Delivery:
                 self._queue.popleft()
             self._changed.notify_all()
 
-
-def _within_bounds(batch: list[Waiting]) -> list[Waiting]:
-    """As many of `batch` as one request may hold; those that are still to be made are made."""
-    length = 0
-    for index, waiting in enumerate(batch):
-        if waiting.event is None:
-            waiting.event = _made(waiting)
-        length += len(waiting.event)
-        if index and length > _MOST_BYTES:
-            return batch[:index]
-    return batch
+    def _within_bounds(self, batch: list[Waiting]) -> list[Waiting]:
+        """As many of `batch` as one request may hold; those that are still to be made are made."""
+        length = 0
+        for index, waiting in enumerate(batch):
+            if waiting.event is None:
+                waiting.event = _made(waiting)
+                with self._changed:
+                    self._unread -= waiting.unread
+                waiting.unread = 0
+            length += len(waiting.event)
+            if index and length > _MOST_BYTES:
+                return batch[:index]
+        return batch
 
 
 def _made(waiting: Waiting) -> bytes:
@@ -253,11 +284,21 @@ def _retry_after(answer: Answer) -> float:
         return 0.0
 
 
+#: Called before the last flush of the process.
+at_end: list[Callable[[], None]] = []
 _all: weakref.WeakSet[Delivery] = weakref.WeakSet()
+
+
+def forget_all() -> None:
+    """In a forked child."""
+    for delivery in list(_all):
+        delivery.after_fork()
 
 
 def close_all() -> None:
     """When the process ends."""
+    for settle in at_end:
+        settle()
     for delivery in list(_all):
         delivery.close()
 

@@ -12,8 +12,8 @@ from typing import Any, Iterable, Mapping, Optional
 
 def prompt_fingerprint(key: bytes, system: str, last_user: str) -> str:
     """16 hex digits that tell equal prompts; nobody can test a guess without `key`."""
-    first = system.encode()
-    text = b"spendfuse-prompt-v1\n%d\n%s\n%s" % (len(first), first, last_user.encode())
+    first = system.encode("utf-8", "replace")
+    text = b"spendfuse-prompt-v1\n%d\n%s\n%s" % (len(first), first, last_user.encode("utf-8", "replace"))
     return hmac.new(key, text, hashlib.sha256).hexdigest()[:16]
 
 

@@ -12,7 +12,7 @@ import ssl
 import threading
 import time
 from dataclasses import dataclass
-from typing import Mapping, Optional
+from typing import Any, Mapping, Optional, Sequence, Tuple
 from urllib.parse import urlsplit
 
 #: Connections that wait for their next use.
@@ -57,6 +57,25 @@ class Address:
         return cls(parts.scheme, parts.hostname, port, parts.path.rstrip("/"))
 
 
+#: As `socket.getaddrinfo` gives it.
+_Place = Tuple[int, int, int, str, Any]
+
+
+class _Resolution:
+    def __init__(self, host: str, port: int) -> None:
+        self._named = host, port
+        self.found: Sequence[_Place] = ()
+        self.error: Optional[Exception] = None
+        self.done = threading.Event()
+
+    def ask(self) -> None:
+        try:
+            self.found = socket.getaddrinfo(*self._named, type=socket.SOCK_STREAM)
+        except Exception as error:  # noqa: BLE001  raised where it is waited for
+            self.error = error if isinstance(error, OSError) else OSError(str(error))
+        self.done.set()
+
+
 class Server:
     """One server, asked from any thread."""
 
@@ -76,6 +95,7 @@ class Server:
         self._tls = ssl.create_default_context() if self._address.scheme == "https" else None
         self._idle: list[_Connection] = []
         self._lock = threading.Lock()
+        self._resolving: Optional[_Resolution] = None
 
     def ask(self, method: str, path: str, body: bytes = b"", *, timeout: float, connects: Optional[float] = None) -> Answer:
         """One request and its answer within `timeout` seconds; a connection within `connects`, if less.
@@ -106,12 +126,17 @@ class Server:
     def forget_connections(self) -> None:
         """In a forked child: they are the parent's, and its answers would be mixed with ours."""
         idle, self._idle, self._lock = self._idle, [], threading.Lock()
+        self._resolving = None
         for connection in idle:
             connection.close()
 
     def _take(self) -> Optional[_Connection]:
-        with self._lock:
-            return self._idle.pop() if self._idle else None
+        while True:
+            with self._lock:
+                connection = self._idle.pop() if self._idle else None
+            if connection is None or connection.is_trusted:
+                return connection
+            connection.close()
 
     def _exchange(self, connection: _Connection, request: bytes, deadline: float) -> Answer:
         try:
@@ -137,12 +162,44 @@ class Server:
                 unix.close()
                 raise
             return unix
-        plain = socket.create_connection((address.host, address.port), timeout=_left(deadline))
+        plain = self._connected(self._resolved(deadline), deadline)
         plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if self._tls is None:
             return plain
         plain.settimeout(_left(deadline))
         return self._tls.wrap_socket(plain, server_hostname=address.host)
+
+    def _resolved(self, deadline: float) -> Sequence[_Place]:
+        """Where the server is. A name server that does not answer takes half a minute, which nothing bounds
+        and nothing ends: so it is asked on a thread, one at a time."""
+        question = self._resolving
+        if question is None or question.done.is_set():
+            question = self._resolving = _Resolution(self._address.host, self._address.port)
+            try:
+                threading.Thread(target=question.ask, name="spendfuse-resolve", daemon=True).start()
+            except RuntimeError:
+                # Python starts no thread while it ends.
+                question.ask()
+        if not question.done.wait(_left(deadline)):
+            raise TimeoutError(f"the name {self._address.host} was not resolved in time")
+        if question.error is not None:
+            raise question.error
+        return question.found
+
+    @staticmethod
+    def _connected(places: Sequence[_Place], deadline: float) -> socket.socket:
+        for number, (family, kind, protocol, _, place) in enumerate(places):
+            stream = socket.socket(family, kind, protocol)
+            try:
+                # One that does not answer leaves the others their part of the time.
+                stream.settimeout(_left(deadline) / (len(places) - number))
+                stream.connect(place)
+                return stream
+            except OSError:
+                stream.close()
+                if number + 1 == len(places):
+                    raise
+        raise OSError("the name has no address")
 
 
 class _ClosedBefore(OSError):
@@ -159,6 +216,24 @@ class _Connection:
             self._stream.close()
         except OSError:
             pass
+
+    @property
+    def is_trusted(self) -> bool:
+        """Whether it is open, and nothing has come that nobody has asked for: it would be taken for the answer to
+        the next question."""
+        if self._read:
+            return False
+        if isinstance(self._stream, ssl.SSLSocket):
+            # What has come may be of TLS itself.
+            return self._stream.pending() == 0
+        try:
+            self._stream.settimeout(0)
+            self._stream.recv(1, socket.MSG_PEEK)
+        except BlockingIOError:
+            return True
+        except OSError:
+            pass
+        return False
 
     def exchange(self, request: bytes, deadline: float) -> tuple[Answer, bool]:
         try:

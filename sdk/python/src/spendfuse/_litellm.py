@@ -11,6 +11,8 @@ from typing import Any, Callable, Mapping, Optional
 from ._context import MOST_TAGS
 from ._decision import shown
 from ._errors import BudgetExceededError, SessionBlockedError, SpendfuseError
+from ._tools import billed_searches, counts_tools
+from ._usage import tools_of
 
 SOURCE = "litellm"
 
@@ -68,8 +70,8 @@ def found_in(request: Mapping[str, Any], key: Any = None) -> dict[str, Any]:
     return told
 
 
-def event_of(kwargs: Mapping[str, Any]) -> Optional[dict[str, Any]]:
-    """The event of a call that was answered; `None` where nobody is charged for it.
+def event_of(kwargs: Mapping[str, Any], answer: Any = None) -> Optional[dict[str, Any]]:
+    """The event of a call that was answered by `answer`; `None` where nobody is charged for it.
 
     Its id is LiteLLM's for the call and that of the answer: attempts that were answered are different
     ones, and some servers count their answers from one.
@@ -87,6 +89,8 @@ def event_of(kwargs: Mapping[str, Any]) -> Optional[dict[str, Any]]:
     counts = (int(payload.get("prompt_tokens") or 0), int(payload.get("completion_tokens") or 0))
     if not usage:
         usage = {"prompt_tokens": counts[0], "completion_tokens": counts[1]}
+    model = str(payload.get("model") or kwargs.get("model") or "").removeprefix(f"{provider}/")
+    units = _tools_in(usage, answer, model)
     optional = _mapping(kwargs.get("optional_params"))
     if payload.get("stream") and provider not in _TELLING and kind.endswith("completion"):
         if not _mapping(optional.get("stream_options")).get("include_usage"):
@@ -94,12 +98,14 @@ def event_of(kwargs: Mapping[str, Any]) -> Optional[dict[str, Any]]:
     event: dict[str, Any] = {
         "id": answer_id if answer_id == call_id else f"{call_id}-{answer_id}".strip("-"),
         "source": SOURCE,
-        "model": str(payload.get("model") or kwargs.get("model") or "").removeprefix(f"{provider}/"),
+        "model": model,
         "operation": _OPERATIONS.get(kind, kind or "chat"),
         "usage_format": usage_format,
         "usage": usage,
         "status": "ok",
     }
+    if units:
+        event["units"] = units
     began, ended = payload.get("startTime"), payload.get("endTime")
     if isinstance(ended, (int, float)) and ended > 0:
         event["time"] = datetime.fromtimestamp(ended, timezone.utc).isoformat(timespec="milliseconds")
@@ -115,6 +121,17 @@ def event_of(kwargs: Mapping[str, Any]) -> Optional[dict[str, Any]]:
     }
     event.update({name: str(value) for name, value in told.items() if value})
     return event
+
+
+def _tools_in(usage: dict[str, Any], answer: Any, model: str) -> dict[str, str]:
+    """What is billed by count. LiteLLM counts searches among the details of the prompt, where nobody reads
+    them: they are taken out, and stay where the usage object has its provider's own count, too."""
+    units = tools_of(getattr(answer, "response", None) or answer).units(model, usage)
+    details = usage.get("prompt_tokens_details")
+    searches = details.pop("web_search_requests", None) if isinstance(details, dict) else None
+    if isinstance(searches, int) and searches > 0 and not counts_tools(usage):
+        units.setdefault("web_search_calls", str(billed_searches(model, searches)))
+    return units
 
 
 def split(model: str) -> tuple[str, str]:

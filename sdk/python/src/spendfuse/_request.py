@@ -61,6 +61,12 @@ class Body:
         return model if isinstance(model, str) and model else None
 
     @property
+    def asked_model(self) -> str:
+        """The model, or the agent that is asked in its place; empty where neither is named."""
+        agent = self.members.get("agent")
+        return self.model or (agent if isinstance(agent, str) else "")
+
+    @property
     def streams(self) -> bool:
         return self.members.get("stream") is True
 

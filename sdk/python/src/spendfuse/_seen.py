@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from typing import Any, Mapping, Optional
 
+from ._pictures import tokens_in
 from ._routes import Route
 from ._tools import ToolRuns
 
@@ -40,8 +41,9 @@ class Seen:
         return len(self._tools)
 
     def units(self, asked_model: str) -> dict[str, str]:
-        """What is billed by count and stands in no usage object."""
-        return self._tool_runs.units(self.model or asked_model, self.usage)
+        """What is billed by count and stands in no usage object. What an estimate stands in for counts no
+        tools."""
+        return self._tool_runs.units(self.model or asked_model, self.usage if self.is_final else None)
 
     def take(self, route: Route, data: bytes) -> bool:
         """Takes a whole answer, or the data of one piece of a stream; whether that is nothing but a
@@ -57,6 +59,8 @@ class Seen:
             self._message(told)
         elif route.usage_format == "gemini":
             self._generated(told)
+        elif route.usage_format == "gemini.interactions":
+            self._interaction(told)
         elif route.operation == "responses":
             self._response(told)
         else:
@@ -84,7 +88,9 @@ class Seen:
         self.generated += text_bytes(told.get("delta"))
         inner = told.get("response")
         whole: Mapping[str, Any] = inner if isinstance(inner, dict) else told
-        self.is_pending = whole.get("status") in ("queued", "in_progress")
+        if isinstance(whole.get("status"), str):
+            # Most events of a stream have none.
+            self.is_pending = whole["status"] in ("queued", "in_progress")
         self.was_background = self.was_background or whole.get("background") is True
         created = whole.get("created_at")
         self.created_at = created if isinstance(created, (int, float)) else self.created_at
@@ -100,6 +106,7 @@ class Seen:
         """Anthropic's counts are totals so far: what a later event names stands, nothing is added."""
         self.generated += text_bytes(told.get("delta")) + text_bytes(told.get("content"))
         block = told.get("content_block")
+        self._tool_runs.take_block(block, told.get("index"))
         for place, part in enumerate([block] if block else told.get("content") or ()):
             if isinstance(part, dict) and part.get("type") == "tool_use":
                 self._tools.add(told.get("index", place))
@@ -123,6 +130,15 @@ class Seen:
         self.is_final = self.is_final or isinstance(usage, dict)
         self._overwrite(usage)
 
+    def _interaction(self, told: Mapping[str, Any]) -> None:
+        self.generated += text_bytes(told.get("delta")) + text_bytes(told.get("outputs"))
+        inner = told.get("interaction")
+        whole: Mapping[str, Any] = inner if isinstance(inner, dict) else told
+        self._name(whole.get("id"), whole.get("model"), whole.get("service_tier"))
+        usage = whole.get("usage")
+        self.is_final = self.is_final or isinstance(usage, dict)
+        self._overwrite(usage)
+
     def _overwrite(self, usage: Any) -> None:
         if isinstance(usage, dict):
             self.usage = {**(self.usage or {}), **{name: value for name, value in usage.items() if value is not None}}
@@ -139,7 +155,7 @@ class Seen:
 def text_bytes(value: Any) -> int:
     """Bytes of all texts in `value`, at any depth; names of members are not counted."""
     if isinstance(value, str):
-        return len(value) if value.isascii() else len(value.encode())
+        return len(value) if value.isascii() else len(value.encode("utf-8", "surrogatepass"))
     if isinstance(value, list):
         return sum(map(text_bytes, value))
     if isinstance(value, dict):
@@ -147,15 +163,7 @@ def text_bytes(value: Any) -> int:
     return 0
 
 
-#: Bytes of text that make a token, where nobody has counted them.
-_BYTES_OF_TOKEN = 4
-
-
-def tokens_in(count: int) -> int:
-    return -(-count // _BYTES_OF_TOKEN)
-
-
-def usage_of(seen: Seen, route: Route, request_bytes: int) -> tuple[str, dict[str, Any]]:
+def usage_of(seen: Seen, route: Route, request_tokens: int) -> tuple[str, dict[str, Any]]:
     """The provider's counts; where the answer was cut before they came, an estimate by what was seen
     of it: what was generated is charged."""
     if seen.is_final and seen.usage is not None:
@@ -177,7 +185,7 @@ def usage_of(seen: Seen, route: Route, request_bytes: int) -> tuple[str, dict[st
             "cache_write_1h_tokens": (split or {}).get("ephemeral_1h_input_tokens", 0),
         }
     else:
-        usage = {"input_tokens": tokens_in(request_bytes)}
+        usage = {"input_tokens": request_tokens}
     generated = 0 if route.operation == "embeddings" else tokens_in(seen.generated)
     usage["output_tokens"] = max(count("output_tokens"), generated)
     return "estimated", usage

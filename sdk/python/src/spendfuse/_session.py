@@ -18,9 +18,10 @@ from decimal import Decimal
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Mapping, Optional
 
-from ._context import Applied, current, merged
+from ._context import Applied, current, current_session, merged
 from ._decision import FINDINGS, BudgetLine, Decision, Warning
 from ._delivery import Result, Waiting
+from ._standings import escaped
 
 if TYPE_CHECKING:
     from ._client import Spendfuse
@@ -70,10 +71,20 @@ class Session:
         own = {"session": self.id, **({"root_session": root} if root and root != self.id else {})}
         self._fields = merged(fields, own)
         self._applied = Applied(self._fields, self)
+        #: The session around this one, in whose budget it counts, too.
+        self._outer = current_session()
         self._lock = threading.Lock()
         self._total = Decimal(0)
+        #: Of sessions within this one.
+        self._within = Decimal(0)
         self._last_told: Optional[datetime] = None
         self._is_ended = False
+        self._is_trying_limit = False
+        sf.sessions.add(self)
+
+    def after_fork(self) -> None:
+        # A thread that is not here may hold the lock, and the parent asks what it was about to ask.
+        self._lock = threading.Lock()
         self._is_trying_limit = False
 
     # -- Steps
@@ -82,8 +93,9 @@ class Session:
         self, response: Any = None, *, usage: Optional[Mapping[str, Any]] = None, model: Optional[str] = None, **told: Any
     ) -> StepResult:
         """Tells of one call (as `track` takes it) and waits for its price. Without arguments: how the
-        session stands after what wrapped clients have told. Raises nothing for money: the next call is
-        refused. What detectors find in a step is known some 50 ms later, at the next one or at `end`."""
+        session stands after what wrapped clients have told. A response that one of them has told is not
+        told again, and has no `cost` here. Raises nothing for money: the next call is refused. What
+        detectors find in a step is known some 50 ms later, at the next one or at `end`."""
         costs: list[Decimal] = []
 
         def priced(result: Result) -> None:
@@ -101,7 +113,9 @@ class Session:
     ) -> Optional[str]:
         try:
             event = self._sf.event_of(response, usage, model, told)
-            return None if event is None else self._sf.tell(event, told, priced)
+            if event is None or (response is not None and self._sf.is_told(event["id"])):
+                return None
+            return self._sf.tell(event, told, priced)
         except Exception as error:  # noqa: BLE001  an app does not fail because it is watched
             self._sf.sidecar.complaints.say(f"track: {error}", "a step was not told: %s", error)
             return None
@@ -112,7 +126,8 @@ class Session:
         budgets = tuple(map(BudgetLine.read, state.get("budgets") or ()))
         found = tuple(map(Warning.read, state.get("findings") or ()))
         total = max([self.total_cost, *self._spent_elsewhere(budgets)])
-        return SessionState(total, self.budget, self._left(total), self._with_own(found, total), budgets)
+        spent = max(total, self.spent)
+        return SessionState(total, self.budget, self._left(spent), self._with_own(found, spent), budgets)
 
     def end(self, settle: float = 0.5) -> StepResult:
         """Ends the session: delivers what waits, lets the detectors see it (up to `settle` seconds),
@@ -161,16 +176,27 @@ class Session:
         with self._lock:
             return self._total
 
+    @property
+    def spent(self) -> Decimal:
+        """What counts in its budget: with what sessions within it cost."""
+        with self._lock:
+            return self._total + self._within
+
     def counted(self, result: Result) -> None:
         """An event of this session is safe."""
+        cost = Decimal(result.get("cost_usd") or 0) if result.get("status") == "accepted" else Decimal(0)
         with self._lock:
-            if result.get("status") == "accepted":
-                self._total += Decimal(result.get("cost_usd") or 0)
+            self._total += cost
             self._last_told = datetime.now(timezone.utc)
+        outer = self._outer
+        while outer is not None:
+            with outer._lock:
+                outer._within += cost
+            outer = outer._outer
 
     def limit(self) -> dict[str, str]:
         """What a check says of the limit; a sidecar that does not know such limits is not told of it."""
-        return {} if self.budget is None else {"session_limit_usd": str(self.budget)}
+        return {} if self.budget is None else {"session_limit_usd": format(self.budget, "f")}
 
     def told_limit(self) -> dict[str, str]:
         """What an event says of the limit: nothing before the sidecar has told that it knows such."""
@@ -193,15 +219,18 @@ class Session:
             self._is_trying_limit = False
 
     def judged(self, decision: Decision) -> Decision:
-        """`decision`, unless this process knows that the budget is spent."""
-        if self.budget is None or not decision.allowed or self.total_cost < self.budget:
+        """`decision`, unless this process knows that the budget is spent, or that of a session around."""
+        if not decision.allowed:
             return decision
+        spent = self.spent
+        if self.budget is None or spent < self.budget:
+            return decision if self._outer is None else self._outer.judged(decision)
         line = BudgetLine(
             budget=LOCAL_BUDGET,
             scope=f"session={self.id}",
             verdict="block",
             unit="usd",
-            spent=self.total_cost,
+            spent=spent,
             limit=self.budget,
             pending=None,
             reserved=None,
@@ -220,21 +249,23 @@ class Session:
         total = self.total_cost
         decision = self._sf.check()
         found = tuple(warning for warning in decision.warnings if warning.type in FINDINGS)
-        return StepResult(None, total, self._left(total), self._with_own(found, total))
+        spent = self.spent
+        return StepResult(None, total, self._left(spent), self._with_own(found, spent))
 
-    def _with_own(self, found: tuple[Warning, ...], total: Decimal) -> tuple[Warning, ...]:
-        is_over = self.budget is not None and total >= self.budget
+    def _with_own(self, found: tuple[Warning, ...], spent: Decimal) -> tuple[Warning, ...]:
+        is_over = self.budget is not None and spent >= self.budget
         if not is_over or any(warning.type == "budget_exceeded" for warning in found):
             return found
-        message = f"session {self.id} has spent ${total} of ${self.budget}"
-        beyond = total - (self.budget or 0)
+        message = f"session {self.id} has spent ${spent} of ${self.budget}"
+        beyond = spent - (self.budget or 0)
         return (*found, Warning("budget_exceeded", "critical", message, beyond))
 
-    def _left(self, total: Decimal) -> Optional[Decimal]:
-        return None if self.budget is None else max(Decimal(0), self.budget - total)
+    def _left(self, spent: Decimal) -> Optional[Decimal]:
+        return None if self.budget is None else max(Decimal(0), self.budget - spent)
 
     def _spent_elsewhere(self, budgets: tuple[BudgetLine, ...]) -> list[Decimal]:
-        own = [line for line in budgets if line.scope.endswith(f"session={self.id}") and line.unit == "usd"]
+        scope = f"session={escaped(self.id)}"
+        own = [line for line in budgets if line.scope.endswith(scope) and line.unit == "usd"]
         return [line.spent for line in own if line.spent is not None]
 
     def _workspace(self) -> Optional[str]:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import re
 import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Mapping, Optional
 from urllib.parse import quote, urlencode
 
@@ -127,7 +128,7 @@ class Sidecar:
         if answer.status == 200:
             try:
                 return Decision.read(json.loads(answer.body))
-            except (ValueError, KeyError, TypeError) as error:
+            except Exception as error:  # noqa: BLE001  whatever it is, it is no answer
                 self.complaints.say("answer", "the answer to a check cannot be read: %s", error)
                 return self._without()
         if answer.status == 503 and question.get("reserve"):
@@ -162,10 +163,21 @@ class Sidecar:
                 self._asking[reserves] = ThreadPoolExecutor(threads, "spendfuse-check")
             asking = self._asking[reserves]
         try:
-            return await loop.run_in_executor(asking, self.check, question)
+            answered = asking.submit(self.check, question)
         except RuntimeError:
             # The interpreter is going down and starts no thread any more.
             return self.check(question)
+        try:
+            return await asyncio.wrap_future(answered, loop=loop)
+        except asyncio.CancelledError:
+            # Nobody makes the call that is asked about.
+            answered.add_done_callback(self._release_unheard)
+            raise
+
+    def _release_unheard(self, answered: Future[Decision]) -> None:
+        decision = None if answered.cancelled() or answered.exception() else answered.result()
+        if decision is not None and decision.reservation_id is not None:
+            self.release(decision.reservation_id)
 
     def _refuses_session_limit(self, question: Mapping[str, Any], answer: Answer) -> bool:
         """Whether `answer` refuses the limit that a session brings along; remembers what it says of such
@@ -242,4 +254,14 @@ def _without_session_limit(question: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _json(value: Mapping[str, Any]) -> bytes:
-    return json.dumps(value, separators=(",", ":")).encode()
+    return whole(json.dumps(value, separators=(",", ":"))).encode()
+
+
+#: A pair of surrogates, a backslash that is one, or what is left: half a pair.
+_ESCAPES = re.compile(r"(\\\\|\\ud[89ab][0-9a-f]{2}\\ud[c-f][0-9a-f]{2})|\\ud[89a-f][0-9a-f]{2}")
+
+
+def whole(text: str) -> str:
+    """JSON of ASCII without halves of surrogate pairs, which are no text to the sidecar: it would refuse a
+    question with one, and a whole batch of events."""
+    return _ESCAPES.sub(lambda found: found[1] or "\\ufffd", text) if "\\ud" in text else text

@@ -204,11 +204,11 @@ def _parts(scope: str) -> dict[str, str]:
 def _scope_text(parts: Mapping[str, str]) -> str:
     tags = sorted(name for name in parts if name.startswith("tags."))
     names = [name for name in (*_ORDER, *tags) if name in parts]
-    workspace = _escaped(parts["workspace"]) if "workspace" in parts else "*"
-    return "/".join([workspace, *(f"{_escaped(name)}={_escaped(parts[name])}" for name in names)])
+    workspace = escaped(parts["workspace"]) if "workspace" in parts else "*"
+    return "/".join([workspace, *(f"{escaped(name)}={escaped(parts[name])}" for name in names)])
 
 
-def _escaped(text: str) -> str:
+def escaped(text: str) -> str:
     return quote(text, safe="", errors="replace")
 
 
@@ -231,9 +231,10 @@ def _line(verdict: str, standing: Mapping[str, Any], scope: str) -> dict[str, An
 
 
 def _warnings(is_cold: bool, late: list[str]) -> list[dict[str, str]]:
-    def warning(kind: str, message: str) -> dict[str, str]:
-        return {"type": kind, "severity": "critical", "message": message}
+    def warning(kind: str, message: str, **about: str) -> dict[str, str]:
+        return {"type": kind, "severity": "critical", "message": message, **about}
 
     cold = ["the sidecar has not caught up yet, and refuses calls until it has (cold_start)"] if is_cold else []
-    stale = [f"budget {budget} refuses calls because what is known of it is old" for budget in late]
-    return [warning("cold", message) for message in cold] + [warning("stale", message) for message in stale]
+    old = "budget {} refuses calls because what is known of it is old"
+    stale = [warning("stale", old.format(budget), budget=budget) for budget in late]
+    return [warning("cold", message) for message in cold] + stale

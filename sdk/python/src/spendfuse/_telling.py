@@ -6,14 +6,15 @@ import json
 import uuid
 from collections import OrderedDict
 from datetime import datetime, timezone
-from decimal import Decimal
+from decimal import Decimal, InvalidOperation
 from typing import Any, Callable, Mapping, Optional, Union
 
 from . import _usage
 from ._config import Config
 from ._context import checked, current, current_session, merged
 from ._delivery import Delivery, Result, Waiting
-from ._sidecar import Sidecar
+from ._routes import source_of
+from ._sidecar import Sidecar, whole
 
 Money = Union[str, int, Decimal]
 
@@ -26,13 +27,22 @@ REVENUE = "spendfuse.revenue"
 MEMBERS = frozenset(
     "provider request_model operation service_tier speed inference_geo usage_format units tool_calls "
     "prompt_fingerprint tool_fingerprint call_id attempt status latency_ms region api_key_id response_id "
-    "reported_cost_usd reservation_id trace_id span_id parent_span_id source time".split()
+    "flags reported_cost_usd reservation_id trace_id span_id parent_span_id source time".split()
 )
 
 
 def encoded(event: Mapping[str, Any]) -> bytes:
     # Not a number is not JSON: one such event would make a whole batch unreadable.
-    return json.dumps(event, separators=(",", ":"), default=str, allow_nan=False).encode()
+    return whole(json.dumps(event, separators=(",", ":"), default=str, allow_nan=False)).encode()
+
+
+def amount(value: Money) -> str:
+    """Money as the sidecar reads it: of very small or large amounts Python's own text has an exponent, which
+    it refuses. What is no number is left to it."""
+    try:
+        return format(Decimal(str(value)), "f")
+    except InvalidOperation:
+        return str(value)
 
 
 def now() -> str:
@@ -70,7 +80,7 @@ class Telling:
             if revenue_usd is not None:
                 if usage is not None or response is not None:
                     self.track(response, model=model, usage=usage, **told)
-                data = {"type": REVENUE, "revenue_usd": str(Decimal(str(revenue_usd)))}
+                data = {"type": REVENUE, "revenue_usd": format(Decimal(str(revenue_usd)), "f")}
                 return self.tell({**data, "id": id or _fresh_id()}, told)
             if response is not None:
                 return self.add_usage(response, model=model, id=id, **told)
@@ -85,16 +95,20 @@ class Telling:
     def add_usage(self, response: Any, **told: Any) -> Optional[str]:
         """Tells what a provider's response object (or its JSON) says about its cost; the event's id, or
         `None` where it says nothing. The same response told twice is counted once. Raises nothing."""
+        return self.told_now(response, told)[0]
+
+    def told_now(self, response: Any, told: dict[str, Any]) -> tuple[Optional[str], bool]:
+        """As `add_usage`; and whether it is told now, and not by somebody else before."""
         try:
             event = self.event_of(response, None, told.pop("model", None), told)
             if event is None:
-                return None
+                return None, False
             if self.is_told(event["id"]):
-                return str(event["id"])
-            return self.tell(event, told)
+                return str(event["id"]), False
+            return self.tell(event, told), True
         except Exception as error:  # noqa: BLE001  as in `track`
             self.sidecar.complaints.say(f"track: {error}", "an event was not told: %s", error)
-            return None
+            return None, False
 
     def event_of(
         self, response: Any, usage: Optional[Mapping[str, Any]], model: Optional[str], told: Mapping[str, Any]
@@ -108,10 +122,12 @@ class Telling:
             read = {"model": model, **read, "request_model": model}
         if "model" not in read:
             raise TypeError("which model was called? the response does not say it: add model=")
+        own_id = read.get("id")
         read.update({name: str(told[name]) for name in ("provider", "id") if told.get(name)})
-        if "provider" in read and "id" in read and response is not None:
-            # As every part of spendfuse names a provider's answer: told twice, it is counted once.
-            read["source"] = f"llm:{read['provider']}"
+        if "provider" in read and own_id is not None and read["id"] == own_id:
+            # As every part of spendfuse names a provider's answer: told twice, it is counted once. An id
+            # of the app's own is one of its own source.
+            read["source"] = source_of(read["provider"])
         return {"id": _fresh_id(), **read}
 
     def tell(
@@ -134,6 +150,8 @@ class Telling:
     def completed(self, event: dict[str, Any], told: Mapping[str, Any]) -> dict[str, Any]:
         """`event` with what is told of it and its context."""
         known = {name: value for name, value in told.items() if name in MEMBERS and value is not None}
+        if "reported_cost_usd" in known:
+            known["reported_cost_usd"] = amount(known["reported_cost_usd"])
         who = self.who(checked({name: value for name, value in told.items() if name not in (*MEMBERS, "id")}))
         session = current_session()
         limit = session.told_limit() if session is not None else {}

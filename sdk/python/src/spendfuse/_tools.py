@@ -57,6 +57,11 @@ class ToolRuns:
         run = _member(item, "container_id") or place
         self._items.setdefault(unit, set()).add(str(run))
 
+    def take_block(self, block: Any, place: Any) -> None:
+        """A block that begins in a stream of Anthropic's, whose usage counts tools at its end only."""
+        if (_member(block, "type"), _member(block, "name")) == ("server_tool_use", "web_search"):
+            self._items.setdefault("web_search_calls", set()).add(str(place))
+
     def take_candidate(self, candidate: Any) -> None:
         """A candidate of Gemini's. Queries are billed that differ and are not empty."""
         grounding = _member(candidate, "groundingMetadata", "grounding_metadata")
@@ -66,18 +71,23 @@ class ToolRuns:
 
     def units(self, model: str, usage: Optional[Mapping[str, Any]]) -> dict[str, str]:
         """The units of an event; none where `usage` counts tools itself."""
-        if usage is not None and any(usage.get(name) is not None for name in _COUNTS):
+        if counts_tools(usage):
             return {}
         counts = {unit: len(items) for unit, items in self._items.items()}
         if self._queries:
-            counts["web_search_calls"] = len(self._queries) if _is_billed_by_query(model) else 1
+            counts["web_search_calls"] = billed_searches(model, len(self._queries))
         return {unit: str(count) for unit, count in counts.items()}
 
 
-def _is_billed_by_query(model: str) -> bool:
-    # What has no number in its name is the latest.
+def counts_tools(usage: Optional[Mapping[str, Any]]) -> bool:
+    """Whether a usage object counts tools itself."""
+    return usage is not None and any(usage.get(name) is not None for name in _COUNTS)
+
+
+def billed_searches(model: str, queries: int) -> int:
+    """Of an answer that took so many queries; what has no number in its name is the latest."""
     generation = _GEMINI.search(model)
-    return generation is None or int(generation[1]) >= _BY_QUERY
+    return queries if generation is None or int(generation[1]) >= _BY_QUERY else min(queries, 1)
 
 
 def _member(value: Any, *names: str) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any, Mapping, Optional, Sequence
 
 from ._tools import ToolRuns
@@ -9,12 +10,22 @@ from ._tools import ToolRuns
 #: The formats by the members that only their usage objects have.
 _FORMATS = (
     ("gemini", ("promptTokenCount", "candidatesTokenCount", "totalTokenCount")),
+    ("gemini.interactions", ("total_input_tokens", "total_output_tokens")),
     ("openai.chat", ("prompt_tokens", "completion_tokens")),
     ("anthropic.messages", ("cache_creation_input_tokens", "cache_read_input_tokens", "server_tool_use")),
     ("bedrock.converse", ("inputTokens", "outputTokens")),
     ("openai.responses", ("input_tokens_details", "output_tokens_details", "total_tokens")),
 )
-_PROVIDERS = {"gemini": "gemini", "anthropic.messages": "anthropic", "bedrock.converse": "bedrock"}
+_PROVIDERS = {
+    "openai.chat": "openai", "openai.responses": "openai", "gemini": "gemini", "gemini.interactions": "gemini",
+    "anthropic.messages": "anthropic", "bedrock.converse": "bedrock",
+}
+#: Models that OpenAI does not sell, although their answers speak its language.
+_OF_OTHERS = re.compile(
+    ".*/|claude|codestral|command|deepseek|devstral|gemini|gemma|glm|gpt-oss|grok|kimi|llama|magistral|ministral|"
+    "mistral|mixtral|nova|phi|pixtral|qwen|sonar",
+    re.IGNORECASE,
+)
 
 
 def plain(value: Any) -> Any:
@@ -51,15 +62,27 @@ def read(response: Any) -> Optional[dict[str, Any]]:
         if value:
             event[name] = value
     provider = _PROVIDERS.get(event["usage_format"])
+    if provider == "openai":
+        provider = _seller(response, event.get("model", ""))
     if provider:
         event["provider"] = provider
-    units = _tools_of(response).units(event.get("model", ""), event["usage"])
+    units = tools_of(response).units(event.get("model", ""), event["usage"])
     if units:
         event["units"] = units
     return event
 
 
-def _tools_of(response: Any) -> ToolRuns:
+def _seller(response: Any, model: str) -> Optional[str]:
+    """Who sold an answer in OpenAI's language; `None` where it may be anybody."""
+    filtered = "prompt_filter_results"
+    if filtered in response if isinstance(response, Mapping) else hasattr(response, filtered):
+        return "azure"
+    return None if _OF_OTHERS.match(model) else "openai"
+
+
+def tools_of(response: Any) -> ToolRuns:
+    """The tools that an answer lists."""
+
     def listed(name: str) -> Sequence[Any]:
         found = response.get(name) if isinstance(response, Mapping) else getattr(response, name, None)
         return found if isinstance(found, (list, tuple)) else ()

@@ -47,6 +47,8 @@ class Watch:
         self._thread: Optional[threading.Thread] = None
         #: Something is known, or it was tried in vain.
         self._has_tried = threading.Event()
+        #: Until when checks wait for that; `None` before the first.
+        self._known_by: Optional[float] = None
         self._may_wait = True
         self._stopped = False
 
@@ -60,13 +62,18 @@ class Watch:
     @property
     def is_ready(self) -> bool:
         """Whether a check takes no time."""
-        return self._standings is not None or self._has_tried.is_set()
+        return self._standings is not None or self._has_tried.is_set() or self._patience == 0
+
+    @property
+    def _patience(self) -> float:
+        """Seconds that are left of the first wait, which all have in common."""
+        return _FIRST_WAIT if self._known_by is None else max(self._known_by - time.monotonic(), 0)
 
     def check(self, question: Mapping[str, Any]) -> Optional[Decision]:
         """`None` where nothing is known."""
         self._ensure_thread()
         if self._standings is None:
-            self._has_tried.wait(_FIRST_WAIT)
+            self._has_tried.wait(self._patience)
         standings = self._standings
         if standings is None:
             return None
@@ -85,6 +92,8 @@ class Watch:
             if self._thread is not None and self._thread.is_alive() and not self._stopped:
                 return
             self._stopped = False
+            if self._known_by is None:
+                self._known_by = time.monotonic() + _FIRST_WAIT
             thread = threading.Thread(target=_follow, args=(weakref.ref(self),), name="spendfuse-watch", daemon=True)
             self._thread = thread
             try:

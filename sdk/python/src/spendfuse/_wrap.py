@@ -12,12 +12,15 @@ import functools
 import sys
 from typing import Any, AsyncIterator, Iterator, Optional
 
-from ._call import Call, Meter, Watch
+from ._answer import Watch
+from ._call import Call, Meter
 
 __all__ = ["Meter", "wrap"]
 
 #: Where a permitted call waits between the two places.
 _KEY = "spendfuse.call"
+#: Where a client has its own meter: several may share one client of httpx.
+_METER = "_spendfuse_meter"
 #: Under which names others hold the clients that they call: LangChain's models, resources.
 _HOLDERS = ("root_client", "root_async_client", "_client", "_async_client", "client", "async_client")
 #: What makes them, and keeps them, at LlamaIndex.
@@ -88,41 +91,39 @@ def _with_meter(http: Any, meter: Meter) -> Any:
 
 def _hook(client: Any, meter: Meter) -> None:
     """Asks before the client's own retries begin, and follows it into its copies."""
-    if "_prepare_request" in vars(client):
+    is_hooked = _METER in vars(client)
+    setattr(client, _METER, meter)
+    if is_hooked:
         return
     prepare = client._prepare_request
     if isinstance(client._client._transport, AsyncMetered):
 
         async def prepare_async(request: Any) -> None:
             await prepare(request)
-            await _apermitted(_meter_of(client, meter), request)
+            await _apermitted(getattr(client, _METER), request)
 
         client._prepare_request = prepare_async
     else:
 
         def prepare_sync(request: Any) -> None:
             prepare(request)
-            _permitted(_meter_of(client, meter), request)
+            _permitted(getattr(client, _METER), request)
 
         client._prepare_request = prepare_sync
     for name in ("copy", "with_options"):
         original = getattr(client, name, None)
         if callable(original):
-            setattr(client, name, _following(original, client, meter))
+            setattr(client, name, _following(original, client))
 
 
-def _following(original: Any, client: Any, meter: Meter) -> Any:
+def _following(original: Any, client: Any) -> Any:
     @functools.wraps(original)
     def copied(*args: Any, **kwargs: Any) -> Any:
         copy = original(*args, **kwargs)
-        _wrapped(copy, _meter_of(client, meter), 0)
+        _wrapped(copy, getattr(client, _METER), 0)
         return copy
 
     return copied
-
-
-def _meter_of(client: Any, meter: Meter) -> Meter:
-    return getattr(client._client._transport, "meter", meter)
 
 
 def _permitted(meter: Meter, request: Any) -> Optional[Call]:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import importlib
+import json
 import sys
 import threading
 from collections import OrderedDict
@@ -29,6 +30,7 @@ from ._decision import Decision
 from ._delivery import Waiting
 from ._errors import SpendfuseError
 from ._litellm import NOT_METERED, event_of, found_in, http_error, is_asked_for_usage, resolved, split
+from ._pictures import tokens_of
 from ._session import Session
 from ._telling import encoded
 
@@ -56,6 +58,7 @@ class _Call:
     other_model: Optional[str] = None
     #: The one that this attempt goes out with in its place; LiteLLM's log of it still says the other.
     used_model: Optional[str] = None
+    is_downgraded: bool = False
     #: The proxy asks once for a request, which may be several attempts.
     is_of_proxy: bool = False
 
@@ -104,6 +107,7 @@ class SpendfuseCallback(_CustomLogger):  # type: ignore[misc]
         if call.other_model is not None and is_listed(call.other_model):
             # A name of the proxy's own, with its own key.
             data["model"], call.other_model = call.other_model, None
+            call.is_downgraded = True
         self._remember(data.get("litellm_call_id"), call)
         return data
 
@@ -149,10 +153,10 @@ class SpendfuseCallback(_CustomLogger):  # type: ignore[misc]
     # -- After it
 
     async def async_log_success_event(self, kwargs: Any, response_obj: Any, start_time: Any, end_time: Any) -> None:
-        self._succeeded(kwargs)
+        self._succeeded(kwargs, response_obj)
 
     def log_success_event(self, kwargs: Any, response_obj: Any, start_time: Any, end_time: Any) -> None:
-        self._succeeded(kwargs)
+        self._succeeded(kwargs, response_obj)
 
     async def async_log_failure_event(self, kwargs: Any, response_obj: Any, start_time: Any, end_time: Any) -> None:
         self._failed(kwargs.get("litellm_call_id"), is_last=False)
@@ -236,13 +240,13 @@ class SpendfuseCallback(_CustomLogger):  # type: ignore[misc]
             del self._calls[str(call_id)]
         self._release(call)
 
-    def _succeeded(self, kwargs: Mapping[str, Any]) -> None:
+    def _succeeded(self, kwargs: Mapping[str, Any], answer: Any) -> None:
         with self._lock:
             call = self._calls.pop(str(kwargs.get("litellm_call_id")), None)
         if self.sf.config.disabled:
             return
         try:
-            told = event_of(kwargs)
+            told = event_of(kwargs, answer)
             if told is None:
                 # From its cache, or no call of a model: nobody is charged.
                 if call is not None:
@@ -255,6 +259,8 @@ class SpendfuseCallback(_CustomLogger):  # type: ignore[misc]
             if call.used_model is not None:
                 event.update(model=call.used_model, request_model=call.asked_model)
                 event.pop("reported_cost_usd", None)
+            if call.used_model is not None or call.is_downgraded:
+                event["flags"] = ["downgraded"]
             if call.reservation is not None:
                 event["reservation_id"] = call.reservation
             if call.session is not None:
@@ -286,8 +292,9 @@ def _is_asked_by_a_hook() -> bool:
 def _tokens_of(request: Mapping[str, Any]) -> int:
     """At most so many, by the length of what is asked; the text itself goes nowhere."""
     parts = ("messages", "input", "prompt", "system", "instructions", "tools", "contents")
-    length = sum(len(str(request[name])) for name in parts if request.get(name))
-    return -(-length // 4)
+    asked = {name: request[name] for name in parts if request.get(name)}
+    text = json.dumps(asked, default=str, ensure_ascii=False, skipkeys=True)
+    return tokens_of(text.encode("utf-8", "replace"))
 
 
 def install(sf: Optional[Spendfuse] = None, **options: Any) -> SpendfuseCallback:

@@ -56,7 +56,8 @@ class Recorder(Spendfuse):
             events = json.loads(body)
             self._events += events
             results = [
-                {"index": index, "id": event["id"], "status": "accepted", "cost_usd": self.cost_usd}
+                # Only calls cost something.
+                {"index": index, "id": event["id"], "status": "accepted", "cost_usd": None if "type" in event else self.cost_usd}
                 for index, event in enumerate(events)
             ]
             return Answer(202, {}, json.dumps({"results": results}).encode())

@@ -137,6 +137,67 @@ def test_every_kind_of_call_is_counted_once(kind: str, installed: Any, recorder:
     assert event["usage_format"] == "openai.chat"
 
 
+SEARCHED = {"type": "web_search_call", "id": "w", "status": "completed", "action": {"type": "search", "query": SECRET}}
+CHAT_ANSWER = {"id": "c-1", "object": "chat.completion", "created": 1, "model": "m"}
+CHAT_ANSWER["choices"] = [{"index": 0, "message": {"role": "assistant", "content": "Hello"}, "finish_reason": "stop"}]
+CHAT_USAGE = {"prompt_tokens": 10, "completion_tokens": 5, "total_tokens": 15}
+
+
+def grounded(model: str) -> dict[str, Any]:
+    grounding = {"webSearchQueries": ["a", SECRET, "a"], "groundingChunks": []}
+    content = {"role": "model", "parts": [{"text": "Hello"}]}
+    candidate = {"index": 0, "content": content, "finishReason": "STOP", "groundingMetadata": grounding}
+    usage = {"promptTokenCount": 10, "candidatesTokenCount": 5, "totalTokenCount": 15}
+    return {"responseId": "r-1", "modelVersion": model, "candidates": [candidate], "usageMetadata": usage}
+
+
+@pytest.mark.parametrize(
+    ("model", "answer", "units"),
+    [
+        ("gemini/gemini-3-flash", grounded("gemini-3-flash"), {"web_search_calls": "2"}),
+        # Searched once for an answer.
+        ("gemini/gemini-2.5-flash", grounded("gemini-2.5-flash"), {"web_search_calls": "1"}),
+        # Its own count stands in the usage object.
+        (
+            "xai/grok-4",
+            {**CHAT_ANSWER, "usage": {**CHAT_USAGE, "server_side_tool_usage_details": {"web_search_calls": 2}}},
+            None,
+        ),
+        ("perplexity/sonar", {**CHAT_ANSWER, "usage": {**CHAT_USAGE, "num_search_queries": 2}}, None),
+    ],
+)
+def test_searches_that_a_provider_runs_are_told(
+    model: str, answer: Any, units: Any, installed: Any, recorder: Recorder, provider: Any
+) -> None:
+    installed()
+    provider.first = [(200, answer)]
+    base = f"{provider.url}/v1beta/models/{model.partition('/')[2]}:generateContent" if "gemini" in model else provider.url
+    run(lambda: litellm.acompletion(model=model, messages=MESSAGES, api_key="k", api_base=base))
+    [event] = events_of(recorder, 1)
+    assert event.get("units") == units
+    assert "web_search_requests" not in (event["usage"].get("prompt_tokens_details") or {})
+
+
+def test_tools_of_responses_are_told(installed: Any, recorder: Recorder, provider: Any) -> None:
+    installed()
+    message = {"type": "message", "id": "m", "role": "assistant", "status": "completed", "content": []}
+    opened = {**SEARCHED, "action": {"type": "open_page", "url": "https://example.com"}}
+    usage = {"input_tokens": 10, "output_tokens": 5, "total_tokens": 15}
+    answer = {"id": "resp_1", "object": "response", "created_at": 1, "status": "completed", "model": "gpt-4o"}
+    answer.update(output=[SEARCHED, opened, message], usage=usage, parallel_tool_calls=True, tool_choice="auto", tools=[])
+    provider.first = [(200, answer)]
+    run(lambda: litellm.aresponses(model="openai/gpt-4o", input=SECRET, api_base=provider.url + "/v1"))
+    [event] = events_of(recorder, 1)
+    assert event["units"] == {"web_search_calls": "1"}
+
+
+def test_a_picture_in_a_request_costs_by_its_size_on_the_screen(installed: Any, recorder: Recorder, provider: Any) -> None:
+    installed(reserve=True)
+    picture = {"type": "image_url", "image_url": {"url": "data:image/png;base64," + "A" * 400_000}}
+    run(lambda: litellm.acompletion(**{**at(provider), "messages": [{"role": "user", "content": [picture]}]}))
+    assert 5_000 < recorder.questions[0]["estimate"]["input_tokens"] < 5_100
+
+
 def test_a_stream_whose_usage_nobody_asked_for_is_told_as_an_estimate(
     installed: Any, recorder: Recorder, provider: Any
 ) -> None:
@@ -226,7 +287,8 @@ def test_beyond_a_step_the_cheaper_model_is_called(installed: Any, recorder: Rec
     run(lambda: litellm.acompletion(**at(provider)))
     run(lambda: router(provider).acompletion(model="first", messages=MESSAGES))
     assert [request["body"]["model"] for request in provider.requests] == ["gpt-4o-mini"] * 2
-    assert [event["model"] for event in events_of(recorder, 2)] == ["gpt-4o-mini"] * 2
+    for event in events_of(recorder, 2):
+        assert (event["model"], event["flags"]) == ("gpt-4o-mini", ["downgraded"])
 
 
 def test_answers_from_litellms_cache_cost_nothing(

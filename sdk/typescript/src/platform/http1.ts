@@ -39,6 +39,11 @@ async function once(target: Target, asked: Asked, fresh: boolean): Promise<Answe
   while (pool.open - pool.idle.length >= MOST) {
     const { waiting } = pool;
     await new Promise<void>((resolve) => waiting.push(resolve));
+    if (asked.isVain?.() === true) {
+      // The place that was given to this one is the next one's.
+      waiting.shift()?.();
+      throw new Error('it did not answer others just now');
+    }
   }
   let connection: Connection | undefined;
   while (!fresh && connection === undefined && pool.idle.length > 0) {
@@ -67,7 +72,7 @@ class Connection {
   private isBackground = false;
 
   constructor(
-    target: Target,
+    private readonly target: Target,
     private readonly pool: Pool,
   ) {
     pool.open += 1;
@@ -99,7 +104,7 @@ class Connection {
       this.isBackground = asked.isBackground === true;
       if (this.isBackground) this.socket.unref();
       else this.socket.ref();
-      const head = [`${asked.method} ${asked.path} HTTP/1.1`];
+      const head = [`${asked.method} ${this.target.prefix}${asked.path} HTTP/1.1`];
       for (const [name, value] of Object.entries(asked.headers)) head.push(`${name}: ${value.replace(/[\r\n]/g, '')}`);
       if (asked.body !== undefined) head.push(`content-length: ${Buffer.byteLength(asked.body)}`);
       this.socket.write(`${head.join('\r\n')}\r\n\r\n${asked.body ?? ''}`);
@@ -138,7 +143,9 @@ class Connection {
       return void this.socket.destroy(error as Error);
     }
     const { question } = this;
-    if (read === undefined || question === undefined) return;
+    // What nobody has asked for must not be taken for the answer to the next question.
+    if (question === undefined) return void this.socket.destroy();
+    if (read === undefined) return;
     this.disarm();
     this.received = Buffer.alloc(0);
     this.question = undefined;

@@ -4,7 +4,7 @@ import { AsyncLocalStorage } from 'node:async_hooks';
 import { spawnSync } from 'node:child_process';
 import { Agent, request } from 'node:https';
 import { ask } from './http1.js';
-import type { Answer, Asked, LastWords, Platform, Target } from './types.js';
+import type { Answer, Asked, End, LastWords, Platform, Target } from './types.js';
 import { platform as web } from './web.js';
 
 /** Longest that the end of a process is held up. */
@@ -21,12 +21,15 @@ export const platform: Platform = {
   unref: (timer) => {
     (timer as { unref?: () => void }).unref?.();
   },
-  onExit: (drain, last) => {
-    if (ends.length === 0) {
-      process.on('beforeExit', () => ends.forEach((end) => void end.drain()));
-      process.on('exit', () => ends.forEach((end) => say(end.last())));
+  onExit: (end) => {
+    if (!isListening) {
+      isListening = true;
+      process.on('beforeExit', () => ends.forEach((end) => void end.deref()?.drain()));
+      process.on('exit', () => ends.forEach((end) => say(end.deref()?.last())));
     }
-    ends.push({ drain, last });
+    const held = new WeakRef(end);
+    ends.add(held);
+    gone.register(end, held);
   },
 };
 
@@ -34,7 +37,7 @@ export const platform: Platform = {
 function askInBackground(target: Target, asked: Asked): Promise<Answer> {
   return new Promise((resolve, reject) => {
     const { method, headers } = asked;
-    const asking = request(target.base + asked.path, { method, headers, agent: IN_BACKGROUND, signal: AbortSignal.timeout(asked.connectMs + asked.answerMs) });
+    const asking = request(target.base + target.prefix + asked.path, { method, headers, agent: IN_BACKGROUND, signal: AbortSignal.timeout(asked.connectMs + asked.answerMs) });
     asking.on('socket', (socket) => socket.unref());
     asking.on('error', reject);
     asking.on('response', (answer) => {
@@ -50,7 +53,9 @@ function askInBackground(target: Target, asked: Asked): Promise<Answer> {
 const IN_BACKGROUND = new Agent({ keepAlive: true, maxSockets: 4 });
 
 /** Of every `Spendfuse` that has told of something. */
-const ends: { drain: () => unknown; last: () => LastWords | undefined }[] = [];
+const ends = new Set<WeakRef<End>>();
+const gone = new FinalizationRegistry<WeakRef<End>>((held) => ends.delete(held));
+let isListening = false;
 
 /** Nothing asynchronous runs any more: another process says it. */
 function say(words: LastWords | undefined): void {
@@ -69,7 +74,7 @@ function say(words: LastWords | undefined): void {
     next();`;
   try {
     // The token travels by standard input: arguments can be read by everybody on the machine.
-    spawnSync(process.execPath, ['-e', script], { input: JSON.stringify(words), timeout: LAST_WORDS_MS, stdio: ['pipe', 'ignore', 'ignore'] });
+    spawnSync(process.execPath, ['-e', script], { input: JSON.stringify({ ...words, path: words.target.prefix + words.path }), timeout: LAST_WORDS_MS, stdio: ['pipe', 'ignore', 'ignore'] });
   } catch {
     // There is nobody left to tell.
   }

@@ -9,6 +9,8 @@ export interface Storage<T> {
 export interface Target {
   /** Scheme, host and port; for a socket only what goes into `Host`. */
   base: string;
+  /** What stands before all paths, such as `/spendfuse`; mostly empty. */
+  prefix: string;
   socketPath?: string;
 }
 
@@ -23,6 +25,8 @@ export interface Asked {
   answerMs: number;
   /** Does not keep the process alive. */
   isBackground?: boolean;
+  /** Whether it is in vain to send this by now, after a wait for others. */
+  isVain?: () => boolean;
 }
 
 export interface Answer {
@@ -38,8 +42,15 @@ export interface Platform {
   ask(target: Target, asked: Asked): Promise<Answer>;
   /** Lets a timer not keep the process alive. */
   unref(timer: unknown): void;
-  /** `drain` when nothing else is left to do; `last` when the process ends now: what it returns is sent. */
-  onExit(drain: () => Promise<unknown> | undefined, last: () => LastWords | undefined): void;
+  /** Calls `end` when the process ends, for as long as somebody else holds it. */
+  onExit(end: End): void;
+}
+
+export interface End {
+  /** When nothing else is left to do. */
+  drain(): Promise<unknown> | undefined;
+  /** When the process ends now: what it returns is sent. */
+  last(): LastWords | undefined;
 }
 
 /** Requests that are to be made before the process ends, one after the other. */

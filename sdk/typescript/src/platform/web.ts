@@ -11,7 +11,7 @@ export const platform: Platform = {
   env: (name) => (globalThis as { process?: { env?: Record<string, string | undefined> } }).process?.env?.[name],
   ask: async (target, asked) => {
     if (target.socketPath !== undefined) throw new Error('this runtime has no Unix sockets: set an http(s) address');
-    const answer = await fetch(target.base + asked.path, {
+    const answer = await fetch(target.base + target.prefix + asked.path, {
       method: asked.method,
       headers: withoutHost(asked.headers),
       ...(asked.body === undefined ? {} : { body: asked.body }),

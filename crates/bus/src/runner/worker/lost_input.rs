@@ -80,7 +80,9 @@ impl<L: StageLogic> Worker<'_, L> {
             input: place.input,
             sentence,
         });
-        Ok(())
+        // Whoever accepts the loss asks the group where it stands, and its offsets may have expired while
+        // nobody was there.
+        self.commit_slots(|slot| slot.partition == partition)
     }
 
     /// Lets partitions go on whose loss somebody has accepted. The others are read meanwhile, so a

@@ -11,7 +11,7 @@ use super::walk::Part;
 use super::{SubCall, SubCalls};
 
 pub(super) fn meaning(section: Section, key: &str) -> Option<Meaning> {
-    use Section::{CacheCreation, InputDetails, Part, ServerToolUse, Top};
+    use Section::{CacheCreation, Extra as Metrics, InputDetails, Part, ServerToolUse, Top};
     Some(match (section, key) {
         (Top | Part, "input_tokens") => Meaning::Count(Slot::Input),
         (Top | Part, "cache_read_input_tokens") => Meaning::Count(Slot::CacheRead),
@@ -29,6 +29,12 @@ pub(super) fn meaning(section: Section, key: &str) -> Option<Meaning> {
         // Thinking is within the output.
         (Top | Part, "output_tokens_details") => Meaning::NotBilled,
         (Top, "total_tokens") => Meaning::Count(Slot::Total),
+        // Bedrock's last piece of a stream says the counts once more.
+        (Top, "amazon-bedrock-invocationMetrics") => Meaning::Object(Metrics),
+        (Metrics, "inputTokenCount") => Meaning::Count(Slot::Input),
+        (Metrics, "outputTokenCount") => Meaning::Count(Slot::Output),
+        (Metrics, "cacheReadInputTokenCount") => Meaning::Count(Slot::CacheRead),
+        (Metrics, "cacheWriteInputTokenCount") => Meaning::Count(Slot::CacheWrite),
         (Part, "type") => Meaning::Word(Word::PartType),
         (Part, "model") => Meaning::Word(Word::PartModel),
         (CacheCreation, "ephemeral_5m_input_tokens") => Meaning::Count(Slot::CacheWrite5m),

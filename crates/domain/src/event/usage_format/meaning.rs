@@ -79,6 +79,8 @@ pub(super) enum Section {
     Part,
     /// What Cohere bills.
     Billed,
+    /// What Vertex AI says besides OpenAI's members, and Bedrock besides Anthropic's.
+    Extra,
 }
 
 /// What a format makes of a member.

@@ -38,6 +38,12 @@ use walk::SectionReader;
 /// The most tokens in one class of one call.
 pub(super) const MAX_COUNT: u64 = 1_000_000_000;
 
+/// Parts of what was read from a cache that have rates of their own.
+const CACHED_MEDIA: [(Slot, UnitKind); 2] = [
+    (Slot::AudioCached, UnitKind::CachedAudioTokens),
+    (Slot::ImageCached, UnitKind::CachedImageTokens),
+];
+
 /// Path of a part of a call that nothing says the model of.
 const PART_OF_NOBODY: &str = "iterations.[].model";
 
@@ -225,6 +231,12 @@ pub(super) fn read_with<'a>(
     let says_no_input = !counts.says_input() || reading.tokens.context() == 0;
     reading.incomplete = reading.tokens.generated() > 0 && says_no_input && !has_units;
     reading.audio_seconds = counts.audio_seconds;
+    for (slot, kind) in CACHED_MEDIA {
+        let count = counts.get(slot).min(reading.tokens.cache_read);
+        if count > 0 {
+            counts.add_units(kind, count);
+        }
+    }
     reading.units = std::mem::take(&mut counts.units);
     reading.charge = counts.whole_charge();
     reading.unread = counts.unread();
@@ -244,6 +256,11 @@ pub(super) fn read_with<'a>(
         reading.sub_calls = anthropic::sub_calls(section.parts, model);
     }
     // Sums of counts (Gemini's lists and tool use, surplus of a total) can pass the bound of one.
+    if reading.web_searches > MAX_COUNT {
+        return Err(bad(
+            "data.usage adds up to more than 1,000,000,000 searches",
+        ));
+    }
     if reading
         .tokens
         .each()

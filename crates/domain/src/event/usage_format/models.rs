@@ -3,9 +3,10 @@
 use super::UsageFormat;
 
 /// OpenAI's models that retrieve something before every answer ("the model always retrieves information
-/// from the web before responding", OpenAI's guide to searching with chat completions).
+/// from the web before responding", OpenAI's guide to searching with chat completions), and OpenRouter's
+/// with `:online` behind their names.
 pub(super) fn always_search(model: &str) -> bool {
-    model.contains("-search-preview") || model.contains("-search-api")
+    model.contains("-search-preview") || model.contains("-search-api") || model.ends_with(":online")
 }
 
 /// Models whose output is images where nothing says of what it is made.

@@ -44,21 +44,26 @@ pub(super) fn meaning(section: Section, key: &str) -> Option<Meaning> {
             "ephemeral_12h_input_tokens" | "ttl_12h_tokens" => Meaning::Count(Slot::CacheWrite12h),
             _ => return None,
         }),
-        // xAI and OpenRouter. Searches of the web and of X have one price.
+        // xAI, OpenRouter, and the connectors of Mistral's agents. Searches of the web and of X have one
+        // price.
         Section::ServerToolUse => Some(match key {
-            "web_search_calls" | "x_search_calls" | "web_search_requests" => {
-                Meaning::Added(Slot::WebSearches)
-            }
-            "code_interpreter_calls" | "code_execution_calls" => {
+            "web_search_calls"
+            | "x_search_calls"
+            | "web_search_requests"
+            | "web_search"
+            | "web_search_premium" => Meaning::Added(Slot::WebSearches),
+            "code_interpreter_calls" | "code_execution_calls" | "code_interpreter" => {
                 Meaning::Units(UnitKind::CodeInterpreterCalls)
             }
-            "file_search_calls" | "collections_search_calls" => {
+            "file_search_calls" | "collections_search_calls" | "document_library" => {
                 Meaning::Units(UnitKind::FileSearchCalls)
             }
             "document_search_calls" | "attachment_search_calls" => {
                 Meaning::Units(UnitKind::DocumentSearchCalls)
             }
-            "image_generation_calls" => Meaning::Units(UnitKind::ImageGenerationCalls),
+            "image_generation_calls" | "image_generation" => {
+                Meaning::Units(UnitKind::ImageGenerationCalls)
+            }
             "mcp_calls" | "web_fetch_requests" => Meaning::NotBilled,
             _ => return None,
         }),
@@ -82,6 +87,11 @@ pub(super) fn meaning(section: Section, key: &str) -> Option<Meaning> {
         }),
         Section::Searches => Some(match key {
             "invocation" => Meaning::Added(Slot::WebSearches),
+            _ => return None,
+        }),
+        Section::Extra => Some(match key {
+            "google" => Meaning::Object(Section::Extra),
+            "traffic_type" => Meaning::Word(Word::Tier),
             _ => return None,
         }),
         Section::CacheLifetimes | Section::Part | Section::Speech => None,
@@ -114,7 +124,8 @@ fn top(key: &str) -> Option<Meaning> {
         "cache_creation_input_tokens" | "cache_write_tokens" => Meaning::Count(Slot::CacheWrite),
         "reasoning_tokens" => Meaning::Count(Slot::FreeReasoning),
         "total_thought_tokens" => Meaning::Count(Slot::Thoughts),
-        "total_tool_use_tokens" => Meaning::Count(Slot::ToolInput),
+        // The second name is that of what the connectors of Mistral's agents have found.
+        "total_tool_use_tokens" | "connector_tokens" => Meaning::Count(Slot::ToolInput),
         "audio_tokens" => Meaning::Count(Slot::FreeAudio),
         // Alibaba's own API: within the input, which may have them in its details, too.
         "image_tokens" => Meaning::Count(Slot::ImageInput),
@@ -123,7 +134,7 @@ fn top(key: &str) -> Option<Meaning> {
         "video_duration" => Meaning::Units(UnitKind::VideoSeconds),
         "citation_tokens" => Meaning::Count(Slot::Citations),
         "num_search_queries" => Meaning::Count(Slot::WebSearches),
-        "server_side_tool_usage_details" | "server_tool_use" => {
+        "server_side_tool_usage_details" | "server_tool_use" | "connectors" => {
             Meaning::Object(Section::ServerToolUse)
         }
         "prompt_audio_seconds" | "seconds" => Meaning::Seconds,
@@ -135,6 +146,7 @@ fn top(key: &str) -> Option<Meaning> {
         // Cohere's counts before what it does not bill; only there where nothing is said of billing.
         "tokens" => Meaning::Object(Section::ToolDetails),
         "service_tier" => Meaning::Word(Word::Tier),
+        "extra_properties" => Meaning::Object(Section::Extra),
         "speed" => Meaning::Word(Word::Speed),
         "inference_geo" => Meaning::Word(Word::Geography),
         "tool_calls_details" => Meaning::Object(Section::ToolCalls),

@@ -17,7 +17,13 @@ pub(super) fn add_what_it_alone_says(reading: &mut Reading<'_>, counts: &Counts,
     if total == 0 {
         return;
     }
-    if counts.has_only_total() || reading.tokens.total() == 0 {
+    // Some write zeros for what they do not count.
+    let says_zeros = counts.get(Slot::Input) == 0
+        && counts.get(Slot::Output) == 0
+        && reading.tokens.output == total
+        && reading.tokens.total() == total
+        && only_reads(model);
+    if says_zeros || counts.has_only_total() || reading.tokens.total() == 0 {
         // Formats that hold the total against the rest have charged it as output.
         reading.tokens = Default::default();
         reading.tokens.input = total;

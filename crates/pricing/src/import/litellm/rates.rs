@@ -17,13 +17,18 @@ use crate::rate::{Billable, RateKey};
 
 /// xAI bills the higher rates from the threshold on, all others above it.
 const XAI: &str = "xai";
-/// Nano-dollars for each call of a tool that xAI runs (docs.x.ai/developers/pricing: $5, $2.50 and $10
-/// per 1,000), which the file does not have.
-const XAI_TOOL_CALLS: [(UnitKind, u64); 4] = [
-    (UnitKind::WebSearchCalls, 5_000_000),
-    (UnitKind::CodeInterpreterCalls, 5_000_000),
-    (UnitKind::FileSearchCalls, 2_500_000),
-    (UnitKind::DocumentSearchCalls, 10_000_000),
+const OPENAI: &str = "openai";
+/// Nano-dollars for each call of a tool that a provider runs, which models of the file do not have:
+/// xAI's (docs.x.ai/developers/pricing: $5, $2.50 and $10 per 1,000), OpenAI's file search
+/// (developers.openai.com/api/docs/pricing: $2.50 per 1,000) and its containers of a gigabyte, which
+/// the file has as `openai/container`.
+const TOOL_CALLS: [(&str, UnitKind, u64); 6] = [
+    (XAI, UnitKind::WebSearchCalls, 5_000_000),
+    (XAI, UnitKind::CodeInterpreterCalls, 5_000_000),
+    (XAI, UnitKind::FileSearchCalls, 2_500_000),
+    (XAI, UnitKind::DocumentSearchCalls, 10_000_000),
+    (OPENAI, UnitKind::CodeInterpreterCalls, 30_000_000),
+    (OPENAI, UnitKind::FileSearchCalls, 2_500_000),
 ];
 /// Units of Bedrock's guardrails as the file has them.
 const GUARDRAIL_UNITS: [(&str, UnitKind); 6] = [
@@ -150,10 +155,13 @@ impl Imported {
                 rates.insert(RateKey::new(Billable::Units(UnitKind::Requests)), nanos);
             }
         }
-        if entry.provider == XAI && entry.mode == "chat" {
-            for (kind, nanos) in XAI_TOOL_CALLS {
-                let calls = RateKey::new(Billable::Units(kind));
-                rates.entry(calls).or_insert(nanos);
+        let is_token_price = |(key, nanos): (&RateKey, &u64)| {
+            matches!(key.billable, Billable::Tokens(_)) && *nanos > 0
+        };
+        if matches!(entry.mode, "chat" | "responses") && rates.iter().any(is_token_price) {
+            for (_, kind, nanos) in TOOL_CALLS.iter().filter(|(of, ..)| entry.provider == *of) {
+                let calls = RateKey::new(Billable::Units(*kind));
+                rates.entry(calls).or_insert(*nanos);
             }
         }
         if entry.provider == XAI {

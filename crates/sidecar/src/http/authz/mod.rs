@@ -97,7 +97,8 @@ fn question(
 ) -> Result<Question, ApiError> {
     let content_type = headers.get(header::CONTENT_TYPE);
     let content_type = content_type.and_then(|value| value.to_str().ok());
-    let is_json = content_type.is_some_and(|name| name.contains("json"));
+    // The letter case of media types is free (RFC 9110, 8.3.1).
+    let is_json = content_type.is_some_and(|name| name.to_ascii_lowercase().contains("json"));
     // Subrequests of gateways often keep the content type and lose the body.
     let mut question = if is_json && !body.is_empty() {
         Question::from_gateway(body)?

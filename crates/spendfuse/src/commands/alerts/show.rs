@@ -1,5 +1,6 @@
 //! `spendfuse alerts show`.
 
+use std::collections::BTreeSet;
 use std::process::ExitCode;
 
 use spendfuse_notify::letter::{Letter, What};
@@ -30,6 +31,7 @@ pub(super) fn run(settings: &Settings, args: &ShowArgs) -> Result<ExitCode, Fail
         route: String::new(),
         to: String::new(),
         alerts: vec![found.alert.clone()],
+        over: BTreeSet::new(),
         passed: Vec::new(),
         created_at: found.alert.at,
     };

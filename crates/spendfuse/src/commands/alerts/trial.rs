@@ -1,5 +1,6 @@
 //! `spendfuse alerts test`: one message, by this process itself, so that the answer can be shown.
 
+use std::collections::BTreeSet;
 use std::process::ExitCode;
 
 use serde_json::json;
@@ -63,6 +64,7 @@ fn letter(to: &str) -> Letter {
         route: "test".to_owned(),
         to: to.to_owned(),
         alerts: vec![alert],
+        over: BTreeSet::new(),
         passed: Vec::new(),
         created_at: now,
     }

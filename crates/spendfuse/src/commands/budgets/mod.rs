@@ -84,7 +84,7 @@ pub fn read_file(path: &Path) -> Result<Result<BudgetsFile, Vec<Mistake>>, Failu
 }
 
 /// The mistakes of a file, one a line, as editors and CI understand them.
-fn mistake_lines(path: &Path, mistakes: &[Mistake]) -> Vec<String> {
+pub fn mistake_lines(path: &Path, mistakes: &[Mistake]) -> Vec<String> {
     let lines = mistakes.iter();
     lines
         .map(|mistake| format!("{}:{mistake}", path.display()))

@@ -2,6 +2,8 @@
 
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use clap::{Arg, ArgMatches, Args, Command, FromArgMatches};
 use spendfuse_domain::event::Body;
@@ -16,8 +18,12 @@ use super::record::{Stood, Told, correction_of};
 use super::send::{self, Change};
 use super::topics::looked;
 use super::warehouse::Connection;
-use super::{CommonArgs, Failure, Which};
+use super::{CommonArgs, Failure, Which, output};
 use crate::settings::Settings;
+
+/// How long a call that is to be amended may take to come to rest.
+const RESTS_WITHIN: Duration = Duration::from_secs(60);
+const AGAIN: Duration = Duration::from_secs(3);
 
 /// Dimensions that decide where an entry is counted.
 const FIXED: [FixedDimension; 3] = [
@@ -139,7 +145,10 @@ pub(super) fn amend(settings: &Settings, args: &AmendArgs) -> Result<ExitCode, F
             "nothing is said that should stand: name counts (--output-tokens 380), dimensions (--customer c-42) or --cost",
         ));
     }
-    let found = Found::look(settings, &args.which)?;
+    let found = match args.common.dry_run {
+        true => Found::look(settings, &args.which)?,
+        false => Found::look_at_rest(settings, &args.which)?,
+    };
     let Some(before) = found.standing()? else {
         return Err(Failure::work(format!(
             "entry {} is void; take that back first: spendfuse correct void --address with the address of its last correction (spendfuse correct list)",
@@ -228,6 +237,28 @@ impl<'s> Found<'s> {
             entry,
             mark,
         })
+    }
+
+    /// The same once the call does not grow any more: an amended one does not either, so that what
+    /// is told of it later would never be counted.
+    fn look_at_rest(settings: &'s Settings, which: &Which) -> Result<Self, Failure> {
+        let began = Instant::now();
+        loop {
+            let found = Self::look(settings, which)?;
+            if found.entry.is_at_rest(found.mark.made_at()) {
+                return Ok(found);
+            }
+            let entry = found.entry.place;
+            if began.elapsed() >= RESTS_WITHIN {
+                return Err(Failure::work(format!(
+                    "events still tell more of the call of entry {entry}, and nothing would be counted of them once it is amended; run the command again when the call is over"
+                )));
+            }
+            output::note(format!(
+                "entry {entry} was counted just now and may still grow: waiting until nothing more is told of it"
+            ));
+            thread::park_timeout(AGAIN);
+        }
     }
 
     fn standing(&self) -> Result<Option<Standing>, Failure> {

@@ -8,6 +8,7 @@ mod change;
 pub(super) mod entry;
 mod list;
 pub(super) mod record;
+mod rest;
 pub(super) mod rows;
 mod send;
 pub mod twice;

@@ -14,9 +14,11 @@ use super::Failure;
 use super::warehouse::Connection;
 use crate::settings::Settings;
 
-/// Rows of an entry and its corrections lie within this time of it, milliseconds: an event that is
-/// reported again may tell another time.
-const AROUND_MILLIS: i64 = 3 * 24 * 60 * 60 * 1000;
+/// Rows of an entry and its corrections lie within this time of it at least, milliseconds: an event
+/// that is reported again may tell another time.
+const LEAST_AROUND_MILLIS: i64 = 3 * 24 * 60 * 60 * 1000;
+/// 2200-01-01.
+pub const LAST_MILLIS: i64 = 7_258_118_400_000;
 /// Corrections of one entry that are read.
 const MOST_ROWS: usize = 1_000;
 
@@ -87,7 +89,8 @@ const TEXTS: [&str; 20] = [
 ];
 
 /// The row of the entry at `place`, whose event is `id` of `time`, and those that amend it, in the order
-/// of counting.
+/// of counting. Each event that a call grows by is remembered anew, so that the next one may be as much
+/// later again: it is looked for as far behind the last one that was found.
 pub fn rows(
     connection: &Connection,
     settings: &Settings,
@@ -101,27 +104,45 @@ pub fn rows(
         seq,
         index,
     } = place;
-    let condition = format!(
-        "epoch = {epoch} AND meter_partition = {partition} AND {} \
-         AND (meter_seq = {seq} AND meter_index = {index} \
-              OR amends_id = {} AND amends_epoch = {epoch} AND amends_partition = {partition} \
-                 AND amends_seq = {seq} AND amends_index = {index}) \
-         ORDER BY meter_seq, meter_index LIMIT {MOST_ROWS}",
-        around(time, time),
-        quoted(id)
-    );
-    let rows = rows_where(connection, settings, &condition)?;
-    if rows.len() == MOST_ROWS {
-        return Err(Failure::work(format!(
-            "{place} was corrected {MOST_ROWS} times already"
-        )));
+    let mut last = time;
+    loop {
+        let condition = format!(
+            "epoch = {epoch} AND meter_partition = {partition} AND meter_seq >= {seq} AND {} \
+             AND (meter_seq = {seq} AND meter_index = {index} \
+                  OR amends_id = {} AND amends_epoch = {epoch} AND amends_partition = {partition} \
+                     AND amends_seq = {seq} AND amends_index = {index}) \
+             ORDER BY meter_seq, meter_index LIMIT {MOST_ROWS}",
+            around(settings, time, last),
+            quoted(id)
+        );
+        let rows = rows_where(connection, settings, &condition)?;
+        if rows.len() == MOST_ROWS {
+            return Err(Failure::work(format!(
+                "{place} was corrected {MOST_ROWS} times already"
+            )));
+        }
+        let found = rows.iter().map(|row| row.time.0).max();
+        match found.filter(|found| *found > last) {
+            Some(later) => last = later,
+            None => return Ok(rows),
+        }
     }
-    Ok(rows)
+}
+
+/// How far the times lie apart that events of one entry tell, milliseconds: each of them may be as old
+/// as what is remembered when it comes, and as long may lie between them.
+fn around_millis(remembered_millis: i64) -> i64 {
+    LEAST_AROUND_MILLIS.max(remembered_millis.saturating_mul(2))
 }
 
 /// The condition on rows of entries of these times and of what amends them.
-pub fn around(from: i64, to: i64) -> String {
-    let (from, to) = (from - AROUND_MILLIS, to + AROUND_MILLIS);
+pub fn around(settings: &Settings, from: i64, to: i64) -> String {
+    let around = around_millis(settings.remembered_millis());
+    // ClickHouse's times begin in 1900 and end in 2299.
+    let (from, to) = (
+        from.saturating_sub(around).max(0),
+        to.saturating_add(around).min(LAST_MILLIS),
+    );
     format!(
         "time >= {} AND time <= {}",
         conditions::time(UnixMillis(from)),
@@ -297,4 +318,17 @@ fn row(cells: Vec<String>, corrections_topic: &str) -> Result<Row, Failure> {
         price_version,
         priced_as,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_long_memory_finds_what_was_told_again_long_after() {
+        const DAY: i64 = 24 * 60 * 60 * 1000;
+        assert_eq!(around_millis(DAY), 3 * DAY);
+        // Told by an event seven days old, and again by one of now, seven days later.
+        assert_eq!(around_millis(7 * DAY), 14 * DAY);
+    }
 }

@@ -62,10 +62,7 @@ pub fn waiting_in(
     ranges: &[PartitionRange],
     patience: Duration,
 ) -> Result<Option<u64>, Failure> {
-    let deadline = Instant::now() + patience;
-    let (events, is_whole) = records::read_until(settings, ranges, Some(deadline))?;
-    let waiting = events.iter().filter(|event| !event.is_settled).count();
-    Ok(is_whole.then_some(waiting as u64))
+    records::count_until(settings, ranges, Instant::now() + patience)
 }
 
 /// Reads `--reason`.

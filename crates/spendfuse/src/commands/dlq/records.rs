@@ -24,6 +24,9 @@ const SETTLED: &str = "spendfuse_settled";
 /// Begins the names of all headers that are ours and not the sender's.
 pub const OWN_HEADERS: &str = "spendfuse_";
 
+/// Settled events that are told from those that wait, when these are only counted; about 24 bytes each.
+const MOST_SETTLED: usize = 1_000_000;
+
 /// Partition and offset in the DLQ.
 pub type Place = (u32, i64);
 
@@ -52,43 +55,87 @@ struct Note {
 
 /// Everything in the DLQ, in the order of its partitions and offsets.
 pub fn read(settings: &Settings) -> Result<Vec<SetAside>, Failure> {
-    let ranges = kafka::ranges(settings, &settings.topics().dlq)?;
-    Ok(read_until(settings, &ranges, None)?.0)
-}
-
-/// What lies in `ranges` of the DLQ, in the same order, and whether all of it was read by `deadline`.
-/// Notes about an event come after it.
-pub fn read_until(
-    settings: &Settings,
-    ranges: &[PartitionRange],
-    deadline: Option<Instant>,
-) -> Result<(Vec<SetAside>, bool), Failure> {
     let mut events = Vec::new();
     let mut settled: HashSet<Place> = HashSet::new();
-    let mut is_whole = true;
-    kafka::read(settings, &settings.topics().dlq, ranges, &mut |record| {
-        if deadline.is_some_and(|deadline| Instant::now() > deadline) {
-            is_whole = false;
-            return ControlFlow::Break(());
+    kafka::read_topic(settings, &settings.topics().dlq, |record| {
+        match is_note(record) {
+            true => settled.extend(settled_by(record)),
+            false => events.push(SetAside::of(record)),
         }
-        if !is_note(record) {
-            events.push(SetAside::of(record));
-            return ControlFlow::Continue(());
-        }
-        match serde_json::from_slice::<Note>(record.value.unwrap_or_default()) {
-            Ok(note) => settled.extend(note.settled),
-            Err(error) => output::warning(format!(
-                "a note in the DLQ at {}@{} cannot be read: {error}",
-                record.partition, record.offset
-            )),
-        }
-        ControlFlow::Continue(())
     })?;
     for event in &mut events {
         event.is_settled = settled.contains(&event.at);
     }
     events.sort_by_key(|event| event.at);
-    Ok((events, is_whole))
+    Ok(events)
+}
+
+/// How many events in `ranges` of the DLQ, which reach to its end, are not settled; `None` where that
+/// was not known by `deadline`, or there are more notes than can be kept.
+pub fn count_until(
+    settings: &Settings,
+    ranges: &[PartitionRange],
+    deadline: Instant,
+) -> Result<Option<u64>, Failure> {
+    let mut count = Waiting::among(ranges);
+    let mut is_whole = true;
+    kafka::read(settings, &settings.topics().dlq, ranges, &mut |record| {
+        is_whole = Instant::now() <= deadline && count.settled.len() <= MOST_SETTLED;
+        match (is_whole, is_note(record)) {
+            (false, _) => return ControlFlow::Break(()),
+            (true, true) => count.settle(settled_by(record)),
+            (true, false) => count.events += 1,
+        }
+        ControlFlow::Continue(())
+    })?;
+    Ok(is_whole.then(|| count.waiting()))
+}
+
+/// Events that are counted without being kept.
+struct Waiting<'r> {
+    ranges: &'r [PartitionRange],
+    events: u64,
+    /// Of them.
+    settled: HashSet<Place>,
+}
+
+impl<'r> Waiting<'r> {
+    fn among(ranges: &'r [PartitionRange]) -> Self {
+        Self {
+            ranges,
+            events: 0,
+            settled: HashSet::new(),
+        }
+    }
+
+    /// Notes also name earlier events than those that are counted.
+    fn settle(&mut self, places: Vec<Place>) {
+        let is_counted = |(partition, offset): &Place| {
+            let mut ranges = self.ranges.iter();
+            ranges.any(|range| {
+                range.partition == *partition && (range.from..range.to).contains(offset)
+            })
+        };
+        self.settled.extend(places.into_iter().filter(is_counted));
+    }
+
+    fn waiting(&self) -> u64 {
+        self.events.saturating_sub(self.settled.len() as u64)
+    }
+}
+
+/// The events that a note says are settled; one that cannot be read is told, and says nothing.
+fn settled_by(note: &InputRecord<'_>) -> Vec<Place> {
+    match serde_json::from_slice::<Note>(note.value.unwrap_or_default()) {
+        Ok(note) => note.settled,
+        Err(error) => {
+            output::warning(format!(
+                "a note in the DLQ at {}@{} cannot be read: {error}",
+                note.partition, note.offset
+            ));
+            Vec::new()
+        }
+    }
 }
 
 /// Whether a record is a note and not an event.
@@ -135,4 +182,23 @@ impl SetAside {
 fn text(headers: &Headers<'_>, name: &str) -> String {
     let value = headers.get(name).unwrap_or_default();
     String::from_utf8_lossy(value).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_waits_is_counted_without_what_is_settled_once_or_twice_or_lies_before() {
+        let ranges = [PartitionRange {
+            partition: 1,
+            from: 10,
+            to: 20,
+        }];
+        let mut count = Waiting::among(&ranges);
+        count.events = 5;
+        count.settle(vec![(1, 9), (1, 10), (1, 19), (1, 20), (0, 12)]);
+        count.settle(vec![(1, 10)]);
+        assert_eq!(count.waiting(), 3);
+    }
 }

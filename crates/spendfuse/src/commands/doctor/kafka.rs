@@ -173,6 +173,7 @@ fn retention(settings: &Settings, cluster: &Cluster, report: &mut Report) {
     for topic in [
         &names.usage,
         &names.rerouted,
+        &names.corrections,
         &names.deltas,
         &names.rows,
         &names.rows_ledger,

@@ -16,49 +16,48 @@ use crate::settings::Settings;
 /// A transaction of ours ends within its time-out of 5 s, and the broker looks every 10 s.
 const TRANSACTION_PATIENCE: Duration = Duration::from_secs(20);
 const LOOK_AGAIN: Duration = Duration::from_millis(500);
+const NOTIFIER: &str = "notifier";
 
 pub(super) fn look(settings: &Settings, report: &mut Report) {
     let names = settings.topics();
+    let processor = "processor";
     let roles = [
-        (
-            "meter",
-            "processor",
-            [&names.usage, &names.rerouted].to_vec(),
-        ),
-        ("ledger", "processor", [&names.deltas].to_vec()),
-        (
-            "loader",
-            "loader",
-            [&names.rows, &names.rows_ledger].to_vec(),
-        ),
+        ("meter", processor, &names.usage),
+        ("meter", processor, &names.rerouted),
+        ("meter", processor, &names.corrections),
+        ("ledger", processor, &names.deltas),
+        ("loader", "loader", &names.rows),
+        ("loader", "loader", &names.rows_ledger),
+        (NOTIFIER, NOTIFIER, &names.alerts),
+        (NOTIFIER, NOTIFIER, &names.findings),
+        (NOTIFIER, NOTIFIER, &names.notifier_requests),
     ];
-    for (group, role, topics) in roles {
-        for topic in topics {
-            let looked = position(settings, group, role, topic, report);
-            if let Err(error) = looked {
-                let found = format!(
-                    "group {group} on topic {topic}: {}",
-                    kafka::failure(settings, &error)
-                );
-                report.unknown(
-                    "positions",
-                    found,
-                    "let this client read the topic and the group's offsets",
-                );
-            }
+    for (group, role, topic) in roles {
+        if let Err(error) = position(settings, group, role, topic, report).or_else(if_it_is_there) {
+            let found = format!(
+                "group {group} on topic {topic}: {}",
+                kafka::failure(settings, &error)
+            );
+            report.unknown(
+                "positions",
+                found,
+                "let this client read the topic and the group's offsets",
+            );
         }
     }
-    for topic in [
-        &names.usage,
-        &names.rerouted,
-        &names.deltas,
-        &names.rows,
-        &names.rows_ledger,
-    ] {
-        if let Err(error) = open_transaction(settings, topic, report) {
+    for (_, _, topic) in roles.iter().filter(|(group, ..)| *group != NOTIFIER) {
+        if let Err(error) = open_transaction(settings, topic, report).or_else(if_it_is_there) {
             let found = kafka::failure(settings, &error).to_string();
             report.unknown("transactions", found, "let this client read the topic");
         }
+    }
+}
+
+/// A topic that is not there is missed by the look at topics.
+fn if_it_is_there(error: BusError) -> Result<(), BusError> {
+    match error {
+        BusError::TopicMissing { .. } => Ok(()),
+        error => Err(error),
     }
 }
 
@@ -72,9 +71,14 @@ fn position(
 ) -> Result<(), BusError> {
     let config = settings.kafka();
     let name = format!("{}-{group}", settings.values.transactional_id_prefix);
-    let held = topic_ranges(&config, topic, None, kafka::PATIENCE)?;
+    // In this order: a log grows, and is never behind what was committed before.
     let committed = committed_offsets(&config, &name, topic, kafka::PATIENCE)?;
+    let held = topic_ranges(&config, topic, None, kafka::PATIENCE)?;
     if committed.iter().all(Option::is_none) {
+        // Not everybody has people told.
+        if role == NOTIFIER {
+            return Ok(());
+        }
         let is_empty = held.iter().all(|range| range.from == range.to);
         let found = format!("{name} has committed nothing in {topic}");
         match is_empty {
@@ -87,23 +91,20 @@ fn position(
         }
         return Ok(());
     }
-    let lost = |(range, committed): &(&PartitionRange, &Option<i64>)| {
-        committed.is_some_and(|offset| offset < range.from)
-    };
-    let lost: Vec<u32> = held
-        .iter()
-        .zip(&committed)
-        .filter(lost)
-        .map(|(range, _)| range.partition)
-        .collect();
-    if !lost.is_empty() {
-        report.wrong(
-            "positions",
-            format!(
-                "{name}: retention has removed what it had not read of {topic}, partitions {lost:?}"
-            ),
-            "spendfuse gaps list says what is lost, and spendfuse gaps accept lets its partition go on",
-        );
+    let (removed, shorter) = lost(&held, &committed);
+    for (lost, how) in [
+        (&removed, "retention has removed what it had not read of"),
+        (&shorter, "it has read further than there is of"),
+    ] {
+        if !lost.is_empty() {
+            report.wrong(
+                "positions",
+                format!("{name}: {how} {topic}, partitions {lost:?}"),
+                "spendfuse gaps list says what is lost, and spendfuse gaps accept lets its partition go on",
+            );
+        }
+    }
+    if !removed.is_empty() || !shorter.is_empty() {
         return Ok(());
     }
     let cluster = cluster(
@@ -133,6 +134,20 @@ fn position(
         );
     }
     Ok(())
+}
+
+/// The partitions whose log begins behind what a group has committed, and those whose log ends before
+/// it: both stand still.
+fn lost(held: &[PartitionRange], committed: &[Option<i64>]) -> (Vec<u32>, Vec<u32>) {
+    let mut lost = (Vec::new(), Vec::new());
+    for (range, offset) in held.iter().zip(committed) {
+        match *offset {
+            Some(offset) if offset < range.from => lost.0.push(range.partition),
+            Some(offset) if offset > range.to => lost.1.push(range.partition),
+            _ => {}
+        }
+    }
+    lost
 }
 
 /// Partitions where the next record to read is older than half of what is kept.
@@ -178,5 +193,22 @@ fn open_transaction(settings: &Settings, topic: &str, report: &mut Report) -> Re
             return Ok(());
         }
         Shutdown::new().wait(LOOK_AGAIN);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_log_that_begins_behind_a_position_or_ends_before_it_has_lost_something() {
+        let range = |partition| PartitionRange {
+            partition,
+            from: 10,
+            to: 20,
+        };
+        let held: Vec<PartitionRange> = (0..5).map(range).collect();
+        let committed = [Some(9), Some(10), Some(20), Some(21), None];
+        assert_eq!(lost(&held, &committed), (vec![0], vec![3]));
     }
 }

@@ -112,7 +112,8 @@ pub fn run(settings: &Settings, args: &IngestArgs) -> Result<ExitCode, Failure> 
         }
         output::line(format!("{text}; nothing was sent"));
     }
-    Ok(if rejected > 0 {
+    // As when they are sent.
+    Ok(if rejected + totals.late > 0 {
         found_wrong()
     } else {
         ExitCode::SUCCESS
@@ -124,12 +125,11 @@ pub(super) fn rules(settings: &Settings, args: &IngestArgs) -> Result<Rules, Fai
     let horizon_millis = settings.dedupe_horizon_millis();
     if let Some(path) = &args.budgets {
         let file = budgets::read_file(path)?.map_err(|mistakes| {
-            let first = &mistakes[0];
-            Failure::usage(format!(
-                "{}:{first} ({} in all; `spendfuse budgets validate` names them)",
-                path.display(),
-                counted(mistakes.len() as u64, "mistake")
-            ))
+            let count = counted(mistakes.len() as u64, "mistake");
+            Failure::budgets_file(
+                format!("{count} in the budgets file, nothing was read"),
+                budgets::mistake_lines(path, &mistakes),
+            )
         })?;
         let now = output::now();
         let budgets = file.budgets.iter().map(|draft| draft.counting_from(now));

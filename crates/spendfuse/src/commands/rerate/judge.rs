@@ -54,6 +54,8 @@ pub enum Why {
     BookUnknown,
     /// Its rows do not add up to one call, or the call would be too dear.
     Unclear,
+    /// Events still tell more of it.
+    Growing,
 }
 
 impl Why {
@@ -70,6 +72,7 @@ impl Why {
                 "have units at a ceiling of a price book that is not in the prices topic any more"
             }
             Self::Unclear => "have rows that do not add up to one call: spendfuse audit",
+            Self::Growing => "may still grow: the same command again looks at them anew",
         }
     }
 }
@@ -183,6 +186,7 @@ mod tests {
 
     use super::super::super::correct::rows::Row;
     use super::super::filter::condition;
+    use super::super::later::Later;
     use super::*;
 
     /// A call of 1,000 input tokens of a model of OpenAI.
@@ -257,6 +261,40 @@ mod tests {
         // It costs as much as at its ceiling, and is at none any more.
         let equal = row("gpt-4o", "0.0025", PriceBasis::Ceiling);
         assert!(matches!(judged(vec![equal], &[]), Judged::Change(_)));
+    }
+
+    #[test]
+    fn what_may_still_grow_is_put_aside_until_nothing_more_is_told_of_it() {
+        let first = || row("gpt-4o", "0.02", PriceBasis::Ceiling);
+        let more = || Row {
+            calls: 0,
+            received_at: UnixMillis(8_000),
+            ..first()
+        };
+        // Whether it changes at that time, and how many are put aside.
+        let at = |rows: Vec<Row>, now: Option<i64>| {
+            let mut later = Later::default();
+            let judged = [judged(rows, &[])].into_iter();
+            let changes = later.sift(judged, now.map(UnixMillis), |judged| match judged {
+                Judged::Change(one) => Some(*one),
+                _ => None,
+            });
+            (changes.len(), later.count())
+        };
+        assert_eq!(at(vec![first()], Some(4_999)), (0, 1));
+        assert_eq!(at(vec![first()], Some(5_000)), (1, 0));
+        assert_eq!(at(vec![first(), more()], Some(27_999)), (0, 1));
+        assert_eq!(at(vec![first(), more()], Some(28_000)), (1, 0));
+        assert_eq!(at(vec![first()], None), (1, 0), "nothing is corrected");
+        // It does not grow any more.
+        let corrected = Row {
+            correction: Some("another".to_owned()),
+            ..more()
+        };
+        assert_eq!(at(vec![first(), corrected], Some(0)), (1, 0));
+        // What does not change is not waited for.
+        let same = row("gpt-4o", "0.0025", PriceBasis::Book);
+        assert_eq!(at(vec![same], Some(0)), (0, 0));
     }
 
     #[test]

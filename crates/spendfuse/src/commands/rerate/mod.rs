@@ -8,6 +8,7 @@
 
 mod filter;
 mod judge;
+mod later;
 mod scan;
 mod send;
 mod tally;
@@ -25,6 +26,7 @@ use spendfuse_domain::correction::MAX_JOB_BYTES;
 use spendfuse_pricing::PriceBook;
 use xxhash_rust::xxh3::xxh3_64;
 
+use super::correct::entry::Entry;
 use super::correct::record::Told;
 use super::correct::{text_of_ledger, who};
 use super::ingest::Mark;
@@ -36,8 +38,9 @@ use super::warehouse::Connection;
 use super::{Failure, budgets, found_wrong, output};
 use crate::settings::Settings;
 use filter::{Condition, Filter};
-use judge::Judge;
-use scan::Scan;
+use judge::{Judge, Why};
+use later::Later;
+use scan::{PIECE, Scan};
 use send::{Done, Sending};
 use tally::Tally;
 
@@ -155,19 +158,30 @@ pub fn ceilings(settings: &Settings) -> bool {
     let passed = Job::new(settings, &args).and_then(|job| {
         // A correction of somebody's is not stopped for nothing.
         let wanted = job.pass(None)?.0.all.entries;
-        let done = match wanted {
-            0 => Done::default(),
-            _ => job.pass(Some("spendfuse"))?.1,
+        let (growing, done) = match wanted {
+            0 => (0, Done::default()),
+            _ => {
+                let (tally, done) = job.pass(Some("spendfuse"))?;
+                (tally.left_out(Why::Growing), done)
+            }
         };
-        Ok((job.name, done))
+        Ok((job.name, growing, done))
     });
     match passed {
-        Ok((job, done)) if done.applied + done.refused > 0 => {
+        Ok((job, growing, done)) => {
             let (applied, refused) = (done.applied, done.refused);
-            tracing::info!(job, applied, refused, "calls at a ceiling re-rated");
-            true
+            if applied + refused + growing > 0 {
+                tracing::info!(
+                    job,
+                    applied,
+                    refused,
+                    growing,
+                    "calls at a ceiling re-rated"
+                );
+            }
+            // What grows is looked at again.
+            growing == 0
         }
-        Ok(_) => true,
         Err(error) => {
             tracing::warn!(%error, "calls at a ceiling were not re-rated");
             false
@@ -241,9 +255,11 @@ impl<'s> Job<'s> {
         // Before ClickHouse is asked: of what comes later nothing is claimed.
         let mut mark = Mark::of_corrections(settings)?;
         mark.wait(|text| progress.set_message(text))?;
-        let mut tally = Tally::new(forecast(settings)?);
+        // Where nothing is corrected everything may be shown.
+        let now = by.map(|_| mark.made_at());
+        let tally = Tally::new(forecast(settings)?);
         let policy = Arc::new(settings.pricing());
-        let mut judge = Judge::new(
+        let judge = Judge::new(
             &self.name,
             &self.filter,
             Arc::clone(&self.book),
@@ -270,26 +286,22 @@ impl<'s> Job<'s> {
                 args.rate,
             )
         };
-        let mut sending = told.map(open).transpose()?;
+        let mut pass = Pass {
+            judge,
+            tally,
+            later: Later::default(),
+            sending: told.map(open).transpose()?,
+            progress,
+        };
         while let Some(entries) = scan.next()? {
-            let count = entries.len() as u64;
-            let judged = entries.into_iter().map(|entry| judge.judge(entry));
-            let changes: Vec<_> = judged.filter_map(|judged| tally.add(judged)).collect();
-            if let Some(sending) = &mut sending {
-                sending.send(&changes)?;
-                if sending.is_full() {
-                    sending.confirm(&progress)?;
-                }
+            pass.work(entries, now)?;
+        }
+        while let Some((calls, now)) = pass.later.wait(settings, &pass.progress)? {
+            for calls in calls.chunks(PIECE as usize) {
+                pass.work(scan.again(calls)?, Some(now))?;
             }
-            progress.inc(count);
         }
-        let mut done = Done::default();
-        if let Some(mut sending) = sending {
-            sending.confirm(&progress)?;
-            done = sending.done;
-        }
-        progress.finish_and_clear();
-        Ok((tally, done))
+        pass.end()
     }
 
     fn show(&self, tally: &Tally, done: Option<&Done>) {
@@ -326,6 +338,47 @@ impl<'s> Job<'s> {
                 grouped(done.refused)
             ));
         }
+    }
+}
+
+/// One way through the entries of a job.
+struct Pass<'p> {
+    judge: Judge<'p>,
+    tally: Tally,
+    later: Later,
+    /// `None` where nothing is corrected.
+    sending: Option<Sending<'p>>,
+    progress: ProgressBar,
+}
+
+impl Pass<'_> {
+    /// Takes entries as they are known at `now`.
+    fn work(&mut self, entries: Vec<Entry>, now: Option<UnixMillis>) -> Result<(), Failure> {
+        let put_aside = self.later.count();
+        let count = entries.len() as u64;
+        let (judge, tally) = (&mut self.judge, &mut self.tally);
+        let judged = entries.into_iter().map(|entry| judge.judge(entry));
+        let changes = self.later.sift(judged, now, |judged| tally.add(judged));
+        if let Some(sending) = &mut self.sending {
+            sending.send(&changes)?;
+            if sending.is_full() {
+                sending.confirm(&self.progress)?;
+            }
+        }
+        let put_aside = self.later.count() - put_aside;
+        self.progress.inc(count - put_aside);
+        Ok(())
+    }
+
+    fn end(mut self) -> Result<(Tally, Done), Failure> {
+        self.later.leave_out(&mut self.tally);
+        let mut done = Done::default();
+        if let Some(mut sending) = self.sending {
+            sending.confirm(&self.progress)?;
+            done = sending.done;
+        }
+        self.progress.finish_and_clear();
+        Ok((self.tally, done))
     }
 }
 

@@ -8,17 +8,17 @@ use spendfuse_warehouse::conditions;
 
 use super::super::Failure;
 use super::super::correct::entry::Entry;
-use super::super::correct::rows::{around, ask, by_entry, number};
+use super::super::correct::rows::{LAST_MILLIS, around, ask, by_entry, number};
 use super::super::warehouse::Connection;
 use super::filter::Filter;
 use crate::settings::Settings;
 
 /// Entries that are looked at together, about 3 KB each.
-const PIECE: u64 = 5_000;
+pub const PIECE: u64 = 5_000;
 const HOUR_MILLIS: i64 = 60 * 60 * 1000;
 
 /// Where a piece begins or ends: time, partition, commit, place within it.
-type Position = [i64; 4];
+pub type Position = [i64; 4];
 
 /// Goes through all entries that may meet a filter.
 pub struct Scan<'a> {
@@ -99,7 +99,7 @@ impl<'a> Scan<'a> {
                 "({meets} OR (meter_partition, meter_seq, meter_index) IN (\
                    SELECT amends_partition, amends_seq, amends_index FROM spend \
                    WHERE epoch = {epoch} AND kind IN ({kinds}) AND calls >= 0 AND {own} AND {}))",
-                around(from.clamp(0, LAST_MILLIS), to.clamp(0, LAST_MILLIS))
+                around(self.settings, from, to)
             );
         }
         format!(
@@ -150,6 +150,15 @@ impl<'a> Scan<'a> {
         Ok(None)
     }
 
+    /// Entries that were in a piece before, as they stand now.
+    pub fn again(&self, positions: &[Position]) -> Result<Vec<Entry>, Failure> {
+        let times = || positions.iter().map(|[time, ..]| *time);
+        match (times().min(), times().max()) {
+            (Some(first), Some(last)) => self.entries(positions, first, last),
+            _ => Ok(Vec::new()),
+        }
+    }
+
     fn entries(&self, positions: &[Position], from: i64, to: i64) -> Result<Vec<Entry>, Failure> {
         let epoch = self.epoch;
         let addresses: Vec<String> = positions
@@ -162,7 +171,7 @@ impl<'a> Scan<'a> {
              ((meter_partition, meter_seq, meter_index) IN ({addresses}) OR \
               amends_seq > 0 AND (amends_partition, amends_seq, amends_index) IN ({addresses})) \
              ORDER BY meter_partition, meter_seq, meter_index",
-            around(from, to)
+            around(self.settings, from, to)
         );
         let mut rows = by_entry(self.connection, self.settings, &condition)?;
         let place = |[_, partition, seq, index]: &Position| EntryPlace {
@@ -175,6 +184,3 @@ impl<'a> Scan<'a> {
         Ok(found.filter_map(|rows| Entry::of(rows, None)).collect())
     }
 }
-
-/// 2200-01-01.
-const LAST_MILLIS: i64 = 7_258_118_400_000;

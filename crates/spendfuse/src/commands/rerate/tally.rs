@@ -83,6 +83,19 @@ impl Tally {
         None
     }
 
+    /// So many stay as they are.
+    pub fn leave_out(&mut self, why: Why, count: u64) {
+        if count > 0 {
+            self.matched += count;
+            *self.left_out.entry(why).or_default() += count;
+        }
+    }
+
+    /// How many stay as they are for that reason.
+    pub fn left_out(&self, why: Why) -> u64 {
+        self.left_out.get(&why).copied().unwrap_or_default()
+    }
+
     fn change(&mut self, one: &Rerated) {
         self.all.add(one);
         let who = &one.before.event.attribution;

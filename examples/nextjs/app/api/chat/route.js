@@ -1,6 +1,7 @@
 // A handler of Next.js: the customer comes from the request, a used-up budget is a 429 of your own form.
 //
-// Run:    cd examples/nextjs && npx next dev
+// Run:    (cd sdk/typescript && npm install && npm pack)
+//         cd examples/nextjs && npm install && npm install --no-save ../../sdk/typescript/spendfuse-*.tgz && npx next dev
 //         curl -X POST localhost:3000/api/chat -H 'x-customer: c-next' -d '{"question": "Say hello"}'
 // Prints:
 //     200 {"answer":"Hello"}
@@ -17,7 +18,7 @@ const openai = () => (client ??= wrap(new OpenAI(), { feature: 'chat' }));
 
 export async function POST(request) {
   const { question } = await request.json();
-  const customer = request.headers.get('x-customer') ?? 'anonymous';
+  const customer = request.headers.get('x-customer') ?? 'anonymous'; // yours: who is logged in
   // What is told in the background is safe before the function is frozen.
   after(() => flush());
   try {

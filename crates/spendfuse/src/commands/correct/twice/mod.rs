@@ -7,6 +7,7 @@
 //! middle leaves it to the next one. Entries of one partition are left to people: its memory has failed.
 
 mod judge;
+mod waiting;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -31,20 +32,19 @@ use super::warehouse::Connection;
 use crate::metrics::{COUNTED_TWICE_SETTLED, VOID_LAG};
 use crate::settings::Settings;
 use judge::Candidate;
+use waiting::Waiting;
 
 /// Calls that wait to be settled, at most; people are told of more.
 const MOST_WAITING: usize = 20_000;
 /// Calls that are settled together.
 const TOGETHER: usize = 200;
-/// A call is settled once it was not heard of for so long: what grows must not be corrected.
-const AT_REST_MILLIS: i64 = 5_000;
-/// The same of one that has grown already.
-const GROWN_AT_REST_MILLIS: i64 = 20_000;
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// Until what was sent is looked for, and until what failed is tried again.
 const AGAIN: Duration = Duration::from_secs(2);
 /// People are told of a call that is not settled after this time.
 const GIVEN_UP_AFTER: Duration = Duration::from_secs(15 * 60);
+/// Until when a call is kept that nobody can look at, because Kafka, ClickHouse or a role is away.
+const KEPT_FOR: Duration = Duration::from_secs(24 * 60 * 60);
 const DAY_MILLIS: i64 = 24 * 3_600_000;
 const TOLD: Told<'_> = Told {
     job: "",
@@ -96,15 +96,6 @@ struct Found {
     pair: Option<Box<SameId>>,
 }
 
-/// A call that has several entries, or of which more was told.
-struct Waiting {
-    pair: Option<Box<SameId>>,
-    since: Instant,
-    due: Instant,
-    /// Whether corrections were sent.
-    is_corrected: bool,
-}
-
 /// What came of a look at a call.
 enum Outcome {
     /// One entry stands, with all that is known, so long after the last one came.
@@ -147,12 +138,8 @@ impl<'s> Settling<'s> {
             let now = Instant::now();
             let room = MOST_WAITING - self.waiting.len();
             for Found { call, pair } in self.found.try_iter().take(room) {
-                let waiting = self.waiting.entry(call).or_insert(Waiting {
-                    pair: None,
-                    since: now,
-                    due: now,
-                    is_corrected: false,
-                });
+                let waiting = self.waiting.entry(call);
+                let waiting = waiting.or_insert_with(|| Waiting::found(now));
                 waiting.pair = pair.or(waiting.pair.take());
             }
             let due = self.waiting.iter().filter(|(_, one)| one.due <= now);
@@ -164,21 +151,35 @@ impl<'s> Settling<'s> {
             if due.is_empty() {
                 continue;
             }
-            let looked = self.look(&due);
-            let failure = looked.as_ref().err().map(ToString::to_string);
-            if looked.is_err() {
-                pause = AGAIN;
+            match self.look(&due) {
+                Ok(outcomes) => {
+                    self.told = None;
+                    for (call, outcome) in due.into_iter().zip(outcomes) {
+                        self.note(call, &outcome);
+                    }
+                }
+                Err(failure) => {
+                    pause = AGAIN;
+                    self.postpone(&failure);
+                }
             }
-            let outcomes = looked.unwrap_or_default().into_iter();
-            let none = std::iter::repeat_with(|| Outcome::Later);
-            for (call, outcome) in due.into_iter().zip(outcomes.chain(none)) {
-                self.note(call, &outcome);
-            }
-            if let Some(error) = failure.as_ref().filter(|_| failure != self.told) {
-                tracing::warn!(error, "calls that were counted twice are not settled yet");
-            }
-            self.told = failure;
         }
+    }
+
+    fn postpone(&mut self, failure: &Failure) {
+        let failure = Some(failure.to_string());
+        if let Some(error) = failure.as_ref().filter(|_| failure != self.told) {
+            tracing::warn!(error, "calls that were counted twice are not settled yet");
+        }
+        self.told = failure;
+        let now = Instant::now();
+        for waiting in self.waiting.values_mut() {
+            if let Some(pair) = waiting.postpone(now) {
+                (self.people)(LoaderNews::SameId(pair));
+            }
+        }
+        self.waiting
+            .retain(|_, one| now.duration_since(one.found_at) < KEPT_FOR);
     }
 
     fn note(&mut self, call: CallName, outcome: &Outcome) {
@@ -285,10 +286,8 @@ impl<'s> Settling<'s> {
         };
         let horizon = self.horizon_millis();
         entries.retain(|entry| last.since(entry.received_at) <= horizon);
-        let rest = match entries.iter().any(Entry::has_grown) {
-            true => GROWN_AT_REST_MILLIS,
-            false => AT_REST_MILLIS,
-        };
+        let rest = entries.iter().map(Entry::rest_millis).max();
+        let rest = rest.unwrap_or_default();
         let after_millis = mark.made_at().since(last);
         match self.try_to_settle(&entries, mark.at) {
             Ok(found) if found.is_empty() => Outcome::Settled { after_millis },

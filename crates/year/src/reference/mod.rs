@@ -1,14 +1,19 @@
 //! What must be in the books: every call once or set aside as late, to the nano-dollar, in every
 //! budget that counts it.
 
-use std::collections::{BTreeMap, HashMap};
+mod corrected;
+mod rows;
+
+use std::collections::BTreeMap;
 
 use crate::budget::{Budget, Sum};
-use crate::calendar::{self, DAY, MINUTE};
+use crate::calendar::{self, DAY};
+use crate::corrections::Entry;
 use crate::native::{Row, Value};
 use crate::prices::Prices;
 use crate::process::{GRACE, HORIZON};
 use crate::traffic::Call;
+use corrected::SentCorrection;
 
 /// A call that was told, maybe in pieces, each of them with more than the one before, and what became
 /// of it.
@@ -16,8 +21,8 @@ use crate::traffic::Call;
 struct Sent {
     pieces: Vec<Piece>,
     last_arrival: i64,
-    /// What its rows hold in sum.
-    stands: Option<Standing>,
+    /// What its rows say, where it has any.
+    entry: Option<Entry>,
 }
 
 /// What was told of a call.
@@ -30,23 +35,15 @@ struct Piece {
     told_at: Vec<(u32, i64)>,
 }
 
-/// Tokens (fresh input, cached input, output) and nano-dollars.
-#[derive(Clone, Copy, Debug, Default)]
-struct Standing {
-    tokens: [i128; 3],
-    nanos: i128,
-}
-
 impl Sent {
-    /// Whether a piece has more than what stands.
+    /// Whether a piece has more than what stands. What was corrected does not grow.
     fn lacks(&self, piece: &Piece) -> bool {
-        let stands = self.stands.map(|stands| stands.tokens[2]);
-        Some(piece.call.output) > stands
+        let Some(entry) = &self.entry else {
+            return true;
+        };
+        let stands = entry.stands.as_ref();
+        entry.corrections == 0 && stands.is_none_or(|one| piece.call.output > one.call.output)
     }
-}
-
-fn tokens(call: &Call) -> [i128; 3] {
-    [call.input - call.cached, call.cached, call.output]
 }
 
 /// A budget in its how-manieth count, and a scope and window of it.
@@ -61,10 +58,29 @@ pub(crate) struct Place {
 /// What must be counted in a place.
 #[derive(Clone, Debug)]
 pub(crate) struct Expected {
-    pub(crate) sum: Sum,
+    counted: Sum,
+    /// What the budget says was spent before.
+    opening: Sum,
     pub(crate) end: Option<i64>,
     /// A call of this scope, to ask about.
     pub(crate) like: Call,
+}
+
+impl Expected {
+    fn begin(end: Option<i64>, like: &Call) -> Self {
+        Self {
+            counted: Sum::default(),
+            opening: Sum::default(),
+            end,
+            like: like.clone(),
+        }
+    }
+
+    pub(crate) fn sum(&self) -> Sum {
+        let mut sum = self.counted;
+        sum.add(self.opening);
+        sum
+    }
 }
 
 /// All budgets of one version, each with the number of its count.
@@ -72,7 +88,9 @@ type Version = BTreeMap<String, (Budget, usize)>;
 
 #[derive(Debug, Default)]
 pub(crate) struct Reference {
-    sent: HashMap<String, Sent>,
+    sent: BTreeMap<String, Sent>,
+    /// By their ids.
+    corrections: BTreeMap<String, SentCorrection>,
     pub(crate) prices: Prices,
     versions: BTreeMap<u64, Version>,
     /// When each count began, by its number.
@@ -92,7 +110,7 @@ impl Reference {
         let sent = self.sent.entry(call.id.clone()).or_insert_with(|| Sent {
             pieces: Vec::new(),
             last_arrival: at,
-            stands: None,
+            entry: None,
         });
         sent.last_arrival = at;
         let mut known = sent.pieces.iter_mut();
@@ -115,6 +133,7 @@ impl Reference {
     pub(crate) fn begin_anew(&mut self) {
         self.versions.clear();
         self.accounts.clear();
+        self.corrections.clear();
         // Offsets begin anew too: whose were given up is settled.
         self.given_up.clear();
         self.sent.retain(|_, sent| {
@@ -162,147 +181,29 @@ impl Reference {
             next.get(&place.budget)
                 .is_some_and(|(_, count)| *count == place.count)
         });
+        for (budget, count) in next.values() {
+            self.open(budget, *count, now);
+        }
         self.versions.insert(version, next);
     }
 
-    /// Takes a new row of table `spend`.
-    ///
-    /// # Errors
-    /// What is wrong with it.
-    pub(crate) fn row(&mut self, row: &Row) -> Result<(), String> {
-        let text = |name: &str| row.get(name).map_or("", Value::text);
-        let number = |name: &str| row.get(name).map_or(0, Value::number);
-        // Its name before schema 2.
-        let user = if row.contains_key("user") {
-            "user"
-        } else {
-            "user_id"
+    /// What the budget says was spent before its count began is in the window of that time.
+    fn open(&mut self, budget: &Budget, count: usize, now: i64) {
+        let Some((scope, like)) = budget.only_scope().filter(|_| budget.has_opening()) else {
+            return;
         };
-        let id = text("event_id");
-        let Some(sent) = self.sent.get_mut(id) else {
-            return Err(format!("a row of {id}, which was never told or long ago"));
-        };
-        let before = sent.stands.unwrap_or_default();
-        let more = ["input_tokens", "cache_read_tokens", "output_tokens"].map(number);
-        let stands = Standing {
-            tokens: [0, 1, 2].map(|class| before.tokens[class] + more[class]),
-            nanos: before.nanos + number("cost"),
-        };
-        let is_told = |piece: &&Piece| tokens(&piece.call) == stands.tokens;
-        let expected = match sent.stands {
-            None => ("usage", 1),
-            Some(_) => ("correction", 0),
-        };
-        let found = (text("kind"), number("calls"));
-        let piece = sent.pieces.iter().find(is_told);
-        let piece = piece.filter(|piece| sent.lacks(piece) && found == expected);
-        let Some(piece) = piece else {
-            let at = ["meter_partition", "meter_seq", "meter_index", "received_at"].map(number);
-            return Err(format!(
-                "{id} has a row {found:?} of {more:?} tokens beside {:?}, at {at:?}",
-                sent.stands
-            ));
-        };
-        let call = &piece.call;
-        if piece.first_arrival - call.time > HORIZON {
-            return Err(format!(
-                "{id} was counted though it came {} ms late",
-                piece.first_arrival - call.time
-            ));
+        let (start, end) = budget.window_at(self.began[count]);
+        if end.is_some_and(|end| end + GRACE <= now) {
+            return;
         }
-        let cost = self.prices.cost(text("price_version"), call);
-        if cost != Some(stands.nanos) {
-            return Err(format!(
-                "{id} costs {}, expected {cost:?} by {}",
-                stands.nanos,
-                text("price_version")
-            ));
-        }
-        let in_force = self.prices.at(piece.first_arrival).unwrap_or_default();
-        let is_older = self
-            .prices
-            .since
-            .iter()
-            .position(|(_, version)| version == text("price_version"))
-            < self
-                .prices
-                .since
-                .iter()
-                .position(|(_, version)| version == in_force);
-        if is_older {
-            return Err(format!(
-                "{id} has the prices {}, which were replaced before it came",
-                text("price_version")
-            ));
-        }
-        let told = [
-            call.workspace,
-            &call.customer,
-            call.feature,
-            call.user,
-            call.plan,
-            &call.session,
-            call.model,
-        ];
-        let named = [
-            "workspace",
-            "customer",
-            "feature",
-            user,
-            "plan",
-            "session",
-            "model",
-        ]
-        .map(text);
-        let (time, found) = (i128::from(call.time), number("time"));
-        if told != named || time != found {
-            return Err(format!(
-                "{id} is {named:?} {found} in its row, told {told:?} {time}"
-            ));
-        }
-        let version = number("budget_version") as u64;
-        let Some(budgets) = self.versions.get(&version) else {
-            return Err(format!(
-                "{id} was counted by budgets of version {version}, which never were"
-            ));
+        let place = Place {
+            budget: budget.id.clone(),
+            count,
+            scope,
+            start,
         };
-        let sum = Sum {
-            nanos: number("cost"),
-            tokens: more.iter().sum(),
-            calls: number("calls"),
-        };
-        self.counted += 1;
-        let current = self.versions.last_key_value().map(|(_, current)| current);
-        let goes_on =
-            |count: usize| current.is_some_and(|all| all.values().any(|(_, one)| *one == count));
-        for (budget, count) in budgets.values() {
-            if !goes_on(*count) {
-                continue;
-            }
-            let Some(scope) = budget.scope_of(call) else {
-                continue;
-            };
-            let (start, end) = budget.window_at(call.time.div_euclid(MINUTE) * MINUTE);
-            let place = Place {
-                budget: budget.id.clone(),
-                count: *count,
-                scope,
-                start,
-            };
-            let like = call.clone();
-            let begin = || Expected {
-                sum: Sum::default(),
-                end,
-                like,
-            };
-            self.accounts
-                .entry(place)
-                .or_insert_with(begin)
-                .sum
-                .add(sum);
-        }
-        sent.stands = Some(stands);
-        Ok(())
+        let begin = || Expected::begin(end, &like);
+        self.accounts.entry(place).or_insert_with(begin).opening = budget.opening();
     }
 
     /// Takes a record of the DLQ that was written at `at`.
@@ -336,7 +237,7 @@ impl Reference {
     pub(crate) fn line(&mut self, row: &Row) {
         let text = |name: &str| row.get(name).map_or("", Value::text);
         let number = |name: &str| row.get(name).map_or(0, Value::number);
-        if text("kind") == "spent" {
+        if ["spent", "opening"].contains(&text("kind")) {
             return;
         }
         let key = (
@@ -397,10 +298,10 @@ impl Reference {
             let lines = self.written_off.get(&key).into_iter().flatten();
             let of_this_count = lines.filter(|(at, _)| *at >= self.began[place.count]);
             of_this_count.for_each(|(_, sum)| found.add(*sum));
-            if found != expected.sum {
+            if found != expected.sum() {
                 return Err(format!(
                     "{place:?} closed with {found:?}, counted {:?}",
-                    expected.sum
+                    expected.sum()
                 ));
             }
         }
@@ -410,6 +311,8 @@ impl Reference {
             .retain(|_, expected| !is_over(expected.end, 40 * DAY));
         self.sent
             .retain(|_, sent| sent.last_arrival + 40 * DAY > ledger_time);
+        self.corrections
+            .retain(|_, one| one.sent_at + 20 * DAY > ledger_time);
         Ok(())
     }
 
