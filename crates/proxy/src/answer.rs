@@ -5,7 +5,10 @@ use base64::prelude::BASE64_STANDARD as STANDARD;
 use serde_json::{Map, Value};
 
 use crate::route::Call;
-use crate::told::{Chunk, Completion, Conversed, Generated, Invoked, Made, Message, Responded};
+use crate::told::{
+    Chunk, Completion, Conversed, Generated, Invoked, Made, Message, Responded, text_bytes,
+};
+use crate::tool_calls::ToolCalls;
 use crate::tools::ToolRuns;
 
 /// What was seen of an answer so far.
@@ -30,6 +33,8 @@ pub(crate) struct Seen {
     pub(crate) images: usize,
     /// Tools that the provider has run.
     pub(crate) tools: ToolRuns,
+    /// Tools that the app is asked to run.
+    pub(crate) tool_calls: ToolCalls,
     /// The format of `usage`, where it is not that of the call: models behind Bedrock have their own.
     pub(crate) usage_format: Option<&'static str>,
 }
@@ -59,6 +64,8 @@ impl Seen {
                         .is_some_and(|kind| kind == "response.output_item.done");
                     if let Some(item) = told.item.filter(|_| is_done) {
                         self.tools.take_item(&item);
+                        let index = told.output_index.as_ref();
+                        self.tool_calls.take_item(&item, index);
                     }
                     self.take_response(told.response.unwrap_or(told.whole));
                 }
@@ -92,6 +99,7 @@ impl Seen {
     fn take_completion(&mut self, told: Completion) -> Piece {
         self.name(told.id, told.model, told.service_tier);
         let choices = told.choices.as_deref();
+        self.tool_calls.take_choices(choices.unwrap_or_default());
         for choice in choices.unwrap_or_default() {
             let parts = [&choice.delta, &choice.message, &choice.text];
             let parts = parts.into_iter().map(|part| text_bytes(part.as_ref()));
@@ -122,6 +130,7 @@ impl Seen {
         // A response has all that was run for it so far: the last one of a stream counts.
         if let Some(output) = &told.output {
             self.tools.take_output(output);
+            self.tool_calls.take_output(output);
         }
         self.take_completion(told);
     }
@@ -129,6 +138,7 @@ impl Seen {
     /// Anthropic's counts are totals so far: what a later event names stands, nothing is added.
     fn take_message(&mut self, told: Message) {
         self.generated += text_bytes(told.delta.as_ref()) + text_bytes(told.content.as_ref());
+        self.tool_calls.take_message(&told);
         if let Some(block) = &told.content_block {
             self.tools.take_block(block);
         }
@@ -145,6 +155,7 @@ impl Seen {
         self.name(told.response_id, told.model_version, None);
         let candidates = told.candidates.unwrap_or_default();
         self.tools.take_candidates(&candidates);
+        self.tool_calls.take_candidates(&candidates);
         for candidate in &candidates {
             self.generated += text_bytes(candidate.get("content"));
         }
@@ -163,6 +174,7 @@ impl Seen {
 
     fn take_conversed(&mut self, told: Conversed) {
         self.generated += text_bytes(told.delta.as_ref()) + text_bytes(told.output.as_ref());
+        self.tool_calls.take_conversed(&told);
         let tier = told.service_tier.and_then(|tier| tier.get("type").cloned());
         self.name(None, None, tier);
         if told.usage.is_some() {
@@ -219,16 +231,6 @@ impl Seen {
                 *known = told;
             }
         }
-    }
-}
-
-/// Bytes of all texts in `value`, at any depth; names of members are not counted.
-fn text_bytes(value: Option<&Value>) -> usize {
-    match value {
-        Some(Value::String(text)) => text.len(),
-        Some(Value::Array(items)) => items.iter().map(|item| text_bytes(Some(item))).sum(),
-        Some(Value::Object(members)) => members.values().map(|one| text_bytes(Some(one))).sum(),
-        _ => 0,
     }
 }
 

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use spendfuse_sidecar::Token;
 use spendfuse_sidecar::keys::Keyring;
 use spendfuse_sidecar::server::ServerLimits;
 
@@ -61,6 +62,8 @@ pub struct ProxyConfig {
     pub starts_folder: Option<PathBuf>,
     /// PEM file of a CA of one's own, believed besides those of the system.
     pub ca_file: Option<PathBuf>,
+    /// The key of fingerprints of prompts, without which none are told. Never printed.
+    pub fingerprint_key: Option<Token>,
     /// What clients may use up.
     pub limits: ServerLimits,
 }
@@ -82,6 +85,7 @@ impl Default for ProxyConfig {
             max_body_memory: 256 * 1024 * 1024,
             starts_folder: None,
             ca_file: None,
+            fingerprint_key: None,
             limits: ServerLimits::DEFAULT,
         }
     }

@@ -3,6 +3,7 @@
 use serde_json::{Map, Value, json};
 use spendfuse_domain::UnixMillis;
 use spendfuse_domain::event::USAGE_TYPE;
+use spendfuse_domain::fingerprint::to_hex;
 
 use crate::answer::Seen;
 use crate::meter::{BACKGROUND, Meter};
@@ -62,6 +63,13 @@ impl Meter {
         };
         if let Some(units) = units.or_else(tools) {
             event["units"] = units;
+        }
+        let tool_calls = self.seen.tool_calls.count();
+        if tool_calls > 0 {
+            event["tool_calls"] = json!(tool_calls);
+        }
+        if let Some(fingerprint) = self.prompt_fingerprint {
+            event["prompt_fingerprint"] = json!(to_hex(fingerprint));
         }
         let tier = or(service_tier, &self.asked_tier);
         if !tier.is_empty() && tier != "auto" {

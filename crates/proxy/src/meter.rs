@@ -52,6 +52,8 @@ pub(crate) struct Meter {
     pub(crate) unread: usize,
     /// What the request says besides.
     pub(crate) particulars: Particulars,
+    /// Of its prompt; `None` where no key is set, or it has no message of a user.
+    pub(crate) prompt_fingerprint: Option<u64>,
     pub(crate) reservation: Option<String>,
     /// When the reservation was given, or extended.
     held_since: Instant,
@@ -142,6 +144,7 @@ impl Meter {
             most_output: None,
             unread: 0,
             particulars: Particulars::default(),
+            prompt_fingerprint: None,
             reservation: None,
             held_since: Instant::now(),
             call_id,

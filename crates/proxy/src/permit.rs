@@ -17,6 +17,7 @@ use spendfuse_sidecar::{ApiError, Question, RefusedCall};
 
 use crate::attribution::Who;
 use crate::config::OnDowngrade;
+use crate::fingerprint;
 use crate::forward::{Way, taken_from};
 use crate::headers;
 use crate::meter::{self, Meter};
@@ -161,6 +162,9 @@ pub(crate) async fn permit(
     let mut meter = Meter::begin(proxy, &way, call, who, other.unwrap_or(model));
     meter.is_downgraded = is_downgraded;
     meter.particulars = particulars;
+    let key = proxy.config.fingerprint_key.as_ref();
+    meter.prompt_fingerprint =
+        key.and_then(|key| fingerprint::of_call(key.reveal().as_bytes(), call, &body));
     meter.most_output = asked.most_output();
     meter.asked_tier = asked.service_tier;
     meter.asked_input = estimate.input;

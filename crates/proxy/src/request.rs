@@ -167,7 +167,8 @@ pub(crate) fn edited(body: &Bytes, mut edits: Vec<Edit>) -> Bytes {
     whole.freeze()
 }
 
-fn parsed<'a, T: Deserialize<'a>>(raw: &'a RawValue) -> Option<T> {
+/// The value that `raw` holds; `None` where it is of another kind.
+pub(crate) fn parsed<'a, T: Deserialize<'a>>(raw: &'a RawValue) -> Option<T> {
     serde_json::from_str(raw.get()).ok()
 }
 

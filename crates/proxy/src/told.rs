@@ -23,6 +23,7 @@ pub(crate) struct Completion {
 #[derive(Default, Deserialize)]
 #[serde(default)]
 pub(crate) struct Choice {
+    pub(crate) index: Option<Value>,
     pub(crate) delta: Option<Value>,
     pub(crate) message: Option<Value>,
     pub(crate) text: Option<Value>,
@@ -37,6 +38,8 @@ pub(crate) struct Responded {
     #[serde(rename = "type")]
     pub(crate) kind: Option<Value>,
     pub(crate) item: Option<Value>,
+    /// Where the item stands.
+    pub(crate) output_index: Option<Value>,
     #[serde(flatten)]
     pub(crate) whole: Completion,
 }
@@ -48,6 +51,8 @@ pub(crate) struct Message {
     pub(crate) delta: Option<Value>,
     pub(crate) content: Option<Value>,
     pub(crate) content_block: Option<Value>,
+    /// Of the block.
+    pub(crate) index: Option<Value>,
     #[serde(flatten)]
     pub(crate) whole: Completion,
 }
@@ -76,6 +81,9 @@ pub(crate) struct Made {
 pub(crate) struct Conversed {
     pub(crate) usage: Option<Map<String, Value>>,
     pub(crate) service_tier: Option<Value>,
+    /// How a block begins.
+    pub(crate) start: Option<Value>,
+    pub(crate) content_block_index: Option<Value>,
     pub(crate) delta: Option<Value>,
     pub(crate) output: Option<Value>,
 }
@@ -100,5 +108,15 @@ impl Invoked {
     pub(crate) fn is_anthropics(&self) -> bool {
         let kind = self.others.get("type").and_then(Value::as_str);
         kind.is_some_and(|kind| kind.starts_with("message") || kind.starts_with("content_block"))
+    }
+}
+
+/// Bytes of all texts in `value`, at any depth; names of members are not counted.
+pub(crate) fn text_bytes(value: Option<&Value>) -> usize {
+    match value {
+        Some(Value::String(text)) => text.len(),
+        Some(Value::Array(items)) => items.iter().map(|item| text_bytes(Some(item))).sum(),
+        Some(Value::Object(members)) => members.values().map(|one| text_bytes(Some(one))).sum(),
+        _ => 0,
     }
 }

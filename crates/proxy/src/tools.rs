@@ -117,7 +117,7 @@ fn searches_once(model: &str) -> bool {
     })
 }
 
-fn text<'a>(object: &'a Value, name: &str) -> &'a str {
+pub(crate) fn text<'a>(object: &'a Value, name: &str) -> &'a str {
     object.get(name).and_then(Value::as_str).unwrap_or_default()
 }
 

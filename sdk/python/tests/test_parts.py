@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from spendfuse._fingerprint import prompt_fingerprint
+from spendfuse._fingerprint import of_request, prompt_fingerprint
 from spendfuse._http import Server, Unreachable
 from spendfuse._pieces import Elements, Events
 from spendfuse._pictures import tokens_of
 from spendfuse._request import Body
 from spendfuse._routes import host_provider, provider_of, route_of
+from spendfuse._seen import Seen
 from spendfuse._telling import encoded
 
 VECTORS = Path(__file__).resolve().parents[3] / "schemas" / "fingerprint-vectors.json"
@@ -25,6 +26,52 @@ def test_fingerprints_are_those_of_the_shared_vectors() -> None:
     assert vectors
     for one in vectors:
         assert prompt_fingerprint(one["key"].encode(), one["system"], one["last_user"]) == one["fingerprint"]
+
+
+def test_fingerprints_of_requests_are_those_of_the_shared_vectors() -> None:
+    vectors = json.loads(VECTORS.read_text(encoding="utf-8"))["request"]
+    assert len(vectors) > 10
+    for one in vectors:
+        assert of_request(one["key"].encode(), one["request"]) == one["fingerprint"], one
+
+
+def _choice(member: str, message: Any, index: int = 0) -> Any:
+    return {"choices": [{"index": index, member: message}]}
+
+
+def _done(kind: str, place: int) -> Any:
+    return {"type": "response.output_item.done", "output_index": place, "item": {"type": kind}}
+
+
+_FIRST, _SECOND = ({"tool_calls": [{"index": index}]} for index in (0, 1))
+_OUTPUT = [{"type": kind} for kind in ("function_call", "web_search_call", "custom_tool_call", "mcp_approval_request")]
+_SHELLS = [{"type": "shell_call", "environment": {"type": kind}} for kind in ("local", "container_reference")]
+_BLOCKS = [{"type": kind} for kind in ("text", "tool_use", "server_tool_use", "tool_use")]
+_CUT = [{"functionCall": call} for call in ({"name": "f", "willContinue": True}, {"willContinue": True}, {})]
+
+
+@pytest.mark.parametrize(
+    ("path", "pieces"),
+    [
+        ("/v1/chat/completions", [_choice("message", {"tool_calls": [{"id": "a"}, {"id": "b"}, 7]})]),
+        ("/v1/chat/completions", [_choice("delta", one) for one in (_FIRST, _FIRST, _SECOND)]),
+        ("/v1/chat/completions", [_choice("delta", {"function_call": {}}, index) for index in (0, 0, 1)]),
+        ("/v1/responses", [{"output": _OUTPUT}]),
+        ("/v1/responses", [{"output": [*_SHELLS, {"type": "computer_call"}]}]),
+        ("/v1/responses", [_done(one["type"], place) for place, one in enumerate(_OUTPUT)]),
+        ("/v1/responses", [_done("function_call", 0), {"response": {"output": _OUTPUT}}]),
+        ("/v1/messages", [{"content": _BLOCKS}]),
+        ("/v1/messages", [{"index": place, "content_block": one} for place, one in enumerate(_BLOCKS)]),
+        ("/v1beta/models/m:generateContent", [{"candidates": [{"content": {"parts": _CUT[2:] * 2}}]}]),
+        ("/v1beta/models/m:streamGenerateContent", [{"candidates": [{"content": {"parts": [one]}}]} for one in _CUT * 2]),
+    ],
+)
+def test_two_tools_that_the_app_is_asked_to_run_are_two_whole_or_streamed(path: str, pieces: list[Any]) -> None:
+    route, seen = route_of("POST", path), Seen()
+    assert route is not None
+    for piece in pieces:
+        seen.take(route, json.dumps(piece).encode())
+    assert seen.tool_calls == 2
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,9 @@ import { ToolRuns } from './tools.js';
 
 type Json = Record<string, unknown>;
 
+/** Items of OpenAI's responses that the app runs; what the provider runs is in `tools`. */
+const FOR_THE_APP: ReadonlySet<unknown> = new Set(['apply_patch_call', 'computer_call', 'custom_tool_call', 'function_call', 'local_shell_call', 'shell_call']);
+
 export class Seen {
   id = '';
   model = '';
@@ -25,6 +28,8 @@ export class Seen {
   readonly tools = new ToolRuns();
   /** Tools that the app is asked to run, each once. */
   private readonly asked = new Set<unknown>();
+  /** Whether the last call of Gemini's goes on in the next part. */
+  private goesOn = false;
 
   /** How many tools the app is asked to run. */
   get toolCalls(): number {
@@ -59,11 +64,9 @@ export class Seen {
     this.name(told['id'], told['model'], told['service_tier']);
     const choices = told['choices'];
     if (Array.isArray(choices)) {
-      for (const choice of choices as Json[]) {
+      for (const [place, choice] of (choices as Json[]).entries()) {
         this.generated += textBytes(choice?.['delta']) + textBytes(choice?.['message']) + textBytes(choice?.['text']);
-        for (const part of [choice?.['delta'], choice?.['message']]) {
-          listOf(objectOf(part)?.['tool_calls']).forEach((call, place) => this.asked.add(`${choice?.['index']} ${call['index'] ?? place}`));
-        }
+        for (const part of [choice?.['delta'], choice?.['message']]) this.takeCalls(choice?.['index'] ?? place, objectOf(part));
       }
     }
     const usage = objectOf(told['usage']);
@@ -71,6 +74,12 @@ export class Seen {
     this.usage = usage;
     this.isFinal = true;
     return Array.isArray(choices) && choices.length === 0;
+  }
+
+  private takeCalls(choice: unknown, message: Json | undefined): void {
+    listOf(message?.['tool_calls']).forEach((call, place) => this.asked.add(`${choice} ${call['index'] ?? place}`));
+    // OpenAI's older form has one.
+    if (objectOf(message?.['function_call']) !== undefined) this.asked.add(`${choice} function_call`);
   }
 
   private takeResponse(told: Json): void {
@@ -81,12 +90,25 @@ export class Seen {
     if (typeof status === 'string') this.isPending = status === 'queued' || status === 'in_progress';
     this.wasBackground ||= response['background'] === true;
     if (typeof response['created_at'] === 'number') this.createdAt = response['created_at'];
-    if (told['type'] === 'response.output_item.done') this.tools.takeItem(told['item'], told['output_index']);
+    if (told['type'] === 'response.output_item.done') {
+      this.tools.takeItem(told['item'], told['output_index']);
+      this.takeItem(told['item'], told['output_index'] ?? this.asked.size);
+    }
     this.tools.takeAnswer(response);
-    listOf(response['output']).forEach((item, place) => {
-      if (item['type'] === 'function_call') this.asked.add(item['call_id'] ?? place);
-    });
+    const output = response['output'];
+    if (Array.isArray(output) && output.length > 0) {
+      // It lists again what came before.
+      this.asked.clear();
+      output.forEach((item, place) => this.takeItem(item, place));
+    }
     this.takeCompletion(response);
+  }
+
+  private takeItem(item: unknown, place: unknown): void {
+    const told = objectOf(item);
+    // A container is the provider's.
+    const isProviders = objectOf(told?.['environment'])?.['type'] === 'container_reference';
+    if (FOR_THE_APP.has(told?.['type']) && !isProviders) this.asked.add(place);
   }
 
   /** Anthropic's counts are totals so far: what a later event names stands, nothing is added. */
@@ -111,7 +133,13 @@ export class Seen {
     if (Array.isArray(told['candidates'])) {
       for (const candidate of told['candidates'] as Json[]) {
         this.generated += textBytes(candidate?.['content']);
-        for (const part of listOf(objectOf(candidate?.['content'])?.['parts'])) if (objectOf(part['functionCall'])) this.asked.add(this.asked.size);
+        for (const part of listOf(objectOf(candidate?.['content'])?.['parts'])) {
+          const call = objectOf(part['functionCall']);
+          if (call === undefined) continue;
+          if (!this.goesOn) this.asked.add(this.asked.size);
+          // A call whose arguments are streamed is cut into several.
+          this.goesOn = call['willContinue'] === true;
+        }
       }
     }
     this.isFinal ||= objectOf(told['usageMetadata']) !== undefined;

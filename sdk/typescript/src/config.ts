@@ -17,6 +17,7 @@ export interface Config {
   maxQueue: number;
   flushIntervalMs: number;
   source: string | undefined;
+  fingerprintKey: string | Uint8Array | undefined;
   waitUntil: Options['waitUntil'];
   log: (message: string) => void;
 }
@@ -43,6 +44,8 @@ export function configOf(options: Options): Config {
     maxQueue: options.maxQueue ?? 10_000,
     flushIntervalMs: options.flushIntervalMs ?? 1_000,
     source: options.source,
+    // An empty one is none.
+    fingerprintKey: (options.fingerprintKey ?? platform.env('SPENDFUSE_FINGERPRINT_KEY')) || undefined,
     waitUntil: options.waitUntil,
     log: oncePerMinute(options.log ?? ((message) => console.warn(`spendfuse: ${message}`))),
   };

@@ -1,12 +1,14 @@
 /** One request at the transport: asked for, sent, and metered as its answer passes. */
 
+import { platform } from '#platform';
 import { permitted } from './call.js';
 import { currentScope } from './context.js';
 import type { Core } from './core.js';
+import { canonicalPrompt } from './fingerprint.js';
 import { Meter } from './meter.js';
 import { passing, wholeOf } from './passing.js';
 import { bodyOf, canReplaceModel, isRequest, lacksUsage, read, replaceModel, withUsage } from './request.js';
-import { providerOf, routeOf } from './route.js';
+import { providerOf, type Route, routeOf } from './route.js';
 import type { Decision, WrapOptions } from './types.js';
 import { merged } from './wire.js';
 
@@ -80,6 +82,7 @@ export async function exchange(core: Core, options: WrapOptions, send: Send, inp
     requestTokens: asked.inputTokens,
     reservation: adopted?.reservation ?? decision?.reservationId ?? undefined,
     isDowngraded: model !== asked.model || (scope.call?.isDowngraded === true && scope.call.decision.downgradeTo === model),
+    promptFingerprint: fingerprintOf(core, route, asked.body),
   });
   const sent = new Headers(init?.headers ?? (isRequest(input) ? input.headers : undefined));
   // What is not edited is sent as the app has made it, to the byte.
@@ -104,6 +107,16 @@ export async function exchange(core: Core, options: WrapOptions, send: Send, inp
     throw error;
   }
   return metered(answer, meter, asked.streams, asksUsage, route, sent);
+}
+
+/** Of the prompt, where a key for it is set. */
+function fingerprintOf({ config }: Core, route: Route, body: Record<string, unknown> | undefined): string | undefined {
+  if (config.fingerprintKey === undefined || body === undefined || route.operation === 'embeddings') return undefined;
+  const prompt = canonicalPrompt(body);
+  if (prompt === undefined) return undefined;
+  const hex = platform.hmac(config.fingerprintKey, prompt);
+  if (hex === undefined) config.log('this runtime makes no fingerprints: calls are told without');
+  return hex?.slice(0, 16);
 }
 
 /** How providers name a request whose answer has no id. */

@@ -22,6 +22,7 @@ export interface Metered {
   requestTokens: number;
   reservation: string | undefined;
   isDowngraded: boolean;
+  promptFingerprint: string | undefined;
 }
 
 export class Meter implements Open {
@@ -85,6 +86,7 @@ export class Meter implements Open {
     if (tier !== undefined && tier !== 'auto') event.serviceTier = tier;
     if (reservation !== undefined) event.reservationId = reservation;
     if (seen.toolCalls > 0) event.toolCalls = seen.toolCalls;
+    if (this.of.promptFingerprint !== undefined) event.promptFingerprint = this.of.promptFingerprint;
     if (this.of.isDowngraded) event.flags = ['downgraded'];
     // What an estimate stands in for counts no tools.
     const units = seen.tools.units(seen.model || askedModel, seen.isFinal ? seen.usage : undefined);

@@ -182,6 +182,11 @@ export interface Options {
   /** Who tells of events that have no provider's id; the sidecar's own where absent. */
   source?: string;
   /**
+   * The workspace's key for fingerprints of prompts, without which `retry_loop` finds nothing; in Node only.
+   * Else `SPENDFUSE_FINGERPRINT_KEY`.
+   */
+  fingerprintKey?: string | Uint8Array;
+  /**
    * `check` (default): the sidecar is asked before each call. `watch`: it is followed in the background, and
    * calls are decided here. Else `SPENDFUSE_MODE`.
    */

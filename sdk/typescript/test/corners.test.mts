@@ -1,6 +1,7 @@
 // What calls have cost in the corners: cut before they were sent, made in the background, read by other means.
 
 import assert from 'node:assert/strict';
+import { readFileSync } from 'node:fs';
 import { test } from 'node:test';
 import { createOpenAI } from '@ai-sdk/openai';
 import { streamText } from 'ai';
@@ -74,6 +75,8 @@ test('a stream of what is made in the background counts once it is complete, als
 test('tools that a model wants run are counted, each once', async () => {
   const usage = { input_tokens: 1, output_tokens: 1 };
   const call = (index: number) => ({ index, function: { name: 'secret', arguments: '' } });
+  const done = (type: string, output_index: number) => ({ type: 'response.output_item.done', output_index, item: { type } });
+  const cut = [{ name: 'secret', willContinue: true }, { willContinue: true }, {}];
   const asked: [string, Response][] = [
     ['https://api.openai.com/v1/chat/completions', Response.json({ choices: [{ index: 0, message: { tool_calls: [{ id: 'a' }, { id: 'b' }] } }], usage: {} })],
     ['https://api.openai.com/v1/chat/completions', events({ choices: [{ index: 0, delta: { tool_calls: [call(0)] } }] }, { choices: [{ index: 0, delta: { tool_calls: [call(0), call(1)] } }] })],
@@ -81,13 +84,35 @@ test('tools that a model wants run are counted, each once', async () => {
     ['https://api.anthropic.com/v1/messages', Response.json({ content: [{ type: 'text' }, { type: 'tool_use' }, { type: 'tool_use' }], usage })],
     ['https://api.anthropic.com/v1/messages', events({ index: 1, content_block: { type: 'tool_use' } }, { index: 2, content_block: { type: 'tool_use' } }, { index: 2, delta: {} })],
     ['https://generativelanguage.googleapis.com/v1beta/models/m:generateContent', Response.json({ candidates: [{ content: { parts: [{ functionCall: { name: 'secret' } }, { text: 'x' }, { functionCall: {} }] } }] })],
+    ['https://api.openai.com/v1/responses', events(done('function_call', 0), done('custom_tool_call', 1), done('web_search_call', 2))],
+    ['https://api.openai.com/v1/responses', events(done('function_call', 0), { response: { output: [{ type: 'function_call' }, { type: 'custom_tool_call' }, { type: 'mcp_call' }] } })],
+    ['https://api.openai.com/v1/responses', Response.json({ output: [{ type: 'shell_call', environment: { type: 'container_reference' } }, { type: 'shell_call' }, { type: 'computer_call' }], usage })],
+    ['https://api.openai.com/v1/chat/completions', events(...[0, 0, 1].map((index) => ({ choices: [{ index, delta: { function_call: { name: 'secret' } } }] })))],
+    ['https://generativelanguage.googleapis.com/v1beta/models/m:streamGenerateContent?alt=sse', events(...[...cut, ...cut].map((functionCall) => ({ candidates: [{ content: { parts: [{ functionCall }] } }] })))],
   ];
   const { side, guarded } = await answering(...asked.map(([, answer]) => answer), Response.json({ choices: [], usage: {} }));
   for (const [url] of asked) await (await guarded(url, post({ model: 'm', stream: true, stream_options: { include_usage: true } }))).text();
   await (await guarded(asked[0]![0], post({ model: 'm' }))).json();
-  const counted = (await told(side, 7)).map((event) => event['tool_calls']);
-  assert.deepEqual(counted, [2, 2, 2, 2, 2, 2, undefined]);
+  const counted = (await told(side, asked.length + 1)).map((event) => event['tool_calls']);
+  assert.deepEqual(counted, [...asked.map(() => 2), undefined]);
   assert.ok(!side.received.join('').includes('secret'));
+});
+
+const schemas = process.env['SPENDFUSE_SCHEMAS'] ?? new URL('../../../schemas', import.meta.url).pathname;
+
+test('prompts are told as fingerprints, those of the shared vectors, where a key is set', async () => {
+  const { request: vectors } = JSON.parse(readFileSync(`${schemas}/fingerprint-vectors.json`, 'utf8')) as { request: { key: string; request: object; fingerprint: string | null }[] };
+  assert.ok(vectors.length > 10);
+  const { side, spendfuse } = await parts({ options: { fingerprintKey: vectors[0]!.key } });
+  const guarded = spendfuse.wrap((async () => Response.json({ choices: [], usage: {} })) as typeof fetch);
+  for (const { request } of vectors) await (await guarded('https://api.openai.com/v1/chat/completions', post({ model: 'm', ...request }))).json();
+  await (await guarded('https://api.openai.com/v1/embeddings', post({ model: 'm', input: 'x' }))).json();
+  const found = (await told(side, vectors.length + 1)).map((event) => event['prompt_fingerprint']);
+  assert.deepEqual(found, [...vectors.map(({ fingerprint }) => fingerprint ?? undefined), undefined]);
+  assert.ok(!side.received.join('').includes('Paris'));
+  const { side: without, openai } = await parts();
+  await openai.chat.completions.create({ model: 'm', messages });
+  assert.equal((await told(without, 1))[0]!['prompt_fingerprint'], undefined);
 });
 
 test('a whole answer counts that is read by bytes(), where there is such', async () => {

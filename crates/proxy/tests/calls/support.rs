@@ -202,6 +202,7 @@ pub async fn bench_with(keys: Vec<Key>, more: &[(&str, Option<&str>)]) -> Bench 
         drain_for: Duration::from_secs(5),
         max_body_bytes: 1024 * 1024,
         max_body_memory: 1024 * 1024,
+        fingerprint_key: Token::new("workspace-key-1"),
         ..ProxyConfig::default()
     };
     let listener = spendfuse_proxy::bind(&config, sidecar.keys())

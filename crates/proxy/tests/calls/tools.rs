@@ -1,4 +1,5 @@
-//! Tools that a provider runs within a call: counted beside its usage, and charged.
+//! Tools that a provider runs within a call are counted beside its usage, and charged; those that the app
+//! is asked to run, and fingerprints of prompts, are told for detectors.
 
 use serde_json::json;
 
@@ -51,4 +52,39 @@ async fn queries_that_ground_an_answer_of_gemini_are_counted_once() {
     text(bench.post(path, &[], "{}").await).await;
     let data = &bench.events(1).await[0]["data"];
     assert_eq!(data["units"], json!({"web_search_calls": "2"}));
+}
+
+#[tokio::test]
+async fn calls_tell_detectors_of_tools_and_of_equal_prompts() {
+    let bench = bench().await;
+    let piece = |index: u64| {
+        let call = json!({"index": index, "function": {"name": "f", "arguments": "{"}});
+        let choice = json!({"index": 0, "delta": {"tool_calls": [call]}});
+        let chunk = json!({"id": "chatcmpl-1", "choices": [choice]});
+        format!("data: {chunk}\n\n")
+    };
+    let usage = json!({"prompt_tokens": 9, "completion_tokens": 9});
+    let end = json!({"id": "chatcmpl-1", "choices": [], "usage": usage});
+    let stream = [piece(0), piece(0), piece(1), format!("data: {end}\n\n")].concat();
+    bench.will_answer(Answer::whole(200, "text/event-stream", stream.into_bytes()));
+    let message = json!({"content": "Sunny."});
+    let whole = json!({"id": "chatcmpl-2", "choices": [{"index": 0, "message": message}],
+        "usage": usage});
+    bench.will_answer(Answer::json(200, &whole));
+    let system = json!({"role": "system", "content": "You are a helpful assistant."});
+    let question = json!({"role": "user", "content":
+        [{"type": "text", "text": "What is the weather in Paris?"}]});
+    let mut body = json!({"model": "gpt-4o", "messages": [system, question], "stream": true});
+    let path = "/openai/v1/chat/completions";
+    text(bench.post(path, &[], body.to_string()).await).await;
+    bench.events(1).await;
+    body["stream"] = json!(false);
+    text(bench.post(path, &[], body.to_string()).await).await;
+    let events = bench.events(2).await;
+    assert_eq!(events[0]["data"]["tool_calls"], 2);
+    assert_eq!(events[1]["data"].get("tool_calls"), None);
+    for event in &events {
+        assert_eq!(event["data"]["prompt_fingerprint"], "c6ae7367fc5b744c");
+        assert!(!event.to_string().contains("Paris"));
+    }
 }

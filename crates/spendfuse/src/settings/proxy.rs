@@ -173,6 +173,29 @@ impl Settings {
             spool: self.spool(&self.values.proxy.spool_dir),
             ..self.sidecar()
         };
-        (self.forwarding.0.clone(), inner)
+        let forwarding = ProxyConfig {
+            fingerprint_key: Token::new(self.values.fingerprint.key.0.as_str()),
+            ..self.forwarding.0.clone()
+        };
+        (forwarding, inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::settings::resolve;
+
+    #[test]
+    fn the_key_of_fingerprints_reaches_the_proxy_and_is_not_shown() {
+        let proxy = |overrides: &[String]| {
+            let resolved = resolve(None, &BTreeMap::<String, String>::new(), overrides).unwrap();
+            Settings::new(resolved).unwrap().proxy().0
+        };
+        assert!(proxy(&[]).fingerprint_key.is_none());
+        let config = proxy(&["fingerprint.key=hunter2".to_owned()]);
+        let key = config.fingerprint_key.as_ref().map(Token::reveal);
+        assert_eq!(key, Some("hunter2"));
+        assert!(!format!("{config:?}").contains("hunter2"));
     }
 }

@@ -34,7 +34,9 @@ def of_request(key: bytes, request: Mapping[str, Any]) -> Optional[str]:
             if not isinstance(message, Mapping):
                 continue
             texts = _texts(message.get("content", message.get("parts")))
-            role = message.get("role", "user")
+            # Items of a response that are no messages have no role: calls, results, reasoning.
+            usual = "user" if message.get("type", "message") == "message" else None
+            role = message.get("role", usual)
             if role in ("system", "developer"):
                 system += texts
             # Tool results have the role of a user at Anthropic, but no text part.

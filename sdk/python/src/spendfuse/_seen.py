@@ -12,6 +12,11 @@ from ._pictures import tokens_in
 from ._routes import Route
 from ._tools import ToolRuns
 
+#: Items of OpenAI's responses that the app runs; what the provider runs is in `_tools`.
+_FOR_THE_APP = frozenset(
+    "apply_patch_call computer_call custom_tool_call function_call local_shell_call shell_call".split()
+)
+
 
 class Seen:
     """What was seen of an answer so far."""
@@ -33,7 +38,10 @@ class Seen:
         self.is_pending = False
         self.was_background = False
         self.created_at: Optional[float] = None
+        #: Tools that the app is asked to run, each once.
         self._tools: set[Any] = set()
+        #: Whether the last call of Gemini's goes on in the next part.
+        self._goes_on = False
         self._tool_runs = ToolRuns()
 
     @property
@@ -71,18 +79,25 @@ class Seen:
         """Of several usages the last one counts: where every chunk has one, they are running totals."""
         self._name(told.get("id"), told.get("model"), told.get("service_tier"))
         choices = told.get("choices")
-        for choice in choices if isinstance(choices, list) else ():
+        for place, choice in enumerate(choices if isinstance(choices, list) else ()):
             for name in ("delta", "message", "text"):
                 part = choice.get(name)
                 self.generated += text_bytes(part)
-                calls = part.get("tool_calls") if isinstance(part, dict) else None
-                for place, call in enumerate(calls or ()):
-                    self._tools.add((choice.get("index"), call.get("index", place)))
+                self._take_calls(choice.get("index", place), part)
         usage = told.get("usage")
         if not isinstance(usage, dict):
             return False
         self.usage, self.is_final = usage, True
         return choices == []
+
+    def _take_calls(self, choice: Any, message: Any) -> None:
+        if not isinstance(message, dict):
+            return
+        calls = (call for call in message.get("tool_calls") or () if isinstance(call, dict))
+        self._tools.update((choice, call.get("index", place)) for place, call in enumerate(calls))
+        if isinstance(message.get("function_call"), dict):
+            # OpenAI's older form has one.
+            self._tools.add((choice, "function_call"))
 
     def _response(self, told: Mapping[str, Any]) -> None:
         self.generated += text_bytes(told.get("delta"))
@@ -96,11 +111,23 @@ class Seen:
         self.created_at = created if isinstance(created, (int, float)) else self.created_at
         if told.get("type") == "response.output_item.done":
             self._tool_runs.take_item(told.get("item"), told.get("output_index"))
-        self._tool_runs.take_output(whole.get("output"))
-        for place, item in enumerate(whole.get("output") or ()):
-            if isinstance(item, dict) and item.get("type") == "function_call":
-                self._tools.add(item.get("call_id", place))
+            self._take_item(told.get("item"), told.get("output_index", len(self._tools)))
+        output = whole.get("output")
+        self._tool_runs.take_output(output)
+        if isinstance(output, list) and output:
+            # It lists again what came before.
+            self._tools.clear()
+            for place, item in enumerate(output):
+                self._take_item(item, place)
         self._completion(whole)
+
+    def _take_item(self, item: Any, place: Any) -> None:
+        if not isinstance(item, dict) or str(item.get("type")) not in _FOR_THE_APP:
+            return
+        environment = item.get("environment")
+        # A container is the provider's.
+        if not (isinstance(environment, dict) and environment.get("type") == "container_reference"):
+            self._tools.add(place)
 
     def _message(self, told: Mapping[str, Any]) -> None:
         """Anthropic's counts are totals so far: what a later event names stands, nothing is added."""
@@ -124,8 +151,13 @@ class Seen:
             content = candidate.get("content") or {}
             self.generated += text_bytes(content)
             for part in content.get("parts") or ():
-                if "functionCall" in part:
+                call = part.get("functionCall") if isinstance(part, dict) else None
+                if not isinstance(call, dict):
+                    continue
+                if not self._goes_on:
                     self._tools.add(len(self._tools))
+                # A call whose arguments are streamed is cut into several.
+                self._goes_on = call.get("willContinue") is True
         usage = told.get("usageMetadata")
         self.is_final = self.is_final or isinstance(usage, dict)
         self._overwrite(usage)

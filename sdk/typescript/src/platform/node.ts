@@ -2,6 +2,7 @@
 
 import { AsyncLocalStorage } from 'node:async_hooks';
 import { spawnSync } from 'node:child_process';
+import { createHmac } from 'node:crypto';
 import { Agent, request } from 'node:https';
 import { ask } from './http1.js';
 import type { Answer, Asked, End, LastWords, Platform, Target } from './types.js';
@@ -18,6 +19,7 @@ export const platform: Platform = {
     if (!target.base.startsWith('https:')) return ask(target, asked);
     return asked.isBackground === true ? askInBackground(target, asked) : web.ask(target, asked);
   },
+  hmac: (key, text) => createHmac('sha256', key).update(text).digest('hex'),
   unref: (timer) => {
     (timer as { unref?: () => void }).unref?.();
   },

@@ -40,6 +40,8 @@ export interface Platform {
   storage<T>(): Storage<T> | undefined;
   env(name: string): string | undefined;
   ask(target: Target, asked: Asked): Promise<Answer>;
+  /** HMAC-SHA256 of `text` in hex digits; undefined where the runtime has none that does not wait. */
+  hmac(key: string | Uint8Array, text: string): string | undefined;
   /** Lets a timer not keep the process alive. */
   unref(timer: unknown): void;
   /** Calls `end` when the process ends, for as long as somebody else holds it. */

@@ -19,6 +19,7 @@ export const platform: Platform = {
     });
     return { status: answer.status, retryAfter: answer.headers.get('retry-after'), text: await answer.text() };
   },
+  hmac: () => undefined,
   unref: (timer) => {
     (timer as { unref?: () => void } | undefined)?.unref?.();
   },
