@@ -141,7 +141,8 @@ impl World {
             .map(|(topic, all, has_retention)| {
                 let (_, name) = topic.split_once('.').unwrap_or_default();
                 let needed = match name {
-                    "blocklist" | "ledger.changelog" => accounts,
+                    // Of what an account has used up a finding is open as long as the account is there.
+                    "blocklist" | "ledger.changelog" | "findings" => accounts,
                     _ => 0,
                 };
                 // Findings go by their age, which is a bound only where the broker is told to.
