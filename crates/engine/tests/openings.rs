@@ -98,14 +98,8 @@ fn books(other: Option<&str>) -> Vec<Arc<BudgetBook>> {
         Some(budget("cap", FREE, "2.00", "2026-11-22T09:30:00Z")),
     ];
     let numbered = (1..).zip(caps);
-    let compile = |(version, cap): (u64, Option<Budget>)| {
-        let budgets = other().chain(cap).collect();
-        Arc::new(BudgetBook::compile(
-            version,
-            budgets,
-            DetectorRules::default(),
-        ))
-    };
+    let compile =
+        |(version, cap): (u64, Option<Budget>)| book(version, other().chain(cap).collect());
     numbered.map(compile).collect()
 }
 
@@ -141,19 +135,29 @@ fn now() -> UnixMillis {
     UnixMillis::parse_rfc3339(NOW).unwrap()
 }
 
+fn ledger_config(partition: u32) -> LedgerConfig {
+    LedgerConfig {
+        partition,
+        partitions: METERS as u32,
+        grace_millis: 0,
+        publish_rate: PUBLISH_RATE,
+        account_capacity: 1_000,
+    }
+}
+
+/// Without detectors.
+fn book(version: u64, budgets: Vec<Budget>) -> Arc<BudgetBook> {
+    let rules = DetectorRules::default();
+    Arc::new(BudgetBook::compile(version, budgets, rules))
+}
+
 fn scope(customer: &str) -> String {
     format!("acme/customer={customer}")
 }
 
 impl Worker {
     fn open(&mut self, books: &[Arc<BudgetBook>], fault: Option<Fault>) {
-        let config = LedgerConfig {
-            partition: self.partition,
-            partitions: METERS as u32,
-            grace_millis: 0,
-            publish_rate: PUBLISH_RATE,
-            account_capacity: 1_000,
-        };
+        let config = ledger_config(self.partition);
         let ledger = Ledger::new(config, Arc::clone(&books[self.version]));
         self.ledger = ledger.with_computed_openings();
         self.fault = fault;
@@ -217,13 +221,7 @@ impl World {
         let mut random = Random(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1);
         let books = books([None, Some(""), Some(FREE)][random.below(3)]);
         let workers = (0..LEDGERS).map(|partition| {
-            let config = LedgerConfig {
-                partition,
-                partitions: METERS as u32,
-                grace_millis: 0,
-                publish_rate: PUBLISH_RATE,
-                account_capacity: 1_000,
-            };
+            let config = ledger_config(partition);
             let mut worker = Worker {
                 ledger: Ledger::new(config, Arc::clone(&books[0])),
                 partition,
@@ -569,13 +567,7 @@ fn one_call(book: &BudgetBook, seq: u64, version: u64) -> Deltas {
 fn counts_that_ran_before_openings_were_computed_go_on_as_they_are() {
     let books = books(None);
     let home = partition_of(scope(CUSTOMERS[0]).as_bytes(), LEDGERS);
-    let config = LedgerConfig {
-        partition: home,
-        partitions: METERS as u32,
-        grace_millis: 0,
-        publish_rate: PUBLISH_RATE,
-        account_capacity: 1_000,
-    };
+    let config = ledger_config(home);
     let mut changelog: BTreeMap<Vec<u8>, Vec<u8>> = BTreeMap::new();
     let mut before = Ledger::new(config.clone(), Arc::clone(&books[1]));
     before.begin(1);
@@ -633,18 +625,8 @@ fn counts_that_ran_before_openings_were_computed_go_on_as_they_are() {
 fn what_a_file_states_was_spent_before_is_not_corrected() {
     let record = r#"{"v":1,"scope":{"workspace":"acme","customer":"c-1"},"limit_tokens":1000,"window":"month","steps":[{"at":100,"do":"block"}],"counted_from":"2026-11-22T09:00:00Z","opening":40}"#;
     let stated = Budget::from_record("cap", record.as_bytes()).unwrap();
-    let book = |version, budgets| {
-        let rules = DetectorRules::default();
-        Arc::new(BudgetBook::compile(version, budgets, rules))
-    };
     let (before, after) = (book(1, Vec::new()), book(2, vec![stated]));
-    let config = LedgerConfig {
-        partition: partition_of(scope(CUSTOMERS[0]).as_bytes(), METERS as u32),
-        partitions: METERS as u32,
-        grace_millis: 0,
-        publish_rate: PUBLISH_RATE,
-        account_capacity: 1_000,
-    };
+    let config = ledger_config(partition_of(scope(CUSTOMERS[0]).as_bytes(), METERS as u32));
     let mut ledger = Ledger::new(config, before).with_computed_openings();
     ledger.begin(1);
     ledger.advance(now());
@@ -676,17 +658,7 @@ fn what_a_file_states_was_spent_before_is_not_corrected() {
 fn readers_learn_that_an_opening_is_in_though_other_budgets_change_meanwhile() {
     let first = "2026-11-22T09:00:00Z";
     let cap = || budget("cap", "", "1.00", first);
-    let book = |version, budgets| {
-        let rules = DetectorRules::default();
-        Arc::new(BudgetBook::compile(version, budgets, rules))
-    };
-    let config = LedgerConfig {
-        partition: partition_of(scope(CUSTOMERS[0]).as_bytes(), METERS as u32),
-        partitions: METERS as u32,
-        grace_millis: 0,
-        publish_rate: PUBLISH_RATE,
-        account_capacity: 1_000,
-    };
+    let config = ledger_config(partition_of(scope(CUSTOMERS[0]).as_bytes(), METERS as u32));
     let mut ledger = Ledger::new(config, book(1, Vec::new())).with_computed_openings();
     ledger.begin(1);
     ledger.advance(now());

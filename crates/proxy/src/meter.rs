@@ -181,12 +181,8 @@ impl Meter {
         self.drop_uncounted();
     }
 
-    /// The answer is made in the background: its cost is told when somebody asks for it.
-    pub(crate) fn postpone(mut self) {
-        self.leave_for_later();
-    }
-
-    /// What is held for it stays so until then.
+    /// The answer is made in the background: its cost is told when somebody asks for it, and what is held
+    /// for it stays so until then.
     fn leave_for_later(&mut self) {
         self.count("unmetered");
         let (upstream, response) = (&self.upstream, &self.seen.id);

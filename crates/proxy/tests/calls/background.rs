@@ -96,6 +96,17 @@ async fn a_cut_stream_that_nobody_can_ask_for_is_charged_by_estimate() {
 }
 
 #[tokio::test]
+async fn an_answer_that_is_not_made_and_not_in_the_background_is_charged_by_estimate() {
+    let bench = bench().await;
+    let mut begun = response("in_progress");
+    begun["background"] = json!(false);
+    bench.will_answer(Answer::json(200, &begun));
+    text(bench.post(PATH, &[], r#"{"model":"gpt-4o"}"#).await).await;
+    let data = bench.events(1).await[0]["data"].clone();
+    assert_eq!(data["usage_format"], "estimated");
+}
+
+#[tokio::test]
 async fn what_is_held_for_a_response_stays_held_until_it_is_told() {
     let mut bench = bench().await;
     bench.budget("0.05", &json!([{"at": 100, "do": "block"}]));
