@@ -9,7 +9,7 @@ use anyhow::{Context, Result};
 const TICKS_A_SECOND: u64 = 100;
 
 /// What a process has used since its start.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub struct Usage {
     /// Processor time of all its threads, in user and kernel mode.
     pub cpu: Duration,
@@ -54,6 +54,32 @@ pub fn usage(process_id: u32) -> Result<Usage> {
         peak_memory_kib: kib("VmHWM:").context("no peak memory")?,
         memory_kib: kib("VmRSS:").context("no resident memory")?,
     })
+}
+
+/// The same of a process and all that it has started, as far as they run.
+///
+/// # Errors
+/// Where it does not run.
+pub fn usage_with_children(process_id: u32) -> Result<Usage> {
+    let mut sum = usage(process_id)?;
+    let parent = process_id.to_string();
+    for entry in fs::read_dir("/proc")?.flatten() {
+        let name = entry.file_name();
+        let Some(child) = name.to_str().and_then(|name| name.parse().ok()) else {
+            continue;
+        };
+        // A process may end while it is looked at.
+        let stat = fs::read_to_string(entry.path().join("stat")).unwrap_or_default();
+        let fields = stat.rsplit(')').next().unwrap_or_default();
+        if fields.split_whitespace().nth(1) == Some(parent.as_str())
+            && let Ok(one) = usage_with_children(child)
+        {
+            sum.cpu += one.cpu;
+            sum.peak_memory_kib += one.peak_memory_kib;
+            sum.memory_kib += one.memory_kib;
+        }
+    }
+    Ok(sum)
 }
 
 /// User and system time of a line of `/proc/…/stat`.

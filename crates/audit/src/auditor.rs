@@ -24,6 +24,27 @@ struct Progress {
     deltas: DeltaLog,
 }
 
+impl Progress {
+    /// Where a role was behind for longer than topics are kept, records went before they were compared.
+    /// Chains go on elsewhere then, and rows have no blocks and deltas any more: what is left is
+    /// compared as at the beginning.
+    fn follow_retention(
+        &mut self,
+        context: &Context<'_>,
+        notes: &mut Vec<Note>,
+    ) -> Result<(), AuditError> {
+        if !self.blocks.is_overtaken(context)? && !self.deltas.is_overtaken(context)? {
+            return Ok(());
+        }
+        self.blocks = Blocks::new(context)?;
+        self.deltas = DeltaLog::new(context)?;
+        notes.push(Note::new(
+            "row blocks and deltas that retention has removed since the last round: not comparable",
+        ));
+        Ok(())
+    }
+}
+
 /// The audit between rounds.
 pub struct Auditor {
     progress: Progress,
@@ -103,6 +124,9 @@ impl Auditor {
     pub fn round(&mut self, context: &Context<'_>, comes_again: bool) -> Result<Round, AuditError> {
         let mut progress = self.progress.clone();
         let mut notes = Vec::new();
+        if self.rounds > 0 {
+            progress.follow_retention(context, &mut notes)?;
+        }
         let budgets = BudgetsInForce::read(context)?;
         // In this order: what a side has counted is in the sides that are read after it.
         let processed = context.processed(&context.topics.usage)?;
@@ -115,11 +139,12 @@ impl Auditor {
             &mut self.looks,
             &mut notes,
         )?;
+        let unread_blocks = progress.blocks.clone();
         let mut blocks = progress.blocks.read(context, None)?;
         let is_loader_behind = !context.wait_until_loaded()?;
         if is_loader_behind {
             notes.push(Note::behind("rows that the loader has not loaded yet"));
-            progress.blocks = self.progress.blocks.clone();
+            progress.blocks = unread_blocks;
             blocks = progress.blocks.read(context, Some(&context.loaded()?))?;
         }
         if comes_again && notes.iter().any(|note| note.is_behind) {

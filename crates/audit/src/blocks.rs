@@ -80,6 +80,12 @@ impl Blocks {
         })
     }
 
+    /// Whether retention has removed blocks that were not read.
+    pub fn is_overtaken(&self, context: &Context<'_>) -> Result<bool, AuditError> {
+        let [meter, ledger] = &self.tails;
+        Ok(meter.is_overtaken(context)? || ledger.is_overtaken(context)?)
+    }
+
     /// Reads the blocks that are there now; at most up to `limits`, where given: offsets by writer
     /// and partition.
     pub fn read(
@@ -123,23 +129,32 @@ impl Blocks {
         for writer in Writer::ALL {
             let ranges = read.ranges[writer as usize].iter();
             for (compared, range) in self.compared[writer as usize].iter_mut().zip(ranges) {
-                *compared = Some(range.to.max(compared.unwrap_or(0)));
+                *compared = compared_to(*compared, *range);
             }
         }
         Ok(read)
     }
 
-    /// Empty ranges after what was compared. In a log whose beginning is gone the first commit that
-    /// is seen may lack blocks: `from` 0 stands for "after the first that comes".
     fn begin(&self, writer: Writer) -> Vec<SeqRange> {
         let compared = self.compared[writer as usize].iter();
-        compared
-            .map(|compared| SeqRange {
-                from: compared.map_or(0, |seq| seq + 1),
-                to: compared.unwrap_or(0),
-            })
-            .collect()
+        compared.map(|compared| empty_after(*compared)).collect()
     }
+}
+
+/// The empty range after what was compared. In a log whose beginning is gone the first commit that
+/// is seen may lack blocks: `from` 0 stands for "after the first that comes".
+fn empty_after(compared: Option<u64>) -> SeqRange {
+    SeqRange {
+        from: compared.map_or(0, |seq| seq + 1),
+        to: compared.unwrap_or(0),
+    }
+}
+
+/// The last commit that is compared once `range` was; none as long as no block came, of a log that
+/// retention has emptied as well.
+fn compared_to(compared: Option<u64>, range: SeqRange) -> Option<u64> {
+    let last = range.to.max(compared.unwrap_or(0));
+    (last > 0).then_some(last)
 }
 
 struct Taking<'a> {
@@ -265,5 +280,61 @@ impl BlocksRead {
             });
         }
         Ok(differences)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use spendfuse_warehouse::record::{IndexRange, Link};
+
+    use super::*;
+
+    fn take(range: SeqRange, previous: u64, seq: u64, is_whole: bool) -> SeqRange {
+        let block = RowBlock {
+            table: "spend".to_owned(),
+            schema_version: 1,
+            rows: 8,
+            epoch: 0,
+            link: Link {
+                partition: 0,
+                previous,
+                seq,
+            },
+            indexes: IndexRange { first: 0, last: 7 },
+            native: "native".into(),
+        };
+        let value: Bytes = block.encode().into();
+        let mut read = BlocksRead {
+            ranges: [vec![range], Vec::new()],
+            sums: SeqSums::new(1),
+            is_clipped: false,
+            differences: Differences::default(),
+        };
+        let mut taking = Taking {
+            writer: Writer::Meter,
+            chains: &mut Chains::new(),
+            read: &mut read,
+        };
+        taking.take(0, 7, &value, is_whole);
+        assert!(read.differences.is_empty());
+        read.ranges[0][0]
+    }
+
+    /// A partition without events for a week, whose log is empty but not new, gets one.
+    #[test]
+    fn what_retention_took_before_the_first_round_is_not_missing_in_a_later_one() {
+        let nothing = empty_after(None);
+        let idle = empty_after(compared_to(None, nothing));
+        assert_eq!(idle, nothing);
+        let (from, to) = (501, 500);
+        let first = take(idle, 499, 500, false);
+        assert_eq!(first, SeqRange { from, to });
+        let next = empty_after(compared_to(None, first));
+        assert_eq!(next, SeqRange { from, to });
+        // Of a log that begins with its first record everything is compared.
+        let first = take(idle, 0, 3, true);
+        assert_eq!(first, SeqRange { from: 0, to: 3 });
+        let next = empty_after(compared_to(None, first));
+        assert_eq!(next, SeqRange { from: 4, to: 3 });
     }
 }

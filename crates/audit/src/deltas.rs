@@ -67,6 +67,11 @@ impl DeltaLog {
         })
     }
 
+    /// Whether retention has removed deltas that were not read.
+    pub fn is_overtaken(&self, context: &Context<'_>) -> Result<bool, AuditError> {
+        self.tail.is_overtaken(context)
+    }
+
     /// The last commit of a meter partition of which a ledger partition was told.
     pub fn last_told(&self, meter: u32, ledger: u32) -> u64 {
         self.chains.last(&(meter, ledger)).unwrap_or(0)

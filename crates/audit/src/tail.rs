@@ -34,6 +34,13 @@ impl Tail {
         self.next.len()
     }
 
+    /// Whether retention has removed records that were not read.
+    pub fn is_overtaken(&self, context: &Context<'_>) -> Result<bool, AuditError> {
+        let ranges = context.ranges(&self.topic, None)?;
+        let mut unread = ranges.iter().zip(&self.next);
+        Ok(unread.any(|(range, next)| range.from > *next))
+    }
+
     /// What is there to be read now; at most up to `limits`, where given.
     pub fn waiting(
         &self,
@@ -147,7 +154,11 @@ mod tests {
         };
         let (before, in_time) = (opened(), opened());
         assert_eq!(read(in_time), [(0, true), (1, true), (2, true)]);
+        let is_overtaken = |tail: &Tail| tail.is_overtaken(&context).unwrap();
+        assert!(!is_overtaken(&before));
         delete_first(&broker);
+        assert!(is_overtaken(&before));
+        assert!(!is_overtaken(&opened()));
         assert_eq!(read(before), [(1, false), (2, false)]);
         assert_eq!(read(opened()), [(1, false), (2, false)]);
     }

@@ -63,7 +63,7 @@ impl LineFigures {
         }
     }
 
-    /// What may be spent until the limit; none where it is passed.
+    /// What may be spent until the limit; negative where it is passed.
     pub fn remaining(&self) -> Option<Amount> {
         let limit = self.limit?;
         let nothing = limit.with(0);
@@ -72,8 +72,7 @@ impl LineFigures {
             self.pending.unwrap_or(nothing),
             self.reserved.unwrap_or(nothing),
         ];
-        let left = held.into_iter().fold(limit, |left, amount| left - amount);
-        Some(left.or_zero())
+        Some(held.into_iter().fold(limit, |left, amount| left - amount))
     }
 }
 
@@ -215,7 +214,7 @@ mod tests {
         for (figures, text) in [
             (
                 LineFigures::new(usd(5_000_123_000), usd(5_000_000_000), 0, 0),
-                r#"{"spent_usd":"5.000123","limit_usd":"5.00","pending_usd":"0.00","reserved_usd":"0.00","remaining_usd":"0.00"}"#,
+                r#"{"spent_usd":"5.000123","limit_usd":"5.00","pending_usd":"0.00","reserved_usd":"0.00","remaining_usd":"-0.000123"}"#,
             ),
             (
                 LineFigures::new(Amount::Tokens(4), Amount::Tokens(10), 2, 1),

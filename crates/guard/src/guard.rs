@@ -11,6 +11,7 @@ use spendfuse_domain::{Detector, UnixMillis, Verdict};
 use crate::changes::{BlocklistPage, ChangeLog, CursorExpired};
 use crate::compiled::CompiledBudgets;
 use crate::decision::ColdStart;
+use crate::digest::Kind;
 use crate::entry::Entry;
 use crate::findings::{OpenFinding, OpenFindings};
 use crate::freshness::{Freshness, StateAge};
@@ -230,9 +231,9 @@ impl Replica {
 
     /// What calls hold of the budget at a place; to be read before its entry.
     #[inline]
-    pub(crate) fn held(&self, key: EntryHash, is_any: bool) -> i64 {
+    pub(crate) fn held(&self, key: EntryHash, unit: Kind, is_any: bool) -> i64 {
         if is_any {
-            self.holds.held(key).total()
+            self.holds.held(key, unit).total()
         } else {
             0
         }

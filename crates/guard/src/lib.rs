@@ -30,6 +30,7 @@ mod guard;
 mod hash;
 mod holds;
 pub mod inflight;
+mod judging;
 pub mod metrics;
 #[cfg(test)]
 mod modelled;
@@ -49,7 +50,7 @@ pub use findings::OpenFinding;
 pub use follow::{Followed, Following, follow};
 pub use freshness::{Now, State, StateAge};
 pub use guard::{Guard, GuardConfig, Mark};
-pub use holds::{Asked, Basis, Expected, Hold, Met, NotReserved, Pair, Place, Reserving};
+pub use holds::{Asked, Basis, Expected, Hold, Met, NotReserved, Pair, Place, Planned, Reserving};
 pub use response::{BudgetLine, CheckResponse, Reasoned, Warning, as_decision, decision_name};
 pub use standing::{Standing, StandingEntry, StandingRule, StandingsPage};
 pub use writer::GuardWriter;

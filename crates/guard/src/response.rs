@@ -9,6 +9,7 @@ use spendfuse_domain::{BudgetId, LineFigures, Nanos, Percent, UnixMillis, Verdic
 
 use crate::compiled::GuardedBudget;
 use crate::decision::{AT_HAND, CheckRequest, Decision, Match};
+use crate::digest::Kind;
 use crate::entry::Entry;
 use crate::findings::OpenFindings;
 use crate::guard::Replica;
@@ -134,15 +135,17 @@ pub(crate) struct Seen {
 pub(crate) type AllSeen = SmallVec<[Seen; AT_HAND]>;
 
 impl Seen {
-    /// What `replica` says of the place now; `is_any_held` is false where nothing is held anywhere.
+    /// What `replica` says of the place now, and what is held of it in the unit of its limit;
+    /// `is_any_held` is false where nothing is held anywhere.
     pub(crate) fn at(
         key: EntryHash,
+        unit: Kind,
         replica: &Replica,
         is_any_held: bool,
         now: UnixMillis,
     ) -> Self {
         let held = match is_any_held {
-            true => replica.holds.held(key),
+            true => replica.holds.held(key, unit),
             false => Held::default(),
         };
         Self {

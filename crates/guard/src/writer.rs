@@ -1,9 +1,10 @@
 //! The writer's side: records of the followed topics in, publications to readers out.
 
+mod again;
+
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use hashbrown::HashSet;
 use spendfuse_domain::budget::{BudgetsRecord, CompiledBudget, FollowedBudgets};
 use spendfuse_domain::finding::{Finding, FindingState};
 use spendfuse_domain::verdict::{BlocklistKey, Heartbeat, Stage};
@@ -23,6 +24,7 @@ use crate::metrics::{ENFORCEMENT_LAG_SECONDS, ENTRIES_LEFT_OUT};
 use crate::shards::Pending;
 use crate::standing::matters;
 use crate::standings::Standings;
+use again::Unconfirmed;
 
 /// The only writer of a replica. Apply records in log order, then [`publish`](Self::publish).
 pub struct GuardWriter {
@@ -44,13 +46,6 @@ pub struct GuardWriter {
     record: u64,
     /// While anything is held: the changed entries that readers do not see yet.
     unpublished_entries: Vec<Shown>,
-}
-
-/// What readers know and the topics have not said again.
-#[derive(Default)]
-struct Unconfirmed {
-    entries: HashSet<EntryHash>,
-    findings: HashSet<String>,
 }
 
 impl GuardWriter {
@@ -279,64 +274,6 @@ impl GuardWriter {
     pub fn reached_end(&mut self, partition: u32, monotonic_millis: i64) {
         if let Some(arrivals) = self.arrivals.get_mut(partition as usize) {
             arrivals.end(monotonic_millis);
-        }
-    }
-
-    /// Whether topics are read again, and readers see none of it before all is read.
-    pub fn is_reading_again(&self) -> bool {
-        self.unconfirmed.is_some()
-    }
-
-    /// The followed topics are about to be read again from their beginnings. Readers keep what
-    /// they have until all is read: on the way there a log says what was true once. What does not
-    /// come again is removed by [`caught_up`](Self::caught_up).
-    pub fn begin_again(&mut self, now: UnixMillis) {
-        let before = self.unconfirmed.take();
-        if before.is_some() {
-            // All of it comes again.
-            self.entries.take();
-            self.findings.take();
-        } else {
-            self.publish(now);
-        }
-        let mut unconfirmed = Unconfirmed::default();
-        self.budgets.begin_again();
-        let (entries, findings) = (&self.replica.entries, &self.replica.findings);
-        for shard in 0..entries.shard_count() {
-            entries.for_each_in(shard, |key, _| {
-                unconfirmed.entries.insert(key);
-            });
-        }
-        for shard in 0..findings.shard_count() {
-            findings.for_each_in(shard, |_, open| {
-                unconfirmed
-                    .findings
-                    .extend(open.iter().map(|one| one.key.to_string()));
-            });
-        }
-        self.unconfirmed = Some(unconfirmed);
-    }
-
-    /// Every followed topic has been read to the end that it had at start.
-    pub fn caught_up(&mut self) {
-        self.budgets.caught_up();
-        if let Some(gone) = self.unconfirmed.take() {
-            self.forget(gone);
-        }
-        self.caught_up = true;
-        self.heartbeats_changed = true;
-    }
-
-    fn forget(&mut self, gone: Unconfirmed) {
-        for hash in gone.entries {
-            if let Some(entry) = self.entries.get(&self.replica.entries, hash) {
-                self.remove_entry(hash, entry.key());
-            }
-        }
-        for key in gone.findings {
-            let scope = self.replica.hasher.scope(scope_of(&key));
-            let before = self.findings.get(&self.replica.findings, scope);
-            self.findings.set(scope, replaced(before, &key, None));
         }
     }
 

@@ -84,7 +84,7 @@ fn a_blocked_call_learns_which_budget_and_until_when() {
     let expected = json!({
         "budget": "daily", "scope": "acme/customer=c-42", "verdict": "block",
         "spent_usd": "5.000123", "limit_usd": "5.00",
-        "pending_usd": "0.00", "reserved_usd": "0.00", "remaining_usd": "0.00", "percent": 100.0,
+        "pending_usd": "0.00", "reserved_usd": "0.00", "remaining_usd": "-0.000123", "percent": 100.0,
         "window": "day:2026-11-22", "resets_at": "2026-11-23T05:00:00Z", "message": "Used up.",
         "help_url": "https://a.example",
     });

@@ -228,10 +228,73 @@ fn what_is_beyond_a_limit_by_spend_that_only_warns_refuses_nobody() {
         bench.writer.publish(WALL);
         let request = call("c", 2);
         let expected = Expected::given(request.estimate);
-        let met = bench.guard.met(&request, expected, at(0)).unwrap();
+        let planned = bench.guard.plan(&request, expected, at(0)).unwrap();
+        let met = bench.guard.met(&request, &planned, at(0));
         assert_eq!(met.len(), budgets, "{verdict}");
         assert_eq!(bench.reserve("c", 2, 0).is_some(), verdict == "warn");
     }
+}
+
+#[test]
+fn a_call_holds_what_it_has_asked_others_for_whatever_is_learnt_meanwhile() {
+    let bench = bench(&[("cap", each_customer(), "1.00")]);
+    let request = call("c", 1);
+    let expected = Expected::given(request.estimate);
+    let planned = bench.guard.plan(&request, expected, at(0)).unwrap();
+    let met = bench.guard.met(&request, &planned, at(0));
+    assert_eq!(i128::from(met[0].amount), CENT);
+    let pair = bench.guard.pair(&request.attribution, "");
+    for _ in 0..10 {
+        bench.guard.learn(pair, &cost(70), 0);
+    }
+    // What they hold was admitted beside one cent, and seventy do not fit.
+    let key = met[0].key.clone();
+    bench
+        .guard
+        .set_elsewhere(&key, i64::try_from(90 * CENT).unwrap());
+    let granted = [key];
+    let reserving = bench
+        .guard
+        .reserve_granted(&request, &planned, TIMEOUT, &granted, at(0));
+    assert_eq!(reserving.unwrap().hold.unwrap().cost, cost(1).cost);
+    assert_eq!(
+        bench.reserve("c", 1, 0),
+        None,
+        "the next one holds 70 cents"
+    );
+}
+
+#[test]
+fn what_is_held_of_a_limit_in_dollars_is_not_held_of_one_in_tokens() {
+    let mut bench = bench(&[("cap", each_customer(), "1.00")]);
+    let hold = bench.reserve("c", 50, 0).unwrap();
+    let settled = bench.reserve("c", 10, 0).unwrap();
+    bench.guard.settle(settled.number, &cost(20), log(7));
+    for (version, limit, value) in [
+        (2, "limit_tokens", json!(1000)),
+        (3, "limit", json!("1.00")),
+    ] {
+        let mut record = json!({
+            "v": 1, "id": "cap", "scope": each_customer(), "window": "lifetime",
+            "timezone": "UTC", "counted_from": "2026-01-01T00:00:00Z",
+            "steps": [{"at": 80, "do": "warn"}, {"at": 100, "do": "block"}],
+        });
+        record[limit] = value;
+        let record = serde_json::to_vec(&record).unwrap();
+        bench
+            .writer
+            .apply_budget("cap", Some(&record), version)
+            .unwrap();
+        bench.writer.publish(WALL);
+        if version == 2 {
+            assert_eq!(bench.verdict("c", 90), Verdict::Ok);
+            assert_eq!(bench.guard.held_of("cap|acme/customer=c"), 0);
+        }
+    }
+    assert_eq!(bench.cents("c", "cap"), [0, 20, 50]);
+    assert_eq!(bench.verdict("c", 31), Verdict::Block);
+    assert!(bench.guard.release(hold.number));
+    assert_eq!(bench.cents("c", "cap"), [0, 20, 0]);
 }
 
 #[test]

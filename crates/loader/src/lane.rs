@@ -1,5 +1,7 @@
 //! One rows partition as a session sees it: its protocol, its place in the log, its work under way.
 
+use std::collections::VecDeque;
+
 use spendfuse_bus::LogPartition;
 use spendfuse_domain::UnixMillis;
 use tokio::task::JoinHandle;
@@ -9,6 +11,8 @@ use crate::metrics as names;
 use crate::protocol::{PartitionProtocol, StopReason};
 use crate::settled::Settled;
 
+/// Stamps of records that wait are kept this far apart, milliseconds.
+const BETWEEN_STAMPS: i64 = 100;
 /// Reading pauses above this many waiting bytes and goes on below half of it.
 const PAUSE_ABOVE_BYTES: usize = 64 * 1024 * 1024;
 
@@ -28,6 +32,9 @@ pub(crate) struct Lane {
     pub(crate) read_to: i64,
     /// People were told of broken chains before this offset; what is read again is not told again.
     chains_told_to: i64,
+    /// Offsets that were received, ascending, and when the broker took the record there: those in
+    /// between have hardly other stamps.
+    stamps: VecDeque<(i64, UnixMillis)>,
     /// The insert or inspection under way.
     pub(crate) work: Option<JoinHandle<()>>,
     paused: bool,
@@ -64,6 +71,7 @@ impl Lane {
             looks_again: false,
             settled: Settled::new(protocol.position()),
             chains_told_to: 0,
+            stamps: VecDeque::new(),
             work: None,
             committed,
             stopped_by: None,
@@ -76,7 +84,37 @@ impl Lane {
     /// Reading begins anew at the protocol's position, of which nothing is paused.
     pub(crate) fn read_again(&mut self) {
         self.read_to = self.protocol.position();
+        self.stamps.clear();
         self.paused = false;
+    }
+
+    /// The record at `offset` came, which the broker took at `log_time`.
+    pub(crate) fn received(&mut self, offset: i64, log_time: UnixMillis) {
+        self.read_to = offset + 1;
+        // A broker's clock may be set back.
+        let is_apart =
+            |(_, last): &(i64, UnixMillis)| log_time.since(*last).abs() >= BETWEEN_STAMPS;
+        if self.stamps.back().is_none_or(is_apart) {
+            self.stamps.push_back((offset, log_time));
+        }
+    }
+
+    /// How long ago the broker took the oldest record that is not in the warehouse, milliseconds; 0
+    /// where none is known. What is only looked for once more does not count.
+    fn lag_millis(&mut self, now: UnixMillis) -> i64 {
+        if self.protocol.waiting_since().is_none() && !self.protocol.is_stopped() {
+            self.stamps.clear();
+        }
+        // An offset that was moved by hand says nothing.
+        let is_read_again = self.protocol.is_looking() && !self.protocol.looks_without_offsets();
+        let committed = self.committed.filter(|_| is_read_again);
+        let loaded_to = self.protocol.position().max(committed.unwrap_or(0));
+        while self.stamps.len() > 1 && self.stamps[1].0 <= loaded_to {
+            self.stamps.pop_front();
+        }
+        let is_waiting = self.read_to > loaded_to;
+        let oldest = self.stamps.front().filter(|_| is_waiting);
+        oldest.map_or(0, |(_, log_time)| now.since(*log_time).max(0))
     }
 
     /// Retention removed offsets `from` to `to` while it is looked for what is there.
@@ -152,19 +190,34 @@ impl Lane {
         true
     }
 
-    pub(crate) fn publish_metrics(&self, now: UnixMillis) {
-        let labels = [
-            ("topic", self.topic.clone()),
-            ("partition", self.at.partition.to_string()),
-        ];
-        let waiting = self.protocol.waiting_since();
-        let lag = waiting.map_or(0, |since| now.since(since).max(0));
-        metrics::gauge!(names::LOADER_LAG_SECONDS, &labels).set(lag as f64 / 1000.0);
-        let bytes = self.protocol.buffered_bytes();
-        metrics::gauge!(names::LOADER_BUFFERED_BYTES, &labels).set(bytes as f64);
-        let stopped = u8::from(self.protocol.is_stopped());
-        metrics::gauge!(names::LOADER_STOPPED, &labels).set(stopped);
+    pub(crate) fn publish_metrics(&mut self, now: UnixMillis) {
+        let lag_seconds = self.lag_millis(now) as f64 / 1000.0;
+        let bytes = self.protocol.buffered_bytes() as f64;
+        let is_stopped = self.protocol.is_stopped();
+        show(
+            &self.topic,
+            self.at.partition,
+            lag_seconds,
+            bytes,
+            is_stopped,
+        );
     }
+}
+
+/// The partition is somebody else's, who tells how it is: what was told last would stand for as long as
+/// this process lives.
+pub(crate) fn clear_metrics(topic: &str, partition: u32) {
+    show(topic, partition, 0.0, 0.0, false);
+}
+
+fn show(topic: &str, partition: u32, lag_seconds: f64, bytes: f64, is_stopped: bool) {
+    let labels = [
+        ("topic", topic.to_owned()),
+        ("partition", partition.to_string()),
+    ];
+    metrics::gauge!(names::LOADER_LAG_SECONDS, &labels).set(lag_seconds);
+    metrics::gauge!(names::LOADER_BUFFERED_BYTES, &labels).set(bytes);
+    metrics::gauge!(names::LOADER_STOPPED, &labels).set(u8::from(is_stopped));
 }
 
 /// Work of a lane that is gone is of no use: the intent is replayed by whoever comes next.
@@ -178,12 +231,15 @@ impl Drop for Lane {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
     use std::time::{Duration, Instant};
 
+    use spendfuse_warehouse::record::{IndexRange, Link, RowBlock};
+
     use super::*;
-    use crate::batch::BatchLimits;
+    use crate::batch::{BatchLimits, RowsRecord};
     use crate::checkpoint::Checkpoint;
-    use crate::protocol::ProtocolRules;
+    use crate::protocol::{Action, ProtocolRules};
 
     const RULES: ProtocolRules = ProtocolRules {
         limits: BatchLimits { rows: 4, bytes: 1 },
@@ -195,14 +251,83 @@ mod tests {
         completes_parts: true,
     };
 
-    #[test]
-    fn rows_put_in_after_a_restart_settle_as_late_as_new_ones() {
+    fn lane() -> Lane {
         let at = LogPartition {
             topic_index: 0,
             partition: 0,
         };
         let protocol = PartitionProtocol::start("rows", 0, RULES, 5, Checkpoint::default());
-        let mut lane = Lane::new(at, "rows", protocol, Some(5));
+        Lane::new(at, "rows", protocol, Some(5))
+    }
+
+    const NOW: UnixMillis = UnixMillis(100_000);
+
+    /// A block that the broker took at `log_time`, and that is read only now.
+    fn receive(lane: &mut Lane, offset: i64, log_time: i64) {
+        let seq = offset.unsigned_abs();
+        let block = RowBlock {
+            table: "spend".to_owned(),
+            schema_version: 1,
+            rows: 8,
+            epoch: 0,
+            link: Link {
+                partition: 0,
+                previous: seq - 1,
+                seq,
+            },
+            indexes: IndexRange { first: 0, last: 7 },
+            native: "native".into(),
+        };
+        let record = RowsRecord::read(offset, NOW, block.encode().into()).unwrap();
+        lane.received(offset, UnixMillis(log_time));
+        lane.protocol.received(offset, Ok(record));
+    }
+
+    fn next(lane: &mut Lane) -> Option<Action> {
+        let read_to = lane.read_to;
+        lane.protocol.next(NOW, read_to, &BTreeMap::new())
+    }
+
+    fn load_one(lane: &mut Lane) {
+        assert!(matches!(next(lane), Some(Action::Commit { .. })));
+        assert!(matches!(lane.protocol.committed(), Some(Action::Insert(_))));
+        let done = lane.protocol.inserted();
+        assert!(matches!(done, Some(Action::Commit { .. })));
+        assert!(lane.protocol.committed().is_none());
+    }
+
+    /// After a day without a loader a minute of its work is not a minute's lag.
+    #[test]
+    fn the_lag_is_the_age_of_the_oldest_row_that_is_not_in_the_warehouse() {
+        let mut lane = lane();
+        assert_eq!(lane.lag_millis(NOW), 0);
+        receive(&mut lane, 5, 1_000);
+        receive(&mut lane, 6, 61_000);
+        assert_eq!(lane.lag_millis(NOW), 99_000);
+        load_one(&mut lane);
+        assert_eq!(lane.lag_millis(NOW), 39_000);
+        load_one(&mut lane);
+        assert_eq!(lane.lag_millis(NOW), 0);
+
+        // What stops a partition makes it lag more and more.
+        lane.received(7, UnixMillis(90_000));
+        lane.protocol.received(7, Err("no block".to_owned()));
+        assert!(matches!(next(&mut lane), Some(Action::Stop(_))));
+        assert_eq!(lane.lag_millis(NOW), 10_000);
+        assert_eq!(lane.lag_millis(NOW.plus(3_600_000)), 3_610_000);
+    }
+
+    #[test]
+    fn an_offset_that_was_moved_to_the_end_hides_no_lag() {
+        let mut lane = lane();
+        lane.committed = Some(1_000);
+        receive(&mut lane, 5, 1_000);
+        assert_eq!(lane.lag_millis(NOW), 99_000);
+    }
+
+    #[test]
+    fn rows_put_in_after_a_restart_settle_as_late_as_new_ones() {
+        let mut lane = lane();
         let begin = Instant::now();
         let after = |seconds| begin + Duration::from_secs(seconds);
         lane.settled.note(after(0), 100);

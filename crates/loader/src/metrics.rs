@@ -16,7 +16,7 @@ spendfuse_metrics::table! {
     histogram(INSERTS) LOADER_INSERT_SECONDS = "spendfuse_loader_insert_seconds";
     /// Inserts that failed and are tried again. Labels `table`.
     counter LOADER_RETRIES_TOTAL = "spendfuse_loader_retries_total";
-    /// Seconds that the oldest record not yet in the warehouse has waited in this loader.
+    /// Seconds since the broker took the oldest record that was read and is not yet in the warehouse.
     /// Labels `topic`, `partition`.
     gauge LOADER_LAG_SECONDS = "spendfuse_loader_lag_seconds";
     /// Bytes of records that wait for their insert. Labels `topic`, `partition`.

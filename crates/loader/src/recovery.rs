@@ -165,7 +165,9 @@ pub fn decide_replay(
         let since = fact.inserts.checked_sub(then).unwrap_or(u64::MAX);
         since <= rules.deduplication_window / 2
     });
-    let recent = now.since(intent.at) <= rules.deduplication_millis / 2;
+    // An intent far ahead of this machine's clock is as old as anything: the clock was set back, or is
+    // wrong since a start without a time server.
+    let recent = now.since(intent.at).abs() <= rules.deduplication_millis / 2;
     if remembered && recent {
         return ReplayDecision::Replay;
     }
@@ -280,8 +282,8 @@ mod tests {
 
     #[test]
     fn beyond_half_the_window_only_nothing_or_everything_is_trusted() {
-        // Too many inserts since, a counter that went back, too much time.
-        for (inserts, now) in [(601, 1), (99, 1), (100, 500_001)] {
+        // Too many inserts since, a counter that went back, too much time, a clock that was set back.
+        for (inserts, now) in [(601, 1), (99, 1), (100, 500_001), (100, -500_001)] {
             assert_eq!(decide(0, inserts, true, now), ReplayDecision::Replay);
             assert_eq!(decide(8, inserts, true, now), ReplayDecision::Complete);
             for (found, views_agree) in [(0, false), (3, true), (8, false), (9, true)] {

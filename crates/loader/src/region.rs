@@ -76,6 +76,11 @@ impl Region {
         }
     }
 
+    /// Whether it is there because the group has no offset.
+    pub(crate) fn is_without_offsets(&self) -> bool {
+        matches!(self.origin, Origin::NoOffsets { .. })
+    }
+
     /// Its end: the first offset that is loaded in the ordinary way.
     pub(crate) fn until(&self) -> i64 {
         self.until

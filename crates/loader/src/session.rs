@@ -24,8 +24,7 @@ use tokio::runtime::Handle;
 use crate::batch::RowsRecord;
 use crate::healing::InsertGate;
 use crate::identity_watch::IdentityWatch;
-use crate::lane::{Lane, Pressure};
-use crate::metrics as names;
+use crate::lane::{Lane, Pressure, clear_metrics};
 use crate::openings::OpeningWatch;
 use crate::present::WriterStage;
 use crate::protocol::{Action, StopReason};
@@ -129,7 +128,7 @@ pub(crate) fn run(
             let now = now();
             session
                 .lanes
-                .values()
+                .values_mut()
                 .for_each(|lane| lane.publish_metrics(now));
         }
     }
@@ -155,8 +154,8 @@ impl Session<'_> {
                     };
                     // A record without a value becomes one without a header: it cannot be loaded.
                     let value = Bytes::copy_from_slice(record.value.unwrap_or_default());
-                    let offset = record.offset;
-                    self.received(at, offset, value);
+                    let (offset, log_time) = (record.offset, UnixMillis(record.timestamp_millis));
+                    self.received(at, offset, log_time, value);
                     None
                 }
                 LogEvent::EndOfPartition { at, offset } => {
@@ -196,11 +195,11 @@ impl Session<'_> {
         Ok(())
     }
 
-    fn received(&mut self, at: LogPartition, offset: i64, value: Bytes) {
+    fn received(&mut self, at: LogPartition, offset: i64, log_time: UnixMillis, value: Bytes) {
         let Some(lane) = self.lanes.get_mut(&at) else {
             return;
         };
-        lane.read_to = offset + 1;
+        lane.received(offset, log_time);
         let record = RowsRecord::read(offset, now(), value)
             .and_then(|record| of_known_epoch(record, &self.known_epochs));
         let Some(broken) = lane.protocol.received(offset, record) else {
@@ -224,6 +223,11 @@ impl Session<'_> {
             self.leave_lanes();
         }
         self.lanes.clear();
+        let names = partitions.iter();
+        let names = names.map(|at| (self.topic(*at).to_owned(), at.partition));
+        for (topic, partition) in self.parts.assigned(names.collect()) {
+            clear_metrics(&topic, partition);
+        }
         self.assignment += 1;
         self.standing.assigned();
         if partitions.is_empty() {
@@ -292,12 +296,6 @@ impl Session<'_> {
             reason = sentence,
             "partition stopped; others go on"
         );
-        metrics::gauge!(
-            names::LOADER_STOPPED,
-            "topic" => topic.to_owned(),
-            "partition" => partition.to_string()
-        )
-        .set(1);
         self.standing.stopped(topic, partition, sentence);
         (self.alerts)(LoaderNews::Stopped {
             topic: topic.to_owned(),

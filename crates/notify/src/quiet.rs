@@ -45,8 +45,10 @@ impl QuietHours {
             true => local.date().tomorrow().ok()?,
             false => local.date(),
         };
-        // Where the clocks jump over the end, jiff takes the first moment after the gap.
-        let end = day.to_datetime(self.to).to_zoned(self.zone.clone()).ok()?;
+        // Where the clocks jump over the end, this is the first moment after the gap; where they show
+        // it twice, the second one: the first may have passed.
+        let end = self.zone.to_ambiguous_zoned(day.to_datetime(self.to));
+        let end = end.later().ok()?;
         Some(end.timestamp().into())
     }
 }
@@ -74,5 +76,9 @@ mod tests {
             Some(at("2026-11-22T13:00:00Z"))
         );
         assert_eq!(lunch.until(at("2026-11-22T13:30:00Z")), None);
+        // Clocks go back from three to two.
+        let short = QuietHours::parse("22:00-02:30 Europe/Berlin").unwrap();
+        let again = at("2026-10-25T01:10:00Z");
+        assert_eq!(short.until(again), Some(at("2026-10-25T01:30:00Z")));
     }
 }

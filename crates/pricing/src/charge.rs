@@ -133,7 +133,10 @@ impl Bill {
                 continue;
             }
             let rate = sheet.rates[class as usize];
-            let is_made = matches!(class, TokenClass::AudioOutput | TokenClass::ImageOutput);
+            let is_made = match class {
+                TokenClass::AudioOutput => !era.speaks,
+                class => class == TokenClass::ImageOutput,
+            };
             is_guess |= is_made && rate.class == TokenClass::Output;
             is_guess |= is_dearer_tier && rate.tier != tier;
             let nanos = factor::times(rate.nanos, factor);

@@ -60,13 +60,14 @@ impl Highest {
         self.region = self.region.max(other.region);
     }
 
-    /// The factor of a call that is served as `call` says, whatever words it has for it.
-    pub(crate) fn of_call(&self, call: &Call<'_>) -> u64 {
+    /// The factor of a call that is served as `call` says, in `region` (empty = not said), whatever
+    /// words it has for it.
+    pub(crate) fn of_call(&self, call: &Call<'_>, region: &str) -> u64 {
         let rare = &call.rare;
         let each = [
             (self.fast, is_usual_speed(&rare.speed)),
             (self.geography, is_usual_geography(&rare.inference_geo)),
-            (self.region, is_usual_region(&call.region)),
+            (self.region, is_usual_region(region)),
         ];
         let unusual = each.into_iter().filter(|(_, is_usual)| !is_usual);
         unusual.fold(u64::from(ONE), |product, (factor, _)| {
@@ -120,15 +121,15 @@ impl Factors {
     }
 
     #[inline]
-    pub(crate) fn of_call(&self, call: &Call<'_>) -> Applied {
+    pub(crate) fn of_call(&self, call: &Call<'_>, region: &str) -> Applied {
         let rare = &call.rare;
-        if rare.speed.is_empty() && rare.inference_geo.is_empty() && call.region.is_empty() {
+        if rare.speed.is_empty() && rare.inference_geo.is_empty() && region.is_empty() {
             return Applied {
                 factor: ONE.into(),
                 unknown_word: false,
             };
         }
-        self.of_words(&rare.speed, &rare.inference_geo, &call.region)
+        self.of_words(&rare.speed, &rare.inference_geo, region)
     }
 
     #[cold]

@@ -12,13 +12,13 @@ use crate::book::PriceBook;
 use crate::charge::{Line, LineSink, NoLines};
 use crate::detail::{self, Circumstances, Grounds, Told, Written};
 use crate::error::PricingError;
-use crate::lookup::ceiling::Ceiling;
-use crate::lookup::names::{Names, NamesRef};
-use crate::lookup::{Match, Variant};
+use crate::lookup::Match;
+use crate::lookup::names::Names;
 use crate::policy::PricingPolicy;
-use crate::provider;
 use crate::resolved::{AtCeiling, Charged, NeedsCeiling, Resolved};
 use crate::sheet::CompiledModel;
+
+mod known;
 
 /// Names that one pricer remembers. Apps use a few dozen; the bound is against names that change
 /// with every call.
@@ -129,7 +129,7 @@ impl Pricer {
     ) -> Result<Explained, PricingError> {
         let mut lines = Vec::new();
         let priced = self.price_into(provider, account, call, model, at, &mut lines)?;
-        let resolved = self.resolve(provider, model);
+        let resolved = self.resolve(provider, model, &call.region);
         let resolved = &self.resolved[resolved];
         let index = match (priced.basis, &resolved.prices, &resolved.ceiling) {
             (_, Some((index, _)), _) => Some(*index),
@@ -239,7 +239,7 @@ impl Pricer {
             self.resolved.clear();
             self.forget_lines();
         }
-        let index = self.resolve(provider, model);
+        let index = self.resolve(provider, model, &call.region);
         let mut charged = self.charge(index, provider, call, model, at, lines);
         if !call.rare.sub_calls.is_empty() {
             self.charge_sub_calls(&mut charged, provider, call, model, at, lines);
@@ -340,58 +340,12 @@ impl Pricer {
                 region: Cow::Borrowed(&*call.region),
                 ..Call::default()
             };
-            let index = self.resolve(provider, named);
+            let index = self.resolve(provider, named, &call.region);
             let mut own_lines = L::default();
             let mut bill = self.charge(index, provider, &part, named, at, &mut own_lines);
             bill.guessed |= self.resolved[index].ambiguous;
             charged.add(&bill);
             lines.take_over(own_lines, named);
         }
-    }
-
-    /// The index of what is known about the name, from memory or from the book.
-    fn resolve(&mut self, provider: &str, model: &str) -> usize {
-        if let Some(index) = self.names.get(&NamesRef { provider, model }) {
-            return *index;
-        }
-        let found = self.book.index().find(self.book.models(), provider, model);
-        let variant = match self.policy.is_free(provider, model) {
-            true => Variant::Free,
-            false => self.book.index().variant(provider, model, found),
-        };
-        let trusted = &self.policy.trust_reported_cost;
-        let name = provider::canonical(provider);
-        let resolved = Resolved {
-            trusts_reports: trusted
-                .iter()
-                .any(|other| provider::canonical(other) == name),
-            ambiguous: found.is_some_and(|found| found.ambiguous) && variant != Variant::Free,
-            how: found.map(|found| found.how),
-            variant,
-            prices: found.map(|found| (found.index, self.compile(found.index))),
-            ceiling: None,
-        };
-        let owned = Names {
-            provider: provider.to_owned(),
-            model: model.to_owned(),
-        };
-        self.names.insert(owned, self.resolved.len());
-        self.resolved.push(resolved);
-        self.resolved.len() - 1
-    }
-
-    /// The rates of the model at this index of the book.
-    fn compile(&mut self, index: usize) -> Arc<CompiledModel> {
-        let compile = || Arc::new(CompiledModel::new(&self.book.models()[index]));
-        Arc::clone(self.compiled.entry(index).or_insert_with(compile))
-    }
-
-    fn work_out_ceiling(&mut self, index: usize, provider: &str, model: &str) {
-        let models = self.book.models();
-        let known = self.resolved[index].prices.as_ref();
-        let known_provider = known.map(|(index, _)| models[*index].provider.as_str());
-        let provider = known_provider.unwrap_or(provider);
-        let ceiling = Ceiling::of(&self.book, &self.policy.ceiling, provider, model);
-        self.resolved[index].ceiling = Some(ceiling);
     }
 }

@@ -24,8 +24,23 @@ pub(crate) struct Resolved {
     pub(crate) variant: Variant,
     /// Place in the book and rates; `None`: unpriced.
     pub(crate) prices: Option<(usize, Arc<CompiledModel>)>,
+    /// The regions that sell it at prices of their own; empty for nearly all.
+    pub(crate) regions: Vec<Regional>,
+    /// The region that the name itself says, in lower case; empty for nearly all.
+    pub(crate) named_region: String,
     /// Worked out when it is first needed.
     pub(crate) ceiling: Option<Ceiling>,
+}
+
+/// A region that sells a model at prices of its own.
+#[derive(Clone, Debug)]
+pub(crate) struct Regional {
+    /// As calls say it.
+    pub(crate) name: String,
+    /// Place in the book.
+    pub(crate) place: usize,
+    /// Place among what the pricer knows, from the first call there on.
+    pub(crate) known: Option<usize>,
 }
 
 /// A bill that is not finished: something needs the ceiling, which is not there yet.
@@ -64,6 +79,16 @@ impl Resolved {
         (reported >= Nanos::ZERO).then_some(reported)
     }
 
+    /// Where `call` was served; empty = not said. A name goes before what an event says, which may be
+    /// where its app runs.
+    #[inline]
+    fn region<'c>(&'c self, call: &'c Call<'_>) -> &'c str {
+        match self.named_region.is_empty() {
+            true => &call.region,
+            false => &self.named_region,
+        }
+    }
+
     pub(crate) fn charge(
         &self,
         policy: &PricingPolicy,
@@ -95,7 +120,7 @@ impl Resolved {
         let era = model.era(at);
         let by_token = has_tokens && era.has_token_rates();
         if by_token {
-            let applied = model.factors.of_call(call);
+            let applied = model.factors.of_call(call, self.region(call));
             charged.guessed |= applied.unknown_word;
             charged.rates = charged
                 .bill
@@ -203,7 +228,7 @@ impl Resolved {
         };
         match &ceiling.tokens {
             Some(tokens) => {
-                let served = tokens.factors.of_call(call);
+                let served = tokens.factors.of_call(call, self.region(call));
                 let context = call.tokens.context();
                 let rate = |class| factor::times(tokens.rate(context, tier, class), served);
                 let bill = &mut charged.bill;

@@ -77,6 +77,8 @@ pub(crate) struct Era {
     /// model has no token rates.
     tiers: [Vec<Sheet>; Tier::COUNT],
     pub(crate) units: Vec<UnitRate>,
+    /// Whether the model answers with sound alone, so that its rate for output is that of the sound.
+    pub(crate) speaks: bool,
     /// Kinds of units that are another way to count tokens that have a rate, see
     /// [`Era::is_other_count`].
     other_counts: Vec<UnitKind>,
@@ -168,6 +170,7 @@ impl Era {
                     nanos,
                 })
                 .collect(),
+            speaks: prices.mode == "audio_speech" || prices.model.contains("-tts"),
             other_counts: lines.other_counts(),
         }
     }

@@ -74,11 +74,14 @@ fn lines(size: &str) -> Option<u32> {
     }
 }
 
-/// The lines of the smallest size that has a rate of its own, where all that have one say lines.
+/// The lines of the smallest size that has a rate of its own, where all that have one say lines;
+/// those of films do so in pixels, too.
 fn sizes_begin<'a>(rates: impl Iterator<Item = &'a UnitRate>) -> Option<u32> {
     let sized = rates.filter(|rate| !rate.size.is_empty());
+    let says_lines =
+        |rate: &UnitRate| rate.kind == UnitKind::VideoSeconds || !rate.size.contains('x');
     let lines: Option<Vec<u32>> = sized
-        .map(|rate| (!rate.size.contains('x')).then(|| lines(&rate.size))?)
+        .map(|rate| says_lines(rate).then(|| lines(&rate.size))?)
         .collect();
     lines?.into_iter().min()
 }

@@ -206,3 +206,28 @@ fn a_row_has_all_that_prices_its_call_again_or_says_that_it_has_parts() {
     }
     assert!(with_parts > 1 && all > 100, "{with_parts} of {all}");
 }
+
+/// A region with prices of its own is an entry of its own, also in the memory of lines; others, and
+/// calls that say none, have the prices of the model.
+#[test]
+fn a_call_in_a_region_with_its_own_prices_says_so() {
+    let mut pricer = Pricer::new(PriceBook::snapshot(), policy());
+    let model = "meta.llama3-8b-instruct-v1:0";
+    for region in ["", "sa-east-1", "eu-south-9", "SA-EAST-1", "", "sa-east-1"] {
+        let json = event_json(
+            &json!({"provider": "bedrock", "model": model, "region": region,
+            "usage": {"input_tokens": 1000}}),
+        );
+        let expected = match region.eq_ignore_ascii_case("sa-east-1") {
+            true => (
+                format!("bedrock/sa-east-1/{model}"),
+                format!("bedrock/sa-east-1/{model} (prices of the region); input 0.50/M"),
+            ),
+            false => (
+                String::new(),
+                format!("bedrock/{model} (exact name); input 0.30/M"),
+            ),
+        };
+        assert_eq!(told(&mut pricer, &event(&json)), expected, "{region}");
+    }
+}

@@ -93,13 +93,21 @@ impl Watermark {
         }
         self.asks_for_time = self.complete_to() == UnixMillis::default();
         self.announce();
+        self.show_lag(self.lag_millis(self.complete_to()));
+    }
+
+    /// The partition is another worker's, who tells how far behind it is.
+    pub fn clear_metrics(&self) {
+        self.show_lag(0);
+    }
+
+    fn show_lag(&self, millis: u64) {
         let stage = match self.stage {
             Stage::Meter => "meter",
             Stage::Ledger => "ledger",
         };
-        let lag_seconds = self.lag_millis(self.complete_to()) as f64 / 1000.0;
-        gauge!(WATERMARK_LAG, "stage" => stage, "partition" => partition.to_string())
-            .set(lag_seconds);
+        gauge!(WATERMARK_LAG, "stage" => stage, "partition" => self.partition.to_string())
+            .set(millis as f64 / 1000.0);
     }
 
     /// A heartbeat is due, between two batches. None before every input is known: what a

@@ -12,6 +12,7 @@ use crate::forward::Way;
 use crate::proxy::Proxy;
 use crate::refusal;
 use crate::route;
+use crate::unmetered;
 use crate::upstream::{Shape, Upstream};
 
 /// Where providers' clients put their keys, besides `Authorization`.
@@ -149,18 +150,25 @@ pub(crate) fn names_for(proxy: &Proxy, entrant: &Entrant) -> Vec<String> {
 /// Why not, for its sender: with a provider's key that several workspaces share, it could read what
 /// others have made, and spend what nobody counts.
 pub(crate) fn may_pass(proxy: &Proxy, way: &Way, method: &Method) -> Result<(), String> {
-    let Some(workspace) = way.entrant.caller.workspace() else {
-        return Ok(());
-    };
-    let name = &way.name;
-    let is_own = proxy.sidecar.keys().is_owned_by(name, workspace);
-    if way.upstream.key.is_none() || is_own || route::is_harmless(method, &way.path) {
+    if !shares_key(proxy, way) || unmetered::is_harmless(method, &way.path) {
         return Ok(());
     }
-    Err(format!(
-        "nothing is metered of this path, and other workspaces call {name} by the same provider's key: \
-         ask for an upstream of your own"
-    ))
+    Err(of_others(way, "nothing is metered of this path"))
+}
+
+/// Whether the call is made with a provider's key by which other workspaces call, too.
+pub(crate) fn shares_key(proxy: &Proxy, way: &Way) -> bool {
+    let keys = proxy.sidecar.keys();
+    let is_anothers = |own| !keys.is_owned_by(&way.name, own) && keys.are_others_than(own);
+    way.upstream.key.is_some() && way.entrant.caller.workspace().is_some_and(is_anothers)
+}
+
+/// Why a request is not made with a key that workspaces share, beside `what` is wrong with it.
+pub(crate) fn of_others(way: &Way, what: &str) -> String {
+    format!(
+        "{what}, and other workspaces call {} by the same provider's key: ask for an upstream of your own",
+        way.name
+    )
 }
 
 /// Whether the provider's key is there: the caller's own, or that of the upstream.

@@ -1,15 +1,13 @@
 //! What an upstream's answer says about its cost: read from whole answers and from streams alike.
 
-use base64::Engine as _;
-use base64::prelude::BASE64_STANDARD as STANDARD;
+use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use crate::route::Call;
-use crate::told::{
-    Chunk, Completion, Conversed, Generated, Invoked, Made, Message, Responded, text_bytes,
-};
+use crate::told::{Completion, Generated, Made, Message, Responded, text_bytes};
 use crate::tool_calls::ToolCalls;
 use crate::tools::ToolRuns;
+use crate::wire::Members;
 
 /// What was seen of an answer so far.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -50,49 +48,31 @@ impl Seen {
     /// Takes a whole answer, or the data of one piece of a stream. What is no JSON says nothing:
     /// `[DONE]`, an empty line.
     pub(crate) fn take(&mut self, call: Call, json: &[u8]) -> Piece {
+        self.read(call, json).unwrap_or_else(|| {
+            // One odd member does not hide what the others say.
+            let mut members = Members::default();
+            members.push(json);
+            let piece = self.read(call, &members.object());
+            piece.unwrap_or(Piece::Content)
+        })
+    }
+
+    /// The same; `None` where it is not as it should be.
+    fn read(&mut self, call: Call, json: &[u8]) -> Option<Piece> {
         match call {
             Call::Completions { .. } | Call::Embeddings => {
-                if let Ok(completion) = serde_json::from_slice::<Completion>(json) {
-                    return self.take_completion(completion);
-                }
+                return Some(self.take_completion(told(json)?));
             }
-            Call::Responses => {
-                if let Ok(told) = serde_json::from_slice::<Responded>(json) {
-                    self.generated += text_bytes(told.delta.as_ref());
-                    let is_done = told
-                        .kind
-                        .is_some_and(|kind| kind == "response.output_item.done");
-                    if let Some(item) = told.item.filter(|_| is_done) {
-                        self.tools.take_item(&item);
-                        let index = told.output_index.as_ref();
-                        self.tool_calls.take_item(&item, index);
-                    }
-                    self.take_response(told.response.unwrap_or(told.whole));
-                }
-            }
-            Call::Messages => {
-                if let Ok(told) = serde_json::from_slice::<Message>(json) {
-                    self.take_message(told);
-                }
-            }
-            Call::Images | Call::Transcription | Call::Speech => {
-                if let Ok(told) = serde_json::from_slice::<Made>(json) {
-                    self.take_made(told);
-                }
-            }
-            Call::Converse => {
-                if let Ok(told) = serde_json::from_slice::<Conversed>(json) {
-                    self.take_conversed(told);
-                }
-            }
-            Call::Invoke => self.take_invoked(json),
-            Call::Generate { .. } => {
-                if let Ok(told) = serde_json::from_slice::<Generated>(json) {
-                    self.take_generated(told);
-                }
-            }
+            Call::Responses => self.take_responded(told(json)?),
+            Call::Messages => self.take_message(told(json)?),
+            Call::Images | Call::Transcription | Call::Speech => self.take_made(told(json)?),
+            Call::Converse => self.take_conversed(told(json)?),
+            Call::Invoke => self.take_invoked(json)?,
+            Call::Generate { .. } => self.take_generated(told(json)?),
+            Call::Interactions => self.take_interacted(told(json)?),
+            Call::Cohere { .. } => self.take_billed(told(json)?),
         }
-        Piece::Content
+        Some(Piece::Content)
     }
 
     /// Of several usages the last one counts: where every chunk has one, they are running totals.
@@ -117,16 +97,26 @@ impl Seen {
         }
     }
 
+    fn take_responded(&mut self, told: Responded) {
+        self.generated += text_bytes(told.delta.as_ref());
+        let is_done = told
+            .kind
+            .is_some_and(|kind| kind == "response.output_item.done");
+        if let Some(item) = told.item.filter(|_| is_done) {
+            self.tools.take_item(&item);
+            self.tool_calls.take_item(&item, told.output_index.as_ref());
+        }
+        self.take_response(told.response.unwrap_or(told.whole));
+    }
+
     fn take_response(&mut self, told: Completion) {
         // Most events of a stream have none.
         if let Some(status) = told.status.as_ref().and_then(Value::as_str) {
             self.is_pending = matches!(status, "queued" | "in_progress");
         }
-        self.was_background |= told.background == Some(true);
-        self.created_at = told
-            .created_at
-            .map(|seconds| seconds as i64)
-            .or(self.created_at);
+        self.was_background |= told.background == Some(Value::Bool(true));
+        let created_at = told.created_at.as_ref().and_then(Value::as_f64);
+        self.created_at = created_at.map(|seconds| seconds as i64).or(self.created_at);
         // A response has all that was run for it so far: the last one of a stream counts.
         if let Some(output) = &told.output {
             self.tools.take_output(output);
@@ -136,7 +126,7 @@ impl Seen {
     }
 
     /// Anthropic's counts are totals so far: what a later event names stands, nothing is added.
-    fn take_message(&mut self, told: Message) {
+    pub(crate) fn take_message(&mut self, told: Message) {
         self.generated += text_bytes(told.delta.as_ref()) + text_bytes(told.content.as_ref());
         self.tool_calls.take_message(&told);
         if let Some(block) = &told.content_block {
@@ -172,53 +162,19 @@ impl Seen {
         }
     }
 
-    fn take_conversed(&mut self, told: Conversed) {
-        self.generated += text_bytes(told.delta.as_ref()) + text_bytes(told.output.as_ref());
-        self.tool_calls.take_conversed(&told);
-        let tier = told.service_tier.and_then(|tier| tier.get("type").cloned());
-        self.name(None, None, tier);
-        if told.usage.is_some() {
-            self.usage = told.usage;
-            self.is_final = true;
-        }
-    }
-
-    /// A model's own answer, or in a stream `{"bytes": …}` with a piece of it in base64. Anthropic's
-    /// says more about caches than what Bedrock adds at the end.
-    fn take_invoked(&mut self, json: &[u8]) {
-        let chunk = serde_json::from_slice::<Chunk>(json).unwrap_or_default();
-        let piece = chunk.bytes.and_then(|text| STANDARD.decode(text).ok());
-        let json = piece.as_deref().unwrap_or(json);
-        let Ok(mut told) = serde_json::from_slice::<Invoked>(json) else {
-            return;
-        };
-        if told.is_anthropics() {
-            self.usage_format = Some("anthropic.messages");
-            if let Ok(message) = serde_json::from_slice::<Message>(json) {
-                self.take_message(message);
-            }
-            // Bedrock names its answers itself.
-            self.id.clear();
-        } else {
-            let members = told.others.values();
-            self.generated += members.map(|one| text_bytes(Some(one))).sum::<usize>();
-        }
-        if let Some(metrics) = told.metrics.take() {
-            self.is_final = true;
-            if self.usage_format.is_none() {
-                self.usage = Some(metrics);
-            }
-        }
-    }
-
-    fn overwrite(&mut self, usage: Option<Map<String, Value>>) {
+    pub(crate) fn overwrite(&mut self, usage: Option<Map<String, Value>>) {
         if let Some(usage) = usage {
             let said = usage.into_iter().filter(|(_, value)| !value.is_null());
             self.usage.get_or_insert_default().extend(said);
         }
     }
 
-    fn name(&mut self, id: Option<Value>, model: Option<Value>, service_tier: Option<Value>) {
+    pub(crate) fn name(
+        &mut self,
+        id: Option<Value>,
+        model: Option<Value>,
+        service_tier: Option<Value>,
+    ) {
         let told = [
             (&mut self.id, id),
             (&mut self.model, model),
@@ -234,13 +190,17 @@ impl Seen {
     }
 }
 
+pub(crate) fn told<'j, T: Deserialize<'j>>(json: &'j [u8]) -> Option<T> {
+    serde_json::from_slice(json).ok()
+}
+
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use crate::upstream::Shape;
     use serde_json::json;
 
-    fn seen(shape: Shape, path: &str, pieces: &[Value]) -> (Seen, Vec<Piece>) {
+    pub(crate) fn seen(shape: Shape, path: &str, pieces: &[Value]) -> (Seen, Vec<Piece>) {
         let call = Call::of(shape, path).unwrap();
         let mut seen = Seen::default();
         let take = |piece: &Value| seen.take(call, piece.to_string().as_bytes());
@@ -340,45 +300,37 @@ mod tests {
     }
 
     #[test]
-    fn bedrock_tells_at_the_end_of_its_own_streams() {
-        let (seen, _) = seen(
-            Shape::Bedrock,
-            "/model/m/converse-stream",
-            &[
-                json!({"contentBlockIndex": 0, "delta": {"text": "hello"}, "p": "abc"}),
-                json!({"stopReason": "end_turn"}),
-                json!({"metrics": {"latencyMs": 7}, "serviceTier": {"type": "flex"},
-                    "usage": {"inputTokens": 3, "outputTokens": 4, "totalTokens": 7}}),
-            ],
-        );
-        assert_eq!((seen.generated, seen.is_final), (5, true));
-        assert_eq!(seen.service_tier, "flex");
-        assert_eq!(seen.usage.unwrap()["outputTokens"], 4);
-    }
-
-    #[test]
-    fn a_model_behind_bedrock_tells_in_its_own_words_or_in_bedrocks() {
-        let chunk = |piece: Value| json!({"bytes": STANDARD.encode(piece.to_string()), "p": "a"});
-        let metrics = json!({"inputTokenCount": 3, "outputTokenCount": 4});
-        let path = "/model/m/invoke-with-response-stream";
-        let titan = [
-            chunk(json!({"outputText": "hello", "index": 0})),
-            chunk(json!({"outputText": "", "amazon-bedrock-invocationMetrics": metrics})),
-        ];
-        let (other, _) = seen(Shape::Bedrock, path, &titan);
-        assert_eq!(Value::Object(other.usage.unwrap()), metrics);
-        assert_eq!((other.generated, other.usage_format), (5, None));
-        let usage = json!({"input_tokens": 3, "cache_read_input_tokens": 9, "output_tokens": 1});
-        let claude = [
-            chunk(json!({"type": "message_start", "message": {"id": "msg_1", "usage": usage}})),
-            chunk(json!({"type": "message_delta", "usage": {"output_tokens": 4}})),
-            chunk(json!({"type": "message_stop", "amazon-bedrock-invocationMetrics": metrics})),
-        ];
-        let (claude, _) = seen(Shape::Bedrock, path, &claude);
-        let wanted = json!({"input_tokens": 3, "cache_read_input_tokens": 9, "output_tokens": 4});
-        assert_eq!(Value::Object(claude.usage.unwrap()), wanted);
-        assert_eq!(claude.usage_format, Some("anthropic.messages"));
-        assert_eq!(claude.id, "");
+    fn an_odd_member_does_not_hide_the_usage() {
+        let deep = format!("{}{}", "[".repeat(200), "]".repeat(200));
+        for (path, odd, usage) in [
+            (
+                "/v1/chat/completions",
+                r#""choices":{}"#.to_owned(),
+                "usage",
+            ),
+            ("/v1/responses", format!(r#""output":{deep}"#), "usage"),
+            (
+                "/v1/messages",
+                r#""usage":{},"index":0"#.to_owned(),
+                "usage",
+            ),
+            (
+                "/v1beta/models/m:generateContent",
+                format!(r#""candidates":[{deep}]"#),
+                "usageMetadata",
+            ),
+        ] {
+            let call = Call::of(Shape::OpenAi, path).unwrap();
+            let mut seen = Seen::default();
+            let json = format!(r#"{{"id":"a-1",{odd},"{usage}":{{"x":7}}}}"#);
+            seen.take(call, json.as_bytes());
+            assert_eq!(
+                seen.usage.map(Value::Object),
+                Some(json!({"x": 7})),
+                "{json}"
+            );
+            assert!(seen.is_final);
+        }
     }
 
     #[test]

@@ -38,6 +38,28 @@ impl std::str::FromStr for OnDowngrade {
     }
 }
 
+/// What happens to a request that may cost something, and nothing can be metered of.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OnUnmetered {
+    /// It goes on, and is told of.
+    #[default]
+    Pass,
+    /// It is refused.
+    Refuse,
+}
+
+impl std::str::FromStr for OnUnmetered {
+    type Err = &'static str;
+
+    fn from_str(name: &str) -> Result<Self, Self::Err> {
+        match name {
+            "pass" => Ok(Self::Pass),
+            "refuse" => Ok(Self::Refuse),
+            _ => Err("write pass or refuse"),
+        }
+    }
+}
+
 /// How a proxy listens, attributes and forwards.
 #[derive(Clone, Debug)]
 pub struct ProxyConfig {
@@ -49,6 +71,8 @@ pub struct ProxyConfig {
     pub attributing: Attributing,
     /// What becomes of a call that a cheaper model should answer.
     pub on_downgrade: OnDowngrade,
+    /// What becomes of a request that may cost something, and nothing can be metered of.
+    pub on_unmetered: OnUnmetered,
     /// For how long a stream is read whose client has gone.
     pub drain_for: Duration,
     /// How much of it at most, bytes.
@@ -79,6 +103,7 @@ impl Default for ProxyConfig {
                 workspace: "default".to_owned(),
             },
             on_downgrade: OnDowngrade::default(),
+            on_unmetered: OnUnmetered::default(),
             drain_for: Duration::from_secs(15),
             drain_max_bytes: 4 * 1024 * 1024,
             max_body_bytes: 32 * 1024 * 1024,

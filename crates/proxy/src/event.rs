@@ -19,7 +19,6 @@ impl Meter {
     /// The event as a structured CloudEvent.
     pub(crate) fn event(&self) -> Value {
         let Seen {
-            id,
             model,
             service_tier,
             ..
@@ -29,7 +28,7 @@ impl Meter {
             provider: &self.provider,
             is_private: self.is_private,
             call_id: &self.call_id,
-            answer_id: id,
+            answer_id: self.answer_id(),
         };
         let (source, id) = named.identity();
         let or = |told: &String, asked: &String| match told.is_empty() {
@@ -37,7 +36,13 @@ impl Meter {
             false => told.clone(),
         };
         let latency = u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX);
-        let charged_model = or(model, &self.asked_model);
+        // Bedrock has its own names of models and prices for them, other than those of the answer;
+        // what an inference profile stands for the answer alone says.
+        let is_named = self.call == Call::Invoke && !self.asked_model.starts_with("arn:");
+        let charged_model = match is_named {
+            true => self.asked_model.clone(),
+            false => or(model, &self.asked_model),
+        };
         // Whom it counts against comes first: nobody's word replaces what is known of the call.
         let mut event = Value::Object(self.attributed());
         event["provider"] = json!(self.provider);
@@ -161,9 +166,9 @@ impl Meter {
 
     /// Output tokens of what was passed on without being read: it may hold files, which are no text.
     fn unread_tokens(&self) -> u64 {
-        match self.call.operation() {
-            "embeddings" => 0,
-            _ => tokens_in(self.unread).min(self.most_output.unwrap_or(USUAL_OUTPUT)),
+        match self.call.generates_nothing() {
+            true => 0,
+            false => tokens_in(self.unread).min(self.most_output.unwrap_or(USUAL_OUTPUT)),
         }
     }
 }

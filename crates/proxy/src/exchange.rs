@@ -167,7 +167,13 @@ async fn to_question(answer: Response<Incoming>, memory: &BodyMemory) -> ToQuest
 /// Some servers stream where `stream` is 1 or a text, too.
 pub(crate) fn is_event_stream(headers: &HeaderMap) -> bool {
     let kind = headers.get(header::CONTENT_TYPE).map(HeaderValue::as_bytes);
-    kind.is_some_and(|kind| kind.starts_with(b"text/event-stream"))
+    kind.is_some_and(|kind| is_kind(kind, b"text/event-stream"))
+}
+
+/// Kinds of content are the same in any letter case (RFC 9110, 8.3.1).
+fn is_kind(content_type: &[u8], kind: &[u8]) -> bool {
+    let begin = content_type.get(..kind.len());
+    begin.is_some_and(|begin| begin.eq_ignore_ascii_case(kind))
 }
 
 pub(crate) fn pieces(headers: &HeaderMap) -> Pieces {
@@ -178,12 +184,12 @@ pub(crate) fn pieces(headers: &HeaderMap) -> Pieces {
     let content_type = content_type.unwrap_or_default();
     let is_binary = [&b"audio/"[..], b"application/octet-stream"]
         .iter()
-        .any(|kind| content_type.starts_with(kind));
+        .any(|kind| is_kind(content_type, kind));
     if is_compressed || is_binary {
         Pieces::Opaque
-    } else if content_type.starts_with(b"application/vnd.amazon.eventstream") {
+    } else if is_kind(content_type, b"application/vnd.amazon.eventstream") {
         Pieces::Frames(Frames::default())
-    } else if content_type.starts_with(b"application/json") {
+    } else if is_kind(content_type, b"application/json") {
         Pieces::Elements(Elements::default())
     } else {
         Pieces::Events(Events::default())
@@ -206,14 +212,11 @@ async fn whole_answer(
         meter.finish();
         return None;
     };
-    let body = whole.read.clone();
-    let is_whole = whole.rest.is_none();
-    let passed_on = Body::new(Streamed::passed_on(whole, connection));
-    if !is_whole {
-        meter.unread = body.len();
-        meter.finish();
-        return Some(passed_on);
+    if whole.rest.is_some() {
+        return Some(too_long(proxy, from, whole, meter, connection));
     }
+    let body = whole.read.clone();
+    let passed_on = Body::new(Streamed::passed_on(whole, connection));
     let plain = uncompressed(from, &body, most, &proxy.memory);
     meter
         .seen
@@ -232,6 +235,20 @@ async fn whole_answer(
         put(told, "x-spendfuse-cost-usd", Some(&cost.to_string()));
     }
     Some(passed_on)
+}
+
+/// What becomes of an answer that is too long to be kept: it is read on its way.
+pub(crate) fn too_long(
+    proxy: &Proxy,
+    from: &HeaderMap,
+    whole: Whole,
+    meter: Meter,
+    connection: Option<Arc<Connection>>,
+) -> Body {
+    let is_readable = !matches!(pieces(from), Pieces::Opaque);
+    let drains = proxy.drains.clone();
+    let streamed = Streamed::too_long(whole, is_readable, meter, connection, drains);
+    Body::new(streamed)
 }
 
 /// Names a call whose answer has no id by the name that the provider has given the request. A name that
@@ -284,7 +301,7 @@ fn count_by_headers(meter: &mut Meter, from: &HeaderMap) {
 }
 
 /// What an upstream has compressed although it was not asked to; `None` where it is plain.
-fn uncompressed(
+pub(crate) fn uncompressed(
     headers: &HeaderMap,
     body: &[u8],
     most: usize,

@@ -11,6 +11,7 @@ use axum::response::Response;
 use spendfuse_sidecar::server::Connection;
 
 use crate::access::{self, Entrant};
+use crate::config::OnUnmetered;
 use crate::exchange::exchange;
 use crate::headers;
 use crate::meter;
@@ -21,6 +22,7 @@ use crate::refusal;
 use crate::retrieve::retrieve;
 use crate::route::{self, Call};
 use crate::stream::Streamed;
+use crate::unmetered;
 use crate::upstream::{Shape, Upstream};
 use crate::without_caller::WithoutCaller;
 
@@ -39,6 +41,10 @@ pub(crate) struct Way {
 pub(crate) async fn forward(State(proxy): State<Arc<Proxy>>, request: Request) -> Response {
     let began = Instant::now();
     let (parts, body) = request.into_parts();
+    if let Some(message) = not_sent_on(&parts) {
+        let status = StatusCode::METHOD_NOT_ALLOWED;
+        return refusal::of_request(Shape::OpenAi, status, "not_supported", message);
+    }
     let way = access::enter(&proxy, &parts).and_then(|entrant| way(&proxy, &parts.uri, entrant));
     let way = match way {
         Ok(way) => way,
@@ -59,9 +65,10 @@ pub(crate) async fn forward(State(proxy): State<Arc<Proxy>>, request: Request) -
         return access::forbidden(shape, &why);
     }
     let call = match parts.method {
-        Method::GET if route::is_response(shape, path) => {
-            return retrieve(&proxy, way, parts).await;
-        }
+        Method::GET => match route::call_of_answer(shape, path) {
+            Some(call) => return retrieve(&proxy, way, call, parts).await,
+            None => None,
+        },
         _ => call,
     };
     let Some(call) = call else {
@@ -71,6 +78,15 @@ pub(crate) async fn forward(State(proxy): State<Arc<Proxy>>, request: Request) -
                            nothing of them could be metered";
             let status = StatusCode::NOT_IMPLEMENTED;
             return refusal::of_request(shape, status, "not_supported", message);
+        }
+        if unmetered::may_cost(&parts.method, path) {
+            let name = unmetered::name(path);
+            if proxy.config.on_unmetered == OnUnmetered::Refuse {
+                meter::count(&way.name, "wrong");
+                let message = "nothing of this request can be metered (proxy.unmetered = refuse)";
+                return access::forbidden(shape, message);
+            }
+            proxy.passes_unmetered(&way.name, name);
         }
         return pass(&proxy, way, parts, body).await;
     };
@@ -85,6 +101,33 @@ pub(crate) async fn forward(State(proxy): State<Arc<Proxy>>, request: Request) -
             })
         }
         Err(stop) => stop.response(&name, shape),
+    }
+}
+
+/// Why a request is not sent on, whatever its path.
+fn not_sent_on(parts: &Parts) -> Option<&'static str> {
+    const OVERRIDES: [&str; 3] = [
+        "x-http-method",
+        "x-http-method-override",
+        "x-method-override",
+    ];
+    match parts.method {
+        Method::GET
+        | Method::HEAD
+        | Method::POST
+        | Method::PUT
+        | Method::PATCH
+        | Method::DELETE
+        | Method::OPTIONS => {
+            let overrides = OVERRIDES
+                .iter()
+                .any(|name| parts.headers.contains_key(*name));
+            overrides.then_some(
+                "a header that puts another method in the place of the request's is not sent on",
+            )
+        }
+        // A trace has the upstream's key in it; others are read as POST by some servers.
+        _ => Some("requests of this method are not sent on"),
     }
 }
 
@@ -139,7 +182,7 @@ fn way(proxy: &Proxy, uri: &Uri, entrant: Entrant) -> Result<Way, Box<Response>>
 
 /// Forwards what is not billed, or of which nothing is known, as it is.
 pub(crate) async fn pass(proxy: &Proxy, way: Way, parts: Parts, body: Body) -> Response {
-    meter::count(&way.name, "unmetered");
+    meter::count_unmetered(&way.name, unmetered::name(&way.path));
     let connection = taken_from(&parts);
     let (upstream, entrant) = (&way.upstream, &way.entrant);
     let headers =

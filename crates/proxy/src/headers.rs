@@ -48,6 +48,16 @@ pub(crate) fn upstream_request(
     headers
 }
 
+/// How a caller calls its request: by headers, and as `request_id` of its body.
+pub(crate) fn names_of_request(from: &HeaderMap, request_id: String) -> Vec<String> {
+    const NAMES: [&str; 4] = ["request-id", "call-id", "correlation-id", "idempotency-key"];
+    let is_name = |name: &HeaderName| NAMES.iter().any(|end| name.as_str().ends_with(end));
+    let named = from.iter().filter(|(name, _)| is_name(name));
+    let named = named.filter_map(|(_, value)| value.to_str().ok().map(str::to_owned));
+    let all = named.chain([request_id]);
+    all.filter(|name| !name.is_empty()).collect()
+}
+
 /// An answer as it goes to the caller: the status and headers of `from`, and `body`.
 pub(crate) fn answer(from: &Parts, body: Body) -> Response {
     let mut answer = Response::new(body);
@@ -115,6 +125,19 @@ mod tests {
             )
         };
         pairs.iter().map(pair).collect()
+    }
+
+    #[test]
+    fn names_that_a_caller_gives_its_request_are_known() {
+        let from = headers(&[
+            ("x-request-id", "mine"),
+            ("x-litellm-call-id", "also"),
+            ("x-stainless-lang", "js"),
+        ]);
+        let mut names = names_of_request(&from, "of the body".to_owned());
+        names.sort();
+        assert_eq!(names, ["also", "mine", "of the body"]);
+        assert!(names_of_request(&headers(&[]), String::new()).is_empty());
     }
 
     #[test]

@@ -12,6 +12,7 @@ use tokio::sync::watch;
 use crate::answer::Seen;
 use crate::attribution::Who;
 use crate::forward::Way;
+use crate::holds::Holds;
 use crate::metrics::{CALLS, UNSAFE_EVENTS};
 use crate::particulars::Particulars;
 use crate::postponed::Postponed;
@@ -22,8 +23,6 @@ use crate::upstream::Shape;
 
 /// How soon an event is delivered again that neither the broker nor the spool has taken.
 const AGAIN_AFTER: Duration = Duration::from_secs(1);
-/// How soon the hold of a stream that goes on is extended; a hold lasts for twice as long.
-const EXTENDED_AFTER: Duration = Duration::from_secs(300);
 /// Names responses in the background of servers of one's own.
 pub(crate) const BACKGROUND: &str = "background";
 
@@ -52,11 +51,11 @@ pub(crate) struct Meter {
     pub(crate) unread: usize,
     /// What the request says besides.
     pub(crate) particulars: Particulars,
+    /// Names that the caller has given the request: some servers put them into their answers' ids.
+    pub(crate) callers_names: Vec<String>,
     /// Of its prompt; `None` where no key is set, or it has no message of a user.
     pub(crate) prompt_fingerprint: Option<u64>,
     pub(crate) reservation: Option<String>,
-    /// When the reservation was given, or extended.
-    held_since: Instant,
     /// Names the call where the provider's answer does not.
     pub(crate) call_id: String,
     pub(crate) began: Instant,
@@ -82,6 +81,9 @@ pub(crate) struct UnderWay {
     all: Arc<watch::Sender<usize>>,
     starts: Arc<Starts>,
     call: String,
+    holds: Arc<Holds>,
+    /// What is held for it until then.
+    reservation: Option<String>,
 }
 
 impl UnderWay {
@@ -92,6 +94,8 @@ impl UnderWay {
             all: Arc::clone(&proxy.under_way),
             starts: Arc::clone(&proxy.starts),
             call: call.to_owned(),
+            holds: Arc::clone(&proxy.holds),
+            reservation: None,
         }
     }
 
@@ -103,6 +107,9 @@ impl UnderWay {
 
 impl Drop for UnderWay {
     fn drop(&mut self) {
+        if let Some(reservation) = &self.reservation {
+            self.holds.end(reservation);
+        }
         self.all.send_modify(|count| *count -= 1);
     }
 }
@@ -144,9 +151,9 @@ impl Meter {
             most_output: None,
             unread: 0,
             particulars: Particulars::default(),
+            callers_names: Vec::new(),
             prompt_fingerprint: None,
             reservation: None,
-            held_since: Instant::now(),
             call_id,
             began: Instant::now(),
             is_retrieved: false,
@@ -159,20 +166,19 @@ impl Meter {
 
     /// A response that is asked for. Made in the background it is told as it was then, so that asked
     /// for again it is the same event, which is counted once.
-    pub(crate) fn retrieved(proxy: &Proxy, way: &Way, who: Who) -> Self {
-        let mut meter = Self::begin(proxy, way, Call::Responses, who, String::new());
+    pub(crate) fn retrieved(proxy: &Proxy, way: &Way, call: Call, who: Who) -> Self {
+        let mut meter = Self::begin(proxy, way, call, who, String::new());
         meter.is_retrieved = true;
         meter
     }
 
-    /// Something has come of the answer: what is held for it stays so.
-    pub(crate) fn goes_on(&mut self) {
-        if let Some(reservation) = &self.reservation
-            && self.held_since.elapsed() >= EXTENDED_AFTER
-        {
-            self.sidecar.extend(reservation);
-            self.held_since = Instant::now();
+    /// So much is held for the call, and stays so until its event is safe.
+    pub(crate) fn hold(&mut self, reservation: Option<String>) {
+        if let (Some(held), Some(under_way)) = (&reservation, &mut self.under_way) {
+            under_way.holds.begin(held);
+            under_way.reservation = Some(held.clone());
         }
+        self.reservation = reservation;
     }
 
     /// The call was not made, or its provider does not charge for it.
@@ -186,20 +192,22 @@ impl Meter {
     fn leave_for_later(&mut self) {
         self.count("unmetered");
         let (upstream, response) = (&self.upstream, &self.seen.id);
-        // Not given back where it cannot be kept either: its time ends it.
-        if let Some(held) = self.reservation.take() {
-            self.postponed.keep(upstream, response, held);
-        }
-        if self.is_retrieved {
-            match self.seen.is_pending {
-                true => {
-                    if let Some(held) = self.postponed.still(upstream, response) {
-                        self.sidecar.extend(&held);
-                    }
-                }
-                // One that has failed will say no more.
-                false => self.reservation = self.postponed.take(upstream, response),
+        if !self.is_retrieved {
+            // Not given back where it cannot be kept either: its time ends it.
+            let held = self.reservation.take();
+            if let Some(held) = &held {
+                self.sidecar.extend(held);
             }
+            let seconds = self.sidecar.now().0 / 1000;
+            self.postponed
+                .keep(upstream, response, held, &self.who, seconds);
+        } else if self.seen.is_pending {
+            if let Some(held) = self.postponed.still(upstream, response) {
+                self.sidecar.extend(&held);
+            }
+        } else {
+            // One that has failed will say no more.
+            self.reservation = self.postponed.take(upstream, response);
         }
         self.drop_uncounted();
     }
@@ -246,18 +254,29 @@ impl Meter {
     }
 
     fn settle(&mut self) -> Option<Nanos> {
+        if self.is_retrieved && self.call == Call::Interactions {
+            // It does not say itself where it was made, nor by a number when.
+            self.seen.created_at = self.postponed.begun(&self.upstream, &self.seen.id);
+            self.seen.was_background = self.seen.created_at.is_some();
+        }
         if !self.is_told_now() {
             self.leave_for_later();
             return None;
         }
         self.is_settled = true;
-        if self.is_private && self.seen.was_background && !self.seen.id.is_empty() {
+        if self.is_private && self.seen.was_background && !self.answer_id().is_empty() {
             // Streamed, and asked for, it is the same answer.
             BACKGROUND.clone_into(&mut self.call_id);
         }
         if self.is_retrieved {
             self.asked_model.clone_from(&self.seen.model);
-            self.reservation = self.postponed.told(&self.upstream, &self.seen.id);
+            let told = self.postponed.told(&self.upstream, &self.seen.id);
+            let workspace = self.who.get("workspace");
+            if let Some((held, who)) = told.filter(|(_, who)| who.get("workspace") == workspace) {
+                self.reservation = held;
+                // Whoever asks need not say again whose call it was, nor has a body to say it in.
+                self.who = who;
+            }
         }
         let taken = self.taken().or_else(|error| {
             if self.is_retrieved {
@@ -294,6 +313,16 @@ impl Meter {
         cost
     }
 
+    /// The name of the answer by its provider; empty where it has none that all others lack.
+    pub(crate) fn answer_id(&self) -> &str {
+        let id = self.seen.id.as_str();
+        let mut names = self.callers_names.iter();
+        match names.any(|name| stands_in(id, name)) {
+            true => "",
+            false => id,
+        }
+    }
+
     fn taken(&self) -> Result<TakenEvent, RefusedEvent> {
         let event = self.event().to_string();
         self.sidecar.take_event(event.as_bytes())
@@ -304,8 +333,26 @@ impl Meter {
     }
 }
 
+/// Whether `name` stands in `id` by itself: a short one is in many a word by chance.
+fn stands_in(id: &str, name: &str) -> bool {
+    let is_end = |beside: Option<char>| !beside.is_some_and(char::is_alphanumeric);
+    id.char_indices().any(|(at, _)| {
+        let (before, rest) = id.split_at(at);
+        let after = rest.strip_prefix(name);
+        after
+            .is_some_and(|after| is_end(before.chars().next_back()) && is_end(after.chars().next()))
+    })
+}
+
 pub(crate) fn count(upstream: &str, outcome: &'static str) {
     counter!(CALLS, "upstream" => upstream.to_owned(), "outcome" => outcome).increment(1);
+}
+
+/// Counts a request that passes unmetered by its name, too.
+pub(crate) fn count_unmetered(upstream: &str, name: &'static str) {
+    let upstream = upstream.to_owned();
+    counter!(CALLS, "upstream" => upstream, "outcome" => "unmetered", "requests" => name)
+        .increment(1);
 }
 
 /// Delivers an event until it is safe.
@@ -318,4 +365,26 @@ async fn make_safe(sidecar: Arc<Sidecar>, mut event: TakenEvent, under_way: Unde
     }
     under_way.end();
     gauge!(UNSAFE_EVENTS).decrement(1.0);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_stands_in_an_id_by_itself_or_not() {
+        for (id, name, wanted) in [
+            ("chatcmpl-1", "1", true),
+            ("mine", "mine", true),
+            ("cmpl-a-b-0", "a-b", true),
+            ("chatcmpl-l-l", "l-l", true),
+            ("resp_x", "x", true),
+            ("chatcmpl-B42abc", "42", false),
+            ("msg_01AbCd", "01", false),
+            ("chatcmpl-1", "2", false),
+            ("", "1", false),
+        ] {
+            assert_eq!(stands_in(id, name), wanted, "{id} {name}");
+        }
+    }
 }

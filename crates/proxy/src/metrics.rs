@@ -6,7 +6,8 @@ const ADDED_TIMES: &[f64] = &[2.5e-5, 5e-5, 1e-4, 2.5e-4, 5e-4, 1e-3, 1e-2, 1e-1
 spendfuse_metrics::table! {
     /// Calls to upstreams, by `upstream` and `outcome`: `metered` (the upstream's own counts),
     /// `estimated` (none came), `refused` (by a budget), `failed` (the upstream's answer was an error,
-    /// or none), `wrong` (the request cannot be metered), `unmetered` (nothing billed is known of).
+    /// or none), `wrong` (the request cannot be metered), `unmetered` (nothing of it
+    /// can be metered; `requests` is its kind).
     counter CALLS = "spendfuse_proxy_calls_total";
     /// Seconds from a whole request to its first byte on the way upstream.
     histogram(ADDED_TIMES) ADDED_SECONDS = "spendfuse_proxy_added_seconds";

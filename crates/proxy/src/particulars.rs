@@ -2,12 +2,15 @@
 
 use axum::http::HeaderMap;
 use serde::Deserialize;
+use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
 
 use crate::event::tokens_in;
 use crate::form::Form;
 use crate::images;
+use crate::path::plain;
 use crate::pictures;
+use crate::request::parsed;
 use crate::route::Call;
 
 /// Models that are paid by the character; others' speech by tokens, which nobody tells.
@@ -22,11 +25,26 @@ const BYTES_OF_SECOND: usize = 16_000;
 /// The model of images that name none, as OpenAI has it.
 const USUAL_IMAGES: &str = "dall-e-2";
 
+/// The model that answers a call which names none; empty where that is for the server to say. Cohere
+/// demands a name since its second version only, Mistral's OCR takes null.
+pub(crate) fn usual_model(call: Call, path: &str) -> &'static str {
+    match call {
+        Call::Cohere { operation } if plain(path).contains("v1/") => match operation {
+            "rerank" => "rerank-v3.5",
+            _ => "embed-english-v3.0",
+        },
+        Call::Completions { operation: "ocr" } => "mistral-ocr-latest",
+        _ => "",
+    }
+}
+
 /// What a request says.
 #[derive(Debug, Default)]
 pub(crate) struct Particulars {
     pub(crate) model: Option<String>,
     pub(crate) streams: bool,
+    /// Whether servers may read its form in different ways.
+    pub(crate) is_ambiguous: bool,
     quality: String,
     size: String,
     /// How many are asked for.
@@ -40,11 +58,13 @@ pub(crate) struct Particulars {
 /// The same in JSON.
 #[derive(Default, Deserialize)]
 #[serde(default)]
-struct Told {
+struct Told<'a> {
     quality: Option<String>,
     size: Option<String>,
-    n: Option<Value>,
-    input: Option<Value>,
+    #[serde(borrow)]
+    n: Option<&'a RawValue>,
+    #[serde(borrow)]
+    input: Option<&'a RawValue>,
 }
 
 impl Particulars {
@@ -62,6 +82,7 @@ impl Particulars {
                     .filter(|name| !name.is_empty())
                     .or(usual),
                 streams: form.field("stream") == "true",
+                is_ambiguous: form.is_ambiguous,
                 quality: text("quality"),
                 size: text("size"),
                 images: images::asked_for(form.field("n").parse().ok()),
@@ -71,9 +92,9 @@ impl Particulars {
             };
             return Some((read, true));
         }
-        let told: Told = serde_json::from_slice(body).unwrap_or_default();
-        let input = told.input.as_ref().and_then(Value::as_str);
-        let count = told.n.as_ref().and_then(Value::as_u64);
+        let told: Told<'_> = serde_json::from_slice(body).unwrap_or_default();
+        let input = told.input.and_then(parsed::<String>);
+        let count = told.n.and_then(parsed::<u64>);
         let count = count.and_then(|count| usize::try_from(count).ok());
         let read = Self {
             model: usual,

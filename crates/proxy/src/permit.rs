@@ -15,14 +15,17 @@ use spendfuse_guard::{CheckResponse, decision_name};
 use spendfuse_sidecar::server::{Connection, Share};
 use spendfuse_sidecar::{ApiError, Question, RefusedCall};
 
+use crate::access;
 use crate::attribution::Who;
 use crate::config::OnDowngrade;
 use crate::fingerprint;
 use crate::forward::{Way, taken_from};
 use crate::headers;
+use crate::hidden::hides_usage;
+use crate::kept::named_in;
 use crate::meter::{self, Meter};
 use crate::metrics::ADDED_SECONDS;
-use crate::particulars::Particulars;
+use crate::particulars::{Particulars, usual_model};
 use crate::proxy::Proxy;
 use crate::refusal::{self, put};
 use crate::request::{Asked, edited};
@@ -97,6 +100,11 @@ pub(crate) async fn permit(
     let (body, memory) = whole(proxy, &parts.headers, body).await?;
     let connection = taken_from(&parts);
     let (particulars, is_form) = Particulars::read(call, &parts.headers, &body).unwrap_or_default();
+    if particulars.is_ambiguous {
+        let message =
+            "the form can be read in two ways: it names a field twice, or a part not at all";
+        return Err(Stop::wrong(message));
+    }
     let mut asked = match is_form {
         true => Asked::default(),
         false => Asked::read(&body).map_err(Stop::wrong)?,
@@ -104,6 +112,23 @@ pub(crate) async fn permit(
     asked.streams |= particulars.streams;
     if let (true, Some(model)) = (asked.model.is_empty(), &particulars.model) {
         asked.model.clone_from(model);
+    }
+    if !is_form
+        && access::shares_key(proxy, &way)
+        && let Some(what) = needs_own_key(call, &asked, &body)
+    {
+        let message = access::of_others(&way, &what);
+        return Err(Stop::Wrong(StatusCode::FORBIDDEN, "forbidden", message));
+    }
+    if let Some(name) = hides_usage(call, &way.uri, &parts.headers) {
+        let message = format!("by `{name}` the answer would not say what it has used");
+        return Err(Stop::wrong(message));
+    }
+    if asked.model.is_empty() {
+        asked.model = match call {
+            Call::Interactions => std::mem::take(&mut asked.agent),
+            _ => usual_model(call, &way.path).to_owned(),
+        };
     }
     let who = proxy
         .config
@@ -123,7 +148,7 @@ pub(crate) async fn permit(
         input: particulars.input_tokens(call, &body),
         // Where the caller sets no limit, the rule of reservations does.
         output: match call {
-            Call::Embeddings => Some(0),
+            _ if call.generates_nothing() => Some(0),
             Call::Images => particulars.drawn_tokens(&model),
             _ => asked.most_output(),
         },
@@ -133,8 +158,8 @@ pub(crate) async fn permit(
         let refused = proxy.sidecar.refused_call(&answer, &parts.headers);
         return Err(Stop::Refused(Box::new(refused)));
     }
-    let in_path = route::model_in_path(shape, path).is_some();
-    let other = other_model(proxy, &answer, &parts.headers, &asked, in_path)?;
+    let can_change = call.writes_text() && route::model_in_path(shape, path).is_none();
+    let other = other_model(proxy, &answer, &parts.headers, &asked, can_change)?;
     let other_edit = other.as_deref().and_then(|other| asked.model_edit(other));
     let asks =
         matches!(call, Call::Completions { .. }) && proxy.asks_for_usage(&way.name, &way.upstream);
@@ -162,13 +187,16 @@ pub(crate) async fn permit(
     let mut meter = Meter::begin(proxy, &way, call, who, other.unwrap_or(model));
     meter.is_downgraded = is_downgraded;
     meter.particulars = particulars;
+    // Interactions do not say so themselves.
+    meter.seen.was_background = call == Call::Interactions && asked.in_background;
     let key = proxy.config.fingerprint_key.as_ref();
     meter.prompt_fingerprint =
         key.and_then(|key| fingerprint::of_call(key.reveal().as_bytes(), call, &body));
     meter.most_output = asked.most_output();
     meter.asked_tier = asked.service_tier;
     meter.asked_input = estimate.input;
-    meter.reservation = answer.reservation_id;
+    meter.hold(answer.reservation_id);
+    meter.callers_names = headers::names_of_request(&parts.headers, asked.request_id);
     meter.began = began;
     Ok(Permitted {
         headers: headers::upstream_request(
@@ -249,6 +277,15 @@ async fn whole(proxy: &Proxy, headers: &HeaderMap, body: Body) -> Result<(Bytes,
     }
 }
 
+/// What of a call is not for a provider's key that workspaces share; `None` where nothing is.
+fn needs_own_key(call: Call, asked: &Asked, body: &[u8]) -> Option<String> {
+    if asked.in_background && matches!(call, Call::Responses | Call::Interactions) {
+        // What it costs it says to whoever asks for it, which nobody may.
+        return Some("an answer in the background could not be asked for".to_owned());
+    }
+    named_in(body).map(|kept| format!("the call names what is kept there ({kept})"))
+}
+
 /// Tokens of a call before it is made.
 struct Estimate {
     input: u64,
@@ -299,15 +336,16 @@ fn other_model(
     answer: &CheckResponse,
     headers: &HeaderMap,
     asked: &Asked,
-    in_path: bool,
+    can_change: bool,
 ) -> Result<Option<String>, Stop> {
     let Some(other) = answer.downgrade_to.clone() else {
         return Ok(None);
     };
     match proxy.config.on_downgrade {
         OnDowngrade::Ignore => Ok(None),
-        OnDowngrade::Apply if !in_path && asked.model_edit(&other).is_some() => Ok(Some(other)),
-        // A model that stands in the path cannot be replaced: the answer would have another form.
+        OnDowngrade::Apply if can_change && asked.model_edit(&other).is_some() => Ok(Some(other)),
+        // A model that stands in the path, embeds, draws or speaks cannot be replaced by one that
+        // writes: there would be no answer, or one of another form.
         OnDowngrade::Apply => Ok(None),
         OnDowngrade::Refuse => {
             if let Some(reservation) = &answer.reservation_id {

@@ -25,6 +25,7 @@ use tokio::sync::{Semaphore, watch};
 use crate::config::ProxyConfig;
 use crate::error::ProxyError;
 use crate::forward::forward;
+use crate::holds::Holds;
 use crate::lanes::{Incoming, Lanes};
 use crate::postponed::Postponed;
 use crate::starts::Starts;
@@ -34,6 +35,9 @@ use crate::upstream::{AskUsage, Upstream};
 /// Streams without clients that are read at once; others are charged by estimate.
 const MOST_DRAINS: usize = 64;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// How soon a connection without traffic is looked at: the end of one that has vanished never comes, and
+/// what is held for its call would stay so.
+const PROBE_AFTER: Duration = Duration::from_secs(60);
 /// How long calls may take to finish after a stop was asked for.
 const LAST_CALLS: Duration = Duration::from_secs(20);
 
@@ -48,11 +52,15 @@ pub struct Proxy {
     pub(crate) starts: Arc<Starts>,
     /// What is held for responses in the background.
     pub(crate) postponed: Arc<Postponed>,
+    /// What is held for calls under way.
+    pub(crate) holds: Arc<Holds>,
     /// What bodies hold at once.
     pub(crate) memory: BodyMemory,
     lanes: Lanes,
     /// Upstreams that do not know the question for a stream's usage.
     not_asked: Mutex<HashSet<String>>,
+    /// What was told of that passes unmetered, by upstream and name.
+    passing: Mutex<HashSet<(String, &'static str)>>,
     call_ids: CallIds,
 }
 
@@ -73,6 +81,8 @@ impl Proxy {
         connector.enforce_http(false);
         connector.set_nodelay(true);
         connector.set_connect_timeout(Some(CONNECT_TIMEOUT));
+        connector.set_keepalive(Some(PROBE_AFTER));
+        connector.set_keepalive_interval(Some(PROBE_AFTER));
         let connector = HttpsConnectorBuilder::new()
             .with_tls_config(client_config(config.ca_file.as_deref())?)
             .https_or_http()
@@ -92,9 +102,11 @@ impl Proxy {
             under_way: Arc::new(watch::Sender::new(0)),
             starts: Arc::new(starts),
             postponed: Arc::default(),
+            holds: Arc::default(),
             memory: BodyMemory::new(memory),
             lanes: Lanes::new(connector),
             not_asked: Mutex::default(),
+            passing: Mutex::default(),
             call_ids: CallIds {
                 // Each `RandomState` has keys of its own, which nobody else guesses or repeats.
                 incarnation: RandomState::new().build_hasher().finish(),
@@ -134,6 +146,19 @@ impl Proxy {
             "it does not know stream_options.include_usage: its streams are charged by estimate where their callers do not ask"
         );
         self.lock().insert(name.to_owned());
+    }
+
+    /// Something passes that may cost something: said once for each kind of it.
+    pub(crate) fn passes_unmetered(&self, upstream: &str, name: &'static str) {
+        let passing = self.passing.lock();
+        let mut passing = passing.unwrap_or_else(PoisonError::into_inner);
+        if passing.insert((upstream.to_owned(), name)) {
+            tracing::warn!(
+                upstream,
+                requests = name,
+                "passed unmetered: no budget counts what these cost"
+            );
+        }
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, HashSet<String>> {
@@ -182,6 +207,7 @@ impl Proxy {
         };
         tokio::select! {
             () = served => {}
+            () = self.holds.extend(&self.sidecar) => {}
             () = overdue => tracing::warn!("calls that would not end were cut; theirs are not counted"),
         }
     }

@@ -4,61 +4,26 @@
 use std::ops::Range;
 
 use bytes::{Bytes, BytesMut};
-use serde::{Deserialize, Deserializer};
-use serde_json::Value;
+use serde::Deserialize;
 use serde_json::value::RawValue;
+
+use crate::asked_members::Members;
 
 /// OpenAI makes no more of one call.
 const MOST_ANSWERS: u64 = 128;
 /// More are asked for by mistake, and no estimate takes them.
 const MOST_TOKENS: u64 = 1_000_000_000;
-
-/// The members of a call's body that matter here.
-#[derive(Debug, Default, Deserialize)]
-struct Members<'a> {
-    #[serde(borrow)]
-    model: Option<&'a RawValue>,
-    #[serde(borrow)]
-    stream: Option<&'a RawValue>,
-    #[serde(borrow, default, deserialize_with = "even_null")]
-    stream_options: Option<&'a RawValue>,
-    #[serde(borrow)]
-    max_tokens: Option<&'a RawValue>,
-    #[serde(borrow)]
-    max_completion_tokens: Option<&'a RawValue>,
-    #[serde(borrow)]
-    max_output_tokens: Option<&'a RawValue>,
-    #[serde(borrow)]
-    n: Option<&'a RawValue>,
-    #[serde(borrow)]
-    best_of: Option<&'a RawValue>,
-    #[serde(borrow, rename = "generationConfig", alias = "generation_config")]
-    generation_config: Option<&'a RawValue>,
-    #[serde(borrow, rename = "inferenceConfig")]
-    inference_config: Option<&'a RawValue>,
-    #[serde(borrow)]
-    service_tier: Option<&'a RawValue>,
-    #[serde(borrow)]
-    user: Option<&'a RawValue>,
-    #[serde(borrow)]
-    safety_identifier: Option<&'a RawValue>,
-    #[serde(borrow)]
-    metadata: Option<&'a RawValue>,
-}
-
-/// `Option` takes null for absent, but where null stands another member may not be put.
-fn even_null<'de: 'a, 'a, D: Deserializer<'de>>(from: D) -> Result<Option<&'a RawValue>, D::Error> {
-    <&RawValue>::deserialize(from).map(Some)
-}
+/// Providers take a few kilobytes, bytes; longer ones name nobody, and are not taken apart.
+const LONGEST_METADATA: usize = 64 * 1024;
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct GenerationConfig {
+struct GenerationConfig<'a> {
     /// Gemini's name, and Bedrock's.
     #[serde(alias = "maxTokens", alias = "max_output_tokens")]
     max_output_tokens: Option<u64>,
-    #[serde(alias = "candidate_count")]
-    candidate_count: Option<Value>,
+    #[serde(borrow, alias = "candidate_count")]
+    candidate_count: Option<&'a RawValue>,
 }
 
 /// A call's body, read.
@@ -75,6 +40,12 @@ pub(crate) struct Asked {
     /// How many answers are asked for; each is charged.
     answers: u64,
     pub(crate) service_tier: String,
+    /// What is to answer in the place of a model, as Google has them; empty where nothing is.
+    pub(crate) agent: String,
+    /// Whether the answer is to be made in the background.
+    pub(crate) in_background: bool,
+    /// How the caller calls the call itself, as vLLM takes it; empty where it does not.
+    pub(crate) request_id: String,
     /// Texts by which an app may name its user: `user`, `safety_identifier`, `metadata.NAME`.
     pub(crate) named: Vec<(String, String)>,
     usage_edit: Option<Edit>,
@@ -104,9 +75,9 @@ impl Asked {
             members.max_tokens,
         ];
         let config = members.generation_config.or(members.inference_config);
-        let config = config.and_then(parsed::<GenerationConfig>);
+        let config = config.and_then(parsed::<GenerationConfig<'_>>);
         let (most_of_config, candidates) = config.map_or((None, None), |config| {
-            let candidates = config.candidate_count.as_ref().and_then(Value::as_u64);
+            let candidates = config.candidate_count.and_then(parsed::<u64>);
             (config.max_output_tokens, candidates)
         });
         let told = [members.n, members.best_of].into_iter().flatten();
@@ -123,6 +94,9 @@ impl Asked {
                 .or(most_of_config),
             answers: answers.unwrap_or(1).clamp(1, MOST_ANSWERS),
             service_tier: members.service_tier.and_then(parsed).unwrap_or_default(),
+            agent: members.agent.and_then(parsed).unwrap_or_default(),
+            in_background: members.background.and_then(parsed).unwrap_or_default(),
+            request_id: members.request_id.and_then(parsed).unwrap_or_default(),
             named: named(&members),
             usage_edit: streams
                 .then(|| usage_edit(text, members.stream_options))
@@ -189,7 +163,10 @@ fn named(members: &Members<'_>) -> Vec<(String, String)> {
             named.push((name.to_owned(), text));
         }
     }
-    let metadata = members.metadata.and_then(parsed::<serde_json::Map<_, _>>);
+    let metadata = members
+        .metadata
+        .filter(|raw| raw.get().len() <= LONGEST_METADATA);
+    let metadata = metadata.and_then(parsed::<serde_json::Map<_, _>>);
     for (name, value) in metadata.unwrap_or_default() {
         if let serde_json::Value::String(text) = value {
             named.push((format!("metadata.{name}"), text));
@@ -343,6 +320,10 @@ mod tests {
     fn a_body_that_can_be_read_in_two_ways_is_refused() {
         for body in [
             r#"{"model":"cheap","model":"dear"}"#,
+            r#"{"model":"cheap","mod\u0065l":"dear"}"#,
+            r#"{"model":"cheap","MoDel":"dear"}"#,
+            r#"{"stream":false,"model":"m","Stream":true}"#,
+            r#"{"stream":null,"stream":true}"#,
             "[]",
             "",
             "{",

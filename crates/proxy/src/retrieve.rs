@@ -8,19 +8,21 @@ use axum::http::StatusCode;
 use axum::http::request::Parts;
 use axum::response::Response;
 
-use crate::exchange::{broke_off, is_event_stream, pieces};
+use crate::exchange::{broke_off, is_event_stream, pieces, too_long, uncompressed};
 use crate::forward::{Way, taken_from, unreachable};
 use crate::headers;
+use crate::hidden::hides_usage;
 use crate::meter::Meter;
 use crate::proxy::Proxy;
 use crate::refusal;
 use crate::request::Asked;
+use crate::route::Call;
 use crate::stream::Streamed;
 use crate::whole::Whole;
 
 /// Passes a response on, and tells its cost where it was made in the background. Asked for again it is
 /// the same event, which is counted once.
-pub(crate) async fn retrieve(proxy: &Arc<Proxy>, way: Way, parts: Parts) -> Response {
+pub(crate) async fn retrieve(proxy: &Arc<Proxy>, way: Way, call: Call, parts: Parts) -> Response {
     let who = &proxy.config.attributing;
     let who = who.of(&parts.headers, &Asked::default(), &way.entrant.caller);
     let who = match who {
@@ -31,6 +33,11 @@ pub(crate) async fn retrieve(proxy: &Arc<Proxy>, way: Way, parts: Parts) -> Resp
             return refusal::of_request(shape, status, "cannot_be_metered", &message);
         }
     };
+    if let Some(name) = hides_usage(call, &way.uri, &parts.headers) {
+        let message = format!("by `{name}` the answer would not say what it has used");
+        let (shape, status) = (way.upstream.shape, StatusCode::BAD_REQUEST);
+        return refusal::of_request(shape, status, "cannot_be_metered", &message);
+    }
     let connection = taken_from(&parts);
     let (upstream, entrant) = (&way.upstream, &way.entrant);
     let sent = headers::upstream_request(&parts.headers, upstream, upstream.shape, entrant, true);
@@ -44,7 +51,7 @@ pub(crate) async fn retrieve(proxy: &Arc<Proxy>, way: Way, parts: Parts) -> Resp
         let body = Body::new(Streamed::opaque(body, connection));
         return headers::answer(&head, body);
     }
-    let mut meter = Meter::retrieved(proxy, &way, who);
+    let mut meter = Meter::retrieved(proxy, &way, call, who);
     // A response may be asked for as the stream that it is, or was.
     if is_event_stream(&head.headers) {
         let drains = proxy.drains.clone();
@@ -56,7 +63,14 @@ pub(crate) async fn retrieve(proxy: &Arc<Proxy>, way: Way, parts: Parts) -> Resp
     let Some(whole) = read.await else {
         return broke_off(&way.name, way.upstream.shape);
     };
-    meter.seen.take(meter.call, &whole.read);
+    if whole.rest.is_some() {
+        let body = too_long(proxy, &head.headers, whole, meter, connection);
+        return headers::answer(&head, body);
+    }
+    let most = proxy.config.max_body_bytes;
+    let plain = uncompressed(&head.headers, &whole.read, most, &proxy.memory);
+    let read = plain.as_deref().unwrap_or(&whole.read);
+    meter.seen.take(meter.call, read);
     meter.finish();
     headers::answer(&head, Body::new(Streamed::passed_on(whole, connection)))
 }

@@ -1,7 +1,5 @@
 //! What kind of call a path is.
 
-use axum::http::Method;
-
 use crate::path::{ends, part_after, plain};
 use crate::upstream::Shape;
 
@@ -28,6 +26,10 @@ pub(crate) enum Call {
     Converse,
     /// Bedrock's `model/MODEL/invoke`.
     Invoke,
+    /// Google's `interactions`.
+    Interactions,
+    /// Cohere's `v2/chat`, and its embeddings and rankings, which others have taken over.
+    Cohere { operation: &'static str },
 }
 
 /// A compaction is an answer like any other.
@@ -54,14 +56,30 @@ impl Call {
             _ if is("completions") => Some(Self::Completions {
                 operation: "completion",
             }),
+            // Answers as a completion does, but that it counts pages.
+            _ if is("v1/ocr") => Some(Self::Completions { operation: "ocr" }),
             _ if is_any(&RESPONSES) => Some(Self::Responses),
             _ if is("embeddings") => Some(Self::Embeddings),
             _ if is("messages") && !is_of_thread(&path) => Some(Self::Messages),
             _ if is_any(&IMAGES) => Some(Self::Images),
             _ if is_any(&TRANSCRIPTIONS) => Some(Self::Transcription),
             _ if is("audio/speech") => Some(Self::Speech),
-            _ => None,
+            Shape::Gemini if is("interactions") => Some(Self::Interactions),
+            _ => Self::of_cohere(&path),
         }
+    }
+
+    /// The call of Cohere; its first `chat` streams lines that are no events, and passes.
+    fn of_cohere(path: &str) -> Option<Self> {
+        const CALLS: [(&str, &str); 5] = [
+            ("v2/chat", "chat"),
+            ("v1/embed", "embeddings"),
+            ("v2/embed", "embeddings"),
+            ("v1/rerank", "rerank"),
+            ("v2/rerank", "rerank"),
+        ];
+        let found = CALLS.iter().find(|(last, _)| ends(path, last));
+        found.map(|&(_, operation)| Self::Cohere { operation })
     }
 
     /// The call that the method behind a model's name makes of it, as Google's paths end.
@@ -89,7 +107,7 @@ impl Call {
     pub(crate) fn shape(self, upstream: Shape) -> Shape {
         match self {
             Self::Messages => Shape::Anthropic,
-            Self::Generate { .. } => Shape::Gemini,
+            Self::Generate { .. } | Self::Interactions => Shape::Gemini,
             Self::Converse | Self::Invoke => Shape::Bedrock,
             _ if upstream == Shape::Azure => Shape::Azure,
             _ => Shape::OpenAi,
@@ -99,7 +117,10 @@ impl Call {
     /// As `operation` of an event.
     pub(crate) fn operation(self) -> &'static str {
         match self {
-            Self::Completions { operation } | Self::Generate { operation } => operation,
+            Self::Completions { operation }
+            | Self::Generate { operation }
+            | Self::Cohere { operation } => operation,
+            Self::Interactions => "generate_content",
             Self::Responses => "responses",
             Self::Embeddings => "embeddings",
             Self::Messages | Self::Converse => "chat",
@@ -108,6 +129,18 @@ impl Call {
             Self::Transcription => "transcription",
             Self::Speech => "speech",
         }
+    }
+
+    /// Whether it is charged by what it asks alone.
+    pub(crate) fn generates_nothing(self) -> bool {
+        matches!(self.operation(), "embeddings" | "rerank" | "ocr")
+    }
+
+    /// Whether its answer is text that another model could write as well.
+    pub(crate) fn writes_text(self) -> bool {
+        let is_of_sound_or_pictures =
+            matches!(self, Self::Images | Self::Transcription | Self::Speech);
+        !self.generates_nothing() && !is_of_sound_or_pictures
     }
 
     /// As `usage_format` of an event.
@@ -120,6 +153,8 @@ impl Call {
             Self::Messages => "anthropic.messages",
             Self::Generate { .. } => "gemini",
             Self::Converse | Self::Invoke => "bedrock.converse",
+            Self::Interactions => "gemini.interactions",
+            Self::Cohere { .. } => "cohere",
         }
     }
 }
@@ -130,35 +165,16 @@ fn is_of_thread(path: &str) -> bool {
     parts.next() == Some("threads")
 }
 
-/// Whether `GET path` asks for a response that was made in the background, or is kept.
-pub(crate) fn is_response(shape: Shape, path: &str) -> bool {
+/// The call whose answer `GET path` asks for again: one that was made in the background, or is kept.
+pub(crate) fn call_of_answer(shape: Shape, path: &str) -> Option<Call> {
     let path = plain(path);
-    let before = path.rsplit_once('/').map(|(before, _)| before);
-    matches!(shape, Shape::OpenAi | Shape::Azure)
-        && before.is_some_and(|before| ends(before, "responses"))
-}
-
-/// Whether a request that nothing is metered of costs nothing, and tells of nobody: the provider's
-/// models, and counting tokens. To the letter, as servers resolve `..` in paths.
-pub(crate) fn is_harmless(method: &Method, path: &str) -> bool {
-    let versions = ["/v1beta/", "/v1/", "/"];
-    let rest = versions
-        .iter()
-        .find_map(|version| path.strip_prefix(version));
-    let rest = rest.unwrap_or_default();
-    let is_name = |name: &str| {
-        let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.:@".contains(&byte);
-        !name.starts_with('.') && name.bytes().all(is_plain)
+    let (before, _) = path.rsplit_once('/')?;
+    let (last, call) = match shape {
+        Shape::OpenAi | Shape::Azure => ("responses", Call::Responses),
+        Shape::Gemini => ("interactions", Call::Interactions),
+        Shape::Anthropic | Shape::Bedrock => return None,
     };
-    match *method {
-        Method::GET => rest == "models" || rest.strip_prefix("models/").is_some_and(is_name),
-        Method::POST => {
-            let model = rest.strip_prefix("models/");
-            let model = model.and_then(|rest| rest.strip_suffix(":countTokens"));
-            rest == "messages/count_tokens" || model.is_some_and(is_name)
-        }
-        _ => false,
-    }
+    ends(before, last).then_some(call)
 }
 
 /// Of `…/models/MODEL:METHOD`, as Gemini's paths end; tuned models and endpoints of Vertex AI stand in
@@ -253,6 +269,14 @@ mod tests {
             ),
             (Gemini, "/v1beta/models/gemini-3:countTokens", None),
             (Gemini, "/v1beta/models", None),
+            (Gemini, "/v1beta/interactions", Some("generate_content")),
+            (Gemini, "/v1beta/interactions/i-1/cancel", None),
+            (OpenAi, "/v2/chat", Some("chat")),
+            (OpenAi, "/api/chat", None),
+            (OpenAi, "/v2/embed", Some("embeddings")),
+            (OpenAi, "/v1/rerank", Some("rerank")),
+            (OpenAi, "/v1/ocr", Some("ocr")),
+            (Azure, "/vision/v3.2/ocr", None),
             // However it is written.
             (OpenAi, "/v1/chat%2Fcompletion%73", Some("chat")),
             (OpenAi, "/v1/images//generations", Some("image_generation")),
@@ -365,26 +389,8 @@ mod tests {
             ("/v1/responses/resp_1/input_items", false),
             ("/v1/my-responses/resp_1", false),
         ] {
-            assert_eq!(is_response(Shape::OpenAi, path), wanted, "{path}");
-        }
-    }
-
-    #[test]
-    fn only_lists_of_models_and_counting_are_harmless() {
-        for (method, path, wanted) in [
-            (Method::GET, "/v1/models", true),
-            (Method::GET, "/v1beta/models/gemini-2.5-pro", true),
-            (Method::POST, "/v1/messages/count_tokens", true),
-            (Method::POST, "/v1beta/models/gemini-3:countTokens", true),
-            (Method::GET, "/v1/files", false),
-            (Method::GET, "/v1/models/../files", false),
-            (Method::GET, "/v1/models/..", false),
-            (Method::GET, "/v1/models/%2e%2e", false),
-            (Method::GET, "/v1/files/models", false),
-            (Method::DELETE, "/v1/models/ft:gpt-4o", false),
-            (Method::POST, "/v1/models/x:predict", false),
-        ] {
-            assert_eq!(is_harmless(&method, path), wanted, "{path}");
+            let call = call_of_answer(Shape::OpenAi, path);
+            assert_eq!(call, wanted.then_some(Call::Responses), "{path}");
         }
     }
 

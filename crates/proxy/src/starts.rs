@@ -16,7 +16,8 @@ use serde::{Deserialize, Serialize};
 use crate::metrics::LOST_CALLS;
 
 const NAME: &str = "starts";
-/// The file is written anew with the open calls alone when it has reached this, bytes.
+/// The file is written anew with the open calls alone when it has reached this, bytes, and is twice as long
+/// as they are.
 const LONGEST: u64 = 1024 * 1024;
 const END: &str = "-";
 
@@ -39,6 +40,8 @@ struct Journal {
     path: PathBuf,
     file: File,
     bytes: u64,
+    /// How long it becomes before it is written anew.
+    most_bytes: u64,
     /// Lines of calls that are not counted yet, by the names of the calls.
     open: HashMap<String, String>,
     has_failed: bool,
@@ -82,6 +85,7 @@ impl Starts {
             file: begin(&path, &HashMap::new())?,
             path,
             bytes: 0,
+            most_bytes: LONGEST,
             open: HashMap::new(),
             has_failed: false,
         };
@@ -128,9 +132,10 @@ impl Journal {
     }
 
     fn written(&mut self, line: &str) -> io::Result<()> {
-        if self.bytes > LONGEST {
+        if self.bytes > self.most_bytes {
             self.file = begin(&self.path, &self.open)?;
             self.bytes = self.open.values().map(|line| line.len() as u64 + 1).sum();
+            self.most_bytes = LONGEST.max(2 * self.bytes);
         }
         // Half a line that a full disk has left is not to spoil this one.
         let begin = if self.has_failed { "\n" } else { "" };
@@ -167,6 +172,8 @@ fn left_open(text: &str) -> Vec<Start> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::MetadataExt as _;
+
     use super::*;
 
     fn start(call: &str) -> Start {
@@ -215,6 +222,22 @@ mod tests {
         assert!(length < 2 * LONGEST, "{length}");
         let (_, lost) = Starts::open(Some(folder.path())).unwrap();
         assert_eq!(lost, [start("first")]);
+    }
+
+    #[test]
+    fn many_calls_under_way_do_not_have_the_file_written_anew_for_each() {
+        let folder = tempfile::tempdir().unwrap();
+        let (starts, _) = Starts::open(Some(folder.path())).unwrap();
+        let file = || fs::metadata(folder.path().join(NAME)).unwrap().ino();
+        let begin = |number: u32| starts.begin(|| start(&format!("call-{number}")));
+        // Longer than the file usually is.
+        (0..10_000).for_each(begin);
+        let before = file();
+        (10_000..10_100).for_each(begin);
+        assert_eq!(file(), before);
+        drop(starts);
+        let (_, lost) = Starts::open(Some(folder.path())).unwrap();
+        assert_eq!(lost.len(), 10_100);
     }
 
     #[test]

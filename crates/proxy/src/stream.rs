@@ -20,7 +20,7 @@ use crate::lanes::Incoming;
 use crate::meter::Meter;
 use crate::metrics::DRAINING;
 use crate::whole::Whole;
-use crate::wire::{Elements, Events, Frames, data_of};
+use crate::wire::{Elements, Events, Frames, LONGEST_PIECE, Members, data_of};
 
 /// How a stream is read on whose client has gone: its provider charges for it either way.
 #[derive(Clone, Debug)]
@@ -35,6 +35,8 @@ pub(crate) enum Pieces {
     Events(Events),
     Elements(Elements),
     Frames(Frames),
+    /// It is no stream, but too long to be kept: passed on, and read for its counts.
+    Long(Members),
     /// It cannot be read: compressed although that was not asked for.
     Opaque,
 }
@@ -46,6 +48,10 @@ pub(crate) struct Streamed {
     /// `None` once it is at its end.
     upstream: Option<Incoming>,
     pieces: Pieces,
+    /// How the upstream has ended, after what is passed on before: trailers, or that it broke off.
+    end: Option<Result<Frame<Bytes>, hyper::Error>>,
+    /// Whether what was passed on before it has had its turn to be written.
+    is_written: bool,
     /// Taken when the call is settled.
     meter: Option<Meter>,
     /// Whether the piece is left out that has nothing but the usage which the proxy has asked for.
@@ -53,8 +59,8 @@ pub(crate) struct Streamed {
     /// Kept from being cut as one whose client is waited for.
     connection: Option<Arc<Connection>>,
     drains: Option<Drains>,
-    /// What `first` takes of the memory for all.
-    _memory: Option<Share>,
+    /// What `first` takes of the memory for all, until it is on its way.
+    memory: Option<Share>,
 }
 
 impl Streamed {
@@ -70,12 +76,33 @@ impl Streamed {
             first: Bytes::new(),
             upstream: Some(upstream),
             pieces,
+            end: None,
+            is_written: false,
             meter: Some(meter),
             strips_usage,
             connection,
             drains: Some(drains),
-            _memory: None,
+            memory: None,
         }
+    }
+
+    /// An answer that is too long to be kept, of which a part was read before.
+    pub(crate) fn too_long(
+        whole: Whole,
+        is_readable: bool,
+        meter: Meter,
+        connection: Option<Arc<Connection>>,
+        drains: Drains,
+    ) -> Self {
+        let mut streamed = Self::passed_on(whole, connection);
+        if is_readable {
+            streamed.pieces = Pieces::Long(Members::default());
+        }
+        streamed.meter = Some(meter);
+        streamed.drains = Some(drains);
+        let first = std::mem::take(&mut streamed.first);
+        streamed.first = streamed.push(first).unwrap_or_default();
+        streamed
     }
 
     /// An answer that is passed on as it is.
@@ -94,11 +121,13 @@ impl Streamed {
             first: whole.read,
             upstream: whole.rest,
             pieces: Pieces::Opaque,
+            end: None,
+            is_written: false,
             meter: None,
             strips_usage: false,
             connection,
             drains: None,
-            _memory: whole.memory,
+            memory: whole.memory,
         }
     }
 
@@ -121,8 +150,11 @@ impl Streamed {
                     let kind = read(&mut self.meter, Frames::payload(&piece));
                     (piece, kind)
                 }
-                Pieces::Opaque => return None,
+                Pieces::Long(_) | Pieces::Opaque => return None,
             };
+            if piece.len() > LONGEST_PIECE {
+                self.unread(piece.len());
+            }
             if !(self.strips_usage && kind == Piece::UsageOnly) {
                 return Some(piece);
             }
@@ -131,21 +163,27 @@ impl Streamed {
 
     /// Takes what the upstream has sent; what is passed on as it is, is returned.
     fn push(&mut self, data: Bytes) -> Option<Bytes> {
-        if let Some(meter) = &mut self.meter {
-            meter.goes_on();
-        }
         match &mut self.pieces {
             Pieces::Events(events) => events.push(&data),
             Pieces::Elements(elements) => elements.push(&data),
             Pieces::Frames(frames) => frames.push(&data),
+            Pieces::Long(members) => {
+                members.push(&data);
+                self.unread(data.len());
+                return Some(data);
+            }
             Pieces::Opaque => {
-                if let Some(meter) = &mut self.meter {
-                    meter.unread += data.len();
-                }
+                self.unread(data.len());
                 return Some(data);
             }
         }
         None
+    }
+
+    fn unread(&mut self, bytes: usize) {
+        if let Some(meter) = &mut self.meter {
+            meter.unread += bytes;
+        }
     }
 
     /// What is left at the end.
@@ -154,8 +192,15 @@ impl Streamed {
             // A last event that lacks its empty line counts too.
             Pieces::Events(events) => {
                 let rest = events.rest();
-                read(&mut self.meter, &data_of(&rest));
-                rest
+                let kind = read(&mut self.meter, &data_of(&rest));
+                match self.strips_usage && kind == Piece::UsageOnly {
+                    true => Bytes::new(),
+                    false => rest,
+                }
+            }
+            Pieces::Long(members) => {
+                read(&mut self.meter, &members.object());
+                Bytes::new()
             }
             Pieces::Elements(elements) => elements.rest(),
             Pieces::Frames(frames) => frames.rest(),
@@ -168,6 +213,18 @@ impl Streamed {
         if let Some(connection) = &self.connection {
             connection.waits_for_client();
         }
+    }
+
+    fn poll_end(
+        &mut self,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        // Where a body fails, hyper 1.12 drops what it has not written yet.
+        if matches!(self.end, Some(Err(_))) && !std::mem::replace(&mut self.is_written, true) {
+            context.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        Poll::Ready(self.end.take())
     }
 
     fn settle(&mut self) {
@@ -221,6 +278,7 @@ impl HttpBody for Streamed {
             let first = std::mem::take(&mut self.first);
             return Poll::Ready(Some(Ok(Frame::data(first))));
         }
+        drop(self.memory.take());
         loop {
             if let Some(piece) = self.next_piece() {
                 self.waits_for_client();
@@ -230,7 +288,7 @@ impl HttpBody for Streamed {
                 connection.answers();
             }
             let Some(upstream) = &mut self.upstream else {
-                return Poll::Ready(None);
+                return self.poll_end(context);
             };
             match ready!(Pin::new(upstream).poll_frame(context)) {
                 Some(Ok(frame)) => match frame.into_data() {
@@ -240,14 +298,11 @@ impl HttpBody for Streamed {
                             return Poll::Ready(Some(Ok(Frame::data(data))));
                         }
                     }
-                    Err(trailers) => return Poll::Ready(Some(Ok(trailers))),
+                    Err(trailers) => self.end = Some(Ok(trailers)),
                 },
-                Some(Err(error)) => {
-                    self.rest();
-                    self.settle();
-                    return Poll::Ready(Some(Err(error)));
-                }
-                None => {
+                ended => {
+                    // The caller sees as much of an answer that breaks off as it would see by itself.
+                    self.end = ended.or(self.end.take());
                     let rest = self.rest();
                     self.settle();
                     if !rest.is_empty() {
@@ -259,7 +314,7 @@ impl HttpBody for Streamed {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.first.is_empty() && self.upstream.is_none()
+        self.first.is_empty() && self.upstream.is_none() && self.end.is_none()
     }
 }
 
@@ -283,11 +338,13 @@ impl Drop for Streamed {
             first: Bytes::new(),
             upstream: self.upstream.take(),
             pieces: std::mem::replace(&mut self.pieces, Pieces::Opaque),
+            end: None,
+            is_written: false,
             meter: Some(meter),
             strips_usage: false,
             connection: None,
             drains: None,
-            _memory: None,
+            memory: None,
         };
         runtime.spawn(async move {
             gauge!(DRAINING).increment(1.0);

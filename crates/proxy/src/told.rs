@@ -10,12 +10,16 @@ use serde_json::{Map, Value};
 pub(crate) struct Completion {
     pub(crate) id: Option<Value>,
     pub(crate) model: Option<Value>,
+    /// What answers in the place of a model, as Google has them.
+    pub(crate) agent: Option<Value>,
     pub(crate) service_tier: Option<Value>,
+    /// Mistral's OCR has it under the second name.
+    #[serde(alias = "usage_info")]
     pub(crate) usage: Option<Map<String, Value>>,
     pub(crate) choices: Option<Vec<Choice>>,
     pub(crate) status: Option<Value>,
-    pub(crate) background: Option<bool>,
-    pub(crate) created_at: Option<f64>,
+    pub(crate) background: Option<Value>,
+    pub(crate) created_at: Option<Value>,
     /// Items of a response.
     pub(crate) output: Option<Value>,
 }
@@ -64,6 +68,29 @@ pub(crate) struct Generated {
     pub(crate) model_version: Option<Value>,
     pub(crate) usage_metadata: Option<Map<String, Value>>,
     pub(crate) candidates: Option<Vec<Value>>,
+}
+
+/// An interaction of Google's, or an event about one.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct Interacted {
+    pub(crate) interaction: Option<Completion>,
+    pub(crate) delta: Option<Value>,
+    pub(crate) outputs: Option<Value>,
+    #[serde(flatten)]
+    pub(crate) whole: Completion,
+}
+
+/// An answer of Cohere's, or an event about one.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct Billed {
+    pub(crate) id: Option<Value>,
+    pub(crate) model: Option<Value>,
+    pub(crate) message: Option<Value>,
+    pub(crate) delta: Option<Value>,
+    pub(crate) usage: Option<Value>,
+    pub(crate) meta: Option<Value>,
 }
 
 /// Images, or what was said in audio; or an event about them.

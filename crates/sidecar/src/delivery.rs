@@ -9,6 +9,7 @@ use spendfuse_broken::{Break, is_broken};
 use spendfuse_bus::Backoff;
 use spendfuse_domain::budget::Spend;
 use spendfuse_domain::event::{Body, decode};
+use spendfuse_domain::routing::partition_of;
 use spendfuse_guard::{Guard, Now};
 use tokio::sync::Notify;
 use tokio::task::{JoinError, spawn_blocking};
@@ -31,6 +32,8 @@ pub struct Delivery {
     sink: Arc<dyn UsageSink>,
     spool: Option<Arc<SharedSpool>>,
     ack_timeout: Duration,
+    /// Of the usage topic, where that is known.
+    partitions: Option<u32>,
 }
 
 struct SharedSpool {
@@ -95,7 +98,16 @@ impl Delivery {
             sink,
             spool: shared,
             ack_timeout,
+            partitions: None,
         }
+    }
+
+    /// The usage topic has so many partitions, at least 1: what was spooled when others were set goes
+    /// where it belongs now.
+    #[must_use]
+    pub fn with_partitions(mut self, partitions: u32) -> Self {
+        self.partitions = Some(partitions);
+        self
     }
 
     /// Returns when every event is safe.
@@ -240,7 +252,12 @@ impl Delivery {
     async fn replay_batch(&self, spool: &Arc<SharedSpool>, guard: &Guard) -> Result<u64, String> {
         let text = |error: SpoolError| error.to_string();
         let batch = spool.with(|spool| spool.next_batch(REPLAY_BATCH)).await;
-        let batch = batch.map_err(text)?;
+        let mut batch = batch.map_err(text)?;
+        if let Some(partitions) = self.partitions {
+            for event in &mut batch {
+                event.partition = partition_of(&event.key, partitions);
+            }
+        }
         let count = batch.len() as u64;
         let named: Vec<(u32, u128)> = batch
             .iter()

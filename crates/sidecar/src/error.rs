@@ -49,3 +49,12 @@ pub enum SidecarError {
     #[error(transparent)]
     Spool(#[from] SpoolError),
 }
+
+/// What becomes of the system's word about an address.
+pub(crate) fn listen_error(address: &str) -> impl Fn(io::Error) -> SidecarError + use<> {
+    let address = address.to_owned();
+    move |source| SidecarError::Listen {
+        address: address.clone(),
+        source,
+    }
+}

@@ -1,11 +1,7 @@
 //! Starts a sidecar: listeners, followers, spool; stops it in order.
 
-use std::fs;
 use std::future::Future;
-use std::io;
 use std::net::SocketAddr;
-use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -15,20 +11,21 @@ use spendfuse_bus::{BusError, Follower, KafkaConfig, Shutdown};
 use spendfuse_domain::Topics;
 use spendfuse_guard::{Clock, Guard, GuardConfig, State};
 use spendfuse_pricing::PricingPolicy;
-use tokio::net::{TcpListener, UnixListener};
+use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::{JoinError, JoinHandle, JoinSet};
 
 use crate::background;
 use crate::config::SidecarConfig;
 use crate::delivery::Delivery;
-use crate::error::SidecarError;
+use crate::error::{SidecarError, listen_error};
 use crate::http::{Api, MetricsText, Sidecar, show_state};
 use crate::in_flight::{self, InFlight, Positions};
 use crate::metrics::{RESERVATIONS_OPEN, RESERVATIONS_PENDING};
 use crate::prices::Prices;
 use crate::replica::follow;
 use crate::reservations::{Reservations, Reserver};
+use crate::server::unix::{self, Socket};
 use crate::server::{serve_http, until};
 use crate::sink::KafkaSink;
 use crate::spool::Spool;
@@ -42,11 +39,12 @@ const BUDGETS_KNOWN: Duration = Duration::from_secs(30);
 /// The addresses of a sidecar, taken before anything else starts, so that callers can connect.
 pub struct Listeners {
     tcp: Option<TcpListener>,
-    unix: Option<(UnixListener, PathBuf)>,
+    unix: Option<Socket>,
 }
 
 impl Listeners {
-    /// Takes the addresses of `config`. A socket that a killed sidecar left behind is replaced.
+    /// Takes the addresses of `config`. A socket that a killed sidecar left behind is replaced, one that
+    /// another process listens to is not.
     ///
     /// # Errors
     /// What [`SidecarConfig::validate`] refuses, [`SidecarError::Listen`],
@@ -61,7 +59,7 @@ impl Listeners {
             None => None,
         };
         let unix = match &config.unix_socket {
-            Some(path) => Some((bind_unix(path)?, path.clone())),
+            Some(path) => Some(unix::bind(path).await?),
             None => None,
         };
         Ok(Self { tcp, unix })
@@ -75,31 +73,6 @@ impl Listeners {
     pub fn tcp_address(&self) -> Result<Option<SocketAddr>, SidecarError> {
         let address = self.tcp.as_ref().map(TcpListener::local_addr);
         address.transpose().map_err(SidecarError::Serve)
-    }
-}
-
-fn bind_unix(path: &Path) -> Result<UnixListener, SidecarError> {
-    let failed = listen_error(&path.display().to_string());
-    match fs::symlink_metadata(path) {
-        Ok(found) if found.file_type().is_socket() => fs::remove_file(path).map_err(&failed)?,
-        Ok(_) => {
-            return Err(SidecarError::NotASocket {
-                path: path.to_owned(),
-            });
-        }
-        Err(_) => {}
-    }
-    let listener = UnixListener::bind(path).map_err(&failed)?;
-    // Who may ask is said by the socket's owner and group.
-    fs::set_permissions(path, fs::Permissions::from_mode(0o660)).map_err(&failed)?;
-    Ok(listener)
-}
-
-fn listen_error(address: &str) -> impl Fn(io::Error) -> SidecarError + use<> {
-    let address = address.to_owned();
-    move |source| SidecarError::Listen {
-        address: address.clone(),
-        source,
     }
 }
 
@@ -176,7 +149,8 @@ impl Running {
             Ok::<_, BusError>((producer, follower))
         })?;
         let sink = Arc::new(KafkaSink::new(producer, topics.usage.clone()));
-        let delivery = Delivery::new(sink, spool, config.ack_timeout + Duration::from_millis(200));
+        let delivery = Delivery::new(sink, spool, config.ack_timeout + Duration::from_millis(200))
+            .with_partitions(config.partitions);
         let reservations = Reservations::new(&config.instance);
         // Not in the background: near a limit checks wait for it.
         let in_flight = InFlight::open(
@@ -276,7 +250,8 @@ pub async fn serve(
         waited_for.waiting.end();
     });
     let limits = sidecar.config.limits;
-    let socket = listeners.unix.as_ref().map(|(_, path)| path.display());
+    let socket = listeners.unix.as_ref();
+    let socket = socket.map(|socket| socket.path().display());
     tracing::info!(
         address = listeners.tcp_address()?.map(tracing::field::display),
         socket = socket.map(tracing::field::display),
@@ -289,14 +264,9 @@ pub async fn serve(
         let api = Api::new(Arc::clone(&sidecar), true);
         listening.spawn(serve_http(listener, api, limits, stopped.clone()));
     }
-    if let Some((listener, path)) = listeners.unix {
+    if let Some(socket) = listeners.unix {
         let api = Api::new(Arc::clone(&sidecar), false);
-        let answered = serve_http(listener, api, limits, stopped.clone());
-        listening.spawn(async move {
-            answered.await;
-            // Whoever finds the path later should not find a dead socket.
-            let _ = fs::remove_file(path);
-        });
+        listening.spawn(serve_http(socket, api, limits, stopped.clone()));
     }
     let all = async {
         while let Some(ended) = listening.join_next().await {

@@ -17,7 +17,7 @@ use crate::settings::Settings;
 pub fn sink(settings: &Settings) -> Result<NewsSink, BusError> {
     let producer = EventProducer::open(&settings.kafka(), &ProducerOptions::default())?;
     let topic = settings.topics().alerts;
-    let place = format!("loader {}", settings.values.instance_id);
+    let place = format!("loader {}", settings.values.instance_id.0);
     let told = Mutex::new(AlertLimit::default());
     Ok(Arc::new(move |news: LoaderNews| {
         let Some(alert) = alert_of(&news) else { return };

@@ -5,6 +5,7 @@ use std::io::IsTerminal;
 use spendfuse_domain::printable;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::field::MakeExt;
+use tracing_subscriber::filter::LevelFilter;
 use tracing_subscriber::fmt::FormatFields;
 use tracing_subscriber::fmt::format::debug_fn;
 
@@ -18,8 +19,7 @@ pub fn start(settings: &Settings, is_service: bool) -> Result<(), SettingsError>
         Some(level) if level.source == Source::Default && !is_service => "error",
         _ => &settings.values.log.level,
     };
-    let filter = EnvFilter::try_new(level)
-        .map_err(|error| settings.wrong("log.level", &error.to_string()))?;
+    let filter = filter_of(level).map_err(|reason| settings.wrong("log.level", &reason))?;
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
@@ -38,6 +38,19 @@ pub fn start(settings: &Settings, is_service: bool) -> Result<(), SettingsError>
         _ => return Err(settings.wrong("log.format", "write text or json")),
     }
     Ok(())
+}
+
+/// A word that is no level would be taken for the name of a module, and everything else be silent.
+fn filter_of(level: &str) -> Result<EnvFilter, String> {
+    let words = level.split(',').map(str::trim);
+    let mut bare = words.filter(|word| !word.contains(['=', '[', ':']));
+    match bare.find(|word| !word.is_empty() && word.parse::<LevelFilter>().is_err()) {
+        Some(word) => Err(format!(
+            "\"{word}\" is no level; write off, error, warn, info, debug or trace, or a filter such \
+             as spendfuse_bus=debug"
+        )),
+        None => EnvFilter::try_new(level).map_err(|error| error.to_string()),
+    }
 }
 
 /// `message name=value …`; what came from outside can neither forge a line nor reach the terminal.
@@ -72,6 +85,16 @@ mod tests {
 
         fn flush(&mut self) -> io::Result<()> {
             Ok(())
+        }
+    }
+
+    #[test]
+    fn a_misspelt_level_is_refused_and_a_filter_is_not() {
+        for level in ["info", "WARN", "off", "", "info,spendfuse_bus=debug"] {
+            assert!(filter_of(level).is_ok(), "{level}");
+        }
+        for level in ["inof", "info,debg", "spendfuse_bus=loud"] {
+            assert!(filter_of(level).is_err(), "{level}");
         }
     }
 

@@ -11,7 +11,7 @@ use hyper_util::rt::TokioExecutor;
 use serde_json::Value;
 use tokio::runtime::Runtime;
 
-use crate::settings::Settings;
+use crate::settings::{Settings, shown};
 
 const PATIENCE: Duration = Duration::from_secs(2);
 /// No answer that a command asks for is larger.
@@ -38,6 +38,12 @@ pub enum SidecarAway {
     },
 }
 
+/// `sidecar.url` for people: without what nobody may see.
+pub fn address(settings: &Settings) -> String {
+    let url = &settings.values.sidecar.url;
+    shown("sidecar.url", url.trim_end_matches('/'))
+}
+
 /// `GET` of the sidecar at `sidecar.url`, with `sidecar.token` where one is set.
 ///
 /// # Errors
@@ -48,13 +54,14 @@ pub fn get(
     path: &'static str,
 ) -> Result<Value, SidecarAway> {
     let own = &settings.values.sidecar;
-    let url = own.url.trim_end_matches('/').to_owned();
+    let url = address(settings);
     let unexpected = |said: String| SidecarAway::Unexpected {
         url: url.clone(),
         path,
         said,
     };
-    let mut request = Request::get(format!("{url}{path}"));
+    let place = own.url.trim_end_matches('/');
+    let mut request = Request::get(format!("{place}{path}"));
     let token = &own.token.0;
     if !token.is_empty() {
         request = request.header(AUTHORIZATION, format!("Bearer {token}"));
@@ -79,4 +86,20 @@ pub fn get(
         }
         serde_json::from_slice(&body.to_bytes()).map_err(|error| unexpected(error.to_string()))
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::settings::resolve;
+
+    #[test]
+    fn the_address_of_a_sidecar_is_shown_without_its_password() {
+        let given = ["sidecar.url=http://bob:hunter2@web:4117/".to_owned()];
+        let resolved = resolve(None, &BTreeMap::<String, String>::new(), &given).unwrap();
+        let settings = Settings::new(resolved).unwrap();
+        assert_eq!(address(&settings), "http://bob:(hidden)@web:4117");
+    }
 }

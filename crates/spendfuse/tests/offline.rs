@@ -336,12 +336,13 @@ fn with_json_an_error_is_json_and_the_exit_code_says_whose_fault_it_is() {
     let folder = tempfile::tempdir().unwrap();
     let budgets = "budgets:\n  - id: caps\n    scope: {workspace: acme}\n    limit: \"5\"\n    window: dayly\n";
     fs::write(folder.path().join("wrong.yaml"), budgets).unwrap();
+    fs::write(folder.path().join("keys.toml"), "[keys]\nname = \"a\"\n").unwrap();
     let example = |name: &str| -> Value {
         let file = format!("../../schemas/examples/{name}.json");
         serde_json::from_str(&fs::read_to_string(file).unwrap()).unwrap()
     };
     let nowhere = "--set=kafka.brokers=127.0.0.1:1";
-    let cases: [(&[&str], i32, &str); 8] = [
+    let cases: [(&[&str], i32, &str); 14] = [
         (&["budgets", "apply", "wrong.yaml"], 1, "wrong_budgets_file"),
         (&["config", "--set", "kafka.broker=x"], 2, "wrong_settings"),
         (&["config", "--config", "missing.toml"], 2, "wrong_settings"),
@@ -354,6 +355,32 @@ fn with_json_an_error_is_json_and_the_exit_code_says_whose_fault_it_is() {
             1,
             "clickhouse_unreachable",
         ),
+        (
+            &["correct", "list", "--set=clickhouse.url=clickhouse:8123"],
+            2,
+            "wrong_settings",
+        ),
+        (
+            &["validate-config", "--set=clickhouse.database=spend-fuse"],
+            2,
+            "wrong_settings",
+        ),
+        (
+            &["validate-config", "--set=clickhouse.retention_months=0"],
+            2,
+            "wrong_settings",
+        ),
+        (
+            &["validate-config", "--set=topic_prefix=prod eu."],
+            2,
+            "wrong_settings",
+        ),
+        (
+            &["validate-config", "--set=log.level=inof"],
+            2,
+            "wrong_settings",
+        ),
+        (&["config", "--config", "keys.toml"], 2, "wrong_settings"),
     ];
     for (arguments, exit_code, code) in cases {
         let output = Command::new(env!("CARGO_BIN_EXE_spendfuse"))

@@ -39,7 +39,7 @@ enum Change {
     Schema2,
 }
 
-const MIGRATIONS: [Migration; 9] = [
+const MIGRATIONS: [Migration; 10] = [
     Migration {
         number: 1,
         name: "spend",
@@ -84,6 +84,11 @@ const MIGRATIONS: [Migration; 9] = [
         number: 9,
         name: "corrected_sessions",
         change: Change::Statements(include_str!("../migrations/0009_corrected_sessions.sql")),
+    },
+    Migration {
+        number: 10,
+        name: "amended_sessions",
+        change: Change::Statements(include_str!("../migrations/0010_amended_sessions.sql")),
     },
 ];
 

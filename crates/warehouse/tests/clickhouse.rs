@@ -51,7 +51,7 @@ async fn migrations_run_twice_and_refuse_a_newer_schema() {
     ));
     assert_eq!(
         warehouse.migrate().await.unwrap(),
-        [1, 2, 3, 4, 5, 6, 7, 8, 9]
+        [1, 2, 3, 4, 5, 6, 7, 8, 9, 10]
     );
     assert_eq!(warehouse.migrate().await.unwrap(), [0_u32; 0]);
     warehouse.check_deduplication().await.unwrap();
@@ -288,20 +288,27 @@ async fn views_say_what_stands_after_corrections() {
     let server = clickhouse();
     let warehouse = warehouse(&server);
     warehouse.migrate().await.unwrap();
-    // One call was moved to another customer, another one was taken back.
-    let entries = "INSERT INTO spend (time, kind, calls, workspace, customer, model, session, cost, priced, meter_seq) \
-        SELECT now64(3), entry.1, entry.2, 'acme', entry.3, entry.3, entry.4, entry.2, 'ceiling', 1 \
-        FROM (SELECT arrayJoin([('usage', 1, 'old', 'moved'), ('correction', -1, 'old', 'moved'), \
-            ('correction', 1, 'new', 'moved'), ('usage', 1, 'gone', 'void'), \
-            ('correction', -1, 'gone', 'void')]) AS entry)";
+    // One call was moved to another customer, one to another feature, another one was taken back.
+    let entries = "INSERT INTO spend (time, kind, calls, workspace, customer, model, session, feature, agent, cost, priced, meter_seq) \
+        SELECT now64(3), entry.1, entry.2, 'acme', entry.3, entry.3, entry.4, entry.5, entry.5, entry.2, 'ceiling', 1 \
+        FROM (SELECT arrayJoin([('usage', 1, 'old', 'moved', ''), ('correction', -1, 'old', 'moved', ''), \
+            ('correction', 1, 'new', 'moved', ''), ('usage', 1, 'gone', 'void', ''), \
+            ('correction', -1, 'gone', 'void', ''), ('usage', 1, 'same', 'renamed', 'a-before'), \
+            ('correction', -1, 'same', 'renamed', 'a-before'), \
+            ('correction', 1, 'same', 'renamed', 'b-after')]) AS entry)";
     warehouse.execute(entries, "a test").await.unwrap();
     let rows = async |sql: &str| warehouse.query_table(sql).await.unwrap().rows;
-    let sessions = rows("SELECT session, customer, calls, cost FROM top_sessions").await;
-    assert_eq!(sessions, [["moved", "new", "1", "1"]]);
-    let unpriced = rows("SELECT model, calls, charged FROM unpriced_models").await;
-    assert_eq!(unpriced, [["new", "1", "1"]]);
-    let counted = rows("SELECT sum(sessions), sum(cost) FROM session_percentiles").await;
-    assert_eq!(counted, [["1", "1"]]);
+    let sessions =
+        "SELECT session, customer, feature, agent, calls, cost FROM top_sessions ORDER BY session";
+    let expected = [
+        ["moved", "new", "", "", "1", "1"],
+        ["renamed", "same", "b-after", "b-after", "1", "1"],
+    ];
+    assert_eq!(rows(sessions).await, expected);
+    let unpriced = rows("SELECT model, calls, charged FROM unpriced_models ORDER BY model").await;
+    assert_eq!(unpriced, [["new", "1", "1"], ["same", "1", "1"]]);
+    let counted = rows("SELECT feature, sessions, cost FROM session_percentiles ORDER BY feature");
+    assert_eq!(counted.await, [["", "1", "1"], ["b-after", "1", "1"]]);
 }
 
 #[tokio::test]

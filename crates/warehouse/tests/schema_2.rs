@@ -255,7 +255,7 @@ async fn a_gate_that_is_closed_after_the_migration_is_opened_again() {
         .unwrap();
         let slow = tokio::spawn(async move { slow.migrate().await });
         stopped.notified().await;
-        assert_eq!(warehouse.migrate().await.unwrap(), [6, 7, 8, 9]);
+        assert_eq!(warehouse.migrate().await.unwrap(), [6, 7, 8, 9, 10]);
         load(&warehouse, 2).await;
         go_on.notify_one();
         let outcome = slow.await.unwrap();

@@ -15,15 +15,24 @@ pub enum Habit {
     VoidPassesByACorrection,
     /// A changed limit drops the opening from the budget's record.
     OpeningDropped,
+    /// What was spent before a count is asked for before the warehouse has all of it.
+    OpeningToldTooEarly,
+    /// The same, of the running set of topics alone.
+    OpeningOfThisEpochAlone,
+    /// The meters of new topics do not learn which events were counted before.
+    IdentitiesNotRecovered,
 }
 
 impl Habit {
     /// Every one.
-    pub const ALL: [Self; 4] = [
+    pub const ALL: [Self; 7] = [
         Self::CorrectionJudgedUnseen,
         Self::CorrectionNumberedAnew,
         Self::VoidPassesByACorrection,
         Self::OpeningDropped,
+        Self::OpeningToldTooEarly,
+        Self::OpeningOfThisEpochAlone,
+        Self::IdentitiesNotRecovered,
     ];
 
     /// Its name in [`VARIABLE`].
@@ -33,6 +42,9 @@ impl Habit {
             Self::CorrectionNumberedAnew => "correction-numbered-anew",
             Self::VoidPassesByACorrection => "void-passes-by-a-correction",
             Self::OpeningDropped => "opening-dropped",
+            Self::OpeningToldTooEarly => "opening-told-too-early",
+            Self::OpeningOfThisEpochAlone => "opening-of-this-epoch-alone",
+            Self::IdentitiesNotRecovered => "identities-not-recovered",
         }
     }
 

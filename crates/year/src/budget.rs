@@ -166,12 +166,15 @@ impl Budget {
         };
     }
 
-    /// Begins a new count.
+    /// Begins a new count, or goes on with the one that runs where the same is drawn again.
     pub(crate) fn change_window(&mut self, random: &mut Random) {
+        let before = self.clone();
         self.window = random.pick(&WINDOWS);
         self.zone = random.pick(&ZONES);
         self.change_limit(random);
-        self.draw_opening(random);
+        if !self.counts_like(&before) {
+            self.draw_opening(random);
+        }
     }
 
     /// Whether `other` goes on with the count of this one.

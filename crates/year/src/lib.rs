@@ -17,6 +17,7 @@ mod growth;
 mod loader;
 mod log;
 mod native;
+mod openings;
 mod prices;
 mod process;
 mod random;

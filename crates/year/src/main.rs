@@ -41,10 +41,12 @@ fn main() -> ExitCode {
         match spendfuse_year::live(seed, arguments.days) {
             Ok(year) => {
                 println!(
-                    "seed {seed}: {} days, {} calls counted, {} corrections, {} deaths, {} looks at the books, {} verdicts compared, {:.1} s",
+                    "seed {seed}: {} days, {} calls counted, {} corrections, {} openings told, {} identities brought back, {} deaths, {} looks at the books, {} verdicts compared, {:.1} s",
                     year.days,
                     year.calls,
                     year.corrections,
+                    year.openings,
+                    year.recovered,
                     year.deaths,
                     year.looks,
                     year.verdicts,

@@ -219,6 +219,12 @@ impl Processor {
         })
     }
 
+    /// Whether a ledger waits to be told what was spent before a count.
+    pub(crate) fn wants_openings(&self) -> bool {
+        let mut ledgers = self.ledgers.iter().filter_map(Worker::logic);
+        ledgers.any(|one| one.ledger().wanted_openings().next().is_some())
+    }
+
     /// Accounts of all ledgers.
     pub(crate) fn accounts(&self) -> usize {
         let ledgers = self.ledgers.iter().filter_map(Worker::logic);
@@ -258,9 +264,10 @@ impl Processor {
     }
 }
 
-/// Nothing read yet; rows name their epoch, as after `spendfuse finalize`.
+/// Nothing read yet; rows name their epoch and openings are computed, as after `spendfuse finalize`.
 fn tables(epoch: u32) -> Arc<Tables> {
     let mut tables = Tables::new(PricingPolicy::default());
     tables.row_format = RowFormat::Schema2 { epoch };
+    tables.computes_openings = true;
     Arc::new(tables)
 }

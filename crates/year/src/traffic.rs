@@ -60,6 +60,25 @@ impl Call {
         ]
     }
 
+    /// A call of these names without counts, as [`Self::names`] says them.
+    pub(crate) fn named(names: [&str; 7], time: i64) -> Self {
+        let [workspace, customer, feature, user, plan, session, model] = names;
+        Self {
+            id: String::new(),
+            workspace: drawn(workspace),
+            customer: customer.to_owned(),
+            feature: drawn(feature),
+            user: drawn(user),
+            plan: drawn(plan),
+            session: session.to_owned(),
+            model: drawn(model),
+            input: 0,
+            cached: 0,
+            output: 0,
+            time,
+        }
+    }
+
     /// The event that tells of it.
     pub(crate) fn event(&self) -> Value {
         let mut data = json!({
@@ -250,6 +269,16 @@ impl Traffic {
         let count = 1 + random.below(2);
         (0..count).map(|_| random.pick(&delays)).collect()
     }
+}
+
+/// The name as the year draws it.
+fn drawn(name: &str) -> &'static str {
+    const NAMES: [&str; 9] = [
+        "", "acme", "globex", "agent", "chat", "u-1", "u-2", "free", "pro",
+    ];
+    let mut known = NAMES.into_iter().chain(MODELS);
+    let found = known.find(|known| *known == name);
+    found.unwrap_or_else(|| panic!("the year draws no {name}"))
 }
 
 /// How much the call's own time is behind its telling.

@@ -9,17 +9,34 @@ use spendfuse_loader::checkpoint::{Chain, Links};
 use spendfuse_loader::recovery::TableFacts;
 use spendfuse_warehouse::migrations::{DEDUPLICATION_SECONDS, DEDUPLICATION_WINDOW};
 
+use crate::budget::Sum;
 use crate::calendar::DAY;
 use crate::calendar::civil;
-use crate::native::{self, Row};
+use crate::native::{self, Row, Value};
+use crate::traffic::Call;
 
 /// Where a row was counted: stage, partition, commit, place. Sets of topics after one another
 /// have their own.
 pub(crate) type Address = (String, u32, u64, u32);
 
+/// A row of table `spend`, as far as sums over it need.
+#[derive(Clone, Debug)]
+pub(crate) struct SpendRow {
+    pub(crate) epoch: u32,
+    pub(crate) budget_version: u64,
+    pub(crate) received_at: i64,
+    /// It is a call's own row, not one that amends it.
+    pub(crate) is_first: bool,
+    /// Its id, whose call it is, of which model, and when; without its counts.
+    pub(crate) call: Call,
+    pub(crate) sum: Sum,
+}
+
 #[derive(Debug, Default)]
 struct Table {
     rows: Vec<Row>,
+    /// Of table `spend`: all of its rows.
+    spend: Vec<SpendRow>,
     addresses: BTreeMap<Address, u32>,
     tokens: VecDeque<(String, i64)>,
     inserts: u64,
@@ -55,6 +72,12 @@ impl Warehouse {
         table
             .map(|table| std::mem::take(&mut table.rows))
             .unwrap_or_default()
+    }
+
+    /// All rows of table `spend`.
+    pub(crate) fn spend(&self) -> &[SpendRow] {
+        let table = self.tables.get("spend");
+        table.map_or(&[][..], |table| table.spend.as_slice())
     }
 
     /// The inserts of a batch with their tokens, as far as `extent` says.
@@ -190,8 +213,49 @@ impl Table {
             if *count > 1 {
                 self.given_twice = Some(address);
             }
+            self.spend.extend(SpendRow::of(&row));
             self.rows.push(row);
         }
+    }
+}
+
+impl SpendRow {
+    /// `None` for a row of another table.
+    fn of(row: &Row) -> Option<Self> {
+        let number = |name: &str| row.get(name).map_or(0, Value::number);
+        let text = |name: &str| row.get(name).map_or("", Value::text);
+        let tokens = ["input_tokens", "cache_read_tokens", "output_tokens"];
+        let sum = Sum {
+            nanos: row.get("cost_input").map(|_| number("cost"))?,
+            tokens: tokens.map(number).iter().sum(),
+            calls: number("calls"),
+        };
+        // Its name before schema 2.
+        let user = if row.contains_key("user") {
+            "user"
+        } else {
+            "user_id"
+        };
+        let names = [
+            "workspace",
+            "customer",
+            "feature",
+            user,
+            "plan",
+            "session",
+            "model",
+        ];
+        Some(Self {
+            epoch: number("epoch") as u32,
+            budget_version: number("budget_version") as u64,
+            received_at: number("received_at") as i64,
+            is_first: text("kind") == "usage",
+            call: Call {
+                id: text("event_id").to_owned(),
+                ..Call::named(names.map(text), number("time") as i64)
+            },
+            sum,
+        })
     }
 }
 

@@ -9,6 +9,7 @@ fn the_books_balance_every_day_of_a_year_and_nothing_grows() {
         year.calls > 10_000 && year.deaths > 1_000 && year.looks > 300 && year.corrections > 300,
         "{year:?}"
     );
+    assert!(year.openings > 50 && year.recovered > 50, "{year:?}");
 }
 
 #[test]

@@ -37,6 +37,8 @@ class Provider:
         self.breaks_after: Optional[int] = None
         #: Refuses to be asked for a stream's usage, as some servers do.
         self.refuses_stream_options = False
+        #: With this status.
+        self.refusal_status = 400
         #: Seconds between the pieces of a stream.
         self.pause = 0.0
         #: Seconds before an answer begins.
@@ -89,7 +91,7 @@ class Provider:
         if first is not None:
             return self._whole(caller, first[1], status=first[0])
         if self.refuses_stream_options and "stream_options" in body:
-            return self._whole(caller, {"error": {"message": "unknown field stream_options"}}, status=400)
+            return self._whole(caller, {"error": {"message": "unknown field stream_options"}}, status=self.refusal_status)
         time.sleep(self.slow)
         path = caller.path.partition("?")[0]
         if path.endswith("/chat/completions"):

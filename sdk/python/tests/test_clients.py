@@ -282,6 +282,13 @@ def test_embeddings_are_told_and_long_answers_are_read_in_the_background(recorde
     assert (event["operation"], event["usage"]) == ("embeddings", {"prompt_tokens": 1000, "total_tokens": 1000})
 
 
+def test_no_model_that_writes_is_asked_to_embed(recorder: Any, clients: Any, provider: Any) -> None:
+    recorder.downgrade("gpt-4o-mini")
+    recorder.wrap(clients.openai()).embeddings.create(model="text-embedding-3-small", input=["x"], encoding_format="float")
+    assert provider.last["body"]["model"] == "text-embedding-3-small"
+    assert "flags" not in recorder.events[0]
+
+
 def test_a_response_in_the_background_is_told_when_it_is_asked_for_and_always_as_the_same(recorder: Any, clients: Any) -> None:
     client = recorder.wrap(clients.openai())
     queued = client.responses.create(model="gpt-4o", input="x", background=True)

@@ -275,3 +275,48 @@ def test_a_stream_that_is_open_when_the_process_ends_is_told_once_and_does_not_h
     done = run(program, sidecar.url)
     assert (done.returncode, done.stderr) == (0, "")
     assert [event["usage_format"] for event in sidecar.events] == ["estimated"]
+
+
+def test_a_batch_that_is_too_large_for_somebody_on_the_way_is_sent_in_parts(sidecar: Any) -> None:
+    sf = Spendfuse(sidecar.url, workspace="acme")
+    answered = sidecar.answer
+
+    def small(path: str, body: Any) -> Any:
+        if path == "/v1/usage" and len(body) > 3:
+            return 413, {"error": {"code": "too_large", "message": "send less"}}
+        return answered(path, body)
+
+    sidecar.answer = small
+    sent = [sf.track(model="gpt-4o", usage={"input_tokens": 1}) for _ in range(40)]
+    assert sf.flush(5)
+    assert sidecar.ids == sent
+    assert (sf.delivery.delivered, sf.delivery.rejected) == (40, 0)
+
+
+def test_one_event_that_is_too_large_stands_in_the_way_of_no_other(sidecar: Any) -> None:
+    sf = Spendfuse(sidecar.url, workspace="acme")
+    answered = sidecar.answer
+
+    def small(path: str, body: Any) -> Any:
+        if path == "/v1/usage" and any(event["model"] == "large" for event in body):
+            return 413, {"error": {"code": "too_large", "message": "send less"}}
+        return answered(path, body)
+
+    sidecar.answer = small
+    for model in ("a", "large", "b"):
+        sf.track(model=model, usage={"input_tokens": 1})
+    assert sf.flush(5)
+    assert [event["model"] for event in sidecar.events] == ["a", "b"]
+    assert sf.delivery.rejected == 1
+
+
+@pytest.mark.parametrize("status", [200, 302, 405])
+def test_events_wait_where_the_address_is_not_a_sidecars(status: int, sidecar: Any) -> None:
+    sf = Spendfuse(sidecar.url, workspace="acme")
+    answered = sidecar.answer
+    sidecar.answer = lambda path, body: (status, {}) if path == "/v1/usage" else answered(path, body)
+    sf.track(**USAGE)
+    assert not sf.flush(0.3)
+    sidecar.answer = answered
+    assert sf.flush(5)
+    assert (sf.delivery.delivered, sf.delivery.rejected) == (1, 0)

@@ -61,8 +61,11 @@ def test_an_anthropic_stream_that_is_left_has_its_exact_input(recorder: Any, cli
     assert event["usage"]["input_tokens"] == 1000 and event["usage"]["output_tokens"] >= 1
 
 
-def test_a_server_that_refuses_to_be_asked_for_usage_is_asked_without_and_not_again(recorder: Any, clients: Any, provider: Any) -> None:
-    provider.refuses_stream_options = True
+@pytest.mark.parametrize("status", [400, 422])
+def test_a_server_that_refuses_to_be_asked_for_usage_is_asked_without_and_not_again(
+    status: int, recorder: Any, clients: Any, provider: Any
+) -> None:
+    provider.refuses_stream_options, provider.refusal_status = True, status
     client = recorder.wrap(clients.openai(max_retries=0))
     for _ in range(2):
         stream = client.chat.completions.create(**CHAT, stream=True)

@@ -57,8 +57,69 @@ def test_a_guarded_call_of_a_wrapped_client_holds_once(recorder: Any, clients: A
     recorder.answer["reservation_id"] = "h.0-1"
     recorder.guarded_call(lambda model: client.chat.completions.create(**{**CHAT, "model": model}), model="gpt-4o", reserve=True)
     assert len(recorder.events) == 1
-    # Its own, because the client told the answer without it.
-    assert released(recorder) == ["h.0-1"]
+    # The client's call takes it over, asks for none of its own, and settles it.
+    assert recorder.events[0]["reservation_id"] == "h.0-1"
+    assert released(recorder) == []
+
+
+@pytest.mark.parametrize("is_async", [False, True])
+def test_a_guarded_call_of_a_wrapped_client_that_reserves_asks_once_and_is_known_as_cheaper(
+    is_async: bool, recorder: Any, clients: Any
+) -> None:
+    recorder.downgrade("gpt-4o-mini")
+    recorder.answer["reservation_id"] = "h.0-1"
+
+    async def call(model: str) -> Any:
+        async with recorder.wrap(clients.async_openai(), reserve=True) as client:
+            return await client.chat.completions.create(**{**CHAT, "model": model})
+
+    if is_async:
+        asyncio.run(recorder.guarded_call(call, model="gpt-4o", reserve=True))
+    else:
+        client = recorder.wrap(clients.openai(), reserve=True)
+        recorder.guarded_call(lambda model: client.chat.completions.create(**{**CHAT, "model": model}), model="gpt-4o", reserve=True)
+    assert [question["model"] for question in recorder.questions] == ["gpt-4o"]
+    [event] = recorder.events
+    assert (event["request_model"], event["flags"], event["reservation_id"]) == ("gpt-4o-mini", ["downgraded"], "h.0-1")
+    assert released(recorder) == []
+
+
+def test_a_guarded_call_that_holds_nothing_is_known_as_cheaper_too(recorder: Any, clients: Any) -> None:
+    client = recorder.wrap(clients.openai())
+    recorder.downgrade("gpt-4o-mini")
+    recorder.guarded_call(lambda model: client.chat.completions.create(**{**CHAT, "model": model}), model="gpt-4o")
+    [event] = recorder.events
+    assert (event["request_model"], event["flags"]) == ("gpt-4o-mini", ["downgraded"])
+    # Another model within it is no cheaper one.
+    recorder.answer = {"decision": "allow", "state": "live"}
+    recorder.guarded_call(lambda model: client.chat.completions.create(**CHAT), model="gpt-4o")
+    assert "flags" not in recorder.events[1]
+
+
+def test_only_the_first_call_within_a_guarded_one_takes_over_what_it_holds(recorder: Any, clients: Any) -> None:
+    client = recorder.wrap(clients.openai(), reserve=True)
+    recorder.answer["reservation_id"] = "h.0-1"
+
+    def twice() -> None:
+        client.chat.completions.create(**CHAT)
+        recorder.answer["reservation_id"] = "h.0-2"
+        client.chat.completions.create(**CHAT)
+
+    recorder.guarded_call(twice, reserve=True)
+    assert [event["reservation_id"] for event in recorder.events] == ["h.0-1", "h.0-2"]
+    assert len(recorder.questions) == 2
+    assert released(recorder) == []
+
+
+def test_an_answer_without_an_id_is_told_once_by_client_and_by_hand(recorder: Any, clients: Any) -> None:
+    client = recorder.wrap(clients.openai())
+
+    def call() -> Any:
+        return client.embeddings.create(model="text-embedding-3-small", input="x" * 400)
+
+    recorder.add_usage(call())
+    recorder.guarded_call(call)
+    assert len(recorder.events) == 2
 
 
 def test_a_check_that_the_session_refuses_holds_nothing(recorder: Any) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from spendfuse import _litellm, _usage
 from spendfuse._fingerprint import of_request, prompt_fingerprint
 from spendfuse._http import Server, Unreachable
 from spendfuse._pieces import Elements, Events
@@ -262,3 +263,29 @@ def test_a_kept_connection_that_was_closed_is_opened_again() -> None:
     assert server.ask("POST", "/v1/check", b"{}", timeout=1).body == b"ok"
     assert len(asked) == 2 and asked[1].startswith(b"POST /prefix/v1/check HTTP/1.1\r\nHost: 127.0.0.1:")
     assert b"x-spendfuse-token: token\r\n" in asked[0]
+
+
+def test_whoever_sells_a_model_that_is_not_of_openai_is_not_guessed() -> None:
+    usage = {"prompt_tokens": 1, "completion_tokens": 1}
+    for model, provider in (("gpt-4o", "openai"), ("moonshot-v1-8k", None), ("MiniMax-M2", None), ("openai/gpt-4o", None)):
+        assert (_usage.read({"id": "1", "model": model, "usage": usage}) or {}).get("provider") == provider
+
+
+def test_of_litellms_log_what_names_no_model_is_no_call() -> None:
+    payload = {"id": "resp_1", "call_type": "aget_responses", "model": "", "prompt_tokens": 0, "completion_tokens": 0}
+    assert _litellm.event_of({"standard_logging_object": payload, "litellm_call_id": "call-1"}) is None
+    called = _litellm.event_of({"standard_logging_object": {**payload, "model": "gpt-4o"}, "litellm_call_id": "call-1"})
+    assert called is not None and called["id"] == "call-1-resp_1"
+
+
+def test_of_litellms_log_a_stream_whose_usage_came_unasked_is_no_estimate() -> None:
+    usage = {"prompt_tokens": 10, "completion_tokens": 5, "prompt_tokens_details": {"cached_tokens": 4}}
+    payload = {
+        "id": "x", "call_type": "acompletion", "stream": True, "model": "grok-4", "custom_llm_provider": "xai",
+        "prompt_tokens": 10, "completion_tokens": 5, "metadata": {"usage_object": usage},
+    }
+    told = _litellm.event_of({"standard_logging_object": payload})
+    assert told is not None and (told["usage_format"], told["usage"]) == ("openai.chat", usage)
+    usage["prompt_tokens_details"] = {"cached_tokens": 0}
+    told = _litellm.event_of({"standard_logging_object": payload})
+    assert told is not None and told["usage_format"] == "estimated"

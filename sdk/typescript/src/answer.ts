@@ -3,6 +3,7 @@
 import type { Route } from './route.js';
 import { bytesOf } from './sse.js';
 import { ToolRuns } from './tools.js';
+import type { UsageFormat } from './types.js';
 
 type Json = Record<string, unknown>;
 
@@ -15,6 +16,8 @@ export class Seen {
   serviceTier = '';
   /** The provider's own object; undefined where none has come. */
   usage: Json | undefined;
+  /** How it is to be read, where that is not the route's: models behind Bedrock have their own. */
+  format: UsageFormat | undefined;
   /** Bytes of generated text, for an estimate where no usage comes. */
   generated = 0;
   /** Whether `usage` is what the whole answer has used, and not only what it began with. */
@@ -55,6 +58,12 @@ export class Seen {
         return false;
       case 'interactions':
         this.takeInteraction(told);
+        return false;
+      case 'converse':
+        this.takeConversed(told);
+        return false;
+      case 'invoke':
+        this.takeInvoked(told, route.model);
         return false;
     }
   }
@@ -153,6 +162,36 @@ export class Seen {
     this.isPending = interaction['status'] === 'in_progress' && objectOf(interaction['usage']) === undefined;
     this.isFinal ||= objectOf(interaction['usage']) !== undefined;
     this.overwrite(interaction['usage']);
+  }
+
+  /** Bedrock's own answer, or an event of its stream. */
+  private takeConversed(told: Json): void {
+    const blocks = listOf(objectOf(objectOf(told['output'])?.['message'])?.['content']);
+    const begun = objectOf(told['start']);
+    (begun === undefined ? blocks : [begun]).forEach((block, place) => {
+      const call = objectOf(block['toolUse']);
+      if (call !== undefined && call['type'] !== 'server_tool_use') this.asked.add(told['contentBlockIndex'] ?? place);
+    });
+    this.generated += textBytes(told['delta']) + textBytes(blocks);
+    this.name(undefined, undefined, objectOf(told['serviceTier'])?.['type']);
+    const usage = objectOf(told['usage']);
+    this.usage = usage ?? this.usage;
+    this.isFinal ||= usage !== undefined;
+  }
+
+  /** The answer of a model behind Bedrock, in its own words. Anthropic's says more about caches than what Bedrock adds at the end. */
+  private takeInvoked(told: Json, model: string): void {
+    const { 'amazon-bedrock-invocationMetrics': metrics, ...own } = told;
+    if (/^(message|content_block)/.test(String(own['type']))) {
+      this.format = 'anthropic.messages';
+      this.takeMessage(own);
+      // Bedrock names its answers itself, and prices go by its names of models.
+      this.id = '';
+      if (!model.startsWith('arn:')) this.model = '';
+    } else this.generated += textBytes(own);
+    if (objectOf(metrics) === undefined) return;
+    this.isFinal = true;
+    if (this.format === undefined) this.usage = objectOf(metrics);
   }
 
   private overwrite(usage: unknown): void {

@@ -3,7 +3,7 @@
 import { platform } from '#platform';
 import { SpendfuseError } from './errors.js';
 import type { Target } from './platform/types.js';
-import type { Attribution, Mode, Options } from './types.js';
+import type { Attribution, Mode, OnUnavailable, Options } from './types.js';
 
 export interface Config {
   target: Target;
@@ -11,7 +11,7 @@ export interface Config {
   defaults: Attribution;
   disabled: boolean;
   mode: Mode;
-  onUnavailable: 'allow' | 'block';
+  onUnavailable: OnUnavailable;
   timeoutMs: number;
   reserveTimeoutMs: number;
   maxQueue: number;
@@ -30,7 +30,7 @@ export function configOf(options: Options): Config {
   const token = options.token ?? platform.env('SPENDFUSE_TOKEN');
   const headers: Record<string, string> = { 'content-type': 'application/json', accept: 'application/json' };
   if (token) headers['x-spendfuse-token'] = token;
-  const target = targetOf(options.url ?? (platform.env('SPENDFUSE_URL') || DEFAULT_URL));
+  const target = targetOf(options.url ?? (platform.env('SPENDFUSE_URL') || platform.env('SPENDFUSE_SIDECAR_URL') || DEFAULT_URL));
   headers['host'] = target.socketPath === undefined ? new URL(target.base).host : 'localhost';
   return {
     target,
@@ -38,7 +38,7 @@ export function configOf(options: Options): Config {
     defaults: { ...options.defaults, ...(workspace ? { workspace } : {}) },
     disabled: options.disabled ?? isSet(platform.env('SPENDFUSE_DISABLED')),
     mode: modeOf(options.mode ?? platform.env('SPENDFUSE_MODE')),
-    onUnavailable: options.onUnavailable ?? 'allow',
+    onUnavailable: onUnavailableOf(options.onUnavailable ?? platform.env('SPENDFUSE_ON_UNAVAILABLE')),
     timeoutMs: options.timeoutMs ?? 50,
     reserveTimeoutMs: options.reserveTimeoutMs ?? 2_500,
     maxQueue: options.maxQueue ?? 10_000,
@@ -55,6 +55,12 @@ function modeOf(mode: string | undefined): Mode {
   if (mode === undefined || mode === '' || mode === 'check') return 'check';
   if (mode === 'watch') return mode;
   throw new SpendfuseError(`mode is ${JSON.stringify(mode)}: write 'check' or 'watch'`);
+}
+
+function onUnavailableOf(told: string | undefined): OnUnavailable {
+  if (told === undefined || told === '' || told === 'allow') return 'allow';
+  if (told === 'block') return told;
+  throw new SpendfuseError(`onUnavailable is ${JSON.stringify(told)}: write 'allow' or 'block'`);
 }
 
 function targetOf(url: string): Target {

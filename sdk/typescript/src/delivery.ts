@@ -15,7 +15,7 @@ const BATCH_BYTES = 1 << 20;
 
 /** What the sidecar says about one event. */
 export interface Result {
-  status: 'accepted' | 'late' | 'duplicate' | 'grown' | 'echo' | 'conflict' | 'rejected';
+  status: 'accepted' | 'late' | 'duplicate' | 'grown' | 'echo' | 'conflict' | 'rejected' | 'unavailable';
   cost_usd?: string | null;
   reason?: string;
   detail?: string;
@@ -45,8 +45,10 @@ export class Delivery {
   private readonly end: End = {
     drain: () => {
       if (this.queued === 0 || this.isGivenUp) return undefined;
+      const before = this.settled;
       return this.flush(2_000).then((isFlushed) => {
-        this.isGivenUp = !isFlushed;
+        // One that takes events, and is slow, is waited for again.
+        this.isGivenUp = !isFlushed && this.settled === before;
       });
     },
     last: () => this.lastWords(),
@@ -61,6 +63,10 @@ export class Delivery {
   /** Whether the sidecar did not take the last batch that was sent. */
   get isStuck(): boolean {
     return this.pauseMs > 0;
+  }
+
+  private get settled(): number {
+    return this.delivered + this.rejected + this.dropped;
   }
 
   get queued(): number {
@@ -141,7 +147,7 @@ export class Delivery {
         this.queue.unshift(...this.underWay.splice(size));
         continue;
       }
-      size = BATCH;
+      size = Math.min(size * 2, BATCH);
       this.underWay = [];
     }
   }
@@ -162,7 +168,10 @@ export class Delivery {
     let answer;
     try {
       const { target, headers } = this.config;
-      answer = await platform.ask(target, { method: 'POST', path: '/v1/usage', headers, body, connectMs: ANSWER_MS, answerMs: ANSWER_MS });
+      // Whoever waits for it keeps the process alive: a flush, and the end of the process for two seconds. By TLS
+      // it goes by `fetch`, as an app may have sent that through a proxy.
+      const isBackground = target.base.startsWith('http:');
+      answer = await platform.ask(target, { method: 'POST', path: '/v1/usage', headers, body, connectMs: ANSWER_MS, answerMs: ANSWER_MS, isBackground });
     } catch (error) {
       this.config.log(`events wait for the sidecar: ${error instanceof Error ? error.message : String(error)}`);
       return this.again();
@@ -171,6 +180,11 @@ export class Delivery {
       const results = resultsOf(answer.text);
       if (results !== undefined) {
         batch.forEach((event, index) => this.settle(event, results.get(index)));
+        return 'taken';
+      }
+      // They are safe, whatever else it says.
+      if (answer.status === 202) {
+        batch.forEach((event) => this.settle(event, undefined));
         return 'taken';
       }
     }

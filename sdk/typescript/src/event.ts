@@ -94,10 +94,14 @@ export function readAnswer(answer: unknown): TrackedEvent | undefined {
   const usage = told['usageMetadata'] ?? told['totalUsage'] ?? told['usage'];
   if (usage instanceof Promise) usage.catch(() => {});
   if (typeof usage !== 'object' || usage === null || usage instanceof Promise) return undefined;
-  const usageFormat = told['type'] === 'message' ? 'anthropic.messages' : (vercelFormat(usage) ?? formatOf(usage));
+  const amazon = told['$metadata'] as { requestId?: unknown } | undefined;
+  const isConverse = typeof amazon === 'object' && 'inputTokens' in usage;
+  const usageFormat = isConverse ? 'bedrock.converse' : told['type'] === 'message' ? 'anthropic.messages' : (vercelFormat(usage) ?? formatOf(usage));
   const response = typeof told['response'] === 'object' && told['response'] !== null ? (told['response'] as Record<string, unknown>) : {};
   const model = text('model', 'modelVersion') ?? (typeof response['modelId'] === 'string' ? response['modelId'] : undefined);
-  const id = text('id', 'responseId') ?? (typeof response['id'] === 'string' ? response['id'] : undefined);
+  // The last are as clients of OpenAI, Anthropic and Amazon keep it; it names what has no other name, embeddings.
+  const requestId = text('_request_id') ?? (typeof amazon?.requestId === 'string' ? amazon.requestId : undefined);
+  const id = text('id', 'responseId') ?? (typeof response['id'] === 'string' ? response['id'] : undefined) ?? requestId;
   const tier = text('service_tier');
   const read: TrackedEvent = { usage: usageFormat === 'otel' ? fromVercel(usage) : usage, usageFormat };
   if (id !== undefined) read.id = id;
@@ -121,7 +125,7 @@ function sellerOf(answer: object, model: string): string | undefined {
 
 /** Models that OpenAI does not sell, although their answers speak its language. */
 const OF_OTHERS =
-  /^(.*\/|claude|codestral|command|deepseek|devstral|gemini|gemma|glm|gpt-oss|grok|kimi|llama|magistral|ministral|mistral|mixtral|nova|phi|pixtral|qwen|sonar)/i;
+  /^(.*\/|bge-|chatglm|claude|codestral|command|deepseek|devstral|dolphin|doubao|embed-|ernie|gemini|gemma|glm|gpt-oss|granite|grok|hermes|hunyuan|jamba|jina|kimi|lfm|llama|longcat|magistral|mercury|mimo|minimax|ministral|mistral|mixtral|moonshot|nemotron|nomic|nova|olmo|open-mi[sx]tral|phi|pixtral|qwen|qwq|r1|reka|seed-|solar|sonar|step-|voyage|wizardlm|yi-)/i;
 
 const PROVIDER_OF_FORMAT: Partial<Record<UsageFormat, string>> = {
   'openai.chat': 'openai',

@@ -2,20 +2,22 @@
 
 import { platform } from '#platform';
 import { permitted } from './call.js';
-import { currentScope } from './context.js';
+import { currentScope, type Scope } from './context.js';
 import type { Core } from './core.js';
 import { canonicalPrompt } from './fingerprint.js';
 import { Meter } from './meter.js';
 import { passing, wholeOf } from './passing.js';
-import { bodyOf, canReplaceModel, isRequest, lacksUsage, read, replaceModel, withUsage } from './request.js';
+import { type Asked, bodyOf, canReplaceModel, isRequest, lacksUsage, read, replaceModel, withUsage } from './request.js';
 import { providerOf, type Route, routeOf } from './route.js';
-import type { Decision, WrapOptions } from './types.js';
+import type { Attribution, Decision, WrapOptions } from './types.js';
 import { merged } from './wire.js';
 
 const OF_BEDROCK = /\/model\/[^/]+\/(invoke|converse)[\w-]*$/;
 
 export type Send = (input: RequestInfo | URL, init: RequestInit | undefined) => Promise<Response>;
 
+/** Statuses of those who do not know a member of the body; 422 is Mistral's, and that of all who check bodies with pydantic. */
+const REFUSES_BODY: ReadonlySet<number> = new Set([400, 422]);
 /** Upstreams that refuse to be asked for a stream's usage, by origin. */
 const MOST_REFUSING = 256;
 const refusing = new Set<string>();
@@ -28,10 +30,16 @@ const refusing = new Set<string>();
 export async function exchange(core: Core, options: WrapOptions, send: Send, input: RequestInfo | URL, init?: RequestInit): Promise<Response> {
   if (core.config.disabled) return send(input, init);
   // Browsers take addresses without a host.
-  const original = new URL(isRequest(input) ? input.url : String(input), typeof location === 'undefined' ? undefined : location.href);
+  let original: URL;
+  try {
+    original = new URL(isRequest(input) ? input.url : String(input), typeof location === 'undefined' ? undefined : location.href);
+  } catch {
+    // Some functions that are called like `fetch` know where an address without a host leads; no provider is there.
+    return send(input, init);
+  }
   const route = routeOf((init?.method ?? (isRequest(input) ? input.method : 'GET')).toUpperCase(), original);
   if (route === undefined) {
-    if (OF_BEDROCK.test(original.pathname)) core.config.log('calls of Bedrock pass unguarded and uncounted: use the proxy, or guardedCall()');
+    if (OF_BEDROCK.test(original.pathname)) core.config.log('calls of Bedrock by fetch pass unguarded and uncounted: wrap a BedrockRuntimeClient, use the proxy, or guardedCall()');
     return send(input, init);
   }
 
@@ -40,22 +48,7 @@ export async function exchange(core: Core, options: WrapOptions, send: Send, inp
   const scope = currentScope();
   const who = merged(core.config.defaults, options, scope.who);
   const provider = options.provider ?? providerOf(original);
-  const adopted = route.retrieves ? undefined : scope.call?.adopt();
-  let decision: Decision | undefined = adopted?.decision;
-  if (!route.retrieves && decision === undefined) {
-    await scope.session?.permits();
-    const price = { model: asked.model, inputTokens: asked.inputTokens, ...(provider ? { provider } : {}) };
-    const question = {
-      ...who,
-      model: asked.model,
-      ...(provider ? { provider } : {}),
-      ...(asked.model === '' ? {} : { estimate: asked.maxOutputTokens === undefined ? price : { ...price, maxOutputTokens: asked.maxOutputTokens } }),
-      reserve: options.reserve !== false && asked.model !== '',
-      ...(options.callTimeoutS === undefined ? {} : { callTimeoutS: options.callTimeoutS }),
-      ...(scope.session?.limitUsd === undefined ? {} : { sessionLimitUsd: scope.session.limitUsd }),
-    };
-    decision = await permitted(core, question, options.onUnavailable ?? core.config.onUnavailable, options.downgrade ?? 'apply');
-  }
+  const decision = route.retrieves ? undefined : await permission(core, options, scope, who, provider, asked);
   scope.call?.metered();
 
   let url = original;
@@ -80,7 +73,7 @@ export async function exchange(core: Core, options: WrapOptions, send: Send, inp
     askedModel: model,
     askedTier: asked.serviceTier,
     requestTokens: asked.inputTokens,
-    reservation: adopted?.reservation ?? decision?.reservationId ?? undefined,
+    reservation: decision?.reservationId ?? undefined,
     isDowngraded: model !== asked.model || (scope.call?.isDowngraded === true && scope.call.decision.downgradeTo === model),
     promptFingerprint: fingerprintOf(core, route, asked.body),
   });
@@ -94,7 +87,7 @@ export async function exchange(core: Core, options: WrapOptions, send: Send, inp
   const isGivenUp = (init?.signal ?? (isRequest(input) ? input.signal : undefined))?.aborted === true;
   try {
     answer = await once(asksUsage && body !== undefined ? withUsage(body) : body);
-    if (asksUsage && answer.status === 400 && (await names(answer, 'stream_options', 'include_usage'))) {
+    if (asksUsage && REFUSES_BODY.has(answer.status) && (await names(answer, 'stream_options', 'include_usage'))) {
       answer = await send(...requestWith(input, init, url, model === asked.model && text !== undefined ? text : JSON.stringify(body)));
       // Only where that succeeds was the question at fault, and not something else in the request.
       if (answer.ok && refusing.size < MOST_REFUSING) refusing.add(url.origin);
@@ -109,8 +102,33 @@ export async function exchange(core: Core, options: WrapOptions, send: Send, inp
   return metered(answer, meter, asked.streams, asksUsage, route, sent);
 }
 
+/** Whether a call may be made, by the guarded call around it or by the sidecar; throws where it may not. */
+export async function permission(
+  core: Core,
+  options: WrapOptions,
+  scope: Scope,
+  who: Attribution,
+  provider: string | undefined,
+  asked: Pick<Asked, 'model' | 'inputTokens' | 'maxOutputTokens'>,
+): Promise<Decision> {
+  const adopted = scope.call?.adopt();
+  if (adopted !== undefined) return { ...adopted.decision, reservationId: adopted.reservation };
+  await scope.session?.permits();
+  const price = { model: asked.model, inputTokens: asked.inputTokens, ...(provider ? { provider } : {}) };
+  const question = {
+    ...who,
+    model: asked.model,
+    ...(provider ? { provider } : {}),
+    ...(asked.model === '' ? {} : { estimate: asked.maxOutputTokens === undefined ? price : { ...price, maxOutputTokens: asked.maxOutputTokens } }),
+    reserve: options.reserve !== false && asked.model !== '',
+    ...(options.callTimeoutS === undefined ? {} : { callTimeoutS: options.callTimeoutS }),
+    ...(scope.session?.limitUsd === undefined ? {} : { sessionLimitUsd: scope.session.limitUsd }),
+  };
+  return permitted(core, question, options.onUnavailable ?? core.config.onUnavailable, options.downgrade ?? 'apply');
+}
+
 /** Of the prompt, where a key for it is set. */
-function fingerprintOf({ config }: Core, route: Route, body: Record<string, unknown> | undefined): string | undefined {
+export function fingerprintOf({ config }: Core, route: Route, body: Record<string, unknown> | undefined): string | undefined {
   if (config.fingerprintKey === undefined || body === undefined || route.operation === 'embeddings') return undefined;
   const prompt = canonicalPrompt(body);
   if (prompt === undefined) return undefined;

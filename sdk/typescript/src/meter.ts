@@ -23,6 +23,8 @@ export interface Metered {
   reservation: string | undefined;
   isDowngraded: boolean;
   promptFingerprint: string | undefined;
+  /** Where it is called, for providers whose prices differ. */
+  region?: string;
 }
 
 export class Meter implements Open {
@@ -55,6 +57,7 @@ export class Meter implements Open {
     if ((isPending && wasBackground) || (route.retrieves && !(wasBackground && isFinal))) return this.forget();
     if (!this.end()) return;
     core.remember(this.seen.id);
+    core.remember(this.requestId);
     try {
       const created = route.retrieves ? this.seen.createdAt : undefined;
       const time = (created === undefined ? new Date() : new Date(created * 1_000)).toISOString();
@@ -84,6 +87,7 @@ export class Meter implements Open {
     if (!route.retrieves) event.latencyMs = Math.round(performance.now() - this.began);
     const tier = seen.serviceTier || askedTier;
     if (tier !== undefined && tier !== 'auto') event.serviceTier = tier;
+    if (this.of.region !== undefined) event.region = this.of.region;
     if (reservation !== undefined) event.reservationId = reservation;
     if (seen.toolCalls > 0) event.toolCalls = seen.toolCalls;
     if (this.of.promptFingerprint !== undefined) event.promptFingerprint = this.of.promptFingerprint;
@@ -111,7 +115,7 @@ export class Meter implements Open {
   /** The provider's counts; where the answer was cut before they came, an estimate by what was seen. */
   private usage(): { usage: Usage; usageFormat: NonNullable<TrackedEvent['usageFormat']> } {
     const { usage, isFinal, generated } = this.seen;
-    if (usage !== undefined && isFinal) return { usage, usageFormat: this.of.route.format };
+    if (usage !== undefined && isFinal) return { usage, usageFormat: this.seen.format ?? this.of.route.format };
     const count = (name: string): number => (typeof usage?.[name] === 'number' ? usage[name] : 0);
     const output_tokens = Math.max(count('output_tokens'), this.of.route.operation === 'embeddings' ? 0 : tokensIn(generated));
     if (typeof usage?.['input_tokens'] !== 'number') {
@@ -128,4 +132,4 @@ export class Meter implements Open {
 }
 
 /** Languages that only their makers and resellers speak; everybody speaks OpenAI's. */
-const OWN_SHAPES: Partial<Record<Route['shape'], string>> = { messages: 'anthropic', generate: 'gemini', interactions: 'gemini' };
+const OWN_SHAPES: Partial<Record<Route['shape'], string>> = { messages: 'anthropic', generate: 'gemini', interactions: 'gemini', converse: 'bedrock', invoke: 'bedrock' };

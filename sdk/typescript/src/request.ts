@@ -60,6 +60,8 @@ export const withUsage = (body: Json): Json => ({ ...body, stream_options: { ...
 
 /** Where another model can be asked in place: the body names it, or Gemini's path. */
 export function canReplaceModel(route: Route, asked: Asked, url: URL, other: string): boolean {
+  // What embeds cannot be replaced by what writes.
+  if (route.operation === 'embeddings') return false;
   // A deployment of Azure's is no model, whatever the body says.
   if (url.pathname.includes('/deployments/')) return false;
   // In a path: another maker's model has another path, and its answer another form.

@@ -2,7 +2,7 @@
 
 import type { UsageFormat } from './types.js';
 
-export type Shape = 'completions' | 'responses' | 'embeddings' | 'messages' | 'generate' | 'interactions';
+export type Shape = 'completions' | 'responses' | 'embeddings' | 'messages' | 'generate' | 'interactions' | 'converse' | 'invoke';
 
 export interface Route {
   shape: Shape;
@@ -16,7 +16,8 @@ export interface Route {
   retrieves: boolean;
 }
 
-const route = (shape: Shape, operation: string, format: UsageFormat, more: Partial<Route> = {}): Route => ({
+/** @internal */
+export const route = (shape: Shape, operation: string, format: UsageFormat, more: Partial<Route> = {}): Route => ({
   shape,
   operation,
   format,

@@ -14,7 +14,7 @@ import { camelized, dimensionsOf, encoded, merged, withoutSidecar } from './wire
 /** For figures. */
 const STATE_MS = 500;
 /** Nobody waits for a release. */
-const RELEASE_MS = 5_000;
+const RELEASE_MS = 2_000;
 /** Between attempts to learn whether events may say what a session may spend. */
 const TRY_AGAIN_MS = 10_000;
 
@@ -189,9 +189,11 @@ function decisionIn(text: string): Decision | undefined {
   const isHold = (reservationId ?? null) === null || typeof reservationId === 'string';
   if (!areLines || !isHold) return undefined;
   const nothing = withoutSidecar('unavailable', 'allow', '');
-  return { ...nothing, state: 'live', ...told, budgets: budgets ?? [], warnings: warnings ?? [], reservationId: reservationId ?? null } as Decision;
+  return { ...nothing, state: 'live', ...told, budgets: (budgets ?? []).map((line) => ({ ...BARE_LINE, ...line })), warnings: warnings ?? [], reservationId: reservationId ?? null } as Decision;
 }
 
+/** What a line does not say. */
+const BARE_LINE = { spentUsd: null, limitUsd: null, percent: null, resetsAt: null, message: null, helpUrl: null };
 const VERDICTS: ReadonlySet<unknown> = new Set(['allow', 'warn', 'downgrade', 'block']);
 
 /** What an error answer says, in one line. */

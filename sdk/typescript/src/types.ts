@@ -169,7 +169,7 @@ export type WaitUntil = (promise: Promise<unknown>) => void;
 
 /** How to reach the sidecar, and what to do where it cannot be reached. */
 export interface Options {
-  /** `http://127.0.0.1:4117` (default), `https://…`, or `unix:/path`. Else `SPENDFUSE_URL`. */
+  /** `http://127.0.0.1:4117` (default), `https://…`, or `unix:/path`. Else `SPENDFUSE_URL`, or `SPENDFUSE_SIDECAR_URL`. */
   url?: string;
   /** Else `SPENDFUSE_TOKEN`. */
   token?: string;
@@ -191,7 +191,7 @@ export interface Options {
    * calls are decided here. Else `SPENDFUSE_MODE`.
    */
   mode?: Mode;
-  /** Default `allow`. */
+  /** Default `allow`. Else `SPENDFUSE_ON_UNAVAILABLE`. */
   onUnavailable?: OnUnavailable;
   /** Longest wait for the sidecar, milliseconds; default 50. */
   timeoutMs?: number;

@@ -1,5 +1,6 @@
 /** Clients guarded and metered at their transport: the same class, the same types, nothing patched. */
 
+import { isRuntime, wrapRuntime } from './bedrock.js';
 import type { Core } from './core.js';
 import { BudgetExceededError, SpendfuseError } from './errors.js';
 import { exchange } from './exchange.js';
@@ -32,9 +33,10 @@ export function wrap<T extends object>(core: Core, client: T, options: WrapOptio
   if (typeof client === 'function') return guarded(core, client as unknown as Fetch, options) as unknown as T;
   if (isStainless(client)) return wrapStainless(core, client, options) as unknown as T;
   if (isGoogle(client)) return wrapGoogle(core, client, options) as unknown as T;
+  if (isRuntime(client)) return wrapRuntime(core, client, options) as unknown as T;
   const name = (client as object).constructor?.name ?? typeof client;
   throw new SpendfuseError(
-    `wrap() knows clients of openai, @anthropic-ai/sdk and @google/genai, and fetch functions, not ${name}; ` +
+    `wrap() knows clients of openai, @anthropic-ai/sdk, @google/genai and @aws-sdk/client-bedrock-runtime, and fetch functions, not ${name}; ` +
       'give its client `fetch: wrap(fetch)`, or use guardedCall()',
   );
 }

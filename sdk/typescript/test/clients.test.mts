@@ -200,3 +200,10 @@ for (const [name, { format, model, call, downgrades }] of Object.entries(CELLS))
     assert.equal(Number(sent.headers['content-length']), Buffer.byteLength(sent.body));
   });
 }
+
+test('no model that writes is asked to embed', async () => {
+  const { side, make, upstream } = await parts({ sidecar: { decide: () => ({ decision: 'downgrade', downgrade_to: 'gpt-4o-mini' }) } });
+  await openai(make()).embeddings.create({ model: 'text-embedding-3-small', input: 'x', encoding_format: 'float' });
+  const [event] = (await told(side, 1)) as [Told];
+  assert.deepEqual([(JSON.parse(upstream.requests[0]!.body) as Told)['model'], event['flags']], ['text-embedding-3-small', undefined]);
+});

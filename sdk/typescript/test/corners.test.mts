@@ -189,6 +189,38 @@ test('calls of Bedrock pass, and that they do is said', async () => {
   assert.equal(side.checks.length, 0);
 });
 
+test('an answer without an id is counted once, by the client and by hand', async () => {
+  const { side, spendfuse, openai } = await parts();
+  const answer = await openai.embeddings.create({ model: 'text-embedding-3-small', input: 'x' });
+  assert.ok(answer._request_id);
+  spendfuse.addUsage(answer);
+  await spendfuse.flush();
+  assert.equal(side.events.size, 1);
+});
+
+test('whoever sells a model that is not of OpenAI is not guessed', async () => {
+  const { side, spendfuse } = await parts();
+  const usage = { prompt_tokens: 1, completion_tokens: 1 };
+  for (const model of ['gpt-4o', 'moonshot-v1-8k', 'MiniMax-M2', 'openai/gpt-4o']) spendfuse.addUsage({ id: model, model, usage });
+  await spendfuse.flush();
+  const events = await told(side, 4);
+  assert.deepEqual(events.map((event) => event['provider']), ['openai', undefined, undefined, undefined]);
+});
+
+test('a line of an answer that says less than others is read all the same', async () => {
+  const line = { budget: 'b', scope: 's', verdict: 'block', spent_usd: '1', limit_usd: '1', unheard_of: [1] };
+  const { openai } = await parts({ sidecar: { decide: () => ({ decision: 'block', budgets: [line] }) } });
+  const error = await openai.chat.completions.create({ model: 'gpt-4o', messages }).then(() => undefined, (error: unknown) => error);
+  assert.ok(error instanceof BudgetExceededError);
+  assert.deepEqual([error.resetsAt, error.helpUrl, error.message.includes('undefined')], [null, null, false]);
+});
+
+test('an address that leads nowhere by itself is for the given function', async () => {
+  const { guarded, side } = await answering(Response.json({}));
+  assert.equal((await guarded('/api/chat/completions', post({ model: 'm' }))).status, 200);
+  assert.equal(side.checks.length, 0);
+});
+
 test('an address without a host is that of the page', async () => {
   const { side, guarded } = await answering(Response.json({ id: 'c-1', usage: { prompt_tokens: 7 } }));
   Object.defineProperty(globalThis, 'location', { value: new URL('https://app.example.com/chat'), configurable: true });

@@ -10,7 +10,7 @@ import { after, test } from 'node:test';
 import OpenAI from 'openai';
 import { Spendfuse, SpendfuseError, StateUnknownError } from 'spendfuse';
 import { parts } from './parts.mjs';
-import { blocked, provider, serve, sidecar, textOf, type Told, told } from './stub.mjs';
+import { blocked, json, provider, serve, sidecar, textOf, type Told, told } from './stub.mjs';
 
 const ask = { model: 'gpt-4o', messages: [{ role: 'user' as const, content: 'x' }] };
 
@@ -76,6 +76,19 @@ test('a batch that is too large goes in parts', async () => {
   for (let at = 0; at < 100; at += 1) spendfuse.track({ model: 'm', usage: { input_tokens: 1 } });
   assert.ok(await spendfuse.flush());
   assert.equal(taken.reduce((sum, count) => sum + count), 100);
+});
+
+test('where one event at a time is taken, none is sent with a hundred again and again', async () => {
+  const stub = await serve((request, response) => {
+    const batch = JSON.parse(request.body) as Told[];
+    if (batch.length > 1) return void response.writeHead(413).end('{}');
+    response.writeHead(202).end(JSON.stringify({ accepted: 1, rejected: 0, results: [{ index: 0, id: batch[0]!['id'], status: 'accepted' }] }));
+  });
+  after(() => stub.close());
+  const spendfuse = new Spendfuse({ url: stub.url });
+  for (let at = 0; at < 100; at += 1) spendfuse.track({ model: 'm', usage: { input_tokens: 1 } });
+  assert.ok(await spendfuse.flush());
+  assert.ok(stub.requests.length < 250, `${stub.requests.length} requests`);
 });
 
 test('the queue is bounded; tracking never throws, never waits', async () => {
@@ -338,4 +351,39 @@ test('what nobody has asked for is not the answer to the next question', async (
   assert.equal((await spendfuse.check()).decision, 'warn');
   await new Promise((resolve) => setTimeout(resolve, 80));
   assert.equal((await spendfuse.check()).decision, 'block');
+});
+
+for (const wait of [0, 200]) {
+  test(`a sidecar that takes connections and never answers holds up the end of a process for two seconds (${wait} ms on)`, async () => {
+    const hanging = await serve(() => {});
+    after(() => hanging.close());
+    const script = `import { configure, track } from 'spendfuse'; configure({ flushIntervalMs: 1 }); track({ id: 'a', model: 'm', usage: { input_tokens: 1 } }); await new Promise((resolve) => setTimeout(resolve, ${wait}));`;
+    const { ms, said } = await run(script, { SPENDFUSE_URL: hanging.url });
+    assert.ok(ms < 5_000, `${ms} ms`);
+    assert.ok(said.includes('events are lost'), said);
+  });
+}
+
+test('a sidecar that is slow gets all that waits when a process ends', async () => {
+  const taken = new Set<string>();
+  const slow = await serve((request, response) => {
+    setTimeout(() => {
+      const results = (JSON.parse(request.body) as { id: string }[]).map(({ id }, index) => (taken.add(id), { index, id, status: 'accepted' }));
+      json(response, 202, { results });
+    }, 400);
+  });
+  after(() => slow.close());
+  const script = `import { track } from 'spendfuse'; for (let at = 0; at < 800; at++) track({ id: 'e-' + at, model: 'm', usage: { input_tokens: 1 } });`;
+  const { said } = await run(script, { SPENDFUSE_URL: slow.url });
+  assert.equal(taken.size, 800, said);
+});
+
+test('an answer of 202 that says nothing more is taken for what it is', async () => {
+  let count = 0;
+  const terse = await serve((_, response) => (count++, json(response, 202, {})));
+  after(() => terse.close());
+  const spendfuse = new Spendfuse({ url: terse.url, log: () => {} });
+  spendfuse.track({ id: 'a', model: 'm', usage: { input_tokens: 1 } });
+  assert.ok(await spendfuse.flush(2_000));
+  assert.deepEqual([count, spendfuse.statistics.delivered], [1, 1]);
 });

@@ -65,15 +65,17 @@ test('usage that the app did not ask for is taken out again, all else is as it w
   assert.equal((await told(side, 1))[0]!['usage'].completion_tokens, 100);
 });
 
-test('an upstream that refuses to be asked for usage is asked without, at once and from then on', async () => {
-  const { side, openai, upstream } = await parts({ provider: { refusesStreamOptions: true } });
-  for (let call = 0; call < 2; call += 1) {
-    assert.equal(await textOf(await openai.chat.completions.create({ ...ask, stream: true }), (chunk) => chunk.choices[0]?.delta.content), SAID);
-  }
-  assert.equal(upstream.requests.length, 3);
-  const events = await told(side, 2);
-  assert.ok(events.every((event) => event['usage_format'] === 'estimated' && event['usage'].output_tokens > 0));
-});
+for (const refusalStatus of [400, 422]) {
+  test(`an upstream that refuses to be asked for usage (${refusalStatus}) is asked without, at once and from then on`, async () => {
+    const { side, openai, upstream } = await parts({ provider: { refusesStreamOptions: true, refusalStatus } });
+    for (let call = 0; call < 2; call += 1) {
+      assert.equal(await textOf(await openai.chat.completions.create({ ...ask, stream: true }), (chunk) => chunk.choices[0]?.delta.content), SAID);
+    }
+    assert.equal(upstream.requests.length, 3);
+    const events = await told(side, 2);
+    assert.ok(events.every((event) => event['usage_format'] === 'estimated' && event['usage'].output_tokens > 0));
+  });
+}
 
 test('a refusal of something else that mentions the question for usage does not end it', async () => {
   // The repeat without the question is refused as well: the question was not at fault.

@@ -65,6 +65,8 @@ export interface ProviderOptions {
   /** Streams break off before their end. */
   breaksOff?: boolean;
   refusesStreamOptions?: boolean;
+  /** With this status; default 400. */
+  refusalStatus?: number;
   /** No answer before this is fulfilled. */
   answersAfter?: Promise<void>;
 }
@@ -78,7 +80,7 @@ export async function provider(options: ProviderOptions = {}): Promise<Stub & { 
     await options.answersAfter;
     if (options.failFirst !== undefined && number <= options.failFirst) return json(response, options.status ?? 500, { error: { message: 'not now' } });
     if (options.refusesStreamOptions && request.body.includes('stream_options')) {
-      return json(response, 400, { error: { message: 'unknown field stream_options' } });
+      return json(response, options.refusalStatus ?? 400, { error: { message: 'unknown field stream_options' } });
     }
     const asked = request.body === '' ? {} : (JSON.parse(request.body) as Record<string, any>);
     const id = `of-call-${number}`;

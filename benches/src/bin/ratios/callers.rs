@@ -10,10 +10,12 @@ use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
-const BETWEEN_ATTEMPTS: Duration = Duration::from_millis(500);
+/// Between a refusal and the next attempt.
+pub const BETWEEN_ATTEMPTS: Duration = Duration::from_millis(500);
 /// Nothing more is admitted for so long once everything is spent: nothing will be.
 const QUIET: Duration = Duration::from_secs(3);
 const PATIENCE: Duration = Duration::from_secs(5);
+const PATIENCE_WITH_PROXIES: Duration = Duration::from_secs(60);
 
 /// Every call costs a cent, and the budget is a hundred of them.
 pub const CALLS_IN_BUDGET: u64 = 100;
@@ -52,14 +54,17 @@ pub struct Outcome {
     pub refused: u64,
     /// Those of them for which there was money, by what all calls so far cost.
     pub needlessly_refused: u64,
+    /// Calls that were neither made nor refused.
+    pub failed: u64,
     /// When the last call that the budget has room for was over.
     pub spent_after: Option<Duration>,
     last_admitted: Option<Instant>,
 }
 
-struct Shared {
-    traffic: Traffic,
+/// What becomes of the calls of one run.
+pub struct Progress {
     began: Instant,
+    offered: Duration,
     outcome: Mutex<Outcome>,
 }
 
@@ -68,25 +73,19 @@ struct Shared {
 /// # Errors
 /// Where a sidecar answers what it should not.
 pub async fn run(traffic: Traffic) -> Result<Outcome> {
-    let callers = traffic.callers;
-    let shared = Arc::new(Shared {
-        traffic,
-        began: Instant::now(),
-        outcome: Mutex::default(),
-    });
+    let progress = Arc::new(Progress::new(traffic.offered));
+    let traffic = Arc::new(traffic);
     let mut running = JoinSet::new();
-    for number in 0..callers {
-        running.spawn(caller(Arc::clone(&shared), number));
+    for number in 0..traffic.callers {
+        running.spawn(caller(Arc::clone(&traffic), Arc::clone(&progress), number));
     }
     while let Some(ended) = running.join_next().await {
         ended??;
     }
-    let outcome = shared.outcome().clone();
-    Ok(outcome)
+    Ok(progress.outcome())
 }
 
-async fn caller(shared: Arc<Shared>, number: usize) -> Result<()> {
-    let traffic = &shared.traffic;
+async fn caller(traffic: Arc<Traffic>, progress: Arc<Progress>, number: usize) -> Result<()> {
     let sidecar = &traffic.sidecars[number % traffic.sidecars.len()];
     let mut connection = Connection::new(sidecar);
     let mut question = json!({
@@ -97,19 +96,19 @@ async fn caller(shared: Arc<Shared>, number: usize) -> Result<()> {
         question[name] = value.clone();
     }
     let mut made = 0;
-    while made < traffic.calls_each && !shared.is_over() {
+    while made < traffic.calls_each && !progress.is_over() {
         let answer = connection.post("/v1/check", &question).await;
         let Ok(answer) = answer else {
             sleep(BETWEEN_ATTEMPTS).await;
             continue;
         };
         if answer["decision"] == "block" {
-            shared.refused();
+            progress.refused();
             sleep(BETWEEN_ATTEMPTS).await;
             continue;
         }
         ensure!(answer["decision"].is_string(), "a check answered {answer}");
-        shared.admitted();
+        progress.admitted();
         made += 1;
         sleep(traffic.call).await;
         let mut event = json!({
@@ -124,37 +123,60 @@ async fn caller(shared: Arc<Shared>, number: usize) -> Result<()> {
         while connection.post("/v1/usage", &event).await.is_err() {
             sleep(BETWEEN_ATTEMPTS).await;
         }
-        shared.acknowledged();
+        progress.acknowledged();
     }
     Ok(())
 }
 
-impl Shared {
-    fn outcome(&self) -> MutexGuard<'_, Outcome> {
+impl Progress {
+    /// Of callers that go on for as long as `offered`.
+    pub fn new(offered: Duration) -> Self {
+        Self {
+            began: Instant::now(),
+            offered,
+            outcome: Mutex::default(),
+        }
+    }
+
+    /// What it has come to.
+    pub fn outcome(&self) -> Outcome {
+        self.locked().clone()
+    }
+
+    fn locked(&self) -> MutexGuard<'_, Outcome> {
         self.outcome.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn is_over(&self) -> bool {
-        let outcome = self.outcome();
+    /// Whether callers are to stop.
+    pub fn is_over(&self) -> bool {
+        let outcome = self.locked();
         let is_quiet = outcome.last_admitted.is_some_and(|at| at.elapsed() > QUIET);
         let is_spent = outcome.admitted >= CALLS_IN_BUDGET;
-        is_spent && is_quiet || self.began.elapsed() > self.traffic.offered
+        is_spent && is_quiet || self.began.elapsed() > self.offered
     }
 
-    fn refused(&self) {
-        let mut outcome = self.outcome();
+    /// A call was not to be made.
+    pub fn refused(&self) {
+        let mut outcome = self.locked();
         outcome.refused += 1;
         outcome.needlessly_refused += u64::from(outcome.admitted < CALLS_IN_BUDGET);
     }
 
-    fn admitted(&self) {
-        let mut outcome = self.outcome();
+    /// A call was answered with an error that is no refusal, or not at all.
+    pub fn failed(&self) {
+        self.locked().failed += 1;
+    }
+
+    /// A call is being made.
+    pub fn admitted(&self) {
+        let mut outcome = self.locked();
         outcome.admitted += 1;
         outcome.last_admitted = Some(Instant::now());
     }
 
-    fn acknowledged(&self) {
-        let mut outcome = self.outcome();
+    /// A call is over.
+    pub fn acknowledged(&self) {
+        let mut outcome = self.locked();
         outcome.acknowledged += 1;
         if outcome.acknowledged == CALLS_IN_BUDGET {
             outcome.spent_after = Some(self.began.elapsed());
@@ -165,6 +187,8 @@ impl Shared {
 /// A connection that is kept, and opened again where it broke.
 pub struct Connection {
     address: String,
+    headers: String,
+    patience: Duration,
     stream: Option<TcpStream>,
 }
 
@@ -173,7 +197,18 @@ impl Connection {
     pub fn new(address: &str) -> Self {
         Self {
             address: address.to_owned(),
+            headers: String::new(),
+            patience: PATIENCE,
             stream: None,
+        }
+    }
+
+    /// The same with further header lines, each with its end, to one that may take its time.
+    pub fn patient(address: &str, headers: &str) -> Self {
+        Self {
+            headers: headers.to_owned(),
+            patience: PATIENCE_WITH_PROXIES,
+            ..Self::new(address)
         }
     }
 
@@ -182,7 +217,17 @@ impl Connection {
     /// # Errors
     /// Where nobody answers, or with a status that is no success.
     pub async fn post(&mut self, path: &str, body: &Value) -> Result<Value> {
-        let asked = timeout(PATIENCE, self.ask(path, body)).await;
+        let (status, answer) = self.exchange(path, body).await?;
+        ensure!(status < 300, "status {status}: {answer}");
+        Ok(answer)
+    }
+
+    /// Status and answer, whatever they are; text that is no JSON is a string.
+    ///
+    /// # Errors
+    /// Where nobody answers.
+    pub async fn exchange(&mut self, path: &str, body: &Value) -> Result<(u16, Value)> {
+        let asked = timeout(self.patience, self.ask(path, body)).await;
         let answer = asked.map_err(anyhow::Error::from).flatten();
         if answer.is_err() {
             self.stream = None;
@@ -190,7 +235,7 @@ impl Connection {
         answer
     }
 
-    async fn ask(&mut self, path: &str, body: &Value) -> Result<Value> {
+    async fn ask(&mut self, path: &str, body: &Value) -> Result<(u16, Value)> {
         let stream = match &mut self.stream {
             Some(stream) => stream,
             none => {
@@ -201,8 +246,9 @@ impl Connection {
         };
         let body = body.to_string();
         let request = format!(
-            "POST {path} HTTP/1.1\r\nHost: {}\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+            "POST {path} HTTP/1.1\r\nHost: {}\r\nContent-Type: application/json\r\n{}Content-Length: {}\r\n\r\n{body}",
             self.address,
+            self.headers,
             body.len()
         );
         stream.write_all(request.as_bytes()).await?;
@@ -217,8 +263,8 @@ impl Connection {
     }
 }
 
-/// The body of an answer that has come to its end.
-fn whole_answer(received: &[u8]) -> Result<Option<Value>> {
+/// Status and body of an answer that has come to its end.
+fn whole_answer(received: &[u8]) -> Result<Option<(u16, Value)>> {
     let text = std::str::from_utf8(received)?;
     let Some((head, body)) = text.split_once("\r\n\r\n") else {
         return Ok(None);
@@ -229,9 +275,12 @@ fn whole_answer(received: &[u8]) -> Result<Option<Value>> {
     if body.len() < length.trim().parse()? {
         return Ok(None);
     }
-    let status = head.split(' ').nth(1).unwrap_or_default();
-    ensure!(status.starts_with('2'), "status {status}: {body}");
-    Ok(Some(serde_json::from_str(body)?))
+    let status = head
+        .split(' ')
+        .nth(1)
+        .context("an answer without a status")?;
+    let answer = serde_json::from_str(body).unwrap_or_else(|_| Value::String(body.to_owned()));
+    Ok(Some((status.parse()?, answer)))
 }
 
 /// What is at this path, as text.

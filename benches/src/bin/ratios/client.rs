@@ -12,7 +12,7 @@ use anyhow::{Context, Result, ensure};
 use spendfuse_benches::figures::Times;
 use spendfuse_benches::process::usage;
 
-const PATIENCE: Duration = Duration::from_secs(5);
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Where a server listens.
 #[derive(Clone, Debug)]
@@ -130,9 +130,10 @@ pub fn a_core<P: Protocol>(
     Ok(answered as f64 / used)
 }
 
-/// Times of questions at a steady rate, from when each was due, on four connections.
+/// Times of questions at a steady rate, from when each was due, on four connections to these
+/// addresses in turn.
 pub fn paced<P: Protocol>(
-    address: &Address,
+    addresses: &[Address],
     protocol: &P,
     rate: u32,
     duration: Duration,
@@ -140,7 +141,7 @@ pub fn paced<P: Protocol>(
     const CONNECTIONS: u32 = 4;
     let pause = Duration::from_secs(1) * CONNECTIONS / rate;
     let ask = |first: u32| {
-        let mut connection = Connection::open(address, protocol)?;
+        let mut connection = Connection::open(in_turn(addresses, first), protocol)?;
         let began = Instant::now() + pause * first / CONNECTIONS;
         let mut times = Vec::new();
         for number in 0.. {
@@ -159,12 +160,16 @@ pub fn paced<P: Protocol>(
     Ok(all.into_iter().flatten().collect())
 }
 
-/// Answers a second, with sixteen connections asking at once.
-pub fn as_fast<P: Protocol>(address: &Address, protocol: &P, duration: Duration) -> Result<f64> {
+/// Answers a second, with sixteen connections to these addresses in turn asking at once.
+pub fn as_fast<P: Protocol>(
+    addresses: &[Address],
+    protocol: &P,
+    duration: Duration,
+) -> Result<f64> {
     const CONNECTIONS: u32 = 16;
     let began = Instant::now();
     let ask = |first: u32| {
-        let mut connection = Connection::open(address, protocol)?;
+        let mut connection = Connection::open(in_turn(addresses, first), protocol)?;
         let mut count = 0;
         while began.elapsed() < duration {
             connection.ask(first as usize * 1_000_000 + count)?;
@@ -174,6 +179,10 @@ pub fn as_fast<P: Protocol>(address: &Address, protocol: &P, duration: Duration)
     };
     let all = on_threads(CONNECTIONS, ask)?;
     Ok(all.into_iter().sum::<usize>() as f64 / began.elapsed().as_secs_f64())
+}
+
+fn in_turn(addresses: &[Address], number: u32) -> &Address {
+    &addresses[number as usize % addresses.len()]
 }
 
 /// What `work` comes to on each of `count` threads.
@@ -196,6 +205,8 @@ fn on_threads<T: Send>(count: u32, work: impl Fn(u32) -> Result<T> + Sync) -> Re
 /// A chat completion of OpenAI's API.
 pub struct ChatProtocol {
     pub path: &'static str,
+    /// Further header lines, each with its end.
+    pub headers: String,
 }
 
 impl Protocol for ChatProtocol {
@@ -205,8 +216,9 @@ impl Protocol for ChatProtocol {
             r#"{"model":"gpt-4o-mini","max_tokens":10,"messages":[{"role":"user","content":"x"}]}"#;
         let head = format!(
             "POST {} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n\
-             x-spendfuse-customer: c-{customer}\r\nContent-Length: {}\r\n\r\n{body}",
+             x-spendfuse-customer: c-{customer}\r\n{}Content-Length: {}\r\n\r\n{body}",
             self.path,
+            self.headers,
             body.len()
         );
         request.extend_from_slice(head.as_bytes());
@@ -263,8 +275,9 @@ fn http_answer(received: &[u8]) -> Result<Option<usize>> {
         return Ok(None);
     };
     let text = std::str::from_utf8(&received[..head])?;
-    ensure!(text.starts_with("HTTP/1.1 200"), "the answer is {text}");
     let mut lines = text.lines();
+    let status = lines.next().unwrap_or_default();
+    ensure!(status.starts_with("HTTP/1.1 200"), "the answer is {status}");
     let length = lines.find_map(|line| {
         let (name, value) = line.split_once(':')?;
         let is_length = name.eq_ignore_ascii_case("content-length");

@@ -9,24 +9,27 @@ use spendfuse_benches::lab::{Lab, Role, free_address};
 use tokio::runtime::Runtime;
 use tokio::time::sleep;
 
-use crate::callers::{CALLS_IN_BUDGET, Connection, Outcome, Traffic, get_text, run};
+use crate::callers::{Connection, Outcome, Traffic, get_text, run};
+use crate::runs::{Runs, per_callers, told};
 use crate::sitting::Sitting;
 use crate::table::Line;
+use crate::through;
 use crate::waits::Waits;
 
-const ROW: &str = "overspend";
+/// As `--only` calls it.
+pub const ROW: &str = "overspend";
 const PARTITIONS: u32 = 4;
 const BUDGETS: &str = r#"budgets:
   - {id: dollar, scope: {workspace: acme, customer: "*"}, limit: "1.00", window: lifetime}
 "#;
 /// Calls of the same model and feature that are known before, where a mode has them.
-const KNOWN_CALLS: u64 = 10;
+pub const KNOWN_CALLS: u64 = 10;
 const PATIENCE: Duration = Duration::from_secs(30);
 const MOST_SIDECARS: usize = 2;
 /// A newcomer has its share of limits by then.
-const SHARED_OUT: Duration = Duration::from_secs(5);
+pub const SHARED_OUT: Duration = Duration::from_secs(5);
 /// How many callers ask at a time.
-const CALLERS: [usize; 4] = [1, 20, 100, 500];
+pub const CALLERS: [usize; 4] = [1, 20, 100, 500];
 
 /// A way to ask, and what it is to come to.
 struct Mode {
@@ -157,6 +160,13 @@ pub fn measure(sitting: &mut Sitting) -> Result<Vec<Line>> {
     lines.push(calm.line(ROW, what, Some(("p99 ≤ 30 ms", 0.03))));
     // Others wait for the answer of the one that is killed, once.
     lines.push(killed.line(ROW, "the same while a sidecar is killed", None));
+    for (sidecar, _) in bench.sidecars {
+        sidecar.stop();
+    }
+    match through::measure(sitting, &lab) {
+        Ok(measured) => lines.extend(measured),
+        Err(why) => lines.push(Line::failed(ROW, "through proxies", &why)),
+    }
     Ok(lines)
 }
 
@@ -167,21 +177,6 @@ struct Bench {
     runs: usize,
     callers: &'static [usize],
     offered: Duration,
-}
-
-/// What the runs of one number of callers came to.
-struct Runs {
-    callers: usize,
-    /// Cents: the worst of all runs.
-    beyond: u64,
-    /// Cents: the worst of all runs.
-    left: u64,
-    /// Cents that were acknowledged and are in no figure: the worst of all runs.
-    missing: u64,
-    /// The median.
-    needless: u64,
-    /// The median; `None` where it was not all spent.
-    spent_after: Option<Duration>,
 }
 
 impl Bench {
@@ -240,29 +235,7 @@ impl Bench {
             }
             all.push(Runs::of(*callers, &outcomes));
         }
-        let per_callers = |figure: fn(&Runs) -> String| {
-            let figures: Vec<String> = all.iter().map(figure).collect();
-            figures.join(" / ")
-        };
-        let mut ours = format!(
-            "{} beyond, {} left",
-            per_callers(|runs| dollars(runs.beyond)),
-            per_callers(|runs| dollars(runs.left))
-        );
-        if mode.kills {
-            ours.push_str(&format!(
-                ", {} missing",
-                per_callers(|runs| dollars(runs.missing))
-            ));
-        }
-        let needless = per_callers(|runs| runs.needless.to_string());
-        let after = per_callers(|runs| match runs.spent_after {
-            Some(after) => format!("{:.1}", after.as_secs_f64()),
-            None => "never".to_owned(),
-        });
-        ours.push_str(&format!(
-            "; {needless} needless refusals; spent after {after} s"
-        ));
+        let ours = told(&all, mode.kills);
         let sidecars = match self.sidecars.len() {
             1 => "one sidecar".to_owned(),
             count => format!("{count} sidecars"),
@@ -272,7 +245,7 @@ impl Bench {
             mode.what,
             call.as_secs_f64()
         );
-        let callers = per_callers(|runs| runs.callers.to_string());
+        let callers = per_callers(&all, |runs| runs.callers.to_string());
         let line = Line::new(ROW, what, ours)
             .against(mode.theirs)
             .note(format!(
@@ -390,45 +363,4 @@ impl Bench {
         }
         Ok(())
     }
-}
-
-impl Runs {
-    fn of(callers: usize, outcomes: &[(Outcome, u64)]) -> Self {
-        let worst =
-            |cents: fn(&(Outcome, u64)) -> u64| outcomes.iter().map(cents).max().unwrap_or(0);
-        let mut needless: Vec<u64> = outcomes
-            .iter()
-            .map(|(one, _)| one.needlessly_refused)
-            .collect();
-        needless.sort_unstable();
-        let mut times: Vec<_> = outcomes
-            .iter()
-            .map(|(one, _)| one.spent_after.unwrap_or(Duration::MAX))
-            .collect();
-        times.sort_unstable();
-        let middle = outcomes.len() / 2;
-        Self {
-            callers,
-            beyond: worst(|(one, _)| one.acknowledged.saturating_sub(CALLS_IN_BUDGET)),
-            left: worst(|(one, _)| CALLS_IN_BUDGET.saturating_sub(one.acknowledged)),
-            missing: worst(|(one, counted)| one.acknowledged.saturating_sub(*counted)),
-            needless: needless[middle],
-            spent_after: Some(times[middle]).filter(|time| *time < Duration::MAX),
-        }
-    }
-
-    /// As [`Goal::AllSpent`] says; where the time that is offered is too short, as far as it goes.
-    fn is_all_spent(&self, call: Duration, offered: Duration) -> bool {
-        let rounds = CALLS_IN_BUDGET.div_ceil(self.callers as u64) as u32;
-        let ideal = call * rounds;
-        let in_time = match self.spent_after {
-            Some(after) => after <= ideal.mul_f64(1.5),
-            None => ideal > offered,
-        };
-        self.beyond == 0 && in_time && self.needless <= 50
-    }
-}
-
-fn dollars(cents: u64) -> String {
-    format!("${}.{:02}", cents / 100, cents % 100)
 }

@@ -1,18 +1,19 @@
 //! What a proxy adds to a call: the same client calls the same stub, past the proxy and through it.
 
-use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{TcpListener, TcpStream};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::io::{Read, Write};
+use std::net::TcpStream;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use spendfuse_benches::figures::Times;
-use spendfuse_benches::lab::{Role, free_address};
+use spendfuse_benches::lab::{Lab, Role, free_address};
 use spendfuse_benches::process::usage;
 
 use crate::client::{Address, ChatProtocol, answers, as_fast, paced};
+use crate::litellm::{self, Found};
 use crate::sitting::Sitting;
+use crate::stub::Stub;
 use crate::table::Line;
 
 const ROW: &str = "proxy";
@@ -24,47 +25,20 @@ const BUDGETS: &str = r#"budgets:
 const RATE: u32 = 1_000;
 const STREAMS: usize = 1_000;
 const PATIENCE: Duration = Duration::from_secs(60);
-const STACK_BYTES: usize = 64 * 1024;
-
-const COMPLETION: &str = r#"{"id":"chatcmpl-NUMBER","object":"chat.completion","created":1,"model":"gpt-4o-mini","choices":[{"index":0,"message":{"role":"assistant","content":"Hello"},"finish_reason":"stop"}],"usage":{"prompt_tokens":100,"completion_tokens":10,"total_tokens":110}}"#;
-const EVENT: &str =
-    "data: {\"id\":\"chatcmpl-s\",\"choices\":[{\"delta\":{\"content\":\"Hi\"}}]}\n\n";
 
 /// The lines of the row.
 pub fn measure(sitting: &mut Sitting) -> Result<Vec<Line>> {
     let lab = sitting.lab_with(ROW, PARTITIONS, BUDGETS)?;
     let _processor = lab.start("processor", "1", &[])?;
-    let stub = stub()?;
-    let listen = free_address()?;
-    let proxy = lab.start(
-        ROW,
-        "1",
-        &[
-            format!("proxy.listen={listen}"),
-            format!("proxy.upstreams.openai.base_url=http://{stub}"),
-            "sidecar.default_workspace=acme".to_owned(),
-        ],
-    )?;
-    let (past, through) = (
-        ChatProtocol {
-            path: "/v1/chat/completions",
-        },
-        ChatProtocol {
-            path: "/openai/v1/chat/completions",
-        },
-    );
-    let ours = Address::Tcp(listen.clone());
-    let theirs = Address::Tcp(stub.clone());
-    let began = Instant::now();
-    while !answers(&ours, &through) {
-        proxy.usage()?;
-        ensure!(
-            began.elapsed() < PATIENCE,
-            "the proxy does not answer: {}",
-            proxy.log_tail()
-        );
-        thread::sleep(Duration::from_millis(100));
-    }
+    let stub = Stub::start()?;
+    let (proxy, listen) = start(&lab, &stub, "1")?;
+    let past = ChatProtocol {
+        path: "/v1/chat/completions",
+        headers: String::new(),
+    };
+    let through = our_chat();
+    let ours = [Address::Tcp(listen.clone())];
+    let theirs = [Address::Tcp(stub.address.clone())];
     let duration = sitting.choose(Duration::from_secs(20), Duration::from_secs(3));
     let server = proxy.process_id().context("the proxy runs")?;
     let direct = paced(&theirs, &past, RATE, duration)?;
@@ -81,9 +55,10 @@ pub fn measure(sitting: &mut Sitting) -> Result<Vec<Line>> {
     let a_thousand = cpu / times.count() as f64 * 1e3;
     let fastest = as_fast(&ours, &through, duration)?;
     let bare = as_fast(&theirs, &past, duration)?;
+    let found = Found::measure(&ours, &through, || proxy.usage(), duration)?;
     let first = sitting.choose(2_000, 200);
     let (first_direct, first_through) = (
-        first_bytes(&stub, past.path, first)?,
+        first_bytes(&stub.address, past.path, first)?,
         first_bytes(&listen, through.path, first)?,
     );
     let first_added = first_through
@@ -91,7 +66,7 @@ pub fn measure(sitting: &mut Sitting) -> Result<Vec<Line>> {
         .saturating_sub(first_direct.percentile(50.0));
     let first_added = first_added.as_secs_f64() * 1e6;
     let memory = with_streams(&proxy, &listen, through.path)?;
-    Ok(vec![
+    let mut lines = vec![
         Line::new(
             ROW,
             format!("added at {RATE} calls/s"),
@@ -129,7 +104,39 @@ pub fn measure(sitting: &mut Sitting) -> Result<Vec<Line>> {
             format!("{memory:.0} MiB"),
         )
         .target("≤ 60 MiB", memory <= 60.0),
-    ])
+    ];
+    lines.extend(litellm::beside(sitting, &stub, &found, duration));
+    Ok(lines)
+}
+
+/// Starts a proxy in front of the stub, and waits until it answers. Returns its address, too.
+pub fn start(lab: &Lab, stub: &Stub, instance: &str) -> Result<(Role, String)> {
+    let listen = free_address()?;
+    let settings = [
+        format!("proxy.listen={listen}"),
+        format!("proxy.upstreams.openai.base_url=http://{}", stub.address),
+        "sidecar.default_workspace=acme".to_owned(),
+    ];
+    let proxy = lab.start("proxy", instance, &settings)?;
+    let address = Address::Tcp(listen.clone());
+    let began = Instant::now();
+    while !answers(&address, &our_chat()) {
+        proxy.usage()?;
+        ensure!(
+            began.elapsed() < PATIENCE,
+            "the proxy does not answer: {}",
+            proxy.log_tail()
+        );
+        thread::sleep(Duration::from_millis(100));
+    }
+    Ok((proxy, listen))
+}
+
+fn our_chat() -> ChatProtocol {
+    ChatProtocol {
+        path: "/openai/v1/chat/completions",
+        headers: String::new(),
+    }
 }
 
 /// Times from a request to the first event of its stream, on a connection of its own.
@@ -179,64 +186,4 @@ fn with_streams(proxy: &Role, address: &str, path: &str) -> Result<f64> {
     let memory = proxy.usage()?.memory_kib as f64 / 1024.0;
     drop(open);
     Ok(memory)
-}
-
-/// An upstream that answers at once; a stream whose body says `hold` goes on until it is closed.
-fn stub() -> Result<String> {
-    static NUMBER: AtomicUsize = AtomicUsize::new(0);
-    let listener = TcpListener::bind("127.0.0.1:0")?;
-    let address = listener.local_addr()?.to_string();
-    thread::spawn(move || {
-        for caller in listener.incoming().flatten() {
-            let answering = thread::Builder::new().stack_size(STACK_BYTES);
-            let _ = answering.spawn(move || answer(&caller, &NUMBER));
-        }
-    });
-    Ok(address)
-}
-
-fn answer(caller: &TcpStream, number: &AtomicUsize) -> Result<()> {
-    caller.set_nodelay(true)?;
-    let mut reader = BufReader::new(caller);
-    let mut writer = caller;
-    loop {
-        let mut length = 0;
-        loop {
-            let mut line = String::new();
-            if reader.read_line(&mut line)? == 0 {
-                return Ok(());
-            }
-            let lower = line.to_ascii_lowercase();
-            if let Some(value) = lower.strip_prefix("content-length:") {
-                length = value.trim().parse()?;
-            }
-            if line == "\r\n" {
-                break;
-            }
-        }
-        let mut body = vec![0; length];
-        reader.read_exact(&mut body)?;
-        let body = String::from_utf8(body)?;
-        if !body.contains("\"stream\":true") {
-            let number = number.fetch_add(1, Ordering::Relaxed).to_string();
-            let text = COMPLETION.replace("NUMBER", &number);
-            let head = format!(
-                "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{text}",
-                text.len()
-            );
-            writer.write_all(head.as_bytes())?;
-            continue;
-        }
-        let event = format!(
-            "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n{:x}\r\n{EVENT}\r\n",
-            EVENT.len()
-        );
-        writer.write_all(event.as_bytes())?;
-        if body.contains("\"hold\"") {
-            // Nothing more comes until the caller goes.
-            let _ = reader.read(&mut [0])?;
-            return Ok(());
-        }
-        writer.write_all(b"e\r\ndata: [DONE]\n\n\r\n0\r\n\r\n")?;
-    }
 }

@@ -15,6 +15,10 @@ const OFFSET: &str = "spendfuse_offset";
 const ARRIVED_PARTITION: &str = "spendfuse_arrived_partition";
 const ARRIVED_OFFSET: &str = "spendfuse_arrived_offset";
 
+/// Clocks of brokers differ: what a stage wrote later may bear an earlier stamp, where another broker
+/// leads that topic, or where the clock was set back. Milliseconds.
+const CLOCKS_APART: i64 = 60 * 60 * 1000;
+
 /// An event that has no row.
 pub(super) struct WithoutRow {
     pub(super) place: Place,
@@ -54,7 +58,7 @@ impl Reading<'_> {
         if events.is_empty() {
             return Ok(());
         }
-        let since = events.values().map(|event| event.at.0).min();
+        let since = written_since(events.values());
         let topics = &self.context.topics;
         let rejected = &mut self.sums.rejected;
         self.context.read_since(&topics.dlq, since, |record| {
@@ -114,7 +118,34 @@ impl Reading<'_> {
     }
 }
 
+/// From when on topics say what became of these events.
+fn written_since<'e>(events: impl Iterator<Item = &'e WithoutRow>) -> Option<i64> {
+    let first = events.map(|event| event.at.0).min();
+    first.map(|at| at - CLOCKS_APART)
+}
+
 fn place_in(record: &InputRecord<'_>, partition: &str, offset: &str) -> Option<Place> {
     let text = |name: &str| std::str::from_utf8(record.headers.get(name)?).ok();
     Some((text(partition)?.parse().ok()?, text(offset)?.parse().ok()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The usage topic's broker is two seconds ahead of the one that leads the DLQ.
+    #[test]
+    fn what_a_broker_with_a_slower_clock_has_stamped_is_read() {
+        let event = |at| WithoutRow {
+            place: (0, 0),
+            at: UnixMillis(at),
+            site: (0, 0),
+            tally: Tally::default(),
+            key: None,
+        };
+        let (taken, set_aside) = (1_795_341_602_000, 1_795_341_600_050);
+        let since = written_since([event(taken + 1), event(taken)].iter());
+        assert!(since.is_some_and(|since| since <= set_aside), "{since:?}");
+        assert_eq!(written_since([].iter()), None);
+    }
 }

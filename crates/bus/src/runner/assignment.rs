@@ -250,27 +250,27 @@ fn compare<P: PartitionLogic>(
                 "the group's offsets are gone; going on at the position of the changelog"
             );
         }
+        let known = Known {
+            config,
+            stored: &stored,
+            committed: &committed,
+            group_has_lost_it: group_has_lost_it && has_waited,
+        };
         let mut next = Vec::with_capacity(config.inputs.len());
         for topic in &config.inputs {
-            next.push(
-                match (stored.offset_of(topic), committed.offset_of(topic)) {
-                    (Some(stored), Some(committed)) if stored == committed => stored,
-                    (Some(stored), None) if group_has_lost_it && has_waited => stored,
-                    // A program that does not read it had the partition since then.
-                    (None, Some(committed)) if config.attached.contains(topic) => committed,
-                    // Never read by this group: from the log's start.
-                    (None, None) => probe.bounds(topic, partition)?.0,
-                    _ => {
-                        return Ok(Compared::Different(BusError::PositionMismatch {
-                            group: config.group_id.clone(),
-                            partition,
-                            changelog: config.changelog.clone(),
-                            stored: stored.to_string(),
-                            committed: committed.to_string(),
-                        }));
-                    }
-                },
-            );
+            next.push(match known.next_of(topic) {
+                Some(Next::At(offset)) => offset,
+                Some(Next::Beginning) => probe.bounds(topic, partition)?.0,
+                None => {
+                    return Ok(Compared::Different(BusError::PositionMismatch {
+                        group: config.group_id.clone(),
+                        partition,
+                        changelog: config.changelog.clone(),
+                        stored: stored.to_string(),
+                        committed: committed.to_string(),
+                    }));
+                }
+            });
         }
         slots.push(Slot {
             partition,
@@ -284,4 +284,95 @@ fn compare<P: PartitionLogic>(
         });
     }
     Ok(Compared::Equal(slots))
+}
+
+/// What changelog and group say of a partition.
+struct Known<'k> {
+    config: &'k StageConfig,
+    stored: &'k Position,
+    committed: &'k Position,
+    /// Whether the group has nothing of what it wrote into the changelog.
+    group_has_lost_it: bool,
+}
+
+/// Where an input goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Next {
+    At(i64),
+    /// Never read by this group: at the log's start.
+    Beginning,
+}
+
+impl Known<'_> {
+    /// `None` where changelog and group differ.
+    fn next_of(&self, topic: &str) -> Option<Next> {
+        let Self {
+            config,
+            stored,
+            committed,
+            ..
+        } = self;
+        let is_attached = config.attached.iter().any(|attached| attached == topic);
+        let is_own = stored.group.as_ref() == Some(&config.group_id);
+        match (stored.offset_of(topic), committed.offset_of(topic)) {
+            (Some(stored), Some(committed)) if stored == committed => Some(Next::At(stored)),
+            (Some(stored), None) if self.group_has_lost_it => Some(Next::At(stored)),
+            // Kafka forgets what a group commits for a topic that it does not subscribe to, also while
+            // its members live, where nothing is committed for as long as it keeps offsets: a partition
+            // that stands still. The other inputs, which must agree, say whether it is the last commit.
+            (Some(stored), None) if is_attached && is_own => Some(Next::At(stored)),
+            // A program that does not read it had the partition since then.
+            (None, Some(committed)) if is_attached => Some(Next::At(committed)),
+            (None, None) => Some(Next::Beginning),
+            _ => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::KafkaConfig;
+
+    fn position(group: Option<&str>, inputs: &[(&str, i64)]) -> Position {
+        let inputs = inputs
+            .iter()
+            .map(|(topic, next)| ((*topic).to_owned(), *next));
+        Position {
+            seq: 7,
+            inputs: inputs.collect(),
+            group: group.map(str::to_owned),
+        }
+    }
+
+    /// A partition stood still for a week, because its input was lost, while its group had members.
+    #[test]
+    fn an_expired_offset_of_an_input_that_is_not_subscribed_to_stops_nobody() {
+        let kafka = KafkaConfig::new("localhost:9092", "test");
+        let mut config = StageConfig::new(kafka, "meter", "meter", "meter-1");
+        config.attached = vec!["corrections".to_owned()];
+        let all = [("usage", 40), ("corrections", 3)];
+        let next = |stored: &Position, committed: &[(&str, i64)]| {
+            let committed = position(None, committed);
+            let known = Known {
+                config: &config,
+                stored,
+                committed: &committed,
+                group_has_lost_it: false,
+            };
+            ["usage", "corrections"].map(|topic| known.next_of(topic))
+        };
+        let own = position(Some("meter"), &all);
+        let both = [Some(Next::At(40)), Some(Next::At(3))];
+        assert_eq!(next(&own, &all), both);
+        assert_eq!(next(&own, &[("usage", 40)]), both);
+        // The others still have to agree, and nobody else may have written the state.
+        assert_eq!(next(&own, &[("corrections", 3)])[0], None);
+        assert_eq!(next(&own, &[("usage", 41)])[0], None);
+        assert_eq!(
+            next(&position(Some("other"), &all), &[("usage", 40)])[1],
+            None
+        );
+        assert_eq!(next(&own, &[("usage", 40), ("corrections", 2)])[1], None);
+    }
 }

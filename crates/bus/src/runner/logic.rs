@@ -155,6 +155,10 @@ pub trait PartitionLogic {
     /// Whether there is something to write although no record was processed.
     fn has_output(&self) -> bool;
 
+    /// The partition goes to another worker, maybe of another process: metrics of this one say no more
+    /// how it is, since what was told last would stand for as long as the process lives.
+    fn clear_metrics(&self) {}
+
     /// The batch ends: writes outputs and changed state, which are committed with its offsets.
     ///
     /// # Errors

@@ -101,10 +101,19 @@ fn show_backlog<'p>(
 ) {
     let behind = inputs.map(|(end, input)| Some((end? - input.reached).max(0)));
     if let Some(backlog) = behind.sum::<Option<i64>>() {
-        let partition = partition.to_string();
-        metrics::gauge!(STAGE_BACKLOG, "stage" => config.stage, "partition" => partition)
-            .set(backlog as f64);
+        set_backlog(config, partition, backlog);
     }
+}
+
+/// The partition is another worker's.
+pub(super) fn clear_backlog(config: &StageConfig, partition: u32) {
+    set_backlog(config, partition, 0);
+}
+
+fn set_backlog(config: &StageConfig, partition: u32, backlog: i64) {
+    let partition = partition.to_string();
+    metrics::gauge!(STAGE_BACKLOG, "stage" => config.stage, "partition" => partition)
+        .set(backlog as f64);
 }
 
 #[cfg(test)]

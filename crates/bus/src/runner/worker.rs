@@ -154,6 +154,13 @@ struct Worker<'w, L: StageLogic> {
 
 impl<L: StageLogic> Worker<'_, L> {
     fn run(mut self) -> Result<(), BusError> {
+        let ended = self.take_turns();
+        // The next life may be given other partitions.
+        self.clear_metrics();
+        ended
+    }
+
+    fn take_turns(&mut self) -> Result<(), BusError> {
         loop {
             if self.shutdown.is_requested() {
                 return self.commit_all();

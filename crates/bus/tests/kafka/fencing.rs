@@ -83,6 +83,8 @@ fn stall_and_take_over(
         });
         reason.is_some()
     });
+    // The partition is the successor's, and so is what is told of it.
+    assert!(stalled.summer.inside.lock().unwrap().cleared.contains(&0));
     produce(&format!("{name}-in"), 0, 11..=20);
     eventually("what came later", || numbers(&output).len() >= 20);
     running_stalled.stop().unwrap();

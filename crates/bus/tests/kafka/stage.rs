@@ -97,6 +97,8 @@ fn workers_share_the_partitions_and_hand_them_over_without_loss_or_repetition() 
         let restores = inside.restored.iter().filter(|(one, ..)| *one == partition);
         assert_eq!(restores.count(), 1, "of partition {partition}");
     }
+    // How those are that went elsewhere is no longer told here.
+    assert!((0..4).all(|partition| inside.cleared.contains(&partition)));
     drop(inside);
     for partition in 0..4 {
         produce(

@@ -22,6 +22,8 @@ pub struct Inside {
     /// Ticks so far that said the end was reached: the sum at that time.
     pub at_end: Vec<u64>,
     pub events: Vec<StageEvent>,
+    /// Partitions that were taken back, and of which nothing is told any more.
+    pub cleared: Vec<u32>,
 }
 
 /// Called with each number before it is added.
@@ -119,6 +121,15 @@ impl PartitionLogic for Sum {
         if inputs.iter().all(is_complete) {
             self.summer.inside.lock().unwrap().at_end.push(self.sum);
         }
+    }
+
+    fn clear_metrics(&self) {
+        self.summer
+            .inside
+            .lock()
+            .unwrap()
+            .cleared
+            .push(self.partition);
     }
 
     fn has_output(&self) -> bool {

@@ -416,7 +416,8 @@ fn call<'a>(
     for (kind, count) in &reading.units {
         units.raise(*kind, Quantity::whole(*count));
     }
-    let says_nothing = reading.tokens.total() == 0 && units.is_empty();
+    let says_nothing =
+        reading.tokens.total() == 0 && units.is_empty() && reading.sub_calls.is_empty();
     for (applies, flag) in [
         (reading.disputed, Flags::DISPUTED),
         (reading.unread.is_some(), Flags::PARTLY_READ),

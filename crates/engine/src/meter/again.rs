@@ -4,9 +4,10 @@
 use spendfuse_domain::UnixMillis;
 use spendfuse_domain::event::{Body, Event, Flags};
 use spendfuse_domain::growth::Growth;
-use spendfuse_domain::row::{Amended, AmendedBy, Origin};
+use spendfuse_domain::row::{Amended, AmendedBy, MeterAddress, Origin};
 
 use super::counted_call::CountedCall;
+use super::estimated::is_less;
 use super::{Charge, Counted, Feed, Meter, Rows};
 
 impl Meter {
@@ -43,8 +44,24 @@ impl Meter {
                 return Counted::Conflict;
             }
         };
-        now.told.who = before.told.who.with(&now.told.who);
         let more = now.beside(&before);
+        let gives_way = is_less(more);
+        let stays = before.estimated.as_deref();
+        let stays = stays.filter(|_| gives_way || now.told.is_estimate);
+        let is_contradicted = stays.is_some_and(|stays| stays.is_contradicted_by(event));
+        if gives_way && is_contradicted {
+            self.tell_of_conflict(event, origin, first);
+            return Counted::Conflict;
+        }
+        let is_estimate = now.told.is_estimate;
+        now.estimated = stays
+            .filter(|_| is_estimate)
+            .map(|stays| Box::new(stays.after(event)));
+        let stays = stays.filter(|_| !is_contradicted);
+        let placed = stays.map(|stays| stays.placed(event));
+        let tells_more = placed.is_some() && before.told.who.lacks(&now.told.who);
+        now.told.who = before.told.who.with(&now.told.who);
+        let counted = placed.as_ref().unwrap_or(event);
         let first_address = before.address;
         let amended = Amended {
             id: &event.id,
@@ -52,10 +69,13 @@ impl Meter {
             counts: before.counts(),
             by: AmendedBy::Event,
         };
-        let (address, _) = self.add_row(event, charge, origin, feed, Some(&amended), rows);
-        self.count_spend(event, more, feed);
+        let (address, _) = self.add_row(counted, charge, origin, feed, Some(&amended), rows);
+        self.count_spend(counted, more, feed);
         if feed == Feed::Live {
-            self.count_growth_in_sessions(event, first_address, more);
+            self.count_growth_in_sessions(counted, first_address, more);
+        }
+        if tells_more {
+            self.add_row_of_names(event, charge, origin, (first_address, &now), rows);
         }
         let id = self.remember(event, (origin, counted_at));
         self.dedupe.restore(id);
@@ -72,11 +92,27 @@ impl Meter {
         (mut known, now): (CountedCall, &CountedCall),
         rows: &mut impl Rows,
     ) {
+        self.add_row_of_names(event, charge, origin, (known.address, now), rows);
+        known.told.who = known.told.who.with(&now.told.who);
+        let id = self.remember(event, (origin, counted_at));
+        self.dedupe.restore(id);
+        self.remember_call(event, &known);
+    }
+
+    /// The row of it, beside what `now` stands for the call that was counted first at `first`.
+    fn add_row_of_names(
+        &mut self,
+        event: &Event<'_>,
+        charge: &Charge<'_>,
+        origin: Origin,
+        (first, now): (MeterAddress, &CountedCall),
+        rows: &mut impl Rows,
+    ) {
         let mut told_again = event.clone();
         told_again.flags.insert(Flags::TOLD_AGAIN);
         let nothing_more = Amended {
             id: &event.id,
-            address: known.address,
+            address: first,
             counts: now.clone().counts(),
             by: AmendedBy::Event,
         };
@@ -88,9 +124,5 @@ impl Meter {
             Some(&nothing_more),
             rows,
         );
-        known.told.who = known.told.who.with(&now.told.who);
-        let id = self.remember(event, (origin, counted_at));
-        self.dedupe.restore(id);
-        self.remember_call(event, &known);
     }
 }

@@ -173,6 +173,7 @@ impl Meter {
         if let (Some(known), Some(told)) = (known, ToldCall::of(&standing.event)) {
             let ended = CountedCall {
                 told,
+                estimated: None,
                 has_ended: true,
                 ..known
             };

@@ -7,6 +7,7 @@ use spendfuse_domain::growth::ToldCall;
 use spendfuse_domain::row::{CostParts, Counts, MeterAddress};
 
 use super::Charge;
+use super::estimated::Estimated;
 
 /// What stands for a call.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -17,6 +18,8 @@ pub struct CountedCall {
     pub(super) cost: CostParts,
     /// The part of it that is charged at a ceiling.
     pub(super) at_ceiling: Nanos,
+    /// Where all of it is counted, as long as it is an estimate.
+    pub(super) estimated: Option<Box<Estimated>>,
     /// It does not grow any more: what is counted of it is a correction's affair.
     pub(super) has_ended: bool,
 }
@@ -34,6 +37,7 @@ impl CountedCall {
             told: ToldCall::of_call(event, call),
             cost: charge.cost,
             at_ceiling: charge.at_ceiling,
+            estimated: Estimated::of(event),
             has_ended: false,
         }
     }

@@ -167,8 +167,9 @@ mod tests {
     use spendfuse_domain::growth::{ToldCall, Who};
     use spendfuse_domain::row::{CostParts, MeterAddress};
     use spendfuse_domain::units::{Quantity, UnitKind};
-    use spendfuse_domain::{Nanos, TokenClasses};
+    use spendfuse_domain::{Attribution, Nanos, TokenClasses, UnixMillis};
 
+    use super::super::estimated::Estimated;
     use super::*;
 
     fn call(number: u64) -> CountedCall {
@@ -196,6 +197,16 @@ mod tests {
                 ..CostParts::default()
             },
             at_ceiling: Nanos::new(8),
+            estimated: number.is_multiple_of(4).then(|| {
+                Box::new(Estimated {
+                    time: UnixMillis(1_795_348_800_000 + number as i64),
+                    who: Attribution {
+                        customer: format!("c-{number}").into(),
+                        tags: vec![("team".into(), "blue".into())],
+                        ..Attribution::default()
+                    },
+                })
+            }),
             has_ended: number.is_multiple_of(5),
         }
     }

@@ -15,6 +15,7 @@ mod corrections;
 mod counted_call;
 mod counted_lately;
 pub mod dedupe;
+mod estimated;
 mod fold;
 mod origins;
 mod recovered;
@@ -23,6 +24,7 @@ mod session_calls;
 mod session_growth;
 mod sessions;
 mod stored_call;
+mod stored_texts;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;

@@ -5,9 +5,11 @@ use smallvec::SmallVec;
 use spendfuse_domain::growth::{ToldCall, Who};
 use spendfuse_domain::row::{CostParts, MeterAddress};
 use spendfuse_domain::units::{Quantity, UnitKind};
-use spendfuse_domain::{Identity, Nanos, TokenClass, TokenClasses};
+use spendfuse_domain::{Identity, Nanos, TokenClass, TokenClasses, UnixMillis};
 
 use super::counted_call::CountedCall;
+use super::estimated::Estimated;
+use super::stored_texts::Texts;
 use crate::codec;
 
 /// A call as it is written: an entry of `calls` in a record of the ids changelog. What is absent is 0.
@@ -46,6 +48,15 @@ pub(super) struct StoredCall {
     #[n(11)]
     #[cbor(with = "codec::only_true", has_nil)]
     has_ended: bool,
+    /// Of an estimate: its event's time.
+    #[n(12)]
+    estimated_at: Option<i64>,
+    /// Its names by their dimensions' numbers, without the empty ones at the end.
+    #[n(13)]
+    estimated_who: Option<Texts>,
+    /// Names and values of its tags, in turn.
+    #[n(14)]
+    estimated_tags: Option<Texts>,
 }
 
 /// A short list of numbers.
@@ -87,6 +98,7 @@ impl StoredCall {
         let nanos = |amount: Nanos| i64::try_from(amount.get()).unwrap_or(i64::MAX);
         let units = told.units.iter();
         let units = units.flat_map(|(kind, quantity)| [*kind as i64, signed(quantity.0)]);
+        let estimated = call.estimated.as_deref();
         Self {
             high: (identity.0 >> 64) as u64,
             low: identity.0 as u64,
@@ -100,6 +112,9 @@ impl StoredCall {
             units: (!told.units.is_empty()).then(|| Numbers(units.collect())),
             who: (told.who != Who::default()).then_some(WhoBytes(told.who)),
             has_ended: call.has_ended,
+            estimated_at: estimated.map(|one| one.time.0),
+            estimated_who: estimated.map(|one| Texts::of_names(&one.who)),
+            estimated_tags: estimated.map(|one| Texts::of_tags(&one.who)),
         }
     }
 
@@ -113,7 +128,13 @@ impl StoredCall {
         let unit_count = self.units.as_ref().map_or(0, |units| units.0.len());
         let count = self.tokens.0.len() + self.money.0.len() + unit_count;
         out.reserve(LONGEST_HEAD * (count + 12));
+        let texts = self
+            .estimated_who
+            .as_ref()
+            .zip(self.estimated_tags.as_ref());
+        let estimated = self.estimated_at.zip(texts);
         let fields = match (self.has_ended, &self.who, &self.units, self.is_estimate) {
+            _ if estimated.is_some() => 15,
             (true, ..) => 12,
             (_, Some(_), ..) => 11,
             (_, _, Some(_), _) => 10,
@@ -145,8 +166,13 @@ impl StoredCall {
             None if fields > 10 => out.push(NULL),
             None => {}
         }
-        if self.has_ended {
-            out.push(TRUE);
+        if fields > 11 {
+            out.push(if self.has_ended { TRUE } else { FALSE });
+        }
+        if let Some((time, (who, tags))) = estimated {
+            signed_head(out, time);
+            who.write(out);
+            tags.write(out);
         }
     }
 
@@ -190,7 +216,22 @@ impl StoredCall {
                 units: money(4),
             },
             at_ceiling: money(5),
+            estimated: self.estimated().map(Box::new),
             has_ended: self.has_ended,
+        })
+    }
+}
+
+impl StoredCall {
+    fn estimated(&self) -> Option<Estimated> {
+        let texts = self
+            .estimated_who
+            .as_ref()
+            .zip(self.estimated_tags.as_ref());
+        let (names, tags) = texts?;
+        Some(Estimated {
+            time: UnixMillis(self.estimated_at?),
+            who: Texts::attribution(names, tags),
         })
     }
 }
@@ -215,10 +256,7 @@ impl Numbers {
     fn write(&self, out: &mut Vec<u8>) {
         head(out, ARRAY, self.0.len() as u64);
         for number in &self.0 {
-            match u64::try_from(*number) {
-                Ok(number) => head(out, UNSIGNED, number),
-                Err(_) => head(out, NEGATIVE, !number.cast_unsigned()),
-            }
+            signed_head(out, *number);
         }
     }
 }
@@ -227,15 +265,24 @@ impl Numbers {
 const UNSIGNED: u8 = 0x00;
 const NEGATIVE: u8 = 0x20;
 const BYTES: u8 = 0x40;
-const ARRAY: u8 = 0x80;
+pub(super) const TEXT: u8 = 0x60;
+pub(super) const ARRAY: u8 = 0x80;
 const TRUE: u8 = 0xf5;
 const FALSE: u8 = 0xf4;
 const NULL: u8 = 0xf6;
 const LONGEST_HEAD: usize = 9;
 
+/// Appends a number.
+fn signed_head(out: &mut Vec<u8>, number: i64) {
+    match u64::try_from(number) {
+        Ok(number) => head(out, UNSIGNED, number),
+        Err(_) => head(out, NEGATIVE, !number.cast_unsigned()),
+    }
+}
+
 /// Appends the head of a CBOR item.
 #[inline]
-fn head(out: &mut Vec<u8>, major: u8, value: u64) {
+pub(super) fn head(out: &mut Vec<u8>, major: u8, value: u64) {
     match value {
         0..=23 => out.push(major | value as u8),
         24..=0xff => out.extend_from_slice(&[major | 24, value as u8]),
@@ -320,6 +367,9 @@ mod tests {
                 units: (place % 4 == 0).then(|| Numbers(signed().collect())),
                 who: (place % 5 == 0).then_some(WhoBytes(Who([place as u8; Who::BYTES]))),
                 has_ended: place % 7 == 0,
+                estimated_at: (place % 11 == 0).then_some(number),
+                estimated_who: (place % 11 == 0).then(|| Texts(vec!["c-1".to_owned(); place])),
+                estimated_tags: (place % 11 == 0).then(|| Texts(vec!["x".repeat(300); 2])),
             };
             let mut written = Vec::new();
             stored.write(&mut written);

@@ -12,6 +12,7 @@ use super::cells::Cells;
 use super::exceeding::Exceeding;
 use super::learned::Pair;
 use super::parts::{Line, Parts, counted, drop_pending, give_back};
+use super::unshown::Unshown;
 use crate::hash::EntryHash;
 
 /// A call is settled milliseconds after its event was spooled; so many may leave the spool meanwhile.
@@ -30,15 +31,6 @@ pub(crate) struct Open {
     pub(crate) until: i64,
 }
 
-/// An amount that all ledgers have counted, and that waits for the entry that shows it.
-#[derive(Clone, Copy, Debug)]
-struct Counted {
-    amount: i64,
-    /// Number of the record by which it became known.
-    record: u64,
-    since_millis: i64,
-}
-
 /// The holds, and the settled ones until they are counted.
 #[derive(Debug, Default)]
 pub(crate) struct Book {
@@ -55,16 +47,16 @@ pub(crate) struct Book {
     /// Where the last events went that left the spool, the newest last: the call of one of them may
     /// be settled only now.
     replayed: VecDeque<(u128, Place)>,
-    counted: HashMap<EntryHash, VecDeque<Counted>>,
-    /// How many of the settled ones there are, of all three kinds.
+    /// How many there are in `uncounted` and `spooled`.
     settled: usize,
+    unshown: Unshown,
     exceeding: Exceeding,
 }
 
 impl Book {
     /// How many holds there are, settled ones included.
     pub(crate) fn len(&self) -> usize {
-        self.open.len() + self.settled
+        self.open.len() + self.settled + self.unshown.len()
     }
 
     pub(crate) fn open_count(&self) -> usize {
@@ -155,8 +147,8 @@ impl Book {
         };
         self.exceeding.is_over(&hold.parts);
         hold.parts.retain(|part| {
-            part.amount = cells.change(part.key, part.amount, counted(part.unit, spend));
-            cells.change_pending(part.key, part.amount);
+            part.amount = cells.change(part.cell(), part.amount, counted(part.unit, spend));
+            cells.change_pending(part.cell(), part.amount);
             part.amount > 0
         });
         self.put(place, hold.parts, cells, is_shown);
@@ -197,8 +189,8 @@ impl Book {
             return;
         }
         parts.retain(|part| {
-            part.amount = cells.change(part.key, 0, part.amount);
-            cells.change_pending(part.key, part.amount);
+            part.amount = cells.change(part.cell(), 0, part.amount);
+            cells.change_pending(part.cell(), part.amount);
             part.amount > 0
         });
         if !parts.is_empty() {
@@ -229,7 +221,7 @@ impl Book {
             parts.retain(|part| {
                 let shown = is_shown(part.key, partition, offset);
                 if shown {
-                    cells.take_pending(part.key, part.amount);
+                    cells.take_pending(part.cell(), part.amount);
                 }
                 !shown
             });
@@ -313,18 +305,7 @@ impl Book {
             if let Line::Usage(partition) = line {
                 self.leave(part.key, partition, offset);
             }
-            let queue = self.counted.entry(part.key).or_default();
-            match queue.back_mut().filter(|last| last.record == record) {
-                Some(last) => last.amount += part.amount,
-                None => {
-                    self.settled += 1;
-                    queue.push_back(Counted {
-                        amount: part.amount,
-                        record,
-                        since_millis: now_millis,
-                    });
-                }
-            }
+            self.unshown.add(&part, record, now_millis);
         }
     }
 
@@ -337,7 +318,7 @@ impl Book {
         through: impl Iterator<Item = (u32, i64)>,
         cells: &Cells,
     ) {
-        self.drop_counted(key, cells, |counted| counted.record < record);
+        self.unshown.shown(key, record, cells);
         for (partition, last) in through {
             self.drop_through(key, partition, last, cells);
         }
@@ -359,7 +340,7 @@ impl Book {
             parts.retain(|part| {
                 let is_it = part.key == key;
                 if is_it {
-                    cells.take_pending(key, part.amount);
+                    cells.take_pending(part.cell(), part.amount);
                 }
                 !is_it
             });
@@ -369,33 +350,14 @@ impl Book {
         }
     }
 
-    /// Drops what must have been shown if it moved a figure: everything is read that was written
-    /// until `read_to_millis`, and figures are told again `refresh_millis` after they moved.
+    /// As [`Unshown::refreshed`].
     pub(crate) fn refreshed(
         &mut self,
         read_to_millis: i64,
         refresh_millis: impl Fn(EntryHash) -> i64,
         cells: &Cells,
     ) {
-        let keys: Vec<EntryHash> = self.counted.keys().copied().collect();
-        for key in keys {
-            let refresh = refresh_millis(key);
-            let is_over = |counted: &Counted| counted.since_millis + refresh <= read_to_millis;
-            self.drop_counted(key, cells, is_over);
-        }
-    }
-
-    fn drop_counted(&mut self, key: EntryHash, cells: &Cells, is_shown: impl Fn(&Counted) -> bool) {
-        let Some(queue) = self.counted.get_mut(&key) else {
-            return;
-        };
-        while let Some(first) = queue.front().filter(|first| is_shown(first)) {
-            cells.take_pending(key, first.amount);
-            queue.pop_front();
-            self.settled -= 1;
-        }
-        if queue.is_empty() {
-            self.counted.remove(&key);
-        }
+        self.unshown
+            .refreshed(read_to_millis, refresh_millis, cells);
     }
 }

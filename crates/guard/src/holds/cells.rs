@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::cell::{Added, Cell};
+use crate::digest::Kind;
 use crate::hash::EntryHash;
 use crate::shards::Shards;
 
@@ -25,6 +26,12 @@ impl Held {
         let here = self.reserved.saturating_add(self.pending);
         here.saturating_add(self.elsewhere)
     }
+}
+
+/// The place of the cell of an entry's budget and scope: one for each unit, as a budget's limit may come
+/// to be in another one while something is held.
+pub(crate) fn cell_of(entry: EntryHash, unit: Kind) -> EntryHash {
+    entry ^ unit as EntryHash
 }
 
 /// Every cell that has something in it.

@@ -7,10 +7,11 @@ use hashbrown::HashMap;
 use spendfuse_domain::budget::CompiledBudget;
 use spendfuse_domain::{OnStale, Unit, UnixMillis, Verdict};
 
-use super::expected::Expected;
+use super::cells::cell_of;
 use super::parts::counted;
-use super::reserve::{NotReserved, Reserving};
+use super::reserve::{Admission, Planned, Reserving};
 use crate::decision::{CheckRequest, Match};
+use crate::digest::Kind;
 use crate::freshness::Now;
 use crate::guard::{Guard, Replica};
 use crate::hash::EntryHash;
@@ -20,7 +21,7 @@ use crate::hash::EntryHash;
 pub struct Met {
     /// `{budget}|{scope}`.
     pub key: Arc<str>,
-    /// What the call counts in the budget, by its estimate.
+    /// What the call is to hold of the budget.
     pub amount: i64,
     /// Whether the budget refuses where nobody knows how it stands.
     pub blocks_unsure: bool,
@@ -36,24 +37,22 @@ impl Replica {
     fn with_budget<T>(&self, key: &str, of: impl FnOnce(&CompiledBudget) -> T) -> Option<T> {
         let (id, _) = key.split_once('|')?;
         let snapshot = self.snapshot.load();
-        let mut budgets = snapshot.budgets.budgets.iter();
-        let found = budgets.find(|compiled| compiled.budget().id.as_str() == id)?;
-        Some(of(&found.compiled))
+        let budgets = &snapshot.budgets.budgets;
+        let found = budgets.binary_search_by(|known| known.budget().id.as_str().cmp(id));
+        Some(of(&budgets[found.ok()?].compiled))
+    }
+
+    /// The place of the cell of `key`, in the unit of its budget's limit.
+    fn cell_of(&self, key: &str) -> EntryHash {
+        let unit = self.with_budget(key, |compiled| compiled.budget.limit.unit());
+        cell_of(self.hasher.key(key), unit.map_or(Kind::Usd, Kind::of))
     }
 }
 
 impl Guard {
-    /// The budgets with a step that blocks that a call meets, and that its estimate counts in.
-    ///
-    /// # Errors
-    /// [`NotReserved`], as [`Guard::reserve`] refuses it.
-    pub fn met(
-        &self,
-        request: &CheckRequest<'_>,
-        expected: Expected,
-        now: Now,
-    ) -> Result<Vec<Met>, NotReserved> {
-        let (admission, _) = self.admission(request, expected, now)?;
+    /// The budgets with a step that blocks that a call meets, and of which it is to hold something.
+    pub fn met(&self, request: &CheckRequest<'_>, planned: &Planned, now: Now) -> Vec<Met> {
+        let admission = Admission::new(planned);
         let reasoned = self.check_with_reasons(request, now);
         let matches = reasoned.decision.matches.iter().zip(&reasoned.seen);
         let met = matches.filter_map(|(found, seen)| {
@@ -74,7 +73,7 @@ impl Guard {
                 blocks_unsure: budget.on_stale == OnStale::Block,
             })
         });
-        Ok(met.collect())
+        met.collect()
     }
 
     /// Other sidecars hold so much of `key` now.
@@ -108,13 +107,13 @@ impl Guard {
 
     /// What calls hold here of `key`, pending ones included.
     pub fn held_of(&self, key: &str) -> i64 {
-        self.replica.holds.cells.total(self.replica.hasher.key(key))
+        self.replica.holds.cells.total(self.replica.cell_of(key))
     }
 
     /// What of that is pending.
     pub fn pending_of(&self, key: &str) -> i64 {
         let cells = &self.replica.holds.cells;
-        cells.held(self.replica.hasher.key(key)).pending
+        cells.held(self.replica.cell_of(key)).pending
     }
 
     /// By how much calls may take `key` beyond its limit all the same: those under way, should they
@@ -145,17 +144,14 @@ impl Guard {
     }
 
     /// The call is refused, because others came before it in these budgets.
-    ///
-    /// # Errors
-    /// As [`Guard::met`].
     pub fn refuse<'a>(
         &'a self,
         request: &'a CheckRequest<'a>,
-        expected: Expected,
+        planned: &Planned,
         keys: &[Arc<str>],
         now: Now,
-    ) -> Result<Reserving<'a>, NotReserved> {
-        let (admission, _) = self.admission(request, expected, now)?;
+    ) -> Reserving<'a> {
+        let admission = Admission::new(planned);
         let mut asked = admission.asked;
         let mut reasoned = self.check_expecting(request, now, |budget| admission.of(budget).spend);
         let budgets = &reasoned.decision.snapshot.budgets.budgets;
@@ -172,10 +168,10 @@ impl Guard {
             }
         }
         reasoned.decision.verdict = Verdict::Block;
-        Ok(Reserving {
+        Reserving {
             decision: reasoned,
             asked,
             hold: None,
-        })
+        }
     }
 }

@@ -28,6 +28,7 @@ mod learned;
 mod modelled;
 mod parts;
 mod reserve;
+mod unshown;
 
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -40,9 +41,10 @@ use spendfuse_domain::budget::{ReserveRule, Spend};
 pub use elsewhere::Met;
 pub use expected::{Asked, Basis, Expected};
 pub use learned::Pair;
-pub use reserve::{Hold, NotReserved, Reserving};
+pub use reserve::{Hold, NotReserved, Planned, Reserving};
 
 use crate::decision::{CheckRequest, Match};
+use crate::digest::Kind;
 use crate::entry::Entry;
 use crate::freshness::{CountedTo, Now};
 use crate::guard::{Guard, Replica};
@@ -51,7 +53,7 @@ use crate::metrics::{COSTS_FORGOTTEN, RESERVATIONS_EXPIRED};
 use crate::response::Seen;
 use crate::shards::Shards;
 use book::Book;
-use cells::Cells;
+use cells::{Cells, cell_of};
 use learned::Learned;
 use parts::{Line, Part, counted};
 
@@ -123,11 +125,11 @@ impl Holds {
         self.cells.is_any() || self.elsewhere.len() > 0
     }
 
-    /// What is held of `key`, to be read before its entry.
-    pub(crate) fn held(&self, key: EntryHash) -> Held {
+    /// What is held of `key` in the unit of its limit, to be read before its entry.
+    pub(crate) fn held(&self, key: EntryHash, unit: Kind) -> Held {
         Held {
             elsewhere: self.elsewhere(key),
-            ..self.cells.held(key)
+            ..self.cells.held(cell_of(key, unit))
         }
     }
 

@@ -3,7 +3,7 @@
 use smallvec::SmallVec;
 use spendfuse_domain::budget::Spend;
 
-use super::cells::Cells;
+use super::cells::{Cells, cell_of};
 use crate::digest::Kind;
 use crate::hash::EntryHash;
 
@@ -19,6 +19,13 @@ pub(crate) struct Part {
     pub(crate) amount: i64,
     /// By how much the dearest call of its like has cost more.
     pub(crate) excess: i64,
+}
+
+impl Part {
+    /// The place of the cell that it is in.
+    pub(crate) fn cell(&self) -> EntryHash {
+        cell_of(self.key, self.unit)
+    }
 }
 
 pub(crate) type Parts = SmallVec<[Part; 4]>;
@@ -40,12 +47,12 @@ pub(crate) fn counted(unit: Kind, spend: &Spend) -> i64 {
 
 pub(crate) fn give_back(parts: &Parts, cells: &Cells) {
     for part in parts {
-        cells.change(part.key, part.amount, 0);
+        cells.change(part.cell(), part.amount, 0);
     }
 }
 
 pub(crate) fn drop_pending(parts: &Parts, cells: &Cells) {
     for part in parts {
-        cells.take_pending(part.key, part.amount);
+        cells.take_pending(part.cell(), part.amount);
     }
 }

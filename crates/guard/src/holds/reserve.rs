@@ -7,6 +7,7 @@ use spendfuse_broken::{Break, is_broken};
 use spendfuse_domain::{Nanos, Verdict};
 
 use super::book::Open;
+use super::cells::cell_of;
 use super::expected::{Amounts, Asked, Expected};
 use super::learned::Pair;
 use super::parts::{Part, Parts, counted, give_back};
@@ -59,6 +60,14 @@ pub enum NotReserved {
     NoEstimate,
 }
 
+/// What a call is to hold, found out once: what is learnt while it waits changes nothing about what it
+/// has asked others for.
+#[derive(Clone, Copy, Debug)]
+pub struct Planned {
+    amounts: Amounts,
+    pair: Pair,
+}
+
 /// A decision about a call that asked for a reservation.
 pub struct Reserving<'a> {
     /// The decision.
@@ -79,7 +88,8 @@ pub(super) struct Admission {
 }
 
 impl Admission {
-    fn new(amounts: Amounts) -> Self {
+    pub(super) fn new(planned: &Planned) -> Self {
+        let amounts = planned.amounts;
         Self {
             asked: amounts.usual,
             amounts,
@@ -116,24 +126,43 @@ impl Guard {
         timeout_millis: i64,
         now: Now,
     ) -> Result<Reserving<'a>, NotReserved> {
-        self.reserve_granted(request, expected, timeout_millis, &[], now)
+        let planned = self.plan(request, expected, now)?;
+        self.reserve_granted(request, &planned, timeout_millis, &[], now)
     }
 
-    /// The same, where it is settled already that the call comes before what other sidecars hold of
-    /// these keys (`{budget}|{scope}`).
+    /// Which amounts the call is to hold.
     ///
     /// # Errors
-    /// As [`Self::reserve`].
+    /// [`NotReserved::TooMuch`], [`NotReserved::NoEstimate`].
+    pub fn plan(
+        &self,
+        request: &CheckRequest<'_>,
+        expected: Expected,
+        now: Now,
+    ) -> Result<Planned, NotReserved> {
+        let pair = self.pair(&request.attribution, &request.attribution.model);
+        let mut learned = self.replica.holds.learned();
+        let known = learned.known(pair, now.monotonic_millis);
+        let rule = self.replica.config.reserve_rule;
+        let amounts = Amounts::new(expected, known, rule)?;
+        Ok(Planned { amounts, pair })
+    }
+
+    /// The same, where it is settled already that the call, with what was planned for it, comes before
+    /// what other sidecars hold of these keys (`{budget}|{scope}`).
+    ///
+    /// # Errors
+    /// [`NotReserved::Full`].
     pub fn reserve_granted<'a>(
         &'a self,
         request: &'a CheckRequest<'a>,
-        expected: Expected,
+        planned: &Planned,
         timeout_millis: i64,
         granted: &[Arc<str>],
         now: Now,
     ) -> Result<Reserving<'a>, NotReserved> {
         let holds = &self.replica.holds;
-        let (mut admission, pair) = self.admission(request, expected, now)?;
+        let mut admission = Admission::new(planned);
         for key in granted {
             admission.granted.push(self.replica.hasher.key(key));
         }
@@ -151,7 +180,7 @@ impl Guard {
         let hold = Open {
             parts: admission.parts,
             cost,
-            pair,
+            pair: planned.pair,
             workspace: self.replica.hasher.text(&request.attribution.workspace),
             timeout_millis,
             until: now.monotonic_millis.saturating_add(timeout_millis),
@@ -178,21 +207,6 @@ impl Guard {
         let held = self.replica.holds.book().len();
         let has_room = held < self.replica.config.hold_capacity;
         has_room.then_some(()).ok_or(NotReserved::Full { held })
-    }
-
-    /// By which amounts the call is admitted.
-    pub(super) fn admission(
-        &self,
-        request: &CheckRequest<'_>,
-        expected: Expected,
-        now: Now,
-    ) -> Result<(Admission, Pair), NotReserved> {
-        let pair = self.pair(&request.attribution, &request.attribution.model);
-        let mut learned = self.replica.holds.learned();
-        let known = learned.known(pair, now.monotonic_millis);
-        let rule = self.replica.config.reserve_rule;
-        let amounts = Amounts::new(expected, known, rule)?;
-        Ok((Admission::new(amounts), pair))
     }
 
     /// Holds what the call is to hold in every budget that it meets. Returns false where one of
@@ -227,7 +241,7 @@ impl Guard {
                     false => replica.holds.elsewhere(seen.key),
                 };
                 let mut held_before = 0;
-                let admitted = cells.admit(seen.key, amount, |held| {
+                let admitted = cells.admit(cell_of(seen.key, budget.unit), amount, |held| {
                     // What is held was read before: an amount that has left it since is in this entry.
                     seen.entry = replica.current(seen.key, now);
                     held_before = held;
@@ -240,7 +254,7 @@ impl Guard {
                 let here = held_before.saturating_add(amount);
                 seen.held.reserved = here.saturating_sub(seen.held.pending).max(0);
                 if !admitted {
-                    *seen = Seen::at(seen.key, replica, true, now);
+                    *seen = Seen::at(seen.key, budget.unit, replica, true, now);
                     if !is_broken(Break::RollbackForgotten) {
                         give_back(&admission.parts, cells);
                     }

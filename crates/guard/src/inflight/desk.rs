@@ -2,7 +2,7 @@
 
 use std::mem;
 
-use hashbrown::HashMap;
+use hashbrown::{HashMap, HashSet};
 
 use super::answering::Answering;
 use super::facts::Facts;
@@ -54,6 +54,8 @@ pub struct Desk {
     next_beat: Option<(u64, i64)>,
     silent: HashMap<Key, Silent>,
     own: HashMap<Key, Own>,
+    /// The keys of these of which something is asked for or may have to be told, and others.
+    pub(super) busy: HashSet<Key>,
 }
 
 impl Desk {
@@ -71,6 +73,7 @@ impl Desk {
             next_beat: None,
             silent: HashMap::new(),
             own: HashMap::new(),
+            busy: HashSet::new(),
         }
     }
 
@@ -81,18 +84,16 @@ impl Desk {
             self.answering.are_silent(former.cloned());
         }
         self.answering.heard(&said.holder);
+        if said.holder == self.me {
+            self.number = self.number.max(said.number);
+        }
         let dropped = self.log.take(place, at, said);
-        for holder in &dropped {
-            self.answering.heard(holder);
-        }
-        if dropped.contains(&self.me) {
-            self.is_dropped();
-        }
+        self.are_dropped(&dropped);
         match &said.what {
             What::Beat { .. } if said.holder == self.me => self.hear(said.number),
             What::Beat { .. } => {}
             What::Held { key, asked, .. } if said.holder == self.me => {
-                let own = self.own.entry(key.clone()).or_default();
+                let own = self.own(key);
                 match own.number == said.number && !own.asking.is_empty() {
                     true => own.place = Some(place),
                     // Nobody waits for it any more.
@@ -102,13 +103,19 @@ impl Desk {
             What::Held { key, asked, .. } => {
                 let may_have_less = match self.log.told(key, &self.me) {
                     Some(told) => told.asked > 0,
-                    None => self.log.share_of(&self.me) > 0,
+                    None => self.told_share.max(self.log.share_of(&self.me)) > 0,
                 };
                 if *asked > 0 && may_have_less {
-                    self.own.entry(key.clone()).or_default().is_asked_by_others = true;
+                    self.own(key).is_asked_by_others = true;
                 }
             }
         }
+    }
+
+    /// What is told of a key, to be changed.
+    fn own(&mut self, key: &Key) -> &mut Own {
+        self.busy.insert(key.clone());
+        self.own.entry(key.clone()).or_default()
     }
 
     fn hear(&mut self, number: u64) {
@@ -122,6 +129,15 @@ impl Desk {
         self.silent.retain(|_, silent| silent.used > 0);
     }
 
+    fn are_dropped(&mut self, holders: &[Holder]) {
+        for holder in holders {
+            self.answering.heard(holder);
+        }
+        if holders.contains(&self.me) {
+            self.is_dropped();
+        }
+    }
+
     /// Others believe that this holder is gone: what it holds is told anew.
     fn is_dropped(&mut self) {
         self.told_share = 0;
@@ -133,11 +149,18 @@ impl Desk {
             own.is_to_be_told = true;
             own.room = 0;
         }
+        self.busy.extend(self.own.keys().cloned());
+    }
+
+    /// The log is about to be read again from its beginning.
+    pub fn begin_again(&mut self) {
+        self.log.begin_again();
     }
 
     /// The log is read to the end that it had.
     pub fn caught_up(&mut self) {
-        self.log.caught_up();
+        let dropped = self.log.caught_up();
+        self.are_dropped(&dropped);
     }
 
     /// Whether the log is heard.
@@ -177,6 +200,7 @@ impl Desk {
         }
         if let Some(own) = self.own.get_mut(key)
             && own.room >= amount
+            && own.limit == facts.limit(key)
         {
             own.room -= amount;
             return Way::Silent;
@@ -204,8 +228,7 @@ impl Desk {
 
     /// Asks for `amount` of `key`; [`Self::decide`] tells what becomes of it, by the ticket.
     pub fn ask(&mut self, key: &Key, amount: i64, ticket: u64) {
-        let own = self.own.entry(key.clone()).or_default();
-        own.next.push((ticket, amount));
+        self.own(key).next.push((ticket, amount));
     }
 
     /// What was granted is among what is held now, or is not wanted any more.
@@ -220,11 +243,11 @@ impl Desk {
         let mut decided = Vec::new();
         let is_sure = self.is_sure(now);
         let is_seen = is_behind(self.log.seen(), &facts.shown());
-        for (key, own) in self
-            .own
-            .iter_mut()
-            .filter(|(_, own)| !own.asking.is_empty())
-        {
+        for key in &self.busy {
+            let own = self.own.get_mut(key);
+            let Some(own) = own.filter(|own| !own.asking.is_empty()) else {
+                continue;
+            };
             let is_late = now >= own.deadline;
             let Some(place) = own.place.filter(|_| is_sure && is_seen) else {
                 let outcome = match is_sure {
@@ -263,7 +286,7 @@ impl Desk {
             }
             let for_later = mem::take(&mut own.asking_room);
             match for_later <= room {
-                true => own.room = for_later,
+                true => (own.room, own.limit) = (for_later, limit),
                 false => own.is_to_be_told = true,
             }
         }
@@ -275,10 +298,11 @@ impl Desk {
         let mut said = Vec::new();
         let share = self.share();
         let all = self.log.shares_but(&self.me) + share;
-        for (key, own) in &mut self.own {
-            if !own.asking.is_empty() {
+        let mut busy = mem::take(&mut self.busy);
+        for key in &busy {
+            let Some(own) = self.own.get_mut(key).filter(|own| own.asking.is_empty()) else {
                 continue;
-            }
+            };
             if mem::take(&mut own.is_asked_by_others) {
                 let (limit, most) = (facts.limit(key), self.log.most(key, facts.limit(key)));
                 own.is_to_be_told |= !is_far(facts.spent(key), most, limit);
@@ -293,7 +317,7 @@ impl Desk {
             let wanted = own.asking.iter().map(|(_, amount)| amount).sum::<i64>();
             let limit = facts.limit(key);
             // Whatever was granted before is within this record, or given back by it.
-            own.room = 0;
+            (own.room, own.limit) = (0, limit);
             own.asking_room = match is_far(facts.spent(key), part(limit, all), limit) {
                 true if wanted > 0 => (part(limit, share) - held - wanted).max(0),
                 _ => 0,
@@ -307,6 +331,8 @@ impl Desk {
             (own.number, own.sent_at, own.place) = (record.number, now, None);
             said.push(record);
         }
+        busy.retain(|key| self.own.get(key).is_some_and(Own::is_busy));
+        self.busy = busy;
         said
     }
 
@@ -319,10 +345,11 @@ impl Desk {
             // A newcomer, or one that was away.
             false => 0,
         };
-        let own = &mut self.own;
+        let (own, busy) = (&mut self.own, &mut self.busy);
         for key in self.silent.keys() {
             if facts.held(key) > part(facts.limit(key), share) {
                 own.entry(key.clone()).or_default().is_to_be_told = true;
+                busy.insert(key.clone());
             }
         }
         let (log, me) = (&self.log, &self.me);
@@ -334,9 +361,12 @@ impl Desk {
             // by asking, and it is given back long before the log forgets it.
             let told = log.told(key, me).map_or(0, |told| told.held + told.asked);
             own.is_to_be_told |= match own.room + own.asking_room > 0 {
-                true => now - own.sent_at > TOLD_AGAIN_AFTER,
+                true => now - own.sent_at > TOLD_AGAIN_AFTER || own.limit != facts.limit(key),
                 false => told > facts.held(key) + own.promised,
             };
+            if own.has_news() {
+                busy.insert(key.clone());
+            }
             is_held || own.has_news() || !is_idle || now - own.sent_at <= FORGOTTEN_AFTER
         });
         let mut said = self.tell(facts, now);

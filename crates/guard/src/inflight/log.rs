@@ -2,14 +2,25 @@
 
 use hashbrown::HashMap;
 
-use super::{DROPPED_AFTER, FORGOTTEN_AFTER, Holder, Key, SHARED_OUT, Said, Seen, What, part};
+use super::time::{LEAP, LogTime};
+use super::{
+    DROPPED_AFTER, FORGOTTEN_AFTER, Holder, Key, SHARED_OUT, SILENT_AT_MOST, SPEAKS_WITHIN, Said,
+    Seen, What, part,
+};
+
+/// Accounts of which nobody speaks any more are looked for this often, milliseconds of the log's time.
+const SWEPT_EVERY: i64 = 60_000;
 
 /// A holder that is heard.
 #[derive(Debug)]
 struct Heard {
     at: i64,
+    /// Of its last record, believed or not.
+    stamp: i64,
     number: u64,
     share: u32,
+    /// What it told of its share, by what it had read: it may have known that others are gone.
+    told_share: u32,
 }
 
 /// What a holder told of a key last.
@@ -42,53 +53,74 @@ fn name_of(holder: &str) -> &str {
 /// One partition of the log, up to the last record that was read.
 #[derive(Debug, Default)]
 pub(super) struct Log {
-    now: i64,
+    time: LogTime,
     heard: HashMap<Holder, Heard>,
     accounts: HashMap<Key, Account>,
     seen: Seen,
     /// Of the log's beginning only the last record of each key is there: nobody is dropped before
     /// all is read.
     is_caught_up: bool,
+    /// When accounts of which nobody speaks any more were looked for last.
+    swept_at: i64,
 }
 
 impl Log {
     /// Takes the record at `place`, logged at `at`. Returns who is dropped by it.
     pub(super) fn take(&mut self, place: i64, at: i64, said: &Said) -> Vec<Holder> {
-        self.now = self.now.max(at);
-        let dropped = match self.is_caught_up {
+        let before = self.time.now();
+        let has_leapt = self.time.pass(at);
+        let pause = self.time.now() - before;
+        if has_leapt {
+            self.has_leapt(before);
+        } else if pause > LEAP {
+            self.begins_after_long(before);
+        } else if pause > SILENT_AT_MOST && self.heard.contains_key(&said.holder) {
+            self.has_paused();
+        }
+        let dropped = match self.time.is_live() {
             true => self.drop_silent(),
             false => Vec::new(),
         };
-        let now = self.now;
+        let now = self.time.now();
         let heard = self.heard.entry(said.holder.clone());
         let heard = heard.or_insert(Heard {
             at: now,
+            stamp: at,
             number: 0,
             share: 0,
+            told_share: 0,
         });
         if said.number <= heard.number {
             // It came twice, and later things may have been said since.
             return dropped;
         }
-        (heard.at, heard.number) = (now, said.number);
+        (heard.at, heard.stamp, heard.number) = (now, at, said.number);
         for (partition, offset) in &said.seen {
             let known = self.seen.entry(*partition).or_insert(*offset);
             *known = (*known).max(*offset);
         }
         match &said.what {
             What::Beat { share } => {
-                let others = self.shares_but(&said.holder);
+                let share = (*share).min(SHARED_OUT);
+                let others = self.others_than(&said.holder);
+                let others: u32 = others.map(|heard| heard.share).sum();
                 if let Some(heard) = self.heard.get_mut(&said.holder) {
                     let has_room = others + share <= SHARED_OUT || !self.is_caught_up;
                     // Without room, as everybody sees, it stays at what it had.
                     heard.share = match has_room {
-                        true => *share,
-                        false => heard.share.min(*share),
+                        true => share,
+                        false => heard.share.min(share),
                     };
+                    heard.told_share = share;
                 }
             }
             What::Held { key, held, asked } => {
+                let account = self.accounts.get(key);
+                let is_forgotten = account.is_some_and(|account| self.is_forgotten(account));
                 let account = self.accounts.entry(key.clone()).or_default();
+                if is_forgotten {
+                    account.told.clear();
+                }
                 account.at = now;
                 let (held, asked) = (*held, *asked);
                 let told = Told { place, held, asked };
@@ -98,18 +130,79 @@ impl Log {
         dropped
     }
 
-    /// All is read that was there at the beginning.
-    pub(super) fn caught_up(&mut self) {
+    /// All of it comes again, and is known but for those who are gone: nobody is dropped before all is
+    /// read.
+    pub(super) fn begin_again(&mut self) {
+        if self.time.is_live() {
+            self.sweep();
+        }
+        self.time.begins();
+    }
+
+    /// All is read that was there at the beginning. Returns who is dropped.
+    pub(super) fn caught_up(&mut self) -> Vec<Holder> {
         self.is_caught_up = true;
-        self.drop_silent();
+        let leapt_from = self.time.is_live_from_now_on();
+        let now = self.time.now();
+        for heard in self.heard.values_mut() {
+            heard.at = heard.at.min(now);
+        }
+        for account in self.accounts.values_mut() {
+            account.at = account.at.min(now);
+        }
+        if let Some(before) = leapt_from {
+            self.keep_accounts(before);
+        }
+        let dropped = self.drop_silent();
+        self.sweep();
+        dropped
     }
 
     pub(super) fn is_caught_up(&self) -> bool {
         self.is_caught_up
     }
 
+    /// The time is another one: whoever spoke since it is was heard then, and of every key something
+    /// was told just now.
+    fn has_leapt(&mut self, before: i64) {
+        let now = self.time.now();
+        for heard in self.heard.values_mut() {
+            heard.at = heard.stamp.min(now);
+        }
+        self.keep_accounts(before);
+    }
+
+    /// What was not forgotten before the time was another one is not forgotten by that.
+    fn keep_accounts(&mut self, before: i64) {
+        let now = self.time.now();
+        let then = before.min(now);
+        self.accounts
+            .retain(|_, account| then - account.at <= FORGOTTEN_AFTER);
+        for account in self.accounts.values_mut() {
+            account.at = now;
+        }
+    }
+
+    /// The first record after all was read comes long after the last one. Nobody is there any more, or
+    /// the clock was set just now: then they speak in a moment.
+    fn begins_after_long(&mut self, before: i64) {
+        self.has_paused();
+        if self.time.is_live() {
+            self.keep_accounts(before);
+        }
+    }
+
+    /// Nobody was heard for longer than anybody is silent, and now somebody is who was there before: the
+    /// log stood still, or its clock was set. Those who are there speak in a moment.
+    fn has_paused(&mut self) {
+        let heard_at_least = self.time.now() - DROPPED_AFTER + SPEAKS_WITHIN;
+        for heard in self.heard.values_mut() {
+            heard.at = heard.at.max(heard_at_least);
+        }
+    }
+
     fn drop_silent(&mut self) -> Vec<Holder> {
-        let now = self.now;
+        let now = self.time.now();
         let is_silent = |heard: &Heard| now - heard.at > DROPPED_AFTER;
         let silent = self.heard.iter().filter(|(_, heard)| is_silent(heard));
         let dropped: Vec<Holder> = silent.map(|(holder, _)| holder.clone()).collect();
@@ -122,9 +215,28 @@ impl Log {
                 account.told.retain(|holder, _| heard.contains_key(holder));
             }
         }
+        if !dropped.is_empty() || (now - self.swept_at).abs() > SWEPT_EVERY {
+            self.sweep();
+        }
+        dropped
+    }
+
+    /// There may be many: they are not looked through for each record.
+    fn sweep(&mut self) {
+        let now = self.time.now();
+        self.swept_at = now;
         self.accounts
             .retain(|_, account| now - account.at <= FORGOTTEN_AFTER && !account.told.is_empty());
-        dropped
+    }
+
+    /// Whether nobody has spoken of it for so long that it counts as gone.
+    fn is_forgotten(&self, account: &Account) -> bool {
+        self.time.is_live() && self.time.now() - account.at > FORGOTTEN_AFTER
+    }
+
+    fn account(&self, key: &str) -> Option<&Account> {
+        let account = self.accounts.get(key)?;
+        (!self.is_forgotten(account)).then_some(account)
     }
 
     /// Which entries those who spoke had read.
@@ -139,17 +251,17 @@ impl Log {
 
     /// Whether anything was told of a key.
     pub(super) fn knows(&self, key: &str) -> bool {
-        self.accounts.contains_key(key)
+        self.account(key).is_some()
     }
 
     /// What a holder told of a key last.
     pub(super) fn told(&self, key: &str, holder: &Holder) -> Option<Told> {
-        self.accounts.get(key)?.told.get(holder).copied()
+        self.account(key)?.told.get(holder).copied()
     }
 
     /// What all others said they hold of a key, for people.
     pub(super) fn elsewhere(&self, key: &str, me: &Holder) -> i64 {
-        let account = self.accounts.get(key);
+        let account = self.account(key);
         let told = account.iter().flat_map(|account| &account.told);
         let others = told.filter(|(holder, _)| *holder != me);
         others.fold(0, |sum, (_, told)| sum.saturating_add(told.held))
@@ -157,23 +269,31 @@ impl Log {
 
     /// The keys of which anything was told.
     pub(super) fn keys(&self) -> impl Iterator<Item = &Key> {
-        self.accounts.keys()
+        let accounts = self.accounts.iter();
+        let known = accounts.filter(|(_, account)| !self.is_forgotten(account));
+        known.map(|(key, _)| key)
     }
 
     pub(super) fn share_of(&self, holder: &Holder) -> u32 {
         self.heard.get(holder).map_or(0, |heard| heard.share)
     }
 
+    fn others_than(&self, me: &Holder) -> impl Iterator<Item = &Heard> {
+        let others = self.heard.iter().filter(move |(holder, _)| *holder != me);
+        others.map(|(_, heard)| heard)
+    }
+
+    /// What all others may believe that they may share.
     pub(super) fn shares_but(&self, me: &Holder) -> u32 {
-        let others = self.heard.iter().filter(|(holder, _)| *holder != me);
-        others.map(|(_, heard)| heard.share).sum()
+        let shares = self.others_than(me).map(|heard| heard.told_share);
+        shares.fold(0, u32::saturating_add)
     }
 
     /// What all holders may have of a key.
     pub(super) fn most(&self, key: &str, limit: i64) -> i64 {
         let most = { self.heard.iter() }.map(|(holder, heard)| match self.told(key, holder) {
             Some(told) => told.held.saturating_add(told.asked),
-            None => part(limit, heard.share),
+            None => part(limit, heard.told_share),
         });
         most.fold(0, i64::saturating_add)
     }
@@ -199,7 +319,7 @@ impl Log {
                 // What it asks for comes after.
                 Some(told) if told.place > place => (told.held, false),
                 Some(told) => (told.held.saturating_add(told.asked), told.asked > 0),
-                None => (part(limit, heard.share), heard.share > 0),
+                None => (part(limit, heard.told_share), heard.told_share > 0),
             };
             others.most = others.most.saturating_add(most);
             if may_say_less {

@@ -31,6 +31,7 @@ mod log;
 #[cfg(test)]
 mod modelled;
 mod own;
+mod time;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -87,6 +88,10 @@ const BEAT_EVERY: i64 = 1_000;
 const IDLE_BEAT_EVERY: i64 = 4_000;
 /// A holder that is not heard for this long, by the log's time, is dropped, milliseconds.
 const DROPPED_AFTER: i64 = 15_000;
+/// Where anybody lives, somebody is heard this often at least, milliseconds.
+const SILENT_AT_MOST: i64 = 10_000;
+/// After a longer pause each of them is heard within this, milliseconds.
+const SPEAKS_WITHIN: i64 = 5_000;
 /// It admits nothing this long after it sent the last heartbeat that it heard, milliseconds.
 const MUTE_AFTER: i64 = 10_000;
 /// What was asked for and is not heard for this long, while heartbeats are, is refused, milliseconds.

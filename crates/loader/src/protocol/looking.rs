@@ -29,6 +29,12 @@ impl PartitionProtocol {
         self.region.is_some()
     }
 
+    /// Whether it is, because no offset says it.
+    pub(crate) fn looks_without_offsets(&self) -> bool {
+        let mut region = self.region.iter();
+        region.any(Region::is_without_offsets)
+    }
+
     /// The next batch of the region, or its end.
     pub(super) fn look_for(&mut self, now: UnixMillis, read_to: i64) -> Option<Action> {
         let region = self.region.as_ref()?;

@@ -70,7 +70,8 @@ impl Session<'_> {
             // of what is wrong is not loaded: it may be there.
             let is_meant = gap.from == lane.committed.unwrap_or(0);
             let leads_on = reason.is_accepted_by(gap.to);
-            let is_start = lane.committed.is_none() && matches!(reason, StopReason::Lost { .. });
+            let is_start = (lane.committed.is_none() || lane.protocol.looks_without_offsets())
+                && matches!(reason, StopReason::Lost { .. });
             if is_meant && leads_on {
                 self.go_on(at, &topic, gap, is_start)?;
             }

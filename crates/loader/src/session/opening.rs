@@ -1,7 +1,7 @@
 //! A partition is opened: from what is committed, or, without that, from what the warehouse has.
 
 use spendfuse_broken::{Break, is_broken};
-use spendfuse_bus::LogPartition;
+use spendfuse_bus::{Committed, LogPartition};
 use spendfuse_warehouse::migrations::{DEDUPLICATION_SECONDS, DEDUPLICATION_WINDOW};
 
 use super::{REQUEST_TIMEOUT, Session, stage_of};
@@ -18,10 +18,14 @@ impl Session<'_> {
     pub(super) fn open_lane(&mut self, at: LogPartition) -> Result<Option<Lane>, LoaderError> {
         let topic = self.topic(at).to_owned();
         let committed = self.consumer.committed(at, REQUEST_TIMEOUT)?;
-        let committed = committed.map(|known| (known.offset, known.metadata));
         let (first, _) = self.consumer.bounds(at, REQUEST_TIMEOUT)?;
-        let Some(committed) = committed else {
-            return self.open_without_offset(at, &topic, first).map(Some);
+        let committed = match committed {
+            Some(known) if is_loaders_own(&known) => (known.offset, known.metadata),
+            other => {
+                let moved_to = other.map(|known| known.offset);
+                let opened = self.open_without_offset(at, &topic, first, moved_to);
+                return opened.map(Some);
+            }
         };
         let start = match starting_point(committed, first) {
             Ok(start) => start,
@@ -61,15 +65,24 @@ impl Session<'_> {
         Ok(Some(lane))
     }
 
-    /// The lane of a partition that nobody has loaded from, or whose offsets are gone: what the
-    /// warehouse has is told by the warehouse.
+    /// The lane of a partition that nobody has loaded from, or whose offsets are gone, or were moved by
+    /// hand: what the warehouse has is told by the warehouse.
     fn open_without_offset(
         &self,
         at: LogPartition,
         topic: &str,
         first: i64,
+        moved_to: Option<i64>,
     ) -> Result<Lane, LoaderError> {
         let (partition, rules) = (at.partition, self.rules());
+        if let Some(offset) = moved_to {
+            tracing::warn!(
+                topic,
+                partition,
+                offset,
+                "somebody has moved the group's offset; it says nothing of what is loaded"
+            );
+        }
         let mut epochs = self.known_epochs.clone();
         epochs.insert(self.config.epoch);
         let asked = chain_ends(self.warehouse, &epochs, partition, stage_of(at));
@@ -83,7 +96,7 @@ impl Session<'_> {
         };
         if ends == Links::default() || is_broken(Break::LoaderTrustsOffsetsOnly) {
             let protocol = PartitionProtocol::start(topic, partition, rules, first, nothing);
-            return Ok(Lane::new(at, topic, protocol, None));
+            return Ok(Lane::new(at, topic, protocol, moved_to));
         }
         tracing::warn!(
             topic,
@@ -94,11 +107,11 @@ impl Session<'_> {
         );
         let accepts_loss = self
             .accepted_gap(topic, partition)?
-            .is_some_and(|gap| gap.from == 0 && gap.to >= first);
+            .is_some_and(|gap| gap.from == moved_to.unwrap_or(0) && gap.to >= first);
         let region = Region::without_offsets(first, end, ends, accepts_loss);
         let protocol =
             PartitionProtocol::start_with(topic, partition, rules, first, region, nothing);
-        Ok(Lane::new(at, topic, protocol, None))
+        Ok(Lane::new(at, topic, protocol, moved_to))
     }
 
     pub(super) fn rules(&self) -> ProtocolRules {
@@ -112,4 +125,11 @@ impl Session<'_> {
             completes_parts: !self.warehouse.config().replicated,
         }
     }
+}
+
+/// Whether a loader has committed an offset: each writes its metadata. What moves offsets by hand
+/// (`kafka-consumer-groups --reset-offsets`) leaves none, and an offset without it would be taken for
+/// one before which everything is loaded, and behind which nothing is.
+fn is_loaders_own(committed: &Committed) -> bool {
+    !committed.metadata.is_empty()
 }

@@ -5,6 +5,7 @@
 #[path = "../../../warehouse/tests/common/mod.rs"]
 mod common;
 mod fixture;
+mod moved;
 mod power;
 
 use std::path::Path;

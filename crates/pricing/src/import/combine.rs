@@ -155,7 +155,7 @@ fn same_model(
     let is_own = match how {
         Match::Exact | Match::Alias => true,
         Match::Shortened => plain_rates <= plain_sum(prices, at),
-        Match::Maker | Match::Bare => false,
+        Match::Maker | Match::Bare | Match::Region => false,
     };
     (is_own && prices.provider == provider).then(|| (prices.provider.clone(), prices.model.clone()))
 }

@@ -6,7 +6,8 @@
 //! is raised by what resellers add at most, and by what a tier or a fast mode costs that nobody in the
 //! family has.
 //! A unit: the dearest rate of that kind at the provider, else the 90th percentile of all rates of
-//! that kind, else the configured rate.
+//! that kind, else the configured rate. Of what models make (images, films, speech) providers have as
+//! many prices as models: there the dearer one of the two.
 
 mod highest;
 #[cfg(test)]
@@ -125,8 +126,13 @@ impl Ceiling {
         let highest = of_family.or_else(|| index.usual.get(&*provider));
         let of_provider = index.units.get(&*provider).copied().unwrap_or_default();
         let units = UnitKind::ALL.map(|kind| {
+            let own = of_provider[kind as usize];
             let usual = index.usual_units[kind as usize];
-            of_provider[kind as usize].or(usual).unwrap_or(rates.unit)
+            let rate = match kind {
+                UnitKind::Images | UnitKind::VideoSeconds | UnitKind::Characters => own.max(usual),
+                _ => own.or(usual),
+            };
+            rate.unwrap_or(rates.unit)
         });
         Self {
             tokens: highest.map(|highest| Arc::clone(highest.of(named))),

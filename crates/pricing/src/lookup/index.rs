@@ -12,6 +12,7 @@ use super::Match;
 use super::ceiling::CeilingIndex;
 use super::name::{self, Variant};
 use super::names::{Names, NamesRef};
+use super::regions::Regions;
 use crate::book::{Alias, ModelPrices};
 use crate::provider;
 use crate::rate::{Billable, RateKey, Tier, TokenClass};
@@ -60,6 +61,7 @@ pub(crate) struct Index {
     unpriced: HashSet<Names>,
     /// How dear each model is, for comparisons.
     dearness: Vec<Dearness>,
+    regions: Regions,
 }
 
 /// Models priced by token come before those priced by unit: a call that names neither provider is
@@ -88,6 +90,7 @@ impl Index {
                 let separated = separated.into_owned();
                 names.providers.insert(separated, name.provider.clone());
             }
+            names.regions.take(&name, index);
             names.exact.entry(name).or_insert(index);
             if is_variant(&prices.model) {
                 continue;
@@ -176,6 +179,17 @@ impl Index {
             Some(Match::Exact | Match::Alias) => Variant::None,
             _ => name::variant(&self.provider(provider), model),
         }
+    }
+
+    /// The regions that sell what was `found` for calls of `model` at prices of their own, each with
+    /// the place of those in the book.
+    pub(crate) fn regions(
+        &self,
+        models: &[ModelPrices],
+        model: &str,
+        found: usize,
+    ) -> Vec<(String, usize)> {
+        self.regions.of(&models[found], model)
     }
 
     /// At the provider that the call names, under this name or a longer one.
@@ -274,10 +288,14 @@ impl Index {
         let named = self.provider(named);
         let found = { self.sells(&named) }.then(|| self.at_provider(models, &named, model))??;
         let is_another = *named != *provider;
+        let is_resold = is_another && (self.sells(provider) || provider::resells(provider));
+        // What is free at its maker is sold by others.
+        if is_resold && models[found.index].is_free() {
+            return None;
+        }
         Some(Found {
             how: Match::Shortened,
-            ambiguous: found.ambiguous
-                || (is_another && (self.sells(provider) || provider::resells(provider))),
+            ambiguous: found.ambiguous || is_resold,
             ..found
         })
     }

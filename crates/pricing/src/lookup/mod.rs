@@ -12,6 +12,7 @@ mod family;
 mod index;
 mod name;
 pub(crate) mod names;
+mod regions;
 
 pub(crate) use index::Index;
 pub(crate) use name::{Variant, bare, bare_forms};
@@ -29,6 +30,8 @@ pub enum Match {
     Maker,
     /// By the bare name, at another provider.
     Bare,
+    /// In one of the ways above, and the region of the call has prices of its own.
+    Region,
 }
 
 impl Match {
@@ -40,6 +43,7 @@ impl Match {
             Self::Shortened => "name without date, version or prefix",
             Self::Maker => "bare name at its maker",
             Self::Bare => "bare name at another provider",
+            Self::Region => "prices of the region",
         }
     }
 }

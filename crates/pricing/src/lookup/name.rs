@@ -73,11 +73,13 @@ pub(super) fn variant(provider: &str, model: &str) -> Variant {
     }
 }
 
-/// Ways to write `model`, as it is first, in lower case: without what stands in brackets behind it
+/// Ways to write `model`, as it is first, in lower case: a model in a region of Bedrock as price files
+/// do (`bedrock/us-gov-west-1/…`); without what stands in brackets behind it
 /// (Claude Code's `claude-sonnet-5[1m]`), with dashes for dots between numbers (`claude-opus-4.6`)
 /// and dots for dashes, dashes for blanks (`GPT 4o mini`), and Claude's families before or behind their numbers (`claude-5-sonnet`).
 pub(super) fn spellings(model: &str) -> Vec<String> {
-    let mut spellings = vec![model.trim().to_ascii_lowercase()];
+    let name = model.trim().to_ascii_lowercase();
+    let mut spellings = vec![foundation_model(&name).unwrap_or(name)];
     for rewrite in [
         without_brackets,
         dashes_for_blanks,
@@ -93,6 +95,15 @@ pub(super) fn spellings(model: &str) -> Vec<String> {
         }
     }
     spellings
+}
+
+/// `bedrock/eu-west-2/meta.…` for `arn:aws:bedrock:eu-west-2::foundation-model/meta.…`.
+fn foundation_model(name: &str) -> Option<String> {
+    let (_partition, service) = name.strip_prefix("arn:")?.split_once(':')?;
+    let (region, account) = service.strip_prefix("bedrock:")?.split_once(':')?;
+    let (_account, resource) = account.split_once(':')?;
+    let model = resource.strip_prefix("foundation-model/")?;
+    Some(format!("bedrock/{region}/{model}"))
 }
 
 /// `claude-sonnet-5` for `claude-sonnet-5[1m]`.

@@ -228,8 +228,7 @@ impl PartitionLogic for LedgerPartition {
         let mut heartbeat = self.watermark.take(self.seq, self.ledger.budget_version());
         if let Some((_, heartbeat)) = &mut heartbeat {
             let mut wanted: Vec<WantedOpening> = self.ledger.wanted_openings().collect();
-            gauge!(OPENINGS_WANTED, "partition" => self.partition.to_string())
-                .set(wanted.len() as f64);
+            show_wanted(self.partition, wanted.len());
             wanted.truncate(MOST_WANTED);
             heartbeat.openings = wanted;
         }
@@ -240,7 +239,21 @@ impl PartitionLogic for LedgerPartition {
         self.links.finish(outputs)?;
         counter!(BROKEN_LINKS).increment(published.broken_links);
         counter!(WITHOUT_ACCOUNT).increment(published.without_account);
-        gauge!(ACCOUNTS, "partition" => self.partition.to_string()).set(self.ledger.len() as f64);
+        show_accounts(self.partition, self.ledger.len());
         Ok(())
     }
+
+    fn clear_metrics(&self) {
+        self.watermark.clear_metrics();
+        show_wanted(self.partition, 0);
+        show_accounts(self.partition, 0);
+    }
+}
+
+fn show_wanted(partition: u32, openings: usize) {
+    gauge!(OPENINGS_WANTED, "partition" => partition.to_string()).set(openings as f64);
+}
+
+fn show_accounts(partition: u32, accounts: usize) {
+    gauge!(ACCOUNTS, "partition" => partition.to_string()).set(accounts as f64);
 }

@@ -350,6 +350,11 @@ impl PartitionLogic for MeterPartition {
         self.watermark.is_due() || self.meter.has_output()
     }
 
+    fn clear_metrics(&self) {
+        self.watermark.clear_metrics();
+        self.show_sizes(0, 0);
+    }
+
     fn finish(&mut self, outputs: &mut Outputs<'_>) -> Result<(), LogicError> {
         self.rows.close_block();
         self.publish(outputs)?;

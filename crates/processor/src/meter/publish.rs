@@ -83,6 +83,10 @@ impl MeterPartition {
 
     fn export_sizes(&self) {
         let (sessions, ids) = self.meter.sizes();
+        self.show_sizes(sessions, ids);
+    }
+
+    pub(super) fn show_sizes(&self, sessions: usize, ids: usize) {
         let partition = self.config.partition.to_string();
         gauge!(SESSIONS, "partition" => partition.clone()).set(sessions as f64);
         gauge!(DEDUPE_IDS, "partition" => partition).set(ids as f64);

@@ -3,16 +3,18 @@
 
 mod array;
 mod frames;
+mod members;
 mod sse;
 
 use bytes::{Bytes, BytesMut};
 
 pub(crate) use array::Elements;
 pub(crate) use frames::Frames;
+pub(crate) use members::Members;
 pub(crate) use sse::{Events, data_of};
 
 /// A piece longer than this is passed on without being read.
-const LONGEST_PIECE: usize = 8 * 1024 * 1024;
+pub(crate) const LONGEST_PIECE: usize = 8 * 1024 * 1024;
 
 /// Bytes that wait for the end of the piece which they belong to.
 #[derive(Debug, Default)]

@@ -55,8 +55,12 @@ impl Events {
     }
 }
 
+/// What may stand at the beginning of a stream.
+const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
+
 /// The data of an event; empty where it has none, as comments do.
 pub(crate) fn data_of(event: &[u8]) -> Cow<'_, [u8]> {
+    let event = event.strip_prefix(BYTE_ORDER_MARK).unwrap_or(event);
     let lines = event.split(|byte| matches!(byte, b'\n' | b'\r'));
     let mut data = lines.filter_map(|line| {
         let data = line.strip_prefix(b"data")?;
@@ -113,6 +117,15 @@ mod tests {
                 );
             }
         }
+    }
+
+    #[test]
+    fn a_byte_order_mark_hides_no_event() {
+        let events = events(b"\xef\xbb\xbfdata:1\n\ndata: 2\n\n", 1);
+        assert_eq!(
+            (&*data_of(&events[0]), &*data_of(&events[1])),
+            (&b"1"[..], &b"2"[..])
+        );
     }
 
     #[test]

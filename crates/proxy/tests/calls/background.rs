@@ -186,3 +186,19 @@ async fn a_response_is_not_counted_by_counts_that_nobody_can_read() {
     let told = bench.events(1).await;
     assert_eq!(told[0]["data"]["usage"], completed()["usage"]);
 }
+
+#[tokio::test]
+async fn responses_that_their_callers_have_named_are_not_one_event() {
+    let bench = bench().await;
+    for count in 1..=2 {
+        let mut end = completed();
+        end["id"] = json!(format!("resp_{count}"));
+        will_stream(&bench, &[event("response.completed", &end)]);
+        let body =
+            json!({"model": "gpt-4o", "background": true, "stream": true, "request_id": end["id"]});
+        text(bench.post(PATH, &[], body.to_string()).await).await;
+        bench.events(count).await;
+    }
+    let told = bench.events(2).await;
+    assert_ne!(told[0]["id"], told[1]["id"]);
+}

@@ -153,6 +153,56 @@ async fn a_key_in_the_place_of_the_providers_needs_an_upstream_that_has_one() {
     assert!(!format!("{asked:?}").contains(OURS), "{asked:?}");
 }
 
+#[tokio::test]
+async fn a_call_by_a_key_that_tenants_share_names_nothing_that_is_kept_by_it() {
+    let bench = tenants().await;
+    let key = bearer(OURS);
+    let headers = [(key.0, key.1.as_str())];
+    for (upstream, body, wanted) in [
+        (
+            "shared",
+            r#"{"model":"m","previous_response_id":"resp_theirs"}"#,
+            403,
+        ),
+        (
+            "shared",
+            r#"{"model":"m","input":[{"type":"item_reference","id":"msg_theirs"}]}"#,
+            403,
+        ),
+        // Nobody could ask what it has cost.
+        ("shared", r#"{"model":"m","background":true}"#, 403),
+        (
+            "shared",
+            r#"{"model":"m","input":"previous_response_id"}"#,
+            200,
+        ),
+        (
+            "openai-ours",
+            r#"{"model":"m","previous_response_id":"resp_ours"}"#,
+            200,
+        ),
+    ] {
+        let path = format!("/{upstream}/v1/responses");
+        let response = bench.post(&path, &headers, body).await;
+        assert_eq!(response.status(), wanted, "{upstream} {body}");
+    }
+    assert_eq!(bench.asked().len(), 2);
+}
+
+#[tokio::test]
+async fn where_all_keys_are_of_one_workspace_nothing_is_anothers() {
+    let keys = vec![key(OURS, "ours", &[])];
+    let bench = bench_with(keys, &[("shared", Some("sk-shared"))]).await;
+    let key = bearer(OURS);
+    let headers = [(key.0, key.1.as_str())];
+    let body = r#"{"model":"m","previous_response_id":"resp_ours"}"#;
+    let response = bench.post("/shared/v1/responses", &headers, body).await;
+    assert_eq!(response.status(), 200);
+    for path in ["/shared/v1/responses/resp_ours", "/shared/v1/files"] {
+        assert_eq!(bench.ask("GET", path, &headers).await.status(), 200);
+    }
+}
+
 /// Whatever path, header or query somebody tries with the key of one tenant: the other's provider's key
 /// is never used, and every event is the own one's.
 #[tokio::test]

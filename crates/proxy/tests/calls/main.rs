@@ -3,7 +3,9 @@
 
 mod background;
 mod estimates;
+mod hostile;
 mod keys;
+mod lanes;
 mod languages;
 mod questions;
 mod routes;
@@ -202,6 +204,23 @@ async fn a_cheaper_model_is_asked_where_a_budget_says_so() {
     let response = bench.post(CHAT, &[], r#"{"model":"gpt-4o"}"#).await;
     text(response).await;
     assert_eq!(bench.events(2).await[1]["data"].get("flags"), None);
+}
+
+#[tokio::test]
+async fn no_model_that_writes_is_asked_to_embed() {
+    let mut bench = bench().await;
+    let steps = json!([{"at": 50, "do": "downgrade", "to": "gpt-4o-mini"}]);
+    bench.budget("5.00", &steps);
+    bench.spent("c-42", "3.00", "downgrade");
+    let usage = json!({"prompt_tokens": 5, "total_tokens": 5});
+    let embedded = json!({"model": "text-embedding-3-small", "data": [], "usage": usage});
+    bench.will_answer(Answer::json(200, &embedded));
+    let customer = [("x-spendfuse-customer", "c-42")];
+    let body = r#"{"model":"text-embedding-3-small","input":"x"}"#;
+    let response = bench.post("/openai/v1/embeddings", &customer, body).await;
+    text(response).await;
+    assert_eq!(bench.asked()[0].body, body);
+    assert_eq!(bench.events(1).await[0]["data"].get("flags"), None);
 }
 
 #[tokio::test]

@@ -119,6 +119,17 @@ async fn bedrock_is_read_whole_streamed_and_by_its_headers() {
         .await;
     let data = told(&bench, 3).await;
     assert_eq!(data["usage"], json!({"inputTokens": 7, "outputTokens": 9}));
+
+    let usage = json!({"input_tokens": 7, "output_tokens": 9});
+    let claude = json!({"id": "msg_1", "type": "message", "model": "claude-haiku-4-5-20251001",
+        "content": [], "usage": usage});
+    bench.will_answer(Answer::json(200, &claude));
+    bench
+        .post(&path("invoke"), &headers, r#"{"messages":[]}"#)
+        .await;
+    let data = told(&bench, 4).await;
+    assert_eq!(data["usage"], usage);
+    assert_eq!(data["model"], data["request_model"]);
 }
 
 #[tokio::test]
@@ -186,8 +197,7 @@ fn cost(event: &Value) -> Nanos {
 async fn images_of_an_answer_that_is_not_read_are_charged_as_they_were_asked_for() {
     let bench = bench().await;
     let path = "/openai/v1/images/generations";
-    let long = json!({"data": [{"b64_json": "x".repeat(1024 * 1024)}],
-        "usage": {"input_tokens": 10, "output_tokens": 4160}});
+    let long = json!({"data": [{"b64_json": "x".repeat(1024 * 1024)}], "usage": null});
     bench.will_answer(Answer::json(200, &long));
     let body =
         r#"{"model":"gpt-image-1","prompt":"x","n":2,"size":"1024x1024","quality":"medium"}"#;
@@ -259,4 +269,36 @@ async fn audio_is_charged_by_what_is_told_of_it() {
         (&data["usage_format"], &data["units"]),
         (&json!("spendfuse"), &json!({"characters": "3"}))
     );
+}
+
+#[tokio::test]
+async fn pages_that_are_read_and_rankings_by_the_usual_model_are_counted() {
+    let bench = bench().await;
+    let usage = json!({"pages_processed": 7, "doc_size_bytes": 3_002_783});
+    let answer = json!({"pages": [], "model": "mistral-ocr-2505", "usage_info": usage});
+    bench.will_answer(Answer::json(200, &answer));
+    let body = r#"{"model":"mistral-ocr-latest","document":{}}"#;
+    text(bench.post("/openai/v1/ocr", &[], body).await).await;
+    let pages = bench.events(1).await[0]["data"].clone();
+    assert_eq!(
+        (&pages["usage"], &pages["model"]),
+        (&usage, &answer["model"])
+    );
+    assert_eq!(pages["operation"], "ocr");
+
+    let billed = json!({"billed_units": {"search_units": 1}});
+    let answer = json!({"id": "r-1", "results": [], "meta": billed});
+    bench.will_answer(Answer::json(200, &answer));
+    let body = r#"{"query":"q","documents":["d"]}"#;
+    let response = bench.post("/openai/v1/rerank", &[], body).await;
+    assert_eq!(response.status(), 200);
+    text(response).await;
+    let ranking = bench.events(2).await[1]["data"].clone();
+    assert_eq!(
+        (&ranking["usage"], &ranking["model"]),
+        (&billed, &json!("rerank-v3.5"))
+    );
+    // Of others the model is known to the server alone.
+    let response = bench.post("/openai/v2/rerank", &[], body).await;
+    assert_eq!(response.status(), 400);
 }

@@ -141,6 +141,15 @@ pub async fn bench() -> Bench {
 
 /// The same with keys, and more upstreams of OpenAI: their names, and the provider's keys for them.
 pub async fn bench_with(keys: Vec<Key>, more: &[(&str, Option<&str>)]) -> Bench {
+    bench_of(keys, more, |_| {}).await
+}
+
+/// The same with other settings.
+pub async fn bench_of(
+    keys: Vec<Key>,
+    more: &[(&str, Option<&str>)],
+    change: impl FnOnce(&mut ProxyConfig),
+) -> Bench {
     let stub = Stub::default();
     let upstream = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let base_url = format!("http://{}", upstream.local_addr().unwrap());
@@ -191,7 +200,7 @@ pub async fn bench_with(keys: Vec<Key>, more: &[(&str, Option<&str>)]) -> Bench 
         upstream.key = key.and_then(Token::new);
         upstreams.insert((*name).to_owned(), upstream);
     }
-    let config = ProxyConfig {
+    let mut config = ProxyConfig {
         listen: ([127, 0, 0, 1], 0).into(),
         upstreams,
         attributing: Attributing {
@@ -205,6 +214,7 @@ pub async fn bench_with(keys: Vec<Key>, more: &[(&str, Option<&str>)]) -> Bench 
         fingerprint_key: Token::new("workspace-key-1"),
         ..ProxyConfig::default()
     };
+    change(&mut config);
     let listener = spendfuse_proxy::bind(&config, sidecar.keys())
         .await
         .unwrap();
@@ -299,10 +309,24 @@ impl Bench {
         self.client.request(request).await.unwrap()
     }
 
-    pub async fn get(&self, path: &str) -> Response<hyper::body::Incoming> {
-        let request = axum::http::Request::get(format!("{}{path}", self.address));
+    /// A request without a body.
+    pub async fn ask(
+        &self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+    ) -> Response<hyper::body::Incoming> {
+        let mut request = axum::http::Request::builder().method(method);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let request = request.uri(format!("{}{path}", self.address));
         let request = request.body(Body::empty()).unwrap();
         self.client.request(request).await.unwrap()
+    }
+
+    pub async fn get(&self, path: &str) -> Response<hyper::body::Incoming> {
+        self.ask("GET", path, &[]).await
     }
 
     /// The usage events that were told, once there are `count`.

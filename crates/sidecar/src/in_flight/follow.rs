@@ -83,9 +83,8 @@ impl InFlight {
                 self.beat();
             }
             // What comes again was heard before, and is told apart by its number.
-            FollowerEvent::EndOfPartition { .. }
-            | FollowerEvent::Drained
-            | FollowerEvent::Reset => {}
+            FollowerEvent::Reset => self.begin_again(),
+            FollowerEvent::EndOfPartition { .. } | FollowerEvent::Drained => {}
             // Nothing is admitted by what is not heard; the follower logs it.
             FollowerEvent::Failed(_) | FollowerEvent::Recovered => {}
         }

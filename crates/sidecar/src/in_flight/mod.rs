@@ -3,8 +3,9 @@
 //!
 //! The rule is `spendfuse_guard::inflight`, which does no I/O. Here is what it needs: the records
 //! ([`wire`]), the follower and the clock ([`follow`]), how far the blocklist is read
-//! ([`positions`]), and the callers that wait.
+//! ([`positions`]), and the calls that wait ([`desks`]).
 
+mod desks;
 mod follow;
 mod joining;
 mod positions;
@@ -14,18 +15,16 @@ mod wire;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use hashbrown::HashMap;
 use metrics::{counter, histogram};
 use spendfuse_broken::{Break, is_broken};
 use spendfuse_bus::producer::{EventProducer, EventRecord, ProducerOptions};
 use spendfuse_bus::{BusError, Condition, KafkaConfig, Part};
 use spendfuse_domain::Topics;
 use spendfuse_domain::UnixMillis;
-use spendfuse_domain::routing::partition_of;
-use spendfuse_guard::inflight::{Decided, Desk, Facts, Holder, Key, Said, Seen, Way, What};
-use spendfuse_guard::{CheckRequest, Clock, Expected, Guard, Met, NotReserved, Reserving, State};
-use tokio::sync::oneshot;
+use spendfuse_guard::inflight::{Decided, Desk, Facts, Holder, Key, Said, Seen, What};
+use spendfuse_guard::{CheckRequest, Clock, Expected, Guard, NotReserved, Reserving, State};
 
+use desks::{Asked, Desks, Granted};
 pub(crate) use follow::follow;
 use joining::Joining;
 pub(crate) use positions::Positions;
@@ -34,9 +33,6 @@ use crate::metrics::{IN_FLIGHT_ASKED, IN_FLIGHT_SECONDS, IN_FLIGHT_SENT, IN_FLIG
 
 /// How long an answer of other sidecars is waited for, milliseconds.
 const PATIENCE_MILLIS: i64 = 250;
-/// A call that hears nothing at all of what it asked for by then is refused. Where the log is not heard
-/// for so long that this sidecar is stale, it is told earlier, and follows the budget's `on_stale`.
-const LONGEST_WAIT: Duration = Duration::from_secs(2);
 /// Brokers that answer let a sidecar know what is spent and held within a second or two of its start.
 /// From then on reservations are judged as each budget's `on_stale` and `sidecar.cold_start` say.
 const JOINS_WITHIN: Duration = Duration::from_secs(5);
@@ -54,19 +50,6 @@ pub(crate) struct InFlight {
     desks: Mutex<Desks>,
     joining: Joining,
     health: Part,
-}
-
-#[derive(Default)]
-struct Desks {
-    by_partition: Vec<Desk>,
-    tickets: u64,
-    waiting: HashMap<u64, Waiting>,
-}
-
-struct Waiting {
-    key: Key,
-    amount: i64,
-    tell: oneshot::Sender<Decided>,
 }
 
 /// What the rule asks of the guard.
@@ -153,16 +136,24 @@ impl InFlight {
     ) -> Result<Reserving<'a>, NotReserved> {
         self.joining.wait().await;
         let guard = &self.guard;
-        let met = guard.met(request, expected, self.clock.now())?;
-        let answers = {
+        let planned = guard.plan(request, expected, self.clock.now())?;
+        let met = guard.met(request, &planned, self.clock.now());
+        let reserve = |granted: &[Key]| {
+            let now = self.clock.now();
+            guard.reserve_granted(request, &planned, timeout_millis, granted, now)
+        };
+        let asked = {
             let mut desks = self.desks();
             let asked = desks.ask_where_needed(&met, &self.view(), self.monotonic());
             if asked.is_empty() {
                 // Before the desks are asked anything else, what is counted is held.
-                return guard.reserve(request, expected, timeout_millis, self.clock.now());
+                return reserve(&[]);
             }
             asked
         };
+        let asked = asked.into_iter().map(|one| Asked::new(self, one));
+        // All from now on: what is granted meanwhile must be given back, too.
+        let asked: Vec<Asked<'_>> = asked.collect();
         counter!(IN_FLIGHT_ASKED).increment(1);
         let began = Instant::now();
         self.turn();
@@ -171,28 +162,24 @@ impl InFlight {
             parts: Vec::new(),
         };
         let mut refused: Vec<Key> = Vec::new();
-        for (met, answer) in answers {
-            let answer = match answer {
-                Some(answer) => tokio::time::timeout(LONGEST_WAIT, answer).await,
-                None => Ok(Ok(Decided::Unsure)),
-            };
-            match answer {
-                Ok(Ok(Decided::Granted)) => granted.parts.push((met.key.clone(), met.amount)),
-                Ok(Ok(Decided::Refused)) | Err(_) => refused.push(met.key.clone()),
+        for mut asked in asked {
+            let decided = asked.decided().await;
+            let met = &asked.met;
+            match decided {
+                Decided::Granted => granted.parts.push((met.key.clone(), met.amount)),
+                Decided::Refused => refused.push(met.key.clone()),
                 // By what is known here, or as the budget says.
-                Ok(Ok(Decided::Unsure) | Err(_)) if met.blocks_unsure => {
-                    refused.push(met.key.clone());
-                }
-                Ok(Ok(Decided::Unsure) | Err(_)) => counter!(IN_FLIGHT_UNSURE).increment(1),
+                Decided::Unsure if met.blocks_unsure => refused.push(met.key.clone()),
+                Decided::Unsure => counter!(IN_FLIGHT_UNSURE).increment(1),
             }
         }
         histogram!(IN_FLIGHT_SECONDS).record(began.elapsed().as_secs_f64());
-        let now = self.clock.now();
+        let refuse = |keys: &[Key]| guard.refuse(request, &planned, keys, self.clock.now());
         if !refused.is_empty() {
             if is_broken(Break::RollbackForgotten) {
                 std::mem::forget(granted);
             }
-            return guard.refuse(request, expected, &refused, now);
+            return Ok(refuse(&refused));
         }
         let keys: Vec<Key> = granted.parts.iter().map(|(key, _)| key.clone()).collect();
         let mut desks = self.desks();
@@ -200,8 +187,8 @@ impl InFlight {
         let silent = { met.iter() }.filter(|met| !keys.contains(&met.key));
         let late = desks.count(silent, &self.view(), self.monotonic());
         let reserved = match late.is_empty() {
-            true => guard.reserve_granted(request, expected, timeout_millis, &keys, now),
-            false => guard.refuse(request, expected, &late, now),
+            true => reserve(&keys),
+            false => Ok(refuse(&late)),
         };
         drop(desks);
         drop(granted);
@@ -317,6 +304,12 @@ impl InFlight {
         }
     }
 
+    fn begin_again(&self) {
+        for desk in &mut self.desks().by_partition {
+            desk.begin_again();
+        }
+    }
+
     fn caught_up(&self) {
         for desk in &mut self.desks().by_partition {
             desk.caught_up();
@@ -332,81 +325,4 @@ impl InFlight {
 fn unheard() -> Condition {
     let sentence = "what other sidecars hold is not known: topic inflight is not heard, or this sidecar not in it; reservations hold within this sidecar, and follow each budget's on_stale";
     Condition::ReadyBut(sentence.to_owned())
-}
-
-type Answer = Option<oneshot::Receiver<Decided>>;
-
-impl Desks {
-    /// Where `key` is told of; `None` before the topic is known.
-    fn desk_of(&mut self, key: &str) -> Option<&mut Desk> {
-        let partitions = u32::try_from(self.by_partition.len()).unwrap_or(u32::MAX);
-        let partition = partition_of(key.as_bytes(), partitions.max(1));
-        self.by_partition.get_mut(partition as usize)
-    }
-
-    /// How what a call counts in a budget is admitted.
-    fn way(&mut self, met: &Met, view: &View<'_>, now: i64) -> Way {
-        let desk = self.desk_of(&met.key);
-        desk.map_or(Way::Unsure, |desk| {
-            desk.way(&met.key, met.amount, view, now)
-        })
-    }
-
-    /// Counts what may be admitted without asking as admitted; returns what may not any more.
-    fn count<'m>(
-        &mut self,
-        met: impl Iterator<Item = &'m Met>,
-        view: &View<'_>,
-        now: i64,
-    ) -> Vec<Key> {
-        met.filter(|met| self.way(met, view, now) == Way::Log)
-            .map(|met| met.key.clone())
-            .collect()
-    }
-
-    /// Asks for what may not be admitted without; where nothing is asked, all is counted as admitted.
-    fn ask_where_needed(&mut self, met: &[Met], view: &View<'_>, now: i64) -> Vec<(Met, Answer)> {
-        let mut asked = Vec::new();
-        for met in met {
-            match self.way(met, view, now) {
-                Way::Silent => {}
-                Way::Unsure => asked.extend(met.blocks_unsure.then(|| (met.clone(), None))),
-                Way::Log => asked.push((met.clone(), Some(self.ask(met)))),
-            }
-        }
-        asked
-    }
-
-    fn ask(&mut self, met: &Met) -> oneshot::Receiver<Decided> {
-        self.tickets += 1;
-        let ticket = self.tickets;
-        if let Some(desk) = self.desk_of(&met.key) {
-            desk.ask(&met.key, met.amount, ticket);
-        }
-        let (tell, answer) = oneshot::channel();
-        let waiting = Waiting {
-            key: met.key.clone(),
-            amount: met.amount,
-            tell,
-        };
-        self.waiting.insert(ticket, waiting);
-        answer
-    }
-}
-
-/// What was granted to a call, until it is held or not wanted any more.
-struct Granted<'a> {
-    in_flight: &'a InFlight,
-    parts: Vec<(Key, i64)>,
-}
-
-impl Drop for Granted<'_> {
-    fn drop(&mut self) {
-        let mut desks = self.in_flight.desks();
-        for (key, amount) in &self.parts {
-            if let Some(desk) = desks.desk_of(key) {
-                desk.done(key, *amount);
-            }
-        }
-    }
 }

@@ -37,6 +37,8 @@ struct Keys {
     by_first: HashMap<u64, Vec<Arc<Key>>>,
     /// The workspaces of the keys that name an upstream; `None` is that of a key of all.
     owners: HashMap<String, BTreeSet<Option<String>>>,
+    /// Those of all keys; as above.
+    workspaces: BTreeSet<Option<String>>,
 }
 
 impl Keyring {
@@ -59,6 +61,7 @@ impl Keyring {
         let (mut names, mut hashes) = (BTreeSet::new(), BTreeSet::new());
         let mut by_first: HashMap<u64, Vec<Arc<Key>>> = HashMap::new();
         let mut owners: HashMap<String, BTreeSet<Option<String>>> = HashMap::new();
+        let workspaces = all.iter().map(|key| key.workspace.clone()).collect();
         for key in &all {
             if !names.insert(&key.name) || !hashes.insert(key.hash.0) {
                 return Err(BadKeys::Twice(key.name.clone()));
@@ -78,6 +81,7 @@ impl Keyring {
             all,
             by_first,
             owners,
+            workspaces,
         }));
         Ok(())
     }
@@ -107,6 +111,13 @@ impl Keyring {
     /// Whether a key names this upstream: it is for no others then.
     pub fn is_owned(&self, upstream: &str) -> bool {
         self.0.keys.load().owners.contains_key(upstream)
+    }
+
+    /// Whether any key is not of this workspace alone.
+    pub fn are_others_than(&self, workspace: &str) -> bool {
+        let keys = self.0.keys.load();
+        let mut workspaces = keys.workspaces.iter();
+        workspaces.any(|one| one.as_deref() != Some(workspace))
     }
 
     /// Whether all keys that name this upstream are of this workspace.

@@ -8,6 +8,7 @@
 mod connections;
 mod memory;
 mod own_wakes;
+pub(crate) mod unix;
 
 use std::convert::Infallible;
 use std::future::poll_fn;

@@ -9,6 +9,9 @@ const HEADER_BYTES: usize = 12;
 /// More than any event and its key; a longer length is not a length.
 const MAX_CONTENT_BYTES: usize = 4 * 1024 * 1024;
 
+/// More than any frame.
+pub(super) const MAX_BYTES: usize = HEADER_BYTES + MAX_CONTENT_BYTES;
+
 /// An event that waits for the broker.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SpooledEvent {
@@ -55,13 +58,22 @@ impl SpooledEvent {
     }
 }
 
-/// How many leading bytes of `bytes` are whole, unharmed frames.
+/// Where the last whole, unharmed frame of `bytes` ends: what lies behind was not written whole.
 pub(super) fn sound_length(bytes: &[u8]) -> usize {
     let mut sound = 0;
-    while let Some((_, length)) = content(&bytes[sound..]) {
-        sound += length;
+    while let Some(start) = next_sound(&bytes[sound..]) {
+        sound += start;
+        while let Some((_, length)) = content(&bytes[sound..]) {
+            sound += length;
+        }
     }
     sound
+}
+
+/// Where the first whole, unharmed frame of `bytes` begins, if there is one: before it lies what the
+/// disk did not keep.
+pub(super) fn next_sound(bytes: &[u8]) -> Option<usize> {
+    (0..bytes.len()).find(|start| content(&bytes[*start..]).is_some())
 }
 
 fn content(bytes: &[u8]) -> Option<(&[u8], usize)> {

@@ -3,7 +3,8 @@
 //! Append-only segments of checked frames in one directory, synced to disk before anybody is told
 //! that an event is safe, replayed in order. A position file says what the broker already has; it
 //! may lag behind, and then events go out twice with the same ids, which the meter counts once.
-//! After `kill -9` or a power cut a torn tail is cut off: nobody was told that it was safe.
+//! After `kill -9` or a power cut a torn tail is cut off: nobody was told that it was safe. Events that
+//! the disk did not keep are passed over, and those behind them are sent.
 //!
 //! Blocking I/O without tokio; callers put it on a blocking thread.
 
@@ -201,7 +202,13 @@ impl Spool {
             .and_then(|_| file.take(MAX_READ_BYTES).read_to_end(&mut bytes))
             .map_err(at(&path))?;
         let mut events = Vec::new();
-        let mut length = 0;
+        let mut length = passed_over(&path, &bytes);
+        let mut from = self.position.offset;
+        if bytes.is_empty() && !self.is_empty() {
+            // What was written there is gone, and waited for in vain.
+            from = from.max(self.segments[0].bytes);
+            tracing::error!(path = %path.display(), "a file of the spool is shorter than what was written: its last events are lost");
+        }
         while events.len() < at_most
             && let Some((event, frame)) = SpooledEvent::read(&bytes[length..])
         {
@@ -210,7 +217,7 @@ impl Spool {
         }
         self.read_to = Some(Position {
             segment: self.position.segment,
-            offset: self.position.offset + length as u64,
+            offset: from + length as u64,
         });
         Ok(events)
     }
@@ -232,10 +239,11 @@ impl Spool {
                 from = usize::try_from(self.position.offset).unwrap_or(usize::MAX);
             }
             while let Some(rest) = bytes.get(from..)
-                && let Some((event, length)) = SpooledEvent::read(rest)
+                && let Some(start) = frame::next_sound(rest)
+                && let Some((event, length)) = SpooledEvent::read(&rest[start..])
             {
                 take(event);
-                from += length;
+                from += start + length;
             }
         }
         Ok(())
@@ -332,6 +340,20 @@ fn is_full(error: &io::Error) -> bool {
 fn sync_directory(directory: &Path) -> Result<(), SpoolError> {
     let synced = File::open(directory).and_then(|directory| directory.sync_all());
     synced.map_err(at(directory))
+}
+
+/// How many of `bytes` no event can be read from, until one can or they end. Where there is more behind
+/// them, one may have begun in them.
+fn passed_over(path: &Path, bytes: &[u8]) -> usize {
+    let to_end = match bytes.len() as u64 == MAX_READ_BYTES {
+        true => bytes.len() - frame::MAX_BYTES,
+        false => bytes.len(),
+    };
+    let lost = frame::next_sound(bytes).unwrap_or(to_end);
+    if lost > 0 {
+        tracing::error!(path = %path.display(), lost, "bytes of the spool are damaged: their events are lost");
+    }
+    lost
 }
 
 /// Cuts a segment behind its last whole frame and says how long it is then.

@@ -25,7 +25,8 @@ impl Position {
         if !path.exists() {
             return Ok(Self::default());
         }
-        let text = fs::read_to_string(&path).map_err(at(&path))?;
+        let bytes = fs::read(&path).map_err(at(&path))?;
+        let text = String::from_utf8_lossy(&bytes);
         let parsed = text.trim().split_once(' ').and_then(|(segment, offset)| {
             Some(Self {
                 segment: segment.parse().ok()?,

@@ -81,6 +81,94 @@ fn a_torn_tail_of_any_length_is_cut_and_what_was_promised_stays() {
 }
 
 #[test]
+fn an_event_that_the_disk_did_not_keep_is_lost_alone() {
+    let mut whole = Vec::new();
+    events(0..1)[0].write(&mut whole);
+    let frame = whole.len();
+    // In its length, its checksum, its content; before the spool is opened, and while it is open.
+    for (place, is_open) in [(2, false), (7, false), (20, false), (2, true), (20, true)] {
+        let directory = TempDir::new().unwrap();
+        let mut spool = Spool::open(config(&directory)).unwrap();
+        spool.append(&events(0..4)).unwrap();
+        let path = segment_path(&config(&directory).directory, spool.last().number);
+        let mut bytes = fs::read(&path).unwrap();
+        bytes[frame + place] ^= 0x40;
+        let harm = || fs::write(&path, &bytes).unwrap();
+        if is_open {
+            harm();
+        } else {
+            drop(spool);
+            harm();
+            spool = Spool::open(config(&directory)).unwrap();
+        }
+        spool.append(&events(4..5)).unwrap();
+        let expected = [events(0..1), events(2..5)].concat();
+        let mut waiting = Vec::new();
+        spool.each_waiting(|event| waiting.push(event)).unwrap();
+        assert_eq!(waiting, expected, "{place}");
+        assert_eq!(replay(&mut spool, 10), expected, "{place}");
+    }
+}
+
+#[test]
+fn nothing_readable_at_all_ends_the_replay_and_not_the_sidecar() {
+    let directory = TempDir::new().unwrap();
+    let mut spool = Spool::open(config(&directory)).unwrap();
+    spool.append(&events(0..2)).unwrap();
+    let path = segment_path(&config(&directory).directory, spool.last().number);
+    let length = fs::read(&path).unwrap().len();
+    fs::write(&path, vec![0xff; length]).unwrap();
+    assert!(replay(&mut spool, 10).is_empty());
+    fs::write(config(&directory).directory.join("position"), [0xff; 8]).unwrap();
+    drop(spool);
+    let mut spool = Spool::open(config(&directory)).unwrap();
+    spool.append(&events(2..3)).unwrap();
+    assert_eq!(replay(&mut spool, 10), events(2..3));
+}
+
+#[test]
+fn a_file_that_has_become_shorter_ends_with_what_is_left() {
+    for kept in [0, 1] {
+        let directory = TempDir::new().unwrap();
+        let mut spool = Spool::open(config(&directory)).unwrap();
+        let mut whole = Vec::new();
+        events(0..1)[0].write(&mut whole);
+        // The first segment is full with these.
+        spool.append(&events(0..4)).unwrap();
+        let path = segment_path(&config(&directory).directory, spool.last().number);
+        spool.append(&events(4..5)).unwrap();
+        let file = OpenOptions::new().write(true).open(&path).unwrap();
+        file.set_len(whole.len() as u64 * kept).unwrap();
+        let mut sent = Vec::new();
+        for _ in 0..10 {
+            sent.extend(spool.next_batch(10).unwrap());
+            spool.confirm().unwrap();
+        }
+        let expected = [events(0..u32::try_from(kept).unwrap()), events(4..5)].concat();
+        assert_eq!(sent, expected, "{kept}");
+        assert!(spool.is_empty());
+    }
+}
+
+#[test]
+fn an_event_behind_more_damage_than_is_read_at_once_is_sent() {
+    let directory = TempDir::new().unwrap();
+    let config = SpoolConfig {
+        max_bytes: 100_000_000,
+        segment_bytes: 100_000_000,
+        ..config(&directory)
+    };
+    drop(Spool::open(config.clone()).unwrap());
+    // The event begins in what is read at once, and ends behind it.
+    let mut bytes = vec![0xff; usize::try_from(MAX_READ_BYTES).unwrap() - 20];
+    events(0..1)[0].write(&mut bytes);
+    let numbers = segment_numbers(&config.directory).unwrap();
+    fs::write(segment_path(&config.directory, numbers[0]), &bytes).unwrap();
+    let mut spool = Spool::open(config).unwrap();
+    assert_eq!(replay(&mut spool, 10), events(0..1));
+}
+
+#[test]
 fn a_full_spool_takes_nothing_until_the_broker_has_taken_something() {
     let directory = TempDir::new().unwrap();
     let mut spool = Spool::open(config(&directory)).unwrap();

@@ -26,7 +26,9 @@ pub(super) struct UsageResponse {
     #[serde(skip_serializing_if = "is_zero")]
     pub(super) conflicts: usize,
     pub(super) rejected: usize,
-    /// An [`EventResult`] each; written one by one, because thousands take a thread for milliseconds.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub(super) unavailable: usize,
+    /// An [`EventResult`] or [`NotSafe`] each; written one by one, because thousands take a thread for milliseconds.
     pub(super) results: Vec<Box<RawValue>>,
     /// Why the others are not safe (503).
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -47,6 +49,15 @@ pub(super) struct EventResult {
     pub(super) outcome: Outcome,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(super) warnings: Vec<Warning>,
+}
+
+/// What is told of an event that neither broker nor spool took.
+#[derive(Debug, Serialize)]
+struct NotSafe<'a> {
+    index: usize,
+    id: Option<&'a str>,
+    status: &'static str,
+    detail: &'static str,
 }
 
 #[derive(Debug, Serialize)]
@@ -94,7 +105,8 @@ pub(super) struct NotCounted {
 }
 
 impl UsageResponse {
-    pub(super) fn add(&mut self, result: EventResult) {
+    /// Adds the result of an event that is safe, or rejected.
+    pub(super) fn add(&mut self, result: &EventResult) {
         let count = match result.outcome {
             Outcome::Accepted(_) => &mut self.accepted,
             Outcome::Late(_) => &mut self.late,
@@ -105,7 +117,25 @@ impl UsageResponse {
             Outcome::Rejected { .. } => &mut self.rejected,
         };
         *count += 1;
-        let result = to_raw_value(&result).expect("texts and numbers become JSON");
+        self.push(result);
+    }
+
+    /// The same where not all events could be made safe: nothing is promised of any.
+    pub(super) fn add_unsafe(&mut self, result: &EventResult) {
+        if matches!(result.outcome, Outcome::Rejected { .. }) {
+            return self.add(result);
+        }
+        self.unavailable += 1;
+        self.push(&NotSafe {
+            index: result.index,
+            id: result.id.as_deref(),
+            status: "unavailable",
+            detail: "neither the broker nor the spool has taken it for certain; send it again with the same id",
+        });
+    }
+
+    fn push(&mut self, result: &impl Serialize) {
+        let result = to_raw_value(result).expect("texts and numbers become JSON");
         self.results.push(result);
     }
 }

@@ -32,8 +32,14 @@ pub(crate) fn parts<'b>(body: &'b [u8], content_type: &str) -> Vec<Part<'b>> {
 }
 
 fn lines(body: &[u8]) -> impl Iterator<Item = &[u8]> {
-    body.split(|byte| *byte == b'\n')
-        .map(|line| line.trim_ascii())
+    // Each of a JSON text sequence begins with this, and may be of several lines (RFC 7464).
+    const RECORD_SEPARATOR: u8 = 0x1e;
+    let separator = match body.contains(&RECORD_SEPARATOR) {
+        true => RECORD_SEPARATOR,
+        false => b'\n',
+    };
+    body.split(move |byte| *byte == separator)
+        .map(<[u8]>::trim_ascii)
         .filter(|line| !line.is_empty())
 }
 
@@ -61,11 +67,17 @@ mod tests {
                 3,
             ),
             ("{\"a\":1}\n{\"b\":2}\n{", "", 3),
+            (
+                "\u{1e}{\"a\":1}\n\u{1e}{\"b\":\n2}\n",
+                "application/json-seq",
+                2,
+            ),
             ("[]", "", 0),
         ] {
             let parts = parts(body.as_bytes(), content_type);
             assert_eq!(parts.len(), count, "{body}");
-            assert!(parts.iter().all(Result::is_ok));
+            let is_object = |part: &Part<'_>| part.as_ref().is_ok_and(|part| part[0] != 0x1e);
+            assert!(parts.iter().all(is_object), "{body}");
         }
         for broken in ["", "[{\"a\":1}, {", "{\"a\":"] {
             let parts = parts(broken.as_bytes(), "application/json");

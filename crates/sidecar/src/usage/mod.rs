@@ -65,7 +65,7 @@ async fn take(sidecar: &Sidecar, caller: &Caller, headers: &HeaderMap, body: &[u
         Err(error) => return error.response(StatusCode::BAD_REQUEST),
     };
     let mut judging = Judging::new(sidecar, caller, source);
-    let mut answer = UsageResponse::default();
+    let mut results = Vec::with_capacity(parts.len());
     let mut turn = Turn::begin();
     for (index, part) in parts.into_iter().enumerate() {
         turn.give_way().await;
@@ -78,23 +78,36 @@ async fn take(sidecar: &Sidecar, caller: &Caller, headers: &HeaderMap, body: &[u
             Ok((id, outcome)) => (Some(id), outcome),
             Err(Refusal { reason, detail }) => (id, Outcome::Rejected { reason, detail }),
         };
-        answer.add(EventResult {
+        results.push(EventResult {
             index,
             id,
             outcome,
             warnings,
         });
     }
-    counter!(USAGE_EVENTS, "outcome" => "rejected").increment(answer.rejected as u64);
     let delivered = judging.finish().deliver(sidecar).await;
+    let mut answer = UsageResponse::default();
+    for result in &results {
+        turn.give_way().await;
+        match &delivered {
+            Ok(()) => answer.add(result),
+            Err(_) => answer.add_unsafe(result),
+        }
+    }
+    counter!(USAGE_EVENTS, "outcome" => "rejected").increment(answer.rejected as u64);
     let status = match &delivered {
         Err(_) => StatusCode::SERVICE_UNAVAILABLE,
         Ok(()) if answer.rejected > 0 || answer.results.is_empty() => StatusCode::BAD_REQUEST,
         Ok(()) => StatusCode::ACCEPTED,
     };
-    answer.error = delivered
-        .err()
-        .map(|error| ApiError::new("unavailable", error.to_string()));
+    answer.error = match delivered {
+        Err(error) => Some(ApiError::new("unavailable", error.to_string())),
+        Ok(()) if answer.results.is_empty() => {
+            let message = "the body holds no event; send one, an array of them, or lines";
+            Some(ApiError::bad_request(message))
+        }
+        Ok(()) => None,
+    };
     let mut response = json(status, &answer);
     if status == StatusCode::SERVICE_UNAVAILABLE {
         let retry = header::HeaderValue::from_static("1");

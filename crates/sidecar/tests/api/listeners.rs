@@ -1,6 +1,7 @@
 //! Real sockets: TCP and Unix, stale socket files, an orderly stop.
 
 use std::io;
+use std::time::Duration;
 
 use crate::support::{bench, config};
 use spendfuse_sidecar::{Listeners, SidecarConfig, SidecarError, Token, serve};
@@ -49,6 +50,72 @@ async fn both_sockets_answer_until_the_stop_and_the_token_is_for_tcp() -> io::Re
     serving.await.unwrap().unwrap();
     assert!(!path.exists());
     assert!(TcpStream::connect(address).await.is_err());
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_socket_that_somebody_listens_to_is_left_alone() -> io::Result<()> {
+    let directory = TempDir::new()?;
+    let path = directory.path().join("sidecar.sock");
+    let config = SidecarConfig {
+        listen: None,
+        unix_socket: Some(path.clone()),
+        ..config()
+    };
+    let (stop, stopped) = oneshot::channel::<()>();
+    let first = Listeners::bind(&config).await.unwrap();
+    let refused = Listeners::bind(&config).await.err().unwrap();
+    assert!(matches!(refused, SidecarError::Listen { .. }), "{refused}");
+    let sidecar = bench(config.clone(), None).sidecar;
+    let serving = tokio::spawn(serve(sidecar, first, async {
+        let _ = stopped.await;
+    }));
+    assert!(ask(UnixStream::connect(&path).await?).await.contains("200"));
+    // Somebody takes the path away, and a second sidecar has it when the first one stops.
+    std::fs::remove_file(&path)?;
+    let second = Listeners::bind(&config).await.unwrap();
+    stop.send(()).unwrap();
+    serving.await.unwrap().unwrap();
+    let sidecar = bench(config, None).sidecar;
+    tokio::spawn(serve(sidecar, second, std::future::pending()));
+    assert!(ask(UnixStream::connect(&path).await?).await.contains("200"));
+    Ok(())
+}
+
+#[tokio::test]
+async fn who_stops_gives_its_path_away_before_its_last_requests_have_ended() -> io::Result<()> {
+    let directory = TempDir::new()?;
+    let path = directory.path().join("sidecar.sock");
+    let config = SidecarConfig {
+        listen: None,
+        unix_socket: Some(path.clone()),
+        ..config()
+    };
+    let first = Listeners::bind(&config).await.unwrap();
+    let (stop, stopped) = oneshot::channel::<()>();
+    let sidecar = bench(config.clone(), None).sidecar;
+    let serving = tokio::spawn(serve(sidecar, first, async {
+        let _ = stopped.await;
+    }));
+    let mut slow = UnixStream::connect(&path).await?;
+    let half = b"POST /v1/usage HTTP/1.1\r\nhost: a\r\ncontent-length: 10\r\n\r\n{";
+    slow.write_all(half).await?;
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    stop.send(()).unwrap();
+    let is_given_away = async {
+        while path.exists() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(3), is_given_away)
+        .await
+        .unwrap();
+    let second = Listeners::bind(&config).await.unwrap();
+    drop(slow);
+    serving.await.unwrap().unwrap();
+    assert!(path.exists());
+    drop(second);
+    assert!(!path.exists());
     Ok(())
 }
 

@@ -66,3 +66,84 @@ async fn a_payload_of_litellm_without_metadata_is_counted() {
     assert_eq!(answer.json["accepted"], 1, "{}", answer.json);
     assert_eq!(sent(&bench)[0]["data"]["usage"]["prompt_tokens"], 10);
 }
+
+#[tokio::test]
+async fn litellms_logger_names_and_counts_a_call_as_its_callback_does() {
+    let bench = bench(config(), None);
+    let call = |call: &str, answer: &str, more: Value| {
+        let mut payload = json!({
+            "id": answer, "litellm_call_id": call, "call_type": "acompletion", "status": "success",
+            "custom_llm_provider": "openai", "model": "gpt-4o",
+            "prompt_tokens": 10, "completion_tokens": 5,
+        });
+        if let Value::Object(more) = more {
+            payload.as_object_mut().unwrap().extend(more);
+        }
+        payload
+    };
+    let searched = json!({
+        "prompt_tokens": 10, "completion_tokens": 5,
+        "prompt_tokens_details": {"cached_tokens": 4, "web_search_requests": 3},
+    });
+    let gemini = |model: &str| json!({"model": model, "metadata": {"usage_object": searched}});
+    let payloads = json!([
+        // A server of one's own counts its answers from one, again after a restart.
+        call("call-1", "chatcmpl-1", json!({})),
+        call("call-2", "chatcmpl-1", json!({})),
+        call("call-3", "call-3", json!({"model_parameters": {}})),
+        call("call-4", "batch-1", json!({"call_type": "aretrieve_batch"})),
+        call("call-5", "batch-1", json!({"call_type": "aretrieve_batch"})),
+        // Nobody asked the provider for the counts of this one.
+        call(
+            "call-6",
+            "s",
+            json!({"stream": true, "model_parameters": {"stream": true}})
+        ),
+        // Nor of this one, which tells them all the same.
+        call(
+            "call-10",
+            "x",
+            json!({"custom_llm_provider": "xai", "model": "grok-4", "stream": true,
+            "model_parameters": {"stream": true}, "metadata": {"usage_object": searched}})
+        ),
+        call("call-7", "g", gemini("gemini-3-pro")),
+        call("call-8", "g", gemini("gemini-2.5-flash")),
+        call(
+            "call-9",
+            "resp-1",
+            json!({"call_type": "aget_responses", "model": "",
+            "prompt_tokens": 0, "completion_tokens": 0, "response_cost": 0.0})
+        ),
+    ]);
+    let answer = bench.post("/v1/ingest/litellm", payloads.to_string()).await;
+    assert_eq!(answer.json["skipped"], 1, "{}", answer.json);
+    let events = sent(&bench);
+    let mut ids: Vec<_> = events.iter().map(|event| &event["id"]).collect();
+    ids.dedup();
+    let wanted = [
+        "call-1-chatcmpl-1",
+        "call-2-chatcmpl-1",
+        "call-3",
+        "batch-1",
+        "call-6-s",
+        "call-10-x",
+        "call-7-g",
+        "call-8-g",
+    ];
+    assert_eq!(ids, wanted);
+    let of = |id: &str| events.iter().find(|event| event["id"] == id).unwrap()["data"].clone();
+    assert_eq!(of("call-3")["usage_format"], "openai.chat");
+    assert_eq!(of("call-6-s")["usage_format"], "estimated");
+    assert_eq!(
+        of("call-6-s")["usage"],
+        json!({"input_tokens": 10, "output_tokens": 5})
+    );
+    let told = of("call-10-x");
+    assert_eq!(told["usage_format"], "openai.chat");
+    assert_eq!(told["usage"]["prompt_tokens_details"]["cached_tokens"], 4);
+    assert_eq!(told["units"]["web_search_calls"], "3");
+    assert_eq!(of("call-7-g")["units"]["web_search_calls"], "3");
+    assert_eq!(of("call-8-g")["units"]["web_search_calls"], "1");
+    let details = json!({"cached_tokens": 4});
+    assert_eq!(of("call-7-g")["usage"]["prompt_tokens_details"], details);
+}

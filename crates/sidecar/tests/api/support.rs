@@ -89,6 +89,7 @@ pub fn bench(config: SidecarConfig, spool: Option<Spool>) -> Bench {
     let sink = Arc::new(FakeSink::default());
     let shared: Arc<dyn UsageSink> = Arc::clone(&sink) as _;
     let delivery = Delivery::new(shared, spool, Duration::from_millis(200));
+    let delivery = delivery.with_partitions(config.partitions);
     let prices = Prices::new(PricingPolicy::default());
     let metrics = Arc::new(|| "spendfuse_up 1\n".to_owned());
     Bench {

@@ -141,11 +141,30 @@ async fn prompts_reach_neither_the_topic_nor_the_spool() {
 async fn without_broker_and_spool_nothing_is_promised() {
     let bench = bench(config(), None);
     bench.sink.away.store(true, Ordering::SeqCst);
-    let answer = bench.post("/v1/usage", call("r-1").to_string()).await;
+    let batch = json!([call("r-1"), {"id": "r-2"}, call("r-1")]);
+    let answer = bench.post("/v1/usage", batch.to_string()).await;
     assert_eq!(answer.status, StatusCode::SERVICE_UNAVAILABLE);
     assert_eq!(answer.headers["retry-after"], "1");
     assert_eq!(answer.json["error"]["code"], "unavailable");
     assert_conforms("usage-response", &answer.json);
+    let counts = ["accepted", "rejected", "unavailable"];
+    assert_eq!(
+        counts.map(|name| answer.json[name].as_u64()),
+        [0, 1, 2].map(Some)
+    );
+    let results = answer.json["results"].as_array().unwrap().iter();
+    let statuses: Vec<_> = results.map(|result| &result["status"]).collect();
+    assert_eq!(statuses, ["unavailable", "rejected", "unavailable"]);
+}
+
+#[tokio::test]
+async fn a_body_without_events_is_told_what_to_send() {
+    let bench = bench(config(), None);
+    let answer = bench.post("/v1/usage", "[]").await;
+    assert_eq!(answer.status, StatusCode::BAD_REQUEST);
+    assert_conforms("usage-response", &answer.json);
+    let message = answer.json["error"]["message"].as_str().unwrap();
+    assert!(message.contains("no event"), "{message}");
 }
 
 #[tokio::test]
@@ -175,6 +194,44 @@ async fn what_the_spool_took_reaches_the_broker_in_order_after_a_restart() {
         .unwrap();
     assert_eq!(after.sink.ids(), ["r-1", "r-2", "r-3", "r-4"]);
     replay.abort();
+}
+
+#[tokio::test]
+async fn what_was_spooled_when_other_partitions_were_set_goes_where_it_belongs_now() {
+    for partitions in [1_000, 3] {
+        let directory = TempDir::new().unwrap();
+        let wrong = spendfuse_sidecar::SidecarConfig {
+            partitions,
+            ..config()
+        };
+        let before = crate::support::bench(wrong, Some(small_spool(&directory, 100_000)));
+        before.sink.away.store(true, Ordering::SeqCst);
+        let events: Vec<_> = (0..8)
+            .map(|number| {
+                let mut event = call(&format!("r-{number}"));
+                event["session"] = json!(format!("s-{number}"));
+                event
+            })
+            .collect();
+        let answer = before.post("/v1/usage", json!(events).to_string()).await;
+        assert_eq!(answer.status, StatusCode::ACCEPTED);
+        drop(before);
+        let after = bench(config(), Some(small_spool(&directory, 100_000)));
+        let replay = tokio::spawn(after.delivery.clone().replay(after.guard.clone()));
+        let all = async {
+            while after.sink.ids().len() < 8 {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(60), all)
+            .await
+            .unwrap();
+        replay.abort();
+        let taken = after.sink.taken.lock().unwrap();
+        for event in &*taken {
+            assert_eq!(event.partition, routing::partition_of(&event.key, 4));
+        }
+    }
 }
 
 #[tokio::test]

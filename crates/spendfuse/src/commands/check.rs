@@ -131,7 +131,7 @@ fn replica(settings: &Settings) -> Result<Replica, Failure> {
     let topics = settings.topics();
     let blocklist = kafka::ranges(settings, &topics.blocklist)?;
     let partitions = u32::try_from(blocklist.len()).unwrap_or(u32::MAX);
-    let stale_after = settings.values.sidecar.stale_after;
+    let stale_after = settings.values.sidecar.stale_after.0;
     let config = GuardConfig {
         stale_after_millis: u64::try_from(stale_after.as_millis()).unwrap_or(u64::MAX),
         ..GuardConfig::new(partitions)

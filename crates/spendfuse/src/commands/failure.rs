@@ -74,10 +74,14 @@ impl Failure {
         Self::new(Kind::KafkaUnreachable, error)
     }
 
-    /// ClickHouse does not answer, or refuses: exit code 1.
+    /// ClickHouse does not answer, or refuses: exit code 1; or it cannot be reached as it is
+    /// configured: exit code 2.
     pub fn warehouse(error: WarehouseError) -> Self {
         let kind = match error {
             WarehouseError::Unreachable { .. } => Kind::ClickHouseUnreachable,
+            WarehouseError::BadUrl { .. }
+            | WarehouseError::BadDatabase { .. }
+            | WarehouseError::BadCa { .. } => Kind::WrongSettings,
             _ => Kind::Failed,
         };
         Self::new(kind, error)
@@ -139,6 +143,12 @@ impl Failure {
     }
 }
 
+impl From<WarehouseError> for Failure {
+    fn from(error: WarehouseError) -> Self {
+        Self::warehouse(error)
+    }
+}
+
 impl fmt::Display for Failure {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str(&self.message)?;
@@ -162,4 +172,35 @@ pub fn misused(error: &clap::Error) -> ExitCode {
     let failure = Failure::usage(text.trim_end()).in_lines();
     failure.tell();
     failure.exit_code()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn programs_are_told_a_silent_clickhouse_from_a_wrong_address() {
+        let silent = WarehouseError::Unreachable {
+            url: "http://clickhouse:8123".to_owned(),
+            doing: "a query".to_owned(),
+            detail: "connection closed".to_owned(),
+        };
+        let wrong = WarehouseError::BadUrl {
+            url: "clickhouse".to_owned(),
+        };
+        let refused = WarehouseError::StillInserting {
+            token: "t".to_owned(),
+        };
+        let told = [silent, wrong, refused].map(|error| {
+            let failure = Failure::from(error);
+            let code = failure.to_json()["error"]["code"].clone();
+            (code, failure.is_misuse())
+        });
+        let wanted = [
+            (json!("clickhouse_unreachable"), false),
+            (json!("wrong_settings"), true),
+            (json!("failed"), false),
+        ];
+        assert_eq!(told, wanted);
+    }
 }

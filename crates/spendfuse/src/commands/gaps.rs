@@ -40,7 +40,7 @@ enum Action {
     List(OutputArgs),
     /// Let a stopped partition go on behind what is lost; recorded for ever
     #[command(
-        after_help = "Examples:\n  spendfuse gaps accept --topic spendfuse.usage --partition 3\n  spendfuse gaps accept --topic spendfuse.rows --partition 0 --to 1042\n\nThe sentence that a stopped partition gives names topic, partition and, where it is needed, --to.\nWhere nothing is lost nothing is accepted, but of a rows topic what the loader's sentence names by --to,\nwhile its offset stands still."
+        after_help = "Examples:\n  spendfuse gaps accept --topic spendfuse.usage --partition 3\n  spendfuse gaps accept --topic spendfuse.rows --partition 0 --to 1042\n\nThe sentence that a stopped partition gives names topic, partition and, where it is needed, --to.\nWhere nothing is lost nothing is accepted, but of a rows topic what the loader's sentence names by\n--to, while its offset stands still."
     )]
     Accept(AcceptArgs),
 }

@@ -15,8 +15,10 @@ use crate::settings::Settings;
 
 /// How long a command waits for a broker that does not answer.
 pub const PATIENCE: Duration = Duration::from_secs(8);
-/// Reports of processors are among the last records of the blocklist, whatever else is published.
-const LAST_RECORDS: i64 = 2_000;
+/// Reports of processors come every second, among the last records of each partition of the blocklist:
+/// so many are looked at, more where none is there. New scopes, and windows that end for all customers
+/// at once, are told as fast as the broker takes them.
+const LAST_RECORDS: [i64; 3] = [2_000, 50_000, 500_000];
 
 /// A failure to talk to Kafka, in words that say what to do.
 pub fn failure(settings: &Settings, error: &BusError) -> Failure {
@@ -30,7 +32,8 @@ pub fn failure(settings: &Settings, error: &BusError) -> Failure {
                  client says)"
             ))
         }
-        BusError::NotLetIn { .. } => Failure::kafka_unreachable(error),
+        // Of a broker that dies while a topic is read nothing more is heard.
+        BusError::NotLetIn { .. } | BusError::TimedOut { .. } => Failure::kafka_unreachable(error),
         other => Failure::work(other),
     }
 }
@@ -175,11 +178,31 @@ pub fn read_table(settings: &Settings, topic: &str) -> Result<BTreeMap<String, V
 /// When the brokers took the last report of a processor.
 pub fn newest_report(settings: &Settings) -> Result<Option<i64>, Failure> {
     let topic = settings.topics().blocklist;
-    newest_of_last(settings, &topic, LAST_RECORDS, |record| {
-        let key = record.key.and_then(|key| std::str::from_utf8(key).ok());
-        let key = key.and_then(BlocklistKey::parse);
-        matches!(key, Some(BlocklistKey::Heartbeat { .. }))
+    let held = ranges(settings, &topic)?.into_iter();
+    let longest = held.map(|range| range.to - range.from).max().unwrap_or(0);
+    first_found(longest, |most| {
+        newest_of_last(settings, &topic, most, is_report)
     })
+}
+
+/// What `look` finds among the last records, of which partitions have `longest` at most.
+fn first_found(
+    longest: i64,
+    mut look: impl FnMut(i64) -> Result<Option<i64>, Failure>,
+) -> Result<Option<i64>, Failure> {
+    for most in LAST_RECORDS {
+        let found = look(most)?;
+        if found.is_some() || most >= longest {
+            return Ok(found);
+        }
+    }
+    Ok(None)
+}
+
+fn is_report(record: &InputRecord<'_>) -> bool {
+    let key = record.key.and_then(|key| std::str::from_utf8(key).ok());
+    let key = key.and_then(BlocklistKey::parse);
+    matches!(key, Some(BlocklistKey::Heartbeat { .. }))
 }
 
 /// When the brokers took the newest record that `is_wanted`, among the last `most` of each partition.
@@ -201,4 +224,26 @@ pub fn newest_of_last(
         ControlFlow::Continue(())
     })?;
     Ok(newest)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_report_is_found_behind_a_flood_of_other_records() {
+        let looks = |longest: i64, behind: i64| {
+            let mut looked_at = Vec::new();
+            let found = first_found(longest, |most| {
+                looked_at.push(most);
+                Ok((most > behind).then_some(7))
+            });
+            (found.unwrap(), looked_at.len())
+        };
+        assert_eq!(looks(1_000_000, 10), (Some(7), 1));
+        assert_eq!(looks(1_000_000, 30_000), (Some(7), 2));
+        // Nobody has ever reported: little is there, and nothing is read twice.
+        assert_eq!(looks(500, 1_000_000), (None, 1));
+        assert_eq!(looks(1_000_000, 1_000_000), (None, 3));
+    }
 }

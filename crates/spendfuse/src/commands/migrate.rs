@@ -28,12 +28,14 @@ pub fn run(settings: &Settings, args: &MigrateArgs) -> Result<ExitCode, Failure>
     let runtime = Runtime::new().map_err(Failure::work)?;
     let config = settings.warehouse();
     let database = config.database.clone();
-    let warehouse = Warehouse::new(config).map_err(Failure::usage)?;
+    let warehouse = Warehouse::new(config).map_err(Failure::warehouse)?;
     let applied = runtime
         .block_on(warehouse.migrate())
         .map_err(Failure::warehouse)?;
     let book = PriceBook::snapshot();
-    runtime.block_on(insert_prices(&warehouse, &book))?;
+    runtime
+        .block_on(insert_prices(&warehouse, &book))
+        .map_err(Failure::warehouse)?;
     let version = book.version();
     if args.json {
         output::json(&json!({"applied": applied, "database": database, "price_version": version}));
@@ -50,29 +52,33 @@ pub fn run(settings: &Settings, args: &MigrateArgs) -> Result<ExitCode, Failure>
 pub fn prepare_database(settings: &Settings) -> Result<(), Failure> {
     let runtime = Runtime::new().map_err(Failure::work)?;
     let config = settings.warehouse();
-    let warehouse = Warehouse::new(config).map_err(Failure::usage)?;
+    let warehouse = Warehouse::new(config).map_err(Failure::warehouse)?;
     let mut backoff = PAUSES;
     loop {
-        match runtime.block_on(warehouse.migrate()) {
-            Ok(_) => return runtime.block_on(insert_prices(&warehouse, &PriceBook::snapshot())),
+        let prepared = runtime.block_on(async {
+            warehouse.migrate().await?;
+            insert_prices(&warehouse, &PriceBook::snapshot()).await
+        });
+        match prepared {
+            Ok(()) => return Ok(()),
             Err(error @ WarehouseError::Unreachable { .. }) => {
                 tracing::warn!(error = %error, "waiting for ClickHouse");
                 backoff.wait();
             }
-            Err(error) => return Err(Failure::work(error)),
+            Err(error) => return Err(Failure::warehouse(error)),
         }
     }
 }
 
 /// Writes a price book to table `prices`, unless its version is there.
-pub async fn insert_prices(warehouse: &Warehouse, book: &PriceBook) -> Result<(), Failure> {
+pub async fn insert_prices(warehouse: &Warehouse, book: &PriceBook) -> Result<(), WarehouseError> {
     let version = book.version();
     debug_assert!(
         !version.contains('\''),
         "versions are made of a-z, 0-9, dot and dash"
     );
     let sql = format!("SELECT count() AS lines FROM prices WHERE price_version = '{version}'");
-    let known = warehouse.query_table(&sql).await.map_err(Failure::work)?;
+    let known = warehouse.query_table(&sql).await?;
     if known
         .rows
         .first()
@@ -98,5 +104,5 @@ pub async fn insert_prices(warehouse: &Warehouse, book: &PriceBook) -> Result<()
             rate: Nanos::new(i128::from(row.nanos)),
         })
         .collect();
-    warehouse.insert_prices(&rows).await.map_err(Failure::work)
+    warehouse.insert_prices(&rows).await
 }

@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 use clap::Args;
 use serde_json::json;
+use spendfuse_warehouse::Warehouse;
 
 use super::output::{self, counted};
 use super::{Failure, found_wrong};
@@ -29,6 +30,7 @@ pub fn run(settings: &Settings, args: &ValidateConfigArgs) -> Result<ExitCode, F
     let keys = settings.keys().len();
     proxy.validate(&sidecar.keys).map_err(Failure::usage)?;
     sidecar.validate().map_err(Failure::usage)?;
+    Warehouse::new(settings.warehouse()).map_err(Failure::warehouse)?;
     let doubts = unknown_variables(&ProcessEnvironment);
     if args.json {
         output::json(&json!({

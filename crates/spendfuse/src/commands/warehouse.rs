@@ -1,6 +1,5 @@
 //! ClickHouse, for commands that ask it something.
 
-use std::fmt::Display;
 use std::future::Future;
 
 use spendfuse_warehouse::Warehouse;
@@ -32,10 +31,10 @@ impl Connection {
     }
 
     /// Waits for an answer.
-    pub fn wait<T, E: Display>(
+    pub fn wait<T, E: Into<Failure>>(
         &self,
         answer: impl Future<Output = Result<T, E>>,
     ) -> Result<T, Failure> {
-        self.runtime.block_on(answer).map_err(Failure::work)
+        self.runtime.block_on(answer).map_err(Into::into)
     }
 }

@@ -131,7 +131,7 @@ impl RunningRole {
         config.computes_openings = known.installation.is_finalized();
         config.health = self.health.clone();
         let warehouse = self.settings.warehouse();
-        let warehouse = Warehouse::new(warehouse).map_err(Failure::usage)?;
+        let warehouse = Warehouse::new(warehouse).map_err(Failure::warehouse)?;
         let mut alerts = loader_alerts::sink(&self.settings).map_err(Failure::work)?;
         self.keep_prices_up(shutdown);
         // Programs of before do not know rows that amend others.

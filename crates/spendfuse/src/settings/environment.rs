@@ -1,22 +1,20 @@
-//! `SPENDFUSE_…` variables: the settings they name, and those that name none.
+//! `SPENDFUSE_…` variables, and the settings they name.
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::PathBuf;
 
+use super::SettingsError;
 use super::notifier::{CHANNEL_FIELDS, ROUTE_FIELDS};
 use super::proxy::UPSTREAM_FIELDS;
 use super::resolve::{Resolved, ResolvedSettings, Source};
-use super::table::{FREE_TABLES, SETTINGS, variable};
-use super::{SettingsError, similar};
+use super::table::{SETTINGS, variable};
 
-/// Begins the name of every variable.
-const PREFIX: &str = "SPENDFUSE_";
 /// Ends the name of a variable whose value is the path of a file with the setting's value.
-const FILE_SUFFIX: &str = "_FILE";
-const KAFKA_PROPERTIES: &str = "SPENDFUSE_KAFKA_PROPERTIES_";
-/// Begin names of channels and routes, which go on with a name and end with a field.
-const NAMED_TABLES: [(&str, &str, &[&str]); 3] = [
+pub(super) const FILE_SUFFIX: &str = "_FILE";
+pub(super) const KAFKA_PROPERTIES: &str = "SPENDFUSE_KAFKA_PROPERTIES_";
+/// Begin names of upstreams, channels and routes, which go on with a name and end with a field.
+pub(super) const NAMED_TABLES: [(&str, &str, &[&str]); 3] = [
     (
         "SPENDFUSE_PROXY_UPSTREAMS_",
         "proxy.upstreams.",
@@ -33,7 +31,21 @@ const NAMED_TABLES: [(&str, &str, &[&str]); 3] = [
         &ROUTE_FIELDS,
     ),
 ];
-const PRICE_MULTIPLIER: &str = "SPENDFUSE_PRICING_PRICE_MULTIPLIER";
+/// Tables whose keys a variable's name cannot hold, so that all stand in one value: how an entry is
+/// written, and an example.
+const LISTED_TABLES: [(&str, &str, &str); 2] = [
+    (
+        "pricing.price_multiplier",
+        "ACCOUNT=FACTOR",
+        "openai-main=0.85",
+    ),
+    ("proxy.attribution", "MEMBER=DIMENSION", "user=customer"),
+];
+/// Keys of tables with free keys of which there are no others.
+const KNOWN_OF_FREE: [&str; 2] = [
+    "proxy.on_disconnect.drain_for",
+    "proxy.on_disconnect.drain_max_bytes",
+];
 
 /// librdkafka's names have dots where a variable has `_`, but for these, which hold texts or numbers
 /// too (librdkafka 2.12).
@@ -43,24 +55,6 @@ const PROPERTIES_NAMED_FILE: [&str; 3] = [
     "sasl.oauthbearer.assertion.file",
     "sasl.oauthbearer.assertion.jwt.template.file",
     "sasl.oauthbearer.assertion.private.key.file",
-];
-
-/// Variables that other programs read: the development stack, tests, clients of a sidecar that
-/// share this process's environment.
-const OF_OTHERS: [&str; 13] = [
-    "SPENDFUSE_BREAK",
-    "SPENDFUSE_BUS_TEST_BROKERS",
-    "SPENDFUSE_CACHE_DIR",
-    "SPENDFUSE_CLICKHOUSE_BIN",
-    "SPENDFUSE_DEVSTACK_PORTS",
-    "SPENDFUSE_DISABLED",
-    "SPENDFUSE_FAULTS",
-    "SPENDFUSE_FAULTS_FOLDER",
-    "SPENDFUSE_MODE",
-    "SPENDFUSE_ON_UNAVAILABLE",
-    "SPENDFUSE_TOKEN",
-    "SPENDFUSE_URL",
-    "SPENDFUSE_WORKSPACE",
 ];
 
 /// Reads variables; tests give a map.
@@ -106,8 +100,8 @@ pub fn add_environment(
     resolved: &mut ResolvedSettings,
     environment: &dyn Environment,
 ) -> Result<(), SettingsError> {
-    for setting in SETTINGS {
-        add_setting(resolved, environment, setting.key, &variable(setting.key))?;
+    for key in fixed_keys() {
+        add_setting(resolved, environment, key, &variable(key))?;
     }
     for name in environment.names() {
         if let Some(key) = kafka_property(&name) {
@@ -128,11 +122,24 @@ pub fn add_environment(
             add_setting(resolved, environment, &key, base)?;
         }
     }
-    add_price_multipliers(resolved, environment)
+    let mut tables = LISTED_TABLES.into_iter();
+    tables.try_for_each(|table| add_listed(resolved, environment, table))
+}
+
+/// Keys that have a variable each.
+pub(super) fn fixed_keys() -> impl Iterator<Item = &'static str> {
+    let settings = SETTINGS.iter().map(|setting| setting.key);
+    settings.chain(KNOWN_OF_FREE)
+}
+
+/// Whether `name` is the variable of a whole table.
+pub(super) fn is_listed(name: &str) -> bool {
+    let mut tables = LISTED_TABLES.iter();
+    tables.any(|(table, ..)| variable(table) == name)
 }
 
 /// The key of `SPENDFUSE_NOTIFIER_CHANNELS_SLACK_OPS_URL`: `notifier.channels.slack-ops.url`.
-fn named_key(name: &str) -> Option<String> {
+pub(super) fn named_key(name: &str) -> Option<String> {
     NAMED_TABLES.iter().find_map(|(prefix, table, fields)| {
         let rest = name.strip_prefix(prefix)?.to_lowercase();
         fields.iter().find_map(|field| {
@@ -146,30 +153,37 @@ fn full_key(property: &str) -> String {
     format!("kafka.properties.{property}")
 }
 
-/// The value of variable `name`, or else of the file that `name` with `_FILE` names.
 fn add_setting(
     resolved: &mut ResolvedSettings,
     environment: &dyn Environment,
     key: &str,
     name: &str,
 ) -> Result<(), SettingsError> {
+    if let Some((value, source)) = given(environment, name)? {
+        insert(resolved, key, value, &source);
+    }
+    Ok(())
+}
+
+/// The value of variable `name`, or else of the file that `name` with `_FILE` names, and which of the
+/// two it was.
+fn given(
+    environment: &dyn Environment,
+    name: &str,
+) -> Result<Option<(String, String)>, SettingsError> {
     let file_name = format!("{name}{FILE_SUFFIX}");
     let path = match (environment.get(name), environment.get(&file_name)) {
         (Some(_), Some(_)) => return Err(SettingsError::Twice(name.to_owned())),
-        (Some(value), None) => {
-            insert(resolved, key, value, name);
-            return Ok(());
-        }
+        (Some(value), None) => return Ok(Some((value, name.to_owned()))),
         (None, Some(path)) => path,
-        (None, None) => return Ok(()),
+        (None, None) => return Ok(None),
     };
     let value = fs::read_to_string(&path).map_err(|error| SettingsError::File {
         path: PathBuf::from(&path),
         reason: format!("{error} (named by ${file_name})"),
     })?;
     let value = value.trim_end_matches(['\r', '\n']).to_owned();
-    insert(resolved, key, value, &file_name);
-    Ok(())
+    Ok(Some((value, file_name)))
 }
 
 fn insert(resolved: &mut ResolvedSettings, key: &str, value: String, name: &str) {
@@ -187,81 +201,33 @@ fn kafka_property(name: &str) -> Option<String> {
     })
 }
 
-/// Accounts have names of their own, which a variable's name cannot hold: all stand in one value.
-fn add_price_multipliers(
+/// The entries of a table that stand in one value, by commas.
+fn add_listed(
     resolved: &mut ResolvedSettings,
     environment: &dyn Environment,
+    (table, form, example): (&str, &str, &str),
 ) -> Result<(), SettingsError> {
-    let text = environment.get(PRICE_MULTIPLIER).unwrap_or_default();
+    let Some((text, source)) = given(environment, &variable(table))? else {
+        return Ok(());
+    };
     let entries = text.split(',').map(str::trim);
     for entry in entries.filter(|entry| !entry.is_empty()) {
-        let (account, factor) = entry.split_once('=').ok_or_else(|| SettingsError::Value {
-            key: "pricing.price_multiplier".to_owned(),
+        let (name, value) = entry.split_once('=').ok_or_else(|| SettingsError::Value {
+            key: table.to_owned(),
             value: text.clone(),
-            place: format!("${PRICE_MULTIPLIER}"),
-            reason: "write ACCOUNT=FACTOR, several by commas, such as openai-main=0.85".to_owned(),
+            place: format!("${source}"),
+            reason: format!("write {form}, several by commas, such as {example}"),
         })?;
-        let key = format!("pricing.price_multiplier.{}", account.trim());
-        insert(resolved, &key, factor.trim().to_owned(), PRICE_MULTIPLIER);
+        let key = format!("{table}.{}", name.trim());
+        insert(resolved, &key, value.trim().to_owned(), &source);
     }
     Ok(())
-}
-
-/// A sentence on each `SPENDFUSE_…` variable that says nothing to this program. No error: others
-/// may have put it there.
-pub fn unknown_variables(environment: &dyn Environment) -> Vec<String> {
-    let mut names = environment.names();
-    names.retain(|name| name.starts_with(PREFIX) && !is_known(name));
-    names.retain(|name| !is_of_kubernetes(name, &environment.get(name).unwrap_or_default()));
-    names.sort();
-    // Alike in more than the beginning that all have.
-    let own = |name: &str| name[PREFIX.len()..].to_owned();
-    let variables: Vec<String> = SETTINGS.iter().map(|one| own(&variable(one.key))).collect();
-    let meant = |name: &str| similar(&own(name), variables.iter().map(String::as_str));
-    names
-        .iter()
-        .map(|name| match meant(name) {
-            Some(meant) => format!("${name} is no setting; did you mean ${PREFIX}{meant}?"),
-            None => format!("${name} is no setting; `spendfuse config` lists all"),
-        })
-        .collect()
-}
-
-/// Whether the variable names a setting, or belongs to another program.
-pub fn is_known(name: &str) -> bool {
-    let base = name.strip_suffix(FILE_SUFFIX).unwrap_or(name);
-    let is_setting = |name: &str| SETTINGS.iter().any(|one| variable(one.key) == name);
-    let is_free = FREE_TABLES.iter().any(|(prefix, _)| {
-        let table = variable(prefix.trim_end_matches('.'));
-        table == PRICE_MULTIPLIER && name == table || name.starts_with(KAFKA_PROPERTIES)
-    });
-    is_setting(name)
-        || is_setting(base)
-        || named_key(base).is_some()
-        || is_free
-        || OF_OTHERS.contains(&name)
-}
-
-/// What Kubernetes puts into every container of a namespace with a Service `spendfuse` or
-/// `spendfuse-…`: `…_SERVICE_HOST`, `…_SERVICE_PORT…`, `…_PORT`, `…_PORT_4117_TCP…`.
-fn is_of_kubernetes(name: &str, value: &str) -> bool {
-    let is_address = ["tcp://", "udp://", "sctp://"]
-        .iter()
-        .any(|scheme| value.starts_with(scheme));
-    let has_numbered_port = name.split("_PORT_").skip(1).any(|rest| {
-        let number = rest.split('_').next().unwrap_or_default();
-        !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit())
-    });
-    name.ends_with("_SERVICE_HOST")
-        || name.contains("_SERVICE_PORT")
-        || name.ends_with("_PORT") && is_address
-        || has_numbered_port
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::settings::resolve;
+    use crate::settings::{resolve, unknown_variables};
 
     fn environment(entries: &[(&str, &str)]) -> BTreeMap<String, String> {
         let entries = entries.iter();
@@ -330,8 +296,10 @@ mod tests {
     }
 
     #[test]
-    fn librdkafkas_settings_and_multipliers_can_come_from_variables() {
+    fn tables_with_free_keys_can_come_from_variables() {
         let folder = tempfile::tempdir().unwrap();
+        let members = folder.path().join("members");
+        fs::write(&members, "user=customer, metadata.user_id=tags.team\n").unwrap();
         let file = folder.path().join("password");
         fs::write(&file, "s3cret\n").unwrap();
         let entries = [
@@ -349,6 +317,11 @@ mod tests {
                 "SPENDFUSE_PRICING_PRICE_MULTIPLIER",
                 "openai-main=0.85, Azure=0.9",
             ),
+            (
+                "SPENDFUSE_PROXY_ATTRIBUTION_FILE",
+                members.to_str().unwrap(),
+            ),
+            ("SPENDFUSE_PROXY_ON_DISCONNECT_DRAIN_FOR", "5s"),
         ];
         for (key, expected) in [
             ("kafka.properties.sasl.mechanism", "PLAIN"),
@@ -360,39 +333,12 @@ mod tests {
             ),
             ("pricing.price_multiplier.openai-main", "0.85"),
             ("pricing.price_multiplier.Azure", "0.9"),
+            ("proxy.attribution.user", "customer"),
+            ("proxy.attribution.metadata.user_id", "tags.team"),
+            ("proxy.on_disconnect.drain_for", "5s"),
         ] {
             assert_eq!(value(&entries, key), expected, "{key}");
         }
         assert!(unknown_variables(&environment(&entries)).is_empty());
-    }
-
-    #[test]
-    fn an_unknown_variable_is_told_and_what_kubernetes_or_others_put_there_is_not() {
-        let told = unknown_variables(&environment(&[
-            ("SPENDFUSE_KAFKA_BROKER", "kafka:9092"),
-            ("SPENDFUSE_XYZZY", "1"),
-            ("SPENDFUSE_SIDECAR_PORT", "4117"),
-            ("HOME", "/root"),
-        ]));
-        assert_eq!(told.len(), 3, "{told:?}");
-        assert!(
-            told[0].ends_with("did you mean $SPENDFUSE_KAFKA_BROKERS?"),
-            "{told:?}"
-        );
-        assert!(told[2].contains("lists all"), "{told:?}");
-        let quiet = environment(&[
-            ("SPENDFUSE_SERVICE_HOST", "10.0.0.1"),
-            ("SPENDFUSE_SERVICE_PORT", "4117"),
-            ("SPENDFUSE_SERVICE_PORT_CHECK", "4117"),
-            ("SPENDFUSE_PORT", "tcp://10.0.0.1:4117"),
-            ("SPENDFUSE_PORT_4117_TCP", "tcp://10.0.0.1:4117"),
-            ("SPENDFUSE_PORT_4117_TCP_PROTO", "tcp"),
-            ("SPENDFUSE_PORT_4117_TCP_PORT", "4117"),
-            ("SPENDFUSE_PORT_4117_TCP_ADDR", "10.0.0.1"),
-            ("SPENDFUSE_SIDECAR_PORT", "tcp://10.0.0.1:4117"),
-            ("SPENDFUSE_CLICKHOUSE_SERVICE_HOST", "10.0.0.1"),
-            ("SPENDFUSE_TOKEN", "of the SDK"),
-        ]);
-        assert_eq!(unknown_variables(&quiet), Vec::<String>::new());
     }
 }

@@ -5,8 +5,8 @@ use nix::unistd::gethostname;
 use super::{Resolved, ResolvedSettings, Source};
 
 const KEY: &str = "instance_id";
-/// Kafka takes 249 bytes for names; the stage and the number of the worker come behind.
-const MOST: usize = 200;
+/// Of the machine's name; an `instance_id` has 200 bytes at most, and the command comes behind.
+const MOST: usize = 180;
 
 /// The name of this machine.
 pub fn host_name() -> String {
@@ -38,12 +38,15 @@ fn default_name(host: &str, command: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use super::super::kinds::{InstanceName, Kind};
     use super::*;
 
     #[test]
     fn a_process_that_nobody_named_is_called_by_machine_and_command() {
         assert_eq!(default_name("web-1", "up"), "web-1-up");
         assert_eq!(default_name("b\u{fc}ro 1", "loader"), "b-ro-1-loader");
+        let long = default_name(&"x".repeat(255), "processor");
+        assert!(InstanceName::read(&long).is_ok());
         let mut resolved = ResolvedSettings::new();
         name_instance(&mut resolved, "processor");
         assert!(resolved[KEY].value.ends_with("-processor"));

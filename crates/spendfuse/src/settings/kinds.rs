@@ -42,9 +42,22 @@ pub struct Millis(pub i64);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Horizon(pub i64);
 
-/// How long clients have; in no time at all nobody could send anything.
+/// A duration that is longer than nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Patience(pub Duration);
+
+/// For how long rows are kept: 1 to 600 months. ClickHouse's times end in 2106 and begin again in 1970,
+/// so that rows which are to go after that would be gone at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Months(pub u32);
+
+/// A part of names of topics, for which Kafka takes certain characters only and 249 of them at most.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KafkaName(pub String);
+
+/// A process's name: a part of names of members of groups, and of addresses of reservations.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct InstanceName(pub String);
 
 /// Names, separated by commas.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -122,7 +135,11 @@ impl Kind for Duration {
 impl Kind for Millis {
     fn read(text: &str) -> Result<Self, &'static str> {
         let millis = Duration::read(text)?.as_millis();
-        i64::try_from(millis).map(Self).map_err(|_| "too long")
+        match i64::try_from(millis) {
+            Ok(0) => Err("at least 1ms, such as 1h"),
+            Ok(millis) => Ok(Self(millis)),
+            Err(_) => Err("too long"),
+        }
     }
 }
 
@@ -143,6 +160,38 @@ impl Kind for Patience {
             false => Ok(Self(patience)),
         }
     }
+}
+
+impl Kind for Months {
+    fn read(text: &str) -> Result<Self, &'static str> {
+        match number::<u32>(text)? {
+            months @ 1..=600 => Ok(Self(months)),
+            _ => Err("from 1 to 600; with any other number rows would be gone at once"),
+        }
+    }
+}
+
+impl Kind for KafkaName {
+    fn read(text: &str) -> Result<Self, &'static str> {
+        match is_plain(text, "._-") {
+            true => Ok(Self(text.to_owned())),
+            false => Err("letters, digits, dots, - and _ only, 200 at most: Kafka takes no others"),
+        }
+    }
+}
+
+impl Kind for InstanceName {
+    fn read(text: &str) -> Result<Self, &'static str> {
+        match is_plain(text, "._-:@") {
+            true => Ok(Self(text.to_owned())),
+            false => Err("letters, digits, dots, -, _, : and @ only, 200 at most"),
+        }
+    }
+}
+
+fn is_plain(text: &str, signs: &str) -> bool {
+    let plain = |one: char| one.is_ascii_alphanumeric() || signs.contains(one);
+    text.len() <= 200 && text.chars().all(plain)
 }
 
 impl Kind for Names {
@@ -167,6 +216,12 @@ impl Kind for SocketAddr {
     fn read(text: &str) -> Result<Self, &'static str> {
         let reason = "write an address such as 127.0.0.1:4117, or nothing for none";
         text.parse().map_err(|_| reason)
+    }
+}
+
+impl Kind for spendfuse_proxy::OnUnmetered {
+    fn read(text: &str) -> Result<Self, &'static str> {
+        text.parse()
     }
 }
 
@@ -235,6 +290,13 @@ mod tests {
         assert!(Duration::read("-5s").is_err() && Duration::read("5").is_err());
         assert_eq!(Millis::read("24h"), Ok(Millis(86_400_000)));
         assert!(Patience::read("0s").is_err());
+        assert!(Millis::read("0s").is_err() && Millis::read("1us").is_err());
+        assert_eq!(Months::read("600"), Ok(Months(600)));
+        assert!(Months::read("0").is_err() && Months::read("1200").is_err());
+        assert!(KafkaName::read("prod.eu-1_").is_ok() && KafkaName::read("").is_ok());
+        assert!(InstanceName::read("Proxy_2@web-1.eu:4119").is_ok());
+        assert!(InstanceName::read("web/1").is_err() && InstanceName::read("web 1").is_err());
+        assert!(KafkaName::read("prod eu.").is_err() && KafkaName::read("\u{1b}[2J").is_err());
         assert_eq!(Horizon::read("1m"), Ok(Horizon(60_000)));
         assert!(Horizon::read("59s").is_err() && Horizon::read("0s").is_err());
         assert_eq!(Option::<SocketAddr>::read(""), Ok(None));

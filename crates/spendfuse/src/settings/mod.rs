@@ -12,11 +12,12 @@ mod proxy;
 mod resolve;
 mod secrets;
 mod table;
+mod unknown;
 mod values;
 
 use std::path::PathBuf;
 
-pub use environment::{ProcessEnvironment, unknown_variables};
+pub use environment::ProcessEnvironment;
 pub use instance::{host_name, name_instance};
 pub use keys::{check as check_keys, is_name as is_key_name};
 pub use kinds::Kind;
@@ -24,9 +25,10 @@ pub use resolve::{Resolved, ResolvedSettings, Source, resolve};
 pub use secrets::shown;
 pub use table::SETTINGS;
 use table::variable;
+pub use unknown::unknown_variables;
 pub use values::Settings;
 #[cfg(test)]
-pub use {environment::is_known as is_known_variable, table::FREE_TABLES};
+pub use {table::FREE_TABLES, unknown::is_known as is_known_variable};
 
 /// A configuration that cannot be used.
 #[derive(Debug, thiserror::Error)]

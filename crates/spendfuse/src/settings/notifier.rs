@@ -218,7 +218,7 @@ impl Settings {
             topics: self.topics(),
             partitions: self.partitions(),
             id_prefix: self.values.transactional_id_prefix.clone(),
-            instance_id: self.values.instance_id.clone(),
+            instance_id: self.values.instance_id.0.clone(),
             routes: Routes {
                 routes: self.notifying.routes.clone(),
                 options: self.notifying.options.clone(),

@@ -43,6 +43,7 @@ impl Forwarding {
         let mut config = ProxyConfig {
             listen: values.listen,
             on_downgrade: values.downgrade,
+            on_unmetered: values.unmetered,
             max_body_bytes: values.max_body_bytes,
             max_body_memory: values.max_body_memory,
             starts_folder: values.spool_dir.clone(),

@@ -9,7 +9,7 @@ use toml::{Table, Value};
 
 use super::environment::{Environment, add_environment};
 use super::keys::KEYS;
-use super::table::{FREE_TABLES, SETTINGS};
+use super::table::{FREE_TABLES, SETTINGS, not_yet};
 use super::{SettingsError, similar};
 
 /// The file that is read where none is named.
@@ -100,8 +100,10 @@ fn add_file(resolved: &mut ResolvedSettings, file: Option<&Path>) -> Result<(), 
         .parse()
         .map_err(|error: toml::de::Error| failed(no_toml(&text, &error)))?;
     let mut values = Vec::new();
-    if let Some(Value::Array(keys)) = tree.remove(KEYS) {
-        values.push((KEYS.to_owned(), keys.len().to_string()));
+    match tree.remove(KEYS) {
+        Some(Value::Array(keys)) => values.push((KEYS.to_owned(), keys.len().to_string())),
+        Some(_) => return Err(failed("each key begins with [[keys]]".to_owned())),
+        None => {}
     }
     flatten("", &Value::Table(tree), &mut values);
     for (key, value) in values {
@@ -174,9 +176,10 @@ fn unknown(key: &str, place: &str, suggestion: Option<&str>) -> SettingsError {
     SettingsError::Unknown {
         key: key.to_owned(),
         place: place.to_owned(),
-        hint: suggestion.map_or_else(
-            || "`spendfuse config` lists all settings".to_owned(),
-            |name| format!("did you mean `{name}`?"),
-        ),
+        hint: match (not_yet(|known| known == key), suggestion) {
+            (Some(why), _) => why.to_owned(),
+            (None, Some(name)) => format!("did you mean `{name}`?"),
+            (None, None) => "`spendfuse config` lists all settings".to_owned(),
+        },
     }
 }

@@ -12,7 +12,9 @@ use spendfuse_proxy::OnDowngrade;
 use spendfuse_sidecar::MargintDowngrade;
 use spendfuse_sidecar::RefusalStatus;
 
-use super::kinds::{Horizon, Millis, Names, Patience, Secret, read};
+use super::kinds::{
+    Horizon, InstanceName, KafkaName, Millis, Months, Names, Patience, Secret, read,
+};
 use super::{ResolvedSettings, SettingsError};
 
 /// One setting of `spendfuse.toml`; the environment variable is `SPENDFUSE_` and the key in upper
@@ -58,6 +60,18 @@ pub const FREE_TABLES: [(&str, &str); 7] = [
         "NAME.to (channels and mailto: addresses, the next where the one before fails), what it takes: NAME.workspace, .severity, .kinds, .budgets; how it tells, where not as all: NAME.fall_back_after, .remind_every, .quiet_hours, .storm",
     ),
 ];
+
+/// Settings that a later release brings, and what serves until then.
+const NOT_YET: [(&str, &str); 1] = [(
+    "sidecar.otlp_grpc_listen",
+    "telemetry over OTLP is not supported yet; send calls as events to /v1/usage",
+)];
+
+/// Why the setting that `is_meant` has to wait, where it has.
+pub fn not_yet(is_meant: impl Fn(&str) -> bool) -> Option<&'static str> {
+    let mut known = NOT_YET.iter();
+    known.find(|one| is_meant(one.0)).map(|one| one.1)
+}
 
 macro_rules! settings {
     (
@@ -114,11 +128,11 @@ macro_rules! settings {
 }
 
 settings! {
-    topic_prefix: String = "spendfuse.",
+    topic_prefix: KafkaName = "spendfuse.",
         "begins the name of every topic";
     transactional_id_prefix: String = "spendfuse",
         "begins transactional ids and consumer groups";
-    instance_id: String = "",
+    instance_id: InstanceName = "",
         "this process's name, different for every process of a role; empty = host name and command";
     partitions: NonZeroU32 = "4",
         "partitions of every stage topic";
@@ -151,10 +165,10 @@ settings! {
             "ClickHouse user";
         password: Secret = "",
             "ClickHouse password";
-        retention_months: u32 = "13",
-            "how long rows of spend are kept; rollups stay";
-        history_retention_months: u32 = "13",
-            "how long states of findings, verdicts and lines of budget windows are kept";
+        retention_months: Months = "13",
+            "how many months rows of spend are kept, 1 to 600; rollups stay";
+        history_retention_months: Months = "13",
+            "how many months states of findings, verdicts and lines of budget windows are kept, 1 to 600";
         replicated: bool = "false",
             "use Replicated table engines";
     }
@@ -181,7 +195,7 @@ settings! {
             "and at the latest this long after it; where events have waited, after half their wait, or as long as the last commit took, at most 200ms";
         batch_max_events: usize = "40000",
             "events in one batch at most";
-        heartbeat: Duration = "1s",
+        heartbeat: Patience = "1s",
             "how often an idle partition tells how far it has come";
     }
     [loader] Loader {
@@ -213,7 +227,7 @@ settings! {
             "folder for events that the broker cannot take; empty = no spool";
         spool_max_bytes: u64 = "1073741824",
             "size of the spool at most, bytes";
-        stale_after: Duration = "10s",
+        stale_after: Patience = "10s",
             "state older than this follows each budget's on_stale";
         entry_capacity: usize = "4000000",
             "entries of the replica at most; beyond, new scopes whose verdict is ok are left out";
@@ -233,7 +247,7 @@ settings! {
     [compat] Compat {
         margint_downgrade: MargintDowngrade = "allow",
             "what clients of Margint are told of calls that a cheaper model should answer: allow or block";
-        margindash_poll: Duration = "1s",
+        margindash_poll: Patience = "1s",
             "how often clients of MarginDash ask for what is blocked";
         margindash_widen: bool = "false",
             "whether a block of one feature of a customer blocks all of the customer for clients of MarginDash";
@@ -245,6 +259,8 @@ settings! {
             "whether x-spendfuse-* headers of calls say whom they count against";
         downgrade: OnDowngrade = "apply",
             "what happens to calls that a cheaper model should answer: apply, refuse or ignore";
+        unmetered: spendfuse_proxy::OnUnmetered = "pass",
+            "what happens to requests that may cost something, and nothing can be metered of: pass or refuse";
         max_connections: NonZeroUsize = "4096",
             "connections at once; beyond, the client waited for longest is cut";
         max_body_bytes: usize = "33554432",

@@ -110,7 +110,7 @@ impl Settings {
 
     /// Names of the topics.
     pub fn topics(&self) -> Topics {
-        Topics::new(&self.values.topic_prefix)
+        Topics::new(&self.values.topic_prefix.0)
     }
 
     /// Partitions of every stage topic.
@@ -133,7 +133,7 @@ impl Settings {
         let own = &self.values.processor;
         ProcessorConfig {
             id_prefix: self.values.transactional_id_prefix.clone(),
-            instance_id: self.values.instance_id.clone(),
+            instance_id: self.values.instance_id.0.clone(),
             meter_workers: own.meter_workers,
             ledger_workers: own.ledger_workers,
             dedupe_horizon_millis: own.dedupe_horizon.0,
@@ -145,7 +145,7 @@ impl Settings {
             commit_min: own.commit_min,
             commit_interval: own.commit_interval,
             batch_max_events: own.batch_max_events,
-            heartbeat: own.heartbeat,
+            heartbeat: own.heartbeat.0,
             ..ProcessorConfig::new(self.kafka(), self.topics(), self.partitions())
         }
     }
@@ -158,7 +158,7 @@ impl Settings {
     /// The loader role.
     pub fn loader(&self) -> LoaderConfig {
         let values = &self.values;
-        let (prefix, instance) = (&values.transactional_id_prefix, &values.instance_id);
+        let (prefix, instance) = (&values.transactional_id_prefix, &values.instance_id.0);
         LoaderConfig {
             flush_interval: values.loader.flush_interval,
             dedupe_horizon_millis: self.dedupe_horizon_millis(),
@@ -186,8 +186,8 @@ impl Settings {
             ca_file: own.ca_file.clone(),
             database: own.database.clone(),
             replicated: own.replicated,
-            spend_retention_months: own.retention_months,
-            history_retention_months: own.history_retention_months,
+            spend_retention_months: own.retention_months.0,
+            history_retention_months: own.history_retention_months.0,
             ..WarehouseConfig::default()
         }
     }
@@ -215,7 +215,7 @@ impl Settings {
         let own = &self.values.compat;
         CompatConfig {
             margint_downgrade: own.margint_downgrade,
-            margindash_poll: own.margindash_poll,
+            margindash_poll: own.margindash_poll.0,
             margindash_widen: own.margindash_widen,
         }
     }
@@ -229,10 +229,10 @@ impl Settings {
             token: Token::new(own.token.0.as_str()),
             keys: self.keyring.clone(),
             default_workspace: own.default_workspace.clone(),
-            instance: self.values.instance_id.clone(),
+            instance: self.values.instance_id.0.clone(),
             source: own.source.clone(),
             dedupe_horizon_millis: self.dedupe_horizon_millis(),
-            stale_after: own.stale_after,
+            stale_after: own.stale_after.0,
             entry_capacity: own.entry_capacity,
             max_reservations: own.max_reservations,
             reserve_rule: own.reserve_rule,

@@ -106,9 +106,13 @@ impl Checker<'_> {
             rows.push(row_of(commit, rows.len(), &one.event.id, 0));
         }
         if let Counted::AtAddress(address) | Counted::Grown(address) = counted {
-            let before = match expected {
-                Expected::Grown(before) => Some(before),
-                _ => None,
+            let (before, like, tells_more) = match expected {
+                Expected::Grown {
+                    before,
+                    like,
+                    tells_more,
+                } => (Some(before), like, tells_more),
+                _ => (None, None, false),
             };
             let cost_of = |index: usize| self.scenario.log[index].cost.total().get();
             let cost = cost_of(index) - before.map_or(0, cost_of);
@@ -117,12 +121,16 @@ impl Checker<'_> {
                 return Err(format!("{:?}", row.0));
             }
             rows.push(row);
+            if tells_more {
+                rows.push(row_of(commit, rows.len(), &one.event.id, 0));
+            }
             match before {
                 Some(before) => self.desk.grown(index, before),
                 None => self.desk.counted(index, address, commit.version as u64 + 1),
             }
+            let (partition, seq) = (commit.partition, commit.seq);
             self.spend
-                .count(index, commit.partition, commit.seq, before);
+                .count(index, partition, seq, before.zip(Some(like)));
         }
         Ok(())
     }

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use spendfuse_domain::event::{Body, Call, Event, Flags};
 use spendfuse_domain::{FixedDimension, Identity, UnixMillis};
 
+use super::spend::Tally;
 use crate::corrections::Made;
 use crate::scenario::LogEvent;
 
@@ -24,10 +25,20 @@ pub enum Expected {
         /// But whose it is, of which more is told.
         tells_more: bool,
     },
-    /// The difference to the event at this place of the log is counted.
-    Grown(usize),
+    /// The difference is counted.
+    Grown {
+        /// To the event at this place of the log.
+        before: usize,
+        /// As the estimate at this place names and dates it: it takes a part of itself back, or grows.
+        like: Option<usize>,
+        /// More is told of whose it is than the estimate did.
+        tells_more: bool,
+    },
     Late,
 }
+
+/// Place of what stood for a call before it grew, and of the estimate that names and dates the difference.
+pub type Before = (usize, Option<usize>);
 
 /// Every identity ever counted.
 #[derive(Debug, Default)]
@@ -51,6 +62,50 @@ struct Known {
     index: usize,
     /// Names of what was told of whose it is.
     told: BTreeSet<String>,
+    /// Place of the estimate that stands, where all of it is counted.
+    estimate: Option<usize>,
+    /// Parts of the estimate are several customers' or the like: nobody knows where less is taken back.
+    is_scattered: bool,
+}
+
+impl Known {
+    /// What the event at `index` is, which grows from this one.
+    fn grown(&self, log: &[LogEvent], index: usize) -> Expected {
+        let (before, now) = (self.index, &log[index]);
+        let mut more = Tally::default();
+        more.add(now);
+        more.take_back(&log[before]);
+        let is_less = more.cost < 0 || more.tokens < 0 || more.unpriced < 0;
+        let stays = self.estimate.filter(|_| is_less || is_estimate(&now.event));
+        let like = stays.filter(|like| !contradict(&log[*like].event, &now.event));
+        if is_less && (like != stays || self.is_scattered) {
+            return Expected::Conflict;
+        }
+        Expected::Grown {
+            before,
+            like,
+            tells_more: like.is_some() && !told(&now.event).is_subset(&self.told),
+        }
+    }
+
+    /// Whether parts of what stands after `event` are estimates of several.
+    fn is_scattered_by(&self, expected: Expected, event: &Event<'_>) -> bool {
+        match expected {
+            Expected::Grown { like, .. } if is_estimate(event) => {
+                self.is_scattered || (self.estimate.is_some() && like.is_none())
+            }
+            Expected::Echo { .. } => self.is_scattered,
+            _ => false,
+        }
+    }
+}
+
+/// `one` as it is counted where an estimate was: in its time, and by its names.
+pub fn placed(one: &LogEvent, estimate: &LogEvent) -> LogEvent {
+    let mut placed = one.clone();
+    placed.event.time = estimate.event.time;
+    placed.event.attribution = estimate.event.attribution.clone();
+    placed
 }
 
 impl Identities {
@@ -81,21 +136,32 @@ impl Identities {
             Some(known) => {
                 let mut corrected = self.corrected.iter().rev();
                 match corrected.find(|(of, _)| *of == known.index) {
-                    Some((of, stands)) => match told_again(stands, event, *of) {
+                    Some((_, stands)) => match told_again(stands, event) {
                         Expected::Echo { .. } => ECHO,
                         _ => Expected::Conflict,
                     },
-                    None => told_again(&log[known.index].event, event, known.index),
+                    None => match told_again(&log[known.index].event, event) {
+                        Expected::Grown { .. } => known.grown(log, index),
+                        other => other,
+                    },
                 }
             }
         };
         let now_told = told(event);
         let all_told = known.map_or_else(BTreeSet::new, |known| &known.told | &now_told);
-        let (expected, index, told) = match (expected, known) {
-            (Expected::Counted, _) => (Expected::Counted, index, now_told),
-            (Expected::Grown(_), Some(_)) => (expected, index, all_told),
+        let own = is_estimate(event).then_some(index);
+        let is_scattered = known.is_some_and(|known| known.is_scattered_by(expected, event));
+        let (expected, index, told, estimate) = match (expected, known) {
+            (Expected::Counted, _) => (Expected::Counted, index, now_told, own),
+            (Expected::Grown { like, .. }, Some(_)) => (
+                expected,
+                index,
+                all_told,
+                like.filter(|_| is_estimate(event)),
+            ),
             (Expected::Echo { .. }, Some(known)) if !now_told.is_subset(&known.told) => {
-                (Expected::Echo { tells_more: true }, known.index, all_told)
+                let echo = Expected::Echo { tells_more: true };
+                (echo, known.index, all_told, known.estimate)
             }
             _ => return expected,
         };
@@ -105,8 +171,10 @@ impl Identities {
             counted_at: now,
             index,
             told,
+            estimate,
+            is_scattered,
         });
-        if let Expected::Grown(before) = expected {
+        if let Expected::Grown { before, .. } = expected {
             let first = self.first_of(before);
             self.firsts.insert(index, first);
         }
@@ -143,6 +211,8 @@ impl Identities {
                     counted_at: now,
                     index,
                     told: BTreeSet::new(),
+                    estimate: None,
+                    is_scattered: false,
                 });
                 let stands = made.after.as_ref().or(made.before.as_ref());
                 if let Some(stands) = stands {
@@ -161,28 +231,39 @@ impl Identities {
 }
 
 const ECHO: Expected = Expected::Echo { tells_more: false };
+/// The difference, wherever it is counted.
+const GROWN: Expected = Expected::Grown {
+    before: 0,
+    like: None,
+    tells_more: false,
+};
+/// What other instruments may tell of a call, tags aside.
+const TOLD: [FixedDimension; 7] = [
+    FixedDimension::Customer,
+    FixedDimension::Feature,
+    FixedDimension::Project,
+    FixedDimension::User,
+    FixedDimension::Agent,
+    FixedDimension::Environment,
+    FixedDimension::Plan,
+];
+
+fn is_estimate(event: &Event<'_>) -> bool {
+    event.flags.contains(Flags::USAGE_ESTIMATED)
+}
 
 /// Names of what an event tells of whose its call is, so far as other instruments may tell it.
 fn told(event: &Event<'_>) -> BTreeSet<String> {
     let who = &event.attribution;
-    let dimensions = [
-        ("customer", &who.customer),
-        ("feature", &who.feature),
-        ("project", &who.project),
-        ("user", &who.user),
-        ("agent", &who.agent),
-        ("environment", &who.environment),
-        ("plan", &who.plan),
-    ];
-    let dimensions = dimensions.into_iter();
-    let named = dimensions.filter(|(_, value)| !value.is_empty());
-    let named = named.map(|(name, _)| name.to_owned());
+    let named = TOLD.into_iter();
+    let named = named.filter(|dimension| !who.texts()[*dimension as usize].is_empty());
+    let named = named.map(|dimension| dimension.name().to_owned());
     let tags = who.tags.iter().map(|(name, _)| format!("tags.{name}"));
     named.chain(tags).collect()
 }
 
 /// What another event of a call is beside the one that stands for it.
-fn told_again(before: &Event<'_>, now: &Event<'_>, index: usize) -> Expected {
+fn told_again(before: &Event<'_>, now: &Event<'_>) -> Expected {
     let (Body::Usage(then), Body::Usage(call)) = (&before.body, &now.body) else {
         return Expected::Conflict;
     };
@@ -190,9 +271,8 @@ fn told_again(before: &Event<'_>, now: &Event<'_>, index: usize) -> Expected {
     if (&was.provider, &was.model) != (&is.provider, &is.model) {
         return Expected::Conflict;
     }
-    let is_estimate = |one: &Event<'_>| one.flags.contains(Flags::USAGE_ESTIMATED);
     match (is_estimate(before), is_estimate(now)) {
-        (true, false) => return Expected::Grown(index),
+        (true, false) => return GROWN,
         (false, true) => return ECHO,
         _ => {}
     }
@@ -209,7 +289,7 @@ fn told_again(before: &Event<'_>, now: &Event<'_>, index: usize) -> Expected {
         (less || now < then, more || now > then)
     });
     match (less, more) {
-        (false, true) => Expected::Grown(index),
+        (false, true) => GROWN,
         (true, false) => ECHO,
         (false, false) if !contradict(before, now) => ECHO,
         _ => Expected::Conflict,

@@ -6,7 +6,7 @@ use spendfuse_domain::finding::DetectorRules;
 use spendfuse_domain::{Body, UnixMillis, WindowKind};
 use spendfuse_engine::meter::{Corrected, Counted};
 
-use super::identities::{Expected, Identities};
+use super::identities::{Expected, Identities, placed};
 use super::session::{ReferenceSession, SessionName, session_of, session_scope};
 use super::spend::Tally;
 use crate::corrections::{Made, Stands};
@@ -71,11 +71,15 @@ impl<'a> MeterReference<'a> {
         if is_history {
             return expected;
         }
-        let before = match expected {
-            Expected::Counted => None,
-            Expected::Grown(before) => Some((before, self.identities.first_of(before))),
+        let (before, like) = match expected {
+            Expected::Counted => (None, None),
+            Expected::Grown { before, like, .. } => {
+                (Some((before, self.identities.first_of(before))), like)
+            }
             _ => return expected,
         };
+        let placed = like.map(|like| placed(one, &self.scenario.log[like]));
+        let one = placed.as_ref().unwrap_or(one);
         match &one.event.body {
             Body::Usage(call) => {
                 let generation = ["", "chat", "completion", "responses", "generate_content"];
@@ -291,7 +295,7 @@ pub fn agrees(expected: Expected, counted: Counted, is_session_end: bool) -> boo
         Expected::Duplicate => counted == Counted::Duplicate,
         Expected::Conflict => counted == Counted::Conflict,
         Expected::Echo { .. } => counted == Counted::Echo,
-        Expected::Grown(_) => matches!(counted, Counted::Grown(_)),
+        Expected::Grown { .. } => matches!(counted, Counted::Grown(_)),
         Expected::Late => counted == Counted::Late,
     }
 }
@@ -303,6 +307,6 @@ pub fn agrees_on_correction(expected: Expected, corrected: Corrected) -> bool {
         Expected::Duplicate => corrected == Corrected::Twice,
         Expected::Conflict => corrected == Corrected::Conflict,
         Expected::Late => corrected == Corrected::Late,
-        Expected::Echo { .. } | Expected::Grown(_) => false,
+        Expected::Echo { .. } | Expected::Grown { .. } => false,
     }
 }

@@ -10,6 +10,7 @@ use spendfuse_domain::{
     Verdict, Window,
 };
 
+use super::identities::{Before, placed};
 use crate::corrections::{Made, Stands};
 use crate::scenario::{LogEvent, Scenario};
 
@@ -190,8 +191,8 @@ type Place = Option<(String, Window)>;
 /// All counted calls, and what calendar budgets make of them.
 #[derive(Debug, Default)]
 pub struct SpendReference {
-    /// Place in the log, meter partition, commit; the place of what stood for it before.
-    counted: Vec<(usize, u32, u64, Option<usize>)>,
+    /// Place in the log, meter partition, commit.
+    counted: Vec<(usize, u32, u64, Option<Before>)>,
     /// Corrections, meter partition, commit.
     corrected: Vec<(Made, u32, u64)>,
     /// Where events count, by the version in which the count began, budget, event.
@@ -199,8 +200,8 @@ pub struct SpendReference {
 }
 
 impl SpendReference {
-    /// An event was counted, by the difference to the one at `before` where that is given.
-    pub fn count(&mut self, index: usize, partition: u32, seq: u64, before: Option<usize>) {
+    /// An event was counted.
+    pub fn count(&mut self, index: usize, partition: u32, seq: u64, before: Option<Before>) {
         self.counted.push((index, partition, seq, before));
     }
 
@@ -240,6 +241,9 @@ impl SpendReference {
                     continue;
                 }
                 let one = &scenario.log[*index];
+                let like = before.and_then(|(_, like)| like);
+                let placed = like.map(|like| placed(one, &scenario.log[like]));
+                let one = placed.as_ref().unwrap_or(one);
                 let counts = self
                     .places
                     .entry((began, budget.id.to_string(), *index))
@@ -258,7 +262,7 @@ impl SpendReference {
                 }
                 for tally in tallies {
                     tally.add(one);
-                    before.inspect(|before| tally.take_back(&scenario.log[*before]));
+                    before.inspect(|(before, _)| tally.take_back(&scenario.log[*before]));
                 }
                 account.has_history |= one.judged_at.is_some();
             }

@@ -66,6 +66,7 @@ impl Reference {
     }
 
     pub(super) fn row_of_correction(&mut self, row: SpendRow<'_>) -> Result<(), String> {
+        let epoch = self.epoch;
         let Some(sent) = self.corrections.get_mut(row.text("event_id")) else {
             return Ok(());
         };
@@ -83,7 +84,7 @@ impl Reference {
             return wrong("it was applied twice");
         };
         if sent.rows == 0 {
-            if sent.is_refused || is_overtaken(&correction, Some(&*entry)) {
+            if sent.is_refused || is_overtaken(&correction, Some(&*entry), epoch) {
                 return wrong("it was applied though something else came first");
             }
             if correction.judged_at + HORIZON + SLACK < sent.sent_at {
@@ -127,8 +128,8 @@ impl Reference {
             let call = self.sent.get(&correction.event_id);
             let entry = call.and_then(|call| call.entry.as_ref());
             let too_late = |by: i64| correction.judged_at + HORIZON < by;
-            let may_be_refused =
-                is_overtaken(correction, entry) || sent.processed_by.is_some_and(too_late);
+            let may_be_refused = is_overtaken(correction, entry, self.epoch)
+                || sent.processed_by.is_some_and(too_late);
             if sent.rows > 0 || !may_be_refused {
                 return Err(format!("{sent:?} of {entry:?} was not applied"));
             }
@@ -169,9 +170,10 @@ impl Reference {
     }
 }
 
-/// Whether the entry is not as whoever made the correction saw it.
-fn is_overtaken(correction: &Correction, entry: Option<&Entry>) -> bool {
-    entry.is_none_or(|entry| {
-        entry.corrections >= correction.number || entry.stands != correction.before
-    })
+/// Whether the entry is not as whoever made the correction saw it, or of topics before those of `epoch`.
+fn is_overtaken(correction: &Correction, entry: Option<&Entry>, epoch: u32) -> bool {
+    correction.place.epoch != epoch
+        || entry.is_none_or(|entry| {
+            entry.corrections >= correction.number || entry.stands != correction.before
+        })
 }

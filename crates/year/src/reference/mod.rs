@@ -4,7 +4,7 @@
 mod corrected;
 mod rows;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::budget::{Budget, Sum};
 use crate::calendar::{self, DAY};
@@ -23,6 +23,8 @@ struct Sent {
     last_arrival: i64,
     /// What its rows say, where it has any.
     entry: Option<Entry>,
+    /// They are of topics that are gone: what tells of the call again is a duplicate.
+    is_of_before: bool,
 }
 
 /// What was told of a call.
@@ -36,13 +38,15 @@ struct Piece {
 }
 
 impl Sent {
-    /// Whether a piece has more than what stands. What was corrected does not grow.
+    /// Whether a piece has more than what stands. What was corrected does not grow, nor what was counted
+    /// in topics that are gone.
     fn lacks(&self, piece: &Piece) -> bool {
         let Some(entry) = &self.entry else {
             return true;
         };
         let stands = entry.stands.as_ref();
-        entry.corrections == 0 && stands.is_none_or(|one| piece.call.output > one.call.output)
+        let may_grow = entry.corrections == 0 && !self.is_of_before;
+        may_grow && stands.is_none_or(|one| piece.call.output > one.call.output)
     }
 }
 
@@ -61,6 +65,8 @@ pub(crate) struct Expected {
     counted: Sum,
     /// What the budget says was spent before.
     opening: Sum,
+    /// It was closed before anybody can have told what was spent before.
+    may_lack_opening: bool,
     pub(crate) end: Option<i64>,
     /// A call of this scope, to ask about.
     pub(crate) like: Call,
@@ -71,6 +77,7 @@ impl Expected {
         Self {
             counted: Sum::default(),
             opening: Sum::default(),
+            may_lack_opening: false,
             end,
             like: like.clone(),
         }
@@ -83,11 +90,20 @@ impl Expected {
     }
 }
 
+/// What a row says was spent, and in which call.
+#[derive(Debug)]
+struct Counted {
+    call: Call,
+    sum: Sum,
+}
+
 /// All budgets of one version, each with the number of its count.
 type Version = BTreeMap<String, (Budget, usize)>;
 
 #[derive(Debug, Default)]
 pub(crate) struct Reference {
+    /// Number of the set of topics.
+    epoch: u32,
     sent: BTreeMap<String, Sent>,
     /// By their ids.
     corrections: BTreeMap<String, SentCorrection>,
@@ -95,6 +111,10 @@ pub(crate) struct Reference {
     versions: BTreeMap<u64, Version>,
     /// When each count began, by its number.
     began: Vec<i64>,
+    /// Counts since whose beginning everybody was there once, so that they know what was spent before.
+    opened: BTreeSet<usize>,
+    /// Every row of all sets of topics.
+    rows: Vec<Counted>,
     pub(crate) accounts: BTreeMap<Place, Expected>,
     /// What lines of closed windows and of late spend say, by budget, scope and start, each with the
     /// time of its writing: a day and the month that begins with it have the same start, so a budget
@@ -111,6 +131,7 @@ impl Reference {
             pieces: Vec::new(),
             last_arrival: at,
             entry: None,
+            is_of_before: false,
         });
         sent.last_arrival = at;
         let mut known = sent.pieces.iter_mut();
@@ -125,12 +146,10 @@ impl Reference {
         }
     }
 
-    pub(crate) fn was_told(&self, id: &str) -> bool {
-        self.sent.contains_key(id)
-    }
-
-    /// A new set of topics: versions of budgets and all counts begin anew.
-    pub(crate) fn begin_anew(&mut self) {
+    /// A new set of topics: versions of budgets and all counts begin anew. What has no row was in the
+    /// topics alone; where it is told again, that is for the first time.
+    pub(crate) fn begin_anew(&mut self, epoch: u32) {
+        self.epoch = epoch;
         self.versions.clear();
         self.accounts.clear();
         self.corrections.clear();
@@ -140,6 +159,7 @@ impl Reference {
             let pieces = std::mem::take(&mut sent.pieces).into_iter();
             let settled = pieces.filter(|piece| piece.is_late || !sent.lacks(piece));
             sent.pieces = settled.collect();
+            sent.is_of_before = sent.entry.is_some();
             !sent.pieces.is_empty()
         });
     }
@@ -163,6 +183,7 @@ impl Reference {
     /// The budgets that are in force from `version` on, which was written at `now`.
     pub(crate) fn applied(&mut self, version: u64, budgets: Vec<Budget>, now: i64) {
         let before = self.budgets();
+        let first_new = self.began.len();
         let mut next = Version::new();
         for budget in budgets {
             let goes_on = before
@@ -183,6 +204,9 @@ impl Reference {
         });
         for (budget, count) in next.values() {
             self.open(budget, *count, now);
+            if *count >= first_new {
+                self.add_rows_of_before(budget, *count);
+            }
         }
         self.versions.insert(version, next);
     }
@@ -204,6 +228,21 @@ impl Reference {
         };
         let begin = || Expected::begin(end, &like);
         self.accounts.entry(place).or_insert_with(begin).opening = budget.opening();
+    }
+
+    /// Everybody was there: each count was told what was spent before it. Of a window that had closed by
+    /// then nobody knows whether that came in time.
+    pub(crate) fn openings_were_told(&mut self, ledger_time: i64) {
+        for (_, count) in self.budgets().into_values() {
+            if !self.opened.insert(count) {
+                continue;
+            }
+            let accounts = self.accounts.iter_mut();
+            let of_count = accounts.filter(|(place, _)| place.count == count);
+            for (_, expected) in of_count.filter(|(_, one)| is_closed(one, ledger_time)) {
+                expected.may_lack_opening = true;
+            }
+        }
     }
 
     /// Takes a record of the DLQ that was written at `at`.
@@ -290,7 +329,7 @@ impl Reference {
     /// A window whose lines say something else than was counted.
     pub(crate) fn closed_windows_balance(&mut self, ledger_time: i64) -> Result<(), String> {
         for (place, expected) in &self.accounts {
-            if !is_closed(expected, ledger_time) {
+            if !is_closed(expected, ledger_time) || expected.may_lack_opening {
                 continue;
             }
             let key = (place.budget.clone(), place.scope.clone(), place.start);

@@ -2,8 +2,8 @@
 
 use spendfuse_domain::correction::EntryPlace;
 
-use super::{Expected, Piece, Place, Reference, Version};
-use crate::budget::Sum;
+use super::{Counted, Expected, Piece, Place, Reference, Version};
+use crate::budget::{Budget, Sum};
 use crate::calendar::MINUTE;
 use crate::corrections::{Entry, Standing};
 use crate::native::{Row, Value};
@@ -181,29 +181,61 @@ impl Reference {
                 call.id
             ));
         };
+        let counted = Counted {
+            call: call.clone(),
+            sum: row.sum(),
+        };
         let then = self.versions.get(&counted_with);
         let current = self.versions.last_key_value().map(|(_, current)| current);
-        for (id, (budget, count)) in budgets {
+        for (id, (budget, count)) in current.into_iter().flatten() {
             let has_it = |all: &Version| all.get(id).is_some_and(|(_, one)| one == count);
-            if !current.is_some_and(has_it) || !then.is_some_and(has_it) {
-                continue;
+            let is_since = has_it(budgets) && then.is_some_and(has_it);
+            let place = counted.place(budget, *count);
+            let counts =
+                |(place, _): &(Place, _)| is_since || has_all(budget, place, self.began[*count]);
+            if let Some((place, end)) = place.filter(counts) {
+                let begin = || Expected::begin(end, call);
+                let account = self.accounts.entry(place).or_insert_with(begin);
+                account.counted.add(counted.sum);
             }
-            let Some(scope) = budget.scope_of(call) else {
-                continue;
-            };
-            let (start, end) = budget.window_at(call.time.div_euclid(MINUTE) * MINUTE);
-            let place = Place {
-                budget: id.clone(),
-                count: *count,
-                scope,
-                start,
-            };
-            let begin = || Expected::begin(end, call);
-            let account = self.accounts.entry(place).or_insert_with(begin);
-            account.counted.add(row.sum());
         }
+        self.rows.push(counted);
         Ok(())
     }
+
+    /// A new count begins with what was spent before in its window, in any set of topics.
+    pub(super) fn add_rows_of_before(&mut self, budget: &Budget, count: usize) {
+        for row in &self.rows {
+            let place = row.place(budget, count);
+            let counts = |(place, _): &(Place, _)| has_all(budget, place, self.began[count]);
+            if let Some((place, end)) = place.filter(counts) {
+                let begin = || Expected::begin(end, &row.call);
+                let account = self.accounts.entry(place).or_insert_with(begin);
+                account.counted.add(row.sum);
+            }
+        }
+    }
+}
+
+impl Counted {
+    /// The place in which a budget in this count has it, and that place's end; `None` where it does not.
+    fn place(&self, budget: &Budget, count: usize) -> Option<(Place, Option<i64>)> {
+        let scope = budget.scope_of(&self.call)?;
+        let (start, end) = budget.window_at(self.call.time.div_euclid(MINUTE) * MINUTE);
+        let place = Place {
+            budget: budget.id.clone(),
+            count,
+            scope,
+            start,
+        };
+        Some((place, end))
+    }
+}
+
+/// Whether a count that began at `began` has every row of a place: those of before are its opening, where
+/// its file does not say that itself.
+fn has_all(budget: &Budget, place: &Place, began: i64) -> bool {
+    !budget.has_opening() && place.start >= budget.window_at(began).0
 }
 
 /// # Errors

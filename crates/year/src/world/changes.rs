@@ -20,8 +20,10 @@ impl World {
         if !self.processor.is_up {
             return Ok(());
         }
-        // Which budgets an event in flight counts in depends on who is faster: not now.
-        self.settle()?;
+        // What is in flight counts in an opening or beside it: whoever is faster.
+        if self.random.one_in(2) {
+            self.settle()?;
+        }
         let known = self.reference.budgets().into_values();
         let mut budgets: Vec<Budget> = known.map(|(budget, _)| budget).collect();
         let place = self.random.below(budgets.len().max(1));
@@ -29,8 +31,11 @@ impl World {
             0 if budgets.len() > 3 => drop(budgets.remove(place)),
             1 => {
                 let new = self.new_budget();
-                budgets.retain(|one| one.id != new.id);
-                budgets.push(new);
+                let goes_on = |one: &Budget| one.id == new.id && one.counts_like(&new);
+                if !budgets.iter().any(goes_on) {
+                    budgets.retain(|one| one.id != new.id);
+                    budgets.push(new);
+                }
             }
             2 => budgets[place].change_window(&mut self.random),
             3 => return self.change_there_and_back(&budgets, place),

@@ -26,6 +26,9 @@ impl World {
         if random.one_in(60) {
             planned.push((at(random), Happening::TopicsChange));
         }
+        if random.one_in(90) {
+            planned.push((at(random), Happening::KafkaIsLost));
+        }
         if random.one_in(120) {
             let goes = at(random);
             let back_at = goes + random.between(8 * DAY, 12 * DAY);
@@ -98,10 +101,12 @@ impl World {
             }
             Happening::ProcessorComesTooLate => self.accept_what_is_lost()?,
             Happening::TopicsChange => self.change_topics()?,
+            Happening::KafkaIsLost => self.lose_kafka()?,
             Happening::BudgetIsUnreadable => self.write_unreadable_budget()?,
             Happening::LoaderGoes { back_at } if self.is_loading => {
                 self.is_loading = false;
                 self.lanes.iter_mut().for_each(Lane::die);
+                self.openings.die();
                 if self.random.one_in(4) {
                     self.cluster.forget_group(LOADER_GROUP);
                 }

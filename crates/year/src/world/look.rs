@@ -17,6 +17,23 @@ impl World {
         self.settle()?;
         self.year.looks += 1;
         self.looked_at = Some(self.cluster.now);
+        self.take_rows()?;
+        self.look_at_dlq()?;
+        self.reference.nothing_is_lost()?;
+        self.note_processed_corrections();
+        self.reference.corrections_are_settled()?;
+        if let Some((table, address)) = self.warehouse.address_given_twice() {
+            return Err(format!("an address is given twice in {table}: {address:?}"));
+        }
+        let ledger_time = self.processor.ledger_time().0;
+        self.reference.openings_were_told(ledger_time);
+        self.look_at_accounts()?;
+        self.reference.closed_windows_balance(ledger_time)?;
+        self.look_at_verdicts()
+    }
+
+    /// Shows the reference what the warehouse has got.
+    pub(super) fn take_rows(&mut self) -> Result<(), String> {
         for row in self.warehouse.take_rows("spend") {
             self.reference.row(&row)?;
         }
@@ -26,17 +43,7 @@ impl World {
         for table in ["verdicts", "finding_changes"] {
             self.warehouse.take_rows(table);
         }
-        self.look_at_dlq()?;
-        self.reference.nothing_is_lost()?;
-        self.note_processed_corrections();
-        self.reference.corrections_are_settled()?;
-        if let Some((table, address)) = self.warehouse.address_given_twice() {
-            return Err(format!("an address is given twice in {table}: {address:?}"));
-        }
-        self.look_at_accounts()?;
-        let ledger_time = self.processor.ledger_time().0;
-        self.reference.closed_windows_balance(ledger_time)?;
-        self.look_at_verdicts()
+        Ok(())
     }
 
     pub(super) fn look_at_dlq(&mut self) -> Result<(), String> {

@@ -7,6 +7,7 @@ mod changes;
 mod desk;
 mod incidents;
 mod look;
+mod recover;
 mod topic_set;
 mod work;
 
@@ -18,6 +19,7 @@ use crate::cluster::Cluster;
 use crate::corrections::Correction;
 use crate::growth::Growth;
 use crate::loader::Lane;
+use crate::openings::OpeningTeller;
 use crate::process::{HORIZON, Processor};
 use crate::random::Random;
 use crate::reference::Reference;
@@ -51,6 +53,7 @@ enum Happening {
     ProcessorComesTooLate,
     BudgetIsUnreadable,
     TopicsChange,
+    KafkaIsLost,
     LoaderGoes {
         back_at: i64,
     },
@@ -98,6 +101,10 @@ pub struct Year {
     pub calls: u64,
     /// Corrections that were made.
     pub corrections: u64,
+    /// Records that told ledgers what was spent before a count.
+    pub openings: u64,
+    /// Identities that the meters of new topics learned from the warehouse.
+    pub recovered: u64,
     /// Workers and loaders that died in the middle of something.
     pub deaths: u64,
     /// Looks at the books.
@@ -115,6 +122,7 @@ pub(crate) struct World {
     set: TopicSet,
     processor: Processor,
     lanes: Vec<Lane>,
+    openings: OpeningTeller,
     is_loading: bool,
     sidecars: Vec<Sidecar>,
     warehouse: Warehouse,
@@ -142,6 +150,7 @@ impl World {
             seed,
             traffic: Traffic::new(Random::new(seed ^ 0xabcd)),
             lanes: set.lanes(),
+            openings: set.openings(),
             is_loading: false,
             sidecars: set.sidecars(),
             processor: set.processor(),

@@ -5,12 +5,12 @@ use std::sync::Arc;
 
 use spendfuse_domain::Topics;
 
-use super::{Happening, LOADER_GROUP, SIDECARS, World};
+use super::{LOADER_GROUP, SIDECARS, World};
 use crate::budget::Budget;
 use crate::loader::Lane;
+use crate::openings::OpeningTeller;
 use crate::process::{HORIZON, Processor};
 use crate::sidecar::Sidecar;
-use crate::traffic::Told;
 
 pub(super) struct TopicSet {
     /// Counts the sets.
@@ -50,6 +50,10 @@ impl TopicSet {
         lanes.collect()
     }
 
+    pub(super) fn openings(&self) -> OpeningTeller {
+        OpeningTeller::new(LOADER_GROUP, &self.topics, self.epoch, self.partitions)
+    }
+
     pub(super) fn sidecars(&self) -> Vec<Sidecar> {
         let sidecar = |_| Sidecar::new(&self.topics, self.partitions);
         (0..SIDECARS).map(sidecar).collect()
@@ -57,14 +61,18 @@ impl TopicSet {
 }
 
 impl World {
-    /// Senders stop, what is in flight arrives, and everybody goes on with a new set: under another
-    /// prefix with other partitions, or under the same names.
+    /// Senders stop, what is in flight arrives, and everybody goes on with a new set.
     pub(super) fn change_topics(&mut self) -> Result<(), String> {
-        let sidecars_are_up = self.sidecars.iter().all(|one| one.is_up);
-        if !self.processor.is_up || !self.is_loading || !sidecars_are_up {
+        if !self.everybody_is_there() {
             return Ok(());
         }
         self.look()?;
+        self.begin_topics()
+    }
+
+    /// Everybody goes on with a new set: under another prefix with other partitions, or under the same
+    /// names.
+    pub(super) fn begin_topics(&mut self) -> Result<(), String> {
         let budgets: Vec<Budget> = { self.reference.budgets().into_values() }
             .map(|(budget, _)| budget)
             .collect();
@@ -80,22 +88,18 @@ impl World {
         self.cluster.create(&next.topics, next.partitions, HORIZON);
         self.processor = next.processor();
         self.lanes = next.lanes();
+        self.openings = next.openings();
         self.sidecars = next.sidecars();
         self.looked_at_dlq = vec![0; next.partitions as usize];
         self.set = next;
-        // The memory of identities begins anew: nothing may be told again across the change.
-        let reference = &mut self.reference;
-        self.agenda.retain(|_, one| match one {
-            Happening::Told(Told::Call(call)) => !reference.was_told(&call.id),
-            _ => true,
-        });
-        reference.begin_anew();
+        self.reference.begin_anew(epoch);
         self.change_prices();
         self.processor.start(&mut self.cluster)?;
         self.start_loader()?;
         let cluster = &self.cluster;
         self.sidecars.iter_mut().for_each(|one| one.start(cluster));
         self.settle()?;
+        self.recover()?;
         self.apply(budgets)
     }
 }

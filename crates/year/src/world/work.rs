@@ -111,6 +111,8 @@ impl World {
             return Ok(());
         }
         self.start_loader()?;
+        // Before what waits is loaded: sums that are asked for too early lack it.
+        self.tell_openings(may_die);
         for lane in &mut self.lanes {
             let dies = may_die && self.random.one_in(LOADER_DEATHS);
             let fuse = dies.then(|| self.random.below(4));
@@ -123,6 +125,29 @@ impl World {
             )?;
         }
         Ok(())
+    }
+
+    /// What was spent before counts began, maybe dying in the middle of it.
+    fn tell_openings(&mut self, may_die: bool) {
+        let now = self.cluster.now;
+        let budgets = self.reference.budgets().into_iter();
+        let budgets = budgets.map(|(id, (budget, _))| {
+            let counted_from = self.reference.counted_from(&budget, now);
+            (id, (budget, counted_from))
+        });
+        let budgets = budgets.collect();
+        let dies = may_die && self.random.one_in(LOADER_DEATHS);
+        let most = match dies {
+            true => self.random.below(4),
+            false => usize::MAX,
+        };
+        let (cluster, warehouse) = (&mut self.cluster, &self.warehouse);
+        let told = self.openings.turn(cluster, warehouse, &budgets, most);
+        self.year.openings += told as u64;
+        if dies {
+            self.year.deaths += 1;
+            self.openings.die();
+        }
     }
 
     pub(super) fn follow(&mut self) {
@@ -184,7 +209,9 @@ impl World {
     pub(super) fn is_drained(&self) -> bool {
         let stages = !self.processor.is_up || self.processor.is_drained(&self.cluster);
         let lanes = !self.is_loading || self.lanes.iter().all(|lane| lane.is_done(&self.cluster));
-        stages && lanes
+        // Nobody tells what was spent before while the loader is away.
+        let openings = !self.is_loading || !self.processor.wants_openings();
+        stages && lanes && openings
     }
 }
 

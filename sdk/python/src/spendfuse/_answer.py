@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import weakref
 import zlib
-from typing import TYPE_CHECKING, Any, Callable, Optional, Union
+from typing import TYPE_CHECKING, Any, Callable, Optional, Protocol, Union
 
 from ._delivery import at_end
 from ._pieces import Elements, Events
@@ -39,7 +39,7 @@ class Watch:
         self._strips = call.asks_usage and isinstance(self._pieces, Events)
         self._whole: list[bytes] = []
         self._length = 0
-        _under_way[id(self)] = weakref.ref(self)
+        is_under_way(self)
 
     def is_read_already(self, response: Any) -> bool:
         """Whether a transport gave an answer that it has read, as caches and mocks do; then it is taken."""
@@ -75,7 +75,7 @@ class Watch:
 
     def settle(self) -> None:
         """The answer is at its end, as far as anybody will read it."""
-        _under_way.pop(id(self), None)
+        is_over(self)
         call, whole = self._call, b"".join(self._whole)
         self._whole = []
         if call.is_settled:
@@ -106,24 +106,40 @@ class Watch:
             return False
 
 
-#: Answers that somebody is reading, or has forgotten.
-_under_way: dict[int, weakref.ref[Watch]] = {}
+class Reading(Protocol):
+    """An answer that somebody reads, or has forgotten."""
+
+    def settle(self) -> None: ...
+
+    def forget(self) -> None: ...
+
+
+_under_way: dict[int, weakref.ref[Reading]] = {}
+
+
+def is_under_way(reading: Reading) -> None:
+    """Settled when the process ends, and forgotten in a forked child; until `is_over`."""
+    _under_way[id(reading)] = weakref.ref(reading)
+
+
+def is_over(reading: Reading) -> None:
+    _under_way.pop(id(reading), None)
 
 
 def _settle_all() -> None:
     """At the end of the process nobody reads on, and afterwards nothing is told any more."""
-    for watch in _all_under_way():
-        watch.settle()
+    for reading in _all_under_way():
+        reading.settle()
 
 
 def forget_all() -> None:
     """In a forked child: they are the parent's, which tells what they cost."""
-    for watch in _all_under_way():
-        watch.forget()
+    for reading in _all_under_way():
+        reading.forget()
 
 
-def _all_under_way() -> list[Watch]:
-    return [watch for one in list(_under_way.values()) if (watch := one()) is not None]
+def _all_under_way() -> list[Reading]:
+    return [reading for one in list(_under_way.values()) if (reading := one()) is not None]
 
 
 at_end.append(_settle_all)

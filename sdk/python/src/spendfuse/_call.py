@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import time
 import uuid
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any, Mapping, Optional
 
 from ._answer import Watch
-from ._context import current_session
+from ._context import current_permission, current_session
 from ._decision import Decision
 from ._delivery import Waiting
 from ._fingerprint import of_request
@@ -27,6 +28,12 @@ _NOT_SENT = (
     # A request that cannot be written down: a line feed at the end of a key.
     "LocalProtocolError",
 )
+
+#: Statuses of those who do not know a member of the body; 422 is Mistral's, and that of all who check
+#: bodies with pydantic.
+REFUSES_BODY = (400, 422)
+#: The id at the beginning of an answer.
+_ID = re.compile(rb'\s*\{\s*"id"\s*:\s*"([^"\\]+)"')
 
 #: Headers that name an answer which does not name itself.
 _REQUEST_IDS = ("x-request-id", "request-id", "apim-request-id", "x-amzn-requestid")
@@ -86,7 +93,12 @@ class Call:
         self._is_signed = headers.get("authorization", "").startswith("AWS4-")
         self._who = self._sf.who(meter.fields)
         self._session = current_session()
+        permission = current_permission()
+        #: Of the `guarded_call` around it.
+        self._permission = permission if permission is not None and permission.sf is self._sf else None
         self._reservation: Optional[str] = None
+        #: Where it is called, for providers whose prices differ.
+        self.region: Optional[str] = None
         self._other_model: Optional[str] = None
         self.asks_usage = (
             route.is_chat_completion
@@ -119,6 +131,13 @@ class Call:
             question.update(reserve=True, estimate=estimate)
         return question
 
+    def adopted(self) -> Optional[Decision]:
+        """What the `guarded_call` around it was allowed, with what that holds."""
+        if self._permission is None:
+            return None
+        self._permission.is_told = True
+        return self._permission.taken()
+
     def permit(self, decision: Decision) -> None:
         """Raises where the call is refused."""
         judged = decision if self._session is None else self._session.judged(decision)
@@ -127,16 +146,27 @@ class Call:
             raise judged.error()
         other = self._sf.model_by(judged, self.asked_model, self._meter.downgrade)
         self._reservation = decision.reservation_id
-        if other != self.asked_model and self._can_ask(other):
+        if other == self.asked_model:
+            return
+        if self._can_ask(other):
             self._other_model = self.asked_model = other
+        else:
+            what = "a cheaper model is wanted and cannot be asked here: %s for %s"
+            self._sf.sidecar.complaints.say("cheaper", what, other, self.asked_model)
 
     def _can_ask(self, other: str) -> bool:
-        if self._is_signed:
+        # What embeds cannot be replaced by what writes.
+        if self._is_signed or self.route.operation == "embeddings":
             return False
         if self.route.model is None:
             return self._body is not None and self._body.model is not None
         # In a path: another maker's model has another path, and its answer another form.
         return self._place_of_model in self._path and self.route.usage_format == "gemini" and other.startswith("gemini")
+
+    @property
+    def _is_downgraded(self) -> bool:
+        cheaper = None if self._permission is None else self._permission.cheaper_model
+        return self._other_model is not None or (cheaper is not None and cheaper == self.asked_model)
 
     @property
     def _place_of_model(self) -> str:
@@ -169,7 +199,8 @@ class Call:
         return type(request)(request.method, url, headers=headers, content=content, extensions=request.extensions)
 
     def may_refuse_usage(self, body: bytes) -> bool:
-        """Whether an answer of 400 mentions the question for a stream's usage; then it is sent without."""
+        """Whether an answer that refuses the body mentions the question for a stream's usage; then it is sent
+        without."""
         mentions = b"stream_options" in body or b"include_usage" in body
         self.asks_usage = not mentions
         return mentions
@@ -218,6 +249,10 @@ class Call:
 
         on_result = self._session.counted if self._session is not None else None
         unread = 0 if later is None else len(later)
+        # `add_usage` of the same answer is not told again, although nobody has read it yet.
+        for name in (request_id, _id_in(later) if later is not None else None):
+            if name:
+                self._sf.remember(name)
         waiting = Waiting(make=make, on_result=on_result, unread=unread)
         try:
             if not unread or not self._sf.delivery.has_room_for(unread):
@@ -266,7 +301,8 @@ class Call:
             "tool_calls": seen.tool_calls,
             "units": seen.units(self.asked_model),
             "prompt_fingerprint": self._fingerprint(),
-            "flags": ["downgraded"] if self._other_model else None,
+            "region": self.region,
+            "flags": ["downgraded"] if self._is_downgraded else None,
         }
         event.update({name: value for name, value in optional.items() if value})
         if self.route.retrieves:
@@ -298,6 +334,12 @@ class Call:
         if key is None or self._body is None or self.route.operation == "embeddings":
             return None
         return of_request(key, self._body.members)
+
+
+def _id_in(answer: bytes) -> Optional[str]:
+    """By its beginning: to read all of a long answer is for later."""
+    found = _ID.match(answer)
+    return None if found is None else found[1].decode("utf-8", "replace")
 
 
 def _content(request: Any) -> bytes:

@@ -11,8 +11,8 @@ import weakref
 from decimal import Decimal
 from typing import Any, Awaitable, Callable, Mapping, Optional, TypeVar, cast, overload
 
-from . import _config
-from ._context import Applied, checked, current_session
+from . import _config, _usage
+from ._context import Applied, Permission, checked, current_session
 from ._decision import Decision
 from ._delivery import Delivery, Waiting, forget_all
 from ._session import Session
@@ -162,59 +162,69 @@ class Spendfuse(Telling):
         if inspect.iscoroutinefunction(call):
             return cast(R, self._aguarded_call(call, asked, fields))
         with Applied(fields):
-            decision = self.check(**asked)
-            use = self._permitted(decision, model)
+            use, permission = self._permitted(self.check(**asked), model)
             try:
-                result = call() if use is None else call(use)
+                with Applied({}, permission=permission):
+                    result = call() if use is None else call(use)
                 if not inspect.isawaitable(result):
-                    self._settle(result, decision, use, provider)
+                    self._settle(result, permission, use, provider)
                     return result
             except BaseException:
-                self.release(decision)
+                self._give_back(permission)
                 raise
-        return cast(R, self._awaited(result, decision, use, provider, fields))
+        return cast(R, self._awaited(result, permission, use, provider, fields))
 
-    def _permitted(self, decision: Decision, model: Optional[str]) -> Optional[str]:
+    def _permitted(self, decision: Decision, model: Optional[str]) -> tuple[Optional[str], Permission]:
         """The model to call, where one is asked for; raises where the call is refused."""
         decision.raise_for_block()
-        return None if model is None else self.model_by(decision, model)
+        use = None if model is None else self.model_by(decision, model)
+        return use, Permission(self, decision, None if use == model else use)
 
     async def _aguarded_call(
         self, call: Callable[..., Awaitable[Any]], asked: dict[str, Any], fields: Mapping[str, Any]
     ) -> Any:
         with Applied(fields):
-            decision = await self.acheck(**asked)
-            use = self._permitted(decision, asked["model"])
+            use, permission = self._permitted(await self.acheck(**asked), asked["model"])
             try:
                 result = call() if use is None else call(use)
             except BaseException:
-                self.release(decision)
+                self._give_back(permission)
                 raise
-        return await self._awaited(result, decision, use, asked["provider"], fields)
+        return await self._awaited(result, permission, use, asked["provider"], fields)
 
     async def _awaited(
         self,
         result: Awaitable[Any],
-        decision: Decision,
+        permission: Permission,
         model: Optional[str],
         provider: Optional[str],
         fields: Mapping[str, Any],
     ) -> Any:
         with Applied(fields):
             try:
-                answer = await result
+                with Applied({}, permission=permission):
+                    answer = await result
             except BaseException:
-                self.release(decision)
+                self._give_back(permission)
                 raise
-            self._settle(answer, decision, model, provider)
+            self._settle(answer, permission, model, provider)
         return answer
 
-    def _settle(self, result: Any, decision: Decision, model: Optional[str], provider: Optional[str]) -> None:
-        told: dict[str, Any] = dict(model=model, provider=provider, reservation_id=decision.reservation_id)
-        if model is not None and decision.decision == "downgrade" and model == decision.downgrade_to:
+    def _settle(self, result: Any, permission: Permission, model: Optional[str], provider: Optional[str]) -> None:
+        decision = permission.taken()
+        told: dict[str, Any] = dict(model=model, provider=provider)
+        if decision is not None:
+            told["reservation_id"] = decision.reservation_id
+        if permission.cheaper_model is not None:
             told["flags"] = ["downgraded"]
-        if not self.told_now(result, told)[1]:
-            # It says no usage, or a wrapped client has told it, with a hold of its own.
+        # A wrapped client has told of it; where the answer has an id, that says so.
+        is_told = permission.is_told and not _usage.names_itself(result)
+        if (is_told or not self.told_now(result, told)[1]) and decision is not None:
+            self.release(decision)
+
+    def _give_back(self, permission: Permission) -> None:
+        decision = permission.taken()
+        if decision is not None:
             self.release(decision)
 
     @overload

@@ -13,6 +13,8 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Callable, Mapping, NamedTuple, Optional, TypeVar
 
 if TYPE_CHECKING:
+    from ._client import Spendfuse
+    from ._decision import Decision
     from ._session import Session
 
 #: Fields of events and checks that say whom a call counts against.
@@ -35,10 +37,31 @@ MOST_TAGS = 16
 R = TypeVar("R")
 
 
+class Permission:
+    """What a `guarded_call` was allowed. The first call of a wrapped client within it takes over what it
+    holds, and does not ask again: its own hold would stand in its way."""
+
+    def __init__(self, sf: Spendfuse, decision: Decision, cheaper_model: Optional[str]) -> None:
+        self.sf = sf
+        self._held = [] if decision.reservation_id is None else [decision]
+        #: What a budget wants in the place of the model that was asked for, where that is called.
+        self.cheaper_model = cheaper_model
+        #: Whether a wrapped client within it tells of its call.
+        self.is_told = False
+
+    def taken(self) -> Optional[Decision]:
+        """The decision with its hold, for the first who asks."""
+        try:
+            return self._held.pop()
+        except IndexError:
+            return None
+
+
 class _Entered(NamedTuple):
     by: object
     fields: Mapping[str, Any]
     in_session: Optional[Session]
+    permission: Optional[Permission]
 
 
 class _State(NamedTuple):
@@ -47,9 +70,10 @@ class _State(NamedTuple):
     entered: tuple[_Entered, ...]
     fields: Mapping[str, Any]
     session: Optional[Session]
+    permission: Optional[Permission]
 
 
-_NOTHING = _State((), {}, None)
+_NOTHING = _State((), {}, None, None)
 _state: contextvars.ContextVar[_State] = contextvars.ContextVar("spendfuse_context", default=_NOTHING)
 
 
@@ -98,16 +122,27 @@ def current_session() -> Optional[Session]:
     return _state.get().session
 
 
+def current_permission() -> Optional[Permission]:
+    return _state.get().permission
+
+
 class Applied:
     """A context for as long as a `with` or `async with` lasts. The same object may be entered again
     within itself, and by several threads and tasks at once."""
 
-    def __init__(self, fields: Mapping[str, Any], session: Optional[Session] = None) -> None:
+    def __init__(
+        self,
+        fields: Mapping[str, Any],
+        session: Optional[Session] = None,
+        permission: Optional[Permission] = None,
+    ) -> None:
         self._fields = fields
         self._in_session = session
+        self._permission = permission
 
     def __enter__(self) -> Applied:
-        _state.set(_with(_state.get(), _Entered(self, self._fields, self._in_session)))
+        entered = _Entered(self, self._fields, self._in_session, self._permission)
+        _state.set(_with(_state.get(), entered))
         return self
 
     def __exit__(
@@ -142,7 +177,8 @@ class Applied:
 
 def _with(state: _State, one: _Entered) -> _State:
     session = state.session if one.in_session is None else one.in_session
-    return _State((*state.entered, one), merged(state.fields, one.fields), session)
+    permission = state.permission if one.permission is None else one.permission
+    return _State((*state.entered, one), merged(state.fields, one.fields), session, permission)
 
 
 def copy_context(function: Callable[..., R]) -> Callable[..., R]:
@@ -151,7 +187,7 @@ def copy_context(function: Callable[..., R]) -> Callable[..., R]:
 
     @functools.wraps(function)
     def carried(*args: Any, **kwargs: Any) -> R:
-        with Applied(state.fields, state.session):
+        with Applied(state.fields, state.session, state.permission):
             return function(*args, **kwargs)
 
     return carried

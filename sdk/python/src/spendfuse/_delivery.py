@@ -81,6 +81,8 @@ class Delivery:
         self._flushing = 0
         self._flushes = 0
         self._unread = 0
+        #: Of a batch: less where somebody on the way takes no more.
+        self._most = _MOST_EVENTS
 
     def after_fork(self) -> None:
         # What waits is the parent's, which sends it; its thread is not here, and its lock may be held
@@ -165,7 +167,7 @@ class Delivery:
                     changed.wait(_UNHEARD)
                 if len(self._queue) < _MOST_EVENTS and not self._flushing:
                     changed.wait(_GATHER)
-                batch = list(islice(self._queue, _MOST_EVENTS))
+                batch = list(islice(self._queue, self._most))
                 self._is_sending = True
                 flushes = self._flushes
             waits = 0.0
@@ -199,7 +201,7 @@ class Delivery:
     def _send_here(self, deadline: Optional[float]) -> None:
         while self._queue and (deadline is None or time.monotonic() < deadline):
             with self._changed:
-                batch = list(islice(self._queue, _MOST_EVENTS))
+                batch = list(islice(self._queue, self._most))
             if self._deliver(self._within_bounds(batch), _FIRST_PAUSE):
                 time.sleep(_FIRST_PAUSE)
 
@@ -215,9 +217,14 @@ class Delivery:
         except Unreachable as error:
             self._complaints.say("delivery", "%d events wait for the sidecar: %s", len(self._queue), error)
             return pause
+        if answer.status == 413 and len(events) > 1:
+            # Sent again in parts; what was taken before counts once all the same.
+            self._most = max(1, len(batch) // 2)
+            return 0.0
+        self._most = min(self._most * 2, _MOST_EVENTS)
         if answer.status in (202, 400):
             self._settle(events, answer)
-        elif answer.status in (401, 403, 404, 408, 429) or answer.status >= 500:
+        elif answer.status < 400 or answer.status in (401, 403, 404, 405, 408, 429) or answer.status >= 500:
             # A wrong token or address can be put right while events wait.
             reason = error_text(answer)
             self._complaints.say("delivery", "%d events wait; the sidecar answers %s", len(self._queue), reason)

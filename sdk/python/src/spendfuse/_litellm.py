@@ -90,9 +90,15 @@ def event_of(kwargs: Mapping[str, Any], answer: Any = None) -> Optional[dict[str
     if not usage:
         usage = {"prompt_tokens": counts[0], "completion_tokens": counts[1]}
     model = str(payload.get("model") or kwargs.get("model") or "").removeprefix(f"{provider}/")
+    if not model:
+        # Files, lists, an answer that is asked for again.
+        return None
+    # Details of the prompt no tokenizer knows: xAI and Mistral tell them unasked.
+    details = _mapping(usage.get("prompt_tokens_details")).values()
+    is_detailed = any(isinstance(count, (int, float)) and count > 0 for count in details)
     units = _tools_in(usage, answer, model)
     optional = _mapping(kwargs.get("optional_params"))
-    if payload.get("stream") and provider not in _TELLING and kind.endswith("completion"):
+    if payload.get("stream") and provider not in _TELLING and kind.endswith("completion") and not is_detailed:
         if not _mapping(optional.get("stream_options")).get("include_usage"):
             usage_format, usage = "estimated", {"input_tokens": counts[0], "output_tokens": counts[1]}
     event: dict[str, Any] = {

@@ -72,9 +72,10 @@ class Body:
 
     @property
     def max_output_tokens(self) -> Optional[int]:
-        config = self.members.get("generationConfig")
+        configs = [self.members.get(name) for name in ("generationConfig", "inferenceConfig")]
+        config = next((config for config in configs if isinstance(config, dict)), {})
         told = [self.members.get(name) for name in ("max_completion_tokens", "max_output_tokens", "max_tokens")]
-        told.append(config.get("maxOutputTokens") if isinstance(config, dict) else None)
+        told += [config.get("maxOutputTokens"), config.get("maxTokens")]
         return next((count for count in told if isinstance(count, int) and not isinstance(count, bool)), None)
 
     def edits(self, model: Optional[str], asks_usage: bool) -> list[tuple[int, int, str]]:

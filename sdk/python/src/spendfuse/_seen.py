@@ -27,6 +27,8 @@ class Seen:
         self.service_tier = ""
         #: The provider's own object; `None` where none has come.
         self.usage: Optional[dict[str, Any]] = None
+        #: How it is to be read, where that is not the route's: models behind Bedrock have their own.
+        self.usage_format = ""
         #: Bytes of generated text and tool calls, for an estimate where no usage comes.
         self.generated = 0
         #: Whether anything came that can be read.
@@ -60,10 +62,14 @@ class Seen:
             told = json.loads(data)
         except ValueError:
             return False
-        if not isinstance(told, dict):
-            return False
+        return isinstance(told, dict) and self.take_told(route, told)
+
+    def take_told(self, route: Route, told: dict[str, Any]) -> bool:
+        """As `take`, of what somebody has read already."""
         self.is_read = True
-        if route.usage_format == "anthropic.messages":
+        if route.usage_format == "bedrock.converse":
+            self._conversed(told) if route.operation == "chat" else self._invoked(told, route.model or "")
+        elif route.usage_format == "anthropic.messages":
             self._message(told)
         elif route.usage_format == "gemini":
             self._generated(told)
@@ -171,6 +177,39 @@ class Seen:
         self.is_final = self.is_final or isinstance(usage, dict)
         self._overwrite(usage)
 
+    def _conversed(self, told: Mapping[str, Any]) -> None:
+        """Bedrock's own answer, or an event of its stream."""
+        output = told.get("output")
+        message = output.get("message") if isinstance(output, dict) else None
+        blocks = message.get("content") if isinstance(message, dict) else None
+        begun = [told["start"]] if isinstance(told.get("start"), dict) else []
+        for place, block in enumerate(begun or blocks or ()):
+            call = block.get("toolUse") if isinstance(block, dict) else None
+            if isinstance(call, dict) and call.get("type") != "server_tool_use":
+                self._tools.add(told.get("contentBlockIndex", place))
+        self.generated += text_bytes(told.get("delta")) + text_bytes(blocks)
+        tier = told.get("serviceTier")
+        self._name(None, None, tier.get("type") if isinstance(tier, dict) else tier)
+        if isinstance(told.get("usage"), dict):
+            self.usage, self.is_final = told["usage"], True
+
+    def _invoked(self, told: dict[str, Any], model: str) -> None:
+        """The answer of a model behind Bedrock, in its own words. Anthropic's says more about caches than what
+        Bedrock adds at the end."""
+        metrics = told.pop("amazon-bedrock-invocationMetrics", None)
+        if str(told.get("type")).startswith(("message", "content_block")):
+            self.usage_format = "anthropic.messages"
+            self._message(told)
+            # Bedrock names its answers itself, and prices go by its names of models.
+            self.id = ""
+            self.model = self.model if model.startswith("arn:") else ""
+        else:
+            self.generated += text_bytes(told)
+        if isinstance(metrics, dict):
+            self.is_final = True
+            if not self.usage_format:
+                self.usage = metrics
+
     def _overwrite(self, usage: Any) -> None:
         if isinstance(usage, dict):
             self.usage = {**(self.usage or {}), **{name: value for name, value in usage.items() if value is not None}}
@@ -199,7 +238,7 @@ def usage_of(seen: Seen, route: Route, request_tokens: int) -> tuple[str, dict[s
     """The provider's counts; where the answer was cut before they came, an estimate by what was seen
     of it: what was generated is charged."""
     if seen.is_final and seen.usage is not None:
-        return route.usage_format, seen.usage
+        return seen.usage_format or route.usage_format, seen.usage
     begun = seen.usage or {}
 
     def count(name: str) -> int:

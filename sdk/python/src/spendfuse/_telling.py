@@ -100,6 +100,9 @@ class Telling:
     def told_now(self, response: Any, told: dict[str, Any]) -> tuple[Optional[str], bool]:
         """As `add_usage`; and whether it is told now, and not by somebody else before."""
         try:
+            own_id = None if told.get("id") else (_usage.read(response) or {}).get("id")
+            if own_id is not None and self.is_told(own_id):
+                return str(own_id), False
             event = self.event_of(response, None, told.pop("model", None), told)
             if event is None:
                 return None, False

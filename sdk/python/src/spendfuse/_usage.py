@@ -22,8 +22,11 @@ _PROVIDERS = {
 }
 #: Models that OpenAI does not sell, although their answers speak its language.
 _OF_OTHERS = re.compile(
-    ".*/|claude|codestral|command|deepseek|devstral|gemini|gemma|glm|gpt-oss|grok|kimi|llama|magistral|ministral|"
-    "mistral|mixtral|nova|phi|pixtral|qwen|sonar",
+    ".*/|"
+    "bge-|chatglm|claude|codestral|command|deepseek|devstral|dolphin|doubao|embed-|ernie|gemini|gemma|glm|"
+    "gpt-oss|granite|grok|hermes|hunyuan|jamba|jina|kimi|lfm|llama|longcat|magistral|mercury|mimo|minimax|"
+    "ministral|mistral|mixtral|moonshot|nemotron|nomic|nova|olmo|open-mi[sx]tral|phi|pixtral|qwen|qwq|r1|"
+    "reka|seed-|solar|sonar|step-|voyage|wizardlm|yi-",
     re.IGNORECASE,
 )
 
@@ -53,6 +56,11 @@ def read(response: Any) -> Optional[dict[str, Any]]:
         return None
     event: dict[str, Any] = {"usage": {name: value for name, value in usage.items() if value is not None}}
     event["usage_format"] = format_of(event["usage"], told.get("type") == "message")
+    metadata = told.get("ResponseMetadata")
+    request_id = metadata.get("RequestId") if isinstance(metadata, Mapping) else getattr(response, "_request_id", None)
+    if isinstance(request_id, str) and request_id:
+        # As boto3 and clients of OpenAI and Anthropic keep it; it names what has no other name, embeddings.
+        event["id"] = request_id
     for name, members in (
         ("id", ("id", "responseId", "response_id")),
         ("model", ("model", "modelVersion", "model_version")),
@@ -70,6 +78,12 @@ def read(response: Any) -> Optional[dict[str, Any]]:
     if units:
         event["units"] = units
     return event
+
+
+def names_itself(response: Any) -> bool:
+    """Whether a response has an id, by which it is known that it was told."""
+    event = read(response)
+    return event is not None and "id" in event
 
 
 def _seller(response: Any, model: str) -> Optional[str]:

@@ -12,8 +12,9 @@ import functools
 import sys
 from typing import Any, AsyncIterator, Iterator, Optional
 
+from . import _bedrock
 from ._answer import Watch
-from ._call import Call, Meter
+from ._call import REFUSES_BODY, Call, Meter
 
 __all__ = ["Meter", "wrap"]
 
@@ -31,7 +32,8 @@ def wrap(client: Any, meter: Meter) -> None:
     if not _wrapped(client, meter, 2):
         raise TypeError(
             f"{type(client).__module__}.{type(client).__name__} cannot be wrapped: pass a client of openai, "
-            "anthropic or google-genai, a model of LangChain or LlamaIndex on top of one, or a client of httpx"
+            "anthropic or google-genai, boto3's for bedrock-runtime, a model of LangChain or LlamaIndex on top of "
+            "one, or a client of httpx"
         )
 
 
@@ -50,6 +52,9 @@ def _wrapped(client: Any, meter: Meter, depth: int) -> bool:
                 _wrap_http(http, meter)
         # The other way for its coroutines goes by aiohttp, where that is installed.
         google._use_aiohttp = lambda: False
+        return True
+    if _bedrock.is_runtime(client):
+        _bedrock.wrap(client, meter)
         return True
     if depth == 0:
         return False
@@ -133,7 +138,7 @@ def _permitted(meter: Meter, request: Any) -> Optional[Call]:
         return call
     call, question = _begun(meter, request)
     if call is not None and question is not None:
-        call.permit(meter.sf.sidecar.check(question))
+        call.permit(call.adopted() or meter.sf.sidecar.check(question))
     return call
 
 
@@ -143,7 +148,7 @@ async def _apermitted(meter: Meter, request: Any) -> Optional[Call]:
         return call
     call, question = _begun(meter, request)
     if call is not None and question is not None:
-        call.permit(await meter.sf.sidecar.acheck(question))
+        call.permit(call.adopted() or await meter.sf.sidecar.acheck(question))
     return call
 
 
@@ -151,6 +156,10 @@ def _begun(meter: Meter, request: Any) -> tuple[Optional[Call], Optional[dict[st
     """The call, and what the sidecar is asked about it."""
     try:
         call = meter.begin(request)
+        if call is None and _bedrock.PATH.search(request.url.path) and not meter.sf.config.disabled:
+            # That of Anthropic's client.
+            what = "calls of Bedrock by httpx are neither guarded nor told: wrap a client of boto3, or use the proxy"
+            meter.sf.sidecar.complaints.say("bedrock", what)
         question = None if call is None else call.question()
         request.extensions[_KEY] = call
     except Exception as error:  # noqa: BLE001  a request of an unknown form goes out as it is
@@ -177,7 +186,7 @@ class Metered(_Around):
             return self._inner.handle_request(request)
         try:
             response = self._inner.handle_request(call.outgoing(request, call.asks_usage))
-            if response.status_code == 400 and call.asks_usage and call.may_refuse_usage(response.read()):
+            if response.status_code in REFUSES_BODY and call.asks_usage and call.may_refuse_usage(response.read()):
                 response.close()
                 response = self._inner.handle_request(call.outgoing(request, False))
                 call.sent_without_asking(response)
@@ -207,7 +216,7 @@ class AsyncMetered(_Around):
             return await self._inner.handle_async_request(request)
         try:
             response = await self._inner.handle_async_request(call.outgoing(request, call.asks_usage))
-            if response.status_code == 400 and call.asks_usage and call.may_refuse_usage(await response.aread()):
+            if response.status_code in REFUSES_BODY and call.asks_usage and call.may_refuse_usage(await response.aread()):
                 await response.aclose()
                 response = await self._inner.handle_async_request(call.outgoing(request, False))
                 call.sent_without_asking(response)

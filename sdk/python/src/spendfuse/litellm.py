@@ -63,6 +63,14 @@ class _Call:
     is_of_proxy: bool = False
 
 
+#: Kinds of calls whose model none that writes can stand in for, as they stand within LiteLLM's names.
+_WRITES_NOTHING = ("embedding", "image", "transcription", "speech", "rerank", "ocr", "video")
+
+
+def _writes(call_type: Any) -> bool:
+    return not any(kind in str(call_type) for kind in _WRITES_NOTHING)
+
+
 class SpendfuseCallback(_CustomLogger):  # type: ignore[misc]
     """A callback of LiteLLM's: asks before a call, holds what it may cost, tells what it cost.
 
@@ -104,6 +112,8 @@ class SpendfuseCallback(_CustomLogger):  # type: ignore[misc]
             await self._apermitted(call, provider, data)
         except SpendfuseError as error:
             raise http_error(error) from None
+        if not _writes(call_type):
+            call.other_model = None
         if call.other_model is not None and is_listed(call.other_model):
             # A name of the proxy's own, with its own key.
             data["model"], call.other_model = call.other_model, None
@@ -129,6 +139,8 @@ class SpendfuseCallback(_CustomLogger):  # type: ignore[misc]
                 # A router neither tries such a status again nor takes its deployment for broken.
                 error.status_code = 400  # type: ignore[attr-defined]
                 raise
+            if not _writes(getattr(call_type, "value", call_type)):
+                call.other_model = None
             self._remember(call_id, call)
         return {**kwargs, **self._changes(call, asked, kwargs)}
 

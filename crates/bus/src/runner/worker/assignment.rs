@@ -15,6 +15,7 @@ use crate::runner::kept::keep;
 use crate::runner::logic::{PartitionLogic, StageLogic};
 use crate::runner::membership::keep_alive;
 use crate::runner::observer::StageEvent;
+use crate::runner::progress::clear_backlog;
 
 impl<L: StageLogic> Worker<'_, L> {
     pub(super) fn revoked(&mut self) -> Result<(), BusError> {
@@ -24,6 +25,7 @@ impl<L: StageLogic> Worker<'_, L> {
             self.drop_partitions();
         } else {
             self.commit_all()?;
+            self.clear_metrics();
             let slots = std::mem::take(&mut self.slots);
             self.drop_partitions();
             self.kept = keep(self.config, slots);
@@ -34,9 +36,7 @@ impl<L: StageLogic> Worker<'_, L> {
     }
 
     pub(super) fn drop_partitions(&mut self) {
-        for slot in self.slots.iter().filter(|slot| slot.lost.is_some()) {
-            show_stopped(self.config.stage, slot.partition, false);
-        }
+        self.clear_metrics();
         self.kept.clear();
         self.slots.clear();
         self.last_write = None;
@@ -112,6 +112,15 @@ impl<L: StageLogic> Worker<'_, L> {
             partitions,
             restore,
         });
+    }
+
+    /// Of partitions that are taken back, or given up after an error.
+    pub(super) fn clear_metrics(&self) {
+        for slot in &self.slots {
+            show_stopped(self.config.stage, slot.partition, false);
+            clear_backlog(self.config, slot.partition);
+            slot.logic.clear_metrics();
+        }
     }
 
     pub(super) fn show_partitions(&self) {

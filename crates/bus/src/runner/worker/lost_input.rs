@@ -100,6 +100,8 @@ impl<L: StageLogic> Worker<'_, L> {
             let Some(input) = slot.lost.as_ref().map(|lost| lost.input) else {
                 continue;
             };
+            // A worker that has just noticed that it lost the partition may have said otherwise.
+            show_stopped(self.config.stage, slot.partition, true);
             let topic = &self.config.inputs[input];
             match accepted.last(topic, slot.partition, QUESTION) {
                 Ok(Some(gap)) if gap.from == slot.next[input] && gap.from != gap.to => {

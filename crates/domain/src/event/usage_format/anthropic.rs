@@ -29,6 +29,10 @@ pub(super) fn meaning(section: Section, key: &str) -> Option<Meaning> {
         // Thinking is within the output.
         (Top | Part, "output_tokens_details") => Meaning::NotBilled,
         (Top, "total_tokens") => Meaning::Count(Slot::Total),
+        // OpenRouter's, which speaks this format, too.
+        (Top, "cost") => Meaning::Charge,
+        (Top, "is_byok") => Meaning::IsOwnKey,
+        (Top, "cost_details") => Meaning::ChargeBehind,
         // Bedrock's last piece of a stream says the counts once more.
         (Top, "amazon-bedrock-invocationMetrics") => Meaning::Object(Metrics),
         (Metrics, "inputTokenCount") => Meaning::Count(Slot::Input),
@@ -51,8 +55,16 @@ pub(super) fn meaning(section: Section, key: &str) -> Option<Meaning> {
 ///
 /// The top level is the sum of the messages of the model that answered. Beside it are billed:
 /// compactions (at that model), an advisor's calls, and attempts of other models that were declined
-/// after they had begun to answer; one that was declined at once costs nothing.
-pub(super) fn sub_calls<'a>(parts: Vec<Part<'a>>, answered: &str) -> SubCalls<'a> {
+/// after they had begun to answer; one that was declined at once costs nothing. The last message is
+/// the answer, whatever the call calls its model (a gateway's name, the one that the stream began with).
+pub(super) fn sub_calls<'a>(parts: Vec<Part<'a>>, named: &str) -> SubCalls<'a> {
+    let is_message = |part: &&Part<'_>| matches!(&*part.kind, "message" | "fallback_message");
+    let answer = parts.iter().rev().find(is_message);
+    let answered = answer.map_or("", |part| &*part.model).to_owned();
+    let answered = match &*answered {
+        "" => named,
+        answered => answered,
+    };
     let beside = |part: &Part<'_>| match &*part.kind {
         "compaction" => true,
         "message" | "fallback_message" => {

@@ -1,6 +1,6 @@
 //! `bedrock.converse`: `inputTokens` excludes what was read from and written to the cache;
-//! `cacheDetails` splits the writes by lifetime. `totalTokens` is not held against the rest, because
-//! models differ in whether it contains the cache.
+//! `cacheDetails` splits the writes by lifetime. Models differ in whether `totalTokens` contains the
+//! cache, so that it says only what it has beyond all of that.
 
 use super::Reading;
 use super::anthropic::cache_writes;

@@ -52,8 +52,8 @@ pub(super) struct Counts {
     /// Whether the provider behind a gateway charges its own customer, and how much.
     pub(super) is_own_key: bool,
     pub(super) charge_behind: Option<Nanos>,
-    /// Whether the output is told by its parts.
-    has_output_parts: bool,
+    /// Whether some of the output is told to be text.
+    has_text_output: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -80,12 +80,13 @@ impl Counts {
         Some(self.charge.unwrap_or(Nanos::ZERO) + self.charge_behind?)
     }
 
-    pub(super) fn has_output_parts(&self) -> bool {
-        self.has_output_parts
+    /// Whether it is told what the output is made of, thoughts aside. Zeros do not say it.
+    pub(super) fn says_kind_of_output(&self) -> bool {
+        self.has_text_output || self.get(Slot::AudioOutput) + self.get(Slot::ImageOutput) > 0
     }
 
-    pub(super) fn note_output_part(&mut self) {
-        self.has_output_parts = true;
+    pub(super) fn note_text_output(&mut self) {
+        self.has_text_output = true;
     }
 
     /// A total is all that is said.

@@ -119,6 +119,8 @@ pub(super) enum Meaning {
     ChargeBehind,
     /// A list of parts of the call, each with counts of its own.
     Parts,
+    /// How much of the output is text, which is what the output costs anyway.
+    TextOutput,
     /// Without effect on the bill, or within another count.
     NotBilled,
 }

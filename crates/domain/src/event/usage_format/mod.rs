@@ -123,9 +123,21 @@ impl UsageFormat {
         }
     }
 
+    /// Whether its classes are held to the provider's total, whatever they are.
+    fn holds_to_total(self) -> bool {
+        !matches!(
+            self,
+            Self::Spendfuse
+                | Self::Estimated
+                | Self::Otel
+                | Self::AnthropicMessages
+                | Self::BedrockConverse
+        )
+    }
+
     fn classes<'a>(self, counts: &Counts) -> Reading<'a> {
         match self {
-            Self::Spendfuse | Self::Estimated | Self::Otel => spendfuse::classes(self, counts),
+            Self::Spendfuse | Self::Estimated | Self::Otel => spendfuse::classes(counts),
             Self::OpenAiChat | Self::OpenAiResponses | Self::Cohere => openai::classes(counts),
             Self::AnthropicMessages => anthropic::classes(counts),
             Self::Gemini | Self::GeminiInteractions => gemini::classes(counts),
@@ -161,7 +173,7 @@ pub struct Reading<'a> {
     pub audio_seconds: Quantity,
     /// The counts contradict their format; the larger reading is in [`tokens`](Self::tokens).
     pub disputed: bool,
-    /// The counts cannot be all: output without any input.
+    /// The counts cannot be all: output without any input, or no token of a call that searched.
     pub incomplete: bool,
     /// Path of the first number other than zero that no rule reads and that looks billed.
     pub unread: Option<Box<str>>,
@@ -224,9 +236,15 @@ pub(super) fn read_with<'a>(
     }
     let mut reading = format.classes(counts);
     total::add_what_it_alone_says(&mut reading, counts, model);
-    if !counts.has_output_parts() && models::answers_with_images(format, model) {
-        let tokens = &mut reading.tokens;
-        tokens.image_output += std::mem::take(&mut tokens.output);
+    if !format.holds_to_total() && section.parts.is_empty() {
+        total::charge_surplus(&mut reading, counts);
+    }
+    if reading.tokens.output > 0
+        && !counts.says_kind_of_output()
+        && let Some(class) = models::usual_answer(format, model)
+    {
+        let output = std::mem::take(&mut reading.tokens.output);
+        reading.tokens[class] += output;
     }
     let says_no_input = !counts.says_input() || reading.tokens.context() == 0;
     reading.incomplete = reading.tokens.generated() > 0 && says_no_input && !has_units;
@@ -247,6 +265,9 @@ pub(super) fn read_with<'a>(
     // Perplexity's models search once for every call, unless they count it.
     let always_searches = !has_units && models::always_search(model);
     if always_searches || !reading.search_size.is_empty() {
+        // That it searches is known of every call of such a model, and says nothing of this one.
+        let counted = reading.web_searches > 0 || !reading.units.is_empty();
+        reading.incomplete |= reading.tokens.total() == 0 && !counted && !has_units;
         reading.web_searches = reading.web_searches.max(1);
     }
     if !section.parts.is_empty() {

@@ -14,6 +14,7 @@ use super::anthropic::{cache_writes, split_writes};
 use super::contained::{ContainedInput, ContainedOutput, reconcile};
 use super::counts::Counts;
 use super::meaning::{Meaning, Section, Slot, Word};
+use super::total::add_unsaid_input;
 use crate::units::{Quantity, UnitKind};
 
 pub(super) fn meaning(section: Section, key: &str) -> Option<Meaning> {
@@ -25,10 +26,9 @@ pub(super) fn meaning(section: Section, key: &str) -> Option<Meaning> {
             "reasoning_tokens" | "reasoning" => Meaning::Count(Slot::Reasoning),
             "audio_tokens" | "audio" => Meaning::Count(Slot::AudioOutput),
             "image_tokens" => Meaning::Count(Slot::ImageOutput),
+            "text_tokens" => Meaning::TextOutput,
             // Within the output, rejected predictions too.
-            "text_tokens" | "accepted_prediction_tokens" | "rejected_prediction_tokens" => {
-                Meaning::NotBilled
-            }
+            "accepted_prediction_tokens" | "rejected_prediction_tokens" => Meaning::NotBilled,
             _ => return None,
         }),
         Section::CachedDetails => Some(match key {
@@ -188,6 +188,8 @@ fn input_details(key: &str) -> Option<Meaning> {
         "image_tokens" => Meaning::Count(Slot::ImageInput),
         "video_tokens" => Meaning::Count(Slot::VideoInput),
         "cached_tokens_details" => Meaning::Object(Section::CachedDetails),
+        // LiteLLM's, which may say the same in `server_tool_use`: the larger count stands.
+        "web_search_requests" => Meaning::Units(UnitKind::WebSearchCalls),
         "text_tokens" => Meaning::NotBilled,
         _ => return None,
     })
@@ -250,6 +252,9 @@ pub(super) fn classes<'a>(counts: &Counts) -> Reading<'a> {
     let has_seconds_alone = counts.audio_seconds > Quantity(0)
         && !counts.has(Slot::FreeAudio)
         && !counts.has(Slot::AudioInput);
+    if !has_seconds_alone {
+        add_unsaid_input(tokens, counts);
+    }
     let total_disputed = !has_seconds_alone && reconcile(tokens, total);
     tokens.input += citations;
     tokens.reasoning += beside_the_total;
@@ -259,7 +264,12 @@ pub(super) fn classes<'a>(counts: &Counts) -> Reading<'a> {
 
 /// Makes `input` and `output` contain what is beside them, where that and no other reading adds up
 /// to `total` (zero = not given). `free_audio` is in the input, or beside it.
-fn include(input: &mut ContainedInput, output: &mut ContainedOutput, free_audio: u64, total: u64) {
+pub(super) fn include(
+    input: &mut ContainedInput,
+    output: &mut ContainedOutput,
+    free_audio: u64,
+    total: u64,
+) {
     let stated = input.total + output.total;
     let cached = input.cache_read + input.cache_write;
     input.audio = input.audio.max(free_audio);

@@ -9,7 +9,7 @@
 use super::contained::{ContainedInput, ContainedOutput};
 use super::counts::Counts;
 use super::meaning::{Meaning, Section, Slot};
-use super::{Reading, UsageFormat};
+use super::{Reading, UsageFormat, anthropic, bedrock, gemini, openai};
 
 /// Prefixes of attributes: of OpenTelemetry, of OpenLLMetry's first releases.
 const OTEL_PREFIXES: [&str; 2] = ["gen_ai.usage.", "llm.usage."];
@@ -65,20 +65,63 @@ fn contained(name: &str) -> Option<Meaning> {
     }))
 }
 
-/// The parts of the objects that Vercel's AI SDK and LangChain (`usage_metadata`) give their callers.
+/// The parts of the objects that Vercel's AI SDK and LangChain (`usage_metadata`) give their callers,
+/// and of OpenAI's.
 fn details(section: Section, key: &str) -> Option<Meaning> {
     let slot = match (section, key) {
         (Section::InputDetails, "cacheReadTokens" | "cache_read") => Slot::CacheRead,
-        (Section::InputDetails, "cacheWriteTokens" | "cache_creation") => Slot::CacheWrite,
+        (Section::InputDetails, "cacheWriteTokens" | "cache_creation" | "cache_write") => {
+            Slot::CacheWrite
+        }
+        // LangChain says zero of all writes where it says these.
+        (Section::InputDetails, "ephemeral_5m_input_tokens") => Slot::CacheWrite5m,
         (Section::InputDetails, "ephemeral_1h_input_tokens") => Slot::CacheWrite1h,
         (Section::InputDetails, "audio") => Slot::AudioInput,
         (Section::OutputDetails, "reasoningTokens" | "reasoning") => Slot::Reasoning,
         (Section::OutputDetails, "audio") => Slot::AudioOutput,
-        (Section::InputDetails, "noCacheTokens" | "ephemeral_5m_input_tokens")
-        | (Section::OutputDetails, "textTokens") => return Some(Meaning::NotBilled),
-        _ => return None,
+        (Section::InputDetails, "noCacheTokens") | (Section::OutputDetails, "textTokens") => {
+            return Some(Meaning::NotBilled);
+        }
+        (Section::Extra, _) => return as_the_provider_said(key),
+        (Section::CacheLifetimes, _) => return bedrock::meaning(section, key),
+        _ => return openai::meaning(section, key).or_else(|| gemini::meaning(section, key)),
     };
     Some(Meaning::Count(slot))
+}
+
+/// The provider's own object inside of the AI SDK's: its totals are told beside it, but not all of
+/// their parts, nor what they were served as, nor what is sold beside them.
+fn as_the_provider_said(key: &str) -> Option<Meaning> {
+    let formats: [fn(Section, &str) -> Option<Meaning>; 4] = [
+        anthropic::meaning,
+        openai::meaning,
+        gemini::meaning,
+        bedrock::meaning,
+    ];
+    let mut meanings = formats.into_iter();
+    let said = meanings.find_map(|meaning| meaning(Section::Top, key))?;
+    match said {
+        Meaning::Parts
+        | Meaning::Count(Slot::ToolInput)
+        | Meaning::List(Section::ToolCalls | Section::ToolDetails) => None,
+        Meaning::Count(Slot::WebSearches) => Some(said),
+        Meaning::Count(_)
+        | Meaning::Object(Section::Top | Section::Billed | Section::ToolDetails | Section::Extra) => {
+            Some(Meaning::NotBilled)
+        }
+        part => Some(part),
+    }
+}
+
+/// The parts of OpenAI's totals where each is an attribute: `prompt_tokens_details.cached_tokens`.
+fn flattened(name: &str) -> Option<Meaning> {
+    let (total, part) = name.split_once('.')?;
+    let section = match total {
+        "prompt_tokens_details" | "input_tokens_details" => Section::InputDetails,
+        "completion_tokens_details" | "output_tokens_details" => Section::OutputDetails,
+        _ => return None,
+    };
+    details(section, part)
 }
 
 /// Names that OpenTelemetry's conventions once had and instrumentations still send, those of
@@ -86,7 +129,8 @@ fn details(section: Section, key: &str) -> Option<Meaning> {
 /// `name` OpenTelemetry's.
 fn otel(key: &str, name: &str) -> Option<Meaning> {
     let by_key = match key {
-        "llm.token_count.prompt" | "inputTokens" | "promptTokens" => Slot::Input,
+        // The last is all that the AI SDK has of an embedding.
+        "llm.token_count.prompt" | "inputTokens" | "promptTokens" | "tokens" => Slot::Input,
         "llm.token_count.completion" | "outputTokens" | "completionTokens" => Slot::Output,
         "llm.token_count.total" | "totalTokens" => Slot::Total,
         "llm.token_count.prompt_details.cache_read"
@@ -98,6 +142,7 @@ fn otel(key: &str, name: &str) -> Option<Meaning> {
         // Bedrock's own object, whose input is without them.
         "cacheReadInputTokens" => Slot::ForeignCacheRead,
         "cacheWriteInputTokens" => Slot::ForeignCacheWrite,
+        "anthropic.usage.cache_creation.ephemeral_5m_input_tokens" => Slot::CacheWrite5m,
         "anthropic.usage.cache_creation.ephemeral_1h_input_tokens" => Slot::CacheWrite1h,
         "llm.token_count.prompt_details.audio" => Slot::AudioInput,
         "llm.token_count.completion_details.audio" => Slot::AudioOutput,
@@ -105,17 +150,24 @@ fn otel(key: &str, name: &str) -> Option<Meaning> {
         | "reasoningTokens"
         | "outputTokenDetails.reasoningTokens" => Slot::Reasoning,
         "operation.cost" | "llm.cost.total" => return Some(Meaning::Charge),
-        "inputTokenDetails" | "input_token_details" => {
+        "inputTokenDetails"
+        | "input_token_details"
+        | "prompt_tokens_details"
+        | "input_tokens_details" => {
             return Some(Meaning::Object(Section::InputDetails));
         }
-        "outputTokenDetails" | "output_token_details" => {
+        "outputTokenDetails"
+        | "output_token_details"
+        | "completion_tokens_details"
+        | "output_tokens_details" => {
             return Some(Meaning::Object(Section::OutputDetails));
         }
-        "inputTokenDetails.noCacheTokens"
-        | "outputTokenDetails.textTokens"
-        | "anthropic.usage.cache_creation.ephemeral_5m_input_tokens" => {
+        "raw" => return Some(Meaning::Object(Section::Extra)),
+        "inputTokenDetails.noCacheTokens" | "outputTokenDetails.textTokens" => {
             return Some(Meaning::NotBilled);
         }
+        // Of what the whole is made.
+        part if part.starts_with("llm.cost.") => return Some(Meaning::NotBilled),
         _ => return otel_name(name),
     };
     Some(Meaning::Count(by_key))
@@ -129,35 +181,72 @@ fn otel_name(name: &str) -> Option<Meaning> {
         // Within the input, unless the total says otherwise.
         "cache_read_input_tokens" => Slot::CacheRead,
         "cache_creation_input_tokens" | "cache_write_input_tokens" => Slot::CacheWrite,
-        "audio.input_tokens" | "input_tokens.audio" | "input_audio_tokens" => Slot::AudioInput,
-        "image.input_tokens" | "input_tokens.image" | "input_image_tokens" => Slot::ImageInput,
-        "video.input_tokens" | "input_tokens.video" | "input_video_tokens" => Slot::VideoInput,
-        "audio.cache_read.input_tokens" => Slot::AudioCached,
-        "image.cache_read.input_tokens" => Slot::ImageCached,
-        "video.cache_read.input_tokens" => Slot::VideoCached,
-        "audio.output_tokens" | "output_tokens.audio" | "output_audio_tokens" => Slot::AudioOutput,
-        "image.output_tokens" | "output_tokens.image" | "output_image_tokens" => Slot::ImageOutput,
-        "input_tokens.cached" | "input_tokens.cache_read" => Slot::CacheRead,
+        // The last of each are pydantic-ai's, of Google's lists.
+        "audio.input_tokens"
+        | "input_tokens.audio"
+        | "input_audio_tokens"
+        | "audio_prompt_tokens" => Slot::AudioInput,
+        "image.input_tokens"
+        | "input_tokens.image"
+        | "input_image_tokens"
+        | "image_prompt_tokens" => Slot::ImageInput,
+        "video.input_tokens"
+        | "input_tokens.video"
+        | "input_video_tokens"
+        | "video_prompt_tokens" => Slot::VideoInput,
+        "audio.cache_read.input_tokens" | "cache_audio_read_tokens" | "audio_cache_tokens" => {
+            Slot::AudioCached
+        }
+        "image.cache_read.input_tokens" | "image_cache_tokens" => Slot::ImageCached,
+        "video.cache_read.input_tokens" | "video_cache_tokens" => Slot::VideoCached,
+        "audio.output_tokens"
+        | "output_tokens.audio"
+        | "output_audio_tokens"
+        | "audio_candidates_tokens" => Slot::AudioOutput,
+        "image.output_tokens"
+        | "output_tokens.image"
+        | "output_image_tokens"
+        | "image_candidates_tokens" => Slot::ImageOutput,
+        "input_tokens.cached"
+        | "input_tokens.cache_read"
+        | "cached_tokens"
+        | "cached_content_tokens" => Slot::CacheRead,
         "input_tokens.cache_write" | "input_tokens.cache_creation" => Slot::CacheWrite,
-        "output_tokens.reasoning" | "thinking.output_tokens" => Slot::Reasoning,
+        "output_tokens.reasoning" | "thinking.output_tokens" | "thoughts_tokens" => Slot::Reasoning,
+        // Of Google's agents, before they were within the output.
+        "experimental.reasoning_tokens" => Slot::Thoughts,
+        "server_tool_use.web_search_requests" | "web_search_requests" => Slot::WebSearches,
         "cost" => return Some(Meaning::Charge),
-        "text.input_tokens" | "text.output_tokens" | "text.cache_read.input_tokens" => {
+        "text.output_tokens" | "text_candidates_tokens" => return Some(Meaning::TextOutput),
+        // The last is the most that Google's agents may think, not what they have thought.
+        "text.input_tokens"
+        | "text.cache_read.input_tokens"
+        | "text_prompt_tokens"
+        | "document_prompt_tokens"
+        | "text_cache_tokens"
+        | "document_cache_tokens"
+        | "accepted_prediction_tokens"
+        | "rejected_prediction_tokens"
+        | "experimental.system_instruction_tokens"
+        | "experimental.reasoning_tokens_limit" => {
             return Some(Meaning::NotBilled);
         }
-        _ => return None,
+        _ => return flattened(name),
     }))
 }
 
-pub(super) fn classes<'a>(format: UsageFormat, counts: &Counts) -> Reading<'a> {
-    let mut reading = Reading::default();
-    let write_1h = counts.get(Slot::CacheWrite1h);
+pub(super) fn classes<'a>(counts: &Counts) -> Reading<'a> {
+    let mut reading = Reading {
+        web_searches: counts.get(Slot::WebSearches),
+        ..Reading::default()
+    };
+    let (write_5m, write_1h) = anthropic::split_writes(counts);
     let mut input = ContainedInput {
         total: counts.get(Slot::Input),
         cache_read: counts.get(Slot::CacheRead),
-        cache_write: if counts.has(Slot::CacheWrite) {
-            counts.get(Slot::CacheWrite)
-        } else {
-            write_1h
+        cache_write: match counts.get(Slot::CacheWrite) {
+            0 => write_5m + write_1h,
+            all => all,
         },
         cache_write_1h: write_1h,
         audio: counts.get(Slot::AudioInput),
@@ -167,25 +256,31 @@ pub(super) fn classes<'a>(format: UsageFormat, counts: &Counts) -> Reading<'a> {
         image_cached: counts.get(Slot::ImageCached),
         video_cached: counts.get(Slot::VideoCached),
     };
-    let output = ContainedOutput {
+    let mut output = ContainedOutput {
         total: counts.get(Slot::Output),
         reasoning: counts.get(Slot::Reasoning),
         audio: counts.get(Slot::AudioOutput),
         image: counts.get(Slot::ImageOutput),
     };
-    // Telemetry of some has what is cached beside the input: its total decides.
-    let cached = input.cache_read + input.cache_write;
+    // Some have what is cached beside the input, or thoughts beside the output: their total decides.
     let total = counts.get(Slot::Total);
-    let is_telemetry = format == UsageFormat::Otel;
-    if is_telemetry && cached > 0 && input.total + cached + output.total == total {
-        input.total += cached;
-    }
+    // Google's agents have theirs beside the output, unless their total says otherwise.
+    let thoughts = match counts.get(Slot::Thoughts) {
+        thoughts if input.total + output.total == total => {
+            output.reasoning = output.reasoning.max(thoughts);
+            0
+        }
+        thoughts => thoughts,
+    };
+    openai::include(&mut input, &mut output, 0, total.saturating_sub(thoughts));
     let input_disputed = input.take_apart(&mut reading.tokens);
     let output_disputed = output.take_apart(&mut reading.tokens);
+    reading.tokens.reasoning += thoughts;
     let foreign_read = counts.get(Slot::ForeignCacheRead);
     let foreign_write = counts.get(Slot::ForeignCacheWrite);
     reading.tokens.cache_read += foreign_read;
     reading.tokens.cache_write_5m += foreign_write;
-    reading.disputed = input_disputed || output_disputed || foreign_read + foreign_write > 0;
+    let is_foreign = foreign_read + foreign_write > 0 && reading.tokens.total() != total;
+    reading.disputed = input_disputed || output_disputed || is_foreign;
     reading
 }

@@ -3,6 +3,7 @@
 use super::Reading;
 use super::counts::Counts;
 use super::meaning::Slot;
+use crate::tokens::TokenClasses;
 
 /// In names of models that only read: those that embed and those that rank.
 const READERS: [&str; 9] = [
@@ -10,8 +11,7 @@ const READERS: [&str; 9] = [
 ];
 
 /// A total alone is input: of an embedding, a reranking, a cache that was created. Of any other call
-/// it is disputed, since an answer has its parts and costs more. A total beside the output alone says
-/// the input.
+/// it is disputed, since an answer has its parts and costs more.
 pub(super) fn add_what_it_alone_says(reading: &mut Reading<'_>, counts: &Counts, model: &str) {
     let total = counts.get(Slot::Total);
     if total == 0 {
@@ -28,9 +28,25 @@ pub(super) fn add_what_it_alone_says(reading: &mut Reading<'_>, counts: &Counts,
         reading.tokens = Default::default();
         reading.tokens.input = total;
         reading.disputed = !only_reads(model);
-    } else if !counts.has(Slot::Input) {
-        reading.tokens.input += total.saturating_sub(reading.tokens.total());
+    } else {
+        add_unsaid_input(&mut reading.tokens, counts);
     }
+}
+
+/// A total says the input where nothing else does.
+pub(super) fn add_unsaid_input(tokens: &mut TokenClasses, counts: &Counts) {
+    if !counts.has(Slot::Input) {
+        tokens.input += counts.get(Slot::Total).saturating_sub(tokens.total());
+    }
+}
+
+/// Tokens that a total has beyond all that is told, in whatever reading: somebody bills them, and they
+/// are charged as output.
+pub(super) fn charge_surplus(reading: &mut Reading<'_>, counts: &Counts) {
+    let told = reading.tokens.total();
+    let surplus = counts.get(Slot::Total).saturating_sub(told);
+    reading.tokens.output += surplus;
+    reading.disputed |= surplus > 0;
 }
 
 fn only_reads(model: &str) -> bool {

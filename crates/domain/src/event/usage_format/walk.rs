@@ -1,19 +1,20 @@
 //! One pass over a usage object: members that a format knows go to their slots.
 
 use std::borrow::Cow;
-use std::fmt;
 
-use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::de::{DeserializeSeed, Error, MapAccess};
 use serde_json::value::RawValue;
 
-use super::super::json::{
-    Field, JsonKind, Members, ObjectInto, TextField, ignore, scalars_by_kind,
-};
+use super::super::json::{Field, JsonKind, Members, ObjectInto, TextField, ignore};
 use super::super::redact::{REMOVED_WORD, is_kept_word, kind};
 use super::counts::Counts;
 use super::meaning::{Meaning, Section, Slot, Word};
+use super::unread::billed_looking;
 use super::{MAX_COUNT, UsageFormat, values};
 use crate::money::Nanos;
+use lists::{List, PartList};
+
+mod lists;
 
 /// Parts of one call. Each may have a model of its own, which is looked up in the price book.
 const MOST_PARTS: usize = 256;
@@ -153,15 +154,18 @@ impl<'de> Members<'de> for SectionReader<'de> {
             return self.unknown(&key, object.next_value::<&RawValue>()?.get());
         };
         self.counts.note_known();
-        if self.section == Section::OutputDetails {
-            self.counts.note_output_part();
-        }
         match meaning {
             Meaning::Count(slot) => {
                 let field = object.next_value()?;
                 if let Some(count) = self.count(field, &key) {
                     self.counts.see(slot);
                     self.counts.keep_larger(slot, count);
+                }
+            }
+            Meaning::TextOutput => {
+                // Not a count that is read: a wrong one is no reason to refuse the call.
+                if let Field::Value(1..) = object.next_value::<Field<u64>>()? {
+                    self.counts.note_text_output();
                 }
             }
             Meaning::Added(slot) => {
@@ -254,7 +258,7 @@ const TICKS_PER_NANO: u64 = 10;
 impl SectionReader<'_> {
     /// A member that no rule reads: noted where it is a number that looks billed.
     fn unknown<E>(&mut self, key: &str, json: &str) -> Result<(), E> {
-        let path = super::unread::billed_looking(key, json);
+        let path = billed_looking(key, json);
         if let Some(path) = path {
             self.counts.note_unread(format!("{}{path}", self.path));
         }
@@ -276,125 +280,5 @@ impl SectionReader<'_> {
                 self.counts.note_problem(path, kind(json).words(), wanted);
             }
         }
-    }
-}
-
-/// A list of parts of the call.
-struct PartList<'r, 'a>(&'r mut SectionReader<'a>);
-
-impl<'de> DeserializeSeed<'de> for PartList<'_, 'de> {
-    type Value = JsonKind;
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<JsonKind, D::Error> {
-        deserializer.deserialize_any(self)
-    }
-}
-
-impl<'de> Visitor<'de> for PartList<'_, 'de> {
-    type Value = JsonKind;
-
-    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str("any value")
-    }
-    fn visit_seq<A: SeqAccess<'de>>(self, mut array: A) -> Result<JsonKind, A::Error> {
-        let outer = self.0;
-        let mut part = SectionReader::part(outer.format);
-        while array.next_element_seed(ObjectInto(&mut part))?.is_some() {
-            let mut read = std::mem::replace(&mut part, SectionReader::part(outer.format));
-            outer.counts.take_notes(&mut read.counts);
-            if outer.parts.len() == MOST_PARTS {
-                let path = format!("{}iterations", outer.path);
-                let wanted = "of 256 parts at most";
-                outer.counts.note_problem(path, "too long a list", wanted);
-                continue;
-            }
-            outer.parts.push(Part {
-                kind: read.take_word(Word::PartType),
-                model: read.take_word(Word::PartModel),
-                counts: read.counts,
-            });
-        }
-        Ok(JsonKind::Array)
-    }
-    scalars_by_kind!();
-    fn visit_map<A: MapAccess<'de>>(self, mut object: A) -> Result<JsonKind, A::Error> {
-        while object.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
-        Ok(JsonKind::Object)
-    }
-}
-
-/// A list of labelled counts.
-struct List<'r, 'a>(&'r mut SectionReader<'a>);
-
-impl<'de> DeserializeSeed<'de> for List<'_, 'de> {
-    type Value = JsonKind;
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<JsonKind, D::Error> {
-        deserializer.deserialize_any(self)
-    }
-}
-
-impl<'de> Visitor<'de> for List<'_, 'de> {
-    type Value = JsonKind;
-
-    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str("any value")
-    }
-    fn visit_seq<A: SeqAccess<'de>>(self, mut array: A) -> Result<JsonKind, A::Error> {
-        let reader = self.0;
-        let mut element = Labelled::new(reader.format, reader.section);
-        while array.next_element_seed(ObjectInto(&mut element))?.is_some() {
-            let finished =
-                std::mem::replace(&mut element, Labelled::new(reader.format, reader.section));
-            let count = reader.count(finished.count, "[]").unwrap_or(0);
-            let Field::Value(label) = finished.label else {
-                continue;
-            };
-            if reader.section == Section::OutputDetails {
-                reader.counts.note_output_part();
-            }
-            if let Some(Meaning::Count(slot)) = reader.format.meaning(reader.section, &label) {
-                reader.counts.see(slot);
-                reader.counts.add(slot, count);
-            }
-        }
-        Ok(JsonKind::Array)
-    }
-    scalars_by_kind!();
-    fn visit_map<A: MapAccess<'de>>(self, mut object: A) -> Result<JsonKind, A::Error> {
-        while object.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
-        Ok(JsonKind::Object)
-    }
-}
-
-/// One element of a list.
-struct Labelled<'de> {
-    format: UsageFormat,
-    section: Section,
-    label: TextField<'de>,
-    count: Field<u64>,
-}
-
-impl Labelled<'_> {
-    fn new(format: UsageFormat, section: Section) -> Self {
-        Self {
-            format,
-            section,
-            label: Field::Absent,
-            count: Field::Absent,
-        }
-    }
-}
-
-impl<'de> Members<'de> for Labelled<'de> {
-    fn member<A: MapAccess<'de>>(
-        &mut self,
-        key: Cow<'de, str>,
-        object: &mut A,
-    ) -> Result<(), A::Error> {
-        match self.format.meaning(self.section, &key) {
-            Some(Meaning::Label) => self.label = object.next_value()?,
-            Some(Meaning::LabelledCount) => self.count = object.next_value()?,
-            _ => ignore(object)?,
-        }
-        Ok(())
     }
 }

@@ -151,15 +151,15 @@ fn a_ceiling_knows_what_a_region_costs_in_its_family() {
     let ceiling = Ceiling::of(&book, &rates, "vertex_ai", "claude-opus-99").tokens;
     let factors = ceiling.unwrap().factors;
     let factor = |region: &str, geography: &str| {
-        factors.of_call(&Call {
-            region: region.into(),
+        let call = Call {
             rare: Particulars {
                 inference_geo: geography.into(),
                 ..Particulars::default()
             }
             .into(),
             ..Call::default()
-        })
+        };
+        factors.of_call(&call, region)
     };
     assert_eq!(factor("", ""), 1_000_000);
     assert_eq!(factor("global", "global"), 1_000_000);

@@ -26,7 +26,7 @@ use crate::settings::Settings;
 
 #[derive(Args, Debug)]
 #[command(
-    after_help = "Examples:\n  spendfuse audit\n  spendfuse audit --since 2h --json | jq '.differences[]'\n  spendfuse audit --watch --every 30s --set admin.listen=127.0.0.1:4119\n\nExit code 0: nothing differs; 1: something does."
+    after_help = "Examples:\n  spendfuse audit\n  spendfuse audit --since 2h --json | jq '.differences[]'\n  spendfuse audit --watch --every 30s --set admin.listen=127.0.0.1:4120\n\nExit code 0: nothing differs; 1: something does."
 )]
 pub struct AuditArgs {
     /// Go on comparing what comes; figures stand on the admin address' /metrics, and people are told
@@ -44,7 +44,8 @@ pub struct AuditArgs {
     json: bool,
 }
 
-fn duration(text: &str) -> Result<Duration, String> {
+/// Reads `--since` and `--every`.
+pub(super) fn duration(text: &str) -> Result<Duration, String> {
     let wrong = || "write a duration such as 30s, 15m or 2h".to_owned();
     let parsed: SignedDuration = text.parse().map_err(|_| wrong())?;
     Duration::try_from(parsed).map_err(|_| wrong())
@@ -53,9 +54,17 @@ fn duration(text: &str) -> Result<Duration, String> {
 /// For how long the warehouse surely keeps every row and line: expiry goes by months, some of which
 /// are shorter.
 pub(super) fn kept_millis(settings: &Settings) -> i64 {
-    const DAY_MILLIS: i64 = 24 * 60 * 60 * 1000;
     let own = settings.warehouse();
-    let months = own.spend_retention_months.min(own.history_retention_months);
+    surely_kept_millis(own.spend_retention_months.min(own.history_retention_months))
+}
+
+/// The same of rows of spend alone.
+pub(super) fn rows_kept_millis(settings: &Settings) -> i64 {
+    surely_kept_millis(settings.warehouse().spend_retention_months)
+}
+
+fn surely_kept_millis(months: u32) -> i64 {
+    const DAY_MILLIS: i64 = 24 * 60 * 60 * 1000;
     (i64::from(months) * 365 / 12 - 3) * DAY_MILLIS
 }
 
@@ -63,7 +72,7 @@ pub fn run(settings: &Settings, args: &AuditArgs) -> Result<ExitCode, Failure> {
     let connection = Connection::open(settings)?;
     let since = args.since.map(|since| {
         let millis = i64::try_from(since.as_millis()).unwrap_or(i64::MAX);
-        output::now().plus(-millis).0
+        output::now().plus(-millis).0.max(0)
     });
     let context = Context {
         kafka: settings.kafka(),
@@ -84,7 +93,7 @@ pub fn run(settings: &Settings, args: &AuditArgs) -> Result<ExitCode, Failure> {
     if args.watch {
         return watch::run(settings, &context, args);
     }
-    let failed = |error: AuditError| failure(settings, &error);
+    let failed = |error: AuditError| failure(settings, error);
     let mut auditor = Auditor::new(&context).map_err(failed)?;
     let round = auditor.round(&context, false).map_err(failed)?;
     print::round(&round, args.json);
@@ -95,9 +104,10 @@ pub fn run(settings: &Settings, args: &AuditArgs) -> Result<ExitCode, Failure> {
 }
 
 /// Why a round could not be finished, in words that say what to do.
-fn failure(settings: &Settings, error: &AuditError) -> Failure {
+fn failure(settings: &Settings, error: AuditError) -> Failure {
     match error {
-        AuditError::Kafka(error) => kafka::failure(settings, error),
+        AuditError::Kafka(error) => kafka::failure(settings, &error),
+        AuditError::Warehouse(error) => Failure::warehouse(error),
         other => Failure::work(other),
     }
 }

@@ -41,7 +41,7 @@ pub fn run(
     let mut standing = Differences::default();
     export(&news);
     let mut teller = Teller::new(settings).map_err(Failure::work)?;
-    let mut auditor = Auditor::new(context).map_err(|error| failure(settings, &error))?;
+    let mut auditor = Auditor::new(context).map_err(|error| failure(settings, error))?;
     while !shutdown.is_requested() {
         let begin = Instant::now();
         let outcome = match auditor.round(context, true) {
@@ -63,7 +63,7 @@ pub fn run(
             }
             Err(error) => {
                 // Kafka or ClickHouse is away: the same is compared in the next round.
-                let reason = failure(settings, &error);
+                let reason = failure(settings, error);
                 output::warning(format!("round not finished: {reason}"));
                 "failed"
             }

@@ -140,7 +140,7 @@ fn report(record: &InputRecord<'_>) -> Option<((&'static str, u32), u64)> {
 
 /// A sidecar that does not answer runs elsewhere, or not at all: it is not waited for.
 fn sidecar_behind(settings: &Settings, runtime: &Runtime, version: u64) -> Option<String> {
-    let url = &settings.values.sidecar.url;
+    let url = sidecar_client::address(settings);
     // Any question will do: every answer names the version.
     match sidecar_client::get(settings, runtime, "/v1/state?workspace=-") {
         Ok(answer) => {

@@ -8,7 +8,8 @@ pub(super) mod standing;
 mod status;
 mod validate;
 
-use std::fs;
+use std::fs::File;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -72,14 +73,22 @@ pub fn run(settings: &Settings, args: &BudgetsArgs) -> Result<ExitCode, Failure>
     }
 }
 
+/// Some hundred thousand budgets; what is longer is another file.
+const LONGEST_FILE: u64 = 64 * 1024 * 1024;
+
 /// A budgets file as it was read, or its mistakes.
 pub fn read_file(path: &Path) -> Result<Result<BudgetsFile, Vec<Mistake>>, Failure> {
-    let text = fs::read_to_string(path).map_err(|error| {
-        Failure::usage(format!(
-            "{}: {error}; name a budgets file in YAML",
-            path.display()
-        ))
-    })?;
+    let wrong = |why: String| {
+        let place = path.display();
+        Failure::usage(format!("{place}: {why}; name a budgets file in YAML"))
+    };
+    let mut text = String::new();
+    let read = File::open(path)
+        .and_then(|file| file.take(LONGEST_FILE + 1).read_to_string(&mut text))
+        .map_err(|error| wrong(error.to_string()))?;
+    if read as u64 > LONGEST_FILE {
+        return Err(wrong("it has more than 64 MiB".to_owned()));
+    }
     Ok(BudgetsFile::parse(&text))
 }
 

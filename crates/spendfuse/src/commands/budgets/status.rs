@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use spendfuse_domain::verdict::{BlocklistEntry, FIGURES, budget_key};
 use spendfuse_domain::{Amount, BudgetId, UnixMillis};
 
-use super::super::dlq;
+use super::super::dlq::{self, NotCounted};
 use super::super::output::{self, Cell, Side, ago, counted, grouped, print_table, table};
 use super::held::{self, AllHeld, Held};
 use super::{Failure, standing};
@@ -47,14 +47,16 @@ pub fn run(settings: &Settings, args: &StatusArgs) -> Result<ExitCode, Failure> 
         .without_spend
         .retain(|id| begins(id, &args.budget) && args.scope.is_none());
     let waiting = dlq::waiting_by_reason(settings)?;
-    let waiting_events: u64 = waiting.values().sum();
+    let waiting_events: u64 = waiting.by_reason.values().sum();
     if args.json {
         output::json(&json!({
             "scopes": standing.scopes.iter().map(|entry| scope_json(entry, &held)).collect::<Vec<_>>(),
             "without_spend": standing.without_spend,
             "reported_at": standing.reported_at,
             "figures": FIGURES,
-            "not_counted": {"events": waiting_events, "by_reason": waiting},
+            "not_counted": {
+                "events": waiting_events, "by_reason": waiting.by_reason, "since": waiting.since,
+            },
         }));
         return Ok(ExitCode::SUCCESS);
     }
@@ -191,7 +193,7 @@ fn print_age(
     reported_at: Option<UnixMillis>,
     now: UnixMillis,
 ) -> Result<(), Failure> {
-    let stale_after = settings.values.sidecar.stale_after.as_millis();
+    let stale_after = settings.values.sidecar.stale_after.0.as_millis();
     let text = match reported_at {
         None => "no processor has reported yet: spend is not being counted".to_owned(),
         Some(at) if now.since(at) > i64::try_from(stale_after).unwrap_or(i64::MAX) => format!(
@@ -207,17 +209,22 @@ fn print_age(
     Ok(())
 }
 
-fn print_not_counted(waiting: &BTreeMap<String, u64>) {
-    let events: u64 = waiting.values().sum();
+fn print_not_counted(waiting: &NotCounted) {
+    let events: u64 = waiting.by_reason.values().sum();
     if events == 0 {
         return;
     }
     let reasons: Vec<String> = waiting
+        .by_reason
         .iter()
         .map(|(reason, count)| format!("{} {reason}", grouped(*count)))
         .collect();
+    let since = match waiting.since {
+        Some(since) => format!(" of those set aside since {since}"),
+        None => String::new(),
+    };
     let text = format!(
-        "spend not counted: {} in the DLQ ({}); see `spendfuse dlq list`",
+        "spend not counted: {} in the DLQ{since} ({}); see `spendfuse dlq list`",
         counted(events, "event"),
         reasons.join(", ")
     );

@@ -15,6 +15,7 @@ use super::book;
 use super::entry::{self, Entry, Standing};
 use super::ingest::Mark;
 use super::record::{Stood, Told, correction_of};
+use super::rest::{once, wait_until_heard};
 use super::send::{self, Change};
 use super::topics::looked;
 use super::warehouse::Connection;
@@ -242,10 +243,17 @@ impl<'s> Found<'s> {
     /// The same once the call does not grow any more: an amended one does not either, so that what
     /// is told of it later would never be counted.
     fn look_at_rest(settings: &'s Settings, which: &Which) -> Result<Self, Failure> {
-        let began = Instant::now();
+        let mut began = None;
         loop {
+            let tell = once(|text| {
+                output::note(format!(
+                    "{text}, and may tell more of the call: waiting until they are counted"
+                ));
+            });
+            let heard_to = wait_until_heard(settings, tell)?;
+            let began = *began.get_or_insert_with(Instant::now);
             let found = Self::look(settings, which)?;
-            if found.entry.is_at_rest(found.mark.made_at()) {
+            if found.entry.is_at_rest(heard_to) {
                 return Ok(found);
             }
             let entry = found.entry.place;

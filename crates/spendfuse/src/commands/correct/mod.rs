@@ -8,7 +8,7 @@ mod change;
 pub(super) mod entry;
 mod list;
 pub(super) mod record;
-mod rest;
+pub(super) mod rest;
 pub(super) mod rows;
 mod send;
 pub mod twice;
@@ -37,7 +37,7 @@ enum Action {
     Void(VoidArgs),
     /// Let other counts, another attribution or another cost stand for an entry
     #[command(
-        after_help = "Examples:\n  spendfuse correct amend --workspace acme --source agent --id msg_7 --output-tokens 380 --reason 'only the first count was kept'\n  spendfuse correct amend --address 1/3/4711/0 --customer c-42 --feature search --reason 'wrong customer'\n  spendfuse correct amend --address 1/3/4711/0 --cost 0.0125 --reason 'invoice 2026-11'\n\nOther counts, another model or another account are priced by the price book of the entry; --cost\nsays the cost instead. An empty value takes a dimension away: --customer ''."
+        after_help = "Examples:\n  spendfuse correct amend --workspace acme --source agent --id msg_7 --output-tokens 380 --reason 'only the first count was kept'\n  spendfuse correct amend --address 1/3/4711/0 --customer c-42 --feature search --reason 'wrong customer'\n  spendfuse correct amend --address 1/3/4711/0 --cost 0.0125 --reason 'invoice 2026-11'\n\nOther counts, another model or another account are priced by the price book of the entry; --cost\nsays the cost instead. An empty value takes a dimension away: --customer ''. What is told of\nthe call later is not counted, so the command waits until nobody tells more of it."
     )]
     Amend(Box<change::AmendArgs>),
     /// Show the corrections of the last days, the latest first

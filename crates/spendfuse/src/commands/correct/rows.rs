@@ -89,8 +89,7 @@ const TEXTS: [&str; 20] = [
 ];
 
 /// The row of the entry at `place`, whose event is `id` of `time`, and those that amend it, in the order
-/// of counting. Each event that a call grows by is remembered anew, so that the next one may be as much
-/// later again: it is looked for as far behind the last one that was found.
+/// of counting.
 pub fn rows(
     connection: &Connection,
     settings: &Settings,
@@ -104,24 +103,52 @@ pub fn rows(
         seq,
         index,
     } = place;
-    let mut last = time;
-    loop {
-        let condition = format!(
-            "epoch = {epoch} AND meter_partition = {partition} AND meter_seq >= {seq} AND {} \
+    let condition = |times: &str| {
+        format!(
+            "epoch = {epoch} AND meter_partition = {partition} AND meter_seq >= {seq} AND {times} \
              AND (meter_seq = {seq} AND meter_index = {index} \
                   OR amends_id = {} AND amends_epoch = {epoch} AND amends_partition = {partition} \
                      AND amends_seq = {seq} AND amends_index = {index}) \
              ORDER BY meter_seq, meter_index LIMIT {MOST_ROWS}",
-            around(settings, time, last),
             quoted(id)
-        );
-        let rows = rows_where(connection, settings, &condition)?;
-        if rows.len() == MOST_ROWS {
-            return Err(Failure::work(format!(
-                "{place} was corrected {MOST_ROWS} times already"
-            )));
-        }
-        let found = rows.iter().map(|row| row.time.0).max();
+        )
+    };
+    let rows = rows_of(connection, settings, (time, time), condition)?;
+    match rows.len() {
+        MOST_ROWS => Err(Failure::work(format!(
+            "{place} was corrected {MOST_ROWS} times already"
+        ))),
+        _ => Ok(rows),
+    }
+}
+
+/// Rows of entries of these times and of what amends them; `condition` is given the one on their times,
+/// and says their order as well.
+fn rows_of(
+    connection: &Connection,
+    settings: &Settings,
+    (from, to): (i64, i64),
+    condition: impl Fn(&str) -> String,
+) -> Result<Vec<Row>, Failure> {
+    let ask = |last| {
+        let times = around(settings, from, last);
+        rows_where(connection, settings, &condition(&times))
+    };
+    to_the_last(to, ask, |row: &Row| row.time.0)
+}
+
+/// Asks for rows up to times around the last one that is known, until none is later. Each event that a
+/// call grows by is remembered anew, so that the next one may be as much later again: it is looked for
+/// as far behind the last one that was found.
+fn to_the_last<R>(
+    to: i64,
+    ask: impl Fn(i64) -> Result<Vec<R>, Failure>,
+    time: impl Fn(&R) -> i64,
+) -> Result<Vec<R>, Failure> {
+    let mut last = to;
+    loop {
+        let rows = ask(last)?;
+        let found = rows.iter().map(&time).max();
         match found.filter(|found| *found > last) {
             Some(later) => last = later,
             None => return Ok(rows),
@@ -157,11 +184,26 @@ pub fn by_entry(
     settings: &Settings,
     condition: &str,
 ) -> Result<BTreeMap<EntryPlace, Vec<Row>>, Failure> {
+    Ok(sorted(rows_where(connection, settings, condition)?))
+}
+
+/// The same of entries of these times, and of all that amends them however much later; `condition` is
+/// given the one on their times.
+pub fn by_entry_of(
+    connection: &Connection,
+    settings: &Settings,
+    times: (i64, i64),
+    condition: impl Fn(&str) -> String,
+) -> Result<BTreeMap<EntryPlace, Vec<Row>>, Failure> {
+    Ok(sorted(rows_of(connection, settings, times, condition)?))
+}
+
+fn sorted(rows: Vec<Row>) -> BTreeMap<EntryPlace, Vec<Row>> {
     let mut entries: BTreeMap<EntryPlace, Vec<Row>> = BTreeMap::new();
-    for row in rows_where(connection, settings, condition)? {
+    for row in rows {
         entries.entry(row.entry).or_default().push(row);
     }
-    Ok(entries)
+    entries
 }
 
 /// Rows of table `spend`; the condition says their order as well.
@@ -323,6 +365,19 @@ fn row(cells: Vec<String>, corrections_topic: &str) -> Result<Row, Failure> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_told_again_and_again_is_found_to_the_last_of_it() {
+        // Each as late as one window reaches behind the one before.
+        const REACH: i64 = 10;
+        let told = [0, 9, 18, 27, 50];
+        let ask = |last: i64| {
+            let rows = told.iter().copied().filter(|time| *time <= last + REACH);
+            Ok(rows.collect::<Vec<i64>>())
+        };
+        let found = to_the_last(0, ask, |time| *time);
+        assert_eq!(found.ok(), Some(vec![0, 9, 18, 27]));
+    }
 
     #[test]
     fn a_long_memory_finds_what_was_told_again_long_after() {

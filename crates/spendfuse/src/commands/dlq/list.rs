@@ -3,13 +3,15 @@
 use std::collections::{BTreeMap, HashMap};
 use std::ops::ControlFlow;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::Args;
 use serde_json::{Value, json};
+use spendfuse_domain::UnixMillis;
 
 use super::super::output::{self, Side, ago, counted, grouped, print_table, table};
-use super::records::{self, OWN_HEADERS, Place, SetAside};
-use super::{Failure, kafka, known_reason};
+use super::records::{self, OWN_HEADERS, Part, Place, SetAside};
+use super::{Failure, audit, kafka, known_reason};
 use crate::settings::Settings;
 
 #[derive(Args, Debug)]
@@ -20,7 +22,10 @@ pub struct ListArgs {
     /// Also show events that were replayed or found to be counted
     #[arg(long)]
     all: bool,
-    /// Events to print at most, the latest; 0 = all
+    /// Only events set aside within this time, such as 2h
+    #[arg(long, value_name = "DURATION", value_parser = audit::duration)]
+    since: Option<Duration>,
+    /// Events to print at most, the latest; 0 = all, however many there are
     #[arg(long, value_name = "N", default_value_t = 20)]
     limit: usize,
     /// Print JSON, with keys, values and headers
@@ -29,7 +34,15 @@ pub struct ListArgs {
 }
 
 pub fn run(settings: &Settings, args: &ListArgs) -> Result<ExitCode, Failure> {
-    let mut events = records::read(settings)?;
+    let part = match args.since {
+        Some(since) => {
+            let millis = i64::try_from(since.as_millis()).unwrap_or(i64::MAX);
+            Part::since(settings, output::now().plus(-millis).max(UnixMillis(0)))?
+        }
+        None if args.limit == 0 => Part::all(settings)?,
+        None => Part::lately(settings)?,
+    };
+    let mut events = records::read(settings, &part)?;
     events.retain(|event| {
         let is_wanted = args.reason.as_ref().is_none_or(|one| *one == event.reason);
         is_wanted && (args.all || !event.is_settled)
@@ -48,11 +61,17 @@ pub fn run(settings: &Settings, args: &ListArgs) -> Result<ExitCode, Failure> {
             .iter()
             .map(|event| event_json(event, contents.get(&event.at)))
             .collect();
-        output::json(&json!({"total": total, "by_reason": by_reason, "events": listed}));
+        output::json(&json!({
+            "total": total, "by_reason": by_reason, "since": part.since, "events": listed,
+        }));
         return Ok(ExitCode::SUCCESS);
     }
+    let since = match part.since {
+        Some(since) => format!(" of those set aside since {since}"),
+        None => String::new(),
+    };
     if events.is_empty() {
-        output::line("no events wait in the DLQ");
+        output::line(format!("no events wait in the DLQ{since}"));
         return Ok(ExitCode::SUCCESS);
     }
     let reasons: Vec<String> = by_reason
@@ -60,7 +79,7 @@ pub fn run(settings: &Settings, args: &ListArgs) -> Result<ExitCode, Failure> {
         .map(|(reason, count)| format!("{} {reason}", grouped(*count)))
         .collect();
     output::line(format!(
-        "{}: {}",
+        "{}{since}: {}",
         counted(total as u64, "event"),
         reasons.join(", ")
     ));

@@ -24,6 +24,19 @@ const SETTLED: &str = "spendfuse_settled";
 /// Begins the names of all headers that are ours and not the sender's.
 pub const OWN_HEADERS: &str = "spendfuse_";
 
+/// Records that a look at what waits goes through, unless all are asked for.
+const MOST_LOOKED_AT: i64 = 200_000;
+/// How far back it goes where the DLQ has more, milliseconds: a week, a day, six hours, an hour, ten
+/// minutes, a minute. By time, so that the notes on what was settled are all there.
+const SPANS_MILLIS: [i64; 6] = [
+    604_800_000,
+    86_400_000,
+    21_600_000,
+    3_600_000,
+    600_000,
+    60_000,
+];
+
 /// Settled events that are told from those that wait, when these are only counted; about 24 bytes each.
 const MOST_SETTLED: usize = 1_000_000;
 
@@ -53,16 +66,75 @@ struct Note {
     settled: Vec<Place>,
 }
 
-/// Everything in the DLQ, in the order of its partitions and offsets.
-pub fn read(settings: &Settings) -> Result<Vec<SetAside>, Failure> {
+/// A part of the DLQ that reaches to its end.
+pub struct Part {
+    /// Where it begins; `None` where it is all that the topic has.
+    pub since: Option<UnixMillis>,
+    ranges: Vec<PartitionRange>,
+}
+
+impl Part {
+    /// Everything.
+    pub fn all(settings: &Settings) -> Result<Self, Failure> {
+        let ranges = kafka::ranges(settings, &settings.topics().dlq)?;
+        Ok(Self {
+            since: None,
+            ranges,
+        })
+    }
+
+    /// What was set aside since then.
+    pub fn since(settings: &Settings, since: UnixMillis) -> Result<Self, Failure> {
+        Ok(Self {
+            since: Some(since),
+            ranges: kafka::ranges_since(settings, &settings.topics().dlq, since)?,
+        })
+    }
+
+    /// Everything, or as much of the latest as can be looked at in passing.
+    pub fn lately(settings: &Settings) -> Result<Self, Failure> {
+        let now = output::now();
+        Self::short_enough(|span| match span {
+            None => Self::all(settings),
+            Some(span) => Self::since(settings, now.plus(-span)),
+        })
+    }
+
+    fn short_enough(
+        mut part: impl FnMut(Option<i64>) -> Result<Self, Failure>,
+    ) -> Result<Self, Failure> {
+        let mut found = part(None)?;
+        for span in SPANS_MILLIS {
+            if found.records() <= MOST_LOOKED_AT {
+                break;
+            }
+            found = part(Some(span))?;
+        }
+        Ok(found)
+    }
+
+    /// How many at most.
+    fn records(&self) -> i64 {
+        self.ranges.iter().map(|range| range.to - range.from).sum()
+    }
+}
+
+/// The events of a part of the DLQ, in the order of its partitions and offsets.
+pub fn read(settings: &Settings, part: &Part) -> Result<Vec<SetAside>, Failure> {
     let mut events = Vec::new();
     let mut settled: HashSet<Place> = HashSet::new();
-    kafka::read_topic(settings, &settings.topics().dlq, |record| {
-        match is_note(record) {
-            true => settled.extend(settled_by(record)),
-            false => events.push(SetAside::of(record)),
-        }
-    })?;
+    kafka::read(
+        settings,
+        &settings.topics().dlq,
+        &part.ranges,
+        &mut |record| {
+            match is_note(record) {
+                true => settled.extend(settled_by(record)),
+                false => events.push(SetAside::of(record)),
+            }
+            ControlFlow::Continue(())
+        },
+    )?;
     for event in &mut events {
         event.is_settled = settled.contains(&event.at);
     }
@@ -200,5 +272,29 @@ mod tests {
         count.settle(vec![(1, 9), (1, 10), (1, 19), (1, 20), (0, 12)]);
         count.settle(vec![(1, 10)]);
         assert_eq!(count.waiting(), 3);
+    }
+
+    #[test]
+    fn of_a_long_dlq_as_much_of_the_latest_is_looked_at_as_can_be() {
+        let looked_at = |a_second: i64| {
+            let part = |span: Option<i64>| {
+                let kept = 30 * 86_400_000;
+                let records = a_second * span.unwrap_or(kept) / 1000;
+                let range = PartitionRange {
+                    partition: 0,
+                    from: 1_000,
+                    to: 1_000 + records,
+                };
+                Ok(Part {
+                    since: span.map(UnixMillis),
+                    ranges: vec![range],
+                })
+            };
+            Part::short_enough(part).unwrap().since
+        };
+        assert_eq!(looked_at(0), None);
+        assert_eq!(looked_at(1), Some(UnixMillis(86_400_000)));
+        assert_eq!(looked_at(50), Some(UnixMillis(3_600_000)));
+        assert_eq!(looked_at(100_000), Some(UnixMillis(60_000)));
     }
 }

@@ -10,10 +10,12 @@ use spendfuse_bus::{InputRecord, OutputRecord, topics, write_in_one_transaction}
 use spendfuse_domain::event::{RejectReason, decode};
 use spendfuse_warehouse::EventKey;
 
+use super::super::audit::rows_kept_millis;
+use super::super::correct::rest::{once, wait_until_heard};
 use super::super::kafka::PATIENCE;
 use super::super::output::{self, counted, grouped};
 use super::super::warehouse::Connection;
-use super::records::{self, OWN_HEADERS, Place};
+use super::records::{self, OWN_HEADERS, Part, Place};
 use super::{Failure, kafka, known_reason};
 use crate::settings::Settings;
 
@@ -21,6 +23,9 @@ use crate::settings::Settings;
 const BATCH: usize = 2000;
 /// On late events of which the warehouse knows nothing: the meter counts them all the same.
 const VERIFIED_LATE: &str = "spendfuse_verified_late";
+/// Their rows would be gone as well.
+const TOO_OLD: &str = "older than what ClickHouse keeps (clickhouse.retention_months), so that nobody \
+                       can say whether it was counted";
 
 #[derive(Args, Debug)]
 pub struct ReplayArgs {
@@ -41,7 +46,7 @@ pub struct ReplayArgs {
 pub fn run(settings: &Settings, args: &ReplayArgs) -> Result<ExitCode, Failure> {
     let mut tally = Tally::default();
     let mut wanted: HashMap<Place, String> = HashMap::new();
-    for event in records::read(settings)? {
+    for event in records::read(settings, &Part::all(settings)?)? {
         let is_wanted = args.reason.as_ref().is_none_or(|one| *one == event.reason);
         if event.is_settled || !is_wanted {
             continue;
@@ -68,6 +73,7 @@ pub fn run(settings: &Settings, args: &ReplayArgs) -> Result<ExitCode, Failure> 
             dlq: topics_of.dlq,
             partitions,
             horizon_millis: settings.dedupe_horizon_millis(),
+            kept_millis: rows_kept_millis(settings),
             warehouse: match args.verify {
                 true => Some(Connection::open(settings)?),
                 false => None,
@@ -76,6 +82,12 @@ pub fn run(settings: &Settings, args: &ReplayArgs) -> Result<ExitCode, Failure> 
             batch: Vec::new(),
             tally,
         };
+        if args.verify {
+            // What was counted and is not loaded yet ClickHouse would not know.
+            let tell =
+                |text: String| output::note(format!("{text}: waiting until ClickHouse has them"));
+            wait_until_heard(settings, once(tell))?;
+        }
         replay.run(&wanted)?;
         tally = replay.tally;
     }
@@ -109,6 +121,8 @@ struct Replay<'a> {
     partitions: u32,
     /// Events that are older are late, milliseconds.
     horizon_millis: i64,
+    /// Of events that are older nobody knows, milliseconds.
+    kept_millis: i64,
     /// Asked about late events, with `--verify`.
     warehouse: Option<Connection>,
     /// Late events of this run: several copies may wait.
@@ -159,7 +173,12 @@ impl Replay<'_> {
             }
         };
         // What was rejected for something else may have become late in the DLQ.
-        let is_late = is_late || output::now().since(event.time) > self.horizon_millis;
+        let age = output::now().since(event.time);
+        let is_late = is_late || age > self.horizon_millis;
+        if is_late && age > self.kept_millis {
+            *self.tally.left.entry(TOO_OLD.to_owned()).or_default() += 1;
+            return;
+        }
         if is_late && self.warehouse.is_none() {
             self.tally.need_verify += 1;
             return;
@@ -256,5 +275,55 @@ impl Tally {
         for (why, count) in &self.left {
             output::line(format!("{} left: {why}", grouped(*count)));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use spendfuse_bus::Headers;
+
+    use super::*;
+    use crate::settings::resolve;
+
+    #[test]
+    fn what_the_warehouse_has_forgotten_is_not_counted_for_its_ignorance() {
+        // Lines of budget windows may go sooner than rows.
+        let given = ["clickhouse.history_retention_months=1".to_owned()];
+        let resolved = resolve(None, &BTreeMap::<String, String>::new(), &given).unwrap();
+        let settings = Settings::new(resolved).unwrap();
+        let mut replay = Replay {
+            settings: &settings,
+            is_dry: true,
+            usage: "usage".to_owned(),
+            dlq: "usage.dlq".to_owned(),
+            partitions: 4,
+            horizon_millis: settings.dedupe_horizon_millis(),
+            kept_millis: rows_kept_millis(&settings),
+            warehouse: None,
+            seen_late: HashSet::new(),
+            batch: Vec::new(),
+            tally: Tally::default(),
+        };
+        for days in [3, 300, 500] {
+            let time = output::now().plus(-days * 24 * 3_600_000);
+            let value = json!({
+                "specversion": "1.0", "type": "spendfuse.usage", "source": "app", "id": "1",
+                "time": time,
+                "data": {"workspace": "acme", "model": "m", "usage": {"input_tokens": 1}},
+            })
+            .to_string();
+            let record = InputRecord {
+                topic_index: 0,
+                partition: 0,
+                offset: days,
+                timestamp_millis: output::now().0,
+                key: None,
+                value: Some(value.as_bytes()),
+                headers: Headers::from_slice(&[]),
+            };
+            replay.take(&record, true);
+        }
+        assert_eq!(replay.tally.need_verify, 2);
+        assert_eq!(replay.tally.left, BTreeMap::from([(TOO_OLD.to_owned(), 1)]));
     }
 }

@@ -47,10 +47,7 @@ pub(super) fn look(settings: &Settings, report: &mut Report) -> bool {
                     "partitions" => {
                         "see \"Growing the number of partitions\" in docs/operations.md".to_owned()
                     }
-                    setting => format!(
-                        "kafka-configs.sh --alter --entity-type topics --entity-name {} --add-config {setting}={}",
-                        mismatch.topic, mismatch.expected
-                    ),
+                    setting => set_on_topic(&mismatch.topic, setting, &mismatch.expected),
                 };
                 report.wrong("topics", mismatch.to_string(), todo);
             }
@@ -101,7 +98,7 @@ fn epoch(settings: &Settings, report: &mut Report) {
         false => report.warning(
             "format",
             format!("{format}; this release also writes {NEWEST_FORMAT}"),
-            "once every process runs this release: spendfuse finalize",
+            "once every process runs this release: spendfuse finalize --yes",
         ),
     }
 }
@@ -184,8 +181,11 @@ fn retention(settings: &Settings, cluster: &Cluster, report: &mut Report) {
         if kept < horizon {
             report.wrong(
                 "retention",
-                format!("topic {topic} keeps records for {}, less than the dedupe horizon", output::span(kept)),
-                format!("kafka-configs.sh --alter --entity-type topics --entity-name {topic} --add-config retention.ms={}", 7 * DAY_MILLIS),
+                format!(
+                    "topic {topic} keeps records for {}, less than the dedupe horizon",
+                    output::span(kept)
+                ),
+                set_on_topic(topic, "retention.ms", &(7 * DAY_MILLIS).to_string()),
             );
         }
         if shortest.is_none_or(|(other, _)| kept < other) {
@@ -209,6 +209,18 @@ fn retention(settings: &Settings, cluster: &Cluster, report: &mut Report) {
         }
         _ => {}
     }
+}
+
+/// The command that gives a topic a setting. A list stands in brackets: else its second item would be
+/// taken for another setting.
+fn set_on_topic(topic: &str, setting: &str, value: &str) -> String {
+    let value = match value.contains(',') {
+        true => format!("[{value}]"),
+        false => value.to_owned(),
+    };
+    format!(
+        "kafka-configs.sh --bootstrap-server BROKERS --alter --entity-type topics --entity-name {topic} --add-config {setting}={value}"
+    )
 }
 
 /// `None` where a topic is not there, or keeps its records for ever.
@@ -284,13 +296,13 @@ pub(super) fn sidecar(settings: &Settings, own: &str, report: &mut Report) {
         Ok(answer) => match answer["info"]["version"].as_str() {
             Some(version) if version == own => report.ok(
                 "sidecar",
-                format!("of this version, at {}", settings.values.sidecar.url),
+                format!("of this version, at {}", sidecar_client::address(settings)),
             ),
             version => report.warning(
                 "sidecar",
                 format!(
                     "the one at {} is of version {}",
-                    settings.values.sidecar.url,
+                    sidecar_client::address(settings),
                     version.unwrap_or("unknown")
                 ),
                 "run one version of all roles, but for the time of a rolling update",
@@ -302,5 +314,24 @@ pub(super) fn sidecar(settings: &Settings, own: &str, report: &mut Report) {
             "where one runs elsewhere, name it with sidecar.url",
         ),
         Err(error) => report.warning("sidecar", error.to_string(), "see its log"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_that_mends_a_topic_is_one_that_kafka_takes() {
+        let said = set_on_topic("spendfuse.inflight", "cleanup.policy", "compact,delete");
+        assert!(
+            said.ends_with("--add-config cleanup.policy=[compact,delete]"),
+            "{said}"
+        );
+        let said = set_on_topic("spendfuse.usage", "retention.ms", "604800000");
+        assert!(
+            said.ends_with("--add-config retention.ms=604800000"),
+            "{said}"
+        );
     }
 }

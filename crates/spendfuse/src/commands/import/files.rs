@@ -17,6 +17,8 @@ pub struct Imported {
     pub told: Vec<String>,
     /// What is to be done by hand, or is not quite the same.
     pub notes: Vec<String>,
+    /// Whether something could not be taken that has a counterpart.
+    pub is_incomplete: bool,
 }
 
 /// One budget.
@@ -107,6 +109,24 @@ impl Imported {
         text
     }
 
+    /// The id of a budget that is like no other.
+    pub fn budget_id(&self, id: &str) -> String {
+        unlike(id, |id| self.budgets.iter().any(|known| known.id == id))
+    }
+
+    /// The name of a key that is like no other.
+    pub fn key_name(&self, name: &str) -> String {
+        unlike(name, |name| {
+            self.keys.iter().any(|known| known.name == name)
+        })
+    }
+
+    /// Says what could not be taken.
+    pub fn lacks(&mut self, note: String) {
+        self.notes.push(note);
+        self.is_incomplete = true;
+    }
+
     /// Whether the budgets are such that `spendfuse budgets apply` takes them.
     ///
     /// # Errors
@@ -133,7 +153,17 @@ pub fn plain(name: &str) -> String {
         _ => '-',
     };
     let text: String = name.chars().map(plain).take(40).collect();
-    text.trim_matches('-').to_owned()
+    match text.trim_matches('-') {
+        "" => "unnamed".to_owned(),
+        text => text.to_owned(),
+    }
+}
+
+/// The name, with a number where it is taken: different names may be alike when they are plain.
+pub fn unlike(name: &str, is_taken: impl Fn(&str) -> bool) -> String {
+    let numbered = (2..).map(|number| format!("{name}-{number}"));
+    let mut names = std::iter::once(name.to_owned()).chain(numbered);
+    names.find(|name| !is_taken(name)).unwrap_or_default()
 }
 
 /// Dollars as budgets have them; `None` where it is no amount.

@@ -1,7 +1,9 @@
 //! LiteLLM's proxy: models, budgets of all, of providers, models, tags, users, and keys and teams where
 //! the file lists them as its API does.
 
-use super::files::{Budget, Imported, Key, Upstream, dollars, plain};
+use std::collections::BTreeMap;
+
+use super::files::{Budget, Imported, Key, Upstream, dollars, plain, unlike};
 use super::leaves::Leaves;
 
 /// Providers whose APIs the proxy knows, and what LiteLLM calls them.
@@ -13,6 +15,8 @@ const KNOWN: [(&str, &str); 6] = [
     ("bedrock", "bedrock"),
     ("text-completion-openai", "openai"),
 ];
+/// Before the name of a variable that holds a value.
+const VARIABLE: &str = "os.environ/";
 const BLOCK: &str = "{at: 100, do: block}";
 
 /// Takes what has a counterpart.
@@ -90,9 +94,9 @@ fn budget(
         return;
     };
     let Some(limit) = dollars(&amount) else {
-        imported.notes.push(format!(
-            "{}.{limit} = {amount} is no amount of dollars",
-            place.join(".")
+        let place = place.join(".");
+        imported.lacks(format!(
+            "{place}.{limit} = {amount} is no amount of dollars"
         ));
         return;
     };
@@ -101,8 +105,7 @@ fn budget(
         imported.notes.push(format!("budget {id}: {note}"));
     }
     if imported.budgets.iter().any(|known| known.id == id) {
-        let note = format!("budget {id} is there twice: the first one stands");
-        imported.notes.push(note);
+        imported.lacks(format!("budget {id} is there twice: the first one stands"));
         return;
     }
     imported.budgets.push(Budget {
@@ -147,16 +150,32 @@ fn models(imported: &mut Imported, leaves: &mut Leaves) {
         let Some(model) = leaves.take(&own("model")) else {
             continue;
         };
-        let (provider, asked) = model.split_once('/').unwrap_or(("openai", &model));
+        let (provider, asked) = model
+            .split_once('/')
+            .unwrap_or((usual_provider(&model), &model));
         let base_url = leaves.take(&own("api_base"));
+        let in_variable = base_url.as_ref().and_then(|url| url.strip_prefix(VARIABLE));
+        if let Some(variable) = in_variable {
+            imported.lacks(format!(
+                "model {asked}: its address is in the variable {variable}: set proxy.upstreams.{}.base_url",
+                plain(provider)
+            ));
+        }
+        let base_url = base_url.filter(|url| !url.starts_with(VARIABLE));
         let has_key = leaves.take(&own("api_key")).is_some();
         leaves.take(&own("api_version"));
         let known = KNOWN.iter().find(|(known, _)| *known == provider);
         let upstream = match (known, &base_url) {
             (Some((_, known)), None) => (*known).to_owned(),
-            (_, Some(address)) => plain(&format!("{provider}-{}", host(address))),
+            (_, Some(address)) => {
+                let name = plain(&format!("{provider}-{}", host(address)));
+                let is_another = |known: &Upstream| known.base_url != Some(trimmed(address));
+                unlike(&name, |name| {
+                    imported.upstreams.get(name).is_some_and(is_another)
+                })
+            }
             (None, None) => {
-                imported.notes.push(format!(
+                imported.lacks(format!(
                     "provider {provider} has no address here: set proxy.upstreams.{}.base_url",
                     plain(provider)
                 ));
@@ -174,7 +193,7 @@ fn models(imported: &mut Imported, leaves: &mut Leaves) {
         *found = Upstream {
             base_url: base_url.map(|address| trimmed(&address)),
             shape: Some(shape),
-            provider: provider.to_owned(),
+            provider: known.map_or(provider, |&(_, known)| known).to_owned(),
             has_key: has_key || found.has_key,
         };
         if name.as_deref().is_some_and(|name| name != asked) {
@@ -194,21 +213,21 @@ fn models(imported: &mut Imported, leaves: &mut Leaves) {
 /// Keys and teams, as `/key/list` and `/team/list` have them.
 fn people(imported: &mut Imported, leaves: &mut Leaves) {
     let limit = ("max_budget", "budget_duration");
+    // A key names its team by the id.
+    let mut teams = BTreeMap::new();
     for number in leaves.names(&["teams"]) {
         let place = ["teams", number.as_str()];
         let id = leaves.take(&[place[0], place[1], "team_id"]);
         let alias = leaves.take(&[place[0], place[1], "team_alias"]);
-        let Some(team) = alias.or(id) else {
+        let Some(team) = alias.or_else(|| id.clone()) else {
             continue;
         };
+        if let Some(id) = id {
+            teams.insert(id, team.clone());
+        }
         let scope = vec![("tags.team".to_owned(), team.clone())];
-        budget(
-            imported,
-            leaves,
-            &place,
-            limit,
-            (&format!("litellm-team-{}", plain(&team)), scope),
-        );
+        let budget_id = imported.budget_id(&format!("litellm-team-{}", plain(&team)));
+        budget(imported, leaves, &place, limit, (&budget_id, scope));
     }
     for number in leaves.names(&["keys"]) {
         let place = ["keys", number.as_str()];
@@ -217,9 +236,10 @@ fn people(imported: &mut Imported, leaves: &mut Leaves) {
         // Hashed or not, it is another kind of key.
         own("token");
         own("key");
-        let name =
-            plain(&alias.unwrap_or_else(|| format!("key-{}", number.trim_start_matches('0'))));
+        let name = alias.unwrap_or_else(|| format!("key-{}", number.trim_start_matches('0')));
+        let name = imported.key_name(&plain(&name));
         let mut attribution = vec![("tags.key".to_owned(), name.clone())];
+        let team = team.map(|id| teams.get(&id).cloned().unwrap_or(id));
         attribution.extend(team.map(|team| ("tags.team".to_owned(), team)));
         attribution.extend(user.map(|user| ("user".to_owned(), user)));
         let scope = vec![("tags.key".to_owned(), name.clone())];
@@ -231,6 +251,14 @@ fn people(imported: &mut Imported, leaves: &mut Leaves) {
             (&format!("litellm-key-{name}"), scope),
         );
         imported.keys.push(Key { name, attribution });
+    }
+}
+
+/// Whose model it is that has no provider before its name.
+fn usual_provider(model: &str) -> &'static str {
+    match model.starts_with("claude") {
+        true => "anthropic",
+        false => "openai",
     }
 }
 

@@ -31,12 +31,12 @@ pub struct ImportArgs {
 enum Origin {
     /// From the configuration of LiteLLM's proxy
     #[command(
-        after_help = "Example:\n  spendfuse import litellm config.yaml --into imported --workspace acme\n\nKeys and teams live in LiteLLM's database: add what its /key/list and /team/list answer as keys: and teams: to the file.\nExit code 1 where something has no counterpart."
+        after_help = "Example:\n  spendfuse import litellm config.yaml --into imported --workspace acme\n\nKeys and teams live in LiteLLM's database: add what its /key/list and /team/list answer as keys: and teams: to the file.\nExit code 1 where something has no counterpart, or could not be taken."
     )]
     Litellm(FileArgs),
     /// From TokenPak's configuration
     #[command(
-        after_help = "Example:\n  spendfuse import tokenpak tokenpak.yaml --into imported\n\nExit code 1 where something has no counterpart."
+        after_help = "Example:\n  spendfuse import tokenpak tokenpak.yaml --into imported\n\nExit code 1 where something has no counterpart, or could not be taken."
     )]
     Tokenpak(FileArgs),
 }
@@ -81,7 +81,7 @@ pub fn run(args: &ImportArgs) -> Result<ExitCode, Failure> {
     let settings = imported.settings_file(&entries.join("\n"));
     write(&args.into.join("spendfuse.toml"), &settings)?;
     tell(args, &imported, &made, &leaves.rest());
-    Ok(match leaves.rest().is_empty() {
+    Ok(match leaves.rest().is_empty() && !imported.is_incomplete {
         true => ExitCode::SUCCESS,
         false => found_wrong(),
     })
@@ -245,5 +245,67 @@ teams: [{team_alias: growth, team_id: t-1, max_budget: 9}]
         );
         assert!(!settings.contains("sk-"), "{settings}");
         assert_eq!(imported.keys[0].name, "checkout");
+        // Else no call of the key would meet the budget of its team.
+        let team = ("tags.team".to_owned(), "growth".to_owned());
+        assert!(imported.keys[0].attribution.contains(&team));
+        assert!(!imported.is_incomplete);
+    }
+
+    #[test]
+    fn what_is_alike_is_kept_apart_and_what_is_not_taken_is_told() {
+        let text = "
+model_list:
+  - litellm_params: {model: openai/a, api_base: 'http://localhost:8000/v1'}
+  - litellm_params: {model: openai/b, api_base: 'http://localhost:8001/v1'}
+  - litellm_params: {model: openai/c, api_base: 'http://localhost:8000/v1'}
+  - litellm_params: {model: claude-sonnet-4-5}
+  - litellm_params: {model: text-completion-openai/gpt-3.5-turbo-instruct}
+  - litellm_params: {model: azure/gpt, api_base: os.environ/AZURE_API_BASE}
+keys: [{key_alias: Team A, max_budget: 1}, {key_alias: team-a}, {key_alias: 团队, max_budget: a lot}]
+";
+        let (imported, rest) = made(text, litellm::import);
+        assert_eq!(rest, [""; 0]);
+        let upstream = |name: &str| {
+            let found = &imported.upstreams[name];
+            (found.base_url.as_deref(), found.provider.as_str())
+        };
+        assert_eq!(
+            upstream("openai-localhost"),
+            (Some("http://localhost:8000"), "openai")
+        );
+        assert_eq!(
+            upstream("openai-localhost-2"),
+            (Some("http://localhost:8001"), "openai")
+        );
+        assert_eq!(upstream("anthropic"), (None, "anthropic"));
+        assert_eq!(upstream("openai"), (None, "openai"));
+        assert_eq!(upstream("azure"), (None, "azure"));
+        assert_eq!(imported.upstreams.len(), 5);
+        let keys: Vec<&str> = imported.keys.iter().map(|key| key.name.as_str()).collect();
+        assert_eq!(keys, ["team-a", "team-a-2", "unnamed"]);
+        assert!(imported.is_incomplete);
+        let notes = imported.notes.join("\n");
+        for told in ["AZURE_API_BASE", "keys.0002.max_budget = a lot"] {
+            assert!(notes.contains(told), "{notes}");
+        }
+
+        let text = "
+budget: {daily_limit_cents: 300, alert_threshold_pct: 100, per_user_limits: {user_limits: {A b: {daily_limit_cents: 1}, a-b: {daily_limit_cents: 2}}}}
+providers: {a: {type: google, base_url: 'https://a.example'}, b: {type: google, base_url: 'https://b.example'}, c: {type: other}}
+";
+        let (imported, _) = made(text, tokenpak::import);
+        let ids: Vec<&str> = imported.budgets.iter().map(|one| one.id.as_str()).collect();
+        assert_eq!(
+            ids,
+            ["tokenpak-daily", "tokenpak-user-a-b", "tokenpak-user-a-b-2"]
+        );
+        let upstreams: Vec<&str> = imported.upstreams.keys().map(String::as_str).collect();
+        assert_eq!(upstreams, ["gemini", "gemini-2"]);
+        // Provider `c` has no address.
+        assert!(imported.is_incomplete);
+        // What is no percentage is not left out in silence.
+        let text = "budget: {daily_limit_cents: 300, alert_threshold_pct: most}";
+        let imported = tokenpak::import(&mut Leaves::parse(text).unwrap());
+        assert!(imported.check("acme").is_err());
     }
 }

@@ -1,6 +1,6 @@
 //! TokenPak's recipe: budgets in cents, users by their bearer tokens.
 
-use super::files::{Budget, Imported, Upstream, dollars_of_cents, plain, quoted};
+use super::files::{Budget, Imported, Upstream, dollars_of_cents, plain, quoted, unlike};
 use super::leaves::Leaves;
 
 /// Blocks come later than a cheaper model, where both are asked for.
@@ -37,7 +37,7 @@ pub fn import(leaves: &mut Leaves) -> Imported {
     };
     for user in leaves.names(&users) {
         let place = [&users[..], &[user.as_str(), "daily_limit_cents"]].concat();
-        let id = format!("tokenpak-user-{}", plain(&user));
+        let id = imported.budget_id(&format!("tokenpak-user-{}", plain(&user)));
         let scope = vec![("user".to_owned(), user.clone())];
         add(
             &mut imported,
@@ -68,11 +68,16 @@ pub fn import(leaves: &mut Leaves) -> Imported {
             plain(&name)
         };
         if base_url.is_none() && !["openai", "anthropic", "gemini"].contains(&name.as_str()) {
-            imported.notes.push(format!(
+            imported.lacks(format!(
                 "provider {name} has no address here: set proxy.upstreams.{name}.base_url"
             ));
             continue;
         }
+        // Names that are alike when they are plain, and all of Google's.
+        let is_another = |known: &Upstream| known.base_url != base_url;
+        let name = unlike(&name, |name| {
+            imported.upstreams.get(name).is_some_and(is_another)
+        });
         let provider = if shape == "gemini" {
             "gemini".to_owned()
         } else {
@@ -95,7 +100,13 @@ pub fn import(leaves: &mut Leaves) -> Imported {
 /// What follows at the limit.
 fn steps(leaves: &mut Leaves, is_off: bool) -> Vec<String> {
     let mut steps = Vec::new();
-    if let Some(percent) = leaves.take(&["budget", "alert_threshold_pct"]) {
+    // At the limit something else follows.
+    let is_at_limit = |percent: &String| {
+        let whole = percent.split('.').next().unwrap_or_default();
+        whole.parse::<u32>().is_ok_and(|whole| whole >= 100)
+    };
+    let percent = leaves.take(&["budget", "alert_threshold_pct"]);
+    if let Some(percent) = percent.filter(|percent| !is_at_limit(percent)) {
         steps.push(format!("{{at: {percent}, do: warn}}"));
     }
     let rejects = leaves.take(&["budget", "reject_on_exceed"]);
@@ -129,9 +140,7 @@ fn add(
     };
     let Some(limit) = dollars_of_cents(&cents) else {
         let place = place.join(".");
-        imported
-            .notes
-            .push(format!("{place} = {cents} is no amount of cents"));
+        imported.lacks(format!("{place} = {cents} is no amount of cents"));
         return;
     };
     imported.budgets.push(Budget {

@@ -29,7 +29,7 @@ use crate::settings::Settings;
 
 #[derive(Args, Debug)]
 #[command(
-    after_help = "Examples:\n  spendfuse ingest events.ndjson\n  zcat events.ndjson.gz | spendfuse ingest -\n  spendfuse ingest events.ndjson --dry-run --budgets budgets.yaml\n  spendfuse ingest last-month.ndjson --backfill --dry-run\n  spendfuse ingest last-month.ndjson --backfill\n\nEach line is a CloudEvent, or a bare data object with an id. A line that cannot be read is sent\ntoo and ends in the DLQ; --strict leaves it out. Sending a file again changes nothing: events are\ncounted by their ids. Ends with how many were counted, grew (told more of a call of this run), are\nduplicates, late (older than the dedupe horizon) or rejected, once the meter has read them. Exit code\n1: some are late, rejected or cannot be read.\n\nWith --backfill events of any age are counted once: those that ClickHouse does not know. They come\ninto rows and into budgets' windows that are still open; sessions, detectors and people do not learn\nof them. Killed or repeated, it counts nothing twice. Lines that cannot be read are left out."
+    after_help = "Examples:\n  spendfuse ingest events.ndjson\n  zcat events.ndjson.gz | spendfuse ingest -\n  spendfuse ingest events.ndjson --dry-run --budgets budgets.yaml\n  spendfuse ingest last-month.ndjson --backfill --dry-run\n  spendfuse ingest last-month.ndjson --backfill\n\nEach line is a CloudEvent, or a bare data object with an id. A line that cannot be read is sent\ntoo and ends in the DLQ; --strict leaves it out. Sending a file again changes nothing: events are\ncounted by their ids. Ends with how many were counted, grew (told more of a call of this run), are\nduplicates, late (older than the dedupe horizon) or rejected, once the meter has read them.\nExit code 1: some are late, rejected or cannot be read.\n\nWith --backfill events of any age are counted once: those that ClickHouse does not know. They come\ninto rows and into budgets' windows that are still open; sessions, detectors and people do not learn\nof them. Killed or repeated, it counts nothing twice. Lines that cannot be read are left out."
 )]
 pub struct IngestArgs {
     /// File of events, one JSON object a line; - is standard input
@@ -124,6 +124,9 @@ fn unknown_members(removed: &RemovedMembers) -> Option<String> {
     (count > 0).then(|| format!("{} unknown and not sent: {named}", counted(count, "member")))
 }
 
+/// What of a line is read, bytes: no event is as long, nor does Kafka take one that is.
+const LONGEST_LINE: u64 = 16 * 1024 * 1024;
+
 /// The lines of the input, with a progress bar where somebody watches.
 struct InputLines {
     input: Box<dyn BufRead>,
@@ -162,17 +165,27 @@ impl InputLines {
         })
     }
 
+    /// Reads a line with its end, of a very long one the beginning; returns its length.
+    fn read(&mut self, line: &mut Vec<u8>) -> io::Result<u64> {
+        let mut beginning = self.input.by_ref().take(LONGEST_LINE);
+        let read = beginning.read_until(b'\n', line)? as u64;
+        match read == LONGEST_LINE && !line.ends_with(b"\n") {
+            true => Ok(read + self.input.skip_until(b'\n')? as u64),
+            false => Ok(read),
+        }
+    }
+
     /// Reads the next line that is not blank, without its end, into `line`; `false` at the end.
     fn next(&mut self, line: &mut Vec<u8>) -> Result<bool, Failure> {
         loop {
             line.clear();
-            let read = self.input.read_until(b'\n', line);
+            let read = self.read(line);
             let read = read.map_err(|error| Failure::work(format!("{}: {error}", self.name)))?;
             if read == 0 {
                 return Ok(false);
             }
             self.number += 1;
-            self.progress.inc(read as u64);
+            self.progress.inc(read);
             if self.number == 1 && line.starts_with(b"\xef\xbb\xbf") {
                 line.drain(..3);
             }
@@ -193,5 +206,28 @@ fn progress(bytes: Option<u64>) -> ProgressBar {
             "{bar:30} {percent:>3}%  {msg}  {bytes_per_sec}  {eta} left",
         )),
         None => ProgressBar::new_spinner().with_style(style("{spinner} {bytes}  {msg}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_a_line_that_never_ends_only_the_beginning_is_kept() {
+        let mut text = vec![b'x'; LONGEST_LINE as usize + 5];
+        text.extend(b"\n{}\n");
+        let mut lines = InputLines {
+            input: Box::new(io::Cursor::new(text)),
+            progress: ProgressBar::hidden(),
+            name: "a test".to_owned(),
+            number: 0,
+        };
+        let mut line = Vec::new();
+        assert!(lines.next(&mut line).unwrap());
+        assert_eq!(line.len() as u64, LONGEST_LINE);
+        assert!(lines.next(&mut line).unwrap());
+        assert_eq!((&line[..], lines.number), (&b"{}"[..], 2));
+        assert!(!lines.next(&mut line).unwrap());
     }
 }

@@ -52,7 +52,7 @@ enum Action {
     Set(set::SetArgs),
     /// Read the sources again: a new version where prices changed, but for jumps of more than three times
     #[command(
-        after_help = "Examples:\n  spendfuse prices sync --from https://prices.example.com/litellm.json\n  spendfuse prices sync --from litellm.json --from genai-prices.json --every 24h\n  spendfuse prices sync --from litellm.json --accept\n\nWhat `prices set` set stays. Exit code 1: some prices wait for --accept. The loader does the same by itself\nwhere pricing.sync_from is set."
+        after_help = "Examples:\n  spendfuse prices sync --from https://prices.example.com/litellm.json\n  spendfuse prices sync --from litellm.json --from genai-prices.json --every 24h\n  spendfuse prices sync --from litellm.json --accept\n\nWhat `prices set` set stays. Exit code 1: some prices wait for --accept. The loader does the\nsame by itself where pricing.sync_from is set."
     )]
     Sync(sync::SyncArgs),
     /// Show what a call costs and why, line by line; does without Kafka where none answers

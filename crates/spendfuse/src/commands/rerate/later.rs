@@ -8,6 +8,7 @@ use indicatif::ProgressBar;
 use spendfuse_domain::UnixMillis;
 
 use super::super::Failure;
+use super::super::correct::rest::wait_until_heard;
 use super::super::ingest::Mark;
 use super::super::output::grouped;
 use super::judge::{Judged, Rerated, Why};
@@ -32,18 +33,18 @@ pub struct Later {
 }
 
 impl Later {
-    /// What changes now: `add` counts what became of an entry. What may still grow, as known at `now`, is
-    /// put aside; without a time nothing is.
+    /// What changes now: `add` counts what became of an entry. What may still grow, where everything is
+    /// known that arrived before `heard_to`, is put aside; without a time nothing is.
     pub fn sift(
         &mut self,
         judged: impl Iterator<Item = Judged>,
-        now: Option<UnixMillis>,
+        heard_to: Option<UnixMillis>,
         mut add: impl FnMut(Judged) -> Option<Rerated>,
     ) -> Vec<Rerated> {
         let mut changes = Vec::new();
         for judged in judged {
             match judged {
-                Judged::Change(one) if now.is_some_and(|now| !one.entry.is_at_rest(now)) => {
+                Judged::Change(one) if heard_to.is_some_and(|to| !one.entry.is_at_rest(to)) => {
                     self.put_aside(&one);
                 }
                 judged => changes.extend(add(judged)),
@@ -71,8 +72,8 @@ impl Later {
         self.calls.len() as u64
     }
 
-    /// Waits a while; what was put aside is then to be looked at again, as known at that time. `None`
-    /// where nothing is, or it has taken too long.
+    /// Waits a while; what was put aside is then to be looked at again, with all that arrived before that
+    /// time. `None` where nothing is, or it has taken too long.
     pub fn wait(
         &mut self,
         settings: &Settings,
@@ -85,9 +86,10 @@ impl Later {
         let calls = grouped(self.count());
         progress.set_message(format!("{calls} may still grow, and are waited for"));
         thread::park_timeout(AGAIN);
+        let heard_to = wait_until_heard(settings, |text| progress.set_message(text))?;
         let mut mark = Mark::of_corrections(settings)?;
         mark.wait(|text| progress.set_message(text))?;
-        Ok(Some((std::mem::take(&mut self.calls), mark.made_at())))
+        Ok(Some((std::mem::take(&mut self.calls), heard_to)))
     }
 
     /// What is still put aside stays as it is.

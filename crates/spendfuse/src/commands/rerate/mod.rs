@@ -28,6 +28,7 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use super::correct::entry::Entry;
 use super::correct::record::Told;
+use super::correct::rest::wait_until_heard;
 use super::correct::{text_of_ledger, who};
 use super::ingest::Mark;
 use super::ingest::forecast::Forecast;
@@ -252,11 +253,12 @@ impl<'s> Job<'s> {
     fn pass(&self, by: Option<&str>) -> Result<(Tally, Done), Failure> {
         let (settings, args) = (self.settings, self.args);
         let progress = progress();
+        // Where nothing is corrected everything may be shown.
+        let heard = by.map(|_| wait_until_heard(settings, |text| progress.set_message(text)));
+        let heard_to = heard.transpose()?;
         // Before ClickHouse is asked: of what comes later nothing is claimed.
         let mut mark = Mark::of_corrections(settings)?;
         mark.wait(|text| progress.set_message(text))?;
-        // Where nothing is corrected everything may be shown.
-        let now = by.map(|_| mark.made_at());
         let tally = Tally::new(forecast(settings)?);
         let policy = Arc::new(settings.pricing());
         let judge = Judge::new(
@@ -294,11 +296,11 @@ impl<'s> Job<'s> {
             progress,
         };
         while let Some(entries) = scan.next()? {
-            pass.work(entries, now)?;
+            pass.work(entries, heard_to)?;
         }
-        while let Some((calls, now)) = pass.later.wait(settings, &pass.progress)? {
+        while let Some((calls, heard_to)) = pass.later.wait(settings, &pass.progress)? {
             for calls in calls.chunks(PIECE as usize) {
-                pass.work(scan.again(calls)?, Some(now))?;
+                pass.work(scan.again(calls)?, Some(heard_to))?;
             }
         }
         pass.end()
@@ -352,13 +354,15 @@ struct Pass<'p> {
 }
 
 impl Pass<'_> {
-    /// Takes entries as they are known at `now`.
-    fn work(&mut self, entries: Vec<Entry>, now: Option<UnixMillis>) -> Result<(), Failure> {
+    /// Takes entries of which everything is known that arrived before `heard_to`.
+    fn work(&mut self, entries: Vec<Entry>, heard_to: Option<UnixMillis>) -> Result<(), Failure> {
         let put_aside = self.later.count();
         let count = entries.len() as u64;
         let (judge, tally) = (&mut self.judge, &mut self.tally);
         let judged = entries.into_iter().map(|entry| judge.judge(entry));
-        let changes = self.later.sift(judged, now, |judged| tally.add(judged));
+        let changes = self
+            .later
+            .sift(judged, heard_to, |judged| tally.add(judged));
         if let Some(sending) = &mut self.sending {
             sending.send(&changes)?;
             if sending.is_full() {

@@ -8,7 +8,7 @@ use spendfuse_warehouse::conditions;
 
 use super::super::Failure;
 use super::super::correct::entry::Entry;
-use super::super::correct::rows::{LAST_MILLIS, around, ask, by_entry, number};
+use super::super::correct::rows::{LAST_MILLIS, around, ask, by_entry_of, number};
 use super::super::warehouse::Connection;
 use super::filter::Filter;
 use crate::settings::Settings;
@@ -166,14 +166,15 @@ impl<'a> Scan<'a> {
             .map(|[_, partition, seq, index]| format!("({partition},{seq},{index})"))
             .collect();
         let addresses = addresses.join(",");
-        let condition = format!(
-            "epoch = {epoch} AND {} AND \
-             ((meter_partition, meter_seq, meter_index) IN ({addresses}) OR \
-              amends_seq > 0 AND (amends_partition, amends_seq, amends_index) IN ({addresses})) \
-             ORDER BY meter_partition, meter_seq, meter_index",
-            around(self.settings, from, to)
-        );
-        let mut rows = by_entry(self.connection, self.settings, &condition)?;
+        let condition = |times: &str| {
+            format!(
+                "epoch = {epoch} AND {times} AND \
+                 ((meter_partition, meter_seq, meter_index) IN ({addresses}) OR \
+                  amends_seq > 0 AND (amends_partition, amends_seq, amends_index) IN ({addresses})) \
+                 ORDER BY meter_partition, meter_seq, meter_index"
+            )
+        };
+        let mut rows = by_entry_of(self.connection, self.settings, (from, to), condition)?;
         let place = |[_, partition, seq, index]: &Position| EntryPlace {
             epoch,
             partition: *partition as u32,

@@ -1,9 +1,9 @@
 //! Of several entries of one call the one that stands, and what it takes over from the others.
 
 use spendfuse_domain::correction::EntryPlace;
-use spendfuse_domain::event::MAX_TAGS;
+use spendfuse_domain::event::{Flags, MAX_TAGS};
 use spendfuse_domain::growth::{Growth, ToldCall, Who};
-use spendfuse_domain::{Attribution, UnixMillis};
+use spendfuse_domain::{Attribution, FixedDimension, UnixMillis};
 
 use super::super::entry::Standing;
 
@@ -79,7 +79,21 @@ fn take_counts(stands: &mut Standing, other: &Standing) {
 /// Whether two entries cannot be one call: by the meter's rule, but that instruments may name the model
 /// each in its way where they count the same.
 pub fn contradict(stands: &Standing, other: &Standing) -> bool {
-    growth(stands, other) == Growth::Conflict
+    growth(stands, other) == Growth::Conflict || is_estimated_for_another(stands, other)
+}
+
+/// Whether one estimates and the other has measured, each for somebody else: the measured counts are not
+/// those of whom the estimate names.
+fn is_estimated_for_another(stands: &Standing, other: &Standing) -> bool {
+    let of = [stands, other].map(|one| &one.event);
+    let [mine, theirs] = of.map(|event| event.flags.contains(Flags::USAGE_ESTIMATED));
+    let [own, others] = of.map(|event| event.attribution.texts());
+    let mut named = Who::TAKEN_OVER.into_iter().chain([FixedDimension::Account]);
+    let differs = named.any(|dimension| {
+        let (one, another) = (own[dimension as usize], others[dimension as usize]);
+        !one.is_empty() && !another.is_empty() && one != another
+    });
+    mine != theirs && differs
 }
 
 fn growth(stands: &Standing, other: &Standing) -> Growth {
@@ -102,9 +116,9 @@ fn growth(stands: &Standing, other: &Standing) -> Growth {
 
 #[cfg(test)]
 mod tests {
-    use spendfuse_domain::event::{Body, Flags, decode};
+    use spendfuse_domain::event::{Body, decode};
     use spendfuse_domain::row::{CostParts, PriceBasis};
-    use spendfuse_domain::{Call, Event, FixedDimension, Nanos, TokenClass};
+    use spendfuse_domain::{Call, Event, Nanos, TokenClass};
 
     use super::*;
 
@@ -221,6 +235,15 @@ mod tests {
         assert_eq!(exact.cost, other.standing.cost);
         assert!(!exact.event.flags.contains(Flags::USAGE_ESTIMATED));
         assert_eq!(&*exact.event.attribution.session, "s-1");
+        assert!(!contradict(&mine.standing, &other.standing));
+        // What was measured of one customer is not charged to another.
+        for (one, contradicts) in [("c-1", false), ("c-2", true)] {
+            mine.standing.event.attribution.customer = "c-1".into();
+            let mut other = other.standing.clone();
+            other.event.attribution.customer = one.into();
+            assert_eq!(contradict(&mine.standing, &other), contradicts, "{one}");
+            assert_eq!(contradict(&other, &mine.standing), contradicts, "{one}");
+        }
     }
 
     #[test]

@@ -27,6 +27,7 @@ use super::entry::Entry;
 use super::ingest::Mark;
 use super::kafka::{self, PATIENCE};
 use super::record::{Stood, Told, correction_of, output_of};
+use super::rest::{Heard, Silence};
 use super::rows::by_entry;
 use super::warehouse::Connection;
 use crate::metrics::{COUNTED_TWICE_SETTLED, VOID_LAG};
@@ -102,6 +103,8 @@ enum Outcome {
     Settled { after_millis: i64 },
     /// It is looked at again.
     Later,
+    /// So it is, however long it takes until everything is loaded that may tell more of it.
+    Unheard,
     /// It was corrected, and is looked at again.
     Corrected,
     /// Only people can settle it.
@@ -115,6 +118,7 @@ struct Settling<'s> {
     people: NewsSink,
     waiting: BTreeMap<CallName, Waiting>,
     connection: Option<Connection>,
+    heard: Heard<'s>,
     /// Why the last look failed: told once, not every few seconds.
     told: Option<String>,
 }
@@ -128,6 +132,7 @@ impl<'s> Settling<'s> {
             people,
             waiting: BTreeMap::new(),
             connection: None,
+            heard: Heard::default(),
             told: None,
         }
     }
@@ -197,6 +202,16 @@ impl<'s> Settling<'s> {
                 self.waiting.remove(&call);
                 return;
             }
+            Outcome::Unheard => {
+                let now = Instant::now();
+                if let Some(pair) = waiting.postpone(now) {
+                    (self.people)(LoaderNews::SameId(pair));
+                }
+                if now.duration_since(waiting.found_at) >= KEPT_FOR {
+                    self.waiting.remove(&call);
+                }
+                return;
+            }
             Outcome::Later | Outcome::Corrected if waiting.since.elapsed() < GIVEN_UP_AFTER => {
                 return;
             }
@@ -221,6 +236,8 @@ impl<'s> Settling<'s> {
         // Before ClickHouse is asked: of what comes later nothing is claimed.
         let mut mark = Mark::of_corrections(settings)?;
         mark.wait(|text| tracing::debug!("{text}"))?;
+        // That may have taken long.
+        let heard_to = self.heard.to(settings)?;
         let connection = match self.connection.take() {
             Some(connection) => connection,
             None => Connection::open(settings)?,
@@ -230,7 +247,7 @@ impl<'s> Settling<'s> {
         let mut outcomes = Vec::with_capacity(calls.len());
         for call in calls {
             let entries = entries.remove(call).unwrap_or_default();
-            outcomes.push(self.settle(entries, &mark, &mut records));
+            outcomes.push(self.settle(entries, (&mark, heard_to), &mut records));
         }
         let id = kafka::transactional_id(settings, "counted-twice");
         write_in_one_transaction(&settings.kafka(), &id, &records, PATIENCE)
@@ -273,11 +290,11 @@ impl<'s> Settling<'s> {
         self.settings.remembered_millis()
     }
 
-    /// What settles a call is added to `records`.
+    /// What settles a call is added to `records`, once it is at rest by all that arrived before `heard_to`.
     fn settle(
         &self,
         mut entries: Vec<Entry>,
-        mark: &Mark<'_>,
+        (mark, heard_to): (&Mark<'_>, UnixMillis),
         records: &mut Vec<OutputRecord>,
     ) -> Outcome {
         let heard = |entry: &Entry| entry.last_received_at();
@@ -291,11 +308,14 @@ impl<'s> Settling<'s> {
         let after_millis = mark.made_at().since(last);
         match self.try_to_settle(&entries, mark.at) {
             Ok(found) if found.is_empty() => Outcome::Settled { after_millis },
-            Ok(_) if after_millis < rest => Outcome::Later,
-            Ok(found) => {
-                records.extend(found);
-                Outcome::Corrected
-            }
+            Ok(found) => match Silence::since(last, rest, (heard_to, mark.made_at())) {
+                Silence::Long => {
+                    records.extend(found);
+                    Outcome::Corrected
+                }
+                Silence::Short => Outcome::Later,
+                Silence::Unheard => Outcome::Unheard,
+            },
             Err(why) => Outcome::Never(why),
         }
     }

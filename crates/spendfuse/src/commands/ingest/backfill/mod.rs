@@ -22,7 +22,7 @@ use spendfuse_domain::{Identity, Nanos, UnixMillis};
 use spendfuse_processor::BACKFILL;
 use spendfuse_warehouse::EventKey;
 
-use super::super::audit::kept_millis;
+use super::super::audit::rows_kept_millis;
 use super::super::found_wrong;
 use super::super::output::{self, grouped};
 use super::super::topics::{looked, topic_set};
@@ -173,7 +173,7 @@ impl<'s> Backfill<'s> {
             connection,
             rules,
             forecast,
-            kept_from: now.plus(-kept_millis(settings)),
+            kept_from: now.plus(-rows_kept_millis(settings)),
             began: Instant::now(),
             road,
             judgement,

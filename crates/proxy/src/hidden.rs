@@ -1,0 +1,81 @@
+//! Calls whose answers would not say what they have used.
+
+use axum::http::{HeaderMap, Uri};
+use percent_encoding::percent_decode_str;
+
+use crate::route::Call;
+
+/// How a call of Google's asks for an answer that does not say what it has used; `None` where it does
+/// not: its servers leave out what a mask of fields does not name.
+pub(crate) fn hides_usage(call: Call, uri: &Uri, headers: &HeaderMap) -> Option<&'static str> {
+    const HEADER: &str = "x-goog-fieldmask";
+    let usage = match call {
+        Call::Generate { .. } => "usageMetadata",
+        Call::Interactions => "usage",
+        _ => return None,
+    };
+    let shows_usage = |mask: &str| {
+        mask.split(',')
+            .any(|one| ["*", usage].contains(&one.trim()))
+    };
+    // Google's own clients write `json;enum-encoding=int`.
+    let is_text = |form: &str| ["json", "sse"].contains(&form);
+    let mut masks = headers.get_all(HEADER).iter();
+    if masks.any(|mask| !mask.to_str().is_ok_and(shows_usage)) {
+        return Some(HEADER);
+    }
+    uri.query()?.split('&').find_map(|pair| {
+        let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+        let decoded = |text| percent_decode_str(text).decode_utf8_lossy();
+        let value = decoded(value);
+        match decoded(name).trim_start_matches('$') {
+            "fields" if !shows_usage(&value) => Some("fields"),
+            "alt" if !value.split(';').next().is_some_and(is_text) => Some("alt"),
+            _ => None,
+        }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::upstream::Shape;
+
+    #[test]
+    fn answers_that_leave_their_usage_out_are_known() {
+        let hidden = |query: &str, mask: Option<&'static str>| {
+            let uri = format!("https://x/v1beta/models/m:generateContent{query}");
+            let mut headers = HeaderMap::new();
+            if let Some(mask) = mask {
+                headers.insert(
+                    "x-goog-fieldmask",
+                    axum::http::HeaderValue::from_static(mask),
+                );
+            }
+            let call = Call::of(Shape::Gemini, "/v1beta/models/m:generateContent");
+            hides_usage(call.unwrap(), &uri.parse().unwrap(), &headers)
+        };
+        for (query, mask, wanted) in [
+            ("", None, None),
+            ("?alt=sse&key=k", None, None),
+            ("?%24alt=json%3Benum-encoding%3Dint", None, None),
+            ("?fields=candidates,usageMetadata", Some("*"), None),
+            ("?fields=candidates", None, Some("fields")),
+            (
+                "?%24f%69elds=candidates(content%2CusageMetadata)",
+                None,
+                Some("fields"),
+            ),
+            ("?alt=proto", None, Some("alt")),
+            ("", Some("candidates"), Some("x-goog-fieldmask")),
+        ] {
+            assert_eq!(hidden(query, mask), wanted, "{query}");
+        }
+        let of_interaction = |query: &str| {
+            let uri = format!("https://x/v1beta/interactions{query}");
+            hides_usage(Call::Interactions, &uri.parse().unwrap(), &HeaderMap::new())
+        };
+        assert_eq!(of_interaction("?fields=id,usage"), None);
+        assert_eq!(of_interaction("?fields=id,outputs"), Some("fields"));
+    }
+}

@@ -1,0 +1,268 @@
+//! The desks of all partitions, and the calls that wait for what they decide.
+
+use std::time::Duration;
+
+use hashbrown::HashMap;
+use spendfuse_domain::routing::partition_of;
+use spendfuse_guard::Met;
+use spendfuse_guard::inflight::{Decided, Desk, Key, Way};
+use tokio::sync::oneshot;
+use tokio::time::timeout;
+
+use super::{InFlight, View};
+
+/// A call that hears nothing at all of what it asked for by then is refused. Where the log is not heard
+/// for so long that this sidecar is stale, it is told earlier, and follows the budget's `on_stale`.
+const LONGEST_WAIT: Duration = Duration::from_secs(2);
+
+#[derive(Default)]
+pub(super) struct Desks {
+    pub(super) by_partition: Vec<Desk>,
+    tickets: u64,
+    pub(super) waiting: HashMap<u64, Waiting>,
+}
+
+pub(super) struct Waiting {
+    pub(super) key: Key,
+    pub(super) amount: i64,
+    pub(super) tell: oneshot::Sender<Decided>,
+}
+
+type Answer = Option<oneshot::Receiver<Decided>>;
+
+impl Desks {
+    /// Where `key` is told of; `None` before the topic is known.
+    fn desk_of(&mut self, key: &str) -> Option<&mut Desk> {
+        let partitions = u32::try_from(self.by_partition.len()).unwrap_or(u32::MAX);
+        let partition = partition_of(key.as_bytes(), partitions.max(1));
+        self.by_partition.get_mut(partition as usize)
+    }
+
+    /// How what a call counts in a budget is admitted.
+    fn way(&mut self, met: &Met, view: &View<'_>, now: i64) -> Way {
+        let desk = self.desk_of(&met.key);
+        desk.map_or(Way::Unsure, |desk| {
+            desk.way(&met.key, met.amount, view, now)
+        })
+    }
+
+    /// Counts what may be admitted without asking as admitted; returns what may not any more.
+    pub(super) fn count<'m>(
+        &mut self,
+        met: impl Iterator<Item = &'m Met>,
+        view: &View<'_>,
+        now: i64,
+    ) -> Vec<Key> {
+        met.filter(|met| self.way(met, view, now) == Way::Log)
+            .map(|met| met.key.clone())
+            .collect()
+    }
+
+    /// Asks for what may not be admitted without; where nothing is asked, all is counted as admitted.
+    pub(super) fn ask_where_needed(
+        &mut self,
+        met: &[Met],
+        view: &View<'_>,
+        now: i64,
+    ) -> Vec<(Met, Answer)> {
+        let mut asked = Vec::new();
+        for met in met {
+            match self.way(met, view, now) {
+                Way::Silent => {}
+                Way::Unsure => asked.extend(met.blocks_unsure.then(|| (met.clone(), None))),
+                Way::Log => asked.push((met.clone(), Some(self.ask(met)))),
+            }
+        }
+        asked
+    }
+
+    fn ask(&mut self, met: &Met) -> oneshot::Receiver<Decided> {
+        self.tickets += 1;
+        let ticket = self.tickets;
+        if let Some(desk) = self.desk_of(&met.key) {
+            desk.ask(&met.key, met.amount, ticket);
+        }
+        let (tell, answer) = oneshot::channel();
+        let waiting = Waiting {
+            key: met.key.clone(),
+            amount: met.amount,
+            tell,
+        };
+        self.waiting.insert(ticket, waiting);
+        answer
+    }
+
+    /// What was granted is held now, or is not wanted any more.
+    fn done(&mut self, key: &str, amount: i64) {
+        if let Some(desk) = self.desk_of(key) {
+            desk.done(key, amount);
+        }
+    }
+}
+
+/// What a call asked for, until it has heard what was decided.
+pub(super) struct Asked<'a> {
+    in_flight: &'a InFlight,
+    pub(super) met: Met,
+    answer: Answer,
+}
+
+impl<'a> Asked<'a> {
+    pub(super) fn new(in_flight: &'a InFlight, (met, answer): (Met, Answer)) -> Self {
+        Self {
+            in_flight,
+            met,
+            answer,
+        }
+    }
+
+    /// What was decided. What is granted is the caller's to give back.
+    pub(super) async fn decided(&mut self) -> Decided {
+        let Some(answer) = &mut self.answer else {
+            return Decided::Unsure;
+        };
+        let waited = timeout(LONGEST_WAIT, answer).await;
+        let Ok(decided) = waited else {
+            return Decided::Refused;
+        };
+        self.answer = None;
+        decided.unwrap_or(Decided::Unsure)
+    }
+}
+
+impl Drop for Asked<'_> {
+    fn drop(&mut self) {
+        let Some(mut answer) = self.answer.take() else {
+            return;
+        };
+        // Whoever decides from now on hears that the call is gone; what is here already nobody else
+        // gives back.
+        answer.close();
+        if matches!(answer.try_recv(), Ok(Decided::Granted)) {
+            let mut desks = self.in_flight.desks();
+            desks.done(&self.met.key, self.met.amount);
+        }
+    }
+}
+
+/// What was granted to a call, until it is held or not wanted any more.
+pub(super) struct Granted<'a> {
+    pub(super) in_flight: &'a InFlight,
+    pub(super) parts: Vec<(Key, i64)>,
+}
+
+impl Drop for Granted<'_> {
+    fn drop(&mut self) {
+        let mut desks = self.in_flight.desks();
+        for (key, amount) in &self.parts {
+            desks.done(key, *amount);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+    use std::pin::Pin;
+    use std::sync::Arc;
+    use std::task::Poll;
+
+    use serde_json::json;
+    use spendfuse_bus::{Health, KafkaConfig};
+    use spendfuse_domain::budget::Spend;
+    use spendfuse_domain::{Attribution, Nanos, Topics, UnixMillis};
+    use spendfuse_guard::inflight::{Said, Seen, What};
+    use spendfuse_guard::{CheckRequest, Clock, Expected, Guard, GuardConfig};
+
+    use super::super::Positions;
+    use super::*;
+
+    const KEY: &str = "cap|acme";
+    const HALF: i64 = 500_000_000;
+
+    /// A sidecar that hears itself in a topic of one partition. Its budget is one dollar.
+    fn joined() -> Arc<InFlight> {
+        let (mut writer, guard) = Guard::new(GuardConfig::new(1));
+        let record = json!({
+            "v": 1, "id": "cap", "scope": {"workspace": "acme"}, "limit": "1.00",
+            "window": "lifetime", "timezone": "UTC", "counted_from": "2026-01-01T00:00:00Z",
+            "steps": [{"at": 100, "do": "block"}],
+        });
+        let record = serde_json::to_vec(&record).unwrap();
+        writer.apply_budget("cap", Some(&record), 1).unwrap();
+        writer.publish(UnixMillis(0));
+        let in_flight = InFlight::open(
+            &KafkaConfig::new("127.0.0.1:1", "test"),
+            &Topics::new("spendfuse."),
+            guard,
+            (Clock::new(), Arc::new(Positions::default())),
+            ("host-1", "0011223344556677"),
+            Health::default().part("inflight"),
+        )
+        .unwrap();
+        in_flight.expect_partitions(1);
+        in_flight.caught_up();
+        let said = {
+            let (view, now) = (in_flight.view(), in_flight.monotonic());
+            in_flight.desks().by_partition[0].beat(&view, now)
+        };
+        for said in &said {
+            in_flight.take(0, 0, 0, said);
+        }
+        in_flight.joining.ends();
+        in_flight
+    }
+
+    /// The log has the record by which the sidecar asks, its `number`th.
+    fn hear(in_flight: &InFlight, number: u64, held: i64, asked: i64) {
+        let key = Key::from(KEY);
+        let said = Said {
+            holder: in_flight.names.holder(),
+            number,
+            seen: Seen::new(),
+            what: What::Held { key, held, asked },
+        };
+        in_flight.take(0, i64::try_from(number).unwrap(), 0, &said);
+        in_flight.turn();
+    }
+
+    async fn begin(mut call: Pin<&mut impl Future<Output = bool>>) {
+        let begun = poll_fn(|context| Poll::Ready(call.as_mut().poll(context)));
+        assert_eq!(begun.await, Poll::Pending);
+    }
+
+    #[tokio::test]
+    async fn what_was_granted_to_a_call_that_is_gone_is_given_back() {
+        let in_flight = joined();
+        let reserve = |nanos: i64| {
+            let in_flight = Arc::clone(&in_flight);
+            async move {
+                let estimate = Spend {
+                    cost: Nanos::new(nanos.into()),
+                    tokens: 0,
+                    calls: 1,
+                };
+                let request = CheckRequest {
+                    attribution: Attribution {
+                        workspace: "acme".into(),
+                        ..Attribution::default()
+                    },
+                    estimate,
+                    ..CheckRequest::default()
+                };
+                let expected = Expected::given(estimate);
+                let reserved = in_flight.reserve(&request, expected, 60_000).await;
+                reserved.unwrap().hold.is_some()
+            }
+        };
+        // Its client goes away after it was told yes, and before it hears it.
+        let mut gone = Box::pin(reserve(HALF));
+        begin(gone.as_mut()).await;
+        hear(&in_flight, 2, 0, HALF);
+        drop(gone);
+        let mut call = Box::pin(reserve(2 * HALF));
+        begin(call.as_mut()).await;
+        hear(&in_flight, 3, 0, 2 * HALF);
+        assert!(call.await, "all of the budget is free");
+    }
+}
