@@ -22,7 +22,7 @@ pub use instance::{host_name, name_instance};
 pub use keys::{check as check_keys, is_name as is_key_name};
 pub use kinds::Kind;
 pub use resolve::{Resolved, ResolvedSettings, Source, resolve};
-pub use secrets::shown;
+pub use secrets::{shown, split_credentials};
 pub use table::SETTINGS;
 use table::variable;
 pub use unknown::unknown_variables;

@@ -19,7 +19,7 @@ use super::import::{FileRead, combined};
 use super::publish::publish;
 use super::{Failure, book, rate_text};
 use crate::metrics::{PRICE_BOOK_AGE, PRICES_WAITING};
-use crate::settings::{Kind, Settings};
+use crate::settings::{Kind, Settings, shown};
 
 /// How often the loader tells the age of the book.
 const LOOK_EVERY: Duration = Duration::from_secs(60);
@@ -155,13 +155,15 @@ fn look(
     let mut read = Vec::new();
     for name in from {
         let is_address = name.starts_with("http://") || name.starts_with("https://");
+        // As the book names it, which everybody may read.
+        let named = shown("pricing.sync_from", name);
         read.push(FileRead {
-            name: name.clone(),
+            name: named.clone(),
             bytes: match is_address {
                 true => download(name)?,
                 false => book::read_file(Path::new(name))?,
             },
-            text: name.clone(),
+            text: named,
             date: today.to_owned(),
         });
     }
