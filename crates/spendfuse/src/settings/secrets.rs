@@ -51,7 +51,8 @@ pub fn shown(key: &str, value: &str) -> String {
 pub fn split_credentials(url: &str) -> (String, Option<(String, String)>) {
     let parts = url
         .split_once("://")
-        .and_then(|(scheme, rest)| Some((scheme, rest.rsplit_once('@')?)));
+        .and_then(|(scheme, rest)| Some((scheme, rest.rsplit_once('@')?)))
+        .filter(|(_, (before, _))| !is_host_and_path(before));
     let Some((scheme, (credentials, host_on))) = parts else {
         return (url.to_owned(), None);
     };
@@ -59,6 +60,15 @@ pub fn split_credentials(url: &str) -> (String, Option<(String, String)>) {
     let decoded = |text: &str| percent_decode_str(text).decode_utf8_lossy().into_owned();
     let credentials = (decoded(user), decoded(password));
     (format!("{scheme}://{host_on}"), Some(credentials))
+}
+
+/// Whether an `@` behind it is one of the path's, as in `cdn.example:8443/npm/prices@1.2`.
+fn is_host_and_path(text: &str) -> bool {
+    let Some((host, _)) = text.split_once('/') else {
+        return false;
+    };
+    let port = host.split_once(':').map_or("", |(_, port)| port);
+    !host.contains('@') && port.bytes().all(|byte| byte.is_ascii_digit())
 }
 
 /// `http://user:pass@host/?password=x` keeps user, host and the names of its parameters.
@@ -145,7 +155,16 @@ mod tests {
         let (url, credentials) = split_credentials("https://bob:p%40ss@host:8443/x");
         assert_eq!(url, "https://host:8443/x");
         assert_eq!(credentials, Some(("bob".to_owned(), "p@ss".to_owned())));
-        assert_eq!(split_credentials("http://host").1, None);
+        let (url, credentials) = split_credentials("http://bob:pa/s@s@host");
+        assert_eq!(url, "http://host");
+        assert_eq!(credentials, Some(("bob".to_owned(), "pa/s@s".to_owned())));
+        for url in [
+            "http://host",
+            "https://cdn.example/gh/litellm@main/prices.json",
+            "https://cdn.example:8443/npm/prices@1.2/x.json",
+        ] {
+            assert_eq!(split_credentials(url), (url.to_owned(), None));
+        }
     }
 
     #[test]
