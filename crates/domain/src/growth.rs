@@ -66,13 +66,28 @@ impl Who {
     const ACCOUNT: usize = Self::TAKEN_OVER.len();
     const TAGS: usize = Self::ACCOUNT + 1;
 
+    /// What is told of a call beside its tags.
+    fn named() -> impl Iterator<Item = FixedDimension> {
+        Self::TAKEN_OVER
+            .into_iter()
+            .chain([FixedDimension::Account])
+    }
+
+    /// Whether of what both tell one is wrong, by the names themselves; tags aside, each of which may
+    /// have its own.
+    pub fn disagree(one: &Attribution<'_>, other: &Attribution<'_>) -> bool {
+        let (one, other) = (one.texts(), other.texts());
+        Self::named().any(|dimension| {
+            let (one, other) = (one[dimension as usize], other[dimension as usize]);
+            !one.is_empty() && !other.is_empty() && one != other
+        })
+    }
+
     /// What `attribution` tells.
     pub fn of(attribution: &Attribution<'_>) -> Self {
         let mut who = Self::default();
         let texts = attribution.texts();
-        let dimensions = Self::TAKEN_OVER.into_iter();
-        let dimensions = dimensions.chain([FixedDimension::Account]);
-        for (byte, dimension) in who.0.iter_mut().zip(dimensions) {
+        for (byte, dimension) in who.0.iter_mut().zip(Self::named()) {
             *byte = byte_of(texts[dimension as usize].as_bytes());
         }
         for (name, _) in &attribution.tags {

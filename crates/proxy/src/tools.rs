@@ -4,16 +4,8 @@
 use std::collections::HashSet;
 
 use serde_json::{Map, Value, json};
+use spendfuse_domain::event::usage_format::COUNTS_OF_TOOLS;
 
-/// Members of usage objects that count tools themselves: Anthropic's and OpenRouter's, xAI's,
-/// Perplexity's, Google's.
-const COUNTS: [&str; 5] = [
-    "server_tool_use",
-    "server_side_tool_usage_details",
-    "num_search_queries",
-    "groundingToolCount",
-    "grounding_tool_count",
-];
 /// Models of Gemini that search once for each answer that is grounded, however many queries that
 /// takes; later ones are billed by the query (https://ai.google.dev/gemini-api/docs/google-search).
 const SEARCH_ONCE: [&str; 2] = ["gemini-1", "gemini-2"];
@@ -80,7 +72,7 @@ impl ToolRuns {
     /// As units of an event; `None` where there are none, or `usage` counts them itself.
     pub(crate) fn units(&self, usage: Option<&Map<String, Value>>, model: &str) -> Option<Value> {
         let told = |name: &&str| usage?.get(*name).filter(|count| !count.is_null());
-        if COUNTS.iter().any(|name| told(name).is_some()) {
+        if COUNTS_OF_TOOLS.iter().any(|name| told(name).is_some()) {
             return None;
         }
         let queries = match searches_once(model) {

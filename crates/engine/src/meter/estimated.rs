@@ -6,7 +6,7 @@
 use spendfuse_domain::budget::Spend;
 use spendfuse_domain::event::{Event, Flags};
 use spendfuse_domain::growth::Who;
-use spendfuse_domain::{Attribution, FixedDimension, Nanos, UnixMillis};
+use spendfuse_domain::{Attribution, Nanos, UnixMillis};
 
 /// Texts of an estimate that is remembered, bytes: those of a few senders must not drive the calls of all
 /// others out of the memory. A longer one grows like what was measured.
@@ -63,15 +63,7 @@ impl Estimated {
     /// Whether `event` is somebody else's: of what both name, one is wrong. One of several that contradict
     /// each other is wrong in any case.
     pub(super) fn is_contradicted_by(&self, event: &Event<'_>) -> bool {
-        if self.who.workspace.is_empty() {
-            return true;
-        }
-        let (then, now) = (self.who.texts(), event.attribution.texts());
-        let mut named = Who::TAKEN_OVER.into_iter().chain([FixedDimension::Account]);
-        named.any(|dimension| {
-            let (then, now) = (then[dimension as usize], now[dimension as usize]);
-            !then.is_empty() && !now.is_empty() && then != now
-        })
+        self.who.workspace.is_empty() || Who::disagree(&self.who, &event.attribution)
     }
 }
 

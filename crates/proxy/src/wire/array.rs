@@ -2,15 +2,14 @@
 
 use bytes::Bytes;
 
-use super::Waiting;
+use super::{Texts, Waiting};
 
 /// Finds where the objects of an array end.
 #[derive(Debug, Default)]
 pub(crate) struct Elements {
     waiting: Waiting,
     depth: usize,
-    in_text: bool,
-    escaped: bool,
+    texts: Texts,
 }
 
 impl Elements {
@@ -22,17 +21,10 @@ impl Elements {
     pub(crate) fn next(&mut self) -> Option<Bytes> {
         let unseen = self.waiting.bytes[self.waiting.seen..].iter();
         for (index, byte) in unseen.enumerate() {
-            if self.in_text {
-                let escaped = std::mem::take(&mut self.escaped);
-                match byte {
-                    b'\\' if !escaped => self.escaped = true,
-                    b'"' if !escaped => self.in_text = false,
-                    _ => {}
-                }
+            if self.texts.take(*byte) {
                 continue;
             }
             match byte {
-                b'"' => self.in_text = true,
                 b'{' => self.depth += 1,
                 b'}' => {
                     self.depth = self.depth.saturating_sub(1);

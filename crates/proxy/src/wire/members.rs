@@ -1,6 +1,8 @@
 //! The members of a JSON object that say what an answer costs, where the whole is too long to be kept,
 //! or something else in it is not as it should be.
 
+use super::Texts;
+
 /// None of those that matter is longer.
 const LONGEST: usize = 64 * 1024;
 /// As every language calls them.
@@ -31,8 +33,7 @@ pub(crate) struct Members {
     /// The member that is read: its name, or all of it where it is wanted.
     member: Vec<u8>,
     depth: usize,
-    in_text: bool,
-    escaped: bool,
+    texts: Texts,
     /// Whether the name is behind.
     has_name: bool,
     /// Whether the rest of the member is nobody's business.
@@ -60,17 +61,10 @@ impl Members {
     }
 
     fn take(&mut self, byte: u8) {
-        if self.in_text {
-            let escaped = std::mem::take(&mut self.escaped);
-            match byte {
-                b'\\' if !escaped => self.escaped = true,
-                b'"' if !escaped => self.in_text = false,
-                _ => {}
-            }
+        if self.texts.take(byte) {
             return self.keep(byte);
         }
         match byte {
-            b'"' => self.in_text = true,
             b'{' | b'[' => {
                 self.depth += 1;
                 if self.depth == 1 {

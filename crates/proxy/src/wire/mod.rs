@@ -16,6 +16,27 @@ pub(crate) use sse::{Events, data_of};
 /// A piece longer than this is passed on without being read.
 pub(crate) const LONGEST_PIECE: usize = 8 * 1024 * 1024;
 
+/// Where texts stand in JSON: what is within them is none of its structure.
+#[derive(Debug, Default)]
+struct Texts {
+    is_within: bool,
+    is_escaped: bool,
+}
+
+impl Texts {
+    /// Whether the next byte belongs to a text, its quotes too.
+    fn take(&mut self, byte: u8) -> bool {
+        let is_escaped = std::mem::take(&mut self.is_escaped);
+        let was_within = self.is_within;
+        match byte {
+            b'\\' if was_within && !is_escaped => self.is_escaped = true,
+            b'"' if !is_escaped => self.is_within = !was_within,
+            _ => {}
+        }
+        was_within || self.is_within
+    }
+}
+
 /// Bytes that wait for the end of the piece which they belong to.
 #[derive(Debug, Default)]
 struct Waiting {

@@ -12,6 +12,7 @@ use axum::response::Response;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use spendfuse_domain::UnixMillis;
+use spendfuse_domain::event::usage_format::COUNTS_OF_TOOLS;
 
 use super::events::{Draft, Summary, Taking, count, name};
 use super::unavailable;
@@ -252,15 +253,6 @@ fn guess(payload: &Payload) -> Map<String, Value> {
         .collect()
 }
 
-/// Members of usage objects that count tools themselves, by the names of their providers.
-const COUNTS: [&str; 5] = [
-    "server_tool_use",
-    "server_side_tool_usage_details",
-    "num_search_queries",
-    "groundingToolCount",
-    "grounding_tool_count",
-];
-
 /// LiteLLM counts searches among the details of the prompt, where nobody reads them: taken out, and counted
 /// as units where the usage object has not its provider's own count, too.
 fn without_searches(
@@ -272,7 +264,7 @@ fn without_searches(
     let searches = details.and_then(|details| details.remove("web_search_requests"));
     let searches = searches.and_then(|count| count.as_u64());
     let is_counted = |name: &&str| usage.get(*name).is_some_and(|count| !count.is_null());
-    if COUNTS.iter().any(is_counted) {
+    if COUNTS_OF_TOOLS.iter().any(is_counted) {
         return (usage, None);
     }
     let searches = searches.filter(|count| *count > 0);

@@ -47,6 +47,16 @@ const CACHED_MEDIA: [(Slot, UnitKind); 2] = [
 /// Path of a part of a call that nothing says the model of.
 const PART_OF_NOBODY: &str = "iterations.[].model";
 
+/// Members of usage objects that count tools themselves: Anthropic's and OpenRouter's, xAI's,
+/// Perplexity's, Google's.
+pub const COUNTS_OF_TOOLS: [&str; 5] = [
+    "server_tool_use",
+    "server_side_tool_usage_details",
+    "num_search_queries",
+    "groundingToolCount",
+    "grounding_tool_count",
+];
+
 /// How `data.usage` is to be read; named by `data.usage_format`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum UsageFormat {

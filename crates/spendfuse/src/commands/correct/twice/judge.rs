@@ -3,7 +3,7 @@
 use spendfuse_domain::correction::EntryPlace;
 use spendfuse_domain::event::{Flags, MAX_TAGS};
 use spendfuse_domain::growth::{Growth, ToldCall, Who};
-use spendfuse_domain::{Attribution, FixedDimension, UnixMillis};
+use spendfuse_domain::{Attribution, UnixMillis};
 
 use super::super::entry::Standing;
 
@@ -87,13 +87,8 @@ pub fn contradict(stands: &Standing, other: &Standing) -> bool {
 fn is_estimated_for_another(stands: &Standing, other: &Standing) -> bool {
     let of = [stands, other].map(|one| &one.event);
     let [mine, theirs] = of.map(|event| event.flags.contains(Flags::USAGE_ESTIMATED));
-    let [own, others] = of.map(|event| event.attribution.texts());
-    let mut named = Who::TAKEN_OVER.into_iter().chain([FixedDimension::Account]);
-    let differs = named.any(|dimension| {
-        let (one, another) = (own[dimension as usize], others[dimension as usize]);
-        !one.is_empty() && !another.is_empty() && one != another
-    });
-    mine != theirs && differs
+    let [own, others] = of.map(|event| &event.attribution);
+    mine != theirs && Who::disagree(own, others)
 }
 
 fn growth(stands: &Standing, other: &Standing) -> Growth {
@@ -118,7 +113,7 @@ fn growth(stands: &Standing, other: &Standing) -> Growth {
 mod tests {
     use spendfuse_domain::event::{Body, decode};
     use spendfuse_domain::row::{CostParts, PriceBasis};
-    use spendfuse_domain::{Call, Event, Nanos, TokenClass};
+    use spendfuse_domain::{Call, Event, FixedDimension, Nanos, TokenClass};
 
     use super::*;
 
