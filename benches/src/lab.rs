@@ -1,5 +1,6 @@
 //! Real servers, topics and tables of one measurement, and the real binary's roles on them.
 
+use std::collections::HashMap;
 use std::fs;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
@@ -121,10 +122,19 @@ impl Lab {
         lab.settings.extend_from_slice(settings);
         lab.command(&["topics", "create"])?;
         lab.command(&["migrate"])?;
-        let file = lab.folder.join("budgets.yaml");
-        fs::write(&file, budgets)?;
-        lab.command(&["budgets", "apply", &file.display().to_string()])?;
+        lab.apply_budgets(budgets)?;
         Ok(lab)
+    }
+
+    /// Applies budgets (YAML), without waiting until they are in force.
+    ///
+    /// # Errors
+    /// Where the command refuses, with what it said.
+    pub fn apply_budgets(&self, yaml: &str) -> Result<()> {
+        let file = self.folder.join("budgets.yaml");
+        fs::write(&file, yaml)?;
+        self.command(&["budgets", "apply", "--no-wait", &file.display().to_string()])?;
+        Ok(())
     }
 
     /// Full name of the topic `name`.
@@ -181,16 +191,50 @@ impl Lab {
     /// # Errors
     /// Where ClickHouse does not answer.
     pub fn stored(&self) -> Result<(u64, i128)> {
-        let sql = format!(
-            "SELECT count(), toInt128(sum(cost) * 1000000000) FROM {}.spend",
-            self.database()
-        );
-        let address = self.clickhouse_url.trim_start_matches("http://");
-        let answer = ask(address.trim_end_matches('/'), "/", &sql)?;
+        let answer = self.of_spend("count(), toInt128(sum(cost) * 1000000000)", "")?;
         let mut numbers = answer.split_whitespace();
         let rows = numbers.next().context("no answer")?.parse()?;
         let nanos = numbers.next().context("no answer")?.parse()?;
         Ok((rows, nanos))
+    }
+
+    /// Waits until table `spend` has so many rows that cost so much, nano-dollars.
+    ///
+    /// # Errors
+    /// Where it has not after `patience`; with what it has.
+    pub fn await_stored(&self, wanted: (u64, i128), patience: Duration) -> Result<()> {
+        let began = Instant::now();
+        loop {
+            let found = self.stored()?;
+            if found == wanted {
+                return Ok(());
+            }
+            ensure!(
+                began.elapsed() < patience,
+                "rows and nano-dollars in the warehouse: {found:?}, not {wanted:?}"
+            );
+            thread::sleep(Duration::from_millis(250));
+        }
+    }
+
+    /// What each customer has cost by the warehouse's rows, nano-dollars.
+    ///
+    /// # Errors
+    /// Where ClickHouse does not answer.
+    pub fn stored_by_customer(&self) -> Result<HashMap<String, i128>> {
+        let columns = "customer, toInt128(sum(cost) * 1000000000)";
+        let answer = self.of_spend(columns, "GROUP BY customer")?;
+        let sum = |line: &str| -> Result<(String, i128)> {
+            let (customer, nanos) = line.split_once('\t').context("a line without a sum")?;
+            Ok((customer.to_owned(), nanos.parse()?))
+        };
+        answer.lines().map(sum).collect()
+    }
+
+    fn of_spend(&self, columns: &str, clauses: &str) -> Result<String> {
+        let sql = format!("SELECT {columns} FROM {}.spend {clauses}", self.database());
+        let address = self.clickhouse_url.trim_start_matches("http://");
+        ask(address.trim_end_matches('/'), "/", &sql)
     }
 
     /// Runs a command of the real binary with this lab's settings.

@@ -16,4 +16,5 @@ pub mod probe;
 pub mod process;
 pub mod random;
 pub mod traffic;
+pub mod windows;
 pub mod workload;

@@ -11,7 +11,7 @@ use spendfuse_domain::UnixMillis;
 
 use crate::lab::Lab;
 use crate::probe::Marks;
-use crate::workload::{Made, Prices, Workload};
+use crate::workload::{Made, Prices, Workload, routing_key};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -64,11 +64,20 @@ impl Sender {
     /// # Errors
     /// Where the client refuses it.
     pub fn send<F: Fn() + Clone + Send + 'static>(&self, made: Made<'_>, on_ack: F) -> Result<()> {
+        self.queue(made.key.as_bytes(), made.value, on_ack)
+    }
+
+    fn queue<F: Fn() + Clone + Send + 'static>(
+        &self,
+        key: &[u8],
+        value: &str,
+        on_ack: F,
+    ) -> Result<()> {
         let record = EventRecord {
             topic: &self.topic,
             partition: None,
-            key: Some(made.key.as_bytes()),
-            value: Some(made.value.as_bytes()),
+            key: Some(key),
+            value: Some(value.as_bytes()),
             headers: &[],
         };
         loop {
@@ -113,6 +122,30 @@ pub fn write_backlog(lab: &Lab, workload: &mut Workload, events: u64) -> Result<
         let made = workload.next_event(&clock.text);
         backlog.add(made, &clock, &mut prices)?;
         sender.send(made, || {})?;
+    }
+    sender.finish()?;
+    Ok(backlog)
+}
+
+/// Writes `events` events, as `make` writes each of its number and its time, keyed so that they arrive
+/// at home, and adds up what they must come to.
+///
+/// # Errors
+/// Where what is made is no event, or the broker does not take it.
+pub fn write_each(lab: &Lab, events: u64, make: impl Fn(u64, &str) -> String) -> Result<Backlog> {
+    let sender = Sender::new(lab)?;
+    let mut prices = Prices::new()?;
+    let mut backlog = Backlog::default();
+    let mut clock = Clock::default();
+    for number in 0..events {
+        clock.advance()?;
+        let value = make(number, &clock.text);
+        let made = Made {
+            key: "",
+            value: &value,
+        };
+        backlog.add(made, &clock, &mut prices)?;
+        sender.queue(&routing_key(&value, clock.now)?, &value, || {})?;
     }
     sender.finish()?;
     Ok(backlog)
@@ -170,11 +203,12 @@ pub fn send_and_add(
     workload: &mut Workload,
     pace: Pace,
     marks: &Arc<Marks>,
+    stop: &dyn Fn() -> bool,
     written: &mut Backlog,
 ) -> Result<()> {
     let mut prices = Prices::new()?;
     let mut add = |made: Made<'_>, clock: &Clock| written.add(made, clock, &mut prices);
-    send(lab, workload, pace, marks, &|| false, &mut add)?;
+    send(lab, workload, pace, marks, stop, &mut add)?;
     Ok(())
 }
 

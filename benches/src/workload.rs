@@ -341,6 +341,18 @@ impl Prices {
     }
 }
 
+/// What an event is keyed by to arrive at home: its session, else its identity.
+///
+/// # Errors
+/// Where it is no event.
+pub fn routing_key(value: &str, now: UnixMillis) -> Result<Vec<u8>> {
+    let event = decoded(value, now)?;
+    Ok(match event.session_key() {
+        Some(session) => session.as_bytes().to_vec(),
+        None => event.identity.0.to_be_bytes().to_vec(),
+    })
+}
+
 fn decoded(value: &str, now: UnixMillis) -> Result<Event<'_>> {
     spendfuse_domain::event::decode(value.as_bytes(), &[], now)
         .map_err(|rejection| anyhow::anyhow!("an event is refused: {rejection:?}"))

@@ -52,6 +52,10 @@ pub enum Break {
     ExpiredVerdictNotRepublished,
     /// The sidecar answers before an event is safe.
     SidecarAcksEarly,
+    /// A proxy writes down nowhere which calls are under way.
+    StartsForgotten,
+    /// A stream that its provider breaks off costs nothing.
+    BrokenStreamNotCharged,
     /// A budget whose record cannot be read counts as removed.
     UnreadableBudgetRemoved,
     /// The notifier writes what it knows after the transaction that moved its offsets.
@@ -66,7 +70,7 @@ pub enum Break {
 
 impl Break {
     /// Every one.
-    pub const ALL: [Self; 25] = [
+    pub const ALL: [Self; 27] = [
         Self::OffsetsOutsideTransaction,
         Self::ChangelogOutsideTransaction,
         Self::TimerWithoutOffsets,
@@ -87,6 +91,8 @@ impl Break {
         Self::ViewDeduplicationOff,
         Self::ExpiredVerdictNotRepublished,
         Self::SidecarAcksEarly,
+        Self::StartsForgotten,
+        Self::BrokenStreamNotCharged,
         Self::UnreadableBudgetRemoved,
         Self::DeliveryStateOutsideTransaction,
         Self::PendingDroppedTooEarly,
@@ -117,6 +123,8 @@ impl Break {
             Self::ViewDeduplicationOff => "view-deduplication-off",
             Self::ExpiredVerdictNotRepublished => "expired-verdict-not-republished",
             Self::SidecarAcksEarly => "sidecar-acks-early",
+            Self::StartsForgotten => "starts-forgotten",
+            Self::BrokenStreamNotCharged => "broken-stream-not-charged",
             Self::UnreadableBudgetRemoved => "unreadable-budget-removed",
             Self::DeliveryStateOutsideTransaction => "delivery-state-outside-transaction",
             Self::PendingDroppedTooEarly => "pending-dropped-too-early",

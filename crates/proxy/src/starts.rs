@@ -12,6 +12,7 @@ use std::sync::{Mutex, PoisonError};
 
 use metrics::counter;
 use serde::{Deserialize, Serialize};
+use spendfuse_broken::{Break, is_broken};
 
 use crate::metrics::LOST_CALLS;
 
@@ -94,7 +95,8 @@ impl Starts {
 
     /// A call is about to be made.
     pub(crate) fn begin(&self, start: impl FnOnce() -> Start) {
-        let Some(journal) = &self.0 else {
+        let journal = self.0.as_ref();
+        let Some(journal) = journal.filter(|_| !is_broken(Break::StartsForgotten)) else {
             return;
         };
         let start = start();

@@ -10,6 +10,7 @@ use bytes::Bytes;
 use http_body_util::BodyExt as _;
 use hyper::body::Frame;
 use metrics::gauge;
+use spendfuse_broken::{Break, is_broken};
 use spendfuse_sidecar::server::{Connection, Share};
 use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
@@ -229,8 +230,11 @@ impl Streamed {
 
     fn settle(&mut self) {
         self.upstream = None;
-        if let Some(meter) = self.meter.take() {
-            meter.finish();
+        let has_failed = matches!(self.end, Some(Err(_)));
+        match self.meter.take() {
+            Some(meter) if has_failed && is_broken(Break::BrokenStreamNotCharged) => meter.forget(),
+            Some(meter) => drop(meter.finish()),
+            None => {}
         }
     }
 

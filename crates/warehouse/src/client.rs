@@ -14,6 +14,8 @@ use tokio::time::timeout;
 use crate::broken;
 use crate::config::WarehouseConfig;
 use crate::error::{WarehouseError, without_secrets};
+pub use crate::escapes::quoted;
+use crate::escapes::{literal, unescaped};
 use crate::tls::https;
 
 /// A migration may rewrite months of rows.
@@ -340,52 +342,9 @@ fn connector(is_plain: bool) -> HttpConnector {
     connector
 }
 
-/// The crate takes `?` for a placeholder.
-fn literal(sql: &str) -> String {
-    sql.replace('?', "??")
-}
-
-/// A text as an SQL literal.
-pub fn quoted(text: &str) -> String {
-    format!("'{}'", text.replace('\\', "\\\\").replace('\'', "\\'"))
-}
-
-/// A value of `TabSeparated` without its escapes.
-fn unescaped(value: &str) -> String {
-    if value == "\\N" {
-        return "NULL".to_owned();
-    }
-    let mut text = String::with_capacity(value.len());
-    let mut characters = value.chars();
-    while let Some(character) = characters.next() {
-        if character != '\\' {
-            text.push(character);
-            continue;
-        }
-        match characters.next() {
-            Some('t') => text.push('\t'),
-            Some('n') => text.push('\n'),
-            Some('r') => text.push('\r'),
-            Some('b') => text.push('\u{8}'),
-            Some('f') => text.push('\u{c}'),
-            Some('0') => text.push('\0'),
-            Some(other) => text.push(other),
-            None => {}
-        }
-    }
-    text
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn texts_survive_quoting_and_escapes() {
-        assert_eq!(quoted(r"a'b\c"), r"'a\'b\\c'");
-        assert_eq!(unescaped(r"a\tb\\n\'"), "a\tb\\n'");
-        assert_eq!(unescaped("\\N"), "NULL");
-    }
 
     #[test]
     fn addresses_that_cannot_work_are_refused_without_secrets() {

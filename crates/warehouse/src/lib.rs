@@ -12,6 +12,7 @@ pub mod conditions;
 pub mod config;
 mod epochs;
 pub mod error;
+mod escapes;
 pub mod gaps;
 pub mod migrations;
 pub mod query;

@@ -26,6 +26,7 @@ mod misspelt;
 mod nginx;
 mod notifier;
 mod opening;
+mod opening_kills;
 mod other_clients;
 mod peers;
 mod price_sources;

@@ -12,11 +12,14 @@ mod bare;
 mod callers;
 mod churn;
 mod client;
+mod corrections;
+mod features;
 mod guard;
 mod lag;
 mod litellm;
 mod loader;
 mod memory;
+mod openings;
 mod overspend;
 mod parts;
 mod peers;
@@ -54,7 +57,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 #[derive(Parser, Debug)]
 #[command(after_help = "Example: ratios --only pipeline,peers --quick")]
 struct Options {
-    /// Only these rows, by commas: pipeline, peers, lag, alerts, guard, refresh, sidecar, proxy, overspend, loader, memory, scaling, recovery, churn, sizing
+    /// Only these rows, by commas: pipeline, peers, lag, alerts, guard, refresh, sidecar, proxy, overspend, loader, memory, scaling, recovery, corrections, openings, churn, sizing
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
     /// Fewer events and shorter times: to try it out, not to quote
@@ -66,7 +69,8 @@ struct Options {
     /// Events in the backlog of the rows pipeline, peers and loader
     #[arg(long)]
     events: Option<u64>,
-    /// Sessions, ids and customers in state for the row recovery, each by commas
+    /// Sessions, ids and customers in state for the row recovery, scopes for the row openings, each by
+    /// commas
     #[arg(long, value_delimiter = ',', default_values_t = [10_000, 100_000, 1_000_000])]
     sizes: Vec<u64>,
     /// Overrides a setting of the measured processes
@@ -90,7 +94,7 @@ enum Part {
 /// A measurement: its name, and how it is made.
 type Row = (&'static str, fn(&mut Sitting) -> Result<Vec<Line>>);
 
-const ROWS: [Row; 15] = [
+const ROWS: [Row; 17] = [
     ("pipeline", pipeline::measure),
     ("peers", peers::measure),
     ("loader", loader::measure),
@@ -104,6 +108,8 @@ const ROWS: [Row; 15] = [
     ("memory", memory::measure),
     ("scaling", scaling::measure),
     ("recovery", recovery::measure),
+    ("corrections", corrections::measure),
+    ("openings", openings::measure),
     ("churn", churn::measure),
     ("sizing", sizing::measure),
 ];

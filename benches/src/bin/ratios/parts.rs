@@ -17,8 +17,10 @@ use spendfuse_pricing::{PriceBook, Pricer, PricingPolicy};
 use spendfuse_warehouse::block::SpendBlock;
 use spendfuse_warehouse::record::Link;
 
-const START: UnixMillis = UnixMillis(1_795_344_000_000);
-const TIME: &str = "2026-11-22T10:40:00Z";
+/// When the events of a run arrive.
+pub const START: UnixMillis = UnixMillis(1_795_344_000_000);
+/// The same as events carry it.
+pub const TIME: &str = "2026-11-22T10:40:00Z";
 /// Events in a commit, about as many as on a backlog.
 const COMMIT: usize = 10_000;
 
@@ -84,6 +86,18 @@ impl Parts {
         self.events += COMMIT;
     }
 
+    /// All steps of an event together, microseconds.
+    pub fn together(&self) -> f64 {
+        let steps = [
+            self.decoding,
+            self.pricing,
+            self.counting,
+            self.commits,
+            self.rows,
+        ];
+        steps.iter().sum::<Duration>().as_secs_f64() * 1e6 / self.events as f64
+    }
+
     /// The steps in microseconds an event, which are CPU-seconds per million.
     pub fn in_words(&self) -> String {
         let each = |time: Duration| time.as_secs_f64() * 1e6 / self.events as f64;
@@ -121,7 +135,8 @@ impl Rows for NoRows {
     }
 }
 
-fn meter_config() -> MeterConfig {
+/// One of four partitions, with room for everything.
+pub fn meter_config() -> MeterConfig {
     MeterConfig {
         partition: 0,
         partitions: 4,
@@ -132,7 +147,8 @@ fn meter_config() -> MeterConfig {
     }
 }
 
-fn origin(number: i64) -> Origin {
+/// Of the event at this place of its partition.
+pub fn origin(number: i64) -> Origin {
     Origin {
         rerouted: false,
         partition: 0,
@@ -141,13 +157,15 @@ fn origin(number: i64) -> Origin {
     }
 }
 
-fn decoded(texts: &[String]) -> Result<Vec<Event<'_>>> {
+/// The events of these texts.
+pub fn decoded(texts: &[String]) -> Result<Vec<Event<'_>>> {
     let decoded = texts.iter().map(|text| decode(text.as_bytes(), &[], START));
     let decoded: Result<_, _> = decoded.collect();
     decoded.map_err(|rejection| anyhow!("an event is refused: {rejection:?}"))
 }
 
-fn charges(pricer: &mut Pricer, events: &[Event<'_>]) -> Result<Vec<Charge<'static>>> {
+/// What each of the calls costs.
+pub fn charges(pricer: &mut Pricer, events: &[Event<'_>]) -> Result<Vec<Charge<'static>>> {
     let mut charges = Vec::with_capacity(events.len());
     for event in events {
         let Body::Usage(call) = &event.body else {

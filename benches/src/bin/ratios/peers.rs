@@ -203,7 +203,7 @@ fn measure_peer(
             duration,
             marked: 200.0,
         };
-        send_and_add(lab, &mut workload, pace, &marks, written)
+        send_and_add(lab, &mut workload, pace, &marks, &|| false, written)
     };
     load(WARM_UP)?;
     let since = Instant::now();

@@ -11,6 +11,7 @@ use crate::time::UnixMillis;
 use crate::tokens::TokenClasses;
 use crate::units::Units;
 
+mod call;
 mod content;
 mod decode;
 mod encode;
@@ -18,6 +19,7 @@ mod envelope;
 mod flags;
 mod impose;
 mod json;
+mod judge;
 mod members;
 mod rare;
 mod redact;

@@ -6,9 +6,10 @@ use spendfuse_domain::event::{Body, Event, Flags};
 use spendfuse_domain::growth::Growth;
 use spendfuse_domain::row::{Amended, AmendedBy, MeterAddress, Origin};
 
+use super::count::Feed;
 use super::counted_call::CountedCall;
 use super::estimated::is_less;
-use super::{Charge, Counted, Feed, Meter, Rows};
+use super::{Charge, Counted, Meter, Rows};
 
 impl Meter {
     /// An event of an identity that was counted with other content.

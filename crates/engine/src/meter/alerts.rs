@@ -7,7 +7,8 @@ use spendfuse_domain::verdict::EventRef;
 use spendfuse_domain::{Call, UnixMillis};
 
 use super::dedupe::Shortened;
-use super::session::{MOST_ACCOUNTS, MOST_LANES, SessionName};
+use super::session::{MOST_ACCOUNTS, MOST_LANES};
+use super::session_name::SessionName;
 use super::{Meter, changelog};
 use crate::alert::{Alert, AlertDetails, AlertKind};
 use crate::codec;

@@ -18,7 +18,8 @@ use spendfuse_domain::{Flags, Identity, Nanos, UnixMillis};
 
 use super::counted_call::CountedCall;
 use super::dedupe::{Judgement, RememberedId};
-use super::session::{MOST_ACCOUNTS, Session, SessionName};
+use super::session::{MOST_ACCOUNTS, Session};
+use super::session_name::SessionName;
 use super::{Charge, Meter, Rows};
 use crate::delta::CountedThen;
 

@@ -13,7 +13,8 @@ use spendfuse_domain::event::Event;
 use spendfuse_domain::row::MeterAddress;
 
 use super::Meter;
-use super::session::{Session, SessionName};
+use super::session::Session;
+use super::session_name::SessionName;
 use crate::account::Account;
 
 impl Meter {

@@ -9,7 +9,8 @@ use hashbrown::{DefaultHashBuilder, HashTable};
 use slotmap::SlotMap;
 use spendfuse_domain::UnixMillis;
 
-use super::session::{Session, SessionName};
+use super::session::Session;
+use super::session_name::SessionName;
 
 slotmap::new_key_type! {
     /// Number of a live session; never that of another one, even after its end.

@@ -117,7 +117,9 @@ fn holds_loading_up(fault: Fault) -> bool {
         | Fault::Cut { .. }
         | Fault::OffsetsLost { .. }
         | Fault::PowerLoss { .. } => true,
-        Fault::Storm { .. }
+        Fault::KillAtAnswer { .. }
+        | Fault::BreakStreams { .. }
+        | Fault::Storm { .. }
         | Fault::Lose { .. }
         | Fault::Finalize
         | Fault::Quiet { .. }

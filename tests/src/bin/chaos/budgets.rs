@@ -1,14 +1,16 @@
 //! The budgets of a run: how they change, and what every scope's verdict must be in the end.
 
+mod budget;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Value, json};
-use spendfuse_domain::Nanos;
 use spendfuse_tests::lab::WORKSPACE;
 
 use crate::clock::Boundary;
 use crate::ledger::Call;
 use crate::rows::Row;
+use budget::{Budget, Scope};
 use spendfuse_tests::random::Random;
 
 /// How long a looping session stays blocked.
@@ -18,46 +20,6 @@ pub const COOLDOWN: &str = "3s";
 fn strictness(verdict: &str) -> Option<usize> {
     let order = ["ok", "warn", "downgrade", "block"];
     order.iter().position(|known| *known == verdict)
-}
-
-/// One budget, in the words of the reference.
-#[derive(Clone, Debug)]
-pub struct Budget {
-    id: &'static str,
-    scope: Scope,
-    only_free: bool,
-    window: &'static str,
-    in_calls: bool,
-    /// Nano-dollars or calls.
-    limit: i128,
-    /// Percent and action.
-    steps: Vec<(u32, &'static str)>,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Scope {
-    All,
-    Workspace,
-    Customer,
-    Feature,
-    Session,
-    CustomerFeature,
-    FeaturePlan,
-    Plan,
-}
-
-impl Scope {
-    fn dimensions(self) -> &'static [&'static str] {
-        match self {
-            Self::All | Self::Workspace => &[],
-            Self::Customer => &["customer"],
-            Self::Feature => &["feature"],
-            Self::Session => &["session"],
-            Self::CustomerFeature => &["customer", "feature"],
-            Self::FeaturePlan => &["feature", "plan"],
-            Self::Plan => &["plan"],
-        }
-    }
 }
 
 /// Budgets that come in the middle, one after the other, each going when the next one comes. Each
@@ -108,6 +70,8 @@ pub struct Budgets {
     seconds: i128,
 }
 
+/// It blocks late: no call would go through the proxy any more, and every decision be the same.
+const EVERYTHING: &str = "everything";
 const DOLLAR: i128 = 1_000_000_000;
 /// What the usual limits are made for.
 const FULL_SECONDS: i128 = 300;
@@ -117,7 +81,7 @@ impl Budgets {
     pub fn new(seed: u64, seconds: u64, boundary: Boundary) -> Self {
         let mut budgets = Self {
             budgets: vec![
-                Budget::new("everything", Scope::All, "lifetime", 20 * DOLLAR),
+                Budget::new(EVERYTHING, Scope::All, "lifetime", 20 * DOLLAR),
                 Budget {
                     in_calls: true,
                     ..Budget::new("calls", Scope::Workspace, "lifetime", 50_000)
@@ -199,6 +163,10 @@ impl Budgets {
                 1 => vec![(60, "warn"), (100, "block")],
                 _ => vec![(30, "warn"), (100, "downgrade"), (130, "block")],
             };
+            if budget.id == EVERYTHING {
+                let blocking = budget.steps.iter_mut().filter(|step| step.1 == "block");
+                blocking.for_each(|step| step.0 *= 10);
+            }
         }
     }
 
@@ -222,7 +190,8 @@ impl Budgets {
                 let since = self.versions.get(budget.id).copied();
                 let is_before = since.is_none_or(|since| row.budget_version < since);
                 let has_ended = self.boundary.ends(budget.window, row.time);
-                if is_other || is_over || is_before || has_ended {
+                let is_elsewhere = !budget.scope.is_in(&row.call.workspace);
+                if is_elsewhere || is_other || is_over || is_before || has_ended {
                     continue;
                 }
                 let key = format!("{}|{}", budget.id, budget.scope_of(&row.call));
@@ -244,7 +213,9 @@ impl Budgets {
     /// the scopes that it counts against.
     pub fn decision(&self, call: &Call, standings: &BTreeMap<String, Standing>) -> String {
         let applies = |budget: &&Budget| {
-            budget.scope != Scope::Session && (!budget.only_free || call.plan == "free")
+            budget.scope != Scope::Session
+                && budget.scope.is_in(&call.workspace)
+                && (!budget.only_free || call.plan == "free")
         };
         let verdicts = self.budgets.iter().filter(applies).filter_map(|budget| {
             let key = format!("{}|{}", budget.id, budget.scope_of(call));
@@ -298,101 +269,5 @@ impl Budgets {
         let is_below_half = wanted.spent * 2 <= wanted.limit;
         let means_the_same = (&found.verdict, found.limit) == (&wanted.verdict, wanted.limit);
         means_the_same && is_small && is_below_half
-    }
-}
-
-impl Budget {
-    fn new(id: &'static str, scope: Scope, window: &'static str, limit: i128) -> Self {
-        Self {
-            id,
-            scope,
-            only_free: false,
-            window,
-            in_calls: false,
-            limit,
-            steps: vec![(50, "warn"), (80, "downgrade"), (100, "block")],
-        }
-    }
-
-    fn yaml(&self) -> String {
-        let scope = match self.scope {
-            Scope::All => String::new(),
-            Scope::Workspace => format!("workspace: {WORKSPACE}"),
-            Scope::Customer => format!("workspace: {WORKSPACE}, customer: \"*\""),
-            Scope::Feature => format!("workspace: {WORKSPACE}, feature: \"*\""),
-            Scope::Session => format!("workspace: {WORKSPACE}, session: \"*\""),
-            Scope::CustomerFeature => {
-                format!("workspace: {WORKSPACE}, customer: \"*\", feature: \"*\"")
-            }
-            Scope::FeaturePlan => format!("workspace: {WORKSPACE}, feature: \"*\", plan: \"*\""),
-            Scope::Plan => format!("workspace: {WORKSPACE}, plan: \"*\""),
-        };
-        let limit = if self.in_calls {
-            format!("limit_calls: {}", self.limit)
-        } else {
-            format!("limit: \"{}\"", Nanos::new(self.limit))
-        };
-        let filter = if self.only_free {
-            "where: {plan: free}, "
-        } else {
-            ""
-        };
-        let steps: Vec<String> = self
-            .steps
-            .iter()
-            .map(|(at, action)| match *action {
-                "downgrade" => format!("{{at: {at}, do: downgrade, to: gpt-4o-mini}}"),
-                action => format!("{{at: {at}, do: {action}}}"),
-            })
-            .collect();
-        format!(
-            "  - {{id: {}, scope: {{{scope}}}, {filter}{limit}, window: {}, steps: [{}]}}\n",
-            self.id,
-            self.window,
-            steps.join(", ")
-        )
-    }
-
-    fn scope_of(&self, call: &Call) -> String {
-        match self.scope {
-            Scope::All => "*".to_owned(),
-            Scope::Workspace => WORKSPACE.to_owned(),
-            Scope::Customer => format!("{WORKSPACE}/customer={}", call.customer),
-            Scope::Feature => format!("{WORKSPACE}/feature={}", call.feature),
-            Scope::Session => format!("{WORKSPACE}/session={}", call.session),
-            Scope::CustomerFeature => {
-                let Call {
-                    customer, feature, ..
-                } = call;
-                format!("{WORKSPACE}/customer={customer}/feature={feature}")
-            }
-            Scope::FeaturePlan => {
-                format!("{WORKSPACE}/feature={}/plan={}", call.feature, call.plan)
-            }
-            Scope::Plan => format!("{WORKSPACE}/plan={}", call.plan),
-        }
-    }
-
-    fn standing(&self, spent: i128) -> Standing {
-        let reached = self
-            .steps
-            .iter()
-            .filter(|(at, _)| spent * 100 >= self.limit * i128::from(*at))
-            .map(|(_, action)| *action);
-        Standing {
-            verdict: reached
-                .max_by_key(|action| strictness(action))
-                .unwrap_or("ok")
-                .to_owned(),
-            spent,
-            limit: self.limit,
-        }
-    }
-
-    /// What may be spent until the next step that blocks; the limit, where none is left.
-    fn remaining(&self, spent: i128) -> i128 {
-        let blocking = self.steps.iter().filter(|(_, action)| *action == "block");
-        let until = blocking.map(|(at, _)| self.limit * i128::from(*at) / 100 - spent);
-        until.filter(|until| *until > 0).min().unwrap_or(self.limit)
     }
 }

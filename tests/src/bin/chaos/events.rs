@@ -1,17 +1,18 @@
 //! The events of a run.
 
-use std::fmt::Write as _;
+mod text;
 
 use spendfuse_domain::Nanos;
 use spendfuse_domain::routing::partition_of;
 use spendfuse_tests::Record;
 use spendfuse_tests::lab::WORKSPACE;
-use spendfuse_tests::traffic::{MODEL, PROVIDER};
 
 use crate::clock::now;
 use crate::ledger::{Call, Kind, Ledger, Revenue};
 use crate::quiet::Quiet;
 use spendfuse_tests::random::Random;
+use text::text;
+pub use text::{number_in, number_of};
 
 /// Partitions of every stage topic.
 pub const PARTITIONS: u32 = 4;
@@ -232,6 +233,7 @@ impl Events {
         let session = self.any_session();
         let input = 100 + self.random.below(5_000);
         Call {
+            workspace: WORKSPACE.to_owned(),
             customer: format!("c-{customer}"),
             feature: self.random.one_of(&FEATURES).to_owned(),
             plan: self.random.one_of(&["free", "pro", "pro"]).to_owned(),
@@ -339,55 +341,6 @@ impl Events {
     }
 }
 
-fn text(number: usize, time: &str, call: &Call) -> String {
-    let mut text = format!(
-        "{{\"specversion\":\"1.0\",\"type\":\"spendfuse.usage\",\"source\":\"{SOURCE}\",\
-         \"id\":\"call-{number}\",\"time\":\"{time}\",\"data\":{{\"workspace\":\"{WORKSPACE}\",\
-         \"customer\":\"{}\",\"feature\":\"{}\",\"plan\":\"{}\",\"session\":\"{}\",\
-         \"provider\":\"{PROVIDER}\",\"model\":\"{MODEL}\",",
-        call.customer, call.feature, call.plan, call.session
-    );
-    if is_looping(&call.session) {
-        // The same prompt in every step: the detector blocks the session.
-        text.push_str("\"prompt_fingerprint\":\"9f2c41d0a1b2c3d4\",");
-    }
-    let _ = write!(text, "{}}}}}", usage(number, call));
-    text
-}
-
-/// The counts as one of the formats writes them.
-fn usage(number: usize, call: &Call) -> String {
-    let Call {
-        input,
-        cached,
-        output,
-        ..
-    } = call;
-    let fresh = input - cached;
-    match number % 8 {
-        0 => format!(
-            "\"usage_format\":\"openai.chat\",\"usage\":{{\"prompt_tokens\":{input},\
-             \"prompt_tokens_details\":{{\"cached_tokens\":{cached}}},\"completion_tokens\":{output}}}"
-        ),
-        1 => format!(
-            "\"usage_format\":\"anthropic.messages\",\"usage\":{{\"input_tokens\":{fresh},\
-             \"cache_read_input_tokens\":{cached},\"output_tokens\":{output}}}"
-        ),
-        2 => format!(
-            "\"usage_format\":\"gemini\",\"usage\":{{\"promptTokenCount\":{input},\
-             \"cachedContentTokenCount\":{cached},\"candidatesTokenCount\":{output}}}"
-        ),
-        3 => format!(
-            "\"usage_format\":\"bedrock.converse\",\"usage\":{{\"inputTokens\":{fresh},\
-             \"cacheReadInputTokens\":{cached},\"outputTokens\":{output}}}"
-        ),
-        _ => format!(
-            "\"usage\":{{\"input_tokens\":{input},\"cache_read_tokens\":{cached},\
-             \"output_tokens\":{output}}}"
-        ),
-    }
-}
-
 /// Whether nothing comes to a session after the beginning.
 pub fn is_idling(session: &str) -> bool {
     session.starts_with("idle-")
@@ -396,17 +349,4 @@ pub fn is_idling(session: &str) -> bool {
 /// Whether a session runs the same prompt again and again.
 pub fn is_looping(session: &str) -> bool {
     session.starts_with("loop-")
-}
-
-/// The event's number in an id or in a malformed text.
-pub fn number_in(value: &[u8]) -> Option<usize> {
-    let text = std::str::from_utf8(value).ok()?;
-    let digits = |rest: &str| -> Option<usize> {
-        let end = rest
-            .find(|c: char| !c.is_ascii_digit())
-            .unwrap_or(rest.len());
-        rest[..end].parse().ok()
-    };
-    let after = |mark: &str| text.split_once(mark).and_then(|(_, rest)| digits(rest));
-    after("\"id\":\"call-").or_else(|| after("not JSON "))
 }

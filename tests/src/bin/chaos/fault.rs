@@ -12,6 +12,8 @@ pub enum Part {
     Processor(usize),
     Loader,
     Sidecar,
+    /// Between clients and a provider.
+    Proxy,
     /// The warehouse's server.
     ClickHouse,
     /// A node of Kafka, from 0.
@@ -31,6 +33,10 @@ pub enum Link {
 pub enum Fault {
     /// SIGKILL, and a new start after `down`.
     Kill { part: Part, down: Duration },
+    /// SIGKILL of the proxy as soon as its provider has given an answer, and a new start after `down`.
+    KillAtAnswer { down: Duration },
+    /// The provider breaks off the next streams in their middle.
+    BreakStreams { count: u64 },
     /// SIGSTOP, and SIGCONT after `time`.
     Pause { part: Part, time: Duration },
     /// The second processor is stopped and started again, `rounds` times, every `every`.
@@ -95,6 +101,8 @@ impl Fault {
     pub fn kind(&self) -> String {
         match self {
             Self::Kill { part, .. } => format!("kill -9 {}", part.kind()),
+            Self::KillAtAnswer { .. } => "kill -9 proxy at an answer".to_owned(),
+            Self::BreakStreams { .. } => "streams broken off by the provider".to_owned(),
             Self::Pause { part, .. } => format!("SIGSTOP {}", part.kind()),
             Self::Storm { .. } => "rebalance storm".to_owned(),
             Self::Lose {
@@ -130,6 +138,7 @@ impl Part {
             Self::Processor(_) => "processor",
             Self::Loader => "loader",
             Self::Sidecar => "sidecar",
+            Self::Proxy => "proxy",
             Self::ClickHouse => "ClickHouse",
             Self::Kafka(_) => "Kafka node",
         }

@@ -33,6 +33,7 @@ pub enum Kind {
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 #[allow(missing_docs)]
 pub struct Call {
+    pub workspace: String,
     pub customer: String,
     pub feature: String,
     pub plan: String,

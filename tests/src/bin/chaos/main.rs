@@ -16,6 +16,7 @@ mod levers;
 mod logs;
 mod operator;
 mod order;
+mod proxied;
 mod quiet;
 mod report;
 mod retention;

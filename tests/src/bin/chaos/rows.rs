@@ -6,6 +6,7 @@ use anyhow::{Context, Result, anyhow};
 use spendfuse_domain::UnixMillis;
 use spendfuse_tests::warehouse::Warehouse;
 
+use crate::events::number_of;
 use crate::ledger::{Call, Revenue};
 
 /// A row of table `spend`.
@@ -56,19 +57,18 @@ pub fn rows(warehouse: &Warehouse) -> Result<Vec<Row>> {
         "SELECT if(amends_seq > 0, amends_id, event_id), customer, feature, plan, session, input_tokens, cache_read_tokens, \
          output_tokens, toInt128(cost * 1000000000), price_version, meter_partition, meter_seq, \
          meter_index, budget_version, kind, toInt128(revenue * 1000000000), \
-         toUnixTimestamp64Milli(time), calls, src_topic LIKE '%.corrections' FROM spend",
+         toUnixTimestamp64Milli(time), calls, src_topic LIKE '%.corrections', workspace FROM spend",
     );
     let answer = answer.map_err(|error| anyhow!(error))?;
     answer.into_iter().map(row).collect()
 }
 
 fn row(cells: Vec<String>) -> Result<Row> {
-    let id = cells[0].strip_prefix("call-");
     Ok(Row {
-        number: id
-            .and_then(|number| number.parse().ok())
+        number: number_of(&cells[0])
             .with_context(|| format!("a row of an event that nobody sent: {}", cells[0]))?,
         call: Call {
+            workspace: cells[19].clone(),
             customer: cells[1].clone(),
             feature: cells[2].clone(),
             plan: cells[3].clone(),

@@ -1,5 +1,7 @@
 //! One run: start, faults under load, peace, checks.
 
+mod faults;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::Write as _;
@@ -18,8 +20,8 @@ use crate::changes::{Change, OPERATOR_PATIENCE, first_prices, operate};
 use crate::check::{self, Check, Depth};
 use crate::clock::{self, Boundary};
 use crate::events::Events;
-use crate::fault::{Fault, Part};
-use crate::ledger::{Amendment, Book, COUNTED_BY_THEN, Ledger, WHOLE_BY_THEN};
+use crate::ledger::{Book, Ledger};
+use crate::proxied;
 use crate::quiet::Quiet;
 use crate::retention::Life;
 use crate::rows::PriceBooks;
@@ -36,9 +38,6 @@ const SIDECAR_EVENTS_A_SECOND: u64 = 60;
 const SETTLE: Duration = Duration::from_secs(150);
 /// About how long servers, topics and tables take to be there.
 const PREPARATION: Duration = Duration::from_secs(12);
-/// Every processor knows after this time that the installation is finalized, kills and all.
-const FOLLOWED: Duration = Duration::from_secs(45);
-const CORRECTED_AT_ONCE: u32 = 4;
 const PROGRESS_EVERY: Duration = Duration::from_secs(15);
 
 /// What to run.
@@ -105,7 +104,10 @@ pub fn run(options: &RunOptions) -> Result<Outcome> {
         options.length.as_secs(),
     )?;
     world.start_roles()?;
-    let senders = [world.send_to_kafka()?, world.send_to_sidecar()];
+    let mut senders = vec![world.send_to_kafka()?, world.send_to_sidecar()];
+    if releases != Releases::TakeTurns {
+        senders.extend(world.call_through_proxy());
+    }
     world.carry_out(&planned, options.length)?;
     world.settle(senders, SETTLE, Depth::Everything)
 }
@@ -211,6 +213,12 @@ impl World {
         Running::sidecar(self.sidecar_sender(), events, self.seed, rate)
     }
 
+    /// Calls through the proxy until the end.
+    pub fn call_through_proxy(&self) -> Vec<Running> {
+        let system = &self.system;
+        proxied::call(self.seed, system, &self.ledger, &self.quiet)
+    }
+
     /// Injects the faults at their times, then waits until `length` is over.
     pub fn carry_out(&mut self, planned: &[Planned], length: Duration) -> Result<()> {
         let begin = Instant::now();
@@ -254,127 +262,6 @@ impl World {
         self.system.wait_until(begin + length)
     }
 
-    fn step(&mut self, step: Step) -> Result<()> {
-        writeln!(self.diary, "{} {step:?}", clock::now())?;
-        match step {
-            Step::Fault(fault) => {
-                *self.faults.entry(fault.kind()).or_default() += 1;
-                self.begin(fault)?;
-            }
-            Step::Start(part) => self.system.start_part(part)?,
-            Step::Restart(part) => {
-                self.system.kill(part);
-                self.system.start_part(part)?;
-            }
-            Step::Resume(part) => self.system.resume(part),
-            Step::Fast(link) => self.system.proxy(link).delay(Duration::ZERO),
-            Step::Loud(link, toward) => self.system.proxy(link).silence(toward, false),
-            Step::RightClock(part) => self.system.levers(part).clock(0)?,
-            Step::PowerOff => self.system.power_off()?,
-            Step::PowerOn => self.system.power_on()?,
-            Step::Sending => self.quiet.end(),
-            Step::Exchange(part) => self.system.exchange(part)?,
-            Step::LoseOffsets => self.system.lose_loader_offsets()?,
-            Step::Room(part) => {
-                self.system.levers(part).disk(false)?;
-                // It may have found no room to start.
-                if part == Part::ClickHouse {
-                    self.system.start_part(part)?;
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// Begins a fault; its end is a step of its own.
-    fn begin(&mut self, fault: Fault) -> Result<()> {
-        let system = &mut self.system;
-        match fault {
-            Fault::Kill { part, .. } => system.kill(part),
-            Fault::Pause { part, .. } => system.pause(part),
-            Fault::Storm { .. } => system.actors[1].terminate(),
-            Fault::Lose {
-                api,
-                is_response,
-                count,
-            } => {
-                // Whichever node answers next.
-                let kafka = system.proxies().len() - 1;
-                for proxy in &system.proxies()[..kafka] {
-                    match is_response {
-                        true => proxy.lose_responses(api, count),
-                        false => proxy.lose_requests(api, count),
-                    }
-                }
-            }
-            Fault::Slow { link, by, .. } => system.proxy(link).delay(by),
-            Fault::Silence { link, toward, .. } => system.proxy(link).silence(toward, true),
-            Fault::HalfClose { link, toward } => system.proxy(link).half_close(toward),
-            Fault::Cut {
-                link,
-                toward,
-                bytes,
-            } => system.proxy(link).cut_after(toward, bytes),
-            Fault::Clock { part, millis, .. } => system.levers(part).clock(millis)?,
-            Fault::FullDisk { part, .. } => system.levers(part).disk(true)?,
-            Fault::PowerLoss { .. } => system.save_disk()?,
-            Fault::Finalize => {
-                self.finalized_at = Some(Instant::now());
-                self.tell(Change::Finalize);
-            }
-            Fault::Quiet { partition, .. } => self.quiet.begin(partition),
-            Fault::Exchange { part, .. } => system.terminate(part),
-            Fault::OffsetsLost { .. } => system.hold_loader(),
-            Fault::Budgets => {
-                // Processors learn of it one after the other, and those that come meanwhile are whole in
-                // some partitions only.
-                let is_being_finalized =
-                    self.finalized_at.is_some_and(|at| at.elapsed() < FOLLOWED);
-                if !is_being_finalized {
-                    self.budgets.come_and_go();
-                }
-                self.budgets.change();
-                self.tell(Change::Budgets(self.budgets.yaml()));
-            }
-            Fault::Prices => {
-                let mut rate =
-                    |usual: u64| i128::from(usual / 2 + self.random.below(usual)) * 1000 + 250;
-                let rates = [rate(35_000), rate(8_750), rate(140_000)];
-                self.tell(Change::Prices(rates));
-            }
-            Fault::Correct => self.correct(),
-        }
-        Ok(())
-    }
-
-    /// Each call once: what stands for it is known then.
-    fn correct(&mut self) {
-        for turn in 0..CORRECTED_AT_ONCE {
-            let is_void = turn % 2 == 0;
-            let age = if is_void {
-                COUNTED_BY_THEN
-            } else {
-                WHOLE_BY_THEN
-            };
-            let Some(call) = self.ledger.any_old_call(&mut self.random, age) else {
-                continue;
-            };
-            if !self.corrected.insert(call) {
-                continue;
-            }
-            let change = match is_void {
-                true => Change::Void(call),
-                false => Change::Amend(call, Amendment::any(&mut self.random)),
-            };
-            self.tell(change);
-        }
-    }
-
-    fn tell(&self, change: Change) {
-        // An operator that gave up says why when it is asked for its result.
-        let _ = self.changes.send(change);
-    }
-
     /// Ends all faults and all sending, waits until nothing is under way, and checks everything.
     pub fn settle(
         mut self,
@@ -389,6 +276,9 @@ impl World {
             sender.finish()?;
         }
         drop(self.changes);
+        self.system.await_proxy()?;
+        let named = self.system.named_by_proxy();
+        self.system.calls.settle(&self.ledger, &named);
         let operated = self.operator.join();
         let made = operated.map_err(|_| anyhow!("the operator panicked"))??;
         self.prices.extend(made);
@@ -404,6 +294,7 @@ impl World {
         let kafka = self.system.proxies().len() - 1;
         let lost = self.system.proxies()[..kafka].iter().map(Proxy::lost).sum();
         let mut figures = figures(&book, &self.posts, lost);
+        figures.extend(self.system.calls.figures(&named));
         let removed = self.system.logs().removed("usage")?;
         figures.push(("records of the usage topic that retention removed", removed));
         for actor in &mut self.system.actors {

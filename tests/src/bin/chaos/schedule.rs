@@ -95,6 +95,8 @@ pub fn schedule(
     }
     if releases == Releases::TakeTurns {
         planned.extend(exchanges(&mut random, length));
+    } else {
+        planned.extend(of_proxy(seed, length));
     }
     planned.sort_by_key(|planned| planned.at);
     planned
@@ -153,6 +155,34 @@ fn exchanges(random: &mut Random, length: Duration) -> Vec<Planned> {
         at += random.millis(3_000, 6_000);
     }
     exchanges
+}
+
+/// What happens to the proxy and its provider, beside all else.
+fn of_proxy(seed: u64, length: Duration) -> Vec<Planned> {
+    let mut random = Random::new(seed, 10);
+    let mut planned = Vec::new();
+    let mut at = random.millis(5_000, 8_000);
+    while at + LAST < length {
+        let down = random.millis(0, 1_500);
+        let fault = match random.below(10) {
+            0..3 => Fault::Kill {
+                part: Part::Proxy,
+                down,
+            },
+            3..6 => Fault::KillAtAnswer { down },
+            6..8 => Fault::BreakStreams {
+                count: 2 + random.below(4),
+            },
+            _ => Fault::Pause {
+                part: Part::Proxy,
+                time: random.millis(200, 3_000),
+            },
+        };
+        planned.push(Planned { at, fault });
+        // A proxy that has just started asks first what is spent and held.
+        at += random.millis(3_500, 8_000);
+    }
+    planned
 }
 
 fn pick(random: &mut Random, nodes: usize, life: Life, releases: Releases) -> Fault {

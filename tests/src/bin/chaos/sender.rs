@@ -146,7 +146,8 @@ impl Running {
         })
     }
 
-    fn spawn(work: impl FnOnce(&AtomicBool) -> Result<()> + Send + 'static) -> Self {
+    /// Works until it is told to stop.
+    pub fn spawn(work: impl FnOnce(&AtomicBool) -> Result<()> + Send + 'static) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let seen = Arc::clone(&stop);
         Self {

@@ -1,6 +1,7 @@
 //! The real parts: servers, proxies before them, and the roles as processes.
 
 mod faults;
+mod proxied;
 
 use std::fs;
 use std::io::ErrorKind;
@@ -27,6 +28,7 @@ use crate::levers::{self, Levers};
 use crate::logs::{COUNTED, Logs, TAPED};
 use crate::operator::Operator;
 use crate::order::StartOrder;
+use crate::proxied::{Calls, Provider};
 use crate::retention::{self, Life};
 use crate::schedule::Releases;
 use crate::tape::Tape;
@@ -66,7 +68,7 @@ pub struct SystemOptions {
 /// Everything that runs.
 pub struct System {
     // Roles end before proxies and servers.
-    /// Processors, loader, sidecar.
+    /// Processors, loader, sidecar, proxy.
     pub actors: Vec<Actor>,
     /// One a node of Kafka, then ClickHouse's.
     proxies: Vec<Proxy>,
@@ -78,6 +80,10 @@ pub struct System {
     levers: Vec<Levers>,
     /// What lay in topics that do not keep it.
     tape: Option<Arc<Tape>>,
+    /// Behind the proxy.
+    provider: Provider,
+    /// What it and its callers know.
+    pub calls: Arc<Calls>,
     options: SystemOptions,
     /// Nobody starts the loader until its offsets are lost.
     loader_is_held: bool,
@@ -89,12 +95,13 @@ pub struct System {
 /// Indexes into the actors and their levers.
 pub const LOADER: usize = 2;
 /// See [`LOADER`].
-pub const SIDECAR: usize = 3;
-const CLICKHOUSE: usize = 4;
-const KAFKA: usize = 5;
-const OPERATOR: usize = 6;
+const SIDECAR: usize = 3;
+const PROXY: usize = 4;
+const CLICKHOUSE: usize = 5;
+const KAFKA: usize = 6;
+const OPERATOR: usize = 7;
 /// Names of the actors.
-const ROLE_NAMES: [&str; 4] = ["p1", "p2", "loader", "sidecar"];
+const ROLE_NAMES: [&str; 5] = ["p1", "p2", "loader", "sidecar", "proxy"];
 /// The folder of the sidecar's spool.
 const SPOOL: &str = "spool";
 
@@ -130,6 +137,7 @@ impl System {
         let port = stack.clickhouse.url().rsplit(':').next().map(str::parse);
         clickhouse.forward_to(port.context("ClickHouse has a port")??);
         proxies.push(clickhouse);
+        let calls: Arc<Calls> = Arc::default();
         let mut system = Self {
             actors: Vec::new(),
             proxies,
@@ -137,6 +145,8 @@ impl System {
             stack,
             levers,
             tape: None,
+            provider: Provider::start(Arc::clone(&calls))?,
+            calls,
             options,
             loader_is_held: false,
             power_is_off: false,
@@ -183,11 +193,14 @@ impl System {
             ("sidecar.spool_dir", &spool),
             ("sidecar.spool_max_bytes", SPOOL_BYTES),
         ];
-        let roles: [(&str, OwnSettings<'_>); 4] = [
+        let proxy = self.proxy_settings();
+        let proxy: Vec<_> = proxy.iter().map(|(key, value)| (*key, &**value)).collect();
+        let roles: [(&str, OwnSettings<'_>); 5] = [
             ("processor", &[]),
             ("processor", &[]),
             ("loader", &[]),
             ("sidecar", &sidecar),
+            ("proxy", proxy.as_slice()),
         ];
         let actor = |(index, (role, settings)): (usize, (&str, OwnSettings<'_>))| {
             let instance = ROLE_NAMES[index];
@@ -321,11 +334,12 @@ impl System {
     }
 
     /// All roles, in the order of the actors.
-    pub const ROLES: [Part; 4] = [
+    pub const ROLES: [Part; 5] = [
         Part::Processor(0),
         Part::Processor(1),
         Part::Loader,
         Part::Sidecar,
+        Part::Proxy,
     ];
 
     /// Runs a command of the executable, past the proxies.
@@ -366,6 +380,7 @@ fn actor_of(role: Part) -> usize {
     match role {
         Part::Processor(index) => index,
         Part::Loader => LOADER,
+        Part::Proxy => PROXY,
         _ => SIDECAR,
     }
 }

@@ -33,6 +33,7 @@ pub fn timeline(planned: &[Planned]) -> Vec<(Duration, usize, Step)> {
         steps.push((at, Step::Fault(fault)));
         match fault {
             Fault::Kill { part, down } => steps.push((at + down, Step::Start(part))),
+            Fault::KillAtAnswer { down } => steps.push((at + down, Step::Start(Part::Proxy))),
             Fault::Pause { part, time } => steps.push((at + time, Step::Resume(part))),
             Fault::Storm { rounds, every } => {
                 let part = Part::Processor(1);
@@ -51,7 +52,8 @@ pub fn timeline(planned: &[Planned]) -> Vec<(Duration, usize, Step)> {
             Fault::Exchange { part, down } => steps.push((at + down, Step::Exchange(part))),
             Fault::Quiet { time, .. } => steps.push((at + time, Step::Sending)),
             Fault::OffsetsLost { down } => steps.push((at + down, Step::LoseOffsets)),
-            Fault::Lose { .. }
+            Fault::BreakStreams { .. }
+            | Fault::Lose { .. }
             | Fault::HalfClose { .. }
             | Fault::Cut { .. }
             | Fault::Budgets

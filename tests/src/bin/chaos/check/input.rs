@@ -88,11 +88,16 @@ impl Input {
         self.usage.len()
     }
 
+    /// How often an event lies in the topic.
+    pub(super) fn times(&self, number: usize) -> u64 {
+        self.times.get(&number).copied().unwrap_or_default()
+    }
+
     /// Every event that lies in the topic less often than it was promised to be safe.
     pub(super) fn broken_promises(&self, book: &Book) -> Vec<String> {
         let promised = book.events.iter().enumerate();
         let broken = promised.filter_map(|(number, (kind, promised))| {
-            let times = self.times.get(&number).copied().unwrap_or_default();
+            let times = self.times(number);
             (times < *promised).then(|| {
                 format!(
                     "call-{number} was acknowledged {promised} times and is there {times} times: \

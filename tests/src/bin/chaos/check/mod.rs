@@ -3,6 +3,7 @@
 mod counts;
 mod input;
 mod parts;
+mod proxied;
 mod second;
 mod verdicts;
 
@@ -94,6 +95,8 @@ fn compare(all: Everything<'_>) -> Result<Vec<Check>> {
     let mut checks = vec![
         settled,
         counts::promises(all.book, &input),
+        proxied::counted(all.system, &input),
+        proxied::losses(all.system, &input),
         counts::counted(&input, &rows),
         counts::rejected(&logs, &input)?,
         counts::contents(all.book, &rows, all.prices),

@@ -185,6 +185,7 @@ SELECT
     sumIf(amount, amount > 0) AS most
 FROM counted CROSS JOIN budgets
 WHERE NOT counted.is_revenue AND counted.budget_version >= budgets.since
+    AND (budgets.workspace = '*' OR budgets.workspace = counted.workspace)
     AND (budgets.only_plan = '' OR counted.plan = budgets.only_plan)
     AND (NOT has(budgets.dimensions, 'session')
         OR counted.session NOT IN (SELECT session FROM accepted WHERE type = 'spendfuse.session_end')

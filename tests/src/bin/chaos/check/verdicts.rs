@@ -6,7 +6,6 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 use spendfuse_domain::UnixMillis;
-use spendfuse_tests::lab::WORKSPACE;
 use spendfuse_tests::pause;
 
 use super::input::Input;
@@ -84,6 +83,7 @@ pub(super) fn decisions(
 ) -> Check {
     let standings = budgets.standings(rows);
     let kind = |call: &Call| Call {
+        workspace: call.workspace.clone(),
         customer: call.customer.clone(),
         feature: call.feature.clone(),
         plan: call.plan.clone(),
@@ -93,7 +93,7 @@ pub(super) fn decisions(
     let kinds: BTreeSet<Call> = calls.map(|row| kind(&row.call)).collect();
     let ask = |call: &Call| -> Result<String> {
         let question = json!({
-            "workspace": WORKSPACE, "customer": call.customer, "feature": call.feature,
+            "workspace": call.workspace, "customer": call.customer, "feature": call.feature,
             "plan": call.plan,
         });
         let (_, answer) = http::post(&system.socket(), "/v1/check", &question.to_string())?;

@@ -9,7 +9,7 @@ use anyhow::{Result, ensure};
 use spendfuse_testkit::proxy::Proxy;
 use spendfuse_tests::pause;
 
-use super::{CLICKHOUSE, ID_PREFIX, KAFKA, LOADER, System, actor_of};
+use super::{CLICKHOUSE, ID_PREFIX, KAFKA, LOADER, PROXY, System, actor_of};
 use crate::fault::Part;
 use crate::levers::Levers;
 use crate::retention;
@@ -134,6 +134,11 @@ impl System {
         match part {
             Part::ClickHouse => self.stack.clickhouse.kill(),
             Part::Kafka(node) => self.stack.kafka.kill(node),
+            Part::Proxy => {
+                let from = Instant::now();
+                self.actors[PROXY].kill();
+                self.calls.killed(from, &self.proxy_spool());
+            }
             role => self.actors[actor_of(role)].kill(),
         }
     }
