@@ -43,17 +43,29 @@ fn every_service_of_the_compose_file_starts_and_an_event_goes_through_all_of_the
     let compose = Compose::read(&turn);
     let services = compose.services();
     let names: Vec<&str> = services.keys().map(String::as_str).collect();
-    assert_eq!(names, ["init", "loader", "processor", "sidecar", "traffic"]);
+    assert_eq!(
+        names,
+        [
+            "init",
+            "loader",
+            "notifier",
+            "processor",
+            "sidecar",
+            "traffic"
+        ]
+    );
 
     let init = compose.run_to_end(&services["init"]);
     assert_eq!(init.code, Some(0), "{init:?}");
     let start = |name: &str| compose.start(name, &services[name]);
-    let roles = [start("processor"), start("loader"), start("sidecar")];
-    for (role, line) in
-        roles
-            .iter()
-            .zip(["stage=\"meter\"", "admin address", "the sidecar answers"])
-    {
+    let roles = ["processor", "loader", "notifier", "sidecar"].map(start);
+    let lines = [
+        "stage=\"meter\"",
+        "admin address",
+        "stage=\"notifier\"",
+        "the sidecar answers",
+    ];
+    for (role, line) in roles.iter().zip(lines) {
         role.await_line(line, WAIT);
     }
 

@@ -1,11 +1,11 @@
-//! A check takes no memory from the heap, whatever it decides.
+//! A check takes no memory from the heap, whatever it decides, nor does a reservation.
 
 #![allow(clippy::unwrap_used)]
 
 use serde_json::{Value, json};
 use spendfuse_domain::budget::Spend;
 use spendfuse_domain::{Attribution, Nanos, UnixMillis, Verdict};
-use spendfuse_guard::{CheckRequest, Guard, GuardConfig, GuardWriter, Now};
+use spendfuse_guard::{CheckRequest, Expected, Guard, GuardConfig, GuardWriter, Now};
 
 const NOW: Now = Now {
     wall: UnixMillis(1_795_000_000_000),
@@ -132,6 +132,46 @@ fn a_check_allocates_nothing_whatever_it_decides() {
     }
     writer.publish(NOW.wall);
     assert_decides(&guard, &call, Verdict::Block);
+}
+
+#[test]
+fn a_reservation_of_four_budgets_allocates_nothing_where_there_was_one_before() {
+    let (_writer, guard) = guard();
+    let mut call = request(0);
+    call.attribution.session = "".into();
+    let met = guard.check_with_reasons(&call, NOW).explain().budgets.len();
+    assert_eq!(met, 4);
+    let reserve = |cents: i128| {
+        let spend = Spend {
+            cost: Nanos::new(cents * 10_000_000),
+            tokens: 0,
+            calls: 1,
+        };
+        let mut hold = None;
+        let memory = allocation_counter::measure(|| {
+            let reserving = guard.reserve(&call, Expected::given(spend), 60_000, NOW);
+            hold = reserving.ok().and_then(|reserving| reserving.hold);
+        });
+        (hold.map(|hold| hold.number), memory.count_total)
+    };
+    // It makes the cells, which stay for a while.
+    let (first, _) = reserve(1);
+    assert!(guard.release(first.unwrap()));
+    for _ in 0..3 {
+        let (held, allocations) = reserve(1);
+        assert_eq!(allocations, 0);
+        assert!(guard.release(held.unwrap()));
+    }
+    let (beside, _) = reserve(1);
+    let (held, allocations) = reserve(1);
+    assert_eq!(allocations, 0);
+    assert_eq!(reserve(399), (None, 0), "a cent too much");
+    for number in [beside, held] {
+        assert!(guard.release(number.unwrap()));
+    }
+    // Nothing of it stays for ever.
+    guard.expire_holds(NOW.monotonic_millis);
+    assert!(reserve(1).1 > 0);
 }
 
 #[test]

@@ -27,6 +27,8 @@ pub(crate) struct Seen {
     pub(crate) was_background: bool,
     /// When the provider made it, seconds since 1970.
     pub(crate) created_at: Option<i64>,
+    /// Of a video that is done.
+    pub(crate) video: Option<Video>,
     /// How many images there are.
     pub(crate) images: usize,
     /// Tools that the provider has run.
@@ -35,6 +37,13 @@ pub(crate) struct Seen {
     pub(crate) tool_calls: ToolCalls,
     /// The format of `usage`, where it is not that of the call: models behind Bedrock have their own.
     pub(crate) usage_format: Option<&'static str>,
+}
+
+/// What a video is paid by.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Video {
+    pub(crate) seconds: String,
+    pub(crate) size: String,
 }
 
 /// Whether a piece of a stream has nothing but the usage that the proxy has asked for itself.
@@ -66,6 +75,8 @@ impl Seen {
             Call::Responses => self.take_responded(told(json)?),
             Call::Messages => self.take_message(told(json)?),
             Call::Images | Call::Transcription | Call::Speech => self.take_made(told(json)?),
+            Call::Imagen => self.take_predicted(&told(json)?),
+            Call::Videos => self.take_filmed(told(json)?),
             Call::Converse => self.take_conversed(told(json)?),
             Call::Invoke => self.take_invoked(json)?,
             Call::Generate { .. } => self.take_generated(told(json)?),

@@ -66,7 +66,9 @@ impl Meter {
             let usage = usage.as_ref().filter(|_| self.seen.is_final);
             tools.units(usage, &charged_model)
         };
-        if let Some(units) = units.or_else(tools) {
+        let video = self.seen.video.as_ref();
+        let video = video.map(|one| json!({"video_seconds": one.seconds, "size": one.size}));
+        if let Some(units) = units.or(video).or_else(tools) {
             event["units"] = units;
         }
         let tool_calls = self.seen.tool_calls.count();

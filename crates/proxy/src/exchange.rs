@@ -221,6 +221,14 @@ async fn whole_answer(
     meter
         .seen
         .take(meter.call, plain.as_deref().unwrap_or(&body));
+    if meter.call == Call::Imagen
+        && meter.seen.images == 0
+        && is_object(plain.as_deref().unwrap_or(&body))
+    {
+        // All that was made was filtered.
+        meter.forget();
+        return Some(passed_on);
+    }
     if meter.seen == Seen::default() {
         // Compressed as nobody asked for, or no JSON.
         meter.unread = body.len();
@@ -235,6 +243,11 @@ async fn whole_answer(
         put(told, "x-spendfuse-cost-usd", Some(&cost.to_string()));
     }
     Some(passed_on)
+}
+
+/// Whether an answer could be read.
+fn is_object(body: &[u8]) -> bool {
+    serde_json::from_slice::<Map<String, Value>>(body).is_ok()
 }
 
 /// What becomes of an answer that is too long to be kept: it is read on its way.

@@ -11,6 +11,7 @@ use axum::response::Response;
 use spendfuse_sidecar::server::Connection;
 
 use crate::access::{self, Entrant};
+use crate::batches::{self, Reading, Submission};
 use crate::config::OnUnmetered;
 use crate::exchange::exchange;
 use crate::headers;
@@ -64,6 +65,11 @@ pub(crate) async fn forward(State(proxy): State<Arc<Proxy>>, request: Request) -
     {
         return access::forbidden(shape, &why);
     }
+    if parts.method == Method::GET
+        && let Some(reading) = Reading::of(shape, path)
+    {
+        return batches::read(&proxy, way, reading, parts).await;
+    }
     let call = match parts.method {
         Method::GET => match route::call_of_answer(shape, path) {
             Some(call) => return retrieve(&proxy, way, call, parts).await,
@@ -78,6 +84,16 @@ pub(crate) async fn forward(State(proxy): State<Arc<Proxy>>, request: Request) -
                            nothing of them could be metered";
             let status = StatusCode::NOT_IMPLEMENTED;
             return refusal::of_request(shape, status, "not_supported", message);
+        }
+        if parts.method == Method::POST
+            && let Some(submission) = Submission::of(shape, path)
+        {
+            let (name, shape) = (way.name.clone(), submission.shape);
+            let submitted = batches::submit(&proxy, way, submission, parts, body);
+            return match submitted.await {
+                Ok(response) => response,
+                Err(stop) => stop.response(&name, shape),
+            };
         }
         if unmetered::may_cost(&parts.method, path) {
             let name = unmetered::name(path);

@@ -8,20 +8,38 @@ use crate::route::Call;
 /// How a call of Google's asks for an answer that does not say what it has used; `None` where it does
 /// not: its servers leave out what a mask of fields does not name.
 pub(crate) fn hides_usage(call: Call, uri: &Uri, headers: &HeaderMap) -> Option<&'static str> {
-    const HEADER: &str = "x-goog-fieldmask";
     let usage = match call {
         Call::Generate { .. } => "usageMetadata",
         Call::Interactions => "usage",
+        Call::Imagen => "predictions",
         _ => return None,
     };
-    let shows_usage = |mask: &str| {
+    hides(uri, headers, |mask| {
         mask.split(',')
             .any(|one| ["*", usage].contains(&one.trim()))
-    };
+    })
+}
+
+/// The same of a batch of Google's, which has its answers in it: of those a mask names all or none.
+pub(crate) fn hides_batch(uri: &Uri, headers: &HeaderMap) -> Option<&'static str> {
+    const WHOLE: [&str; 4] = ["*", "metadata", "operations", "response"];
+    hides(uri, headers, |mask| {
+        let mask = mask.to_ascii_lowercase();
+        mask.split(',').map(str::trim).all(|one| {
+            let is_of_answers = ["response", "output"].iter().any(|name| one.contains(name));
+            WHOLE.contains(&one) || !is_of_answers && !one.contains(['(', '*'])
+        })
+    })
+}
+
+/// How a request asks for an answer by a mask that does not show what is wanted, or for another form of
+/// it than text.
+fn hides(uri: &Uri, headers: &HeaderMap, shows: impl Fn(&str) -> bool) -> Option<&'static str> {
+    const HEADER: &str = "x-goog-fieldmask";
     // Google's own clients write `json;enum-encoding=int`.
     let is_text = |form: &str| ["json", "sse"].contains(&form);
     let mut masks = headers.get_all(HEADER).iter();
-    if masks.any(|mask| !mask.to_str().is_ok_and(shows_usage)) {
+    if masks.any(|mask| !mask.to_str().is_ok_and(&shows)) {
         return Some(HEADER);
     }
     uri.query()?.split('&').find_map(|pair| {
@@ -29,7 +47,7 @@ pub(crate) fn hides_usage(call: Call, uri: &Uri, headers: &HeaderMap) -> Option<
         let decoded = |text| percent_decode_str(text).decode_utf8_lossy();
         let value = decoded(value);
         match decoded(name).trim_start_matches('$') {
-            "fields" if !shows_usage(&value) => Some("fields"),
+            "fields" if !shows(&value) => Some("fields"),
             "alt" if !value.split(';').next().is_some_and(is_text) => Some("alt"),
             _ => None,
         }
@@ -77,5 +95,29 @@ mod tests {
         };
         assert_eq!(of_interaction("?fields=id,usage"), None);
         assert_eq!(of_interaction("?fields=id,outputs"), Some("fields"));
+    }
+
+    #[test]
+    fn a_batch_is_read_with_all_of_its_answers_or_with_none() {
+        let hidden = |query: &str| {
+            let uri = format!("https://x/v1beta/batches/b{query}");
+            hides_batch(&uri.parse().unwrap(), &HeaderMap::new())
+        };
+        for (query, wanted) in [
+            ("", None),
+            ("?alt=json", None),
+            ("?fields=name,done,metadata.state", None),
+            ("?fields=metadata,response", None),
+            ("?fields=*", None),
+            (
+                "?fields=response.inlinedResponses.inlinedResponses.response.candidates",
+                Some("fields"),
+            ),
+            ("?fields=metadata/output", Some("fields")),
+            ("?fields=metadata(output)", Some("fields")),
+            ("?alt=proto", Some("alt")),
+        ] {
+            assert_eq!(hidden(query), wanted, "{query}");
+        }
     }
 }

@@ -7,18 +7,17 @@ use metrics::{counter, gauge};
 use spendfuse_domain::Nanos;
 use spendfuse_sidecar::{RefusedEvent, Sidecar, TakenEvent};
 use tokio::runtime::Handle;
-use tokio::sync::watch;
 
 use crate::answer::Seen;
 use crate::attribution::Who;
 use crate::forward::Way;
-use crate::holds::Holds;
 use crate::metrics::{CALLS, UNSAFE_EVENTS};
 use crate::particulars::Particulars;
 use crate::postponed::Postponed;
 use crate::proxy::Proxy;
 use crate::route::Call;
-use crate::starts::{Start, Starts};
+use crate::starts::Start;
+use crate::under_way::UnderWay;
 use crate::upstream::Shape;
 
 /// How soon an event is delivered again that neither the broker nor the spool has taken.
@@ -76,44 +75,6 @@ impl Drop for Meter {
     }
 }
 
-/// One of the calls whose events are not safe yet: a stop waits for them.
-pub(crate) struct UnderWay {
-    all: Arc<watch::Sender<usize>>,
-    starts: Arc<Starts>,
-    call: String,
-    holds: Arc<Holds>,
-    /// What is held for it until then.
-    reservation: Option<String>,
-}
-
-impl UnderWay {
-    fn begin(proxy: &Proxy, start: impl FnOnce() -> Start, call: &str) -> Self {
-        proxy.under_way.send_modify(|count| *count += 1);
-        proxy.starts.begin(start);
-        Self {
-            all: Arc::clone(&proxy.under_way),
-            starts: Arc::clone(&proxy.starts),
-            call: call.to_owned(),
-            holds: Arc::clone(&proxy.holds),
-            reservation: None,
-        }
-    }
-
-    /// The call is counted, or costs nothing.
-    fn end(&self) {
-        self.starts.end(&self.call);
-    }
-}
-
-impl Drop for UnderWay {
-    fn drop(&mut self) {
-        if let Some(reservation) = &self.reservation {
-            self.holds.end(reservation);
-        }
-        self.all.send_modify(|count| *count -= 1);
-    }
-}
-
 impl Meter {
     /// A call whose answer says all of what it costs.
     pub(crate) fn begin(
@@ -132,6 +93,35 @@ impl Meter {
             who: who.clone(),
         };
         let under_way = UnderWay::begin(proxy, start, &call_id);
+        let mut meter = Self::new(proxy, way, call, who, asked_model, call_id);
+        meter.under_way = Some(under_way);
+        meter
+    }
+
+    /// An answer of a batch, of which `seen` says all. It is told by whoever reads the batch's results.
+    pub(crate) fn of_batch(
+        proxy: &Proxy,
+        way: &Way,
+        call: Call,
+        who: Who,
+        name: String,
+        seen: Seen,
+    ) -> Self {
+        let mut meter = Self::new(proxy, way, call, who, seen.model.clone(), name);
+        meter.is_retrieved = true;
+        meter.is_settled = true;
+        meter.seen = seen;
+        meter
+    }
+
+    fn new(
+        proxy: &Proxy,
+        way: &Way,
+        call: Call,
+        who: Who,
+        asked_model: String,
+        call_id: String,
+    ) -> Self {
         Self {
             sidecar: Arc::clone(&proxy.sidecar),
             call,
@@ -159,7 +149,7 @@ impl Meter {
             is_retrieved: false,
             seen: Seen::default(),
             postponed: Arc::clone(&proxy.postponed),
-            under_way: Some(under_way),
+            under_way: None,
             is_settled: false,
         }
     }
@@ -175,8 +165,7 @@ impl Meter {
     /// So much is held for the call, and stays so until its event is safe.
     pub(crate) fn hold(&mut self, reservation: Option<String>) {
         if let (Some(held), Some(under_way)) = (&reservation, &mut self.under_way) {
-            under_way.holds.begin(held);
-            under_way.reservation = Some(held.clone());
+            under_way.hold(held);
         }
         self.reservation = reservation;
     }
@@ -323,7 +312,8 @@ impl Meter {
         }
     }
 
-    fn taken(&self) -> Result<TakenEvent, RefusedEvent> {
+    /// The call's event, as the sidecar takes it.
+    pub(crate) fn taken(&self) -> Result<TakenEvent, RefusedEvent> {
         let event = self.event().to_string();
         self.sidecar.take_event(event.as_bytes())
     }
@@ -356,15 +346,19 @@ pub(crate) fn count_unmetered(upstream: &str, name: &'static str) {
 }
 
 /// Delivers an event until it is safe.
-async fn make_safe(sidecar: Arc<Sidecar>, mut event: TakenEvent, under_way: UnderWay) {
+pub(crate) async fn until_safe(sidecar: &Arc<Sidecar>, mut event: TakenEvent) {
     gauge!(UNSAFE_EVENTS).increment(1.0);
     while let Err((error, same)) = sidecar.deliver(event).await {
         tracing::warn!(%error, "a call's event waits in memory");
         event = same;
         tokio::time::sleep(AGAIN_AFTER).await;
     }
-    under_way.end();
     gauge!(UNSAFE_EVENTS).decrement(1.0);
+}
+
+async fn make_safe(sidecar: Arc<Sidecar>, event: TakenEvent, under_way: UnderWay) {
+    until_safe(&sidecar, event).await;
+    under_way.end();
 }
 
 #[cfg(test)]

@@ -7,7 +7,9 @@ spendfuse_metrics::table! {
     /// Calls to upstreams, by `upstream` and `outcome`: `metered` (the upstream's own counts),
     /// `estimated` (none came), `refused` (by a budget), `failed` (the upstream's answer was an error,
     /// or none), `wrong` (the request cannot be metered), `unmetered` (nothing of it
-    /// can be metered; `requests` is its kind).
+    /// can be metered; `requests` is its kind). Each line of a batch's results is one, too: `metered`,
+    /// `failed` (there is no answer, or a free one), or `unmetered` as `batch-lines` (it does not say
+    /// what it costs).
     counter CALLS = "spendfuse_proxy_calls_total";
     /// Seconds from a whole request to its first byte on the way upstream.
     histogram(ADDED_TIMES) ADDED_SECONDS = "spendfuse_proxy_added_seconds";

@@ -24,6 +24,10 @@ const AUDIO_TOKENS_OF_SECOND: u64 = 10;
 const BYTES_OF_SECOND: usize = 16_000;
 /// The model of images that name none, as OpenAI has it.
 const USUAL_IMAGES: &str = "dall-e-2";
+/// And of videos.
+const USUAL_VIDEOS: &str = "sora-2";
+/// Images that Imagen makes where nobody says how many.
+const USUAL_COUNT: usize = 4;
 
 /// The model that answers a call which names none; empty where that is for the server to say. Cohere
 /// demands a name since its second version only, Mistral's OCR takes null.
@@ -71,10 +75,13 @@ impl Particulars {
     /// What `body` says for this call; `None` where the call costs tokens alone, and its body is for
     /// others to read. Said to be `is_form` where it is no JSON.
     pub(crate) fn read(call: Call, headers: &HeaderMap, body: &[u8]) -> Option<(Self, bool)> {
-        if !matches!(call, Call::Images | Call::Transcription | Call::Speech) {
-            return None;
-        }
-        let usual = (call == Call::Images).then(|| USUAL_IMAGES.to_owned());
+        let usual = match call {
+            Call::Images => Some(USUAL_IMAGES.to_owned()),
+            Call::Videos => Some(USUAL_VIDEOS.to_owned()),
+            Call::Transcription | Call::Speech => None,
+            Call::Imagen => return Some((Self::of_imagen(body), false)),
+            _ => return None,
+        };
         if let Some(form) = Form::read(headers, body) {
             let text = |name: &str| form.field(name).to_owned();
             let read = Self {
@@ -107,6 +114,25 @@ impl Particulars {
         Some((read, false))
     }
 
+    fn of_imagen(body: &[u8]) -> Self {
+        #[derive(Default, Deserialize)]
+        #[serde(default)]
+        struct Asked {
+            parameters: Parameters,
+        }
+        #[derive(Default, Deserialize)]
+        #[serde(default, rename_all = "camelCase")]
+        struct Parameters {
+            sample_count: Option<usize>,
+        }
+        let asked: Asked = serde_json::from_slice(body).unwrap_or_default();
+        let count = asked.parameters.sample_count.unwrap_or(USUAL_COUNT);
+        Self {
+            images: images::asked_for(Some(count)),
+            ..Self::default()
+        }
+    }
+
     /// Input tokens of a request with this body, before anybody has counted them.
     pub(crate) fn input_tokens(&self, call: Call, body: &[u8]) -> u64 {
         let text = match self.files {
@@ -130,7 +156,7 @@ impl Particulars {
     /// as far as it was read; where none were seen, those that were asked for are charged.
     pub(crate) fn units(&self, call: Call, model: &str, images: usize) -> Option<(Value, bool)> {
         match call {
-            Call::Images => {
+            Call::Images | Call::Imagen => {
                 let mut units = Map::new();
                 let count = match images {
                     0 => self.images,

@@ -57,7 +57,7 @@ pub(crate) enum Stop {
 }
 
 impl Stop {
-    fn wrong(message: impl Into<String>) -> Self {
+    pub(crate) fn wrong(message: impl Into<String>) -> Self {
         Self::Wrong(StatusCode::BAD_REQUEST, "cannot_be_metered", message.into())
     }
 
@@ -113,7 +113,7 @@ pub(crate) async fn permit(
     if let (true, Some(model)) = (asked.model.is_empty(), &particulars.model) {
         asked.model.clone_from(model);
     }
-    if !is_form
+    if (!is_form || call == Call::Videos)
         && access::shares_key(proxy, &way)
         && let Some(what) = needs_own_key(call, &asked, &body)
     {
@@ -187,8 +187,10 @@ pub(crate) async fn permit(
     let mut meter = Meter::begin(proxy, &way, call, who, other.unwrap_or(model));
     meter.is_downgraded = is_downgraded;
     meter.particulars = particulars;
-    // Interactions do not say so themselves.
-    meter.seen.was_background = call == Call::Interactions && asked.in_background;
+    // Interactions and videos do not say so themselves.
+    meter.seen.is_pending = call == Call::Videos;
+    meter.seen.was_background =
+        call == Call::Videos || call == Call::Interactions && asked.in_background;
     let key = proxy.config.fingerprint_key.as_ref();
     meter.prompt_fingerprint =
         key.and_then(|key| fingerprint::of_call(key.reveal().as_bytes(), call, &body));
@@ -219,7 +221,11 @@ pub(crate) async fn permit(
 }
 
 /// The whole body, and the memory that it takes of what all have.
-async fn whole(proxy: &Proxy, headers: &HeaderMap, body: Body) -> Result<(Bytes, Share), Stop> {
+pub(crate) async fn whole(
+    proxy: &Proxy,
+    headers: &HeaderMap,
+    body: Body,
+) -> Result<(Bytes, Share), Stop> {
     let most = proxy.config.max_body_bytes;
     let too_large = || {
         let message = format!("the body has more than {most} bytes (proxy.max_body_bytes)");
@@ -279,7 +285,7 @@ async fn whole(proxy: &Proxy, headers: &HeaderMap, body: Body) -> Result<(Bytes,
 
 /// What of a call is not for a provider's key that workspaces share; `None` where nothing is.
 fn needs_own_key(call: Call, asked: &Asked, body: &[u8]) -> Option<String> {
-    if asked.in_background && matches!(call, Call::Responses | Call::Interactions) {
+    if call.may_be_asked_for(asked.in_background) {
         // What it costs it says to whoever asks for it, which nobody may.
         return Some("an answer in the background could not be asked for".to_owned());
     }
@@ -331,7 +337,7 @@ async fn ask(
 }
 
 /// The model to ask instead, where a budget says so.
-fn other_model(
+pub(crate) fn other_model(
     proxy: &Proxy,
     answer: &CheckResponse,
     headers: &HeaderMap,

@@ -34,6 +34,8 @@ use crate::upstream::{AskUsage, Upstream};
 
 /// Streams without clients that are read at once; others are charged by estimate.
 const MOST_DRAINS: usize = 64;
+/// Events of batches' answers that are not safe yet, at once: results are passed on no faster.
+const MOST_BATCH_EVENTS: usize = 1024;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// How soon a connection without traffic is looked at: the end of one that has vanished never comes, and
 /// what is held for its call would stay so.
@@ -56,6 +58,8 @@ pub struct Proxy {
     pub(crate) holds: Arc<Holds>,
     /// What bodies hold at once.
     pub(crate) memory: BodyMemory,
+    /// Room for events of batches' answers.
+    pub(crate) batch_events: Arc<Semaphore>,
     lanes: Lanes,
     /// Upstreams that do not know the question for a stream's usage.
     not_asked: Mutex<HashSet<String>>,
@@ -104,6 +108,7 @@ impl Proxy {
             postponed: Arc::default(),
             holds: Arc::default(),
             memory: BodyMemory::new(memory),
+            batch_events: Arc::new(Semaphore::new(MOST_BATCH_EVENTS)),
             lanes: Lanes::new(connector),
             not_asked: Mutex::default(),
             passing: Mutex::default(),

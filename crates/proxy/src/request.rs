@@ -58,6 +58,16 @@ pub(crate) struct Edit {
     text: String,
 }
 
+impl Edit {
+    /// Puts `new`, as JSON, in the place of the value `raw`, which was borrowed from `text`.
+    pub(crate) fn of_text(text: &str, raw: &RawValue, new: &str) -> Self {
+        Self {
+            at: place_of(text, raw),
+            text: serde_json::Value::from(new).to_string(),
+        }
+    }
+}
+
 impl Asked {
     /// Reads `body`, a JSON object.
     ///

@@ -18,6 +18,10 @@ pub(crate) enum Call {
     Generate { operation: &'static str },
     /// `images/generations`, `images/edits`, `images/variations`.
     Images,
+    /// `models/MODEL:predict` of Imagen.
+    Imagen,
+    /// `videos`, and what is made of one.
+    Videos,
     /// `audio/transcriptions` and `audio/translations`.
     Transcription,
     /// `audio/speech`.
@@ -35,6 +39,10 @@ pub(crate) enum Call {
 /// A compaction is an answer like any other.
 const RESPONSES: [&str; 2] = ["responses", "responses/compact"];
 const IMAGES: [&str; 3] = ["images/generations", "images/edits", "images/variations"];
+/// A video, one made of another, and one that goes on.
+const VIDEOS: [&str; 3] = ["videos", "videos/edits", "videos/extensions"];
+/// How the names of Imagen's models begin.
+const IMAGEN: [&str; 2] = ["imagen", "imagegeneration"];
 const TRANSCRIPTIONS: [&str; 2] = ["audio/transcriptions", "audio/translations"];
 
 impl Call {
@@ -62,6 +70,7 @@ impl Call {
             _ if is("embeddings") => Some(Self::Embeddings),
             _ if is("messages") && !is_of_thread(&path) => Some(Self::Messages),
             _ if is_any(&IMAGES) => Some(Self::Images),
+            _ if is_any(&VIDEOS) || is_remix(&path) => Some(Self::Videos),
             _ if is_any(&TRANSCRIPTIONS) => Some(Self::Transcription),
             _ if is("audio/speech") => Some(Self::Speech),
             Shape::Gemini if is("interactions") => Some(Self::Interactions),
@@ -92,6 +101,7 @@ impl Call {
             "embedContent" | "batchEmbedContents" => Some(Self::Generate {
                 operation: "embeddings",
             }),
+            "predict" if IMAGEN.iter().any(|name| model.starts_with(name)) => Some(Self::Imagen),
             // An endpoint of one's own is paid by the hour, and its body is whatever its model takes.
             "rawPredict" | "streamRawPredict" if !path.contains("publishers/") => None,
             // Other makers' models at Vertex AI; Anthropic's tokens are counted for nothing.
@@ -102,61 +112,13 @@ impl Call {
             _ => None,
         }
     }
+}
 
-    /// Whose errors its caller understands, at an upstream of this shape.
-    pub(crate) fn shape(self, upstream: Shape) -> Shape {
-        match self {
-            Self::Messages => Shape::Anthropic,
-            Self::Generate { .. } | Self::Interactions => Shape::Gemini,
-            Self::Converse | Self::Invoke => Shape::Bedrock,
-            _ if upstream == Shape::Azure => Shape::Azure,
-            _ => Shape::OpenAi,
-        }
-    }
-
-    /// As `operation` of an event.
-    pub(crate) fn operation(self) -> &'static str {
-        match self {
-            Self::Completions { operation }
-            | Self::Generate { operation }
-            | Self::Cohere { operation } => operation,
-            Self::Interactions => "generate_content",
-            Self::Responses => "responses",
-            Self::Embeddings => "embeddings",
-            Self::Messages | Self::Converse => "chat",
-            Self::Invoke => "invoke_model",
-            Self::Images => "image_generation",
-            Self::Transcription => "transcription",
-            Self::Speech => "speech",
-        }
-    }
-
-    /// Whether it is charged by what it asks alone.
-    pub(crate) fn generates_nothing(self) -> bool {
-        matches!(self.operation(), "embeddings" | "rerank" | "ocr")
-    }
-
-    /// Whether its answer is text that another model could write as well.
-    pub(crate) fn writes_text(self) -> bool {
-        let is_of_sound_or_pictures =
-            matches!(self, Self::Images | Self::Transcription | Self::Speech);
-        !self.generates_nothing() && !is_of_sound_or_pictures
-    }
-
-    /// As `usage_format` of an event.
-    pub(crate) fn usage_format(self) -> &'static str {
-        match self {
-            Self::Completions { .. } | Self::Embeddings => "openai.chat",
-            Self::Responses | Self::Images | Self::Transcription | Self::Speech => {
-                "openai.responses"
-            }
-            Self::Messages => "anthropic.messages",
-            Self::Generate { .. } => "gemini",
-            Self::Converse | Self::Invoke => "bedrock.converse",
-            Self::Interactions => "gemini.interactions",
-            Self::Cohere { .. } => "cohere",
-        }
-    }
+/// `videos/ID/remix`.
+fn is_remix(path: &str) -> bool {
+    let before = path.rsplit_once('/').filter(|(_, last)| *last == "remix");
+    let video = before.and_then(|(before, _)| before.rsplit_once('/'));
+    video.is_some_and(|(before, _)| ends(before, "videos"))
 }
 
 /// A message is put into a thread of OpenAI's assistants, which costs nothing.
@@ -170,6 +132,7 @@ pub(crate) fn call_of_answer(shape: Shape, path: &str) -> Option<Call> {
     let path = plain(path);
     let (before, _) = path.rsplit_once('/')?;
     let (last, call) = match shape {
+        Shape::OpenAi | Shape::Azure if ends(before, "videos") => ("videos", Call::Videos),
         Shape::OpenAi | Shape::Azure => ("responses", Call::Responses),
         Shape::Gemini => ("interactions", Call::Interactions),
         Shape::Anthropic | Shape::Bedrock => return None,
@@ -179,7 +142,7 @@ pub(crate) fn call_of_answer(shape: Shape, path: &str) -> Option<Call> {
 
 /// Of `…/models/MODEL:METHOD`, as Gemini's paths end; tuned models and endpoints of Vertex AI stand in
 /// the same place.
-fn model_and_method(path: &str) -> Option<(&str, &str)> {
+pub(crate) fn model_and_method(path: &str) -> Option<(&str, &str)> {
     let last = path
         .rsplit_once("models/")
         .or_else(|| path.rsplit_once('/'));
@@ -251,6 +214,17 @@ mod tests {
             (OpenAi, "/v1/images/edits", Some("image_generation")),
             (OpenAi, "/v1/audio/translations", Some("transcription")),
             (OpenAi, "/v1/audio/speech", Some("speech")),
+            (OpenAi, "/v1/videos", Some("video_generation")),
+            (OpenAi, "/v1/videos/v/remix", Some("video_generation")),
+            (OpenAi, "/v1/videos/v", None),
+            (OpenAi, "/v1/remix", None),
+            (
+                Gemini,
+                "/v1beta/models/imagen-4.0-generate-001:predict",
+                Some("image_generation"),
+            ),
+            (Gemini, "/v1beta/models/text-embedding-005:predict", None),
+            (Gemini, "/v1beta/models/imagetext@001:predict", None),
             (OpenAi, "/v1/models", None),
             (OpenAi, "/v1/responses/resp_1", None),
             (OpenAi, "/v1/my-embeddings", None),

@@ -102,6 +102,31 @@ pub(crate) struct Made {
     pub(crate) text: Option<String>,
 }
 
+/// Images of Imagen; what was filtered has none, and is not charged.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct Predicted {
+    pub(crate) predictions: Vec<Prediction>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub(crate) struct Prediction {
+    pub(crate) bytes_base64_encoded: Option<IgnoredAny>,
+    /// Where it was put instead.
+    pub(crate) gcs_uri: Option<IgnoredAny>,
+}
+
+/// A video that is made, or was.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct Filmed {
+    pub(crate) seconds: Option<Value>,
+    pub(crate) size: Option<Value>,
+    #[serde(flatten)]
+    pub(crate) whole: Completion,
+}
+
 /// Bedrock's own answer, or an event of its stream.
 #[derive(Default, Deserialize)]
 #[serde(default, rename_all = "camelCase")]

@@ -6,8 +6,10 @@ use axum::http::Method;
 use crate::path::plain;
 
 /// Parts of paths, and what their requests are called.
-const NAMES: [(&str, &str); 22] = [
+const NAMES: [(&str, &str); 24] = [
     ("batches", "batches"),
+    ("batch", "batches"),
+    ("batchpredictionjobs", "batches"),
     ("fine_tuning", "fine-tuning"),
     ("fine-tunes", "fine-tuning"),
     ("videos", "videos"),
@@ -31,10 +33,11 @@ const NAMES: [(&str, &str); 22] = [
     ("models", "models"),
 ];
 /// The same by the methods behind models' names.
-const METHODS: [(&str, &str); 4] = [
+const METHODS: [(&str, &str); 5] = [
     (":predict", "predict"),
     (":rawpredict", "predict"),
     (":batch", "batches"),
+    (":asyncbatch", "batches"),
     (":counttokens", "count-tokens"),
 ];
 const OTHER: &str = "other";
@@ -115,6 +118,13 @@ mod tests {
         for (method, path, wanted) in [
             (Method::POST, "/v1/batches", ("batches", true)),
             (Method::POST, "/v1/messages/batches", ("batches", true)),
+            (Method::POST, "/v1/batch/jobs", ("batches", true)),
+            (Method::POST, "/v1/p/batchPredictionJobs", ("batches", true)),
+            (
+                Method::POST,
+                "/v1beta/models/m:asyncBatchEmbedContent",
+                ("batches", true),
+            ),
             (
                 Method::GET,
                 "/v1/messages/batches/b/results",

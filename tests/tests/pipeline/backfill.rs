@@ -160,6 +160,41 @@ fn history_counts_once_through_a_kill_and_tells_nobody() {
     assert_eq!(audit["drift_events"], 0, "{audit:#}");
 }
 
+#[test]
+fn two_backfills_of_a_new_source_at_once_count_each_event_once() {
+    const REPEATED: usize = 100;
+    let lab = Lab::new("backfill_at_once");
+    let _processor = lab.processor("1");
+    let _loader = lab.loader();
+    let file = lab.file("new.ndjson");
+    let mut lines: Vec<String> = history(HISTORY).collect();
+    lines.extend_from_within(..REPEATED);
+    std::fs::write(&file, lines.concat()).unwrap();
+    let start = || {
+        Command::new(spendfuse())
+            .args(["ingest", file.to_str().unwrap(), "--backfill", "--json"])
+            .args(lab.setting_arguments())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap()
+    };
+    for run in [start(), start()] {
+        let output = run.wait_with_output().unwrap();
+        let done: Value = serde_json::from_slice(&output.stdout).unwrap();
+        assert_eq!(done["events"], lines.len(), "{done:#}");
+        let known = done["already_counted"].as_u64().unwrap();
+        assert!(known >= REPEATED as u64, "{done:#}");
+        let fresh = done["not_counted_before"].as_u64().unwrap();
+        assert_eq!(known + fresh, lines.len() as u64, "{done:#}");
+        assert_eq!(done["outcome"]["late"], 0, "{done:#}");
+    }
+    let found = rows(&lab);
+    assert_eq!((found.0, found.1), (HISTORY as i128, HISTORY as i128));
+    let again = backfill(&lab, &file, &[]);
+    assert_eq!(again["already_counted"], lines.len(), "{again:#}");
+    lab.assert_no_drift();
+}
+
 /// `cargo test --release -p spendfuse-tests --test pipeline -- --ignored --nocapture last_month`
 #[test]
 #[ignore = "a measurement of minutes, for a quiet machine"]

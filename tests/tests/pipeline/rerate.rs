@@ -5,6 +5,8 @@
 
 use std::time::{Duration, Instant};
 
+use rdkafka::ClientConfig;
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use serde_json::{Value, json};
 use spendfuse_tests::lab::spendfuse;
 use spendfuse_tests::traffic::now;
@@ -236,6 +238,52 @@ fn a_job_that_is_killed_goes_on_where_it_was() {
     assert_eq!(count("applied"), calls - before - by_stopped, "{rest:#}");
     assert_eq!(lab.sums_of("c-2"), [calls, calls * 2400, calls * PRICED]);
     assert_eq!(rerated(&lab)[0], 2 * calls);
+    lab.assert_no_drift();
+}
+
+/// What a job has sent and not committed when it was killed; open for a minute, or until somebody of
+/// its name begins.
+fn leave_open(lab: &Lab) -> BaseProducer {
+    let topic = lab.topic("corrections");
+    let job: BaseProducer = ClientConfig::new()
+        .set("bootstrap.servers", lab.kafka().brokers())
+        .set(
+            "transactional.id",
+            topic.replace(".corrections", "-correct"),
+        )
+        .set("transaction.timeout.ms", "60000")
+        .create()
+        .unwrap();
+    job.init_transactions(PATIENCE).unwrap();
+    job.begin_transaction().unwrap();
+    let record: BaseRecord<'_, str, str> = BaseRecord::to(&topic).partition(0);
+    job.send(record.key("1/0/0/0").payload("left open"))
+        .map_err(|(error, _)| error)
+        .unwrap();
+    job.flush(PATIENCE).unwrap();
+    job
+}
+
+#[test]
+fn what_a_killed_job_left_open_is_not_waited_for() {
+    let lab = Lab::new("rerate_left_open");
+    lab.apply_budgets(BUDGETS);
+    let _processor = lab.processor("1");
+    let _loader = lab.loader();
+    send(&lab, &[event("r-1", "c-1", "gpt-nova-9")]);
+    await_calls(&lab, "c-1", 1);
+    set_price(&lab, "openai/gpt-nova-9");
+    let _killed = leave_open(&lab);
+    let begin = Instant::now();
+    let done = rerate(&lab, &["--where", "model=gpt-nova-9", "--yes"]);
+    assert_eq!(done["applied"], 1, "{done:#}");
+    let _killed = leave_open(&lab);
+    let entry = ["--workspace", "acme", "--source", "app", "--id", "r-1"];
+    let void = ["correct", "void", "--reason", "a test", "--by", "tester"];
+    lab.must(&[&void[..], &entry].concat());
+    // One alone would be waited for until the broker ends it.
+    assert!(begin.elapsed() < Duration::from_secs(60));
+    assert_eq!(lab.sums_of("c-1"), [0, 0, 0]);
     lab.assert_no_drift();
 }
 

@@ -1,9 +1,11 @@
-//! What a sidecar says of an event is what becomes of it.
+//! What a sidecar says of an event is what becomes of it, also of one that is late.
 
 use serde_json::{Value, json};
 use spendfuse_tests::http::post;
-use spendfuse_tests::traffic::now;
-use spendfuse_tests::{Lab, PATIENCE, eventually};
+use spendfuse_tests::lab::spendfuse;
+use spendfuse_tests::load::Sender;
+use spendfuse_tests::traffic::{Record, now};
+use spendfuse_tests::{Lab, PATIENCE, Role, eventually};
 use std::net::{SocketAddr, TcpStream};
 
 use crate::refusing::start_sidecar;
@@ -91,4 +93,55 @@ fn what_a_sidecar_says_of_an_event_is_what_becomes_of_it() {
         [3, 7500] => Ok(()),
         ref other => Err(format!("{other:?}")),
     });
+}
+
+#[test]
+fn what_is_counted_and_not_loaded_is_not_replayed_as_late() {
+    let lab = Lab::new("late_not_loaded");
+    let _processor = lab.processor("1");
+    let sender = Sender::new(&lab);
+    // Late in some seconds.
+    let time = now().plus(-24 * HOUR_MILLIS + 6_000).to_string();
+    let value = json!({
+        "specversion": "1.0", "type": "spendfuse.usage", "source": "app", "id": "r-1",
+        "time": time,
+        "data": {"workspace": "acme", "provider": "openai", "model": "gpt-4o",
+                 "usage": {"input_tokens": 1000}},
+    });
+    let record = Record {
+        partition: Some(0),
+        key: None,
+        value: value.to_string().into_bytes(),
+    };
+    sender.send(&record);
+    sender.flush();
+    eventually("it is counted", PATIENCE, || match lab.read("rows").len() {
+        0 => Err("no rows".to_owned()),
+        _ => Ok(()),
+    });
+    eventually("a copy of it is late", PATIENCE, || {
+        sender.send(&record);
+        sender.flush();
+        match lab.read("usage.dlq").len() {
+            0 => Err("nothing is set aside".to_owned()),
+            _ => Ok(()),
+        }
+    });
+    let arguments = ["dlq", "replay", "--reason", "late", "--verify", "--json"];
+    let arguments = arguments.into_iter().map(str::to_owned);
+    let arguments = arguments.chain(lab.setting_arguments()).collect();
+    let replay = Role::start("replay", spendfuse(), arguments, lab.file("replay.log"));
+    // No loader runs: ClickHouse does not know what was counted.
+    replay.await_line("wait for the loader", PATIENCE);
+    let _loader = lab.loader();
+    eventually("the replay ends", PATIENCE, || match replay.is_running() {
+        true => Err(replay.log()),
+        false => Ok(()),
+    });
+    let said = replay.log();
+    assert!(said.contains("\"replayed\":0"), "{said}");
+    assert!(!said.contains("\"already_counted\":0"), "{said}");
+    let rows = "SELECT count() FROM spend";
+    assert_eq!(lab.warehouse().numbers(rows).expect("it answers"), [1]);
+    lab.assert_no_drift();
 }

@@ -77,8 +77,14 @@ impl<S: Sum> Cell<S> {
         self.pending.load()
     }
 
-    /// Adds `amount` where `admits` says yes to what is held at that very moment.
-    pub(crate) fn add_if(&self, amount: i64, mut admits: impl FnMut(i64) -> bool) -> Added {
+    /// Adds `amount` where `admits` says yes to what is held at that very moment. `filled` counts the
+    /// cells with something in them, at no moment too few of them.
+    pub(crate) fn add_if(
+        &self,
+        amount: i64,
+        filled: &S,
+        mut admits: impl FnMut(i64) -> bool,
+    ) -> Added {
         debug_assert!(amount > 0);
         let mut held = self.held.load();
         loop {
@@ -91,19 +97,28 @@ impl<S: Sum> Cell<S> {
             if !admits(held) {
                 return Added::Refused;
             }
+            let fills = held == 0;
+            if fills {
+                filled.add(1);
+            }
             match self.held.replace(held, sum) {
                 Ok(()) => return Added::Yes,
                 Err(other) => held = other,
+            }
+            if fills {
+                filled.add(-1);
             }
         }
     }
 
     /// Changes what is held by `change`, for who has an amount in it that stays above zero or goes;
-    /// so it is not closed. Returns whether nothing is left.
-    pub(crate) fn change(&self, change: i64) -> bool {
+    /// so it is not closed. `filled` as above.
+    pub(crate) fn change(&self, change: i64, filled: &S) {
         let before = self.held.add(change);
         debug_assert!(before > 0 && before + change >= 0);
-        before + change == 0
+        if before + change == 0 {
+            filled.add(-1);
+        }
     }
 
     /// Changes how much of it is pending.
@@ -117,6 +132,7 @@ impl<S: Sum> Cell<S> {
     }
 
     /// Whether it is out of use.
+    #[cfg(test)]
     pub(crate) fn is_closed(&self) -> bool {
         self.held.load() == CLOSED
     }

@@ -1,15 +1,18 @@
 //! The cells by budget and scope: readers and admissions take no lock; to make or remove a cell
-//! takes a short one.
+//! takes a short one. An empty cell stays for a while: the next call of its scope finds it.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::AtomicI64;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::cell::{Added, Cell};
+use super::cell::{Added, Cell, Sum};
 use crate::digest::Kind;
 use crate::hash::EntryHash;
 use crate::shards::Shards;
 
 const SHARDS: usize = 4096;
+/// So many empty cells may stay beside as many as are in use, until somebody looks for them: a shard
+/// that is replaced is copied.
+const MOST_EMPTY: usize = 4 * SHARDS;
 
 /// What is held of one budget in one scope, in the unit of its limit.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -34,13 +37,13 @@ pub(crate) fn cell_of(entry: EntryHash, unit: Kind) -> EntryHash {
     entry ^ unit as EntryHash
 }
 
-/// Every cell that has something in it.
+/// Every cell that has something in it, and others.
 pub(crate) struct Cells {
     cells: Shards<Arc<Cell>>,
     /// Whoever changes the map holds it.
     making: Mutex<()>,
-    /// Cells in the map.
-    count: AtomicUsize,
+    /// Cells that have something in them.
+    filled: AtomicI64,
 }
 
 impl Cells {
@@ -48,7 +51,7 @@ impl Cells {
         Self {
             cells: Shards::new(SHARDS),
             making: Mutex::new(()),
-            count: AtomicUsize::new(0),
+            filled: AtomicI64::new(0),
         }
     }
 
@@ -56,7 +59,11 @@ impl Cells {
     /// the place of all that was held before.
     #[inline]
     pub(crate) fn is_any(&self) -> bool {
-        self.count.load(Ordering::Acquire) > 0
+        self.filled() > 0
+    }
+
+    fn filled(&self) -> i64 {
+        Sum::load(&self.filled)
     }
 
     /// Everything that is held for `key`.
@@ -91,12 +98,9 @@ impl Cells {
                 None if !admits(0) => return false,
                 None => self.make(key),
             };
-            match cell.add_if(amount, &mut admits) {
+            match cell.add_if(amount, &self.filled, &mut admits) {
                 Added::Yes => return true,
-                Added::Refused => {
-                    self.remove_if_empty(key, &cell);
-                    return false;
-                }
+                Added::Refused => return false,
                 Added::Closed => {
                     self.make(key);
                 }
@@ -113,10 +117,8 @@ impl Cells {
             let is_in = self.admit(key, to, |_| true);
             return if is_in { to } else { 0 };
         }
-        if let Some(cell) = self.cells.get(key)
-            && cell.change(to - from)
-        {
-            self.remove_if_empty(key, &cell);
+        if let Some(cell) = self.cells.get(key) {
+            cell.change(to - from, &self.filled);
         }
         to
     }
@@ -136,29 +138,38 @@ impl Cells {
 
     /// A cell for `key` that is in use.
     fn make(&self, key: EntryHash) -> Arc<Cell> {
-        let _making = self.lock();
-        let present = self.cells.get(key);
-        if let Some(cell) = present.as_ref().filter(|cell| !cell.is_closed()) {
-            return Arc::clone(cell);
+        let filled = usize::try_from(self.filled()).unwrap_or(0);
+        if self.cells.len() > 2 * filled + MOST_EMPTY {
+            self.sweep();
         }
-        if present.is_none() {
-            self.count.fetch_add(1, Ordering::AcqRel);
+        let _making = self.lock();
+        // Closed ones are out of the map before the lock is given back.
+        if let Some(present) = self.cells.get(key) {
+            return present;
         }
         let cell = Arc::new(Cell::new());
         self.cells.publish(vec![(key, Some(Arc::clone(&cell)))]);
         cell
     }
 
-    fn remove_if_empty(&self, key: EntryHash, cell: &Arc<Cell>) {
-        if !cell.close() {
+    /// Removes the cells that nothing is in. To be called about once a second.
+    pub(crate) fn sweep(&self) {
+        if self.cells.len() == 0 {
             return;
         }
-        let _making = self.lock();
-        // Somebody may have put a new one in its place.
-        let is_present = |found: &Arc<Cell>| Arc::ptr_eq(found, cell);
-        if self.cells.get(key).as_ref().is_some_and(is_present) {
-            self.cells.publish(vec![(key, None)]);
-            self.count.fetch_sub(1, Ordering::AcqRel);
+        for shard in 0..self.cells.shard_count() {
+            let mut has_empty = false;
+            self.cells
+                .for_each_in(shard, |_, cell| has_empty |= cell.held() == 0);
+            if !has_empty {
+                continue;
+            }
+            let _making = self.lock();
+            let mut closed = Vec::new();
+            self.cells.for_each_in(shard, |key, cell| {
+                closed.extend(cell.close().then_some((key, None)));
+            });
+            self.cells.publish(closed);
         }
     }
 
@@ -202,6 +213,55 @@ mod tests {
         assert!(!cells.is_any());
         for key in 0..5_u128 {
             assert_eq!(cells.held(key << 64), Held::default());
+        }
+        cells.sweep();
+        assert_eq!(cells.cells.len(), 0);
+    }
+
+    #[test]
+    fn cells_that_are_swept_while_they_are_used_lose_nothing() {
+        const ROUNDS: u128 = 20_000;
+        const THREADS: u128 = 3;
+        let cells = Cells::new();
+        let call = |thread: u128| {
+            for round in 0..ROUNDS {
+                let key = ((round * 7 + thread) % 5) << 64;
+                assert!(cells.admit(key, 1, |held| held >= 0));
+                assert!(cells.is_any());
+                cells.change(key, 1, 0);
+            }
+        };
+        let is_over = AtomicI64::new(0);
+        thread::scope(|scope| {
+            let calls: Vec<_> = (0..THREADS)
+                .map(|thread| {
+                    let call = &call;
+                    scope.spawn(move || call(thread))
+                })
+                .collect();
+            scope.spawn(|| {
+                while Sum::load(&is_over) == 0 {
+                    cells.sweep();
+                }
+            });
+            let ended = calls.into_iter().map(|call| call.join());
+            let all_ended = ended.fold(true, |all, one| all & one.is_ok());
+            is_over.add(1);
+            assert!(all_ended);
+        });
+        assert!(!cells.is_any());
+        cells.sweep();
+        assert_eq!(cells.cells.len(), 0);
+    }
+
+    #[test]
+    fn empty_cells_of_many_scopes_do_not_pile_up() {
+        let cells = Cells::new();
+        for number in 0..4 * MOST_EMPTY as u128 {
+            let key = number << 64 | number;
+            assert!(cells.admit(key, 1, |_| true));
+            cells.change(key, 1, 0);
+            assert!(cells.cells.len() <= MOST_EMPTY + 1);
         }
     }
 }

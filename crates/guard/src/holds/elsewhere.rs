@@ -25,6 +25,8 @@ pub struct Met {
     pub amount: i64,
     /// Whether the budget refuses where nobody knows how it stands.
     pub blocks_unsure: bool,
+    /// The place of its entry: to find it by the key takes as long as a check.
+    place: EntryHash,
 }
 
 /// At how much a budget blocks, in its unit.
@@ -44,8 +46,13 @@ impl Replica {
 
     /// The place of the cell of `key`, in the unit of its budget's limit.
     fn cell_of(&self, key: &str) -> EntryHash {
+        self.cell_at(key, self.hasher.key(key))
+    }
+
+    /// The same where the place of its entry is known.
+    fn cell_at(&self, key: &str, place: EntryHash) -> EntryHash {
         let unit = self.with_budget(key, |compiled| compiled.budget.limit.unit());
-        cell_of(self.hasher.key(key), unit.map_or(Kind::Usd, Kind::of))
+        cell_of(place, unit.map_or(Kind::Usd, Kind::of))
     }
 }
 
@@ -71,6 +78,7 @@ impl Guard {
                 key: format!("{}|{scope}", budget.budget().id).into(),
                 amount,
                 blocks_unsure: budget.on_stale == OnStale::Block,
+                place: seen.key,
             })
         });
         met.collect()
@@ -110,6 +118,12 @@ impl Guard {
         self.replica.holds.cells.total(self.replica.cell_of(key))
     }
 
+    /// The same of a budget that a call meets.
+    pub fn held_at(&self, met: &Met) -> i64 {
+        let cell = self.replica.cell_at(&met.key, met.place);
+        self.replica.holds.cells.total(cell)
+    }
+
     /// What of that is pending.
     pub fn pending_of(&self, key: &str) -> i64 {
         let cells = &self.replica.holds.cells;
@@ -125,7 +139,16 @@ impl Guard {
 
     /// What readers see as spent of `key`; to be read after what is held.
     pub fn spent_of(&self, key: &str, now: UnixMillis) -> i64 {
-        let entry = self.replica.current(self.replica.hasher.key(key), now);
+        self.spent(key, self.replica.hasher.key(key), now)
+    }
+
+    /// The same of a budget that a call meets.
+    pub fn spent_at(&self, met: &Met, now: UnixMillis) -> i64 {
+        self.spent(&met.key, met.place, now)
+    }
+
+    fn spent(&self, key: &str, place: EntryHash, now: UnixMillis) -> i64 {
+        let entry = self.replica.current(place, now);
         let spent = entry.and_then(|entry| {
             let limit = self
                 .replica

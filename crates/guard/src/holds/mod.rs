@@ -149,6 +149,19 @@ impl Holds {
         self.learned.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Ends the holds whose time is over. Returns how many there are now, settled ones included.
+    fn expire(&self, now_millis: i64) -> usize {
+        let mut book = self.book();
+        let expired = book.expire(now_millis, &self.cells);
+        let held = book.len();
+        drop(book);
+        // To look the counter up takes longer than to see that nothing is over.
+        if expired > 0 {
+            counter!(RESERVATIONS_EXPIRED).increment(expired);
+        }
+        held
+    }
+
     /// Every ledger has what was counted so far; known by record number `record` of the blocklist.
     pub(crate) fn counted(
         &self,
@@ -214,9 +227,14 @@ fn is_above_half(entry: &Entry) -> bool {
 impl Guard {
     /// Whose costs a call of `model` belongs to: those of the same workspace and feature.
     pub fn pair(&self, who: &Attribution<'_>, model: &str) -> Pair {
+        let workspace = self.replica.hasher.text(&who.workspace);
+        self.pair_in(workspace, &who.feature, model)
+    }
+
+    /// The same for a workspace with this hash.
+    fn pair_in(&self, workspace: u128, feature: &str, model: &str) -> Pair {
         let hash = |text: &str| self.replica.hasher.text(text);
-        let (workspace, feature) = (hash(&who.workspace), hash(&who.feature));
-        Pair(hash(model) ^ workspace.rotate_left(43) ^ feature.rotate_left(87))
+        Pair(hash(model) ^ workspace.rotate_left(43) ^ hash(feature).rotate_left(87))
     }
 
     /// A call has really cost `spend`, by which the next of the same pair are judged.
@@ -311,11 +329,13 @@ impl Guard {
         Some(Hold::of(number, hold, monotonic_millis))
     }
 
-    /// Ends the holds whose time is over. To be called about once a second.
+    /// Ends the holds whose time is over, and looks after what ended ones leave behind. To be called
+    /// about once a second.
     pub fn expire_holds(&self, monotonic_millis: i64) {
-        let holds = &self.replica.holds;
-        let expired = holds.book().expire(monotonic_millis, &holds.cells);
-        counter!(RESERVATIONS_EXPIRED).increment(expired);
+        // Shown from the first time on.
+        counter!(RESERVATIONS_EXPIRED).increment(0);
+        self.replica.holds.expire(monotonic_millis);
+        self.replica.holds.cells.sweep();
     }
 
     /// How many calls under way hold something, and how many holds there are with the settled ones

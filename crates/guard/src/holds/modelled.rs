@@ -37,16 +37,16 @@ fn explore(model: impl Fn() + Sync + Send + 'static) {
 }
 
 /// A call that takes the only place, and gives it back; whether it was admitted.
-fn call(cell: &Cell<Modelled>, inside: &AtomicU64) -> bool {
-    if cell.add_if(1, |held| held < 1) != Added::Yes {
+fn call(cell: &Cell<Modelled>, filled: &Modelled, inside: &AtomicU64) -> bool {
+    if cell.add_if(1, filled, |held| held < 1) != Added::Yes {
         return false;
     }
     assert_eq!(inside.fetch_add(1, Ordering::AcqRel), 0);
+    assert!(filled.load() >= 1);
     inside.fetch_sub(1, Ordering::AcqRel);
-    if cell.change(-1) {
-        // Another call may be in it again.
-        cell.close();
-    }
+    cell.change(-1, filled);
+    // Another call may be in it again.
+    cell.close();
     true
 }
 
@@ -55,15 +55,19 @@ fn two_calls_never_have_one_place_and_an_empty_cell_closes_for_good() {
     explore(|| {
         let cell = Arc::new(Cell::<Modelled>::new());
         let inside = Arc::new(AtomicU64::new(0));
+        let filled = Arc::new(Modelled::zero());
         let other = {
             let (cell, inside) = (Arc::clone(&cell), Arc::clone(&inside));
-            loom::thread::spawn(move || call(&cell, &inside))
+            let filled = Arc::clone(&filled);
+            loom::thread::spawn(move || call(&cell, &filled, &inside))
         };
-        let was_admitted = call(&cell, &inside);
+        let was_admitted = call(&cell, &filled, &inside);
         let other_was = other.join().unwrap();
         assert!(was_admitted || other_was);
+        assert_eq!(filled.load(), 0);
         assert!(cell.is_closed());
-        assert_eq!(cell.add_if(1, |_| true), Added::Closed);
+        assert_eq!(cell.add_if(1, &filled, |_| true), Added::Closed);
+        assert_eq!(filled.load(), 0);
     });
 }
 
@@ -72,15 +76,21 @@ fn who_no_longer_sees_an_amount_sees_the_figure_that_counts_it() {
     explore(|| {
         let cell = Arc::new(Cell::<Modelled>::new());
         let spent = Arc::new(AtomicU64::new(0));
-        assert_eq!(cell.add_if(1, |_| true), Added::Yes);
+        let filled = Arc::new(Modelled::zero());
+        assert_eq!(cell.add_if(1, &filled, |_| true), Added::Yes);
         let writer = {
             let (cell, spent) = (Arc::clone(&cell), Arc::clone(&spent));
+            let filled = Arc::clone(&filled);
             loom::thread::spawn(move || {
                 spent.store(1, Ordering::Relaxed);
-                cell.change(-1);
+                cell.change(-1, &filled);
             })
         };
-        let held = cell.held();
+        // As a check reads: nothing of cells where none has anything in it.
+        let held = match filled.load() {
+            0 => 0,
+            _ => cell.held(),
+        };
         let counted = spent.load(Ordering::Relaxed);
         assert!(held + counted.cast_signed() >= 1);
         writer.join().unwrap();

@@ -66,6 +66,8 @@ pub enum NotReserved {
 pub struct Planned {
     amounts: Amounts,
     pair: Pair,
+    /// A hash of the call's workspace.
+    workspace: u128,
 }
 
 /// A decision about a call that asked for a reservation.
@@ -140,12 +142,19 @@ impl Guard {
         expected: Expected,
         now: Now,
     ) -> Result<Planned, NotReserved> {
-        let pair = self.pair(&request.attribution, &request.attribution.model);
+        let who = &request.attribution;
+        let workspace = self.replica.hasher.text(&who.workspace);
+        let pair = self.pair_in(workspace, &who.feature, &who.model);
         let mut learned = self.replica.holds.learned();
         let known = learned.known(pair, now.monotonic_millis);
+        drop(learned);
         let rule = self.replica.config.reserve_rule;
         let amounts = Amounts::new(expected, known, rule)?;
-        Ok(Planned { amounts, pair })
+        Ok(Planned {
+            amounts,
+            pair,
+            workspace,
+        })
     }
 
     /// The same, where it is settled already that the call, with what was planned for it, comes before
@@ -166,8 +175,10 @@ impl Guard {
         for key in granted {
             admission.granted.push(self.replica.hasher.key(key));
         }
-        self.expire_holds(now.monotonic_millis);
-        self.room()?;
+        let held = holds.expire(now.monotonic_millis);
+        if held >= self.replica.config.hold_capacity {
+            return Err(NotReserved::Full { held });
+        }
         let mut decision = self.check_expecting(request, now, |budget| admission.of(budget).spend);
         if !self.admit(&mut decision, &mut admission) {
             return Ok(Reserving {
@@ -181,7 +192,7 @@ impl Guard {
             parts: admission.parts,
             cost,
             pair: planned.pair,
-            workspace: self.replica.hasher.text(&request.attribution.workspace),
+            workspace: planned.workspace,
             timeout_millis,
             until: now.monotonic_millis.saturating_add(timeout_millis),
         };
@@ -201,12 +212,6 @@ impl Guard {
             asked,
             hold: Some(hold),
         })
-    }
-
-    fn room(&self) -> Result<(), NotReserved> {
-        let held = self.replica.holds.book().len();
-        let has_room = held < self.replica.config.hold_capacity;
-        has_room.then_some(()).ok_or(NotReserved::Full { held })
     }
 
     /// Holds what the call is to hold in every budget that it meets. Returns false where one of

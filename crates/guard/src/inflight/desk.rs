@@ -1,5 +1,9 @@
 //! A holder's side of one partition: when it may admit, what it says, and what it gets.
 
+mod beating;
+mod looks;
+mod weighing;
+
 use std::mem;
 
 use hashbrown::{HashMap, HashSet};
@@ -8,21 +12,9 @@ use super::answering::Answering;
 use super::facts::Facts;
 use super::log::Log;
 use super::own::{Own, Silent};
-use super::{
-    BEAT_EVERY, FORGOTTEN_AFTER, Holder, IDLE_BEAT_EVERY, Key, LOST_AFTER, MUTE_AFTER, SHARED_OUT,
-    Said, TOLD_AGAIN_AFTER, What, is_behind, is_far, part,
-};
-
-/// How a call may come to be admitted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Way {
-    /// By itself, and it is counted as admitted.
-    Silent,
-    /// By [`Desk::ask`].
-    Log,
-    /// Nobody knows what others hold: the log is not heard.
-    Unsure,
-}
+use super::{Holder, Key, LOST_AFTER, MUTE_AFTER, Said, What, is_far, part};
+use looks::Looks;
+pub use weighing::{Way, Weighed};
 
 /// What became of something that was asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,6 +46,8 @@ pub struct Desk {
     next_beat: Option<(u64, i64)>,
     silent: HashMap<Key, Silent>,
     own: HashMap<Key, Own>,
+    /// When heartbeats look at these.
+    looks: Looks,
     /// The keys of these of which something is asked for or may have to be told, and others.
     pub(super) busy: HashSet<Key>,
 }
@@ -73,6 +67,7 @@ impl Desk {
             next_beat: None,
             silent: HashMap::new(),
             own: HashMap::new(),
+            looks: Looks::default(),
             busy: HashSet::new(),
         }
     }
@@ -115,6 +110,7 @@ impl Desk {
     /// What is told of a key, to be changed.
     fn own(&mut self, key: &Key) -> &mut Own {
         self.busy.insert(key.clone());
+        self.looks.now(key);
         self.own.entry(key.clone()).or_default()
     }
 
@@ -145,9 +141,10 @@ impl Desk {
         for key in self.silent.keys() {
             self.own.entry(key.clone()).or_default();
         }
-        for own in self.own.values_mut() {
+        for (key, own) in &mut self.own {
             own.is_to_be_told = true;
             own.room = 0;
+            self.looks.now(key);
         }
         self.busy.extend(self.own.keys().cloned());
     }
@@ -174,56 +171,19 @@ impl Desk {
         self.log.elsewhere(key, &self.me)
     }
 
-    /// The same of every key of which others told anything.
-    pub fn all_elsewhere(&self) -> impl Iterator<Item = (Key, i64)> {
-        let keys = self.log.keys();
-        keys.map(|key| (key.clone(), self.log.elsewhere(key, &self.me)))
-    }
-
-    /// Whether it is time for a heartbeat: every second while there is anything to hold, else every
-    /// four.
-    pub fn is_beat_due(&self, now: i64) -> bool {
-        let is_busy = !self.silent.is_empty() || !self.own.is_empty() || self.share() == 0;
-        let every = if is_busy { BEAT_EVERY } else { IDLE_BEAT_EVERY };
-        self.beat_at.is_none_or(|at| now - at >= every)
+    /// The keys of which others hold something else than before by no record of that key, since this
+    /// was asked last, and what they hold.
+    pub fn take_ceased(&mut self) -> Vec<(Key, i64)> {
+        let keys = self.log.take_ceased().into_iter();
+        keys.map(|key| {
+            let held = self.log.elsewhere(&key, &self.me);
+            (key, held)
+        })
+        .collect()
     }
 
     fn share(&self) -> u32 {
         self.log.share_of(&self.me).min(self.told_share)
-    }
-
-    /// How `amount` of `key` may be admitted. Where it is [`Way::Silent`], it counts as admitted, and
-    /// is to be among what is held before anything else is asked of the desk.
-    pub fn way(&mut self, key: &Key, amount: i64, facts: &impl Facts, now: i64) -> Way {
-        if !self.is_sure(now) {
-            return Way::Unsure;
-        }
-        if let Some(own) = self.own.get_mut(key)
-            && own.room >= amount
-            && own.limit == facts.limit(key)
-        {
-            own.room -= amount;
-            return Way::Silent;
-        }
-        let is_told = self.own.contains_key(key) || self.log.knows(key);
-        if is_told || !is_behind(self.log.seen(), &facts.shown()) {
-            return Way::Log;
-        }
-        let (held, limit) = (facts.held(key), facts.limit(key));
-        let all = self.log.shares_but(&self.me) + self.share();
-        let room = limit - facts.spent(key) - part(limit, all);
-        let known = self.silent.get(key).copied();
-        let mut silent = known.unwrap_or(Silent {
-            used: held,
-            used_since_next: held,
-        });
-        silent.used = silent.used.saturating_add(amount);
-        silent.used_since_next = silent.used_since_next.saturating_add(amount);
-        if room < 0 || silent.used > part(limit, self.share()) {
-            return Way::Log;
-        }
-        self.silent.insert(key.clone(), silent);
-        Way::Silent
     }
 
     /// Asks for `amount` of `key`; [`Self::decide`] tells what becomes of it, by the ticket.
@@ -234,7 +194,8 @@ impl Desk {
     /// What was granted is among what is held now, or is not wanted any more.
     pub fn done(&mut self, key: &str, amount: i64) {
         if let Some(own) = self.own.get_mut(key) {
-            own.promised -= amount;
+            // A desk that was made anew knows nothing of what another one granted.
+            own.promised = (own.promised - amount).max(0);
         }
     }
 
@@ -242,7 +203,7 @@ impl Desk {
     pub fn decide(&mut self, facts: &impl Facts, now: i64) -> Vec<(u64, Decided)> {
         let mut decided = Vec::new();
         let is_sure = self.is_sure(now);
-        let is_seen = is_behind(self.log.seen(), &facts.shown());
+        let is_seen = facts.shows(self.log.seen());
         for key in &self.busy {
             let own = self.own.get_mut(key);
             let Some(own) = own.filter(|own| !own.asking.is_empty()) else {
@@ -329,60 +290,11 @@ impl Desk {
             };
             let record = next_record(&mut self.number, &self.me, what, facts);
             (own.number, own.sent_at, own.place) = (record.number, now, None);
+            own.exceeding = facts.exceeding(key);
             said.push(record);
         }
         busy.retain(|key| self.own.get(key).is_some_and(Own::is_busy));
         self.busy = busy;
-        said
-    }
-
-    /// A heartbeat, to be sent about once a second, behind what must be told before it.
-    pub fn beat(&mut self, facts: &impl Facts, now: i64) -> Vec<Said> {
-        let room = SHARED_OUT - self.log.shares_but(&self.me).min(SHARED_OUT);
-        let even = SHARED_OUT / self.log.live().max(1);
-        let share = match self.is_sure(now) {
-            true => even.min(room),
-            // A newcomer, or one that was away.
-            false => 0,
-        };
-        let (own, busy) = (&mut self.own, &mut self.busy);
-        for key in self.silent.keys() {
-            if facts.held(key) > part(facts.limit(key), share) {
-                own.entry(key.clone()).or_default().is_to_be_told = true;
-                busy.insert(key.clone());
-            }
-        }
-        let (log, me) = (&self.log, &self.me);
-        own.retain(|key, own| {
-            let is_idle = own.asking.is_empty() && own.next.is_empty() && own.promised == 0;
-            let is_held = facts.held(key) > 0;
-            own.is_to_be_told |= is_held && now - own.sent_at > TOLD_AGAIN_AFTER;
-            // What has been spent or given up since is others' to hold. Room for later calls they get
-            // by asking, and it is given back long before the log forgets it.
-            let told = log.told(key, me).map_or(0, |told| told.held + told.asked);
-            own.is_to_be_told |= match own.room + own.asking_room > 0 {
-                true => now - own.sent_at > TOLD_AGAIN_AFTER || own.limit != facts.limit(key),
-                false => told > facts.held(key) + own.promised,
-            };
-            if own.has_news() {
-                busy.insert(key.clone());
-            }
-            is_held || own.has_news() || !is_idle || now - own.sent_at <= FORGOTTEN_AFTER
-        });
-        let mut said = self.tell(facts, now);
-        self.told_share = share;
-        self.beat_at = Some(now);
-        let what = What::Beat { share };
-        let beat = next_record(&mut self.number, &self.me, what, facts);
-        let lost = |(_, sent_at): &mut (u64, i64)| now - *sent_at > MUTE_AFTER / 2;
-        self.next_beat.take_if(lost);
-        if self.next_beat.is_none() {
-            self.next_beat = Some((beat.number, now));
-            for (key, silent) in &mut self.silent {
-                silent.used_since_next = facts.held(key);
-            }
-        }
-        said.push(beat);
         said
     }
 }

@@ -1,15 +1,15 @@
 //! What one partition of the log says up to some place in it: the same for every reader.
 
-use hashbrown::HashMap;
+use std::collections::BTreeSet;
+use std::mem;
+
+use hashbrown::{HashMap, HashSet};
 
 use super::time::{LEAP, LogTime};
 use super::{
     DROPPED_AFTER, FORGOTTEN_AFTER, Holder, Key, SHARED_OUT, SILENT_AT_MOST, SPEAKS_WITHIN, Said,
     Seen, What, part,
 };
-
-/// Accounts of which nobody speaks any more are looked for this often, milliseconds of the log's time.
-const SWEPT_EVERY: i64 = 60_000;
 
 /// A holder that is heard.
 #[derive(Debug)]
@@ -56,12 +56,14 @@ pub(super) struct Log {
     time: LogTime,
     heard: HashMap<Holder, Heard>,
     accounts: HashMap<Key, Account>,
+    /// The accounts, those first of which nobody has spoken for longest.
+    by_age: BTreeSet<(i64, Key)>,
+    /// The keys of which somebody has ceased to hold what it told, by no record of that key.
+    ceased: HashSet<Key>,
     seen: Seen,
     /// Of the log's beginning only the last record of each key is there: nobody is dropped before
     /// all is read.
     is_caught_up: bool,
-    /// When accounts of which nobody speaks any more were looked for last.
-    swept_at: i64,
 }
 
 impl Log {
@@ -78,7 +80,10 @@ impl Log {
             self.has_paused();
         }
         let dropped = match self.time.is_live() {
-            true => self.drop_silent(),
+            true => {
+                self.forget();
+                self.drop_silent()
+            }
             false => Vec::new(),
         };
         let now = self.time.now();
@@ -115,12 +120,9 @@ impl Log {
                 }
             }
             What::Held { key, held, asked } => {
-                let account = self.accounts.get(key);
-                let is_forgotten = account.is_some_and(|account| self.is_forgotten(account));
                 let account = self.accounts.entry(key.clone()).or_default();
-                if is_forgotten {
-                    account.told.clear();
-                }
+                self.by_age.remove(&(account.at, key.clone()));
+                self.by_age.insert((now, key.clone()));
                 account.at = now;
                 let (held, asked) = (*held, *asked);
                 let told = Told { place, held, asked };
@@ -134,7 +136,7 @@ impl Log {
     /// read.
     pub(super) fn begin_again(&mut self) {
         if self.time.is_live() {
-            self.sweep();
+            self.forget();
         }
         self.time.begins();
     }
@@ -150,12 +152,12 @@ impl Log {
         for account in self.accounts.values_mut() {
             account.at = account.at.min(now);
         }
+        self.sort_by_age();
         if let Some(before) = leapt_from {
             self.keep_accounts(before);
         }
-        let dropped = self.drop_silent();
-        self.sweep();
-        dropped
+        self.forget();
+        self.drop_silent()
     }
 
     pub(super) fn is_caught_up(&self) -> bool {
@@ -176,11 +178,23 @@ impl Log {
     fn keep_accounts(&mut self, before: i64) {
         let now = self.time.now();
         let then = before.min(now);
-        self.accounts
-            .retain(|_, account| then - account.at <= FORGOTTEN_AFTER);
-        for account in self.accounts.values_mut() {
+        let ceased = &mut self.ceased;
+        self.accounts.retain(|key, account| {
+            let is_kept = then - account.at <= FORGOTTEN_AFTER;
             account.at = now;
-        }
+            if !is_kept {
+                ceased.insert(key.clone());
+            }
+            is_kept
+        });
+        self.sort_by_age();
+    }
+
+    fn sort_by_age(&mut self) {
+        let accounts = self.accounts.iter();
+        self.by_age = accounts
+            .map(|(key, account)| (account.at, key.clone()))
+            .collect();
     }
 
     /// The first record after all was read comes long after the last one. Nobody is there any more, or
@@ -210,33 +224,43 @@ impl Log {
             self.heard.remove(holder);
         }
         if !dropped.is_empty() {
-            let heard = &self.heard;
-            for account in self.accounts.values_mut() {
+            let (heard, by_age, ceased) = (&self.heard, &mut self.by_age, &mut self.ceased);
+            self.accounts.retain(|key, account| {
+                let before = account.told.len();
                 account.told.retain(|holder, _| heard.contains_key(holder));
-            }
-        }
-        if !dropped.is_empty() || (now - self.swept_at).abs() > SWEPT_EVERY {
-            self.sweep();
+                if account.told.len() < before {
+                    ceased.insert(key.clone());
+                }
+                let is_kept = !account.told.is_empty();
+                if !is_kept {
+                    by_age.remove(&(account.at, key.clone()));
+                }
+                is_kept
+            });
         }
         dropped
     }
 
-    /// There may be many: they are not looked through for each record.
-    fn sweep(&mut self) {
+    /// Accounts of which nobody has spoken for so long count as gone.
+    fn forget(&mut self) {
         let now = self.time.now();
-        self.swept_at = now;
-        self.accounts
-            .retain(|_, account| now - account.at <= FORGOTTEN_AFTER && !account.told.is_empty());
+        let is_over = |(at, _): &(i64, Key)| now - at > FORGOTTEN_AFTER;
+        while self.by_age.first().is_some_and(is_over)
+            && let Some((_, key)) = self.by_age.pop_first()
+        {
+            self.accounts.remove(&key);
+            self.ceased.insert(key);
+        }
     }
 
-    /// Whether nobody has spoken of it for so long that it counts as gone.
-    fn is_forgotten(&self, account: &Account) -> bool {
-        self.time.is_live() && self.time.now() - account.at > FORGOTTEN_AFTER
+    /// The keys of which somebody has ceased to hold what it told since this was asked last, by no
+    /// record of that key: it is gone, or nobody spoke of the key for long.
+    pub(super) fn take_ceased(&mut self) -> HashSet<Key> {
+        mem::take(&mut self.ceased)
     }
 
     fn account(&self, key: &str) -> Option<&Account> {
-        let account = self.accounts.get(key)?;
-        (!self.is_forgotten(account)).then_some(account)
+        self.accounts.get(key)
     }
 
     /// Which entries those who spoke had read.
@@ -268,10 +292,9 @@ impl Log {
     }
 
     /// The keys of which anything was told.
+    #[cfg(test)]
     pub(super) fn keys(&self) -> impl Iterator<Item = &Key> {
-        let accounts = self.accounts.iter();
-        let known = accounts.filter(|(_, account)| !self.is_forgotten(account));
-        known.map(|(key, _)| key)
+        self.accounts.keys()
     }
 
     pub(super) fn share_of(&self, holder: &Holder) -> u32 {

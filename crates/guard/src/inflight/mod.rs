@@ -36,7 +36,7 @@ mod time;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-pub use desk::{Decided, Desk, Way};
+pub use desk::{Decided, Desk, Way, Weighed};
 pub use facts::Facts;
 
 /// `{budget}|{scope}`.
@@ -113,7 +113,7 @@ fn is_far(spent: i64, most: i64, limit: i64) -> bool {
 }
 
 /// Whether everything in `these` is in `those`.
-fn is_behind(these: &Seen, those: &Seen) -> bool {
+pub fn is_behind(these: &Seen, those: &Seen) -> bool {
     these.iter().all(|(partition, offset)| {
         let known = those.get(partition);
         known.is_some_and(|known| known >= offset)

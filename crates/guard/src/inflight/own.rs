@@ -31,6 +31,8 @@ pub(super) struct Own {
     pub(super) room: i64,
     /// The limit by which that was found out.
     pub(super) limit: i64,
+    /// By how much calls might pass it, as the record that was sent last says.
+    pub(super) exceeding: i64,
     /// Somebody waits to hear what is held, or something was asked for that nobody wants.
     pub(super) is_to_be_told: bool,
     /// Others have asked, and may want less to be held here.

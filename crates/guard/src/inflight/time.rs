@@ -304,4 +304,20 @@ mod tests {
         told.hold(601_000, "b.1");
         assert_eq!(told.held(), 7);
     }
+
+    #[test]
+    fn of_what_is_shown_only_keys_change_that_somebody_has_ceased_to_hold() {
+        let mut told = Told::new();
+        let (key, held, asked) = (Key::from("b|other"), 3, 0);
+        told.hold(0, "a.1");
+        told.say(0, "gone.1", What::Held { key, held, asked });
+        let mut ceased = Vec::new();
+        for second in 1..=601 {
+            told.beat(second * 1_000, "a.1");
+            let keys = told.log.take_ceased().into_iter();
+            ceased.extend(keys.map(|key| (second, key)));
+        }
+        let other = (16, Key::from("b|other"));
+        assert_eq!(ceased, [other, (601, Key::from("b|acme"))]);
+    }
 }

@@ -4,6 +4,7 @@
 mod array;
 mod frames;
 mod members;
+mod pruned;
 mod sse;
 
 use bytes::{Bytes, BytesMut};
@@ -11,6 +12,7 @@ use bytes::{Bytes, BytesMut};
 pub(crate) use array::Elements;
 pub(crate) use frames::Frames;
 pub(crate) use members::Members;
+pub(crate) use pruned::Pruned;
 pub(crate) use sse::{Events, data_of};
 
 /// A piece longer than this is passed on without being read.

@@ -33,17 +33,19 @@ async fn what_cannot_be_metered_is_refused_where_it_is_said_so() {
     })
     .await;
     for (path, wanted) in [
-        ("/openai/v1/batches", 403),
+        ("/gemini/v1/projects/p/locations/l/batchPredictionJobs", 403),
         ("/gemini/v1beta/models/m:predict", 403),
         ("/openai/v1/threads/t/runs", 403),
         ("/openai/v1/files", 200),
+        ("/openai/v1/batches", 200),
+        ("/anthropic/v1/messages/batches", 200),
         ("/anthropic/v1/messages/count_tokens", 200),
     ] {
         let response = bench.post(path, &[], r#"{"model":"m"}"#).await;
         assert_eq!(response.status(), wanted, "{path}");
     }
     assert_eq!(bench.get("/openai/v1/batches/b").await.status(), 200);
-    assert_eq!(bench.asked().len(), 3);
+    assert_eq!(bench.asked().len(), 5);
 }
 
 #[tokio::test]

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod background;
+mod batches;
 mod estimates;
 mod hostile;
 mod keys;

@@ -302,3 +302,69 @@ async fn pages_that_are_read_and_rankings_by_the_usual_model_are_counted() {
     let response = bench.post("/openai/v2/rerank", &[], body).await;
     assert_eq!(response.status(), 400);
 }
+
+#[tokio::test]
+async fn images_of_imagen_are_counted_and_what_was_filtered_costs_nothing() {
+    let bench = bench().await;
+    let path = "/gemini/v1beta/models/imagen-4.0-generate-001:predict";
+    let body = r#"{"instances":[{"prompt":"x"}],"parameters":{"sampleCount":3}}"#;
+    let filtered = json!({"raiFilteredReason": "no"});
+    let image = json!({"mimeType": "image/png", "bytesBase64Encoded": "eA=="});
+    for answer in [
+        json!({}),
+        json!({"predictions": [filtered]}),
+        json!({"predictions": [image, filtered, image]}),
+    ] {
+        bench.will_answer(Answer::json(200, &answer));
+        let response = bench.post(path, &[], body).await;
+        assert_eq!(text(response).await, answer.to_string());
+    }
+    let no_json = Answer::whole(200, "application/json", b"images".to_vec());
+    bench.will_answer(no_json);
+    text(bench.post(path, &[], body).await).await;
+    let events = bench.events(2).await;
+    assert_eq!(events.len(), 2);
+    for (event, images) in events.iter().zip(["2", "3"]) {
+        let data = &event["data"];
+        assert_eq!(data["units"], json!({"images": images}));
+        assert_eq!(data["operation"], "image_generation");
+        assert_eq!(data["model"], "imagen-4.0-generate-001");
+    }
+    let hiding = format!("{path}?fields=predictions.mimeType");
+    assert_eq!(bench.post(&hiding, &[], body).await.status(), 400);
+}
+
+#[tokio::test]
+async fn a_video_is_counted_by_its_seconds_once_it_is_done() {
+    let bench = bench().await;
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    let now = now.unwrap().as_secs();
+    // One that has failed costs nothing.
+    let failed = json!({"id": "video_0", "status": "failed", "created_at": now, "seconds": "8"});
+    bench.will_answer(Answer::json(200, &failed));
+    text(bench.get("/openai/v1/videos/video_0").await).await;
+    let video = |status: &str| {
+        json!({"id": "video_1", "object": "video", "model": "sora-2-pro", "status": status,
+            "created_at": now, "seconds": "8", "size": "1024x1792"})
+    };
+    bench.will_answer(Answer::json(200, &video("queued")));
+    let body = r#"{"model":"sora-2-pro","prompt":"x","seconds":"8","size":"1024x1792"}"#;
+    let customer = [("x-spendfuse-customer", "c-42")];
+    text(bench.post("/openai/v1/videos", &customer, body).await).await;
+    for status in ["in_progress", "completed", "completed"] {
+        bench.will_answer(Answer::json(200, &video(status)));
+        let told = text(bench.get("/openai/v1/videos/video_1").await).await;
+        assert_eq!(told, video(status).to_string());
+    }
+    let events = bench.events(2).await;
+    assert_eq!(events.len(), 2);
+    assert_eq!(events[0], events[1]);
+    assert_eq!(cost(&events[0]), Nanos::from_dollars(4));
+    let data = &events[0]["data"];
+    assert_eq!(data["customer"], "c-42");
+    assert_eq!(
+        data["units"],
+        json!({"video_seconds": "8", "size": "1024x1792"})
+    );
+    assert_eq!(data["operation"], "video_generation");
+}

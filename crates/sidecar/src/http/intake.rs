@@ -170,6 +170,9 @@ fn is_json(headers: &HeaderMap) -> bool {
     let Some(content_type) = headers.get(header::CONTENT_TYPE) else {
         return true;
     };
+    if content_type == "application/json" {
+        return true;
+    }
     let Ok(content_type) = content_type.to_str() else {
         return false;
     };

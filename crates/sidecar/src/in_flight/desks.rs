@@ -5,15 +5,16 @@ use std::time::Duration;
 use hashbrown::HashMap;
 use spendfuse_domain::routing::partition_of;
 use spendfuse_guard::Met;
-use spendfuse_guard::inflight::{Decided, Desk, Key, Way};
+use spendfuse_guard::inflight::{Decided, Desk, Key, Way, Weighed};
 use tokio::sync::oneshot;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout_at};
 
 use super::{InFlight, View};
 
-/// A call that hears nothing at all of what it asked for by then is refused. Where the log is not heard
+/// A call that has not heard of all that it asked for by then, whatever it meets, is refused: its
+/// caller waits half a second longer, and may let it go. Where the log is not heard
 /// for so long that this sidecar is stale, it is told earlier, and follows the budget's `on_stale`.
-const LONGEST_WAIT: Duration = Duration::from_secs(2);
+pub(super) const LONGEST_WAIT: Duration = Duration::from_secs(2);
 
 #[derive(Default)]
 pub(super) struct Desks {
@@ -38,39 +39,35 @@ impl Desks {
         self.by_partition.get_mut(partition as usize)
     }
 
-    /// How what a call counts in a budget is admitted.
-    fn way(&mut self, met: &Met, view: &View<'_>, now: i64) -> Way {
-        let desk = self.desk_of(&met.key);
-        desk.map_or(Way::Unsure, |desk| {
-            desk.way(&met.key, met.amount, view, now)
-        })
+    /// How what a call counts in a budget may be admitted; `None` before the topic is known.
+    fn weigh(&mut self, met: &Met, view: &View<'_>, now: i64) -> Option<Weighed> {
+        let desk = self.desk_of(&met.key)?;
+        Some(desk.weigh(&met.key, met.amount, view, now))
     }
 
-    /// Counts what may be admitted without asking as admitted; returns what may not any more.
-    pub(super) fn count<'m>(
+    /// Asks for what may not be admitted without, and counts nothing; where nothing is asked, counts
+    /// all as admitted.
+    pub(super) fn ask_where_needed<'m>(
         &mut self,
         met: impl Iterator<Item = &'m Met>,
         view: &View<'_>,
         now: i64,
-    ) -> Vec<Key> {
-        met.filter(|met| self.way(met, view, now) == Way::Log)
-            .map(|met| met.key.clone())
-            .collect()
-    }
-
-    /// Asks for what may not be admitted without; where nothing is asked, all is counted as admitted.
-    pub(super) fn ask_where_needed(
-        &mut self,
-        met: &[Met],
-        view: &View<'_>,
-        now: i64,
     ) -> Vec<(Met, Answer)> {
         let mut asked = Vec::new();
+        let mut others: Vec<(&Met, Weighed)> = Vec::new();
         for met in met {
-            match self.way(met, view, now) {
-                Way::Silent => {}
-                Way::Unsure => asked.extend(met.blocks_unsure.then(|| (met.clone(), None))),
+            let weighed = self.weigh(met, view, now);
+            match weighed.map_or(Way::Unsure, |weighed| weighed.way()) {
                 Way::Log => asked.push((met.clone(), Some(self.ask(met)))),
+                Way::Unsure if met.blocks_unsure => asked.push((met.clone(), None)),
+                Way::Silent | Way::Unsure => others.extend(weighed.map(|weighed| (met, weighed))),
+            }
+        }
+        if asked.is_empty() {
+            for (met, weighed) in others {
+                if let Some(desk) = self.desk_of(&met.key) {
+                    desk.admit(&met.key, met.amount, weighed);
+                }
             }
         }
         asked
@@ -116,12 +113,12 @@ impl<'a> Asked<'a> {
         }
     }
 
-    /// What was decided. What is granted is the caller's to give back.
-    pub(super) async fn decided(&mut self) -> Decided {
+    /// What was decided until then. What is granted is the caller's to give back.
+    pub(super) async fn decided(&mut self, until: Instant) -> Decided {
         let Some(answer) = &mut self.answer else {
             return Decided::Unsure;
         };
-        let waited = timeout(LONGEST_WAIT, answer).await;
+        let waited = timeout_at(until, answer).await;
         let Ok(decided) = waited else {
             return Decided::Refused;
         };
@@ -153,6 +150,9 @@ pub(super) struct Granted<'a> {
 
 impl Drop for Granted<'_> {
     fn drop(&mut self) {
+        if self.parts.is_empty() {
+            return;
+        }
         let mut desks = self.in_flight.desks();
         for (key, amount) in &self.parts {
             desks.done(key, *amount);
@@ -177,19 +177,29 @@ mod tests {
     use super::super::Positions;
     use super::*;
 
-    const KEY: &str = "cap|acme";
+    const CAP: &str = "cap|acme";
+    const WIDE: &str = "wide|acme";
     const HALF: i64 = 500_000_000;
+    const CENT: i64 = 10_000_000;
 
     /// A sidecar that hears itself in a topic of one partition. Its budget is one dollar.
     fn joined() -> Arc<InFlight> {
+        joined_with(&[("cap", "1.00")], 1)
+    }
+
+    /// Its budgets and their limits, and how many heartbeats it has heard; with the second it has its
+    /// share, half of each limit.
+    fn joined_with(budgets: &[(&str, &str)], beats: usize) -> Arc<InFlight> {
         let (mut writer, guard) = Guard::new(GuardConfig::new(1));
-        let record = json!({
-            "v": 1, "id": "cap", "scope": {"workspace": "acme"}, "limit": "1.00",
-            "window": "lifetime", "timezone": "UTC", "counted_from": "2026-01-01T00:00:00Z",
-            "steps": [{"at": 100, "do": "block"}],
-        });
-        let record = serde_json::to_vec(&record).unwrap();
-        writer.apply_budget("cap", Some(&record), 1).unwrap();
+        for (version, (id, limit)) in (1..).zip(budgets) {
+            let record = json!({
+                "v": 1, "id": id, "scope": {"workspace": "acme"}, "limit": limit,
+                "window": "lifetime", "timezone": "UTC", "counted_from": "2026-01-01T00:00:00Z",
+                "steps": [{"at": 100, "do": "block"}],
+            });
+            let record = serde_json::to_vec(&record).unwrap();
+            writer.apply_budget(id, Some(&record), version).unwrap();
+        }
         writer.publish(UnixMillis(0));
         let in_flight = InFlight::open(
             &KafkaConfig::new("127.0.0.1:1", "test"),
@@ -202,12 +212,14 @@ mod tests {
         .unwrap();
         in_flight.expect_partitions(1);
         in_flight.caught_up();
-        let said = {
-            let (view, now) = (in_flight.view(), in_flight.monotonic());
-            in_flight.desks().by_partition[0].beat(&view, now)
-        };
-        for said in &said {
-            in_flight.take(0, 0, 0, said);
+        for _ in 0..beats {
+            let said = {
+                let (view, now) = (in_flight.view(), in_flight.monotonic());
+                in_flight.desks().by_partition[0].beat(&view, now)
+            };
+            for said in &said {
+                in_flight.take(0, 0, 0, said);
+            }
         }
         in_flight.joining.ends();
         in_flight
@@ -215,7 +227,11 @@ mod tests {
 
     /// The log has the record by which the sidecar asks, its `number`th.
     fn hear(in_flight: &InFlight, number: u64, held: i64, asked: i64) {
-        let key = Key::from(KEY);
+        hear_of(in_flight, CAP, number, held, asked);
+    }
+
+    fn hear_of(in_flight: &InFlight, key: &str, number: u64, held: i64, asked: i64) {
+        let key = Key::from(key);
         let said = Said {
             holder: in_flight.names.holder(),
             number,
@@ -226,6 +242,26 @@ mod tests {
         in_flight.turn();
     }
 
+    /// Whether a call of so much may be made.
+    async fn reserve(in_flight: Arc<InFlight>, nanos: i64) -> bool {
+        let estimate = Spend {
+            cost: Nanos::new(nanos.into()),
+            tokens: 0,
+            calls: 1,
+        };
+        let request = CheckRequest {
+            attribution: Attribution {
+                workspace: "acme".into(),
+                ..Attribution::default()
+            },
+            estimate,
+            ..CheckRequest::default()
+        };
+        let expected = Expected::given(estimate);
+        let reserved = in_flight.reserve(&request, expected, 60_000).await;
+        reserved.unwrap().hold.is_some()
+    }
+
     async fn begin(mut call: Pin<&mut impl Future<Output = bool>>) {
         let begun = poll_fn(|context| Poll::Ready(call.as_mut().poll(context)));
         assert_eq!(begun.await, Poll::Pending);
@@ -234,27 +270,7 @@ mod tests {
     #[tokio::test]
     async fn what_was_granted_to_a_call_that_is_gone_is_given_back() {
         let in_flight = joined();
-        let reserve = |nanos: i64| {
-            let in_flight = Arc::clone(&in_flight);
-            async move {
-                let estimate = Spend {
-                    cost: Nanos::new(nanos.into()),
-                    tokens: 0,
-                    calls: 1,
-                };
-                let request = CheckRequest {
-                    attribution: Attribution {
-                        workspace: "acme".into(),
-                        ..Attribution::default()
-                    },
-                    estimate,
-                    ..CheckRequest::default()
-                };
-                let expected = Expected::given(estimate);
-                let reserved = in_flight.reserve(&request, expected, 60_000).await;
-                reserved.unwrap().hold.is_some()
-            }
-        };
+        let reserve = |nanos: i64| reserve(Arc::clone(&in_flight), nanos);
         // Its client goes away after it was told yes, and before it hears it.
         let mut gone = Box::pin(reserve(HALF));
         begin(gone.as_mut()).await;
@@ -264,5 +280,47 @@ mod tests {
         begin(call.as_mut()).await;
         hear(&in_flight, 3, 0, 2 * HALF);
         assert!(call.await, "all of the budget is free");
+    }
+
+    #[tokio::test]
+    async fn a_call_that_waits_for_one_budget_uses_others_once() {
+        let in_flight = joined_with(&[("cap", "1.00"), ("wide", "2.00")], 2);
+        // More than the share of the one, and not of the other.
+        let mut call = Box::pin(reserve(Arc::clone(&in_flight), 60 * CENT));
+        begin(call.as_mut()).await;
+        hear(&in_flight, 3, 0, 60 * CENT);
+        assert!(
+            call.await,
+            "of the other a dollar may be held without asking"
+        );
+    }
+
+    #[tokio::test]
+    async fn what_is_used_up_meanwhile_is_asked_for() {
+        let in_flight = joined_with(&[("cap", "1.00"), ("wide", "2.00")], 2);
+        let mut call = Box::pin(reserve(Arc::clone(&in_flight), 60 * CENT));
+        begin(call.as_mut()).await;
+        let way = {
+            let (view, now) = (in_flight.view(), in_flight.monotonic());
+            let mut desks = in_flight.desks();
+            desks.by_partition[0].way(&Key::from(WIDE), 90 * CENT, &view, now)
+        };
+        assert_eq!(way, Way::Silent);
+        hear(&in_flight, 3, 0, 60 * CENT);
+        begin(call.as_mut()).await;
+        hear_of(&in_flight, WIDE, 4, 0, 100 * CENT);
+        assert!(call.await, "there is room for it");
+    }
+
+    #[tokio::test]
+    async fn a_call_that_hears_nothing_waits_once_whatever_it_meets() {
+        let in_flight = joined_with(&[("cap", "1.00"), ("wide", "1.00")], 1);
+        let began = Instant::now();
+        assert!(!reserve(in_flight, CENT).await);
+        let waited = began.elapsed();
+        assert!(
+            (LONGEST_WAIT..LONGEST_WAIT * 3 / 2).contains(&waited),
+            "{waited:?}"
+        );
     }
 }

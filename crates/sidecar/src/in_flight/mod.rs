@@ -13,7 +13,7 @@ mod settled;
 mod wire;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use metrics::{counter, histogram};
 use spendfuse_broken::{Break, is_broken};
@@ -22,9 +22,10 @@ use spendfuse_bus::{BusError, Condition, KafkaConfig, Part};
 use spendfuse_domain::Topics;
 use spendfuse_domain::UnixMillis;
 use spendfuse_guard::inflight::{Decided, Desk, Facts, Holder, Key, Said, Seen, What};
-use spendfuse_guard::{CheckRequest, Clock, Expected, Guard, NotReserved, Reserving, State};
+use spendfuse_guard::{CheckRequest, Clock, Expected, Guard, Met, NotReserved, Reserving, State};
+use tokio::time::Instant;
 
-use desks::{Asked, Desks, Granted};
+use desks::{Asked, Desks, Granted, LONGEST_WAIT};
 pub(crate) use follow::follow;
 use joining::Joining;
 pub(crate) use positions::Positions;
@@ -57,15 +58,33 @@ struct View<'a> {
     guard: &'a Guard,
     positions: &'a Positions,
     now: UnixMillis,
+    /// What a call meets, where it is about one.
+    met: &'a [Met],
+}
+
+impl View<'_> {
+    fn met(&self, key: &str) -> Option<&Met> {
+        self.met.iter().find(|met| &*met.key == key)
+    }
 }
 
 impl Facts for View<'_> {
     fn held(&self, key: &str) -> i64 {
-        self.guard.held_of(key)
+        match self.met(key) {
+            Some(met) => self.guard.held_at(met),
+            None => self.guard.held_of(key),
+        }
     }
 
     fn spent(&self, key: &str) -> i64 {
-        self.guard.spent_of(key, self.now)
+        match self.met(key) {
+            Some(met) => self.guard.spent_at(met, self.now),
+            None => self.guard.spent_of(key, self.now),
+        }
+    }
+
+    fn exceeding(&self, key: &str) -> i64 {
+        self.guard.may_exceed(key)
     }
 
     fn limit(&self, key: &str) -> i64 {
@@ -74,6 +93,10 @@ impl Facts for View<'_> {
 
     fn shown(&self) -> Seen {
         self.positions.shown()
+    }
+
+    fn shows(&self, seen: &Seen) -> bool {
+        self.positions.shows(seen)
     }
 
     fn read(&self) -> Seen {
@@ -115,10 +138,15 @@ impl InFlight {
     }
 
     fn view(&self) -> View<'_> {
+        self.view_of(&[])
+    }
+
+    fn view_of<'a>(&'a self, met: &'a [Met]) -> View<'a> {
         View {
             guard: &self.guard,
             positions: &self.positions,
             now: self.clock.now().wall,
+            met,
         }
     }
 
@@ -142,57 +170,65 @@ impl InFlight {
             let now = self.clock.now();
             guard.reserve_granted(request, &planned, timeout_millis, granted, now)
         };
-        let asked = {
-            let mut desks = self.desks();
-            let asked = desks.ask_where_needed(&met, &self.view(), self.monotonic());
-            if asked.is_empty() {
-                // Before the desks are asked anything else, what is counted is held.
-                return reserve(&[]);
-            }
-            asked
-        };
-        let asked = asked.into_iter().map(|one| Asked::new(self, one));
-        // All from now on: what is granted meanwhile must be given back, too.
-        let asked: Vec<Asked<'_>> = asked.collect();
-        counter!(IN_FLIGHT_ASKED).increment(1);
-        let began = Instant::now();
-        self.turn();
         let mut granted = Granted {
             in_flight: self,
             parts: Vec::new(),
         };
-        let mut refused: Vec<Key> = Vec::new();
-        for mut asked in asked {
-            let decided = asked.decided().await;
-            let met = &asked.met;
-            match decided {
-                Decided::Granted => granted.parts.push((met.key.clone(), met.amount)),
-                Decided::Refused => refused.push(met.key.clone()),
-                // By what is known here, or as the budget says.
-                Decided::Unsure if met.blocks_unsure => refused.push(met.key.clone()),
-                Decided::Unsure => counter!(IN_FLIGHT_UNSURE).increment(1),
-            }
-        }
-        histogram!(IN_FLIGHT_SECONDS).record(began.elapsed().as_secs_f64());
-        let refuse = |keys: &[Key]| guard.refuse(request, &planned, keys, self.clock.now());
-        if !refused.is_empty() {
-            if is_broken(Break::RollbackForgotten) {
-                std::mem::forget(granted);
-            }
-            return Ok(refuse(&refused));
-        }
-        let keys: Vec<Key> = granted.parts.iter().map(|(key, _)| key.clone()).collect();
-        let mut desks = self.desks();
-        // What may be admitted by itself is counted as admitted when it is held, not before.
-        let silent = { met.iter() }.filter(|met| !keys.contains(&met.key));
-        let late = desks.count(silent, &self.view(), self.monotonic());
-        let reserved = match late.is_empty() {
-            true => reserve(&keys),
-            false => Ok(refuse(&late)),
+        // Of these nobody can tell what others hold.
+        let mut unsure: Vec<Key> = Vec::new();
+        let mut began: Option<Instant> = None;
+        let tell_wait = |began: &Instant| {
+            histogram!(IN_FLIGHT_SECONDS).record(began.elapsed().as_secs_f64());
         };
-        drop(desks);
-        drop(granted);
-        reserved
+        // Who waits for one budget may have to ask for another, which was far from its limit before.
+        loop {
+            let keys: Vec<Key> = granted.parts.iter().map(|(key, _)| key.clone()).collect();
+            let asked = {
+                let is_open = |met: &&Met| !keys.contains(&met.key) && !unsure.contains(&met.key);
+                let open = met.iter().filter(is_open);
+                let (view, now) = (self.view_of(&met), self.monotonic());
+                let mut desks = self.desks();
+                let asked = desks.ask_where_needed(open, &view, now);
+                if asked.is_empty() {
+                    // Before the desks are asked anything else, what is counted is held.
+                    let reserved = reserve(&keys);
+                    drop(desks);
+                    began.iter().for_each(tell_wait);
+                    return reserved;
+                }
+                asked
+            };
+            let asked = asked.into_iter().map(|one| Asked::new(self, one));
+            // All from now on: what is granted meanwhile must be given back, too.
+            let asked: Vec<Asked<'_>> = asked.collect();
+            if began.is_none() {
+                counter!(IN_FLIGHT_ASKED).increment(1);
+            }
+            let until = *began.get_or_insert_with(Instant::now) + LONGEST_WAIT;
+            self.turn();
+            let mut refused: Vec<Key> = Vec::new();
+            for mut asked in asked {
+                let decided = asked.decided(until).await;
+                let met = &asked.met;
+                match decided {
+                    Decided::Granted => granted.parts.push((met.key.clone(), met.amount)),
+                    Decided::Refused => refused.push(met.key.clone()),
+                    // By what is known here, or as the budget says.
+                    Decided::Unsure if met.blocks_unsure => refused.push(met.key.clone()),
+                    Decided::Unsure => {
+                        counter!(IN_FLIGHT_UNSURE).increment(1);
+                        unsure.push(met.key.clone());
+                    }
+                }
+            }
+            if !refused.is_empty() {
+                began.iter().for_each(tell_wait);
+                if is_broken(Break::RollbackForgotten) {
+                    std::mem::forget(granted);
+                }
+                return Ok(guard.refuse(request, &planned, &refused, self.clock.now()));
+            }
+        }
     }
 
     /// Decides what can be decided, and says what is to be said.
@@ -284,13 +320,14 @@ impl InFlight {
         }
     }
 
-    /// Holders may have been dropped.
+    /// Holders may have been dropped, or nobody has spoken of a key for long.
     fn show_elsewhere(&self) {
-        let desks = self.desks();
-        let known: Vec<(Key, i64)> = { desks.by_partition.iter() }
-            .flat_map(Desk::all_elsewhere)
-            .collect();
-        self.guard.replace_elsewhere(&known);
+        let mut desks = self.desks();
+        for desk in &mut desks.by_partition {
+            for (key, held) in desk.take_ceased() {
+                self.guard.set_elsewhere(&key, held);
+            }
+        }
     }
 
     fn expect_partitions(&self, count: u32) {
@@ -301,6 +338,7 @@ impl InFlight {
             desks.by_partition = (0..count).map(desk).collect();
             // They belong to desks that are gone.
             desks.waiting.clear();
+            self.guard.replace_elsewhere(&[]);
         }
     }
 

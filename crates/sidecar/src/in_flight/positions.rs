@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use spendfuse_guard::inflight::Seen;
+use spendfuse_guard::inflight::{Seen, is_behind};
 use tokio::sync::Notify;
 
 /// By partition, the offset of the last record.
@@ -64,6 +64,11 @@ impl Positions {
 
     pub(crate) fn shown(&self) -> Seen {
         self.lock().shown.clone()
+    }
+
+    /// Whether readers see everything that is in `seen`.
+    pub(crate) fn shows(&self, seen: &Seen) -> bool {
+        is_behind(seen, &self.lock().shown)
     }
 }
 

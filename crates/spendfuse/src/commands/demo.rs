@@ -14,7 +14,7 @@ const DEMO: &str = "spendfuse-demo";
 #[allow(missing_docs)]
 #[derive(Args, Debug)]
 #[command(
-    after_help = "Examples:\n  spendfuse demo\n  spendfuse demo --headless\n  spendfuse demo --set kafka.brokers=kafka-1:9092 --set clickhouse.url=http://clickhouse:8123\n\nWithout a configured Kafka a development stack is started for it (see `make demo`). With one, the\ndemo makes topics and a database of its own there and leaves them behind."
+    after_help = "Examples:\n  spendfuse demo\n  spendfuse demo --headless\n  spendfuse demo --set kafka.brokers=kafka-1:9092 \\\n    --set clickhouse.url=http://clickhouse:8123\n\nWithout a configured Kafka a development stack is started for it (see `make demo`). With one, the\ndemo makes topics and a database of its own there and leaves them behind."
 )]
 pub struct DemoArgs {
     /// Draw nothing; print the summary as JSON

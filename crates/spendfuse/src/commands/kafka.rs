@@ -2,15 +2,17 @@
 
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use spendfuse_bus::{
-    BusError, InputRecord, PartitionRange, committed_offsets, log_ends, read_ranges, topic_ranges,
+    BusError, InputRecord, OutputRecord, PartitionRange, TransactionalWriter, committed_offsets,
+    log_ends, read_ranges, topic_ranges, write_in_one_transaction,
 };
 use spendfuse_domain::UnixMillis;
 use spendfuse_domain::verdict::BlocklistKey;
 
-use super::{Failure, output};
+use super::{Failure, output, signals};
 use crate::settings::Settings;
 
 /// How long a command waits for a broker that does not answer.
@@ -19,6 +21,12 @@ pub const PATIENCE: Duration = Duration::from_secs(8);
 /// so many are looked at, more where none is there. New scopes, and windows that end for all customers
 /// at once, are told as fast as the broker takes them.
 const LAST_RECORDS: [i64; 3] = [2_000, 50_000, 500_000];
+
+/// The transactional id of everybody who writes corrections, without its prefix.
+pub const CORRECT: &str = "correct";
+/// A transaction of theirs takes milliseconds.
+const LEFT_OPEN_AFTER: Duration = Duration::from_secs(3);
+const LOOK_AGAIN: Duration = Duration::from_millis(500);
 
 /// A failure to talk to Kafka, in words that say what to do.
 pub fn failure(settings: &Settings, error: &BusError) -> Failure {
@@ -41,6 +49,64 @@ pub fn failure(settings: &Settings, error: &BusError) -> Failure {
 /// The transactional id of a command that writes: of two that run at once the earlier one fails.
 pub fn transactional_id(settings: &Settings, what: &str) -> String {
     format!("{}-{what}", settings.values.transactional_id_prefix)
+}
+
+/// Takes the word from whoever corrects, re-rates or recovers at this moment: what that one has open is
+/// taken back at once.
+pub fn correcting(settings: &Settings) -> Result<TransactionalWriter, Failure> {
+    let id = transactional_id(settings, CORRECT);
+    TransactionalWriter::open(&settings.kafka(), &id, PATIENCE)
+        .map_err(|error| failure(settings, &error))
+}
+
+/// Takes back what a killed one of them has left open, instead of waiting for its time-out. Whoever is at
+/// work goes on.
+pub fn end_left_open(settings: &Settings) -> Result<(), Failure> {
+    let topic = settings.topics().corrections;
+    let held = held_back(settings, &topic, LEFT_OPEN_AFTER);
+    match held.map_err(|error| failure(settings, &error))?.is_empty() {
+        true => Ok(()),
+        false => correcting(settings).map(drop),
+    }
+}
+
+/// Partitions of `topic` whose committed records end before the log does, and go on doing so for
+/// `patience`: an open transaction holds them back.
+pub fn held_back(
+    settings: &Settings,
+    topic: &str,
+    patience: Duration,
+) -> Result<Vec<usize>, BusError> {
+    let config = settings.kafka();
+    let committed = || -> Result<Vec<i64>, BusError> {
+        let ranges = topic_ranges(&config, topic, None, PATIENCE)?;
+        Ok(ranges.into_iter().map(|range| range.to).collect())
+    };
+    let began = Instant::now();
+    let first = committed()?;
+    let ends = log_ends(&config, topic, PATIENCE)?;
+    loop {
+        let now = committed()?;
+        let held: Vec<usize> = (0..now.len())
+            .filter(|at| now[*at] < ends[*at] && now[*at] == first[*at])
+            .collect();
+        if held.is_empty() || began.elapsed() >= patience {
+            return Ok(held);
+        }
+        thread::park_timeout(LOOK_AGAIN);
+    }
+}
+
+/// Writes all records, or none, as `what`; a signal waits for the end of it.
+pub fn write_together(
+    settings: &Settings,
+    what: &str,
+    records: &[OutputRecord],
+) -> Result<(), Failure> {
+    let id = transactional_id(settings, what);
+    let _open = signals::in_transaction();
+    write_in_one_transaction(&settings.kafka(), &id, records, PATIENCE)
+        .map_err(|error| failure(settings, &error))
 }
 
 /// What a topic holds now.
@@ -122,10 +188,16 @@ pub fn unread(
 /// Whether there is anything but ends of transactions in a stretch.
 fn has_record(settings: &Settings, topic: &str, range: PartitionRange) -> Result<bool, Failure> {
     let mut found = false;
-    read(settings, topic, &[range], &mut |_| {
+    let read = read_ranges(&settings.kafka(), topic, &[range], PATIENCE, &mut |_| {
         found = true;
         ControlFlow::Break(())
-    })?;
+    });
+    match read {
+        Ok(missed) => missed.into_iter().for_each(output::warning),
+        // Held back by an open transaction: whatever it is, it is not read yet.
+        Err(BusError::TimedOut { .. }) => found = true,
+        Err(error) => return Err(failure(settings, &error)),
+    }
     Ok(found)
 }
 

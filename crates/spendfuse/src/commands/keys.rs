@@ -26,7 +26,7 @@ pub struct KeysArgs {
 enum What {
     /// Make a key: it is printed once, and kept nowhere
     #[command(
-        after_help = "Examples:\n  spendfuse keys new checkout --workspace acme\n  spendfuse keys new team-a --workspace acme --upstream openai-a --attribution customer=c-42\n  spendfuse keys new gateway --right check --json\n\nWhat it prints beside the key belongs into spendfuse.toml, or the file that keys_file names; running sidecars and proxies read it within a second."
+        after_help = "Examples:\n  spendfuse keys new checkout --workspace acme\n  spendfuse keys new team-a --workspace acme --upstream openai-a \\\n    --attribution customer=c-42\n  spendfuse keys new gateway --right check --json\n\nWhat it prints beside the key belongs into spendfuse.toml, or the file that keys_file names; running sidecars and proxies read it within a second."
     )]
     New(NewArgs),
     /// List the keys in force, without the keys themselves

@@ -26,6 +26,7 @@ pub mod prices;
 pub mod rebuild;
 pub mod recover;
 pub mod rerate;
+mod signals;
 pub mod topics;
 pub mod validate_config;
 mod warehouse;

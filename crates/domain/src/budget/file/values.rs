@@ -110,11 +110,9 @@ pub(super) fn whole_number(
     let number = only_digits.then(|| text.parse::<u64>().ok()).flatten();
     let within = number.filter(|number| range.contains(number));
     if within.is_none() {
-        let digits: String = text
-            .chars()
-            .filter(|one| !matches!(one, '_' | ',' | ' '))
-            .collect();
-        let meant = digits.parse().ok().filter(|number| range.contains(number));
+        let meant = text.replace(['_', ' '], "");
+        let meant = without_thousands(&meant, ',').and_then(|digits| digits.parse().ok());
+        let meant = meant.filter(|number| range.contains(number));
         let (low, high) = (range.start(), range.end());
         let suggestion = match meant {
             Some(number) => format!("did you mean {number}?"),
@@ -161,13 +159,19 @@ pub(super) fn dollars(node: &Node, name: &str, mistakes: &mut Mistakes) -> Optio
     let is_whole = text.bytes().all(|byte| byte.is_ascii_digit());
     let (message, suggestion) = match Nanos::parse_usd(text) {
         Err(_) => {
-            let bare = |one: &char| !matches!(one, '$' | ',' | '_' | ' ');
-            let meant: String = text.trim_end_matches("USD").chars().filter(bare).collect();
-            let suggestion = match Nanos::parse_usd(&meant) {
-                Ok(_) => quoted(&meant),
-                Err(_) => Some("write dollars as a decimal number such as \"12.50\"".to_owned()),
+            let meant = text.trim_end_matches("USD").replace(['$', '_', ' '], "");
+            let meant = with_point(&meant).filter(|meant| Nanos::parse_usd(&meant.number).is_ok());
+            let message = match &meant {
+                Some(meant) if meant.had_decimal_comma => {
+                    format!("`{name}` has a decimal comma: `{text}`")
+                }
+                _ => format!("`{name}` cannot be `{text}`"),
             };
-            (format!("`{name}` cannot be `{text}`"), suggestion)
+            let suggestion = match &meant {
+                Some(meant) => quoted(&meant.number),
+                None => Some("write dollars as a decimal number such as \"12.50\"".to_owned()),
+            };
+            (message, suggestion)
         }
         Ok(parsed) if parsed.amount < Nanos::ZERO => (
             format!("`{name}` is negative"),
@@ -192,6 +196,47 @@ pub(super) fn dollars(node: &Node, name: &str, mistakes: &mut Mistakes) -> Optio
     None
 }
 
+/// What a number with commas or points between its digits means.
+struct WithPoint {
+    number: String,
+    had_decimal_comma: bool,
+}
+
+/// Reads 1,000.50 and 1.000,50: the mark before the fraction is the last one. A comma alone is taken for
+/// that of thousands only where all groups have three digits. `None` where it can be none of them.
+fn with_point(text: &str) -> Option<WithPoint> {
+    let had_decimal_comma = match (text.rfind(','), text.rfind('.')) {
+        (None, _) => false,
+        (Some(comma), Some(point)) => comma > point,
+        (Some(_), None) => without_thousands(text, ',').is_none(),
+    };
+    let (decimal, thousands) = match had_decimal_comma {
+        true => (',', '.'),
+        false => ('.', ','),
+    };
+    let number = match text.split_once(decimal) {
+        Some((whole, fraction)) => {
+            let whole = without_thousands(whole, thousands)?;
+            format!("{whole}.{fraction}")
+        }
+        None => without_thousands(text, thousands)?,
+    };
+    Some(WithPoint {
+        number,
+        had_decimal_comma,
+    })
+}
+
+/// The digits of a whole number, whose thousands `mark` may separate: 1000000 of 1,000,000.
+fn without_thousands(text: &str, mark: char) -> Option<String> {
+    let has_only_digits = text.chars().all(|one| one == mark || one.is_ascii_digit());
+    let is_grouped = text.split_once(mark).is_none_or(|(first, rest)| {
+        let is_first = (1..=3).contains(&first.len()) && !first.starts_with('0');
+        is_first && rest.split(mark).all(|group| group.len() == 3)
+    });
+    (has_only_digits && is_grouped).then(|| text.replace(mark, ""))
+}
+
 /// A duration such as `15m`, in milliseconds within `range`.
 pub(super) fn duration(
     node: &Node,
@@ -212,4 +257,52 @@ pub(super) fn duration(
         );
     }
     millis
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::budget::file::BudgetsFile;
+
+    /// What is said of a budget with this limit.
+    fn said(limit: &str) -> String {
+        let yaml = format!("budgets: [{{id: a, scope: {{}}, window: day, {limit}}}]");
+        let mistakes = BudgetsFile::parse(&yaml).expect_err("the limit is wrong");
+        mistakes.iter().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn a_decimal_comma_is_named_and_never_read_as_one_of_thousands() {
+        for (limit, meant) in [
+            ("1,50", "1.50"),
+            ("1,5", "1.5"),
+            ("12,3456", "12.3456"),
+            ("0,500", "0.500"),
+            ("$1.000,50", "1000.50"),
+        ] {
+            let told = said(&format!("limit: \"{limit}\""));
+            let wanted =
+                format!("`limit` has a decimal comma: `{limit}`; write `limit: \"{meant}\"`");
+            assert!(told.ends_with(&wanted), "{told}");
+        }
+        for (limit, meant) in [
+            ("1,000.50", "1000.50"),
+            ("1,000", "1000"),
+            ("$ 1,000,000 USD", "1000000"),
+            ("1_000.5", "1000.5"),
+        ] {
+            let told = said(&format!("limit: \"{limit}\""));
+            let wanted = format!("`limit` cannot be `{limit}`; write `limit: \"{meant}\"`");
+            assert!(told.ends_with(&wanted), "{told}");
+        }
+        for limit in ["1,50,5", "1,00.50", "1.5.0", ",", "1,50 EUR"] {
+            let told = said(&format!("limit: \"{limit}\""));
+            assert!(told.ends_with("such as \"12.50\""), "{told}");
+        }
+    }
+
+    #[test]
+    fn a_fraction_of_tokens_is_not_read_as_more_of_them() {
+        assert!(said("limit_tokens: \"1,5\"").contains("write a whole number"));
+        assert!(said("limit_tokens: \"1,000,000\"").contains("did you mean 1000000?"));
+    }
 }

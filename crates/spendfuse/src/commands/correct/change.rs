@@ -116,6 +116,7 @@ pub(super) fn void(
     which: &Which,
     common: &CommonArgs,
 ) -> Result<ExitCode, Failure> {
+    common.end_left_open(settings)?;
     let found = Found::look(settings, which)?;
     let entry = &found.entry;
     let Some(named) = &entry.named_correction else {
@@ -146,6 +147,7 @@ pub(super) fn amend(settings: &Settings, args: &AmendArgs) -> Result<ExitCode, F
             "nothing is said that should stand: name counts (--output-tokens 380), dimensions (--customer c-42) or --cost",
         ));
     }
+    args.common.end_left_open(settings)?;
     let found = match args.common.dry_run {
         true => Found::look(settings, &args.which)?,
         false => Found::look_at_rest(settings, &args.which)?,

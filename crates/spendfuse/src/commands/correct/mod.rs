@@ -19,7 +19,7 @@ use clap::{Args, Subcommand};
 use spendfuse_domain::correction::{EntryPlace, MAX_TEXT_BYTES};
 
 use super::prices::book;
-use super::{Failure, found_wrong, ingest, kafka, output, topics, warehouse};
+use super::{Failure, found_wrong, ingest, kafka, output, signals, topics, warehouse};
 use crate::settings::Settings;
 
 #[derive(Args, Debug)]
@@ -32,12 +32,12 @@ pub struct CorrectArgs {
 enum Action {
     /// Take an entry back: it was sent twice, or never happened; or take a correction back
     #[command(
-        after_help = "Examples:\n  spendfuse correct void --workspace acme --source checkout-api --id chatcmpl-9x --reason 'sent twice' --dry-run\n  spendfuse correct void --address 1/3/4711/0 --reason 'sent twice, see ticket 77'\n\nAn address is epoch/meter_partition/meter_seq/meter_index of a row of table spend. The address of a\ncorrection takes that correction back: what stood before it stands again. The event stays known, and\nis a duplicate when it is sent again. The same command twice changes nothing."
+        after_help = "Examples:\n  spendfuse correct void --workspace acme --source checkout-api \\\n    --id chatcmpl-9x --reason 'sent twice' --dry-run\n  spendfuse correct void --address 1/3/4711/0 --reason 'sent twice, ticket 77'\n\nAn address is epoch/meter_partition/meter_seq/meter_index of a row of table spend. The address of a\ncorrection takes that correction back: what stood before it stands again. The event stays known, and\nis a duplicate when it is sent again. The same command twice changes nothing."
     )]
     Void(VoidArgs),
     /// Let other counts, another attribution or another cost stand for an entry
     #[command(
-        after_help = "Examples:\n  spendfuse correct amend --workspace acme --source agent --id msg_7 --output-tokens 380 --reason 'only the first count was kept'\n  spendfuse correct amend --address 1/3/4711/0 --customer c-42 --feature search --reason 'wrong customer'\n  spendfuse correct amend --address 1/3/4711/0 --cost 0.0125 --reason 'invoice 2026-11'\n\nOther counts, another model or another account are priced by the price book of the entry; --cost\nsays the cost instead. An empty value takes a dimension away: --customer ''. What is told of\nthe call later is not counted, so the command waits until nobody tells more of it."
+        after_help = "Examples:\n  spendfuse correct amend --workspace acme --source agent --id msg_7 \\\n    --output-tokens 380 --reason 'only the first count was kept'\n  spendfuse correct amend --address 1/3/4711/0 --customer c-42 \\\n    --feature search --reason 'wrong customer'\n  spendfuse correct amend --address 1/3/4711/0 --cost 0.0125 --reason invoice\n\nOther counts, another model or another account are priced by the price book of the entry; --cost\nsays the cost instead. An empty value takes a dimension away: --customer ''. What is told of\nthe call later is not counted, so the command waits until nobody tells more of it."
     )]
     Amend(Box<change::AmendArgs>),
     /// Show the corrections of the last days, the latest first
@@ -93,6 +93,14 @@ struct CommonArgs {
 }
 
 impl CommonArgs {
+    /// What a killed command has left open would be waited for.
+    fn end_left_open(&self, settings: &Settings) -> Result<(), Failure> {
+        match self.dry_run {
+            true => Ok(()),
+            false => kafka::end_left_open(settings),
+        }
+    }
+
     fn by(&self) -> Result<String, Failure> {
         who(self.by.as_ref(), self.dry_run)
     }
@@ -124,6 +132,7 @@ pub(super) fn text_of_ledger(text: &str) -> Result<String, String> {
 }
 
 pub fn run(settings: &Settings, args: &CorrectArgs) -> Result<ExitCode, Failure> {
+    signals::end_between_transactions()?;
     match &args.action {
         Action::Void(args) => change::void(settings, &args.which, &args.common),
         Action::Amend(args) => change::amend(settings, args),

@@ -5,7 +5,6 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
-use spendfuse_bus::write_in_one_transaction;
 use spendfuse_domain::budget::{BudgetsRecord, CompiledBudget, Spend};
 use spendfuse_domain::correction::CorrectionRecord;
 use spendfuse_domain::event::{Body, Event};
@@ -13,7 +12,7 @@ use spendfuse_domain::{Amount, Nanos};
 use spendfuse_warehouse::client::quoted;
 
 use super::entry::{Entry, Standing};
-use super::kafka::{self, PATIENCE};
+use super::kafka;
 use super::output::{dollars, grouped};
 use super::record::output_of;
 use super::warehouse::Connection;
@@ -72,9 +71,7 @@ impl Change<'_> {
     pub fn send(&self, written: Vec<u8>, common: &CommonArgs) -> Result<ExitCode, Failure> {
         let settings = self.settings;
         let record = output_of(settings, self.record.entry, written);
-        let id = kafka::transactional_id(settings, "correct");
-        write_in_one_transaction(&settings.kafka(), &id, &[record], PATIENCE)
-            .map_err(|error| kafka::failure(settings, &error))?;
+        kafka::write_together(settings, kafka::CORRECT, &[record])?;
         let outcome = match common.no_wait {
             true => Outcome::Sent,
             false => self.wait()?,

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use clap::Args;
 use serde_json::json;
-use spendfuse_bus::{InputRecord, OutputRecord, topics, write_in_one_transaction};
+use spendfuse_bus::{InputRecord, OutputRecord, topics};
 use spendfuse_domain::event::{RejectReason, decode};
 use spendfuse_warehouse::EventKey;
 
@@ -14,6 +14,7 @@ use super::super::audit::rows_kept_millis;
 use super::super::correct::rest::{once, wait_until_heard};
 use super::super::kafka::PATIENCE;
 use super::super::output::{self, counted, grouped};
+use super::super::signals;
 use super::super::warehouse::Connection;
 use super::records::{self, OWN_HEADERS, Part, Place};
 use super::{Failure, kafka, known_reason};
@@ -44,6 +45,7 @@ pub struct ReplayArgs {
 }
 
 pub fn run(settings: &Settings, args: &ReplayArgs) -> Result<ExitCode, Failure> {
+    signals::end_between_transactions()?;
     let mut tally = Tally::default();
     let mut wanted: HashMap<Place, String> = HashMap::new();
     for event in records::read(settings, &Part::all(settings)?)? {
@@ -236,9 +238,7 @@ impl Replay<'_> {
             return Ok(());
         }
         records.push(records::note(&self.dlq, settled));
-        let id = kafka::transactional_id(self.settings, "dlq-replay");
-        write_in_one_transaction(&self.settings.kafka(), &id, &records, PATIENCE)
-            .map_err(|error| kafka::failure(self.settings, &error))
+        kafka::write_together(self.settings, "dlq-replay", &records)
     }
 }
 

@@ -15,6 +15,7 @@ const HARMFUL_MILLIS: i64 = 60_000;
 /// A processor reports every second; the last report of one that has ended may show up late.
 const REPORT_MILLIS: i64 = 1_000;
 const TWO_REPORTS: Duration = Duration::from_millis(2_500);
+
 /// Compares the brokers' clock with this machine's, by what a running processor reports.
 pub(super) fn of_brokers(settings: &Settings, report: &mut Report) {
     let newest = || kafka::newest_report(settings);
@@ -31,10 +32,11 @@ pub(super) fn of_brokers(settings: &Settings, report: &mut Report) {
         }
         (Ok(_), Ok(last)) => {
             let last = last.map(|at| output::ago(spendfuse_domain::UnixMillis(at), now));
-            report.warning(
+            let last = last.unwrap_or_else(|| "missing".to_owned());
+            report.wrong(
                 "processor",
-                format!("none reports; the last report is {}", last.unwrap_or_else(|| "missing".to_owned())),
-                "start one: spendfuse processor. Until then checks are stale, and the brokers' clock is not known",
+                format!("none reports, so nothing is counted and checks are stale; the last report is {last}"),
+                "start one: spendfuse processor; the brokers' clock is not known until then",
             );
         }
         (Err(error), _) | (_, Err(error)) => {

@@ -1,12 +1,10 @@
 //! How far the roles are, what of their inputs retention removes soon, and what an open transaction
 //! holds back.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use spendfuse_bus::topics::cluster;
-use spendfuse_bus::{
-    BusError, PartitionRange, Shutdown, committed_offsets, log_ends, topic_ranges,
-};
+use spendfuse_bus::{BusError, PartitionRange, committed_offsets, topic_ranges};
 
 use super::super::{kafka, output};
 use super::kafka::retention_millis;
@@ -15,7 +13,6 @@ use crate::settings::Settings;
 
 /// A transaction of ours ends within its time-out of 5 s, and the broker looks every 10 s.
 const TRANSACTION_PATIENCE: Duration = Duration::from_secs(20);
-const LOOK_AGAIN: Duration = Duration::from_millis(500);
 const NOTIFIER: &str = "notifier";
 
 pub(super) fn look(settings: &Settings, report: &mut Report) {
@@ -169,31 +166,16 @@ fn behind(
 
 /// Whether the records that may be read end before the log does, and go on doing so.
 fn open_transaction(settings: &Settings, topic: &str, report: &mut Report) -> Result<(), BusError> {
-    let config = settings.kafka();
-    let began = Instant::now();
-    let stable =
-        |ranges: &[PartitionRange]| -> Vec<i64> { ranges.iter().map(|range| range.to).collect() };
-    let first = stable(&topic_ranges(&config, topic, None, kafka::PATIENCE)?);
-    let ends = log_ends(&config, topic, kafka::PATIENCE)?;
-    loop {
-        let now = stable(&topic_ranges(&config, topic, None, kafka::PATIENCE)?);
-        let held: Vec<usize> = (0..now.len())
-            .filter(|at| now[*at] < ends[*at] && now[*at] == first[*at])
-            .collect();
-        if held.is_empty() {
-            report.ok("transactions", format!("none holds back {topic}"));
-            return Ok(());
-        }
-        if began.elapsed() >= TRANSACTION_PATIENCE {
-            report.wrong(
-                "transactions",
-                format!("an open transaction holds back {topic}, partitions {held:?}: what it holds is not counted"),
-                "kafka-transactions.sh find-hanging, then abort; then spendfuse audit",
-            );
-            return Ok(());
-        }
-        Shutdown::new().wait(LOOK_AGAIN);
+    let held = kafka::held_back(settings, topic, TRANSACTION_PATIENCE)?;
+    match held.is_empty() {
+        true => report.ok("transactions", format!("none holds back {topic}")),
+        false => report.wrong(
+            "transactions",
+            format!("an open transaction holds back {topic}, partitions {held:?}: what it holds is not counted"),
+            "kafka-transactions.sh find-hanging, then abort; then spendfuse audit",
+        ),
     }
+    Ok(())
 }
 
 #[cfg(test)]

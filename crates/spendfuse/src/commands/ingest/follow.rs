@@ -99,7 +99,7 @@ impl Places {
     }
 
     /// How many events the meter has not passed whose next offsets are `positions`.
-    fn beyond(&self, positions: &[Option<i64>]) -> u64 {
+    pub fn beyond(&self, positions: &[Option<i64>]) -> u64 {
         let partitions = self.0.iter().zip(positions);
         let waiting = partitions.flat_map(|(stretches, position)| {
             let position = position.unwrap_or(0);
@@ -191,12 +191,11 @@ impl<'s> Follow<'s> {
         Ok(Some(outcome))
     }
 
-    /// How many events of `places` the meter has not passed yet.
-    pub fn waiting(&self, places: &Places) -> Result<u64, Failure> {
+    /// The offsets that the meter reads next.
+    pub fn positions(&self) -> Result<Vec<Option<i64>>, Failure> {
         let usage = self.settings.topics().usage;
-        let positions = { self.meter.committed(&usage, PATIENCE) }
-            .map_err(|error| kafka::failure(self.settings, &error))?;
-        Ok(places.beyond(&positions))
+        let positions = self.meter.committed(&usage, PATIENCE);
+        positions.map_err(|error| kafka::failure(self.settings, &error))
     }
 
     /// How many events still wait when the meter has passed them or stands still.
@@ -204,7 +203,7 @@ impl<'s> Follow<'s> {
         let mut least = u64::MAX;
         let mut moved = Instant::now();
         loop {
-            let waiting = self.waiting(places)?;
+            let waiting = places.beyond(&self.positions()?);
             if waiting < least {
                 least = waiting;
                 moved = Instant::now();

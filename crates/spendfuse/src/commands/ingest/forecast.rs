@@ -2,6 +2,7 @@
 //! change by it.
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 
 use serde::Serialize;
 use spendfuse_domain::budget::{Compared, CompiledBudget, Spend};
@@ -22,9 +23,12 @@ const MOST_PRINTED: usize = 100;
 /// A budget, by its place, and the scope in which an event counts in a window that is open.
 pub type Met = (usize, String);
 
+/// Budgets, each with its window that is open.
+pub type OpenWindows = Arc<[(CompiledBudget, Window)]>;
+
 /// The open windows, how they stand, and what comes on top.
 pub struct Forecast {
-    budgets: Vec<(CompiledBudget, Window)>,
+    budgets: OpenWindows,
     /// What readers of the blocklist know, by budget and scope.
     known: HashMap<(String, String), BlocklistEntry>,
     added: BTreeMap<Met, Added>,
@@ -61,6 +65,17 @@ pub struct WindowChange {
     pub scope: String,
     pub window: String,
     pub change_usd: Nanos,
+}
+
+/// Where `event` counts.
+pub fn met(budgets: &[(CompiledBudget, Window)], event: &Event<'_>) -> Vec<Met> {
+    let budgets = budgets.iter().enumerate();
+    let met = budgets.filter_map(|(place, (compiled, window))| {
+        let is_open = window.start <= event.time && window.end.is_none_or(|end| event.time < end);
+        let scope = is_open.then(|| compiled.scope_of(&event.attribution));
+        Some((place, scope??))
+    });
+    met.collect()
 }
 
 /// How a scope stands.
@@ -136,7 +151,7 @@ impl Forecast {
 
     /// Where the entry of `event` counts, which arrived at `received_at`.
     pub fn met_by_entry(&self, event: &Event<'_>, received_at: UnixMillis) -> Vec<Met> {
-        let mut met = self.met(event);
+        let mut met = met(&self.budgets, event);
         met.retain(|(place, scope)| {
             let (compiled, window) = &self.budgets[*place];
             let key = (compiled.budget.id.to_string(), scope.clone());
@@ -147,16 +162,9 @@ impl Forecast {
         met
     }
 
-    /// Where `event` counts.
-    pub fn met(&self, event: &Event<'_>) -> Vec<Met> {
-        let budgets = self.budgets.iter().enumerate();
-        let met = budgets.filter_map(|(place, (compiled, window))| {
-            let is_open =
-                window.start <= event.time && window.end.is_none_or(|end| event.time < end);
-            let scope = is_open.then(|| compiled.scope_of(&event.attribution));
-            Some((place, scope??))
-        });
-        met.collect()
+    /// The windows, for who looks where events count while others come on top.
+    pub fn open_windows(&self) -> OpenWindows {
+        Arc::clone(&self.budgets)
     }
 
     /// Spend comes on top.

@@ -129,8 +129,12 @@ const LONGEST_LINE: u64 = 16 * 1024 * 1024;
 
 /// The lines of the input, with a progress bar where somebody watches.
 struct InputLines {
-    input: Box<dyn BufRead>,
+    input: Box<dyn BufRead + Send>,
     progress: ProgressBar,
+    /// Bytes that were read.
+    position: u64,
+    /// Whether lines are read long before they are dealt with: whoever does that moves the bar.
+    is_ahead: bool,
     name: String,
     /// Number of the last line, from 1.
     number: u64,
@@ -140,7 +144,7 @@ impl InputLines {
     fn open(args: &IngestArgs) -> Result<Self, Failure> {
         let name = args.file.display().to_string();
         let is_stdin = name == "-";
-        let (input, bytes): (Box<dyn Read>, Option<u64>) = if is_stdin {
+        let (input, bytes): (Box<dyn Read + Send>, Option<u64>) = if is_stdin {
             (Box::new(io::stdin()), None)
         } else {
             let wrong = |error: io::Error| Failure::usage(format!("{name}: {error}"));
@@ -156,6 +160,8 @@ impl InputLines {
         Ok(Self {
             input: Box::new(BufReader::with_capacity(1 << 20, input)),
             progress: progress(bytes),
+            position: 0,
+            is_ahead: false,
             name: if is_stdin {
                 "standard input".to_owned()
             } else {
@@ -185,7 +191,10 @@ impl InputLines {
                 return Ok(false);
             }
             self.number += 1;
-            self.progress.inc(read);
+            self.position += read;
+            if !self.is_ahead {
+                self.progress.inc(read);
+            }
             if self.number == 1 && line.starts_with(b"\xef\xbb\xbf") {
                 line.drain(..3);
             }
@@ -220,6 +229,8 @@ mod tests {
         let mut lines = InputLines {
             input: Box::new(io::Cursor::new(text)),
             progress: ProgressBar::hidden(),
+            position: 0,
+            is_ahead: false,
             name: "a test".to_owned(),
             number: 0,
         };

@@ -211,6 +211,11 @@ impl<'a> Sending<'a> {
         )))
     }
 
+    /// Events that wait for their acknowledgement.
+    pub(super) fn queued(&self) -> u64 {
+        self.producer.queued() as u64
+    }
+
     pub(super) fn wait_for_all(&self) -> Result<(), Failure> {
         self.producer
             .flush(DELIVERY_TIMEOUT + PATIENCE)

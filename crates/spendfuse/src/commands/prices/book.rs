@@ -185,7 +185,7 @@ fn without_day(settings: &Settings, name: &str) -> Result<Arc<PriceBook>, Failur
     match name {
         "snapshot" => Ok(PriceBook::snapshot()),
         "topic" => in_force(settings),
-        path if Path::new(path).is_file() => from_file(Path::new(path)).map(Arc::new),
+        path if is_file(Path::new(path)) => from_file(Path::new(path)).map(Arc::new),
         version if version == PriceBook::snapshot().version() => Ok(PriceBook::snapshot()),
         version => {
             let mut books = published(settings)?.into_iter();
@@ -198,6 +198,12 @@ fn without_day(settings: &Settings, name: &str) -> Result<Arc<PriceBook>, Failur
             })
         }
     }
+}
+
+/// A file, or what can only be meant as one.
+fn is_file(path: &Path) -> bool {
+    let extension = path.extension().and_then(|one| one.to_str());
+    path.is_file() || matches!(extension, Some("json" | "jsonl"))
 }
 
 /// A compact book, or a price file of a source.

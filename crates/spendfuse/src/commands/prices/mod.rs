@@ -32,7 +32,7 @@ enum Action {
     /// Read price files of LiteLLM, genai-prices or models.dev and put them into force as a new
     /// version, or write it to a file
     #[command(
-        after_help = "Examples:\n  spendfuse prices import model_prices_and_context_window.json\n  spendfuse prices import model_prices_and_context_window.json --out prices.jsonl\n  spendfuse prices import litellm.json genai-prices.json models.dev.json --date 2026-11-22 \\\n    --date 2026-11-20 --date 2026-11-25\n\nOf several files the first that knows a model says what it costs. A later one adds models, and where it\nagrees on what plain input and output cost, rates and days that those before it do not have."
+        after_help = "Examples:\n  spendfuse prices import model_prices_and_context_window.json\n  spendfuse prices import model_prices_and_context_window.json \\\n    --out prices.jsonl\n  spendfuse prices import litellm.json genai-prices.json models.dev.json \\\n    --date 2026-11-22 --date 2026-11-20 --date 2026-11-25\n\nOf several files the first that knows a model says what it costs. A later one adds models, and\nwhere it agrees on what plain input and output cost, rates and days that those before it do not\nhave."
     )]
     Import(import::ImportArgs),
     /// Show the price book, or the models whose provider/model name contains PATTERN
@@ -42,7 +42,7 @@ enum Action {
     Show(show::ShowArgs),
     /// Show the differences of two price books, of two sources or of two days
     #[command(
-        after_help = "Examples:\n  spendfuse prices diff snapshot topic\n  spendfuse prices diff snapshot prices.jsonl\n  spendfuse prices diff litellm.json genai-prices.json --in topic\n  spendfuse prices diff topic@2026-10-01 topic\n\nA book is `snapshot` (inside this program), `topic` (in force), a version in the topic, or a file: one\nthat `prices import --out` wrote, or a source's. With `@DAY` behind it, it has the rates of that day alone,\nand a book without a day beside it those of today."
+        after_help = "Examples:\n  spendfuse prices diff snapshot topic\n  spendfuse prices diff snapshot prices.jsonl\n  spendfuse prices diff litellm.json genai-prices.json --in topic\n  spendfuse prices diff topic@2026-10-01 topic\n\nA book is `snapshot` (inside this program), `topic` (in force), a version in the topic, or a file:\none that `prices import --out` wrote, or a source's. With `@DAY` behind it, it has the rates of\nthat day alone, and a book without a day beside it those of today."
     )]
     Diff(diff::DiffArgs),
     /// Change rates: a new version, made of the one in force and the changes
@@ -57,12 +57,12 @@ enum Action {
     Sync(sync::SyncArgs),
     /// Show what a call costs and why, line by line; does without Kafka where none answers
     #[command(
-        after_help = "Examples:\n  spendfuse prices cost --provider openai --model gpt-4o --format openai.chat \\\n    --usage '{\"prompt_tokens\":1200,\"completion_tokens\":380,\"prompt_tokens_details\":{\"cached_tokens\":800}}'\n  spendfuse prices cost --model claude-sonnet-4-5 --usage '{\"input_tokens\":1000,\"output_tokens\":200}' \\\n    --units '{\"web_search_calls\":\"2\"}' --tier batch"
+        after_help = "Examples:\n  spendfuse prices cost --provider openai --model gpt-4o --format openai.chat \\\n    --usage '{\"prompt_tokens\":1200,\"completion_tokens\":380,\n      \"prompt_tokens_details\":{\"cached_tokens\":800}}'\n  spendfuse prices cost --model claude-sonnet-4-5 \\\n    --usage '{\"input_tokens\":1000,\"output_tokens\":200}' \\\n    --units '{\"web_search_calls\":\"2\"}' --tier batch"
     )]
     Cost(cost::CostArgs),
     /// Show why events cost what they do, in the words of their rows' price_detail, as `cost` does
     #[command(
-        after_help = "Examples:\n  spendfuse prices explain event.json\n  spendfuse prices explain events.ndjson --book snapshot --json\n  spendfuse prices explain --model gpt-4o --usage '{\"input_tokens\":1000}' --tier batch"
+        after_help = "Examples:\n  spendfuse prices explain event.json\n  spendfuse prices explain events.ndjson --book snapshot --json\n  spendfuse prices explain --model gpt-4o --usage '{\"input_tokens\":1000}' \\\n    --tier batch"
     )]
     Explain(cost::CostArgs),
 }

@@ -20,14 +20,14 @@ use spendfuse_domain::Topics;
 use super::output::{self, Side, counted, grouped, print_table, span, table};
 use super::topics::looked;
 use super::warehouse::Connection;
-use super::{Failure, found_wrong, kafka};
+use super::{Failure, found_wrong, kafka, signals};
 use crate::settings::Settings;
 use known::Before;
 use send::{Sending, Taken};
 
 #[derive(Args, Debug)]
 #[command(
-    after_help = "Examples:\n  spendfuse recover --dry-run\n  spendfuse recover\n  spendfuse recover --from spendfuse. --set topic_prefix=grown. --set partitions=24\n\nAfter `spendfuse topics create` has begun the new topics, and before senders and sidecars go on. It may be given again: nothing is brought back twice."
+    after_help = "Examples:\n  spendfuse recover --dry-run\n  spendfuse recover\n  spendfuse recover --from spendfuse. --set topic_prefix=grown. \\\n    --set partitions=24\n\nAfter `spendfuse topics create` has begun the new topics, and before senders and sidecars go on. It may be given again: nothing is brought back twice."
 )]
 pub struct RecoverArgs {
     /// Take budgets and prices over from the topics with this prefix, which are still there and are to
@@ -62,6 +62,7 @@ struct Done {
 }
 
 pub fn run(settings: &Settings, args: &RecoverArgs) -> Result<ExitCode, Failure> {
+    signals::end_between_transactions()?;
     let known = looked(settings)?;
     if let Some(complaint) = known.complaint() {
         return Err(Failure::work(complaint));

@@ -12,6 +12,7 @@ use spendfuse_domain::recovered::{RECOVERED_KEY, RecoveredCall, RecoveredId, Rec
 
 use super::super::Failure;
 use super::super::kafka::{self, PATIENCE};
+use super::super::signals;
 use crate::settings::Settings;
 
 /// Identities in a record, about 50 bytes each.
@@ -61,11 +62,7 @@ impl Taken {
 impl<'s> Sending<'s> {
     /// `is_dry`: nothing is sent.
     pub fn open(settings: &'s Settings, epoch: u32, is_dry: bool) -> Result<Self, Failure> {
-        let open = || {
-            let id = kafka::transactional_id(settings, "correct");
-            TransactionalWriter::open(&settings.kafka(), &id, PATIENCE)
-                .map_err(|error| kafka::failure(settings, &error))
-        };
+        let open = || kafka::correcting(settings);
         Ok(Self {
             settings,
             epoch,
@@ -143,7 +140,9 @@ impl<'s> Sending<'s> {
         let Some(writer) = self.writer.take() else {
             return Ok(());
         };
+        let open = signals::in_transaction();
         let written = writer.write(&self.records);
+        drop(open);
         self.writer = Some(written.map_err(|error| {
             let failure = kafka::failure(self.settings, &error);
             Failure::work(format!(

@@ -1,6 +1,6 @@
 //! Budgets and prices of topics that are left for others.
 
-use spendfuse_bus::{OutputRecord, log_ends, write_in_one_transaction};
+use spendfuse_bus::{OutputRecord, log_ends};
 use spendfuse_domain::Topics;
 
 use super::super::Failure;
@@ -62,9 +62,7 @@ pub fn take_over(
             .collect();
         *taken = records.len();
         if !is_dry {
-            let id = kafka::transactional_id(settings, "recover");
-            write_in_one_transaction(&settings.kafka(), &id, &records, PATIENCE)
-                .map_err(|error| kafka::failure(settings, &error))?;
+            kafka::write_together(settings, "recover", &records)?;
         }
     }
     let [budgets, prices] = taken;

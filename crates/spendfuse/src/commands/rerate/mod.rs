@@ -36,7 +36,7 @@ use super::output::{counted, grouped};
 use super::prices::book;
 use super::topics::looked;
 use super::warehouse::Connection;
-use super::{Failure, budgets, found_wrong, output};
+use super::{Failure, budgets, found_wrong, kafka, output, signals};
 use crate::settings::Settings;
 use filter::{Condition, Filter};
 use judge::{Judge, Why};
@@ -50,7 +50,7 @@ const DEFAULT_RATE: u32 = 2_000;
 
 #[derive(Args, Debug)]
 #[command(
-    after_help = "Examples:\n  spendfuse rerate --where priced=ceiling --dry-run\n  spendfuse rerate --where model=gpt-9 --where model=gpt-9-mini --since 2026-11-01 --yes\n  spendfuse rerate --where workspace=acme --at-book 2026-11-22 --reason 'contract of May' --yes\n\nEntries are chosen by any dimension (workspace, customer, model, tags.team, ...), source, priced,\npriced_as and price_version: of one name any value, of several names each. --dry-run shows what they\nwould cost, by model and workspace, and which verdicts would change. Without --yes you are asked.\n\nKilled or stopped, the same command goes on where it was; carried out twice it changes nothing. One\njob or correction runs at a time: whichever begins later stops the one before."
+    after_help = "Examples:\n  spendfuse rerate --where priced=ceiling --dry-run\n  spendfuse rerate --where model=gpt-9 --where model=gpt-9-mini \\\n    --since 2026-11-01 --yes\n  spendfuse rerate --where workspace=acme --at-book 2026-11-22 \\\n    --reason 'contract of May' --yes\n\nEntries are chosen by any dimension (workspace, customer, model, tags.team, ...), source, priced,\npriced_as and price_version: of one name any value, of several names each. --dry-run shows what they\nwould cost, by model and workspace, and which verdicts would change. Without --yes you are asked.\n\nKilled or stopped, the same command goes on where it was; carried out twice it changes nothing. One\njob or correction runs at a time: whichever begins later stops the one before."
 )]
 pub struct RerateArgs {
     /// Only entries with this value, such as model=gpt-9 or priced=ceiling; may be repeated
@@ -120,6 +120,7 @@ pub fn run(settings: &Settings, args: &RerateArgs) -> Result<ExitCode, Failure> 
         ));
     }
     let by = who(args.by.as_ref(), args.dry_run)?;
+    signals::end_between_transactions()?;
     let job = Job::new(settings, args)?;
     if !args.yes {
         let tally = job.pass(None)?.0;
@@ -253,6 +254,8 @@ impl<'s> Job<'s> {
     fn pass(&self, by: Option<&str>) -> Result<(Tally, Done), Failure> {
         let (settings, args) = (self.settings, self.args);
         let progress = progress();
+        // First of all: what a killed job has left open would be waited for.
+        let writer = by.map(|_| kafka::correcting(settings)).transpose()?;
         // Where nothing is corrected everything may be shown.
         let heard = by.map(|_| wait_until_heard(settings, |text| progress.set_message(text)));
         let heard_to = heard.transpose()?;
@@ -278,21 +281,15 @@ impl<'s> Job<'s> {
             by,
             reason: &reason,
         });
-        let open = |told| {
-            Sending::open(
-                settings,
-                &self.connection,
-                self.epoch,
-                told,
-                mark,
-                args.rate,
-            )
-        };
+        let sending = told.zip(writer).map(|(told, writer)| {
+            let (connection, rate) = (&self.connection, args.rate);
+            Sending::open(settings, connection, self.epoch, told, mark, rate, writer)
+        });
         let mut pass = Pass {
             judge,
             tally,
             later: Later::default(),
-            sending: told.map(open).transpose()?,
+            sending,
             progress,
         };
         while let Some(entries) = scan.next()? {

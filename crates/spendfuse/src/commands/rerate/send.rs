@@ -11,8 +11,9 @@ use super::super::Failure;
 use super::super::correct::record::{Stood, Told, correction_of, output_of};
 use super::super::correct::rows::{ask, number};
 use super::super::ingest::Mark;
-use super::super::kafka::{self, PATIENCE};
+use super::super::kafka;
 use super::super::output::{self, grouped};
+use super::super::signals;
 use super::super::warehouse::Connection;
 use super::judge::Rerated;
 use crate::settings::Settings;
@@ -56,7 +57,7 @@ pub struct Done {
 }
 
 impl<'s> Sending<'s> {
-    /// Takes the word from every other job.
+    /// `writer` has the word.
     pub fn open(
         settings: &'s Settings,
         connection: &'s Connection,
@@ -64,22 +65,21 @@ impl<'s> Sending<'s> {
         told: Told<'s>,
         mark: Mark<'s>,
         rate: u32,
-    ) -> Result<Self, Failure> {
-        let id = kafka::transactional_id(settings, "correct");
-        let writer = TransactionalWriter::open(&settings.kafka(), &id, PATIENCE);
-        Ok(Self {
+        writer: TransactionalWriter,
+    ) -> Self {
+        Self {
             settings,
             connection,
             epoch,
             told,
-            writer: Some(writer.map_err(|error| kafka::failure(settings, &error))?),
+            writer: Some(writer),
             mark,
             rate,
             began: Instant::now(),
             sent: 0,
             ahead: Vec::new(),
             done: Done::default(),
-        })
+        }
     }
 
     /// Sends what changes.
@@ -100,7 +100,9 @@ impl<'s> Sending<'s> {
             let Some(writer) = self.writer.take() else {
                 return Err(Failure::work("nothing can be sent any more"));
             };
+            let open = signals::in_transaction();
             let written = writer.write(&records);
+            drop(open);
             self.writer = Some(written.map_err(|error| {
                 let failure = kafka::failure(self.settings, &error);
                 Failure::work(format!(

@@ -23,22 +23,23 @@ pub(super) struct Ending {
 impl Ending {
     pub(super) fn print(&self, args: &IngestArgs, tally: &Tally, forecast: &Forecast) {
         let changes = forecast.changes();
-        let unreadable: u64 = tally.unreadable.values().sum();
+        let read = &tally.read;
+        let unreadable: u64 = read.unreadable.values().sum();
         if args.json {
             output::json(&json!({
                 "dry_run": args.dry_run,
-                "events": tally.events,
+                "events": read.events,
                 "already_counted": tally.already_counted,
                 "not_counted_before": tally.fresh,
                 "grown": tally.grown,
                 "cost_usd": tally.cost,
-                "unpriced": tally.unpriced,
+                "unpriced": read.unpriced,
                 "left_out": {
-                    "unreadable": {"lines": unreadable, "by_reason": tally.unreadable},
-                    "too_old": tally.too_old,
-                    "session_ends": tally.session_ends,
+                    "unreadable": {"lines": unreadable, "by_reason": read.unreadable},
+                    "too_old": read.too_old,
+                    "session_ends": read.session_ends,
                 },
-                "unknown_members": {"count": tally.unknown.count, "names": tally.unknown.names},
+                "unknown_members": {"count": read.unknown.count, "names": read.unknown.names},
                 "verdicts": changes,
                 "all_verdicts": !forecast.is_full(),
                 "outcome": self.outcome,
@@ -50,7 +51,7 @@ impl Ending {
         }
         output::line(format!(
             "{} in {:.1} s ({}/s): {} counted already, {} not, {}",
-            counted(tally.events, "event"),
+            counted(read.events, "event"),
             self.seconds,
             grouped(self.rate as u64),
             grouped(tally.already_counted),
@@ -59,15 +60,15 @@ impl Ending {
         ));
         for (count, what) in [
             (
-                tally.unpriced,
+                read.unpriced,
                 "calls have no price and are charged at a ceiling",
             ),
             (
-                tally.too_old,
+                read.too_old,
                 "left out: older than what ClickHouse keeps (clickhouse.retention_months), so that nobody can say whether they were counted",
             ),
             (
-                tally.session_ends,
+                read.session_ends,
                 "session ends left out: the sessions of history end nothing",
             ),
             (unreadable, "lines cannot be read and were left out"),
@@ -76,7 +77,7 @@ impl Ending {
                 output::line(format!("{} {what}", grouped(count)));
             }
         }
-        if let Some(unknown) = unknown_members(&tally.unknown) {
+        if let Some(unknown) = unknown_members(&read.unknown) {
             output::line(unknown);
         }
         forecast::print(&changes, args.dry_run);

@@ -4,43 +4,42 @@
 //! knows what was counted (`spendfuse_backfill`). Everything of before that time is in the warehouse,
 //! everything since then in the meter's memory: so it is counted once, whoever is killed in between,
 //! repeated, or run beside it. Where the memory does not reach back so far the meter sets it aside.
+//!
+//! Three pieces of the input are under way: one is read and priced ([`pieces`]), one is asked about
+//! ([`asking`]), one is sent here. Each is judged by what the warehouse had when it was asked.
 
+mod asking;
 mod ending;
 mod judgement;
+mod pieces;
 
-use std::collections::BTreeMap;
 use std::process::ExitCode;
-use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use spendfuse_domain::budget::Spend;
-use spendfuse_domain::event::{Body, Event, Flags, RemovedMembers, redact};
-use spendfuse_domain::growth::ToldCall;
-use spendfuse_domain::{Identity, Nanos, UnixMillis};
+use indicatif::ProgressBar;
+use spendfuse_domain::Nanos;
 use spendfuse_processor::BACKFILL;
-use spendfuse_warehouse::EventKey;
 
 use super::super::audit::rows_kept_millis;
 use super::super::found_wrong;
 use super::super::output::{self, grouped};
 use super::super::topics::{looked, topic_set};
 use super::super::warehouse::Connection;
-use super::dry_run::{Rules, rules};
+use super::dry_run::rules;
 use super::follow::Follow;
-use super::forecast::{Forecast, Met};
+use super::forecast::Forecast;
 use super::loaded::{Mark, STANDS_STILL};
-use super::send::{Sending, tell_unreadable};
-use super::sent_lately::SentCall;
-use super::{Failure, IngestArgs, InputLines, defaults, read_line};
+use super::send::Sending;
+use super::{Failure, IngestArgs, InputLines, defaults};
 use crate::settings::Settings;
+use asking::{Asked, ask_ahead};
 use ending::Ending;
 use judgement::Judgement;
+use pieces::{Bare, Pricing, ReadLines, read_ahead};
 
-/// Events that are judged with one question, or as many as have come within this time.
-const PIECE: usize = 50_000;
-const PIECE_WITHIN: Duration = Duration::from_secs(1);
 /// History that the meter has not counted yet, at most: what happens now waits behind it.
 const MOST_AHEAD: u64 = 100_000;
 const LOOK_EVERY: Duration = Duration::from_millis(50);
@@ -48,66 +47,58 @@ const LOOK_EVERY: Duration = Duration::from_millis(50);
 /// Begins, sends and ends one run.
 pub fn run(settings: &Settings, args: &IngestArgs) -> Result<ExitCode, Failure> {
     let mut lines = InputLines::open(args)?;
-    let mut backfill = Backfill::begin(settings, args, &lines)?;
+    lines.is_ahead = true;
+    let progress = lines.progress.clone();
+    let connection = Connection::open(settings)?;
+    let rules = rules(settings, args)?;
+    let now = output::now();
+    let forecast = Forecast::read(settings, &rules.budgets, now)?;
+    let judgement = Judgement::begin(settings, &progress)?;
+    await_own_rows(settings, &connection, &progress)?;
+    let road = match args.dry_run {
+        true => None,
+        false => Some(Road::open(settings, args)?),
+    };
     let defaults = defaults(settings, args);
-    let mut line = Vec::new();
-    let mut arrival = output::now();
-    let mut piece_began = Instant::now();
-    while lines.next(&mut line)? {
-        let kept = redact(&line, &[]);
-        backfill.tally.unknown.add(kept.removed);
-        let taken = read_line(&kept.value, &defaults, arrival, |event, bytes| {
-            backfill.take(event, bytes)
-        });
-        match taken {
-            Ok(taken) => {
-                taken.map_err(|why| Failure::work(format!("line {}: {why}", lines.number)))?
-            }
-            Err(rejection) => {
-                let reason = rejection.reason.name();
-                *backfill.tally.unreadable.entry(reason).or_default() += 1;
-                let unreadable = backfill.tally.unreadable.values().sum();
-                tell_unreadable(&lines, &rejection, unreadable);
-            }
-        }
-        if backfill.piece.len() >= PIECE || piece_began.elapsed() >= PIECE_WITHIN {
-            arrival = output::now();
-            backfill.judge(&lines)?;
-            piece_began = Instant::now();
+    let bare = Bare {
+        source: defaults.source.to_owned(),
+        workspace: defaults.workspace.to_owned(),
+        now: defaults.now,
+    };
+    let pricing = Pricing {
+        pricer: rules.pricer,
+        windows: forecast.open_windows(),
+        kept_from: now.plus(-rows_kept_millis(settings)),
+        partitions: road.as_ref().map_or(1, |road| road.sending.partitions),
+    };
+    let told = Arc::clone(&judgement.told);
+    let mut backfill = Backfill {
+        settings,
+        forecast,
+        began: Instant::now(),
+        road,
+        judgement,
+        tally: Tally::default(),
+        progress,
+    };
+    let pieces = read_ahead(lines, bare, pricing)?;
+    for asked in ask_ahead(pieces, connection, told)? {
+        let asked = asked?;
+        let is_last = asked.piece.is_last;
+        backfill.judge(asked)?;
+        if is_last {
+            return backfill.end(args);
         }
     }
-    backfill.judge(&lines)?;
-    backfill.end(args, &lines)
-}
-
-/// An event that is to be judged.
-struct Candidate {
-    identity: Identity,
-    home: u32,
-    routing: Vec<u8>,
-    value: Vec<u8>,
-    /// What it tells of its call, where it is one.
-    told: Option<ToldCall>,
-    spend: Spend,
-    at_ceiling: Nanos,
-    met: Vec<Met>,
-}
-
-impl Candidate {
-    fn call(&self) -> Option<SentCall> {
-        Some(SentCall {
-            told: self.told.clone()?,
-            spend: self.spend,
-            at_ceiling: self.at_ceiling,
-        })
-    }
+    Err(Failure::work(
+        "the input was not read to its end, see above; run the same command again: nothing is counted twice",
+    ))
 }
 
 /// What became of the lines.
 #[derive(Default)]
 struct Tally {
-    /// Lines that are events.
-    events: u64,
+    read: ReadLines,
     /// Counted before, or in the input before.
     already_counted: u64,
     /// Not known to the warehouse: sent, unless nothing is.
@@ -115,28 +106,17 @@ struct Tally {
     /// More of calls that this run has sent: the difference is counted.
     grown: u64,
     cost: Nanos,
-    /// Of those, calls without a price.
-    unpriced: u64,
-    /// Older than what the warehouse keeps.
-    too_old: u64,
-    session_ends: u64,
-    unreadable: BTreeMap<&'static str, u64>,
-    unknown: RemovedMembers,
 }
 
 struct Backfill<'s> {
     settings: &'s Settings,
-    connection: Connection,
-    rules: Rules,
     forecast: Forecast,
-    /// Older events may have been removed from the warehouse.
-    kept_from: UnixMillis,
     began: Instant,
     /// Where events go to; `None` in a dry run.
     road: Option<Road<'s>>,
     judgement: Judgement<'s>,
-    piece: Vec<(EventKey, Candidate)>,
     tally: Tally,
+    progress: ProgressBar,
 }
 
 /// How events reach the meter.
@@ -144,110 +124,26 @@ struct Road<'s> {
     sending: Sending<'s>,
     /// `None` where nobody waits for what becomes of them.
     follow: Option<Follow<'s>>,
+    /// Events that the meter has passed, at the least.
+    passed: u64,
 }
 
-impl<'s> Backfill<'s> {
-    fn begin(
-        settings: &'s Settings,
-        args: &IngestArgs,
-        lines: &InputLines,
-    ) -> Result<Self, Failure> {
-        let connection = Connection::open(settings)?;
-        let rules = rules(settings, args)?;
-        let now = output::now();
-        let forecast = Forecast::read(settings, &rules.budgets, now)?;
-        let judgement = Judgement::begin(settings, lines)?;
-        await_own_rows(settings, &connection, lines)?;
-        let road = match args.dry_run {
-            true => None,
-            false => Some(Road {
-                sending: Sending::open(settings)?,
-                follow: match args.no_wait {
-                    true => None,
-                    false => Some(Follow::begin(settings)?),
-                },
-            }),
-        };
-        Ok(Self {
-            settings,
-            connection,
-            rules,
-            forecast,
-            kept_from: now.plus(-rows_kept_millis(settings)),
-            began: Instant::now(),
-            road,
-            judgement,
-            piece: Vec::with_capacity(PIECE),
-            tally: Tally::default(),
-        })
-    }
-
-    /// Prices an event and puts it to those that are judged next.
-    fn take(&mut self, event: &Event<'_>, bytes: &[u8]) -> Result<(), String> {
-        self.tally.events += 1;
-        if event.body == Body::SessionEnd {
-            self.tally.session_ends += 1;
-            return Ok(());
-        }
-        if event.time < self.kept_from {
-            self.tally.too_old += 1;
-            return Ok(());
-        }
-        let who = &event.attribution;
-        let mut spend = Spend::default();
-        let mut at_ceiling = Nanos::ZERO;
-        let mut met = Vec::new();
-        if let Body::Usage(call) = &event.body {
-            let pricer = &mut self.rules.pricer;
-            let priced = pricer
-                .price(&who.provider, &who.account, call, &who.model, event.time)
-                .map_err(|error| error.to_string())?;
-            spend = Spend::of_call(priced.parts.total(), call.tokens.total());
-            at_ceiling = priced.at_ceiling;
-            self.tally.unpriced += u64::from(priced.flags.contains(Flags::UNPRICED));
-            met = self.forecast.met(event);
-        }
-        let identity = event.identity.0.to_be_bytes();
-        let routing = event.session_key().map_or(&identity[..], str::as_bytes);
-        let partitions = self.road.as_ref().map_or(1, |road| road.sending.partitions);
-        let key = EventKey {
-            workspace: who.workspace.clone().into_owned(),
-            source: event.source.clone().into_owned(),
-            id: event.id.clone().into_owned(),
-        };
-        let candidate = Candidate {
-            identity: event.identity,
-            home: event.home(partitions),
-            routing: routing.to_vec(),
-            value: bytes.to_vec(),
-            told: ToldCall::of(event),
-            spend,
-            at_ceiling,
-            met,
-        };
-        self.piece.push((key, candidate));
-        Ok(())
-    }
-
+impl Backfill<'_> {
     /// Sends what neither the warehouse nor this run knows.
-    fn judge(&mut self, lines: &InputLines) -> Result<(), Failure> {
-        let piece = std::mem::take(&mut self.piece);
-        let (keys, piece): (Vec<EventKey>, Vec<Candidate>) = piece.into_iter().unzip();
-        let known = self.connection.warehouse.contains_events(&keys);
-        let known = self.connection.wait(known)?;
-        let judged_at = self.judgement.since.0.to_string();
+    fn judge(&mut self, mut asked: Asked) -> Result<(), Failure> {
+        self.judgement.begin_piece(asked.as_of);
+        let judged_at = asked.as_of.since.0.to_string();
         let headers: [(&str, &[u8]); 1] = [(BACKFILL, judged_at.as_bytes())];
-        for (key, one) in keys.iter().zip(piece) {
+        for mut one in std::mem::take(&mut asked.piece.candidates) {
             // What this run sent a moment ago the meter remembers, with its counts.
-            let call = one.call();
+            let call = one.take_call();
             let grown = self.judgement.lately.growth(one.identity, call.as_ref());
-            let is_sent = known.contains(key) || self.judgement.has_sent(one.identity);
-            if grown.is_none() && is_sent {
+            if grown.is_none() && (asked.knows(&one) || self.judgement.has_sent(one.identity)) {
                 self.tally.already_counted += 1;
                 continue;
             }
             let (spend, at_ceiling) = grown.unwrap_or((one.spend, one.at_ceiling));
-            self.judgement.after_next.insert(one.identity);
+            self.judgement.note_sent(one.identity);
             self.judgement.lately.note(one.identity, call);
             self.tally.fresh += u64::from(grown.is_none());
             self.tally.grown += u64::from(grown.is_some());
@@ -257,30 +153,33 @@ impl<'s> Backfill<'s> {
                 if let Some(follow) = &mut road.follow {
                     follow.add(one.identity);
                 }
-                let (home, key) = (Some(one.home), Some(&*one.routing));
-                road.sending.send(home, key, &one.value, &headers)?;
+                let identity = one.identity.0.to_be_bytes();
+                let key = one.routing.as_deref().unwrap_or(&identity);
+                let home = Some(one.home);
+                road.sending.send(home, Some(key), &one.value, &headers)?;
             }
         }
-        self.tell(lines);
-        if let Some(road) = &self.road {
-            road.sending.wait_for_all()?;
+        self.tally.read.add(asked.piece.read);
+        self.progress.set_position(asked.piece.position);
+        self.tell();
+        if let Some(road) = &mut self.road {
             road.let_the_meter_come()?;
-            self.judgement.go_on(lines)?;
+            self.judgement.go_on(&road.sending, &self.progress)?;
         }
         Ok(())
     }
 
-    fn tell(&self, lines: &InputLines) {
+    fn tell(&self) {
         let Tally {
-            events,
+            read,
             fresh,
             already_counted,
             ..
         } = &self.tally;
-        let rate = *events as f64 / self.began.elapsed().as_secs_f64().max(0.001);
-        lines.progress.set_message(format!(
+        let rate = read.events as f64 / self.began.elapsed().as_secs_f64().max(0.001);
+        self.progress.set_message(format!(
             "{} events, {}/s: {} not counted yet, {} counted already",
-            grouped(*events),
+            grouped(read.events),
             grouped(rate as u64),
             grouped(*fresh),
             grouped(*already_counted)
@@ -289,13 +188,20 @@ impl<'s> Backfill<'s> {
 
     /// Waits until the meter has counted what was sent and the warehouse has it, and says what became
     /// of the events.
-    fn end(self, args: &IngestArgs, lines: &InputLines) -> Result<ExitCode, Failure> {
+    fn end(self, args: &IngestArgs) -> Result<ExitCode, Failure> {
+        if let Some(road) = &self.road {
+            road.sending.wait_for_all()?;
+        }
+        let events = self.tally.read.events as f64;
         let mut ending = Ending {
-            rate: self.tally.events as f64 / self.began.elapsed().as_secs_f64().max(0.001),
+            rate: events / self.began.elapsed().as_secs_f64().max(0.001),
             ..Ending::default()
         };
-        let progress = &lines.progress;
-        if let Some(Road { sending, follow }) = self.road {
+        let progress = &self.progress;
+        if let Some(Road {
+            sending, follow, ..
+        }) = self.road
+        {
             let sent = sending.acknowledged.sent.load(Ordering::Relaxed);
             ending.failure = sending.failure();
             if let Some(follow) = follow {
@@ -322,7 +228,8 @@ impl<'s> Backfill<'s> {
             return Err(failure);
         }
         let outcome = ending.outcome.unwrap_or_default();
-        let left_out = self.tally.too_old + self.tally.unreadable.values().sum::<u64>();
+        let read = &self.tally.read;
+        let left_out = read.too_old + read.unreadable.values().sum::<u64>();
         let is_complete = left_out + outcome.late + outcome.rejected + outcome.waiting == 0;
         Ok(match is_complete {
             true => ExitCode::SUCCESS,
@@ -331,20 +238,40 @@ impl<'s> Backfill<'s> {
     }
 }
 
-impl Road<'_> {
+impl<'s> Road<'s> {
+    fn open(settings: &'s Settings, args: &IngestArgs) -> Result<Self, Failure> {
+        Ok(Self {
+            sending: Sending::open(settings)?,
+            follow: match args.no_wait {
+                true => None,
+                false => Some(Follow::begin(settings)?),
+            },
+            passed: 0,
+        })
+    }
+
     /// Waits until the meter is near the end of what was sent: calls of now are counted behind it.
-    fn let_the_meter_come(&self) -> Result<(), Failure> {
+    fn let_the_meter_come(&mut self) -> Result<(), Failure> {
         let Some(follow) = &self.follow else {
             return Ok(());
         };
         loop {
-            let places = self.sending.acknowledged.places.lock();
-            let places = places.unwrap_or_else(PoisonError::into_inner);
-            if follow.waiting(&places)? <= MOST_AHEAD {
+            let acknowledged = &self.sending.acknowledged;
+            // In this order: what is acknowledged meanwhile is taken for unread.
+            let queued = self.sending.queued();
+            let handed = queued + acknowledged.sent.load(Ordering::Relaxed);
+            if handed.saturating_sub(self.passed) <= MOST_AHEAD {
                 return Ok(());
             }
-            drop(places);
-            thread::park_timeout(LOOK_EVERY);
+            let positions = follow.positions()?;
+            let places = acknowledged.places.lock();
+            let unread = places
+                .unwrap_or_else(PoisonError::into_inner)
+                .beyond(&positions);
+            self.passed = handed.saturating_sub(queued + unread);
+            if queued + unread > MOST_AHEAD {
+                thread::park_timeout(LOOK_EVERY);
+            }
         }
     }
 }
@@ -354,7 +281,7 @@ impl Road<'_> {
 fn await_own_rows(
     settings: &Settings,
     connection: &Connection,
-    lines: &InputLines,
+    progress: &ProgressBar,
 ) -> Result<(), Failure> {
     let topics = topic_set(settings, &looked(settings)?);
     let begin = Instant::now();
@@ -364,7 +291,7 @@ fn await_own_rows(
             return Ok(());
         }
         let waiting = "no loader has loaded anything here yet";
-        lines.progress.set_message(waiting);
+        progress.set_message(waiting);
         thread::park_timeout(LOOK_EVERY);
     }
     Err(Failure::work(format!(

@@ -1,0 +1,313 @@
+//! Heartbeats, and what they look at: what is in use, and what is due.
+
+use super::super::facts::Facts;
+use super::super::{
+    BEAT_EVERY, FORGOTTEN_AFTER, IDLE_BEAT_EVERY, MUTE_AFTER, SHARED_OUT, Said, TOLD_AGAIN_AFTER,
+    What, part,
+};
+use super::{Desk, next_record};
+
+impl Desk {
+    /// Whether it is time for a heartbeat: every second while there is anything to hold, else every
+    /// four.
+    pub fn is_beat_due(&self, now: i64) -> bool {
+        let is_busy = !self.silent.is_empty() || !self.own.is_empty() || self.share() == 0;
+        let every = if is_busy { BEAT_EVERY } else { IDLE_BEAT_EVERY };
+        self.beat_at.is_none_or(|at| now - at >= every)
+    }
+
+    /// A heartbeat, to be sent about once a second, behind what must be told before it.
+    pub fn beat(&mut self, facts: &impl Facts, now: i64) -> Vec<Said> {
+        let room = SHARED_OUT - self.log.shares_but(&self.me).min(SHARED_OUT);
+        let even = SHARED_OUT / self.log.live().max(1);
+        let share = match self.is_sure(now) {
+            true => even.min(room),
+            // A newcomer, or one that was away.
+            false => 0,
+        };
+        let lost = |(_, sent_at): &mut (u64, i64)| now - *sent_at > MUTE_AFTER / 2;
+        self.next_beat.take_if(lost);
+        let is_next = self.next_beat.is_none();
+        self.look_at_silent(share, is_next, facts);
+        self.look_at_told(facts, now);
+        let mut said = self.tell(facts, now);
+        self.told_share = share;
+        self.beat_at = Some(now);
+        let beat = next_record(&mut self.number, &self.me, What::Beat { share }, facts);
+        if is_next {
+            self.next_beat = Some((beat.number, now));
+        }
+        said.push(beat);
+        said
+    }
+
+    /// What is held of a share; `is_next` where hearing the heartbeat ends what was used before. Looks
+    /// before the heartbeat says which entries were read: what leaves what is held meanwhile may be in
+    /// a later one, and nobody else counts it then.
+    fn look_at_silent(&mut self, share: u32, is_next: bool, facts: &impl Facts) {
+        let mut is_too_much = Vec::new();
+        for (key, silent) in &mut self.silent {
+            let held = facts.held(key);
+            if held > part(facts.limit(key), share) {
+                is_too_much.push(key.clone());
+            }
+            if is_next {
+                silent.used_since_next = held;
+            }
+        }
+        for key in &is_too_much {
+            self.own(key).is_to_be_told = true;
+        }
+    }
+
+    /// Looks at the keys that something was told of, where anything of them is held, granted or asked
+    /// for, by what was told or in fact; at others now and then.
+    fn look_at_told(&mut self, facts: &impl Facts, now: i64) {
+        for key in self.looks.take(now) {
+            let told = self.log.told(&key, &self.me);
+            let told = told.map_or(0, |told| told.held + told.asked);
+            let Some(own) = self.own.get_mut(&key) else {
+                continue;
+            };
+            let held = facts.held(&key);
+            let is_old = now - own.sent_at > TOLD_AGAIN_AFTER;
+            let has_room = own.room + own.asking_room > 0;
+            own.is_to_be_told |= held > 0 && is_old;
+            // What has been spent or given up since is others' to hold; what calls have cost beyond what
+            // they held, or hold though nobody knew of others, is not. Room for later calls they get
+            // by asking, and it is given back long before the log forgets it.
+            own.is_to_be_told |= match has_room {
+                true => is_old || own.limit != facts.limit(&key),
+                false => {
+                    let may_exceed_more = facts.exceeding(&key) > own.exceeding;
+                    told != held + own.promised || may_exceed_more
+                }
+            };
+            let has_news = own.has_news();
+            if has_news {
+                self.busy.insert(key.clone());
+            }
+            let is_asking = !own.asking.is_empty() || !own.next.is_empty() || own.promised > 0;
+            let is_in_use = held > 0 || told > 0 || has_room || has_news || is_asking;
+            let forgotten_at = own.sent_at + FORGOTTEN_AFTER + 1;
+            if is_in_use {
+                self.looks.at(&key, now);
+            } else if now < forgotten_at {
+                let next = now + TOLD_AGAIN_AFTER;
+                self.looks.at(&key, next.min(forgotten_at));
+            } else {
+                self.own.remove(&key);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use super::super::super::{Decided, Key, Seen, Way};
+    use super::*;
+
+    const LIMIT: i64 = 1_000_000;
+    /// Too near the limit for room for later calls.
+    const SPENT: i64 = 600_000;
+
+    /// Counts what is looked at.
+    #[derive(Default)]
+    struct Counting {
+        held: Cell<i64>,
+        /// What is held once it was asked which entries are read: what has left it is in a later one.
+        held_later: Cell<Option<i64>>,
+        spent: i64,
+        exceeding: Cell<i64>,
+        looks: Cell<usize>,
+    }
+
+    impl Facts for Counting {
+        fn held(&self, _: &str) -> i64 {
+            self.looks.set(self.looks.get() + 1);
+            self.held.get()
+        }
+
+        fn spent(&self, _: &str) -> i64 {
+            self.spent
+        }
+
+        fn exceeding(&self, _: &str) -> i64 {
+            self.exceeding.get()
+        }
+
+        fn limit(&self, _: &str) -> i64 {
+            LIMIT
+        }
+
+        fn shown(&self) -> Seen {
+            Seen::new()
+        }
+
+        fn read(&self) -> Seen {
+            if let Some(later) = self.held_later.take() {
+                self.held.set(later);
+            }
+            Seen::new()
+        }
+    }
+
+    struct Alone {
+        desk: Desk,
+        place: i64,
+    }
+
+    impl Alone {
+        /// A holder with its share.
+        fn new(facts: &Counting) -> Self {
+            let mut desk = Desk::new("a.1".into(), 100);
+            desk.caught_up();
+            let mut alone = Self { desk, place: 0 };
+            alone.beat(facts, 0);
+            alone.beat(facts, 0);
+            alone
+        }
+
+        fn hear(&mut self, said: &[Said], now: i64) {
+            for said in said {
+                self.desk.take(self.place, now, said);
+                self.place += 1;
+            }
+        }
+
+        /// How many records are told, and how many keys are looked at for them.
+        fn beat(&mut self, facts: &Counting, now: i64) -> (usize, usize) {
+            facts.looks.set(0);
+            let said = self.desk.beat(facts, now);
+            self.hear(&said, now);
+            (said.len(), facts.looks.get())
+        }
+    }
+
+    #[test]
+    fn a_heartbeat_looks_at_what_is_in_use_or_due_and_at_nothing_else() {
+        const KEYS: usize = 1_000;
+        let facts = Counting {
+            spent: SPENT,
+            ..Counting::default()
+        };
+        let mut alone = Alone::new(&facts);
+        let keys: Vec<Key> = (0..KEYS).map(|n| format!("b|c-{n}").into()).collect();
+        for (ticket, key) in (0..).zip(&keys) {
+            alone.desk.ask(key, 10, ticket);
+        }
+        let said = alone.desk.tell(&facts, 0);
+        alone.hear(&said, 0);
+        let decided = alone.desk.decide(&facts, 0);
+        assert_eq!(decided.len(), KEYS);
+        assert!(decided.iter().all(|(_, one)| *one == Decided::Granted));
+        for key in &keys {
+            alone.desk.done(key, 10);
+        }
+        // The calls are over: that is told, once.
+        assert_eq!(alone.beat(&facts, 1_000).0, KEYS + 1);
+        assert_eq!(alone.beat(&facts, 2_000).0, 1);
+        let mut looked_at = 0;
+        for second in 3..=600 {
+            let (said, looks) = alone.beat(&facts, second * 1_000);
+            assert_eq!(said, 1, "{second}");
+            looked_at += looks;
+        }
+        // By and by, in case that something is held of them that nobody told.
+        assert_eq!(looked_at, 4 * KEYS);
+        assert_eq!(alone.desk.own.len(), KEYS);
+        for second in 601..=603 {
+            alone.beat(&facts, second * 1_000);
+        }
+        assert!(alone.desk.own.is_empty());
+        assert!(alone.desk.looks.take(i64::MAX).is_empty());
+    }
+
+    /// Asks for 10 of a key, which it gets and holds.
+    fn granted(alone: &mut Alone, facts: &Counting) -> Key {
+        let key = Key::from("b|acme");
+        alone.desk.ask(&key, 10, 1);
+        let said = alone.desk.tell(facts, 0);
+        alone.hear(&said, 0);
+        assert_eq!(alone.desk.decide(facts, 0), [(1, Decided::Granted)]);
+        facts.held.set(10);
+        alone.desk.done(&key, 10);
+        key
+    }
+
+    #[test]
+    fn what_calls_may_cost_beyond_what_they_hold_is_told_and_so_is_what_they_did() {
+        let facts = Counting {
+            spent: SPENT,
+            ..Counting::default()
+        };
+        let mut alone = Alone::new(&facts);
+        let key = granted(&mut alone, &facts);
+        assert_eq!(alone.beat(&facts, 1_000).0, 1, "as told");
+        // Its record was sent before it was granted.
+        facts.exceeding.set(60);
+        assert_eq!(alone.beat(&facts, 2_000).0, 2);
+        assert_eq!(alone.beat(&facts, 3_000).0, 1);
+        // It is settled, and no figure shows it.
+        facts.exceeding.set(0);
+        facts.held.set(70);
+        assert_eq!(alone.beat(&facts, 4_000).0, 2);
+        assert_eq!(alone.desk.log.told(&key, &alone.desk.me).unwrap().held, 70);
+        assert_eq!(alone.beat(&facts, 5_000).0, 1);
+    }
+
+    #[test]
+    fn what_is_admitted_while_the_log_is_not_heard_is_told() {
+        let facts = Counting::default();
+        let mut desk = Desk::new("a.1".into(), 100);
+        let key = Key::from("b|acme");
+        let weighed = desk.weigh(&key, 400_000, &facts, 0);
+        assert_eq!(weighed.way(), Way::Unsure);
+        desk.admit(&key, 400_000, weighed);
+        facts.held.set(400_000);
+        desk.caught_up();
+        let said = desk.beat(&facts, 0);
+        let what = What::Held {
+            key,
+            held: 400_000,
+            asked: 0,
+        };
+        assert_eq!(said[0].what, what);
+    }
+
+    #[test]
+    fn what_is_held_and_was_not_told_is_told_within_minutes() {
+        let facts = Counting {
+            spent: SPENT,
+            ..Counting::default()
+        };
+        let mut alone = Alone::new(&facts);
+        let key = granted(&mut alone, &facts);
+        facts.held.set(0);
+        for second in 1..=3 {
+            alone.beat(&facts, second * 1_000);
+        }
+        // The log was not heard, and calls were admitted all the same.
+        facts.held.set(70);
+        let told = (4..=300_i64).find(|second| alone.beat(&facts, second * 1_000).0 == 2);
+        assert!(told.is_some_and(|second| second < 130), "{told:?}");
+        assert_eq!(alone.desk.log.told(&key, &alone.desk.me).unwrap().held, 70);
+    }
+
+    #[test]
+    fn what_is_spent_while_a_heartbeat_is_made_is_used_until_the_next() {
+        let facts = Counting::default();
+        let mut alone = Alone::new(&facts);
+        let key = Key::from("b|acme");
+        assert_eq!(alone.desk.way(&key, 400_000, &facts, 0), Way::Silent);
+        facts.held.set(400_000);
+        // An entry shows it that the heartbeat does not name: others do not wait for that one.
+        facts.held_later.set(Some(0));
+        alone.beat(&facts, 1_000);
+        assert_eq!(alone.desk.way(&key, 200_000, &facts, 1_000), Way::Log);
+        alone.beat(&facts, 2_000);
+        assert_eq!(alone.desk.way(&key, 200_000, &facts, 2_000), Way::Silent);
+    }
+}

@@ -1,0 +1,289 @@
+//! What a line of a batch's results says.
+
+use serde::Deserialize;
+use serde::de::IgnoredAny;
+use serde_json::value::RawValue;
+
+use crate::answer::Seen;
+use crate::request::parsed;
+use crate::route::Call;
+
+/// One answer of a batch, or why there is none.
+#[derive(Debug, PartialEq)]
+pub(super) enum Line {
+    /// No line of a batch, or half of one.
+    Foreign,
+    /// It does not say what it costs.
+    Unread,
+    /// It costs nothing: there is no answer, or one that is free.
+    Free,
+    Answer(Box<Answer>),
+}
+
+#[derive(Debug, PartialEq)]
+pub(super) struct Answer {
+    pub(super) call: Call,
+    pub(super) seen: Seen,
+}
+
+/// A line in every language: `result` is Anthropic's, `response` OpenAI's and Google's.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Read<'l> {
+    custom_id: Option<IgnoredAny>,
+    key: Option<IgnoredAny>,
+    #[serde(borrow)]
+    result: Option<&'l RawValue>,
+    #[serde(borrow)]
+    response: Option<&'l RawValue>,
+    error: Option<IgnoredAny>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Outcome<'l> {
+    #[serde(rename = "type")]
+    kind: String,
+    #[serde(borrow)]
+    message: Option<&'l RawValue>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Response<'l> {
+    status_code: Option<u16>,
+    request_id: Option<String>,
+    #[serde(borrow)]
+    body: Option<&'l RawValue>,
+    #[serde(rename = "usageMetadata")]
+    usage: Option<IgnoredAny>,
+    candidates: Option<IgnoredAny>,
+    embedding: Option<IgnoredAny>,
+}
+
+/// The beginning of an answer of OpenAI's, whatever it answers.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Body<'l> {
+    object: Option<String>,
+    id: Option<String>,
+    #[serde(borrow)]
+    usage: Option<&'l RawValue>,
+}
+
+impl Line {
+    pub(super) fn read(line: &[u8]) -> Self {
+        let Ok(read) = serde_json::from_slice::<Read<'_>>(line) else {
+            return Self::Foreign;
+        };
+        if let Some(result) = read.result {
+            return match parsed::<Outcome<'_>>(result) {
+                Some(outcome) => Self::of_outcome(&outcome),
+                None => Self::Unread,
+            };
+        }
+        if let Some(response) = read.response {
+            let Some(told) = parsed::<Response<'_>>(response) else {
+                return Self::Foreign;
+            };
+            let is_googles =
+                told.usage.is_some() || told.candidates.is_some() || told.embedding.is_some();
+            return match told.body {
+                Some(body) if read.custom_id.is_some() => Self::of_body(body, &told),
+                None if read.custom_id.is_some() => Self::Unread,
+                None if is_googles => {
+                    let operation = "generate_content";
+                    Self::answer(Call::Generate { operation }, response, None)
+                }
+                _ => Self::Foreign,
+            };
+        }
+        let is_named = read.custom_id.is_some() || read.key.is_some();
+        match read.error {
+            Some(_) if is_named => Self::Free,
+            _ => Self::Foreign,
+        }
+    }
+
+    /// An answer of Google's in its batch, named or not.
+    pub(super) fn of_item(item: &RawValue) -> Self {
+        match Self::read(item.get().as_bytes()) {
+            // Where there is no answer there is an error.
+            Self::Foreign => Self::Free,
+            line => line,
+        }
+    }
+
+    fn of_outcome(outcome: &Outcome<'_>) -> Self {
+        match (outcome.kind.as_str(), outcome.message) {
+            ("succeeded", Some(message)) => Self::answer(Call::Messages, message, None),
+            ("errored" | "canceled" | "expired", _) => Self::Free,
+            _ => Self::Unread,
+        }
+    }
+
+    fn of_body(body: &RawValue, told: &Response<'_>) -> Self {
+        if told
+            .status_code
+            .is_some_and(|status| !(200..300).contains(&status))
+        {
+            return Self::Free;
+        }
+        let Some(begun) = parsed::<Body<'_>>(body) else {
+            return Self::Unread;
+        };
+        let is_moderation = begun.id.is_some_and(|id| id.starts_with("modr-"));
+        let counts_input = begun
+            .usage
+            .is_some_and(|usage| usage.get().contains("\"input_tokens\""));
+        let call = match begun.object.as_deref() {
+            Some("response") => Call::Responses,
+            Some("list") => Call::Embeddings,
+            Some("text_completion") => Call::Completions {
+                operation: "completion",
+            },
+            None if is_moderation => return Self::Free,
+            None if counts_input => Call::Images,
+            _ => Call::Completions { operation: "chat" },
+        };
+        Self::answer(call, body, told.request_id.clone())
+    }
+
+    /// `request_id` names an answer that has no name of its own.
+    fn answer(call: Call, json: &RawValue, request_id: Option<String>) -> Self {
+        let mut seen = Seen::default();
+        seen.take(call, json.get().as_bytes());
+        if !seen.is_final {
+            return Self::Unread;
+        }
+        if seen.id.is_empty() {
+            seen.id = request_id.unwrap_or_default();
+        }
+        "batch".clone_into(&mut seen.service_tier);
+        Self::Answer(Box::new(Answer { call, seen }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    #[test]
+    fn answers_of_every_kind_say_what_they_used() {
+        let of_openai = |body: Value| {
+            json!({"id": "batch_req_1", "custom_id": "a", "error": null,
+                "response": {"status_code": 200, "request_id": "req-1", "body": body}})
+        };
+        let usage = json!({"input_tokens": 7, "output_tokens": 9});
+        let usage_of_chat = json!({"prompt_tokens": 7, "completion_tokens": 9});
+        for (line, call, id, usage) in [
+            (
+                json!({"custom_id": "a", "result": {"type": "succeeded", "message":
+                    {"id": "msg_1", "model": "claude", "content": [], "usage": usage}}}),
+                Call::Messages,
+                "msg_1",
+                &usage,
+            ),
+            (
+                of_openai(json!({"id": "chatcmpl-1", "object": "chat.completion",
+                    "service_tier": "default", "choices": [], "usage": usage_of_chat})),
+                Call::Completions { operation: "chat" },
+                "chatcmpl-1",
+                &usage_of_chat,
+            ),
+            (
+                of_openai(
+                    json!({"id": "resp_1", "object": "response", "background": false,
+                    "status": "completed", "output": [], "usage": usage}),
+                ),
+                Call::Responses,
+                "resp_1",
+                &usage,
+            ),
+            (
+                of_openai(json!({"object": "list", "data": [], "usage": usage_of_chat})),
+                Call::Embeddings,
+                "req-1",
+                &usage_of_chat,
+            ),
+            (
+                of_openai(json!({"created": 1, "data": [{"b64_json": "x"}], "usage": usage})),
+                Call::Images,
+                "req-1",
+                &usage,
+            ),
+            (
+                json!({"key": "a", "response": {"responseId": "r-1", "candidates": [],
+                    "usageMetadata": usage}}),
+                Call::Generate {
+                    operation: "generate_content",
+                },
+                "r-1",
+                &usage,
+            ),
+        ] {
+            let Line::Answer(answer) = Line::read(line.to_string().as_bytes()) else {
+                panic!("{line}");
+            };
+            assert_eq!((answer.call, answer.seen.id.as_str()), (call, id));
+            assert_eq!(answer.seen.usage.map(Value::Object).as_ref(), Some(usage));
+            assert_eq!(answer.seen.service_tier, "batch");
+        }
+    }
+
+    #[test]
+    fn what_costs_nothing_what_says_nothing_and_what_is_no_batch() {
+        for (line, wanted) in [
+            (
+                r#"{"custom_id":"a","result":{"type":"errored","error":{}}}"#,
+                Line::Free,
+            ),
+            (
+                r#"{"custom_id":"a","result":{"type":"expired"}}"#,
+                Line::Free,
+            ),
+            (
+                r#"{"custom_id":"a","response":{"status_code":429,"body":{}},"error":null}"#,
+                Line::Free,
+            ),
+            (
+                r#"{"custom_id":"a","response":null,"error":{"code":"batch_expired"}}"#,
+                Line::Free,
+            ),
+            (
+                r#"{"custom_id":"a","response":{"status_code":200,"body":{"id":"modr-1","results":[]}}}"#,
+                Line::Free,
+            ),
+            (r#"{"key":"a","error":{"code":3}}"#, Line::Free),
+            (
+                r#"{"custom_id":"a","result":{"type":"succeeded"}}"#,
+                Line::Unread,
+            ),
+            (
+                r#"{"custom_id":"a","response":{"status_code":200,"body":{"id":"x"}}}"#,
+                Line::Unread,
+            ),
+            (r#"{"key":"a","response":{"embedding":{}}}"#, Line::Unread),
+            (r#"{"custom_id":"a","resul"#, Line::Foreign),
+            // What a batch is made of, and other files.
+            (
+                r#"{"custom_id":"a","method":"POST","url":"/v1/embeddings","body":{}}"#,
+                Line::Foreign,
+            ),
+            (
+                r#"{"messages":[{"role":"user","content":"x"}]}"#,
+                Line::Foreign,
+            ),
+            (
+                r#"{"response":{"body":{"usage":{"prompt_tokens":1}}}}"#,
+                Line::Foreign,
+            ),
+            (r#"{"prompt":"x","response":"y"}"#, Line::Foreign),
+            ("{}", Line::Foreign),
+        ] {
+            assert_eq!(Line::read(line.as_bytes()), wanted, "{line}");
+        }
+    }
+}

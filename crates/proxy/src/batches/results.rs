@@ -1,0 +1,369 @@
+//! Reads the results of a batch on their way to the caller: an event of each answer in them.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::http::{HeaderMap, HeaderValue, Method, Uri, header};
+use bytes::Bytes;
+use http_body_util::BodyExt as _;
+use serde::Deserialize;
+use serde_json::Value;
+use spendfuse_domain::UnixMillis;
+use spendfuse_sidecar::server::Connection;
+use tokio::sync::mpsc;
+use tokio::time::timeout;
+
+use super::line::{Answer, Line};
+use super::lines::Lines;
+use super::passed::{Passed, Passing};
+use crate::attribution::Who;
+use crate::forward::Way;
+use crate::lanes::Incoming;
+use crate::meter::{self, Meter, until_safe};
+use crate::proxy::Proxy;
+use crate::under_way::Busy;
+use crate::whole::Whole;
+
+/// What lines of results are called that cannot be read.
+pub(super) const UNREAD: &str = "batch-lines";
+/// How long whoever reads results waits for the time at which they were there.
+const LONGEST_QUESTION: Duration = Duration::from_secs(10);
+/// Bytes of what is said about results.
+const LONGEST_ABOUT: usize = 256 * 1024;
+
+/// One reading of a batch's results.
+pub(super) struct Reader {
+    proxy: Arc<Proxy>,
+    way: Way,
+    who: Who,
+    /// What the results are called: names answers that have no name of their own.
+    name: String,
+    /// Who says when the results were there, and the headers to ask with.
+    about: Option<(Uri, HeaderMap)>,
+    /// `None` until a line has shown it.
+    is_batch: Option<bool>,
+    /// When the results were there; `None` where nobody has asked yet.
+    pub(super) made: Option<UnixMillis>,
+    /// The model of answers that name none; empty where nobody knows.
+    pub(super) model: String,
+    lines: Lines,
+    /// What has come and is not read yet.
+    pending: Bytes,
+    /// A line that has come whole and is not told yet.
+    line: Option<Bytes>,
+    /// Lines so far.
+    count: usize,
+    unread: usize,
+    busy: Arc<Busy>,
+}
+
+/// How the results came to their end.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum End {
+    Whole,
+    BrokeOff,
+    /// Their reader has left.
+    Left,
+}
+
+impl Reader {
+    pub(super) fn new(
+        proxy: &Arc<Proxy>,
+        way: Way,
+        who: Who,
+        name: String,
+        is_batch: bool,
+    ) -> Self {
+        Self {
+            proxy: Arc::clone(proxy),
+            way,
+            who,
+            name,
+            about: None,
+            is_batch: is_batch.then_some(true),
+            made: None,
+            model: String::new(),
+            lines: Lines::new(proxy.memory.share()),
+            pending: Bytes::new(),
+            line: None,
+            count: 0,
+            unread: 0,
+            busy: Arc::new(Busy::begin(proxy)),
+        }
+    }
+
+    /// The same, which asks at `uri` when the results were there.
+    pub(super) fn asking(mut self, uri: Option<Uri>, mut headers: HeaderMap) -> Self {
+        headers.insert(header::ACCEPT, HeaderValue::from_static("application/json"));
+        for name in [header::IF_NONE_MATCH, header::IF_MODIFIED_SINCE] {
+            headers.remove(name);
+        }
+        self.about = uri.map(|uri| (uri, headers));
+        self
+    }
+
+    /// Passes the results on as they come. They come no faster than their events are taken, of which
+    /// there are few at once that are not safe.
+    pub(super) fn pass_on(
+        mut self,
+        mut upstream: Incoming,
+        connection: Option<Arc<Connection>>,
+    ) -> Body {
+        let (client, frames) = mpsc::channel(1);
+        tokio::spawn(async move {
+            let end = tokio::select! {
+                end = self.read(&mut upstream, Some(&client), usize::MAX) => Some(end),
+                () = client.closed() => None,
+            };
+            let end = match end {
+                Some(end) => end,
+                None => self.drain(&mut upstream).await,
+            };
+            let drain_for = self.proxy.drains.time;
+            if timeout(drain_for, self.finish(end)).await.is_err() {
+                self.tell_unread();
+            }
+        });
+        Body::new(Passed::new(frames, connection))
+    }
+
+    /// Reads on without a client, as streams are.
+    async fn drain(&mut self, upstream: &mut Incoming) -> End {
+        let drains = self.proxy.drains.clone();
+        let room = Arc::clone(&drains.at_once).try_acquire_owned();
+        let most_bytes = room.as_ref().map_or(0, |_| drains.most_bytes);
+        let reading = self.read(upstream, None, most_bytes);
+        timeout(drains.time, reading).await.unwrap_or(End::Left)
+    }
+
+    /// Reads to the end, or beyond `most_bytes`. May be dropped at any time, and begun again.
+    async fn read(
+        &mut self,
+        upstream: &mut Incoming,
+        client: Option<&mpsc::Sender<Passing>>,
+        most_bytes: usize,
+    ) -> End {
+        let mut bytes = 0;
+        loop {
+            self.tell_pending().await;
+            if bytes >= most_bytes {
+                return End::Left;
+            }
+            let Some(frame) = upstream.frame().await else {
+                return End::Whole;
+            };
+            let data = frame.as_ref().ok().and_then(|frame| frame.data_ref());
+            self.pending = data.cloned().unwrap_or_default();
+            bytes += self.pending.len();
+            let has_broken_off = frame.is_err();
+            if let Some(client) = client {
+                // Where the client has gone, whoever began this reading knows it, too.
+                let _ = client.send(frame).await;
+            }
+            if has_broken_off {
+                return End::BrokeOff;
+            }
+        }
+    }
+
+    async fn tell_pending(&mut self) {
+        loop {
+            self.tell_line().await;
+            if self.is_foreign() || self.pending.is_empty() {
+                self.pending = Bytes::new();
+                return;
+            }
+            match self.lines.take(&self.pending) {
+                Some(end) => {
+                    self.pending = self.pending.slice(end..);
+                    self.line = Some(Bytes::from(self.lines.line()));
+                }
+                None => self.pending = Bytes::new(),
+            }
+        }
+    }
+
+    /// Whether this is no batch, and the rest of it nobody's business.
+    fn is_foreign(&mut self) -> bool {
+        if self.is_batch.is_none()
+            && self.count == 0
+            && self.lines.is_begun_by_another(&self.pending)
+        {
+            self.is_batch = Some(false);
+        }
+        self.is_batch == Some(false)
+    }
+
+    /// Tells the line that has come, where there is one; it is there until it is told.
+    async fn tell_line(&mut self) {
+        let Some(line) = self.line.clone() else {
+            return;
+        };
+        if !line.trim_ascii().is_empty() {
+            let said = Line::read(&line);
+            match said {
+                Line::Foreign if self.is_batch.is_none() => {
+                    self.is_batch = Some(false);
+                }
+                said => self.tell(said).await,
+            }
+        }
+        self.line = None;
+    }
+
+    /// Tells what a line says.
+    pub(super) async fn tell(&mut self, said: Line) {
+        self.is_batch = Some(true);
+        match said {
+            Line::Answer(answer) => self.tell_answer(*answer).await,
+            Line::Free => meter::count(&self.way.name, "failed"),
+            Line::Unread | Line::Foreign => self.tell_unread(),
+        }
+        self.count += 1;
+    }
+
+    /// A line that may cost something does not say what.
+    pub(super) fn tell_unread(&mut self) {
+        meter::count_unmetered(&self.way.name, UNREAD);
+        self.unread += 1;
+    }
+
+    async fn tell_answer(&mut self, answer: Answer) {
+        let made = self.made().await;
+        let room = Arc::clone(&self.proxy.batch_events).acquire_owned().await;
+        let Answer { call, mut seen } = answer;
+        if seen.model.is_empty() {
+            seen.model.clone_from(&self.model);
+        }
+        seen.created_at = Some(made.0.div_euclid(1000));
+        let name = format!("{}:{}", self.name, self.count + 1);
+        let of_line = Meter::of_batch(&self.proxy, &self.way, call, self.who.clone(), name, seen);
+        match of_line.taken() {
+            Ok(taken) => {
+                meter::count(&self.way.name, "metered");
+                let (sidecar, busy) = (Arc::clone(&self.proxy.sidecar), Arc::clone(&self.busy));
+                tokio::spawn(async move {
+                    until_safe(&sidecar, taken).await;
+                    drop((room, busy));
+                });
+            }
+            Err(error) => {
+                let (upstream, results) = (&self.way.name, &self.name);
+                tracing::error!(upstream, results, %error, "an answer of a batch is not counted");
+                self.tell_unread();
+            }
+        }
+    }
+
+    /// When the results were there: the same however often they are read.
+    async fn made(&mut self) -> UnixMillis {
+        if let Some(made) = self.made {
+            return made;
+        }
+        let told = timeout(LONGEST_QUESTION, self.look_up()).await;
+        let made = told.ok().flatten();
+        *self
+            .made
+            .insert(made.unwrap_or_else(|| self.proxy.sidecar.now()))
+    }
+
+    async fn look_up(&self) -> Option<UnixMillis> {
+        let (uri, headers) = self.about.clone()?;
+        let answer = self.proxy.send(Method::GET, uri, headers, Body::empty());
+        let (head, body) = answer.await.ok()?.into_parts();
+        if !head.status.is_success() {
+            return None;
+        }
+        let about = Whole::read(body, LONGEST_ABOUT, &self.proxy.memory).await?;
+        time_in(&about.read)
+    }
+
+    /// The end, and a last line that lacks its own.
+    async fn finish(&mut self, end: End) {
+        self.tell_line().await;
+        if end == End::Left && self.is_batch == Some(true) {
+            let (upstream, results) = (&self.way.name, &self.name);
+            tracing::warn!(
+                upstream,
+                results,
+                "whoever read a batch's results has left before their end: what follows is counted once they are read again"
+            );
+        }
+        let rest = self.lines.line();
+        if self.is_batch == Some(false) || rest.trim_ascii().is_empty() {
+            return;
+        }
+        match Line::read(&rest) {
+            Line::Foreign if self.is_batch.is_none() || end == End::Left => {}
+            said => self.tell(said).await,
+        }
+    }
+}
+
+impl Drop for Reader {
+    fn drop(&mut self) {
+        let lines = self.unread;
+        if lines > 0 {
+            let (upstream, results) = (&self.way.name, &self.name);
+            tracing::warn!(
+                upstream,
+                results,
+                lines,
+                "lines of a batch's results do not say what they cost: it is not counted"
+            );
+        }
+    }
+}
+
+/// When results were there, as what describes them says: a batch of Anthropic's, a file of OpenAI's, one
+/// of Google's.
+fn time_in(about: &[u8]) -> Option<UnixMillis> {
+    #[derive(Default, Deserialize)]
+    #[serde(default)]
+    struct About {
+        ended_at: Option<Value>,
+        created_at: Option<Value>,
+        #[serde(rename = "createTime")]
+        create_time: Option<Value>,
+    }
+    let about: About = serde_json::from_slice(about).ok()?;
+    let told = [about.ended_at, about.created_at, about.create_time];
+    told.into_iter().flatten().find_map(|time| match time {
+        Value::String(text) => UnixMillis::parse_rfc3339(&text).ok(),
+        Value::Number(seconds) => {
+            let millis = seconds.as_i64()?.checked_mul(1000)?;
+            Some(UnixMillis(millis))
+        }
+        _ => None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_time_of_results_is_read_from_what_describes_them() {
+        for (about, wanted) in [
+            (
+                r#"{"created_at":"2026-11-22T09:00:00Z","ended_at":"2026-11-22T10:00:00.5Z"}"#,
+                Some(1_795_341_600_500),
+            ),
+            (
+                r#"{"created_at":1795341600,"purpose":"batch_output"}"#,
+                Some(1_795_341_600_000),
+            ),
+            (
+                r#"{"createTime":"2026-11-22T10:00:00Z"}"#,
+                Some(1_795_341_600_000),
+            ),
+            (r#"{"ended_at":null,"created_at":[]}"#, None),
+            ("{}", None),
+            ("[]", None),
+            ("", None),
+        ] {
+            assert_eq!(time_in(about.as_bytes()), wanted.map(UnixMillis), "{about}");
+        }
+    }
+}
