@@ -171,6 +171,18 @@ def test_calls_that_cost_money_are_known_by_their_paths_and_providers_by_their_h
         ("api.groq.com", "groq"), ("notapi.openai.com.evil.org", None), ("localhost", None),
         ("us-central1-aiplatform.googleapis.com", "vertex_ai"), ("aiplatform.eu.rep.googleapis.com", "vertex_ai"),
         ("me.cognitiveservices.azure.com", "azure"), ("bedrock-runtime.us-east-1.amazonaws.com", "bedrock"),
+        ("bedrock-runtime-fips.us-gov-west-1.amazonaws.com", "bedrock"),
+        ("bedrock-runtime.us-east-1.api.aws", "bedrock"),
+        ("bedrock-runtime-fips.us-east-1.api.aws", "bedrock"),
+        ("bedrock-mantle.us-east-1.api.aws", "bedrock"),
+        ("bedrock-runtime.cn-north-1.amazonaws.com.cn", "bedrock"),
+        ("bedrock-runtime.cn-northwest-1.api.amazonwebservices.com.cn", "bedrock"),
+        ("bedrock-runtime.eusc-de-east-1.amazonaws.eu", "bedrock"),
+        ("vpce-0a1-b2.bedrock-runtime.us-east-1.vpce.amazonaws.com", "bedrock"),
+        ("bedrock-1.us-east-1.elb.amazonaws.com", None),
+        ("bedrock-runtime.us-east-1.api.aws.evil.org", None),
+        ("bedrock-runtime.us-east-1.amazonaws.com.evil.org", None),
+        ("bedrock-runtime.api.aws", None),
         ("api.together.ai", "together_ai"), ("api.together.xyz", "together_ai"), ("notapi.openai.com", None),
         ("api.moonshot.ai", "moonshot"), ("api.moonshot.cn", "moonshot"), ("dashscope-intl.aliyuncs.com", "dashscope"),
     ]:
@@ -289,3 +301,52 @@ def test_of_litellms_log_a_stream_whose_usage_came_unasked_is_no_estimate() -> N
     usage["prompt_tokens_details"] = {"cached_tokens": 0}
     told = _litellm.event_of({"standard_logging_object": payload})
     assert told is not None and told["usage_format"] == "estimated"
+
+
+_CHUNK = '{"id":"c","model":"m","service_tier":"default","choices":[{"index":0,"delta":%s,"finish_reason":null}],"usage":%s}'
+_BEGUN = '{"type":"message_start","message":{"id":"c","model":"m","usage":{"input_tokens":9,"output_tokens":1}}}'
+_ADDED = '{"type":"content_block_delta","index":0,"delta":{"type":"text_delta","text":%s}}'
+STREAMS = {
+    "/v1/chat/completions": [
+        _CHUNK % ('{"role":"assistant","content":""}', "null"),
+        *(_CHUNK % ('{"content":%s}' % text, "null") for text in ('"Hello"', '"né"', '""', '"\\n\\"usage\\": 7"', '"\\u00e9"', "null")),
+        # More than text, in the form of text.
+        _CHUNK % ('{"content":"x"}', '{"prompt_tokens":5,"completion_tokens":3}'),
+        _CHUNK % ('{"content":"x","tool_calls":[{"index":1,"function":{"arguments":"{}"}}]}', "null"),
+        '{"id":"c","model":"n","choices":[{"index":0,"delta":{"content":"two"}},{"index":1,"delta":{"content":"choices"}}]}',
+        '{"id":"c","model":"m","choices":[{"index":0,"text":"old","delta":{"content":"x"}}]}',
+        _CHUNK % ('{"content":"x"}', "null"),
+        '{"id":"c","model":"m","choices":[],"usage":{"prompt_tokens":5,"completion_tokens":4}}',
+    ],
+    "/v1/responses": [
+        '{"type":"response.created","response":{"id":"c","model":"m","status":"in_progress"}}',
+        *('{"type":"response.output_text.delta","sequence_number":%d,"item_id":"i","delta":%s}' % pair for pair in ((1, '"Hello"'), (2, '"n\\né"'), (3, '"x"'))),
+        '{"type":"response.output_item.done","output_index":1,"item":{"type":"function_call"},"delta":"x"}',
+        '{"type":"response.completed","delta":"x","response":{"id":"c","model":"m","status":"completed","usage":{"input_tokens":1,"output_tokens":2}}}',
+    ],
+    "/v1/messages": [
+        _BEGUN,
+        *(_ADDED % text for text in ('"Hello"', '"Hello"', '"né"', '"a\\nb"', '"\\"usage\\":{"')),
+        '{"type":"content_block_start","index":1,"content_block":{"type":"tool_use","name":"f"},"delta":{"type":"text_delta","text":"x"}}',
+        '{"type":"content_block_delta","index":1,"delta":{"type":"input_json_delta","partial_json":"{\\"a\\":1}"}}',
+        '{"type":"message_delta","delta":{"type":"text_delta","text":"x"},"usage":{"output_tokens":40}}',
+    ],
+}
+
+
+@pytest.mark.parametrize("path", STREAMS)
+def test_pieces_that_are_counted_without_being_read_come_to_the_same(path: str) -> None:
+    route = route_of("POST", path)
+    assert route is not None
+    read, counted, unread = Seen(), Seen(), 0
+    # Cut anywhere, for what a stream has told so far is what a cut one is charged by.
+    for text in STREAMS[path]:
+        piece = f"data: {text}\n\n".encode()
+        read.take(route, Events.json(piece))
+        if counted.take_text(route, piece):
+            unread += 1
+        else:
+            counted.take(route, Events.json(piece))
+        for name in ("id", "model", "service_tier", "usage", "generated", "is_final", "is_pending", "tool_calls"):
+            assert getattr(counted, name) == getattr(read, name), (name, text)
+    assert unread >= 2

@@ -13,6 +13,9 @@ const LONGEST_PAUSE_MS = 30_000;
 /** Bytes of a batch; the sidecar takes 8 MiB. */
 const BATCH_BYTES = 1 << 20;
 
+/** Refusals that are of the moment, or of the settings: not of the events. */
+const MAY_PASS: ReadonlySet<number> = new Set([401, 403, 404, 405, 408, 429]);
+
 /** What the sidecar says about one event. */
 export interface Result {
   status: 'accepted' | 'late' | 'duplicate' | 'grown' | 'echo' | 'conflict' | 'rejected' | 'unavailable';
@@ -189,7 +192,8 @@ export class Delivery {
       }
     }
     if (answer.status === 413 && batch.length > 1) return 'smaller';
-    if (answer.status === 413 || answer.status === 400) {
+    // A wrong token or address can be put right while events wait; what else is refused is refused at every asking.
+    if (answer.status >= 400 && answer.status < 500 && !MAY_PASS.has(answer.status)) {
       this.dropped += batch.length;
       this.config.log(`events are dropped, their calls are not counted: the sidecar answers ${answer.status}`);
       batch.forEach((event) => event.done?.(undefined));

@@ -3,7 +3,7 @@
 import { platform } from '#platform';
 import type { Meter } from './meter.js';
 import type { Route } from './route.js';
-import { dataOf, Events, parsed } from './sse.js';
+import { dataOf, Events, parsed, textOf } from './sse.js';
 
 /** How long an app may leave a whole answer unread before it is read beside it, milliseconds. */
 const UNREAD_MS = 1_000;
@@ -66,7 +66,7 @@ export function wholeOf(answer: Response, meter: Meter, route: Route): void {
 
 /** JSON, or the events of a stream that came as a whole. */
 function piecesOf(text: string): unknown {
-  return parsed(text) ?? text.split(/\r?\n\r?\n/).map((event) => dataOf(new TextEncoder().encode(event)));
+  return parsed(text) ?? text.split(/\r?\n\r?\n/).map((event) => dataOf(event));
 }
 
 function getterOf(object: object, name: string): (() => unknown) | undefined {
@@ -99,7 +99,9 @@ export function passing(answer: Response, meter: Meter, route: Route, strips: bo
   const reader = (answer.body as ReadableStream<Uint8Array>).getReader();
   const events = new Events();
   const take = (event: Uint8Array): boolean => {
-    const data = dataOf(event);
+    const text = textOf(event);
+    if (meter.seen.takeText(route, text)) return false;
+    const data = dataOf(text);
     return data !== undefined && meter.seen.take(route, data);
   };
   const stream = new ReadableStream<Uint8Array>(

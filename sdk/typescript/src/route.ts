@@ -117,8 +117,9 @@ const PROVIDERS: readonly (readonly [RegExp, string])[] = [
   [/^(.+-)?aiplatform\.googleapis\.com$/, 'vertex_ai'],
   // Of the multi-regions `us` and `eu`.
   [/^aiplatform\.\w+\.rep\.googleapis\.com$/, 'vertex_ai'],
-  // And not a balancer of one's own: gateway-1.us-east-1.elb.amazonaws.com.
-  [/^(.+\.)?bedrock-.+\.amazonaws\.com$/, 'bedrock'],
+  // By IPv4 or both, by FIPS, in China and in the European sovereign cloud, and from a private network. And not
+  // a balancer of one's own: bedrock-1.us-east-1.elb.amazonaws.com.
+  [/^(.+\.)?bedrock-(agent-runtime|mantle|runtime)(-fips)?\.[\w-]+\.(vpce\.)?(amazonaws\.(com|com\.cn|eu)|api\.aws|api\.amazonwebservices\.(com\.cn|eu))$/, 'bedrock'],
   [/^api\.mistral\.ai$/, 'mistral'],
   [/^api\.deepseek\.com$/, 'deepseek'],
   [/^api\.groq\.com$/, 'groq'],

@@ -13,7 +13,9 @@ export class Events {
     const bytes = this.rest.length === 0 ? chunk : joined(this.rest, chunk);
     const whole: Uint8Array[] = [];
     let from = 0;
-    for (let at = Math.max(1, this.rest.length); at < bytes.length; at += 1) {
+    // Where no line ends by CR, as in nearly all streams, only line feeds are looked at.
+    const next = bytes.includes(CR) ? (at: number): number => at : (at: number): number => bytes.indexOf(LF, at);
+    for (let at = next(Math.max(1, this.rest.length)); at >= 0 && at < bytes.length; at = next(at + 1)) {
       if (!endsAt(bytes, at, from)) continue;
       whole.push(bytes.subarray(from, at + 1));
       from = at + 1;
@@ -44,9 +46,10 @@ function endsAt(bytes: Uint8Array, at: number, from: number): boolean {
 
 const decoder = new TextDecoder();
 
-/** The JSON in an event's `data`; undefined where there is none: `[DONE]`, a comment. */
-export function dataOf(event: Uint8Array): unknown {
-  const text = decoder.decode(event);
+export const textOf = (event: Uint8Array): string => decoder.decode(event);
+
+/** The JSON in the `data` of an event's text; undefined where there is none: `[DONE]`, a comment. */
+export function dataOf(text: string): unknown {
   let data: string | undefined;
   for (const line of text.split(/\r\n|\n|\r/)) {
     if (!line.startsWith('data:')) continue;

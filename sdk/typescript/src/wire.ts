@@ -17,13 +17,25 @@ export const DIMENSIONS = [
 ] as const satisfies readonly (keyof Attribution)[];
 
 export const snake = (name: string): string => name.replace(/[A-Z]/g, (letter) => `_${letter.toLowerCase()}`);
-const camel = (name: string): string => name.replace(/_([a-z0-9])/g, (_, letter: string) => letter.toUpperCase());
+/** Of the sidecar's names, which are few; those of budgets and tags, which are not, are values. */
+const camels = new Map<string, string>();
+const MOST_CAMELS = 256;
+
+function camel(name: string): string {
+  const known = camels.get(name);
+  if (known !== undefined) return known;
+  const made = name.replace(/_([a-z0-9])/g, (_, letter: string) => letter.toUpperCase());
+  if (camels.size < MOST_CAMELS) camels.set(name, made);
+  return made;
+}
 
 /** An answer of the sidecar in this API's names. */
 export function camelized(value: unknown): unknown {
   if (Array.isArray(value)) return value.map(camelized);
   if (typeof value !== 'object' || value === null) return value;
-  return Object.fromEntries(Object.entries(value).map(([name, inner]) => [camel(name), camelized(inner)]));
+  const renamed: Record<string, unknown> = {};
+  for (const [name, inner] of Object.entries(value)) renamed[camel(name)] = camelized(inner);
+  return renamed;
 }
 
 /** The dimensions of `who` as they are sent; empty ones are left out. */

@@ -7,6 +7,9 @@ import { createOpenAI } from '@ai-sdk/openai';
 import { streamText } from 'ai';
 import OpenAI from 'openai';
 import { BudgetExceededError } from 'spendfuse';
+import { Seen } from '../dist/esm/answer.js';
+import { routeOf } from '../dist/esm/route.js';
+import { dataOf } from '../dist/esm/sse.js';
 import { parts } from './parts.mjs';
 import { blocked, type Told, told } from './stub.mjs';
 
@@ -231,3 +234,52 @@ test('an address without a host is that of the page', async () => {
   }
   assert.equal((await told(side, 1)).length, 1);
 });
+
+const chunk = (delta: object, more: object = {}): object => ({ id: 'c', model: 'm', choices: [{ index: 0, delta, finish_reason: null }], usage: null, ...more });
+const added = (text: string): object => ({ type: 'content_block_delta', index: 0, delta: { type: 'text_delta', text } });
+const said = (delta: string, number: number): object => ({ type: 'response.output_text.delta', sequence_number: number, item_id: 'i', delta });
+const response = { id: 'c', model: 'm', status: 'completed' };
+const STREAMS: Record<string, object[]> = {
+  completions: [
+    chunk({ role: 'assistant', content: '' }),
+    ...['Hello', 'Hello', 'né漢😀', '', '\n"usage": 7'].map((content) => chunk({ content })),
+    // More than text, in the form of text.
+    chunk({ content: 'x' }, { usage: { prompt_tokens: 5, completion_tokens: 3 } }),
+    chunk({ content: 'x', tool_calls: [{ index: 1, function: { arguments: '{}' } }] }),
+    { id: 'c', model: 'n', choices: [{ index: 0, delta: { content: 'two' } }, { index: 1, delta: { content: 'choices' } }] },
+    { id: 'c', model: 'm', choices: [{ index: 0, text: 'old', delta: { content: 'x' } }] },
+    chunk({ content: 'x' }),
+    { id: 'c', model: 'm', choices: [], usage: { prompt_tokens: 5, completion_tokens: 4 } },
+  ],
+  responses: [
+    { type: 'response.created', response: { ...response, status: 'in_progress' } },
+    ...['Hello', 'n\né', 'x', 'y'].map(said),
+    { type: 'response.output_item.done', output_index: 1, item: { type: 'function_call' }, delta: 'x' },
+    { type: 'response.completed', delta: 'x', response: { ...response, usage: { input_tokens: 1, output_tokens: 2 } } },
+  ],
+  messages: [
+    { type: 'message_start', message: { id: 'c', model: 'm', usage: { input_tokens: 9, output_tokens: 1 } } },
+    ...['Hello', 'Hello', 'né', 'a\nb', '"usage":{'].map(added),
+    { type: 'content_block_start', index: 1, content_block: { type: 'tool_use', name: 'f' }, delta: { type: 'text_delta', text: 'x' } },
+    { type: 'content_block_delta', index: 1, delta: { type: 'input_json_delta', partial_json: '{"a":1}' } },
+    { type: 'message_delta', delta: { type: 'text_delta', text: 'x' }, usage: { output_tokens: 40 } },
+  ],
+};
+
+for (const [shape, pieces] of Object.entries(STREAMS)) {
+  test(`pieces of ${shape} that are counted without being read come to the same`, () => {
+    const kind = routeOf('POST', new URL(`https://api.openai.com/v1/${shape === 'completions' ? 'chat/completions' : shape}`))!;
+    const [read, counted] = [new Seen(), new Seen()];
+    let unread = 0;
+    // Cut anywhere, for what a stream has told so far is what a cut one is charged by.
+    for (const piece of pieces) {
+      const text = `data: ${JSON.stringify(piece)}\n\n`;
+      read.take(kind, piece);
+      if (counted.takeText(kind, text)) unread += 1;
+      else counted.take(kind, dataOf(text));
+      const state = ({ id, model, serviceTier, usage, generated, isFinal, isPending, toolCalls }: Seen) => ({ id, model, serviceTier, usage, generated, isFinal, isPending, toolCalls });
+      assert.deepEqual(state(counted), state(read), text);
+    }
+    assert.ok(unread >= 2);
+  });
+}

@@ -1,7 +1,6 @@
 // Events on their way, at the end of a process too, and a sidecar that is not there.
 
 import assert from 'node:assert/strict';
-import { spawn } from 'node:child_process';
 import { mkdtempSync } from 'node:fs';
 import net from 'node:net';
 import { tmpdir } from 'node:os';
@@ -9,21 +8,10 @@ import { join } from 'node:path';
 import { after, test } from 'node:test';
 import OpenAI from 'openai';
 import { Spendfuse, SpendfuseError, StateUnknownError } from 'spendfuse';
-import { parts } from './parts.mjs';
+import { parts, run } from './parts.mjs';
 import { blocked, json, provider, serve, sidecar, textOf, type Told, told } from './stub.mjs';
 
 const ask = { model: 'gpt-4o', messages: [{ role: 'user' as const, content: 'x' }] };
-
-/** Runs a script in a process of its own; its exit code. */
-async function run(script: string, env: Record<string, string>): Promise<{ code: number | null; ms: number; said: string }> {
-  const began = performance.now();
-  const child = spawn(process.execPath, ['--input-type=module', '-e', script], { env: { ...process.env, ...env }, stdio: ['ignore', 'pipe', 'pipe'] });
-  let said = '';
-  child.stdout.on('data', (data) => (said += data));
-  child.stderr.on('data', (data) => (said += data));
-  const code = await new Promise<number | null>((resolve) => child.on('close', resolve));
-  return { code, ms: performance.now() - began, said };
-}
 
 const TRACKING = `import { track } from 'spendfuse'; for (let at = 0; at < 250; at++) track({ id: 'e-' + at, model: 'gpt-4o', usage: { input_tokens: 1 } });`;
 

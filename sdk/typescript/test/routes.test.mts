@@ -67,6 +67,14 @@ const HOSTS: [string, string | undefined][] = [
   ['us-central1-aiplatform.googleapis.com', 'vertex_ai'],
   ['aiplatform.eu.rep.googleapis.com', 'vertex_ai'],
   ['bedrock-runtime.us-east-1.amazonaws.com', 'bedrock'],
+  ['bedrock-runtime-fips.us-gov-west-1.amazonaws.com', 'bedrock'],
+  ['bedrock-runtime.us-east-1.api.aws', 'bedrock'],
+  ['bedrock-runtime-fips.us-east-1.api.aws', 'bedrock'],
+  ['bedrock-mantle.us-east-1.api.aws', 'bedrock'],
+  ['bedrock-runtime.cn-north-1.amazonaws.com.cn', 'bedrock'],
+  ['bedrock-runtime.cn-northwest-1.api.amazonwebservices.com.cn', 'bedrock'],
+  ['bedrock-runtime.eusc-de-east-1.amazonaws.eu', 'bedrock'],
+  ['vpce-0a1-b2.bedrock-runtime.us-east-1.vpce.amazonaws.com', 'bedrock'],
   ['api.groq.com', 'groq'],
   ['api.together.ai', 'together_ai'],
   ['api.together.xyz', 'together_ai'],
@@ -78,6 +86,10 @@ const HOSTS: [string, string | undefined][] = [
   ['me.services.ai.azure.com/models', 'azure_ai'],
   ['notapi.openai.com', undefined],
   ['api.openai.com.evil.org', undefined],
+  ['bedrock-1.us-east-1.elb.amazonaws.com', undefined],
+  ['bedrock-runtime.us-east-1.api.aws.evil.org', undefined],
+  ['bedrock-runtime.us-east-1.amazonaws.com.evil.org', undefined],
+  ['bedrock-runtime.api.aws', undefined],
 ];
 
 test('whose address it is, is known by its host', async () => {

@@ -166,8 +166,8 @@ export interface SidecarStub extends Stub {
 
 export interface SidecarOptions {
   decide?: (question: Told, count: number) => Told;
-  /** Answers to `/v1/usage` before it takes events: statuses, or `lost`: taken, but the answer is lost. */
-  faults?: (number | 'lost' | 'reset')[];
+  /** Answers to `/v1/usage` before it takes events: statuses, or `lost`: taken, but the answer is lost; `none`: as ever. */
+  faults?: (number | 'lost' | 'none' | 'reset')[];
   cost?: (event: Told) => string;
   listen?: number | string;
   slowMs?: number;

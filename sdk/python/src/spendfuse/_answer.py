@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import weakref
 import zlib
-from typing import TYPE_CHECKING, Any, Callable, Optional, Protocol, Union
+from typing import TYPE_CHECKING, Any, Callable, Mapping, Optional, Protocol, Union
 
 from ._delivery import at_end
 from ._pieces import Elements, Events
@@ -22,14 +22,14 @@ _LONGEST_ANSWER = 32 * 1024 * 1024
 class Watch:
     """Reads an answer while it goes by. What comes out is what goes on to the app."""
 
-    def __init__(self, call: Call, headers: Any, request_id: Optional[str]) -> None:
+    def __init__(self, call: Call, headers: Mapping[bytes, bytes], request_id: Optional[str]) -> None:
         self._call = call
         self._request_id = request_id
         self._seen = Seen()
-        self._encoding = headers.get("content-encoding", "identity").lower()
-        content_type = headers.get("content-type", "")
+        self._encoding = headers.get(b"content-encoding", b"identity").decode("latin-1").lower()
+        content_type = headers.get(b"content-type", b"")
         self._pieces: Union[Events, Elements, None] = None
-        if content_type.startswith("text/event-stream"):
+        if content_type.startswith(b"text/event-stream"):
             self._pieces = Events()
         elif call.route.streams:
             self._pieces = Elements()
@@ -95,6 +95,8 @@ class Watch:
         call.settle(self._seen, self._request_id)
 
     def _take(self, piece: bytes) -> bool:
+        if self._seen.take_text(self._call.route, piece):
+            return False
         read: Callable[[bytes], bytes] = Events.json if isinstance(self._pieces, Events) else Elements.json
         return self._read(read(piece))
 

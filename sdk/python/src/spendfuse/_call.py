@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import time
-import uuid
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any, Mapping, Optional
 
@@ -13,6 +12,7 @@ from ._context import current_permission, current_session
 from ._decision import Decision
 from ._delivery import Waiting
 from ._fingerprint import of_request
+from ._ids import fresh
 from ._pictures import tokens_of
 from ._request import Body
 from ._routes import Route, host_provider, provider_of, route_of, source_of
@@ -36,7 +36,7 @@ REFUSES_BODY = (400, 422)
 _ID = re.compile(rb'\s*\{\s*"id"\s*:\s*"([^"\\]+)"')
 
 #: Headers that name an answer which does not name itself.
-_REQUEST_IDS = ("x-request-id", "request-id", "apim-request-id", "x-amzn-requestid")
+_REQUEST_IDS = (b"x-request-id", b"request-id", b"apim-request-id", b"x-amzn-requestid")
 
 
 class Meter:
@@ -74,23 +74,22 @@ class Call:
         self._meter = meter
         self._sf = meter.sf
         self.route = route
-        headers = request.headers
+        self._headers = headers = _raw(request.headers)
         self.host = request.url.host
         self._path = path = request.url.path
         self._provider = meter.provider or provider_of(self.host, path, route)
         # Servers of one's own and gateways may count their answers from one: Ollama counts to 999.
         is_known = meter.provider is not None or host_provider(self.host, path) is not None
         self._is_private = request.url.scheme == "http" or not is_known
-        self._sent = frozenset(headers.values())
-        content = _content(request)
+        content = b"" if b"content-encoding" in headers else _content(request)
         self._body = Body.read(content) if content else None
         self._request_tokens = tokens_of(content)
         self.asked_model = route.model or (self._body.asked_model if self._body is not None else "")
-        self._call_id = uuid.uuid4().hex
-        retries = headers.get("x-stainless-retry-count", "")
+        self._call_id = fresh()
+        retries = headers.get(b"x-stainless-retry-count", b"")
         self._attempt = int(retries) + 1 if retries.isdigit() else 1
         # A signature covers body and headers: such a request is sent as it is.
-        self._is_signed = headers.get("authorization", "").startswith("AWS4-")
+        self._is_signed = headers.get(b"authorization", b"").startswith(b"AWS4-")
         self._who = self._sf.who(meter.fields)
         self._session = current_session()
         permission = current_permission()
@@ -225,14 +224,16 @@ class Call:
         """How the answer is read; `None` where it is not: an error, a redirect, the proxy's."""
         if 300 <= response.status_code < 400:
             return None
-        if response.status_code >= 400 or "x-spendfuse-decision" in response.headers:
+        headers = _raw(response.headers)
+        if response.status_code >= 400 or b"x-spendfuse-decision" in headers:
             # The proxy tells of its calls itself.
             self.failed()
             return None
-        named = map(response.headers.get, _REQUEST_IDS)
         # A name that the app has sent is no name: all its calls could have one.
-        request_id = next((name for name in named if name and name not in self._sent), None)
-        return Watch(self, response.headers, request_id)
+        sent = self._headers.values()
+        named = map(headers.get, _REQUEST_IDS)
+        request_id = next((name.decode("utf-8", "replace") for name in named if name and name not in sent), None)
+        return Watch(self, headers, request_id)
 
     def settle(self, seen: Seen, request_id: Optional[str] = None, later: Optional[bytes] = None) -> None:
         """Tells what the call has cost; once. A long answer (`later`) is read in the background, while
@@ -347,4 +348,12 @@ def _content(request: Any) -> bytes:
         content: bytes = request.content
     except Exception:  # noqa: BLE001  a body that is streamed is not held in memory
         return b""
-    return b"" if "content-encoding" in request.headers else content
+    return content
+
+
+def _raw(headers: Any) -> dict[bytes, bytes]:
+    """Headers as they are on the wire, names in lower case: httpx decodes all of them for one."""
+    pairs = getattr(headers, "raw", None)
+    if pairs is None:
+        pairs = [(name.encode(), str(value).encode()) for name, value in headers.items()]
+    return {name.lower(): value for name, value in pairs}

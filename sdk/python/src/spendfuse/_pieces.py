@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Iterator
+from typing import Iterator, Optional
 
 #: A piece longer than this is passed on without being read.
 LONGEST_PIECE = 8 * 1024 * 1024
@@ -20,21 +20,32 @@ class Events:
         self._waiting = b""
         self._seen = 0
 
-    def push(self, chunk: bytes) -> Iterator[bytes]:
+    def push(self, chunk: bytes) -> list[bytes]:
+        if not self._waiting and chunk.find(b"\n\n") == len(chunk) - 2 > 0 and b"\r" not in chunk:
+            # Most come one by one.
+            return [chunk]
+        pieces = []
         self._waiting += chunk
-        while True:
-            end = _END.search(self._waiting, max(0, self._seen - 3))
-            if end is None:
-                break
-            piece, self._waiting, self._seen = self._waiting[: end.end()], self._waiting[end.end() :], 0
-            yield piece
+        while (end := self._end()) is not None:
+            pieces.append(self._waiting[:end])
+            self._waiting, self._seen = self._waiting[end:], 0
         self._seen = len(self._waiting)
         if self._seen > LONGEST_PIECE:
-            yield self.rest()
+            pieces.append(self.rest())
+        return pieces
 
     def rest(self) -> bytes:
         rest, self._waiting, self._seen = self._waiting, b"", 0
         return rest
+
+    def _end(self) -> Optional[int]:
+        begin = max(0, self._seen - 3)
+        if b"\r" not in self._waiting:
+            # As nearly all streams are; a tenth of the time of the other way.
+            at = self._waiting.find(b"\n\n", begin)
+            return None if at < 0 else at + 2
+        end = _END.search(self._waiting, begin)
+        return None if end is None else end.end()
 
     @staticmethod
     def json(piece: bytes) -> bytes:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Optional
 from urllib.parse import unquote
 
@@ -20,8 +21,13 @@ _HOSTS = (
     (r"(.+-)?aiplatform\.googleapis\.com", "vertex_ai"),
     # Of the multi-regions `us` and `eu`.
     (r"aiplatform\.\w+\.rep\.googleapis\.com", "vertex_ai"),
-    # And not a balancer of one's own: gateway-1.us-east-1.elb.amazonaws.com.
-    (r"(.+\.)?bedrock-.+\.amazonaws\.com", "bedrock"),
+    # By IPv4 or both, by FIPS, in China and in the European sovereign cloud, and from a private network. And
+    # not a balancer of one's own: bedrock-1.us-east-1.elb.amazonaws.com.
+    (
+        r"(.+\.)?bedrock-(agent-runtime|mantle|runtime)(-fips)?\.[\w-]+\.(vpce\.)?"
+        r"(amazonaws\.(com|com\.cn|eu)|api\.aws|api\.amazonwebservices\.(com\.cn|eu))",
+        "bedrock",
+    ),
     (r"api\.mistral\.ai", "mistral"),
     (r"api\.deepseek\.com", "deepseek"),
     (r"api\.groq\.com", "groq"),
@@ -110,6 +116,7 @@ _COUNTS_TOKENS = "count-tokens"
 _OF_A_THREAD = re.compile(r"(^|/)threads/[^/]+/messages$", re.IGNORECASE)
 
 
+@lru_cache(maxsize=256)
 def route_of(method: str, path: str) -> Optional[Route]:
     """The call that a request makes, however its path is written; `None` where it costs nothing, or nobody
     can say what."""
@@ -154,6 +161,7 @@ def _by_method(path: str) -> Optional[Route]:
     return Route("chat", "openai.chat", None, model, _PREDICT[method])
 
 
+@lru_cache(maxsize=256)
 def host_provider(host: str, path: str) -> Optional[str]:
     """Whose address it is; `None` for gateways and servers of one's own."""
     host = host.lower()

@@ -11,7 +11,6 @@ from __future__ import annotations
 import dataclasses
 import threading
 import time
-import uuid
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from decimal import Decimal
@@ -21,6 +20,7 @@ from typing import TYPE_CHECKING, Any, Mapping, Optional
 from ._context import Applied, current, current_session, merged
 from ._decision import FINDINGS, BudgetLine, Decision, Warning
 from ._delivery import Result, Waiting
+from ._ids import fresh
 from ._standings import escaped
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ class Session:
         self, sf: Spendfuse, session: Optional[str], budget: Optional[Decimal], fields: Mapping[str, Any]
     ) -> None:
         self._sf = sf
-        self.id = session or f"s-{uuid.uuid4().hex}"
+        self.id = session or f"s-{fresh()}"
         self.budget = budget
         outer = current()
         # A session within another one belongs to its root.

@@ -32,6 +32,8 @@ _COMPLAIN_EVERY = 60.0
 _MOST_KINDS = 100
 _SESSION_LIMIT = "session_limit_usd"
 
+_encode = json.JSONEncoder(separators=(",", ":")).encode
+
 UNAVAILABLE_ALLOWED = Decision("allow", state="unavailable")
 UNAVAILABLE_BLOCKED = Decision("block", state="unavailable")
 
@@ -254,7 +256,7 @@ def _without_session_limit(question: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _json(value: Mapping[str, Any]) -> bytes:
-    return whole(json.dumps(value, separators=(",", ":"))).encode()
+    return whole(_encode(value)).encode()
 
 
 #: A pair of surrogates, a backslash that is one, or what is left: half a pair.

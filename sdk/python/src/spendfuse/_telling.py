@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import uuid
 from collections import OrderedDict
 from datetime import datetime, timezone
 from decimal import Decimal, InvalidOperation
@@ -13,8 +12,12 @@ from . import _usage
 from ._config import Config
 from ._context import checked, current, current_session, merged
 from ._delivery import Delivery, Result, Waiting
+from ._ids import fresh
 from ._routes import source_of
 from ._sidecar import Sidecar, whole
+
+#: Made once: `json.dumps` makes one for each call that wants something of its own.
+_encode = json.JSONEncoder(separators=(",", ":"), default=str, allow_nan=False).encode
 
 Money = Union[str, int, Decimal]
 
@@ -33,7 +36,7 @@ MEMBERS = frozenset(
 
 def encoded(event: Mapping[str, Any]) -> bytes:
     # Not a number is not JSON: one such event would make a whole batch unreadable.
-    return whole(json.dumps(event, separators=(",", ":"), default=str, allow_nan=False)).encode()
+    return whole(_encode(event)).encode()
 
 
 def amount(value: Money) -> str:
@@ -50,7 +53,7 @@ def now() -> str:
 
 
 def _fresh_id() -> str:
-    return f"py-{uuid.uuid4().hex}"
+    return f"py-{fresh()}"
 
 
 class Telling:

@@ -172,6 +172,11 @@ class Connection {
   }
 }
 
+const CONTENT_LENGTH = /\r\ncontent-length: *([^\r\n]*)/i;
+const TRANSFER_ENCODING = /\r\ntransfer-encoding: *([^\r\n]*)/i;
+const CONNECTION = /\r\nconnection: *([^\r\n]*)/i;
+const RETRY_AFTER = /\r\nretry-after: *([^\r\n]*)/i;
+
 /** Undefined until it is whole. */
 export function readAnswer(bytes: Buffer): { answer: Answer; closes: boolean } | undefined {
   const end = bytes.indexOf('\r\n\r\n');
@@ -179,10 +184,10 @@ export function readAnswer(bytes: Buffer): { answer: Answer; closes: boolean } |
   const head = bytes.toString('latin1', 0, end);
   const status = /^HTTP\/1\.[01] (\d{3})/.exec(head)?.[1];
   if (status === undefined) throw new Error('the answer is not HTTP/1.1');
-  const header = (name: string): string | undefined => new RegExp(`\r\n${name}: *([^\r\n]*)`, 'i').exec(head)?.[1];
+  const header = (name: RegExp): string | undefined => name.exec(head)?.[1];
   let text: string;
-  const length = header('content-length');
-  if (header('transfer-encoding')?.toLowerCase().includes('chunked')) {
+  const length = header(CONTENT_LENGTH);
+  if (header(TRANSFER_ENCODING)?.toLowerCase().includes('chunked')) {
     const body = unchunked(bytes.subarray(end + 4));
     if (body === undefined) return undefined;
     text = body;
@@ -192,8 +197,8 @@ export function readAnswer(bytes: Buffer): { answer: Answer; closes: boolean } |
     if (bytes.length < end + 4 + size) return undefined;
     text = bytes.toString('utf8', end + 4, end + 4 + size);
   }
-  const closes = header('connection')?.toLowerCase() === 'close';
-  return { answer: { status: Number(status), retryAfter: header('retry-after') ?? null, text }, closes };
+  const closes = header(CONNECTION)?.toLowerCase() === 'close';
+  return { answer: { status: Number(status), retryAfter: header(RETRY_AFTER) ?? null, text }, closes };
 }
 
 function unchunked(bytes: Buffer): string | undefined {
