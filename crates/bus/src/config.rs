@@ -199,6 +199,9 @@ impl KafkaConfig {
             .set("session.timeout.ms", millis(membership.session_timeout))
             .set("heartbeat.interval.ms", millis(heartbeat))
             .set("max.poll.interval.ms", millis(membership.max_poll_interval));
+        // A fetch brings thousands of records. The default of 100,000 beside them is memory, which
+        // has left the processor's caches when its turn comes.
+        self.set_unless_given(&mut client, "queued.min.messages", "10000");
         Ok(client)
     }
 

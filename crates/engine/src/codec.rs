@@ -27,7 +27,12 @@ pub enum CodecError {
 /// Writes `value` with its version byte.
 pub fn encode<T: Encode<()>>(value: &T) -> Vec<u8> {
     // Most records fit: growing step by step would cost more than the encoding.
-    let mut bytes = Vec::with_capacity(512);
+    encode_large(value, 512)
+}
+
+/// The same for a record that takes about so many bytes.
+pub fn encode_large<T: Encode<()>>(value: &T, about_bytes: usize) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(about_bytes);
     bytes.push(FORMAT_VERSION);
     minicbor::encode(value, &mut bytes).expect("writing to a Vec cannot fail");
     bytes

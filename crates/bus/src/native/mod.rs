@@ -10,6 +10,7 @@ mod failure;
 mod group;
 mod kept;
 mod leader_news;
+mod memory;
 mod message;
 mod patient;
 mod topic_ids;
@@ -35,6 +36,7 @@ pub(crate) use closing::answer as answer_while_closing;
 pub(crate) use failure::PollFailure;
 pub(crate) use group::Member;
 pub(crate) use kept::keep;
+pub(crate) use memory::keep_free_memory;
 pub(crate) use message::Message;
 pub(crate) use patient::PatientCaller;
 

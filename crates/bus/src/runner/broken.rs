@@ -26,6 +26,14 @@ pub(super) fn send_offsets(
     producer.send_offsets(offsets, member)
 }
 
+/// Into a transaction whose offsets were not taken nothing is written any more.
+pub(super) fn go_on_after(sent: Result<(), BusError>) -> Result<Result<(), BusError>, BusError> {
+    match sent {
+        Err(error) if !is_broken(Break::AbortAndGoOn) => Err(error),
+        sent => Ok(sent),
+    }
+}
+
 /// After a failed transaction nothing is gone on with: clients and state are dropped.
 pub(super) fn after_failure(
     producer: &mut TransactionalProducer,

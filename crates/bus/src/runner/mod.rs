@@ -32,6 +32,7 @@ use rdkafka::error::RDKafkaErrorCode;
 use crate::backoff::Backoff;
 use crate::error::{BusError, LogicError};
 use crate::metrics::{STAGE_REJECTED, STAGE_RESTARTS, UNREADABLE_BATCHES};
+use crate::native::keep_free_memory;
 use crate::place::Place;
 use crate::shutdown::Shutdown;
 use crate::takeover::Takeovers;
@@ -64,6 +65,7 @@ pub fn run_stage<L: StageLogic>(
     shutdown: &Shutdown,
     observer: &dyn StageObserver,
 ) -> Result<(), BusError> {
+    keep_free_memory();
     let place = Place::claim(&config.kafka, &config.group_id, &config.instance_id)?;
     let mut suspicion = Suspicion::new(config.inputs.len(), config.partitions);
     let mut clock = LogClock::default();

@@ -316,10 +316,22 @@ impl<L: StageLogic> Worker<'_, L> {
         wanted: impl Fn(&Slot<L::Partition>) -> bool,
     ) -> Result<(), BusError> {
         let began = Instant::now();
-        let inputs = &self.config.inputs;
+        let slots = self.slots.iter_mut().filter(|slot| wanted(slot));
+        let mut slots: Vec<_> = slots.collect();
         let mut offsets = TopicPartitionList::new();
+        for slot in &mut slots {
+            slot.pass_markers();
+            slot.add_offsets(&self.config.inputs, &mut offsets)?;
+        }
+        self.suspicion.now(Doing::Committing);
         self.producer.begin()?;
-        for slot in self.slots.iter_mut().filter(|slot| wanted(slot)) {
+        // First of all: as long as the coordinator still ends the transaction before, it refuses a new
+        // one's requests. Offsets it is asked for again after `retry.backoff.ms`; partitions, which
+        // librdkafka (2.12.1) registers a millisecond after their first record, only after 20 ms.
+        let is_tick = self.batch.is_empty();
+        let sent = broken::send_offsets(&self.producer, &offsets, self.poller, is_tick);
+        let sent = broken::go_on_after(sent.map_err(|error| taken_over(self.config, error)))?;
+        for slot in &mut slots {
             self.suspicion.now(Doing::Finishing(slot.partition));
             if !slot.begun {
                 slot.logic.begin(slot.seq + 1, self.clock.millis());
@@ -329,7 +341,6 @@ impl<L: StageLogic> Worker<'_, L> {
             let mut outputs = Outputs::new(&mut self.producer, changelog, slot.partition);
             slot.logic.finish(&mut outputs)?;
             self.suspicion.now(Doing::Other);
-            slot.pass_markers();
             let position = slot.next_position(self.config).encode();
             self.producer.send(
                 changelog,
@@ -338,25 +349,18 @@ impl<L: StageLogic> Worker<'_, L> {
                 Some(&position),
                 &[],
             )?;
-            slot.add_offsets(inputs, &mut offsets)?;
         }
         self.suspicion.now(Doing::Committing);
-        broken::send_offsets(&self.producer, &offsets, self.poller, self.batch.is_empty())
-            .and_then(|()| self.producer.commit())
+        sent.and_then(|()| self.producer.commit())
             .or_else(|error| {
                 let failure = taken_over(self.config, error);
                 broken::after_failure(&mut self.producer, self.config, failure)
             })?;
         self.suspicion.committed();
         self.last_write = None;
-        for slot in &mut self.slots {
-            if offsets
-                .find_partition(&inputs[0], slot.partition.cast_signed())
-                .is_some()
-            {
-                slot.committed();
-                self.last_write = Some((slot.partition, Instant::now()));
-            }
+        for slot in slots {
+            slot.committed();
+            self.last_write = Some((slot.partition, Instant::now()));
         }
         let stage = self.config.stage;
         metrics::counter!(STAGE_COMMITS, "stage" => stage).increment(1);

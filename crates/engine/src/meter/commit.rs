@@ -65,6 +65,15 @@ impl Meter {
         std::mem::take(&mut self.outputs)
     }
 
+    /// Takes back what was published: the next commit tells of about as many identities, and uses
+    /// their room.
+    pub fn take_back(&mut self, published: MeterOutputs) {
+        let mut ids = published.ids;
+        ids.clear();
+        debug_assert!(self.outputs.ids.ids.is_empty());
+        self.outputs.ids = ids;
+    }
+
     /// Settles the session when the running commit ends.
     pub(super) fn settle_at_end(&mut self, id: SessionId) {
         if let Some(session) = self.sessions.get_mut(id)

@@ -23,11 +23,19 @@ const MOST_PIECES: usize = 32;
 /// The last calls.
 #[derive(Debug, Default)]
 pub(super) struct CountedLately {
-    pieces: VecDeque<Vec<u8>>,
+    pieces: VecDeque<Piece>,
     /// Number of the first of them, modulo 2^16.
     first_piece: u16,
     places: HashTable<Place>,
     scratch: Vec<u8>,
+}
+
+/// Calls one after the other.
+#[derive(Debug)]
+struct Piece {
+    bytes: Vec<u8>,
+    /// The [`Place::check`] of each.
+    checks: Vec<u32>,
 }
 
 /// Where a call lies.
@@ -71,7 +79,7 @@ impl CountedLately {
     pub(super) fn of(&self, identity: Identity, partition: u32) -> Option<CountedCall> {
         let check = check_of(identity);
         let is_it = |place: &Place| place.check == check && self.identity_at(*place) == identity;
-        let place = self.places.find(check.into(), is_it)?;
+        let place = self.places.find(hash_of(check), is_it)?;
         self.stored_at(*place)?.read(partition)
     }
 
@@ -82,33 +90,38 @@ impl CountedLately {
 
     fn insert(&mut self, identity: Identity, bytes: &[u8]) {
         debug_assert!(bytes.len() < PIECE);
-        let fits = |piece: &Vec<u8>| piece.len() + bytes.len() <= PIECE;
+        let fits = |piece: &Piece| piece.bytes.len() + bytes.len() <= PIECE;
         if !self.pieces.back().is_some_and(fits) {
             self.begin_piece();
         }
         let last = self.pieces.len() - 1;
+        let piece = &mut self.pieces[last];
         let place = Place {
             check: check_of(identity),
             piece: self.first_piece.wrapping_add(last as u16),
-            at: self.pieces[last].len() as u16,
+            at: piece.bytes.len() as u16,
         };
-        self.pieces[last].extend_from_slice(bytes);
+        piece.bytes.extend_from_slice(bytes);
+        piece.checks.push(place.check);
         let known = |other: &Place| {
             other.check == place.check
                 && identity_at(&self.pieces, self.first_piece, *other) == identity
         };
-        match self.places.find_mut(place.check.into(), known) {
+        match self.places.find_mut(hash_of(place.check), known) {
             Some(known) => *known = place,
             None => {
-                let hash = |other: &Place| other.check.into();
-                self.places.insert_unique(place.check.into(), place, hash);
+                let hash = |other: &Place| hash_of(other.check);
+                self.places.insert_unique(hash_of(place.check), place, hash);
             }
         }
     }
 
     fn begin_piece(&mut self) {
         if self.pieces.len() < MOST_PIECES {
-            self.pieces.push_back(Vec::with_capacity(PIECE));
+            self.pieces.push_back(Piece {
+                bytes: Vec::with_capacity(PIECE),
+                checks: Vec::new(),
+            });
             return;
         }
         let Some(mut oldest) = self.pieces.pop_front() else {
@@ -116,8 +129,15 @@ impl CountedLately {
         };
         let gone = self.first_piece;
         self.first_piece = gone.wrapping_add(1);
-        self.places.retain(|place| place.piece != gone);
-        oldest.clear();
+        // Each by itself: there are thirty times as many others.
+        for check in oldest.checks.drain(..) {
+            let is_gone = |place: &Place| place.check == check && place.piece == gone;
+            // What was remembered anew since then lies elsewhere.
+            if let Ok(entry) = self.places.find_entry(hash_of(check), is_gone) {
+                entry.remove();
+            }
+        }
+        oldest.bytes.clear();
         self.pieces.push_back(oldest);
     }
 
@@ -148,17 +168,22 @@ pub(super) fn parts(calls: &[u8], most_bytes: usize) -> impl Iterator<Item = &[u
     })
 }
 
-fn bytes_at(pieces: &VecDeque<Vec<u8>>, first: u16, place: Place) -> &[u8] {
+fn bytes_at(pieces: &VecDeque<Piece>, first: u16, place: Place) -> &[u8] {
     let piece = pieces.get(place.piece.wrapping_sub(first).into());
-    piece.map_or(&[], |piece| &piece[place.at.into()..])
+    piece.map_or(&[], |piece| &piece.bytes[place.at.into()..])
 }
 
-fn identity_at(pieces: &VecDeque<Vec<u8>>, first: u16, place: Place) -> Identity {
+fn identity_at(pieces: &VecDeque<Piece>, first: u16, place: Place) -> Identity {
     stored_call::identity_in(bytes_at(pieces, first, place))
 }
 
 fn check_of(identity: Identity) -> u32 {
     identity.0 as u32
+}
+
+/// The table finds a place by the lowest bits of a hash, and what may lie there by the highest.
+fn hash_of(check: u32) -> u64 {
+    u64::from(check) << 32 | u64::from(check)
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ use hashbrown::hash_table::Entry;
 use spendfuse_domain::{Identity, UnixMillis};
 
 use remembered_id::minute_of;
-pub use remembered_id::{RememberedId, RememberedIds};
+pub use remembered_id::{IdsRecord, RememberedId, RememberedIds};
 
 /// Clocks of senders may be ahead by this much without being clamped, so an identity is remembered
 /// this much longer than the horizon (five minutes, and one for rounding).

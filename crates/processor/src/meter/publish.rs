@@ -5,7 +5,6 @@ use spendfuse_bus::{LogicError, Outputs};
 use spendfuse_domain::verdict::Stage;
 use spendfuse_engine::codec;
 use spendfuse_engine::delta::Deltas;
-use spendfuse_engine::meter::dedupe::RememberedIds;
 
 use super::{MeterPartition, USAGE};
 use crate::metrics::{
@@ -40,8 +39,9 @@ impl MeterPartition {
                 outputs.send(topic, *ledger_partition, None, Some(&value), &[])?;
             }
         }
-        for value in id_records(&published.ids) {
-            outputs.send(&self.topics.meter_ids, partition, None, Some(&value), &[])?;
+        for record in published.ids.records(MAX_IDS, MAX_CALL_BYTES) {
+            let (topic, value) = (&self.topics.meter_ids, record.encode());
+            outputs.send(topic, partition, None, Some(&value), &[])?;
         }
         let mut publisher = Publisher {
             outputs,
@@ -60,6 +60,7 @@ impl MeterPartition {
         self.rows.links.finish(outputs)?;
         counter!(SESSIONS_ENDED_EARLY).increment(published.sessions_ended_early);
         counter!(SESSION_ACCOUNTS_GIVEN_UP).increment(published.session_accounts_given_up);
+        self.meter.take_back(published);
         if is_heartbeat {
             self.export_sizes();
         }
@@ -100,17 +101,5 @@ fn delta_records(deltas: &Deltas) -> Vec<Vec<u8>> {
         return vec![codec::encode(deltas)];
     }
     let parts = deltas.parts(MAX_ENTRIES, MAX_DELTA_BYTES);
-    parts.iter().map(codec::encode).collect()
-}
-
-/// One record, or several: what was counted of the calls then follows their identities.
-fn id_records(new: &RememberedIds) -> Vec<Vec<u8>> {
-    if new.ids.is_empty() {
-        return Vec::new();
-    }
-    if new.ids.len() <= MAX_IDS && new.calls.len() <= MAX_CALL_BYTES {
-        return vec![codec::encode(new)];
-    }
-    let parts = new.parts(MAX_IDS, MAX_CALL_BYTES);
     parts.iter().map(codec::encode).collect()
 }

@@ -69,22 +69,98 @@ pub struct RememberedIds {
     pub calls: Vec<u8>,
 }
 
+/// A record of the ids changelog, as [`RememberedIds`] is read from it.
+#[derive(Clone, Copy, Debug, Encode)]
+pub struct IdsRecord<'a> {
+    #[n(0)]
+    ids: &'a [RememberedId],
+    #[n(1)]
+    #[cbor(with = "codec::bytes", has_nil)]
+    calls: &'a [u8],
+}
+
+/// An identity takes no more than this, bytes.
+const ID_BYTES: usize = 29;
+
 impl RememberedIds {
-    /// The same in several records, each with at most `most_ids` identities or `most_bytes` of calls.
-    pub fn parts(&self, most_ids: usize, most_bytes: usize) -> Vec<Self> {
-        let ids = self.ids.chunks(most_ids).map(|ids| Self {
-            ids: ids.to_vec(),
-            calls: Vec::new(),
-        });
-        let calls = counted_lately::parts(&self.calls, most_bytes).map(|calls| Self {
-            ids: Vec::new(),
-            calls: calls.to_vec(),
-        });
-        ids.chain(calls).collect()
+    /// As one record, or as several with at most `most_ids` identities or `most_bytes` of calls: what
+    /// was counted of the calls then follows their identities. None where there are no identities.
+    pub fn records(
+        &self,
+        most_ids: usize,
+        most_bytes: usize,
+    ) -> impl Iterator<Item = IdsRecord<'_>> {
+        let all = IdsRecord {
+            ids: &self.ids,
+            calls: &self.calls,
+        };
+        let nothing = IdsRecord {
+            ids: &[],
+            calls: &[],
+        };
+        let fits = self.ids.len() <= most_ids && self.calls.len() <= most_bytes;
+        let (whole, split) = match fits {
+            true => ((!self.ids.is_empty()).then_some(all), nothing),
+            false => (None, all),
+        };
+        let ids = split.ids.chunks(most_ids);
+        let ids = ids.map(move |ids| IdsRecord { ids, ..nothing });
+        let calls = counted_lately::parts(split.calls, most_bytes);
+        let calls = calls.map(move |calls| IdsRecord { calls, ..nothing });
+        whole.into_iter().chain(ids).chain(calls)
+    }
+
+    /// Nothing any more, but the room for as much.
+    pub fn clear(&mut self) {
+        self.ids.clear();
+        self.calls.clear();
+    }
+}
+
+impl IdsRecord<'_> {
+    /// The record's value.
+    pub fn encode(&self) -> Vec<u8> {
+        codec::encode_large(self, 16 + self.ids.len() * ID_BYTES + self.calls.len())
     }
 }
 
 #[inline]
 pub(super) fn minute_of(time: UnixMillis) -> u32 {
     u32::try_from(time.minute().max(0)).unwrap_or(u32::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn records_hold_everything_once_as_one_or_as_several() {
+        let id = |number: u64| RememberedId {
+            high: u64::MAX - number,
+            low: number,
+            content: u32::MAX,
+            minute: u32::MAX,
+        };
+        let all = RememberedIds {
+            ids: (0..10).map(id).collect(),
+            // Four calls, as far as a reader that takes no look into them can tell.
+            calls: vec![0x80; 4],
+        };
+        let one: Vec<_> = all.records(10, 4).collect();
+        assert_eq!(one.len(), 1);
+        assert_eq!(one[0].encode(), codec::encode(&all));
+        assert!(one[0].encode().len() <= 16 + 10 * ID_BYTES + 4);
+        let several: Vec<RememberedIds> = all
+            .records(4, 3)
+            .map(|record| codec::decode(&record.encode()).unwrap())
+            .collect();
+        let sizes = several.iter().map(|one| (one.ids.len(), one.calls.len()));
+        assert_eq!(
+            sizes.collect::<Vec<_>>(),
+            [(4, 0), (4, 0), (2, 0), (0, 3), (0, 1)]
+        );
+        let ids: Vec<_> = several.into_iter().flat_map(|one| one.ids).collect();
+        assert_eq!(ids, all.ids);
+        assert_eq!(RememberedIds::default().records(4, 3).count(), 0);
+    }
 }
