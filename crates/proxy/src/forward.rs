@@ -8,6 +8,7 @@ use axum::extract::{Request, State};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header};
 use axum::response::Response;
+use percent_encoding::percent_decode_str;
 use spendfuse_sidecar::server::Connection;
 
 use crate::access::{self, Entrant};
@@ -20,7 +21,7 @@ use crate::path::leads_out;
 use crate::permit::permit;
 use crate::proxy::Proxy;
 use crate::refusal;
-use crate::retrieve::retrieve;
+use crate::retrieve::{retrieve, tell_video};
 use crate::route::{self, Call};
 use crate::stream::Streamed;
 use crate::unmetered;
@@ -73,6 +74,12 @@ pub(crate) async fn forward(State(proxy): State<Arc<Proxy>>, request: Request) -
     let call = match parts.method {
         Method::GET => match route::call_of_answer(shape, path) {
             Some(call) => return retrieve(&proxy, way, call, parts).await,
+            None if route::is_content_of_video(shape, path) => {
+                if let Err(refusal) = tell_video(&proxy, &way, &parts).await {
+                    return *refusal;
+                }
+                None
+            }
             None => None,
         },
         _ => call,
@@ -138,13 +145,23 @@ fn not_sent_on(parts: &Parts) -> Option<&'static str> {
             let overrides = OVERRIDES
                 .iter()
                 .any(|name| parts.headers.contains_key(*name));
-            overrides.then_some(
-                "a header that puts another method in the place of the request's is not sent on",
+            (overrides || overrides_in_query(&parts.uri)).then_some(
+                "what puts another method or header in the place of the request's is not sent on",
             )
         }
         // A trace has the upstream's key in it; others are read as POST by some servers.
         _ => Some("requests of this method are not sent on"),
     }
+}
+
+/// Google's clients in browsers write methods and headers into the query.
+fn overrides_in_query(uri: &Uri) -> bool {
+    const OVERRIDES: [&str; 2] = ["$httpMethod", "$httpHeaders"];
+    uri.query().unwrap_or_default().split('&').any(|pair| {
+        let name = pair.split('=').next().unwrap_or_default();
+        let name = percent_decode_str(name).decode_utf8_lossy();
+        OVERRIDES.iter().any(|one| one.eq_ignore_ascii_case(&name))
+    })
 }
 
 /// The upgrade would be lost here, and the upstream's answer to what is left says nothing of it.

@@ -22,12 +22,16 @@ pub(crate) fn hides_usage(call: Call, uri: &Uri, headers: &HeaderMap) -> Option<
 
 /// The same of a batch of Google's, which has its answers in it: of those a mask names all or none.
 pub(crate) fn hides_batch(uri: &Uri, headers: &HeaderMap) -> Option<&'static str> {
-    const WHOLE: [&str; 4] = ["*", "metadata", "operations", "response"];
+    const DATED: [&str; 3] = ["*", "metadata", "operations"];
     hides(uri, headers, |mask| {
         let mask = mask.to_ascii_lowercase();
-        mask.split(',').map(str::trim).all(|one| {
+        let all: Vec<&str> = mask.split(',').map(str::trim).collect();
+        // Without the time at which they were there they would be others each time.
+        let is_dated = all.iter().any(|one| DATED.contains(one));
+        all.iter().all(|one| {
             let is_of_answers = ["response", "output"].iter().any(|name| one.contains(name));
-            WHOLE.contains(&one) || !is_of_answers && !one.contains(['(', '*'])
+            let is_whole = DATED.contains(one) || is_dated && *one == "response";
+            is_whole || !is_of_answers && !one.contains(['(', '*'])
         })
     })
 }
@@ -48,6 +52,8 @@ fn hides(uri: &Uri, headers: &HeaderMap, shows: impl Fn(&str) -> bool) -> Option
         let value = decoded(value);
         match decoded(name).trim_start_matches('$') {
             "fields" if !shows(&value) => Some("fields"),
+            // Puts a call of a script around it.
+            "callback" => Some("callback"),
             "alt" if !value.split(';').next().is_some_and(is_text) => Some("alt"),
             _ => None,
         }
@@ -85,6 +91,7 @@ mod tests {
                 Some("fields"),
             ),
             ("?alt=proto", None, Some("alt")),
+            ("?%24callback=f", None, Some("callback")),
             ("", Some("candidates"), Some("x-goog-fieldmask")),
         ] {
             assert_eq!(hidden(query, mask), wanted, "{query}");
@@ -109,6 +116,9 @@ mod tests {
             ("?fields=name,done,metadata.state", None),
             ("?fields=metadata,response", None),
             ("?fields=*", None),
+            ("?fields=response", Some("fields")),
+            ("?fields=response,name", Some("fields")),
+            ("?callback=f", Some("callback")),
             (
                 "?fields=response.inlinedResponses.inlinedResponses.response.candidates",
                 Some("fields"),

@@ -90,13 +90,7 @@ pub(crate) async fn permit(
     body: Body,
     began: Instant,
 ) -> Result<Permitted, Stop> {
-    if let Some(encoding) = parts.headers.get(header::CONTENT_ENCODING)
-        && encoding != "identity"
-    {
-        let status = StatusCode::UNSUPPORTED_MEDIA_TYPE;
-        let message = "the proxy reads what a call asks for: send its body uncompressed";
-        return Err(Stop::Wrong(status, "compressed", message.to_owned()));
-    }
+    must_be_plain(&parts.headers)?;
     let (body, memory) = whole(proxy, &parts.headers, body).await?;
     let connection = taken_from(&parts);
     let (particulars, is_form) = Particulars::read(call, &parts.headers, &body).unwrap_or_default();
@@ -218,6 +212,18 @@ pub(crate) async fn permit(
         way,
         body,
     })
+}
+
+/// # Errors
+/// That a body is compressed.
+pub(crate) fn must_be_plain(headers: &HeaderMap) -> Result<(), Stop> {
+    let coding = headers.get(header::CONTENT_ENCODING);
+    if coding.is_none_or(|coding| coding == "identity") {
+        return Ok(());
+    }
+    let status = StatusCode::UNSUPPORTED_MEDIA_TYPE;
+    let message = "the proxy reads what a call asks for: send its body uncompressed";
+    Err(Stop::Wrong(status, "compressed", message.to_owned()))
 }
 
 /// The whole body, and the memory that it takes of what all have.

@@ -140,6 +140,17 @@ pub(crate) fn call_of_answer(shape: Shape, path: &str) -> Option<Call> {
     ends(before, last).then_some(call)
 }
 
+/// Whether `GET path` asks for a video of OpenAI's itself, which is there once it is done.
+pub(crate) fn is_content_of_video(shape: Shape, path: &str) -> bool {
+    let path = plain(path);
+    let video = path.rsplit_once('/').and_then(|(before, last)| {
+        let is_content = last.eq_ignore_ascii_case("content");
+        before.rsplit_once('/').filter(|_| is_content)
+    });
+    let is_video = video.is_some_and(|(before, _)| ends(before, "videos"));
+    is_video && matches!(shape, Shape::OpenAi | Shape::Azure)
+}
+
 /// Of `…/models/MODEL:METHOD`, as Gemini's paths end; tuned models and endpoints of Vertex AI stand in
 /// the same place.
 pub(crate) fn model_and_method(path: &str) -> Option<(&str, &str)> {

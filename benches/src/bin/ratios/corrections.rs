@@ -82,17 +82,18 @@ fn rerated(sitting: &Sitting, calls: [u64; 2]) -> Result<Vec<Line>> {
         beside: Backlog::default(),
     };
     let quiet = sitting.choose(Duration::from_secs(30), Duration::from_secs(5));
-    let ((), alone) = watched.beside(|_| {
+    let ((), alone) = watched.beside(|_, _| {
         thread::sleep(quiet);
         Ok(())
     })?;
-    let (began, [broker, warehouse]) = (Instant::now(), used(sitting)?);
-    let before = watched.processor.usage()?.cpu;
-    let (fast, while_fast) =
-        watched.beside(|lab| rerate(lab, MODELS[0], &["--rate", "1000000"]))?;
-    let cpu = watched.processor.usage()?.cpu - before;
-    let (elapsed, [broker_after, warehouse_after]) = (began.elapsed(), used(sitting)?);
-    let (slow, while_slow) = watched.beside(|lab| rerate(lab, MODELS[1], &[]))?;
+    let ((fast, cores), while_fast) = watched.beside(|lab, processor| {
+        let before = used(sitting, processor)?;
+        let done = rerate(lab, MODELS[0], &["--rate", "1000000"])?;
+        let after = used(sitting, processor)?;
+        let cores = [0, 1, 2].map(|part| (after[part] - before[part]).div_duration_f64(done.took));
+        Ok((done, cores))
+    })?;
+    let (slow, while_slow) = watched.beside(|lab, _| rerate(lab, MODELS[1], &[]))?;
     let all = calls[0] + calls[1];
     // Of each call what stood at a ceiling goes, and what costs by the book comes.
     let rows = all * 3 + watched.beside.events;
@@ -103,15 +104,14 @@ fn rerated(sitting: &Sitting, calls: [u64; 2]) -> Result<Vec<Line>> {
         ensure!(outcome == (&json!(count), &json!(0)), "{:#}", done.said);
     }
     let audit = audited(&watched.lab)?;
-    let share = |used: Duration| used.as_secs_f64() * 100.0 / elapsed.as_secs_f64();
     let fast_note = format!(
         "totals in the warehouse and in every window exact, audited in {:.0} s; two rows a call, as \
          its price comes from elsewhere now; meanwhile the processor used {:.0} % of a core, the \
          broker {:.0} %, ClickHouse {:.0} %, {BESIDE} other events a second included",
         audit.as_secs_f64(),
-        share(cpu),
-        share(broker_after - broker),
-        share(warehouse_after - warehouse)
+        cores[0] * 100.0,
+        cores[1] * 100.0,
+        cores[2] * 100.0
     );
     let slow_note = "what `spendfuse rerate` does where `--rate` says nothing else".to_owned();
     let mut lines = Vec::new();
@@ -168,15 +168,16 @@ fn call(model: &str, number: u64, time: &str) -> String {
 
 impl Watched {
     /// What `act` gives, and the lags of events that came while it went on.
-    fn beside<T>(&mut self, act: impl FnOnce(&Lab) -> Result<T>) -> Result<(T, Times)> {
+    fn beside<T>(&mut self, act: impl FnOnce(&Lab, &Role) -> Result<T>) -> Result<(T, Times)> {
         let Self {
             lab,
+            processor,
             marks,
             workload,
             beside,
             ..
         } = self;
-        let (lab, marks) = (&*lab, &*marks);
+        let (lab, processor, marks) = (&*lab, &*processor, &*marks);
         let stop = AtomicBool::new(false);
         let pace = Pace {
             rate: Some(BESIDE),
@@ -190,7 +191,7 @@ impl Watched {
             });
             thread::sleep(WARM_UP);
             let since = Instant::now();
-            let done = act(lab);
+            let done = act(lab, processor);
             stop.store(true, Ordering::Relaxed);
             let sent = sending.join();
             sent.map_err(|_| anyhow!("the sender panicked"))??;
@@ -227,8 +228,13 @@ pub fn audited(lab: &Lab) -> Result<Duration> {
     Ok(began.elapsed())
 }
 
-/// Processor time of broker and warehouse.
-fn used(sitting: &Sitting) -> Result<[Duration; 2]> {
+/// What processor, broker and warehouse have used of the cores.
+fn used(sitting: &Sitting, processor: &Role) -> Result<[Duration; 3]> {
     let servers = &sitting.servers;
-    Ok([servers.broker_usage()?.cpu, servers.warehouse_usage()?.cpu])
+    let usages = [
+        processor.usage()?,
+        servers.broker_usage()?,
+        servers.warehouse_usage()?,
+    ];
+    Ok(usages.map(|usage| usage.cpu))
 }

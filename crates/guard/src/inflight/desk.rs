@@ -171,6 +171,16 @@ impl Desk {
         self.log.elsewhere(key, &self.me)
     }
 
+    /// The keys of which this holder may hold something.
+    pub fn keys(&self) -> impl Iterator<Item = &Key> {
+        self.silent.keys().chain(self.own.keys())
+    }
+
+    /// Something is held of `key` of which this desk knows nothing: the next heartbeat looks at it.
+    pub fn holds_already(&mut self, key: &Key) {
+        self.silent.entry(key.clone()).or_default();
+    }
+
     /// The keys of which others hold something else than before by no record of that key, since this
     /// was asked last, and what they hold.
     pub fn take_ceased(&mut self) -> Vec<(Key, i64)> {

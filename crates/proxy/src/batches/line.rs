@@ -69,6 +69,15 @@ struct Body<'l> {
     id: Option<String>,
     #[serde(borrow)]
     usage: Option<&'l RawValue>,
+    /// Of Mistral's OCR.
+    usage_info: Option<IgnoredAny>,
+}
+
+impl Response<'_> {
+    fn has_failed(&self) -> bool {
+        let status = self.status_code;
+        status.is_some_and(|status| !(200..300).contains(&status))
+    }
 }
 
 impl Line {
@@ -77,20 +86,27 @@ impl Line {
             return Self::Foreign;
         };
         if let Some(result) = read.result {
-            return match parsed::<Outcome<'_>>(result) {
-                Some(outcome) => Self::of_outcome(&outcome),
-                None => Self::Unread,
-            };
+            // Many a file of somebody's own has results.
+            let outcome = parsed::<Outcome<'_>>(result);
+            let outcome = outcome.filter(|one| !one.kind.is_empty() && read.custom_id.is_some());
+            return outcome.map_or(Self::Foreign, |outcome| Self::of_outcome(&outcome));
         }
+        let is_named = read.custom_id.is_some() || read.key.is_some();
         if let Some(response) = read.response {
             let Some(told) = parsed::<Response<'_>>(response) else {
-                return Self::Foreign;
+                let is_odd = is_named && response.get().starts_with('{');
+                return if is_odd { Self::Unread } else { Self::Foreign };
             };
             let is_googles =
                 told.usage.is_some() || told.candidates.is_some() || told.embedding.is_some();
-            return match told.body {
-                Some(body) if read.custom_id.is_some() => Self::of_body(body, &told),
-                None if read.custom_id.is_some() => Self::Unread,
+            let body = told.body.filter(|body| body.get().starts_with('{'));
+            // Mistral's requests need no name.
+            let is_openais =
+                read.custom_id.is_some() || body.is_some() && told.status_code.is_some();
+            return match body {
+                _ if is_openais && told.has_failed() => Self::Free,
+                Some(body) if is_openais => Self::of_body(body, &told),
+                None if is_openais => Self::Unread,
                 None if is_googles => {
                     let operation = "generate_content";
                     Self::answer(Call::Generate { operation }, response, None)
@@ -98,18 +114,18 @@ impl Line {
                 _ => Self::Foreign,
             };
         }
-        let is_named = read.custom_id.is_some() || read.key.is_some();
         match read.error {
             Some(_) if is_named => Self::Free,
             _ => Self::Foreign,
         }
     }
 
-    /// An answer of Google's in its batch, named or not.
+    /// An answer in a batch that has its answers in it, named or not.
     pub(super) fn of_item(item: &RawValue) -> Self {
         match Self::read(item.get().as_bytes()) {
             // Where there is no answer there is an error.
-            Self::Foreign => Self::Free,
+            Self::Foreign if !item.get().contains("\"usage") => Self::Free,
+            Self::Foreign => Self::Unread,
             line => line,
         }
     }
@@ -123,12 +139,6 @@ impl Line {
     }
 
     fn of_body(body: &RawValue, told: &Response<'_>) -> Self {
-        if told
-            .status_code
-            .is_some_and(|status| !(200..300).contains(&status))
-        {
-            return Self::Free;
-        }
         let Some(begun) = parsed::<Body<'_>>(body) else {
             return Self::Unread;
         };
@@ -143,6 +153,7 @@ impl Line {
                 operation: "completion",
             },
             None if is_moderation => return Self::Free,
+            None if begun.usage_info.is_some() => Call::Completions { operation: "ocr" },
             None if counts_input => Call::Images,
             _ => Call::Completions { operation: "chat" },
         };
@@ -214,6 +225,14 @@ mod tests {
                 "req-1",
                 &usage,
             ),
+            // Mistral's, which need no name.
+            (
+                json!({"response": {"status_code": 200, "request_id": "req-1", "body":
+                    {"pages": [], "model": "mistral-ocr-latest", "usage_info": usage}}}),
+                Call::Completions { operation: "ocr" },
+                "req-1",
+                &usage,
+            ),
             (
                 json!({"key": "a", "response": {"responseId": "r-1", "candidates": [],
                     "usageMetadata": usage}}),
@@ -258,6 +277,18 @@ mod tests {
             ),
             (r#"{"key":"a","error":{"code":3}}"#, Line::Free),
             (
+                r#"{"custom_id":"a","response":{"status_code":429,"body":null}}"#,
+                Line::Free,
+            ),
+            (
+                r#"{"response":{"status_code":500,"body":{}},"error":"boom"}"#,
+                Line::Free,
+            ),
+            (
+                r#"{"custom_id":"a","response":{"status_code":"200","body":{}}}"#,
+                Line::Unread,
+            ),
+            (
                 r#"{"custom_id":"a","result":{"type":"succeeded"}}"#,
                 Line::Unread,
             ),
@@ -281,6 +312,13 @@ mod tests {
                 Line::Foreign,
             ),
             (r#"{"prompt":"x","response":"y"}"#, Line::Foreign),
+            (r#"{"key":"a","response":"y"}"#, Line::Foreign),
+            (
+                r#"{"response":{"status_code":404,"body":"no"}}"#,
+                Line::Foreign,
+            ),
+            (r#"{"result":{"type":"succeeded"}}"#, Line::Foreign),
+            (r#"{"custom_id":"a","result":"y"}"#, Line::Foreign),
             ("{}", Line::Foreign),
         ] {
             assert_eq!(Line::read(line.as_bytes()), wanted, "{line}");

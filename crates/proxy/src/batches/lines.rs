@@ -1,7 +1,7 @@
 //! Lines that come in pieces. One that is short enough is kept until its end, of a longer one what says
 //! its cost.
 
-use spendfuse_sidecar::server::Share;
+use spendfuse_sidecar::server::{BodyMemory, Share};
 
 use crate::wire::Pruned;
 
@@ -13,16 +13,18 @@ pub(super) struct Lines {
     line: Vec<u8>,
     /// What is left of a line that is not kept.
     pruned: Option<Pruned>,
+    memory: BodyMemory,
     /// Room for `line`.
-    memory: Share,
+    share: Share,
 }
 
 impl Lines {
-    pub(super) fn new(memory: Share) -> Self {
+    pub(super) fn new(memory: &BodyMemory) -> Self {
         Self {
             line: Vec::new(),
             pruned: None,
-            memory,
+            memory: memory.clone(),
+            share: memory.share(),
         }
     }
 
@@ -41,11 +43,16 @@ impl Lines {
         self.pruned.is_none() && first.is_some_and(|byte| byte != b'{')
     }
 
-    /// The line that was taken; the next one begins.
+    /// The line that was taken; the next one begins once [`Self::forget_line`] was called.
     pub(super) fn line(&mut self) -> Vec<u8> {
         let line = std::mem::take(&mut self.line);
         let pruned = self.pruned.take();
         pruned.map_or(line, Pruned::into_object)
+    }
+
+    /// The line that was taken is behind: others may have its memory.
+    pub(super) fn forget_line(&mut self) {
+        self.share = self.memory.share();
     }
 
     fn push(&mut self, bytes: &[u8]) {
@@ -53,7 +60,7 @@ impl Lines {
             return pruned.push(bytes);
         }
         let length = self.line.len() + bytes.len();
-        if length <= LONGEST && self.memory.grow_to(length) {
+        if length <= LONGEST && self.share.grow_to(length) {
             self.line.extend_from_slice(bytes);
             return;
         }
@@ -61,14 +68,30 @@ impl Lines {
         pruned.push(&std::mem::take(&mut self.line));
         pruned.push(bytes);
         self.pruned = Some(pruned);
+        self.forget_line();
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use spendfuse_sidecar::server::BodyMemory;
-
     use super::*;
+
+    #[test]
+    fn a_line_that_is_behind_leaves_its_memory_to_others() {
+        let memory = BodyMemory::new(LONGEST);
+        for size in [LONGEST, 2 * LONGEST] {
+            let mut lines = Lines::new(&memory);
+            let line = "x".repeat(size) + "\n";
+            let end = line
+                .as_bytes()
+                .chunks(1000)
+                .find_map(|piece| lines.take(piece));
+            assert!(end.is_some());
+            lines.line();
+            lines.forget_line();
+            assert!(memory.share().grow_to(LONGEST), "{size}");
+        }
+    }
 
     #[test]
     fn lines_are_whole_however_they_are_cut_and_long_ones_say_what_they_cost() {
@@ -79,11 +102,12 @@ mod tests {
         let text = format!("{{\"a\":1}}\n\n{long}\n{{\"b\":2}}");
         let pruned = r#"{"result":{"message":{"usage":{"a":1}}}}"#;
         for (memory, size) in [(usize::MAX, 7), (usize::MAX, 64 * 1024), (0, 4096)] {
-            let mut lines = Lines::new(BodyMemory::new(memory).share());
+            let mut lines = Lines::new(&BodyMemory::new(memory));
             let mut found = Vec::new();
             for mut piece in text.as_bytes().chunks(size) {
                 while let Some(end) = lines.take(piece) {
                     found.push(lines.line());
+                    lines.forget_line();
                     piece = &piece[end..];
                 }
             }

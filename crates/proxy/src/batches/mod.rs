@@ -2,40 +2,23 @@
 //!
 //! A batch says what it cost where somebody reads its results: [`Reading`] knows such requests by their
 //! paths, `results` tells an event of each line that passes (`line`), `operation` of each answer in a
-//! batch of Google's. [`Submission`] is what hands a batch in.
+//! batch of Google's or Mistral's. [`Submission`] is what hands a batch in.
 
 mod address;
 mod line;
 mod lines;
 mod operation;
 mod passed;
+mod read;
 mod results;
 mod submission;
+mod when;
 
-use std::sync::Arc;
-
-use axum::body::Body;
-use axum::http::request::Parts;
-use axum::http::{StatusCode, Uri, header};
-use axum::response::Response;
-
-use crate::exchange::broke_off;
-use crate::forward::{Way, taken_from, unreachable};
-use crate::headers;
-use crate::hidden::hides_batch;
-use crate::lanes::Incoming;
-use crate::meter;
 use crate::path::{ends, plain};
-use crate::proxy::Proxy;
-use crate::refusal;
-use crate::request::Asked;
 use crate::route::model_and_method;
-use crate::stream::Streamed;
-use crate::unmetered;
 use crate::upstream::Shape;
-use crate::whole::Whole;
 
-use results::Reader;
+pub(crate) use read::{about, read};
 pub(crate) use submission::submit;
 
 /// A request that hands a batch in.
@@ -86,7 +69,7 @@ pub(crate) enum Reading {
         /// Whether they are a batch's, whatever they say.
         is_batch: bool,
     },
-    /// A batch of Google's, with its answers in it.
+    /// A batch of Google's or Mistral's, with its answers in it.
     Operation { name: String },
     /// A batch of Anthropic's, which says where its results are.
     Address,
@@ -106,7 +89,7 @@ impl Reading {
                 is_batch,
             })
         };
-        match last {
+        match last.to_ascii_lowercase().as_str() {
             "results" if ends(outer, "messages/batches") => lines(name, "/results", true),
             "content" if ends(outer, "files") => lines(name, "/content", false),
             _ if ends(before, "files") && last.ends_with(":download") => {
@@ -115,6 +98,9 @@ impl Reading {
             _ if ends(&path, "messages/batches") || ends(before, "messages/batches") => {
                 Some(Self::Address)
             }
+            _ if ends(&path, "batch/jobs") || ends(before, "batch/jobs") => Some(Self::Operation {
+                name: last.to_owned(),
+            }),
             _ if upstream != Shape::Gemini => None,
             _ if ends(&path, "batches") || ends(before, "batches") => Some(Self::Operation {
                 name: last.to_owned(),
@@ -122,129 +108,6 @@ impl Reading {
             _ => None,
         }
     }
-}
-
-/// Passes what is read on as it is, and tells what it says of costs. They count against whoever reads;
-/// read again the same events are told, which are counted once.
-pub(crate) async fn read(
-    proxy: &Arc<Proxy>,
-    way: Way,
-    reading: Reading,
-    mut parts: Parts,
-) -> Response {
-    let shape = way.upstream.shape;
-    let wrong = |message: &str| {
-        let status = StatusCode::BAD_REQUEST;
-        refusal::of_request(shape, status, "cannot_be_metered", message)
-    };
-    let attributing = &proxy.config.attributing;
-    let who = match attributing.of(&parts.headers, &Asked::default(), &way.entrant.caller) {
-        Ok(who) => who,
-        Err(message) => return wrong(&message),
-    };
-    if let Reading::Operation { .. } = reading
-        && let Some(name) = hides_batch(&way.uri, &parts.headers)
-    {
-        return wrong(&format!(
-            "by `{name}` the answer would not say what it has used"
-        ));
-    }
-    if !matches!(reading, Reading::Lines { .. }) {
-        meter::count_unmetered(&way.name, unmetered::name(&way.path));
-    }
-    let connection = taken_from(&parts);
-    // A part of the results has halves of lines at its ends.
-    for name in [header::RANGE, header::IF_RANGE] {
-        parts.headers.remove(name);
-    }
-    let (upstream, entrant) = (&way.upstream, &way.entrant);
-    let sent = headers::upstream_request(&parts.headers, upstream, shape, entrant, true);
-    let method = parts.method.clone();
-    let answer = proxy.send(method, way.uri.clone(), sent.clone(), Body::empty());
-    let answer = match answer.await {
-        Ok(answer) => answer,
-        Err(error) => return unreachable(&way.name, shape, &error),
-    };
-    let (head, body) = answer.into_parts();
-    let coding = head.headers.get(header::CONTENT_ENCODING);
-    let is_readable = coding.is_none_or(|coding| coding == "identity");
-    if !head.status.is_success() || !is_readable {
-        if let Reading::Lines {
-            name,
-            is_batch: true,
-            ..
-        } = &reading
-            && head.status.is_success()
-        {
-            meter::count_unmetered(&way.name, results::UNREAD);
-            let upstream = &way.name;
-            tracing::warn!(
-                upstream,
-                results = name,
-                "they are compressed: what they cost is not counted"
-            );
-        }
-        let body = Body::new(Streamed::opaque(body, connection));
-        return headers::answer(&head, body);
-    }
-    match reading {
-        Reading::Lines {
-            name,
-            suffix,
-            is_batch,
-        } => {
-            let about = about(&way.uri, suffix);
-            let reader = Reader::new(proxy, way, who, name, is_batch).asking(about, sent);
-            headers::answer(&head, reader.pass_on(body, connection))
-        }
-        Reading::Operation { name } => {
-            let Some(whole) = whole(proxy, body).await else {
-                return broke_off(&way.name, shape);
-            };
-            let is_whole = whole.rest.is_none();
-            let mut reader = Reader::new(proxy, way, who, name, true);
-            match is_whole {
-                true => operation::tell(&mut reader, &whole.read).await,
-                false => reader.tell_unread(),
-            }
-            headers::answer(&head, Body::new(Streamed::passed_on(whole, connection)))
-        }
-        Reading::Address => {
-            let Some(mut whole) = whole(proxy, body).await else {
-                return broke_off(&way.name, shape);
-            };
-            let edited = match &whole.rest {
-                None => address::leading_here(&whole.read, &way, &parts),
-                Some(_) => None,
-            };
-            let is_edited = edited.is_some();
-            whole.read = edited.unwrap_or(whole.read);
-            let mut answer =
-                headers::answer(&head, Body::new(Streamed::passed_on(whole, connection)));
-            if is_edited {
-                answer.headers_mut().remove(header::CONTENT_LENGTH);
-            }
-            answer
-        }
-    }
-}
-
-async fn whole(proxy: &Proxy, body: Incoming) -> Option<Whole> {
-    Whole::read(body, proxy.config.max_body_bytes, &proxy.memory).await
-}
-
-/// The address of what says when the results at `uri` were there; `None` where it cannot be known.
-fn about(uri: &Uri, suffix: &str) -> Option<Uri> {
-    let path = uri.path().strip_suffix(suffix)?;
-    // Google's files are read under another address than the one that they are described at.
-    let path = path.replacen("/download/", "/", 1);
-    let query = uri.query().unwrap_or_default().split('&');
-    let query = query.filter(|pair| !pair.is_empty() && !pair.starts_with("alt="));
-    let query: Vec<&str> = query.collect();
-    let mark = if query.is_empty() { "" } else { "?" };
-    let (scheme, authority) = (uri.scheme_str()?, uri.authority()?);
-    let address = format!("{scheme}://{authority}{path}{mark}{}", query.join("&"));
-    address.parse().ok()
 }
 
 #[cfg(test)]
@@ -306,6 +169,13 @@ mod tests {
                 lines("f-1", "/content", false),
             ),
             (
+                Azure,
+                "/openai/Files/f-1/Content",
+                lines("f-1", "/content", false),
+            ),
+            (OpenAi, "/v1/batch/jobs/b-1", operation("b-1")),
+            (OpenAi, "/v1/batch/jobs", operation("jobs")),
+            (
                 Gemini,
                 "/download/v1beta/files/f-1:download",
                 lines("f-1", ":download", false),
@@ -324,26 +194,6 @@ mod tests {
             (OpenAi, "/", None),
         ] {
             assert_eq!(Reading::of(upstream, path), wanted, "{path}");
-        }
-    }
-
-    #[test]
-    fn what_describes_results_stands_beside_them() {
-        for (uri, suffix, wanted) in [
-            (
-                "https://x/v1/messages/batches/b/results?beta=true",
-                "/results",
-                Some("https://x/v1/messages/batches/b?beta=true"),
-            ),
-            (
-                "https://x/download/v1beta/files/f:download?alt=media&key=k",
-                ":download",
-                Some("https://x/v1beta/files/f?key=k"),
-            ),
-            ("https://x/v1/files/f/conten%74", "/content", None),
-        ] {
-            let found = about(&uri.parse().unwrap(), suffix);
-            assert_eq!(found.map(|uri| uri.to_string()).as_deref(), wanted);
         }
     }
 }

@@ -1,25 +1,38 @@
-//! A batch of Google's: its answers stand in it once it is done.
+//! A batch that has its answers in it once it is done: Google's, and Mistral's where that is asked for.
 
 use serde::Deserialize;
+use serde_json::Value;
 use serde_json::value::RawValue;
 use spendfuse_domain::UnixMillis;
 
 use super::line::Line;
 use super::results::Reader;
+use super::when::time_of;
+use crate::request::parsed;
 
-/// Stands in every answer that costs something.
-const USAGE: &[u8] = b"usageMetadata";
+/// How a member begins that stands in every answer which costs something.
+const USAGE: &[u8] = b"\"usage";
 
 /// A batch, or a list of some.
 #[derive(Default, Deserialize)]
 #[serde(default)]
 struct Operation<'b> {
     #[serde(borrow)]
-    operations: Vec<Operation<'b>>,
+    operations: Option<Vec<Operation<'b>>>,
+    name: Option<String>,
     #[serde(borrow)]
-    metadata: Option<Metadata<'b>>,
+    metadata: Option<&'b RawValue>,
     #[serde(borrow)]
     response: Option<Output<'b>>,
+    /// The same of Mistral's.
+    #[serde(borrow)]
+    data: Option<Vec<Operation<'b>>>,
+    id: Option<String>,
+    model: Option<String>,
+    #[serde(borrow)]
+    outputs: Option<Vec<&'b RawValue>>,
+    completed_at: Option<Value>,
+    created_at: Option<Value>,
 }
 
 #[derive(Default, Deserialize)]
@@ -49,54 +62,60 @@ struct Inlined<'b> {
     inlined_responses: Vec<&'b RawValue>,
 }
 
-/// An answer, and what is known of its batch.
+/// What is known of a batch.
 #[derive(Debug)]
-struct Item<'b> {
-    json: &'b RawValue,
+struct Batch<'b> {
+    /// Empty where it has none.
+    name: String,
     model: String,
     made: Option<UnixMillis>,
+    answers: Vec<&'b RawValue>,
 }
 
 /// Tells the answers in `body`: a batch that is under way has none.
 pub(super) async fn tell(reader: &mut Reader, body: &[u8]) {
-    let Some(items) = items(body) else {
-        let names_usage = body.windows(USAGE.len()).any(|at| at == USAGE);
-        if names_usage {
-            reader.tell_unread();
+    let batches = batches(body).unwrap_or_default();
+    let has_answers = batches.iter().any(|batch| !batch.answers.is_empty());
+    if !has_answers && body.windows(USAGE.len()).any(|at| at == USAGE) {
+        reader.tell_unread();
+    }
+    for batch in batches {
+        reader.begin(batch.name, batch.model, batch.made);
+        for answer in batch.answers {
+            reader.tell(Line::of_item(answer)).await;
         }
-        return;
-    };
-    for Item { json, model, made } in items {
-        reader.model = model;
-        reader.made = made;
-        reader.tell(Line::of_item(json)).await;
     }
 }
 
 /// `None` where that is no batch as it should be.
-fn items(body: &[u8]) -> Option<Vec<Item<'_>>> {
+fn batches(body: &[u8]) -> Option<Vec<Batch<'_>>> {
     let mut whole: Operation<'_> = serde_json::from_slice(body).ok()?;
-    let mut all = std::mem::take(&mut whole.operations);
-    all.push(whole);
-    Some(all.into_iter().flat_map(items_of).collect())
+    let lists = [whole.operations.take(), whole.data.take()];
+    let listed = lists.into_iter().flatten().flatten();
+    Some(listed.chain([whole]).map(Batch::of).collect())
 }
 
-fn items_of(batch: Operation<'_>) -> impl Iterator<Item = Item<'_>> {
-    let metadata = batch.metadata.unwrap_or_default();
-    let told = metadata.end_time.or(metadata.update_time);
-    let made = told.and_then(|time| UnixMillis::parse_rfc3339(&time).ok());
-    let model = metadata.model.unwrap_or_default();
-    let model = model.trim_start_matches("models/").to_owned();
-    let output = batch.response.or(metadata.output).unwrap_or_default();
-    let inlined = output
-        .inlined_responses
-        .or(output.inlined_embed_content_responses);
-    let answers = inlined.unwrap_or_default().inlined_responses;
-    answers.into_iter().map(move |json| Item {
-        json,
-        model: model.clone(),
-        made,
-    })
+impl<'b> Batch<'b> {
+    fn of(batch: Operation<'b>) -> Self {
+        // Mistral's is whatever somebody has written.
+        let metadata = batch.metadata.and_then(parsed::<Metadata<'b>>);
+        let metadata = metadata.unwrap_or_default();
+        let ended = metadata.end_time.or(metadata.update_time);
+        let made = [ended.map(Value::from), batch.completed_at, batch.created_at];
+        let name = batch.name.or(batch.id).unwrap_or_default();
+        let model = batch.model.or(metadata.model).unwrap_or_default();
+        let output = batch.response.or(metadata.output).unwrap_or_default();
+        let inlined = output
+            .inlined_responses
+            .or(output.inlined_embed_content_responses);
+        let inlined = inlined.map(|inlined| inlined.inlined_responses);
+        Self {
+            name: name.trim_start_matches("batches/").to_owned(),
+            model: model.trim_start_matches("models/").to_owned(),
+            made: made.into_iter().flatten().find_map(time_of),
+            answers: batch.outputs.or(inlined).unwrap_or_default(),
+        }
+    }
 }
 
 #[cfg(test)]
@@ -117,23 +136,35 @@ mod tests {
             json!({"name": "batches/b", "metadata": metadata, "done": true, "response": answers});
         let copy = json!({"name": "batches/b", "metadata": metadata, "done": true});
         let list = json!({"operations": [both], "nextPageToken": ""});
-        for batch in [both, copy, list] {
+        let of_mistral = json!({"id": "b", "object": "batch", "metadata": {"model": 7},
+            "model": "x", "outputs": [{"custom_id": "r-1"}, {}], "completed_at": 1_795_341_600});
+        let list_of_mistral = json!({"data": [of_mistral], "total": 1});
+        for (batch, model) in [
+            (both, "gemini-3"),
+            (copy, "gemini-3"),
+            (list, "gemini-3"),
+            (of_mistral, "x"),
+            (list_of_mistral, "x"),
+        ] {
             let text = batch.to_string();
-            let items = items(text.as_bytes()).unwrap();
-            assert_eq!(items.len(), 2, "{text}");
-            assert_eq!(items[0].model, "gemini-3");
-            assert_eq!(items[0].made, Some(UnixMillis(1_795_341_600_000)));
-            assert!(items[0].json.get().contains("r-1"));
+            let batches = batches(text.as_bytes()).unwrap();
+            let found = &batches[0];
+            assert_eq!((found.name.as_str(), found.model.as_str()), ("b", model));
+            assert_eq!(found.answers.len(), 2, "{text}");
+            assert_eq!(found.made, Some(UnixMillis(1_795_341_600_000)));
+            assert!(found.answers[0].get().contains("r-1"));
         }
         for text in [
             r#"{"name":"batches/b","metadata":{"state":"BATCH_STATE_RUNNING"}}"#,
             r#"{"done":true,"response":{"responsesFile":"files/f"}}"#,
+            r#"{"id":"b","outputs":null,"completed_at":null}"#,
             r#"{"operations":7}"#,
             "[]",
             "",
         ] {
-            let items = items(text.as_bytes());
-            assert!(items.unwrap_or_default().is_empty(), "{text}");
+            let batches = batches(text.as_bytes()).unwrap_or_default();
+            let none = batches.iter().all(|batch| batch.answers.is_empty());
+            assert!(none, "{text}");
         }
     }
 }

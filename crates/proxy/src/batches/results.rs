@@ -4,11 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Body;
-use axum::http::{HeaderMap, HeaderValue, Method, Uri, header};
+use axum::http::{HeaderMap, HeaderValue, Uri, header};
 use bytes::Bytes;
 use http_body_util::BodyExt as _;
-use serde::Deserialize;
-use serde_json::Value;
 use spendfuse_domain::UnixMillis;
 use spendfuse_sidecar::server::Connection;
 use tokio::sync::mpsc;
@@ -17,20 +15,18 @@ use tokio::time::timeout;
 use super::line::{Answer, Line};
 use super::lines::Lines;
 use super::passed::{Passed, Passing};
+use super::when;
 use crate::attribution::Who;
 use crate::forward::Way;
 use crate::lanes::Incoming;
 use crate::meter::{self, Meter, until_safe};
 use crate::proxy::Proxy;
 use crate::under_way::Busy;
-use crate::whole::Whole;
 
 /// What lines of results are called that cannot be read.
 pub(super) const UNREAD: &str = "batch-lines";
-/// How long whoever reads results waits for the time at which they were there.
-const LONGEST_QUESTION: Duration = Duration::from_secs(10);
-/// Bytes of what is said about results.
-const LONGEST_ABOUT: usize = 256 * 1024;
+/// How long the end of results, or of a batch with its answers in it, waits for its events to be taken.
+pub(super) const LONGEST_TELLING: Duration = Duration::from_secs(30);
 
 /// One reading of a batch's results.
 pub(super) struct Reader {
@@ -44,9 +40,9 @@ pub(super) struct Reader {
     /// `None` until a line has shown it.
     is_batch: Option<bool>,
     /// When the results were there; `None` where nobody has asked yet.
-    pub(super) made: Option<UnixMillis>,
+    made: Option<UnixMillis>,
     /// The model of answers that name none; empty where nobody knows.
-    pub(super) model: String,
+    model: String,
     lines: Lines,
     /// What has come and is not read yet.
     pending: Bytes,
@@ -84,13 +80,24 @@ impl Reader {
             is_batch: is_batch.then_some(true),
             made: None,
             model: String::new(),
-            lines: Lines::new(proxy.memory.share()),
+            lines: Lines::new(&proxy.memory),
             pending: Bytes::new(),
             line: None,
             count: 0,
             unread: 0,
             busy: Arc::new(Busy::begin(proxy)),
         }
+    }
+
+    /// Begins with the answers of a batch: its name, empty where nobody knows, the model of answers that
+    /// name none, and when they were there.
+    pub(super) fn begin(&mut self, name: String, model: String, made: Option<UnixMillis>) {
+        if !name.is_empty() {
+            self.name = name;
+        }
+        self.model = model;
+        self.made = made;
+        self.count = 0;
     }
 
     /// The same, which asks at `uri` when the results were there.
@@ -120,8 +127,7 @@ impl Reader {
                 Some(end) => end,
                 None => self.drain(&mut upstream).await,
             };
-            let drain_for = self.proxy.drains.time;
-            if timeout(drain_for, self.finish(end)).await.is_err() {
+            if timeout(LONGEST_TELLING, self.finish(end)).await.is_err() {
                 self.tell_unread();
             }
         });
@@ -147,7 +153,8 @@ impl Reader {
         let mut bytes = 0;
         loop {
             self.tell_pending().await;
-            if bytes >= most_bytes {
+            let is_nobodys = client.is_none() && self.is_batch == Some(false);
+            if bytes >= most_bytes || is_nobodys {
                 return End::Left;
             }
             let Some(frame) = upstream.frame().await else {
@@ -210,6 +217,7 @@ impl Reader {
             }
         }
         self.line = None;
+        self.lines.forget_line();
     }
 
     /// Tells what a line says.
@@ -261,27 +269,24 @@ impl Reader {
         if let Some(made) = self.made {
             return made;
         }
-        let told = timeout(LONGEST_QUESTION, self.look_up()).await;
-        let made = told.ok().flatten();
-        *self
-            .made
-            .insert(made.unwrap_or_else(|| self.proxy.sidecar.now()))
-    }
-
-    async fn look_up(&self) -> Option<UnixMillis> {
-        let (uri, headers) = self.about.clone()?;
-        let answer = self.proxy.send(Method::GET, uri, headers, Body::empty());
-        let (head, body) = answer.await.ok()?.into_parts();
-        if !head.status.is_success() {
-            return None;
-        }
-        let about = Whole::read(body, LONGEST_ABOUT, &self.proxy.memory).await?;
-        time_in(&about.read)
+        let told = match &self.about {
+            Some(about) => when::told(&self.proxy, about).await,
+            None => None,
+        };
+        *self.made.insert(told.unwrap_or_else(|| {
+            let (upstream, results) = (&self.way.name, &self.name);
+            tracing::warn!(
+                upstream,
+                results,
+                "nobody says when they were there: they count as of now"
+            );
+            self.proxy.sidecar.now()
+        }))
     }
 
     /// The end, and a last line that lacks its own.
     async fn finish(&mut self, end: End) {
-        self.tell_line().await;
+        self.tell_pending().await;
         if end == End::Left && self.is_batch == Some(true) {
             let (upstream, results) = (&self.way.name, &self.name);
             tracing::warn!(
@@ -312,58 +317,6 @@ impl Drop for Reader {
                 lines,
                 "lines of a batch's results do not say what they cost: it is not counted"
             );
-        }
-    }
-}
-
-/// When results were there, as what describes them says: a batch of Anthropic's, a file of OpenAI's, one
-/// of Google's.
-fn time_in(about: &[u8]) -> Option<UnixMillis> {
-    #[derive(Default, Deserialize)]
-    #[serde(default)]
-    struct About {
-        ended_at: Option<Value>,
-        created_at: Option<Value>,
-        #[serde(rename = "createTime")]
-        create_time: Option<Value>,
-    }
-    let about: About = serde_json::from_slice(about).ok()?;
-    let told = [about.ended_at, about.created_at, about.create_time];
-    told.into_iter().flatten().find_map(|time| match time {
-        Value::String(text) => UnixMillis::parse_rfc3339(&text).ok(),
-        Value::Number(seconds) => {
-            let millis = seconds.as_i64()?.checked_mul(1000)?;
-            Some(UnixMillis(millis))
-        }
-        _ => None,
-    })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_time_of_results_is_read_from_what_describes_them() {
-        for (about, wanted) in [
-            (
-                r#"{"created_at":"2026-11-22T09:00:00Z","ended_at":"2026-11-22T10:00:00.5Z"}"#,
-                Some(1_795_341_600_500),
-            ),
-            (
-                r#"{"created_at":1795341600,"purpose":"batch_output"}"#,
-                Some(1_795_341_600_000),
-            ),
-            (
-                r#"{"createTime":"2026-11-22T10:00:00Z"}"#,
-                Some(1_795_341_600_000),
-            ),
-            (r#"{"ended_at":null,"created_at":[]}"#, None),
-            ("{}", None),
-            ("[]", None),
-            ("", None),
-        ] {
-            assert_eq!(time_in(about.as_bytes()), wanted.map(UnixMillis), "{about}");
         }
     }
 }

@@ -15,24 +15,26 @@ use spendfuse_sidecar::{ApiError, Question};
 use super::Submission;
 use crate::attribution::Who;
 use crate::forward::{Way, pass};
-use crate::permit::{Stop, other_model, whole};
+use crate::permit::{Stop, must_be_plain, other_model, whole};
 use crate::proxy::Proxy;
 use crate::request::Asked;
 
 /// Models of one batch that are asked about.
 const MOST_MODELS: usize = 100;
 
-/// The requests of a batch of Anthropic's.
+/// The requests of a batch of Anthropic's, or Mistral's.
 #[derive(Default, Deserialize)]
 #[serde(default)]
 struct Requests {
-    requests: Vec<Request>,
+    requests: Option<Vec<Request>>,
 }
 
 #[derive(Default, Deserialize)]
 #[serde(default)]
 struct Request {
-    params: Params,
+    params: Option<Params>,
+    /// Mistral's name for them.
+    body: Option<Params>,
 }
 
 #[derive(Default, Deserialize)]
@@ -53,11 +55,11 @@ pub(crate) async fn submit(
     parts: Parts,
     body: Body,
 ) -> Result<Response, Stop> {
+    must_be_plain(&parts.headers)?;
     let length = parts.headers.get(header::CONTENT_LENGTH);
     let length = length.and_then(|length| length.to_str().ok()?.parse::<usize>().ok());
-    let is_plain = !parts.headers.contains_key(header::CONTENT_ENCODING);
     // Anthropic takes 256 MB: what is too long to be kept goes on as it comes.
-    let is_kept = is_plain && length.is_some_and(|length| length <= proxy.config.max_body_bytes);
+    let is_kept = length.is_some_and(|length| length <= proxy.config.max_body_bytes);
     let not_read =
         |error: serde_json::Error| Stop::wrong(format!("the batch cannot be read: {error}"));
     let mut memory = None;
@@ -68,8 +70,9 @@ pub(crate) async fn submit(
         asked = Asked::read(&body).map_err(Stop::wrong)?;
         models.insert(asked.model.clone());
         let read: Requests = serde_json::from_slice(&body).map_err(not_read)?;
-        let named = read.requests.into_iter();
-        models.extend(named.filter_map(|request| request.params.model));
+        let requests = read.requests.unwrap_or_default().into_iter();
+        let named = requests.flat_map(|request| [request.params, request.body]);
+        models.extend(named.flatten().filter_map(|params| params.model));
         memory = Some(share);
         Body::from(body)
     } else {

@@ -12,7 +12,7 @@ const OUTER: [&[u8]; 4] = [b"result", b"message", b"response", b"body"];
 /// How deep these stand in each other.
 const MOST_DEPTH: usize = 4;
 /// Members that are kept as they are.
-const WANTED: [&[u8]; 15] = [
+const WANTED: [&[u8]; 16] = [
     b"custom_id",
     b"key",
     b"error",
@@ -24,6 +24,7 @@ const WANTED: [&[u8]; 15] = [
     b"model",
     b"service_tier",
     b"usage",
+    b"usage_info",
     b"responseId",
     b"modelVersion",
     b"usageMetadata",
@@ -160,6 +161,10 @@ mod tests {
             (
                 r#"{"response":{"status_code":200,"body":{"choices":[{"message":{"id":7}}],"usage":{"c":3}}},"error":null}"#,
                 r#"{"response":{"status_code":200,"body":{"usage":{"c":3}}},"error":null}"#,
+            ),
+            (
+                r#"{"response":{"body":{"pages":[{"markdown":"x"}],"usage_info":{"pages_processed":1}}}}"#,
+                r#"{"response":{"body":{"usage_info":{"pages_processed":1}}}}"#,
             ),
             (
                 r#"{"response":null,"result":"text","tools":{}}"#,

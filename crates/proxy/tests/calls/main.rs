@@ -9,6 +9,7 @@ mod keys;
 mod lanes;
 mod languages;
 mod questions;
+mod reading;
 mod routes;
 mod support;
 mod tools;

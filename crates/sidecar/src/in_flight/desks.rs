@@ -5,10 +5,11 @@ use std::time::Duration;
 use hashbrown::HashMap;
 use spendfuse_domain::routing::partition_of;
 use spendfuse_guard::Met;
-use spendfuse_guard::inflight::{Decided, Desk, Key, Way, Weighed};
+use spendfuse_guard::inflight::{Decided, Desk, Facts, Key, Way, Weighed};
 use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout_at};
 
+use super::early::Early;
 use super::{InFlight, View};
 
 /// A call that has not heard of all that it asked for by then, whatever it meets, is refused: its
@@ -19,6 +20,7 @@ pub(super) const LONGEST_WAIT: Duration = Duration::from_secs(2);
 #[derive(Default)]
 pub(super) struct Desks {
     pub(super) by_partition: Vec<Desk>,
+    early: Early,
     tickets: u64,
     pub(super) waiting: HashMap<u64, Waiting>,
 }
@@ -39,6 +41,21 @@ impl Desks {
         self.by_partition.get_mut(partition as usize)
     }
 
+    /// The topic has so many partitions, each with a new desk. What is held already, by keys that the
+    /// former ones knew or that there was no desk for, is told by the new ones.
+    pub(super) fn renew(&mut self, desks: impl Iterator<Item = Desk>, view: &View<'_>) {
+        let mut keys = self.early.take();
+        keys.extend(self.by_partition.iter().flat_map(Desk::keys).cloned());
+        self.by_partition = desks.collect();
+        // They belong to desks that are gone.
+        self.waiting.clear();
+        for key in keys.iter().filter(|key| view.held(key) > 0) {
+            if let Some(desk) = self.desk_of(key) {
+                desk.holds_already(key);
+            }
+        }
+    }
+
     /// How what a call counts in a budget may be admitted; `None` before the topic is known.
     fn weigh(&mut self, met: &Met, view: &View<'_>, now: i64) -> Option<Weighed> {
         let desk = self.desk_of(&met.key)?;
@@ -54,23 +71,29 @@ impl Desks {
         now: i64,
     ) -> Vec<(Met, Answer)> {
         let mut asked = Vec::new();
-        let mut others: Vec<(&Met, Weighed)> = Vec::new();
+        let mut others: Vec<(&Met, Option<Weighed>)> = Vec::new();
         for met in met {
             let weighed = self.weigh(met, view, now);
             match weighed.map_or(Way::Unsure, |weighed| weighed.way()) {
                 Way::Log => asked.push((met.clone(), Some(self.ask(met)))),
                 Way::Unsure if met.blocks_unsure => asked.push((met.clone(), None)),
-                Way::Silent | Way::Unsure => others.extend(weighed.map(|weighed| (met, weighed))),
+                Way::Silent | Way::Unsure => others.push((met, weighed)),
             }
         }
         if asked.is_empty() {
             for (met, weighed) in others {
-                if let Some(desk) = self.desk_of(&met.key) {
-                    desk.admit(&met.key, met.amount, weighed);
-                }
+                self.admit(met, weighed.unwrap_or(Weighed::UNSURE), view);
             }
         }
         asked
+    }
+
+    /// Counts what was weighed just now as admitted.
+    pub(super) fn admit(&mut self, met: &Met, weighed: Weighed, view: &View<'_>) {
+        match self.desk_of(&met.key) {
+            Some(desk) => desk.admit(&met.key, met.amount, weighed),
+            None => self.early.admit(&met.key, |key| view.held(key) > 0),
+        }
     }
 
     fn ask(&mut self, met: &Met) -> oneshot::Receiver<Decided> {
@@ -148,14 +171,20 @@ pub(super) struct Granted<'a> {
     pub(super) parts: Vec<(Key, i64)>,
 }
 
+impl Granted<'_> {
+    /// All of it is held now, or not wanted any more.
+    pub(super) fn are_done(&mut self, desks: &mut Desks) {
+        for (key, amount) in self.parts.drain(..) {
+            desks.done(&key, amount);
+        }
+    }
+}
+
 impl Drop for Granted<'_> {
     fn drop(&mut self) {
-        if self.parts.is_empty() {
-            return;
-        }
-        let mut desks = self.in_flight.desks();
-        for (key, amount) in &self.parts {
-            desks.done(key, *amount);
+        if !self.parts.is_empty() {
+            let in_flight = self.in_flight;
+            self.are_done(&mut in_flight.desks());
         }
     }
 }
@@ -189,7 +218,28 @@ mod tests {
 
     /// Its budgets and their limits, and how many heartbeats it has heard; with the second it has its
     /// share, half of each limit.
-    fn joined_with(budgets: &[(&str, &str)], beats: usize) -> Arc<InFlight> {
+    fn joined_with(budgets: &[(&str, &str)], heartbeats: usize) -> Arc<InFlight> {
+        let in_flight = opened(budgets);
+        in_flight.expect_partitions(1);
+        in_flight.caught_up();
+        for _ in 0..heartbeats {
+            for said in &beats(&in_flight) {
+                in_flight.take(0, 0, 0, said);
+            }
+        }
+        in_flight
+    }
+
+    /// What the next heartbeats say.
+    fn beats(in_flight: &InFlight) -> Vec<Said> {
+        let (view, now) = (in_flight.view(), in_flight.monotonic());
+        let mut desks = in_flight.desks();
+        let desks = desks.by_partition.iter_mut();
+        desks.flat_map(|desk| desk.beat(&view, now)).collect()
+    }
+
+    /// A sidecar that has waited for the topic for long enough.
+    fn opened(budgets: &[(&str, &str)]) -> Arc<InFlight> {
         let (mut writer, guard) = Guard::new(GuardConfig::new(1));
         for (version, (id, limit)) in (1..).zip(budgets) {
             let record = json!({
@@ -210,17 +260,6 @@ mod tests {
             Health::default().part("inflight"),
         )
         .unwrap();
-        in_flight.expect_partitions(1);
-        in_flight.caught_up();
-        for _ in 0..beats {
-            let said = {
-                let (view, now) = (in_flight.view(), in_flight.monotonic());
-                in_flight.desks().by_partition[0].beat(&view, now)
-            };
-            for said in &said {
-                in_flight.take(0, 0, 0, said);
-            }
-        }
         in_flight.joining.ends();
         in_flight
     }
@@ -310,6 +349,40 @@ mod tests {
         begin(call.as_mut()).await;
         hear_of(&in_flight, WIDE, 4, 0, 100 * CENT);
         assert!(call.await, "there is room for it");
+    }
+
+    #[tokio::test]
+    async fn what_is_held_when_the_topic_is_known_and_when_it_grows_is_told() {
+        let in_flight = opened(&[("cap", "1.00")]);
+        assert!(reserve(Arc::clone(&in_flight), 60 * CENT).await);
+        let what = What::Held {
+            key: CAP.into(),
+            held: 60 * CENT,
+            asked: 0,
+        };
+        let is_told = |said: &Said| said.what == what;
+        in_flight.expect_partitions(1);
+        in_flight.caught_up();
+        assert!(beats(&in_flight).iter().any(is_told));
+        in_flight.expect_partitions(2);
+        assert!(beats(&in_flight).iter().any(is_told));
+    }
+
+    #[tokio::test]
+    async fn what_is_admitted_though_nobody_could_say_is_told() {
+        let in_flight = joined();
+        let mut call = Box::pin(reserve(Arc::clone(&in_flight), 60 * CENT));
+        begin(call.as_mut()).await;
+        // The desk that it waits for is gone.
+        in_flight.expect_partitions(2);
+        assert!(call.await);
+        let what = What::Held {
+            key: CAP.into(),
+            held: 60 * CENT,
+            asked: 0,
+        };
+        let is_told = |said: &Said| said.what == what;
+        assert!(beats(&in_flight).iter().any(is_told));
     }
 
     #[tokio::test]

@@ -6,6 +6,7 @@
 //! ([`positions`]), and the calls that wait ([`desks`]).
 
 mod desks;
+mod early;
 mod follow;
 mod joining;
 mod positions;
@@ -21,7 +22,7 @@ use spendfuse_bus::producer::{EventProducer, EventRecord, ProducerOptions};
 use spendfuse_bus::{BusError, Condition, KafkaConfig, Part};
 use spendfuse_domain::Topics;
 use spendfuse_domain::UnixMillis;
-use spendfuse_guard::inflight::{Decided, Desk, Facts, Holder, Key, Said, Seen, What};
+use spendfuse_guard::inflight::{Decided, Desk, Facts, Holder, Key, Said, Seen, Weighed, What};
 use spendfuse_guard::{CheckRequest, Clock, Expected, Guard, Met, NotReserved, Reserving, State};
 use tokio::time::Instant;
 
@@ -190,8 +191,13 @@ impl InFlight {
                 let mut desks = self.desks();
                 let asked = desks.ask_where_needed(open, &view, now);
                 if asked.is_empty() {
+                    for met in met.iter().filter(|met| unsure.contains(&met.key)) {
+                        desks.admit(met, Weighed::UNSURE, &view);
+                    }
                     // Before the desks are asked anything else, what is counted is held.
                     let reserved = reserve(&keys);
+                    // With what is held now: who looks in between would count both.
+                    granted.are_done(&mut desks);
                     drop(desks);
                     began.iter().for_each(tell_wait);
                     return reserved;
@@ -335,9 +341,7 @@ impl InFlight {
         let desk = |_| Desk::new(me.clone(), PATIENCE_MILLIS);
         let mut desks = self.desks();
         if desks.by_partition.len() != count as usize {
-            desks.by_partition = (0..count).map(desk).collect();
-            // They belong to desks that are gone.
-            desks.waiting.clear();
+            desks.renew((0..count).map(desk), &self.view());
             self.guard.replace_elsewhere(&[]);
         }
     }

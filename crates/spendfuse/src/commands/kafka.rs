@@ -105,8 +105,14 @@ pub fn write_together(
 ) -> Result<(), Failure> {
     let id = transactional_id(settings, what);
     let _open = signals::in_transaction();
-    write_in_one_transaction(&settings.kafka(), &id, records, PATIENCE)
-        .map_err(|error| failure(settings, &error))
+    let written = write_in_one_transaction(&settings.kafka(), &id, records, PATIENCE);
+    written.map_err(|error| match error {
+        BusError::Transaction { .. } | BusError::Send { .. } => Failure::work(format!(
+            "{error}; whoever begins to write as {id} meanwhile stops this command. The same command \
+             again does nothing twice"
+        )),
+        other => failure(settings, &other),
+    })
 }
 
 /// What a topic holds now.

@@ -3,7 +3,7 @@
 use super::super::facts::Facts;
 use super::super::{
     BEAT_EVERY, FORGOTTEN_AFTER, IDLE_BEAT_EVERY, MUTE_AFTER, SHARED_OUT, Said, TOLD_AGAIN_AFTER,
-    What, part,
+    What, is_far, part,
 };
 use super::{Desk, next_record};
 
@@ -29,6 +29,11 @@ impl Desk {
         self.next_beat.take_if(lost);
         let is_next = self.next_beat.is_none();
         self.look_at_silent(share, is_next, facts);
+        if is_next && !self.is_sure(now) {
+            // Until this heartbeat is heard nothing is admitted by a share, and what was used before it
+            // ends then: where the log is not heard for long, scopes come and go.
+            self.silent.retain(|_, silent| silent.used_since_next > 0);
+        }
         self.look_at_told(facts, now);
         let mut said = self.tell(facts, now);
         self.told_share = share;
@@ -72,23 +77,29 @@ impl Desk {
             let held = facts.held(&key);
             let is_old = now - own.sent_at > TOLD_AGAIN_AFTER;
             let has_room = own.room + own.asking_room > 0;
+            let (limit, exceeding) = (facts.limit(&key), facts.exceeding(&key));
             own.is_to_be_told |= held > 0 && is_old;
             // What has been spent or given up since is others' to hold; what calls have cost beyond what
             // they held, or hold though nobody knew of others, is not. Room for later calls they get
-            // by asking, and it is given back long before the log forgets it.
+            // by asking, and it is given back long before the log forgets it, or where calls may come
+            // near the limit by what they cost beyond what they hold: people are told by how much.
             own.is_to_be_told |= match has_room {
-                true => is_old || own.limit != facts.limit(&key),
-                false => {
-                    let may_exceed_more = facts.exceeding(&key) > own.exceeding;
-                    told != held + own.promised || may_exceed_more
+                true if is_old || own.limit != limit => true,
+                true if exceeding <= own.exceeding => false,
+                true => {
+                    let most = self.log.most(&key, limit).saturating_add(exceeding);
+                    !is_far(facts.spent(&key), most, limit)
                 }
+                false => told != held + own.promised || exceeding != own.exceeding,
             };
             let has_news = own.has_news();
             if has_news {
                 self.busy.insert(key.clone());
             }
             let is_asking = !own.asking.is_empty() || !own.next.is_empty() || own.promised > 0;
-            let is_in_use = held > 0 || told > 0 || has_room || has_news || is_asking;
+            // Calls that go on after their time hold nothing, and are over at some time.
+            let is_held = held > 0 || told > 0 || own.exceeding > 0;
+            let is_in_use = is_held || has_room || has_news || is_asking;
             let forgotten_at = own.sent_at + FORGOTTEN_AFTER + 1;
             if is_in_use {
                 self.looks.at(&key, now);
@@ -256,6 +267,70 @@ mod tests {
         assert_eq!(alone.beat(&facts, 4_000).0, 2);
         assert_eq!(alone.desk.log.told(&key, &alone.desk.me).unwrap().held, 70);
         assert_eq!(alone.beat(&facts, 5_000).0, 1);
+    }
+
+    #[test]
+    fn that_calls_whose_time_was_over_are_over_is_told() {
+        let facts = Counting {
+            spent: SPENT,
+            ..Counting::default()
+        };
+        let mut alone = Alone::new(&facts);
+        granted(&mut alone, &facts);
+        // Its reservation ends by time, and it may go on.
+        facts.held.set(0);
+        facts.exceeding.set(10);
+        assert_eq!(alone.beat(&facts, 1_000).0, 2);
+        assert_eq!(alone.beat(&facts, 2_000).0, 1);
+        assert_eq!(alone.beat(&facts, 3_000).0, 1);
+        // Its event comes.
+        facts.exceeding.set(0);
+        assert_eq!(alone.beat(&facts, 4_000).0, 2);
+        assert_eq!(alone.beat(&facts, 5_000).0, 1);
+    }
+
+    #[test]
+    fn what_calls_may_cost_beyond_granted_room_is_told_where_it_comes_near_the_limit() {
+        let facts = Counting::default();
+        let mut alone = Alone::new(&facts);
+        let key = granted(&mut alone, &facts);
+        assert_eq!(alone.desk.way(&key, 10, &facts, 0), Way::Silent);
+        facts.held.set(20);
+        // Far from it nobody needs to know, and the room stays.
+        facts.exceeding.set(100_000);
+        assert_eq!(alone.beat(&facts, 1_000).0, 1);
+        facts.exceeding.set(900_000);
+        assert_eq!(alone.beat(&facts, 2_000).0, 2);
+        assert_eq!(alone.beat(&facts, 3_000).0, 1);
+    }
+
+    #[test]
+    fn what_is_admitted_beside_what_was_told_while_the_log_is_not_heard_is_told_at_once() {
+        let facts = Counting::default();
+        let mut alone = Alone::new(&facts);
+        let key = granted(&mut alone, &facts);
+        facts.held.set(0);
+        alone.beat(&facts, 1_000);
+        // The last heartbeat that it hears for a while, and one that it hears late.
+        alone.beat(&facts, 2_000);
+        let late = alone.desk.beat(&facts, 11_000);
+        let now = 12_001;
+        let weighed = alone.desk.weigh(&key, 70, &facts, now);
+        assert_eq!(weighed.way(), Way::Unsure);
+        alone.desk.admit(&key, 70, weighed);
+        facts.held.set(70);
+        alone.hear(&late, now);
+        assert!(alone.desk.is_sure(now));
+        let said = alone.desk.tell(&facts, now);
+        let what = What::Held {
+            key: key.clone(),
+            held: 70,
+            asked: 0,
+        };
+        assert_eq!(said[0].what, what);
+        // Nothing is left of the room that was granted before.
+        alone.hear(&said, now);
+        assert_eq!(alone.desk.way(&key, 10, &facts, now), Way::Log);
     }
 
     #[test]

@@ -26,6 +26,12 @@ pub struct Weighed {
 }
 
 impl Weighed {
+    /// Nobody knows what others hold.
+    pub const UNSURE: Self = Self {
+        way: Way::Unsure,
+        silent: None,
+    };
+
     fn by(way: Way) -> Self {
         Self { way, silent: None }
     }
@@ -40,7 +46,7 @@ impl Desk {
     /// How `amount` of `key` may be admitted. Counts nothing.
     pub fn weigh(&self, key: &Key, amount: i64, facts: &impl Facts, now: i64) -> Weighed {
         if !self.is_sure(now) {
-            return Weighed::by(Way::Unsure);
+            return Weighed::UNSURE;
         }
         let own = self.own.get(key);
         if own.is_some_and(|own| own.room >= amount && own.limit == facts.limit(key)) {
@@ -90,6 +96,10 @@ impl Desk {
                 let silent = self.silent.entry(key.clone()).or_default();
                 silent.used = silent.used.saturating_add(amount);
                 silent.used_since_next = silent.used_since_next.saturating_add(amount);
+                // Of what was told they believe that it is no more than that.
+                if self.own.contains_key(key) {
+                    self.own(key).is_to_be_told = true;
+                }
             }
             (Way::Log, _) => {}
         }
@@ -154,5 +164,20 @@ mod tests {
         assert_eq!(desk.way(&key, 400, &Limit, 0), Way::Silent);
         assert_eq!(desk.weigh(&key, 400, &Limit, 0).way(), Way::Log);
         assert_eq!(desk.weigh(&key, 100, &Limit, 0).way(), Way::Silent);
+    }
+
+    #[test]
+    fn scopes_that_come_and_go_while_the_log_is_not_heard_do_not_pile_up() {
+        let mut desk = Desk::new("a.1".into(), 100);
+        for second in 0..1_000 {
+            let now = second * 1_000;
+            let key = Key::from(format!("b|c-{second}"));
+            let weighed = desk.weigh(&key, 10, &Limit, now);
+            assert_eq!(weighed.way(), Way::Unsure);
+            desk.admit(&key, 10, weighed);
+            // The call is over at once.
+            desk.beat(&Limit, now);
+            assert!(desk.silent.len() <= 10, "{second}");
+        }
     }
 }

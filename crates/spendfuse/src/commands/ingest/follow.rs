@@ -23,6 +23,30 @@ const MOST_FOLLOWED: usize = 5_000_000;
 const STANDS_STILL: Duration = Duration::from_secs(15);
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 
+/// How long nothing has come any further.
+pub struct Stillness {
+    least: u64,
+    moved: Instant,
+}
+
+impl Stillness {
+    /// From `now` on.
+    pub fn since(now: Instant) -> Self {
+        Self {
+            least: u64::MAX,
+            moved: now,
+        }
+    }
+
+    /// For how long not, where so many are `left` at `now`.
+    pub fn with(&mut self, left: u64, now: Instant) -> Duration {
+        if left < self.least {
+            (self.least, self.moved) = (left, now);
+        }
+        now.duration_since(self.moved)
+    }
+}
+
 /// Where the outcomes of events will be written that are sent from now on.
 pub struct Follow<'s> {
     settings: &'s Settings,
@@ -200,15 +224,11 @@ impl<'s> Follow<'s> {
 
     /// How many events still wait when the meter has passed them or stands still.
     fn wait(&self, places: &Places, tell: impl Fn(u64)) -> Result<u64, Failure> {
-        let mut least = u64::MAX;
-        let mut moved = Instant::now();
+        let mut stillness = Stillness::since(Instant::now());
         loop {
             let waiting = places.beyond(&self.positions()?);
-            if waiting < least {
-                least = waiting;
-                moved = Instant::now();
-            }
-            if waiting == 0 || moved.elapsed() >= STANDS_STILL {
+            let still_for = stillness.with(waiting, Instant::now());
+            if waiting == 0 || still_for >= STANDS_STILL {
                 return Ok(waiting);
             }
             tell(waiting);
@@ -291,6 +311,17 @@ impl Outcome {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn who_comes_no_further_stands_still_even_where_more_is_left() {
+        let began = Instant::now();
+        let at = |seconds| began + Duration::from_secs(seconds);
+        let mut stillness = Stillness::since(began);
+        for (second, left, still_for) in [(1, 9, 0), (5, 9, 4), (6, 12, 5), (7, 8, 0), (9, 8, 2)] {
+            let found = stillness.with(left, at(second));
+            assert_eq!(found, Duration::from_secs(still_for), "second {second}");
+        }
+    }
 
     #[test]
     fn each_identity_is_counted_once_and_then_grows() {

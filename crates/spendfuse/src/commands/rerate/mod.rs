@@ -123,6 +123,9 @@ pub fn run(settings: &Settings, args: &RerateArgs) -> Result<ExitCode, Failure> 
     signals::end_between_transactions()?;
     let job = Job::new(settings, args)?;
     if !args.yes {
+        if !args.dry_run {
+            kafka::end_left_open(settings)?;
+        }
         let tally = job.pass(None)?.0;
         job.show(&tally, None);
         let is_wanted = !args.dry_run && tally.all.entries > 0 && agreed(tally.all.entries)?;

@@ -12,6 +12,9 @@ pub(super) fn counted(system: &System, input: &Input) -> Check {
     let named = system.named_by_proxy();
     let all = calls.all();
     let mut differences = Vec::new();
+    if calls.reach_nobody() {
+        differences.push("clients have tried, and no call has reached the provider".to_owned());
+    }
     let mut found = 0;
     for (number, known) in &all {
         let is_there = input.times(*number) > 0;

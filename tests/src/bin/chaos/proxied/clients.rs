@@ -73,10 +73,11 @@ impl Client {
         pause(self.random.millis(0, EVERY.as_millis() as u64));
         while !stop.load(Ordering::Relaxed) {
             let begun = Instant::now();
-            if !self.quiet.is_total()
-                && let Some(proxy) = self.connect()
-            {
-                self.call_once(proxy, begun)?;
+            if !self.quiet.is_total() {
+                self.calls.tries();
+                if let Some(proxy) = self.connect() {
+                    self.call_once(proxy, begun)?;
+                }
             }
             pause(EVERY.saturating_sub(begun.elapsed()));
         }

@@ -13,6 +13,8 @@ use crate::ledger::{Call, Kind, Ledger};
 /// Longer than the event of an answer takes until it is safe: the broker has 2.2 s for it, a pause of the
 /// process 3 s, and the disk behind them is that of a busy machine.
 const UNSAFE_FOR: Duration = Duration::from_secs(8);
+/// Some 20 seconds of all clients: longer than everything takes to run for the first time.
+const TRIED_FOR_LONG: u64 = 400;
 
 /// One call.
 #[derive(Clone, Debug)]
@@ -73,6 +75,8 @@ impl Kill {
 /// All calls, and what is to happen to them.
 #[derive(Default)]
 pub struct Calls {
+    /// How often clients wanted to call.
+    tried: AtomicU64,
     known: Mutex<BTreeMap<usize, Known>>,
     kills: Mutex<Vec<Kill>>,
     /// Streams that the provider still has to break off.
@@ -87,6 +91,19 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Calls {
+    /// A client wants to call, whether a proxy runs or not.
+    pub fn tries(&self) {
+        self.tried.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Whether clients have tried for long, and no call has reached the provider: then all else that is
+    /// said of calls says nothing.
+    pub fn reach_nobody(&self) -> bool {
+        let is_asked = |known: &Known| known.asked > 0;
+        let tried = self.tried.load(Ordering::Relaxed);
+        tried >= TRIED_FOR_LONG && !locked(&self.known).values().any(is_asked)
+    }
+
     /// A client is about to call.
     pub fn begin(&self, number: usize, known: Known) {
         locked(&self.known).insert(number, known);
@@ -221,5 +238,65 @@ impl Calls {
             ),
             ("of them named as lost by the proxy", named.len() as u64),
         ]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn known() -> Known {
+        Known {
+            call: Call::default(),
+            language: Language::OpenAi,
+            streams: false,
+            body_bytes: 0,
+            pause: Duration::ZERO,
+            begun: Instant::now(),
+            ended: None,
+            asked: 0,
+            is_broken_off: false,
+        }
+    }
+
+    #[test]
+    fn calls_that_never_reach_the_provider_are_noticed_after_a_while() {
+        let calls = Calls::default();
+        calls.begin(7, known());
+        (1..TRIED_FOR_LONG).for_each(|_| calls.tries());
+        assert!(!calls.reach_nobody());
+        calls.tries();
+        assert!(calls.reach_nobody());
+        assert!(calls.asked(7).is_some());
+        assert!(!calls.reach_nobody());
+    }
+
+    #[test]
+    fn a_kill_cuts_what_had_not_ended_and_loses_what_was_not_safe() {
+        let start = Instant::now();
+        let at = |seconds| start + Duration::from_secs(seconds);
+        let kill = Kill {
+            from: at(100),
+            to: at(101),
+            open: BTreeSet::new(),
+        };
+        for (begun, ended, cuts, may_lose) in [
+            (90, None, true, true),
+            (100, Some(101), true, true),
+            (90, Some(99), false, true),
+            (80, Some(91), false, false),
+            (102, Some(103), false, false),
+        ] {
+            let call = Known {
+                begun: at(begun),
+                ended: ended.map(|seconds| (Seen::Cut, at(seconds))),
+                ..known()
+            };
+            assert_eq!(
+                (kill.cuts(&call), kill.may_lose(&call)),
+                (cuts, may_lose),
+                "{call:?}"
+            );
+        }
     }
 }

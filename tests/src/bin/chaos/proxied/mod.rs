@@ -4,6 +4,7 @@ mod answers;
 mod clients;
 mod known;
 mod provider;
+mod spool;
 mod starts;
 
 use std::sync::Arc;
@@ -11,6 +12,7 @@ use std::sync::Arc;
 pub use clients::is_answering;
 pub use known::{Calls, Known, Seen};
 pub use provider::Provider;
+pub use spool::is_sent;
 pub use starts::named_in;
 
 use crate::ledger::Ledger;

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use spendfuse_tests::traffic::PROVIDER;
 
 use super::{PROXY, ROLE_NAMES, System};
-use crate::proxied::{WORKSPACE, is_answering, named_in};
+use crate::proxied::{WORKSPACE, is_answering, is_sent, named_in};
 
 /// How long a proxy may take to start.
 const START_PATIENCE: Duration = Duration::from_secs(60);
@@ -41,11 +41,14 @@ impl System {
         self.options.folder.join(format!("{name}.log"))
     }
 
-    /// Waits until the proxy answers: it has named then what the one before has left open. One that does
-    /// not get there shows as calls that nobody names.
+    /// Waits until the proxy answers, and has sent what lay in its spool: it has named then what the one
+    /// before has left open, and what of it was safe all the same is in the log. One that does not get
+    /// there shows as calls that nobody names or counts.
     pub fn await_proxy(&mut self) -> anyhow::Result<()> {
         let deadline = Instant::now() + START_PATIENCE;
-        while !is_answering(&self.proxy_log()) && Instant::now() < deadline {
+        let (log, spool) = (self.proxy_log(), self.proxy_spool());
+        let is_done = || is_answering(&log) && is_sent(&spool);
+        while !is_done() && Instant::now() < deadline {
             self.wait_until(Instant::now() + BETWEEN)?;
         }
         Ok(())

@@ -46,18 +46,14 @@ pub(super) fn ask_ahead(
     told: Arc<Told>,
 ) -> Result<Receiver<Result<Asked, Failure>>, Failure> {
     let (answers, taken) = sync_channel(0);
-    let asking = Asking {
-        connection,
-        told,
-        sources: Sources::default(),
-        do_times_tell: true,
-    };
+    let asking = Asking::new(connection, told);
     let thread = thread::Builder::new().name("asking".to_owned());
     let thread = thread.spawn(move || asking.run(&pieces, &answers));
     thread.map(|_| taken).map_err(Failure::work)
 }
 
-struct Asking {
+/// Asks about one piece after the other.
+pub(super) struct Asking {
     connection: Connection,
     told: Arc<Told>,
     sources: Sources,
@@ -66,6 +62,15 @@ struct Asking {
 }
 
 impl Asking {
+    pub(super) fn new(connection: Connection, told: Arc<Told>) -> Self {
+        Self {
+            connection,
+            told,
+            sources: Sources::default(),
+            do_times_tell: true,
+        }
+    }
+
     fn run(
         mut self,
         pieces: &Receiver<Result<Piece, Failure>>,
@@ -80,7 +85,7 @@ impl Asking {
         }
     }
 
-    fn ask(&mut self, piece: Piece) -> Result<Asked, Failure> {
+    pub(super) fn ask(&mut self, piece: Piece) -> Result<Asked, Failure> {
         // Before anything is asked: what the warehouse has later is more.
         let as_of = self.told.as_of();
         self.look_for_sources(&piece, as_of)?;

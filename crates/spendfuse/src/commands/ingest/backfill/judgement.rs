@@ -31,6 +31,14 @@ pub(super) struct AsOf {
     pub(super) changes: u64,
 }
 
+impl AsOf {
+    /// Whether a piece that was asked about then is to be asked about again `now`: the meter would have
+    /// to remember for so much longer, and what it does not it sets aside.
+    fn is_outdated(self, now: Self) -> bool {
+        now.since.since(self.since) > OLDEST_JUDGEMENT_MILLIS
+    }
+}
+
 /// What judging tells asking, and asking judging.
 #[derive(Debug, Default)]
 pub(super) struct Told {
@@ -107,6 +115,25 @@ impl<'s> Judgement<'s> {
         self.sent.unloaded() >= MOST_UNLOADED || age_millis > OLDEST_JUDGEMENT_MILLIS
     }
 
+    /// Whether a piece that was asked about as of `as_of` is to be asked about again, because the input
+    /// or this run has stood still since.
+    pub(super) fn is_outdated(
+        &mut self,
+        as_of: AsOf,
+        sending: &Sending<'_>,
+        progress: &ProgressBar,
+    ) -> Result<bool, Failure> {
+        if as_of == self.told.as_of() {
+            // The next mark may be as old; the one after it is of now.
+            for _ in 0..2 {
+                if self.must_wait() {
+                    self.go_on(sending, progress)?;
+                }
+            }
+        }
+        Ok(as_of.is_outdated(self.told.as_of()))
+    }
+
     /// Takes note of what the warehouse has by now.
     pub(super) fn go_on(
         &mut self,
@@ -173,6 +200,18 @@ impl Sent {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_piece_that_has_waited_for_the_loader_is_asked_about_again() {
+        let at = |minute: i64, changes| AsOf {
+            since: UnixMillis(minute * 60_000),
+            changes,
+        };
+        let asked = at(100, 1);
+        assert!(!asked.is_outdated(asked));
+        assert!(!asked.is_outdated(at(105, 2)));
+        assert!(asked.is_outdated(at(106, 2)));
+    }
 
     #[test]
     fn what_was_sent_is_known_until_the_warehouse_was_asked_after_it_was_loaded() {

@@ -15,6 +15,7 @@ mod pieces;
 
 use std::process::ExitCode;
 use std::sync::atomic::Ordering;
+use std::sync::mpsc::Receiver;
 use std::sync::{Arc, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -25,17 +26,18 @@ use spendfuse_processor::BACKFILL;
 
 use super::super::audit::rows_kept_millis;
 use super::super::found_wrong;
-use super::super::output::{self, grouped};
+use super::super::output::{self, counted, grouped};
 use super::super::topics::{looked, topic_set};
 use super::super::warehouse::Connection;
 use super::dry_run::rules;
-use super::follow::Follow;
+use super::follow::{Follow, Stillness};
 use super::forecast::Forecast;
 use super::loaded::{Mark, STANDS_STILL};
 use super::send::Sending;
+use super::sent_lately::Grown;
 use super::{Failure, IngestArgs, InputLines, defaults};
 use crate::settings::Settings;
-use asking::{Asked, ask_ahead};
+use asking::{Asked, Asking, ask_ahead};
 use ending::Ending;
 use judgement::Judgement;
 use pieces::{Bare, Pricing, ReadLines, read_ahead};
@@ -43,6 +45,9 @@ use pieces::{Bare, Pricing, ReadLines, read_ahead};
 /// History that the meter has not counted yet, at most: what happens now waits behind it.
 const MOST_AHEAD: u64 = 100_000;
 const LOOK_EVERY: Duration = Duration::from_millis(50);
+/// The meter is given up where it does not move for so long: whoever takes over restores its memory
+/// first.
+const METER_STANDS_STILL: Duration = Duration::from_secs(120);
 
 /// Begins, sends and ends one run.
 pub fn run(settings: &Settings, args: &IngestArgs) -> Result<ExitCode, Failure> {
@@ -82,17 +87,16 @@ pub fn run(settings: &Settings, args: &IngestArgs) -> Result<ExitCode, Failure> 
         progress,
     };
     let pieces = read_ahead(lines, bare, pricing)?;
-    for asked in ask_ahead(pieces, connection, told)? {
-        let asked = asked?;
-        let is_last = asked.piece.is_last;
-        backfill.judge(asked)?;
-        if is_last {
-            return backfill.end(args);
+    match backfill.judge_all(ask_ahead(pieces, connection, told)?) {
+        Ok(()) => backfill.end(args),
+        Err(failure) => {
+            // Whoever wrote into a pipe may not do so again.
+            if let Some(road) = &backfill.road {
+                let _ = road.sending.wait_for_all();
+            }
+            Err(failure)
         }
     }
-    Err(Failure::work(
-        "the input was not read to its end, see above; run the same command again: nothing is counted twice",
-    ))
 }
 
 /// What became of the lines.
@@ -129,11 +133,38 @@ struct Road<'s> {
 }
 
 impl Backfill<'_> {
+    fn judge_all(&mut self, pieces: Receiver<Result<Asked, Failure>>) -> Result<(), Failure> {
+        for asked in pieces {
+            let asked = asked?;
+            let is_last = asked.piece.is_last;
+            self.judge(asked)?;
+            if is_last {
+                return Ok(());
+            }
+        }
+        Err(Failure::work(
+            "the input was not read to its end, see above; run the same command again: nothing is counted twice",
+        ))
+    }
+
+    /// The piece, asked about again where that was long ago.
+    fn renewed(&mut self, asked: Asked) -> Result<Asked, Failure> {
+        let Some(road) = &self.road else {
+            return Ok(asked);
+        };
+        let (sending, progress) = (&road.sending, &self.progress);
+        if !self.judgement.is_outdated(asked.as_of, sending, progress)? {
+            return Ok(asked);
+        }
+        let connection = Connection::open(self.settings)?;
+        Asking::new(connection, Arc::clone(&self.judgement.told)).ask(asked.piece)
+    }
+
     /// Sends what neither the warehouse nor this run knows.
-    fn judge(&mut self, mut asked: Asked) -> Result<(), Failure> {
+    fn judge(&mut self, asked: Asked) -> Result<(), Failure> {
+        // Before it is renewed: the pieces behind it may have been asked about as long ago.
         self.judgement.begin_piece(asked.as_of);
-        let judged_at = asked.as_of.since.0.to_string();
-        let headers: [(&str, &[u8]); 1] = [(BACKFILL, judged_at.as_bytes())];
+        let mut asked = self.renewed(asked)?;
         for mut one in std::mem::take(&mut asked.piece.candidates) {
             // What this run sent a moment ago the meter remembers, with its counts.
             let call = one.take_call();
@@ -142,11 +173,19 @@ impl Backfill<'_> {
                 self.tally.already_counted += 1;
                 continue;
             }
-            let (spend, at_ceiling) = grown.unwrap_or((one.spend, one.at_ceiling));
-            self.judgement.note_sent(one.identity);
-            self.judgement.lately.note(one.identity, call);
             self.tally.fresh += u64::from(grown.is_none());
             self.tally.grown += u64::from(grown.is_some());
+            let Grown {
+                spend,
+                at_ceiling,
+                judged_at,
+            } = grown.unwrap_or(Grown {
+                spend: one.spend,
+                at_ceiling: one.at_ceiling,
+                judged_at: asked.as_of.since,
+            });
+            self.judgement.note_sent(one.identity);
+            self.judgement.lately.note(one.identity, call, judged_at);
             self.tally.cost += spend.cost;
             self.forecast.add(one.met, spend, at_ceiling);
             if let Some(road) = &mut self.road {
@@ -155,6 +194,8 @@ impl Backfill<'_> {
                 }
                 let identity = one.identity.0.to_be_bytes();
                 let key = one.routing.as_deref().unwrap_or(&identity);
+                let told = judged_at.0.to_string();
+                let headers: [(&str, &[u8]); 1] = [(BACKFILL, told.as_bytes())];
                 let home = Some(one.home);
                 road.sending.send(home, Some(key), &one.value, &headers)?;
             }
@@ -255,6 +296,7 @@ impl<'s> Road<'s> {
         let Some(follow) = &self.follow else {
             return Ok(());
         };
+        let mut stillness = Stillness::since(Instant::now());
         loop {
             let acknowledged = &self.sending.acknowledged;
             // In this order: what is acknowledged meanwhile is taken for unread.
@@ -268,8 +310,16 @@ impl<'s> Road<'s> {
             let unread = places
                 .unwrap_or_else(PoisonError::into_inner)
                 .beyond(&positions);
-            self.passed = handed.saturating_sub(queued + unread);
-            if queued + unread > MOST_AHEAD {
+            let ahead = queued + unread;
+            self.passed = handed.saturating_sub(ahead);
+            if stillness.with(ahead, Instant::now()) >= METER_STANDS_STILL {
+                return Err(Failure::work(format!(
+                    "the processor stands still with {} to go; see to it (spendfuse doctor), then run \
+                     the command again: nothing is counted twice",
+                    counted(ahead, "event")
+                )));
+            }
+            if ahead > MOST_AHEAD {
                 thread::park_timeout(LOOK_EVERY);
             }
         }

@@ -19,12 +19,16 @@ use super::super::{Failure, InputLines, read_line};
 
 /// Events that are judged with one question, or as many as have come within this time.
 const PIECE: usize = 50_000;
+/// Bytes that are kept of a piece's lines, but for the last one of them.
+const PIECE_BYTES: usize = 64 << 20;
 const PIECE_WITHIN: Duration = Duration::from_secs(1);
 
 /// Events that are judged together, in the order of the input.
 #[derive(Default)]
 pub(super) struct Piece {
     pub(super) candidates: Vec<Candidate>,
+    /// Of the candidates' values.
+    bytes: usize,
     pub(super) names: Names,
     /// When the first and the last of them happened.
     pub(super) times: Option<(UnixMillis, UnixMillis)>,
@@ -152,6 +156,7 @@ pub(super) fn read_ahead(
         pricing,
         unreadable: 0,
         most: PIECE,
+        most_bytes: PIECE_BYTES,
     };
     let thread = thread::Builder::new().name("reading".to_owned());
     let thread = thread.spawn(move || reader.run(&pieces));
@@ -165,8 +170,9 @@ struct Reader {
     pricing: Pricing,
     /// Lines so far.
     unreadable: u64,
-    /// Events of a piece.
+    /// Events of a piece, and bytes.
     most: usize,
+    most_bytes: usize,
 }
 
 impl Reader {
@@ -183,7 +189,10 @@ impl Reader {
     fn next_piece(&mut self) -> Result<Piece, Failure> {
         let (began, arrival) = (Instant::now(), output::now());
         let mut piece = Piece::default();
-        while piece.candidates.len() < self.most && began.elapsed() < PIECE_WITHIN {
+        while piece.candidates.len() < self.most
+            && piece.bytes < self.most_bytes
+            && began.elapsed() < PIECE_WITHIN
+        {
             if !self.lines.next(&mut self.line)? {
                 piece.is_last = true;
                 break;
@@ -249,6 +258,7 @@ impl Pricing {
         }
         let times = piece.times.get_or_insert((event.time, event.time));
         *times = (times.0.min(event.time), times.1.max(event.time));
+        piece.bytes += bytes.len();
         piece.candidates.push(Candidate {
             identity: event.identity,
             id: event.id.clone().into_owned(),
@@ -281,8 +291,11 @@ mod tests {
         )
     }
 
-    /// Ids of each piece of three events, and how it ended.
-    fn pieces_of(input: impl BufRead + Send + 'static) -> (Vec<Piece>, Option<Failure>) {
+    /// Pieces of three events or `most_bytes`, and how it ended.
+    fn pieces_of(
+        input: impl BufRead + Send + 'static,
+        most_bytes: usize,
+    ) -> (Vec<Piece>, Option<Failure>) {
         let reader = Reader {
             lines: InputLines {
                 input: Box::new(input),
@@ -306,6 +319,7 @@ mod tests {
             },
             unreadable: 0,
             most: 3,
+            most_bytes,
         };
         let (send, taken) = sync_channel(0);
         let thread = thread::spawn(move || reader.run(&send));
@@ -330,7 +344,7 @@ mod tests {
         lines.insert(4, "no event".to_owned());
         let text = lines.join("\n");
         let bytes = text.len() as u64;
-        let (pieces, failure) = pieces_of(Cursor::new(text));
+        let (pieces, failure) = pieces_of(Cursor::new(text), PIECE_BYTES);
         assert!(failure.is_none());
         let found: Vec<Vec<&str>> = pieces.iter().map(ids).collect();
         let wanted = [
@@ -348,6 +362,15 @@ mod tests {
         assert_eq!(pieces[1].names.all.len(), 1);
     }
 
+    #[test]
+    fn of_long_events_a_piece_has_fewer() {
+        let text: String = (0..2).map(|number| event(number) + "\n").collect();
+        let (pieces, failure) = pieces_of(Cursor::new(text), 1);
+        assert!(failure.is_none());
+        let found: Vec<Vec<&str>> = pieces.iter().map(ids).collect();
+        assert_eq!(found, [vec!["e-0"], vec!["e-1"], vec![]]);
+    }
+
     /// Fails once everything before was read.
     struct Torn(Cursor<String>);
 
@@ -363,7 +386,7 @@ mod tests {
     #[test]
     fn an_error_comes_after_the_pieces_before_it_and_ends_them() {
         let text: String = (0..4).map(|number| event(number) + "\n").collect();
-        let (pieces, failure) = pieces_of(BufReader::new(Torn(Cursor::new(text))));
+        let (pieces, failure) = pieces_of(BufReader::new(Torn(Cursor::new(text))), PIECE_BYTES);
         assert_eq!(pieces.len(), 1);
         assert_eq!(ids(&pieces[0]), ["e-0", "e-1", "e-2"]);
         let failure = failure.expect("it fails").to_string();
