@@ -4,6 +4,12 @@ import collections
 
 # Name, who is right and why. In this order; the first whose test holds is the class.
 LITELLM = [
+    ("one region of Bedrock", "spendfuse",
+     "a name without a geography is called in one region, a tenth above the world; the file has the world's price for it",
+     lambda row: "prices of the region" in row["why"] and above(row)),
+    ("answers after thoughts", "spendfuse",
+     "Alibaba's thinking mode has one price for thoughts and answer; the peer charges the answer as if nobody had thought",
+     lambda row: "from reasoning" in row["why"] and above(row)),
     ("zero", "spendfuse",
      "LiteLLM's file has no price or only zeros, and its calculator says 0; spendfuse charges a ceiling or a "
      "price of the same name, flagged `unpriced` or `ambiguous_price`",
@@ -73,6 +79,12 @@ LITELLM = [
      lambda row: row["model"] in ("perplexity/sonar", "perplexity/perplexity/sonar")),
 ]
 GENAI = [
+    ("one region of Bedrock", "spendfuse",
+     "a name without a geography is called in one region, a tenth above the world; the file has the world's price for it",
+     lambda row: "prices of the region" in row["why"] and above(row)),
+    ("answers after thoughts", "spendfuse",
+     "Alibaba's thinking mode has one price for thoughts and answer; the peer charges the answer as if nobody had thought",
+     lambda row: "from reasoning" in row["why"] and above(row)),
     ("another figure", "as the sources say",
      "with genai-prices' own file spendfuse says what genai-prices says; LiteLLM's file, which comes first, has other "
      "prices, or the name means another entry there",

@@ -9,6 +9,7 @@ use rdkafka::{Offset, TopicPartitionList};
 
 use crate::config::{Isolation, KafkaConfig};
 use crate::error::BusError;
+use crate::log_consumer::Committed;
 use crate::native::{Poller, request};
 use crate::topics::partition_counts;
 
@@ -30,6 +31,22 @@ pub fn committed_offsets(
     let offsets = group.committed(topic, patience);
     group.close();
     offsets
+}
+
+/// The same, with what was stored with each offset.
+///
+/// # Errors
+/// As [`committed_offsets`].
+pub fn committed_with_metadata(
+    kafka: &KafkaConfig,
+    group_id: &str,
+    topic: &str,
+    patience: Duration,
+) -> Result<Vec<Option<Committed>>, BusError> {
+    let group = WatchedGroup::open(kafka, group_id)?;
+    let committed = group.ask(topic, patience);
+    group.close();
+    committed
 }
 
 /// A group that is asked again and again, by one client: to make one costs three threads and as
@@ -60,7 +77,14 @@ impl WatchedGroup {
     /// # Errors
     /// As [`committed_offsets`].
     pub fn committed(&self, topic: &str, patience: Duration) -> Result<Vec<Option<i64>>, BusError> {
-        offsets_of(&self.reader, &self.kafka, &self.group_id, topic, patience)
+        let committed = self.ask(topic, patience)?.into_iter();
+        Ok(committed
+            .map(|known| known.map(|known| known.offset))
+            .collect())
+    }
+
+    fn ask(&self, topic: &str, patience: Duration) -> Result<Vec<Option<Committed>>, BusError> {
+        committed_of(&self.reader, &self.kafka, &self.group_id, topic, patience)
     }
 
     /// Ends the client without waiting for it, which takes 100 ms.
@@ -81,13 +105,13 @@ fn coordinator_moves(error: &KafkaError) -> bool {
     )
 }
 
-fn offsets_of(
+fn committed_of(
     reader: &Poller,
     kafka: &KafkaConfig,
     group_id: &str,
     topic: &str,
     patience: Duration,
-) -> Result<Vec<Option<i64>>, BusError> {
+) -> Result<Vec<Option<Committed>>, BusError> {
     let consumer = reader.consumer();
     let counts = partition_counts(consumer.client(), &kafka.brokers, patience)?;
     let count = *counts.get(topic).ok_or_else(|| BusError::TopicMissing {
@@ -108,15 +132,18 @@ fn offsets_of(
             found => break found.map_err(doing())?,
         }
     };
-    let mut offsets = vec![None; count as usize];
+    let mut committed = vec![None; count as usize];
     for element in found.elements() {
         element.error().map_err(doing())?;
         let index = usize::try_from(element.partition()).ok();
         if let (Offset::Offset(offset), Some(index)) = (element.offset(), index)
-            && let Some(known) = offsets.get_mut(index)
+            && let Some(known) = committed.get_mut(index)
         {
-            *known = Some(offset);
+            *known = Some(Committed {
+                offset,
+                metadata: element.metadata().to_owned(),
+            });
         }
     }
-    Ok(offsets)
+    Ok(committed)
 }

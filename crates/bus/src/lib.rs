@@ -38,7 +38,7 @@ pub use config::KafkaConfig;
 pub use error::{BusError, LogicError};
 pub use follower::{Follower, FollowerConfig, FollowerEvent};
 pub use gaps::{AcceptedGap, AcceptedGaps, OpenGap, open_gaps};
-pub use group::{WatchedGroup, committed_offsets};
+pub use group::{WatchedGroup, committed_offsets, committed_with_metadata};
 pub use headers::Headers;
 pub use health::{Condition, Health, Part};
 pub use log_consumer::{Committed, LogConsumer, LogConsumerConfig, LogEvent, LogPartition};

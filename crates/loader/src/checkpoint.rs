@@ -141,6 +141,17 @@ impl Checkpoint {
     }
 }
 
+/// Whether this metadata of a committed offset says that what lies before it was loaded into another
+/// database than `database` ([`Warehouse::database_id`]), and so may not be in that one. `false` where
+/// one of both is not known.
+///
+/// [`Warehouse::database_id`]: spendfuse_warehouse::Warehouse::database_id
+pub fn is_of_another_database(metadata: &str, database: Option<&str>) -> bool {
+    let loaded = Checkpoint::decode(metadata).ok();
+    let loaded = loaded.and_then(|checkpoint| checkpoint.warehouse);
+    matches!((loaded, database), (Some(loaded), Some(found)) if loaded != found)
+}
+
 /// Offset metadata that this program cannot use.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CheckpointError {
@@ -220,6 +231,24 @@ mod tests {
         assert_eq!(Checkpoint::decode(&text).unwrap(), checkpoint);
         // `offset.metadata.max.bytes` is 4096 by default.
         assert!(text.len() < 1024, "{}", text.len());
+    }
+
+    #[test]
+    fn an_offset_says_nothing_of_a_database_that_was_not_loaded() {
+        let loaded_into = |database: Option<&str>| {
+            let checkpoint = Checkpoint {
+                warehouse: database.map(str::to_owned),
+                ..Checkpoint::default()
+            };
+            checkpoint.encode()
+        };
+        let is_of_another = |loaded, found| is_of_another_database(&loaded_into(loaded), found);
+        assert!(is_of_another(Some("old"), Some("restored")));
+        assert!(!is_of_another(Some("old"), Some("old")));
+        // Replicated tables have no id, and a release before wrote none.
+        assert!(!is_of_another(Some("old"), None));
+        assert!(!is_of_another(None, Some("restored")));
+        assert!(!is_of_another_database("", Some("restored")));
     }
 
     #[test]

@@ -179,9 +179,13 @@ impl State {
                 known.or_insert_with(|| ends.clone());
             }
         }
+        if ready.is_empty() {
+            return Ok(());
+        }
+        let database = runtime.block_on(warehouse.database_id())?;
         let mut loaded = Vec::new();
         for want in ready {
-            if heard::is_loaded(config, &self.ends[want])? {
+            if heard::is_loaded(config, &self.ends[want], database.as_deref())? {
                 loaded.push(want);
             }
         }

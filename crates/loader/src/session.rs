@@ -123,7 +123,7 @@ pub(crate) fn run(
             session.standing.look(&session.consumer, parts);
             session.note_settled();
             identities.turn(session.has_first_partition());
-            openings.turn(session.has_first_partition());
+            openings.turn(session.has_first_partition() && !session.lacks_rows());
             session.look_for_acceptance()?;
             let now = now();
             session
@@ -285,6 +285,16 @@ impl Session<'_> {
     fn has_first_partition(&self) -> bool {
         let mut all = self.lanes.keys();
         all.any(|at| at.partition == 0 && stage_of(*at) == WriterStage::Meter)
+    }
+
+    /// Whether rows that are committed as loaded may be missing: the warehouse was set back, or is being
+    /// compared with the log.
+    fn lacks_rows(&self) -> bool {
+        self.lanes.values().any(|lane| {
+            let is_behind = matches!(lane.stopped_by, Some(StopReason::Behind { .. }));
+            let protocol = &lane.protocol;
+            is_behind || protocol.is_looking() && !protocol.looks_without_offsets()
+        })
     }
 
     fn stopped(&mut self, topic: &str, at: LogPartition, reason: StopReason) {

@@ -10,7 +10,7 @@ use crate::detail::millionths;
 use crate::factor;
 use crate::policy::Multiplier;
 use crate::rate::{Billable, Tier, TokenClass};
-use crate::sheet::Era;
+use crate::sheet::{Era, Rate, Sheet};
 
 /// Numerators are billionths of a nano-dollar: nanos per million tokens × tokens × 1,000, or nanos
 /// per unit × billionths of units.
@@ -132,7 +132,10 @@ impl Bill {
             if call.tokens[class] == 0 {
                 continue;
             }
-            let rate = sheet.rates[class as usize];
+            let rate = match class {
+                TokenClass::Output => answer_rate(sheet, call),
+                class => sheet.rates[class as usize],
+            };
             let is_made = match class {
                 TokenClass::AudioOutput => !era.speaks,
                 class => class == TokenClass::ImageOutput,
@@ -301,6 +304,17 @@ impl Bill {
             shares.map(|share| total.get() * share / shares_sum),
             total.get(),
         )
+    }
+}
+
+/// What an answer costs. Where thoughts cost more than answers do, that is the price of a call that
+/// thinks, its answer included (Alibaba: "chain of thought and answer").
+fn answer_rate(sheet: &Sheet, call: &Call<'_>) -> Rate {
+    let answer = sheet.rates[TokenClass::Output as usize];
+    let thoughts = sheet.rates[TokenClass::Reasoning as usize];
+    match call.tokens.reasoning > 0 && thoughts.nanos > answer.nanos {
+        true => thoughts,
+        false => answer,
     }
 }
 

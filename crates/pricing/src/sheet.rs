@@ -16,7 +16,10 @@
 //! 4. another class: `cache_read`, `audio_input`, `image_input`, `video_input` → `input`;
 //!    `cache_write_5m` → `input`; `cache_write_1h` → `cache_write_5m`; `reasoning`, `audio_output`,
 //!    `image_output` → `output`; `input` and `output` of a model that has only special classes → the
-//!    dearest of those on their side, else the dearest of all.
+//!    dearest of those on their side, else the dearest of all;
+//! 5. batches of a model without any rate for them at Anthropic, Gemini, Mistral and OpenAI: half of the
+//!    default tier's, which each publishes as a rule for all its models, except that Gemini's cached
+//!    tokens cost the same.
 //!
 //! No class is ever free because the source does not say what it costs.
 //!
@@ -208,11 +211,15 @@ mod tests {
     use crate::rate::RateKey;
 
     fn model(name: &str, rates: &[(&str, u64)]) -> CompiledModel {
+        model_of("p", name, rates)
+    }
+
+    fn model_of(provider: &str, name: &str, rates: &[(&str, u64)]) -> CompiledModel {
         let rates = rates
             .iter()
             .map(|(key, nanos)| (key.parse::<RateKey>().unwrap(), *nanos));
         CompiledModel::new(&ModelPrices {
-            provider: "p".into(),
+            provider: provider.into(),
             model: name.into(),
             mode: "chat".into(),
             rates: rates.collect(),
@@ -273,6 +280,24 @@ mod tests {
         assert_eq!(rate(&model, TokenClass::Input, Tier::Flex, 200_001), 20);
         assert_eq!(rate(&model, TokenClass::Input, Tier::Priority, 200_001), 30);
         assert_eq!(rate(&model, TokenClass::Input, Tier::Batch, 1), 10);
+    }
+
+    #[test]
+    fn batches_cost_half_where_the_provider_says_so_for_all_its_models() {
+        let rates = [("input", 1001), ("cache_read", 100), ("output", 5000)];
+        let batch = |provider, rates: &[_], class| {
+            let model = model_of(provider, "m", rates);
+            rate(&model, class, Tier::Batch, 1)
+        };
+        for provider in ["anthropic", "gemini", "mistral", "openai"] {
+            assert_eq!(batch(provider, &rates, TokenClass::Input), 501);
+            assert_eq!(batch(provider, &rates, TokenClass::Reasoning), 2500);
+        }
+        assert_eq!(batch("openai", &rates, TokenClass::CacheRead), 50);
+        assert_eq!(batch("gemini", &rates, TokenClass::CacheRead), 100);
+        assert_eq!(batch("groq", &rates, TokenClass::Input), 1001);
+        let told = [("input", 1000), ("input:batch", 700), ("output", 5000)];
+        assert_eq!(batch("openai", &told, TokenClass::Output), 5000);
     }
 
     #[test]

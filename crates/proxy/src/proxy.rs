@@ -22,6 +22,7 @@ use spendfuse_tls::client_config;
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
 
+use crate::batches::Told;
 use crate::config::ProxyConfig;
 use crate::error::ProxyError;
 use crate::forward::forward;
@@ -60,6 +61,8 @@ pub struct Proxy {
     pub(crate) memory: BodyMemory,
     /// Room for events of batches' answers.
     pub(crate) batch_events: Arc<Semaphore>,
+    /// Answers of batches that were told before.
+    pub(crate) told: Told,
     lanes: Lanes,
     /// Upstreams that do not know the question for a stream's usage.
     not_asked: Mutex<HashSet<String>>,
@@ -109,6 +112,7 @@ impl Proxy {
             holds: Arc::default(),
             memory: BodyMemory::new(memory),
             batch_events: Arc::new(Semaphore::new(MOST_BATCH_EVENTS)),
+            told: Told::default(),
             lanes: Lanes::new(connector),
             not_asked: Mutex::default(),
             passing: Mutex::default(),

@@ -5,6 +5,10 @@ use std::str::FromStr;
 
 use crate::route::split;
 
+/// Where Amazon's hosts end, and how those of its other partitions do, by what their regions begin with.
+const OF_AMAZON: &str = ".amazonaws.com";
+const PARTITIONS: [(&str, &str); 2] = [("cn-", ".amazonaws.com.cn"), ("eusc-", ".amazonaws.eu")];
+
 /// Whose protocol an upstream speaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Shape {
@@ -138,6 +142,10 @@ impl Upstream {
             "region" => is_region(place),
             _ => is_label(place),
         };
+        let after = match name {
+            "region" => in_partition(place, after),
+            _ => after.to_owned(),
+        };
         is_one.then(|| (format!("{before}{place}{after}"), place, path))
     }
 
@@ -149,6 +157,17 @@ impl Upstream {
     /// Whether it is a server of one's own, whose ids are no identities: Ollama counts to 999.
     pub(crate) fn is_private(&self) -> bool {
         self.base_url.starts_with("http://")
+    }
+}
+
+/// What follows a region in an address, as it is in the region's partition.
+fn in_partition(region: &str, after: &str) -> String {
+    let (host, path) = after.split_at(after.find('/').unwrap_or(after.len()));
+    let mut partitions = PARTITIONS.iter();
+    let partition = partitions.find(|(begin, _)| region.starts_with(*begin));
+    match (partition, host.strip_suffix(OF_AMAZON)) {
+        (Some((_, end)), Some(host)) => format!("{host}{end}{path}"),
+        _ => after.to_owned(),
     }
 }
 
@@ -191,6 +210,18 @@ mod tests {
                 "https://bedrock-runtime.us-gov-west-1.amazonaws.com us-gov-west-1 /model/m/converse"
             )
         );
+        for (region, host) in [
+            ("cn-north-1", "bedrock-runtime.cn-north-1.amazonaws.com.cn"),
+            (
+                "eusc-de-east-1",
+                "bedrock-runtime.eusc-de-east-1.amazonaws.eu",
+            ),
+        ] {
+            assert_eq!(
+                base("bedrock", &format!("/{region}/model/m/converse")),
+                Some(format!("https://{host} {region} /model/m/converse"))
+            );
+        }
         assert_eq!(
             base("openai", "/v1/x").as_deref(),
             Some("https://api.openai.com  /v1/x")
@@ -206,6 +237,23 @@ mod tests {
             ("bedrock", "/us-east-1x/model/m/converse"),
         ] {
             assert_eq!(base(name, path), None, "{name} {path}");
+        }
+    }
+
+    #[test]
+    fn only_amazons_own_hosts_end_as_their_partition_does() {
+        for (region, after, wanted) in [
+            (
+                "cn-north-1",
+                ".vpce.amazonaws.com/x",
+                ".vpce.amazonaws.com.cn/x",
+            ),
+            ("cn-north-1", ".amazonaws.com.cn", ".amazonaws.com.cn"),
+            ("cn-north-1", ".gateway.example", ".gateway.example"),
+            ("cn-north-1", "/x.amazonaws.com", "/x.amazonaws.com"),
+            ("us-east-1", ".amazonaws.com", ".amazonaws.com"),
+        ] {
+            assert_eq!(in_partition(region, after), wanted, "{region} {after}");
         }
     }
 }

@@ -198,9 +198,16 @@ impl Running {
         for task in &self.tasks {
             task.abort();
         }
-        let followers = self.followers;
-        // Joins the followers' threads, which may be waiting for the broker.
-        let _ = tokio::task::spawn_blocking(move || drop(followers)).await;
+        let (followers, sidecar) = (self.followers, self.sidecar);
+        let end = move || {
+            // Joins the followers' threads, which may be waiting for the broker.
+            drop(followers);
+            let reserving = sidecar.checker.reserving.as_ref();
+            if let Some(in_flight) = reserving.and_then(|reserver| reserver.in_flight.as_ref()) {
+                in_flight.leave();
+            }
+        };
+        let _ = tokio::task::spawn_blocking(end).await;
     }
 }
 

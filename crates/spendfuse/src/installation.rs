@@ -15,6 +15,7 @@ use spendfuse_domain::Installation;
 use spendfuse_domain::installation::{
     EPOCH_KEY, EpochRecord, FORMAT_KEY, FormatRecord, InstallationError, NEWEST_FORMAT,
 };
+use spendfuse_warehouse::RowBlock;
 
 use crate::commands::Failure;
 use crate::settings::Settings;
@@ -25,6 +26,14 @@ const FIRST_ANSWER: Duration = Duration::from_secs(4);
 const PAUSES: Backoff = Backoff::new(Duration::from_millis(250), Duration::from_secs(10));
 /// How often a running role compares again: two questions to the broker.
 const EVERY: Duration = Duration::from_secs(15);
+/// Offsets at the end of a log among which there is a record, if anything was written lately: each is
+/// followed by a marker.
+const LAST_OFFSETS: i64 = 20;
+/// Rows of the first format have it.
+const FIRST_ROWS: u32 = 1;
+/// Whoever went on would count into addresses that others have.
+const FORGOTTEN: &str = "what was recorded about these topics is gone, because topic `installation` was \
+                         deleted or made anew: `spendfuse topics create` records it again";
 
 /// What is recorded, and what there is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -44,6 +53,9 @@ pub enum Unknown {
     /// A record.
     #[error(transparent)]
     Record(#[from] InstallationError),
+    /// Nothing is recorded, and was.
+    #[error("{FORGOTTEN}")]
+    Forgotten,
 }
 
 /// Looks at the broker.
@@ -74,6 +86,38 @@ pub fn look(settings: &Settings) -> Result<Known, Unknown> {
     }
     let installation = Installation::of(&records)?;
     Ok(Known { installation, ids })
+}
+
+/// The same for who counts or loads: nothing recorded is the first set of topics in the first format
+/// only where rows do not say otherwise.
+fn look_at_recorded(settings: &Settings) -> Result<Known, Unknown> {
+    let known = look(settings)?;
+    let has_rows = known.ids.contains_key(&settings.topics().rows);
+    let is_recorded = known.installation.topics.is_some();
+    match !is_recorded && has_rows && epoch_of_rows(settings)?.is_some() {
+        true => Err(Unknown::Forgotten),
+        false => Ok(known),
+    }
+}
+
+/// The epoch of the newest rows, where they are of a later format than the first.
+pub fn epoch_of_rows(settings: &Settings) -> Result<Option<u32>, BusError> {
+    let (kafka, topic) = (settings.kafka(), settings.topics().rows);
+    let mut last = topic_ranges(&kafka, &topic, None, PATIENCE)?;
+    for range in &mut last {
+        range.from = range.from.max(range.to - LAST_OFFSETS);
+    }
+    let mut newest = None;
+    read_ranges(&kafka, &topic, &last, PATIENCE, &mut |record| {
+        let block = RowBlock::decode(&record.value.unwrap_or_default().to_vec().into());
+        if let Ok(block) = block
+            && block.schema_version > FIRST_ROWS
+        {
+            newest = newest.max(Some(block.epoch));
+        }
+        ControlFlow::Continue(())
+    })?;
+    Ok(newest)
 }
 
 impl Known {
@@ -111,7 +155,7 @@ pub fn wait_for(
     let part = health.part("installation");
     let mut backoff = PAUSES;
     while !shutdown.is_requested() {
-        match look(settings) {
+        match look_at_recorded(settings) {
             Ok(known) => {
                 if let Some(complaint) = known.complaint() {
                     return Err(Failure::work(complaint));
@@ -163,11 +207,7 @@ impl Watch {
         let watching = move || {
             while !stop.wait(EVERY) {
                 let found = match look(&settings) {
-                    Ok(now) => match now.complaint() {
-                        Some(complaint) => Seen::Strangers(complaint),
-                        None if now.installation != known => Seen::Changed,
-                        None => Seen::Same,
-                    },
+                    Ok(now) => compared(&known, &now),
                     // Whoever needs the broker says so.
                     Err(_) => Seen::Same,
                 };
@@ -193,6 +233,16 @@ impl Watch {
         let seen = self.seen.lock();
         seen.unwrap_or_else(std::sync::PoisonError::into_inner)
             .clone()
+    }
+}
+
+fn compared(known: &Installation, now: &Known) -> Seen {
+    let is_forgotten = known.topics.is_some() && now.installation.topics.is_none();
+    match now.complaint() {
+        Some(complaint) => Seen::Strangers(complaint),
+        None if is_forgotten => Seen::Strangers(FORGOTTEN.to_owned()),
+        None if now.installation != *known => Seen::Changed,
+        None => Seen::Same,
     }
 }
 
@@ -275,4 +325,40 @@ pub fn is_new(settings: &Settings) -> Result<bool, BusError> {
         }
     }
     Ok(true)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Epoch 0 and the first format would be taken up, beside rows of another epoch.
+    #[test]
+    fn what_is_recorded_no_more_is_not_taken_for_a_change() {
+        let topics = EpochRecord {
+            v: 1,
+            epoch: 3,
+            partitions: 4,
+            topics: BTreeMap::from([("rows".to_owned(), "1".to_owned())]),
+        };
+        let known = Installation {
+            topics: Some(topics),
+            format: NEWEST_FORMAT,
+        };
+        let now = |installation: Installation| Known {
+            installation,
+            ids: BTreeMap::from([("rows".to_owned(), "1".to_owned())]),
+        };
+        let seen = |installation| compared(&known, &now(installation));
+        assert_eq!(seen(known.clone()), Seen::Same);
+        let gone = seen(Installation::default());
+        assert_eq!(gone, Seen::Strangers(FORGOTTEN.to_owned()));
+        let finalized = Installation {
+            format: 1,
+            ..known.clone()
+        };
+        assert_eq!(compared(&finalized, &now(known.clone())), Seen::Changed);
+        // A release before recorded nothing; that is recorded meanwhile is news.
+        let unrecorded = Installation::default();
+        assert_eq!(compared(&unrecorded, &now(known)), Seen::Changed);
+    }
 }

@@ -6,8 +6,9 @@ use jiff::Timestamp;
 use spendfuse_bus::BusError;
 use spendfuse_bus::producer::{EventProducer, EventRecord, ProducerOptions};
 use spendfuse_domain::Severity;
-use spendfuse_engine::alert::{Alert, AlertDetails, AlertKind};
+use spendfuse_engine::alert::{Alert, AlertDetails, AlertKind, id_of};
 use spendfuse_engine::alert_limit::AlertLimit;
+use spendfuse_loader::protocol::StopReason;
 use spendfuse_loader::{LoaderNews, NewsSink, SameId};
 
 use crate::settings::Settings;
@@ -61,7 +62,7 @@ fn alert_of(news: &LoaderNews) -> Option<Alert> {
         } => (
             AlertKind::LoaderStopped,
             topic,
-            format!("{partition}"),
+            format!("{partition}|stopped|{}", place_of(reason)),
             format!(
                 "rows of {topic} partition {partition} are not loaded any more: {}",
                 reason.with_way_out(topic, *partition)
@@ -104,6 +105,12 @@ fn alert_of(news: &LoaderNews) -> Option<Alert> {
     })
 }
 
+/// The same whenever a loader meets the same obstacle again, and another one at the next.
+fn place_of(reason: &StopReason) -> String {
+    let offset = reason.stands_at().map(|offset| offset.to_string());
+    offset.unwrap_or_else(|| id_of(&reason.to_string()))
+}
+
 fn same_id(pair: &SameId) -> Alert {
     let SameId {
         source,
@@ -142,5 +149,34 @@ fn same_id(pair: &SameId) -> Alert {
         at: Timestamp::now().into(),
         count: None,
         details: AlertDetails::default(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A key that is known is not told again, for a week.
+    #[test]
+    fn a_partition_that_stops_again_elsewhere_is_another_alert() {
+        let key_of = |reason: StopReason| {
+            let news = LoaderNews::Stopped {
+                topic: "rows".to_owned(),
+                partition: 3,
+                reason,
+            };
+            alert_of(&news).expect("people are told").key
+        };
+        let poison = |offset| StopReason::Poison {
+            offset,
+            detail: "no block".to_owned(),
+        };
+        assert_eq!(key_of(poison(7)), "loader|rows|3|stopped|7");
+        assert_ne!(key_of(poison(7)), key_of(poison(8)));
+        let behind = |database: &str| StopReason::Behind {
+            detail: format!("database {database} is not the one"),
+        };
+        assert_eq!(key_of(behind("a")), key_of(behind("a")));
+        assert_ne!(key_of(behind("a")), key_of(behind("b")));
     }
 }

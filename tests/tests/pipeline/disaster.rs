@@ -123,6 +123,12 @@ fn a_wiped_clickhouse_is_rebuilt_from_the_log_with_the_same_rows() {
     loader.stop();
     loader.restart();
     loader.await_line(COMMAND, PATIENCE);
+    // Of what was counted it knows nothing, so that nothing is judged by it.
+    let history = lab.file("history.ndjson");
+    fs::write(&history, "").expect("a file is written");
+    let said = lab.run(&["ingest", history.to_str().expect("UTF-8"), "--backfill"]);
+    assert_eq!(said.code, Some(1), "{said:?}");
+    assert!(said.stderr.contains(COMMAND), "{said:?}");
     let rebuilt = lab.must(&["warehouse", "rebuild", "--json"]);
     let rebuilt: Value = serde_json::from_str(&rebuilt.stdout).expect("JSON");
     let partitions = rebuilt["partitions"].as_array().expect("a list");

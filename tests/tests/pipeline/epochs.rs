@@ -145,7 +145,21 @@ fn old_formats_are_stored_until_the_installation_is_finalized() {
     lab.must(&["finalize", "--yes"]);
     live(&lab, "new", 10, "0:40");
     assert_eq!(version(&lab, "rows"), [1, 2].into());
-    let said = lab.must(&["finalize", "--json"]);
-    let answer: Value = serde_json::from_str(&said.stdout).unwrap();
-    assert_eq!(answer, json!({"format": 2, "changed": false}));
+    let is_finalized = |lab: &Lab| {
+        let said = lab.must(&["finalize", "--json"]);
+        let answer: Value = serde_json::from_str(&said.stdout).unwrap();
+        assert_eq!(answer, json!({"format": 2, "changed": false}));
+    };
+    is_finalized(&lab);
+
+    // Where the record is lost nobody goes back to the old formats, and rows say what it said.
+    topics::delete(&lab.kafka_config(), &[&own.installation], PATIENCE).unwrap();
+    let said = lab.run(&["processor"]);
+    assert_eq!(said.code, Some(1), "{said:?}");
+    assert!(
+        said.stderr.contains("`spendfuse topics create`"),
+        "{said:?}"
+    );
+    lab.create_topics();
+    is_finalized(&lab);
 }

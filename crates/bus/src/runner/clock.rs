@@ -42,6 +42,8 @@ struct Reading {
     /// Whether the reading before said the same. What a worker writes first may not be readable yet:
     /// then the last record is its predecessor's, and the stamp is as old as the take-over was long.
     is_confirmed: bool,
+    /// Whether there was none before: where a state was restored, it may be as old as nobody has counted.
+    is_first: bool,
 }
 
 /// Stamps that lie elsewhere than they should.
@@ -61,11 +63,13 @@ impl LogClock {
     /// The log was stamped with `millis` at `at` or shortly before: the clock may be behind by what
     /// a commit takes, never ahead. Returns the jump where the stamp is not believed, milliseconds.
     pub(super) fn set(&mut self, millis: i64, at: Instant) -> Option<i64> {
-        let jump = match self.read {
-            Some(read) => millis - read.millis_at(at),
+        let moved = self.read.map(|read| millis - read.millis_at(at));
+        let is_sure = self.read.is_some_and(|read| !read.is_first);
+        let jump = match moved {
+            Some(moved) if is_sure || self.restored_millis.is_none() => moved,
             // Nothing was counted yet that a wrong time could spoil.
             None if self.restored_millis.is_none() => 0,
-            None => (millis - self.millis()).max(0),
+            _ => (millis - self.unread_millis()).max(0),
         };
         let same = |doubt: &Doubt| (doubt.jump - jump).abs() <= TOLERANCE;
         let doubt = self.doubt.filter(same).unwrap_or(Doubt { since: at, jump });
@@ -74,11 +78,11 @@ impl LogClock {
             return Some(jump);
         }
         self.doubt = None;
-        let is_confirmed = self.read.is_some() && jump.abs() <= AGREE;
         self.read = Some(Reading {
             millis,
             at,
-            is_confirmed,
+            is_confirmed: moved.is_some_and(|moved| moved.abs() <= AGREE),
+            is_first: self.read.is_none(),
         });
         None
     }
@@ -97,12 +101,14 @@ impl LogClock {
     /// The same, from this machine's clock and the restored state until there is a better one: where
     /// nothing but delays hangs on it, and as the latest that a stamp may say.
     pub(super) fn millis(&self) -> i64 {
-        self.known_millis().unwrap_or_else(|| {
-            let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH);
-            let own = since_1970.map_or(0, |elapsed| elapsed.as_millis() as i64);
-            let after = self.restored_millis.map(|millis| millis + SHORTLY_AFTER);
-            own.max(after.unwrap_or_default())
-        })
+        self.known_millis().unwrap_or_else(|| self.unread_millis())
+    }
+
+    fn unread_millis(&self) -> i64 {
+        let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH);
+        let own = since_1970.map_or(0, |elapsed| elapsed.as_millis() as i64);
+        let after = self.restored_millis.map(|millis| millis + SHORTLY_AFTER);
+        own.max(after.unwrap_or_default())
     }
 }
 
@@ -142,6 +148,30 @@ mod tests {
     }
 
     const HOUR: i64 = 3_600_000;
+
+    /// Nobody counted for an hour: for five minutes everything would have counted an hour ago.
+    #[test]
+    fn a_predecessors_stamp_of_an_hour_ago_is_put_right_at_once() {
+        let own = LogClock::default().millis();
+        let begin = Instant::now();
+        let after = |seconds| begin + Duration::from_secs(seconds);
+        let restored = || {
+            let mut clock = LogClock::default();
+            clock.restored(own - HOUR);
+            assert_eq!(clock.set(own - HOUR, begin), None);
+            assert!(clock.is_due());
+            clock
+        };
+        let mut clock = restored();
+        assert_eq!(clock.set(own + 1_000, after(1)), None);
+        assert!(clock.is_due());
+        assert_eq!(clock.set(own + 2_010, after(2)), None);
+        assert!(!clock.is_due());
+        assert_eq!(clock.read.map(|read| read.millis), Some(own + 2_010));
+        // From then on it is known, and a day ahead is not believed before either.
+        assert!(clock.set(own + HOUR, after(3)).is_some());
+        assert!(restored().set(own + 25 * HOUR, after(1)).is_some());
+    }
 
     #[test]
     fn a_stamp_ahead_is_not_believed_until_it_lasts() {

@@ -8,7 +8,7 @@ use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use spendfuse_bus::{
     AcceptedGap, AcceptedGaps, Health, LogConsumer, LogConsumerConfig, LogEvent, LogPartition,
-    OpenGap, open_gaps,
+    OpenGap, committed_offsets, open_gaps,
 };
 use spendfuse_devstack::Kafka;
 
@@ -161,6 +161,28 @@ fn goes_on_behind_retention(name: &str, beats: bool) {
     running.stop().unwrap();
     assert_eq!(numbers(&output), (1..=60).collect::<Vec<u64>>());
     assert!(read_all(&kafka(), &format!("{output}-rejected")).is_empty());
+}
+
+/// Nobody stops it in order: it is killed, weeks later.
+#[test]
+fn a_partition_with_nothing_to_write_follows_the_end_of_its_log() {
+    let stage = Stage::with_topics("silent", 1);
+    produce("silent-in", 0, 1..=50);
+    let running = stage.run();
+    eventually("the numbers", || numbers("silent-out").len() == 50);
+    let sender = sender("silent-sender");
+    sender.begin_transaction().unwrap();
+    let record: BaseRecord<'_, [u8], _> = BaseRecord::to("silent-in").partition(0).payload("51");
+    sender.send(record).unwrap();
+    sender.flush(PATIENCE).unwrap();
+    sender.abort_transaction(PATIENCE).unwrap();
+    let group = &stage.config.group_id;
+    eventually("a position behind the marker", || {
+        let committed = committed_offsets(&kafka(), group, "silent-in", PATIENCE).unwrap();
+        committed == [Some(52)]
+    });
+    running.stop().unwrap();
+    assert_eq!(numbers("silent-out").len(), 50);
 }
 
 /// The same for a consumer that is told to read another partition besides, weeks later.

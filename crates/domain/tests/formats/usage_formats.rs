@@ -154,7 +154,8 @@ fn a_refusal_names_the_format_that_reads_all_of_it() {
     assert!(!total.detail.contains("looks like"), "{total:?}");
 }
 
-/// Cached tokens of sound and images are told besides, never more of them than were cached.
+/// Cached tokens of sound and images are told besides, never more of them than were cached, and at least
+/// those that have no place beside the cached ones.
 #[test]
 fn cached_sound_and_images_are_units_besides() {
     for (format, json, expected) in [
@@ -175,6 +176,11 @@ fn cached_sound_and_images_are_units_besides() {
             UsageFormat::Gemini,
             r#"{"promptTokenCount":90,"cacheTokensDetails":[{"modality":"TEXT","tokenCount":9}]}"#,
             vec![],
+        ),
+        (
+            UsageFormat::Gemini,
+            r#"{"promptTokenCount":90,"cachedContentTokenCount":80,"promptTokensDetails":[{"modality":"AUDIO","tokenCount":85},{"modality":"TEXT","tokenCount":5}]}"#,
+            vec![(UnitKind::CachedAudioTokens, 75_u64)],
         ),
     ] {
         let reading = read(format, json, false).unwrap();

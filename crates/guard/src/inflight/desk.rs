@@ -1,6 +1,9 @@
 //! A holder's side of one partition: when it may admit, what it says, and what it gets.
 
+#[cfg(test)]
+mod alone;
 mod beating;
+mod leaving;
 mod looks;
 mod weighing;
 
@@ -118,6 +121,11 @@ impl Desk {
         let Some((_, sent_at)) = self.next_beat.take_if(|(next, _)| *next == number) else {
             return;
         };
+        let was_heard = |at: i64| sent_at - at <= MUTE_AFTER / 2;
+        if !self.heard_at.is_some_and(was_heard) {
+            // What was admitted meanwhile goes with the next one.
+            self.beat_at = None;
+        }
         self.heard_at = self.heard_at.max(Some(sent_at));
         for silent in self.silent.values_mut() {
             silent.used = silent.used_since_next;
@@ -203,9 +211,10 @@ impl Desk {
 
     /// What was granted is among what is held now, or is not wanted any more.
     pub fn done(&mut self, key: &str, amount: i64) {
-        if let Some(own) = self.own.get_mut(key) {
-            // A desk that was made anew knows nothing of what another one granted.
-            own.promised = (own.promised - amount).max(0);
+        match self.own.get_mut(key) {
+            Some(own) if own.promised >= amount => own.promised -= amount,
+            // A desk that is gone granted it. This one was made anew, and nobody has told of it here.
+            _ => self.admit(&Key::from(key), amount, Weighed::UNSURE),
         }
     }
 

@@ -31,10 +31,18 @@ pub(super) struct Told {
     pub(super) asked: i64,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Account {
     at: i64,
     told: HashMap<Holder, Told>,
+}
+
+impl Account {
+    /// Nobody has spoken of it for long. Who held nothing then may have held its share since; who is
+    /// there and held anything would have told it again, so the clock was set since.
+    fn keep_held(&mut self) {
+        self.told.retain(|_, told| told.held > 0);
+    }
 }
 
 /// What others may have of a key.
@@ -76,8 +84,8 @@ impl Log {
             self.has_leapt(before);
         } else if pause > LEAP {
             self.begins_after_long(before);
-        } else if pause > SILENT_AT_MOST && self.heard.contains_key(&said.holder) {
-            self.has_paused();
+        } else if pause > SILENT_AT_MOST {
+            self.has_paused(before);
         }
         let dropped = match self.time.is_live() {
             true => {
@@ -120,10 +128,18 @@ impl Log {
                 }
             }
             What::Held { key, held, asked } => {
-                let account = self.accounts.entry(key.clone()).or_default();
+                let new = || Account {
+                    at: now,
+                    told: HashMap::new(),
+                };
+                let account = self.accounts.entry(key.clone()).or_insert_with(new);
                 self.by_age.remove(&(account.at, key.clone()));
-                self.by_age.insert((now, key.clone()));
-                account.at = now;
+                if now - account.at > FORGOTTEN_AFTER {
+                    account.keep_held();
+                }
+                // Where the log is read again, somebody who is gone may have spoken of it long ago.
+                account.at = account.at.max(now);
+                self.by_age.insert((account.at, key.clone()));
                 let (held, asked) = (*held, *asked);
                 let told = Told { place, held, asked };
                 account.told.insert(said.holder.clone(), told);
@@ -156,8 +172,10 @@ impl Log {
         if let Some(before) = leapt_from {
             self.keep_accounts(before);
         }
+        let dropped = self.drop_silent();
+        self.keep_held();
         self.forget();
-        self.drop_silent()
+        dropped
     }
 
     pub(super) fn is_caught_up(&self) -> bool {
@@ -190,6 +208,19 @@ impl Log {
         self.sort_by_age();
     }
 
+    /// What those hold who are there is not forgotten where the clock was set while nobody read.
+    fn keep_held(&mut self) {
+        let now = self.time.now();
+        let accounts = self.accounts.values_mut();
+        for account in accounts.filter(|account| now - account.at > FORGOTTEN_AFTER) {
+            account.keep_held();
+            if !account.told.is_empty() {
+                account.at = now;
+            }
+        }
+        self.sort_by_age();
+    }
+
     fn sort_by_age(&mut self) {
         let accounts = self.accounts.iter();
         self.by_age = accounts
@@ -200,17 +231,19 @@ impl Log {
     /// The first record after all was read comes long after the last one. Nobody is there any more, or
     /// the clock was set just now: then they speak in a moment.
     fn begins_after_long(&mut self, before: i64) {
-        self.has_paused();
+        self.has_paused(before);
         if self.time.is_live() {
             self.keep_accounts(before);
         }
     }
 
-    /// Nobody was heard for longer than anybody is silent, and now somebody is who was there before: the
-    /// log stood still, or its clock was set. Those who are there speak in a moment.
-    fn has_paused(&mut self) {
+    /// Nobody was heard for longer than anybody is silent: the log stood still, or its clock was set, or
+    /// nobody was there. Those who are there, heard until `before` as often as everybody is, speak in a
+    /// moment, be it that a newcomer speaks first.
+    fn has_paused(&mut self, before: i64) {
         let heard_at_least = self.time.now() - DROPPED_AFTER + SPEAKS_WITHIN;
-        for heard in self.heard.values_mut() {
+        let were_there = |heard: &&mut Heard| before - heard.at < SILENT_AT_MOST;
+        for heard in self.heard.values_mut().filter(were_there) {
             heard.at = heard.at.max(heard_at_least);
         }
     }
@@ -260,7 +293,9 @@ impl Log {
     }
 
     fn account(&self, key: &str) -> Option<&Account> {
-        self.accounts.get(key)
+        let account = self.accounts.get(key)?;
+        // Those that count as gone stay while the log is read from its beginning.
+        (self.time.now() - account.at <= FORGOTTEN_AFTER).then_some(account)
     }
 
     /// Which entries those who spoke had read.

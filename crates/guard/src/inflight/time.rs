@@ -222,6 +222,22 @@ mod tests {
     }
 
     #[test]
+    fn a_log_that_is_read_again_keeps_what_is_told_though_somebody_gone_spoke_of_it_long_ago() {
+        let mut told = Told::new();
+        told.hold(0, "gone.1");
+        for second in (4..1_800).step_by(4) {
+            dropped_by(&mut told, second, &["a.1"]);
+        }
+        told.hold(1_800_000, "a.1");
+        told.log.begin_again();
+        for place in 0..told.said.len() {
+            told.read(place);
+        }
+        told.log.caught_up();
+        assert_eq!(told.held(), 7);
+    }
+
+    #[test]
     fn after_a_pause_in_which_nobody_spoke_those_who_are_there_may_speak_first() {
         let mut told = Told::new();
         told.hold(0, "a.1");
@@ -240,10 +256,24 @@ mod tests {
         dropped.extend(dropped_by(&mut told, 69, &["a.1", "b.1"]));
         assert_eq!((dropped, told.held()), (vec![Holder::from("gone.1")], 7));
 
-        // Who has come since says nothing about them.
-        let mut dropped = dropped_by(&mut told, 129, &["new.1"]);
-        dropped.sort();
-        assert_eq!(dropped, ["a.1", "b.1"].map(Holder::from));
+        // So they may where a newcomer is the first.
+        assert!(dropped_by(&mut told, 129, &["new.1"]).is_empty());
+        dropped_by(&mut told, 133, &["a.1", "new.1"]);
+        assert_eq!(told.held(), 7);
+        let dropped = dropped_by(&mut told, 135, &["new.1"]);
+        assert_eq!((dropped, told.held()), (vec![Holder::from("b.1")], 7));
+    }
+
+    #[test]
+    fn who_starts_again_and_again_keeps_nobody_who_is_gone() {
+        let mut told = Told::new();
+        for start in 0..20 {
+            let holder = format!("a.{start}");
+            for second in 0..3 {
+                dropped_by(&mut told, start * 20 + second, &[&holder]);
+            }
+            assert!(told.log.live() <= 2, "{start}");
+        }
     }
 
     #[test]
@@ -303,6 +333,48 @@ mod tests {
         assert_eq!((told.log.keys().count(), told.held()), (0, 0));
         told.hold(601_000, "b.1");
         assert_eq!(told.held(), 7);
+    }
+
+    #[test]
+    fn what_was_told_before_it_was_forgotten_says_nothing_once_somebody_speaks_of_it_again() {
+        for mut told in [Told::default(), Told::new()] {
+            let (key, held, asked) = (Key::from("b|acme"), 0, 0);
+            told.say(0, "a.1", What::Held { key, held, asked });
+            for second in (4..700).step_by(4) {
+                dropped_by(&mut told, second, &["a.1", "b.1"]);
+            }
+            told.hold(700_000, "b.1");
+            told.log.caught_up();
+            let a = Holder::from("a.1");
+            assert!(told.log.told("b|acme", &a).is_none());
+            assert_eq!(told.held(), 7);
+        }
+    }
+
+    #[test]
+    fn who_starts_after_the_clock_was_set_knows_what_those_hold_who_are_there() {
+        let mut told = Told::default();
+        told.hold(0, "a.1");
+        (2..40).for_each(|second| drop(told.beat(DAY + second * 1_000, "a.1")));
+        told.log.caught_up();
+        assert_eq!(told.held(), 7);
+    }
+
+    #[test]
+    fn a_log_that_is_read_again_forgets_as_everybody_does() {
+        let mut told = Told::new();
+        told.hold(0, "a.1");
+        for second in (4..=596).step_by(4) {
+            dropped_by(&mut told, second, &["a.1"]);
+        }
+        told.log.begin_again();
+        for place in 0..told.said.len() {
+            told.read(place);
+        }
+        assert!(told.log.knows("b|acme"));
+        // Another partition is not read yet.
+        told.beat(601_000, "a.1");
+        assert!(!told.log.knows("b|acme"));
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::ops::ControlFlow;
 use std::time::Duration;
 
 use spendfuse_bus::{
-    BusError, InputRecord, KafkaConfig, PartitionRange, committed_offsets, read_ranges,
+    BusError, InputRecord, KafkaConfig, PartitionRange, committed_with_metadata, read_ranges,
     topic_ranges,
 };
 use spendfuse_domain::budget::{Budget, BudgetsRecord};
@@ -13,6 +13,7 @@ use spendfuse_domain::verdict::{BlocklistKey, Heartbeat, Stage, WantedOpening};
 use spendfuse_domain::{BudgetId, UnixMillis};
 
 use crate::LoaderConfig;
+use crate::checkpoint::is_of_another_database;
 
 const PATIENCE: Duration = Duration::from_secs(10);
 /// Heartbeats come every second, and a partition tells 2,000 figures a second at most: further back
@@ -108,14 +109,23 @@ pub(super) fn ends(config: &LoaderConfig) -> Result<Vec<i64>, BusError> {
     Ok(ranges.into_iter().map(|range| range.to).collect())
 }
 
-/// Whether the warehouse has all rows before these ends.
-pub(super) fn is_loaded(config: &LoaderConfig, ends: &[i64]) -> Result<bool, BusError> {
+/// Whether the warehouse, whose database is `database`, has all rows before these ends. One that was
+/// restored from a backup has not, whatever is committed, until its rebuild is done.
+pub(super) fn is_loaded(
+    config: &LoaderConfig,
+    ends: &[i64],
+    database: Option<&str>,
+) -> Result<bool, BusError> {
     let (kafka, topic) = (&config.kafka, &config.rows_topic);
-    let loaded = committed_offsets(kafka, &config.group_id, topic, PATIENCE)?;
+    let loaded = committed_with_metadata(kafka, &config.group_id, topic, PATIENCE)?;
+    let mut known = loaded.iter().flatten();
+    if known.any(|known| is_of_another_database(&known.metadata, database)) {
+        return Ok(false);
+    }
     let mut missing = topic_ranges(kafka, topic, None, PATIENCE)?;
     let bounds = ends.iter().zip(loaded);
     for (range, (end, loaded)) in missing.iter_mut().zip(bounds) {
-        range.from = range.from.max(loaded.unwrap_or(0));
+        range.from = range.from.max(loaded.map_or(0, |known| known.offset));
         range.to = range.to.min(*end);
     }
     let is_left = |range: &PartitionRange| range.from < range.to;

@@ -94,6 +94,18 @@ impl StopReason {
         )
     }
 
+    /// The offset at which the partition stands for this reason; `None` where that says nothing of it.
+    pub fn stands_at(&self) -> Option<i64> {
+        match self {
+            Self::Poison { offset, .. } => Some(*offset),
+            Self::Lost { from, .. } => Some(*from),
+            Self::Shorter { end, .. } => Some(*end),
+            Self::Start { position, .. } => Some(*position),
+            Self::Refused { start, .. } | Self::Doubt { start, .. } => Some(*start),
+            Self::Behind { .. } => None,
+        }
+    }
+
     /// Where the partition goes on once what is wrong has been accepted; `None` where that does not
     /// help.
     pub fn end(&self) -> Option<i64> {

@@ -12,6 +12,7 @@
 //! Everything that a partition knows is in [`Notifier`]; what changes is written to the changelog by
 //! [`Notifier::take_changes`], in the transaction of what changed it. Only what is committed is sent.
 
+mod beginning;
 mod lasting;
 pub mod message;
 pub mod queues;
@@ -45,8 +46,6 @@ pub const MOST_MESSAGES: usize = 50_000;
 pub const MOST_IN_ONE: usize = 100;
 /// A route with this many messages that nobody takes gathers digests, however slowly they come.
 const BACKLOG: usize = 500;
-/// What was raised so long before a notifier first ran is not told.
-const BEFORE_FIRST_START: i64 = 10 * MINUTE;
 /// A digest gathers for this long.
 const GATHER: i64 = MINUTE;
 const MINUTE: i64 = 60_000;
@@ -74,6 +73,8 @@ pub struct Notifier {
     closed_early: ClosedEarly,
     /// Alerts of before this are not told.
     tells_from: Option<UnixMillis>,
+    /// Nobody can say yet which alerts are old news.
+    awaits_beginning: bool,
     /// When something is due by time alone.
     timers: BTreeSet<(UnixMillis, Due)>,
     changed: BTreeSet<Stored>,
@@ -104,15 +105,10 @@ impl Notifier {
             mutes: BTreeMap::new(),
             closed_early: ClosedEarly::default(),
             tells_from: None,
+            awaits_beginning: false,
             timers: BTreeSet::new(),
             changed: BTreeSet::new(),
         }
-    }
-
-    /// The partition has never had a notifier: what lies in the log is old news.
-    pub fn begin_first(&mut self, now: UnixMillis) {
-        self.tells_from = Some(now.plus(-BEFORE_FIRST_START));
-        self.changed.insert(Stored::Beginning);
     }
 
     /// An alert has come.
@@ -159,7 +155,7 @@ impl Notifier {
     }
 
     fn reason_not_to_tell(&self, alert: &Alert, now: UnixMillis) -> Option<Untold> {
-        if self.tells_from.is_some_and(|from| alert.at < from) {
+        if self.is_old_news(alert) {
             return Some(Untold::Old);
         }
         if self.is_muted(&alert.scope, now) {

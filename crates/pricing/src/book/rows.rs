@@ -11,7 +11,8 @@ use crate::sheet::{CompiledModel, Era, Sheet};
 ///
 /// A call is charged by the rows of its tier (those of `default` where the model has none of its
 /// tier) with the largest `context_above` below its context and the latest `effective_from` not
-/// after its time.
+/// after its time. Where `reasoning` costs more than `output`, all output of a call that reasoned
+/// costs what `reasoning` does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PriceRow<'a> {
     /// Version of the book.
@@ -43,13 +44,22 @@ pub struct PriceRow<'a> {
 impl PriceBook {
     /// The rows of table `prices`, model by model: some tens of thousands.
     pub fn rows(&self) -> impl Iterator<Item = PriceRow<'_>> {
-        self.models().iter().flat_map(|prices| self.rows_of(prices))
+        let models = self.models();
+        models.iter().enumerate().flat_map(move |(index, prices)| {
+            let charged = self.index().in_region_of_bedrock(models, index);
+            self.rows_of(prices, &models[charged])
+        })
     }
 
-    fn rows_of<'a>(&'a self, prices: &'a ModelPrices) -> Vec<PriceRow<'a>> {
-        let compiled = CompiledModel::new(prices);
+    /// The rows of the model `prices`, whose calls are charged as those of `charged`.
+    fn rows_of<'a>(
+        &'a self,
+        prices: &'a ModelPrices,
+        charged: &'a ModelPrices,
+    ) -> Vec<PriceRow<'a>> {
+        let compiled = CompiledModel::new(charged);
         let mut rows = Vec::new();
-        let has_own = |tier: Tier| prices.rates.keys().any(|key| key.tier == tier);
+        let has_own = |tier: Tier| charged.rates.keys().any(|key| key.tier == tier);
         for era in &compiled.eras {
             let tiers = Tier::ALL.into_iter();
             for tier in tiers.filter(|tier| *tier == Tier::Default || has_own(*tier)) {
@@ -59,7 +69,7 @@ impl PriceBook {
             }
         }
         // Units keep their attributes, which only the book's own lines have.
-        for (key, nanos) in &prices.rates {
+        for (key, nanos) in &charged.rates {
             if let crate::rate::Billable::Units(kind) = key.billable {
                 rows.push(PriceRow {
                     version: self.version(),

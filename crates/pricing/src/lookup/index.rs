@@ -18,6 +18,7 @@ use super::regions::Regions;
 use crate::book::{Alias, ModelPrices};
 use crate::provider;
 use crate::rate::{Billable, RateKey, Tier, TokenClass};
+pub(crate) use bedrock::WORLD;
 use find::Found;
 
 /// Indexes in [`crate::PriceBook::models`].
@@ -125,6 +126,20 @@ impl Index {
         found: usize,
     ) -> Vec<(String, usize)> {
         self.regions.of(&models[found], model)
+    }
+
+    /// What is charged for calls of `model` that was `found`: the same, or for a name of Bedrock's that
+    /// says no geography what its regions charge.
+    pub(crate) fn charged(&self, models: &[ModelPrices], model: &str, found: Found) -> Found {
+        let index = self.in_region_of_bedrock(models, found.index);
+        if index == found.index || name::has_region_of_bedrock(model) {
+            return found;
+        }
+        Found {
+            index,
+            how: Match::Region,
+            ..found
+        }
     }
 
     fn exact(&self, provider: &str, model: &str) -> Option<u32> {

@@ -2,10 +2,11 @@
 //!
 //! In this order: exactly (provider, model) → alias → the model without date or version → without
 //! the prefixes of resellers and regions → the same provider under a longer name → the provider that
-//! a gateway's name has in front or behind → Bedrock, for names with its regions → the bare name at any
-//! provider that is not free: its maker wins, else the dearest → nothing (`None`: unpriced). Each
-//! with other [spellings](name::spellings) of the name, too. [`ceiling`] says
-//! what an unpriced call costs. All of this runs once per name; [`crate::Pricer`] remembers it.
+//! a gateway's name has in front or behind → Bedrock, for names with its regions, and for its own
+//! where no provider is said → the bare name at any provider that is not free: its maker wins, else
+//! the dearest → nothing (`None`: unpriced). Each with other [spellings](name::spellings) of the
+//! name, too. [`ceiling`] says what an unpriced call costs. All of this runs once per name;
+//! [`crate::Pricer`] remembers it.
 
 pub(crate) mod ceiling;
 mod family;
@@ -14,7 +15,7 @@ mod name;
 pub(crate) mod names;
 mod regions;
 
-pub(crate) use index::Index;
+pub(crate) use index::{Index, WORLD};
 pub(crate) use name::{Variant, bare, bare_forms};
 
 /// How a model's prices were found.

@@ -187,7 +187,12 @@ pub(super) fn has_region_of_bedrock(model: &str) -> bool {
     without_region.is_some_and(|name| VENDORS.iter().any(|vendor| name.starts_with(vendor)))
 }
 
-/// The same, and the region is not the whole world.
+/// Whether `model` has a vendor in front, as names of Bedrock do: `anthropic.…`.
+pub(super) fn has_vendor_of_bedrock(model: &str) -> bool {
+    VENDORS.iter().any(|vendor| model.starts_with(vendor))
+}
+
+/// Whether the last part of `model` has a geography of Bedrock's in front that is not the whole world.
 pub(super) fn has_geography_of_bedrock(model: &str) -> bool {
     has_region_of_bedrock(model) && !model.to_ascii_lowercase().contains("global.")
 }

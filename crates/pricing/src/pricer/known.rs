@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::Pricer;
 use crate::lookup::ceiling::Ceiling;
 use crate::lookup::names::{Names, NamesRef};
-use crate::lookup::{Match, Variant};
+use crate::lookup::{Match, Variant, WORLD};
 use crate::provider;
 use crate::resolved::{Regional, Resolved};
 use crate::sheet::CompiledModel;
@@ -53,24 +53,31 @@ impl Pricer {
             true => Variant::Free,
             false => index.variant(provider, model, found),
         };
-        let regions = found.map(|found| index.regions(self.book.models(), model, found.index));
+        let models = self.book.models();
+        let regions = found.map(|found| index.regions(models, model, found.index));
+        let mut regions = regions.unwrap_or_default();
+        let charged = found.map(|found| index.charged(models, model, found));
+        if let (Some(found), Some(charged)) = (found, charged)
+            && found.index != charged.index
+        {
+            regions.push((WORLD.to_owned(), found.index));
+        }
         let regional = |(name, place)| Regional {
             name,
             place,
             known: None,
         };
-        let regions = regions.unwrap_or_default().into_iter().map(regional);
-        let regions = regions.collect();
+        let regions = regions.into_iter().map(regional).collect();
         let trusted = &self.policy.trust_reported_cost;
         let name = provider::canonical(provider);
         let resolved = Resolved {
             trusts_reports: trusted
                 .iter()
                 .any(|other| provider::canonical(other) == name),
-            ambiguous: found.is_some_and(|found| found.ambiguous) && variant != Variant::Free,
-            how: found.map(|found| found.how),
+            ambiguous: charged.is_some_and(|charged| charged.ambiguous) && variant != Variant::Free,
+            how: charged.map(|charged| charged.how),
             variant,
-            prices: found.map(|found| (found.index, self.compile(found.index))),
+            prices: charged.map(|charged| (charged.index, self.compile(charged.index))),
             regions,
             named_region: location(model).to_ascii_lowercase(),
             ceiling: None,

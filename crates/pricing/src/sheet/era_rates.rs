@@ -8,6 +8,11 @@ use super::{Rate, Sheet};
 use crate::rate::{Tier, TokenClass};
 
 const ALIBABA: &str = "dashscope";
+const GEMINI: &str = "gemini";
+
+/// Who publishes for all its models that batches cost half: Anthropic ("Batch processing"), Google
+/// ("Batch API"), Mistral ("Batch inference") and OpenAI ("Batch API").
+const HALF_FOR_BATCHES: [&str; 4] = ["anthropic", GEMINI, "mistral", "openai"];
 
 /// The rates of one era as the book has them.
 pub(super) struct EraRates<'a> {
@@ -22,9 +27,13 @@ impl EraRates<'_> {
         if self.rates.is_empty() {
             return Vec::new();
         }
+        let rate = |class, above| match tier {
+            Tier::Batch if self.has_half_for_batches() => self.half(class, above),
+            _ => self.rate(class, tier, above),
+        };
         let at = |above: &u64| Sheet {
             above: *above,
-            rates: TokenClass::ALL.map(|class| self.rate(class, tier, *above)),
+            rates: TokenClass::ALL.map(|class| rate(class, *above)),
         };
         let mut sheets: Vec<Sheet> = self.thresholds.iter().map(at).collect();
         // A threshold at which nothing of this tier changes is none.
@@ -83,6 +92,25 @@ impl EraRates<'_> {
             nanos: (input.nanos * twentieths).div_ceil(20),
             ..input
         })
+    }
+
+    /// Rule 5: the book has no rate for batches, and the provider a rule.
+    fn has_half_for_batches(&self) -> bool {
+        let has_rates = || self.rates.keys().any(|(_, tier, _)| *tier == Tier::Batch);
+        HALF_FOR_BATCHES.contains(&self.provider) && !has_rates()
+    }
+
+    /// Half of the default tier's rate; of Google's cached tokens, which cost in batches what they
+    /// always do, the whole.
+    fn half(&self, class: TokenClass, above: u64) -> Rate {
+        let rate = self.rate(class, Tier::Default, above);
+        if class == TokenClass::CacheRead && self.provider == GEMINI {
+            return rate;
+        }
+        Rate {
+            nanos: rate.nanos.div_ceil(2),
+            ..rate
+        }
     }
 
     /// All rules.

@@ -3,6 +3,7 @@
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 use serde_json::value::RawValue;
+use serde_json::{Map, Value};
 
 use crate::answer::Seen;
 use crate::request::parsed;
@@ -59,6 +60,9 @@ struct Response<'l> {
     usage: Option<IgnoredAny>,
     candidates: Option<IgnoredAny>,
     embedding: Option<IgnoredAny>,
+    /// Of an embedding.
+    #[serde(rename = "tokenCount")]
+    token_count: Option<Value>,
 }
 
 /// The beginning of an answer of OpenAI's, whatever it answers.
@@ -77,6 +81,14 @@ impl Response<'_> {
     fn has_failed(&self) -> bool {
         let status = self.status_code;
         status.is_some_and(|status| !(200..300).contains(&status))
+    }
+
+    fn tokens(&self) -> Option<u64> {
+        match self.token_count.as_ref()? {
+            // As Google writes what may have 64 bits.
+            Value::String(digits) => digits.parse().ok(),
+            count => count.as_u64(),
+        }
     }
 }
 
@@ -97,8 +109,10 @@ impl Line {
                 let is_odd = is_named && response.get().starts_with('{');
                 return if is_odd { Self::Unread } else { Self::Foreign };
             };
-            let is_googles =
-                told.usage.is_some() || told.candidates.is_some() || told.embedding.is_some();
+            let is_googles = told.usage.is_some()
+                || told.candidates.is_some()
+                || told.embedding.is_some()
+                || is_named && told.token_count.is_some();
             let body = told.body.filter(|body| body.get().starts_with('{'));
             // Mistral's requests need no name.
             let is_openais =
@@ -107,10 +121,7 @@ impl Line {
                 _ if is_openais && told.has_failed() => Self::Free,
                 Some(body) if is_openais => Self::of_body(body, &told),
                 None if is_openais => Self::Unread,
-                None if is_googles => {
-                    let operation = "generate_content";
-                    Self::answer(Call::Generate { operation }, response, None)
-                }
+                None if is_googles => Self::of_google(response, &told),
                 _ => Self::Foreign,
             };
         }
@@ -160,15 +171,36 @@ impl Line {
         Self::answer(call, body, told.request_id.clone())
     }
 
+    fn of_google(response: &RawValue, told: &Response<'_>) -> Self {
+        let is_embedding = told.embedding.is_some() || told.token_count.is_some();
+        let operation = match is_embedding {
+            true => "embeddings",
+            false => "generate_content",
+        };
+        let call = Call::Generate { operation };
+        let mut seen = Seen::default();
+        seen.take(call, response.get().as_bytes());
+        if let Some(tokens) = told.tokens().filter(|_| !seen.is_final) {
+            let usage = [("tokenCount".to_owned(), Value::from(tokens))];
+            seen.usage = Some(Map::from_iter(usage));
+            seen.is_final = true;
+        }
+        Self::of_seen(call, seen)
+    }
+
     /// `request_id` names an answer that has no name of its own.
     fn answer(call: Call, json: &RawValue, request_id: Option<String>) -> Self {
         let mut seen = Seen::default();
         seen.take(call, json.get().as_bytes());
-        if !seen.is_final {
-            return Self::Unread;
-        }
         if seen.id.is_empty() {
             seen.id = request_id.unwrap_or_default();
+        }
+        Self::of_seen(call, seen)
+    }
+
+    fn of_seen(call: Call, mut seen: Seen) -> Self {
+        if !seen.is_final {
+            return Self::Unread;
         }
         "batch".clone_into(&mut seen.service_tier);
         Self::Answer(Box::new(Answer { call, seen }))
@@ -177,7 +209,7 @@ impl Line {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::{Value, json};
+    use serde_json::json;
 
     use super::*;
 
@@ -241,6 +273,14 @@ mod tests {
                 },
                 "r-1",
                 &usage,
+            ),
+            (
+                json!({"key": "a", "response": {"tokenCount": "7", "embedding": {"values": [0.5]}}}),
+                Call::Generate {
+                    operation: "embeddings",
+                },
+                "",
+                &json!({"tokenCount": 7}),
             ),
         ] {
             let Line::Answer(answer) = Line::read(line.to_string().as_bytes()) else {

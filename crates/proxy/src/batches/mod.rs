@@ -12,6 +12,7 @@ mod passed;
 mod read;
 mod results;
 mod submission;
+mod told;
 mod when;
 
 use crate::path::{ends, plain};
@@ -20,6 +21,7 @@ use crate::upstream::Shape;
 
 pub(crate) use read::{about, read};
 pub(crate) use submission::submit;
+pub(crate) use told::Told;
 
 /// A request that hands a batch in.
 #[derive(Debug, PartialEq, Eq)]

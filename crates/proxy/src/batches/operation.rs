@@ -5,7 +5,6 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 use spendfuse_domain::UnixMillis;
 
-use super::line::Line;
 use super::results::Reader;
 use super::when::time_of;
 use crate::request::parsed;
@@ -81,9 +80,7 @@ pub(super) async fn tell(reader: &mut Reader, body: &[u8]) {
     }
     for batch in batches {
         reader.begin(batch.name, batch.model, batch.made);
-        for answer in batch.answers {
-            reader.tell(Line::of_item(answer)).await;
-        }
+        reader.tell_answers(&batch.answers).await;
     }
 }
 

@@ -65,22 +65,48 @@ pub(crate) async fn read(
         meter::count_unmetered(&way.name, unmetered::name(&way.path));
     }
     let connection = taken_from(&parts);
-    // A part of the results has halves of lines at its ends.
-    for name in [header::RANGE, header::IF_RANGE] {
-        parts.headers.remove(name);
+    let is_any_file = matches!(
+        reading,
+        Reading::Lines {
+            is_batch: false,
+            ..
+        }
+    );
+    if !is_any_file {
+        ask_for_all(&mut parts.headers);
     }
     let (upstream, entrant) = (&way.upstream, &way.entrant);
-    let sent = headers::upstream_request(&parts.headers, upstream, shape, entrant, true);
-    let method = parts.method.clone();
-    let answer = proxy.send(method, way.uri.clone(), sent.clone(), Body::empty());
-    let answer = match answer.await {
+    let mut sent = headers::upstream_request(&parts.headers, upstream, shape, entrant, true);
+    let send = |headers: HeaderMap| {
+        let method = parts.method.clone();
+        proxy.send(method, way.uri.clone(), headers, Body::empty())
+    };
+    let mut answer = send(sent.clone()).await;
+    let may_be_lines = |head: &Response<Incoming>| {
+        head.status() == StatusCode::PARTIAL_CONTENT && !is_media(head.headers())
+    };
+    if is_any_file && answer.as_ref().is_ok_and(may_be_lines) {
+        drop(answer);
+        ask_for_all(&mut sent);
+        answer = send(sent.clone()).await;
+    }
+    let answer = match answer {
         Ok(answer) => answer,
         Err(error) => return unreachable(&way.name, shape, &error),
     };
     let (head, body) = answer.into_parts();
     let is_lines = matches!(reading, Reading::Lines { .. });
-    if !head.status.is_success() || is_lines && is_coded(&head.headers) {
-        if head.status.is_success() {
+    let is_part = is_any_file && head.status == StatusCode::PARTIAL_CONTENT;
+    let is_part = is_part && is_media(&head.headers);
+    let is_success = head.status.is_success();
+    if is_success && reading == Reading::Address && is_coded_otherwise(&head.headers) {
+        // Whoever waits for a batch is not to fail by it: its results may be asked for here all the same.
+        proxy.passes_unmetered(&way.name, unmetered::name(&way.path));
+        let body = Body::new(Streamed::opaque(body, connection));
+        return headers::answer(&head, body);
+    }
+    if !is_success || is_part || is_lines && is_coded(&head.headers) {
+        if is_success && !is_part {
             meter::count_unmetered(&way.name, UNREAD);
             let (upstream, path) = (&way.name, &way.path);
             tracing::warn!(
@@ -188,6 +214,28 @@ async fn whole(
 fn is_coded(headers: &HeaderMap) -> bool {
     let coding = headers.get(header::CONTENT_ENCODING);
     coding.is_some_and(|coding| coding != "identity")
+}
+
+/// Whether an answer is compressed as it cannot be read here.
+fn is_coded_otherwise(headers: &HeaderMap) -> bool {
+    let coding = headers.get(header::CONTENT_ENCODING);
+    is_coded(headers) && coding.is_some_and(|coding| coding != "gzip")
+}
+
+/// A part of results has halves of lines at its ends.
+fn ask_for_all(headers: &mut HeaderMap) {
+    for name in [header::RANGE, header::IF_RANGE] {
+        headers.remove(name);
+    }
+}
+
+/// Whether a file is none that has lines, as it is called.
+fn is_media(headers: &HeaderMap) -> bool {
+    let kind = headers.get(header::CONTENT_TYPE);
+    let kind = kind.and_then(|kind| kind.to_str().ok()).unwrap_or_default();
+    let kind = kind.split('/').next().unwrap_or_default();
+    let media = ["audio", "image", "video"];
+    media.iter().any(|one| one.eq_ignore_ascii_case(kind))
 }
 
 /// The address of what says when the results at `uri` were there; `None` where it cannot be known.

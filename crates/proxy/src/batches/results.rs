@@ -7,6 +7,7 @@ use axum::body::Body;
 use axum::http::{HeaderMap, HeaderValue, Uri, header};
 use bytes::Bytes;
 use http_body_util::BodyExt as _;
+use serde_json::value::RawValue;
 use spendfuse_domain::UnixMillis;
 use spendfuse_sidecar::server::Connection;
 use tokio::sync::mpsc;
@@ -15,6 +16,7 @@ use tokio::time::timeout;
 use super::line::{Answer, Line};
 use super::lines::Lines;
 use super::passed::{Passed, Passing};
+use super::told::Digest;
 use super::when;
 use crate::attribution::Who;
 use crate::forward::Way;
@@ -103,7 +105,12 @@ impl Reader {
     /// The same, which asks at `uri` when the results were there.
     pub(super) fn asking(mut self, uri: Option<Uri>, mut headers: HeaderMap) -> Self {
         headers.insert(header::ACCEPT, HeaderValue::from_static("application/json"));
-        for name in [header::IF_NONE_MATCH, header::IF_MODIFIED_SINCE] {
+        for name in [
+            header::IF_NONE_MATCH,
+            header::IF_MODIFIED_SINCE,
+            header::RANGE,
+            header::IF_RANGE,
+        ] {
             headers.remove(name);
         }
         self.about = uri.map(|uri| (uri, headers));
@@ -220,8 +227,24 @@ impl Reader {
         self.lines.forget_line();
     }
 
+    /// Tells the answers of a batch that has them in it, but for those that were told before.
+    pub(super) async fn tell_answers(&mut self, answers: &[&RawValue]) {
+        let proxy = Arc::clone(&self.proxy);
+        let made = self.made.map(|made| made.to_string()).unwrap_or_default();
+        let workspace = self.who.get("workspace").map_or("", String::as_str);
+        let names: [&str; 5] = [&self.way.name, workspace, &self.name, &self.model, &made];
+        let batch = Digest::of(&names, answers);
+        for (number, answer) in answers.iter().enumerate() {
+            if number >= proxy.told.count(&batch) {
+                self.count = number;
+                self.tell(Line::of_item(answer)).await;
+                proxy.told.reached(batch, number + 1);
+            }
+        }
+    }
+
     /// Tells what a line says.
-    pub(super) async fn tell(&mut self, said: Line) {
+    async fn tell(&mut self, said: Line) {
         self.is_batch = Some(true);
         match said {
             Line::Answer(answer) => self.tell_answer(*answer).await,
@@ -238,12 +261,15 @@ impl Reader {
     }
 
     async fn tell_answer(&mut self, answer: Answer) {
-        let made = self.made().await;
-        let room = Arc::clone(&self.proxy.batch_events).acquire_owned().await;
         let Answer { call, mut seen } = answer;
         if seen.model.is_empty() {
             seen.model.clone_from(&self.model);
         }
+        if seen.model.is_empty() {
+            return self.tell_unread();
+        }
+        let made = self.made().await;
+        let room = Arc::clone(&self.proxy.batch_events).acquire_owned().await;
         seen.created_at = Some(made.0.div_euclid(1000));
         let name = format!("{}:{}", self.name, self.count + 1);
         let of_line = Meter::of_batch(&self.proxy, &self.way, call, self.who.clone(), name, seen);

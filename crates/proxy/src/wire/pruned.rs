@@ -12,7 +12,7 @@ const OUTER: [&[u8]; 4] = [b"result", b"message", b"response", b"body"];
 /// How deep these stand in each other.
 const MOST_DEPTH: usize = 4;
 /// Members that are kept as they are.
-const WANTED: [&[u8]; 16] = [
+const WANTED: [&[u8]; 17] = [
     b"custom_id",
     b"key",
     b"error",
@@ -28,6 +28,7 @@ const WANTED: [&[u8]; 16] = [
     b"responseId",
     b"modelVersion",
     b"usageMetadata",
+    b"tokenCount",
     b"status",
 ];
 
@@ -165,6 +166,10 @@ mod tests {
             (
                 r#"{"response":{"body":{"pages":[{"markdown":"x"}],"usage_info":{"pages_processed":1}}}}"#,
                 r#"{"response":{"body":{"usage_info":{"pages_processed":1}}}}"#,
+            ),
+            (
+                r#"{"key":"a","response":{"embedding":{"values":[0.5,-1e-3]},"tokenCount":7}}"#,
+                r#"{"key":"a","response":{"tokenCount":7}}"#,
             ),
             (
                 r#"{"response":null,"result":"text","tools":{}}"#,

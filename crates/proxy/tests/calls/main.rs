@@ -4,6 +4,7 @@
 mod background;
 mod batches;
 mod estimates;
+mod files;
 mod hostile;
 mod keys;
 mod lanes;

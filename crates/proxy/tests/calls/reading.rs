@@ -53,11 +53,12 @@ fn gzip(text: &str) -> Vec<u8> {
 
 #[tokio::test]
 async fn a_job_of_mistrals_is_counted_where_it_has_its_answers_in_it() {
-    let bench = bench().await;
+    let benches = [bench().await, bench().await];
     let made = seconds() - 60;
     let job = json!({"id": "b-1", "object": "batch", "status": "SUCCESS", "metadata": {"model": 7},
         "outputs": [nameless(1), nameless(2)], "created_at": made - 9, "completed_at": made});
-    for path in ["b-1?inline=true", ""] {
+    let mut events = Vec::new();
+    for (bench, path) in benches.iter().zip(["b-1?inline=true", ""]) {
         let told = match path {
             "" => json!({"object": "list", "data": [job], "total": 1}),
             _ => job.clone(),
@@ -65,8 +66,10 @@ async fn a_job_of_mistrals_is_counted_where_it_has_its_answers_in_it() {
         bench.will_answer(Answer::json(200, &told));
         let path = format!("/openai/v1/batch/jobs/{path}");
         assert_eq!(text(bench.get(&path).await).await, told.to_string());
+        events.extend(bench.events(2).await);
     }
-    let mut events = bench.events(4).await;
+    assert_eq!(events.len(), 4);
+    let [bench, _] = benches;
     events.sort_by_key(|event| event["id"].as_str().unwrap().to_owned());
     assert_eq!((&events[0], &events[2]), (&events[1], &events[3]));
     assert_eq!(events[0]["data"]["usage"]["prompt_tokens"], 5);
@@ -115,18 +118,45 @@ async fn a_file_is_read_however_azure_takes_its_path_and_lines_need_no_names() {
 
 #[tokio::test]
 async fn a_batch_of_googles_is_the_same_in_a_list_and_by_itself() {
-    let bench = bench().await;
+    let benches = [bench().await, bench().await];
     let done = done("Hi");
     let other = json!({"name": "batches/b-2", "metadata": done["metadata"], "response": {"inlinedResponses":
         {"inlinedResponses": [{"error": {"code": 3}}]}}});
     let list = json!({"operations": [other, done]});
-    for (path, told) in [("batches", &list), ("batches/b-1", &done)] {
+    let told = [("batches", &list), ("batches/b-1", &done)];
+    let mut events = Vec::new();
+    for (bench, (path, told)) in benches.iter().zip(told) {
         bench.will_answer(Answer::json(200, told));
         text(bench.get(&format!("/gemini/v1beta/{path}")).await).await;
+        events.extend(bench.events(1).await);
     }
-    let events = bench.events(2).await;
+    assert_eq!(events.len(), 2);
     assert_eq!(events[0], events[1]);
     assert_eq!(events[0]["id"], "b-1:1-r-1");
+    // In another list, too, it was told before.
+    let [bench, _] = benches;
+    let added = json!({"response": {"responseId": "r-2", "candidates": [],
+        "usageMetadata": {"promptTokenCount": 5}}});
+    let more = json!({"name": "batches/b-3", "metadata": done["metadata"], "response":
+        {"inlinedResponses": {"inlinedResponses": [added]}}});
+    bench.will_answer(Answer::json(200, &json!({"operations": [done, more]})));
+    text(bench.get("/gemini/v1beta/batches").await).await;
+    let events = bench.events(2).await;
+    assert_eq!(events.len(), 2);
+    assert_eq!(events[1]["id"], "b-3:1-r-2");
+    // Embeddings count their tokens beside them, and are named by their places.
+    let response = json!({"embedding": {"values": [0.5]}, "tokenCount": 7});
+    let metadata =
+        json!({"model": "models/gemini-embedding-001", "endTime": done["metadata"]["endTime"]});
+    let of_embeddings = json!({"name": "batches/b-4", "metadata": metadata, "response":
+        {"inlinedEmbedContentResponses": {"inlinedResponses": [{"response": response}]}}});
+    bench.will_answer(Answer::json(200, &of_embeddings));
+    text(bench.get("/gemini/v1beta/batches/b-4").await).await;
+    let events = bench.events(3).await;
+    let embedded = &events[2]["data"];
+    assert_eq!(embedded["usage"], json!({"tokenCount": 7}));
+    assert_eq!(embedded["operation"], "embeddings");
+    assert_eq!(embedded["model"], "gemini-embedding-001");
     let before = bench.asked().len();
     for (query, status) in [
         ("callback=f", 400),

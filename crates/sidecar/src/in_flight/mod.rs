@@ -40,6 +40,8 @@ const PATIENCE_MILLIS: i64 = 250;
 const JOINS_WITHIN: Duration = Duration::from_secs(5);
 /// What the broker has not taken by then is not sent any more.
 const TOLD_WITHIN: Duration = Duration::from_secs(5);
+/// A sidecar that ends waits so long for the broker to take what it says last.
+const LEFT_WITHIN: Duration = Duration::from_secs(1);
 
 /// A sidecar's side of the topic.
 pub(crate) struct InFlight {
@@ -260,6 +262,15 @@ impl InFlight {
             true => Condition::Ready,
             false => unheard(),
         });
+    }
+
+    /// Says what calls hold that may go on, and that this sidecar has no share any more. To be called
+    /// once nothing is followed nor asked; waits for the broker.
+    pub(crate) fn leave(&self) {
+        self.take_turn(|desk, view, now| desk.leave(view, now));
+        if let Err(error) = self.producer.flush(LEFT_WITHIN) {
+            tracing::debug!(%error, "others hear only in seconds that this sidecar has ended");
+        }
     }
 
     fn take_turn(&self, mut say: impl FnMut(&mut Desk, &View<'_>, i64) -> Vec<Said>) {

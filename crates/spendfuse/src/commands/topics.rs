@@ -146,7 +146,8 @@ fn record_first(settings: &Settings) -> Result<(), Failure> {
 }
 
 /// Topics in which nothing was counted yet are those of a new installation: no older program has a
-/// part in it, and the warehouse may know earlier epochs.
+/// part in it, and the warehouse may know earlier epochs. Where only the record of others was lost, their
+/// rows say what it said.
 fn record_once(settings: &Settings) -> Result<(), Unknown> {
     let known = installation::look(settings)?;
     if known.installation.topics.is_some() {
@@ -154,7 +155,10 @@ fn record_once(settings: &Settings) -> Result<(), Unknown> {
     }
     let (epoch, format) = match installation::is_new(settings)? {
         true => (first_epoch(settings), Some(NEWEST_FORMAT)),
-        false => (0, None),
+        false => match installation::epoch_of_rows(settings)? {
+            Some(epoch) => (epoch, Some(NEWEST_FORMAT)),
+            None => (0, None),
+        },
     };
     installation::record(settings, &known, epoch, format)?;
     tracing::info!(epoch, "topics recorded");

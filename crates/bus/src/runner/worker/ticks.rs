@@ -6,6 +6,7 @@ use super::Worker;
 use crate::error::BusError;
 use crate::metrics::STAGE_CLOCK_JUMP;
 use crate::range::last_timestamp;
+use crate::runner::batch::Slot;
 use crate::runner::logic::{InputProgress, InputState, PartitionLogic, StageLogic};
 use crate::runner::progress::Progress;
 
@@ -48,11 +49,21 @@ impl<L: StageLogic> Worker<'_, L> {
             slot.logic.tick(now_millis, &inputs);
         }
         self.commit_if_output()?;
+        self.commit_ends()?;
         if self.clock.is_due() {
             self.read_clock();
         }
         self.tick_when_due();
         Ok(())
+    }
+
+    /// A stage without heartbeats has nothing to write for weeks. Whoever is killed then does not say how
+    /// far it has come, and behind its retention an idle log begins after its last marker.
+    fn commit_ends(&mut self) -> Result<(), BusError> {
+        match self.slots.iter().any(Slot::is_before_end) {
+            true => self.commit_slots(Slot::is_before_end),
+            false => Ok(()),
+        }
     }
 
     /// Moves the next tick forward where something is due before it.

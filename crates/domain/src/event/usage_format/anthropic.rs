@@ -1,7 +1,8 @@
 //! `anthropic.messages`: `input_tokens` excludes what was read from and written to the cache.
 //!
-//! `output_tokens` contains thinking, which is billed as output and not reported apart. Web fetches
-//! (`server_tool_use.web_fetch_requests`) are not billed beyond their tokens.
+//! `output_tokens` contains thinking, which is billed as output by Anthropic, and has a price of its
+//! own at others that speak this format. Web fetches (`server_tool_use.web_fetch_requests`) are not
+//! billed beyond their tokens.
 
 use super::Reading;
 use super::contained::without;
@@ -11,7 +12,9 @@ use super::walk::Part;
 use super::{SubCall, SubCalls};
 
 pub(super) fn meaning(section: Section, key: &str) -> Option<Meaning> {
-    use Section::{CacheCreation, Extra as Metrics, InputDetails, Part, ServerToolUse, Top};
+    use Section::{
+        CacheCreation, Extra as Metrics, InputDetails, OutputDetails, Part, ServerToolUse, Top,
+    };
     Some(match (section, key) {
         (Top | Part, "input_tokens") => Meaning::Count(Slot::Input),
         (Top | Part, "cache_read_input_tokens") => Meaning::Count(Slot::CacheRead),
@@ -26,8 +29,9 @@ pub(super) fn meaning(section: Section, key: &str) -> Option<Meaning> {
         // Others that speak this format have OpenAI's member besides.
         (Top, "prompt_tokens_details") => Meaning::Object(InputDetails),
         (InputDetails, "cached_tokens") => Meaning::Count(Slot::CacheRead),
-        // Thinking is within the output.
-        (Top | Part, "output_tokens_details") => Meaning::NotBilled,
+        (Top | Part, "output_tokens_details") => Meaning::Object(OutputDetails),
+        (OutputDetails, "thinking_tokens" | "reasoning_tokens") => Meaning::Count(Slot::Reasoning),
+        (OutputDetails, "text_tokens") => Meaning::TextOutput,
         (Top, "total_tokens") => Meaning::Count(Slot::Total),
         // OpenRouter's, which speaks this format, too.
         (Top, "cost") => Meaning::Charge,
@@ -118,7 +122,8 @@ pub(super) fn classes<'a>(counts: &Counts) -> Reading<'a> {
     let tokens = &mut reading.tokens;
     tokens.input = counts.get(Slot::Input);
     tokens.cache_read = counts.get(Slot::CacheRead);
-    tokens.output = counts.get(Slot::Output);
+    tokens.reasoning = counts.get(Slot::Reasoning).min(counts.get(Slot::Output));
+    tokens.output = counts.get(Slot::Output) - tokens.reasoning;
     let (write_5m, write_1h, disputed) = cache_writes(counts);
     tokens.cache_write_5m = write_5m;
     tokens.cache_write_1h = write_1h;

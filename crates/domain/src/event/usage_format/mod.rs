@@ -14,7 +14,7 @@ use super::json::{JsonKind, ObjectInto};
 use super::reject::{RejectReason, Rejection};
 use super::scan::scan_into;
 use crate::money::Nanos;
-use crate::tokens::TokenClasses;
+use crate::tokens::{TokenClass, TokenClasses};
 use crate::units::{Quantity, UnitKind};
 
 mod anthropic;
@@ -38,10 +38,21 @@ use walk::SectionReader;
 /// The most tokens in one class of one call.
 pub(super) const MAX_COUNT: u64 = 1_000_000_000;
 
-/// Parts of what was read from a cache that have rates of their own.
-const CACHED_MEDIA: [(Slot, UnitKind); 2] = [
-    (Slot::AudioCached, UnitKind::CachedAudioTokens),
-    (Slot::ImageCached, UnitKind::CachedImageTokens),
+/// Parts of what was read from a cache that have rates of their own: where they are told, where all of
+/// their kind are, and the class of those that are not cached.
+const CACHED_MEDIA: [(Slot, [Slot; 2], TokenClass, UnitKind); 2] = [
+    (
+        Slot::AudioCached,
+        [Slot::AudioInput, Slot::ToolAudio],
+        TokenClass::AudioInput,
+        UnitKind::CachedAudioTokens,
+    ),
+    (
+        Slot::ImageCached,
+        [Slot::ImageInput, Slot::ToolImage],
+        TokenClass::ImageInput,
+        UnitKind::CachedImageTokens,
+    ),
 ];
 
 /// Path of a part of a call that nothing says the model of.
@@ -259,8 +270,12 @@ pub(super) fn read_with<'a>(
     let says_no_input = !counts.says_input() || reading.tokens.context() == 0;
     reading.incomplete = reading.tokens.generated() > 0 && says_no_input && !has_units;
     reading.audio_seconds = counts.audio_seconds;
-    for (slot, kind) in CACHED_MEDIA {
-        let count = counts.get(slot).min(reading.tokens.cache_read);
+    for (told, all, uncached, kind) in CACHED_MEDIA {
+        let all: u64 = all.into_iter().map(|slot| counts.get(slot)).sum();
+        // What does not fit beside the cached tokens is cached, whether or not that is told.
+        let without_place = all.saturating_sub(reading.tokens[uncached]);
+        let count = counts.get(told).max(without_place);
+        let count = count.min(reading.tokens.cache_read);
         if count > 0 {
             counts.add_units(kind, count);
         }

@@ -23,7 +23,7 @@ pub(super) fn meaning(section: Section, key: &str) -> Option<Meaning> {
         Section::InputDetails => input_details(key),
         Section::OutputDetails => Some(match key {
             // The short names are LangChain's.
-            "reasoning_tokens" | "reasoning" => Meaning::Count(Slot::Reasoning),
+            "reasoning_tokens" | "reasoning" | "thinking_tokens" => Meaning::Count(Slot::Reasoning),
             "audio_tokens" | "audio" => Meaning::Count(Slot::AudioOutput),
             "image_tokens" => Meaning::Count(Slot::ImageOutput),
             "text_tokens" => Meaning::TextOutput,
@@ -155,8 +155,8 @@ fn top(key: &str) -> Option<Meaning> {
         "is_byok" => Meaning::IsOwnKey,
         "cost_details" => Meaning::ChargeBehind,
         "cost_in_usd_ticks" => Meaning::ChargeTicks,
-        // Voyage: of what its total is made.
-        "text_tokens" | "image_pixels" | "video_pixels" => Meaning::NotBilled,
+        // Voyage: within its total. So are its pixels, but they have a price of their own.
+        "text_tokens" => Meaning::NotBilled,
         // Other sums of what is read, and what it would cost elsewhere; the modalities of Google's
         // interactions, which this format's name does not go with.
         "num_server_side_tools_used"
@@ -190,6 +190,8 @@ fn input_details(key: &str) -> Option<Meaning> {
         "cached_tokens_details" => Meaning::Object(Section::CachedDetails),
         // LiteLLM's, which may say the same in `server_tool_use`: the larger count stands.
         "web_search_requests" => Meaning::Units(UnitKind::WebSearchCalls),
+        // LiteLLM's, of embeddings that are sold by the image.
+        "image_count" => Meaning::Units(UnitKind::Images),
         "text_tokens" => Meaning::NotBilled,
         _ => return None,
     })

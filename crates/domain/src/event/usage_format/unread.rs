@@ -18,6 +18,7 @@ const BILLED: &[&str] = &[
     "quer",
     "search",
     "image",
+    "pixel",
     "page",
     "call",
     "source",

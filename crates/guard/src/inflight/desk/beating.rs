@@ -46,14 +46,19 @@ impl Desk {
         said
     }
 
-    /// What is held of a share; `is_next` where hearing the heartbeat ends what was used before. Looks
-    /// before the heartbeat says which entries were read: what leaves what is held meanwhile may be in
-    /// a later one, and nobody else counts it then.
+    /// What is held of a share, and what may come on top of the limit all the same, which people hear;
+    /// `is_next` where hearing the heartbeat ends what was used before. Looks before the heartbeat says
+    /// which entries were read: what leaves what is held meanwhile may be in a later one, and nobody
+    /// else counts it then.
     fn look_at_silent(&mut self, share: u32, is_next: bool, facts: &impl Facts) {
         let mut is_too_much = Vec::new();
+        let all = self.log.shares_but(&self.me).saturating_add(share);
+        let live = i64::from(self.log.live().max(1));
         for (key, silent) in &mut self.silent {
-            let held = facts.held(key);
-            if held > part(facts.limit(key), share) {
+            let (held, limit) = (facts.held(key), facts.limit(key));
+            let certain = (limit - facts.spent(key) - part(limit, all)).max(0);
+            let may_pass = !self.own.contains_key(key) && facts.exceeding(key) > certain / live;
+            if held > part(limit, share) || may_pass {
                 is_too_much.push(key.clone());
             }
             if is_next {
@@ -82,13 +87,21 @@ impl Desk {
             // What has been spent or given up since is others' to hold; what calls have cost beyond what
             // they held, or hold though nobody knew of others, is not. Room for later calls they get
             // by asking, and it is given back long before the log forgets it, or where calls may come
-            // near the limit by what they cost beyond what they hold: people are told by how much.
+            // near the limit by what they cost beyond what they hold, or have cost beyond all that was
+            // granted: people are told by how much.
             own.is_to_be_told |= match has_room {
                 true if is_old || own.limit != limit => true,
-                true if exceeding <= own.exceeding => false,
                 true => {
-                    let most = self.log.most(&key, limit).saturating_add(exceeding);
-                    !is_far(facts.spent(&key), most, limit)
+                    let may_hold = held + own.promised + own.room;
+                    let beyond = match own.asking_room {
+                        0 => (may_hold - told).max(0),
+                        // It is not known yet what was granted.
+                        _ => 0,
+                    };
+                    (beyond > 0 || exceeding > own.exceeding) && {
+                        let most = self.log.most(&key, limit).saturating_add(beyond);
+                        !is_far(facts.spent(&key), most.saturating_add(exceeding), limit)
+                    }
                 }
                 false => told != held + own.promised || exceeding != own.exceeding,
             };
@@ -115,87 +128,9 @@ impl Desk {
 
 #[cfg(test)]
 mod tests {
-    use std::cell::Cell;
-
-    use super::super::super::{Decided, Key, Seen, Way};
+    use super::super::super::{Decided, Key, Way};
+    use super::super::alone::{Alone, Counting, SPENT, granted};
     use super::*;
-
-    const LIMIT: i64 = 1_000_000;
-    /// Too near the limit for room for later calls.
-    const SPENT: i64 = 600_000;
-
-    /// Counts what is looked at.
-    #[derive(Default)]
-    struct Counting {
-        held: Cell<i64>,
-        /// What is held once it was asked which entries are read: what has left it is in a later one.
-        held_later: Cell<Option<i64>>,
-        spent: i64,
-        exceeding: Cell<i64>,
-        looks: Cell<usize>,
-    }
-
-    impl Facts for Counting {
-        fn held(&self, _: &str) -> i64 {
-            self.looks.set(self.looks.get() + 1);
-            self.held.get()
-        }
-
-        fn spent(&self, _: &str) -> i64 {
-            self.spent
-        }
-
-        fn exceeding(&self, _: &str) -> i64 {
-            self.exceeding.get()
-        }
-
-        fn limit(&self, _: &str) -> i64 {
-            LIMIT
-        }
-
-        fn shown(&self) -> Seen {
-            Seen::new()
-        }
-
-        fn read(&self) -> Seen {
-            if let Some(later) = self.held_later.take() {
-                self.held.set(later);
-            }
-            Seen::new()
-        }
-    }
-
-    struct Alone {
-        desk: Desk,
-        place: i64,
-    }
-
-    impl Alone {
-        /// A holder with its share.
-        fn new(facts: &Counting) -> Self {
-            let mut desk = Desk::new("a.1".into(), 100);
-            desk.caught_up();
-            let mut alone = Self { desk, place: 0 };
-            alone.beat(facts, 0);
-            alone.beat(facts, 0);
-            alone
-        }
-
-        fn hear(&mut self, said: &[Said], now: i64) {
-            for said in said {
-                self.desk.take(self.place, now, said);
-                self.place += 1;
-            }
-        }
-
-        /// How many records are told, and how many keys are looked at for them.
-        fn beat(&mut self, facts: &Counting, now: i64) -> (usize, usize) {
-            facts.looks.set(0);
-            let said = self.desk.beat(facts, now);
-            self.hear(&said, now);
-            (said.len(), facts.looks.get())
-        }
-    }
 
     #[test]
     fn a_heartbeat_looks_at_what_is_in_use_or_due_and_at_nothing_else() {
@@ -234,18 +169,6 @@ mod tests {
         }
         assert!(alone.desk.own.is_empty());
         assert!(alone.desk.looks.take(i64::MAX).is_empty());
-    }
-
-    /// Asks for 10 of a key, which it gets and holds.
-    fn granted(alone: &mut Alone, facts: &Counting) -> Key {
-        let key = Key::from("b|acme");
-        alone.desk.ask(&key, 10, 1);
-        let said = alone.desk.tell(facts, 0);
-        alone.hear(&said, 0);
-        assert_eq!(alone.desk.decide(facts, 0), [(1, Decided::Granted)]);
-        facts.held.set(10);
-        alone.desk.done(&key, 10);
-        key
     }
 
     #[test]
@@ -305,6 +228,38 @@ mod tests {
     }
 
     #[test]
+    fn what_calls_have_cost_beyond_granted_room_is_told_where_it_comes_near_the_limit() {
+        let facts = Counting::default();
+        let mut alone = Alone::new(&facts);
+        let key = granted(&mut alone, &facts);
+        assert_eq!(alone.desk.way(&key, 10, &facts, 0), Way::Silent);
+        facts.held.set(100_020);
+        assert_eq!(alone.beat(&facts, 1_000).0, 1);
+        // More than it asked for, with half of the limit granted and not used.
+        facts.held.set(800_000);
+        assert_eq!(alone.beat(&facts, 2_000).0, 2);
+        assert_eq!(
+            alone.desk.log.told(&key, &alone.desk.me).unwrap().held,
+            800_000
+        );
+        assert_eq!(alone.beat(&facts, 3_000).0, 1);
+    }
+
+    #[test]
+    fn what_may_come_on_top_of_the_limit_is_told_though_nothing_was_told_before() {
+        let facts = Counting::default();
+        let mut alone = Alone::new(&facts);
+        let key = Key::from("b|acme");
+        assert_eq!(alone.desk.way(&key, 10, &facts, 0), Way::Silent);
+        facts.held.set(10);
+        facts.exceeding.set(500_000);
+        assert_eq!(alone.beat(&facts, 1_000).0, 1, "it fits, with the share");
+        facts.exceeding.set(500_001);
+        assert_eq!(alone.beat(&facts, 2_000).0, 2);
+        assert_eq!(alone.beat(&facts, 3_000).0, 1);
+    }
+
+    #[test]
     fn what_is_admitted_beside_what_was_told_while_the_log_is_not_heard_is_told_at_once() {
         let facts = Counting::default();
         let mut alone = Alone::new(&facts);
@@ -331,6 +286,21 @@ mod tests {
         // Nothing is left of the room that was granted before.
         alone.hear(&said, now);
         assert_eq!(alone.desk.way(&key, 10, &facts, now), Way::Log);
+    }
+
+    #[test]
+    fn who_is_heard_again_tells_at_once_what_was_admitted_meanwhile() {
+        let facts = Counting::default();
+        let mut alone = Alone::new(&facts);
+        let late = alone.desk.beat(&facts, 12_000);
+        let key = Key::from("b|acme");
+        let weighed = alone.desk.weigh(&key, 600_000, &facts, 12_050);
+        alone.desk.admit(&key, 600_000, weighed);
+        facts.held.set(600_000);
+        assert!(!alone.desk.is_beat_due(12_200));
+        alone.hear(&late, 12_100);
+        assert!(alone.desk.is_beat_due(12_200));
+        assert_eq!(alone.beat(&facts, 12_200).0, 2);
     }
 
     #[test]

@@ -117,7 +117,8 @@ impl Desk {
 
 #[cfg(test)]
 mod tests {
-    use super::super::super::{Said, Seen};
+    use super::super::super::{Said, Seen, What};
+    use super::super::alone::Counting;
     use super::*;
 
     /// Nothing is spent nor held of a limit of 1,000.
@@ -179,5 +180,21 @@ mod tests {
             desk.beat(&Limit, now);
             assert!(desk.silent.len() <= 10, "{second}");
         }
+    }
+
+    #[test]
+    fn what_a_desk_granted_that_is_gone_is_told() {
+        let facts = Counting::default();
+        let mut desk = Desk::new("a.1".into(), 100);
+        desk.caught_up();
+        desk.done("b|acme", 400_000);
+        facts.held.set(400_000);
+        let said = desk.beat(&facts, 0);
+        let what = What::Held {
+            key: "b|acme".into(),
+            held: 400_000,
+            asked: 0,
+        };
+        assert_eq!(said[0].what, what);
     }
 }

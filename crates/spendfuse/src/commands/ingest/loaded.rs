@@ -7,11 +7,13 @@
 use std::thread;
 use std::time::{Duration, Instant};
 
-use spendfuse_bus::log_ends;
+use spendfuse_bus::{committed_with_metadata, log_ends};
 use spendfuse_domain::UnixMillis;
+use spendfuse_loader::checkpoint::is_of_another_database;
 
 use super::super::kafka::{self, PATIENCE};
 use super::super::output::{counted, grouped};
+use super::super::warehouse::Connection;
 use super::Failure;
 use crate::settings::Settings;
 
@@ -144,6 +146,7 @@ impl<'s> Mark<'s> {
                 return Ok(missing);
             }
             let Some(next) = self.way.next() else {
+                self.must_be_loaded_here()?;
                 return Ok(0);
             };
             self.way = next;
@@ -153,11 +156,36 @@ impl<'s> Mark<'s> {
 
     fn missing(&mut self) -> Result<u64, Failure> {
         let settings = self.settings;
-        let topic = self.way.topic(settings);
-        let prefix = &settings.values.transactional_id_prefix;
-        let group = format!("{prefix}-{}", self.way.role());
+        let (topic, group) = (self.way.topic(settings), self.group());
         let unread = kafka::unread(settings, &group, &topic, &mut self.ends)?;
         Ok(unread.iter().map(|(_, records)| records).sum())
+    }
+
+    /// Of a database that was restored from a backup, or lost its disk, the offsets say nothing until its
+    /// rebuild is done: whoever took it at its word would count again what it lacks.
+    fn must_be_loaded_here(&self) -> Result<(), Failure> {
+        let settings = self.settings;
+        let connection = Connection::open(settings)?;
+        let database = connection.wait(connection.warehouse.database_id())?;
+        let (topic, group) = (self.way.topic(settings), self.group());
+        let loaded = committed_with_metadata(&settings.kafka(), &group, &topic, PATIENCE)
+            .map_err(|error| kafka::failure(settings, &error))?;
+        let mut loaded = loaded.iter().flatten();
+        let is_elsewhere =
+            loaded.any(|known| is_of_another_database(&known.metadata, database.as_deref()));
+        match is_elsewhere {
+            false => Ok(()),
+            true => Err(Failure::work(format!(
+                "database {} is not the one that has been loaded, or is still being rebuilt, so that \
+                 nobody can say what was counted: run `spendfuse warehouse rebuild`, and when its \
+                 loaders are done this command again: nothing is counted twice",
+                settings.warehouse().database
+            ))),
+        }
+    }
+
+    fn group(&self) -> String {
+        kafka::transactional_id(self.settings, self.way.role())
     }
 }
 
