@@ -37,6 +37,22 @@ struct Service {
     environment: BTreeMap<String, String>,
 }
 
+/// A service of several processes, which end with their container; here, with this.
+struct Together(Role);
+
+impl Drop for Together {
+    fn drop(&mut self) {
+        let Some(leader) = self.0.process_id() else {
+            return;
+        };
+        let group = format!("-{leader}");
+        let killed = Command::new("kill").args(["-KILL", "--", &group]).status();
+        if !killed.is_ok_and(|status| status.success()) {
+            eprintln!("the processes of group {leader} still run");
+        }
+    }
+}
+
 #[test]
 fn every_service_of_the_compose_file_starts_and_an_event_goes_through_all_of_them() {
     let turn = Turn::take();
@@ -69,7 +85,7 @@ fn every_service_of_the_compose_file_starts_and_an_event_goes_through_all_of_the
         role.await_line(line, WAIT);
     }
 
-    let traffic = start("traffic");
+    let traffic = Together(start("traffic"));
     let asked = compose.curl_of_the_first_lines();
     eventually(
         "a customer's spend is in the sidecar's answer",
@@ -97,7 +113,7 @@ fn every_service_of_the_compose_file_starts_and_an_event_goes_through_all_of_the
             .then_some(())
             .ok_or(format!("{said:?}"))
     });
-    for role in roles.iter().chain([&traffic]) {
+    for role in roles.iter().chain([&traffic.0]) {
         let log = role.log();
         assert!(role.is_running() && !log.contains("unknown"), "{log}");
     }
