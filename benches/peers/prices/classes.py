@@ -3,13 +3,16 @@
 import collections
 
 # Name, who is right and why. In this order; the first whose test holds is the class.
-LITELLM = [
+EITHER = [
     ("one region of Bedrock", "spendfuse",
      "a name without a geography is called in one region, a tenth above the world; the file has the world's price for it",
      lambda row: "prices of the region" in row["why"] and above(row)),
     ("answers after thoughts", "spendfuse",
      "Alibaba's thinking mode has one price for thoughts and answer; the peer charges the answer as if nobody had thought",
      lambda row: "from reasoning" in row["why"] and above(row)),
+]
+LITELLM = [
+    *EITHER,
     ("zero", "spendfuse",
      "LiteLLM's file has no price or only zeros, and its calculator says 0; spendfuse charges a ceiling or a "
      "price of the same name, flagged `unpriced` or `ambiguous_price`",
@@ -79,12 +82,7 @@ LITELLM = [
      lambda row: row["model"] in ("perplexity/sonar", "perplexity/perplexity/sonar")),
 ]
 GENAI = [
-    ("one region of Bedrock", "spendfuse",
-     "a name without a geography is called in one region, a tenth above the world; the file has the world's price for it",
-     lambda row: "prices of the region" in row["why"] and above(row)),
-    ("answers after thoughts", "spendfuse",
-     "Alibaba's thinking mode has one price for thoughts and answer; the peer charges the answer as if nobody had thought",
-     lambda row: "from reasoning" in row["why"] and above(row)),
+    *EITHER,
     ("another figure", "as the sources say",
      "with genai-prices' own file spendfuse says what genai-prices says; LiteLLM's file, which comes first, has other "
      "prices, or the name means another entry there",
@@ -96,7 +94,8 @@ GENAI = [
      "spendfuse has no price of its own for the name and says so (`unpriced`, `ambiguous_price`)",
      lambda row: bool(row["flags"])),
     ("batch", "spendfuse",
-     "genai-prices has no batch price for the model and charges the usual one; LiteLLM's file has it",
+     "genai-prices has no batch price for the model and charges the usual one; LiteLLM's file has it, or the "
+     "provider halves all its prices for batches",
      lambda row: row["tier"] == "batch" and not above(row)),
     ("tier", "spendfuse",
      "genai-prices has no price of this tier, or another one; LiteLLM's file has it",
