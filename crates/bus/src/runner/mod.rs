@@ -27,7 +27,7 @@ use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 
-use rdkafka::error::RDKafkaErrorCode;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 
 use crate::backoff::Backoff;
 use crate::error::{BusError, LogicError};
@@ -160,13 +160,10 @@ impl Restarts {
 fn reason(error: &BusError) -> &'static str {
     match error {
         BusError::Unreachable { .. } | BusError::NotLetIn { .. } => "unreachable",
+        BusError::Transaction { error, .. } | BusError::Send { error, .. } if is_fenced(error) => {
+            "fenced"
+        }
         BusError::Transaction { error, .. } => match error.rdkafka_error_code() {
-            Some(
-                RDKafkaErrorCode::Fenced
-                | RDKafkaErrorCode::ProducerFenced
-                | RDKafkaErrorCode::InvalidProducerEpoch
-                | RDKafkaErrorCode::FencedInstanceId,
-            ) => "fenced",
             Some(
                 RDKafkaErrorCode::UnknownMemberId
                 | RDKafkaErrorCode::IllegalGeneration
@@ -186,6 +183,19 @@ fn reason(error: &BusError) -> &'static str {
         BusError::Consume { .. } => "consume",
         _ => "request",
     }
+}
+
+/// Whether somebody else has taken the worker's place: a commit is told so, or a record already.
+fn is_fenced(error: &KafkaError) -> bool {
+    matches!(
+        error.rdkafka_error_code(),
+        Some(
+            RDKafkaErrorCode::Fenced
+                | RDKafkaErrorCode::ProducerFenced
+                | RDKafkaErrorCode::InvalidProducerEpoch
+                | RDKafkaErrorCode::FencedInstanceId,
+        )
+    )
 }
 
 fn panic_message(panic: &(dyn Any + Send)) -> String {
